@@ -1,0 +1,17 @@
+import type { ServiceInstance } from "./instance.js";
+
+/** States, not deltas: every named service with all of its instances now; none means the name is gone. */
+export interface CatalogChange {
+  /** Keyed by the service's name as registered. Names compare without case. */
+  readonly services: ReadonlyMap<string, readonly ServiceInstance[]>;
+}
+
+/**
+ * Where a host's own services come from: the built-in catalog, or a registry of the host's own.
+ *
+ * The first change of a watch holds every service, also when there are none. Later ones hold at least what differs from
+ * what was delivered before; states in between may be skipped, the newest never (specification 4.7.2).
+ */
+export interface CatalogSource {
+  watch(signal: AbortSignal): AsyncIterable<CatalogChange>;
+}

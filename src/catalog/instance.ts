@@ -1,0 +1,111 @@
+/** Where something runs (Consul 1.16 and later). */
+export interface Locality {
+  readonly region: string;
+  readonly zone: string;
+}
+
+export type StringMap = Readonly<Record<string, string>>;
+
+/** A node as the catalog keeps it. The name is the key (case-insensitive); the id, a UUID, is optional (`""`). */
+export interface Node {
+  readonly id: string;
+  readonly name: string;
+  readonly address: string;
+  readonly datacenter: string;
+  readonly taggedAddresses: StringMap;
+  readonly meta: StringMap;
+  readonly locality?: Locality;
+}
+
+export type ServiceKind =
+  | ""
+  | "connect-proxy"
+  | "mesh-gateway"
+  | "terminating-gateway"
+  | "ingress-gateway"
+  | "api-gateway"
+  | "destination";
+
+export interface ServiceAddress {
+  readonly address: string;
+  readonly port: number;
+}
+
+/** A JSON value, as `google.protobuf.Struct` carries it. */
+export type JsonValue = null | boolean | number | string | readonly JsonValue[] | { readonly [key: string]: JsonValue };
+export type JsonObject = { readonly [key: string]: JsonValue };
+
+/** What Consul's exporter fills of a proxy, and what local registrations keep. */
+export interface Proxy {
+  readonly destinationServiceName: string;
+  readonly destinationServiceId: string;
+  readonly localServiceAddress: string;
+  readonly localServicePort: number;
+  readonly localServiceSocketPath: string;
+  readonly mode: string;
+  readonly config?: JsonObject;
+  /** Kept as registered; this library does not interpret them yet. */
+  readonly upstreams?: readonly JsonObject[];
+  readonly meshGatewayMode: string;
+}
+
+/** How to reach an exported service through the exporter's mesh gateways. */
+export interface PeerMeta {
+  readonly sni: readonly string[];
+  readonly spiffeId: readonly string[];
+  readonly protocol: string;
+}
+
+export interface Connect {
+  readonly native: boolean;
+  readonly peerMeta?: PeerMeta;
+}
+
+export interface Weights {
+  readonly passing: number;
+  readonly warning: number;
+}
+
+/** One instance of a service, without its node and checks. The id is unique per node (case-insensitive). */
+export interface Service {
+  /** A {@link ServiceKind}; imported services may carry any text. */
+  readonly kind: string;
+  readonly id: string;
+  readonly name: string;
+  readonly tags: readonly string[];
+  readonly address: string;
+  readonly port: number;
+  readonly socketPath: string;
+  readonly taggedAddresses: Readonly<Record<string, ServiceAddress>>;
+  readonly meta: StringMap;
+  readonly weights: Weights;
+  readonly enableTagOverride: boolean;
+  readonly proxy?: Proxy;
+  readonly connect?: Connect;
+  readonly locality?: Locality;
+}
+
+/** A health check. `serviceId` is `""` for a check of the node. Status is free text; see specification 4.1.3. */
+export interface Check {
+  readonly node: string;
+  readonly checkId: string;
+  readonly name: string;
+  readonly status: string;
+  readonly notes: string;
+  readonly output: string;
+  readonly serviceId: string;
+  readonly serviceName: string;
+  readonly serviceTags: readonly string[];
+  readonly type: string;
+  readonly interval: string;
+  readonly timeout: string;
+  readonly exposedPort: number;
+  readonly definition: JsonObject;
+}
+
+/** Consul's CheckServiceNode: one instance, its node, and the checks of both. The unit of replication. */
+export interface ServiceInstance {
+  readonly node: Node;
+  readonly service: Service;
+  readonly checks: readonly Check[];
+}

@@ -1,0 +1,68 @@
+import type { RemoteInfo } from "../wire/messages.js";
+
+/** What a record may hold. ACTIVE and FAILING are observed, never stored (specification 2.4.1). */
+export type StoredState = "pending" | "establishing" | "deleting" | "terminated";
+
+/**
+ * Every state of a peering's life. `initial`: before the first write, never on the wire. `undefined`: a number this
+ * version does not know, received from elsewhere.
+ */
+export type PeeringState = "initial" | StoredState | "active" | "failing" | "undefined";
+
+export type Role = "acceptor" | "dialer";
+
+/** The stored record of one peering (specification 2.2.1). */
+export interface Peering {
+  /** Our own UUID of it. Immutable. */
+  readonly id: string;
+  /** Our alias for the peer: a DNS label, unique, immutable. */
+  readonly name: string;
+  readonly state: StoredState;
+  /** Milliseconds since the epoch; set exactly while `deleting`. */
+  readonly deletedAt?: number;
+  readonly meta: Readonly<Record<string, string>>;
+  /** Dialer: the acceptor's UUID of the peering. Acceptor: always `""`. */
+  readonly peerId: string;
+  readonly peerCaPems: readonly string[];
+  readonly peerServerName: string;
+  readonly peerServerAddresses: readonly string[];
+  readonly manualServerAddresses: readonly string[];
+  readonly remote: RemoteInfo;
+  readonly createIndex: bigint;
+  readonly modifyIndex: bigint;
+}
+
+/** A cluster's identity as a peer trusts it (specification 2.2.5). */
+export interface TrustBundle {
+  readonly trustDomain: string;
+  /** Our alias for the cluster it belongs to. */
+  readonly peerName: string;
+  readonly rootPems: readonly string[];
+  /** Enterprise; `""` in Community Edition. */
+  readonly exportedPartition: string;
+}
+
+/** The role, and nothing else records it: a dialer is who has addresses to dial. */
+export function shouldDial(peering: Pick<Peering, "peerServerAddresses" | "manualServerAddresses">): boolean {
+  return peering.peerServerAddresses.length > 0 || peering.manualServerAddresses.length > 0;
+}
+
+/** Manual addresses win and are never changed by pushes. */
+export function addressesToDial(
+  peering: Pick<Peering, "peerServerAddresses" | "manualServerAddresses">,
+): readonly string[] {
+  return peering.manualServerAddresses.length > 0 ? peering.manualServerAddresses : peering.peerServerAddresses;
+}
+
+/** Exists, not terminated, not being deleted. Not the same as ACTIVE. */
+export function isActive(peering: Pick<Peering, "state" | "deletedAt"> | undefined): boolean {
+  return (
+    peering !== undefined &&
+    peering.state !== "terminated" &&
+    (peering.deletedAt === undefined || peering.deletedAt === 0)
+  );
+}
+
+export function roleOf(peering: Pick<Peering, "peerServerAddresses" | "manualServerAddresses">): Role {
+  return shouldDial(peering) ? "dialer" : "acceptor";
+}

@@ -1,0 +1,155 @@
+import type { PeeringError } from "../errors.js";
+import type { OpenMessage, RemoteInfo, ReplicationMessage } from "../wire/messages.js";
+import type { Status } from "../wire/status.js";
+
+/** Something we export, encoded once per change and shared by every stream that carries it. */
+export interface ExportedResource {
+  /** One of the four type URLs; it also decides the lane. */
+  readonly resourceUrl: string;
+  readonly resourceId: string;
+  /** The encoded payload (the value of the `Any`). */
+  readonly value: Uint8Array;
+  /** Equal digests are equal payloads: what was sent last under this URL and id on this stream is not sent again. */
+  readonly digest: string;
+  /** For the exported-service list: its names, for status. */
+  readonly names?: readonly string[];
+}
+
+/** Something the peer exports, checked as far as the envelope goes; the payload is untrusted still. */
+export interface ReceivedResource {
+  readonly resourceUrl: string;
+  readonly resourceId: string;
+  readonly value: Uint8Array;
+}
+
+/** What became of an `apply`. */
+export interface AppliedResult {
+  readonly id: number;
+  /**
+   * Why it was not applied. `storage-failed` and `unavailable`: the storage's fault, the stream is closed after the NACK
+   * so that the next one re-syncs (D-31). Anything else: the payload's fault, the stream goes on.
+   */
+  readonly error?: PeeringError;
+}
+
+export type SessionInput =
+  /** Once, first. A dialer sends its `Open` and subscriptions; an acceptor waits for the peer's. */
+  | { readonly type: "start" }
+  /** From the peer, in order: untrusted. */
+  | { readonly type: "received"; readonly messages: readonly ReplicationMessage[] }
+  /** The peer sent bytes that are no message: the stream ends with INTERNAL. */
+  | { readonly type: "undecodable"; readonly error: PeeringError }
+  /** Nothing more will come: the peer half-closed or ended the call with OK (no `error`), or the stream broke. */
+  | { readonly type: "receive-ended"; readonly error?: PeeringError }
+  /** Acceptor, answer to `authorize`. */
+  | { readonly type: "authorized" }
+  /** Acceptor, answer to `authorize`: the call ends with `status`, after a `Terminated` where `terminated` is set. */
+  | { readonly type: "refused"; readonly status: Status; readonly terminated: boolean }
+  /** Our exports moved: newest state of these resources. Given before the peer subscribes, they wait. */
+  | { readonly type: "exported"; readonly resources: readonly ExportedResource[] }
+  /** These services are exported no more: what is queued of them is dropped and forgotten, nothing is sent (D-26). */
+  | { readonly type: "withdrawn"; readonly resourceIds: readonly string[] }
+  | { readonly type: "applied"; readonly results: readonly AppliedResult[] }
+  /** The transport can take more: about this many bytes may be sent until the next one. */
+  | { readonly type: "writable"; readonly bytes: number }
+  | { readonly type: "leadership"; readonly leader: boolean; readonly leaderAddress: string }
+  /** The local record was deleted or terminated: `Terminated` is sent, then the stream drains. */
+  | { readonly type: "stop" }
+  /** Ends the stream at once with this status, never with `Terminated` (replaced, host shut down). */
+  | { readonly type: "abort"; readonly status: Status }
+  | { readonly type: "tick" };
+
+export type SessionOutput =
+  /** Acceptor: judge this `Open` against the records, then say `authorized` or `refused`. */
+  | { readonly type: "authorize"; readonly open: OpenMessage }
+  | { readonly type: "send"; readonly message: ReplicationMessage }
+  /** Commit it, then say `applied` with this id. A newer one of the same URL and id supersedes it. */
+  | { readonly type: "apply"; readonly id: number; readonly resource: ReceivedResource }
+  /** The peer deleted the peering: mark the record TERMINATED. The session drains by itself. */
+  | { readonly type: "peer-terminated" }
+  /** A service is larger than the peer can receive: it alone is not sent (D-28). */
+  | { readonly type: "held-back"; readonly resourceId: string; readonly bytes: number; readonly limit: number }
+  /** Dialer: end our direction after what was sent so far. */
+  | { readonly type: "half-close" }
+  /**
+   * Last output. Acceptor: end the call with `status`; dialer: close the connection.
+   * `error` is absent when the end was graceful (`Terminated` in either direction).
+   */
+  | { readonly type: "close"; readonly status: Status; readonly error?: PeeringError };
+
+/** Times and limits, in milliseconds and bytes. Defaults follow Consul 1.14 to 1.22, or are ours where marked. */
+export interface SessionTimings {
+  /** Default 15 000. */
+  readonly heartbeatIntervalMs: number;
+  /** Silence after which a stream counts as lost; only heartbeats count. Default 120 000. */
+  readonly heartbeatTimeoutMs: number;
+  /** Ours (D-10): queued and nothing accepted for so long ends the stream. Default 120 000. */
+  readonly sendStallMs: number;
+  /** Ours (D-2): how long to drain after `Terminated`. Default 5 000. */
+  readonly drainMs: number;
+}
+
+export type SessionOptions = {
+  /** Default: Consul's, see {@link SessionTimings}. */
+  readonly timings?: Partial<SessionTimings>;
+  /** Largest message the peer accepts, in bytes: 8 MiB towards a dialer, 50 MiB towards an acceptor. */
+  readonly maxSendBytes: number;
+  /** Keeps the stream after a storage failure, as Consul does. Default false. */
+  readonly strictConsul?: boolean;
+} & (
+  | { readonly role: "acceptor" }
+  | {
+      readonly role: "dialer";
+      /** The acceptor's id of the peering: `PeerID` of `Open` and of every subscription. */
+      readonly remoteId: string;
+      readonly streamSecretId: string;
+      readonly remote: RemoteInfo;
+    }
+);
+
+export type SessionPhase = "opening" | "connected" | "draining" | "closed";
+
+/** Facts about one stream. Times are on the clock of `nowMs`; undefined means it did not happen yet. */
+export interface SessionStatus {
+  /** `connected`: acceptor, from the accepted `Open`; dialer, from the acceptor's first message (D-7). */
+  readonly phase: SessionPhase;
+  readonly connectedAtMs: number | undefined;
+  /** Type URLs the peer subscribed to. */
+  readonly subscriptions: ReadonlySet<string>;
+  readonly lastAckMs: number | undefined;
+  readonly lastNackMs: number | undefined;
+  readonly lastNackMessage: string;
+  readonly lastSendSuccessMs: number | undefined;
+  readonly lastHeartbeatInMs: number | undefined;
+  readonly lastHeartbeatOutMs: number | undefined;
+  readonly lastReceiveSuccessMs: number | undefined;
+  readonly lastReceiveErrorMs: number | undefined;
+  readonly lastReceiveErrorMessage: string;
+  /** Names of the last exported-service list sent; undefined before. */
+  readonly exportedServices: readonly string[] | undefined;
+  /** Resources waiting to be sent, with their bytes. */
+  readonly queuedResources: number;
+  readonly queuedBytes: number;
+  /** Responses sent and not acknowledged yet. */
+  readonly unacknowledged: number;
+  /** Responses received and not applied yet. */
+  readonly applying: number;
+  /** Services too large for the peer: id to size in bytes. */
+  readonly heldBack: ReadonlyMap<string, number>;
+  /** Services the peer refused (NACK), until a newer version is acknowledged: id to its message. */
+  readonly refusedByPeer: ReadonlyMap<string, string>;
+}
+
+/** The protocol of one stream as a value: see `session.ts`. */
+export interface Session {
+  /**
+   * Returns what the host does next, in order. A malformed message becomes a NACK or a `close`, never a throw.
+   * @param nowMs - monotonic milliseconds, never less than in the call before.
+   */
+  handle(input: SessionInput, nowMs: number): readonly SessionOutput[];
+  /** When the next `tick` is due, on the clock of `nowMs`; undefined once closed. */
+  readonly deadlineMs: number | undefined;
+  /** Whether something waits for `writable`. */
+  readonly wantsToSend: boolean;
+  readonly status: SessionStatus;
+}

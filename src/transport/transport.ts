@@ -1,0 +1,87 @@
+import type { Status } from "../wire/status.js";
+
+/** What a dialer needs to reach one address of an acceptor. */
+export interface DialTarget {
+  /** `host:port`, IPv6 hosts in brackets. */
+  readonly address: string;
+  /** TLS server name: SNI, and the DNS SAN the certificate must carry. */
+  readonly serverName: string;
+  /** The only roots trusted, PEM. Empty: plaintext HTTP/2 with prior knowledge (acceptors of Consul 1.13). */
+  readonly caPems: readonly string[];
+}
+
+/** The acceptor's TLS identity, asked for at every handshake so that renewals and rotations need no restart. */
+export interface ServerIdentity {
+  /** The SNI that selects it: `server.<dc>.peering.<trust domain>`. */
+  readonly serverName: string;
+  /** Leaf first, then intermediates, PEM; and its private key, PEM. */
+  current(): { readonly certificateChainPem: string; readonly privateKeyPem: string };
+}
+
+/** One replication stream, seen as messages: whole protobuf encodings without gRPC framing. */
+export interface ReplicationStream {
+  /** Address of the other side, for logs. */
+  readonly remoteAddress: string;
+  /**
+   * The next messages in order, at least one; `undefined` when the peer half-closed (to an acceptor) or ended the call
+   * with status OK (to a dialer). One call at a time.
+   * @throws {PeeringError} with `status` when the call ended with an error, was reset, or the connection was lost.
+   *   Messages that had arrived before are delivered first.
+   */
+  receive(): Promise<readonly Uint8Array[] | undefined>;
+  /**
+   * Writes the messages in order and resolves when the transport can take more. One call at a time.
+   * @throws {PeeringError} with `status` as `receive`.
+   */
+  send(messages: readonly Uint8Array[]): Promise<void>;
+  /** Flushes what was sent and ends our direction (dialer), or does nothing (acceptor: see `close`). */
+  halfClose(): Promise<void>;
+  /**
+   * Ends the stream for good; later calls of it do nothing. Acceptor: flushes, sends `status` (default OK) as trailers.
+   * Dialer: cancels the call if it still runs, and closes its connection. Never throws. A pending `receive` ends.
+   */
+  close(status?: Status): Promise<void>;
+}
+
+export interface ExchangeSecretRequest {
+  readonly peerId: string;
+  readonly establishmentSecret: string;
+}
+
+/** What the host does with calls of dialers. */
+export interface AcceptHandler {
+  /** @throws {PeeringError} with `status`: what the caller is answered. Anything else thrown is answered UNKNOWN (2). */
+  exchangeSecret(request: ExchangeSecretRequest): Promise<{ readonly streamSecret: string }>;
+  /** Takes over a new stream. The handler owns it and closes it. */
+  stream(stream: ReplicationStream): void;
+}
+
+export interface Listener extends AsyncDisposable {
+  /** `host:port` really bound. */
+  readonly address: string;
+}
+
+/** How clusters reach each other. */
+export interface Transport extends AsyncDisposable {
+  /**
+   * Starts to accept, or returns `undefined` where this transport was given no address to listen on (dial only).
+   * @throws {PeeringError} `unavailable` when the address cannot be bound.
+   */
+  listen(handler: AcceptHandler, identity: ServerIdentity): Promise<Listener | undefined>;
+  /**
+   * The unary call of an establishing dialer, over a connection of its own.
+   * @throws {PeeringError} with `status`; `timeout` after `timeoutMs`; `signal.reason` when aborted.
+   */
+  exchangeSecret(
+    target: DialTarget,
+    request: ExchangeSecretRequest,
+    options: { readonly timeoutMs: number; readonly signal: AbortSignal },
+  ): Promise<{ readonly streamSecret: string }>;
+  /**
+   * Opens a stream over a connection of its own; resolves once the connection stands, without waiting for the acceptor
+   * to speak.
+   * @throws {PeeringError} `unavailable` (status 14), `unauthenticated` (status 14) for a certificate that does not
+   *   verify, `invalid-argument` for an address or PEM that cannot be used.
+   */
+  openStream(target: DialTarget, signal: AbortSignal): Promise<ReplicationStream>;
+}

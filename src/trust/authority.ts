@@ -1,0 +1,41 @@
+/** A root certificate of a cluster. */
+export interface CaRoot {
+  /** SHA-1 of the DER as lower-case hex pairs joined by `:`. */
+  readonly id: string;
+  /** PEM, ending in a newline. */
+  readonly certificatePem: string;
+  /** Exactly one root is active; the others were rotated out and are still trusted. */
+  readonly active: boolean;
+  /** Milliseconds since the epoch. */
+  readonly notAfter: number;
+  readonly rotatedOutAt?: number;
+}
+
+/** A certificate with its key. */
+export interface IssuedCertificate {
+  /** Leaf first, then the active root's intermediates. */
+  readonly certificateChainPem: string;
+  readonly privateKeyPem: string;
+  /** Milliseconds since the epoch. */
+  readonly notBefore: number;
+  readonly notAfter: number;
+  /** The root that signed it; a leaf whose root is not active any more is to be renewed. */
+  readonly rootId: string;
+}
+
+/** The certificate authority of a cluster: the built-in one, or a host's own roots and keys. */
+export interface CertificateAuthority extends AsyncDisposable {
+  /** `<cluster uuid>.consul`, lower-case; never changes. */
+  readonly trustDomain: string;
+  /** Every root peers shall trust, the active one included. Never empty. */
+  roots(): readonly CaRoot[];
+  /** Calls `listener` after each change of the roots, until the returned function is called. */
+  onRootsChanged(listener: () => void): () => void;
+  /** A certificate for the servers of a datacenter (specification 1.1.5). */
+  issueServer(datacenter: string): Promise<IssuedCertificate>;
+}
+
+/** `server.<datacenter>.peering.<trust domain>`: SNI and DNS SAN of the control plane. */
+export function peeringServerName(datacenter: string, trustDomain: string): string {
+  return `server.${datacenter}.peering.${trustDomain}`;
+}
