@@ -1,0 +1,211 @@
+import type { Clock, Logger, Random } from "../environment.js";
+import { sleep } from "../environment.js";
+import { asPeeringError, PeeringError } from "../errors.js";
+import { addressesToDial, isActive, type Peering, shouldDial } from "../peering/peering.js";
+import { exchangeDelayMs, RetryCounter } from "../replication/backoff.js";
+import type { DialTarget, ExchangeSecretRequest, Transport } from "../transport/transport.js";
+import { StatusCode } from "../wire/status.js";
+import type { LinkEnd } from "./stream-link.js";
+
+/** What a dial needs, read anew before every attempt (D-4). */
+export interface DialPlan {
+  readonly peering: Peering;
+  readonly streamSecret: string;
+}
+
+export interface DialerOptions {
+  readonly transport: Transport;
+  readonly clock: Clock;
+  readonly logger: Logger;
+  /** The plan for a peering now; undefined while it must not be dialed. */
+  readonly plan: (peeringId: string) => Promise<DialPlan | undefined>;
+  /** Serves an open stream until its end. `stableMs`: how long the acceptor had been speaking. */
+  readonly serve: (
+    plan: DialPlan,
+    target: DialTarget,
+    signal: AbortSignal,
+  ) => Promise<{ readonly end: LinkEnd; readonly connectedMs: number }>;
+  /** An attempt failed; the next one comes in `waitMs`. */
+  readonly onFailure: (peeringId: string, error: PeeringError, address: string, waitMs: number) => void;
+}
+
+interface Loop {
+  readonly stop: AbortController;
+  readonly finished: Promise<void>;
+  /** Ends the wait between attempts and starts the count anew: what the dial depends on has changed. */
+  restart: () => void;
+  fingerprint: string;
+}
+
+/**
+ * Keeps one dial loop per active peering that has addresses and a secret. A loop dies with its record (D-3), reads what
+ * it needs before each attempt (D-4), walks the addresses in order, and knows no permanent error: only a graceful end
+ * stops it, as in Consul.
+ */
+export class Dialer implements AsyncDisposable {
+  readonly #options: DialerOptions;
+  readonly #loops = new Map<string, Loop>();
+
+  constructor(options: DialerOptions) {
+    this.#options = options;
+  }
+
+  /** Whether a loop runs for this peering. */
+  isDialing(peeringId: string): boolean {
+    return this.#loops.has(peeringId);
+  }
+
+  /** Starts, restarts or stops the loop of `peeringId` so that it fits its record. */
+  async sync(peeringId: string): Promise<void> {
+    const plan = await this.#options.plan(peeringId);
+    const loop = this.#loops.get(peeringId);
+    if (plan === undefined || !isActive(plan.peering) || !shouldDial(plan.peering)) {
+      loop?.stop.abort();
+      return;
+    }
+    const fingerprint = fingerprintOf(plan);
+    if (loop === undefined) this.#start(peeringId, fingerprint);
+    else if (loop.fingerprint !== fingerprint) {
+      loop.fingerprint = fingerprint;
+      loop.restart();
+    }
+  }
+
+  /** Ends every loop and waits for them. */
+  async [Symbol.asyncDispose](): Promise<void> {
+    for (const loop of this.#loops.values()) loop.stop.abort();
+    await Promise.all([...this.#loops.values()].map((loop) => loop.finished));
+  }
+
+  #start(peeringId: string, fingerprint: string): void {
+    const stop = new AbortController();
+    const loop: Loop = { stop, restart: () => {}, fingerprint, finished: Promise.resolve() };
+    const finished = this.#run(peeringId, loop)
+      .catch((error: unknown) => {
+        if (!stop.signal.aborted) this.#options.logger.error("dial loop ended", { peeringId, error: String(error) });
+      })
+      .finally(() => {
+        if (this.#loops.get(peeringId) === running) this.#loops.delete(peeringId);
+      });
+    const running = Object.assign(loop, { finished });
+    this.#loops.set(peeringId, running);
+  }
+
+  async #run(peeringId: string, loop: Loop): Promise<void> {
+    const { signal } = loop.stop;
+    const retries = new RetryCounter();
+    let ring: readonly string[] = [];
+    let position = 0;
+    while (!signal.aborted) {
+      const plan = await this.#options.plan(peeringId);
+      if (plan === undefined || signal.aborted) return;
+      loop.fingerprint = fingerprintOf(plan);
+      const addresses = addressesToDial(plan.peering);
+      if (addresses.join() !== ring.join()) {
+        ring = addresses;
+        position = 0;
+      }
+      const address = ring[position % ring.length];
+      if (address === undefined) return;
+      position = (position + 1) % ring.length;
+
+      const { error, connectedMs } = await this.#attempt(plan, address, signal);
+      if (error === undefined || signal.aborted) return;
+      const waitMs = retries.failed(error.status ?? StatusCode.Unknown, connectedMs);
+      this.#options.onFailure(peeringId, error, address, waitMs);
+      if (await this.#wait(loop, waitMs)) {
+        retries.reset();
+        position = 0;
+      }
+    }
+  }
+
+  async #attempt(
+    plan: DialPlan,
+    address: string,
+    signal: AbortSignal,
+  ): Promise<{ readonly error: PeeringError | undefined; readonly connectedMs: number }> {
+    try {
+      const { end, connectedMs } = await this.#options.serve(plan, targetOf(plan.peering, address), signal);
+      return { error: end.error, connectedMs };
+    } catch (error) {
+      return { error: asPeeringError(error, "unavailable"), connectedMs: 0 };
+    }
+  }
+
+  /** Resolves to true when the loop was restarted before the wait was over. Rejects when stopped. */
+  async #wait(loop: Loop, waitMs: number): Promise<boolean> {
+    const wake = new AbortController();
+    loop.restart = () => wake.abort();
+    try {
+      await sleep(this.#options.clock, waitMs, AbortSignal.any([loop.stop.signal, wake.signal]));
+      return false;
+    } catch {
+      return wake.signal.aborted;
+    } finally {
+      loop.restart = () => {};
+    }
+  }
+}
+
+export function targetOf(
+  peering: Pick<Peering, "peerServerName" | "peerCaPems">,
+  address: string,
+): DialTarget {
+  return { address, serverName: peering.peerServerName, caPems: peering.peerCaPems };
+}
+
+function fingerprintOf(plan: DialPlan): string {
+  const { peerId, peerServerName, peerCaPems } = plan.peering;
+  return JSON.stringify([peerId, plan.streamSecret, peerServerName, peerCaPems, addressesToDial(plan.peering)]);
+}
+
+const EXCHANGE_WINDOW_MS = 3_000;
+const EXCHANGE_ATTEMPT_MS = 2_000;
+
+/**
+ * Trades the establishment secret of a token for a stream secret, as Consul's Establish does: addresses in order, round
+ * and round for 3 s, and at least once each, 2 s an attempt (D-18).
+ * @throws {PeeringError} `permission-denied`: the token is used up; `unavailable`: no address answered, with every error.
+ */
+export async function exchangeSecret(
+  options: { readonly transport: Transport; readonly clock: Clock; readonly random: Random; readonly signal: AbortSignal },
+  peering: Peering,
+  request: ExchangeSecretRequest,
+): Promise<string> {
+  const { transport, clock, random, signal } = options;
+  const addresses = addressesToDial(peering);
+  const endsAt = clock.now() + EXCHANGE_WINDOW_MS;
+  const errors: PeeringError[] = [];
+  const texts: string[] = [];
+  for (let attempt = 0; attempt < addresses.length || clock.now() < endsAt; attempt++) {
+    const address = addresses[attempt % addresses.length] ?? "";
+    try {
+      const answer = await transport.exchangeSecret(targetOf(peering, address), request, {
+        timeoutMs: EXCHANGE_ATTEMPT_MS,
+        signal,
+      });
+      return answer.streamSecret;
+    } catch (thrown) {
+      if (signal.aborted) throw signal.reason;
+      const error = asPeeringError(thrown, "unavailable");
+      if (error.status === StatusCode.PermissionDenied) {
+        throw new PeeringError("permission-denied", `a new peering token must be generated: ${error.message}`, {
+          status: StatusCode.PermissionDenied,
+          cause: error,
+          remedy: "Generate a new token on the other cluster: a token works once.",
+        });
+      }
+      errors.push(error);
+      texts.push(`failed to exchange peering secret through address "${address}": ${error.message}`);
+    }
+    await sleep(clock, exchangeDelayMs(random.fraction()), signal);
+  }
+  const count = texts.length === 1 ? "1 error occurred:" : `${texts.length} errors occurred:`;
+  const first = errors[0];
+  throw new PeeringError("unavailable", `${count}\n${texts.map((text) => `\t* ${text}`).join("\n")}\n\n`, {
+    status: first?.status ?? StatusCode.Unknown,
+    cause: first,
+    remedy: "Check that one of the addresses of the token is reachable from here.",
+  });
+}

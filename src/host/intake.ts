@@ -1,0 +1,126 @@
+import type { Clock } from "../environment.js";
+import { asPeeringError, type PeeringError } from "../errors.js";
+import type { AppliedResult, ReceivedResource } from "../replication/types.js";
+
+/** One resource as received, with every `apply` it answers: the newest payload speaks for those it superseded. */
+export interface IntakeItem {
+  readonly resource: ReceivedResource;
+  readonly ids: readonly number[];
+}
+
+export interface IntakeOptions {
+  readonly clock: Clock;
+  /**
+   * Applies the items, in order, in as few commits as it can. One result per item: undefined, or why that payload is
+   * refused. Throws when the storage is at fault; then nothing of the items is applied.
+   */
+  readonly apply: (items: readonly IntakeItem[]) => Promise<readonly (PeeringError | undefined)[]>;
+  readonly done: (results: readonly AppliedResult[]) => void;
+  /** Bytes of payload committed together at most. Default 4 MiB. */
+  readonly batchBytes?: number;
+}
+
+/** Storage failures are retried this often, 100 ms · 2ⁿ apart, before they are answered (specification 4.11 item 12). */
+const STORAGE_TRIES = 3;
+const FIRST_RETRY_MS = 100;
+
+interface Waiting {
+  resource: ReceivedResource;
+  readonly ids: number[];
+}
+
+/**
+ * What was received and waits for its commit: a table keyed by resource, so its memory is bounded by what the peer
+ * exports, not by how often it changes. While one batch is being committed the next one gathers.
+ */
+export class Intake {
+  readonly #options: IntakeOptions;
+  readonly #batchBytes: number;
+  #waiting = new Map<string, Waiting>();
+  #running = false;
+  #closed = false;
+
+  constructor(options: IntakeOptions) {
+    this.#options = options;
+    this.#batchBytes = options.batchBytes ?? 4 * 1024 * 1024;
+  }
+
+  add(id: number, resource: ReceivedResource): void {
+    if (this.#closed) return;
+    const key = `${resource.resourceUrl} ${resource.resourceId}`;
+    const superseded = this.#waiting.get(key);
+    if (superseded === undefined) {
+      this.#waiting.set(key, { resource, ids: [id] });
+    } else {
+      // To the end of the order: it may only take effect after what arrived before it, such as a list.
+      this.#waiting.delete(key);
+      superseded.resource = resource;
+      superseded.ids.push(id);
+      this.#waiting.set(key, superseded);
+    }
+    if (!this.#running) {
+      this.#running = true;
+      // One microtask later, so that all messages of one read are one batch.
+      queueMicrotask(() => void this.#run());
+    }
+  }
+
+  /** Drops what waits and lets nothing in any more. A batch under way may still commit: the gate in storage decides. */
+  close(): void {
+    this.#closed = true;
+    this.#waiting.clear();
+  }
+
+  async #run(): Promise<void> {
+    while (this.#waiting.size > 0 && !this.#closed) {
+      const batch = this.#take();
+      const results = await this.#apply(batch);
+      if (!this.#closed) this.#options.done(results);
+    }
+    this.#running = false;
+  }
+
+  #take(): readonly IntakeItem[] {
+    const batch: IntakeItem[] = [];
+    let bytes = 0;
+    for (const [key, item] of this.#waiting) {
+      if (bytes > 0 && bytes + item.resource.value.length > this.#batchBytes) break;
+      bytes += item.resource.value.length;
+      batch.push(item);
+      this.#waiting.delete(key);
+    }
+    return batch;
+  }
+
+  async #apply(batch: readonly IntakeItem[]): Promise<readonly AppliedResult[]> {
+    for (let attempt = 1; ; attempt++) {
+      try {
+        return answers(batch, await this.#options.apply(batch));
+      } catch (error) {
+        const failure = asPeeringError(error, "storage-failed");
+        const retriable = failure.code === "storage-failed" || failure.code === "unavailable";
+        if (!retriable || attempt === STORAGE_TRIES || this.#closed) {
+          return answers(
+            batch,
+            batch.map(() => failure),
+          );
+        }
+        await new Promise<void>((resolve) => {
+          this.#options.clock.after(FIRST_RETRY_MS * 2 ** (attempt - 1), resolve);
+        });
+      }
+    }
+  }
+}
+
+function answers(
+  batch: readonly IntakeItem[],
+  errors: readonly (PeeringError | undefined)[],
+): readonly AppliedResult[] {
+  const results: AppliedResult[] = [];
+  batch.forEach((item, index) => {
+    const error = errors[index];
+    for (const id of item.ids) results.push(error === undefined ? { id } : { id, error });
+  });
+  return results;
+}

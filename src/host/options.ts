@@ -1,0 +1,53 @@
+import type { CatalogSource } from "../catalog/catalog-source.js";
+import type { Clock, Logger, Random } from "../environment.js";
+import type { SessionTimings } from "../replication/types.js";
+import type { Storage } from "../storage/storage.js";
+import type { Transport } from "../transport/transport.js";
+import type { CertificateAuthority } from "../trust/authority.js";
+import type { SecretBox } from "../trust/secret-box.js";
+import type { Locality } from "../catalog/instance.js";
+
+/** How a host is composed. Everything it is given it owns from then on, and disposes of with itself. */
+export interface HostOptions {
+  /** Name of this cluster's datacenter. Default `"dc1"`. It is part of the server name in tokens: do not change it later. */
+  readonly datacenter?: string;
+  /** Where this cluster runs, told to peers of Consul 1.16 and later. */
+  readonly locality?: Locality;
+  readonly storage: Storage;
+  readonly transport: Transport;
+  /** Default: the built-in one, with its root in `storage`. */
+  readonly authority?: CertificateAuthority;
+  /** Where our own services come from. Default: the built-in catalog, in `storage`. */
+  readonly catalogSource?: CatalogSource;
+  /** `host:port` of our gRPC endpoints as peers reach them, for tokens and pushes. Default: where the transport listens. */
+  readonly advertise?: readonly string[];
+  /** Seals what must be kept secret at rest: stream secrets of a dialer, CA keys. Default: stored as they are. */
+  readonly secretBox?: SecretBox;
+  /** Whether exported services can be reached through mesh gateways. Default true, as `connect.enabled` of a Consul server. */
+  readonly connect?: boolean;
+  /** Behaves as Consul also where ours is better and it shows on the wire (D-25, D-31). For conformance runs. Default false. */
+  readonly strictConsul?: boolean;
+  /** Default: Consul's. */
+  readonly timings?: Partial<SessionTimings>;
+  readonly limits?: Partial<HostLimits>;
+  readonly clock?: Clock;
+  readonly random?: Random;
+  /** Default: silent. */
+  readonly logger?: Logger;
+}
+
+/** Bounds on what peers can make a host hold. */
+export interface HostLimits {
+  /** Unauthorised opens and exchanges taken per second, all peers together. Default 200; beyond: RESOURCE_EXHAUSTED. */
+  readonly unauthorizedPerSecond: number;
+  /** Largest message sent to an acceptor. Default 50 MiB, what Consul's accepts. */
+  readonly maxSendToAcceptorBytes: number;
+  /** Largest message sent to a dialer. Default 8 MiB, what Consul's accepts from 1.14.2 on. */
+  readonly maxSendToDialerBytes: number;
+}
+
+export const defaultLimits: HostLimits = {
+  unauthorizedPerSecond: 200,
+  maxSendToAcceptorBytes: 50 * 1024 * 1024,
+  maxSendToDialerBytes: 8 * 1024 * 1024,
+};
