@@ -63,7 +63,8 @@ export function isSecretInUse(tables: Pick<RecordTables, "secrets">, digest: Sec
 export function writePeering(tables: RecordTables, write: PeeringWrite, secrets?: SecretsRequest): RecordChanges {
   requireWellFormed(write);
   const existing = peeringByName(tables, write.name);
-  const record = existing === undefined ? newRecord(tables, write) : replacedRecord(existing, write);
+  const normal = withoutEpoch(write);
+  const record = existing === undefined ? newRecord(tables, normal) : replacedRecord(existing, normal);
   if (record === undefined) return NOTHING;
 
   let row = tables.secrets.get(record.id);
@@ -248,6 +249,12 @@ function newRecord(tables: RecordTables, write: PeeringWrite): Peering {
     throw new PeeringError("invalid-record", "cannot create a new peering marked for deletion");
   }
   return record;
+}
+
+/** The Unix epoch counts as no deletion time; stored, one is there exactly while the record is DELETING. */
+function withoutEpoch(write: PeeringWrite): PeeringWrite {
+  const { deletedAt, ...rest } = write;
+  return deletedAt === undefined || deletedAt === 0 ? rest : write;
 }
 
 function isDeletionTime(deletedAt: number | undefined): boolean {

@@ -1,0 +1,611 @@
+import { enablePatches, produceWithPatches } from "immer";
+import { PeeringError } from "../errors.js";
+import type { RemoteInfo } from "../wire/messages.js";
+import { type Status, StatusCode } from "../wire/status.js";
+import { type Peering, type PeeringState, type Role, roleOf, type StoredState } from "./peering.js";
+import { isRemoteEmpty, withNewline } from "./transactions.js";
+
+// immer keeps patches in a plug-in that is to be switched on once; doing it again changes nothing.
+enablePatches();
+
+/** A peering as the machine moves it. `active` and `failing` come only from records that were written by hand. */
+export type MachinePeering = Omit<Peering, "state"> & { readonly state: Exclude<PeeringState, "initial"> };
+
+/** What an establishing dialer takes from a token and its caller. */
+export interface EstablishFields {
+  readonly peerId: string;
+  readonly peerCaPems: readonly string[];
+  readonly peerServerName: string;
+  readonly peerServerAddresses: readonly string[];
+  readonly manualServerAddresses: readonly string[];
+  readonly remote: RemoteInfo;
+  readonly meta: Readonly<Record<string, string>>;
+}
+
+/** Everything that can happen to a peering (specification 2.4.2). */
+export type PeeringEvent =
+  /** A caller asks for a token. `id` and `meta` serve a new record only. */
+  | {
+      readonly type: "generate-token";
+      readonly id: string;
+      readonly name: string;
+      readonly meta: Readonly<Record<string, string>>;
+    }
+  /** A caller establishes with a token: the first write. With a stream up the known addresses are kept. */
+  | {
+      readonly type: "establish-begun";
+      readonly id: string;
+      readonly name: string;
+      readonly fields: EstablishFields;
+      readonly connected: boolean;
+    }
+  /** The exchange of secrets failed. */
+  | { readonly type: "establish-failed" }
+  /** The acceptor gave its stream secret: the second write. */
+  | { readonly type: "establish-finished"; readonly fields: EstablishFields }
+  /** A dialer presented the establishment secret of the last token. */
+  | { readonly type: "secret-exchanged" }
+  /** A dialer opened a stream; `peerId` as it said, `remote` about itself. */
+  | { readonly type: "opened-with-pending-secret"; readonly peerId: string; readonly remote: RemoteInfo }
+  | { readonly type: "opened-with-active-secret"; readonly peerId: string }
+  | { readonly type: "opened-with-other-secret"; readonly peerId: string; readonly secretsKnown: boolean }
+  /** Our own dial succeeded, or a stream ended without `Terminated`: observed, never stored. */
+  | { readonly type: "stream-connected" }
+  | { readonly type: "stream-lost" }
+  | { readonly type: "trust-bundle-received"; readonly name: string; readonly rootPems: readonly string[] }
+  | { readonly type: "server-addresses-received"; readonly addresses: readonly string[] }
+  /** The peer deleted the peering; `peerId`: the record's when the stream was opened, where that is known. */
+  | { readonly type: "peer-terminated"; readonly peerId?: string }
+  /** An operator deletes it; `at` in milliseconds since the Unix epoch. */
+  | { readonly type: "delete-requested"; readonly at: number }
+  /** Imported data and trust bundle are gone. */
+  | { readonly type: "cleanup-finished" };
+
+export type PeeringEventType = PeeringEvent["type"];
+
+/** What is to be done besides keeping the new record. Those about secrets and bundles belong into the same commit. */
+export type PeeringEffect =
+  /** E becomes a new secret; an unused former token dies. */
+  | { readonly type: "store-establishment-secret" }
+  /** E is used up, P becomes a new secret. */
+  | { readonly type: "exchange-secret" }
+  /** P becomes S, the old S dies. */
+  | { readonly type: "promote-secret" }
+  /** The dialer's one secret is replaced. */
+  | { readonly type: "store-stream-secret" }
+  | { readonly type: "drop-secrets" }
+  | { readonly type: "store-trust-bundle" }
+  | { readonly type: "accept-stream" }
+  /** Ends the call with `status`, after a `Terminated` where `terminated` is set. */
+  | { readonly type: "refuse-stream"; readonly status: Status; readonly terminated: boolean }
+  /** Tells the peer over its stream, if one is up, then drains it. */
+  | { readonly type: "send-terminated" }
+  /** Drains and closes the stream without telling. */
+  | { readonly type: "end-stream" }
+  | { readonly type: "start-dialing" }
+  | { readonly type: "redial" }
+  | { readonly type: "stop-dialing" }
+  | { readonly type: "remove-imports" }
+  | { readonly type: "remove-trust-bundle" }
+  /** Once imports and bundle are removed; then say `cleanup-finished`. */
+  | { readonly type: "remove-record" };
+
+export type PeeringEffectType = PeeringEffect["type"];
+
+/** A JSON-patch-like change of the record; an empty path replaces it as a whole (`undefined`: it is gone). */
+export interface PeeringPatch {
+  readonly op: "add" | "remove" | "replace";
+  readonly path: readonly (string | number)[];
+  readonly value?: unknown;
+}
+
+/** What one event does to one kind of peering. */
+export type Cell =
+  /** The record stays as it is. */
+  | { readonly outcome: "unchanged"; readonly effects: readonly PeeringEffectType[] }
+  /** The record is written, its state stays. */
+  | { readonly outcome: "updated"; readonly effects: readonly PeeringEffectType[] }
+  /** The record is written in a new state; `initial`: it is removed. */
+  | {
+      readonly outcome: "moved";
+      readonly to: StoredState | "initial";
+      readonly effects: readonly PeeringEffectType[];
+    }
+  /** A stream is refused; the record stays. */
+  | { readonly outcome: "stream-refused"; readonly refusal: StreamRefusal }
+  /** A call is refused with an error; the record stays. */
+  | { readonly outcome: "refused"; readonly refusal: Refusal };
+
+export type Refusal =
+  | "already-established"
+  | "expecting-to-be-dialed"
+  | "marked-for-deletion"
+  | "write-marked-for-deletion"
+  | "terminated-by-peer"
+  | "not-active"
+  | "unknown-peering"
+  | "not-a-dialer"
+  | "establish-by-acceptor"
+  | "invalid-establishment-secret"
+  | "not-marked"
+  | "unknown-state";
+
+export type StreamRefusal =
+  | "unknown-peer-id"
+  | "deleting"
+  | "terminated"
+  | "wrong-end"
+  | "wrong-secret"
+  | "unknown-state";
+
+/** The cell of an acceptor and that of a dialer. A peering that is not there yet has no role: both are one. */
+export interface RoleCells {
+  readonly acceptor: Cell;
+  readonly dialer: Cell;
+}
+
+/** The whole table: every event in every state and role. */
+export type TransitionTable = Readonly<Record<PeeringEventType, Readonly<Record<PeeringState, RoleCells>>>>;
+
+export interface Transition<P extends MachinePeering = MachinePeering> {
+  /** The record afterwards, undefined where there is none. Its indexes are for whoever stores it to set. */
+  readonly peering: P | undefined;
+  /** Whether the record is to be written, also where no field but its index changes. */
+  readonly written: boolean;
+  /** From the record before to the one after. */
+  readonly patches: readonly PeeringPatch[];
+  readonly effects: readonly PeeringEffect[];
+}
+
+/** All states, in the order of a peering's life. */
+export const PEERING_STATES: readonly PeeringState[] = [
+  "initial",
+  "pending",
+  "establishing",
+  "active",
+  "failing",
+  "deleting",
+  "terminated",
+  "undefined",
+];
+
+const unchanged = (...effects: PeeringEffectType[]): Cell => ({ outcome: "unchanged", effects });
+const updated = (...effects: PeeringEffectType[]): Cell => ({ outcome: "updated", effects });
+const moved = (to: StoredState | "initial", ...effects: PeeringEffectType[]): Cell => ({
+  outcome: "moved",
+  to,
+  effects,
+});
+const refused = (refusal: Refusal): Cell => ({ outcome: "refused", refusal });
+const streamRefused = (refusal: StreamRefusal): Cell => ({ outcome: "stream-refused", refusal });
+const both = (cell: Cell): RoleCells => ({ acceptor: cell, dialer: cell });
+const byRole = (acceptor: Cell, dialer: Cell): RoleCells => ({ acceptor, dialer });
+
+/** Columns that differ. While a peering lives, what an event does depends on its role alone, or on its state as well. */
+interface Row {
+  readonly initial: Cell;
+  readonly living: RoleCells;
+  readonly deleting: RoleCells;
+  readonly terminated: RoleCells;
+  /** A state this version does not know: nothing is built on it, but it can be ended. */
+  readonly undefined: RoleCells;
+}
+
+/** Specification 2.4.2. ACTIVE and FAILING behave as what is stored for that role: PENDING and ESTABLISHING. */
+const rows: Readonly<Record<PeeringEventType, Row>> = {
+  "generate-token": {
+    initial: moved("pending", "store-establishment-secret"),
+    living: byRole(updated("store-establishment-secret"), refused("already-established")),
+    // Consul answers with a token that was never stored (D-15).
+    deleting: byRole(refused("write-marked-for-deletion"), refused("already-established")),
+    terminated: byRole(refused("terminated-by-peer"), refused("already-established")),
+    undefined: byRole(refused("unknown-state"), refused("already-established")),
+  },
+  "establish-begun": {
+    initial: moved("pending"),
+    living: byRole(refused("expecting-to-be-dialed"), updated()),
+    deleting: byRole(refused("expecting-to-be-dialed"), refused("write-marked-for-deletion")),
+    terminated: byRole(refused("expecting-to-be-dialed"), updated("drop-secrets")),
+    undefined: byRole(refused("expecting-to-be-dialed"), refused("unknown-state")),
+  },
+  "establish-failed": {
+    initial: unchanged(),
+    living: both(unchanged()),
+    deleting: both(unchanged()),
+    terminated: both(unchanged()),
+    undefined: both(unchanged()),
+  },
+  "establish-finished": {
+    // Removed meanwhile: Consul would create it anew (D-19).
+    initial: refused("write-marked-for-deletion"),
+    living: byRole(refused("establish-by-acceptor"), moved("establishing", "store-stream-secret", "start-dialing")),
+    deleting: byRole(refused("establish-by-acceptor"), refused("write-marked-for-deletion")),
+    terminated: byRole(refused("establish-by-acceptor"), moved("establishing", "store-stream-secret", "start-dialing")),
+    undefined: byRole(refused("establish-by-acceptor"), refused("unknown-state")),
+  },
+  "secret-exchanged": {
+    initial: refused("invalid-establishment-secret"),
+    living: byRole(unchanged("exchange-secret"), refused("invalid-establishment-secret")),
+    deleting: both(refused("invalid-establishment-secret")),
+    // An unused secret may have survived the peer's `Terminated`; it opens nothing any more (D-20).
+    terminated: both(refused("invalid-establishment-secret")),
+    undefined: both(refused("invalid-establishment-secret")),
+  },
+  "opened-with-pending-secret": {
+    initial: streamRefused("unknown-peer-id"),
+    living: byRole(updated("promote-secret", "accept-stream"), streamRefused("wrong-end")),
+    deleting: both(streamRefused("deleting")),
+    terminated: both(streamRefused("terminated")),
+    undefined: both(streamRefused("unknown-state")),
+  },
+  "opened-with-active-secret": {
+    initial: streamRefused("unknown-peer-id"),
+    living: byRole(unchanged("accept-stream"), streamRefused("wrong-end")),
+    deleting: both(streamRefused("deleting")),
+    terminated: both(streamRefused("terminated")),
+    undefined: both(streamRefused("unknown-state")),
+  },
+  "opened-with-other-secret": {
+    initial: streamRefused("unknown-peer-id"),
+    living: both(streamRefused("wrong-secret")),
+    deleting: both(streamRefused("deleting")),
+    terminated: both(streamRefused("terminated")),
+    undefined: both(streamRefused("unknown-state")),
+  },
+  "stream-connected": {
+    initial: unchanged("end-stream"),
+    living: both(unchanged()),
+    deleting: both(unchanged("send-terminated")),
+    terminated: both(unchanged("end-stream")),
+    undefined: both(unchanged("end-stream")),
+  },
+  "stream-lost": {
+    initial: unchanged(),
+    living: byRole(unchanged(), unchanged("redial")),
+    deleting: both(unchanged()),
+    terminated: both(unchanged()),
+    undefined: both(unchanged()),
+  },
+  "trust-bundle-received": {
+    initial: refused("unknown-peering"),
+    living: both(updated("store-trust-bundle")),
+    deleting: both(refused("marked-for-deletion")),
+    // Consul stores it, after the cleanup for ever; nothing is imported for a record that is not active.
+    terminated: both(refused("not-active")),
+    undefined: both(refused("unknown-state")),
+  },
+  "server-addresses-received": {
+    initial: refused("not-active"),
+    living: byRole(refused("not-a-dialer"), updated()),
+    deleting: both(refused("not-active")),
+    terminated: both(refused("not-active")),
+    undefined: both(refused("unknown-state")),
+  },
+  "peer-terminated": {
+    initial: unchanged("end-stream"),
+    living: byRole(
+      moved("terminated", "end-stream", "remove-imports", "remove-trust-bundle"),
+      moved("terminated", "end-stream", "stop-dialing", "remove-imports", "remove-trust-bundle"),
+    ),
+    // Consul brings the record back as TERMINATED, and never removes it (D-12).
+    deleting: both(unchanged("end-stream")),
+    terminated: both(unchanged("end-stream")),
+    undefined: byRole(
+      moved("terminated", "end-stream", "remove-imports", "remove-trust-bundle"),
+      moved("terminated", "end-stream", "stop-dialing", "remove-imports", "remove-trust-bundle"),
+    ),
+  },
+  "delete-requested": {
+    initial: unchanged(),
+    living: deletion(),
+    deleting: both(unchanged()),
+    terminated: both(moved("deleting", "drop-secrets", "remove-imports", "remove-trust-bundle", "remove-record")),
+    undefined: deletion(),
+  },
+  "cleanup-finished": {
+    initial: unchanged(),
+    living: both(refused("not-marked")),
+    deleting: both(moved("initial")),
+    terminated: both(unchanged()),
+    undefined: both(refused("not-marked")),
+  },
+};
+
+function deletion(): RoleCells {
+  const cleanup = ["remove-imports", "remove-trust-bundle", "remove-record"] as const;
+  return byRole(
+    moved("deleting", "drop-secrets", "send-terminated", ...cleanup),
+    moved("deleting", "drop-secrets", "stop-dialing", "send-terminated", ...cleanup),
+  );
+}
+
+function expand(row: Row): Readonly<Record<PeeringState, RoleCells>> {
+  return {
+    initial: both(row.initial),
+    pending: row.living,
+    establishing: row.living,
+    active: row.living,
+    failing: row.living,
+    deleting: row.deleting,
+    terminated: row.terminated,
+    undefined: row.undefined,
+  };
+}
+
+/** Every event in every state and role, as data: documentation and tests are made from it. */
+export const TRANSITIONS: TransitionTable = {
+  "generate-token": expand(rows["generate-token"]),
+  "establish-begun": expand(rows["establish-begun"]),
+  "establish-failed": expand(rows["establish-failed"]),
+  "establish-finished": expand(rows["establish-finished"]),
+  "secret-exchanged": expand(rows["secret-exchanged"]),
+  "opened-with-pending-secret": expand(rows["opened-with-pending-secret"]),
+  "opened-with-active-secret": expand(rows["opened-with-active-secret"]),
+  "opened-with-other-secret": expand(rows["opened-with-other-secret"]),
+  "stream-connected": expand(rows["stream-connected"]),
+  "stream-lost": expand(rows["stream-lost"]),
+  "trust-bundle-received": expand(rows["trust-bundle-received"]),
+  "server-addresses-received": expand(rows["server-addresses-received"]),
+  "peer-terminated": expand(rows["peer-terminated"]),
+  "delete-requested": expand(rows["delete-requested"]),
+  "cleanup-finished": expand(rows["cleanup-finished"]),
+};
+
+/**
+ * What `event` makes of `peering` (undefined: there is none yet). The given record is unchanged; nothing is stored.
+ * @throws {PeeringError} The event is a call that is refused here, with Consul's text: `wrong-role`, `invalid-record`,
+ *   `permission-denied`, `invalid-token`, `invalid-transition` (a state this version does not know).
+ */
+export function transition(peering: Peering | undefined, event: PeeringEvent): Transition<Peering>;
+export function transition(peering: MachinePeering | undefined, event: PeeringEvent): Transition;
+export function transition(peering: MachinePeering | undefined, event: PeeringEvent): Transition {
+  const role: Role = peering === undefined ? "acceptor" : roleOf(peering);
+  const cell = TRANSITIONS[event.type][peering?.state ?? "initial"][role];
+  if (event.type === "server-addresses-received" && event.addresses.length === 0 && isLiving(peering)) {
+    // Refused whatever the role, and also where manual addresses would do (D-32).
+    throw wrongRole("Cannot switch peering dialing mode from true to false");
+  }
+  if (event.type === "peer-terminated" && peering !== undefined && isStale(peering, event)) {
+    return { peering, written: false, patches: [], effects: [{ type: "end-stream" }] };
+  }
+  switch (cell.outcome) {
+    case "refused":
+      throw refusalError(cell.refusal, peering, event);
+    case "stream-refused":
+      return { peering, written: false, patches: [], effects: [refuseStream(cell.refusal, event)] };
+    case "unchanged":
+      return { peering, written: false, patches: [], effects: effectsOf(cell.effects) };
+    case "updated":
+    case "moved": {
+      const to = cell.outcome === "moved" ? cell.to : peering?.state;
+      return { ...write(peering, event, to), written: true, effects: effectsOf(cell.effects) };
+    }
+  }
+}
+
+/** Holds one peering, and moves it by events. {@link transition} is the same without an object. */
+export class PeeringStateMachine {
+  #peering: MachinePeering | undefined;
+
+  /** @param peering - undefined: there is none yet (INITIAL). */
+  constructor(peering?: MachinePeering) {
+    this.#peering = peering;
+  }
+
+  get peering(): MachinePeering | undefined {
+    return this.#peering;
+  }
+
+  get state(): PeeringState {
+    return this.#peering?.state ?? "initial";
+  }
+
+  /** Moves the peering. @throws {PeeringError} as {@link transition}; the peering stays as it was. */
+  handle(event: PeeringEvent): Transition {
+    const result = transition(this.#peering, event);
+    this.#peering = result.peering;
+    return result;
+  }
+}
+
+type Draft<T> = { -readonly [K in keyof T]: T[K] };
+
+function write(
+  peering: MachinePeering | undefined,
+  event: PeeringEvent,
+  to: PeeringState | undefined,
+): Pick<Transition, "peering" | "patches"> {
+  if (to === "initial" || to === undefined) {
+    return { peering: undefined, patches: [{ op: "replace", path: [], value: undefined }] };
+  }
+  if (peering === undefined) {
+    const created = create(event);
+    return { peering: created, patches: [{ op: "replace", path: [], value: created }] };
+  }
+  const [next, patches] = produceWithPatches(peering, (draft: Draft<MachinePeering>) => {
+    draft.state = to;
+    change(draft, event);
+  });
+  return { peering: next, patches };
+}
+
+function create(event: PeeringEvent): MachinePeering {
+  switch (event.type) {
+    case "generate-token":
+      return { ...blank(event.id, event.name), meta: event.meta };
+    case "establish-begun":
+      requireDialable(event.fields);
+      return { ...blank(event.id, event.name), ...event.fields };
+    default:
+      throw new TypeError(`${event.type} creates no peering`);
+  }
+}
+
+function blank(id: string, name: string): MachinePeering {
+  return {
+    id,
+    name,
+    state: "pending",
+    meta: {},
+    peerId: "",
+    peerCaPems: [],
+    peerServerName: "",
+    peerServerAddresses: [],
+    manualServerAddresses: [],
+    remote: { partition: "", datacenter: "" },
+    createIndex: 0n,
+    modifyIndex: 0n,
+  };
+}
+
+function change(draft: Draft<MachinePeering>, event: PeeringEvent): void {
+  switch (event.type) {
+    case "establish-begun":
+    case "establish-finished": {
+      const { fields } = event;
+      requireDialable(fields);
+      draft.peerId = fields.peerId;
+      draft.peerCaPems = fields.peerCaPems;
+      draft.peerServerName = fields.peerServerName;
+      draft.manualServerAddresses = fields.manualServerAddresses;
+      draft.meta = fields.meta;
+      if (!isRemoteEmpty(fields.remote)) draft.remote = fields.remote;
+      // Over a live stream the peer keeps us informed; a token may be older than what it said last.
+      const keep = event.type === "establish-begun" && event.connected;
+      if (!keep) draft.peerServerAddresses = fields.peerServerAddresses;
+      return;
+    }
+    case "opened-with-pending-secret":
+      if (!isRemoteEmpty(event.remote)) draft.remote = event.remote;
+      return;
+    case "trust-bundle-received":
+      draft.peerCaPems = event.rootPems.map(withNewline);
+      return;
+    case "server-addresses-received":
+      draft.peerServerAddresses = event.addresses;
+      return;
+    case "delete-requested":
+      draft.deletedAt = event.at;
+      draft.peerId = "";
+      draft.peerCaPems = [];
+      draft.peerServerName = "";
+      draft.meta = {};
+      return;
+    default:
+      return;
+  }
+}
+
+function requireDialable(fields: EstablishFields): void {
+  if (fields.peerServerAddresses.length === 0 && fields.manualServerAddresses.length === 0) {
+    throw new PeeringError("invalid-token", "peering token server addresses value is empty");
+  }
+  if (fields.peerId === "") throw new PeeringError("invalid-token", "peering token peer ID value is empty");
+}
+
+function isLiving(peering: MachinePeering | undefined): boolean {
+  return peering !== undefined && !["deleting", "terminated", "undefined"].includes(peering.state);
+}
+
+/** Meant for the peering this record was before it was established anew (D-12). */
+function isStale(peering: MachinePeering, event: { readonly peerId?: string }): boolean {
+  return event.peerId !== undefined && event.peerId !== peering.peerId;
+}
+
+function effectsOf(types: readonly PeeringEffectType[]): readonly PeeringEffect[] {
+  return types.map((type) => {
+    if (type === "refuse-stream") throw new TypeError("a refused stream is a cell of its own");
+    return { type };
+  });
+}
+
+function refuseStream(refusal: StreamRefusal, event: PeeringEvent): PeeringEffect {
+  const peerId = "peerId" in event && event.peerId !== undefined ? event.peerId : "";
+  return {
+    type: "refuse-stream",
+    status: streamStatusOf(refusal, peerId, event.type !== "opened-with-other-secret" || event.secretsKnown),
+    terminated: refusal === "deleting",
+  };
+}
+
+function streamStatusOf(refusal: StreamRefusal, peerId: string, secretsKnown: boolean): Status {
+  switch (refusal) {
+    case "unknown-peer-id":
+      return {
+        code: StatusCode.InvalidArgument,
+        message: `initial subscription for unknown PeerID: ${peerId}`,
+      };
+    case "deleting":
+    case "terminated":
+      return { code: StatusCode.Aborted, message: `peering is marked as deleted: ${peerId}` };
+    case "wrong-end":
+      return {
+        code: StatusCode.InvalidArgument,
+        message: "expected PeerID to be empty; the wrong end of peering is being dialed",
+      };
+    case "wrong-secret":
+      return secretsKnown
+        ? { code: StatusCode.PermissionDenied, message: "invalid peering stream secret" }
+        : NOT_AUTHORIZABLE;
+    case "unknown-state":
+      return NOT_AUTHORIZABLE;
+  }
+}
+
+const NOT_AUTHORIZABLE: Status = {
+  code: StatusCode.Internal,
+  message: "unable to authorize connection, peering must be re-established",
+};
+
+function refusalError(refusal: Refusal, peering: MachinePeering | undefined, event: PeeringEvent): PeeringError {
+  // The caller's spelling where it named the peering, as Consul does.
+  const name = "name" in event ? event.name : (peering?.name ?? "");
+  switch (refusal) {
+    case "already-established":
+      return wrongRole(`cannot create peering with name: "${name}"; there is already an established peering`);
+    case "expecting-to-be-dialed":
+      return wrongRole(
+        `cannot create peering with name: "${name}"; there is an existing peering expecting to be dialed`,
+      );
+    case "not-a-dialer":
+      return wrongRole("Cannot switch peering dialing mode from false to true");
+    case "establish-by-acceptor":
+      return wrongRole("failed to write peering: Cannot switch peering dialing mode from false to true");
+    case "marked-for-deletion":
+      return invalidRecord("cannot write to peering that is marked for deletion");
+    case "write-marked-for-deletion":
+      return invalidRecord(
+        "failed to write peering: cannot write to peering that is marked for deletion",
+        "Wait until the peering is gone, then try again.",
+      );
+    case "terminated-by-peer":
+      return invalidRecord(
+        `cannot create peering with name: "${name}"; the peering was terminated by the peer and must be deleted first`,
+        "Delete the peering, wait until it is gone, then generate a token.",
+      );
+    case "not-active":
+      return invalidRecord("peering does not exist or has been marked for deletion");
+    case "unknown-peering":
+      return invalidRecord(`cannot write peering trust bundle for unknown peering ${name}`);
+    case "not-marked":
+      return invalidRecord("cannot delete a peering without first marking for deletion");
+    case "invalid-establishment-secret":
+      return new PeeringError("permission-denied", "invalid peering establishment secret", {
+        status: StatusCode.PermissionDenied,
+        remedy: "Generate a new token: a token works once, and only until the next one is generated.",
+      });
+    case "unknown-state":
+      return new PeeringError(
+        "invalid-transition",
+        `peering "${peering?.name ?? name}" is in a state this version does not know; it can only be deleted`,
+      );
+  }
+}
+
+function wrongRole(text: string): PeeringError {
+  return new PeeringError("wrong-role", text);
+}
+
+function invalidRecord(text: string, remedy?: string): PeeringError {
+  return new PeeringError("invalid-record", text, remedy === undefined ? {} : { remedy });
+}
