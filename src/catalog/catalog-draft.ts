@@ -1,0 +1,540 @@
+import { PeeringError } from "../errors.js";
+import { compareUtf8 } from "./byte-order.js";
+import type { CheckRecord, InstanceRecord, NodeRecord, Stamp, VirtualIpRecord } from "./catalog-record.js";
+import { sameCheck, sameNode, sameService } from "./equality.js";
+import type { Check, Node, Service } from "./instance.js";
+import { lowerCase } from "./names.js";
+import {
+  emptyList,
+  invalid,
+  metaProblem,
+  type OperationError,
+  type ParsedDeregistration,
+  type ParsedOperation,
+  type ParsedRegistration,
+  TransactionError,
+} from "./registration.js";
+import { VirtualIpDraft, type VirtualIps, virtualIpAddress, virtualIpKey } from "./virtual-ips.js";
+
+/** What a draft reads of the committed catalog. Keys are lower-cased. */
+export interface CommittedCatalog {
+  nodeRecord(nodeKey: string): NodeRecord | undefined;
+  instanceRecord(nodeKey: string, serviceKey: string): InstanceRecord | undefined;
+  instanceRecordsOn(nodeKey: string): Iterable<InstanceRecord>;
+  /** The key of the service a check belongs to; `""` for a check of the node; undefined when there is no such check. */
+  checkOwner(nodeKey: string, checkKey: string): string | undefined;
+  nodeKeyOfId(id: string): string | undefined;
+  /** Instances with this name. */
+  countNamed(serviceKey: string): number;
+  /** Proxies for this name, and instances of this name that are connect-native. */
+  countConnect(serviceKey: string): number;
+  readonly virtualIps: VirtualIps;
+}
+
+/** What differs on one node. A key that maps to undefined is deleted. */
+export interface NodeChanges {
+  /** The record as it is now; only meaningful when `recordChanged`. */
+  record: NodeRecord | undefined;
+  recordChanged: boolean;
+  readonly instances: Map<string, InstanceRecord | undefined>;
+  readonly checkOwners: Map<string, string | undefined>;
+}
+
+/** What one operation of a transaction read or wrote; the stamps are filled in by the commit. */
+export type OperationRecord =
+  | { readonly type: "node"; readonly record: NodeRecord }
+  | { readonly type: "service"; readonly node: string; readonly record: InstanceRecord }
+  | { readonly type: "check"; readonly record: CheckRecord };
+
+/** The name under which an instance is found as a mesh destination (specification 4.1.1); undefined: under none. */
+export function connectName(service: Service): string | undefined {
+  if (service.kind === "connect-proxy") return service.proxy?.destinationServiceName;
+  return service.connect?.native === true ? service.name : undefined;
+}
+
+export function checkKeyOf(check: Check): string {
+  return lowerCase(check.checkId);
+}
+
+const SERF_CHECK = "serfhealth";
+const VIRTUAL_TAG = "consul-virtual";
+
+/**
+ * Changes that are not committed: reads see them, the committed catalog does not. Each operation applies as a whole or,
+ * when it throws, not at all.
+ */
+export class CatalogDraft {
+  /** The index everything written here gets, once the commit has one. */
+  readonly stamp: Stamp = { index: 0n };
+  readonly nodes: Map<string, NodeChanges> = new Map();
+  readonly nodeIds: Map<string, string | undefined> = new Map();
+  readonly virtualIps: VirtualIpDraft;
+
+  readonly #base: CommittedCatalog;
+  readonly #named = new Map<string, number | undefined>();
+  readonly #connect = new Map<string, number | undefined>();
+  /** How to take back what the operation being applied did so far, in order. */
+  readonly #undo: (() => void)[] = [];
+
+  constructor(base: CommittedCatalog) {
+    this.#base = base;
+    this.virtualIps = new VirtualIpDraft(base.virtualIps);
+  }
+
+  /** @throws {PeeringError} `invalid-registration` with Consul's text; then nothing of it is applied. */
+  register(registration: ParsedRegistration): void {
+    this.#atomically(() => {
+      const { node, service, checks } = registration;
+      const nodeKey = lowerCase(node.name);
+      const serviceKey = service === undefined ? undefined : lowerCase(service.id);
+      for (const check of checks) {
+        if (check.serviceId === "") continue;
+        const owner = lowerCase(check.serviceId);
+        if (owner !== serviceKey && this.#instance(nodeKey, owner) === undefined) {
+          throw invalid(`Unknown service ID '${check.serviceId}' for check ID '${check.checkId}'`);
+        }
+      }
+      if (!registration.skipNodeUpdate || this.#node(nodeKey) === undefined) {
+        withPrefix("failed inserting node: ", () => this.#putNode(node));
+      }
+      if (service !== undefined) withPrefix("failed inserting service: ", () => this.#putService(node.name, service));
+      for (const check of checks) {
+        withPrefix(`failed inserting check on node "${node.name}": `, () => this.#putCheck(check));
+      }
+    });
+  }
+
+  /** A missing target is no failure. */
+  deregister(target: ParsedDeregistration): void {
+    this.#atomically(() => {
+      const nodeKey = lowerCase(target.node);
+      if (target.serviceId !== "") this.#deleteInstance(nodeKey, lowerCase(target.serviceId));
+      else if (target.checkId !== "") this.#deleteCheck(nodeKey, lowerCase(target.checkId));
+      else this.#deleteNode(nodeKey);
+    });
+  }
+
+  /** @throws {TransactionError} with every operation that failed; then nothing of any is applied. */
+  transaction(operations: readonly ParsedOperation[]): readonly OperationRecord[] {
+    return this.#atomically(() => {
+      const results: OperationRecord[] = [];
+      const errors: OperationError[] = [];
+      operations.forEach((operation, operationIndex) => {
+        try {
+          const result = this.#operate(operation);
+          if (result !== undefined) results.push(result);
+        } catch (error) {
+          if (!(error instanceof PeeringError)) throw error;
+          errors.push({ operationIndex, what: error.message });
+        }
+      });
+      if (errors.length > 0) throw new TransactionError(errors);
+      return results;
+    });
+  }
+
+  /**
+   * Holds, or lets go of, the virtual IP of a service for something that is not an instance of this catalog.
+   * @throws {PeeringError} `invalid-registration` when no address is left.
+   */
+  claimVirtualIp(peer: string, service: string, claimed: boolean): void {
+    this.#atomically(() => {
+      const key = virtualIpKey(lowerCase(peer), lowerCase(service));
+      const record = this.virtualIps.get(key);
+      if (claimed) {
+        if (record?.claimed === true) return;
+        this.#setVirtualIp(key, {
+          ...(record ?? { peer: lowerCase(peer), service: lowerCase(service), offset: this.virtualIps.lowestFree() }),
+          claimed,
+        });
+      } else if (record?.claimed === true) {
+        this.#setVirtualIp(key, { ...record, claimed });
+        this.#freeUnused(record.peer, record.service);
+      }
+    });
+  }
+
+  #atomically<Result>(action: () => Result): Result {
+    try {
+      return action();
+    } catch (error) {
+      for (const takeBack of this.#undo.reverse()) takeBack();
+      throw error;
+    } finally {
+      this.#undo.length = 0;
+    }
+  }
+
+  // Reads: what was changed here, else what is committed.
+
+  #changes(nodeKey: string): NodeChanges {
+    const known = this.nodes.get(nodeKey);
+    if (known !== undefined) return known;
+    const changes: NodeChanges = {
+      record: undefined,
+      recordChanged: false,
+      instances: new Map(),
+      checkOwners: new Map(),
+    };
+    this.nodes.set(nodeKey, changes);
+    return changes;
+  }
+
+  #node(nodeKey: string): NodeRecord | undefined {
+    const changes = this.nodes.get(nodeKey);
+    return changes?.recordChanged === true ? changes.record : this.#base.nodeRecord(nodeKey);
+  }
+
+  #instance(nodeKey: string, serviceKey: string): InstanceRecord | undefined {
+    const instances = this.nodes.get(nodeKey)?.instances;
+    return instances?.has(serviceKey) === true
+      ? instances.get(serviceKey)
+      : this.#base.instanceRecord(nodeKey, serviceKey);
+  }
+
+  #instancesOn(nodeKey: string): readonly InstanceRecord[] {
+    const changed = this.nodes.get(nodeKey)?.instances;
+    const found: InstanceRecord[] = [];
+    for (const record of this.#base.instanceRecordsOn(nodeKey)) {
+      if (changed?.has(record.key) !== true) found.push(record);
+    }
+    for (const record of changed?.values() ?? emptyList) if (record !== undefined) found.push(record);
+    return found;
+  }
+
+  #checkOwner(nodeKey: string, checkKey: string): string | undefined {
+    const owners = this.nodes.get(nodeKey)?.checkOwners;
+    return owners?.has(checkKey) === true ? owners.get(checkKey) : this.#base.checkOwner(nodeKey, checkKey);
+  }
+
+  #checksOf(nodeKey: string, serviceKey: string): readonly CheckRecord[] {
+    const holder = serviceKey === "" ? this.#node(nodeKey) : this.#instance(nodeKey, serviceKey);
+    return holder?.checks ?? emptyList;
+  }
+
+  #check(nodeKey: string, checkKey: string): CheckRecord | undefined {
+    const owner = this.#checkOwner(nodeKey, checkKey);
+    if (owner === undefined) return undefined;
+    return this.#checksOf(nodeKey, owner).find((record) => checkKeyOf(record.check) === checkKey);
+  }
+
+  #nodeKeyOfId(id: string): string | undefined {
+    return this.nodeIds.has(id) ? this.nodeIds.get(id) : this.#base.nodeKeyOfId(id);
+  }
+
+  // Elementary changes: each can be taken back.
+
+  #set<Value>(map: Map<string, Value | undefined>, key: string, value: Value | undefined): void {
+    if (map.has(key)) {
+      const before = map.get(key);
+      this.#undo.push(() => map.set(key, before));
+    } else this.#undo.push(() => map.delete(key));
+    map.set(key, value);
+  }
+
+  #setNode(nodeKey: string, record: NodeRecord | undefined): void {
+    const changes = this.#changes(nodeKey);
+    const before = changes.record;
+    const { recordChanged } = changes;
+    this.#undo.push(() => {
+      changes.record = before;
+      changes.recordChanged = recordChanged;
+    });
+    changes.record = record;
+    changes.recordChanged = true;
+  }
+
+  #setInstance(record: InstanceRecord): void {
+    this.#set(this.#changes(record.nodeKey).instances, record.key, record);
+  }
+
+  #setVirtualIp(key: string, record: VirtualIpRecord | undefined): void {
+    const before = this.virtualIps.get(key);
+    this.#undo.push(() => this.virtualIps.set(key, before));
+    this.virtualIps.set(key, record);
+  }
+
+  #count(service: Service, by: 1 | -1): void {
+    const name = lowerCase(service.name);
+    this.#set(this.#named, name, (this.#named.get(name) ?? 0) + by);
+    const connect = connectName(service);
+    if (connect === undefined) return;
+    const connectKey = lowerCase(connect);
+    this.#set(this.#connect, connectKey, (this.#connect.get(connectKey) ?? 0) + by);
+  }
+
+  // Operations, each as Consul's store does them (specification 4.1.4 step 6 and 7, 4.1.8).
+
+  #putNode(node: Node): NodeRecord {
+    const nodeKey = lowerCase(node.name);
+    let before: NodeRecord | undefined;
+    if (node.id !== "") {
+      const idKey = lowerCase(node.id);
+      const knownKey = this.#nodeKeyOfId(idKey);
+      if (knownKey !== nodeKey) this.#requireFreeName(node, nodeKey, knownKey === undefined);
+      if (knownKey !== undefined && knownKey !== nodeKey) {
+        before = this.#node(knownKey);
+        this.#deleteNode(knownKey);
+      }
+    }
+    const current = this.#node(nodeKey);
+    before ??= current;
+    if (current !== undefined && sameNode(current.node, node)) return current;
+    if (current !== undefined && current.node.id !== "") this.#set(this.nodeIds, lowerCase(current.node.id), undefined);
+    if (node.id !== "") this.#set(this.nodeIds, lowerCase(node.id), nodeKey);
+    const record: NodeRecord = {
+      node,
+      checks: current?.checks ?? emptyList,
+      created: before?.created ?? this.stamp,
+      modified: this.stamp,
+    };
+    this.#setNode(nodeKey, record);
+    return record;
+  }
+
+  /** A name belongs to another UUID as long as gossip says that node lives. */
+  #requireFreeName(node: Node, nodeKey: string, allowWithoutId: boolean): void {
+    const other = this.#node(nodeKey);
+    if (other === undefined || lowerCase(other.node.id) === lowerCase(node.id)) return;
+    if (other.node.id === "" && allowWithoutId) return;
+    const serf = this.#checkOwner(nodeKey, SERF_CHECK) === "" ? this.#check(nodeKey, SERF_CHECK) : undefined;
+    if (serf === undefined || serf.check.status === "critical") return;
+    throw invalid(
+      `Error while renaming Node ID: "${node.id}": Node name ${node.name} is reserved by node ${other.node.id} ` +
+        `with name ${other.node.name} (${other.node.address})`,
+    );
+  }
+
+  #deleteNode(nodeKey: string): void {
+    const record = this.#node(nodeKey);
+    if (record === undefined) return;
+    for (const instance of this.#instancesOn(nodeKey)) this.#deleteInstance(nodeKey, instance.key);
+    const { checkOwners } = this.#changes(nodeKey);
+    for (const { check } of record.checks) this.#set(checkOwners, checkKeyOf(check), undefined);
+    if (record.node.id !== "") this.#set(this.nodeIds, lowerCase(record.node.id), undefined);
+    this.#setNode(nodeKey, undefined);
+  }
+
+  #putService(nodeName: string, service: Service): InstanceRecord {
+    const nodeKey = lowerCase(nodeName);
+    if (this.#node(nodeKey) === undefined) throw invalid("Missing node registration");
+    const problem = metaProblem(service.meta, service.kind);
+    if (problem !== undefined) {
+      throw invalid(`Invalid Service Meta for node ${nodeName} and serviceID ${service.id}: ${problem}`);
+    }
+    const key = lowerCase(service.id);
+    const before = this.#instance(nodeKey, key);
+    const definition = this.#withVirtualIp(service);
+    if (before !== undefined && sameService(before.service, definition)) return before;
+    const record: InstanceRecord = {
+      nodeKey,
+      key,
+      service: definition,
+      checks: before?.checks ?? emptyList,
+      created: before?.created ?? this.stamp,
+      modified: this.stamp,
+      view: undefined,
+      viewOf: undefined,
+    };
+    this.#setInstance(record);
+    this.#count(definition, 1);
+    if (before !== undefined) {
+      this.#count(before.service, -1);
+      this.#freeUnusedOf(before.service);
+    }
+    return record;
+  }
+
+  #withVirtualIp(service: Service): Service {
+    const name = connectName(service);
+    if (name === undefined || name === "") return service;
+    const serviceKey = lowerCase(name);
+    const key = virtualIpKey("", serviceKey);
+    let record = this.virtualIps.get(key);
+    if (record === undefined) {
+      record = { peer: "", service: serviceKey, offset: this.virtualIps.lowestFree(), claimed: false };
+      this.#setVirtualIp(key, record);
+    }
+    const virtual = Object.freeze({ address: virtualIpAddress(record.offset), port: service.port });
+    return Object.freeze({
+      ...service,
+      taggedAddresses: Object.freeze({ ...service.taggedAddresses, [VIRTUAL_TAG]: virtual }),
+    });
+  }
+
+  #freeUnusedOf(service: Service): void {
+    this.#freeUnused("", lowerCase(service.name));
+    const connect = connectName(service);
+    if (connect !== undefined) this.#freeUnused("", lowerCase(connect));
+  }
+
+  /** Freed exactly when neither an instance of the name, nor a proxy for it, nor a claim is left (D-38). */
+  #freeUnused(peer: string, serviceKey: string): void {
+    const key = virtualIpKey(peer, serviceKey);
+    const record = this.virtualIps.get(key);
+    if (record === undefined || record.claimed) return;
+    if (peer === "") {
+      const named = this.#base.countNamed(serviceKey) + (this.#named.get(serviceKey) ?? 0);
+      const connect = this.#base.countConnect(serviceKey) + (this.#connect.get(serviceKey) ?? 0);
+      if (named + connect > 0) return;
+    }
+    this.#setVirtualIp(key, undefined);
+  }
+
+  #deleteInstance(nodeKey: string, serviceKey: string): void {
+    const record = this.#instance(nodeKey, serviceKey);
+    if (record === undefined) return;
+    const { instances, checkOwners } = this.#changes(nodeKey);
+    for (const { check } of record.checks) this.#set(checkOwners, checkKeyOf(check), undefined);
+    this.#set(instances, serviceKey, undefined);
+    this.#count(record.service, -1);
+    this.#freeUnusedOf(record.service);
+  }
+
+  #putCheck(check: Check): CheckRecord {
+    const nodeKey = lowerCase(check.node);
+    if (this.#node(nodeKey) === undefined) throw invalid("Missing node registration");
+    const owner = lowerCase(check.serviceId);
+    let definition = check;
+    if (owner !== "") {
+      const service = this.#instance(nodeKey, owner)?.service;
+      if (service === undefined) throw invalid("Missing service registration");
+      definition = Object.freeze({ ...check, serviceName: service.name, serviceTags: service.tags });
+    }
+    const checkKey = checkKeyOf(definition);
+    const before = this.#check(nodeKey, checkKey);
+    if (before !== undefined && sameCheck(before.check, definition)) return before;
+    const record: CheckRecord = {
+      check: definition,
+      created: before?.created ?? this.stamp,
+      modified: this.stamp,
+    };
+    const previousOwner = this.#checkOwner(nodeKey, checkKey);
+    if (previousOwner !== undefined && previousOwner !== owner) this.#removeCheck(nodeKey, previousOwner, checkKey);
+    const others = this.#checksOf(nodeKey, owner).filter((other) => checkKeyOf(other.check) !== checkKey);
+    const position = others.findIndex((other) => compareUtf8(checkKeyOf(other.check), checkKey) > 0);
+    others.splice(position < 0 ? others.length : position, 0, record);
+    this.#setChecks(nodeKey, owner, others);
+    this.#set(this.#changes(nodeKey).checkOwners, checkKey, owner);
+    return record;
+  }
+
+  #deleteCheck(nodeKey: string, checkKey: string): void {
+    const owner = this.#checkOwner(nodeKey, checkKey);
+    if (owner === undefined) return;
+    this.#removeCheck(nodeKey, owner, checkKey);
+    this.#set(this.#changes(nodeKey).checkOwners, checkKey, undefined);
+  }
+
+  #removeCheck(nodeKey: string, owner: string, checkKey: string): void {
+    const checks = this.#checksOf(nodeKey, owner);
+    this.#setChecks(
+      nodeKey,
+      owner,
+      checks.filter((record) => checkKeyOf(record.check) !== checkKey),
+    );
+  }
+
+  #setChecks(nodeKey: string, owner: string, checks: readonly CheckRecord[]): void {
+    if (owner === "") {
+      const node = this.#node(nodeKey);
+      if (node !== undefined) this.#setNode(nodeKey, { ...node, checks });
+      return;
+    }
+    const instance = this.#instance(nodeKey, owner);
+    if (instance !== undefined) this.#setInstance({ ...instance, checks, view: undefined, viewOf: undefined });
+  }
+
+  #operate(operation: ParsedOperation): OperationRecord | undefined {
+    switch (operation.type) {
+      case "node": {
+        const { node } = operation;
+        const nodeKey = lowerCase(node.name);
+        return this.#perform(operation, {
+          object: `node "${node.name}"`,
+          current: () => {
+            const record = this.#node(nodeKey);
+            return record && { type: "node", record };
+          },
+          set: () => ({ type: "node", record: this.#putNode(node) }),
+          remove: () => this.#deleteNode(nodeKey),
+        });
+      }
+      case "service": {
+        const { node, service } = operation;
+        const nodeKey = lowerCase(node);
+        const serviceKey = lowerCase(service.id);
+        return this.#perform(operation, {
+          object: `service "${service.id}" on node "${node}"`,
+          current: () => {
+            const record = this.#instance(nodeKey, serviceKey);
+            return record && { type: "service", node: this.#node(nodeKey)?.node.name ?? node, record };
+          },
+          set: () => ({ type: "service", node, record: this.#putService(node, service) }),
+          remove: () => this.#deleteInstance(nodeKey, serviceKey),
+        });
+      }
+      case "check": {
+        const { check } = operation;
+        const nodeKey = lowerCase(check.node);
+        const checkKey = checkKeyOf(check);
+        return this.#perform(operation, {
+          object: `check "${check.checkId}" on node "${check.node}"`,
+          current: () => {
+            const record = this.#check(nodeKey, checkKey);
+            return record && { type: "check", record };
+          },
+          set: () => ({ type: "check", record: this.#putCheck(check) }),
+          remove: () => this.#deleteCheck(nodeKey, checkKey),
+        });
+      }
+    }
+  }
+
+  #perform(
+    { verb, modifyIndex }: ParsedOperation,
+    target: {
+      readonly object: string;
+      readonly current: () => OperationRecord | undefined;
+      readonly set: () => OperationRecord;
+      readonly remove: () => void;
+    },
+  ): OperationRecord | undefined {
+    const current = target.current();
+    switch (verb) {
+      case "get":
+        if (current === undefined) throw invalid(`${target.object} doesn't exist`);
+        return current;
+      case "set":
+        return target.set();
+      case "cas":
+        if (current === undefined ? modifyIndex !== 0n : !isAt(current, modifyIndex)) {
+          throw invalid(`failed to set ${target.object}, index is stale`);
+        }
+        return target.set();
+      case "delete":
+        target.remove();
+        return undefined;
+      case "delete-cas":
+        if (current === undefined || !isAt(current, modifyIndex)) {
+          throw invalid(`failed to delete ${target.object}, index is stale`);
+        }
+        target.remove();
+        return undefined;
+    }
+  }
+}
+
+/** What this very commit wrote has no index yet, so no caller can name it. */
+function isAt({ record }: OperationRecord, index: bigint): boolean {
+  return index !== 0n && record.modified.index === index;
+}
+
+function withPrefix(prefix: string, action: () => void): void {
+  try {
+    action();
+  } catch (error) {
+    if (!(error instanceof PeeringError)) throw error;
+    throw new PeeringError(error.code, prefix + error.message, { cause: error });
+  }
+}

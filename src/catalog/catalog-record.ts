@@ -1,0 +1,291 @@
+import { errorText, PeeringError } from "../errors.js";
+import type { Check, Node, Service, ServiceInstance } from "./instance.js";
+import { emptyList, emptyMap, parseCheckShape, parseNodeShape, parseServiceShape } from "./registration.js";
+
+/** The index of one write; 0 until the commit that carries it is known to have succeeded. */
+export interface Stamp {
+  index: bigint;
+}
+
+export interface CheckRecord {
+  readonly check: Check;
+  readonly created: Stamp;
+  readonly modified: Stamp;
+}
+
+/** A node with its own checks, in byte order of their keys. */
+export interface NodeRecord {
+  readonly node: Node;
+  readonly checks: readonly CheckRecord[];
+  readonly created: Stamp;
+  readonly modified: Stamp;
+}
+
+/** One instance of a service with its own checks, in byte order of their keys. */
+export interface InstanceRecord {
+  /** Lower-cased node name. */
+  readonly nodeKey: string;
+  /** Lower-cased service id. */
+  readonly key: string;
+  readonly service: Service;
+  readonly checks: readonly CheckRecord[];
+  readonly created: Stamp;
+  readonly modified: Stamp;
+  /** What readers get, built when somebody reads, and the state of the node it was built from. */
+  view: ServiceInstance | undefined;
+  viewOf: NodeRecord | undefined;
+}
+
+/** A virtual IP of a service: an offset into 240.0.0.0/4. */
+export interface VirtualIpRecord {
+  /** `""` for local services. */
+  readonly peer: string;
+  /** Lower-cased service name. */
+  readonly service: string;
+  readonly offset: number;
+  /** Held by something that is not an instance of the catalog (a config entry, an import). */
+  readonly claimed: boolean;
+}
+
+const encoder = new TextEncoder();
+const decoder = new TextDecoder("utf-8", { fatal: true });
+
+/** Nothing is written for the commit that is being made: its index is the revision of the entry itself. */
+function stampFields(record: { created: Stamp; modified: Stamp }, current: Stamp): { c?: string; m?: string } {
+  return {
+    ...(record.created !== current && { c: String(record.created.index) }),
+    ...(record.modified !== current && { m: String(record.modified.index) }),
+  };
+}
+
+function nonEmpty<Value extends object>(value: Value): Value | undefined {
+  return Object.keys(value).length === 0 ? undefined : value;
+}
+
+// Empty strings, zeros and false are left out, and come back as the defaults they are.
+function compactCheck(check: Check, nodeKey: string, service: Service | undefined): object {
+  return {
+    node: check.node === nodeKey ? undefined : check.node,
+    checkId: check.checkId,
+    name: check.name || undefined,
+    status: check.status,
+    notes: check.notes || undefined,
+    output: check.output || undefined,
+    serviceId: check.serviceId === service?.id ? undefined : check.serviceId || undefined,
+    serviceName: check.serviceName === (service?.name ?? "") ? undefined : check.serviceName,
+    serviceTags: sameTags(check.serviceTags, service?.tags ?? emptyList) ? undefined : check.serviceTags,
+    type: check.type || undefined,
+    interval: check.interval || undefined,
+    timeout: check.timeout || undefined,
+    exposedPort: check.exposedPort || undefined,
+    definition: nonEmpty(check.definition),
+  };
+}
+
+function sameTags(left: readonly string[], right: readonly string[]): boolean {
+  return left === right || (left.length === right.length && left.every((tag, index) => tag === right[index]));
+}
+
+function compactChecks(
+  checks: readonly CheckRecord[],
+  nodeKey: string,
+  service: Service | undefined,
+  current: Stamp,
+): readonly object[] | undefined {
+  if (checks.length === 0) return undefined;
+  return checks.map((record) => ({
+    check: compactCheck(record.check, nodeKey, service),
+    ...stampFields(record, current),
+  }));
+}
+
+/** @param current - the stamp of the commit that will hold the value. */
+export function encodeNodeRecord(record: NodeRecord, nodeKey: string, current: Stamp): Uint8Array {
+  const { node } = record;
+  return encoder.encode(
+    JSON.stringify({
+      node: {
+        name: node.name,
+        id: node.id || undefined,
+        address: node.address || undefined,
+        datacenter: node.datacenter,
+        taggedAddresses: nonEmpty(node.taggedAddresses),
+        meta: nonEmpty(node.meta),
+        locality: node.locality,
+      },
+      checks: compactChecks(record.checks, nodeKey, undefined, current),
+      ...stampFields(record, current),
+    }),
+  );
+}
+
+/** @param current - the stamp of the commit that will hold the value. */
+export function encodeInstanceRecord(record: InstanceRecord, current: Stamp): Uint8Array {
+  const { service } = record;
+  const { weights } = service;
+  return encoder.encode(
+    JSON.stringify({
+      service: {
+        kind: service.kind || undefined,
+        id: service.id,
+        name: service.name,
+        tags: service.tags.length === 0 ? undefined : service.tags,
+        address: service.address || undefined,
+        port: service.port || undefined,
+        socketPath: service.socketPath || undefined,
+        taggedAddresses: nonEmpty(service.taggedAddresses),
+        meta: nonEmpty(service.meta),
+        weights: weights.passing === 1 && weights.warning === 1 ? undefined : weights,
+        enableTagOverride: service.enableTagOverride || undefined,
+        proxy: service.proxy,
+        connect: service.connect,
+        locality: service.locality,
+      },
+      checks: compactChecks(record.checks, record.nodeKey, service, current),
+      ...stampFields(record, current),
+    }),
+  );
+}
+
+export function encodeVirtualIpRecord(record: VirtualIpRecord): Uint8Array {
+  return encoder.encode(JSON.stringify({ offset: record.offset, claimed: record.claimed || undefined }));
+}
+
+/** An object as it was stored: which of these it has, and what they hold, is still to be seen. */
+interface Json {
+  readonly node?: unknown;
+  readonly service?: unknown;
+  readonly checks?: unknown;
+  readonly check?: unknown;
+  readonly serviceName?: unknown;
+  readonly serviceTags?: unknown;
+  /** Index of creation, and of the last change; absent: the entry's own revision. */
+  readonly c?: unknown;
+  readonly m?: unknown;
+  readonly offset?: unknown;
+  readonly claimed?: unknown;
+}
+
+function isJson(value: unknown): value is Json {
+  return typeof value === "object" && value !== null && !Array.isArray(value);
+}
+
+function corrupt(key: readonly string[], cause: unknown): PeeringError {
+  return new PeeringError("storage-failed", `the stored entry ${key.join("/")} is corrupt: ${errorText(cause)}`, {
+    cause,
+  });
+}
+
+function parsed(value: Uint8Array): Json {
+  const json: unknown = JSON.parse(decoder.decode(value));
+  if (!isJson(json)) throw new TypeError("it is no JSON object");
+  return json;
+}
+
+/** Stamps of equal indexes are one object: a catalog holds many more records than it saw commits. */
+export type StampOf = (index: bigint) => Stamp;
+
+function stampFrom(value: unknown, entryRevision: bigint, stampOf: StampOf): Stamp {
+  if (value === undefined) return stampOf(entryRevision);
+  if (typeof value !== "string" || !/^\d{1,20}$/.test(value)) throw new TypeError("an index is no number");
+  return stampOf(BigInt(value));
+}
+
+function stampsFrom(json: Json, entryRevision: bigint, stampOf: StampOf): { created: Stamp; modified: Stamp } {
+  return {
+    created: stampFrom(json.c, entryRevision, stampOf),
+    modified: stampFrom(json.m, entryRevision, stampOf),
+  };
+}
+
+function checksFrom(
+  json: unknown,
+  nodeKey: string,
+  service: Service | undefined,
+  entryRevision: bigint,
+  stampOf: StampOf,
+): readonly CheckRecord[] {
+  if (json === undefined) return emptyList;
+  if (!Array.isArray(json)) throw new TypeError("checks is no list");
+  return json.map((element: unknown) => {
+    if (!isJson(element)) throw new TypeError("a check is no object");
+    const stored = element.check;
+    const shape = parseCheckShape(stored, nodeKey);
+    const given: Json = isJson(stored) ? stored : emptyMap;
+    const check =
+      service === undefined
+        ? shape
+        : Object.freeze({
+            ...shape,
+            serviceId: shape.serviceId || service.id,
+            serviceName: given.serviceName === undefined ? service.name : shape.serviceName,
+            serviceTags: given.serviceTags === undefined ? service.tags : shape.serviceTags,
+          });
+    return { check, ...stampsFrom(element, entryRevision, stampOf) };
+  });
+}
+
+/** @throws {PeeringError} `storage-failed` that names the key: not what {@link encodeNodeRecord} writes. */
+export function decodeNodeRecord(
+  key: readonly string[],
+  nodeKey: string,
+  value: Uint8Array,
+  revision: bigint,
+  stampOf: StampOf,
+): NodeRecord {
+  try {
+    const json = parsed(value);
+    const node = parseNodeShape(json.node, "");
+    if (node.name === "") throw new TypeError("the node has no name");
+    return {
+      node,
+      checks: checksFrom(json.checks, nodeKey, undefined, revision, stampOf),
+      ...stampsFrom(json, revision, stampOf),
+    };
+  } catch (error) {
+    throw corrupt(key, error);
+  }
+}
+
+/** @throws {PeeringError} `storage-failed` that names the key: not what {@link encodeInstanceRecord} writes. */
+export function decodeInstanceRecord(
+  key: readonly string[],
+  nodeKey: string,
+  serviceKey: string,
+  value: Uint8Array,
+  revision: bigint,
+  stampOf: StampOf,
+): InstanceRecord {
+  try {
+    const json = parsed(value);
+    const service = parseServiceShape(json.service);
+    if (service.name === "" || service.id === "") throw new TypeError("the service has no name or no id");
+    return {
+      nodeKey,
+      key: serviceKey,
+      service,
+      checks: checksFrom(json.checks, nodeKey, service, revision, stampOf),
+      ...stampsFrom(json, revision, stampOf),
+      view: undefined,
+      viewOf: undefined,
+    };
+  } catch (error) {
+    throw corrupt(key, error);
+  }
+}
+
+/** @throws {PeeringError} `storage-failed` that names the key: not what {@link encodeVirtualIpRecord} writes. */
+export function decodeVirtualIpRecord(
+  key: readonly string[],
+  peer: string,
+  service: string,
+  value: Uint8Array,
+): VirtualIpRecord {
+  try {
+    const { offset, claimed } = parsed(value);
+    if (typeof offset !== "number" || !Number.isInteger(offset) || offset < 1) throw new TypeError("no usable offset");
+    return { peer, service, offset, claimed: claimed === true };
+  } catch (error) {
+    throw corrupt(key, error);
+  }
+}

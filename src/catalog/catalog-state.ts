@@ -1,0 +1,486 @@
+import { compareUtf8 } from "./byte-order.js";
+import { CatalogDraft, type CommittedCatalog, checkKeyOf, connectName, type NodeChanges } from "./catalog-draft.js";
+import type { CheckRecord, InstanceRecord, NodeRecord, VirtualIpRecord } from "./catalog-record.js";
+import type { ServiceInstance, ServiceKind } from "./instance.js";
+import { lowerCase } from "./names.js";
+import { emptyList } from "./registration.js";
+import { VirtualIps, virtualIpAddress, virtualIpKey } from "./virtual-ips.js";
+
+/** What is known about a service name (the kind names of specification 4.2.1). */
+export interface ServiceKinds {
+  /** As registered. */
+  readonly name: string;
+  /** Has an instance without a kind. */
+  readonly typical: boolean;
+  /** Has a connect-native instance, or a proxy names it as its destination. */
+  readonly connectEnabled: boolean;
+  /** Kinds of the instances with this name; empty for a name that only a proxy mentions. */
+  readonly kinds: ReadonlySet<string>;
+}
+
+/** What a commit changed for readers of services. */
+export interface AppliedChange {
+  /** Lower-cased name to the name as it is (or was last) registered. */
+  readonly services: ReadonlyMap<string, string>;
+}
+
+/** One entry to write; an undefined record deletes. */
+export type RecordChange =
+  | { readonly type: "node"; readonly nodeKey: string; readonly record: NodeRecord | undefined }
+  | {
+      readonly type: "instance";
+      readonly nodeKey: string;
+      readonly key: string;
+      readonly record: InstanceRecord | undefined;
+    }
+  | {
+      readonly type: "virtual-ip";
+      readonly peer: string;
+      readonly service: string;
+      readonly record: VirtualIpRecord | undefined;
+    };
+
+/** The marks that are not about one node or one service (specification 4.1.9). */
+export interface TableMarks {
+  readonly nodes: bigint;
+  readonly services: bigint;
+  readonly checks: bigint;
+  readonly lastNodeExtinction: bigint;
+  readonly lastServiceExtinction: bigint;
+  readonly virtualIps: bigint;
+}
+
+interface NodeEntry {
+  record: NodeRecord;
+  mark: bigint;
+  readonly instances: Map<string, InstanceRecord>;
+  /** Check key to the key of its service, `""` for a check of the node. */
+  readonly checkOwners: Map<string, string>;
+}
+
+/** Records in byte order of node and service id; sorted when somebody asks, because bulk writes come in any order. */
+class InstanceList {
+  #records: InstanceRecord[] = [];
+  #sorted = true;
+
+  get length(): number {
+    return this.#records.length;
+  }
+
+  get sorted(): readonly InstanceRecord[] {
+    if (!this.#sorted) {
+      this.#records.sort(compareRecords);
+      this.#sorted = true;
+    }
+    return this.#records;
+  }
+
+  add(record: InstanceRecord): void {
+    const last = this.#records.at(-1);
+    if (last !== undefined && compareRecords(last, record) > 0) this.#sorted = false;
+    this.#records.push(record);
+  }
+
+  replace(before: InstanceRecord, after: InstanceRecord): void {
+    this.#records[this.#indexOf(before)] = after;
+  }
+
+  remove(record: InstanceRecord): void {
+    this.#records.splice(this.#indexOf(record), 1);
+  }
+
+  #indexOf(record: InstanceRecord): number {
+    const { sorted } = this;
+    let low = 0;
+    let high = sorted.length;
+    while (low < high) {
+      const middle = (low + high) >>> 1;
+      const probe = sorted[middle];
+      if (probe !== undefined && compareRecords(probe, record) < 0) low = middle + 1;
+      else high = middle;
+    }
+    return low;
+  }
+}
+
+function compareRecords(left: InstanceRecord, right: InstanceRecord): number {
+  return compareUtf8(left.nodeKey, right.nodeKey) || compareUtf8(left.key, right.key);
+}
+
+class ServiceEntry {
+  readonly key: string;
+  name: string;
+  mark = 0n;
+  readonly instances: InstanceList = new InstanceList();
+  /** Whether instances may spell the name differently. */
+  mixed = false;
+  kinds: ReadonlySet<string> | undefined;
+
+  constructor(key: string, name: string) {
+    this.key = key;
+    this.name = name;
+  }
+
+  /** The last write decides the spelling; of two in one commit, the later in byte order. */
+  respell(): void {
+    let latest: InstanceRecord | undefined;
+    let mixed = false;
+    for (const record of this.instances.sorted) {
+      mixed ||= latest !== undefined && latest.service.name !== record.service.name;
+      if (latest === undefined || record.modified.index >= latest.modified.index) latest = record;
+    }
+    this.mixed = mixed;
+    this.name = latest?.service.name ?? this.name;
+  }
+}
+
+/**
+ * The local catalog in memory: what is committed, and nothing else. Changes are made in a {@link CatalogDraft} and
+ * taken over as a whole. Records are frozen and shared, and a change costs what it touches, not what there is.
+ */
+export class CatalogState implements CommittedCatalog {
+  readonly virtualIps: VirtualIps = new VirtualIps();
+  readonly #nodes = new Map<string, NodeEntry>();
+  readonly #services = new Map<string, ServiceEntry>();
+  readonly #connect = new Map<string, InstanceList>();
+  readonly #nodeIds = new Map<string, string>();
+  readonly #kindMarks = new Map<string, bigint>();
+  #marks: TableMarks = {
+    nodes: 0n,
+    services: 0n,
+    checks: 0n,
+    lastNodeExtinction: 0n,
+    lastServiceExtinction: 0n,
+    virtualIps: 0n,
+  };
+  #kinds: ReadonlyMap<string, ServiceKinds> | undefined;
+
+  // What a draft reads.
+
+  nodeRecord(nodeKey: string): NodeRecord | undefined {
+    return this.#nodes.get(nodeKey)?.record;
+  }
+
+  instanceRecord(nodeKey: string, serviceKey: string): InstanceRecord | undefined {
+    return this.#nodes.get(nodeKey)?.instances.get(serviceKey);
+  }
+
+  instanceRecordsOn(nodeKey: string): Iterable<InstanceRecord> {
+    return this.#nodes.get(nodeKey)?.instances.values() ?? emptyList;
+  }
+
+  checkOwner(nodeKey: string, checkKey: string): string | undefined {
+    return this.#nodes.get(nodeKey)?.checkOwners.get(checkKey);
+  }
+
+  nodeKeyOfId(id: string): string | undefined {
+    return this.#nodeIds.get(id);
+  }
+
+  countNamed(serviceKey: string): number {
+    return this.#services.get(serviceKey)?.instances.length ?? 0;
+  }
+
+  countConnect(serviceKey: string): number {
+    return this.#connect.get(serviceKey)?.length ?? 0;
+  }
+
+  // Changing.
+
+  draft(): CatalogDraft {
+    return new CatalogDraft(this);
+  }
+
+  /** What differs between a draft and this, in no particular order; nothing when the draft changed nothing. */
+  *changes(draft: CatalogDraft): Generator<RecordChange> {
+    for (const [nodeKey, changes] of draft.nodes) {
+      const entry = this.#nodes.get(nodeKey);
+      if (changes.recordChanged && changes.record !== entry?.record) {
+        yield { type: "node", nodeKey, record: changes.record };
+      }
+      for (const [key, record] of changes.instances) {
+        if (record !== entry?.instances.get(key)) yield { type: "instance", nodeKey, key, record };
+      }
+    }
+    for (const [key, record] of draft.virtualIps.changes) {
+      const before = this.virtualIps.get(key);
+      if (record === before) continue;
+      const { peer, service } = record ?? before ?? { peer: "", service: "" };
+      yield { type: "virtual-ip", peer, service, record };
+    }
+  }
+
+  /** Takes over a draft of this very state; everything it wrote gets `index`. */
+  apply(draft: CatalogDraft, index: bigint): AppliedChange {
+    draft.stamp.index = index;
+    const touched = new Map<string, string>();
+    for (const [nodeKey, changes] of draft.nodes) this.#applyNode(nodeKey, changes, index, touched);
+    for (const [key, record] of draft.virtualIps.changes) {
+      if (record === this.virtualIps.get(key)) continue;
+      this.virtualIps.set(key, record);
+      this.#raise(index, "virtualIps");
+    }
+    this.virtualIps.raiseFloor();
+    for (const key of touched.keys()) {
+      const service = this.#services.get(key);
+      if (service === undefined) continue;
+      if (service.instances.length === 0) {
+        this.#services.delete(key);
+        this.#raise(index, "lastServiceExtinction");
+        continue;
+      }
+      if (service.mixed) service.respell();
+      touched.set(key, service.name);
+    }
+    this.#kinds = undefined;
+    return { services: touched };
+  }
+
+  #applyNode(nodeKey: string, changes: NodeChanges, index: bigint, touched: Map<string, string>): void {
+    let entry = this.#nodes.get(nodeKey);
+    const before = entry?.record;
+    const after = changes.recordChanged ? changes.record : before;
+    if (entry === undefined) {
+      if (after === undefined) return;
+      entry = { record: after, mark: index, instances: new Map(), checkOwners: new Map() };
+      this.#nodes.set(nodeKey, entry);
+    }
+    for (const [key, record] of changes.instances) this.#applyInstance(entry, key, record, index, touched);
+    for (const [checkKey, owner] of changes.checkOwners) {
+      if (owner === undefined) entry.checkOwners.delete(checkKey);
+      else entry.checkOwners.set(checkKey, owner);
+    }
+    if (after === before && after !== undefined) return;
+    if (before?.node !== after?.node) {
+      this.#raise(index, "nodes");
+      entry.mark = index;
+      if (before !== undefined && before.node.id !== "" && this.#nodeIds.get(lowerCase(before.node.id)) === nodeKey) {
+        this.#nodeIds.delete(lowerCase(before.node.id));
+      }
+      if (after !== undefined && after.node.id !== "") this.#nodeIds.set(lowerCase(after.node.id), nodeKey);
+    }
+    if (!sameRecords(before?.checks ?? emptyList, after?.checks ?? emptyList)) this.#raise(index, "checks");
+    if (after === undefined) {
+      this.#nodes.delete(nodeKey);
+      this.#raise(index, "lastNodeExtinction");
+      return;
+    }
+    entry.record = after;
+    for (const record of entry.instances.values()) this.#touch(record, index, touched);
+  }
+
+  #applyInstance(
+    entry: NodeEntry,
+    key: string,
+    after: InstanceRecord | undefined,
+    index: bigint,
+    touched: Map<string, string>,
+  ): void {
+    const before = entry.instances.get(key);
+    if (before === after) return;
+    if (after === undefined) entry.instances.delete(key);
+    else entry.instances.set(key, after);
+    this.#place(before, after);
+    if (before !== undefined) this.#touch(before, index, touched);
+    if (after !== undefined) this.#touch(after, index, touched);
+    if (before?.service !== after?.service) {
+      this.#raise(index, "services", "nodes");
+      entry.mark = index;
+    }
+    if (!sameRecords(before?.checks ?? emptyList, after?.checks ?? emptyList)) this.#raise(index, "checks");
+  }
+
+  /** Moves an instance from where its old name and destination put it to where the new ones do. */
+  #place(before: InstanceRecord | undefined, after: InstanceRecord | undefined): void {
+    const oldKey = before && lowerCase(before.service.name);
+    const newKey = after && lowerCase(after.service.name);
+    const oldEntry = oldKey === undefined ? undefined : this.#services.get(oldKey);
+    if (after !== undefined && newKey !== undefined) {
+      let entry = this.#services.get(newKey);
+      if (entry === undefined) {
+        entry = new ServiceEntry(newKey, after.service.name);
+        this.#services.set(newKey, entry);
+      }
+      if (entry.name !== after.service.name) entry.mixed = true;
+      if (before?.service.kind !== after.service.kind || oldEntry !== entry) entry.kinds = undefined;
+      if (before !== undefined && oldEntry === entry) entry.instances.replace(before, after);
+      else entry.instances.add(after);
+    }
+    if (before !== undefined && oldEntry !== undefined && oldKey !== newKey) {
+      oldEntry.instances.remove(before);
+      oldEntry.kinds = undefined;
+    }
+
+    const oldConnect = connectKeyOf(before);
+    const newConnect = connectKeyOf(after);
+    const oldList = oldConnect === undefined ? undefined : this.#connect.get(oldConnect);
+    if (before !== undefined && after !== undefined && oldConnect === newConnect) oldList?.replace(before, after);
+    else {
+      if (after !== undefined && newConnect !== undefined) {
+        let list = this.#connect.get(newConnect);
+        if (list === undefined) {
+          list = new InstanceList();
+          this.#connect.set(newConnect, list);
+        }
+        list.add(after);
+      }
+      if (before !== undefined && oldConnect !== undefined) {
+        oldList?.remove(before);
+        if (oldList?.length === 0) this.#connect.delete(oldConnect);
+      }
+    }
+  }
+
+  #touch(record: InstanceRecord, index: bigint, touched: Map<string, string>): void {
+    const key = lowerCase(record.service.name);
+    const entry = this.#services.get(key);
+    if (!touched.has(key)) touched.set(key, entry?.name ?? record.service.name);
+    if (entry !== undefined) entry.mark = index;
+    this.#kindMarks.set(record.service.kind, index);
+  }
+
+  #raise(index: bigint, ...names: readonly (keyof TableMarks)[]): void {
+    if (names.every((name) => this.#marks[name] === index)) return;
+    const marks = { ...this.#marks };
+    for (const name of names) marks[name] = index;
+    this.#marks = marks;
+  }
+
+  // Loading, into a new state: nodes, then instances, then `loaded`.
+
+  /** @internal */
+  loadNode(nodeKey: string, record: NodeRecord): void {
+    const entry: NodeEntry = { record, mark: 0n, instances: new Map(), checkOwners: new Map() };
+    for (const { check } of record.checks) entry.checkOwners.set(checkKeyOf(check), "");
+    this.#nodes.set(nodeKey, entry);
+    if (record.node.id !== "") this.#nodeIds.set(lowerCase(record.node.id), nodeKey);
+  }
+
+  /** False: its node is missing. @internal */
+  loadInstance(record: InstanceRecord): boolean {
+    const entry = this.#nodes.get(record.nodeKey);
+    if (entry === undefined) return false;
+    entry.instances.set(record.key, record);
+    for (const { check } of record.checks) entry.checkOwners.set(checkKeyOf(check), record.key);
+    this.#place(undefined, record);
+    return true;
+  }
+
+  /** Raises every mark to `index`: no reader who waited before the restart may miss what happened meanwhile. @internal */
+  loaded(index: bigint): void {
+    this.#raise(index, "nodes", "services", "checks", "lastNodeExtinction", "lastServiceExtinction", "virtualIps");
+    for (const entry of this.#nodes.values()) entry.mark = index;
+    for (const entry of this.#services.values()) {
+      entry.mark = index;
+      if (entry.mixed) entry.respell();
+      for (const record of entry.instances.sorted) this.#kindMarks.set(record.service.kind, index);
+    }
+    this.virtualIps.raiseFloor();
+  }
+
+  // Reading.
+
+  get marks(): TableMarks {
+    return this.#marks;
+  }
+
+  nodeMark(nodeKey: string): bigint | undefined {
+    return this.#nodes.get(nodeKey)?.mark;
+  }
+
+  serviceMark(serviceKey: string): bigint | undefined {
+    return this.#services.get(serviceKey)?.mark;
+  }
+
+  kindMark(kind: string): bigint {
+    return this.#kindMarks.get(kind) ?? 0n;
+  }
+
+  /** In byte order of their keys. */
+  nodeRecords(): readonly NodeRecord[] {
+    return [...this.#nodes].sort(([left], [right]) => compareUtf8(left, right)).map(([, entry]) => entry.record);
+  }
+
+  /** In byte order of their keys. */
+  sortedInstancesOn(nodeKey: string): readonly InstanceRecord[] {
+    return [...this.instanceRecordsOn(nodeKey)].sort(compareRecords);
+  }
+
+  *checkRecords(): Generator<CheckRecord> {
+    for (const { record, instances } of this.#nodes.values()) {
+      yield* record.checks;
+      for (const instance of instances.values()) yield* instance.checks;
+    }
+  }
+
+  /** Lower-cased names, in no particular order. */
+  serviceKeys(): IterableIterator<string> {
+    return this.#services.keys();
+  }
+
+  /** The name as registered last; undefined when no instance has it. */
+  serviceName(serviceKey: string): string | undefined {
+    return this.#services.get(serviceKey)?.name;
+  }
+
+  /** In byte order of node and service id. */
+  instanceRecords(serviceKey: string): readonly InstanceRecord[] {
+    return this.#services.get(serviceKey)?.instances.sorted ?? emptyList;
+  }
+
+  /** Proxies for a name, and connect-native instances of it, in byte order of node and service id. */
+  connectRecords(serviceKey: string): readonly InstanceRecord[] {
+    return this.#connect.get(serviceKey)?.sorted ?? emptyList;
+  }
+
+  /** The instance with its node and the checks of both, those of the node first. */
+  view(record: InstanceRecord): ServiceInstance {
+    const node = this.#nodes.get(record.nodeKey)?.record;
+    if (record.view !== undefined && record.viewOf === node) return record.view;
+    if (node === undefined) throw new TypeError("not an instance of this catalog");
+    const all = node.checks.length === 0 ? record.checks : [...node.checks, ...record.checks];
+    const checks = all.length === 0 ? emptyList : Object.freeze(all.map(({ check }) => check));
+    const view: ServiceInstance = Object.freeze({ node: node.node, service: record.service, checks });
+    record.view = view;
+    record.viewOf = node;
+    return view;
+  }
+
+  /** Lower-cased names, also those only proxies mention. */
+  kinds(): ReadonlyMap<string, ServiceKinds> {
+    if (this.#kinds !== undefined) return this.#kinds;
+    const kinds = new Map<string, ServiceKinds>();
+    for (const [key, entry] of this.#services) {
+      entry.kinds ??= new Set(entry.instances.sorted.map(({ service }) => service.kind));
+      const typical: ServiceKind = "";
+      kinds.set(key, {
+        name: entry.name,
+        typical: entry.kinds.has(typical),
+        connectEnabled: this.#connect.has(key),
+        kinds: entry.kinds,
+      });
+    }
+    for (const [key, list] of this.#connect) {
+      if (kinds.has(key)) continue;
+      const proxy = list.sorted[0];
+      const name = (proxy && connectName(proxy.service)) ?? key;
+      kinds.set(key, { name, typical: false, connectEnabled: true, kinds: new Set() });
+    }
+    this.#kinds = kinds;
+    return kinds;
+  }
+
+  virtualIp(peer: string, service: string): string | undefined {
+    const record = this.virtualIps.get(virtualIpKey(lowerCase(peer), lowerCase(service)));
+    return record && virtualIpAddress(record.offset);
+  }
+}
+
+function connectKeyOf(record: InstanceRecord | undefined): string | undefined {
+  const name = record && connectName(record.service);
+  return name === undefined ? undefined : lowerCase(name);
+}
+
+function sameRecords(left: readonly CheckRecord[], right: readonly CheckRecord[]): boolean {
+  return left === right || (left.length === right.length && left.every((record, index) => record === right[index]));
+}
