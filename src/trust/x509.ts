@@ -1,0 +1,138 @@
+// The one file that knows how certificates are built. It is imported lazily, when one is to be issued: the library
+// below it is large and wants a global Reflect polyfill. To read certificates node:crypto's X509Certificate is enough.
+import "reflect-metadata";
+import { createHash, createPrivateKey, createPublicKey, type KeyObject, webcrypto } from "node:crypto";
+import * as x509 from "@peculiar/x509";
+import { PeeringError } from "../errors.js";
+
+/** Certificates of authorities, and those of servers and services (specification 5.3.1). */
+export type CertificateUsage = "authority" | "leaf";
+
+export interface CertificateRequest {
+  readonly usage: CertificateUsage;
+  readonly serialNumber: bigint;
+  /** A common name, the subject of another certificate (PEM), or none. Without one the SAN extension is critical. */
+  readonly subject: { readonly commonName: string } | { readonly sameAsPem: string } | undefined;
+  /** The key to certify, PEM: public, or private of which only the public half is used. */
+  readonly keyPem: string;
+  /** Who signs: its certificate, PEM; absent for a self-signed one. */
+  readonly issuerPem?: string;
+  readonly issuerKeyPem: string;
+  /** Milliseconds since the epoch; certificates count in seconds, so fractions are cut off. */
+  readonly notBefore: number;
+  readonly notAfter: number;
+  /** The SPIFFE id: the one URI SAN. */
+  readonly uri: string;
+  readonly dnsNames: readonly string[];
+}
+
+/**
+ * A signed certificate (with SHA-256), PEM ending in a newline. Key ids are the SHA-256 of the SubjectPublicKeyInfo, as Consul's are
+ * (1.13 to 1.22); the authority's key id is taken from its certificate where that has one.
+ * @throws {PeeringError} `invalid-argument`: a signing key of a kind that cannot sign certificates here.
+ */
+export async function issueCertificate(request: CertificateRequest): Promise<string> {
+  const publicKey = createPublicKey(request.keyPem).export({ type: "spki", format: "der" });
+  const subjectKeyId = keyIdOf(publicKey);
+  const issuer = request.issuerPem === undefined ? undefined : new x509.X509Certificate(request.issuerPem);
+  const subject = nameOf(request.subject);
+  const leaf = request.usage === "leaf";
+  const names: x509.JsonGeneralNames = [
+    ...request.dnsNames.map((value) => ({ type: "dns" as const, value })),
+    { type: "url" as const, value: request.uri },
+  ];
+  const issuerName = issuer?.subjectName ?? subject;
+  const certificate = await x509.X509CertificateGenerator.create(
+    {
+      serialNumber: serialHex(request.serialNumber),
+      ...(subject === undefined ? {} : { subject }),
+      ...(issuerName === undefined ? {} : { issuer: issuerName }),
+      notBefore: wholeSeconds(request.notBefore),
+      notAfter: wholeSeconds(request.notAfter),
+      publicKey,
+      signingKey: await signingKey(request.issuerKeyPem),
+      extensions: [
+        new x509.KeyUsagesExtension(leaf ? LEAF_USAGES : AUTHORITY_USAGES, true),
+        ...(leaf ? [new x509.ExtendedKeyUsageExtension(LEAF_EXTENDED_USAGES)] : []),
+        new x509.BasicConstraintsExtension(!leaf, undefined, true),
+        new x509.SubjectKeyIdentifierExtension(subjectKeyId),
+        new x509.AuthorityKeyIdentifierExtension(issuer === undefined ? subjectKeyId : authorityKeyId(issuer)),
+        new x509.SubjectAlternativeNameExtension(names, subject === undefined),
+      ],
+    },
+    webcrypto,
+  );
+  return `${certificate.toString("pem")}\n`;
+}
+
+const AUTHORITY_USAGES =
+  x509.KeyUsageFlags.keyCertSign | x509.KeyUsageFlags.cRLSign | x509.KeyUsageFlags.digitalSignature;
+const LEAF_USAGES =
+  x509.KeyUsageFlags.digitalSignature |
+  x509.KeyUsageFlags.keyEncipherment |
+  x509.KeyUsageFlags.dataEncipherment |
+  x509.KeyUsageFlags.keyAgreement;
+const LEAF_EXTENDED_USAGES = [x509.ExtendedKeyUsage.clientAuth, x509.ExtendedKeyUsage.serverAuth];
+
+function nameOf(subject: CertificateRequest["subject"]): x509.Name | undefined {
+  if (subject === undefined) return undefined;
+  // Taken over as encoded: verifiers compare names byte for byte.
+  if ("sameAsPem" in subject) return new x509.X509Certificate(subject.sameAsPem).subjectName;
+  return new x509.Name([{ CN: [{ printableString: subject.commonName }] }]);
+}
+
+function authorityKeyId(issuer: x509.X509Certificate): string {
+  return (
+    issuer.getExtension(x509.SubjectKeyIdentifierExtension)?.keyId ?? keyIdOf(new Uint8Array(issuer.publicKey.rawData))
+  );
+}
+
+function keyIdOf(subjectPublicKeyInfo: Uint8Array): string {
+  return createHash("sha256").update(subjectPublicKeyInfo).digest("hex");
+}
+
+function serialHex(serial: bigint): string {
+  const hex = serial.toString(16);
+  return hex.length % 2 === 0 ? hex : `0${hex}`;
+}
+
+function wholeSeconds(milliseconds: number): Date {
+  return new Date(Math.floor(milliseconds / 1000) * 1000);
+}
+
+const CURVES: ReadonlyMap<string, string> = new Map([
+  ["prime256v1", "P-256"],
+  ["secp384r1", "P-384"],
+  ["secp521r1", "P-521"],
+]);
+
+async function signingKey(pem: string): Promise<webcrypto.CryptoKey> {
+  const key = createPrivateKey(pem);
+  return webcrypto.subtle.importKey(
+    "pkcs8",
+    key.export({ type: "pkcs8", format: "der" }),
+    importAlgorithm(key),
+    false,
+    ["sign"],
+  );
+}
+
+function importAlgorithm(
+  key: KeyObject,
+): webcrypto.EcKeyImportParams | webcrypto.RsaHashedImportParams | webcrypto.Algorithm {
+  switch (key.asymmetricKeyType) {
+    case "ec": {
+      const namedCurve = CURVES.get(key.asymmetricKeyDetails?.namedCurve ?? "");
+      if (namedCurve !== undefined) return { name: "ECDSA", namedCurve };
+      break;
+    }
+    case "rsa":
+      return { name: "RSASSA-PKCS1-v1_5", hash: "SHA-256" };
+    case "ed25519":
+      return { name: "Ed25519" };
+  }
+  throw new PeeringError(
+    "invalid-argument",
+    "a certificate authority's key must be EC (P-256, P-384, P-521), RSA or Ed25519",
+  );
+}
