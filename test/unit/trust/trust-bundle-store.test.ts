@@ -1,0 +1,235 @@
+import assert from "node:assert/strict";
+import { test } from "node:test";
+import fc from "fast-check";
+import type { TrustBundle } from "../../../src/peering/peering.js";
+import { memoryStorage } from "../../../src/storage/memory.js";
+import { fixedAuthority } from "../../../src/testing/fixed-authority.js";
+import { fixedRootPems } from "../../../src/testing/fixed-roots.js";
+import {
+  bundleRemoval,
+  bundleWrite,
+  decodeTrustBundle,
+  encodeTrustBundle,
+  TrustBundleStore,
+  type TrustBundleView,
+  trustBundleKey,
+  validateBundle,
+} from "../../../src/trust/trust-bundle-store.js";
+
+const trustDomain = "11111111-2222-3333-4444-555555555555.consul";
+const refused = {
+  name: "PeeringError",
+  code: "invalid-bundle",
+  message: "trust bundle without a usable root certificate",
+};
+
+function root(index: number): string {
+  const pem = fixedRootPems[index];
+  assert.ok(pem);
+  return pem;
+}
+
+function bundle(peerName: string, rootPems: readonly string[], fields: Partial<TrustBundle> = {}): TrustBundle {
+  return { peerName, rootPems, trustDomain: `${peerName}.consul`.toLowerCase(), exportedPartition: "", ...fields };
+}
+
+// The authority of cluster 0 takes roots 0, 5, 10, ...: those of peers below are others.
+async function newStore(): Promise<{
+  store: TrustBundleStore;
+  storage: ReturnType<typeof memoryStorage>;
+  authority: ReturnType<typeof fixedAuthority>;
+  warnings: string[];
+}> {
+  const storage = memoryStorage();
+  const authority = fixedAuthority({ trustDomain });
+  const warnings: string[] = [];
+  const ignore = (): void => {};
+  const logger = {
+    debug: ignore,
+    info: ignore,
+    error: ignore,
+    warn: (message: string, fields?: object) => warnings.push(`${message} ${JSON.stringify(fields)}`),
+  };
+  return { store: await TrustBundleStore.open({ storage, authority, logger }), storage, authority, warnings };
+}
+
+test("ch1 case 122: a bundle without roots, or with an entry that holds no certificate, is refused", () => {
+  const broken = "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n";
+  for (const rootPems of [
+    [],
+    [""],
+    ["nonsense"],
+    [broken],
+    [root(1), ""],
+    [root(1), broken],
+    [root(1).slice(0, 200)],
+  ]) {
+    assert.throws(() => validateBundle({ rootPems }), refused);
+  }
+  validateBundle({ rootPems: [root(1)] });
+  validateBundle({ rootPems: [root(1).trimEnd(), `# our root\n${root(2)}`] });
+  validateBundle({ rootPems: [`${broken}${root(2)}`] });
+});
+
+test("validating hostile text takes time in proportion to its length", () => {
+  const begin = "-----BEGIN CERTIFICATE-----";
+  const end = "-----END CERTIFICATE-----";
+  // Quadratic scanning of any of these would take minutes: the test would not come back.
+  for (const text of [begin.repeat(300_000), end.repeat(300_000), begin.repeat(300_000) + end]) {
+    assert.throws(() => validateBundle({ rootPems: [text] }), refused);
+  }
+});
+
+test("a bundle is kept under its peer's name without case, and deleted there", () => {
+  assert.deepEqual(trustBundleKey("Cluster-B"), ["trust-bundles", "cluster-b"]);
+  assert.deepEqual(bundleWrite(bundle("Cluster-B", [])).key, trustBundleKey("cluster-b"));
+  assert.deepEqual(bundleRemoval("Cluster-B"), { key: trustBundleKey("cluster-b"), value: undefined });
+});
+
+test("what is stored reads back as it was received, without a newline added", () => {
+  fc.assert(
+    fc.property(
+      fc.record(
+        {
+          trustDomain: fc.string(),
+          peerName: fc.string(),
+          rootPems: fc.array(fc.string()),
+          exportedPartition: fc.string(),
+        },
+        { noNullPrototype: true },
+      ),
+      (stored) => assert.deepEqual(decodeTrustBundle(encodeTrustBundle(stored)), stored),
+    ),
+  );
+});
+
+test("other bytes are no bundle, and never an exception", () => {
+  for (const text of ["", "null", "[]", "7", "{}", '{"trustDomain":"a","peerName":"b","rootPems":[1]}']) {
+    assert.equal(decodeTrustBundle(Buffer.from(text)), undefined);
+  }
+  fc.assert(fc.property(fc.uint8Array(), (value) => assert.equal(decodeTrustBundle(value), undefined)));
+});
+
+test("bundles are written, read, listed, removed, and survive a restart", async () => {
+  const { store, storage, authority } = await newStore();
+  await store.write(bundle("peer-b", [root(2)]));
+  await store.write(bundle("Peer-A", [root(1)]));
+  await store.write(bundle("peer-a", [root(3)]));
+  assert.deepEqual(store.read("PEER-A"), bundle("peer-a", [root(3)]));
+  assert.deepEqual(
+    store.list().map(({ peerName }) => peerName),
+    ["peer-a", "peer-b"],
+  );
+  const reopened = await TrustBundleStore.open({ storage, authority });
+  assert.deepEqual(reopened.list(), store.list());
+  await store.remove("PEER-B");
+  await store.remove("unknown");
+  assert.equal(store.read("peer-b"), undefined);
+  await reopened.refresh();
+  assert.deepEqual(reopened.list(), store.list());
+});
+
+test("a refused bundle leaves the former one", async () => {
+  const { store } = await newStore();
+  await store.write(bundle("peer-a", [root(1)]));
+  await assert.rejects(store.write(bundle("peer-a", [])), refused);
+  assert.deepEqual(store.read("peer-a")?.rootPems, [root(1)]);
+});
+
+test("the union holds our own roots and those of every peer once, one certificate an entry", async () => {
+  const { store, authority } = await newStore();
+  assert.deepEqual(store.union(), [root(0)]);
+  await store.write(bundle("peer-a", [root(1).trimEnd(), `${root(2)}${root(3)}`]));
+  await store.write(bundle("peer-b", [root(3), root(4)]));
+  assert.deepEqual(store.union(), [root(0), root(1), root(2), root(3), root(4)]);
+  authority.rotate();
+  assert.deepEqual(store.union(), [root(0), root(5), root(1), root(2), root(3), root(4)]);
+  await store.remove("peer-a");
+  assert.deepEqual(store.union(), [root(0), root(5), root(3), root(4)]);
+});
+
+test("D-24: a bundle with our own trust domain is stored, but not in the union", async () => {
+  const { store, warnings } = await newStore();
+  await store.write(bundle("peer-a", [root(1)], { trustDomain: trustDomain.toUpperCase() }));
+  assert.deepEqual(store.read("peer-a")?.rootPems, [root(1)]);
+  assert.deepEqual(store.union(), [root(0)]);
+  assert.deepEqual([...store.withheld()], [["peer-a", "own-trust-domain"]]);
+  await store.write(bundle("peer-b", [root(2)]));
+  assert.deepEqual(warnings, ['trust bundle is withheld {"peer":"peer-a","reason":"own-trust-domain"}']);
+});
+
+test("D-24: two peerings of one trust domain are in the union only while their roots agree", async () => {
+  const { store } = await newStore();
+  await store.write(bundle("peer-a", [root(1), root(2)]));
+  await store.write(bundle("peer-b", [`${root(2)}${root(1)}`], { trustDomain: "PEER-A.consul" }));
+  assert.deepEqual([...store.withheld()], []);
+  assert.deepEqual(store.union(), [root(0), root(1), root(2)]);
+  await store.write(bundle("peer-b", [root(3)], { trustDomain: "PEER-A.consul" }));
+  assert.deepEqual(
+    [...store.withheld()],
+    [
+      ["peer-a", "trust-domain-of-another-peering"],
+      ["peer-b", "trust-domain-of-another-peering"],
+    ],
+  );
+  assert.deepEqual(store.union(), [root(0)]);
+  await store.remove("peer-b");
+  assert.deepEqual(store.union(), [root(0), root(1), root(2)]);
+});
+
+test("stored entries that are no bundle, or have no usable root, do not spoil the others", async () => {
+  const { storage, authority } = await newStore();
+  await storage.commit([
+    { key: trustBundleKey("bad"), value: Buffer.from("{") },
+    bundleWrite(bundle("empty", [])),
+    bundleWrite(bundle("good", [root(1)])),
+  ]);
+  const store = await TrustBundleStore.open({ storage, authority });
+  assert.deepEqual(store.union(), [root(0), root(1)]);
+  assert.deepEqual([...store.withheld()], [["empty", "no-usable-root"]]);
+  assert.equal(store.read("bad"), undefined);
+});
+
+test("a host's own commit with the record shows once it says so", async () => {
+  const { store, storage } = await newStore();
+  await storage.commit([
+    { key: ["peerings", "peer-a"], value: Buffer.of(1) },
+    bundleWrite(bundle("peer-a", [root(1)])),
+  ]);
+  assert.equal(store.read("peer-a"), undefined);
+  store.committed("peer-a", bundle("peer-a", [root(1)]));
+  assert.deepEqual(store.union(), [root(0), root(1)]);
+  store.committed("peer-a", undefined);
+  assert.deepEqual(store.union(), [root(0)]);
+});
+
+test("a watch begins with the view of now, and a slow reader gets the newest", async () => {
+  const { store, authority } = await newStore();
+  const abort = new AbortController();
+  const views = store.watch(abort.signal);
+  const take = async (): Promise<TrustBundleView | undefined> => {
+    const { value } = await views.next();
+    return value ?? undefined;
+  };
+  assert.deepEqual((await take())?.union, [root(0)]);
+  for (const index of [1, 2, 3]) await store.write(bundle("peer-a", [root(index)]));
+  assert.deepEqual((await take())?.union, [root(0), root(3)]);
+  const waiting = take();
+  authority.rotate();
+  assert.deepEqual((await waiting)?.union, [root(0), root(5), root(3)]);
+  const last = views.next();
+  abort.abort();
+  assert.equal((await last).done, true);
+});
+
+test("disposing of the store ends its watches and leaves the storage open", async () => {
+  const { store, storage, authority } = await newStore();
+  const views = store.watch(new AbortController().signal);
+  await views.next();
+  const last = views.next();
+  await store[Symbol.asyncDispose]();
+  assert.equal((await last).done, true);
+  authority.rotate();
+  assert.deepEqual(store.union(), [root(0)]);
+  await storage.read([]);
+});
