@@ -1,0 +1,45 @@
+/**
+ * What crosses between two clusters: the messages of a replication stream, the resources inside them, and the protobuf
+ * schemas of both.
+ *
+ * @module
+ */
+
+export { PeeringError, type PeeringErrorCode, type PeeringErrorOptions } from "../errors.js";
+export { decodeMessage, encodeMessage, encodeMessages } from "./codec.js";
+export {
+  type ExportedService,
+  ExportedServiceSchema,
+  PeerStreamService,
+  ReplicationMessageSchema,
+} from "./gen/hashicorp/consul/internal/peerstream/peerstream_pb.js";
+export {
+  type CheckServiceNode,
+  CheckServiceNodeSchema,
+} from "./gen/hashicorp/consul/internal/service/service_pb.js";
+export {
+  type AnyResource,
+  LEADER_ADDRESS_URL,
+  type OpenMessage,
+  Operation,
+  type RemoteInfo,
+  type ReplicationMessage,
+  type RequestMessage,
+  ResourceId,
+  ResourceUrl,
+  type ResponseMessage,
+} from "./messages.js";
+export {
+  decodeExportedServiceList,
+  decodeLeaderAddress,
+  decodeServerAddresses,
+  decodeTrustBundle,
+  encodeExportedServiceList,
+  encodeLeaderAddress,
+  encodeServerAddresses,
+  encodeTrustBundle,
+  type TrustBundlePayload,
+} from "./resources.js";
+export { type Status, StatusCode } from "./status.js";
+export { decodeStatusDetails, encodeStatusDetails } from "./status-details.js";
+export { isUuid } from "./uuid.js";
