@@ -50,7 +50,10 @@ export type SessionInput =
   /** These services are exported no more: what is queued of them is dropped and forgotten, nothing is sent (D-26). */
   | { readonly type: "withdrawn"; readonly resourceIds: readonly string[] }
   | { readonly type: "applied"; readonly results: readonly AppliedResult[] }
-  /** The transport can take more: about this many bytes may be sent until the next one. */
+  /**
+   * The transport took all that was sent so far and can take more: about this many bytes until the next one. Credit that
+   * was left from before is void.
+   */
   | { readonly type: "writable"; readonly bytes: number }
   | { readonly type: "leadership"; readonly leader: boolean; readonly leaderAddress: string }
   /** The local record was deleted or terminated: `Terminated` is sent, then the stream drains. */
@@ -67,8 +70,14 @@ export type SessionOutput =
   | { readonly type: "apply"; readonly id: number; readonly resource: ReceivedResource }
   /** The peer deleted the peering: mark the record TERMINATED. The session drains by itself. */
   | { readonly type: "peer-terminated" }
-  /** A service is larger than the peer can receive: it alone is not sent (D-28). */
-  | { readonly type: "held-back"; readonly resourceId: string; readonly bytes: number; readonly limit: number }
+  /** A resource is larger than the peer can receive: it alone is not sent, the peer keeps its last version (D-28). */
+  | {
+      readonly type: "held-back";
+      readonly resourceUrl: string;
+      readonly resourceId: string;
+      readonly bytes: number;
+      readonly limit: number;
+    }
   /** Dialer: end our direction after what was sent so far. */
   | { readonly type: "half-close" }
   /**
@@ -89,9 +98,20 @@ export interface SessionTimings {
   readonly drainMs: number;
 }
 
+/** Ours: what a peer that floods us or never reads may make a stream hold. Beyond, it ends with `resource-exhausted`. */
+export interface SessionLimits {
+  /** ACKs and NACKs that wait to be sent, in bytes. Default 64 MiB, room for about 300 000. */
+  readonly answerBytes: number;
+  /** Responses received and not applied yet. Default 1 000 000. */
+  readonly applies: number;
+  /** The payloads of those, in bytes. Default 512 MiB. */
+  readonly applyBytes: number;
+}
+
 export type SessionOptions = {
   /** Default: Consul's, see {@link SessionTimings}. */
   readonly timings?: Partial<SessionTimings>;
+  readonly limits?: Partial<SessionLimits>;
   /** Largest message the peer accepts, in bytes: 8 MiB towards a dialer, 50 MiB towards an acceptor. */
   readonly maxSendBytes: number;
   /** Keeps the stream after a storage failure, as Consul does. Default false. */
@@ -109,11 +129,18 @@ export type SessionOptions = {
 
 export type SessionPhase = "opening" | "connected" | "draining" | "closed";
 
-/** Facts about one stream. Times are on the clock of `nowMs`; undefined means it did not happen yet. */
+/** Consul 1.13 (`legacy`) or later (`modern`); found out anew on every stream (specification 1.7). */
+export type SessionBand = "unknown" | "legacy" | "modern";
+
+/**
+ * Facts about one stream. Times are on the clock of `nowMs`; undefined means it did not happen yet. The sets and maps are
+ * views that go on changing with the session.
+ */
 export interface SessionStatus {
   /** `connected`: acceptor, from the accepted `Open`; dialer, from the acceptor's first message (D-7). */
   readonly phase: SessionPhase;
   readonly connectedAtMs: number | undefined;
+  readonly band: SessionBand;
   /** Type URLs the peer subscribed to. */
   readonly subscriptions: ReadonlySet<string>;
   readonly lastAckMs: number | undefined;
@@ -130,13 +157,13 @@ export interface SessionStatus {
   /** Resources waiting to be sent, with their bytes. */
   readonly queuedResources: number;
   readonly queuedBytes: number;
-  /** Responses sent and not acknowledged yet. */
+  /** Resources whose newest sent version the peer has not answered yet. */
   readonly unacknowledged: number;
   /** Responses received and not applied yet. */
   readonly applying: number;
-  /** Services too large for the peer: id to size in bytes. */
+  /** Services too large for the peer, by id (resources of the other types: by type URL), with their size in bytes. */
   readonly heldBack: ReadonlyMap<string, number>;
-  /** Services the peer refused (NACK), until a newer version is acknowledged: id to its message. */
+  /** What the peer refused (NACK), keyed as `heldBack`, with its message; until a newer version is acknowledged. */
   readonly refusedByPeer: ReadonlyMap<string, string>;
 }
 
@@ -149,7 +176,7 @@ export interface Session {
   handle(input: SessionInput, nowMs: number): readonly SessionOutput[];
   /** When the next `tick` is due, on the clock of `nowMs`; undefined once closed. */
   readonly deadlineMs: number | undefined;
-  /** Whether something waits for `writable`. */
+  /** Whether something waits for `writable`: to be sent, or to be known as taken by the transport. */
   readonly wantsToSend: boolean;
   readonly status: SessionStatus;
 }

@@ -1,0 +1,108 @@
+import type { RequestMessage, ResponseMessage } from "../wire/messages.js";
+import { Operation } from "../wire/messages.js";
+import { StatusCode } from "../wire/status.js";
+import { laneOf } from "./outbound.js";
+import type { ReceivedResource } from "./types.js";
+
+/** Why a response is not applied. */
+export interface Refusal {
+  /** gRPC status code of the NACK. */
+  readonly code: number;
+  /** Text of the NACK. */
+  readonly message: string;
+  /** The same without the resource's name around it: what status shows, as in Consul 1.14 to 1.22. */
+  readonly reason: string;
+}
+
+/** The resource in a response, or which of the rules that need no more than the envelope it breaks (specification 1.3.6). */
+export function openEnvelope(response: ResponseMessage): ReceivedResource | Refusal {
+  const { resourceUrl, resourceId, operation, resource } = response;
+  if (laneOf(resourceUrl) === undefined) {
+    return malformed(`received response for unknown resource type ${quote(resourceUrl)}`);
+  }
+  if (response.nonce === "") {
+    return malformed(`received response without a nonce for: ${resourceUrl}:${resourceId}`);
+  }
+  if (operation !== Operation.Upsert) {
+    // Consul 1.14 and later know no other name: what was DELETE in 1.13 is a bare number to them.
+    const name = operation === Operation.Unspecified ? quote("OPERATION_UNSPECIFIED") : String(operation);
+    return malformed(`unsupported operation: ${name}`);
+  }
+  if (resource === undefined) return malformed("received upsert response with no content");
+  if (resource.typeUrl !== resourceUrl) {
+    return notApplied(
+      resourceUrl,
+      resourceId,
+      `mismatched resourceURL ${quote(resourceUrl)} and Any typeUrl ${quote(resource.typeUrl)}`,
+    );
+  }
+  return { resourceUrl, resourceId, value: resource.value };
+}
+
+/** The refusal of a response whose payload was looked at and not applied. */
+export function notApplied(resourceUrl: string, resourceId: string, reason: string): Refusal {
+  const where = `ResourceURL: ${quote(resourceUrl)}, ResourceID: ${quote(resourceId)}`;
+  return {
+    code: StatusCode.Internal,
+    message: `upsert error, ${where}: ${reason}`,
+    reason: `upsert error: ${reason}`,
+  };
+}
+
+/** The one answer to a response: an ACK, or a NACK that carries `refusal`. */
+export function answerTo(nonce: string, resourceUrl: string, refusal: Refusal | undefined): RequestMessage {
+  if (refusal === undefined) return { type: "request", peerId: "", responseNonce: nonce, resourceUrl };
+  const error = { code: refusal.code, message: refusal.message };
+  return { type: "request", peerId: "", responseNonce: nonce, resourceUrl, error };
+}
+
+/** Answers that wait to be sent, first in, first out. */
+export class AnswerQueue {
+  #answers: RequestMessage[] = [];
+  #next = 0;
+  #bytes = 0;
+
+  /** About what they weigh; 0 when none waits. */
+  get bytes(): number {
+    return this.#bytes;
+  }
+
+  push(answer: RequestMessage): void {
+    this.#answers.push(answer);
+    this.#bytes += weightOf(answer);
+  }
+
+  take(): RequestMessage | undefined {
+    const answer = this.#answers[this.#next];
+    if (answer === undefined) return undefined;
+    this.#next += 1;
+    this.#bytes -= weightOf(answer);
+    if (this.#next === this.#answers.length) {
+      this.clear();
+    } else if (this.#next > 1_024 && this.#next * 2 > this.#answers.length) {
+      // The part that was taken is let go of once it is the larger one, which costs O(1) for each answer.
+      this.#answers = this.#answers.slice(this.#next);
+      this.#next = 0;
+    }
+    return answer;
+  }
+
+  clear(): void {
+    this.#answers = [];
+    this.#next = 0;
+    this.#bytes = 0;
+  }
+}
+
+function weightOf(answer: RequestMessage): number {
+  return 100 + answer.responseNonce.length + answer.resourceUrl.length + (answer.error?.message.length ?? 0);
+}
+
+function malformed(message: string): Refusal {
+  return { code: StatusCode.InvalidArgument, message, reason: message };
+}
+
+/** As Go's `%q` for what occurs in names and URLs. */
+function quote(text: string): string {
+  return JSON.stringify(text);
+}

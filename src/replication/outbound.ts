@@ -1,0 +1,262 @@
+import type { ResponseMessage } from "../wire/messages.js";
+import { Operation, ResourceUrl } from "../wire/messages.js";
+import type { ExportedResource } from "./types.js";
+
+/** The four resource types, in the order in which they are sent. The list goes ahead of the services (D-25). */
+export const Lane = { trustBundle: 0, serverAddresses: 1, exportedServiceList: 2, exportedService: 3 } as const;
+export type Lane = (typeof Lane)[keyof typeof Lane];
+
+/** The type URL of each lane. */
+export const laneUrls: readonly [string, string, string, string] = [
+  ResourceUrl.trustBundle,
+  ResourceUrl.serverAddresses,
+  ResourceUrl.exportedServiceList,
+  ResourceUrl.exportedService,
+];
+
+/** The lane of a type URL; undefined when it is none of the four. */
+export function laneOf(resourceUrl: string): Lane | undefined {
+  switch (resourceUrl) {
+    case ResourceUrl.exportedService:
+      return Lane.exportedService;
+    case ResourceUrl.exportedServiceList:
+      return Lane.exportedServiceList;
+    case ResourceUrl.trustBundle:
+      return Lane.trustBundle;
+    case ResourceUrl.serverAddresses:
+      return Lane.serverAddresses;
+    default:
+      return undefined;
+  }
+}
+
+/** What a stream knows about one resource: what waits to be sent of it, and what was sent. */
+interface Row {
+  readonly lane: Lane;
+  readonly id: string;
+  waiting: ExportedResource | undefined;
+  sentDigest: string | undefined;
+  /** Of the newest version sent, until it is answered. */
+  nonce: string | undefined;
+  /** Neighbours in the queue of the lane, while something waits. */
+  previous: Row | undefined;
+  next: Row | undefined;
+}
+
+/** Rows in the order in which they began to wait; a linked list, because a withdrawn one leaves from the middle. */
+interface Queue {
+  readonly rows: Map<string, Row>;
+  first: Row | undefined;
+  last: Row | undefined;
+  length: number;
+  /** Whether the peer wants this type. Until then its resources wait. */
+  open: boolean;
+}
+
+/** Texts of the peer are kept up to this length: a peer must not fill our memory with them. */
+const MOST_TEXT = 1_024;
+
+/**
+ * Upper bound of the encoded size of the message that carries `resource`: beside the payload both type URLs, the id as
+ * UTF-8, the nonce, and the tags and lengths around them.
+ */
+export function messageBytes(resource: ExportedResource): number {
+  return resource.value.length + 2 * resource.resourceUrl.length + 3 * resource.resourceId.length + 64;
+}
+
+/**
+ * What one stream has to say about our exports: a table keyed by type and id, of which the newest version alone is kept.
+ * Its size is bounded by the number of resources, however often they change and however slowly the peer reads.
+ */
+export class OutboundTable {
+  /** Largest message the peer accepts, in bytes. */
+  readonly maxSendBytes: number;
+  readonly #queues: readonly [Queue, Queue, Queue, Queue] = [newQueue(), newQueue(), newQueue(), newQueue()];
+  readonly #unanswered = new Map<string, Row>();
+  #sent = 0;
+  #bytes = 0;
+  #names: readonly string[] | undefined;
+
+  /** Too large for the peer: service id, or type URL of the other types, to size in bytes. */
+  readonly heldBack: Map<string, number> = new Map();
+  /** Refused by the peer, keyed as `heldBack`, with its message. */
+  readonly refused: Map<string, string> = new Map();
+
+  constructor(maxSendBytes: number) {
+    this.maxSendBytes = maxSendBytes;
+  }
+
+  /** Names of the last exported-service list sent. */
+  get sentNames(): readonly string[] | undefined {
+    return this.#names;
+  }
+
+  /** Resources that wait, also those of types that the peer did not ask for yet. */
+  get length(): number {
+    const [bundle, addresses, list, services] = this.#queues;
+    return bundle.length + addresses.length + list.length + services.length;
+  }
+
+  /** Payload bytes of those. */
+  get bytes(): number {
+    return this.#bytes;
+  }
+
+  get unanswered(): number {
+    return this.#unanswered.size;
+  }
+
+  /** Whether something waits that the peer has asked for. */
+  get ready(): boolean {
+    for (const queue of this.#queues) if (queue.open && queue.first !== undefined) return true;
+    return false;
+  }
+
+  open(lane: Lane): void {
+    this.#queues[lane].open = true;
+  }
+
+  /**
+   * Takes the newest version of a resource. Returns its size when it is too large for the peer and that was not known.
+   * @throws {TypeError} for a type URL that is none of the four.
+   */
+  put(resource: ExportedResource): number | undefined {
+    const lane = laneOf(resource.resourceUrl);
+    if (lane === undefined) throw new TypeError(`unknown resource URL: ${resource.resourceUrl}`);
+    const queue = this.#queues[lane];
+    const { resourceId: id, digest } = resource;
+    let row = queue.rows.get(id);
+    if (row === undefined) {
+      row = {
+        lane,
+        id,
+        waiting: undefined,
+        sentDigest: undefined,
+        nonce: undefined,
+        previous: undefined,
+        next: undefined,
+      };
+      queue.rows.set(id, row);
+    }
+    const size = messageBytes(resource);
+    if (size > this.maxSendBytes) {
+      // An older version that waits still is not the truth any more: the peer keeps what it has.
+      this.#unqueue(row);
+      const key = keyOf(row);
+      const known = this.heldBack.get(key) === size;
+      this.heldBack.set(key, size);
+      return known ? undefined : size;
+    }
+    if (this.heldBack.size > 0) this.heldBack.delete(keyOf(row));
+    if (digest === row.sentDigest) this.#unqueue(row);
+    else this.#enqueue(row, resource);
+    return undefined;
+  }
+
+  /** Drops and forgets a service, so that exporting it again sends it again. */
+  withdraw(id: string): void {
+    const { rows } = this.#queues[Lane.exportedService];
+    const row = rows.get(id);
+    if (row === undefined) return;
+    this.#unqueue(row);
+    if (row.nonce !== undefined) this.#unanswered.delete(row.nonce);
+    rows.delete(id);
+    this.heldBack.delete(id);
+    this.refused.delete(id);
+  }
+
+  /** The next message of the open lanes, with the next nonce of the stream; undefined when nothing is ready. */
+  take(): ResponseMessage | undefined {
+    for (const queue of this.#queues) {
+      if (!queue.open) continue;
+      const row = queue.first;
+      const resource = row?.waiting;
+      if (row === undefined || resource === undefined) continue;
+      this.#unqueue(row);
+      // Consul counts in 64 bits; no stream lives to see the difference to 2^53.
+      this.#sent += 1;
+      const nonce = this.#sent.toString(16).padStart(8, "0");
+      if (row.nonce !== undefined) this.#unanswered.delete(row.nonce);
+      row.nonce = nonce;
+      row.sentDigest = resource.digest;
+      this.#unanswered.set(nonce, row);
+      if (row.lane === Lane.exportedServiceList) this.#names = resource.names ?? [];
+      return {
+        type: "response",
+        nonce,
+        resourceUrl: resource.resourceUrl,
+        resourceId: resource.resourceId,
+        operation: Operation.Upsert,
+        resource: { typeUrl: resource.resourceUrl, value: resource.value },
+      };
+    }
+    return undefined;
+  }
+
+  /**
+   * Notes the peer's answer. Only diagnostics hang on it: nonces that we never used, or used for a version that was
+   * superseded since, are as good as any (specification 1.3.5).
+   */
+  answered(nonce: string, refusal: string | undefined): void {
+    const row = this.#unanswered.get(nonce);
+    if (row === undefined) return;
+    this.#unanswered.delete(nonce);
+    row.nonce = undefined;
+    if (refusal !== undefined) this.refused.set(keyOf(row), clip(refusal));
+    else if (this.refused.size > 0) this.refused.delete(keyOf(row));
+  }
+
+  /** Lets go of everything but the facts for status. */
+  clear(): void {
+    for (const queue of this.#queues) {
+      queue.rows.clear();
+      queue.first = undefined;
+      queue.last = undefined;
+      queue.length = 0;
+    }
+    this.#unanswered.clear();
+    this.#bytes = 0;
+  }
+
+  #enqueue(row: Row, resource: ExportedResource): void {
+    if (row.waiting !== undefined) {
+      this.#bytes -= row.waiting.value.length;
+    } else {
+      const queue = this.#queues[row.lane];
+      row.previous = queue.last;
+      if (queue.last === undefined) queue.first = row;
+      else queue.last.next = row;
+      queue.last = row;
+      queue.length += 1;
+    }
+    row.waiting = resource;
+    this.#bytes += resource.value.length;
+  }
+
+  #unqueue(row: Row): void {
+    if (row.waiting === undefined) return;
+    const queue = this.#queues[row.lane];
+    this.#bytes -= row.waiting.value.length;
+    row.waiting = undefined;
+    if (row.previous === undefined) queue.first = row.next;
+    else row.previous.next = row.next;
+    if (row.next === undefined) queue.last = row.previous;
+    else row.next.previous = row.previous;
+    row.previous = undefined;
+    row.next = undefined;
+    queue.length -= 1;
+  }
+}
+
+/** `text`, cut where a peer says more than a status needs. */
+export function clip(text: string): string {
+  return text.length > MOST_TEXT ? `${text.slice(0, MOST_TEXT)}…` : text;
+}
+
+function newQueue(): Queue {
+  return { rows: new Map(), first: undefined, last: undefined, length: 0, open: false };
+}
+
+function keyOf(row: Row): string {
+  return row.lane === Lane.exportedService ? row.id : laneUrls[row.lane];
+}
