@@ -63,6 +63,8 @@ export interface PeeringErrorOptions extends ErrorOptions {
   readonly status?: number;
   /** What the operator can do about it, one sentence. */
   readonly remedy?: string;
+  /** Server RPC address of the leader, from the `LeaderAddress` detail of the status: a hint that is never dialed. */
+  readonly leaderAddress?: string;
 }
 
 /** Every failure a caller can act on. Branch on `code`; the message follows Consul's text where clients match on it. */
@@ -72,12 +74,15 @@ export class PeeringError extends Error {
   /** gRPC status code, where the failure crossed or will cross the wire. */
   readonly status: number | undefined;
   readonly remedy: string | undefined;
+  /** Where a follower says its leader is; see {@link PeeringErrorOptions.leaderAddress}. */
+  readonly leaderAddress: string | undefined;
 
   constructor(code: PeeringErrorCode, message: string, options?: PeeringErrorOptions) {
     super(message, options);
     this.code = code;
     this.status = options?.status;
     this.remedy = options?.remedy;
+    this.leaderAddress = options?.leaderAddress;
   }
 }
 
