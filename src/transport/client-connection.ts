@@ -1,0 +1,265 @@
+import { X509Certificate } from "node:crypto";
+import { type ClientHttp2Session, connect as connectHttp2 } from "node:http2";
+import { connect as connectTcp, type Socket } from "node:net";
+import { checkServerIdentity, connect as connectTls, type PeerCertificate, type TLSSocket } from "node:tls";
+import { errorText, PeeringError } from "../errors.js";
+import { StatusCode } from "../wire/status.js";
+import { formatAddress, parseAddress } from "./address.js";
+import { http2ErrorName } from "./grpc-status.js";
+import { type KeepaliveOptions, keepAlive } from "./keepalive.js";
+import { sessionOptions, WINDOW_BYTES } from "./session-options.js";
+import type { DialTarget } from "./transport.js";
+
+/** An HTTP/2 connection to one acceptor, used for one attempt and closed afterwards. */
+export interface ClientConnection {
+  readonly session: ClientHttp2Session;
+  readonly scheme: "http" | "https";
+  /** `:authority` as grpc-go sets it: the server name with TLS, else the address. */
+  readonly authority: string;
+  readonly remoteAddress: string;
+  /** Why the connection is gone; undefined while it stands. */
+  failure(): PeeringError | undefined;
+  /** Lets open streams end, for at most a second, then frees the socket. Never rejects. */
+  close(): Promise<void>;
+}
+
+const CLOSE_GRACE_MS = 1000;
+
+function unavailable(reason: string, cause?: unknown): PeeringError {
+  return new PeeringError("unavailable", `connection error: desc = "${reason}"`, {
+    status: StatusCode.Unavailable,
+    ...(cause === undefined ? {} : { cause }),
+  });
+}
+
+/**
+ * The certificates in `elements`, one PEM each.
+ * @throws {PeeringError} `invalid-argument`: an element without any, with the text Consul gives.
+ */
+function parseCertificates(elements: readonly string[]): string[] {
+  const certificates: string[] = [];
+  for (const element of elements) {
+    const before = certificates.length;
+    for (const [block] of element.matchAll(/-----BEGIN CERTIFICATE-----[\s\S]*?-----END CERTIFICATE-----/g)) {
+      try {
+        certificates.push(new X509Certificate(block).toString());
+      } catch {
+        // As Go's AppendCertsFromPEM: what is no certificate is passed over, as long as one remains.
+      }
+    }
+    if (certificates.length === before) {
+      const shown = element.includes("PRIVATE KEY") ? "(a private key)" : element;
+      throw new PeeringError("invalid-argument", `failed to parse PEM ${shown}`, { status: StatusCode.Unavailable });
+    }
+  }
+  return certificates;
+}
+
+/** The DNS names a certificate is valid for, for messages. */
+function namesOf(certificate: PeerCertificate): string {
+  const names = (certificate.subjectaltname ?? "")
+    .split(", ")
+    .filter((name) => /^(DNS|IP Address):/.test(name))
+    .map((name) => name.slice(name.indexOf(":") + 1));
+  return names.join(", ") || "no name";
+}
+
+/** Why the certificate shown is not the one expected, in the words of Go where Consul's operators know them. */
+function certificateError(socket: TLSSocket, serverName: string): PeeringError {
+  const certificate = socket.getPeerCertificate(false);
+  const names = namesOf(certificate);
+  // Types say Error, Node gives the code of the error as a string.
+  const reason = String(socket.authorizationError);
+  const text = ((): string => {
+    switch (reason) {
+      case "ERR_TLS_CERT_ALTNAME_INVALID":
+        return `certificate is valid for ${names}, not ${serverName}`;
+      case "CERT_HAS_EXPIRED":
+        return `certificate has expired or is not yet valid: expired at ${certificate.valid_to} (valid for ${names})`;
+      case "CERT_NOT_YET_VALID":
+        return `certificate has expired or is not yet valid: valid from ${certificate.valid_from} (valid for ${names})`;
+      case "INVALID_PURPOSE":
+        return `certificate specifies an incompatible key usage (valid for ${names})`;
+      case "DEPTH_ZERO_SELF_SIGNED_CERT":
+      case "SELF_SIGNED_CERT_IN_CHAIN":
+      case "UNABLE_TO_GET_ISSUER_CERT":
+      case "UNABLE_TO_GET_ISSUER_CERT_LOCALLY":
+      case "UNABLE_TO_VERIFY_LEAF_SIGNATURE":
+      case "CERT_SIGNATURE_FAILURE":
+        return `certificate signed by unknown authority (valid for ${names}; ${reason})`;
+      default:
+        return `${reason} (valid for ${names})`;
+    }
+  })();
+  return new PeeringError(
+    "unauthenticated",
+    `connection error: desc = "transport: authentication handshake failed: x509: ${text}"`,
+    { status: StatusCode.Unavailable },
+  );
+}
+
+/** Connects TCP, and TLS where there are roots, and resolves with a verified socket. */
+function openSocket(target: DialTarget, signal: AbortSignal): Promise<Socket> {
+  const { host, port } = parseAddress(target.address);
+  const roots = parseCertificates(target.caPems);
+  return new Promise((resolve, reject) => {
+    const tls = roots.length > 0;
+    const socket: Socket = tls
+      ? connectTls({
+          host: host || "localhost",
+          port,
+          servername: target.serverName,
+          ca: roots,
+          // Go trusts whatever is in the pool, self-signed or not. Node before 20.18 ignores this.
+          allowPartialTrustChain: true,
+          ALPNProtocols: ["h2"],
+          minVersion: "TLSv1.2",
+          checkServerIdentity: (name, certificate) =>
+            // Without any alternative name Node would fall back to the subject's common name; Go does not.
+            certificate.subjectaltname === undefined
+              ? Object.assign(new Error("no alternative names"), { code: "ERR_TLS_CERT_ALTNAME_INVALID" })
+              : checkServerIdentity(name, certificate),
+          // Verified below, before a byte is sent: here the names of the certificate could not be told any more.
+          rejectUnauthorized: false,
+        })
+      : connectTcp({ host: host || "localhost", port });
+    socket.setNoDelay(true);
+    const settle = (): void => {
+      signal.removeEventListener("abort", abort);
+      socket.off("close", closed);
+    };
+    const fail = (error: unknown): void => {
+      settle();
+      socket.destroy();
+      reject(error);
+    };
+    const abort = (): void => fail(signal.reason);
+    const closed = (): void => fail(unavailable("error reading server preface: EOF"));
+    signal.addEventListener("abort", abort, { once: true });
+    socket.once("close", closed);
+    socket.on("error", (error: Error & { readonly errors?: readonly Error[] }) => {
+      // Several addresses of one name fail as an AggregateError, whose own message is empty.
+      const text = error.message || (error.errors ?? []).map(errorText).join("; ") || error.name;
+      fail(unavailable(`transport: Error while dialing: ${text}`, error));
+    });
+    socket.once(tls ? "secureConnect" : "connect", () => {
+      if (tls && !(socket as TLSSocket).authorized) {
+        fail(certificateError(socket as TLSSocket, target.serverName));
+        return;
+      }
+      settle();
+      resolve(socket);
+    });
+  });
+}
+
+/**
+ * Connects to `target` and resolves when its HTTP/2 settings have arrived.
+ * @param signal - gives up; has no effect afterwards.
+ * @throws {PeeringError} as `Transport.openStream`; `signal.reason` when aborted.
+ */
+export async function connectTo(
+  target: DialTarget,
+  options: {
+    readonly timeoutMs: number;
+    /** Undefined: no pings. */
+    readonly keepalive: KeepaliveOptions | undefined;
+    readonly signal: AbortSignal;
+  },
+): Promise<ClientConnection> {
+  options.signal.throwIfAborted();
+  const attempt = new AbortController();
+  const abort = (): void => attempt.abort(options.signal.reason);
+  const timer = setTimeout(() => {
+    const error = unavailable(`transport: Error while dialing: no connection within ${options.timeoutMs} ms`);
+    attempt.abort(error);
+  }, options.timeoutMs);
+  options.signal.addEventListener("abort", abort, { once: true });
+  try {
+    const socket = await openSocket(target, attempt.signal);
+    return await startSession(target, socket, options.keepalive, attempt.signal);
+  } finally {
+    clearTimeout(timer);
+    options.signal.removeEventListener("abort", abort);
+  }
+}
+
+function startSession(
+  target: DialTarget,
+  socket: Socket,
+  keepalive: KeepaliveOptions | undefined,
+  signal: AbortSignal,
+): Promise<ClientConnection> {
+  const scheme = target.caPems.length > 0 ? "https" : "http";
+  const authority = scheme === "https" ? target.serverName : target.address;
+  const remoteAddress = formatAddress(socket.remoteAddress ?? "", socket.remotePort ?? 0);
+  let failure: PeeringError | undefined;
+  // The URL only selects the scheme: the socket stands already, and every request names its own authority.
+  const session = connectHttp2(`${scheme}://localhost`, { ...sessionOptions, createConnection: () => socket });
+  const closed = new Promise<void>((resolve) => session.once("close", () => resolve()));
+  const fail = (error: PeeringError): void => {
+    failure ??= error;
+  };
+  // These listeners stay for life: an error nobody hears, even of an idle session, ends the process.
+  session.on("error", (error: Error) => fail(unavailable(`transport: ${error.message}`, error)));
+  session.on("goaway", (code: number, _lastStreamId: number, data: Uint8Array | undefined) => {
+    if (code === 0) return;
+    const debug = data === undefined || data.length === 0 ? "" : `, debug data: ${JSON.stringify(String(data))}`;
+    fail(unavailable(`received prior goaway: code: ${http2ErrorName(code)}${debug}`));
+  });
+  socket.on("error", (error: Error) => fail(unavailable(`error reading from server: ${error.message}`, error)));
+  socket.on("close", () => fail(unavailable("error reading from server: EOF")));
+  if (keepalive !== undefined) {
+    keepAlive(
+      session,
+      keepalive,
+      () => socket.bytesRead,
+      () => {
+        fail(unavailable("keepalive ping failed to receive ACK within timeout"));
+        session.destroy();
+        socket.destroy();
+      },
+    );
+  }
+
+  const connection: ClientConnection = {
+    session,
+    scheme,
+    authority,
+    remoteAddress,
+    failure: () => failure ?? (session.destroyed ? unavailable("error reading from server: EOF") : undefined),
+    close: () => {
+      if (session.destroyed) return closed;
+      const timer = setTimeout(() => {
+        session.destroy();
+        socket.destroy();
+      }, CLOSE_GRACE_MS);
+      timer.unref();
+      session.close();
+      return closed.then(() => clearTimeout(timer));
+    },
+  };
+  return new Promise((resolve, reject) => {
+    const refuse = (error: unknown): void => {
+      signal.removeEventListener("abort", abort);
+      session.off("close", lost);
+      session.destroy();
+      socket.destroy();
+      reject(error);
+    };
+    const abort = (): void => refuse(signal.reason);
+    const lost = (): void => refuse(connection.failure() ?? unavailable("error reading server preface: EOF"));
+    signal.addEventListener("abort", abort, { once: true });
+    if (signal.aborted) {
+      abort();
+      return;
+    }
+    session.once("close", lost);
+    session.once("connect", () => session.setLocalWindowSize(WINDOW_BYTES));
+    session.once("remoteSettings", () => {
+      signal.removeEventListener("abort", abort);
+      session.off("close", lost);
+      resolve(connection);
+    });
+  });
+}

@@ -1,0 +1,159 @@
+import type { ClientHttp2Stream, IncomingHttpHeaders, OutgoingHttpHeaders, ServerHttp2Stream } from "node:http2";
+import { Code, ConnectError, type ConnectRouter, createClient, createConnectRouter } from "@connectrpc/connect";
+import type { UniversalHandler } from "@connectrpc/connect/protocol";
+import { createGrpcTransport } from "@connectrpc/connect-node";
+import { errorText, PeeringError } from "../errors.js";
+import { PeerStreamService } from "../wire/gen/hashicorp/consul/internal/peerstream/peerstream_pb.js";
+import { decodeStatusDetails } from "../wire/status-details.js";
+import type { ClientConnection } from "./client-connection.js";
+import { statusError, thrownStatus } from "./grpc-status.js";
+import type { AcceptHandler, ExchangeSecretRequest } from "./transport.js";
+
+export type { ConnectRouter } from "@connectrpc/connect";
+
+/** Calls served beside the replication stream. */
+export interface UnaryCalls {
+  /** Full names of the services that exist. */
+  readonly services: ReadonlySet<string>;
+  has(path: string): boolean;
+  /** Answers the call on `stream`. Rejects when the peer is gone. */
+  serve(path: string, stream: ServerHttp2Stream, headers: IncomingHttpHeaders): Promise<void>;
+}
+
+function connectError(error: unknown): ConnectError {
+  const status = thrownStatus(error);
+  return new ConnectError(status.message, status.code, undefined, undefined, error);
+}
+
+/** ExchangeSecret of `handler`, and whatever `routes` adds. */
+export function unaryCalls(
+  handler: AcceptHandler,
+  routes: ((router: ConnectRouter) => void) | undefined,
+  maxReceiveBytes: number,
+): UnaryCalls {
+  const router = createConnectRouter({
+    connect: false,
+    grpcWeb: false,
+    acceptCompression: [],
+    readMaxBytes: maxReceiveBytes,
+  });
+  router.rpc(PeerStreamService.method.exchangeSecret, async (request) => {
+    try {
+      const { PeerID: peerId, EstablishmentSecret: establishmentSecret } = request;
+      return { StreamSecret: (await handler.exchangeSecret({ peerId, establishmentSecret })).streamSecret };
+    } catch (error) {
+      throw connectError(error);
+    }
+  });
+  routes?.(router);
+  const handlers = new Map<string, UniversalHandler>();
+  for (const universal of router.handlers) handlers.set(universal.requestPath, universal);
+  return {
+    services: new Set(router.handlers.map((universal) => universal.service.typeName)),
+    has: (path) => handlers.has(path),
+    async serve(path, stream, headers) {
+      const universal = handlers.get(path);
+      if (universal === undefined) throw new TypeError(`nothing is served at ${path}`);
+      await answer(universal, stream, headers, path);
+    },
+  };
+}
+
+/** Carries one call between node:http2 and a handler of Connect. Its own adapter writes to the console. */
+async function answer(
+  universal: UniversalHandler,
+  stream: ServerHttp2Stream,
+  headers: IncomingHttpHeaders,
+  path: string,
+): Promise<void> {
+  const controller = new AbortController();
+  stream.once("close", () => controller.abort(new ConnectError("the call was cancelled", Code.Canceled)));
+  const header = new Headers();
+  for (const [name, value] of Object.entries(headers)) {
+    if (name.startsWith(":") || value === undefined) continue;
+    for (const one of Array.isArray(value) ? value : [value]) header.append(name, one);
+  }
+  const response = await universal({
+    httpVersion: "2.0",
+    method: "POST",
+    url: `https://localhost${path}`,
+    header,
+    body: stream,
+    signal: controller.signal,
+  });
+  const outgoing = { ":status": response.status, ...plainHeaders(response.header) };
+  let started = false;
+  const start = (): void => {
+    if (started || stream.destroyed || stream.closed) return;
+    started = true;
+    // Evaluated when the body is out: only then the trailers are known.
+    stream.once("wantTrailers", () => stream.sendTrailers(plainHeaders(response.trailer)));
+    stream.respond(outgoing, { waitForTrailers: true });
+  };
+  for await (const chunk of response.body ?? []) {
+    start();
+    if (stream.destroyed) return;
+    await new Promise<void>((resolve, reject) => {
+      stream.write(chunk, (error) => (error ? reject(error) : resolve()));
+    });
+  }
+  start();
+  await new Promise<void>((resolve) => {
+    stream.once("close", resolve);
+    stream.end(resolve);
+  });
+}
+
+function plainHeaders(headers: Headers | undefined): OutgoingHttpHeaders {
+  return headers === undefined ? {} : Object.fromEntries(headers.entries());
+}
+
+/**
+ * ExchangeSecret over an open connection.
+ * @throws {PeeringError} with the status of the answer.
+ */
+export async function callExchangeSecret(
+  connection: ClientConnection,
+  request: ExchangeSecretRequest,
+  options: { readonly timeoutMs: number; readonly signal: AbortSignal; readonly maxReceiveBytes: number },
+): Promise<{ readonly streamSecret: string }> {
+  // The name stands for the connection; requests carry the authority that the acceptor expects.
+  const baseUrl = `${connection.scheme}://peer.invalid`;
+  const transport = createGrpcTransport({
+    baseUrl,
+    acceptCompression: [],
+    readMaxBytes: options.maxReceiveBytes,
+    sessionManager: {
+      authority: baseUrl,
+      async request(method, path, headers, streamOptions): Promise<ClientHttp2Stream> {
+        const failure = connection.failure();
+        if (failure !== undefined) throw failure;
+        return connection.session.request(
+          { ...headers, ":method": method, ":path": path, ":authority": connection.authority },
+          streamOptions,
+        );
+      },
+      notifyResponseByteRead() {},
+    },
+  });
+  try {
+    const { peerId, establishmentSecret } = request;
+    const { timeoutMs, signal } = options;
+    const response = await createClient(PeerStreamService, transport).exchangeSecret(
+      { PeerID: peerId, EstablishmentSecret: establishmentSecret },
+      { timeoutMs, signal },
+    );
+    return { streamSecret: response.StreamSecret };
+  } catch (error) {
+    const failure = connection.failure();
+    if (failure !== undefined) throw failure;
+    throw error instanceof ConnectError ? fromConnect(error) : new PeeringError("unavailable", errorText(error));
+  }
+}
+
+function fromConnect(error: ConnectError): PeeringError {
+  const details = error.metadata.get("grpc-status-details-bin");
+  const leaderAddress = details === null ? undefined : decodeStatusDetails(details)?.leaderAddress;
+  const message = error.rawMessage;
+  return statusError({ code: error.code, message, ...(leaderAddress === undefined ? {} : { leaderAddress }) }, error);
+}

@@ -1,0 +1,221 @@
+/**
+ * Clusters that reach each other over gRPC, as Consul's do: TLS over HTTP/2.
+ *
+ * @module
+ */
+
+import { type Logger, silentLogger } from "../environment.js";
+import { PeeringError } from "../errors.js";
+import { StatusCode } from "../wire/status.js";
+import { type ClientConnection, connectTo } from "./client-connection.js";
+import { type ConnectRouter, callExchangeSecret, unaryCalls } from "./connect.js";
+import { startServer } from "./grpc-server.js";
+import { ClientGrpcStream } from "./grpc-stream.js";
+import type { KeepaliveOptions } from "./keepalive.js";
+import type {
+  AcceptHandler,
+  DialTarget,
+  ExchangeSecretRequest,
+  Listener,
+  ReplicationStream,
+  ServerIdentity,
+  Transport,
+} from "./transport.js";
+
+export type { KeepaliveOptions } from "./keepalive.js";
+
+/** Sizes and times of a gRPC transport. */
+export interface GrpcLimits {
+  /** Largest message taken from a dialer, in bytes. Default 50 MiB, as Consul 1.14 and later. */
+  readonly maxReceiveFromDialerBytes: number;
+  /** Largest message taken from an acceptor, in bytes. Default 8 MiB, as Consul 1.14.2 and later. */
+  readonly maxReceiveFromAcceptorBytes: number;
+  /** Bound on a connection attempt, TCP, TLS and HTTP/2 settings together, in milliseconds. Default 20 000, as grpc-go. */
+  readonly connectTimeoutMs: number;
+  /** How long closing a stream waits for a peer that takes nothing any more, in milliseconds. Default 5 000. */
+  readonly closeGraceMs: number;
+}
+
+export interface GrpcTransportOptions {
+  /** `host:port` to accept peers on, with TLS. Port 0 takes a free one. Default: none. */
+  readonly listen?: string;
+  /**
+   * `host:port` to accept peers on in plaintext. Only for dialers without roots (Consul 1.13), on networks where that
+   * is acceptable. Default: none.
+   */
+  readonly plaintextListen?: string;
+  readonly limits?: Partial<GrpcLimits>;
+  /** PINGs of a dialer. Default 30 s of silence and 10 s for the answer, as Consul. Below 15 s Consul's servers hang up. */
+  readonly dialerKeepalive?: KeepaliveOptions;
+  /** PINGs of an acceptor. Default 30 s of silence and 20 s for the answer, as Consul 1.16.3 and later. */
+  readonly acceptorKeepalive?: KeepaliveOptions;
+  /**
+   * Further gRPC services of the program on the same listeners. Peers do not reach them: under the peering server name
+   * they are answered PERMISSION_DENIED, as by Consul.
+   */
+  readonly routes?: (router: ConnectRouter) => void;
+  /** Default: silent. */
+  readonly logger?: Logger;
+}
+
+const STREAM_PATH = "/hashicorp.consul.internal.peerstream.PeerStreamService/StreamResources";
+/** grpc-go's default, which Consul's dialers use for this call. */
+const UNARY_RECEIVE_BYTES = 4 * 1024 * 1024;
+
+const defaultLimits: GrpcLimits = {
+  maxReceiveFromDialerBytes: 50 * 1024 * 1024,
+  maxReceiveFromAcceptorBytes: 8 * 1024 * 1024,
+  connectTimeoutMs: 20_000,
+  closeGraceMs: 5_000,
+};
+
+/** A transport over gRPC. Without an address to listen on it only dials. */
+export function grpcTransport(options: GrpcTransportOptions = {}): Transport {
+  return new GrpcTransport(options);
+}
+
+class GrpcTransport implements Transport {
+  readonly #options: GrpcTransportOptions;
+  readonly #limits: GrpcLimits;
+  readonly #listeners = new Set<Listener>();
+  readonly #connections = new Set<ClientConnection>();
+  readonly #disposal = new AbortController();
+
+  constructor(options: GrpcTransportOptions) {
+    this.#options = options;
+    this.#limits = { ...defaultLimits, ...options.limits };
+  }
+
+  async listen(handler: AcceptHandler, identity: ServerIdentity): Promise<Listener | undefined> {
+    this.#disposal.signal.throwIfAborted();
+    const { listen, plaintextListen, routes } = this.#options;
+    const { maxReceiveFromDialerBytes: maxReceiveBytes, closeGraceMs } = this.#limits;
+    const serverOptions = {
+      handler,
+      unary: unaryCalls(handler, routes, maxReceiveBytes),
+      maxReceiveBytes,
+      closeGraceMs,
+      keepalive: this.#options.acceptorKeepalive ?? { intervalMs: 30_000, timeoutMs: 20_000 },
+      logger: this.#options.logger ?? silentLogger,
+    };
+    const servers: Listener[] = [];
+    const disposeAll = async (): Promise<void> => {
+      await Promise.all(servers.map((server) => server[Symbol.asyncDispose]()));
+    };
+    try {
+      if (listen !== undefined) servers.push(await startServer(listen, identity, serverOptions));
+      if (plaintextListen !== undefined) servers.push(await startServer(plaintextListen, undefined, serverOptions));
+    } catch (error) {
+      await disposeAll();
+      throw error;
+    }
+    const [first] = servers;
+    if (first === undefined) return undefined;
+    const listener: Listener = {
+      address: first.address,
+      [Symbol.asyncDispose]: async () => {
+        await disposeAll();
+        this.#listeners.delete(listener);
+      },
+    };
+    this.#listeners.add(listener);
+    if (this.#disposal.signal.aborted) await listener[Symbol.asyncDispose]();
+    return listener;
+  }
+
+  async exchangeSecret(
+    target: DialTarget,
+    request: ExchangeSecretRequest,
+    options: { readonly timeoutMs: number; readonly signal: AbortSignal },
+  ): Promise<{ readonly streamSecret: string }> {
+    const { timeoutMs, signal } = options;
+    const timeout = new PeeringError("timeout", `no answer from ${target.address} within ${timeoutMs} ms`, {
+      status: StatusCode.DeadlineExceeded,
+    });
+    // One bound for everything: a reset before the headers would otherwise leave the call waiting for ever.
+    const bound = new AbortController();
+    const timer = setTimeout(() => bound.abort(timeout), timeoutMs);
+    const abort = (): void => bound.abort(signal.reason);
+    signal.addEventListener("abort", abort, { once: true });
+    if (signal.aborted) abort();
+    let connection: ClientConnection | undefined;
+    try {
+      connection = await this.#connect(target, bound.signal, undefined);
+      return await callExchangeSecret(connection, request, {
+        timeoutMs,
+        signal: bound.signal,
+        maxReceiveBytes: UNARY_RECEIVE_BYTES,
+      });
+    } catch (error) {
+      throw bound.signal.aborted ? bound.signal.reason : error;
+    } finally {
+      clearTimeout(timer);
+      signal.removeEventListener("abort", abort);
+      await connection?.close();
+    }
+  }
+
+  async openStream(target: DialTarget, signal: AbortSignal): Promise<ReplicationStream> {
+    const keepalive = this.#options.dialerKeepalive ?? { intervalMs: 30_000, timeoutMs: 10_000 };
+    const connection = await this.#connect(target, signal, keepalive);
+    try {
+      const stream = connection.session.request(
+        {
+          ":method": "POST",
+          ":scheme": connection.scheme,
+          ":authority": connection.authority,
+          ":path": STREAM_PATH,
+          "content-type": "application/grpc",
+          te: "trailers",
+          "user-agent": "peerage",
+        },
+        { endStream: false },
+      );
+      return new ClientGrpcStream(
+        stream,
+        {
+          remoteAddress: connection.remoteAddress,
+          maxReceiveBytes: this.#limits.maxReceiveFromAcceptorBytes,
+          closeGraceMs: this.#limits.closeGraceMs,
+          connectionFailure: () => connection.failure(),
+        },
+        () => connection.close(),
+      );
+    } catch (error) {
+      // The acceptor may have hung up in the meantime; a request on such a session throws.
+      await connection.close();
+      throw connection.failure() ?? error;
+    }
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    this.#disposal.abort(new PeeringError("closed", "the transport is closed", { status: StatusCode.Canceled }));
+    await Promise.all([
+      ...[...this.#listeners].map((listener) => listener[Symbol.asyncDispose]()),
+      ...[...this.#connections].map((connection) => connection.close()),
+    ]);
+  }
+
+  async #connect(
+    target: DialTarget,
+    signal: AbortSignal,
+    keepalive: KeepaliveOptions | undefined,
+  ): Promise<ClientConnection> {
+    const disposal = this.#disposal.signal;
+    const either = new AbortController();
+    const abort = (): void => either.abort(signal.aborted ? signal.reason : disposal.reason);
+    signal.addEventListener("abort", abort, { once: true });
+    disposal.addEventListener("abort", abort, { once: true });
+    if (signal.aborted || disposal.aborted) abort();
+    try {
+      const timeoutMs = this.#limits.connectTimeoutMs;
+      const connection = await connectTo(target, { timeoutMs, keepalive, signal: either.signal });
+      this.#connections.add(connection);
+      connection.session.once("close", () => this.#connections.delete(connection));
+      return connection;
+    } finally {
+      signal.removeEventListener("abort", abort);
+      disposal.removeEventListener("abort", abort);
+    }
+  }
+}
