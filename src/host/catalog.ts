@@ -1,0 +1,753 @@
+import { compareUtf8 } from "../catalog/byte-order.js";
+import type { CatalogDraft, OperationRecord } from "../catalog/catalog-draft.js";
+import {
+  type CheckRecord,
+  decodeInstanceRecord,
+  decodeNodeRecord,
+  decodeVirtualIpRecord,
+  encodeInstanceRecord,
+  encodeNodeRecord,
+  encodeVirtualIpRecord,
+  type InstanceRecord,
+  type NodeRecord,
+  type Stamp,
+} from "../catalog/catalog-record.js";
+import type { CatalogChange, CatalogSource } from "../catalog/catalog-source.js";
+import { CatalogState, type RecordChange, type ServiceKinds } from "../catalog/catalog-state.js";
+import type { Check, Node, Service, ServiceInstance } from "../catalog/instance.js";
+import { lowerCase } from "../catalog/names.js";
+import {
+  type Deregistration,
+  type ParsedRegistration,
+  parseDeregistration,
+  parseRegistration,
+  parseTransaction,
+  type Registration,
+  type TransactionOperation,
+} from "../catalog/registration.js";
+import { virtualIpKey } from "../catalog/virtual-ips.js";
+import { type Clock, sleep, systemClock } from "../environment.js";
+import { asPeeringError, PeeringError } from "../errors.js";
+import { CATALOG_PREFIX } from "../storage/keys.js";
+import type { Entry, Key, Storage, Write } from "../storage/storage.js";
+
+export type { ServiceKinds } from "../catalog/catalog-state.js";
+
+export interface CatalogOptions {
+  readonly storage: Storage;
+  /** The datacenter of every node. */
+  readonly datacenter: string;
+  /** For the waits after a storage watch broke. Default: the system's. */
+  readonly clock?: Clock;
+}
+
+/** When an object was first written and last changed: revisions of the storage. */
+export interface Indexes {
+  readonly createIndex: bigint;
+  readonly modifyIndex: bigint;
+}
+
+export type IndexedNode = Node & Indexes;
+export type IndexedService = Service & Indexes;
+export type IndexedCheck = Check & Indexes;
+
+/** A {@link ServiceInstance} with the indexes of its parts. */
+export interface IndexedInstance {
+  readonly node: IndexedNode;
+  readonly service: IndexedService;
+  /** Those of the node first. */
+  readonly checks: readonly IndexedCheck[];
+}
+
+/** A node with everything on it. */
+export interface CatalogNode {
+  readonly node: IndexedNode;
+  /** In byte order of their ids. */
+  readonly services: readonly IndexedService[];
+  /** Those of the node first, then those of its services. */
+  readonly checks: readonly IndexedCheck[];
+}
+
+/** What one operation of a transaction read or wrote. Deletions give none. */
+export type TransactionResult =
+  | { readonly type: "node"; readonly node: IndexedNode }
+  | { readonly type: "service"; readonly node: string; readonly service: IndexedService }
+  | { readonly type: "check"; readonly check: IndexedCheck };
+
+export interface TransactionAnswer {
+  readonly index: bigint;
+  readonly results: readonly TransactionResult[];
+}
+
+/** A change of the catalog and the revision it was read at; revisions grow from one to the next. */
+export interface CatalogUpdate extends CatalogChange {
+  readonly revision: bigint;
+}
+
+/**
+ * The index a read has now: it grows when the answer of that read may have changed, and mostly only then (specification
+ * 4.1.9, Consul 1.21). Never 0. A restart raises all of them to the last commit.
+ */
+export interface CatalogIndexes {
+  readonly nodes: bigint;
+  readonly services: bigint;
+  readonly checks: bigint;
+  node(name: string): bigint;
+  /** Instances of a service, also of one that has none (any more). */
+  service(name: string): bigint;
+  /** Instances by connect name. */
+  connect(name: string): bigint;
+  /** Instances of a kind; `""` is the typical one. */
+  kind(kind: string): bigint;
+}
+
+type Finish = (index: bigint) => void;
+
+interface QueuedWrite {
+  /** Applies it to the draft and returns what to do after the commit. @throws what its caller is told. */
+  readonly apply: (draft: CatalogDraft) => Finish;
+  readonly reject: (error: unknown) => void;
+  /** Must not share a commit: it cannot be taken back from a draft. */
+  readonly alone: boolean;
+}
+
+interface Watcher {
+  /** Lower-cased names to the spelling they had last; undefined: everything, as nothing was delivered yet. */
+  pending: Map<string, string> | undefined;
+  wake: () => void;
+}
+
+interface Waiter {
+  readonly check: () => void;
+  readonly end: (reason: unknown) => void;
+}
+
+/** Written by every commit of the catalog: whoever holds its revision has seen all of them. */
+const HEAD_KEY: Key = [...CATALOG_PREFIX, "head"];
+
+/** A node with its own checks. Names and ids in keys are lower-cased, as the catalog compares them. */
+function nodeEntryKey(node: string): Key {
+  return [...CATALOG_PREFIX, "node", node];
+}
+
+/** One instance of a service with its checks. Sorts behind every node, so that nodes are loaded first. */
+function serviceEntryKey(node: string, id: string): Key {
+  return [...CATALOG_PREFIX, "service", node, id];
+}
+
+/** Stands for the local cluster, which has no peer name. */
+const LOCAL = "~";
+
+function virtualIpEntryKey(peer: string, service: string): Key {
+  return [...CATALOG_PREFIX, "virtual-ip", peer || LOCAL, service];
+}
+
+const MAX_CONFLICTS = 5;
+const FIRST_RETRY_MS = 500;
+const LAST_RETRY_MS = 60_000;
+
+/**
+ * The built-in catalog of a cluster's own nodes, services and checks. All of it is in memory; every write is committed
+ * to the storage before anyone sees it. Writes that wait are committed together, each still all or nothing by itself.
+ *
+ * Reads are synchronous: whatever is read without an `await` in between belongs to one moment.
+ */
+export class Catalog implements CatalogSource, AsyncDisposable {
+  readonly #storage: Storage;
+  readonly #datacenter: string;
+  readonly #clock: Clock;
+  readonly #closing = new AbortController();
+  #state: CatalogState;
+  /** Revision of the last commit of the catalog; undefined: never written. */
+  #head: bigint | undefined;
+  /** The storage may hold more than we know: a commit was not answered. */
+  #doubtful = false;
+
+  #queue: QueuedWrite[] = [];
+  readonly #jobs: (() => Promise<void>)[] = [];
+  #running: Promise<void> | undefined;
+  #following: Promise<void> | undefined;
+  readonly #watchers = new Set<Watcher>();
+  readonly #waiters = new Set<Waiter>();
+
+  /**
+   * Loads the catalog that `storage` holds, or begins an empty one.
+   * @throws {PeeringError} `storage-failed`: an entry cannot be read; the message names its key. Also what the storage
+   *   throws.
+   */
+  static async open(options: CatalogOptions): Promise<Catalog> {
+    const { state, head } = await load(options.storage);
+    return new Catalog(options, state, head);
+  }
+
+  private constructor(options: CatalogOptions, state: CatalogState, head: bigint | undefined) {
+    this.#storage = options.storage;
+    this.#datacenter = options.datacenter;
+    this.#clock = options.clock ?? systemClock;
+    this.#state = state;
+    this.#head = head;
+    this.#following = this.#follow();
+  }
+
+  // Writing.
+
+  /**
+   * Writes a node with at most one service and any number of checks, all or nothing. What is stored already and equal
+   * stays as it is, with its indexes (specification 4.1.8).
+   * @returns the index at which it is visible.
+   * @throws {PeeringError} `invalid-registration` with Consul's text; `storage-failed`, `unavailable`, `conflict`,
+   *   `closed`: nothing was changed (after `unavailable` it may have been).
+   */
+  async register(registration: Registration): Promise<bigint> {
+    const parsed = parseRegistration(registration, this.#datacenter);
+    return this.#write((draft) => {
+      draft.register(parsed);
+      return (index) => index;
+    });
+  }
+
+  /**
+   * Many registrations in order, all of them or none, in one commit.
+   * @throws {PeeringError} as {@link register}; an invalid one is named by its position from 0.
+   */
+  async registerAll(registrations: Iterable<Registration>): Promise<bigint> {
+    const parsed: ParsedRegistration[] = [];
+    for (const registration of registrations) {
+      try {
+        parsed.push(parseRegistration(registration, this.#datacenter));
+      } catch (error) {
+        throw atPosition(error, parsed.length);
+      }
+    }
+    return this.#write((draft) => {
+      for (const [position, registration] of parsed.entries()) {
+        try {
+          draft.register(registration);
+        } catch (error) {
+          throw atPosition(error, position);
+        }
+      }
+      return (index) => index;
+    }, true);
+  }
+
+  /**
+   * Removes a service with its checks, a check, or a node with everything on it. A missing target is no failure.
+   * @throws {PeeringError} as {@link register}.
+   */
+  async deregister(target: Deregistration): Promise<bigint> {
+    const parsed = parseDeregistration(target, this.#datacenter);
+    return this.#write((draft) => {
+      draft.deregister(parsed);
+      return (index) => index;
+    });
+  }
+
+  /**
+   * At most 128 operations, all or nothing (specification 4.1.6, Consul 1.14 to 1.22).
+   * @throws {TransactionError} (`invalid-registration`) with the text of every operation that failed.
+   * @throws {PeeringError} as {@link register}.
+   */
+  async transaction(operations: readonly TransactionOperation[]): Promise<TransactionAnswer> {
+    const parsed = parseTransaction(operations, this.#datacenter);
+    return this.#write((draft) => {
+      const records = draft.transaction(parsed);
+      return (index) => ({ index, results: records.map(resultOf) });
+    });
+  }
+
+  /**
+   * Assigns a virtual IP to a service and holds it until {@link releaseVirtualIp}, for what is no instance of this
+   * catalog: a config entry that names the service, or the import of a peer's.
+   * @param peer - `""` for a local service.
+   * @throws {PeeringError} as {@link register}.
+   */
+  claimVirtualIp(peer: string, service: string): Promise<string> {
+    return this.#write((draft) => {
+      draft.claimVirtualIp(peer, service, true);
+      return () => this.#state.virtualIp(peer, service) ?? "";
+    });
+  }
+
+  /** Ends a claim; the address is freed when no instance uses it either. @throws {PeeringError} as {@link register}. */
+  releaseVirtualIp(peer: string, service: string): Promise<bigint> {
+    return this.#write((draft) => {
+      draft.claimVirtualIp(peer, service, false);
+      return (index) => index;
+    });
+  }
+
+  #write<Result>(apply: (draft: CatalogDraft) => (index: bigint) => Result, alone = false): Promise<Result> {
+    return new Promise((resolve, reject) => {
+      if (this.#closing.signal.aborted) return reject(closed());
+      const queued: QueuedWrite = {
+        apply: (draft) => {
+          const finish = apply(draft);
+          return (index) => resolve(finish(index));
+        },
+        reject,
+        alone,
+      };
+      this.#queue.push(queued);
+      this.#run();
+    });
+  }
+
+  /** Starts working off the queue in a microtask, so that what is written in one go is committed together. */
+  #run(): void {
+    if (this.#running !== undefined) return;
+    this.#running = Promise.resolve()
+      .then(() => this.#workOff())
+      .finally(() => {
+        this.#running = undefined;
+      });
+  }
+
+  /** Never rejects: every failure belongs to a caller. */
+  async #workOff(): Promise<void> {
+    for (;;) {
+      const job = this.#jobs.shift();
+      if (job !== undefined) {
+        await job();
+        continue;
+      }
+      const group = this.#nextGroup();
+      if (group.length === 0) return;
+      try {
+        await this.#commit(group);
+      } catch (error) {
+        for (const write of group) write.reject(error);
+      }
+    }
+  }
+
+  #nextGroup(): readonly QueuedWrite[] {
+    const queue = this.#queue;
+    const lonely = queue.findIndex((write) => write.alone);
+    if (lonely < 0) {
+      this.#queue = [];
+      return queue;
+    }
+    return queue.splice(0, Math.max(lonely, 1));
+  }
+
+  /** @throws {PeeringError} for all of the group: nothing of it was stored. */
+  async #commit(group: readonly QueuedWrite[]): Promise<void> {
+    for (let conflicts = 0; ; ) {
+      if (this.#closing.signal.aborted) throw closed();
+      if (this.#doubtful) await this.#reload();
+      const draft = this.#state.draft();
+      const settle: Finish[] = [];
+      for (const write of group) {
+        try {
+          settle.push(write.apply(draft));
+        } catch (error) {
+          if (write.alone) throw error;
+          settle.push(() => write.reject(error));
+        }
+      }
+      const writes: Write[] = [];
+      for (const change of this.#state.changes(draft)) writes.push(writeOf(change, draft.stamp));
+      if (writes.length > 0) {
+        writes.push({ key: HEAD_KEY, value: new Uint8Array() });
+        let revision: bigint;
+        try {
+          revision = await this.#storage.commit(writes, [{ key: HEAD_KEY, revision: this.#head }]);
+        } catch (error) {
+          if (!(error instanceof PeeringError) || error.code === "unavailable") this.#doubtful = true;
+          const known = asPeeringError(error, "storage-failed");
+          if (known.code !== "conflict" || ++conflicts > MAX_CONFLICTS) throw known;
+          // Another host wrote the catalog: what this one wants is judged again by what there is now.
+          this.#doubtful = true;
+          continue;
+        }
+        this.#head = revision;
+        this.#changed(this.#state.apply(draft, revision).services);
+      }
+      for (const finish of settle) finish(this.#head ?? 1n);
+      return;
+    }
+  }
+
+  #changed(services: ReadonlyMap<string, string>): void {
+    for (const watcher of this.#watchers) {
+      if (watcher.pending !== undefined) {
+        for (const [key, name] of services) watcher.pending.set(key, name);
+      }
+      watcher.wake();
+    }
+    for (const waiter of this.#waiters) waiter.check();
+  }
+
+  // Following the storage, for the day another host writes to it.
+
+  async #reload(): Promise<void> {
+    const { state, head } = await load(this.#storage);
+    this.#doubtful = false;
+    if (head === this.#head) return;
+    const services = new Map<string, string>();
+    for (const before of [this.#state, state]) {
+      for (const key of before.serviceKeys()) services.set(key, before.serviceName(key) ?? key);
+    }
+    this.#state = state;
+    this.#head = head;
+    this.#changed(services);
+  }
+
+  /** Never rejects. */
+  async #follow(): Promise<void> {
+    const { signal } = this.#closing;
+    // What `open` read is the state to begin with; each later round looks first what it missed.
+    let after = this.#head ?? 0n;
+    for (let failures = 0; !signal.aborted; failures++) {
+      try {
+        if (failures > 0) after = await this.#catchUp();
+        for await (const revision of this.#storage.watch(HEAD_KEY, after, signal)) {
+          failures = 0;
+          if (revision > (this.#head ?? 0n)) await this.#catchUp();
+        }
+      } catch (error) {
+        if (error instanceof PeeringError && error.code === "closed") return;
+      }
+      const waitMs = failures === 0 ? 0 : Math.min(FIRST_RETRY_MS * 2 ** (failures - 1), LAST_RETRY_MS);
+      await sleep(this.#clock, waitMs, signal).catch(() => {});
+    }
+  }
+
+  /** Makes sure that we know the newest commit of the catalog; returns a revision it is known at. */
+  async #catchUp(): Promise<bigint> {
+    const { entries, revision } = await this.#storage.read(HEAD_KEY, this.#closing.signal);
+    const newest = entries[0]?.revision ?? 0n;
+    if (newest > (this.#head ?? 0n)) {
+      await new Promise<void>((resolve, reject) => {
+        this.#jobs.push(async () => {
+          try {
+            // A commit of our own may have been on its way; then there is nothing to read.
+            if (newest > (this.#head ?? 0n)) await this.#reload();
+            resolve();
+          } catch (error) {
+            reject(error);
+          }
+        });
+        this.#run();
+      });
+    }
+    return revision;
+  }
+
+  // Reading.
+
+  /** Every node, in byte order of the lower-cased names. */
+  nodes(): readonly IndexedNode[] {
+    return this.#state.nodeRecords().map(indexedNode);
+  }
+
+  /** A node with its services and checks; undefined when there is none of that name. */
+  node(name: string): CatalogNode | undefined {
+    const nodeKey = lowerCase(name);
+    const record = this.#state.nodeRecord(nodeKey);
+    if (record === undefined) return undefined;
+    const instances = this.#state.sortedInstancesOn(nodeKey);
+    return {
+      node: indexedNode(record),
+      services: instances.map(indexedService),
+      checks: [...record.checks, ...instances.flatMap((instance) => instance.checks)].map(indexedCheck),
+    };
+  }
+
+  /** Every service name, in byte order of the lower-cased names, with the tags its instances have, in byte order. */
+  services(): ReadonlyMap<string, readonly string[]> {
+    const services = new Map<string, readonly string[]>();
+    for (const key of this.#sortedServiceKeys()) {
+      const tags = new Set(this.#state.instanceRecords(key).flatMap(({ service }) => service.tags));
+      services.set(this.#state.serviceName(key) ?? key, [...tags].sort(compareUtf8));
+    }
+    return services;
+  }
+
+  /** The instances of a service, whatever their kind and health, in byte order of node and id; none: empty. */
+  instances(service: string): readonly ServiceInstance[] {
+    return this.#views(this.#state.instanceRecords(lowerCase(service)));
+  }
+
+  /** The same with the index of every part. */
+  indexedInstances(service: string): readonly IndexedInstance[] {
+    return this.#state.instanceRecords(lowerCase(service)).map((record) => this.#indexedInstance(record));
+  }
+
+  /** The instances that speak for a service in the mesh: proxies for it, and its connect-native instances. */
+  connectInstances(service: string): readonly ServiceInstance[] {
+    return this.#views(this.#state.connectRecords(lowerCase(service)));
+  }
+
+  /** The checks of one node, its own and those of its services. */
+  nodeChecks(node: string): readonly IndexedCheck[] {
+    return this.node(node)?.checks ?? [];
+  }
+
+  /** The checks of all instances of a service, without those of their nodes. */
+  serviceChecks(service: string): readonly IndexedCheck[] {
+    return this.#state
+      .instanceRecords(lowerCase(service))
+      .flatMap((instance) => instance.checks)
+      .map(indexedCheck);
+  }
+
+  /** The checks in a state (`passing`, `warning`, `critical` …), or all of them for `any`, by node and id. */
+  checksInState(state: string): readonly IndexedCheck[] {
+    const checks: IndexedCheck[] = [];
+    for (const record of this.#state.checkRecords()) {
+      if (state === "any" || record.check.status === state) checks.push(indexedCheck(record));
+    }
+    return checks.sort(
+      (left, right) =>
+        compareUtf8(lowerCase(left.node), lowerCase(right.node)) ||
+        compareUtf8(lowerCase(left.checkId), lowerCase(right.checkId)),
+    );
+  }
+
+  /** What kinds each name has, keyed lower-cased; also names that only a proxy mentions. */
+  kinds(): ReadonlyMap<string, ServiceKinds> {
+    return this.#state.kinds();
+  }
+
+  /** The virtual IP of a service, or of a peer's; undefined when it has none. */
+  virtualIp(service: string, peer = ""): string | undefined {
+    return this.#state.virtualIp(peer, service);
+  }
+
+  /** Revision of the last commit that changed the catalog; 0 before the first. */
+  get revision(): bigint {
+    return this.#head ?? 0n;
+  }
+
+  /** The indexes of this moment. */
+  get index(): CatalogIndexes {
+    const state = this.#state;
+    const { marks } = state;
+    const absent = (extinction: bigint): bigint =>
+      atLeastOne(extinction > 0n ? extinction : highest(marks.checks, marks.services, marks.nodes));
+    return {
+      nodes: atLeastOne(marks.nodes),
+      services: atLeastOne(marks.services),
+      checks: atLeastOne(marks.checks),
+      node: (name) => atLeastOne(state.nodeMark(lowerCase(name)) ?? absent(marks.lastNodeExtinction)),
+      service: (name) => atLeastOne(state.serviceMark(lowerCase(name)) ?? absent(marks.lastServiceExtinction)),
+      connect: (name) => {
+        const proxies = state.connectRecords(lowerCase(name));
+        if (proxies.length === 0) return absent(marks.lastServiceExtinction);
+        return highest(...proxies.map(({ service }) => state.serviceMark(lowerCase(service.name)) ?? 1n));
+      },
+      kind: (kind) => atLeastOne(state.kindMark(kind)),
+    };
+  }
+
+  /**
+   * Resolves with the index a read has once that exceeds `after`: what a blocking query waits for.
+   * @param read - takes the index from the catalog, for example `() => catalog.index.service("web")`.
+   * @throws `signal.reason` when aborted, {@link PeeringError} `closed` when the catalog is disposed of.
+   */
+  indexAfter(read: () => bigint, after: bigint, signal: AbortSignal): Promise<bigint> {
+    return new Promise((resolve, reject) => {
+      if (signal.aborted) return reject(signal.reason);
+      if (this.#closing.signal.aborted) return reject(closed());
+      const stop = (): void => {
+        this.#waiters.delete(waiter);
+        signal.removeEventListener("abort", aborted);
+      };
+      const aborted = (): void => waiter.end(signal.reason);
+      const waiter: Waiter = {
+        check: () => {
+          try {
+            const index = read();
+            if (index <= after) return;
+            stop();
+            resolve(index);
+          } catch (error) {
+            waiter.end(error);
+          }
+        },
+        end: (reason) => {
+          stop();
+          reject(reason);
+        },
+      };
+      this.#waiters.add(waiter);
+      signal.addEventListener("abort", aborted, { once: true });
+      waiter.check();
+    });
+  }
+
+  /**
+   * The local services as states, first all of them, then those that changed (specification 4.7.2). Each update is what
+   * the catalog holds when it is asked for: a slow consumer costs one set of names and skips what lies in between. Ends
+   * when `signal` aborts or the catalog is disposed of.
+   */
+  async *watch(signal: AbortSignal): AsyncGenerator<CatalogUpdate, void, void> {
+    const watcher: Watcher = { pending: undefined, wake: () => {} };
+    const ends = [signal, this.#closing.signal];
+    const wake = (): void => watcher.wake();
+    for (const end of ends) end.addEventListener("abort", wake);
+    this.#watchers.add(watcher);
+    try {
+      while (!ends.some((end) => end.aborted)) {
+        if (watcher.pending === undefined || watcher.pending.size > 0) {
+          yield this.#take(watcher);
+        } else {
+          await new Promise<void>((resolve) => {
+            watcher.wake = resolve;
+          });
+        }
+      }
+    } finally {
+      this.#watchers.delete(watcher);
+      for (const end of ends) end.removeEventListener("abort", wake);
+    }
+  }
+
+  #take(watcher: Watcher): CatalogUpdate {
+    const services = new Map<string, readonly ServiceInstance[]>();
+    const { pending } = watcher;
+    watcher.pending = new Map();
+    for (const key of pending?.keys() ?? this.#sortedServiceKeys()) {
+      const name = this.#state.serviceName(key) ?? pending?.get(key) ?? key;
+      services.set(name, this.#views(this.#state.instanceRecords(key)));
+    }
+    return { services, revision: this.revision };
+  }
+
+  #sortedServiceKeys(): readonly string[] {
+    return [...this.#state.serviceKeys()].sort(compareUtf8);
+  }
+
+  #views(records: readonly InstanceRecord[]): readonly ServiceInstance[] {
+    return Object.freeze(records.map((record) => this.#state.view(record)));
+  }
+
+  #indexedInstance(record: InstanceRecord): IndexedInstance {
+    const node = this.#state.nodeRecord(record.nodeKey);
+    if (node === undefined) throw new TypeError("not an instance of this catalog");
+    return {
+      node: indexedNode(node),
+      service: indexedService(record),
+      checks: [...node.checks, ...record.checks].map(indexedCheck),
+    };
+  }
+
+  /** Refuses new writes, waits for the commit that is under way, ends every watch. The storage stays open. */
+  async [Symbol.asyncDispose](): Promise<void> {
+    if (!this.#closing.signal.aborted) {
+      this.#closing.abort(closed());
+      for (const waiter of this.#waiters) waiter.end(closed());
+    }
+    await this.#running;
+    await this.#following;
+  }
+}
+
+function closed(): PeeringError {
+  return new PeeringError("closed", "the catalog is closed");
+}
+
+function atPosition(error: unknown, position: number): unknown {
+  if (!(error instanceof PeeringError)) return error;
+  return new PeeringError(error.code, `registration ${position}: ${error.message}`, { cause: error });
+}
+
+function highest(...indexes: readonly bigint[]): bigint {
+  let high = 0n;
+  for (const index of indexes) if (index > high) high = index;
+  return high;
+}
+
+/** Consul never answers index 0: a client would take it for "no index". */
+function atLeastOne(index: bigint): bigint {
+  return index > 0n ? index : 1n;
+}
+
+function indexes(record: { readonly created: Stamp; readonly modified: Stamp }): Indexes {
+  return { createIndex: record.created.index, modifyIndex: record.modified.index };
+}
+
+function indexedNode(record: NodeRecord): IndexedNode {
+  return { ...record.node, ...indexes(record) };
+}
+
+function indexedService(record: InstanceRecord): IndexedService {
+  return { ...record.service, ...indexes(record) };
+}
+
+function indexedCheck(record: CheckRecord): IndexedCheck {
+  return { ...record.check, ...indexes(record) };
+}
+
+function resultOf(operation: OperationRecord): TransactionResult {
+  switch (operation.type) {
+    case "node":
+      return { type: "node", node: indexedNode(operation.record) };
+    case "service":
+      return { type: "service", node: operation.node, service: indexedService(operation.record) };
+    case "check":
+      return { type: "check", check: indexedCheck(operation.record) };
+  }
+}
+
+function writeOf(change: RecordChange, stamp: Stamp): Write {
+  switch (change.type) {
+    case "node":
+      return {
+        key: nodeEntryKey(change.nodeKey),
+        value: change.record && encodeNodeRecord(change.record, change.nodeKey, stamp),
+      };
+    case "instance":
+      return {
+        key: serviceEntryKey(change.nodeKey, change.key),
+        value: change.record && encodeInstanceRecord(change.record, stamp),
+      };
+    case "virtual-ip":
+      return {
+        key: virtualIpEntryKey(change.peer, change.service),
+        value: change.record && encodeVirtualIpRecord(change.record),
+      };
+  }
+}
+
+async function load(storage: Storage): Promise<{ state: CatalogState; head: bigint | undefined }> {
+  const { entries } = await storage.read(CATALOG_PREFIX);
+  const state = new CatalogState();
+  const stamps = new Map<bigint, Stamp>();
+  const stampOf = (index: bigint): Stamp => {
+    const known = stamps.get(index);
+    if (known !== undefined) return known;
+    const stamp = { index };
+    stamps.set(index, stamp);
+    return stamp;
+  };
+  let head: bigint | undefined;
+  for (const entry of entries) {
+    if (entry.key[1] === "head") head = entry.revision;
+    else loadEntry(state, entry, stampOf);
+  }
+  state.loaded(head ?? 0n);
+  return { state, head };
+}
+
+function loadEntry(state: CatalogState, entry: Entry, stampOf: (index: bigint) => Stamp): void {
+  const { key, value, revision } = entry;
+  const [, type, first = "", second = ""] = key;
+  switch (type) {
+    case "node":
+      state.loadNode(first, decodeNodeRecord(key, first, value, revision, stampOf));
+      return;
+    case "service":
+      if (state.loadInstance(decodeInstanceRecord(key, first, second, value, revision, stampOf))) return;
+      throw new PeeringError("storage-failed", `the stored entry ${key.join("/")} has no node`);
+    case "virtual-ip": {
+      const peer = first === LOCAL ? "" : first;
+      state.virtualIps.set(virtualIpKey(peer, second), decodeVirtualIpRecord(key, peer, second, value));
+      return;
+    }
+    default:
+      throw new PeeringError("storage-failed", `the stored entry ${key.join("/")} is of no known type`);
+  }
+}
