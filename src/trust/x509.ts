@@ -136,3 +136,33 @@ function importAlgorithm(
     "a certificate authority's key must be EC (P-256, P-384, P-521), RSA or Ed25519",
   );
 }
+
+/** What a certificate signing request asks for. */
+export interface SigningRequest {
+  readonly publicKeyPem: string;
+  readonly uris: readonly string[];
+  readonly dnsNames: readonly string[];
+  readonly emails: readonly string[];
+}
+
+/** Reads a request and checks its signature. @throws {PeeringError} `invalid-argument`: not one, or not signed by its key. */
+export async function readCertificateRequest(pem: string): Promise<SigningRequest> {
+  try {
+    const request = new x509.Pkcs10CertificateRequest(pem);
+    if (await request.verify(webcrypto)) {
+      const extension = request.extensions.find((found) => found instanceof x509.SubjectAlternativeNameExtension);
+      const names = extension?.names.items ?? [];
+      const of = (type: x509.GeneralNameType): string[] =>
+        names.filter((name) => name.type === type).map(({ value }) => value);
+      return {
+        publicKeyPem: request.publicKey.toString("pem"),
+        uris: of("url"),
+        dnsNames: of("dns"),
+        emails: of("email"),
+      };
+    }
+  } catch (error) {
+    throw new PeeringError("invalid-argument", "the certificate signing request cannot be read", { cause: error });
+  }
+  throw new PeeringError("invalid-argument", "the certificate signing request is not signed by its own key");
+}

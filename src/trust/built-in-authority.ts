@@ -1,0 +1,580 @@
+import { X509Certificate } from "node:crypto";
+import {
+  type Clock,
+  type Logger,
+  type Random,
+  randomId,
+  silentLogger,
+  systemClock,
+  systemRandom,
+} from "../environment.js";
+import { errorText, PeeringError } from "../errors.js";
+import type { Expectation, Key, Storage, Write } from "../storage/storage.js";
+import type { CaRoot, CertificateAuthority, IssuedCertificate } from "./authority.js";
+import {
+  BACKDATE_MS,
+  generatePrivateKey,
+  issueServerLeaf,
+  type LeafSigner,
+  type SignedLeaf,
+  signLeaf,
+} from "./leaf.js";
+import { rootIdOf } from "./pem.js";
+import { plainSecretBox, type SecretBox } from "./secret-box.js";
+import { canSign, formatSpiffeId, parseSpiffeId } from "./spiffe.js";
+
+const HOUR_MS = 3_600_000;
+/** Lifetime of a leaf in Consul (1.13 to 1.22), in milliseconds. */
+export const DEFAULT_LEAF_TTL_MS: number = 72 * HOUR_MS;
+const MIN_LEAF_TTL_MS = HOUR_MS;
+const MAX_LEAF_TTL_MS = 8_760 * HOUR_MS;
+const ROOT_TTL_MS = 87_600 * HOUR_MS;
+// Consul's cross-signed certificates live for 7 days. But a Consul dialer goes on with the roots it read when its dial
+// loop began, for months if the stream holds; ours lets it come back for a year.
+const CROSS_SIGNED_TTL_MS = 8_760 * HOUR_MS;
+const MAX_INTERMEDIATES = 4;
+const PRUNE_INTERVAL_MS = HOUR_MS;
+const FOLLOW_RETRY_MS = 5_000;
+const MAX_CONFLICTS = 16;
+
+const PREFIX: Key = ["ca"];
+const STATE_KEY: Key = ["ca", "state"];
+const SERIAL_KEY: Key = ["ca", "serial"];
+
+export interface BuiltInAuthorityOptions {
+  /** Holds the cluster's id, its roots and the key of the active one, below `ca`. Not disposed of with the authority. */
+  readonly storage: Storage;
+  /** Seals the key at rest. Default: stored as it is. */
+  readonly secretBox?: SecretBox;
+  /** Lifetime of leafs, in milliseconds: 1 hour to 8 760 hours. Default 72 hours, as in Consul. */
+  readonly leafTtlMs?: number;
+  readonly clock?: Clock;
+  readonly random?: Random;
+  /** Default: silent. */
+  readonly logger?: Logger;
+}
+
+/** The certificate authority a cluster keeps itself: see {@link builtInAuthority}. */
+export interface BuiltInAuthority extends CertificateAuthority {
+  /** The UUID in the trust domain, drawn once for the life of the storage. */
+  readonly clusterId: string;
+  /**
+   * Makes a new root active, in one commit. The former one signs it too, so that who knows only the former accepts what
+   * the new one issues; it stays in the list until {@link BuiltInAuthority.prune} drops it.
+   * @throws {PeeringError} `conflict`: another node of this cluster changed the roots meanwhile. Storage's errors.
+   */
+  rotate(): Promise<CaRoot>;
+  /**
+   * Drops the roots that were rotated out more than twice the lifetime of a leaf ago; whether there were any. It is done
+   * every hour by itself. @throws {PeeringError} Storage's errors.
+   */
+  prune(): Promise<boolean>;
+  /**
+   * Signs a certificate signing request (PEM) for a service, gateway, agent or server of this datacenter. Who may ask
+   * for which identity is the caller's to decide.
+   * @throws {PeeringError} `invalid-argument`: the request breaks a rule of specification 5.3.1; Consul's texts.
+   */
+  signRequest(requestPem: string, datacenter: string): Promise<SignedLeaf>;
+}
+
+/**
+ * Opens the certificate authority kept in a storage, or founds it there with a new cluster id and root (EC P-256, ten
+ * years). Nodes of one cluster that share a storage share it too, and see each other's rotations.
+ * @throws {PeeringError} `storage-failed`: what is stored is damaged; nothing was changed. `invalid-argument`: the key
+ *   is sealed and the box does not open it. Storage's errors.
+ * @throws {TypeError} `leafTtlMs` out of range.
+ */
+export async function builtInAuthority(options: BuiltInAuthorityOptions): Promise<BuiltInAuthority> {
+  const leafTtlMs = options.leafTtlMs ?? DEFAULT_LEAF_TTL_MS;
+  if (!(leafTtlMs >= MIN_LEAF_TTL_MS && leafTtlMs <= MAX_LEAF_TTL_MS)) {
+    throw new TypeError("leafTtlMs must be from 1 hour to 8760 hours");
+  }
+  const settings: Settings = {
+    storage: options.storage,
+    secretBox: options.secretBox ?? plainSecretBox,
+    leafTtlMs,
+    clock: options.clock ?? systemClock,
+    random: options.random ?? systemRandom,
+    logger: options.logger ?? silentLogger,
+  };
+  const stored = (await load(settings.storage)) ?? (await found(settings));
+  // Now rather than at the first leaf: a host without its key should not start.
+  openKey(activeOf(stored.state), settings.secretBox);
+  return new StoredAuthority(settings, stored);
+}
+
+type Settings = Required<BuiltInAuthorityOptions>;
+
+/** A root with what only the authority needs of it. */
+interface StoredRoot {
+  readonly certificatePem: string;
+  /** Cross-signed certificates, newest first; sent after each leaf. */
+  readonly intermediatePems: readonly string[];
+  /** The sealed key, base64; only the active root still has one. */
+  readonly sealedKey: string | undefined;
+  readonly rotatedOutAt: number | undefined;
+}
+
+interface State {
+  readonly clusterId: string;
+  readonly roots: readonly StoredRoot[];
+}
+
+/** What storage holds, with what the next commit has to expect. */
+interface Stored {
+  readonly state: State;
+  readonly stateRevision: bigint;
+  readonly nextSerial: bigint;
+  readonly serialRevision: bigint;
+}
+
+class StoredAuthority implements BuiltInAuthority {
+  readonly trustDomain: string;
+  readonly clusterId: string;
+  readonly #settings: Settings;
+  readonly #listeners = new Set<() => void>();
+  readonly #abort = new AbortController();
+  readonly #following: Promise<void>;
+  #stored: Stored;
+  #roots: readonly CaRoot[];
+  #lastTask: Promise<unknown> = Promise.resolve();
+  #pruneTimer: { cancel(): void };
+
+  constructor(settings: Settings, stored: Stored) {
+    this.#settings = settings;
+    this.#stored = stored;
+    this.#roots = rootsOf(stored.state);
+    this.clusterId = stored.state.clusterId;
+    this.trustDomain = trustDomainOf(this.clusterId);
+    this.#pruneTimer = this.#pruneLater();
+    this.#following = this.#follow();
+  }
+
+  roots(): readonly CaRoot[] {
+    return this.#roots;
+  }
+
+  onRootsChanged(listener: () => void): () => void {
+    // Wrapped, so that one function registered twice is two listeners.
+    const entry = (): void => listener();
+    this.#listeners.add(entry);
+    return () => this.#listeners.delete(entry);
+  }
+
+  async issueServer(datacenter: string): Promise<IssuedCertificate> {
+    const serialNumber = await this.#takeSerial();
+    return issueServerLeaf({ ...this.#leafTerms(), serialNumber, datacenter, trustDomain: this.trustDomain });
+  }
+
+  async signRequest(requestPem: string, datacenter: string): Promise<SignedLeaf> {
+    const { readCertificateRequest } = await import("./x509.js");
+    const request = await readCertificateRequest(requestPem);
+    const uri = this.#identityToSign(request, datacenter);
+    const dnsNames = [...new Set(request.dnsNames.map((name) => name.replace(/:.*$/s, "")))];
+    const serialNumber = await this.#takeSerial();
+    return signLeaf({ ...this.#leafTerms(), serialNumber, keyPem: request.publicKeyPem, uri, dnsNames });
+  }
+
+  rotate(): Promise<CaRoot> {
+    return this.#exclusive(async () => {
+      const expected = this.#stored.stateRevision;
+      return this.#retrying(async () => {
+        if (this.#stored.stateRevision !== expected) {
+          throw new PeeringError("conflict", "the roots were changed by another node of this cluster");
+        }
+        const rotated = await rotate(this.#stored, this.#settings);
+        await this.#commit(rotated.state, rotated.serials);
+        return activeRootOf(this.#roots);
+      });
+    });
+  }
+
+  prune(): Promise<boolean> {
+    return this.#exclusive(() =>
+      this.#retrying(async () => {
+        const { clock, leafTtlMs } = this.#settings;
+        const { state } = this.#stored;
+        const oldest = clock.wall() - 2 * leafTtlMs;
+        const roots = state.roots.filter(({ rotatedOutAt }) => rotatedOutAt === undefined || rotatedOutAt >= oldest);
+        if (roots.length === state.roots.length) return false;
+        await this.#commit({ ...state, roots }, 0n);
+        return true;
+      }),
+    );
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    this.#abort.abort();
+    this.#pruneTimer.cancel();
+    this.#listeners.clear();
+    await this.#lastTask;
+    await this.#following;
+  }
+
+  #leafTerms(): { signer: LeafSigner; nowMs: number; ttlMs: number } {
+    const { clock, secretBox, leafTtlMs } = this.#settings;
+    const nowMs = clock.wall();
+    const active = activeOf(this.#stored.state);
+    const root = activeRootOf(this.#roots);
+    const signer: LeafSigner = {
+      certificatePem: active.certificatePem,
+      keyPem: openKey(active, secretBox),
+      intermediatePems: active.intermediatePems.filter((pem) => notAfterOf(new X509Certificate(pem)) > nowMs),
+      rootId: root.id,
+      notAfter: root.notAfter,
+    };
+    return { signer, nowMs, ttlMs: leafTtlMs };
+  }
+
+  #identityToSign(
+    request: { readonly uris: readonly string[]; readonly emails: readonly string[] },
+    datacenter: string,
+  ) {
+    const [uri, ...more] = request.uris;
+    if (uri === undefined || more.length > 0) {
+      throw refusal(`CSR SAN contains an invalid number of URIs: ${request.uris.length}`);
+    }
+    if (request.emails.length > 0) throw refusal("CSR SAN does not allow specifying email addresses");
+    const id = parseSpiffeId(uri);
+    if (id.kind === "signing") throw refusal("SPIFFE ID in CSR must be a service, mesh-gateway, or agent ID");
+    if (id.datacenter !== datacenter) {
+      throw refusal(`SPIFFE ID in CSR from a different datacenter: ${id.datacenter}, we are ${datacenter}`);
+    }
+    // An agent cannot know the trust domain before it has its first certificate.
+    if (id.kind === "agent") return formatSpiffeId({ ...id, trustDomain: this.trustDomain });
+    if (!canSign(this.trustDomain, id)) {
+      throw refusal(`SPIFFE ID in CSR from a different trust domain: ${id.trustDomain}, we are ${this.trustDomain}`);
+    }
+    return uri;
+  }
+
+  #takeSerial(): Promise<bigint> {
+    return this.#exclusive(() =>
+      this.#retrying(async () => {
+        const serial = this.#stored.nextSerial;
+        await this.#commit(undefined, 1n);
+        return serial;
+      }),
+    );
+  }
+
+  /** Commits a new state (or none) and uses up serial numbers, provided that both are still what we know. */
+  async #commit(state: State | undefined, serials: bigint): Promise<void> {
+    const known = this.#stored;
+    const writes: Write[] = [];
+    const expect: Expectation[] = [];
+    const nextSerial = known.nextSerial + serials;
+    if (state !== undefined) {
+      writes.push({ key: STATE_KEY, value: encodeState(state) });
+      expect.push({ key: STATE_KEY, revision: known.stateRevision });
+    }
+    if (serials > 0n) {
+      writes.push({ key: SERIAL_KEY, value: encodeSerial(nextSerial) });
+      expect.push({ key: SERIAL_KEY, revision: known.serialRevision });
+    }
+    const revision = await this.#settings.storage.commit(writes, expect);
+    this.#accept({
+      state: state ?? known.state,
+      stateRevision: state === undefined ? known.stateRevision : revision,
+      nextSerial,
+      serialRevision: serials > 0n ? revision : known.serialRevision,
+    });
+  }
+
+  #accept(stored: Stored): void {
+    const changed = stored.stateRevision !== this.#stored.stateRevision;
+    this.#stored = stored;
+    if (!changed) return;
+    this.#roots = rootsOf(stored.state);
+    for (const listener of [...this.#listeners]) {
+      try {
+        listener();
+      } catch (error) {
+        this.#settings.logger.error("listener for changed roots failed", { error: errorText(error) });
+      }
+    }
+  }
+
+  /** Reads what is stored now; what we know may be older, or the outcome of a commit unknown. */
+  async #refresh(signal?: AbortSignal): Promise<void> {
+    const stored = await load(this.#settings.storage, signal);
+    if (stored === undefined) throw damaged("it is gone");
+    if (stored.state.clusterId !== this.clusterId) throw damaged("its cluster id has changed");
+    this.#accept(stored);
+  }
+
+  /** Tries again from what is stored, as often as another node was faster. */
+  async #retrying<T>(attempt: () => Promise<T>): Promise<T> {
+    for (let conflicts = 0; ; conflicts++) {
+      try {
+        return await attempt();
+      } catch (error) {
+        if (!(error instanceof PeeringError)) throw error;
+        if (error.code === "unavailable") {
+          // It may have happened: the next attempt, if there is one, has to know. That error is the one to report.
+          await this.#refresh().catch(() => undefined);
+          throw error;
+        }
+        if (error.code !== "conflict" || conflicts >= MAX_CONFLICTS) throw error;
+        const before = this.#stored;
+        await this.#refresh();
+        const { stateRevision, serialRevision } = this.#stored;
+        if (before.stateRevision === stateRevision && before.serialRevision === serialRevision) throw error;
+      }
+    }
+  }
+
+  /** One change at a time: within a process there is nothing to conflict with. */
+  #exclusive<T>(task: () => Promise<T>): Promise<T> {
+    const result = this.#lastTask.then(() => {
+      if (this.#abort.signal.aborted) throw new PeeringError("closed", "the certificate authority is closed");
+      return task();
+    });
+    this.#lastTask = result.catch(() => undefined);
+    return result;
+  }
+
+  #pruneLater(): { cancel(): void } {
+    return this.#settings.clock.after(PRUNE_INTERVAL_MS, () => {
+      this.#pruneTimer = this.#pruneLater();
+      this.prune().catch((error: unknown) => {
+        if (this.#abort.signal.aborted) return;
+        this.#settings.logger.warn("old roots could not be pruned", { error: errorText(error) });
+      });
+    });
+  }
+
+  /** Takes over what other nodes on the same storage change. */
+  async #follow(): Promise<void> {
+    const { storage, clock, logger } = this.#settings;
+    const { signal } = this.#abort;
+    while (!signal.aborted) {
+      try {
+        for await (const _ of storage.watch(STATE_KEY, this.#stored.stateRevision, signal)) {
+          await this.#exclusive(() => this.#refresh(signal));
+        }
+        return; // The signal aborted, or the storage was closed.
+      } catch (error) {
+        if (signal.aborted) return;
+        logger.warn("roots cannot be followed in storage", { error: errorText(error) });
+      }
+      await new Promise<void>((resolve) => {
+        const timer = clock.after(FOLLOW_RETRY_MS, resolve);
+        signal.addEventListener(
+          "abort",
+          () => {
+            timer.cancel();
+            resolve();
+          },
+          { once: true },
+        );
+      });
+    }
+  }
+}
+
+/** Creates cluster id and root; or returns what another node has just created. */
+async function found(settings: Settings): Promise<Stored> {
+  const { storage, random } = settings;
+  const clusterId = randomId(random);
+  const root = await newRoot(clusterId, 1n, settings);
+  const state: State = { clusterId, roots: [root] };
+  const nextSerial = 2n;
+  try {
+    const revision = await storage.commit(
+      [
+        { key: STATE_KEY, value: encodeState(state) },
+        { key: SERIAL_KEY, value: encodeSerial(nextSerial) },
+      ],
+      [
+        { key: STATE_KEY, revision: undefined },
+        { key: SERIAL_KEY, revision: undefined },
+      ],
+    );
+    return { state, stateRevision: revision, nextSerial, serialRevision: revision };
+  } catch (error) {
+    const other = error instanceof PeeringError && error.code === "conflict" ? await load(storage) : undefined;
+    if (other === undefined) throw error;
+    return other;
+  }
+}
+
+async function newRoot(clusterId: string, serialNumber: bigint, settings: Settings): Promise<StoredRoot> {
+  const { clock, random, secretBox } = settings;
+  const keyPem = await generatePrivateKey();
+  const now = clock.wall();
+  const { issueCertificate } = await import("./x509.js");
+  const certificatePem = await issueCertificate({
+    usage: "authority",
+    serialNumber,
+    subject: { commonName: `pri-${randomBase36(8, random)}.peerage.ca.${clusterId.slice(0, 8)}.consul` },
+    keyPem,
+    issuerKeyPem: keyPem,
+    notBefore: now,
+    notAfter: now + ROOT_TTL_MS,
+    uri: `spiffe://${trustDomainOf(clusterId)}`,
+    dnsNames: [],
+  });
+  const sealedKey = Buffer.from(secretBox.seal(Buffer.from(keyPem))).toString("base64");
+  return { certificatePem, intermediatePems: [], sealedKey, rotatedOutAt: undefined };
+}
+
+/** The state with a new active root, and how many serial numbers that took. */
+async function rotate(
+  stored: Stored,
+  settings: Settings,
+): Promise<{ readonly state: State; readonly serials: bigint }> {
+  const { state, nextSerial } = stored;
+  const former = activeOf(state);
+  const root = await newRoot(state.clusterId, nextSerial, settings);
+  const now = settings.clock.wall();
+  const { issueCertificate } = await import("./x509.js");
+  const crossSigned = await issueCertificate({
+    usage: "authority",
+    serialNumber: nextSerial + 1n,
+    subject: { sameAsPem: root.certificatePem },
+    keyPem: openKey(root, settings.secretBox),
+    issuerPem: former.certificatePem,
+    issuerKeyPem: openKey(former, settings.secretBox),
+    notBefore: now - BACKDATE_MS,
+    notAfter: Math.min(now + CROSS_SIGNED_TTL_MS, notAfterOf(new X509Certificate(former.certificatePem))),
+    uri: `spiffe://${trustDomainOf(state.clusterId)}`,
+    dnsNames: [],
+  });
+  // The former root's own intermediates lead on to those that were active before it.
+  const intermediatePems = [crossSigned, ...former.intermediatePems].slice(0, MAX_INTERMEDIATES);
+  const roots = state.roots.map((known) =>
+    // Nothing will be signed with the old key again, so it is not kept.
+    known === former ? { ...known, sealedKey: undefined, rotatedOutAt: now } : known,
+  );
+  return { state: { ...state, roots: [...roots, { ...root, intermediatePems }] }, serials: 2n };
+}
+
+function trustDomainOf(clusterId: string): string {
+  return `${clusterId}.consul`.toLowerCase();
+}
+
+function randomBase36(length: number, random: Random): string {
+  return Array.from({ length }, () => Math.floor(random.fraction() * 36).toString(36)).join("");
+}
+
+function notAfterOf(certificate: X509Certificate): number {
+  return Date.parse(certificate.validTo);
+}
+
+function rootsOf(state: State): readonly CaRoot[] {
+  return state.roots.map(({ certificatePem, rotatedOutAt }) => {
+    const certificate = new X509Certificate(certificatePem);
+    return {
+      id: rootIdOf(certificate),
+      certificatePem,
+      active: rotatedOutAt === undefined,
+      notAfter: notAfterOf(certificate),
+      ...(rotatedOutAt === undefined ? {} : { rotatedOutAt }),
+    };
+  });
+}
+
+function activeOf(state: State): StoredRoot {
+  const active = state.roots.find(({ rotatedOutAt }) => rotatedOutAt === undefined);
+  if (active === undefined) throw damaged("no root is active");
+  return active;
+}
+
+function activeRootOf(roots: readonly CaRoot[]): CaRoot {
+  const active = roots.find((root) => root.active);
+  if (active === undefined) throw damaged("no root is active");
+  return active;
+}
+
+function openKey(root: StoredRoot, secretBox: SecretBox): string {
+  if (root.sealedKey === undefined) throw damaged("the active root has no key");
+  const pem = Buffer.from(secretBox.open(Buffer.from(root.sealedKey, "base64"))).toString();
+  if (!pem.startsWith("-----BEGIN ")) throw damaged("the active root's key is not one");
+  return pem;
+}
+
+async function load(storage: Storage, signal?: AbortSignal): Promise<Stored | undefined> {
+  const { entries } = await storage.read(PREFIX, signal);
+  const state = entries.find(({ key }) => key.length === STATE_KEY.length && key[1] === STATE_KEY[1]);
+  const serial = entries.find(({ key }) => key.length === SERIAL_KEY.length && key[1] === SERIAL_KEY[1]);
+  if (state === undefined && serial === undefined) return undefined;
+  if (state === undefined || serial === undefined) throw damaged("a part of it is missing");
+  return {
+    state: decodeState(state.value),
+    stateRevision: state.revision,
+    nextSerial: decodeSerial(serial.value),
+    serialRevision: serial.revision,
+  };
+}
+
+function encodeSerial(serial: bigint): Uint8Array {
+  return new TextEncoder().encode(serial.toString());
+}
+
+function decodeSerial(value: Uint8Array): bigint {
+  const text = new TextDecoder().decode(value);
+  if (!/^[1-9][0-9]*$/.test(text)) throw damaged("the serial number is not one");
+  return BigInt(text);
+}
+
+function encodeState(state: State): Uint8Array {
+  return new TextEncoder().encode(JSON.stringify({ version: 1, ...state }));
+}
+
+function decodeState(value: Uint8Array): State {
+  let parsed: unknown;
+  try {
+    parsed = JSON.parse(new TextDecoder("utf-8", { fatal: true }).decode(value));
+  } catch {
+    // Without the cause: it would quote what was stored, keys included.
+    throw damaged("it is not JSON");
+  }
+  const fields = fieldsOf(parsed);
+  if (fields.get("version") !== 1) throw damaged("it has another version");
+  const clusterId = fields.get("clusterId");
+  const roots = fields.get("roots");
+  if (typeof clusterId !== "string" || clusterId === "") throw damaged("it has no cluster id");
+  if (!Array.isArray(roots)) throw damaged("it has no roots");
+  const state: State = { clusterId, roots: roots.map(decodeRoot) };
+  if (state.roots.filter(({ rotatedOutAt }) => rotatedOutAt === undefined).length !== 1) {
+    throw damaged("not exactly one root is active");
+  }
+  return state;
+}
+
+function decodeRoot(value: unknown): StoredRoot {
+  const fields = fieldsOf(value);
+  const certificatePem = fields.get("certificatePem");
+  const intermediatePems = fields.get("intermediatePems");
+  const sealedKey = fields.get("sealedKey");
+  const rotatedOutAt = fields.get("rotatedOutAt");
+  if (!isCertificate(certificatePem)) throw damaged("a root is not a certificate");
+  if (!Array.isArray(intermediatePems) || !intermediatePems.every(isCertificate)) {
+    throw damaged("an intermediate is not a certificate");
+  }
+  if (sealedKey !== undefined && typeof sealedKey !== "string") throw damaged("a key is not text");
+  if (rotatedOutAt !== undefined && typeof rotatedOutAt !== "number") throw damaged("a time is not a number");
+  return { certificatePem, intermediatePems, sealedKey, rotatedOutAt };
+}
+
+function isCertificate(value: unknown): value is string {
+  if (typeof value !== "string") return false;
+  try {
+    return new X509Certificate(value).ca;
+  } catch {
+    return false;
+  }
+}
+
+function fieldsOf(value: unknown): ReadonlyMap<string, unknown> {
+  return typeof value === "object" && value !== null ? new Map(Object.entries(value)) : new Map();
+}
+
+function damaged(why: string): PeeringError {
+  return new PeeringError("storage-failed", `the stored certificate authority cannot be used: ${why}`);
+}
+
+function refusal(message: string): PeeringError {
+  return new PeeringError("invalid-argument", message);
+}

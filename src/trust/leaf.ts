@@ -1,0 +1,112 @@
+import { generateKeyPair } from "node:crypto";
+import { promisify } from "node:util";
+import { PeeringError } from "../errors.js";
+import { type IssuedCertificate, peeringServerName } from "./authority.js";
+import { formatSpiffeId } from "./spiffe.js";
+
+/** How far back a certificate begins, for verifiers whose clock is behind. */
+export const BACKDATE_MS = 60_000;
+
+/** Who signs leafs at the moment. */
+export interface LeafSigner {
+  readonly certificatePem: string;
+  readonly keyPem: string;
+  /** Sent after the leaf, in order. */
+  readonly intermediatePems: readonly string[];
+  readonly rootId: string;
+  /** Milliseconds since the epoch. No leaf outlives its signer or its root. */
+  readonly notAfter: number;
+}
+
+export interface LeafRequest {
+  readonly signer: LeafSigner;
+  readonly serialNumber: bigint;
+  /** The key to certify, PEM. */
+  readonly keyPem: string;
+  readonly uri: string;
+  readonly dnsNames: readonly string[];
+  /** Milliseconds since the epoch. */
+  readonly nowMs: number;
+  /** Counted from a minute before now, where the certificate begins. */
+  readonly ttlMs: number;
+}
+
+export type SignedLeaf = Omit<IssuedCertificate, "privateKeyPem">;
+
+/** A new key, EC P-256: PEM `EC PRIVATE KEY`, as Consul writes them. */
+export async function generatePrivateKey(): Promise<string> {
+  const { privateKey } = await promisify(generateKeyPair)("ec", { namedCurve: "P-256" });
+  return privateKey.export({ type: "sec1", format: "pem" }).toString();
+}
+
+/** Signs a leaf: no subject, so that the SAN extension is critical. @throws {PeeringError} `unavailable`: see there. */
+export async function signLeaf(request: LeafRequest): Promise<SignedLeaf> {
+  const { signer, nowMs } = request;
+  if (signer.notAfter <= nowMs) {
+    throw new PeeringError("unavailable", "the certificate authority cannot sign: its certificate has expired", {
+      remedy: "Rotate to a new root.",
+    });
+  }
+  // Certificates count in whole seconds; what we say of them is what they say.
+  const notBefore = Math.floor((nowMs - BACKDATE_MS) / 1000) * 1000;
+  const notAfter = Math.min(notBefore + request.ttlMs, signer.notAfter);
+  const { issueCertificate } = await import("./x509.js");
+  const leafPem = await issueCertificate({
+    usage: "leaf",
+    serialNumber: request.serialNumber,
+    subject: undefined,
+    keyPem: request.keyPem,
+    issuerPem: signer.certificatePem,
+    issuerKeyPem: signer.keyPem,
+    notBefore,
+    notAfter,
+    uri: request.uri,
+    dnsNames: request.dnsNames,
+  });
+  return {
+    certificateChainPem: [leafPem, ...signer.intermediatePems].join(""),
+    notBefore,
+    notAfter,
+    rootId: signer.rootId,
+  };
+}
+
+/** A leaf for the servers of a datacenter, with a key of its own (specification 1.1.5). */
+export async function issueServerLeaf(
+  request: Omit<LeafRequest, "keyPem" | "uri" | "dnsNames"> & {
+    readonly datacenter: string;
+    readonly trustDomain: string;
+  },
+): Promise<IssuedCertificate> {
+  const { datacenter, trustDomain } = request;
+  if (datacenter === "") throw new TypeError("a server certificate needs the name of its datacenter");
+  const keyPem = await generatePrivateKey();
+  const signed = await signLeaf({
+    ...request,
+    keyPem,
+    uri: formatSpiffeId({ kind: "server", trustDomain, datacenter }),
+    dnsNames: [peeringServerName(datacenter, trustDomain)],
+  });
+  return new CertificateWithKey(signed, keyPem);
+}
+
+/** Keeps the key out of JSON, of logs that print objects, and of copies made by spreading. */
+class CertificateWithKey implements IssuedCertificate {
+  readonly certificateChainPem: string;
+  readonly notBefore: number;
+  readonly notAfter: number;
+  readonly rootId: string;
+  readonly #privateKeyPem: string;
+
+  constructor(signed: SignedLeaf, privateKeyPem: string) {
+    this.certificateChainPem = signed.certificateChainPem;
+    this.notBefore = signed.notBefore;
+    this.notAfter = signed.notAfter;
+    this.rootId = signed.rootId;
+    this.#privateKeyPem = privateKeyPem;
+  }
+
+  get privateKeyPem(): string {
+    return this.#privateKeyPem;
+  }
+}
