@@ -6,3 +6,15 @@ import type { Key } from "./storage.js";
 
 /** `host/catalog.ts`: the local catalog. */
 export const CATALOG_PREFIX: Key = ["catalog"];
+
+/** `host/records.ts`: peering records, by local id. */
+export const PEERINGS_PREFIX: Key = ["peerings"];
+
+/** `host/records.ts`: secrets of peerings, by local id. */
+export const PEERING_SECRETS_PREFIX: Key = ["peering-secrets"];
+
+/** `host/records.ts`: local ids by lower-cased name, so that names are unique among all who write. */
+export const PEERING_NAMES_PREFIX: Key = ["peering-names"];
+
+/** `host/records.ts`: by local id; written when a record begins or ceases to be active, for imports to be bound to. */
+export const PEERING_GATES_PREFIX: Key = ["peering-gates"];

@@ -1,0 +1,882 @@
+import { type Clock, type Random, randomId } from "../environment.js";
+import { errorText, PeeringError } from "../errors.js";
+import { nameKey, validatePeeringMeta, validatePeerName } from "../peering/names.js";
+import { isActive, type Peering, roleOf, type TrustBundle } from "../peering/peering.js";
+import {
+  digestSecret,
+  matchStreamSecret,
+  type SecretDigest,
+  type SecretsRequest,
+  type SecretsRow,
+  sameSecret,
+} from "../peering/secrets.js";
+import {
+  type PeeringEffect,
+  type PeeringEvent,
+  type PeeringPatch,
+  type Transition,
+  transition,
+} from "../peering/state-machine.js";
+import {
+  combineChanges,
+  deletePeering,
+  deleteTrustBundle,
+  isSecretInUse,
+  isUnchanged,
+  prefixed,
+  type RecordChanges,
+  type RecordTables,
+  terminatePeering,
+  writePeering,
+  writeSecrets,
+  writeTrustBundle,
+} from "../peering/transactions.js";
+import {
+  PEERING_GATES_PREFIX,
+  PEERING_NAMES_PREFIX,
+  PEERING_SECRETS_PREFIX,
+  PEERINGS_PREFIX,
+} from "../storage/keys.js";
+import type { Expectation, Key, Storage, Write } from "../storage/storage.js";
+import type { SecretBox } from "../trust/secret-box.js";
+import {
+  bundleRemoval,
+  bundleWrite,
+  decodeTrustBundle,
+  TRUST_BUNDLES_PREFIX,
+  validateBundle,
+} from "../trust/trust-bundle-store.js";
+import type { OpenMessage, RemoteInfo } from "../wire/messages.js";
+import { type Status, StatusCode } from "../wire/status.js";
+import { isUuid } from "../wire/uuid.js";
+import { Mutex } from "./mutex.js";
+import { decodePeering, decodeSecrets, encodePeering, encodeSecrets } from "./record-codec.js";
+
+/** A change of one record. */
+export interface PeeringChange {
+  readonly peeringId: string;
+  /** The record now; undefined once it is removed. */
+  readonly peering: Peering | undefined;
+  /** What changed since the last change of this record that was delivered. An empty path: the record as a whole. */
+  readonly patches: readonly PeeringPatch[];
+  /** The revision of the storage that holds it. */
+  readonly revision: bigint;
+  /** What the state machine asks for besides; none where the change was made by another process. */
+  readonly effects: readonly PeeringEffect[];
+}
+
+/** The fields of a peering token that end up in a record. */
+export interface EstablishingToken {
+  readonly ca: readonly string[];
+  readonly manualServerAddresses: readonly string[];
+  readonly serverAddresses: readonly string[];
+  readonly serverName: string;
+  readonly peerId: string;
+  readonly remote: RemoteInfo;
+}
+
+export type OpenVerdict =
+  /** Look the record up again before you act on it: a delete may have been committed since. */
+  | { readonly verdict: "authorized"; readonly peering: Peering }
+  | { readonly verdict: "refused"; readonly status: Status; readonly terminated: boolean };
+
+export interface PeeringRecordsOptions {
+  readonly storage: Storage;
+  readonly clock: Pick<Clock, "wall">;
+  readonly random: Random;
+  /** For the one secret that must be readable again: the dialer's. */
+  readonly secretBox: SecretBox;
+  /** Told of every bundle that was committed (undefined: removed). */
+  readonly trustBundles?: { committed(peerName: string, bundle: TrustBundle | undefined): void };
+}
+
+/** Tried so often when another process on the same storage was faster (D-17: the race of two first tokens). */
+const CONFLICT_TRIES = 4;
+const RANDOM_TRIES = 100;
+
+/** How failures of the store are told to callers of a step; refusals of the state machine have their whole text. */
+interface Wrapping {
+  readonly prefix: string;
+  readonly status?: number;
+}
+
+const WRITING: Wrapping = { prefix: "failed to write peering" };
+const EXCHANGING: Wrapping = { prefix: "failed to persist peering secret", status: StatusCode.Internal };
+const PROMOTING: Wrapping = { prefix: "failed to persist peering", status: StatusCode.Internal };
+
+interface Plan<T> {
+  readonly changes: RecordChanges;
+  readonly patches?: readonly PeeringPatch[];
+  readonly effects?: readonly PeeringEffect[];
+  /** What the caller is given once the changes are committed. */
+  readonly result: () => T;
+}
+
+/**
+ * The peerings of a cluster with their secrets and trust bundles: read from memory, written through storage. Each step
+ * of the protocol is one commit; memory moves only after it. Secrets of tokens and streams leave this class only as
+ * return values, and are kept as digests on acceptors.
+ *
+ * Every method that writes throws {@link PeeringError} `storage-failed` (nothing is changed), `unavailable` (it may have
+ * been, and is read again), `conflict` (other writers kept being faster) and `closed`, besides what it names.
+ */
+export class PeeringRecords implements AsyncDisposable {
+  readonly #options: PeeringRecordsOptions;
+  readonly #writes = new Mutex();
+  readonly #listeners = new Set<(peeringId: string, change: PeeringChange) => void>();
+  readonly #feeds = new Set<Feed>();
+  #tables: Tables = emptyTables();
+  #index = 0n;
+  /** Memory may be behind storage: read it again before the next step. */
+  #stale = true;
+  #closed = false;
+
+  private constructor(options: PeeringRecordsOptions) {
+    this.#options = options;
+  }
+
+  /**
+   * Reads what is stored.
+   * @throws {PeeringError} `storage-failed`: the storage cannot be read, or an entry is corrupt (its key is named).
+   */
+  static async open(options: PeeringRecordsOptions): Promise<PeeringRecords> {
+    const records = new PeeringRecords(options);
+    await records.refresh();
+    return records;
+  }
+
+  /** All records, by name. */
+  list(): readonly Peering[] {
+    return [...this.#tables.peerings.values()].sort(byName);
+  }
+
+  /** The record of that name, compared without case. */
+  byName(name: string): Peering | undefined {
+    const id = this.#tables.idByName.get(nameKey(name));
+    return id === undefined ? undefined : this.#tables.peerings.get(id);
+  }
+
+  /** The record of that local id. */
+  byId(id: string): Peering | undefined {
+    return this.#tables.peerings.get(id);
+  }
+
+  /** Revision of the last change of any record; after a start, that of the storage. It only grows. */
+  get index(): bigint {
+    return this.#index;
+  }
+
+  /** Acceptors whose last token is unused, by name. */
+  outstandingTokens(): readonly Peering[] {
+    return this.list().filter((peering) => {
+      const row = this.#tables.secrets.get(peering.id);
+      return isActive(peering) && row?.role === "acceptor" && row.establishment !== "";
+    });
+  }
+
+  /** The trust bundle of that peer. */
+  trustBundle(peerName: string): TrustBundle | undefined {
+    return this.#tables.bundles.get(nameKey(peerName));
+  }
+
+  /** All trust bundles, by peer name. */
+  trustBundles(): readonly TrustBundle[] {
+    return [...this.#tables.bundles].sort(([a], [b]) => compare(a, b)).map(([, bundle]) => bundle);
+  }
+
+  /**
+   * What a commit of imports for this peering must expect. It holds while the record is active and changes only when it
+   * ceases to be, so that updates of a record and imports never conflict. For a record that is not active, an
+   * expectation that always fails with `conflict`.
+   */
+  expectation(id: string): readonly Expectation[] {
+    const peering = this.byId(id);
+    const revision = isActive(peering) ? this.#tables.gates.get(id) : undefined;
+    return [{ key: [...PEERING_GATES_PREFIX, id], revision: revision ?? NEVER }];
+  }
+
+  /**
+   * The stream secret to dial with; undefined for acceptors, before an establish succeeded, and once the record is not
+   * active.
+   * @throws {PeeringError} `invalid-argument`: it was sealed with another key.
+   */
+  async streamSecret(id: string): Promise<string | undefined> {
+    await this.#current();
+    const row = this.#tables.secrets.get(id);
+    return row?.role === "dialer" && isActive(this.byId(id)) ? this.#unseal(row.sealedActive) : undefined;
+  }
+
+  /**
+   * Makes an acceptor record, or takes the existing one, and gives it a new establishment secret; an unused former one
+   * dies. `meta` serves a new record only (Consul 1.13 to 1.22).
+   * @throws {PeeringError} `invalid-name`, `invalid-argument` (meta); `wrong-role`: we dial that peer; `invalid-record`:
+   *   the record is DELETING or TERMINATED, where Consul gives out a dead token (D-15).
+   */
+  async generateToken(request: {
+    readonly peerName: string;
+    readonly meta?: Readonly<Record<string, string>>;
+  }): Promise<{ readonly peering: Peering; readonly establishmentSecret: string }> {
+    const { peerName, meta = {} } = request;
+    validatePeerName(peerName);
+    validatePeeringMeta(meta);
+    return this.#write((tables) => {
+      const id = this.#unusedId((candidate) => tables.peerings.has(candidate));
+      const establishmentSecret = this.#unusedSecret(tables);
+      const step = transition(this.byName(peerName), { type: "generate-token", id, name: peerName, meta });
+      const establishment = digestSecret(establishmentSecret);
+      const request: SecretsRequest = { type: "generate_token", establishment };
+      return planned(WRITING, () =>
+        this.#planRecord(tables, step, request, (peering) => ({ peering, establishmentSecret })),
+      );
+    }, WRITING);
+  }
+
+  /**
+   * The first write of an establish: the record as the token tells it, without a secret. It stays when the exchange of
+   * secrets fails. An existing dialer record is established anew in place, and keeps its id, state and secret.
+   * @param request - `connected`: whether a stream is up now; then the known server addresses are kept.
+   *   `ownServerName`: our own, to recognise a token of our own.
+   * @returns The record, for {@link finishEstablish}.
+   * @throws {PeeringError} `invalid-name`, `invalid-argument` (meta), `invalid-token`; `same-cluster`; `wrong-role`: that
+   *   peer dials us; `invalid-record`: the record is DELETING.
+   */
+  async beginEstablish(request: {
+    readonly peerName: string;
+    readonly token: EstablishingToken;
+    readonly meta?: Readonly<Record<string, string>>;
+    readonly connected: boolean;
+    readonly ownServerName?: string;
+  }): Promise<Peering> {
+    const { peerName, token, meta = {}, connected, ownServerName } = request;
+    validatePeerName(peerName);
+    validatePeeringMeta(meta);
+    if (ownServerName !== undefined && token.serverName === ownServerName) {
+      throw new PeeringError(
+        "same-cluster",
+        `cannot create a peering within the same cluster "${ownServerName}". Refer to the \`exported-services\` ` +
+          "documentation if you want to export between partitions without peering",
+      );
+    }
+    return this.#write((tables) => {
+      const id = this.#unusedId((candidate) => tables.peerings.has(candidate));
+      const fields = {
+        peerId: token.peerId,
+        peerCaPems: token.ca,
+        peerServerName: token.serverName,
+        peerServerAddresses: token.serverAddresses,
+        manualServerAddresses: token.manualServerAddresses,
+        remote: token.remote,
+        meta,
+      };
+      const event: PeeringEvent = { type: "establish-begun", id, name: peerName, fields, connected };
+      const step = transition(this.byName(peerName), event);
+      return planned(WRITING, () => this.#planRecord(tables, step, undefined, (peering) => peering));
+    }, WRITING);
+  }
+
+  /**
+   * The second write of an establish: the record of the first one as ESTABLISHING, with its stream secret.
+   * @param begun - what {@link beginEstablish} returned.
+   * @throws {PeeringError} `invalid-record`: the record was deleted meanwhile; it is not made anew (D-19).
+   */
+  async finishEstablish(begun: Peering, streamSecret: string): Promise<Peering> {
+    const sealedActive = streamSecret === "" ? new Uint8Array() : this.#seal(streamSecret);
+    return this.#write((tables) => {
+      const { peerId, peerCaPems, peerServerName, peerServerAddresses, manualServerAddresses, remote, meta } = begun;
+      const fields = {
+        peerId,
+        peerCaPems,
+        peerServerName,
+        peerServerAddresses,
+        manualServerAddresses,
+        remote,
+        meta,
+      };
+      const step = transition(this.byId(begun.id), { type: "establish-finished", fields });
+      const request: SecretsRequest = { type: "establish", sealedActive };
+      return planned(WRITING, () => this.#planRecord(tables, step, request, (peering) => peering));
+    }, WRITING);
+  }
+
+  /**
+   * Acceptor: trades the establishment secret of a token for a stream secret. Of several calls with one secret exactly
+   * one succeeds.
+   * @returns The stream secret, of which only a digest is kept.
+   * @throws {PeeringError} with `status`: `permission-denied` for a secret that was used, superseded or never given, and
+   *   for a peering that is not active; else INTERNAL.
+   */
+  async exchangeSecret(request: { readonly peerId: string; readonly establishmentSecret: string }): Promise<string> {
+    const { peerId, establishmentSecret } = request;
+    if (!isUuid(peerId)) {
+      throw new PeeringError("invalid-message", `failed to read peering secret: invalid UUID "${peerId}"`, {
+        status: StatusCode.Internal,
+      });
+    }
+    const id = peerId.toLowerCase();
+    const establishment = digestSecret(establishmentSecret);
+    try {
+      await this.#current();
+    } catch (error) {
+      throw prefixed("failed to read peering secret", error, StatusCode.Internal);
+    }
+    // Looked at before the queue of writes as well: a flood of wrong secrets costs no more than a comparison.
+    const row = this.#tables.secrets.get(id);
+    const right = row?.role === "acceptor" && sameSecret(row.establishment, establishment);
+    transition(right ? this.byId(id) : undefined, { type: "secret-exchanged" });
+    return this.#write((tables) => {
+      const pending = this.#unusedSecret(tables);
+      const peering = this.byId(id);
+      if (peering !== undefined) transition(peering, { type: "secret-exchanged" });
+      const request: SecretsRequest = { type: "exchange_secret", establishment, pending: digestSecret(pending) };
+      const changes = planned(EXCHANGING, () => writeSecrets(tables, id, request));
+      return { changes, result: () => pending };
+    }, EXCHANGING);
+  }
+
+  /**
+   * Acceptor: judges the first message of a stream, in Consul's order. The pending secret becomes the active one, with
+   * what the dialer says of itself, in one commit, before it authorises anything.
+   */
+  async authorizeOpen(open: OpenMessage): Promise<OpenVerdict> {
+    const { peerId } = open;
+    if (peerId === "") {
+      return refusal(StatusCode.InvalidArgument, "initial subscription request must specify a PeerID");
+    }
+    if (!isUuid(peerId)) return refusal(StatusCode.Internal, `failed to find PeerID: ${peerId}`);
+    const id = peerId.toLowerCase();
+    const given = digestSecret(open.streamSecretId);
+    let event: PeeringEvent;
+    try {
+      await this.#current();
+      event = this.#openEvent(id, open, given);
+    } catch {
+      // Memory could not be read anew, or the dialer's secret could not be unsealed.
+      return refusal(StatusCode.Internal, `failed to find peering secrets for PeerID: ${peerId}`);
+    }
+    if (event.type !== "opened-with-pending-secret") return this.#verdict(id, transition(this.byId(id), event));
+    try {
+      return await this.#write((tables): Plan<OpenVerdict> => {
+        // Whatever became of the secret since: if it is not pending any more, the promotion fails as in Consul, and
+        // the dialer that tries again with what is active then succeeds.
+        const step = transition(this.byId(id), event);
+        if (!step.written) return { changes: NO_CHANGES, result: () => this.#verdict(id, step) };
+        const promotion: SecretsRequest = { type: "promote_pending", active: given };
+        return planned(PROMOTING, () => this.#planRecord(tables, step, promotion, () => this.#verdict(id, step)));
+      }, PROMOTING);
+    } catch (error) {
+      return refusal(StatusCode.Internal, errorText(error));
+    }
+  }
+
+  /**
+   * Stores what the peer's cluster is trusted by, together with the record whose next dial uses it.
+   * @throws {PeeringError} `invalid-bundle` (D-23), `invalid-record`: no such record, or it is not active.
+   */
+  async writeTrustBundle(id: string, bundle: Omit<TrustBundle, "peerName">): Promise<void> {
+    const { trustDomain, rootPems, exportedPartition } = bundle;
+    await this.#write((tables) => {
+      const peering = this.byId(id);
+      const name = peering?.name ?? id;
+      const step = transition(peering, { type: "trust-bundle-received", name, rootPems });
+      validateBundle(bundle);
+      const changes = writeTrustBundle(tables, { peerName: name, trustDomain, rootPems, exportedPartition });
+      return { changes, patches: step.patches, effects: step.effects, result: () => {} };
+    });
+  }
+
+  /**
+   * Stores where the acceptor can be dialed from now on. Manual addresses stay and go first.
+   * @throws {PeeringError} `wrong-role`: we are the acceptor, or the list is empty (D-32); `invalid-record`: no such
+   *   record, or it is not active.
+   */
+  async writeServerAddresses(id: string, addresses: readonly string[]): Promise<void> {
+    await this.#write((tables) => {
+      const step = transition(this.byId(id), { type: "server-addresses-received", addresses });
+      return this.#planRecord(tables, step, undefined, () => {});
+    });
+  }
+
+  /**
+   * The peer deleted the peering. Does nothing for a record that is gone, DELETING, or established anew since (D-12).
+   * @param meant - `peerId` of the record when the stream was opened.
+   * @returns Whether the record became TERMINATED.
+   */
+  async terminate(id: string, meant: { readonly peerId?: string } = {}): Promise<boolean> {
+    return this.#write((tables): Plan<boolean> => {
+      const step = transition(this.byId(id), { type: "peer-terminated", ...meant });
+      if (!step.written) return { changes: NO_CHANGES, result: () => false };
+      const changes = terminatePeering(tables, id);
+      return { changes, patches: step.patches, effects: step.effects, result: () => true };
+    });
+  }
+
+  /**
+   * Marks a record as DELETING and drops its secrets. What must be gone before the record can be removed is for the host
+   * to remove. A record that is DELETING already, and a name that is unknown, are left alone.
+   * @returns The record, undefined where there is none.
+   */
+  async markDeleting(name: string): Promise<Peering | undefined> {
+    return this.#write((tables): Plan<Peering | undefined> => {
+      const before = this.byName(name);
+      // The epoch itself would count as no deletion time.
+      const at = Math.max(1, Math.trunc(this.#options.clock.wall()));
+      const step = transition(before, { type: "delete-requested", at });
+      if (!step.written) return { changes: NO_CHANGES, result: () => before };
+      return this.#planRecord(tables, step, undefined, (peering) => peering);
+    });
+  }
+
+  /**
+   * Removes a DELETING record for good, with its bundle and whatever is left of its secrets; its name is free then. A
+   * TERMINATED one stays for the operator to see, an unknown one is no failure.
+   * @throws {PeeringError} `invalid-record`: it is active.
+   */
+  async remove(id: string): Promise<void> {
+    await this.#write((tables) => {
+      const before = this.byId(id);
+      const step = transition(before, { type: "cleanup-finished" });
+      if (!step.written || before === undefined) return { changes: NO_CHANGES, result: () => {} };
+      const changes = combineChanges(deleteTrustBundle(tables, before.name), deletePeering(tables, before.name));
+      return { changes, patches: step.patches, effects: step.effects, result: () => {} };
+    });
+  }
+
+  /** Removes the bundle of that peer, if there is one. The record keeps the roots. */
+  async removeTrustBundle(peerName: string): Promise<void> {
+    await this.#write((tables) => ({ changes: deleteTrustBundle(tables, peerName), result: () => {} }));
+  }
+
+  /**
+   * Makes the last token of that peer worthless, if it is unused. The stream, if any, is not disturbed.
+   * @returns Whether there was one.
+   */
+  async revokeToken(peerName: string): Promise<boolean> {
+    return this.#write((tables): Plan<boolean> => {
+      const peering = this.byName(peerName);
+      const row = peering === undefined ? undefined : tables.secrets.get(peering.id);
+      if (peering === undefined || row?.role !== "acceptor" || row.establishment === "") {
+        return { changes: NO_CHANGES, result: () => false };
+      }
+      const secrets = new Map([[peering.id, { ...row, establishment: "" }]]);
+      return { changes: { ...NO_CHANGES, secrets }, result: () => true };
+    });
+  }
+
+  /**
+   * Calls `listener` at once after each commit that changed a record, before the caller of that step goes on. It must
+   * not throw.
+   * @returns Ends it.
+   */
+  onChange(listener: (peeringId: string, change: PeeringChange) => void): () => void {
+    this.#listeners.add(listener);
+    return () => this.#listeners.delete(listener);
+  }
+
+  /**
+   * Every record as it is now, by name, then each change. Changes of one record that fall together come as one; the
+   * newest is never skipped. Ends when `signal` aborts or the records are disposed of.
+   */
+  async *changes(signal: AbortSignal): AsyncGenerator<PeeringChange, void, undefined> {
+    if (this.#closed) return;
+    const feed = new Feed(signal);
+    for (const peering of this.list()) {
+      feed.push({
+        peeringId: peering.id,
+        peering,
+        patches: wholeRecord(peering),
+        revision: this.#index,
+        effects: [],
+      });
+    }
+    this.#feeds.add(feed);
+    try {
+      yield* feed.drain();
+    } finally {
+      this.#feeds.delete(feed);
+    }
+  }
+
+  /** Reads everything again, and reports what another process on the same storage changed. */
+  async refresh(): Promise<void> {
+    await this.#writes.run(() => this.#load());
+  }
+
+  /** Waits for the writes under way and ends every feed. The storage is the caller's and stays open. */
+  async [Symbol.asyncDispose](): Promise<void> {
+    this.#closed = true;
+    await this.#writes.idle();
+    for (const feed of this.#feeds) feed.end();
+  }
+
+  #openEvent(id: string, open: OpenMessage, given: SecretDigest): PeeringEvent {
+    const { peerId } = open;
+    const row = this.#tables.secrets.get(id);
+    const match = row === undefined ? undefined : this.#match(row, given);
+    if (match === "active") return { type: "opened-with-active-secret", peerId };
+    if (match === undefined) {
+      return { type: "opened-with-other-secret", peerId, secretsKnown: row !== undefined };
+    }
+    const remote = open.remote ?? { partition: "", datacenter: "" };
+    return { type: "opened-with-pending-secret", peerId, remote };
+  }
+
+  #match(row: SecretsRow, given: SecretDigest): "active" | "pending" | undefined {
+    if (row.role === "acceptor") return matchStreamSecret(row, given);
+    return sameSecret(digestSecret(this.#unseal(row.sealedActive)), given) ? "active" : undefined;
+  }
+
+  #verdict(id: string, step: Transition): OpenVerdict {
+    for (const effect of step.effects) {
+      if (effect.type !== "refuse-stream") continue;
+      return { verdict: "refused", status: effect.status, terminated: effect.terminated };
+    }
+    const peering = this.byId(id);
+    if (peering === undefined) throw new TypeError("a stream was accepted for a record that is not there");
+    return { verdict: "authorized", peering };
+  }
+
+  /** The record as a step of the machine left it, written with its secrets. */
+  #planRecord<T>(
+    tables: RecordTables,
+    step: Transition<Peering>,
+    secrets: SecretsRequest | undefined,
+    result: (peering: Peering) => T,
+  ): Plan<T> {
+    const { peering } = step;
+    if (peering === undefined) throw new TypeError("this step leaves no record to write");
+    const { createIndex: _created, modifyIndex: _modified, state, ...fields } = peering;
+    // A state that stays is not written, so that "TERMINATED again" is told from a write over a TERMINATED record.
+    const moved = tables.peerings.get(peering.id)?.state !== state;
+    const changes = writePeering(tables, moved ? { ...fields, state } : fields, secrets);
+    return {
+      changes,
+      patches: step.patches,
+      effects: step.effects,
+      result: () => result(this.byId(peering.id) ?? peering),
+    };
+  }
+
+  #unusedId(isUsed: (id: string) => boolean): string {
+    for (let attempt = 0; attempt < RANDOM_TRIES; attempt++) {
+      const id = randomId(this.#options.random);
+      if (!isUsed(id)) return id;
+    }
+    throw new TypeError("the source of randomness repeats itself");
+  }
+
+  #unusedSecret(tables: RecordTables): string {
+    return this.#unusedId((secret) => isSecretInUse(tables, digestSecret(secret)));
+  }
+
+  #seal(secret: string): Uint8Array {
+    return this.#options.secretBox.seal(new TextEncoder().encode(secret));
+  }
+
+  #unseal(sealed: Uint8Array): string {
+    return new TextDecoder().decode(this.#options.secretBox.open(sealed));
+  }
+
+  /** Waits until memory is known to be what storage holds, where that is in doubt. */
+  async #current(): Promise<void> {
+    if (this.#closed) throw new PeeringError("closed", "the peering records are closed");
+    if (this.#stale) {
+      await this.#writes.run(async () => {
+        if (this.#stale) await this.#load();
+      });
+    }
+  }
+
+  /**
+   * One step: planned over the tables as they are, committed as a whole, then kept in memory and reported. Planned anew
+   * when another process was faster.
+   * @param wrapping - of failures of the storage.
+   */
+  #write<T>(plan: (tables: RecordTables) => Plan<T>, wrapping?: Wrapping): Promise<T> {
+    return this.#writes.run(async () => {
+      if (this.#closed) throw new PeeringError("closed", "the peering records are closed");
+      for (let attempt = 1; ; attempt++) {
+        if (this.#stale) await wrapped(wrapping, () => this.#load());
+        const planned = plan(this.#tables);
+        if (isUnchanged(planned.changes)) return planned.result();
+        let revision: bigint;
+        try {
+          revision = await this.#store(planned.changes);
+        } catch (error) {
+          const code = error instanceof PeeringError ? error.code : undefined;
+          this.#stale ||= code === "conflict" || code === "unavailable";
+          if (code === "conflict" && attempt < CONFLICT_TRIES) continue;
+          // What was written after all shall be known as soon as can be, not only when the next step asks.
+          if (this.#stale) await this.#load().catch(() => {});
+          throw wrapping === undefined ? error : prefixed(wrapping.prefix, error, wrapping.status);
+        }
+        this.#commit(planned, revision);
+        return planned.result();
+      }
+    });
+  }
+
+  /** One commit of everything, bound to what the plan was made from. */
+  #store(changes: RecordChanges): Promise<bigint> {
+    const writes: Write[] = [];
+    const expect: Expectation[] = [];
+    const tables = this.#tables;
+    const write = (key: Key, value: Uint8Array | undefined): void => {
+      writes.push({ key, value });
+    };
+    for (const [id, peering] of changes.peerings) {
+      const before = tables.peerings.get(id);
+      const key = [...PEERINGS_PREFIX, id];
+      expect.push({ key, revision: before?.modifyIndex });
+      write(key, peering === undefined ? undefined : encodePeering(peering));
+      const name = nameKey((peering ?? before)?.name ?? "");
+      const nameEntry = [...PEERING_NAMES_PREFIX, name];
+      if (before === undefined) {
+        expect.push({ key: nameEntry, revision: undefined });
+        write(nameEntry, new TextEncoder().encode(id));
+      } else if (peering === undefined) {
+        write(nameEntry, undefined);
+      }
+      if (movesGate(before, peering)) {
+        write([...PEERING_GATES_PREFIX, id], peering === undefined ? undefined : new Uint8Array());
+      }
+    }
+    for (const [id, row] of changes.secrets) {
+      const key = [...PEERING_SECRETS_PREFIX, id];
+      expect.push({ key, revision: tables.secretRevisions.get(id) });
+      if (!changes.peerings.has(id)) {
+        expect.push({ key: [...PEERINGS_PREFIX, id], revision: tables.peerings.get(id)?.modifyIndex });
+      }
+      write(key, row === undefined ? undefined : encodeSecrets(row));
+    }
+    for (const [name, bundle] of changes.bundles) {
+      writes.push(bundle === undefined ? bundleRemoval(name) : bundleWrite(bundle));
+    }
+    return this.#options.storage.commit(writes, expect);
+  }
+
+  /** Memory follows what was committed as `revision`. */
+  #commit(planned: Pick<Plan<unknown>, "changes" | "patches" | "effects">, revision: bigint): void {
+    const tables = this.#tables;
+    const { changes, patches, effects = [] } = planned;
+    const events: PeeringChange[] = [];
+    for (const [id, written] of changes.peerings) {
+      const before = tables.peerings.get(id);
+      if (movesGate(before, written)) setOrDelete(tables.gates, id, written === undefined ? undefined : revision);
+      if (written === undefined) {
+        tables.peerings.delete(id);
+        if (before !== undefined) tables.idByName.delete(nameKey(before.name));
+        events.push({ peeringId: id, peering: undefined, patches: wholeRecord(undefined), revision, effects });
+        continue;
+      }
+      const createIndex = written.createIndex === 0n ? revision : written.createIndex;
+      const peering = Object.freeze({ ...written, createIndex, modifyIndex: revision });
+      tables.peerings.set(id, peering);
+      tables.idByName.set(nameKey(peering.name), id);
+      const changed = before === undefined || patches === undefined ? wholeRecord(peering) : patches;
+      const indexed: PeeringPatch = { op: "replace", path: ["modifyIndex"], value: revision };
+      events.push({
+        peeringId: id,
+        peering,
+        patches: changed === patches ? [...patches, indexed] : changed,
+        revision,
+        effects,
+      });
+    }
+    for (const [id, row] of changes.secrets) {
+      setOrDelete(tables.secrets, id, row);
+      setOrDelete(tables.secretRevisions, id, row === undefined ? undefined : revision);
+    }
+    for (const [name, bundle] of changes.bundles) {
+      setOrDelete(tables.bundles, name, bundle);
+      this.#options.trustBundles?.committed(name, bundle);
+    }
+    this.#report(events, revision);
+  }
+
+  async #load(): Promise<void> {
+    const { storage } = this.#options;
+    const tables = emptyTables();
+    const { entries, revision } = await storage.read(PEERINGS_PREFIX);
+    for (const entry of entries) {
+      const peering = Object.freeze(decodePeering(entry));
+      if (tables.idByName.has(nameKey(peering.name))) {
+        throw new PeeringError("storage-failed", `stored entry ${entry.key.join("/")} is corrupt: name used twice`);
+      }
+      tables.peerings.set(peering.id, peering);
+      tables.idByName.set(nameKey(peering.name), peering.id);
+    }
+    for (const entry of (await storage.read(PEERING_SECRETS_PREFIX)).entries) {
+      const id = entry.key.at(-1) ?? "";
+      const row = decodeSecrets(entry);
+      const peering = tables.peerings.get(id);
+      if (peering !== undefined && roleOf(peering) !== row.role) {
+        throw new PeeringError("storage-failed", `stored entry ${entry.key.join("/")} is corrupt: of the wrong role`);
+      }
+      tables.secretRevisions.set(id, entry.revision);
+      tables.secrets.set(id, row);
+    }
+    for (const entry of (await storage.read(PEERING_GATES_PREFIX)).entries) {
+      tables.gates.set(entry.key.at(-1) ?? "", entry.revision);
+    }
+    for (const entry of (await storage.read(TRUST_BUNDLES_PREFIX)).entries) {
+      const bundle = decodeTrustBundle(entry.value);
+      if (bundle === undefined) {
+        throw new PeeringError("storage-failed", `stored entry ${entry.key.join("/")} is corrupt: bad value`);
+      }
+      tables.bundles.set(entry.key.at(-1) ?? "", bundle);
+    }
+    this.#follow(tables, revision);
+  }
+
+  /** Takes over tables read anew, and reports what differs. Nobody listens yet when they are read first. */
+  #follow(tables: Tables, revision: bigint): void {
+    const before = this.#tables;
+    this.#tables = tables;
+    this.#stale = false;
+    const events: PeeringChange[] = [];
+    for (const [id, peering] of tables.peerings) {
+      if (before.peerings.get(id)?.modifyIndex === peering.modifyIndex) continue;
+      events.push({ peeringId: id, peering, patches: wholeRecord(peering), revision, effects: [] });
+    }
+    for (const id of before.peerings.keys()) {
+      if (tables.peerings.has(id)) continue;
+      events.push({ peeringId: id, peering: undefined, patches: wholeRecord(undefined), revision, effects: [] });
+    }
+    for (const [name, bundle] of tables.bundles) {
+      if (JSON.stringify(before.bundles.get(name)) === JSON.stringify(bundle)) continue;
+      this.#options.trustBundles?.committed(name, bundle);
+    }
+    for (const name of before.bundles.keys()) {
+      if (!tables.bundles.has(name)) this.#options.trustBundles?.committed(name, undefined);
+    }
+    if (this.#index === 0n) this.#index = revision;
+    this.#report(events, revision);
+  }
+
+  #report(events: readonly PeeringChange[], revision: bigint): void {
+    if (events.length > 0 && revision > this.#index) this.#index = revision;
+    for (const event of events) {
+      for (const feed of this.#feeds) feed.push(event);
+      for (const listener of [...this.#listeners]) listener(event.peeringId, event);
+    }
+  }
+}
+
+interface Tables extends RecordTables {
+  readonly peerings: Map<string, Peering>;
+  readonly secrets: Map<string, SecretsRow>;
+  readonly bundles: Map<string, TrustBundle>;
+  readonly idByName: Map<string, string>;
+  readonly secretRevisions: Map<string, bigint>;
+  readonly gates: Map<string, bigint>;
+}
+
+function emptyTables(): Tables {
+  return {
+    peerings: new Map(),
+    secrets: new Map(),
+    bundles: new Map(),
+    idByName: new Map(),
+    secretRevisions: new Map(),
+    gates: new Map(),
+  };
+}
+
+const NO_CHANGES: RecordChanges = { peerings: new Map(), secrets: new Map(), bundles: new Map() };
+
+/** No entry has it: revisions grow from 1. */
+const NEVER = -1n;
+
+/** Whether a record begins or ceases to be active. */
+function movesGate(before: Peering | undefined, after: Peering | undefined): boolean {
+  return (before === undefined) !== (after === undefined) || isActive(before) !== isActive(after);
+}
+
+/** Plans under `wrapping`. @throws {PeeringError} A refusal of the store, with the prefix. */
+function planned<T>(wrapping: Wrapping, plan: () => T): T {
+  try {
+    return plan();
+  } catch (error) {
+    throw prefixed(wrapping.prefix, error, wrapping.status);
+  }
+}
+
+async function wrapped<T>(wrapping: Wrapping | undefined, task: () => Promise<T>): Promise<T> {
+  try {
+    return await task();
+  } catch (error) {
+    throw wrapping === undefined ? error : prefixed(wrapping.prefix, error, wrapping.status);
+  }
+}
+
+function refusal(code: number, message: string): OpenVerdict {
+  return { verdict: "refused", status: { code, message }, terminated: false };
+}
+
+function wholeRecord(peering: Peering | undefined): readonly PeeringPatch[] {
+  return [{ op: "replace", path: [], value: peering }];
+}
+
+function setOrDelete<K, V>(map: Map<K, V>, key: K, value: V | undefined): void {
+  if (value === undefined) map.delete(key);
+  else map.set(key, value);
+}
+
+function byName(a: Peering, b: Peering): number {
+  return compare(nameKey(a.name), nameKey(b.name));
+}
+
+function compare(a: string, b: string): number {
+  return a < b ? -1 : a > b ? 1 : 0;
+}
+
+/** Changes one consumer has not taken yet, the newest of each record. */
+class Feed {
+  readonly #signal: AbortSignal;
+  readonly #waiting = new Map<string, PeeringChange>();
+  #ended = false;
+  #wake = (): void => {};
+
+  constructor(signal: AbortSignal) {
+    this.#signal = signal;
+  }
+
+  push(change: PeeringChange): void {
+    const older = this.#waiting.get(change.peeringId);
+    this.#waiting.delete(change.peeringId);
+    // What was not taken is replaced as a whole: patches of patches would grow without bound.
+    this.#waiting.set(
+      change.peeringId,
+      older === undefined
+        ? change
+        : { ...change, patches: wholeRecord(change.peering), effects: [...older.effects, ...change.effects] },
+    );
+    this.#wake();
+  }
+
+  end(): void {
+    this.#ended = true;
+    this.#wake();
+  }
+
+  async *drain(): AsyncGenerator<PeeringChange, void, undefined> {
+    const abort = (): void => this.#wake();
+    this.#signal.addEventListener("abort", abort, { once: true });
+    try {
+      while (!this.#signal.aborted && !this.#ended) {
+        const next = this.#waiting.entries().next();
+        if (next.done === true) {
+          await new Promise<void>((resolve) => {
+            this.#wake = resolve;
+          });
+          continue;
+        }
+        const [id, change] = next.value;
+        this.#waiting.delete(id);
+        yield change;
+      }
+    } finally {
+      this.#signal.removeEventListener("abort", abort);
+    }
+  }
+}
