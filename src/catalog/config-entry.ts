@@ -1,0 +1,688 @@
+import { PeeringError } from "../errors.js";
+import type { JsonObject, JsonValue, StringMap } from "./instance.js";
+
+/** Which cluster, by our name of the peering, may see a service. */
+export interface ExportConsumer {
+  /** Name of the peering, compared byte for byte. */
+  readonly peer?: string;
+  /** Enterprise only: accepted and without effect, as in Community Edition. */
+  readonly partition?: string;
+  /** Enterprise only: refused, as in Community Edition. */
+  readonly samenessGroup?: string;
+}
+
+export interface ExportedServiceBlock {
+  /** A service name, or `*`: every ordinary service, and every router, splitter or resolver for the mesh. */
+  readonly name: string;
+  /** Enterprise only. */
+  readonly namespace?: string;
+  readonly consumers: readonly ExportConsumer[];
+}
+
+interface EntryBase {
+  /** At most 64 pairs; keys of at most 128, values of at most 512 bytes. */
+  readonly meta?: StringMap;
+  /** Fields of Consul's entry that this library keeps and does not interpret. */
+  readonly extra?: JsonObject;
+}
+
+/** What is exported to whom; one per cluster. */
+export interface ExportedServicesEntry extends EntryBase {
+  readonly kind: "exported-services";
+  readonly name: "default";
+  readonly services: readonly ExportedServiceBlock[];
+}
+
+export interface ServiceDefaultsEntry extends EntryBase {
+  readonly kind: "service-defaults";
+  readonly name: string;
+  /** Compared without case; absent means `tcp`, whatever proxy-defaults say. */
+  readonly protocol?: string;
+}
+
+export interface ProxyDefaultsEntry extends EntryBase {
+  readonly kind: "proxy-defaults";
+  readonly name: "global";
+  /** `protocol` is the protocol of services without a service-defaults entry. */
+  readonly config?: JsonObject;
+}
+
+export interface ResolverSubset {
+  readonly filter?: string;
+  readonly onlyPassing?: boolean;
+}
+
+export interface ResolverRedirect {
+  readonly service?: string;
+  readonly serviceSubset?: string;
+  readonly namespace?: string;
+  readonly partition?: string;
+  readonly datacenter?: string;
+  readonly peer?: string;
+  readonly samenessGroup?: string;
+}
+
+export interface FailoverTarget {
+  readonly service?: string;
+  readonly serviceSubset?: string;
+  readonly partition?: string;
+  readonly namespace?: string;
+  readonly datacenter?: string;
+  readonly peer?: string;
+}
+
+export interface ResolverFailover {
+  readonly service?: string;
+  readonly serviceSubset?: string;
+  readonly namespace?: string;
+  readonly datacenters?: readonly string[];
+  readonly targets?: readonly FailoverTarget[];
+  readonly samenessGroup?: string;
+  readonly policy?: JsonObject;
+}
+
+export interface ServiceResolverEntry extends EntryBase {
+  readonly kind: "service-resolver";
+  readonly name: string;
+  readonly defaultSubset?: string;
+  readonly subsets?: Readonly<Record<string, ResolverSubset>>;
+  readonly redirect?: ResolverRedirect;
+  /** Keyed by subset, or `*` for all. */
+  readonly failover?: Readonly<Record<string, ResolverFailover>>;
+  /** Duration text such as `5s`. */
+  readonly connectTimeout?: string;
+  readonly requestTimeout?: string;
+}
+
+export interface RouteDestination {
+  readonly service?: string;
+  readonly serviceSubset?: string;
+  readonly namespace?: string;
+  readonly partition?: string;
+  /** Kept and not interpreted. */
+  readonly extra?: JsonObject;
+}
+
+export interface ServiceRoute {
+  /** Kept and not interpreted. */
+  readonly match?: JsonObject;
+  readonly destination?: RouteDestination;
+}
+
+export interface ServiceRouterEntry extends EntryBase {
+  readonly kind: "service-router";
+  readonly name: string;
+  readonly routes: readonly ServiceRoute[];
+}
+
+export interface ServiceSplit {
+  /** Per cent, down to 0.01; all of an entry sum to 100. */
+  readonly weight: number;
+  readonly service?: string;
+  readonly serviceSubset?: string;
+  readonly namespace?: string;
+  readonly partition?: string;
+  /** Kept and not interpreted. */
+  readonly extra?: JsonObject;
+}
+
+export interface ServiceSplitterEntry extends EntryBase {
+  readonly kind: "service-splitter";
+  readonly name: string;
+  readonly splits: readonly ServiceSplit[];
+}
+
+export interface LinkedService {
+  /** A service name, or `*`: every ordinary local service. */
+  readonly name: string;
+  /** Kept and not interpreted: TLS files and the like. */
+  readonly extra?: JsonObject;
+}
+
+export interface TerminatingGatewayEntry extends EntryBase {
+  readonly kind: "terminating-gateway";
+  readonly name: string;
+  readonly services: readonly LinkedService[];
+}
+
+export interface MeshEntry extends EntryBase {
+  readonly kind: "mesh";
+  readonly name: "mesh";
+  readonly peering?: { readonly peerThroughMeshGateways?: boolean };
+}
+
+/** A checked configuration entry; absent and empty fields are left out. */
+export type ConfigEntry =
+  | ExportedServicesEntry
+  | ServiceDefaultsEntry
+  | ProxyDefaultsEntry
+  | ServiceResolverEntry
+  | ServiceRouterEntry
+  | ServiceSplitterEntry
+  | TerminatingGatewayEntry
+  | MeshEntry;
+
+export type ConfigEntryKind = ConfigEntry["kind"];
+
+type OptionalName<Entry extends ConfigEntry> = Omit<Entry, "name"> & Partial<Pick<Entry, "name">>;
+
+/** What a caller may write: a {@link ConfigEntry}; the name of those that exist once may be left out. */
+export type ConfigEntryInput =
+  | Exclude<ConfigEntry, ExportedServicesEntry | ProxyDefaultsEntry | MeshEntry>
+  | OptionalName<ExportedServicesEntry>
+  | OptionalName<ProxyDefaultsEntry>
+  | OptionalName<MeshEntry>;
+
+export const CONFIG_ENTRY_KINDS: readonly ConfigEntryKind[] = [
+  "exported-services",
+  "mesh",
+  "proxy-defaults",
+  "service-defaults",
+  "service-resolver",
+  "service-router",
+  "service-splitter",
+  "terminating-gateway",
+];
+
+export function isConfigEntryKind(kind: string): kind is ConfigEntryKind {
+  return CONFIG_ENTRY_KINDS.some((known) => known === kind);
+}
+
+/** Several complaints in the form Consul gives them. */
+export function listProblems(problems: readonly string[]): string {
+  const count = `${problems.length} ${problems.length === 1 ? "error" : "errors"} occurred:`;
+  return `${count}\n${problems.map((problem) => `\t* ${problem}\n`).join("")}\n`;
+}
+
+function invalid(message: string): PeeringError {
+  return new PeeringError("invalid-entry", message);
+}
+
+type Fields = Readonly<Record<string, unknown>>;
+
+function isFields(value: unknown): value is Fields {
+  return typeof value === "object" && value !== null && !Array.isArray(value);
+}
+
+/** One object of untyped input: reads its fields, remembers which are known, and complains with their paths. */
+class Source {
+  readonly path: string;
+  readonly #fields: Fields;
+  readonly #known = new Set<string>();
+  readonly #unknown: string[];
+
+  constructor(value: unknown, path: string, unknown: string[]) {
+    if (!isFields(value))
+      throw invalid(path === "" ? "a config entry must be an object" : `${path}: must be an object`);
+    this.#fields = value;
+    this.path = path;
+    this.#unknown = unknown;
+  }
+
+  at(key: string): string {
+    return this.path === "" ? key : `${this.path}.${key}`;
+  }
+
+  #take(key: string): unknown {
+    this.#known.add(key);
+    const value = Object.hasOwn(this.#fields, key) ? this.#fields[key] : undefined;
+    return value === null ? undefined : value;
+  }
+
+  /** `""` when absent. */
+  text(key: string): string {
+    const value = this.#take(key) ?? "";
+    if (typeof value !== "string") throw invalid(`${this.at(key)}: must be a string`);
+    return value;
+  }
+
+  number(key: string): number {
+    const value = this.#take(key) ?? 0;
+    if (typeof value !== "number" || !Number.isFinite(value)) throw invalid(`${this.at(key)}: must be a number`);
+    return value;
+  }
+
+  flag(key: string): boolean {
+    const value = this.#take(key) ?? false;
+    if (typeof value !== "boolean") throw invalid(`${this.at(key)}: must be true or false`);
+    return value;
+  }
+
+  /** The objects of a list; none when absent. */
+  list(key: string): readonly Source[] {
+    const value = this.#take(key) ?? [];
+    if (!Array.isArray(value)) throw invalid(`${this.at(key)}: must be a list`);
+    return value.map((item: unknown, index) => new Source(item, `${this.at(key)}[${index}]`, this.#unknown));
+  }
+
+  texts(key: string): readonly string[] {
+    const value = this.#take(key) ?? [];
+    if (!Array.isArray(value)) throw invalid(`${this.at(key)}: must be a list`);
+    return value.map((item: unknown, index) => {
+      if (typeof item !== "string") throw invalid(`${this.at(key)}[${index}]: must be a string`);
+      return item;
+    });
+  }
+
+  object(key: string): Source | undefined {
+    const value = this.#take(key);
+    return value === undefined ? undefined : new Source(value, this.at(key), this.#unknown);
+  }
+
+  /** A map of objects, as pairs in the order of the input. */
+  objects(key: string): readonly (readonly [string, Source])[] {
+    const value = this.#take(key) ?? {};
+    if (!isFields(value)) throw invalid(`${this.at(key)}: must be an object`);
+    return Object.entries(value).map(([name, item]) => [
+      name,
+      new Source(item, `${this.at(key)}["${name}"]`, this.#unknown),
+    ]);
+  }
+
+  textMap(key: string): StringMap {
+    const value = this.#take(key) ?? {};
+    if (!isFields(value)) throw invalid(`${this.at(key)}: must be an object`);
+    return Object.fromEntries(
+      Object.entries(value).map(([name, item]) => {
+        if (typeof item !== "string") throw invalid(`${this.at(key)}["${name}"]: must be a string`);
+        return [name, item];
+      }),
+    );
+  }
+
+  /** A JSON object, kept as it is. */
+  json(key: string): JsonObject | undefined {
+    const value = this.#take(key);
+    if (value === undefined) return undefined;
+    const json = toJson(value, this.at(key), 0);
+    if (!isJsonObject(json)) throw invalid(`${this.at(key)}: must be an object`);
+    return json;
+  }
+
+  /** Call when every known field was read: notes the others. */
+  end(): void {
+    for (const key of Object.keys(this.#fields)) {
+      if (!this.#known.has(key) && this.#fields[key] !== undefined) {
+        const hint = /namespace$/i.test(key) ? ", namespaces are a consul enterprise feature" : "";
+        this.#unknown.push(`invalid config key "${this.at(key)}"${hint}`);
+      }
+    }
+  }
+}
+
+function isJsonObject(value: JsonValue): value is JsonObject {
+  return typeof value === "object" && value !== null && !Array.isArray(value);
+}
+
+function toJson(value: unknown, path: string, depth: number): JsonValue {
+  if (depth > 64) throw invalid(`${path}: nested too deep`);
+  if (value === null || typeof value === "string" || typeof value === "boolean") return value;
+  if (typeof value === "number" && Number.isFinite(value)) return value;
+  if (Array.isArray(value)) return value.map((item: unknown, index) => toJson(item, `${path}[${index}]`, depth + 1));
+  if (isFields(value)) {
+    const pairs = Object.entries(value).filter(([, item]) => item !== undefined);
+    return Object.fromEntries(pairs.map(([key, item]) => [key, toJson(item, `${path}.${key}`, depth + 1)]));
+  }
+  throw invalid(`${path}: must be a JSON value`);
+}
+
+/** The given fields without those that are empty: what an entry does not say is not there. */
+function present<T extends object>(fields: T): { [K in keyof T]?: NonNullable<T[K]> } {
+  const kept: { [K in keyof T]?: NonNullable<T[K]> } = {};
+  for (const key in fields) {
+    const value = fields[key];
+    if (value === undefined || value === null || value === "" || value === false) continue;
+    if (Array.isArray(value) ? value.length === 0 : isFields(value) && Object.keys(value).length === 0) continue;
+    kept[key] = value;
+  }
+  return kept;
+}
+
+function checkMeta(meta: StringMap): void {
+  const problems: string[] = [];
+  const pairs = Object.entries(meta);
+  if (pairs.length > 64) problems.push("Meta exceeds maximum element count 64");
+  for (const [key, value] of pairs) {
+    if (Buffer.byteLength(key) > 128) problems.push(`Meta key "${key}" exceeds maximum length 128`);
+    if (Buffer.byteLength(value) > 512) problems.push(`Meta value for key "${key}" exceeds maximum length 512`);
+  }
+  if (problems.length > 0) throw invalid(listProblems(problems));
+}
+
+/** Community Edition has one partition and one namespace, which may be named or not. */
+function refuseEnterprise(source: Source): void {
+  for (const [key, what] of [
+    ["partition", "partitions"],
+    ["namespace", "namespaces"],
+  ] as const) {
+    const value = source.text(key);
+    if (value !== "" && value !== "default") {
+      throw invalid(`${source.at(key)}: ${what} are an enterprise-only feature`);
+    }
+  }
+  if (source.text("samenessGroup") !== "") {
+    throw invalid(`${source.path}: sameness-groups are an enterprise-only feature`);
+  }
+}
+
+function requireName(source: Source): string {
+  const name = source.text("name");
+  if (name === "") throw invalid("Name is required");
+  return name;
+}
+
+function parseExportedServices(source: Source, unknown: string[]): ExportedServicesEntry {
+  const name = source.text("name");
+  const meta = source.textMap("meta");
+  const extra = source.json("extra");
+  const blocks = source.list("services").map((block) => {
+    const consumers = block.list("consumers").map((consumer) => {
+      const fields = {
+        peer: consumer.text("peer"),
+        partition: consumer.text("partition"),
+        samenessGroup: consumer.text("samenessGroup"),
+      };
+      consumer.end();
+      return fields;
+    });
+    const fields = { name: block.text("name"), namespace: block.text("namespace"), consumers };
+    block.end();
+    return fields;
+  });
+  finish(source, unknown);
+  // The order of these checks is the specification's: a caller sees the first failure alone.
+  if (name !== "" && name !== "default") throw invalid('exported-services Name must be "default"');
+  checkMeta(meta);
+  for (const [i, block] of blocks.entries()) {
+    for (const [j, consumer] of block.consumers.entries()) {
+      if (consumer.samenessGroup !== "") {
+        throw invalid(`Services[${i}].Consumers[${j}]: sameness-groups are an enterprise-only feature`);
+      }
+    }
+  }
+  for (const [i, block] of blocks.entries()) {
+    if (block.name === "") throw invalid(`Services[${i}]: service name cannot be empty`);
+    if (block.namespace === "*" && block.name !== "*") {
+      throw invalid(`Services[${i}]: service name must be wildcard if namespace is wildcard`);
+    }
+    if (block.consumers.length === 0) throw invalid(`Services[${i}]: must have at least one consumer`);
+    for (const [j, { peer, partition }] of block.consumers.entries()) {
+      const at = `Services[${i}].Consumers[${j}]`;
+      if (peer !== "" && partition !== "") {
+        throw invalid(`${at}: must define at most one of Peer, Partition, or SamenessGroup`);
+      }
+      if (partition === "*") throw invalid(`${at}: exporting to all partitions (wildcard) is not supported`);
+      if (peer === "*") throw invalid(`${at}: exporting to all peers (wildcard) is not supported`);
+    }
+  }
+  return {
+    kind: "exported-services",
+    name: "default",
+    services: blocks.map((block) => ({
+      name: block.name,
+      consumers: block.consumers.map((consumer) => present(consumer)),
+      ...present({ namespace: block.namespace }),
+    })),
+    ...present({ meta, extra }),
+  };
+}
+
+function parseResolver(source: Source, unknown: string[]): ServiceResolverEntry {
+  const name = requireName(source);
+  const meta = source.textMap("meta");
+  const subsets = source.objects("subsets").map(([subset, fields]) => {
+    const parsed = { filter: fields.text("filter"), onlyPassing: fields.flag("onlyPassing") };
+    fields.end();
+    return [subset, present(parsed)] as const;
+  });
+  const redirectSource = source.object("redirect");
+  const failoverSources = source.objects("failover");
+  const redirect = redirectSource === undefined ? undefined : parseRedirect(redirectSource);
+  if (redirect !== undefined && failoverSources.length > 0) throw invalid("Redirect and Failover cannot both be set");
+  const failover = failoverSources.map(([subset, fields]) => [subset, parseFailover(subset, fields)] as const);
+  const rest = {
+    defaultSubset: source.text("defaultSubset"),
+    connectTimeout: source.text("connectTimeout"),
+    requestTimeout: source.text("requestTimeout"),
+    extra: source.json("extra"),
+  };
+  finish(source, unknown);
+  checkMeta(meta);
+  const known = new Set(subsets.map(([subset]) => subset));
+  if (known.has("")) throw invalid("Subset defined with empty name");
+  if (rest.defaultSubset !== "" && !known.has(rest.defaultSubset)) {
+    throw invalid(`DefaultSubset "${rest.defaultSubset}" is not a valid subset`);
+  }
+  for (const [subset] of failover) {
+    if (subset !== "*" && subset !== "" && !known.has(subset)) {
+      throw invalid(`Bad Failover["${subset}"]: not a valid subset`);
+    }
+  }
+  return {
+    kind: "service-resolver",
+    name,
+    ...present({
+      ...rest,
+      subsets: Object.fromEntries(subsets),
+      redirect,
+      failover: Object.fromEntries(failover),
+      meta,
+    }),
+  };
+}
+
+function parseRedirect(source: Source): ResolverRedirect {
+  const fields = {
+    service: source.text("service"),
+    serviceSubset: source.text("serviceSubset"),
+    namespace: source.text("namespace"),
+    partition: source.text("partition"),
+    datacenter: source.text("datacenter"),
+    peer: source.text("peer"),
+    samenessGroup: source.text("samenessGroup"),
+  };
+  source.end();
+  if (Object.values(fields).every((value) => value === "")) throw invalid("Redirect is empty");
+  if (fields.peer !== "") {
+    if (fields.serviceSubset !== "") throw invalid("Redirect.Peer cannot be set with Redirect.ServiceSubset");
+    if (fields.partition !== "") throw invalid("Redirect.Partition cannot be set with Redirect.Peer");
+    if (fields.datacenter !== "") throw invalid("Redirect.Peer cannot be set with Redirect.Datacenter");
+    if (fields.service === "") throw invalid("Redirect.Peer defined without Redirect.Service");
+  }
+  refuseEnterprise(source);
+  return present(fields);
+}
+
+function parseFailover(subset: string, source: Source): ResolverFailover {
+  const bad = `Bad Failover["${subset}"]`;
+  const fields = {
+    service: source.text("service"),
+    serviceSubset: source.text("serviceSubset"),
+    namespace: source.text("namespace"),
+    datacenters: source.texts("datacenters"),
+    policy: source.json("policy"),
+  };
+  const targets = source.list("targets").map((target, index): FailoverTarget => {
+    const parsed = {
+      service: target.text("service"),
+      serviceSubset: target.text("serviceSubset"),
+      partition: target.text("partition"),
+      namespace: target.text("namespace"),
+      datacenter: target.text("datacenter"),
+      peer: target.text("peer"),
+    };
+    target.end();
+    if (parsed.peer !== "") {
+      const at = `${bad}.Targets[${index}]`;
+      if (parsed.serviceSubset !== "") throw invalid(`${at}: Peer cannot be set with ServiceSubset`);
+      if (parsed.partition !== "") throw invalid(`${at}: Partition cannot be set with Peer`);
+      if (parsed.datacenter !== "") throw invalid(`${at}: Peer cannot be set with Datacenter`);
+    }
+    refuseEnterprise(target);
+    return present(parsed);
+  });
+  if (targets.length > 0) {
+    if (fields.datacenters.length > 0) throw invalid(`${bad}: Targets cannot be set with Datacenters`);
+    if (fields.serviceSubset !== "") throw invalid(`${bad}: Targets cannot be set with ServiceSubset`);
+    if (fields.service !== "") throw invalid(`${bad}: Targets cannot be set with Service`);
+  }
+  refuseEnterprise(source);
+  source.end();
+  if (
+    targets.length === 0 &&
+    fields.datacenters.length === 0 &&
+    fields.service === "" &&
+    fields.serviceSubset === "" &&
+    fields.namespace === ""
+  ) {
+    throw invalid(`${bad}: one of Service, ServiceSubset, Namespace, Targets, or Datacenters is required`);
+  }
+  return present({ ...fields, targets });
+}
+
+function parseRouter(source: Source, unknown: string[]): ServiceRouterEntry {
+  const name = requireName(source);
+  const routes = source.list("routes").map((route): ServiceRoute => {
+    const match = route.json("match");
+    const destination = route.object("destination");
+    const parsed = { match, destination: destination === undefined ? undefined : parseDestination(destination) };
+    route.end();
+    return present(parsed);
+  });
+  const common = parseCommon(source, unknown);
+  return { kind: "service-router", name, routes, ...common };
+}
+
+function parseDestination(source: Source): RouteDestination {
+  const fields = {
+    service: source.text("service"),
+    serviceSubset: source.text("serviceSubset"),
+    namespace: source.text("namespace"),
+    partition: source.text("partition"),
+    extra: source.json("extra"),
+  };
+  source.end();
+  refuseEnterprise(source);
+  return present(fields);
+}
+
+function parseSplitter(source: Source, unknown: string[]): ServiceSplitterEntry {
+  const name = requireName(source);
+  const splits = source.list("splits").map((split): ServiceSplit => {
+    const weight = split.number("weight");
+    const fields = {
+      service: split.text("service"),
+      serviceSubset: split.text("serviceSubset"),
+      namespace: split.text("namespace"),
+      partition: split.text("partition"),
+      extra: split.json("extra"),
+    };
+    split.end();
+    refuseEnterprise(split);
+    return { weight, ...present(fields) };
+  });
+  const common = parseCommon(source, unknown);
+  if (splits.length === 0) throw invalid("no splits configured");
+  // Hundredths of a per cent are the finest step; sums of doubles would miss 100 by a hair.
+  const hundredths = splits.map((split) => Math.round(split.weight * 100));
+  for (const weight of hundredths) {
+    if (weight < 0 || weight > 10_000) throw invalid("split weights must lie between 0 and 100");
+  }
+  const sum = hundredths.reduce((total, weight) => total + weight, 0);
+  if (sum !== 10_000) throw invalid(`the sum of all split weights must be 100, not ${sum / 100}`);
+  return { kind: "service-splitter", name, splits, ...common };
+}
+
+function parseTerminatingGateway(source: Source, unknown: string[]): TerminatingGatewayEntry {
+  const name = requireName(source);
+  const services = source.list("services").map((service): LinkedService => {
+    const linked = { name: service.text("name"), extra: service.json("extra") };
+    service.end();
+    if (linked.name === "") throw invalid(`${service.at("name")}: a service name is required`);
+    return { name: linked.name, ...present({ extra: linked.extra }) };
+  });
+  const common = parseCommon(source, unknown);
+  const seen = new Set<string>();
+  for (const service of services) {
+    if (seen.has(service.name)) throw invalid(`service "${service.name}" is linked more than once`);
+    seen.add(service.name);
+  }
+  return { kind: "terminating-gateway", name, services, ...common };
+}
+
+function parseCommon(source: Source, unknown: string[]): { meta?: StringMap; extra?: JsonObject } {
+  const meta = source.textMap("meta");
+  const extra = source.json("extra");
+  finish(source, unknown);
+  checkMeta(meta);
+  return present({ meta, extra });
+}
+
+/** Unknown keys of the whole entry are told together, before its content is judged. */
+function finish(source: Source, unknown: readonly string[]): void {
+  source.end();
+  if (unknown.length > 0) throw invalid(listProblems(unknown));
+}
+
+/** One name is allowed, and may be left out. */
+function onlyName(source: Source, kind: ConfigEntryKind, only: string): void {
+  const name = source.text("name");
+  if (name === "" || name === only) return;
+  throw invalid(
+    kind === "proxy-defaults"
+      ? `invalid name ("${name}"), only "${only}" is supported`
+      : `${kind} Name must be "${only}"`,
+  );
+}
+
+/**
+ * A checked copy of an entry from anywhere, typed or not. Keys are those of {@link ConfigEntry}; texts follow Consul 1.21.
+ *
+ * @throws {PeeringError} `invalid-entry`: the message names the field and the rule it breaks.
+ */
+export function parseConfigEntry(input: unknown): ConfigEntry {
+  const unknown: string[] = [];
+  const source = new Source(input, "", unknown);
+  const kind = source.text("kind");
+  switch (kind) {
+    case "exported-services":
+      return parseExportedServices(source, unknown);
+    case "service-resolver":
+      return parseResolver(source, unknown);
+    case "service-router":
+      return parseRouter(source, unknown);
+    case "service-splitter":
+      return parseSplitter(source, unknown);
+    case "terminating-gateway":
+      return parseTerminatingGateway(source, unknown);
+    case "service-defaults": {
+      const name = requireName(source);
+      const protocol = source.text("protocol");
+      return { kind, name, ...present({ protocol }), ...parseCommon(source, unknown) };
+    }
+    case "proxy-defaults": {
+      onlyName(source, kind, "global");
+      const config = source.json("config");
+      const common = parseCommon(source, unknown);
+      const { protocol }: JsonObject = config ?? {};
+      if (protocol !== undefined && protocol !== null && typeof protocol !== "string") {
+        throw invalid("config.protocol: must be a string");
+      }
+      return { kind, name: "global", ...present({ config }), ...common };
+    }
+    case "mesh": {
+      onlyName(source, kind, "mesh");
+      const peeringSource = source.object("peering");
+      const peering =
+        peeringSource === undefined
+          ? undefined
+          : present({ peerThroughMeshGateways: peeringSource.flag("peerThroughMeshGateways") });
+      peeringSource?.end();
+      return { kind, name: "mesh", ...present({ peering }), ...parseCommon(source, unknown) };
+    }
+    case "":
+      throw invalid("Payload does not contain a kind/Kind key at the top level");
+    default:
+      throw invalid(`invalid config entry kind: ${kind}`);
+  }
+}

@@ -1,0 +1,281 @@
+import { PeeringError } from "../errors.js";
+import { compareUtf8 } from "./byte-order.js";
+import { type ChainInfo, chainInfo, compileChain } from "./chain.js";
+import type { ConfigEntrySet } from "./config-entry-set.js";
+import type { LocalNames } from "./service-index.js";
+
+/** All that decides what is exported, at one moment. */
+export interface ExportInput {
+  readonly entries: ConfigEntrySet;
+  readonly names: LocalNames;
+  /** Ours. Never empty. */
+  readonly datacenter: string;
+  /** Whether this cluster has a mesh at all; without it there are no chains. */
+  readonly connect: boolean;
+  /** Keeps names that are exported as chains alone out of the list, as Consul does (D-25). */
+  readonly strictConsul: boolean;
+}
+
+/** What one peer is shown. */
+export interface ResolvedExports {
+  /** Names sent as ordinary services, in byte order. */
+  readonly services: readonly string[];
+  /** Names for the exported-service list, in byte order: `services`, and the chain-only ones unless `strictConsul`. */
+  readonly list: readonly string[];
+  /** Mesh services by name, in byte order: each is sent as `<name>-sidecar-proxy`. */
+  readonly chains: ReadonlyMap<string, ChainInfo>;
+}
+
+/** The servers themselves: in every catalog, never exported. */
+const RESERVED = "consul";
+
+const nothing: ResolvedExports = { services: [], list: [], chains: new Map() };
+
+function isReserved(key: string): boolean {
+  return key === RESERVED;
+}
+
+/** Why `name` has a chain, or undefined when it has none. */
+function chainReason(input: ExportInput, key: string): "chain-entry" | "connect-enabled" | "gateway-link" | undefined {
+  if (input.entries.chainNames.has(key)) return "chain-entry";
+  if (input.names.connectEnabled.has(key)) return "connect-enabled";
+  const { names, wildcard } = input.entries.gatewayLinks;
+  return names.has(key) || (wildcard && input.names.typical.has(key)) ? "gateway-link" : undefined;
+}
+
+/** Undefined when the chain leads to the servers, which are never exported. */
+function compile(input: ExportInput, name: string): ChainInfo | undefined {
+  const chain = compileChain(input.entries, name, input.datacenter);
+  if (chain.targets.some((place) => isReserved(place.service.toLowerCase()))) return undefined;
+  return chainInfo(chain);
+}
+
+/**
+ * The export set of the peering named `peerName` (specification 4.2.2). Blocks add up. Names that differ in case alone are
+ * one name, spelled as the first block that names it exactly, else as registered.
+ *
+ * @throws {PeeringError} `invalid-argument`: no datacenter.
+ */
+export function resolveExports(input: ExportInput, peerName: string): ResolvedExports {
+  if (input.datacenter === "") throw new PeeringError("invalid-argument", "datacenter cannot be empty");
+  const exported = new Map<string, string>();
+  let wildcard = false;
+  for (const block of input.entries.exportedServices?.services ?? []) {
+    if (!block.consumers.some((consumer) => consumer.peer === peerName)) continue;
+    if (block.name === "*") {
+      wildcard = true;
+      continue;
+    }
+    const key = block.name.toLowerCase();
+    if (!isReserved(key) && !exported.has(key)) exported.set(key, block.name);
+  }
+  if (wildcard) {
+    for (const [key, name] of input.names.typical) {
+      if (!isReserved(key) && !exported.has(key)) exported.set(key, name);
+    }
+  }
+  if (exported.size === 0 && !wildcard) return nothing;
+
+  const connect = new Map<string, string>();
+  if (input.connect) {
+    if (wildcard) {
+      for (const [key, name] of input.entries.chainNames) {
+        if (!isReserved(key)) connect.set(key, exported.get(key) ?? name);
+      }
+    }
+    for (const [key, name] of exported) {
+      if (!connect.has(key) && chainReason(input, key) !== undefined) connect.set(key, name);
+    }
+  }
+  const services = [...exported.values()].sort(compareUtf8);
+  const chains = new Map<string, ChainInfo>();
+  let chainOnly = 0;
+  for (const name of [...connect.values()].sort(compareUtf8)) {
+    const info = compile(input, name);
+    if (info === undefined) continue;
+    chains.set(name, info);
+    if (!exported.has(name.toLowerCase())) chainOnly++;
+  }
+  const list =
+    chainOnly === 0 || input.strictConsul ? services : [...new Set([...services, ...chains.keys()])].sort(compareUtf8);
+  return { services, list, chains };
+}
+
+/** Names of peers that the exported-services entry gives `service` to, sorted: the union of all its blocks (D-33). */
+export function peersForService(input: Pick<ExportInput, "entries" | "names">, service: string): readonly string[] {
+  const key = service.toLowerCase();
+  if (isReserved(key)) return [];
+  const wildcardCovers = input.names.typical.has(key) || input.entries.chainNames.has(key);
+  const peers = new Set<string>();
+  for (const block of input.entries.exportedServices?.services ?? []) {
+    if (block.name === "*" ? !wildcardCovers : block.name.toLowerCase() !== key) continue;
+    for (const { peer } of block.consumers) if (peer !== undefined) peers.add(peer);
+  }
+  return [...peers].sort(compareUtf8);
+}
+
+/** One line of `GET /v1/exported-services`. */
+export interface ExportedServiceView {
+  readonly service: string;
+  /** Sorted; peers need not exist. */
+  readonly peers: readonly string[];
+}
+
+/** The exported-services entry with `*` expanded to ordinary services and equal names merged, by name. */
+export function exportedServicesView(input: Pick<ExportInput, "entries" | "names">): readonly ExportedServiceView[] {
+  const merged = new Map<string, { readonly name: string; readonly peers: Set<string> }>();
+  const add = (name: string, peers: readonly string[]): void => {
+    const key = name.toLowerCase();
+    if (isReserved(key)) return;
+    let view = merged.get(key);
+    if (view === undefined) {
+      view = { name, peers: new Set() };
+      merged.set(key, view);
+    }
+    for (const peer of peers) view.peers.add(peer);
+  };
+  for (const block of input.entries.exportedServices?.services ?? []) {
+    const peers = block.consumers.flatMap(({ peer }) => (peer === undefined ? [] : [peer]));
+    if (block.name !== "*") add(block.name, peers);
+    else for (const name of input.names.typical.values()) add(name, peers);
+  }
+  return [...merged.values()]
+    .map(({ name, peers }) => ({ service: name, peers: [...peers].sort(compareUtf8) }))
+    .sort((left, right) => compareUtf8(left.service, right.service));
+}
+
+/** One fact behind an answer of {@link explainExport}. */
+export type ExportReason =
+  /** `services[index]` of the entry names the service and this peer. */
+  | { readonly type: "named"; readonly block: number }
+  /** `services[index]` is `*` with this peer, and covers the service. */
+  | { readonly type: "wildcard"; readonly block: number }
+  /** It goes out as `<name>-sidecar-proxy` as well. */
+  | { readonly type: "mesh"; readonly because: "chain-entry" | "connect-enabled" | "gateway-link" }
+  /** `*` covers it as a mesh service alone: it has no ordinary instance. */
+  | { readonly type: "mesh-only" }
+  /** There is no ordinary instance now: it is announced without instances. */
+  | { readonly type: "no-instances" }
+  /** `consul` is never exported. */
+  | { readonly type: "reserved" }
+  | { readonly type: "no-entry" }
+  /** No block names the service for any peer. */
+  | { readonly type: "not-named" }
+  /** Blocks give it to these peers, not to this one. */
+  | { readonly type: "other-peers"; readonly peers: readonly string[] }
+  /** A block names the peer with other capitals; peer names are compared byte for byte. */
+  | { readonly type: "peer-case"; readonly peer: string; readonly block: number }
+  /** A `*` block for this peer does not cover it: no ordinary local service has this name. */
+  | { readonly type: "not-typical"; readonly block: number }
+  /** It would be a mesh service, but its chain leads to `consul`. */
+  | { readonly type: "leads-to-consul" }
+  /** It would be a mesh service, but this cluster has no mesh. */
+  | { readonly type: "connect-disabled" }
+  /** An ordinary service named like the sidecars of another exported service: its instances are never sent (D-27). */
+  | { readonly type: "sidecar-name" };
+
+export interface ExportExplanation {
+  readonly service: string;
+  readonly peer: string;
+  /** Whether the peer is shown the service in any form. */
+  readonly exported: boolean;
+  /** Whether its instances are sent as an ordinary service. */
+  readonly ordinary: boolean;
+  /** Whether it is sent for the mesh. */
+  readonly mesh: boolean;
+  readonly reasons: readonly ExportReason[];
+  /** The reasons as sentences. */
+  readonly text: string;
+}
+
+/** Why the peering named `peer` sees `service`, or why it does not. */
+export function explainExport(input: ExportInput, peer: string, service: string): ExportExplanation {
+  const key = service.toLowerCase();
+  const reasons: ExportReason[] = [];
+  let ordinary = false;
+  let mesh = false;
+  const entry = input.entries.exportedServices;
+  if (isReserved(key)) reasons.push({ type: "reserved" });
+  else if (entry === undefined) reasons.push({ type: "no-entry" });
+  else {
+    let covered = false;
+    for (const [block, { name, consumers }] of entry.services.entries()) {
+      const wildcard = name === "*";
+      if (!wildcard && name.toLowerCase() !== key) continue;
+      if (!consumers.some((consumer) => consumer.peer === peer)) {
+        const alike = consumers.find((consumer) => consumer.peer?.toLowerCase() === peer.toLowerCase())?.peer;
+        if (alike !== undefined) reasons.push({ type: "peer-case", peer: alike, block });
+        continue;
+      }
+      if (!wildcard) reasons.push({ type: "named", block });
+      else if (input.names.typical.has(key) || input.entries.chainNames.has(key)) {
+        reasons.push({ type: "wildcard", block });
+      } else {
+        reasons.push({ type: "not-typical", block });
+        continue;
+      }
+      covered = true;
+      if (!wildcard || input.names.typical.has(key)) ordinary = true;
+    }
+    if (covered) {
+      const because = chainReason(input, key);
+      if (because !== undefined) {
+        if (!input.connect) reasons.push({ type: "connect-disabled" });
+        else if (compile(input, service) === undefined) reasons.push({ type: "leads-to-consul" });
+        else {
+          mesh = true;
+          reasons.push({ type: "mesh", because });
+        }
+      }
+      if (!ordinary && mesh) reasons.push({ type: "mesh-only" });
+      if (ordinary && !input.names.typical.has(key)) reasons.push({ type: "no-instances" });
+      if (ordinary && key.endsWith("-sidecar-proxy")) reasons.push({ type: "sidecar-name" });
+    } else {
+      const peers = peersForService(input, service);
+      if (peers.length > 0) reasons.push({ type: "other-peers", peers });
+      else if (reasons.length === 0) reasons.push({ type: "not-named" });
+    }
+  }
+  const exported = ordinary || mesh;
+  const head = `${service} is ${exported ? "" : "not "}exported to ${peer}`;
+  return { service, peer, exported, ordinary, mesh, reasons, text: `${head}: ${reasons.map(reasonText).join("; ")}.` };
+}
+
+const meshReasons = {
+  "chain-entry": "it has a router, splitter or resolver",
+  "connect-enabled": "it is part of the mesh here",
+  "gateway-link": "a terminating gateway fronts it",
+} as const;
+
+function reasonText(reason: ExportReason): string {
+  switch (reason.type) {
+    case "named":
+      return `block ${reason.block} of exported-services names it for this peer`;
+    case "wildcard":
+      return `block ${reason.block} of exported-services exports every service to this peer`;
+    case "mesh":
+      return `for the mesh too, because ${meshReasons[reason.because]}`;
+    case "mesh-only":
+      return "for the mesh alone, because no ordinary instance has this name";
+    case "no-instances":
+      return "announced without instances, because no ordinary instance has this name now";
+    case "reserved":
+      return "consul is never exported";
+    case "no-entry":
+      return "there is no exported-services entry";
+    case "not-named":
+      return "no block of exported-services names it";
+    case "other-peers":
+      return `exported-services gives it to ${reason.peers.join(", ")} alone`;
+    case "peer-case":
+      return `block ${reason.block} of exported-services spells the peer ${reason.peer}, and capitals count`;
+    case "not-typical":
+      return `block ${reason.block} of exported-services exports every ordinary service to this peer, but none has this name`;
+    case "leads-to-consul":
+      return "not for the mesh, because its discovery chain leads to consul";
+    case "connect-disabled":
+      return "not for the mesh, because this cluster has none";
+    case "sidecar-name":
+      return "its instances are not sent, because the name is that of another service's sidecars";
+  }
+}

@@ -1,0 +1,134 @@
+import { compareUtf8 } from "./byte-order.js";
+import type { Service, ServiceInstance } from "./instance.js";
+
+/** What exports need to know of the local names; see specification 4.2.1. Names are keyed lower-cased. */
+export interface LocalNames {
+  /** Names with an ordinary instance, as registered. */
+  readonly typical: ReadonlyMap<string, string>;
+  /** Names that a local sidecar serves, or whose instances speak for themselves in the mesh. */
+  readonly connectEnabled: { has(name: string): boolean };
+}
+
+/** What one change of the catalog touched. */
+export interface IndexChange {
+  /** Lower-cased. */
+  readonly services: readonly string[];
+  /** Names became or ceased to be typical. */
+  readonly typical: boolean;
+  /** Names became or ceased to be connect-enabled. */
+  readonly connectEnabled: boolean;
+  readonly gateways: boolean;
+}
+
+const noInstances: readonly ServiceInstance[] = [];
+
+/** The name whose chain this instance makes possible, lower-cased. */
+function connectName(service: Service): string | undefined {
+  if (service.kind === "connect-proxy") return service.proxy?.destinationServiceName.toLowerCase();
+  return service.connect?.native === true ? service.name.toLowerCase() : undefined;
+}
+
+function byNodeThenId(left: ServiceInstance, right: ServiceInstance): number {
+  return (
+    compareUtf8(left.node.name.toLowerCase(), right.node.name.toLowerCase()) ||
+    compareUtf8(left.service.id.toLowerCase(), right.service.id.toLowerCase())
+  );
+}
+
+/** All local services by name, with what exports ask of them kept up to date at the cost of what changes. */
+export class ServiceIndex implements LocalNames {
+  readonly #instances = new Map<string, readonly ServiceInstance[]>();
+  readonly #typical = new Map<string, string>();
+  readonly #connect = new Map<string, number>();
+  readonly #gatewayNames = new Set<string>();
+  #gateways: readonly ServiceInstance[] = [];
+
+  get typical(): ReadonlyMap<string, string> {
+    return this.#typical;
+  }
+
+  get connectEnabled(): { has(name: string): boolean } {
+    return this.#connect;
+  }
+
+  /** All local mesh-gateway instances, healthy or not, ordered by node and service id. */
+  get gateways(): readonly ServiceInstance[] {
+    return this.#gateways;
+  }
+
+  /** Instances of every kind under this name, compared without case. */
+  instances(name: string): readonly ServiceInstance[] {
+    return this.#instances.get(name.toLowerCase()) ?? noInstances;
+  }
+
+  /** @param complete - `services` holds everything there is; what it does not name is gone. */
+  apply(services: ReadonlyMap<string, readonly ServiceInstance[]>, complete: boolean): IndexChange {
+    const touched: string[] = [];
+    const change = { typical: false, connectEnabled: false, gateways: false };
+    const connectBefore = new Map<string, boolean>();
+    for (const [name, instances] of services) {
+      const key = name.toLowerCase();
+      touched.push(key);
+      this.#replace(key, name, instances, change, connectBefore);
+    }
+    if (complete) {
+      const named = new Set(touched);
+      for (const key of [...this.#instances.keys()]) {
+        if (named.has(key)) continue;
+        touched.push(key);
+        this.#replace(key, key, noInstances, change, connectBefore);
+      }
+    }
+    for (const [name, was] of connectBefore) {
+      if (this.#connect.has(name) !== was) change.connectEnabled = true;
+    }
+    if (change.gateways) {
+      const gateways = [...this.#gatewayNames].flatMap((name) =>
+        this.instances(name).filter((instance) => instance.service.kind === "mesh-gateway"),
+      );
+      this.#gateways = gateways.sort(byNodeThenId);
+    }
+    return { services: touched, ...change };
+  }
+
+  #replace(
+    key: string,
+    name: string,
+    instances: readonly ServiceInstance[],
+    change: { typical: boolean; gateways: boolean },
+    connectBefore: Map<string, boolean>,
+  ): void {
+    let typical = false;
+    let gateway = false;
+    for (const { service } of instances) {
+      if (service.kind === "") typical = true;
+      else if (service.kind === "mesh-gateway") gateway = true;
+      this.#count(connectName(service), 1, connectBefore);
+    }
+    for (const { service } of this.#instances.get(key) ?? noInstances) {
+      this.#count(connectName(service), -1, connectBefore);
+    }
+    if (typical) {
+      if (!this.#typical.has(key)) change.typical = true;
+      this.#typical.set(key, name);
+    } else if (this.#typical.delete(key)) {
+      change.typical = true;
+    }
+    if (gateway) {
+      this.#gatewayNames.add(key);
+      change.gateways = true;
+    } else if (this.#gatewayNames.delete(key)) {
+      change.gateways = true;
+    }
+    if (instances.length === 0) this.#instances.delete(key);
+    else this.#instances.set(key, instances);
+  }
+
+  #count(name: string | undefined, step: 1 | -1, before: Map<string, boolean>): void {
+    if (name === undefined) return;
+    const count = this.#connect.get(name) ?? 0;
+    if (!before.has(name)) before.set(name, count > 0);
+    if (count + step > 0) this.#connect.set(name, count + step);
+    else this.#connect.delete(name);
+  }
+}

@@ -1,0 +1,156 @@
+import assert from "node:assert/strict";
+import { test } from "node:test";
+import { chainInfo, compileChain } from "../../../src/catalog/chain.js";
+import type { ConfigEntryInput } from "../../../src/catalog/config-entry.js";
+import { entrySet } from "./export-fixtures.js";
+
+function ids(name: string, ...entries: readonly ConfigEntryInput[]): readonly string[] {
+  return compileChain(entrySet(...entries), name, "dc1").targets.map((place) => place.id);
+}
+
+const http: ConfigEntryInput = { kind: "proxy-defaults", config: { protocol: "http" } };
+
+test("a service without entries leads to itself over tcp", () => {
+  const chain = compileChain(entrySet(), "web", "dc1");
+  assert.equal(chain.protocol, "tcp");
+  assert.deepEqual(chain.targets, [
+    { id: "web.default.default.dc1", service: "web", subset: "", datacenter: "dc1", peer: "" },
+  ]);
+  assert.equal(chain.problem, undefined);
+});
+
+test("ch4 case 15: service-defaults decide the protocol, and an empty one means tcp", () => {
+  assert.equal(entrySet({ kind: "service-defaults", name: "web", protocol: "HTTP" }).protocolOf("web"), "http");
+  assert.equal(entrySet({ kind: "service-defaults", name: "web" }, http).protocolOf("web"), "tcp");
+});
+
+test("ch4 case 16: proxy-defaults decide where there are no service-defaults", () => {
+  assert.equal(entrySet(http).protocolOf("web"), "http");
+});
+
+test("a redirect is followed, a chain of redirects too, and a circle is a problem", () => {
+  const to = (name: string, service: string): ConfigEntryInput => ({
+    kind: "service-resolver",
+    name,
+    redirect: { service },
+  });
+  assert.deepEqual(ids("a", to("a", "b"), to("b", "c")), ["c.default.default.dc1"]);
+  const circle = compileChain(entrySet(to("a", "b"), to("b", "a")), "a", "dc1");
+  assert.match(circle.problem ?? "", /circular/);
+  assert.deepEqual(circle.targets, []);
+});
+
+test("ch4 case 24: failover targets are targets, sorted by id; redirects of failover places are followed", () => {
+  assert.deepEqual(
+    ids(
+      "web",
+      {
+        kind: "service-resolver",
+        name: "web",
+        failover: { "*": { targets: [{ service: "web-dr" }, { peer: "alpha" }] } },
+      },
+      { kind: "service-resolver", name: "web-dr", redirect: { service: "a-place" } },
+    ),
+    ["a-place.default.default.dc1", "web.default.default.dc1", "web.default.default.external.alpha"],
+  );
+});
+
+test("failover in other datacenters gives one target each, and a peer's target has no datacenter", () => {
+  const chain = compileChain(
+    entrySet({ kind: "service-resolver", name: "web", failover: { "*": { datacenters: ["dc3", "dc2"] } } }),
+    "web",
+    "dc1",
+  );
+  assert.deepEqual(
+    chain.targets.map((place) => place.id),
+    ["web.default.default.dc1", "web.default.default.dc2", "web.default.default.dc3"],
+  );
+  assert.deepEqual([...chain.primary], ["web.default.default.dc1"]);
+});
+
+test("subsets are part of ids; the default subset applies; failover is looked up by subset, then *", () => {
+  const entry: ConfigEntryInput = {
+    kind: "service-resolver",
+    name: "web",
+    defaultSubset: "v1",
+    subsets: { v1: { filter: "x" }, v2: { onlyPassing: true } },
+    failover: { v1: { serviceSubset: "v2" }, "*": { service: "never" } },
+  };
+  assert.deepEqual(ids("web", entry), ["v1.web.default.default.dc1", "v2.web.default.default.dc1"]);
+});
+
+test("routers and splitters lead on for HTTP-like protocols", () => {
+  assert.deepEqual(
+    ids(
+      "web",
+      http,
+      {
+        kind: "service-router",
+        name: "web",
+        routes: [{ destination: { service: "admin" } }, { destination: { service: "api", serviceSubset: "v2" } }, {}],
+      },
+      {
+        kind: "service-splitter",
+        name: "web",
+        splits: [{ weight: 90 }, { weight: 10, service: "canary" }],
+      },
+      {
+        kind: "service-splitter",
+        name: "canary",
+        splits: [
+          { weight: 50, service: "canary-a" },
+          { weight: 50, service: "canary-b" },
+        ],
+      },
+      { kind: "service-resolver", name: "api", subsets: { v2: {} } },
+    ),
+    [
+      "admin.default.default.dc1",
+      "canary-a.default.default.dc1",
+      "canary-b.default.default.dc1",
+      "v2.api.default.default.dc1",
+      "web.default.default.dc1",
+    ],
+  );
+});
+
+test("splitters that lead to one another are a problem, and compiling ends", () => {
+  const split = (name: string, service: string): ConfigEntryInput => ({
+    kind: "service-splitter",
+    name,
+    splits: [{ weight: 100, service }],
+  });
+  assert.match(compileChain(entrySet(http, split("a", "b"), split("b", "a")), "a", "dc1").problem ?? "", /circular/);
+});
+
+test("protocols of one chain must agree", () => {
+  const chain = compileChain(
+    entrySet(
+      { kind: "service-resolver", name: "web", redirect: { service: "api" } },
+      { kind: "service-defaults", name: "api", protocol: "http" },
+    ),
+    "web",
+    "dc1",
+  );
+  assert.equal(
+    chain.problem,
+    'discovery chain "web" uses inconsistent protocols; service "api" has "http" which is not "tcp"',
+  );
+});
+
+test("a subset may bear any name, and one that is not there is a problem", () => {
+  const chain = compileChain(
+    entrySet({ kind: "service-resolver", name: "web", redirect: { service: "api", serviceSubset: "constructor" } }),
+    "web",
+    "dc1",
+  );
+  assert.equal(chain.problem, 'service "api" does not have a subset named "constructor"');
+});
+
+test("targets are told for protocols without HTTP semantics alone", () => {
+  assert.equal(chainInfo(compileChain(entrySet(), "web", "dc1")).tcpTargets.length, 1);
+  for (const protocol of ["http", "http2", "grpc"]) {
+    const chain = compileChain(entrySet({ kind: "service-defaults", name: "web", protocol }), "web", "dc1");
+    assert.deepEqual(chainInfo(chain), { protocol, tcpTargets: [] });
+  }
+});

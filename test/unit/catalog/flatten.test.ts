@@ -1,0 +1,47 @@
+import assert from "node:assert/strict";
+import { test } from "node:test";
+import fc from "fast-check";
+import { flattenedStatus } from "../../../src/catalog/flatten.js";
+import { check } from "./export-fixtures.js";
+
+const cases: readonly (readonly [readonly string[], string | undefined])[] = [
+  [[], undefined],
+  [["passing"], "passing"],
+  [["passing", "warning"], "warning"],
+  [["warning", "critical"], "critical"],
+  [["critical", "warning"], "critical"],
+  [["critical", "_node_maintenance"], "maintenance"],
+  [["_service_maintenance:x", "passing"], "maintenance"],
+  [["weird", "critical"], "weird"],
+  [["critical", "weird"], "weird"],
+  [["weird", "odd"], "odd"],
+  [["critical", "maintenance"], "maintenance"],
+  [["weird", "_node_maintenance"], "maintenance"],
+  [[""], ""],
+];
+
+for (const [statuses, expected] of cases) {
+  test(`ch4 case 31, ch1 case 84: [${statuses.join(", ")}] flattens to ${expected}`, () => {
+    const checks = statuses.map((status, index) =>
+      status.startsWith("_") ? check(status, "critical") : check(`check-${index}`, status),
+    );
+    assert.equal(flattenedStatus(checks), expected);
+  });
+}
+
+test("a check that merely resembles a maintenance check is an ordinary one", () => {
+  assert.equal(
+    flattenedStatus([check("_node_maintenance2", "passing"), check("_service_maintenance", "passing")]),
+    "passing",
+  );
+});
+
+test("known statuses flatten to the worst, in any order", () => {
+  const order = ["maintenance", "critical", "warning", "passing"];
+  fc.assert(
+    fc.property(fc.array(fc.constantFrom(...order), { minLength: 1 }), (statuses) => {
+      const worst = order.find((status) => statuses.includes(status));
+      assert.equal(flattenedStatus(statuses.map((status) => check("c", status))), worst);
+    }),
+  );
+});
