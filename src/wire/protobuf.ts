@@ -360,6 +360,13 @@ export class ProtobufWriter {
     return new Uint8Array(this.#buffer.buffer, this.#buffer.byteOffset, this.#length);
   }
 
+  /** A copy of what was written. The writer begins anew with the buffer it has grown: for many messages in a row. */
+  take(): Uint8Array {
+    const taken = new Uint8Array(this.#buffer.subarray(0, this.#length));
+    this.#length = 0;
+    return taken;
+  }
+
   #reserve(size: number): void {
     const needed = this.#length + size;
     if (needed <= this.#buffer.length) return;
