@@ -1,0 +1,302 @@
+import { createHash, X509Certificate } from "node:crypto";
+import { PeeringError } from "../errors.js";
+import type { RemoteInfo } from "../wire/messages.js";
+import { splitHostPort } from "./address.js";
+import { decodeBase64 } from "./base64.js";
+import { parseJson, type TokenJson, type TokenObject } from "./json.js";
+import { firstPemBlock } from "./pem.js";
+
+/** What a peering token says. Whoever holds it holds the establishment secret. */
+export interface PeeringToken {
+  /** PEM certificates the dialer trusts for the acceptor's servers, and no others. Empty: plaintext (1.13). */
+  readonly ca: readonly string[];
+  /** Given by the acceptor's operator; when not empty they replace `serverAddresses` (since 1.14). */
+  readonly manualServerAddresses: readonly string[];
+  /** `host:port` of the acceptor's servers or mesh gateways. */
+  readonly serverAddresses: readonly string[];
+  /** TLS server name, which the acceptor's certificate must carry. */
+  readonly serverName: string;
+  /** Id of the peering at the acceptor. */
+  readonly peerId: string;
+  /** Good for one exchange. */
+  readonly establishmentSecret: string;
+  /** Facts about the acceptor; empty from 1.13. */
+  readonly remote: RemoteInfo;
+}
+
+/** A certificate of a token. */
+export interface TokenCertificate {
+  readonly subject: string;
+  /** SHA-256 of the DER, lower-case hex. */
+  readonly fingerprint: string;
+  /** Milliseconds since the epoch. */
+  readonly notAfter: number;
+}
+
+/** What may be shown of a token: everything but the secret. */
+export interface TokenDescription {
+  readonly peerId: string;
+  readonly serverName: string;
+  readonly serverAddresses: readonly string[];
+  readonly manualServerAddresses: readonly string[];
+  /** Those a dialer will use. */
+  readonly dialAddresses: readonly string[];
+  readonly remote: RemoteInfo;
+  /** The readable certificates of `CA`, in order. */
+  readonly certificates: readonly TokenCertificate[];
+  /** No CA: the dialer will speak plaintext HTTP/2. */
+  readonly plaintext: boolean;
+  /** Versions of Consul that write these keys. */
+  readonly writtenBy: "1.13" | "1.14 to 1.15" | "1.16 or later";
+  /** Every rule the token breaks, in the order they are checked; empty when {@link TokenCodec.validate} accepts it. */
+  readonly problems: readonly string[];
+  /** What is allowed but will hinder a dialer, one sentence each. */
+  readonly warnings: readonly string[];
+}
+
+/** Reads and writes peering tokens as Consul 1.13 to 1.22 do. No error of it quotes the token. */
+export interface TokenCodec {
+  /** The token as text: base64 of JSON with all seven keys, as Consul 1.16 and later write them. */
+  encode(token: PeeringToken): string;
+  /**
+   * The content of a token of any version, unchecked: keys match without regard to case, the last of equal ones wins,
+   * unknown ones are ignored, missing ones and `null` are empty.
+   *
+   * @throws {PeeringError} `invalid-token` with Consul's text: no base64, no JSON, or a value of the wrong type.
+   */
+  decode(text: string): PeeringToken;
+  /**
+   * Applies Consul's rules to what was decoded; the first broken one is reported. Establishment secret, `remote` and
+   * the validity dates of certificates are not checked.
+   *
+   * @throws {PeeringError} `invalid-token` with Consul's text.
+   */
+  validate(token: PeeringToken): void;
+  /**
+   * Describes a token without its secret, for people who wonder what they were given.
+   *
+   * @param nowMs - milliseconds since the epoch; when given, expired certificates are warned of.
+   * @throws {PeeringError} `invalid-token` as `decode`.
+   */
+  inspect(text: string, nowMs?: number): TokenDescription;
+}
+
+/** {@inheritDoc TokenCodec} */
+export const TokenCodec: TokenCodec = { encode, decode, validate, inspect };
+
+function encode(token: PeeringToken): string {
+  const { partition, datacenter, locality } = token.remote;
+  const list = (values: readonly string[]): readonly string[] | null => (values.length === 0 ? null : values);
+  // The order and the empty forms are Consul's.
+  const json = {
+    CA: list(token.ca),
+    ManualServerAddresses: list(token.manualServerAddresses),
+    ServerAddresses: list(token.serverAddresses),
+    ServerName: token.serverName,
+    PeerID: token.peerId,
+    EstablishmentSecret: token.establishmentSecret,
+    Remote: {
+      Partition: partition,
+      Datacenter: datacenter,
+      Locality:
+        locality === undefined
+          ? null
+          : {
+              ...(locality.region !== "" && { Region: locality.region }),
+              ...(locality.zone !== "" && { Zone: locality.zone }),
+            },
+    },
+  };
+  return Buffer.from(JSON.stringify(json)).toString("base64");
+}
+
+function decode(text: string): PeeringToken {
+  return readToken(parseJson(decodeBase64(text)));
+}
+
+function validate(token: PeeringToken): void {
+  for (const problem of problemsOf(token)) throw new PeeringError("invalid-token", problem);
+}
+
+function inspect(text: string, nowMs?: number): TokenDescription {
+  const json = parseJson(decodeBase64(text));
+  const token = readToken(json);
+  const { peerId, serverName, serverAddresses, manualServerAddresses, remote } = token;
+  const certificates = token.ca.flatMap(describeCertificate);
+  const warnings: string[] = [];
+  if (token.establishmentSecret === "")
+    warnings.push("The token holds no establishment secret, so no acceptor takes it.");
+  if (token.ca.length === 0) warnings.push("The token names no CA: the connection will not be encrypted.");
+  if (serverAddresses.length === 0) warnings.push("Consul 1.13 cannot use a token without server addresses.");
+  for (const { subject, notAfter } of certificates) {
+    if (nowMs !== undefined && notAfter < nowMs) {
+      warnings.push(`The certificate of ${subject} expired on ${new Date(notAfter).toISOString()}.`);
+    }
+  }
+  return {
+    peerId,
+    serverName,
+    serverAddresses,
+    manualServerAddresses,
+    dialAddresses: manualServerAddresses.length > 0 ? manualServerAddresses : serverAddresses,
+    remote,
+    certificates,
+    plaintext: token.ca.length === 0,
+    writtenBy: versionOf(json),
+    problems: [...problemsOf(token)],
+    warnings,
+  };
+}
+
+function* problemsOf(token: PeeringToken): Generator<string> {
+  for (const pem of token.ca) {
+    const block = firstPemBlock(pem);
+    if (block === undefined) yield "peering token invalid CA: no PEM-encoded data found";
+    else if (block.type !== "CERTIFICATE") {
+      yield "peering token invalid CA: first PEM-block should be CERTIFICATE type";
+    } else if (parseCertificate(block.content) === undefined) {
+      yield "peering token invalid CA: x509: malformed certificate";
+    }
+  }
+  if (token.serverAddresses.length === 0 && token.manualServerAddresses.length === 0) {
+    yield "peering token server addresses value is empty";
+  }
+  for (const address of [...token.manualServerAddresses, ...token.serverAddresses]) {
+    if (splitHostPort(address) === undefined) yield `${address} is not a valid peering server address`;
+  }
+  if (token.ca.length > 0 && token.serverName === "") yield "peering token server name value is empty";
+  if (token.peerId === "") yield "peering token peer ID value is empty";
+}
+
+function describeCertificate(pem: string): TokenCertificate[] {
+  const block = firstPemBlock(pem);
+  const certificate = block?.type === "CERTIFICATE" ? parseCertificate(block.content) : undefined;
+  if (certificate === undefined) return [];
+  return [
+    {
+      // One line, as `openssl x509 -subject` and people write it.
+      subject: certificate.subject.replaceAll("\n", ", "),
+      fingerprint: createHash("sha256").update(certificate.raw).digest("hex"),
+      notAfter: Date.parse(certificate.validTo),
+    },
+  ];
+}
+
+function parseCertificate(der: Buffer): X509Certificate | undefined {
+  try {
+    return new X509Certificate(der);
+  } catch {
+    return undefined;
+  }
+}
+
+function versionOf(json: TokenJson): TokenDescription["writtenBy"] {
+  const members = isObject(json) ? json.members : [];
+  const remote = members.findLast(([key]) => key.toLowerCase() === "remote")?.[1];
+  if (isObject(remote) && remote.members.some(([key]) => key.toLowerCase() === "locality")) return "1.16 or later";
+  const modern = remote !== undefined || members.some(([key]) => key.toLowerCase() === "manualserveraddresses");
+  return modern ? "1.14 to 1.15" : "1.13";
+}
+
+// Consul decodes into Go structs; their names are part of its error texts.
+
+function readToken(json: TokenJson): PeeringToken {
+  const draft = {
+    ca: [] as readonly string[],
+    manualServerAddresses: [] as readonly string[],
+    serverAddresses: [] as readonly string[],
+    serverName: "",
+    peerId: "",
+    establishmentSecret: "",
+    remote: emptyRemote,
+  };
+  if (json === null) return draft;
+  if (!isObject(json)) throw mismatch(json, "value", "structs.PeeringToken");
+  for (const [key, value] of json.members) {
+    switch (key.toLowerCase()) {
+      case "ca":
+        draft.ca = readStrings(value, "CA");
+        break;
+      case "manualserveraddresses":
+        draft.manualServerAddresses = readStrings(value, "ManualServerAddresses");
+        break;
+      case "serveraddresses":
+        draft.serverAddresses = readStrings(value, "ServerAddresses");
+        break;
+      case "servername":
+        draft.serverName = readString(value, "ServerName");
+        break;
+      case "peerid":
+        draft.peerId = readString(value, "PeerID");
+        break;
+      case "establishmentsecret":
+        draft.establishmentSecret = readString(value, "EstablishmentSecret");
+        break;
+      case "remote":
+        draft.remote = readRemote(value, draft.remote);
+        break;
+    }
+  }
+  return draft;
+}
+
+const emptyRemote: RemoteInfo = { partition: "", datacenter: "" };
+
+/** Of an object given twice, the second fills in the first. */
+function readRemote(json: TokenJson, before: RemoteInfo): RemoteInfo {
+  if (json === null) return emptyRemote;
+  if (!isObject(json)) throw mismatch(json, "struct field PeeringToken.Remote", "structs.PeeringTokenRemote");
+  const remote: { -readonly [Key in keyof RemoteInfo]: RemoteInfo[Key] } = { ...before };
+  for (const [key, value] of json.members) {
+    switch (key.toLowerCase()) {
+      case "partition":
+        remote.partition = readString(value, "Remote.Partition");
+        break;
+      case "datacenter":
+        remote.datacenter = readString(value, "Remote.Datacenter");
+        break;
+      case "locality":
+        if (value === null) delete remote.locality;
+        else remote.locality = readLocality(value, remote.locality);
+        break;
+    }
+  }
+  return remote;
+}
+
+function readLocality(json: TokenJson, before: RemoteInfo["locality"]): { region: string; zone: string } {
+  if (!isObject(json)) throw mismatch(json, "struct field PeeringToken.Remote.Locality", "structs.Locality");
+  const locality = { region: "", zone: "", ...before };
+  for (const [key, value] of json.members) {
+    if (key.toLowerCase() === "region") locality.region = readString(value, "Remote.Locality.Region");
+    else if (key.toLowerCase() === "zone") locality.zone = readString(value, "Remote.Locality.Zone");
+  }
+  return locality;
+}
+
+function readStrings(json: TokenJson, field: string): string[] {
+  if (json === null) return [];
+  if (!Array.isArray(json)) throw mismatch(json, `struct field PeeringToken.${field}`, "[]string");
+  return json.map((element) => readString(element, field));
+}
+
+function readString(json: TokenJson, field: string): string {
+  if (json === null) return "";
+  if (typeof json !== "string") throw mismatch(json, `struct field PeeringToken.${field}`, "string");
+  return json;
+}
+
+function mismatch(json: TokenJson, target: string, type: string): PeeringError {
+  return new PeeringError("invalid-token", `json: cannot unmarshal ${kindOf(json)} into Go ${target} of type ${type}`);
+}
+
+function kindOf(json: TokenJson): string {
+  if (typeof json === "boolean") return "bool";
+  if (typeof json === "string") return "string";
+  if (json === null) return "null";
+  return Array.isArray(json) ? "array" : json.type;
+}
+
+function isObject(json: TokenJson | undefined): json is TokenObject {
+  return typeof json === "object" && json !== null && !Array.isArray(json) && json.type === "object";
+}
