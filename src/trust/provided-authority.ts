@@ -1,0 +1,203 @@
+import { createPrivateKey, type X509Certificate } from "node:crypto";
+import { type Clock, type Random, systemClock, systemRandom } from "../environment.js";
+import { PeeringError } from "../errors.js";
+import type { CaRoot, CertificateAuthority } from "./authority.js";
+import { DEFAULT_LEAF_TTL_MS } from "./built-in-authority.js";
+import { issueServerLeaf, type LeafSigner } from "./leaf.js";
+import { certificatesIn, fingerprintOf, type ParsedCertificate, rootIdOf } from "./pem.js";
+
+/** Roots and a signing key of a host's own. */
+export interface ProvidedMaterial {
+  /** Every root peers shall trust, PEM; an entry may hold several. Self-signed: dialers on OpenSSL want that. */
+  readonly rootPems: readonly string[];
+  /**
+   * PEM: the certificate of the signing key, which may be one of the roots; after it the intermediates that lead from it
+   * to a root, and cross-signed ones, in the order in which they are to be sent.
+   */
+  readonly signingCertificatePem: string;
+  /** PEM: EC (P-256, P-384, P-521), RSA or Ed25519. */
+  readonly signingKeyPem: string;
+}
+
+export interface ProvidedAuthorityOptions extends ProvidedMaterial {
+  /** `<cluster uuid>.consul`; it must never change for the life of a cluster. Lower-cased. */
+  readonly trustDomain: string;
+  /** Lifetime of what it issues, in milliseconds. Default 72 hours, as in Consul. */
+  readonly leafTtlMs?: number;
+  readonly clock?: Clock;
+  readonly random?: Random;
+}
+
+/** A certificate authority made of a host's own roots and keys: see {@link providedAuthority}. */
+export interface ProvidedAuthority extends CertificateAuthority {
+  /**
+   * Replaces roots and signing key: peers are told, and server certificates are renewed, by themselves.
+   *
+   * A peer that is not connected must still be able to come back with the roots it has. So rotate in three steps: the new
+   * root beside the old one; then the new signing key; then, when every peer has connected, without the old root. Or
+   * give a certificate of the new key signed by the old root among the intermediates.
+   * @param options - `force`: also where nobody who trusts the present roots only would accept the new key. Default false.
+   * @throws {PeeringError} `invalid-argument`: what was given does not fit together, or `force` is needed; nothing was
+   *   changed.
+   */
+  update(material: ProvidedMaterial, options?: { readonly force?: boolean }): void;
+}
+
+/**
+ * A certificate authority of a host's own roots and signing key, held in memory only.
+ * @throws {PeeringError} `invalid-argument`: there is no root, a PEM is none, the key does not belong to the certificate,
+ *   or the certificate is no authority, not valid now, or does not lead to a root.
+ */
+export function providedAuthority(options: ProvidedAuthorityOptions): ProvidedAuthority {
+  const { leafTtlMs = DEFAULT_LEAF_TTL_MS, clock = systemClock, random = systemRandom } = options;
+  const trustDomain = options.trustDomain.toLowerCase();
+  if (!/^[a-z0-9][a-z0-9-]*(\.[a-z0-9-]+)+$/.test(trustDomain)) {
+    throw refusal("the trust domain must be a name such as <cluster uuid>.consul");
+  }
+  const listeners = new Set<() => void>();
+  let checked = check(options, clock.wall());
+
+  return {
+    trustDomain,
+    roots: () => checked.roots,
+    onRootsChanged(listener) {
+      // Wrapped, so that one function registered twice is two listeners.
+      const entry = (): void => listener();
+      listeners.add(entry);
+      return () => listeners.delete(entry);
+    },
+    async issueServer(datacenter) {
+      const { signer } = checked;
+      return issueServerLeaf({
+        signer,
+        serialNumber: randomSerial(random),
+        datacenter,
+        trustDomain,
+        nowMs: clock.wall(),
+        ttlMs: leafTtlMs,
+      });
+    },
+    update(material, { force = false } = {}) {
+      const next = check(material, clock.wall());
+      if (!force && rootOf(next.chain, checked.anchors) === undefined) {
+        throw refusal(
+          "The current CA Provider does not support cross-signing. You can try again with " +
+            "ForceWithoutCrossSigningSet but this may cause disruption - see documentation for more.",
+          "Add the new root beside the present ones first, or cross-sign the new key, or update with `force`.",
+        );
+      }
+      checked = next;
+      for (const listener of [...listeners]) listener();
+    },
+    async [Symbol.asyncDispose]() {
+      listeners.clear();
+    },
+  };
+}
+
+interface CheckedMaterial {
+  readonly roots: readonly CaRoot[];
+  readonly signer: LeafSigner;
+  /** The roots, parsed. */
+  readonly anchors: readonly ParsedCertificate[];
+  /** The signing certificate and what is sent after it. */
+  readonly chain: readonly ParsedCertificate[];
+}
+
+function check(material: ProvidedMaterial, nowMs: number): CheckedMaterial {
+  const anchors = distinct(
+    material.rootPems.flatMap((entry) => {
+      const certificates = certificatesIn(entry);
+      if (certificates.length === 0) throw refusal("an entry of the roots holds no certificate");
+      return certificates;
+    }),
+  );
+  if (anchors.length === 0) throw refusal("no root was given");
+  if (!anchors.every(({ certificate }) => certificate.ca)) throw refusal("a root is not a certificate authority");
+  const chain = certificatesIn(material.signingCertificatePem);
+  const [signing] = chain;
+  if (signing === undefined) throw refusal("the signing certificate is not one");
+  if (!signing.certificate.ca) throw refusal("the signing certificate is not a certificate authority");
+  if (!ownsKey(signing.certificate, material.signingKeyPem)) {
+    throw refusal("the signing key is not the one of the signing certificate");
+  }
+  const root = rootOf(chain, anchors);
+  if (root === undefined) throw refusal("the signing certificate does not lead to one of the roots");
+  const notAfter = Math.min(notAfterOf(signing.certificate), notAfterOf(root.certificate));
+  if (notAfter <= nowMs) throw refusal("the signing certificate or its root has expired");
+  if (Date.parse(signing.certificate.validFrom) > nowMs) throw refusal("the signing certificate is not valid yet");
+  const isAnchor = new Set(anchors.map(({ certificate }) => fingerprintOf(certificate)));
+  return {
+    anchors,
+    chain,
+    roots: anchors.map(({ pem, certificate }) => ({
+      id: rootIdOf(certificate),
+      certificatePem: pem,
+      active: certificate === root.certificate,
+      notAfter: notAfterOf(certificate),
+    })),
+    signer: {
+      certificatePem: signing.pem,
+      keyPem: material.signingKeyPem,
+      // Verifiers have the roots; what they lack is everything between.
+      intermediatePems: chain
+        .filter(({ certificate }) => !isAnchor.has(fingerprintOf(certificate)))
+        .map(({ pem }) => pem),
+      rootId: rootIdOf(root.certificate),
+      notAfter,
+    },
+  };
+}
+
+/** The anchor to which the first certificate of a chain leads, through any of the others. */
+function rootOf(
+  chain: readonly ParsedCertificate[],
+  anchors: readonly ParsedCertificate[],
+): ParsedCertificate | undefined {
+  const [signing, ...intermediates] = chain;
+  const open = signing === undefined ? [] : [signing.certificate];
+  const unused = new Set(intermediates.map(({ certificate }) => certificate));
+  for (let certificate = open.shift(); certificate !== undefined; certificate = open.shift()) {
+    const child = certificate;
+    const found = anchors.find(
+      (anchor) => anchor.certificate.raw.equals(child.raw) || issued(child, anchor.certificate),
+    );
+    if (found !== undefined) return found;
+    for (const candidate of unused) {
+      if (!candidate.ca || !issued(child, candidate)) continue;
+      unused.delete(candidate);
+      open.push(candidate);
+    }
+  }
+  return undefined;
+}
+
+function issued(child: X509Certificate, parent: X509Certificate): boolean {
+  return child.checkIssued(parent) && child.verify(parent.publicKey);
+}
+
+function ownsKey(certificate: X509Certificate, keyPem: string): boolean {
+  try {
+    return certificate.checkPrivateKey(createPrivateKey(keyPem));
+  } catch {
+    // Why a text is no key is not worth an error that might quote it.
+    return false;
+  }
+}
+
+function distinct(certificates: readonly ParsedCertificate[]): readonly ParsedCertificate[] {
+  return [...new Map(certificates.map((parsed) => [fingerprintOf(parsed.certificate), parsed])).values()];
+}
+
+/** 15 random bytes behind a 1: positive, never zero, and within the 20 bytes allowed. */
+function randomSerial(random: Random): bigint {
+  return BigInt(`0x01${Buffer.from(random.bytes(15)).toString("hex")}`);
+}
+
+function notAfterOf(certificate: X509Certificate): number {
+  return Date.parse(certificate.validTo);
+}
+
+function refusal(message: string, remedy?: string): PeeringError {
+  return new PeeringError("invalid-argument", message, remedy === undefined ? {} : { remedy });
+}
