@@ -1,0 +1,185 @@
+import {
+  type Clock,
+  type Logger,
+  type Random,
+  silentLogger,
+  systemClock,
+  systemRandom,
+  type Timer,
+} from "../environment.js";
+import { errorText, PeeringError } from "../errors.js";
+import type { ServerIdentity } from "../transport/transport.js";
+import { type CertificateAuthority, type IssuedCertificate, peeringServerName } from "./authority.js";
+
+const SECOND_MS = 1_000;
+const RENEW_FROM = 0.6;
+const RENEW_UNTIL = 0.9;
+/** Renewals after a rotation are spread over so long, as in Consul (1.13 to 1.22). */
+const ROTATION_SPREAD_MS = 30 * SECOND_MS;
+const MAX_RETRY_MS = 300 * SECOND_MS;
+const RETRY_JITTER = 0.2;
+/** A waiting timer looks at the calendar this often: machines sleep, and clocks are set. */
+const MAX_WAIT_MS = 600 * SECOND_MS;
+
+export interface ServerCertificateOptions {
+  readonly authority: Pick<CertificateAuthority, "trustDomain" | "roots" | "onRootsChanged" | "issueServer">;
+  readonly datacenter: string;
+  readonly clock?: Clock;
+  readonly random?: Random;
+  /** Default: silent. */
+  readonly logger?: Logger;
+}
+
+/** Facts about the certificate served. Times in milliseconds since the epoch. */
+export interface ServerCertificateStatus {
+  readonly notBefore: number;
+  readonly notAfter: number;
+  readonly rootId: string;
+  /** Why the last attempt to renew it failed; undefined when it did not. */
+  readonly renewalError: string | undefined;
+}
+
+/**
+ * The TLS identity of an acceptor, kept valid: it is renewed at a random point between 60 and 90 % of its life, within
+ * 30 seconds of a new root becoming active, and at once when it is older. A renewal that fails is tried again after 1 s,
+ * 2 s, 4 s and so on up to 5 min, each up to 20 % longer; the certificate at hand is served meanwhile.
+ */
+export class ServerCertificate implements ServerIdentity, AsyncDisposable {
+  readonly serverName: string;
+  readonly #options: Required<ServerCertificateOptions>;
+  readonly #stopListening: () => void;
+  readonly #ready: Promise<void>;
+  #resolveReady: () => void = () => {};
+  #rejectReady: (error: PeeringError) => void = () => {};
+  #certificate: IssuedCertificate | undefined;
+  #renewalError: string | undefined;
+  /** When to renew, on the calendar. */
+  #dueAt = 0;
+  /** After a failure: how long to wait instead, whatever the calendar says. */
+  #retryMs: number | undefined;
+  #failures = 0;
+  #timer: Timer | undefined;
+  #renewing: Promise<void> | undefined;
+  #closed = false;
+
+  constructor(options: ServerCertificateOptions) {
+    this.#options = {
+      ...options,
+      clock: options.clock ?? systemClock,
+      random: options.random ?? systemRandom,
+      logger: options.logger ?? silentLogger,
+    };
+    this.serverName = peeringServerName(options.datacenter, options.authority.trustDomain);
+    this.#ready = new Promise((resolve, reject) => {
+      this.#resolveReady = resolve;
+      this.#rejectReady = reject;
+    });
+    // Nobody has to wait for it; who does sees the failure.
+    this.#ready.catch(() => undefined);
+    this.#stopListening = options.authority.onRootsChanged(() => this.#rootsChanged());
+    this.#renew();
+  }
+
+  /** Resolves when there is a certificate. @throws {PeeringError} `closed`: disposed of before there was one. */
+  ready(): Promise<void> {
+    return this.#ready;
+  }
+
+  /** @throws {PeeringError} `unavailable`: none was issued yet. */
+  current(): { readonly certificateChainPem: string; readonly privateKeyPem: string } {
+    const certificate = this.#certificate;
+    if (certificate === undefined) {
+      throw new PeeringError("unavailable", "no server certificate has been issued yet");
+    }
+    // After a long sleep of the machine a handshake may come before the timer.
+    if (certificate.notAfter <= this.#options.clock.wall() && this.#failures === 0) this.#renew();
+    return certificate;
+  }
+
+  /** Undefined before the first certificate. */
+  get status(): ServerCertificateStatus | undefined {
+    if (this.#certificate === undefined) return undefined;
+    const { notBefore, notAfter, rootId } = this.#certificate;
+    return { notBefore, notAfter, rootId, renewalError: this.#renewalError };
+  }
+
+  /** Stops renewing. The authority is the caller's and stays open. */
+  async [Symbol.asyncDispose](): Promise<void> {
+    this.#closed = true;
+    this.#stopListening();
+    this.#timer?.cancel();
+    this.#rejectReady(new PeeringError("closed", "the server certificate was disposed of"));
+    await this.#renewing;
+  }
+
+  #renew(): void {
+    if (this.#closed || this.#renewing !== undefined) return;
+    this.#timer?.cancel();
+    this.#retryMs = undefined;
+    this.#renewing = this.#attempt().finally(() => {
+      this.#renewing = undefined;
+      if (this.#closed) return;
+      if (this.#certificate !== undefined && this.#retryMs === undefined) this.#considerRotation(this.#certificate);
+      this.#schedule();
+    });
+  }
+
+  async #attempt(): Promise<void> {
+    const { authority, datacenter, clock, random, logger } = this.#options;
+    try {
+      const certificate = await authority.issueServer(datacenter);
+      if (this.#closed) return;
+      this.#certificate = certificate;
+      this.#resolveReady();
+      if (certificate.notAfter <= clock.wall())
+        throw new PeeringError("unavailable", "it had expired when it was issued");
+      this.#failures = 0;
+      this.#renewalError = undefined;
+      const life = certificate.notAfter - certificate.notBefore;
+      const share = RENEW_FROM + (RENEW_UNTIL - RENEW_FROM) * random.fraction();
+      // Not at once, however short its life: an authority near its own end issues certificates that are almost over.
+      this.#dueAt = Math.max(certificate.notBefore + life * share, clock.wall() + SECOND_MS);
+    } catch (error) {
+      if (this.#closed) return;
+      this.#renewalError = errorText(error);
+      logger.warn("server certificate could not be renewed", {
+        error: this.#renewalError,
+        failures: this.#failures + 1,
+      });
+      const delay = Math.min(SECOND_MS * 2 ** this.#failures, MAX_RETRY_MS);
+      this.#failures++;
+      this.#retryMs = delay * (1 + RETRY_JITTER * random.fraction());
+    }
+  }
+
+  #rootsChanged(): void {
+    // While a renewal runs nobody knows yet which root it will have; it looks for itself afterwards.
+    if (this.#renewing !== undefined || this.#certificate === undefined) return;
+    if (this.#considerRotation(this.#certificate)) this.#schedule();
+  }
+
+  /** Whether the certificate is of a root that is not active any more; it is renewed soon then. */
+  #considerRotation(certificate: IssuedCertificate): boolean {
+    const { authority, clock, random } = this.#options;
+    const active = authority.roots().find((root) => root.active);
+    if (active === undefined || active.id === certificate.rootId) return false;
+    this.#dueAt = Math.min(this.#dueAt, clock.wall() + ROTATION_SPREAD_MS * random.fraction());
+    // The authority has just shown that it works: what it waits after a failure is over.
+    this.#retryMs = undefined;
+    return true;
+  }
+
+  #schedule(): void {
+    const { clock } = this.#options;
+    this.#timer?.cancel();
+    const retryMs = this.#retryMs;
+    if (retryMs !== undefined) {
+      this.#timer = clock.after(retryMs, () => this.#renew());
+      return;
+    }
+    this.#timer = clock.after(Math.min(Math.max(this.#dueAt - clock.wall(), 0), MAX_WAIT_MS), () => {
+      if (clock.wall() >= this.#dueAt) this.#renew();
+      else this.#schedule();
+    });
+  }
+}
