@@ -1,1 +1,2 @@
+export { type FixedAuthority, type FixedAuthorityOptions, fixedAuthority } from "./fixed-authority.js";
 export { type StorageSuiteOptions, storageSuite } from "./storage-suite.js";
