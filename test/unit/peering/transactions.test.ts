@@ -1,0 +1,359 @@
+import assert from "node:assert/strict";
+import { describe, it } from "node:test";
+import { PeeringError } from "../../../src/errors.js";
+import type { Peering, TrustBundle } from "../../../src/peering/peering.js";
+import { type AcceptorSecrets, digestSecret, type SecretsRequest, sameSecret } from "../../../src/peering/secrets.js";
+import {
+  deletePeering,
+  deleteTrustBundle,
+  isSecretInUse,
+  isUnchanged,
+  type PeeringWrite,
+  type RecordChanges,
+  type RecordTables,
+  terminatePeering,
+  writePeering,
+  writeSecrets,
+  writeTrustBundle,
+} from "../../../src/peering/transactions.js";
+
+const A = "aaaaaaaa-aaaa-aaaa-aaaa-aaaaaaaaaaaa";
+const D = "dddddddd-dddd-dddd-dddd-dddddddddddd";
+const NEW = "ffffffff-ffff-ffff-ffff-ffffffffffff";
+const [E1, E2, P1, P2, S1] = ["e1", "e2", "p1", "p2", "s1"].map(digestSecret);
+assert.ok(E1 && E2 && P1 && P2 && S1);
+
+const EMPTY: RecordTables = { peerings: new Map(), secrets: new Map(), bundles: new Map() };
+const BLANK = {
+  meta: {},
+  peerId: "",
+  peerCaPems: [],
+  peerServerName: "",
+  peerServerAddresses: [],
+  manualServerAddresses: [],
+  remote: { partition: "", datacenter: "" },
+};
+const ACCEPTOR: Peering = {
+  ...BLANK,
+  id: A,
+  name: "acceptor",
+  state: "pending",
+  meta: { a: "b" },
+  remote: { partition: "", datacenter: "dc2" },
+  createIndex: 3n,
+  modifyIndex: 4n,
+};
+const DIALER: Peering = {
+  ...BLANK,
+  id: D,
+  name: "dialer",
+  state: "establishing",
+  peerId: "x",
+  peerServerAddresses: ["h:1"],
+  createIndex: 5n,
+  modifyIndex: 6n,
+};
+const NO_SECRETS: AcceptorSecrets = { role: "acceptor", establishment: "", pending: "", active: "" };
+
+function tables(peerings: readonly Peering[], secrets: Partial<AcceptorSecrets> | undefined = undefined): RecordTables {
+  return {
+    peerings: new Map(peerings.map((peering) => [peering.id, peering])),
+    secrets: secrets === undefined ? new Map() : new Map([[A, { ...NO_SECRETS, ...secrets }]]),
+    bundles: new Map(),
+  };
+}
+
+function writeOf(peering: Peering, changed: Partial<PeeringWrite> = {}): PeeringWrite {
+  const { createIndex: _created, modifyIndex: _modified, ...fields } = peering;
+  return { ...fields, ...changed };
+}
+
+function withoutState(write: PeeringWrite): PeeringWrite {
+  const { state: _, ...fields } = write;
+  return fields;
+}
+
+function applied(before: RecordTables, changes: RecordChanges): RecordTables {
+  const merge = <V>(rows: ReadonlyMap<string, V>, changed: ReadonlyMap<string, V | undefined>): Map<string, V> => {
+    const merged = new Map(rows);
+    for (const [key, value] of changed) {
+      if (value === undefined) merged.delete(key);
+      else merged.set(key, value);
+    }
+    return merged;
+  };
+  return {
+    peerings: merge(before.peerings, changes.peerings),
+    secrets: merge(before.secrets, changes.secrets),
+    bundles: merge(before.bundles, changes.bundles),
+  };
+}
+
+function fails(text: string, run: () => unknown): void {
+  assert.throws(run, (error: unknown) => {
+    assert.ok(error instanceof PeeringError);
+    assert.equal(error.message, text);
+    return true;
+  });
+}
+
+describe("record writes", () => {
+  it("ST1: a write without id, name, or with a deletion time and state that do not fit", () => {
+    const write = writeOf(ACCEPTOR);
+    fails("Missing Peering ID", () => writePeering(EMPTY, { ...write, id: "" }));
+    fails("Missing Peering Name", () => writePeering(EMPTY, { ...write, name: "" }));
+    for (const deletedAt of [undefined, 0]) {
+      fails("Missing deletion time for peering in deleting state", () =>
+        writePeering(EMPTY, { ...write, state: "deleting", ...(deletedAt === undefined ? {} : { deletedAt }) }),
+      );
+    }
+    fails("Unexpected state for peering with deletion time: PENDING", () =>
+      writePeering(EMPTY, { ...write, deletedAt: 9 }),
+    );
+    fails("Unexpected state for peering with deletion time: UNDEFINED", () =>
+      writePeering(EMPTY, { ...withoutState(write), deletedAt: 9 }),
+    );
+  });
+
+  it("ST2: a new record without a state is PENDING", () => {
+    const written = writePeering(EMPTY, withoutState(writeOf(ACCEPTOR))).peerings.get(A);
+    assert.deepEqual(written, { ...ACCEPTOR, createIndex: 0n, modifyIndex: 0n });
+  });
+
+  it("I9: the Unix epoch counts as no deletion time, and is not stored", () => {
+    const written = writePeering(EMPTY, writeOf(ACCEPTOR, { deletedAt: 0 })).peerings.get(A);
+    assert.equal(written !== undefined && "deletedAt" in written, false);
+  });
+
+  it("ST3, ch3 case 66: neither id nor role of a name can change", () => {
+    const before = tables([ACCEPTOR, DIALER]);
+    fails(`A peering already exists with the name "acceptor" and a different ID "${A}"`, () =>
+      writePeering(before, writeOf(ACCEPTOR, { id: NEW })),
+    );
+    fails("Cannot switch peering dialing mode from true to false", () =>
+      writePeering(before, writeOf(DIALER, { peerServerAddresses: [] })),
+    );
+    fails("Cannot switch peering dialing mode from false to true", () =>
+      writePeering(before, writeOf(ACCEPTOR, { manualServerAddresses: ["m:1"] })),
+    );
+  });
+
+  it("an id can have no second name", () => {
+    fails(`A peering already exists with the ID "${A}" and a different name "acceptor"`, () =>
+      writePeering(tables([ACCEPTOR]), writeOf(ACCEPTOR, { name: "other" })),
+    );
+  });
+
+  it("ST4, ch3 case 66: state and Remote are inherited, everything else is replaced", () => {
+    const remote = { partition: "", datacenter: "", locality: { region: "", zone: "" } };
+    const write = withoutState(writeOf(DIALER, { meta: {}, remote }));
+    const known = { ...DIALER, meta: { a: "b" }, remote: { partition: "", datacenter: "dc7" } };
+    const written = writePeering(tables([known]), write).peerings.get(D);
+    assert.equal(written?.state, "establishing");
+    assert.deepEqual(written?.remote, known.remote);
+    assert.deepEqual(written?.meta, {});
+    assert.equal(written?.createIndex, 5n);
+    assert.equal(written?.modifyIndex, 0n);
+  });
+
+  it("ST5, ch3 case 65: TERMINATED loses its secrets; TERMINATED again changes nothing", () => {
+    const before = tables([ACCEPTOR], { active: S1 });
+    const after = applied(before, writePeering(before, writeOf(ACCEPTOR, { state: "terminated" })));
+    assert.equal(after.peerings.get(A)?.state, "terminated");
+    assert.equal(after.secrets.has(A), false);
+    const again = writeOf(ACCEPTOR, { state: "terminated", meta: { c: "d" } });
+    assert.equal(isUnchanged(writePeering(after, again)), true);
+    assert.equal(
+      isUnchanged(writePeering(after, again, { type: "generate_token", establishment: E1 })),
+      true,
+      "not even the secrets",
+    );
+  });
+
+  it("ST6, ch3 case 65: DELETING is written over by nothing", () => {
+    const deleting: Peering = { ...ACCEPTOR, state: "deleting", deletedAt: 9 };
+    const before = tables([deleting]);
+    assert.equal(isUnchanged(writePeering(before, writeOf(deleting, { deletedAt: 10 }))), true);
+    assert.equal(isUnchanged(writePeering(before, writeOf(ACCEPTOR, { state: "terminated" }))), true);
+    fails("cannot write to peering that is marked for deletion", () => writePeering(before, writeOf(ACCEPTOR)));
+    fails("cannot write to peering that is marked for deletion", () =>
+      writePeering(before, withoutState(writeOf(ACCEPTOR))),
+    );
+  });
+
+  it("ST7: only an active record can be created, only an inactive one removed", () => {
+    for (const write of [
+      writeOf(ACCEPTOR, { state: "deleting", deletedAt: 9 }),
+      writeOf(ACCEPTOR, { state: "terminated" }),
+    ]) {
+      fails("cannot create a new peering marked for deletion", () => writePeering(EMPTY, write));
+    }
+    fails("cannot delete a peering without first marking for deletion", () =>
+      deletePeering(tables([ACCEPTOR]), "acceptor"),
+    );
+    assert.equal(isUnchanged(deletePeering(EMPTY, "acceptor")), true);
+    const terminated = tables([{ ...ACCEPTOR, state: "terminated" }], { active: S1 });
+    const after = applied(terminated, deletePeering(terminated, "ACCEPTOR"));
+    assert.equal(after.peerings.size + after.secrets.size, 0);
+  });
+
+  it("ST17: names are compared without case", () => {
+    fails(`A peering already exists with the name "ACCEPTOR" and a different ID "${A}"`, () =>
+      writePeering(tables([ACCEPTOR]), writeOf(ACCEPTOR, { id: NEW, name: "ACCEPTOR" })),
+    );
+  });
+
+  it("ST23, ch3 case 72: TerminateByID marks an active record and nothing else", () => {
+    const before = tables([ACCEPTOR], { active: S1, establishment: E1 });
+    const changes = terminatePeering(before, A);
+    assert.deepEqual(changes.peerings.get(A), { ...ACCEPTOR, state: "terminated", modifyIndex: 0n });
+    assert.equal(changes.secrets.size, 0);
+    assert.equal(isUnchanged(terminatePeering(EMPTY, A)), true);
+    assert.equal(isUnchanged(terminatePeering(tables([{ ...ACCEPTOR, state: "deleting", deletedAt: 9 }]), A)), true);
+  });
+});
+
+describe("secrets", () => {
+  const requests: readonly SecretsRequest[] = [
+    { type: "generate_token", establishment: "" },
+    { type: "exchange_secret", establishment: E1, pending: "" },
+    { type: "promote_pending", active: "" },
+    { type: "establish", sealedActive: new Uint8Array() },
+  ];
+
+  it("ST8, ch3 case 78: what a request must carry", () => {
+    const generate: SecretsRequest = { type: "generate_token", establishment: E1 };
+    fails("failed to write peering secret: invalid secret write request: missing peer ID", () =>
+      writeSecrets(EMPTY, "", generate),
+    );
+    fails(`failed to write peering secret: unknown peering "${A}" for secret`, () => writeSecrets(EMPTY, A, generate));
+    for (const request of requests) {
+      fails("failed to write peering secret: invalid secret write request: missing secret ID", () =>
+        writeSecrets(tables([ACCEPTOR]), A, request),
+      );
+      fails("failed to write peering establishment secret: invalid secret write request: missing secret ID", () =>
+        writePeering(tables([ACCEPTOR]), writeOf(ACCEPTOR), request),
+      );
+    }
+    assert.equal(isUnchanged(writeSecrets(tables([ACCEPTOR]), A)), true);
+  });
+
+  it("ST9, ch3 case 78: a dialer keeps one stream secret, which is not in the set of those in use", () => {
+    const before = tables([DIALER]);
+    for (const request of [
+      { type: "generate_token", establishment: E1 },
+      { type: "exchange_secret", establishment: E1, pending: P1 },
+      { type: "promote_pending", active: S1 },
+    ] as const) {
+      fails(
+        `failed to write peering secret: invalid request type ${request.type} when persisting stream secret for dialing peer`,
+        () => writeSecrets(before, D, request),
+      );
+    }
+    const sealedActive = new TextEncoder().encode("s1");
+    const after = applied(before, writeSecrets(before, D, { type: "establish", sealedActive }));
+    assert.deepEqual(after.secrets.get(D), { role: "dialer", sealedActive });
+    assert.equal(isSecretInUse(after, S1), false);
+  });
+
+  it("an acceptor never establishes", () => {
+    fails("failed to write peering secret: an accepting peer should not have called Establish RPC", () =>
+      writeSecrets(tables([ACCEPTOR]), A, { type: "establish", sealedActive: Uint8Array.of(1) }),
+    );
+  });
+
+  it("ST10, ch3 case 79: a token keeps the stream secrets and replaces an unused one", () => {
+    const streaming = tables([ACCEPTOR], { pending: P1, active: S1 });
+    const request: SecretsRequest = { type: "generate_token", establishment: E1 };
+    const after = applied(streaming, writeSecrets(streaming, A, request));
+    assert.deepEqual(after.secrets.get(A), { ...NO_SECRETS, establishment: E1, pending: P1, active: S1 });
+    for (const digest of [E1, P1, S1]) assert.equal(isSecretInUse(after, digest), true);
+    const again = applied(after, writeSecrets(after, A, { type: "generate_token", establishment: E2 }));
+    assert.equal(isSecretInUse(again, E1), false);
+    assert.equal(isSecretInUse(again, E2), true);
+  });
+
+  it("ST11, ch3 case 80: the exchange takes the establishment secret and gives a pending one", () => {
+    const exchange = (before: RecordTables, establishment = E1): RecordChanges =>
+      writeSecrets(before, A, { type: "exchange_secret", establishment, pending: P2 });
+    const prefix = "failed to write peering secret:";
+    fails(`${prefix} cannot exchange peering secret: no known secrets for peering`, () => exchange(tables([ACCEPTOR])));
+    fails(`${prefix} invalid establishment secret: peering was already established`, () =>
+      exchange(tables([ACCEPTOR], { active: S1 })),
+    );
+    const before = tables([ACCEPTOR], { establishment: E1, pending: P1, active: S1 });
+    fails(`${prefix} invalid establishment secret`, () => exchange(before, E2));
+    const after = applied(before, exchange(before));
+    assert.deepEqual(after.secrets.get(A), { ...NO_SECRETS, pending: P2, active: S1 });
+    assert.equal(isSecretInUse(after, E1) || isSecretInUse(after, P1), false);
+  });
+
+  it("ST12, ch3 case 81: the promotion makes the pending secret the active one", () => {
+    const promote = (before: RecordTables, active = P1): RecordChanges =>
+      writeSecrets(before, A, { type: "promote_pending", active });
+    const prefix = "failed to write peering secret:";
+    fails(`${prefix} cannot promote pending secret: no known secrets for peering`, () => promote(tables([ACCEPTOR])));
+    fails(`${prefix} invalid pending stream secret`, () => promote(tables([ACCEPTOR], { active: S1 })));
+    const before = tables([ACCEPTOR], { establishment: E1, pending: P1, active: S1 });
+    fails(`${prefix} invalid pending stream secret`, () => promote(before, P2));
+    const after = applied(before, promote(before));
+    assert.deepEqual(after.secrets.get(A), { ...NO_SECRETS, establishment: E1, active: P1 });
+    assert.equal(isSecretInUse(after, S1), false);
+  });
+
+  it("ST13: a secret in use by any slot is refused, and the record with it", () => {
+    const other: Peering = { ...ACCEPTOR, id: NEW, name: "other" };
+    for (const slot of ["establishment", "pending", "active"] as const) {
+      const before = tables([ACCEPTOR], { [slot]: E1 });
+      fails("failed to write peering establishment secret: peering secret is already in use, retry the operation", () =>
+        writePeering(before, writeOf(other), { type: "generate_token", establishment: E1 }),
+      );
+    }
+  });
+
+  it("ST14, ch3 case 82: what is marked for deletion frees all its secrets", () => {
+    const before = tables([ACCEPTOR], { establishment: E1, pending: P1, active: S1 });
+    const after = applied(before, writePeering(before, writeOf(ACCEPTOR, { state: "deleting", deletedAt: 9 })));
+    assert.equal(after.secrets.size, 0);
+    for (const digest of [E1, P1, S1]) assert.equal(isSecretInUse(after, digest), false);
+  });
+
+  it("no secret equals nothing, not even no secret", () => {
+    assert.equal(sameSecret("", ""), false);
+    assert.equal(sameSecret(digestSecret(""), digestSecret("")), false);
+    assert.equal(sameSecret(E1, ""), false);
+    assert.equal(sameSecret(E1, E2), false);
+    assert.equal(sameSecret(E1, E1), true);
+  });
+});
+
+describe("trust bundles", () => {
+  const bundle: TrustBundle = {
+    trustDomain: "x.consul",
+    peerName: "dialer",
+    rootPems: ["one", "two\n"],
+    exportedPartition: "",
+  };
+
+  it("ST18, ch3 case 91: needs a name and a record that is not DELETING", () => {
+    fails("missing peer name", () => writeTrustBundle(EMPTY, { ...bundle, peerName: "" }));
+    fails("cannot write peering trust bundle for unknown peering dialer", () => writeTrustBundle(EMPTY, bundle));
+    fails("cannot write to peering that is marked for deletion", () =>
+      writeTrustBundle(tables([{ ...DIALER, state: "deleting", deletedAt: 9 }]), bundle),
+    );
+  });
+
+  it("ST18, ch3 case 91: gives its roots to the record, each ending in a newline, and is kept as received", () => {
+    const changes = writeTrustBundle(tables([DIALER]), bundle);
+    assert.deepEqual(changes.peerings.get(D), { ...DIALER, peerCaPems: ["one\n", "two\n"], modifyIndex: 0n });
+    assert.equal(changes.bundles.get("dialer"), bundle);
+  });
+
+  it("is removed alone; an unknown one is no failure", () => {
+    const before = applied(tables([DIALER]), writeTrustBundle(tables([DIALER]), bundle));
+    const after = applied(before, deleteTrustBundle(before, "DIALER"));
+    assert.equal(after.bundles.size, 0);
+    assert.deepEqual(after.peerings.get(D)?.peerCaPems, ["one\n", "two\n"]);
+    assert.equal(isUnchanged(deleteTrustBundle(after, "dialer")), true);
+  });
+});
