@@ -85,6 +85,14 @@ describe("ProtobufWriter", () => {
     assert.deepEqual(new ProtobufWriter().string("a\ud800").finish(), hex("0461efbfbd"));
   });
 
+  it("begins anew after take, without touching what was taken", () => {
+    const writer = new ProtobufWriter(2);
+    const first = writer.string("first").take();
+    const second = writer.string("other").take();
+    assert.deepEqual([first, second], [hex("056669727374"), hex("056f74686572")]);
+    assert.equal(writer.length, 0);
+  });
+
   it("returns bytes that keep no larger buffer alive", () => {
     const bytes = new ProtobufWriter(10_000).string("abc").finish();
     assert.equal(bytes.buffer.byteLength, bytes.length);
