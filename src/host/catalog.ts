@@ -296,15 +296,12 @@ export class Catalog implements CatalogSource, AsyncDisposable {
   /** Starts working off the queue in a microtask, so that what is written in one go is committed together. */
   #run(): void {
     if (this.#running !== undefined) return;
-    this.#running = Promise.resolve()
-      .then(() => this.#workOff())
-      .finally(() => {
-        this.#running = undefined;
-      });
+    this.#running = this.#workOff();
   }
 
   /** Never rejects: every failure belongs to a caller. */
   async #workOff(): Promise<void> {
+    await undefined;
     for (;;) {
       const job = this.#jobs.shift();
       if (job !== undefined) {
@@ -312,7 +309,11 @@ export class Catalog implements CatalogSource, AsyncDisposable {
         continue;
       }
       const group = this.#nextGroup();
-      if (group.length === 0) return;
+      if (group.length === 0) {
+        // In the same turn as the look into the queue, or what comes in between would wait for ever.
+        this.#running = undefined;
+        return;
+      }
       try {
         await this.#commit(group);
       } catch (error) {
