@@ -1,6 +1,7 @@
 import { compareUtf8 } from "./byte-order.js";
 import type { FailoverTarget, ServiceResolverEntry } from "./config-entry.js";
 import type { ConfigEntrySet } from "./config-entry-set.js";
+import { lowerCase } from "./names.js";
 
 /** Where a discovery chain may lead. */
 export interface ChainTarget {
@@ -103,7 +104,7 @@ class Compiler {
       this.#resolve(target(service, "", this.#datacenter), false);
       return;
     }
-    const key = service.toLowerCase();
+    const key = lowerCase(service);
     if (this.#splitting.has(key)) {
       this.#fail(`discovery chain "${this.#name}" contains a circular reference at splitter "${service}"`);
       return;
@@ -112,7 +113,7 @@ class Compiler {
     for (const split of splitter.splits) {
       const next = split.service ?? service;
       const subset = split.serviceSubset ?? "";
-      if (subset === "" && next.toLowerCase() !== key) this.#split(next, httpLike);
+      if (subset === "" && lowerCase(next) !== key) this.#split(next, httpLike);
       else this.#resolve(target(next, subset, this.#datacenter), false);
     }
     this.#splitting.delete(key);
@@ -131,7 +132,7 @@ class Compiler {
       seen.add(at.id);
       resolver = at.peer === "" ? this.#entries.get("service-resolver", at.service) : undefined;
       if (resolver === undefined) break;
-      this.resolvers.set(resolver.name.toLowerCase(), resolver);
+      this.resolvers.set(lowerCase(resolver.name), resolver);
       const { redirect } = resolver;
       if (redirect === undefined) break;
       const service = redirect.service ?? at.service;

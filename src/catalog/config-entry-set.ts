@@ -1,21 +1,17 @@
 import type { ConfigEntry, ConfigEntryKind, ExportedServicesEntry } from "./config-entry.js";
 import type { JsonObject } from "./instance.js";
+import { lowerCase } from "./names.js";
 
 type EntryOf<Kind extends ConfigEntryKind> = Extract<ConfigEntry, { readonly kind: Kind }>;
 type EntryMaps = { readonly [Kind in ConfigEntryKind]: ReadonlyMap<string, EntryOf<Kind>> };
 
+function isOf<Kind extends ConfigEntryKind>(entry: ConfigEntry, kind: Kind): entry is EntryOf<Kind> {
+  return entry.kind === kind;
+}
+
 /** All configuration entries of one moment; names compare without case. Immutable: `with` and `without` return another. */
 export class ConfigEntrySet {
-  static readonly empty: ConfigEntrySet = new ConfigEntrySet({
-    "exported-services": new Map(),
-    mesh: new Map(),
-    "proxy-defaults": new Map(),
-    "service-defaults": new Map(),
-    "service-resolver": new Map(),
-    "service-router": new Map(),
-    "service-splitter": new Map(),
-    "terminating-gateway": new Map(),
-  });
+  static readonly empty: ConfigEntrySet = ConfigEntrySet.of([]);
   readonly #maps: EntryMaps;
   #chainNames: ReadonlyMap<string, string> | undefined;
   #links: { readonly names: ReadonlySet<string>; readonly wildcard: boolean } | undefined;
@@ -24,14 +20,27 @@ export class ConfigEntrySet {
     this.#maps = maps;
   }
 
-  static of(entries: Iterable<ConfigEntry>): ConfigEntrySet {
-    let set = ConfigEntrySet.empty;
-    for (const entry of entries) set = set.with(entry);
-    return set;
+  /** Later entries replace earlier ones of the same kind and name. */
+  static of(entries: readonly ConfigEntry[]): ConfigEntrySet {
+    const mapOf = <Kind extends ConfigEntryKind>(kind: Kind): ReadonlyMap<string, EntryOf<Kind>> => {
+      const map = new Map<string, EntryOf<Kind>>();
+      for (const entry of entries) if (isOf(entry, kind)) map.set(lowerCase(entry.name), entry);
+      return map;
+    };
+    return new ConfigEntrySet({
+      "exported-services": mapOf("exported-services"),
+      mesh: mapOf("mesh"),
+      "proxy-defaults": mapOf("proxy-defaults"),
+      "service-defaults": mapOf("service-defaults"),
+      "service-resolver": mapOf("service-resolver"),
+      "service-router": mapOf("service-router"),
+      "service-splitter": mapOf("service-splitter"),
+      "terminating-gateway": mapOf("terminating-gateway"),
+    });
   }
 
   get<Kind extends ConfigEntryKind>(kind: Kind, name: string): EntryOf<Kind> | undefined {
-    return this.#maps[kind].get(name.toLowerCase());
+    return this.#maps[kind].get(lowerCase(name));
   }
 
   /** Every entry of a kind, keyed by lower-cased name. */
@@ -40,13 +49,13 @@ export class ConfigEntrySet {
   }
 
   with(entry: ConfigEntry): ConfigEntrySet {
-    const map = new Map<string, ConfigEntry>(this.#maps[entry.kind]).set(entry.name.toLowerCase(), entry);
+    const map = new Map<string, ConfigEntry>(this.#maps[entry.kind]).set(lowerCase(entry.name), entry);
     return new ConfigEntrySet({ ...this.#maps, [entry.kind]: map });
   }
 
   without(kind: ConfigEntryKind, name: string): ConfigEntrySet {
     const map = new Map<string, ConfigEntry>(this.#maps[kind]);
-    map.delete(name.toLowerCase());
+    map.delete(lowerCase(name));
     return new ConfigEntrySet({ ...this.#maps, [kind]: map });
   }
 
@@ -76,7 +85,7 @@ export class ConfigEntrySet {
     if (this.#links === undefined) {
       const names = new Set<string>();
       for (const gateway of this.#maps["terminating-gateway"].values()) {
-        for (const service of gateway.services) names.add(service.name.toLowerCase());
+        for (const service of gateway.services) names.add(lowerCase(service.name));
       }
       this.#links = { names, wildcard: names.delete("*") };
     }
@@ -86,8 +95,8 @@ export class ConfigEntrySet {
   /** Protocol of a service, lower-cased (specification 4.2.3). */
   protocolOf(service: string): string {
     const own = this.get("service-defaults", service);
-    if (own !== undefined) return (own.protocol ?? "tcp").toLowerCase();
+    if (own !== undefined) return lowerCase(own.protocol ?? "tcp");
     const { protocol }: JsonObject = this.get("proxy-defaults", "global")?.config ?? {};
-    return typeof protocol === "string" && protocol !== "" ? protocol.toLowerCase() : "tcp";
+    return typeof protocol === "string" && protocol !== "" ? lowerCase(protocol) : "tcp";
   }
 }

@@ -2,6 +2,7 @@ import { PeeringError } from "../errors.js";
 import { compileChain, isHttpLike } from "./chain.js";
 import type { ConfigEntryKind, ServiceResolverEntry } from "./config-entry.js";
 import type { ConfigEntrySet } from "./config-entry-set.js";
+import { lowerCase } from "./names.js";
 
 /** Kinds that decide where chains lead, which protocol they have, or who sees them. */
 const chainKinds: ReadonlySet<ConfigEntryKind> = new Set([
@@ -20,7 +21,7 @@ function exportedNames(entries: ConfigEntrySet): { names: Map<string, string>; w
   for (const block of entries.exportedServices?.services ?? []) {
     if (!block.consumers.some((consumer) => consumer.peer !== undefined)) continue;
     if (block.name === "*") wildcard = true;
-    else names.set(block.name.toLowerCase(), block.name);
+    else names.set(lowerCase(block.name), block.name);
   }
   if (wildcard) for (const [key, name] of entries.chainNames) names.set(key, names.get(key) ?? name);
   names.delete("consul");

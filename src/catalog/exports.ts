@@ -2,6 +2,7 @@ import { PeeringError } from "../errors.js";
 import { compareUtf8 } from "./byte-order.js";
 import { type ChainInfo, chainInfo, compileChain } from "./chain.js";
 import type { ConfigEntrySet } from "./config-entry-set.js";
+import { lowerCase } from "./names.js";
 import type { LocalNames } from "./service-index.js";
 
 /** All that decides what is exported, at one moment. */
@@ -46,7 +47,7 @@ function chainReason(input: ExportInput, key: string): "chain-entry" | "connect-
 /** Undefined when the chain leads to the servers, which are never exported. */
 function compile(input: ExportInput, name: string): ChainInfo | undefined {
   const chain = compileChain(input.entries, name, input.datacenter);
-  if (chain.targets.some((place) => isReserved(place.service.toLowerCase()))) return undefined;
+  if (chain.targets.some((place) => isReserved(lowerCase(place.service)))) return undefined;
   return chainInfo(chain);
 }
 
@@ -66,7 +67,7 @@ export function resolveExports(input: ExportInput, peerName: string): ResolvedEx
       wildcard = true;
       continue;
     }
-    const key = block.name.toLowerCase();
+    const key = lowerCase(block.name);
     if (!isReserved(key) && !exported.has(key)) exported.set(key, block.name);
   }
   if (wildcard) {
@@ -94,7 +95,7 @@ export function resolveExports(input: ExportInput, peerName: string): ResolvedEx
     const info = compile(input, name);
     if (info === undefined) continue;
     chains.set(name, info);
-    if (!exported.has(name.toLowerCase())) chainOnly++;
+    if (!exported.has(lowerCase(name))) chainOnly++;
   }
   const list =
     chainOnly === 0 || input.strictConsul ? services : [...new Set([...services, ...chains.keys()])].sort(compareUtf8);
@@ -103,12 +104,12 @@ export function resolveExports(input: ExportInput, peerName: string): ResolvedEx
 
 /** Names of peers that the exported-services entry gives `service` to, sorted: the union of all its blocks (D-33). */
 export function peersForService(input: Pick<ExportInput, "entries" | "names">, service: string): readonly string[] {
-  const key = service.toLowerCase();
+  const key = lowerCase(service);
   if (isReserved(key)) return [];
   const wildcardCovers = input.names.typical.has(key) || input.entries.chainNames.has(key);
   const peers = new Set<string>();
   for (const block of input.entries.exportedServices?.services ?? []) {
-    if (block.name === "*" ? !wildcardCovers : block.name.toLowerCase() !== key) continue;
+    if (block.name === "*" ? !wildcardCovers : lowerCase(block.name) !== key) continue;
     for (const { peer } of block.consumers) if (peer !== undefined) peers.add(peer);
   }
   return [...peers].sort(compareUtf8);
@@ -125,7 +126,7 @@ export interface ExportedServiceView {
 export function exportedServicesView(input: Pick<ExportInput, "entries" | "names">): readonly ExportedServiceView[] {
   const merged = new Map<string, { readonly name: string; readonly peers: Set<string> }>();
   const add = (name: string, peers: readonly string[]): void => {
-    const key = name.toLowerCase();
+    const key = lowerCase(name);
     if (isReserved(key)) return;
     let view = merged.get(key);
     if (view === undefined) {
@@ -172,7 +173,9 @@ export type ExportReason =
   /** It would be a mesh service, but this cluster has no mesh. */
   | { readonly type: "connect-disabled" }
   /** An ordinary service named like the sidecars of another exported service: its instances are never sent (D-27). */
-  | { readonly type: "sidecar-name" };
+  | { readonly type: "sidecar-name" }
+  /** Its instances cannot be sent; `problem` names one and what is wrong with it (D-28). */
+  | { readonly type: "held-back"; readonly problem: string };
 
 export interface ExportExplanation {
   readonly service: string;
@@ -188,9 +191,13 @@ export interface ExportExplanation {
   readonly text: string;
 }
 
-/** Why the peering named `peer` sees `service`, or why it does not. */
-export function explainExport(input: ExportInput, peer: string, service: string): ExportExplanation {
-  const key = service.toLowerCase();
+/**
+ * Why the peering named `peer` sees `service`, or why it does not.
+ *
+ * @param heldBack - why the payload of the service cannot be sent, where that is so.
+ */
+export function explainExport(input: ExportInput, peer: string, service: string, heldBack?: string): ExportExplanation {
+  const key = lowerCase(service);
   const reasons: ExportReason[] = [];
   let ordinary = false;
   let mesh = false;
@@ -201,9 +208,9 @@ export function explainExport(input: ExportInput, peer: string, service: string)
     let covered = false;
     for (const [block, { name, consumers }] of entry.services.entries()) {
       const wildcard = name === "*";
-      if (!wildcard && name.toLowerCase() !== key) continue;
+      if (!wildcard && lowerCase(name) !== key) continue;
       if (!consumers.some((consumer) => consumer.peer === peer)) {
-        const alike = consumers.find((consumer) => consumer.peer?.toLowerCase() === peer.toLowerCase())?.peer;
+        const alike = consumers.find((consumer) => lowerCase(consumer.peer ?? "") === lowerCase(peer))?.peer;
         if (alike !== undefined) reasons.push({ type: "peer-case", peer: alike, block });
         continue;
       }
@@ -230,6 +237,7 @@ export function explainExport(input: ExportInput, peer: string, service: string)
       if (!ordinary && mesh) reasons.push({ type: "mesh-only" });
       if (ordinary && !input.names.typical.has(key)) reasons.push({ type: "no-instances" });
       if (ordinary && key.endsWith("-sidecar-proxy")) reasons.push({ type: "sidecar-name" });
+      if (ordinary && heldBack !== undefined) reasons.push({ type: "held-back", problem: heldBack });
     } else {
       const peers = peersForService(input, service);
       if (peers.length > 0) reasons.push({ type: "other-peers", peers });
@@ -275,6 +283,8 @@ function reasonText(reason: ExportReason): string {
       return "not for the mesh, because its discovery chain leads to consul";
     case "connect-disabled":
       return "not for the mesh, because this cluster has none";
+    case "held-back":
+      return `held back, because ${reason.problem}`;
     case "sidecar-name":
       return "its instances are not sent, because the name is that of another service's sidecars";
   }

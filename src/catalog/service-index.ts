@@ -1,5 +1,6 @@
 import { compareUtf8 } from "./byte-order.js";
 import type { Service, ServiceInstance } from "./instance.js";
+import { lowerCase } from "./names.js";
 
 /** What exports need to know of the local names; see specification 4.2.1. Names are keyed lower-cased. */
 export interface LocalNames {
@@ -24,14 +25,14 @@ const noInstances: readonly ServiceInstance[] = [];
 
 /** The name whose chain this instance makes possible, lower-cased. */
 function connectName(service: Service): string | undefined {
-  if (service.kind === "connect-proxy") return service.proxy?.destinationServiceName.toLowerCase();
-  return service.connect?.native === true ? service.name.toLowerCase() : undefined;
+  if (service.kind === "connect-proxy") return lowerCase(service.proxy?.destinationServiceName ?? "");
+  return service.connect?.native === true ? lowerCase(service.name) : undefined;
 }
 
 function byNodeThenId(left: ServiceInstance, right: ServiceInstance): number {
   return (
-    compareUtf8(left.node.name.toLowerCase(), right.node.name.toLowerCase()) ||
-    compareUtf8(left.service.id.toLowerCase(), right.service.id.toLowerCase())
+    compareUtf8(lowerCase(left.node.name), lowerCase(right.node.name)) ||
+    compareUtf8(lowerCase(left.service.id), lowerCase(right.service.id))
   );
 }
 
@@ -58,7 +59,7 @@ export class ServiceIndex implements LocalNames {
 
   /** Instances of every kind under this name, compared without case. */
   instances(name: string): readonly ServiceInstance[] {
-    return this.#instances.get(name.toLowerCase()) ?? noInstances;
+    return this.#instances.get(lowerCase(name)) ?? noInstances;
   }
 
   /** @param complete - `services` holds everything there is; what it does not name is gone. */
@@ -67,7 +68,7 @@ export class ServiceIndex implements LocalNames {
     const change = { typical: false, connectEnabled: false, gateways: false };
     const connectBefore = new Map<string, boolean>();
     for (const [name, instances] of services) {
-      const key = name.toLowerCase();
+      const key = lowerCase(name);
       touched.push(key);
       this.#replace(key, name, instances, change, connectBefore);
     }

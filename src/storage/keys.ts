@@ -18,3 +18,6 @@ export const PEERING_NAMES_PREFIX: Key = ["peering-names"];
 
 /** `host/records.ts`: by local id; written when a record begins or ceases to be active, for imports to be bound to. */
 export const PEERING_GATES_PREFIX: Key = ["peering-gates"];
+
+/** `host/config-entries.ts`: configuration entries, by kind and lower-cased name. */
+export const CONFIG_PREFIX: Key = ["config"];

@@ -1,0 +1,27 @@
+import type { ServiceInstance } from "./instance.js";
+
+function join(host: string, port: number): string {
+  return host.includes(":") ? `[${host}]:${port}` : `${host}:${port}`;
+}
+
+/** Where the outside reaches a gateway: its own `wan` address, its address, its node's `wan` address, its node's address. */
+function outsideAddress({ node, service }: ServiceInstance): string {
+  const { wan } = service.taggedAddresses;
+  const { wan: nodeWan } = node.taggedAddresses;
+  if (wan !== undefined && wan.address !== "") return join(wan.address, wan.port);
+  const host = [service.address, nodeWan, node.address].find((address) => address !== undefined && address !== "");
+  return join(host ?? "", service.port);
+}
+
+/**
+ * The server addresses an acceptor sends its peers (specification 4.3.6): those of the servers, or of the mesh gateways
+ * where peers come in through them. Undefined when there are none: an empty list is never sent.
+ */
+export function serverAddressesToSend(
+  servers: readonly string[],
+  gateways: readonly ServiceInstance[],
+  throughGateways: boolean,
+): readonly string[] | undefined {
+  const addresses = throughGateways ? gateways.map(outsideAddress) : servers;
+  return addresses.length === 0 ? undefined : addresses;
+}

@@ -1,0 +1,245 @@
+import {
+  CONFIG_ENTRY_KINDS,
+  type ConfigEntry,
+  type ConfigEntryInput,
+  type ConfigEntryKind,
+  isConfigEntryKind,
+  parseConfigEntry,
+} from "../catalog/config-entry.js";
+import { ConfigEntrySet } from "../catalog/config-entry-set.js";
+import { checkEntryGuards } from "../catalog/export-guards.js";
+import { lowerCase } from "../catalog/names.js";
+import { errorText, PeeringError } from "../errors.js";
+import { CONFIG_PREFIX } from "../storage/keys.js";
+import type { Key, Storage } from "../storage/storage.js";
+
+/** Another writer of the same storage may win a race; each loss costs one reading. */
+const CONFLICT_TRIES = 5;
+
+/** An entry with the revisions of its first and its last write. */
+export interface StoredConfigEntry {
+  readonly entry: ConfigEntry;
+  readonly createIndex: bigint;
+  readonly modifyIndex: bigint;
+}
+
+type EntryOf<Kind extends ConfigEntryKind> = Extract<ConfigEntry, { readonly kind: Kind }>;
+
+export interface ConfigEntriesOptions {
+  readonly storage: Storage;
+  /** Ours: what discovery chains are judged from. */
+  readonly datacenter: string;
+}
+
+export interface ConfigWriteOptions {
+  /** Writes only if the entry was last written at this index; `0n`: only if there is none. */
+  readonly cas?: bigint;
+}
+
+/** What changed; `entry` is undefined when it was deleted. */
+export interface ConfigEntryChange {
+  readonly kind: ConfigEntryKind;
+  readonly name: string;
+  readonly entry: ConfigEntry | undefined;
+}
+
+function entryId(kind: ConfigEntryKind, name: string): string {
+  return `${kind}/${lowerCase(name)}`;
+}
+
+function keyOf(kind: ConfigEntryKind, name: string): Key {
+  return [...CONFIG_PREFIX, kind, lowerCase(name)];
+}
+
+/** Equal entries have equal texts: members in one order. */
+function canonical(value: unknown): string {
+  return JSON.stringify(value, (_, member: unknown) =>
+    typeof member === "object" && member !== null && !Array.isArray(member)
+      ? Object.fromEntries(Object.entries(member).sort(([left], [right]) => (left < right ? -1 : 1)))
+      : member,
+  );
+}
+
+const encoder = new TextEncoder();
+const decoder = new TextDecoder("utf-8", { fatal: true });
+
+/** `createIndex` is left out by a first write, whose index is not known before its commit: it is the entry's revision. */
+function encode(entry: ConfigEntry, createIndex: bigint | undefined): Uint8Array {
+  return encoder.encode(
+    JSON.stringify({ entry, ...(createIndex === undefined ? {} : { createIndex: createIndex.toString() }) }),
+  );
+}
+
+function decode(key: Key, value: Uint8Array, revision: bigint): StoredConfigEntry {
+  try {
+    const stored: unknown = JSON.parse(decoder.decode(value));
+    if (typeof stored !== "object" || stored === null || !("entry" in stored)) throw new TypeError("no entry in it");
+    const createIndex = "createIndex" in stored ? BigInt(String(stored.createIndex)) : revision;
+    return { entry: parseConfigEntry(stored.entry), createIndex, modifyIndex: revision };
+  } catch (error) {
+    throw new PeeringError("storage-failed", `stored config entry ${key.join("/")} is damaged: ${errorText(error)}`, {
+      cause: error,
+    });
+  }
+}
+
+/** The configuration entries of a host: checked when written, kept in storage, read from memory. */
+export class ConfigEntries {
+  readonly #storage: Storage;
+  readonly #datacenter: string;
+  readonly #listeners = new Set<(change: ConfigEntryChange) => void>();
+  #stored = new Map<string, StoredConfigEntry>();
+  #entries = ConfigEntrySet.empty;
+  #index = 0n;
+  /** The write that runs or ran last; the next one waits for it. Never rejects. */
+  #last: Promise<unknown> = Promise.resolve();
+
+  private constructor({ storage, datacenter }: ConfigEntriesOptions) {
+    if (datacenter === "") throw new TypeError("datacenter cannot be empty");
+    this.#storage = storage;
+    this.#datacenter = datacenter;
+  }
+
+  /** @throws {PeeringError} `storage-failed`: the storage cannot be read, or an entry in it is damaged; it is named. */
+  static async open(options: ConfigEntriesOptions): Promise<ConfigEntries> {
+    const entries = new ConfigEntries(options);
+    await entries.#load();
+    return entries;
+  }
+
+  /** All entries as of now: immutable, a later write makes another set. */
+  get entries(): ConfigEntrySet {
+    return this.#entries;
+  }
+
+  /** Index of the last write to any entry; 0n before the first. */
+  get index(): bigint {
+    return this.#index;
+  }
+
+  get<Kind extends ConfigEntryKind>(kind: Kind, name: string): EntryOf<Kind> | undefined {
+    return this.#entries.get(kind, name);
+  }
+
+  /** The entry with its indexes. */
+  stored(kind: ConfigEntryKind, name: string): StoredConfigEntry | undefined {
+    return this.#stored.get(entryId(kind, name));
+  }
+
+  /** Entries of one kind, or of all, by kind and lower-cased name. */
+  list(kind?: ConfigEntryKind): readonly StoredConfigEntry[] {
+    const kinds = kind === undefined ? CONFIG_ENTRY_KINDS : [kind];
+    return kinds.flatMap((each) =>
+      [...this.#entries.all(each).keys()].sort().flatMap((name) => this.stored(each, name) ?? []),
+    );
+  }
+
+  /**
+   * Writes an entry, whole. One equal to what is stored is a success that changes nothing, whatever `cas` says, as in
+   * Consul 1.21.
+   *
+   * @param entry - also untyped input: it is checked like any other.
+   * @returns false: `cas` did not match and nothing was written.
+   * @throws {PeeringError} `invalid-entry`: the entry, or what it would do to an exported service, breaks the rule named.
+   * @throws {PeeringError} `storage-failed`, `unavailable`: it may have been written only with `unavailable`.
+   */
+  async set(entry: ConfigEntryInput, options: ConfigWriteOptions = {}): Promise<boolean> {
+    const parsed = parseConfigEntry(entry);
+    return this.#write(parsed.kind, parsed.name, parsed, options.cas);
+  }
+
+  /** {@link set} for input of unknown shape. */
+  async setUntyped(entry: unknown, options: ConfigWriteOptions = {}): Promise<boolean> {
+    const parsed = parseConfigEntry(entry);
+    return this.#write(parsed.kind, parsed.name, parsed, options.cas);
+  }
+
+  /**
+   * Deletes an entry; one that does not exist is a success.
+   *
+   * @returns false: `cas` did not match and nothing was deleted.
+   * @throws {PeeringError} `invalid-entry`: without it an exported service or a discovery chain would break.
+   */
+  async delete(kind: ConfigEntryKind, name: string, options: ConfigWriteOptions = {}): Promise<boolean> {
+    if (!isConfigEntryKind(kind)) throw new PeeringError("invalid-entry", `invalid config entry kind: ${String(kind)}`);
+    return this.#write(kind, name, undefined, options.cas);
+  }
+
+  /** Calls `listener` after each change, once it is stored, until the returned function is called. */
+  onChange(listener: (change: ConfigEntryChange) => void): () => void {
+    const own = (change: ConfigEntryChange): void => listener(change);
+    this.#listeners.add(own);
+    return () => this.#listeners.delete(own);
+  }
+
+  #write(
+    kind: ConfigEntryKind,
+    name: string,
+    entry: ConfigEntry | undefined,
+    cas: bigint | undefined,
+  ): Promise<boolean> {
+    // One after the other: the guards of a write judge the entries as the one before left them.
+    const written = this.#last.then(() => this.#writeNow(kind, name, entry, cas));
+    this.#last = written.catch(() => undefined);
+    return written;
+  }
+
+  async #writeNow(
+    kind: ConfigEntryKind,
+    name: string,
+    entry: ConfigEntry | undefined,
+    cas: bigint | undefined,
+  ): Promise<boolean> {
+    for (let tries = 1; ; tries++) {
+      const before = this.stored(kind, name);
+      if (entry === undefined ? before === undefined : canonical(entry) === canonical(before?.entry)) return true;
+      if (cas !== undefined && cas !== (before?.modifyIndex ?? 0n)) return false;
+      const entries = entry === undefined ? this.#entries.without(kind, name) : this.#entries.with(entry);
+      checkEntryGuards(this.#entries, entries, kind, this.#datacenter);
+      const key = keyOf(kind, name);
+      const value = entry === undefined ? undefined : encode(entry, before?.createIndex);
+      try {
+        const revision = await this.#storage.commit([{ key, value }], [{ key, revision: before?.modifyIndex }]);
+        this.#index = revision;
+        this.#entries = entries;
+        const id = entryId(kind, name);
+        if (entry === undefined) this.#stored.delete(id);
+        else this.#stored.set(id, { entry, createIndex: before?.createIndex ?? revision, modifyIndex: revision });
+      } catch (error) {
+        if (!(error instanceof PeeringError) || error.code !== "conflict" || tries >= CONFLICT_TRIES) throw error;
+        await this.#reload();
+        continue;
+      }
+      this.#notify({ kind, name: entry?.name ?? before?.entry.name ?? name, entry });
+      return true;
+    }
+  }
+
+  async #load(): Promise<void> {
+    const { entries } = await this.#storage.read(CONFIG_PREFIX);
+    const stored = new Map<string, StoredConfigEntry>();
+    for (const { key, value, revision } of entries) {
+      const decoded = decode(key, value, revision);
+      stored.set(entryId(decoded.entry.kind, decoded.entry.name), decoded);
+      if (revision > this.#index) this.#index = revision;
+    }
+    this.#stored = stored;
+    this.#entries = ConfigEntrySet.of([...stored.values()].map(({ entry }) => entry));
+  }
+
+  /** After a conflict: takes over what another writer stored, and tells of it. */
+  async #reload(): Promise<void> {
+    const before = this.#stored;
+    await this.#load();
+    for (const [id, { entry, modifyIndex }] of this.#stored) {
+      if (before.get(id)?.modifyIndex !== modifyIndex) this.#notify({ kind: entry.kind, name: entry.name, entry });
+    }
+    for (const [id, { entry }] of before) {
+      if (!this.#stored.has(id)) this.#notify({ kind: entry.kind, name: entry.name, entry: undefined });
+    }
+  }
+
+  #notify(change: ConfigEntryChange): void {
+    for (const listener of [...this.#listeners]) listener(change);
+  }
+}
