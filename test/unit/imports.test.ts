@@ -1,0 +1,185 @@
+import assert from "node:assert/strict";
+import { readdirSync, readFileSync } from "node:fs";
+import { dirname, join, posix } from "node:path";
+import { describe, it } from "node:test";
+import ts from "typescript";
+
+/** Folders of src/ in groups, lowest first: an import may point downwards, or stay in its own folder. */
+const GROUPS: readonly (readonly string[])[] = [
+  ["errors.ts", "environment.ts"],
+  ["wire"],
+  ["token", "peering", "catalog", "replication"],
+  ["storage", "transport"],
+  ["trust"],
+  ["host"],
+  ["testing", "index.ts"],
+];
+const PURE: readonly string[] = ["wire", "token", "peering", "catalog", "replication"];
+/** All a host may know of its backends, so that whoever does not use one does not load it. */
+const CONTRACTS: readonly string[] = ["storage/storage.ts", "storage/keys.ts", "transport/transport.ts"];
+const GENERATED = "wire/gen/";
+const IMPURE =
+  /^(Date\.now|Math\.random|performance|process|setTimeout|setInterval|setImmediate|queueMicrotask|fetch|randomBytes|randomUUID)$/;
+
+interface Import {
+  readonly from: string;
+  /** A path in src/, a package, or a module of Node with its `node:`. */
+  readonly to: string;
+  readonly typesOnly: boolean;
+}
+
+interface SourceFile {
+  readonly path: string;
+  readonly tree: ts.SourceFile;
+}
+
+function sourceFiles(): readonly SourceFile[] {
+  return readdirSync("src", { recursive: true, encoding: "utf8" })
+    .map((path) => path.replaceAll("\\", "/"))
+    .filter((path) => path.endsWith(".ts"))
+    .sort()
+    .map((path) => ({
+      path,
+      tree: ts.createSourceFile(path, readFileSync(join("src", path), "utf8"), ts.ScriptTarget.Latest, true),
+    }));
+}
+
+function visit(node: ts.Node, action: (node: ts.Node) => void): void {
+  action(node);
+  ts.forEachChild(node, (child) => visit(child, action));
+}
+
+function importsOf({ path, tree }: SourceFile): readonly Import[] {
+  const found: Import[] = [];
+  const add = (specifier: ts.Expression, typesOnly: boolean): void => {
+    assert.ok(ts.isStringLiteral(specifier), `${path} imports something that is not a literal`);
+    const to = specifier.text.startsWith(".")
+      ? posix.join(dirname(path), specifier.text).replace(/\.js$/, ".ts")
+      : specifier.text;
+    found.push({ from: path, to, typesOnly });
+  };
+  visit(tree, (node) => {
+    if (ts.isImportDeclaration(node)) add(node.moduleSpecifier, isTypesOnly(node.importClause));
+    else if (ts.isExportDeclaration(node) && node.moduleSpecifier !== undefined) {
+      const named =
+        node.exportClause !== undefined && ts.isNamedExports(node.exportClause) ? node.exportClause : undefined;
+      const allTypes = named?.elements.every(({ isTypeOnly }) => isTypeOnly) ?? false;
+      add(node.moduleSpecifier, node.isTypeOnly || allTypes);
+    } else if (ts.isCallExpression(node) && node.expression.kind === ts.SyntaxKind.ImportKeyword) {
+      for (const specifier of node.arguments.slice(0, 1)) add(specifier, false);
+    } else if (ts.isImportTypeNode(node) && ts.isLiteralTypeNode(node.argument)) {
+      const { literal } = node.argument;
+      if (ts.isStringLiteral(literal)) add(literal, true);
+    }
+  });
+  return found;
+}
+
+function isTypesOnly(clause: ts.ImportClause | undefined): boolean {
+  if (clause === undefined) return false;
+  if (clause.phaseModifier === ts.SyntaxKind.TypeKeyword) return true;
+  const { name, namedBindings } = clause;
+  if (name !== undefined || namedBindings === undefined || !ts.isNamedImports(namedBindings)) return false;
+  return namedBindings.elements.every(({ isTypeOnly }) => isTypeOnly);
+}
+
+const folderOf = (path: string): string => path.split("/")[0] ?? path;
+
+function groupOf(path: string): number {
+  const group = GROUPS.findIndex((folders) => folders.includes(folderOf(path)));
+  assert.notEqual(group, -1, `${path} lies in a folder without a place in the order of imports`);
+  return group;
+}
+
+function packageOf(specifier: string): string {
+  return specifier
+    .split("/")
+    .slice(0, specifier.startsWith("@") ? 2 : 1)
+    .join("/");
+}
+
+function dependencyNames(...fields: readonly string[]): readonly string[] {
+  const manifest: Record<string, unknown> = JSON.parse(readFileSync("package.json", "utf8"));
+  return fields.flatMap((field) => Object.keys(manifest[field] ?? {})).sort();
+}
+
+const files = sourceFiles();
+const imports = files.flatMap(importsOf);
+const within = imports.filter(({ to }) => to.endsWith(".ts"));
+const external = imports.filter(
+  ({ from, to }) => !to.endsWith(".ts") && !to.startsWith("node:") && !from.startsWith(GENERATED),
+);
+
+describe("imports", () => {
+  it("finds what it judges", () => {
+    assert.ok(files.length > 50 && within.length > 100 && external.length > 0);
+    const paths = new Set(files.map(({ path }) => path));
+    assert.deepEqual(
+      within.filter(({ to }) => !paths.has(to)),
+      [],
+    );
+  });
+
+  it("run one way between the folders; between equals only types cross", () => {
+    const wrong = within.filter(({ from, to, typesOnly }) => {
+      if (folderOf(from) === folderOf(to)) return false;
+      const [upper, lower] = [groupOf(from), groupOf(to)];
+      return lower > upper || (lower === upper && !typesOnly && from !== "index.ts" && upper !== 0);
+    });
+    assert.deepEqual(
+      wrong.map(({ from, to }) => `${from} imports ${to}`),
+      [],
+    );
+  });
+
+  it("a host knows the contracts of storage and transport, and none of their implementations", () => {
+    const wrong = within.filter(
+      ({ from, to }) => folderOf(from) === "host" && /^(storage|transport)\//.test(to) && !CONTRACTS.includes(to),
+    );
+    assert.deepEqual(
+      wrong.map(({ from, to }) => `${from} imports ${to}`),
+      [],
+    );
+  });
+
+  it("one file imports each dependency", () => {
+    const importers = new Map<string, Set<string>>();
+    for (const { from, to } of external) {
+      const name = packageOf(to);
+      importers.set(name, (importers.get(name) ?? new Set()).add(from));
+    }
+    const wrong = [...importers].filter(([, by]) => by.size > 1).map(([name, by]) => `${name}: ${[...by].join(", ")}`);
+    assert.deepEqual(wrong, []);
+  });
+
+  it("the package declares what it imports, and nothing else", () => {
+    const used = imports
+      .filter(({ to }) => !to.endsWith(".ts") && !to.startsWith("node:"))
+      .map(({ to }) => packageOf(to));
+    assert.deepEqual([...new Set(used)].sort(), dependencyNames("dependencies", "peerDependencies"));
+  });
+
+  it("the pure folders reach no clock, no randomness, no I/O, and wait for nothing", () => {
+    const wrong: string[] = [];
+    const isPure = ({ path }: SourceFile): boolean => PURE.includes(folderOf(path)) && !path.startsWith(GENERATED);
+    for (const file of files.filter(isPure)) {
+      for (const { to, typesOnly } of importsOf(file)) {
+        if (to.startsWith("node:") && to !== "node:crypto") wrong.push(`${file.path} imports ${to}`);
+        if (to === "environment.ts" && !typesOnly) wrong.push(`${file.path} imports values of ${to}`);
+      }
+      visit(file.tree, (node) => {
+        if (ts.isAwaitExpression(node) || (ts.isForOfStatement(node) && node.awaitModifier !== undefined)) {
+          wrong.push(`${file.path} awaits`);
+        } else if (
+          IMPURE.test(node.getText(file.tree)) &&
+          (ts.isPropertyAccessExpression(node) || ts.isIdentifier(node))
+        ) {
+          wrong.push(`${file.path} uses ${node.getText(file.tree)}`);
+        } else if (ts.isNewExpression(node) && /^new Date(\(\))?$/.test(node.getText(file.tree))) {
+          wrong.push(`${file.path} reads the clock`);
+        }
+      });
+    }
+    assert.deepEqual(wrong, []);
+  });
+});
