@@ -3,7 +3,7 @@
  * responses into the other, the answers back. Run it with `node --import tsx test/bench/session.ts [services]`.
  */
 import { ReplicationSession } from "../../src/replication/session.js";
-import type { AppliedResult, ExportedResource, SessionInput, SessionOutput } from "../../src/replication/types.js";
+import type { AppliedResult, ExportedResource, SessionInput } from "../../src/replication/types.js";
 import type { ReplicationMessage } from "../../src/wire/messages.js";
 import { ResourceUrl } from "../../src/wire/messages.js";
 
@@ -20,27 +20,34 @@ const importer = new ReplicationSession({
 });
 
 let handled = 0;
-function sent(outputs: readonly SessionOutput[]): readonly ReplicationMessage[] {
-  const messages: ReplicationMessage[] = [];
-  for (const output of outputs) if (output.type === "send") messages.push(output.message);
-  return messages;
+/** Given out and not delivered yet. */
+const outboxes = new Map<ReplicationSession, ReplicationMessage[]>([
+  [exporter, []],
+  [importer, []],
+]);
+function feed(session: ReplicationSession, input: SessionInput): void {
+  const results: AppliedResult[] = [];
+  for (const output of session.handle(input, performance.now())) {
+    if (output.type === "send") outboxes.get(session)?.push(output.message);
+    else if (output.type === "apply") results.push({ id: output.id });
+    else if (output.type === "authorize") feed(session, { type: "authorized" });
+    else if (output.type === "close") throw output.error ?? new Error("closed");
+  }
+  if (results.length > 0) feed(session, { type: "applied", results });
 }
-function feed(session: ReplicationSession, input: SessionInput): readonly SessionOutput[] {
-  return session.handle(input, performance.now());
-}
-/** Everything `from` gives out for now, taken by `to`; what `to` would apply is applied at once. */
+/** Everything `from` has to say, in writes of the size the host uses. What `to` would apply is applied at once. */
 function flow(from: ReplicationSession, to: ReplicationSession): void {
-  while (from.wantsToSend) {
-    const messages = sent(feed(from, { type: "writable", bytes: 256 * 1024 }));
-    if (messages.length === 0) continue;
-    handled += messages.length;
-    const results: AppliedResult[] = [];
-    for (const output of feed(to, { type: "received", messages })) {
-      if (output.type === "apply") results.push({ id: output.id });
-      if (output.type === "authorize") feed(to, { type: "authorized" });
-      if (output.type === "close") throw output.error ?? new Error("closed");
+  for (;;) {
+    const messages = outboxes.get(from) ?? [];
+    if (messages.length > 0) {
+      outboxes.set(from, []);
+      handled += messages.length;
+      feed(to, { type: "received", messages });
+    } else if (from.wantsToSend) {
+      feed(from, { type: "writable", bytes: 256 * 1024 });
+    } else {
+      return;
     }
-    if (results.length > 0) feed(to, { type: "applied", results });
   }
 }
 
