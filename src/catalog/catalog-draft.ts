@@ -337,6 +337,8 @@ export class CatalogDraft {
       viewOf: undefined,
     };
     this.#setInstance(record);
+    // Most writes change neither name nor destination, and then nothing moves.
+    if (before?.service.name === service.name && connectName(before.service) === connectName(service)) return record;
     this.#count(definition, 1);
     if (before !== undefined) {
       this.#count(before.service, -1);

@@ -47,7 +47,11 @@ export interface VirtualIpRecord {
   readonly claimed: boolean;
 }
 
-const encoder = new TextEncoder();
+// Buffers share memory among small values, which costs far less than an allocation for each.
+function utf8(text: string): Uint8Array {
+  return Buffer.from(text, "utf8");
+}
+
 const decoder = new TextDecoder("utf-8", { fatal: true });
 
 /** Nothing is written for the commit that is being made: its index is the revision of the entry itself. */
@@ -102,7 +106,7 @@ function compactChecks(
 /** @param current - the stamp of the commit that will hold the value. */
 export function encodeNodeRecord(record: NodeRecord, nodeKey: string, current: Stamp): Uint8Array {
   const { node } = record;
-  return encoder.encode(
+  return utf8(
     JSON.stringify({
       node: {
         name: node.name,
@@ -123,7 +127,7 @@ export function encodeNodeRecord(record: NodeRecord, nodeKey: string, current: S
 export function encodeInstanceRecord(record: InstanceRecord, current: Stamp): Uint8Array {
   const { service } = record;
   const { weights } = service;
-  return encoder.encode(
+  return utf8(
     JSON.stringify({
       service: {
         kind: service.kind || undefined,
@@ -148,7 +152,7 @@ export function encodeInstanceRecord(record: InstanceRecord, current: Stamp): Ui
 }
 
 export function encodeVirtualIpRecord(record: VirtualIpRecord): Uint8Array {
-  return encoder.encode(JSON.stringify({ offset: record.offset, claimed: record.claimed || undefined }));
+  return utf8(JSON.stringify({ offset: record.offset, claimed: record.claimed || undefined }));
 }
 
 /** An object as it was stored: which of these it has, and what they hold, is still to be seen. */

@@ -195,11 +195,11 @@ export class CatalogState implements CommittedCatalog {
   *changes(draft: CatalogDraft): Generator<RecordChange> {
     for (const [nodeKey, changes] of draft.nodes) {
       const entry = this.#nodes.get(nodeKey);
-      if (changes.recordChanged && changes.record !== entry?.record) {
+      if (changes.recordChanged && !sameNodeRecord(changes.record, entry?.record)) {
         yield { type: "node", nodeKey, record: changes.record };
       }
       for (const [key, record] of changes.instances) {
-        if (record !== entry?.instances.get(key)) yield { type: "instance", nodeKey, key, record };
+        if (!sameInstanceRecord(record, entry?.instances.get(key))) yield { type: "instance", nodeKey, key, record };
       }
     }
     for (const [key, record] of draft.virtualIps.changes) {
@@ -250,7 +250,7 @@ export class CatalogState implements CommittedCatalog {
       if (owner === undefined) entry.checkOwners.delete(checkKey);
       else entry.checkOwners.set(checkKey, owner);
     }
-    if (after === before && after !== undefined) return;
+    if (sameNodeRecord(before, after)) return;
     if (before?.node !== after?.node) {
       this.#raise(index, "nodes");
       entry.mark = index;
@@ -277,7 +277,7 @@ export class CatalogState implements CommittedCatalog {
     touched: Map<string, string>,
   ): void {
     const before = entry.instances.get(key);
-    if (before === after) return;
+    if (sameInstanceRecord(before, after)) return;
     if (after === undefined) entry.instances.delete(key);
     else entry.instances.set(key, after);
     this.#place(before, after);
@@ -479,6 +479,18 @@ export class CatalogState implements CommittedCatalog {
 function connectKeyOf(record: InstanceRecord | undefined): string | undefined {
   const name = record && connectName(record.service);
   return name === undefined ? undefined : lowerCase(name);
+}
+
+// A draft may have put a check somewhere and taken it away again: then a record is new and nothing in it is.
+
+function sameNodeRecord(left: NodeRecord | undefined, right: NodeRecord | undefined): boolean {
+  if (left === undefined || right === undefined) return left === right;
+  return left.node === right.node && left.modified === right.modified && sameRecords(left.checks, right.checks);
+}
+
+function sameInstanceRecord(left: InstanceRecord | undefined, right: InstanceRecord | undefined): boolean {
+  if (left === undefined || right === undefined) return left === right;
+  return left.service === right.service && left.modified === right.modified && sameRecords(left.checks, right.checks);
 }
 
 function sameRecords(left: readonly CheckRecord[], right: readonly CheckRecord[]): boolean {

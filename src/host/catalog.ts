@@ -405,6 +405,8 @@ export class Catalog implements CatalogSource, AsyncDisposable {
         if (failures > 0) after = await this.#catchUp();
         for await (const revision of this.#storage.watch(HEAD_KEY, after, signal)) {
           failures = 0;
+          // As long as our own commits succeed nobody else wrote: each expects the head that was known.
+          if (revision > (this.#head ?? 0n)) await this.#running;
           if (revision > (this.#head ?? 0n)) await this.#catchUp();
         }
       } catch (error) {

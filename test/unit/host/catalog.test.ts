@@ -738,6 +738,12 @@ describe("catalog, random writes", () => {
   });
 });
 
+function nextTurn(): Promise<undefined> {
+  return new Promise((resolve) => {
+    setImmediate(() => resolve(undefined));
+  });
+}
+
 describe("catalog watch", () => {
   it("begins with everything, also with nothing", async () => {
     await withCatalog(memoryStorage(), async (catalog) => {
@@ -799,7 +805,7 @@ describe("catalog watch", () => {
               if (step === "read") {
                 pending ??= watch.next();
                 // Only what is there by now is taken: otherwise this reader would wait for a later write.
-                const result = await Promise.race([pending, new Promise<undefined>((done) => setImmediate(done))]);
+                const result = await Promise.race([pending, nextTurn()]);
                 if (result === undefined || result.done === true) continue;
                 pending = undefined;
                 fold(result.value);
@@ -807,7 +813,7 @@ describe("catalog watch", () => {
             }
             pending ??= watch.next();
             for (;;) {
-              const result = await Promise.race([pending, new Promise<undefined>((done) => setImmediate(done))]);
+              const result = await Promise.race([pending, nextTurn()]);
               if (result === undefined || result.done === true) break;
               fold(result.value);
               pending = watch.next();
@@ -852,7 +858,7 @@ describe("catalog watch", () => {
             if (pause > 0) await writing;
           }
           await catalog.register({ ...n1, service: { name: "end" } });
-          await new Promise((done) => setImmediate(done));
+          await nextTurn();
           stop.abort();
           await reading;
           assert.equal(seen.get("a"), pauses.length);
@@ -882,7 +888,7 @@ function instantClock(): Clock & { readonly waits: readonly number[] } {
 async function until(condition: () => boolean): Promise<void> {
   for (let turns = 0; !condition(); turns++) {
     assert.ok(turns < 10_000, "it never came true");
-    await new Promise((done) => setImmediate(done));
+    await nextTurn();
   }
 }
 
@@ -929,7 +935,7 @@ describe("catalog over a failing storage", () => {
     };
     await withCatalog(slow, async (catalog) => {
       const writing = catalog.register({ ...n1, service: { name: "web" } });
-      await new Promise((done) => setImmediate(done));
+      await nextTurn();
       assert.deepEqual([catalog.nodes(), catalog.instances("web"), catalog.revision], [[], [], 0n]);
       release();
       await writing;
