@@ -21,6 +21,8 @@ export interface ClientConnection {
   failure(): PeeringError | undefined;
   /** Lets open streams end, for at most a second, then frees the socket. Never rejects. */
   close(): Promise<void>;
+  /** Ends everything at once, for the reason given. Never rejects. */
+  abort(reason: PeeringError): Promise<void>;
 }
 
 const CLOSE_GRACE_MS = 1000;
@@ -237,6 +239,11 @@ function startSession(
       timer.unref();
       session.close();
       return closed.then(() => clearTimeout(timer));
+    },
+    abort: (reason) => {
+      fail(reason);
+      session.destroy();
+      return closed;
     },
   };
   return new Promise((resolve, reject) => {

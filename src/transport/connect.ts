@@ -4,7 +4,7 @@ import type { UniversalHandler } from "@connectrpc/connect/protocol";
 import { createGrpcTransport } from "@connectrpc/connect-node";
 import { errorText, PeeringError } from "../errors.js";
 import { PeerStreamService } from "../wire/gen/hashicorp/consul/internal/peerstream/peerstream_pb.js";
-import { decodeStatusDetails } from "../wire/status-details.js";
+import { decodeStatusDetails, encodeStatusDetails } from "../wire/status-details.js";
 import type { ClientConnection } from "./client-connection.js";
 import { statusError, thrownStatus } from "./grpc-status.js";
 import type { AcceptHandler, ExchangeSecretRequest } from "./transport.js";
@@ -22,7 +22,10 @@ export interface UnaryCalls {
 
 function connectError(error: unknown): ConnectError {
   const status = thrownStatus(error);
-  return new ConnectError(status.message, status.code, undefined, undefined, error);
+  // The detail as this library writes it for streams, rather than through Connect, which wants a schema for it.
+  const details = status.leaderAddress === undefined ? undefined : encodeStatusDetails(status);
+  const metadata = details === undefined ? undefined : { "grpc-status-details-bin": details };
+  return new ConnectError(status.message, status.code, metadata, undefined, error);
 }
 
 /** ExchangeSecret of `handler`, and whatever `routes` adds. */
@@ -115,7 +118,7 @@ function plainHeaders(headers: Headers | undefined): OutgoingHttpHeaders {
 export async function callExchangeSecret(
   connection: ClientConnection,
   request: ExchangeSecretRequest,
-  options: { readonly timeoutMs: number; readonly signal: AbortSignal; readonly maxReceiveBytes: number },
+  options: { readonly signal: AbortSignal; readonly maxReceiveBytes: number },
 ): Promise<{ readonly streamSecret: string }> {
   // The name stands for the connection; requests carry the authority that the acceptor expects.
   const baseUrl = `${connection.scheme}://peer.invalid`;
@@ -138,10 +141,10 @@ export async function callExchangeSecret(
   });
   try {
     const { peerId, establishmentSecret } = request;
-    const { timeoutMs, signal } = options;
     const response = await createClient(PeerStreamService, transport).exchangeSecret(
       { PeerID: peerId, EstablishmentSecret: establishmentSecret },
-      { timeoutMs, signal },
+      // The caller bounds connection and call together by its signal; a cancelled call ends at the acceptor too.
+      { signal: options.signal },
     );
     return { streamSecret: response.StreamSecret };
   } catch (error) {

@@ -199,14 +199,24 @@ function closedError(): PeeringError {
 /** The dialer's end of a call. */
 export class ClientGrpcStream extends GrpcStream {
   readonly #stream: ClientHttp2Stream;
+  readonly #cancel: () => void;
   readonly #closeConnection: () => Promise<void>;
   #status: Status | undefined;
 
-  /** @param closeConnection - closes the connection that carries this stream alone. */
-  constructor(stream: ClientHttp2Stream, options: GrpcStreamOptions, closeConnection: () => Promise<void>) {
+  /**
+   * @param connection.cancel - aborts the signal the request was made with. Node's own `close` would end our half
+   *   first, and so tell the acceptor that all is well.
+   * @param connection.close - closes the connection that carries this stream alone.
+   */
+  constructor(
+    stream: ClientHttp2Stream,
+    options: GrpcStreamOptions,
+    connection: { cancel(): void; close(): Promise<void> },
+  ) {
     super(stream, options);
     this.#stream = stream;
-    this.#closeConnection = closeConnection;
+    this.#cancel = () => connection.cancel();
+    this.#closeConnection = () => connection.close();
     stream.on("response", (headers: IncomingHttpHeaders & { readonly ":status"?: number }) => {
       // A gRPC status says more than the HTTP status beside it.
       this.#status ??= statusFromHeaders(headers) ?? statusFromHttp(headers);
@@ -231,7 +241,7 @@ export class ClientGrpcStream extends GrpcStream {
   protected override startResponse(): void {}
 
   protected override async finish(): Promise<void> {
-    if (!this.#stream.destroyed) this.#stream.close(constants.NGHTTP2_CANCEL);
+    if (!this.#stream.destroyed) this.#cancel();
     await this.#closeConnection();
   }
 
@@ -263,7 +273,10 @@ export class ServerGrpcStream extends GrpcStream {
   constructor(stream: ServerHttp2Stream, options: GrpcStreamOptions) {
     super(stream, options);
     this.#stream = stream;
-    stream.on("end", () => this.endReceiving(this.truncation()));
+    stream.on("end", () => {
+      // A reset ends the body as well; what it means is known at the close, which then follows.
+      if (!stream.aborted && stream.rstCode === 0) this.endReceiving(this.truncation());
+    });
     stream.on("close", () => {
       const error = this.closeReason();
       this.endReceiving(error);

@@ -79,7 +79,8 @@ class GrpcTransport implements Transport {
   readonly #limits: GrpcLimits;
   readonly #listeners = new Set<Listener>();
   readonly #connections = new Set<ClientConnection>();
-  readonly #disposal = new AbortController();
+  readonly #attempts = new Set<AbortController>();
+  #disposed: PeeringError | undefined;
 
   constructor(options: GrpcTransportOptions) {
     this.#options = options;
@@ -87,7 +88,7 @@ class GrpcTransport implements Transport {
   }
 
   async listen(handler: AcceptHandler, identity: ServerIdentity): Promise<Listener | undefined> {
-    this.#disposal.signal.throwIfAborted();
+    if (this.#disposed !== undefined) throw this.#disposed;
     const { listen, plaintextListen, routes } = this.#options;
     const { maxReceiveFromDialerBytes: maxReceiveBytes, closeGraceMs } = this.#limits;
     const serverOptions = {
@@ -119,7 +120,7 @@ class GrpcTransport implements Transport {
       },
     };
     this.#listeners.add(listener);
-    if (this.#disposal.signal.aborted) await listener[Symbol.asyncDispose]();
+    if (this.#disposed !== undefined) await listener[Symbol.asyncDispose]();
     return listener;
   }
 
@@ -142,7 +143,6 @@ class GrpcTransport implements Transport {
     try {
       connection = await this.#connect(target, bound.signal, undefined);
       return await callExchangeSecret(connection, request, {
-        timeoutMs,
         signal: bound.signal,
         maxReceiveBytes: UNARY_RECEIVE_BYTES,
       });
@@ -158,6 +158,7 @@ class GrpcTransport implements Transport {
   async openStream(target: DialTarget, signal: AbortSignal): Promise<ReplicationStream> {
     const keepalive = this.#options.dialerKeepalive ?? { intervalMs: 30_000, timeoutMs: 10_000 };
     const connection = await this.#connect(target, signal, keepalive);
+    const cancellation = new AbortController();
     try {
       const stream = connection.session.request(
         {
@@ -169,7 +170,7 @@ class GrpcTransport implements Transport {
           te: "trailers",
           "user-agent": "peerage",
         },
-        { endStream: false },
+        { endStream: false, signal: cancellation.signal },
       );
       return new ClientGrpcStream(
         stream,
@@ -179,7 +180,7 @@ class GrpcTransport implements Transport {
           closeGraceMs: this.#limits.closeGraceMs,
           connectionFailure: () => connection.failure(),
         },
-        () => connection.close(),
+        { cancel: () => cancellation.abort(), close: () => connection.close() },
       );
     } catch (error) {
       // The acceptor may have hung up in the meantime; a request on such a session throws.
@@ -189,10 +190,12 @@ class GrpcTransport implements Transport {
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
-    this.#disposal.abort(new PeeringError("closed", "the transport is closed", { status: StatusCode.Canceled }));
+    const reason = new PeeringError("closed", "the transport is closed", { status: StatusCode.Canceled });
+    this.#disposed ??= reason;
+    for (const attempt of this.#attempts) attempt.abort(reason);
     await Promise.all([
       ...[...this.#listeners].map((listener) => listener[Symbol.asyncDispose]()),
-      ...[...this.#connections].map((connection) => connection.close()),
+      ...[...this.#connections].map((connection) => connection.abort(reason)),
     ]);
   }
 
@@ -201,21 +204,21 @@ class GrpcTransport implements Transport {
     signal: AbortSignal,
     keepalive: KeepaliveOptions | undefined,
   ): Promise<ClientConnection> {
-    const disposal = this.#disposal.signal;
-    const either = new AbortController();
-    const abort = (): void => either.abort(signal.aborted ? signal.reason : disposal.reason);
+    if (this.#disposed !== undefined) throw this.#disposed;
+    signal.throwIfAborted();
+    const attempt = new AbortController();
+    const abort = (): void => attempt.abort(signal.reason);
     signal.addEventListener("abort", abort, { once: true });
-    disposal.addEventListener("abort", abort, { once: true });
-    if (signal.aborted || disposal.aborted) abort();
+    this.#attempts.add(attempt);
     try {
       const timeoutMs = this.#limits.connectTimeoutMs;
-      const connection = await connectTo(target, { timeoutMs, keepalive, signal: either.signal });
+      const connection = await connectTo(target, { timeoutMs, keepalive, signal: attempt.signal });
       this.#connections.add(connection);
       connection.session.once("close", () => this.#connections.delete(connection));
       return connection;
     } finally {
       signal.removeEventListener("abort", abort);
-      disposal.removeEventListener("abort", abort);
+      this.#attempts.delete(attempt);
     }
   }
 }
