@@ -1,3 +1,4 @@
+import { isUtf8 } from "node:buffer";
 import { PeeringError } from "../errors.js";
 import { StatusCode } from "./status.js";
 
@@ -109,6 +110,20 @@ export class ProtobufReader {
       if ((bytes[index] ?? 0) >= 0x80) return this.#decodeUtf8(start, end);
     }
     return bytes.toString("latin1", start, end);
+  }
+
+  /** Passes over length-delimited text and returns its size in bytes; invalid UTF-8 is malformed all the same. */
+  skipText(): number {
+    const length = this.#varint();
+    const start = this.#advance(this.#high === 0 ? length : Number.POSITIVE_INFINITY);
+    const bytes = this.#bytes;
+    const end = start + length;
+    for (let index = start; index < end; index++) {
+      if ((bytes[index] ?? 0) < 0x80) continue;
+      if (isUtf8(bytes.subarray(index, end))) break;
+      throw malformed("string field contains invalid UTF-8");
+    }
+    return length;
   }
 
   /** Passes over the value of an unknown field; `tag` is what {@link tag} returned for it. */
