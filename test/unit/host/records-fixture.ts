@@ -1,0 +1,98 @@
+import { createHash } from "node:crypto";
+import type { Random } from "../../../src/environment.js";
+import { PeeringError } from "../../../src/errors.js";
+import { type EstablishingToken, PeeringRecords, type PeeringRecordsOptions } from "../../../src/host/records.js";
+import { memoryStorage } from "../../../src/storage/memory.js";
+import type { Expectation, Key, Snapshot, Storage, Write } from "../../../src/storage/storage.js";
+import { plainSecretBox } from "../../../src/trust/secret-box.js";
+
+/** Different bytes at every call, the same in every run. */
+export function seededRandom(seed = 1): Random {
+  let counter = 0;
+  const bytes = (length: number): Uint8Array =>
+    new Uint8Array(createHash("sha512").update(`${seed}/${counter++}`).digest().subarray(0, length));
+  return { bytes, fraction: () => (bytes(1)[0] ?? 0) / 256 };
+}
+
+export type Fault =
+  /** Refused, nothing written. */
+  | "failed"
+  /** No answer; nothing was written, or everything. */
+  | "lost"
+  | "committed-unanswered";
+
+/** Memory storage whose next commits fail as they are told to. */
+export class FaultyStorage implements Storage {
+  readonly inner: Storage;
+  readonly faults: Fault[] = [];
+  readonly commits: { readonly writes: readonly Write[]; readonly expect: readonly Expectation[] }[] = [];
+  /** Called before each commit is looked at. */
+  beforeCommit: (() => Promise<unknown>) | undefined;
+
+  constructor(inner: Storage = memoryStorage()) {
+    this.inner = inner;
+  }
+
+  read(prefix: Key, signal?: AbortSignal): Promise<Snapshot> {
+    return this.inner.read(prefix, signal);
+  }
+
+  async commit(writes: readonly Write[], expect: readonly Expectation[] = []): Promise<bigint> {
+    const before = this.beforeCommit;
+    this.beforeCommit = undefined;
+    await before?.();
+    const fault = this.faults.shift();
+    if (fault === "failed") throw new PeeringError("storage-failed", "disk full");
+    if (fault === "lost") throw new PeeringError("unavailable", "no answer");
+    const revision = await this.inner.commit(writes, expect);
+    this.commits.push({ writes, expect });
+    if (fault === "committed-unanswered") throw new PeeringError("unavailable", "no answer");
+    return revision;
+  }
+
+  watch(prefix: Key, after: bigint, signal: AbortSignal): AsyncIterable<bigint> {
+    return this.inner.watch(prefix, after, signal);
+  }
+
+  [Symbol.asyncDispose](): PromiseLike<void> {
+    return this.inner[Symbol.asyncDispose]();
+  }
+}
+
+export interface Cluster {
+  readonly storage: FaultyStorage;
+  readonly records: PeeringRecords;
+  /** The same storage after a restart. */
+  restart(): Promise<PeeringRecords>;
+}
+
+export async function cluster(
+  seed = 1,
+  options: Partial<Pick<PeeringRecordsOptions, "secretBox" | "trustBundles">> = {},
+): Promise<Cluster> {
+  const storage = new FaultyStorage();
+  let starts = 0;
+  const open = (): Promise<PeeringRecords> =>
+    PeeringRecords.open({
+      storage,
+      clock: { wall: () => 1_700_000_000_000 },
+      random: seededRandom(seed * 1_000 + starts++),
+      secretBox: plainSecretBox,
+      ...options,
+    });
+  return { storage, records: await open(), restart: open };
+}
+
+export function tokenOf(peerId: string, changed: Partial<EstablishingToken> = {}): EstablishingToken {
+  return {
+    ca: ["token root\n"],
+    manualServerAddresses: [],
+    serverAddresses: ["10.0.0.1:8503"],
+    serverName: "server.dc1.peering.a.consul",
+    peerId,
+    remote: { partition: "", datacenter: "dc1" },
+    ...changed,
+  };
+}
+
+export const REMOTE = { partition: "", datacenter: "dc2", locality: { region: "r", zone: "z" } };
