@@ -1,6 +1,6 @@
 import { createHash } from "node:crypto";
 import { PeeringError } from "../errors.js";
-import { ProtobufWriter } from "../wire/protobuf.js";
+import { ProtobufWriter, WireType } from "../wire/protobuf.js";
 import { isUuid } from "../wire/uuid.js";
 import { compareUtf8 } from "./byte-order.js";
 import type { ChainInfo } from "./chain.js";
@@ -164,10 +164,16 @@ function sortedKeys(map: Readonly<Record<string, unknown>>): readonly string[] {
   return keys;
 }
 
+/** Key and value of a map are written also when empty, as Go does. */
+function writeKey(writer: ProtobufWriter, key: string): void {
+  writer.tag(Field.map.key, WireType.LengthDelimited).string(key);
+}
+
 function writeTextMap(writer: ProtobufWriter, field: number, map: StringMap): void {
   for (const key of sortedKeys(map)) {
     const mark = writer.beginMessage(field);
-    writer.stringField(Field.map.key, key).stringField(Field.map.value, map[key] ?? "");
+    writeKey(writer, key);
+    writer.tag(Field.map.value, WireType.LengthDelimited).string(map[key] ?? "");
     writer.endMessage(mark);
   }
 }
@@ -178,7 +184,7 @@ function writeAddressMap(writer: ProtobufWriter, field: number, map: Readonly<Re
     // A virtual address is the exporter's own; importers assign theirs.
     if (address === undefined || key === "consul-virtual") continue;
     const mark = writer.beginMessage(field);
-    writer.stringField(Field.map.key, key);
+    writeKey(writer, key);
     const inner = writer.beginMessage(Field.map.value);
     writer.stringField(Field.address.address, address.address).int32Field(Field.address.port, address.port);
     writer.endMessage(inner).endMessage(mark);

@@ -1,0 +1,141 @@
+import assert from "node:assert/strict";
+import { test } from "node:test";
+import type { ConfigEntryInput } from "../../../src/catalog/config-entry.js";
+import { PeeringError } from "../../../src/errors.js";
+import { ConfigEntries, type ConfigEntryChange } from "../../../src/host/config-entries.js";
+import { memoryStorage } from "../../../src/storage/memory.js";
+import type { Storage } from "../../../src/storage/storage.js";
+
+const datacenter = "dc1";
+
+function exporting(...names: readonly string[]): ConfigEntryInput {
+  return { kind: "exported-services", services: names.map((name) => ({ name, consumers: [{ peer: "b" }] })) };
+}
+
+/** A storage whose commits can be made to fail. */
+function failing(storage: Storage): Storage & { failure: PeeringError | undefined; commits: number } {
+  return {
+    failure: undefined,
+    commits: 0,
+    read: (prefix, signal) => storage.read(prefix, signal),
+    watch: (prefix, after, signal) => storage.watch(prefix, after, signal),
+    async commit(writes, expect) {
+      this.commits++;
+      if (this.failure !== undefined) throw this.failure;
+      return storage.commit(writes, expect);
+    },
+    [Symbol.asyncDispose]: () => storage[Symbol.asyncDispose](),
+  };
+}
+
+test("an entry is written, read, listed, changed and deleted, with its indexes", async () => {
+  const entries = await ConfigEntries.open({ storage: memoryStorage(), datacenter });
+  assert.equal(entries.index, 0n);
+  assert.equal(await entries.set(exporting("web")), true);
+  assert.deepEqual(entries.get("exported-services", "DEFAULT")?.services, [
+    { name: "web", consumers: [{ peer: "b" }] },
+  ]);
+  const first = entries.index;
+  assert.equal(await entries.set(exporting("web", "db")), true);
+  const stored = entries.stored("exported-services", "default");
+  assert.deepEqual([stored?.createIndex, stored?.modifyIndex], [first, entries.index]);
+  assert.ok(entries.index > first);
+  assert.equal(await entries.set({ kind: "service-defaults", name: "web" }), true);
+  assert.deepEqual(
+    entries.list().map(({ entry }) => entry.kind),
+    ["exported-services", "service-defaults"],
+  );
+  assert.equal(entries.list("mesh").length, 0);
+  assert.equal(await entries.delete("exported-services", "default"), true);
+  assert.equal(entries.get("exported-services", "default"), undefined);
+});
+
+test("entries survive a restart, with their indexes", async () => {
+  const storage = memoryStorage();
+  const before = await ConfigEntries.open({ storage, datacenter });
+  await before.set(exporting("web"));
+  await before.set(exporting("web", "db"));
+  await before.set({ kind: "service-resolver", name: "Virtual", failover: { "*": { service: "x" } } });
+  const after = await ConfigEntries.open({ storage, datacenter });
+  assert.deepEqual(after.list(), before.list());
+  assert.equal(after.index, before.index);
+});
+
+test("ch2 2.7.2: cas writes only over what it names, and an equal entry is a success that moves nothing", async () => {
+  const entries = await ConfigEntries.open({ storage: memoryStorage(), datacenter });
+  assert.equal(await entries.set(exporting("web"), { cas: 7n }), false);
+  assert.equal(await entries.set(exporting("web"), { cas: 0n }), true);
+  assert.equal(await entries.set(exporting("db"), { cas: 0n }), false);
+  const index = entries.index;
+  assert.equal(await entries.set(exporting("web"), { cas: 99n }), true);
+  assert.equal(entries.index, index);
+  assert.equal(await entries.delete("exported-services", "default", { cas: index + 1n }), false);
+  assert.equal(await entries.set(exporting("db"), { cas: index }), true);
+  assert.equal(await entries.delete("exported-services", "default", { cas: entries.index }), true);
+  assert.equal(await entries.delete("exported-services", "default", { cas: 5n }), true);
+});
+
+test("input without types is checked like any other", async () => {
+  const entries = await ConfigEntries.open({ storage: memoryStorage(), datacenter });
+  await assert.rejects(entries.setUntyped({ kind: "exported-services", services: [{ name: "web" }] }), {
+    code: "invalid-entry",
+    message: "Services[0]: must have at least one consumer",
+  });
+  await assert.rejects(entries.setUntyped("web"), { code: "invalid-entry" });
+  assert.equal(entries.index, 0n);
+});
+
+test("ch4 case 25: guards run before anything is stored, also against writes that wait", async () => {
+  const storage = failing(memoryStorage());
+  const entries = await ConfigEntries.open({ storage, datacenter });
+  const exported = entries.set(exporting("web"));
+  const redirected = entries.set({ kind: "service-resolver", name: "web", redirect: { service: "other" } });
+  await assert.rejects(redirected, { code: "invalid-entry", message: /cannot introduce new discovery chain targets/ });
+  await exported;
+  assert.equal(storage.commits, 1);
+  assert.equal(entries.get("service-resolver", "web"), undefined);
+});
+
+test("a failed commit changes nothing, and the next write goes on", async () => {
+  const storage = failing(memoryStorage());
+  const entries = await ConfigEntries.open({ storage, datacenter });
+  const changes: ConfigEntryChange[] = [];
+  entries.onChange((change) => changes.push(change));
+  storage.failure = new PeeringError("storage-failed", "disk full");
+  await assert.rejects(entries.set(exporting("web")), { code: "storage-failed" });
+  assert.equal(entries.get("exported-services", "default"), undefined);
+  assert.equal(changes.length, 0);
+  storage.failure = undefined;
+  await entries.set(exporting("db"));
+  assert.deepEqual(
+    changes.map(({ kind, name, entry }) => [kind, name, entry?.kind]),
+    [["exported-services", "default", "exported-services"]],
+  );
+});
+
+test("what another writer stored is taken over, told, and judged again", async () => {
+  const storage = memoryStorage();
+  const mine = await ConfigEntries.open({ storage, datacenter });
+  const other = await ConfigEntries.open({ storage, datacenter });
+  await other.set({ kind: "service-resolver", name: "web", redirect: { datacenter: "dc2" } });
+  const changes: ConfigEntryChange[] = [];
+  mine.onChange((change) => changes.push(change));
+  await other.set(exporting("api"));
+  await assert.rejects(mine.set(exporting("web")), { code: "invalid-entry", message: /cross-datacenter/ });
+  assert.deepEqual(changes.map(({ kind }) => kind).sort(), ["exported-services", "service-resolver"]);
+  assert.deepEqual(mine.list(), other.list());
+  await mine.set(exporting("db"));
+  await mine.delete("exported-services", "default");
+  await other.set({ kind: "exported-services", services: [] });
+  assert.equal(other.get("exported-services", "default")?.services.length, 0);
+});
+
+test("a damaged entry is named", async () => {
+  const storage = memoryStorage();
+  const value = new TextEncoder().encode('{"entry":{"kind":"mesh","name":"x"}}');
+  await storage.commit([{ key: ["config", "mesh", "mesh"], value }]);
+  await assert.rejects(ConfigEntries.open({ storage, datacenter }), {
+    code: "storage-failed",
+    message: 'stored config entry config/mesh/mesh is damaged: mesh Name must be "mesh"',
+  });
+});
