@@ -104,6 +104,7 @@ test("ch1 case 61, ch3 cases 62 and 74: a local deletion sends one Terminated an
     ...dialer.pass(4_999),
   ];
   assert.deepEqual(later, [], "nothing is sent, applied or acknowledged while draining");
+  assert.equal(dialer.status.queuedResources, 0, "nor kept");
   assert.deepEqual(dialer.pass(1), [{ type: "close", status: ok }]);
 
   const acceptor = connected("acceptor");

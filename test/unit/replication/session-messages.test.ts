@@ -388,6 +388,19 @@ test("a peer that never reads our answers ends its own stream", () => {
   assert.ok(received > 10 && received < 100);
 });
 
+test("answers that were sent do not count as waiting, also while others wait", () => {
+  const driver = connected("acceptor", { limits: { answerBytes: 10_000 } });
+  driver.reading = false;
+  driver.feed({ type: "writable", bytes: 0 });
+  const malformed = response("web", { operation: 0 });
+  driver.receive(malformed, malformed);
+  for (let count = 0; count < 1_000; count++) {
+    driver.receive(malformed);
+    assert.deepEqual(words(driver.feed({ type: "writable", bytes: 1 })), ["nack ExportedService"]);
+  }
+  assert.equal(driver.status.phase, "connected");
+});
+
 test("answers leave in the order in which they were given", () => {
   const driver = connected("acceptor");
   driver.reading = false;
