@@ -101,6 +101,8 @@ export class FrameReader {
         messages.push(part);
         continue;
       }
+      // A chunk that ends with a header leaves nothing to keep, and the message may still come whole.
+      if (part.length === 0) return;
       const body = this.#append(part);
       if (this.#bodyBytes < this.#length) return;
       messages.push(body);

@@ -94,9 +94,7 @@ export function statusFromHeaders(headers: IncomingHttpHeaders): Status | undefi
 }
 
 /** The status of an HTTP answer that is no gRPC answer, by the table of the gRPC specification. */
-export function statusFromHttp(headers: IncomingHttpHeaders & { readonly ":status"?: number }): Status | undefined {
-  const http = headers[":status"] ?? 0;
-  const contentType = headers["content-type"];
+export function statusFromHttp(http: number, contentType: string | undefined): Status | undefined {
   const isGrpc = contentType !== undefined && isGrpcContentType(contentType);
   if (http === 200 && isGrpc) return undefined;
   const code =

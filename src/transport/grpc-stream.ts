@@ -219,13 +219,21 @@ export class ClientGrpcStream extends GrpcStream {
     this.#closeConnection = () => connection.close();
     stream.on("response", (headers: IncomingHttpHeaders & { readonly ":status"?: number }) => {
       // A gRPC status says more than the HTTP status beside it.
-      this.#status ??= statusFromHeaders(headers) ?? statusFromHttp(headers);
+      this.#status = statusFromHeaders(headers);
+      if (this.#status !== undefined) return;
+      this.#status = statusFromHttp(headers[":status"] ?? 0, headers["content-type"]);
+      // What follows is no gRPC then, and not to be parsed.
+      if (this.#status !== undefined) this.#settle();
     });
     stream.on("trailers", (headers: IncomingHttpHeaders) => {
       this.#status ??= statusFromHeaders(headers);
     });
-    // Trailers may be reported after the end of the body.
-    stream.on("end", () => setImmediate(() => this.#settle()));
+    stream.on("end", () =>
+      // Trailers may be reported after the end of the body. A reset ends it as well: the close that follows tells.
+      setImmediate(() => {
+        if (this.#status !== undefined || !this.#wasReset()) this.#settle();
+      }),
+    );
     stream.on("close", () => this.#settle());
   }
 
@@ -245,13 +253,16 @@ export class ClientGrpcStream extends GrpcStream {
     await this.#closeConnection();
   }
 
+  #wasReset(): boolean {
+    const { aborted, rstCode, readableEnded } = this.#stream;
+    return aborted || rstCode !== 0 || !readableEnded || this.options.connectionFailure() !== undefined;
+  }
+
   #settle(): void {
     const status = this.#status;
     if (status === undefined) {
-      const error = this.#stream.readableEnded
-        ? (this.options.connectionFailure() ??
-          statusError({ code: StatusCode.Internal, message: "server closed the stream without sending trailers" }))
-        : this.closeReason();
+      const message = "server closed the stream without sending trailers";
+      const error = this.#wasReset() ? this.closeReason() : statusError({ code: StatusCode.Internal, message });
       this.endReceiving(error);
       this.failSending(error);
     } else if (status.code !== StatusCode.Ok) {

@@ -1,0 +1,227 @@
+import assert from "node:assert/strict";
+import { X509Certificate } from "node:crypto";
+import { once } from "node:events";
+import { performServerHandshake } from "node:http2";
+import { test } from "node:test";
+import { connect, createServer, type TLSSocket } from "node:tls";
+import { grpcTransport } from "../../../src/transport/grpc.js";
+import type { DialTarget, ServerIdentity } from "../../../src/transport/transport.js";
+import { fixedIdentity, newAuthority, newLeaf, SERVER_NAME } from "./certificates.js";
+import { failure, never, plaintext, startAcceptor } from "./grpc-harness.js";
+
+const root = await newAuthority("Root");
+const otherRoot = await newAuthority("Other Root");
+const identity = fixedIdentity(await newLeaf(root));
+const TLS = { listen: "127.0.0.1:0" };
+
+const trusting = (address: string, ...caPems: string[]): DialTarget => ({ address, serverName: SERVER_NAME, caPems });
+
+/** Both calls to an acceptor that shows `identity`; resolves with what went wrong, or undefined. */
+async function dial(shown: ServerIdentity, target: (address: string) => DialTarget): Promise<string | undefined> {
+  await using acceptor = await startAcceptor(TLS, shown);
+  await using dialer = grpcTransport();
+  const request = { peerId: "id", establishmentSecret: "secret" };
+  const calls = [
+    dialer.openStream(target(acceptor.address), never),
+    dialer.exchangeSecret(target(acceptor.address), request, { timeoutMs: 10_000, signal: never }),
+  ];
+  const [stream, exchange] = await Promise.allSettled(calls);
+  assert.equal(stream?.status, exchange?.status);
+  if (stream?.status !== "rejected") return undefined;
+  for (const call of calls) {
+    const error = await failure(call);
+    assert.deepEqual([error.code, error.status], ["unauthenticated", 14]);
+  }
+  return (await failure(Promise.reject(stream.reason))).message;
+}
+
+/** The certificate a server shows, to a client that checks nothing. */
+async function shownBy(address: string, options: object = {}): Promise<{ serial: string; socket: TLSSocket }> {
+  const [host, port] = address.split(":");
+  const socket = connect({ host, port: Number(port), rejectUnauthorized: false, ALPNProtocols: ["h2"], ...options });
+  socket.on("error", () => {});
+  await once(socket, "secureConnect");
+  const serial = socket.getPeerX509Certificate()?.serialNumber ?? "";
+  return { serial, socket };
+}
+
+test("the certificate of specification 1.1.5, trusted by its root", async () => {
+  assert.equal(await dial(identity, (address) => trusting(address, root.certificatePem)), undefined);
+});
+
+test("the name is compared without regard to case", async () => {
+  const target = (address: string): DialTarget => ({
+    ...trusting(address, root.certificatePem),
+    serverName: SERVER_NAME.toUpperCase(),
+  });
+  assert.equal(await dial(identity, target), undefined);
+});
+
+test("ch1 case 4, ch3 case 22: a wrong server name fails, naming the real SAN", async () => {
+  const target = (address: string): DialTarget => ({
+    ...trusting(address, root.certificatePem),
+    serverName: "server.dc2.peering.x.consul",
+  });
+  const message = await dial(identity, target);
+  assert.match(message ?? "", /x509: certificate is valid for /);
+  assert.ok(message?.includes(`${SERVER_NAME}, not server.dc2.peering.x.consul`), message);
+});
+
+test("a certificate without any DNS name is valid for none", async () => {
+  const nameless = fixedIdentity(await newLeaf(root, { dnsNames: [] }));
+  const message = await dial(nameless, (address) => trusting(address, root.certificatePem));
+  assert.match(message ?? "", /certificate is valid for no name, not server\.dc1/);
+});
+
+test("ch1 case 5, ch3 case 22: a foreign CA fails with an unknown authority", async () => {
+  const message = await dial(identity, (address) => trusting(address, otherRoot.certificatePem));
+  assert.match(message ?? "", /x509: certificate signed by unknown authority/);
+  assert.ok(message?.includes(SERVER_NAME), message);
+});
+
+test("the system's roots do not count, and any one of several given ones does", async () => {
+  const target = (address: string): DialTarget => trusting(address, otherRoot.certificatePem, root.certificatePem);
+  assert.equal(await dial(identity, target), undefined);
+  const bundle = (address: string): DialTarget => trusting(address, otherRoot.certificatePem + root.certificatePem);
+  assert.equal(await dial(identity, bundle), undefined);
+});
+
+test("an expired certificate and one of the future fail, naming the time", async () => {
+  const day = 86_400_000;
+  const expired = fixedIdentity(await newLeaf(root, { notBefore: Date.now() - 2 * day, notAfter: Date.now() - day }));
+  const early = fixedIdentity(await newLeaf(root, { notBefore: Date.now() + day, notAfter: Date.now() + 2 * day }));
+  const target = (address: string): DialTarget => trusting(address, root.certificatePem);
+  assert.match((await dial(expired, target)) ?? "", /certificate has expired or is not yet valid: expired at /);
+  assert.match((await dial(early, target)) ?? "", /certificate has expired or is not yet valid: valid from /);
+});
+
+test("a chain with an intermediate, trusted by its root", async () => {
+  const intermediate = await newAuthority("Intermediate", root);
+  const leaf = await newLeaf(intermediate);
+  const withChain = fixedIdentity({
+    ...leaf,
+    certificateChainPem: leaf.certificateChainPem + intermediate.certificatePem,
+  });
+  assert.equal(await dial(withChain, (address) => trusting(address, root.certificatePem)), undefined);
+  const without = await dial(fixedIdentity(leaf), (address) => trusting(address, root.certificatePem));
+  assert.match(without ?? "", /unknown authority/);
+});
+
+test("an anchor that is not self-signed is trusted, as by Go", async () => {
+  const intermediate = await newAuthority("Intermediate", root);
+  const leaf = fixedIdentity(await newLeaf(intermediate));
+  assert.equal(await dial(leaf, (address) => trusting(address, intermediate.certificatePem)), undefined);
+});
+
+test("ch1 case 6: without roots plaintext HTTP/2 is used", async () => {
+  await using acceptor = await startAcceptor({ plaintextListen: "127.0.0.1:0" }, identity);
+  await using dialer = grpcTransport();
+  const stream = await dialer.openStream(plaintext(acceptor.address), never);
+  const accepted = await acceptor.next();
+  await accepted.send([Uint8Array.of(1)]);
+  assert.deepEqual(await stream.receive(), [Uint8Array.of(1)]);
+});
+
+test("plaintext to a TLS port and TLS to a plaintext port fail as unavailable", async () => {
+  await using secure = await startAcceptor(TLS, identity);
+  await using plain = await startAcceptor({ plaintextListen: "127.0.0.1:0" }, identity);
+  await using dialer = grpcTransport();
+  for (const target of [plaintext(secure.address), trusting(plain.address, root.certificatePem)]) {
+    const error = await failure(dialer.openStream(target, never));
+    assert.deepEqual([error.code, error.status], ["unavailable", 14]);
+  }
+});
+
+test("ch1 case 7: an element that is not PEM fails with its text, a private key without", async () => {
+  await using dialer = grpcTransport();
+  const broken = "-----BEGIN CERTIFICATE-----\nbm90IGEgY2VydA==\n-----END CERTIFICATE-----\n";
+  for (const element of ["not a pem", "", broken]) {
+    const target = trusting("127.0.0.1:1", root.certificatePem, element);
+    const error = await failure(dialer.openStream(target, never));
+    assert.deepEqual([error.code, error.message], ["invalid-argument", `failed to parse PEM ${element}`]);
+  }
+  const error = await failure(dialer.openStream(trusting("127.0.0.1:1", root.keyPem), never));
+  assert.equal(error.message, "failed to parse PEM (a private key)");
+  // As Go's AppendCertsFromPEM: what stands beside a certificate does not matter.
+  await using acceptor = await startAcceptor(TLS, identity);
+  const mixed = `some words\n${broken}${root.certificatePem}`;
+  await (await dialer.openStream(trusting(acceptor.address, mixed), never)).close();
+});
+
+test("ch1 case 8: an acceptor that selects no ALPN protocol", async () => {
+  const { certificateChainPem, privateKeyPem } = identity.current();
+  const server = createServer({ cert: certificateChainPem, key: privateKeyPem }, (socket) => {
+    assert.equal(socket.alpnProtocol, false);
+    const session = performServerHandshake(socket);
+    session.on("error", () => {});
+    session.on("stream", (stream) => {
+      stream.on("error", () => {});
+      stream.respond({ ":status": 200, "content-type": "application/grpc" }, { waitForTrailers: true });
+      stream.on("wantTrailers", () => stream.sendTrailers({ "grpc-status": "0" }));
+      stream.pipe(stream);
+    });
+  });
+  server.listen(0, "127.0.0.1");
+  await once(server, "listening");
+  const bound = server.address();
+  assert.ok(bound !== null && typeof bound === "object");
+  {
+    await using dialer = grpcTransport();
+    const stream = await dialer.openStream(trusting(`127.0.0.1:${bound.port}`, root.certificatePem), never);
+    await stream.send([Uint8Array.of(7, 8, 9)]);
+    assert.deepEqual(await stream.receive(), [Uint8Array.of(7, 8, 9)]);
+    await stream.halfClose();
+    assert.equal(await stream.receive(), undefined);
+    await stream.close();
+  }
+  server.close();
+  await once(server, "close");
+});
+
+test("ch1 cases 1 and 2: each handshake asks for the certificate, with any SNI and none, and wants none back", async () => {
+  const [first, second] = [await newLeaf(root), await newLeaf(root)];
+  let shown = first;
+  await using acceptor = await startAcceptor(TLS, { serverName: SERVER_NAME, current: () => shown });
+  for (const expected of [first, second, first]) {
+    shown = expected;
+    const serial = new X509Certificate(expected.certificateChainPem).serialNumber;
+    for (const options of [{ servername: SERVER_NAME }, { servername: "localhost" }, {}]) {
+      const { serial: seen, socket } = await shownBy(acceptor.address, options);
+      assert.equal(seen, serial);
+      assert.equal(socket.alpnProtocol, "h2");
+      socket.destroy();
+    }
+  }
+});
+
+test("no certificate yet: the handshake fails, and works once there is one", async () => {
+  let ready = false;
+  const late: ServerIdentity = {
+    serverName: SERVER_NAME,
+    current() {
+      if (!ready) throw new Error("Connect CA is not yet initialized");
+      return identity.current();
+    },
+  };
+  await using acceptor = await startAcceptor(TLS, late);
+  await using dialer = grpcTransport();
+  const target = trusting(acceptor.address, root.certificatePem);
+  const error = await failure(dialer.openStream(target, never));
+  assert.deepEqual([error.code, error.status], ["unavailable", 14]);
+  ready = true;
+  await (await dialer.openStream(target, never)).close();
+});
+
+test("TLS below 1.2 is refused", async () => {
+  await using acceptor = await startAcceptor(TLS, identity);
+  const [host, port] = acceptor.address.split(":");
+  const options = { host, port: Number(port), rejectUnauthorized: false, ciphers: "DEFAULT@SECLEVEL=0" };
+  const socket = connect({ ...options, minVersion: "TLSv1", maxVersion: "TLSv1.1" });
+  const [error] = await once(socket, "error");
+  assert.match(String(error), /protocol|handshake|alert/i);
+  for (const version of ["TLSv1.2", "TLSv1.3"] as const) {
+    const { socket: open } = await shownBy(acceptor.address, { minVersion: version, maxVersion: version });
+    assert.equal(open.getProtocol(), version);
+    open.destroy();
+  }
+});
