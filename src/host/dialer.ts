@@ -35,6 +35,8 @@ interface Loop {
   /** Ends the wait between attempts and starts the count anew: what the dial depends on has changed. */
   restart: () => void;
   fingerprint: string;
+  /** The record changed since the plan of the running attempt was read: look again when the loop ends. */
+  changed: boolean;
 }
 
 /**
@@ -45,6 +47,7 @@ interface Loop {
 export class Dialer implements AsyncDisposable {
   readonly #options: DialerOptions;
   readonly #loops = new Map<string, Loop>();
+  #disposed = false;
 
   constructor(options: DialerOptions) {
     this.#options = options;
@@ -58,7 +61,9 @@ export class Dialer implements AsyncDisposable {
   /** Starts, restarts or stops the loop of `peeringId` so that it fits its record. */
   async sync(peeringId: string): Promise<void> {
     const plan = await this.#options.plan(peeringId);
+    if (this.#disposed) return;
     const loop = this.#loops.get(peeringId);
+    if (loop !== undefined) loop.changed = true;
     if (plan === undefined || !isActive(plan.peering) || !shouldDial(plan.peering)) {
       loop?.stop.abort();
       return;
@@ -71,21 +76,29 @@ export class Dialer implements AsyncDisposable {
     }
   }
 
-  /** Ends every loop and waits for them. */
-  async [Symbol.asyncDispose](): Promise<void> {
+  /** Ends every wait and every attempt to connect. Streams that stand are not touched: they belong to the links. */
+  stop(): void {
+    this.#disposed = true;
     for (const loop of this.#loops.values()) loop.stop.abort();
+  }
+
+  /** Stops, and waits until the last stream has been let go of. */
+  async [Symbol.asyncDispose](): Promise<void> {
+    this.stop();
     await Promise.all([...this.#loops.values()].map((loop) => loop.finished));
   }
 
   #start(peeringId: string, fingerprint: string): void {
     const stop = new AbortController();
-    const loop: Loop = { stop, restart: () => {}, fingerprint, finished: Promise.resolve() };
+    const loop: Loop = { stop, restart: () => {}, fingerprint, changed: false, finished: Promise.resolve() };
     const finished = this.#run(peeringId, loop)
       .catch((error: unknown) => {
         if (!stop.signal.aborted) this.#options.logger.error("dial loop ended", { peeringId, error: String(error) });
       })
       .finally(() => {
         if (this.#loops.get(peeringId) === running) this.#loops.delete(peeringId);
+        // Such as a record that was established anew while the stream of the old one was still draining.
+        return running.changed ? this.sync(peeringId) : undefined;
       });
     const running = Object.assign(loop, { finished });
     this.#loops.set(peeringId, running);
@@ -99,6 +112,7 @@ export class Dialer implements AsyncDisposable {
     while (!signal.aborted) {
       const plan = await this.#options.plan(peeringId);
       if (plan === undefined || signal.aborted) return;
+      loop.changed = false;
       loop.fingerprint = fingerprintOf(plan);
       const addresses = addressesToDial(plan.peering);
       if (addresses.join() !== ring.join()) {
@@ -148,10 +162,7 @@ export class Dialer implements AsyncDisposable {
   }
 }
 
-export function targetOf(
-  peering: Pick<Peering, "peerServerName" | "peerCaPems">,
-  address: string,
-): DialTarget {
+export function targetOf(peering: Pick<Peering, "peerServerName" | "peerCaPems">, address: string): DialTarget {
   return { address, serverName: peering.peerServerName, caPems: peering.peerCaPems };
 }
 
@@ -169,7 +180,12 @@ const EXCHANGE_ATTEMPT_MS = 2_000;
  * @throws {PeeringError} `permission-denied`: the token is used up; `unavailable`: no address answered, with every error.
  */
 export async function exchangeSecret(
-  options: { readonly transport: Transport; readonly clock: Clock; readonly random: Random; readonly signal: AbortSignal },
+  options: {
+    readonly transport: Transport;
+    readonly clock: Clock;
+    readonly random: Random;
+    readonly signal: AbortSignal;
+  },
   peering: Peering,
   request: ExchangeSecretRequest,
 ): Promise<string> {

@@ -45,6 +45,10 @@ export class Intake {
     this.#batchBytes = options.batchBytes ?? 4 * 1024 * 1024;
   }
 
+  get closed(): boolean {
+    return this.#closed;
+  }
+
   add(id: number, resource: ReceivedResource): void {
     if (this.#closed) return;
     const key = `${resource.resourceUrl} ${resource.resourceId}`;

@@ -1,11 +1,11 @@
 import type { CatalogSource } from "../catalog/catalog-source.js";
+import type { Locality } from "../catalog/instance.js";
 import type { Clock, Logger, Random } from "../environment.js";
 import type { SessionTimings } from "../replication/types.js";
 import type { Storage } from "../storage/storage.js";
 import type { Transport } from "../transport/transport.js";
 import type { CertificateAuthority } from "../trust/authority.js";
 import type { SecretBox } from "../trust/secret-box.js";
-import type { Locality } from "../catalog/instance.js";
 
 /** How a host is composed. Everything it is given it owns from then on, and disposes of with itself. */
 export interface HostOptions {

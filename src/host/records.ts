@@ -174,6 +174,11 @@ export class PeeringRecords implements AsyncDisposable {
     });
   }
 
+  /** @internal What the simulator checks its invariants on: records, secrets, bundles. */
+  get tables(): RecordTables {
+    return this.#tables;
+  }
+
   /** The trust bundle of that peer. */
   trustBundle(peerName: string): TrustBundle | undefined {
     return this.#tables.bundles.get(nameKey(peerName));

@@ -1,13 +1,16 @@
 import type { Clock, Timer } from "../environment.js";
-import { asPeeringError, PeeringError } from "../errors.js";
+import { asPeeringError, type PeeringError } from "../errors.js";
 import type { Session, SessionInput, SessionOutput } from "../replication/types.js";
 import type { ReplicationStream } from "../transport/transport.js";
-import { decodeMessage, encodeMessage } from "../wire/codec.js";
+import { decodeMessage, encodeMessages } from "../wire/codec.js";
 import type { ReplicationMessage } from "../wire/messages.js";
 import type { Status } from "../wire/status.js";
 
 /** About this much is handed to the transport at a time; small enough that a heartbeat never waits long behind it. */
 const WRITE_BYTES = 256 * 1024;
+
+/** How long the last words of a stream may wait for a writer that is not getting on. */
+const FLUSH_MS = 1_000;
 
 /** What a link cannot do itself: outputs that touch records, storage or status. */
 export type LinkEffect = Exclude<
@@ -41,8 +44,9 @@ export class StreamLink {
   readonly #clock: Clock;
   readonly #perform: (effect: LinkEffect) => void;
   readonly #onProgress: (() => void) | undefined;
-  #unsent: Uint8Array[] = [];
+  #unsent: ReplicationMessage[] = [];
   #writing = false;
+  #writer: Promise<void> = Promise.resolve();
   #halfCloseWanted = false;
   #timer: Timer | undefined;
   #timerDueMs = Number.POSITIVE_INFINITY;
@@ -90,7 +94,7 @@ export class StreamLink {
   #handle(output: SessionOutput): void {
     switch (output.type) {
       case "send":
-        this.#unsent.push(encodeMessage(output.message));
+        this.#unsent.push(output.message);
         break;
       case "half-close":
         this.#halfCloseWanted = true;
@@ -138,7 +142,9 @@ export class StreamLink {
     if (this.#writing || this.#end !== undefined) return;
     if (this.#unsent.length === 0 && !this.#session.wantsToSend && !this.#halfCloseWanted) return;
     this.#writing = true;
-    void this.#writeAll().then(
+    const writer = this.#writeAll();
+    this.#writer = writer.catch(() => {});
+    void writer.then(
       () => {
         this.#writing = false;
         // Something may have been queued between the last look and now.
@@ -157,7 +163,7 @@ export class StreamLink {
       if (this.#unsent.length > 0) {
         const batch = this.#unsent;
         this.#unsent = [];
-        await this.#stream.send(batch);
+        await this.#stream.send(encodeMessages(batch));
       } else if (this.#halfCloseWanted) {
         this.#halfCloseWanted = false;
         await this.#stream.halfClose();
@@ -192,11 +198,27 @@ export class StreamLink {
     this.#timer?.cancel();
     const rest = this.#unsent;
     this.#unsent = [];
-    // What a refused dialer must still read (`Terminated`) goes ahead of the status, unless the writer is stuck anyway.
-    if (rest.length > 0 && !this.#writing) this.#stream.send(rest).catch(() => {});
-    void this.#stream.close(end.status).then(
+    void this.#finish(rest, end.status).then(
       () => this.#resolveEnded(end),
       () => this.#resolveEnded(end),
     );
+  }
+
+  /** What the peer must still read, such as `Terminated` or a last NACK, goes ahead of the end: if it reads at all. */
+  async #finish(rest: readonly ReplicationMessage[], status: Status): Promise<void> {
+    if (rest.length > 0) {
+      const flushed = this.#writer.then(() => this.#stream.send(encodeMessages(rest)));
+      await Promise.race([
+        flushed.catch(() => {}),
+        new Promise<void>((resolve) => {
+          const timer = this.#clock.after(FLUSH_MS, resolve);
+          void flushed.then(
+            () => timer.cancel(),
+            () => timer.cancel(),
+          );
+        }),
+      ]);
+    }
+    await this.#stream.close(status);
   }
 }

@@ -1,0 +1,59 @@
+import type { ExportedServicesEntry } from "../catalog/config-entry.js";
+import type { ExportExplanation } from "../catalog/exports.js";
+import { PeeringError } from "../errors.js";
+import type { ConfigEntries } from "./config-entries.js";
+import type { ExportEngine } from "./export-engine.js";
+import type { PeeringRecords } from "./records.js";
+
+/** Which of our services which peers may see: the `exported-services` entry (specification 2.7.3). */
+export type ExportedServicesInput = Omit<ExportedServicesEntry, "kind" | "name">;
+
+/** The exports of a host, and why a service is exported or not. */
+export class Exports {
+  readonly #configEntries: ConfigEntries;
+  readonly #engine: ExportEngine;
+  readonly #records: PeeringRecords;
+
+  /** @internal */
+  constructor(parts: {
+    readonly configEntries: ConfigEntries;
+    readonly engine: ExportEngine;
+    readonly records: PeeringRecords;
+  }) {
+    this.#configEntries = parts.configEntries;
+    this.#engine = parts.engine;
+    this.#records = parts.records;
+  }
+
+  /** Replaces the whole entry. @throws {PeeringError} `invalid-entry` naming the block and consumer; `storage-failed`. */
+  async set(entry: ExportedServicesInput): Promise<void> {
+    await this.#configEntries.set({ kind: "exported-services", name: "default", ...entry });
+  }
+
+  /** The entry as stored, or undefined. */
+  get(): ExportedServicesEntry | undefined {
+    const entry = this.#configEntries.get("exported-services", "default");
+    return entry?.kind === "exported-services" ? entry : undefined;
+  }
+
+  /** Nothing is exported any more. */
+  async delete(): Promise<void> {
+    await this.#configEntries.delete("exported-services", "default");
+  }
+
+  /** The names this peer is told of now, in byte order. */
+  forPeer(peerName: string): readonly string[] {
+    return this.#engine.exportsFor(peerName).services;
+  }
+
+  /**
+   * Why `service` is, or is not, exported to `peer`: the rule that matched, or each reason that excludes it.
+   * @throws {PeeringError} `not-found` when there is no such peering.
+   */
+  explain(service: string, peer: string): ExportExplanation {
+    if (this.#records.byName(peer) === undefined) {
+      throw new PeeringError("not-found", `Peering not found for "${peer}"`);
+    }
+    return this.#engine.explain(service, peer);
+  }
+}

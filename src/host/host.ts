@@ -1,0 +1,344 @@
+import { createHash } from "node:crypto";
+import type { CatalogSource } from "../catalog/catalog-source.js";
+import { type Clock, type Logger, type Random, silentLogger, systemClock, systemRandom } from "../environment.js";
+import { PeeringError } from "../errors.js";
+import { isActive } from "../peering/peering.js";
+import type { ExportedResource } from "../replication/types.js";
+import type { Storage } from "../storage/storage.js";
+import { TokenCodec } from "../token/token-codec.js";
+import type { Listener, Transport } from "../transport/transport.js";
+import type { CertificateAuthority } from "../trust/authority.js";
+import { builtInAuthority } from "../trust/built-in-authority.js";
+import { plainSecretBox } from "../trust/secret-box.js";
+import { ServerCertificate } from "../trust/server-certificate.js";
+import { TrustBundleStore } from "../trust/trust-bundle-store.js";
+import { type RemoteInfo, ResourceId, ResourceUrl } from "../wire/messages.js";
+import { encodeServerAddresses, encodeTrustBundle } from "../wire/resources.js";
+import { Catalog } from "./catalog.js";
+import { Cleanup } from "./cleanup.js";
+import { ConfigEntries } from "./config-entries.js";
+import { Dialer } from "./dialer.js";
+import { ExportEngine } from "./export-engine.js";
+import { Exports } from "./exports.js";
+import { ImportStore } from "./import-store.js";
+import { Imports } from "./imports.js";
+import { alwaysLeader, type Leadership } from "./leadership.js";
+import { Links } from "./links.js";
+import { defaultLimits, type HostOptions } from "./options.js";
+import { Peerings } from "./peerings.js";
+import { PeeringRecords } from "./records.js";
+import { StatusBoard } from "./status-board.js";
+
+/** How often old roots and expiring certificates are looked at. */
+const TRUST_CHECK_MS = 60 * 60 * 1_000;
+
+/**
+ * A cluster in this process: peerings with others, its own services and exports, and what it imports.
+ *
+ * Made by {@link createHost}. Disposing of it ends every stream (the peers will redial), stops every loop, and closes the
+ * storage and transport it was given.
+ */
+export class PeeringHost implements AsyncDisposable {
+  readonly datacenter: string;
+  /** `<cluster uuid>.consul`. */
+  readonly trustDomain: string;
+  readonly peerings: Peerings;
+  /** The built-in catalog. With a `catalogSource` of the host's own it stays empty and is not exported. */
+  readonly catalog: Catalog;
+  readonly exports: Exports;
+  readonly configEntries: ConfigEntries;
+  readonly imports: Imports;
+  readonly trustBundles: TrustBundleStore;
+  readonly authority: CertificateAuthority;
+  /** `host:port` the transport really listens on; undefined for a host that only dials. */
+  readonly listenAddress: string | undefined;
+  /** @internal What the simulator looks into. */
+  readonly internals: { readonly records: PeeringRecords; readonly imports: ImportStore; readonly links: Links };
+  readonly #parts: readonly AsyncDisposable[];
+  #disposed: Promise<void> | undefined;
+
+  /** @internal */
+  constructor(parts: HostParts) {
+    this.datacenter = parts.datacenter;
+    this.trustDomain = parts.authority.trustDomain;
+    this.peerings = parts.peerings;
+    this.catalog = parts.catalog;
+    this.exports = parts.exports;
+    this.configEntries = parts.configEntries;
+    this.imports = parts.imports;
+    this.trustBundles = parts.trustBundles;
+    this.authority = parts.authority;
+    this.listenAddress = parts.listener?.address;
+    this.internals = parts.internals;
+    this.#parts = parts.disposables;
+  }
+
+  [Symbol.asyncDispose](): Promise<void> {
+    this.#disposed ??= disposeAll(this.#parts);
+    return this.#disposed;
+  }
+}
+
+/** @internal */
+export interface HostParts {
+  readonly datacenter: string;
+  readonly authority: CertificateAuthority;
+  readonly peerings: Peerings;
+  readonly catalog: Catalog;
+  readonly exports: Exports;
+  readonly configEntries: ConfigEntries;
+  readonly imports: Imports;
+  readonly trustBundles: TrustBundleStore;
+  readonly listener: Listener | undefined;
+  readonly internals: PeeringHost["internals"];
+  readonly disposables: readonly AsyncDisposable[];
+}
+
+/**
+ * Starts a host: loads what the storage holds, listens, and goes on where the last process stopped, whatever state that
+ * left.
+ * @throws {PeeringError} `unavailable` when the address cannot be bound, `storage-failed` when the storage cannot be read.
+ *   What it was given is disposed of then, too.
+ */
+export async function createHost(options: HostOptions & { readonly leadership?: Leadership }): Promise<PeeringHost> {
+  // In the order of opening; closed in reverse, also when a later step fails.
+  const opened: AsyncDisposable[] = [options.storage, options.transport];
+  try {
+    return await composeHost(options, opened);
+  } catch (error) {
+    await disposeAll(opened.reverse());
+    throw error;
+  }
+}
+
+async function composeHost(
+  options: HostOptions & { readonly leadership?: Leadership },
+  opened: AsyncDisposable[],
+): Promise<PeeringHost> {
+  const open = <T extends AsyncDisposable>(part: T): T => {
+    opened.push(part);
+    return part;
+  };
+  const storage: Storage = options.storage;
+  const transport: Transport = options.transport;
+  const clock: Clock = options.clock ?? systemClock;
+  const random: Random = options.random ?? systemRandom;
+  const logger: Logger = options.logger ?? silentLogger;
+  const leadership = options.leadership ?? alwaysLeader;
+  const secretBox = options.secretBox ?? plainSecretBox;
+  const datacenter = options.datacenter ?? "dc1";
+  const connect = options.connect ?? true;
+  const strictConsul = options.strictConsul ?? false;
+  const limits = { ...defaultLimits, ...options.limits };
+  if (datacenter === "") throw new TypeError("datacenter cannot be empty");
+
+  const builtIn =
+    options.authority === undefined ? await builtInAuthority({ storage, clock, random, secretBox }) : undefined;
+  const authority: CertificateAuthority = open(options.authority ?? builtIn ?? unreachable());
+  const records = open(await PeeringRecords.open({ storage, clock, random, secretBox }));
+  const trustBundles = open(await TrustBundleStore.open({ storage, authority }));
+  const configEntries = await ConfigEntries.open({ storage, datacenter });
+  const catalog = open(await Catalog.open({ storage, datacenter, clock }));
+  const importStore = open(await ImportStore.open(storage));
+  const catalogSource: CatalogSource = options.catalogSource ?? catalog;
+  const board = new StatusBoard(clock);
+  const certificate = open(new ServerCertificate({ authority, datacenter, clock, random, logger }));
+  await certificate.ready();
+
+  const engine = open(
+    new ExportEngine({
+      catalog: catalogSource,
+      configEntries,
+      datacenter,
+      trustDomain: authority.trustDomain,
+      connect,
+      strictConsul,
+      logger,
+      clock,
+      random,
+      onHeldBack: (peer, service, reason) => board.heldBack(peer.id, service, reason),
+      onReleased: (peer, service) => board.released(peer.id, service),
+    }),
+  );
+
+  let advertised: readonly string[] = options.advertise ?? [];
+  const remote: RemoteInfo = {
+    partition: "",
+    datacenter,
+    ...(options.locality === undefined ? {} : { locality: options.locality }),
+  };
+  const clusterResources = (role: "acceptor" | "dialer"): readonly ExportedResource[] => {
+    const resources: ExportedResource[] = [];
+    if (connect) {
+      const rootPems = authority.roots().map((root) => root.certificatePem);
+      const value = encodeTrustBundle({ trustDomain: authority.trustDomain, rootPems, exportedPartition: "" });
+      resources.push(exportedResource(ResourceUrl.trustBundle, ResourceId.trustBundle, value));
+    }
+    // A dialer never sends addresses, and an empty list is never sent (specification 1.6.5).
+    if (role === "acceptor" && advertised.length > 0) {
+      const value = encodeServerAddresses(advertised);
+      resources.push(exportedResource(ResourceUrl.serverAddresses, ResourceId.serverAddresses, value));
+    }
+    return resources;
+  };
+
+  const links: Links = new Links({
+    clock,
+    logger,
+    transport,
+    records,
+    imports: importStore,
+    exports: engine,
+    board,
+    leadership,
+    limits,
+    timings: options.timings ?? {},
+    strictConsul,
+    remote,
+    clusterResources,
+    onPeerTerminated: (peeringId) => cleanup.request(peeringId),
+  });
+  const establishing = new Set<string>();
+  const dialer = new Dialer({
+    transport,
+    clock,
+    logger,
+    plan: async (peeringId) => {
+      // While an establish runs, a dial would open with the new PeerID and the old secret (chapter 3, section 4).
+      if (!leadership.isLeader || establishing.has(peeringId)) return undefined;
+      const peering = records.byId(peeringId);
+      if (peering === undefined || !isActive(peering) || peering.peerId === "") return undefined;
+      const streamSecret = await records.streamSecret(peeringId);
+      return streamSecret === undefined ? undefined : { peering, streamSecret };
+    },
+    serve: (plan, target, signal) => links.dial(plan, target, signal),
+    onFailure: (peeringId, error, address, waitMs) => board.dialFailed(peeringId, error, address, waitMs),
+  });
+  const cleanup: Cleanup = new Cleanup({
+    clock,
+    logger,
+    clean: async (peeringId) => {
+      if (!leadership.isLeader) return;
+      const peering = records.byId(peeringId);
+      if (peering === undefined || isActive(peering)) return;
+      // A peer that has said `Terminated` knows; only one that we delete is told and waited for.
+      if (peering.state === "deleting") await links.terminate(peeringId);
+      else links.closeGate(peeringId);
+      await importStore.removePeer(peeringId);
+      await records.removeTrustBundle(peering.name);
+      if (peering.state !== "deleting") return;
+      await records.remove(peeringId);
+      board.forget(peeringId);
+    },
+  });
+  const sync = (peeringId: string): void => {
+    dialer.sync(peeringId).catch((error: unknown) => {
+      logger.error("error establishing peering stream", { peer_id: peeringId, error: String(error) });
+    });
+    const peering = records.byId(peeringId);
+    if (peering !== undefined && !isActive(peering) && leadership.isLeader) cleanup.request(peeringId);
+  };
+  const syncAll = (): void => {
+    for (const peering of records.list()) sync(peering.id);
+  };
+
+  const listener = await transport.listen(
+    {
+      exchangeSecret: async (request) => {
+        if (!links.admit()) {
+          throw new PeeringError("resource-exhausted", Links.rateLimited.message, { status: Links.rateLimited.code });
+        }
+        return { streamSecret: await records.exchangeSecret(request) };
+      },
+      stream: (stream) => links.accept(stream),
+    },
+    certificate,
+  );
+  if (listener !== undefined) open(listener);
+  if (options.advertise === undefined && listener !== undefined) advertised = [listener.address];
+
+  const peerings = new Peerings({
+    records,
+    links,
+    dialer,
+    cleanup,
+    board,
+    transport,
+    clock,
+    random,
+    authority,
+    datacenter,
+    remote,
+    advertised: () => advertised,
+    establishing,
+    sync,
+    codec: TokenCodec,
+  });
+
+  const forget = [
+    records.onChange((peeringId) => sync(peeringId)),
+    authority.onRootsChanged(() => links.clusterResourcesChanged()),
+    leadership.onChange(() => {
+      links.leadershipChanged();
+      syncAll();
+    }),
+  ];
+  const trustTimer = every(clock, TRUST_CHECK_MS, () => void builtIn?.prune().catch(() => {}));
+  open({
+    [Symbol.asyncDispose]: async () => {
+      trustTimer();
+      for (const stop of forget) stop();
+      // First nothing new is begun, then what runs is ended, then waited for.
+      dialer.stop();
+      await peerings[Symbol.asyncDispose]();
+      await links[Symbol.asyncDispose]();
+      await dialer[Symbol.asyncDispose]();
+      await cleanup[Symbol.asyncDispose]();
+    },
+  });
+  syncAll();
+
+  return new PeeringHost({
+    datacenter,
+    authority,
+    peerings,
+    catalog,
+    exports: new Exports({ configEntries, engine, records }),
+    configEntries,
+    imports: new Imports({ records, store: importStore }),
+    trustBundles,
+    listener,
+    internals: { records, imports: importStore, links },
+    disposables: [...opened].reverse(),
+  });
+}
+
+/** Every part is disposed of, in order, also when one fails; the first failure is thrown at the end. */
+async function disposeAll(parts: readonly AsyncDisposable[]): Promise<void> {
+  let failure: { readonly error: unknown } | undefined;
+  for (const part of parts) {
+    try {
+      await part[Symbol.asyncDispose]();
+    } catch (error) {
+      failure ??= { error };
+    }
+  }
+  if (failure !== undefined) throw failure.error;
+}
+
+function every(clock: Clock, intervalMs: number, action: () => void): () => void {
+  let timer = clock.after(intervalMs, tick);
+  function tick(): void {
+    action();
+    timer = clock.after(intervalMs, tick);
+  }
+  return () => timer.cancel();
+}
+
+function exportedResource(resourceUrl: string, resourceId: string, value: Uint8Array): ExportedResource {
+  return { resourceUrl, resourceId, value, digest: createHash("sha256").update(value).digest("base64") };
+}
+
+function unreachable(): never {
+  throw new TypeError("no certificate authority");
+}

@@ -1,0 +1,634 @@
+import { setImmediate } from "node:timers/promises";
+import { compareUtf8 } from "../catalog/byte-order.js";
+import { payloadDigest, SIDECAR_SUFFIX } from "../catalog/exported-payload.js";
+import { type DecodedNode, decodeNode, decodePayload, diffInstances } from "../catalog/imported-payload.js";
+import type { ServiceInstance } from "../catalog/instance.js";
+import { lowerCase } from "../catalog/names.js";
+import {
+  canonicalPayload,
+  defaultPayloadLimits,
+  inspectPayload,
+  type NodePlace,
+  type PayloadLimits,
+  type PayloadSummary,
+  type Place,
+  serviceKeys,
+} from "../catalog/payload-inspection.js";
+import { asPeeringError, errorText, PeeringError } from "../errors.js";
+import { IMPORTS_PREFIX } from "../storage/keys.js";
+import type { Entry, Expectation, Key, Storage, Write } from "../storage/storage.js";
+import { StatusCode } from "../wire/status.js";
+import { Mutex } from "./mutex.js";
+
+/** Bounds on what one peer can make us hold. */
+export interface ImportLimits extends PayloadLimits {
+  /** Default 500 000. */
+  readonly servicesPerPeer: number;
+}
+
+export const defaultImportLimits: ImportLimits = { ...defaultPayloadLimits, servicesPerPeer: 500_000 };
+
+/** What a peer sent: all instances of one service, or the names of all services it exports now. */
+export type ImportItem =
+  | { readonly type: "service"; readonly name: string; readonly value: Uint8Array }
+  | { readonly type: "list"; readonly names: readonly string[] };
+
+/** A service that has instances. */
+export interface ImportedService {
+  /** As its instances spell it. */
+  readonly name: string;
+  readonly instances: number;
+  /** The storage revision of its last change: create and modify index of its instances (D-29). */
+  readonly revision: bigint;
+}
+
+/** Everything imported at one revision, by service name: the first thing a watch yields, also when there is nothing. */
+export interface ImportSnapshot {
+  readonly type: "snapshot";
+  readonly revision: bigint;
+  readonly services: ReadonlyMap<string, readonly ServiceInstance[]>;
+}
+
+/** What became of one service since a watch said the last thing about it. */
+export interface ImportDifference {
+  readonly type: "difference";
+  readonly service: string;
+  /** The storage revision this leads to; within a watch it never falls. */
+  readonly revision: bigint;
+  readonly added: readonly ServiceInstance[];
+  /** As they are now. */
+  readonly changed: readonly ServiceInstance[];
+  /** As they were. */
+  readonly removed: readonly ServiceInstance[];
+}
+
+export type ImportChange = ImportSnapshot | ImportDifference;
+
+/** What the index knows of a stored entry. */
+interface StoredService {
+  readonly key: string;
+  name: string;
+  digest: string;
+  revision: bigint;
+  instances: number;
+  nodes: readonly ImportedNode[];
+  /** Grows with every write of this process. */
+  order: number;
+}
+
+/** A node of a peer: it exists while an entry holds it, and is as the last committed of these says (§4.4.3). */
+interface ImportedNode {
+  readonly name: string;
+  readonly holders: Set<StoredService>;
+  latest: StoredService | undefined;
+  /** What `latest` says; undefined when that let go of the node and nobody has asked the others yet. */
+  encoded: { readonly record: Uint8Array; readonly checks: readonly Uint8Array[] } | undefined;
+}
+
+interface Peer {
+  readonly id: string;
+  readonly services: Map<string, StoredService>;
+  readonly nodes: Map<string, ImportedNode>;
+  readonly watchers: Set<Watcher>;
+  /** Held by whoever writes, and by readers that need storage and index to agree. */
+  readonly mutex: Mutex;
+  revision: bigint;
+  /** Of all services together. */
+  instances: number;
+}
+
+interface Watcher {
+  /** undefined: all. */
+  readonly service: string | undefined;
+  /** Keys of services that changed since they were last looked at: at most one each, however slow the consumer is. */
+  readonly pending: Set<string>;
+  wake: () => void;
+}
+
+interface PlannedWrite {
+  readonly summary: PayloadSummary;
+  readonly value: Uint8Array;
+  readonly digest: string;
+}
+
+/** undefined: the service goes. */
+type Plan = Map<string, PlannedWrite | undefined>;
+
+/** An entry's value: the digest of the canonical payload, base64, then the payload as it came. */
+const DIGEST_BYTES = 44;
+
+/** Deleted with one commit when a peer goes. */
+const REMOVED_TOGETHER = 1_000;
+/** Read together for one watcher. */
+const WATCHED_TOGETHER = 64;
+/** Decoded before others get a turn. */
+const DECODED_TOGETHER = 500;
+
+/**
+ * What peers export to us: one storage entry per peer and service that holds the payload as received (design, decision 2).
+ * In memory there is only an index; instances are decoded when somebody reads or watches them.
+ *
+ * Peers are told apart by our id of the peering and share nothing; local data lies elsewhere.
+ */
+export class ImportStore implements AsyncDisposable {
+  readonly #storage: Storage;
+  readonly #limits: ImportLimits;
+  readonly #peers = new Map<string, Peer>();
+  #order = 0;
+  #closed = false;
+
+  private constructor(storage: Storage, limits: ImportLimits) {
+    this.#storage = storage;
+    this.#limits = limits;
+  }
+
+  /** @throws {PeeringError} `storage-failed` when an entry is damaged, naming it; and as `Storage.read`. */
+  static async open(storage: Storage, limits: Partial<ImportLimits> = {}): Promise<ImportStore> {
+    const store = new ImportStore(storage, { ...defaultImportLimits, ...limits });
+    const { entries } = await storage.read(IMPORTS_PREFIX);
+    // In the order of their commits, for the last one speaks for its nodes.
+    for (const entry of entries.toSorted((left, right) => Number(left.revision - right.revision))) store.#adopt(entry);
+    return store;
+  }
+
+  /**
+   * Applies what a peer sent, in this order, all that is valid in one commit. What is stored already is not written again,
+   * also when its maps come in another order.
+   *
+   * @param expect - what must hold for the commit, such as a record that is still active.
+   * @returns for each item undefined, or why nothing of it was applied: `invalid-message`, or `resource-exhausted` beyond a
+   *   limit, both with the cause a NACK names.
+   * @throws {PeeringError} `conflict` when an expectation failed; as `Storage.commit`. Nothing was applied then.
+   */
+  async apply(
+    peeringId: string,
+    items: readonly ImportItem[],
+    expect: readonly Expectation[] = [],
+  ): Promise<{ readonly results: readonly (PeeringError | undefined)[] }> {
+    const peer = this.#peer(peeringId);
+    return peer.mutex.run(async () => {
+      const plan: Plan = new Map();
+      const results = items.map((item) => {
+        if (item.type === "list") this.#planList(peer, plan, item.names);
+        else return this.#planService(peer, plan, item.name, item.value);
+        return undefined;
+      });
+      await this.#commit(peer, plan, expect);
+      return { results };
+    });
+  }
+
+  /** How many services of a peer have instances, and how many those are: kept, not counted. */
+  count(peeringId: string): { readonly services: number; readonly instances: number } {
+    const peer = this.#peers.get(peeringId);
+    return { services: peer?.services.size ?? 0, instances: peer?.instances ?? 0 };
+  }
+
+  /** Every service of a peer that has instances, by name. */
+  services(peeringId: string): readonly ImportedService[] {
+    const services = [...(this.#peers.get(peeringId)?.services.values() ?? [])];
+    return services
+      .map(({ name, instances, revision }) => ({ name, instances, revision }))
+      .sort((left, right) => compareUtf8(left.name, right.name));
+  }
+
+  /**
+   * The instances of one service of a peer, as they came and each with its node's newest record; none for what is unknown.
+   * @throws {PeeringError} as `Storage.read`.
+   */
+  async instances(peeringId: string, service: string): Promise<readonly ServiceInstance[]> {
+    const peer = this.#peers.get(peeringId);
+    return peer === undefined ? [] : (await this.#view(peer, lowerCase(service))).instances;
+  }
+
+  /**
+   * Every node that holds an imported instance, with the checks of the node itself, by name.
+   * @throws {PeeringError} as `Storage.read`.
+   */
+  async nodes(peeringId: string): Promise<readonly DecodedNode[]> {
+    const peer = this.#peers.get(peeringId);
+    if (peer === undefined) return [];
+    const decoded = await peer.mutex.run(async () => {
+      for (const node of peer.nodes.values()) await this.#resolve(peer, node);
+      return [...peer.nodes.values()].flatMap(({ encoded }) => (encoded === undefined ? [] : [decodeNode(encoded)]));
+    });
+    return decoded.sort((left, right) => compareUtf8(left.node.name, right.node.name));
+  }
+
+  /**
+   * Removes everything imported from a peer, in commits of bounded size; what failed half-way is finished by the next
+   * call, and a call with nothing left to do writes nothing.
+   * @throws {PeeringError} as `Storage.commit`.
+   */
+  async removePeer(peeringId: string): Promise<void> {
+    const peer = this.#peers.get(peeringId);
+    if (peer === undefined) return;
+    await peer.mutex.run(async () => {
+      while (peer.services.size > 0) {
+        const plan: Plan = new Map();
+        for (const key of peer.services.keys()) {
+          plan.set(key, undefined);
+          if (plan.size === REMOVED_TOGETHER) break;
+        }
+        await this.#commit(peer, plan, []);
+      }
+    });
+  }
+
+  /**
+   * What is imported from a peer now, or one service of it, then what becomes of each service, until `signal` aborts or the
+   * store is closed. The newest state is never skipped; states in between may be.
+   * @throws {PeeringError} as `Storage.read`.
+   */
+  watch(options: {
+    readonly peeringId: string;
+    readonly service?: string;
+    readonly signal: AbortSignal;
+  }): AsyncIterable<ImportChange> {
+    const { peeringId, service, signal } = options;
+    return this.#watch(this.#peer(peeringId), service === undefined ? undefined : lowerCase(service), signal);
+  }
+
+  /** Ends every watch. The storage stays open: it is the host's. */
+  async [Symbol.asyncDispose](): Promise<void> {
+    this.#closed = true;
+    for (const peer of this.#peers.values()) for (const watcher of peer.watchers) watcher.wake();
+  }
+
+  #peer(peeringId: string): Peer {
+    let peer = this.#peers.get(peeringId);
+    if (peer === undefined) {
+      peer = {
+        id: peeringId,
+        services: new Map(),
+        nodes: new Map(),
+        watchers: new Set(),
+        mutex: new Mutex(),
+        revision: 0n,
+        instances: 0,
+      };
+      this.#peers.set(peeringId, peer);
+    }
+    return peer;
+  }
+
+  #planService(peer: Peer, plan: Plan, name: string, value: Uint8Array): PeeringError | undefined {
+    let summary: PayloadSummary;
+    try {
+      summary = inspectPayload(value, name, this.#limits);
+    } catch (error) {
+      return asPeeringError(error, "invalid-message");
+    }
+    if (summary.instances === 0) {
+      const key = serviceKeys(name).find((candidate) => planned(peer, plan, candidate) !== undefined);
+      if (key !== undefined) plan.set(key, undefined);
+      return undefined;
+    }
+    const key = lowerCase(summary.service);
+    const known = planned(peer, plan, key);
+    const digest = payloadDigest(summary.sorted ? value : canonicalPayload(value));
+    if (known?.digest === digest) return undefined;
+    if (known === undefined && this.#isFull(peer, plan)) {
+      const reason = `more than ${this.#limits.servicesPerPeer} services of one peer`;
+      return new PeeringError(
+        "resource-exhausted",
+        `did not increment imported services count for service=${JSON.stringify(name)}: failed to store payload: ${reason}`,
+        { status: StatusCode.Internal },
+      );
+    }
+    // The later one speaks for its nodes, so it comes last.
+    plan.delete(key);
+    plan.set(key, { summary, value, digest });
+    return undefined;
+  }
+
+  #isFull(peer: Peer, plan: Plan): boolean {
+    const most = this.#limits.servicesPerPeer;
+    // Counting exactly takes a look at the whole plan.
+    return peer.services.size + plan.size >= most && serviceCount(peer, plan) >= most;
+  }
+
+  /** A list creates nothing: it removes what it does not name (specification 1.6.3). */
+  #planList(peer: Peer, plan: Plan, names: readonly string[]): void {
+    const allowed = new Set<string>();
+    for (const name of names) {
+      for (const key of serviceKeys(name)) allowed.add(key).add(`${key}${SIDECAR_SUFFIX}`);
+    }
+    for (const key of [...plan.keys(), ...peer.services.keys()]) if (!allowed.has(key)) plan.set(key, undefined);
+  }
+
+  /** Call it with the mutex held. */
+  async #commit(peer: Peer, plan: Plan, expect: readonly Expectation[]): Promise<void> {
+    const writes: Write[] = [];
+    for (const [key, write] of plan) {
+      if (write === undefined && !peer.services.has(key)) plan.delete(key);
+      else writes.push({ key: entryKey(peer, key), value: write === undefined ? undefined : encodeValue(write) });
+    }
+    if (writes.length === 0) return;
+    const revision = await this.#storage.commit(writes, expect);
+    for (const [key, write] of plan) {
+      if (write === undefined) this.#drop(peer, key, revision);
+      else this.#put(peer, key, write, revision);
+    }
+  }
+
+  #put(peer: Peer, key: string, { summary, value, digest }: PlannedWrite, revision: bigint): void {
+    const known = peer.services.get(key);
+    const before = known?.nodes ?? [];
+    const state: StoredService = known ?? { key, name: "", digest: "", revision, instances: 0, nodes: [], order: 0 };
+    state.name = summary.service;
+    state.digest = digest;
+    state.revision = revision;
+    peer.instances += summary.instances - state.instances;
+    state.instances = summary.instances;
+    state.order = ++this.#order;
+    state.nodes = summary.nodes.map((place) => this.#hold(peer, state, place, value));
+    peer.services.set(key, state);
+    if (before.length > 0) {
+      const kept = new Set(state.nodes);
+      for (const node of before) if (!kept.has(node)) this.#letGo(peer, state, node);
+    }
+    if (revision > peer.revision) peer.revision = revision;
+    this.#changed(peer, state);
+  }
+
+  #drop(peer: Peer, key: string, revision: bigint): void {
+    const state = peer.services.get(key);
+    if (state === undefined) return;
+    peer.services.delete(key);
+    peer.instances -= state.instances;
+    for (const node of state.nodes) this.#letGo(peer, state, node);
+    if (revision > peer.revision) peer.revision = revision;
+    this.#changed(peer, state);
+  }
+
+  #hold(peer: Peer, state: StoredService, place: NodePlace, value: Uint8Array): ImportedNode {
+    let node = peer.nodes.get(place.name);
+    if (node === undefined) {
+      node = { name: place.name, holders: new Set(), latest: undefined, encoded: undefined };
+      peer.nodes.set(place.name, node);
+    }
+    node.holders.add(state);
+    node.latest = state;
+    if (!saysTheSame(node, place, value)) {
+      node.encoded = copyNode(place, value);
+      this.#nodeChanged(peer, node);
+    }
+    return node;
+  }
+
+  #letGo(peer: Peer, state: StoredService, node: ImportedNode): void {
+    node.holders.delete(state);
+    if (node.holders.size === 0) {
+      peer.nodes.delete(node.name);
+    } else if (node.latest === state) {
+      node.latest = undefined;
+      node.encoded = undefined;
+      this.#nodeChanged(peer, node);
+    }
+  }
+
+  #nodeChanged(peer: Peer, node: ImportedNode): void {
+    if (peer.watchers.size > 0) for (const holder of node.holders) this.#changed(peer, holder);
+  }
+
+  #changed(peer: Peer, { key }: StoredService): void {
+    for (const watcher of peer.watchers) {
+      if (watcher.service !== undefined && watcher.service !== key) continue;
+      watcher.pending.add(key);
+      watcher.wake();
+    }
+  }
+
+  /** Makes the index say of an entry what the storage does. */
+  #adopt(entry: Entry): void {
+    const [, peeringId, key] = entry.key;
+    const value = entry.value.subarray(DIGEST_BYTES);
+    try {
+      if (peeringId === undefined || key === undefined || entry.key.length !== 3) throw new Error("unknown key");
+      const digest = Buffer.from(entry.value.subarray(0, DIGEST_BYTES)).toString("latin1");
+      const summary = inspectPayload(value, key, unlimited);
+      this.#put(this.#peer(peeringId), key, { summary, value, digest }, entry.revision);
+    } catch (error) {
+      const name = entry.key.join("/");
+      throw new PeeringError("storage-failed", `the stored entry ${name} is damaged: ${errorText(error)}`, {
+        cause: error,
+      });
+    }
+  }
+
+  /** The instances of a service, and the revision of the peer's view they are taken from. */
+  async #view(
+    peer: Peer,
+    key: string,
+  ): Promise<{ readonly instances: readonly ServiceInstance[]; readonly revision: bigint }> {
+    const state = peer.services.get(key);
+    if (state === undefined) return { instances: [], revision: peer.revision };
+    const entry = await this.#read(peer, key);
+    const unchanged = peer.services.get(key) === state && entry?.revision === state.revision;
+    if (unchanged && state.nodes.every((node) => node.encoded !== undefined)) {
+      return { instances: decode(peer, entry), revision: peer.revision };
+    }
+    // Something is being written, or a node must be read from another entry.
+    return peer.mutex.run(async () => {
+      const current = await this.#refresh(peer, key);
+      for (const node of peer.services.get(key)?.nodes ?? []) await this.#resolve(peer, node);
+      return { instances: current === undefined ? [] : decode(peer, current), revision: peer.revision };
+    });
+  }
+
+  async #read(peer: Peer, key: string): Promise<Entry | undefined> {
+    const { entries } = await this.#storage.read(entryKey(peer, key));
+    return entries[0];
+  }
+
+  /**
+   * The entry as stored. The index says the same afterwards: it may be behind where a commit was answered with
+   * `unavailable`. Call it with the mutex held.
+   */
+  async #refresh(peer: Peer, key: string): Promise<Entry | undefined> {
+    const entry = await this.#read(peer, key);
+    const known = peer.services.get(key)?.revision;
+    if (entry === undefined) this.#drop(peer, key, peer.revision);
+    else if (known !== entry.revision) this.#adopt(entry);
+    return entry;
+  }
+
+  /** As {@link #refresh}, with all entries of a peer. */
+  #reconcile(peer: Peer, entries: readonly Entry[]): void {
+    const stored = new Set<string>();
+    for (const entry of entries) {
+      const key = entry.key[2] ?? "";
+      stored.add(key);
+      if (peer.services.get(key)?.revision !== entry.revision) this.#adopt(entry);
+    }
+    for (const key of [...peer.services.keys()]) if (!stored.has(key)) this.#drop(peer, key, peer.revision);
+  }
+
+  /** Asks the last committed of the entries that hold the node. Call it with the mutex held. */
+  async #resolve(peer: Peer, node: ImportedNode): Promise<void> {
+    while (node.encoded === undefined && node.holders.size > 0) {
+      let latest: StoredService | undefined;
+      for (const holder of node.holders) if (latest === undefined || holder.order > latest.order) latest = holder;
+      if (latest === undefined) return;
+      const entry = await this.#refresh(peer, latest.key);
+      if (entry === undefined || node.encoded !== undefined) continue;
+      const value = entry.value.subarray(DIGEST_BYTES);
+      const place = inspectPayload(value, latest.key, unlimited).nodes.find(({ name }) => name === node.name);
+      node.latest = latest;
+      node.encoded = place === undefined ? { record: new Uint8Array(), checks: [] } : copyNode(place, value);
+    }
+  }
+
+  async *#watch(peer: Peer, service: string | undefined, signal: AbortSignal): AsyncGenerator<ImportChange, void> {
+    const watcher: Watcher = { service, pending: new Set(), wake: () => {} };
+    const wake = (): void => watcher.wake();
+    const ended = (): boolean => signal.aborted || this.#closed;
+    if (ended()) return;
+    peer.watchers.add(watcher);
+    signal.addEventListener("abort", wake);
+    try {
+      const delivered = new Map<string, readonly ServiceInstance[]>();
+      const revision = await this.#snapshot(peer, watcher, delivered);
+      if (ended()) return;
+      const byName = [...delivered].map(([key, instances]) => [instances[0]?.service.name ?? key, instances] as const);
+      yield { type: "snapshot", revision, services: new Map(byName) };
+      while (!ended()) {
+        if (watcher.pending.size === 0) {
+          await new Promise<void>((resolve) => {
+            watcher.wake = resolve;
+          });
+          continue;
+        }
+        const keys: string[] = [];
+        for (const key of watcher.pending) if (keys.push(key) === WATCHED_TOGETHER) break;
+        for (const key of keys) watcher.pending.delete(key);
+        const views = await Promise.all(keys.map(async (key) => ({ key, ...(await this.#view(peer, key)) })));
+        views.sort((left, right) => Number(left.revision - right.revision));
+        for (const view of views) {
+          if (ended()) return;
+          const difference = differenceOf(delivered, view);
+          if (difference !== undefined) yield difference;
+        }
+      }
+    } catch (error) {
+      // Whoever closed the storage is not interested any more.
+      if (!(error instanceof PeeringError && error.code === "closed")) throw error;
+    } finally {
+      peer.watchers.delete(watcher);
+      signal.removeEventListener("abort", wake);
+    }
+  }
+
+  /** Fills `delivered` with what there is, and returns the revision it is of. */
+  async #snapshot(
+    peer: Peer,
+    { service, pending }: Watcher,
+    delivered: Map<string, readonly ServiceInstance[]>,
+  ): Promise<bigint> {
+    if (service !== undefined) {
+      pending.clear();
+      const { instances, revision } = await this.#view(peer, service);
+      if (instances.length > 0) delivered.set(service, instances);
+      return revision;
+    }
+    const { entries, nodeOf, revision } = await peer.mutex.run(async () => {
+      pending.clear();
+      const { entries } = await this.#storage.read([...IMPORTS_PREFIX, peer.id]);
+      this.#reconcile(peer, entries);
+      for (const node of peer.nodes.values()) await this.#resolve(peer, node);
+      // Decoding takes a while; what the nodes say meanwhile is for the differences.
+      return { entries, nodeOf: nodesNow(peer), revision: peer.revision };
+    });
+    for (const [index, entry] of entries.entries()) {
+      if (index % DECODED_TOGETHER === DECODED_TOGETHER - 1) await setImmediate();
+      delivered.set(entry.key[2] ?? "", decodePayload(entry.value.subarray(DIGEST_BYTES), nodeOf));
+    }
+    return revision;
+  }
+}
+
+/** For what is stored already: it was within the limits of its time. */
+const unlimited: PayloadLimits = {
+  instancesPerService: Number.POSITIVE_INFINITY,
+  checksPerInstance: Number.POSITIVE_INFINITY,
+};
+
+function entryKey(peer: Peer, service: string): Key {
+  return [...IMPORTS_PREFIX, peer.id, service];
+}
+
+function encodeValue({ digest, value }: PlannedWrite): Uint8Array {
+  const encoded = Buffer.allocUnsafe(DIGEST_BYTES + value.length);
+  encoded.write(digest, "latin1");
+  encoded.set(value, DIGEST_BYTES);
+  return encoded;
+}
+
+/** What is planned for a service, else what is stored of it. */
+function planned(peer: Peer, plan: Plan, key: string): { readonly digest: string } | undefined {
+  return plan.has(key) ? plan.get(key) : peer.services.get(key);
+}
+
+function serviceCount(peer: Peer, plan: Plan): number {
+  let count = peer.services.size;
+  for (const [key, write] of plan) count += (write === undefined ? 0 : 1) - (peer.services.has(key) ? 1 : 0);
+  return count;
+}
+
+function saysTheSame({ encoded }: ImportedNode, place: NodePlace, value: Uint8Array): boolean {
+  if (encoded === undefined || encoded.checks.length !== place.checks.length) return false;
+  if (!isAt(value, place, encoded.record)) return false;
+  return place.checks.length === 0 || place.checks.every((check, index) => isAt(value, check, encoded.checks[index]));
+}
+
+function isAt(value: Uint8Array, { start, end }: Place, bytes: Uint8Array | undefined): boolean {
+  if (bytes?.length !== end - start) return false;
+  for (let index = 0; index < bytes.length; index++) if (bytes[index] !== value[start + index]) return false;
+  return true;
+}
+
+/** Copied, so that a few bytes do not keep a whole payload alive. */
+function copyNode(place: NodePlace, value: Uint8Array): NonNullable<ImportedNode["encoded"]> {
+  return {
+    record: new Uint8Array(value.subarray(place.start, place.end)),
+    checks: place.checks.map(({ start, end }) => new Uint8Array(value.subarray(start, end))),
+  };
+}
+
+function decode(peer: Peer, entry: Entry): readonly ServiceInstance[] {
+  return decodePayload(entry.value.subarray(DIGEST_BYTES), (name) => {
+    const encoded = peer.nodes.get(name)?.encoded;
+    return encoded === undefined ? undefined : decodeNode(encoded);
+  });
+}
+
+/** The nodes as they are now, decoded when asked for and once each. */
+function nodesNow(peer: Peer): (name: string) => DecodedNode | undefined {
+  const encoded = new Map([...peer.nodes.values()].map((node) => [node.name, node.encoded]));
+  const decoded = new Map<string, DecodedNode>();
+  return (name) => {
+    let node = decoded.get(name);
+    const bytes = encoded.get(name);
+    if (node === undefined && bytes !== undefined) {
+      node = decodeNode(bytes);
+      decoded.set(name, node);
+    }
+    return node;
+  };
+}
+
+/** What a view adds to what was delivered, which then holds it. Undefined: nothing. */
+function differenceOf(
+  delivered: Map<string, readonly ServiceInstance[]>,
+  view: { readonly key: string; readonly instances: readonly ServiceInstance[]; readonly revision: bigint },
+): ImportDifference | undefined {
+  const { key, instances, revision } = view;
+  const before = delivered.get(key) ?? [];
+  if (instances.length > 0) delivered.set(key, instances);
+  else delivered.delete(key);
+  const { added, changed, removed } = diffInstances(before, instances);
+  if (added.length + changed.length + removed.length === 0) return undefined;
+  const service = instances[0]?.service.name ?? before[0]?.service.name ?? key;
+  return { type: "difference", service, revision, added, changed, removed };
+}

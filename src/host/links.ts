@@ -1,0 +1,419 @@
+import { type Clock, type Logger, sleep } from "../environment.js";
+import { asPeeringError, errorText, PeeringError } from "../errors.js";
+import { isActive, type Peering, roleOf } from "../peering/peering.js";
+import { ReplicationSession } from "../replication/session.js";
+import type { ExportedResource, SessionTimings } from "../replication/types.js";
+import type { DialTarget, ReplicationStream, Transport } from "../transport/transport.js";
+import { type OpenMessage, type RemoteInfo, ResourceUrl } from "../wire/messages.js";
+import { decodeExportedServiceList, decodeServerAddresses, decodeTrustBundle } from "../wire/resources.js";
+import { type Status, StatusCode } from "../wire/status.js";
+import type { DialPlan } from "./dialer.js";
+import type { ExportEngine } from "./export-engine.js";
+import type { ImportItem, ImportStore } from "./import-store.js";
+import { Intake, type IntakeItem } from "./intake.js";
+import type { Leadership } from "./leadership.js";
+import type { HostLimits } from "./options.js";
+import type { PeeringRecords } from "./records.js";
+import type { BoardStream, StatusBoard } from "./status-board.js";
+import { type LinkEffect, type LinkEnd, StreamLink } from "./stream-link.js";
+
+export interface LinksOptions {
+  readonly clock: Clock;
+  readonly logger: Logger;
+  readonly transport: Transport;
+  readonly records: PeeringRecords;
+  readonly imports: ImportStore;
+  readonly exports: ExportEngine;
+  readonly board: StatusBoard;
+  readonly leadership: Leadership;
+  readonly limits: HostLimits;
+  readonly timings: Partial<SessionTimings>;
+  readonly strictConsul: boolean;
+  readonly remote: RemoteInfo;
+  /** Roots and, for dialers, server addresses: what every stream of that role carries besides services. */
+  readonly clusterResources: (role: "acceptor" | "dialer") => readonly ExportedResource[];
+  /** The peer deleted the peering; the record has been marked. */
+  readonly onPeerTerminated: (peeringId: string) => void;
+}
+
+/** One stream bound to its peering. */
+interface LiveLink {
+  readonly peering: Peering;
+  readonly link: StreamLink;
+  readonly intake: Intake;
+  readonly seen: BoardStream;
+  readonly detach: () => void;
+}
+
+const REPLACED: Status = { code: StatusCode.Unavailable, message: "replaced by a newer stream" };
+const SHUT_DOWN: Status = { code: StatusCode.Unavailable, message: "the host shuts down" };
+const RATE_LIMITED: Status = {
+  code: StatusCode.ResourceExhausted,
+  message: "rate limit exceeded, try again later or against a different server",
+};
+/** Commits of imports that lose against a change of the record are tried again this often. */
+const GATE_TRIES = 5;
+const FIRST_RETRY_MS = 1_000;
+const LONGEST_RETRY_MS = 60_000;
+
+/**
+ * The live streams, at most one per peering: the newest authorised one (D-1). Binds a stream to what it replicates: our
+ * exports and roots outward, the import store and the records inward.
+ */
+export class Links implements AsyncDisposable {
+  readonly #options: LinksOptions;
+  readonly #live = new Map<string, LiveLink>();
+  readonly #bound = new Set<LiveLink>();
+  readonly #running = new Set<StreamLink>();
+  #unauthorizedWindow = Number.NEGATIVE_INFINITY;
+  #unauthorized = 0;
+  readonly #stop = new AbortController();
+
+  constructor(options: LinksOptions) {
+    this.#options = options;
+  }
+
+  /** Counts one attempt nobody has authorised yet. False: over the limit, refuse without looking closer. */
+  admit(): boolean {
+    const now = this.#options.clock.now();
+    if (now - this.#unauthorizedWindow >= 1_000) {
+      this.#unauthorizedWindow = now;
+      this.#unauthorized = 0;
+    }
+    this.#unauthorized++;
+    return this.#unauthorized <= this.#options.limits.unauthorizedPerSecond;
+  }
+
+  static readonly rateLimited: Status = RATE_LIMITED;
+
+  isConnected(peeringId: string): boolean {
+    return this.#live.get(peeringId)?.link.session.status.phase === "connected";
+  }
+
+  /** Serves a stream that a dialer opened. */
+  accept(stream: ReplicationStream): void {
+    const { leadership, clock, timings, strictConsul, limits } = this.#options;
+    if (this.#stop.signal.aborted) return void stream.close(SHUT_DOWN);
+    if (!leadership.isLeader) {
+      return void stream.close({
+        code: StatusCode.FailedPrecondition,
+        message: "cannot establish a peering stream on a follower node",
+        leaderAddress: leadership.leaderAddress,
+      });
+    }
+    if (!this.admit()) return void stream.close(RATE_LIMITED);
+    const session = new ReplicationSession({
+      role: "acceptor",
+      maxSendBytes: limits.maxSendToDialerBytes,
+      timings,
+      strictConsul,
+    });
+    let live: LiveLink | undefined;
+    const link: StreamLink = new StreamLink({
+      stream,
+      session,
+      clock,
+      perform: (effect) => {
+        if (effect.type === "authorize") {
+          void this.#authorize(link, effect.open).then((bound) => {
+            live = bound;
+          });
+        } else if (live !== undefined) this.#perform(live, effect);
+      },
+      onProgress: () => live?.seen.progress(),
+    });
+    void this.#run(link).then((end) => {
+      if (live !== undefined) this.#unbind(live, end);
+      else if (end.error !== undefined) {
+        this.#options.logger.debug("stream refused", { remoteAddress: stream.remoteAddress, error: end.error.message });
+      }
+    });
+  }
+
+  /** Opens a stream to `target` and serves it until its end. @throws {PeeringError} when it cannot be opened. */
+  async dial(
+    plan: DialPlan,
+    target: DialTarget,
+    signal: AbortSignal,
+  ): Promise<{ readonly end: LinkEnd; readonly connectedMs: number }> {
+    const { clock, transport, timings, strictConsul, limits, remote, leadership } = this.#options;
+    const stream = await transport.openStream(target, signal);
+    const session = new ReplicationSession({
+      role: "dialer",
+      remoteId: plan.peering.peerId,
+      streamSecretId: plan.streamSecret,
+      remote,
+      maxSendBytes: limits.maxSendToAcceptorBytes,
+      timings,
+      strictConsul,
+    });
+    let live: LiveLink | undefined;
+    const link = new StreamLink({
+      stream,
+      session,
+      clock,
+      perform: (effect) => {
+        if (live !== undefined) this.#perform(live, effect);
+      },
+      onProgress: () => live?.seen.progress(),
+    });
+    live = this.#bind(link, plan.peering);
+    if (!leadership.isLeader || signal.aborted || this.#stop.signal.aborted)
+      link.feed({ type: "abort", status: SHUT_DOWN });
+    const end = await this.#run(link);
+    this.#unbind(live, end);
+    const connectedAt = session.status.connectedAtMs;
+    return { end, connectedMs: connectedAt === undefined ? 0 : clock.now() - connectedAt };
+  }
+
+  /** Nothing more of this peering is applied. What is committed already is up to the caller. */
+  closeGate(peeringId: string): void {
+    this.#live.get(peeringId)?.intake.close();
+  }
+
+  /** Closes the gate of a peering at once, tells the peer `Terminated`, and resolves when its stream is gone. */
+  async terminate(peeringId: string): Promise<void> {
+    const live = this.#live.get(peeringId);
+    if (live === undefined) return;
+    live.intake.close();
+    live.link.feed({ type: "stop" });
+    await live.link.ended;
+  }
+
+  /** Our roots or addresses changed: every stream gets them. */
+  clusterResourcesChanged(): void {
+    for (const { link, peering } of this.#live.values()) {
+      link.feed({ type: "exported", resources: this.#options.clusterResources(roleOf(peering)) });
+    }
+  }
+
+  /** @internal Peerings of which more than one stream may still apply updates: never any (I14). */
+  contested(): readonly string[] {
+    const seen = new Set<string>();
+    const contested: string[] = [];
+    for (const { peering, intake } of this.#bound) {
+      if (intake.closed) continue;
+      if (seen.has(peering.id)) contested.push(peering.name);
+      seen.add(peering.id);
+    }
+    return contested;
+  }
+
+  /** Tells every session; an acceptor's streams end at their next message, dialed ones at once (chapter 3, section 2.3). */
+  leadershipChanged(): void {
+    const { isLeader, leaderAddress } = this.#options.leadership;
+    for (const link of this.#running) link.feed({ type: "leadership", leader: isLeader, leaderAddress });
+    if (isLeader) return;
+    for (const live of this.#live.values()) {
+      if (roleOf(live.peering) === "dialer") live.link.feed({ type: "abort", status: SHUT_DOWN });
+    }
+  }
+
+  /** Ends every stream with UNAVAILABLE, never with `Terminated`: the peers will come again. */
+  async [Symbol.asyncDispose](): Promise<void> {
+    this.#stop.abort();
+    const running = [...this.#running];
+    for (const link of running) link.feed({ type: "abort", status: SHUT_DOWN });
+    await Promise.all(running.map((link) => link.ended));
+  }
+
+  async #run(link: StreamLink): Promise<LinkEnd> {
+    this.#running.add(link);
+    try {
+      return await link.run();
+    } finally {
+      this.#running.delete(link);
+    }
+  }
+
+  async #authorize(link: StreamLink, open: OpenMessage): Promise<LiveLink | undefined> {
+    const { records, logger } = this.#options;
+    try {
+      const judged = await records.authorizeOpen(open);
+      if (judged.verdict === "refused") {
+        link.feed({ type: "refused", status: judged.status, terminated: judged.terminated });
+        return undefined;
+      }
+      logger.info("accepted initial replication request from peer", {
+        peer_name: judged.peering.name,
+        peer_id: judged.peering.id,
+      });
+      // Deleted between the verdict and now: the keep set no longer holds it.
+      const current = records.byId(judged.peering.id);
+      if (current === undefined || !isActive(current)) {
+        const message = `peering is marked as deleted: ${judged.peering.id}`;
+        link.feed({ type: "refused", status: { code: StatusCode.Aborted, message }, terminated: true });
+        return undefined;
+      }
+      const live = this.#bind(link, current);
+      link.feed({ type: "authorized" });
+      return live;
+    } catch (error) {
+      const failure = asPeeringError(error, "storage-failed");
+      const status = { code: failure.status ?? StatusCode.Internal, message: failure.message };
+      link.feed({ type: "refused", status, terminated: false });
+      return undefined;
+    }
+  }
+
+  #bind(link: StreamLink, peering: Peering): LiveLink {
+    const { clock, exports, board, clusterResources } = this.#options;
+    const older = this.#live.get(peering.id);
+    older?.intake.close();
+    const seen = board.open(peering.id, link.session);
+    const intake: Intake = new Intake({
+      clock,
+      apply: (items) => this.#apply(peering, seen, items),
+      done: (results) => link.feed({ type: "applied", results }),
+    });
+    const live: LiveLink = {
+      peering,
+      link,
+      intake,
+      seen,
+      detach: exports.attach({ id: peering.id, name: peering.name }, (input) => link.feed(input)),
+    };
+    this.#live.set(peering.id, live);
+    this.#bound.add(live);
+    link.feed({ type: "exported", resources: clusterResources(roleOf(peering)) });
+    older?.link.feed({ type: "abort", status: REPLACED });
+    return live;
+  }
+
+  #unbind(live: LiveLink, end: LinkEnd): void {
+    const { logger } = this.#options;
+    live.detach();
+    live.intake.close();
+    this.#bound.delete(live);
+    const { id, name } = live.peering;
+    if (end.error === undefined) logger.info("closed stream", { peer_name: name, peer_id: id });
+    else logger.warn("stream ended", { peer_name: name, peer_id: id, error: end.error.message });
+    live.seen.ended(end.error);
+    if (this.#live.get(id) === live) this.#live.delete(id);
+  }
+
+  #perform(live: LiveLink, effect: LinkEffect): void {
+    switch (effect.type) {
+      case "apply":
+        live.intake.add(effect.id, effect.resource);
+        break;
+      case "peer-terminated":
+        live.intake.close();
+        void this.#peerTerminated(live);
+        break;
+      case "held-back":
+        this.#options.logger.warn("service is too large for the peer and is held back", {
+          peer_name: live.peering.name,
+          service: effect.resourceId,
+          bytes: effect.bytes,
+          limit: effect.limit,
+        });
+        break;
+      case "authorize":
+        break;
+    }
+  }
+
+  async #peerTerminated(live: LiveLink): Promise<void> {
+    const { records, logger, clock, onPeerTerminated } = this.#options;
+    const { id, name, peerId } = live.peering;
+    logger.info("peering was deleted by our peer: marking peering as terminated and cleaning up imported resources", {
+      peer_name: name,
+      peer_id: id,
+    });
+    // Nobody will say it again, so a storage that refuses is asked until it takes it.
+    for (let waitMs = FIRST_RETRY_MS; !this.#stop.signal.aborted; waitMs = Math.min(2 * waitMs, LONGEST_RETRY_MS)) {
+      try {
+        await records.terminate(id, { peerId });
+        return onPeerTerminated(id);
+      } catch (error) {
+        logger.error("failed to mark peering as terminated", { peer_name: name, peer_id: id, error: errorText(error) });
+      }
+      await sleep(clock, waitMs, this.#stop.signal).catch(() => {});
+    }
+  }
+
+  /**
+   * Applies what a peer sent, in order: services and lists that stand together in one commit, each commit bound to a
+   * record that is still active (I17).
+   */
+  async #apply(
+    peering: Peering,
+    seen: BoardStream,
+    items: readonly IntakeItem[],
+  ): Promise<readonly (PeeringError | undefined)[]> {
+    const results: (PeeringError | undefined)[] = [];
+    let run: ImportItem[] = [];
+    const flush = async (): Promise<void> => {
+      if (run.length === 0) return;
+      const batch = run;
+      run = [];
+      results.push(...(await this.#commitImports(peering, seen, batch)));
+    };
+    for (const { resource } of items) {
+      const { resourceUrl, resourceId, value } = resource;
+      if (resourceUrl === ResourceUrl.exportedService) {
+        run.push({ type: "service", name: resourceId, value });
+        continue;
+      }
+      try {
+        if (resourceUrl === ResourceUrl.exportedServiceList) {
+          run.push({ type: "list", names: decodeExportedServiceList(value) });
+          continue;
+        }
+      } catch (error) {
+        await flush();
+        results.push(undecodable(error));
+        continue;
+      }
+      await flush();
+      results.push(await this.#applyToRecord(peering, resourceUrl, value));
+    }
+    await flush();
+    return results;
+  }
+
+  async #commitImports(
+    peering: Peering,
+    seen: BoardStream,
+    batch: readonly ImportItem[],
+  ): Promise<readonly (PeeringError | undefined)[]> {
+    const { records, imports } = this.#options;
+    for (let attempt = 1; ; attempt++) {
+      try {
+        const { results } = await imports.apply(peering.id, batch, records.expectation(peering.id));
+        batch.forEach((item, index) => {
+          if (item.type === "list" && results[index] === undefined) seen.imported(item.names);
+        });
+        return results;
+      } catch (error) {
+        const failure = asPeeringError(error, "storage-failed");
+        if (failure.code !== "conflict") throw failure;
+        if (attempt === GATE_TRIES || !isActive(records.byId(peering.id))) {
+          const refused = new PeeringError("aborted", "peering does not exist or has been marked for deletion");
+          return batch.map(() => refused);
+        }
+      }
+    }
+  }
+
+  async #applyToRecord(peering: Peering, resourceUrl: string, value: Uint8Array): Promise<PeeringError | undefined> {
+    const { records } = this.#options;
+    try {
+      if (resourceUrl === ResourceUrl.trustBundle) {
+        await records.writeTrustBundle(peering.id, decodeTrustBundle(value));
+      } else {
+        await records.writeServerAddresses(peering.id, decodeServerAddresses(value));
+      }
+      return undefined;
+    } catch (error) {
+      const failure = asPeeringError(error, "storage-failed");
+      if (failure.code === "storage-failed" || failure.code === "unavailable") throw failure;
+      return failure.code === "invalid-message" ? undecodable(failure) : failure;
+    }
+  }
+}
+
+function undecodable(error: unknown): PeeringError {
+  return new PeeringError("invalid-message", `failed to unmarshal resource: ${errorText(error)}`, { cause: error });
+}

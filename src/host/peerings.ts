@@ -1,0 +1,259 @@
+import type { Clock, Random } from "../environment.js";
+import { PeeringError } from "../errors.js";
+import { isActive, type Peering, type PeeringState, type Role, roleOf } from "../peering/peering.js";
+import type { PeeringToken, TokenCodec } from "../token/token-codec.js";
+import type { Transport } from "../transport/transport.js";
+import { type CertificateAuthority, peeringServerName } from "../trust/authority.js";
+import type { RemoteInfo } from "../wire/messages.js";
+import type { Cleanup } from "./cleanup.js";
+import { type Dialer, exchangeSecret } from "./dialer.js";
+import type { Links } from "./links.js";
+import type { PeeringRecords } from "./records.js";
+import type { PeeringStatus, StatusBoard } from "./status-board.js";
+
+/** A peering as read: its record, the state a Consul client would be shown, and the facts behind it. */
+export interface PeeringView {
+  readonly id: string;
+  readonly name: string;
+  readonly role: Role;
+  /** ACTIVE and FAILING are computed from the record, the live stream and now; the others are stored (§2.4.1). */
+  readonly state: PeeringState;
+  /** Milliseconds since the epoch; set while DELETING. */
+  readonly deletedAt: number | undefined;
+  readonly meta: Readonly<Record<string, string>>;
+  /** The acceptor's id of the peering, as the dialer knows it; `""` on the acceptor. */
+  readonly peerId: string;
+  readonly peerServerName: string;
+  readonly peerServerAddresses: readonly string[];
+  readonly manualServerAddresses: readonly string[];
+  readonly peerCaPems: readonly string[];
+  /** What the other cluster said of itself; empty before the first stream. */
+  readonly remote: RemoteInfo;
+  readonly createIndex: bigint;
+  readonly modifyIndex: bigint;
+  readonly status: PeeringStatus;
+}
+
+/** A change of the list of peerings, their records or their streams. */
+export interface PeeringsChange {
+  /** All peerings, by name. */
+  readonly peerings: readonly PeeringView[];
+}
+
+export interface GenerateTokenOptions {
+  /** Our name for the cluster that will use the token: a DNS label of at most 63 lower-case characters. */
+  readonly peerName: string;
+  /** Free key/values kept with a new record; ignored when the peering exists already, as in Consul. */
+  readonly meta?: Readonly<Record<string, string>>;
+  /** `host:port` where the other side shall dial instead of the advertised addresses. */
+  readonly serverExternalAddresses?: readonly string[];
+}
+
+export interface EstablishOptions {
+  /** Our name for the cluster that generated the token. */
+  readonly peerName: string;
+  readonly token: string;
+  readonly meta?: Readonly<Record<string, string>>;
+  /** Gives up the secret exchange. The record of the attempt stays, as in Consul. */
+  readonly signal?: AbortSignal;
+}
+
+/** @internal */
+export interface PeeringsParts {
+  readonly records: PeeringRecords;
+  readonly links: Links;
+  readonly dialer: Dialer;
+  readonly cleanup: Cleanup;
+  readonly board: StatusBoard;
+  readonly transport: Transport;
+  readonly clock: Clock;
+  readonly random: Random;
+  readonly authority: CertificateAuthority;
+  readonly datacenter: string;
+  readonly remote: RemoteInfo;
+  readonly advertised: () => readonly string[];
+  /** Ids of the records an establish is running for: they are not dialed meanwhile. */
+  readonly establishing: Set<string>;
+  readonly sync: (peeringId: string) => void;
+  readonly codec: typeof TokenCodec;
+}
+
+/** The peerings of a host: made, read, watched and deleted here. */
+export class Peerings implements AsyncDisposable {
+  readonly #parts: PeeringsParts;
+  readonly #stop = new AbortController();
+  readonly #running = new Set<Promise<unknown>>();
+
+  /** @internal */
+  constructor(parts: PeeringsParts) {
+    this.#parts = parts;
+  }
+
+  /**
+   * Generates a token for the cluster that shall be known as `peerName`, and its record where there is none. A token
+   * works once; generating another one voids an unused one and disturbs nothing that runs.
+   * @returns The token's text. Whoever holds it can peer: keep it secret.
+   * @throws {PeeringError} `invalid-name`, `invalid-argument` (meta, addresses); `wrong-role`: the name belongs to a
+   *   peering we dial; `invalid-record`: the peering is being deleted, or was terminated by the peer and must be deleted
+   *   first; `unavailable`: this host listens nowhere; `storage-failed`.
+   */
+  async generateToken(options: GenerateTokenOptions): Promise<string> {
+    const { records, advertised, authority, datacenter, remote, codec } = this.#parts;
+    const serverAddresses = advertised();
+    if (serverAddresses.length === 0) {
+      // Looked up before the record is written, so that a failure leaves no record behind (D-16).
+      throw new PeeringError("unavailable", "a grpc bind port must be specified in the configuration for all servers", {
+        remedy: "Give the transport an address to listen on, or set `advertise`.",
+      });
+    }
+    const { peering, establishmentSecret } = await records.generateToken({
+      peerName: options.peerName,
+      meta: options.meta ?? {},
+    });
+    const token: PeeringToken = {
+      ca: authority.roots().map((root) => root.certificatePem),
+      manualServerAddresses: options.serverExternalAddresses ?? [],
+      serverAddresses,
+      serverName: peeringServerName(datacenter, authority.trustDomain),
+      peerId: peering.id,
+      establishmentSecret,
+      remote,
+    };
+    return codec.encode(token);
+  }
+
+  /**
+   * Peers with the cluster that generated `token`: exchanges the secrets and starts to dial. Resolves once the secret is
+   * stored; the stream follows by itself. Establishing again under the same name re-establishes in place.
+   * @throws {PeeringError} `invalid-name`, `invalid-token`, `invalid-argument`; `same-cluster`: the token is our own;
+   *   `wrong-role`: the name belongs to a peering that waits to be dialed; `permission-denied`: the token was used or
+   *   superseded; `unavailable`: no address of it answered; `invalid-record`: the peering is being deleted;
+   *   `storage-failed`; `options.signal.reason` when aborted.
+   */
+  async establish(options: EstablishOptions): Promise<PeeringView> {
+    const running = this.#establish(options);
+    this.#running.add(running);
+    try {
+      return await running;
+    } finally {
+      this.#running.delete(running);
+    }
+  }
+
+  /** The peering called `name` (without regard to case), or undefined. */
+  read(name: string): PeeringView | undefined {
+    const peering = this.#parts.records.byName(name);
+    return peering === undefined ? undefined : this.#view(peering);
+  }
+
+  /** All peerings, by name. */
+  list(): readonly PeeringView[] {
+    return this.#parts.records.list().map((peering) => this.#view(peering));
+  }
+
+  /**
+   * The peerings now, and again after each change of a record or of a stream. The newest state is never skipped; states in
+   * between may be.
+   */
+  async *watch(signal: AbortSignal): AsyncGenerator<PeeringsChange, void, undefined> {
+    const { records, board } = this.#parts;
+    const either = AbortSignal.any([signal, this.#stop.signal]);
+    let changed = true;
+    let wake = (): void => {};
+    const notice = (): void => {
+      changed = true;
+      wake();
+    };
+    const forget = [records.onChange(notice), board.onChange(notice)];
+    either.addEventListener("abort", notice);
+    try {
+      while (!either.aborted) {
+        if (!changed) {
+          await new Promise<void>((resolve) => {
+            wake = resolve;
+          });
+        }
+        if (either.aborted) return;
+        changed = false;
+        yield { peerings: this.list() };
+      }
+    } finally {
+      either.removeEventListener("abort", notice);
+      for (const stop of forget) stop();
+    }
+  }
+
+  /**
+   * Deletes the peering: the peer is told if it can be reached, everything imported from it goes, then the record.
+   * Resolves once the deletion is decided and stored; an unknown name, or one being deleted already, is success.
+   * @throws {PeeringError} `storage-failed`.
+   */
+  async delete(name: string): Promise<void> {
+    const { records, sync } = this.#parts;
+    const peering = await records.markDeleting(name);
+    if (peering !== undefined) sync(peering.id);
+  }
+
+  /** Resolves when the cleanup that a delete or a termination started for `name`, if any, is over. */
+  async deleted(name: string): Promise<void> {
+    const { records, cleanup } = this.#parts;
+    const peering = records.byName(name);
+    if (peering !== undefined && !isActive(peering)) await cleanup.settled(peering.id);
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    this.#stop.abort(new PeeringError("closed", "the host was disposed of"));
+    await Promise.allSettled(this.#running);
+  }
+
+  async #establish(options: EstablishOptions): Promise<PeeringView> {
+    const { records, links, transport, clock, random, authority, datacenter, establishing, sync, codec } = this.#parts;
+    const token = codec.decode(options.token);
+    codec.validate(token);
+    const ownName = peeringServerName(datacenter, authority.trustDomain);
+    const signals = options.signal === undefined ? [this.#stop.signal] : [options.signal, this.#stop.signal];
+    const signal = AbortSignal.any(signals);
+    signal.throwIfAborted();
+    const existing = records.byName(options.peerName);
+    const begun = await records.beginEstablish({
+      peerName: options.peerName,
+      token,
+      meta: options.meta ?? {},
+      connected: existing !== undefined && links.isConnected(existing.id),
+      ownServerName: ownName,
+    });
+    establishing.add(begun.id);
+    try {
+      const streamSecret = await exchangeSecret({ transport, clock, random, signal }, begun, {
+        peerId: token.peerId,
+        establishmentSecret: token.establishmentSecret,
+      });
+      const established = await records.finishEstablish(begun, streamSecret);
+      return this.#view(established);
+    } finally {
+      establishing.delete(begun.id);
+      sync(begun.id);
+    }
+  }
+
+  #view(peering: Peering): PeeringView {
+    const { board } = this.#parts;
+    return {
+      id: peering.id,
+      name: peering.name,
+      role: roleOf(peering),
+      state: board.stateOf(peering),
+      deletedAt: peering.deletedAt,
+      meta: peering.meta,
+      peerId: peering.peerId,
+      peerServerName: peering.peerServerName,
+      peerServerAddresses: peering.peerServerAddresses,
+      manualServerAddresses: peering.manualServerAddresses,
+      peerCaPems: peering.peerCaPems,
+      remote: peering.remote,
+      createIndex: peering.createIndex,
+      modifyIndex: peering.modifyIndex,
+      status: board.statusOf(peering.id),
+    };
+  }
+}

@@ -1,0 +1,267 @@
+import type { Clock } from "../environment.js";
+import type { PeeringError, PeeringErrorCode } from "../errors.js";
+import {
+  isHealthy,
+  NO_STREAM_FACTS,
+  type ReportedState,
+  reportedState,
+  type StreamFacts,
+  type StreamInstance,
+  type StreamObservations,
+  type StreamStatus,
+  StreamTracker,
+  streamStatus,
+} from "../peering/observed.js";
+import type { Peering } from "../peering/peering.js";
+import type { Session, SessionPhase, SessionStatus } from "../replication/types.js";
+
+/** Why a stream, or an attempt at one, ended. */
+export interface PeeringFailure {
+  /** Milliseconds since the epoch. */
+  readonly at: number;
+  readonly code: PeeringErrorCode;
+  readonly message: string;
+  /** The address dialed; undefined on an acceptor. */
+  readonly address: string | undefined;
+}
+
+/** What a host knows of a peering's streams: facts with times (milliseconds since the epoch), undefined while unseen. */
+export interface PeeringStatus {
+  /** `idle`: no stream and no attempt; `waiting`: between two attempts; else the phase of the stream there is. */
+  readonly phase: "idle" | "waiting" | SessionPhase;
+  /** What Consul calls StreamStatus: lists of names, and times of the last traffic. */
+  readonly stream: StreamStatus;
+  readonly facts: StreamFacts;
+  /** Consul's health rule (chapter 3, section 7.3). */
+  readonly healthy: boolean;
+  readonly lastHeartbeatSent: number | undefined;
+  readonly lastFailure: PeeringFailure | undefined;
+  /** Consecutive failed attempts to dial, and when the next one comes. */
+  readonly failedAttempts: number;
+  readonly nextAttemptAt: number | undefined;
+  /** Outward. */
+  readonly queuedResources: number;
+  readonly queuedBytes: number;
+  readonly unacknowledged: number;
+  /** How long something of ours has not reached the peer: 0 when all is acknowledged, undefined without a stream. */
+  readonly lagMs: number | undefined;
+  /** Services we hold back, or the peer refused: name to reason. */
+  readonly withheldServices: ReadonlyMap<string, string>;
+  /** Inward: responses received and not applied yet. */
+  readonly applying: number;
+}
+
+interface BoardEntry {
+  stream: BoardStream | undefined;
+  lastFailure: PeeringFailure | undefined;
+  failedAttempts: number;
+  nextAttemptAt: number | undefined;
+  readonly heldBack: Map<string, string>;
+}
+
+const SAMPLE_MS = 100;
+
+/** One stream as the board follows it. What a replaced stream still reports changes nothing (D-1). */
+export class BoardStream {
+  readonly #board: StatusBoard;
+  readonly #instance: StreamInstance;
+  readonly #clock: Clock;
+  readonly session: Session;
+  #connected = false;
+  #sampledAt = Number.NEGATIVE_INFINITY;
+  #inSyncAt: number;
+
+  /** @internal */
+  constructor(board: StatusBoard, instance: StreamInstance, session: Session, clock: Clock) {
+    this.#board = board;
+    this.#instance = instance;
+    this.#clock = clock;
+    this.session = session;
+    this.#inSyncAt = clock.now();
+  }
+
+  /** Something happened on the stream. Cheap: called after every input. */
+  progress(): void {
+    if (!this.#connected) {
+      if (this.session.status.phase !== "connected") return;
+      this.#connected = true;
+      this.#instance.connect(this.#clock.wall());
+      this.#board.connected(this.#instance.peeringId);
+      return;
+    }
+    const now = this.#clock.now();
+    if (now - this.#sampledAt >= SAMPLE_MS) this.sample(now);
+  }
+
+  /** Looks whether everything of ours has been acknowledged. */
+  sample(now: number): number {
+    this.#sampledAt = now;
+    const { queuedResources, unacknowledged } = this.session.status;
+    if (queuedResources === 0 && unacknowledged === 0) this.#inSyncAt = now;
+    return now - this.#inSyncAt;
+  }
+
+  imported(services: readonly string[]): void {
+    this.#instance.observe({ type: "imported", services });
+  }
+
+  /** Copies what the session knows into the facts that outlive it. */
+  settle(): void {
+    this.#instance.observe({ type: "progress", facts: observations(this.session.status, this.#clock) });
+  }
+
+  ended(error: PeeringError | undefined): void {
+    this.settle();
+    const wasCurrent = this.#instance.current;
+    this.#instance.end(this.#clock.wall(), error?.message);
+    if (wasCurrent) this.#board.streamEnded(this.#instance.peeringId, this, error);
+  }
+}
+
+/** Status of every peering: what the tracker of Consul's rules says, and our own facts beside it. In memory only. */
+export class StatusBoard {
+  readonly #clock: Clock;
+  readonly #tracker = new StreamTracker();
+  readonly #entries = new Map<string, BoardEntry>();
+  readonly #listeners = new Set<(peeringId: string) => void>();
+
+  constructor(clock: Clock) {
+    this.#clock = clock;
+  }
+
+  /** A new stream of this peering, the only one that counts from now on. */
+  open(peeringId: string, session: Session): BoardStream {
+    const stream = new BoardStream(this, this.#tracker.open(peeringId), session, this.#clock);
+    const entry = this.#entry(peeringId);
+    entry.stream = stream;
+    entry.nextAttemptAt = undefined;
+    return stream;
+  }
+
+  /** Calls `listener` after each change of a stream's state. */
+  onChange(listener: (peeringId: string) => void): () => void {
+    this.#listeners.add(listener);
+    return () => this.#listeners.delete(listener);
+  }
+
+  dialFailed(peeringId: string, error: PeeringError, address: string, waitMs: number): void {
+    const entry = this.#entry(peeringId);
+    entry.lastFailure = { at: this.#clock.wall(), code: error.code, message: error.message, address };
+    entry.failedAttempts++;
+    entry.nextAttemptAt = this.#clock.wall() + waitMs;
+    this.#tracker.dialFailed(peeringId, this.#clock.wall(), error.message);
+    this.#notify(peeringId);
+  }
+
+  /** A service of ours that no peer could survive is not sent (D-28). */
+  heldBack(peeringId: string, service: string, reason: string): void {
+    this.#entry(peeringId).heldBack.set(service, reason);
+    this.#notify(peeringId);
+  }
+
+  /** It is sent again, or exported no more. */
+  released(peeringId: string, service: string): void {
+    if (this.#entry(peeringId).heldBack.delete(service)) this.#notify(peeringId);
+  }
+
+  forget(peeringId: string): void {
+    this.#tracker.forget(peeringId);
+    this.#entries.delete(peeringId);
+    this.#notify(peeringId);
+  }
+
+  stateOf(peering: Peering): ReportedState {
+    return reportedState(peering, this.#tracker.facts(peering.id));
+  }
+
+  statusOf(peeringId: string): PeeringStatus {
+    const entry = this.#entries.get(peeringId);
+    const stream = entry?.stream;
+    stream?.settle();
+    const facts = this.#tracker.facts(peeringId);
+    const session = stream?.session.status;
+    const now = this.#clock.now();
+    const withheld = new Map(entry?.heldBack);
+    for (const [service, bytes] of session?.heldBack ?? []) {
+      withheld.set(service, `${bytes} bytes are more than the peer accepts in one message`);
+    }
+    for (const [service, reason] of session?.refusedByPeer ?? [])
+      withheld.set(service, `refused by the peer: ${reason}`);
+    return {
+      phase: session?.phase ?? (entry?.nextAttemptAt === undefined ? "idle" : "waiting"),
+      stream: streamStatus(facts),
+      facts: facts ?? NO_STREAM_FACTS,
+      healthy: facts !== undefined && !facts.neverConnected && isHealthy(facts, this.#clock.wall()),
+      lastHeartbeatSent: wallTime(session?.lastHeartbeatOutMs, this.#clock),
+      lastFailure: entry?.lastFailure,
+      failedAttempts: entry?.failedAttempts ?? 0,
+      nextAttemptAt: entry?.nextAttemptAt,
+      queuedResources: session?.queuedResources ?? 0,
+      queuedBytes: session?.queuedBytes ?? 0,
+      unacknowledged: session?.unacknowledged ?? 0,
+      lagMs: stream?.sample(now),
+      withheldServices: withheld,
+      applying: session?.applying ?? 0,
+    };
+  }
+
+  /** @internal */
+  connected(peeringId: string): void {
+    const entry = this.#entry(peeringId);
+    entry.failedAttempts = 0;
+    this.#notify(peeringId);
+  }
+
+  /** @internal */
+  streamEnded(peeringId: string, stream: BoardStream, error: PeeringError | undefined): void {
+    const entry = this.#entry(peeringId);
+    if (entry.stream === stream) entry.stream = undefined;
+    if (error !== undefined) {
+      entry.lastFailure = { at: this.#clock.wall(), code: error.code, message: error.message, address: undefined };
+    }
+    this.#notify(peeringId);
+  }
+
+  #entry(peeringId: string): BoardEntry {
+    let entry = this.#entries.get(peeringId);
+    if (entry === undefined) {
+      entry = {
+        stream: undefined,
+        lastFailure: undefined,
+        failedAttempts: 0,
+        nextAttemptAt: undefined,
+        heldBack: new Map(),
+      };
+      this.#entries.set(peeringId, entry);
+    }
+    return entry;
+  }
+
+  #notify(peeringId: string): void {
+    for (const listener of this.#listeners) listener(peeringId);
+  }
+}
+
+function wallTime(monotonicMs: number | undefined, clock: Clock): number | undefined {
+  return monotonicMs === undefined ? undefined : clock.wall() - (clock.now() - monotonicMs);
+}
+
+/** The session's facts as times people read; what did not happen on this stream leaves the older fact in place. */
+function observations(status: SessionStatus, clock: Clock): StreamObservations {
+  const at = (monotonicMs: number | undefined): number | undefined => wallTime(monotonicMs, clock);
+  return {
+    ...(status.lastAckMs === undefined ? {} : { lastAck: at(status.lastAckMs) }),
+    ...(status.lastNackMs === undefined
+      ? {}
+      : { lastNack: at(status.lastNackMs), lastNackMessage: status.lastNackMessage }),
+    ...(status.lastSendSuccessMs === undefined ? {} : { lastSendSuccess: at(status.lastSendSuccessMs) }),
+    ...(status.lastHeartbeatInMs === undefined ? {} : { lastReceiveHeartbeat: at(status.lastHeartbeatInMs) }),
+    ...(status.lastReceiveSuccessMs === undefined
+      ? {}
+      : { lastReceiveResourceSuccess: at(status.lastReceiveSuccessMs) }),
+    ...(status.lastReceiveErrorMs === undefined
+      ? {}
+      : { lastReceiveError: at(status.lastReceiveErrorMs), lastReceiveErrorMessage: status.lastReceiveErrorMessage }),
+    ...(status.exportedServices === undefined ? {} : { exportedServices: status.exportedServices }),
+  };
+}

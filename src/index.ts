@@ -1,0 +1,186 @@
+/**
+ * Consul cluster peering as a library: {@link createHost} is the way in. The parts it composes can be used alone:
+ * {@link TokenCodec}, {@link PeeringStateMachine}, {@link TrustBundleStore}, {@link ReplicationSession}.
+ *
+ * @packageDocumentation
+ */
+
+export type { CatalogChange, CatalogSource } from "./catalog/catalog-source.js";
+export type {
+  ConfigEntry,
+  ConfigEntryInput,
+  ConfigEntryKind,
+  ExportConsumer,
+  ExportedServiceBlock,
+  ExportedServicesEntry,
+  FailoverTarget,
+  LinkedService,
+  MeshEntry,
+  ProxyDefaultsEntry,
+  ResolverFailover,
+  ResolverRedirect,
+  ResolverSubset,
+  RouteDestination,
+  ServiceDefaultsEntry,
+  ServiceResolverEntry,
+  ServiceRoute,
+  ServiceRouterEntry,
+  ServiceSplit,
+  ServiceSplitterEntry,
+  TerminatingGatewayEntry,
+} from "./catalog/config-entry.js";
+export type { ConfigEntrySet } from "./catalog/config-entry-set.js";
+export type { ExportExplanation, ExportReason } from "./catalog/exports.js";
+// Services as everyone sees them.
+export type {
+  Check,
+  Connect,
+  JsonObject,
+  JsonValue,
+  Locality,
+  Node,
+  PeerMeta,
+  Proxy,
+  Service,
+  ServiceAddress,
+  ServiceInstance,
+  ServiceKind,
+  StringMap,
+  Weights,
+} from "./catalog/instance.js";
+export {
+  type CheckRegistration,
+  type Deregistration,
+  type NodeRegistration,
+  type OperationError,
+  type Registration,
+  type ServiceRegistration,
+  TransactionError,
+  type TransactionOperation,
+  type TransactionVerb,
+} from "./catalog/registration.js";
+// The world, passed in.
+export {
+  type Clock,
+  type LogFields,
+  type Logger,
+  type Random,
+  silentLogger,
+  systemClock,
+  systemRandom,
+  type Timer,
+} from "./environment.js";
+export { PeeringError, type PeeringErrorCode, type PeeringErrorOptions } from "./errors.js";
+export {
+  Catalog,
+  type CatalogIndexes,
+  type CatalogNode,
+  type CatalogOptions,
+  type CatalogUpdate,
+  type IndexedCheck,
+  type IndexedInstance,
+  type IndexedNode,
+  type IndexedService,
+  type Indexes,
+  type ServiceKinds,
+  type TransactionAnswer,
+  type TransactionResult,
+} from "./host/catalog.js";
+export {
+  ConfigEntries,
+  type ConfigEntriesOptions,
+  type ConfigEntryChange,
+  type ConfigWriteOptions,
+  type StoredConfigEntry,
+} from "./host/config-entries.js";
+export { type ExportedServicesInput, Exports } from "./host/exports.js";
+// A host and what it offers.
+export { createHost, PeeringHost } from "./host/host.js";
+export { Imports } from "./host/imports.js";
+export { alwaysLeader, type Leadership } from "./host/leadership.js";
+export type { HostLimits, HostOptions } from "./host/options.js";
+export {
+  type EstablishOptions,
+  type GenerateTokenOptions,
+  Peerings,
+  type PeeringsChange,
+  type PeeringView,
+} from "./host/peerings.js";
+export type { PeeringFailure, PeeringStatus } from "./host/status-board.js";
+export type { StreamFacts, StreamStatus } from "./peering/observed.js";
+// The record of a peering and what moves it.
+export type { Peering, PeeringState, Role, StoredState, TrustBundle } from "./peering/peering.js";
+export {
+  type Cell,
+  type EstablishFields,
+  type MachinePeering,
+  PEERING_STATES,
+  type PeeringEffect,
+  type PeeringEffectType,
+  type PeeringEvent,
+  type PeeringEventType,
+  type PeeringPatch,
+  PeeringStateMachine,
+  type Refusal,
+  type RoleCells,
+  type StreamRefusal,
+  TRANSITIONS,
+  type Transition,
+  type TransitionTable,
+  transition,
+} from "./peering/state-machine.js";
+// One stream of a peering as a value. Its messages are read and written by `peerage/wire`.
+export { defaultSessionLimits, defaultSessionTimings, ReplicationSession } from "./replication/session.js";
+export type {
+  AppliedResult,
+  ExportedResource,
+  ReceivedResource,
+  Session,
+  SessionBand,
+  SessionInput,
+  SessionLimits,
+  SessionOptions,
+  SessionOutput,
+  SessionPhase,
+  SessionStatus,
+  SessionTimings,
+} from "./replication/types.js";
+// The contracts to implement for backends of one's own. Ours are in `peerage/storage/…` and `peerage/transport/…`.
+export type { Entry, Expectation, Key, Snapshot, Storage, Write } from "./storage/storage.js";
+// Tokens.
+export { type PeeringToken, type TokenCertificate, TokenCodec, type TokenDescription } from "./token/token-codec.js";
+export type {
+  AcceptHandler,
+  DialTarget,
+  ExchangeSecretRequest,
+  Listener,
+  ReplicationStream,
+  ServerIdentity,
+  Transport,
+} from "./transport/transport.js";
+// Trust.
+export type { CaRoot, CertificateAuthority, IssuedCertificate } from "./trust/authority.js";
+export { type BuiltInAuthority, type BuiltInAuthorityOptions, builtInAuthority } from "./trust/built-in-authority.js";
+export type { SignedLeaf } from "./trust/leaf.js";
+export {
+  type ProvidedAuthority,
+  type ProvidedAuthorityOptions,
+  type ProvidedMaterial,
+  providedAuthority,
+} from "./trust/provided-authority.js";
+export { plainSecretBox, type SecretBox, sealedSecretBox } from "./trust/secret-box.js";
+export {
+  TrustBundleStore,
+  type TrustBundleStoreOptions,
+  type TrustBundleView,
+  type WithheldReason,
+} from "./trust/trust-bundle-store.js";
+export type {
+  AnyResource,
+  OpenMessage,
+  RemoteInfo,
+  ReplicationMessage,
+  RequestMessage,
+  ResponseMessage,
+} from "./wire/messages.js";
+export type { Status } from "./wire/status.js";

@@ -1,0 +1,395 @@
+import { PeeringError } from "../../errors.js";
+import type {
+  AcceptHandler,
+  DialTarget,
+  ExchangeSecretRequest,
+  Listener,
+  ReplicationStream,
+  Transport,
+} from "../../transport/transport.js";
+import { type Status, StatusCode } from "../../wire/status.js";
+import type { Life, Scheduler, SeededRandom } from "./scheduler.js";
+
+/** Bytes a sender may have under way before it waits. */
+const WINDOW_BYTES = 64 * 1024;
+const CONNECT_BOUND_MS = 20_000;
+
+/** How the network is at the moment. */
+export interface NetworkWeather {
+  /** One way, in virtual milliseconds. */
+  readonly lowestDelayMs: number;
+  readonly highestDelayMs: number;
+}
+
+interface Site {
+  readonly address: string;
+  readonly life: Life;
+  readonly handler: AcceptHandler;
+}
+
+/** The network of a simulated world: named addresses, partitions, and connections that can be cut or frozen. */
+export class SimNetwork {
+  readonly #scheduler: Scheduler;
+  readonly #random: SeededRandom;
+  readonly #sites = new Map<string, Site>();
+  readonly #partitions = new Set<string>();
+  readonly #connections = new Set<Connection>();
+  /** Sees every batch as it is handed to the network. */
+  onSend: ((stream: SimStream, messages: readonly Uint8Array[]) => void) | undefined;
+  /** Sees every establishment secret that was exchanged, whether or not the answer arrives. */
+  onExchange: ((establishmentSecret: string) => void) | undefined;
+  weather: NetworkWeather = { lowestDelayMs: 0.1, highestDelayMs: 5 };
+
+  constructor(scheduler: Scheduler, random: SeededRandom) {
+    this.#scheduler = scheduler;
+    this.#random = random;
+  }
+
+  /** The transport of one life of the process at `address`. */
+  transport(address: string, life: Life): Transport {
+    return new SimTransport(this, this.#scheduler, address, life);
+  }
+
+  /** Nothing passes between the two until {@link heal}; connections between them freeze without a word. */
+  partition(a: string, b: string): void {
+    this.#partitions.add(pair(a, b));
+  }
+
+  heal(a: string, b: string): void {
+    this.#partitions.delete(pair(a, b));
+  }
+
+  healAll(): void {
+    this.#partitions.clear();
+    for (const connection of this.#connections) {
+      // What froze half-open stays dead: its packets are gone. Both ends find out now at the latest.
+      if (connection.frozen) this.cut(connection);
+      connection.pausedUntil = 0;
+    }
+  }
+
+  isPartitioned(a: string, b: string): boolean {
+    return this.#partitions.has(pair(a, b));
+  }
+
+  get connections(): readonly Connection[] {
+    return [...this.#connections];
+  }
+
+  /** Both ends learn that the connection is lost. */
+  cut(connection: Connection): void {
+    this.#connections.delete(connection);
+    connection.dialer.lose("connection reset by peer");
+    connection.acceptor.lose("connection reset by peer");
+  }
+
+  /** A half-open connection: one end, or both, goes on as if the other were there. */
+  freeze(connection: Connection): void {
+    connection.frozen = true;
+  }
+
+  /** The process at `address` died: its peers' kernels are told, unless a partition is in between. */
+  processDied(address: string): void {
+    this.#sites.delete(address);
+    for (const connection of this.#connections) {
+      if (connection.dialer.address !== address && connection.acceptor.address !== address) continue;
+      if (this.isPartitioned(connection.dialer.address, connection.acceptor.address)) connection.frozen = true;
+      else this.cut(connection);
+    }
+  }
+
+  delay(): number {
+    return this.#random.between(this.weather.lowestDelayMs, this.weather.highestDelayMs);
+  }
+
+  listen(site: Site): void {
+    this.#sites.set(site.address, site);
+  }
+
+  close(site: Site): void {
+    if (this.#sites.get(site.address) === site) this.#sites.delete(site.address);
+  }
+
+  /** Who listens at `to`, as far as `from` can tell. */
+  reach(from: string, to: string): Site | undefined {
+    return this.isPartitioned(from, to) ? undefined : this.#sites.get(to);
+  }
+
+  connect(from: string, life: Life, site: Site): ReplicationStream {
+    const connection = new Connection(this, this.#scheduler, { address: from, life }, site);
+    this.#connections.add(connection);
+    return connection.dialer;
+  }
+
+  forget(connection: Connection): void {
+    this.#connections.delete(connection);
+  }
+}
+
+function pair(a: string, b: string): string {
+  return a < b ? `${a} ${b}` : `${b} ${a}`;
+}
+
+/** One connection with its one stream. */
+export class Connection {
+  readonly dialer: SimStream;
+  readonly acceptor: SimStream;
+  /** Half-open: what is sent goes nowhere, and nobody is told. */
+  frozen = false;
+  /** A slow reader: nothing is delivered before this virtual time. */
+  pausedUntil = 0;
+
+  constructor(
+    network: SimNetwork,
+    scheduler: Scheduler,
+    dialer: { readonly address: string; readonly life: Life },
+    acceptor: Site,
+  ) {
+    this.dialer = new SimStream(network, scheduler, this, "dialer", dialer.address, dialer.life);
+    this.acceptor = new SimStream(network, scheduler, this, "acceptor", acceptor.address, acceptor.life);
+  }
+}
+
+type Delivery =
+  | { readonly type: "messages"; readonly messages: readonly Uint8Array[]; readonly bytes: number }
+  | { readonly type: "half-close" }
+  | { readonly type: "end"; readonly status: Status };
+
+/** One end of a stream. */
+export class SimStream implements ReplicationStream {
+  readonly address: string;
+  readonly #network: SimNetwork;
+  readonly #scheduler: Scheduler;
+  readonly #connection: Connection;
+  readonly #role: "dialer" | "acceptor";
+  readonly #life: Life;
+  readonly #inbox: Delivery[] = [];
+  #lost: PeeringError | undefined;
+  #closed = false;
+  #lastDelivery = 0;
+  #underWay = 0;
+  #wakeReader: (() => void) | undefined;
+  #wakeWriters: (() => void)[] = [];
+
+  constructor(
+    network: SimNetwork,
+    scheduler: Scheduler,
+    connection: Connection,
+    role: "dialer" | "acceptor",
+    address: string,
+    life: Life,
+  ) {
+    this.#network = network;
+    this.#scheduler = scheduler;
+    this.#connection = connection;
+    this.#role = role;
+    this.address = address;
+    this.#life = life;
+  }
+
+  get remoteAddress(): string {
+    return this.#other.address;
+  }
+
+  get #other(): SimStream {
+    return this.#role === "dialer" ? this.#connection.acceptor : this.#connection.dialer;
+  }
+
+  async receive(): Promise<readonly Uint8Array[] | undefined> {
+    for (;;) {
+      const delivery = this.#inbox.shift();
+      if (delivery?.type === "messages") {
+        this.#other.#consumed(delivery.bytes);
+        return delivery.messages;
+      }
+      if (delivery?.type === "half-close") return undefined;
+      if (delivery?.type === "end") {
+        if (delivery.status.code === StatusCode.Ok) return undefined;
+        throw new PeeringError(codeOf(delivery.status.code), delivery.status.message, { status: delivery.status.code });
+      }
+      if (this.#lost !== undefined) throw this.#lost;
+      if (this.#closed) throw new PeeringError("closed", "the stream is closed", { status: StatusCode.Canceled });
+      await new Promise<void>((resolve) => {
+        this.#wakeReader = resolve;
+      });
+    }
+  }
+
+  async send(messages: readonly Uint8Array[]): Promise<void> {
+    this.#mustStand();
+    const bytes = messages.reduce((sum, message) => sum + message.length, 0);
+    this.#underWay += bytes;
+    this.#network.onSend?.(this, messages);
+    this.#deliver({ type: "messages", messages, bytes });
+    while (this.#underWay > WINDOW_BYTES) {
+      await new Promise<void>((resolve) => {
+        this.#wakeWriters.push(resolve);
+      });
+      this.#mustStand();
+    }
+  }
+
+  async halfClose(): Promise<void> {
+    if (this.#role === "dialer" && !this.#closed) this.#deliver({ type: "half-close" });
+  }
+
+  async close(status: Status = { code: StatusCode.Ok, message: "" }): Promise<void> {
+    if (this.#closed) return;
+    this.#closed = true;
+    this.#wake();
+    if (this.#role === "acceptor") {
+      this.#deliver({ type: "end", status });
+      return;
+    }
+    this.#deliver({ type: "end", status: { code: StatusCode.Canceled, message: "context canceled" } });
+    this.#network.forget(this.#connection);
+  }
+
+  /** The connection is gone; what had arrived can still be read. */
+  lose(reason: string): void {
+    this.#lost ??= new PeeringError("unavailable", reason, { status: StatusCode.Unavailable });
+    this.#wake();
+  }
+
+  #deliver(delivery: Delivery): void {
+    const connection = this.#connection;
+    // In order, and never before a slow reader reads again.
+    this.#lastDelivery = Math.max(
+      this.#lastDelivery,
+      this.#scheduler.now + this.#network.delay(),
+      connection.pausedUntil,
+    );
+    const attempt = (): void => {
+      const other = this.#other;
+      if (connection.frozen || this.#network.isPartitioned(this.address, other.address)) {
+        // Lost for good: a connection whose packets went missing never delivers anything again.
+        connection.frozen = true;
+        return;
+      }
+      if (!other.#life.alive) return;
+      other.#inbox.push(delivery);
+      other.#wake();
+    };
+    this.#scheduler.after(this.#lastDelivery - this.#scheduler.now, attempt);
+  }
+
+  #consumed(bytes: number): void {
+    this.#underWay -= bytes;
+    if (this.#underWay <= WINDOW_BYTES) this.#wakeAllWriters();
+  }
+
+  #wake(): void {
+    const reader = this.#wakeReader;
+    this.#wakeReader = undefined;
+    reader?.();
+    this.#wakeAllWriters();
+  }
+
+  #wakeAllWriters(): void {
+    const writers = this.#wakeWriters;
+    this.#wakeWriters = [];
+    for (const wake of writers) wake();
+  }
+
+  #mustStand(): void {
+    if (this.#lost !== undefined) throw this.#lost;
+    if (this.#closed) throw new PeeringError("closed", "the stream is closed", { status: StatusCode.Canceled });
+  }
+}
+
+function codeOf(status: number): "aborted" | "invalid-argument" | "permission-denied" | "unavailable" {
+  if (status === StatusCode.Aborted) return "aborted";
+  if (status === StatusCode.InvalidArgument) return "invalid-argument";
+  return status === StatusCode.PermissionDenied ? "permission-denied" : "unavailable";
+}
+
+class SimTransport implements Transport {
+  readonly #network: SimNetwork;
+  readonly #scheduler: Scheduler;
+  readonly #address: string;
+  readonly #life: Life;
+
+  constructor(network: SimNetwork, scheduler: Scheduler, address: string, life: Life) {
+    this.#network = network;
+    this.#scheduler = scheduler;
+    this.#address = address;
+    this.#life = life;
+  }
+
+  async listen(handler: AcceptHandler): Promise<Listener> {
+    const site: Site = { address: this.#address, life: this.#life, handler };
+    this.#network.listen(site);
+    return {
+      address: this.#address,
+      [Symbol.asyncDispose]: async () => this.#network.close(site),
+    };
+  }
+
+  async exchangeSecret(
+    target: DialTarget,
+    request: ExchangeSecretRequest,
+    options: { readonly timeoutMs: number; readonly signal: AbortSignal },
+  ): Promise<{ readonly streamSecret: string }> {
+    const { timeoutMs, signal } = options;
+    return new Promise((resolve, reject) => {
+      const timer = this.#scheduler.after(timeoutMs, () => reject(deadlineExceeded()));
+      const abort = (): void => reject(signal.reason);
+      signal.addEventListener("abort", abort, { once: true });
+      const finish = (settle: () => void): void => {
+        timer.cancel();
+        signal.removeEventListener("abort", abort);
+        if (this.#life.alive) settle();
+      };
+      this.#scheduler.after(this.#network.delay(), () => {
+        if (this.#network.isPartitioned(this.#address, target.address)) return;
+        const site = this.#network.reach(this.#address, target.address);
+        if (site === undefined) return finish(() => reject(refused(target.address)));
+        const answer = (settle: () => void): void => {
+          this.#scheduler.after(this.#network.delay(), () => {
+            // The answer may be lost although the other side has acted.
+            if (!this.#network.isPartitioned(this.#address, target.address) && site.life.alive) finish(settle);
+          });
+        };
+        site.handler.exchangeSecret(request).then(
+          (response) => {
+            this.#network.onExchange?.(request.establishmentSecret);
+            answer(() => resolve(response));
+          },
+          (error: unknown) => answer(() => reject(error)),
+        );
+      });
+    });
+  }
+
+  openStream(target: DialTarget, signal: AbortSignal): Promise<ReplicationStream> {
+    return new Promise((resolve, reject) => {
+      const timer = this.#scheduler.after(CONNECT_BOUND_MS, () => reject(deadlineExceeded()));
+      const abort = (): void => reject(signal.reason);
+      signal.addEventListener("abort", abort, { once: true });
+      this.#scheduler.after(this.#network.delay(), () => {
+        if (this.#network.isPartitioned(this.#address, target.address) || signal.aborted) return;
+        timer.cancel();
+        signal.removeEventListener("abort", abort);
+        if (!this.#life.alive) return;
+        const site = this.#network.reach(this.#address, target.address);
+        if (site === undefined) return reject(refused(target.address));
+        const stream = this.#network.connect(this.#address, this.#life, site);
+        resolve(stream);
+        const accepted = this.#network.connections.find((connection) => connection.dialer === stream)?.acceptor;
+        if (accepted !== undefined) site.handler.stream(accepted);
+      });
+    });
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {}
+}
+
+function refused(address: string): PeeringError {
+  return new PeeringError("unavailable", `connection error: ${address} refused the connection`, {
+    status: StatusCode.Unavailable,
+  });
+}
+
+function deadlineExceeded(): PeeringError {
+  return new PeeringError("timeout", "context deadline exceeded", { status: StatusCode.DeadlineExceeded });
+}

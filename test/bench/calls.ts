@@ -1,0 +1,91 @@
+// What the benchmark asks of its two processes.
+import { type ChildProcess, fork } from "node:child_process";
+import { once } from "node:events";
+import { fileURLToPath } from "node:url";
+
+/** What is registered: `services` of `instances` each; ten neighbouring services share a node, or all share `nodes`. */
+export interface Load {
+  readonly services: number;
+  readonly instances: number;
+  readonly perNode: number;
+  readonly nodes?: number;
+}
+
+/** Times are milliseconds on the machine's monotonic clock, comparable between processes. */
+export interface BenchCalls {
+  start(argument: { directory: string; datacenter: string }): Promise<void>;
+  fill(argument: { load: Load; consumer: string }): Promise<void>;
+  token(argument: { peerName: string }): Promise<string>;
+  establish(argument: { peerName: string; token: string }): Promise<number>;
+  imported(argument: { peerName: string; instances: number }): Promise<number>;
+  update(argument: { load: Load; service: number; tag: string }): Promise<number>;
+  sees(argument: { peerName: string; service: number; tag: string }): Promise<number>;
+  burst(argument: { load: Load; count: number; tag: string }): Promise<number>;
+  seesAll(argument: { peerName: string; count: number; tag: string }): Promise<number>;
+  usage(): Promise<{ cpuSeconds: number; rssMiB: number }>;
+  exportedBytes(argument: { peerName: string }): Promise<number>;
+  serveBare(): Promise<number>;
+  sendBare(argument: { port: number; bytes: number }): Promise<number>;
+  stop(): Promise<void>;
+}
+
+interface Request {
+  readonly id: number;
+  readonly method: keyof BenchCalls;
+  readonly argument: unknown;
+}
+
+interface Reply {
+  readonly id: number;
+  readonly result?: unknown;
+  readonly error?: string;
+}
+
+export function serveCalls(calls: BenchCalls): void {
+  process.on("message", (request: Request) => {
+    const call = calls[request.method] as (argument: unknown) => Promise<unknown>;
+    call(request.argument).then(
+      (result) => process.send?.({ id: request.id, result } satisfies Reply),
+      (error: unknown) => process.send?.({ id: request.id, error: String(error) } satisfies Reply),
+    );
+  });
+  process.on("disconnect", () => process.exit(0));
+}
+
+export class BenchProcess {
+  readonly #child: ChildProcess;
+  readonly #waiting = new Map<number, { resolve: (result: unknown) => void; reject: (error: Error) => void }>();
+  #next = 0;
+
+  constructor(execArgv: readonly string[] = []) {
+    this.#child = fork(fileURLToPath(new URL("cluster.js", import.meta.url)), [], { execArgv: [...execArgv] });
+    this.#child.on("message", ({ id, result, error }: Reply) => {
+      const waiting = this.#waiting.get(id);
+      this.#waiting.delete(id);
+      if (error === undefined) waiting?.resolve(result);
+      else waiting?.reject(new Error(error));
+    });
+    this.#child.on("exit", (code) => {
+      for (const waiting of this.#waiting.values()) waiting.reject(new Error(`a benchmark process ended with ${code}`));
+    });
+  }
+
+  call<Method extends keyof BenchCalls>(
+    method: Method,
+    ...[argument]: Parameters<BenchCalls[Method]>
+  ): ReturnType<BenchCalls[Method]> {
+    const id = this.#next++;
+    const answered = new Promise<unknown>((resolve, reject) => {
+      this.#waiting.set(id, { resolve, reject });
+      this.#child.send({ id, method, argument } satisfies Request);
+    });
+    return answered as ReturnType<BenchCalls[Method]>;
+  }
+
+  async end(): Promise<void> {
+    const ended = once(this.#child, "exit");
+    await this.call("stop").catch(() => {});
+    this.#child.disconnect();
+    await ended;
+  }
+}
