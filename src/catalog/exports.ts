@@ -30,8 +30,6 @@ export interface ResolvedExports {
 /** The servers themselves: in every catalog, never exported. */
 const RESERVED = "consul";
 
-const nothing: ResolvedExports = { services: [], list: [], chains: new Map() };
-
 function isReserved(key: string): boolean {
   return key === RESERVED;
 }
@@ -51,55 +49,89 @@ function compile(input: ExportInput, name: string): ChainInfo | undefined {
   return chainInfo(chain);
 }
 
-/**
- * The export set of the peering named `peerName` (specification 4.2.2). Blocks add up. Names that differ in case alone are
- * one name, spelled as the first block that names it exactly, else as registered.
- *
- * @throws {PeeringError} `invalid-argument`: no datacenter.
- */
-export function resolveExports(input: ExportInput, peerName: string): ResolvedExports {
-  if (input.datacenter === "") throw new PeeringError("invalid-argument", "datacenter cannot be empty");
-  const exported = new Map<string, string>();
+/** What the exported-services entry says of one peer. */
+export interface PeerRules {
+  /** Lower-cased names to their spelling in the first block that has them. */
+  readonly exact: ReadonlyMap<string, string>;
+  readonly wildcard: boolean;
+}
+
+/** The blocks that count for the peering named `peerName`; of all peerings when it is undefined. */
+export function peerRules(entries: ConfigEntrySet, peerName: string | undefined): PeerRules {
+  const exact = new Map<string, string>();
   let wildcard = false;
-  for (const block of input.entries.exportedServices?.services ?? []) {
-    if (!block.consumers.some((consumer) => consumer.peer === peerName)) continue;
+  for (const block of entries.exportedServices?.services ?? []) {
+    const counts = block.consumers.some(
+      ({ peer }) => peer !== undefined && (peer === peerName || peerName === undefined),
+    );
+    if (!counts) continue;
     if (block.name === "*") {
       wildcard = true;
       continue;
     }
     const key = lowerCase(block.name);
-    if (!isReserved(key) && !exported.has(key)) exported.set(key, block.name);
+    if (!isReserved(key) && !exact.has(key)) exact.set(key, block.name);
   }
-  if (wildcard) {
-    for (const [key, name] of input.names.typical) {
-      if (!isReserved(key) && !exported.has(key)) exported.set(key, name);
-    }
-  }
-  if (exported.size === 0 && !wildcard) return nothing;
+  return { exact, wildcard };
+}
 
-  const connect = new Map<string, string>();
-  if (input.connect) {
-    if (wildcard) {
-      for (const [key, name] of input.entries.chainNames) {
-        if (!isReserved(key)) connect.set(key, exported.get(key) ?? name);
-      }
-    }
-    for (const [key, name] of exported) {
-      if (!connect.has(key) && chainReason(input, key) !== undefined) connect.set(key, name);
-    }
+/** Lower-cased names that {@link resolveName} may have something for. */
+export function candidateNames(input: ExportInput, { exact, wildcard }: PeerRules): ReadonlySet<string> {
+  const keys = new Set(exact.keys());
+  if (wildcard) {
+    for (const key of input.names.typical.keys()) keys.add(key);
+    for (const key of input.entries.chainNames.keys()) keys.add(key);
   }
-  const services = [...exported.values()].sort(compareUtf8);
+  return keys;
+}
+
+/** What a peer is shown of one name. */
+export interface ResolvedName {
+  /** As the first block that names it exactly spells it, else as registered, else as its chain's entry does. */
+  readonly name: string;
+  /** Whether it is sent as an ordinary service. */
+  readonly ordinary: boolean;
+  readonly chain: ChainInfo | undefined;
+}
+
+/** @param key - lower-cased. Undefined when the peer is shown nothing of it (specification 4.2.2). */
+export function resolveName(input: ExportInput, rules: PeerRules, key: string): ResolvedName | undefined {
+  if (isReserved(key)) return undefined;
+  const { entries, names } = input;
+  const exported = rules.exact.get(key) ?? (rules.wildcard ? names.typical.get(key) : undefined);
+  const name = exported ?? (rules.wildcard ? entries.chainNames.get(key) : undefined);
+  if (name === undefined) return undefined;
+  const chain = input.connect && chainReason(input, key) !== undefined ? compile(input, name) : undefined;
+  return exported === undefined && chain === undefined ? undefined : { name, ordinary: exported !== undefined, chain };
+}
+
+/**
+ * The export set of the peering named `peerName` (specification 4.2.2). Blocks add up. Names that differ in case alone are
+ * one name.
+ *
+ * @throws {PeeringError} `invalid-argument`: no datacenter.
+ */
+export function resolveExports(input: ExportInput, peerName: string): ResolvedExports {
+  if (input.datacenter === "") throw new PeeringError("invalid-argument", "datacenter cannot be empty");
+  const rules = peerRules(input.entries, peerName);
+  const resolved: ResolvedName[] = [];
+  for (const key of candidateNames(input, rules)) {
+    const one = resolveName(input, rules, key);
+    if (one !== undefined) resolved.push(one);
+  }
+  resolved.sort((left, right) => compareUtf8(left.name, right.name));
   const chains = new Map<string, ChainInfo>();
-  let chainOnly = 0;
-  for (const name of [...connect.values()].sort(compareUtf8)) {
-    const info = compile(input, name);
-    if (info === undefined) continue;
-    chains.set(name, info);
-    if (!exported.has(lowerCase(name))) chainOnly++;
-  }
-  const list =
-    chainOnly === 0 || input.strictConsul ? services : [...new Set([...services, ...chains.keys()])].sort(compareUtf8);
-  return { services, list, chains };
+  for (const { name, chain } of resolved) if (chain !== undefined) chains.set(name, chain);
+  return {
+    services: resolved.flatMap(({ name, ordinary }) => (ordinary ? [name] : [])),
+    list: resolved.flatMap((one) => listedName(one, input.strictConsul) ?? []),
+    chains,
+  };
+}
+
+/** Under which name the exported-service list has it, if it does (D-25). */
+export function listedName(resolved: ResolvedName | undefined, strictConsul: boolean): string | undefined {
+  return resolved !== undefined && (resolved.ordinary || !strictConsul) ? resolved.name : undefined;
 }
 
 /** Names of peers that the exported-services entry gives `service` to, sorted: the union of all its blocks (D-33). */

@@ -14,10 +14,8 @@ export interface LocalNames {
 export interface IndexChange {
   /** Lower-cased. */
   readonly services: readonly string[];
-  /** Names became or ceased to be typical. */
-  readonly typical: boolean;
-  /** Names became or ceased to be connect-enabled. */
-  readonly connectEnabled: boolean;
+  /** Those that became or ceased to be typical or connect-enabled, or are registered with another spelling; lower-cased. */
+  readonly names: ReadonlySet<string>;
   readonly gateways: boolean;
 }
 
@@ -65,7 +63,7 @@ export class ServiceIndex implements LocalNames {
   /** @param complete - `services` holds everything there is; what it does not name is gone. */
   apply(services: ReadonlyMap<string, readonly ServiceInstance[]>, complete: boolean): IndexChange {
     const touched: string[] = [];
-    const change = { typical: false, connectEnabled: false, gateways: false };
+    const change = { names: new Set<string>(), gateways: false };
     const connectBefore = new Map<string, boolean>();
     for (const [name, instances] of services) {
       const key = lowerCase(name);
@@ -81,7 +79,7 @@ export class ServiceIndex implements LocalNames {
       }
     }
     for (const [name, was] of connectBefore) {
-      if (this.#connect.has(name) !== was) change.connectEnabled = true;
+      if (this.#connect.has(name) !== was) change.names.add(name);
     }
     if (change.gateways) {
       const gateways = [...this.#gatewayNames].flatMap((name) =>
@@ -96,7 +94,7 @@ export class ServiceIndex implements LocalNames {
     key: string,
     name: string,
     instances: readonly ServiceInstance[],
-    change: { typical: boolean; gateways: boolean },
+    change: { readonly names: Set<string>; gateways: boolean },
     connectBefore: Map<string, boolean>,
   ): void {
     let typical = false;
@@ -110,10 +108,10 @@ export class ServiceIndex implements LocalNames {
       this.#count(connectName(service), -1, connectBefore);
     }
     if (typical) {
-      if (!this.#typical.has(key)) change.typical = true;
+      if (this.#typical.get(key) !== name) change.names.add(key);
       this.#typical.set(key, name);
     } else if (this.#typical.delete(key)) {
-      change.typical = true;
+      change.names.add(key);
     }
     if (gateway) {
       this.#gatewayNames.add(key);

@@ -1,19 +1,26 @@
+import { compareUtf8 } from "../catalog/byte-order.js";
 import type { CatalogSource } from "../catalog/catalog-source.js";
 import { type ChainInfo, equalChainInfo } from "../catalog/chain.js";
 import { type EncodedPayload, PayloadEncoder, payloadDigest, SIDECAR_SUFFIX } from "../catalog/exported-payload.js";
 import {
+  candidateNames,
   type ExportExplanation,
   type ExportedServiceView,
   type ExportInput,
   explainExport,
   exportedServicesView,
+  listedName,
+  type PeerRules,
+  peerRules,
   peersForService,
   type ResolvedExports,
+  type ResolvedName,
   resolveExports,
+  resolveName,
 } from "../catalog/exports.js";
 import type { ServiceInstance } from "../catalog/instance.js";
 import { lowerCase } from "../catalog/names.js";
-import { type IndexChange, ServiceIndex } from "../catalog/service-index.js";
+import { ServiceIndex } from "../catalog/service-index.js";
 import { type Clock, type Logger, type Random, sleep, systemClock, systemRandom } from "../environment.js";
 import { errorText } from "../errors.js";
 import type { ExportedResource, SessionInput } from "../replication/types.js";
@@ -55,17 +62,27 @@ export interface ExportEngineOptions {
   readonly random?: Random;
 }
 
-/** An attached stream of one peer. */
+/** With more names than this to move, a list is sorted anew instead of name by name. */
+const MANY_NAMES = 32;
+
+/** An attached stream of one peer, with what it was given. Keys are lower-cased names. */
 interface Attachment {
   readonly peer: ExportPeer;
   readonly sink: (input: SessionInput) => void;
-  exports: ResolvedExports | undefined;
+  rules: PeerRules;
+  /** Ordinary services, as spelled. */
+  readonly services: Map<string, string>;
   readonly chains: Map<string, Chain>;
+  /** Names in the exported-service list. */
+  readonly listed: Map<string, string>;
+  /** The list itself, in byte order; undefined before the first. */
+  list: readonly string[] | undefined;
   /** Why services are held back, by resource id. */
   readonly heldBack: Map<string, string>;
 }
 
 interface Chain {
+  readonly name: string;
   readonly info: ChainInfo;
   /** What was given to the stream last; undefined: nothing yet, it is held back. */
   digest: string | undefined;
@@ -73,6 +90,7 @@ interface Chain {
 
 /** One exported name, spelled in one way, and all who see it. */
 interface Published {
+  readonly key: string;
   readonly name: string;
   readonly peers: Set<Attachment>;
   /** Undefined: not encoded since it changed. */
@@ -88,8 +106,18 @@ interface Batch {
   readonly sidecars: Map<string, ExportedResource>;
 }
 
-function sameNames(left: readonly string[], right: readonly string[]): boolean {
-  return left === right || (left.length === right.length && left.every((name, index) => name === right[index]));
+const noRules: PeerRules = { exact: new Map(), wildcard: false };
+
+/** Where `name` stands in a list in byte order, or would. */
+function placeOf(list: readonly string[], name: string): number {
+  let low = 0;
+  let high = list.length;
+  while (low < high) {
+    const middle = (low + high) >>> 1;
+    if (compareUtf8(list[middle] ?? "", name) < 0) low = middle + 1;
+    else high = middle;
+  }
+  return low;
 }
 
 function serviceResource(resourceId: string, { value, digest }: EncodedPayload): ExportedResource {
@@ -124,6 +152,8 @@ export class ExportEngine implements AsyncDisposable {
   readonly #abort = new AbortController();
   readonly #forgetEntries: () => void;
   readonly #running: Promise<void>;
+  /** What is exported to anybody at all. */
+  #anyPeer: PeerRules;
   #known = false;
 
   /** @throws {TypeError} without a datacenter or trust domain. */
@@ -131,8 +161,9 @@ export class ExportEngine implements AsyncDisposable {
     if (options.datacenter === "") throw new TypeError("datacenter cannot be empty");
     if (options.trustDomain === "") throw new TypeError("trust domain cannot be empty");
     this.#options = options;
+    this.#anyPeer = peerRules(options.configEntries.entries, undefined);
     this.#forgetEntries = options.configEntries.onChange(({ kind }) => {
-      if (kind !== "mesh") this.#dispatch(this.#resolveAll());
+      if (kind !== "mesh") this.#entriesChanged();
     });
     this.#running = this.#follow();
   }
@@ -162,16 +193,26 @@ export class ExportEngine implements AsyncDisposable {
    * @returns detaches: nothing is given any more.
    */
   attach(peer: ExportPeer, sink: (input: SessionInput) => void): () => void {
-    const attachment: Attachment = { peer, sink, exports: undefined, chains: new Map(), heldBack: new Map() };
+    const attachment: Attachment = {
+      peer,
+      sink,
+      rules: noRules,
+      services: new Map(),
+      chains: new Map(),
+      listed: new Map(),
+      list: undefined,
+      heldBack: new Map(),
+    };
     this.#attachments.add(attachment);
     if (this.#known) {
       const batches = new Map<Attachment, Batch>();
-      this.#resolve(attachment, batches);
+      this.#resolveAll(attachment, batches);
       this.#dispatch(batches);
     }
     return () => {
       if (!this.#attachments.delete(attachment)) return;
-      for (const name of attachment.exports?.services ?? []) this.#find(name)?.peers.delete(attachment);
+      // What was encoded stays, for the next stream of this peer.
+      for (const [key, name] of attachment.services) this.#find(key, name)?.peers.delete(attachment);
     };
   }
 
@@ -184,7 +225,14 @@ export class ExportEngine implements AsyncDisposable {
   explain(service: string, peerName: string): ExportExplanation {
     const explanation = explainExport(this.#input, peerName, service);
     if (!explanation.ordinary) return explanation;
-    const payload = this.#payload(this.#find(service) ?? { name: service, peers: new Set(), payload: undefined });
+    const payload = this.#payload(
+      this.#find(lowerCase(service), service) ?? {
+        key: lowerCase(service),
+        name: service,
+        peers: new Set(),
+        payload: undefined,
+      },
+    );
     return "heldBack" in payload ? explainExport(this.#input, peerName, service, payload.heldBack) : explanation;
   }
 
@@ -244,17 +292,21 @@ export class ExportEngine implements AsyncDisposable {
     const batches = new Map<Attachment, Batch>();
     for (const key of change.services) this.#serviceChanged(key, batches);
     if (change.gateways && !first) this.#gatewaysChanged(batches);
-    if (first || this.#movesExports(change)) this.#resolveAll(batches);
+    for (const attachment of this.#attachments) {
+      if (first) this.#resolveAll(attachment, batches);
+      else if (change.names.size > 0) this.#resolve(attachment, change.names, batches);
+    }
     this.#dispatch(batches);
     if (change.gateways) for (const listener of [...this.#gatewayListeners]) listener();
   }
 
-  /** Whether names that came or went can change what is exported, not only what is sent of it. */
-  #movesExports(change: IndexChange): boolean {
-    if (change.connectEnabled) return this.#options.connect;
-    if (!change.typical) return false;
-    const { entries } = this.#options.configEntries;
-    return entries.gatewayLinks.wildcard || (entries.exportedServices?.services ?? []).some(({ name }) => name === "*");
+  #entriesChanged(): void {
+    this.#anyPeer = peerRules(this.#options.configEntries.entries, undefined);
+    if (!this.#known) return;
+    const batches = new Map<Attachment, Batch>();
+    for (const attachment of this.#attachments) this.#resolveAll(attachment, batches);
+    for (const list of [...this.#published.values()]) for (const published of list) this.#forgetUnexported(published);
+    this.#dispatch(batches);
   }
 
   #serviceChanged(key: string, batches: Map<Attachment, Batch>): void {
@@ -274,60 +326,109 @@ export class ExportEngine implements AsyncDisposable {
 
   #gatewaysChanged(batches: Map<Attachment, Batch>): void {
     for (const attachment of this.#attachments) {
-      for (const [name, chain] of attachment.chains) this.#offerSidecar(attachment, name, chain, batches);
+      for (const chain of attachment.chains.values()) this.#offerSidecar(attachment, chain, batches);
     }
   }
 
-  #resolveAll(batches: Map<Attachment, Batch> = new Map()): Map<Attachment, Batch> {
-    if (!this.#known) return batches;
-    for (const attachment of this.#attachments) this.#resolve(attachment, batches);
-    this.#forgetUnexported();
-    return batches;
+  /** Brings a stream up to date after what decides about any name may have changed. */
+  #resolveAll(attachment: Attachment, batches: Map<Attachment, Batch>): void {
+    attachment.rules = peerRules(this.#options.configEntries.entries, attachment.peer.name);
+    const keys = new Set(candidateNames(this.#input, attachment.rules));
+    for (const key of attachment.services.keys()) keys.add(key);
+    for (const key of attachment.chains.keys()) keys.add(key);
+    // In one order, whatever that of the blocks and of the catalog: runs can be compared.
+    this.#resolve(attachment, [...keys].sort(), batches);
   }
 
-  /** Brings one stream from the exports it knows to those that are due. */
-  #resolve(attachment: Attachment, batches: Map<Attachment, Batch>): void {
-    const before = attachment.exports;
-    const after = resolveExports(this.#input, attachment.peer.name);
-    attachment.exports = after;
-    const batch = batchOf(batches, attachment);
-    if (before === undefined || !sameNames(before.list, after.list)) batch.list = listResource(after.list);
-    if (!sameNames(before?.services ?? [], after.services)) {
-      const kept = new Set(after.services);
-      for (const name of before?.services ?? []) {
-        if (kept.has(name)) continue;
-        this.#find(name)?.peers.delete(attachment);
-        this.#release(attachment, name);
-        batch.services.delete(name);
-        // The id is that of a chain's sidecars still: what is queued under it is theirs.
-        if (!this.#hiddenBySidecar(attachment, name)) batch.withdrawn.push(name);
-      }
-      for (const name of after.services) {
-        const published = this.#find(name) ?? this.#publish(name);
-        if (published.peers.has(attachment)) continue;
-        published.peers.add(attachment);
-        this.#offer(attachment, published, batches);
-      }
-    }
-    for (const [name, info] of after.chains) {
-      const known = attachment.chains.get(name);
-      if (known !== undefined && equalChainInfo(known.info, info)) continue;
-      const chain = { info, digest: known?.digest };
-      attachment.chains.set(name, chain);
-      this.#offerSidecar(attachment, name, chain, batches);
-    }
-    for (const name of attachment.chains.keys()) {
-      if (after.chains.has(name)) continue;
-      attachment.chains.delete(name);
-      const resourceId = name + SIDECAR_SUFFIX;
+  /** Brings a stream from what it knows of these names to what is due. */
+  #resolve(attachment: Attachment, keys: Iterable<string>, batches: Map<Attachment, Batch>): void {
+    const input = this.#input;
+    const resolved: (readonly [string, ResolvedName | undefined])[] = [];
+    for (const key of keys) resolved.push([key, resolveName(input, attachment.rules, key)]);
+    // Chains first: they decide which ordinary services are hidden behind their sidecars.
+    for (const [key, due] of resolved) this.#resolveChain(attachment, key, due, batches);
+    for (const [key, due] of resolved) this.#resolveService(attachment, key, due, batches);
+    this.#resolveList(attachment, resolved, batches);
+  }
+
+  #resolveChain(
+    attachment: Attachment,
+    key: string,
+    due: ResolvedName | undefined,
+    batches: Map<Attachment, Batch>,
+  ): void {
+    const known = attachment.chains.get(key);
+    const kept = known !== undefined && due?.chain !== undefined && known.name === due.name;
+    if (known !== undefined && !kept) {
+      attachment.chains.delete(key);
+      const resourceId = known.name + SIDECAR_SUFFIX;
       this.#release(attachment, resourceId);
-      batch.sidecars.set(resourceId, serviceResource(resourceId, this.#emptyPayload));
+      batchOf(batches, attachment).sidecars.set(resourceId, serviceResource(resourceId, this.#emptyPayload));
     }
+    if (due?.chain === undefined || (kept && equalChainInfo(known.info, due.chain))) return;
+    const chain = { name: due.name, info: due.chain, digest: kept ? known.digest : undefined };
+    attachment.chains.set(key, chain);
+    this.#offerSidecar(attachment, chain, batches);
+  }
+
+  #resolveService(
+    attachment: Attachment,
+    key: string,
+    due: ResolvedName | undefined,
+    batches: Map<Attachment, Batch>,
+  ): void {
+    const known = attachment.services.get(key);
+    const name = due?.ordinary === true ? due.name : undefined;
+    if (known === name) return;
+    if (known !== undefined) {
+      attachment.services.delete(key);
+      const published = this.#find(key, known);
+      published?.peers.delete(attachment);
+      if (published !== undefined) this.#forgetUnexported(published);
+      this.#release(attachment, known);
+      const batch = batchOf(batches, attachment);
+      batch.services.delete(known);
+      // The id is that of a chain's sidecars still: what is queued under it is theirs.
+      if (!this.#hiddenBySidecar(attachment, key)) batch.withdrawn.push(known);
+    }
+    if (name !== undefined) {
+      attachment.services.set(key, name);
+      const published = this.#find(key, name) ?? this.#publish(key, name);
+      published.peers.add(attachment);
+      this.#offer(attachment, published, batches);
+    }
+  }
+
+  #resolveList(
+    attachment: Attachment,
+    resolved: readonly (readonly [string, ResolvedName | undefined])[],
+    batches: Map<Attachment, Batch>,
+  ): void {
+    const { listed } = attachment;
+    const { strictConsul } = this.#options;
+    const first = attachment.list === undefined;
+    let list = attachment.list ?? [];
+    let changed = first;
+    const few = !first && resolved.length <= MANY_NAMES;
+    for (const [key, due] of resolved) {
+      const before = listed.get(key);
+      const after = listedName(due, strictConsul);
+      if (before === after) continue;
+      changed = true;
+      if (after === undefined) listed.delete(key);
+      else listed.set(key, after);
+      if (!few) continue;
+      if (before !== undefined) list = list.toSpliced(placeOf(list, before), 1);
+      if (after !== undefined) list = list.toSpliced(placeOf(list, after), 0, after);
+    }
+    if (!changed) return;
+    attachment.list = few ? list : [...listed.values()].sort(compareUtf8);
+    batchOf(batches, attachment).list = listResource(attachment.list);
   }
 
   /** Puts the service into the batch, or reports why it is not sent. */
   #offer(attachment: Attachment, published: Published, batches: Map<Attachment, Batch>): void {
-    if (this.#hiddenBySidecar(attachment, published.name)) return;
+    if (this.#hiddenBySidecar(attachment, published.key)) return;
     const payload = this.#payload(published);
     if ("heldBack" in payload) {
       this.#holdBack(attachment, published.name, payload.heldBack);
@@ -338,12 +439,12 @@ export class ExportEngine implements AsyncDisposable {
   }
 
   /** An ordinary service named like the sidecars of an exported chain would overwrite them (D-27). */
-  #hiddenBySidecar({ exports }: Attachment, name: string): boolean {
-    if (!name.endsWith(SIDECAR_SUFFIX)) return false;
-    return exports?.chains.has(name.slice(0, -SIDECAR_SUFFIX.length)) ?? false;
+  #hiddenBySidecar({ chains }: Attachment, key: string): boolean {
+    return key.endsWith(SIDECAR_SUFFIX) && chains.has(key.slice(0, -SIDECAR_SUFFIX.length));
   }
 
-  #offerSidecar(attachment: Attachment, name: string, chain: Chain, batches: Map<Attachment, Batch>): void {
+  #offerSidecar(attachment: Attachment, chain: Chain, batches: Map<Attachment, Batch>): void {
+    const { name } = chain;
     const resourceId = name + SIDECAR_SUFFIX;
     const { trustDomain, datacenter } = this.#options;
     let payload: EncodedPayload;
@@ -394,32 +495,26 @@ export class ExportEngine implements AsyncDisposable {
     if (attachment.heldBack.delete(resourceId)) this.#options.onReleased?.(attachment.peer, resourceId);
   }
 
-  #find(name: string): Published | undefined {
-    return this.#published.get(lowerCase(name))?.find((published) => published.name === name);
+  #find(key: string, name: string): Published | undefined {
+    return this.#published.get(key)?.find((published) => published.name === name);
   }
 
-  #publish(name: string): Published {
-    const published: Published = { name, peers: new Set(), payload: undefined };
-    const key = lowerCase(name);
+  #publish(key: string, name: string): Published {
+    const published: Published = { key, name, peers: new Set(), payload: undefined };
     const others = this.#published.get(key);
     if (others === undefined) this.#published.set(key, [published]);
     else others.push(published);
     return published;
   }
 
-  /** Drops encodings that no entry exports any more. Those of peers without a stream now are kept for the next one. */
-  #forgetUnexported(): void {
-    const exact = new Set<string>();
-    let wildcard = false;
-    for (const { name, consumers } of this.#options.configEntries.entries.exportedServices?.services ?? []) {
-      if (!consumers.some(({ peer }) => peer !== undefined)) continue;
-      if (name === "*") wildcard = true;
-      else exact.add(lowerCase(name));
-    }
-    for (const [key, list] of this.#published) {
-      if (exact.has(key) || (wildcard && this.#index.typical.has(key))) continue;
-      if (list.every(({ peers }) => peers.size === 0)) this.#published.delete(key);
-    }
+  /** Drops an encoding that no block exports to anybody. That of peers without a stream now is kept for their next one. */
+  #forgetUnexported(published: Published): void {
+    const { key, peers } = published;
+    if (peers.size > 0 || this.#anyPeer.exact.has(key)) return;
+    if (this.#anyPeer.wildcard && this.#index.typical.has(key)) return;
+    const left = (this.#published.get(key) ?? []).filter((other) => other !== published);
+    if (left.length === 0) this.#published.delete(key);
+    else this.#published.set(key, left);
   }
 
   #dispatch(batches: ReadonlyMap<Attachment, Batch>): void {

@@ -283,9 +283,12 @@ test("the index equals one built anew from what is left", () => {
             nodeName,
           );
         });
-        const before = [...index.typical.keys()];
-        const result = index.apply(new Map([[name, instances]]), false);
-        assert.equal(result.typical, before.join() !== [...index.typical.keys()].join());
+        const facts = (): readonly string[] =>
+          ["a", "b", "c", "x"].map((key) => `${index.typical.get(key)} ${index.connectEnabled.has(key)}`);
+        const before = facts();
+        const { names } = index.apply(new Map([[name, instances]]), false);
+        const moved = ["a", "b", "c", "x"].filter((_, place) => before[place] !== facts()[place]);
+        assert.deepEqual([...names].sort(), moved);
         left.set(name.toLowerCase(), instances);
       }
       const fresh = new ServiceIndex();
