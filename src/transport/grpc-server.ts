@@ -205,6 +205,8 @@ function serve(
       .finally(() => endRequest(stream));
     return;
   }
+  // A dialer uses a connection for one stream. Consul's wait for its end even after the status (specification 1.3.9).
+  stream.once("close", () => session.destroyed || session.close());
   const { remoteAddress = "", remotePort = 0 } = session.socket;
   options.handler.stream(
     new ServerGrpcStream(stream, {

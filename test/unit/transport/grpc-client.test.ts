@@ -320,6 +320,9 @@ test("what was sent before the status is delivered first, however much it is and
   const message = new Uint8Array(64 * 1024);
   for (let index = 0; index < 48; index += 1) await accepted.send([message]);
   await accepted.close({ code: 10, message: "peering is marked as deleted: x" });
+  // Long enough for the end of the connection to arrive as well.
+  await acceptor[Symbol.asyncDispose]();
+  for (let turn = 0; turn < 1000; turn += 1) await new Promise(setImmediate);
   const expected = { messages: 48, status: 10, text: "peering is marked as deleted: x" };
   assert.deepEqual(await outcome(stream), expected);
 });
