@@ -392,13 +392,25 @@ class World {
     let missing: readonly string[] = [];
     for (let at = this.#scheduler.now; at < end && !this.#failed; at += CALM_CHECK_MS) {
       await this.#runUntil(at + CALM_CHECK_MS, () => this.#failed);
-      missing = await this.#missing();
+      missing = (await this.#settled(this.#missing())) ?? [];
+      if (this.#failed) return;
       if (missing.length === 0) {
         this.#note(`converged`);
         return;
       }
     }
     for (const text of missing) this.#checker.fail(`did not converge: ${text}`);
+  }
+
+  /** Lets virtual time go on until `work`, which may read from simulated disks, is done. */
+  async #settled<T>(work: Promise<T>): Promise<T | undefined> {
+    let over = false;
+    const settled = work.finally(() => {
+      over = true;
+    });
+    settled.catch(() => {});
+    await this.#runUntil(Number.POSITIVE_INFINITY, () => over || this.#failed);
+    return over ? settled : undefined;
   }
 
   async #missing(): Promise<readonly string[]> {
