@@ -388,8 +388,8 @@ export class ExportEngine implements AsyncDisposable {
       this.#release(attachment, known);
       const batch = batchOf(batches, attachment);
       batch.services.delete(known);
-      // The id is that of a chain's sidecars still: what is queued under it is theirs.
-      if (!this.#hiddenBySidecar(attachment, key)) batch.withdrawn.push(known);
+      // Where the id is that of a chain's sidecars too, what is queued under it is theirs.
+      if (!this.#hiddenBySidecar(attachment, key) && !batch.sidecars.has(known)) batch.withdrawn.push(known);
     }
     if (name !== undefined) {
       attachment.services.set(key, name);
