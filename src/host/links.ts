@@ -43,6 +43,8 @@ interface LiveLink {
   readonly intake: Intake;
   readonly seen: BoardStream;
   readonly detach: () => void;
+  /** The peer has said `Terminated`: there is nobody to tell any more, only a drain to end. */
+  peerTerminated: boolean;
 }
 
 const REPLACED: Status = { code: StatusCode.Unavailable, message: "replaced by a newer stream" };
@@ -177,7 +179,7 @@ export class Links implements AsyncDisposable {
     if (live === undefined) return;
     live.intake.close();
     live.link.feed({ type: "stop" });
-    await live.link.ended;
+    if (!live.peerTerminated) await live.link.ended;
   }
 
   /** Our roots or addresses changed: every stream gets them. */
@@ -271,6 +273,7 @@ export class Links implements AsyncDisposable {
       link,
       intake,
       seen,
+      peerTerminated: false,
       detach: exports.attach({ id: peering.id, name: peering.name }, (input) => link.feed(input)),
     };
     this.#live.set(peering.id, live);
@@ -298,6 +301,7 @@ export class Links implements AsyncDisposable {
         live.intake.add(effect.id, effect.resource);
         break;
       case "peer-terminated":
+        live.peerTerminated = true;
         live.intake.close();
         void this.#peerTerminated(live);
         break;
