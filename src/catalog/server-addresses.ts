@@ -8,7 +8,7 @@ function join(host: string, port: number): string {
 function outsideAddress({ node, service }: ServiceInstance): string {
   const { wan } = service.taggedAddresses;
   const { wan: nodeWan } = node.taggedAddresses;
-  if (wan !== undefined && wan.address !== "") return join(wan.address, wan.port);
+  if (wan !== undefined && wan.address !== "") return join(wan.address, wan.port === 0 ? service.port : wan.port);
   const host = [service.address, nodeWan, node.address].find((address) => address !== undefined && address !== "");
   return join(host ?? "", service.port);
 }

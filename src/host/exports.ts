@@ -41,9 +41,9 @@ export class Exports {
     await this.#configEntries.delete("exported-services", "default");
   }
 
-  /** The names this peer is told of now, in byte order. */
+  /** The names this peer is told of now, in byte order: chains without instances of their own included (D-25). */
   forPeer(peerName: string): readonly string[] {
-    return this.#engine.exportsFor(peerName).services;
+    return this.#engine.exportsFor(peerName).list;
   }
 
   /**

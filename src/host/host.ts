@@ -1,5 +1,6 @@
 import { createHash } from "node:crypto";
 import type { CatalogSource } from "../catalog/catalog-source.js";
+import { serverAddressesToSend } from "../catalog/server-addresses.js";
 import { type Clock, type Logger, type Random, silentLogger, systemClock, systemRandom } from "../environment.js";
 import { PeeringError } from "../errors.js";
 import { isActive } from "../peering/peering.js";
@@ -167,6 +168,9 @@ async function composeHost(
     datacenter,
     ...(options.locality === undefined ? {} : { locality: options.locality }),
   };
+  const throughGateways = (): boolean => configEntries.entries.peerThroughMeshGateways;
+  const serverAddresses = (): readonly string[] | undefined =>
+    serverAddressesToSend(advertised, engine.meshGateways, throughGateways());
   const clusterResources = (role: "acceptor" | "dialer"): readonly ExportedResource[] => {
     const resources: ExportedResource[] = [];
     if (connect) {
@@ -175,8 +179,9 @@ async function composeHost(
       resources.push(exportedResource(ResourceUrl.trustBundle, ResourceId.trustBundle, value));
     }
     // A dialer never sends addresses, and an empty list is never sent (specification 1.6.5).
-    if (role === "acceptor" && advertised.length > 0) {
-      const value = encodeServerAddresses(advertised);
+    const addresses = role === "acceptor" ? serverAddresses() : undefined;
+    if (addresses !== undefined) {
+      const value = encodeServerAddresses(addresses);
       resources.push(exportedResource(ResourceUrl.serverAddresses, ResourceId.serverAddresses, value));
     }
     return resources;
@@ -269,7 +274,8 @@ async function composeHost(
     authority,
     datacenter,
     remote,
-    advertised: () => advertised,
+    serverAddresses,
+    throughGateways,
     establishing,
     sync,
     codec: TokenCodec,
@@ -278,6 +284,12 @@ async function composeHost(
   const forget = [
     records.onChange((peeringId) => sync(peeringId)),
     authority.onRootsChanged(() => links.clusterResourcesChanged()),
+    engine.onGatewaysChanged(() => {
+      if (throughGateways()) links.clusterResourcesChanged();
+    }),
+    configEntries.onChange(({ kind }) => {
+      if (kind === "mesh") links.clusterResourcesChanged();
+    }),
     leadership.onChange(() => {
       links.leadershipChanged();
       syncAll();

@@ -71,7 +71,9 @@ export interface PeeringsParts {
   readonly authority: CertificateAuthority;
   readonly datacenter: string;
   readonly remote: RemoteInfo;
-  readonly advertised: () => readonly string[];
+  /** Where peers shall dial us now; undefined when there is nowhere. */
+  readonly serverAddresses: () => readonly string[] | undefined;
+  readonly throughGateways: () => boolean;
   /** Ids of the records an establish is running for: they are not dialed meanwhile. */
   readonly establishing: Set<string>;
   readonly sync: (peeringId: string) => void;
@@ -98,13 +100,19 @@ export class Peerings implements AsyncDisposable {
    *   first; `unavailable`: this host listens nowhere; `storage-failed`.
    */
   async generateToken(options: GenerateTokenOptions): Promise<string> {
-    const { records, advertised, authority, datacenter, remote, codec } = this.#parts;
-    const serverAddresses = advertised();
-    if (serverAddresses.length === 0) {
+    const { records, authority, datacenter, remote, codec } = this.#parts;
+    const serverAddresses = this.#parts.serverAddresses();
+    if (serverAddresses === undefined) {
       // Looked up before the record is written, so that a failure leaves no record behind (D-16).
-      throw new PeeringError("unavailable", "a grpc bind port must be specified in the configuration for all servers", {
-        remedy: "Give the transport an address to listen on, or set `advertise`.",
-      });
+      throw this.#parts.throughGateways()
+        ? new PeeringError(
+            "unavailable",
+            "servers are configured to PeerThroughMeshGateways, but no mesh gateway instances are registered",
+            { remedy: "Register a mesh gateway, or let peers dial the servers." },
+          )
+        : new PeeringError("unavailable", "a grpc bind port must be specified in the configuration for all servers", {
+            remedy: "Give the transport an address to listen on, or set `advertise`.",
+          });
     }
     const { peering, establishmentSecret } = await records.generateToken({
       peerName: options.peerName,
