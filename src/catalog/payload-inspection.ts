@@ -113,6 +113,7 @@ const SERVICE_NAME = 0x1a;
 const SERVICE_TAGS = 0x22;
 const SERVICE_ADDRESS = 0x2a;
 const SERVICE_META = 0x32;
+const SERVICE_WEIGHTS = 0x42;
 const SERVICE_PROXY = 0x5a;
 const SERVICE_CONNECT = 0x62;
 const SERVICE_TAGGED_ADDRESSES = 0x7a;
@@ -319,6 +320,9 @@ class Inspection {
         case SERVICE_TAGGED_ADDRESSES:
           this.#mapEntry(tag, this.#message(end), true);
           break;
+        case SERVICE_WEIGHTS:
+          this.#fields(this.#message(end));
+          break;
         // Rare enough to be read in full, which checks them as well.
         case SERVICE_PROXY:
           readProxy(this.#reader(this.#message(end)));
@@ -420,6 +424,11 @@ class Inspection {
       if (tag === ADDRESS_ADDRESS) this.#text(end);
       else this.#skip(tag, end);
     }
+  }
+
+  /** Passes over a message without text. */
+  #fields(end: number): void {
+    while (this.#position < end) this.#skip(this.#varint(end), end);
   }
 
   #compare(leftStart: number, leftEnd: number, rightStart: number, rightEnd: number): number {
