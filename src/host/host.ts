@@ -23,7 +23,7 @@ import { ExportEngine } from "./export-engine.js";
 import { Exports } from "./exports.js";
 import { ImportStore } from "./import-store.js";
 import { Imports } from "./imports.js";
-import { alwaysLeader, type Leadership } from "./leadership.js";
+import { alwaysLeader } from "./leadership.js";
 import { Links } from "./links.js";
 import { defaultLimits, type HostOptions } from "./options.js";
 import { Peerings } from "./peerings.js";
@@ -101,7 +101,7 @@ export interface HostParts {
  * @throws {PeeringError} `unavailable` when the address cannot be bound, `storage-failed` when the storage cannot be read.
  *   What it was given is disposed of then, too.
  */
-export async function createHost(options: HostOptions & { readonly leadership?: Leadership }): Promise<PeeringHost> {
+export async function createHost(options: HostOptions): Promise<PeeringHost> {
   // In the order of opening; closed in reverse, also when a later step fails.
   const opened: AsyncDisposable[] = [options.storage, options.transport];
   try {
@@ -112,10 +112,7 @@ export async function createHost(options: HostOptions & { readonly leadership?: 
   }
 }
 
-async function composeHost(
-  options: HostOptions & { readonly leadership?: Leadership },
-  opened: AsyncDisposable[],
-): Promise<PeeringHost> {
+async function composeHost(options: HostOptions, opened: AsyncDisposable[]): Promise<PeeringHost> {
   const open = <T extends AsyncDisposable>(part: T): T => {
     opened.push(part);
     return part;
@@ -130,14 +127,15 @@ async function composeHost(
   const datacenter = options.datacenter ?? "dc1";
   const connect = options.connect ?? true;
   const strictConsul = options.strictConsul ?? false;
+  const enabled = options.peeringEnabled ?? true;
   const limits = { ...defaultLimits, ...options.limits };
   if (datacenter === "") throw new TypeError("datacenter cannot be empty");
 
   const builtIn =
     options.authority === undefined ? await builtInAuthority({ storage, clock, random, secretBox }) : undefined;
   const authority: CertificateAuthority = open(options.authority ?? builtIn ?? unreachable());
-  const records = open(await PeeringRecords.open({ storage, clock, random, secretBox }));
-  const trustBundles = open(await TrustBundleStore.open({ storage, authority }));
+  const trustBundles = open(await TrustBundleStore.open({ storage, authority, logger }));
+  const records = open(await PeeringRecords.open({ storage, clock, random, secretBox, trustBundles }));
   const configEntries = await ConfigEntries.open({ storage, datacenter });
   const catalog = open(await Catalog.open({ storage, datacenter, clock }));
   const importStore = open(await ImportStore.open(storage));
@@ -210,7 +208,7 @@ async function composeHost(
     logger,
     plan: async (peeringId) => {
       // While an establish runs, a dial would open with the new PeerID and the old secret (chapter 3, section 4).
-      if (!leadership.isLeader || establishing.has(peeringId)) return undefined;
+      if (!enabled || !leadership.isLeader || establishing.has(peeringId)) return undefined;
       const peering = records.byId(peeringId);
       if (peering === undefined || !isActive(peering) || peering.peerId === "") return undefined;
       const streamSecret = await records.streamSecret(peeringId);
@@ -223,7 +221,7 @@ async function composeHost(
     clock,
     logger,
     clean: async (peeringId) => {
-      if (!leadership.isLeader) return;
+      if (!enabled || !leadership.isLeader) return;
       const peering = records.byId(peeringId);
       if (peering === undefined || isActive(peering)) return;
       // A peer that has said `Terminated` knows; only one that we delete is told and waited for.
@@ -247,18 +245,22 @@ async function composeHost(
     for (const peering of records.list()) sync(peering.id);
   };
 
-  const listener = await transport.listen(
-    {
-      exchangeSecret: async (request) => {
-        if (!links.admit()) {
-          throw new PeeringError("resource-exhausted", Links.rateLimited.message, { status: Links.rateLimited.code });
-        }
-        return { streamSecret: await records.exchangeSecret(request) };
-      },
-      stream: (stream) => links.accept(stream),
-    },
-    certificate,
-  );
+  const listener = !enabled
+    ? undefined
+    : await transport.listen(
+        {
+          exchangeSecret: async (request) => {
+            if (!links.admit()) {
+              throw new PeeringError("resource-exhausted", Links.rateLimited.message, {
+                status: Links.rateLimited.code,
+              });
+            }
+            return { streamSecret: await records.exchangeSecret(request) };
+          },
+          stream: (stream) => links.accept(stream),
+        },
+        certificate,
+      );
   if (listener !== undefined) open(listener);
   if (options.advertise === undefined && listener !== undefined) advertised = [listener.address];
 
@@ -276,6 +278,8 @@ async function composeHost(
     remote,
     serverAddresses,
     throughGateways,
+    leadership,
+    enabled,
     establishing,
     sync,
     codec: TokenCodec,

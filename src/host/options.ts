@@ -6,6 +6,7 @@ import type { Storage } from "../storage/storage.js";
 import type { Transport } from "../transport/transport.js";
 import type { CertificateAuthority } from "../trust/authority.js";
 import type { SecretBox } from "../trust/secret-box.js";
+import type { Leadership } from "./leadership.js";
 
 /** How a host is composed. Everything it is given it owns from then on, and disposes of with itself. */
 export interface HostOptions {
@@ -25,6 +26,10 @@ export interface HostOptions {
   readonly secretBox?: SecretBox;
   /** Whether exported services can be reached through mesh gateways. Default true, as `connect.enabled` of a Consul server. */
   readonly connect?: boolean;
+  /** Off: nothing is accepted, dialed or cleaned up, and every call of `peerings` is refused. Default true. */
+  readonly peeringEnabled?: boolean;
+  /** Which node runs the streams, where several share one storage. Default: this one. */
+  readonly leadership?: Leadership;
   /** Behaves as Consul also where ours is better and it shows on the wire (D-25, D-31). For conformance runs. Default false. */
   readonly strictConsul?: boolean;
   /** Default: Consul's. */

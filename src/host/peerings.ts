@@ -5,9 +5,12 @@ import type { PeeringToken, TokenCodec } from "../token/token-codec.js";
 import type { Transport } from "../transport/transport.js";
 import { type CertificateAuthority, peeringServerName } from "../trust/authority.js";
 import type { RemoteInfo } from "../wire/messages.js";
+import { StatusCode } from "../wire/status.js";
 import type { Cleanup } from "./cleanup.js";
 import { type Dialer, exchangeSecret } from "./dialer.js";
+import type { Leadership } from "./leadership.js";
 import type { Links } from "./links.js";
+import { type Metric, peeringMetrics } from "./metrics.js";
 import type { PeeringRecords } from "./records.js";
 import type { PeeringStatus, StatusBoard } from "./status-board.js";
 
@@ -74,6 +77,8 @@ export interface PeeringsParts {
   /** Where peers shall dial us now; undefined when there is nowhere. */
   readonly serverAddresses: () => readonly string[] | undefined;
   readonly throughGateways: () => boolean;
+  readonly leadership: Leadership;
+  readonly enabled: boolean;
   /** Ids of the records an establish is running for: they are not dialed meanwhile. */
   readonly establishing: Set<string>;
   readonly sync: (peeringId: string) => void;
@@ -100,6 +105,7 @@ export class Peerings implements AsyncDisposable {
    *   first; `unavailable`: this host listens nowhere; `storage-failed`.
    */
   async generateToken(options: GenerateTokenOptions): Promise<string> {
+    this.#mustBeEnabled();
     const { records, authority, datacenter, remote, codec } = this.#parts;
     const serverAddresses = this.#parts.serverAddresses();
     if (serverAddresses === undefined) {
@@ -139,6 +145,7 @@ export class Peerings implements AsyncDisposable {
    *   `storage-failed`; `options.signal.reason` when aborted.
    */
   async establish(options: EstablishOptions): Promise<PeeringView> {
+    this.#mustBeEnabled();
     const running = this.#establish(options);
     this.#running.add(running);
     try {
@@ -148,14 +155,21 @@ export class Peerings implements AsyncDisposable {
     }
   }
 
+  /** Consul's gauges of peerings, read now. */
+  metrics(): readonly Metric[] {
+    return peeringMetrics(this.list(), this.#parts.leadership.isLeader);
+  }
+
   /** The peering called `name` (without regard to case), or undefined. */
   read(name: string): PeeringView | undefined {
+    this.#mustBeEnabled();
     const peering = this.#parts.records.byName(name);
     return peering === undefined ? undefined : this.#view(peering);
   }
 
   /** All peerings, by name. */
   list(): readonly PeeringView[] {
+    this.#mustBeEnabled();
     return this.#parts.records.list().map((peering) => this.#view(peering));
   }
 
@@ -197,6 +211,7 @@ export class Peerings implements AsyncDisposable {
    * @throws {PeeringError} `storage-failed`.
    */
   async delete(name: string): Promise<void> {
+    this.#mustBeEnabled();
     const { records, sync } = this.#parts;
     const peering = await records.markDeleting(name);
     if (peering !== undefined) sync(peering.id);
@@ -212,6 +227,14 @@ export class Peerings implements AsyncDisposable {
   async [Symbol.asyncDispose](): Promise<void> {
     this.#stop.abort(new PeeringError("closed", "the host was disposed of"));
     await Promise.allSettled(this.#running);
+  }
+
+  #mustBeEnabled(): void {
+    if (this.#parts.enabled) return;
+    throw new PeeringError("invalid-argument", "peering must be enabled to use this endpoint", {
+      status: StatusCode.FailedPrecondition,
+      remedy: "Compose the host without `peeringEnabled: false`.",
+    });
   }
 
   async #establish(options: EstablishOptions): Promise<PeeringView> {
