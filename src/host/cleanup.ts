@@ -20,14 +20,20 @@ export class Cleanup implements AsyncDisposable {
   readonly #options: CleanupOptions;
   readonly #stop = new AbortController();
   readonly #tasks = new Map<string, Promise<void>>();
+  /** Asked for while a task of theirs ran: that one may have looked at the record before. */
+  readonly #again = new Set<string>();
 
   constructor(options: CleanupOptions) {
     this.#options = options;
   }
 
-  /** Cleans `peeringId`; does nothing where that is under way. */
+  /** Cleans `peeringId`; where that is under way, once more afterwards. */
   request(peeringId: string): void {
-    if (this.#stop.signal.aborted || this.#tasks.has(peeringId)) return;
+    if (this.#stop.signal.aborted) return;
+    if (this.#tasks.has(peeringId)) {
+      this.#again.add(peeringId);
+      return;
+    }
     const task = this.#run(peeringId).finally(() => this.#tasks.delete(peeringId));
     this.#tasks.set(peeringId, task);
   }
@@ -46,7 +52,11 @@ export class Cleanup implements AsyncDisposable {
     const { clock, logger, clean } = this.#options;
     for (let waitMs = FIRST_RETRY_MS; !this.#stop.signal.aborted; waitMs = Math.min(waitMs * 2, LONGEST_RETRY_MS)) {
       try {
-        return await clean(peeringId);
+        do {
+          this.#again.delete(peeringId);
+          await clean(peeringId);
+        } while (this.#again.has(peeringId));
+        return;
       } catch (error) {
         logger.error("failed to clean up after peering", { peeringId, error: errorText(error), retryMs: waitMs });
       }
