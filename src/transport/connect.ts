@@ -7,6 +7,7 @@ import { PeerStreamService } from "../wire/gen/hashicorp/consul/internal/peerstr
 import { decodeStatusDetails, encodeStatusDetails } from "../wire/status-details.js";
 import type { ClientConnection } from "./client-connection.js";
 import { statusError, thrownStatus } from "./grpc-status.js";
+import { endRequest } from "./grpc-stream.js";
 import type { AcceptHandler, ExchangeSecretRequest } from "./transport.js";
 
 export type { ConnectRouter } from "@connectrpc/connect";
@@ -81,7 +82,8 @@ async function answer(
     method: "POST",
     url: `https://localhost${path}`,
     header,
-    body: stream,
+    // An iterator that is left early would otherwise destroy the stream, and with it the answer that says why.
+    body: stream.iterator({ destroyOnReturn: false }),
     signal: controller.signal,
   });
   const outgoing = { ":status": response.status, ...plainHeaders(response.header) };
@@ -90,7 +92,10 @@ async function answer(
     if (started || stream.destroyed || stream.closed) return;
     started = true;
     // Evaluated when the body is out: only then the trailers are known.
-    stream.once("wantTrailers", () => stream.sendTrailers(plainHeaders(response.trailer)));
+    stream.once("wantTrailers", () => {
+      stream.sendTrailers(plainHeaders(response.trailer));
+      endRequest(stream);
+    });
     stream.respond(outgoing, { waitForTrailers: true });
   };
   for await (const chunk of response.body ?? []) {

@@ -18,7 +18,7 @@ import { type Status, StatusCode } from "../wire/status.js";
 import { formatAddress, parseAddress } from "./address.js";
 import type { UnaryCalls } from "./connect.js";
 import { isGrpcContentType } from "./grpc-status.js";
-import { endRequest, respondTrailersOnly, ServerGrpcStream } from "./grpc-stream.js";
+import { respondTrailersOnly, ServerGrpcStream } from "./grpc-stream.js";
 import { type KeepaliveOptions, keepAlive } from "./keepalive.js";
 import { sessionOptions, WINDOW_BYTES } from "./session-options.js";
 import type { AcceptHandler, Listener, ServerIdentity } from "./transport.js";
@@ -121,7 +121,7 @@ async function bind(server: AnyServer, host: string, port: number, address: stri
 function boundAddress(server: AnyServer, host: string): string {
   const bound = server.address();
   if (bound === null || typeof bound === "string") throw new TypeError("a listener on a port has a port");
-  return formatAddress(host, bound.port);
+  return formatAddress(host === "" ? bound.address : host, bound.port);
 }
 
 async function stop(
@@ -196,13 +196,10 @@ function serve(
     return;
   }
   if (path !== STREAM_RESOURCES) {
-    void options.unary
-      .serve(path, stream, headers)
-      .catch((error: unknown) => {
-        options.logger.debug("a call failed", { path, error: errorText(error) });
-        stream.destroy();
-      })
-      .finally(() => endRequest(stream));
+    options.unary.serve(path, stream, headers).catch((error: unknown) => {
+      options.logger.debug("a call failed", { path, error: errorText(error) });
+      stream.destroy();
+    });
     return;
   }
   // A dialer uses a connection for one stream. Consul's wait for its end even after the status (specification 1.3.9).

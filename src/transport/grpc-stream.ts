@@ -14,7 +14,7 @@ import type { ReplicationStream } from "./transport.js";
 /** Received and not yet taken: above this the peer is made to wait. A single message may exceed it. */
 const RECEIVE_AHEAD_BYTES = 1024 * 1024;
 /** Handed to HTTP/2 and not yet written: up to this `send` resolves at once, so that the wire never runs dry. */
-const SEND_AHEAD_BYTES = 256 * 1024;
+const SEND_AHEAD_BYTES = 512 * 1024;
 
 export interface GrpcStreamOptions {
   readonly remoteAddress: string;

@@ -24,13 +24,15 @@ export interface ReplicationStream {
   readonly remoteAddress: string;
   /**
    * The next messages in order, at least one; `undefined` when the peer half-closed (to an acceptor) or ended the call
-   * with status OK (to a dialer). One call at a time.
+   * with status OK (to a dialer), or when we closed the stream. One call at a time. Messages may share one buffer with
+   * others that arrived with them: copy what is kept for long.
    * @throws {PeeringError} with `status` when the call ended with an error, was reset, or the connection was lost.
    *   Messages that had arrived before are delivered first.
    */
   receive(): Promise<readonly Uint8Array[] | undefined>;
   /**
-   * Writes the messages in order and resolves when the transport can take more. One call at a time.
+   * Writes the messages in order and resolves when the transport can take more, which may have to wait until the peer
+   * reads. The arrays must not change afterwards. One call at a time.
    * @throws {PeeringError} with `status` as `receive`.
    */
   send(messages: readonly Uint8Array[]): Promise<void>;
@@ -80,6 +82,7 @@ export interface Transport extends AsyncDisposable {
   /**
    * Opens a stream over a connection of its own; resolves once the connection stands, without waiting for the acceptor
    * to speak.
+   * @param signal - gives up opening; has no effect on a stream that is open.
    * @throws {PeeringError} `unavailable` (status 14), `unauthenticated` (status 14) for a certificate that does not
    *   verify, `invalid-argument` for an address or PEM that cannot be used.
    */
