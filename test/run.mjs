@@ -24,7 +24,8 @@ if (filter.length === 0) {
 let passed = 0;
 let failed = 0;
 let skipped = 0;
-const stream = run({ files, concurrency: 2 });
+// A test that waits for what never comes must fail, not hang.
+const stream = run({ files, concurrency: 2, timeout: 180_000 });
 // A suite is only the sum of its tests; a file that dies reports itself as one failed test.
 stream.on("test:pass", (event) => {
   if (event.details.type === "suite") return;
