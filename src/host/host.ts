@@ -228,6 +228,8 @@ async function composeHost(options: HostOptions, opened: AsyncDisposable[]): Pro
       if (peering.state === "deleting") await links.terminate(peeringId);
       else links.closeGate(peeringId);
       await importStore.removePeer(peeringId);
+      // Established anew meanwhile: what there is now belongs to the new stream.
+      if (isActive(records.byId(peeringId))) return;
       await records.removeTrustBundle(peering.name);
       if (peering.state !== "deleting") return;
       await records.remove(peeringId);
