@@ -39,6 +39,8 @@ export class Site {
   /** Judges each commit of the running life, counted from 1 in {@link commits}. */
   fate: (commit: number) => CommitFate = () => "succeed";
   commits = 0;
+  /** How long each operation of the disk takes. */
+  latencyMs = 0.5;
   readonly #world: World;
   #options: SiteOptions;
   #life: { alive: boolean } = { alive: false };
@@ -77,7 +79,7 @@ export class Site {
       life,
       disk: this.disk,
       fate: () => this.fate(++this.commits),
-      latencyMs: () => 0.5,
+      latencyMs: () => this.latencyMs,
       crash: () => this.crash(),
     });
     this.#host = await this.#world.result(
@@ -130,6 +132,11 @@ export class Site {
   imported(peer: string): Readonly<Record<string, number>> {
     const services = this.host.imports.services({ peer });
     return Object.fromEntries(services.map(({ name, instances }) => [name, instances]));
+  }
+
+  /** How many instances of one service are imported. */
+  count(peer: string, service: string): number {
+    return this.imported(peer)[service] ?? 0;
   }
 }
 

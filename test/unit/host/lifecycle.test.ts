@@ -1,0 +1,459 @@
+import assert from "node:assert/strict";
+import { describe, it } from "node:test";
+import { PeeringError } from "../../../src/errors.js";
+import { TokenCodec } from "../../../src/token/token-codec.js";
+import { Operation, ResourceUrl } from "../../../src/wire/messages.js";
+import { exportTo, offer, peer, peered, register, type Site, World } from "../../support/world.js";
+
+/** The token with some of its fields changed. */
+function edited(token: string, changes: Partial<ReturnType<typeof TokenCodec.decode>>): string {
+  return TokenCodec.encode({ ...TokenCodec.decode(token), ...changes });
+}
+
+function tokenFor(world: World, site: Site, peerName: string): Promise<string> {
+  return world.result(site.host.peerings.generateToken({ peerName }));
+}
+
+describe("peering", () => {
+  it("LC2, ch3 case 2: both read ACTIVE, each has what the other exports, and the records tell of each other", async () => {
+    const world = new World();
+    const { acceptor, dialer } = await peered(world, {
+      acceptor: { locality: { region: "r1", zone: "z1" } },
+      dialer: { locality: { region: "r2", zone: "z2" } },
+    });
+    assert.deepEqual([acceptor.state("dialer"), dialer.state("acceptor")], ["active", "active"]);
+    assert.deepEqual(dialer.imported("acceptor"), { db: 1, web: 1 });
+    assert.deepEqual(acceptor.imported("dialer"), { api: 1 });
+
+    const a = acceptor.peering("dialer");
+    const d = dialer.peering("acceptor");
+    assert.deepEqual([a.role, a.peerId, a.peerServerName, a.peerServerAddresses], ["acceptor", "", "", []]);
+    assert.deepEqual([d.role, d.peerId, d.peerServerAddresses], ["dialer", a.id, [acceptor.address]]);
+    assert.equal(d.peerServerName, `server.dc-acceptor.peering.${acceptor.host.trustDomain}`);
+    assert.deepEqual(
+      d.peerCaPems,
+      acceptor.authority.roots().map((root) => root.certificatePem),
+    );
+    assert.notEqual(a.id, d.id);
+    assert.deepEqual(d.remote, { partition: "", datacenter: "dc-acceptor", locality: { region: "r1", zone: "z1" } });
+    assert.deepEqual(a.remote, { partition: "", datacenter: "dc-dialer", locality: { region: "r2", zone: "z2" } });
+  });
+
+  it("LC2: the instances arrive as they were registered, and each change of them follows", async () => {
+    const world = new World();
+    const { acceptor, dialer } = await peered(world);
+    const sent = acceptor.host.catalog.instances("web");
+    const [here] = await world.result(dialer.host.imports.instances({ peer: "acceptor", service: "web" }));
+    assert.deepEqual([here?.node.name, here?.node.address], [sent[0]?.node.name, sent[0]?.node.address]);
+    assert.deepEqual([here?.service.id, here?.service.port, here?.service.tags], ["web-1", 8080, ["v1"]]);
+    await world.result(register(acceptor.host, "web", "2"));
+    await world.until(() => dialer.count("acceptor", "web") === 2, "the second instance arrives");
+    await world.result(acceptor.host.catalog.deregister({ node: "node-1", serviceId: "web-1" }));
+    await world.until(() => dialer.count("acceptor", "web") === 1, "the first one goes");
+    const [left] = await world.result(dialer.host.imports.instances({ peer: "acceptor", service: "web" }));
+    assert.equal(left?.service.id, "web-2");
+  });
+
+  it("status tells phase, streams, lists and times of both directions", async () => {
+    const world = new World();
+    const { acceptor, dialer } = await peered(world);
+    await world.pass(16_000);
+    for (const [view, imported, exported] of [
+      [acceptor.peering("dialer"), ["api"], ["db", "web"]],
+      [dialer.peering("acceptor"), ["db", "web"], ["api"]],
+    ] as const) {
+      const { status } = view;
+      assert.deepEqual([status.phase, status.healthy, status.lastFailure], ["connected", true, undefined]);
+      assert.deepEqual([status.stream.importedServices, status.stream.exportedServices], [imported, exported]);
+      assert.deepEqual([status.queuedResources, status.queuedBytes, status.unacknowledged, status.lagMs], [0, 0, 0, 0]);
+      assert.deepEqual([status.facts.connected, status.facts.neverConnected], [true, false]);
+      const { facts } = status;
+      for (const time of [facts.lastAck, facts.lastSendSuccess, facts.lastReceiveResourceSuccess, facts.connectTime]) {
+        assert.ok(time !== undefined && time > 0);
+      }
+      assert.ok(facts.lastReceiveHeartbeat !== undefined && status.lastHeartbeatSent !== undefined);
+      assert.ok(Math.abs(facts.lastReceiveHeartbeat - status.lastHeartbeatSent) < 1_000);
+    }
+  });
+
+  it("ch3 case 1: a token alone makes a PENDING record without a stream", async () => {
+    const world = new World();
+    const acceptor = await world.site("acceptor");
+    await tokenFor(world, acceptor, "dialer");
+    await world.pass(60_000);
+    const { state, status } = acceptor.peering("dialer");
+    assert.equal(state, "pending");
+    assert.deepEqual([status.phase, status.facts.neverConnected, status.healthy], ["idle", true, false]);
+    assert.deepEqual(status.stream, {
+      importedServices: [],
+      exportedServices: [],
+      lastHeartbeat: undefined,
+      lastReceive: undefined,
+      lastSend: undefined,
+    });
+  });
+
+  it("LC1: a second token voids the first, and leaves the record but for its index", async () => {
+    const world = new World();
+    const [acceptor, dialer] = [await world.site("acceptor"), await world.site("dialer")];
+    const first = await tokenFor(world, acceptor, "dialer");
+    const before = acceptor.peering("dialer");
+    const second = await tokenFor(world, acceptor, "dialer");
+    const after = acceptor.peering("dialer");
+    assert.equal(before.state, "pending");
+    assert.ok(after.modifyIndex > before.modifyIndex);
+    assert.deepEqual({ ...after, modifyIndex: 0n, status: 0 }, { ...before, modifyIndex: 0n, status: 0 });
+    assert.notEqual(first, second);
+    const refusal = await world.refusal(dialer.host.peerings.establish({ peerName: "acceptor", token: first }));
+    assert.equal(refusal.code, "permission-denied");
+    assert.equal(refusal.status, 7);
+    await world.result(dialer.host.peerings.establish({ peerName: "acceptor", token: second }));
+    await world.settled(acceptor, "dialer", dialer, "acceptor");
+  });
+
+  it("LC3, ch1 cases 14 and 18, ch3 case 33: a used token is refused at once, with what helps", async () => {
+    const world = new World();
+    const [acceptor, dialer] = [await world.site("acceptor"), await world.site("dialer")];
+    const third = await world.site("third");
+    const token = await tokenFor(world, acceptor, "dialer");
+    await world.result(dialer.host.peerings.establish({ peerName: "acceptor", token }));
+    const began = world.scheduler.now;
+    const refusal = await world.refusal(third.host.peerings.establish({ peerName: "acceptor", token }));
+    assert.ok(world.scheduler.now - began < 300, "without a second attempt");
+    assert.equal(refusal.code, "permission-denied");
+    assert.equal(refusal.message, "a new peering token must be generated: invalid peering establishment secret");
+    assert.match(refusal.remedy ?? "", /Generate a new token/);
+    await world.settled(acceptor, "dialer", dialer, "acceptor");
+  });
+
+  it("LC4, ch1 case 15: of two establishes at once with one token exactly one succeeds", async () => {
+    const world = new World();
+    const acceptor = await world.site("acceptor");
+    const dialers = [await world.site("one"), await world.site("two")];
+    const token = await tokenFor(world, acceptor, "dialer");
+    const outcomes = await world.result(
+      Promise.allSettled(dialers.map((site) => site.host.peerings.establish({ peerName: "acceptor", token }))),
+    );
+    assert.deepEqual(outcomes.map(({ status }) => status).sort(), ["fulfilled", "rejected"]);
+    await world.until(() => acceptor.state("dialer") === "active", "the winner connects");
+  });
+
+  it("LC5, ch3 cases 32, 36 and 57: nobody answers: after 3 s the error of each attempt; the record stays and is taken over", async () => {
+    const world = new World();
+    const [acceptor, dialer] = [await world.site("acceptor"), await world.site("dialer")];
+    const token = await tokenFor(world, acceptor, "dialer");
+    const dead = edited(token, { serverAddresses: ["nowhere:1"] });
+    const began = world.scheduler.now;
+    const refusal = await world.refusal(dialer.host.peerings.establish({ peerName: "acceptor", token: dead }));
+    assert.ok(world.scheduler.now - began > 3_000);
+    assert.equal(refusal.code, "unavailable");
+    assert.match(
+      refusal.message,
+      /^1[0-9] errors occurred:\n\t\* failed to exchange peering secret through address "nowhere:1"/,
+    );
+    const left = dialer.peering("acceptor");
+    assert.deepEqual([left.state, left.peerServerAddresses], ["pending", ["nowhere:1"]]);
+    await world.pass(120_000);
+    assert.deepEqual([dialer.state("acceptor"), dialer.peering("acceptor").status.failedAttempts], ["pending", 0]);
+    const view = await world.result(dialer.host.peerings.establish({ peerName: "acceptor", token }));
+    assert.equal(view.id, left.id);
+    await world.settled(acceptor, "dialer", dialer, "acceptor");
+  });
+
+  it("ch3 case 38, D-18: a first address that swallows everything does not keep establish from the second", async () => {
+    const world = new World();
+    const [acceptor, dialer] = [await world.site("acceptor"), await world.site("dialer")];
+    const token = await tokenFor(world, acceptor, "dialer");
+    await world.site("hole");
+    world.network.partition("hole:8503", dialer.address);
+    const both = edited(token, { serverAddresses: ["hole:8503", "hole:8503", acceptor.address] });
+    await world.result(dialer.host.peerings.establish({ peerName: "acceptor", token: both }));
+    await world.settled(acceptor, "dialer", dialer, "acceptor");
+  });
+
+  it("ch3 case 37: the exchange was committed and its answer lost: the token is burnt, a new one heals", async () => {
+    const world = new World();
+    const [acceptor, dialer] = [await world.site("acceptor"), await world.site("dialer")];
+    const token = await tokenFor(world, acceptor, "dialer");
+    world.network.onExchange = () => world.network.partition(acceptor.address, dialer.address);
+    const outcome = world.refusal(dialer.host.peerings.establish({ peerName: "acceptor", token }));
+    await world.until(() => world.network.isPartitioned(acceptor.address, dialer.address), "the exchange happened");
+    await world.pass(100);
+    world.network.onExchange = undefined;
+    world.network.heal(acceptor.address, dialer.address);
+    assert.equal((await outcome).code, "permission-denied");
+    assert.equal(dialer.state("acceptor"), "pending");
+    await peer(world, acceptor, dialer);
+    await world.settled(acceptor, "dialer", dialer, "acceptor");
+  });
+
+  it("LC6, ch3 case 35: a name belongs to one role", async () => {
+    const world = new World();
+    const { acceptor, dialer } = await peered(world);
+    const generated = await world.refusal(dialer.host.peerings.generateToken({ peerName: "acceptor" }));
+    assert.equal(generated.code, "wrong-role");
+    assert.match(
+      generated.message,
+      /^cannot create peering with name: "acceptor"; there is already an established peering/,
+    );
+    const other = await world.site("other");
+    const token = await tokenFor(world, other, "x");
+    const established = await world.refusal(acceptor.host.peerings.establish({ peerName: "dialer", token }));
+    assert.equal(established.code, "wrong-role");
+    assert.equal(
+      established.message,
+      'cannot create peering with name: "dialer"; there is an existing peering expecting to be dialed',
+    );
+    await world.settled(acceptor, "dialer", dialer, "acceptor");
+  });
+
+  it("LC7, ch3 case 34: a token of our own is refused", async () => {
+    const world = new World();
+    const acceptor = await world.site("acceptor");
+    const token = await tokenFor(world, acceptor, "dialer");
+    const refusal = await world.refusal(acceptor.host.peerings.establish({ peerName: "myself", token }));
+    assert.equal(refusal.code, "same-cluster");
+    assert.match(refusal.message, /^cannot create a peering within the same cluster "server\.dc-acceptor\.peering\./);
+    assert.equal(acceptor.state("myself"), "none");
+  });
+
+  it("LC8, ch1 case 73, ch3 case 19: with the stream up, the token's addresses are not taken, manual ones are", async () => {
+    const world = new World();
+    const { acceptor, dialer } = await peered(world);
+    const token = await tokenFor(world, acceptor, "dialer");
+    // The exchange must get through, so one address is right; the record keeps the list that works.
+    const wrong = edited(token, { serverAddresses: ["bad:1", acceptor.address] });
+    await world.result(dialer.host.peerings.establish({ peerName: "acceptor", token: wrong }));
+    assert.deepEqual(dialer.peering("acceptor").peerServerAddresses, [acceptor.address]);
+    const manual = edited(await tokenFor(world, acceptor, "dialer"), {
+      manualServerAddresses: ["bad:2", acceptor.address],
+    });
+    await world.result(dialer.host.peerings.establish({ peerName: "acceptor", token: manual }));
+    const view = dialer.peering("acceptor");
+    assert.deepEqual(view.manualServerAddresses, ["bad:2", acceptor.address]);
+    assert.deepEqual([view.peerServerAddresses, view.state], [[acceptor.address], "active"]);
+  });
+
+  it("LC9, ch1 case 16, ch3 case 86: establishing anew over a live stream does not disturb it; its next stream has the new secret", async () => {
+    const world = new World();
+    const { acceptor, dialer } = await peered(world);
+    const secrets = (): string[] => world.messages(dialer, "open").map((open) => open.streamSecretId);
+    const [old = ""] = secrets();
+    const connectedAt = dialer.peering("acceptor").status.facts.connectTime;
+    await peer(world, acceptor, dialer);
+    assert.deepEqual([acceptor.state("dialer"), dialer.state("acceptor")], ["active", "active"]);
+    await world.pass(30_000);
+    assert.equal(dialer.peering("acceptor").status.facts.connectTime, connectedAt);
+    assert.equal(secrets().length, 1);
+
+    // The old one is good until the new one was used.
+    const before = await world.raw(acceptor);
+    const peerId = acceptor.peering("dialer").id;
+    await before.say({ type: "open", peerId, streamSecretId: old });
+    await world.until(() => before.received.length > 0, "the old secret opens a stream");
+    await before.close();
+    await world.until(() => secrets().length === 2, "the dialer comes again");
+    assert.notEqual(secrets()[1], old);
+    await world.settled(acceptor, "dialer", dialer, "acceptor");
+    const late = await world.raw(acceptor);
+    await late.say({ type: "open", peerId, streamSecretId: old });
+    const end = await late.ended();
+    assert.ok(end instanceof PeeringError);
+    assert.deepEqual([end.status, end.message], [7, "invalid peering stream secret"]);
+    await world.settled(acceptor, "dialer", dialer, "acceptor");
+  });
+
+  it("D-19: while an establish runs its record is not dialed with the new id and the old secret", async () => {
+    const world = new World();
+    const { acceptor, dialer } = await peered(world);
+    await acceptor.crash();
+    await world.until(() => dialer.state("acceptor") === "failing", "the stream is lost");
+    const other = await world.site("other");
+    const token = await tokenFor(world, other, "dialer");
+    const opens = world.messages(dialer, "open").length;
+    await world.site("slow");
+    world.network.partition("slow:8503", dialer.address);
+    const slow = edited(token, { serverAddresses: ["slow:8503", other.address] });
+    const establishing = dialer.host.peerings.establish({ peerName: "acceptor", token: slow });
+    await world.pass(1_900);
+    assert.equal(dialer.peering("acceptor").peerId, other.peering("dialer").id);
+    assert.equal(world.messages(dialer, "open").length, opens);
+    await world.result(establishing);
+    await world.settled(other, "dialer", dialer, "acceptor");
+    assert.equal(other.peering("dialer").status.lastFailure, undefined);
+  });
+
+  it("aborting an establish rejects with the signal's reason and leaves a record that can be taken over", async () => {
+    const world = new World();
+    const [acceptor, dialer] = [await world.site("acceptor"), await world.site("dialer")];
+    const token = await tokenFor(world, acceptor, "dialer");
+    const stop = new AbortController();
+    world.network.partition(acceptor.address, dialer.address);
+    const establishing = dialer.host.peerings.establish({ peerName: "acceptor", token, signal: stop.signal });
+    const outcome = establishing.then(
+      () => "resolved",
+      (error: unknown) => error,
+    );
+    await world.pass(500);
+    const reason = new Error("enough");
+    stop.abort(reason);
+    assert.equal(await world.result(outcome), reason);
+    assert.equal(dialer.state("acceptor"), "pending");
+    world.network.heal(acceptor.address, dialer.address);
+    await world.result(dialer.host.peerings.establish({ peerName: "acceptor", token }));
+    await world.settled(acceptor, "dialer", dialer, "acceptor");
+  });
+});
+
+describe("reported states", () => {
+  it("ch3 case 57: never connected reads ESTABLISHING, however often dialing fails", async () => {
+    const world = new World();
+    const [acceptor, dialer] = [await world.site("acceptor"), await world.site("dialer")];
+    acceptor.crash();
+    await acceptor.start();
+    const token = await tokenFor(world, acceptor, "dialer");
+    await world.result(dialer.host.peerings.establish({ peerName: "acceptor", token }));
+    acceptor.crash();
+    await world.until(() => (dialer.host.peerings.read("acceptor")?.status.failedAttempts ?? 0) >= 4, "dialing fails");
+    const { state, status } = dialer.peering("acceptor");
+    assert.equal(status.facts.neverConnected, true);
+    assert.equal(state, "establishing");
+    assert.equal(status.phase, "waiting");
+    assert.equal(status.lastFailure?.code, "unavailable");
+    assert.equal(status.lastFailure?.address, acceptor.address);
+    assert.ok(status.nextAttemptAt !== undefined);
+  });
+
+  it("LC15, ch1 cases 64 and 65, ch3 cases 16, 20 and 57: a killed acceptor makes FAILING; back, it reads PENDING until the dialer comes by itself", async () => {
+    const world = new World();
+    const { acceptor, dialer } = await peered(world);
+    const { id } = acceptor.peering("dialer");
+    acceptor.crash();
+    await world.until(() => dialer.state("acceptor") === "failing", "the dialer notices");
+    assert.deepEqual(dialer.imported("acceptor"), { db: 1, web: 1 }, "imported data survives an outage");
+    await acceptor.start();
+    assert.equal(acceptor.state("dialer"), "pending");
+    assert.deepEqual(acceptor.imported("dialer"), { api: 1 });
+    await world.settled(acceptor, "dialer", dialer, "acceptor");
+    assert.equal(acceptor.peering("dialer").id, id);
+    assert.equal(dialer.peering("acceptor").status.failedAttempts, 0);
+  });
+
+  it("ch1 case 106, ch3 case 17: a dialer back from a restart comes by itself, and loses what was un-exported meanwhile", async () => {
+    const world = new World();
+    const { acceptor, dialer } = await peered(world);
+    dialer.crash();
+    await world.until(() => acceptor.state("dialer") === "failing", "the acceptor notices");
+    await exportTo(world, acceptor, "dialer", "db");
+    await dialer.start();
+    assert.deepEqual(dialer.imported("acceptor"), { db: 1, web: 1 });
+    await world.settled(acceptor, "dialer", dialer, "acceptor");
+    await world.until(() => dialer.count("acceptor", "web") === 0, "web goes");
+    assert.deepEqual(dialer.imported("acceptor"), { db: 1 });
+    assert.equal(world.messages(dialer, "open").length, 2);
+  });
+
+  it("ch3 case 56, ch1 case 36, D-8: after a reconnect both sides are healthy again, without a trace of the failure", async () => {
+    const world = new World();
+    const { acceptor, dialer } = await peered(world);
+    for (const connection of world.network.connections) world.network.cut(connection);
+    await world.until(() => acceptor.state("dialer") === "failing", "the acceptor notices");
+    assert.equal(dialer.state("acceptor"), "failing");
+    assert.notEqual(acceptor.peering("dialer").status.facts.disconnectErrorMessage, "");
+    await world.settled(acceptor, "dialer", dialer, "acceptor");
+    for (const view of [acceptor.peering("dialer"), dialer.peering("acceptor")]) {
+      const { facts, healthy } = view.status;
+      assert.equal(healthy, true);
+      assert.deepEqual(
+        [facts.disconnectTime, facts.disconnectErrorMessage, facts.neverConnected],
+        [undefined, "", false],
+      );
+    }
+  });
+
+  it("ch3 case 97, ch1 case 111: healthy until the stream has been gone for longer than the window; never connected is not", async () => {
+    const world = new World();
+    const { acceptor, dialer } = await peered(world);
+    assert.equal(acceptor.peering("dialer").status.healthy, true);
+    dialer.crash();
+    await world.pass(110_000);
+    assert.deepEqual([acceptor.state("dialer"), acceptor.peering("dialer").status.healthy], ["failing", true]);
+    await world.pass(20_000);
+    assert.equal(acceptor.peering("dialer").status.healthy, false);
+    await tokenFor(world, acceptor, "never");
+    assert.equal(acceptor.peering("never").status.healthy, false);
+  });
+
+  it("ch1 case 105, ch3 case 58: the lists of both sides follow the exports: three by wildcard, none, two, one, two", async () => {
+    const world = new World();
+    const { acceptor, dialer } = await peered(world);
+    await world.result(register(acceptor.host, "cache"));
+    const wildcard = { services: [{ name: "*", consumers: [{ peer: "dialer" }] }] };
+    const steps: readonly (readonly [() => Promise<void>, readonly string[]])[] = [
+      [() => world.result(acceptor.host.exports.set(wildcard)), ["cache", "db", "web"]],
+      [() => exportTo(world, acceptor, "dialer"), []],
+      [() => exportTo(world, acceptor, "dialer", "web", "db"), ["db", "web"]],
+      [() => exportTo(world, acceptor, "dialer", "db"), ["db"]],
+      [() => exportTo(world, acceptor, "dialer", "db", "cache"), ["cache", "db"]],
+    ];
+    for (const [change, names] of steps) {
+      await change();
+      const seen = (): readonly string[] => dialer.peering("acceptor").status.stream.importedServices;
+      await world.until(() => seen().join() === names.join(), `the importer lists ${names}`);
+      await world.until(() => Object.keys(dialer.imported("acceptor")).join() === names.join(), `it has ${names}`);
+      assert.deepEqual(acceptor.peering("dialer").status.stream.exportedServices, names);
+      assert.deepEqual(acceptor.host.exports.forPeer("dialer"), names);
+      const listed = acceptor.host.peerings.list().find(({ name }) => name === "dialer");
+      assert.deepEqual(listed?.status.stream.exportedServices, names);
+    }
+  });
+});
+
+describe("what is replicated", () => {
+  it("ch1 case 104: a new stream brings nothing new, and nothing is written", async () => {
+    const world = new World();
+    const { acceptor, dialer } = await peered(world);
+    const before = dialer.host.imports.services({ peer: "acceptor" });
+    for (const connection of world.network.connections) world.network.cut(connection);
+    await world.until(() => world.messages(dialer, "open").length === 2, "the dialer comes again");
+    await world.settled(acceptor, "dialer", dialer, "acceptor");
+    await world.pass(1_000);
+    assert.deepEqual(dialer.host.imports.services({ peer: "acceptor" }), before);
+    assert.ok(world.messages(acceptor, "response").filter(({ resourceId }) => resourceId === "web").length === 2);
+  });
+
+  it("ch1 cases 33 and 34: the acceptor never subscribes to addresses, the dialer to all four", async () => {
+    const world = new World();
+    const { acceptor, dialer } = await peered(world);
+    const subscriptions = (site: Site): readonly string[] =>
+      world
+        .messages(site, "request")
+        .flatMap(({ responseNonce, resourceUrl }) => (responseNonce === "" ? [resourceUrl] : []));
+    const { exportedService, exportedServiceList, trustBundle, serverAddresses } = ResourceUrl;
+    assert.deepEqual(
+      subscriptions(acceptor).toSorted(),
+      [exportedService, exportedServiceList, trustBundle].toSorted(),
+    );
+    assert.deepEqual(
+      subscriptions(dialer).toSorted(),
+      [exportedService, exportedServiceList, trustBundle, serverAddresses].toSorted(),
+    );
+    const responses = [...world.messages(acceptor, "response"), ...world.messages(dialer, "response")];
+    assert.ok(responses.length > 0 && responses.every(({ operation }) => operation === Operation.Upsert));
+  });
+
+  it("I24, I20: other peerings and tokens come and go without touching a stream", async () => {
+    const world = new World();
+    const { acceptor, dialer } = await peered(world);
+    const third = await world.site("third");
+    await offer(world, third, "acceptor", "mail");
+    await peer(world, third, acceptor);
+    await world.settled(third, "acceptor", acceptor, "third");
+    await tokenFor(world, acceptor, "dialer");
+    await world.result(acceptor.host.peerings.delete("third"));
+    await world.until(() => acceptor.state("third") === "none", "the other peering is deleted");
+    assert.deepEqual(acceptor.imported("dialer"), { api: 1 });
+    assert.equal(world.messages(dialer, "open").length, 1);
+    assert.deepEqual([acceptor.state("dialer"), dialer.state("acceptor")], ["active", "active"]);
+  });
+});
