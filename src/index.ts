@@ -96,6 +96,7 @@ export {
 export { type ExportedServicesInput, Exports } from "./host/exports.js";
 // A host and what it offers.
 export { createHost, PeeringHost } from "./host/host.js";
+export type { ImportChange, ImportDifference, ImportedService, ImportSnapshot } from "./host/import-store.js";
 export { Imports } from "./host/imports.js";
 export { alwaysLeader, type Leadership } from "./host/leadership.js";
 export type { HostLimits, HostOptions } from "./host/options.js";
