@@ -117,7 +117,7 @@ export class Links implements AsyncDisposable {
       clock,
       perform: (effect) => {
         if (effect.type === "authorize") {
-          void this.#authorize(link, effect.open).then((bound) => {
+          void this.#authorize(link, effect.open, (bound) => {
             live = bound;
           });
         } else if (live !== undefined) this.#perform(live, effect);
@@ -228,14 +228,17 @@ export class Links implements AsyncDisposable {
     }
   }
 
-  async #authorize(link: StreamLink, open: OpenMessage): Promise<LiveLink | undefined> {
+  /** `onBound` is called before the session hears of it, for what waited behind the Open takes effect at once then. */
+  async #authorize(link: StreamLink, open: OpenMessage, onBound: (live: LiveLink) => void): Promise<void> {
     const { records, logger } = this.#options;
     try {
       const judged = await records.authorizeOpen(open);
       if (judged.verdict === "refused") {
         link.feed({ type: "refused", status: judged.status, terminated: judged.terminated });
-        return undefined;
+        return;
       }
+      // Gone while it was judged: it must not take the place of a stream that stands.
+      if (link.closed) return;
       logger.info("accepted initial replication request from peer", {
         peer_name: judged.peering.name,
         peer_id: judged.peering.id,
@@ -245,16 +248,14 @@ export class Links implements AsyncDisposable {
       if (current === undefined || !isActive(current)) {
         const message = `peering is marked as deleted: ${judged.peering.id}`;
         link.feed({ type: "refused", status: { code: StatusCode.Aborted, message }, terminated: true });
-        return undefined;
+        return;
       }
-      const live = this.#bind(link, current);
+      onBound(this.#bind(link, current));
       link.feed({ type: "authorized" });
-      return live;
     } catch (error) {
       const failure = asPeeringError(error, "storage-failed");
       const status = { code: failure.status ?? StatusCode.Internal, message: failure.message };
       link.feed({ type: "refused", status, terminated: false });
-      return undefined;
     }
   }
 

@@ -69,6 +69,11 @@ export class StreamLink {
     return this.#session;
   }
 
+  /** Whether the stream is at its end: nothing that is fed has an effect any more. */
+  get closed(): boolean {
+    return this.#end !== undefined;
+  }
+
   /** Resolves once the stream is closed and let go of. */
   get ended(): Promise<LinkEnd> {
     return this.#ended;

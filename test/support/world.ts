@@ -151,7 +151,7 @@ export class World {
   constructor() {
     this.network.onSend = (stream, messages) => {
       for (const bytes of messages) {
-        this.sent.push({ at: this.scheduler.now, from: stream.address, message: decodeMessage(bytes) });
+        this.sent.push({ at: this.scheduler.now, from: stream.address, message: decodedOrUnknown(bytes) });
       }
     };
   }
@@ -235,6 +235,14 @@ export class World {
         ),
       `${a.name} and ${b.name} are in step`,
     );
+  }
+}
+
+function decodedOrUnknown(bytes: Uint8Array): ReplicationMessage {
+  try {
+    return decodeMessage(bytes);
+  } catch {
+    return { type: "unknown" };
   }
 }
 

@@ -1,0 +1,461 @@
+import assert from "node:assert/strict";
+import { describe, it } from "node:test";
+import { PeeringError } from "../../../src/errors.js";
+import { type OpenMessage, type ReplicationMessage, ResourceUrl } from "../../../src/wire/messages.js";
+import { encodeServerAddresses, encodeTrustBundle } from "../../../src/wire/resources.js";
+import { StatusCode } from "../../../src/wire/status.js";
+import {
+  exchanged,
+  list,
+  openAs,
+  REMOTE,
+  response,
+  servicePayload,
+  subscribe,
+  upsert,
+} from "../../support/messages.js";
+import { MovableLeadership, peered, type RawStream, type Site, World } from "../../support/world.js";
+
+const UNKNOWN_ID = "99999999-8888-7777-6666-555555555555";
+
+/** Status and text that a stream ends with when these are its first messages. */
+async function endOf(world: World, site: Site, ...first: readonly ReplicationMessage[]): Promise<[number, string]> {
+  const stream = await world.raw(site);
+  await stream.say(...first);
+  return statusOf(await stream.ended());
+}
+
+function statusOf(end: PeeringError | "ok"): [number, string] {
+  return end === "ok" ? [0, ""] : [end.status ?? -1, end.message];
+}
+
+/** Everything the disk holds, to see that nothing changed. */
+async function contentOf(world: World, site: Site): Promise<string> {
+  const { entries, revision } = await world.result(site.disk.read([]));
+  return JSON.stringify([String(revision), entries.map(({ key, value }) => [key, Buffer.from(value).toString("hex")])]);
+}
+
+/** The answer to the response with this nonce. */
+async function answerTo(world: World, stream: RawStream, nonce: string): Promise<[number, string]> {
+  const answer = (): ReplicationMessage | undefined =>
+    stream.received.find(
+      (message) =>
+        message.type === "request" && message.responseNonce === nonce && (nonce !== "" || message.error !== undefined),
+    );
+  await world.until(() => answer() !== undefined, `${nonce} is answered`);
+  const found = answer();
+  if (found?.type !== "request") throw new Error("no answer");
+  return found.error === undefined ? [0, ""] : [found.error.code, found.error.message];
+}
+
+describe("opening a stream", () => {
+  it("ch1 cases 21 to 24, ch3 case 41: a first message that opens nothing ends the stream with its text, and changes nothing", async () => {
+    const world = new World();
+    const { acceptor } = await peered(world);
+    const before = await contentOf(world, acceptor);
+    const open: OpenMessage = { type: "open", peerId: "", streamSecretId: "x" };
+    const first = "first message when initiating a peering must be: Open";
+    assert.deepEqual(await endOf(world, acceptor, subscribe(ResourceUrl.exportedService)), [3, first]);
+    assert.deepEqual(await endOf(world, acceptor, upsert(1, "web", servicePayload("web"))), [3, first]);
+    assert.deepEqual(await endOf(world, acceptor, { type: "heartbeat" }), [3, first]);
+    assert.deepEqual(await endOf(world, acceptor, { type: "terminated" }), [3, first]);
+    assert.deepEqual(await endOf(world, acceptor, { type: "unknown" }), [3, first]);
+    assert.deepEqual(await endOf(world, acceptor, open), [3, "initial subscription request must specify a PeerID"]);
+    assert.deepEqual(await endOf(world, acceptor, { ...open, peerId: UNKNOWN_ID }), [
+      3,
+      `initial subscription for unknown PeerID: ${UNKNOWN_ID}`,
+    ]);
+    assert.deepEqual(await endOf(world, acceptor, { ...open, peerId: "dialer" }), [
+      13,
+      "failed to find PeerID: dialer",
+    ]);
+    assert.equal(await contentOf(world, acceptor), before);
+    assert.equal(acceptor.state("dialer"), "active", "and the stream that stands is not disturbed");
+  });
+
+  it("ch1 cases 26 and 29, ch3 case 43: a secret that is wrong, empty, or the establishment secret itself", async () => {
+    const world = new World();
+    const acceptor = await world.site("acceptor");
+    const { peerId, streamSecretId } = await exchanged(world, acceptor, "dialer");
+    const before = await contentOf(world, acceptor);
+    for (const wrong of ["", UNKNOWN_ID, peerId, streamSecretId.slice(1)]) {
+      assert.deepEqual(await endOf(world, acceptor, { type: "open", peerId, streamSecretId: wrong }), [
+        StatusCode.PermissionDenied,
+        "invalid peering stream secret",
+      ]);
+    }
+    assert.equal(await contentOf(world, acceptor), before);
+    assert.equal(acceptor.state("dialer"), "pending");
+  });
+
+  it("ch1 case 32: the dialing end is not to be dialed", async () => {
+    const world = new World();
+    const { dialer } = await peered(world);
+    const { id } = dialer.peering("acceptor");
+    const [open] = world.messages(dialer, "open");
+    const end = await endOf(world, dialer, { type: "open", peerId: id, streamSecretId: open?.streamSecretId ?? "" });
+    assert.deepEqual(end, [
+      StatusCode.InvalidArgument,
+      "expected PeerID to be empty; the wrong end of peering is being dialed",
+    ]);
+  });
+
+  it("ch1 cases 27, 28 and 30, ch3 case 44: the pending secret becomes the active one with the Remote; a later Open keeps that", async () => {
+    const world = new World();
+    const acceptor = await world.site("acceptor");
+    const remote = { partition: "", datacenter: "east", locality: { region: "r", zone: "z" } };
+    const open: OpenMessage = { type: "open", ...(await exchanged(world, acceptor, "dialer")), remote };
+    const first = await world.raw(acceptor);
+    await first.say(open);
+    await world.until(() => acceptor.state("dialer") === "active", "it is taken");
+    assert.deepEqual(acceptor.peering("dialer").remote, remote);
+    await first.close();
+    const before = await contentOf(world, acceptor);
+    const second = await world.raw(acceptor);
+    await second.say({ ...open, remote: { partition: "", datacenter: "west" } });
+    await world.until(() => second.received.length > 0, "the active one opens a stream too");
+    assert.deepEqual(acceptor.peering("dialer").remote, remote);
+    assert.equal(await contentOf(world, acceptor), before);
+  });
+
+  it("ch1 cases 12 and 13, ch3 cases 45 and 85, D-20: exchanges with a wrong id, an empty or an unknown secret", async () => {
+    const world = new World();
+    const acceptor = await world.site("acceptor");
+    await world.result(acceptor.host.peerings.generateToken({ peerName: "dialer" }));
+    const peerId = acceptor.peering("dialer").id;
+    const transport = world.network.transport("raw:1", { alive: true });
+    const exchange = (id: string, establishmentSecret: string): Promise<PeeringError> =>
+      world.refusal(
+        transport.exchangeSecret(
+          { address: acceptor.address, serverName: "", caPems: [] },
+          { peerId: id, establishmentSecret },
+          { timeoutMs: 1_000, signal: new AbortController().signal },
+        ),
+      );
+    const before = await contentOf(world, acceptor);
+    for (const [id, secret] of [
+      [peerId, ""],
+      [peerId, UNKNOWN_ID],
+      [UNKNOWN_ID, UNKNOWN_ID],
+    ] as const) {
+      const error = await exchange(id, secret);
+      assert.deepEqual([error.status, error.message], [7, "invalid peering establishment secret"]);
+    }
+    const malformed = await exchange("dialer", UNKNOWN_ID);
+    assert.equal(malformed.status, StatusCode.Internal);
+    assert.match(malformed.message, /^failed to read peering secret: /);
+    assert.equal(await contentOf(world, acceptor), before);
+  });
+
+  it("ch1 case 35, ch3 case 47, D-1: a second authorised stream replaces the first, and the peering stays ACTIVE throughout", async () => {
+    const world = new World();
+    const acceptor = await world.site("acceptor");
+    const { stream: first, open } = await openAs(world, acceptor, "dialer");
+    const states: string[] = [];
+    const stop = new AbortController();
+    const watching = (async () => {
+      for await (const { peerings } of acceptor.host.peerings.watch(stop.signal)) states.push(peerings[0]?.state ?? "");
+    })();
+    const second = await world.raw(acceptor);
+    await second.say(open);
+    assert.deepEqual(statusOf(await first.ended()), [StatusCode.Unavailable, "replaced by a newer stream"]);
+    assert.ok(!first.received.some(({ type }) => type === "terminated"));
+    await second.say(upsert(1, "web", servicePayload("web")));
+    await world.until(() => acceptor.count("dialer", "web") === 1, "the second one replicates");
+    await world.pass(30_000);
+    assert.equal(second.end, undefined);
+    stop.abort();
+    await world.result(watching);
+    assert.deepEqual([...new Set(states)], ["active"]);
+    assert.equal(acceptor.peering("dialer").status.lastFailure, undefined);
+    assert.deepEqual(acceptor.host.internals.links.contested(), []);
+  });
+
+  it("ch3 case 47, I14: what the first one still says when it has been replaced is not applied", async () => {
+    const world = new World();
+    const acceptor = await world.site("acceptor");
+    const { stream: first, open } = await openAs(world, acceptor, "dialer");
+    const second = await world.raw(acceptor);
+    await first.say(upsert(1, "old", servicePayload("old")));
+    await second.say(open, upsert(1, "new", servicePayload("new")), list(2, "new"));
+    await first.say(upsert(2, "late", servicePayload("late")));
+    await first.ended();
+    await world.until(() => acceptor.count("dialer", "new") === 1, "the second one replicates");
+    await world.pass(1_000);
+    assert.deepEqual(acceptor.imported("dialer"), { new: 1 });
+  });
+
+  it("D-1: a stream that is gone by the time it is authorised takes nobody's place", async () => {
+    const world = new World();
+    const { acceptor, dialer } = await peered(world);
+    const { connectTime } = acceptor.peering("dialer").status.facts;
+    const open: OpenMessage = { type: "open", ...(await exchanged(world, acceptor, "dialer")), remote: REMOTE };
+    acceptor.latencyMs = 200;
+    const hasty = await world.raw(acceptor);
+    await hasty.say(open);
+    await world.pass(50);
+    await hasty.close();
+    await world.pass(1_000);
+    assert.equal(acceptor.peering("dialer").remote.datacenter, "raw", "its secret was promoted");
+    assert.deepEqual([acceptor.state("dialer"), dialer.state("acceptor")], ["active", "active"]);
+    assert.equal(acceptor.peering("dialer").status.facts.connectTime, connectTime);
+  });
+
+  it("ch3 case 48: a flood of opens is refused cheaply, leaves nothing behind, and lets the others work", async () => {
+    const world = new World();
+    const { acceptor, dialer } = await peered(world);
+    const before = await contentOf(world, acceptor);
+    const commits = acceptor.commits;
+    const ends: Promise<PeeringError | "ok">[] = [];
+    for (let index = 0; index < 1_000; index++) {
+      const stream = await world.raw(acceptor);
+      await stream.say({ type: "open", peerId: UNKNOWN_ID, streamSecretId: UNKNOWN_ID });
+      ends.push(stream.ended());
+    }
+    const codes = new Map<number, number>();
+    for (const end of ends) {
+      const [code] = statusOf(await end);
+      codes.set(code, (codes.get(code) ?? 0) + 1);
+    }
+    assert.equal(
+      [...codes.values()].reduce((sum, count) => sum + count),
+      1_000,
+    );
+    assert.deepEqual(
+      [...codes.keys()].toSorted(),
+      [StatusCode.InvalidArgument, StatusCode.ResourceExhausted].toSorted(),
+    );
+    assert.equal(acceptor.commits, commits);
+    assert.equal(await contentOf(world, acceptor), before);
+    assert.deepEqual(
+      acceptor.host.peerings.list().map(({ name }) => name),
+      ["dialer"],
+    );
+    assert.deepEqual([acceptor.state("dialer"), dialer.state("acceptor")], ["active", "active"]);
+  });
+
+  it("ch3 case 48: beyond the limit of a second the text is Consul's, for streams and exchanges", async () => {
+    const world = new World();
+    const acceptor = await world.site("acceptor", { limits: { unauthorizedPerSecond: 1 } });
+    await world.raw(acceptor);
+    const text = "rate limit exceeded, try again later or against a different server";
+    const second = await world.raw(acceptor);
+    assert.deepEqual(statusOf(await second.ended()), [StatusCode.ResourceExhausted, text]);
+    await assert.rejects(exchanged(world, acceptor, "dialer"), { status: StatusCode.ResourceExhausted, message: text });
+    await world.pass(1_001);
+    const { peerId } = await exchanged(world, acceptor, "dialer");
+    assert.equal(peerId, acceptor.peering("dialer").id);
+  });
+});
+
+describe("leadership", () => {
+  it("ch1 cases 17 and 19, ch3 case 39: a follower takes no stream and names its leader", async () => {
+    const world = new World();
+    const leadership = new MovableLeadership();
+    const acceptor = await world.site("acceptor", { leadership });
+    const open: OpenMessage = { type: "open", ...(await exchanged(world, acceptor, "dialer")) };
+    leadership.move(false, "10.0.0.9:8300");
+    const stream = await world.raw(acceptor);
+    const end = await stream.ended();
+    assert.ok(end instanceof PeeringError);
+    assert.deepEqual(statusOf(end), [
+      StatusCode.FailedPrecondition,
+      "cannot establish a peering stream on a follower node",
+    ]);
+    leadership.move(true);
+    const again = await world.raw(acceptor);
+    await again.say(open);
+    await world.until(() => acceptor.state("dialer") === "active", "the leader takes it");
+  });
+
+  it("ch1 case 20, ch3 case 40: leadership lost while a stream runs ends it at its next message, not before", async () => {
+    const world = new World();
+    const leadership = new MovableLeadership();
+    const acceptor = await world.site("acceptor", { leadership });
+    const { stream } = await openAs(world, acceptor, "dialer");
+    leadership.move(false, "10.0.0.9:8300");
+    await world.pass(10_000);
+    assert.equal(stream.end, undefined);
+    await stream.say({ type: "heartbeat" });
+    assert.deepEqual(statusOf(await stream.ended()), [
+      StatusCode.FailedPrecondition,
+      "node is not a leader anymore; cannot continue streaming",
+    ]);
+  });
+
+  it("ch3 case 21: a leader transfer at either side, and replication goes on", async () => {
+    for (const side of ["acceptor", "dialer"] as const) {
+      const world = new World();
+      const leadership = new MovableLeadership();
+      const sites = await peered(world, { [side]: { leadership } });
+      leadership.move(false);
+      await world.until(() => sites.acceptor.state("dialer") === "failing", "the stream ends");
+      await world.pass(5_000);
+      const opens = world.messages(sites.dialer, "open").length;
+      if (side === "dialer") {
+        await world.pass(60_000);
+        assert.equal(world.messages(sites.dialer, "open").length, opens, "a follower does not dial");
+      }
+      leadership.move(true);
+      await world.settled(sites.acceptor, "dialer", sites.dialer, "acceptor");
+      await world.result(sites.acceptor.host.exports.delete());
+      await world.until(() => Object.keys(sites.dialer.imported("acceptor")).length === 0, "an un-export arrives");
+    }
+  });
+
+  it("I26: a follower cleans nothing up; once it leads it does", async () => {
+    const world = new World();
+    const leadership = new MovableLeadership();
+    const { acceptor } = await peered(world, { acceptor: { leadership } });
+    leadership.move(false);
+    await world.result(acceptor.host.peerings.delete("dialer"));
+    await world.pass(120_000);
+    assert.equal(acceptor.state("dialer"), "deleting");
+    leadership.move(true);
+    await world.until(() => acceptor.state("dialer") === "none", "the new leader finishes it");
+  });
+});
+
+describe("what a peer sends on an open stream", () => {
+  it("ch1 cases 44 to 51, 54, 98 to 100 and 110: each is answered for itself, the stream stays, and only good ones are stored", async () => {
+    const world = new World();
+    const acceptor = await world.site("acceptor");
+    const { stream } = await openAs(world, acceptor, "dialer");
+    const good = upsert(1, "web", servicePayload("web", 2));
+    await stream.say(good);
+    assert.deepEqual(await answerTo(world, stream, "00000001"), [0, ""]);
+    assert.deepEqual(acceptor.imported("dialer"), { web: 2 });
+    const before = await contentOf(world, acceptor);
+
+    const foreign = (nonce: number): ReplicationMessage => response(nonce, "nomad.Job", "x", new Uint8Array());
+    const other = { typeUrl: ResourceUrl.trustBundle, value: new Uint8Array() };
+    const { resource: _, ...without } = upsert(6, "web", new Uint8Array());
+    const cases: readonly (readonly [ReplicationMessage, string, number, RegExp])[] = [
+      [foreign(2), "00000002", 3, /^received response for unknown resource type "nomad.Job"$/],
+      [{ ...good, nonce: "" }, "", 3, /^received response without a nonce for: .*ExportedService:web$/],
+      [{ ...good, nonce: "3", operation: 0 }, "3", 3, /^unsupported operation: "OPERATION_UNSPECIFIED"$/],
+      [{ ...good, nonce: "4", operation: 100_000 }, "4", 3, /^unsupported operation: 100000$/],
+      [{ ...good, nonce: "5", operation: 2 }, "5", 3, /^unsupported operation: 2$/],
+      [without, "00000006", 3, /^received upsert response with no content$/],
+      [{ ...good, nonce: "7", resource: other }, "7", 13, /mismatched resourceURL/],
+      [upsert(8, "web", Buffer.from("garbage")), "00000008", 13, /failed to unmarshal resource/],
+      [upsert(9, "api", servicePayload("web")), "00000009", 13, /web/],
+      [
+        response(10, ResourceUrl.exportedServiceList, "exported-service-list", Buffer.from([0xff])),
+        "0000000a",
+        13,
+        /unmarshal/,
+      ],
+      [
+        response(11, ResourceUrl.serverAddresses, "server-addrs", encodeServerAddresses(["a:1"])),
+        "0000000b",
+        13,
+        /Cannot switch peering dialing mode from false to true$/,
+      ],
+      [
+        response(
+          12,
+          ResourceUrl.trustBundle,
+          "roots",
+          encodeTrustBundle({ trustDomain: "x.consul", rootPems: [], exportedPartition: "" }),
+        ),
+        "0000000c",
+        13,
+        /root/,
+      ],
+    ];
+    for (const [message, nonce, code, text] of cases) {
+      await stream.say(message);
+      const [gotCode, gotText] = await answerTo(world, stream, nonce);
+      assert.equal(gotCode, code, gotText);
+      assert.match(gotText, text);
+    }
+    assert.equal(stream.end, undefined);
+    assert.equal(await contentOf(world, acceptor), before);
+    assert.notEqual(acceptor.peering("dialer").status.facts.lastReceiveErrorMessage, "");
+
+    await stream.say(upsert(20, "api", servicePayload("api")), list(21, "api"));
+    assert.deepEqual(await answerTo(world, stream, "00000015"), [0, ""]);
+    assert.deepEqual(acceptor.imported("dialer"), { api: 1 });
+    await stream.say(upsert(22, "api", new Uint8Array()));
+    assert.deepEqual(await answerTo(world, stream, "00000016"), [0, ""]);
+    assert.deepEqual(acceptor.imported("dialer"), {});
+  });
+
+  it("ch1 cases 37 and 38: a request for what does not exist, or a first one that answers, ends the stream", async () => {
+    const world = new World();
+    const acceptor = await world.site("acceptor");
+    const unknown = await openAs(world, acceptor, "one");
+    await unknown.stream.say(subscribe("nomad.Job"));
+    assert.deepEqual(statusOf(await unknown.stream.ended()), [
+      StatusCode.InvalidArgument,
+      "subscription request to unknown resource URL: nomad.Job",
+    ]);
+    const answering = await openAs(world, acceptor, "two");
+    await answering.stream.say({ ...subscribe(ResourceUrl.exportedService), responseNonce: "00000001" });
+    const [code] = statusOf(await answering.stream.ended());
+    assert.equal(code, StatusCode.InvalidArgument);
+    assert.deepEqual([acceptor.state("one"), acceptor.state("two")], ["failing", "failing"]);
+    assert.notEqual(acceptor.peering("one").status.facts.disconnectErrorMessage, "");
+  });
+
+  it("bytes that are no message end the stream with INTERNAL, and the next one works", async () => {
+    const world = new World();
+    const acceptor = await world.site("acceptor");
+    const { stream, open } = await openAs(world, acceptor, "dialer");
+    await stream.sayBytes(Buffer.from([0x0a, 0x7f, 0x01]));
+    const [code] = statusOf(await stream.ended());
+    assert.equal(code, StatusCode.Internal);
+    const next = await world.raw(acceptor);
+    await next.say(open);
+    await world.until(() => acceptor.state("dialer") === "active", "the next one is taken");
+  });
+
+  it("ch1 case 66: a message without payload and a second Open are ignored", async () => {
+    const world = new World();
+    const acceptor = await world.site("acceptor");
+    const { stream, open } = await openAs(world, acceptor, "dialer");
+    await stream.sayBytes(new Uint8Array());
+    await stream.say(open, { ...open, streamSecretId: "wrong" }, upsert(1, "web", servicePayload("web")));
+    assert.deepEqual(await answerTo(world, stream, "00000001"), [0, ""]);
+    assert.equal(stream.end, undefined);
+  });
+
+  it("ch1 case 36, 56 and 59, ch3 case 53: without heartbeats the stream ends after 120 s, whatever else arrives", async () => {
+    const world = new World();
+    const acceptor = await world.site("acceptor");
+    const { stream } = await openAs(world, acceptor, "dialer");
+    const began = world.scheduler.now;
+    for (let nonce = 1; stream.end === undefined && nonce < 60; nonce++) {
+      await stream.say(upsert(nonce, "web", servicePayload("web", nonce)));
+      await world.pass(5_000);
+    }
+    const [code, text] = statusOf(await stream.ended());
+    assert.deepEqual([code, text], [StatusCode.Unknown, "heartbeat timeout"]);
+    assert.ok(world.scheduler.now - began >= 120_000);
+    assert.deepEqual(
+      [acceptor.state("dialer"), acceptor.peering("dialer").status.lastFailure?.code],
+      ["failing", "peer-silent"],
+    );
+  });
+
+  it("ch1 case 41, ch3 case 52: a NACK shows in the status with the service it is about", async () => {
+    const world = new World();
+    const acceptor = await world.site("acceptor");
+    const { stream } = await openAs(world, acceptor, "dialer");
+    await stream.say(subscribe(ResourceUrl.trustBundle, acceptor.peering("dialer").id));
+    await world.until(() => stream.received.some(({ type }) => type === "response"), "our bundle arrives");
+    const bundle = stream.received.find((message) => message.type === "response");
+    if (bundle?.type !== "response") throw new Error("no bundle");
+    const error = { code: 13, message: "bad bad not good" };
+    await stream.say({ ...subscribe(ResourceUrl.trustBundle), responseNonce: bundle.nonce, error });
+    const { facts } = acceptor.peering("dialer").status;
+    await world.until(() => acceptor.peering("dialer").status.facts.lastNack !== undefined, "it is noted");
+    assert.equal(facts.lastNackMessage, "");
+    assert.equal(
+      acceptor.peering("dialer").status.facts.lastNackMessage,
+      "client peer was unable to apply resource: bad bad not good",
+    );
+    assert.equal(stream.end, undefined);
+  });
+});
