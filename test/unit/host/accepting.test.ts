@@ -185,16 +185,18 @@ describe("opening a stream", () => {
     assert.deepEqual(acceptor.imported("dialer"), { new: 1 });
   });
 
-  it("D-1: a stream that is gone by the time it is authorised takes nobody's place", async () => {
+  it("D-1: a stream that has ended by the time it is authorised takes nobody's place", async () => {
     const world = new World();
     const { acceptor, dialer } = await peered(world);
     const { connectTime } = acceptor.peering("dialer").status.facts;
     const open: OpenMessage = { type: "open", ...(await exchanged(world, acceptor, "dialer")), remote: REMOTE };
     acceptor.latencyMs = 200;
     const hasty = await world.raw(acceptor);
-    await hasty.say(open);
-    await world.pass(50);
-    await hasty.close();
+    await hasty.say(open, ...Array.from({ length: 65 }, () => ({ type: "heartbeat" }) as const));
+    assert.deepEqual(statusOf(await hasty.ended()), [
+      StatusCode.ResourceExhausted,
+      "too many messages before the stream was authorized",
+    ]);
     await world.pass(1_000);
     assert.equal(acceptor.peering("dialer").remote.datacenter, "raw", "its secret was promoted");
     assert.deepEqual([acceptor.state("dialer"), dialer.state("acceptor")], ["active", "active"]);
