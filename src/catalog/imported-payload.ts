@@ -89,7 +89,13 @@ export function decodePayload(
     let of = nodes.get(key);
     if (of === undefined) {
       const known = nodeOf(key);
-      of = { node: known?.node ?? decoded.node, nodeChecks: known?.checks, services: new Set(), checks: new Map() };
+      of = {
+        node: known?.node ?? decoded.node,
+        nodeChecks: known?.checks,
+        services: new Set(),
+        checks: new Map(),
+        byService: new Map(),
+      };
       nodes.set(key, of);
     }
     for (const check of decoded.checks) putCheck(of.checks, { ...check, node: of.node.name });
@@ -98,13 +104,19 @@ export function decodePayload(
     of.services.add(id);
     instances.push({ of, id, service: decoded.service });
   }
+  for (const { checks, byService } of nodes.values()) {
+    for (const check of checks.values()) {
+      const id = lowerCase(check.serviceId);
+      const known = byService.get(id);
+      if (known === undefined) byService.set(id, [check]);
+      else known.push(check);
+    }
+  }
   return instances.map(({ of, id, service }) => {
-    const checks = [...of.checks.values()];
-    const nodeChecks = of.nodeChecks ?? checks.filter((check) => check.serviceId === "");
-    const serviceChecks = checks
-      .filter((check) => check.serviceId !== "" && lowerCase(check.serviceId) === id)
-      .map((check) => ({ ...check, serviceName: service.name, serviceTags: service.tags }));
-    return { node: of.node, service, checks: [...nodeChecks, ...serviceChecks] };
+    const nodeChecks = of.nodeChecks ?? of.byService.get("") ?? [];
+    const serviceChecks = of.byService.get(id) ?? [];
+    const named = serviceChecks.map((check) => ({ ...check, serviceName: service.name, serviceTags: service.tags }));
+    return { node: of.node, service, checks: [...nodeChecks, ...named] };
   });
 }
 
@@ -115,6 +127,8 @@ interface PayloadNode {
   readonly services: Set<string>;
   /** Of the node and of its services, by lower-cased id. */
   readonly checks: Map<string, Check>;
+  /** The same by lower-cased service id; under `""` those of the node. */
+  readonly byService: Map<string, Check[]>;
 }
 
 function putCheck(checks: Map<string, Check>, check: Check): void {

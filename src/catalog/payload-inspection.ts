@@ -88,7 +88,7 @@ export function inspectPayload(
     );
   }
   const { instances, nodes, sorted } = inspection;
-  return { service, instances, nodes: [...nodes.values()], sorted };
+  return { service, instances, nodes: Array.from(nodes.values(), placeOf), sorted };
 }
 
 // The numbers of package hashicorp.consul.internal.service, by message, as tags. Written out, so that a switch over them is
@@ -139,13 +139,18 @@ interface MutablePlace {
   readonly name: string;
   readonly start: number;
   readonly end: number;
-  checks: readonly Place[];
+  /** By lower-cased id, the last of each. */
+  checks: Map<string, Place> | undefined;
   /** The service id that came first, and once there are several all of them, lower-cased. */
   readonly firstId: Place;
   ids: Set<string> | undefined;
 }
 
-const noPlaces: readonly Place[] = [];
+const none: readonly Place[] = [];
+
+function placeOf({ name, start, end, checks }: MutablePlace): NodePlace {
+  return { name, start, end, checks: checks === undefined ? none : [...checks.values()] };
+}
 
 /**
  * One pass over the bytes, for hundreds of thousands of instances a second: no object per message or text. What does not
@@ -167,7 +172,8 @@ class Inspection {
   #idEnd = 0;
   #serviceNameStart = 0;
   #serviceNameEnd = 0;
-  #checks: readonly Place[] = noPlaces;
+  /** Checks of the node among those of the instance, by lower-cased id. */
+  #nodeChecks: Map<string, Place> | undefined;
   /** Instances read, duplicates too. */
   #read = 0;
   instances = 0;
@@ -215,7 +221,7 @@ class Inspection {
     let nodeStart = 0;
     let nodeEnd = 0;
     this.#idEnd = this.#idStart;
-    this.#checks = noPlaces;
+    this.#nodeChecks = undefined;
     while (this.#position < end) {
       const tag = this.#varint(end);
       if (tag === INSTANCE_NODE) {
@@ -247,16 +253,23 @@ class Inspection {
     const firstId = { start: this.#idStart, end: this.#idEnd };
     const known = this.nodes.get(name);
     if (known === undefined) {
-      this.nodes.set(name, { name, start, end, checks: this.#checks, firstId, ids: undefined });
+      this.nodes.set(name, { name, start, end, checks: this.#nodeChecks, firstId, ids: undefined });
       this.instances++;
       return;
     }
-    if (this.#checks.length > 0) known.checks = [...known.checks, ...this.#checks];
+    if (this.#nodeChecks !== undefined) this.#addChecks(known, this.#nodeChecks);
     // Several instances of a service on one node are not so common that their ids were worth building beforehand.
     known.ids ??= new Set([this.#id(known.firstId)]);
     const before = known.ids.size;
     known.ids.add(this.#id(firstId));
     this.instances += known.ids.size - before;
+  }
+
+  #addChecks(node: MutablePlace, checks: ReadonlyMap<string, Place>): void {
+    node.checks ??= new Map();
+    for (const [id, place] of checks) node.checks.set(id, place);
+    const most = this.#limits.checksPerInstance;
+    if (node.checks.size > most) this.#refuseInstance(`more than ${most} checks of its node`, true);
   }
 
   #id({ start, end }: Place): string {
@@ -361,14 +374,16 @@ class Inspection {
 
   #check(end: number): void {
     const start = this.#position;
-    let hasId = false;
+    let idStart = 0;
+    let idEnd = 0;
     let ofNode = true;
     while (this.#position < end) {
       const tag = this.#varint(end);
       switch (tag) {
         case CHECK_ID:
           this.#text(end);
-          hasId = this.#textEnd > this.#textStart;
+          idStart = this.#textStart;
+          idEnd = this.#textEnd;
           break;
         case CHECK_SERVICE_ID:
           this.#text(end);
@@ -391,8 +406,10 @@ class Inspection {
           this.#skip(tag, end);
       }
     }
-    if (!hasId) this.#refuseInstance("a check has no id");
-    if (ofNode) this.#checks = [...this.#checks, { start, end }];
+    if (idStart === idEnd) this.#refuseInstance("a check has no id");
+    if (!ofNode) return;
+    this.#nodeChecks ??= new Map();
+    this.#nodeChecks.set(this.#id({ start: idStart, end: idEnd }), { start, end });
   }
 
   #mapEntry(map: number, end: number, ofAddresses: boolean): void {

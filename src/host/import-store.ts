@@ -114,8 +114,12 @@ interface PlannedWrite {
 /** undefined: the service goes. */
 type Plan = Map<string, PlannedWrite | undefined>;
 
-/** An entry's value: the digest of the canonical payload, base64, then the payload as it came. */
+/**
+ * An entry's value: the digest of the canonical payload, base64; the entry's place among those of its commit, 32 bits; then
+ * the payload as it came.
+ */
 const DIGEST_BYTES = 44;
+const HEADER_BYTES = DIGEST_BYTES + 4;
 
 /** Deleted with one commit when a peer goes. */
 const REMOVED_TOGETHER = 1_000;
@@ -147,7 +151,7 @@ export class ImportStore implements AsyncDisposable {
     const store = new ImportStore(storage, { ...defaultImportLimits, ...limits });
     const { entries } = await storage.read(IMPORTS_PREFIX);
     // In the order of their commits, for the last one speaks for its nodes.
-    for (const entry of entries.toSorted((left, right) => Number(left.revision - right.revision))) store.#adopt(entry);
+    for (const entry of entries.toSorted(compareCommits)) store.#adopt(entry);
     return store;
   }
 
@@ -322,7 +326,11 @@ export class ImportStore implements AsyncDisposable {
     const writes: Write[] = [];
     for (const [key, write] of plan) {
       if (write === undefined && !peer.services.has(key)) plan.delete(key);
-      else writes.push({ key: entryKey(peer, key), value: write === undefined ? undefined : encodeValue(write) });
+      else
+        writes.push({
+          key: entryKey(peer, key),
+          value: write === undefined ? undefined : encodeValue(write, writes.length),
+        });
     }
     if (writes.length === 0) return;
     const revision = await this.#storage.commit(writes, expect);
@@ -403,7 +411,7 @@ export class ImportStore implements AsyncDisposable {
   /** Makes the index say of an entry what the storage does. */
   #adopt(entry: Entry): void {
     const [, peeringId, key] = entry.key;
-    const value = entry.value.subarray(DIGEST_BYTES);
+    const value = entry.value.subarray(HEADER_BYTES);
     try {
       if (peeringId === undefined || key === undefined || entry.key.length !== 3) throw new Error("unknown key");
       const digest = Buffer.from(entry.value.subarray(0, DIGEST_BYTES)).toString("latin1");
@@ -473,7 +481,7 @@ export class ImportStore implements AsyncDisposable {
       if (latest === undefined) return;
       const entry = await this.#refresh(peer, latest.key);
       if (entry === undefined || node.encoded !== undefined) continue;
-      const value = entry.value.subarray(DIGEST_BYTES);
+      const value = entry.value.subarray(HEADER_BYTES);
       const place = inspectPayload(value, latest.key, unlimited).nodes.find(({ name }) => name === node.name);
       node.latest = latest;
       node.encoded = place === undefined ? { record: new Uint8Array(), checks: [] } : copyNode(place, value);
@@ -542,7 +550,7 @@ export class ImportStore implements AsyncDisposable {
     });
     for (const [index, entry] of entries.entries()) {
       if (index % DECODED_TOGETHER === DECODED_TOGETHER - 1) await setImmediate();
-      delivered.set(entry.key[2] ?? "", decodePayload(entry.value.subarray(DIGEST_BYTES), nodeOf));
+      delivered.set(entry.key[2] ?? "", decodePayload(entry.value.subarray(HEADER_BYTES), nodeOf));
     }
     return revision;
   }
@@ -558,11 +566,22 @@ function entryKey(peer: Peer, service: string): Key {
   return [...IMPORTS_PREFIX, peer.id, service];
 }
 
-function encodeValue({ digest, value }: PlannedWrite): Uint8Array {
-  const encoded = Buffer.allocUnsafe(DIGEST_BYTES + value.length);
+function encodeValue({ digest, value }: PlannedWrite, place: number): Uint8Array {
+  const encoded = Buffer.allocUnsafe(HEADER_BYTES + value.length);
   encoded.write(digest, "latin1");
-  encoded.set(value, DIGEST_BYTES);
+  encoded.writeUInt32BE(place, DIGEST_BYTES);
+  encoded.set(value, HEADER_BYTES);
   return encoded;
+}
+
+/** The order in which they were committed. */
+function compareCommits(left: Entry, right: Entry): number {
+  return Number(left.revision - right.revision) || placeOf(left) - placeOf(right);
+}
+
+function placeOf({ value }: Entry): number {
+  const header = new DataView(value.buffer, value.byteOffset, value.byteLength);
+  return value.length < HEADER_BYTES ? 0 : header.getUint32(DIGEST_BYTES);
 }
 
 /** What is planned for a service, else what is stored of it. */
@@ -597,7 +616,7 @@ function copyNode(place: NodePlace, value: Uint8Array): NonNullable<ImportedNode
 }
 
 function decode(peer: Peer, entry: Entry): readonly ServiceInstance[] {
-  return decodePayload(entry.value.subarray(DIGEST_BYTES), (name) => {
+  return decodePayload(entry.value.subarray(HEADER_BYTES), (name) => {
     const encoded = peer.nodes.get(name)?.encoded;
     return encoded === undefined ? undefined : decodeNode(encoded);
   });
