@@ -1,0 +1,44 @@
+import assert from "node:assert/strict";
+import { existsSync, readdirSync, readFileSync } from "node:fs";
+import { describe, it } from "node:test";
+
+const DOCUMENTS: readonly string[] = readdirSync(".").filter((name) => name.endsWith(".md"));
+const manifest: { readonly scripts: Readonly<Record<string, string>> } = JSON.parse(
+  readFileSync("package.json", "utf8"),
+);
+
+describe("documents", () => {
+  for (const document of DOCUMENTS) {
+    const text = readFileSync(document, "utf8");
+
+    it(`${document} names files that exist`, () => {
+      const links = [...text.matchAll(/\]\((?!https?:|#)([^)#]+)[^)]*\)/g)].map(([, path]) => path ?? "");
+      // Paths in the code, with or without the `src/` in front of them.
+      const mentions = [
+        ...text.matchAll(/`([\w.-]+(?:\/[\w.-]+)*\/?[\w-]*\.(?:ts|mjs|md|json)|[\w-]+\/(?:[\w-]+\/)*)`/g),
+      ];
+      const paths = [...links, ...mentions.map(([, path]) => path ?? "")];
+      const missing = paths.filter((path) => !existsSync(path) && !existsSync(`src/${path}`));
+      assert.deepEqual(missing, []);
+    });
+
+    it(`${document} names commands that exist`, () => {
+      const commands = [...text.matchAll(/npm run ([\w:-]+)/g)].map(([, name]) => name ?? "");
+      assert.deepEqual(
+        commands.filter((name) => manifest.scripts[name] === undefined),
+        [],
+      );
+    });
+  }
+
+  it("ARCHITECTURE.md names every folder of src/, and every first part of a stored key", () => {
+    const text = readFileSync("ARCHITECTURE.md", "utf8");
+    const folders = readdirSync("src", { withFileTypes: true }).filter((entry) => entry.isDirectory());
+    const keys = readFileSync("src/storage/keys.ts", "utf8").matchAll(/Key = \["([\w-]+)"\]/g);
+    const missing = [...folders.map(({ name }) => `\`${name}/\``), ...[...keys].map(([, key]) => `\`${key}\``)];
+    assert.deepEqual(
+      missing.filter((name) => !text.includes(name)),
+      [],
+    );
+  });
+});
