@@ -31,7 +31,6 @@ export type {
 } from "./catalog/config-entry.js";
 export type { ConfigEntrySet } from "./catalog/config-entry-set.js";
 export type { ExportExplanation, ExportReason } from "./catalog/exports.js";
-// Services as everyone sees them.
 export type {
   Check,
   Connect,
@@ -59,7 +58,6 @@ export {
   type TransactionOperation,
   type TransactionVerb,
 } from "./catalog/registration.js";
-// The world, passed in.
 export {
   type Clock,
   type LogFields,
@@ -94,11 +92,11 @@ export {
   type StoredConfigEntry,
 } from "./host/config-entries.js";
 export { type ExportedServicesInput, Exports } from "./host/exports.js";
-// A host and what it offers.
 export { createHost, PeeringHost } from "./host/host.js";
 export type { ImportChange, ImportDifference, ImportedService, ImportSnapshot } from "./host/import-store.js";
 export { Imports } from "./host/imports.js";
 export { alwaysLeader, type Leadership } from "./host/leadership.js";
+export type { Metric } from "./host/metrics.js";
 export type { HostLimits, HostOptions } from "./host/options.js";
 export {
   type EstablishOptions,
@@ -108,8 +106,7 @@ export {
   type PeeringView,
 } from "./host/peerings.js";
 export type { PeeringFailure, PeeringStatus } from "./host/status-board.js";
-export type { StreamFacts, StreamStatus } from "./peering/observed.js";
-// The record of a peering and what moves it.
+export { type StreamFacts, type StreamStatus, ZERO_TIME } from "./peering/observed.js";
 export type { Peering, PeeringState, Role, StoredState, TrustBundle } from "./peering/peering.js";
 export {
   type Cell,
@@ -130,7 +127,6 @@ export {
   type TransitionTable,
   transition,
 } from "./peering/state-machine.js";
-// One stream of a peering as a value. Its messages are read and written by `peerage/wire`.
 export { defaultSessionLimits, defaultSessionTimings, ReplicationSession } from "./replication/session.js";
 export type {
   AppliedResult,
@@ -146,9 +142,7 @@ export type {
   SessionStatus,
   SessionTimings,
 } from "./replication/types.js";
-// The contracts to implement for backends of one's own. Ours are in `peerage/storage/…` and `peerage/transport/…`.
 export type { Entry, Expectation, Key, Snapshot, Storage, Write } from "./storage/storage.js";
-// Tokens.
 export { type PeeringToken, type TokenCertificate, TokenCodec, type TokenDescription } from "./token/token-codec.js";
 export type {
   AcceptHandler,
@@ -159,7 +153,6 @@ export type {
   ServerIdentity,
   Transport,
 } from "./transport/transport.js";
-// Trust.
 export type { CaRoot, CertificateAuthority, IssuedCertificate } from "./trust/authority.js";
 export { type BuiltInAuthority, type BuiltInAuthorityOptions, builtInAuthority } from "./trust/built-in-authority.js";
 export type { SignedLeaf } from "./trust/leaf.js";
@@ -171,6 +164,8 @@ export {
 } from "./trust/provided-authority.js";
 export { plainSecretBox, type SecretBox, sealedSecretBox } from "./trust/secret-box.js";
 export {
+  bundleRemoval,
+  bundleWrite,
   TrustBundleStore,
   type TrustBundleStoreOptions,
   type TrustBundleView,

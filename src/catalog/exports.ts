@@ -177,7 +177,7 @@ export function exportedServicesView(input: Pick<ExportInput, "entries" | "names
     .sort((left, right) => compareUtf8(left.service, right.service));
 }
 
-/** One fact behind an answer of {@link explainExport}. */
+/** One fact behind an {@link ExportExplanation}. */
 export type ExportReason =
   /** `services[index]` of the entry names the service and this peer. */
   | { readonly type: "named"; readonly block: number }

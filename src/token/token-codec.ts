@@ -81,7 +81,7 @@ export interface TokenCodec {
   inspect(text: string, nowMs?: number): TokenDescription;
 }
 
-/** {@inheritDoc TokenCodec} */
+/** The codec, ready to use; it keeps no state. */
 export const TokenCodec: TokenCodec = { encode, decode, validate, inspect };
 
 function encode(token: PeeringToken): string {

@@ -202,3 +202,9 @@ describe("the package", () => {
     );
   });
 });
+
+describe("the API reference", () => {
+  it("is built without a warning", async () => {
+    await run(root, "npx", "--no-install", "typedoc", "--emit", "none");
+  });
+});
