@@ -55,7 +55,16 @@ export async function exchanged(
   acceptor: Site,
   name: string,
 ): Promise<Pick<OpenMessage, "peerId" | "streamSecretId">> {
-  const token = TokenCodec.decode(await world.result(acceptor.host.peerings.generateToken({ peerName: name })));
+  return exchange(world, acceptor, await world.result(acceptor.host.peerings.generateToken({ peerName: name })));
+}
+
+/** Trades this token in at `acceptor`. */
+export async function exchange(
+  world: World,
+  acceptor: Site,
+  text: string,
+): Promise<Pick<OpenMessage, "peerId" | "streamSecretId">> {
+  const token = TokenCodec.decode(text);
   const { peerId, establishmentSecret } = token;
   const transport = world.network.transport("raw:1", { alive: true });
   const target = { address: acceptor.address, serverName: token.serverName, caPems: token.ca };

@@ -25,9 +25,17 @@ export interface SentMessage {
   readonly message: ReplicationMessage;
 }
 
+interface Waiter {
+  readonly condition: () => boolean;
+  readonly end: number;
+  readonly resolve: (held: boolean) => void;
+}
+
 export interface SiteOptions extends Partial<Omit<HostOptions, "storage" | "transport" | "authority" | "clock">> {
   readonly leadership?: Leadership;
 }
+
+class SiteDownError extends Error {}
 
 /** A cluster of a {@link World}: its disk and roots survive, its host lives and dies. */
 export class Site {
@@ -59,7 +67,7 @@ export class Site {
   }
 
   get host(): PeeringHost {
-    if (this.#host === undefined) throw new Error(`${this.name} is down`);
+    if (this.#host === undefined) throw new SiteDownError(`${this.name} is down`);
     return this.#host;
   }
 
@@ -146,6 +154,8 @@ export class World {
   readonly random: SeededRandom = new SeededRandom(1);
   readonly network: SimNetwork = new SimNetwork(this.scheduler, new SeededRandom(2));
   readonly sent: SentMessage[] = [];
+  readonly #waiters = new Set<Waiter>();
+  #pumping = false;
   #sites = 0;
 
   constructor() {
@@ -165,18 +175,47 @@ export class World {
 
   /** Lets virtual time pass. */
   async pass(milliseconds: number): Promise<void> {
-    await this.scheduler.run(
-      this.scheduler.now + milliseconds,
-      () => false,
-      () => {},
-    );
+    const end = this.scheduler.now + milliseconds;
+    this.scheduler.after(milliseconds, () => {});
+    await this.#wait(() => this.scheduler.now >= end, Number.POSITIVE_INFINITY);
   }
 
   /** Lets virtual time pass until `condition` holds, and fails when it does not in ten minutes. */
   async until(condition: () => boolean, what: string, withinMs: number = PATIENCE_MS): Promise<void> {
-    const end = this.scheduler.now + withinMs;
-    await this.scheduler.run(end, condition, () => {});
-    if (!condition()) throw new Error(`within ${withinMs} ms of virtual time it did not happen that ${what}`);
+    if (await this.#wait(condition, this.scheduler.now + withinMs)) return;
+    throw new Error(`within ${withinMs} ms of virtual time it did not happen that ${what}`);
+  }
+
+  /** Whether `condition` came to hold before `end`. However many wait, one loop moves time, and no faster than all of them. */
+  #wait(condition: () => boolean, end: number): Promise<boolean> {
+    return new Promise((resolve) => {
+      this.#waiters.add({ condition, end, resolve });
+      if (this.#pumping) return;
+      this.#pumping = true;
+      void this.#pump();
+    });
+  }
+
+  async #pump(): Promise<void> {
+    const due = (waiter: Waiter): boolean => held(waiter) || waiter.end <= this.scheduler.now;
+    while (this.#waiters.size > 0) {
+      const waiters = [...this.#waiters];
+      const end = Math.min(...waiters.map((waiter) => waiter.end));
+      await this.scheduler.run(
+        end,
+        () => [...this.#waiters].some(due),
+        () => {},
+      );
+      // With nothing left to happen, nobody's condition will come to hold any more.
+      const ready = [...this.#waiters].filter(due);
+      for (const waiter of ready.length > 0 ? ready : waiters) {
+        this.#waiters.delete(waiter);
+        waiter.resolve(held(waiter));
+      }
+      // Whoever was woken does its next step before time goes on.
+      await new Promise((resolve) => setImmediate(resolve));
+    }
+    this.#pumping = false;
   }
 
   /** What `work` comes to, while virtual time passes. */
@@ -235,6 +274,16 @@ export class World {
         ),
       `${a.name} and ${b.name} are in step`,
     );
+  }
+}
+
+/** A condition may look at a host that is down for the moment. */
+function held(waiter: Waiter): boolean {
+  try {
+    return waiter.condition();
+  } catch (error) {
+    if (error instanceof SiteDownError) return false;
+    throw error;
   }
 }
 
