@@ -34,7 +34,11 @@ export class Cleanup implements AsyncDisposable {
       this.#again.add(peeringId);
       return;
     }
-    const task = this.#run(peeringId).finally(() => this.#tasks.delete(peeringId));
+    const task = this.#run(peeringId).finally(() => {
+      this.#tasks.delete(peeringId);
+      // Asked for after the last look of the task and before its end.
+      if (this.#again.delete(peeringId)) this.request(peeringId);
+    });
     this.#tasks.set(peeringId, task);
   }
 
