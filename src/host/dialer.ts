@@ -26,7 +26,9 @@ export interface DialerOptions {
     signal: AbortSignal,
   ) => Promise<{ readonly end: LinkEnd; readonly connectedMs: number }>;
   /** An attempt failed; the next one comes in `waitMs`. */
-  readonly onFailure: (peeringId: string, error: PeeringError, address: string, waitMs: number) => void;
+  readonly onFailure: (peeringId: string, error: PeeringError, address: string | undefined, waitMs: number) => void;
+  /** The loop has ended. */
+  readonly onStopped: (peeringId: string) => void;
 }
 
 interface Loop {
@@ -60,7 +62,14 @@ export class Dialer implements AsyncDisposable {
 
   /** Starts, restarts or stops the loop of `peeringId` so that it fits its record. */
   async sync(peeringId: string): Promise<void> {
-    const plan = await this.#options.plan(peeringId);
+    let plan: DialPlan | undefined;
+    try {
+      plan = await this.#options.plan(peeringId);
+    } catch (error) {
+      // The loop asks again, with its back-off.
+      if (!this.#disposed && !this.#loops.has(peeringId)) this.#start(peeringId, "");
+      throw error;
+    }
     if (this.#disposed) return;
     const loop = this.#loops.get(peeringId);
     if (loop !== undefined) loop.changed = true;
@@ -97,6 +106,7 @@ export class Dialer implements AsyncDisposable {
       })
       .finally(() => {
         if (this.#loops.get(peeringId) === running) this.#loops.delete(peeringId);
+        this.#options.onStopped(peeringId);
         // Such as a record that was established anew while the stream of the old one was still draining.
         return running.changed ? this.sync(peeringId) : undefined;
       });
@@ -110,9 +120,20 @@ export class Dialer implements AsyncDisposable {
     let ring: readonly string[] = [];
     let position = 0;
     while (!signal.aborted) {
-      const plan = await this.#options.plan(peeringId);
-      if (plan === undefined || signal.aborted) return;
       loop.changed = false;
+      let plan: DialPlan | undefined;
+      try {
+        plan = await this.#options.plan(peeringId);
+      } catch (error) {
+        // Such as a storage that cannot be read now: no reason to give a peer up for ever.
+        if (signal.aborted) return;
+        const failure = asPeeringError(error, "storage-failed");
+        const waitMs = retries.failed(failure.status ?? StatusCode.Unknown, 0);
+        this.#options.onFailure(peeringId, failure, undefined, waitMs);
+        if (await this.#wait(loop, waitMs)) retries.reset();
+        continue;
+      }
+      if (plan === undefined || signal.aborted) return;
       loop.fingerprint = fingerprintOf(plan);
       const addresses = addressesToDial(plan.peering);
       if (addresses.join() !== ring.join()) {

@@ -201,7 +201,7 @@ async function composeHost(options: HostOptions, opened: AsyncDisposable[]): Pro
     clusterResources,
     onPeerTerminated: (peeringId) => cleanup.request(peeringId),
   });
-  const establishing = new Set<string>();
+  const establishing = new Map<string, number>();
   const dialer = new Dialer({
     transport,
     clock,
@@ -216,6 +216,7 @@ async function composeHost(options: HostOptions, opened: AsyncDisposable[]): Pro
     },
     serve: (plan, target, signal) => links.dial(plan, target, signal),
     onFailure: (peeringId, error, address, waitMs) => board.dialFailed(peeringId, error, address, waitMs),
+    onStopped: (peeringId) => board.dialStopped(peeringId),
   });
   const cleanup: Cleanup = new Cleanup({
     clock,
@@ -227,9 +228,8 @@ async function composeHost(options: HostOptions, opened: AsyncDisposable[]): Pro
       // A peer that has said `Terminated` knows; only one that we delete is told and waited for.
       if (peering.state === "deleting") await links.terminate(peeringId);
       else links.closeGate(peeringId);
-      await importStore.removePeer(peeringId);
-      // Established anew meanwhile: what there is now belongs to the new stream.
-      if (isActive(records.byId(peeringId))) return;
+      // Established anew meanwhile, it is left alone: what there is then belongs to the new stream.
+      await importStore.removePeer(peeringId, records.inactiveExpectation(peeringId));
       await records.removeTrustBundle(peering.name);
       if (peering.state !== "deleting") return;
       await records.remove(peeringId);

@@ -222,9 +222,10 @@ export class ImportStore implements AsyncDisposable {
   /**
    * Removes everything imported from a peer, in commits of bounded size; what failed half-way is finished by the next
    * call, and a call with nothing left to do writes nothing.
-   * @throws {PeeringError} as `Storage.commit`.
+   * @param expect - what must hold for each commit, such as a record that is not active.
+   * @throws {PeeringError} `conflict` when an expectation failed; as `Storage.commit`.
    */
-  async removePeer(peeringId: string): Promise<void> {
+  async removePeer(peeringId: string, expect: readonly Expectation[] = []): Promise<void> {
     const peer = this.#peers.get(peeringId);
     if (peer === undefined) return;
     await peer.mutex.run(async () => {
@@ -234,7 +235,7 @@ export class ImportStore implements AsyncDisposable {
           plan.set(key, undefined);
           if (plan.size === REMOVED_TOGETHER) break;
         }
-        await this.#commit(peer, plan, []);
+        await this.#commit(peer, plan, expect);
       }
     });
   }

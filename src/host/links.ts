@@ -48,6 +48,7 @@ interface LiveLink {
 }
 
 const REPLACED: Status = { code: StatusCode.Unavailable, message: "replaced by a newer stream" };
+const ESTABLISHED_ANEW: Status = { code: StatusCode.Unavailable, message: "the peering was established anew" };
 const SHUT_DOWN: Status = { code: StatusCode.Unavailable, message: "the host shuts down" };
 const RATE_LIMITED: Status = {
   code: StatusCode.ResourceExhausted,
@@ -138,8 +139,16 @@ export class Links implements AsyncDisposable {
     target: DialTarget,
     signal: AbortSignal,
   ): Promise<{ readonly end: LinkEnd; readonly connectedMs: number }> {
-    const { clock, transport, timings, strictConsul, limits, remote, leadership } = this.#options;
+    const { clock, transport, records, timings, strictConsul, limits, remote, leadership } = this.#options;
     const stream = await transport.openStream(target, signal);
+    // Connecting takes its time: what was to be dialed may be deleted by now, or be another peering.
+    const current = records.byId(plan.peering.id);
+    if (current === undefined || !isActive(current) || current.peerId !== plan.peering.peerId) {
+      await stream.close();
+      throw new PeeringError("aborted", "the peering changed while it was being dialed", {
+        status: StatusCode.Canceled,
+      });
+    }
     const session = new ReplicationSession({
       role: "dialer",
       remoteId: plan.peering.peerId,
@@ -180,6 +189,13 @@ export class Links implements AsyncDisposable {
     live.intake.close();
     live.link.feed({ type: "stop" });
     if (!live.peerTerminated) await live.link.ended;
+  }
+
+  /** Ends a stream that was opened for another peer than the one this peering is established with now. */
+  retire(peeringId: string, peerId: string): void {
+    const live = this.#live.get(peeringId);
+    if (live !== undefined && live.peering.peerId !== peerId)
+      live.link.feed({ type: "abort", status: ESTABLISHED_ANEW });
   }
 
   /** Our roots or addresses changed: every stream gets them. */
@@ -266,7 +282,7 @@ export class Links implements AsyncDisposable {
     const seen = board.open(peering.id, link.session);
     const intake: Intake = new Intake({
       clock,
-      apply: (items) => this.#apply(peering, seen, items),
+      apply: (items) => this.#apply(peering, seen, items, () => intake.closed),
       done: (results) => link.feed({ type: "applied", results }),
     });
     const live: LiveLink = {
@@ -340,12 +356,14 @@ export class Links implements AsyncDisposable {
 
   /**
    * Applies what a peer sent, in order: services and lists that stand together in one commit, each commit bound to a
-   * record that is still active (I17).
+   * record that is still active (I17), and none begun once the stream has been replaced: a newer one may have said
+   * something else since (I14).
    */
   async #apply(
     peering: Peering,
     seen: BoardStream,
     items: readonly IntakeItem[],
+    isClosed: () => boolean,
   ): Promise<readonly (PeeringError | undefined)[]> {
     const results: (PeeringError | undefined)[] = [];
     let run: ImportItem[] = [];
@@ -353,7 +371,7 @@ export class Links implements AsyncDisposable {
       if (run.length === 0) return;
       const batch = run;
       run = [];
-      results.push(...(await this.#commitImports(peering, seen, batch)));
+      results.push(...(await this.#commitImports(peering, seen, batch, isClosed)));
     };
     for (const { resource } of items) {
       const { resourceUrl, resourceId, value } = resource;
@@ -372,7 +390,7 @@ export class Links implements AsyncDisposable {
         continue;
       }
       await flush();
-      results.push(await this.#applyToRecord(peering, resourceUrl, value));
+      results.push(isClosed() ? REPLACED_MEANWHILE : await this.#applyToRecord(peering, resourceUrl, value));
     }
     await flush();
     return results;
@@ -382,9 +400,11 @@ export class Links implements AsyncDisposable {
     peering: Peering,
     seen: BoardStream,
     batch: readonly ImportItem[],
+    isClosed: () => boolean,
   ): Promise<readonly (PeeringError | undefined)[]> {
     const { records, imports } = this.#options;
     for (let attempt = 1; ; attempt++) {
+      if (isClosed()) return batch.map(() => REPLACED_MEANWHILE);
       try {
         const { results } = await imports.apply(peering.id, batch, records.expectation(peering.id));
         batch.forEach((item, index) => {
@@ -404,11 +424,12 @@ export class Links implements AsyncDisposable {
 
   async #applyToRecord(peering: Peering, resourceUrl: string, value: Uint8Array): Promise<PeeringError | undefined> {
     const { records } = this.#options;
+    const { id, peerId } = peering;
     try {
       if (resourceUrl === ResourceUrl.trustBundle) {
-        await records.writeTrustBundle(peering.id, decodeTrustBundle(value));
+        await records.writeTrustBundle(id, decodeTrustBundle(value), { peerId });
       } else {
-        await records.writeServerAddresses(peering.id, decodeServerAddresses(value));
+        await records.writeServerAddresses(id, decodeServerAddresses(value), { peerId });
       }
       return undefined;
     } catch (error) {
@@ -418,6 +439,9 @@ export class Links implements AsyncDisposable {
     }
   }
 }
+
+/** Told to nobody: a stream whose intake is closed answers nothing any more. */
+const REPLACED_MEANWHILE = new PeeringError("aborted", "the stream was replaced or has ended");
 
 function undecodable(error: unknown): PeeringError {
   return new PeeringError("invalid-message", `failed to unmarshal resource: ${errorText(error)}`, { cause: error });

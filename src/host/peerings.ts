@@ -79,8 +79,8 @@ export interface PeeringsParts {
   readonly throughGateways: () => boolean;
   readonly leadership: Leadership;
   readonly enabled: boolean;
-  /** Ids of the records an establish is running for: they are not dialed meanwhile. */
-  readonly establishing: Set<string>;
+  /** Ids of the records that establishes are running for, and how many: they are not dialed meanwhile. */
+  readonly establishing: Map<string, number>;
   readonly sync: (peeringId: string) => void;
   readonly codec: typeof TokenCodec;
 }
@@ -246,24 +246,33 @@ export class Peerings implements AsyncDisposable {
     const signal = AbortSignal.any(signals);
     signal.throwIfAborted();
     const existing = records.byName(options.peerName);
-    const begun = await records.beginEstablish({
-      peerName: options.peerName,
-      token,
-      meta: options.meta ?? {},
-      connected: existing !== undefined && links.isConnected(existing.id),
-      ownServerName: ownName,
-    });
-    establishing.add(begun.id);
+    // From before the first write on: that one would have the record dialed with the new PeerID and the old secret.
+    const held = new Set(existing === undefined ? [] : [existing.id]);
+    for (const id of held) hold(establishing, id);
     try {
+      const begun = await records.beginEstablish({
+        peerName: options.peerName,
+        token,
+        meta: options.meta ?? {},
+        connected: existing !== undefined && links.isConnected(existing.id),
+        ownServerName: ownName,
+      });
+      if (!held.has(begun.id)) {
+        held.add(begun.id);
+        hold(establishing, begun.id);
+      }
       const streamSecret = await exchangeSecret({ transport, clock, random, signal }, begun, {
         peerId: token.peerId,
         establishmentSecret: token.establishmentSecret,
       });
       const established = await records.finishEstablish(begun, streamSecret);
+      links.retire(established.id, established.peerId);
       return this.#view(established);
     } finally {
-      establishing.delete(begun.id);
-      sync(begun.id);
+      for (const id of held) {
+        release(establishing, id);
+        sync(id);
+      }
     }
   }
 
@@ -287,4 +296,14 @@ export class Peerings implements AsyncDisposable {
       status: board.statusOf(peering.id),
     };
   }
+}
+
+function hold(counts: Map<string, number>, id: string): void {
+  counts.set(id, (counts.get(id) ?? 0) + 1);
+}
+
+function release(counts: Map<string, number>, id: string): void {
+  const count = (counts.get(id) ?? 1) - 1;
+  if (count === 0) counts.delete(id);
+  else counts.set(id, count);
 }

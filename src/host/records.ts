@@ -201,6 +201,16 @@ export class PeeringRecords implements AsyncDisposable {
   }
 
   /**
+   * What a commit that cleans up after this peering must expect: the opposite of {@link expectation}. It holds from the
+   * moment the record ceased to be active until it is active again or gone.
+   */
+  inactiveExpectation(id: string): readonly Expectation[] {
+    const peering = this.byId(id);
+    const revision = peering === undefined || isActive(peering) ? undefined : this.#tables.gates.get(id);
+    return [{ key: [...PEERING_GATES_PREFIX, id], revision: revision ?? NEVER }];
+  }
+
+  /**
    * The stream secret to dial with; undefined for acceptors, before an establish succeeded, and once the record is not
    * active.
    * @throws {PeeringError} `invalid-argument`: it was sealed with another key.
@@ -375,12 +385,19 @@ export class PeeringRecords implements AsyncDisposable {
 
   /**
    * Stores what the peer's cluster is trusted by, together with the record whose next dial uses it.
-   * @throws {PeeringError} `invalid-bundle` (D-23), `invalid-record`: no such record, or it is not active.
+   * @param meant - `peerId` of the record when the stream was opened.
+   * @throws {PeeringError} `invalid-bundle` (D-23), `invalid-record`: no such record, it is not active, or it was
+   *   established anew with another peer since.
    */
-  async writeTrustBundle(id: string, bundle: Omit<TrustBundle, "peerName">): Promise<void> {
+  async writeTrustBundle(
+    id: string,
+    bundle: Omit<TrustBundle, "peerName">,
+    meant: { readonly peerId?: string } = {},
+  ): Promise<void> {
     const { trustDomain, rootPems, exportedPartition } = bundle;
     await this.#write((tables) => {
       const peering = this.byId(id);
+      requireMeant(peering, meant);
       const name = peering?.name ?? id;
       const step = transition(peering, { type: "trust-bundle-received", name, rootPems });
       validateBundle(bundle);
@@ -391,11 +408,17 @@ export class PeeringRecords implements AsyncDisposable {
 
   /**
    * Stores where the acceptor can be dialed from now on. Manual addresses stay and go first.
+   * @param meant - `peerId` of the record when the stream was opened.
    * @throws {PeeringError} `wrong-role`: we are the acceptor, or the list is empty (D-32); `invalid-record`: no such
-   *   record, or it is not active.
+   *   record, it is not active, or it was established anew with another peer since.
    */
-  async writeServerAddresses(id: string, addresses: readonly string[]): Promise<void> {
+  async writeServerAddresses(
+    id: string,
+    addresses: readonly string[],
+    meant: { readonly peerId?: string } = {},
+  ): Promise<void> {
     await this.#write((tables) => {
+      requireMeant(this.byId(id), meant);
       const step = transition(this.byId(id), { type: "server-addresses-received", addresses });
       return this.#planRecord(tables, step, undefined, () => {});
     });
@@ -446,9 +469,13 @@ export class PeeringRecords implements AsyncDisposable {
     });
   }
 
-  /** Removes the bundle of that peer, if there is one. The record keeps the roots. */
+  /** Removes the bundle of that peer, if there is one and no active record it belongs to. The record keeps the roots. */
   async removeTrustBundle(peerName: string): Promise<void> {
-    await this.#write((tables) => ({ changes: deleteTrustBundle(tables, peerName), result: () => {} }));
+    await this.#write((tables) => {
+      // Established anew since the cleanup began: this bundle is of the new life.
+      const changes = isActive(this.byName(peerName)) ? NO_CHANGES : deleteTrustBundle(tables, peerName);
+      return { changes, result: () => {} };
+    });
   }
 
   /**
@@ -788,6 +815,12 @@ function emptyTables(): Tables {
 }
 
 const NO_CHANGES: RecordChanges = { peerings: new Map(), secrets: new Map(), bundles: new Map() };
+
+/** A stream speaks for the peering it was opened for (D-12), even while the record is another one's already (I19). */
+function requireMeant(peering: Peering | undefined, meant: { readonly peerId?: string }): void {
+  if (peering === undefined || meant.peerId === undefined || meant.peerId === peering.peerId) return;
+  throw new PeeringError("invalid-record", "peering was established anew with another peer");
+}
 
 /** No entry has it: revisions grow from 1. */
 const NEVER = -1n;

@@ -21,7 +21,7 @@ export interface PeeringFailure {
   readonly at: number;
   readonly code: PeeringErrorCode;
   readonly message: string;
-  /** The address dialed; undefined on an acceptor. */
+  /** The address dialed; undefined on an acceptor, and where the attempt failed before one was dialed. */
   readonly address: string | undefined;
 }
 
@@ -144,12 +144,20 @@ export class StatusBoard {
     return () => this.#listeners.delete(listener);
   }
 
-  dialFailed(peeringId: string, error: PeeringError, address: string, waitMs: number): void {
+  dialFailed(peeringId: string, error: PeeringError, address: string | undefined, waitMs: number): void {
     const entry = this.#entry(peeringId);
     entry.lastFailure = { at: this.#clock.wall(), code: error.code, message: error.message, address };
     entry.failedAttempts++;
     entry.nextAttemptAt = this.#clock.wall() + waitMs;
     this.#tracker.dialFailed(peeringId, this.#clock.wall(), error.message);
+    this.#notify(peeringId);
+  }
+
+  /** Nobody waits for a next attempt any more. */
+  dialStopped(peeringId: string): void {
+    const entry = this.#entries.get(peeringId);
+    if (entry?.nextAttemptAt === undefined) return;
+    entry.nextAttemptAt = undefined;
     this.#notify(peeringId);
   }
 

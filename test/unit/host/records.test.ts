@@ -438,6 +438,9 @@ describe("what peers push", () => {
     const again = await restart();
     assert.deepEqual(again.trustBundles(), records.trustBundles());
     await again.removeTrustBundle("east");
+    assert.deepEqual(again.trustBundles(), records.trustBundles(), "it belongs to an active peering");
+    await again.terminate(dialerId);
+    await again.removeTrustBundle("east");
     assert.deepEqual(again.trustBundles(), []);
     const bundle = { ...BUNDLE, peerName: "east" };
     assert.deepEqual(told, [

@@ -1,0 +1,145 @@
+import assert from "node:assert/strict";
+import { describe, it } from "node:test";
+import { silentLogger } from "../../../src/environment.js";
+import { PeeringError } from "../../../src/errors.js";
+import { Cleanup } from "../../../src/host/cleanup.js";
+import { Dialer } from "../../../src/host/dialer.js";
+import type { Peering } from "../../../src/peering/peering.js";
+import { Scheduler, virtualClock } from "../../../src/testing/simulator/scheduler.js";
+import { openAs, servicePayload, upsert } from "../../support/messages.js";
+import { peered, World } from "../../support/world.js";
+
+describe("a stream that was replaced", () => {
+  it("I14: what a disk refused of it is not tried again over what the newer stream said", async () => {
+    const world = new World();
+    const acceptor = await world.site("acceptor");
+    const { stream: first, open } = await openAs(world, acceptor, "dialer");
+    const failing = acceptor.commits + 1;
+    acceptor.fate = (commit) => (commit === failing ? "fail" : "succeed");
+    await first.say(upsert(1, "web", servicePayload("web", 1)));
+    await world.until(() => acceptor.commits === failing, "the disk refuses");
+    const second = await world.raw(acceptor);
+    await second.say(open, upsert(1, "web", servicePayload("web", 2)));
+    await world.until(() => acceptor.count("dialer", "web") === 2, "the newer stream replicates");
+    await world.pass(10_000);
+    assert.equal(acceptor.count("dialer", "web"), 2);
+  });
+});
+
+describe("establishing anew with another cluster", () => {
+  it("I19: the stream that stands writes no roots into the record of the other, and ends once that is established", async () => {
+    const world = new World();
+    const { acceptor, dialer } = await peered(world);
+    const other = await world.site("other");
+    // Server addresses of a token are not taken while a stream is up, manual ones are.
+    const asked = { peerName: "dialer", serverExternalAddresses: [other.address] };
+    const token = await world.result(other.host.peerings.generateToken(asked));
+    dialer.latencyMs = 300;
+    const establishing = dialer.host.peerings.establish({ peerName: "acceptor", token });
+    await world.until(
+      () => dialer.peering("acceptor").peerId === other.peering("dialer").id,
+      "the record is rewritten",
+    );
+    acceptor.authority.rotate();
+    await world.result(establishing);
+    await world.settled(other, "dialer", dialer, "acceptor");
+    assert.equal(dialer.peering("acceptor").peerCaPems.join(""), roots(other));
+    assert.equal(acceptor.state("dialer"), "failing");
+  });
+
+  it("D-19: it is not dialed before the last of several establishes at once has ended", async () => {
+    const world = new World();
+    const { acceptor, dialer } = await peered(world);
+    const used = await world.result(acceptor.host.peerings.generateToken({ peerName: "dialer" }));
+    const token = await world.result(acceptor.host.peerings.generateToken({ peerName: "dialer" }));
+    acceptor.crash();
+    await world.until(() => dialer.state("acceptor") === "failing", "the stream is lost");
+    const opens = world.messages(dialer, "open").length;
+    const longer = dialer.host.peerings.establish({ peerName: "acceptor", token });
+    await world.pass(2_000);
+    await acceptor.start();
+    acceptor.latencyMs = 1_500;
+    await world.refusal(dialer.host.peerings.establish({ peerName: "acceptor", token: used }));
+    await world.pass(500);
+    assert.equal(world.messages(dialer, "open").length, opens);
+    acceptor.latencyMs = 1;
+    await world.result(longer);
+    await world.settled(acceptor, "dialer", dialer, "acceptor");
+  });
+});
+
+describe("cleaning up", () => {
+  it("every request is followed by a look at the record, however close to the end of the last one it comes", async () => {
+    for (let delay = 0; delay < 12; delay++) {
+      let looks = 0;
+      const clock = virtualClock(new Scheduler(), { alive: true });
+      const clean = async (): Promise<void> => {
+        looks++;
+      };
+      await using cleanup = new Cleanup({ clock, logger: silentLogger, clean });
+      cleanup.request("p");
+      for (let turn = 0; turn < delay; turn++) await Promise.resolve();
+      const before = looks;
+      cleanup.request("p");
+      for (let turn = 0; turn < 50; turn++) await Promise.resolve();
+      assert.ok(looks > before, `requested ${delay} turns later`);
+    }
+  });
+});
+
+describe("the dial loop", () => {
+  it("a secret that cannot be read now is asked for again, with the back-off, and shows as the failure it is", async () => {
+    const scheduler = new Scheduler();
+    const failures: string[] = [];
+    const served: number[] = [];
+    let reads = 0;
+    const peering = { id: "p", peerId: "q", state: "establishing", peerServerAddresses: ["a:1"] };
+    const record: Peering = { ...blank, ...peering, state: "establishing" };
+    await using dialer = new Dialer({
+      transport: new World().network.transport("dialer:1", { alive: true }),
+      clock: virtualClock(scheduler, { alive: true }),
+      logger: silentLogger,
+      plan: async () => {
+        reads++;
+        if (reads <= 3) throw new PeeringError("storage-failed", "cannot be read");
+        return { peering: record, streamSecret: "s" };
+      },
+      serve: async () => {
+        served.push(scheduler.now);
+        return { end: { status: { code: 0, message: "" }, error: undefined }, connectedMs: 0 };
+      },
+      onFailure: (_id, error, address, waitMs) => failures.push(`${error.message} ${address} ${waitMs}`),
+      onStopped: () => failures.push("stopped"),
+    });
+    await assert.rejects(dialer.sync("p"), /cannot be read/);
+    await scheduler.run(
+      60_000,
+      () => served.length > 0,
+      () => {},
+    );
+    assert.deepEqual(failures, ["cannot be read undefined 2000", "cannot be read undefined 4000", "stopped"]);
+    assert.deepEqual(served, [6_000]);
+  });
+});
+
+function roots(site: { readonly authority: { roots(): readonly { readonly certificatePem: string }[] } }): string {
+  return site.authority
+    .roots()
+    .map((root) => root.certificatePem)
+    .join("");
+}
+
+const blank: Peering = {
+  id: "",
+  name: "",
+  state: "pending",
+  meta: {},
+  peerId: "",
+  peerCaPems: [],
+  peerServerName: "",
+  peerServerAddresses: [],
+  manualServerAddresses: [],
+  remote: { partition: "", datacenter: "" },
+  createIndex: 0n,
+  modifyIndex: 0n,
+};
