@@ -1,0 +1,216 @@
+import assert from "node:assert/strict";
+import { describe, it } from "node:test";
+import { TokenCodec } from "../../../src/token/token-codec.js";
+import { ResourceId, ResourceUrl } from "../../../src/wire/messages.js";
+import { decodeServerAddresses, decodeTrustBundle, encodeTrustBundle } from "../../../src/wire/resources.js";
+import { openAs, response, subscribe } from "../../support/messages.js";
+import { peer, peered, type Site, World } from "../../support/world.js";
+
+function rootsOf(site: Site): readonly string[] {
+  return site.authority.roots().map((root) => root.certificatePem);
+}
+
+/** What `site` knows of the other's roots: its bundle, and for the dialer what it dials with. */
+function knownRoots(site: Site, peerName: string): readonly string[] {
+  return site.host.trustBundles.read(peerName)?.rootPems ?? [];
+}
+
+describe("tokens", () => {
+  it("ch3 case 89, TOK1, TOK2, TOK9: every root, the own name and address, the manual ones beside them", async () => {
+    const world = new World();
+    const acceptor = await world.site("acceptor", { locality: { region: "r", zone: "z" } });
+    acceptor.authority.rotate();
+    const { peerings } = acceptor.host;
+    const token = TokenCodec.decode(
+      await world.result(peerings.generateToken({ peerName: "dialer", serverExternalAddresses: ["32.1.2.3:8502"] })),
+    );
+    assert.equal(token.ca.length, 2);
+    assert.deepEqual(token.ca, rootsOf(acceptor));
+    assert.ok(token.ca.every((pem) => pem.endsWith("\n")));
+    assert.equal(token.serverName, `server.dc-acceptor.peering.${acceptor.host.trustDomain}`);
+    assert.deepEqual([token.serverAddresses, token.manualServerAddresses], [["acceptor:8503"], ["32.1.2.3:8502"]]);
+    assert.equal(token.peerId, acceptor.peering("dialer").id);
+    assert.deepEqual(token.remote, {
+      partition: "",
+      datacenter: "dc-acceptor",
+      locality: { region: "r", zone: "z" },
+    });
+  });
+
+  it("D-16: a host that listens nowhere refuses before anything is written", async () => {
+    const world = new World();
+    const site = await world.site("alone", { advertise: [] });
+    const commits = site.commits;
+    const refusal = await world.refusal(site.host.peerings.generateToken({ peerName: "dialer" }));
+    assert.deepEqual(
+      [refusal.code, refusal.message],
+      ["unavailable", "a grpc bind port must be specified in the configuration for all servers"],
+    );
+    assert.equal(site.commits, commits);
+    assert.deepEqual(site.host.peerings.list(), []);
+  });
+
+  it("ch3 case 88, D-17: eight first tokens at once are one record, and the last one works", async () => {
+    const world = new World();
+    const [acceptor, dialer] = [await world.site("acceptor"), await world.site("dialer")];
+    const calls = Array.from({ length: 8 }, () => acceptor.host.peerings.generateToken({ peerName: "dialer" }));
+    const tokens = await world.result(Promise.all(calls));
+    const ids = new Set(tokens.map((token) => TokenCodec.decode(token).peerId));
+    assert.deepEqual([...ids], [acceptor.peering("dialer").id]);
+    await world.result(dialer.host.peerings.establish({ peerName: "acceptor", token: tokens.at(-1) ?? "" }));
+    await world.settled(acceptor, "dialer", dialer, "acceptor");
+  });
+});
+
+describe("roots", () => {
+  it("ch1 case 108, ch3 case 90: each side has the other's bundle under its local name, the dialer dials with it", async () => {
+    const world = new World();
+    const { acceptor, dialer } = await peered(world);
+    for (const [site, other] of [
+      [acceptor, dialer],
+      [dialer, acceptor],
+    ] as const) {
+      const bundle = site.host.trustBundles.read(other.name);
+      assert.equal(bundle?.trustDomain, other.host.trustDomain);
+      assert.deepEqual(bundle?.rootPems, rootsOf(other));
+      assert.deepEqual(site.peering(other.name).peerCaPems, rootsOf(other));
+      assert.deepEqual(new Set(site.host.trustBundles.union()), new Set([...rootsOf(site), ...rootsOf(other)]));
+    }
+    const bundles = world
+      .messages(acceptor, "response")
+      .filter(({ resourceUrl }) => resourceUrl === ResourceUrl.trustBundle);
+    assert.deepEqual(
+      bundles.map(({ resourceId }) => resourceId),
+      [ResourceId.trustBundle],
+    );
+  });
+
+  for (const role of ["acceptor", "dialer"] as const) {
+    it(`ch1 case 90, ch3 cases 90 and 92: a rotation at the ${role} reaches the other over the stream: old and new, then the new one alone`, async () => {
+      const world = new World();
+      const sites = await peered(world);
+      const [site, other] = role === "acceptor" ? [sites.acceptor, sites.dialer] : [sites.dialer, sites.acceptor];
+      const [old = ""] = rootsOf(site);
+      const { certificatePem } = site.authority.rotate();
+      await world.until(() => knownRoots(other, site.name).length === 2, "both are known");
+      assert.deepEqual(new Set(knownRoots(other, site.name)), new Set([old, certificatePem]));
+      assert.deepEqual(other.peering(site.name).peerCaPems, knownRoots(other, site.name));
+      assert.equal(other.host.trustBundles.read(site.name)?.trustDomain, site.host.trustDomain);
+      site.authority.prune();
+      await world.until(() => knownRoots(other, site.name).length === 1, "the old one goes");
+      assert.deepEqual(knownRoots(other, site.name), [certificatePem]);
+      assert.equal(world.messages(sites.dialer, "open").length, 1, "no stream was disturbed");
+    });
+
+    it(`L6: a rotation at the ${role} while the link is down arrives when it is up again`, async () => {
+      const world = new World();
+      const sites = await peered(world);
+      const [site, other] = role === "acceptor" ? [sites.acceptor, sites.dialer] : [sites.dialer, sites.acceptor];
+      world.network.partition(site.address, other.address);
+      site.authority.rotate();
+      await world.pass(300_000);
+      assert.equal(knownRoots(other, site.name).length, 1);
+      world.network.healAll();
+      await world.until(() => knownRoots(other, site.name).length === 2, "it arrives");
+      await world.settled(sites.acceptor, "dialer", sites.dialer, "acceptor");
+    });
+
+    it(`a rotation while the ${role} is down is pushed after its restart`, async () => {
+      const world = new World();
+      const sites = await peered(world);
+      const [site, other] = role === "acceptor" ? [sites.acceptor, sites.dialer] : [sites.dialer, sites.acceptor];
+      site.crash();
+      site.authority.rotate();
+      await site.start();
+      await world.until(() => knownRoots(other, site.name).length === 2, "it arrives");
+      assert.deepEqual(knownRoots(other, site.name), rootsOf(site));
+    });
+  }
+
+  it("ch1 case 122, ch3 case 94, D-23: a bundle without roots or with rubbish is refused, the old one stays", async () => {
+    const world = new World();
+    const acceptor = await world.site("acceptor");
+    const { stream } = await openAs(world, acceptor, "dialer");
+    const [good = ""] = rootsOf(await world.site("other"));
+    const bundle = (nonce: number, rootPems: readonly string[]): ReturnType<typeof response> =>
+      response(
+        nonce,
+        ResourceUrl.trustBundle,
+        ResourceId.trustBundle,
+        encodeTrustBundle({ trustDomain: "raw.consul", rootPems, exportedPartition: "" }),
+      );
+    await stream.say(bundle(1, [good]));
+    await world.until(() => knownRoots(acceptor, "dialer").length === 1, "the good one is stored");
+    for (const [nonce, pems] of [
+      [2, []],
+      [3, ["no certificate"]],
+      [4, [good, "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n"]],
+    ] as const) {
+      await stream.say(bundle(nonce, pems));
+      const answer = `0000000${nonce}`;
+      const found = (): { readonly code: number } | undefined =>
+        stream.received.flatMap((message) =>
+          message.type === "request" && message.responseNonce === answer && message.error ? [message.error] : [],
+        )[0];
+      await world.until(() => found() !== undefined, "it is refused");
+      assert.equal(found()?.code, 13);
+      assert.deepEqual(knownRoots(acceptor, "dialer"), [good]);
+      assert.deepEqual(acceptor.peering("dialer").peerCaPems, [good]);
+    }
+    assert.equal(stream.end, undefined);
+  });
+
+  it("without a mesh no bundle is sent", async () => {
+    const world = new World();
+    const acceptor = await world.site("acceptor", { connect: false });
+    const { stream, open } = await openAs(world, acceptor, "dialer");
+    for (const url of Object.values(ResourceUrl)) await stream.say(subscribe(url, open.peerId));
+    await world.pass(20_000);
+    const urls = stream.received.flatMap((message) => (message.type === "response" ? [message.resourceUrl] : []));
+    assert.ok(urls.includes(ResourceUrl.serverAddresses) && !urls.includes(ResourceUrl.trustBundle));
+  });
+});
+
+describe("server addresses", () => {
+  it("ch1 case 91: those advertised are pushed to the dialer once, and never by it", async () => {
+    const world = new World();
+    const { acceptor, dialer } = await peered(world, { acceptor: { advertise: ["acceptor:8503", "other:1"] } });
+    await world.until(() => dialer.peering("acceptor").peerServerAddresses.length === 2, "they arrive");
+    const pushed = (site: Site): readonly (readonly string[])[] =>
+      world
+        .messages(site, "response")
+        .flatMap(({ resourceUrl, resource }) =>
+          resourceUrl === ResourceUrl.serverAddresses && resource ? [decodeServerAddresses(resource.value)] : [],
+        );
+    assert.deepEqual(pushed(acceptor), [["acceptor:8503", "other:1"]]);
+    assert.deepEqual(pushed(dialer), []);
+  });
+
+  it("ch3 case 20, L6: an acceptor that moves is followed by what it pushed before", async () => {
+    const world = new World();
+    const { acceptor, dialer } = await peered(world, { acceptor: { advertise: ["old:1", "acceptor:8503"] } });
+    await world.until(() => dialer.peering("acceptor").peerServerAddresses.length === 2, "they arrive");
+    for (let round = 0; round < 3; round++) {
+      await acceptor.restart();
+      await world.settled(acceptor, "dialer", dialer, "acceptor");
+    }
+    await acceptor.restart({ advertise: ["acceptor:8503"] });
+    await world.until(() => dialer.peering("acceptor").peerServerAddresses.length === 1, "the change arrives");
+  });
+});
+
+it("ch3 case 91: bundles are the peer's own: two dialers of one acceptor, each with its roots", async () => {
+  const world = new World();
+  const { acceptor, dialer } = await peered(world);
+  const third = await world.site("third");
+  await peer(world, acceptor, third);
+  await world.settled(acceptor, "third", third, "acceptor");
+  assert.deepEqual(knownRoots(acceptor, "third"), rootsOf(third));
+  assert.deepEqual(knownRoots(acceptor, "dialer"), rootsOf(dialer));
+  const own = world
+    .messages(third, "response")
+    .flatMap(({ resourceUrl, resource }) =>
+      resourceUrl === ResourceUrl.trustBundle && resource ? [decodeTrustBundle(resource.value).trustDomain] : [],
+    );
+  assert.deepEqual(own, [third.host.trustDomain]);
+});
