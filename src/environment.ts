@@ -11,7 +11,10 @@ export interface Clock {
   now(): number;
   /** Milliseconds since the Unix epoch: for times shown to people and certificates. */
   wall(): number;
-  /** Calls `action` once, at least `delayMs` from now. Never keeps the process alive by itself. */
+  /**
+   * Calls `action` once, at least `delayMs` from now. The system's clock keeps the process alive until then: a host that
+   * waits to dial again must not let its program end.
+   */
   after(delayMs: number, action: () => void): Timer;
 }
 
@@ -39,7 +42,6 @@ export const systemClock: Clock = {
   after(delayMs, action) {
     // Node fires at once for delays over 2^31 - 1 ms; such a wait is as good as the longest it can do.
     const timer = setTimeout(action, Math.min(Math.max(delayMs, 0), 2_147_483_647));
-    timer.unref();
     return { cancel: () => clearTimeout(timer) };
   },
 };
