@@ -12,6 +12,8 @@ const GROUPS: readonly (readonly string[])[] = [
   ["storage", "transport"],
   ["trust"],
   ["host"],
+  ["http", "dns"],
+  ["cli"],
   ["testing", "index.ts"],
 ];
 const PURE: readonly string[] = ["wire", "token", "peering", "catalog", "replication"];

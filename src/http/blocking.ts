@@ -1,0 +1,83 @@
+import type { Call } from "./call.js";
+import type { ReadOptions } from "./query.js";
+
+/** What a query finds at one moment. */
+export interface Reading<Result> {
+  readonly index: bigint;
+  readonly result: Result;
+  /** False: the one thing asked for does not exist. Default true. */
+  readonly found?: boolean;
+}
+
+/** A query that can be waited for. Its parts are called many times, at any moment. */
+export interface BlockingQuery<Result> {
+  /** Reads everything of one moment: without an `await` between one look and the next. */
+  readonly read: () => Reading<Result>;
+  /** The index that `read` would have, where that is cheaper: `read` is then called only when it has grown. */
+  readonly index?: () => bigint;
+  /** Calls `wake` whenever the answer may have changed, until the returned function is called. */
+  readonly subscribe: (wake: () => void) => () => void;
+}
+
+const DEFAULT_WAIT_MS = 300_000;
+const MAX_WAIT_MS = 600_000;
+/** Up to a sixteenth is added, so that clients do not come back all at once. */
+const JITTER_FRACTION = 16;
+
+/**
+ * Answers a read at once, or, given `?index=`, once the index exceeds it or the wait is over (specification 2.5.7). A
+ * client whose index lies ahead of ours, as after a restore, waits in full and starts again from the index it is told.
+ * @throws `call.signal.reason` when the client has gone.
+ */
+export async function blocking<Result>(
+  call: Call,
+  options: ReadOptions,
+  query: BlockingQuery<Result>,
+): Promise<Reading<Result>> {
+  if (options.minIndex === 0n) return atLeastOne(query.read());
+  const { clock, random } = call.server;
+  const { signal } = call;
+  let woken = false;
+  let wake = (): void => {};
+  const notice = (): void => {
+    woken = true;
+    wake();
+  };
+  const asked = options.waitMs <= 0 ? DEFAULT_WAIT_MS : Math.min(options.waitMs, MAX_WAIT_MS);
+  let over = false;
+  const timer = clock.after(asked + (asked / JITTER_FRACTION) * random.fraction(), () => {
+    over = true;
+    wake();
+  });
+  const abort = (): void => wake();
+  signal.addEventListener("abort", abort);
+  // Armed before the first look, so that no write falls between a look and the wait for the next.
+  const unsubscribe = query.subscribe(notice);
+  let minIndex = options.minIndex;
+  let missing = false;
+  try {
+    for (;;) {
+      signal.throwIfAborted();
+      woken = false;
+      if (over || query.index === undefined || query.index() > minIndex) {
+        const reading = atLeastOne(query.read());
+        // What was missing and still is, is no news, however much was written beside it.
+        if (reading.found === false && missing) minIndex = reading.index;
+        missing ||= reading.found === false;
+        if (over || reading.index > minIndex) return reading;
+      }
+      await new Promise<void>((resolve) => {
+        wake = resolve;
+        if (woken || over || signal.aborted) resolve();
+      });
+    }
+  } finally {
+    unsubscribe();
+    signal.removeEventListener("abort", abort);
+    timer.cancel();
+  }
+}
+
+function atLeastOne<Result>(reading: Reading<Result>): Reading<Result> {
+  return reading.index < 1n ? { ...reading, index: 1n } : reading;
+}

@@ -1,0 +1,3 @@
+import type { Operation } from "./routes.js";
+
+export const configOperations: readonly Operation[] = [];

@@ -1,0 +1,229 @@
+import type { IncomingMessage, RequestListener, ServerResponse } from "node:http";
+import { promisify } from "node:util";
+import { gzip } from "node:zlib";
+import { type Clock, type Logger, type Random, silentLogger, systemClock, systemRandom } from "../environment.js";
+import { errorText, PeeringError } from "../errors.js";
+import type { PeeringHost } from "../host/host.js";
+import { type Authorizer, allowAll } from "./authorizer.js";
+import { type Answer, Call, type ReadHeaders, type Server } from "./call.js";
+import { HttpError, refusalOf } from "./http-error.js";
+import { writeJson } from "./json.js";
+import { openApiOperation } from "./openapi.js";
+import { operations, RouteTable } from "./routes.js";
+
+/** How a host is served over HTTP. */
+export interface HttpHandlerOptions {
+  /** Who may do what. Default: everyone everything. */
+  readonly authorizer?: Authorizer;
+  /** The name of this node in `agent/self`. Default: `peerage`. */
+  readonly nodeName?: string;
+  /** `host:port` told as the leader's by `status/leader`. Default: where the host's transport listens. */
+  readonly address?: string;
+  /** Version told by `agent/self`; clients compare it with Consul's. Default: `1.21.4`, the one that is followed. */
+  readonly version?: string;
+  /** Longest body of a request. Default 8 MiB; beyond: 413. */
+  readonly maxBodyBytes?: number;
+  /** How long a body may take to arrive, in milliseconds. Default 30 000; then 408. */
+  readonly bodyTimeoutMs?: number;
+  /** How long a client may take to read an answer, in milliseconds. Default 60 000; then the connection is closed. */
+  readonly writeTimeoutMs?: number;
+  /** Default: the system's. */
+  readonly clock?: Clock;
+  /** Default: the system's. */
+  readonly random?: Random;
+  /** Default: silent. */
+  readonly logger?: Logger;
+}
+
+const DEFAULT_BODY_BYTES = 8 * 1024 * 1024;
+const DEFAULT_BODY_TIMEOUT_MS = 30_000;
+const DEFAULT_WRITE_TIMEOUT_MS = 60_000;
+/** From here on an answer is compressed for those who accept it, as Consul does. */
+const GZIP_BYTES = 1_400;
+const PLAIN = "text/plain; charset=utf-8";
+
+const compress = promisify(gzip);
+
+/**
+ * Consul's HTTP API of a host, as a listener for a server of `node:http`: `createServer(httpHandler(host))`. Timeouts of
+ * request headers are those of that server.
+ */
+export function httpHandler(host: PeeringHost, options: HttpHandlerOptions = {}): RequestListener {
+  const clock = options.clock ?? systemClock;
+  const logger = options.logger ?? silentLogger;
+  const writeTimeoutMs = options.writeTimeoutMs ?? DEFAULT_WRITE_TIMEOUT_MS;
+  const server: Server = {
+    host,
+    clock,
+    random: options.random ?? systemRandom,
+    authorizer: options.authorizer ?? allowAll,
+    nodeName: options.nodeName ?? "peerage",
+    address: options.address ?? host.listenAddress ?? "",
+    version: options.version ?? "1.21.4",
+    bodyLimits: {
+      maxBytes: options.maxBodyBytes ?? DEFAULT_BODY_BYTES,
+      timeoutMs: options.bodyTimeoutMs ?? DEFAULT_BODY_TIMEOUT_MS,
+    },
+  };
+  const table = new RouteTable([...operations, openApiOperation(operations)]);
+
+  return (request, response) => {
+    // A client that went away is no failure of ours; the signal tells whoever works for it.
+    request.on("error", () => {});
+    response.on("error", () => {});
+    const gone = new AbortController();
+    response.on("close", () => {
+      if (!response.writableFinished) gone.abort(new PeeringError("aborted", "the client has gone"));
+    });
+    serve(table, server, request, gone.signal)
+      .then(async (outgoing) => {
+        if (gone.signal.aborted) return;
+        await send(request, response, outgoing);
+        if (response.writableFinished || response.destroyed) return;
+        const timer = clock.after(writeTimeoutMs, () => response.destroy());
+        response.once("close", () => timer.cancel());
+      })
+      .catch((error: unknown) => {
+        logger.error("answering failed", { error: errorText(error) });
+        response.destroy();
+      });
+  };
+}
+
+/** An answer ready to be written. */
+interface Outgoing {
+  readonly status: number;
+  readonly headers: Readonly<Record<string, string>>;
+  readonly body: string;
+}
+
+async function serve(
+  table: RouteTable,
+  server: Server,
+  request: IncomingMessage,
+  signal: AbortSignal,
+): Promise<Outgoing> {
+  const target = splitTarget(request.url ?? "/");
+  const path = decodePath(target.path);
+  if (path === undefined) return plain(400, "400 Bad Request");
+  const match = table.match(path);
+  switch (match.type) {
+    case "none":
+      return plain(404, notFoundText(path));
+    case "redirect":
+      return redirect(request.method, match.path, target.search);
+    case "route":
+  }
+  const { route, rest } = match;
+  const common = { Vary: "Accept-Encoding", "X-Consul-Default-Acl-Policy": server.authorizer.defaultPolicy };
+  const allow = { Allow: ["OPTIONS", ...route.operations.keys()].join(",") };
+  const method = request.method ?? "GET";
+  if (method === "OPTIONS") {
+    return { status: 200, headers: { ...common, ...allow, "Content-Type": "application/json" }, body: "" };
+  }
+  const operation = route.operations.get(method);
+  if (operation === undefined) {
+    return { ...plain(405, `method ${method} not allowed`), headers: { ...common, ...allow, "Content-Type": PLAIN } };
+  }
+  const query = new URLSearchParams(target.search);
+  const call = new Call(server, request, { rest, query, signal });
+  try {
+    return { ...outgoing(await operation.run(call), call, common) };
+  } catch (error) {
+    const { status, text } = refusalOf(error);
+    const extra = error instanceof HttpError ? error.headers : {};
+    return { status, headers: { ...common, "Content-Type": PLAIN, ...extra }, body: text };
+  }
+}
+
+function outgoing(answer: Answer, call: Call, common: Readonly<Record<string, string>>): Outgoing {
+  const { json, text, status = 200, read } = answer;
+  const headers = {
+    ...common,
+    "Content-Type": text === undefined ? "application/json" : PLAIN,
+    ...(read === undefined ? {} : readHeaders(read, call)),
+  };
+  const body = json === undefined ? (text ?? "") : writeJson(json, call.query.has("pretty"));
+  return { status, headers, body };
+}
+
+function readHeaders(read: ReadHeaders, call: Call): Readonly<Record<string, string>> {
+  return {
+    ...(read.consistency === undefined ? {} : { "X-Consul-Effective-Consistency": read.consistency }),
+    "X-Consul-Index": String(read.index < 1n ? 1n : read.index),
+    "X-Consul-Knownleader": "true",
+    "X-Consul-Lastcontact": "0",
+    "X-Consul-Query-Backend": "blocking-query",
+    ...(read.filtered === true && call.token !== "" ? { "X-Consul-Results-Filtered-By-ACLs": "true" } : {}),
+  };
+}
+
+async function send(request: IncomingMessage, response: ServerResponse, outgoing: Outgoing): Promise<void> {
+  const { status, headers } = outgoing;
+  let body: Uint8Array = Buffer.from(outgoing.body);
+  const encoding: Record<string, string> = {};
+  if (Object.hasOwn(headers, "Vary") && body.length >= GZIP_BYTES && acceptsGzip(request.headers["accept-encoding"])) {
+    body = await compress(body);
+    encoding["Content-Encoding"] = "gzip";
+  }
+  response.writeHead(status, { ...headers, ...encoding, "Content-Length": String(body.length) });
+  response.end(request.method === "HEAD" ? undefined : body);
+}
+
+function acceptsGzip(header: string | string[] | undefined): boolean {
+  return String(header ?? "")
+    .split(",")
+    .some((offer) => {
+      const [coding = "", ...parameters] = offer.split(";").map((part) => part.trim().toLowerCase());
+      const quality = parameters.find((parameter) => parameter.startsWith("q="));
+      return coding === "gzip" && (quality === undefined || Number(quality.slice(2)) > 0);
+    });
+}
+
+function plain(status: number, body: string): Outgoing {
+  return { status, headers: { "Content-Type": PLAIN }, body };
+}
+
+function splitTarget(url: string): { readonly path: string; readonly search: string } {
+  const question = url.indexOf("?");
+  return question < 0 ? { path: url, search: "" } : { path: url.slice(0, question), search: url.slice(question + 1) };
+}
+
+function decodePath(path: string): string | undefined {
+  if (!path.startsWith("/")) return undefined;
+  try {
+    return decodeURIComponent(path);
+  } catch {
+    // No UTF-8, or no escape at all. Names of ours are texts, so that nothing can be found there.
+    return undefined;
+  }
+}
+
+function notFoundText(path: string): string {
+  return path.includes("/v1/")
+    ? "Invalid URL path: not a recognized HTTP API endpoint\n"
+    : "Invalid URL path: if attempting to use the HTTP API, ensure the path starts with '/v1/'\n";
+}
+
+function redirect(method: string | undefined, path: string, search: string): Outgoing {
+  const escaped = encodeURI(path).replace(/[?#]/g, encodeURIComponent);
+  const location = search === "" ? escaped : `${escaped}?${search}`;
+  // Only what a browser shows has a body, and only then a type.
+  const shown = method === "GET" || method === "HEAD";
+  return {
+    status: 307,
+    headers: { Location: location, ...(shown ? { "Content-Type": "text/html; charset=utf-8" } : {}) },
+    body: method === "GET" ? `<a href="${escapeHtml(location)}">Temporary Redirect</a>.\n\n` : "",
+  };
+}
+
+function escapeHtml(text: string): string {
+  const entities: Readonly<Record<string, string>> = {
+    "&": "&amp;",
+    "<": "&lt;",
+    ">": "&gt;",
+    '"': "&#34;",
+    "'": "&#39;",
+  };
+  return text.replace(/[&<>"']/g, (character) => entities[character] ?? character);
+}

@@ -1,0 +1,51 @@
+import { errorText, PeeringError, type PeeringErrorCode } from "../errors.js";
+import { StatusCode } from "../wire/status.js";
+
+/** A refusal with its HTTP status; the text is the whole body. */
+export class HttpError extends Error {
+  override readonly name = "HttpError";
+  readonly status: number;
+  readonly headers: Readonly<Record<string, string>>;
+
+  constructor(status: number, text: string, headers: Readonly<Record<string, string>> = {}) {
+    super(text);
+    this.status = status;
+    this.headers = headers;
+  }
+}
+
+export function badRequest(text: string): HttpError {
+  return new HttpError(400, text);
+}
+
+/** Where a code alone decides; every other failure behind the endpoints is a 500, also a validation (specification 2.6.3). */
+const STATUS: Partial<Record<PeeringErrorCode, number>> = {
+  "permission-denied": 403,
+  "resource-exhausted": 429,
+  unavailable: 503,
+  timeout: 503,
+  closed: 503,
+};
+
+/** How a failure is answered: Consul 1.15 and later send the bare message. */
+export function refusalOf(error: unknown): { readonly status: number; readonly text: string } {
+  if (error instanceof HttpError) return { status: error.status, text: error.message };
+  if (!(error instanceof PeeringError)) return { status: 500, text: errorText(error) };
+  return { status: statusOf(error), text: error.message };
+}
+
+function statusOf(error: PeeringError): number {
+  if (/Permission denied|ACL not found/.test(error.message)) return 403;
+  switch (error.status) {
+    case StatusCode.PermissionDenied:
+      return 403;
+    case StatusCode.ResourceExhausted:
+      return 429;
+    case StatusCode.Unavailable:
+      return 503;
+    case undefined:
+      return STATUS[error.code] ?? 500;
+    default:
+      return 500;
+  }
+}

@@ -1,0 +1,65 @@
+import type { Json } from "./json.js";
+import { commonParameters } from "./operation-docs.js";
+import type { Operation, OperationDoc, ParameterDoc } from "./routes.js";
+
+const PATH = "/v1/openapi.json";
+
+/** The operation that tells of the others and of itself. */
+export function openApiOperation(others: readonly Operation[]): Operation {
+  const own: Operation = {
+    method: "GET",
+    pattern: PATH,
+    run: async () => ({ json: document }),
+    docs: [{ path: PATH, id: "openApi", summary: "This document.", answer: { type: "object" } }],
+  };
+  const document = openApiDocument([...others, own]);
+  return own;
+}
+
+/** The OpenAPI 3.1 document of a route table. */
+export function openApiDocument(operations: readonly Operation[]): Json {
+  const paths: Record<string, Record<string, Json>> = {};
+  for (const operation of operations) {
+    for (const doc of operation.docs) {
+      paths[doc.path] = { ...paths[doc.path], [operation.method.toLowerCase()]: operationJson(doc) };
+    }
+  }
+  return {
+    openapi: "3.1.0",
+    info: {
+      title: "Peerage HTTP API",
+      description: "Consul's HTTP API as far as cluster peering needs it. Errors are plain text.",
+      version: "1",
+    },
+    paths,
+  };
+}
+
+function operationJson(doc: OperationDoc): Json {
+  const inPath = [...doc.path.matchAll(/\{(\w+)\}/g)].map(([, name = ""]) => name);
+  return {
+    operationId: doc.id,
+    summary: doc.summary,
+    parameters: [
+      ...inPath.map((name) => ({ name, in: "path", required: true, schema: { type: "string" } })),
+      ...[...(doc.parameters ?? []), ...commonParameters].map(parameterJson),
+    ],
+    ...(doc.body === undefined
+      ? {}
+      : { requestBody: { required: true, content: { "application/json": { schema: doc.body } } } }),
+    responses: {
+      "200": {
+        description: "Done.",
+        ...(doc.answer === undefined ? {} : { content: { "application/json": { schema: doc.answer } } }),
+      },
+      default: {
+        description: "Refused; the text says why.",
+        content: { "text/plain": { schema: { type: "string" } } },
+      },
+    },
+  };
+}
+
+function parameterJson({ name, in: place, description }: ParameterDoc): Json {
+  return { name, in: place, description, schema: { type: "string" } };
+}

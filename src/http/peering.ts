@@ -1,0 +1,261 @@
+import { PeeringError } from "../errors.js";
+import type { PeeringView } from "../host/peerings.js";
+import { validatePeeringMeta, validatePeerName } from "../peering/names.js";
+import { TokenCodec } from "../token/token-codec.js";
+import { blocking } from "./blocking.js";
+import type { Answer, Call } from "./call.js";
+import { decodeGo, GoJsonError, type GoType, goList, goMap, goString, goStruct } from "./go-json.js";
+import { badRequest, HttpError } from "./http-error.js";
+import {
+  index,
+  listOf,
+  objectOf,
+  readParameters,
+  text,
+  texts,
+  textsByKey,
+  textsOrNull,
+  time,
+  timeOrNull,
+} from "./operation-docs.js";
+import { peeringJson } from "./peering-json.js";
+import type { JsonSchema, Operation } from "./routes.js";
+
+interface TokenRequest {
+  readonly PeerName: string;
+  readonly Partition: string;
+  readonly Meta: Readonly<Record<string, string>>;
+  readonly ServerExternalAddresses: readonly string[];
+}
+
+const tokenRequest: GoType<TokenRequest> = goStruct<TokenRequest>("api.PeeringGenerateTokenRequest", {
+  PeerName: goString,
+  Partition: goString,
+  Meta: goMap(goString),
+  ServerExternalAddresses: goList(goString),
+});
+
+interface EstablishRequest {
+  readonly PeerName: string;
+  readonly PeeringToken: string;
+  readonly Partition: string;
+  readonly Meta: Readonly<Record<string, string>>;
+}
+
+const establishRequest: GoType<EstablishRequest> = goStruct<EstablishRequest>("api.PeeringEstablishRequest", {
+  PeerName: goString,
+  PeeringToken: goString,
+  Partition: goString,
+  Meta: goMap(goString),
+});
+
+/** Reads the body strictly: keys that are no field are refused. @throws {HttpError} 400 with Consul's text. */
+export async function strictBody<T>(call: Call, type: GoType<T>): Promise<T> {
+  const body = await call.body();
+  try {
+    return decodeGo(body, type);
+  } catch (error) {
+    if (error instanceof GoJsonError) throw badRequest(`Body decoding failed: ${error.message}`);
+    throw error;
+  }
+}
+
+async function generateToken(call: Call): Promise<Answer> {
+  call.refusePartition();
+  const request = await strictBody(call, tokenRequest);
+  if (request.PeerName === "") {
+    throw badRequest("PeerName is required in the payload when generating a new peering token.");
+  }
+  if (request.Partition !== "" && request.Partition.toLowerCase() !== "default") {
+    throw new HttpError(500, "Partitions are a Consul Enterprise feature");
+  }
+  // What is malformed is told before who may ask, as in Consul.
+  validatePeerName(request.PeerName);
+  validatePeeringMeta(request.Meta);
+  await call.require({ resource: "peering", access: "write" });
+  try {
+    const token = await call.host.peerings.generateToken({
+      peerName: request.PeerName,
+      meta: request.Meta,
+      serverExternalAddresses: request.ServerExternalAddresses,
+    });
+    return { json: { PeeringToken: token } };
+  } catch (error) {
+    // That we listen nowhere is no failure of a connection.
+    if (error instanceof PeeringError && error.code === "unavailable" && error.status === undefined) {
+      throw new HttpError(500, error.message);
+    }
+    throw error;
+  }
+}
+
+async function establish(call: Call): Promise<Answer> {
+  call.refusePartition();
+  const request = await strictBody(call, establishRequest);
+  if (request.PeerName === "") throw badRequest("PeerName is required in the payload when establishing a peering.");
+  if (request.PeeringToken === "") {
+    throw badRequest("PeeringToken is required in the payload when establishing a peering.");
+  }
+  validatePeerName(request.PeerName);
+  TokenCodec.validate(TokenCodec.decode(request.PeeringToken));
+  validatePeeringMeta(request.Meta);
+  await call.require({ resource: "peering", access: "write" });
+  await call.host.peerings.establish({
+    peerName: request.PeerName,
+    token: request.PeeringToken,
+    meta: request.Meta,
+    signal: call.signal,
+  });
+  return { json: {} };
+}
+
+async function read(call: Call): Promise<Answer> {
+  call.refusePartition();
+  const name = peeringName(call);
+  const options = call.readOptions();
+  await call.require({ resource: "peering", access: "read" });
+  const { host } = call;
+  const { records } = host.internals;
+  const reading = await blocking(call, options, {
+    read: () => {
+      const view = host.peerings.read(name);
+      return { index: view?.modifyIndex ?? records.index, result: view, found: view !== undefined };
+    },
+    subscribe: (wake) => records.onChange(wake),
+  });
+  if (reading.result === undefined) throw new HttpError(404, `Peering not found for ${JSON.stringify(name)}`);
+  return { json: peeringJson(reading.result), read: { index: reading.index } };
+}
+
+async function list(call: Call): Promise<Answer> {
+  call.refusePartition();
+  const options = call.readOptions();
+  await call.require({ resource: "peering", access: "read" });
+  const { host } = call;
+  const { records } = host.internals;
+  const reading = await blocking<readonly PeeringView[]>(call, options, {
+    read: () => ({ index: records.index, result: host.peerings.list() }),
+    index: () => records.index,
+    subscribe: (wake) => records.onChange(wake),
+  });
+  return { json: reading.result.map(peeringJson), read: { index: reading.index } };
+}
+
+async function remove(call: Call): Promise<Answer> {
+  call.refusePartition();
+  const name = peeringName(call);
+  await call.require({ resource: "peering", access: "write" });
+  await call.host.peerings.delete(name);
+  return {};
+}
+
+function peeringName(call: Call): string {
+  if (call.rest === "") throw badRequest("Must specify a name to fetch.");
+  return call.rest;
+}
+
+const peeringSchema: JsonSchema = objectOf({
+  ID: text,
+  Name: text,
+  "Partition?": text,
+  "DeletedAt?": time,
+  "Meta?": textsByKey,
+  State: {
+    type: "string",
+    enum: ["UNDEFINED", "PENDING", "ESTABLISHING", "ACTIVE", "FAILING", "DELETING", "TERMINATED"],
+  },
+  "PeerID?": text,
+  "PeerCAPems?": texts,
+  "PeerServerName?": text,
+  "PeerServerAddresses?": texts,
+  StreamStatus: objectOf({
+    ImportedServices: textsOrNull,
+    ExportedServices: textsOrNull,
+    LastHeartbeat: timeOrNull,
+    LastReceive: timeOrNull,
+    LastSend: timeOrNull,
+  }),
+  CreateIndex: index,
+  ModifyIndex: index,
+  Remote: objectOf({
+    Partition: text,
+    Datacenter: text,
+    "Locality?": objectOf({ Region: text, Zone: text }),
+  }),
+});
+
+export const peeringOperations: readonly Operation[] = [
+  {
+    method: "POST",
+    pattern: "/v1/peering/token",
+    run: generateToken,
+    docs: [
+      {
+        path: "/v1/peering/token",
+        id: "generatePeeringToken",
+        summary: "Generates a token for another cluster to peer with this one.",
+        body: objectOf({
+          PeerName: text,
+          "Partition?": text,
+          "Meta?": textsByKey,
+          "ServerExternalAddresses?": texts,
+        }),
+        answer: objectOf({ PeeringToken: text }),
+      },
+    ],
+  },
+  {
+    method: "POST",
+    pattern: "/v1/peering/establish",
+    run: establish,
+    docs: [
+      {
+        path: "/v1/peering/establish",
+        id: "establishPeering",
+        summary: "Peers with the cluster that generated the token.",
+        body: objectOf({ PeerName: text, PeeringToken: text, "Partition?": text, "Meta?": textsByKey }),
+        answer: objectOf({}),
+      },
+    ],
+  },
+  {
+    method: "GET",
+    pattern: "/v1/peering/",
+    run: read,
+    docs: [
+      {
+        path: "/v1/peering/{name}",
+        id: "readPeering",
+        summary: "The peering of that name.",
+        parameters: readParameters,
+        answer: peeringSchema,
+      },
+    ],
+  },
+  {
+    method: "DELETE",
+    pattern: "/v1/peering/",
+    run: remove,
+    docs: [
+      {
+        path: "/v1/peering/{name}",
+        id: "deletePeering",
+        summary: "Deletes the peering and all that was imported through it; unknown names are a success.",
+      },
+    ],
+  },
+  {
+    method: "GET",
+    pattern: "/v1/peerings",
+    run: list,
+    docs: [
+      {
+        path: "/v1/peerings",
+        id: "listPeerings",
+        summary: "All peerings, by name.",
+        parameters: readParameters,
+        answer: listOf(peeringSchema),
+      },
+    ],
+  },
+];

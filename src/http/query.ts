@@ -1,0 +1,85 @@
+import { badRequest } from "./http-error.js";
+
+/** Options of a read, taken from its query and headers (specification 2.6.4). */
+export interface ReadOptions {
+  /** 0n: do not wait. */
+  readonly minIndex: bigint;
+  /** Milliseconds; 0 when not given. */
+  readonly waitMs: number;
+  readonly stale: boolean;
+  readonly consistent: boolean;
+  readonly cached: boolean;
+  /** Not parsed yet; `""` when not given. */
+  readonly filter: string;
+}
+
+const UNIT_NANOSECONDS: Readonly<Record<string, number>> = {
+  ns: 1,
+  us: 1e3,
+  µs: 1e3,
+  μs: 1e3,
+  ms: 1e6,
+  s: 1e9,
+  m: 60e9,
+  h: 3600e9,
+};
+/** What a Go duration can hold, about 292 years. */
+const MAX_NANOSECONDS = 2 ** 63;
+
+/** Milliseconds of a Go duration such as `1h30m` or `1.5s`; undefined when it is none. */
+export function parseDuration(text: string): number | undefined {
+  const match = /^([+-]?)(.*)$/s.exec(text);
+  const [, sign = "", body = ""] = match ?? [];
+  if (body === "0") return 0;
+  if (body === "" || body.length > 200 || !/^(?:(?:\d+\.?\d*|\.\d+)(?:ns|us|µs|μs|ms|s|m|h))+$/.test(body)) {
+    return undefined;
+  }
+  let nanoseconds = 0;
+  for (const [, amount, unit] of body.matchAll(/(\d+\.?\d*|\.\d+)(ns|us|µs|μs|ms|s|m|h)/g)) {
+    nanoseconds += Number(amount) * (UNIT_NANOSECONDS[unit ?? ""] ?? 0);
+  }
+  if (!(nanoseconds < MAX_NANOSECONDS)) return undefined;
+  return (sign === "-" ? -nanoseconds : nanoseconds) / 1e6;
+}
+
+const MAX_UINT64 = 2n ** 64n - 1n;
+
+/** An unsigned 64-bit decimal; undefined when it is none. */
+export function parseUint64(text: string): bigint | undefined {
+  if (!/^\d{1,40}$/.test(text)) return undefined;
+  const value = BigInt(text);
+  return value > MAX_UINT64 ? undefined : value;
+}
+
+/**
+ * Reads the options that all reads share.
+ * @throws {HttpError} 400 with Consul's text; ours answers nothing else (D-34).
+ */
+export function parseReadOptions(query: URLSearchParams, cacheControl: string | undefined): ReadOptions {
+  const given = (name: string): string => query.get(name) ?? "";
+  const index = given("index") === "" ? 0n : parseUint64(given("index"));
+  const wait = given("wait") === "" ? 0 : parseDuration(given("wait"));
+  // In the order in which Consul looks at them: the first fault is told.
+  if (wait === undefined) throw badRequest("Invalid wait time");
+  if (index === undefined) throw badRequest("Invalid index");
+  const stale = query.has("stale");
+  const consistent = query.has("consistent");
+  const cached = query.has("cached");
+  const maxStale = given("max_stale");
+  if (maxStale !== "" && parseDuration(maxStale) === undefined) {
+    throw badRequest(`Invalid max_stale value ${JSON.stringify(maxStale)}`);
+  }
+  checkCacheControl(cacheControl);
+  if (stale && consistent) throw badRequest("Cannot specify ?stale with ?consistent, conflicting semantics.");
+  if (cached && consistent) throw badRequest("Cannot specify ?cached with ?consistent, conflicting semantics.");
+  return { minIndex: index, waitMs: wait, stale, consistent, cached, filter: given("filter") };
+}
+
+function checkCacheControl(header: string | undefined): void {
+  for (const part of (header ?? "").split(",")) {
+    const [name = "", value = ""] = part.trim().toLowerCase().split("=");
+    if ((name === "max-age" || name === "stale-if-error") && !/^[+-]?\d{1,18}$/.test(value)) {
+      throw badRequest("Invalid Cache-Control header.");
+    }
+  }
+}

@@ -1,0 +1,95 @@
+import type { Answer, Call } from "./call.js";
+import { anyObject, objectOf, text, texts } from "./operation-docs.js";
+import type { Operation } from "./routes.js";
+
+async function leader(call: Call): Promise<Answer> {
+  return { json: call.server.address };
+}
+
+async function peers(call: Call): Promise<Answer> {
+  const { address } = call.server;
+  return { json: address === "" ? [] : [address] };
+}
+
+async function datacenters(call: Call): Promise<Answer> {
+  return { json: [call.host.datacenter] };
+}
+
+async function self(call: Call): Promise<Answer> {
+  const { host, server } = call;
+  await call.require({ resource: "agent", access: "read", name: server.nodeName });
+  const colon = server.address.lastIndexOf(":");
+  const address = server.address.slice(0, Math.max(colon, 0)).replace(/^\[|\]$/g, "");
+  return {
+    json: {
+      Config: {
+        Datacenter: host.datacenter,
+        PrimaryDatacenter: host.datacenter,
+        NodeName: server.nodeName,
+        NodeID: "",
+        Revision: "",
+        Server: true,
+        Version: server.version,
+        BuildDate: "1970-01-01T00:00:00Z",
+      },
+      DebugConfig: {},
+      Coord: null,
+      Member: {
+        Name: server.nodeName,
+        Addr: address,
+        Port: Number(server.address.slice(colon + 1)),
+        Tags: new Map([
+          ["build", server.version],
+          ["dc", host.datacenter],
+          ["role", "consul"],
+        ]),
+        Status: 1,
+        ProtocolMin: 1,
+        ProtocolMax: 5,
+        ProtocolCur: 2,
+        DelegateMin: 2,
+        DelegateMax: 5,
+        DelegateCur: 4,
+      },
+      Stats: {},
+      Meta: {},
+      xDS: { SupportedProxies: {}, Port: -1, Ports: { Plaintext: -1, TLS: -1 } },
+    },
+  };
+}
+
+export const systemOperations: readonly Operation[] = [
+  {
+    method: "GET",
+    pattern: "/v1/status/leader",
+    run: leader,
+    docs: [{ path: "/v1/status/leader", id: "readLeader", summary: "Address of the leader.", answer: text }],
+  },
+  {
+    method: "GET",
+    pattern: "/v1/status/peers",
+    run: peers,
+    docs: [{ path: "/v1/status/peers", id: "listServers", summary: "Addresses of the servers.", answer: texts }],
+  },
+  {
+    method: "GET",
+    pattern: "/v1/agent/self",
+    run: self,
+    docs: [
+      {
+        path: "/v1/agent/self",
+        id: "readSelf",
+        summary: "What this node says of itself.",
+        answer: objectOf({ Config: anyObject, Member: anyObject, xDS: anyObject }),
+      },
+    ],
+  },
+  {
+    method: "GET",
+    pattern: "/v1/catalog/datacenters",
+    run: datacenters,
+    docs: [
+      { path: "/v1/catalog/datacenters", id: "listDatacenters", summary: "Names of the datacenters.", answer: texts },
+    ],
+  },
+];
