@@ -48,7 +48,7 @@ export interface GenerateTokenOptions {
   readonly peerName: string;
   /** Free key/values kept with a new record; ignored when the peering exists already, as in Consul. */
   readonly meta?: Readonly<Record<string, string>>;
-  /** `host:port` where the other side shall dial instead of the advertised addresses. */
+  /** `host:port` where the other side shall dial instead of the advertised addresses. Not looked at, as in Consul. */
   readonly serverExternalAddresses?: readonly string[];
 }
 
@@ -100,7 +100,7 @@ export class Peerings implements AsyncDisposable {
    * Generates a token for the cluster that shall be known as `peerName`, and its record where there is none. A token
    * works once; generating another one voids an unused one and disturbs nothing that runs.
    * @returns The token's text. Whoever holds it can peer: keep it secret.
-   * @throws {PeeringError} `invalid-name`, `invalid-argument` (meta, addresses); `wrong-role`: the name belongs to a
+   * @throws {PeeringError} `invalid-name`, `invalid-argument` (meta); `wrong-role`: the name belongs to a
    *   peering we dial; `invalid-record`: the peering is being deleted, or was terminated by the peer and must be deleted
    *   first; `unavailable`: this host listens nowhere; `storage-failed`.
    */
