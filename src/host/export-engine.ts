@@ -21,7 +21,7 @@ import {
 import type { ServiceInstance } from "../catalog/instance.js";
 import { lowerCase } from "../catalog/names.js";
 import { ServiceIndex } from "../catalog/service-index.js";
-import { type Clock, type Logger, type Random, sleep, systemClock, systemRandom } from "../environment.js";
+import { type Clock, type Logger, type Random, sleep, systemClock, systemRandom, type Timer } from "../environment.js";
 import { errorText } from "../errors.js";
 import type { ExportedResource, SessionInput } from "../replication/types.js";
 import { ResourceId, ResourceUrl } from "../wire/messages.js";
@@ -57,13 +57,18 @@ export interface ExportEngineOptions {
   readonly onHeldBack?: (peer: ExportPeer, service: string, reason: string) => void;
   /** A service that was held back is sent again, or exported no more. */
   readonly onReleased?: (peer: ExportPeer, service: string) => void;
-  /** For the waits after a failed watch. Default: the system's. */
+  /** For the waits after a failed watch, and between slices of encoding. Default: the system's. */
   readonly clock?: Clock;
   readonly random?: Random;
+  /** Instances encoded in one go, about, so that streams are served in between. Default 500. */
+  readonly sliceInstances?: number;
 }
 
 /** With more names than this to move, a list is sorted anew instead of name by name. */
 const MANY_NAMES = 32;
+
+/** A few milliseconds of encoding. */
+const SLICE_INSTANCES = 500;
 
 /** An attached stream of one peer, with what it was given. Keys are lower-cased names. */
 interface Attachment {
@@ -93,9 +98,12 @@ interface Published {
   readonly key: string;
   readonly name: string;
   readonly peers: Set<Attachment>;
-  /** Undefined: not encoded since it changed. */
-  payload: ExportedResource | { readonly heldBack: string } | undefined;
+  payload: Payload | undefined;
+  /** Whether `payload` is of the instances as they are now. */
+  current: boolean;
 }
+
+type Payload = ExportedResource | { readonly heldBack: string };
 
 /** What one event has for one stream. */
 interface Batch {
@@ -139,6 +147,10 @@ function listResource(names: readonly string[]): ExportedResource {
  * Follows the catalog and the configuration entries, and tells every attached stream what its peer shall have: the whole
  * state when it attaches, then changes. A service is encoded once a change for all peers; what comes out as it was is
  * told to nobody.
+ *
+ * Encoding is done in slices, so that heartbeats and what is encoded already are sent in between: of a large change the
+ * first slice is given at once, the others one by one in later turns. What the entries export to any peer is encoded
+ * beforehand, so that a stream which attaches later finds it ready.
  */
 export class ExportEngine implements AsyncDisposable {
   readonly #options: ExportEngineOptions;
@@ -148,6 +160,11 @@ export class ExportEngine implements AsyncDisposable {
   /** By lower-cased name; more than one where blocks spell a name differently. */
   readonly #published = new Map<string, Published[]>();
   readonly #attachments = new Set<Attachment>();
+  /** To be encoded, and then given to those who see them, in a later turn. */
+  readonly #due = new Set<Published>();
+  #nextSlice: Timer | undefined;
+  /** Instances that may still be encoded in this turn. */
+  #budget = 0;
   readonly #gatewayListeners = new Set<() => void>();
   readonly #abort = new AbortController();
   readonly #forgetEntries: () => void;
@@ -186,8 +203,8 @@ export class ExportEngine implements AsyncDisposable {
   }
 
   /**
-   * Feeds a stream with what its peer shall have: `exported` and `withdrawn` inputs. The first is the whole state, with
-   * the list first; it is given before `attach` returns when the catalog is known by then.
+   * Feeds a stream with what its peer shall have: `exported` and `withdrawn` inputs. The first is the list with what is
+   * encoded; it is given before `attach` returns when the catalog is known by then. What must be encoded yet follows.
    *
    * @param sink - must not throw; must not attach or detach.
    * @returns detaches: nothing is given any more.
@@ -205,7 +222,7 @@ export class ExportEngine implements AsyncDisposable {
     };
     this.#attachments.add(attachment);
     if (this.#known) {
-      const batches = new Map<Attachment, Batch>();
+      const batches = this.#begin();
       this.#resolveAll(attachment, batches);
       this.#dispatch(batches);
     }
@@ -231,6 +248,7 @@ export class ExportEngine implements AsyncDisposable {
         name: service,
         peers: new Set(),
         payload: undefined,
+        current: false,
       },
     );
     return "heldBack" in payload ? explainExport(this.#input, peerName, service, payload.heldBack) : explanation;
@@ -250,6 +268,8 @@ export class ExportEngine implements AsyncDisposable {
   async [Symbol.asyncDispose](): Promise<void> {
     this.#forgetEntries();
     this.#attachments.clear();
+    this.#due.clear();
+    this.#nextSlice?.cancel();
     this.#abort.abort();
     await this.#running;
   }
@@ -289,13 +309,14 @@ export class ExportEngine implements AsyncDisposable {
     const change = this.#index.apply(services, complete);
     const first = !this.#known;
     this.#known = true;
-    const batches = new Map<Attachment, Batch>();
+    const batches = this.#begin();
     for (const key of change.services) this.#serviceChanged(key, batches);
     if (change.gateways && !first) this.#gatewaysChanged(batches);
     for (const attachment of this.#attachments) {
       if (first) this.#resolveAll(attachment, batches);
       else if (change.names.size > 0) this.#resolve(attachment, change.names, batches);
     }
+    this.#encodeAhead(first ? undefined : change.names);
     this.#dispatch(batches);
     if (change.gateways) for (const listener of [...this.#gatewayListeners]) listener();
   }
@@ -303,25 +324,74 @@ export class ExportEngine implements AsyncDisposable {
   #entriesChanged(): void {
     this.#anyPeer = peerRules(this.#options.configEntries.entries, undefined);
     if (!this.#known) return;
-    const batches = new Map<Attachment, Batch>();
+    const batches = this.#begin();
     for (const attachment of this.#attachments) this.#resolveAll(attachment, batches);
     for (const list of [...this.#published.values()]) for (const published of list) this.#forgetUnexported(published);
+    this.#encodeAhead(undefined);
     this.#dispatch(batches);
   }
 
   #serviceChanged(key: string, batches: Map<Attachment, Batch>): void {
     for (const published of this.#published.get(key) ?? []) {
+      published.current = false;
+      if (this.#postponed(published)) continue;
       const before = published.payload;
-      published.payload = undefined;
-      // Encoded when a stream attaches; until then nobody waits for it.
-      if (published.peers.size === 0) continue;
       const after = this.#payload(published);
-      if (before !== undefined && "digest" in before && "digest" in after && before.digest === after.digest) {
-        published.payload = before;
-        continue;
-      }
+      // Unless it was due for somebody, whoever sees it has it.
+      if (!this.#due.delete(published) && before === after) continue;
       for (const attachment of published.peers) this.#offer(attachment, published, batches);
     }
+  }
+
+  /** Encodes in later turns what the entries export to any peer: all of it, or what is exported of these names. */
+  #encodeAhead(keys: Iterable<string> | undefined): void {
+    const { exact, wildcard } = this.#anyPeer;
+    for (const key of keys ?? candidateNames(this.#input, this.#anyPeer)) {
+      const name = exact.get(key) ?? (wildcard ? this.#index.typical.get(key) : undefined);
+      const known = this.#published.get(key);
+      if (name !== undefined && known === undefined) this.#later(this.#publish(key, name));
+      else if (name === undefined) for (const published of known ?? []) this.#forgetUnexported(published);
+    }
+  }
+
+  /** Begins a turn in which some encoding may be done at once. */
+  #begin(): Map<Attachment, Batch> {
+    this.#budget = this.#options.sliceInstances ?? SLICE_INSTANCES;
+    return new Map();
+  }
+
+  /** Whether it is for a later turn to encode this and to give it to those who see it; if so, that is arranged. */
+  #postponed(published: Published): boolean {
+    if (published.current) return false;
+    // Nobody waits for what no stream has asked for.
+    if (this.#budget > 0 && published.peers.size > 0) return false;
+    this.#later(published);
+    return true;
+  }
+
+  #later(published: Published): void {
+    this.#due.add(published);
+    if (this.#nextSlice !== undefined || this.#abort.signal.aborted) return;
+    const { clock = systemClock } = this.#options;
+    this.#nextSlice = clock.after(0, () => {
+      this.#nextSlice = undefined;
+      this.#encodeSlice();
+    });
+  }
+
+  #encodeSlice(): void {
+    const batches = this.#begin();
+    for (const published of this.#due) {
+      if (this.#budget <= 0) break;
+      this.#due.delete(published);
+      // It may have been forgotten, and the name published anew.
+      if (this.#find(published.key, published.name) !== published) continue;
+      this.#payload(published);
+      for (const attachment of published.peers) this.#offer(attachment, published, batches);
+    }
+    this.#dispatch(batches);
+    const [next] = this.#due;
+    if (next !== undefined) this.#later(next);
   }
 
   #gatewaysChanged(batches: Map<Attachment, Batch>): void {
@@ -428,7 +498,7 @@ export class ExportEngine implements AsyncDisposable {
 
   /** Puts the service into the batch, or reports why it is not sent. */
   #offer(attachment: Attachment, published: Published, batches: Map<Attachment, Batch>): void {
-    if (this.#hiddenBySidecar(attachment, published.key)) return;
+    if (this.#hiddenBySidecar(attachment, published.key) || this.#postponed(published)) return;
     const payload = this.#payload(published);
     if ("heldBack" in payload) {
       this.#holdBack(attachment, published.name, payload.heldBack);
@@ -467,15 +537,22 @@ export class ExportEngine implements AsyncDisposable {
     batchOf(batches, attachment).sidecars.set(resourceId, serviceResource(resourceId, payload));
   }
 
-  #payload(published: Published): ExportedResource | { readonly heldBack: string } {
-    if (published.payload === undefined) {
-      try {
-        const encoded = this.#encoder.service(published.name, this.#index.instances(published.name));
-        published.payload = serviceResource(published.name, encoded);
-      } catch (error) {
-        // Also what a catalog of the host's own gives that is no instance at all: it must not stop the others.
-        published.payload = { heldBack: errorText(error) };
-      }
+  /** The payload of now; the one of before where that is the same. */
+  #payload(published: Published): Payload {
+    const { payload: before } = published;
+    if (published.current && before !== undefined) return before;
+    published.current = true;
+    const instances = this.#index.instances(published.name);
+    this.#budget -= Math.max(1, instances.length);
+    try {
+      const encoded = this.#encoder.service(published.name, instances);
+      if (before !== undefined && "digest" in before && before.digest === encoded.digest) return before;
+      published.payload = serviceResource(published.name, encoded);
+    } catch (error) {
+      // Also what a catalog of the host's own gives that is no instance at all: it must not stop the others.
+      const heldBack = errorText(error);
+      if (before !== undefined && "heldBack" in before && before.heldBack === heldBack) return before;
+      published.payload = { heldBack };
     }
     return published.payload;
   }
@@ -500,7 +577,7 @@ export class ExportEngine implements AsyncDisposable {
   }
 
   #publish(key: string, name: string): Published {
-    const published: Published = { key, name, peers: new Set(), payload: undefined };
+    const published: Published = { key, name, peers: new Set(), payload: undefined, current: false };
     const others = this.#published.get(key);
     if (others === undefined) this.#published.set(key, [published]);
     else others.push(published);

@@ -74,6 +74,10 @@ class FakeClock implements Clock {
     this.waits.push({ delayMs, action });
     return { cancel: () => {} };
   }
+  /** Fires what waits now. */
+  fire(): void {
+    for (const { action } of this.waits.splice(0)) action();
+  }
 }
 
 type Given = { readonly sent: readonly string[] } | { readonly withdrawn: readonly string[] };
@@ -438,9 +442,53 @@ async function perform(step: Step, catalog: FakeCatalog, entries: ConfigEntries)
   }
 }
 
+test("of a large state the list and a first slice are given at once, the rest in later turns", async () => {
+  const clock = new FakeClock();
+  const exports = exporting(["a", "b"], ["c", "b"], ["d", "b"], ["e", "b"], ["f", "b"]);
+  const { engine, catalog, configEntries } = await open({ clock, sliceInstances: 2 }, exports);
+  const stream = new Stream(engine);
+  await catalog.give(["a", "c", "d", "e", "f"].map((name) => instance(name)));
+  assert.deepEqual(stream.take(), [{ sent: ["list(a,c,d,e,f)", "a:1", "c:1"] }]);
+  // What changes meanwhile is given once and new; what goes is not given at all.
+  await catalog.give(new Map([["d", [instance("d"), instance("d", { id: "2" })]]]));
+  assert.deepEqual(stream.take(), [{ sent: ["d:2"] }]);
+  await configEntries.set(exporting(["a", "b"], ["c", "b"], ["d", "b"], ["f", "b"]));
+  assert.deepEqual(stream.take(), [{ withdrawn: ["e"] }, { sent: ["list(a,c,d,f)"] }]);
+  clock.fire();
+  assert.deepEqual(stream.take(), [{ sent: ["f:1"] }]);
+  clock.fire();
+  assert.deepEqual(stream.take(), []);
+  assert.equal(clock.waits.length, 0);
+  await engine[Symbol.asyncDispose]();
+});
+
+test("what is exported is encoded before a peer comes, and again when it changes", async () => {
+  const clock = new FakeClock();
+  const { engine, catalog } = await open({ clock, sliceInstances: 1 }, exporting(["*", "b"]));
+  await catalog.give([instance("a"), instance("c"), instance("d")]);
+  for (let slice = 0; slice < 3; slice++) clock.fire();
+  assert.equal(clock.waits.length, 0);
+  assert.deepEqual(new Stream(engine).take(), [{ sent: ["list(a,c,d)", "a:1", "c:1", "d:1"] }]);
+  await catalog.give(new Map([["a", []]]));
+  assert.deepEqual(new Stream(engine).take(), [{ sent: ["list(c,d)", "c:1", "d:1"] }]);
+  await engine[Symbol.asyncDispose]();
+});
+
+test("an engine that is disposed of encodes nothing more", async () => {
+  const clock = new FakeClock();
+  const { engine, catalog } = await open({ clock, sliceInstances: 1 }, exporting(["*", "b"]));
+  await catalog.give([instance("a"), instance("c")]);
+  const stream = new Stream(engine);
+  stream.take();
+  await engine[Symbol.asyncDispose]();
+  clock.fire();
+  assert.deepEqual(stream.take(), []);
+  assert.equal(clock.waits.length, 0);
+});
+
 test("after any changes a peer that followed holds what one that attaches now is given", async () => {
   const exportable = fc.constantFrom("a", "b", "c", "A", "a-sidecar-proxy", "*");
-  const step: fc.Arbitrary<Step> = fc.oneof(
+  const step: fc.Arbitrary<Step | "slice"> = fc.oneof(
     fc.record({
       register: fc.constantFrom("a", "b", "c", "a-sidecar-proxy", "gw"),
       count: fc.integer({ min: 0, max: 3 }),
@@ -448,10 +496,12 @@ test("after any changes a peer that followed holds what one that attaches now is
     }),
     fc.record({ export: fc.array(fc.tuple(exportable, fc.constantFrom("peer", "other")), { maxLength: 4 }) }),
     fc.record({ resolver: fc.constantFrom("a", "b", "virtual"), there: fc.boolean() }),
+    fc.constant("slice" as const),
   );
   await fc.assert(
-    fc.asyncProperty(fc.array(step, { maxLength: 25 }), async (steps) => {
-      const { engine, catalog, configEntries } = await open();
+    fc.asyncProperty(fc.array(step, { maxLength: 25 }), fc.constantFrom(1, 2, 500), async (steps, sliceInstances) => {
+      const clock = new FakeClock();
+      const { engine, catalog, configEntries } = await open({ clock, sliceInstances });
       await catalog.give([]);
       const follower = new Importer();
       const withdrawn = new Set<string>();
@@ -466,11 +516,14 @@ test("after any changes a peer that followed holds what one that attaches now is
       });
       for (const one of steps) {
         withdrawn.clear();
-        await perform(one, catalog, configEntries);
+        if (one === "slice") clock.fire();
+        else await perform(one, catalog, configEntries);
       }
+      while (clock.waits.length > 0) clock.fire();
       assert.deepEqual(problems, []);
       const fresh = new Importer();
       engine.attach({ id: "1", name: "peer" }, (input) => fresh.apply(input));
+      while (clock.waits.length > 0) clock.fire();
       assert.deepEqual(follower.list, fresh.list);
       assert.deepEqual(follower.list, engine.exportsFor("peer").list);
       assert.deepEqual([...follower.services].sort(), [...fresh.services].sort());
