@@ -83,6 +83,8 @@ interface ImportedNode {
   latest: StoredService | undefined;
   /** What `latest` says; undefined when that let go of the node and nobody has asked the others yet. */
   encoded: { readonly record: Uint8Array; readonly checks: readonly Uint8Array[] } | undefined;
+  /** The revision at which it last became another one. */
+  mark: bigint;
 }
 
 interface Peer {
@@ -93,6 +95,8 @@ interface Peer {
   /** Held by whoever writes, and by readers that need storage and index to agree. */
   readonly mutex: Mutex;
   revision: bigint;
+  /** The revision at which the last service went that went. */
+  extinction: bigint;
   /** Of all services together. */
   instances: number;
 }
@@ -140,6 +144,8 @@ export class ImportStore implements AsyncDisposable {
   readonly #peers = new Map<string, Peer>();
   #order = 0;
   #closed = false;
+  /** The revision that was read when it was opened: no reader who waited before may miss what happened meanwhile. */
+  #floor = 0n;
 
   private constructor(storage: Storage, limits: ImportLimits) {
     this.#storage = storage;
@@ -149,7 +155,8 @@ export class ImportStore implements AsyncDisposable {
   /** @throws {PeeringError} `storage-failed` when an entry is damaged, naming it; and as `Storage.read`. */
   static async open(storage: Storage, limits: Partial<ImportLimits> = {}): Promise<ImportStore> {
     const store = new ImportStore(storage, { ...defaultImportLimits, ...limits });
-    const { entries } = await storage.read(IMPORTS_PREFIX);
+    const { entries, revision } = await storage.read(IMPORTS_PREFIX);
+    store.#floor = revision;
     // In the order of their commits, for the last one speaks for its nodes.
     for (const entry of entries.toSorted(compareCommits)) store.#adopt(entry);
     return store;
@@ -194,6 +201,58 @@ export class ImportStore implements AsyncDisposable {
     return services
       .map(({ name, instances, revision }) => ({ name, instances, revision }))
       .sort((left, right) => compareUtf8(left.name, right.name));
+  }
+
+  /** One service of a peer; undefined when it has no instances. */
+  service(peeringId: string, name: string): ImportedService | undefined {
+    const state = this.#peers.get(peeringId)?.services.get(lowerCase(name));
+    return state && { name: state.name, instances: state.instances, revision: state.revision };
+  }
+
+  /** The lower-cased names of the services that have instances on a node of a peer, in byte order. */
+  servicesOn(peeringId: string, node: string): readonly string[] {
+    const holders = this.#peers.get(peeringId)?.nodes.get(lowerCase(node))?.holders ?? [];
+    return [...holders].map(({ key }) => key).sort(compareUtf8);
+  }
+
+  /**
+   * The index of a read: it grows whenever its answer may have changed, and for a service hardly ever otherwise. 1 at least.
+   * @param peeringId - undefined: of a peer that was never heard of.
+   * @param service - undefined: everything of the peer.
+   */
+  index(peeringId: string | undefined, service?: string): bigint {
+    let index = this.#floor > 1n ? this.#floor : 1n;
+    const raise = (mark: bigint): void => {
+      if (mark > index) index = mark;
+    };
+    const peer = peeringId === undefined ? undefined : this.#peers.get(peeringId);
+    if (peer === undefined) return index;
+    const state = service === undefined ? undefined : peer.services.get(lowerCase(service));
+    if (service === undefined) raise(peer.revision);
+    else if (state === undefined) raise(peer.extinction === 0n ? peer.revision : peer.extinction);
+    else {
+      raise(state.revision);
+      for (const node of state.nodes) raise(node.mark);
+    }
+    return index;
+  }
+
+  /**
+   * Calls `listener` after every commit that raises the index of a service, or of anything of the peer; it must not throw.
+   * @returns Ends it.
+   */
+  onChange(peeringId: string, service: string | undefined, listener: () => void): () => void {
+    const { watchers } = this.#peer(peeringId);
+    const pending = new Set<string>();
+    const wake = (): void => {
+      pending.clear();
+      listener();
+    };
+    const watcher: Watcher = { service: service === undefined ? undefined : lowerCase(service), pending, wake };
+    watchers.add(watcher);
+    return () => {
+      watchers.delete(watcher);
+    };
   }
 
   /**
@@ -270,6 +329,7 @@ export class ImportStore implements AsyncDisposable {
         watchers: new Set(),
         mutex: new Mutex(),
         revision: 0n,
+        extinction: 0n,
         instances: 0,
       };
       this.#peers.set(peeringId, peer);
@@ -351,13 +411,13 @@ export class ImportStore implements AsyncDisposable {
     peer.instances += summary.instances - state.instances;
     state.instances = summary.instances;
     state.order = ++this.#order;
+    if (revision > peer.revision) peer.revision = revision;
     state.nodes = summary.nodes.map((place) => this.#hold(peer, state, place, value));
     peer.services.set(key, state);
     if (before.length > 0) {
       const kept = new Set(state.nodes);
       for (const node of before) if (!kept.has(node)) this.#letGo(peer, state, node);
     }
-    if (revision > peer.revision) peer.revision = revision;
     this.#changed(peer, state);
   }
 
@@ -366,15 +426,16 @@ export class ImportStore implements AsyncDisposable {
     if (state === undefined) return;
     peer.services.delete(key);
     peer.instances -= state.instances;
-    for (const node of state.nodes) this.#letGo(peer, state, node);
     if (revision > peer.revision) peer.revision = revision;
+    peer.extinction = peer.revision;
+    for (const node of state.nodes) this.#letGo(peer, state, node);
     this.#changed(peer, state);
   }
 
   #hold(peer: Peer, state: StoredService, place: NodePlace, value: Uint8Array): ImportedNode {
     let node = peer.nodes.get(place.name);
     if (node === undefined) {
-      node = { name: place.name, holders: new Set(), latest: undefined, encoded: undefined };
+      node = { name: place.name, holders: new Set(), latest: undefined, encoded: undefined, mark: 0n };
       peer.nodes.set(place.name, node);
     }
     node.holders.add(state);
@@ -398,6 +459,7 @@ export class ImportStore implements AsyncDisposable {
   }
 
   #nodeChanged(peer: Peer, node: ImportedNode): void {
+    node.mark = peer.revision;
     if (peer.watchers.size > 0) for (const holder of node.holders) this.#changed(peer, holder);
   }
 

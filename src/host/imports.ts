@@ -1,17 +1,90 @@
-import type { ServiceInstance } from "../catalog/instance.js";
+import type { Check, Node, ServiceInstance } from "../catalog/instance.js";
+import { lowerCase } from "../catalog/names.js";
 import { PeeringError } from "../errors.js";
 import type { ImportChange, ImportedService, ImportStore } from "./import-store.js";
 import type { PeeringRecords } from "./records.js";
+
+/** Names of which the last peering is remembered. */
+const MAX_NAMES = 10_000;
 
 /** What peers export to us. Read-only: only the peers' own messages change it. */
 export class Imports {
   readonly #records: PeeringRecords;
   readonly #store: ImportStore;
+  /** The last peering of each lower-cased name, also of names that have none now: who asks for its imports hears of their end. */
+  readonly #lastId = new Map<string, string>();
 
   /** @internal */
   constructor(parts: { readonly records: PeeringRecords; readonly store: ImportStore }) {
     this.#records = parts.records;
     this.#store = parts.store;
+    for (const { name, id } of parts.records.list()) this.#lastId.set(lowerCase(name), id);
+    // The records end with the host that made both.
+    parts.records.onChange((peeringId, { peering }) => {
+      if (peering === undefined) return;
+      const key = lowerCase(peering.name);
+      this.#lastId.delete(key);
+      this.#lastId.set(key, peeringId);
+      const [oldest] = this.#lastId.keys();
+      if (this.#lastId.size > MAX_NAMES && oldest !== undefined) this.#lastId.delete(oldest);
+    });
+  }
+
+  #idOf(peer: string): string | undefined {
+    return this.#records.byName(peer)?.id ?? this.#lastId.get(lowerCase(peer));
+  }
+
+  /**
+   * The index a read of imported data has now: it grows whenever the answer may have changed, and for one service hardly
+   * ever otherwise. 1 at least; kept when the peering goes.
+   */
+  index(options: { readonly peer: string; readonly service?: string }): bigint {
+    return this.#store.index(this.#idOf(options.peer), options.service);
+  }
+
+  /**
+   * Calls `listener` after each change of what is imported from `peer`, or of one service of it, also when the peering goes
+   * or comes back; it must not throw. To be called before the read that the wait begins with.
+   * @returns Ends it.
+   */
+  onChange(options: { readonly peer: string; readonly service?: string }, listener: () => void): () => void {
+    const { peer, service } = options;
+    const subscribe = (id: string | undefined): (() => void) =>
+      id === undefined ? () => {} : this.#store.onChange(id, service, listener);
+    let id = this.#idOf(peer);
+    let stop = subscribe(id);
+    const forget = this.#records.onChange(() => {
+      const now = this.#idOf(peer);
+      if (now === id) return;
+      stop();
+      id = now;
+      stop = subscribe(id);
+      listener();
+    });
+    return () => {
+      stop();
+      forget();
+    };
+  }
+
+  /** One service of `peer`; undefined when nothing of that name is imported. */
+  service(options: { readonly peer: string; readonly service: string }): ImportedService | undefined {
+    const peering = this.#records.byName(options.peer);
+    return peering && this.#store.service(peering.id, options.service);
+  }
+
+  /** The lower-cased names of the services of `peer` that have instances on one node. */
+  servicesOn(options: { readonly peer: string; readonly node: string }): readonly string[] {
+    const peering = this.#records.byName(options.peer);
+    return peering === undefined ? [] : this.#store.servicesOn(peering.id, options.node);
+  }
+
+  /** Every node of `peer`, with the checks of the node itself, by name. */
+  async nodes(options: {
+    readonly peer: string;
+  }): Promise<readonly { readonly node: Node; readonly checks: readonly Check[] }[]> {
+    const peering = this.#records.byName(options.peer);
+    return peering === undefined ? [] : this.#store.nodes(peering.id);
   }
 
   /** Names and instance counts of everything imported from `peer`, by name. An unknown peer has none. */
@@ -30,6 +103,12 @@ export class Imports {
   async instances(options: { readonly peer: string; readonly service: string }): Promise<readonly ServiceInstance[]> {
     const peering = this.#records.byName(options.peer);
     return peering === undefined ? [] : this.#store.instances(peering.id, options.service);
+  }
+
+  /** A node of `peer` that holds an imported instance; undefined for what is unknown. */
+  async node(options: { readonly peer: string; readonly name: string }): Promise<Node | undefined> {
+    const peering = this.#records.byName(options.peer);
+    return peering === undefined ? undefined : (await this.#store.node(peering.id, options.name))?.node;
   }
 
   /**
