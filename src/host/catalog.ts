@@ -581,6 +581,13 @@ export class Catalog implements CatalogSource, AsyncDisposable {
     });
   }
 
+  /** Calls `listener` at once after each commit that changed the catalog, until the returned function is called. */
+  onChange(listener: () => void): () => void {
+    const waiter: Waiter = { check: () => listener(), end: () => {} };
+    this.#waiters.add(waiter);
+    return () => this.#waiters.delete(waiter);
+  }
+
   /**
    * The local services as states, first all of them, then those that changed (specification 4.7.2). Each update is what
    * the catalog holds when it is asked for: a slow consumer costs one set of names and skips what lies in between. Ends

@@ -1,3 +1,278 @@
-import type { Operation } from "./routes.js";
+import { type ConfigEntry, type ConfigEntryKind, isConfigEntryKind } from "../catalog/config-entry.js";
+import { exportedServicesView } from "../catalog/exports.js";
+import { lowerCase } from "../catalog/names.js";
+import type { StoredConfigEntry } from "../host/config-entries.js";
+import type { PeeringHost } from "../host/host.js";
+import type { Identity, Right } from "./authorizer.js";
+import { blocking } from "./blocking.js";
+import type { Answer, Call } from "./call.js";
+import { configEntryJson, type DecodedEntry, decodeConfigEntry } from "./config-json.js";
+import { type GoJson, GoJsonError, readFirstValue } from "./go-json.js";
+import { badRequest, HttpError } from "./http-error.js";
+import type { Json } from "./json.js";
+import {
+  anyObject,
+  casParameter,
+  datacenterParameter,
+  flag,
+  index,
+  listOf,
+  objectOf,
+  readParameters,
+  text,
+  texts,
+} from "./operation-docs.js";
+import { parseUint64 } from "./query.js";
+import type { JsonSchema, Operation } from "./routes.js";
 
-export const configOperations: readonly Operation[] = [];
+const MESH_KINDS: readonly ConfigEntryKind[] = ["exported-services", "mesh", "proxy-defaults", "terminating-gateway"];
+
+/** What reading an entry needs; undefined: nothing. */
+function rightToRead(kind: ConfigEntryKind, name: string): Right | undefined {
+  if (kind === "exported-services") return { resource: "mesh", access: "read" };
+  if (kind === "mesh" || kind === "proxy-defaults") return undefined;
+  return { resource: "service", access: "read", name };
+}
+
+/** What writing an entry needs, in the order in which it is checked. */
+function rightsToWrite(kind: ConfigEntryKind, name: string, entry: unknown): readonly Right[] {
+  if (MESH_KINDS.includes(kind)) return [{ resource: "mesh", access: "write" }];
+  const referenced = [...referencedServices(entry)].filter((service) => service !== name);
+  return [
+    { resource: "service", access: "write", name },
+    ...referenced.map((service): Right => ({ resource: "service", access: "read", name: service })),
+  ];
+}
+
+/** Names under any `service` of an entry: where its traffic may go. */
+function referencedServices(value: unknown, found: Set<string> = new Set()): Set<string> {
+  if (Array.isArray(value)) for (const item of value) referencedServices(item, found);
+  else if (typeof value === "object" && value !== null) {
+    for (const [key, item] of Object.entries(value)) {
+      if (key === "service" && typeof item === "string" && item !== "") found.add(item);
+      // What is kept and not interpreted names no services.
+      else if (key !== "extra" && key !== "meta" && key !== "match") referencedServices(item, found);
+    }
+  }
+  return found;
+}
+
+async function write(call: Call): Promise<Answer> {
+  call.refusePartition();
+  call.refuseNamespace();
+  const decoded = decodeConfigEntry(await parsedBody(call));
+  const cas = casOf(call);
+  for (const right of rightsToWrite(decoded.kind, decoded.name, decoded.entry)) await call.require(right);
+  checkName(decoded);
+  const written = await call.host.configEntries.setUntyped(decoded.entry, cas === undefined ? {} : { cas });
+  return { json: written };
+}
+
+async function parsedBody(call: Call): Promise<GoJson> {
+  const body = await call.body();
+  try {
+    return readFirstValue(body);
+  } catch (error) {
+    if (error instanceof GoJsonError) throw badRequest(`Request decoding failed: ${error.message}`);
+    throw error;
+  }
+}
+
+/** Over HTTP the name must be said, also of what exists once. */
+function checkName({ kind, name }: DecodedEntry): void {
+  if (name !== "") return;
+  if (kind === "exported-services") throw new HttpError(500, 'exported-services Name must be "default"');
+  if (kind === "proxy-defaults") throw new HttpError(500, 'invalid name (""), only "global" is supported');
+}
+
+/** @throws {HttpError} 500 with the text of Go's parser, as Consul. */
+function casOf(call: Call): bigint | undefined {
+  const given = call.query.get("cas") ?? "";
+  if (given === "") return undefined;
+  const cas = parseUint64(given);
+  if (cas !== undefined) return cas;
+  const why = /^\d+$/.test(given) ? "value out of range" : "invalid syntax";
+  throw new HttpError(500, `strconv.ParseUint: parsing ${JSON.stringify(given)}: ${why}`);
+}
+
+async function read(call: Call): Promise<Answer> {
+  call.refusePartition();
+  call.refuseNamespace();
+  const slash = call.rest.indexOf("/");
+  return slash < 0 ? readKind(call, call.rest) : readOne(call, call.rest.slice(0, slash), call.rest.slice(slash + 1));
+}
+
+async function readOne(call: Call, kind: string, name: string): Promise<Answer> {
+  const options = call.readOptions();
+  if (!isConfigEntryKind(kind)) throw new HttpError(500, `invalid config entry kind: ${kind}`);
+  const right = rightToRead(kind, name);
+  if (right === undefined) await call.identity();
+  else await call.require(right);
+  const { configEntries } = call.host;
+  const reading = await blocking(call, options, {
+    read: () => {
+      const stored = configEntries.stored(kind, name);
+      return { index: configEntries.index, result: stored, found: stored !== undefined };
+    },
+    subscribe: (wake) =>
+      configEntries.onChange((change) => {
+        if (change.kind === kind && lowerCase(change.name) === lowerCase(name)) wake();
+      }),
+  });
+  const headers = { index: reading.index };
+  if (reading.result !== undefined) return { json: configEntryJson(reading.result), read: headers };
+  const missing = `Config entry not found for ${JSON.stringify(kind)} / ${JSON.stringify(name)}`;
+  return { status: 404, text: missing, read: headers };
+}
+
+async function readKind(call: Call, kind: string): Promise<Answer> {
+  const options = call.readOptions();
+  if (kind !== "" && !isConfigEntryKind(kind)) throw new HttpError(500, `invalid config entry kind: ${kind}`);
+  if (options.filter !== "") throw new HttpError(500, `filtering not supported for config entry kind=${kind}`);
+  const identity = await call.identity();
+  const wanted = kind === "" ? undefined : kind;
+  const { configEntries } = call.host;
+  const reading = await blocking<readonly StoredConfigEntry[]>(call, options, {
+    read: () => ({ index: configEntries.index, result: configEntries.list(wanted) }),
+    index: () => configEntries.index,
+    subscribe: (wake) =>
+      configEntries.onChange((change) => {
+        if (wanted === undefined || change.kind === wanted) wake();
+      }),
+  });
+  const visible = reading.result.filter(({ entry }) => mayRead(call, identity, entry));
+  return {
+    json: visible.map(configEntryJson),
+    read: { index: reading.index, filtered: visible.length < reading.result.length },
+  };
+}
+
+function mayRead(call: Call, identity: Identity, entry: ConfigEntry): boolean {
+  const right = rightToRead(entry.kind, entry.name);
+  return right === undefined || call.server.authorizer.allowed(identity, right);
+}
+
+async function remove(call: Call): Promise<Answer> {
+  call.refusePartition();
+  call.refuseNamespace();
+  const slash = call.rest.indexOf("/");
+  const kind = slash < 0 ? call.rest : call.rest.slice(0, slash);
+  const name = slash < 0 ? "" : call.rest.slice(slash + 1);
+  if (kind === "" || name === "") throw new HttpError(404, "Must provide both a kind and name to delete");
+  if (!isConfigEntryKind(kind)) throw badRequest(`invalid config entry kind: ${kind}`);
+  const cas = casOf(call);
+  for (const right of rightsToWrite(kind, name, undefined)) await call.require(right);
+  const deleted = await call.host.configEntries.delete(kind, name, cas === undefined ? {} : { cas });
+  return { json: cas === undefined ? {} : deleted };
+}
+
+async function exportedServices(call: Call): Promise<Answer> {
+  call.refusePartition();
+  const options = call.readOptions();
+  await call.require({ resource: "mesh", access: "read" });
+  const { host } = call;
+  const indexNow = (): bigint => exportsIndex(host);
+  const reading = await blocking(call, options, {
+    read: () => ({ index: indexNow(), result: exportsJson(host) }),
+    index: indexNow,
+    subscribe: (wake) => {
+      const forget = [host.configEntries.onChange(wake), host.catalog.onChange(wake)];
+      return () => {
+        for (const stop of forget) stop();
+      };
+    },
+  });
+  return { json: reading.result, read: { index: reading.index } };
+}
+
+/** That of the entries and, where `*` stands for all of them, of the ordinary services. */
+function exportsIndex(host: PeeringHost): bigint {
+  const { configEntries, catalog } = host;
+  const blocks = configEntries.entries.exportedServices?.services ?? [];
+  const services = blocks.some(({ name }) => name === "*") ? catalog.index.kind("") : 0n;
+  return services > configEntries.index ? services : configEntries.index;
+}
+
+/** From the catalog of this moment, so that no change falls between the index and the names. */
+function exportsJson(host: PeeringHost): Json {
+  const typical = new Map<string, string>();
+  for (const [key, kinds] of host.catalog.kinds()) if (kinds.typical) typical.set(key, kinds.name);
+  const names = { typical, connectEnabled: new Set<string>() };
+  return exportedServicesView({ entries: host.configEntries.entries, names }).map(({ service, peers }) => ({
+    Service: service,
+    Consumers: peers.length === 0 ? {} : { Peers: peers },
+  }));
+}
+
+const entrySchema: JsonSchema = {
+  type: "object",
+  properties: { Kind: text, Name: text, CreateIndex: index, ModifyIndex: index },
+  required: ["Kind", "CreateIndex", "ModifyIndex"],
+};
+
+export const configOperations: readonly Operation[] = [
+  {
+    method: "PUT",
+    pattern: "/v1/config",
+    run: write,
+    docs: [
+      {
+        path: "/v1/config",
+        id: "writeConfigEntry",
+        summary: "Writes a configuration entry, whole; false: `cas` did not match.",
+        parameters: [casParameter, datacenterParameter],
+        body: { type: "object", properties: { Kind: text, Name: text }, required: ["Kind"] },
+        answer: flag,
+      },
+    ],
+  },
+  {
+    method: "GET",
+    pattern: "/v1/config/",
+    run: read,
+    docs: [
+      {
+        path: "/v1/config/{kind}/{name}",
+        id: "readConfigEntry",
+        summary: "One configuration entry.",
+        parameters: readParameters,
+        answer: entrySchema,
+      },
+      {
+        path: "/v1/config/{kind}",
+        id: "listConfigEntries",
+        summary: "The configuration entries of a kind that the caller may read, by name.",
+        parameters: readParameters,
+        answer: listOf(entrySchema),
+      },
+    ],
+  },
+  {
+    method: "DELETE",
+    pattern: "/v1/config/",
+    run: remove,
+    docs: [
+      {
+        path: "/v1/config/{kind}/{name}",
+        id: "deleteConfigEntry",
+        summary: "Deletes a configuration entry; one that does not exist is a success.",
+        parameters: [casParameter, datacenterParameter],
+        answer: { type: ["object", "boolean"] },
+      },
+    ],
+  },
+  {
+    method: "GET",
+    pattern: "/v1/exported-services",
+    run: exportedServices,
+    docs: [
+      {
+        path: "/v1/exported-services",
+        id: "listExportedServices",
+        summary: "Which services are exported to which peers, with `*` resolved.",
+        parameters: readParameters,
+        answer: listOf(objectOf({ Service: text, Consumers: { ...anyObject, properties: { Peers: texts } } })),
+      },
+    ],
+  },
+];
