@@ -1,4 +1,4 @@
-import { createHash } from "node:crypto";
+import * as crypto from "node:crypto";
 import { PeeringError } from "../errors.js";
 import { ProtobufWriter, WireType } from "../wire/protobuf.js";
 import { isUuid } from "../wire/uuid.js";
@@ -56,7 +56,9 @@ const nothing = new Uint8Array(0);
 
 /** Digest of any payload, by which what is sent twice is told apart from what changed. */
 export function payloadDigest(value: Uint8Array): string {
-  return createHash("sha256").update(value).digest("base64");
+  // The first came with Node 20.12, and takes half the time.
+  if ("hash" in crypto) return crypto.hash("sha256", value, "base64");
+  return crypto.createHash("sha256").update(value).digest("base64");
 }
 
 function refusal(name: string, instance: ServiceInstance, why: string): PeeringError {
