@@ -21,6 +21,14 @@ export interface UnaryCalls {
   serve(path: string, stream: ServerHttp2Stream, headers: IncomingHttpHeaders): Promise<void>;
 }
 
+/**
+ * Node loads what implements `fetch` at the first use of any part of it, which takes tens of milliseconds: better at the
+ * start than within the first call.
+ */
+export function prepareCalls(): void {
+  setImmediate(() => new Headers()).unref();
+}
+
 function connectError(error: unknown): ConnectError {
   const status = thrownStatus(error);
   // The detail as this library writes it for streams, rather than through Connect, which wants a schema for it.

@@ -8,7 +8,7 @@ import { type Logger, silentLogger } from "../environment.js";
 import { PeeringError } from "../errors.js";
 import { StatusCode } from "../wire/status.js";
 import { type ClientConnection, connectTo } from "./client-connection.js";
-import { type ConnectRouter, callExchangeSecret, unaryCalls } from "./connect.js";
+import { type ConnectRouter, callExchangeSecret, prepareCalls, unaryCalls } from "./connect.js";
 import { startServer } from "./grpc-server.js";
 import { ClientGrpcStream } from "./grpc-stream.js";
 import type { KeepaliveOptions } from "./keepalive.js";
@@ -85,6 +85,7 @@ class GrpcTransport implements Transport {
   constructor(options: GrpcTransportOptions) {
     this.#options = options;
     this.#limits = { ...defaultLimits, ...options.limits };
+    prepareCalls();
   }
 
   async listen(handler: AcceptHandler, identity: ServerIdentity): Promise<Listener | undefined> {
@@ -151,7 +152,8 @@ class GrpcTransport implements Transport {
     } finally {
       clearTimeout(timer);
       signal.removeEventListener("abort", abort);
-      await connection?.close();
+      // Nothing depends on its goodbye; disposal waits for it.
+      void connection?.close();
     }
   }
 
