@@ -279,6 +279,23 @@ export class ImportStore implements AsyncDisposable {
   }
 
   /**
+   * A node that holds an imported instance, with the checks of the node itself; undefined for what is unknown.
+   * @throws {PeeringError} as `Storage.read`.
+   */
+  async node(peeringId: string, name: string): Promise<DecodedNode | undefined> {
+    const peer = this.#peers.get(peeringId);
+    const key = lowerCase(name);
+    if (peer === undefined) return undefined;
+    const known = peer.nodes.get(key)?.encoded;
+    if (known !== undefined) return decodeNode(known);
+    return peer.mutex.run(async () => {
+      const node = peer.nodes.get(key);
+      if (node !== undefined) await this.#resolve(peer, node);
+      return node?.encoded === undefined ? undefined : decodeNode(node.encoded);
+    });
+  }
+
+  /**
    * Removes everything imported from a peer, in commits of bounded size; what failed half-way is finished by the next
    * call, and a call with nothing left to do writes nothing.
    * @param expect - what must hold for each commit, such as a record that is not active.
