@@ -1,0 +1,270 @@
+import type { Check, Node, ServiceInstance } from "../catalog/instance.js";
+import { addressOf, type DnsRecord, hexLabel, isEncodable, nameKey, type QuestionType } from "./records.js";
+
+/** What the making of records depends on besides the data. */
+export interface AnswerSettings {
+  /** Of this cluster. */
+  readonly datacenter: string;
+  readonly onlyPassing: boolean;
+  readonly translateWanAddresses: boolean;
+  readonly nodeMetaTxt: boolean;
+  /** Most addresses in an answer; 0: no limit. */
+  readonly addressLimit: number;
+  readonly nodeTtl: number;
+  readonly serviceTtls: Readonly<Record<string, number>>;
+}
+
+/** What was asked, and whose data answers it. */
+export interface AnswerContext {
+  readonly settings: AnswerSettings;
+  /** As the asker wrote it. */
+  readonly name: string;
+  readonly type: QuestionType;
+  /** As the asker wrote it. */
+  readonly domain: string;
+  /** `""`: our own data. */
+  readonly peer: string;
+  readonly ttl: number;
+}
+
+/** Where an instance is reached. */
+interface Location {
+  readonly address: string;
+  /** Undefined: the address is a name. */
+  readonly ip: ReturnType<typeof addressOf>;
+  /** The node's own address as registered, so that the node's name stands for it. */
+  readonly isNode: boolean;
+  readonly port: number;
+}
+
+/**
+ * Those fit to be answered with. A `critical` check keeps an instance out; other states do not, imported `maintenance`
+ * included, unless only passing ones are wanted.
+ */
+export function healthy(instances: readonly ServiceInstance[], onlyPassing: boolean): readonly ServiceInstance[] {
+  const hinders = onlyPassing
+    ? ({ status }: Check): boolean => status !== "passing"
+    : ({ status }: Check): boolean => status === "critical";
+  return instances.filter(({ checks }) => !checks.some(hinders));
+}
+
+/** Those that carry a tag, whatever its case. */
+export function tagged(instances: readonly ServiceInstance[], tag: string): readonly ServiceInstance[] {
+  const wanted = nameKey(tag);
+  return instances.filter(({ service }) => service.tags.some((own) => nameKey(own) === wanted));
+}
+
+/** A uniformly random order. */
+export function shuffled<Item>(items: readonly Item[], fraction: () => number): readonly Item[] {
+  const order = [...items];
+  for (let index = order.length - 1; index > 0; index--) {
+    const other = Math.floor(fraction() * (index + 1));
+    const [left, right] = [order[index], order[other]];
+    if (left === undefined || right === undefined) continue;
+    order[index] = right;
+    order[other] = left;
+  }
+  return order;
+}
+
+/** The TTL of a service in seconds: its own, else that of the longest pattern `we*` or `*` that fits, else 0. */
+export function serviceTtl(ttls: Readonly<Record<string, number>>, service: string): number {
+  const name = nameKey(service);
+  let best: { readonly length: number; readonly ttl: number } | undefined;
+  for (const [pattern, ttl] of Object.entries(ttls)) {
+    const key = nameKey(pattern);
+    if (key === name) return ttl;
+    if (!key.endsWith("*") || !name.startsWith(key.slice(0, -1))) continue;
+    if (best === undefined || key.length > best.length) best = { length: key.length, ttl };
+  }
+  return best?.ttl ?? 0;
+}
+
+/** The weight of an instance in SRV records (Consul 1.13 to 1.22). */
+export function weightOf({ service, checks }: ServiceInstance): number {
+  let worst: "passing" | "warning" | "critical" | "other" = "passing";
+  for (const { checkId, status } of checks) {
+    if (checkId === "_node_maintenance" || checkId.startsWith("_service_maintenance:")) return 0;
+    if (worst === "other" || status === "passing") continue;
+    if (status === "critical") worst = "critical";
+    else if (status !== "warning") worst = "other";
+    else if (worst === "passing") worst = "warning";
+  }
+  if (worst === "critical") return 0;
+  if (worst === "other") return 1;
+  const weight = worst === "warning" ? service.weights.warning : service.weights.passing;
+  return Math.min(Math.max(Math.trunc(weight), 0), 65_535);
+}
+
+/** The name of a node below the domain that was asked. */
+export function nodeName(node: string, { peer, domain, settings }: AnswerContext): string {
+  return peer === "" ? `${node}.node.${settings.datacenter}.${domain}` : `${node}.node.${peer}.peer.${domain}`;
+}
+
+/** What a node's metadata says, as TXT records of its name: RFC 1464, or raw for keys that begin with `rfc1035-`. */
+export function metaRecords(node: Node, owner: string, ttl: number): readonly DnsRecord[] {
+  if (!isEncodable(owner)) return [];
+  return Object.entries(node.meta).map(([key, value]) => {
+    const text = key.toLowerCase().startsWith("rfc1035-") ? value : `${rfc1464(key)}=${value}`;
+    return { type: "TXT", name: owner, ttl, data: chunks(text) } as const;
+  });
+}
+
+/** The record of an address that is a node's: A, AAAA, or CNAME when it is a name. */
+export function nodeAddressRecord(node: Node, context: AnswerContext): DnsRecord | undefined {
+  const address = translatedNodeAddress(node, context);
+  if (address === "") return undefined;
+  const ip = addressOf(address);
+  if (ip !== undefined) return fitsType(ip.type, context.type) ? ipRecord(ip, context.name, context.ttl) : undefined;
+  return isTarget(address) ? { type: "CNAME", name: context.name, ttl: context.ttl, data: address } : undefined;
+}
+
+/**
+ * Answers to A, AAAA, ANY and TXT: all addresses, or one alias when there is no address at all.
+ * The answer is empty when instances exist but none fits the type.
+ */
+export function addressRecords(instances: readonly ServiceInstance[], context: AnswerContext): readonly DnsRecord[] {
+  const { name, ttl, settings, type } = context;
+  const addresses = new Map<string, DnsRecord>();
+  let alias: DnsRecord | undefined;
+  for (const instance of instances) {
+    if (settings.addressLimit > 0 && addresses.size >= settings.addressLimit) break;
+    const location = locate(instance, context);
+    if (location === undefined) continue;
+    const { ip, address } = location;
+    if (ip === undefined) alias ??= { type: "CNAME", name, ttl, data: address };
+    else if (fitsType(ip.type, type)) addresses.set(`${ip.type} ${ip.data}`, ipRecord(ip, name, ttl));
+  }
+  if (addresses.size > 0) return [...addresses.values()];
+  return alias === undefined ? [] : [alias];
+}
+
+export interface SrvRecords {
+  readonly answers: readonly DnsRecord[];
+  /** Without those of {@link SrvRecords.aliases}, which somebody must look up. */
+  readonly additionals: readonly DnsRecord[];
+  /** Targets that are names of the instances' own choosing. */
+  readonly aliases: readonly string[];
+}
+
+/** Answers to SRV: one for each distinct node, address and port, with the addresses of their targets. */
+export function srvRecords(instances: readonly ServiceInstance[], context: AnswerContext, most: number): SrvRecords {
+  const { name, ttl, peer, domain, settings } = context;
+  const seen = new Set<string>();
+  const answers: DnsRecord[] = [];
+  const additionals: DnsRecord[] = [];
+  const owners = new Set<string>();
+  const aliases = new Set<string>();
+  for (const instance of instances) {
+    if (answers.length >= most) break;
+    const { node, service } = instance;
+    const tuple = `${nameKey(node.name)}\0${service.address}\0${service.port}`;
+    if (seen.has(tuple)) continue;
+    seen.add(tuple);
+    const location = locate(instance, context);
+    if (location === undefined) continue;
+    const { ip, address, isNode, port } = location;
+    const canonical = nodeName(node.name, context);
+    let target: string;
+    if (ip === undefined) target = address;
+    else if (isNode) target = canonical;
+    else target = `${hexLabel(ip)}.addr.${peer === "" ? `${settings.datacenter}.` : ""}${domain}`;
+    if (!isEncodable(target)) continue;
+    answers.push({ type: "SRV", name, ttl, data: { priority: 1, weight: weightOf(instance), port, target } });
+    if (ip === undefined) aliases.add(target);
+    else if (!owners.has(nameKey(target))) additionals.push(ipRecord(ip, target, ttl));
+    owners.add(nameKey(target));
+    const described = `TXT ${nameKey(canonical)}`;
+    if (settings.nodeMetaTxt && !owners.has(described)) additionals.push(...metaRecords(node, canonical, ttl));
+    owners.add(described);
+  }
+  return { answers, additionals, aliases: [...aliases] };
+}
+
+export function ipRecord(
+  ip: { readonly type: "A" | "AAAA"; readonly data: string },
+  name: string,
+  ttl: number,
+): DnsRecord {
+  return { type: ip.type, name, ttl, data: ip.data };
+}
+
+/** Consul answers A and AAAA with their own kind and everything else with any address. */
+function fitsType(record: "A" | "AAAA", asked: QuestionType): boolean {
+  return asked === record || asked === "ANY" || asked === "TXT";
+}
+
+function locate({ node, service }: ServiceInstance, context: AnswerContext): Location | undefined {
+  const { address: own, port } = translatedService(service, context);
+  const ofNode = translatedNodeAddress(node, context);
+  const nodeIp = addressOf(ofNode);
+  if (own === "" || (nodeIp !== undefined && nameKey(own) === nameKey(context.name))) {
+    const location = { address: ofNode, ip: nodeIp, isNode: ofNode === node.address, port };
+    return nodeIp !== undefined || isTarget(ofNode) ? location : undefined;
+  }
+  const ip = addressOf(own);
+  // An alias of itself leads nowhere.
+  const usable = ip !== undefined || (isTarget(own) && nameKey(own) !== nameKey(context.name));
+  return usable ? { address: own, ip, isNode: false, port } : undefined;
+}
+
+/** A peer's services are always of another datacenter, even where that has the name of ours (Consul 1.14 to 1.22). */
+function translatedService(
+  service: ServiceInstance["service"],
+  { settings, peer, type }: AnswerContext,
+): { readonly address: string; readonly port: number } {
+  const { address, port, taggedAddresses } = service;
+  if (!settings.translateWanAddresses || peer === "") return { address, port };
+  for (const key of wanKeys(type)) {
+    const wan = Object.hasOwn(taggedAddresses, key) ? taggedAddresses[key] : undefined;
+    if (wan !== undefined && wan.address !== "")
+      return { address: wan.address, port: wan.port === 0 ? port : wan.port };
+  }
+  return { address, port };
+}
+
+function translatedNodeAddress(node: Node, { settings, type }: AnswerContext): string {
+  if (!settings.translateWanAddresses || nameKey(node.datacenter) === nameKey(settings.datacenter)) return node.address;
+  for (const key of wanKeys(type)) {
+    const wan = Object.hasOwn(node.taggedAddresses, key) ? node.taggedAddresses[key] : undefined;
+    if (wan !== undefined && wan !== "") return wan;
+  }
+  return node.address;
+}
+
+function wanKeys(type: QuestionType): readonly string[] {
+  if (type === "A") return ["wan_ipv4", "wan"];
+  if (type === "AAAA") return ["wan_ipv6", "wan"];
+  return ["wan", "wan_ipv4", "wan_ipv6"];
+}
+
+/** Whether an address that is no IP can be the name of something. */
+function isTarget(address: string): boolean {
+  return isEncodable(address.replace(/\.$/, "")) && !/[\s:%]/.test(address);
+}
+
+function rfc1464(key: string): string {
+  const quote = (text: string): string => text.replace(/[`=]/g, "`$&");
+  const [, before = "", middle = "", after = ""] = /^([ \t]*)(.*?)([ \t]*)$/s.exec(key) ?? [];
+  const quoteBlanks = (blanks: string): string => blanks.replace(/[ \t]/g, "`$&");
+  return `${quoteBlanks(before)}${quote(middle)}${quoteBlanks(after)}`;
+}
+
+/** Strings of at most 255 bytes, as a TXT record takes them. */
+function chunks(text: string): readonly string[] {
+  if (Buffer.byteLength(text) <= 255) return [text];
+  const parts: string[] = [];
+  let part = "";
+  let length = 0;
+  for (const character of text) {
+    const bytes = Buffer.byteLength(character);
+    if (length + bytes > 255) {
+      parts.push(part);
+      part = "";
+      length = 0;
+    }
+    part += character;
+    length += bytes;
+  }
+  return [...parts, part];
+}

@@ -1,0 +1,7 @@
+/**
+ * DNS for a host's own and imported services, as Consul answers it.
+ * @module
+ */
+export type { Node, ServiceInstance } from "../catalog/instance.js";
+export { type DnsServer, type DnsServerOptions, dnsServer } from "./server.js";
+export { type AddressOwner, type DnsSource, hostSource } from "./source.js";

@@ -1,0 +1,192 @@
+import { type Answer, decode, encode, type PacketOpt } from "dns-packet";
+import type { DnsRecord, QuestionType, ResponseCode } from "./records.js";
+import { isEncodable } from "./records.js";
+
+/** A question as it came. */
+export interface DnsQuery {
+  readonly id: number;
+  readonly recursionDesired: boolean;
+  readonly checkingDisabled: boolean;
+  /** Without a dot at the end; `.` is the root. */
+  readonly name: string;
+  readonly type: QuestionType;
+  /** 1 is IN. */
+  readonly class: number;
+  /** The question section, byte for byte: an answer repeats it so. */
+  readonly question: Uint8Array;
+  readonly edns: Edns | undefined;
+}
+
+export interface Edns {
+  /** What the asker can take over UDP. */
+  readonly bytes: number;
+  /** Its client-subnet option, with the scope set to 0. */
+  readonly subnet: Uint8Array | undefined;
+}
+
+export type DecodedQuery =
+  | { readonly type: "query"; readonly query: DnsQuery }
+  /** No question to work on: `reply` says so. */
+  | { readonly type: "refused"; readonly reply: Uint8Array }
+  /** An answer, or no DNS at all: whoever replies to these can be made to talk to itself. */
+  | { readonly type: "ignored" };
+
+export interface Reply {
+  readonly code: ResponseCode;
+  readonly authoritative: boolean;
+  readonly truncated: boolean;
+  readonly answers: readonly DnsRecord[];
+  readonly authorities: readonly DnsRecord[];
+  readonly additionals: readonly DnsRecord[];
+}
+
+const CODES: Readonly<Record<ResponseCode, number>> = {
+  NOERROR: 0,
+  FORMERR: 1,
+  SERVFAIL: 2,
+  NXDOMAIN: 3,
+  NOTIMP: 4,
+  REFUSED: 5,
+};
+
+const HEADER_BYTES = 12;
+const RESPONSE = 0x8000;
+const AUTHORITATIVE = 0x0400;
+const TRUNCATED = 0x0200;
+const RECURSION_DESIRED = 0x0100;
+const CHECKING_DISABLED = 0x0010;
+const OPCODE = 0x7800;
+
+/** A question with its options is far below; more is not worth the work of reading it. */
+export const MAX_QUERY_BYTES = 4_096;
+
+const CLIENT_SUBNET = 8;
+const OPT_BYTES = 11;
+const OPTION_BYTES = 4;
+
+const utf8 = new TextDecoder("utf-8", { fatal: true });
+
+/** Reads a packet from anybody. Never throws. */
+export function decodeQuery(packet: Buffer): DecodedQuery {
+  if (packet.length < HEADER_BYTES) return { type: "ignored" };
+  const flags = packet.readUInt16BE(2);
+  if ((flags & RESPONSE) !== 0) return { type: "ignored" };
+  const refuse = (code: ResponseCode): DecodedQuery => ({ type: "refused", reply: headerOnly(packet, flags, code) });
+  if ((flags & OPCODE) !== 0) return refuse("NOTIMP");
+  // One question, and no more of the rest than the options that come with one; as Consul's server judges them.
+  const counts = [4, 6, 8, 10].map((offset) => packet.readUInt16BE(offset));
+  const [questions = 0, answers = 0, authorities = 0, additionals = 0] = counts;
+  if (packet.length > MAX_QUERY_BYTES || questions !== 1 || answers > 1 || authorities > 1 || additionals > 2) {
+    return refuse("FORMERR");
+  }
+  try {
+    const name = readName(packet);
+    if (name === undefined) return refuse("FORMERR");
+    const decoded = decode(packet);
+    const [question] = decoded.questions ?? [];
+    const options = (decoded.additionals ?? []).filter((record) => record.type === "OPT");
+    const [option] = options;
+    if (question === undefined || options.length > 1) return refuse("FORMERR");
+    return {
+      type: "query",
+      query: {
+        id: packet.readUInt16BE(0),
+        recursionDesired: (flags & RECURSION_DESIRED) !== 0,
+        checkingDisabled: (flags & CHECKING_DISABLED) !== 0,
+        name: name.text,
+        type: question.type,
+        class: packet.readUInt16BE(name.end + 2),
+        question: new Uint8Array(packet.subarray(HEADER_BYTES, name.end + 4)),
+        edns: option === undefined ? undefined : { bytes: option.udpPayloadSize, subnet: subnetOf(option.options) },
+      },
+    };
+  } catch {
+    return refuse("FORMERR");
+  }
+}
+
+/** How many bytes a reply has besides its records. */
+export function replyOverhead({ question, edns }: DnsQuery): number {
+  const subnet = edns?.subnet === undefined ? 0 : OPTION_BYTES + edns.subnet.length;
+  return HEADER_BYTES + question.length + (edns === undefined ? 0 : OPT_BYTES + subnet);
+}
+
+/** Names are not compressed. */
+export function encodeReply(query: DnsQuery, reply: Reply): Buffer {
+  const flags =
+    (reply.authoritative ? AUTHORITATIVE : 0) |
+    (reply.truncated ? TRUNCATED : 0) |
+    (query.recursionDesired ? RECURSION_DESIRED : 0) |
+    (query.checkingDisabled ? CHECKING_DISABLED : 0) |
+    CODES[reply.code];
+  const additionals = reply.additionals.map(wireRecord);
+  if (query.edns !== undefined) additionals.push(optRecord(query.edns));
+  const encoded = encode({
+    type: "response",
+    id: query.id,
+    flags,
+    answers: reply.answers.map(wireRecord),
+    authorities: reply.authorities.map(wireRecord),
+    additionals,
+  });
+  // Without compression nothing points anywhere, so the question can be put in as it came.
+  encoded.writeUInt16BE(1, 4);
+  return Buffer.concat([encoded.subarray(0, HEADER_BYTES), query.question, encoded.subarray(HEADER_BYTES)]);
+}
+
+function headerOnly(packet: Buffer, flags: number, code: ResponseCode): Uint8Array {
+  const reply = Buffer.alloc(HEADER_BYTES);
+  reply.writeUInt16BE(packet.readUInt16BE(0), 0);
+  reply.writeUInt16BE(RESPONSE | (flags & (OPCODE | RECURSION_DESIRED)) | CODES[code], 2);
+  return reply;
+}
+
+/**
+ * The name of the question; undefined for one that no text stands for: compressed, too long, cut off, not UTF-8, or with
+ * a dot or a control character within a label.
+ */
+function readName(packet: Buffer): { readonly text: string; readonly end: number } | undefined {
+  const labels: string[] = [];
+  let offset = HEADER_BYTES;
+  for (;;) {
+    const length = packet[offset];
+    if (length === undefined || length > 63) return undefined;
+    offset++;
+    if (length === 0) break;
+    const label = utf8.decode(packet.subarray(offset, offset + length));
+    if (label.includes(".")) return undefined;
+    labels.push(label);
+    offset += length;
+  }
+  const text = labels.join(".");
+  if (offset + 4 > packet.length || (text !== "" && !isEncodable(text))) return undefined;
+  return { text: text === "" ? "." : text, end: offset };
+}
+
+function subnetOf(options: readonly PacketOpt[]): Uint8Array | undefined {
+  const data = options.find(({ code }) => code === CLIENT_SUBNET)?.data;
+  // Family, two prefix lengths, and at most an IPv6 address.
+  if (data === undefined || data.length < 4 || data.length > 20) return undefined;
+  const echoed = new Uint8Array(data);
+  echoed[3] = 0;
+  return echoed;
+}
+
+function optRecord({ bytes, subnet }: Edns): Answer {
+  const options: PacketOpt[] =
+    subnet === undefined ? [] : [{ code: CLIENT_SUBNET, ip: undefined, data: Buffer.from(subnet) }];
+  return {
+    type: "OPT",
+    name: ".",
+    udpPayloadSize: bytes,
+    extendedRcode: 0,
+    ednsVersion: 0,
+    flags: 0,
+    flag_do: false,
+    options,
+  };
+}
+
+function wireRecord(record: DnsRecord): Answer {
+  return record.type === "TXT" ? { ...record, data: [...record.data] } : record;
+}

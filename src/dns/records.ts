@@ -1,0 +1,126 @@
+import { isIPv4, isIPv6 } from "node:net";
+
+/** What is asked for, in DNS's own spelling: `A`, `SRV`, `ANY`; `UNKNOWN_65` for a type without a name here. */
+export type QuestionType = string;
+
+/** A resource record of class IN. Names carry no dot at their end; the TTL counts seconds. */
+export type DnsRecord =
+  | {
+      readonly type: "A" | "AAAA" | "CNAME" | "NS" | "PTR";
+      readonly name: string;
+      readonly ttl: number;
+      readonly data: string;
+    }
+  | { readonly type: "SRV"; readonly name: string; readonly ttl: number; readonly data: SrvData }
+  | { readonly type: "TXT"; readonly name: string; readonly ttl: number; readonly data: readonly string[] }
+  | { readonly type: "SOA"; readonly name: string; readonly ttl: number; readonly data: SoaData };
+
+export interface SrvData {
+  readonly priority: number;
+  readonly weight: number;
+  readonly port: number;
+  readonly target: string;
+}
+
+export interface SoaData {
+  readonly mname: string;
+  readonly rname: string;
+  /** Unix seconds. */
+  readonly serial: number;
+  readonly refresh: number;
+  readonly retry: number;
+  readonly expire: number;
+  readonly minimum: number;
+}
+
+export type ResponseCode = "NOERROR" | "FORMERR" | "SERVFAIL" | "NXDOMAIN" | "NOTIMP" | "REFUSED";
+
+/** An answer before it is cut to what its transport carries. */
+export interface DnsAnswer {
+  readonly code: ResponseCode;
+  readonly authoritative: boolean;
+  readonly answers: readonly DnsRecord[];
+  readonly authorities: readonly DnsRecord[];
+  readonly additionals: readonly DnsRecord[];
+}
+
+export function emptyAnswer(code: ResponseCode, authoritative: boolean): DnsAnswer {
+  return { code, authoritative, answers: [], authorities: [], additionals: [] };
+}
+
+/** Names compare without the case of ASCII letters, and of no others (RFC 4343). */
+export function nameKey(name: string): string {
+  return name.replace(/[A-Z]+/g, (letters) => letters.toLowerCase());
+}
+
+// A peer may name its nodes and addresses as it likes; what no packet can carry must not get into one.
+// biome-ignore lint/suspicious/noControlCharactersInRegex: they are what is looked for.
+const UNPRINTABLE = /[\u0000-\u001f\u007f]/;
+
+/** Whether a name fits the wire: labels of 1 to 63 bytes, 253 bytes in all, no control characters. */
+export function isEncodable(name: string): boolean {
+  if (name === "" || UNPRINTABLE.test(name) || Buffer.byteLength(name) > 253) return false;
+  return name.split(".").every((label) => label !== "" && Buffer.byteLength(label) <= 63);
+}
+
+/** The address record of an IP, in its shortest form; undefined for what is none. An IPv4 address in IPv6 form counts as IPv4. */
+export function addressOf(text: string): { readonly type: "A" | "AAAA"; readonly data: string } | undefined {
+  if (isIPv4(text)) return { type: "A", data: text };
+  if (!isIPv6(text) || text.includes("%")) return undefined;
+  const bytes = ipv6Bytes(text);
+  const mapped = bytes.subarray(0, 10).every((byte) => byte === 0) && bytes[10] === 255 && bytes[11] === 255;
+  return mapped ? { type: "A", data: bytes.subarray(12).join(".") } : { type: "AAAA", data: ipv6Text(bytes) };
+}
+
+/** The label that stands for an IP in names below `addr`. Give it what {@link addressOf} returned. */
+export function hexLabel({ type, data }: { readonly type: "A" | "AAAA"; readonly data: string }): string {
+  const bytes = type === "A" ? Uint8Array.from(data.split("."), Number) : ipv6Bytes(data);
+  return Buffer.from(bytes).toString("hex");
+}
+
+/** The IP behind a label below `addr`, in its shortest form; undefined for what is none. */
+export function addressOfHex(label: string): { readonly type: "A" | "AAAA"; readonly data: string } | undefined {
+  if (!/^[0-9a-f]+$/i.test(label)) return undefined;
+  const bytes = Uint8Array.from(Buffer.from(label, "hex"));
+  if (label.length === 8) return { type: "A", data: bytes.join(".") };
+  return label.length === 32 ? { type: "AAAA", data: ipv6Text(bytes) } : undefined;
+}
+
+/** One text for all spellings of an address. */
+export function canonicalAddress(text: string): string {
+  const address = addressOf(text);
+  return address === undefined ? text : hexLabel(address);
+}
+
+function ipv6Bytes(text: string): Uint8Array {
+  const dotted = /^(.*:)(\d+)\.(\d+)\.(\d+)\.(\d+)$/.exec(text);
+  const [, front = "", a, b, c, d] = dotted ?? [];
+  const pair = (high: string | undefined, low: string | undefined): string =>
+    (Number(high) * 256 + Number(low)).toString(16);
+  const groups = dotted === null ? text : `${front}${pair(a, b)}:${pair(c, d)}`;
+  const [left = "", right] = groups.split("::");
+  const before = left === "" ? [] : left.split(":");
+  const after = right === undefined || right === "" ? [] : right.split(":");
+  const zeros = new Array<string>(Math.max(0, 8 - before.length - after.length)).fill("0");
+  const bytes = new Uint8Array(16);
+  for (const [index, group] of [...before, ...zeros, ...after].slice(0, 8).entries()) {
+    const value = Number.parseInt(group, 16);
+    bytes[index * 2] = value >>> 8;
+    bytes[index * 2 + 1] = value & 255;
+  }
+  return bytes;
+}
+
+function ipv6Text(bytes: Uint8Array): string {
+  const groups: number[] = [];
+  for (let index = 0; index < 16; index += 2) groups.push(((bytes[index] ?? 0) << 8) | (bytes[index + 1] ?? 0));
+  // The first of the longest runs of at least two zero groups is left out (RFC 5952).
+  let [start, length] = [0, 1];
+  for (let from = 0; from < 8; from++) {
+    let to = from;
+    while (to < 8 && groups[to] === 0) to++;
+    if (to - from > length) [start, length] = [from, to - from];
+  }
+  const text = (part: readonly number[]): string => part.map((group) => group.toString(16)).join(":");
+  return length < 2 ? text(groups) : `${text(groups.slice(0, start))}::${text(groups.slice(start + length))}`;
+}

@@ -1,0 +1,351 @@
+import { createSocket, type Socket as UdpSocket } from "node:dgram";
+import { once } from "node:events";
+import { createServer as createTcpServer, isIPv6, type Server as TcpServer, type Socket as TcpSocket } from "node:net";
+import { type Clock, type Logger, type Random, silentLogger, systemClock } from "../environment.js";
+import { errorText, PeeringError } from "../errors.js";
+import type { PeeringHost } from "../host/host.js";
+import { formatAddress, parseAddress } from "../transport/address.js";
+import { type DnsQuery, decodeQuery, encodeReply, MAX_QUERY_BYTES, replyOverhead } from "./packet.js";
+import { type DnsAnswer, emptyAnswer, isEncodable, nameKey } from "./records.js";
+import { Resolver } from "./resolver.js";
+import { fit, sizeLimits } from "./size.js";
+import { type DnsSource, hostSource } from "./source.js";
+
+/** Defaults are Consul's where it has such a setting. */
+export interface DnsServerOptions {
+  /** `host:port`, for UDP and TCP alike. Port 0: any that is free. Consul's is 8600. */
+  readonly listen: string;
+  /** The domain that names end in. Default `"consul"`. */
+  readonly domain?: string;
+  /** Another one that is answered for as well. Default: none. */
+  readonly altDomain?: string;
+  /**
+   * As Consul, which knows a peer by `.<peer>.peer` alone. Default false: `web.service.<peer>.consul` and
+   * `n1.node.<peer>.consul` are answered, too, unless the label is the name of our own datacenter (D-39).
+   */
+  readonly strict?: boolean;
+  /** Leaves out instances with any check that is not `passing`, not only those with a `critical` one. Default false. */
+  readonly onlyPassing?: boolean;
+  /** TTL of nodes, virtual IPs and `addr` names, in seconds. Default 0. */
+  readonly nodeTtlSeconds?: number;
+  /** TTL of services, in seconds, by name or by a prefix and `*`; the longest that fits counts. Default: 0 for all. */
+  readonly serviceTtlSeconds?: Readonly<Record<string, number>>;
+  /** Seconds of the SOA record. Default: refresh 3600, retry 600, expire 86400, minTtl 0. */
+  readonly soa?: {
+    readonly refresh?: number;
+    readonly retry?: number;
+    readonly expire?: number;
+    readonly minTtl?: number;
+  };
+  /** Most answers over UDP to an asker without EDNS; never more than 8. Default 3. */
+  readonly udpAnswerLimit?: number;
+  /** Most addresses in an answer, over any transport. Default 0: no limit. */
+  readonly addressLimit?: number;
+  /** Sets the TC bit on answers that were cut. Default false, as in Consul: the asker takes what came as all there is. */
+  readonly enableTruncate?: boolean;
+  /** Answers with the `wan` addresses of what lies in another cluster. Default false. */
+  readonly translateWanAddresses?: boolean;
+  /** Adds the metadata of nodes as TXT records. Default true. */
+  readonly nodeMetaTxt?: boolean;
+  /** Open TCP connections beyond which new ones are dropped. Default 256. */
+  readonly maxTcpConnections?: number;
+  /** How long a TCP connection may take from one answer to the next, in milliseconds. Default 10 000. */
+  readonly tcpTimeoutMs?: number;
+  /** Where answers come from. Default: the host. */
+  readonly source?: DnsSource;
+  readonly clock?: Clock;
+  /** Shuffles answers. Default: the process's own. */
+  readonly random?: Pick<Random, "fraction">;
+  /** Default: silent. */
+  readonly logger?: Logger;
+}
+
+/** A DNS server that runs until it is disposed of. */
+export interface DnsServer extends AsyncDisposable {
+  /** `host:port` it really listens on, over UDP and TCP. */
+  readonly address: string;
+}
+
+/** Questions worked on at the same time; more over UDP are dropped, as a full socket buffer would. */
+const MOST_IN_FLIGHT = 2_000;
+/** A free port of UDP may be taken for TCP; then another is tried. */
+const PORT_TRIES = 10;
+const IN_CLASSES: ReadonlySet<number> = new Set([1, 255]);
+
+/**
+ * Serves DNS for a host's own and imported services, as Consul 1.18 to 1.22 does (specification 4.6). The host is only
+ * read, and outlives the server.
+ * @throws {TypeError} for an impossible option.
+ * @throws {PeeringError} `invalid-argument` for an address that is none, `unavailable` when it cannot be bound.
+ */
+export async function dnsServer(host: PeeringHost, options: DnsServerOptions): Promise<DnsServer> {
+  const clock = options.clock ?? systemClock;
+  const server = new Server({
+    resolver: new Resolver({
+      source: options.source ?? hostSource(host),
+      settings: {
+        domains: domainsOf(options),
+        bareLabelIsPeer: !(options.strict ?? false),
+        onlyPassing: options.onlyPassing ?? false,
+        nodeTtl: seconds("nodeTtlSeconds", options.nodeTtlSeconds ?? 0),
+        serviceTtls: serviceTtls(options.serviceTtlSeconds ?? {}),
+        soa: soaOf(options.soa ?? {}),
+        addressLimit: count("addressLimit", options.addressLimit ?? 0),
+        translateWanAddresses: options.translateWanAddresses ?? false,
+        nodeMetaTxt: options.nodeMetaTxt ?? true,
+      },
+      // Which instance comes first is no secret, and there may be thousands to shuffle.
+      fraction: options.random === undefined ? Math.random : () => options.random?.fraction() ?? 0,
+      wall: () => clock.wall(),
+    }),
+    clock,
+    logger: options.logger ?? silentLogger,
+    udpAnswerLimit: Math.max(1, count("udpAnswerLimit", options.udpAnswerLimit ?? 3)),
+    enableTruncate: options.enableTruncate ?? false,
+    tcpTimeoutMs: count("tcpTimeoutMs", options.tcpTimeoutMs ?? 10_000),
+  });
+  await server.listen(options.listen, count("maxTcpConnections", options.maxTcpConnections ?? 256));
+  return server;
+}
+
+interface ServerParts {
+  readonly resolver: Resolver;
+  readonly clock: Clock;
+  readonly logger: Logger;
+  readonly udpAnswerLimit: number;
+  readonly enableTruncate: boolean;
+  readonly tcpTimeoutMs: number;
+}
+
+class Server implements DnsServer {
+  readonly #parts: ServerParts;
+  readonly #connections = new Set<TcpSocket>();
+  readonly #work = new Set<Promise<void>>();
+  #udp: UdpSocket | undefined;
+  #tcp: TcpServer | undefined;
+  #address = "";
+  #disposed: Promise<void> | undefined;
+
+  constructor(parts: ServerParts) {
+    this.#parts = parts;
+  }
+
+  get address(): string {
+    return this.#address;
+  }
+
+  async listen(address: string, maxConnections: number): Promise<void> {
+    const { host, port } = parseAddress(address);
+    for (let attempt = 1; ; attempt++) {
+      try {
+        this.#udp = await bindUdp(host, port);
+        this.#tcp = await bindTcp(host, this.#udp.address().port, maxConnections);
+        break;
+      } catch (error) {
+        this.#udp?.close();
+        this.#udp = undefined;
+        if (port === 0 && attempt < PORT_TRIES) continue;
+        throw new PeeringError("unavailable", `cannot listen on ${address}: ${errorText(error)}`, { cause: error });
+      }
+    }
+    const bound = this.#udp.address();
+    this.#address = formatAddress(bound.address, bound.port);
+    this.#serveUdp(this.#udp);
+    this.#serveTcp(this.#tcp);
+  }
+
+  [Symbol.asyncDispose](): Promise<void> {
+    this.#disposed ??= this.#close();
+    return this.#disposed;
+  }
+
+  async #close(): Promise<void> {
+    const { promise: closed, resolve } = deferred();
+    this.#udp?.close();
+    this.#tcp?.close(() => resolve());
+    for (const connection of this.#connections) connection.destroy();
+    await Promise.all([...this.#work, this.#tcp === undefined ? undefined : closed]);
+  }
+
+  /** Whatever fails in `work` is its own business: it must not end the process. */
+  #own(work: Promise<void>): void {
+    const owned = work
+      .catch((error: unknown) => this.#parts.logger.debug("DNS exchange failed", { error: errorText(error) }))
+      .finally(() => this.#work.delete(owned));
+    this.#work.add(owned);
+  }
+
+  #serveUdp(socket: UdpSocket): void {
+    socket.on("error", (error) => this.#parts.logger.warn("DNS socket failed", { error: errorText(error) }));
+    socket.on("message", (message, from) => {
+      if (this.#disposed !== undefined || this.#work.size >= MOST_IN_FLIGHT) return;
+      this.#own(
+        this.#respond(message, "udp").then((reply) => {
+          if (reply === undefined || this.#disposed !== undefined) return;
+          socket.send(reply, from.port, from.address, (error) => {
+            if (error !== null) this.#parts.logger.debug("DNS answer not sent", { error: errorText(error) });
+          });
+        }),
+      );
+    });
+  }
+
+  #serveTcp(server: TcpServer): void {
+    server.on("error", (error) => this.#parts.logger.warn("DNS socket failed", { error: errorText(error) }));
+    server.on("connection", (socket) => {
+      if (this.#disposed !== undefined) {
+        socket.destroy();
+        return;
+      }
+      this.#connections.add(socket);
+      socket.on("error", () => {});
+      socket.on("close", () => this.#connections.delete(socket));
+      this.#own(this.#serveConnection(socket));
+    });
+  }
+
+  /** One question after the other, in the order they came; whoever dawdles, also in taking answers, is cut off. */
+  async #serveConnection(socket: TcpSocket): Promise<void> {
+    const { clock, tcpTimeoutMs } = this.#parts;
+    const arm = (): { cancel(): void } => clock.after(tcpTimeoutMs, () => socket.destroy());
+    let deadline = arm();
+    try {
+      let pending: Buffer = Buffer.alloc(0);
+      for await (const chunk of socket as AsyncIterable<Buffer>) {
+        pending = pending.length === 0 ? chunk : Buffer.concat([pending, chunk]);
+        while (pending.length >= 2) {
+          const length = pending.readUInt16BE(0);
+          // A stream that is out of step cannot be put right.
+          if (length > MAX_QUERY_BYTES) return;
+          if (pending.length < 2 + length) break;
+          const reply = await this.#respond(pending.subarray(2, 2 + length), "tcp");
+          pending = pending.subarray(2 + length);
+          if (reply === undefined) return;
+          await write(socket, reply);
+          deadline.cancel();
+          deadline = arm();
+        }
+        // Copied, so that a few bytes do not keep a whole chunk alive.
+        pending = Buffer.from(pending);
+      }
+    } finally {
+      deadline.cancel();
+      socket.destroy();
+    }
+  }
+
+  async #respond(message: Buffer, transport: "udp" | "tcp"): Promise<Buffer | undefined> {
+    const decoded = decodeQuery(message);
+    if (decoded.type === "ignored") return undefined;
+    if (decoded.type === "refused") return Buffer.from(decoded.reply);
+    const { query } = decoded;
+    return this.#encode(query, await this.#resolve(query), transport);
+  }
+
+  async #resolve(query: DnsQuery): Promise<DnsAnswer> {
+    if (!IN_CLASSES.has(query.class)) return emptyAnswer("REFUSED", false);
+    try {
+      return await this.#parts.resolver.resolve({ name: query.name, type: query.type, edns: query.edns !== undefined });
+    } catch (error) {
+      this.#parts.logger.warn("DNS question not answered", {
+        name: query.name,
+        type: query.type,
+        error: errorText(error),
+      });
+      return emptyAnswer("SERVFAIL", false);
+    }
+  }
+
+  #encode(query: DnsQuery, answer: DnsAnswer, transport: "udp" | "tcp"): Buffer {
+    const { udpAnswerLimit, enableTruncate } = this.#parts;
+    const limits = sizeLimits({
+      transport,
+      questionType: query.type,
+      ednsBytes: query.edns?.bytes,
+      udpAnswerLimit,
+    });
+    const fitted = fit(answer, replyOverhead(query), limits);
+    return encodeReply(query, { ...fitted, truncated: fitted.hopeless || (fitted.cut && enableTruncate) });
+  }
+}
+
+async function bindUdp(host: string, port: number): Promise<UdpSocket> {
+  const socket = createSocket(isIPv6(host) ? "udp6" : "udp4");
+  try {
+    socket.bind(port, host === "" ? undefined : host);
+    await once(socket, "listening");
+    return socket;
+  } catch (error) {
+    socket.close();
+    throw error;
+  }
+}
+
+async function bindTcp(host: string, port: number, maxConnections: number): Promise<TcpServer> {
+  // Whoever has asked may close its side and still read the answer.
+  const server = createTcpServer({ allowHalfOpen: true, noDelay: true });
+  server.maxConnections = maxConnections;
+  server.listen(port, host === "" ? "0.0.0.0" : host);
+  await once(server, "listening");
+  return server;
+}
+
+/** Resolves when the kernel has taken it. */
+function write(socket: TcpSocket, reply: Buffer): Promise<void> {
+  const framed = Buffer.alloc(2 + reply.length);
+  framed.writeUInt16BE(reply.length, 0);
+  reply.copy(framed, 2);
+  return new Promise((resolve, reject) => {
+    socket.write(framed, (error) => (error ? reject(error) : resolve()));
+  });
+}
+
+function deferred(): { readonly promise: Promise<void>; readonly resolve: () => void } {
+  let resolve = (): void => {};
+  const promise = new Promise<void>((settle) => {
+    resolve = settle;
+  });
+  return { promise, resolve };
+}
+
+function domainsOf({ domain, altDomain }: DnsServerOptions): readonly [string, ...string[]] {
+  const own = domainOf("domain", domain ?? "consul");
+  return altDomain === undefined || altDomain === "" ? [own] : [own, domainOf("altDomain", altDomain)];
+}
+
+function domainOf(option: string, value: string): string {
+  const domain = nameKey(value.replace(/\.$/, ""));
+  // Names are built below it: with a longer one there would be no room for them.
+  if (!isEncodable(domain) || domain.length > 128) throw new TypeError(`${option} is no domain name: ${value}`);
+  return domain;
+}
+
+function serviceTtls(ttls: Readonly<Record<string, number>>): Readonly<Record<string, number>> {
+  for (const [service, ttl] of Object.entries(ttls)) seconds(`serviceTtlSeconds of ${service}`, ttl);
+  return ttls;
+}
+
+function soaOf(soa: NonNullable<DnsServerOptions["soa"]>): {
+  readonly refresh: number;
+  readonly retry: number;
+  readonly expire: number;
+  readonly minTtl: number;
+} {
+  return {
+    refresh: seconds("soa.refresh", soa.refresh ?? 3_600),
+    retry: seconds("soa.retry", soa.retry ?? 600),
+    expire: seconds("soa.expire", soa.expire ?? 86_400),
+    minTtl: seconds("soa.minTtl", soa.minTtl ?? 0),
+  };
+}
+
+function seconds(option: string, value: number): number {
+  if (count(option, value) > 2_147_483_647) throw new TypeError(`${option} does not fit a TTL: ${value}`);
+  return value;
+}
+
+function count(option: string, value: number): number {
+  if (!Number.isSafeInteger(value) || value < 0)
+    throw new TypeError(`${option} must be a whole number from 0 on: ${value}`);
+  return value;
+}
