@@ -104,8 +104,13 @@ interface Peer {
 interface Watcher {
   /** undefined: all. */
   readonly service: string | undefined;
-  /** Keys of services that changed since they were last looked at: at most one each, however slow the consumer is. */
-  readonly pending: Set<string>;
+  /**
+   * Keys of services that changed since they were last looked at: at most one each, however slow the consumer is. With
+   * each the payload as committed, unless that is to be read from storage.
+   */
+  readonly pending: Map<string, Uint8Array | undefined>;
+  /** Of payloads in `pending`. */
+  heldBytes: number;
   wake: () => void;
 }
 
@@ -129,6 +134,8 @@ const HEADER_BYTES = DIGEST_BYTES + 4;
 const REMOVED_TOGETHER = 1_000;
 /** Read together for one watcher. */
 const WATCHED_TOGETHER = 64;
+/** Payloads kept for one watcher until it looks at them; beyond that it reads them from storage. */
+const HELD_BYTES = 8 * 1024 * 1024;
 /** Decoded before others get a turn. */
 const DECODED_TOGETHER = 500;
 
@@ -243,12 +250,15 @@ export class ImportStore implements AsyncDisposable {
    */
   onChange(peeringId: string, service: string | undefined, listener: () => void): () => void {
     const { watchers } = this.#peer(peeringId);
-    const pending = new Set<string>();
-    const wake = (): void => {
-      pending.clear();
-      listener();
+    const watcher: Watcher = {
+      service: service === undefined ? undefined : lowerCase(service),
+      pending: new Map(),
+      heldBytes: Number.POSITIVE_INFINITY,
+      wake: () => {
+        watcher.pending.clear();
+        listener();
+      },
     };
-    const watcher: Watcher = { service: service === undefined ? undefined : lowerCase(service), pending, wake };
     watchers.add(watcher);
     return () => {
       watchers.delete(watcher);
@@ -435,7 +445,7 @@ export class ImportStore implements AsyncDisposable {
       const kept = new Set(state.nodes);
       for (const node of before) if (!kept.has(node)) this.#letGo(peer, state, node);
     }
-    this.#changed(peer, state);
+    if (peer.watchers.size > 0) this.#changed(peer, state, new Uint8Array(value));
   }
 
   #drop(peer: Peer, key: string, revision: bigint): void {
@@ -446,7 +456,7 @@ export class ImportStore implements AsyncDisposable {
     if (revision > peer.revision) peer.revision = revision;
     peer.extinction = peer.revision;
     for (const node of state.nodes) this.#letGo(peer, state, node);
-    this.#changed(peer, state);
+    this.#changed(peer, state, undefined);
   }
 
   #hold(peer: Peer, state: StoredService, place: NodePlace, value: Uint8Array): ImportedNode {
@@ -477,15 +487,32 @@ export class ImportStore implements AsyncDisposable {
 
   #nodeChanged(peer: Peer, node: ImportedNode): void {
     node.mark = peer.revision;
-    if (peer.watchers.size > 0) for (const holder of node.holders) this.#changed(peer, holder);
+    if (peer.watchers.size === 0) return;
+    for (const holder of node.holders) this.#wake(peer, holder, ({ pending }) => pending.get(holder.key));
   }
 
-  #changed(peer: Peer, { key }: StoredService): void {
+  /** @param value - what was committed; undefined: it went. */
+  #changed(peer: Peer, state: StoredService, value: Uint8Array | undefined): void {
+    this.#wake(peer, state, () => value);
+  }
+
+  #wake(peer: Peer, { key }: StoredService, valueFor: (watcher: Watcher) => Uint8Array | undefined): void {
     for (const watcher of peer.watchers) {
       if (watcher.service !== undefined && watcher.service !== key) continue;
-      watcher.pending.add(key);
+      const value = valueFor(watcher);
+      const bytes = watcher.heldBytes - (watcher.pending.get(key)?.length ?? 0) + (value?.length ?? 0);
+      const hold = bytes <= HELD_BYTES;
+      watcher.heldBytes = hold ? bytes : bytes - (value?.length ?? 0);
+      watcher.pending.set(key, hold ? value : undefined);
       watcher.wake();
     }
+  }
+
+  /** What a watcher was kept, if the index is complete for it; else as {@link #view}. */
+  #heldView(peer: Peer, key: string, held: Uint8Array | undefined): View | Promise<View> {
+    const state = peer.services.get(key);
+    if (state === undefined || held === undefined || !complete(state)) return this.#view(peer, key);
+    return { instances: decode(peer, held), revision: peer.revision };
   }
 
   /** Makes the index say of an entry what the storage does. */
@@ -506,22 +533,20 @@ export class ImportStore implements AsyncDisposable {
   }
 
   /** The instances of a service, and the revision of the peer's view they are taken from. */
-  async #view(
-    peer: Peer,
-    key: string,
-  ): Promise<{ readonly instances: readonly ServiceInstance[]; readonly revision: bigint }> {
+  async #view(peer: Peer, key: string): Promise<View> {
     const state = peer.services.get(key);
     if (state === undefined) return { instances: [], revision: peer.revision };
     const entry = await this.#read(peer, key);
     const unchanged = peer.services.get(key) === state && entry?.revision === state.revision;
-    if (unchanged && state.nodes.every((node) => node.encoded !== undefined)) {
-      return { instances: decode(peer, entry), revision: peer.revision };
+    if (unchanged && complete(state)) {
+      return { instances: decode(peer, entry.value.subarray(HEADER_BYTES)), revision: peer.revision };
     }
     // Something is being written, or a node must be read from another entry.
     return peer.mutex.run(async () => {
       const current = await this.#refresh(peer, key);
       for (const node of peer.services.get(key)?.nodes ?? []) await this.#resolve(peer, node);
-      return { instances: current === undefined ? [] : decode(peer, current), revision: peer.revision };
+      const instances = current === undefined ? [] : decode(peer, current.value.subarray(HEADER_BYTES));
+      return { instances, revision: peer.revision };
     });
   }
 
@@ -569,7 +594,7 @@ export class ImportStore implements AsyncDisposable {
   }
 
   async *#watch(peer: Peer, service: string | undefined, signal: AbortSignal): AsyncGenerator<ImportChange, void> {
-    const watcher: Watcher = { service, pending: new Set(), wake: () => {} };
+    const watcher: Watcher = { service, pending: new Map(), heldBytes: 0, wake: () => {} };
     const wake = (): void => watcher.wake();
     const ended = (): boolean => signal.aborted || this.#closed;
     if (ended()) return;
@@ -588,10 +613,16 @@ export class ImportStore implements AsyncDisposable {
           });
           continue;
         }
+        const looks: (View | Promise<View>)[] = [];
         const keys: string[] = [];
-        for (const key of watcher.pending) if (keys.push(key) === WATCHED_TOGETHER) break;
-        for (const key of keys) watcher.pending.delete(key);
-        const views = await Promise.all(keys.map(async (key) => ({ key, ...(await this.#view(peer, key)) })));
+        for (const [key, held] of watcher.pending) {
+          watcher.pending.delete(key);
+          watcher.heldBytes -= held?.length ?? 0;
+          looks.push(this.#heldView(peer, key, held));
+          if (keys.push(key) === WATCHED_TOGETHER) break;
+        }
+        const seen = await Promise.all(looks);
+        const views = seen.map((view, index) => ({ key: keys[index] ?? "", ...view }));
         views.sort((left, right) => Number(left.revision - right.revision));
         for (const view of views) {
           if (ended()) return;
@@ -609,19 +640,20 @@ export class ImportStore implements AsyncDisposable {
   }
 
   /** Fills `delivered` with what there is, and returns the revision it is of. */
-  async #snapshot(
-    peer: Peer,
-    { service, pending }: Watcher,
-    delivered: Map<string, readonly ServiceInstance[]>,
-  ): Promise<bigint> {
+  async #snapshot(peer: Peer, watcher: Watcher, delivered: Map<string, readonly ServiceInstance[]>): Promise<bigint> {
+    const { service } = watcher;
+    const forget = (): void => {
+      watcher.pending.clear();
+      watcher.heldBytes = 0;
+    };
     if (service !== undefined) {
-      pending.clear();
+      forget();
       const { instances, revision } = await this.#view(peer, service);
       if (instances.length > 0) delivered.set(service, instances);
       return revision;
     }
     const { entries, nodeOf, revision } = await peer.mutex.run(async () => {
-      pending.clear();
+      forget();
       const { entries } = await this.#storage.read([...IMPORTS_PREFIX, peer.id]);
       this.#reconcile(peer, entries);
       for (const node of peer.nodes.values()) await this.#resolve(peer, node);
@@ -634,6 +666,17 @@ export class ImportStore implements AsyncDisposable {
     }
     return revision;
   }
+}
+
+/** The instances of a service, and the revision of the peer's view they are taken from. */
+interface View {
+  readonly instances: readonly ServiceInstance[];
+  readonly revision: bigint;
+}
+
+/** Whether all nodes of an entry are known without a look at other entries. */
+function complete({ nodes }: StoredService): boolean {
+  return nodes.every((node) => node.encoded !== undefined);
 }
 
 /** For what is stored already: it was within the limits of its time. */
@@ -695,8 +738,8 @@ function copyNode(place: NodePlace, value: Uint8Array): NonNullable<ImportedNode
   };
 }
 
-function decode(peer: Peer, entry: Entry): readonly ServiceInstance[] {
-  return decodePayload(entry.value.subarray(HEADER_BYTES), (name) => {
+function decode(peer: Peer, payload: Uint8Array): readonly ServiceInstance[] {
+  return decodePayload(payload, (name) => {
     const encoded = peer.nodes.get(name)?.encoded;
     return encoded === undefined ? undefined : decodeNode(encoded);
   });

@@ -566,9 +566,13 @@ describe("watching", () => {
     await open.next();
     const last = open.next();
     await storage[Symbol.asyncDispose]();
-    assert.equal(await unread.next(), undefined);
+    // What was kept for it needs no storage.
+    assert.equal((await unread.next())?.type, "difference");
+    const nothing = unread.next();
+    assert.equal(await watching(store).next(), undefined);
     await store[Symbol.asyncDispose]();
     assert.equal(await last, undefined);
+    assert.equal(await nothing, undefined);
     assert.equal(await watching(store).next(), undefined);
   });
 });
