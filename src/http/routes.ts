@@ -1,5 +1,7 @@
 import type { Answer, Call } from "./call.js";
+import { catalogOperations } from "./catalog.js";
 import { configOperations } from "./config.js";
+import { healthOperations } from "./health.js";
 import { peeringOperations } from "./peering.js";
 import { systemOperations } from "./system.js";
 
@@ -100,4 +102,10 @@ export function cleanPath(path: string): string {
 }
 
 /** Everything that is served, the OpenAPI document aside, which tells of it. */
-export const operations: readonly Operation[] = [...peeringOperations, ...configOperations, ...systemOperations];
+export const operations: readonly Operation[] = [
+  ...peeringOperations,
+  ...configOperations,
+  ...catalogOperations,
+  ...healthOperations,
+  ...systemOperations,
+];

@@ -1,0 +1,231 @@
+import { compareUtf8 } from "../catalog/byte-order.js";
+import { lowerCase } from "../catalog/names.js";
+import type { Answer, Call } from "./call.js";
+import {
+  answerRead,
+  connectInstancesOf,
+  discoveryOptions,
+  everyImported,
+  filterFor,
+  hasNodeMeta,
+  hasTags,
+  instancesOf,
+  nameInPath,
+  nodeOf,
+  nodesOf,
+  sidecarName,
+  Visibility,
+} from "./discovery.js";
+import {
+  discoveryParameters,
+  nameListSchema,
+  nearParameter,
+  nodeMetaParameter,
+  nodeSchema,
+  recordsSchema,
+  tagParameter,
+} from "./discovery-docs.js";
+import { flatFields, nodeFields, serviceFields } from "./record-fields.js";
+import { flatJson, type InstanceView, nodeJson, serviceJson } from "./records-json.js";
+import type { Operation } from "./routes.js";
+
+async function nodes(call: Call): Promise<Answer> {
+  const options = discoveryOptions(call);
+  const { peer, nodeMeta } = options;
+  const filter = filterFor(options, nodeFields);
+  const visible = await Visibility.of(call, peer);
+  return answerRead(call, options, { peer, local: (indexes) => indexes.nodes }, async () => {
+    const all = await nodesOf(call.host, peer);
+    const shown = all.filter(({ node }) => hasNodeMeta(node, nodeMeta) && visible.node(node.name));
+    return { json: (await filter(shown)).map(nodeJson), filtered: visible.filtered };
+  });
+}
+
+async function services(call: Call): Promise<Answer> {
+  const options = discoveryOptions(call);
+  const { peer, nodeMeta } = options;
+  const filter = filterFor(options, flatFields);
+  const visible = await Visibility.of(call, peer);
+  const byNode = nodeMeta.length > 0;
+  const scope = {
+    peer,
+    local: ({ nodes, services }: { readonly nodes: bigint; readonly services: bigint }) =>
+      byNode && nodes > services ? nodes : services,
+  };
+  return answerRead(call, options, scope, async () => {
+    const { catalog } = call.host;
+    if (peer === "" && !byNode && options.filter === "") {
+      const shown = [...catalog.services()].filter(([name]) => visible.service(name));
+      return { json: new Map(shown), filtered: visible.filtered };
+    }
+    const all: InstanceView[] = [];
+    if (peer !== "") all.push(...(await everyImported(call, peer)));
+    else for (const name of catalog.services().keys()) all.push(...(await instancesOf(call.host, peer, name)));
+    const shown = all.filter(({ node, service }) => hasNodeMeta(node, nodeMeta) && visible.service(service.name));
+    const tags = new Map<string, { readonly name: string; readonly tags: Set<string> }>();
+    for (const { service } of await filter(shown)) {
+      const key = lowerCase(service.name);
+      const known = tags.get(key) ?? { name: service.name, tags: new Set() };
+      tags.set(key, known);
+      for (const tag of service.tags) known.tags.add(tag);
+    }
+    const named = [...tags.values()].map((entry) => [entry.name, [...entry.tags].sort(compareUtf8)] as const);
+    return { json: new Map(named), filtered: visible.filtered };
+  });
+}
+
+async function serviceInstances(call: Call): Promise<Answer> {
+  const options = discoveryOptions(call);
+  const service = nameInPath(call, "service name");
+  const scope = { peer: options.peer, service, local: (indexes: Indexes) => indexes.service(service) };
+  return flatAnswer(call, options, scope, () => instancesOf(call.host, options.peer, service));
+}
+
+async function connectInstances(call: Call): Promise<Answer> {
+  const options = discoveryOptions(call);
+  const service = nameInPath(call, "service name");
+  const scope = {
+    peer: options.peer,
+    service: sidecarName(service),
+    local: (indexes: Indexes) => indexes.connect(service),
+  };
+  return flatAnswer(call, options, scope, () => connectInstancesOf(call.host, options.peer, service));
+}
+
+type Indexes = Parameters<Parameters<typeof answerRead>[2]["local"]>[0];
+
+async function flatAnswer(
+  call: Call,
+  options: ReturnType<typeof discoveryOptions>,
+  scope: Parameters<typeof answerRead>[2],
+  load: () => Promise<readonly InstanceView[]>,
+): Promise<Answer> {
+  const tags = call.query.getAll("tag").filter((tag) => tag !== "");
+  const filter = filterFor(options, flatFields);
+  const visible = await Visibility.of(call, options.peer);
+  return answerRead(call, options, scope, async () => {
+    const shown = (await load()).filter(
+      (view) => hasTags(view, tags) && hasNodeMeta(view.node, options.nodeMeta) && visible.instance(view),
+    );
+    return { json: (await filter(shown)).map(flatJson), filtered: visible.filtered };
+  });
+}
+
+async function node(call: Call): Promise<Answer> {
+  const options = discoveryOptions(call);
+  const { peer } = options;
+  const name = nameInPath(call, "node name");
+  const filter = filterFor(options, serviceFields);
+  const visible = await Visibility.of(call, peer);
+  return answerRead(call, options, { peer, local: (indexes) => indexes.node(name) }, async () => {
+    const found = await nodeOf(call.host, peer, name);
+    if (found === undefined || !visible.node(found.node.node.name)) return { json: null, filtered: visible.filtered };
+    const shown = await filter(found.services.filter(({ service }) => visible.service(service.name)));
+    const byId = new Map(shown.map((view) => [view.service.id, serviceJson(view)]));
+    return { json: { Node: nodeJson(found.node), Services: byId }, filtered: visible.filtered };
+  });
+}
+
+async function nodeServices(call: Call): Promise<Answer> {
+  const options = discoveryOptions(call);
+  const { peer } = options;
+  const name = nameInPath(call, "node name");
+  const filter = filterFor(options, serviceFields);
+  const visible = await Visibility.of(call, peer);
+  return answerRead(call, options, { peer, local: (indexes) => indexes.node(name) }, async () => {
+    const found = await nodeOf(call.host, peer, name);
+    if (found === undefined || !visible.node(found.node.node.name)) {
+      return { json: { Node: null, Services: null }, filtered: visible.filtered };
+    }
+    const shown = await filter(found.services.filter(({ service }) => visible.service(service.name)));
+    return { json: { Node: nodeJson(found.node), Services: shown.map(serviceJson) }, filtered: visible.filtered };
+  });
+}
+
+/** What is read of `/v1/catalog` (specification 4.5.3). */
+export const catalogReads: readonly Operation[] = [
+  {
+    method: "GET",
+    pattern: "/v1/catalog/nodes",
+    run: nodes,
+    docs: [
+      {
+        path: "/v1/catalog/nodes",
+        id: "listNodes",
+        summary: "Every node, by name.",
+        parameters: [...discoveryParameters, nodeMetaParameter, nearParameter],
+        answer: recordsSchema,
+      },
+    ],
+  },
+  {
+    method: "GET",
+    pattern: "/v1/catalog/services",
+    run: services,
+    docs: [
+      {
+        path: "/v1/catalog/services",
+        id: "listServices",
+        summary: "Every service with the tags of its instances.",
+        parameters: [...discoveryParameters, nodeMetaParameter],
+        answer: nameListSchema,
+      },
+    ],
+  },
+  {
+    method: "GET",
+    pattern: "/v1/catalog/service/",
+    run: serviceInstances,
+    docs: [
+      {
+        path: "/v1/catalog/service/{service}",
+        id: "listServiceInstances",
+        summary: "The instances of a service.",
+        parameters: [...discoveryParameters, nodeMetaParameter, tagParameter, nearParameter],
+        answer: recordsSchema,
+      },
+    ],
+  },
+  {
+    method: "GET",
+    pattern: "/v1/catalog/connect/",
+    run: connectInstances,
+    docs: [
+      {
+        path: "/v1/catalog/connect/{service}",
+        id: "listConnectInstances",
+        summary: "The instances that speak for a service in the mesh.",
+        parameters: [...discoveryParameters, nodeMetaParameter, tagParameter, nearParameter],
+        answer: recordsSchema,
+      },
+    ],
+  },
+  {
+    method: "GET",
+    pattern: "/v1/catalog/node/",
+    run: node,
+    docs: [
+      {
+        path: "/v1/catalog/node/{node}",
+        id: "readNode",
+        summary: "A node and its services by id; null when there is none of that name.",
+        parameters: discoveryParameters,
+        answer: nodeSchema,
+      },
+    ],
+  },
+  {
+    method: "GET",
+    pattern: "/v1/catalog/node-services/",
+    run: nodeServices,
+    docs: [
+      {
+        path: "/v1/catalog/node-services/{node}",
+        id: "readNodeServices",
+        summary: "A node and the list of its services.",
+        parameters: discoveryParameters,
+        answer: nodeSchema,
+      },
+    ],
+  },
+];

@@ -1,0 +1,30 @@
+import { anyObject, datacenterParameter, listOf, readParameters, text } from "./operation-docs.js";
+import type { JsonSchema, ParameterDoc } from "./routes.js";
+
+function query(name: string, description: string): ParameterDoc {
+  return { name, in: "query", description };
+}
+
+/** Those of every read of the catalog and of health. */
+export const discoveryParameters: readonly ParameterDoc[] = [
+  ...readParameters,
+  datacenterParameter,
+  query("peer", "Reads what is imported from this peer instead of local data."),
+  query("filter", "An expression of go-bexpr over the records."),
+];
+export const nodeMetaParameter: ParameterDoc = query(
+  "node-meta",
+  "`key:value` that the node's meta must have; repeatable.",
+);
+export const tagParameter: ParameterDoc = query("tag", "A tag that the instance must have, in any case; repeatable.");
+export const passingParameter: ParameterDoc = query(
+  "passing",
+  "Leaves out instances with a check that is not passing.",
+);
+export const nearParameter: ParameterDoc = query("near", "Accepted; nodes have no network coordinates.");
+
+/** Consul's records as they are; their members are in the specification of its API. */
+export const nodeSchema: JsonSchema = anyObject;
+export const recordsSchema: JsonSchema = listOf(anyObject);
+export const registeredSchema: JsonSchema = { type: "boolean" };
+export const nameListSchema: JsonSchema = { type: "object", additionalProperties: listOf(text) };

@@ -1,0 +1,364 @@
+import { setImmediate } from "node:timers/promises";
+import { compareUtf8 } from "../catalog/byte-order.js";
+import { SIDECAR_SUFFIX } from "../catalog/exported-payload.js";
+import type { Check, Node, ServiceInstance } from "../catalog/instance.js";
+import { lowerCase } from "../catalog/names.js";
+import type { CatalogIndexes, IndexedCheck } from "../host/catalog.js";
+import type { PeeringHost } from "../host/host.js";
+import { blocking } from "./blocking.js";
+import type { Answer, Call } from "./call.js";
+import type { Fields } from "./filter/fields.js";
+import { compileFilter } from "./filter/filter.js";
+import { badRequest, HttpError } from "./http-error.js";
+import type { Json } from "./json.js";
+import type { ReadOptions } from "./query.js";
+import type { CheckView, InstanceView, NodeView } from "./records-json.js";
+
+/** Whose data a read is about, and what it may wait for. */
+export interface Scope {
+  /** The name of the peering as its record spells it; as asked for when there is none; `""` for local data. */
+  readonly peer: string;
+  /** The service whose imports the read depends on; undefined: everything of the peer. */
+  readonly service?: string;
+  /** The index of a read of local data. */
+  readonly local: (indexes: CatalogIndexes) => bigint;
+}
+
+/** The parameters that every read of the catalog and of health shares (specification 2.6.4 and 4.5.2). */
+export interface DiscoveryOptions extends ReadOptions {
+  readonly peer: string;
+  readonly nodeMeta: readonly (readonly [string, string])[];
+}
+
+/**
+ * Takes the shared parameters apart.
+ * @throws {HttpError} with Consul's text, 400 or 500.
+ */
+export function discoveryOptions(call: Call): DiscoveryOptions {
+  call.refuseNamespace();
+  call.refusePartition();
+  const { query, host } = call;
+  const options = call.readOptions();
+  const asked = query.get("peer") ?? "";
+  const samenessGroup = query.get("sameness-group") || query.get("sg") || "";
+  if (samenessGroup !== "") {
+    if (asked !== "") throw badRequest("peer-name and sameness-group are mutually exclusive");
+    throw new HttpError(500, "sameness groups are not supported in consul CE");
+  }
+  ownDatacenter(call);
+  const peer = asked === "" ? "" : (host.internals.records.byName(asked)?.name ?? asked);
+  return { ...options, peer, nodeMeta: query.getAll("node-meta").map(pair) };
+}
+
+/** @throws {HttpError} 500 for the name of another datacenter. */
+export function ownDatacenter(call: Call): void {
+  const datacenter = call.query.get("datacenter") || call.query.get("dc") || "";
+  if (datacenter !== "" && lowerCase(datacenter) !== lowerCase(call.host.datacenter)) {
+    throw new HttpError(500, "No path to datacenter");
+  }
+}
+
+function pair(given: string): readonly [string, string] {
+  const colon = given.indexOf(":");
+  return colon < 0 ? [given, ""] : [given.slice(0, colon), given.slice(colon + 1)];
+}
+
+/** The name that follows the path of an endpoint. @throws {HttpError} 400 `Missing <what>` when there is none. */
+export function nameInPath(call: Call, what: string): string {
+  if (call.rest === "") throw badRequest(`Missing ${what}`);
+  return call.rest;
+}
+
+/** A filter that lets others have a turn when its patterns take long. @throws {PeeringError} when it is none. */
+export function filterFor<Item>(
+  options: ReadOptions,
+  fields: Fields<Item>,
+): (items: readonly Item[]) => Promise<readonly Item[]> {
+  if (options.filter === "") return async (items) => items;
+  const filter = compileFilter(options.filter, fields);
+  return async (items) => {
+    const kept: Item[] = [];
+    let pauseAt = filter.steps + STEPS_TOGETHER;
+    for (const [index, item] of items.entries()) {
+      if (filter.steps > pauseAt || index % ITEMS_TOGETHER === ITEMS_TOGETHER - 1) {
+        await setImmediate();
+        pauseAt = filter.steps + STEPS_TOGETHER;
+      }
+      if (filter.holds(item)) kept.push(item);
+    }
+    return kept;
+  };
+}
+
+const STEPS_TOGETHER = 100_000;
+const ITEMS_TOGETHER = 2_000;
+
+/**
+ * Answers a read, at once or when its index has grown. The index is taken before the data: what is newer in these is told
+ * again, and nothing is missed.
+ */
+export async function answerRead(
+  call: Call,
+  options: ReadOptions,
+  scope: Scope,
+  load: () => Promise<{ readonly json: Json; readonly filtered: boolean }>,
+): Promise<Answer> {
+  const { catalog, imports } = call.host;
+  const { peer, service } = scope;
+  const of = service === undefined ? { peer } : { peer, service };
+  const index = peer === "" ? (): bigint => scope.local(catalog.index) : (): bigint => imports.index(of);
+  const subscribe = (wake: () => void): (() => void) => {
+    if (peer !== "") return imports.onChange(of, wake);
+    const stop = new AbortController();
+    // It fails when it is stopped here, and when the host ends: then nothing changes any more.
+    catalog.indexAfter(index, options.minIndex, stop.signal).then(wake, () => {});
+    return () => stop.abort();
+  };
+  const reading = await blocking(call, options, {
+    read: () => ({ index: index(), result: undefined }),
+    index,
+    subscribe,
+  });
+  const { json, filtered } = await load();
+  const consistency = options.stale ? "stale" : options.consistent ? "consistent" : "leader";
+  return { json, read: { index: reading.index, consistency, filtered } };
+}
+
+// What the caller may see (specification 2.10).
+
+/** Tells what may be shown of one scope's data, and whether something was not. */
+export class Visibility {
+  readonly #service: (name: string) => boolean;
+  readonly #node: (name: string) => boolean;
+  filtered = false;
+
+  private constructor(service: (name: string) => boolean, node: (name: string) => boolean) {
+    this.#service = service;
+    this.#node = node;
+  }
+
+  /** @throws {HttpError} 403 for an unknown token. */
+  static async of(call: Call, peer: string): Promise<Visibility> {
+    const may = await call.permissions();
+    if (peer === "") {
+      return new Visibility(
+        (name) => may({ resource: "service", access: "read", name }),
+        (name) => may({ resource: "node", access: "read", name }),
+      );
+    }
+    // Names of other clusters are no matter for our rules.
+    const mesh = may({ resource: "service", access: "write", scope: "any" });
+    const services = mesh || may({ resource: "service", access: "read", scope: "all" });
+    const nodes = mesh || may({ resource: "node", access: "read", scope: "all" });
+    return new Visibility(
+      () => services,
+      () => nodes,
+    );
+  }
+
+  service(name: string): boolean {
+    return this.#seen(this.#service(name));
+  }
+
+  node(name: string): boolean {
+    return this.#seen(this.#node(name));
+  }
+
+  instance({ node, service }: InstanceView): boolean {
+    return this.#seen(this.#node(node.name) && this.#service(service.name));
+  }
+
+  check({ check }: CheckView): boolean {
+    return this.#seen(check.serviceName === "" ? this.#node(check.node) : this.#service(check.serviceName));
+  }
+
+  #seen(seen: boolean): boolean {
+    if (!seen) this.filtered = true;
+    return seen;
+  }
+}
+
+// What there is, local and imported, in one form. Imported records have the index of the payload that brought them (D-29).
+
+interface Stamped {
+  readonly createIndex: bigint;
+  readonly modifyIndex: bigint;
+}
+
+function stamp(revision: bigint): Stamped {
+  return { createIndex: revision, modifyIndex: revision };
+}
+
+function importedView(peer: string, instance: ServiceInstance, indexes: Stamped): InstanceView {
+  return {
+    peer,
+    node: { ...instance.node, ...indexes },
+    service: { ...instance.service, ...indexes },
+    checks: instance.checks.map((check) => ({ ...check, ...indexes })),
+  };
+}
+
+function byNodeAndId(left: InstanceView, right: InstanceView): number {
+  return (
+    compareUtf8(lowerCase(left.node.name), lowerCase(right.node.name)) ||
+    compareUtf8(lowerCase(left.service.id), lowerCase(right.service.id))
+  );
+}
+
+/** The instances of a service, by node and id. */
+export async function instancesOf(host: PeeringHost, peer: string, service: string): Promise<readonly InstanceView[]> {
+  if (peer === "") {
+    return host.catalog.indexedInstances(service).map((instance) => ({ peer, ...instance }));
+  }
+  const indexes = stamp(host.imports.service({ peer, service })?.revision ?? 1n);
+  const instances = await host.imports.instances({ peer, service });
+  return instances.map((instance) => importedView(peer, instance, indexes)).sort(byNodeAndId);
+}
+
+/** The name under which the proxies of a service are imported. */
+export function sidecarName(service: string): string {
+  return `${service}${SIDECAR_SUFFIX}`;
+}
+
+/** The instances that speak for a service in the mesh. */
+export async function connectInstancesOf(
+  host: PeeringHost,
+  peer: string,
+  service: string,
+): Promise<readonly InstanceView[]> {
+  if (peer !== "") {
+    const key = lowerCase(service);
+    const proxies = await instancesOf(host, peer, sidecarName(service));
+    return proxies.filter(({ service: { kind, proxy } }) => {
+      return kind === "connect-proxy" && lowerCase(proxy?.destinationServiceName ?? "") === key;
+    });
+  }
+  const views: InstanceView[] = [];
+  // The records of one moment: nothing is awaited between them.
+  const byName = new Map<string, readonly InstanceView[]>();
+  for (const { node, service: found } of host.catalog.connectInstances(service)) {
+    let known = byName.get(found.name);
+    if (known === undefined) {
+      known = host.catalog.indexedInstances(found.name).map((instance) => ({ peer, ...instance }));
+      byName.set(found.name, known);
+    }
+    const view = known.find((candidate) => candidate.node.name === node.name && candidate.service.id === found.id);
+    if (view !== undefined) views.push(view);
+  }
+  return views;
+}
+
+/** A node with everything on it. */
+export interface NodeContents {
+  readonly node: NodeView;
+  /** By id. */
+  readonly services: readonly InstanceView[];
+  /** Those of the node first. */
+  readonly checks: readonly CheckView[];
+}
+
+function checkViews(peer: string, checks: readonly IndexedCheck[]): readonly CheckView[] {
+  return checks.map((check) => ({ peer, check }));
+}
+
+function stampedNode(peer: string, node: Node, indexes: Stamped): NodeView {
+  return { peer, node: { ...node, ...indexes } };
+}
+
+function stampedChecks(checks: readonly Check[], indexes: Stamped): readonly IndexedCheck[] {
+  return checks.map((check) => ({ ...check, ...indexes }));
+}
+
+/** A node by name; undefined when there is none. */
+export async function nodeOf(host: PeeringHost, peer: string, name: string): Promise<NodeContents | undefined> {
+  if (peer === "") {
+    const found = host.catalog.node(name);
+    if (found === undefined) return undefined;
+    const node = { peer, node: found.node };
+    return {
+      node,
+      services: found.services.map((service) => ({ ...node, service, checks: [] })),
+      checks: checkViews(peer, found.checks),
+    };
+  }
+  const key = lowerCase(name);
+  const services: InstanceView[] = [];
+  for (const service of host.imports.servicesOn({ peer, node: name })) {
+    for (const view of await instancesOf(host, peer, service)) {
+      if (lowerCase(view.node.name) === key) services.push(view);
+    }
+  }
+  const [first] = services;
+  if (first === undefined) return undefined;
+  services.sort((left, right) => compareUtf8(lowerCase(left.service.id), lowerCase(right.service.id)));
+  const ofNode = first.checks.filter(({ serviceId }) => serviceId === "");
+  const ofServices = services.flatMap(({ checks }) => checks.filter(({ serviceId }) => serviceId !== ""));
+  return {
+    node: { peer, node: newest(services) ?? first.node },
+    services,
+    checks: checkViews(peer, [...ofNode, ...ofServices]),
+  };
+}
+
+function newest(views: readonly InstanceView[]): InstanceView["node"] | undefined {
+  let latest: InstanceView["node"] | undefined;
+  for (const { node } of views) if (latest === undefined || node.modifyIndex > latest.modifyIndex) latest = node;
+  return latest;
+}
+
+/** Every node, by name. */
+export async function nodesOf(host: PeeringHost, peer: string): Promise<readonly NodeView[]> {
+  if (peer === "") return host.catalog.nodes().map((node) => ({ peer, node }));
+  const nodes = await host.imports.nodes({ peer });
+  return nodes.map(({ node }) => {
+    let revision = 1n;
+    for (const service of host.imports.servicesOn({ peer, node: node.name })) {
+      const found = host.imports.service({ peer, service })?.revision ?? 1n;
+      if (found > revision) revision = found;
+    }
+    return stampedNode(peer, node, stamp(revision));
+  });
+}
+
+/** Every instance that is imported from a peer, by service, node and id, read at one moment. */
+export async function everyImported(call: Call, peer: string): Promise<readonly InstanceView[]> {
+  const { imports, internals } = call.host;
+  if (internals.records.byName(peer) === undefined) return [];
+  for await (const change of imports.watch({ peer, signal: call.signal })) {
+    if (change.type !== "snapshot") break;
+    const services = [...change.services].sort(([left], [right]) => compareUtf8(lowerCase(left), lowerCase(right)));
+    return services.flatMap(([service, instances]) => {
+      const indexes = stamp(imports.service({ peer, service })?.revision ?? change.revision);
+      return instances.map((instance) => importedView(peer, instance, indexes)).sort(byNodeAndId);
+    });
+  }
+  return [];
+}
+
+/** The checks of all instances and nodes in a state, or all of them for `any`, by node and id. */
+export async function checksInState(call: Call, peer: string, state: string): Promise<readonly CheckView[]> {
+  if (peer === "") return checkViews(peer, call.host.catalog.checksInState(state));
+  const { imports } = call.host;
+  const instances = await everyImported(call, peer);
+  const checks = instances.flatMap((view) => view.checks.filter(({ serviceId }) => serviceId !== ""));
+  for (const { node, checks: ofNode } of await imports.nodes({ peer })) {
+    const revision = instances.find((view) => view.node.name === node.name)?.node.modifyIndex ?? 1n;
+    checks.push(...stampedChecks(ofNode, stamp(revision)));
+  }
+  const wanted = checks.filter(({ status }) => state === "any" || status === state);
+  wanted.sort(
+    (left, right) =>
+      compareUtf8(lowerCase(left.node), lowerCase(right.node)) ||
+      compareUtf8(lowerCase(left.checkId), lowerCase(right.checkId)),
+  );
+  return checkViews(peer, wanted);
+}
+
+export function hasNodeMeta(node: Node, wanted: readonly (readonly [string, string])[]): boolean {
+  return wanted.every(([key, value]) => Object.hasOwn(node.meta, key) && node.meta[key] === value);
+}
+
+/** All of the tags, whatever their case. */
+export function hasTags(view: InstanceView, wanted: readonly string[]): boolean {
+  return wanted.every((tag) => view.service.tags.some((has) => lowerCase(has) === lowerCase(tag)));
+}

@@ -1,0 +1,250 @@
+import type { CatalogIndexes } from "../host/catalog.js";
+import type { Answer, Call } from "./call.js";
+import {
+  answerRead,
+  checksInState,
+  connectInstancesOf,
+  type DiscoveryOptions,
+  discoveryOptions,
+  filterFor,
+  hasNodeMeta,
+  hasTags,
+  instancesOf,
+  nameInPath,
+  nodeOf,
+  type Scope,
+  sidecarName,
+  Visibility,
+} from "./discovery.js";
+import {
+  discoveryParameters,
+  nearParameter,
+  nodeMetaParameter,
+  passingParameter,
+  recordsSchema,
+  tagParameter,
+} from "./discovery-docs.js";
+import { badRequest } from "./http-error.js";
+import { checkFields, instanceFields } from "./record-fields.js";
+import { type CheckView, checkJson, type InstanceView, instanceJson } from "./records-json.js";
+import type { Operation } from "./routes.js";
+
+/** Present and empty means yes; a word is read as Go reads bools. @throws {HttpError} 400 for another. */
+function onlyPassing(call: Call): boolean {
+  const given = call.query.get("passing");
+  if (given === null) return false;
+  if (given === "" || ["1", "t", "T", "TRUE", "true", "True"].includes(given)) return true;
+  if (["0", "f", "F", "FALSE", "false", "False"].includes(given)) return false;
+  throw badRequest("Invalid value for ?passing");
+}
+
+async function service(call: Call): Promise<Answer> {
+  const options = discoveryOptions(call);
+  const { peer } = options;
+  const name = nameInPath(call, "service name");
+  const scope = { peer, service: name, local: (indexes: CatalogIndexes) => indexes.service(name) };
+  return instancesAnswer(call, options, scope, () => instancesOf(call.host, peer, name));
+}
+
+async function connect(call: Call): Promise<Answer> {
+  const options = discoveryOptions(call);
+  const { peer } = options;
+  const name = nameInPath(call, "service name");
+  if (peer === "") await call.require({ resource: "service", access: "read", name });
+  const scope = {
+    peer,
+    service: sidecarName(name),
+    local: (indexes: CatalogIndexes) => indexes.connect(name),
+  };
+  return instancesAnswer(call, options, scope, () => connectInstancesOf(call.host, peer, name));
+}
+
+/** Nothing here is bound to an ingress gateway, local or imported. */
+async function ingress(call: Call): Promise<Answer> {
+  const options = discoveryOptions(call);
+  nameInPath(call, "service name");
+  const scope = { peer: options.peer, local: (indexes: CatalogIndexes) => indexes.kind("ingress-gateway") };
+  return instancesAnswer(call, options, scope, async () => []);
+}
+
+async function instancesAnswer(
+  call: Call,
+  options: DiscoveryOptions,
+  scope: Scope,
+  load: () => Promise<readonly InstanceView[]>,
+): Promise<Answer> {
+  const passing = onlyPassing(call);
+  const tags = call.query.getAll("tag").filter((tag) => tag !== "");
+  const filter = filterFor(options, instanceFields);
+  const visible = await Visibility.of(call, options.peer);
+  return answerRead(call, options, scope, async () => {
+    const shown = (await load()).filter(
+      (view) => hasTags(view, tags) && hasNodeMeta(view.node, options.nodeMeta) && visible.instance(view),
+    );
+    const kept = (await filter(shown)).filter(
+      ({ checks }) => !passing || checks.every(({ status }) => status === "passing"),
+    );
+    return { json: kept.map(instanceJson), filtered: visible.filtered };
+  });
+}
+
+async function checksOfService(call: Call): Promise<Answer> {
+  const options = discoveryOptions(call);
+  const { peer } = options;
+  const name = nameInPath(call, "service name");
+  const scope = { peer, service: name, local: (indexes: CatalogIndexes) => checksIndex(options, indexes) };
+  return checksAnswer(call, options, scope, async () => {
+    const instances = await instancesOf(call.host, peer, name);
+    return instances
+      .filter(({ node }) => hasNodeMeta(node, options.nodeMeta))
+      .flatMap(({ checks }) => checks.filter(({ serviceId }) => serviceId !== "").map((check) => ({ peer, check })));
+  });
+}
+
+async function checksOfNode(call: Call): Promise<Answer> {
+  const options = discoveryOptions(call);
+  const { peer } = options;
+  const name = nameInPath(call, "node name");
+  const scope = { peer, local: (indexes: CatalogIndexes) => indexes.checks };
+  return checksAnswer(call, options, scope, async () => (await nodeOf(call.host, peer, name))?.checks ?? []);
+}
+
+async function state(call: Call): Promise<Answer> {
+  const options = discoveryOptions(call);
+  const { peer, nodeMeta } = options;
+  const wanted = nameInPath(call, "check state");
+  const scope = { peer, local: (indexes: CatalogIndexes) => checksIndex(options, indexes) };
+  return checksAnswer(call, options, scope, async () => {
+    const checks = await checksInState(call, peer, wanted);
+    if (nodeMeta.length === 0) return checks;
+    const kept: CheckView[] = [];
+    const known = new Map<string, boolean>();
+    for (const view of checks) {
+      const { node } = view.check;
+      let matches = known.get(node);
+      if (matches === undefined) {
+        const found = await nodeOf(call.host, peer, node);
+        matches = found !== undefined && hasNodeMeta(found.node.node, nodeMeta);
+        known.set(node, matches);
+      }
+      if (matches) kept.push(view);
+    }
+    return kept;
+  });
+}
+
+/** What nodes say of themselves counts where it is asked for. */
+function checksIndex({ nodeMeta }: DiscoveryOptions, { checks, nodes }: CatalogIndexes): bigint {
+  return nodeMeta.length > 0 && nodes > checks ? nodes : checks;
+}
+
+async function checksAnswer(
+  call: Call,
+  options: DiscoveryOptions,
+  scope: Scope,
+  load: () => Promise<readonly CheckView[]>,
+): Promise<Answer> {
+  const filter = filterFor(options, checkFields);
+  const visible = await Visibility.of(call, options.peer);
+  return answerRead(call, options, scope, async () => {
+    const shown = (await load()).filter((view) => visible.check(view));
+    return { json: (await filter(shown)).map(checkJson), filtered: visible.filtered };
+  });
+}
+
+const instanceParameters = [
+  ...discoveryParameters,
+  nodeMetaParameter,
+  tagParameter,
+  passingParameter,
+  nearParameter,
+] as const;
+const checkParameters = [...discoveryParameters, nodeMetaParameter, nearParameter] as const;
+
+/** `/v1/health` (specification 4.5.2). */
+export const healthOperations: readonly Operation[] = [
+  {
+    method: "GET",
+    pattern: "/v1/health/service/",
+    run: service,
+    docs: [
+      {
+        path: "/v1/health/service/{service}",
+        id: "listHealthyInstances",
+        summary: "The instances of a service with their nodes and checks.",
+        parameters: instanceParameters,
+        answer: recordsSchema,
+      },
+    ],
+  },
+  {
+    method: "GET",
+    pattern: "/v1/health/connect/",
+    run: connect,
+    docs: [
+      {
+        path: "/v1/health/connect/{service}",
+        id: "listHealthyConnectInstances",
+        summary: "The instances that speak for a service in the mesh, with their nodes and checks.",
+        parameters: instanceParameters,
+        answer: recordsSchema,
+      },
+    ],
+  },
+  {
+    method: "GET",
+    pattern: "/v1/health/ingress/",
+    run: ingress,
+    docs: [
+      {
+        path: "/v1/health/ingress/{service}",
+        id: "listHealthyIngressInstances",
+        summary: "The ingress gateways of a service: always none.",
+        parameters: instanceParameters,
+        answer: recordsSchema,
+      },
+    ],
+  },
+  {
+    method: "GET",
+    pattern: "/v1/health/checks/",
+    run: checksOfService,
+    docs: [
+      {
+        path: "/v1/health/checks/{service}",
+        id: "listServiceChecks",
+        summary: "The checks of the instances of a service.",
+        parameters: checkParameters,
+        answer: recordsSchema,
+      },
+    ],
+  },
+  {
+    method: "GET",
+    pattern: "/v1/health/node/",
+    run: checksOfNode,
+    docs: [
+      {
+        path: "/v1/health/node/{node}",
+        id: "listNodeChecks",
+        summary: "The checks of a node and of the services on it.",
+        parameters: discoveryParameters,
+        answer: recordsSchema,
+      },
+    ],
+  },
+  {
+    method: "GET",
+    pattern: "/v1/health/state/",
+    run: state,
+    docs: [
+      {
+        path: "/v1/health/state/{state}",
+        id: "listChecksInState",
+        summary: "The checks in a state, or all of them for `any`.",
+        parameters: checkParameters,
+        answer: recordsSchema,
+      },
+    ],
+  },
+];

@@ -1,0 +1,135 @@
+import type {
+  Connect,
+  JsonObject,
+  JsonValue,
+  Proxy as ProxyDefinition,
+  ServiceAddress,
+  Weights,
+} from "../catalog/instance.js";
+import { bool, type Fields, integer, struct, structList, structMap, text, textList, textMap } from "./filter/fields.js";
+import type { CheckView, InstanceView, NodeView, ServiceView } from "./records-json.js";
+
+// What filters may name in each kind of record (specification 4.5.4, Consul 1.21).
+
+const addressFields: Fields<ServiceAddress> = {
+  Address: text(({ address }) => address),
+  Port: integer(({ port }) => port),
+};
+
+const weightFields: Fields<Weights> = {
+  Passing: integer(({ passing }) => passing),
+  Warning: integer(({ warning }) => warning),
+};
+
+function member(object: JsonObject, key: string): JsonValue | undefined {
+  return Object.hasOwn(object, key) ? object[key] : undefined;
+}
+
+function textOf(value: JsonValue | undefined): string {
+  return typeof value === "string" ? value : "";
+}
+
+function integerOf(value: JsonValue | undefined): number {
+  return typeof value === "number" && Number.isSafeInteger(value) ? value : 0;
+}
+
+const upstreamFields: Fields<JsonObject> = {
+  DestinationType: text((upstream) => textOf(member(upstream, "destinationType"))),
+  DestinationNamespace: text((upstream) => textOf(member(upstream, "destinationNamespace"))),
+  DestinationPartition: text((upstream) => textOf(member(upstream, "destinationPartition"))),
+  DestinationPeer: text((upstream) => textOf(member(upstream, "destinationPeer"))),
+  DestinationName: text((upstream) => textOf(member(upstream, "destinationName"))),
+  Datacenter: text((upstream) => textOf(member(upstream, "datacenter"))),
+  LocalBindAddress: text((upstream) => textOf(member(upstream, "localBindAddress"))),
+  LocalBindPort: integer((upstream) => integerOf(member(upstream, "localBindPort"))),
+  LocalBindSocketPath: text((upstream) => textOf(member(upstream, "localBindSocketPath"))),
+  LocalBindSocketMode: text((upstream) => textOf(member(upstream, "localBindSocketMode"))),
+};
+
+const proxyFields: Fields<ProxyDefinition | undefined> = {
+  DestinationServiceName: text((proxy) => proxy?.destinationServiceName ?? ""),
+  DestinationServiceID: text((proxy) => proxy?.destinationServiceId ?? ""),
+  LocalServiceAddress: text((proxy) => proxy?.localServiceAddress ?? ""),
+  LocalServicePort: integer((proxy) => proxy?.localServicePort ?? 0),
+  LocalServiceSocketPath: text((proxy) => proxy?.localServiceSocketPath ?? ""),
+  Mode: text((proxy) => proxy?.mode ?? ""),
+  Upstreams: structList((proxy) => proxy?.upstreams ?? [], upstreamFields),
+  MeshGateway: struct((proxy: ProxyDefinition | undefined) => proxy, {
+    Mode: text((proxy) => proxy?.meshGatewayMode ?? ""),
+  }),
+};
+
+const connectFields: Fields<Connect | undefined> = { Native: bool((connect) => connect?.native ?? false) };
+
+export const nodeFields: Fields<NodeView> = {
+  ID: text(({ node }) => node.id),
+  Node: text(({ node }) => node.name),
+  Address: text(({ node }) => node.address),
+  Datacenter: text(({ node }) => node.datacenter),
+  PeerName: text(({ peer }) => peer),
+  TaggedAddresses: textMap(({ node }) => node.taggedAddresses),
+  Meta: textMap(({ node }) => node.meta),
+};
+
+export const serviceFields: Fields<ServiceView> = {
+  Kind: text(({ service }) => service.kind),
+  ID: text(({ service }) => service.id),
+  Service: text(({ service }) => service.name),
+  Tags: textList(({ service }) => service.tags),
+  Address: text(({ service }) => service.address),
+  TaggedAddresses: structMap(({ service }) => service.taggedAddresses, addressFields),
+  Meta: textMap(({ service }) => service.meta),
+  Port: integer(({ service }) => service.port),
+  SocketPath: text(({ service }) => service.socketPath),
+  Weights: struct(({ service }) => service.weights, weightFields),
+  EnableTagOverride: bool(({ service }) => service.enableTagOverride),
+  Proxy: struct(({ service }) => service.proxy, proxyFields),
+  Connect: struct(({ service }) => service.connect, connectFields),
+  PeerName: text(({ peer }) => peer),
+};
+
+export const checkFields: Fields<CheckView> = {
+  Node: text(({ check }) => check.node),
+  CheckID: text(({ check }) => check.checkId),
+  Name: text(({ check }) => check.name),
+  Status: text(({ check }) => check.status),
+  Notes: text(({ check }) => check.notes),
+  Output: text(({ check }) => check.output),
+  ServiceID: text(({ check }) => check.serviceId),
+  ServiceName: text(({ check }) => check.serviceName),
+  ServiceTags: textList(({ check }) => check.serviceTags),
+  Type: text(({ check }) => check.type),
+  Interval: text(({ check }) => check.interval),
+  Timeout: text(({ check }) => check.timeout),
+  ExposedPort: integer(({ check }) => check.exposedPort),
+  PeerName: text(({ peer }) => peer),
+};
+
+export const instanceFields: Fields<InstanceView> = {
+  Node: struct((view) => view, nodeFields),
+  Service: struct((view) => view, serviceFields),
+  Checks: structList(({ peer, checks }) => checks.map((check) => ({ peer, check })), checkFields),
+};
+
+export const flatFields: Fields<NodeView & ServiceView> = {
+  ID: text(({ node }) => node.id),
+  Node: text(({ node }) => node.name),
+  Address: text(({ node }) => node.address),
+  Datacenter: text(({ node }) => node.datacenter),
+  TaggedAddresses: textMap(({ node }) => node.taggedAddresses),
+  NodeMeta: textMap(({ node }) => node.meta),
+  ServiceKind: text(({ service }) => service.kind),
+  ServiceID: text(({ service }) => service.id),
+  ServiceName: text(({ service }) => service.name),
+  ServiceTags: textList(({ service }) => service.tags),
+  ServiceAddress: text(({ service }) => service.address),
+  ServiceTaggedAddresses: structMap(({ service }) => service.taggedAddresses, addressFields),
+  ServiceWeights: struct(({ service }) => service.weights, weightFields),
+  ServiceMeta: textMap(({ service }) => service.meta),
+  ServicePort: integer(({ service }) => service.port),
+  ServiceSocketPath: text(({ service }) => service.socketPath),
+  ServiceEnableTagOverride: bool(({ service }) => service.enableTagOverride),
+  ServiceProxy: struct(({ service }) => service.proxy, proxyFields),
+  ServiceConnect: struct(({ service }) => service.connect, connectFields),
+  PeerName: text(({ peer }) => peer),
+};

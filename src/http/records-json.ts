@@ -1,0 +1,193 @@
+import type {
+  Connect,
+  JsonObject,
+  JsonValue,
+  Locality,
+  Proxy as ProxyDefinition,
+  ServiceAddress,
+} from "../catalog/instance.js";
+import type { IndexedCheck, IndexedNode, IndexedService } from "../host/catalog.js";
+import { type Json, textMapOrAbsent } from "./json.js";
+
+/** A node, and the peer it was imported from; `""` for our own. */
+export interface NodeView {
+  readonly peer: string;
+  readonly node: IndexedNode;
+}
+
+export interface ServiceView {
+  readonly peer: string;
+  readonly service: IndexedService;
+}
+
+export interface CheckView {
+  readonly peer: string;
+  readonly check: IndexedCheck;
+}
+
+/** One instance with its node and the checks of both. */
+export interface InstanceView extends NodeView, ServiceView {
+  readonly checks: readonly IndexedCheck[];
+}
+
+// Consul 1.21 (specification 4.1.2): members in its order; what it leaves out when empty is undefined here.
+
+/** A free-form value: what is an object in it is a Go map. */
+function valueJson(value: JsonValue): Json {
+  if (typeof value !== "object" || value === null) return value;
+  if (isList(value)) return value.map(valueJson);
+  return new Map(Object.entries(value).map(([key, member]) => [key, valueJson(member)]));
+}
+
+function isList(value: JsonValue): value is readonly JsonValue[] {
+  return Array.isArray(value);
+}
+
+function localityJson(locality: Locality | undefined): Json | undefined {
+  return locality && { Region: locality.region || undefined, Zone: locality.zone || undefined };
+}
+
+function addressesJson(addresses: Readonly<Record<string, ServiceAddress>>): Json | undefined {
+  const entries = Object.entries(addresses);
+  if (entries.length === 0) return undefined;
+  return new Map(entries.map(([key, { address, port }]) => [key, { Address: address, Port: port }]));
+}
+
+/** Keys are kept as registrations have them, with a small letter first. */
+function upstreamJson(upstream: JsonObject): Json {
+  const members = Object.entries(upstream).map(([key, value]) => [capitalised(key), valueJson(value)] as const);
+  return Object.fromEntries(members);
+}
+
+function capitalised(key: string): string {
+  return key.charAt(0).toUpperCase() + key.slice(1);
+}
+
+function proxyJson(proxy: ProxyDefinition | undefined): Json {
+  const upstreams = proxy?.upstreams ?? [];
+  return {
+    DestinationServiceName: proxy?.destinationServiceName || undefined,
+    DestinationServiceID: proxy?.destinationServiceId || undefined,
+    LocalServiceAddress: proxy?.localServiceAddress || undefined,
+    LocalServicePort: proxy?.localServicePort || undefined,
+    LocalServiceSocketPath: proxy?.localServiceSocketPath || undefined,
+    Mode: proxy?.mode ?? "",
+    Config: proxy?.config && valueJson(proxy.config),
+    Upstreams: upstreams.length === 0 ? undefined : upstreams.map(upstreamJson),
+    MeshGateway: { Mode: proxy?.meshGatewayMode || undefined },
+    Expose: {},
+  };
+}
+
+function connectJson(connect: Connect | undefined): Json {
+  const meta = connect?.peerMeta;
+  return {
+    Native: connect?.native || undefined,
+    PeerMeta: meta && {
+      SNI: meta.sni.length === 0 ? undefined : meta.sni,
+      SpiffeID: meta.spiffeId.length === 0 ? undefined : meta.spiffeId,
+      Protocol: meta.protocol || undefined,
+    },
+  };
+}
+
+/** Consul's `Node`. */
+export function nodeJson({ peer, node }: NodeView): Json {
+  return {
+    ID: node.id,
+    Node: node.name,
+    Address: node.address,
+    Datacenter: node.datacenter,
+    PeerName: peer || undefined,
+    TaggedAddresses: textMapOrAbsent(node.taggedAddresses) ?? null,
+    Meta: textMapOrAbsent(node.meta) ?? null,
+    Locality: localityJson(node.locality),
+    CreateIndex: node.createIndex,
+    ModifyIndex: node.modifyIndex,
+  };
+}
+
+/** Consul's `NodeService`. */
+export function serviceJson({ peer, service }: ServiceView): Json {
+  return {
+    Kind: service.kind || undefined,
+    ID: service.id,
+    Service: service.name,
+    Tags: service.tags,
+    Address: service.address,
+    TaggedAddresses: addressesJson(service.taggedAddresses),
+    Meta: textMapOrAbsent(service.meta) ?? null,
+    Port: service.port || undefined,
+    SocketPath: service.socketPath || undefined,
+    Weights: { Passing: service.weights.passing, Warning: service.weights.warning },
+    EnableTagOverride: service.enableTagOverride,
+    Locality: localityJson(service.locality),
+    Proxy: proxyJson(service.proxy),
+    Connect: connectJson(service.connect),
+    PeerName: peer,
+    CreateIndex: service.createIndex,
+    ModifyIndex: service.modifyIndex,
+  };
+}
+
+/** Consul's `HealthCheck`. */
+export function checkJson({ peer, check }: CheckView): Json {
+  return {
+    Node: check.node,
+    CheckID: check.checkId,
+    Name: check.name,
+    Status: check.status,
+    Notes: check.notes,
+    Output: check.output,
+    ServiceID: check.serviceId,
+    ServiceName: check.serviceName,
+    ServiceTags: check.serviceTags,
+    Type: check.type,
+    Interval: check.interval,
+    Timeout: check.timeout,
+    ExposedPort: check.exposedPort,
+    PeerName: peer || undefined,
+    Definition: Object.fromEntries(Object.entries(check.definition).map(([key, value]) => [key, valueJson(value)])),
+    CreateIndex: check.createIndex,
+    ModifyIndex: check.modifyIndex,
+  };
+}
+
+/** Consul's `CheckServiceNode`. */
+export function instanceJson(view: InstanceView): Json {
+  const { peer, checks } = view;
+  return {
+    Node: nodeJson(view),
+    Service: serviceJson(view),
+    Checks: checks.map((check) => checkJson({ peer, check })),
+  };
+}
+
+/** Consul's `ServiceNode`: an instance with its node in one flat object. */
+export function flatJson({ peer, node, service }: NodeView & ServiceView): Json {
+  return {
+    ID: node.id,
+    Node: node.name,
+    Address: node.address,
+    Datacenter: node.datacenter,
+    TaggedAddresses: textMapOrAbsent(node.taggedAddresses) ?? null,
+    NodeMeta: textMapOrAbsent(node.meta) ?? null,
+    ServiceKind: service.kind,
+    ServiceID: service.id,
+    ServiceName: service.name,
+    ServiceTags: service.tags,
+    ServiceAddress: service.address,
+    ServiceTaggedAddresses: addressesJson(service.taggedAddresses),
+    ServiceWeights: { Passing: service.weights.passing, Warning: service.weights.warning },
+    ServiceMeta: textMapOrAbsent(service.meta) ?? {},
+    ServicePort: service.port,
+    ServiceSocketPath: service.socketPath,
+    ServiceEnableTagOverride: service.enableTagOverride,
+    ServiceProxy: proxyJson(service.proxy),
+    ServiceConnect: connectJson(service.connect),
+    ServiceLocality: localityJson(service.locality) ?? null,
+    PeerName: peer || undefined,
+    CreateIndex: service.createIndex,
+    ModifyIndex: service.modifyIndex,
+  };
+}
