@@ -169,7 +169,8 @@ export function srvRecords(instances: readonly ServiceInstance[], context: Answe
     if (ip === undefined) target = address;
     else if (isNode) target = canonical;
     else target = `${hexLabel(ip)}.addr.${peer === "" ? `${settings.datacenter}.` : ""}${domain}`;
-    if (!isEncodable(target)) continue;
+    // What a peer says of itself need not fit a record.
+    if (!isEncodable(target) || !Number.isInteger(port) || port < 0 || port > 65_535) continue;
     answers.push({ type: "SRV", name, ttl, data: { priority: 1, weight: weightOf(instance), port, target } });
     if (ip === undefined) aliases.add(target);
     else if (!owners.has(nameKey(target))) additionals.push(ipRecord(ip, target, ttl));

@@ -5,10 +5,10 @@ import { type Clock, type Logger, type Random, silentLogger, systemClock } from 
 import { errorText, PeeringError } from "../errors.js";
 import type { PeeringHost } from "../host/host.js";
 import { formatAddress, parseAddress } from "../transport/address.js";
-import { type DnsQuery, decodeQuery, encodeReply, MAX_QUERY_BYTES, replyOverhead } from "./packet.js";
-import { type DnsAnswer, emptyAnswer, isEncodable, nameKey } from "./records.js";
+import { MAX_QUERY_BYTES } from "./packet.js";
+import { isEncodable, nameKey } from "./records.js";
 import { Resolver } from "./resolver.js";
-import { fit, sizeLimits } from "./size.js";
+import { Responder } from "./responder.js";
 import { type DnsSource, hostSource } from "./source.js";
 
 /** Defaults are Consul's where it has such a setting. */
@@ -70,7 +70,6 @@ export interface DnsServer extends AsyncDisposable {
 const MOST_IN_FLIGHT = 2_000;
 /** A free port of UDP may be taken for TCP; then another is tried. */
 const PORT_TRIES = 10;
-const IN_CLASSES: ReadonlySet<number> = new Set([1, 255]);
 
 /**
  * Serves DNS for a host's own and imported services, as Consul 1.18 to 1.22 does (specification 4.6). The host is only
@@ -80,28 +79,33 @@ const IN_CLASSES: ReadonlySet<number> = new Set([1, 255]);
  */
 export async function dnsServer(host: PeeringHost, options: DnsServerOptions): Promise<DnsServer> {
   const clock = options.clock ?? systemClock;
+  const logger = options.logger ?? silentLogger;
+  const resolver = new Resolver({
+    source: options.source ?? hostSource(host),
+    settings: {
+      domains: domainsOf(options),
+      bareLabelIsPeer: !(options.strict ?? false),
+      onlyPassing: options.onlyPassing ?? false,
+      nodeTtl: seconds("nodeTtlSeconds", options.nodeTtlSeconds ?? 0),
+      serviceTtls: serviceTtls(options.serviceTtlSeconds ?? {}),
+      soa: soaOf(options.soa ?? {}),
+      addressLimit: count("addressLimit", options.addressLimit ?? 0),
+      translateWanAddresses: options.translateWanAddresses ?? false,
+      nodeMetaTxt: options.nodeMetaTxt ?? true,
+    },
+    // Which instance comes first is no secret, and there may be thousands to shuffle.
+    fraction: options.random === undefined ? Math.random : () => options.random?.fraction() ?? 0,
+    wall: () => clock.wall(),
+  });
   const server = new Server({
-    resolver: new Resolver({
-      source: options.source ?? hostSource(host),
-      settings: {
-        domains: domainsOf(options),
-        bareLabelIsPeer: !(options.strict ?? false),
-        onlyPassing: options.onlyPassing ?? false,
-        nodeTtl: seconds("nodeTtlSeconds", options.nodeTtlSeconds ?? 0),
-        serviceTtls: serviceTtls(options.serviceTtlSeconds ?? {}),
-        soa: soaOf(options.soa ?? {}),
-        addressLimit: count("addressLimit", options.addressLimit ?? 0),
-        translateWanAddresses: options.translateWanAddresses ?? false,
-        nodeMetaTxt: options.nodeMetaTxt ?? true,
-      },
-      // Which instance comes first is no secret, and there may be thousands to shuffle.
-      fraction: options.random === undefined ? Math.random : () => options.random?.fraction() ?? 0,
-      wall: () => clock.wall(),
+    responder: new Responder({
+      resolver,
+      logger,
+      udpAnswerLimit: Math.max(1, count("udpAnswerLimit", options.udpAnswerLimit ?? 3)),
+      enableTruncate: options.enableTruncate ?? false,
     }),
     clock,
-    logger: options.logger ?? silentLogger,
-    udpAnswerLimit: Math.max(1, count("udpAnswerLimit", options.udpAnswerLimit ?? 3)),
-    enableTruncate: options.enableTruncate ?? false,
+    logger,
     tcpTimeoutMs: count("tcpTimeoutMs", options.tcpTimeoutMs ?? 10_000),
   });
   await server.listen(options.listen, count("maxTcpConnections", options.maxTcpConnections ?? 256));
@@ -109,11 +113,9 @@ export async function dnsServer(host: PeeringHost, options: DnsServerOptions): P
 }
 
 interface ServerParts {
-  readonly resolver: Resolver;
+  readonly responder: Responder;
   readonly clock: Clock;
   readonly logger: Logger;
-  readonly udpAnswerLimit: number;
-  readonly enableTruncate: boolean;
   readonly tcpTimeoutMs: number;
 }
 
@@ -180,7 +182,7 @@ class Server implements DnsServer {
     socket.on("message", (message, from) => {
       if (this.#disposed !== undefined || this.#work.size >= MOST_IN_FLIGHT) return;
       this.#own(
-        this.#respond(message, "udp").then((reply) => {
+        this.#parts.responder.respond(message, "udp").then((reply) => {
           if (reply === undefined || this.#disposed !== undefined) return;
           socket.send(reply, from.port, from.address, (error) => {
             if (error !== null) this.#parts.logger.debug("DNS answer not sent", { error: errorText(error) });
@@ -218,7 +220,7 @@ class Server implements DnsServer {
           // A stream that is out of step cannot be put right.
           if (length > MAX_QUERY_BYTES) return;
           if (pending.length < 2 + length) break;
-          const reply = await this.#respond(pending.subarray(2, 2 + length), "tcp");
+          const reply = await this.#parts.responder.respond(pending.subarray(2, 2 + length), "tcp");
           pending = pending.subarray(2 + length);
           if (reply === undefined) return;
           await write(socket, reply);
@@ -232,40 +234,6 @@ class Server implements DnsServer {
       deadline.cancel();
       socket.destroy();
     }
-  }
-
-  async #respond(message: Buffer, transport: "udp" | "tcp"): Promise<Buffer | undefined> {
-    const decoded = decodeQuery(message);
-    if (decoded.type === "ignored") return undefined;
-    if (decoded.type === "refused") return Buffer.from(decoded.reply);
-    const { query } = decoded;
-    return this.#encode(query, await this.#resolve(query), transport);
-  }
-
-  async #resolve(query: DnsQuery): Promise<DnsAnswer> {
-    if (!IN_CLASSES.has(query.class)) return emptyAnswer("REFUSED", false);
-    try {
-      return await this.#parts.resolver.resolve({ name: query.name, type: query.type, edns: query.edns !== undefined });
-    } catch (error) {
-      this.#parts.logger.warn("DNS question not answered", {
-        name: query.name,
-        type: query.type,
-        error: errorText(error),
-      });
-      return emptyAnswer("SERVFAIL", false);
-    }
-  }
-
-  #encode(query: DnsQuery, answer: DnsAnswer, transport: "udp" | "tcp"): Buffer {
-    const { udpAnswerLimit, enableTruncate } = this.#parts;
-    const limits = sizeLimits({
-      transport,
-      questionType: query.type,
-      ednsBytes: query.edns?.bytes,
-      udpAnswerLimit,
-    });
-    const fitted = fit(answer, replyOverhead(query), limits);
-    return encodeReply(query, { ...fitted, truncated: fitted.hopeless || (fitted.cut && enableTruncate) });
   }
 }
 

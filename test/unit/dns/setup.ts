@@ -1,0 +1,122 @@
+import type { Check, Node, Service, ServiceInstance } from "../../../src/catalog/instance.js";
+import { Resolver, type ResolverSettings } from "../../../src/dns/resolver.js";
+import { Responder } from "../../../src/dns/responder.js";
+import type { AddressOwner, DnsSource } from "../../../src/dns/source.js";
+import { silentLogger } from "../../../src/environment.js";
+import { SeededRandom } from "../../../src/testing/simulator/scheduler.js";
+import { type Ask, type Asked, query, readAnswer } from "./client.js";
+
+export interface InstanceInput {
+  readonly node?: Partial<Node>;
+  readonly service: Partial<Service> & { readonly name: string };
+  /** Statuses, or whole checks. */
+  readonly checks?: readonly (string | Partial<Check>)[];
+}
+
+export function instance({ node, service, checks = ["passing"] }: InstanceInput): ServiceInstance {
+  const host: Node = {
+    id: "",
+    name: "n1",
+    address: "10.0.0.1",
+    datacenter: "dc1",
+    taggedAddresses: {},
+    meta: {},
+    ...node,
+  };
+  const full: Service = {
+    kind: "",
+    id: `${service.name}-${host.name}`,
+    tags: [],
+    address: "",
+    port: 80,
+    socketPath: "",
+    taggedAddresses: {},
+    meta: {},
+    weights: { passing: 1, warning: 1 },
+    enableTagOverride: false,
+    ...service,
+  };
+  return {
+    node: host,
+    service: full,
+    checks: checks.map((check, index) => ({
+      node: host.name,
+      checkId: `check-${index}`,
+      name: "",
+      notes: "",
+      output: "",
+      serviceId: full.id,
+      serviceName: full.name,
+      serviceTags: [],
+      type: "",
+      interval: "",
+      timeout: "",
+      exposedPort: 0,
+      definition: {},
+      ...(typeof check === "string" ? { status: check } : { status: "passing", ...check }),
+    })),
+  };
+}
+
+export interface SourceInput {
+  readonly datacenter?: string;
+  /** By peer; `""` is local. */
+  readonly instances?: Readonly<Record<string, readonly ServiceInstance[]>>;
+  readonly virtualIps?: Readonly<Record<string, string>>;
+  readonly owners?: Readonly<Record<string, AddressOwner>>;
+}
+
+export function sourceOf({ datacenter = "dc1", instances = {}, virtualIps = {}, owners = {} }: SourceInput): DnsSource {
+  const of = (peer: string): readonly ServiceInstance[] => instances[peer] ?? [];
+  return {
+    datacenter,
+    isPeering: (name) => name !== "" && Object.hasOwn(instances, name),
+    instances: async (peer, service) => of(peer).filter((one) => one.service.name.toLowerCase() === service),
+    connectInstances: async (service) =>
+      of("").filter(
+        (one) => one.service.proxy?.destinationServiceName === service || one.service.connect?.native === true,
+      ),
+    node: async (peer, name) => of(peer).find((one) => one.node.name.toLowerCase() === name)?.node,
+    virtualIp: async (peer, service) => virtualIps[`${peer}/${service}`],
+    ownerOf: async (address) => owners[address],
+  };
+}
+
+export interface ResponderInput extends Partial<ResolverSettings> {
+  readonly udpAnswerLimit?: number;
+  readonly enableTruncate?: boolean;
+}
+
+export function responderOf(source: DnsSource, input: ResponderInput = {}): Responder {
+  const { udpAnswerLimit = 3, enableTruncate = false, ...settings } = input;
+  const random = new SeededRandom(1);
+  return new Responder({
+    resolver: new Resolver({
+      source,
+      settings: {
+        domains: ["consul"],
+        bareLabelIsPeer: true,
+        onlyPassing: false,
+        nodeTtl: 0,
+        serviceTtls: {},
+        soa: { refresh: 3_600, retry: 600, expire: 86_400, minTtl: 0 },
+        addressLimit: 0,
+        translateWanAddresses: false,
+        nodeMetaTxt: true,
+        ...settings,
+      },
+      fraction: () => random.fraction(),
+      wall: () => 1_700_000_000_000,
+    }),
+    logger: silentLogger,
+    udpAnswerLimit,
+    enableTruncate,
+  });
+}
+
+/** What is answered to `name type`, without any socket. */
+export async function answerOf(responder: Responder, question: Ask): Promise<Asked> {
+  const reply = await responder.respond(query(question), question.transport ?? "udp");
+  if (reply === undefined) throw new Error("no answer");
+  return readAnswer(reply);
+}
