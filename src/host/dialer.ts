@@ -98,17 +98,21 @@ export class Dialer implements AsyncDisposable {
   }
 
   #start(peeringId: string, fingerprint: string): void {
+    const { logger } = this.#options;
     const stop = new AbortController();
     const loop: Loop = { stop, restart: () => {}, fingerprint, changed: false, finished: Promise.resolve() };
     const finished = this.#run(peeringId, loop)
       .catch((error: unknown) => {
-        if (!stop.signal.aborted) this.#options.logger.error("dial loop ended", { peeringId, error: String(error) });
+        if (!stop.signal.aborted) logger.error("dial loop ended", { peeringId, error: String(error) });
       })
-      .finally(() => {
+      .then(async () => {
         if (this.#loops.get(peeringId) === running) this.#loops.delete(peeringId);
         this.#options.onStopped(peeringId);
         // Such as a record that was established anew while the stream of the old one was still draining.
-        return running.changed ? this.sync(peeringId) : undefined;
+        if (running.changed) await this.sync(peeringId);
+      })
+      .catch((error: unknown) => {
+        logger.error("error establishing peering stream", { peer_id: peeringId, error: String(error) });
       });
     const running = Object.assign(loop, { finished });
     this.#loops.set(peeringId, running);

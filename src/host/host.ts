@@ -1,8 +1,16 @@
 import { createHash } from "node:crypto";
 import type { CatalogSource } from "../catalog/catalog-source.js";
 import { serverAddressesToSend } from "../catalog/server-addresses.js";
-import { type Clock, type Logger, type Random, silentLogger, systemClock, systemRandom } from "../environment.js";
-import { PeeringError } from "../errors.js";
+import {
+  type Clock,
+  type Logger,
+  type Random,
+  silentLogger,
+  sleep,
+  systemClock,
+  systemRandom,
+} from "../environment.js";
+import { errorText, PeeringError } from "../errors.js";
 import { isActive } from "../peering/peering.js";
 import type { ExportedResource } from "../replication/types.js";
 import type { Storage } from "../storage/storage.js";
@@ -32,6 +40,9 @@ import { StatusBoard } from "./status-board.js";
 
 /** How often old roots and expiring certificates are looked at. */
 const TRUST_CHECK_MS = 60 * 60 * 1_000;
+/** Waits before records that may be out of date are read again. */
+const FIRST_REFRESH_MS = 1_000;
+const LONGEST_REFRESH_MS = 60_000;
 
 /**
  * A cluster in this process: peerings with others, its own services and exports, and what it imports.
@@ -54,7 +65,12 @@ export class PeeringHost implements AsyncDisposable {
   /** `host:port` the transport really listens on; undefined for a host that only dials. */
   readonly listenAddress: string | undefined;
   /** @internal What the simulator looks into. */
-  readonly internals: { readonly records: PeeringRecords; readonly imports: ImportStore; readonly links: Links };
+  readonly internals: {
+    readonly records: PeeringRecords;
+    readonly imports: ImportStore;
+    readonly links: Links;
+    readonly board: StatusBoard;
+  };
   readonly #parts: readonly AsyncDisposable[];
   #disposed: Promise<void> | undefined;
 
@@ -135,7 +151,33 @@ async function composeHost(options: HostOptions, opened: AsyncDisposable[]): Pro
     options.authority === undefined ? await builtInAuthority({ storage, clock, random, secretBox }) : undefined;
   const authority: CertificateAuthority = open(options.authority ?? builtIn ?? unreachable());
   const trustBundles = open(await TrustBundleStore.open({ storage, authority, logger }));
-  const records = open(await PeeringRecords.open({ storage, clock, random, secretBox, trustBundles }));
+  const stop = new AbortController();
+  let refreshing = false;
+  const refresh = async (): Promise<void> => {
+    if (refreshing) return;
+    refreshing = true;
+    for (let waitMs = FIRST_REFRESH_MS; !stop.signal.aborted; waitMs = Math.min(2 * waitMs, LONGEST_REFRESH_MS)) {
+      await sleep(clock, waitMs, stop.signal).catch(() => {});
+      if (stop.signal.aborted) break;
+      try {
+        await records.refresh();
+        break;
+      } catch (error) {
+        logger.error("failed to read the peerings again", { error: errorText(error) });
+      }
+    }
+    refreshing = false;
+  };
+  const records: PeeringRecords = open(
+    await PeeringRecords.open({
+      storage,
+      clock,
+      random,
+      secretBox,
+      trustBundles,
+      onStale: () => void refresh(),
+    }),
+  );
   const configEntries = await ConfigEntries.open({ storage, datacenter });
   const catalog = open(await Catalog.open({ storage, datacenter, clock }));
   const importStore = open(await ImportStore.open(storage));
@@ -304,6 +346,7 @@ async function composeHost(options: HostOptions, opened: AsyncDisposable[]): Pro
   const trustTimer = every(clock, TRUST_CHECK_MS, () => void builtIn?.prune().catch(() => {}));
   open({
     [Symbol.asyncDispose]: async () => {
+      stop.abort();
       trustTimer();
       for (const stop of forget) stop();
       // First nothing new is begun, then what runs is ended, then waited for.
@@ -326,7 +369,7 @@ async function composeHost(options: HostOptions, opened: AsyncDisposable[]): Pro
     imports: new Imports({ records, store: importStore }),
     trustBundles,
     listener,
-    internals: { records, imports: importStore, links },
+    internals: { records, imports: importStore, links, board },
     disposables: [...opened].reverse(),
   });
 }

@@ -2,7 +2,7 @@ import { type Clock, type Logger, sleep } from "../environment.js";
 import { asPeeringError, errorText, PeeringError } from "../errors.js";
 import { isActive, type Peering, roleOf } from "../peering/peering.js";
 import { ReplicationSession } from "../replication/session.js";
-import type { ExportedResource, SessionTimings } from "../replication/types.js";
+import type { ExportedResource, SessionPhase, SessionTimings } from "../replication/types.js";
 import type { DialTarget, ReplicationStream, Transport } from "../transport/transport.js";
 import { type OpenMessage, type RemoteInfo, ResourceUrl } from "../wire/messages.js";
 import { decodeExportedServiceList, decodeServerAddresses, decodeTrustBundle } from "../wire/resources.js";
@@ -203,6 +203,16 @@ export class Links implements AsyncDisposable {
     for (const { link, peering } of this.#live.values()) {
       link.feed({ type: "exported", resources: this.#options.clusterResources(roleOf(peering)) });
     }
+  }
+
+  /** @internal The phase of the stream that counts for this peering; undefined where there is none. */
+  phaseOf(peeringId: string): SessionPhase | undefined {
+    return this.#live.get(peeringId)?.link.session.status.phase;
+  }
+
+  /** @internal Streams that are served now, authorised or not. */
+  get streams(): number {
+    return this.#running.size;
   }
 
   /** @internal Peerings of which more than one stream may still apply updates: never any (I14). */

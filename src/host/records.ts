@@ -88,6 +88,8 @@ export interface PeeringRecordsOptions {
   readonly secretBox: SecretBox;
   /** Told of every bundle that was committed (undefined: removed). */
   readonly trustBundles?: { committed(peerName: string, bundle: TrustBundle | undefined): void };
+  /** Memory may be behind the storage, and reading it again failed: {@link PeeringRecords.refresh} is to be tried again. */
+  readonly onStale?: () => void;
 }
 
 /** Tried so often when another process on the same storage was faster (D-17: the race of two first tokens). */
@@ -638,7 +640,7 @@ export class PeeringRecords implements AsyncDisposable {
           this.#stale ||= code === "conflict" || code === "unavailable";
           if (code === "conflict" && attempt < CONFLICT_TRIES) continue;
           // What was written after all shall be known as soon as can be, not only when the next step asks.
-          if (this.#stale) await this.#load().catch(() => {});
+          if (this.#stale) await this.#load().catch(() => this.#options.onStale?.());
           throw wrapping === undefined ? error : prefixed(wrapping.prefix, error, wrapping.status);
         }
         this.#commit(planned, revision);

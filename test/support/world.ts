@@ -47,6 +47,8 @@ export class Site {
   /** Judges each commit of the running life, counted from 1 in {@link commits}. */
   fate: (commit: number) => CommitFate = () => "succeed";
   commits = 0;
+  /** Whether the next read of the disk fails. */
+  failsToRead: () => boolean = () => false;
   /** How long each operation of the disk takes. */
   latencyMs = 0.5;
   readonly #world: World;
@@ -87,6 +89,7 @@ export class Site {
       life,
       disk: this.disk,
       fate: () => this.fate(++this.commits),
+      failsToRead: () => this.failsToRead(),
       latencyMs: () => this.latencyMs,
       crash: () => this.crash(),
     });

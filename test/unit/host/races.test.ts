@@ -120,6 +120,53 @@ describe("the dial loop", () => {
     assert.deepEqual(failures, ["cannot be read undefined 2000", "cannot be read undefined 4000", "stopped"]);
     assert.deepEqual(served, [6_000]);
   });
+
+  it("a failure to look again after the loop has ended is owned, and another loop goes on", async () => {
+    const scheduler = new Scheduler();
+    let served = 0;
+    let reads = 0;
+    await using dialer = new Dialer({
+      transport: new World().network.transport("dialer:1", { alive: true }),
+      clock: virtualClock(scheduler, { alive: true }),
+      logger: silentLogger,
+      plan: async () => {
+        reads++;
+        // For `sync` twice, for the loop once, and then the look after its end.
+        if (reads === 4) throw new PeeringError("storage-failed", "cannot be read");
+        const addresses = { peerId: "q", peerServerAddresses: ["a:1"] };
+        return { peering: { ...blank, ...addresses, id: "p", state: "establishing" }, streamSecret: "s" };
+      },
+      serve: async () => {
+        if (++served === 1) await dialer.sync("p");
+        return { end: { status: { code: 0, message: "" }, error: undefined }, connectedMs: 0 };
+      },
+      onFailure: () => {},
+      onStopped: () => {},
+    });
+    await dialer.sync("p");
+    await scheduler.run(
+      60_000,
+      () => served === 2,
+      () => {},
+    );
+    for (let turn = 0; turn < 50; turn++) await Promise.resolve();
+    assert.equal(served, 2);
+  });
+});
+
+describe("records that may be behind the storage", () => {
+  it("a commit of unknown fate that cannot be read back at once is read back later, and followed", async () => {
+    const world = new World();
+    const { acceptor, dialer } = await peered(world);
+    const unanswered = acceptor.commits + 1;
+    let reads = 0;
+    acceptor.fate = (commit) => (commit === unanswered ? "unanswered" : "succeed");
+    acceptor.failsToRead = () => acceptor.commits >= unanswered && ++reads <= 3;
+    await world.refusal(acceptor.host.peerings.delete("dialer"));
+    assert.equal(acceptor.state("dialer"), "active", "as far as it knows");
+    await world.until(() => acceptor.state("dialer") === "none", "the deletion is known and goes on");
+    await world.until(() => dialer.state("acceptor") === "terminated", "and the peer is told");
+  });
 });
 
 function roots(site: { readonly authority: { roots(): readonly { readonly certificatePem: string }[] } }): string {
