@@ -142,6 +142,16 @@ function settle(): Promise<void> {
 /** One life of a simulated process. After a crash nothing it still holds may have an effect on the world. */
 export interface Life {
   readonly alive: boolean;
+  /** A process that is stopped, not dead: until this virtual time nothing of it moves. */
+  readonly frozenUntil?: number;
+}
+
+/** Does `action` in a life: at once, when it thaws, or never. */
+export function whenAwake(scheduler: Scheduler, life: Life, action: () => void): void {
+  if (!life.alive) return;
+  const wait = (life.frozenUntil ?? 0) - scheduler.now;
+  if (wait <= 0) action();
+  else scheduler.after(wait, () => whenAwake(scheduler, life, action));
 }
 
 /** 2026-01-01T00:00:00Z: what the wall clocks of a simulated world show at its beginning. */
@@ -152,9 +162,19 @@ export function virtualClock(scheduler: Scheduler, life: Life): Clock {
   return {
     now: () => scheduler.now,
     wall: () => EPOCH + scheduler.now,
-    after: (delayMs, action) =>
-      scheduler.after(delayMs, () => {
-        if (life.alive) action();
-      }),
+    after: (delayMs, action) => {
+      let cancelled = false;
+      const timer = scheduler.after(delayMs, () => {
+        whenAwake(scheduler, life, () => {
+          if (!cancelled) action();
+        });
+      });
+      return {
+        cancel: () => {
+          cancelled = true;
+          timer.cancel();
+        },
+      };
+    },
   };
 }

@@ -8,7 +8,7 @@ import type {
   Transport,
 } from "../../transport/transport.js";
 import { type Status, StatusCode } from "../../wire/status.js";
-import type { Life, Scheduler, SeededRandom } from "./scheduler.js";
+import { type Life, type Scheduler, type SeededRandom, whenAwake } from "./scheduler.js";
 
 /** Bytes a sender may have under way before it waits. */
 const WINDOW_BYTES = 64 * 1024;
@@ -36,8 +36,10 @@ export class SimNetwork {
   readonly #connections = new Set<Connection>();
   /** Sees every batch as it is handed to the network. */
   onSend: ((stream: SimStream, messages: readonly Uint8Array[]) => void) | undefined;
-  /** Sees every establishment secret that was exchanged, whether or not the answer arrives. */
-  onExchange: ((establishmentSecret: string) => void) | undefined;
+  /** Sees every establishment secret that was exchanged at `address`, whether or not the answer arrives. */
+  onExchange: ((address: string, establishmentSecret: string) => void) | undefined;
+  /** Sees every attempt of `from` to open a stream or to exchange a secret. */
+  onAttempt: ((from: string, to: string) => void) | undefined;
   weather: NetworkWeather = { lowestDelayMs: 0.1, highestDelayMs: 5 };
 
   constructor(scheduler: Scheduler, random: SeededRandom) {
@@ -62,8 +64,10 @@ export class SimNetwork {
   healAll(): void {
     this.#partitions.clear();
     for (const connection of this.#connections) {
-      // What froze half-open stays dead: its packets are gone. Both ends find out now at the latest.
-      if (connection.frozen) this.cut(connection);
+      // What froze half-open stays dead: its packets are gone. Both ends find out now at the latest. And what a slow
+      // reader still has to come would be late for a long time.
+      const late = connection.dialer.isLate || connection.acceptor.isLate;
+      if (connection.frozen || late) this.cut(connection);
       connection.pausedUntil = 0;
     }
   }
@@ -110,15 +114,20 @@ export class SimNetwork {
     if (this.#sites.get(site.address) === site) this.#sites.delete(site.address);
   }
 
+  /** Whether nothing that `from` sends to `to` is answered. */
+  isSilent(from: string, to: string): boolean {
+    return this.isPartitioned(from, to) || (this.#sites.get(to)?.life.frozenUntil ?? 0) > this.#scheduler.now;
+  }
+
   /** Who listens at `to`, as far as `from` can tell. */
   reach(from: string, to: string): Site | undefined {
     return this.isPartitioned(from, to) ? undefined : this.#sites.get(to);
   }
 
-  connect(from: string, life: Life, site: Site): ReplicationStream {
+  connect(from: string, life: Life, site: Site): Connection {
     const connection = new Connection(this, this.#scheduler, { address: from, life }, site);
     this.#connections.add(connection);
-    return connection.dialer;
+    return connection;
   }
 
   forget(connection: Connection): void {
@@ -132,6 +141,8 @@ function pair(a: string, b: string): string {
 
 /** One connection with its one stream. */
 export class Connection {
+  /** PeerID of the `Open` that the dialer sent, once it did, and its secret. Set by whoever watches the network. */
+  opened: { readonly peerId: string; readonly streamSecretId: string } | undefined;
   readonly dialer: SimStream;
   readonly acceptor: SimStream;
   /** Half-open: what is sent goes nowhere, and nobody is told. */
@@ -158,10 +169,10 @@ type Delivery =
 /** One end of a stream. */
 export class SimStream implements ReplicationStream {
   readonly address: string;
+  readonly connection: Connection;
+  readonly role: "dialer" | "acceptor";
   readonly #network: SimNetwork;
   readonly #scheduler: Scheduler;
-  readonly #connection: Connection;
-  readonly #role: "dialer" | "acceptor";
   readonly #life: Life;
   readonly #inbox: Delivery[] = [];
   #lost: PeeringError | undefined;
@@ -181,8 +192,8 @@ export class SimStream implements ReplicationStream {
   ) {
     this.#network = network;
     this.#scheduler = scheduler;
-    this.#connection = connection;
-    this.#role = role;
+    this.connection = connection;
+    this.role = role;
     this.address = address;
     this.#life = life;
   }
@@ -192,7 +203,12 @@ export class SimStream implements ReplicationStream {
   }
 
   get #other(): SimStream {
-    return this.#role === "dialer" ? this.#connection.acceptor : this.#connection.dialer;
+    return this.role === "dialer" ? this.connection.acceptor : this.connection.dialer;
+  }
+
+  /** Whether something sent here arrives much later than the network takes. */
+  get isLate(): boolean {
+    return this.#lastDelivery > this.#scheduler.now + this.#network.weather.highestDelayMs;
   }
 
   async receive(): Promise<readonly Uint8Array[] | undefined> {
@@ -216,6 +232,8 @@ export class SimStream implements ReplicationStream {
   }
 
   async send(messages: readonly Uint8Array[]): Promise<void> {
+    // What a process that died still held sends nothing.
+    if (!this.#life.alive) return new Promise(() => {});
     this.#mustStand();
     const bytes = messages.reduce((sum, message) => sum + message.length, 0);
     this.#underWay += bytes;
@@ -230,29 +248,31 @@ export class SimStream implements ReplicationStream {
   }
 
   async halfClose(): Promise<void> {
-    if (this.#role === "dialer" && !this.#closed) this.#deliver({ type: "half-close" });
+    if (this.role === "dialer" && !this.#closed) this.#deliver({ type: "half-close" });
   }
 
   async close(status: Status = { code: StatusCode.Ok, message: "" }): Promise<void> {
     if (this.#closed) return;
     this.#closed = true;
     this.#wake();
-    if (this.#role === "acceptor") {
+    if (this.role === "acceptor") {
       this.#deliver({ type: "end", status });
       return;
     }
     this.#deliver({ type: "end", status: { code: StatusCode.Canceled, message: "context canceled" } });
-    this.#network.forget(this.#connection);
+    this.#network.forget(this.connection);
   }
 
   /** The connection is gone; what had arrived can still be read. */
   lose(reason: string): void {
-    this.#lost ??= new PeeringError("unavailable", reason, { status: StatusCode.Unavailable });
-    this.#wake();
+    whenAwake(this.#scheduler, this.#life, () => {
+      this.#lost ??= new PeeringError("unavailable", reason, { status: StatusCode.Unavailable });
+      this.#wake();
+    });
   }
 
   #deliver(delivery: Delivery): void {
-    const connection = this.#connection;
+    const connection = this.connection;
     // In order, and never before a slow reader reads again.
     this.#lastDelivery = Math.max(
       this.#lastDelivery,
@@ -266,9 +286,10 @@ export class SimStream implements ReplicationStream {
         connection.frozen = true;
         return;
       }
-      if (!other.#life.alive) return;
-      other.#inbox.push(delivery);
-      other.#wake();
+      whenAwake(this.#scheduler, other.#life, () => {
+        other.#inbox.push(delivery);
+        other.#wake();
+      });
     };
     this.#scheduler.after(this.#lastDelivery - this.#scheduler.now, attempt);
   }
@@ -331,17 +352,21 @@ class SimTransport implements Transport {
     options: { readonly timeoutMs: number; readonly signal: AbortSignal },
   ): Promise<{ readonly streamSecret: string }> {
     const { timeoutMs, signal } = options;
+    this.#network.onAttempt?.(this.#address, target.address);
     return new Promise((resolve, reject) => {
-      const timer = this.#scheduler.after(timeoutMs, () => reject(deadlineExceeded()));
       const abort = (): void => reject(signal.reason);
+      const timer = this.#scheduler.after(timeoutMs, () => {
+        signal.removeEventListener("abort", abort);
+        this.#awake(() => reject(deadlineExceeded()));
+      });
       signal.addEventListener("abort", abort, { once: true });
       const finish = (settle: () => void): void => {
         timer.cancel();
         signal.removeEventListener("abort", abort);
-        if (this.#life.alive) settle();
+        this.#awake(settle);
       };
       this.#scheduler.after(this.#network.delay(), () => {
-        if (this.#network.isPartitioned(this.#address, target.address)) return;
+        if (this.#network.isSilent(this.#address, target.address)) return;
         const site = this.#network.reach(this.#address, target.address);
         if (site === undefined) return finish(() => reject(refused(target.address)));
         const answer = (settle: () => void): void => {
@@ -352,7 +377,7 @@ class SimTransport implements Transport {
         };
         site.handler.exchangeSecret(request).then(
           (response) => {
-            this.#network.onExchange?.(request.establishmentSecret);
+            this.#network.onExchange?.(target.address, request.establishmentSecret);
             answer(() => resolve(response));
           },
           (error: unknown) => answer(() => reject(error)),
@@ -362,23 +387,33 @@ class SimTransport implements Transport {
   }
 
   openStream(target: DialTarget, signal: AbortSignal): Promise<ReplicationStream> {
+    this.#network.onAttempt?.(this.#address, target.address);
     return new Promise((resolve, reject) => {
-      const timer = this.#scheduler.after(CONNECT_BOUND_MS, () => reject(deadlineExceeded()));
       const abort = (): void => reject(signal.reason);
+      const timer = this.#scheduler.after(CONNECT_BOUND_MS, () => {
+        signal.removeEventListener("abort", abort);
+        this.#awake(() => reject(deadlineExceeded()));
+      });
       signal.addEventListener("abort", abort, { once: true });
-      this.#scheduler.after(this.#network.delay(), () => {
-        if (this.#network.isPartitioned(this.#address, target.address) || signal.aborted) return;
+      const connect = (): void => {
+        if (this.#network.isSilent(this.#address, target.address) || signal.aborted) return;
         timer.cancel();
         signal.removeEventListener("abort", abort);
-        if (!this.#life.alive) return;
         const site = this.#network.reach(this.#address, target.address);
-        if (site === undefined) return reject(refused(target.address));
-        const stream = this.#network.connect(this.#address, this.#life, site);
-        resolve(stream);
-        const accepted = this.#network.connections.find((connection) => connection.dialer === stream)?.acceptor;
-        if (accepted !== undefined) site.handler.stream(accepted);
-      });
+        if (site === undefined) {
+          reject(refused(target.address));
+          return;
+        }
+        const { dialer, acceptor } = this.#network.connect(this.#address, this.#life, site);
+        resolve(dialer);
+        site.handler.stream(acceptor);
+      };
+      this.#scheduler.after(this.#network.delay(), () => this.#awake(connect));
     });
+  }
+
+  #awake(action: () => void): void {
+    whenAwake(this.#scheduler, this.#life, action);
   }
 
   async [Symbol.asyncDispose](): Promise<void> {}

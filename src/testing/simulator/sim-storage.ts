@@ -1,9 +1,9 @@
 import { PeeringError } from "../../errors.js";
 import type { Expectation, Key, Snapshot, Storage, Write } from "../../storage/storage.js";
-import type { Life, Scheduler, SeededRandom } from "./scheduler.js";
+import { type Life, type Scheduler, type SeededRandom, whenAwake } from "./scheduler.js";
 
-/** What the world's adversary may do to one commit. */
-export type CommitFate = "succeed" | "fail" | "crash-before" | "crash-after";
+/** What the world's adversary may do to one commit. A lost one was not made, an unanswered one was: both look the same. */
+export type CommitFate = "succeed" | "fail" | "lost" | "unanswered" | "crash-before" | "crash-after";
 
 export interface SimStorageOptions {
   readonly scheduler: Scheduler;
@@ -13,6 +13,10 @@ export interface SimStorageOptions {
   readonly disk: Storage;
   /** Decided anew at each commit. */
   readonly fate: () => CommitFate;
+  /** Whether the next read fails. Default: never. */
+  readonly failsToRead?: () => boolean;
+  /** Sees every commit that took effect. */
+  readonly onCommit?: (writes: readonly Write[]) => void;
   /** How long the next operation takes, in virtual milliseconds. */
   readonly latencyMs: () => number;
   readonly crash: () => void;
@@ -34,24 +38,30 @@ export class SimStorage implements Storage {
   async read(prefix: Key, signal?: AbortSignal): Promise<Snapshot> {
     await this.#turn();
     signal?.throwIfAborted();
+    if (this.#options.failsToRead?.() === true) throw new PeeringError("storage-failed", "the simulated disk fails");
     return this.#options.disk.read(prefix);
   }
 
   async commit(writes: readonly Write[], expect?: readonly Expectation[]): Promise<bigint> {
-    const { disk, fate, crash } = this.#options;
+    const { fate, crash } = this.#options;
     await this.#turn();
     switch (fate()) {
       case "fail":
         throw new PeeringError("storage-failed", "the simulated disk refuses to write");
+      case "lost":
+        throw new PeeringError("unavailable", "the simulated disk did not answer");
+      case "unanswered":
+        await this.#take(writes, expect);
+        throw new PeeringError("unavailable", "the simulated disk did not answer");
       case "crash-before":
         crash();
         return never();
       case "crash-after":
-        await disk.commit(writes, expect);
+        await this.#take(writes, expect);
         crash();
         return never();
       default:
-        return disk.commit(writes, expect);
+        return this.#take(writes, expect);
     }
   }
 
@@ -63,15 +73,19 @@ export class SimStorage implements Storage {
     this.#closed = true;
   }
 
+  async #take(writes: readonly Write[], expect: readonly Expectation[] | undefined): Promise<bigint> {
+    const revision = await this.#options.disk.commit(writes, expect);
+    this.#options.onCommit?.(writes);
+    return revision;
+  }
+
   /** Operations take effect in the order of the calls, each after its latency. */
   #turn(): Promise<void> {
     if (this.#closed) return Promise.reject(new PeeringError("closed", "the storage is closed"));
     const { scheduler, life, latencyMs } = this.#options;
     this.#lastEffect = Math.max(this.#lastEffect, scheduler.now + latencyMs());
     return new Promise((resolve) => {
-      scheduler.after(this.#lastEffect - scheduler.now, () => {
-        if (life.alive) resolve();
-      });
+      scheduler.after(this.#lastEffect - scheduler.now, () => whenAwake(scheduler, life, resolve));
     });
   }
 }
