@@ -1,7 +1,7 @@
 import type { ConfigEntryKind } from "../catalog/config-entry.js";
 import { isConfigEntryKind, listProblems } from "../catalog/config-entry.js";
 import type { StoredConfigEntry } from "../host/config-entries.js";
-import { type GoJson, GoNumber, isGoList, isGoObject, type PlainJson, plainJson } from "./go-json.js";
+import { type GoJson, GoNumber, type GoObject, isGoList, isGoObject, type PlainJson, plainJson } from "./go-json.js";
 import { badRequest } from "./http-error.js";
 import type { Json } from "./json.js";
 import { parseDuration } from "./query.js";
