@@ -24,14 +24,19 @@ export type AddressOwner =
   | { readonly type: "node"; readonly name: string }
   | { readonly type: "service"; readonly name: string };
 
+/** Decoded instances kept in memory: about 20 MB. */
+const MOST_KEPT = 10_000;
+
 /** Reads a host: its own catalog, and what it imports. */
 export function hostSource(host: PeeringHost): DnsSource {
+  const { records } = host.internals;
+  const decoded = new DecodedImports(host);
   let owners: { readonly revision: bigint; readonly byAddress: ReadonlyMap<string, AddressOwner> } | undefined;
   return {
     datacenter: host.datacenter,
-    isPeering: (name) => host.peerings.read(name) !== undefined,
+    isPeering: (name) => records.byName(name) !== undefined,
     instances: async (peer, service) =>
-      peer === "" ? host.catalog.instances(service) : host.imports.instances({ peer, service }),
+      peer === "" ? host.catalog.instances(service) : decoded.instances(peer, service),
     connectInstances: async (service) => host.catalog.connectInstances(service),
     node: async (peer, name) => (peer === "" ? host.catalog.node(name)?.node : host.imports.node({ peer, name })),
     virtualIp: async (peer, service) => host.catalog.virtualIp(service, peer),
@@ -41,6 +46,52 @@ export function hostSource(host: PeeringHost): DnsSource {
       return owners.byAddress.get(canonicalAddress(address));
     },
   };
+}
+
+/**
+ * Imported instances as they were decoded last: what resolvers ask for, they ask for again, while decoding costs more than
+ * the whole answer.
+ */
+class DecodedImports {
+  readonly #host: PeeringHost;
+  /** The one asked for last comes last. */
+  readonly #kept = new Map<string, { readonly index: bigint; readonly instances: readonly ServiceInstance[] }>();
+  #count = 0;
+
+  constructor(host: PeeringHost) {
+    this.#host = host;
+  }
+
+  async instances(peer: string, service: string): Promise<readonly ServiceInstance[]> {
+    // By id: a peering that was made anew under the name has nothing of the former one.
+    const peering = this.#host.internals.records.byName(peer);
+    if (peering === undefined) return [];
+    const key = `${peering.id}/${service}`;
+    // Taken before the read: whatever changes meanwhile makes it too low.
+    const index = this.#host.imports.index({ peer, service });
+    const kept = this.#kept.get(key);
+    this.#forget(key);
+    const instances = kept?.index === index ? kept.instances : await this.#host.imports.instances({ peer, service });
+    this.#keep(key, index, instances);
+    return instances;
+  }
+
+  #keep(key: string, index: bigint, instances: readonly ServiceInstance[]): void {
+    // Names that there is nothing of are anybody's invention.
+    if (instances.length === 0 || instances.length > MOST_KEPT) return;
+    this.#forget(key);
+    this.#kept.set(key, { index, instances });
+    this.#count += instances.length;
+    for (const oldest of this.#kept.keys()) {
+      if (this.#count <= MOST_KEPT) break;
+      this.#forget(oldest);
+    }
+  }
+
+  #forget(key: string): void {
+    this.#count -= this.#kept.get(key)?.instances.length ?? 0;
+    this.#kept.delete(key);
+  }
 }
 
 function addressOwners(host: PeeringHost): ReadonlyMap<string, AddressOwner> {
