@@ -19,12 +19,16 @@ export interface BenchCalls {
   establish(argument: { peerName: string; token: string }): Promise<number>;
   imported(argument: { peerName: string; instances: number }): Promise<number>;
   update(argument: { load: Load; service: number; tag: string }): Promise<number>;
-  sees(argument: { peerName: string; service: number; tag: string }): Promise<number>;
+  /** Starts to watch all that is imported; resolves once the first state was delivered. */
+  watch(argument: { peerName: string }): Promise<void>;
+  /** When the watcher was told of `count` services that have an instance with the tag. */
+  sees(argument: { count: number; tag: string }): Promise<number>;
   burst(argument: { load: Load; count: number; tag: string }): Promise<number>;
-  seesAll(argument: { peerName: string; count: number; tag: string }): Promise<number>;
   usage(): Promise<{ cpuSeconds: number; rssMiB: number }>;
+  /** What goes over the stream of the initial sync towards the importer, with envelopes and frames. */
   exportedBytes(argument: { peerName: string }): Promise<number>;
   serveBare(): Promise<number>;
+  /** Seconds from `connect` to the last byte read by the server. */
   sendBare(argument: { port: number; bytes: number }): Promise<number>;
   stop(): Promise<void>;
 }

@@ -4,21 +4,30 @@ import { encodeServicePayload } from "../../src/catalog/exported-payload.js";
 import type { ServiceInstance } from "../../src/catalog/instance.js";
 import { systemClock, systemRandom } from "../../src/environment.js";
 import { createHost, type PeeringHost } from "../../src/host/host.js";
+import type { ImportDifference } from "../../src/host/import-store.js";
 import { openLevel } from "../../src/storage/level.js";
 import { memoryStorage } from "../../src/storage/memory.js";
 import { grpcTransport } from "../../src/transport/grpc.js";
 import { builtInAuthority } from "../../src/trust/built-in-authority.js";
 import { plainSecretBox } from "../../src/trust/secret-box.js";
+import { encodeMessage } from "../../src/wire/codec.js";
+import { Operation, ResourceId, ResourceUrl } from "../../src/wire/messages.js";
+import { encodeExportedServiceList } from "../../src/wire/resources.js";
 import type { BenchCalls, Load } from "./calls.js";
 import { serveCalls } from "./calls.js";
 
 let host: PeeringHost | undefined;
 let bare: Http2SecureServer | undefined;
+const watching = new AbortController();
+let onDifference: (change: ImportDifference) => void = () => {};
 
 const theHost = (): PeeringHost => {
   if (host === undefined) throw new Error("the host was not started");
   return host;
 };
+
+/** As the transport's: the windows of the receiver bound what the sender may have under way. */
+const bareSettings = { initialWindowSize: 4 * 1024 * 1024, maxFrameSize: 64 * 1024 };
 
 /** Milliseconds on the clock that every process of this machine shares. */
 const sharedNow = (): number => Number(process.hrtime.bigint()) / 1e6;
@@ -39,6 +48,19 @@ function registration(load: Load, service: number, instance: number, tag: string
 
 const hasTag = (instances: readonly ServiceInstance[], tag: string): boolean =>
   instances.some((instance) => instance.service.tags.includes(tag));
+
+/** Of one response, with its envelope and the frame of gRPC. */
+function wireBytes(resourceUrl: string, resourceId: string, value: Uint8Array): number {
+  const message = encodeMessage({
+    type: "response",
+    nonce: "00000001",
+    resourceUrl,
+    resourceId,
+    operation: Operation.Upsert,
+    resource: { typeUrl: resourceUrl, value },
+  });
+  return message.length + 5;
+}
 
 const calls: BenchCalls = {
   async start({ directory, datacenter }) {
@@ -78,20 +100,25 @@ const calls: BenchCalls = {
     await theHost().catalog.register(registration(load, service, 0, tag));
     return began;
   },
-  async sees({ peerName, service, tag }) {
-    const stop = new AbortController();
-    for await (const change of theHost().imports.watch({
-      peer: peerName,
-      service: `svc-${service}`,
-      signal: stop.signal,
-    })) {
-      if (change.type === "difference" && hasTag([...change.added, ...change.changed], tag)) {
-        const at = sharedNow();
-        stop.abort();
-        return at;
-      }
-    }
-    throw new Error("the watch ended");
+  watch({ peerName }) {
+    return new Promise((resolve, reject) => {
+      const follow = async (): Promise<void> => {
+        for await (const change of theHost().imports.watch({ peer: peerName, signal: watching.signal })) {
+          if (change.type === "difference") onDifference(change);
+          else resolve();
+        }
+      };
+      follow().catch(reject);
+    });
+  },
+  sees({ count, tag }) {
+    return new Promise((resolve) => {
+      const seen = new Set<string>();
+      onDifference = (change) => {
+        if (hasTag([...change.added, ...change.changed], tag)) seen.add(change.service);
+        if (seen.size === count) resolve(sharedNow());
+      };
+    });
   },
   async burst({ load, count, tag }) {
     const began = sharedNow();
@@ -100,27 +127,20 @@ const calls: BenchCalls = {
     );
     return began;
   },
-  async seesAll({ peerName, count, tag }) {
-    const stop = new AbortController();
-    const seen = new Set<string>();
-    for await (const change of theHost().imports.watch({ peer: peerName, signal: stop.signal })) {
-      if (change.type === "difference" && hasTag(change.changed, tag)) seen.add(change.service);
-      if (seen.size === count) {
-        const at = sharedNow();
-        stop.abort();
-        return at;
-      }
-    }
-    throw new Error("the watch ended");
-  },
   async usage() {
     const { user, system } = process.cpuUsage();
     return { cpuSeconds: (user + system) / 1e6, rssMiB: process.memoryUsage.rss() / 1024 / 1024 };
   },
   async exportedBytes({ peerName }) {
-    let bytes = 0;
-    for (const name of theHost().exports.forPeer(peerName)) {
-      bytes += encodeServicePayload(name, theHost().catalog.instances(name)).value.length;
+    const names = theHost().exports.forPeer(peerName);
+    let bytes = wireBytes(
+      ResourceUrl.exportedServiceList,
+      ResourceId.exportedServiceList,
+      encodeExportedServiceList(names),
+    );
+    for (const name of names) {
+      const { value } = encodeServicePayload(name, theHost().catalog.instances(name));
+      bytes += wireBytes(ResourceUrl.exportedService, name, value);
     }
     return bytes;
   },
@@ -132,7 +152,7 @@ const calls: BenchCalls = {
       secretBox: plainSecretBox,
     });
     const { certificateChainPem, privateKeyPem } = await authority.issueServer("dc1");
-    const server = createSecureServer({ cert: certificateChainPem, key: privateKeyPem });
+    const server = createSecureServer({ cert: certificateChainPem, key: privateKeyPem, settings: bareSettings });
     bare = server;
     server.on("session", (session) => session.setLocalWindowSize(16 * 1024 * 1024));
     server.on("stream", (stream) => {
@@ -148,14 +168,11 @@ const calls: BenchCalls = {
     return address.port;
   },
   async sendBare({ port, bytes }) {
-    const session = connect(`https://127.0.0.1:${port}`, {
-      rejectUnauthorized: false,
-      settings: { initialWindowSize: 4 * 1024 * 1024 },
-    });
+    const began = sharedNow();
+    const session = connect(`https://127.0.0.1:${port}`, { rejectUnauthorized: false, settings: bareSettings });
     await new Promise((resolve) => session.once("remoteSettings", resolve));
     const stream = session.request({ ":method": "POST", ":path": "/" });
     const chunk = Buffer.alloc(64 * 1024, 7);
-    const began = sharedNow();
     const ended = new Promise<number>((resolve, reject) => {
       stream.on("response", (headers) => resolve(Number(headers["x-end"])));
       stream.on("error", reject);
@@ -170,6 +187,7 @@ const calls: BenchCalls = {
     return (at - began) / 1_000;
   },
   async stop() {
+    watching.abort();
     bare?.close();
     await host?.[Symbol.asyncDispose]();
   },
