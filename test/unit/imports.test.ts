@@ -12,7 +12,7 @@ const GROUPS: readonly (readonly string[])[] = [
   ["storage", "transport"],
   ["trust"],
   ["host"],
-  ["http", "dns"],
+  ["http", "dns", "client"],
   ["cli"],
   ["testing", "index.ts"],
 ];

@@ -1,0 +1,401 @@
+import { PeeringError } from "../errors.js";
+import { type ClientTlsOptions, type HttpAnswer, HttpConnection, type HttpRequest } from "./http-connection.js";
+import { HttpError } from "./http-error.js";
+import { asObject, asTexts, type Json, type JsonObject, parseJson, textOf } from "./json-reader.js";
+import {
+  type CatalogNodeRecord,
+  type CatalogServiceRecord,
+  type CheckRecord,
+  type ConfigEntryRecord,
+  type ExportedServiceRecord,
+  type InstanceRecord,
+  listOf,
+  type NodeRecord,
+  type PeeringRecord,
+  readCatalogNode,
+  readCatalogService,
+  readCheck,
+  readConfigEntry,
+  readExportedService,
+  readInstance,
+  readNode,
+  readPeering,
+  readTagsByName,
+} from "./records.js";
+
+/** Where the server is, and who asks. */
+export interface ConsulClientOptions {
+  /** `host:port`, a URL (`http:` or `https:`, also with a path in front of the API's), or `unix:///path`. Default `127.0.0.1:8500`. */
+  readonly address?: string;
+  /** ACL token, sent as `X-Consul-Token`. Default: none. */
+  readonly token?: string;
+  /** `user:password` for a proxy that wants Basic authentication. */
+  readonly basicAuth?: string;
+  /** Defaults of the requests' options of the same names. */
+  readonly datacenter?: string;
+  readonly partition?: string;
+  readonly namespace?: string;
+  readonly tls?: ClientTlsOptions;
+}
+
+/** What every request can be given. */
+export interface RequestOptions {
+  readonly datacenter?: string;
+  readonly partition?: string;
+  readonly namespace?: string;
+  readonly signal?: AbortSignal;
+}
+
+/** What a read can be given. */
+export interface ReadOptions extends RequestOptions {
+  /** Waits until the index of the answer exceeds this one, or `waitMs` is over. Take it from the answer before. */
+  readonly index?: bigint;
+  /** How long to wait, in milliseconds. Default 300 000, at most 600 000, as the server decides. */
+  readonly waitMs?: number;
+  /** Any server may answer, also one that is behind. */
+  readonly stale?: boolean;
+  /** The leader proves first that it still leads. */
+  readonly consistent?: boolean;
+  /** A filter expression, such as `Service.Port == 80`. */
+  readonly filter?: string;
+}
+
+/** What a read of the catalog can be given. */
+export interface CatalogReadOptions extends ReadOptions {
+  /** What was imported from this peer, instead of what is registered here. */
+  readonly peer?: string;
+  /** Nearest first, seen from this node. */
+  readonly near?: string;
+  /** Only nodes with all of these. */
+  readonly nodeMeta?: Readonly<Record<string, string>>;
+}
+
+export interface ServiceReadOptions extends CatalogReadOptions {
+  /** Only instances with all of these. */
+  readonly tags?: readonly string[];
+}
+
+export interface HealthReadOptions extends ServiceReadOptions {
+  /** Only instances all of whose checks pass. */
+  readonly passing?: boolean;
+}
+
+/** An answer with what its headers say. */
+export interface ReadAnswer<Value> {
+  readonly value: Value;
+  /** For the next `index`; undefined where the endpoint has none. */
+  readonly index: bigint | undefined;
+  /** Milliseconds since the answering server last heard of the leader. */
+  readonly lastContactMs: number | undefined;
+  readonly knownLeader: boolean | undefined;
+}
+
+export interface ClientGenerateTokenOptions extends RequestOptions {
+  readonly peerName: string;
+  readonly meta?: Readonly<Record<string, string>>;
+  /** `host:port` under which dialers reach the servers, instead of the servers' own addresses. */
+  readonly serverExternalAddresses?: readonly string[];
+}
+
+export interface ClientEstablishOptions extends RequestOptions {
+  readonly peerName: string;
+  readonly token: string;
+  readonly meta?: Readonly<Record<string, string>>;
+}
+
+export interface ConfigWriteRequestOptions extends RequestOptions {
+  /** Acts only on an entry last modified at this index; `0n`: writes only if there is none. */
+  readonly cas?: bigint;
+}
+
+/** `/v1/peering…` */
+export interface PeeringsClient {
+  /** The token for the cluster that shall establish. */
+  generateToken(options: ClientGenerateTokenOptions): Promise<string>;
+  establish(options: ClientEstablishOptions): Promise<void>;
+  /** The peering; undefined when there is none of this name. */
+  read(name: string, options?: ReadOptions): Promise<ReadAnswer<PeeringRecord | undefined>>;
+  list(options?: ReadOptions): Promise<ReadAnswer<readonly PeeringRecord[]>>;
+  /** Marks it for deletion, which goes on at the server. Nothing happens when there is none. */
+  delete(name: string, options?: RequestOptions): Promise<void>;
+}
+
+/** `/v1/config…` */
+export interface ConfigClient {
+  /** @throws {HttpError} 404 when there is none. */
+  read(kind: string, name: string, options?: ReadOptions): Promise<ReadAnswer<ConfigEntryRecord>>;
+  list(kind: string, options?: ReadOptions): Promise<ReadAnswer<readonly ConfigEntryRecord[]>>;
+  /** @returns false when another write was faster than this one with `cas`. */
+  write(entry: JsonObject, options?: ConfigWriteRequestOptions): Promise<boolean>;
+  /** @returns as `write`; true also when there was none. */
+  delete(kind: string, name: string, options?: ConfigWriteRequestOptions): Promise<boolean>;
+}
+
+/** `/v1/catalog…` */
+export interface CatalogClient {
+  /** @param registration - the body as the API documents it: `Node`, `Address`, `Service`, `Check`, … */
+  register(registration: JsonObject, options?: RequestOptions): Promise<void>;
+  /** @param deregistration - `Node`, and `ServiceID` or `CheckID` for less than the whole node. */
+  deregister(deregistration: JsonObject, options?: RequestOptions): Promise<void>;
+  datacenters(options?: RequestOptions): Promise<readonly string[]>;
+  nodes(options?: CatalogReadOptions): Promise<ReadAnswer<readonly NodeRecord[]>>;
+  /** The tags of every service, by its name. */
+  services(options?: CatalogReadOptions): Promise<ReadAnswer<Readonly<Record<string, readonly string[]>>>>;
+  service(name: string, options?: ServiceReadOptions): Promise<ReadAnswer<readonly CatalogServiceRecord[]>>;
+  /** Instances that can be reached over the mesh: connect-native ones, and proxies. */
+  connect(name: string, options?: ServiceReadOptions): Promise<ReadAnswer<readonly CatalogServiceRecord[]>>;
+  /** Undefined when there is no such node. */
+  node(name: string, options?: CatalogReadOptions): Promise<ReadAnswer<CatalogNodeRecord | undefined>>;
+}
+
+/** `/v1/health…` */
+export interface HealthClient {
+  service(name: string, options?: HealthReadOptions): Promise<ReadAnswer<readonly InstanceRecord[]>>;
+  connect(name: string, options?: HealthReadOptions): Promise<ReadAnswer<readonly InstanceRecord[]>>;
+  checks(service: string, options?: CatalogReadOptions): Promise<ReadAnswer<readonly CheckRecord[]>>;
+  node(name: string, options?: CatalogReadOptions): Promise<ReadAnswer<readonly CheckRecord[]>>;
+  /** @param state - `passing`, `warning`, `critical` or `any`. */
+  state(state: string, options?: CatalogReadOptions): Promise<ReadAnswer<readonly CheckRecord[]>>;
+}
+
+/**
+ * The HTTP API of a Peerage agent or of a Consul server (1.14 to 1.22), as far as peering needs it.
+ *
+ * Every call rejects with {@link HttpError} when the server refuses, with {@link PeeringError} `unavailable` when it
+ * cannot be reached or `invalid-message` when it answers something else, and with `signal.reason` when aborted.
+ *
+ * Names are part of a path here, so that only whole ones are sent: one that is empty is a TypeError.
+ */
+export class ConsulClient implements Disposable {
+  readonly peerings: PeeringsClient;
+  readonly config: ConfigClient;
+  readonly catalog: CatalogClient;
+  readonly health: HealthClient;
+  readonly #connection: HttpConnection;
+  readonly #defaults: RequestOptions;
+
+  /** Connects when first used. @throws {TypeError} for an address that is none. */
+  constructor(options: ConsulClientOptions = {}) {
+    const { address, token, basicAuth, datacenter, partition, namespace, tls } = options;
+    this.#connection = new HttpConnection({
+      address: address ?? "127.0.0.1:8500",
+      tls: tls ?? {},
+      headers: {
+        ...(token !== undefined && token !== "" && { "X-Consul-Token": token }),
+        ...(basicAuth !== undefined && { Authorization: `Basic ${Buffer.from(basicAuth).toString("base64")}` }),
+      },
+    });
+    this.#defaults = {
+      ...(datacenter !== undefined && { datacenter }),
+      ...(partition !== undefined && { partition }),
+      ...(namespace !== undefined && { namespace }),
+    };
+    this.peerings = this.#peerings();
+    this.config = this.#config();
+    this.catalog = this.#catalog();
+    this.health = this.#health();
+  }
+
+  /** What is exported to whom, wildcards expanded: `/v1/exported-services` (Consul 1.17 and later). */
+  exportedServices(options: ReadOptions = {}): Promise<ReadAnswer<readonly ExportedServiceRecord[]>> {
+    return this.#read("/v1/exported-services", options, listOf(readExportedService));
+  }
+
+  /** Closes the connections that are kept open; requests under way fail. */
+  [Symbol.dispose](): void {
+    this.#connection.close();
+  }
+
+  #peerings(): PeeringsClient {
+    const partitionOf = (options: RequestOptions): { readonly Partition?: string } => {
+      const partition = options.partition ?? this.#defaults.partition;
+      return partition === undefined ? {} : { Partition: partition };
+    };
+    return {
+      generateToken: async (options) => {
+        const { peerName, meta, serverExternalAddresses } = options;
+        requireName(peerName);
+        const answer = await this.#call("POST", "/v1/peering/token", options, {
+          PeerName: peerName,
+          ...partitionOf(options),
+          ...(hasMembers(meta) && { Meta: meta }),
+          ...(serverExternalAddresses !== undefined &&
+            serverExternalAddresses.length > 0 && { ServerExternalAddresses: serverExternalAddresses }),
+        });
+        const token = textOf(asObject(parseJson(answer.text, "the answer"), "the answer"), "PeeringToken");
+        if (token === "") throw new PeeringError("invalid-message", "the answer holds no token");
+        return token;
+      },
+      establish: async (options) => {
+        const { peerName, token, meta } = options;
+        requireName(peerName);
+        await this.#call("POST", "/v1/peering/establish", options, {
+          PeerName: peerName,
+          PeeringToken: token,
+          ...partitionOf(options),
+          ...(hasMembers(meta) && { Meta: meta }),
+        });
+      },
+      read: async (name, options = {}) => {
+        try {
+          return await this.#read(`/v1/peering/${segment(name)}`, options, readPeering);
+        } catch (error) {
+          if (!(error instanceof Missing)) throw error;
+          return { ...factsOf(error.answer), value: undefined };
+        }
+      },
+      list: (options = {}) => this.#read("/v1/peerings", options, listOf(readPeering)),
+      delete: async (name, options = {}) => {
+        await this.#call("DELETE", `/v1/peering/${segment(name)}`, options);
+      },
+    };
+  }
+
+  #config(): ConfigClient {
+    const cas = (options: ConfigWriteRequestOptions): Readonly<Record<string, string>> =>
+      options.cas === undefined ? {} : { cas: String(options.cas) };
+    return {
+      read: (kind, name, options = {}) =>
+        this.#read(`/v1/config/${segment(kind)}/${segment(name)}`, options, readConfigEntry),
+      list: (kind, options = {}) => this.#read(`/v1/config/${segment(kind)}`, options, listOf(readConfigEntry)),
+      write: async (entry, options = {}) => {
+        const answer = await this.#call("PUT", "/v1/config", options, entry, cas(options));
+        return answer.text.includes("true");
+      },
+      delete: async (kind, name, options = {}) => {
+        const path = `/v1/config/${segment(kind)}/${segment(name)}`;
+        const answer = await this.#call("DELETE", path, options, undefined, cas(options));
+        // Without `cas` the answer is an empty object, whatever there was.
+        return options.cas === undefined || answer.text.includes("true");
+      },
+    };
+  }
+
+  #catalog(): CatalogClient {
+    return {
+      register: async (registration, options = {}) => {
+        await this.#call("PUT", "/v1/catalog/register", options, registration);
+      },
+      deregister: async (deregistration, options = {}) => {
+        await this.#call("PUT", "/v1/catalog/deregister", options, deregistration);
+      },
+      datacenters: async (options = {}) => {
+        const answer = await this.#call("GET", "/v1/catalog/datacenters", options);
+        return asTexts(parseJson(answer.text, "the answer"), "the answer");
+      },
+      nodes: (options = {}) => this.#read("/v1/catalog/nodes", options, listOf(readNode)),
+      services: (options = {}) => this.#read("/v1/catalog/services", options, readTagsByName),
+      service: (name, options = {}) =>
+        this.#read(`/v1/catalog/service/${segment(name)}`, options, listOf(readCatalogService)),
+      connect: (name, options = {}) =>
+        this.#read(`/v1/catalog/connect/${segment(name)}`, options, listOf(readCatalogService)),
+      node: (name, options = {}) => this.#read(`/v1/catalog/node/${segment(name)}`, options, readCatalogNode),
+    };
+  }
+
+  #health(): HealthClient {
+    return {
+      service: (name, options = {}) => this.#read(`/v1/health/service/${segment(name)}`, options, listOf(readInstance)),
+      connect: (name, options = {}) => this.#read(`/v1/health/connect/${segment(name)}`, options, listOf(readInstance)),
+      checks: (service, options = {}) =>
+        this.#read(`/v1/health/checks/${segment(service)}`, options, listOf(readCheck)),
+      node: (name, options = {}) => this.#read(`/v1/health/node/${segment(name)}`, options, listOf(readCheck)),
+      state: (state, options = {}) => this.#read(`/v1/health/state/${segment(state)}`, options, listOf(readCheck)),
+    };
+  }
+
+  async #read<Value>(
+    path: string,
+    options: HealthReadOptions,
+    read: (json: Json) => Value,
+  ): Promise<ReadAnswer<Value>> {
+    const answer = await this.#send("GET", path, options, undefined, readQuery(options));
+    return { ...factsOf(answer), value: read(parseJson(answer.text, `the answer of ${path}`)) };
+  }
+
+  #call(
+    method: HttpRequest["method"],
+    path: string,
+    options: RequestOptions,
+    body?: JsonObject,
+    query: Readonly<Record<string, string>> = {},
+  ): Promise<HttpAnswer> {
+    return this.#send(method, path, options, body, new URLSearchParams(query));
+  }
+
+  async #send(
+    method: HttpRequest["method"],
+    path: string,
+    options: RequestOptions,
+    body: JsonObject | undefined,
+    query: URLSearchParams,
+  ): Promise<HttpAnswer> {
+    const { datacenter, partition, namespace } = { ...this.#defaults, ...options };
+    if (datacenter !== undefined && datacenter !== "") query.set("dc", datacenter);
+    if (namespace !== undefined && namespace !== "") query.set("ns", namespace);
+    if (partition !== undefined && partition !== "") query.set("partition", partition);
+    const answer = await this.#connection.send({
+      method,
+      path,
+      query,
+      body: body === undefined ? undefined : `${JSON.stringify(body)}\n`,
+      signal: options.signal,
+    });
+    if (answer.status === 200) return answer;
+    throw answer.status === 404 ? new Missing(answer) : new HttpError(answer.status, answer.text);
+  }
+}
+
+/** A 404 with what came with it: for the reads that take it for an answer. */
+class Missing extends HttpError {
+  readonly answer: HttpAnswer;
+  constructor(answer: HttpAnswer) {
+    super(answer.status, answer.text);
+    this.answer = answer;
+  }
+}
+
+function requireName(name: string): void {
+  if (name === "") throw new TypeError("peer name cannot be empty");
+}
+
+function segment(name: string): string {
+  if (name === "") throw new TypeError("a name cannot be empty");
+  // A segment of dots would be taken for a step in the path.
+  return /^\.{1,2}$/.test(name) ? name.replaceAll(".", "%2E") : encodeURIComponent(name);
+}
+
+function hasMembers(map: Readonly<Record<string, string>> | undefined): map is Readonly<Record<string, string>> {
+  return map !== undefined && Object.keys(map).length > 0;
+}
+
+function readQuery(options: HealthReadOptions): URLSearchParams {
+  const { index, waitMs, stale, consistent, filter, peer, near, nodeMeta, tags, passing } = options;
+  const query = new URLSearchParams();
+  if (peer !== undefined && peer !== "") query.set("peer", peer);
+  if (stale === true) query.set("stale", "");
+  if (consistent === true) query.set("consistent", "");
+  if (index !== undefined && index > 0n) query.set("index", String(index));
+  if (waitMs !== undefined) query.set("wait", `${Math.max(0, Math.round(waitMs))}ms`);
+  if (near !== undefined && near !== "") query.set("near", near);
+  if (filter !== undefined && filter !== "") query.set("filter", filter);
+  for (const [key, value] of Object.entries(nodeMeta ?? {})) query.append("node-meta", `${key}:${value}`);
+  for (const tag of tags ?? []) query.append("tag", tag);
+  if (passing === true) query.set("passing", "1");
+  return query;
+}
+
+function factsOf({ headers }: HttpAnswer): Omit<ReadAnswer<unknown>, "value"> {
+  const unsigned = (name: string): string | undefined => {
+    const value = headers[name];
+    return typeof value === "string" && /^\d{1,20}$/.test(value) ? value : undefined;
+  };
+  const index = unsigned("x-consul-index");
+  const lastContact = unsigned("x-consul-lastcontact");
+  const knownLeader = headers["x-consul-knownleader"];
+  return {
+    index: index === undefined ? undefined : BigInt(index),
+    lastContactMs: lastContact === undefined ? undefined : Number(lastContact),
+    knownLeader: knownLeader === undefined ? undefined : knownLeader === "true",
+  };
+}

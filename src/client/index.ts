@@ -1,0 +1,42 @@
+/**
+ * A client for the HTTP API of Peerage agents and Consul servers.
+ *
+ * @module
+ */
+
+export { PeeringError, type PeeringErrorCode, type PeeringErrorOptions } from "../errors.js";
+export {
+  type CatalogClient,
+  type CatalogReadOptions,
+  type ClientEstablishOptions,
+  type ClientGenerateTokenOptions,
+  type ConfigClient,
+  type ConfigWriteRequestOptions,
+  ConsulClient,
+  type ConsulClientOptions,
+  type HealthClient,
+  type HealthReadOptions,
+  type PeeringsClient,
+  type ReadAnswer,
+  type ReadOptions,
+  type RequestOptions,
+  type ServiceReadOptions,
+} from "./consul-client.js";
+export type { ClientTlsOptions } from "./http-connection.js";
+export { HttpError } from "./http-error.js";
+export type { Json, JsonObject } from "./json-reader.js";
+export type {
+  AddressRecord,
+  CatalogNodeRecord,
+  CatalogServiceRecord,
+  CheckRecord,
+  ConfigEntryRecord,
+  ExportedServiceRecord,
+  InstanceRecord,
+  NodeRecord,
+  PeeringRecord,
+  PeeringRemote,
+  PeeringStreamStatus,
+  ServiceRecord,
+} from "./records.js";
+export { type WatchOptions, watch } from "./watch.js";

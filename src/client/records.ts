@@ -1,0 +1,330 @@
+import {
+  asList,
+  asObject,
+  asTexts,
+  booleanOf,
+  type Json,
+  type JsonObject,
+  mapValues,
+  memberOf,
+  membersOf,
+  numberOf,
+  objectOf,
+  textMapOf,
+  textOf,
+  textsOf,
+} from "./json-reader.js";
+
+// Records are spelled as the API spells them, so that its documentation is theirs. A list or map that the server left
+// out, or gave as null, is empty here; what it left out of single values is `""`, 0 or false, but for times.
+
+/** A peering as `/v1/peering/:name` shows it. */
+export interface PeeringRecord {
+  readonly ID: string;
+  readonly Name: string;
+  readonly Partition: string;
+  /** RFC 3339; undefined for a peering that is not marked for deletion. */
+  readonly DeletedAt: string | undefined;
+  readonly Meta: Readonly<Record<string, string>>;
+  /** `PENDING`, `ESTABLISHING`, `ACTIVE`, `FAILING`, `DELETING`, `TERMINATED` or `UNDEFINED`. */
+  readonly State: string;
+  /** Id of the peering at the other side; `""` at an acceptor. */
+  readonly PeerID: string;
+  readonly PeerCAPems: readonly string[];
+  readonly PeerServerName: string;
+  readonly PeerServerAddresses: readonly string[];
+  readonly StreamStatus: PeeringStreamStatus;
+  readonly CreateIndex: number;
+  readonly ModifyIndex: number;
+  readonly Remote: PeeringRemote;
+}
+
+/** Names of services, and RFC 3339 times; undefined: never. */
+export interface PeeringStreamStatus {
+  readonly ImportedServices: readonly string[];
+  readonly ExportedServices: readonly string[];
+  readonly LastHeartbeat: string | undefined;
+  readonly LastReceive: string | undefined;
+  readonly LastSend: string | undefined;
+}
+
+export interface PeeringRemote {
+  readonly Partition: string;
+  readonly Datacenter: string;
+  readonly Locality: { readonly Region: string; readonly Zone: string } | undefined;
+}
+
+/** One service of `/v1/exported-services`: wildcards are expanded, equal names are one. */
+export interface ExportedServiceRecord {
+  readonly Service: string;
+  readonly Consumers: { readonly Peers: readonly string[] };
+}
+
+/** A config entry of any kind. Its `Hash` is left out: it is larger than a number can hold. */
+export interface ConfigEntryRecord extends JsonObject {
+  readonly Kind: string;
+}
+
+export interface NodeRecord {
+  readonly ID: string;
+  readonly Node: string;
+  readonly Address: string;
+  readonly Datacenter: string;
+  readonly TaggedAddresses: Readonly<Record<string, string>>;
+  readonly Meta: Readonly<Record<string, string>>;
+  /** The peer it was imported from; `""` for our own. */
+  readonly PeerName: string;
+  readonly CreateIndex: number;
+  readonly ModifyIndex: number;
+}
+
+export interface AddressRecord {
+  readonly Address: string;
+  readonly Port: number;
+}
+
+export interface ServiceRecord {
+  readonly ID: string;
+  readonly Service: string;
+  /** `""` for ordinary services. */
+  readonly Kind: string;
+  readonly Tags: readonly string[];
+  /** `""`: that of the node. */
+  readonly Address: string;
+  readonly TaggedAddresses: Readonly<Record<string, AddressRecord>>;
+  readonly Meta: Readonly<Record<string, string>>;
+  readonly Port: number;
+  readonly Weights: { readonly Passing: number; readonly Warning: number };
+  readonly EnableTagOverride: boolean;
+  /** As the server gave it: sidecars and gateways say here whom they stand for. */
+  readonly Proxy: JsonObject;
+  readonly Connect: JsonObject;
+  readonly PeerName: string;
+  readonly CreateIndex: number;
+  readonly ModifyIndex: number;
+}
+
+export interface CheckRecord {
+  readonly Node: string;
+  readonly CheckID: string;
+  readonly Name: string;
+  /** `passing`, `warning`, `critical` or `maintenance`. */
+  readonly Status: string;
+  readonly Notes: string;
+  readonly Output: string;
+  readonly ServiceID: string;
+  readonly ServiceName: string;
+  readonly ServiceTags: readonly string[];
+  readonly Type: string;
+  readonly PeerName: string;
+  readonly CreateIndex: number;
+  readonly ModifyIndex: number;
+}
+
+/** An instance with its node and all checks of both, as `/v1/health/service/:name` lists them. */
+export interface InstanceRecord {
+  readonly Node: NodeRecord;
+  readonly Service: ServiceRecord;
+  readonly Checks: readonly CheckRecord[];
+}
+
+/** An instance with its node in one flat record, as `/v1/catalog/service/:name` lists them. */
+export interface CatalogServiceRecord {
+  readonly ID: string;
+  readonly Node: string;
+  readonly Address: string;
+  readonly Datacenter: string;
+  readonly TaggedAddresses: Readonly<Record<string, string>>;
+  readonly NodeMeta: Readonly<Record<string, string>>;
+  readonly ServiceKind: string;
+  readonly ServiceID: string;
+  readonly ServiceName: string;
+  readonly ServiceTags: readonly string[];
+  readonly ServiceAddress: string;
+  readonly ServiceTaggedAddresses: Readonly<Record<string, AddressRecord>>;
+  readonly ServiceWeights: { readonly Passing: number; readonly Warning: number };
+  readonly ServiceMeta: Readonly<Record<string, string>>;
+  readonly ServicePort: number;
+  readonly PeerName: string;
+  readonly CreateIndex: number;
+  readonly ModifyIndex: number;
+}
+
+/** A node with the services on it, by id. */
+export interface CatalogNodeRecord {
+  readonly Node: NodeRecord;
+  readonly Services: Readonly<Record<string, ServiceRecord>>;
+}
+
+function optionalTime(record: JsonObject, key: string): string | undefined {
+  return textOf(record, key) || undefined;
+}
+
+export function readPeering(json: Json): PeeringRecord {
+  const record = asObject(json, "the peering");
+  const status = objectOf(record, "StreamStatus");
+  const remote = objectOf(record, "Remote");
+  const locality = memberOf(remote, "Locality");
+  return {
+    ID: textOf(record, "ID"),
+    Name: textOf(record, "Name"),
+    Partition: textOf(record, "Partition"),
+    DeletedAt: optionalTime(record, "DeletedAt"),
+    Meta: textMapOf(record, "Meta"),
+    State: textOf(record, "State"),
+    PeerID: textOf(record, "PeerID"),
+    PeerCAPems: textsOf(record, "PeerCAPems"),
+    PeerServerName: textOf(record, "PeerServerName"),
+    PeerServerAddresses: textsOf(record, "PeerServerAddresses"),
+    StreamStatus: {
+      ImportedServices: textsOf(status, "ImportedServices"),
+      ExportedServices: textsOf(status, "ExportedServices"),
+      LastHeartbeat: optionalTime(status, "LastHeartbeat"),
+      LastReceive: optionalTime(status, "LastReceive"),
+      LastSend: optionalTime(status, "LastSend"),
+    },
+    CreateIndex: numberOf(record, "CreateIndex"),
+    ModifyIndex: numberOf(record, "ModifyIndex"),
+    Remote: {
+      Partition: textOf(remote, "Partition"),
+      Datacenter: textOf(remote, "Datacenter"),
+      Locality: locality === undefined ? undefined : readLocality(asObject(locality, "Locality")),
+    },
+  };
+}
+
+function readLocality(locality: JsonObject): { readonly Region: string; readonly Zone: string } {
+  return { Region: textOf(locality, "Region"), Zone: textOf(locality, "Zone") };
+}
+
+export function readExportedService(json: Json): ExportedServiceRecord {
+  const record = asObject(json, "the exported service");
+  const consumers = objectOf(record, "Consumers");
+  return { Service: textOf(record, "Service"), Consumers: { Peers: textsOf(consumers, "Peers") } };
+}
+
+export function readConfigEntry(json: Json): ConfigEntryRecord {
+  const { Hash: _, ...entry } = asObject(json, "the config entry");
+  return { ...entry, Kind: textOf(entry, "Kind") };
+}
+
+export function readNode(json: Json): NodeRecord {
+  const record = asObject(json, "the node");
+  return {
+    ID: textOf(record, "ID"),
+    Node: textOf(record, "Node"),
+    Address: textOf(record, "Address"),
+    Datacenter: textOf(record, "Datacenter"),
+    TaggedAddresses: textMapOf(record, "TaggedAddresses"),
+    Meta: textMapOf(record, "Meta"),
+    PeerName: textOf(record, "PeerName"),
+    CreateIndex: numberOf(record, "CreateIndex"),
+    ModifyIndex: numberOf(record, "ModifyIndex"),
+  };
+}
+
+function readAddresses(record: JsonObject, key: string): Readonly<Record<string, AddressRecord>> {
+  return mapValues(objectOf(record, key), (value) => {
+    const address = asObject(value, key);
+    return { Address: textOf(address, "Address"), Port: numberOf(address, "Port") };
+  });
+}
+
+function readWeights(record: JsonObject, key: string): { readonly Passing: number; readonly Warning: number } {
+  const weights = objectOf(record, key);
+  return { Passing: numberOf(weights, "Passing"), Warning: numberOf(weights, "Warning") };
+}
+
+export function readService(json: Json): ServiceRecord {
+  const record = asObject(json, "the service");
+  return {
+    ID: textOf(record, "ID"),
+    Service: textOf(record, "Service"),
+    Kind: textOf(record, "Kind"),
+    Tags: textsOf(record, "Tags"),
+    Address: textOf(record, "Address"),
+    TaggedAddresses: readAddresses(record, "TaggedAddresses"),
+    Meta: textMapOf(record, "Meta"),
+    Port: numberOf(record, "Port"),
+    Weights: readWeights(record, "Weights"),
+    EnableTagOverride: booleanOf(record, "EnableTagOverride"),
+    Proxy: objectOf(record, "Proxy"),
+    Connect: objectOf(record, "Connect"),
+    PeerName: textOf(record, "PeerName"),
+    CreateIndex: numberOf(record, "CreateIndex"),
+    ModifyIndex: numberOf(record, "ModifyIndex"),
+  };
+}
+
+export function readCheck(json: Json): CheckRecord {
+  const record = asObject(json, "the check");
+  return {
+    Node: textOf(record, "Node"),
+    CheckID: textOf(record, "CheckID"),
+    Name: textOf(record, "Name"),
+    Status: textOf(record, "Status"),
+    Notes: textOf(record, "Notes"),
+    Output: textOf(record, "Output"),
+    ServiceID: textOf(record, "ServiceID"),
+    ServiceName: textOf(record, "ServiceName"),
+    ServiceTags: textsOf(record, "ServiceTags"),
+    Type: textOf(record, "Type"),
+    PeerName: textOf(record, "PeerName"),
+    CreateIndex: numberOf(record, "CreateIndex"),
+    ModifyIndex: numberOf(record, "ModifyIndex"),
+  };
+}
+
+export function readInstance(json: Json): InstanceRecord {
+  const record = asObject(json, "the instance");
+  return {
+    Node: readNode(objectOf(record, "Node")),
+    Service: readService(objectOf(record, "Service")),
+    Checks: membersOf(record, "Checks").map(readCheck),
+  };
+}
+
+export function readCatalogService(json: Json): CatalogServiceRecord {
+  const record = asObject(json, "the service");
+  return {
+    ID: textOf(record, "ID"),
+    Node: textOf(record, "Node"),
+    Address: textOf(record, "Address"),
+    Datacenter: textOf(record, "Datacenter"),
+    TaggedAddresses: textMapOf(record, "TaggedAddresses"),
+    NodeMeta: textMapOf(record, "NodeMeta"),
+    ServiceKind: textOf(record, "ServiceKind"),
+    ServiceID: textOf(record, "ServiceID"),
+    ServiceName: textOf(record, "ServiceName"),
+    ServiceTags: textsOf(record, "ServiceTags"),
+    ServiceAddress: textOf(record, "ServiceAddress"),
+    ServiceTaggedAddresses: readAddresses(record, "ServiceTaggedAddresses"),
+    ServiceWeights: readWeights(record, "ServiceWeights"),
+    ServiceMeta: textMapOf(record, "ServiceMeta"),
+    ServicePort: numberOf(record, "ServicePort"),
+    PeerName: textOf(record, "PeerName"),
+    CreateIndex: numberOf(record, "CreateIndex"),
+    ModifyIndex: numberOf(record, "ModifyIndex"),
+  };
+}
+
+/** Undefined for the `null` that an unknown node is answered with. */
+export function readCatalogNode(json: Json): CatalogNodeRecord | undefined {
+  if (json === null) return undefined;
+  const record = asObject(json, "the node");
+  const node = memberOf(record, "Node");
+  if (node === undefined) return undefined;
+  return {
+    Node: readNode(node),
+    Services: mapValues(objectOf(record, "Services"), readService),
+  };
+}
+
+/** A list whose elements are all read by `read`. */
+export function listOf<Value>(read: (json: Json) => Value): (json: Json) => readonly Value[] {
+  return (json) => asList(json, "the answer").map((element) => read(element));
+}
+
+export function readTagsByName(json: Json): Readonly<Record<string, readonly string[]>> {
+  return mapValues(asObject(json ?? {}, "the answer"), (tags, name) => asTexts(tags, name));
+}

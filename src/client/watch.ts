@@ -1,0 +1,42 @@
+import type { ReadAnswer, ReadOptions } from "./consul-client.js";
+
+export interface WatchOptions {
+  /** Ends the watch, quietly. */
+  readonly signal: AbortSignal;
+  /** Bound on each single wait, in milliseconds. Default: the server's. */
+  readonly waitMs?: number;
+}
+
+/**
+ * Yields the present answer, then a new one each time the index has moved. No newest state is skipped; states that were
+ * replaced while the consumer was busy may be. An index that went backwards, as after a restore, starts the watch anew.
+ *
+ * ```ts
+ * for await (const { value } of watch((options) => client.peerings.list(options), { signal })) console.log(value);
+ * ```
+ *
+ * @throws whatever `read` rejects with.
+ */
+export async function* watch<Value>(
+  read: (options: ReadOptions) => Promise<ReadAnswer<Value>>,
+  { signal, waitMs }: WatchOptions,
+): AsyncGenerator<ReadAnswer<Value>, void, undefined> {
+  let index: bigint | undefined;
+  while (!signal.aborted) {
+    let answer: ReadAnswer<Value>;
+    try {
+      answer = await read({
+        signal,
+        ...(index !== undefined && { index }),
+        ...(index !== undefined && waitMs !== undefined && { waitMs }),
+      });
+    } catch (error) {
+      if (signal.aborted) return;
+      throw error;
+    }
+    // Index 0 would be answered at once, for ever.
+    const next = answer.index === undefined || answer.index < 1n ? 1n : answer.index;
+    if (index === undefined || next !== index) yield answer;
+    index = index !== undefined && next < index ? undefined : next;
+  }
+}
