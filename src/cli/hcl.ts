@@ -1,0 +1,305 @@
+import type { Json, JsonObject } from "../client/index.js";
+
+/** Where a text is no HCL; the message begins with the position, `At line:column: `. */
+export class HclError extends Error {
+  override readonly name = "HclError";
+}
+
+interface Token {
+  readonly kind: "name" | "text" | "number" | "punctuation" | "end";
+  readonly text: string;
+  readonly value: Json;
+  readonly offset: number;
+}
+
+/** Far beyond any configuration, and far from the end of the stack. */
+const MAX_DEPTH = 200;
+
+/**
+ * Reads HCL 1, the language of Consul's config entries and ACL rules, or JSON when the text begins with `{`.
+ *
+ * A block (`web { … }`) is an object under its key; labels (`service "web" { … }`) are keys inside of it, and blocks of
+ * one key with different labels are one object. What is given more than once under the same keys becomes a list: of the
+ * blocks in their order, or for plain values the last one alone. `${…}` in texts is kept as it stands.
+ * @throws {HclError}
+ */
+export function parseHcl(text: string): JsonObject {
+  const source = text.startsWith("\ufeff") ? text.slice(1) : text;
+  if (source.trimStart().startsWith("{")) return parseJsonObject(source);
+  const parser = new Parser(source);
+  return parser.file();
+}
+
+function parseJsonObject(text: string): JsonObject {
+  try {
+    const value: JsonObject = JSON.parse(text);
+    return value;
+  } catch (error) {
+    throw new HclError(error instanceof Error ? error.message : String(error), { cause: error });
+  }
+}
+
+const NAME_START = /[\p{L}_]/u;
+const NAME_PART = /[\p{L}\p{Nd}_.-]/u;
+const NUMBER = /-?(?:0[xX][0-9a-fA-F]+|(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?)/y;
+const HEREDOC = /<<(-?)([\p{L}\p{Nd}_]+)\r?\n/uy;
+const ESCAPES: Readonly<Record<string, string>> = {
+  a: "\x07",
+  b: "\b",
+  f: "\f",
+  n: "\n",
+  r: "\r",
+  t: "\t",
+  v: "\v",
+  "\\": "\\",
+  '"': '"',
+};
+
+class Parser {
+  readonly #source: string;
+  #position = 0;
+  #token: Token;
+
+  constructor(source: string) {
+    this.#source = source;
+    this.#token = this.#scan();
+  }
+
+  file(): JsonObject {
+    const result = this.#items("end", 0);
+    return result;
+  }
+
+  #items(closing: "end" | "}", depth: number): JsonObject {
+    const object = new Map<string, Member>();
+    while (!this.#at(closing)) {
+      if (this.#token.kind === "end") throw this.#error("object expected closing RBRACE got: EOF");
+      this.#item(object, depth);
+      if (this.#at(",")) this.#next();
+    }
+    return toObject(object);
+  }
+
+  #item(object: Map<string, Member>, depth: number): void {
+    const keys: string[] = [];
+    while (this.#token.kind === "name" || this.#token.kind === "text") {
+      keys.push(this.#token.text);
+      this.#next();
+    }
+    if (keys.length === 0) throw this.#error(`unexpected token ${this.#shown()}, expected a key`);
+    if (this.#at("=")) {
+      if (keys.length > 1) throw this.#error("only one key may stand in front of an assignment");
+      this.#next();
+      if (this.#token.kind === "end") throw this.#error("an assignment needs a value");
+      const block = this.#at("{");
+      add(object, keys, this.#value(depth), block);
+      return;
+    }
+    if (!this.#at("{"))
+      throw this.#error(`key ${JSON.stringify(keys.join(" "))} needs '=' or '{', got ${this.#shown()}`);
+    add(object, keys, this.#value(depth), true);
+  }
+
+  #value(depth: number): Json {
+    if (depth >= MAX_DEPTH) throw this.#error(`more than ${MAX_DEPTH} levels of nesting`);
+    const token = this.#token;
+    if (token.kind === "text" || token.kind === "number") {
+      this.#next();
+      return token.value;
+    }
+    if (token.kind === "name" && (token.text === "true" || token.text === "false")) {
+      this.#next();
+      return token.text === "true";
+    }
+    if (this.#at("{")) {
+      this.#next();
+      const object = this.#items("}", depth + 1);
+      this.#next();
+      return object;
+    }
+    if (this.#at("[")) return this.#list(depth);
+    throw this.#error(`unexpected token ${this.#shown()}, expected a value`);
+  }
+
+  #list(depth: number): Json {
+    const elements: Json[] = [];
+    this.#next();
+    while (!this.#at("]")) {
+      elements.push(this.#value(depth + 1));
+      if (this.#at(",")) this.#next();
+      else if (!this.#at("]"))
+        throw this.#error(`error parsing list, expected comma or list end, got ${this.#shown()}`);
+    }
+    this.#next();
+    return elements;
+  }
+
+  #at(what: string): boolean {
+    const { kind, text } = this.#token;
+    return what === "end" ? kind === "end" : kind === "punctuation" && text === what;
+  }
+
+  #next(): void {
+    this.#token = this.#scan();
+  }
+
+  #shown(): string {
+    return this.#token.kind === "end" ? "EOF" : JSON.stringify(this.#token.text);
+  }
+
+  #error(text: string, offset = this.#token.offset): HclError {
+    const before = this.#source.slice(0, offset);
+    const line = before.split("\n").length;
+    return new HclError(`At ${line}:${offset - before.lastIndexOf("\n")}: ${text}`);
+  }
+
+  #scan(): Token {
+    this.#skip();
+    const offset = this.#position;
+    const character = this.#source[offset];
+    const token = (kind: Token["kind"], text: string, value: Json = text): Token => ({ kind, text, value, offset });
+    if (character === undefined) return token("end", "");
+    if ("{}[]=,".includes(character)) {
+      this.#position++;
+      return token("punctuation", character);
+    }
+    if (character === '"') return token("text", this.#string());
+    if (character === "<") return token("text", this.#heredoc());
+    if (NAME_START.test(character)) {
+      while (NAME_PART.test(this.#source[this.#position] ?? "")) this.#position++;
+      return token("name", this.#source.slice(offset, this.#position));
+    }
+    NUMBER.lastIndex = offset;
+    const [number] = NUMBER.exec(this.#source) ?? [];
+    if (number === undefined) throw this.#error(`illegal character ${JSON.stringify(character)}`, offset);
+    this.#position += number.length;
+    return token("number", number, numberOf(number));
+  }
+
+  #skip(): void {
+    for (;;) {
+      const rest = this.#source[this.#position];
+      if (rest === undefined) return;
+      if (/\s/.test(rest)) {
+        this.#position++;
+      } else if (rest === "#" || this.#source.startsWith("//", this.#position)) {
+        const end = this.#source.indexOf("\n", this.#position);
+        this.#position = end < 0 ? this.#source.length : end;
+      } else if (this.#source.startsWith("/*", this.#position)) {
+        const end = this.#source.indexOf("*/", this.#position + 2);
+        if (end < 0) throw this.#error("comment not terminated", this.#position);
+        this.#position = end + 2;
+      } else return;
+    }
+  }
+
+  #string(): string {
+    const start = this.#position++;
+    let text = "";
+    // Inside of `${…}` quotes do not end the text.
+    let braces = 0;
+    for (;;) {
+      const character = this.#source[this.#position];
+      if (character === undefined || (character === "\n" && braces === 0)) {
+        throw this.#error("literal not terminated", start);
+      }
+      this.#position++;
+      if (braces === 0 && character === '"') return text;
+      if (braces === 0 && character === "\\") {
+        text += this.#escape();
+        continue;
+      }
+      if (braces === 0 && character === "$" && this.#source[this.#position] === "{") {
+        text += "${";
+        this.#position++;
+        braces = 1;
+        continue;
+      }
+      if (braces > 0 && character === "{") braces++;
+      if (braces > 0 && character === "}") braces--;
+      text += character;
+    }
+  }
+
+  #escape(): string {
+    const offset = this.#position - 1;
+    const character = this.#source[this.#position] ?? "";
+    const plain = Object.hasOwn(ESCAPES, character) ? ESCAPES[character] : undefined;
+    if (plain !== undefined) {
+      this.#position++;
+      return plain;
+    }
+    const match = /(?:x([0-9a-fA-F]{2})|u([0-9a-fA-F]{4})|U([0-9a-fA-F]{8})|([0-7]{3}))/y;
+    match.lastIndex = this.#position;
+    const [whole, hex, short, long, octal] = match.exec(this.#source) ?? [];
+    const digits = hex ?? short ?? long;
+    const code = digits === undefined ? Number.parseInt(octal ?? "", 8) : Number.parseInt(digits, 16);
+    if (whole === undefined || !(code <= 0x10ffff)) throw this.#error("illegal char escape", offset);
+    this.#position += whole.length;
+    return String.fromCodePoint(code);
+  }
+
+  #heredoc(): string {
+    const start = this.#position;
+    HEREDOC.lastIndex = start;
+    const [opening, indented, anchor] = HEREDOC.exec(this.#source) ?? [];
+    if (opening === undefined || anchor === undefined) throw this.#error("heredoc expected", start);
+    this.#position += opening.length;
+    const lines: string[] = [];
+    for (;;) {
+      const end = this.#source.indexOf("\n", this.#position);
+      const line = this.#source.slice(this.#position, end < 0 ? undefined : end);
+      this.#position = end < 0 ? this.#source.length : end;
+      if (line.trim() === anchor) break;
+      if (end < 0) throw this.#error("heredoc not terminated", start);
+      lines.push(line);
+      this.#position++;
+    }
+    const text = indented === "-" ? unindented(lines) : lines;
+    return text.map((line) => `${line}\n`).join("");
+  }
+}
+
+/** Without the space that all lines begin with. */
+function unindented(lines: readonly string[]): readonly string[] {
+  const widths = lines.filter((line) => line.trim() !== "").map((line) => line.length - line.trimStart().length);
+  const width = widths.reduce((least, each) => Math.min(least, each), Number.POSITIVE_INFINITY);
+  return lines.map((line) => (line.trim() === "" ? line.trimStart() : line.slice(width)));
+}
+
+function numberOf(text: string): number {
+  const negative = text.startsWith("-");
+  const digits = negative ? text.slice(1) : text;
+  // A leading zero means octal, as in Go's integers.
+  const value = /^0[0-7]+$/.test(digits) ? Number.parseInt(digits, 8) : Number(digits);
+  return negative ? -value : value;
+}
+
+/** What stands under one key. */
+type Member =
+  | { readonly type: "values"; readonly values: Json[]; readonly blocks: boolean }
+  | { readonly type: "labels"; readonly members: Map<string, Member> };
+
+function add(object: Map<string, Member>, keys: readonly string[], value: Json, block: boolean): void {
+  const [key = "", ...labels] = keys;
+  const present = object.get(key);
+  if (labels.length > 0) {
+    const members = present?.type === "labels" ? present.members : new Map<string, Member>();
+    add(members, labels, value, block);
+    object.set(key, { type: "labels", members });
+  } else if (block && present?.type === "values" && present.blocks) {
+    present.values.push(value);
+  } else {
+    object.set(key, { type: "values", values: [value], blocks: block });
+  }
+}
+
+function toObject(members: ReadonlyMap<string, Member>): JsonObject {
+  return Object.fromEntries([...members].map(([key, member]) => [key, toJson(member)]));
+}
+
+function toJson(member: Member): Json {
+  if (member.type === "labels") return toObject(member.members);
+  const [first, ...others] = member.values;
+  return others.length > 0 ? member.values : (first ?? null);
+}

@@ -1,0 +1,88 @@
+import type { ConsulClient } from "../client/index.js";
+import { catalogCommands } from "./catalog-commands.js";
+import { type Command, CommandError, type CommandGroup, type CommandLineIo } from "./command.js";
+import { configCommands } from "./config-commands.js";
+import { connect } from "./connection-flags.js";
+import { FlagError, flagHelp, parseFlags } from "./flags.js";
+import { peeringCommands } from "./peering-commands.js";
+import { servicesCommands } from "./services-commands.js";
+
+const UNKNOWN_COMMAND = 127;
+
+const commands: CommandGroup = {
+  summary: "",
+  help: "Usage: peerage [--version] [--help] <command> [<args>]",
+  commands: {
+    catalog: catalogCommands,
+    config: configCommands,
+    peering: peeringCommands,
+    services: servicesCommands,
+  },
+};
+
+/**
+ * Runs one command line.
+ * @param args - what follows the program's name.
+ * @returns the exit code: 0 for success; 1 for a failure, which was told on the standard error; 127 for no such command.
+ */
+export async function runCommandLine(args: readonly string[], version: string, io: CommandLineIo): Promise<number> {
+  if (args[0] === "--version" || args[0] === "-version" || args[0] === "-v") {
+    io.stdout(`Peerage v${version}\n`);
+    return 0;
+  }
+  let target: Command | CommandGroup = commands;
+  let position = 0;
+  for (; "commands" in target; position++) {
+    const name = args[position] ?? "";
+    const next: Command | CommandGroup | undefined = Object.hasOwn(target.commands, name)
+      ? target.commands[name]
+      : undefined;
+    if (next === undefined) {
+      const help = groupHelp(target);
+      if (isHelp(name)) io.stdout(`${help}\n`);
+      else io.stderr(`${help}\n`);
+      if (isHelp(name)) return 0;
+      return target === commands && position === 0 ? UNKNOWN_COMMAND : 1;
+    }
+    target = next;
+  }
+  return runCommand(target, args.slice(position), io);
+}
+
+function isHelp(argument: string): boolean {
+  return argument === "-h" || argument === "-help" || argument === "--help";
+}
+
+function groupHelp({ help, commands: members }: CommandGroup): string {
+  const names = Object.keys(members).sort();
+  const width = Math.max(...names.map((name) => name.length)) + 4;
+  const lines = names.map((name) => `    ${name.padEnd(width)}${members[name]?.summary ?? ""}`);
+  return [`${help}\n`, members === commands.commands ? "Available commands are:" : "Subcommands:", ...lines].join("\n");
+}
+
+async function runCommand(command: Command, args: readonly string[], io: CommandLineIo): Promise<number> {
+  if (args.some(isHelp)) {
+    io.stdout(`${command.help}\n\n${flagHelp(command.flags)}\n`);
+    return 0;
+  }
+  let opened: ConsulClient | undefined;
+  try {
+    const flags = parseFlags(command.flags, args);
+    await command.run({
+      io,
+      flags,
+      client: async () => {
+        opened ??= await connect(flags, io);
+        return opened;
+      },
+      print: (text) => io.stdout(`${text}\n`),
+    });
+    return 0;
+  } catch (error) {
+    if (!(error instanceof FlagError || error instanceof CommandError)) throw error;
+    io.stderr(`${error.message}\n`);
+    return 1;
+  } finally {
+    opened?.[Symbol.dispose]();
+  }
+}

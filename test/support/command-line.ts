@@ -1,0 +1,86 @@
+import { readdir, readFile } from "node:fs/promises";
+import { createServer, type IncomingMessage } from "node:http";
+import { text } from "node:stream/consumers";
+import { runCommandLine } from "../../src/cli/run.js";
+
+export interface CommandLineResult {
+  readonly exit: number;
+  readonly stdout: string;
+  readonly stderr: string;
+}
+
+export interface CommandLineWorld {
+  readonly environment?: Readonly<Record<string, string>>;
+  readonly stdin?: string;
+  readonly signal?: AbortSignal;
+}
+
+/** Runs one command line in this process, with an environment of its own. */
+export async function runPeerage(args: readonly string[], world: CommandLineWorld = {}): Promise<CommandLineResult> {
+  let stdout = "";
+  let stderr = "";
+  const exit = await runCommandLine(args, "0.0.0", {
+    environment: world.environment ?? {},
+    stdout: (output) => {
+      stdout += output;
+    },
+    stderr: (output) => {
+      stderr += output;
+    },
+    stdin: async () => world.stdin ?? "",
+    readFile: (path) => readFile(path, "utf8"),
+    readDirectory: (path) => readdir(path),
+    wall: () => Date.UTC(2026, 0, 1),
+    untilStopped: () => world.signal ?? new AbortController().signal,
+  });
+  return { exit, stdout, stderr };
+}
+
+export interface FakeRequest {
+  readonly method: string;
+  readonly url: URL;
+  readonly headers: IncomingMessage["headers"];
+  readonly body: string;
+}
+
+export interface FakeAnswer {
+  readonly status?: number;
+  readonly headers?: Readonly<Record<string, string>>;
+  /** Sent as it is when it is a text, else as JSON. */
+  readonly body?: unknown;
+}
+
+/** A server that answers as it is told, and remembers what it was asked. */
+export interface FakeServer extends AsyncDisposable {
+  /** `127.0.0.1:port` */
+  readonly address: string;
+  readonly requests: FakeRequest[];
+}
+
+export async function fakeServer(answer: (request: FakeRequest) => FakeAnswer | undefined): Promise<FakeServer> {
+  const requests: FakeRequest[] = [];
+  const server = createServer((incoming, response) => {
+    void text(incoming).then((body) => {
+      const { method = "", headers } = incoming;
+      const request = { method, url: new URL(incoming.url ?? "", "http://server"), headers, body };
+      requests.push(request);
+      const answered = answer(request);
+      // Left open: for those who wait.
+      if (answered === undefined) return;
+      response.writeHead(answered.status ?? 200, answered.headers);
+      response.end(typeof answered.body === "string" ? answered.body : JSON.stringify(answered.body));
+    });
+  });
+  await new Promise<void>((resolve) => server.listen(0, "127.0.0.1", resolve));
+  const bound = server.address();
+  if (bound === null || typeof bound === "string") throw new TypeError("no port");
+  return {
+    address: `127.0.0.1:${bound.port}`,
+    requests,
+    [Symbol.asyncDispose]: () =>
+      new Promise((resolve) => {
+        server.close(() => resolve());
+        server.closeAllConnections();
+      }),
+  };
+}
