@@ -15,12 +15,12 @@ const ATTEMPTS_PER_SECOND = 40;
 
 /** What one disk holds, decoded, as of its last commit. */
 class DiskView {
-  readonly peerings = new Map<string, Peering>();
-  readonly secrets = new Map<string, SecretsRow>();
+  readonly peerings: Map<string, Peering> = new Map();
+  readonly secrets: Map<string, SecretsRow> = new Map();
   /** How many entries are imported, by id of the peering. */
-  readonly imports = new Map<string, Set<string>>();
+  readonly imports: Map<string, Set<string>> = new Map();
   /** Digests that have left their slot. */
-  readonly dead = new Set<string>();
+  readonly dead: Set<string> = new Set();
 }
 
 /**
