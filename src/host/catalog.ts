@@ -142,6 +142,8 @@ function virtualIpEntryKey(peer: string, service: string): Key {
   return [...CATALOG_PREFIX, "virtual-ip", peer || LOCAL, service];
 }
 
+/** Writes of one commit: while it is on its way to disk, those who follow the catalog work on the one before. */
+const WRITTEN_TOGETHER = 256;
 const MAX_CONFLICTS = 5;
 const FIRST_RETRY_MS = 500;
 const LAST_RETRY_MS = 60_000;
@@ -325,11 +327,10 @@ export class Catalog implements CatalogSource, AsyncDisposable {
   #nextGroup(): readonly QueuedWrite[] {
     const queue = this.#queue;
     const lonely = queue.findIndex((write) => write.alone);
-    if (lonely < 0) {
-      this.#queue = [];
-      return queue;
-    }
-    return queue.splice(0, Math.max(lonely, 1));
+    if (lonely >= 0) return queue.splice(0, Math.min(Math.max(lonely, 1), WRITTEN_TOGETHER));
+    if (queue.length > WRITTEN_TOGETHER) return queue.splice(0, WRITTEN_TOGETHER);
+    this.#queue = [];
+    return queue;
   }
 
   /** @throws {PeeringError} for all of the group: nothing of it was stored. */
