@@ -109,7 +109,9 @@ describe("the package", () => {
     const versionOf = (name: string): string => packages[`node_modules/${name}`]?.version ?? "";
     const dependencies = {
       peerage: `file:${tarball}`,
-      ...Object.fromEntries(["classic-level", "dns-packet", "typescript", "@types/node"].map((name) => [name, versionOf(name)])),
+      ...Object.fromEntries(
+        ["classic-level", "dns-packet", "typescript", "@types/node"].map((name) => [name, versionOf(name)]),
+      ),
     };
     const own = { name: "a-user", version: "1.0.0", private: true, type: "module", dependencies };
     await writeFile(join(project, "package.json"), JSON.stringify(own));
