@@ -81,7 +81,7 @@ export class Scheduler {
       if (event.cancelled) continue;
       if (event.at > untilMs) {
         this.#push(event);
-        this.#now = untilMs;
+        this.#now = Math.max(this.#now, untilMs);
         return;
       }
       this.#now = event.at;

@@ -65,6 +65,11 @@ interface MutableLife {
 const SERVICES = ["web", "db", "cache", "billing", "Auth", "mail"];
 const NODES = ["node-1", "node-2", "node-3", "node-4"];
 const STATUSES = ["passing", "passing", "warning", "critical"];
+interface ExportedServiceRule {
+  readonly name: string;
+  readonly consumers: readonly { readonly peer: string }[];
+}
+
 type WayToPeer = "once" | "same token twice" | "two tokens at once" | "superseded token";
 const WAYS_TO_PEER: readonly WayToPeer[] = [
   "once",
@@ -81,6 +86,7 @@ const SCENES = [
   "acceptor deletes",
   "dialer deletes",
   "both delete",
+  "a delete into silence",
   "restart",
   "silence",
   "rotate",
@@ -118,6 +124,7 @@ class World {
   readonly #counts: Record<string, number> = {};
   /** Since when these do not lead. */
   readonly #followers = new Map<SimCluster, number>();
+  readonly #exported = new Map<SimCluster, readonly ExportedServiceRule[]>();
   #scripted = 0;
   #faults = true;
   #failRate = 0;
@@ -276,6 +283,7 @@ class World {
     else if (choice < 0.92) this.#disturbDisk();
     else if (choice < 0.95) this.#moveLeadership();
     else if (choice < 0.97) this.#freeze();
+    else if (choice < 0.98) this.#replace();
     else this.#letLoose();
     const long = this.#random.chance(0.1);
     const waitMs = long ? this.#random.between(10_000, 180_000) : this.#random.between(1, 3_000);
@@ -351,8 +359,16 @@ class World {
     const chosen = this.#someHost();
     if (chosen === undefined) return;
     const { cluster, host } = chosen;
-    if (this.#random.chance(0.1)) {
+    if (this.#random.chance(0.3)) {
+      const before = this.#exported.get(cluster);
       this.#attempt("unexport", cluster.name, host.exports.delete());
+      if (before === undefined || this.#random.chance(0.3)) return;
+      // And again what was exported before: the stream that stands must bring it again.
+      this.#scheduler.after(this.#random.between(1, 200), () => {
+        if (cluster.host === host && !this.#isFrozen(cluster)) {
+          this.#attempt("export", `${cluster.name} as before`, host.exports.set({ services: before }));
+        }
+      });
       return;
     }
     const names = this.#random.chance(0.5) ? ["*"] : SERVICES.filter(() => this.#random.chance(0.5));
@@ -366,6 +382,7 @@ class World {
     const text = usable
       .map(({ name, consumers }) => `${name}>${consumers.map(({ peer }) => peer).join("+")}`)
       .join(" ");
+    this.#exported.set(cluster, usable);
     this.#attempt("export", `${cluster.name} ${text}`, host.exports.set({ services: usable }));
   }
 
@@ -415,6 +432,31 @@ class World {
     if (this.#random.chance(0.2) && peer.host !== undefined && !this.#isFrozen(peer)) {
       this.#attempt("delete", `${peer.name} ${cluster.name}`, peer.host.peerings.delete(cluster.name));
     }
+  }
+
+  /**
+   * An acceptor deletes a peering and makes it anew, and its dialer establishes over the old record before it has read
+   * the `Terminated` of the old stream: that one must not end the new peering (D-12).
+   */
+  #replace(): void {
+    const streams = this.#network.connections.filter(({ frozen, pausedUntil }) => !frozen && pausedUntil === 0);
+    const connection = this.#random.pick(streams);
+    const acceptor = this.#clusterAt(connection?.acceptor.address ?? "");
+    const dialer = this.#clusterAt(connection?.dialer.address ?? "");
+    if (connection === undefined || acceptor === undefined || dialer === undefined || this.#isFrozen(acceptor)) return;
+    connection.pausedUntil = this.#scheduler.now + this.#random.between(5_000, 8_000);
+    this.#diskMs = 1_500;
+    this.#scheduler.after(10_000, () => {
+      this.#diskMs = 1;
+    });
+    const work = async (): Promise<void> => {
+      await acceptor.host?.peerings.delete(dialer.name);
+      await acceptor.host?.peerings.deleted(dialer.name);
+      const token = await acceptor.host?.peerings.generateToken({ peerName: dialer.name });
+      if (this.#isFrozen(dialer) || token === undefined) throw new PeeringError("unavailable", "nobody took the token");
+      await dialer.host?.peerings.establish({ peerName: acceptor.name, token });
+    };
+    this.#attempt("replace", `${dialer.name} at ${acceptor.name}`, work());
   }
 
   #rotate(): void {
@@ -553,6 +595,9 @@ class World {
   }
 
   async #converge(): Promise<void> {
+    // What is frozen still thaws first: until then nothing can be expected of it.
+    const thawed = Math.max(...this.#clusters.map(({ life }) => life.frozenUntil));
+    await this.#runUntil(thawed, () => this.#failed);
     const end = this.#scheduler.now + CALM_MS;
     let missing: readonly string[] = [];
     for (let at = this.#scheduler.now; at < end && !this.#failed; at += CALM_CHECK_MS) {
@@ -586,6 +631,9 @@ class World {
         return this.#peerAgain(acceptor, dialer);
       case "both delete":
         await this.#bothDelete(acceptor, dialer);
+        return this.#peerAgain(acceptor, dialer);
+      case "a delete into silence":
+        await this.#deleteIntoSilence(this.#random.chance(0.5) ? acceptor : dialer, acceptor, dialer);
         return this.#peerAgain(acceptor, dialer);
       case "restart":
         return this.#restartOne(this.#random.chance(0.5) ? [acceptor, dialer] : [dialer, acceptor], acceptor, dialer);
@@ -629,6 +677,21 @@ class World {
       const view = peer.host?.peerings.read(cluster.name);
       return view?.state === "terminated" && importsOf(peer, cluster).length === 0;
     });
+  }
+
+  /** A peer that cannot be reached delays a delete by no more than the drain, and is told nothing later (L2, L4). */
+  async #deleteIntoSilence(deleting: SimCluster, acceptor: SimCluster, dialer: SimCluster): Promise<void> {
+    const other = deleting === acceptor ? dialer : acceptor;
+    this.#network.partition(acceptor.address, dialer.address);
+    await this.#settled(deleting.host?.peerings.delete(other.name) ?? Promise.resolve());
+    await this.#within(10_000, `L2: ${deleting.name} has deleted ${other.name}, which does not answer`, () => {
+      return deleting.host?.peerings.read(other.name) === undefined;
+    });
+    await this.#within(SILENCE_MS, `L4, L8: ${other.name} reads FAILING for ${deleting.name}`, () => {
+      return other.host?.peerings.read(deleting.name)?.state === "failing";
+    });
+    this.#network.healAll();
+    await this.#bothDelete(acceptor, dialer);
   }
 
   async #bothDelete(a: SimCluster, b: SimCluster): Promise<void> {
