@@ -16,7 +16,7 @@ describe("malformed packets", () => {
       sourceOf({
         instances: {
           "": [instance({ service: { name: "web" }, node: { meta: { rack: "r1" } } })],
-          alpha: Array.from({ length: 12 }, (_, index) =>
+          alpha: Array.from({ length: 5 }, (_, index) =>
             instance({ node: { name: `a${index}`, address: `10.1.0.${index}` }, service: { name: "web" } }),
           ),
           beta: [instance({ node: { name: "b1", address: BETA }, service: { name: "secret", address: BETA } })],
@@ -42,14 +42,17 @@ describe("malformed packets", () => {
       const reply = await responder.respond(packet, transport);
       if (reply === undefined) continue;
       answered++;
-      const what = `packet ${packet.toString("hex")}`;
-      assert.equal(reply.readUInt16BE(0), packet.readUInt16BE(0), what);
-      assert.equal(reply.readUInt16BE(2) & 0x8000, 0x8000, what);
-      assert.ok(reply.length <= (transport === "tcp" ? 65_535 : udpLimit(packet)), what);
+      // Spelled out only when it is wanted: there are many.
+      const check = (holds: boolean): void => {
+        if (!holds) assert.fail(`packet ${packet.toString("hex")} over ${transport}: ${reply.toString("hex")}`);
+      };
+      check(reply.readUInt16BE(0) === packet.readUInt16BE(0));
+      check((reply.readUInt16BE(2) & 0x8000) !== 0);
+      check(reply.length <= (transport === "tcp" ? 65_535 : udpLimit(packet)));
       // Whatever was asked, what is answered can be read.
       const code = reply.readUInt16BE(2) & 15;
       if (code !== 1 && reply.length > 12) decode(reply);
-      if (reply.includes(secret)) assert.ok(/beta|0a424242/i.test(packet.toString("latin1")), what);
+      if (reply.includes(secret)) check(/beta|0a424242/i.test(packet.toString("latin1")));
     }
     assert.ok(answered > PACKETS / 10, "hardly anything was taken for a question");
   });

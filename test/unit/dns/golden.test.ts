@@ -42,7 +42,7 @@ const DIFFERENCES: readonly {
 
 describe("DNS as recorded from Consul", () => {
   for (const version of VERSIONS) {
-    it(`${version}: answers are the same, but for names of virtual addresses and the choice among many`, async () => {
+    it(`${version}: answers are the same, but for the virtual address and the choice among many`, async () => {
       await using served = await serveRecordedSetup();
       const cases = readCases(version);
       assert.ok(cases.length > 10);
