@@ -19,6 +19,8 @@ export interface Server {
   /** Version told by `agent/self`. */
   readonly version: string;
   readonly bodyLimits: BodyLimits;
+  /** Grows when the roots of the cluster change, also over a restart. */
+  readonly rootsIndex: () => bigint;
 }
 
 /** The headers of a read (specification 2.6.3). */

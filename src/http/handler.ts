@@ -52,8 +52,14 @@ export function httpHandler(host: PeeringHost, options: HttpHandlerOptions = {})
   const clock = options.clock ?? systemClock;
   const logger = options.logger ?? silentLogger;
   const writeTimeoutMs = options.writeTimeoutMs ?? DEFAULT_WRITE_TIMEOUT_MS;
+  // Roots have no index of their own: seconds outlive a restart, and roots change more seldom.
+  let rootsIndex = BigInt(Math.trunc(clock.wall() / 1_000));
+  host.authority.onRootsChanged(() => {
+    rootsIndex += 1n;
+  });
   const server: Server = {
     host,
+    rootsIndex: () => rootsIndex,
     clock,
     random: options.random ?? systemRandom,
     authorizer: options.authorizer ?? allowAll,

@@ -1,5 +1,9 @@
+import { createHash, X509Certificate } from "node:crypto";
+import type { CaRoot } from "../trust/authority.js";
+import { blocking } from "./blocking.js";
 import type { Answer, Call } from "./call.js";
-import { anyObject, objectOf, text, texts } from "./operation-docs.js";
+import { type Json, timeText } from "./json.js";
+import { anyObject, listOf, objectOf, readParameters, text, texts } from "./operation-docs.js";
 import type { Operation } from "./routes.js";
 
 async function leader(call: Call): Promise<Answer> {
@@ -58,6 +62,51 @@ async function self(call: Call): Promise<Answer> {
   };
 }
 
+async function roots(call: Call): Promise<Answer> {
+  const options = call.readOptions();
+  const { host, server } = call;
+  const { authority } = host;
+  const reading = await blocking(call, options, {
+    read: () => ({ index: server.rootsIndex(), result: authority.roots() }),
+    index: server.rootsIndex,
+    subscribe: (wake) => authority.onRootsChanged(wake),
+  });
+  const active = reading.result.find((root) => root.active);
+  return {
+    json: {
+      ActiveRootID: active?.id ?? "",
+      TrustDomain: authority.trustDomain,
+      Roots: reading.result.map((root) => rootJson(root, authority.trustDomain, reading.index)),
+    },
+    read: { index: reading.index },
+  };
+}
+
+function rootJson(root: CaRoot, trustDomain: string, index: bigint): Json {
+  const certificate = new X509Certificate(root.certificatePem);
+  const { publicKey } = certificate;
+  const { namedCurve, modulusLength } = publicKey.asymmetricKeyDetails ?? {};
+  const keyId = createHash("sha256")
+    .update(publicKey.export({ type: "spki", format: "der" }))
+    .digest("hex");
+  return {
+    ID: root.id,
+    Name: root.active ? "Peerage CA Primary Cert" : "Peerage CA Former Cert",
+    SerialNumber: BigInt(`0x${certificate.serialNumber}`),
+    SigningKeyID: keyId.replace(/(..)(?=.)/g, "$1:"),
+    ExternalTrustDomain: trustDomain.replace(/\.consul$/, ""),
+    NotBefore: timeText(Date.parse(certificate.validFrom)),
+    NotAfter: timeText(root.notAfter),
+    RootCert: root.certificatePem,
+    IntermediateCerts: null,
+    Active: root.active,
+    PrivateKeyType: publicKey.asymmetricKeyType ?? "",
+    PrivateKeyBits: modulusLength ?? (namedCurve === "secp384r1" ? 384 : namedCurve === "secp521r1" ? 521 : 256),
+    CreateIndex: index,
+    ModifyIndex: index,
+  };
+}
+
 export const systemOperations: readonly Operation[] = [
   {
     method: "GET",
@@ -90,6 +139,20 @@ export const systemOperations: readonly Operation[] = [
     run: datacenters,
     docs: [
       { path: "/v1/catalog/datacenters", id: "listDatacenters", summary: "Names of the datacenters.", answer: texts },
+    ],
+  },
+  {
+    method: "GET",
+    pattern: "/v1/connect/ca/roots",
+    run: roots,
+    docs: [
+      {
+        path: "/v1/connect/ca/roots",
+        id: "listRoots",
+        summary: "The root certificates of this cluster.",
+        parameters: readParameters,
+        answer: objectOf({ ActiveRootID: text, TrustDomain: text, Roots: listOf(anyObject) }),
+      },
     ],
   },
 ];
