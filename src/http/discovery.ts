@@ -185,15 +185,22 @@ interface Stamped {
   readonly modifyIndex: bigint;
 }
 
+const VIRTUAL = "consul-virtual";
+
 function stamp(revision: bigint): Stamped {
   return { createIndex: revision, modifyIndex: revision };
 }
 
-function importedView(peer: string, instance: ServiceInstance, indexes: Stamped): InstanceView {
+function importedView(host: PeeringHost, peer: string, instance: ServiceInstance, indexes: Stamped): InstanceView {
+  const { service } = instance;
+  // A proxy shows the virtual address that its service has here (specification 4.8).
+  const destination = service.kind === "connect-proxy" ? (service.proxy?.destinationServiceName ?? "") : "";
+  const address = destination === "" ? undefined : host.catalog.virtualIp(destination, peer);
+  const virtual = address === undefined ? {} : { [VIRTUAL]: { address, port: service.port } };
   return {
     peer,
     node: { ...instance.node, ...indexes },
-    service: { ...instance.service, ...indexes },
+    service: { ...service, taggedAddresses: { ...service.taggedAddresses, ...virtual }, ...indexes },
     checks: instance.checks.map((check) => ({ ...check, ...indexes })),
   };
 }
@@ -212,7 +219,7 @@ export async function instancesOf(host: PeeringHost, peer: string, service: stri
   }
   const indexes = stamp(host.imports.service({ peer, service })?.revision ?? 1n);
   const instances = await host.imports.instances({ peer, service });
-  return instances.map((instance) => importedView(peer, instance, indexes)).sort(byNodeAndId);
+  return instances.map((instance) => importedView(host, peer, instance, indexes)).sort(byNodeAndId);
 }
 
 /** The name under which the proxies of a service are imported. */
@@ -329,7 +336,7 @@ export async function everyImported(call: Call, peer: string): Promise<readonly 
     const services = [...change.services].sort(([left], [right]) => compareUtf8(lowerCase(left), lowerCase(right)));
     return services.flatMap(([service, instances]) => {
       const indexes = stamp(imports.service({ peer, service })?.revision ?? change.revision);
-      return instances.map((instance) => importedView(peer, instance, indexes)).sort(byNodeAndId);
+      return instances.map((instance) => importedView(call.host, peer, instance, indexes)).sort(byNodeAndId);
     });
   }
   return [];
