@@ -37,20 +37,20 @@ const goUint64: GoType<bigint> = {
 };
 
 /** A pointer to a struct: absent and `null` are told from an empty one. */
-function optional<T>(type: GoType<T>): GoType<T | undefined> {
+export function optional<T>(type: GoType<T>): GoType<T | undefined> {
   return { name: `*${type.name}`, zero: () => undefined, read: (value, path) => type.read(value, path) };
 }
 
-const localityType: GoType<LocalityBody> = goStruct<LocalityBody>("structs.Locality", {
+export const localityType: GoType<LocalityBody> = goStruct<LocalityBody>("structs.Locality", {
   Region: goString,
   Zone: goString,
 });
-interface LocalityBody {
+export interface LocalityBody {
   readonly Region: string;
   readonly Zone: string;
 }
 
-interface ProxyBody {
+export interface ProxyBody {
   readonly DestinationServiceName: string;
   readonly DestinationServiceID: string;
   readonly LocalServiceAddress: string;
@@ -67,7 +67,7 @@ interface ProxyBody {
   readonly MutualTLSMode: GoJson;
 }
 
-const proxyType: GoType<ProxyBody> = goStruct<ProxyBody>("structs.ConnectProxyConfig", {
+export const proxyType: GoType<ProxyBody> = goStruct<ProxyBody>("structs.ConnectProxyConfig", {
   DestinationServiceName: goString,
   DestinationServiceID: goString,
   LocalServiceAddress: goString,
@@ -96,20 +96,20 @@ const connectType: GoType<ConnectBody> = goStruct<ConnectBody>("structs.ServiceC
   PeerMeta: goAny,
 });
 
-interface AddressBody {
+export interface AddressBody {
   readonly Address: string;
   readonly Port: number;
 }
 
-interface WeightsBody {
+export interface WeightsBody {
   readonly Passing: number;
   readonly Warning: number;
 }
 
-const addressesType: GoType<Readonly<Record<string, AddressBody>>> = goMap(
+export const addressesType: GoType<Readonly<Record<string, AddressBody>>> = goMap(
   goStruct<AddressBody>("structs.ServiceAddress", { Address: goString, Port: goInt }),
 );
-const weightsType: GoType<WeightsBody | undefined> = optional(
+export const weightsType: GoType<WeightsBody | undefined> = optional(
   goStruct<WeightsBody>("structs.Weights", { Passing: goInt, Warning: goInt }),
 );
 

@@ -1,9 +1,11 @@
+import { agentServiceOperations } from "./agent-services.js";
 import type { Answer, Call } from "./call.js";
 import { catalogOperations } from "./catalog.js";
 import { configOperations } from "./config.js";
 import { healthOperations } from "./health.js";
 import { peeringOperations } from "./peering.js";
 import { systemOperations } from "./system.js";
+import { txnOperations } from "./txn.js";
 
 export type Method = "GET" | "POST" | "PUT" | "DELETE";
 
@@ -107,5 +109,7 @@ export const operations: readonly Operation[] = [
   ...configOperations,
   ...catalogOperations,
   ...healthOperations,
+  ...txnOperations,
+  ...agentServiceOperations,
   ...systemOperations,
 ];

@@ -1,0 +1,320 @@
+import type { StringMap } from "../catalog/instance.js";
+import type { CheckRegistration, Registration } from "../catalog/registration.js";
+import { metaProblem } from "../catalog/registration.js";
+import { PeeringError } from "../errors.js";
+import type { IndexedService } from "../host/catalog.js";
+import type { Answer, Call } from "./call.js";
+import { type GoJson, type GoType, goAny, goBool, goInt, goList, goMap, goString, goStruct } from "./go-json.js";
+import { badRequest, HttpError } from "./http-error.js";
+import { anyObject } from "./operation-docs.js";
+import {
+  type AddressBody,
+  addressesType,
+  catalogBody,
+  type LocalityBody,
+  localityType,
+  optional,
+  type ProxyBody,
+  proxyType,
+  type ServiceBody,
+  serviceRegistration,
+  type WeightsBody,
+  weightsType,
+} from "./registration-json.js";
+import type { Operation } from "./routes.js";
+
+interface CheckDefinition {
+  readonly CheckID: string;
+  readonly Name: string;
+  readonly Status: string;
+  readonly Notes: string;
+  readonly TTL: GoJson;
+  readonly HTTP: GoJson;
+  readonly TCP: GoJson;
+  readonly UDP: GoJson;
+  readonly GRPC: GoJson;
+}
+
+/** How a check is made is not for us: its status is what it was registered with. */
+const checkType: GoType<CheckDefinition> = goStruct<CheckDefinition>(
+  "structs.CheckType",
+  {
+    CheckID: goString,
+    Name: goString,
+    Status: goString,
+    Notes: goString,
+    TTL: goAny,
+    HTTP: goAny,
+    TCP: goAny,
+    UDP: goAny,
+    GRPC: goAny,
+  },
+  { strict: false },
+);
+
+interface Definition {
+  readonly Kind: string;
+  readonly ID: string;
+  readonly Name: string;
+  readonly Tags: readonly string[] | undefined;
+  readonly Address: string;
+  readonly Port: number;
+  readonly SocketPath: string;
+  readonly Meta: StringMap | undefined;
+  readonly TaggedAddresses: Readonly<Record<string, AddressBody>>;
+  readonly Weights: WeightsBody | undefined;
+  readonly EnableTagOverride: boolean;
+  readonly Check: CheckDefinition | undefined;
+  readonly Checks: readonly CheckDefinition[];
+  readonly Proxy: ProxyBody;
+  readonly Connect: { readonly Native: boolean; readonly SidecarService: Definition | undefined };
+  readonly Locality: LocalityBody | undefined;
+  readonly Token: string;
+}
+
+/** A sidecar is a definition inside a definition; how deep they go is for the parser of JSON to bound. */
+const sidecarType: GoType<Definition | undefined> = {
+  name: "*structs.ServiceDefinition",
+  zero: () => undefined,
+  read: (value, path) => definitionType.read(value, path),
+};
+
+const definitionType: GoType<Definition> = goStruct<Definition>("structs.ServiceDefinition", {
+  Kind: goString,
+  ID: goString,
+  Name: goString,
+  Tags: optional(goList(goString)),
+  Address: goString,
+  Port: goInt,
+  SocketPath: goString,
+  Meta: optional(goMap(goString)),
+  TaggedAddresses: addressesType,
+  Weights: weightsType,
+  EnableTagOverride: goBool,
+  Check: optional(checkType),
+  Checks: goList(checkType),
+  Proxy: proxyType,
+  Connect: goStruct<Definition["Connect"]>("structs.ServiceConnect", { Native: goBool, SidecarService: sidecarType }),
+  Locality: optional(localityType),
+  Token: goString,
+});
+
+const SIDECAR = "-sidecar-proxy";
+/** Where Consul looks for a sidecar's port. */
+const FIRST_SIDECAR_PORT = 21_000;
+const LAST_SIDECAR_PORT = 21_255;
+
+async function register(call: Call): Promise<Answer> {
+  call.refuseNamespace();
+  call.refusePartition();
+  const body = await catalogBody(call, definitionType);
+  validate(body);
+  await call.require({ resource: "service", access: "write", name: body.Name });
+  const id = body.ID || body.Name;
+  const { catalog } = call.host;
+  const node = ownNode(call);
+  const services = [serviceOf(body, id)];
+  const sidecar = body.Connect.SidecarService;
+  if (sidecar !== undefined) {
+    if (sidecar.Connect.SidecarService !== undefined) {
+      throw badRequest("Invalid SidecarService: sidecar service cannot have a nested sidecar service");
+    }
+    if (sidecar.Name !== "") await call.require({ resource: "service", access: "write", name: sidecar.Name });
+    services.push(sidecarOf(call, body, id, sidecar));
+  }
+  const registrations = services.map(
+    ({ service, checks }): Registration => ({ ...node, service: serviceRegistration(service), checks }),
+  );
+  const stale = call.query.has("replace-existing-checks")
+    ? (catalog.node(node.node)?.checks ?? []).filter(
+        ({ serviceId, checkId }) => serviceId === id && !services[0]?.checks.some((check) => check.checkId === checkId),
+      )
+    : [];
+  try {
+    await catalog.registerAll(registrations);
+  } catch (error) {
+    throw told(error);
+  }
+  for (const { checkId } of stale) await catalog.deregister({ node: node.node, checkId });
+  return {};
+}
+
+/** @throws {HttpError} 400 with Consul's text. */
+function validate(body: Definition): void {
+  if (body.Name === "") throw badRequest("Missing service name");
+  if (["0.0.0.0", "::", "[::]"].includes(body.Address)) throw badRequest("Invalid service address");
+  const { Weights: weights } = body;
+  if (weights !== undefined) {
+    const problem = weightsProblem(weights);
+    if (problem !== undefined) throw badRequest(`Invalid Weights: ${problem}`);
+  }
+  const problem = metaProblem(body.Meta ?? {}, body.Kind);
+  if (problem !== undefined) throw badRequest(`Invalid Service Meta: ${problem}`);
+  for (const { Status: status } of definedChecks(body)) {
+    if (!["", "passing", "warning", "critical"].includes(status)) {
+      throw badRequest("Status for checks must 'passing', 'warning', 'critical'");
+    }
+  }
+}
+
+function weightsProblem({ Passing: passing, Warning: warning }: WeightsBody): string | undefined {
+  if (passing < 1) return "Passing must be greater than 0";
+  if (warning < 0) return "Warning must be greater or equal than 0";
+  return passing > 65_535 || warning > 65_535 ? "DNS Weight must be between 0 and 65535" : undefined;
+}
+
+/** How the catalog's refusals are told here. */
+function told(error: unknown): unknown {
+  if (!(error instanceof PeeringError) || error.code !== "invalid-registration") return error;
+  const text = error.message.replace(/^registration \d+: /, "");
+  return badRequest(/^\d+ errors? occurred:/.test(text) ? `Validation failed: ${text}` : text);
+}
+
+/** The host's own node: made with its first service, left alone afterwards. */
+function ownNode({ server }: Call): { readonly node: string; readonly address: string; readonly skipNodeUpdate: true } {
+  const host = server.address.slice(0, Math.max(server.address.lastIndexOf(":"), 0)).replace(/^\[|\]$/g, "");
+  return { node: server.nodeName, address: host || "127.0.0.1", skipNodeUpdate: true };
+}
+
+function definedChecks(body: Definition): readonly CheckDefinition[] {
+  return body.Check === undefined ? body.Checks : [body.Check, ...body.Checks];
+}
+
+interface Prepared {
+  readonly service: ServiceBody;
+  readonly checks: readonly CheckRegistration[];
+}
+
+function serviceOf(body: Definition, id: string): Prepared {
+  const checks = definedChecks(body);
+  return {
+    service: {
+      Kind: body.Kind,
+      ID: id,
+      Service: body.Name,
+      Tags: body.Tags ?? [],
+      Address: body.Address,
+      TaggedAddresses: body.TaggedAddresses,
+      Meta: body.Meta ?? {},
+      Port: body.Port,
+      SocketPath: body.SocketPath,
+      Weights: body.Weights,
+      EnableTagOverride: body.EnableTagOverride,
+      Proxy: body.Proxy,
+      Connect: { Native: body.Connect.Native, SidecarService: null, PeerMeta: null },
+      Locality: body.Locality,
+      PeerName: "",
+      CreateIndex: 0n,
+      ModifyIndex: 0n,
+    },
+    checks: checks.map((check, index) => ({
+      checkId: check.CheckID || `service:${id}${checks.length > 1 ? `:${index + 1}` : ""}`,
+      name: check.Name || `Service '${body.Name}' check`,
+      status: check.Status,
+      notes: check.Notes,
+      serviceId: id,
+      type: typeOf(check),
+    })),
+  };
+}
+
+function typeOf({ TTL, HTTP, TCP, UDP, GRPC }: CheckDefinition): string {
+  const types = { ttl: TTL, http: HTTP, tcp: TCP, udp: UDP, grpc: GRPC };
+  return Object.entries(types).find(([, value]) => value !== null && value !== "")?.[0] ?? "";
+}
+
+/** The proxy beside a service: what it does not say itself it has from the service. */
+function sidecarOf(call: Call, parent: Definition, parentId: string, sidecar: Definition): Prepared {
+  const id = `${parentId}${SIDECAR}`;
+  const { Proxy: proxy } = sidecar;
+  return serviceOf(
+    {
+      ...sidecar,
+      Kind: "connect-proxy",
+      Name: sidecar.Name || `${parent.Name}${SIDECAR}`,
+      Tags: sidecar.Tags ?? parent.Tags,
+      Meta: sidecar.Meta ?? parent.Meta,
+      Address: sidecar.Address || parent.Address,
+      Weights: sidecar.Weights ?? parent.Weights,
+      Port: sidecar.Port || freeSidecarPort(call, id),
+      Proxy: {
+        ...proxy,
+        DestinationServiceName: parent.Name,
+        DestinationServiceID: parentId,
+        LocalServiceAddress: proxy.LocalServiceAddress || "127.0.0.1",
+        LocalServicePort: proxy.LocalServicePort || parent.Port,
+      },
+    },
+    id,
+  );
+}
+
+/** The port the sidecar has already, else the first one that nothing on the node uses. @throws {HttpError} 400. */
+function freeSidecarPort(call: Call, id: string): number {
+  const services: readonly IndexedService[] = call.host.catalog.node(call.server.nodeName)?.services ?? [];
+  const before = services.find((service) => service.id === id)?.port ?? 0;
+  if (before !== 0) return before;
+  const taken = new Set(services.map(({ port }) => port));
+  for (let port = FIRST_SIDECAR_PORT; port <= LAST_SIDECAR_PORT; port++) if (!taken.has(port)) return port;
+  throw badRequest(
+    `Invalid SidecarService: none left in the configured range [${FIRST_SIDECAR_PORT}, ${LAST_SIDECAR_PORT}]`,
+  );
+}
+
+async function deregister(call: Call): Promise<Answer> {
+  call.refuseNamespace();
+  call.refusePartition();
+  const id = call.rest;
+  if (id === "") throw badRequest("Missing service ID");
+  const { catalog } = call.host;
+  const node = call.server.nodeName;
+  const services = catalog.node(node)?.services ?? [];
+  const service = services.find((candidate) => candidate.id === id);
+  if (service === undefined) {
+    const hint = "Ensure that the service ID is passed, not the service name.";
+    throw new HttpError(404, `Unknown service ID ${JSON.stringify(id)}. ${hint}`);
+  }
+  await call.require({ resource: "service", access: "write", name: service.name });
+  await catalog.deregister({ node, serviceId: id });
+  const sidecar = services.find(
+    ({ id: candidate, proxy }) => candidate === `${id}${SIDECAR}` && proxy?.destinationServiceId === id,
+  );
+  if (sidecar !== undefined) await catalog.deregister({ node, serviceId: sidecar.id });
+  return {};
+}
+
+/** Services of this very node (specification 4.1.7). */
+export const agentServiceOperations: readonly Operation[] = [
+  {
+    method: "PUT",
+    pattern: "/v1/agent/service/register",
+    run: register,
+    docs: [
+      {
+        path: "/v1/agent/service/register",
+        id: "registerOwnService",
+        summary: "Registers a service at this node, with a sidecar proxy if it asks for one.",
+        parameters: [
+          {
+            name: "replace-existing-checks",
+            in: "query",
+            description: "Removes checks of the service that are not given.",
+          },
+        ],
+        body: anyObject,
+      },
+    ],
+  },
+  {
+    method: "PUT",
+    pattern: "/v1/agent/service/deregister/",
+    run: deregister,
+    docs: [
+      {
+        path: "/v1/agent/service/deregister/{id}",
+        id: "deregisterOwnService",
+        summary: "Removes a service of this node, and its sidecar proxy.",
+      },
+    ],
+  },
+];
