@@ -12,6 +12,8 @@ export interface CommandLineIo {
   readonly readDirectory: (path: string) => Promise<readonly string[]>;
   /** Milliseconds since the epoch. */
   readonly wall: () => number;
+  /** Whether people read the standard error as it comes, and not a file or a program. */
+  readonly people: boolean;
   /** For what runs until it is told to end: from the first call on SIGTERM and SIGINT abort this, instead of killing. */
   readonly untilStopped: () => AbortSignal;
 }

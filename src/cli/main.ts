@@ -32,5 +32,6 @@ process.exitCode = await runCommandLine(process.argv.slice(2), packageVersion(),
   readFile: (path) => readFile(path, "utf8"),
   readDirectory: (path) => readdir(path),
   wall: () => Date.now(),
+  people: process.stderr.isTTY === true,
   untilStopped,
 });

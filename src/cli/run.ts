@@ -1,4 +1,5 @@
 import type { ConsulClient } from "../client/index.js";
+import { agentCommand } from "./agent-command.js";
 import { catalogCommands } from "./catalog-commands.js";
 import { type Command, CommandError, type CommandGroup, type CommandLineIo } from "./command.js";
 import { configCommands } from "./config-commands.js";
@@ -13,6 +14,7 @@ const commands: CommandGroup = {
   summary: "",
   help: "Usage: peerage [--version] [--help] <command> [<args>]",
   commands: {
+    agent: agentCommand,
     catalog: catalogCommands,
     config: configCommands,
     peering: peeringCommands,

@@ -13,6 +13,8 @@ export interface CommandLineWorld {
   readonly environment?: Readonly<Record<string, string>>;
   readonly stdin?: string;
   readonly signal?: AbortSignal;
+  /** Told of all output as it comes. */
+  readonly onOutput?: (output: string) => void;
 }
 
 /** Runs one command line in this process, with an environment of its own. */
@@ -23,6 +25,7 @@ export async function runPeerage(args: readonly string[], world: CommandLineWorl
     environment: world.environment ?? {},
     stdout: (output) => {
       stdout += output;
+      world.onOutput?.(output);
     },
     stderr: (output) => {
       stderr += output;
@@ -31,6 +34,7 @@ export async function runPeerage(args: readonly string[], world: CommandLineWorl
     readFile: (path) => readFile(path, "utf8"),
     readDirectory: (path) => readdir(path),
     wall: () => Date.UTC(2026, 0, 1),
+    people: false,
     untilStopped: () => world.signal ?? new AbortController().signal,
   });
   return { exit, stdout, stderr };

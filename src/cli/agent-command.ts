@@ -1,0 +1,20 @@
+import { agentFlags } from "./agent-options.js";
+import type { Command } from "./command.js";
+
+export const agentCommand: Command = {
+  summary: "Runs a Peerage agent",
+  help: `Usage: peerage agent [options]
+
+  Runs an agent: a cluster with its catalog, its peerings, the HTTP API, and
+  DNS. It runs until it is interrupted, then finishes what it is doing.
+
+  Each option can also be given as an environment variable, PEERAGE_DATA_DIR
+  for -data-dir, and in a JSON file named by -config.
+
+  Example:
+
+    $ peerage agent -dev`,
+  flags: agentFlags,
+  // Loaded by those who run one: the other commands are to start at once.
+  run: async (context) => (await import("./agent.js")).runAgent(context),
+};

@@ -1,0 +1,177 @@
+import { hostname } from "node:os";
+import { isJsonObject, type Json, type JsonObject } from "../client/json-reader.js";
+import { errorText } from "../errors.js";
+import { CommandError, type CommandLineIo } from "./command.js";
+import type { Flag, ParsedFlags } from "./flags.js";
+import { isLogLevel, LOG_LEVELS, type LogLevel } from "./log.js";
+
+/** An address to listen on. */
+export interface ListenAddress {
+  readonly host: string;
+  /** 0: any that is free. */
+  readonly port: number;
+  /** Asked for, and not only the default. */
+  readonly given: boolean;
+}
+
+export interface AgentOptions {
+  readonly datacenter: string;
+  readonly node: string;
+  /** Undefined: in memory, and gone with the process. */
+  readonly dataDirectory: string | undefined;
+  readonly http: ListenAddress;
+  readonly grpcTls: ListenAddress;
+  readonly dns: ListenAddress;
+  readonly advertise: readonly string[];
+  readonly dnsStrict: boolean;
+  readonly logLevel: LogLevel;
+}
+
+/** Each is also a `PEERAGE_…` variable and a key of the configuration file; the flag comes first, then the variable. */
+export const agentFlags: readonly Flag[] = [
+  {
+    name: "datacenter",
+    kind: "text",
+    usage: "Name of the datacenter this agent is. Do not change it later. Default: dc1.",
+  },
+  { name: "node", kind: "text", usage: "Name of this node. Default: the machine's." },
+  { name: "data-dir", kind: "text", usage: "Directory for the agent's data. Required, unless -dev is given." },
+  { name: "dev", kind: "boolean", usage: "Keeps everything in memory: nothing outlives the process." },
+  {
+    name: "bind",
+    kind: "text",
+    usage: "Address on which peers are accepted, where -grpc-tls does not name one. Default: 127.0.0.1.",
+  },
+  {
+    name: "http",
+    kind: "text",
+    placeholder: "host:port",
+    usage: "Where to serve the HTTP API. Default: 127.0.0.1:8500.",
+  },
+  {
+    name: "grpc-tls",
+    kind: "text",
+    placeholder: "host:port",
+    usage: "Where to accept peers. Default: port 8503 of the -bind address.",
+  },
+  {
+    name: "dns",
+    kind: "text",
+    placeholder: "host:port",
+    usage: "Where to serve DNS, over UDP and TCP. Default: 127.0.0.1:8600.",
+  },
+  {
+    name: "advertise",
+    kind: "texts",
+    placeholder: "host:port",
+    usage:
+      "Where peers reach this agent, as its tokens tell them. This flag may be specified multiple times; the variable is a list separated by commas. Default: where peers are accepted.",
+  },
+  {
+    name: "dns-strict",
+    kind: "boolean",
+    usage: "Answers <service>.service.<peer>.consul as Consul does, which is not at all.",
+  },
+  { name: "log-level", kind: "text", usage: `One of ${LOG_LEVELS.join(", ")}. Default: info.` },
+  { name: "config", kind: "text", usage: "JSON file whose keys are the names of these flags." },
+];
+
+/** What one source says of a flag: texts for lists, too. */
+type Setting = string | readonly string[] | undefined;
+
+/** @throws {CommandError} that names the flag, variable or key which is wrong. */
+export async function readAgentOptions(flags: ParsedFlags, io: CommandLineIo): Promise<AgentOptions> {
+  if (flags.rest.length > 0) throw new CommandError(`Unexpected argument: ${flags.rest[0]}`);
+  const fromEnvironment = (name: string): string | undefined =>
+    io.environment[`PEERAGE_${name.toUpperCase().replaceAll("-", "_")}`] || undefined;
+  const configPath = flags.text("config") || fromEnvironment("config");
+  const config = configPath === undefined ? new Map<string, Setting>() : await readConfig(configPath, io);
+
+  const setting = (name: string): Setting =>
+    flags.given(name) ? (flags.texts(name).at(-1) ?? "") : (fromEnvironment(name) ?? config.get(name));
+  const text = (name: string): string => {
+    const value = setting(name) ?? "";
+    if (typeof value !== "string") throw new CommandError(`Invalid ${name}: a list, where one value is expected`);
+    return value;
+  };
+  const boolean = (name: string): boolean => {
+    const value = text(name);
+    if (/^(?:1|t|T|true|TRUE|True)$/.test(value)) return true;
+    if (/^(?:0|f|F|false|FALSE|False|)$/.test(value)) return false;
+    throw new CommandError(`Invalid ${name}: ${JSON.stringify(value)} is no boolean`);
+  };
+
+  const dataDirectory = text("data-dir") || undefined;
+  const dev = boolean("dev");
+  if (dev && dataDirectory !== undefined) throw new CommandError("Cannot specify both -dev and -data-dir");
+  if (!dev && dataDirectory === undefined) throw new CommandError("Must specify -data-dir, or -dev to keep no data");
+  const logLevel = text("log-level") || "info";
+  if (!isLogLevel(logLevel)) {
+    throw new CommandError(`Invalid log-level: ${JSON.stringify(logLevel)} is none of ${LOG_LEVELS.join(", ")}`);
+  }
+  const grpcTls = listenAddress("grpc-tls", text("grpc-tls"), text("bind") || "127.0.0.1", 8503);
+  const advertise = flags.given("advertise") ? flags.texts("advertise") : listOf(setting("advertise"));
+  for (const address of advertise) listenAddress("advertise", address, "", 0);
+  if (advertise.length === 0 && /^(?:0\.0\.0\.0|\[?::\]?|)$/.test(grpcTls.host)) {
+    throw new CommandError(
+      "Must specify -advertise: an agent that listens on every address does not know where peers reach it",
+    );
+  }
+  return {
+    datacenter: text("datacenter") || "dc1",
+    node: text("node") || hostname(),
+    dataDirectory,
+    http: listenAddress("http", text("http"), "127.0.0.1", 8500),
+    grpcTls,
+    dns: listenAddress("dns", text("dns"), "127.0.0.1", 8600),
+    advertise,
+    dnsStrict: boolean("dns-strict"),
+    logLevel,
+  };
+}
+
+function listOf(value: Setting): readonly string[] {
+  if (value === undefined) return [];
+  return typeof value === "string" ? value.split(",").map((part) => part.trim()) : value;
+}
+
+function listenAddress(name: string, text: string, defaultHost: string, defaultPort: number): ListenAddress {
+  if (text === "") return { host: defaultHost, port: defaultPort, given: false };
+  const [, bracketed, plain, digits] = /^(?:\[([^\]]*)\]|([^:[\]]*)):(\d{1,5})$/.exec(text) ?? [];
+  const port = Number(digits);
+  if (digits === undefined || port > 65_535) {
+    throw new CommandError(`Invalid ${name}: ${JSON.stringify(text)} is not host:port`);
+  }
+  return { host: bracketed ?? plain ?? "", port, given: true };
+}
+
+async function readConfig(path: string, io: CommandLineIo): Promise<ReadonlyMap<string, Setting>> {
+  const fail = (problem: string, cause?: unknown): CommandError =>
+    new CommandError(`Error reading the configuration file ${path}: ${problem}`, { cause });
+  let json: Json;
+  try {
+    json = JSON.parse(await io.readFile(path));
+  } catch (error) {
+    throw fail(errorText(error), error);
+  }
+  if (!isJsonObject(json)) throw fail("not an object");
+  return settingsOf(json, fail);
+}
+
+function settingsOf(json: JsonObject, fail: (problem: string) => CommandError): ReadonlyMap<string, Setting> {
+  const settings = new Map<string, Setting>();
+  for (const [key, value] of Object.entries(json)) {
+    // Consul's own files say `data_dir`.
+    const name = key.replaceAll("_", "-");
+    const flag = agentFlags.find((each) => each.name === name && name !== "config");
+    if (flag === undefined) throw fail(`unknown key ${JSON.stringify(key)}`);
+    if (flag.kind === "texts" && Array.isArray(value) && value.every((element) => typeof element === "string")) {
+      settings.set(name, value);
+    } else if (flag.kind === "boolean" ? typeof value === "boolean" : typeof value === "string") {
+      settings.set(name, String(value));
+    } else {
+      throw fail(`the value of ${JSON.stringify(key)} is of the wrong type`);
+    }
+  }
+  return settings;
+}

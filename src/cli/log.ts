@@ -1,0 +1,37 @@
+import type { LogFields, Logger } from "../environment.js";
+
+export const LOG_LEVELS = ["debug", "info", "warn", "error"] as const;
+export type LogLevel = (typeof LOG_LEVELS)[number];
+
+export function isLogLevel(text: string): text is LogLevel {
+  return LOG_LEVELS.some((level) => level === text);
+}
+
+export interface LineLoggerOptions {
+  /** Less urgent lines are left out. */
+  readonly level: LogLevel;
+  /** For people, or one JSON object a line. */
+  readonly form: "pretty" | "json";
+  readonly wall: () => number;
+  readonly write: (line: string) => void;
+}
+
+/** A logger of one line per message. */
+export function lineLogger({ level, form, wall, write }: LineLoggerOptions): Logger {
+  const log =
+    (own: LogLevel) =>
+    (message: string, fields: LogFields = {}): void => {
+      if (LOG_LEVELS.indexOf(own) < LOG_LEVELS.indexOf(level)) return;
+      const time = new Date(wall()).toISOString();
+      if (form === "json") {
+        write(`${JSON.stringify({ ...fields, time, level: own, message })}\n`);
+        return;
+      }
+      const details = Object.entries(fields)
+        .filter(([, value]) => value !== undefined)
+        .map(([key, value]) => ` ${key}=${typeof value === "string" ? JSON.stringify(value) : String(value)}`);
+      // A line break from a peer must not look like a line of ours.
+      write(`${time} [${own.toUpperCase()}] ${message.replace(/[\r\n]+/g, " ")}${details.join("")}\n`);
+    };
+  return { debug: log("debug"), info: log("info"), warn: log("warn"), error: log("error") };
+}

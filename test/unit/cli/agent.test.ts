@@ -1,0 +1,178 @@
+import assert from "node:assert/strict";
+import { type ChildProcess, spawn } from "node:child_process";
+import { once } from "node:events";
+import { writeFile } from "node:fs/promises";
+import { createServer } from "node:net";
+import { join } from "node:path";
+import { createInterface } from "node:readline";
+import { describe, it } from "node:test";
+import { ConsulClient, PeeringError } from "../../../src/client/index.js";
+import { type CommandLineResult, type CommandLineWorld, runPeerage } from "../../support/command-line.js";
+import { temporaryDirectory } from "../../support/hosts.js";
+
+/** Ports that are free, so that tests do not meet. */
+const ports: readonly string[] = ["-http=127.0.0.1:0", "--grpc-tls", "127.0.0.1:0", "-dns=127.0.0.1:0"];
+const READY = /^Peerage agent ready: datacenter=(\S+) node=(\S+) http=(\S+) grpc-tls=(\S+) dns=(\S+)$/;
+
+function program(args: readonly string[]): ChildProcess {
+  // Compiled tests run the compiled program.
+  const entry = import.meta.url.endsWith(".ts") ? ["--import", "tsx", "src/cli/main.ts"] : ["dist/cli/main.js"];
+  return spawn(process.execPath, [...entry, ...args], { stdio: ["ignore", "pipe", "pipe"] });
+}
+
+/** An agent that is told to stop at once: what counts is whether it starts. */
+async function startAndStop(args: readonly string[], world: CommandLineWorld = {}): Promise<CommandLineResult> {
+  return runPeerage(["agent", ...args], { signal: AbortSignal.abort(), ...world });
+}
+
+describe("peerage agent", () => {
+  it("says when it is ready, serves, and on SIGTERM ends with code 0 though a reader waits", async () => {
+    const child = program(["agent", "-dev", "-datacenter", "dc7", "-node=n7", ...ports]);
+    try {
+      assert.ok(child.stdout !== null && child.stderr !== null);
+      child.stderr.resume();
+      const lines = createInterface({ input: child.stdout });
+      const [line]: unknown[] = await once(lines, "line");
+      const [, datacenter, node, http, grpc] = READY.exec(String(line)) ?? [];
+      assert.deepEqual([datacenter, node], ["dc7", "n7"]);
+      using client = new ConsulClient({ address: http ?? "" });
+      await client.catalog.register({ Node: "n1", Address: "10.0.0.1", Service: { Service: "web", Port: 80 } });
+      const { value, index } = await client.health.service("web");
+      assert.deepEqual(
+        value.map(({ Service, Node }) => [Service.Service, Service.Port, Node.Address, Node.Datacenter]),
+        [["web", 80, "10.0.0.1", "dc7"]],
+      );
+      const token = await client.peerings.generateToken({ peerName: "east" });
+      const inspected = await runPeerage(["peering", "token", "inspect", "-format=json", token]);
+      assert.deepEqual(JSON.parse(inspected.stdout).ServerAddresses, [grpc]);
+      const waiting = client.health.service("web", index === undefined ? {} : { index });
+      const refused = assert.rejects(waiting, (error) => error instanceof PeeringError && error.code === "unavailable");
+      // The server has the waiting request once it has answered a later one.
+      await client.peerings.list();
+      child.kill("SIGTERM");
+      assert.deepEqual(await once(child, "exit"), [0, null]);
+      await refused;
+    } finally {
+      child.kill("SIGKILL");
+    }
+  });
+
+  it("keeps its data in a directory, for one process at a time", async () => {
+    await using directory = await temporaryDirectory();
+    const stopping = new AbortController();
+    const options = ["-data-dir", directory.path, ...ports];
+    const first = await runUntilReady(options, stopping.signal);
+    using client = new ConsulClient({ address: first.http });
+    await client.catalog.register({ Node: "n1", Address: "10.0.0.1" });
+    const second = await startAndStop(options);
+    assert.equal(second.exit, 1);
+    assert.match(second.stderr, /^Error starting the agent: the data directory .* is in use by another process\n/);
+    stopping.abort();
+    assert.equal((await first.result).exit, 0);
+    const again = new AbortController();
+    const third = await runUntilReady(options, again.signal);
+    using reader = new ConsulClient({ address: third.http });
+    assert.deepEqual(
+      (await reader.catalog.nodes()).value.map(({ Node }) => Node),
+      ["n1"],
+    );
+    again.abort();
+    assert.equal((await third.result).exit, 0);
+  });
+
+  for (const taken of ["http", "grpc-tls", "dns"]) {
+    it(`fails with the address when the port for -${taken} is in use`, async () => {
+      const other = createServer();
+      other.listen(0, "127.0.0.1");
+      await once(other, "listening");
+      const bound = other.address();
+      assert.ok(bound !== null && typeof bound === "object");
+      const address = `127.0.0.1:${bound.port}`;
+      const result = await startAndStop(["-dev", ...ports, `-${taken}=${address}`]);
+      assert.equal(result.exit, 1);
+      assert.equal(result.stdout, "");
+      assert.match(result.stderr, new RegExp(`^Error starting the agent: cannot listen on ${address}: `, "m"));
+      other.close();
+    });
+  }
+
+  it("takes its options from flags, then from the environment, then from a file", async () => {
+    await using directory = await temporaryDirectory();
+    const config = join(directory.path, "agent.json");
+    const [http, grpc, dns] = ["127.0.0.1:0", "127.0.0.1:0", "127.0.0.1:0"];
+    await writeFile(
+      config,
+      JSON.stringify({ dev: true, datacenter: "file", node: "file", http, "grpc-tls": grpc, dns, log_level: "error" }),
+    );
+    const environment = {
+      PEERAGE_CONFIG: config,
+      PEERAGE_NODE: "variable",
+      PEERAGE_ADVERTISE: "a.example:1, b.example:2",
+    };
+    const result = await startAndStop(["--datacenter=flag"], { environment });
+    assert.equal(result.exit, 0);
+    const [, datacenter, node] = READY.exec(result.stdout.trim()) ?? [];
+    assert.deepEqual([datacenter, node], ["flag", "variable"]);
+    assert.equal(result.stderr, "", "nothing is as urgent as an error");
+  });
+
+  it("logs JSON, one object a line, where no people read", async () => {
+    const result = await startAndStop(["-dev", ...ports, "-log-level=debug"]);
+    const lines = result.stderr.trimEnd().split("\n");
+    const last: unknown = JSON.parse(lines.at(-1) ?? "");
+    assert.deepEqual(last, { time: "2026-01-01T00:00:00.000Z", level: "info", message: "stopping" });
+  });
+
+  const wrong: readonly (readonly [string, readonly string[], RegExp, CommandLineWorld?])[] = [
+    ["an unknown flag", ["-dev", "-nope"], /^flag provided but not defined: -nope\nUsage:\n/],
+    ["no place for data", [], /^Must specify -data-dir, or -dev to keep no data\n$/],
+    ["two places for data", ["-dev", "-data-dir=x"], /^Cannot specify both -dev and -data-dir\n$/],
+    ["a bad address", ["-dev", "-http", "8500"], /^Invalid http: "8500" is not host:port\n$/],
+    ["a port too large", ["-dev", "-dns", "127.0.0.1:65536"], /^Invalid dns: "127.0.0.1:65536" is not host:port\n$/],
+    [
+      "a bad level",
+      ["-dev", "-log-level", "loud"],
+      /^Invalid log-level: "loud" is none of debug, info, warn, error\n$/,
+    ],
+    ["an argument", ["-dev", "now"], /^Unexpected argument: now\n$/],
+    ["every address, and none advertised", ["-dev", "-bind", "0.0.0.0"], /^Must specify -advertise: /],
+    [
+      "a variable that is no boolean",
+      [],
+      /^Invalid dev: "maybe" is no boolean\n$/,
+      { environment: { PEERAGE_DEV: "maybe" } },
+    ],
+    [
+      "a file that is not there",
+      ["-config=/nowhere.json"],
+      /^Error reading the configuration file \/nowhere\.json: ENOENT/,
+    ],
+    [
+      "a file of another kind",
+      ["-config=package.json"],
+      /^Error reading the configuration file package\.json: unknown key "name"\n$/,
+    ],
+  ];
+  for (const [what, args, expected, world] of wrong) {
+    it(`refuses ${what} with exit code 1`, async () => {
+      const result = await startAndStop(args, world);
+      assert.equal(result.exit, 1);
+      assert.match(result.stderr, expected);
+    });
+  }
+});
+
+/** An agent in this process. */
+async function runUntilReady(
+  args: readonly string[],
+  signal: AbortSignal,
+): Promise<{ readonly http: string; readonly result: Promise<CommandLineResult> }> {
+  let result: Promise<CommandLineResult> | undefined;
+  const line = await new Promise<string>((resolve, reject) => {
+    result = runPeerage(["agent", ...args], { signal, onOutput: resolve });
+    result.then(({ stderr }) => reject(new Error(stderr)), reject);
+  });
+  const [, , , http] = READY.exec(line.trim()) ?? [];
+  assert.ok(http !== undefined && result !== undefined);
+  return { http, result };
+}
