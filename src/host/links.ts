@@ -9,7 +9,7 @@ import { decodeExportedServiceList, decodeServerAddresses, decodeTrustBundle } f
 import { type Status, StatusCode } from "../wire/status.js";
 import type { DialPlan } from "./dialer.js";
 import type { ExportEngine } from "./export-engine.js";
-import type { ImportItem, ImportStore } from "./import-store.js";
+import type { ImportItem, ImportStore, InspectedPayload } from "./import-store.js";
 import { Intake, type IntakeItem } from "./intake.js";
 import type { Leadership } from "./leadership.js";
 import type { HostLimits } from "./options.js";
@@ -40,7 +40,7 @@ export interface LinksOptions {
 interface LiveLink {
   readonly peering: Peering;
   readonly link: StreamLink;
-  readonly intake: Intake;
+  readonly intake: Intake<InspectedPayload>;
   readonly seen: BoardStream;
   readonly detach: () => void;
   /** The peer has said `Terminated`: there is nobody to tell any more, only a drain to end. */
@@ -286,12 +286,14 @@ export class Links implements AsyncDisposable {
   }
 
   #bind(link: StreamLink, peering: Peering): LiveLink {
-    const { clock, exports, board, clusterResources } = this.#options;
+    const { clock, exports, imports, board, clusterResources } = this.#options;
     const older = this.#live.get(peering.id);
     older?.intake.close();
     const seen = board.open(peering.id, link.session);
-    const intake: Intake = new Intake({
+    const intake: Intake<InspectedPayload> = new Intake({
       clock,
+      prepare: ({ resourceUrl, resourceId, value }) =>
+        resourceUrl === ResourceUrl.exportedService ? imports.inspect(resourceId, value) : undefined,
       apply: (items) => this.#apply(peering, seen, items, () => intake.closed),
       done: (results) => link.feed({ type: "applied", results }),
     });
@@ -372,7 +374,7 @@ export class Links implements AsyncDisposable {
   async #apply(
     peering: Peering,
     seen: BoardStream,
-    items: readonly IntakeItem[],
+    items: readonly IntakeItem<InspectedPayload>[],
     isClosed: () => boolean,
   ): Promise<readonly (PeeringError | undefined)[]> {
     const results: (PeeringError | undefined)[] = [];
@@ -383,10 +385,11 @@ export class Links implements AsyncDisposable {
       run = [];
       results.push(...(await this.#commitImports(peering, seen, batch, isClosed)));
     };
-    for (const { resource } of items) {
+    for (const { resource, prepared } of items) {
       const { resourceUrl, resourceId, value } = resource;
       if (resourceUrl === ResourceUrl.exportedService) {
-        run.push({ type: "service", name: resourceId, value });
+        const item = { type: "service", name: resourceId, value } as const;
+        run.push(prepared === undefined ? item : { ...item, inspected: prepared });
         continue;
       }
       try {

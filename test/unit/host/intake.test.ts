@@ -1,0 +1,57 @@
+import assert from "node:assert/strict";
+import { test } from "node:test";
+import { systemClock } from "../../../src/environment.js";
+import { Intake, type IntakeItem } from "../../../src/host/intake.js";
+import type { AppliedResult, ReceivedResource } from "../../../src/replication/types.js";
+
+function resource(resourceId: string, byte: number): ReceivedResource {
+  return { resourceUrl: "type", resourceId, value: Uint8Array.of(byte) };
+}
+
+async function turns(): Promise<void> {
+  for (let turn = 0; turn < 10; turn++) await Promise.resolve();
+}
+
+test("what arrives while a batch is applied is prepared, and what supersedes it is prepared anew", async () => {
+  const batches: (readonly IntakeItem<string>[])[] = [];
+  const done: AppliedResult[] = [];
+  let release = (): void => {};
+  const intake = new Intake<string>({
+    clock: systemClock,
+    prepare: ({ resourceId, value }) => (resourceId === "never" ? undefined : `${resourceId}${value[0]}`),
+    apply: async (items) => {
+      batches.push(items);
+      await new Promise<void>((resolve) => {
+        release = resolve;
+      });
+      return items.map(() => undefined);
+    },
+    done: (results) => done.push(...results),
+  });
+  intake.add(1, resource("a", 1));
+  await turns();
+  assert.deepEqual(
+    batches[0]?.map(({ prepared }) => prepared),
+    [undefined],
+  );
+  intake.add(2, resource("a", 2));
+  intake.add(3, resource("never", 3));
+  intake.add(4, resource("a", 4));
+  release();
+  await turns();
+  assert.deepEqual(
+    batches[1]?.map(({ resource: { value }, ids, prepared }) => ({ value: value[0], ids, prepared })),
+    [
+      { value: 3, ids: [3], prepared: undefined },
+      { value: 4, ids: [2, 4], prepared: "a4" },
+    ],
+  );
+  release();
+  await turns();
+  assert.deepEqual(done, [{ id: 1 }, { id: 3 }, { id: 2 }, { id: 4 }]);
+  // Nothing is under way: the batch that comes next is applied at once.
+  intake.add(5, resource("a", 5));
+  await turns();
+  assert.equal(batches[2]?.[0]?.prepared, undefined);
+  release();
+});
