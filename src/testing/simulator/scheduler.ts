@@ -45,6 +45,9 @@ interface Event {
   cancelled: boolean;
 }
 
+/** More events without any time between them are no work but a loop that does not wait. */
+const MOST_AT_ONCE = 50_000;
+
 /**
  * Virtual time. Events happen one after another, at their time, in the order they were made; between two of them every
  * promise that can settle has settled. Nothing else moves, so a run is a function of its seed.
@@ -75,6 +78,7 @@ export class Scheduler {
    */
   async run(untilMs: number, done: () => boolean, afterEach: () => void): Promise<void> {
     await settle();
+    let atOnce = 0;
     while (!done()) {
       const event = this.#pop();
       if (event === undefined) return;
@@ -84,6 +88,8 @@ export class Scheduler {
         this.#now = Math.max(this.#now, untilMs);
         return;
       }
+      atOnce = event.at > this.#now ? 0 : atOnce + 1;
+      if (atOnce > MOST_AT_ONCE) throw new Error(`virtual time stands still at ${this.#now} ms`);
       this.#now = event.at;
       event.action();
       await settle();

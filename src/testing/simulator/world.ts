@@ -108,7 +108,11 @@ const SILENCE_MS = 125_000;
  */
 export async function simulate(options: SimulationOptions): Promise<SimulationResult> {
   const world = new World(options);
-  return world.run();
+  try {
+    return await world.run();
+  } catch (error) {
+    throw new Error(`seed ${options.seed}: ${errorText(error)}`, { cause: error });
+  }
 }
 
 class World {
