@@ -7,6 +7,8 @@ import type { Identity, Right } from "./authorizer.js";
 import { blocking } from "./blocking.js";
 import type { Answer, Call } from "./call.js";
 import { configEntryJson, type DecodedEntry, decodeConfigEntry } from "./config-json.js";
+import { filterFor } from "./discovery.js";
+import { type Fields, text as filterText, textMap as filterTextMap } from "./filter/fields.js";
 import { type GoJson, GoJsonError, readFirstValue } from "./go-json.js";
 import { badRequest, HttpError } from "./http-error.js";
 import type { Json } from "./json.js";
@@ -128,7 +130,10 @@ async function readOne(call: Call, kind: string, name: string): Promise<Answer> 
 async function readKind(call: Call, kind: string): Promise<Answer> {
   const options = call.readOptions();
   if (kind !== "" && !isConfigEntryKind(kind)) throw new HttpError(500, `invalid config entry kind: ${kind}`);
-  if (options.filter !== "") throw new HttpError(500, `filtering not supported for config entry kind=${kind}`);
+  if (options.filter !== "" && kind !== "service-defaults") {
+    throw new HttpError(500, `filtering not supported for config entry kind=${kind}`);
+  }
+  const filter = filterFor(options, serviceDefaultsFields);
   const identity = await call.identity();
   const wanted = kind === "" ? undefined : kind;
   const { configEntries } = call.host;
@@ -142,7 +147,7 @@ async function readKind(call: Call, kind: string): Promise<Answer> {
   });
   const visible = reading.result.filter(({ entry }) => mayRead(call, identity, entry));
   return {
-    json: visible.map(configEntryJson),
+    json: (await filter(visible)).map(configEntryJson),
     read: { index: reading.index, filtered: visible.length < reading.result.length },
   };
 }
@@ -151,6 +156,14 @@ function mayRead(call: Call, identity: Identity, entry: ConfigEntry): boolean {
   const right = rightToRead(entry.kind, entry.name);
   return right === undefined || call.server.authorizer.allowed(identity, right);
 }
+
+/** What a filter may speak of. */
+const serviceDefaultsFields: Fields<StoredConfigEntry> = {
+  Kind: filterText(({ entry }) => entry.kind),
+  Name: filterText(({ entry }) => entry.name),
+  Protocol: filterText(({ entry }) => (entry.kind === "service-defaults" ? (entry.protocol ?? "") : "")),
+  Meta: filterTextMap(({ entry }) => entry.meta ?? {}),
+};
 
 async function remove(call: Call): Promise<Answer> {
   call.refusePartition();

@@ -2,6 +2,7 @@ import assert from "node:assert/strict";
 import { once } from "node:events";
 import { connect } from "node:net";
 import { describe, it } from "node:test";
+import { setImmediate } from "node:timers/promises";
 import { gunzipSync } from "node:zlib";
 import type { Authorizer } from "../../../src/http/index.js";
 import { eventually, HttpPair, type ServedHost } from "../../support/http-pair.js";
@@ -282,6 +283,26 @@ describe("configuration endpoints", { timeout: 60_000 }, () => {
     assert.equal(all.length, entries.length);
   });
 
+  it("service-defaults are filtered on request", async () => {
+    await using pair = await HttpPair.start();
+    const { a } = pair;
+    await a.host.configEntries.set({ kind: "service-defaults", name: "web", protocol: "http", meta: { team: "x" } });
+    await a.host.configEntries.set({ kind: "service-defaults", name: "db" });
+    for (const [filter, names] of [
+      ["Protocol == http", ["web"]],
+      ["Meta.team == x or Name == db", ["db", "web"]],
+    ] as const) {
+      const found = await json(a, `/v1/config/service-defaults?filter=${encodeURIComponent(filter)}`);
+      assert.deepEqual(
+        (found as readonly { readonly Name: string }[]).map(({ Name }) => Name),
+        names,
+      );
+    }
+    const [status, text] = await answered(a, "GET", "/v1/config/service-defaults?filter=Nope==x");
+    assert.equal(status, 500);
+    assert.match(text, /^Failed to create boolean expression evaluator: Selector "Nope" is not valid/);
+  });
+
   it("a wait for an entry is ended by that entry alone", async () => {
     await using pair = await HttpPair.start();
     const { a } = pair;
@@ -438,6 +459,45 @@ describe("access", { timeout: 60_000 }, () => {
     await a.host.configEntries.set({ kind: "service-defaults", name: "web" });
     const list = await a.ask("GET", "/v1/config/service-defaults?token=reader");
     assert.deepEqual([list.text, list.headers["x-consul-results-filtered-by-acls"]], ["[]", "true"]);
+  });
+});
+
+describe("failures", { timeout: 60_000 }, () => {
+  it("an authorizer that fails is a 500, and the next request is served", async () => {
+    let fails = true;
+    const authorizer: Authorizer = {
+      defaultPolicy: "allow",
+      resolve: async () => {
+        if (fails) throw new Error("no policies at hand");
+        return { accessorId: undefined };
+      },
+      allowed: () => true,
+    };
+    await using pair = await HttpPair.start(10, { authorizer });
+    assert.deepEqual(await answered(pair.a, "GET", "/v1/peerings"), [500, "no policies at hand"]);
+    fails = false;
+    assert.deepEqual(await answered(pair.a, "GET", "/v1/peerings"), [200, "[]"]);
+  });
+
+  it("a client that does not read its answer is disconnected", async () => {
+    await using pair = await HttpPair.start(100, { writeTimeoutMs: 2_000 });
+    // More than what sockets take in passing.
+    const meta = Object.fromEntries(Array.from({ length: 64 }, (_, key) => [`key-${key}`, "x".repeat(512)]));
+    for (let number = 0; number < 400; number++) {
+      await pair.a.host.peerings.generateToken({ peerName: `peer-${number}`, meta });
+    }
+    const accepted = once(pair.a.server, "connection");
+    const socket = connect(pair.a.port, "127.0.0.1");
+    await Promise.all([accepted, once(socket, "connect")]);
+    socket.pause();
+    socket.write("GET /v1/peerings HTTP/1.1\r\nHost: x\r\n\r\n");
+    const connections = (): Promise<number> =>
+      new Promise((resolve, reject) => {
+        pair.a.server.getConnections((error, count) => (error === null ? resolve(count) : reject(error)));
+      });
+    // The limit of the test ends a wait in vain.
+    while ((await connections()) > 0) await setImmediate();
+    socket.destroy();
   });
 });
 
