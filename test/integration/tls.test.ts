@@ -1,0 +1,229 @@
+import assert from "node:assert/strict";
+import { describe, it } from "node:test";
+import { systemRandom } from "../../src/environment.js";
+import { createHost, type PeeringHost } from "../../src/host/host.js";
+import type { HostOptions } from "../../src/host/options.js";
+import { memoryStorage } from "../../src/storage/memory.js";
+import { TokenCodec } from "../../src/token/token-codec.js";
+import { grpcTransport } from "../../src/transport/grpc.js";
+import { type CertificateAuthority, type IssuedCertificate, peeringServerName } from "../../src/trust/authority.js";
+import { BACKDATE_MS } from "../../src/trust/leaf.js";
+import { providedAuthority } from "../../src/trust/provided-authority.js";
+import { acceleratedClock, eventually, inStep, offerServices, peerThem, twoHosts } from "../support/hosts.js";
+import { newAuthority, newLeaf, type TestAuthority } from "../unit/transport/certificates.js";
+import { startRelay } from "../unit/transport/relay.js";
+
+const TRUST_DOMAIN = "11111111-2222-3333-4444-555555555555.consul";
+
+function host(options: Partial<HostOptions> = {}): Promise<PeeringHost> {
+  return createHost({
+    datacenter: "dc1",
+    storage: memoryStorage(),
+    transport: grpcTransport({ listen: "127.0.0.1:0" }),
+    clock: acceleratedClock(),
+    // A rotation is followed at once, not at a random moment of the next 30 s.
+    random: { ...systemRandom, fraction: () => 0 },
+    ...options,
+  });
+}
+
+function ownAuthority(root: TestAuthority, leafTtlMs = 3_600_000): ReturnType<typeof providedAuthority> {
+  return providedAuthority({
+    trustDomain: TRUST_DOMAIN,
+    rootPems: [root.certificatePem],
+    signingCertificatePem: root.certificatePem,
+    signingKeyPem: root.keyPem,
+    leafTtlMs,
+  });
+}
+
+describe("rotation over real TLS", () => {
+  for (const role of ["acceptor", "dialer"] as const) {
+    it(`ch3 cases 90, 92 and 93: the ${role} rotates: the other has both roots over the stream, and a new stream stands on the new one`, async () => {
+      await using pair = await twoHosts("grpc and level");
+      const { acceptor, dialer } = pair;
+      await offerServices(acceptor.host, "dialer", ["web"]);
+      await peerThem(pair);
+      await inStep(pair);
+      const [rotating, other] = role === "acceptor" ? [acceptor, dialer] : [dialer, acceptor];
+      const root = await rotating.authority.rotate();
+      const known = (): readonly string[] => other.host.trustBundles.read(rotating.name)?.rootPems ?? [];
+      await eventually(() => known().length === 2, "both are known");
+      assert.ok(known().includes(root.certificatePem));
+      assert.deepEqual(other.host.peerings.read(rotating.name)?.peerCaPems, known());
+      assert.ok(other.host.trustBundles.union().includes(root.certificatePem));
+      // The restarted one issues its server certificate under the new root at once.
+      await rotating.restart();
+      await inStep(pair);
+      assert.equal(known().length, 2);
+    });
+  }
+
+  it("ch3 10.4, L6: the dialer was away during the rotation: it comes back with the old root, and gets the new one", async () => {
+    await using pair = await twoHosts("grpc and level");
+    const { acceptor, dialer } = pair;
+    await offerServices(acceptor.host, "dialer", ["web"]);
+    await peerThem(pair);
+    await inStep(pair);
+    await dialer.stop();
+    await acceptor.authority.rotate();
+    await acceptor.authority.rotate();
+    await acceptor.restart();
+    await dialer.start();
+    assert.equal(dialer.host.peerings.read("acceptor")?.peerCaPems.length, 1);
+    await inStep(pair);
+    await eventually(() => dialer.host.peerings.read("acceptor")?.peerCaPems.length === 3, "all roots arrive");
+  });
+
+  it("ch5 leafs: a server certificate that ends is renewed before, and a dialer that comes later gets through", async () => {
+    await using relay = await startRelay();
+    const own = ownAuthority(await newAuthority("root"), BACKDATE_MS + 2_000);
+    const issued: IssuedCertificate[] = [];
+    const authority: CertificateAuthority = {
+      ...own,
+      issueServer: async (datacenter) => {
+        const certificate = await own.issueServer(datacenter);
+        issued.push(certificate);
+        return certificate;
+      },
+    };
+    await using acceptor = await host({ authority, advertise: [relay.address] });
+    await using dialer = await host({ datacenter: "dc2", transport: grpcTransport() });
+    relay.forwardTo(acceptor.listenAddress ?? "");
+    const token = await acceptor.peerings.generateToken({ peerName: "dialer" });
+    await dialer.peerings.establish({ peerName: "acceptor", token });
+    await eventually(() => dialer.peerings.read("acceptor")?.state === "active", "it is connected");
+    const { connectTime } = dialer.peerings.read("acceptor")?.status.facts ?? {};
+    const [first] = issued;
+    assert.ok(first !== undefined);
+    await eventually(
+      () => Date.now() > first.notAfter && (issued.at(-1)?.notAfter ?? 0) > Date.now(),
+      "it was renewed",
+    );
+    assert.equal(dialer.peerings.read("acceptor")?.status.facts.connectTime, connectTime, "the stream does not mind");
+    relay.cut();
+    await eventually(() => dialer.peerings.read("acceptor")?.state === "failing", "the stream is cut");
+    await eventually(() => dialer.peerings.read("acceptor")?.state === "active", "it comes back");
+  });
+});
+
+describe("certificates that are not the expected ones", () => {
+  /** An authority that announces `root`, and shows what `issue` gives. */
+  function showing(
+    root: TestAuthority,
+    issue: () => ReturnType<typeof newLeaf>,
+    rootId: () => string = () => "root",
+  ): CertificateAuthority {
+    const own = ownAuthority(root);
+    return {
+      ...own,
+      // Whatever is shown counts as of the active root; another id has the certificate issued anew.
+      roots: () => own.roots().map((one) => ({ ...one, id: rootId() })),
+      issueServer: async () => {
+        const certificate = await issue();
+        const [notBefore, notAfter] = [Date.now() - 60_000, Date.now() + 3_600_000];
+        return { ...certificate, notBefore, notAfter, rootId: rootId() };
+      },
+    };
+  }
+
+  const serverName = peeringServerName("dc1", TRUST_DOMAIN);
+  const cases: readonly (readonly [string, RegExp, (root: TestAuthority) => ReturnType<typeof newLeaf>])[] = [
+    [
+      "of another CA",
+      /certificate signed by unknown authority/,
+      async () => newLeaf(await newAuthority("other"), { dnsNames: [serverName] }),
+    ],
+    [
+      "that is expired",
+      /certificate has expired/,
+      (root) => newLeaf(root, { dnsNames: [serverName], notAfter: Date.now() - 1_000 }),
+    ],
+    [
+      "of another name",
+      /certificate is valid for other\.example, not /,
+      (root) => newLeaf(root, { dnsNames: ["other.example"] }),
+    ],
+  ];
+  for (const [what, text, issue] of cases) {
+    it(`ch1 cases 4 and 5, ch3 case 22: one ${what}: establish fails and says why, and no secret was sent`, async () => {
+      const root = await newAuthority("root");
+      const authority = showing(root, () => issue(root));
+      await using acceptor = await host({ authority });
+      await using dialer = await host({ datacenter: "dc2", transport: grpcTransport() });
+      const token = await acceptor.peerings.generateToken({ peerName: "dialer" });
+      await assert.rejects(dialer.peerings.establish({ peerName: "acceptor", token }), {
+        name: "PeeringError",
+        message: text,
+      });
+      assert.equal(dialer.peerings.read("acceptor")?.state, "pending");
+      const row = acceptor.internals.records.tables.secrets.get(acceptor.peerings.read("dialer")?.id ?? "");
+      assert.ok(
+        row?.role === "acceptor" && row.establishment !== "" && row.pending === "",
+        "the token is unused still",
+      );
+    });
+
+    it(`one ${what} on a later stream: FAILING with the reason, and ACTIVE again with a right one`, async () => {
+      const root = await newAuthority("root");
+      let wrong = false;
+      let issued = 0;
+      const listeners = new Set<() => void>();
+      const authority: CertificateAuthority = {
+        ...showing(
+          root,
+          () => {
+            issued++;
+            return wrong ? issue(root) : newLeaf(root, { dnsNames: [serverName] });
+          },
+          () => String(wrong),
+        ),
+        onRootsChanged: (listener) => {
+          listeners.add(listener);
+          return () => listeners.delete(listener);
+        },
+      };
+      await using relay = await startRelay();
+      await using acceptor = await host({ authority, advertise: [relay.address] });
+      await using dialer = await host({ datacenter: "dc2", transport: grpcTransport() });
+      relay.forwardTo(acceptor.listenAddress ?? "");
+      const token = await acceptor.peerings.generateToken({ peerName: "dialer" });
+      await dialer.peerings.establish({ peerName: "acceptor", token });
+      await eventually(() => dialer.peerings.read("acceptor")?.state === "active", "it is connected");
+      const view = (): ReturnType<typeof dialer.peerings.read> => dialer.peerings.read("acceptor");
+      const change = async (to: boolean): Promise<void> => {
+        wrong = to;
+        const before = issued;
+        for (const listener of listeners) listener();
+        await eventually(() => issued > before, "another certificate is shown");
+      };
+      await change(true);
+      relay.cut();
+      await eventually(() => view()?.status.lastFailure?.code === "unauthenticated", "it is refused");
+      assert.equal(view()?.state, "failing");
+      assert.match(view()?.status.lastFailure?.message ?? "", text);
+      assert.equal(view()?.status.lastFailure?.address, relay.address);
+      await change(false);
+      await eventually(() => view()?.state === "active", "it is taken again");
+    });
+  }
+
+  it("ch3 case 22: a token with another server name or another CA is told apart by its text", async () => {
+    await using acceptor = await host();
+    await using dialer = await host({ datacenter: "dc2", transport: grpcTransport() });
+    const token = TokenCodec.decode(await acceptor.peerings.generateToken({ peerName: "dialer" }));
+    const other = await newAuthority("other");
+    for (const [changed, text] of [
+      [{ ca: [other.certificatePem] }, /certificate signed by unknown authority/],
+      [
+        { serverName: "server.dc9.peering.x.consul" },
+        /certificate is valid for server\.dc1\.peering\..*, not server\.dc9/,
+      ],
+    ] as const) {
+      const wrong = TokenCodec.encode({ ...token, ...changed });
+      await assert.rejects(dialer.peerings.establish({ peerName: "acceptor", token: wrong }), { message: text });
+    }
+    await dialer.peerings.establish({ peerName: "acceptor", token: TokenCodec.encode(token) });
+    await eventually(() => acceptor.peerings.read("dialer")?.state === "active", "the right one works");
+  });
+});
