@@ -26,22 +26,25 @@ interface Thing {
   readonly checks: readonly { readonly status: string; readonly tags: readonly string[] }[];
 }
 
+const addressFields: Fields<Thing["addresses"][string]> = {
+  Address: text(({ address }) => address),
+  Port: integer(({ port }) => port),
+};
+const thingFields: Fields<Thing> = {
+  Service: text(({ name }) => name),
+  Port: integer(({ port }) => port),
+  Native: bool(({ native }) => native),
+  Tags: textList(({ tags }) => tags),
+  Meta: textMap(({ meta }) => meta),
+  TaggedAddresses: structMap(({ addresses }) => addresses, addressFields),
+};
+const checkFields: Fields<Thing["checks"][number]> = {
+  Status: text(({ status }) => status),
+  Tags: textList(({ tags }) => tags),
+};
 const fields: Fields<{ readonly service: Thing }> = {
-  Service: struct(({ service }) => service, {
-    Service: text(({ name }) => name),
-    Port: integer(({ port }) => port),
-    Native: bool(({ native }) => native),
-    Tags: textList(({ tags }) => tags),
-    Meta: textMap(({ meta }) => meta),
-    TaggedAddresses: structMap(({ addresses }) => addresses, {
-      Address: text(({ address }) => address),
-      Port: integer(({ port }) => port),
-    }),
-  }),
-  Checks: structList(({ service }) => service.checks, {
-    Status: text(({ status }) => status),
-    Tags: textList(({ tags }) => tags),
-  }),
+  Service: struct(({ service }) => service, thingFields),
+  Checks: structList(({ service }) => service.checks, checkFields),
 };
 
 const web: Thing = {
