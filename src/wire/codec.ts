@@ -7,7 +7,8 @@ import type {
   RequestMessage,
   ResponseMessage,
 } from "./messages.js";
-import { ProtobufReader, ProtobufWriter, varintSize, WireType } from "./protobuf.js";
+import { ResourceUrl } from "./messages.js";
+import { type KnownText, ProtobufReader, ProtobufWriter, varintSize, WireType } from "./protobuf.js";
 import { StatusCode } from "./status.js";
 
 // The envelope is written by hand: the schema's own codec takes several times as long for each of a stream's messages.
@@ -15,6 +16,11 @@ import { StatusCode } from "./status.js";
 
 const text = (field: number): number => (field << 3) | WireType.LengthDelimited;
 const varint = (field: number): number => (field << 3) | WireType.Varint;
+
+const resourceUrls: readonly KnownText[] = Object.values(ResourceUrl).map((url) => ({
+  text: url,
+  bytes: Buffer.from(url, "latin1"),
+}));
 
 /** Members of the oneof `Payload`. */
 const Member = { Open: text(1), Request: text(2), Response: text(3), Terminated: text(4), Heartbeat: text(5) } as const;
@@ -227,7 +233,7 @@ function readRequest(reader: ProtobufReader, before: Draft<RequestMessage> | und
     const tag = reader.tag();
     if (tag === text(1)) request.peerId = reader.string();
     else if (tag === text(2)) request.responseNonce = reader.string();
-    else if (tag === text(3)) request.resourceUrl = reader.string();
+    else if (tag === text(3)) request.resourceUrl = reader.oneOf(resourceUrls);
     else if (tag === text(5)) request.error = readError(reader.message(), request.error);
     else reader.skip(tag);
   }
@@ -258,7 +264,7 @@ function readResponse(reader: ProtobufReader, before: Draft<ResponseMessage> | u
   while (!reader.done) {
     const tag = reader.tag();
     if (tag === text(1)) response.nonce = reader.string();
-    else if (tag === text(2)) response.resourceUrl = reader.string();
+    else if (tag === text(2)) response.resourceUrl = reader.oneOf(resourceUrls);
     else if (tag === text(3)) response.resourceId = reader.string();
     else if (tag === text(4)) response.resource = readAny(reader.message(), response.resource);
     else if (tag === varint(5)) response.operation = reader.int32();
@@ -272,7 +278,7 @@ function readAny(reader: ProtobufReader, before: AnyResource | undefined): AnyRe
   let value = before?.value;
   while (!reader.done) {
     const tag = reader.tag();
-    if (tag === text(1)) typeUrl = reader.string();
+    if (tag === text(1)) typeUrl = reader.oneOf(resourceUrls);
     else if (tag === text(2)) value = reader.bytes();
     else reader.skip(tag);
   }

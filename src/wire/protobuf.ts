@@ -15,6 +15,12 @@ function malformed(why: string): PeeringError {
   return new PeeringError("invalid-message", why, { status: StatusCode.Internal });
 }
 
+/** For {@link ProtobufReader.oneOf}. */
+export interface KnownText {
+  readonly text: string;
+  readonly bytes: Uint8Array;
+}
+
 /**
  * Reads the protobuf encoding of one message, field by field:
  *
@@ -110,6 +116,24 @@ export class ProtobufReader {
       if ((bytes[index] ?? 0) >= 0x80) return this.#decodeUtf8(start, end);
     }
     return bytes.toString("latin1", start, end);
+  }
+
+  /**
+   * As {@link string}, for text that is mostly one of a few: those are compared, which costs less than to build them.
+   * @param known - in ASCII.
+   */
+  oneOf(known: readonly KnownText[]): string {
+    const start = this.position;
+    const length = this.#varint();
+    const from = this.position;
+    for (const { text, bytes } of known) {
+      if (bytes.length !== length || this.#high !== 0 || length > this.#end - from) continue;
+      if (this.#bytes.compare(bytes, 0, length, from, from + length) !== 0) continue;
+      this.position = from + length;
+      return text;
+    }
+    this.position = start;
+    return this.string();
   }
 
   /** Passes over length-delimited text and returns its size in bytes; invalid UTF-8 is malformed all the same. */
