@@ -69,6 +69,21 @@ describe("establishing anew with another cluster", () => {
 });
 
 describe("cleaning up", () => {
+  it("I20: what is active again by the time it is cleaned loses nothing", async () => {
+    const world = new World();
+    const { dialer } = await peered(world);
+    const { id } = dialer.peering("acceptor");
+    const { records, imports } = dialer.host.internals;
+    const late = await world.refusal(imports.removePeer(id, records.inactiveExpectation(id)));
+    assert.equal(late.code, "conflict");
+    await world.result(records.removeTrustBundle("acceptor"));
+    assert.deepEqual(dialer.imported("acceptor"), { db: 1, web: 1 });
+    assert.notEqual(records.trustBundle("acceptor"), undefined);
+    await world.result(records.terminate(id));
+    await world.until(() => Object.keys(dialer.imported("acceptor")).length === 0, "now it goes");
+    await world.until(() => records.trustBundle("acceptor") === undefined, "and so does the bundle");
+  });
+
   it("every request is followed by a look at the record, however close to the end of the last one it comes", async () => {
     for (let delay = 0; delay < 12; delay++) {
       let looks = 0;
