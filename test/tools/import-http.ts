@@ -13,6 +13,7 @@ const GROUPS = [
   "peering-delete",
   "two-names-one-acceptor",
   "exported-services",
+  "acl",
 ];
 /** Token of which all broken ones are copies. */
 const MODEL = "token:880072bf098b";

@@ -1,5 +1,6 @@
 import assert from "node:assert/strict";
 import { describe, it } from "node:test";
+import type { Authorizer } from "../../../src/http/index.js";
 import { readGolden } from "../../golden/read.js";
 import { eventually, HttpPair, type RawAnswer } from "../../support/http-pair.js";
 
@@ -25,6 +26,8 @@ interface Case {
     readonly headers?: Readonly<Record<string, string>>;
     readonly body?: Json | { readonly PeeringToken: RecordedToken };
     readonly bodyText?: string;
+    /** The rules of the token that was sent. */
+    readonly token?: string;
   };
   readonly response: {
     readonly status: number;
@@ -36,7 +39,7 @@ interface Case {
   readonly token?: JsonObject;
 }
 
-/** What is different on purpose, by group and case, and why. `undefined` for what is not replayed at all. */
+/** What is different on purpose, and why; `skip`: the case is not replayed at all. */
 interface Deviation {
   readonly why: string;
   readonly status?: number;
@@ -118,6 +121,7 @@ const LEFT_OVER = ["establish", "token"];
 
 interface Group {
   readonly name: string;
+  readonly authorizer?: Authorizer;
   readonly start?: Step;
   /** What happened between two requests, or had to be waited for. */
   readonly before?: Readonly<Record<string, Step>>;
@@ -323,13 +327,58 @@ const groups: readonly Group[] = [
     },
     deviations: { "ui exported": UI, "ui exported, unknown peer": UI, "ui exported, no peer": UI },
   },
+  {
+    name: "acl",
+    authorizer: recordedRules(),
+    start: ({ pair }) => pair.a.host.peerings.generateToken({ peerName: "known" }),
+    deviations: {
+      ...Object.fromEntries(
+        ["anonymous", "unknown", "peering read", "peering write", "operator write", "service read"].map((token) => [
+          `${token}: GET /v1/internal/ui/exported-services`,
+          UI,
+        ]),
+      ),
+      "unknown: GET /v1/catalog/service/web": {
+        why: "a refusal tells no index, and does not deny that there is a leader",
+        status: 403,
+        text: "ACL not found",
+      },
+    },
+  },
 ];
+
+/** Tokens are called by their rules; one that is not among these does not exist. */
+function recordedRules(): Authorizer {
+  const rules: Readonly<Record<string, readonly string[]>> = {
+    "peering read": ["peering:read"],
+    "peering write": ["peering:read", "peering:write"],
+    // Stands in where there is no rule for what is asked.
+    "operator write": ["peering:read", "peering:write", "mesh:read", "mesh:write"],
+    "service read": ["service:read"],
+  };
+  return {
+    defaultPolicy: "deny",
+    resolve: async (token) => {
+      if (token === "") return { accessorId: undefined };
+      return rules[token] === undefined ? undefined : { accessorId: `${token}/2511c1b4-54af-545a-d543-250c2901a1e0` };
+    },
+    allowed: ({ accessorId = "" }, { resource, access }) =>
+      rules[accessorId.split("/")[0] ?? ""]?.includes(`${resource}:${access}`) ?? false,
+  };
+}
 
 // Forms.
 
 const UUID = /[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}/g;
 const TIME = /^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d*[1-9])?Z$/;
 const PEM = /^-----BEGIN CERTIFICATE-----\n[A-Za-z0-9+/=\n]+-----END CERTIFICATE-----\n$/;
+
+function withoutIds(text: string): string {
+  return text
+    .replace(/AccessorID '[^']*'/, "AccessorID <id>")
+    .replace(UUID, "<uuid>")
+    .replace(/127\.0\.0\.\d+:8503/, "<server>");
+}
 
 function isObject(value: Json | undefined): value is JsonObject {
   return typeof value === "object" && value !== null && !Array.isArray(value);
@@ -351,7 +400,7 @@ function compare(actual: Json | undefined, recorded: Json, path: string, key = "
     if (recorded.startsWith("pem:")) assert.match(text, PEM, path);
     else if (recorded.startsWith("token:")) assert.ok(text.length > 100, path);
     else if (TIME.test(recorded)) assert.match(text, TIME, path);
-    else assert.equal(text.replace(UUID, "<uuid>"), recorded.replace(UUID, "<uuid>"), path);
+    else assert.equal(withoutIds(text), withoutIds(recorded), path);
   } else if (Array.isArray(recorded)) {
     assert.ok(Array.isArray(actual), `${path} is no list`);
     assert.equal(actual.length, recorded.length, `${path} has ${actual.length} items: ${JSON.stringify(actual)}`);
@@ -385,7 +434,7 @@ function check(answer: RawAnswer, recorded: Case, deviation: Deviation | undefin
   if (deviation?.status === undefined) assert.deepEqual(told(answer.headers), told(response.headers));
   const text = deviation?.text ?? response.bodyText;
   if (text instanceof RegExp) assert.match(answer.text, text);
-  else if (text !== undefined) assert.equal(answer.text.replace(UUID, "<uuid>"), text.replace(UUID, "<uuid>"));
+  else if (text !== undefined) assert.equal(withoutIds(answer.text), withoutIds(text));
   else {
     const body: Json = JSON.parse(answer.text);
     const expected = response.body ?? null;
@@ -397,13 +446,13 @@ function check(answer: RawAnswer, recorded: Case, deviation: Deviation | undefin
   }
 }
 
-for (const { name, start, before = {}, deviations = {} } of groups) {
+for (const { name, authorizer, start, before = {}, deviations = {} } of groups) {
   describe(`recorded by Consul 1.21.4: ${name}`, () => {
     const [, ...lines] = readGolden(`http/${name}.jsonl`).trimEnd().split("\n");
     const cases: readonly Case[] = lines.map((line) => JSON.parse(line));
 
     it("answers every case alike", { timeout: 60_000 }, async (context) => {
-      await using pair = await HttpPair.start();
+      await using pair = await HttpPair.start(10, authorizer === undefined ? {} : { authorizer });
       const replay = new Replay(pair, context.signal);
       await start?.(replay);
       for (const recorded of cases) {
@@ -411,11 +460,11 @@ for (const { name, start, before = {}, deviations = {} } of groups) {
         await context.test(recorded.name, async (step) => {
           const deviation = deviations[recorded.name];
           if (deviation?.skip) return step.skip(deviation.why);
-          const { method, path, headers = {}, body, bodyText } = recorded.request;
+          const { method, path, headers = {}, body, bodyText, token = "anonymous" } = recorded.request;
           const sent = bodyText ?? (body === undefined ? undefined : JSON.stringify(withToken(replay, body)));
           const asked = path.replace(/index=(\d\d+)/, () => `index=${currentIndex(pair, recorded)}`);
           const answer = await pair[recorded.server].ask(method, asked, {
-            headers,
+            headers: token === "anonymous" ? headers : { ...headers, "X-Consul-Token": token },
             ...(sent === undefined ? {} : { body: sent }),
           });
           check(answer, recorded, deviation);
