@@ -1,5 +1,9 @@
+import { PeeringError } from "../../errors.js";
+
 /** Instructions a pattern may take; repetitions are written out, so `(a{1000}){1000}` is refused. */
 const MAX_INSTRUCTIONS = 2_000;
+/** Steps of one match, some tens of milliseconds: a long text under a large pattern is refused instead of stalling others. */
+const MAX_STEPS = 1_000_000;
 /** As in RE2. */
 const MAX_REPETITION = 1_000;
 const MAX_DEPTH = 100;
@@ -51,9 +55,13 @@ export class RegularExpression {
     this.#counter = counter;
   }
 
-  /** Whether it matches anywhere in `text`. */
+  /**
+   * Whether it matches anywhere in `text`.
+   * @throws {PeeringError} `resource-exhausted`: it takes too long to tell.
+   */
   test(text: string): boolean {
     const program = this.#program;
+    if (text.length > MAX_STEPS) throw tooLong();
     const codes = Array.from(text, (character) => character.codePointAt(0) ?? 0);
     // The position in the text at which an instruction was put on the list last.
     const seen = new Int32Array(program.length).fill(-1);
@@ -79,6 +87,7 @@ export class RegularExpression {
     let following: number[] = [];
     add(current, 0, 0);
     for (let at = 0; at < codes.length && !matched; at++) {
+      if (steps > MAX_STEPS) throw tooLong();
       const code = codes[at] ?? 0;
       for (const index of current) {
         const instruction = program[index];
@@ -115,6 +124,13 @@ function asserts(assertion: Assertion, codes: readonly number[], at: number): bo
 function isWordAt(codes: readonly number[], at: number): boolean {
   const code = codes[at];
   return code !== undefined && isWord(code);
+}
+
+function tooLong(): PeeringError {
+  return new PeeringError(
+    "resource-exhausted",
+    "a regular expression of the filter takes too long for a text this long",
+  );
 }
 
 function tooLarge(): SyntaxError {

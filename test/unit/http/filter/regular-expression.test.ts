@@ -93,6 +93,13 @@ describe("ch4 4.12 trap 7: patterns that cannot stall", () => {
     }
   });
 
+  it("gives up on a long text under a large pattern", () => {
+    const pattern = new RegularExpression("(a?){900}b");
+    assert.equal(pattern.test("a".repeat(100)), false);
+    assert.throws(() => pattern.test("a".repeat(1_000_000)), { code: "resource-exhausted" });
+    assert.throws(() => pattern.test("a".repeat(8_000_000)), { code: "resource-exhausted" });
+  });
+
   // What both engines know: no Unicode, no flags.
   const atom = fc.constantFrom("a", "b", ".", "[ab]", "[^a]", "\\w", "\\b", "(?:a|b)", "^", "$");
   const piece = fc.tuple(atom, fc.constantFrom("", "", "*", "+", "?", "{1,2}")).map(([what, often]) =>
