@@ -36,7 +36,12 @@ export async function* watch<Value>(
     }
     // Index 0 would be answered at once, for ever.
     const next = answer.index === undefined || answer.index < 1n ? 1n : answer.index;
-    if (index === undefined || next !== index) yield answer;
-    index = index !== undefined && next < index ? undefined : next;
+    if (index !== undefined && next < index) {
+      index = undefined;
+      continue;
+    }
+    const moved = next !== index;
+    index = next;
+    if (moved) yield answer;
   }
 }

@@ -8,7 +8,7 @@ import { createInterface } from "node:readline";
 import { describe, it } from "node:test";
 import { ConsulClient, PeeringError } from "../../../src/client/index.js";
 import { type CommandLineResult, type CommandLineWorld, runPeerage } from "../../support/command-line.js";
-import { temporaryDirectory } from "../../support/hosts.js";
+import { eventually, temporaryDirectory } from "../../support/hosts.js";
 
 /** Ports that are free, so that tests do not meet. */
 const ports: readonly string[] = ["-http=127.0.0.1:0", "--grpc-tls", "127.0.0.1:0", "-dns=127.0.0.1:0"];
@@ -55,6 +55,48 @@ describe("peerage agent", () => {
     } finally {
       child.kill("SIGKILL");
     }
+  });
+
+  it("peers with another one by command lines alone (CL2, CL4, CL6)", async () => {
+    const stopping = new AbortController();
+    const a = await runUntilReady(["-dev", "-datacenter=dc1", ...ports], stopping.signal);
+    const b = await runUntilReady(["-dev", "-datacenter=dc2", ...ports], stopping.signal);
+    const at = async ({ http }: { readonly http: string }, line: string, stdin?: string): Promise<string> => {
+      const world = { environment: { CONSUL_HTTP_ADDR: http }, ...(stdin !== undefined && { stdin }) };
+      const { exit, stdout, stderr } = await runPeerage(line.split(" "), world);
+      assert.deepEqual([exit, stderr], [0, ""], line);
+      return stdout;
+    };
+    for (const name of ["web", "db"]) {
+      await at(a, `catalog register -node=n1 -address=10.0.0.1 -service=${name} -port=80`);
+      await at(a, `services export -name=${name} -consumer-peers=b`);
+    }
+    const token = (await at(a, "peering generate-token -name=b")).trim();
+    const establish = `peering establish -name=a -peering-token=${token}`;
+    assert.equal(await at(b, establish), "Successfully established peering connection with a\n");
+    await eventually(
+      async () => (await at(b, "peering read -name=a -format=json")).includes('"ImportedServices":["db","web"]'),
+      "both services arrive",
+    );
+    assert.match(await at(b, "peering list"), /^Name .*\na {5}ACTIVE {2}2 +0 +\n$/);
+    const exported = await at(a, "peering exported-services -name=b -format=json");
+    assert.equal(exported, '[{"ID":"db"},{"ID":"web"}]\n');
+    assert.equal(await at(b, "catalog services -peer=a"), "db\nweb\n");
+    assert.match(await at(b, "catalog nodes -peer=a"), /\nn1 .* 10\.0\.0\.1 {2}dc1\n$/);
+    const again = await runPeerage(establish.split(" "), { environment: { CONSUL_HTTP_ADDR: b.http } });
+    assert.deepEqual(
+      [again.exit, again.stderr],
+      [
+        1,
+        "Error establishing peering for a: Unexpected response code: 403 (a new peering token must be generated: invalid peering establishment secret)\n",
+      ],
+    );
+    await at(b, "peering delete -name=a");
+    using client = new ConsulClient({ address: b.http });
+    await eventually(async () => (await client.peerings.read("a")).value === undefined, "the peering is gone");
+    await eventually(async () => (await at(a, "peering list")).includes("TERMINATED"), "the other side hears of it");
+    stopping.abort();
+    assert.deepEqual([(await a.result).exit, (await b.result).exit], [0, 0]);
   });
 
   it("keeps its data in a directory, for one process at a time", async () => {
