@@ -84,9 +84,9 @@ Services = [ { Name = "web", Consumers = [ { Peer = "b-peer" } ] } ]`;
   });
 
   it("reads any JSON value that is written as HCL", () => {
-    const key = fc.string({ minLength: 1 }).filter((text) => !text.includes("$") && text.isWellFormed());
+    const key = fc.string({ minLength: 1 }).filter((text) => !text.includes("$"));
     const scalar = fc.oneof(
-      fc.string().filter((text) => !text.includes("$") && text.isWellFormed()),
+      fc.string().filter((text) => !text.includes("$")),
       fc.integer(),
       fc.boolean(),
     );
