@@ -85,7 +85,7 @@ export async function twoHosts(kind: Kind, options: Partial<HostOptions> = {}): 
     let running = await begin(kind === "memory" ? `${name}:0` : "127.0.0.1:0");
     let up = true;
     const address = running.host.listenAddress ?? "";
-    return {
+    const cluster: Cluster = {
       name,
       address,
       get host() {
@@ -103,13 +103,14 @@ export async function twoHosts(kind: Kind, options: Partial<HostOptions> = {}): 
         up = true;
       },
       async restart() {
-        await this.stop();
-        await this.start();
+        await cluster.stop();
+        await cluster.start();
       },
       async [Symbol.asyncDispose]() {
-        if (up) await this.stop();
+        if (up) await cluster.stop();
       },
     };
+    return cluster;
   };
   const acceptor = await make("acceptor");
   const dialer = await make("dialer");

@@ -14,7 +14,7 @@ import {
   subscribe,
   upsert,
 } from "../../support/messages.js";
-import { MovableLeadership, peered, type RawStream, type Site, World } from "../../support/world.js";
+import { MovableLeadership, offer, peered, type RawStream, register, type Site, World } from "../../support/world.js";
 
 const UNKNOWN_ID = "99999999-8888-7777-6666-555555555555";
 
@@ -318,8 +318,58 @@ describe("leadership", () => {
   });
 });
 
+describe("what we send on an open stream", () => {
+  it("ch4 case 28: nothing of a type before it is subscribed to", async () => {
+    const world = new World();
+    const acceptor = await world.site("acceptor");
+    await offer(world, acceptor, "dialer", "web");
+    const { stream, open } = await openAs(world, acceptor, "dialer");
+    const urls = (): readonly string[] =>
+      stream.received.flatMap((message) => (message.type === "response" ? [message.resourceUrl] : []));
+    await world.pass(10_000);
+    assert.deepEqual(urls(), []);
+    const { exportedService, exportedServiceList, trustBundle, serverAddresses } = ResourceUrl;
+    for (const [url, more] of [
+      [serverAddresses, [serverAddresses]],
+      [trustBundle, [trustBundle]],
+      [exportedService, [exportedServiceList, exportedService]],
+    ] as const) {
+      const before = urls().length;
+      await stream.say(subscribe(url, open.peerId));
+      await world.pass(1_000);
+      assert.deepEqual([...new Set(urls().slice(before))], more);
+    }
+  });
+
+  it("ch1 case 123, D-28: a service too large for the peer is held back alone, named, and goes out when it shrinks", async () => {
+    const world = new World();
+    const limit = 2_000;
+    const { acceptor, dialer } = await peered(world, { acceptor: { limits: { maxSendToDialerBytes: limit } } });
+    const service = (filling: string): Promise<unknown> =>
+      world.result(
+        acceptor.host.catalog.register({
+          node: "n9",
+          address: "10.0.0.9",
+          service: { id: "web-9", name: "web", port: 9, meta: { a: filling, b: filling, c: filling, d: filling } },
+        }),
+      );
+    await service("x".repeat(500));
+    const withheld = (): ReadonlyMap<string, string> => acceptor.peering("dialer").status.withheldServices;
+    await world.until(() => withheld().has("web"), "it is held back");
+    assert.match(withheld().get("web") ?? "", /^2\d\d\d bytes are more than the peer accepts in one message$/);
+    assert.ok(acceptor.log.has("warn", "service is too large for the peer and is held back"));
+    await world.result(register(acceptor.host, "db", "2"));
+    await world.until(() => dialer.count("acceptor", "db") === 2, "others flow");
+    assert.equal(dialer.count("acceptor", "web"), 1, "the peer keeps what it had");
+    await service("x");
+    await world.until(() => dialer.count("acceptor", "web") === 2, "it goes out");
+    assert.deepEqual([...withheld()], []);
+    assert.equal(world.messages(dialer, "open").length, 1);
+  });
+});
+
 describe("what a peer sends on an open stream", () => {
-  it("ch1 cases 44 to 51, 54, 98 to 100 and 110: each is answered for itself, the stream stays, and only good ones are stored", async () => {
+  it("ch1 cases 44 to 51, 54, 98, 100 and 110: each is answered for itself, the stream stays, and only good ones are stored", async () => {
     const world = new World();
     const acceptor = await world.site("acceptor");
     const { stream } = await openAs(world, acceptor, "dialer");
@@ -423,7 +473,7 @@ describe("what a peer sends on an open stream", () => {
     assert.equal(stream.end, undefined);
   });
 
-  it("ch1 case 36, 56 and 59, ch3 case 53: without heartbeats the stream ends after 120 s, whatever else arrives", async () => {
+  it("ch1 cases 56 and 59, ch3 case 53: without heartbeats the stream ends after 120 s, whatever else arrives", async () => {
     const world = new World();
     const acceptor = await world.site("acceptor");
     const { stream } = await openAs(world, acceptor, "dialer");

@@ -20,7 +20,7 @@ async function assertNothingLeft(world: World, site: Site, peerName: string, id:
 
 describe("deleting", () => {
   for (const role of ["acceptor", "dialer"] as const) {
-    it(`LC10, LC11, ch1 cases 61 to 63, ch3 cases 60 to 64: the ${role} deletes: its record and imports go, the other reads TERMINATED and is clean`, async () => {
+    it(`LC10, LC11, ch1 cases 61 to 63, ch3 cases 60 to 64, ch4 case 57: the ${role} deletes: its record and imports go, the other reads TERMINATED and is clean`, async () => {
       const world = new World();
       const sites = await peered(world);
       const [deleting, other] = role === "acceptor" ? [sites.acceptor, sites.dialer] : [sites.dialer, sites.acceptor];
@@ -49,6 +49,10 @@ describe("deleting", () => {
       );
       assert.deepEqual(after.status.stream.exportedServices, before.status.stream.exportedServices);
       assert.deepEqual([after.status.phase, after.status.lastFailure], ["idle", undefined]);
+      for (const site of [deleting, other]) {
+        const own = site === sites.acceptor ? "web" : "api";
+        assert.equal(site.host.catalog.instances(own).length, 1, "local data is untouched");
+      }
 
       const opens = world.messages(sites.dialer, "open").length;
       await world.pass(600_000);

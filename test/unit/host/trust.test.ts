@@ -1,5 +1,6 @@
 import assert from "node:assert/strict";
 import { describe, it } from "node:test";
+import type { Registration } from "../../../src/catalog/registration.js";
 import { TokenCodec } from "../../../src/token/token-codec.js";
 import { ResourceId, ResourceUrl } from "../../../src/wire/messages.js";
 import { decodeServerAddresses, decodeTrustBundle, encodeTrustBundle } from "../../../src/wire/resources.js";
@@ -86,7 +87,7 @@ describe("roots", () => {
   });
 
   for (const role of ["acceptor", "dialer"] as const) {
-    it(`ch1 case 90, ch3 cases 90 and 92: a rotation at the ${role} reaches the other over the stream: old and new, then the new one alone`, async () => {
+    it(`ch1 case 90, ch3 cases 90 and 92, ch4 case 41: a rotation at the ${role} reaches the other over the stream: old and new, then the new one alone`, async () => {
       const world = new World();
       const sites = await peered(world);
       const [site, other] = role === "acceptor" ? [sites.acceptor, sites.dialer] : [sites.dialer, sites.acceptor];
@@ -196,6 +197,53 @@ describe("server addresses", () => {
     }
     await acceptor.restart({ advertise: ["acceptor:8503"] });
     await world.until(() => dialer.peering("acceptor").peerServerAddresses.length === 1, "the change arrives");
+  });
+});
+
+describe("through mesh gateways", () => {
+  const gateway = (id: string, wan?: { address: string; port: number }): Registration => ({
+    node: `gw-${id}`,
+    address: "10.0.0.9",
+    service: {
+      id,
+      name: "mesh-gateway",
+      kind: "mesh-gateway",
+      address: "10.9.0.1",
+      port: 8443,
+      ...(wan === undefined ? {} : { taggedAddresses: { wan } }),
+    },
+  });
+
+  it("TOK10, ch1 case 91: without a gateway no token; then its address is in tokens and pushed; off again, the servers'", async () => {
+    const world = new World();
+    const { acceptor, dialer } = await peered(world);
+    const { peerings, configEntries, catalog } = acceptor.host;
+    const throughGateways = (on: boolean): Promise<unknown> =>
+      world.result(configEntries.set({ kind: "mesh", name: "mesh", peering: { peerThroughMeshGateways: on } }));
+    await throughGateways(true);
+    const commits = acceptor.commits;
+    const refusal = await world.refusal(peerings.generateToken({ peerName: "new" }));
+    assert.deepEqual(
+      [refusal.code, refusal.message],
+      [
+        "unavailable",
+        "servers are configured to PeerThroughMeshGateways, but no mesh gateway instances are registered",
+      ],
+    );
+    assert.equal(acceptor.commits, commits);
+    await world.pass(1_000);
+    const known = (): readonly string[] => dialer.peering("acceptor").peerServerAddresses;
+    assert.deepEqual(known(), ["acceptor:8503"], "an empty list is never sent");
+    await world.result(catalog.register(gateway("one", { address: "154.238.12.252", port: 8443 })));
+    await world.until(() => known().join() === "154.238.12.252:8443", "the gateway's address is pushed");
+    const token = TokenCodec.decode(await world.result(peerings.generateToken({ peerName: "new" })));
+    assert.deepEqual(token.serverAddresses, ["154.238.12.252:8443"]);
+    await world.result(catalog.register(gateway("two")));
+    await world.until(() => known().length === 2, "and that of the second one");
+    assert.ok(known().includes("10.9.0.1:8443"));
+    await throughGateways(false);
+    await world.until(() => known().join() === "acceptor:8503", "the servers' are pushed again");
+    assert.equal(world.messages(dialer, "open").length, 1);
   });
 });
 
