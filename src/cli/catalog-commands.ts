@@ -173,7 +173,7 @@ const services: Command = {
     { name: "node", kind: "text", usage: "Node whose services are listed." },
     { name: "tags", kind: "boolean", usage: "Display each service's tags as a comma-separated list." },
   ],
-  async run({ flags, client, print }) {
+  async run({ flags, client, print, note }) {
     const { catalog } = await client();
     const node = flags.text("node");
     const tagsByName = await attempt("Error listing services", async () => {
@@ -182,7 +182,7 @@ const services: Command = {
       return tagsOf(Object.values(value?.Services ?? {}));
     });
     const names = Object.keys(tagsByName).sort();
-    if (names.length === 0) throw new CommandError("No services match the given query - try expanding your search.");
+    if (names.length === 0) return note("No services match the given query - try expanding your search.");
     if (!flags.boolean("tags")) return print(names.join("\n"));
     const rows = names.map((name) => [name, [...(tagsByName[name] ?? [])].sort().join(",")]);
     print(table(rows.map((row) => (row[1] === "" ? row.slice(0, 1) : row))));
@@ -231,7 +231,7 @@ const nodes: Command = {
     { name: "near", kind: "text", usage: "Node name to sort the nodes near." },
     { name: "service", kind: "text", usage: "Service that listed nodes run." },
   ],
-  async run({ flags, client, print }) {
+  async run({ flags, client, print, note }) {
     const { catalog } = await client();
     const service = flags.text("service");
     const options: CatalogReadOptions = {
@@ -242,9 +242,25 @@ const nodes: Command = {
     const found = await attempt("Error listing nodes", async () =>
       service === "" ? (await catalog.nodes(options)).value : nodesOf((await catalog.service(service, options)).value),
     );
-    if (found.length === 0) throw new CommandError("No nodes match the given query - try expanding your search.");
+    if (found.length === 0) return note("No nodes match the given query - try expanding your search.");
     const sorted = [...found].sort((left, right) => (left.Node < right.Node ? -1 : 1));
     print(flags.boolean("detailed") ? detailedTable(sorted) : shortTable(sorted));
+  },
+};
+
+const datacenters: Command = {
+  summary: "Lists all known datacenters",
+  help: `Usage: peerage catalog datacenters [options]
+
+  Retrieves the list of all known datacenters.
+
+  Example:
+
+      $ peerage catalog datacenters`,
+  flags: serverFlags,
+  async run({ client, print }) {
+    const { catalog } = await client();
+    for (const name of await attempt("Error listing datacenters", () => catalog.datacenters())) print(name);
   },
 };
 
@@ -299,5 +315,5 @@ export const catalogCommands: CommandGroup = {
       $ peerage catalog services -peer east-dc
 
   For more examples, ask for subcommand help or view the documentation.`,
-  commands: { deregister, nodes, register, services },
+  commands: { datacenters, deregister, nodes, register, services },
 };

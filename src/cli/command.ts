@@ -25,6 +25,8 @@ export interface CommandContext {
   readonly client: () => Promise<ConsulClient>;
   /** One line, or several, of result. */
   readonly print: (text: string) => void;
+  /** As `print`, on the standard error: something to know that is no failure. */
+  readonly note: (text: string) => void;
 }
 
 /** Something that is run. */

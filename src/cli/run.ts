@@ -78,6 +78,7 @@ async function runCommand(command: Command, args: readonly string[], io: Command
         return opened;
       },
       print: (text) => io.stdout(`${text}\n`),
+      note: (text) => io.stderr(`${text}\n`),
     });
     return 0;
   } catch (error) {

@@ -29,7 +29,8 @@ const exportService: Command = {
     const name = flags.text("name");
     if (name === "") throw new CommandError("Missing the required -name flag");
     const peers = flags.text("consumer-peers");
-    if (peers === "") throw new CommandError("Missing the required -consumer-peers flag");
+    // Consul's text, though there are no partitions here.
+    if (peers === "") throw new CommandError("Missing the required -consumer-peers or -consumer-partitions flag");
     const { config } = await client();
     const written = await attempt("Error writing config entry", async () => {
       const entry = await readEntry(() => config.read(KIND, NAME));

@@ -30,6 +30,7 @@ async function against(
 
 const ok = (stdout: string): CommandLineResult => ({ exit: 0, stdout, stderr: "" });
 const failed = (stderr: string): CommandLineResult => ({ exit: 1, stdout: "", stderr });
+const noted = (stderr: string): CommandLineResult => ({ exit: 0, stdout: "", stderr });
 const outcome = ({ exit, stdout, stderr }: CommandLineResult): CommandLineResult => ({ exit, stdout, stderr });
 
 describe("peerage", () => {
@@ -401,10 +402,17 @@ describe("peerage catalog", () => {
     );
     assert.deepEqual(
       outcome(await against(["catalog", "services"], () => ({ body: {} }))),
-      failed("No services match the given query - try expanding your search.\n"),
+      noted("No services match the given query - try expanding your search.\n"),
     );
     const unknown = await against(["catalog", "services", "-node=nope"], () => ({ body: null }));
-    assert.deepEqual(outcome(unknown), failed("No services match the given query - try expanding your search.\n"));
+    assert.deepEqual(outcome(unknown), noted("No services match the given query - try expanding your search.\n"));
+  });
+
+  it("datacenters lists names", async () => {
+    assert.deepEqual(
+      outcome(await against(["catalog", "datacenters"], () => ({ body: ["dc1", "dc2"] }))),
+      ok("dc1\ndc2\n"),
+    );
   });
 
   it("nodes lists a table, short or detailed", async () => {
@@ -429,7 +437,7 @@ describe("peerage catalog", () => {
     assert.equal(detailed.requests[0]?.url.searchParams.get("node-meta"), "a:b");
     assert.deepEqual(
       outcome(await against(["catalog", "nodes", "-service=nope"], () => ({ body: [] }))),
-      failed("No nodes match the given query - try expanding your search.\n"),
+      noted("No nodes match the given query - try expanding your search.\n"),
     );
   });
 });
