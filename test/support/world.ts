@@ -40,7 +40,8 @@ class SiteDownError extends Error {}
 /** A cluster of a {@link World}: its disk and roots survive, its host lives and dies. */
 export class Site {
   readonly name: string;
-  readonly address: string;
+  /** Where its next life listens. */
+  address: string;
   readonly disk: Storage = memoryStorage();
   readonly authority: FixedAuthority;
   readonly log: LogRecorder = new LogRecorder();

@@ -5,6 +5,7 @@ import { type OpenMessage, type ReplicationMessage, ResourceUrl } from "../../..
 import { encodeServerAddresses, encodeTrustBundle } from "../../../src/wire/resources.js";
 import { StatusCode } from "../../../src/wire/status.js";
 import {
+  exchange,
   exchanged,
   list,
   openAs,
@@ -124,7 +125,7 @@ describe("opening a stream", () => {
     await world.result(acceptor.host.peerings.generateToken({ peerName: "dialer" }));
     const peerId = acceptor.peering("dialer").id;
     const transport = world.network.transport("raw:1", { alive: true });
-    const exchange = (id: string, establishmentSecret: string): Promise<PeeringError> =>
+    const refusal = (id: string, establishmentSecret: string): Promise<PeeringError> =>
       world.refusal(
         transport.exchangeSecret(
           { address: acceptor.address, serverName: "", caPems: [] },
@@ -138,10 +139,10 @@ describe("opening a stream", () => {
       [peerId, UNKNOWN_ID],
       [UNKNOWN_ID, UNKNOWN_ID],
     ] as const) {
-      const error = await exchange(id, secret);
+      const error = await refusal(id, secret);
       assert.deepEqual([error.status, error.message], [7, "invalid peering establishment secret"]);
     }
-    const malformed = await exchange("dialer", UNKNOWN_ID);
+    const malformed = await refusal("dialer", UNKNOWN_ID);
     assert.equal(malformed.status, StatusCode.Internal);
     assert.match(malformed.message, /^failed to read peering secret: /);
     assert.equal(await contentOf(world, acceptor), before);
@@ -251,12 +252,14 @@ describe("opening a stream", () => {
 });
 
 describe("leadership", () => {
-  it("ch1 cases 17 and 19, ch3 case 39: a follower takes no stream and names its leader", async () => {
+  it("ch1 cases 17 and 19, ch3 case 39: a follower answers an exchange, takes no stream and names its leader", async () => {
     const world = new World();
     const leadership = new MovableLeadership();
     const acceptor = await world.site("acceptor", { leadership });
-    const open: OpenMessage = { type: "open", ...(await exchanged(world, acceptor, "dialer")) };
+    const token = await world.result(acceptor.host.peerings.generateToken({ peerName: "dialer" }));
     leadership.move(false, "10.0.0.9:8300");
+    // Any node of a cluster writes to the storage they share.
+    const open: OpenMessage = { type: "open", ...(await exchange(world, acceptor, token)) };
     const stream = await world.raw(acceptor);
     const end = await stream.ended();
     assert.ok(end instanceof PeeringError);

@@ -442,7 +442,7 @@ describe("what is replicated", () => {
     assert.ok(responses.length > 0 && responses.every(({ operation }) => operation === Operation.Upsert));
   });
 
-  it("I24, I20: other peerings and tokens come and go without touching a stream", async () => {
+  it("ch3 case 6, I24, I20: other peerings and tokens come and go without touching a stream", async () => {
     const world = new World();
     const { acceptor, dialer } = await peered(world);
     const third = await world.site("third");
@@ -450,6 +450,8 @@ describe("what is replicated", () => {
     await peer(world, third, acceptor);
     await world.settled(third, "acceptor", acceptor, "third");
     await tokenFor(world, acceptor, "dialer");
+    await world.pass(30_000);
+    assert.equal(world.sent.filter(({ message }) => message.type === "terminated").length, 0);
     await world.result(acceptor.host.peerings.delete("third"));
     await world.until(() => acceptor.state("third") === "none", "the other peering is deleted");
     assert.deepEqual(acceptor.imported("dialer"), { api: 1 });
