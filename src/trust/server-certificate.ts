@@ -49,6 +49,7 @@ export class ServerCertificate implements ServerIdentity, AsyncDisposable {
   readonly #options: Required<ServerCertificateOptions>;
   readonly #stopListening: () => void;
   readonly #ready: Promise<void>;
+  readonly #firstAttempt: Promise<void> | undefined;
   #resolveReady: () => void = () => {};
   #rejectReady: (error: PeeringError) => void = () => {};
   #certificate: IssuedCertificate | undefined;
@@ -78,11 +79,17 @@ export class ServerCertificate implements ServerIdentity, AsyncDisposable {
     this.#ready.catch(() => undefined);
     this.#stopListening = options.authority.onRootsChanged(() => this.#rootsChanged());
     this.#renew();
+    this.#firstAttempt = this.#renewing;
   }
 
   /** Resolves when there is a certificate. @throws {PeeringError} `closed`: disposed of before there was one. */
   ready(): Promise<void> {
     return this.#ready;
+  }
+
+  /** Resolves when the first attempt to get a certificate is over, whether or not it succeeded. Others follow by themselves. */
+  async attempted(): Promise<void> {
+    await this.#firstAttempt;
   }
 
   /** @throws {PeeringError} `unavailable`: none was issued yet. */

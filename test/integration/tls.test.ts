@@ -227,3 +227,30 @@ describe("certificates that are not the expected ones", () => {
     await eventually(() => acceptor.peerings.read("dialer")?.state === "active", "the right one works");
   });
 });
+
+it("a host whose authority cannot issue starts, dials, and is dialed once it can", async () => {
+  const own = ownAuthority(await newAuthority("root"));
+  let failing = true;
+  const authority: CertificateAuthority = {
+    ...own,
+    issueServer: (datacenter) =>
+      failing ? Promise.reject(new Error("the signer is away")) : own.issueServer(datacenter),
+  };
+  await using odd = await host({ authority });
+  await using other = await host({ datacenter: "dc2" });
+  const token = await other.peerings.generateToken({ peerName: "odd" });
+  await odd.peerings.establish({ peerName: "other", token });
+  await eventually(() => odd.peerings.read("other")?.state === "active", "it dials");
+  const back = await odd.peerings.generateToken({ peerName: "again" });
+  await assert.rejects(other.peerings.establish({ peerName: "back", token: back }), { code: "unavailable" });
+  failing = false;
+  await eventually(
+    () =>
+      other.peerings.establish({ peerName: "back", token: back }).then(
+        () => true,
+        () => false,
+      ),
+    "it can be dialed",
+  );
+  await eventually(() => odd.peerings.read("again")?.state === "active", "it is dialed");
+});
