@@ -47,6 +47,7 @@ export type {
   StringMap,
   Weights,
 } from "./catalog/instance.js";
+export type { PayloadLimits } from "./catalog/payload-inspection.js";
 export {
   type CheckRegistration,
   type Deregistration,
@@ -93,7 +94,13 @@ export {
 } from "./host/config-entries.js";
 export { type ExportedServicesInput, Exports } from "./host/exports.js";
 export { createHost, PeeringHost } from "./host/host.js";
-export type { ImportChange, ImportDifference, ImportedService, ImportSnapshot } from "./host/import-store.js";
+export type {
+  ImportChange,
+  ImportDifference,
+  ImportedService,
+  ImportLimits,
+  ImportSnapshot,
+} from "./host/import-store.js";
 export { Imports } from "./host/imports.js";
 export { alwaysLeader, type Leadership } from "./host/leadership.js";
 export type { Metric } from "./host/metrics.js";

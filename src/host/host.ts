@@ -180,7 +180,7 @@ async function composeHost(options: HostOptions, opened: AsyncDisposable[]): Pro
   );
   const configEntries = await ConfigEntries.open({ storage, datacenter });
   const catalog = open(await Catalog.open({ storage, datacenter, clock }));
-  const importStore = open(await ImportStore.open(storage));
+  const importStore = open(await ImportStore.open(storage, limits));
   const catalogSource: CatalogSource = options.catalogSource ?? catalog;
   const board = new StatusBoard(clock);
   const certificate = open(new ServerCertificate({ authority, datacenter, clock, random, logger }));
@@ -344,7 +344,9 @@ async function composeHost(options: HostOptions, opened: AsyncDisposable[]): Pro
       syncAll();
     }),
   ];
-  const trustTimer = every(clock, TRUST_CHECK_MS, () => void builtIn?.prune().catch(() => {}));
+  const trustTimer = every(clock, TRUST_CHECK_MS, () => {
+    builtIn?.prune().catch((error: unknown) => logger.warn("old roots were not removed", { error: errorText(error) }));
+  });
   open({
     [Symbol.asyncDispose]: async () => {
       stop.abort();

@@ -6,6 +6,7 @@ import type { Storage } from "../storage/storage.js";
 import type { Transport } from "../transport/transport.js";
 import type { CertificateAuthority } from "../trust/authority.js";
 import type { SecretBox } from "../trust/secret-box.js";
+import { defaultImportLimits, type ImportLimits } from "./import-store.js";
 import type { Leadership } from "./leadership.js";
 
 /** How a host is composed. Everything it is given it owns from then on, and disposes of with itself. */
@@ -42,7 +43,7 @@ export interface HostOptions {
 }
 
 /** Bounds on what peers can make a host hold. */
-export interface HostLimits {
+export interface HostLimits extends ImportLimits {
   /** Unauthorised opens and exchanges taken per second, all peers together. Default 200; beyond: RESOURCE_EXHAUSTED. */
   readonly unauthorizedPerSecond: number;
   /** Largest message sent to an acceptor. Default 50 MiB, what Consul's accepts. */
@@ -52,6 +53,7 @@ export interface HostLimits {
 }
 
 export const defaultLimits: HostLimits = {
+  ...defaultImportLimits,
   unauthorizedPerSecond: 200,
   maxSendToAcceptorBytes: 50 * 1024 * 1024,
   maxSendToDialerBytes: 8 * 1024 * 1024,
