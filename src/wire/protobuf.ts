@@ -1,4 +1,3 @@
-import { isUtf8 } from "node:buffer";
 import { PeeringError } from "../errors.js";
 import { StatusCode } from "./status.js";
 
@@ -134,20 +133,6 @@ export class ProtobufReader {
     }
     this.position = start;
     return this.string();
-  }
-
-  /** Passes over length-delimited text and returns its size in bytes; invalid UTF-8 is malformed all the same. */
-  skipText(): number {
-    const length = this.#varint();
-    const start = this.#advance(this.#high === 0 ? length : Number.POSITIVE_INFINITY);
-    const bytes = this.#bytes;
-    const end = start + length;
-    for (let index = start; index < end; index++) {
-      if ((bytes[index] ?? 0) < 0x80) continue;
-      if (isUtf8(bytes.subarray(index, end))) break;
-      throw malformed("string field contains invalid UTF-8");
-    }
-    return length;
   }
 
   /** Passes over the value of an unknown field; `tag` is what {@link tag} returned for it. */

@@ -86,7 +86,6 @@ export class Site {
     this.#life = life;
     const storage = new SimStorage({
       scheduler,
-      random: this.#world.random,
       life,
       disk: this.disk,
       fate: () => this.fate(++this.commits),

@@ -1,13 +1,12 @@
 import { PeeringError } from "../../errors.js";
 import type { Expectation, Key, Snapshot, Storage, Write } from "../../storage/storage.js";
-import { type Life, type Scheduler, type SeededRandom, whenAwake } from "./scheduler.js";
+import { type Life, type Scheduler, whenAwake } from "./scheduler.js";
 
 /** What the world's adversary may do to one commit. A lost one was not made, an unanswered one was: both look the same. */
 export type CommitFate = "succeed" | "fail" | "lost" | "unanswered" | "crash-before" | "crash-after";
 
 export interface SimStorageOptions {
   readonly scheduler: Scheduler;
-  readonly random: SeededRandom;
   readonly life: Life;
   /** What survives crashes. */
   readonly disk: Storage;

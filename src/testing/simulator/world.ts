@@ -219,7 +219,6 @@ class World {
       datacenter: `dc${cluster.index}`,
       storage: new SimStorage({
         scheduler: this.#scheduler,
-        random: this.#random,
         life,
         disk: cluster.disk,
         fate: () => this.#fateOf(),
