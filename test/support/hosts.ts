@@ -80,7 +80,10 @@ export async function twoHosts(kind: Kind, options: Partial<HostOptions> = {}): 
       const clock = acceleratedClock();
       const authority = await builtInAuthority({ storage, clock });
       const transport = kind === "memory" ? network.transport({ listen: address }) : grpcTransport({ listen: address });
-      return { host: await createHost({ datacenter: name, storage, transport, authority, clock, ...options }), authority };
+      return {
+        host: await createHost({ datacenter: name, storage, transport, authority, clock, ...options }),
+        authority,
+      };
     };
     let running = await begin(kind === "memory" ? `${name}:0` : "127.0.0.1:0");
     let up = true;
@@ -163,7 +166,13 @@ export async function offerServices(
         taggedAddresses: { wan: { address: "192.0.2.1", port: 80 } },
       },
       checks: [
-        { checkId: `${name}-${index}`, name: "alive", status: "passing", serviceId: `${name}-${index}`, output: "fine" },
+        {
+          checkId: `${name}-${index}`,
+          name: "alive",
+          status: "passing",
+          serviceId: `${name}-${index}`,
+          output: "fine",
+        },
       ],
     })),
   );
