@@ -1,7 +1,6 @@
 // The command line against what Consul's own printed, with servers that answer what Consul's servers answered.
 import assert from "node:assert/strict";
 import { after, before, describe, it } from "node:test";
-import { readGolden } from "../../golden/read.js";
 import {
   type FakeAnswer,
   type FakeRequest,
@@ -9,39 +8,20 @@ import {
   fakeServer,
   runPeerage,
 } from "../../support/command-line.js";
-
-interface Recorded {
-  readonly origin: string;
-  readonly args: readonly string[];
-  readonly server: string;
-  readonly exit: number;
-  readonly stdout: string;
-  readonly stderr: string;
-}
+import {
+  asOurs,
+  type RecordedCommandLine,
+  recordedCommandLines,
+  withoutOurSubcommands,
+  withoutVarying,
+} from "../../support/recorded-command-lines.js";
 
 interface NamedPeering {
   readonly Name: string;
 }
 
-const recorded: readonly Recorded[] = JSON.parse(readGolden("cli/1.21.4.json"));
-const newer: readonly Recorded[] = JSON.parse(readGolden("cli/1.22.0-dev.json"));
-
-/**
- * What differs on purpose:
- * - the program is called `peerage`, in the help of `peering`, too;
- * - `peering` has two subcommands more: `generate`, an alias (D-49), and `token`.
- *
- * What other versions of Consul print differently, and we do not follow: 1.22 labels `Peer Servers Name` and `Peer Servers
- * Addresses` (proven below); 1.15 and 1.13 have no `exported-services`; 1.13 passes on errors with their `rpc error:`
- * prefix and shows counts instead of `StreamStatus`.
- */
-function asOurs(text: string): string {
-  return text.replaceAll("consul peering", "peerage peering");
-}
-
-function withoutOurSubcommands(text: string): string {
-  return text.replace(/^ {4}(?:generate|token) {2,}.*\n/gm, "");
-}
+const recorded = recordedCommandLines("1.21.4");
+const newer = recordedCommandLines("1.22.0-dev");
 
 const NOWHERE = "127.0.0.101:1";
 
@@ -54,7 +34,7 @@ describe("recorded command lines of 1.21.4", () => {
   const exported = recorded.find(
     ({ args, server }) => args.includes("json") && args[0] === "services" && server === "a",
   );
-  let current: Recorded | undefined;
+  let current: RecordedCommandLine | undefined;
   const servers = new Map<string, FakeServer>();
 
   /** Refusals and tokens come from what is being replayed, all else from the state. */
@@ -116,18 +96,12 @@ describe("recorded command lines of 1.21.4", () => {
 });
 
 describe("recorded command lines of 1.22", () => {
-  const masked = (text: string): string =>
-    text
-      .replace(/[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}/g, "ID")
-      .replace(/\d{4}-\d\d-\d\d [\d:.]+/g, "TIME")
-      .replace(/127\.0\.0\.\d+/g, "ADDRESS")
-      .replace(/((?:Create|Modify) Index: )\d+/g, "$1N");
-
   it("differ from those of 1.21.4 in two labels of `read` alone", () => {
     assert.ok(newer.length > 0);
     for (const each of newer) {
       const base = recorded.find(({ origin }) => origin === each.origin.replace("1.22.0-dev", "1.21.4"));
-      assert.equal(masked(each.stdout.replaceAll("Peer Servers ", "Peer Server ")), masked(base?.stdout ?? ""));
+      const stdout = each.stdout.replaceAll("Peer Servers ", "Peer Server ");
+      assert.equal(withoutVarying(stdout), withoutVarying(base?.stdout ?? ""));
     }
   });
 });
