@@ -1,13 +1,14 @@
 /** A case as the map names it: `ch1 12`, `ch2 LC3`. */
 export type CaseName = string;
 
-/** The cases whose proof belongs to the library's core, transport and trust. */
+/** The cases whose proof belongs to the library's core, transport, trust and command line. */
 export function coreCases(): readonly CaseName[] {
   return [
     ...numbered("ch1", [1, 119], [121, 123]),
     ...lettered("TOK", 10),
     ...lettered("ST", 23),
     ...lettered("LC", 21),
+    ...lettered("CL", 7),
     ...numbered("ch3", [1, 26], [32, 91], [93, 95], [97, 99]),
     ...numbered("ch4", [1, 59], [80, 83]),
   ];
@@ -40,6 +41,6 @@ export function mentionedCases(text: string): ReadonlySet<CaseName> {
       range = false;
     }
   }
-  for (const [name] of text.matchAll(/\b(?:LC|ST|TOK)\d+\b/g)) found.add(`ch2 ${name}`);
+  for (const [name] of text.matchAll(/\b(?:LC|CL|ST|TOK)\d+\b/g)) found.add(`ch2 ${name}`);
   return found;
 }

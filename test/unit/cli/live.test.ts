@@ -119,3 +119,24 @@ describe("recorded command lines of 1.21.4 at two live hosts (CL1, CL2, CL3, CL4
     });
   }
 });
+
+describe("services export at a live host (CL5)", { timeout: 60_000 }, () => {
+  it("merges consumers of one service, and exported-services shows them", async () => {
+    await using pair = await HttpPair.start();
+    const run = (line: string): ReturnType<typeof runPeerage> =>
+      runPeerage(line.split(" "), { environment: { CONSUL_HTTP_ADDR: `127.0.0.1:${pair.a.port}` } });
+    await pair.a.host.catalog.register({ node: "n1", address: "10.0.0.1", service: { name: "web", port: 80 } });
+    for (const peerName of ["east", "west"]) await pair.a.host.peerings.generateToken({ peerName });
+    assert.equal((await run("services exported-services")).stdout, "No exported services found\n");
+    for (const peers of ["west", "east,west"]) {
+      assert.deepEqual(await run(`services export -name=web -consumer-peers=${peers}`), {
+        exit: 0,
+        stdout: `Successfully exported service "web" to cluster peers "${peers}"\n`,
+        stderr: "",
+      });
+    }
+    const { stdout } = await run("config read -kind=exported-services -name=default");
+    assert.deepEqual(JSON.parse(stdout).Services, [{ Name: "web", Consumers: [{ Peer: "west" }, { Peer: "east" }] }]);
+    assert.equal((await run("services exported-services")).stdout, "Service  Consumer Peers\nweb      east, west\n");
+  });
+});
