@@ -1,10 +1,10 @@
 import type { JsonObject } from "../client/index.js";
 import { memberOf } from "../client/json-reader.js";
 import { errorText } from "../errors.js";
+import { HclError, parseHcl } from "../syntax/hcl.js";
 import { type Command, CommandError, type CommandGroup, type CommandLineIo } from "./command.js";
 import { readOptions, serverFlags } from "./connection-flags.js";
 import type { Flag, ParsedFlags } from "./flags.js";
-import { HclError, parseHcl } from "./hcl.js";
 import { jsonText } from "./output.js";
 import { attempt } from "./peering-commands.js";
 

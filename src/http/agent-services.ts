@@ -3,8 +3,19 @@ import type { CheckRegistration, Registration } from "../catalog/registration.js
 import { metaProblem } from "../catalog/registration.js";
 import { PeeringError } from "../errors.js";
 import type { IndexedService } from "../host/catalog.js";
+import {
+  type GoJson,
+  type GoType,
+  goAny,
+  goBool,
+  goInt,
+  goList,
+  goMap,
+  goOptional,
+  goString,
+  goStruct,
+} from "../syntax/go-json.js";
 import type { Answer, Call } from "./call.js";
-import { type GoJson, type GoType, goAny, goBool, goInt, goList, goMap, goString, goStruct } from "./go-json.js";
 import { badRequest, HttpError } from "./http-error.js";
 import { anyObject } from "./operation-docs.js";
 import {
@@ -13,7 +24,6 @@ import {
   catalogBody,
   type LocalityBody,
   localityType,
-  optional,
   type ProxyBody,
   proxyType,
   type ServiceBody,
@@ -83,19 +93,19 @@ const definitionType: GoType<Definition> = goStruct<Definition>("structs.Service
   Kind: goString,
   ID: goString,
   Name: goString,
-  Tags: optional(goList(goString)),
+  Tags: goOptional(goList(goString)),
   Address: goString,
   Port: goInt,
   SocketPath: goString,
-  Meta: optional(goMap(goString)),
+  Meta: goOptional(goMap(goString)),
   TaggedAddresses: addressesType,
   Weights: weightsType,
   EnableTagOverride: goBool,
-  Check: optional(checkType),
+  Check: goOptional(checkType),
   Checks: goList(checkType),
   Proxy: proxyType,
   Connect: goStruct<Definition["Connect"]>("structs.ServiceConnect", { Native: goBool, SidecarService: sidecarType }),
-  Locality: optional(localityType),
+  Locality: goOptional(localityType),
   Token: goString,
 });
 

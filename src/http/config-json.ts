@@ -1,7 +1,8 @@
 import type { ConfigEntryKind } from "../catalog/config-entry.js";
-import { isConfigEntryKind, listProblems } from "../catalog/config-entry.js";
+import { isConfigEntryKind } from "../catalog/config-entry.js";
+import { listProblems } from "../catalog/entry-reader.js";
 import type { StoredConfigEntry } from "../host/config-entries.js";
-import { type GoJson, GoNumber, type GoObject, isGoList, isGoObject, type PlainJson, plainJson } from "./go-json.js";
+import { type GoJson, GoNumber, GoObject, isGoList, isGoObject, type PlainJson, plainJson } from "../syntax/go-json.js";
 import { badRequest } from "./http-error.js";
 import type { Json } from "./json.js";
 import { parseDuration } from "./query.js";
@@ -60,6 +61,9 @@ const target: Shape = {
   Peer: text,
 };
 
+/** Read, so that they can be refused. */
+const providers = one({ Providers: list({ Name: text, VerifyClaims: list({ Path: { as: "texts" }, Value: text }) }) });
+
 const shapes: Readonly<Record<ConfigEntryKind, Shape>> = {
   "exported-services": {
     Name: text,
@@ -102,6 +106,47 @@ const shapes: Readonly<Record<ConfigEntryKind, Shape>> = {
     RateLimits: opaque,
     EnvoyExtensions: opaque,
     MaxRequestHeadersKB: opaque,
+  },
+  "service-intentions": {
+    Name: text,
+    JWT: providers,
+    Sources: list(
+      {
+        Name: text,
+        Action: text,
+        Permissions: list({
+          Action: text,
+          HTTP: one({
+            PathExact: text,
+            PathPrefix: text,
+            PathRegex: text,
+            Header: list({
+              Name: text,
+              Present: flag,
+              Exact: text,
+              Prefix: text,
+              Suffix: text,
+              Contains: text,
+              Regex: text,
+              Invert: flag,
+              IgnoreCase: flag,
+            }),
+            Methods: { as: "texts" },
+          }),
+          JWT: providers,
+        }),
+        Precedence: { as: "number" },
+        LegacyID: ignored,
+        Type: { as: "text", always: "consul" },
+        Description: text,
+        LegacyMeta: ignored,
+        LegacyCreateTime: ignored,
+        LegacyUpdateTime: ignored,
+        Peer: text,
+        SamenessGroup: text,
+      },
+      null,
+    ),
   },
   "service-resolver": {
     Name: text,
@@ -197,9 +242,9 @@ export interface DecodedEntry {
  */
 export function decodeConfigEntry(body: GoJson): DecodedEntry {
   if (body !== null && !isGoObject(body)) throw refused(`'' expected a map, got '${goKind(body)}'`);
-  const top: GoObject = body ?? {};
-  const { Kind: capital, kind: small } = top;
-  const kind = capital ?? small ?? null;
+  const top = body ?? new GoObject([]);
+  const given = membersOf(top);
+  const kind = given.get("Kind") ?? given.get("kind") ?? null;
   if (kind === null) throw refused("Payload does not contain a kind/Kind key at the top level");
   if (typeof kind !== "string") throw refused("Kind value in payload is not a string");
   if (!isConfigEntryKind(kind)) throw refused(`invalid config entry kind: ${kind}`);
@@ -212,6 +257,11 @@ export function decodeConfigEntry(body: GoJson): DecodedEntry {
   if (reader.unknown.length > 0) throw refused(listProblems(reader.unknown));
   const { name } = fields;
   return { kind, name: typeof name === "string" ? name : "", entry: { kind, ...fields } };
+}
+
+/** Of equal keys the last, as in a Go map. */
+function membersOf({ members }: GoObject): ReadonlyMap<string, GoJson> {
+  return new Map(members.map(({ key, value }) => [key, value]));
 }
 
 function refused(why: string): Error {
@@ -231,17 +281,18 @@ function withUnderscores(name: string): string {
     .toLowerCase();
 }
 
+/** `jwt`, `http`, `pathExact`: an abbreviation at the front is small as a whole. */
 function ownName(name: string): string {
-  return name.charAt(0).toLowerCase() + name.slice(1);
+  return name.replace(/^(?:[A-Z]+$|[A-Z])/, (front) => front.toLowerCase());
 }
 
 class Reader {
   readonly unknown: string[] = [];
   readonly mismatches: string[] = [];
 
-  object(given: { readonly [key: string]: GoJson }, shape: Shape, path: string): Record<string, PlainJson> {
+  object(given: GoObject, shape: Shape, path: string): Record<string, PlainJson> {
     const taken = new Map<string, { readonly rank: number; readonly value: GoJson; readonly path: string }>();
-    for (const [key, value] of Object.entries(given)) {
+    for (const [key, value] of membersOf(given)) {
       const at = path === "" ? key : `${path}.${key}`;
       const found = find(shape, key);
       if (found === undefined) {
@@ -287,7 +338,7 @@ class Reader {
       case "textMap": {
         if (!isGoObject(value)) return this.#mismatch(value, path, "map");
         return Object.fromEntries(
-          Object.entries(value).map(([key, item]) => [key, this.#text(item ?? "", `${path}[${key}]`)]),
+          value.members.map(({ key, value: item }) => [key, this.#text(item ?? "", `${path}[${key}]`)]),
         );
       }
       case "json":
@@ -298,16 +349,16 @@ class Reader {
   #nested(value: Exclude<GoJson, null>, { many, shape }: Nested, path: string): PlainJson | undefined {
     if (many === "list") {
       const items = isGoList(value) ? value : [value];
-      return items.flatMap((item, index) => this.#struct(item ?? {}, shape, `${path}[${index}]`) ?? []);
+      return items.flatMap((item, index) => this.#struct(item ?? new GoObject([]), shape, `${path}[${index}]`) ?? []);
     }
     if (many === "one") {
       const only = isGoList(value) && value.length === 1 ? value[0] : value;
-      return this.#struct(only ?? {}, shape, path);
+      return this.#struct(only ?? new GoObject([]), shape, path);
     }
     if (!isGoObject(value)) return this.#mismatch(value, path, "map");
     const members: Record<string, PlainJson> = {};
-    for (const [key, item] of Object.entries(value)) {
-      const read = this.#struct(item ?? {}, shape, `${path}[${key}]`);
+    for (const [key, item] of membersOf(value)) {
+      const read = this.#struct(item ?? new GoObject([]), shape, `${path}[${key}]`);
       if (read !== undefined) members[key] = read;
     }
     return members;

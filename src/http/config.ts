@@ -3,13 +3,13 @@ import { exportedServicesView } from "../catalog/exports.js";
 import { lowerCase } from "../catalog/names.js";
 import type { StoredConfigEntry } from "../host/config-entries.js";
 import type { PeeringHost } from "../host/host.js";
+import { type GoJson, GoJsonError, readFirstValue } from "../syntax/go-json.js";
 import type { Identity, Right } from "./authorizer.js";
 import { blocking } from "./blocking.js";
 import type { Answer, Call } from "./call.js";
 import { configEntryJson, type DecodedEntry, decodeConfigEntry } from "./config-json.js";
 import { filterFor } from "./discovery.js";
 import { type Fields, text as filterText, textMap as filterTextMap } from "./filter/fields.js";
-import { type GoJson, GoJsonError, readFirstValue } from "./go-json.js";
 import { badRequest, HttpError } from "./http-error.js";
 import type { Json } from "./json.js";
 import {

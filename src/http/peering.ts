@@ -1,10 +1,10 @@
 import { PeeringError } from "../errors.js";
 import type { PeeringView } from "../host/peerings.js";
 import { validatePeeringMeta, validatePeerName } from "../peering/names.js";
+import { decodeGo, GoJsonError, type GoType, goList, goMap, goString, goStruct } from "../syntax/go-json.js";
 import { TokenCodec } from "../token/token-codec.js";
 import { blocking } from "./blocking.js";
 import type { Answer, Call } from "./call.js";
-import { decodeGo, GoJsonError, type GoType, goList, goMap, goString, goStruct } from "./go-json.js";
 import { badRequest, HttpError } from "./http-error.js";
 import {
   index,

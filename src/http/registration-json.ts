@@ -5,7 +5,6 @@ import type {
   Registration,
   ServiceRegistration,
 } from "../catalog/registration.js";
-import type { Call } from "./call.js";
 import {
   decodeGo,
   type GoJson,
@@ -17,11 +16,13 @@ import {
   goInt,
   goList,
   goMap,
+  goOptional,
   goString,
   goStruct,
   isGoObject,
   plainJson,
-} from "./go-json.js";
+} from "../syntax/go-json.js";
+import type { Call } from "./call.js";
 import { badRequest, HttpError } from "./http-error.js";
 
 // The bodies of writes to the catalog, as Consul 1.21 decodes them: what it knows and we do not keep is `goAny`.
@@ -35,11 +36,6 @@ const goUint64: GoType<bigint> = {
     return BigInt(goInt.read(value, path));
   },
 };
-
-/** A pointer to a struct: absent and `null` are told from an empty one. */
-export function optional<T>(type: GoType<T>): GoType<T | undefined> {
-  return { name: `*${type.name}`, zero: () => undefined, read: (value, path) => type.read(value, path) };
-}
 
 export const localityType: GoType<LocalityBody> = goStruct<LocalityBody>("structs.Locality", {
   Region: goString,
@@ -109,7 +105,7 @@ export interface WeightsBody {
 export const addressesType: GoType<Readonly<Record<string, AddressBody>>> = goMap(
   goStruct<AddressBody>("structs.ServiceAddress", { Address: goString, Port: goInt }),
 );
-export const weightsType: GoType<WeightsBody | undefined> = optional(
+export const weightsType: GoType<WeightsBody | undefined> = goOptional(
   goStruct<WeightsBody>("structs.Weights", { Passing: goInt, Warning: goInt }),
 );
 
@@ -147,7 +143,7 @@ export const serviceType: GoType<ServiceBody> = goStruct<ServiceBody>("structs.N
   EnableTagOverride: goBool,
   Proxy: proxyType,
   Connect: connectType,
-  Locality: optional(localityType),
+  Locality: goOptional(localityType),
   PeerName: goString,
   CreateIndex: goUint64,
   ModifyIndex: goUint64,
@@ -214,7 +210,7 @@ export const nodeType: GoType<NodeBody> = goStruct<NodeBody>("structs.Node", {
   PeerName: goString,
   TaggedAddresses: goMap(goString),
   Meta: goMap(goString),
-  Locality: optional(localityType),
+  Locality: goOptional(localityType),
   CreateIndex: goUint64,
   ModifyIndex: goUint64,
 });
@@ -244,10 +240,10 @@ export const registerType: GoType<RegisterBody> = goStruct<RegisterBody>("struct
   TaggedAddresses: goMap(goString),
   NodeMeta: goMap(goString),
   Datacenter: goString,
-  Locality: optional(localityType),
+  Locality: goOptional(localityType),
   SkipNodeUpdate: goBool,
-  Service: optional(serviceType),
-  Check: optional(checkType),
+  Service: goOptional(serviceType),
+  Check: goOptional(checkType),
   Checks: goList(checkType),
   PeerName: goString,
   Token: goString,

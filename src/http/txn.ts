@@ -6,9 +6,19 @@ import {
 } from "../catalog/registration.js";
 import { PeeringError } from "../errors.js";
 import type { TransactionResult } from "../host/catalog.js";
+import {
+  decodeGo,
+  type GoJson,
+  GoJsonError,
+  type GoType,
+  goAny,
+  goList,
+  goOptional,
+  goString,
+  goStruct,
+} from "../syntax/go-json.js";
 import type { Answer, Call } from "./call.js";
 import { ownDatacenter } from "./discovery.js";
-import { decodeGo, type GoJson, GoJsonError, type GoType, goAny, goList, goString, goStruct } from "./go-json.js";
 import { badRequest, HttpError, refusalOf } from "./http-error.js";
 import type { Json } from "./json.js";
 import { anyObject, listOf, objectOf } from "./operation-docs.js";
@@ -20,7 +30,6 @@ import {
   type NodeBody,
   nodeRegistration,
   nodeType,
-  optional,
   type ServiceBody,
   serviceRegistration,
   serviceType,
@@ -36,17 +45,17 @@ interface OperationBody {
 }
 
 const operationType: GoType<OperationBody> = goStruct<OperationBody>("api.TxnOp", {
-  Node: optional(
+  Node: goOptional(
     goStruct<{ readonly Verb: string; readonly Node: NodeBody }>("api.NodeTxnOp", { Verb: goString, Node: nodeType }),
   ),
-  Service: optional(
+  Service: goOptional(
     goStruct<{ readonly Verb: string; readonly Node: string; readonly Service: ServiceBody }>("api.ServiceTxnOp", {
       Verb: goString,
       Node: goString,
       Service: serviceType,
     }),
   ),
-  Check: optional(
+  Check: goOptional(
     goStruct<{ readonly Verb: string; readonly Check: CheckBody }>("api.CheckTxnOp", {
       Verb: goString,
       Check: checkType,

@@ -1,9 +1,20 @@
 import { createHash, X509Certificate } from "node:crypto";
 import { PeeringError } from "../errors.js";
+import {
+  type GoJson,
+  GoJsonError,
+  type GoType,
+  goList,
+  goOptional,
+  goString,
+  goStruct,
+  isGoObject,
+  readGo,
+  readWholeValue,
+} from "../syntax/go-json.js";
 import type { RemoteInfo } from "../wire/messages.js";
 import { splitHostPort } from "./address.js";
 import { decodeBase64 } from "./base64.js";
-import { parseJson, type TokenJson, type TokenObject } from "./json.js";
 import { firstPemBlock } from "./pem.js";
 
 /** What a peering token says. Whoever holds it holds the establishment secret. */
@@ -111,7 +122,7 @@ function encode(token: PeeringToken): string {
 }
 
 function decode(text: string): PeeringToken {
-  return readToken(parseJson(decodeBase64(text)));
+  return readToken(jsonOf(text));
 }
 
 function validate(token: PeeringToken): void {
@@ -119,7 +130,7 @@ function validate(token: PeeringToken): void {
 }
 
 function inspect(text: string, nowMs?: number): TokenDescription {
-  const json = parseJson(decodeBase64(text));
+  const json = jsonOf(text);
   const token = readToken(json);
   const { peerId, serverName, serverAddresses, manualServerAddresses, remote } = token;
   const certificates = token.ca.flatMap(describeCertificate);
@@ -190,113 +201,89 @@ function parseCertificate(der: Buffer): X509Certificate | undefined {
   }
 }
 
-function versionOf(json: TokenJson): TokenDescription["writtenBy"] {
-  const members = isObject(json) ? json.members : [];
-  const remote = members.findLast(([key]) => key.toLowerCase() === "remote")?.[1];
-  if (isObject(remote) && remote.members.some(([key]) => key.toLowerCase() === "locality")) return "1.16 or later";
-  const modern = remote !== undefined || members.some(([key]) => key.toLowerCase() === "manualserveraddresses");
+function versionOf(json: GoJson): TokenDescription["writtenBy"] {
+  const remote = member(json, "remote");
+  if (member(remote ?? null, "locality") !== undefined) return "1.16 or later";
+  const modern = remote !== undefined || member(json, "manualserveraddresses") !== undefined;
   return modern ? "1.14 to 1.15" : "1.13";
 }
 
-// Consul decodes into Go structs; their names are part of its error texts.
+/** The last of that key, whatever its case. */
+function member(json: GoJson, key: string): GoJson | undefined {
+  if (!isGoObject(json)) return undefined;
+  return json.members.findLast((each) => each.key.toLowerCase() === key)?.value;
+}
 
-function readToken(json: TokenJson): PeeringToken {
-  const draft = {
-    ca: [] as readonly string[],
-    manualServerAddresses: [] as readonly string[],
-    serverAddresses: [] as readonly string[],
-    serverName: "",
-    peerId: "",
-    establishmentSecret: "",
-    remote: emptyRemote,
+// Consul decodes into Go structs; their names are part of its error texts. Keys it does not know it takes.
+
+interface TokenBody {
+  readonly CA: readonly string[];
+  readonly ManualServerAddresses: readonly string[];
+  readonly ServerAddresses: readonly string[];
+  readonly ServerName: string;
+  readonly PeerID: string;
+  readonly EstablishmentSecret: string;
+  readonly Remote: RemoteBody;
+}
+
+interface RemoteBody {
+  readonly Partition: string;
+  readonly Datacenter: string;
+  readonly Locality: { readonly Region: string; readonly Zone: string } | undefined;
+}
+
+const lenient = { strict: false };
+const tokenType: GoType<TokenBody> = goStruct<TokenBody>(
+  "structs.PeeringToken",
+  {
+    CA: goList(goString),
+    ManualServerAddresses: goList(goString),
+    ServerAddresses: goList(goString),
+    ServerName: goString,
+    PeerID: goString,
+    EstablishmentSecret: goString,
+    Remote: goStruct<RemoteBody>(
+      "structs.PeeringTokenRemote",
+      {
+        Partition: goString,
+        Datacenter: goString,
+        Locality: goOptional(goStruct("structs.Locality", { Region: goString, Zone: goString }, lenient)),
+      },
+      lenient,
+    ),
+  },
+  lenient,
+);
+
+/** @throws {PeeringError} `invalid-token` with the text of Go's parser. */
+function parsed<Value>(read: () => Value): Value {
+  try {
+    return read();
+  } catch (error) {
+    if (error instanceof GoJsonError) throw new PeeringError("invalid-token", error.message);
+    throw error;
+  }
+}
+
+function jsonOf(text: string): GoJson {
+  const bytes = decodeBase64(text);
+  return parsed(() => readWholeValue(bytes));
+}
+
+function readToken(json: GoJson): PeeringToken {
+  const { Remote: remote, ...body } = parsed(() => readGo(json, tokenType));
+  const { Locality: locality } = remote;
+  return {
+    ca: body.CA,
+    manualServerAddresses: body.ManualServerAddresses,
+    serverAddresses: body.ServerAddresses,
+    serverName: body.ServerName,
+    peerId: body.PeerID,
+    establishmentSecret: body.EstablishmentSecret,
+    remote: {
+      partition: remote.Partition,
+      datacenter: remote.Datacenter,
+      ...(locality !== undefined && { locality: { region: locality.Region, zone: locality.Zone } }),
+    },
   };
-  if (json === null) return draft;
-  if (!isObject(json)) throw mismatch(json, "value", "structs.PeeringToken");
-  for (const [key, value] of json.members) {
-    switch (key.toLowerCase()) {
-      case "ca":
-        draft.ca = readStrings(value, "CA");
-        break;
-      case "manualserveraddresses":
-        draft.manualServerAddresses = readStrings(value, "ManualServerAddresses");
-        break;
-      case "serveraddresses":
-        draft.serverAddresses = readStrings(value, "ServerAddresses");
-        break;
-      case "servername":
-        draft.serverName = readString(value, "ServerName");
-        break;
-      case "peerid":
-        draft.peerId = readString(value, "PeerID");
-        break;
-      case "establishmentsecret":
-        draft.establishmentSecret = readString(value, "EstablishmentSecret");
-        break;
-      case "remote":
-        draft.remote = readRemote(value, draft.remote);
-        break;
-    }
-  }
-  return draft;
-}
-
-const emptyRemote: RemoteInfo = { partition: "", datacenter: "" };
-
-/** Of an object given twice, the second fills in the first. */
-function readRemote(json: TokenJson, before: RemoteInfo): RemoteInfo {
-  if (json === null) return emptyRemote;
-  if (!isObject(json)) throw mismatch(json, "struct field PeeringToken.Remote", "structs.PeeringTokenRemote");
-  const remote: { -readonly [Key in keyof RemoteInfo]: RemoteInfo[Key] } = { ...before };
-  for (const [key, value] of json.members) {
-    switch (key.toLowerCase()) {
-      case "partition":
-        remote.partition = readString(value, "Remote.Partition");
-        break;
-      case "datacenter":
-        remote.datacenter = readString(value, "Remote.Datacenter");
-        break;
-      case "locality":
-        if (value === null) delete remote.locality;
-        else remote.locality = readLocality(value, remote.locality);
-        break;
-    }
-  }
-  return remote;
-}
-
-function readLocality(json: TokenJson, before: RemoteInfo["locality"]): { region: string; zone: string } {
-  if (!isObject(json)) throw mismatch(json, "struct field PeeringToken.Remote.Locality", "structs.Locality");
-  const locality = { region: "", zone: "", ...before };
-  for (const [key, value] of json.members) {
-    if (key.toLowerCase() === "region") locality.region = readString(value, "Remote.Locality.Region");
-    else if (key.toLowerCase() === "zone") locality.zone = readString(value, "Remote.Locality.Zone");
-  }
-  return locality;
-}
-
-function readStrings(json: TokenJson, field: string): string[] {
-  if (json === null) return [];
-  if (!Array.isArray(json)) throw mismatch(json, `struct field PeeringToken.${field}`, "[]string");
-  return json.map((element) => readString(element, field));
-}
-
-function readString(json: TokenJson, field: string): string {
-  if (json === null) return "";
-  if (typeof json !== "string") throw mismatch(json, `struct field PeeringToken.${field}`, "string");
-  return json;
-}
-
-function mismatch(json: TokenJson, target: string, type: string): PeeringError {
-  return new PeeringError("invalid-token", `json: cannot unmarshal ${kindOf(json)} into Go ${target} of type ${type}`);
-}
-
-function kindOf(json: TokenJson): string {
-  if (typeof json === "boolean") return "bool";
-  if (typeof json === "string") return "string";
-  if (json === null) return "null";
-  return Array.isArray(json) ? "array" : json.type;
-}
-
-function isObject(json: TokenJson | undefined): json is TokenObject {
-  return typeof json === "object" && json !== null && !Array.isArray(json) && json.type === "object";
 }

@@ -7,6 +7,7 @@ import ts from "typescript";
 /** Folders of src/ in groups, lowest first: an import may point downwards, or stay in its own folder. */
 const GROUPS: readonly (readonly string[])[] = [
   ["errors.ts", "environment.ts"],
+  ["syntax"],
   ["wire"],
   ["token", "peering", "catalog", "replication"],
   ["storage", "transport"],
@@ -16,7 +17,7 @@ const GROUPS: readonly (readonly string[])[] = [
   ["cli"],
   ["testing", "index.ts"],
 ];
-const PURE: readonly string[] = ["wire", "token", "peering", "catalog", "replication"];
+const PURE: readonly string[] = ["syntax", "wire", "token", "peering", "catalog", "replication"];
 /** All a host may know of its backends, so that whoever does not use one does not load it. */
 const CONTRACTS: readonly string[] = ["storage/storage.ts", "storage/keys.ts", "transport/transport.ts"];
 const GENERATED = "wire/gen/";

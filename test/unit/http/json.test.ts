@@ -1,20 +1,9 @@
 import assert from "node:assert/strict";
 import { describe, it } from "node:test";
 import fc from "fast-check";
-import {
-  decodeGo,
-  GoJsonError,
-  goBool,
-  goInt,
-  goList,
-  goMap,
-  goString,
-  goStruct,
-  plainJson,
-  readFirstValue,
-} from "../../../src/http/go-json.js";
 import { timeText, writeJson } from "../../../src/http/json.js";
 import { parseDuration, parseUint64 } from "../../../src/http/query.js";
+import { plainJson, readFirstValue } from "../../../src/syntax/go-json.js";
 
 const bytes = (text: string): Uint8Array => new TextEncoder().encode(text);
 
@@ -57,71 +46,6 @@ describe("JSON as Go writes it", () => {
         assert.deepEqual(plainJson(readFirstValue(bytes(text))), JSON.parse(JSON.stringify(value)));
       }),
     );
-  });
-});
-
-describe("JSON as Go reads it", () => {
-  it("takes the first value, and tells where it breaks", () => {
-    assert.equal(readFirstValue(bytes(" true x")), true);
-    for (const [text, why] of [
-      ["", "EOF"],
-      [" \n", "EOF"],
-      ["{", "unexpected EOF"],
-      ['{"a', "unexpected EOF"],
-      ["[1,", "unexpected EOF"],
-      ["nope", "invalid character 'o' in literal null (expecting 'u')"],
-      ["{a}", "invalid character 'a' looking for beginning of object key string"],
-      ['{"a" 1}', "invalid character '1' after object key"],
-      ['{"a":1 2}', "invalid character '2' after object key:value pair"],
-      ["[1 2]", "invalid character '2' after array element"],
-      ['"\n"', "invalid character '\\n' in string literal"],
-      ["'", "invalid character '\\'' looking for beginning of value"],
-    ] as const) {
-      assert.throws(() => readFirstValue(bytes(text)), { name: "GoJsonError", message: why }, text);
-    }
-  });
-
-  it("any bytes are a value or an error of its own", () => {
-    fc.assert(
-      fc.property(fc.oneof(fc.uint8Array(), fc.string().map(bytes)), (given) => {
-        try {
-          readFirstValue(given);
-        } catch (error) {
-          assert.ok(error instanceof GoJsonError, String(error));
-        }
-      }),
-    );
-    assert.throws(() => readFirstValue(bytes("[".repeat(100_000))), GoJsonError);
-  });
-
-  it("structs take keys in any case, refuse others, and name what does not fit", () => {
-    const inner = goStruct<{ readonly Port: number }>("api.Inner", { Port: goInt });
-    const type = goStruct<{
-      readonly Name: string;
-      readonly On: boolean;
-      readonly Tags: readonly string[];
-      readonly Meta: Readonly<Record<string, string>>;
-      readonly Inner: { readonly Port: number };
-    }>("api.Outer", { Name: goString, On: goBool, Tags: goList(goString), Meta: goMap(goString), Inner: inner });
-    const zero = { Name: "", On: false, Tags: [], Meta: {}, Inner: { Port: 0 } };
-    assert.deepEqual(decodeGo(bytes("null"), type), zero);
-    assert.deepEqual(decodeGo(bytes('{"nAmE":"x","INNER":{"port":5},"Tags":null}'), type), {
-      ...zero,
-      Name: "x",
-      Inner: { Port: 5 },
-    });
-    for (const [text, why] of [
-      ["[]", "json: cannot unmarshal array into Go value of type api.Outer"],
-      ['{"x":1}', 'json: unknown field "x"'],
-      ['{"__proto__":1}', 'json: unknown field "__proto__"'],
-      ['{"Name":1}', "json: cannot unmarshal number into Go struct field Outer.Name of type string"],
-      ['{"Tags":[1]}', "json: cannot unmarshal number into Go struct field Outer.Tags of type string"],
-      ['{"Tags":{}}', "json: cannot unmarshal object into Go struct field Outer.Tags of type []string"],
-      ['{"Inner":{"Port":"5"}}', "json: cannot unmarshal string into Go struct field Outer.Inner.Port of type int"],
-      ['{"Inner":{"Port":1.5}}', "json: cannot unmarshal number 1.5 into Go struct field Outer.Inner.Port of type int"],
-    ] as const) {
-      assert.throws(() => decodeGo(bytes(text), type), { message: why });
-    }
   });
 });
 

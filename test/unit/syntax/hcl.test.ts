@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import { describe, it } from "node:test";
 import fc from "fast-check";
-import { HclError, parseHcl } from "../../../src/cli/hcl.js";
+import { HclBody, HclError, parseHcl, parseHclBody } from "../../../src/syntax/hcl.js";
 
 const INTERPOLATION = `$${"{"}f("y", {z})}`;
 
@@ -54,7 +54,8 @@ const refused: readonly (readonly [string, string, string | RegExp])[] = [
   ["a bare word", "a = b", 'At 1:5: unexpected token "b", expected a value'],
   ["labels in front of an assignment", 'a "b" = 1', "At 1:7: only one key may stand in front of an assignment"],
   ["endless nesting", "a { ".repeat(10_000), /more than 200 levels of nesting$/],
-  ["broken JSON", '{"a":', /JSON/],
+  ["broken JSON", '{"a":\n "b",}', "At 2:6: invalid character '}' looking for beginning of object key string"],
+  ["half of a JSON object", '{"a":', "At 1:6: unexpected end of JSON input"],
 ];
 
 describe("HCL", () => {
@@ -111,6 +112,42 @@ Services = [ { Name = "web", Consumers = [ { Peer = "b-peer" } ] } ]`;
         assert.deepEqual(JSON.stringify(parseHcl(`value = ${text(each)}`)), JSON.stringify({ value: each }));
       }),
     );
+  });
+
+  it("tells the line of each item, in HCL and in JSON", () => {
+    const lines = (text: string): unknown => {
+      const walk = ({ items }: HclBody): unknown =>
+        items.map(({ keys, line, value }) => [
+          keys.join(" "),
+          line,
+          ...(value instanceof HclBody ? [walk(value)] : []),
+        ]);
+      return walk(parseHclBody(text));
+    };
+    assert.deepEqual(lines('# x\na = 1\nb "c" {\n\n d = <<E\nx\nE\n e = 2\n}\nf = "\u00e9"'), [
+      ["a", 2],
+      [
+        "b c",
+        3,
+        [
+          ["d", 5],
+          ["e", 8],
+        ],
+      ],
+      ["f", 10],
+    ]);
+    assert.deepEqual(lines('{\n"a": "\u00e9",\n\n"b": {"c": 1,\n"d": 2}, "e": 3}'), [
+      ["a", 2],
+      [
+        "b",
+        4,
+        [
+          ["c", 4],
+          ["d", 5],
+        ],
+      ],
+      ["e", 5],
+    ]);
   });
 
   it("takes any text, or refuses it", () => {

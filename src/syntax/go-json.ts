@@ -1,9 +1,21 @@
 import { Buffer } from "node:buffer";
 
-/** A value as parsed: numbers keep their text, objects have no prototype, so that no key is special. */
+/** A value as parsed: numbers keep their text. */
 export type GoJson = null | boolean | string | GoNumber | readonly GoJson[] | GoObject;
-export interface GoObject {
-  readonly [key: string]: GoJson;
+
+/** An object as it was written: members in the order of the text, those of equal keys included. */
+export class GoObject {
+  readonly members: readonly GoMember[];
+  constructor(members: readonly GoMember[]) {
+    this.members = members;
+  }
+}
+
+export interface GoMember {
+  readonly key: string;
+  readonly value: GoJson;
+  /** Where the key begins, in bytes. */
+  readonly offset: number;
 }
 
 /** A number with its text: what is an integer, and how large, is for the reader to decide. */
@@ -14,24 +26,42 @@ export class GoNumber {
   }
 }
 
-/** The text is what Go's `encoding/json` says. */
+/**
+ * The text is what Go's `encoding/json` says. Unlike those of `JSON.parse` these texts quote one character at most, or a
+ * number, and so give no secret away.
+ */
 export class GoJsonError extends Error {
   override readonly name = "GoJsonError";
+  /** Where the text breaks, in bytes; undefined when it is sound and only not what was wanted. */
+  readonly offset: number | undefined;
+  constructor(text: string, offset?: number) {
+    super(text);
+    this.offset = offset;
+  }
 }
 
-const MAX_DEPTH = 10_000;
-/** Ours: beyond any request, and far from the end of the stack. */
-const STACK_DEPTH = 1_000;
+/** Go's is 10 000. Ours is beyond any request, and far from the end of the stack. */
+const MAX_DEPTH = 500;
 
 /**
  * The first JSON value of a stream, as Go's decoder takes it: what follows is not looked at.
  * @throws {GoJsonError} `EOF` for nothing but space, `unexpected EOF` for half a value, else where it breaks.
  */
-export function readFirstValue(body: Uint8Array): GoJson {
-  // One character is one byte: the grammar is ASCII, and strings are decoded as they are found.
-  const scanner = new Scanner(Buffer.from(body.buffer, body.byteOffset, body.byteLength).toString("latin1"));
-  if (scanner.empty) throw new GoJsonError("EOF");
+export function readFirstValue(bytes: Uint8Array): GoJson {
+  const scanner = new Scanner(bytes, "unexpected EOF");
+  if (scanner.atEnd()) throw new GoJsonError("EOF", bytes.length);
   return scanner.value(0);
+}
+
+/**
+ * Exactly one JSON value, as Go's `Unmarshal` takes it.
+ * @throws {GoJsonError} `unexpected end of JSON input` for half a value or none, else where it breaks.
+ */
+export function readWholeValue(bytes: Uint8Array): GoJson {
+  const scanner = new Scanner(bytes, "unexpected end of JSON input");
+  const value = scanner.value(0);
+  if (!scanner.atEnd()) throw scanner.invalid("after top-level value");
+  return value;
 }
 
 const ESCAPES: Readonly<Record<string, string>> = {
@@ -47,20 +77,24 @@ const ESCAPES: Readonly<Record<string, string>> = {
 
 class Scanner {
   readonly #text: string;
+  readonly #endText: string;
   #position = 0;
 
-  constructor(text: string) {
-    this.#text = text;
+  /** @param endText - what is said where the input ends too early. */
+  constructor(bytes: Uint8Array, endText: string) {
+    // One character is one byte: the grammar is ASCII, and strings are decoded as they are found.
+    this.#text = Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength).toString("latin1");
+    this.#endText = endText;
   }
 
-  get empty(): boolean {
+  atEnd(): boolean {
     this.#skipSpace();
     return this.#position >= this.#text.length;
   }
 
   value(depth: number): GoJson {
     const first = this.#significant();
-    if (depth > STACK_DEPTH) throw new GoJsonError(`exceeded max depth ${MAX_DEPTH}`);
+    if (depth > MAX_DEPTH) throw new GoJsonError("exceeded max depth", this.#position);
     switch (first) {
       case "{":
         return this.#object(depth);
@@ -75,28 +109,29 @@ class Scanner {
       case "n":
         return this.#literal("null", null);
       default:
-        if (first !== "-" && !isDigit(first)) throw this.#invalid("looking for beginning of value");
+        if (first !== "-" && !isDigit(first)) throw this.invalid("looking for beginning of value");
         return this.#number();
     }
   }
 
   #object(depth: number): GoObject {
-    const members: Record<string, GoJson> = Object.create(null);
+    const members: GoMember[] = [];
     this.#position++;
     if (this.#significant() === "}") {
       this.#position++;
-      return members;
+      return new GoObject(members);
     }
     for (;;) {
-      if (this.#significant() !== '"') throw this.#invalid("looking for beginning of object key string");
+      if (this.#significant() !== '"') throw this.invalid("looking for beginning of object key string");
+      const offset = this.#position;
       const key = this.#string();
-      if (this.#significant() !== ":") throw this.#invalid("after object key");
+      if (this.#significant() !== ":") throw this.invalid("after object key");
       this.#position++;
-      members[key] = this.value(depth + 1);
+      members.push({ key, value: this.value(depth + 1), offset });
       const next = this.#significant();
-      if (next !== "," && next !== "}") throw this.#invalid("after object key:value pair");
+      if (next !== "," && next !== "}") throw this.invalid("after object key:value pair");
       this.#position++;
-      if (next === "}") return members;
+      if (next === "}") return new GoObject(members);
     }
   }
 
@@ -110,7 +145,7 @@ class Scanner {
     for (;;) {
       elements.push(this.value(depth + 1));
       const next = this.#significant();
-      if (next !== "," && next !== "]") throw this.#invalid("after array element");
+      if (next !== "," && next !== "]") throw this.invalid("after array element");
       this.#position++;
       if (next === "]") return elements;
     }
@@ -130,7 +165,7 @@ class Scanner {
         text += this.#escape();
         start = this.#position;
       } else if (character < " ") {
-        throw this.#invalid("in string literal");
+        throw this.invalid("in string literal");
       } else {
         this.#position++;
       }
@@ -141,7 +176,7 @@ class Scanner {
     const character = this.#character();
     if (character !== "u") {
       const meaning = Object.hasOwn(ESCAPES, character) ? ESCAPES[character] : undefined;
-      if (meaning === undefined) throw this.#invalid("in string escape code");
+      if (meaning === undefined) throw this.invalid("in string escape code");
       this.#position++;
       return meaning;
     }
@@ -149,7 +184,7 @@ class Scanner {
     for (let digit = 0; digit < 4; digit++) {
       this.#position++;
       const hex = this.#character();
-      if (!/[0-9a-fA-F]/.test(hex)) throw this.#invalid("in \\u hexadecimal character escape");
+      if (!/[0-9a-fA-F]/.test(hex)) throw this.invalid("in \\u hexadecimal character escape");
       code = code * 16 + Number.parseInt(hex, 16);
     }
     this.#position++;
@@ -158,7 +193,7 @@ class Scanner {
 
   #literal<Value>(word: string, value: Value): Value {
     for (const expected of word) {
-      if (this.#character() !== expected) throw this.#invalid(`in literal ${word} (expecting '${expected}')`);
+      if (this.#character() !== expected) throw this.invalid(`in literal ${word} (expecting '${expected}')`);
       this.#position++;
     }
     return value;
@@ -183,7 +218,7 @@ class Scanner {
 
   /** One digit at least. */
   #digits(where: string): void {
-    if (!isDigit(this.#character())) throw this.#invalid(where);
+    if (!isDigit(this.#character())) throw this.invalid(where);
     while (isDigit(this.#peek())) this.#position++;
   }
 
@@ -194,7 +229,7 @@ class Scanner {
   /** The character here, which must exist. */
   #character(): string {
     const character = this.#peek();
-    if (character === "") throw new GoJsonError("unexpected EOF");
+    if (character === "") throw new GoJsonError(this.#endText, this.#position);
     return character;
   }
 
@@ -214,8 +249,8 @@ class Scanner {
     }
   }
 
-  #invalid(where: string): GoJsonError {
-    return new GoJsonError(`invalid character ${quoted(this.#character())} ${where}`);
+  invalid(where: string): GoJsonError {
+    return new GoJsonError(`invalid character ${quoted(this.#character())} ${where}`, this.#position);
   }
 }
 
@@ -260,7 +295,8 @@ export interface GoType<T> {
   /** As Go writes the type, for example `map[string]string`. */
   readonly name: string;
   readonly zero: () => T;
-  readonly read: (value: Exclude<GoJson, null>, path: GoPath) => T;
+  /** @param before - what an equal key has said already; a struct given twice fills in the first. */
+  readonly read: (value: Exclude<GoJson, null>, path: GoPath, before?: T) => T;
 }
 
 function kindOf(value: GoJson): string {
@@ -276,7 +312,7 @@ export function isGoList(value: GoJson): value is readonly GoJson[] {
 }
 
 export function isGoObject(value: GoJson): value is GoObject {
-  return typeof value === "object" && value !== null && !(value instanceof GoNumber) && !Array.isArray(value);
+  return value instanceof GoObject;
 }
 
 function mismatch(value: GoJson, path: GoPath, type: string, what = kindOf(value)): GoJsonError {
@@ -284,8 +320,8 @@ function mismatch(value: GoJson, path: GoPath, type: string, what = kindOf(value
   return new GoJsonError(`json: cannot unmarshal ${what} into Go ${target} of type ${type}`);
 }
 
-function readAs<T>(type: GoType<T>, value: GoJson, path: GoPath): T {
-  return value === null ? type.zero() : type.read(value, path);
+function readAs<T>(type: GoType<T>, value: GoJson, path: GoPath, before?: T): T {
+  return value === null ? type.zero() : type.read(value, path, before);
 }
 
 export const goString: GoType<string> = {
@@ -341,8 +377,17 @@ export function goMap<T>(element: GoType<T>): GoType<Readonly<Record<string, T>>
     zero: () => ({}),
     read: (value, path) => {
       if (!isGoObject(value)) throw mismatch(value, path, name);
-      return Object.fromEntries(Object.entries(value).map(([key, item]) => [key, readAs(element, item, path)]));
+      return Object.fromEntries(value.members.map((member) => [member.key, readAs(element, member.value, path)]));
     },
+  };
+}
+
+/** A pointer to a struct: absent and `null` are told from an empty one. */
+export function goOptional<T>(type: GoType<T>): GoType<T | undefined> {
+  return {
+    name: `*${type.name}`,
+    zero: () => undefined,
+    read: (value, path, before) => type.read(value, path, before),
   };
 }
 
@@ -359,37 +404,42 @@ export function goStruct<T>(name: string, fields: GoFields<T>, options: { readon
   const exact = new Map<string, keyof T & string>(keys.map((key) => [key, key]));
   const folded = new Map<string, keyof T & string>(keys.map((key) => [key.toLowerCase(), key]));
   const bare = name.slice(name.indexOf(".") + 1);
-  const build = (values: ReadonlyMap<string, unknown>): T => {
-    const made: Partial<T> = {};
+  const build = (values: ReadonlyMap<string, unknown>, before?: T): T => {
+    const made: Partial<T> = { ...before };
     for (const key of keys) {
-      const type = fields[key];
-      made[key] = values.has(key) ? (values.get(key) as T[typeof key]) : type.zero();
+      if (values.has(key)) made[key] = values.get(key) as T[typeof key];
+      else if (before === undefined) made[key] = fields[key].zero();
     }
     return made as T;
   };
   return {
     name,
     zero: () => build(new Map()),
-    read: (value, path) => {
+    read: (value, path, before) => {
       if (!isGoObject(value)) throw mismatch(value, path, name);
-      const values = new Map<string, unknown>();
-      for (const [given, item] of Object.entries(value)) {
+      const values = new Map<keyof T & string, T[keyof T & string]>();
+      for (const { key: given, value: item } of value.members) {
         const key = exact.get(given) ?? folded.get(given.toLowerCase());
         if (key === undefined) {
           if (strict) throw new GoJsonError(`json: unknown field ${JSON.stringify(given)}`);
           continue;
         }
         const inner = { struct: path.struct === "" ? bare : path.struct, fields: [...path.fields, key] };
-        values.set(key, readAs(fields[key], item, inner));
+        values.set(key, readAs(fields[key], item, inner, values.get(key) ?? before?.[key]));
       }
-      return build(values);
+      return build(values, before);
     },
   };
 }
 
-/** The first value of a body as `type`; `null` is its zero value. @throws {GoJsonError} with Go's text. */
+/** A parsed value as `type`; `null` is its zero value. @throws {GoJsonError} with Go's text. */
+export function readGo<T>(value: GoJson, type: GoType<T>): T {
+  return readAs(type, value, { struct: "", fields: [] });
+}
+
+/** The first value of a body as `type`. @throws {GoJsonError} with Go's text. */
 export function decodeGo<T>(body: Uint8Array, type: GoType<T>): T {
-  return readAs(type, readFirstValue(body), { struct: "", fields: [] });
+  return readGo(readFirstValue(body), type);
 }
 
 /** Parsed input as ordinary JSON values. */
@@ -397,7 +447,7 @@ export function plainJson(value: GoJson): PlainJson {
   if (value === null || typeof value === "boolean" || typeof value === "string") return value;
   if (value instanceof GoNumber) return Number(value.text);
   if (isGoList(value)) return value.map(plainJson);
-  return Object.fromEntries(Object.entries(value).map(([key, item]) => [key, plainJson(item)]));
+  return Object.fromEntries(value.members.map((member) => [member.key, plainJson(member.value)]));
 }
 
 export type PlainJson = null | boolean | number | string | PlainJson[] | { [key: string]: PlainJson };

@@ -1,4 +1,14 @@
-import type { Json, JsonObject } from "../client/index.js";
+import { Buffer } from "node:buffer";
+import {
+  type GoJson,
+  GoJsonError,
+  type GoMember,
+  GoNumber,
+  isGoList,
+  isGoObject,
+  type PlainJson,
+  readWholeValue,
+} from "./go-json.js";
 
 /** Where a text is no HCL; the message begins with the position, `At line:column: `. */
 export class HclError extends Error {
@@ -8,34 +18,101 @@ export class HclError extends Error {
 interface Token {
   readonly kind: "name" | "text" | "number" | "punctuation" | "end";
   readonly text: string;
-  readonly value: Json;
+  readonly value: string | number;
   readonly offset: number;
+}
+
+/** What stands under a key. */
+export type HclValue = null | boolean | number | string | readonly HclValue[] | HclBody;
+
+/** What stands between braces, or in a file. */
+export class HclBody {
+  readonly items: readonly HclItem[];
+  constructor(items: readonly HclItem[]) {
+    this.items = items;
+  }
+}
+
+export interface HclItem {
+  /** One for an assignment; for a block its type and its labels. */
+  readonly keys: readonly [string, ...string[]];
+  readonly value: HclValue;
+  /** Whether it stands in braces: then it may be given more than once. */
+  readonly block: boolean;
+  /** The line of the first key, counted from 1. */
+  readonly line: number;
 }
 
 /** Far beyond any configuration, and far from the end of the stack. */
 const MAX_DEPTH = 200;
 
 /**
- * Reads HCL 1, the language of Consul's config entries and ACL rules, or JSON when the text begins with `{`.
- *
- * A block (`web { … }`) is an object under its key; labels (`service "web" { … }`) are keys inside of it, and blocks of
- * one key with different labels are one object. What is given more than once under the same keys becomes a list: of the
- * blocks in their order, or for plain values the last one alone. `${…}` in texts is kept as it stands.
+ * Reads HCL 1, the language of Consul's config entries and ACL rules, or JSON when the text begins with `{`. `${…}` in texts
+ * is kept as it stands.
  * @throws {HclError}
  */
-export function parseHcl(text: string): JsonObject {
+export function parseHclBody(text: string): HclBody {
   const source = text.startsWith("\ufeff") ? text.slice(1) : text;
-  if (source.trimStart().startsWith("{")) return parseJsonObject(source);
-  const parser = new Parser(source);
-  return parser.file();
+  return source.trimStart().startsWith("{") ? jsonBody(source) : new Parser(source).file();
 }
 
-function parseJsonObject(text: string): JsonObject {
+/**
+ * The same as one object. A block (`web { … }`) is an object under its key; labels (`service "web" { … }`) are keys inside
+ * of it, and blocks of one key with different labels are one object. What is given more than once under the same keys
+ * becomes a list: of the blocks in their order, or for plain values the last one alone.
+ * @throws {HclError}
+ */
+export function parseHcl(text: string): { [key: string]: PlainJson } {
+  return objectOf(parseHclBody(text));
+}
+
+function jsonBody(source: string): HclBody {
+  const bytes = Buffer.from(source);
+  // One character is one byte, as offsets are told in bytes.
+  const lines = new Lines(bytes.toString("latin1"));
+  const hclOf = (json: GoJson): HclValue => {
+    if (json instanceof GoNumber) return Number(json.text);
+    if (isGoList(json)) return json.map(hclOf);
+    return isGoObject(json) ? bodyOf(json.members) : json;
+  };
+  const bodyOf = (members: readonly GoMember[]): HclBody =>
+    new HclBody(
+      members.map(({ key, value, offset }) => {
+        const line = lines.at(offset);
+        return { keys: [key], value: hclOf(value), block: false, line };
+      }),
+    );
   try {
-    const value: JsonObject = JSON.parse(text);
-    return value;
+    const json = readWholeValue(bytes);
+    return bodyOf(isGoObject(json) ? json.members : []);
   } catch (error) {
-    throw new HclError(error instanceof Error ? error.message : String(error), { cause: error });
+    if (!(error instanceof GoJsonError)) throw error;
+    throw new HclError(`At ${positionText(bytes.toString("latin1"), error.offset ?? 0)}: ${error.message}`);
+  }
+}
+
+function positionText(source: string, offset: number): string {
+  const before = source.slice(0, offset);
+  return `${before.split("\n").length}:${offset - before.lastIndexOf("\n")}`;
+}
+
+/** Counts lines for offsets that only grow. */
+class Lines {
+  readonly #text: string;
+  #start = 0;
+  #line = 1;
+
+  constructor(text: string) {
+    this.#text = text;
+  }
+
+  at(offset: number): number {
+    for (;;) {
+      const end = this.#text.indexOf("\n", this.#start);
+      if (end < 0 || end >= offset) return this.#line;
+      this.#line++;
+      this.#start = end + 1;
+    }
   }
 }
 
@@ -57,50 +134,52 @@ const ESCAPES: Readonly<Record<string, string>> = {
 
 class Parser {
   readonly #source: string;
+  readonly #lines: Lines;
   #position = 0;
   #token: Token;
 
   constructor(source: string) {
     this.#source = source;
+    this.#lines = new Lines(source);
     this.#token = this.#scan();
   }
 
-  file(): JsonObject {
-    const result = this.#items("end", 0);
-    return result;
+  file(): HclBody {
+    return this.#items("end", 0);
   }
 
-  #items(closing: "end" | "}", depth: number): JsonObject {
-    const object = new Map<string, Member>();
+  #items(closing: "end" | "}", depth: number): HclBody {
+    const items: HclItem[] = [];
     while (!this.#at(closing)) {
       if (this.#token.kind === "end") throw this.#error("object expected closing RBRACE got: EOF");
-      this.#item(object, depth);
+      items.push(this.#item(depth));
       if (this.#at(",")) this.#next();
     }
-    return toObject(object);
+    return new HclBody(items);
   }
 
-  #item(object: Map<string, Member>, depth: number): void {
-    const keys: string[] = [];
+  #item(depth: number): HclItem {
+    const line = this.#lines.at(this.#token.offset);
+    const names: string[] = [];
     while (this.#token.kind === "name" || this.#token.kind === "text") {
-      keys.push(this.#token.text);
+      names.push(this.#token.text);
       this.#next();
     }
-    if (keys.length === 0) throw this.#error(`unexpected token ${this.#shown()}, expected a key`);
+    const [key, ...labels] = names;
+    if (key === undefined) throw this.#error(`unexpected token ${this.#shown()}, expected a key`);
     if (this.#at("=")) {
-      if (keys.length > 1) throw this.#error("only one key may stand in front of an assignment");
+      if (labels.length > 0) throw this.#error("only one key may stand in front of an assignment");
       this.#next();
       if (this.#token.kind === "end") throw this.#error("an assignment needs a value");
       const block = this.#at("{");
-      add(object, keys, this.#value(depth), block);
-      return;
+      return { keys: [key], value: this.#value(depth), block, line };
     }
     if (!this.#at("{"))
-      throw this.#error(`key ${JSON.stringify(keys.join(" "))} needs '=' or '{', got ${this.#shown()}`);
-    add(object, keys, this.#value(depth), true);
+      throw this.#error(`key ${JSON.stringify(names.join(" "))} needs '=' or '{', got ${this.#shown()}`);
+    return { keys: [key, ...labels], value: this.#value(depth), block: true, line };
   }
 
-  #value(depth: number): Json {
+  #value(depth: number): HclValue {
     if (depth >= MAX_DEPTH) throw this.#error(`more than ${MAX_DEPTH} levels of nesting`);
     const token = this.#token;
     if (token.kind === "text" || token.kind === "number") {
@@ -121,8 +200,8 @@ class Parser {
     throw this.#error(`unexpected token ${this.#shown()}, expected a value`);
   }
 
-  #list(depth: number): Json {
-    const elements: Json[] = [];
+  #list(depth: number): HclValue {
+    const elements: HclValue[] = [];
     this.#next();
     while (!this.#at("]")) {
       elements.push(this.#value(depth + 1));
@@ -148,16 +227,19 @@ class Parser {
   }
 
   #error(text: string, offset = this.#token.offset): HclError {
-    const before = this.#source.slice(0, offset);
-    const line = before.split("\n").length;
-    return new HclError(`At ${line}:${offset - before.lastIndexOf("\n")}: ${text}`);
+    return new HclError(`At ${positionText(this.#source, offset)}: ${text}`);
   }
 
   #scan(): Token {
     this.#skip();
     const offset = this.#position;
     const character = this.#source[offset];
-    const token = (kind: Token["kind"], text: string, value: Json = text): Token => ({ kind, text, value, offset });
+    const token = (kind: Token["kind"], text: string, value: Token["value"] = text): Token => ({
+      kind,
+      text,
+      value,
+      offset,
+    });
     if (character === undefined) return token("end", "");
     if ("{}[]=,".includes(character)) {
       this.#position++;
@@ -275,31 +357,46 @@ function numberOf(text: string): number {
   return negative ? -value : value;
 }
 
-/** What stands under one key. */
+/** All that stands under one key. */
 type Member =
-  | { readonly type: "values"; readonly values: Json[]; readonly blocks: boolean }
+  | { readonly type: "values"; readonly values: HclValue[]; readonly blocks: boolean }
   | { readonly type: "labels"; readonly members: Map<string, Member> };
 
-function add(object: Map<string, Member>, keys: readonly string[], value: Json, block: boolean): void {
+function add(members: Map<string, Member>, keys: readonly string[], value: HclValue, block: boolean): void {
   const [key = "", ...labels] = keys;
-  const present = object.get(key);
+  const present = members.get(key);
   if (labels.length > 0) {
-    const members = present?.type === "labels" ? present.members : new Map<string, Member>();
-    add(members, labels, value, block);
-    object.set(key, { type: "labels", members });
+    const labelled = present?.type === "labels" ? present.members : new Map<string, Member>();
+    add(labelled, labels, value, block);
+    members.set(key, { type: "labels", members: labelled });
   } else if (block && present?.type === "values" && present.blocks) {
     present.values.push(value);
   } else {
-    object.set(key, { type: "values", values: [value], blocks: block });
+    members.set(key, { type: "values", values: [value], blocks: block });
   }
 }
 
-function toObject(members: ReadonlyMap<string, Member>): JsonObject {
-  return Object.fromEntries([...members].map(([key, member]) => [key, toJson(member)]));
+function objectOf({ items }: HclBody): { [key: string]: PlainJson } {
+  const members = new Map<string, Member>();
+  for (const { keys, value, block } of items) add(members, keys, value, block);
+  return ofMembers(members);
 }
 
-function toJson(member: Member): Json {
-  if (member.type === "labels") return toObject(member.members);
+function ofMembers(members: ReadonlyMap<string, Member>): { [key: string]: PlainJson } {
+  return Object.fromEntries([...members].map(([key, member]) => [key, ofMember(member)]));
+}
+
+function ofMember(member: Member): PlainJson {
+  if (member.type === "labels") return ofMembers(member.members);
   const [first, ...others] = member.values;
-  return others.length > 0 ? member.values : (first ?? null);
+  return others.length > 0 ? member.values.map(plain) : plain(first ?? null);
+}
+
+function plain(value: HclValue): PlainJson {
+  if (value instanceof HclBody) return objectOf(value);
+  return isHclList(value) ? value.map(plain) : value;
+}
+
+export function isHclList(value: HclValue): value is readonly HclValue[] {
+  return Array.isArray(value);
 }

@@ -1,0 +1,113 @@
+import assert from "node:assert/strict";
+import { describe, it } from "node:test";
+import fc from "fast-check";
+import {
+  decodeGo,
+  GoJsonError,
+  goBool,
+  goInt,
+  goList,
+  goMap,
+  goOptional,
+  goString,
+  goStruct,
+  plainJson,
+  readFirstValue,
+  readWholeValue,
+} from "../../../src/syntax/go-json.js";
+
+const bytes = (text: string): Uint8Array => new TextEncoder().encode(text);
+
+describe("JSON as Go reads it", () => {
+  it("takes the first value, and tells where it breaks", () => {
+    assert.equal(readFirstValue(bytes(" true x")), true);
+    for (const [text, why] of [
+      ["", "EOF"],
+      [" \n", "EOF"],
+      ["{", "unexpected EOF"],
+      ['{"a', "unexpected EOF"],
+      ["[1,", "unexpected EOF"],
+      ["nope", "invalid character 'o' in literal null (expecting 'u')"],
+      ["{a}", "invalid character 'a' looking for beginning of object key string"],
+      ['{"a" 1}', "invalid character '1' after object key"],
+      ['{"a":1 2}', "invalid character '2' after object key:value pair"],
+      ["[1 2]", "invalid character '2' after array element"],
+      ['"\n"', "invalid character '\\n' in string literal"],
+      ["'", "invalid character '\\'' looking for beginning of value"],
+    ] as const) {
+      assert.throws(() => readFirstValue(bytes(text)), { name: "GoJsonError", message: why }, text);
+    }
+  });
+
+  it("any bytes are a value or an error of its own", () => {
+    fc.assert(
+      fc.property(fc.oneof(fc.uint8Array(), fc.string().map(bytes)), (given) => {
+        try {
+          readFirstValue(given);
+        } catch (error) {
+          assert.ok(error instanceof GoJsonError, String(error));
+        }
+      }),
+    );
+    assert.throws(() => readFirstValue(bytes("[".repeat(100_000))), GoJsonError);
+  });
+
+  it("structs take keys in any case, refuse others, and name what does not fit", () => {
+    const inner = goStruct<{ readonly Port: number }>("api.Inner", { Port: goInt });
+    const type = goStruct<{
+      readonly Name: string;
+      readonly On: boolean;
+      readonly Tags: readonly string[];
+      readonly Meta: Readonly<Record<string, string>>;
+      readonly Inner: { readonly Port: number };
+    }>("api.Outer", { Name: goString, On: goBool, Tags: goList(goString), Meta: goMap(goString), Inner: inner });
+    const zero = { Name: "", On: false, Tags: [], Meta: {}, Inner: { Port: 0 } };
+    assert.deepEqual(decodeGo(bytes("null"), type), zero);
+    assert.deepEqual(decodeGo(bytes('{"nAmE":"x","INNER":{"port":5},"Tags":null}'), type), {
+      ...zero,
+      Name: "x",
+      Inner: { Port: 5 },
+    });
+    for (const [text, why] of [
+      ["[]", "json: cannot unmarshal array into Go value of type api.Outer"],
+      ['{"x":1}', 'json: unknown field "x"'],
+      ['{"__proto__":1}', 'json: unknown field "__proto__"'],
+      ['{"Name":1}', "json: cannot unmarshal number into Go struct field Outer.Name of type string"],
+      ['{"Tags":[1]}', "json: cannot unmarshal number into Go struct field Outer.Tags of type string"],
+      ['{"Tags":{}}', "json: cannot unmarshal object into Go struct field Outer.Tags of type []string"],
+      ['{"Inner":{"Port":"5"}}', "json: cannot unmarshal string into Go struct field Outer.Inner.Port of type int"],
+      ['{"Inner":{"Port":1.5}}', "json: cannot unmarshal number 1.5 into Go struct field Outer.Inner.Port of type int"],
+    ] as const) {
+      assert.throws(() => decodeGo(bytes(text), type), { message: why });
+    }
+  });
+
+  it("takes the last of equal keys, and of structs given twice what either says", () => {
+    const inner = goStruct<{ readonly A: string; readonly B: string }>("api.Inner", { A: goString, B: goString });
+    const type = goStruct<{
+      readonly Name: string;
+      readonly Inner: { readonly A: string; readonly B: string };
+      readonly Pointer: { readonly A: string; readonly B: string } | undefined;
+    }>("api.Outer", { Name: goString, Inner: inner, Pointer: goOptional(inner) });
+    const text =
+      '{"Name":"x","name":"y","Inner":{"A":"1","B":"1"},"inner":{"B":"2"},"Pointer":{"A":"3"},"Pointer":null}';
+    assert.deepEqual(decodeGo(bytes(text), type), { Name: "y", Inner: { A: "1", B: "2" }, Pointer: undefined });
+    assert.deepEqual(
+      plainJson(readFirstValue(bytes('{"a":1,"__proto__":2,"a":3}'))),
+      JSON.parse('{"a":3,"__proto__":2}'),
+    );
+  });
+
+  it("a whole value is one and no more", () => {
+    assert.equal(readWholeValue(bytes(" true\n")), true);
+    for (const [text, why, offset] of [
+      ["", "unexpected end of JSON input", 0],
+      [" {", "unexpected end of JSON input", 2],
+      ["{} x", "invalid character 'x' after top-level value", 3],
+      ['{"\u00e9": x}', "invalid character 'x' looking for beginning of value", 7],
+      ["[".repeat(1_000), "exceeded max depth", 501],
+    ] as const) {
+      assert.throws(() => readWholeValue(bytes(text)), { name: "GoJsonError", message: why, offset }, text);
+    }
+  });
+});
