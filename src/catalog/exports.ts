@@ -147,6 +147,21 @@ export function peersForService(input: Pick<ExportInput, "entries" | "names">, s
   return [...peers].sort(compareUtf8);
 }
 
+/**
+ * Names of peers whose callers may reach the instances of `service`: of those it is given to, and of those given a service
+ * whose discovery chain leads to it (specification 2.3.8), sorted.
+ */
+export function peersReachingService(input: ExportInput, service: string): readonly string[] {
+  const key = lowerCase(service);
+  const leadsHere = (name: string): boolean =>
+    compileChain(input.entries, name, input.datacenter).targets.some(
+      (place) => place.peer === "" && place.datacenter === input.datacenter && lowerCase(place.service) === key,
+    );
+  const chains = input.connect ? [...input.entries.chainNames.values()].filter(leadsHere) : [];
+  const peers = [service, ...chains].flatMap((name) => peersForService(input, name));
+  return [...new Set(peers)].sort(compareUtf8);
+}
+
 /** One line of `GET /v1/exported-services`. */
 export interface ExportedServiceView {
   readonly service: string;

@@ -13,6 +13,7 @@ import {
   type PeerRules,
   peerRules,
   peersForService,
+  peersReachingService,
   type ResolvedExports,
   type ResolvedName,
   resolveExports,
@@ -257,6 +258,11 @@ export class ExportEngine implements AsyncDisposable {
   /** Names that the exported-services entry gives `service` to, sorted. */
   peersFor(service: string): readonly string[] {
     return peersForService(this.#input, service);
+  }
+
+  /** Names of peers that are given `service` or one whose discovery chain leads to it, sorted. */
+  peersReaching(service: string): readonly string[] {
+    return peersReachingService(this.#input, service);
   }
 
   /** The exported-services entry with `*` expanded, by service. */

@@ -47,6 +47,14 @@ export class Exports {
   }
 
   /**
+   * The peers whose callers may reach the instances of `service`: those it is exported to, and those to which a service is
+   * whose discovery chain leads to it. Sorted; peers need not exist.
+   */
+  peersReaching(service: string): readonly string[] {
+    return this.#engine.peersReaching(service);
+  }
+
+  /**
    * Why `service` is, or is not, exported to `peer`: the rule that matched, or each reason that excludes it.
    * @throws {PeeringError} `not-found` when there is no such peering.
    */

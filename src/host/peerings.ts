@@ -105,7 +105,7 @@ export class Peerings implements AsyncDisposable {
    *   first; `unavailable`: this host listens nowhere; `storage-failed`.
    */
   async generateToken(options: GenerateTokenOptions): Promise<string> {
-    this.#mustBeEnabled();
+    this.requireEnabled();
     const { records, authority, datacenter, remote, codec } = this.#parts;
     const serverAddresses = this.#parts.serverAddresses();
     if (serverAddresses === undefined) {
@@ -145,7 +145,7 @@ export class Peerings implements AsyncDisposable {
    *   `storage-failed`; `options.signal.reason` when aborted.
    */
   async establish(options: EstablishOptions): Promise<PeeringView> {
-    this.#mustBeEnabled();
+    this.requireEnabled();
     const running = this.#establish(options);
     this.#running.add(running);
     try {
@@ -162,14 +162,14 @@ export class Peerings implements AsyncDisposable {
 
   /** The peering called `name` (without regard to case), or undefined. */
   read(name: string): PeeringView | undefined {
-    this.#mustBeEnabled();
+    this.requireEnabled();
     const peering = this.#parts.records.byName(name);
     return peering === undefined ? undefined : this.#view(peering);
   }
 
   /** All peerings, by name. */
   list(): readonly PeeringView[] {
-    this.#mustBeEnabled();
+    this.requireEnabled();
     return this.#parts.records.list().map((peering) => this.#view(peering));
   }
 
@@ -211,7 +211,7 @@ export class Peerings implements AsyncDisposable {
    * @throws {PeeringError} `storage-failed`.
    */
   async delete(name: string): Promise<void> {
-    this.#mustBeEnabled();
+    this.requireEnabled();
     const { records, sync } = this.#parts;
     const peering = await records.markDeleting(name);
     if (peering !== undefined) sync(peering.id);
@@ -224,17 +224,18 @@ export class Peerings implements AsyncDisposable {
     if (peering !== undefined && !isActive(peering)) await cleanup.settled(peering.id);
   }
 
-  async [Symbol.asyncDispose](): Promise<void> {
-    this.#stop.abort(new PeeringError("closed", "the host was disposed of"));
-    await Promise.allSettled(this.#running);
-  }
-
-  #mustBeEnabled(): void {
+  /** @internal What every call begins with. @throws {PeeringError} with status FAILED_PRECONDITION. */
+  requireEnabled(): void {
     if (this.#parts.enabled) return;
     throw new PeeringError("invalid-argument", "peering must be enabled to use this endpoint", {
       status: StatusCode.FailedPrecondition,
       remedy: "Compose the host without `peeringEnabled: false`.",
     });
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    this.#stop.abort(new PeeringError("closed", "the host was disposed of"));
+    await Promise.allSettled(this.#running);
   }
 
   async #establish(options: EstablishOptions): Promise<PeeringView> {

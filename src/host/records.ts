@@ -23,6 +23,7 @@ import {
   deleteTrustBundle,
   isSecretInUse,
   isUnchanged,
+  type PeeringWrite,
   prefixed,
   type RecordChanges,
   type RecordTables,
@@ -74,6 +75,13 @@ export interface EstablishingToken {
   readonly peerId: string;
   readonly remote: RemoteInfo;
 }
+
+/** A step in the life of secrets as Consul's PeeringWrite is given it: with the secrets themselves. */
+export type GivenSecrets =
+  | { readonly type: "generate_token"; readonly establishmentSecret: string }
+  | { readonly type: "exchange_secret"; readonly establishmentSecret: string; readonly pendingStreamSecret: string }
+  | { readonly type: "promote_pending"; readonly activeStreamSecret: string }
+  | { readonly type: "establish"; readonly activeStreamSecret: string };
 
 export type OpenVerdict =
   /** Look the record up again before you act on it: a delete may have been committed since. */
@@ -457,6 +465,21 @@ export class PeeringRecords implements AsyncDisposable {
   }
 
   /**
+   * Writes a record as it is given, in place of the one of that name, whose id it keeps: Consul's PeeringWrite, an aid for
+   * tests that goes round the state machine and is held by the rules of the store alone.
+   * @throws {PeeringError} `invalid-record`, `wrong-role`, `invalid-secret`, `invalid-name` (of a new record).
+   */
+  async write(record: Omit<PeeringWrite, "id">, secrets?: GivenSecrets): Promise<void> {
+    await this.#write((tables) => {
+      const existing = this.byName(record.name);
+      if (existing === undefined && record.name !== "") validatePeerName(record.name);
+      const id = existing?.id ?? this.#unusedId((candidate) => tables.peerings.has(candidate));
+      const request = secrets === undefined ? undefined : this.#secretsRequest(secrets);
+      return { changes: writePeering(tables, { ...record, id }, request), result: () => {} };
+    });
+  }
+
+  /**
    * Removes a DELETING record for good, with its bundle and whatever is left of its secrets; its name is free then. A
    * TERMINATED one stays for the operator to see, an unknown one is no failure.
    * @throws {PeeringError} `invalid-record`: it is active.
@@ -588,6 +611,24 @@ export class PeeringRecords implements AsyncDisposable {
       effects: step.effects,
       result: () => result(this.byId(peering.id) ?? peering),
     };
+  }
+
+  /** What is kept of secrets that were given as they are. */
+  #secretsRequest(given: GivenSecrets): SecretsRequest {
+    switch (given.type) {
+      case "generate_token":
+        return { type: given.type, establishment: digestSecret(given.establishmentSecret) };
+      case "exchange_secret": {
+        const { type, establishmentSecret, pendingStreamSecret } = given;
+        return { type, establishment: digestSecret(establishmentSecret), pending: digestSecret(pendingStreamSecret) };
+      }
+      case "promote_pending":
+        return { type: given.type, active: digestSecret(given.activeStreamSecret) };
+      case "establish": {
+        const { type, activeStreamSecret } = given;
+        return { type, sealedActive: activeStreamSecret === "" ? new Uint8Array() : this.#seal(activeStreamSecret) };
+      }
+    }
   }
 
   #unusedId(isUsed: (id: string) => boolean): string {

@@ -7,6 +7,7 @@ import {
   explainExport,
   exportedServicesView,
   peersForService,
+  peersReachingService,
   resolveExports,
 } from "../../../src/catalog/exports.js";
 import type { ServiceInstance } from "../../../src/catalog/instance.js";
@@ -135,6 +136,18 @@ test("ch4 case 23: blocks add up", () => {
   assert.deepEqual(resolveExports(input, "a-peer").services, ["web"]);
   assert.deepEqual(resolveExports(input, "b-peer").services, ["web"]);
   assert.deepEqual(peersForService(input, "web"), ["a-peer", "b-peer"]);
+});
+
+test("callers of a service whose chain leads here reach it, too; those of one that leads to a peer do not", () => {
+  const entries = entrySet(
+    exporting(["web", "a-peer"], ["shop", "b-peer"], ["away", "c-peer"], ["other", "d-peer"]),
+    { kind: "service-resolver", name: "shop", redirect: { service: "Web" } },
+    { kind: "service-resolver", name: "away", redirect: { service: "web", peer: "far" } },
+  );
+  const input = exportInput(entries, [instance("web")]);
+  assert.deepEqual(peersReachingService(input, "WEB"), ["a-peer", "b-peer"]);
+  assert.deepEqual(peersReachingService(input, "shop"), ["b-peer"]);
+  assert.deepEqual(peersReachingService({ ...input, connect: false }, "web"), ["a-peer"]);
 });
 
 test("ch4 case 24: targets of a tcp chain hold failover places, sorted by id", () => {

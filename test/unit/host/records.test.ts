@@ -879,3 +879,74 @@ describe("reading", () => {
     assert.equal((await ended).done, true);
   });
 });
+
+describe("a record written as it is given", () => {
+  const given = {
+    name: "west",
+    meta: { a: "b" },
+    peerId: "",
+    peerCaPems: [],
+    peerServerName: "",
+    peerServerAddresses: [],
+    manualServerAddresses: [],
+    remote: { partition: "", datacenter: "" },
+  };
+  const dialing = { ...given, name: "east", peerServerAddresses: ["10.0.0.1:8503"], peerId: UNKNOWN };
+
+  it("is made with a new id, then replaced as a whole under the same", async () => {
+    const { records } = await cluster();
+    await records.write(given);
+    const first = must(records.byName("west"));
+    assert.deepEqual([first.state, first.meta], ["pending", { a: "b" }]);
+    await records.write({ ...given, meta: {}, state: "terminated" });
+    const second = must(records.byName("west"));
+    assert.deepEqual([second.id, second.state, second.meta], [first.id, "terminated", {}]);
+  });
+
+  it("takes secrets that then authorise, kept as an acceptor and a dialer keep them", async () => {
+    const { records } = await cluster();
+    await records.write(given, { type: "generate_token", establishmentSecret: "E" });
+    const { id } = must(records.byName("west"));
+    const first = await records.exchangeSecret({ peerId: id, establishmentSecret: "E" });
+    await records.write(given, { type: "promote_pending", activeStreamSecret: first });
+    assert.equal(await refusalOf(records, id, first), "authorized");
+    await records.write(given, { type: "generate_token", establishmentSecret: "E2" });
+    await records.write(given, { type: "exchange_secret", establishmentSecret: "E2", pendingStreamSecret: "P" });
+    assert.equal(await refusalOf(records, id, "P"), "authorized");
+    await records.write(dialing, { type: "establish", activeStreamSecret: "S" });
+    assert.equal(await records.streamSecret(must(records.byName("east")).id), "S");
+  });
+
+  it("keeps the rules of the store, with its texts", async () => {
+    const { records } = await cluster();
+    await failsWith(records.write({ ...given, name: "" }), "invalid-record", "Missing Peering Name");
+    assert.equal((await failure(records.write({ ...given, name: "Not a name" }))).code, "invalid-name");
+    await failsWith(
+      records.write({ ...given, state: "deleting" }),
+      "invalid-record",
+      "Missing deletion time for peering in deleting state",
+    );
+    await records.write(given);
+    await failsWith(
+      records.write({ ...dialing, name: "west" }),
+      "wrong-role",
+      "Cannot switch peering dialing mode from false to true",
+    );
+    await failsWith(
+      records.write(dialing, { type: "generate_token", establishmentSecret: "E" }),
+      "invalid-secret",
+      "failed to write peering establishment secret: invalid request type generate_token when persisting stream secret for dialing peer",
+    );
+    for (const secrets of [
+      { type: "establish", activeStreamSecret: "" },
+      { type: "promote_pending", activeStreamSecret: "" },
+    ] as const) {
+      await failsWith(
+        records.write(dialing, secrets),
+        "invalid-secret",
+        "failed to write peering establishment secret: invalid secret write request: missing secret ID",
+      );
+    }
+    assert.equal(records.byName("east"), undefined);
+  });
+});
