@@ -2,8 +2,10 @@
 // @generated from file hashicorp/consul/internal/peering/peering.proto (package hashicorp.consul.internal.peering, syntax proto3)
 /* eslint-disable */
 
-import type { GenFile, GenMessage } from "@bufbuild/protobuf/codegenv2";
-import { fileDesc, messageDesc } from "@bufbuild/protobuf/codegenv2";
+import type { GenEnum, GenFile, GenMessage, GenService } from "@bufbuild/protobuf/codegenv2";
+import { enumDesc, fileDesc, messageDesc, serviceDesc } from "@bufbuild/protobuf/codegenv2";
+import type { Timestamp } from "@bufbuild/protobuf/wkt";
+import { file_google_protobuf_timestamp } from "@bufbuild/protobuf/wkt";
 import type { Locality } from "../common/common_pb.js";
 import { file_hashicorp_consul_internal_common_common } from "../common/common_pb.js";
 import type { Message } from "@bufbuild/protobuf";
@@ -12,7 +14,617 @@ import type { Message } from "@bufbuild/protobuf";
  * Describes the file hashicorp/consul/internal/peering/peering.proto.
  */
 export const file_hashicorp_consul_internal_peering_peering: GenFile = /*@__PURE__*/
-  fileDesc("Ci9oYXNoaWNvcnAvY29uc3VsL2ludGVybmFsL3BlZXJpbmcvcGVlcmluZy5wcm90bxIhaGFzaGljb3JwLmNvbnN1bC5pbnRlcm5hbC5wZWVyaW5nIqUBChJQZWVyaW5nVHJ1c3RCdW5kbGUSEwoLVHJ1c3REb21haW4YASABKAkSEAoIUGVlck5hbWUYAiABKAkSEQoJUGFydGl0aW9uGAMgASgJEhAKCFJvb3RQRU1zGAQgAygJEhkKEUV4cG9ydGVkUGFydGl0aW9uGAUgASgJEhMKC0NyZWF0ZUluZGV4GAYgASgEEhMKC01vZGlmeUluZGV4GAcgASgEIisKFlBlZXJpbmdTZXJ2ZXJBZGRyZXNzZXMSEQoJQWRkcmVzc2VzGAEgAygJInEKClJlbW90ZUluZm8SEQoJUGFydGl0aW9uGAEgASgJEhIKCkRhdGFjZW50ZXIYAiABKAkSPAoITG9jYWxpdHkYAyABKAsyKi5oYXNoaWNvcnAuY29uc3VsLmludGVybmFsLmNvbW1vbi5Mb2NhbGl0eWIGcHJvdG8z", [file_hashicorp_consul_internal_common_common]);
+  fileDesc("Ci9oYXNoaWNvcnAvY29uc3VsL2ludGVybmFsL3BlZXJpbmcvcGVlcmluZy5wcm90bxIhaGFzaGljb3JwLmNvbnN1bC5pbnRlcm5hbC5wZWVyaW5nIr4ECgdQZWVyaW5nEgoKAklEGAEgASgJEgwKBE5hbWUYAiABKAkSEQoJUGFydGl0aW9uGAMgASgJEi0KCURlbGV0ZWRBdBgEIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASQgoETWV0YRgFIAMoCzI0Lmhhc2hpY29ycC5jb25zdWwuaW50ZXJuYWwucGVlcmluZy5QZWVyaW5nLk1ldGFFbnRyeRI+CgVTdGF0ZRgGIAEoDjIvLmhhc2hpY29ycC5jb25zdWwuaW50ZXJuYWwucGVlcmluZy5QZWVyaW5nU3RhdGUSDgoGUGVlcklEGAcgASgJEhIKClBlZXJDQVBlbXMYCCADKAkSFgoOUGVlclNlcnZlck5hbWUYCSABKAkSGwoTUGVlclNlcnZlckFkZHJlc3NlcxgKIAMoCRITCgtDcmVhdGVJbmRleBgLIAEoBBITCgtNb2RpZnlJbmRleBgMIAEoBBJFCgxTdHJlYW1TdGF0dXMYDSABKAsyLy5oYXNoaWNvcnAuY29uc3VsLmludGVybmFsLnBlZXJpbmcuU3RyZWFtU3RhdHVzEj0KBlJlbW90ZRgRIAEoCzItLmhhc2hpY29ycC5jb25zdWwuaW50ZXJuYWwucGVlcmluZy5SZW1vdGVJbmZvEh0KFU1hbnVhbFNlcnZlckFkZHJlc3NlcxgSIAMoCRorCglNZXRhRW50cnkSCwoDa2V5GAEgASgJEg0KBXZhbHVlGAIgASgJOgI4ASLUAQoMU3RyZWFtU3RhdHVzEhgKEEltcG9ydGVkU2VydmljZXMYASADKAkSGAoQRXhwb3J0ZWRTZXJ2aWNlcxgCIAMoCRIxCg1MYXN0SGVhcnRiZWF0GAMgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIvCgtMYXN0UmVjZWl2ZRgEIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASLAoITGFzdFNlbmQYBSABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wIrwFChNTZWNyZXRzV3JpdGVSZXF1ZXN0Eg4KBlBlZXJJRBgBIAEoCRJlCg5nZW5lcmF0ZV90b2tlbhgCIAEoCzJLLmhhc2hpY29ycC5jb25zdWwuaW50ZXJuYWwucGVlcmluZy5TZWNyZXRzV3JpdGVSZXF1ZXN0LkdlbmVyYXRlVG9rZW5SZXF1ZXN0SAASZwoPZXhjaGFuZ2Vfc2VjcmV0GAMgASgLMkwuaGFzaGljb3JwLmNvbnN1bC5pbnRlcm5hbC5wZWVyaW5nLlNlY3JldHNXcml0ZVJlcXVlc3QuRXhjaGFuZ2VTZWNyZXRSZXF1ZXN0SAASZwoPcHJvbW90ZV9wZW5kaW5nGAQgASgLMkwuaGFzaGljb3JwLmNvbnN1bC5pbnRlcm5hbC5wZWVyaW5nLlNlY3JldHNXcml0ZVJlcXVlc3QuUHJvbW90ZVBlbmRpbmdSZXF1ZXN0SAASXAoJZXN0YWJsaXNoGAUgASgLMkcuaGFzaGljb3JwLmNvbnN1bC5pbnRlcm5hbC5wZWVyaW5nLlNlY3JldHNXcml0ZVJlcXVlc3QuRXN0YWJsaXNoUmVxdWVzdEgAGjQKFEdlbmVyYXRlVG9rZW5SZXF1ZXN0EhwKFGVzdGFibGlzaG1lbnRfc2VjcmV0GAEgASgJGlQKFUV4Y2hhbmdlU2VjcmV0UmVxdWVzdBIcChRlc3RhYmxpc2htZW50X3NlY3JldBgBIAEoCRIdChVwZW5kaW5nX3N0cmVhbV9zZWNyZXQYAiABKAkaNQoVUHJvbW90ZVBlbmRpbmdSZXF1ZXN0EhwKFGFjdGl2ZV9zdHJlYW1fc2VjcmV0GAEgASgJGjAKEEVzdGFibGlzaFJlcXVlc3QSHAoUYWN0aXZlX3N0cmVhbV9zZWNyZXQYASABKAlCCQoHUmVxdWVzdCLaAQoUR2VuZXJhdGVUb2tlblJlcXVlc3QSEAoIUGVlck5hbWUYASABKAkSEQoJUGFydGl0aW9uGAIgASgJEk8KBE1ldGEYBSADKAsyQS5oYXNoaWNvcnAuY29uc3VsLmludGVybmFsLnBlZXJpbmcuR2VuZXJhdGVUb2tlblJlcXVlc3QuTWV0YUVudHJ5Eh8KF1NlcnZlckV4dGVybmFsQWRkcmVzc2VzGAYgAygJGisKCU1ldGFFbnRyeRILCgNrZXkYASABKAkSDQoFdmFsdWUYAiABKAk6AjgBIi0KFUdlbmVyYXRlVG9rZW5SZXNwb25zZRIUCgxQZWVyaW5nVG9rZW4YASABKAkixwEKEEVzdGFibGlzaFJlcXVlc3QSEAoIUGVlck5hbWUYASABKAkSFAoMUGVlcmluZ1Rva2VuGAIgASgJEhEKCVBhcnRpdGlvbhgDIAEoCRJLCgRNZXRhGAQgAygLMj0uaGFzaGljb3JwLmNvbnN1bC5pbnRlcm5hbC5wZWVyaW5nLkVzdGFibGlzaFJlcXVlc3QuTWV0YUVudHJ5GisKCU1ldGFFbnRyeRILCgNrZXkYASABKAkSDQoFdmFsdWUYAiABKAk6AjgBIhMKEUVzdGFibGlzaFJlc3BvbnNlIjUKElBlZXJpbmdSZWFkUmVxdWVzdBIMCgROYW1lGAEgASgJEhEKCVBhcnRpdGlvbhgCIAEoCSJSChNQZWVyaW5nUmVhZFJlc3BvbnNlEjsKB1BlZXJpbmcYASABKAsyKi5oYXNoaWNvcnAuY29uc3VsLmludGVybmFsLnBlZXJpbmcuUGVlcmluZyInChJQZWVyaW5nTGlzdFJlcXVlc3QSEQoJUGFydGl0aW9uGAEgASgJImsKE1BlZXJpbmdMaXN0UmVzcG9uc2USPAoIUGVlcmluZ3MYASADKAsyKi5oYXNoaWNvcnAuY29uc3VsLmludGVybmFsLnBlZXJpbmcuUGVlcmluZxIWCg5PQlNPTEVURV9JbmRleBgCIAEoBCI3ChRQZWVyaW5nRGVsZXRlUmVxdWVzdBIMCgROYW1lGAEgASgJEhEKCVBhcnRpdGlvbhgCIAEoCSIXChVQZWVyaW5nRGVsZXRlUmVzcG9uc2UinwIKE1BlZXJpbmdXcml0ZVJlcXVlc3QSOwoHUGVlcmluZxgBIAEoCzIqLmhhc2hpY29ycC5jb25zdWwuaW50ZXJuYWwucGVlcmluZy5QZWVyaW5nEk4KDlNlY3JldHNSZXF1ZXN0GAIgASgLMjYuaGFzaGljb3JwLmNvbnN1bC5pbnRlcm5hbC5wZWVyaW5nLlNlY3JldHNXcml0ZVJlcXVlc3QSTgoETWV0YRgDIAMoCzJALmhhc2hpY29ycC5jb25zdWwuaW50ZXJuYWwucGVlcmluZy5QZWVyaW5nV3JpdGVSZXF1ZXN0Lk1ldGFFbnRyeRorCglNZXRhRW50cnkSCwoDa2V5GAEgASgJEg0KBXZhbHVlGAIgASgJOgI4ASIWChRQZWVyaW5nV3JpdGVSZXNwb25zZSI5ChZUcnVzdEJ1bmRsZVJlYWRSZXF1ZXN0EgwKBE5hbWUYASABKAkSEQoJUGFydGl0aW9uGAIgASgJIngKF1RydXN0QnVuZGxlUmVhZFJlc3BvbnNlEhYKDk9CU09MRVRFX0luZGV4GAEgASgEEkUKBkJ1bmRsZRgCIAEoCzI1Lmhhc2hpY29ycC5jb25zdWwuaW50ZXJuYWwucGVlcmluZy5QZWVyaW5nVHJ1c3RCdW5kbGUiagofVHJ1c3RCdW5kbGVMaXN0QnlTZXJ2aWNlUmVxdWVzdBITCgtTZXJ2aWNlTmFtZRgBIAEoCRIRCglOYW1lc3BhY2UYAiABKAkSEQoJUGFydGl0aW9uGAMgASgJEgwKBEtpbmQYBCABKAkiggEKIFRydXN0QnVuZGxlTGlzdEJ5U2VydmljZVJlc3BvbnNlEhYKDk9CU09MRVRFX0luZGV4GAEgASgEEkYKB0J1bmRsZXMYAiADKAsyNS5oYXNoaWNvcnAuY29uc3VsLmludGVybmFsLnBlZXJpbmcuUGVlcmluZ1RydXN0QnVuZGxlIqUBChJQZWVyaW5nVHJ1c3RCdW5kbGUSEwoLVHJ1c3REb21haW4YASABKAkSEAoIUGVlck5hbWUYAiABKAkSEQoJUGFydGl0aW9uGAMgASgJEhAKCFJvb3RQRU1zGAQgAygJEhkKEUV4cG9ydGVkUGFydGl0aW9uGAUgASgJEhMKC0NyZWF0ZUluZGV4GAYgASgEEhMKC01vZGlmeUluZGV4GAcgASgEIisKFlBlZXJpbmdTZXJ2ZXJBZGRyZXNzZXMSEQoJQWRkcmVzc2VzGAEgAygJInEKClJlbW90ZUluZm8SEQoJUGFydGl0aW9uGAEgASgJEhIKCkRhdGFjZW50ZXIYAiABKAkSPAoITG9jYWxpdHkYAyABKAsyKi5oYXNoaWNvcnAuY29uc3VsLmludGVybmFsLmNvbW1vbi5Mb2NhbGl0eSpzCgxQZWVyaW5nU3RhdGUSDQoJVU5ERUZJTkVEEAASCwoHUEVORElORxABEhAKDEVTVEFCTElTSElORxACEgoKBkFDVElWRRADEgsKB0ZBSUxJTkcQBBIMCghERUxFVElORxAFEg4KClRFUk1JTkFURUQQBjLACAoOUGVlcmluZ1NlcnZpY2USggEKDUdlbmVyYXRlVG9rZW4SNy5oYXNoaWNvcnAuY29uc3VsLmludGVybmFsLnBlZXJpbmcuR2VuZXJhdGVUb2tlblJlcXVlc3QaOC5oYXNoaWNvcnAuY29uc3VsLmludGVybmFsLnBlZXJpbmcuR2VuZXJhdGVUb2tlblJlc3BvbnNlEnYKCUVzdGFibGlzaBIzLmhhc2hpY29ycC5jb25zdWwuaW50ZXJuYWwucGVlcmluZy5Fc3RhYmxpc2hSZXF1ZXN0GjQuaGFzaGljb3JwLmNvbnN1bC5pbnRlcm5hbC5wZWVyaW5nLkVzdGFibGlzaFJlc3BvbnNlEnwKC1BlZXJpbmdSZWFkEjUuaGFzaGljb3JwLmNvbnN1bC5pbnRlcm5hbC5wZWVyaW5nLlBlZXJpbmdSZWFkUmVxdWVzdBo2Lmhhc2hpY29ycC5jb25zdWwuaW50ZXJuYWwucGVlcmluZy5QZWVyaW5nUmVhZFJlc3BvbnNlEnwKC1BlZXJpbmdMaXN0EjUuaGFzaGljb3JwLmNvbnN1bC5pbnRlcm5hbC5wZWVyaW5nLlBlZXJpbmdMaXN0UmVxdWVzdBo2Lmhhc2hpY29ycC5jb25zdWwuaW50ZXJuYWwucGVlcmluZy5QZWVyaW5nTGlzdFJlc3BvbnNlEoIBCg1QZWVyaW5nRGVsZXRlEjcuaGFzaGljb3JwLmNvbnN1bC5pbnRlcm5hbC5wZWVyaW5nLlBlZXJpbmdEZWxldGVSZXF1ZXN0GjguaGFzaGljb3JwLmNvbnN1bC5pbnRlcm5hbC5wZWVyaW5nLlBlZXJpbmdEZWxldGVSZXNwb25zZRJ/CgxQZWVyaW5nV3JpdGUSNi5oYXNoaWNvcnAuY29uc3VsLmludGVybmFsLnBlZXJpbmcuUGVlcmluZ1dyaXRlUmVxdWVzdBo3Lmhhc2hpY29ycC5jb25zdWwuaW50ZXJuYWwucGVlcmluZy5QZWVyaW5nV3JpdGVSZXNwb25zZRKjAQoYVHJ1c3RCdW5kbGVMaXN0QnlTZXJ2aWNlEkIuaGFzaGljb3JwLmNvbnN1bC5pbnRlcm5hbC5wZWVyaW5nLlRydXN0QnVuZGxlTGlzdEJ5U2VydmljZVJlcXVlc3QaQy5oYXNoaWNvcnAuY29uc3VsLmludGVybmFsLnBlZXJpbmcuVHJ1c3RCdW5kbGVMaXN0QnlTZXJ2aWNlUmVzcG9uc2USiAEKD1RydXN0QnVuZGxlUmVhZBI5Lmhhc2hpY29ycC5jb25zdWwuaW50ZXJuYWwucGVlcmluZy5UcnVzdEJ1bmRsZVJlYWRSZXF1ZXN0GjouaGFzaGljb3JwLmNvbnN1bC5pbnRlcm5hbC5wZWVyaW5nLlRydXN0QnVuZGxlUmVhZFJlc3BvbnNlYgZwcm90bzM", [file_google_protobuf_timestamp, file_hashicorp_consul_internal_common_common]);
+
+/**
+ * The record of one peering, and what is observed of its streams.
+ *
+ * @generated from message hashicorp.consul.internal.peering.Peering
+ */
+export type Peering = Message<"hashicorp.consul.internal.peering.Peering"> & {
+  /**
+   * Ours, immutable.
+   *
+   * @generated from field: string ID = 1;
+   */
+  ID: string;
+
+  /**
+   * @generated from field: string Name = 2;
+   */
+  Name: string;
+
+  /**
+   * @generated from field: string Partition = 3;
+   */
+  Partition: string;
+
+  /**
+   * @generated from field: google.protobuf.Timestamp DeletedAt = 4;
+   */
+  DeletedAt?: Timestamp | undefined;
+
+  /**
+   * @generated from field: map<string, string> Meta = 5;
+   */
+  Meta: { [key: string]: string };
+
+  /**
+   * @generated from field: hashicorp.consul.internal.peering.PeeringState State = 6;
+   */
+  State: PeeringState;
+
+  /**
+   * Dialer: the acceptor's ID of this peering.
+   *
+   * @generated from field: string PeerID = 7;
+   */
+  PeerID: string;
+
+  /**
+   * @generated from field: repeated string PeerCAPems = 8;
+   */
+  PeerCAPems: string[];
+
+  /**
+   * @generated from field: string PeerServerName = 9;
+   */
+  PeerServerName: string;
+
+  /**
+   * @generated from field: repeated string PeerServerAddresses = 10;
+   */
+  PeerServerAddresses: string[];
+
+  /**
+   * @generated from field: uint64 CreateIndex = 11;
+   */
+  CreateIndex: bigint;
+
+  /**
+   * @generated from field: uint64 ModifyIndex = 12;
+   */
+  ModifyIndex: bigint;
+
+  /**
+   * Computed for each read, never stored. Since Consul 1.14.
+   *
+   * @generated from field: hashicorp.consul.internal.peering.StreamStatus StreamStatus = 13;
+   */
+  StreamStatus?: StreamStatus | undefined;
+
+  /**
+   * Since Consul 1.14.
+   *
+   * @generated from field: hashicorp.consul.internal.peering.RemoteInfo Remote = 17;
+   */
+  Remote?: RemoteInfo | undefined;
+
+  /**
+   * Since Consul 1.14.
+   *
+   * @generated from field: repeated string ManualServerAddresses = 18;
+   */
+  ManualServerAddresses: string[];
+};
+
+/**
+ * Describes the message hashicorp.consul.internal.peering.Peering.
+ * Use `create(PeeringSchema)` to create a new message.
+ */
+export const PeeringSchema: GenMessage<Peering> = /*@__PURE__*/
+  messageDesc(file_hashicorp_consul_internal_peering_peering, 0);
+
+/**
+ * @generated from message hashicorp.consul.internal.peering.StreamStatus
+ */
+export type StreamStatus = Message<"hashicorp.consul.internal.peering.StreamStatus"> & {
+  /**
+   * @generated from field: repeated string ImportedServices = 1;
+   */
+  ImportedServices: string[];
+
+  /**
+   * @generated from field: repeated string ExportedServices = 2;
+   */
+  ExportedServices: string[];
+
+  /**
+   * @generated from field: google.protobuf.Timestamp LastHeartbeat = 3;
+   */
+  LastHeartbeat?: Timestamp | undefined;
+
+  /**
+   * @generated from field: google.protobuf.Timestamp LastReceive = 4;
+   */
+  LastReceive?: Timestamp | undefined;
+
+  /**
+   * @generated from field: google.protobuf.Timestamp LastSend = 5;
+   */
+  LastSend?: Timestamp | undefined;
+};
+
+/**
+ * Describes the message hashicorp.consul.internal.peering.StreamStatus.
+ * Use `create(StreamStatusSchema)` to create a new message.
+ */
+export const StreamStatusSchema: GenMessage<StreamStatus> = /*@__PURE__*/
+  messageDesc(file_hashicorp_consul_internal_peering_peering, 1);
+
+/**
+ * What becomes of the secrets of a peering with a write of its record.
+ *
+ * @generated from message hashicorp.consul.internal.peering.SecretsWriteRequest
+ */
+export type SecretsWriteRequest = Message<"hashicorp.consul.internal.peering.SecretsWriteRequest"> & {
+  /**
+   * @generated from field: string PeerID = 1;
+   */
+  PeerID: string;
+
+  /**
+   * @generated from oneof hashicorp.consul.internal.peering.SecretsWriteRequest.Request
+   */
+  Request: {
+    /**
+     * @generated from field: hashicorp.consul.internal.peering.SecretsWriteRequest.GenerateTokenRequest generate_token = 2;
+     */
+    value: SecretsWriteRequest_GenerateTokenRequest;
+    case: "generateToken";
+  } | {
+    /**
+     * @generated from field: hashicorp.consul.internal.peering.SecretsWriteRequest.ExchangeSecretRequest exchange_secret = 3;
+     */
+    value: SecretsWriteRequest_ExchangeSecretRequest;
+    case: "exchangeSecret";
+  } | {
+    /**
+     * @generated from field: hashicorp.consul.internal.peering.SecretsWriteRequest.PromotePendingRequest promote_pending = 4;
+     */
+    value: SecretsWriteRequest_PromotePendingRequest;
+    case: "promotePending";
+  } | {
+    /**
+     * @generated from field: hashicorp.consul.internal.peering.SecretsWriteRequest.EstablishRequest establish = 5;
+     */
+    value: SecretsWriteRequest_EstablishRequest;
+    case: "establish";
+  } | { case: undefined; value?: undefined };
+};
+
+/**
+ * Describes the message hashicorp.consul.internal.peering.SecretsWriteRequest.
+ * Use `create(SecretsWriteRequestSchema)` to create a new message.
+ */
+export const SecretsWriteRequestSchema: GenMessage<SecretsWriteRequest> = /*@__PURE__*/
+  messageDesc(file_hashicorp_consul_internal_peering_peering, 2);
+
+/**
+ * @generated from message hashicorp.consul.internal.peering.SecretsWriteRequest.GenerateTokenRequest
+ */
+export type SecretsWriteRequest_GenerateTokenRequest = Message<"hashicorp.consul.internal.peering.SecretsWriteRequest.GenerateTokenRequest"> & {
+  /**
+   * @generated from field: string establishment_secret = 1;
+   */
+  establishmentSecret: string;
+};
+
+/**
+ * Describes the message hashicorp.consul.internal.peering.SecretsWriteRequest.GenerateTokenRequest.
+ * Use `create(SecretsWriteRequest_GenerateTokenRequestSchema)` to create a new message.
+ */
+export const SecretsWriteRequest_GenerateTokenRequestSchema: GenMessage<SecretsWriteRequest_GenerateTokenRequest> = /*@__PURE__*/
+  messageDesc(file_hashicorp_consul_internal_peering_peering, 2, 0);
+
+/**
+ * @generated from message hashicorp.consul.internal.peering.SecretsWriteRequest.ExchangeSecretRequest
+ */
+export type SecretsWriteRequest_ExchangeSecretRequest = Message<"hashicorp.consul.internal.peering.SecretsWriteRequest.ExchangeSecretRequest"> & {
+  /**
+   * @generated from field: string establishment_secret = 1;
+   */
+  establishmentSecret: string;
+
+  /**
+   * @generated from field: string pending_stream_secret = 2;
+   */
+  pendingStreamSecret: string;
+};
+
+/**
+ * Describes the message hashicorp.consul.internal.peering.SecretsWriteRequest.ExchangeSecretRequest.
+ * Use `create(SecretsWriteRequest_ExchangeSecretRequestSchema)` to create a new message.
+ */
+export const SecretsWriteRequest_ExchangeSecretRequestSchema: GenMessage<SecretsWriteRequest_ExchangeSecretRequest> = /*@__PURE__*/
+  messageDesc(file_hashicorp_consul_internal_peering_peering, 2, 1);
+
+/**
+ * @generated from message hashicorp.consul.internal.peering.SecretsWriteRequest.PromotePendingRequest
+ */
+export type SecretsWriteRequest_PromotePendingRequest = Message<"hashicorp.consul.internal.peering.SecretsWriteRequest.PromotePendingRequest"> & {
+  /**
+   * @generated from field: string active_stream_secret = 1;
+   */
+  activeStreamSecret: string;
+};
+
+/**
+ * Describes the message hashicorp.consul.internal.peering.SecretsWriteRequest.PromotePendingRequest.
+ * Use `create(SecretsWriteRequest_PromotePendingRequestSchema)` to create a new message.
+ */
+export const SecretsWriteRequest_PromotePendingRequestSchema: GenMessage<SecretsWriteRequest_PromotePendingRequest> = /*@__PURE__*/
+  messageDesc(file_hashicorp_consul_internal_peering_peering, 2, 2);
+
+/**
+ * @generated from message hashicorp.consul.internal.peering.SecretsWriteRequest.EstablishRequest
+ */
+export type SecretsWriteRequest_EstablishRequest = Message<"hashicorp.consul.internal.peering.SecretsWriteRequest.EstablishRequest"> & {
+  /**
+   * @generated from field: string active_stream_secret = 1;
+   */
+  activeStreamSecret: string;
+};
+
+/**
+ * Describes the message hashicorp.consul.internal.peering.SecretsWriteRequest.EstablishRequest.
+ * Use `create(SecretsWriteRequest_EstablishRequestSchema)` to create a new message.
+ */
+export const SecretsWriteRequest_EstablishRequestSchema: GenMessage<SecretsWriteRequest_EstablishRequest> = /*@__PURE__*/
+  messageDesc(file_hashicorp_consul_internal_peering_peering, 2, 3);
+
+/**
+ * @generated from message hashicorp.consul.internal.peering.GenerateTokenRequest
+ */
+export type GenerateTokenRequest = Message<"hashicorp.consul.internal.peering.GenerateTokenRequest"> & {
+  /**
+   * @generated from field: string PeerName = 1;
+   */
+  PeerName: string;
+
+  /**
+   * @generated from field: string Partition = 2;
+   */
+  Partition: string;
+
+  /**
+   * @generated from field: map<string, string> Meta = 5;
+   */
+  Meta: { [key: string]: string };
+
+  /**
+   * @generated from field: repeated string ServerExternalAddresses = 6;
+   */
+  ServerExternalAddresses: string[];
+};
+
+/**
+ * Describes the message hashicorp.consul.internal.peering.GenerateTokenRequest.
+ * Use `create(GenerateTokenRequestSchema)` to create a new message.
+ */
+export const GenerateTokenRequestSchema: GenMessage<GenerateTokenRequest> = /*@__PURE__*/
+  messageDesc(file_hashicorp_consul_internal_peering_peering, 3);
+
+/**
+ * @generated from message hashicorp.consul.internal.peering.GenerateTokenResponse
+ */
+export type GenerateTokenResponse = Message<"hashicorp.consul.internal.peering.GenerateTokenResponse"> & {
+  /**
+   * A secret: whoever holds it can peer.
+   *
+   * @generated from field: string PeeringToken = 1;
+   */
+  PeeringToken: string;
+};
+
+/**
+ * Describes the message hashicorp.consul.internal.peering.GenerateTokenResponse.
+ * Use `create(GenerateTokenResponseSchema)` to create a new message.
+ */
+export const GenerateTokenResponseSchema: GenMessage<GenerateTokenResponse> = /*@__PURE__*/
+  messageDesc(file_hashicorp_consul_internal_peering_peering, 4);
+
+/**
+ * @generated from message hashicorp.consul.internal.peering.EstablishRequest
+ */
+export type EstablishRequest = Message<"hashicorp.consul.internal.peering.EstablishRequest"> & {
+  /**
+   * @generated from field: string PeerName = 1;
+   */
+  PeerName: string;
+
+  /**
+   * @generated from field: string PeeringToken = 2;
+   */
+  PeeringToken: string;
+
+  /**
+   * @generated from field: string Partition = 3;
+   */
+  Partition: string;
+
+  /**
+   * @generated from field: map<string, string> Meta = 4;
+   */
+  Meta: { [key: string]: string };
+};
+
+/**
+ * Describes the message hashicorp.consul.internal.peering.EstablishRequest.
+ * Use `create(EstablishRequestSchema)` to create a new message.
+ */
+export const EstablishRequestSchema: GenMessage<EstablishRequest> = /*@__PURE__*/
+  messageDesc(file_hashicorp_consul_internal_peering_peering, 5);
+
+/**
+ * @generated from message hashicorp.consul.internal.peering.EstablishResponse
+ */
+export type EstablishResponse = Message<"hashicorp.consul.internal.peering.EstablishResponse"> & {
+};
+
+/**
+ * Describes the message hashicorp.consul.internal.peering.EstablishResponse.
+ * Use `create(EstablishResponseSchema)` to create a new message.
+ */
+export const EstablishResponseSchema: GenMessage<EstablishResponse> = /*@__PURE__*/
+  messageDesc(file_hashicorp_consul_internal_peering_peering, 6);
+
+/**
+ * @generated from message hashicorp.consul.internal.peering.PeeringReadRequest
+ */
+export type PeeringReadRequest = Message<"hashicorp.consul.internal.peering.PeeringReadRequest"> & {
+  /**
+   * @generated from field: string Name = 1;
+   */
+  Name: string;
+
+  /**
+   * @generated from field: string Partition = 2;
+   */
+  Partition: string;
+};
+
+/**
+ * Describes the message hashicorp.consul.internal.peering.PeeringReadRequest.
+ * Use `create(PeeringReadRequestSchema)` to create a new message.
+ */
+export const PeeringReadRequestSchema: GenMessage<PeeringReadRequest> = /*@__PURE__*/
+  messageDesc(file_hashicorp_consul_internal_peering_peering, 7);
+
+/**
+ * @generated from message hashicorp.consul.internal.peering.PeeringReadResponse
+ */
+export type PeeringReadResponse = Message<"hashicorp.consul.internal.peering.PeeringReadResponse"> & {
+  /**
+   * Unset: there is none.
+   *
+   * @generated from field: hashicorp.consul.internal.peering.Peering Peering = 1;
+   */
+  Peering?: Peering | undefined;
+};
+
+/**
+ * Describes the message hashicorp.consul.internal.peering.PeeringReadResponse.
+ * Use `create(PeeringReadResponseSchema)` to create a new message.
+ */
+export const PeeringReadResponseSchema: GenMessage<PeeringReadResponse> = /*@__PURE__*/
+  messageDesc(file_hashicorp_consul_internal_peering_peering, 8);
+
+/**
+ * @generated from message hashicorp.consul.internal.peering.PeeringListRequest
+ */
+export type PeeringListRequest = Message<"hashicorp.consul.internal.peering.PeeringListRequest"> & {
+  /**
+   * @generated from field: string Partition = 1;
+   */
+  Partition: string;
+};
+
+/**
+ * Describes the message hashicorp.consul.internal.peering.PeeringListRequest.
+ * Use `create(PeeringListRequestSchema)` to create a new message.
+ */
+export const PeeringListRequestSchema: GenMessage<PeeringListRequest> = /*@__PURE__*/
+  messageDesc(file_hashicorp_consul_internal_peering_peering, 9);
+
+/**
+ * @generated from message hashicorp.consul.internal.peering.PeeringListResponse
+ */
+export type PeeringListResponse = Message<"hashicorp.consul.internal.peering.PeeringListResponse"> & {
+  /**
+   * @generated from field: repeated hashicorp.consul.internal.peering.Peering Peerings = 1;
+   */
+  Peerings: Peering[];
+
+  /**
+   * @generated from field: uint64 OBSOLETE_Index = 2;
+   */
+  OBSOLETEIndex: bigint;
+};
+
+/**
+ * Describes the message hashicorp.consul.internal.peering.PeeringListResponse.
+ * Use `create(PeeringListResponseSchema)` to create a new message.
+ */
+export const PeeringListResponseSchema: GenMessage<PeeringListResponse> = /*@__PURE__*/
+  messageDesc(file_hashicorp_consul_internal_peering_peering, 10);
+
+/**
+ * @generated from message hashicorp.consul.internal.peering.PeeringDeleteRequest
+ */
+export type PeeringDeleteRequest = Message<"hashicorp.consul.internal.peering.PeeringDeleteRequest"> & {
+  /**
+   * @generated from field: string Name = 1;
+   */
+  Name: string;
+
+  /**
+   * @generated from field: string Partition = 2;
+   */
+  Partition: string;
+};
+
+/**
+ * Describes the message hashicorp.consul.internal.peering.PeeringDeleteRequest.
+ * Use `create(PeeringDeleteRequestSchema)` to create a new message.
+ */
+export const PeeringDeleteRequestSchema: GenMessage<PeeringDeleteRequest> = /*@__PURE__*/
+  messageDesc(file_hashicorp_consul_internal_peering_peering, 11);
+
+/**
+ * @generated from message hashicorp.consul.internal.peering.PeeringDeleteResponse
+ */
+export type PeeringDeleteResponse = Message<"hashicorp.consul.internal.peering.PeeringDeleteResponse"> & {
+};
+
+/**
+ * Describes the message hashicorp.consul.internal.peering.PeeringDeleteResponse.
+ * Use `create(PeeringDeleteResponseSchema)` to create a new message.
+ */
+export const PeeringDeleteResponseSchema: GenMessage<PeeringDeleteResponse> = /*@__PURE__*/
+  messageDesc(file_hashicorp_consul_internal_peering_peering, 12);
+
+/**
+ * @generated from message hashicorp.consul.internal.peering.PeeringWriteRequest
+ */
+export type PeeringWriteRequest = Message<"hashicorp.consul.internal.peering.PeeringWriteRequest"> & {
+  /**
+   * @generated from field: hashicorp.consul.internal.peering.Peering Peering = 1;
+   */
+  Peering?: Peering | undefined;
+
+  /**
+   * @generated from field: hashicorp.consul.internal.peering.SecretsWriteRequest SecretsRequest = 2;
+   */
+  SecretsRequest?: SecretsWriteRequest | undefined;
+
+  /**
+   * Unused.
+   *
+   * @generated from field: map<string, string> Meta = 3;
+   */
+  Meta: { [key: string]: string };
+};
+
+/**
+ * Describes the message hashicorp.consul.internal.peering.PeeringWriteRequest.
+ * Use `create(PeeringWriteRequestSchema)` to create a new message.
+ */
+export const PeeringWriteRequestSchema: GenMessage<PeeringWriteRequest> = /*@__PURE__*/
+  messageDesc(file_hashicorp_consul_internal_peering_peering, 13);
+
+/**
+ * @generated from message hashicorp.consul.internal.peering.PeeringWriteResponse
+ */
+export type PeeringWriteResponse = Message<"hashicorp.consul.internal.peering.PeeringWriteResponse"> & {
+};
+
+/**
+ * Describes the message hashicorp.consul.internal.peering.PeeringWriteResponse.
+ * Use `create(PeeringWriteResponseSchema)` to create a new message.
+ */
+export const PeeringWriteResponseSchema: GenMessage<PeeringWriteResponse> = /*@__PURE__*/
+  messageDesc(file_hashicorp_consul_internal_peering_peering, 14);
+
+/**
+ * @generated from message hashicorp.consul.internal.peering.TrustBundleReadRequest
+ */
+export type TrustBundleReadRequest = Message<"hashicorp.consul.internal.peering.TrustBundleReadRequest"> & {
+  /**
+   * @generated from field: string Name = 1;
+   */
+  Name: string;
+
+  /**
+   * @generated from field: string Partition = 2;
+   */
+  Partition: string;
+};
+
+/**
+ * Describes the message hashicorp.consul.internal.peering.TrustBundleReadRequest.
+ * Use `create(TrustBundleReadRequestSchema)` to create a new message.
+ */
+export const TrustBundleReadRequestSchema: GenMessage<TrustBundleReadRequest> = /*@__PURE__*/
+  messageDesc(file_hashicorp_consul_internal_peering_peering, 15);
+
+/**
+ * @generated from message hashicorp.consul.internal.peering.TrustBundleReadResponse
+ */
+export type TrustBundleReadResponse = Message<"hashicorp.consul.internal.peering.TrustBundleReadResponse"> & {
+  /**
+   * @generated from field: uint64 OBSOLETE_Index = 1;
+   */
+  OBSOLETEIndex: bigint;
+
+  /**
+   * Unset: there is none.
+   *
+   * @generated from field: hashicorp.consul.internal.peering.PeeringTrustBundle Bundle = 2;
+   */
+  Bundle?: PeeringTrustBundle | undefined;
+};
+
+/**
+ * Describes the message hashicorp.consul.internal.peering.TrustBundleReadResponse.
+ * Use `create(TrustBundleReadResponseSchema)` to create a new message.
+ */
+export const TrustBundleReadResponseSchema: GenMessage<TrustBundleReadResponse> = /*@__PURE__*/
+  messageDesc(file_hashicorp_consul_internal_peering_peering, 16);
+
+/**
+ * @generated from message hashicorp.consul.internal.peering.TrustBundleListByServiceRequest
+ */
+export type TrustBundleListByServiceRequest = Message<"hashicorp.consul.internal.peering.TrustBundleListByServiceRequest"> & {
+  /**
+   * @generated from field: string ServiceName = 1;
+   */
+  ServiceName: string;
+
+  /**
+   * @generated from field: string Namespace = 2;
+   */
+  Namespace: string;
+
+  /**
+   * @generated from field: string Partition = 3;
+   */
+  Partition: string;
+
+  /**
+   * @generated from field: string Kind = 4;
+   */
+  Kind: string;
+};
+
+/**
+ * Describes the message hashicorp.consul.internal.peering.TrustBundleListByServiceRequest.
+ * Use `create(TrustBundleListByServiceRequestSchema)` to create a new message.
+ */
+export const TrustBundleListByServiceRequestSchema: GenMessage<TrustBundleListByServiceRequest> = /*@__PURE__*/
+  messageDesc(file_hashicorp_consul_internal_peering_peering, 17);
+
+/**
+ * @generated from message hashicorp.consul.internal.peering.TrustBundleListByServiceResponse
+ */
+export type TrustBundleListByServiceResponse = Message<"hashicorp.consul.internal.peering.TrustBundleListByServiceResponse"> & {
+  /**
+   * @generated from field: uint64 OBSOLETE_Index = 1;
+   */
+  OBSOLETEIndex: bigint;
+
+  /**
+   * @generated from field: repeated hashicorp.consul.internal.peering.PeeringTrustBundle Bundles = 2;
+   */
+  Bundles: PeeringTrustBundle[];
+};
+
+/**
+ * Describes the message hashicorp.consul.internal.peering.TrustBundleListByServiceResponse.
+ * Use `create(TrustBundleListByServiceResponseSchema)` to create a new message.
+ */
+export const TrustBundleListByServiceResponseSchema: GenMessage<TrustBundleListByServiceResponse> = /*@__PURE__*/
+  messageDesc(file_hashicorp_consul_internal_peering_peering, 18);
 
 /**
  * The identity of a cluster: its trust domain and root certificates (PEM).
@@ -61,7 +673,7 @@ export type PeeringTrustBundle = Message<"hashicorp.consul.internal.peering.Peer
  * Use `create(PeeringTrustBundleSchema)` to create a new message.
  */
 export const PeeringTrustBundleSchema: GenMessage<PeeringTrustBundle> = /*@__PURE__*/
-  messageDesc(file_hashicorp_consul_internal_peering_peering, 0);
+  messageDesc(file_hashicorp_consul_internal_peering_peering, 19);
 
 /**
  * Where the acceptor can be dialed from now on, host:port each.
@@ -80,7 +692,7 @@ export type PeeringServerAddresses = Message<"hashicorp.consul.internal.peering.
  * Use `create(PeeringServerAddressesSchema)` to create a new message.
  */
 export const PeeringServerAddressesSchema: GenMessage<PeeringServerAddresses> = /*@__PURE__*/
-  messageDesc(file_hashicorp_consul_internal_peering_peering, 1);
+  messageDesc(file_hashicorp_consul_internal_peering_peering, 20);
 
 /**
  * Facts about the dialing cluster. Since Consul 1.14.
@@ -111,5 +723,128 @@ export type RemoteInfo = Message<"hashicorp.consul.internal.peering.RemoteInfo">
  * Use `create(RemoteInfoSchema)` to create a new message.
  */
 export const RemoteInfoSchema: GenMessage<RemoteInfo> = /*@__PURE__*/
-  messageDesc(file_hashicorp_consul_internal_peering_peering, 2);
+  messageDesc(file_hashicorp_consul_internal_peering_peering, 21);
+
+/**
+ * @generated from enum hashicorp.consul.internal.peering.PeeringState
+ */
+export enum PeeringState {
+  /**
+   * As a write: leave the state as it is.
+   *
+   * @generated from enum value: UNDEFINED = 0;
+   */
+  UNDEFINED = 0,
+
+  /**
+   * @generated from enum value: PENDING = 1;
+   */
+  PENDING = 1,
+
+  /**
+   * @generated from enum value: ESTABLISHING = 2;
+   */
+  ESTABLISHING = 2,
+
+  /**
+   * @generated from enum value: ACTIVE = 3;
+   */
+  ACTIVE = 3,
+
+  /**
+   * @generated from enum value: FAILING = 4;
+   */
+  FAILING = 4,
+
+  /**
+   * @generated from enum value: DELETING = 5;
+   */
+  DELETING = 5,
+
+  /**
+   * @generated from enum value: TERMINATED = 6;
+   */
+  TERMINATED = 6,
+}
+
+/**
+ * Describes the enum hashicorp.consul.internal.peering.PeeringState.
+ */
+export const PeeringStateSchema: GenEnum<PeeringState> = /*@__PURE__*/
+  enumDesc(file_hashicorp_consul_internal_peering_peering, 0);
+
+/**
+ * What operators ask of the peerings of a cluster. Consul serves it between its own servers alone.
+ *
+ * @generated from service hashicorp.consul.internal.peering.PeeringService
+ */
+export const PeeringService: GenService<{
+  /**
+   * @generated from rpc hashicorp.consul.internal.peering.PeeringService.GenerateToken
+   */
+  generateToken: {
+    methodKind: "unary";
+    input: typeof GenerateTokenRequestSchema;
+    output: typeof GenerateTokenResponseSchema;
+  },
+  /**
+   * @generated from rpc hashicorp.consul.internal.peering.PeeringService.Establish
+   */
+  establish: {
+    methodKind: "unary";
+    input: typeof EstablishRequestSchema;
+    output: typeof EstablishResponseSchema;
+  },
+  /**
+   * @generated from rpc hashicorp.consul.internal.peering.PeeringService.PeeringRead
+   */
+  peeringRead: {
+    methodKind: "unary";
+    input: typeof PeeringReadRequestSchema;
+    output: typeof PeeringReadResponseSchema;
+  },
+  /**
+   * @generated from rpc hashicorp.consul.internal.peering.PeeringService.PeeringList
+   */
+  peeringList: {
+    methodKind: "unary";
+    input: typeof PeeringListRequestSchema;
+    output: typeof PeeringListResponseSchema;
+  },
+  /**
+   * @generated from rpc hashicorp.consul.internal.peering.PeeringService.PeeringDelete
+   */
+  peeringDelete: {
+    methodKind: "unary";
+    input: typeof PeeringDeleteRequestSchema;
+    output: typeof PeeringDeleteResponseSchema;
+  },
+  /**
+   * An aid for tests: writes a record as it is given.
+   *
+   * @generated from rpc hashicorp.consul.internal.peering.PeeringService.PeeringWrite
+   */
+  peeringWrite: {
+    methodKind: "unary";
+    input: typeof PeeringWriteRequestSchema;
+    output: typeof PeeringWriteResponseSchema;
+  },
+  /**
+   * @generated from rpc hashicorp.consul.internal.peering.PeeringService.TrustBundleListByService
+   */
+  trustBundleListByService: {
+    methodKind: "unary";
+    input: typeof TrustBundleListByServiceRequestSchema;
+    output: typeof TrustBundleListByServiceResponseSchema;
+  },
+  /**
+   * @generated from rpc hashicorp.consul.internal.peering.PeeringService.TrustBundleRead
+   */
+  trustBundleRead: {
+    methodKind: "unary";
+    input: typeof TrustBundleReadRequestSchema;
+    output: typeof TrustBundleReadResponseSchema;
+  },
+}> = /*@__PURE__*/
+  serviceDesc(file_hashicorp_consul_internal_peering_peering, 0);
 
