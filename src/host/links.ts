@@ -289,7 +289,8 @@ export class Links implements AsyncDisposable {
     const { clock, exports, imports, board, clusterResources } = this.#options;
     const older = this.#live.get(peering.id);
     older?.intake.close();
-    const seen = board.open(peering.id, link.session);
+    const stored = (): readonly string[] => imports.services(peering.id).map(({ name }) => name);
+    const seen = board.open(peering.id, link.session, stored);
     const intake: Intake<InspectedPayload> = new Intake({
       clock,
       prepare: ({ resourceUrl, resourceId, value }) =>
@@ -403,7 +404,7 @@ export class Links implements AsyncDisposable {
         continue;
       }
       await flush();
-      results.push(isClosed() ? REPLACED_MEANWHILE : await this.#applyToRecord(peering, resourceUrl, value));
+      results.push(isClosed() ? REPLACED_MEANWHILE : await this.#applyToRecord(peering, seen, resourceUrl, value));
     }
     await flush();
     return results;
@@ -435,12 +436,19 @@ export class Links implements AsyncDisposable {
     }
   }
 
-  async #applyToRecord(peering: Peering, resourceUrl: string, value: Uint8Array): Promise<PeeringError | undefined> {
+  async #applyToRecord(
+    peering: Peering,
+    seen: BoardStream,
+    resourceUrl: string,
+    value: Uint8Array,
+  ): Promise<PeeringError | undefined> {
     const { records } = this.#options;
     const { id, peerId } = peering;
     try {
       if (resourceUrl === ResourceUrl.trustBundle) {
-        await records.writeTrustBundle(id, decodeTrustBundle(value), { peerId });
+        // The roots of a 1.13 mesh have nothing to do with the certificates of its servers, if they have any at all.
+        const servers = seen.session.status.band !== "legacy";
+        await records.writeTrustBundle(id, decodeTrustBundle(value), { peerId, servers });
       } else {
         await records.writeServerAddresses(id, decodeServerAddresses(value), { peerId });
       }

@@ -395,23 +395,26 @@ export class PeeringRecords implements AsyncDisposable {
 
   /**
    * Stores what the peer's cluster is trusted by, together with the record whose next dial uses it.
-   * @param meant - `peerId` of the record when the stream was opened.
+   * @param meant - `peerId` of the record when the stream was opened. `servers`: whether the peer's servers are trusted
+   *   by it, too, which those of Consul 1.13 are not: the record keeps the roots it has then. Default true.
    * @throws {PeeringError} `invalid-bundle` (D-23), `invalid-record`: no such record, it is not active, or it was
    *   established anew with another peer since.
    */
   async writeTrustBundle(
     id: string,
     bundle: Omit<TrustBundle, "peerName">,
-    meant: { readonly peerId?: string } = {},
+    meant: { readonly peerId?: string; readonly servers?: boolean } = {},
   ): Promise<void> {
     const { trustDomain, rootPems, exportedPartition } = bundle;
+    const { servers = true } = meant;
     await this.#write((tables) => {
       const peering = this.byId(id);
       requireMeant(peering, meant);
       const name = peering?.name ?? id;
-      const step = transition(peering, { type: "trust-bundle-received", name, rootPems });
+      const step = transition(peering, { type: "trust-bundle-received", name, rootPems, servers });
       validateBundle(bundle);
-      const changes = writeTrustBundle(tables, { peerName: name, trustDomain, rootPems, exportedPartition });
+      const written = { peerName: name, trustDomain, rootPems, exportedPartition };
+      const changes = writeTrustBundle(tables, written, servers);
       return { changes, patches: step.patches, effects: step.effects, result: () => {} };
     });
   }

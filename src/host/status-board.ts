@@ -1,3 +1,4 @@
+import { SIDECAR_SUFFIX } from "../catalog/exported-payload.js";
 import type { Clock } from "../environment.js";
 import type { PeeringError, PeeringErrorCode } from "../errors.js";
 import {
@@ -13,7 +14,7 @@ import {
   streamStatus,
 } from "../peering/observed.js";
 import type { Peering } from "../peering/peering.js";
-import type { Session, SessionPhase, SessionStatus } from "../replication/types.js";
+import type { Session, SessionBand, SessionPhase, SessionStatus } from "../replication/types.js";
 
 /** Why a stream, or an attempt at one, ended. */
 export interface PeeringFailure {
@@ -29,6 +30,8 @@ export interface PeeringFailure {
 export interface PeeringStatus {
   /** `idle`: no stream and no attempt; `waiting`: between two attempts; else the phase of the stream there is. */
   readonly phase: "idle" | "waiting" | SessionPhase;
+  /** Whether the other end of the stream there is speaks as Consul 1.13 (`legacy`) or as later ones; undefined without one. */
+  readonly band: SessionBand | undefined;
   /** What Consul calls StreamStatus: lists of names, and times of the last traffic. */
   readonly stream: StreamStatus;
   readonly facts: StreamFacts;
@@ -67,12 +70,20 @@ export class BoardStream {
   readonly #instance: StreamInstance;
   readonly #clock: Clock;
   readonly session: Session;
+  readonly #stored: () => readonly string[];
   #connected = false;
   #sampledAt = Number.NEGATIVE_INFINITY;
   #inSyncAt: number;
 
   /** @internal */
-  constructor(board: StatusBoard, instance: StreamInstance, session: Session, clock: Clock) {
+  constructor(
+    board: StatusBoard,
+    instance: StreamInstance,
+    session: Session,
+    clock: Clock,
+    stored: () => readonly string[],
+  ) {
+    this.#stored = stored;
     this.#board = board;
     this.#instance = instance;
     this.#clock = clock;
@@ -107,6 +118,8 @@ export class BoardStream {
 
   /** Copies what the session knows into the facts that outlive it. */
   settle(): void {
+    // Consul 1.13 sends no list: what it exports is what came of it.
+    if (this.session.status.band === "legacy") this.imported(withoutSidecars(this.#stored()));
     this.#instance.observe({ type: "progress", facts: observations(this.session.status, this.#clock) });
   }
 
@@ -129,9 +142,12 @@ export class StatusBoard {
     this.#clock = clock;
   }
 
-  /** A new stream of this peering, the only one that counts from now on. */
-  open(peeringId: string, session: Session): BoardStream {
-    const stream = new BoardStream(this, this.#tracker.open(peeringId), session, this.#clock);
+  /**
+   * A new stream of this peering, the only one that counts from now on.
+   * @param stored - names of all services that are imported from this peer now.
+   */
+  open(peeringId: string, session: Session, stored: () => readonly string[]): BoardStream {
+    const stream = new BoardStream(this, this.#tracker.open(peeringId), session, this.#clock, stored);
     const entry = this.#entry(peeringId);
     entry.stream = stream;
     entry.nextAttemptAt = undefined;
@@ -197,6 +213,7 @@ export class StatusBoard {
       withheld.set(service, `refused by the peer: ${reason}`);
     return {
       phase: session?.phase ?? (entry?.nextAttemptAt === undefined ? "idle" : "waiting"),
+      band: session?.band,
       stream: streamStatus(facts),
       facts: facts ?? NO_STREAM_FACTS,
       healthy: facts !== undefined && !facts.neverConnected && isHealthy(facts, this.#clock.wall()),
@@ -256,6 +273,7 @@ function wallTime(monotonicMs: number | undefined, clock: Clock): number | undef
 
 /** The session's facts as times people read; what did not happen on this stream leaves the older fact in place. */
 function observations(status: SessionStatus, clock: Clock): StreamObservations {
+  const { band, exportedServices } = status;
   const at = (monotonicMs: number | undefined): number | undefined => wallTime(monotonicMs, clock);
   return {
     ...(status.lastAckMs === undefined ? {} : { lastAck: at(status.lastAckMs) }),
@@ -270,6 +288,13 @@ function observations(status: SessionStatus, clock: Clock): StreamObservations {
     ...(status.lastReceiveErrorMs === undefined
       ? {}
       : { lastReceiveError: at(status.lastReceiveErrorMs), lastReceiveErrorMessage: status.lastReceiveErrorMessage }),
-    ...(status.exportedServices === undefined ? {} : { exportedServices: status.exportedServices }),
+    ...(exportedServices === undefined
+      ? {}
+      : { exportedServices: band === "legacy" ? withoutSidecars(exportedServices) : exportedServices }),
   };
+}
+
+/** As the list of a later Consul names them. */
+function withoutSidecars(services: readonly string[]): readonly string[] {
+  return services.filter((name) => !name.endsWith(SIDECAR_SUFFIX));
 }

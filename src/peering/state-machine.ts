@@ -52,7 +52,13 @@ export type PeeringEvent =
   /** Our own dial succeeded, or a stream ended without `Terminated`: observed, never stored. */
   | { readonly type: "stream-connected" }
   | { readonly type: "stream-lost" }
-  | { readonly type: "trust-bundle-received"; readonly name: string; readonly rootPems: readonly string[] }
+  /** `servers`: whether the peer's servers are trusted by these roots; those of Consul 1.13 are not. Default true. */
+  | {
+      readonly type: "trust-bundle-received";
+      readonly name: string;
+      readonly rootPems: readonly string[];
+      readonly servers?: boolean;
+    }
   | { readonly type: "server-addresses-received"; readonly addresses: readonly string[] }
   /** The peer deleted the peering; `peerId`: the record's when the stream was opened, where that is known. */
   | { readonly type: "peer-terminated"; readonly peerId?: string }
@@ -479,7 +485,7 @@ function change(draft: Draft<MachinePeering>, event: PeeringEvent): void {
       if (!isRemoteEmpty(event.remote)) draft.remote = event.remote;
       return;
     case "trust-bundle-received":
-      draft.peerCaPems = event.rootPems.map(withNewline);
+      if (event.servers !== false) draft.peerCaPems = event.rootPems.map(withNewline);
       return;
     case "server-addresses-received":
       draft.peerServerAddresses = event.addresses;

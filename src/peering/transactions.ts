@@ -133,9 +133,10 @@ export function deletePeering(tables: RecordTables, name: string): RecordChanges
 /**
  * Stores what a peer's cluster is trusted by, and gives its roots to the record, where the next dial finds them. That
  * the roots are usable (D-23) is for whoever can parse certificates to check.
+ * @param servers - false: the record keeps its roots, as in Consul 1.13.
  * @throws {PeeringError} `invalid-record` with Consul's texts.
  */
-export function writeTrustBundle(tables: RecordTables, bundle: TrustBundle): RecordChanges {
+export function writeTrustBundle(tables: RecordTables, bundle: TrustBundle, servers = true): RecordChanges {
   if (bundle.peerName === "") throw new PeeringError("invalid-record", "missing peer name");
   const peering = peeringByName(tables, bundle.peerName);
   if (peering === undefined) {
@@ -145,9 +146,10 @@ export function writeTrustBundle(tables: RecordTables, bundle: TrustBundle): Rec
     );
   }
   if (peering.state === "deleting") throw markedForDeletion();
-  const peerCaPems = bundle.rootPems.map(withNewline);
+  const peerCaPems = servers ? bundle.rootPems.map(withNewline) : peering.peerCaPems;
   return {
     ...NOTHING,
+    // Also where it stays as it is: the commit is bound to a record that is there still.
     peerings: new Map([[peering.id, { ...peering, peerCaPems, modifyIndex: 0n }]]),
     bundles: new Map([[nameKey(bundle.peerName), bundle]]),
   };

@@ -1,5 +1,5 @@
 import type { RequestMessage, ResponseMessage } from "../wire/messages.js";
-import { Operation } from "../wire/messages.js";
+import { Operation, ResourceUrl } from "../wire/messages.js";
 import { StatusCode } from "../wire/status.js";
 import { laneOf } from "./outbound.js";
 import type { ReceivedResource } from "./types.js";
@@ -14,14 +14,25 @@ export interface Refusal {
   readonly reason: string;
 }
 
-/** The resource in a response, or which of the rules that need no more than the envelope it breaks (specification 1.3.6). */
-export function openEnvelope(response: ResponseMessage): ReceivedResource | Refusal {
+/** What a response does to its resource, as a NACK names it. */
+export type Change = "upsert" | "delete";
+
+/**
+ * The resource in a response, or which of the rules that need no more than the envelope it breaks (specification 1.3.6).
+ * A deletion, which Consul 1.13 alone sends, is a service without instances.
+ * @param legacy - whether the peer is Consul 1.13, which sends no nonces.
+ */
+export function openEnvelope(response: ResponseMessage, legacy: boolean): ReceivedResource | Refusal {
   const { resourceUrl, resourceId, operation, resource } = response;
   if (laneOf(resourceUrl) === undefined) {
     return malformed(`received response for unknown resource type ${quote(resourceUrl)}`);
   }
-  if (response.nonce === "") {
+  if (response.nonce === "" && !legacy) {
     return malformed(`received response without a nonce for: ${resourceUrl}:${resourceId}`);
+  }
+  if (operation === Operation.Delete && legacy) {
+    if (resourceUrl === ResourceUrl.exportedService) return { resourceUrl, resourceId, value: new Uint8Array(0) };
+    return notApplied("delete", resourceUrl, resourceId, `unexpected resourceURL: ${resourceUrl}`);
   }
   if (operation !== Operation.Upsert) {
     // Consul 1.14 and later know no other name: what was DELETE in 1.13 is a bare number to them.
@@ -31,6 +42,7 @@ export function openEnvelope(response: ResponseMessage): ReceivedResource | Refu
   if (resource === undefined) return malformed("received upsert response with no content");
   if (resource.typeUrl !== resourceUrl) {
     return notApplied(
+      "upsert",
       resourceUrl,
       resourceId,
       `mismatched resourceURL ${quote(resourceUrl)} and Any typeUrl ${quote(resource.typeUrl)}`,
@@ -40,12 +52,12 @@ export function openEnvelope(response: ResponseMessage): ReceivedResource | Refu
 }
 
 /** The refusal of a response whose payload was looked at and not applied. */
-export function notApplied(resourceUrl: string, resourceId: string, reason: string): Refusal {
+export function notApplied(change: Change, resourceUrl: string, resourceId: string, reason: string): Refusal {
   const where = `ResourceURL: ${quote(resourceUrl)}, ResourceID: ${quote(resourceId)}`;
   return {
     code: StatusCode.Internal,
-    message: `upsert error, ${where}: ${reason}`,
-    reason: `upsert error: ${reason}`,
+    message: `${change} error, ${where}: ${reason}`,
+    reason: `${change} error: ${reason}`,
   };
 }
 

@@ -1,6 +1,6 @@
 import type { ResponseMessage } from "../wire/messages.js";
 import { Operation, ResourceUrl } from "../wire/messages.js";
-import type { ExportedResource } from "./types.js";
+import type { ExportedResource, SessionBand } from "./types.js";
 
 /** The four resource types, in the order in which they are sent. The list goes ahead of the services (D-25). */
 export const Lane = { trustBundle: 0, serverAddresses: 1, exportedServiceList: 2, exportedService: 3 } as const;
@@ -35,6 +35,10 @@ interface Row {
   readonly lane: Lane;
   readonly id: string;
   waiting: ExportedResource | undefined;
+  /** The newest version, where it is too large for the peer. */
+  tooLarge: ExportedResource | undefined;
+  /** What waits is the word that the service is exported no more. */
+  withdrawn: boolean;
   sentDigest: string | undefined;
   /** Of the newest version sent, until it is answered. */
   nonce: string | undefined;
@@ -53,6 +57,8 @@ interface Queue {
   open: boolean;
 }
 
+const NO_BYTES = new Uint8Array(0);
+
 /** Texts of the peer are kept up to this length: a peer must not fill our memory with them. */
 const MOST_TEXT = 1_024;
 
@@ -69,26 +75,40 @@ export function messageBytes(resource: ExportedResource): number {
  * Its size is bounded by the number of resources, however often they change and however slowly the peer reads.
  */
 export class OutboundTable {
-  /** Largest message the peer accepts, in bytes. */
-  readonly maxSendBytes: number;
+  #maxSendBytes: number;
+  #band: SessionBand = "unknown";
   readonly #queues: readonly [Queue, Queue, Queue, Queue] = [newQueue(), newQueue(), newQueue(), newQueue()];
   readonly #unanswered = new Map<string, Row>();
   #sent = 0;
   #bytes = 0;
   #names: readonly string[] | undefined;
+  /** Services of which the peer was sent instances last; not kept for a peer that is sent a list. */
+  readonly #present = new Set<string>();
 
   /** Too large for the peer: service id, or type URL of the other types, to size in bytes. */
   readonly heldBack: Map<string, number> = new Map();
   /** Refused by the peer, keyed as `heldBack`, with its message. */
   readonly refused: Map<string, string> = new Map();
 
+  /** @param maxSendBytes - largest message the peer is sent until more is known of it. */
   constructor(maxSendBytes: number) {
-    this.maxSendBytes = maxSendBytes;
+    this.#maxSendBytes = maxSendBytes;
   }
 
-  /** Names of the last exported-service list sent. */
+  /** Largest message the peer is sent, in bytes. */
+  get maxSendBytes(): number {
+    return this.#maxSendBytes;
+  }
+
+  /** Names of the last exported-service list sent; for Consul 1.13, which knows none, of the services it has instances of. */
   get sentNames(): readonly string[] | undefined {
-    return this.#names;
+    return this.#band === "legacy" ? [...this.#present].sort() : this.#names;
+  }
+
+  /** Resources that are held back, with their sizes in bytes. */
+  get tooLarge(): readonly (readonly [ExportedResource, number])[] {
+    if (this.heldBack.size === 0) return [];
+    return this.#heldRows().map((resource) => [resource, messageBytes(resource)] as const);
   }
 
   /** Resources that wait, also those of types that the peer did not ask for yet. */
@@ -116,6 +136,14 @@ export class OutboundTable {
     this.#queues[lane].open = true;
   }
 
+  /** What the stream has found out about its peer: what was too large before may fit now. */
+  learned(band: SessionBand, maxSendBytes: number): void {
+    this.#band = band;
+    this.#maxSendBytes = maxSendBytes;
+    if (band === "modern") this.#present.clear();
+    if (this.heldBack.size > 0) for (const resource of this.#heldRows()) this.put(resource);
+  }
+
   /**
    * Takes the newest version of a resource. Returns its size when it is too large for the peer and that was not known.
    * @throws {TypeError} for a type URL that is none of the four.
@@ -131,6 +159,8 @@ export class OutboundTable {
         lane,
         id,
         waiting: undefined,
+        tooLarge: undefined,
+        withdrawn: false,
         sentDigest: undefined,
         nonce: undefined,
         previous: undefined,
@@ -139,9 +169,12 @@ export class OutboundTable {
       queue.rows.set(id, row);
     }
     const size = messageBytes(resource);
-    if (size > this.maxSendBytes) {
+    row.withdrawn = false;
+    row.tooLarge = undefined;
+    if (size > this.#maxSendBytes) {
       // An older version that waits still is not the truth any more: the peer keeps what it has.
       this.#unqueue(row);
+      row.tooLarge = resource;
       const key = keyOf(row);
       const known = this.heldBack.get(key) === size;
       this.heldBack.set(key, size);
@@ -153,16 +186,25 @@ export class OutboundTable {
     return undefined;
   }
 
-  /** Drops and forgets a service, so that exporting it again sends it again. */
+  /**
+   * Drops and forgets a service, so that exporting it again sends it again. A peer that goes by the list learns it from
+   * there; any other is told so if it has instances of it.
+   */
   withdraw(id: string): void {
     const { rows } = this.#queues[Lane.exportedService];
     const row = rows.get(id);
     if (row === undefined) return;
+    this.heldBack.delete(id);
+    this.refused.delete(id);
+    row.tooLarge = undefined;
+    if (this.#band !== "modern" && this.#present.has(id)) {
+      row.withdrawn = true;
+      this.#enqueue(row, { resourceUrl: ResourceUrl.exportedService, resourceId: id, value: NO_BYTES, digest: "" });
+      return;
+    }
     this.#unqueue(row);
     if (row.nonce !== undefined) this.#unanswered.delete(row.nonce);
     rows.delete(id);
-    this.heldBack.delete(id);
-    this.refused.delete(id);
   }
 
   /** The next message of the open lanes, with the next nonce of the stream; undefined when nothing is ready. */
@@ -181,13 +223,26 @@ export class OutboundTable {
       row.sentDigest = resource.digest;
       this.#unanswered.set(nonce, row);
       if (row.lane === Lane.exportedServiceList) this.#names = resource.names ?? [];
+      const { resourceUrl, resourceId, value } = resource;
+      if (row.withdrawn) queue.rows.delete(resourceId);
+      if (row.lane === Lane.exportedService && this.#band !== "modern") {
+        if (value.length > 0) {
+          this.#present.add(resourceId);
+        } else {
+          this.#present.delete(resourceId);
+          // To Consul 1.13 an empty UPSERT would still be a service that it imports (specification 1.7).
+          if (this.#band === "legacy") {
+            return { type: "response", nonce, resourceUrl, resourceId, operation: Operation.Delete };
+          }
+        }
+      }
       return {
         type: "response",
         nonce,
-        resourceUrl: resource.resourceUrl,
-        resourceId: resource.resourceId,
+        resourceUrl,
+        resourceId,
         operation: Operation.Upsert,
-        resource: { typeUrl: resource.resourceUrl, value: resource.value },
+        resource: { typeUrl: resourceUrl, value },
       };
     }
     return undefined;
@@ -216,6 +271,10 @@ export class OutboundTable {
     }
     this.#unanswered.clear();
     this.#bytes = 0;
+  }
+
+  #heldRows(): readonly ExportedResource[] {
+    return this.#queues.flatMap(({ rows }) => [...rows.values()].flatMap(({ tooLarge }) => tooLarge ?? []));
   }
 
   #enqueue(row: Row, resource: ExportedResource): void {

@@ -1,10 +1,10 @@
 import type { PeeringErrorCode } from "../errors.js";
 import { PeeringError } from "../errors.js";
 import type { OpenMessage, ReplicationMessage, RequestMessage, ResponseMessage } from "../wire/messages.js";
-import { ResourceUrl } from "../wire/messages.js";
+import { Operation, ResourceUrl } from "../wire/messages.js";
 import type { Status } from "../wire/status.js";
 import { StatusCode } from "../wire/status.js";
-import { AnswerQueue, answerTo, notApplied, openEnvelope, type Refusal } from "./answer.js";
+import { AnswerQueue, answerTo, type Change, notApplied, openEnvelope, type Refusal } from "./answer.js";
 import { errorOf, rpcErrorText } from "./ends.js";
 import { clip, Lane, laneOf, OutboundTable } from "./outbound.js";
 import type {
@@ -40,6 +40,9 @@ export const defaultSessionLimits: SessionLimits = {
 const MOST_BEHIND_OPEN = 64;
 const MOST_BYTES_BEHIND_OPEN = 1024 * 1024;
 
+/** What Consul 1.13 receives at most in one message, in either role: the default of its gRPC library. */
+const LEGACY_RECEIVE_BYTES = 4 * 1024 * 1024;
+
 /** About what a message weighs on the wire beside its payload, for `writable`. */
 const ENVELOPE_BYTES = 200;
 
@@ -47,6 +50,7 @@ const NOTHING: readonly SessionOutput[] = [];
 const OK: Status = { code: StatusCode.Ok, message: "" };
 
 interface Applying {
+  readonly change: Change;
   readonly nonce: string;
   readonly resourceUrl: string;
   readonly resourceId: string;
@@ -55,6 +59,7 @@ interface Applying {
 
 /**
  * One replication stream as a value: both roles, from the `Open` to the drain (specification 1.3, Consul 1.14 to 1.22).
+ * Whether the peer is Consul 1.13 shows on each stream anew, and is no option (specification 1.7).
  *
  * It reads no clock and performs nothing. The owner gives it what happened and does what comes back, in order. What goes
  * out waits in a table keyed by resource and is given out only against `writable`; what comes in is answered when the
@@ -66,6 +71,7 @@ export class ReplicationSession implements Session {
   readonly #limits: SessionLimits;
   readonly #strictConsul: boolean;
   readonly #remoteId: string;
+  readonly #maxSendBytes: number;
 
   #phase: SessionPhase = "opening";
   #started = false;
@@ -120,7 +126,9 @@ export class ReplicationSession implements Session {
     this.#timings = { ...defaultSessionTimings, ...options.timings };
     this.#limits = { ...defaultSessionLimits, ...options.limits };
     this.#strictConsul = options.strictConsul ?? false;
-    this.#exports = new OutboundTable(options.maxSendBytes);
+    this.#maxSendBytes = options.maxSendBytes;
+    // Whoever has not shown to be newer may be Consul 1.13, whose stream would break on more.
+    this.#exports = new OutboundTable(Math.min(options.maxSendBytes, LEGACY_RECEIVE_BYTES));
     if (options.role === "dialer") {
       this.#remoteId = options.remoteId;
       this.#open = {
@@ -147,6 +155,7 @@ export class ReplicationSession implements Session {
   }
 
   get status(): SessionStatus {
+    const exports = this.#exports;
     return {
       phase: this.#phase,
       connectedAtMs: this.#connectedAtMs,
@@ -161,7 +170,9 @@ export class ReplicationSession implements Session {
       lastReceiveSuccessMs: this.#lastReceiveSuccessMs,
       lastReceiveErrorMs: this.#lastReceiveErrorMs,
       lastReceiveErrorMessage: this.#lastReceiveErrorMessage,
-      exportedServices: this.#exports.sentNames,
+      get exportedServices() {
+        return exports.sentNames;
+      },
       queuedResources: this.#exports.length,
       queuedBytes: this.#exports.bytes,
       unacknowledged: this.#exports.unanswered,
@@ -304,7 +315,7 @@ export class ReplicationSession implements Session {
   #authorized(out: SessionOutput[]): void {
     if (this.#phase !== "opening" || this.#judged === undefined) return;
     // Who says where it runs is no Consul 1.13. Who does not may still be newer: its own subscriptions tell.
-    this.#band = this.#judged.remote === undefined ? "legacy" : "modern";
+    this.#learned(this.#judged.remote === undefined ? "legacy" : "modern", out);
     this.#listWithheld = this.#band === "legacy";
     this.#judged = undefined;
     this.#connected();
@@ -401,7 +412,7 @@ export class ReplicationSession implements Session {
     }
     this.#subscribed.add(resourceUrl);
     this.#lastAckMs = this.#nowMs;
-    this.#learnBand(lane);
+    this.#learnBand(lane, out);
     if (lane === Lane.exportedService || lane === Lane.trustBundle) this.#exports.open(lane);
     // Addresses go from the acceptor to the dialer only: the other way round they are always refused.
     if (lane === Lane.serverAddresses && this.#role === "acceptor") this.#exports.open(lane);
@@ -413,20 +424,31 @@ export class ReplicationSession implements Session {
   }
 
   /** What a subscription says about the peer's version (specification 1.7). */
-  #learnBand(lane: Lane): void {
+  #learnBand(lane: Lane, out: SessionOutput[]): void {
     if (lane === Lane.exportedServiceList) {
-      this.#band = "modern";
+      this.#learned("modern", out);
       if (!this.#listWithheld) return;
       this.#listWithheld = false;
       this.#subscriptions.push(ResourceUrl.exportedServiceList);
     } else if (lane === Lane.serverAddresses && this.#role === "dialer" && this.#band === "unknown") {
-      this.#band = "legacy";
+      this.#learned("legacy", out);
+    }
+  }
+
+  #learned(band: SessionBand, out: SessionOutput[]): void {
+    if (this.#band === band) return;
+    this.#band = band;
+    if (band === "modern") this.#exports.learned(band, this.#maxSendBytes);
+    else this.#exports.learned(band, this.#exports.maxSendBytes);
+    // Said by now of what is too large for any peer; of what is too large for Consul 1.13, it is known only now.
+    for (const [resource, bytes] of this.#exports.tooLarge) {
+      if (bytes <= this.#maxSendBytes) this.#heldBack(resource, bytes, out);
     }
   }
 
   #receiveResponse(response: ResponseMessage, out: SessionOutput[]): void {
     const { nonce } = response;
-    const received = openEnvelope(response);
+    const received = openEnvelope(response, this.#band === "legacy");
     if ("code" in received) {
       this.#noteReceiveError(received.reason);
       this.#answer(nonce, response.resourceUrl, received, out);
@@ -435,7 +457,8 @@ export class ReplicationSession implements Session {
     const { resourceUrl, resourceId, value } = received;
     this.#lastApplyId += 1;
     const bytes = value.length + ENVELOPE_BYTES + nonce.length + resourceId.length;
-    this.#applying.set(this.#lastApplyId, { nonce, resourceUrl, resourceId, bytes });
+    const change = response.operation === Operation.Delete ? "delete" : "upsert";
+    this.#applying.set(this.#lastApplyId, { change, nonce, resourceUrl, resourceId, bytes });
     this.#applyingBytes += bytes;
     if (this.#applying.size > this.#limits.applies || this.#applyingBytes > this.#limits.applyBytes) {
       const text = `too much received and not stored yet: ${this.#applying.size} resources, ${this.#applyingBytes} bytes`;
@@ -451,14 +474,14 @@ export class ReplicationSession implements Session {
     for (const { id, error } of results) {
       const applying = this.#applying.get(id);
       if (applying === undefined) continue;
-      const { nonce, resourceUrl, resourceId } = applying;
+      const { change, nonce, resourceUrl, resourceId } = applying;
       this.#applying.delete(id);
       this.#applyingBytes -= applying.bytes;
       let refusal: Refusal | undefined;
       if (error === undefined) {
         this.#lastReceiveSuccessMs = this.#nowMs;
       } else {
-        refusal = notApplied(resourceUrl, resourceId, error.message);
+        refusal = notApplied(change, resourceUrl, resourceId, error.message);
         this.#noteReceiveError(refusal.reason);
         if (error.code === "storage-failed" || error.code === "unavailable") failure ??= error;
       }
@@ -499,9 +522,14 @@ export class ReplicationSession implements Session {
     for (const resource of resources) {
       const bytes = this.#exports.put(resource);
       if (bytes === undefined) continue;
-      const { resourceUrl, resourceId } = resource;
-      out.push({ type: "held-back", resourceUrl, resourceId, bytes, limit: this.#exports.maxSendBytes });
+      // It goes out once the peer has shown that it can take it.
+      if (this.#band !== "unknown" || bytes > this.#maxSendBytes) this.#heldBack(resource, bytes, out);
     }
+  }
+
+  #heldBack({ resourceUrl, resourceId }: ExportedResource, bytes: number, out: SessionOutput[]): void {
+    const limit = this.#band === "unknown" ? this.#maxSendBytes : this.#exports.maxSendBytes;
+    out.push({ type: "held-back", resourceUrl, resourceId, bytes, limit });
   }
 
   /**

@@ -47,7 +47,10 @@ export type SessionInput =
   | { readonly type: "refused"; readonly status: Status; readonly terminated: boolean }
   /** Our exports moved: newest state of these resources. Given before the peer subscribes, they wait. */
   | { readonly type: "exported"; readonly resources: readonly ExportedResource[] }
-  /** These services are exported no more: what is queued of them is dropped and forgotten, nothing is sent (D-26). */
+  /**
+   * These services are exported no more: what is queued of them is dropped and forgotten, nothing is sent (D-26). Consul
+   * 1.13, which knows no list, is told of each.
+   */
   | { readonly type: "withdrawn"; readonly resourceIds: readonly string[] }
   | { readonly type: "applied"; readonly results: readonly AppliedResult[] }
   /**
@@ -112,7 +115,10 @@ export type SessionOptions = {
   /** Default: Consul's, see {@link SessionTimings}. */
   readonly timings?: Partial<SessionTimings>;
   readonly limits?: Partial<SessionLimits>;
-  /** Largest message the peer accepts, in bytes: 8 MiB towards a dialer, 50 MiB towards an acceptor. */
+  /**
+   * Largest message the peer accepts, in bytes: 8 MiB towards a dialer, 50 MiB towards an acceptor. Consul 1.13, and who
+   * has not shown to be newer, is sent no more than 4 MiB whatever this says.
+   */
   readonly maxSendBytes: number;
   /** Keeps the stream after a storage failure, as Consul does. Default false. */
   readonly strictConsul?: boolean;
@@ -152,7 +158,10 @@ export interface SessionStatus {
   readonly lastReceiveSuccessMs: number | undefined;
   readonly lastReceiveErrorMs: number | undefined;
   readonly lastReceiveErrorMessage: string;
-  /** Names of the last exported-service list sent; undefined before. */
+  /**
+   * Names of the last exported-service list sent; undefined before. Consul 1.13 knows no list: the services it was sent
+   * instances of, synthetic sidecars included.
+   */
   readonly exportedServices: readonly string[] | undefined;
   /** Resources waiting to be sent, with their bytes. */
   readonly queuedResources: number;
