@@ -43,11 +43,11 @@ function isList(value: JsonValue): value is readonly JsonValue[] {
   return Array.isArray(value);
 }
 
-function localityJson(locality: Locality | undefined): Json | undefined {
+export function localityJson(locality: Locality | undefined): Json | undefined {
   return locality && { Region: locality.region || undefined, Zone: locality.zone || undefined };
 }
 
-function addressesJson(addresses: Readonly<Record<string, ServiceAddress>>): Json | undefined {
+export function addressesJson(addresses: Readonly<Record<string, ServiceAddress>>): Json | undefined {
   const entries = Object.entries(addresses);
   if (entries.length === 0) return undefined;
   return new Map(entries.map(([key, { address, port }]) => [key, { Address: address, Port: port }]));
@@ -63,7 +63,7 @@ function capitalised(key: string): string {
   return key.charAt(0).toUpperCase() + key.slice(1);
 }
 
-function proxyJson(proxy: ProxyDefinition | undefined): Json {
+export function proxyJson(proxy: ProxyDefinition | undefined): Json {
   const upstreams = proxy?.upstreams ?? [];
   return {
     DestinationServiceName: proxy?.destinationServiceName || undefined,
@@ -79,7 +79,7 @@ function proxyJson(proxy: ProxyDefinition | undefined): Json {
   };
 }
 
-function connectJson(connect: Connect | undefined): Json {
+export function connectJson(connect: Connect | undefined): Json {
   const meta = connect?.peerMeta;
   return {
     Native: connect?.native || undefined,

@@ -1,3 +1,4 @@
+import { agentReadOperations } from "./agent-reads.js";
 import { agentServiceOperations } from "./agent-services.js";
 import type { Answer, Call } from "./call.js";
 import { catalogOperations } from "./catalog.js";
@@ -111,5 +112,6 @@ export const operations: readonly Operation[] = [
   ...healthOperations,
   ...txnOperations,
   ...agentServiceOperations,
+  ...agentReadOperations,
   ...systemOperations,
 ];

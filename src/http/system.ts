@@ -19,11 +19,33 @@ async function datacenters(call: Call): Promise<Answer> {
   return { json: [call.host.datacenter] };
 }
 
+/** This node as Consul's gossip would tell of it. */
+export function memberJson({ host, server }: Call): Json {
+  const colon = server.address.lastIndexOf(":");
+  return {
+    Name: server.nodeName,
+    Addr: server.address.slice(0, Math.max(colon, 0)).replace(/^\[|\]$/g, ""),
+    Port: Number(server.address.slice(colon + 1)),
+    Tags: new Map([
+      ["build", server.version],
+      ["dc", host.datacenter],
+      ["role", "consul"],
+      ["segment", ""],
+      ["vsn", "2"],
+    ]),
+    Status: 1,
+    ProtocolMin: 1,
+    ProtocolMax: 5,
+    ProtocolCur: 2,
+    DelegateMin: 2,
+    DelegateMax: 5,
+    DelegateCur: 4,
+  };
+}
+
 async function self(call: Call): Promise<Answer> {
   const { host, server } = call;
   await call.require({ resource: "agent", access: "read", name: server.nodeName });
-  const colon = server.address.lastIndexOf(":");
-  const address = server.address.slice(0, Math.max(colon, 0)).replace(/^\[|\]$/g, "");
   return {
     json: {
       Config: {
@@ -38,23 +60,7 @@ async function self(call: Call): Promise<Answer> {
       },
       DebugConfig: {},
       Coord: null,
-      Member: {
-        Name: server.nodeName,
-        Addr: address,
-        Port: Number(server.address.slice(colon + 1)),
-        Tags: new Map([
-          ["build", server.version],
-          ["dc", host.datacenter],
-          ["role", "consul"],
-        ]),
-        Status: 1,
-        ProtocolMin: 1,
-        ProtocolMax: 5,
-        ProtocolCur: 2,
-        DelegateMin: 2,
-        DelegateMax: 5,
-        DelegateCur: 4,
-      },
+      Member: memberJson(call),
       Stats: {},
       Meta: {},
       xDS: { SupportedProxies: {}, Port: -1, Ports: { Plaintext: -1, TLS: -1 } },

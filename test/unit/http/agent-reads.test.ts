@@ -1,0 +1,96 @@
+import assert from "node:assert/strict";
+import { after, before, describe, it } from "node:test";
+import { HttpPair, type ServedHost } from "../../support/http-pair.js";
+
+async function get(served: ServedHost, path: string): Promise<unknown> {
+  const answer = await served.ask("GET", path);
+  assert.equal(answer.status, 200, answer.text);
+  return JSON.parse(answer.text);
+}
+
+describe("what an agent tells of itself", () => {
+  let pair: HttpPair;
+  before(async () => {
+    pair = await HttpPair.start(10, { nodeName: "n0" });
+    const { a } = pair;
+    const put = async (body: unknown): Promise<void> => {
+      const answer = await a.ask("PUT", "/v1/agent/service/register", { body: JSON.stringify(body) });
+      assert.equal(answer.status, 200, answer.text);
+    };
+    await put({ Name: "web", Port: 80, Meta: { a: "b" }, Check: { TTL: "10s", Status: "passing" } });
+    await put({ Name: "db", ID: "db-1", Tags: ["main"] });
+    await a.host.catalog.register({ node: "other", address: "10.0.0.9", service: { name: "far" } });
+  });
+  after(() => pair[Symbol.asyncDispose]());
+
+  it("is one member, in the one segment there is", async () => {
+    const members = (await get(pair.a, "/v1/agent/members?segment=_all")) as readonly Record<string, unknown>[];
+    assert.deepEqual(
+      members.map(({ Name, Addr, Port, Status }) => [Name, Addr, Port, Status]),
+      [["n0", "127.0.0.11", 8503, 1]],
+    );
+    const self = (await get(pair.a, "/v1/agent/self")) as { readonly Member: unknown };
+    assert.deepEqual(self.Member, members[0]);
+    const refused = await pair.a.ask("GET", "/v1/agent/members?segment=x");
+    assert.deepEqual(
+      [refused.status, refused.text],
+      [400, "Network segments are not supported in this version of Consul"],
+    );
+  });
+
+  it("its own services by id, as Consul 1.21 shows them", async () => {
+    assert.deepEqual(await get(pair.a, "/v1/agent/services"), {
+      "db-1": {
+        ID: "db-1",
+        Service: "db",
+        Tags: ["main"],
+        Meta: {},
+        Port: 0,
+        Address: "",
+        Weights: { Passing: 1, Warning: 1 },
+        EnableTagOverride: false,
+        Datacenter: "dc1",
+      },
+      web: {
+        ID: "web",
+        Service: "web",
+        Tags: [],
+        Meta: { a: "b" },
+        Port: 80,
+        Address: "",
+        Weights: { Passing: 1, Warning: 1 },
+        EnableTagOverride: false,
+        Datacenter: "dc1",
+      },
+    });
+    const filter = encodeURIComponent('"main" in Tags');
+    assert.deepEqual(Object.keys((await get(pair.a, `/v1/agent/services?filter=${filter}`)) as object), ["db-1"]);
+  });
+
+  it("its own checks by id", async () => {
+    const checks = (await get(pair.a, "/v1/agent/checks")) as Record<string, Record<string, unknown>>;
+    assert.deepEqual(Object.keys(checks), ["service:web"]);
+    const { Node, Status, ServiceID, Type } = checks["service:web"] ?? {};
+    assert.deepEqual([Node, Status, ServiceID, Type], ["n0", "passing", "web", "ttl"]);
+    const filter = encodeURIComponent("Status == critical");
+    assert.deepEqual(await get(pair.a, `/v1/agent/checks?filter=${filter}`), {});
+  });
+
+  it("nothing that the caller may not read", async () => {
+    await using hidden = await HttpPair.start(10, {
+      nodeName: "n0",
+      authorizer: {
+        defaultPolicy: "deny",
+        resolve: async () => ({ accessorId: undefined }),
+        allowed: (_, { resource, access }) => resource === "service" && access === "write",
+      },
+    });
+    const put = await hidden.a.ask("PUT", "/v1/agent/service/register", {
+      body: '{"Name":"web","Check":{"TTL":"1s"}}',
+    });
+    assert.equal(put.status, 200, put.text);
+    assert.deepEqual(await get(hidden.a, "/v1/agent/members"), []);
+    assert.deepEqual(await get(hidden.a, "/v1/agent/services"), {});
+    assert.deepEqual(await get(hidden.a, "/v1/agent/checks"), {});
+  });
+});
