@@ -1,7 +1,7 @@
 import type { IncomingMessage } from "node:http";
+import { Access, type Authorizer, type Right } from "../access/authorizer.js";
 import type { Clock, Random } from "../environment.js";
 import type { PeeringHost } from "../host/host.js";
-import { type Authorizer, type Identity, permissionDenied, type Right, unknownToken } from "./authorizer.js";
 import { type BodyLimits, readBody } from "./body.js";
 import { badRequest } from "./http-error.js";
 import type { Json } from "./json.js";
@@ -54,7 +54,7 @@ export class Call {
   /** Aborts when the client has gone. */
   readonly signal: AbortSignal;
   readonly #request: IncomingMessage;
-  #identity: Promise<Identity> | undefined;
+  #access: Promise<Access> | undefined;
 
   constructor(
     server: Server,
@@ -93,25 +93,16 @@ export class Call {
     return scheme.toLowerCase() === "bearer" ? token : "";
   }
 
-  /** Who asks. @throws {HttpError} 403 `ACL not found`. */
-  identity(): Promise<Identity> {
-    this.#identity ??= this.server.authorizer.resolve(this.token).then((identity) => {
-      if (identity === undefined) throw unknownToken();
-      return identity;
-    });
-    return this.#identity;
+  /** What the caller may do. @throws {PeeringError} `permission-denied`: `ACL not found`. */
+  access(): Promise<Access> {
+    this.#access ??= Access.of(this.server.authorizer, this.token);
+    return this.#access;
   }
 
-  /** @throws {HttpError} 403 that names the missing right. */
+  /** @throws {PeeringError} `permission-denied`, which names the missing right. */
   async require(right: Right): Promise<void> {
-    const identity = await this.identity();
-    if (!this.server.authorizer.allowed(identity, right)) throw permissionDenied(identity, right);
-  }
-
-  /** A test for items of a list. @throws {HttpError} 403 `ACL not found`. */
-  async permissions(): Promise<(right: Right) => boolean> {
-    const identity = await this.identity();
-    return (right) => this.server.authorizer.allowed(identity, right);
+    const access = await this.access();
+    access.require(right);
   }
 
   /** @throws {HttpError} 400 for a bad one. */

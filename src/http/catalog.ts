@@ -20,21 +20,21 @@ async function register(call: Call): Promise<Answer> {
 
 /** @throws {HttpError} 403: `node:write` if the node would change, `service:write` on what is registered. */
 export async function requireRegistration(call: Call, registration: Registration): Promise<void> {
-  const may = await call.permissions();
+  const access = await call.access();
   const { node: name } = registration;
   const known = call.host.catalog.node(name);
   const node = { resource: "node", access: "write", name } as const;
-  if (!may(node) && (known === undefined || !isUnchanged(registration, known.node))) await call.require(node);
+  if (!access.may(node) && (known === undefined || !isUnchanged(registration, known.node))) access.require(node);
   const { service } = registration;
-  if (service !== undefined) await call.require({ resource: "service", access: "write", name: service.name });
+  if (service !== undefined) access.require({ resource: "service", access: "write", name: service.name });
   for (const check of [...(registration.checks ?? []), ...(registration.check ? [registration.check] : [])]) {
     const id = check.serviceId ?? "";
     if (id === "") {
-      await call.require(node);
+      access.require(node);
       continue;
     }
     const owner = known?.services.find((candidate) => candidate.id === id)?.name ?? service?.name;
-    if (owner !== undefined) await call.require({ resource: "service", access: "write", name: owner });
+    if (owner !== undefined) access.require({ resource: "service", access: "write", name: owner });
   }
 }
 
@@ -82,23 +82,23 @@ async function requireDeregistration(
   call: Call,
   { node, serviceId, checkId }: { readonly node: string; readonly serviceId: string; readonly checkId: string },
 ): Promise<void> {
-  const may = await call.permissions();
+  const access = await call.access();
   const right = { resource: "node", access: "write", name: node } as const;
-  if (may(right)) return;
+  if (access.may(right)) return;
   const known = call.host.catalog.node(node);
   const nameOf = (id: string): string | undefined => known?.services.find((service) => service.id === id)?.name;
   if (serviceId !== "") {
     const name = nameOf(serviceId);
     if (name === undefined) throw new HttpError(500, `Unknown service ID '${serviceId}'`);
-    return call.require({ resource: "service", access: "write", name });
+    return access.require({ resource: "service", access: "write", name });
   }
   if (checkId !== "") {
     const check = known?.checks.find((candidate) => candidate.checkId === checkId);
     if (check === undefined) throw new HttpError(500, `Unknown check ID '${checkId}'`);
     const name = check.serviceId === "" ? undefined : nameOf(check.serviceId);
-    if (name !== undefined) return call.require({ resource: "service", access: "write", name });
+    if (name !== undefined) return access.require({ resource: "service", access: "write", name });
   }
-  return call.require(right);
+  return access.require(right);
 }
 
 /** `/v1/catalog` (specification 4.1.4, 4.1.5 and 4.5.3); its datacenters are told by the system's operations. */

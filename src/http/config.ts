@@ -1,10 +1,10 @@
+import type { Access, Right } from "../access/authorizer.js";
 import { type ConfigEntry, type ConfigEntryKind, isConfigEntryKind } from "../catalog/config-entry.js";
 import { exportedServicesView } from "../catalog/exports.js";
 import { lowerCase } from "../catalog/names.js";
 import type { StoredConfigEntry } from "../host/config-entries.js";
 import type { PeeringHost } from "../host/host.js";
 import { type GoJson, GoJsonError, readFirstValue } from "../syntax/go-json.js";
-import type { Identity, Right } from "./authorizer.js";
 import { blocking } from "./blocking.js";
 import type { Answer, Call } from "./call.js";
 import { configEntryJson, type DecodedEntry, decodeConfigEntry } from "./config-json.js";
@@ -33,12 +33,14 @@ const MESH_KINDS: readonly ConfigEntryKind[] = ["exported-services", "mesh", "pr
 function rightToRead(kind: ConfigEntryKind, name: string): Right | undefined {
   if (kind === "exported-services") return { resource: "mesh", access: "read" };
   if (kind === "mesh" || kind === "proxy-defaults") return undefined;
+  if (kind === "service-intentions") return { resource: "intention", access: "read", name };
   return { resource: "service", access: "read", name };
 }
 
 /** What writing an entry needs, in the order in which it is checked. */
 function rightsToWrite(kind: ConfigEntryKind, name: string, entry: unknown): readonly Right[] {
   if (MESH_KINDS.includes(kind)) return [{ resource: "mesh", access: "write" }];
+  if (kind === "service-intentions") return [{ resource: "intention", access: "write", name }];
   const referenced = [...referencedServices(entry)].filter((service) => service !== name);
   return [
     { resource: "service", access: "write", name },
@@ -108,8 +110,8 @@ async function readOne(call: Call, kind: string, name: string): Promise<Answer> 
   const options = call.readOptions();
   if (!isConfigEntryKind(kind)) throw new HttpError(500, `invalid config entry kind: ${kind}`);
   const right = rightToRead(kind, name);
-  if (right === undefined) await call.identity();
-  else await call.require(right);
+  const access = await call.access();
+  if (right !== undefined) access.require(right);
   const { configEntries } = call.host;
   const reading = await blocking(call, options, {
     read: () => {
@@ -134,7 +136,7 @@ async function readKind(call: Call, kind: string): Promise<Answer> {
     throw new HttpError(500, `filtering not supported for config entry kind=${kind}`);
   }
   const filter = filterFor(options, serviceDefaultsFields);
-  const identity = await call.identity();
+  const access = await call.access();
   const wanted = kind === "" ? undefined : kind;
   const { configEntries } = call.host;
   const reading = await blocking<readonly StoredConfigEntry[]>(call, options, {
@@ -145,16 +147,16 @@ async function readKind(call: Call, kind: string): Promise<Answer> {
         if (wanted === undefined || change.kind === wanted) wake();
       }),
   });
-  const visible = reading.result.filter(({ entry }) => mayRead(call, identity, entry));
+  const visible = reading.result.filter(({ entry }) => mayRead(access, entry));
   return {
     json: (await filter(visible)).map(configEntryJson),
     read: { index: reading.index, filtered: visible.length < reading.result.length },
   };
 }
 
-function mayRead(call: Call, identity: Identity, entry: ConfigEntry): boolean {
+function mayRead(access: Access, entry: ConfigEntry): boolean {
   const right = rightToRead(entry.kind, entry.name);
-  return right === undefined || call.server.authorizer.allowed(identity, right);
+  return right === undefined || access.may(right);
 }
 
 /** What a filter may speak of. */

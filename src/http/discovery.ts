@@ -1,4 +1,5 @@
 import { setImmediate } from "node:timers/promises";
+import type { ReadableNames } from "../access/authorizer.js";
 import { compareUtf8 } from "../catalog/byte-order.js";
 import { SIDECAR_SUFFIX } from "../catalog/exported-payload.js";
 import type { Check, Node, ServiceInstance } from "../catalog/instance.js";
@@ -128,48 +129,35 @@ export async function answerRead(
 
 /** Tells what may be shown of one scope's data, and whether something was not. */
 export class Visibility {
-  readonly #service: (name: string) => boolean;
-  readonly #node: (name: string) => boolean;
+  readonly #readable: ReadableNames;
   filtered = false;
 
-  private constructor(service: (name: string) => boolean, node: (name: string) => boolean) {
-    this.#service = service;
-    this.#node = node;
+  private constructor(readable: ReadableNames) {
+    this.#readable = readable;
   }
 
-  /** @throws {HttpError} 403 for an unknown token. */
+  /** @throws {PeeringError} `permission-denied` for an unknown token. */
   static async of(call: Call, peer: string): Promise<Visibility> {
-    const may = await call.permissions();
-    if (peer === "") {
-      return new Visibility(
-        (name) => may({ resource: "service", access: "read", name }),
-        (name) => may({ resource: "node", access: "read", name }),
-      );
-    }
-    // Names of other clusters are no matter for our rules.
-    const mesh = may({ resource: "service", access: "write", scope: "any" });
-    const services = mesh || may({ resource: "service", access: "read", scope: "all" });
-    const nodes = mesh || may({ resource: "node", access: "read", scope: "all" });
-    return new Visibility(
-      () => services,
-      () => nodes,
-    );
+    const access = await call.access();
+    return new Visibility(access.readable(peer));
   }
 
   service(name: string): boolean {
-    return this.#seen(this.#service(name));
+    return this.#seen(this.#readable.service(name));
   }
 
   node(name: string): boolean {
-    return this.#seen(this.#node(name));
+    return this.#seen(this.#readable.node(name));
   }
 
   instance({ node, service }: InstanceView): boolean {
-    return this.#seen(this.#node(node.name) && this.#service(service.name));
+    return this.#seen(this.#readable.node(node.name) && this.#readable.service(service.name));
   }
 
   check({ check }: CheckView): boolean {
-    return this.#seen(check.serviceName === "" ? this.#node(check.node) : this.#service(check.serviceName));
+    return this.#seen(
+      check.serviceName === "" ? this.#readable.node(check.node) : this.#readable.service(check.serviceName),
+    );
   }
 
   #seen(seen: boolean): boolean {

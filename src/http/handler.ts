@@ -1,10 +1,10 @@
 import type { IncomingMessage, RequestListener, ServerResponse } from "node:http";
 import { promisify } from "node:util";
 import { gzip } from "node:zlib";
+import { type Authorizer, allowAll } from "../access/authorizer.js";
 import { type Clock, type Logger, type Random, silentLogger, systemClock, systemRandom } from "../environment.js";
 import { errorText, PeeringError } from "../errors.js";
 import type { PeeringHost } from "../host/host.js";
-import { type Authorizer, allowAll } from "./authorizer.js";
 import { type Answer, Call, type ReadHeaders, type Server } from "./call.js";
 import { HttpError, refusalOf } from "./http-error.js";
 import { writeJson } from "./json.js";

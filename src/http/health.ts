@@ -1,3 +1,4 @@
+import type { Right } from "../access/authorizer.js";
 import type { CatalogIndexes } from "../host/catalog.js";
 import type { Answer, Call } from "./call.js";
 import {
@@ -50,7 +51,10 @@ async function connect(call: Call): Promise<Answer> {
   const options = discoveryOptions(call);
   const { peer } = options;
   const name = nameInPath(call, "service name");
-  if (peer === "") await call.require({ resource: "service", access: "read", name });
+  // Imports are all readable or none are.
+  const right: Right = { resource: "service", access: "read", ...(peer === "" ? { name } : { scope: "all" }) };
+  const access = await call.access();
+  if (!access.readable(peer).service(name)) access.require(right);
   const scope = {
     peer,
     service: sidecarName(name),

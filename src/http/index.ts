@@ -5,5 +5,5 @@ export {
   allowAll,
   type Identity,
   type Right,
-} from "./authorizer.js";
+} from "../access/authorizer.js";
 export { type HttpHandlerOptions, httpHandler } from "./handler.js";

@@ -9,7 +9,7 @@ const GROUPS: readonly (readonly string[])[] = [
   ["errors.ts", "environment.ts"],
   ["syntax"],
   ["wire"],
-  ["token", "peering", "catalog", "replication"],
+  ["access", "token", "peering", "catalog", "replication"],
   ["storage", "transport"],
   ["trust"],
   ["host"],
@@ -17,7 +17,7 @@ const GROUPS: readonly (readonly string[])[] = [
   ["cli"],
   ["testing", "index.ts"],
 ];
-const PURE: readonly string[] = ["syntax", "wire", "token", "peering", "catalog", "replication"];
+const PURE: readonly string[] = ["syntax", "wire", "access", "token", "peering", "catalog", "replication"];
 /** All a host may know of its backends, so that whoever does not use one does not load it. */
 const CONTRACTS: readonly string[] = ["storage/storage.ts", "storage/keys.ts", "transport/transport.ts"];
 const GENERATED = "wire/gen/";

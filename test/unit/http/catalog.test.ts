@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import { after, before, beforeEach, describe, it } from "node:test";
+import type { Authorizer, Right } from "../../../src/access/authorizer.js";
 import { createHost } from "../../../src/host/host.js";
-import type { Authorizer, Right } from "../../../src/http/authorizer.js";
 import { memoryStorage } from "../../../src/storage/memory.js";
 import { memoryNetwork } from "../../../src/transport/memory.js";
 import { fastClock, HttpPair, type RawAnswer, type ServedHost, serve } from "../../support/http-pair.js";

@@ -1,0 +1,126 @@
+import { PeeringError } from "../errors.js";
+
+/** What rules speak of. What is served here asks for some of these rights only. */
+export type AclResource =
+  | "acl"
+  | "agent"
+  | "event"
+  | "identity"
+  | "intention"
+  | "key"
+  | "keyring"
+  | "mesh"
+  | "node"
+  | "operator"
+  | "peering"
+  | "query"
+  | "service"
+  | "session";
+
+/** One thing a request needs to be allowed. */
+export interface Right {
+  readonly resource: AclResource;
+  /** `write` implies `read`. */
+  readonly access: "read" | "write";
+  /** The service, node or agent in question; absent for the rules that have no name. */
+  readonly name?: string;
+  /** Instead of a name: `any`, it is enough to have the right on one name; `all`, on every name. */
+  readonly scope?: "any" | "all";
+}
+
+/** Who asks. */
+export interface Identity {
+  /** Public id of the token; undefined for requests without one. */
+  readonly accessorId: string | undefined;
+}
+
+/** Decides who may do what. */
+export interface Authorizer {
+  /** What happens where no rule speaks; told in every answer. */
+  readonly defaultPolicy: "allow" | "deny";
+  /**
+   * Whom the token belongs to.
+   * @param token - `""` for a request without one.
+   * @returns undefined: there is no such token.
+   */
+  resolve(token: string): Promise<Identity | undefined>;
+  /** Synchronous, for it is asked for every item of a list. */
+  allowed(identity: Identity, right: Right): boolean;
+}
+
+/** Everyone may do everything; tokens are not looked at. */
+export const allowAll: Authorizer = {
+  defaultPolicy: "allow",
+  resolve: async () => ({ accessorId: undefined }),
+  allowed: () => true,
+};
+
+/** Which records of one cluster a caller may read. */
+export interface ReadableNames {
+  service(name: string): boolean;
+  node(name: string): boolean;
+}
+
+/** What one caller may do. */
+export class Access {
+  readonly #authorizer: Authorizer;
+  readonly #identity: Identity;
+
+  private constructor(authorizer: Authorizer, identity: Identity) {
+    this.#authorizer = authorizer;
+    this.#identity = identity;
+  }
+
+  /**
+   * That of the holder of a token.
+   * @param token - `""` for a request without one.
+   * @throws {PeeringError} `permission-denied`: `ACL not found`, there is no such token.
+   */
+  static of(authorizer: Authorizer, token: string): Promise<Access> {
+    return authorizer.resolve(token).then((identity) => {
+      if (identity === undefined) throw new PeeringError("permission-denied", "ACL not found");
+      return new Access(authorizer, identity);
+    });
+  }
+
+  may(right: Right): boolean {
+    return this.#authorizer.allowed(this.#identity, right);
+  }
+
+  /** @throws {PeeringError} `permission-denied`, with Consul's text, which names the missing right. */
+  require(right: Right): void {
+    if (!this.may(right)) throw permissionDenied(this.#identity, right);
+  }
+
+  /**
+   * What may be read of our own data, or of a peer's. Every answer with records is cut by this (specification 2.10).
+   * Names of other clusters are no matter for our rules: imports are read by whoever may write any service of ours, as
+   * the proxies of the mesh may, or read all of them; and their nodes likewise.
+   * @param peer - `""` for our own.
+   */
+  readable(peer: string): ReadableNames {
+    if (peer === "") {
+      return {
+        service: (name) => this.may({ resource: "service", access: "read", name }),
+        node: (name) => this.may({ resource: "node", access: "read", name }),
+      };
+    }
+    const mesh = this.may({ resource: "service", access: "write", scope: "any" });
+    const services = mesh || this.may({ resource: "service", access: "read", scope: "all" });
+    const nodes = mesh || this.may({ resource: "node", access: "read", scope: "all" });
+    return { service: () => services, node: () => nodes };
+  }
+}
+
+/** The refusal that names the missing right, as Consul 1.14 and later word it. */
+function permissionDenied(identity: Identity, right: Right): PeeringError {
+  const { resource, access, name } = right;
+  const permission = `'${resource}:${access}'${name === undefined ? "" : ` on "${name}"`}`;
+  return new PeeringError(
+    "permission-denied",
+    identity.accessorId === undefined
+      ? `Permission denied: anonymous token lacks permission ${permission}. ` +
+          "The anonymous token is used implicitly when a request does not specify a token."
+      : `Permission denied: token with AccessorID '${identity.accessorId}' lacks permission ${permission}`,
+  );
+}
