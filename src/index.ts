@@ -22,6 +22,7 @@ export type {
   ResolverSubset,
   RouteDestination,
   ServiceDefaultsEntry,
+  ServiceIntentionsEntry,
   ServiceResolverEntry,
   ServiceRoute,
   ServiceRouterEntry,
@@ -47,6 +48,13 @@ export type {
   StringMap,
   Weights,
 } from "./catalog/instance.js";
+export type {
+  IntentionAction,
+  IntentionHeader,
+  IntentionHttp,
+  IntentionPermission,
+  IntentionSource,
+} from "./catalog/intentions.js";
 export type { PayloadLimits } from "./catalog/payload-inspection.js";
 export {
   type CheckRegistration,

@@ -32,6 +32,7 @@ export class ConfigEntrySet {
       mesh: mapOf("mesh"),
       "proxy-defaults": mapOf("proxy-defaults"),
       "service-defaults": mapOf("service-defaults"),
+      "service-intentions": mapOf("service-intentions"),
       "service-resolver": mapOf("service-resolver"),
       "service-router": mapOf("service-router"),
       "service-splitter": mapOf("service-splitter"),

@@ -1,5 +1,6 @@
-import { PeeringError } from "../errors.js";
-import type { JsonObject, JsonValue, StringMap } from "./instance.js";
+import { EntryReader, invalidEntry, listProblems, present, refuseEnterprise } from "./entry-reader.js";
+import type { JsonObject, StringMap } from "./instance.js";
+import { checkedIntentions, type IntentionSource, readIntentions } from "./intentions.js";
 
 /** Which cluster, by our name of the peering, may see a service. */
 export interface ExportConsumer {
@@ -132,6 +133,14 @@ export interface ServiceSplitterEntry extends EntryBase {
   readonly splits: readonly ServiceSplit[];
 }
 
+/** Who may call a service, or for `*` any service, through the mesh. Judged where the service runs; nothing of it is replicated. */
+export interface ServiceIntentionsEntry extends EntryBase {
+  readonly kind: "service-intentions";
+  readonly name: string;
+  /** By precedence, highest first. */
+  readonly sources: readonly IntentionSource[];
+}
+
 export interface LinkedService {
   /** A service name, or `*`: every ordinary local service. */
   readonly name: string;
@@ -156,6 +165,7 @@ export type ConfigEntry =
   | ExportedServicesEntry
   | ServiceDefaultsEntry
   | ProxyDefaultsEntry
+  | ServiceIntentionsEntry
   | ServiceResolverEntry
   | ServiceRouterEntry
   | ServiceSplitterEntry
@@ -178,6 +188,7 @@ export const CONFIG_ENTRY_KINDS: readonly ConfigEntryKind[] = [
   "mesh",
   "proxy-defaults",
   "service-defaults",
+  "service-intentions",
   "service-resolver",
   "service-router",
   "service-splitter",
@@ -188,156 +199,6 @@ export function isConfigEntryKind(kind: string): kind is ConfigEntryKind {
   return CONFIG_ENTRY_KINDS.some((known) => known === kind);
 }
 
-/** Several complaints in the form Consul gives them. */
-export function listProblems(problems: readonly string[]): string {
-  const count = `${problems.length} ${problems.length === 1 ? "error" : "errors"} occurred:`;
-  return `${count}\n${problems.map((problem) => `\t* ${problem}\n`).join("")}\n`;
-}
-
-function invalid(message: string): PeeringError {
-  return new PeeringError("invalid-entry", message);
-}
-
-type Fields = Readonly<Record<string, unknown>>;
-
-function isFields(value: unknown): value is Fields {
-  return typeof value === "object" && value !== null && !Array.isArray(value);
-}
-
-/** One object of untyped input: reads its fields, remembers which are known, and complains with their paths. */
-class Source {
-  readonly path: string;
-  readonly #fields: Fields;
-  readonly #known = new Set<string>();
-  readonly #unknown: string[];
-
-  constructor(value: unknown, path: string, unknown: string[]) {
-    if (!isFields(value))
-      throw invalid(path === "" ? "a config entry must be an object" : `${path}: must be an object`);
-    this.#fields = value;
-    this.path = path;
-    this.#unknown = unknown;
-  }
-
-  at(key: string): string {
-    return this.path === "" ? key : `${this.path}.${key}`;
-  }
-
-  #take(key: string): unknown {
-    this.#known.add(key);
-    const value = Object.hasOwn(this.#fields, key) ? this.#fields[key] : undefined;
-    return value === null ? undefined : value;
-  }
-
-  /** `""` when absent. */
-  text(key: string): string {
-    const value = this.#take(key) ?? "";
-    if (typeof value !== "string") throw invalid(`${this.at(key)}: must be a string`);
-    return value;
-  }
-
-  number(key: string): number {
-    const value = this.#take(key) ?? 0;
-    if (typeof value !== "number" || !Number.isFinite(value)) throw invalid(`${this.at(key)}: must be a number`);
-    return value;
-  }
-
-  flag(key: string): boolean {
-    const value = this.#take(key) ?? false;
-    if (typeof value !== "boolean") throw invalid(`${this.at(key)}: must be true or false`);
-    return value;
-  }
-
-  /** The objects of a list; none when absent. */
-  list(key: string): readonly Source[] {
-    const value = this.#take(key) ?? [];
-    if (!Array.isArray(value)) throw invalid(`${this.at(key)}: must be a list`);
-    return value.map((item: unknown, index) => new Source(item, `${this.at(key)}[${index}]`, this.#unknown));
-  }
-
-  texts(key: string): readonly string[] {
-    const value = this.#take(key) ?? [];
-    if (!Array.isArray(value)) throw invalid(`${this.at(key)}: must be a list`);
-    return value.map((item: unknown, index) => {
-      if (typeof item !== "string") throw invalid(`${this.at(key)}[${index}]: must be a string`);
-      return item;
-    });
-  }
-
-  object(key: string): Source | undefined {
-    const value = this.#take(key);
-    return value === undefined ? undefined : new Source(value, this.at(key), this.#unknown);
-  }
-
-  /** A map of objects, as pairs in the order of the input. */
-  objects(key: string): readonly (readonly [string, Source])[] {
-    const value = this.#take(key) ?? {};
-    if (!isFields(value)) throw invalid(`${this.at(key)}: must be an object`);
-    return Object.entries(value).map(([name, item]) => [
-      name,
-      new Source(item, `${this.at(key)}["${name}"]`, this.#unknown),
-    ]);
-  }
-
-  textMap(key: string): StringMap {
-    const value = this.#take(key) ?? {};
-    if (!isFields(value)) throw invalid(`${this.at(key)}: must be an object`);
-    return Object.fromEntries(
-      Object.entries(value).map(([name, item]) => {
-        if (typeof item !== "string") throw invalid(`${this.at(key)}["${name}"]: must be a string`);
-        return [name, item];
-      }),
-    );
-  }
-
-  /** A JSON object, kept as it is. */
-  json(key: string): JsonObject | undefined {
-    const value = this.#take(key);
-    if (value === undefined) return undefined;
-    const json = toJson(value, this.at(key), 0);
-    if (!isJsonObject(json)) throw invalid(`${this.at(key)}: must be an object`);
-    return json;
-  }
-
-  /** Call when every known field was read: notes the others. */
-  end(): void {
-    for (const key of Object.keys(this.#fields)) {
-      if (!this.#known.has(key) && this.#fields[key] !== undefined) {
-        const hint = /namespace$/i.test(key) ? ", namespaces are a consul enterprise feature" : "";
-        this.#unknown.push(`invalid config key "${this.at(key)}"${hint}`);
-      }
-    }
-  }
-}
-
-function isJsonObject(value: JsonValue): value is JsonObject {
-  return typeof value === "object" && value !== null && !Array.isArray(value);
-}
-
-function toJson(value: unknown, path: string, depth: number): JsonValue {
-  if (depth > 64) throw invalid(`${path}: nested too deep`);
-  if (value === null || typeof value === "string" || typeof value === "boolean") return value;
-  if (typeof value === "number" && Number.isFinite(value)) return value;
-  if (Array.isArray(value)) return value.map((item: unknown, index) => toJson(item, `${path}[${index}]`, depth + 1));
-  if (isFields(value)) {
-    const pairs = Object.entries(value).filter(([, item]) => item !== undefined);
-    return Object.fromEntries(pairs.map(([key, item]) => [key, toJson(item, `${path}.${key}`, depth + 1)]));
-  }
-  throw invalid(`${path}: must be a JSON value`);
-}
-
-/** The given fields without those that are empty: what an entry does not say is not there. */
-function present<T extends object>(fields: T): { [K in keyof T]?: NonNullable<T[K]> } {
-  const kept: { [K in keyof T]?: NonNullable<T[K]> } = {};
-  for (const key in fields) {
-    const value = fields[key];
-    if (value === undefined || value === null || value === "" || value === false) continue;
-    if (Array.isArray(value) ? value.length === 0 : isFields(value) && Object.keys(value).length === 0) continue;
-    kept[key] = value;
-  }
-  return kept;
-}
-
 function checkMeta(meta: StringMap): void {
   const problems: string[] = [];
   const pairs = Object.entries(meta);
@@ -346,32 +207,16 @@ function checkMeta(meta: StringMap): void {
     if (Buffer.byteLength(key) > 128) problems.push(`Meta key "${key}" exceeds maximum length 128`);
     if (Buffer.byteLength(value) > 512) problems.push(`Meta value for key "${key}" exceeds maximum length 512`);
   }
-  if (problems.length > 0) throw invalid(listProblems(problems));
+  if (problems.length > 0) throw invalidEntry(listProblems(problems));
 }
 
-/** Community Edition has one partition and one namespace, which may be named or not. */
-function refuseEnterprise(source: Source): void {
-  for (const [key, what] of [
-    ["partition", "partitions"],
-    ["namespace", "namespaces"],
-  ] as const) {
-    const value = source.text(key);
-    if (value !== "" && value !== "default") {
-      throw invalid(`${source.at(key)}: ${what} are an enterprise-only feature`);
-    }
-  }
-  if (source.text("samenessGroup") !== "") {
-    throw invalid(`${source.path}: sameness-groups are an enterprise-only feature`);
-  }
-}
-
-function requireName(source: Source): string {
+function requireName(source: EntryReader): string {
   const name = source.text("name");
-  if (name === "") throw invalid("Name is required");
+  if (name === "") throw invalidEntry("Name is required");
   return name;
 }
 
-function parseExportedServices(source: Source, unknown: string[]): ExportedServicesEntry {
+function parseExportedServices(source: EntryReader, unknown: string[]): ExportedServicesEntry {
   const name = source.text("name");
   const meta = source.textMap("meta");
   const extra = source.json("extra");
@@ -391,28 +236,28 @@ function parseExportedServices(source: Source, unknown: string[]): ExportedServi
   });
   finish(source, unknown);
   // The order of these checks is the specification's: a caller sees the first failure alone.
-  if (name !== "" && name !== "default") throw invalid('exported-services Name must be "default"');
+  if (name !== "" && name !== "default") throw invalidEntry('exported-services Name must be "default"');
   checkMeta(meta);
   for (const [i, block] of blocks.entries()) {
     for (const [j, consumer] of block.consumers.entries()) {
       if (consumer.samenessGroup !== "") {
-        throw invalid(`Services[${i}].Consumers[${j}]: sameness-groups are an enterprise-only feature`);
+        throw invalidEntry(`Services[${i}].Consumers[${j}]: sameness-groups are an enterprise-only feature`);
       }
     }
   }
   for (const [i, block] of blocks.entries()) {
-    if (block.name === "") throw invalid(`Services[${i}]: service name cannot be empty`);
+    if (block.name === "") throw invalidEntry(`Services[${i}]: service name cannot be empty`);
     if (block.namespace === "*" && block.name !== "*") {
-      throw invalid(`Services[${i}]: service name must be wildcard if namespace is wildcard`);
+      throw invalidEntry(`Services[${i}]: service name must be wildcard if namespace is wildcard`);
     }
-    if (block.consumers.length === 0) throw invalid(`Services[${i}]: must have at least one consumer`);
+    if (block.consumers.length === 0) throw invalidEntry(`Services[${i}]: must have at least one consumer`);
     for (const [j, { peer, partition }] of block.consumers.entries()) {
       const at = `Services[${i}].Consumers[${j}]`;
       if (peer !== "" && partition !== "") {
-        throw invalid(`${at}: must define at most one of Peer, Partition, or SamenessGroup`);
+        throw invalidEntry(`${at}: must define at most one of Peer, Partition, or SamenessGroup`);
       }
-      if (partition === "*") throw invalid(`${at}: exporting to all partitions (wildcard) is not supported`);
-      if (peer === "*") throw invalid(`${at}: exporting to all peers (wildcard) is not supported`);
+      if (partition === "*") throw invalidEntry(`${at}: exporting to all partitions (wildcard) is not supported`);
+      if (peer === "*") throw invalidEntry(`${at}: exporting to all peers (wildcard) is not supported`);
     }
   }
   return {
@@ -427,7 +272,7 @@ function parseExportedServices(source: Source, unknown: string[]): ExportedServi
   };
 }
 
-function parseResolver(source: Source, unknown: string[]): ServiceResolverEntry {
+function parseResolver(source: EntryReader, unknown: string[]): ServiceResolverEntry {
   const name = requireName(source);
   const meta = source.textMap("meta");
   const subsets = source.objects("subsets").map(([subset, fields]) => {
@@ -438,7 +283,8 @@ function parseResolver(source: Source, unknown: string[]): ServiceResolverEntry 
   const redirectSource = source.object("redirect");
   const failoverSources = source.objects("failover");
   const redirect = redirectSource === undefined ? undefined : parseRedirect(redirectSource);
-  if (redirect !== undefined && failoverSources.length > 0) throw invalid("Redirect and Failover cannot both be set");
+  if (redirect !== undefined && failoverSources.length > 0)
+    throw invalidEntry("Redirect and Failover cannot both be set");
   const failover = failoverSources.map(([subset, fields]) => [subset, parseFailover(subset, fields)] as const);
   const rest = {
     defaultSubset: source.text("defaultSubset"),
@@ -449,13 +295,13 @@ function parseResolver(source: Source, unknown: string[]): ServiceResolverEntry 
   finish(source, unknown);
   checkMeta(meta);
   const known = new Set(subsets.map(([subset]) => subset));
-  if (known.has("")) throw invalid("Subset defined with empty name");
+  if (known.has("")) throw invalidEntry("Subset defined with empty name");
   if (rest.defaultSubset !== "" && !known.has(rest.defaultSubset)) {
-    throw invalid(`DefaultSubset "${rest.defaultSubset}" is not a valid subset`);
+    throw invalidEntry(`DefaultSubset "${rest.defaultSubset}" is not a valid subset`);
   }
   for (const [subset] of failover) {
     if (subset !== "*" && subset !== "" && !known.has(subset)) {
-      throw invalid(`Bad Failover["${subset}"]: not a valid subset`);
+      throw invalidEntry(`Bad Failover["${subset}"]: not a valid subset`);
     }
   }
   return {
@@ -471,7 +317,7 @@ function parseResolver(source: Source, unknown: string[]): ServiceResolverEntry 
   };
 }
 
-function parseRedirect(source: Source): ResolverRedirect {
+function parseRedirect(source: EntryReader): ResolverRedirect {
   const fields = {
     service: source.text("service"),
     serviceSubset: source.text("serviceSubset"),
@@ -482,18 +328,18 @@ function parseRedirect(source: Source): ResolverRedirect {
     samenessGroup: source.text("samenessGroup"),
   };
   source.end();
-  if (Object.values(fields).every((value) => value === "")) throw invalid("Redirect is empty");
+  if (Object.values(fields).every((value) => value === "")) throw invalidEntry("Redirect is empty");
   if (fields.peer !== "") {
-    if (fields.serviceSubset !== "") throw invalid("Redirect.Peer cannot be set with Redirect.ServiceSubset");
-    if (fields.partition !== "") throw invalid("Redirect.Partition cannot be set with Redirect.Peer");
-    if (fields.datacenter !== "") throw invalid("Redirect.Peer cannot be set with Redirect.Datacenter");
-    if (fields.service === "") throw invalid("Redirect.Peer defined without Redirect.Service");
+    if (fields.serviceSubset !== "") throw invalidEntry("Redirect.Peer cannot be set with Redirect.ServiceSubset");
+    if (fields.partition !== "") throw invalidEntry("Redirect.Partition cannot be set with Redirect.Peer");
+    if (fields.datacenter !== "") throw invalidEntry("Redirect.Peer cannot be set with Redirect.Datacenter");
+    if (fields.service === "") throw invalidEntry("Redirect.Peer defined without Redirect.Service");
   }
   refuseEnterprise(source);
   return present(fields);
 }
 
-function parseFailover(subset: string, source: Source): ResolverFailover {
+function parseFailover(subset: string, source: EntryReader): ResolverFailover {
   const bad = `Bad Failover["${subset}"]`;
   const fields = {
     service: source.text("service"),
@@ -514,17 +360,17 @@ function parseFailover(subset: string, source: Source): ResolverFailover {
     target.end();
     if (parsed.peer !== "") {
       const at = `${bad}.Targets[${index}]`;
-      if (parsed.serviceSubset !== "") throw invalid(`${at}: Peer cannot be set with ServiceSubset`);
-      if (parsed.partition !== "") throw invalid(`${at}: Partition cannot be set with Peer`);
-      if (parsed.datacenter !== "") throw invalid(`${at}: Peer cannot be set with Datacenter`);
+      if (parsed.serviceSubset !== "") throw invalidEntry(`${at}: Peer cannot be set with ServiceSubset`);
+      if (parsed.partition !== "") throw invalidEntry(`${at}: Partition cannot be set with Peer`);
+      if (parsed.datacenter !== "") throw invalidEntry(`${at}: Peer cannot be set with Datacenter`);
     }
     refuseEnterprise(target);
     return present(parsed);
   });
   if (targets.length > 0) {
-    if (fields.datacenters.length > 0) throw invalid(`${bad}: Targets cannot be set with Datacenters`);
-    if (fields.serviceSubset !== "") throw invalid(`${bad}: Targets cannot be set with ServiceSubset`);
-    if (fields.service !== "") throw invalid(`${bad}: Targets cannot be set with Service`);
+    if (fields.datacenters.length > 0) throw invalidEntry(`${bad}: Targets cannot be set with Datacenters`);
+    if (fields.serviceSubset !== "") throw invalidEntry(`${bad}: Targets cannot be set with ServiceSubset`);
+    if (fields.service !== "") throw invalidEntry(`${bad}: Targets cannot be set with Service`);
   }
   refuseEnterprise(source);
   source.end();
@@ -535,12 +381,12 @@ function parseFailover(subset: string, source: Source): ResolverFailover {
     fields.serviceSubset === "" &&
     fields.namespace === ""
   ) {
-    throw invalid(`${bad}: one of Service, ServiceSubset, Namespace, Targets, or Datacenters is required`);
+    throw invalidEntry(`${bad}: one of Service, ServiceSubset, Namespace, Targets, or Datacenters is required`);
   }
   return present({ ...fields, targets });
 }
 
-function parseRouter(source: Source, unknown: string[]): ServiceRouterEntry {
+function parseRouter(source: EntryReader, unknown: string[]): ServiceRouterEntry {
   const name = requireName(source);
   const routes = source.list("routes").map((route): ServiceRoute => {
     const match = route.json("match");
@@ -553,7 +399,7 @@ function parseRouter(source: Source, unknown: string[]): ServiceRouterEntry {
   return { kind: "service-router", name, routes, ...common };
 }
 
-function parseDestination(source: Source): RouteDestination {
+function parseDestination(source: EntryReader): RouteDestination {
   const fields = {
     service: source.text("service"),
     serviceSubset: source.text("serviceSubset"),
@@ -566,7 +412,7 @@ function parseDestination(source: Source): RouteDestination {
   return present(fields);
 }
 
-function parseSplitter(source: Source, unknown: string[]): ServiceSplitterEntry {
+function parseSplitter(source: EntryReader, unknown: string[]): ServiceSplitterEntry {
   const name = requireName(source);
   const splits = source.list("splits").map((split): ServiceSplit => {
     const weight = split.number("weight");
@@ -582,35 +428,35 @@ function parseSplitter(source: Source, unknown: string[]): ServiceSplitterEntry 
     return { weight, ...present(fields) };
   });
   const common = parseCommon(source, unknown);
-  if (splits.length === 0) throw invalid("no splits configured");
+  if (splits.length === 0) throw invalidEntry("no splits configured");
   // Hundredths of a per cent are the finest step; sums of doubles would miss 100 by a hair.
   const hundredths = splits.map((split) => Math.round(split.weight * 100));
   for (const weight of hundredths) {
-    if (weight < 0 || weight > 10_000) throw invalid("split weights must lie between 0 and 100");
+    if (weight < 0 || weight > 10_000) throw invalidEntry("split weights must lie between 0 and 100");
   }
   const sum = hundredths.reduce((total, weight) => total + weight, 0);
-  if (sum !== 10_000) throw invalid(`the sum of all split weights must be 100, not ${sum / 100}`);
+  if (sum !== 10_000) throw invalidEntry(`the sum of all split weights must be 100, not ${sum / 100}`);
   return { kind: "service-splitter", name, splits, ...common };
 }
 
-function parseTerminatingGateway(source: Source, unknown: string[]): TerminatingGatewayEntry {
+function parseTerminatingGateway(source: EntryReader, unknown: string[]): TerminatingGatewayEntry {
   const name = requireName(source);
   const services = source.list("services").map((service): LinkedService => {
     const linked = { name: service.text("name"), extra: service.json("extra") };
     service.end();
-    if (linked.name === "") throw invalid(`${service.at("name")}: a service name is required`);
+    if (linked.name === "") throw invalidEntry(`${service.at("name")}: a service name is required`);
     return { name: linked.name, ...present({ extra: linked.extra }) };
   });
   const common = parseCommon(source, unknown);
   const seen = new Set<string>();
   for (const service of services) {
-    if (seen.has(service.name)) throw invalid(`service "${service.name}" is linked more than once`);
+    if (seen.has(service.name)) throw invalidEntry(`service "${service.name}" is linked more than once`);
     seen.add(service.name);
   }
   return { kind: "terminating-gateway", name, services, ...common };
 }
 
-function parseCommon(source: Source, unknown: string[]): { meta?: StringMap; extra?: JsonObject } {
+function parseCommon(source: EntryReader, unknown: string[]): { meta?: StringMap; extra?: JsonObject } {
   const meta = source.textMap("meta");
   const extra = source.json("extra");
   finish(source, unknown);
@@ -619,16 +465,16 @@ function parseCommon(source: Source, unknown: string[]): { meta?: StringMap; ext
 }
 
 /** Unknown keys of the whole entry are told together, before its content is judged. */
-function finish(source: Source, unknown: readonly string[]): void {
+function finish(source: EntryReader, unknown: readonly string[]): void {
   source.end();
-  if (unknown.length > 0) throw invalid(listProblems(unknown));
+  if (unknown.length > 0) throw invalidEntry(listProblems(unknown));
 }
 
 /** One name is allowed, and may be left out. */
-function onlyName(source: Source, kind: ConfigEntryKind, only: string): void {
+function onlyName(source: EntryReader, kind: ConfigEntryKind, only: string): void {
   const name = source.text("name");
   if (name === "" || name === only) return;
-  throw invalid(
+  throw invalidEntry(
     kind === "proxy-defaults"
       ? `invalid name ("${name}"), only "${only}" is supported`
       : `${kind} Name must be "${only}"`,
@@ -642,7 +488,7 @@ function onlyName(source: Source, kind: ConfigEntryKind, only: string): void {
  */
 export function parseConfigEntry(input: unknown): ConfigEntry {
   const unknown: string[] = [];
-  const source = new Source(input, "", unknown);
+  const source = new EntryReader(input, "", unknown);
   const kind = source.text("kind");
   switch (kind) {
     case "exported-services":
@@ -655,6 +501,12 @@ export function parseConfigEntry(input: unknown): ConfigEntry {
       return parseSplitter(source, unknown);
     case "terminating-gateway":
       return parseTerminatingGateway(source, unknown);
+    case "service-intentions": {
+      const name = requireName(source);
+      const read = readIntentions(source);
+      const common = parseCommon(source, unknown);
+      return { kind, name, sources: checkedIntentions(name, read), ...common };
+    }
     case "service-defaults": {
       const name = requireName(source);
       const protocol = source.text("protocol");
@@ -666,7 +518,7 @@ export function parseConfigEntry(input: unknown): ConfigEntry {
       const common = parseCommon(source, unknown);
       const { protocol }: JsonObject = config ?? {};
       if (protocol !== undefined && protocol !== null && typeof protocol !== "string") {
-        throw invalid("config.protocol: must be a string");
+        throw invalidEntry("config.protocol: must be a string");
       }
       return { kind, name: "global", ...present({ config }), ...common };
     }
@@ -681,8 +533,8 @@ export function parseConfigEntry(input: unknown): ConfigEntry {
       return { kind, name: "mesh", ...present({ peering }), ...parseCommon(source, unknown) };
     }
     case "":
-      throw invalid("Payload does not contain a kind/Kind key at the top level");
+      throw invalidEntry("Payload does not contain a kind/Kind key at the top level");
     default:
-      throw invalid(`invalid config entry kind: ${kind}`);
+      throw invalidEntry(`invalid config entry kind: ${kind}`);
   }
 }

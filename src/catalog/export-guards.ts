@@ -72,8 +72,22 @@ function newTarget(
     : `peer exported service "${name}" uses protocol="${chain.protocol}" and cannot introduce new discovery chain targets like "${added.id}"`;
 }
 
+/** Permissions look at requests, which only some protocols have. */
+function checkPermissions(before: ConfigEntrySet, after: ConfigEntrySet): void {
+  const wrong = (entries: ConfigEntrySet, name: string): boolean =>
+    (entries.get("service-intentions", name)?.sources ?? []).some(({ permissions }) => permissions !== undefined) &&
+    !isHttpLike(entries.protocolOf(name));
+  for (const { name } of after.all("service-intentions").values()) {
+    if (!wrong(after, name) || wrong(before, name)) continue;
+    throw new PeeringError(
+      "invalid-entry",
+      `service "${name}" has protocol "${after.protocolOf(name)}", which is incompatible with L7 intentions permissions`,
+    );
+  }
+}
+
 /**
- * The rules between entries (specification 4.2.5), for a write that turns `before` into `after`. What was wrong before is
+ * The rules between entries (specification 4.2.5 and 4.9.3), for a write that turns `before` into `after`. What was wrong before is
  * not held against the write.
  *
  * @param kind - of the entry that is written or deleted.
@@ -85,6 +99,7 @@ export function checkEntryGuards(
   kind: ConfigEntryKind,
   datacenter: string,
 ): void {
+  checkPermissions(before, after);
   if (!chainKinds.has(kind)) return;
   if (kind !== "exported-services") {
     for (const name of new Map([...before.chainNames, ...after.chainNames]).values()) {

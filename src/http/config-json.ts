@@ -1,6 +1,7 @@
 import type { ConfigEntryKind } from "../catalog/config-entry.js";
 import { isConfigEntryKind } from "../catalog/config-entry.js";
 import { listProblems } from "../catalog/entry-reader.js";
+import type { IntentionSource } from "../catalog/intentions.js";
 import type { StoredConfigEntry } from "../host/config-entries.js";
 import { type GoJson, GoNumber, GoObject, isGoList, isGoObject, type PlainJson, plainJson } from "../syntax/go-json.js";
 import { badRequest } from "./http-error.js";
@@ -64,6 +65,28 @@ const target: Shape = {
 /** Read, so that they can be refused. */
 const providers = one({ Providers: list({ Name: text, VerifyClaims: list({ Path: { as: "texts" }, Value: text }) }) });
 
+const permissions = list({
+  Action: text,
+  HTTP: one({
+    PathExact: text,
+    PathPrefix: text,
+    PathRegex: text,
+    Header: list({
+      Name: text,
+      Present: flag,
+      Exact: text,
+      Prefix: text,
+      Suffix: text,
+      Contains: text,
+      Regex: text,
+      Invert: flag,
+      IgnoreCase: flag,
+    }),
+    Methods: { as: "texts" },
+  }),
+  JWT: providers,
+});
+
 const shapes: Readonly<Record<ConfigEntryKind, Shape>> = {
   "exported-services": {
     Name: text,
@@ -114,27 +137,7 @@ const shapes: Readonly<Record<ConfigEntryKind, Shape>> = {
       {
         Name: text,
         Action: text,
-        Permissions: list({
-          Action: text,
-          HTTP: one({
-            PathExact: text,
-            PathPrefix: text,
-            PathRegex: text,
-            Header: list({
-              Name: text,
-              Present: flag,
-              Exact: text,
-              Prefix: text,
-              Suffix: text,
-              Contains: text,
-              Regex: text,
-              Invert: flag,
-              IgnoreCase: flag,
-            }),
-            Methods: { as: "texts" },
-          }),
-          JWT: providers,
-        }),
+        Permissions: permissions,
         Precedence: { as: "number" },
         LegacyID: ignored,
         Type: { as: "text", always: "consul" },
@@ -457,6 +460,11 @@ export function configEntryJson({ entry, createIndex, modifyIndex }: StoredConfi
     CreateIndex: createIndex,
     ModifyIndex: modifyIndex,
   };
+}
+
+/** The permissions of an intention; undefined when it has an action instead. */
+export function permissionsJson(source: IntentionSource): Json | undefined {
+  return fieldJson(source.permissions, permissions.as);
 }
 
 function structJson(value: object, shape: Shape): { readonly [key: string]: Json | undefined } {

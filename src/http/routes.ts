@@ -4,6 +4,7 @@ import type { Answer, Call } from "./call.js";
 import { catalogOperations } from "./catalog.js";
 import { configOperations } from "./config.js";
 import { healthOperations } from "./health.js";
+import { intentionOperations } from "./intentions.js";
 import { peeringOperations } from "./peering.js";
 import { systemOperations } from "./system.js";
 import { txnOperations } from "./txn.js";
@@ -108,6 +109,7 @@ export function cleanPath(path: string): string {
 export const operations: readonly Operation[] = [
   ...peeringOperations,
   ...configOperations,
+  ...intentionOperations,
   ...catalogOperations,
   ...healthOperations,
   ...txnOperations,
