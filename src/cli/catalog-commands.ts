@@ -38,6 +38,8 @@ async function bodyOf(
 }
 
 const failed = "Failed to decode the input";
+/** Consul sets this one table wider than others. */
+const SERVICES_GAP = 6;
 
 const register: Command = {
   summary: "Register a node, and a service on it",
@@ -185,7 +187,7 @@ const services: Command = {
     if (names.length === 0) return note("No services match the given query - try expanding your search.");
     if (!flags.boolean("tags")) return print(names.join("\n"));
     const rows = names.map((name) => [name, [...(tagsByName[name] ?? [])].sort().join(",")]);
-    print(table(rows.map((row) => (row[1] === "" ? row.slice(0, 1) : row))));
+    print(table(rows, SERVICES_GAP));
   },
 };
 

@@ -13,8 +13,11 @@ export function jsonText(value: Printable, form: "compact" | "indented"): string
   );
 }
 
-/** Rows under each other: every cell but the last as wide as the widest of its column, then two spaces. */
-export function table(rows: readonly (readonly string[])[]): string {
+/**
+ * Rows under each other: every cell but the last as wide as the widest of its column, then a gap.
+ * @param gap - in spaces. Default 2.
+ */
+export function table(rows: readonly (readonly string[])[], gap = 2): string {
   const widths: number[] = [];
   for (const row of rows) {
     for (const [column, cell] of row.entries()) widths[column] = Math.max(widths[column] ?? 0, [...cell].length);
@@ -23,7 +26,7 @@ export function table(rows: readonly (readonly string[])[]): string {
     .map((row) =>
       row
         .map((cell, column) =>
-          column === row.length - 1 ? cell : cell + " ".repeat((widths[column] ?? 0) - [...cell].length + 2),
+          column === row.length - 1 ? cell : cell + " ".repeat((widths[column] ?? 0) - [...cell].length + gap),
         )
         .join(""),
     )

@@ -40,6 +40,29 @@ export async function runPeerage(args: readonly string[], world: CommandLineWorl
   return { exit, stdout, stderr };
 }
 
+/** What an agent prints when it serves. */
+export const AGENT_READY: RegExp =
+  /^Peerage agent ready: datacenter=(\S+) node=(\S+) http=(\S+) grpc-tls=(\S+) dns=(\S+)$/;
+
+/** An agent in this process that serves; addresses are `host:port`. */
+export interface RunningAgent {
+  readonly http: string;
+  readonly dns: string;
+  readonly result: Promise<CommandLineResult>;
+}
+
+/** @param signal - tells the agent to stop. */
+export async function startAgent(args: readonly string[], signal: AbortSignal): Promise<RunningAgent> {
+  let result: Promise<CommandLineResult> | undefined;
+  const line = await new Promise<string>((resolve, reject) => {
+    result = runPeerage(["agent", ...args], { signal, onOutput: resolve });
+    result.then(({ stderr }) => reject(new Error(stderr)), reject);
+  });
+  const [, , , http, , dns] = AGENT_READY.exec(line.trim()) ?? [];
+  if (http === undefined || dns === undefined || result === undefined) throw new Error(line);
+  return { http, dns, result };
+}
+
 export interface FakeRequest {
   readonly method: string;
   readonly url: URL;

@@ -7,12 +7,17 @@ import { join } from "node:path";
 import { createInterface } from "node:readline";
 import { describe, it } from "node:test";
 import { ConsulClient, PeeringError } from "../../../src/client/index.js";
-import { type CommandLineResult, type CommandLineWorld, runPeerage } from "../../support/command-line.js";
+import {
+  AGENT_READY,
+  type CommandLineResult,
+  type CommandLineWorld,
+  runPeerage,
+  startAgent,
+} from "../../support/command-line.js";
 import { eventually, temporaryDirectory } from "../../support/hosts.js";
 
 /** Ports that are free, so that tests do not meet. */
 const ports: readonly string[] = ["-http=127.0.0.1:0", "--grpc-tls", "127.0.0.1:0", "-dns=127.0.0.1:0"];
-const READY = /^Peerage agent ready: datacenter=(\S+) node=(\S+) http=(\S+) grpc-tls=(\S+) dns=(\S+)$/;
 
 function program(args: readonly string[]): ChildProcess {
   // Compiled tests run the compiled program.
@@ -33,7 +38,7 @@ describe("peerage agent", () => {
       child.stderr.resume();
       const lines = createInterface({ input: child.stdout });
       const [line]: unknown[] = await once(lines, "line");
-      const [, datacenter, node, http, grpc] = READY.exec(String(line)) ?? [];
+      const [, datacenter, node, http, grpc] = AGENT_READY.exec(String(line)) ?? [];
       assert.deepEqual([datacenter, node], ["dc7", "n7"]);
       using client = new ConsulClient({ address: http ?? "" });
       await client.catalog.register({ Node: "n1", Address: "10.0.0.1", Service: { Service: "web", Port: 80 } });
@@ -59,8 +64,8 @@ describe("peerage agent", () => {
 
   it("peers with another one by command lines alone (CL2, CL4, CL6)", async () => {
     const stopping = new AbortController();
-    const a = await runUntilReady(["-dev", "-datacenter=dc1", ...ports], stopping.signal);
-    const b = await runUntilReady(["-dev", "-datacenter=dc2", ...ports], stopping.signal);
+    const a = await startAgent(["-dev", "-datacenter=dc1", ...ports], stopping.signal);
+    const b = await startAgent(["-dev", "-datacenter=dc2", ...ports], stopping.signal);
     const at = async ({ http }: { readonly http: string }, line: string, stdin?: string): Promise<string> => {
       const world = { environment: { CONSUL_HTTP_ADDR: http }, ...(stdin !== undefined && { stdin }) };
       const { exit, stdout, stderr } = await runPeerage(line.split(" "), world);
@@ -103,7 +108,7 @@ describe("peerage agent", () => {
     await using directory = await temporaryDirectory();
     const stopping = new AbortController();
     const options = ["-data-dir", directory.path, ...ports];
-    const first = await runUntilReady(options, stopping.signal);
+    const first = await startAgent(options, stopping.signal);
     using client = new ConsulClient({ address: first.http });
     await client.catalog.register({ Node: "n1", Address: "10.0.0.1" });
     const second = await startAndStop(options);
@@ -112,7 +117,7 @@ describe("peerage agent", () => {
     stopping.abort();
     assert.equal((await first.result).exit, 0);
     const again = new AbortController();
-    const third = await runUntilReady(options, again.signal);
+    const third = await startAgent(options, again.signal);
     using reader = new ConsulClient({ address: third.http });
     assert.deepEqual(
       (await reader.catalog.nodes()).value.map(({ Node }) => Node),
@@ -153,7 +158,7 @@ describe("peerage agent", () => {
     };
     const result = await startAndStop(["--datacenter=flag"], { environment });
     assert.equal(result.exit, 0);
-    const [, datacenter, node] = READY.exec(result.stdout.trim()) ?? [];
+    const [, datacenter, node] = AGENT_READY.exec(result.stdout.trim()) ?? [];
     assert.deepEqual([datacenter, node], ["flag", "variable"]);
     assert.equal(result.stderr, "", "nothing is as urgent as an error");
   });
@@ -203,18 +208,3 @@ describe("peerage agent", () => {
     });
   }
 });
-
-/** An agent in this process. */
-async function runUntilReady(
-  args: readonly string[],
-  signal: AbortSignal,
-): Promise<{ readonly http: string; readonly result: Promise<CommandLineResult> }> {
-  let result: Promise<CommandLineResult> | undefined;
-  const line = await new Promise<string>((resolve, reject) => {
-    result = runPeerage(["agent", ...args], { signal, onOutput: resolve });
-    result.then(({ stderr }) => reject(new Error(stderr)), reject);
-  });
-  const [, , , http] = READY.exec(line.trim()) ?? [];
-  assert.ok(http !== undefined && result !== undefined);
-  return { http, result };
-}

@@ -398,7 +398,7 @@ describe("peerage catalog", () => {
     assert.equal(result.requests[0]?.url.search, "?peer=east");
     assert.deepEqual(
       outcome(await against(["catalog", "services", "-tags"], () => ({ body }))),
-      ok("api\nweb  v1,v2\n"),
+      ok("api      \nweb      v1,v2\n"),
     );
     assert.deepEqual(
       outcome(await against(["catalog", "services"], () => ({ body: {} }))),
