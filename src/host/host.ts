@@ -294,8 +294,8 @@ async function composeHost(options: HostOptions, opened: AsyncDisposable[]): Pro
     ? undefined
     : await transport.listen(
         {
-          exchangeSecret: async (request) => {
-            if (!links.admit()) {
+          exchangeSecret: async (request, remoteAddress) => {
+            if (!links.admit(remoteAddress)) {
               throw new PeeringError("resource-exhausted", Links.rateLimited.message, {
                 status: Links.rateLimited.code,
               });

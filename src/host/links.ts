@@ -7,6 +7,7 @@ import type { DialTarget, ReplicationStream, Transport } from "../transport/tran
 import { type OpenMessage, type RemoteInfo, ResourceUrl } from "../wire/messages.js";
 import { decodeExportedServiceList, decodeServerAddresses, decodeTrustBundle } from "../wire/resources.js";
 import { type Status, StatusCode } from "../wire/status.js";
+import { Admission } from "./admission.js";
 import type { DialPlan } from "./dialer.js";
 import type { ExportEngine } from "./export-engine.js";
 import type { ImportItem, ImportStore, InspectedPayload } from "./import-store.js";
@@ -68,23 +69,17 @@ export class Links implements AsyncDisposable {
   readonly #live = new Map<string, LiveLink>();
   readonly #bound = new Set<LiveLink>();
   readonly #running = new Set<StreamLink>();
-  #unauthorizedWindow = Number.NEGATIVE_INFINITY;
-  #unauthorized = 0;
+  readonly #admission: Admission;
   readonly #stop = new AbortController();
 
   constructor(options: LinksOptions) {
     this.#options = options;
+    this.#admission = new Admission(options.clock, options.limits);
   }
 
   /** Counts one attempt nobody has authorised yet. False: over the limit, refuse without looking closer. */
-  admit(): boolean {
-    const now = this.#options.clock.now();
-    if (now - this.#unauthorizedWindow >= 1_000) {
-      this.#unauthorizedWindow = now;
-      this.#unauthorized = 0;
-    }
-    this.#unauthorized++;
-    return this.#unauthorized <= this.#options.limits.unauthorizedPerSecond;
+  admit(remoteAddress: string): boolean {
+    return this.#admission.admit(remoteAddress);
   }
 
   static readonly rateLimited: Status = RATE_LIMITED;
@@ -104,7 +99,8 @@ export class Links implements AsyncDisposable {
         leaderAddress: leadership.leaderAddress,
       });
     }
-    if (!this.admit()) return void stream.close(RATE_LIMITED);
+    const authorizedOrOver = this.#admission.admitStream(stream.remoteAddress);
+    if (authorizedOrOver === undefined) return void stream.close(RATE_LIMITED);
     const session = new ReplicationSession({
       role: "acceptor",
       maxSendBytes: limits.maxSendToDialerBytes,
@@ -120,12 +116,14 @@ export class Links implements AsyncDisposable {
         if (effect.type === "authorize") {
           void this.#authorize(link, effect.open, (bound) => {
             live = bound;
+            authorizedOrOver();
           });
         } else if (live !== undefined) this.#perform(live, effect);
       },
       onProgress: () => live?.seen.progress(),
     });
     void this.#run(link).then((end) => {
+      authorizedOrOver();
       if (live !== undefined) this.#unbind(live, end);
       else if (end.error !== undefined) {
         this.#options.logger.debug("stream refused", { remoteAddress: stream.remoteAddress, error: end.error.message });

@@ -44,8 +44,17 @@ export interface HostOptions {
 
 /** Bounds on what peers can make a host hold. */
 export interface HostLimits extends ImportLimits {
-  /** Unauthorised opens and exchanges taken per second, all peers together. Default 200; beyond: RESOURCE_EXHAUSTED. */
+  /**
+   * Unauthorised opens and exchanges taken per second from one source: an IPv4 address, or the /64 of an IPv6 one.
+   * Default 200; beyond this and the next three: RESOURCE_EXHAUSTED.
+   */
   readonly unauthorizedPerSecond: number;
+  /** The same for all sources together. Default 2 000. */
+  readonly unauthorizedPerSecondInAll: number;
+  /** Streams of one source that are open and wait to be authorised. Default 100. */
+  readonly unauthorizedStreams: number;
+  /** The same for all sources together. Default 1 000. */
+  readonly unauthorizedStreamsInAll: number;
   /** Largest message sent to an acceptor. Default 50 MiB, what Consul's accepts. */
   readonly maxSendToAcceptorBytes: number;
   /** Largest message sent to a dialer. Default 8 MiB, what Consul's accepts from 1.14.2 on. */
@@ -55,6 +64,9 @@ export interface HostLimits extends ImportLimits {
 export const defaultLimits: HostLimits = {
   ...defaultImportLimits,
   unauthorizedPerSecond: 200,
+  unauthorizedPerSecondInAll: 2_000,
+  unauthorizedStreams: 100,
+  unauthorizedStreamsInAll: 1_000,
   maxSendToAcceptorBytes: 50 * 1024 * 1024,
   maxSendToDialerBytes: 8 * 1024 * 1024,
 };

@@ -296,8 +296,9 @@ export function transportSuite(name: string, open: () => Promise<TransportFixtur
 
     test("exchangeSecret: request and answer", async (pair) => {
       const asked: ExchangeSecretRequest[] = [];
-      pair.exchange = async (request) => {
+      pair.exchange = async (request, remoteAddress) => {
         asked.push(request);
+        assert.match(remoteAddress, /^.+:\d+$/);
         return { streamSecret: "stream-secret" };
       };
       const request = { peerId: "an id", establishmentSecret: "a secret" };
@@ -508,7 +509,7 @@ class Pair implements AsyncDisposable {
 
   static async start(fixture: TransportFixture): Promise<Pair> {
     const handler: AcceptHandler = {
-      exchangeSecret: (request) => pair.exchange(request),
+      exchangeSecret: (request, remoteAddress) => pair.exchange(request, remoteAddress),
       stream: (stream) => pair.#arrive(stream),
     };
     const listener = await fixture.acceptor.listen(handler, fixture.identity);

@@ -1,16 +1,34 @@
 import type { ClientHttp2Stream, IncomingHttpHeaders, OutgoingHttpHeaders, ServerHttp2Stream } from "node:http2";
-import { Code, ConnectError, type ConnectRouter, createClient, createConnectRouter } from "@connectrpc/connect";
+import {
+  Code,
+  ConnectError,
+  type ConnectRouter,
+  createClient,
+  createConnectRouter,
+  createContextKey,
+  createContextValues,
+} from "@connectrpc/connect";
 import type { UniversalHandler } from "@connectrpc/connect/protocol";
 import { createGrpcTransport } from "@connectrpc/connect-node";
 import { errorText, PeeringError } from "../errors.js";
 import { PeerStreamService } from "../wire/gen/hashicorp/consul/internal/peerstream/peerstream_pb.js";
 import { decodeStatusDetails, encodeStatusDetails } from "../wire/status-details.js";
+import { formatAddress } from "./address.js";
 import type { ClientConnection } from "./client-connection.js";
 import { statusError, thrownStatus } from "./grpc-status.js";
 import { endRequest } from "./grpc-stream.js";
 import type { AcceptHandler, ExchangeSecretRequest } from "./transport.js";
 
-export type { ConnectRouter } from "@connectrpc/connect";
+export {
+  Code,
+  ConnectError,
+  type ConnectRouter,
+  cors,
+  createConnectRouter,
+  type HandlerContext,
+  type ServiceImpl,
+} from "@connectrpc/connect";
+export type { UniversalHandler } from "@connectrpc/connect/protocol";
 
 /** Calls served beside the replication stream. */
 export interface UnaryCalls {
@@ -29,7 +47,8 @@ export function prepareCalls(): void {
   setImmediate(() => new Headers()).unref();
 }
 
-function connectError(error: unknown): ConnectError {
+/** What a handler throws, as Connect answers it: the status of a {@link PeeringError}, else UNKNOWN with the bare text. */
+export function connectError(error: unknown): ConnectError {
   const status = thrownStatus(error);
   // The detail as this library writes it for streams, rather than through Connect, which wants a schema for it.
   const details = status.leaderAddress === undefined ? undefined : encodeStatusDetails(status);
@@ -49,10 +68,12 @@ export function unaryCalls(
     acceptCompression: [],
     readMaxBytes: maxReceiveBytes,
   });
-  router.rpc(PeerStreamService.method.exchangeSecret, async (request) => {
+  router.rpc(PeerStreamService.method.exchangeSecret, async (request, context) => {
     try {
       const { PeerID: peerId, EstablishmentSecret: establishmentSecret } = request;
-      return { StreamSecret: (await handler.exchangeSecret({ peerId, establishmentSecret })).streamSecret };
+      const remoteAddress = context.values.get(callerAddress);
+      const { streamSecret } = await handler.exchangeSecret({ peerId, establishmentSecret }, remoteAddress);
+      return { StreamSecret: streamSecret };
     } catch (error) {
       throw connectError(error);
     }
@@ -69,6 +90,14 @@ export function unaryCalls(
       await answer(universal, stream, headers, path);
     },
   };
+}
+
+/** Where a call comes from, `host:port`. */
+const callerAddress = createContextKey("", { description: "remote address" });
+
+function remoteAddressOf(stream: ServerHttp2Stream): string {
+  const { remoteAddress = "", remotePort = 0 } = stream.session?.socket ?? {};
+  return formatAddress(remoteAddress, remotePort);
 }
 
 /** Carries one call between node:http2 and a handler of Connect. Its own adapter writes to the console. */
@@ -93,6 +122,7 @@ async function answer(
     // An iterator that is left early would otherwise destroy the stream, and with it the answer that says why.
     body: stream.iterator({ destroyOnReturn: false }),
     signal: controller.signal,
+    contextValues: createContextValues().set(callerAddress, remoteAddressOf(stream)),
   });
   const outgoing = { ":status": response.status, ...plainHeaders(response.header) };
   let started = false;

@@ -63,7 +63,7 @@ class Network implements MemoryNetwork {
   }
 
   transport(options: MemoryTransportOptions = {}): Transport {
-    return new MemoryTransport(this, options, `dialer:${this.#nextDialer++}`);
+    return new MemoryTransport(this, options, `dialer-${this.#nextDialer++}:1`);
   }
 
   cut(address?: string): void {
@@ -189,7 +189,7 @@ class MemoryTransport implements Transport {
     if (this.#disposed !== undefined) throw this.#disposed;
     const { handler } = this.#network.find(target);
     try {
-      return { streamSecret: (await handler.exchangeSecret({ ...request })).streamSecret };
+      return { streamSecret: (await handler.exchangeSecret({ ...request }, this.#name)).streamSecret };
     } catch (error) {
       throw statusError(thrownStatus(error));
     }

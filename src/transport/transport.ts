@@ -52,8 +52,11 @@ export interface ExchangeSecretRequest {
 
 /** What the host does with calls of dialers. */
 export interface AcceptHandler {
-  /** @throws {PeeringError} with `status`: what the caller is answered. Anything else thrown is answered UNKNOWN (2). */
-  exchangeSecret(request: ExchangeSecretRequest): Promise<{ readonly streamSecret: string }>;
+  /**
+   * @param remoteAddress - of the caller, `host:port`.
+   * @throws {PeeringError} with `status`: what the caller is answered. Anything else thrown is answered UNKNOWN (2).
+   */
+  exchangeSecret(request: ExchangeSecretRequest, remoteAddress: string): Promise<{ readonly streamSecret: string }>;
   /** Takes over a new stream. The handler owns it and closes it. */
   stream(stream: ReplicationStream): void;
 }

@@ -375,7 +375,7 @@ class SimTransport implements Transport {
             if (!this.#network.isPartitioned(this.#address, target.address) && site.life.alive) finish(settle);
           });
         };
-        site.handler.exchangeSecret(request).then(
+        site.handler.exchangeSecret(request, this.#address).then(
           (response) => {
             this.#network.onExchange?.(target.address, request.establishmentSecret);
             answer(() => resolve(response));
