@@ -730,7 +730,7 @@ export class ReplicationSession implements Session {
         return;
       }
       const text = "failed to send to stream: peer accepts no data";
-      this.#fail("peer-silent", StatusCode.Unknown, text, out);
+      this.#fail("peer-stalled", StatusCode.Unknown, text, out);
       return;
     }
     if (now >= this.#heartbeatInByMs) {
@@ -738,7 +738,7 @@ export class ReplicationSession implements Session {
       return;
     }
     if (now >= this.#acceptedByMs) {
-      this.#fail("peer-silent", StatusCode.Unknown, "peer accepts no data", out);
+      this.#fail("peer-stalled", StatusCode.Unknown, "peer accepts no data", out);
       return;
     }
     if (now >= this.#heartbeatOutAtMs) {

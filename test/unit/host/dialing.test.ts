@@ -408,7 +408,7 @@ describe("silence", () => {
     }
     const { status, state } = acceptor.peering("dialer");
     assert.equal(state, "failing");
-    assert.deepEqual([status.lastFailure?.code, status.lastFailure?.message], ["peer-silent", "peer accepts no data"]);
+    assert.deepEqual([status.lastFailure?.code, status.lastFailure?.message], ["peer-stalled", "peer accepts no data"]);
     assert.ok(world.scheduler.now - began >= 120_000);
   });
 

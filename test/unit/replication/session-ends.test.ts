@@ -291,7 +291,7 @@ test("ch1 case 119: a peer that takes nothing for 120 s ends the stream, heartbe
     }
     const close = closeOf(driver.pass(1_000));
     assert.deepEqual(close?.status, { code: StatusCode.Unknown, message: "peer accepts no data" });
-    assert.equal(close?.error?.code, "peer-silent");
+    assert.equal(close?.error?.code, "peer-stalled");
   }
 });
 
