@@ -6,6 +6,8 @@ export interface Cluster {
   readonly name: string;
   readonly datacenter: string;
   readonly client: ConsulClient;
+  /** `<cluster uuid>.consul`. */
+  trustDomain(): Promise<string>;
   /** Names of everything imported from `peer`, sidecars included, sorted. */
   importedNames(peer: string): Promise<readonly string[]>;
 }

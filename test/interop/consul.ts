@@ -4,7 +4,15 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { promisify } from "node:util";
 import { ConsulClient } from "../../src/client/index.js";
-import { asList, asObject, type Json, type JsonObject, parseJson, textOf } from "../../src/client/json-reader.js";
+import {
+  asList,
+  asObject,
+  type Json,
+  type JsonObject,
+  numberOf,
+  parseJson,
+  textOf,
+} from "../../src/client/json-reader.js";
 import type { Cluster } from "./cluster.js";
 import type { Child, Processes } from "./processes.js";
 import { settles } from "./settles.js";
@@ -154,9 +162,7 @@ export class ConsulServer implements Cluster, AsyncDisposable {
     await settles(async () => {
       if (this.#child?.running !== true) throw new Error(`Consul ended:\n${this.output.slice(-2_000)}`);
       if ((await this.get("/v1/status/leader")) === "") throw new Error("no leader");
-      if (textOf(asObject(await this.get("/v1/connect/ca/roots"), "roots"), "TrustDomain") === "") {
-        throw new Error("no certificate authority");
-      }
+      if ((await this.trustDomain()) === "") throw new Error("no certificate authority");
       const { value } = await this.client.catalog.service("consul");
       if (value.length === 0) throw new Error("the server is not in the catalog");
     }, "Consul is ready");
@@ -189,12 +195,19 @@ export class ConsulServer implements Cluster, AsyncDisposable {
     return stdout;
   }
 
+  async trustDomain(): Promise<string> {
+    return textOf(asObject(await this.get("/v1/connect/ca/roots"), "roots"), "TrustDomain");
+  }
+
   async importedNames(peer: string): Promise<readonly string[]> {
     // The one list of imported services that every version has.
     const services = asList(await this.get("/v1/internal/ui/services"), "services").map((one) =>
       asObject(one, "service"),
     );
-    const imported = services.filter((service) => textOf(service, "PeerName") === peer);
+    // A service that can only be reached through its proxies is listed, too, with no instance of its own.
+    const imported = services.filter(
+      (service) => textOf(service, "PeerName") === peer && numberOf(service, "InstanceCount") > 0,
+    );
     return imported.map((service) => textOf(service, "Name")).sort();
   }
 

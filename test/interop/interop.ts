@@ -3,6 +3,7 @@
 // Every scenario against every Consul given, once as the side that dials and once as the side that is dialed. Prints a table
 // and exits with 1 when anything failed.
 import { parseArgs } from "node:util";
+import { errorText } from "../../src/errors.js";
 import { type ConsulBinary, consulBinary } from "./consul.js";
 import { Processes } from "./processes.js";
 import { ROLES, type Role, type Scenario } from "./scenario.js";
@@ -13,6 +14,7 @@ import { Stage } from "./stage.js";
 const LIMIT_MS = 300_000;
 /** Of what the processes of a failed scenario printed. */
 const SHOWN_OUTPUT = 6_000;
+const SHOWN_ERROR = 1_500;
 
 const { values: options } = parseArgs({
   options: {
@@ -62,7 +64,7 @@ async function perform(processes: Processes, job: Job): Promise<Outcome> {
     `${passed ? "ok  " : "FAIL"} ${binary.version} ${role}: ${scenario.name} ${seconds.toFixed(1)} s${remarks}`,
   );
   if (!passed) {
-    console.log(failure instanceof Error ? failure.message : failure);
+    console.log(errorText(failure).slice(0, SHOWN_ERROR));
     if (options.verbose) console.log(stage.output.slice(-SHOWN_OUTPUT));
   }
   return { passed, seconds, remarks: stage.remarks };

@@ -120,6 +120,10 @@ export class Ours implements Cluster, AsyncDisposable {
     await this.start();
   }
 
+  async trustDomain(): Promise<string> {
+    return this.host.trustDomain;
+  }
+
   async importedNames(peer: string): Promise<readonly string[]> {
     const services = this.host.imports.services({ peer });
     return services.map(({ name }) => name).sort();

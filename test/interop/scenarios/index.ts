@@ -1,5 +1,13 @@
 import type { Scenario } from "../scenario.js";
+import { legacyScenarios } from "./legacy.js";
+import { meshScenarios } from "./mesh.js";
 import { peeringScenarios } from "./peering.js";
+import { serviceScenarios } from "./services.js";
 
 /** Every scenario, in the order of the table. */
-export const scenarios: readonly Scenario[] = [...peeringScenarios];
+export const scenarios: readonly Scenario[] = [
+  ...peeringScenarios,
+  ...serviceScenarios,
+  ...meshScenarios,
+  ...legacyScenarios,
+];

@@ -1,20 +1,21 @@
 import assert from "node:assert/strict";
 import type { Scenario } from "../scenario.js";
-import { exportTo, inStep, register } from "../services.js";
-import { settles } from "../settles.js";
+import { pause, settles } from "../settles.js";
 import { recordOf, stateOf } from "../stage.js";
 
 const LIMIT_MS = 2_000;
+const SETTLING_MS = 16_000;
 
 /** Tokens, the way to ACTIVE, and what both sides then say of each other. */
 export const peeringScenarios: readonly Scenario[] = [
   {
     name: "active within 2 s of establish",
     proves: "ch1 case 9; ch2 LC2; ch3 case 2",
-    alone: true,
     async run(stage) {
       const pair = await stage.strangers();
       const { acceptor, dialer } = pair;
+      // Consul looks for whom to dial five times at once and then every 5 s. Starting uses that up; one in service has it.
+      if (stage.role === "acceptor") await pause(SETTLING_MS);
       const token = await pair.token();
       const began = performance.now();
       await dialer.client.peerings.establish({ peerName: acceptor.name, token });
@@ -56,25 +57,6 @@ export const peeringScenarios: readonly Scenario[] = [
       assert.match(await consul.command("peering", "list"), /peerage\s.*ACTIVE/);
       await consul.command("peering", "delete", "-name", ours.name);
       await settles(() => assert.equal(ours.peering(consul.name).state, "terminated"), "we hear of the deletion");
-    },
-  },
-  {
-    name: "services equal on both sides",
-    proves: "ch4 case 59",
-    async run(stage) {
-      const pair = await stage.pair();
-      const { ours, consul } = pair;
-      for (const [exporter, importer, names] of [
-        [ours, consul, ["web", "api", "with-dash.and.dots"]],
-        [consul, ours, ["web", "db"]],
-      ] as const) {
-        for (const [index, name] of names.entries()) await register(exporter, name, index + 1);
-        await register(exporter, "warned", 1, { status: "warning" });
-        await register(exporter, "private", 1);
-        await exportTo(exporter, importer, [...names, "warned", "not-there-yet"]);
-      }
-      await inStep(ours, consul, ["web", "api", "with-dash.and.dots", "warned"]);
-      await inStep(consul, ours, ["web", "db", "warned"]);
     },
   },
   {
