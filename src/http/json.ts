@@ -11,14 +11,31 @@ export type Json =
 
 const UNSAFE = /[<>&\u2028\u2029]/g;
 const PRETTY_INDENT = "    ";
+const SPACE = 0x20;
+const QUOTE = 0x22;
+const AMPERSAND = 0x26;
+const LESS = 0x3c;
+const GREATER = 0x3e;
+const BACKSLASH = 0x5c;
+const TILDE = 0x7e;
 
 function escapeUnsafe(character: string): string {
   return `\\u${character.charCodeAt(0).toString(16).padStart(4, "0")}`;
 }
 
+/** Whether nothing of it is escaped, as of most texts. A loop, because it runs for every key and text of every answer. */
+function isPlain(value: string): boolean {
+  for (let position = 0; position < value.length; position++) {
+    const code = value.charCodeAt(position);
+    if (code < SPACE || code > TILDE) return false;
+    if (code === QUOTE || code === BACKSLASH || code === AMPERSAND || code === LESS || code === GREATER) return false;
+  }
+  return true;
+}
+
 /** Unit and record separators aside, these are what Go's encoder hides from browsers. */
 function text(value: string): string {
-  return JSON.stringify(value).replace(UNSAFE, escapeUnsafe);
+  return isPlain(value) ? `"${value}"` : JSON.stringify(value).replace(UNSAFE, escapeUnsafe);
 }
 
 /**
@@ -42,37 +59,41 @@ function write(value: Json, indent: string | undefined): string {
       return String(value);
     default:
   }
+  // Texts grow by being added to: lists of parts to join cost several times as much.
   const inner = indent === undefined ? undefined : indent + PRETTY_INDENT;
+  const first = inner ?? "";
+  const next = `,${first}`;
+  let written = "";
   if (isList(value)) {
-    return enclose(
-      "[",
-      value.map((item) => write(item, inner)),
-      "]",
-      indent,
-    );
+    for (const item of value) written += (written === "" ? first : next) + write(item, inner);
+    return enclose("[", written, "]", indent);
   }
   const colon = indent === undefined ? ":" : ": ";
-  const members: string[] = [];
-  if (value instanceof Map) {
+  if (isMap(value)) {
     for (const key of sortedByBytes(value.keys())) {
-      members.push(`${text(key)}${colon}${write(value.get(key) ?? null, inner)}`);
+      written += (written === "" ? first : next) + text(key) + colon + write(value.get(key) ?? null, inner);
     }
-  } else {
-    for (const [key, member] of Object.entries(value)) {
-      if (member !== undefined) members.push(`${text(key)}${colon}${write(member, inner)}`);
+    return enclose("{", written, "}", indent);
+  }
+  for (const key of Object.keys(value)) {
+    const member = value[key];
+    if (member !== undefined) {
+      written += (written === "" ? first : next) + text(key) + colon + write(member, inner);
     }
   }
-  return enclose("{", members, "}", indent);
+  return enclose("{", written, "}", indent);
 }
 
 function isList(value: Json): value is readonly Json[] {
   return Array.isArray(value);
 }
 
-function enclose(open: string, parts: readonly string[], close: string, indent: string | undefined): string {
-  if (parts.length === 0 || indent === undefined) return `${open}${parts.join(",")}${close}`;
-  const inner = indent + PRETTY_INDENT;
-  return `${open}${inner}${parts.join(`,${inner}`)}${indent}${close}`;
+function isMap(value: Json): value is ReadonlyMap<string, Json> {
+  return value instanceof Map;
+}
+
+function enclose(open: string, members: string, close: string, indent: string | undefined): string {
+  return members === "" || indent === undefined ? `${open}${members}${close}` : `${open}${members}${indent}${close}`;
 }
 
 function sortedByBytes(keys: Iterable<string>): string[] {
