@@ -40,8 +40,9 @@ export interface GrpcTransportOptions {
   /** `host:port` to accept peers on, with TLS. Port 0 takes a free one. Default: none. */
   readonly listen?: string;
   /**
-   * `host:port` to accept peers on in plaintext. Only for dialers without roots (Consul 1.13), on networks where that
-   * is acceptable. Default: none.
+   * `host:port` to accept peers on in plaintext. Insecure: whoever can listen on the network reads what is replicated and
+   * the secrets of streams. Only for dialers of Consul 1.13 that were given a token without CA; with the tokens of a host
+   * they use TLS. Default: none.
    */
   readonly plaintextListen?: string;
   readonly limits?: Partial<GrpcLimits>;

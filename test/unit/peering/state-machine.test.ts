@@ -384,6 +384,14 @@ describe("what an event writes", () => {
     assert.deepEqual(peering?.peerCaPems, ["pushed root\n"]);
   });
 
+  it("1.7: a bundle of Consul 1.13 leaves them as they are", () => {
+    const before = sample("establishing", "dialer");
+    const event = { type: "trust-bundle-received", name: "west", rootPems: ["pushed root"], servers: false } as const;
+    const { peering, patches } = transition(before, event);
+    assert.deepEqual(peering, before);
+    assert.deepEqual(patches, []);
+  });
+
   it("ch3 case 71: `Terminated` for the peering this record was before does nothing", () => {
     const peering = sample("establishing", "dialer");
     assert.equal(outcome(peering, { type: "peer-terminated", peerId: NEW_PEER_ID }), "= end-stream");

@@ -349,6 +349,12 @@ describe("trust bundles", () => {
     assert.equal(changes.bundles.get("dialer"), bundle);
   });
 
+  it("1.7: of Consul 1.13 it is kept and leaves the roots of the record as they are", () => {
+    const changes = writeTrustBundle(tables([DIALER]), bundle, false);
+    assert.deepEqual(changes.peerings.get(D), { ...DIALER, modifyIndex: 0n });
+    assert.equal(changes.bundles.get("dialer"), bundle);
+  });
+
   it("is removed alone; an unknown one is no failure", () => {
     const before = applied(tables([DIALER]), writeTrustBundle(tables([DIALER]), bundle));
     const after = applied(before, deleteTrustBundle(before, "DIALER"));
