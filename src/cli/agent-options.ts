@@ -1,4 +1,6 @@
 import { hostname } from "node:os";
+import type { Authorizer } from "../access/authorizer.js";
+import { parseAclPolicies, policyAuthorizer } from "../access/policies.js";
 import { isJsonObject, type Json, type JsonObject } from "../client/json-reader.js";
 import { errorText } from "../errors.js";
 import { CommandError, type CommandLineIo } from "./command.js";
@@ -24,6 +26,8 @@ export interface AgentOptions {
   readonly dns: ListenAddress;
   readonly advertise: readonly string[];
   readonly dnsStrict: boolean;
+  /** Undefined: everyone may do everything. */
+  readonly authorizer: Authorizer | undefined;
   readonly logLevel: LogLevel;
 }
 
@@ -72,6 +76,13 @@ export const agentFlags: readonly Flag[] = [
     kind: "boolean",
     usage: "Answers <service>.service.<peer>.consul as Consul does, which is not at all.",
   },
+  {
+    name: "acl-policies",
+    kind: "text",
+    placeholder: "file",
+    usage:
+      "HCL or JSON file that says who may do what: default_policy, policies, tokens, and anonymous. Without it everyone may do everything.",
+  },
   { name: "log-level", kind: "text", usage: `One of ${LOG_LEVELS.join(", ")}. Default: info.` },
   { name: "config", kind: "text", usage: "JSON file whose keys are the names of these flags." },
 ];
@@ -109,6 +120,7 @@ export async function readAgentOptions(flags: ParsedFlags, io: CommandLineIo): P
   if (!isLogLevel(logLevel)) {
     throw new CommandError(`Invalid log-level: ${JSON.stringify(logLevel)} is none of ${LOG_LEVELS.join(", ")}`);
   }
+  const policiesPath = text("acl-policies");
   const grpcTls = listenAddress("grpc-tls", text("grpc-tls"), text("bind") || "127.0.0.1", 8503);
   const advertise = flags.given("advertise") ? flags.texts("advertise") : listOf(setting("advertise"));
   for (const address of advertise) listenAddress("advertise", address, "", 0);
@@ -126,6 +138,7 @@ export async function readAgentOptions(flags: ParsedFlags, io: CommandLineIo): P
     dns: listenAddress("dns", text("dns"), "127.0.0.1", 8600),
     advertise,
     dnsStrict: boolean("dns-strict"),
+    authorizer: policiesPath === "" ? undefined : await readAuthorizer(policiesPath, io),
     logLevel,
   };
 }
@@ -143,6 +156,14 @@ function listenAddress(name: string, text: string, defaultHost: string, defaultP
     throw new CommandError(`Invalid ${name}: ${JSON.stringify(text)} is not host:port`);
   }
   return { host: bracketed ?? plain ?? "", port, given: true };
+}
+
+async function readAuthorizer(path: string, io: CommandLineIo): Promise<Authorizer> {
+  try {
+    return policyAuthorizer(parseAclPolicies(await io.readFile(path)));
+  } catch (error) {
+    throw new CommandError(`Error reading the ACL policies ${path}: ${errorText(error)}`, { cause: error });
+  }
 }
 
 async function readConfig(path: string, io: CommandLineIo): Promise<ReadonlyMap<string, Setting>> {

@@ -1,5 +1,6 @@
 import { once } from "node:events";
 import { createServer, type Server } from "node:http";
+import type { Authorizer } from "../access/authorizer.js";
 import { type Logger, systemClock } from "../environment.js";
 import { errorText, PeeringError } from "../errors.js";
 import { createHost, type PeeringHost } from "../host/host.js";
@@ -89,7 +90,8 @@ async function openDns(
 ): Promise<(AsyncDisposable & { readonly address: string }) | undefined> {
   const module = await optional(() => import("../dns/index.js"));
   if (module !== undefined) {
-    return module.dnsServer(host, { listen: addressText(options.dns), strict: options.dnsStrict, logger });
+    const listen = addressText(options.dns);
+    return module.dnsServer(host, { listen, strict: options.dnsStrict, ...authorizing(options), logger });
   }
   if (options.dns.given) throw new CommandError("-dns needs the package dns-packet to be installed");
   logger.warn("DNS is not served: the package dns-packet is not installed");
@@ -103,7 +105,7 @@ async function openHttp(
 ): Promise<AsyncDisposable & { readonly address: string }> {
   const server = createServer(
     { headersTimeout: HEADERS_TIMEOUT_MS, requestTimeout: REQUEST_TIMEOUT_MS, keepAliveTimeout: KEEP_ALIVE_MS },
-    httpHandler(host, { nodeName: options.node, logger }),
+    httpHandler(host, { nodeName: options.node, ...authorizing(options), logger }),
   );
   const { host: name, port } = options.http;
   try {
@@ -128,6 +130,11 @@ async function drain(server: Server): Promise<void> {
   const timer = systemClock.after(DRAIN_MS, () => server.closeAllConnections());
   await closed;
   timer.cancel();
+}
+
+/** Of the options for HTTP and DNS. */
+function authorizing({ authorizer }: AgentOptions): { readonly authorizer?: Authorizer } {
+  return authorizer === undefined ? {} : { authorizer };
 }
 
 function addressText({ host, port }: ListenAddress): string {

@@ -1,6 +1,7 @@
 import { createSocket, type Socket as UdpSocket } from "node:dgram";
 import { once } from "node:events";
 import { createServer as createTcpServer, isIPv6, type Server as TcpServer, type Socket as TcpSocket } from "node:net";
+import type { Authorizer } from "../access/authorizer.js";
 import { type Clock, type Logger, type Random, silentLogger, systemClock } from "../environment.js";
 import { errorText, PeeringError } from "../errors.js";
 import type { PeeringHost } from "../host/host.js";
@@ -9,7 +10,7 @@ import { MAX_QUERY_BYTES } from "./packet.js";
 import { isEncodable, nameKey } from "./records.js";
 import { Resolver } from "./resolver.js";
 import { Responder } from "./responder.js";
-import { type DnsSource, hostSource } from "./source.js";
+import { type DnsSource, hostSource, permittedSource } from "./source.js";
 
 /** Defaults are Consul's where it has such a setting. */
 export interface DnsServerOptions {
@@ -53,6 +54,8 @@ export interface DnsServerOptions {
   readonly tcpTimeoutMs?: number;
   /** Where answers come from. Default: the host. */
   readonly source?: DnsSource;
+  /** Decides what is answered: what callers without a token may read, and no more. Default: everything. */
+  readonly authorizer?: Authorizer;
   readonly clock?: Clock;
   /** Shuffles answers. Default: the process's own. */
   readonly random?: Pick<Random, "fraction">;
@@ -80,8 +83,9 @@ const PORT_TRIES = 10;
 export async function dnsServer(host: PeeringHost, options: DnsServerOptions): Promise<DnsServer> {
   const clock = options.clock ?? systemClock;
   const logger = options.logger ?? silentLogger;
+  const source = options.source ?? hostSource(host);
   const resolver = new Resolver({
-    source: options.source ?? hostSource(host),
+    source: options.authorizer === undefined ? source : permittedSource(source, options.authorizer),
     settings: {
       domains: domainsOf(options),
       bareLabelIsPeer: !(options.strict ?? false),

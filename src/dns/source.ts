@@ -1,3 +1,4 @@
+import { Access, type Authorizer } from "../access/authorizer.js";
 import type { Node, ServiceInstance } from "../catalog/instance.js";
 import type { PeeringHost } from "../host/host.js";
 import { canonicalAddress, isEncodable } from "./records.js";
@@ -44,6 +45,31 @@ export function hostSource(host: PeeringHost): DnsSource {
       const { revision } = host.catalog;
       if (owners?.revision !== revision) owners = { revision, byAddress: addressOwners(host) };
       return owners.byAddress.get(canonicalAddress(address));
+    },
+  };
+}
+
+/** The part of a source that those may see who have no token: nobody can give one in a question. */
+export function permittedSource(source: DnsSource, authorizer: Authorizer): DnsSource {
+  const anonymous = (): Promise<Access> => Access.of(authorizer, "");
+  const visible = async (peer: string, instances: readonly ServiceInstance[]): Promise<readonly ServiceInstance[]> => {
+    const readable = (await anonymous()).readable(peer);
+    return instances.filter(({ node, service }) => readable.node(node.name) && readable.service(service.name));
+  };
+  return {
+    datacenter: source.datacenter,
+    isPeering: (name) => source.isPeering(name),
+    instances: async (peer, service) => visible(peer, await source.instances(peer, service)),
+    connectInstances: async (service) => visible("", await source.connectInstances(service)),
+    node: async (peer, name) => {
+      const node = await source.node(peer, name);
+      return node !== undefined && (await anonymous()).readable(peer).node(node.name) ? node : undefined;
+    },
+    virtualIp: async (peer, service) =>
+      (await anonymous()).readable(peer).service(service) ? source.virtualIp(peer, service) : undefined,
+    ownerOf: async (address) => {
+      const owner = await source.ownerOf(address);
+      return owner !== undefined && (await anonymous()).readable("")[owner.type](owner.name) ? owner : undefined;
     },
   };
 }

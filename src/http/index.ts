@@ -6,4 +6,12 @@ export {
   type Identity,
   type Right,
 } from "../access/authorizer.js";
+export {
+  type AclGrant,
+  type AclPolicies,
+  type AclToken,
+  parseAclPolicies,
+  policyAuthorizer,
+} from "../access/policies.js";
+export { type AclRule, parseAclRules, type RulePolicy } from "../access/rules.js";
 export { type HttpHandlerOptions, httpHandler } from "./handler.js";

@@ -10,7 +10,7 @@ import {
   readWholeValue,
 } from "./go-json.js";
 
-/** Where a text is no HCL; the message begins with the position, `At line:column: `. */
+/** Where a text is not what it should be; the message begins with the position, `At line:column: ` or `At line n: `. */
 export class HclError extends Error {
   override readonly name = "HclError";
 }
@@ -49,11 +49,12 @@ const MAX_DEPTH = 200;
 /**
  * Reads HCL 1, the language of Consul's config entries and ACL rules, or JSON when the text begins with `{`. `${…}` in texts
  * is kept as it stands.
+ * @param options - `secret`: errors are not to quote anything of the text but its marks. Default false.
  * @throws {HclError}
  */
-export function parseHclBody(text: string): HclBody {
+export function parseHclBody(text: string, options: { readonly secret?: boolean } = {}): HclBody {
   const source = text.startsWith("\ufeff") ? text.slice(1) : text;
-  return source.trimStart().startsWith("{") ? jsonBody(source) : new Parser(source).file();
+  return source.trimStart().startsWith("{") ? jsonBody(source) : new Parser(source, options.secret ?? false).file();
 }
 
 /**
@@ -135,11 +136,13 @@ const ESCAPES: Readonly<Record<string, string>> = {
 class Parser {
   readonly #source: string;
   readonly #lines: Lines;
+  readonly #secret: boolean;
   #position = 0;
   #token: Token;
 
-  constructor(source: string) {
+  constructor(source: string, secret: boolean) {
     this.#source = source;
+    this.#secret = secret;
     this.#lines = new Lines(source);
     this.#token = this.#scan();
   }
@@ -174,8 +177,10 @@ class Parser {
       const block = this.#at("{");
       return { keys: [key], value: this.#value(depth), block, line };
     }
-    if (!this.#at("{"))
-      throw this.#error(`key ${JSON.stringify(names.join(" "))} needs '=' or '{', got ${this.#shown()}`);
+    if (!this.#at("{")) {
+      const what = this.#secret ? "a key" : `key ${JSON.stringify(names.join(" "))}`;
+      throw this.#error(`${what} needs '=' or '{', got ${this.#shown()}`);
+    }
     return { keys: [key, ...labels], value: this.#value(depth), block: true, line };
   }
 
@@ -223,7 +228,9 @@ class Parser {
   }
 
   #shown(): string {
-    return this.#token.kind === "end" ? "EOF" : JSON.stringify(this.#token.text);
+    const { kind, text } = this.#token;
+    if (kind === "end") return "EOF";
+    return this.#secret && kind !== "punctuation" ? `a ${kind}` : JSON.stringify(text);
   }
 
   #error(text: string, offset = this.#token.offset): HclError {

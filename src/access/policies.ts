@@ -1,0 +1,215 @@
+import { createHash, timingSafeEqual } from "node:crypto";
+import { HclBody, type HclItem, isHclList } from "../syntax/hcl.js";
+import type { Authorizer, Identity } from "./authorizer.js";
+import { type AclRule, labelled, problem, RuleSet, readHcl, rulesOf, shown } from "./rules.js";
+
+/** What somebody is granted: the sum of named policies and of rules of his own. */
+export interface AclGrant {
+  /** Names in {@link AclPolicies.policies}. Default: none. */
+  readonly policies?: readonly string[];
+  /** As {@link parseAclRules} reads them. Default: none. */
+  readonly rules?: readonly AclRule[];
+}
+
+export interface AclToken extends AclGrant {
+  /** Public id; refusals name it. */
+  readonly accessorId: string;
+  /** SHA-256 of the secret that requests bear, 32 bytes: the secret itself need not be known here. */
+  readonly secretSha256: Uint8Array;
+}
+
+/** Who may do what. */
+export interface AclPolicies {
+  /** What holds where no rule speaks. Default `"deny"`. */
+  readonly defaultPolicy?: "allow" | "deny";
+  /** Policies by name. Default: none. */
+  readonly policies?: ReadonlyMap<string, readonly AclRule[]>;
+  /** Default: none. */
+  readonly tokens?: readonly AclToken[];
+  /** What requests without a token may do, and DNS. Default: nothing but by the default policy. */
+  readonly anonymous?: AclGrant;
+}
+
+/** The name by which Consul knows those who have no token, and which may be given instead of one. */
+const ANONYMOUS = "anonymous";
+
+/**
+ * An authorizer that follows rules as Consul 1.13 to 1.22 does: the rule of the very name counts before that of the longest
+ * prefix; of several rules about the same, `deny` counts before `write` and that before `read`; `write` implies `read`;
+ * where no rule speaks of `peering` or `mesh`, that of `operator` counts. Secrets are compared in constant time.
+ * @throws {TypeError} for a policy that does not exist, two tokens of one id or one secret, or a digest that is none.
+ */
+export function policyAuthorizer(policies: AclPolicies): Authorizer {
+  const { defaultPolicy = "deny", tokens = [], anonymous = {} } = policies;
+  checkTokens(tokens);
+  const rights = new Map<Identity, RuleSet>();
+  const identify = (accessorId: string | undefined, { policies: names = [], rules = [] }: AclGrant): Identity => {
+    const named = names.flatMap((name) => {
+      const found = policies.policies?.get(name);
+      if (found === undefined) throw new TypeError(`there is no policy ${JSON.stringify(name)}`);
+      return found;
+    });
+    const identity = { accessorId };
+    rights.set(identity, new RuleSet([...named, ...rules], defaultPolicy));
+    return identity;
+  };
+  const nobody = identify(undefined, anonymous);
+  const known = tokens.map((token) => ({ ...token, identity: identify(token.accessorId, token) }));
+  return {
+    defaultPolicy,
+    resolve: async (token) => {
+      if (token === "" || token === ANONYMOUS) return nobody;
+      const digest = digestOf(token);
+      let found: Identity | undefined;
+      // All of them are looked at, so that time says nothing of where one was found.
+      for (const { secretSha256, identity } of known) if (timingSafeEqual(secretSha256, digest)) found = identity;
+      return found;
+    },
+    allowed: (identity, right) => rights.get(identity)?.allows(right) ?? false,
+  };
+}
+
+/** What is kept of a secret. */
+export function digestOf(secret: string): Uint8Array {
+  return createHash("sha256").update(secret).digest();
+}
+
+function checkTokens(tokens: readonly AclToken[]): void {
+  const ids = new Set<string>();
+  const secrets = new Set<string>();
+  for (const { accessorId, secretSha256 } of tokens) {
+    if (secretSha256.length !== 32) throw new TypeError(`the digest of token ${accessorId} is not 32 bytes long`);
+    if (ids.has(accessorId)) throw new TypeError(`there are two tokens ${accessorId}`);
+    ids.add(accessorId);
+    const hex = Buffer.from(secretSha256).toString("hex");
+    if (secrets.has(hex)) throw new TypeError(`token ${accessorId} has the secret of another one`);
+    secrets.add(hex);
+  }
+}
+
+/**
+ * Reads a file of policies, in HCL 1 or JSON:
+ *
+ * ```hcl
+ * default_policy = "deny"               # or "allow"; "deny" is the default
+ *
+ * policy "reader" {                     # rules, as Consul writes them
+ *   service_prefix "" { policy = "read" }
+ *   node_prefix ""    { policy = "read" }
+ * }
+ *
+ * token "ci" {                          # its accessor id, which is no secret
+ *   secret   = "4a3c…"                  # or secret_sha256, in hexadecimal digits
+ *   policies = ["reader"]
+ *   rules {                             # beside those of the policies
+ *     peering = "write"
+ *   }
+ * }
+ *
+ * anonymous {                           # who has no token; DNS, too
+ *   policies = ["reader"]
+ * }
+ * ```
+ *
+ * In JSON, names are keys: `{"policy": {"reader": {"service_prefix": {"": {"policy": "read"}}}}}`.
+ * @throws {PeeringError} `invalid-argument`, `At line 3: reason` or `At 3:7: reason`; no secret is in it.
+ */
+export function parseAclPolicies(text: string): AclPolicies {
+  return readHcl(text, policiesOf);
+}
+
+function policiesOf({ items }: HclBody): AclPolicies {
+  const policies = new Map<string, readonly AclRule[]>();
+  const tokens = new Map<string, AclToken>();
+  const secrets = new Set<string>();
+  let defaultPolicy: "allow" | "deny" | undefined;
+  let anonymous: AclGrant | undefined;
+  // Policies first: grants may stand before what they name.
+  for (const item of items.filter(({ keys: [key] }) => key === "policy")) {
+    for (const { label, body, line } of labelled(item)) {
+      if (policies.has(label)) throw problem({ line }, `policy ${JSON.stringify(label)} is given twice`);
+      policies.set(label, rulesOf(body));
+    }
+  }
+  for (const item of items) {
+    const [key, ...labels] = item.keys;
+    switch (key) {
+      case "policy":
+        break;
+      case "default_policy":
+        if (defaultPolicy !== undefined) throw problem(item, "default_policy is given twice");
+        if (item.value !== "allow" && item.value !== "deny") throw problem(item, 'default_policy is "allow" or "deny"');
+        defaultPolicy = item.value;
+        break;
+      case "token":
+        for (const { label, body, line } of labelled(item)) {
+          const what = `token ${JSON.stringify(label)}`;
+          if (label === "") throw problem({ line }, "a token needs its accessor id");
+          if (tokens.has(label)) throw problem({ line }, `${what} is given twice`);
+          const secretSha256 = secretOf(body, what, line);
+          const hex = Buffer.from(secretSha256).toString("hex");
+          if (secrets.has(hex)) throw problem({ line }, `${what} has the secret of another one`);
+          secrets.add(hex);
+          const own = body.items.filter(({ keys }) => !SECRETS.includes(keys[0]));
+          tokens.set(label, { accessorId: label, secretSha256, ...grantOf(own, what, policies) });
+        }
+        break;
+      case "anonymous":
+        if (anonymous !== undefined) throw problem(item, "anonymous is given twice");
+        if (labels.length > 0 || !(item.value instanceof HclBody)) throw problem(item, "anonymous takes a block");
+        anonymous = grantOf(item.value.items, "anonymous", policies);
+        break;
+      default:
+        throw problem(item, `unknown key${shown(key)}`);
+    }
+  }
+  return {
+    policies,
+    tokens: [...tokens.values()],
+    ...(defaultPolicy !== undefined && { defaultPolicy }),
+    ...(anonymous !== undefined && { anonymous }),
+  };
+}
+
+const SECRETS: readonly string[] = ["secret", "secret_sha256"];
+
+function secretOf({ items }: HclBody, what: string, line: number): Uint8Array {
+  const [item, another] = items.filter(({ keys }) => SECRETS.includes(keys[0]));
+  if (item === undefined) throw problem({ line }, `${what} has neither secret nor secret_sha256`);
+  if (another !== undefined) throw problem(another, `${what} has more than one secret`);
+  const { keys, value } = item;
+  if (keys.length > 1 || typeof value !== "string") throw problem(item, `${keys[0]} of ${what} is no text`);
+  if (keys[0] === "secret_sha256") {
+    if (!/^[0-9a-fA-F]{64}$/.test(value)) throw problem(item, `secret_sha256 of ${what} is not 64 hexadecimal digits`);
+    return Buffer.from(value, "hex");
+  }
+  if (value === "" || value === ANONYMOUS) throw problem(item, `the secret of ${what} is none`);
+  return digestOf(value);
+}
+
+function grantOf(items: readonly HclItem[], what: string, known: ReadonlyMap<string, unknown>): AclGrant {
+  const given = new Set<string>();
+  const policies: string[] = [];
+  const rules: AclRule[] = [];
+  for (const item of items) {
+    const { keys, value } = item;
+    const [key, ...labels] = keys;
+    if (labels.length > 0 || (key !== "policies" && key !== "rules")) {
+      throw problem(item, `unknown key${shown(key)} in ${what}`);
+    }
+    if (given.has(key)) throw problem(item, `${key} of ${what} is given twice`);
+    given.add(key);
+    if (key === "rules") {
+      if (!(value instanceof HclBody)) throw problem(item, `rules of ${what} is no block`);
+      rules.push(...rulesOf(value));
+      continue;
+    }
+    if (!isHclList(value)) throw problem(item, `policies of ${what} is no list`);
+    for (const name of value) {
+      if (typeof name !== "string") throw problem(item, `policies of ${what} names something that is no text`);
+      if (!known.has(name)) throw problem(item, `${what} names a policy that does not exist: ${JSON.stringify(name)}`);
+      policies.push(name);
+    }
+  }
+  return { policies, rules };
+}
