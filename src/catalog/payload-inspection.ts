@@ -40,6 +40,8 @@ export interface PayloadSummary {
   readonly nodes: readonly NodePlace[];
   /** Whether every map comes in order of its keys; where not, {@link canonicalPayload} puts it so. */
   readonly sorted: boolean;
+  /** Services of the mesh for which an instance speaks, lower-cased: the destinations of proxies, a native service itself. */
+  readonly mesh: readonly string[];
 }
 
 /**
@@ -87,8 +89,8 @@ export function inspectPayload(
       { status: StatusCode.Internal },
     );
   }
-  const { instances, nodes, sorted } = inspection;
-  return { service, instances, nodes: Array.from(nodes.values(), placeOf), sorted };
+  const { instances, nodes, sorted, mesh } = inspection;
+  return { service, instances, nodes: Array.from(nodes.values(), placeOf), sorted, mesh: meshOf(mesh, serviceKey) };
 }
 
 // The numbers of package hashicorp.consul.internal.service, by message, as tags. Written out, so that a switch over them is
@@ -147,6 +149,13 @@ interface MutablePlace {
 }
 
 const none: readonly Place[] = [];
+const noMesh: readonly string[] = [];
+
+/** @param names - undefined: of none; `""` stands for the service itself. */
+function meshOf(names: ReadonlySet<string> | undefined, serviceKey: string | undefined): readonly string[] {
+  if (names === undefined || serviceKey === undefined) return noMesh;
+  return [...new Set(Array.from(names, (name) => (name === "" ? serviceKey : lowerCase(name))))];
+}
 
 function placeOf({ name, start, end, checks }: MutablePlace): NodePlace {
   return { name, start, end, checks: checks === undefined ? none : [...checks.values()] };
@@ -182,6 +191,8 @@ class Inspection {
   service: string | undefined;
   /** Lower-cased. */
   serviceKey: string | undefined;
+  /** Destinations of proxies, and `""` when an instance is native; undefined: what most payloads have. */
+  mesh: Set<string> | undefined;
   problem: { readonly reason: string; readonly exhausted: boolean } | undefined;
 
   constructor(value: Uint8Array, limits: PayloadLimits) {
@@ -338,10 +349,10 @@ class Inspection {
           break;
         // Rare enough to be read in full, which checks them as well.
         case SERVICE_PROXY:
-          readProxy(this.#reader(this.#message(end)));
+          this.#speaksFor(readProxy(this.#reader(this.#message(end))).destinationServiceName || undefined);
           break;
         case SERVICE_CONNECT:
-          readConnect(this.#reader(this.#message(end)));
+          this.#speaksFor(readConnect(this.#reader(this.#message(end))).native ? "" : undefined);
           break;
         case SERVICE_LOCALITY:
           readLocality(this.#reader(this.#message(end)));
@@ -351,6 +362,13 @@ class Inspection {
       }
     }
     this.#serviceName(nameStart, nameEnd);
+  }
+
+  /** @param destination - `""`: the service itself; undefined: for none. */
+  #speaksFor(destination: string | undefined): void {
+    if (destination === undefined) return;
+    this.mesh ??= new Set();
+    this.mesh.add(destination);
   }
 
   #serviceName(start: number, end: number): void {

@@ -259,24 +259,29 @@ export class Catalog implements CatalogSource, AsyncDisposable {
   }
 
   /**
-   * Assigns a virtual IP to a service and holds it until {@link releaseVirtualIp}, for what is no instance of this
-   * catalog: a config entry that names the service, or the import of a peer's.
-   * @param peer - `""` for a local service.
+   * Assigns virtual IPs to services and holds them until {@link releaseVirtualIps}, for what is no instance of this
+   * catalog: config entries that name services, or the imports of a peer. One commit at most.
+   * @param peer - `""` for local services.
    * @throws {PeeringError} as {@link register}.
    */
-  claimVirtualIp(peer: string, service: string): Promise<string> {
+  claimVirtualIps(peer: string, services: readonly string[]): Promise<bigint> {
     return this.#write((draft) => {
-      draft.claimVirtualIp(peer, service, true);
-      return () => this.#state.virtualIp(peer, service) ?? "";
+      for (const service of services) draft.claimVirtualIp(peer, service, true);
+      return (index) => index;
     });
   }
 
-  /** Ends a claim; the address is freed when no instance uses it either. @throws {PeeringError} as {@link register}. */
-  releaseVirtualIp(peer: string, service: string): Promise<bigint> {
+  /** Ends claims; an address is freed when no instance uses it either. @throws {PeeringError} as {@link register}. */
+  releaseVirtualIps(peer: string, services: readonly string[]): Promise<bigint> {
     return this.#write((draft) => {
-      draft.claimVirtualIp(peer, service, false);
+      for (const service of services) draft.claimVirtualIp(peer, service, false);
       return (index) => index;
     });
+  }
+
+  /** Names that are claimed, lower-cased, by peer; `""`: local ones. */
+  claimedVirtualIps(): ReadonlyMap<string, ReadonlySet<string>> {
+    return this.#state.claimedVirtualIps();
   }
 
   #write<Result>(apply: (draft: CatalogDraft) => (index: bigint) => Result, alone = false): Promise<Result> {

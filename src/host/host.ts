@@ -37,6 +37,7 @@ import { defaultLimits, type HostOptions } from "./options.js";
 import { Peerings } from "./peerings.js";
 import { PeeringRecords } from "./records.js";
 import { StatusBoard } from "./status-board.js";
+import { VirtualIpClaims } from "./virtual-ip-claims.js";
 
 /** How often old roots and expiring certificates are looked at. */
 const TRUST_CHECK_MS = 60 * 60 * 1_000;
@@ -180,7 +181,9 @@ async function composeHost(options: HostOptions, opened: AsyncDisposable[]): Pro
   );
   const configEntries = await ConfigEntries.open({ storage, datacenter });
   const catalog = open(await Catalog.open({ storage, datacenter, clock }));
-  const importStore = open(await ImportStore.open(storage, limits));
+  const virtualIps = open(new VirtualIpClaims({ catalog, configEntries, records, leadership, logger }));
+  const importStore = open(await ImportStore.open(storage, limits, virtualIps));
+  await virtualIps.repair(importStore);
   const catalogSource: CatalogSource = options.catalogSource ?? catalog;
   const board = new StatusBoard(clock);
   const certificate = open(new ServerCertificate({ authority, datacenter, clock, random, logger }));
@@ -341,6 +344,7 @@ async function composeHost(options: HostOptions, opened: AsyncDisposable[]): Pro
     }),
     leadership.onChange(() => {
       links.leadershipChanged();
+      void virtualIps.repair(importStore);
       syncAll();
     }),
   ];

@@ -73,6 +73,19 @@ export interface ImportDifference {
 
 export type ImportChange = ImportSnapshot | ImportDifference;
 
+/**
+ * The virtual addresses of services that peers export to the mesh (specification 4.8). Names are lower-cased; a service may
+ * be claimed, or released, that is so already.
+ */
+export interface ImportedAddresses {
+  /** Gives each an address, before anyone sees the proxies that show it. @throws {PeeringError} as `Storage.commit`. */
+  claim(peeringId: string, services: readonly string[]): Promise<void>;
+  /** Frees the addresses of those that have one. What fails is repaired by the next start; it never throws. */
+  release(peeringId: string, services: readonly string[]): Promise<void>;
+}
+
+const noAddresses: ImportedAddresses = { claim: async () => {}, release: async () => {} };
+
 /** What the index knows of a stored entry. */
 interface StoredService {
   readonly key: string;
@@ -81,6 +94,8 @@ interface StoredService {
   revision: bigint;
   instances: number;
   nodes: readonly ImportedNode[];
+  /** Services of the mesh for which its instances speak. */
+  mesh: readonly string[];
   /** Grows with every write of this process. */
   order: number;
 }
@@ -106,6 +121,10 @@ interface Peer {
   readonly id: string;
   readonly services: Map<string, StoredService>;
   readonly nodes: Map<string, ImportedNode>;
+  /** How many entries speak for each service of the mesh; none: not in it. */
+  readonly mesh: Map<string, number>;
+  /** Names that have a virtual address, as far as we know: kept while an instance of the name or a proxy for it is left. */
+  readonly addressed: Set<string>;
   readonly watchers: Set<Watcher>;
   /** Held by whoever writes, and by readers that need storage and index to agree. */
   readonly mutex: Mutex;
@@ -163,20 +182,26 @@ const DECODED_TOGETHER = 500;
 export class ImportStore implements AsyncDisposable {
   readonly #storage: Storage;
   readonly #limits: ImportLimits;
+  readonly #addresses: ImportedAddresses;
   readonly #peers = new Map<string, Peer>();
   #order = 0;
   #closed = false;
   /** The revision that was read when it was opened: no reader who waited before may miss what happened meanwhile. */
   #floor = 0n;
 
-  private constructor(storage: Storage, limits: ImportLimits) {
+  private constructor(storage: Storage, limits: ImportLimits, addresses: ImportedAddresses) {
     this.#storage = storage;
     this.#limits = limits;
+    this.#addresses = addresses;
   }
 
   /** @throws {PeeringError} `storage-failed` when an entry is damaged, naming it; and as `Storage.read`. */
-  static async open(storage: Storage, limits: Partial<ImportLimits> = {}): Promise<ImportStore> {
-    const store = new ImportStore(storage, { ...defaultImportLimits, ...limits });
+  static async open(
+    storage: Storage,
+    limits: Partial<ImportLimits> = {},
+    addresses: ImportedAddresses = noAddresses,
+  ): Promise<ImportStore> {
+    const store = new ImportStore(storage, { ...defaultImportLimits, ...limits }, addresses);
     const { entries, revision } = await storage.read(IMPORTS_PREFIX);
     store.#floor = revision;
     // In the order of their commits, for the last one speaks for its nodes.
@@ -365,6 +390,21 @@ export class ImportStore implements AsyncDisposable {
     return this.#watch(this.#peer(peeringId), service === undefined ? undefined : lowerCase(service), signal);
   }
 
+  /**
+   * Makes the addresses of a peer agree with what is imported from it: a crash may have come between the two.
+   * @param claimed - lower-cased names that have one.
+   * @throws {PeeringError} as `Storage.commit`.
+   */
+  async repairAddresses(peeringId: string, claimed: ReadonlySet<string>): Promise<void> {
+    const peer = this.#peer(peeringId);
+    await peer.mutex.run(async () => {
+      peer.addressed.clear();
+      for (const name of claimed) peer.addressed.add(name);
+      await this.#claim(peer, [...peer.mesh.keys()]);
+      await this.#release(peer, claimed);
+    });
+  }
+
   /** Ends every watch. The storage stays open: it is the host's. */
   async [Symbol.asyncDispose](): Promise<void> {
     this.#closed = true;
@@ -378,6 +418,8 @@ export class ImportStore implements AsyncDisposable {
         id: peeringId,
         services: new Map(),
         nodes: new Map(),
+        mesh: new Map(),
+        addressed: new Set(),
         watchers: new Set(),
         mutex: new Mutex(),
         revision: 0n,
@@ -447,22 +489,73 @@ export class ImportStore implements AsyncDisposable {
         });
     }
     if (writes.length === 0) return;
-    const revision = await this.#storage.commit(writes, expect);
+    const claims = await this.#claim(peer, meshNames(plan));
+    let revision: bigint;
+    try {
+      revision = await this.#storage.commit(writes, expect);
+    } catch (error) {
+      // Where it may have been written, the next attempt or the next start finds out what is needed.
+      if (error instanceof PeeringError && error.code === "conflict") await this.#release(peer, claims);
+      throw error;
+    }
+    const touched: string[] = [];
     for (const [key, write] of plan) {
+      if (peer.addressed.size > 0) touched.push(key, ...(peer.services.get(key)?.mesh ?? []));
       if (write === undefined) this.#drop(peer, key, revision);
       else this.#put(peer, key, write, revision);
     }
+    if (touched.length > 0) await this.#release(peer, touched);
+  }
+
+  /** Returns those that had no address before. */
+  async #claim(peer: Peer, names: Iterable<string>): Promise<readonly string[]> {
+    const missing = [...names].filter((name) => !peer.addressed.has(name));
+    if (missing.length === 0) return missing;
+    await this.#addresses.claim(peer.id, missing);
+    for (const name of missing) peer.addressed.add(name);
+    return missing;
+  }
+
+  /** Frees the addresses of those that neither an instance of the name nor a proxy for it needs (D-38). */
+  async #release(peer: Peer, names: Iterable<string>): Promise<void> {
+    const unused: string[] = [];
+    for (const name of names) {
+      if (peer.services.has(name) || peer.mesh.has(name) || !peer.addressed.delete(name)) continue;
+      unused.push(name);
+    }
+    if (unused.length > 0) await this.#addresses.release(peer.id, unused);
+  }
+
+  #speakFor(peer: Peer, state: StoredService, mesh: readonly string[]): void {
+    if (state.mesh.length === 0 && mesh.length === 0) return;
+    for (const name of mesh) peer.mesh.set(name, (peer.mesh.get(name) ?? 0) + 1);
+    for (const name of state.mesh) {
+      const others = (peer.mesh.get(name) ?? 0) - 1;
+      if (others > 0) peer.mesh.set(name, others);
+      else peer.mesh.delete(name);
+    }
+    state.mesh = mesh;
   }
 
   #put(peer: Peer, key: string, { summary, value, digest }: PlannedWrite, revision: bigint): void {
     const known = peer.services.get(key);
     const before = known?.nodes ?? [];
-    const state: StoredService = known ?? { key, name: "", digest: "", revision, instances: 0, nodes: [], order: 0 };
+    const state: StoredService = known ?? {
+      key,
+      name: "",
+      digest: "",
+      revision,
+      instances: 0,
+      nodes: [],
+      mesh: [],
+      order: 0,
+    };
     state.name = summary.service;
     state.digest = digest;
     state.revision = revision;
     peer.instances += summary.instances - state.instances;
     state.instances = summary.instances;
+    this.#speakFor(peer, state, summary.mesh);
     state.order = ++this.#order;
     if (revision > peer.revision) peer.revision = revision;
     state.nodes = summary.nodes.map((place) => this.#hold(peer, state, place, value));
@@ -478,6 +571,7 @@ export class ImportStore implements AsyncDisposable {
     const state = peer.services.get(key);
     if (state === undefined) return;
     peer.services.delete(key);
+    this.#speakFor(peer, state, []);
     peer.instances -= state.instances;
     if (revision > peer.revision) peer.revision = revision;
     peer.extinction = peer.revision;
@@ -743,6 +837,13 @@ function serviceCount(peer: Peer, plan: Plan): number {
   let count = peer.services.size;
   for (const [key, write] of plan) count += (write === undefined ? 0 : 1) - (peer.services.has(key) ? 1 : 0);
   return count;
+}
+
+/** Services of the mesh for which what a plan writes speaks. */
+function meshNames(plan: Plan): ReadonlySet<string> {
+  const names = new Set<string>();
+  for (const write of plan.values()) for (const name of write?.summary.mesh ?? []) names.add(name);
+  return names;
 }
 
 function saysTheSame({ encoded }: ImportedNode, place: NodePlace, value: Uint8Array): boolean {

@@ -1,6 +1,7 @@
 import { setImmediate } from "node:timers/promises";
 import type { ReadableNames } from "../access/authorizer.js";
 import { compareUtf8 } from "../catalog/byte-order.js";
+import { connectName } from "../catalog/catalog-draft.js";
 import { SIDECAR_SUFFIX } from "../catalog/exported-payload.js";
 import type { Check, Node, ServiceInstance } from "../catalog/instance.js";
 import { lowerCase } from "../catalog/names.js";
@@ -181,8 +182,8 @@ function stamp(revision: bigint): Stamped {
 
 function importedView(host: PeeringHost, peer: string, instance: ServiceInstance, indexes: Stamped): InstanceView {
   const { service } = instance;
-  // A proxy shows the virtual address that its service has here (specification 4.8).
-  const destination = service.kind === "connect-proxy" ? (service.proxy?.destinationServiceName ?? "") : "";
+  // Who speaks for a service of the mesh shows the virtual address that it has here (specification 4.8).
+  const destination = connectName(service) ?? "";
   const address = destination === "" ? undefined : host.catalog.virtualIp(destination, peer);
   const virtual = address === undefined ? {} : { [VIRTUAL]: { address, port: service.port } };
   return {

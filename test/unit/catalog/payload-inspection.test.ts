@@ -193,12 +193,35 @@ describe("what is known of a payload", () => {
     );
   });
 
+  it("tells for which services of the mesh its instances speak", () => {
+    const proxyFor = (id: string, destination: string): WireInstance => {
+      const instance = wireInstance("x-proxy", { id });
+      return {
+        ...instance,
+        Service: { ...instance.Service, Kind: "connect-proxy", Proxy: { DestinationServiceName: destination } },
+      };
+    };
+    const native = wireInstance("Web");
+    const mesh = (name: string, ...instances: readonly WireInstance[]): readonly string[] =>
+      inspectPayload(payload(...instances), name).mesh;
+    assert.deepEqual(mesh("web", wireInstance("web")), []);
+    assert.deepEqual(mesh("x-proxy", proxyFor("1", "X"), proxyFor("2", "y"), proxyFor("3", "x"), proxyFor("4", "")), [
+      "x",
+      "y",
+    ]);
+    assert.deepEqual(
+      mesh("Web", native, { ...native, Service: { ...native.Service, ID: "2", Connect: { Native: true } } }),
+      ["web"],
+    );
+  });
+
   it("without instances it is named as the resource", () => {
     assert.deepEqual(inspectPayload(new Uint8Array(), "Web"), {
       service: "Web",
       instances: 0,
       nodes: [],
       sorted: true,
+      mesh: [],
     });
   });
 

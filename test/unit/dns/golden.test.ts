@@ -111,8 +111,6 @@ async function serveRecordedSetup(): Promise<Served> {
     else for (const name of change.services.keys()) names.add(name);
     if (names.has("web-sidecar-proxy") && names.size >= expected) break;
   }
-  // What the import of a sidecar assigns (specification 4.8).
-  await importer.catalog.claimVirtualIp("cluster-a", "web");
   const server = await dnsServer(importer, { listen: "127.0.0.1:0", strict: true });
   return {
     server,

@@ -408,8 +408,9 @@ describe("catalog", () => {
         "consul-virtual": { address: "240.0.0.1", port: 20_000 },
       });
       // Two peers' `web` are two services.
-      assert.equal(await catalog.claimVirtualIp("alpha", "web"), "240.0.0.3");
-      assert.equal(await catalog.claimVirtualIp("beta", "web"), "240.0.0.4");
+      for (const peer of ["alpha", "beta"]) await catalog.claimVirtualIps(peer, ["web"]);
+      assert.equal(catalog.virtualIp("web", "alpha"), "240.0.0.3");
+      assert.equal(catalog.virtualIp("web", "beta"), "240.0.0.4");
       // Either the proxy or the instance alone keeps the address.
       await catalog.deregister({ node: "n1", serviceId: "p1" });
       assert.equal(catalog.virtualIp("web"), "240.0.0.1");
@@ -422,7 +423,7 @@ describe("catalog", () => {
       assert.equal(catalog.virtualIp("web"), "240.0.0.1");
       await catalog.deregister({ node: "n1", serviceId: "p1" });
       assert.equal(catalog.virtualIp("web"), undefined);
-      await catalog.releaseVirtualIp("alpha", "web");
+      await catalog.releaseVirtualIps("alpha", ["web"]);
       await catalog.register({ ...n1, service: { name: "api", port: 1, connect: { native: true } } });
       assert.equal(catalog.virtualIp("api"), "240.0.0.1");
       await catalog.register({ ...n1, service: proxy("p3", "cache") });

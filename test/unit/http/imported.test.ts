@@ -254,8 +254,6 @@ describe("ch4 cases 2, 60 and 61: what Consul 1.21.4 answered about imports", ()
       address: "10.2.0.9",
       service: { id: "plain-local", name: "plain", port: 2222, tags: ["local"] },
     });
-    // The importer assigns virtual addresses by claims.
-    for (const name of ["web", "native", "api", "ext-db"]) await b.host.catalog.claimVirtualIp("cluster-a", name);
     const token = await a.host.peerings.generateToken({ peerName: "cluster-b" });
     await b.host.peerings.establish({ peerName: "cluster-a", token });
     const wanted = everyInstance().length;

@@ -1,0 +1,112 @@
+import type { ConfigEntrySet } from "../catalog/config-entry-set.js";
+import { lowerCase } from "../catalog/names.js";
+import type { Logger } from "../environment.js";
+import { errorText } from "../errors.js";
+import type { Catalog } from "./catalog.js";
+import type { ConfigEntries } from "./config-entries.js";
+import type { ImportedAddresses, ImportStore } from "./import-store.js";
+import type { Leadership } from "./leadership.js";
+import type { PeeringRecords } from "./records.js";
+
+export interface VirtualIpClaimsOptions {
+  readonly catalog: Catalog;
+  readonly configEntries: ConfigEntries;
+  readonly records: PeeringRecords;
+  readonly leadership: Leadership;
+  readonly logger: Logger;
+}
+
+/** Kinds of entries whose name is that of a service which then has a virtual address, as in Consul 1.16 and later. */
+const NAMING_KINDS = [
+  "service-defaults",
+  "service-intentions",
+  "service-resolver",
+  "service-router",
+  "service-splitter",
+] as const;
+
+/**
+ * Holds virtual addresses in the catalog for what is no instance of it: services that peers export to the mesh, and local
+ * ones that configuration entries name (specification 4.8). Whatever a crash leaves between an entry or an import and its
+ * address is put right by {@link repair}.
+ */
+export class VirtualIpClaims implements ImportedAddresses, AsyncDisposable {
+  readonly #options: VirtualIpClaimsOptions;
+  /** The work on local names that runs or ran last. Never rejects. */
+  #last: Promise<void> = Promise.resolve();
+  readonly #forget: () => void;
+  #ended = false;
+
+  constructor(options: VirtualIpClaimsOptions) {
+    this.#options = options;
+    this.#forget = options.configEntries.onChange(() => {
+      this.#last = this.#last.then(() => this.#syncLocal());
+    });
+  }
+
+  async claim(peeringId: string, services: readonly string[]): Promise<void> {
+    const { records, catalog } = this.#options;
+    const peering = records.byId(peeringId);
+    if (peering !== undefined) await catalog.claimVirtualIps(peering.name, services);
+  }
+
+  async release(peeringId: string, services: readonly string[]): Promise<void> {
+    const { records, catalog } = this.#options;
+    const peering = records.byId(peeringId);
+    if (peering === undefined) return;
+    await this.#attempt(() => catalog.releaseVirtualIps(peering.name, services));
+  }
+
+  /** To be called when this node begins to lead. Never rejects. */
+  async repair(imports: ImportStore): Promise<void> {
+    const { records, catalog, leadership } = this.#options;
+    if (!leadership.isLeader) return;
+    const known = new Set<string>();
+    for (const { id, name } of records.list()) {
+      const peer = lowerCase(name);
+      known.add(peer);
+      const claimed = catalog.claimedVirtualIps().get(peer) ?? new Set<string>();
+      await this.#attempt(() => imports.repairAddresses(id, claimed));
+    }
+    for (const [peer, claimed] of catalog.claimedVirtualIps()) {
+      if (peer === "" || known.has(peer)) continue;
+      await this.#attempt(() => catalog.releaseVirtualIps(peer, [...claimed]));
+    }
+    await this.#syncLocal();
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    this.#ended = true;
+    this.#forget();
+    await this.#last;
+  }
+
+  async #syncLocal(): Promise<void> {
+    const { catalog, configEntries, leadership } = this.#options;
+    if (this.#ended || !leadership.isLeader) return;
+    const wanted = namedServices(configEntries.entries);
+    const claimed = catalog.claimedVirtualIps().get("") ?? new Set<string>();
+    const missing = [...wanted].filter((name) => !claimed.has(name));
+    const unused = [...claimed].filter((name) => !wanted.has(name));
+    if (missing.length > 0) await this.#attempt(() => catalog.claimVirtualIps("", missing));
+    if (unused.length > 0) await this.#attempt(() => catalog.releaseVirtualIps("", unused));
+  }
+
+  /** What fails is left for the next change or start: an address too many, or too few for a while, is no harm. */
+  async #attempt(action: () => Promise<unknown>): Promise<void> {
+    try {
+      await action();
+    } catch (error) {
+      if (!this.#ended)
+        this.#options.logger.warn("virtual addresses were not brought up to date", { error: errorText(error) });
+    }
+  }
+}
+
+/** Lower-cased names of local services that have an address whether there are instances or not. */
+function namedServices(entries: ConfigEntrySet): ReadonlySet<string> {
+  const names = new Set<string>(entries.gatewayLinks.names);
+  for (const kind of NAMING_KINDS) for (const name of entries.all(kind).keys()) names.add(name);
+  names.delete("*");
+  return names;
+}

@@ -1,0 +1,213 @@
+import assert from "node:assert/strict";
+import { describe, it } from "node:test";
+import { PeeringError } from "../../../src/errors.js";
+import { type ImportedAddresses, type ImportItem, ImportStore } from "../../../src/host/import-store.js";
+import { memoryStorage } from "../../../src/storage/memory.js";
+import type { Storage } from "../../../src/storage/storage.js";
+import { eventually, type TwoHosts, twoHosts } from "../../support/hosts.js";
+import { payload, wireInstance } from "../catalog/import-fixtures.js";
+
+const PEER = "11111111-0000-0000-0000-000000000000";
+
+function plain(name: string): ImportItem {
+  return { type: "service", name, value: payload(wireInstance(name)) };
+}
+
+function sidecar(name: string, port = 80): ImportItem {
+  const instance = wireInstance(`${name}-sidecar-proxy`, { port });
+  const Service = { ...instance.Service, Kind: "connect-proxy", Proxy: { DestinationServiceName: name } };
+  return { type: "service", name: `${name}-sidecar-proxy`, value: payload({ ...instance, Service }) };
+}
+
+function gone(name: string): ImportItem {
+  return { type: "service", name, value: new Uint8Array() };
+}
+
+/** Writes down what is claimed and released. */
+function notebook(): ImportedAddresses & { readonly notes: string[] } {
+  const notes: string[] = [];
+  return {
+    notes,
+    claim: async (_, services) => void notes.push(`claim ${services.join(" ")}`),
+    release: async (_, services) => void notes.push(`release ${services.join(" ")}`),
+  };
+}
+
+/** Notes commits of imports beside the claims. */
+async function noted(): Promise<{
+  readonly store: ImportStore;
+  readonly notes: string[];
+  readonly take: () => readonly string[];
+  readonly fail: { reason: PeeringError | undefined };
+}> {
+  const addresses = notebook();
+  const { notes } = addresses;
+  const inner = memoryStorage();
+  const fail: { reason: PeeringError | undefined } = { reason: undefined };
+  const storage: Storage = {
+    ...inner,
+    read: (prefix, signal) => inner.read(prefix, signal),
+    watch: (prefix, after, signal) => inner.watch(prefix, after, signal),
+    commit: (writes, expect) => {
+      if (fail.reason !== undefined) return Promise.reject(fail.reason);
+      notes.push("commit");
+      return inner.commit(writes, expect);
+    },
+    [Symbol.asyncDispose]: () => inner[Symbol.asyncDispose](),
+  };
+  const store = await ImportStore.open(storage, {}, addresses);
+  return { store, notes, take: () => notes.splice(0), fail };
+}
+
+describe("addresses of imported services", () => {
+  it("are claimed before the import that shows them is visible, and for plain services nothing is done", async () => {
+    const { store, take } = await noted();
+    await store.apply(PEER, [plain("web"), plain("db")]);
+    await store.apply(PEER, [gone("db")]);
+    assert.deepEqual(take(), ["commit", "commit"]);
+    await store.apply(PEER, [plain("api"), sidecar("web"), sidecar("api")]);
+    assert.deepEqual(take(), ["claim web api", "commit"]);
+    await store.apply(PEER, [sidecar("web", 81)]);
+    assert.deepEqual(take(), ["commit"], "it has one already");
+  });
+
+  it("ch4 case 83: are freed when neither a plain instance nor a proxy is left, whichever goes first", async () => {
+    for (const order of [
+      ["web", "web-sidecar-proxy"],
+      ["web-sidecar-proxy", "web"],
+    ]) {
+      const { store, take } = await noted();
+      await store.apply(PEER, [plain("web"), sidecar("web")]);
+      take();
+      for (const name of order) await store.apply(PEER, [gone(name)]);
+      assert.deepEqual(take(), ["commit", "commit", "release web"]);
+    }
+    const { store, take } = await noted();
+    await store.apply(PEER, [plain("web"), sidecar("web"), sidecar("chain-only")]);
+    await store.apply(PEER, [{ type: "list", names: ["web"] }]);
+    await store.removePeer(PEER);
+    assert.deepEqual(take(), [
+      "claim web chain-only",
+      "commit",
+      "commit",
+      "release chain-only",
+      "commit",
+      "release web",
+    ]);
+  });
+
+  it("are let go of again when the import is refused", async () => {
+    const { store, take, fail } = await noted();
+    fail.reason = new PeeringError("conflict", "the record is not active");
+    await assert.rejects(store.apply(PEER, [sidecar("web")]), { code: "conflict" });
+    assert.deepEqual(take(), ["claim web", "release web"]);
+    fail.reason = new PeeringError("unavailable", "it may have been written");
+    await assert.rejects(store.apply(PEER, [sidecar("web")]), { code: "unavailable" });
+    fail.reason = undefined;
+    await store.apply(PEER, [sidecar("web")]);
+    assert.deepEqual(take(), ["claim web", "commit"]);
+  });
+
+  it("are put right where a crash came between", async () => {
+    const { store, take } = await noted();
+    await store.apply(PEER, [plain("web"), sidecar("api"), plain("db")]);
+    take();
+    await store.repairAddresses(PEER, new Set(["web", "gone"]));
+    assert.deepEqual(take(), ["claim api", "release gone"]);
+    await store.repairAddresses(PEER, new Set(["web", "api"]));
+    assert.deepEqual(take(), []);
+    await store.apply(PEER, [gone("web")]);
+    assert.deepEqual(take(), ["commit", "release web"]);
+  });
+});
+
+/** `web` in the mesh and `plain`, exported by the acceptor to the dialer, who has them. */
+async function exporting(): Promise<TwoHosts> {
+  const hosts = await twoHosts("memory");
+  const { acceptor, dialer } = hosts;
+  await acceptor.host.catalog.registerAll([
+    { node: "n1", address: "10.0.0.1", service: { name: "web", port: 80 } },
+    { node: "n1", address: "10.0.0.1", service: { name: "plain", port: 81 } },
+    {
+      node: "n1",
+      address: "10.0.0.1",
+      service: { kind: "connect-proxy", name: "web-sidecar-proxy", port: 82, proxy: { destinationServiceName: "web" } },
+    },
+    { node: "gw", address: "10.0.0.2", service: { kind: "mesh-gateway", name: "gw", port: 443 } },
+  ]);
+  const consumers = [{ peer: "importer" }];
+  await acceptor.host.exports.set({ services: ["web", "plain"].map((name) => ({ name, consumers })) });
+  const token = await acceptor.host.peerings.generateToken({ peerName: "importer" });
+  await dialer.host.peerings.establish({ peerName: "exporter", token });
+  await eventually(() => dialer.host.imports.count({ peer: "exporter" }).services === 3, "everything is imported");
+  return hosts;
+}
+
+function addressOf({ dialer }: TwoHosts, service: string): string | undefined {
+  return dialer.host.catalog.virtualIp(service, "exporter");
+}
+
+describe("virtual addresses of a host", () => {
+  it("ch4 case 83: belong to the imported services of the mesh, and survive a restart", async () => {
+    await using hosts = await exporting();
+    const { acceptor, dialer } = hosts;
+    assert.equal(addressOf(hosts, "web"), "240.0.0.1");
+    assert.equal(addressOf(hosts, "plain"), undefined);
+    await dialer.restart();
+    assert.equal(addressOf(hosts, "web"), "240.0.0.1");
+    await acceptor.host.catalog.deregister({ node: "n1", serviceId: "web" });
+    await eventually(() => dialer.host.imports.count({ peer: "exporter" }).services === 2, "the instance is gone");
+    assert.equal(addressOf(hosts, "web"), "240.0.0.1", "the proxy is left");
+    await acceptor.host.catalog.deregister({ node: "n1", serviceId: "web-sidecar-proxy" });
+    await eventually(() => addressOf(hosts, "web") === undefined, "the address is free");
+    await dialer.host.catalog.claimVirtualIps("", ["next"]);
+    assert.equal(dialer.host.catalog.virtualIp("next"), "240.0.0.1", "and given to the next");
+  });
+
+  it("are free when the peering is deleted, and those of a peer that is unknown when the host starts", async () => {
+    await using hosts = await exporting();
+    const { dialer } = hosts;
+    await dialer.host.catalog.claimVirtualIps("long-gone", ["web"]);
+    await dialer.host.peerings.delete("exporter");
+    await eventually(() => dialer.host.peerings.read("exporter") === undefined, "the peering is gone");
+    assert.equal(addressOf(hosts, "web"), undefined);
+    await dialer.restart();
+    assert.equal(dialer.host.catalog.virtualIp("web", "long-gone"), undefined);
+  });
+
+  it("that a crash left out, or left over, are put right by the next start", async () => {
+    await using hosts = await exporting();
+    const { dialer } = hosts;
+    await dialer.host.catalog.releaseVirtualIps("exporter", ["web"]);
+    await dialer.host.catalog.claimVirtualIps("exporter", ["never-imported"]);
+    await dialer.restart();
+    assert.notEqual(addressOf(hosts, "web"), undefined);
+    assert.equal(addressOf(hosts, "never-imported"), undefined);
+  });
+
+  it("belong to the local services that entries name, as long as they do", async () => {
+    await using hosts = await twoHosts("memory");
+    const { host } = hosts.acceptor;
+    const has = (name: string): boolean => host.catalog.virtualIp(name) !== undefined;
+    await host.configEntries.set({ kind: "service-defaults", name: "web" });
+    await host.configEntries.set({ kind: "service-resolver", name: "Web" });
+    await host.configEntries.set({
+      kind: "terminating-gateway",
+      name: "tgw",
+      services: [{ name: "db" }, { name: "*" }],
+    });
+    await host.configEntries.set({
+      kind: "service-intentions",
+      name: "*",
+      sources: [{ name: "api", action: "allow" }],
+    });
+    await eventually(() => has("web") && has("db"), "they have one");
+    assert.deepEqual([has("tgw"), has("*"), has("api")], [false, false, false]);
+    await host.configEntries.delete("service-defaults", "web");
+    await host.configEntries.delete("terminating-gateway", "tgw");
+    await eventually(() => !has("db"), "that of the gateway is free");
+    assert.ok(has("web"));
+    await host.configEntries.delete("service-resolver", "web");
+    await eventually(() => !has("web"), "all are free");
+  });
+});
