@@ -75,6 +75,9 @@ export const legacyScenarios: readonly Scenario[] = [
         await arrived(["api", "web"]);
         await exportTo(exporter, importer, ["web"]);
         await arrived(["web"]);
+        // 1.13 exports its own servers, too, which later ones never do.
+        await exportTo(exporter, importer, ["*"]);
+        await arrived(["api", ...(from === "ours" ? [] : ["consul"]), "web"]);
         await exporter.client.config.delete("exported-services", "default");
         await arrived([]);
       },
@@ -171,6 +174,44 @@ export const legacyScenarios: readonly Scenario[] = [
       await inStep(ours, consul, ["big", "web"]);
       assert.equal(ours.peering(consul.name).status.withheldServices.size, 0);
       assert.equal(ours.peering(consul.name).status.lastFailure, undefined);
+    },
+  },
+  {
+    name: "1.13: 300 services of 10 instances each way",
+    bands: ["legacy"],
+    alone: true,
+    async run(stage) {
+      const pair = await stage.strangers();
+      const { ours, consul } = pair;
+      const names = Array.from({ length: 300 }, (_, index) => `service-${index}`);
+      const all = names.flatMap((name) => Array.from({ length: 10 }, (_, index) => registration(name, index)));
+      for (const cluster of [ours, consul]) {
+        const rest = all.values();
+        const work = async (): Promise<void> => {
+          for (const one of rest) await cluster.client.catalog.register(one);
+        };
+        await Promise.all(Array.from({ length: 16 }, work));
+      }
+      await exportTo(ours, consul, names);
+      await exportTo(consul, ours, names);
+      const began = performance.now();
+      await pair.peer();
+      const count = async (importer: Cluster, exporter: Cluster, name: string): Promise<number> =>
+        (await importer.client.health.service(name, { peer: exporter.name })).value.length;
+      await settles(
+        async () => {
+          for (const name of names.toReversed()) {
+            assert.equal(await count(ours, consul, name), 10, `of ${name} at ours`);
+            assert.equal(await count(consul, ours, name), 10, `of ${name} at Consul`);
+          }
+        },
+        "both have all instances",
+        THROTTLED_MS,
+      );
+      stage.remark(`complete after ${((performance.now() - began) / 1_000).toFixed(1)} s`);
+      const { status } = ours.peering(consul.name);
+      assert.equal(status.lastFailure, undefined);
+      assert.equal(status.facts.connected, true);
     },
   },
   {
