@@ -139,3 +139,29 @@ function overallStatus(checks: readonly CheckRecord[]): string {
   const worst = Math.max(...checks.map(({ Status }) => SEVERITY.indexOf(Status)));
   return SEVERITY[worst] ?? "passing";
 }
+
+/** Something exported each way, and arrived: `ours-…` and `theirs-…`. */
+export async function exchange({ ours, consul }: { readonly ours: Cluster; readonly consul: Cluster }): Promise<void> {
+  await register(ours, "ours-web", 2);
+  await register(consul, "theirs-web", 2);
+  await exportTo(ours, consul, ["*"]);
+  await exportTo(consul, ours, ["*"]);
+  await exchanged({ ours, consul });
+}
+
+/** Resolves once each has everything the other exports, after {@link exchange} and changes of the same services. */
+export async function exchanged(
+  { ours, consul }: { readonly ours: Cluster; readonly consul: Cluster },
+  withinMs?: number,
+): Promise<void> {
+  await Promise.all([inStep(ours, consul, ["ours-web"], withinMs), inStep(consul, ours, ["theirs-web"], withinMs)]);
+}
+
+/** Changes what {@link exchange} exports, each way; every change is another one. */
+export async function change(
+  { ours, consul }: { readonly ours: Cluster; readonly consul: Cluster },
+  tag: string,
+): Promise<void> {
+  await register(ours, "ours-web", 2, { tags: [tag] });
+  await register(consul, "theirs-web", 2, { tags: [tag] });
+}

@@ -3,6 +3,7 @@ import type { Cluster } from "./cluster.js";
 import { type ConsulBinary, type ConsulOptions, ConsulServer } from "./consul.js";
 import { Ours, type OursOptions } from "./ours.js";
 import type { Processes } from "./processes.js";
+import { Relay } from "./relay.js";
 import type { Role } from "./scenario.js";
 import { present, settles } from "./settles.js";
 
@@ -40,6 +41,12 @@ export class Stage implements AsyncDisposable {
 
   async ours(options: OursOptions = {}): Promise<Ours> {
     return this.use(await Ours.start(this.processes, options));
+  }
+
+  /** A way to `target` (`host:port`) that can fail. */
+  async relay(target: string): Promise<Relay> {
+    const [port = 0] = await this.processes.ports(1);
+    return this.use(await Relay.open(port, target));
   }
 
   /** Ends `prop` with the stage. */
@@ -81,12 +88,25 @@ export class Pair {
     [this.acceptor, this.dialer] = role === "acceptor" ? [ours, consul] : [consul, ours];
   }
 
-  token(): Promise<string> {
-    return this.acceptor.client.peerings.generateToken({ peerName: this.dialer.name });
+  /** @param through - where to dial instead of the acceptor's own address. */
+  token(through: readonly string[] = []): Promise<string> {
+    return this.acceptor.client.peerings.generateToken({
+      peerName: this.dialer.name,
+      serverExternalAddresses: through,
+    });
   }
 
-  async peer(): Promise<void> {
-    await this.dialer.client.peerings.establish({ peerName: this.acceptor.name, token: await this.token() });
+  async establish(token: string): Promise<void> {
+    await this.dialer.client.peerings.establish({ peerName: this.acceptor.name, token });
+  }
+
+  async peer(through: readonly string[] = []): Promise<void> {
+    await this.establish(await this.token(through));
+  }
+
+  /** `host:port` on which the acceptor is dialed. */
+  get acceptorAddress(): string {
+    return this.acceptor === this.ours ? this.ours.address : this.consul.grpc;
   }
 
   /** Resolves once both ends read ACTIVE. */

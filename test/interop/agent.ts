@@ -1,0 +1,75 @@
+import { mkdtemp, rm } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { extname, join } from "node:path";
+import { fileURLToPath } from "node:url";
+import { ConsulClient } from "../../src/client/index.js";
+import { asObject, parseJson, textOf } from "../../src/client/json-reader.js";
+import type { Cluster } from "./cluster.js";
+import type { Child, Processes } from "./processes.js";
+import { settles } from "./settles.js";
+
+/** A host of ours in a process of its own, as `peerage agent` runs it: one that can be killed. */
+export class OurAgent implements Cluster, AsyncDisposable {
+  readonly name = "peerage";
+  readonly datacenter = "ours";
+  readonly client: ConsulClient;
+  readonly #processes: Processes;
+  readonly #directory: string;
+  readonly #ports: readonly number[];
+  #child: Child | undefined;
+
+  private constructor(processes: Processes, directory: string, ports: readonly number[]) {
+    this.#processes = processes;
+    this.#directory = directory;
+    this.#ports = ports;
+    this.client = new ConsulClient({ address: this.http });
+  }
+
+  static async start(processes: Processes): Promise<OurAgent> {
+    const directory = await mkdtemp(join(tmpdir(), "peerage-interop-"));
+    const agent = new OurAgent(processes, directory, await processes.ports(3));
+    await agent.start();
+    return agent;
+  }
+
+  get http(): string {
+    return `127.0.0.1:${this.#ports[0]}`;
+  }
+
+  get output(): string {
+    return this.#child?.output ?? "";
+  }
+
+  /** Runs it, again after its end, on the same data, until it answers. */
+  async start(): Promise<void> {
+    const self = fileURLToPath(import.meta.url);
+    const program = fileURLToPath(new URL(`../../src/cli/main${extname(self)}`, import.meta.url));
+    const [, peers, dns] = this.#ports;
+    this.#child = this.#processes.start(process.execPath, [
+      ...process.execArgv,
+      ...[program, "agent", "-datacenter", this.datacenter, "-node", "ours", "-data-dir", this.#directory],
+      ...["-http", this.http, "-grpc-tls", `127.0.0.1:${peers}`, "-dns", `127.0.0.1:${dns}`],
+    ]);
+    await settles(() => this.client.peerings.list(), "the agent answers");
+  }
+
+  /** Not asked, and not told: what was not written by now is lost. */
+  async kill(): Promise<void> {
+    await this.#child?.end("SIGKILL");
+  }
+
+  async trustDomain(): Promise<string> {
+    const answer = await fetch(`http://${this.http}/v1/connect/ca/roots`);
+    return textOf(asObject(parseJson(await answer.text(), "roots"), "roots"), "TrustDomain");
+  }
+
+  async importedNames(peer: string): Promise<readonly string[]> {
+    return Object.keys((await this.client.catalog.services({ peer })).value).sort();
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    this.client[Symbol.dispose]();
+    await this.kill();
+    await rm(this.#directory, { recursive: true, force: true });
+  }
+}

@@ -1,0 +1,107 @@
+import assert from "node:assert/strict";
+import type { ConsulServer } from "../consul.js";
+import type { Scenario } from "../scenario.js";
+import { change, exchange, exchanged } from "../services.js";
+import { settles } from "../settles.js";
+import { type Pair, recordOf } from "../stage.js";
+
+/** Consul makes a new root when its key shall be another one. */
+async function rotate(consul: ConsulServer, bits: 256 | 384, crossSign = true): Promise<void> {
+  await consul.put("/v1/connect/ca/configuration", {
+    Provider: "consul",
+    Config: { PrivateKeyType: "ec", PrivateKeyBits: bits },
+    ForceWithoutCrossSigning: !crossSign,
+  });
+}
+
+async function hasRoots(pair: Pair, of: "ours" | "consul", count: number): Promise<void> {
+  const [holder, peer] = of === "ours" ? [pair.consul, pair.ours] : [pair.ours, pair.consul];
+  await settles(
+    async () => assert.equal((await recordOf(holder, peer)).PeerCAPems.length, count),
+    `${holder.name} has ${count} roots of ${peer.name}`,
+  );
+}
+
+async function worksAfterRestarts(pair: Pair): Promise<void> {
+  const { ours, consul } = pair;
+  await change(pair, "rotated");
+  await exchanged(pair);
+  await consul.restart();
+  await pair.active();
+  await change(pair, "theirs-restarted");
+  await exchanged(pair);
+  await ours.restart();
+  await pair.active();
+  await change(pair, "ours-restarted");
+  await exchanged(pair);
+}
+
+/** Rotations of either authority, whatever the link does meanwhile. */
+export const trustScenarios: readonly Scenario[] = [
+  {
+    name: "Consul's CA rotates while connected, then each restarts",
+    proves: "ch1 case 90; ch3 cases 90, 92",
+    async run(stage) {
+      const pair = await stage.pair({ consul: { durable: true } });
+      await exchange(pair);
+      await rotate(pair.consul, 384);
+      await hasRoots(pair, "consul", 2);
+      await worksAfterRestarts(pair);
+    },
+  },
+  {
+    name: "Consul's CA rotates without cross-signing, then each restarts",
+    proves: "ch3 case 93",
+    async run(stage) {
+      const pair = await stage.pair({ consul: { durable: true } });
+      await exchange(pair);
+      await rotate(pair.consul, 384, false);
+      await hasRoots(pair, "consul", 2);
+      await worksAfterRestarts(pair);
+    },
+  },
+  {
+    name: "Consul's CA rotates while we are down",
+    async run(stage) {
+      const pair = await stage.pair({ consul: { durable: true } });
+      await exchange(pair);
+      await pair.ours.stop();
+      await rotate(pair.consul, 384);
+      // Shows the certificate of the new root from now on, and would have within half a minute anyway.
+      await pair.consul.restart();
+      await pair.ours.start();
+      await pair.active(PATIENCE_MS);
+      await hasRoots(pair, "consul", 2);
+      await worksAfterRestarts(pair);
+    },
+  },
+  {
+    name: "our CA rotates while connected, then each restarts",
+    proves: "ch1 case 90; ch3 case 90",
+    async run(stage) {
+      const pair = await stage.pair({ consul: { durable: true } });
+      await exchange(pair);
+      await pair.ours.authority.rotate();
+      await hasRoots(pair, "ours", 2);
+      await worksAfterRestarts(pair);
+    },
+  },
+  {
+    name: "our CA rotates twice while Consul is down",
+    async run(stage) {
+      const pair = await stage.pair({ consul: { durable: true } });
+      await exchange(pair);
+      await pair.consul.stop();
+      await pair.ours.authority.rotate();
+      await pair.ours.authority.rotate();
+      pair.consul.start();
+      await pair.consul.ready();
+      await pair.active(PATIENCE_MS);
+      await hasRoots(pair, "ours", 3);
+      await worksAfterRestarts(pair);
+    },
+  },
+];
+
+/** The back-off of whoever dials may have grown while the other was away. */
+const PATIENCE_MS = 60_000;
