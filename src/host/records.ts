@@ -136,7 +136,9 @@ export class PeeringRecords implements AsyncDisposable {
   readonly #listeners = new Set<(peeringId: string, change: PeeringChange) => void>();
   readonly #feeds = new Set<Feed>();
   #tables: Tables = emptyTables();
+  readonly #bundleListeners = new Set<() => void>();
   #index = 0n;
+  #bundleIndex = 0n;
   /** Memory may be behind storage: read it again before the next step. */
   #stale = true;
   #closed = false;
@@ -192,6 +194,16 @@ export class PeeringRecords implements AsyncDisposable {
   /** The trust bundle of that peer. */
   trustBundle(peerName: string): TrustBundle | undefined {
     return this.#tables.bundles.get(nameKey(peerName));
+  }
+
+  /** Revision of the last write of that peer's trust bundle; where there is none, of the last change of any bundle. */
+  trustBundleIndex(peerName: string): bigint {
+    return this.#tables.bundleRevisions.get(nameKey(peerName)) ?? this.#bundleIndex;
+  }
+
+  /** Revision of the last change of any trust bundle; after a start, that of the storage. It only grows. */
+  get bundleIndex(): bigint {
+    return this.#bundleIndex;
   }
 
   /** All trust bundles, by peer name. */
@@ -532,6 +544,12 @@ export class PeeringRecords implements AsyncDisposable {
     return () => this.#listeners.delete(listener);
   }
 
+  /** Calls `listener` at once after each commit that changed a trust bundle. It must not throw. @returns Ends it. */
+  onBundlesChange(listener: () => void): () => void {
+    this.#bundleListeners.add(listener);
+    return () => this.#bundleListeners.delete(listener);
+  }
+
   /**
    * Every record as it is now, by name, then each change. Changes of one record that fall together come as one; the
    * newest is never skipped. Ends when `signal` aborts or the records are disposed of.
@@ -766,9 +784,16 @@ export class PeeringRecords implements AsyncDisposable {
     }
     for (const [name, bundle] of changes.bundles) {
       setOrDelete(tables.bundles, name, bundle);
+      setOrDelete(tables.bundleRevisions, name, bundle === undefined ? undefined : revision);
       this.#options.trustBundles?.committed(name, bundle);
     }
     this.#report(events, revision);
+    if (changes.bundles.size > 0) this.#bundlesChanged(revision);
+  }
+
+  #bundlesChanged(revision: bigint): void {
+    if (revision > this.#bundleIndex) this.#bundleIndex = revision;
+    for (const listener of [...this.#bundleListeners]) listener();
   }
 
   async #load(): Promise<void> {
@@ -802,6 +827,7 @@ export class PeeringRecords implements AsyncDisposable {
         throw new PeeringError("storage-failed", `stored entry ${entry.key.join("/")} is corrupt: bad value`);
       }
       tables.bundles.set(entry.key.at(-1) ?? "", bundle);
+      tables.bundleRevisions.set(entry.key.at(-1) ?? "", entry.revision);
     }
     this.#follow(tables, revision);
   }
@@ -829,6 +855,7 @@ export class PeeringRecords implements AsyncDisposable {
     }
     if (this.#index === 0n) this.#index = revision;
     this.#report(events, revision);
+    this.#bundlesChanged(revision);
   }
 
   #report(events: readonly PeeringChange[], revision: bigint): void {
@@ -844,6 +871,7 @@ interface Tables extends RecordTables {
   readonly peerings: Map<string, Peering>;
   readonly secrets: Map<string, SecretsRow>;
   readonly bundles: Map<string, TrustBundle>;
+  readonly bundleRevisions: Map<string, bigint>;
   readonly idByName: Map<string, string>;
   readonly secretRevisions: Map<string, bigint>;
   readonly gates: Map<string, bigint>;
@@ -854,6 +882,7 @@ function emptyTables(): Tables {
     peerings: new Map(),
     secrets: new Map(),
     bundles: new Map(),
+    bundleRevisions: new Map(),
     idByName: new Map(),
     secretRevisions: new Map(),
     gates: new Map(),

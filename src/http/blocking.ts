@@ -1,5 +1,12 @@
-import type { Call } from "./call.js";
+import type { Server } from "./call.js";
 import type { ReadOptions } from "./query.js";
+
+/** Who waits: a call over HTTP, or one of another protocol. */
+export interface Waiting {
+  readonly server: Pick<Server, "clock" | "random">;
+  /** Aborts when the client has gone. */
+  readonly signal: AbortSignal;
+}
 
 /** What a query finds at one moment. */
 export interface Reading<Result> {
@@ -25,13 +32,13 @@ const MAX_WAIT_MS = 600_000;
 const JITTER_FRACTION = 16;
 
 /**
- * Answers a read at once, or, given `?index=`, once the index exceeds it or the wait is over (specification 2.5.7). A
+ * Answers a read at once, or, given an index, once the index exceeds it or the wait is over (specification 2.5.7). A
  * client whose index lies ahead of ours, as after a restore, waits in full and starts again from the index it is told.
  * @throws `call.signal.reason` when the client has gone.
  */
 export async function blocking<Result>(
-  call: Call,
-  options: ReadOptions,
+  call: Waiting,
+  options: Pick<ReadOptions, "minIndex" | "waitMs">,
   query: BlockingQuery<Result>,
 ): Promise<Reading<Result>> {
   if (options.minIndex === 0n) return atLeastOne(query.read());

@@ -1,4 +1,5 @@
-import type { IncomingMessage } from "node:http";
+import type { IncomingHttpHeaders } from "node:http";
+import type { Readable } from "node:stream";
 import type { Clock } from "../environment.js";
 import { HttpError } from "./http-error.js";
 
@@ -8,8 +9,13 @@ export interface BodyLimits {
   readonly timeoutMs: number;
 }
 
+/** A request of `node:http`, or of the like interface of `node:http2`. */
+export interface RequestWithBody extends Readable {
+  readonly headers: IncomingHttpHeaders;
+}
+
 /** The body of a request. @throws {HttpError} 413, 408, or 400 when the client went away in the middle. */
-export function readBody(request: IncomingMessage, limits: BodyLimits, clock: Clock): Promise<Buffer> {
+export function readBody(request: RequestWithBody, limits: BodyLimits, clock: Clock): Promise<Buffer> {
   const tooLarge = (): HttpError =>
     new HttpError(413, `Request body too large, max size: ${limits.maxBytes} bytes.`, { Connection: "close" });
   if (Number(request.headers["content-length"] ?? 0) > limits.maxBytes) return Promise.reject(tooLarge());

@@ -14,6 +14,7 @@ const GROUPS: readonly (readonly string[])[] = [
   ["trust"],
   ["host"],
   ["http", "dns", "client"],
+  ["rpc"],
   ["cli"],
   ["testing", "index.ts"],
 ];

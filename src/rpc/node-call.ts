@@ -1,0 +1,111 @@
+import type { OutgoingHttpHeaders } from "node:http";
+import { Http2ServerRequest } from "node:http2";
+import type { Writable } from "node:stream";
+import type { Clock } from "../environment.js";
+import { type BodyLimits, type RequestWithBody, readBody } from "../http/body.js";
+import { HttpError } from "../http/http-error.js";
+import { Code, ConnectError, type UniversalHandler } from "../transport/connect.js";
+import { endRequest } from "../transport/grpc-stream.js";
+
+/** A request of `node:http`, or of the like interface of `node:http2`. */
+export interface RpcRequest extends RequestWithBody {
+  readonly method?: string | undefined;
+  readonly url?: string | undefined;
+  readonly httpVersion: string;
+}
+
+/** An answer of `node:http`, or of the like interface of `node:http2`. */
+export interface RpcResponse extends Writable {
+  setHeader(name: string, value: string): unknown;
+  writeHead(status: number, headers: OutgoingHttpHeaders): unknown;
+  addTrailers(trailers: OutgoingHttpHeaders): void;
+}
+
+export interface CallLimits {
+  readonly body: BodyLimits;
+  /** How long a client may take to accept one message. */
+  readonly writeTimeoutMs: number;
+}
+
+/** Carries one call between Node and a handler of Connect, whose own adapter writes failures to the console. */
+export async function carryCall(
+  handler: UniversalHandler,
+  request: RpcRequest,
+  response: RpcResponse,
+  limits: CallLimits,
+  clock: Clock,
+): Promise<void> {
+  const gone = new AbortController();
+  response.once("close", () => gone.abort(new ConnectError("the call was cancelled", Code.Canceled)));
+  const answer = await handler({
+    httpVersion: request.httpVersion,
+    method: request.method ?? "",
+    url: `http://localhost${request.url ?? "/"}`,
+    header: headersOf(request),
+    body: bodyOf(request, limits.body, clock),
+    signal: gone.signal,
+  });
+  let started = false;
+  const start = (): void => {
+    if (started) return;
+    started = true;
+    // What the client still sends then is not read, so that nothing else can come over its connection.
+    const last = request.readableEnded || isHttp2(request) ? {} : { Connection: "close" };
+    response.writeHead(answer.status, { ...plain(answer.header), ...last });
+  };
+  for await (const chunk of answer.body ?? []) {
+    if (gone.signal.aborted) return;
+    start();
+    await write(response, chunk, limits.writeTimeoutMs, clock);
+  }
+  if (gone.signal.aborted) return;
+  start();
+  if (answer.trailer !== undefined) response.addTrailers(plain(answer.trailer));
+  response.end();
+  if (isHttp2(request)) endRequest(request.stream);
+}
+
+function isHttp2(request: RpcRequest): request is RpcRequest & Http2ServerRequest {
+  return request instanceof Http2ServerRequest;
+}
+
+function headersOf({ headers }: RpcRequest): Headers {
+  const header = new Headers();
+  for (const [name, value] of Object.entries(headers)) {
+    if (name.startsWith(":") || value === undefined) continue;
+    for (const one of Array.isArray(value) ? value : [value]) header.append(name, one);
+  }
+  return header;
+}
+
+/** The whole body at once: no method takes more than one message. */
+async function* bodyOf(request: RpcRequest, limits: BodyLimits, clock: Clock): AsyncGenerator<Uint8Array, void> {
+  try {
+    yield await readBody(request, limits, clock);
+  } catch (error) {
+    if (!(error instanceof HttpError)) throw error;
+    const code =
+      error.status === 413 ? Code.ResourceExhausted : error.status === 408 ? Code.DeadlineExceeded : Code.Canceled;
+    throw new ConnectError(error.message, code);
+  }
+}
+
+function plain(headers: Headers | undefined): OutgoingHttpHeaders {
+  return headers === undefined ? {} : Object.fromEntries(headers.entries());
+}
+
+/** Resolves when the client's side of the connection has room again. @throws {ConnectError} when it is gone. */
+function write(response: RpcResponse, chunk: Uint8Array, timeoutMs: number, clock: Clock): Promise<void> {
+  return new Promise((resolve, reject) => {
+    const timer = clock.after(timeoutMs, () => response.destroy());
+    const settle = (error?: Error | null): void => {
+      timer.cancel();
+      response.off("close", closed);
+      if (error) reject(error);
+      else resolve();
+    };
+    const closed = (): void => settle(new ConnectError("the call was cancelled", Code.Canceled));
+    response.once("close", closed);
+    response.write(chunk, settle);
+  });
+}

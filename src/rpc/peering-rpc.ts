@@ -1,0 +1,136 @@
+import { type Authorizer, allowAll } from "../access/authorizer.js";
+import { type Clock, type Logger, type Random, silentLogger, systemClock, systemRandom } from "../environment.js";
+import { errorText } from "../errors.js";
+import type { PeeringHost } from "../host/host.js";
+import { Code, ConnectError, createConnectRouter, type UniversalHandler } from "../transport/connect.js";
+import { PeeringService } from "../wire/gen/hashicorp/consul/internal/peering/peering_pb.js";
+import { WatchService } from "../wire/gen/peerage/watch/v1/watch_pb.js";
+import { corsHeaders, isPreflight, preflightHeaders } from "./cors.js";
+import { type CallLimits, carryCall, type RpcRequest, type RpcResponse } from "./node-call.js";
+import { peeringService } from "./peering-service.js";
+import type { RpcServer } from "./rpc-call.js";
+import { watchService } from "./watch-service.js";
+
+/** How a host's services are served. */
+export interface PeeringRpcOptions {
+  /** Who may do what; callers are known by `x-consul-token` or a bearer token. Default: everyone everything. */
+  readonly authorizer?: Authorizer;
+  /** Origins whose pages may call from a browser, such as `https://ui.example.com`; `*`: all. Default: none. */
+  readonly allowedOrigins?: readonly string[];
+  /** Longest message of a request. Default 4 MiB; beyond: RESOURCE_EXHAUSTED. */
+  readonly maxMessageBytes?: number;
+  /** How long a request may take to arrive, in milliseconds. Default 30 000; then DEADLINE_EXCEEDED. */
+  readonly bodyTimeoutMs?: number;
+  /** How long a client may take to accept one message, in milliseconds. Default 60 000; then its call is cut off. */
+  readonly writeTimeoutMs?: number;
+  /**
+   * Silence after which a watch sends a heartbeat, in milliseconds, and the longest a watch goes on with a token that is
+   * not valid any more. Default 30 000.
+   */
+  readonly heartbeatMs?: number;
+  /** How often a watch of peerings looks at counts and times, which change without notice, in milliseconds. Default 1 000. */
+  readonly statusIntervalMs?: number;
+  /** Ends every call that is under way, with UNAVAILABLE. Default: calls end with their clients and with the host. */
+  readonly signal?: AbortSignal;
+  /** Default: the system's. */
+  readonly clock?: Clock;
+  /** Default: the system's. */
+  readonly random?: Random;
+  /** Default: silent. */
+  readonly logger?: Logger;
+}
+
+/**
+ * Answers requests for the services, and leaves all others to `next`; without one they are answered 404. A listener for
+ * `node:http`, which takes Connect and gRPC-web, and for `node:http2`, which takes gRPC, too.
+ */
+export type RpcListener = (request: RpcRequest, response: RpcResponse, next?: () => void) => void;
+
+const DEFAULT_MESSAGE_BYTES = 4 * 1024 * 1024;
+const DEFAULT_BODY_TIMEOUT_MS = 30_000;
+const DEFAULT_WRITE_TIMEOUT_MS = 60_000;
+const DEFAULT_HEARTBEAT_MS = 30_000;
+const DEFAULT_STATUS_INTERVAL_MS = 1_000;
+/** What streams put before a message. */
+const ENVELOPE_BYTES = 5;
+
+/**
+ * Consul's `PeeringService` and the watch service of this library (`proto/peerage/watch/v1/watch.proto`) over a host, by
+ * Connect, gRPC and gRPC-web. Chained before Consul's HTTP API:
+ *
+ * ```ts
+ * const rpc = peeringRpc(host);
+ * const http = httpHandler(host);
+ * createServer((request, response) => rpc(request, response, () => http(request, response)));
+ * ```
+ *
+ * A server of `node:http` speaks no HTTP/2, which gRPC needs: {@link httpServer} takes both on one port.
+ */
+export function peeringRpc(host: PeeringHost, options: PeeringRpcOptions = {}): RpcListener {
+  const clock = options.clock ?? systemClock;
+  const logger = options.logger ?? silentLogger;
+  const { allowedOrigins = [], maxMessageBytes = DEFAULT_MESSAGE_BYTES } = options;
+  const server: RpcServer = {
+    host,
+    authorizer: options.authorizer ?? allowAll,
+    clock,
+    random: options.random ?? systemRandom,
+    heartbeatMs: options.heartbeatMs ?? DEFAULT_HEARTBEAT_MS,
+    statusIntervalMs: options.statusIntervalMs ?? DEFAULT_STATUS_INTERVAL_MS,
+  };
+  const limits: CallLimits = {
+    body: {
+      maxBytes: maxMessageBytes + ENVELOPE_BYTES,
+      timeoutMs: options.bodyTimeoutMs ?? DEFAULT_BODY_TIMEOUT_MS,
+    },
+    writeTimeoutMs: options.writeTimeoutMs ?? DEFAULT_WRITE_TIMEOUT_MS,
+  };
+  const router = createConnectRouter({
+    acceptCompression: [],
+    readMaxBytes: maxMessageBytes,
+    ...(options.signal === undefined ? {} : { shutdownSignal: shutdownSignal(options.signal) }),
+  });
+  router.service(PeeringService, peeringService(server));
+  router.service(WatchService, watchService(server));
+  const handlers = new Map<string, UniversalHandler>(router.handlers.map((handler) => [handler.requestPath, handler]));
+
+  return (request, response, next) => {
+    const handler = handlers.get((request.url ?? "").split("?", 1)[0] ?? "");
+    if (handler === undefined) {
+      if (next === undefined) refuse(response, 404, "Not found: no such method\n");
+      else next();
+      return;
+    }
+    // A client that went away is no failure of ours; the signal of its call tells whoever works for it.
+    request.on("error", () => {});
+    response.on("error", () => {});
+    for (const [name, value] of Object.entries(corsHeaders(request.headers, allowedOrigins))) {
+      response.setHeader(name, value);
+    }
+    if (isPreflight(request.method, request.headers)) {
+      const headers = preflightHeaders(request.headers, allowedOrigins);
+      if (headers === undefined) return refuse(response, 403, "This origin is not allowed\n");
+      response.writeHead(204, headers);
+      response.end();
+      return;
+    }
+    carryCall(handler, request, response, limits, clock).catch((error: unknown) => {
+      logger.debug("a call ended early", { method: handler.requestPath, error: errorText(error) });
+      response.destroy();
+    });
+  };
+}
+
+function refuse(response: RpcResponse, status: number, text: string): void {
+  response.writeHead(status, { "Content-Type": "text/plain; charset=utf-8" });
+  response.end(text);
+}
+
+/** Aborts with `signal`, for the reason that callers are told. */
+function shutdownSignal(signal: AbortSignal): AbortSignal {
+  const shutdown = new AbortController();
+  const abort = (): void => shutdown.abort(new ConnectError("the server is shutting down", Code.Unavailable));
+  if (signal.aborted) abort();
+  else signal.addEventListener("abort", abort, { once: true });
+  return shutdown.signal;
+}

@@ -1,0 +1,122 @@
+import { Access, type Authorizer, type Right } from "../access/authorizer.js";
+import type { Clock, Random } from "../environment.js";
+import { PeeringError } from "../errors.js";
+import type { PeeringHost } from "../host/host.js";
+import { parseDuration, parseUint64 } from "../http/query.js";
+import type { HandlerContext } from "../transport/connect.js";
+import { StatusCode } from "../wire/status.js";
+
+/** What every call can reach; one for all of them. */
+export interface RpcServer {
+  readonly host: PeeringHost;
+  readonly authorizer: Authorizer;
+  readonly clock: Clock;
+  readonly random: Random;
+  /** Silence after which a watch sends a heartbeat, and the longest time between two looks at the caller's token. */
+  readonly heartbeatMs: number;
+  /** How often a watch of peerings looks at facts that nobody announces. */
+  readonly statusIntervalMs: number;
+}
+
+/** Metadata that a client may send, as browsers must be told. */
+export const REQUEST_METADATA: readonly string[] = [
+  "authorization",
+  "x-consul-token",
+  "min-query-index",
+  "max-query-time",
+  "allow-stale",
+  "require-consistent",
+  "use-cache",
+  "max-stale-duration",
+  "max-age",
+  "must-revalidate",
+  "stale-if-error",
+  "filter",
+  "allow-not-modified-response",
+];
+
+/** What every read tells beside its index (Consul 1.14.8, 1.15.3 and later). */
+const READ_METADATA: Readonly<Record<string, string>> = {
+  lastcontact: "0s",
+  knownleader: "true",
+  consistencylevel: "",
+  notmodified: "false",
+  backend: "blocking-query",
+  resultsfilteredbyacls: "false",
+};
+
+/** Metadata of answers, as browsers must be told. */
+export const RESPONSE_METADATA: readonly string[] = ["index", ...Object.keys(READ_METADATA)];
+
+/** Options of a read that its metadata gives. */
+export interface QueryOptions {
+  /** 0n: do not wait. */
+  readonly minIndex: bigint;
+  /** Milliseconds; 0 when not given. */
+  readonly waitMs: number;
+}
+
+/** One call. */
+export class RpcCall {
+  readonly server: RpcServer;
+  /** Aborts when the client has gone, its deadline is over, or the server shuts down. */
+  readonly signal: AbortSignal;
+  readonly #context: HandlerContext;
+
+  constructor(server: RpcServer, context: HandlerContext) {
+    this.server = server;
+    this.signal = context.signal;
+    this.#context = context;
+  }
+
+  get host(): PeeringHost {
+    return this.server.host;
+  }
+
+  /** What the caller may do now. @throws {PeeringError} `permission-denied`: `ACL not found`. */
+  access(): Promise<Access> {
+    return Access.of(this.server.authorizer, this.#token());
+  }
+
+  /** @throws {PeeringError} `permission-denied`, which names the missing right. */
+  async require(right: Right): Promise<void> {
+    (await this.access()).require(right);
+  }
+
+  /** @throws {PeeringError} `invalid-argument` for what cannot be read. */
+  queryOptions(): QueryOptions {
+    const index = this.#metadata("min-query-index");
+    const wait = this.#metadata("max-query-time");
+    const minIndex = index === "" ? 0n : parseUint64(index);
+    const waitMs = wait === "" ? 0 : parseDuration(wait);
+    if (minIndex === undefined) throw invalid("min-query-index", index);
+    if (waitMs === undefined) throw invalid("max-query-time", wait);
+    return { minIndex, waitMs };
+  }
+
+  /** Tells the caller of a read which index to wait for next. */
+  tellIndex(index: bigint): void {
+    const { responseHeader } = this.#context;
+    responseHeader.set("index", String(index));
+    for (const [name, value] of Object.entries(READ_METADATA)) responseHeader.set(name, value);
+  }
+
+  /** `x-consul-token`, else a bearer token; `""` when there is none. */
+  #token(): string {
+    const given = this.#metadata("x-consul-token");
+    if (given !== "") return given;
+    const [scheme = "", token = ""] = this.#metadata("authorization").split(/\s+/);
+    return scheme.toLowerCase() === "bearer" ? token : "";
+  }
+
+  /** The first value: several of one name come joined by commas. */
+  #metadata(name: string): string {
+    return (this.#context.requestHeader.get(name) ?? "").split(",")[0]?.trim() ?? "";
+  }
+}
+
+function invalid(name: string, value: string): PeeringError {
+  return new PeeringError("invalid-argument", `invalid ${name}: ${JSON.stringify(value)}`, {
+    status: StatusCode.InvalidArgument,
+  });
+}

@@ -1,0 +1,110 @@
+import type { ServiceInstance } from "../catalog/instance.js";
+import { PeeringError } from "../errors.js";
+import type { WatchImportedServicesResponseSchema } from "../wire/gen/peerage/watch/v1/watch_pb.js";
+import { StatusCode } from "../wire/status.js";
+import type { MessageInit } from "./message.js";
+import type { RpcCall } from "./rpc-call.js";
+import { type MissingRight, Source, Watch } from "./watch.js";
+import { instanceKey, instanceMessage } from "./watch-message.js";
+
+type Response = MessageInit<typeof WatchImportedServicesResponseSchema>;
+
+/** A message stays far below the 4 MiB that clients of gRPC take by default, however large the instances are. */
+const INSTANCES_TOGETHER = 50;
+
+interface Change {
+  readonly service: string;
+  readonly revision: bigint;
+  readonly upserted: readonly ServiceInstance[];
+  readonly removed: readonly ServiceInstance[];
+}
+
+/**
+ * Everything imported from a peer at one moment, then each change. What a slow reader has not taken yet waits in the host's
+ * import store as the name of the service that changed, once.
+ * @param service - `""`: all.
+ */
+export async function* watchImports(
+  call: RpcCall,
+  peer: string,
+  service: string,
+): AsyncGenerator<Response, void, undefined> {
+  const { host } = call;
+  using watch = new Watch(call, missingRight(peer));
+  await watch.admit();
+  const peering = host.peerings.read(peer);
+  if (peering === undefined) throw notFound(peer);
+  let gone = false;
+  const forget = host.internals.records.onChange((id, { peering: now }) => {
+    if (id !== peering.id || now !== undefined) return;
+    gone = true;
+    watch.notice();
+  });
+  try {
+    const options = { peer, signal: watch.signal, ...(service === "" ? {} : { service }) };
+    using changes = new Source(host.imports.watch(options), watch.notice);
+    for (;;) {
+      if (gone) throw notFound(peer);
+      const change = changes.take();
+      if (change === undefined) {
+        if (watch.silent) {
+          watch.told();
+          yield { event: { case: "heartbeat", value: {} } };
+        }
+        await watch.wait();
+        await watch.admit();
+        continue;
+      }
+      if (change.type === "snapshot") {
+        const { revision } = change;
+        for (const [name, instances] of change.services) {
+          for (const part of parts({ service: name, revision, upserted: instances, removed: [] })) {
+            await watch.admit();
+            yield part;
+          }
+        }
+        yield { event: { case: "snapshotComplete", value: { revision } } };
+      } else {
+        const { revision, added, changed, removed } = change;
+        for (const part of parts({ service: change.service, revision, upserted: [...added, ...changed], removed })) {
+          await watch.admit();
+          yield part;
+        }
+      }
+      watch.told();
+    }
+  } finally {
+    forget();
+  }
+}
+
+function notFound(peer: string): PeeringError {
+  return new PeeringError("not-found", `Peering not found for ${JSON.stringify(peer)}`, {
+    status: StatusCode.NotFound,
+  });
+}
+
+/** Imports are read all or not at all: the rule speaks of services and nodes of ours, not of theirs (specification 2.10). */
+function missingRight(peer: string): MissingRight {
+  return (access) => {
+    const readable = access.readable(peer);
+    if (!readable.service("")) return { resource: "service", access: "read", scope: "all" };
+    return readable.node("") ? undefined : { resource: "node", access: "read", scope: "all" };
+  };
+}
+
+/** A change as messages of a bounded size, encoded when they are asked for. */
+function* parts({ service, revision, upserted, removed }: Change): Generator<Response, void, undefined> {
+  const total = upserted.length + removed.length;
+  for (let start = 0; start < total; start += INSTANCES_TOGETHER) {
+    const end = start + INSTANCES_TOGETHER;
+    const value = {
+      service,
+      revision,
+      upserted: upserted.slice(start, end).map(instanceMessage),
+      removed: removed.slice(Math.max(0, start - upserted.length), Math.max(0, end - upserted.length)).map(instanceKey),
+      more: end < total,
+    };
+    yield { event: { case: "change", value } };
+  }
+}

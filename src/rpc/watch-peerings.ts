@@ -1,0 +1,59 @@
+import { isDeepStrictEqual } from "node:util";
+import { nameKey } from "../peering/names.js";
+import type { PeeringSchema, WatchPeeringsResponseSchema } from "../wire/gen/peerage/watch/v1/watch_pb.js";
+import type { MessageInit } from "./message.js";
+import type { RpcCall } from "./rpc-call.js";
+import { Source, Watch } from "./watch.js";
+import { peeringMessage } from "./watch-message.js";
+
+type Response = MessageInit<typeof WatchPeeringsResponseSchema>;
+
+/**
+ * Every peering, then each that differs from what was sent of it last. Nothing is queued: what to send is found out when
+ * the caller can take it, so that one who reads slowly costs what was sent last and no more.
+ * @param name - `""`: all.
+ */
+export async function* watchPeerings(call: RpcCall, name: string): AsyncGenerator<Response, void, undefined> {
+  const { host, server } = call;
+  using watch = new Watch(call, (access) => {
+    const right = { resource: "peering", access: "read" } as const;
+    return access.may(right) ? undefined : right;
+  });
+  await watch.admit();
+  const isWatched = (candidate: string): boolean => name === "" || nameKey(candidate) === nameKey(name);
+  using changes = new Source(host.peerings.watch(watch.signal), watch.notice);
+  const sent = new Map<string, { readonly name: string; readonly message: MessageInit<typeof PeeringSchema> }>();
+  let complete = false;
+  for (;;) {
+    // What it says is that something changed; the list of now may be newer.
+    changes.take();
+    const listed = host.peerings.list().filter((view) => isWatched(view.name));
+    for (const { id, name } of listed) {
+      await watch.admit();
+      const view = complete ? host.peerings.read(name) : listed.find((each) => each.id === id);
+      if (view?.id !== id) continue;
+      const message = peeringMessage(view);
+      if (isDeepStrictEqual(sent.get(id)?.message, message)) continue;
+      sent.set(id, { name, message });
+      watch.told();
+      yield { event: { case: "peering", value: message } };
+    }
+    const there = new Set(listed.map(({ id }) => id));
+    for (const [id, { name }] of sent) {
+      if (there.has(id)) continue;
+      sent.delete(id);
+      watch.told();
+      yield { event: { case: "removed", value: { id, name } } };
+    }
+    if (!complete) {
+      complete = true;
+      watch.told();
+      yield { event: { case: "snapshotComplete", value: {} } };
+    } else if (watch.silent) {
+      watch.told();
+      yield { event: { case: "heartbeat", value: {} } };
+    }
+    await watch.wait(server.statusIntervalMs);
+    await watch.admit();
+  }
+}

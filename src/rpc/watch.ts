@@ -1,0 +1,147 @@
+import type { Access, Right } from "../access/authorizer.js";
+import { PeeringError } from "../errors.js";
+import { StatusCode } from "../wire/status.js";
+import type { RpcCall } from "./rpc-call.js";
+
+/** The right that the caller of a watch lacks; undefined when there is none. */
+export type MissingRight = (access: Access) => Right | undefined;
+
+/**
+ * What every watch does beside telling: it waits for a change or for the time to look again, sends a heartbeat where nothing
+ * else was sent, and looks at the caller's rights, the token's included, while it runs.
+ */
+export class Watch implements Disposable {
+  /** Aborts when the watch is over, however it ends. */
+  readonly signal: AbortSignal;
+  readonly #over = new AbortController();
+  readonly #call: RpcCall;
+  readonly #missing: MissingRight;
+  #access: Access | undefined;
+  #judgedAt = 0;
+  #toldAt: number;
+  #noticed = false;
+  #wake = (): void => {};
+
+  constructor(call: RpcCall, missing: MissingRight) {
+    this.#call = call;
+    this.#missing = missing;
+    this.#toldAt = call.server.clock.now();
+    this.signal = this.#over.signal;
+    call.signal.addEventListener("abort", this.#leave);
+  }
+
+  readonly #leave = (): void => {
+    this.#over.abort(this.#call.signal.reason);
+    this.notice();
+  };
+
+  /** Something may have changed: the wait there is, or the next one, is over at once. */
+  readonly notice = (): void => {
+    this.#noticed = true;
+    this.#wake();
+  };
+
+  /** Something was sent. */
+  told(): void {
+    this.#toldAt = this.#call.server.clock.now();
+  }
+
+  /** Whether it is time for a heartbeat. */
+  get silent(): boolean {
+    const { clock, heartbeatMs } = this.#call.server;
+    return clock.now() - this.#toldAt >= heartbeatMs;
+  }
+
+  /**
+   * To be called before anything is told.
+   * @throws {PeeringError} `permission-denied`: the token is unknown, or lacks a right.
+   * @throws `signal.reason` when the caller has gone.
+   */
+  async admit(): Promise<void> {
+    const { server, signal } = this.#call;
+    signal.throwIfAborted();
+    const now = server.clock.now();
+    if (this.#access === undefined || now - this.#judgedAt >= server.heartbeatMs) {
+      this.#access = await this.#call.access();
+      this.#judgedAt = now;
+      signal.throwIfAborted();
+    }
+    const right = this.#missing(this.#access);
+    if (right !== undefined) this.#access.require(right);
+  }
+
+  /** Resolves after a {@link notice}, and after `delayMs` or when a heartbeat is due at the latest. */
+  async wait(delayMs: number = Number.POSITIVE_INFINITY): Promise<void> {
+    const { clock, heartbeatMs } = this.#call.server;
+    const untilHeartbeat = Math.max(0, this.#toldAt + heartbeatMs - clock.now());
+    if (!this.#noticed) {
+      await new Promise<void>((resolve) => {
+        const timer = clock.after(Math.min(delayMs, untilHeartbeat), resolve);
+        this.#wake = () => {
+          timer.cancel();
+          resolve();
+        };
+      });
+    }
+    this.#noticed = false;
+  }
+
+  [Symbol.dispose](): void {
+    this.#call.signal.removeEventListener("abort", this.#leave);
+    this.#over.abort();
+  }
+}
+
+/** Takes one item at a time out of an iterable that waits, without anybody waiting for it. */
+export class Source<Item> implements Disposable {
+  readonly #iterator: AsyncIterator<Item>;
+  readonly #notice: () => void;
+  #asked = false;
+  #answer: { readonly item: Item } | { readonly error: unknown } | "ended" | undefined;
+
+  /** @param notice - called when there is an item, the end or a failure. */
+  constructor(items: AsyncIterable<Item>, notice: () => void) {
+    this.#iterator = items[Symbol.asyncIterator]();
+    this.#notice = notice;
+  }
+
+  /**
+   * The item that has come since the last call; undefined when there is none yet, and then one is asked for.
+   * @throws What the iterable throws. {@link PeeringError} `closed` when it has ended: nobody ends it but the host.
+   */
+  take(): Item | undefined {
+    const answer = this.#answer;
+    if (answer === undefined) {
+      if (!this.#asked) this.#ask();
+      return undefined;
+    }
+    if (answer === "ended") {
+      throw new PeeringError("closed", "the host is closing", { status: StatusCode.Unavailable });
+    }
+    if ("error" in answer) throw answer.error;
+    this.#answer = undefined;
+    return answer.item;
+  }
+
+  /** To be called when what the iterable waits for has been aborted, or it may go on for as long as that takes. */
+  [Symbol.dispose](): void {
+    // With an item that nobody took it would wait for us, and keep listening.
+    this.#iterator.return?.().then(
+      () => {},
+      () => {},
+    );
+  }
+
+  #ask(): void {
+    this.#asked = true;
+    const settle = (answer: { readonly item: Item } | { readonly error: unknown } | "ended"): void => {
+      this.#asked = false;
+      this.#answer = answer;
+      this.#notice();
+    };
+    this.#iterator.next().then(
+      ({ done, value }) => settle(done === true ? "ended" : { item: value }),
+      (error: unknown) => settle({ error }),
+    );
+  }
+}
