@@ -120,6 +120,7 @@ export {
   type PeeringsChange,
   type PeeringView,
 } from "./host/peerings.js";
+export type { ExportSync, ImportProgress, ImportSync, ServiceSync } from "./host/service-sync.js";
 export type { PeeringFailure, PeeringStatus } from "./host/status-board.js";
 export { type StreamFacts, type StreamStatus, ZERO_TIME } from "./peering/observed.js";
 export type { Peering, PeeringState, Role, StoredState, TrustBundle } from "./peering/peering.js";
@@ -146,6 +147,7 @@ export { defaultSessionLimits, defaultSessionTimings, ReplicationSession } from 
 export type {
   AppliedResult,
   ExportedResource,
+  ExportProgress,
   ReceivedResource,
   Session,
   SessionBand,
@@ -154,6 +156,7 @@ export type {
   SessionOptions,
   SessionOutput,
   SessionPhase,
+  SessionServices,
   SessionStatus,
   SessionTimings,
 } from "./replication/types.js";

@@ -318,6 +318,7 @@ async function composeHost(options: HostOptions, opened: AsyncDisposable[]): Pro
     dialer,
     cleanup,
     board,
+    imports: importStore,
     transport,
     clock,
     random,

@@ -105,6 +105,7 @@ export class Links implements AsyncDisposable {
       role: "acceptor",
       maxSendBytes: limits.maxSendToDialerBytes,
       timings,
+      limits,
       strictConsul,
     });
     let live: LiveLink | undefined;
@@ -154,6 +155,7 @@ export class Links implements AsyncDisposable {
       remote,
       maxSendBytes: limits.maxSendToAcceptorBytes,
       timings,
+      limits,
       strictConsul,
     });
     let live: LiveLink | undefined;
@@ -340,6 +342,7 @@ export class Links implements AsyncDisposable {
           bytes: effect.bytes,
           limit: effect.limit,
         });
+        live.seen.withheldChanged();
         break;
       case "authorize":
         break;
@@ -420,7 +423,8 @@ export class Links implements AsyncDisposable {
       try {
         const { results } = await imports.apply(peering.id, batch, records.expectation(peering.id));
         batch.forEach((item, index) => {
-          if (item.type === "list" && results[index] === undefined) seen.imported(item.names);
+          if (item.type === "service") seen.appliedService(item.name, results[index]?.message);
+          else if (results[index] === undefined) seen.imported(item.names);
         });
         return results;
       } catch (error) {

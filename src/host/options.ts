@@ -1,7 +1,8 @@
 import type { CatalogSource } from "../catalog/catalog-source.js";
 import type { Locality } from "../catalog/instance.js";
 import type { Clock, Logger, Random } from "../environment.js";
-import type { SessionTimings } from "../replication/types.js";
+import { defaultSessionLimits } from "../replication/session.js";
+import type { SessionLimits, SessionTimings } from "../replication/types.js";
 import type { Storage } from "../storage/storage.js";
 import type { Transport } from "../transport/transport.js";
 import type { CertificateAuthority } from "../trust/authority.js";
@@ -42,8 +43,8 @@ export interface HostOptions {
   readonly logger?: Logger;
 }
 
-/** Bounds on what peers can make a host hold. */
-export interface HostLimits extends ImportLimits {
+/** Bounds on what peers can make a host hold: of a whole host, of what it imports from a peer, and of a single stream. */
+export interface HostLimits extends ImportLimits, SessionLimits {
   /**
    * Unauthorised opens and exchanges taken per second from one source: an IPv4 address, or the /64 of an IPv6 one.
    * Default 200; beyond this and the next three: RESOURCE_EXHAUSTED.
@@ -63,6 +64,7 @@ export interface HostLimits extends ImportLimits {
 
 export const defaultLimits: HostLimits = {
   ...defaultImportLimits,
+  ...defaultSessionLimits,
   unauthorizedPerSecond: 200,
   unauthorizedPerSecondInAll: 2_000,
   unauthorizedStreams: 100,

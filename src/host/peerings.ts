@@ -8,10 +8,12 @@ import type { RemoteInfo } from "../wire/messages.js";
 import { StatusCode } from "../wire/status.js";
 import type { Cleanup } from "./cleanup.js";
 import { type Dialer, exchangeSecret } from "./dialer.js";
+import type { ImportStore } from "./import-store.js";
 import type { Leadership } from "./leadership.js";
 import type { Links } from "./links.js";
 import { type Metric, peeringMetrics } from "./metrics.js";
 import type { PeeringRecords } from "./records.js";
+import type { ServiceSync } from "./service-sync.js";
 import type { PeeringStatus, StatusBoard } from "./status-board.js";
 
 /** A peering as read: its record, the state a Consul client would be shown, and the facts behind it. */
@@ -68,6 +70,7 @@ export interface PeeringsParts {
   readonly dialer: Dialer;
   readonly cleanup: Cleanup;
   readonly board: StatusBoard;
+  readonly imports: Pick<ImportStore, "services">;
   readonly transport: Transport;
   readonly clock: Clock;
   readonly random: Random;
@@ -165,6 +168,17 @@ export class Peerings implements AsyncDisposable {
     this.requireEnabled();
     const peering = this.#parts.records.byName(name);
     return peering === undefined ? undefined : this.#view(peering);
+  }
+
+  /**
+   * How far each service has come, in both directions, as of now; undefined where there is no such peering. Its cost grows
+   * with the number of services, which that of {@link read} does not.
+   */
+  services(name: string): ServiceSync | undefined {
+    this.requireEnabled();
+    const { records, board, imports } = this.#parts;
+    const peering = records.byName(name);
+    return peering === undefined ? undefined : board.servicesOf(peering.id, imports.services(peering.id));
   }
 
   /** All peerings, by name. */

@@ -15,6 +15,8 @@ import {
 } from "../peering/observed.js";
 import type { Peering } from "../peering/peering.js";
 import type { Session, SessionBand, SessionPhase, SessionStatus } from "../replication/types.js";
+import type { ImportedService } from "./import-store.js";
+import { exportSync, ImportOutcomes, type ServiceSync } from "./service-sync.js";
 
 /** Why a stream, or an attempt at one, ended. */
 export interface PeeringFailure {
@@ -48,10 +50,15 @@ export interface PeeringStatus {
   readonly unacknowledged: number;
   /** How long something of ours has not reached the peer: 0 when all is acknowledged, undefined without a stream. */
   readonly lagMs: number | undefined;
+  /** How long the peer has accepted nothing although something waits; 0 while nothing waits or all flows. */
+  readonly stalledMs: number;
+  /** Our answers that wait to be sent. */
+  readonly answerBytes: number;
   /** Services we hold back, or the peer refused: name to reason. */
   readonly withheldServices: ReadonlyMap<string, string>;
   /** Inward: responses received and not applied yet. */
   readonly applying: number;
+  readonly applyingBytes: number;
 }
 
 interface BoardEntry {
@@ -60,6 +67,8 @@ interface BoardEntry {
   failedAttempts: number;
   nextAttemptAt: number | undefined;
   readonly heldBack: Map<string, string>;
+  /** Of the stream there is, or was last. */
+  outcomes: ImportOutcomes;
 }
 
 const SAMPLE_MS = 100;
@@ -71,6 +80,9 @@ export class BoardStream {
   readonly #clock: Clock;
   readonly session: Session;
   readonly #stored: () => readonly string[];
+  readonly #outcomes: ImportOutcomes;
+  readonly #withheld: Pick<SessionStatus, "heldBack" | "refusedByPeer">;
+  #withheldSizes = "0 0";
   #connected = false;
   #sampledAt = Number.NEGATIVE_INFINITY;
   #inSyncAt: number;
@@ -82,8 +94,11 @@ export class BoardStream {
     session: Session,
     clock: Clock,
     stored: () => readonly string[],
+    outcomes: ImportOutcomes,
   ) {
     this.#stored = stored;
+    this.#outcomes = outcomes;
+    this.#withheld = session.status;
     this.#board = board;
     this.#instance = instance;
     this.#clock = clock;
@@ -102,6 +117,16 @@ export class BoardStream {
     }
     const now = this.#clock.now();
     if (now - this.#sampledAt >= SAMPLE_MS) this.sample(now);
+    const { heldBack, refusedByPeer } = this.#withheld;
+    const sizes = `${heldBack.size} ${refusedByPeer.size}`;
+    if (sizes === this.#withheldSizes) return;
+    this.#withheldSizes = sizes;
+    this.withheldChanged();
+  }
+
+  /** Other services than before are held back, or refused by the peer. */
+  withheldChanged(): void {
+    this.#board.changed(this.#instance.peeringId);
   }
 
   /** Looks whether everything of ours has been acknowledged. */
@@ -112,14 +137,23 @@ export class BoardStream {
     return now - this.#inSyncAt;
   }
 
+  /** A list of the peer's was applied. */
   imported(services: readonly string[]): void {
+    this.#outcomes.list(services);
     this.#instance.observe({ type: "imported", services });
+  }
+
+  /** A service of the peer's was applied, or refused for a reason. */
+  appliedService(name: string, refusal: string | undefined): void {
+    this.#outcomes.note(name, refusal);
   }
 
   /** Copies what the session knows into the facts that outlive it. */
   settle(): void {
     // Consul 1.13 sends no list: what it exports is what came of it.
-    if (this.session.status.band === "legacy") this.imported(withoutSidecars(this.#stored()));
+    if (this.session.status.band === "legacy") {
+      this.#instance.observe({ type: "imported", services: withoutSidecars(this.#stored()) });
+    }
     this.#instance.observe({ type: "progress", facts: observations(this.session.status, this.#clock) });
   }
 
@@ -147,8 +181,10 @@ export class StatusBoard {
    * @param stored - names of all services that are imported from this peer now.
    */
   open(peeringId: string, session: Session, stored: () => readonly string[]): BoardStream {
-    const stream = new BoardStream(this, this.#tracker.open(peeringId), session, this.#clock, stored);
     const entry = this.#entry(peeringId);
+    entry.outcomes = new ImportOutcomes();
+    const instance = this.#tracker.open(peeringId);
+    const stream = new BoardStream(this, instance, session, this.#clock, stored, entry.outcomes);
     entry.stream = stream;
     entry.nextAttemptAt = undefined;
     return stream;
@@ -198,6 +234,17 @@ export class StatusBoard {
     return reportedState(peering, this.#tracker.facts(peering.id));
   }
 
+  /** @param stored - what is imported from this peer now. */
+  servicesOf(peeringId: string, stored: readonly ImportedService[]): ServiceSync {
+    const entry = this.#entries.get(peeringId);
+    const services = entry?.stream?.session.services();
+    const listed = this.#tracker.facts(peeringId)?.importedServices ?? [];
+    return {
+      imported: (entry?.outcomes ?? new ImportOutcomes()).sync(listed, services?.applying ?? new Set(), stored),
+      exported: exportSync(services, entry?.heldBack ?? new Map(), this.statusOf(peeringId).withheldServices),
+    };
+  }
+
   statusOf(peeringId: string): PeeringStatus {
     const entry = this.#entries.get(peeringId);
     const stream = entry?.stream;
@@ -225,9 +272,17 @@ export class StatusBoard {
       queuedBytes: session?.queuedBytes ?? 0,
       unacknowledged: session?.unacknowledged ?? 0,
       lagMs: stream?.sample(now),
+      stalledMs: session?.stalledSinceMs === undefined ? 0 : Math.max(0, now - session.stalledSinceMs),
+      answerBytes: session?.answerBytes ?? 0,
       withheldServices: withheld,
       applying: session?.applying ?? 0,
+      applyingBytes: session?.applyingBytes ?? 0,
     };
+  }
+
+  /** @internal */
+  changed(peeringId: string): void {
+    this.#notify(peeringId);
   }
 
   /** @internal */
@@ -256,6 +311,7 @@ export class StatusBoard {
         failedAttempts: 0,
         nextAttemptAt: undefined,
         heldBack: new Map(),
+        outcomes: new ImportOutcomes(),
       };
       this.#entries.set(peeringId, entry);
     }

@@ -1,6 +1,6 @@
 import type { ResponseMessage } from "../wire/messages.js";
 import { Operation, ResourceUrl } from "../wire/messages.js";
-import type { ExportedResource, SessionBand } from "./types.js";
+import type { ExportedResource, ExportProgress, SessionBand } from "./types.js";
 
 /** The four resource types, in the order in which they are sent. The list goes ahead of the services (D-25). */
 export const Lane = { trustBundle: 0, serverAddresses: 1, exportedServiceList: 2, exportedService: 3 } as const;
@@ -259,6 +259,19 @@ export class OutboundTable {
     row.nonce = undefined;
     if (refusal !== undefined) this.refused.set(keyOf(row), clip(refusal));
     else if (this.refused.size > 0) this.refused.delete(keyOf(row));
+  }
+
+  /** How far each service has come. */
+  progress(): ReadonlyMap<string, ExportProgress> {
+    const found = new Map<string, ExportProgress>();
+    for (const row of this.#queues[Lane.exportedService].rows.values()) {
+      if (row.withdrawn) continue;
+      if (row.tooLarge !== undefined) found.set(row.id, "held-back");
+      else if (row.waiting !== undefined) found.set(row.id, "queued");
+      else if (row.nonce !== undefined) found.set(row.id, "sent");
+      else found.set(row.id, this.refused.has(row.id) ? "refused" : "acknowledged");
+    }
+    return found;
   }
 
   /** Lets go of everything but the facts for status. */

@@ -17,6 +17,7 @@ import type {
   SessionOptions,
   SessionOutput,
   SessionPhase,
+  SessionServices,
   SessionStatus,
   SessionTimings,
 } from "./types.js";
@@ -176,10 +177,21 @@ export class ReplicationSession implements Session {
       queuedResources: this.#exports.length,
       queuedBytes: this.#exports.bytes,
       unacknowledged: this.#exports.unanswered,
+      answerBytes: this.#answers.bytes,
+      stalledSinceMs: this.#stalledSinceMs,
       applying: this.#applying.size,
+      applyingBytes: this.#applyingBytes,
       heldBack: this.#exports.heldBack,
       refusedByPeer: this.#exports.refused,
     };
+  }
+
+  services(): SessionServices {
+    const applying = new Set<string>();
+    for (const { resourceUrl, resourceId } of this.#applying.values()) {
+      if (resourceUrl === ResourceUrl.exportedService) applying.add(resourceId);
+    }
+    return { exported: this.#exports.progress(), applying };
   }
 
   handle(input: SessionInput, nowMs: number): readonly SessionOutput[] {
@@ -707,6 +719,10 @@ export class ReplicationSession implements Session {
     this.#exports.clear();
     this.#applying.clear();
     this.#applyingBytes = 0;
+  }
+
+  get #stalledSinceMs(): number | undefined {
+    return this.#acceptedByMs === Number.POSITIVE_INFINITY ? undefined : this.#acceptedByMs - this.#timings.sendStallMs;
   }
 
   /** Through a call, because the compiler takes a field for unchanged across calls of methods. */

@@ -168,12 +168,30 @@ export interface SessionStatus {
   readonly queuedBytes: number;
   /** Resources whose newest sent version the peer has not answered yet. */
   readonly unacknowledged: number;
-  /** Responses received and not applied yet. */
+  /** ACKs and NACKs waiting to be sent, in bytes. */
+  readonly answerBytes: number;
+  /** Since when the transport has taken nothing although something waits; undefined while nothing waits or all flows. */
+  readonly stalledSinceMs: number | undefined;
+  /** Responses received and not applied yet, and about their bytes. */
   readonly applying: number;
+  readonly applyingBytes: number;
   /** Services too large for the peer, by id (resources of the other types: by type URL), with their size in bytes. */
   readonly heldBack: ReadonlyMap<string, number>;
   /** What the peer refused (NACK), keyed as `heldBack`, with its message; until a newer version is acknowledged. */
   readonly refusedByPeer: ReadonlyMap<string, string>;
+}
+
+/**
+ * How far the newest version of a service of ours has come: it waits to be sent, was sent, was acknowledged or refused, or
+ * is too large for the peer.
+ */
+export type ExportProgress = "queued" | "sent" | "acknowledged" | "refused" | "held-back";
+
+/** The single services on a stream, by name; copies. */
+export interface SessionServices {
+  readonly exported: ReadonlyMap<string, ExportProgress>;
+  /** The peer's: received and not applied yet. */
+  readonly applying: ReadonlySet<string>;
 }
 
 /** The protocol of one stream as a value: see `session.ts`. */
@@ -188,4 +206,6 @@ export interface Session {
   /** Whether something waits for `writable`: to be sent, or to be known as taken by the transport. */
   readonly wantsToSend: boolean;
   readonly status: SessionStatus;
+  /** As {@link SessionStatus}, service by service. Its cost grows with their number. */
+  services(): SessionServices;
 }
