@@ -73,6 +73,8 @@ export interface DnsServer extends AsyncDisposable {
 const MOST_IN_FLIGHT = 2_000;
 /** A free port of UDP may be taken for TCP; then another is tried. */
 const PORT_TRIES = 10;
+/** Questions wait here while the process does something else. Default buffers hold fewer than three hundred. */
+const UDP_BUFFER_BYTES = 1024 * 1024;
 
 /**
  * Serves DNS for a host's own and imported services, as Consul 1.18 to 1.22 does (specification 4.6). The host is only
@@ -242,7 +244,8 @@ class Server implements DnsServer {
 }
 
 async function bindUdp(host: string, port: number): Promise<UdpSocket> {
-  const socket = createSocket(isIPv6(host) ? "udp6" : "udp4");
+  const type = isIPv6(host) ? "udp6" : "udp4";
+  const socket = createSocket({ type, recvBufferSize: UDP_BUFFER_BYTES });
   try {
     socket.bind(port, host === "" ? undefined : host);
     await once(socket, "listening");
