@@ -14,7 +14,7 @@ describe("an agent under load", { timeout: 170_000 }, () => {
     assert.ok(a !== undefined && b !== undefined);
     const figures = await putLoadOn(
       { a: a.http, b: b.http, dnsOfB: b.dns },
-      { services: 100, instances: 2, watchers: 200, updates: 2_000, writers: 16 },
+      { services: 100, instances: 2, watchers: 200, updates: 2_000, writers: 16, questionsPerSecond: 500 },
     );
     assert.ok(figures.wakes >= 200, `${figures.wakes} wakes`);
     assert.ok(figures.questions > 100, `${figures.questions} questions`);
