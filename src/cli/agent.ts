@@ -1,10 +1,9 @@
-import { once } from "node:events";
-import { createServer, type Server } from "node:http";
 import type { Authorizer } from "../access/authorizer.js";
-import { type Logger, systemClock } from "../environment.js";
+import type { Logger } from "../environment.js";
 import { errorText, PeeringError } from "../errors.js";
 import { createHost, type PeeringHost } from "../host/host.js";
 import { httpHandler } from "../http/index.js";
+import { type HttpServer, httpServer, peeringRpc } from "../rpc/index.js";
 import { memoryStorage } from "../storage/memory.js";
 import type { Storage } from "../storage/storage.js";
 import { joinHostPort } from "../token/address.js";
@@ -12,13 +11,6 @@ import { grpcTransport } from "../transport/grpc.js";
 import { type AgentOptions, type ListenAddress, readAgentOptions } from "./agent-options.js";
 import { type CommandContext, CommandError } from "./command.js";
 import { lineLogger } from "./log.js";
-
-/** How long requests that are being answered may go on once the agent is told to stop. */
-const DRAIN_MS = 2_000;
-/** A client that takes longer to send its headers, or a whole request, is hung up on. */
-const HEADERS_TIMEOUT_MS = 10_000;
-const REQUEST_TIMEOUT_MS = 60_000;
-const KEEP_ALIVE_MS = 60_000;
 
 /** Runs an agent until it is told to stop. @throws {CommandError} when it cannot start. */
 export async function runAgent({ flags, io, print }: CommandContext): Promise<void> {
@@ -32,7 +24,7 @@ export async function runAgent({ flags, io, print }: CommandContext): Promise<vo
   const stopped = io.untilStopped();
   await using host = await starting(() => openHost(options, logger));
   await using dns = await starting(() => openDns(host, options, logger));
-  await using http = await starting(() => openHttp(host, options, logger));
+  await using http = await starting(() => openHttp(host, options, logger, stopped));
   const { datacenter, node } = options;
   const places = [
     `http=${http.address}`,
@@ -98,41 +90,22 @@ async function openDns(
   return undefined;
 }
 
+/** @param stopped - ends the calls that are under way: a watch would go on for ever. */
 async function openHttp(
   host: PeeringHost,
   options: AgentOptions,
   logger: Logger,
-): Promise<AsyncDisposable & { readonly address: string }> {
-  const server = createServer(
-    { headersTimeout: HEADERS_TIMEOUT_MS, requestTimeout: REQUEST_TIMEOUT_MS, keepAliveTimeout: KEEP_ALIVE_MS },
-    httpHandler(host, { nodeName: options.node, ...authorizing(options), logger }),
-  );
-  const { host: name, port } = options.http;
-  try {
-    server.listen({ port, ...(name !== "" && { host: name }) });
-    await once(server, "listening");
-  } catch (error) {
-    const problem = `cannot listen on ${addressText(options.http)}: ${errorText(error)}`;
-    throw new PeeringError("unavailable", problem, { cause: error });
-  }
-  server.on("error", (error) => logger.warn("the HTTP listener failed", { error: errorText(error) }));
-  const bound = server.address();
-  if (bound === null || typeof bound === "string") throw new TypeError("a listener on a port has a port");
-  return {
-    address: joinHostPort(bound.address, bound.port),
-    [Symbol.asyncDispose]: () => drain(server),
-  };
+  stopped: AbortSignal,
+): Promise<HttpServer> {
+  return httpServer({
+    listen: addressText(options.http),
+    rpc: peeringRpc(host, { ...authorizing(options), logger, signal: stopped }),
+    http: httpHandler(host, { nodeName: options.node, ...authorizing(options), logger }),
+    logger,
+  });
 }
 
-/** Takes no more requests; those under way are given a moment, but waiting reads could stay for minutes. */
-async function drain(server: Server): Promise<void> {
-  const closed = new Promise<void>((resolve) => server.close(() => resolve()));
-  const timer = systemClock.after(DRAIN_MS, () => server.closeAllConnections());
-  await closed;
-  timer.cancel();
-}
-
-/** Of the options for HTTP and DNS. */
+/** Of the options for HTTP, calls and DNS. */
 function authorizing({ authorizer }: AgentOptions): { readonly authorizer?: Authorizer } {
   return authorizer === undefined ? {} : { authorizer };
 }

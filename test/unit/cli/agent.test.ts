@@ -6,7 +6,11 @@ import { createServer } from "node:net";
 import { join } from "node:path";
 import { createInterface } from "node:readline";
 import { describe, it } from "node:test";
+import { ConnectError, createClient } from "@connectrpc/connect";
+import { createConnectTransport, createGrpcTransport, Http2SessionManager } from "@connectrpc/connect-node";
 import { ConsulClient, PeeringError } from "../../../src/client/index.js";
+import { PeeringService } from "../../../src/wire/gen/hashicorp/consul/internal/peering/peering_pb.js";
+import { WatchService } from "../../../src/wire/gen/peerage/watch/v1/watch_pb.js";
 import {
   AGENT_READY,
   type CommandLineResult,
@@ -60,6 +64,40 @@ describe("peerage agent", () => {
     } finally {
       child.kill("SIGKILL");
     }
+  });
+
+  it("serves PeeringService and watches on its HTTP port, by gRPC over HTTP/2 and by Connect, until it is stopped", async () => {
+    const stopping = new AbortController();
+    const { http, result } = await startAgent(["-dev", ...ports], stopping.signal);
+    const sessionManager = new Http2SessionManager(`http://${http}`);
+    const grpc = createGrpcTransport({ baseUrl: `http://${http}`, sessionManager });
+    await createClient(PeeringService, grpc).generateToken({ PeerName: "east" });
+    using client = new ConsulClient({ address: http });
+    assert.deepEqual(
+      (await client.peerings.list()).value.map(({ Name }) => Name),
+      ["east"],
+    );
+    const connect = createConnectTransport({ baseUrl: `http://${http}`, httpVersion: "1.1" });
+    let complete = 0;
+    const ends = [grpc, connect].map(async (transport) => {
+      const seen: (string | undefined)[] = [];
+      try {
+        for await (const { event } of createClient(WatchService, transport).watchPeerings({})) {
+          seen.push(event.case);
+          if (event.case === "snapshotComplete" && ++complete === 2) stopping.abort();
+        }
+      } catch (error) {
+        assert.ok(error instanceof ConnectError);
+        seen.push(error.rawMessage);
+      }
+      return seen;
+    });
+    for (const end of ends) {
+      const seen = await end;
+      assert.deepEqual([seen[0], seen.at(-1)], ["peering", "the server is shutting down"]);
+    }
+    assert.equal((await result).exit, 0);
+    sessionManager.abort();
   });
 
   it("peers with another one by command lines alone (CL2, CL4, CL6)", async () => {
