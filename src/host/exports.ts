@@ -46,6 +46,11 @@ export class Exports {
     return this.#engine.exportsFor(peerName).list;
   }
 
+  /** The names this peer is sent instances of, in byte order: those of {@link forPeer} that are no chains alone. */
+  servicesFor(peerName: string): readonly string[] {
+    return this.#engine.exportsFor(peerName).services;
+  }
+
   /**
    * The peers whose callers may reach the instances of `service`: those it is exported to, and those to which a service is
    * whose discovery chain leads to it. Sorted; peers need not exist.

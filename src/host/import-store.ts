@@ -184,6 +184,7 @@ export class ImportStore implements AsyncDisposable {
   readonly #limits: ImportLimits;
   readonly #addresses: ImportedAddresses;
   readonly #peers = new Map<string, Peer>();
+  readonly #listeners = new Set<() => void>();
   #order = 0;
   #closed = false;
   /** The revision that was read when it was opened: no reader who waited before may miss what happened meanwhile. */
@@ -292,6 +293,22 @@ export class ImportStore implements AsyncDisposable {
       for (const node of state.nodes) raise(node.mark);
     }
     return index;
+  }
+
+  /** The index of a read of all that is imported. 1 at least. */
+  get newestIndex(): bigint {
+    let index = this.index(undefined);
+    for (const { revision } of this.#peers.values()) if (revision > index) index = revision;
+    return index;
+  }
+
+  /** Calls `listener` after every commit of imports, whoever they are from; it must not throw. @returns Ends it. */
+  onAnyChange(listener: () => void): () => void {
+    const own = (): void => listener();
+    this.#listeners.add(own);
+    return () => {
+      this.#listeners.delete(own);
+    };
   }
 
   /**
@@ -504,6 +521,7 @@ export class ImportStore implements AsyncDisposable {
       if (write === undefined) this.#drop(peer, key, revision);
       else this.#put(peer, key, write, revision);
     }
+    for (const listener of this.#listeners) listener();
     if (touched.length > 0) await this.#release(peer, touched);
   }
 

@@ -67,6 +67,16 @@ export class Imports {
     };
   }
 
+  /** The index of a read of what is imported from all peers together: it grows with every change. 1 at least. */
+  get newestIndex(): bigint {
+    return this.#store.newestIndex;
+  }
+
+  /** Calls `listener` after each change of what is imported, from whichever peer; it must not throw. @returns Ends it. */
+  onAnyChange(listener: () => void): () => void {
+    return this.#store.onAnyChange(listener);
+  }
+
   /** One service of `peer`; undefined when nothing of that name is imported. */
   service(options: { readonly peer: string; readonly service: string }): ImportedService | undefined {
     const peering = this.#records.byName(options.peer);

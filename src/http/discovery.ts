@@ -131,16 +131,20 @@ export async function answerRead(
 /** Tells what may be shown of one scope's data, and whether something was not. */
 export class Visibility {
   readonly #readable: ReadableNames;
+  /** No node needs to be looked at: what may be seen of a service does not depend on where it is. */
+  readonly everyNode: boolean;
   filtered = false;
 
-  private constructor(readable: ReadableNames) {
+  private constructor(readable: ReadableNames, everyNode: boolean) {
     this.#readable = readable;
+    this.everyNode = everyNode;
   }
 
   /** @throws {PeeringError} `permission-denied` for an unknown token. */
   static async of(call: Call, peer: string): Promise<Visibility> {
     const access = await call.access();
-    return new Visibility(access.readable(peer));
+    const everyNode = peer !== "" || access.may({ resource: "node", access: "read", scope: "all" });
+    return new Visibility(access.readable(peer), everyNode);
   }
 
   service(name: string): boolean {
@@ -155,10 +159,10 @@ export class Visibility {
     return this.#seen(this.#readable.node(node.name) && this.#readable.service(service.name));
   }
 
+  /** A check of a service is where the service is: it takes both rights. */
   check({ check }: CheckView): boolean {
-    return this.#seen(
-      check.serviceName === "" ? this.#readable.node(check.node) : this.#readable.service(check.serviceName),
-    );
+    const service = check.serviceName === "" || this.#readable.service(check.serviceName);
+    return this.#seen(service && this.#readable.node(check.node));
   }
 
   #seen(seen: boolean): boolean {
@@ -267,16 +271,7 @@ function stampedChecks(checks: readonly Check[], indexes: Stamped): readonly Ind
 
 /** A node by name; undefined when there is none. */
 export async function nodeOf(host: PeeringHost, peer: string, name: string): Promise<NodeContents | undefined> {
-  if (peer === "") {
-    const found = host.catalog.node(name);
-    if (found === undefined) return undefined;
-    const node = { peer, node: found.node };
-    return {
-      node,
-      services: found.services.map((service) => ({ ...node, service, checks: [] })),
-      checks: checkViews(peer, found.checks),
-    };
-  }
+  if (peer === "") return localNode(host, name);
   const key = lowerCase(name);
   const services: InstanceView[] = [];
   for (const service of host.imports.servicesOn({ peer, node: name })) {
@@ -284,9 +279,27 @@ export async function nodeOf(host: PeeringHost, peer: string, name: string): Pro
       if (lowerCase(view.node.name) === key) services.push(view);
     }
   }
+  return importedNode(peer, services);
+}
+
+export function localNode(host: PeeringHost, name: string): NodeContents | undefined {
+  const found = host.catalog.node(name);
+  if (found === undefined) return undefined;
+  const node = { peer: "", node: found.node };
+  return {
+    node,
+    services: found.services.map((service) => ({ ...node, service, checks: [] })),
+    checks: checkViews("", found.checks),
+  };
+}
+
+/** A node from everything that is on it; undefined when that is nothing. */
+export function importedNode(peer: string, instances: readonly InstanceView[]): NodeContents | undefined {
+  const services = instances.toSorted((left, right) =>
+    compareUtf8(lowerCase(left.service.id), lowerCase(right.service.id)),
+  );
   const [first] = services;
   if (first === undefined) return undefined;
-  services.sort((left, right) => compareUtf8(lowerCase(left.service.id), lowerCase(right.service.id)));
   const ofNode = first.checks.filter(({ serviceId }) => serviceId === "");
   const ofServices = services.flatMap(({ checks }) => checks.filter(({ serviceId }) => serviceId !== ""));
   return {

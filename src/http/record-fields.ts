@@ -6,6 +6,7 @@ import type {
   ServiceAddress,
   Weights,
 } from "../catalog/instance.js";
+import type { NodeContents } from "./discovery.js";
 import { bool, type Fields, integer, struct, structList, structMap, text, textList, textMap } from "./filter/fields.js";
 import type { CheckView, InstanceView, NodeView, ServiceView } from "./records-json.js";
 
@@ -132,4 +133,15 @@ export const flatFields: Fields<NodeView & ServiceView> = {
   ServiceProxy: struct(({ service }) => service.proxy, proxyFields),
   ServiceConnect: struct(({ service }) => service.connect, connectFields),
   PeerName: text(({ peer }) => peer),
+};
+
+export const nodeContentsFields: Fields<NodeContents> = {
+  ID: text(({ node }) => node.node.id),
+  Node: text(({ node }) => node.node.name),
+  Address: text(({ node }) => node.node.address),
+  PeerName: text(({ node }) => node.peer),
+  TaggedAddresses: textMap(({ node }) => node.node.taggedAddresses),
+  Meta: textMap(({ node }) => node.node.meta),
+  Services: structList(({ services }) => services, serviceFields),
+  Checks: structList(({ checks }) => checks, checkFields),
 };

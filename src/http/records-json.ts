@@ -30,6 +30,9 @@ export interface InstanceView extends NodeView, ServiceView {
   readonly checks: readonly IndexedCheck[];
 }
 
+/** A Go struct: what is undefined is left out. */
+export type JsonStruct = { readonly [key: string]: Json | undefined };
+
 // Consul 1.21 (specification 4.1.2): members in its order; what it leaves out when empty is undefined here.
 
 /** A free-form value: what is an object in it is a Go map. */
@@ -108,7 +111,7 @@ export function nodeJson({ peer, node }: NodeView): Json {
 }
 
 /** Consul's `NodeService`. */
-export function serviceJson({ peer, service }: ServiceView): Json {
+export function serviceJson({ peer, service }: ServiceView): JsonStruct {
   return {
     Kind: service.kind || undefined,
     ID: service.id,
@@ -131,7 +134,7 @@ export function serviceJson({ peer, service }: ServiceView): Json {
 }
 
 /** Consul's `HealthCheck`. */
-export function checkJson({ peer, check }: CheckView): Json {
+export function checkJson({ peer, check }: CheckView): JsonStruct {
   return {
     Node: check.node,
     CheckID: check.checkId,

@@ -8,6 +8,7 @@ import { intentionOperations } from "./intentions.js";
 import { peeringOperations } from "./peering.js";
 import { systemOperations } from "./system.js";
 import { txnOperations } from "./txn.js";
+import { uiOperations } from "./ui.js";
 
 export type Method = "GET" | "POST" | "PUT" | "DELETE";
 
@@ -116,4 +117,5 @@ export const operations: readonly Operation[] = [
   ...agentServiceOperations,
   ...agentReadOperations,
   ...systemOperations,
+  ...uiOperations,
 ];

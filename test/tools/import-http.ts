@@ -14,6 +14,7 @@ const GROUPS = [
   "two-names-one-acceptor",
   "exported-services",
   "acl",
+  "imported",
 ];
 /** Token of which all broken ones are copies. */
 const MODEL = "token:880072bf098b";

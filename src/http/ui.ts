@@ -1,0 +1,372 @@
+import { compareUtf8 } from "../catalog/byte-order.js";
+import { connectName } from "../catalog/catalog-draft.js";
+import { lowerCase } from "../catalog/names.js";
+import { blocking } from "./blocking.js";
+import type { Answer, Call } from "./call.js";
+import {
+  type DiscoveryOptions,
+  discoveryOptions,
+  everyImported,
+  filterFor,
+  importedNode,
+  instancesOf,
+  localNode,
+  type NodeContents,
+  nameInPath,
+  nodeOf,
+  Visibility,
+} from "./discovery.js";
+import { discoveryParameters, nodeSchema, recordsSchema } from "./discovery-docs.js";
+import { HttpError } from "./http-error.js";
+import { type Json, textMapOrAbsent } from "./json.js";
+import { anyObject, flag, index, listOf, objectOf, text, textsOrNull } from "./operation-docs.js";
+import { instanceFields, nodeContentsFields } from "./record-fields.js";
+import { checkJson, type InstanceView, serviceJson } from "./records-json.js";
+import type { JsonSchema, Operation } from "./routes.js";
+
+// What Consul's pages read, and the one place where it lists what is imported (specification 4.5.3, Consul 1.21).
+
+/**
+ * Answers a read of local and imported data: the index counts both, where Consul's passes over what is imported (D-37).
+ * These reads tell no consistency.
+ */
+async function answerFromAll(
+  call: Call,
+  options: DiscoveryOptions,
+  load: () => Promise<{ readonly json: Json; readonly filtered: boolean } | undefined>,
+): Promise<Answer> {
+  const { catalog, imports, configEntries } = call.host;
+  const indexNow = (): bigint => {
+    let newest = catalog.revision;
+    for (const other of [configEntries.index, imports.newestIndex]) if (other > newest) newest = other;
+    return newest;
+  };
+  const reading = await blocking(call, options, {
+    read: () => ({ index: indexNow(), result: undefined }),
+    index: indexNow,
+    subscribe: (wake) => {
+      const forget = [catalog.onChange(wake), imports.onAnyChange(wake), configEntries.onChange(wake)];
+      return () => {
+        for (const stop of forget) stop();
+      };
+    },
+  });
+  const answer = await load();
+  if (answer === undefined) return { status: 404 };
+  return { json: answer.json, read: { index: reading.index, filtered: answer.filtered } };
+}
+
+/** The peers that a read is about; `""` is this cluster. */
+function peersOf(call: Call, asked: string): readonly string[] {
+  if (asked !== "") return [asked];
+  const peers = call.host.internals.records.list().map(({ name }) => name);
+  return ["", ...peers.sort(compareUtf8)];
+}
+
+async function everyInstance(call: Call, peer: string): Promise<readonly InstanceView[]> {
+  if (peer !== "") return everyImported(call, peer);
+  const instances: InstanceView[] = [];
+  for (const name of call.host.catalog.services().keys()) instances.push(...(await instancesOf(call.host, "", name)));
+  return instances;
+}
+
+// Services.
+
+/** One service of one cluster, with what its instances and its proxies say. */
+class Summary {
+  readonly name: string;
+  readonly peer: string;
+  kind = "";
+  datacenter = "";
+  instances = 0;
+  transparent = false;
+  native = false;
+  proxied = false;
+  /** Links of a terminating gateway; undefined for other services. */
+  linked: number | undefined;
+  behindGateway = false;
+  readonly #nodes = new Set<string>();
+  readonly #tags = new Set<string>();
+  readonly #sources = new Set<string>();
+  /** Status by node and id: a check that several instances share counts once. */
+  readonly #checks = new Map<string, string>();
+
+  constructor(name: string, peer: string) {
+    this.name = name;
+    this.peer = peer;
+  }
+
+  add({ node, service, checks }: InstanceView): void {
+    this.kind = service.kind;
+    this.datacenter = node.datacenter;
+    this.instances++;
+    this.#nodes.add(node.name);
+    for (const tag of service.tags) this.#tags.add(tag);
+    const { "external-source": source = "" } = service.meta;
+    if (source !== "") this.#sources.add(source);
+    this.native ||= service.connect?.native === true;
+    this.addChecks(checks);
+  }
+
+  /** A proxy of this service: its checks are checks of the service, too. */
+  addProxy({ service, checks }: InstanceView): void {
+    const transparent = service.proxy?.mode === "transparent";
+    // One that is not makes the whole service not.
+    this.transparent = transparent && (this.transparent || !this.proxied);
+    this.proxied = true;
+    this.addChecks(checks);
+  }
+
+  addChecks(checks: InstanceView["checks"]): void {
+    for (const { node, checkId, status } of checks) this.#checks.set(`${lowerCase(node)}\0${checkId}`, status);
+  }
+
+  json(): Json {
+    const statuses = [...this.#checks.values()];
+    const count = (wanted: string): number => statuses.filter((status) => status === wanted).length;
+    return {
+      Kind: this.kind || undefined,
+      Name: this.name,
+      Datacenter: this.datacenter,
+      Tags: sortedOrNull(this.#tags),
+      Nodes: sortedOrNull(this.#nodes),
+      ExternalSources: sortedOrNull(this.#sources),
+      InstanceCount: this.instances,
+      ChecksPassing: count("passing"),
+      ChecksWarning: count("warning"),
+      ChecksCritical: count("critical"),
+      GatewayConfig: { AssociatedServiceCount: this.linked || undefined },
+      TransparentProxy: this.transparent,
+      ConnectNative: this.native,
+      PeerName: this.peer || undefined,
+      ConnectedWithProxy: this.proxied,
+      ConnectedWithGateway: this.behindGateway,
+    };
+  }
+}
+
+function sortedOrNull(values: ReadonlySet<string>): Json {
+  return values.size === 0 ? null : [...values].sort(compareUtf8);
+}
+
+/** Services by name, those of one name by peer; a service that only a proxy names is one, too. */
+function summaries(call: Call, instances: readonly InstanceView[]): readonly Summary[] {
+  const byKey = new Map<string, Summary>();
+  const of = (name: string, peer: string): Summary => {
+    const key = `${lowerCase(name)}\0${peer}`;
+    const known = byKey.get(key) ?? new Summary(name, peer);
+    byKey.set(key, known);
+    return known;
+  };
+  for (const view of instances) {
+    of(view.service.name, view.peer).add(view);
+    const destination = view.service.kind === "connect-proxy" ? (connectName(view.service) ?? "") : "";
+    if (destination !== "") of(destination, view.peer).addProxy(view);
+  }
+  const { entries } = call.host.configEntries;
+  const gateways = entries.all("terminating-gateway");
+  const behind = entries.gatewayLinks;
+  for (const summary of byKey.values()) {
+    if (summary.peer !== "") continue;
+    const key = lowerCase(summary.name);
+    if (summary.kind === "terminating-gateway") summary.linked = gateways.get(key)?.services.length;
+    summary.behindGateway = behind.names.has(key) || (behind.wildcard && summary.kind === "" && summary.instances > 0);
+  }
+  return [...byKey.values()].sort(
+    (left, right) => compareUtf8(left.name, right.name) || compareUtf8(left.peer, right.peer),
+  );
+}
+
+async function services(call: Call): Promise<Answer> {
+  const options = discoveryOptions(call);
+  const filter = filterFor(options, instanceFields);
+  const visible = new Map<string, Visibility>();
+  for (const peer of peersOf(call, options.peer)) visible.set(peer, await Visibility.of(call, peer));
+  return answerFromAll(call, options, async () => {
+    const shown: InstanceView[] = [];
+    for (const peer of peersOf(call, options.peer)) {
+      const seen = visible.get(peer) ?? (await Visibility.of(call, peer));
+      visible.set(peer, seen);
+      shown.push(...(await everyInstance(call, peer)).filter((view) => seen.instance(view)));
+    }
+    const filtered = [...visible.values()].some((seen) => seen.filtered);
+    return { json: summaries(call, await filter(shown)).map((summary) => summary.json()), filtered };
+  });
+}
+
+async function exportedServices(call: Call): Promise<Answer> {
+  const options = discoveryOptions(call);
+  const { peer } = options;
+  if (peer === "") throw new HttpError(500, "must provide PeerName");
+  const visible = await Visibility.of(call, "");
+  return answerFromAll(call, options, async () => {
+    const known = call.host.internals.records.byName(peer) !== undefined;
+    const names = known ? call.host.exports.servicesFor(peer) : [];
+    const shown = names.filter((name) => visible.service(name));
+    const json = shown.map((name) => {
+      const summary = new Summary(name, "");
+      summary.datacenter = call.host.datacenter;
+      return summary.json();
+    });
+    return { json, filtered: visible.filtered };
+  });
+}
+
+// Nodes.
+
+/** Absent lists are null here, not empty. */
+function nodeContentsJson(contents: NodeContents): Json {
+  const { peer, node } = contents.node;
+  return {
+    ID: node.id,
+    Node: node.name,
+    PeerName: peer || undefined,
+    Address: node.address,
+    TaggedAddresses: textMapOrAbsent(node.taggedAddresses) ?? null,
+    Meta: textMapOrAbsent(node.meta) ?? null,
+    Services: contents.services.map((view) => ({ ...serviceJson(view), Tags: nullIfEmpty(view.service.tags) })),
+    Checks: contents.checks.map((view) => ({ ...checkJson(view), ServiceTags: nullIfEmpty(view.check.serviceTags) })),
+  };
+}
+
+function nullIfEmpty(texts: readonly string[]): Json {
+  return texts.length === 0 ? null : texts;
+}
+
+function visibleContents(contents: NodeContents, visible: Visibility): NodeContents | undefined {
+  if (!visible.node(contents.node.node.name)) return undefined;
+  return {
+    node: contents.node,
+    services: contents.services.filter(({ service }) => visible.service(service.name)),
+    checks: contents.checks.filter((view) => visible.check(view)),
+  };
+}
+
+/** Every node of a cluster, by name. */
+async function everyNode(call: Call, peer: string): Promise<readonly NodeContents[]> {
+  const { catalog } = call.host;
+  if (peer === "") {
+    const contents = catalog.nodes().map(({ name }) => localNode(call.host, name));
+    return contents.filter((found) => found !== undefined);
+  }
+  const byNode = new Map<string, InstanceView[]>();
+  for (const view of await everyImported(call, peer)) {
+    const key = lowerCase(view.node.name);
+    const known = byNode.get(key);
+    if (known === undefined) byNode.set(key, [view]);
+    else known.push(view);
+  }
+  const nodes = [...byNode].sort(([left], [right]) => compareUtf8(left, right));
+  return nodes.flatMap(([, views]) => importedNode(peer, views) ?? []);
+}
+
+/** Local ones and those of every peer, whatever `peer` says, as in Consul. */
+async function nodes(call: Call): Promise<Answer> {
+  const options = discoveryOptions(call);
+  const filter = filterFor(options, nodeContentsFields);
+  await call.access();
+  return answerFromAll(call, options, async () => {
+    const shown: NodeContents[] = [];
+    let filtered = false;
+    for (const peer of peersOf(call, "")) {
+      const visible = await Visibility.of(call, peer);
+      for (const contents of await everyNode(call, peer)) {
+        const seen = visibleContents(contents, visible);
+        if (seen !== undefined) shown.push(seen);
+      }
+      filtered ||= visible.filtered;
+    }
+    return { json: (await filter(shown)).map(nodeContentsJson), filtered };
+  });
+}
+
+async function node(call: Call): Promise<Answer> {
+  const options = discoveryOptions(call);
+  const { peer } = options;
+  const name = nameInPath(call, "node name");
+  const visible = await Visibility.of(call, peer);
+  return answerFromAll(call, options, async () => {
+    const found = await nodeOf(call.host, peer, name);
+    const seen = found && visibleContents(found, visible);
+    return seen && { json: nodeContentsJson(seen), filtered: visible.filtered };
+  });
+}
+
+const summarySchema: JsonSchema = objectOf({
+  "Kind?": text,
+  Name: text,
+  Datacenter: text,
+  Tags: textsOrNull,
+  Nodes: textsOrNull,
+  ExternalSources: textsOrNull,
+  InstanceCount: index,
+  ChecksPassing: index,
+  ChecksWarning: index,
+  ChecksCritical: index,
+  GatewayConfig: anyObject,
+  TransparentProxy: flag,
+  ConnectNative: flag,
+  "PeerName?": text,
+  ConnectedWithProxy: flag,
+  ConnectedWithGateway: flag,
+});
+
+/** `/v1/internal/ui` as far as it tells of imports. */
+export const uiOperations: readonly Operation[] = [
+  {
+    method: "GET",
+    pattern: "/v1/internal/ui/services",
+    run: services,
+    docs: [
+      {
+        path: "/v1/internal/ui/services",
+        id: "summariseServices",
+        summary: "One summary for each service, local and of every peer; of one peer where `peer` is given.",
+        parameters: discoveryParameters,
+        answer: listOf(summarySchema),
+      },
+    ],
+  },
+  {
+    method: "GET",
+    pattern: "/v1/internal/ui/exported-services",
+    run: exportedServices,
+    docs: [
+      {
+        path: "/v1/internal/ui/exported-services",
+        id: "summariseExportedServices",
+        summary: "The services that the peer named by `peer` is sent instances of.",
+        parameters: discoveryParameters,
+        answer: listOf(summarySchema),
+      },
+    ],
+  },
+  {
+    method: "GET",
+    pattern: "/v1/internal/ui/nodes",
+    run: nodes,
+    docs: [
+      {
+        path: "/v1/internal/ui/nodes",
+        id: "listNodesWithServices",
+        summary: "Every node with its services and checks, local and of every peer.",
+        parameters: discoveryParameters,
+        answer: recordsSchema,
+      },
+    ],
+  },
+  {
+    method: "GET",
+    pattern: "/v1/internal/ui/node/",
+    run: node,
+    docs: [
+      {
+        path: "/v1/internal/ui/node/{node}",
+        id: "readNodeWithServices",
+        summary: "A node with its services and checks; 404 when there is none of that name.",
+        parameters: discoveryParameters,
+        answer: nodeSchema,
+      },
+    ],
+  },
+];
