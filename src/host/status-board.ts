@@ -133,8 +133,12 @@ export class BoardStream {
   sample(now: number): number {
     this.#sampledAt = now;
     const { queuedResources, unacknowledged } = this.session.status;
-    if (queuedResources === 0 && unacknowledged === 0) this.#inSyncAt = now;
-    return now - this.#inSyncAt;
+    if (queuedResources === 0 && unacknowledged === 0) {
+      this.#inSyncAt = now;
+      return 0;
+    }
+    // However coarse the clock: 0 says that nothing is under way.
+    return Math.max(1, now - this.#inSyncAt);
   }
 
   /** A list of the peer's was applied. */

@@ -38,6 +38,8 @@ export interface FakePeerOptions {
   readonly script?: FakePeerScript;
   /** How it behaves from the beginning on. Default: well. */
   readonly behaviour?: Misbehaviour | Partial<Behaviour>;
+  /** `host:port` its tokens and pushes say it is to be dialed at. Default: where it listens. */
+  readonly advertise?: string;
   /** The datacenter it says to be. Default `"fake"`. */
   readonly datacenter?: string;
   /** Its roots, and the certificate it shows. Default: a CA of its own that lives as long as it. */
@@ -93,6 +95,7 @@ export class FakePeer implements AsyncDisposable {
   #change = new AbortController();
   readonly #offered = new Map<string, Map<string, ServiceInstance>>();
   readonly #offerListeners = new Set<(names: readonly string[]) => void>();
+  readonly #behaviourListeners = new Set<() => void>();
   readonly #streams: FakeStream[] = [];
   readonly #listeners = new Set<() => void>();
   readonly #imported = new Map<string, readonly ServiceInstance[]>();
@@ -129,9 +132,9 @@ export class FakePeer implements AsyncDisposable {
 
   // --- Peering -----------------------------------------------------------------------------------------------------------
 
-  /** Where it listens; undefined for one that only dials. */
+  /** Where it is to be dialed; undefined for one that only dials. */
   get address(): string | undefined {
-    return this.#listener?.address;
+    return this.#listener === undefined ? undefined : (this.#parts.advertise ?? this.#listener.address);
   }
 
   /**
@@ -140,13 +143,14 @@ export class FakePeer implements AsyncDisposable {
    */
   token(): string {
     const { authority, certificate, random, datacenter } = this.#parts;
-    if (this.#listener === undefined) throw new TypeError("a fake peer that listens nowhere has no tokens");
+    const { address } = this;
+    if (address === undefined) throw new TypeError("a fake peer that listens nowhere has no tokens");
     const establishmentSecret = randomId(random);
     this.#establishmentSecrets.add(establishmentSecret);
     const token: PeeringToken = {
       ca: authority.roots().map((root) => root.certificatePem),
       manualServerAddresses: [],
-      serverAddresses: [this.#listener.address],
+      serverAddresses: [address],
       serverName: certificate.serverName,
       peerId: this.#id,
       establishmentSecret,
@@ -299,6 +303,7 @@ export class FakePeer implements AsyncDisposable {
     const before = this.#change;
     this.#change = new AbortController();
     before.abort();
+    for (const listener of [...this.#behaviourListeners]) listener();
   }
 
   /** Loses every stream without a goodbye. */
@@ -373,6 +378,12 @@ export class FakePeer implements AsyncDisposable {
   onOffer(listener: (names: readonly string[]) => void): () => void {
     this.#offerListeners.add(listener);
     return () => this.#offerListeners.delete(listener);
+  }
+
+  /** Calls `listener` when its behaviour has changed. */
+  onBehaviour(listener: () => void): () => void {
+    this.#behaviourListeners.add(listener);
+    return () => this.#behaviourListeners.delete(listener);
   }
 
   /**

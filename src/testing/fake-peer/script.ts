@@ -61,6 +61,13 @@ export async function keepProtocol(stream: FakeStream, peer: FakePeer): Promise<
     if (!subscribed.has(ResourceUrl.exportedService)) return;
     push(...names.map((name) => peer.serviceResponse(stream, name)), peer.listResponse(stream));
   });
+  // Silence is no answer: what was not answered is, once it answers again.
+  const unanswered: ResponseMessage[] = [];
+  const answer = (): void => {
+    if (peer.behaviour.answers === "none") return;
+    void stream.send(...unanswered.splice(0).map((response) => answerTo(response, peer.behaviour)));
+  };
+  const forgetBehaviour = peer.onBehaviour(answer);
   const stopHeartbeats = sayHeartbeats(stream, peer);
   try {
     for await (const message of stream) {
@@ -69,8 +76,8 @@ export async function keepProtocol(stream: FakeStream, peer: FakePeer): Promise<
         return;
       }
       if (message.type === "response") {
-        const answer = answerTo(message, peer.behaviour);
-        if (answer !== undefined) void stream.send(answer);
+        unanswered.push(message);
+        answer();
       } else if (message.type === "request" && !subscribed.has(message.resourceUrl)) {
         subscribed.add(message.resourceUrl);
         push(...peer.resourcesFor(stream, message.resourceUrl));
@@ -78,13 +85,13 @@ export async function keepProtocol(stream: FakeStream, peer: FakePeer): Promise<
     }
   } finally {
     forget();
+    forgetBehaviour();
     stopHeartbeats();
   }
 }
 
-/** What such a peer answers; undefined where it keeps silent. */
-function answerTo(response: ResponseMessage, { answers, nonces }: Behaviour): ReplicationMessage | undefined {
-  if (answers === "none") return undefined;
+/** What such a peer answers. */
+function answerTo(response: ResponseMessage, { answers, nonces }: Behaviour): ReplicationMessage {
   const { resourceUrl, nonce } = response;
   const responseNonce = nonces === "right" ? nonce : nonces === "wrong" ? WRONG_NONCE : "";
   const ack: RequestMessage = { type: "request", peerId: "", responseNonce, resourceUrl };
