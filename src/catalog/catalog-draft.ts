@@ -14,7 +14,13 @@ import {
   type ParsedRegistration,
   TransactionError,
 } from "./registration.js";
-import { VirtualIpDraft, type VirtualIps, virtualIpAddress, virtualIpKey } from "./virtual-ips.js";
+import {
+  checkManualAddresses,
+  VirtualIpDraft,
+  type VirtualIps,
+  virtualIpAddress,
+  virtualIpKey,
+} from "./virtual-ips.js";
 
 /** What a draft reads of the committed catalog. Keys are lower-cased. */
 export interface CommittedCatalog {
@@ -151,6 +157,33 @@ export class CatalogDraft {
         this.#setVirtualIp(key, { ...record, claimed });
         this.#freeUnused(record.peer, record.service);
       }
+    });
+  }
+
+  /**
+   * Gives a local service, if it has a virtual IP, these addresses besides, and takes them from those who had them.
+   * @returns the services they were taken from, by name; undefined: the service has no virtual IP.
+   * @throws {PeeringError} `invalid-registration` for what is no address, and for too many.
+   */
+  setManualVirtualIps(service: string, addresses: readonly string[]): readonly string[] | undefined {
+    checkManualAddresses(addresses);
+    const key = virtualIpKey("", lowerCase(service));
+    const own = this.virtualIps.get(key);
+    if (own === undefined) return undefined;
+    return this.#atomically(() => {
+      const taken: string[] = [];
+      for (const record of [...this.virtualIps.values()]) {
+        const { manual = [] } = record;
+        if (record.peer !== "" || record === own || !manual.some((address) => addresses.includes(address))) continue;
+        taken.push(record.service);
+        const left = manual.filter((address) => !addresses.includes(address));
+        this.#setVirtualIp(virtualIpKey("", record.service), withManual(record, left));
+      }
+      const { manual = [] } = own;
+      if (manual.length !== addresses.length || manual.some((address, index) => address !== addresses[index])) {
+        this.#setVirtualIp(key, withManual(own, addresses));
+      }
+      return taken.sort(compareUtf8);
     });
   }
 
@@ -539,4 +572,8 @@ function withPrefix(prefix: string, action: () => void): void {
     if (!(error instanceof PeeringError)) throw error;
     throw new PeeringError(error.code, prefix + error.message, { cause: error });
   }
+}
+
+function withManual({ manual: _, ...record }: VirtualIpRecord, manual: readonly string[]): VirtualIpRecord {
+  return manual.length === 0 ? record : { ...record, manual };
 }

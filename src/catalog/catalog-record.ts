@@ -45,6 +45,8 @@ export interface VirtualIpRecord {
   readonly offset: number;
   /** Held by something that is not an instance of the catalog (a config entry, an import). */
   readonly claimed: boolean;
+  /** Further addresses that an operator gave it; local services alone have any. */
+  readonly manual?: readonly string[];
 }
 
 // Buffers share memory among small values, which costs far less than an allocation for each.
@@ -152,7 +154,7 @@ export function encodeInstanceRecord(record: InstanceRecord, current: Stamp): Ui
 }
 
 export function encodeVirtualIpRecord(record: VirtualIpRecord): Uint8Array {
-  return utf8(JSON.stringify({ offset: record.offset, claimed: record.claimed || undefined }));
+  return utf8(JSON.stringify({ offset: record.offset, claimed: record.claimed || undefined, manual: record.manual }));
 }
 
 /** An object as it was stored: which of these it has, and what they hold, is still to be seen. */
@@ -168,6 +170,7 @@ interface Json {
   readonly m?: unknown;
   readonly offset?: unknown;
   readonly claimed?: unknown;
+  readonly manual?: unknown;
 }
 
 function isJson(value: unknown): value is Json {
@@ -286,9 +289,12 @@ export function decodeVirtualIpRecord(
   value: Uint8Array,
 ): VirtualIpRecord {
   try {
-    const { offset, claimed } = parsed(value);
+    const { offset, claimed, manual = [] } = parsed(value);
     if (typeof offset !== "number" || !Number.isInteger(offset) || offset < 1) throw new TypeError("no usable offset");
-    return { peer, service, offset, claimed: claimed === true };
+    if (!Array.isArray(manual) || !manual.every((address) => typeof address === "string")) {
+      throw new TypeError("no usable addresses");
+    }
+    return { peer, service, offset, claimed: claimed === true, ...(manual.length > 0 && { manual }) };
   } catch (error) {
     throw corrupt(key, error);
   }

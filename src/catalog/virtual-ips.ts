@@ -58,6 +58,20 @@ export class VirtualIps {
   }
 }
 
+const MANUAL_ADDRESSES = 8;
+
+/** @throws {PeeringError} `invalid-registration` with Consul's text when they cannot be addresses of one service. */
+export function checkManualAddresses(addresses: readonly string[]): void {
+  if (addresses.length > MANUAL_ADDRESSES) {
+    throw invalid(`cannot associate more than ${MANUAL_ADDRESSES} manual virtual IPs with the same service`);
+  }
+  for (const address of addresses) {
+    if (!/^(?:(?:25[0-5]|2[0-4]\d|1\d\d|[1-9]?\d)(?:\.(?!$)|$)){4}$/.test(address)) {
+      throw invalid(`${JSON.stringify(address)} is not a valid IPv4 address`);
+    }
+  }
+}
+
 /** Changes to {@link VirtualIps} that are not committed yet. */
 export class VirtualIpDraft {
   readonly #base: VirtualIps;
@@ -73,6 +87,14 @@ export class VirtualIpDraft {
 
   get(key: string): VirtualIpRecord | undefined {
     return this.changes.has(key) ? this.changes.get(key) : this.#base.get(key);
+  }
+
+  /** All there would be after the commit. */
+  *values(): IterableIterator<VirtualIpRecord> {
+    for (const record of this.#base.values()) {
+      if (!this.changes.has(virtualIpKey(record.peer, record.service))) yield record;
+    }
+    for (const record of this.changes.values()) if (record !== undefined) yield record;
   }
 
   /** Also undoes: setting what was there before restores it. */

@@ -279,6 +279,24 @@ export class Catalog implements CatalogSource, AsyncDisposable {
     });
   }
 
+  /**
+   * Gives a local service that has a virtual IP these IPv4 addresses besides, at most 8, in place of those it had, and takes
+   * them from whichever service had them.
+   * @returns the services they were taken from, lower-cased; undefined: the service has no virtual IP, and nothing was done.
+   * @throws {PeeringError} as {@link register}.
+   */
+  assignManualVirtualIps(service: string, addresses: readonly string[]): Promise<readonly string[] | undefined> {
+    return this.#write((draft) => {
+      const taken = draft.setManualVirtualIps(service, addresses);
+      return () => taken;
+    });
+  }
+
+  /** The addresses an operator gave a local service. */
+  manualVirtualIps(service: string): readonly string[] {
+    return this.#state.virtualIps.get(virtualIpKey("", lowerCase(service)))?.manual ?? [];
+  }
+
   /** Names that are claimed, lower-cased, by peer; `""`: local ones. */
   claimedVirtualIps(): ReadonlyMap<string, ReadonlySet<string>> {
     return this.#state.claimedVirtualIps();

@@ -9,6 +9,7 @@ import { peeringOperations } from "./peering.js";
 import { systemOperations } from "./system.js";
 import { txnOperations } from "./txn.js";
 import { uiOperations } from "./ui.js";
+import { virtualIpOperations } from "./virtual-ips.js";
 
 export type Method = "GET" | "POST" | "PUT" | "DELETE";
 
@@ -118,4 +119,5 @@ export const operations: readonly Operation[] = [
   ...agentReadOperations,
   ...systemOperations,
   ...uiOperations,
+  ...virtualIpOperations,
 ];

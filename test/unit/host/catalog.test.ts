@@ -411,6 +411,7 @@ describe("catalog", () => {
       for (const peer of ["alpha", "beta"]) await catalog.claimVirtualIps(peer, ["web"]);
       assert.equal(catalog.virtualIp("web", "alpha"), "240.0.0.3");
       assert.equal(catalog.virtualIp("web", "beta"), "240.0.0.4");
+      assert.deepEqual(await catalog.assignManualVirtualIps("web", ["10.9.9.9"]), []);
       // Either the proxy or the instance alone keeps the address.
       await catalog.deregister({ node: "n1", serviceId: "p1" });
       assert.equal(catalog.virtualIp("web"), "240.0.0.1");
@@ -418,6 +419,7 @@ describe("catalog", () => {
     await withCatalog(storage, async (catalog) => {
       assert.equal(catalog.virtualIp("web"), "240.0.0.1");
       assert.equal(catalog.virtualIp("web", "beta"), "240.0.0.4");
+      assert.deepEqual(catalog.manualVirtualIps("web"), ["10.9.9.9"]);
       await catalog.register({ ...n1, service: proxy("p1", "web") });
       await catalog.deregister({ node: "n1", serviceId: "web" });
       assert.equal(catalog.virtualIp("web"), "240.0.0.1");
