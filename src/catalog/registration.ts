@@ -771,7 +771,9 @@ function parseOperation(input: unknown, datacenter: string): ParsedOperation {
   if (type === "service") {
     const node = text(from.node, "operation.node");
     if (node === "") throw invalid("Must provide node");
-    return { type, verb, node, service: parseService(from.service), modifyIndex };
+    // What is looked up is found by its id alone.
+    const service = verb === "get" ? parseServiceShape(from.service) : parseService(from.service);
+    return { type, verb, node, service, modifyIndex };
   }
   const check = parseCheckShape(from.check, "");
   if (check.node === "") throw invalid("Must provide node");

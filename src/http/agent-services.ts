@@ -276,6 +276,7 @@ async function deregister(call: Call): Promise<Answer> {
   call.refusePartition();
   const id = call.rest;
   if (id === "") throw badRequest("Missing service ID");
+  const access = await call.access();
   const { catalog } = call.host;
   const node = call.server.nodeName;
   const services = catalog.node(node)?.services ?? [];
@@ -284,7 +285,7 @@ async function deregister(call: Call): Promise<Answer> {
     const hint = "Ensure that the service ID is passed, not the service name.";
     throw new HttpError(404, `Unknown service ID ${JSON.stringify(id)}. ${hint}`);
   }
-  await call.require({ resource: "service", access: "write", name: service.name });
+  access.require({ resource: "service", access: "write", name: service.name });
   await catalog.deregister({ node, serviceId: id });
   const sidecar = services.find(
     ({ id: candidate, proxy }) => candidate === `${id}${SIDECAR}` && proxy?.destinationServiceId === id,

@@ -54,14 +54,14 @@ async function services(call: Call): Promise<Answer> {
   };
   return answerRead(call, options, scope, async () => {
     const { catalog } = call.host;
-    if (peer === "" && !byNode && options.filter === "") {
+    if (peer === "" && !byNode && visible.everyNode && options.filter === "") {
       const shown = [...catalog.services()].filter(([name]) => visible.service(name));
       return { json: new Map(shown), filtered: visible.filtered };
     }
     const all: InstanceView[] = [];
     if (peer !== "") all.push(...(await everyImported(call, peer)));
     else for (const name of catalog.services().keys()) all.push(...(await instancesOf(call.host, peer, name)));
-    const shown = all.filter(({ node, service }) => hasNodeMeta(node, nodeMeta) && visible.service(service.name));
+    const shown = all.filter((view) => hasNodeMeta(view.node, nodeMeta) && visible.instance(view));
     const tags = new Map<string, { readonly name: string; readonly tags: Set<string> }>();
     for (const { service } of await filter(shown)) {
       const key = lowerCase(service.name);
@@ -89,7 +89,12 @@ async function connectInstances(call: Call): Promise<Answer> {
     service: sidecarName(service),
     local: (indexes: Indexes) => indexes.connect(service),
   };
-  return flatAnswer(call, options, scope, () => connectInstancesOf(call.host, options.peer, service));
+  // Who may not read the service is told of nothing that speaks for it, under whatever name.
+  const access = await call.access();
+  const readable = access.readable(options.peer).service(service);
+  return flatAnswer(call, options, scope, async () =>
+    readable ? connectInstancesOf(call.host, options.peer, service) : [],
+  );
 }
 
 type Indexes = Parameters<Parameters<typeof answerRead>[2]["local"]>[0];

@@ -21,12 +21,11 @@ async function register(call: Call): Promise<Answer> {
 /** @throws {HttpError} 403: `node:write` if the node would change, `service:write` on what is registered. */
 export async function requireRegistration(call: Call, registration: Registration): Promise<void> {
   const access = await call.access();
-  const { node: name } = registration;
+  const { node: name, service } = registration;
+  if (service !== undefined) access.require({ resource: "service", access: "write", name: service.name });
   const known = call.host.catalog.node(name);
   const node = { resource: "node", access: "write", name } as const;
   if (!access.may(node) && (known === undefined || !isUnchanged(registration, known.node))) access.require(node);
-  const { service } = registration;
-  if (service !== undefined) access.require({ resource: "service", access: "write", name: service.name });
   for (const check of [...(registration.checks ?? []), ...(registration.check ? [registration.check] : [])]) {
     const id = check.serviceId ?? "";
     if (id === "") {

@@ -1,4 +1,3 @@
-import type { Right } from "../access/authorizer.js";
 import type { CatalogIndexes } from "../host/catalog.js";
 import type { Answer, Call } from "./call.js";
 import {
@@ -51,10 +50,7 @@ async function connect(call: Call): Promise<Answer> {
   const options = discoveryOptions(call);
   const { peer } = options;
   const name = nameInPath(call, "service name");
-  // Imports are all readable or none are.
-  const right: Right = { resource: "service", access: "read", ...(peer === "" ? { name } : { scope: "all" }) };
-  const access = await call.access();
-  if (!access.readable(peer).service(name)) access.require(right);
+  await requireService(call, peer, name);
   const scope = {
     peer,
     service: sidecarName(name),
@@ -63,10 +59,18 @@ async function connect(call: Call): Promise<Answer> {
   return instancesAnswer(call, options, scope, () => connectInstancesOf(call.host, peer, name));
 }
 
+/** @throws {PeeringError} `permission-denied`: who asks for the mesh of a service must be able to read the service. */
+async function requireService(call: Call, peer: string, name: string): Promise<void> {
+  const access = await call.access();
+  if (access.readable(peer).service(name)) return;
+  // Imports are all readable or none are.
+  access.require({ resource: "service", access: "read", ...(peer === "" ? { name } : { scope: "all" }) });
+}
+
 /** Nothing here is bound to an ingress gateway, local or imported. */
 async function ingress(call: Call): Promise<Answer> {
   const options = discoveryOptions(call);
-  nameInPath(call, "service name");
+  await requireService(call, options.peer, nameInPath(call, "service name"));
   const scope = { peer: options.peer, local: (indexes: CatalogIndexes) => indexes.kind("ingress-gateway") };
   return instancesAnswer(call, options, scope, async () => []);
 }

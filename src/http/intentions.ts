@@ -1,3 +1,4 @@
+import type { Access, Right } from "../access/authorizer.js";
 import type { ServiceIntentionsEntry } from "../catalog/config-entry.js";
 import { type IntentionSource, intentionFor } from "../catalog/intentions.js";
 import { lowerCase } from "../catalog/names.js";
@@ -74,14 +75,21 @@ async function list(call: Call): Promise<Answer> {
         if (kind === "service-intentions") wake();
       }),
   });
-  const visible = reading.result.filter(({ destination }) =>
-    access.may({ resource: "intention", access: "read", name: destination }),
-  );
+  const visible = reading.result.filter(({ source, destination }) => mayRead(access, source, destination));
   const sorted = visible.toSorted((left, right) => (right.source.precedence ?? 0) - (left.source.precedence ?? 0));
   return {
     json: (await filter(sorted)).map(intentionJson),
     read: { index: reading.index, filtered: visible.length < reading.result.length },
   };
+}
+
+function rightToRead(name: string): Right {
+  return { resource: "intention", access: "read", name };
+}
+
+/** An intention concerns both of its ends, as far as they are ours (Consul 1.21). */
+function mayRead(access: Access, source: Pick<IntentionSource, "name" | "peer">, destination: string): boolean {
+  return access.may(rightToRead(destination)) || ((source.peer ?? "") === "" && access.may(rightToRead(source.name)));
 }
 
 interface IntentionBody {
@@ -142,7 +150,8 @@ async function exact(call: Call): Promise<Answer> {
   const options = call.readOptions();
   const source = nameIn(call, "source", true);
   const { service: destination } = nameIn(call, "destination", false);
-  await call.require({ resource: "intention", access: "read", name: destination });
+  const access = await call.access();
+  if (!mayRead(access, { ...source, name: source.service }, destination)) access.require(rightToRead(destination));
   const { configEntries } = call.host;
   const find = (): Intention | undefined => {
     const stored = configEntries.stored("service-intentions", destination);
@@ -169,7 +178,7 @@ async function exact(call: Call): Promise<Answer> {
 async function check(call: Call): Promise<Answer> {
   const { service: source } = nameIn(call, "source", false);
   const { service: destination } = nameIn(call, "destination", false);
-  await call.require({ resource: "intention", access: "read", name: destination });
+  await call.require({ resource: "service", access: "read", name: destination });
   const { entries } = call.host.configEntries;
   const sourcesOf = (name: string): readonly IntentionSource[] => {
     const entry: ServiceIntentionsEntry | undefined = entries.get("service-intentions", name);

@@ -1,3 +1,4 @@
+import type { Access, Right } from "../access/authorizer.js";
 import {
   MAX_TRANSACTION_OPERATIONS,
   TransactionError,
@@ -6,6 +7,7 @@ import {
 } from "../catalog/registration.js";
 import { PeeringError } from "../errors.js";
 import type { TransactionResult } from "../host/catalog.js";
+import type { PeeringHost } from "../host/host.js";
 import {
   decodeGo,
   type GoJson,
@@ -119,12 +121,13 @@ async function transaction(call: Call): Promise<Answer> {
     const count = `${bodies.length} > ${MAX_TRANSACTION_OPERATIONS}`;
     throw new HttpError(413, `Transaction contains too many operations (${count})`);
   }
+  const access = await call.access();
   const operations: TransactionOperation[] = [];
   const faults: Fault[] = [];
   for (const [index, operation] of bodies.entries()) {
     try {
       const parsed = operationOf(operation);
-      await requireOperation(call, parsed);
+      requireOperation(access, call.host, parsed);
       operations.push(parsed);
     } catch (error) {
       faults.push({ OpIndex: index, What: refusalOf(error).text });
@@ -134,9 +137,11 @@ async function transaction(call: Call): Promise<Answer> {
   const readOnly = operations.every(({ verb }) => verb === "get");
   try {
     const { index, results } = await call.host.catalog.transaction(operations);
-    const json = { Results: results.map(resultJson), Errors: null };
+    const shown = results.filter((result) => mayRead(access, result));
+    const json = { Results: shown.map(resultJson), Errors: null };
     if (!readOnly) return { json };
-    return { json: { ...json, ...queryMeta(index) }, read: { index } };
+    const filtered = shown.length < results.length;
+    return { json: { ...json, ...queryMeta(index, filtered && call.token !== "") }, read: { index, filtered } };
   } catch (error) {
     if (!(error instanceof TransactionError)) throw error;
     return conflict(error.errors.map(({ operationIndex, what }) => ({ OpIndex: operationIndex, What: what })));
@@ -147,29 +152,42 @@ function conflict(faults: readonly Fault[]): Answer {
   return { status: 409, json: { Results: null, Errors: faults.map((fault) => ({ ...fault })) } };
 }
 
-/** @throws {HttpError} 403 that names the missing right. */
-async function requireOperation(call: Call, operation: TransactionOperation): Promise<void> {
-  const access = operation.verb === "get" ? "read" : "write";
-  const { catalog } = call.host;
+/** What is looked up needs no right: it is left out of the results. @throws {PeeringError} `permission-denied` */
+function requireOperation(access: Access, host: PeeringHost, operation: TransactionOperation): void {
+  if (operation.verb !== "get") for (const right of rightsToWrite(host, operation)) access.require(right);
+}
+
+function rightsToWrite({ catalog }: PeeringHost, operation: TransactionOperation): readonly Right[] {
+  const ownerOf = (node: string, id: string): string | undefined =>
+    catalog.node(node)?.services.find((service) => service.id === id)?.name;
+  const writing = (resource: "node" | "service", name: string): Right => ({ resource, access: "write", name });
   switch (operation.type) {
     case "node":
-      return call.require({ resource: "node", access, name: operation.node.name });
+      return [writing("node", operation.node.name)];
     case "service": {
       // Also the name that it has now: nobody may take over another's instance.
       const { id, name } = operation.service;
-      const known = catalog.node(operation.node)?.services.find((service) => service.id === id)?.name;
-      for (const right of new Set([name, known ?? name])) {
-        await call.require({ resource: "service", access, name: right });
-      }
-      return;
+      return [...new Set([name, ownerOf(operation.node, id || name) ?? name])].map((each) => writing("service", each));
     }
     case "check": {
       const { node = "", serviceId = "" } = operation.check;
-      const owner =
-        serviceId === "" ? undefined : catalog.node(node)?.services.find((service) => service.id === serviceId)?.name;
-      if (owner === undefined) return call.require({ resource: "node", access, name: node });
-      return call.require({ resource: "service", access, name: owner });
+      const owner = serviceId === "" ? undefined : ownerOf(node, serviceId);
+      return [owner === undefined ? writing("node", node) : writing("service", owner)];
     }
+  }
+}
+
+function mayRead(access: Access, result: TransactionResult): boolean {
+  const readable = access.readable("");
+  switch (result.type) {
+    case "node":
+      return readable.node(result.node.name);
+    case "service":
+      return readable.service(result.service.name);
+    case "check":
+      return result.check.serviceName === ""
+        ? readable.node(result.check.node)
+        : readable.service(result.check.serviceName);
   }
 }
 
@@ -184,7 +202,7 @@ function resultJson(result: TransactionResult): Json {
   }
 }
 
-function queryMeta(index: bigint): Readonly<Record<string, Json>> {
+function queryMeta(index: bigint, filtered: boolean): Readonly<Record<string, Json>> {
   return {
     Index: index,
     LastContact: 0,
@@ -192,7 +210,7 @@ function queryMeta(index: bigint): Readonly<Record<string, Json>> {
     ConsistencyLevel: "",
     NotModified: false,
     Backend: 0,
-    ResultsFilteredByACLs: false,
+    ResultsFilteredByACLs: filtered,
   };
 }
 
