@@ -52,10 +52,14 @@ export interface RunningAgent {
 }
 
 /** @param signal - tells the agent to stop. */
-export async function startAgent(args: readonly string[], signal: AbortSignal): Promise<RunningAgent> {
+export async function startAgent(
+  args: readonly string[],
+  signal: AbortSignal,
+  world: CommandLineWorld = {},
+): Promise<RunningAgent> {
   let result: Promise<CommandLineResult> | undefined;
   const line = await new Promise<string>((resolve, reject) => {
-    result = runPeerage(["agent", ...args], { signal, onOutput: resolve });
+    result = runPeerage(["agent", ...args], { ...world, signal, onOutput: resolve });
     result.then(({ stderr }) => reject(new Error(stderr)), reject);
   });
   const [, , , http, , dns] = AGENT_READY.exec(line.trim()) ?? [];

@@ -1,5 +1,6 @@
 import assert from "node:assert/strict";
 import { createHash } from "node:crypto";
+import { readFileSync } from "node:fs";
 import { describe, it } from "node:test";
 import fc from "fast-check";
 import type { Authorizer, Right } from "../../../src/access/authorizer.js";
@@ -69,6 +70,19 @@ describe("policies from a file", () => {
       await assert.rejects(granted(authorizer, DIGEST), { message: "ACL not found" });
     });
   }
+
+  it("reads the file that the README shows", async () => {
+    const [, example = ""] = /^```hcl\n(.*?)^```$/ms.exec(readFileSync("README.md", "utf8")) ?? [];
+    const authorizer = policyAuthorizer(parseAclPolicies(example));
+    assert.deepEqual(await granted(authorizer, "test"), [
+      "peering:read",
+      "peering:write",
+      "service:read",
+      "service:write",
+      "node:read",
+    ]);
+    assert.deepEqual(await granted(authorizer, ""), ["service:read", "node:read"]);
+  });
 
   it("denies where nothing is said, or allows", async () => {
     assert.deepEqual(await granted(policyAuthorizer(parseAclPolicies("")), ""), []);

@@ -1,6 +1,7 @@
 import assert from "node:assert/strict";
+import { readFileSync } from "node:fs";
 import { describe, it } from "node:test";
-import type { Authorizer } from "../../../src/http/index.js";
+import { type Authorizer, parseAclPolicies, policyAuthorizer } from "../../../src/http/index.js";
 import { readGolden } from "../../golden/read.js";
 import { eventually, HttpPair, type RawAnswer } from "../../support/http-pair.js";
 
@@ -126,6 +127,8 @@ const LEFT_OVER = ["establish", "token"];
 
 interface Group {
   readonly name: string;
+  /** Cases of the specification that its requests are. */
+  readonly proves?: string;
   readonly authorizer?: Authorizer;
   readonly start?: Step;
   /** What happened between two requests, or had to be waited for. */
@@ -171,12 +174,14 @@ function onlyText(text: string): Deviation {
 const groups: readonly Group[] = [
   {
     name: "peering-token",
+    proves: "HT1, HT2, HT4",
     before: {
       "name that is a dialing peering here": (replay) => replay.peered(),
     },
   },
   {
     name: "peering-establish",
+    proves: "HT1, HT3",
     start: async (replay) => {
       await replay.offer(...SERVICES);
       await replay.token("token:880072bf098b", "a", "tmp");
@@ -205,6 +210,7 @@ const groups: readonly Group[] = [
   },
   {
     name: "peering-read",
+    proves: "HT3, HT4, HT7",
     start: async (replay) => {
       await replay.offer(...SERVICES);
       await replay.token("token:ef8c61f2fbc5", "a", "cluster-b", { side: "a" });
@@ -223,6 +229,7 @@ const groups: readonly Group[] = [
   },
   {
     name: "peering-list",
+    proves: "HT4, HT5",
     before: {
       "many peerings, all pending": async ({ pair }) => {
         const names = "1 tok-dc tok-ext tok-ext2 tok-ext3 tok-lower tok-min tok-part tok-pretty tok-text tok-trail";
@@ -241,6 +248,7 @@ const groups: readonly Group[] = [
   },
   {
     name: "peering-delete",
+    proves: "HT3",
     start: async (replay) => {
       for (const peerName of LEFT_OVER) await replay.pair.a.host.peerings.generateToken({ peerName });
       await replay.peered();
@@ -315,6 +323,7 @@ const groups: readonly Group[] = [
   },
   {
     name: "exported-services",
+    proves: "HT9, HT10",
     start: async (replay) => {
       await replay.peered();
       await replay.token("token:6f2f0e2946f9", "a", "cluster-b");
@@ -337,7 +346,7 @@ const groups: readonly Group[] = [
   },
   {
     name: "acl",
-    authorizer: recordedRules(),
+    authorizer: policyAuthorizer(parseAclPolicies(readFileSync("test/unit/http/recorded-acl.hcl", "utf8"))),
     start: ({ pair }) => pair.a.host.peerings.generateToken({ peerName: "known" }),
     deviations: {
       "unknown: GET /v1/catalog/service/web": NO_INDEX,
@@ -345,26 +354,6 @@ const groups: readonly Group[] = [
     },
   },
 ];
-
-/** Tokens are called by their rules; one that is not among these does not exist. */
-function recordedRules(): Authorizer {
-  const rules: Readonly<Record<string, readonly string[]>> = {
-    "peering read": ["peering:read"],
-    "peering write": ["peering:read", "peering:write"],
-    // Stands in where there is no rule for what is asked.
-    "operator write": ["peering:read", "peering:write", "mesh:read", "mesh:write"],
-    "service read": ["service:read"],
-  };
-  return {
-    defaultPolicy: "deny",
-    resolve: async (token) => {
-      if (token === "") return { accessorId: undefined };
-      return rules[token] === undefined ? undefined : { accessorId: `${token}/2511c1b4-54af-545a-d543-250c2901a1e0` };
-    },
-    allowed: ({ accessorId = "" }, { resource, access }) =>
-      rules[accessorId.split("/")[0] ?? ""]?.includes(`${resource}:${access}`) ?? false,
-  };
-}
 
 // Forms.
 
@@ -445,8 +434,8 @@ function check(answer: RawAnswer, recorded: Case, deviation: Deviation | undefin
   }
 }
 
-for (const { name, authorizer, start, before = {}, deviations = {} } of groups) {
-  describe(`recorded by Consul 1.21.4: ${name}`, () => {
+for (const { name, proves, authorizer, start, before = {}, deviations = {} } of groups) {
+  describe(`recorded by Consul 1.21.4: ${name}${proves === undefined ? "" : ` (${proves})`}`, () => {
     const [, ...lines] = readGolden(`http/${name}.jsonl`).trimEnd().split("\n");
     const cases: readonly Case[] = lines.map((line) => JSON.parse(line));
 
