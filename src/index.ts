@@ -67,6 +67,7 @@ export {
   type TransactionOperation,
   type TransactionVerb,
 } from "./catalog/registration.js";
+export { TRANSIT_PATH_KEY, type TransitObstacle } from "./catalog/transit.js";
 export {
   type Clock,
   type LogFields,
@@ -122,6 +123,7 @@ export {
 } from "./host/peerings.js";
 export type { ExportSync, ImportProgress, ImportSync, ServiceSync } from "./host/service-sync.js";
 export type { PeeringFailure, PeeringStatus } from "./host/status-board.js";
+export type { TransitRule } from "./host/transit.js";
 export { type StreamFacts, type StreamStatus, ZERO_TIME } from "./peering/observed.js";
 export type { Peering, PeeringState, Role, StoredState, TrustBundle } from "./peering/peering.js";
 export {

@@ -4,6 +4,7 @@ import { type ChainInfo, chainInfo, compileChain } from "./chain.js";
 import type { ConfigEntrySet } from "./config-entry-set.js";
 import { lowerCase } from "./names.js";
 import type { LocalNames } from "./service-index.js";
+import type { TransitObstacle } from "./transit.js";
 
 /** All that decides what is exported, at one moment. */
 export interface ExportInput {
@@ -222,7 +223,11 @@ export type ExportReason =
   /** An ordinary service named like the sidecars of another exported service: its instances are never sent (D-27). */
   | { readonly type: "sidecar-name" }
   /** Its instances cannot be sent; `problem` names one and what is wrong with it (D-28). */
-  | { readonly type: "held-back"; readonly problem: string };
+  | { readonly type: "held-back"; readonly problem: string }
+  /** It is imported from the peer `from` and carried over; `path`: the trust domains it came through, ours the last. */
+  | { readonly type: "carried-over"; readonly from: string; readonly path: readonly string[] }
+  /** A rule would carry it over from the peer `from`, and something speaks against it. */
+  | { readonly type: "not-carried-over"; readonly from: string; readonly because: TransitObstacle };
 
 export interface ExportExplanation {
   readonly service: string;
@@ -291,6 +296,21 @@ export function explainExport(input: ExportInput, peer: string, service: string,
       else if (reasons.length === 0) reasons.push({ type: "not-named" });
     }
   }
+  return explanation(service, peer, { ordinary, mesh, reasons });
+}
+
+/** `explained`, with what the rules of transit make of it. */
+export function explainTransit(explained: ExportExplanation, transit: readonly ExportReason[]): ExportExplanation {
+  const { service, peer, mesh } = explained;
+  const ordinary = explained.ordinary || transit.some(({ type }) => type === "carried-over");
+  return explanation(service, peer, { ordinary, mesh, reasons: [...explained.reasons, ...transit] });
+}
+
+function explanation(
+  service: string,
+  peer: string,
+  { ordinary, mesh, reasons }: Pick<ExportExplanation, "ordinary" | "mesh" | "reasons">,
+): ExportExplanation {
   const exported = ordinary || mesh;
   const head = `${service} is ${exported ? "" : "not "}exported to ${peer}`;
   return { service, peer, exported, ordinary, mesh, reasons, text: `${head}: ${reasons.map(reasonText).join("; ")}.` };
@@ -301,6 +321,19 @@ const meshReasons = {
   "connect-enabled": "it is part of the mesh here",
   "gateway-link": "a terminating gateway fronts it",
 } as const;
+
+const transitTexts: Readonly<Record<TransitObstacle, string>> = {
+  "local-name": "exported-services gives that name to the peer already",
+  "not-imported": "no instance of it is imported from there",
+  "origin-unknown": "that peer has not said yet which cluster it is",
+  "destination-unknown": "the peer has not said yet which cluster it is",
+  "came-through-here": "it came through this cluster before",
+  "came-through-there": "it came through the cluster of the peer",
+  "too-many-hops": "it came through too many clusters",
+  "unreadable-path": "the way it came cannot be read",
+  "nearer-elsewhere": "another peer has it that is nearer to where it comes from, or named by an earlier rule",
+  invalid: "no Consul could take it",
+};
 
 function reasonText(reason: ExportReason): string {
   switch (reason.type) {
@@ -332,6 +365,10 @@ function reasonText(reason: ExportReason): string {
       return "not for the mesh, because this cluster has none";
     case "held-back":
       return `held back, because ${reason.problem}`;
+    case "carried-over":
+      return `carried over from ${reason.from}`;
+    case "not-carried-over":
+      return `not carried over from ${reason.from}, because ${transitTexts[reason.because]}`;
     case "sidecar-name":
       return "its instances are not sent, because the name is that of another service's sidecars";
   }

@@ -129,11 +129,12 @@ function placeOf(list: readonly string[], name: string): number {
   return low;
 }
 
-function serviceResource(resourceId: string, { value, digest }: EncodedPayload): ExportedResource {
+export function serviceResource(resourceId: string, { value, digest }: EncodedPayload): ExportedResource {
   return { resourceUrl: ResourceUrl.exportedService, resourceId, value, digest };
 }
 
-function listResource(names: readonly string[]): ExportedResource {
+/** @param names - in byte order. */
+export function listResource(names: readonly string[]): ExportedResource {
   const value = encodeExportedServiceList(names);
   return {
     resourceUrl: ResourceUrl.exportedServiceList,

@@ -1,9 +1,11 @@
+import { compareUtf8 } from "../catalog/byte-order.js";
 import type { ExportedServicesEntry } from "../catalog/config-entry.js";
-import type { ExportExplanation } from "../catalog/exports.js";
+import { type ExportExplanation, explainTransit } from "../catalog/exports.js";
 import { PeeringError } from "../errors.js";
 import type { ConfigEntries } from "./config-entries.js";
 import type { ExportEngine } from "./export-engine.js";
 import type { PeeringRecords } from "./records.js";
+import type { Transit } from "./transit.js";
 
 /** Which of our services which peers may see: the `exported-services` entry (specification 2.7.3). */
 export type ExportedServicesInput = Omit<ExportedServicesEntry, "kind" | "name">;
@@ -13,16 +15,19 @@ export class Exports {
   readonly #configEntries: ConfigEntries;
   readonly #engine: ExportEngine;
   readonly #records: PeeringRecords;
+  readonly #transit: Transit;
 
   /** @internal */
   constructor(parts: {
     readonly configEntries: ConfigEntries;
     readonly engine: ExportEngine;
     readonly records: PeeringRecords;
+    readonly transit: Transit;
   }) {
     this.#configEntries = parts.configEntries;
     this.#engine = parts.engine;
     this.#records = parts.records;
+    this.#transit = parts.transit;
   }
 
   /** Replaces the whole entry. @throws {PeeringError} `invalid-entry` naming the block and consumer; `storage-failed`. */
@@ -41,9 +46,13 @@ export class Exports {
     await this.#configEntries.delete("exported-services", "default");
   }
 
-  /** The names this peer is told of now, in byte order: chains without instances of their own included (D-25). */
+  /**
+   * The names this peer is told of now, in byte order: chains without instances of their own included (D-25), and what is
+   * carried over from other peers.
+   */
   forPeer(peerName: string): readonly string[] {
-    return this.#engine.exportsFor(peerName).list;
+    const { list } = this.#engine.exportsFor(peerName);
+    return [...list, ...this.#transit.names(peerName)].sort(compareUtf8);
   }
 
   /** The names this peer is sent instances of, in byte order: those of {@link forPeer} that are no chains alone. */
@@ -67,6 +76,6 @@ export class Exports {
     if (this.#records.byName(peer) === undefined) {
       throw new PeeringError("not-found", `Peering not found for "${peer}"`);
     }
-    return this.#engine.explain(service, peer);
+    return explainTransit(this.#engine.explain(service, peer), this.#transit.explain(service, peer));
   }
 }

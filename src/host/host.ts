@@ -37,6 +37,7 @@ import { defaultLimits, type HostOptions } from "./options.js";
 import { Peerings } from "./peerings.js";
 import { PeeringRecords } from "./records.js";
 import { StatusBoard } from "./status-board.js";
+import { Transit } from "./transit.js";
 import { VirtualIpClaims } from "./virtual-ip-claims.js";
 
 /** How often old roots and expiring certificates are looked at. */
@@ -206,6 +207,20 @@ async function composeHost(options: HostOptions, opened: AsyncDisposable[]): Pro
     }),
   );
 
+  const transit = open(
+    new Transit({
+      rules: options.transit ?? [],
+      mostHops: limits.transitHops,
+      engine,
+      imports: importStore,
+      records,
+      trustBundles,
+      trustDomain: authority.trustDomain,
+      clock,
+      logger,
+    }),
+  );
+
   let advertised: readonly string[] = options.advertise ?? [];
   const remote: RemoteInfo = {
     partition: "",
@@ -237,7 +252,7 @@ async function composeHost(options: HostOptions, opened: AsyncDisposable[]): Pro
     transport,
     records,
     imports: importStore,
-    exports: engine,
+    exports: transit,
     board,
     leadership,
     limits,
@@ -372,7 +387,7 @@ async function composeHost(options: HostOptions, opened: AsyncDisposable[]): Pro
     authority,
     peerings,
     catalog,
-    exports: new Exports({ configEntries, engine, records }),
+    exports: new Exports({ configEntries, engine, records, transit }),
     configEntries,
     imports: new Imports({ records, store: importStore }),
     trustBundles,

@@ -24,7 +24,7 @@ export interface LinksOptions {
   readonly transport: Transport;
   readonly records: PeeringRecords;
   readonly imports: ImportStore;
-  readonly exports: ExportEngine;
+  readonly exports: Pick<ExportEngine, "attach">;
   readonly board: StatusBoard;
   readonly leadership: Leadership;
   readonly limits: HostLimits;

@@ -9,6 +9,7 @@ import type { CertificateAuthority } from "../trust/authority.js";
 import type { SecretBox } from "../trust/secret-box.js";
 import { defaultImportLimits, type ImportLimits } from "./import-store.js";
 import type { Leadership } from "./leadership.js";
+import type { TransitRule } from "./transit.js";
 
 /** How a host is composed. Everything it is given it owns from then on, and disposes of with itself. */
 export interface HostOptions {
@@ -20,6 +21,12 @@ export interface HostOptions {
   readonly transport: Transport;
   /** Default: the built-in one, with its root in `storage`. */
   readonly authority?: CertificateAuthority;
+  /**
+   * Which services of one peer are carried over to another, beside what `exported-services` exports. A service goes to no
+   * cluster that it came through, and a local one of the same name goes first. Instances keep their addresses: whoever
+   * imports them must be able to reach those. Default: none.
+   */
+  readonly transit?: readonly TransitRule[];
   /** Where our own services come from. Default: the built-in catalog, in `storage`. */
   readonly catalogSource?: CatalogSource;
   /** `host:port` of our gRPC endpoints as peers reach them, for tokens and pushes. Default: where the transport listens. */
@@ -45,6 +52,8 @@ export interface HostOptions {
 
 /** Bounds on what peers can make a host hold: of a whole host, of what it imports from a peer, and of a single stream. */
 export interface HostLimits extends ImportLimits, SessionLimits {
+  /** By how many clusters a service may be carried over before it gets to a peer of ours, us included. Default 4. */
+  readonly transitHops: number;
   /**
    * Unauthorised opens and exchanges taken per second from one source: an IPv4 address, or the /64 of an IPv6 one.
    * Default 200; beyond this and the next three: RESOURCE_EXHAUSTED.
@@ -65,6 +74,7 @@ export interface HostLimits extends ImportLimits, SessionLimits {
 export const defaultLimits: HostLimits = {
   ...defaultImportLimits,
   ...defaultSessionLimits,
+  transitHops: 4,
   unauthorizedPerSecond: 200,
   unauthorizedPerSecondInAll: 2_000,
   unauthorizedStreams: 100,
