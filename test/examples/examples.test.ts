@@ -67,7 +67,8 @@ const EXPECTED: Readonly<Record<string, RegExp>> = {
   "own-certificates.js": /^south trusts CN=Example Root 1 and CN=Example Root 2\nsouth trusts CN=Example Root 2\n/m,
   "own-storage.js": /^the second run found peering west in state pending$/m,
   "peer-in-a-test.js": /^# pass 3$/m,
-  "transit.js": /^new has web on n1\.old, which came through 2 clusters$[\s\S]*^after the deletion new has nothing of it$/m,
+  "transit.js":
+    /^new has web on n1\.old, which came through 2 clusters$[\s\S]*^after the deletion new has nothing of it$/m,
   "two-hosts.js": /^west found web of east at 10\.0\.0\.1:80$[\s\S]*^after the deletion west reads terminated,$/m,
   "watching-imports.js": /^~ web at 10\.0\.0\.1:80 \[v2\]$[\s\S]*^- db at 10\.0\.0\.2:5432 \[\]$/m,
 };

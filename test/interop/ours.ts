@@ -20,7 +20,7 @@ const KEPT_LINES = 200;
 
 /** How a host of ours differs from one with nothing but defaults. */
 export interface OursOptions {
-  readonly host?: Partial<Pick<HostOptions, "timings" | "limits" | "strictConsul" | "connect">>;
+  readonly host?: Partial<Pick<HostOptions, "timings" | "limits" | "strictConsul" | "connect" | "transit">>;
   readonly transport?: Omit<GrpcTransportOptions, "listen">;
   readonly advertise?: readonly string[];
   /** Default `peerage`: what the other side calls it. */

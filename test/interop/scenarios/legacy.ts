@@ -1,25 +1,40 @@
 import assert from "node:assert/strict";
+import { TRANSIT_PATH_KEY } from "../../../src/catalog/transit.js";
 import { TokenCodec } from "../../../src/token/token-codec.js";
 import { grpcTransport } from "../../../src/transport/grpc.js";
 import { decodeMessage, encodeMessage } from "../../../src/wire/codec.js";
 import { ResourceUrl } from "../../../src/wire/messages.js";
 import type { Cluster } from "../cluster.js";
+import { ConsulServer, consulBinary } from "../consul.js";
 import type { Scenario } from "../scenario.js";
 import { deregister, inStep, register, registration } from "../services.js";
 import { settles } from "../settles.js";
-import { type Pair, stateOf } from "../stage.js";
+import { type Pair, type Stage, stateOf } from "../stage.js";
 
 /** Consul 1.13 looks at what it exports after waits that grow with each change, up to two minutes on an old stream. */
 const THROTTLED_MS = 150_000;
 
 /** As `exportTo`, in the spelling of 1.13. */
 async function exportTo(cluster: Cluster, peer: Cluster, names: readonly string[]): Promise<void> {
-  const consumer = cluster.name === "consul" ? { PeerName: peer.name } : { Peer: peer.name };
+  const old = cluster instanceof ConsulServer && cluster.binary.band === "legacy";
+  const consumer = old ? { PeerName: peer.name } : { Peer: peer.name };
   await cluster.client.config.write({
     Kind: "exported-services",
     Name: "default",
     Services: names.map((name) => ({ Name: name, Consumers: [consumer] })),
   });
+}
+
+/** Some later Consul, if one was given, else a host of ours. */
+async function laterCluster(stage: Stage): Promise<Cluster> {
+  const options = { name: "new", datacenter: "dc-new" };
+  for (const path of (process.env["CONSUL_BIN"] ?? "").split(":")) {
+    const binary = await consulBinary(path);
+    if (binary.band === "legacy") continue;
+    stage.remark(`to Consul ${binary.version}`);
+    return stage.use(await ConsulServer.start(stage.processes, binary, options)).ready();
+  }
+  return stage.ours(options);
 }
 
 function seenAsLegacy({ ours, consul }: Pair): void {
@@ -212,6 +227,59 @@ export const legacyScenarios: readonly Scenario[] = [
       const { status } = ours.peering(consul.name);
       assert.equal(status.lastFailure, undefined);
       assert.equal(status.facts.connected, true);
+    },
+  },
+  {
+    name: "1.13: its services get through us to a later one, and those of that one to it",
+    bands: ["legacy"],
+    async run(stage) {
+      const later = await laterCluster(stage);
+      const transit = [
+        { from: "old", to: "new", services: ["*"] },
+        { from: "new", to: "old", services: ["*"] },
+      ];
+      const { ours, consul: old } = await stage.pair({ consul: { name: "old" }, ours: { host: { transit } } });
+      const token = await later.client.peerings.generateToken({ peerName: ours.name });
+      await ours.client.peerings.establish({ peerName: later.name, token });
+      await settles(async () => {
+        assert.equal(await stateOf(ours, later), "ACTIVE");
+      }, "we are peered with the later one");
+      await register(old, "from-old", 2);
+      await register(later, "from-new", 2, { status: "warning" });
+      await exportTo(old, ours, ["*"]);
+      await exportTo(later, ours, ["from-new"]);
+      const arrived = (at: Cluster, from: Cluster, service: string): Promise<void> =>
+        settles(
+          async () => {
+            const { value } = await at.client.health.service(service, { peer: ours.name });
+            const sent = (await from.client.health.service(service)).value;
+            assert.equal(value.length, sent.length);
+            const path = [await from.trustDomain(), await ours.trustDomain()].join(" ");
+            for (const { Node, Service, Checks } of value) {
+              const before = sent.find((one) => one.Service.ID === Service.ID);
+              assert.equal(Node.Node, `${before?.Node.Node}.${from.name}`);
+              assert.deepEqual(Service.Meta, { ...before?.Service.Meta, [TRANSIT_PATH_KEY]: path });
+              assert.deepEqual(
+                [Service.Address, Service.Port, Service.Tags, Node.Address],
+                [before?.Service.Address, before?.Service.Port, before?.Service.Tags, before?.Node.Address],
+              );
+              assert.equal(Checks.length, 1);
+              assert.equal(Checks[0]?.Status, service === "from-new" ? "warning" : "passing");
+            }
+          },
+          `${at.name} has ${service}`,
+          THROTTLED_MS,
+        );
+      await arrived(later, old, "from-old");
+      await arrived(old, later, "from-new");
+      assert.deepEqual(await later.importedNames(ours.name), ["from-old"]);
+      await deregister(old, "from-old", 0);
+      await arrived(later, old, "from-old");
+      await ours.client.peerings.delete(old.name);
+      await settles(async () => {
+        assert.deepEqual(await later.importedNames(ours.name), []);
+        assert.deepEqual(await old.importedNames(ours.name), []);
+      }, "it goes with the peering");
     },
   },
   {
