@@ -2,7 +2,8 @@ import type { Answer, Call } from "./call.js";
 import { filterFor, ownDatacenter, Visibility } from "./discovery.js";
 import { badRequest } from "./http-error.js";
 import { type Json, textMap } from "./json.js";
-import { anyObject, listOf } from "./operation-docs.js";
+import { listOf } from "./operation-docs.js";
+import { checkSchema, mapOf, ownServiceSchema } from "./record-docs.js";
 import { checkFields, serviceFields } from "./record-fields.js";
 import {
   addressesJson,
@@ -14,7 +15,7 @@ import {
   type ServiceView,
 } from "./records-json.js";
 import type { Operation, ParameterDoc } from "./routes.js";
-import { memberJson } from "./system.js";
+import { memberJson, memberSchema } from "./system.js";
 
 /** The one node that this cluster has. */
 async function members(call: Call): Promise<Answer> {
@@ -26,6 +27,9 @@ async function members(call: Call): Promise<Answer> {
   return { json: visible.node(call.server.nodeName) ? [memberJson(call)] : [] };
 }
 
+/** The node's own server is no service that somebody registered at it; Consul does not list it here either. */
+const SERVER_ID = "consul";
+
 /** What was registered at this node, by id. */
 async function services(call: Call): Promise<Answer> {
   call.refuseNamespace();
@@ -34,14 +38,14 @@ async function services(call: Call): Promise<Answer> {
   const filter = filterFor(call.readOptions(), serviceFields);
   const visible = await Visibility.of(call, "");
   const views = (call.host.catalog.node(call.server.nodeName)?.services ?? [])
-    .filter(({ name }) => visible.service(name))
+    .filter(({ id, name }) => id !== SERVER_ID && visible.service(name))
     .map((service): ServiceView => ({ peer: "", service }));
   const kept = await filter(views);
   const { datacenter } = call.host;
   return { json: new Map(kept.map(({ service }) => [service.id, agentServiceJson(service, datacenter)])) };
 }
 
-/** The checks of this node and of what was registered at it, by id. */
+/** The checks of what was registered at this node, by id. */
 async function checks(call: Call): Promise<Answer> {
   call.refuseNamespace();
   call.refusePartition();
@@ -49,6 +53,7 @@ async function checks(call: Call): Promise<Answer> {
   const filter = filterFor(call.readOptions(), checkFields);
   const visible = await Visibility.of(call, "");
   const views = (call.host.catalog.node(call.server.nodeName)?.checks ?? [])
+    .filter(({ serviceId }) => serviceId !== "" && serviceId !== SERVER_ID)
     .map((check): CheckView => ({ peer: "", check }))
     .filter((view) => visible.check(view));
   return { json: new Map((await filter(views)).map((view) => [view.check.checkId, checkJson(view)])) };
@@ -93,7 +98,7 @@ export const agentReadOperations: readonly Operation[] = [
         id: "listMembers",
         summary: "The nodes of this cluster: this one.",
         parameters: [{ name: "segment", in: "query", description: "Accepted when it is `_all`." }],
-        answer: listOf(anyObject),
+        answer: listOf(memberSchema),
       },
     ],
   },
@@ -107,7 +112,7 @@ export const agentReadOperations: readonly Operation[] = [
         id: "listOwnServices",
         summary: "The services of this node, by id.",
         parameters: [filterParameter],
-        answer: { type: "object", additionalProperties: anyObject },
+        answer: mapOf(ownServiceSchema),
       },
     ],
   },
@@ -119,9 +124,9 @@ export const agentReadOperations: readonly Operation[] = [
       {
         path: "/v1/agent/checks",
         id: "listOwnChecks",
-        summary: "The checks of this node, by id.",
+        summary: "The checks of the services of this node, by id.",
         parameters: [filterParameter],
-        answer: { type: "object", additionalProperties: anyObject },
+        answer: mapOf(checkSchema),
       },
     ],
   },

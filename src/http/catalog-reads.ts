@@ -21,10 +21,10 @@ import {
   nameListSchema,
   nearParameter,
   nodeMetaParameter,
-  nodeSchema,
-  recordsSchema,
   tagParameter,
 } from "./discovery-docs.js";
+import { listOf, objectOf } from "./operation-docs.js";
+import { flatInstanceSchema, mapOf, nodeSchema, orNull, serviceSchema } from "./record-docs.js";
 import { flatFields, nodeFields, serviceFields } from "./record-fields.js";
 import { flatJson, type InstanceView, nodeJson, serviceJson } from "./records-json.js";
 import type { Operation } from "./routes.js";
@@ -159,7 +159,7 @@ export const catalogReads: readonly Operation[] = [
         id: "listNodes",
         summary: "Every node, by name.",
         parameters: [...discoveryParameters, nodeMetaParameter, nearParameter],
-        answer: recordsSchema,
+        answer: listOf(nodeSchema),
       },
     ],
   },
@@ -187,7 +187,7 @@ export const catalogReads: readonly Operation[] = [
         id: "listServiceInstances",
         summary: "The instances of a service.",
         parameters: [...discoveryParameters, nodeMetaParameter, tagParameter, nearParameter],
-        answer: recordsSchema,
+        answer: listOf(flatInstanceSchema),
       },
     ],
   },
@@ -201,7 +201,7 @@ export const catalogReads: readonly Operation[] = [
         id: "listConnectInstances",
         summary: "The instances that speak for a service in the mesh.",
         parameters: [...discoveryParameters, nodeMetaParameter, tagParameter, nearParameter],
-        answer: recordsSchema,
+        answer: listOf(flatInstanceSchema),
       },
     ],
   },
@@ -215,7 +215,7 @@ export const catalogReads: readonly Operation[] = [
         id: "readNode",
         summary: "A node and its services by id; null when there is none of that name.",
         parameters: discoveryParameters,
-        answer: nodeSchema,
+        answer: orNull(objectOf({ Node: nodeSchema, Services: mapOf(serviceSchema) })),
       },
     ],
   },
@@ -229,7 +229,7 @@ export const catalogReads: readonly Operation[] = [
         id: "readNodeServices",
         summary: "A node and the list of its services.",
         parameters: discoveryParameters,
-        answer: nodeSchema,
+        answer: objectOf({ Node: orNull(nodeSchema), Services: orNull(listOf(serviceSchema)) }),
       },
     ],
   },

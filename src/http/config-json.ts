@@ -6,7 +6,9 @@ import type { StoredConfigEntry } from "../host/config-entries.js";
 import { type GoJson, GoNumber, GoObject, isGoList, isGoObject, type PlainJson, plainJson } from "../syntax/go-json.js";
 import { badRequest } from "./http-error.js";
 import type { Json } from "./json.js";
+import { index, texts, textsByKey } from "./operation-docs.js";
 import { parseDuration } from "./query.js";
+import type { JsonSchema } from "./routes.js";
 
 /** How a field is read and written. The library's name of it is Consul's with a small first letter. */
 type Field = {
@@ -494,6 +496,59 @@ function fieldJson(value: unknown, as: Field["as"]): Json | undefined {
       isRecord(item) ? structJson(item, as.shape) : null,
     ]),
   );
+}
+
+/** What {@link configEntryJson} writes, of whatever kind. */
+export const configEntrySchema: JsonSchema = {
+  anyOf: Object.entries(shapes).map(([kind, shape]) => {
+    const { properties, required } = structSchema({ ...shape, Meta: { as: "textMap" } });
+    return {
+      type: "object",
+      properties: { Kind: { type: "string", enum: [kind] }, ...properties, CreateIndex: index, ModifyIndex: index },
+      required: ["Kind", ...required, "CreateIndex", "ModifyIndex"],
+    };
+  }),
+};
+
+/** What {@link permissionsJson} writes. */
+export const permissionsSchema: JsonSchema = fieldSchema(permissions);
+
+function structSchema(shape: Shape): {
+  readonly type: "object";
+  readonly properties: Readonly<Record<string, JsonSchema>>;
+  readonly required: readonly string[];
+} {
+  const written = Object.entries(shape).filter(([, { as }]) => as !== "ignored");
+  return {
+    type: "object",
+    properties: Object.fromEntries(written.map(([name, field]) => [name, fieldSchema(field)])),
+    required: written.filter(([, { always }]) => always !== undefined).map(([name]) => name),
+  };
+}
+
+function fieldSchema({ as, always }: Field): JsonSchema {
+  if (typeof as === "object") {
+    const shape = structSchema(as.shape);
+    if (as.many === "one") return shape;
+    if (as.many === "map") return { type: "object", additionalProperties: shape };
+    return { type: always === null ? ["array", "null"] : "array", items: shape };
+  }
+  switch (as) {
+    case "text":
+    case "duration":
+      return { type: "string" };
+    case "flag":
+      return { type: "boolean" };
+    case "number":
+      return { type: "number" };
+    case "texts":
+      return texts;
+    case "textMap":
+      return textsByKey;
+    default:
+      // Whatever was written.
+      return {};
+  }
 }
 
 function isRecord(value: unknown): value is Readonly<Record<string, unknown>> {

@@ -7,17 +7,15 @@ import type { PeeringHost } from "../host/host.js";
 import { type GoJson, GoJsonError, readFirstValue } from "../syntax/go-json.js";
 import { blocking } from "./blocking.js";
 import type { Answer, Call } from "./call.js";
-import { configEntryJson, type DecodedEntry, decodeConfigEntry } from "./config-json.js";
+import { configEntryJson, configEntrySchema, type DecodedEntry, decodeConfigEntry } from "./config-json.js";
 import { filterFor } from "./discovery.js";
 import { type Fields, text as filterText, textMap as filterTextMap } from "./filter/fields.js";
 import { badRequest, HttpError } from "./http-error.js";
 import type { Json } from "./json.js";
 import {
-  anyObject,
   casParameter,
   datacenterParameter,
   flag,
-  index,
   listOf,
   objectOf,
   readParameters,
@@ -25,7 +23,7 @@ import {
   texts,
 } from "./operation-docs.js";
 import { parseUint64 } from "./query.js";
-import type { JsonSchema, Operation } from "./routes.js";
+import type { Operation } from "./routes.js";
 
 const MESH_KINDS: readonly ConfigEntryKind[] = ["exported-services", "mesh", "proxy-defaults", "terminating-gateway"];
 
@@ -219,12 +217,6 @@ function exportsJson(host: PeeringHost): Json {
   }));
 }
 
-const entrySchema: JsonSchema = {
-  type: "object",
-  properties: { Kind: text, Name: text, CreateIndex: index, ModifyIndex: index },
-  required: ["Kind", "CreateIndex", "ModifyIndex"],
-};
-
 export const configOperations: readonly Operation[] = [
   {
     method: "PUT",
@@ -251,14 +243,14 @@ export const configOperations: readonly Operation[] = [
         id: "readConfigEntry",
         summary: "One configuration entry.",
         parameters: readParameters,
-        answer: entrySchema,
+        answer: configEntrySchema,
       },
       {
         path: "/v1/config/{kind}",
         id: "listConfigEntries",
         summary: "The configuration entries of a kind that the caller may read, by name.",
         parameters: readParameters,
-        answer: listOf(entrySchema),
+        answer: listOf(configEntrySchema),
       },
     ],
   },
@@ -286,7 +278,7 @@ export const configOperations: readonly Operation[] = [
         id: "listExportedServices",
         summary: "Which services are exported to which peers, with `*` resolved.",
         parameters: readParameters,
-        answer: listOf(objectOf({ Service: text, Consumers: { ...anyObject, properties: { Peers: texts } } })),
+        answer: listOf(objectOf({ Service: text, Consumers: objectOf({ "Peers?": texts }) })),
       },
     ],
   },

@@ -1,4 +1,4 @@
-import { anyObject, datacenterParameter, listOf, readParameters, text } from "./operation-docs.js";
+import { datacenterParameter, listOf, readParameters, text } from "./operation-docs.js";
 import type { JsonSchema, ParameterDoc } from "./routes.js";
 
 function query(name: string, description: string): ParameterDoc {
@@ -23,8 +23,5 @@ export const passingParameter: ParameterDoc = query(
 );
 export const nearParameter: ParameterDoc = query("near", "Accepted; nodes have no network coordinates.");
 
-/** Consul's records as they are; their members are in the specification of its API. */
-export const nodeSchema: JsonSchema = anyObject;
-export const recordsSchema: JsonSchema = listOf(anyObject);
 export const registeredSchema: JsonSchema = { type: "boolean" };
 export const nameListSchema: JsonSchema = { type: "object", additionalProperties: listOf(text) };

@@ -21,10 +21,11 @@ import {
   nearParameter,
   nodeMetaParameter,
   passingParameter,
-  recordsSchema,
   tagParameter,
 } from "./discovery-docs.js";
 import { badRequest } from "./http-error.js";
+import { listOf } from "./operation-docs.js";
+import { checkSchema, instanceSchema } from "./record-docs.js";
 import { checkFields, instanceFields } from "./record-fields.js";
 import { type CheckView, checkJson, type InstanceView, instanceJson } from "./records-json.js";
 import type { Operation } from "./routes.js";
@@ -181,7 +182,7 @@ export const healthOperations: readonly Operation[] = [
         id: "listHealthyInstances",
         summary: "The instances of a service with their nodes and checks.",
         parameters: instanceParameters,
-        answer: recordsSchema,
+        answer: listOf(instanceSchema),
       },
     ],
   },
@@ -195,7 +196,7 @@ export const healthOperations: readonly Operation[] = [
         id: "listHealthyConnectInstances",
         summary: "The instances that speak for a service in the mesh, with their nodes and checks.",
         parameters: instanceParameters,
-        answer: recordsSchema,
+        answer: listOf(instanceSchema),
       },
     ],
   },
@@ -209,7 +210,7 @@ export const healthOperations: readonly Operation[] = [
         id: "listHealthyIngressInstances",
         summary: "The ingress gateways of a service: always none.",
         parameters: instanceParameters,
-        answer: recordsSchema,
+        answer: listOf(instanceSchema),
       },
     ],
   },
@@ -223,7 +224,7 @@ export const healthOperations: readonly Operation[] = [
         id: "listServiceChecks",
         summary: "The checks of the instances of a service.",
         parameters: checkParameters,
-        answer: recordsSchema,
+        answer: listOf(checkSchema),
       },
     ],
   },
@@ -237,7 +238,7 @@ export const healthOperations: readonly Operation[] = [
         id: "listNodeChecks",
         summary: "The checks of a node and of the services on it.",
         parameters: discoveryParameters,
-        answer: recordsSchema,
+        answer: listOf(checkSchema),
       },
     ],
   },
@@ -251,7 +252,7 @@ export const healthOperations: readonly Operation[] = [
         id: "listChecksInState",
         summary: "The checks in a state, or all of them for `any`.",
         parameters: checkParameters,
-        answer: recordsSchema,
+        answer: listOf(checkSchema),
       },
     ],
   },

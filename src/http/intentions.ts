@@ -6,13 +6,13 @@ import type { StoredConfigEntry } from "../host/config-entries.js";
 import { decodeGo, GoJsonError, type GoType, goString, goStruct } from "../syntax/go-json.js";
 import { blocking } from "./blocking.js";
 import type { Answer, Call } from "./call.js";
-import { permissionsJson } from "./config-json.js";
+import { permissionsJson, permissionsSchema } from "./config-json.js";
 import { filterFor } from "./discovery.js";
 import { type Fields, text as filterText, integer, textMap } from "./filter/fields.js";
 import { HttpError } from "./http-error.js";
 import type { Json } from "./json.js";
-import { anyObject, flag, listOf, objectOf, readParameters } from "./operation-docs.js";
-import type { Operation, ParameterDoc } from "./routes.js";
+import { anyObject, flag, index, listOf, objectOf, readParameters, text, textsByKey } from "./operation-docs.js";
+import type { JsonSchema, Operation, ParameterDoc } from "./routes.js";
 
 // The older view of intentions, one object each (specification 4.9.3). They are written as config entries.
 
@@ -196,6 +196,22 @@ const sourceParameter: ParameterDoc = {
 };
 const destinationParameter: ParameterDoc = { name: "destination", in: "query", description: "The called service." };
 
+const intentionSchema: JsonSchema = objectOf({
+  "Description?": text,
+  SourceNS: text,
+  SourceName: text,
+  DestinationNS: text,
+  DestinationName: text,
+  "SourcePeer?": text,
+  SourceType: text,
+  "Action?": text,
+  "Permissions?": permissionsSchema,
+  "Meta?": textsByKey,
+  Precedence: index,
+  CreateIndex: index,
+  ModifyIndex: index,
+});
+
 /** `/v1/connect/intentions` (specification 4.9.3). */
 export const intentionOperations: readonly Operation[] = [
   {
@@ -208,7 +224,7 @@ export const intentionOperations: readonly Operation[] = [
         id: "listIntentions",
         summary: "Who may call whom, by precedence: the sources of the config entries of kind service-intentions.",
         parameters: readParameters,
-        answer: listOf(anyObject),
+        answer: listOf(intentionSchema),
       },
     ],
   },
@@ -235,7 +251,7 @@ export const intentionOperations: readonly Operation[] = [
         id: "readIntention",
         summary: "What is said of one source and one destination.",
         parameters: [...readParameters, sourceParameter, destinationParameter],
-        answer: anyObject,
+        answer: intentionSchema,
       },
     ],
   },

@@ -3,8 +3,19 @@ import type { CaRoot } from "../trust/authority.js";
 import { blocking } from "./blocking.js";
 import type { Answer, Call } from "./call.js";
 import { type Json, timeText } from "./json.js";
-import { anyObject, listOf, objectOf, readParameters, text, texts } from "./operation-docs.js";
-import type { Operation } from "./routes.js";
+import {
+  anyObject,
+  flag,
+  index,
+  listOf,
+  objectOf,
+  readParameters,
+  text,
+  texts,
+  textsByKey,
+  time,
+} from "./operation-docs.js";
+import type { JsonSchema, Operation } from "./routes.js";
 
 async function leader(call: Call): Promise<Answer> {
   return { json: call.server.address };
@@ -113,6 +124,39 @@ function rootJson(root: CaRoot, trustDomain: string, index: bigint): Json {
   };
 }
 
+const integer: JsonSchema = { type: "integer" };
+
+export const memberSchema: JsonSchema = objectOf({
+  Name: text,
+  Addr: text,
+  Port: integer,
+  Tags: textsByKey,
+  Status: integer,
+  ProtocolMin: integer,
+  ProtocolMax: integer,
+  ProtocolCur: integer,
+  DelegateMin: integer,
+  DelegateMax: integer,
+  DelegateCur: integer,
+});
+
+const rootSchema: JsonSchema = objectOf({
+  ID: text,
+  Name: text,
+  SerialNumber: integer,
+  SigningKeyID: text,
+  ExternalTrustDomain: text,
+  NotBefore: time,
+  NotAfter: time,
+  RootCert: text,
+  IntermediateCerts: { type: "null" },
+  Active: flag,
+  PrivateKeyType: text,
+  PrivateKeyBits: integer,
+  CreateIndex: index,
+  ModifyIndex: index,
+});
+
 export const systemOperations: readonly Operation[] = [
   {
     method: "GET",
@@ -135,7 +179,24 @@ export const systemOperations: readonly Operation[] = [
         path: "/v1/agent/self",
         id: "readSelf",
         summary: "What this node says of itself.",
-        answer: objectOf({ Config: anyObject, Member: anyObject, xDS: anyObject }),
+        answer: objectOf({
+          Config: objectOf({
+            Datacenter: text,
+            PrimaryDatacenter: text,
+            NodeName: text,
+            NodeID: text,
+            Revision: text,
+            Server: flag,
+            Version: text,
+            BuildDate: time,
+          }),
+          DebugConfig: anyObject,
+          Coord: { type: "null" },
+          Member: memberSchema,
+          Stats: anyObject,
+          Meta: anyObject,
+          xDS: anyObject,
+        }),
       },
     ],
   },
@@ -157,7 +218,7 @@ export const systemOperations: readonly Operation[] = [
         id: "listRoots",
         summary: "The root certificates of this cluster.",
         parameters: readParameters,
-        answer: objectOf({ ActiveRootID: text, TrustDomain: text, Roots: listOf(anyObject) }),
+        answer: objectOf({ ActiveRootID: text, TrustDomain: text, Roots: listOf(rootSchema) }),
       },
     ],
   },

@@ -23,7 +23,8 @@ import type { Answer, Call } from "./call.js";
 import { ownDatacenter } from "./discovery.js";
 import { badRequest, HttpError, refusalOf } from "./http-error.js";
 import type { Json } from "./json.js";
-import { anyObject, listOf, objectOf } from "./operation-docs.js";
+import { anyObject, flag, index, listOf, objectOf, text } from "./operation-docs.js";
+import { checkSchema, nodeSchema, serviceSchema } from "./record-docs.js";
 import { checkJson, nodeJson, serviceJson } from "./records-json.js";
 import {
   type CheckBody,
@@ -226,7 +227,17 @@ export const txnOperations: readonly Operation[] = [
         id: "transaction",
         summary: "Operations on nodes, services and checks, all or nothing; 409 names those that failed.",
         body: listOf(anyObject),
-        answer: objectOf({ Results: listOf(anyObject), Errors: { type: "null" } }),
+        answer: objectOf({
+          Results: listOf(objectOf({ "Node?": nodeSchema, "Service?": serviceSchema, "Check?": checkSchema })),
+          Errors: { type: "null" },
+          "Index?": index,
+          "LastContact?": index,
+          "KnownLeader?": flag,
+          "ConsistencyLevel?": text,
+          "NotModified?": flag,
+          "Backend?": index,
+          "ResultsFilteredByACLs?": flag,
+        }),
       },
     ],
   },

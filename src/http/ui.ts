@@ -16,10 +16,11 @@ import {
   nodeOf,
   Visibility,
 } from "./discovery.js";
-import { discoveryParameters, nodeSchema, recordsSchema } from "./discovery-docs.js";
+import { discoveryParameters } from "./discovery-docs.js";
 import { HttpError } from "./http-error.js";
 import { type Json, textMapOrAbsent } from "./json.js";
 import { anyObject, flag, index, listOf, objectOf, text, textsOrNull } from "./operation-docs.js";
+import { nodeContentsSchema } from "./record-docs.js";
 import { instanceFields, nodeContentsFields } from "./record-fields.js";
 import { checkJson, type InstanceView, serviceJson } from "./records-json.js";
 import type { JsonSchema, Operation } from "./routes.js";
@@ -351,7 +352,7 @@ export const uiOperations: readonly Operation[] = [
         id: "listNodesWithServices",
         summary: "Every node with its services and checks, local and of every peer.",
         parameters: discoveryParameters,
-        answer: recordsSchema,
+        answer: listOf(nodeContentsSchema),
       },
     ],
   },
@@ -365,7 +366,7 @@ export const uiOperations: readonly Operation[] = [
         id: "readNodeWithServices",
         summary: "A node with its services and checks; 404 when there is none of that name.",
         parameters: discoveryParameters,
-        answer: nodeSchema,
+        answer: nodeContentsSchema,
       },
     ],
   },

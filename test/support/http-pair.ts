@@ -7,6 +7,7 @@ import { createHost, type PeeringHost } from "../../src/host/host.js";
 import { type HttpHandlerOptions, httpHandler } from "../../src/http/index.js";
 import { memoryStorage } from "../../src/storage/memory.js";
 import { memoryNetwork } from "../../src/transport/memory.js";
+import { assertDocumented } from "./openapi.js";
 
 /** The system's clock, so many times as fast: what waits for seconds waits for less. */
 export function fastClock(factor: number): Clock {
@@ -44,7 +45,7 @@ export class ServedHost implements AsyncDisposable {
     this.port = port;
   }
 
-  /** The path goes out as it is written. */
+  /** The path goes out as it is written. Fails when the answer is not of the form that the OpenAPI document says. */
   async ask(
     method: string,
     path: string,
@@ -69,6 +70,10 @@ export class ServedHost implements AsyncDisposable {
     const chunks: Buffer[] = [];
     for await (const chunk of incoming) chunks.push(chunk);
     const bytes = Buffer.concat(chunks);
+    if (incoming.headers["content-encoding"] === undefined) {
+      const contentType = incoming.headers["content-type"];
+      assertDocumented(method, path, { status: incoming.statusCode, contentType, text: bytes.toString() });
+    }
     return { status: incoming.statusCode, headers: incoming.headers, text: bytes.toString(), bytes };
   }
 

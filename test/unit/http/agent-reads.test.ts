@@ -1,5 +1,6 @@
 import assert from "node:assert/strict";
 import { after, before, describe, it } from "node:test";
+import { registerServer } from "../../../src/cli/agent-server.js";
 import { HttpPair, type ServedHost } from "../../support/http-pair.js";
 
 async function get(served: ServedHost, path: string): Promise<unknown> {
@@ -19,6 +20,8 @@ describe("what an agent tells of itself", () => {
     };
     await put({ Name: "web", Port: 80, Meta: { a: "b" }, Check: { TTL: "10s", Status: "passing" } });
     await put({ Name: "db", ID: "db-1", Tags: ["main"] });
+    // Which is not among them.
+    await registerServer(a.host, "n0", ["127.0.0.11:8503"]);
     await a.host.catalog.register({ node: "other", address: "10.0.0.9", service: { name: "far" } });
   });
   after(() => pair[Symbol.asyncDispose]());
