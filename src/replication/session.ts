@@ -634,14 +634,15 @@ export class ReplicationSession implements Session {
       this.#endBehindOpen ??= { error };
       return;
     }
+    const opening = this.#role === "acceptor" && this.#phase === "opening";
     if (error === undefined) {
-      const text = "stream ended unexpectedly";
+      // Before the loop begins an acceptor of Consul returns what it received, as Go calls it.
+      const text = opening ? "EOF" : "stream ended unexpectedly";
       this.#noteReceiveError(text);
       this.#fail("stream-ended", StatusCode.Unknown, text, out);
       return;
     }
     const status = error.status ?? StatusCode.Unknown;
-    const opening = this.#role === "acceptor" && this.#phase === "opening";
     const text = opening ? error.message : `unexpected error receiving from the stream: ${rpcErrorText(error)}`;
     this.#noteReceiveError(text);
     this.#close(
