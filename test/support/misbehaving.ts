@@ -36,8 +36,8 @@ export interface Scene extends AsyncDisposable {
 export interface SceneOptions {
   readonly host?: Partial<HostOptions>;
   readonly bad?: Partial<FakePeerOptions>;
-  /** Of the bad peer, if it has one of its own. */
-  readonly transport?: (make: (name: string) => Transport) => Transport;
+  /** The good peer's transport, where the others have their own. */
+  readonly good?: Transport;
 }
 
 /** @param role - of the bad peer. The good one dials. The host exports everything to both. */
@@ -48,9 +48,8 @@ export async function scene(kind: Kind, role: Role, options: SceneOptions = {}):
   const transport = (name: string): Transport =>
     kind === "memory" ? network.transport({ listen: `${name}:0` }) : grpcTransport({ listen: "127.0.0.1:0" });
   const host = await createHost({ storage: memoryStorage(), transport: transport("host"), clock, ...options.host });
-  const own = options.transport?.(transport) ?? transport("bad");
-  const bad = await fakePeer({ transport: own, clock, ...options.bad });
-  const good = await fakePeer({ transport: transport("good"), clock });
+  const bad = await fakePeer({ transport: transport("bad"), clock, ...options.bad });
+  const good = await fakePeer({ transport: options.good ?? transport("good"), clock });
   await host.exports.set({ services: [{ name: "*", consumers: [{ peer: "bad" }, { peer: "good" }] }] });
   await good.establish(await host.peerings.generateToken({ peerName: "good" }));
   if (role === "acceptor") await host.peerings.establish({ peerName: "bad", token: bad.token() });

@@ -332,10 +332,10 @@ test("ch3 case 52: each event changes exactly its fields of the status", () => {
         lastNackMessage: "client peer was unable to apply resource: bad bad not good",
       }),
     ],
-    [() => driver.receive(response("web")), () => ({ applying: 1 })],
+    [() => driver.receive(response("web")), () => ({ applying: 1, applyingBytes: 214 })],
     [
       () => driver.feed({ type: "applied", results: [{ id: 1 }] }),
-      (now) => ({ applying: 0, lastReceiveSuccessMs: now }),
+      (now) => ({ applying: 0, applyingBytes: 0, lastReceiveSuccessMs: now }),
     ],
     [
       () => driver.receive(response("web", { operation: 0 })),
