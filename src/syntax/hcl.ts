@@ -1,4 +1,5 @@
 import { Buffer } from "node:buffer";
+import { goEscape } from "./go-escape.js";
 import {
   type GoJson,
   GoJsonError,
@@ -121,18 +122,6 @@ const NAME_START = /[\p{L}_]/u;
 const NAME_PART = /[\p{L}\p{Nd}_.-]/u;
 const NUMBER = /-?(?:0[xX][0-9a-fA-F]+|(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?)/y;
 const HEREDOC = /<<(-?)([\p{L}\p{Nd}_]+)\r?\n/uy;
-const ESCAPES: Readonly<Record<string, string>> = {
-  a: "\x07",
-  b: "\b",
-  f: "\f",
-  n: "\n",
-  r: "\r",
-  t: "\t",
-  v: "\v",
-  "\\": "\\",
-  '"': '"',
-};
-
 class Parser {
   readonly #source: string;
   readonly #lines: Lines;
@@ -284,6 +273,7 @@ class Parser {
 
   #string(): string {
     const start = this.#position++;
+    const parts: Buffer[] = [];
     let text = "";
     // Inside of `${…}` quotes do not end the text.
     let braces = 0;
@@ -292,11 +282,18 @@ class Parser {
       if (character === undefined || (character === "\n" && braces === 0)) {
         throw this.#error("literal not terminated", start);
       }
-      this.#position++;
-      if (braces === 0 && character === '"') return text;
       if (braces === 0 && character === "\\") {
-        text += this.#escape();
+        const escaped = goEscape(this.#source, this.#position);
+        if (escaped === undefined) throw this.#error("illegal char escaped", this.#position);
+        this.#position += escaped.length;
+        // In bytes: a character may be made of several escapes.
+        parts.push(Buffer.from(text), escaped.bytes);
+        text = "";
         continue;
+      }
+      this.#position++;
+      if (braces === 0 && character === '"') {
+        return parts.length === 0 ? text : Buffer.concat([...parts, Buffer.from(text)]).toString();
       }
       if (braces === 0 && character === "$" && this.#source[this.#position] === "{") {
         text += "${";
@@ -308,24 +305,6 @@ class Parser {
       if (braces > 0 && character === "}") braces--;
       text += character;
     }
-  }
-
-  #escape(): string {
-    const offset = this.#position - 1;
-    const character = this.#source[this.#position] ?? "";
-    const plain = Object.hasOwn(ESCAPES, character) ? ESCAPES[character] : undefined;
-    if (plain !== undefined) {
-      this.#position++;
-      return plain;
-    }
-    const match = /(?:x([0-9a-fA-F]{2})|u([0-9a-fA-F]{4})|U([0-9a-fA-F]{8})|([0-7]{3}))/y;
-    match.lastIndex = this.#position;
-    const [whole, hex, short, long, octal] = match.exec(this.#source) ?? [];
-    const digits = hex ?? short ?? long;
-    const code = digits === undefined ? Number.parseInt(octal ?? "", 8) : Number.parseInt(digits, 16);
-    if (whole === undefined || !(code <= 0x10ffff)) throw this.#error("illegal char escape", offset);
-    this.#position += whole.length;
-    return String.fromCodePoint(code);
   }
 
   #heredoc(): string {

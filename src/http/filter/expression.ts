@@ -1,3 +1,5 @@
+import { goEscape } from "../../syntax/go-escape.js";
+
 export type MatchOperator =
   | "equal"
   | "not-equal"
@@ -278,47 +280,19 @@ class Parser {
   }
 }
 
-const simpleEscapes: Readonly<Record<string, string>> = {
-  a: "\x07",
-  b: "\b",
-  f: "\f",
-  n: "\n",
-  r: "\r",
-  t: "\t",
-  v: "\v",
-  "\\": "\\",
-  '"': '"',
-};
-
-/** Go's escapes in an interpreted string; undefined: one of them is none. Bytes above 7f written as `\x` make UTF-8. */
+/** A text with its escapes resolved; undefined: one of them is none. */
 function interpreted(text: string): string | undefined {
   if (!text.includes("\\")) return text;
   const parts: Buffer[] = [];
-  const sequence = /\\(?:([abfnrtv\\"])|x([0-9a-fA-F]{2})|([0-7]{3})|u([0-9a-fA-F]{4})|U([0-9a-fA-F]{8}))/y;
   for (let at = 0; at < text.length; ) {
     const next = text.indexOf("\\", at);
-    if (next !== at) {
-      const end = next < 0 ? text.length : next;
-      parts.push(Buffer.from(text.slice(at, end)));
-      at = end;
-      continue;
-    }
-    sequence.lastIndex = at;
-    const found = sequence.exec(text);
-    if (found === null) return undefined;
-    at += found[0].length;
-    const [, simple, hexadecimal, octal, short, long] = found;
-    const character = short ?? long;
-    if (simple !== undefined) parts.push(Buffer.from(simpleEscapes[simple] ?? ""));
-    else if (character !== undefined) {
-      const code = Number.parseInt(character, 16);
-      if (code > 0x10ffff || (code >= 0xd800 && code < 0xe000)) return undefined;
-      parts.push(Buffer.from(String.fromCodePoint(code)));
-    } else {
-      const byte = hexadecimal === undefined ? Number.parseInt(octal ?? "", 8) : Number.parseInt(hexadecimal, 16);
-      if (byte > 255) return undefined;
-      parts.push(Buffer.of(byte));
-    }
+    const end = next < 0 ? text.length : next;
+    parts.push(Buffer.from(text.slice(at, end)));
+    if (next < 0) break;
+    const escaped = goEscape(text, next);
+    if (escaped === undefined) return undefined;
+    parts.push(escaped.bytes);
+    at = next + escaped.length;
   }
   return Buffer.concat(parts).toString("utf8");
 }
