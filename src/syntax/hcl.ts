@@ -284,7 +284,7 @@ class Parser {
       }
       if (braces === 0 && character === "\\") {
         const escaped = goEscape(this.#source, this.#position);
-        if (escaped === undefined) throw this.#error("illegal char escaped", this.#position);
+        if (escaped === undefined) throw this.#error("illegal char escape", this.#position);
         this.#position += escaped.length;
         // In bytes: a character may be made of several escapes.
         parts.push(Buffer.from(text), escaped.bytes);
