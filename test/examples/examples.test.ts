@@ -62,6 +62,7 @@ class Run {
 
 /** The line each must print. */
 const EXPECTED: Readonly<Record<string, RegExp>> = {
+  "fake-peer.js": /^# pass 3$/m,
   "inspect-token.js": /^dial +peering\.example\.com:8503$/m,
   "own-catalog-source.js": /^the peer sees web at 10\.0\.0\.1, 10\.0\.0\.2, 10\.0\.0\.3$/m,
   "own-certificates.js": /^south trusts CN=Example Root 1 and CN=Example Root 2\nsouth trusts CN=Example Root 2\n/m,
