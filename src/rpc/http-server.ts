@@ -2,7 +2,7 @@ import { once } from "node:events";
 import { createServer, type RequestListener } from "node:http";
 import { createServer as createHttp2Server, type ServerHttp2Session } from "node:http2";
 import type { Socket } from "node:net";
-import { type Clock, type Logger, silentLogger, systemClock, type Timer } from "../environment.js";
+import { type Clock, type Logger, silentLogger, systemClock } from "../environment.js";
 import { errorText, PeeringError } from "../errors.js";
 import { formatAddress, parseAddress } from "../transport/address.js";
 import { keepAlive } from "../transport/keepalive.js";
@@ -19,7 +19,7 @@ export interface HttpServerOptions {
   readonly headersTimeoutMs?: number;
   /** How long a whole request may take over HTTP/1.1, in milliseconds. Default 60 000. */
   readonly requestTimeoutMs?: number;
-  /** How long a connection is kept on which nothing is asked, in milliseconds. Default 60 000. */
+  /** How long a connection of HTTP/1.1 is kept on which nothing is asked, in milliseconds. Default 60 000. */
   readonly keepAliveTimeoutMs?: number;
   /** How long calls that are under way may go on once the server is disposed of, in milliseconds. Default 2 000. */
   readonly drainMs?: number;
@@ -38,6 +38,8 @@ export interface HttpServer extends AsyncDisposable {
 /** What a client of HTTP/2 says first; no request of HTTP/1.1 begins so (RFC 9113, 3.4). */
 const PREFACE = "PRI * HTTP/2.0\r\n";
 const MAX_CONCURRENT_STREAMS = 256;
+/** How often, while the head of a request may take its time, one looks whether it has. */
+const LOOKS = 4;
 const PING = { intervalMs: 30_000, timeoutMs: 10_000 };
 
 /**
@@ -55,6 +57,8 @@ export async function httpServer(options: HttpServerOptions): Promise<HttpServer
       headersTimeout: headersTimeoutMs,
       requestTimeout: options.requestTimeoutMs ?? 60_000,
       keepAliveTimeout: keepAliveTimeoutMs,
+      // By default Node looks for those who are late twice a minute.
+      connectionsCheckingInterval: headersTimeoutMs / LOOKS,
     },
     (request, response) => rpc(request, response, http && (() => http(request, response))),
   );
@@ -74,7 +78,6 @@ export async function httpServer(options: HttpServerOptions): Promise<HttpServer
       () => socket.bytesRead,
       () => session.destroy(),
     );
-    closeWhenIdle(session, keepAliveTimeoutMs, clock);
   });
   http2.on("sessionError", (error) => logger.debug("connection failed", { error: errorText(error) }));
 
@@ -87,8 +90,11 @@ export async function httpServer(options: HttpServerOptions): Promise<HttpServer
     socket.once("close", () => unknown.delete(socket));
     recognise(socket, headersTimeoutMs, clock, (isHttp2) => {
       unknown.delete(socket);
-      if (isHttp2) http2.emit("connection", socket);
-      else for (const serve of serveHttp1) serve.call(server, socket);
+      if (isHttp2) {
+        // A client that has ended its side of a session is gone; only HTTP/1.1 has a use for the other half.
+        socket.allowHalfOpen = false;
+        http2.emit("connection", socket);
+      } else for (const serve of serveHttp1) serve.call(server, socket);
     });
   });
 
@@ -144,23 +150,4 @@ function recognise(socket: Socket, timeoutMs: number, clock: Clock, recognised: 
     if (!isHttp2) socket.resume();
   };
   socket.on("data", look);
-}
-
-/** Closes a session once it has had no stream for so long. */
-function closeWhenIdle(session: ServerHttp2Session, idleMs: number, clock: Clock): void {
-  let open = 0;
-  let timer: Timer | undefined;
-  const rest = (): void => {
-    timer = clock.after(idleMs, () => session.close());
-  };
-  session.on("stream", (stream) => {
-    open += 1;
-    timer?.cancel();
-    stream.once("close", () => {
-      open -= 1;
-      if (open === 0 && !session.closed) rest();
-    });
-  });
-  session.once("close", () => timer?.cancel());
-  rest();
 }

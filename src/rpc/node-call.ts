@@ -1,14 +1,15 @@
-import type { OutgoingHttpHeaders } from "node:http";
+import type { IncomingHttpHeaders, OutgoingHttpHeaders } from "node:http";
 import { Http2ServerRequest } from "node:http2";
-import type { Writable } from "node:stream";
+import type { Readable, Writable } from "node:stream";
 import type { Clock } from "../environment.js";
-import { type BodyLimits, type RequestWithBody, readBody } from "../http/body.js";
+import { type BodyLimits, readBody } from "../http/body.js";
 import { HttpError } from "../http/http-error.js";
 import { Code, ConnectError, type UniversalHandler } from "../transport/connect.js";
 import { endRequest } from "../transport/grpc-stream.js";
 
 /** A request of `node:http`, or of the like interface of `node:http2`. */
-export interface RpcRequest extends RequestWithBody {
+export interface RpcRequest extends Readable {
+  readonly headers: IncomingHttpHeaders;
   readonly method?: string | undefined;
   readonly url?: string | undefined;
   readonly httpVersion: string;
@@ -61,8 +62,12 @@ export async function carryCall(
   if (gone.signal.aborted) return;
   start();
   if (answer.trailer !== undefined) response.addTrailers(plain(answer.trailer));
+  if (isHttp2(request)) {
+    const { stream } = request;
+    // Node sends the trailers at this event; a stream that is closed before loses them.
+    stream.once("wantTrailers", () => endRequest(stream));
+  }
   response.end();
-  if (isHttp2(request)) endRequest(request.stream);
 }
 
 function isHttp2(request: RpcRequest): request is RpcRequest & Http2ServerRequest {

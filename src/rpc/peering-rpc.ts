@@ -1,3 +1,5 @@
+import type { IncomingMessage, ServerResponse } from "node:http";
+import type { Http2ServerRequest, Http2ServerResponse } from "node:http2";
 import { type Authorizer, allowAll } from "../access/authorizer.js";
 import { type Clock, type Logger, type Random, silentLogger, systemClock, systemRandom } from "../environment.js";
 import { errorText } from "../errors.js";
@@ -6,7 +8,7 @@ import { Code, ConnectError, createConnectRouter, type UniversalHandler } from "
 import { PeeringService } from "../wire/gen/hashicorp/consul/internal/peering/peering_pb.js";
 import { WatchService } from "../wire/gen/peerage/watch/v1/watch_pb.js";
 import { corsHeaders, isPreflight, preflightHeaders } from "./cors.js";
-import { type CallLimits, carryCall, type RpcRequest, type RpcResponse } from "./node-call.js";
+import { type CallLimits, carryCall, type RpcResponse } from "./node-call.js";
 import { peeringService } from "./peering-service.js";
 import type { RpcServer } from "./rpc-call.js";
 import { watchService } from "./watch-service.js";
@@ -44,7 +46,11 @@ export interface PeeringRpcOptions {
  * Answers requests for the services, and leaves all others to `next`; without one they are answered 404. A listener for
  * `node:http`, which takes Connect and gRPC-web, and for `node:http2`, which takes gRPC, too.
  */
-export type RpcListener = (request: RpcRequest, response: RpcResponse, next?: () => void) => void;
+export type RpcListener = (
+  request: IncomingMessage | Http2ServerRequest,
+  response: ServerResponse | Http2ServerResponse,
+  next?: () => void,
+) => void;
 
 const DEFAULT_MESSAGE_BYTES = 4 * 1024 * 1024;
 const DEFAULT_BODY_TIMEOUT_MS = 30_000;

@@ -49,6 +49,9 @@ const BANDS: Readonly<Record<NonNullable<PeeringStatus["band"]>, Band>> = {
   modern: Band.MODERN,
 };
 
+/** A status is told whenever a number in it has changed: it names no more services than a person would read. */
+const WITHHELD_NAMED = 100;
+
 /** A peering with its status, as a watch tells it. */
 export function peeringMessage(view: PeeringView): MessageInit<typeof PeeringSchema> {
   const { partition, datacenter, locality } = view.remote;
@@ -77,8 +80,8 @@ function statusMessage(status: PeeringStatus): MessageInit<typeof StatusSchema> 
     phase: PHASES[status.phase],
     band: status.band === undefined ? Band.UNSPECIFIED : BANDS[status.band],
     healthy: status.healthy,
-    importedServices: [...facts.importedServices],
-    exportedServices: [...facts.exportedServices],
+    importedServices: facts.importedServices.length,
+    exportedServices: facts.exportedServices.length,
     connectedAt: timestampOrUnset(facts.connectTime),
     disconnectedAt: timestampOrUnset(facts.disconnectTime),
     lastHeartbeatReceived: timestampOrUnset(facts.lastReceiveHeartbeat),
@@ -97,7 +100,8 @@ function statusMessage(status: PeeringStatus): MessageInit<typeof StatusSchema> 
     queuedBytes: BigInt(status.queuedBytes),
     unacknowledged: status.unacknowledged,
     lagMs: lagMs === undefined ? undefined : BigInt(Math.trunc(lagMs)),
-    withheldServices: Object.fromEntries(status.withheldServices),
+    withheldServices: Object.fromEntries([...status.withheldServices].slice(0, WITHHELD_NAMED)),
+    withheldServiceCount: status.withheldServices.size,
     applying: status.applying,
   };
 }

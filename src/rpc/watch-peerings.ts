@@ -28,9 +28,10 @@ export async function* watchPeerings(call: RpcCall, name: string): AsyncGenerato
     // What it says is that something changed; the list of now may be newer.
     changes.take();
     const listed = host.peerings.list().filter((view) => isWatched(view.name));
-    for (const { id, name } of listed) {
+    for (const listedView of listed) {
       await watch.admit();
-      const view = complete ? host.peerings.read(name) : listed.find((each) => each.id === id);
+      const { id, name } = listedView;
+      const view = complete ? host.peerings.read(name) : listedView;
       if (view?.id !== id) continue;
       const message = peeringMessage(view);
       if (isDeepStrictEqual(sent.get(id)?.message, message)) continue;

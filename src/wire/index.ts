@@ -1,12 +1,14 @@
 /**
  * What crosses between two clusters: the messages of a replication stream, the resources inside them, and the protobuf
- * schemas of both.
+ * schemas of both; and the schemas of the services that `peerage/rpc` serves, for their clients.
  *
  * @module
  */
 
 export { PeeringError, type PeeringErrorCode, type PeeringErrorOptions } from "../errors.js";
 export { decodeMessage, encodeMessage, encodeMessages } from "./codec.js";
+/** The schemas of Consul's `PeeringService`, for clients of `peerage/rpc`. */
+export * as peeringApi from "./gen/hashicorp/consul/internal/peering/peering_pb.js";
 export {
   type ExportedService,
   ExportedServiceSchema,
@@ -17,6 +19,8 @@ export {
   type CheckServiceNode,
   CheckServiceNodeSchema,
 } from "./gen/hashicorp/consul/internal/service/service_pb.js";
+/** The schemas of the watch service, for clients of `peerage/rpc`. */
+export * as watchApi from "./gen/peerage/watch/v1/watch_pb.js";
 export {
   type AnyResource,
   LEADER_ADDRESS_URL,

@@ -71,6 +71,8 @@ const EXPECTED: Readonly<Record<string, RegExp>> = {
   "transit.js":
     /^new has web on n1\.old, which came through 2 clusters$[\s\S]*^after the deletion new has nothing of it$/m,
   "two-hosts.js": /^west found web of east at 10\.0\.0\.1:80$[\s\S]*^after the deletion west reads terminated,$/m,
+  "watch-api.js":
+    /^east is ACTIVE, its stream CONNECTED\nthat was the snapshot; from now on, changes\n\+ web at 10\.0\.0\.1:80\n- web of node n1$/m,
   "watching-imports.js": /^~ web at 10\.0\.0\.1:80 \[v2\]$[\s\S]*^- db at 10\.0\.0\.2:5432 \[\]$/m,
 };
 

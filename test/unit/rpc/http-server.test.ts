@@ -1,0 +1,201 @@
+import assert from "node:assert/strict";
+import { once } from "node:events";
+import { request } from "node:http";
+import { connect as connectHttp2 } from "node:http2";
+import { createConnection, type Socket } from "node:net";
+import { describe, it } from "node:test";
+import fc from "fast-check";
+import { PeeringError } from "../../../src/errors.js";
+import { httpHandler } from "../../../src/http/index.js";
+import { type HttpServer, type HttpServerOptions, httpServer, peeringRpc } from "../../../src/rpc/index.js";
+import { lonelyHost } from "./support.js";
+
+async function served(
+  options: Partial<HttpServerOptions> = {},
+): Promise<AsyncDisposable & { readonly server: HttpServer; connect(): Promise<Socket> }> {
+  const host = await lonelyHost();
+  const server = await httpServer({
+    listen: "127.0.0.1:0",
+    rpc: peeringRpc(host),
+    http: httpHandler(host),
+    ...options,
+  });
+  const [address, port] = server.address.split(":");
+  return {
+    server,
+    async connect() {
+      const socket = createConnection(Number(port), address);
+      socket.on("error", () => {});
+      await once(socket, "connect");
+      return socket;
+    },
+    async [Symbol.asyncDispose]() {
+      await server[Symbol.asyncDispose]();
+      await host[Symbol.asyncDispose]();
+    },
+  };
+}
+
+/** All that comes until the other side ends the connection. */
+async function rest(socket: Socket): Promise<string> {
+  let text = "";
+  socket.on("data", (chunk: Buffer) => {
+    text += chunk.toString("latin1");
+  });
+  await once(socket, "close");
+  return text;
+}
+
+const CALL = "/hashicorp.consul.internal.peering.PeeringService/PeeringList";
+
+function call(body: string, headers = ""): string {
+  return (
+    `POST ${CALL} HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: ${body.length}\r\n` +
+    `${headers}\r\n${body}`
+  );
+}
+
+describe("the server of both versions of HTTP", () => {
+  it("serves calls and Consul's API over HTTP/1.1, one after the other on one connection", async () => {
+    await using one = await served();
+    const socket = await one.connect();
+    const text = rest(socket);
+    const get = (last: string): string => `GET /v1/status/peers HTTP/1.1\r\nHost: x\r\n${last}\r\n`;
+    socket.write(`${get("")}${call("{}")}${get("Connection: close\r\n")}`);
+    const answers = (await text).split("HTTP/1.1 ").slice(1);
+    assert.deepEqual(
+      answers.map((answer) => answer.slice(0, 3)),
+      ["200", "200", "200"],
+    );
+    assert.match(answers[1] ?? "", /"OBSOLETEIndex":"\d+"/);
+  });
+
+  it("takes a request of HTTP/1.1 that comes byte by byte, also one that begins as HTTP/2 does", async () => {
+    await using one = await served();
+    for (const method of ["POST", "PUT", "PRI", "PR"]) {
+      const socket = await one.connect();
+      socket.setNoDelay(true);
+      const text = rest(socket);
+      for (const byte of `${method} ${CALL} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n`) {
+        await new Promise<void>((resolve) => socket.write(byte, () => resolve()));
+      }
+      assert.match(await text, method.startsWith("PR") ? /^HTTP\/1.1 400 / : /^HTTP\/1.1 4(15|05) /, method);
+    }
+  });
+
+  it("takes HTTP/2 that begins byte by byte", async () => {
+    await using one = await served();
+    const socket = await one.connect();
+    const preface = Buffer.concat([
+      Buffer.from("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"),
+      Buffer.from([0, 0, 0, 4, 0, 0, 0, 0, 0]),
+    ]);
+    for (const byte of preface) {
+      await new Promise<void>((resolve) => socket.write(Buffer.from([byte]), () => resolve()));
+    }
+    const [answer]: Buffer[] = await once(socket, "data");
+    assert.equal(answer?.[3], 4, "the first frame of a server is SETTINGS");
+    socket.destroy();
+  });
+
+  it("answers 404 over HTTP/2 where there is no such method", async () => {
+    await using one = await served();
+    const session = connectHttp2(`http://${one.server.address}`);
+    const stream = session.request({ ":path": "/v1/status/leader" });
+    const [headers] = await once(stream, "response");
+    assert.equal(headers[":status"], 404);
+    stream.close();
+    session.close();
+    await once(session, "close");
+  });
+
+  it("hangs up on who says nothing, or too little to know what it is", async () => {
+    await using one = await served({ headersTimeoutMs: 20 });
+    const half = await one.connect();
+    half.write("PRI * HT");
+    const idle = [await one.connect(), half];
+    await Promise.all(idle.map((each) => each.closed || new Promise((resolve) => each.once("close", resolve))));
+  });
+
+  it("takes a client of HTTP/2 that ends its side of the connection for gone", async () => {
+    await using one = await served();
+    const socket = await one.connect();
+    const closed = new Promise((resolve) => socket.once("close", resolve));
+    socket.write(
+      Buffer.concat([Buffer.from("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"), Buffer.from([0, 0, 0, 4, 0, 0, 0, 0, 0])]),
+    );
+    await once(socket, "data");
+    socket.end();
+    await closed;
+  });
+
+  it("lets a client go that resets its connection at any point", async () => {
+    await using one = await served();
+    for (const start of ["", "PRI", "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", call("{}").slice(0, -1)]) {
+      const socket = await one.connect();
+      socket.write(start);
+      socket.resetAndDestroy();
+      await once(socket, "close");
+    }
+    const socket = await one.connect();
+    const text = rest(socket);
+    socket.write(call("{}", "Connection: close\r\n"));
+    assert.match(await text, /^HTTP\/1.1 200 /);
+  });
+
+  it("outlives whatever bytes come", async () => {
+    await using one = await served();
+    const starts = ["", "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", call("").slice(0, -4)].map((start) => Buffer.from(start));
+    const settings = Buffer.from([0, 0, 0, 4, 0, 0, 0, 0, 0]);
+    await fc.assert(
+      fc.asyncProperty(
+        fc.constantFrom(...starts, Buffer.concat([starts[1] ?? settings, settings])),
+        fc.array(fc.uint8Array({ minLength: 1, maxLength: 60 }), { maxLength: 3 }),
+        async (start, chunks) => {
+          const socket = await one.connect();
+          socket.write(start);
+          for (const chunk of chunks) socket.write(chunk);
+          socket.resume();
+          await new Promise<void>((resolve) => socket.end(() => resolve()));
+          socket.destroy();
+        },
+      ),
+      { numRuns: 200 },
+    );
+    const socket = await one.connect();
+    const text = rest(socket);
+    socket.write(call("{}", "Connection: close\r\n"));
+    assert.match(await text, /^HTTP\/1.1 200 /);
+  });
+
+  it("closes what is idle when it is disposed of, and cuts off what goes on for too long", async () => {
+    const one = await served({ drainMs: 20 });
+    const silent = await one.connect();
+    const session = connectHttp2(`http://${one.server.address}`);
+    session.on("error", () => {});
+    await once(session, "connect");
+    const waiting = request(`http://${one.server.address}/v1/peerings?index=1000000`).end();
+    waiting.on("error", () => {});
+    const stream = session.request({
+      ":method": "POST",
+      ":path": CALL,
+      "content-type": "application/json",
+      "min-query-index": "1000000",
+    });
+    stream.on("error", () => {});
+    stream.end("{}");
+    await new Promise<void>((resolve) => session.ping(() => resolve()));
+    // Not `once` of events, which takes the reset for a failure.
+    const closed = [silent, session, waiting].map((each) => new Promise((resolve) => each.once("close", resolve)));
+    await one[Symbol.asyncDispose]();
+    await Promise.all(closed);
+  });
+
+  it("says which address it cannot listen on", async () => {
+    await using one = await served();
+    const rpc = (): void => {};
+    const again = httpServer({ listen: one.server.address, rpc });
+    await assert.rejects(again, (error) => error instanceof PeeringError && error.code === "unavailable");
+    await assert.rejects(httpServer({ listen: "nowhere", rpc }), { name: "PeeringError", code: "invalid-argument" });
+  });
+});
