@@ -141,6 +141,7 @@ export class ConsulServer implements Cluster, AsyncDisposable {
       "connect { enabled = true }",
       "performance { raft_multiplier = 1 }",
       "disable_update_check = true",
+      'log_level = "info"',
       ...(this.binary.band === "legacy" ? ["peering { enabled = true }"] : []),
       ...(hcl === undefined ? [] : [hcl]),
     ];
@@ -148,9 +149,9 @@ export class ConsulServer implements Cluster, AsyncDisposable {
       this.binary.path,
       [
         ...["agent", ...mode, "-bind", "127.0.0.1", "-client", "127.0.0.1", "-node", this.node],
-        ...["-datacenter", datacenter, "-log-level", "debug"],
+        ...["-datacenter", datacenter],
         ...configuration.flatMap((text) => ["-hcl", text]),
-        ...(others ?? []).flatMap((address) => ["-retry-join", address]),
+        ...(others ?? []).flatMap((address) => ["-retry-join", address, "-retry-interval", "1s"]),
       ],
       // What the environment says about another Consul is not for this one.
       { PATH: process.env["PATH"], HOME: this.#directory },

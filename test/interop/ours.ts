@@ -11,6 +11,7 @@ import type { PeeringView } from "../../src/host/peerings.js";
 import { httpHandler } from "../../src/http/index.js";
 import { openLevel } from "../../src/storage/level.js";
 import { type GrpcTransportOptions, grpcTransport } from "../../src/transport/grpc.js";
+import type { CertificateAuthority } from "../../src/trust/authority.js";
 import { type BuiltInAuthority, builtInAuthority } from "../../src/trust/built-in-authority.js";
 import type { Cluster } from "./cluster.js";
 import type { Processes } from "./processes.js";
@@ -23,6 +24,8 @@ export interface OursOptions {
   readonly host?: Partial<Pick<HostOptions, "timings" | "limits" | "strictConsul" | "connect" | "transit">>;
   readonly transport?: Omit<GrpcTransportOptions, "listen">;
   readonly advertise?: readonly string[];
+  /** What stands in for the built-in authority of this host. */
+  readonly authority?: (own: BuiltInAuthority) => CertificateAuthority;
   /** Default `peerage`: what the other side calls it. */
   readonly name?: string;
 }
@@ -94,7 +97,7 @@ export class Ours implements Cluster, AsyncDisposable {
     const host = await createHost({
       datacenter: this.datacenter,
       storage,
-      authority,
+      authority: options.authority?.(authority) ?? authority,
       transport: grpcTransport({ listen: this.address, ...options.transport }),
       logger: this.#logger(),
       ...(options.advertise !== undefined && { advertise: options.advertise }),

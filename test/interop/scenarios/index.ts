@@ -1,10 +1,13 @@
 import type { Scenario } from "../scenario.js";
 import { legacyScenarios } from "./legacy.js";
 import { lifecycleScenarios } from "./lifecycle.js";
+import { loadScenarios } from "./load.js";
 import { meshScenarios } from "./mesh.js";
+import { outageScenarios } from "./outages.js";
 import { peeringScenarios } from "./peering.js";
 import { serviceScenarios } from "./services.js";
 import { trustScenarios } from "./trust.js";
+import { wireScenarios } from "./wire.js";
 
 /** Every scenario, in the order of the table. */
 export const scenarios: readonly Scenario[] = [
@@ -13,5 +16,8 @@ export const scenarios: readonly Scenario[] = [
   ...meshScenarios,
   ...lifecycleScenarios,
   ...trustScenarios,
+  ...wireScenarios,
+  ...outageScenarios,
+  ...loadScenarios,
   ...legacyScenarios,
 ];

@@ -209,7 +209,7 @@ export const lifecycleScenarios: readonly Scenario[] = [
         pair.establish(edited(token, { ServerAddresses: nowhere })),
         /connection refused|ECONNREFUSED/,
       );
-      assert.ok(performance.now() - began > 3_000);
+      assert.ok(performance.now() - began > 3_000, "it gave up early");
       const pending = await recordOf(dialer, acceptor);
       assert.equal(pending.State, "PENDING");
       assert.deepEqual(pending.PeerServerAddresses, nowhere);
@@ -266,6 +266,6 @@ export const lifecycleScenarios: readonly Scenario[] = [
 /** A token with other values in it. */
 function edited(token: string, changes: Readonly<Record<string, unknown>>): string {
   const decoded: unknown = JSON.parse(Buffer.from(token, "base64").toString("utf8"));
-  assert.ok(typeof decoded === "object");
+  assert.ok(typeof decoded === "object", "a token is an object");
   return Buffer.from(JSON.stringify({ ...decoded, ...changes })).toString("base64");
 }

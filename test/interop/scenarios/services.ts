@@ -74,7 +74,7 @@ export const serviceScenarios: readonly Scenario[] = [
             [status.queuedResources, status.unacknowledged, status.lagMs, status.applying],
             [0, 0, 0, 0],
           );
-          assert.ok(status.healthy);
+          assert.ok(status.healthy, "healthy");
         },
         "counts and heartbeats are right",
         HEARTBEAT_MS,
