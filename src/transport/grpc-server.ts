@@ -17,6 +17,7 @@ import { errorText, PeeringError } from "../errors.js";
 import { type Status, StatusCode } from "../wire/status.js";
 import { formatAddress, parseAddress } from "./address.js";
 import type { UnaryCalls } from "./connect.js";
+import { serveExchangeSecret } from "./exchange.js";
 import { isGrpcContentType } from "./grpc-status.js";
 import { respondTrailersOnly, ServerGrpcStream } from "./grpc-stream.js";
 import { type KeepaliveOptions, keepAlive } from "./keepalive.js";
@@ -24,7 +25,8 @@ import { sessionOptions, WINDOW_BYTES } from "./session-options.js";
 import type { AcceptHandler, Listener, ServerIdentity } from "./transport.js";
 
 const PEER_STREAM_SERVICE = "hashicorp.consul.internal.peerstream.PeerStreamService";
-const STREAM_RESOURCES = `/${PEER_STREAM_SERVICE}/StreamResources`;
+export const STREAM_RESOURCES: string = `/${PEER_STREAM_SERVICE}/StreamResources`;
+export const EXCHANGE_SECRET: string = `/${PEER_STREAM_SERVICE}/ExchangeSecret`;
 /** As Consul's servers. */
 const MAX_CONCURRENT_STREAMS = 2048;
 const HANDSHAKE_TIMEOUT_MS = 20_000;
@@ -195,27 +197,30 @@ function serve(
     respondTrailersOnly(stream, refusal, refusal.http);
     return;
   }
-  if (path !== STREAM_RESOURCES) {
+  if (path !== STREAM_RESOURCES && path !== EXCHANGE_SECRET) {
     options.unary.serve(path, stream, headers).catch((error: unknown) => {
       options.logger.debug("a call failed", { path, error: errorText(error) });
       stream.destroy();
     });
     return;
   }
+  const { remoteAddress = "", remotePort = 0 } = session.socket;
+  const call = new ServerGrpcStream(stream, {
+    remoteAddress: formatAddress(remoteAddress, remotePort),
+    maxReceiveBytes: options.maxReceiveBytes,
+    closeGraceMs: options.closeGraceMs,
+    connectionFailure: () =>
+      session.destroyed
+        ? new PeeringError("unavailable", "the connection was lost", { status: StatusCode.Unavailable })
+        : undefined,
+  });
+  if (path === EXCHANGE_SECRET) {
+    void serveExchangeSecret(call, options.handler);
+    return;
+  }
   // A dialer uses a connection for one stream. Consul's wait for its end even after the status (specification 1.3.9).
   stream.once("close", () => session.destroyed || session.close());
-  const { remoteAddress = "", remotePort = 0 } = session.socket;
-  options.handler.stream(
-    new ServerGrpcStream(stream, {
-      remoteAddress: formatAddress(remoteAddress, remotePort),
-      maxReceiveBytes: options.maxReceiveBytes,
-      closeGraceMs: options.closeGraceMs,
-      connectionFailure: () =>
-        session.destroyed
-          ? new PeeringError("unavailable", "the connection was lost", { status: StatusCode.Unavailable })
-          : undefined,
-    }),
-  );
+  options.handler.stream(call);
 }
 
 /** What a call is refused with before anything else happens, as grpc-go and Consul's servers do; undefined: served. */
@@ -236,13 +241,13 @@ function refuse(
     const message = `invalid gRPC request content-type ${JSON.stringify(contentType)}`;
     return { http: 415, code: StatusCode.InvalidArgument, message };
   }
-  if (path === STREAM_RESOURCES) return undefined;
+  if (path === STREAM_RESOURCES || path === EXCHANGE_SECRET) return undefined;
   const slash = path.lastIndexOf("/");
   if (!path.startsWith("/") || slash < 1) {
     return { http: 200, code: StatusCode.Unimplemented, message: `malformed method name: ${JSON.stringify(path)}` };
   }
   const service = path.slice(1, slash);
-  if (!unary.services.has(service)) {
+  if (service !== PEER_STREAM_SERVICE && !unary.services.has(service)) {
     return { http: 200, code: StatusCode.Unimplemented, message: `unknown service ${service}` };
   }
   if (!unary.has(path)) {

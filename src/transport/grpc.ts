@@ -4,12 +4,14 @@
  * @module
  */
 
+import type { ClientHttp2Stream } from "node:http2";
 import { type Logger, silentLogger } from "../environment.js";
 import { PeeringError } from "../errors.js";
 import { StatusCode } from "../wire/status.js";
 import { type ClientConnection, connectTo } from "./client-connection.js";
-import { type ConnectRouter, callExchangeSecret, prepareCalls, unaryCalls } from "./connect.js";
-import { startServer } from "./grpc-server.js";
+import { type ConnectRouter, unaryCalls } from "./connect.js";
+import { callExchangeSecret } from "./exchange.js";
+import { EXCHANGE_SECRET, STREAM_RESOURCES, startServer } from "./grpc-server.js";
 import { ClientGrpcStream } from "./grpc-stream.js";
 import type { KeepaliveOptions } from "./keepalive.js";
 import type {
@@ -59,7 +61,6 @@ export interface GrpcTransportOptions {
   readonly logger?: Logger;
 }
 
-const STREAM_PATH = "/hashicorp.consul.internal.peerstream.PeerStreamService/StreamResources";
 /** grpc-go's default, which Consul's dialers use for this call. */
 const UNARY_RECEIVE_BYTES = 4 * 1024 * 1024;
 
@@ -86,7 +87,6 @@ class GrpcTransport implements Transport {
   constructor(options: GrpcTransportOptions) {
     this.#options = options;
     this.#limits = { ...defaultLimits, ...options.limits };
-    prepareCalls();
   }
 
   async listen(handler: AcceptHandler, identity: ServerIdentity): Promise<Listener | undefined> {
@@ -95,7 +95,7 @@ class GrpcTransport implements Transport {
     const { maxReceiveFromDialerBytes: maxReceiveBytes, closeGraceMs } = this.#limits;
     const serverOptions = {
       handler,
-      unary: unaryCalls(handler, routes, maxReceiveBytes),
+      unary: unaryCalls(routes, maxReceiveBytes),
       maxReceiveBytes,
       closeGraceMs,
       keepalive: this.#options.acceptorKeepalive ?? { intervalMs: 30_000, timeoutMs: 20_000 },
@@ -144,10 +144,7 @@ class GrpcTransport implements Transport {
     let connection: ClientConnection | undefined;
     try {
       connection = await this.#connect(target, bound.signal, undefined);
-      return await callExchangeSecret(connection, request, {
-        signal: bound.signal,
-        maxReceiveBytes: UNARY_RECEIVE_BYTES,
-      });
+      return await callExchangeSecret(this.#call(connection, EXCHANGE_SECRET, UNARY_RECEIVE_BYTES, bound), request);
     } catch (error) {
       throw bound.signal.aborted ? bound.signal.reason : error;
     } finally {
@@ -161,34 +158,11 @@ class GrpcTransport implements Transport {
   async openStream(target: DialTarget, signal: AbortSignal): Promise<ReplicationStream> {
     const keepalive = this.#options.dialerKeepalive ?? { intervalMs: 30_000, timeoutMs: 10_000 };
     const connection = await this.#connect(target, signal, keepalive);
-    const cancellation = new AbortController();
     try {
-      const stream = connection.session.request(
-        {
-          ":method": "POST",
-          ":scheme": connection.scheme,
-          ":authority": connection.authority,
-          ":path": STREAM_PATH,
-          "content-type": "application/grpc",
-          te: "trailers",
-          "user-agent": "peerage",
-        },
-        { endStream: false, signal: cancellation.signal },
-      );
-      return new ClientGrpcStream(
-        stream,
-        {
-          remoteAddress: connection.remoteAddress,
-          maxReceiveBytes: this.#limits.maxReceiveFromAcceptorBytes,
-          closeGraceMs: this.#limits.closeGraceMs,
-          connectionFailure: () => connection.failure(),
-        },
-        { cancel: () => cancellation.abort(), close: () => connection.close() },
-      );
+      return this.#call(connection, STREAM_RESOURCES, this.#limits.maxReceiveFromAcceptorBytes, new AbortController());
     } catch (error) {
-      // The acceptor may have hung up in the meantime; a request on such a session throws.
       await connection.close();
-      throw connection.failure() ?? error;
+      throw error;
     }
   }
 
@@ -200,6 +174,43 @@ class GrpcTransport implements Transport {
       ...[...this.#listeners].map((listener) => listener[Symbol.asyncDispose]()),
       ...[...this.#connections].map((connection) => connection.abort(reason)),
     ]);
+  }
+
+  /** Opens a call, which owns the connection from then on. `cancellation` ends it early. */
+  #call(
+    connection: ClientConnection,
+    path: string,
+    maxReceiveBytes: number,
+    cancellation: AbortController,
+  ): ClientGrpcStream {
+    let stream: ClientHttp2Stream;
+    try {
+      stream = connection.session.request(
+        {
+          ":method": "POST",
+          ":scheme": connection.scheme,
+          ":authority": connection.authority,
+          ":path": path,
+          "content-type": "application/grpc",
+          te: "trailers",
+          "user-agent": "peerage",
+        },
+        { endStream: false, signal: cancellation.signal },
+      );
+    } catch (error) {
+      // The acceptor may have hung up in the meantime; a request on such a session throws.
+      throw connection.failure() ?? error;
+    }
+    return new ClientGrpcStream(
+      stream,
+      {
+        remoteAddress: connection.remoteAddress,
+        maxReceiveBytes,
+        closeGraceMs: this.#limits.closeGraceMs,
+        connectionFailure: () => connection.failure(),
+      },
+      { cancel: () => cancellation.abort(), close: () => connection.close() },
+    );
   }
 
   async #connect(
