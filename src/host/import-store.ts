@@ -487,11 +487,12 @@ export class ImportStore implements AsyncDisposable {
 
   /** A list creates nothing: it removes what it does not name (specification 1.6.3). */
   #planList(peer: Peer, plan: Plan, names: readonly string[]): void {
-    const allowed = new Set<string>();
-    for (const name of names) {
-      for (const key of serviceKeys(name)) allowed.add(key).add(`${key}${SIDECAR_SUFFIX}`);
-    }
-    for (const key of [...plan.keys(), ...peer.services.keys()]) if (!allowed.has(key)) plan.set(key, undefined);
+    // The first list of a stream comes ahead of the services, and removes nothing.
+    if (plan.size === 0 && peer.services.size === 0) return;
+    const allowed = new Set(names.flatMap(serviceKeys));
+    const isAllowed = (key: string): boolean =>
+      allowed.has(key) || (key.endsWith(SIDECAR_SUFFIX) && allowed.has(key.slice(0, -SIDECAR_SUFFIX.length)));
+    for (const key of [...plan.keys(), ...peer.services.keys()]) if (!isAllowed(key)) plan.set(key, undefined);
   }
 
   /** Call it with the mutex held. */

@@ -57,7 +57,7 @@ const INITIAL_BODY_BYTES = 64 * 1024;
  */
 export class FrameReader {
   readonly #maxBytes: number;
-  readonly #header = new Uint8Array(HEADER_BYTES);
+  readonly #header = new DataView(new ArrayBuffer(HEADER_BYTES));
   #headerBytes = 0;
   #length = 0;
   /** What has arrived of a message that spans chunks. */
@@ -85,7 +85,7 @@ export class FrameReader {
       if (this.#headerBytes < HEADER_BYTES) {
         const end = Math.min(chunk.length, offset + HEADER_BYTES - this.#headerBytes);
         while (offset < end) {
-          this.#header[this.#headerBytes] = chunk[offset] ?? 0;
+          this.#header.setUint8(this.#headerBytes, chunk[offset] ?? 0);
           this.#headerBytes += 1;
           offset += 1;
         }
@@ -113,8 +113,8 @@ export class FrameReader {
   }
 
   #readHeader(): void {
-    const [flag = 0, a = 0, b = 0, c = 0, d = 0] = this.#header;
-    this.#length = ((a << 24) | (b << 16) | (c << 8) | d) >>> 0;
+    const flag = this.#header.getUint8(0);
+    this.#length = this.#header.getUint32(1);
     if (flag === 1) {
       throw new PeeringError("invalid-message", "grpc: compressed flag set with identity or empty encoding", {
         status: StatusCode.Internal,
