@@ -17,10 +17,27 @@ import { StatusCode } from "./status.js";
 const text = (field: number): number => (field << 3) | WireType.LengthDelimited;
 const varint = (field: number): number => (field << 3) | WireType.Varint;
 
+// Tags that are compared with for every message.
+const REQUEST_PEER_ID = text(1);
+const REQUEST_NONCE = text(2);
+const REQUEST_URL = text(3);
+const RESPONSE_NONCE = text(1);
+const RESPONSE_URL = text(2);
+const RESPONSE_ID = text(3);
+const RESPONSE_RESOURCE = text(4);
+const RESPONSE_OPERATION = varint(5);
+const ANY_URL = text(1);
+const ANY_VALUE = text(2);
+
 const resourceUrls: readonly KnownText[] = Object.values(ResourceUrl).map((url) => ({
   text: url,
   bytes: Buffer.from(url, "latin1"),
 }));
+
+/** The same with their lengths, as they are written: most messages hold one of them, many twice. */
+const encodedUrls: ReadonlyMap<string, Uint8Array> = new Map(
+  Object.values(ResourceUrl).map((url) => [url, new ProtobufWriter().string(url).finish()]),
+);
 
 /** Members of the oneof `Payload`. */
 const Member = { Open: text(1), Request: text(2), Response: text(3), Terminated: text(4), Heartbeat: text(5) } as const;
@@ -59,13 +76,13 @@ function payloadSize(message: ReplicationMessage): number {
       return (
         stringSize(message.peerId) +
         stringSize(message.responseNonce) +
-        stringSize(message.resourceUrl) +
+        urlSize(message.resourceUrl) +
         (message.error === undefined ? 0 : fieldSize(errorSize(message.error)))
       );
     case "response":
       return (
         stringSize(message.nonce) +
-        stringSize(message.resourceUrl) +
+        urlSize(message.resourceUrl) +
         stringSize(message.resourceId) +
         (message.resource === undefined ? 0 : fieldSize(anySize(message.resource))) +
         int32Size(message.operation)
@@ -83,16 +100,18 @@ function writeMessage(writer: ProtobufWriter, message: ReplicationMessage, size:
       return message.remote === undefined ? writer : writeRemote(writer, message.remote);
     case "request":
       writer.uint32(Member.Request).uint32(size);
-      writer.stringField(1, message.peerId).stringField(2, message.responseNonce).stringField(3, message.resourceUrl);
+      writer.stringField(1, message.peerId).stringField(2, message.responseNonce);
+      writeUrl(writer, 3, message.resourceUrl);
       if (message.error === undefined) return writer;
       writer.uint32(text(5)).uint32(errorSize(message.error));
       return writer.int32Field(1, message.error.code).stringField(2, message.error.message);
     case "response":
       writer.uint32(Member.Response).uint32(size);
-      writer.stringField(1, message.nonce).stringField(2, message.resourceUrl).stringField(3, message.resourceId);
+      writer.stringField(1, message.nonce);
+      writeUrl(writer, 2, message.resourceUrl).stringField(3, message.resourceId);
       if (message.resource !== undefined) {
         writer.uint32(text(4)).uint32(anySize(message.resource));
-        writer.stringField(1, message.resource.typeUrl).bytesField(2, message.resource.value);
+        writeUrl(writer, 1, message.resource.typeUrl).bytesField(2, message.resource.value);
       }
       return writer.int32Field(5, message.operation);
     case "terminated":
@@ -102,6 +121,11 @@ function writeMessage(writer: ProtobufWriter, message: ReplicationMessage, size:
     case "unknown":
       return writer;
   }
+}
+
+function writeUrl(writer: ProtobufWriter, field: number, url: string): ProtobufWriter {
+  const encoded = encodedUrls.get(url);
+  return encoded === undefined ? writer.stringField(field, url) : writer.uint32(text(field)).raw(encoded);
 }
 
 function writeRemote(writer: ProtobufWriter, remote: RemoteInfo): ProtobufWriter {
@@ -126,7 +150,7 @@ function errorSize(error: { readonly code: number; readonly message: string }): 
 }
 
 function anySize({ typeUrl, value }: AnyResource): number {
-  return stringSize(typeUrl) + (value.length === 0 ? 0 : fieldSize(value.length));
+  return urlSize(typeUrl) + (value.length === 0 ? 0 : fieldSize(value.length));
 }
 
 /** Bytes of a length-delimited field with a number below 16. */
@@ -136,6 +160,11 @@ function fieldSize(contentSize: number): number {
 
 function int32Size(value: number): number {
   return value === 0 ? 0 : value < 0 ? 11 : 1 + varintSize(value);
+}
+
+function urlSize(url: string): number {
+  const encoded = encodedUrls.get(url);
+  return encoded === undefined ? stringSize(url) : 1 + encoded.length;
 }
 
 function stringSize(value: string): number {
@@ -231,9 +260,9 @@ function readRequest(reader: ProtobufReader, before: Draft<RequestMessage> | und
   const request: Draft<RequestMessage> = before ?? { type: "request", peerId: "", responseNonce: "", resourceUrl: "" };
   while (!reader.done) {
     const tag = reader.tag();
-    if (tag === text(1)) request.peerId = reader.string();
-    else if (tag === text(2)) request.responseNonce = reader.string();
-    else if (tag === text(3)) request.resourceUrl = reader.oneOf(resourceUrls);
+    if (tag === REQUEST_PEER_ID) request.peerId = reader.string();
+    else if (tag === REQUEST_NONCE) request.responseNonce = reader.string();
+    else if (tag === REQUEST_URL) request.resourceUrl = reader.oneOf(resourceUrls);
     else if (tag === text(5)) request.error = readError(reader.message(), request.error);
     else reader.skip(tag);
   }
@@ -263,11 +292,11 @@ function readResponse(reader: ProtobufReader, before: Draft<ResponseMessage> | u
   };
   while (!reader.done) {
     const tag = reader.tag();
-    if (tag === text(1)) response.nonce = reader.string();
-    else if (tag === text(2)) response.resourceUrl = reader.oneOf(resourceUrls);
-    else if (tag === text(3)) response.resourceId = reader.string();
-    else if (tag === text(4)) response.resource = readAny(reader.message(), response.resource);
-    else if (tag === varint(5)) response.operation = reader.int32();
+    if (tag === RESPONSE_NONCE) response.nonce = reader.string();
+    else if (tag === RESPONSE_URL) response.resourceUrl = reader.oneOf(resourceUrls);
+    else if (tag === RESPONSE_ID) response.resourceId = reader.string();
+    else if (tag === RESPONSE_RESOURCE) response.resource = readAny(reader.message(), response.resource);
+    else if (tag === RESPONSE_OPERATION) response.operation = reader.int32();
     else reader.skip(tag);
   }
   return response;
@@ -278,8 +307,8 @@ function readAny(reader: ProtobufReader, before: AnyResource | undefined): AnyRe
   let value = before?.value;
   while (!reader.done) {
     const tag = reader.tag();
-    if (tag === text(1)) typeUrl = reader.oneOf(resourceUrls);
-    else if (tag === text(2)) value = reader.bytes();
+    if (tag === ANY_URL) typeUrl = reader.oneOf(resourceUrls);
+    else if (tag === ANY_VALUE) value = reader.bytes();
     else reader.skip(tag);
   }
   return { typeUrl, value: value ?? new Uint8Array() };
