@@ -7,7 +7,7 @@ import type { ReplicationMessage } from "../wire/messages.js";
 import type { Status } from "../wire/status.js";
 
 /** About this much is handed to the transport at a time; small enough that a heartbeat never waits long behind it. */
-const WRITE_BYTES = 256 * 1024;
+const WRITE_BYTES = 64 * 1024;
 
 /** How long the last words of a stream may wait for a writer that is not getting on. */
 const FLUSH_MS = 1_000;

@@ -13,7 +13,7 @@ import type { ReplicationStream } from "./transport.js";
 
 /** Received and not yet taken: above this the peer is made to wait. A single message may exceed it. */
 const RECEIVE_AHEAD_BYTES = 1024 * 1024;
-/** Handed to HTTP/2 and not yet written: up to this `send` resolves at once, so that the wire never runs dry. */
+/** Handed to HTTP/2 and not yet written: up to this `send` resolves without waiting for that, so that the wire never runs dry. */
 const SEND_AHEAD_BYTES = 512 * 1024;
 
 export interface GrpcStreamOptions {
@@ -71,9 +71,10 @@ abstract class GrpcStream implements ReplicationStream {
       this.#stream.write(buffer, () => this.#written(buffer.length));
     }
     if (buffers.length > 1) this.#stream.uncork();
-    if (this.#unsentBytes <= SEND_AHEAD_BYTES) return Promise.resolve();
     return new Promise((resolve, reject) => {
-      this.#senders.push({ resolve, reject });
+      // A turn of the loop later, in which the peer gets what it can work on while more is made.
+      if (this.#unsentBytes <= SEND_AHEAD_BYTES) setImmediate(resolve);
+      else this.#senders.push({ resolve, reject });
     });
   }
 
