@@ -1,3 +1,4 @@
+import { setMaxListeners } from "node:events";
 import type { IncomingMessage, ServerResponse } from "node:http";
 import type { Http2ServerRequest, Http2ServerResponse } from "node:http2";
 import { type Authorizer, allowAll } from "../access/authorizer.js";
@@ -135,6 +136,8 @@ function refuse(response: RpcResponse, status: number, text: string): void {
 /** Aborts with `signal`, for the reason that callers are told. */
 function shutdownSignal(signal: AbortSignal): AbortSignal {
   const shutdown = new AbortController();
+  // Every call that is under way listens to it, which Node would take for a leak.
+  setMaxListeners(0, shutdown.signal);
   const abort = (): void => shutdown.abort(new ConnectError("the server is shutting down", Code.Unavailable));
   if (signal.aborted) abort();
   else signal.addEventListener("abort", abort, { once: true });

@@ -373,6 +373,23 @@ describe("a watch", () => {
     for (const end of ends) assert.deepEqual(await end, ["Unavailable", "the server is shutting down"]);
   });
 
+  it("is one of many, each of which hears of a change", async () => {
+    await using served = await serveRpc(await lonelyHost());
+    const warnings: Error[] = [];
+    const warned = (warning: Error): unknown => warnings.push(warning);
+    process.on("warning", warned);
+    const client = served.watches("gRPC");
+    const readers = Array.from({ length: 40 }, () => new Reader(client.watchPeerings({})));
+    for (const reader of readers) await reader.until(complete);
+    await served.host.peerings.generateToken({ peerName: "west" });
+    for (const reader of readers) {
+      const event = await reader.next();
+      assert.ok(event.case === "peering" && event.value.name === "west");
+    }
+    process.off("warning", warned);
+    assert.deepEqual(warnings, []);
+  });
+
   it("needs the rights that reading needs, and ends with PERMISSION_DENIED when they are gone", async () => {
     await using pair = await twoHosts("memory");
     await peerThem(pair);
