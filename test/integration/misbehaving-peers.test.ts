@@ -6,6 +6,7 @@ import { wellBehaved } from "../../src/testing/fake-peer/index.js";
 import { ResourceUrl } from "../../src/wire/messages.js";
 import { servicePayload } from "../support/messages.js";
 import { has, INSTANCE_BYTES, type Kind, load, type Role, type Scene, scene } from "../support/misbehaving.js";
+import { startRelay } from "../unit/transport/relay.js";
 
 const MiB = 1024 * 1024;
 
@@ -17,7 +18,8 @@ const LOADS: Readonly<Record<Kind, { readonly services: number; readonly takenAh
   grpc: { services: 72, takenAheadBytes: 6.5 * MiB },
 };
 /** Over gRPC time is real, so less of it is waited. */
-const stalls = (kind: Kind): object => (kind === "memory" ? {} : { host: { timings: { sendStallMs: 1_500 } } });
+const stalls = (kind: Kind): object => (kind === "memory" ? {} : { host: { timings: { sendStallMs: STALL_MS } } });
+const STALL_MS = 3_000;
 const ROUNDS = 4;
 
 async function isUp(at: Scene): Promise<void> {
@@ -191,6 +193,35 @@ for (const kind of ["memory", "grpc"] as const satisfies readonly Kind[]) {
     });
   }
 }
+
+describe("a line that carries one byte a second, under TLS", () => {
+  for (const role of ["acceptor", "dialer"] as const satisfies readonly Role[]) {
+    it(`is given up by a host whose peer is the ${role}, and the next one serves`, async () => {
+      await using relay = await startRelay();
+      const { services, takenAheadBytes } = LOADS.grpc;
+      // Whoever is dialed says that it is at the relay.
+      const host = { timings: { sendStallMs: STALL_MS } };
+      await using at = await scene("grpc", role, {
+        host: role === "dialer" ? { ...host, advertise: [relay.address] } : host,
+        bad: role === "acceptor" ? { advertise: relay.address } : {},
+        onListen: ({ host: listening, bad }) => relay.forwardTo((role === "dialer" ? listening : bad) ?? ""),
+      });
+      await isUp(at);
+      relay.trickle();
+      await load(at.host, services, "v0");
+      // The good peer goes through the relay, too, where the host is dialed: its line is as slow.
+      if (role === "acceptor") await goodHas(at, services, "v0");
+      const { queuedBytes, queuedResources } = at.view().status;
+      assert.ok(queuedBytes >= services * 4 * INSTANCE_BYTES - takenAheadBytes || at.view().state === "failing");
+      assert.ok(queuedResources <= services + 3);
+      await at.until(() => at.view().state === "failing", "the line is given up");
+      assert.equal(at.view().status.lastFailure?.code, "peer-stalled");
+      relay.cut();
+      await at.again();
+      await at.until(() => has(at.bad, services, "v0"), "everything comes over the next line");
+    });
+  }
+});
 
 /** The version of what the good peer was sent last. */
 async function lastVersion({ good }: Scene): Promise<string> {

@@ -36,6 +36,8 @@ export interface Scene extends AsyncDisposable {
 export interface SceneOptions {
   readonly host?: Partial<HostOptions>;
   readonly bad?: Partial<FakePeerOptions>;
+  /** Called with the addresses that are really listened on, before anything is dialed. */
+  readonly onListen?: (addresses: { readonly host: string | undefined; readonly bad: string | undefined }) => void;
   /** The good peer's transport, where the others have their own. */
   readonly good?: Transport;
 }
@@ -50,6 +52,7 @@ export async function scene(kind: Kind, role: Role, options: SceneOptions = {}):
   const host = await createHost({ storage: memoryStorage(), transport: transport("host"), clock, ...options.host });
   const bad = await fakePeer({ transport: transport("bad"), clock, ...options.bad });
   const good = await fakePeer({ transport: options.good ?? transport("good"), clock });
+  options.onListen?.({ host: host.listenAddress, bad: bad.listenAddress });
   await host.exports.set({ services: [{ name: "*", consumers: [{ peer: "bad" }, { peer: "good" }] }] });
   await good.establish(await host.peerings.generateToken({ peerName: "good" }));
   if (role === "acceptor") await host.peerings.establish({ peerName: "bad", token: bad.token() });

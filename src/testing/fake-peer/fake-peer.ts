@@ -52,6 +52,7 @@ export interface FakePeerOptions {
 
 /** What the host answered to the newest version of a resource. */
 export interface HostAnswer {
+  /** `""` while it was not sent yet. */
   readonly nonce: string;
   /** Undefined: not answered yet. `""`: acknowledged. Else the text it was refused with. */
   readonly refusal: string | undefined;
@@ -131,6 +132,11 @@ export class FakePeer implements AsyncDisposable {
   }
 
   // --- Peering -----------------------------------------------------------------------------------------------------------
+
+  /** Where it listens; undefined for one that only dials. */
+  get listenAddress(): string | undefined {
+    return this.#listener?.address;
+  }
 
   /** Where it is to be dialed; undefined for one that only dials. */
   get address(): string | undefined {
@@ -233,7 +239,10 @@ export class FakePeer implements AsyncDisposable {
 
   /** Exports these services no more. */
   withdraw(...names: readonly string[]): void {
-    for (const name of names) this.#offered.delete(name);
+    for (const name of names) {
+      this.#offered.delete(name);
+      this.#answers.delete(name);
+    }
     this.#tellOffered([]);
   }
 
@@ -492,6 +501,11 @@ export class FakePeer implements AsyncDisposable {
   }
 
   #tellOffered(names: readonly string[]): void {
+    // An answer to the version before is none to this one, also while this one is still on its way.
+    for (const key of [...names, ResourceUrl.exportedServiceList]) {
+      this.#nonces.delete(this.#answers.get(key)?.nonce ?? "");
+      this.#answers.set(key, { nonce: "", refusal: undefined });
+    }
     for (const listener of [...this.#offerListeners]) listener(names);
   }
 

@@ -4,11 +4,19 @@ import type { Registration } from "../../../src/catalog/registration.js";
 import { createHost, type PeeringHost } from "../../../src/host/host.js";
 import type { HostOptions } from "../../../src/host/options.js";
 import { memoryStorage } from "../../../src/storage/memory.js";
-import { type FakePeer, type FakePeerOptions, fakePeer, recordedScript } from "../../../src/testing/fake-peer/index.js";
+import {
+  type FakePeer,
+  type FakePeerOptions,
+  fakePeer,
+  keepProtocol,
+  openStream,
+  recordedScript,
+} from "../../../src/testing/fake-peer/index.js";
 import { testClock } from "../../../src/testing/fake-peer/test-clock.js";
 import { grpcTransport } from "../../../src/transport/grpc.js";
 import { type MemoryNetwork, memoryNetwork } from "../../../src/transport/memory.js";
 import { ResourceUrl } from "../../../src/wire/messages.js";
+import { StatusCode } from "../../../src/wire/status.js";
 import { eventually } from "../../support/hosts.js";
 
 type Kind = "memory" | "grpc";
@@ -152,6 +160,90 @@ describe("a fake peer", () => {
       assert.deepEqual(heard(peer).map(String).sort(), heard(first.peer).map(String).sort());
     });
   }
+});
+
+describe("a fake peer's behaviour", () => {
+  it("delays what it says by as much as it is told, until it is told otherwise", async () => {
+    const clock = testClock();
+    await using both = await pair("memory", "acceptor", { host: { clock }, peer: { clock } });
+    const { peer } = both;
+    const { transcript } = await peer.connected();
+    await clock.advance(1_000);
+    peer.behave({ delayMs: 700 });
+    const began = clock.now();
+    peer.offer(web("n1"));
+    await clock.advance(10_000);
+    const said = transcript.find(({ from, message }) => {
+      return from === "peer" && message.type === "response" && message.resourceId === "web";
+    });
+    assert.equal((said?.atMs ?? 0) - began, 700);
+    assert.ok(peer.acknowledged("web"));
+
+    peer.behave({ delayMs: 3_600_000 });
+    peer.offer(web("n2"));
+    await clock.advance(60_000);
+    peer.behave({ delayMs: 0 });
+    await peer.until(() => peer.acknowledged("web"));
+    assert.equal((await both.host.imports.instances({ peer: "fake", service: "web" })).length, 2);
+  });
+
+  it("refuses secrets and streams with the status it is given", async () => {
+    const network = memoryNetwork();
+    const refuses = { code: StatusCode.FailedPrecondition, message: "not here" };
+    await using peer = await fakePeer({
+      transport: network.transport({ listen: "fake:1" }),
+      behaviour: { refuses },
+    });
+    await using host = await createHost({ storage: memoryStorage(), transport: network.transport() });
+    const token = peer.token();
+    const establishing = host.peerings.establish({ peerName: "fake", token });
+    await assert.rejects(establishing, /not here/);
+    peer.behave({ refuses: undefined });
+    await host.peerings.establish({ peerName: "fake", token });
+    await peer.connected();
+  });
+
+  it("lets a script go on as the protocol says", async () => {
+    await using both = await pair("memory", "dialer", {
+      peer: {
+        script: async (stream, peer) => {
+          await openStream(stream, peer);
+          await stream.send({ type: "unknown" });
+          await keepProtocol(stream, peer);
+        },
+      },
+    });
+    both.peer.offer(web("n1"));
+    await both.peer.until(() => both.peer.acknowledged("web"));
+  });
+
+  for (const role of ["acceptor", "dialer"] as const) {
+    it(`deletes the peering on its side, as ${role}`, async () => {
+      await using both = await pair("memory", role);
+      const { host, peer } = both;
+      peer.offer(web("n1"));
+      await peer.until(() => peer.acknowledged("web"));
+      await peer.terminate();
+      await eventually(() => host.imports.services({ peer: "fake" }).length === 0, "its services are gone");
+      assert.equal(host.peerings.read("fake")?.state, "terminated");
+      assert.equal(peer.streams.length, 1);
+    });
+  }
+
+  it("stops waiting when the test does, and when it is disposed of", async () => {
+    const peer = await fakePeer({ transport: memoryNetwork().transport() });
+    const reason = new Error("enough");
+    await assert.rejects(
+      peer.until(() => false, AbortSignal.abort(reason)),
+      reason,
+    );
+    const waiting = peer.until(() => false);
+    await peer[Symbol.asyncDispose]();
+    await assert.rejects(waiting, { code: "closed" });
+    assert.throws(() => peer.token(), TypeError);
+    assert.throws(() => peer.openMessage(), TypeError);
+    await assert.rejects(peer.connect(), TypeError);
+  });
 });
 
 describe("the clock of a test", () => {

@@ -11,15 +11,22 @@ export interface Relay extends AsyncDisposable {
   cut(): void;
   /** Carries nothing more, in either direction, without closing anything. */
   freeze(): void;
+  /** From now on the connections there are carry one byte a second, each way. Those that are made later are as fast as ever. */
+  trickle(): void;
 }
 
 export async function startRelay(): Promise<Relay> {
   let upstream: { host: string; port: number } | undefined;
   const sockets = new Set<Socket>();
+  const opposite = new Map<Socket, Socket>();
+  const timers = new Set<NodeJS.Timeout>();
   const keep = (socket: Socket): void => {
     sockets.add(socket);
     socket.on("error", () => socket.destroy());
-    socket.once("close", () => sockets.delete(socket));
+    socket.once("close", () => {
+      sockets.delete(socket);
+      opposite.delete(socket);
+    });
   };
   const server: Server = createServer((incoming) => {
     keep(incoming);
@@ -29,6 +36,8 @@ export async function startRelay(): Promise<Relay> {
     }
     const outgoing = connect(upstream);
     keep(outgoing);
+    opposite.set(incoming, outgoing);
+    opposite.set(outgoing, incoming);
     incoming.pipe(outgoing);
     outgoing.pipe(incoming);
     incoming.once("close", () => outgoing.destroy());
@@ -54,7 +63,19 @@ export async function startRelay(): Promise<Relay> {
         socket.pause();
       }
     },
+    trickle() {
+      for (const [from, to] of opposite) {
+        from.unpipe();
+        from.pause();
+        const timer = setInterval(() => {
+          const byte: Buffer | null = from.read(1);
+          if (byte !== null && !to.destroyed) to.write(byte);
+        }, 1_000);
+        timers.add(timer);
+      }
+    },
     async [Symbol.asyncDispose]() {
+      for (const timer of timers) clearInterval(timer);
       cut();
       server.close();
       await once(server, "close");
