@@ -9,6 +9,7 @@ import type { Storage } from "../storage/storage.js";
 import { joinHostPort } from "../token/address.js";
 import { grpcTransport } from "../transport/grpc.js";
 import { type AgentOptions, type ListenAddress, readAgentOptions } from "./agent-options.js";
+import { registerServer } from "./agent-server.js";
 import { type CommandContext, CommandError } from "./command.js";
 import { lineLogger } from "./log.js";
 
@@ -23,6 +24,7 @@ export async function runAgent({ flags, io, print }: CommandContext): Promise<vo
   });
   const stopped = io.untilStopped();
   await using host = await starting(() => openHost(options, logger));
+  await starting(() => registerServer(host, options.node, options.advertise));
   await using dns = await starting(() => openDns(host, options, logger));
   await using http = await starting(() => openHttp(host, options, logger, stopped));
   const { datacenter, node } = options;
