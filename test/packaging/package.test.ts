@@ -77,7 +77,8 @@ describe("the package", () => {
   let tarball = "";
   let packed: readonly string[] = [];
   let project = "";
-  let tour = "";
+  /** Those of the README, by name. The others than the tour are run by a test of their own. */
+  const programs = new Map<string, string>();
   let promised = "";
 
   before(async () => {
@@ -90,9 +91,11 @@ describe("the package", () => {
     packed = report.files.map(({ path }) => path);
 
     const readme = await readFile("README.md", "utf8");
-    tour = /```ts\n(\/\/ tour\.ts\n[\s\S]*?)```/.exec(readme)?.[1] ?? "";
+    for (const [, text = "", name = ""] of readme.matchAll(/```ts\n(\/\/ ([\w-]+\.ts)\n[\s\S]*?)```/g)) {
+      programs.set(name, text);
+    }
     promised = /```ts\n\/\/ tour\.ts\n[\s\S]*?```[\s\S]*?```text\n([\s\S]*?)```/.exec(readme)?.[1] ?? "";
-    assert.ok(tour !== "" && promised !== "", "README.md has a tour and what it prints");
+    assert.ok(programs.has("tour.ts") && promised !== "", "README.md has a tour and what it prints");
 
     project = join(work, "project");
     await mkdir(project);
@@ -162,10 +165,10 @@ describe("the package", () => {
     { moduleResolution: "node16", module: "node16" },
     { moduleResolution: "bundler", module: "esnext" },
   ]) {
-    it(`lets the README's tour compile and run (${moduleResolution})`, async () => {
+    it(`lets the README's programs compile, and its tour run (${moduleResolution})`, async () => {
       const directory = join(project, moduleResolution);
       await mkdir(directory);
-      await writeFile(join(directory, "tour.ts"), tour);
+      for (const [name, text] of programs) await writeFile(join(directory, name), text);
       // Every entry point, with its declarations checked as strictly as the user's own code.
       const { exports } = await readJson<Manifest>("package.json");
       const entries = Object.keys(exports).filter((path) => !path.endsWith(".json"));
