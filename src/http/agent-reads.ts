@@ -24,7 +24,8 @@ async function members(call: Call): Promise<Answer> {
     throw badRequest("Network segments are not supported in this version of Consul");
   }
   const visible = await Visibility.of(call, "");
-  return { json: visible.node(call.server.nodeName) ? [memberJson(call)] : [] };
+  const json = visible.node(call.server.nodeName) ? [memberJson(call)] : [];
+  return { json, filtered: visible.filtered };
 }
 
 /** The node's own server is no service that somebody registered at it; Consul does not list it here either. */
@@ -42,7 +43,8 @@ async function services(call: Call): Promise<Answer> {
     .map((service): ServiceView => ({ peer: "", service }));
   const kept = await filter(views);
   const { datacenter } = call.host;
-  return { json: new Map(kept.map(({ service }) => [service.id, agentServiceJson(service, datacenter)])) };
+  const json = new Map(kept.map(({ service }) => [service.id, agentServiceJson(service, datacenter)]));
+  return { json, filtered: visible.filtered };
 }
 
 /** The checks of what was registered at this node, by id. */
@@ -55,8 +57,9 @@ async function checks(call: Call): Promise<Answer> {
   const views = (call.host.catalog.node(call.server.nodeName)?.checks ?? [])
     .filter(({ serviceId }) => serviceId !== "" && serviceId !== SERVER_ID)
     .map((check): CheckView => ({ peer: "", check }))
-    .filter((view) => visible.check(view));
-  return { json: new Map((await filter(views)).map((view) => [view.check.checkId, checkJson(view)])) };
+    .filter(({ check }) => visible.service(check.serviceName));
+  const json = new Map((await filter(views)).map((view) => [view.check.checkId, checkJson(view)]));
+  return { json, filtered: visible.filtered };
 }
 
 /** Consul's `AgentService` (1.21). */

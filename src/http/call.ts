@@ -42,6 +42,8 @@ export interface Answer {
   /** The body as plain text, instead of JSON. */
   readonly text?: string;
   readonly read?: ReadHeaders;
+  /** For lists without an index, as {@link ReadHeaders.filtered}. */
+  readonly filtered?: boolean;
 }
 
 /** One request to an operation of the route table. */

@@ -143,24 +143,24 @@ async function serve(
 }
 
 function outgoing(answer: Answer, call: Call, common: Readonly<Record<string, string>>): Outgoing {
-  const { json, text, status = 200, read } = answer;
+  const { json, text, status = 200, read, filtered = read?.filtered ?? false } = answer;
   const headers = {
     ...common,
     "Content-Type": text === undefined ? "application/json" : PLAIN,
-    ...(read === undefined ? {} : readHeaders(read, call)),
+    ...(read === undefined ? {} : readHeaders(read)),
+    ...(filtered && call.token !== "" ? { "X-Consul-Results-Filtered-By-ACLs": "true" } : {}),
   };
   const body = json === undefined ? (text ?? "") : writeJson(json, call.query.has("pretty"));
   return { status, headers, body };
 }
 
-function readHeaders(read: ReadHeaders, call: Call): Readonly<Record<string, string>> {
+function readHeaders(read: ReadHeaders): Readonly<Record<string, string>> {
   return {
     ...(read.consistency === undefined ? {} : { "X-Consul-Effective-Consistency": read.consistency }),
     "X-Consul-Index": String(read.index < 1n ? 1n : read.index),
     "X-Consul-Knownleader": "true",
     "X-Consul-Lastcontact": "0",
     "X-Consul-Query-Backend": "blocking-query",
-    ...(read.filtered === true && call.token !== "" ? { "X-Consul-Results-Filtered-By-ACLs": "true" } : {}),
   };
 }
 

@@ -142,7 +142,7 @@ async function transaction(call: Call): Promise<Answer> {
     const json = { Results: shown.map(resultJson), Errors: null };
     if (!readOnly) return { json };
     const filtered = shown.length < results.length;
-    return { json: { ...json, ...queryMeta(index, filtered && call.token !== "") }, read: { index, filtered } };
+    return { json: { ...json, ...queryMeta(index, filtered && call.token !== "") }, read: { index } };
   } catch (error) {
     if (!(error instanceof TransactionError)) throw error;
     return conflict(error.errors.map(({ operationIndex, what }) => ({ OpIndex: operationIndex, What: what })));

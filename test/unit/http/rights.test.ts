@@ -55,7 +55,7 @@ const matrix: Readonly<Record<string, readonly Probe[] | typeof PUBLIC>> = {
   "GET /v1/agent/self": [{ path: "", rules: [read("agent", "peerage")] }],
   "GET /v1/agent/members": [{ path: "", rules: [own], shows: /"Name":"peerage"/ }],
   "GET /v1/agent/services": [{ path: "", rules: [ownService], shows: /"own"/ }],
-  "GET /v1/agent/checks": [{ path: "", rules: [own, ownService], shows: /"service:own"/ }],
+  "GET /v1/agent/checks": [{ path: "", rules: [ownService], shows: /"service:own"/ }],
   "PUT /v1/agent/service/register": [
     { path: "", body: { Name: "more", Port: 1 }, rules: [write("service", "more")] },
     {
@@ -439,6 +439,9 @@ describe("ch2 2.10: which right opens which endpoint", { timeout: 60_000 }, () =
       "/v1/config/exported-services",
       "/v1/connect/intentions",
       "/v1/internal/ui/services",
+      "/v1/agent/services",
+      "/v1/agent/members",
+      "/v1/agent/checks",
     ]) {
       assert.equal(await told(path, secretFor("")), true, path);
       assert.equal(await told(path, ""), false, path);
