@@ -5,7 +5,13 @@ import { createHost, type PeeringHost } from "../../src/host/host.js";
 import type { HostOptions } from "../../src/host/options.js";
 import type { PeeringView } from "../../src/host/peerings.js";
 import { memoryStorage } from "../../src/storage/memory.js";
-import { type FakePeer, type FakePeerOptions, fakePeer, testClock } from "../../src/testing/fake-peer/index.js";
+import {
+  type FakePeer,
+  type FakePeerOptions,
+  fakePeer,
+  type TestClock,
+  testClock,
+} from "../../src/testing/fake-peer/index.js";
 import { grpcTransport } from "../../src/transport/grpc.js";
 import { memoryNetwork } from "../../src/transport/memory.js";
 import type { Transport } from "../../src/transport/transport.js";
@@ -29,6 +35,8 @@ export interface Scene extends AsyncDisposable {
   until(holds: () => boolean, what: string): Promise<void>;
   /** Lets virtual time pass. Over memory alone. */
   pass(milliseconds: number): Promise<void>;
+  /** The clock of all three, where time is virtual. */
+  readonly clock: TestClock;
   /** Brings the bad peer's stream back after its end: a host that dials does so by itself. */
   again(): Promise<void>;
 }
@@ -72,6 +80,7 @@ export async function scene(kind: Kind, role: Role, options: SceneOptions = {}):
     bad,
     good,
     until,
+    clock: virtual,
     view() {
       const view = host.peerings.read("bad");
       if (view === undefined) throw new Error("no peering with the bad one");

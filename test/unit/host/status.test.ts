@@ -337,6 +337,32 @@ describe("a service that is too large", () => {
   }
 });
 
+describe("time that jumps", () => {
+  for (const role of ["acceptor", "dialer"] as const satisfies readonly Role[]) {
+    it(`a calendar that is set does not touch a stream to a peer that is the ${role}`, async () => {
+      await using at = await up(role);
+      for (const days of [1, -3, 2]) {
+        at.clock.jump(days * 86_400_000);
+        await at.pass(60_000);
+        const { state, status } = at.view();
+        assert.deepEqual([state, status.healthy, status.lagMs, status.lastFailure], ["active", true, 0, undefined]);
+        const age = at.clock.wall() - (status.stream.lastHeartbeat ?? 0);
+        assert.ok(age >= 0 && age <= 15_000, `the last heartbeat is ${age} ms old on the new calendar`);
+      }
+      assert.equal(at.bad.streams.length, 1);
+    });
+
+    it(`a process that slept for ten minutes goes on, with a peer that is the ${role}`, async () => {
+      await using at = await up(role);
+      await at.clock.suspend(600_000);
+      await load(at.host, 2, "v1");
+      if (at.view().state !== "active") await at.again();
+      await at.until(() => has(at.bad, 2, "v1"), "it is in step again");
+      await at.until(() => at.view().status.lagMs === 0 && at.view().status.healthy, "and status says so");
+    });
+  }
+});
+
 describe("nonces", () => {
   it("ch1 case 42: answers with nonces that nobody gave out are taken, and say nothing of a service", async () => {
     await using at = await up("acceptor");
