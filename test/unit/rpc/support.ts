@@ -6,7 +6,7 @@ import {
   createGrpcWebTransport,
   Http2SessionManager,
 } from "@connectrpc/connect-node";
-import type { Access, Authorizer } from "../../../src/access/authorizer.js";
+import type { Authorizer } from "../../../src/access/authorizer.js";
 import { createHost, type PeeringHost } from "../../../src/host/host.js";
 import type { HostOptions } from "../../../src/host/options.js";
 import { type HttpServer, httpServer, type PeeringRpcOptions, peeringRpc } from "../../../src/rpc/index.js";
@@ -92,5 +92,3 @@ export function tokens(rights: Readonly<Record<string, readonly string[]>>): Aut
     },
   };
 }
-
-export type { Access };

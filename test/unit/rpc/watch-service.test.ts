@@ -472,7 +472,7 @@ describe("a watch", () => {
     );
     socket.write(body);
     await once(socket, "readable");
-    const ROUNDS = 10;
+    const ROUNDS = 15;
     for (let round = 2; round <= ROUNDS; round++) {
       await register(round);
       await inStep(pair);
@@ -491,7 +491,8 @@ describe("a watch", () => {
       if (ports.size === 200 && [...ports.values()].every((port) => port === ROUNDS)) break;
     }
     const round = 200 * 20 * 510;
-    assert.ok(bytes < 6 * round, `${bytes} bytes came, for ${ROUNDS} states of ${round} each`);
+    // The kernel has taken some of them for him, up to ten megabytes.
+    assert.ok(bytes < 9 * round, `${bytes} bytes came, for ${ROUNDS} states of ${round} each`);
   });
 });
 
