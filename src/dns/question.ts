@@ -24,7 +24,9 @@ export type Lookup =
   /** `peer` is `""` for a local service. */
   | { readonly type: "virtual"; readonly service: string; readonly peer: string }
   | { readonly type: "addr"; readonly hex: string }
-  /** Well-formed, but of something that there is not: ingress gateways and prepared queries. */
+  /** A prepared query, by name or id. */
+  | { readonly type: "query"; readonly query: string; readonly scope: Scope }
+  /** Well-formed, but of something that there is not: ingress gateways. */
   | { readonly type: "nothing" }
   | { readonly type: "malformed" };
 
@@ -86,8 +88,15 @@ function lookupOf(kind: string, parts: readonly string[], suffix: readonly strin
       // A virtual address belongs to this cluster, whatever datacenter is named.
       return { type: "virtual", service: last, peer: scope.type === "peer" ? scope.peer : "" };
     }
-    case "query":
-      return { type: "nothing" };
+    case "query": {
+      const scope = scopeOf(suffix, settings, false);
+      if (scope === undefined) return { type: "malformed" };
+      const [first = ""] = parts;
+      const rfc2782 = parts.length === 2 && first.startsWith("_") && last.startsWith("_");
+      const query = rfc2782 ? first.slice(1) : parts.join(".");
+      // Consul takes a peer in the name, and asks the query all the same.
+      return { type: "query", query, scope: scope.type === "peer" ? LOCAL : scope };
+    }
     case "connect":
     case "ingress": {
       const scope = scopeOf(suffix, settings, false);

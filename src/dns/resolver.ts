@@ -124,6 +124,14 @@ export class Resolver {
         return this.#virtual(lookup, ownerOf(name, domain));
       case "node":
         return this.#node(lookup, zone, context(lookup.scope, this.#settings.nodeTtl), level, budget);
+      case "query": {
+        if (lookup.scope.type === "elsewhere") return this.#absent(zone);
+        const found = await this.#source.query(lookup.query);
+        if (found === undefined) return this.#absent(zone);
+        const ttl = found.ttl ?? serviceTtl(this.#settings.serviceTtls, found.service);
+        const scope: Scope = found.peer === "" ? lookup.scope : { type: "peer", peer: found.peer };
+        return this.#service(found.instances, zone, context(scope, ttl), level, budget);
+      }
       default: {
         if (lookup.scope.type === "elsewhere") return this.#absent(zone);
         const instances = await this.#instances(lookup);

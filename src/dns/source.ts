@@ -1,6 +1,9 @@
 import { Access, type Authorizer } from "../access/authorizer.js";
+import { SIDECAR_SUFFIX } from "../catalog/exported-payload.js";
 import type { Node, ServiceInstance } from "../catalog/instance.js";
+import { lowerCase } from "../catalog/names.js";
 import type { PeeringHost } from "../host/host.js";
+import { runQuery } from "../host/prepared-queries.js";
 import { canonicalAddress, isEncodable } from "./records.js";
 
 /**
@@ -17,8 +20,20 @@ export interface DnsSource {
   connectInstances(service: string): Promise<readonly ServiceInstance[]>;
   node(peer: string, name: string): Promise<Node | undefined>;
   virtualIp(peer: string, service: string): Promise<string | undefined>;
+  /** What a prepared query of that name or id finds; undefined: there is none. */
+  query(nameOrId: string): Promise<QueryAnswer | undefined>;
   /** Which of our own nodes, or else services, has that address. */
   ownerOf(address: string): Promise<AddressOwner | undefined>;
+}
+
+export interface QueryAnswer {
+  /** Lower-cased. */
+  readonly service: string;
+  /** Where its instances were found; `""`: here. */
+  readonly peer: string;
+  readonly instances: readonly ServiceInstance[];
+  /** In seconds; undefined: as that of the service. */
+  readonly ttl: number | undefined;
 }
 
 export type AddressOwner =
@@ -33,14 +48,25 @@ export function hostSource(host: PeeringHost): DnsSource {
   const { records } = host.internals;
   const decoded = new DecodedImports(host);
   let owners: { readonly revision: bigint; readonly byAddress: ReadonlyMap<string, AddressOwner> } | undefined;
+  const instances = async (peer: string, service: string): Promise<readonly ServiceInstance[]> =>
+    peer === "" ? host.catalog.instances(service) : decoded.instances(peer, service);
   return {
     datacenter: host.datacenter,
     isPeering: (name) => records.byName(name) !== undefined,
-    instances: async (peer, service) =>
-      peer === "" ? host.catalog.instances(service) : decoded.instances(peer, service),
+    instances,
     connectInstances: async (service) => host.catalog.connectInstances(service),
     node: async (peer, name) => (peer === "" ? host.catalog.node(name)?.node : host.imports.node({ peer, name })),
     virtualIp: async (peer, service) => host.catalog.virtualIp(service, peer),
+    query: async (nameOrId) => {
+      const query = host.queries.find(nameOrId)?.query;
+      if (query === undefined) return undefined;
+      const { name, connect = false } = query.service;
+      const found = await runQuery(query, host.datacenter, async (peer) => {
+        if (!connect) return instances(peer, name);
+        return peer === "" ? host.catalog.connectInstances(name) : instances(peer, `${name}${SIDECAR_SUFFIX}`);
+      });
+      return { service: lowerCase(name), peer: found.peer, instances: found.instances, ttl: query.ttl?.seconds };
+    },
     ownerOf: async (address) => {
       const { revision } = host.catalog;
       if (owners?.revision !== revision) owners = { revision, byAddress: addressOwners(host) };
@@ -64,6 +90,10 @@ export function permittedSource(source: DnsSource, authorizer: Authorizer): DnsS
     node: async (peer, name) => {
       const node = await source.node(peer, name);
       return node !== undefined && (await anonymous()).readable(peer).node(node.name) ? node : undefined;
+    },
+    query: async (nameOrId) => {
+      const found = await source.query(nameOrId);
+      return found && { ...found, instances: await visible(found.peer, found.instances) };
     },
     virtualIp: async (peer, service) =>
       (await anonymous()).readable(peer).service(service) ? source.virtualIp(peer, service) : undefined,

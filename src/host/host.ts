@@ -35,6 +35,7 @@ import { alwaysLeader } from "./leadership.js";
 import { Links } from "./links.js";
 import { defaultLimits, type HostOptions } from "./options.js";
 import { Peerings } from "./peerings.js";
+import { PreparedQueries } from "./prepared-queries.js";
 import { PeeringRecords } from "./records.js";
 import { StatusBoard } from "./status-board.js";
 import { Transit } from "./transit.js";
@@ -62,6 +63,8 @@ export class PeeringHost implements AsyncDisposable {
   readonly exports: Exports;
   readonly configEntries: ConfigEntries;
   readonly imports: Imports;
+  /** Questions about services that are kept under a name, for HTTP and DNS. */
+  readonly queries: PreparedQueries;
   readonly trustBundles: TrustBundleStore;
   readonly authority: CertificateAuthority;
   /** `host:port` the transport really listens on; undefined for a host that only dials. */
@@ -85,6 +88,7 @@ export class PeeringHost implements AsyncDisposable {
     this.exports = parts.exports;
     this.configEntries = parts.configEntries;
     this.imports = parts.imports;
+    this.queries = parts.queries;
     this.trustBundles = parts.trustBundles;
     this.authority = parts.authority;
     this.listenAddress = parts.listener?.address;
@@ -107,6 +111,7 @@ export interface HostParts {
   readonly exports: Exports;
   readonly configEntries: ConfigEntries;
   readonly imports: Imports;
+  readonly queries: PreparedQueries;
   readonly trustBundles: TrustBundleStore;
   readonly listener: Listener | undefined;
   readonly internals: PeeringHost["internals"];
@@ -181,6 +186,7 @@ async function composeHost(options: HostOptions, opened: AsyncDisposable[]): Pro
     }),
   );
   const configEntries = await ConfigEntries.open({ storage, datacenter });
+  const queries = await PreparedQueries.open({ storage, random });
   const catalog = open(await Catalog.open({ storage, datacenter, clock }));
   const virtualIps = open(new VirtualIpClaims({ catalog, configEntries, records, leadership, logger }));
   const importStore = open(await ImportStore.open(storage, limits, virtualIps));
@@ -390,6 +396,7 @@ async function composeHost(options: HostOptions, opened: AsyncDisposable[]): Pro
     exports: new Exports({ configEntries, engine, records, transit }),
     configEntries,
     imports: new Imports({ records, store: importStore }),
+    queries,
     trustBundles,
     listener,
     internals: { records, imports: importStore, links, board },

@@ -6,6 +6,7 @@ import { configOperations } from "./config.js";
 import { healthOperations } from "./health.js";
 import { intentionOperations } from "./intentions.js";
 import { peeringOperations } from "./peering.js";
+import { queryOperations } from "./queries.js";
 import { systemOperations } from "./system.js";
 import { txnOperations } from "./txn.js";
 import { uiOperations } from "./ui.js";
@@ -114,6 +115,7 @@ export const operations: readonly Operation[] = [
   ...intentionOperations,
   ...catalogOperations,
   ...healthOperations,
+  ...queryOperations,
   ...txnOperations,
   ...agentServiceOperations,
   ...agentReadOperations,

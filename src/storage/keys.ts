@@ -22,5 +22,8 @@ export const PEERING_GATES_PREFIX: Key = ["peering-gates"];
 /** `host/config-entries.ts`: configuration entries, by kind and lower-cased name. */
 export const CONFIG_PREFIX: Key = ["config"];
 
+/** `host/prepared-queries.ts`: prepared queries, by id. */
+export const QUERIES_PREFIX: Key = ["queries"];
+
 /** `host/import-store.ts`: imported services as they came, by local id of the peering and lower-cased name. */
 export const IMPORTS_PREFIX: Key = ["imports"];

@@ -73,7 +73,10 @@ describe("names", () => {
     assert.deepEqual(lookup("n1.rack.node"), { type: "node", node: "n1.rack", scope: local });
     assert.deepEqual(lookup("x.web.connect.p.peer"), { type: "connect", service: "web", scope: local });
     assert.deepEqual(lookup("web.ingress"), { type: "nothing" });
-    assert.deepEqual(lookup("q.query"), { type: "nothing" });
+    for (const name of ["q.query", "_q._tcp.query", "q.query.p.peer"]) {
+      assert.deepEqual(lookup(name), { type: "query", query: "q", scope: local });
+    }
+    assert.deepEqual(lookup("a.b.query"), { type: "query", query: "a.b", scope: local });
   });
 
   it("below addr stand for the address in them, whatever follows", () => {

@@ -1,7 +1,7 @@
 import type { Check, Node, Service, ServiceInstance } from "../../../src/catalog/instance.js";
 import { Resolver, type ResolverSettings } from "../../../src/dns/resolver.js";
 import { Responder } from "../../../src/dns/responder.js";
-import type { AddressOwner, DnsSource } from "../../../src/dns/source.js";
+import type { AddressOwner, DnsSource, QueryAnswer } from "../../../src/dns/source.js";
 import { silentLogger } from "../../../src/environment.js";
 import { SeededRandom } from "../../../src/testing/simulator/scheduler.js";
 import { type Ask, type Asked, query, readAnswer } from "./client.js";
@@ -64,9 +64,11 @@ export interface SourceInput {
   readonly instances?: Readonly<Record<string, readonly ServiceInstance[]>>;
   readonly virtualIps?: Readonly<Record<string, string>>;
   readonly owners?: Readonly<Record<string, AddressOwner>>;
+  readonly queries?: Readonly<Record<string, QueryAnswer>>;
 }
 
-export function sourceOf({ datacenter = "dc1", instances = {}, virtualIps = {}, owners = {} }: SourceInput): DnsSource {
+export function sourceOf(input: SourceInput): DnsSource {
+  const { datacenter = "dc1", instances = {}, virtualIps = {}, owners = {}, queries = {} } = input;
   const of = (peer: string): readonly ServiceInstance[] => instances[peer] ?? [];
   return {
     datacenter,
@@ -78,6 +80,7 @@ export function sourceOf({ datacenter = "dc1", instances = {}, virtualIps = {}, 
       ),
     node: async (peer, name) => of(peer).find((one) => one.node.name.toLowerCase() === name)?.node,
     virtualIp: async (peer, service) => virtualIps[`${peer}/${service}`],
+    query: async (nameOrId) => queries[nameOrId],
     ownerOf: async (address) => owners[address],
   };
 }

@@ -1,0 +1,84 @@
+import { PeeringError } from "../errors.js";
+import type { Check, Node, Service, StringMap } from "./instance.js";
+import { lowerCase } from "./names.js";
+
+/** Where a query looks when it finds nothing; of the two one. */
+export interface QueryTarget {
+  /** Our name of a peering: what is imported from it under the same service name. */
+  readonly peer?: string;
+  readonly datacenter?: string;
+}
+
+/** What a query looks for. */
+export interface QueriedService {
+  readonly name: string;
+  /** Our name of the peering to look at first; absent: local instances. */
+  readonly peer?: string;
+  /** Tried in order while nothing is found. */
+  readonly targets?: readonly QueryTarget[];
+  /** Wants every check to pass. Default false: none may be critical. */
+  readonly onlyPassing?: boolean;
+  /** Checks that are not looked at, by id. */
+  readonly ignoreCheckIds?: readonly string[];
+  /** All of them, in any case; `!tag`: not this one. */
+  readonly tags?: readonly string[];
+  readonly nodeMeta?: StringMap;
+  readonly serviceMeta?: StringMap;
+  /** Looks for the proxies of the service. Default false. */
+  readonly connect?: boolean;
+}
+
+/** A question that is kept under a name, for HTTP and DNS (specification 4.5.6). */
+export interface PreparedQuery {
+  readonly id: string;
+  /** Unique, compared without case. */
+  readonly name: string;
+  readonly service: QueriedService;
+  /** How long DNS answers may be kept, and how that was written; absent: as answers about the service. */
+  readonly ttl?: { readonly seconds: number; readonly text: string };
+}
+
+/** What selection asks of an instance. */
+export interface QueriedInstance {
+  readonly node: Pick<Node, "meta">;
+  readonly service: Pick<Service, "tags" | "meta">;
+  readonly checks: readonly Pick<Check, "checkId" | "status">[];
+}
+
+function hasAll(meta: StringMap, wanted: StringMap = {}): boolean {
+  return Object.entries(wanted).every(([key, value]) => Object.hasOwn(meta, key) && meta[key] === value);
+}
+
+/** Those of `instances` that a query answers with, health included. */
+export function selectedInstances<Instance extends QueriedInstance>(
+  service: QueriedService,
+  instances: readonly Instance[],
+): readonly Instance[] {
+  const { onlyPassing = false, ignoreCheckIds = [], tags = [], nodeMeta, serviceMeta } = service;
+  const unwanted = tags.filter((tag) => tag.startsWith("!")).map((tag) => lowerCase(tag.slice(1)));
+  const wanted = tags.filter((tag) => !tag.startsWith("!")).map(lowerCase);
+  return instances.filter((instance) => {
+    const has = new Set(instance.service.tags.map(lowerCase));
+    return (
+      wanted.every((tag) => has.has(tag)) &&
+      !unwanted.some((tag) => has.has(tag)) &&
+      hasAll(instance.node.meta, nodeMeta) &&
+      hasAll(instance.service.meta, serviceMeta) &&
+      instance.checks.every(
+        ({ checkId, status }) =>
+          ignoreCheckIds.includes(checkId) || (onlyPassing ? status === "passing" : status !== "critical"),
+      )
+    );
+  });
+}
+
+/** A query as somebody wants it kept, without its id. */
+export type PreparedQueryInput = Omit<PreparedQuery, "id">;
+
+/** @throws {PeeringError} `invalid-argument` with the text of Consul 1.21. */
+export function checkPreparedQuery({ name, service }: PreparedQueryInput): void {
+  const refuse = (why: string): PeeringError => new PeeringError("invalid-argument", `Invalid prepared query: ${why}`);
+  // Nothing here is bound to a session, so that it must have a name to be found by.
+  if (name === "") throw refuse("Must be bound to a session");
+  if (service.name === "") throw refuse("Must provide a Service name to query");
+}
