@@ -1,7 +1,7 @@
 /** A case as the map names it: `ch1 12`, `ch2 LC3`. */
 export type CaseName = string;
 
-/** The cases whose proof belongs to the library's core, transport, trust and command line. */
+/** The cases whose proof belongs to the library's core, transport, trust, command line, HTTP API, calls and DNS. */
 export function coreCases(): readonly CaseName[] {
   return [
     ...numbered("ch1", [1, 119], [121, 123]),
@@ -9,8 +9,10 @@ export function coreCases(): readonly CaseName[] {
     ...lettered("ST", 23),
     ...lettered("LC", 21),
     ...lettered("CL", 7),
+    ...lettered("RPC", 8),
+    ...lettered("HT", 13),
     ...numbered("ch3", [1, 26], [32, 91], [93, 95], [97, 99]),
-    ...numbered("ch4", [1, 59], [80, 83]),
+    ...numbered("ch4", [1, 86]),
   ];
 }
 
@@ -41,6 +43,6 @@ export function mentionedCases(text: string): ReadonlySet<CaseName> {
       range = false;
     }
   }
-  for (const [name] of text.matchAll(/\b(?:LC|CL|ST|TOK)\d+\b/g)) found.add(`ch2 ${name}`);
+  for (const [name] of text.matchAll(/\b(?:CL|HT|LC|RPC|ST|TOK)\d+\b/g)) found.add(`ch2 ${name}`);
   return found;
 }

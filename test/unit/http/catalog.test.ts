@@ -191,7 +191,7 @@ describe("ch4 4.1.4 and 4.1.5 over HTTP", () => {
     ],
   ];
   for (const [path, status, text] of bad) {
-    it(`case 61: ${path} is refused`, async () => {
+    it(`HT11, ch4 case 61: ${path} is refused`, async () => {
       const answer = await served.ask("GET", path);
       assert.deepEqual([answer.status, answer.text], [status, text]);
     });

@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 import { describe, it } from "node:test";
-import type { Authorizer } from "../../../src/http/index.js";
+import { type Authorizer, parseAclPolicies, policyAuthorizer } from "../../../src/http/index.js";
 import { eventually, HttpPair, type ServedHost } from "../../support/http-pair.js";
 
 interface Summary {
@@ -234,5 +234,34 @@ describe("what Consul's pages read", { timeout: 60_000 }, () => {
     assert.equal(JSON.parse(seen.text).length, 5);
     const none = await b.ask("GET", "/v1/internal/ui/node/n2?peer=cluster-a&token=web");
     assert.deepEqual([none.status, none.text], [404, ""]);
+  });
+
+  it("RPC8: imports are seen with service:write on any name, or with read on every service and node", async () => {
+    const authorizer = policyAuthorizer(
+      parseAclPolicies(`
+        token "reads-one" {
+          secret = "reads-one"
+          rules { service "x" { policy = "read" } }
+        }
+        token "writes-one" {
+          secret = "writes-one"
+          rules { service "x" { policy = "write" } }
+        }
+        token "reads-all" {
+          secret = "reads-all"
+          rules {
+            service_prefix "" { policy = "read" }
+            node_prefix "" { policy = "read" }
+          }
+        }
+      `),
+    );
+    await using pair = await peered({ authorizer });
+    const seen = async (token: string): Promise<number> => {
+      const headers = { "X-Consul-Token": token };
+      const { text } = await pair.b.ask("GET", "/v1/health/service/web?peer=cluster-a", { headers });
+      return JSON.parse(text).length;
+    };
+    assert.deepEqual([await seen("reads-one"), await seen("writes-one"), await seen("reads-all")], [0, 2, 2]);
   });
 });
