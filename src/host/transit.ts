@@ -5,14 +5,14 @@ import type { ExportReason } from "../catalog/exports.js";
 import type { ServiceInstance } from "../catalog/instance.js";
 import { lowerCase } from "../catalog/names.js";
 import { carryOver, type TransitObstacle } from "../catalog/transit.js";
-import { type Clock, type Logger, sleep } from "../environment.js";
+import { type Clock, type Logger, sleep, type Timer } from "../environment.js";
 import { errorText } from "../errors.js";
 import { isActive } from "../peering/peering.js";
 import type { ExportedResource, SessionInput } from "../replication/types.js";
 import type { TrustBundleStore } from "../trust/trust-bundle-store.js";
 import { ResourceUrl } from "../wire/messages.js";
 import { type ExportEngine, type ExportPeer, listResource, serviceResource } from "./export-engine.js";
-import type { ImportStore } from "./import-store.js";
+import type { ImportDifference, ImportStore } from "./import-store.js";
 import type { PeeringRecords } from "./records.js";
 
 /** Services that one peer exports to us and that we export to another. */
@@ -40,6 +40,8 @@ export interface TransitOptions {
 
 /** Encoded before others get a turn, in instances. */
 const ENCODED_TOGETHER = 500;
+/** Changes that come closer together than this are told together: each change of the list is told whole. */
+const TOLD_TOGETHER_MS = 50;
 const FIRST_RETRY_MS = 500;
 const LONGEST_RETRY_MS = 60_000;
 
@@ -63,6 +65,8 @@ interface Source {
   readonly stop: AbortController;
   /** By lower-cased name. */
   readonly services: Map<string, Carried>;
+  /** How many instances there are of each service, whether or not they are carried over. */
+  readonly counts: Map<string, number>;
   running: Promise<void>;
 }
 
@@ -115,6 +119,10 @@ export class Transit implements AsyncDisposable {
   readonly #sources = new Map<string, Source>();
   readonly #destinations = new Set<Destination>();
   readonly #ending = new Set<Promise<void>>();
+  /** Services that changed and were told to nobody yet, by the key of their source. */
+  readonly #untold = new Map<string, Set<string>>();
+  #telling: Timer | undefined;
+  #toldAtMs = Number.NEGATIVE_INFINITY;
   readonly #forget: () => void;
 
   /** @throws {TypeError} for a rule from a peer to itself, or without services. */
@@ -175,6 +183,7 @@ export class Transit implements AsyncDisposable {
   /** Stops following. Streams that are attached are the export engine's alone from now on. */
   async [Symbol.asyncDispose](): Promise<void> {
     this.#forget();
+    this.#telling?.cancel();
     this.#destinations.clear();
     for (const key of [...this.#sources.keys()]) this.#end(key);
     await Promise.all(this.#ending);
@@ -214,6 +223,7 @@ export class Transit implements AsyncDisposable {
       trustDomain,
       stop: new AbortController(),
       services: new Map(),
+      counts: new Map(),
       running: Promise.resolve(),
     };
     this.#sources.set(key, source);
@@ -241,7 +251,7 @@ export class Transit implements AsyncDisposable {
           if (signal.aborted) return;
           if (change.type === "snapshot") await this.#snapshot(source, key, change.services);
           else {
-            const instances = await imports.instances(peeringId, change.service);
+            const instances = await this.#instances(source, change);
             if (signal.aborted) return;
             this.#take(source, key, new Map([[change.service, instances]]));
           }
@@ -257,6 +267,18 @@ export class Transit implements AsyncDisposable {
     }
   }
 
+  /** All instances of a service after a change of it; read only where the change does not name them all. */
+  #instances(
+    { peeringId, counts }: Source,
+    { service, added, removed }: ImportDifference,
+  ): readonly ServiceInstance[] | Promise<readonly ServiceInstance[]> {
+    const name = lowerCase(service);
+    const count = (counts.get(name) ?? 0) + added.length - removed.length;
+    if (count === 0) counts.delete(name);
+    else counts.set(name, count);
+    return count === added.length ? added : this.#options.imports.instances(peeringId, service);
+  }
+
   async #snapshot(
     source: Source,
     key: string,
@@ -265,6 +287,8 @@ export class Transit implements AsyncDisposable {
     const there = new Set([...services.keys()].map(lowerCase));
     const gone = [...source.services.keys()].filter((name) => !there.has(name));
     this.#take(source, key, new Map(gone.map((name) => [name, []])));
+    source.counts.clear();
+    for (const [name, all] of services) source.counts.set(lowerCase(name), all.length);
     let slice = new Map<string, readonly ServiceInstance[]>();
     let instances = 0;
     for (const [name, all] of services) {
@@ -317,10 +341,30 @@ export class Transit implements AsyncDisposable {
 
   // --- What other peers are given ----------------------------------------------------------------------------------------
 
+  /** Tells the streams that these services go to: a single change at once, many that follow each other together. */
   #sourceChanged(key: string, services: readonly string[]): void {
-    const destinations = new Set(this.#rules.flatMap(({ fromKey, toKey }) => (fromKey === key ? [toKey] : [])));
+    const { clock } = this.#options;
+    const untold = this.#untold.get(key) ?? new Set();
+    this.#untold.set(key, untold);
+    for (const service of services) untold.add(service);
+    const waitMs = Math.max(0, this.#toldAtMs + TOLD_TOGETHER_MS - clock.now());
+    this.#telling ??= clock.after(waitMs, () => {
+      this.#telling = undefined;
+      this.#toldAtMs = clock.now();
+      this.#tell();
+    });
+  }
+
+  #tell(): void {
+    const untold = new Map(this.#untold);
+    this.#untold.clear();
     for (const destination of this.#destinations) {
-      if (destinations.has(lowerCase(destination.peer.name))) this.#resolve(destination, services);
+      const toKey = lowerCase(destination.peer.name);
+      const keys = new Set<string>();
+      for (const rule of this.#rules) {
+        if (rule.toKey === toKey) for (const key of untold.get(rule.fromKey) ?? []) keys.add(key);
+      }
+      if (keys.size > 0) this.#resolve(destination, keys);
     }
   }
 

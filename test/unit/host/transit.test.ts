@@ -133,6 +133,48 @@ describe("transit: a chain of hosts", () => {
     );
   });
 
+  it("many services are told together, and each once", async () => {
+    const world = new World();
+    const site = await sites(world, "ab bc", { b: { transit: [all("a", "c")] } });
+    const names = Array.from({ length: 300 }, (_, index) => `service-${index}`);
+    const one = { node: "n", address: "10.0.0.1" };
+    await world.result(site("a").host.catalog.registerAll(names.map((name) => ({ ...one, service: { name } }))));
+    await exportTo(world, site("a"), "b", ...names);
+    await world.until(() => Object.keys(site("c").imported("b")).length === names.length, "all arrive");
+    const sent = world.messages(site("b"), "response");
+    const lists = sent.filter(({ resourceUrl }) => resourceUrl === ResourceUrl.exportedServiceList);
+    const services = sent.filter(({ resourceUrl }) => resourceUrl === ResourceUrl.exportedService);
+    assert.equal(services.length, names.length);
+    assert.ok(lists.length < 20, `${lists.length} lists were sent`);
+  });
+
+  it("an instance more, one changed and one fewer come to the same instances", async () => {
+    const world = new World();
+    const site = await sites(world, "ab bc", { b: { transit: [all("a", "c")] } });
+    await offer(world, site("a"), "b", "web");
+    await world.until(() => site("c").count("b", "web") === 1, "it arrives");
+    const seen = async (): Promise<string> => {
+      const found = await instances(world, site("c"), "b", "web");
+      return found
+        .map(({ service, checks }) => `${service.id} ${checks[0]?.status}`)
+        .sort()
+        .join();
+    };
+    const { catalog } = site("a").host;
+    const check = { checkId: "web-1", name: "alive", status: "critical", serviceId: "web-1" };
+    await world.result(register(site("a").host, "web", "2"));
+    await world.result(register(site("a").host, "web", "3"));
+    await world.result(catalog.register({ node: "node-1", address: "10.0.0.1", check }));
+    await world.result(catalog.deregister({ node: "node-3", serviceId: "web-3" }));
+    await quiet(world);
+    assert.equal(await seen(), "web-1 critical,web-2 passing");
+    await world.result(catalog.deregister({ node: "node-1", serviceId: "web-1" }));
+    await world.result(catalog.deregister({ node: "node-2", serviceId: "web-2" }));
+    await world.result(register(site("a").host, "web", "4"));
+    await quiet(world);
+    assert.equal(await seen(), "web-4 passing");
+  });
+
   it("a host in between that restarts carries on, and one that was away hears what has gone meanwhile", async () => {
     const world = new World();
     const site = await sites(world, "ab bc", { b: { transit: [all("a", "c")] } });
