@@ -1,7 +1,9 @@
 import { execFile } from "node:child_process";
+import { once } from "node:events";
 import { mkdtemp, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
+import { connect } from "node:tls";
 import { promisify } from "node:util";
 import { ConsulClient } from "../../src/client/index.js";
 import {
@@ -166,8 +168,20 @@ export class ConsulServer implements Cluster, AsyncDisposable {
       if ((await this.trustDomain()) === "") throw new Error("no certificate authority");
       const { value } = await this.client.catalog.service("consul");
       if (value.length === 0) throw new Error("the server is not in the catalog");
+      // Tokens can be had before the certificate is there that their users will ask for.
+      if (this.binary.band === "modern") await this.#showsCertificate();
     }, "Consul is ready");
     return this;
+  }
+
+  async #showsCertificate(): Promise<void> {
+    const servername = `server.${this.datacenter}.peering.${await this.trustDomain()}`;
+    const socket = connect({ host: "127.0.0.1", port: this.#grpcPort, servername, rejectUnauthorized: false });
+    try {
+      await once(socket, "secureConnect");
+    } finally {
+      socket.destroy();
+    }
   }
 
   /** Of the cluster, as the leader's address for its own kind. */

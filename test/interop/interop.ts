@@ -1,4 +1,4 @@
-// CONSUL_BIN=/usr/bin/consul[:/opt/consul-1.18/consul…] npm run interop -- [--only TEXT] [--role dialer|acceptor] [--parallel 3] [--long]
+// CONSUL_BIN=/usr/bin/consul[:/opt/consul-1.18/consul…] npm run interop -- [--only TEXT] [--skip TEXT] [--role dialer|acceptor] [--parallel 3] [--long]
 //
 // Every scenario against every Consul given, once as the side that dials and once as the side that is dialed. Prints a table
 // and exits with 1 when anything failed.
@@ -19,6 +19,7 @@ const SHOWN_ERROR = 1_500;
 const { values: options } = parseArgs({
   options: {
     only: { type: "string", multiple: true, default: [] },
+    skip: { type: "string", multiple: true, default: [] },
     role: { type: "string" },
     parallel: { type: "string", default: "3" },
     long: { type: "boolean", default: false },
@@ -126,6 +127,7 @@ async function main(): Promise<number> {
   const chosen = scenarios.filter(
     ({ name, long }) =>
       (options.only.length === 0 || options.only.some((text) => name.includes(text))) &&
+      !options.skip.some((text) => name.includes(text)) &&
       (long !== true || options.long),
   );
   if (roles.length === 0 || chosen.length === 0) {

@@ -5,7 +5,7 @@ import { readdirSync, readFileSync } from "node:fs";
 import { coreCases, mentionedCases } from "../support/cases.js";
 
 const files = readdirSync("test", { recursive: true, encoding: "utf8" })
-  .filter((name) => name.endsWith(".test.ts"))
+  .filter((name) => name.endsWith(".test.ts") || /^interop.scenarios/.test(name))
   .map((name) => `test/${name.replaceAll("\\", "/")}`)
   .concat("src/testing/transport-suite.ts", "src/testing/storage-suite.ts")
   .sort();

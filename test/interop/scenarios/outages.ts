@@ -158,7 +158,7 @@ export const outageScenarios: readonly Scenario[] = [
       await ours.start();
       await activeAt(ours, consul);
       await exchange({ ours, consul });
-      for (let round = 0; round < 3; round++) {
+      for (let round = 0; round < 2; round++) {
         await change({ ours, consul }, `round ${round}`);
         await ours.kill();
         await ours.start();
