@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 import { once } from "node:events";
-import { createConnection } from "node:net";
+import { createConnection, type Socket } from "node:net";
 import { describe, it } from "node:test";
 import { Code, ConnectError } from "@connectrpc/connect";
 import type { Authorizer, Right } from "../../../src/access/authorizer.js";
@@ -90,6 +90,36 @@ async function rawSnapshot(url: string, method: string, body: string): Promise<s
     if (text.includes("snapshotComplete")) break;
   }
   return text;
+}
+
+/** How many listen to the records of a host from now on. */
+function countListeners({ internals: { records } }: PeeringHost): () => number {
+  let listeners = 0;
+  const onChange = records.onChange.bind(records);
+  records.onChange = (listener) => {
+    const forget = onChange(listener);
+    listeners += 1;
+    let forgotten = false;
+    return () => {
+      if (!forgotten) listeners -= 1;
+      forgotten = true;
+      forget();
+    };
+  };
+  return () => listeners;
+}
+
+/** Connects as a client of HTTP/1.1 and asks for imports, by Connect with JSON; reading is up to the caller. */
+function askForImports(address: string): Socket {
+  const [host, port] = address.split(":");
+  const socket = createConnection(Number(port), host);
+  const body = Buffer.concat([Buffer.from([0, 0, 0, 0, 19]), Buffer.from('{"peer":"acceptor"}')]);
+  socket.write(
+    "POST /peerage.watch.v1.WatchService/WatchImportedServices HTTP/1.1\r\nHost: x\r\n" +
+      `Content-Type: application/connect+json\r\nContent-Length: ${body.length}\r\n\r\n`,
+  );
+  socket.write(body);
+  return socket;
 }
 
 async function truth(host: PeeringHost, peer: string): Promise<string> {
@@ -317,19 +347,7 @@ describe("a watch", () => {
     await inStep(pair);
     const { host } = pair.dialer;
     await using served = await serveRpc(host);
-    let listeners = 0;
-    const { records } = host.internals;
-    const onChange = records.onChange.bind(records);
-    records.onChange = (listener) => {
-      const forget = onChange(listener);
-      listeners += 1;
-      let forgotten = false;
-      return () => {
-        if (!forgotten) listeners -= 1;
-        forgotten = true;
-        forget();
-      };
-    };
+    const listeners = countListeners(host);
     for (const protocol of PROTOCOLS) {
       const leave = new AbortController();
       const watches = served.watches(protocol);
@@ -338,11 +356,11 @@ describe("a watch", () => {
         new Reader(watches.watchImportedServices({ peer: "acceptor" }, { signal: leave.signal })),
       ];
       for (const reader of readers) await reader.until(complete);
-      assert.equal(listeners, 2);
+      assert.equal(listeners(), 2);
       const left = readers.map((reader) => refusal(reader.until(() => false)));
       leave.abort();
       for (const ended of left) assert.equal((await ended)[0], "Canceled");
-      await eventually(() => listeners === 0, "the host has forgotten them");
+      await eventually(() => listeners() === 0, "the host has forgotten them");
     }
   });
 
@@ -463,19 +481,15 @@ describe("a watch", () => {
     await inStep(pair);
     await using served = await serveRpc(dialer.host);
     // A client of HTTP/1.1 that stops reading once it has the head of the answer.
-    const [address, port] = served.server.address.split(":");
-    const socket = createConnection(Number(port), address);
-    const body = Buffer.concat([Buffer.from([0, 0, 0, 0, 19]), Buffer.from('{"peer":"acceptor"}')]);
-    socket.write(
-      "POST /peerage.watch.v1.WatchService/WatchImportedServices HTTP/1.1\r\nHost: x\r\n" +
-        `Content-Type: application/connect+json\r\nContent-Length: ${body.length}\r\n\r\n`,
-    );
-    socket.write(body);
+    const socket = askForImports(served.server.address);
     await once(socket, "readable");
     const ROUNDS = 15;
     for (let round = 2; round <= ROUNDS; round++) {
       await register(round);
-      await inStep(pair);
+      await eventually(async () => {
+        const [last] = await dialer.host.imports.instances({ peer: "acceptor", service: "web-199" });
+        return last?.service.port === round;
+      }, "the round arrives");
     }
     // 2 MB a round were imported. Then he reads on: services come with the port they had when there was room for them.
     let text = "";
@@ -496,8 +510,33 @@ describe("a watch", () => {
   });
 });
 
-describe("errors of the client", () => {
-  it("are told as such where the stream is cut", async () => {
+describe("one who does not read at all", () => {
+  it("is cut off, and forgotten", async () => {
+    await using pair = await twoHosts("memory");
+    await peerThem(pair);
+    await inStep(pair);
+    const listeners = countListeners(pair.dialer.host);
+    await using served = await serveRpc(pair.dialer.host, { writeTimeoutMs: 30 });
+    const socket = askForImports(served.server.address);
+    await once(socket, "readable");
+    assert.ok(listeners() > 0);
+    await pair.acceptor.host.exports.set({ services: [{ name: "*", consumers: [{ peer: "dialer" }] }] });
+    // More than all buffers on the way hold.
+    const ballast = Object.fromEntries(Array.from({ length: 60 }, (_, key) => [`k${key}`, "x".repeat(500)]));
+    await pair.acceptor.host.catalog.registerAll(
+      Array.from({ length: 1_000 }, (_, index) => ({
+        node: "n1",
+        address: "10.0.0.1",
+        service: { name: `web-${index}`, port: 1, meta: ballast },
+      })),
+    );
+    await eventually(() => listeners() === 0, "nobody listens any more");
+    socket.destroy();
+  });
+});
+
+describe("a client whose connection is cut", () => {
+  it("is told so", async () => {
     const served = await serveRpc(await lonelyHost());
     const reader = new Reader(served.watches("gRPC").watchPeerings({}));
     await reader.until(complete);
