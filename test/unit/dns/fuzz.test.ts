@@ -1,11 +1,17 @@
 import assert from "node:assert/strict";
+import { connect } from "node:net";
 import { describe, it } from "node:test";
 import { decode } from "dns-packet";
+import { dnsServer } from "../../../src/dns/index.js";
+import { createHost } from "../../../src/host/host.js";
+import { memoryStorage } from "../../../src/storage/memory.js";
 import { SeededRandom } from "../../../src/testing/simulator/scheduler.js";
-import { query } from "./client.js";
+import { memoryNetwork } from "../../../src/transport/memory.js";
+import { exchange, framed, placeOf, query, readAnswer } from "./client.js";
 import { instance, responderOf, sourceOf } from "./setup.js";
 
 const PACKETS = 100_000;
+const CONNECTIONS = 500;
 /** Addresses of beta's, which nobody may see who did not ask for beta. */
 const BETA = "10.66.66.66";
 
@@ -57,6 +63,47 @@ describe("malformed packets", () => {
     assert.ok(answered > PACKETS / 10, "hardly anything was taken for a question");
   });
 });
+
+describe("malformed TCP streams", { timeout: 60_000 }, () => {
+  it(`${CONNECTIONS} with frames that are cut, too long, too short or not theirs: answers are whole, and the next is served`, async () => {
+    const random = new SeededRandom(20_261_123);
+    await using host = await createHost({ storage: memoryStorage(), transport: memoryNetwork().transport() });
+    const source = sourceOf({ instances: { "": [instance({ service: { name: "web" } })] } });
+    await using server = await dnsServer(host, { listen: "127.0.0.1:0", source });
+    const question = query({ name: "web.service.consul", type: "A" }, 7);
+    for (let index = 0; index < CONNECTIONS; index++) {
+      const frames = Array.from({ length: 1 + random.below(4) }, () => {
+        const packet = random.below(3) === 0 ? mutated(random, [question]) : question;
+        const frame = framed(packet);
+        // A length that is not that of what follows.
+        if (random.below(4) === 0) frame.writeUInt16BE(random.below(65_536), 0);
+        return frame;
+      });
+      const bytes = Buffer.concat(frames);
+      const received = await answeredTo(server.address, bytes.subarray(0, 1 + random.below(bytes.length)));
+      for (let rest = received; rest.length > 0; ) {
+        const length = rest.length < 2 ? Number.POSITIVE_INFINITY : rest.readUInt16BE(0);
+        assert.ok(rest.length >= 2 + length, `${bytes.toString("hex")}: ${received.toString("hex")}`);
+        assert.ok((rest.readUInt16BE(4) & 0x8000) !== 0, "an answer");
+        rest = rest.subarray(2 + length);
+      }
+    }
+    const { answers } = readAnswer(await exchange(server.address, question, "tcp"));
+    assert.deepEqual(answers, ["web.service.consul 0 A 10.0.0.1"]);
+  });
+});
+
+/** All that comes back until the connection is closed, also by a reset. */
+function answeredTo(address: string, bytes: Buffer): Promise<Buffer> {
+  const { host, port } = placeOf(address);
+  return new Promise((resolve) => {
+    const chunks: Buffer[] = [];
+    const socket = connect(port, host, () => socket.end(bytes));
+    socket.on("data", (chunk) => chunks.push(chunk));
+    socket.on("error", () => {});
+    socket.once("close", () => resolve(Buffer.concat(chunks)));
+  });
+}
 
 /** What the sender said it takes, read without any mercy: the largest that any OPT record could mean. */
 function udpLimit(packet: Buffer): number {
