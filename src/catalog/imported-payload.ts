@@ -120,6 +120,52 @@ export function decodePayload(
   });
 }
 
+/** A payload and what was read from it. */
+export interface DecodedPayload {
+  readonly value: Uint8Array;
+  readonly instances: readonly ServiceInstance[];
+}
+
+/**
+ * As {@link decodePayload}, for a payload that comes after another one of the same service: what did not change is taken
+ * from that, as the same objects, and only the rest is decoded.
+ */
+export function decodeNextPayload(
+  before: DecodedPayload,
+  value: Uint8Array,
+  nodeOf: (name: string) => DecodedNode | undefined,
+): readonly ServiceInstance[] {
+  const fields = instanceFields(value);
+  const known = instanceFields(before.value);
+  if (fields.length === known.length && onNodesOfTheirOwn(before.instances, known.length)) {
+    const instances = fields.flatMap((field, index) => {
+      const same = before.instances[index];
+      if (same === undefined || Buffer.compare(field, known[index] ?? field) !== 0) return decodePayload(field, nodeOf);
+      return nodeOf(lowerCase(same.node.name))?.node === same.node ? same : decodePayload(field, nodeOf);
+    });
+    if (onNodesOfTheirOwn(instances, fields.length)) return instances;
+  }
+  return decodePayload(value, nodeOf);
+}
+
+/** The instances of a payload, each with its tag, so that it is a payload by itself. */
+function instanceFields(value: Uint8Array): readonly Uint8Array[] {
+  const fields: Uint8Array[] = [];
+  const reader = new ProtobufReader(value);
+  while (!reader.done) {
+    const start = reader.position;
+    const tag = reader.tag();
+    reader.skip(tag);
+    if (tag === NODES) fields.push(value.subarray(start, reader.position));
+  }
+  return fields;
+}
+
+/** Whether each of `count` is an instance by its own bytes alone: those on one node may hold checks of each other. */
+function onNodesOfTheirOwn(instances: readonly ServiceInstance[], count: number): boolean {
+  return instances.length === count && new Set(instances.map(({ node }) => lowerCase(node.name))).size === count;
+}
+
 interface PayloadNode {
   readonly node: Node;
   /** Those known from elsewhere; undefined: the payload's own count. */
@@ -496,7 +542,7 @@ export function diffInstances(before: readonly ServiceInstance[], after: readonl
     const known = gone.get(key);
     gone.delete(key);
     if (known === undefined) added.push(instance);
-    else if (!sameInstance(known, instance)) changed.push(instance);
+    else if (known !== instance && !sameInstance(known, instance)) changed.push(instance);
   }
   return { added, changed, removed: [...gone.values()] };
 }

@@ -1,7 +1,14 @@
 import { setImmediate } from "node:timers/promises";
 import { compareUtf8 } from "../catalog/byte-order.js";
 import { payloadDigest, SIDECAR_SUFFIX } from "../catalog/exported-payload.js";
-import { type DecodedNode, decodeNode, decodePayload, diffInstances } from "../catalog/imported-payload.js";
+import {
+  type DecodedNode,
+  type DecodedPayload,
+  decodeNextPayload,
+  decodeNode,
+  decodePayload,
+  diffInstances,
+} from "../catalog/imported-payload.js";
 import type { ServiceInstance } from "../catalog/instance.js";
 import { lowerCase } from "../catalog/names.js";
 import {
@@ -648,10 +655,15 @@ export class ImportStore implements AsyncDisposable {
   }
 
   /** What a watcher was kept, if the index is complete for it; else as {@link #view}. */
-  #heldView(peer: Peer, key: string, held: Uint8Array | undefined): View | Promise<View> {
+  #heldView(
+    peer: Peer,
+    key: string,
+    held: Uint8Array | undefined,
+    before: DecodedPayload | undefined,
+  ): View | Promise<View> {
     const state = peer.services.get(key);
     if (state === undefined || held === undefined || !complete(state)) return this.#view(peer, key);
-    return { instances: decode(peer, held), revision: peer.revision };
+    return { value: held, instances: decode(peer, held, before), revision: peer.revision };
   }
 
   /** Makes the index say of an entry what the storage does. */
@@ -674,18 +686,17 @@ export class ImportStore implements AsyncDisposable {
   /** The instances of a service, and the revision of the peer's view they are taken from. */
   async #view(peer: Peer, key: string): Promise<View> {
     const state = peer.services.get(key);
-    if (state === undefined) return { instances: [], revision: peer.revision };
+    if (state === undefined) return { ...nothing, revision: peer.revision };
     const entry = await this.#read(peer, key);
     const unchanged = peer.services.get(key) === state && entry?.revision === state.revision;
     if (unchanged && complete(state)) {
-      return { instances: decode(peer, entry.value.subarray(HEADER_BYTES)), revision: peer.revision };
+      return { ...decoded(peer, entry), revision: peer.revision };
     }
     // Something is being written, or a node must be read from another entry.
     return peer.mutex.run(async () => {
       const current = await this.#refresh(peer, key);
       for (const node of peer.services.get(key)?.nodes ?? []) await this.#resolve(peer, node);
-      const instances = current === undefined ? [] : decode(peer, current.value.subarray(HEADER_BYTES));
-      return { instances, revision: peer.revision };
+      return { ...(current === undefined ? nothing : decoded(peer, current)), revision: peer.revision };
     });
   }
 
@@ -741,10 +752,13 @@ export class ImportStore implements AsyncDisposable {
     peer.watchers.add(watcher);
     signal.addEventListener("abort", wake);
     try {
-      const delivered = new Map<string, readonly ServiceInstance[]>();
+      const delivered = new Map<string, DecodedPayload>();
       const revision = await this.#snapshot(peer, watcher, delivered);
       if (ended()) return;
-      const byName = [...delivered].map(([key, instances]) => [instances[0]?.service.name ?? key, instances] as const);
+      const byName = Array.from(
+        delivered,
+        ([key, { instances }]) => [instances[0]?.service.name ?? key, instances] as const,
+      );
       yield { type: "snapshot", revision, services: new Map(byName) };
       while (!ended()) {
         if (watcher.pending.size === 0) {
@@ -758,7 +772,7 @@ export class ImportStore implements AsyncDisposable {
         for (const [key, held] of watcher.pending) {
           watcher.pending.delete(key);
           watcher.heldBytes -= held?.length ?? 0;
-          looks.push(this.#heldView(peer, key, held));
+          looks.push(this.#heldView(peer, key, held, delivered.get(key)));
           if (keys.push(key) === WATCHED_TOGETHER) break;
         }
         const seen = await Promise.all(looks);
@@ -780,7 +794,7 @@ export class ImportStore implements AsyncDisposable {
   }
 
   /** Fills `delivered` with what there is, and returns the revision it is of. */
-  async #snapshot(peer: Peer, watcher: Watcher, delivered: Map<string, readonly ServiceInstance[]>): Promise<bigint> {
+  async #snapshot(peer: Peer, watcher: Watcher, delivered: Map<string, DecodedPayload>): Promise<bigint> {
     const { service } = watcher;
     const forget = (): void => {
       watcher.pending.clear();
@@ -788,9 +802,9 @@ export class ImportStore implements AsyncDisposable {
     };
     if (service !== undefined) {
       forget();
-      const { instances, revision } = await this.#view(peer, service);
-      if (instances.length > 0) delivered.set(service, instances);
-      return revision;
+      const view = await this.#view(peer, service);
+      if (view.instances.length > 0) delivered.set(service, view);
+      return view.revision;
     }
     const { entries, nodeOf, revision } = await peer.mutex.run(async () => {
       forget();
@@ -802,17 +816,19 @@ export class ImportStore implements AsyncDisposable {
     });
     for (const [index, entry] of entries.entries()) {
       if (index % DECODED_TOGETHER === DECODED_TOGETHER - 1) await setImmediate();
-      delivered.set(entry.key[2] ?? "", decodePayload(entry.value.subarray(HEADER_BYTES), nodeOf));
+      const value = entry.value.subarray(HEADER_BYTES);
+      delivered.set(entry.key[2] ?? "", { value, instances: decodePayload(value, nodeOf) });
     }
     return revision;
   }
 }
 
 /** The instances of a service, and the revision of the peer's view they are taken from. */
-interface View {
-  readonly instances: readonly ServiceInstance[];
+interface View extends DecodedPayload {
   readonly revision: bigint;
 }
+
+const nothing: DecodedPayload = { value: new Uint8Array(), instances: [] };
 
 /** Whether all nodes of an entry are known without a look at other entries. */
 function complete({ nodes }: StoredService): boolean {
@@ -886,11 +902,18 @@ function copyNode(place: NodePlace, value: Uint8Array): EncodedNode {
   };
 }
 
-function decode(peer: Peer, payload: Uint8Array): readonly ServiceInstance[] {
-  return decodePayload(payload, (name) => {
+/** @param before - what came before it, for what did not change. */
+function decode(peer: Peer, value: Uint8Array, before?: DecodedPayload): readonly ServiceInstance[] {
+  const nodeOf = (name: string): DecodedNode | undefined => {
     const encoded = peer.nodes.get(name)?.encoded;
     return encoded === undefined ? undefined : decodedOnce(encoded);
-  });
+  };
+  return before === undefined ? decodePayload(value, nodeOf) : decodeNextPayload(before, value, nodeOf);
+}
+
+function decoded(peer: Peer, entry: Entry): DecodedPayload {
+  const value = entry.value.subarray(HEADER_BYTES);
+  return { value, instances: decode(peer, value) };
 }
 
 /** Decoded at the first read: the instances of ten services on a node then share one object, which compares fast, too. */
@@ -916,12 +939,12 @@ function nodesNow(peer: Peer): (name: string) => DecodedNode | undefined {
 
 /** What a view adds to what was delivered, which then holds it. Undefined: nothing. */
 function differenceOf(
-  delivered: Map<string, readonly ServiceInstance[]>,
-  view: { readonly key: string; readonly instances: readonly ServiceInstance[]; readonly revision: bigint },
+  delivered: Map<string, DecodedPayload>,
+  view: View & { readonly key: string },
 ): ImportDifference | undefined {
-  const { key, instances, revision } = view;
-  const before = delivered.get(key) ?? [];
-  if (instances.length > 0) delivered.set(key, instances);
+  const { key, value, instances, revision } = view;
+  const before = delivered.get(key)?.instances ?? [];
+  if (instances.length > 0) delivered.set(key, { value, instances });
   else delivered.delete(key);
   const { added, changed, removed } = diffInstances(before, instances);
   if (added.length + changed.length + removed.length === 0) return undefined;
