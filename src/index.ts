@@ -31,7 +31,7 @@ export type {
   TerminatingGatewayEntry,
 } from "./catalog/config-entry.js";
 export type { ConfigEntrySet } from "./catalog/config-entry-set.js";
-export type { ExportExplanation, ExportReason } from "./catalog/exports.js";
+export type { ExportExplanation, ExportedServiceView, ExportReason } from "./catalog/exports.js";
 export type {
   Check,
   Connect,
@@ -56,6 +56,12 @@ export type {
   IntentionSource,
 } from "./catalog/intentions.js";
 export type { PayloadLimits } from "./catalog/payload-inspection.js";
+export type {
+  PreparedQuery,
+  PreparedQueryInput,
+  QueriedService,
+  QueryTarget,
+} from "./catalog/prepared-query.js";
 export {
   type CheckRegistration,
   type Deregistration,
@@ -121,6 +127,7 @@ export {
   type PeeringsChange,
   type PeeringView,
 } from "./host/peerings.js";
+export { PreparedQueries, type StoredQuery } from "./host/prepared-queries.js";
 export type { ExportSync, ImportProgress, ImportSync, ServiceSync } from "./host/service-sync.js";
 export type { PeeringFailure, PeeringStatus } from "./host/status-board.js";
 export type { TransitRule } from "./host/transit.js";

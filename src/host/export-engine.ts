@@ -5,10 +5,8 @@ import { type EncodedPayload, PayloadEncoder, payloadDigest, SIDECAR_SUFFIX } fr
 import {
   candidateNames,
   type ExportExplanation,
-  type ExportedServiceView,
   type ExportInput,
   explainExport,
-  exportedServicesView,
   listedName,
   type PeerRules,
   peerRules,
@@ -21,7 +19,7 @@ import {
 } from "../catalog/exports.js";
 import type { ServiceInstance } from "../catalog/instance.js";
 import { lowerCase } from "../catalog/names.js";
-import { ServiceIndex } from "../catalog/service-index.js";
+import { type LocalNames, ServiceIndex } from "../catalog/service-index.js";
 import { type Clock, type Logger, type Random, sleep, systemClock, systemRandom, type Timer } from "../environment.js";
 import { errorText } from "../errors.js";
 import type { ExportedResource, SessionInput } from "../replication/types.js";
@@ -168,6 +166,7 @@ export class ExportEngine implements AsyncDisposable {
   /** Instances that may still be encoded in this turn. */
   #budget = 0;
   readonly #gatewayListeners = new Set<() => void>();
+  readonly #nameListeners = new Set<() => void>();
   readonly #abort = new AbortController();
   readonly #forgetEntries: () => void;
   readonly #running: Promise<void>;
@@ -195,6 +194,18 @@ export class ExportEngine implements AsyncDisposable {
   /** All local mesh gateways, ordered by node and service id. */
   get meshGateways(): readonly ServiceInstance[] {
     return this.#index.gateways;
+  }
+
+  /** The names of the catalog that is followed. */
+  get names(): LocalNames {
+    return this.#index;
+  }
+
+  /** Calls `listener` after each change of {@link names}, until the returned function is called. */
+  onNamesChanged(listener: () => void): () => void {
+    const own = (): void => listener();
+    this.#nameListeners.add(own);
+    return () => this.#nameListeners.delete(own);
   }
 
   /** Calls `listener` after each change of {@link meshGateways}, until the returned function is called. */
@@ -266,11 +277,6 @@ export class ExportEngine implements AsyncDisposable {
     return peersReachingService(this.#input, service);
   }
 
-  /** The exported-services entry with `*` expanded, by service. */
-  view(): readonly ExportedServiceView[] {
-    return exportedServicesView(this.#input);
-  }
-
   /** Stops following. Streams that are attached hear nothing more. */
   async [Symbol.asyncDispose](): Promise<void> {
     this.#forgetEntries();
@@ -326,6 +332,7 @@ export class ExportEngine implements AsyncDisposable {
     this.#encodeAhead(first ? undefined : change.names);
     this.#dispatch(batches);
     if (change.gateways) for (const listener of [...this.#gatewayListeners]) listener();
+    if (first || change.names.size > 0) for (const listener of [...this.#nameListeners]) listener();
   }
 
   #entriesChanged(): void {

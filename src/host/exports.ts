@@ -1,7 +1,13 @@
 import { compareUtf8 } from "../catalog/byte-order.js";
 import type { ExportedServicesEntry } from "../catalog/config-entry.js";
-import { type ExportExplanation, explainTransit } from "../catalog/exports.js";
+import {
+  type ExportExplanation,
+  type ExportedServiceView,
+  explainTransit,
+  exportedServicesView,
+} from "../catalog/exports.js";
 import { PeeringError } from "../errors.js";
+import type { Catalog } from "./catalog.js";
 import type { ConfigEntries } from "./config-entries.js";
 import type { ExportEngine } from "./export-engine.js";
 import type { PeeringRecords } from "./records.js";
@@ -16,6 +22,10 @@ export class Exports {
   readonly #engine: ExportEngine;
   readonly #records: PeeringRecords;
   readonly #transit: Transit;
+  /** Undefined where the host has a catalog source of its own, which has no indexes. */
+  readonly #catalog: Catalog | undefined;
+  /** Counts what may have changed the answer, where the catalog does not. */
+  #changes: bigint;
 
   /** @internal */
   constructor(parts: {
@@ -23,11 +33,22 @@ export class Exports {
     readonly engine: ExportEngine;
     readonly records: PeeringRecords;
     readonly transit: Transit;
+    readonly catalog: Catalog | undefined;
+    /** Where counting begins: more than what was counted before a restart. */
+    readonly firstIndex: bigint;
   }) {
     this.#configEntries = parts.configEntries;
     this.#engine = parts.engine;
     this.#records = parts.records;
     this.#transit = parts.transit;
+    this.#catalog = parts.catalog;
+    this.#changes = parts.firstIndex;
+    // Both end with the host that made them.
+    if (parts.catalog === undefined) {
+      this.onResolvedChange(() => {
+        this.#changes++;
+      });
+    }
   }
 
   /** Replaces the whole entry. @throws {PeeringError} `invalid-entry` naming the block and consumer; `storage-failed`. */
@@ -53,6 +74,37 @@ export class Exports {
   forPeer(peerName: string): readonly string[] {
     const { list } = this.#engine.exportsFor(peerName);
     return [...list, ...this.#transit.names(peerName)].sort(compareUtf8);
+  }
+
+  /** What is exported to which peers, with `*` resolved to the ordinary services, by name. */
+  resolved(): readonly ExportedServiceView[] {
+    const { entries } = this.#configEntries;
+    if (this.#catalog === undefined) return exportedServicesView({ entries, names: this.#engine.names });
+    // From the catalog of this moment, so that no change falls between the index and the names.
+    const typical = new Map<string, string>();
+    for (const [key, kinds] of this.#catalog.kinds()) if (kinds.typical) typical.set(key, kinds.name);
+    return exportedServicesView({ entries, names: { typical, connectEnabled: new Set<string>() } });
+  }
+
+  /** The index of {@link resolved}: it grows whenever that may have changed. */
+  get resolvedIndex(): bigint {
+    if (this.#catalog === undefined) return this.#changes;
+    const { entries, index } = this.#configEntries;
+    // That of the entries and, where `*` stands for all of them, of the ordinary services.
+    const wildcard = entries.exportedServices?.services.some(({ name }) => name === "*") ?? false;
+    const services = wildcard ? this.#catalog.index.kind("") : 0n;
+    return services > index ? services : index;
+  }
+
+  /** Calls `listener` after each change that may be one of {@link resolved}, until the returned function is called. */
+  onResolvedChange(listener: () => void): () => void {
+    const forget = [
+      this.#configEntries.onChange(listener),
+      this.#catalog === undefined ? this.#engine.onNamesChanged(listener) : this.#catalog.onChange(listener),
+    ];
+    return () => {
+      for (const stop of forget) stop();
+    };
   }
 
   /** The names this peer is sent instances of, in byte order: those of {@link forPeer} that are no chains alone. */

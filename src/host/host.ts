@@ -31,7 +31,7 @@ import { ExportEngine } from "./export-engine.js";
 import { Exports } from "./exports.js";
 import { ImportStore } from "./import-store.js";
 import { Imports } from "./imports.js";
-import { alwaysLeader } from "./leadership.js";
+import { alwaysLeader, type Leadership } from "./leadership.js";
 import { Links } from "./links.js";
 import { defaultLimits, type HostOptions } from "./options.js";
 import { Peerings } from "./peerings.js";
@@ -67,6 +67,8 @@ export class PeeringHost implements AsyncDisposable {
   readonly queries: PreparedQueries;
   readonly trustBundles: TrustBundleStore;
   readonly authority: CertificateAuthority;
+  /** Which node of the cluster leads, as far as this one knows. */
+  readonly leadership: Leadership;
   /** `host:port` the transport really listens on; undefined for a host that only dials. */
   readonly listenAddress: string | undefined;
   /** @internal What the simulator looks into. */
@@ -89,6 +91,7 @@ export class PeeringHost implements AsyncDisposable {
     this.configEntries = parts.configEntries;
     this.imports = parts.imports;
     this.queries = parts.queries;
+    this.leadership = parts.leadership;
     this.trustBundles = parts.trustBundles;
     this.authority = parts.authority;
     this.listenAddress = parts.listener?.address;
@@ -112,6 +115,7 @@ export interface HostParts {
   readonly configEntries: ConfigEntries;
   readonly imports: Imports;
   readonly queries: PreparedQueries;
+  readonly leadership: Leadership;
   readonly trustBundles: TrustBundleStore;
   readonly listener: Listener | undefined;
   readonly internals: PeeringHost["internals"];
@@ -393,10 +397,19 @@ async function composeHost(options: HostOptions, opened: AsyncDisposable[]): Pro
     authority,
     peerings,
     catalog,
-    exports: new Exports({ configEntries, engine, records, transit }),
+    exports: new Exports({
+      configEntries,
+      engine,
+      records,
+      transit,
+      catalog: options.catalogSource === undefined ? catalog : undefined,
+      // Seconds outlive a restart, and names change more seldom.
+      firstIndex: BigInt(Math.trunc(clock.wall() / 1_000)),
+    }),
     configEntries,
     imports: new Imports({ records, store: importStore }),
     queries,
+    leadership,
     trustBundles,
     listener,
     internals: { records, imports: importStore, links, board },

@@ -1,9 +1,7 @@
 import type { Access, Right } from "../access/authorizer.js";
 import { type ConfigEntry, type ConfigEntryKind, isConfigEntryKind } from "../catalog/config-entry.js";
-import { exportedServicesView } from "../catalog/exports.js";
 import { lowerCase } from "../catalog/names.js";
 import type { StoredConfigEntry } from "../host/config-entries.js";
-import type { PeeringHost } from "../host/host.js";
 import { type GoJson, GoJsonError, readFirstValue } from "../syntax/go-json.js";
 import { blocking } from "./blocking.js";
 import type { Answer, Call } from "./call.js";
@@ -11,7 +9,6 @@ import { configEntryJson, configEntrySchema, type DecodedEntry, decodeConfigEntr
 import { filterFor } from "./discovery.js";
 import { type Fields, text as filterText, textMap as filterTextMap } from "./filter/fields.js";
 import { badRequest, HttpError } from "./http-error.js";
-import type { Json } from "./json.js";
 import {
   casParameter,
   datacenterParameter,
@@ -184,37 +181,17 @@ async function exportedServices(call: Call): Promise<Answer> {
   const options = call.readOptions();
   await call.require({ resource: "mesh", access: "read" });
   const { host } = call;
-  const indexNow = (): bigint => exportsIndex(host);
+  const { exports } = host;
   const reading = await blocking(call, options, {
-    read: () => ({ index: indexNow(), result: exportsJson(host) }),
-    index: indexNow,
-    subscribe: (wake) => {
-      const forget = [host.configEntries.onChange(wake), host.catalog.onChange(wake)];
-      return () => {
-        for (const stop of forget) stop();
-      };
-    },
+    read: () => ({ index: exports.resolvedIndex, result: exports.resolved() }),
+    index: () => exports.resolvedIndex,
+    subscribe: (wake) => exports.onResolvedChange(wake),
   });
-  return { json: reading.result, read: { index: reading.index } };
-}
-
-/** That of the entries and, where `*` stands for all of them, of the ordinary services. */
-function exportsIndex(host: PeeringHost): bigint {
-  const { configEntries, catalog } = host;
-  const blocks = configEntries.entries.exportedServices?.services ?? [];
-  const services = blocks.some(({ name }) => name === "*") ? catalog.index.kind("") : 0n;
-  return services > configEntries.index ? services : configEntries.index;
-}
-
-/** From the catalog of this moment, so that no change falls between the index and the names. */
-function exportsJson(host: PeeringHost): Json {
-  const typical = new Map<string, string>();
-  for (const [key, kinds] of host.catalog.kinds()) if (kinds.typical) typical.set(key, kinds.name);
-  const names = { typical, connectEnabled: new Set<string>() };
-  return exportedServicesView({ entries: host.configEntries.entries, names }).map(({ service, peers }) => ({
+  const json = reading.result.map(({ service, peers }) => ({
     Service: service,
     Consumers: peers.length === 0 ? {} : { Peers: peers },
   }));
+  return { json, read: { index: reading.index } };
 }
 
 export const configOperations: readonly Operation[] = [

@@ -5,6 +5,7 @@ import { type Authorizer, allowAll } from "../access/authorizer.js";
 import { type Clock, type Logger, type Random, silentLogger, systemClock, systemRandom } from "../environment.js";
 import { errorText, PeeringError } from "../errors.js";
 import type { PeeringHost } from "../host/host.js";
+import type { Leadership } from "../host/leadership.js";
 import { type Answer, Call, type ReadHeaders, type Server } from "./call.js";
 import { HttpError, refusalOf } from "./http-error.js";
 import { writeJson } from "./json.js";
@@ -147,18 +148,19 @@ function outgoing(answer: Answer, call: Call, common: Readonly<Record<string, st
   const headers = {
     ...common,
     "Content-Type": text === undefined ? "application/json" : PLAIN,
-    ...(read === undefined ? {} : readHeaders(read)),
+    ...(read === undefined ? {} : readHeaders(read, call.host.leadership)),
     ...(filtered && call.token !== "" ? { "X-Consul-Results-Filtered-By-ACLs": "true" } : {}),
   };
   const body = json === undefined ? (text ?? "") : writeJson(json, call.query.has("pretty"));
   return { status, headers, body };
 }
 
-function readHeaders(read: ReadHeaders): Readonly<Record<string, string>> {
+/** Without a leader the answer is what this node knew last; for how long, nobody can tell it. */
+function readHeaders(read: ReadHeaders, { isLeader, leaderAddress }: Leadership): Readonly<Record<string, string>> {
   return {
     ...(read.consistency === undefined ? {} : { "X-Consul-Effective-Consistency": read.consistency }),
     "X-Consul-Index": String(read.index < 1n ? 1n : read.index),
-    "X-Consul-Knownleader": "true",
+    "X-Consul-Knownleader": String(isLeader || leaderAddress !== ""),
     "X-Consul-Lastcontact": "0",
     "X-Consul-Query-Backend": "blocking-query",
   };

@@ -17,13 +17,20 @@ import {
 } from "./operation-docs.js";
 import type { JsonSchema, Operation } from "./routes.js";
 
+/** Where the leader is, as far as this node knows; `""`: nobody leads. */
+function leaderOf({ host, server }: Call): string {
+  const { isLeader, leaderAddress } = host.leadership;
+  return isLeader ? server.address : leaderAddress;
+}
+
 async function leader(call: Call): Promise<Answer> {
-  return { json: call.server.address };
+  return { json: leaderOf(call) };
 }
 
 async function peers(call: Call): Promise<Answer> {
-  const { address } = call.server;
-  return { json: address === "" ? [] : [address] };
+  const known = new Set([leaderOf(call), call.server.address]);
+  known.delete("");
+  return { json: [...known] };
 }
 
 async function datacenters(call: Call): Promise<Answer> {
