@@ -305,6 +305,7 @@ async function composeHost(options: HostOptions, opened: AsyncDisposable[]): Pro
       if (peering.state !== "deleting") return;
       await records.remove(peeringId);
       board.forget(peeringId);
+      importStore.end(peeringId);
     },
   });
   const sync = (peeringId: string): void => {

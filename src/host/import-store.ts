@@ -133,6 +133,8 @@ interface Peer {
   /** Names that have a virtual address, as far as we know: kept while an instance of the name or a proxy for it is left. */
   readonly addressed: Set<string>;
   readonly watchers: Set<Watcher>;
+  /** Nothing comes any more: its peering was deleted. */
+  over: boolean;
   /** Held by whoever writes, and by readers that need storage and index to agree. */
   readonly mutex: Mutex;
   revision: bigint;
@@ -401,8 +403,8 @@ export class ImportStore implements AsyncDisposable {
   }
 
   /**
-   * What is imported from a peer now, or one service of it, then what becomes of each service, until `signal` aborts or the
-   * store is closed. The newest state is never skipped; states in between may be.
+   * What is imported from a peer now, or one service of it, then what becomes of each service, until `signal` aborts, the
+   * store is closed or the peering's imports {@link end}. The newest state is never skipped; states in between may be.
    * @throws {PeeringError} as `Storage.read`.
    */
   watch(options: {
@@ -429,6 +431,14 @@ export class ImportStore implements AsyncDisposable {
     });
   }
 
+  /** Ends the watches of a peering that is no more, after the last change of it. */
+  end(peeringId: string): void {
+    const peer = this.#peers.get(peeringId);
+    if (peer === undefined) return;
+    peer.over = true;
+    for (const watcher of peer.watchers) watcher.wake();
+  }
+
   /** Ends every watch. The storage stays open: it is the host's. */
   async [Symbol.asyncDispose](): Promise<void> {
     this.#closed = true;
@@ -445,6 +455,7 @@ export class ImportStore implements AsyncDisposable {
         mesh: new Map(),
         addressed: new Set(),
         watchers: new Set(),
+        over: false,
         mutex: new Mutex(),
         revision: 0n,
         extinction: 0n,
@@ -762,6 +773,7 @@ export class ImportStore implements AsyncDisposable {
       yield { type: "snapshot", revision, services: new Map(byName) };
       while (!ended()) {
         if (watcher.pending.size === 0) {
+          if (peer.over) return;
           await new Promise<void>((resolve) => {
             watcher.wake = resolve;
           });

@@ -196,6 +196,25 @@ describe("imports.watch", () => {
     assert.equal(reader.seen.length, 3, "a snapshot, then one end for each service");
   });
 
+  it("ends when the peering is deleted, and not when it is terminated", async () => {
+    const world = new World();
+    const { acceptor, dialer } = await peered(world);
+    const reader = new Reader<ImportChange>(world, (signal) => dialer.host.imports.watch({ peer: "acceptor", signal }));
+    await reader.next();
+    await world.result(acceptor.host.peerings.delete("dialer"));
+    await reader.until(() => Object.keys(applied(reader.seen)).length === 0);
+    await world.until(() => dialer.state("acceptor") === "terminated", "it hears of the deletion");
+    let over = false;
+    const next = reader.next().then((change) => {
+      over = true;
+      return change;
+    });
+    await world.pass(10);
+    assert.equal(over, false, "a peering that is terminated can be established anew");
+    await world.result(dialer.host.peerings.delete("acceptor"));
+    assert.equal(await next, undefined);
+  });
+
   it("ends quietly when aborted or when the host is disposed of; an unknown peer is refused", async () => {
     const world = new World();
     const { dialer } = await peered(world);
