@@ -7,10 +7,7 @@ import { eventually, HttpPair } from "../../support/http-pair.js";
 // The reads of imported data that Consul 1.21.4 answered, asked of a host that imports the same from another: same bytes
 // once indexes, ids of clusters and virtual addresses are masked (ch4 case 60).
 //
-// The recordings of the other versions differ from these in what follows, and we follow 1.21:
-// - 1.13.8, 1.15.4 and 1.18.2 ignore `?sg=`, and `?peer=` on catalog/service and catalog/connect;
-// - 1.13.8 exports the service consul, and sidecars of services that are in no mesh;
-// - 1.22.0-dev says `X-Consul-Knownleader: false` where its streaming backend answered.
+// In what the other recorded versions differ is in versions.test.ts.
 
 interface Case {
   readonly name: string;

@@ -8,10 +8,7 @@ import { eventually, HttpPair, type RawAnswer } from "../../support/http-pair.js
 // The recordings of Consul 1.21.4, replayed in order against two hosts in the same set-up. Ids, indexes, times,
 // certificates and tokens are compared by form, everything else as it is.
 //
-// Where the other recorded versions (1.15.4, 1.18.2, 1.22.0-dev) answered differently, ours follows 1.21.4: an empty answer
-// has a content type (not before 1.20); the redirect of a path without its slash is a 307 (301 before);
-// /v1/exported-services exists (not before 1.17.3), and an entry's consumer may name a sameness group, if only to be told
-// that it may not (1.16). What else differs there is chance: how far a deletion or a stream had come.
+// In what the other recorded versions differ is in versions.test.ts.
 
 type Json = null | boolean | number | string | readonly Json[] | JsonObject;
 interface JsonObject {
