@@ -11,6 +11,13 @@ export interface Load {
   readonly nodes?: number;
 }
 
+/** Where to connect to, and what to trust there. */
+export interface BareServer {
+  readonly port: number;
+  readonly root: string;
+  readonly serverName: string;
+}
+
 /** Times are milliseconds on the machine's monotonic clock, comparable between processes. */
 export interface BenchCalls {
   start(argument: { directory: string; datacenter: string }): Promise<void>;
@@ -27,9 +34,9 @@ export interface BenchCalls {
   usage(): Promise<{ cpuSeconds: number; rssMiB: number }>;
   /** What goes over the stream of the initial sync towards the importer, with envelopes and frames. */
   exportedBytes(argument: { peerName: string }): Promise<number>;
-  serveBare(): Promise<number>;
+  serveBare(): Promise<BareServer>;
   /** Seconds from `connect` to the last byte read by the server. */
-  sendBare(argument: { port: number; bytes: number }): Promise<number>;
+  sendBare(argument: BareServer & { bytes: number }): Promise<number>;
   stop(): Promise<void>;
 }
 
