@@ -3,7 +3,7 @@ import { join } from "node:path";
 
 /*
  * Brings recorded DNS answers of Consul servers into test/golden/dns, one line a case:
- *   node --import tsx test/tools/import-dns.ts <folder of recordings> 1.21.4 1.15.4 1.18.2
+ *   node --import tsx test/tools/import-dns.ts <folder of recordings> 1.21.4 1.15.4 1.18.2 1.22.0-dev 1.13.8
  * The first version is written out; of the others, what equals it is left out.
  */
 

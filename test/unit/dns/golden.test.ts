@@ -19,7 +19,7 @@ type Case = readonly [
   additionals: readonly string[],
 ];
 
-const VERSIONS = ["1.21.4", "1.15.4", "1.18.2"] as const;
+const VERSIONS = ["1.21.4", "1.15.4", "1.18.2", "1.22.0-dev", "1.13.8"] as const;
 
 /** What answers differently on purpose, and why. */
 const DIFFERENCES: readonly {
@@ -29,7 +29,7 @@ const DIFFERENCES: readonly {
 }[] = [
   {
     why: "specification 4.6.4: a reverse lookup that finds nothing is NXDOMAIN since 1.18.0; before, it was SERVFAIL",
-    applies: (version, [, type, , code]) => version === "1.15.4" && type === "PTR" && code === "SERVFAIL",
+    applies: (version, [, type, , code]) => /^1\.1[35]\./.test(version) && type === "PTR" && code === "SERVFAIL",
     expected: () => ({
       code: "NXDOMAIN",
       flags: "aa rd",
@@ -38,7 +38,26 @@ const DIFFERENCES: readonly {
       additionals: [],
     }),
   },
+  {
+    why: "specification 4.6.3: names that end in .peer are known since 1.14.2; before, they were NXDOMAIN",
+    applies: (version, [name, , , code]) =>
+      version === "1.13.8" && code === "NXDOMAIN" && /\.peer\.consul$/i.test(name),
+    expected: asOfBase,
+  },
+  {
+    why: "specification 4.10: 1.13 exports sidecars also of services that are in no mesh, so that these have addresses, too",
+    applies: (version, [name]) => version === "1.13.8" && name === "plain.virtual.cluster-a.consul",
+    expected: asOfBase,
+  },
 ];
+
+/** What 1.21.4 answered to the same question. */
+function asOfBase([name, type, transport]: Case): Partial<Asked> {
+  const base = readCases("1.21.4").find((one) => one[0] === name && one[1] === type && one[2] === transport);
+  assert.ok(base !== undefined, `${name} ${type}`);
+  const [, , , code, flags, answers, authorities, additionals] = base;
+  return { code, flags, answers, authorities, additionals };
+}
 
 describe("DNS as recorded from Consul", () => {
   for (const version of VERSIONS) {
