@@ -24,8 +24,11 @@ export interface Right {
   readonly access: "read" | "write";
   /** The service, node or agent in question; absent for the rules that have no name. */
   readonly name?: string;
-  /** Instead of a name: `any`, it is enough to have the right on one name; `all`, on every name. */
-  readonly scope?: "any" | "all";
+  /**
+   * Instead of a name: `any`, it is enough to have the right on one name; `all`, on every name; `granted`, as `any`, but a
+   * rule must grant it: what holds by default does not count.
+   */
+  readonly scope?: "any" | "all" | "granted";
 }
 
 /** Who asks. */
@@ -94,8 +97,8 @@ export class Access {
 
   /**
    * What may be read of our own data, or of a peer's. Every answer with records is cut by this (specification 2.10).
-   * Names of other clusters are no matter for our rules: imports are read by whoever may write any service of ours, as
-   * the proxies of the mesh may, or read all of them; and their nodes likewise.
+   * Names of other clusters are no matter for our rules: imports are read by whoever was granted to write any service of
+   * ours, as the proxies of the mesh are, or may read all of them; and their nodes likewise.
    * @param peer - `""` for our own.
    */
   readable(peer: string): ReadableNames {
@@ -105,7 +108,8 @@ export class Access {
         node: (name) => this.may({ resource: "node", access: "read", name }),
       };
     }
-    const mesh = this.may({ resource: "service", access: "write", scope: "any" });
+    // By a rule: who may not read some of our services would else read all of a peer's wherever the default is to allow.
+    const mesh = this.may({ resource: "service", access: "write", scope: "granted" });
     const services = mesh || this.may({ resource: "service", access: "read", scope: "all" });
     const nodes = mesh || this.may({ resource: "node", access: "read", scope: "all" });
     return { service: () => services, node: () => nodes };

@@ -213,6 +213,7 @@ export class RuleSet {
     if (name !== undefined) return enforce(rules.of(name), access) ?? this.#default;
     const byAll = enforce(rules.prefixes.get(""), access);
     const each = [...rules.all()].map((policy) => enforce(policy, access) === true);
+    if (scope === "granted") return each.includes(true);
     if (scope === "any") return each.includes(true) || (byAll ?? this.#default);
     return each.every((allowed) => allowed) && (byAll ?? this.#default);
   }

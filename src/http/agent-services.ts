@@ -16,6 +16,7 @@ import {
   goStruct,
 } from "../syntax/go-json.js";
 import type { Answer, Call } from "./call.js";
+import { requireInstance } from "./catalog.js";
 import { badRequest, HttpError } from "./http-error.js";
 import { anyObject } from "./operation-docs.js";
 import {
@@ -119,8 +120,9 @@ async function register(call: Call): Promise<Answer> {
   call.refusePartition();
   const body = await catalogBody(call, definitionType);
   validate(body);
-  await call.require({ resource: "service", access: "write", name: body.Name });
+  const access = await call.access();
   const id = body.ID || body.Name;
+  requireInstance(access, call.host, call.server.nodeName, { id, name: body.Name });
   const { catalog } = call.host;
   const node = ownNode(call);
   const services = [serviceOf(body, id)];
@@ -129,8 +131,10 @@ async function register(call: Call): Promise<Answer> {
     if (sidecar.Connect.SidecarService !== undefined) {
       throw badRequest("Invalid SidecarService: sidecar service cannot have a nested sidecar service");
     }
-    if (sidecar.Name !== "") await call.require({ resource: "service", access: "write", name: sidecar.Name });
-    services.push(sidecarOf(call, body, id, sidecar));
+    const beside = sidecarOf(call, body, id, sidecar);
+    const { ID, Service: name } = beside.service;
+    requireInstance(access, call.host, call.server.nodeName, { id: ID, name });
+    services.push(beside);
   }
   const registrations = services.map(
     ({ service, checks }): Registration => ({ ...node, service: serviceRegistration(service), checks }),

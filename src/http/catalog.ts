@@ -1,4 +1,7 @@
+import type { Access } from "../access/authorizer.js";
+import { lowerCase } from "../catalog/names.js";
 import type { Registration } from "../catalog/registration.js";
+import type { PeeringHost } from "../host/host.js";
 import type { Answer, Call } from "./call.js";
 import { catalogReads } from "./catalog-reads.js";
 import { ownDatacenter } from "./discovery.js";
@@ -22,7 +25,7 @@ async function register(call: Call): Promise<Answer> {
 export async function requireRegistration(call: Call, registration: Registration): Promise<void> {
   const access = await call.access();
   const { node: name, service } = registration;
-  if (service !== undefined) access.require({ resource: "service", access: "write", name: service.name });
+  if (service !== undefined) requireInstance(access, call.host, name, service);
   const known = call.host.catalog.node(name);
   const node = { resource: "node", access: "write", name } as const;
   if (!access.may(node) && (known === undefined || !isUnchanged(registration, known.node))) access.require(node);
@@ -32,9 +35,30 @@ export async function requireRegistration(call: Call, registration: Registration
       access.require(node);
       continue;
     }
-    const owner = known?.services.find((candidate) => candidate.id === id)?.name ?? service?.name;
+    const owner = nameOfInstance(call.host, name, id) ?? service?.name;
     if (owner !== undefined) access.require({ resource: "service", access: "write", name: owner });
   }
+}
+
+/**
+ * Takes the right on the name of an instance, and on the name it has now: nobody may take over another's.
+ * @throws {PeeringError} `permission-denied`
+ */
+export function requireInstance(
+  access: Access,
+  host: PeeringHost,
+  node: string,
+  { id, name }: { readonly id?: string | undefined; readonly name: string },
+): void {
+  for (const each of new Set([name, nameOfInstance(host, node, id || name) ?? name])) {
+    access.require({ resource: "service", access: "write", name: each });
+  }
+}
+
+/** The name of the instance that has an id on a node now; ids compare without case. */
+export function nameOfInstance({ catalog }: PeeringHost, node: string, id: string): string | undefined {
+  const key = lowerCase(id);
+  return catalog.node(node)?.services.find((service) => lowerCase(service.id) === key)?.name;
 }
 
 interface NodeFacts {
@@ -84,17 +108,16 @@ async function requireDeregistration(
   const access = await call.access();
   const right = { resource: "node", access: "write", name: node } as const;
   if (access.may(right)) return;
-  const known = call.host.catalog.node(node);
-  const nameOf = (id: string): string | undefined => known?.services.find((service) => service.id === id)?.name;
   if (serviceId !== "") {
-    const name = nameOf(serviceId);
+    const name = nameOfInstance(call.host, node, serviceId);
     if (name === undefined) throw new HttpError(500, `Unknown service ID '${serviceId}'`);
     return access.require({ resource: "service", access: "write", name });
   }
   if (checkId !== "") {
-    const check = known?.checks.find((candidate) => candidate.checkId === checkId);
+    const key = lowerCase(checkId);
+    const check = call.host.catalog.node(node)?.checks.find((candidate) => lowerCase(candidate.checkId) === key);
     if (check === undefined) throw new HttpError(500, `Unknown check ID '${checkId}'`);
-    const name = check.serviceId === "" ? undefined : nameOf(check.serviceId);
+    const name = check.serviceId === "" ? undefined : nameOfInstance(call.host, node, check.serviceId);
     if (name !== undefined) return access.require({ resource: "service", access: "write", name });
   }
   return access.require(right);

@@ -1,4 +1,4 @@
-import type { Access, Right } from "../access/authorizer.js";
+import type { Access } from "../access/authorizer.js";
 import {
   MAX_TRANSACTION_OPERATIONS,
   TransactionError,
@@ -20,6 +20,7 @@ import {
   goStruct,
 } from "../syntax/go-json.js";
 import type { Answer, Call } from "./call.js";
+import { nameOfInstance, requireInstance } from "./catalog.js";
 import { ownDatacenter } from "./discovery.js";
 import { badRequest, HttpError, refusalOf } from "./http-error.js";
 import type { Json } from "./json.js";
@@ -155,25 +156,19 @@ function conflict(faults: readonly Fault[]): Answer {
 
 /** What is looked up needs no right: it is left out of the results. @throws {PeeringError} `permission-denied` */
 function requireOperation(access: Access, host: PeeringHost, operation: TransactionOperation): void {
-  if (operation.verb !== "get") for (const right of rightsToWrite(host, operation)) access.require(right);
-}
-
-function rightsToWrite({ catalog }: PeeringHost, operation: TransactionOperation): readonly Right[] {
-  const ownerOf = (node: string, id: string): string | undefined =>
-    catalog.node(node)?.services.find((service) => service.id === id)?.name;
-  const writing = (resource: "node" | "service", name: string): Right => ({ resource, access: "write", name });
+  if (operation.verb === "get") return;
   switch (operation.type) {
     case "node":
-      return [writing("node", operation.node.name)];
-    case "service": {
-      // Also the name that it has now: nobody may take over another's instance.
-      const { id, name } = operation.service;
-      return [...new Set([name, ownerOf(operation.node, id || name) ?? name])].map((each) => writing("service", each));
-    }
+      access.require({ resource: "node", access: "write", name: operation.node.name });
+      break;
+    case "service":
+      requireInstance(access, host, operation.node, operation.service);
+      break;
     case "check": {
       const { node = "", serviceId = "" } = operation.check;
-      const owner = serviceId === "" ? undefined : ownerOf(node, serviceId);
-      return [owner === undefined ? writing("node", node) : writing("service", owner)];
+      const owner = serviceId === "" ? undefined : nameOfInstance(host, node, serviceId);
+      const resource = owner === undefined ? "node" : "service";
+      access.require({ resource, access: "write", name: owner ?? node });
     }
   }
 }

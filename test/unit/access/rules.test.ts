@@ -206,6 +206,15 @@ describe("what rules come to (2.10)", () => {
     );
   });
 
+  it("granted takes a rule that allows one name, whatever the default is", () => {
+    const granted = [right("service", "write", { scope: "granted" })];
+    for (const byDefault of ["allow", "deny"] as const) {
+      assert.deepEqual(allowed("", granted, byDefault), []);
+      assert.deepEqual(allowed('service_prefix "" { policy = "read" }', granted, byDefault), []);
+      assert.deepEqual(allowed('service "x" { policy = "write" }', granted, byDefault), ["service:write granted"]);
+    }
+  });
+
   it("any takes one name that is allowed, all takes every one", () => {
     const scopes = [right("service", "write", { scope: "any" }), right("service", "read", { scope: "all" })];
     const one = 'service "x" { policy = "read" }';

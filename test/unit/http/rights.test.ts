@@ -63,6 +63,17 @@ const matrix: Readonly<Record<string, readonly Probe[] | typeof PUBLIC>> = {
       body: { Name: "more", Port: 1, Connect: { SidecarService: { Name: "side" } } },
       rules: [write("service", "more"), write("service", "side")],
     },
+    {
+      path: "",
+      body: { Name: "most", Port: 1, Connect: { SidecarService: {} } },
+      rules: [write("service", "most"), write("service", "most-sidecar-proxy")],
+    },
+    // In place of what has the id, whatever its case.
+    {
+      path: "",
+      body: { ID: "GONE", Name: "mine", Port: 1 },
+      rules: [write("service", "mine"), write("service", "gone")],
+    },
   ],
   "PUT /v1/agent/service/deregister/": [{ path: "gone", rules: [write("service", "gone")] }],
 
@@ -122,12 +133,18 @@ const matrix: Readonly<Record<string, readonly Probe[] | typeof PUBLIC>> = {
       body: { Node: "n2", Address: "10.0.0.2", Service: { Service: "far", Port: 80 } },
       rules: [write("service", "far"), write("node", "n2")],
     },
+    {
+      path: "",
+      body: { ...node, Service: { ID: "WEB-9", Service: "mine", Port: 80 } },
+      rules: [write("service", "mine"), write("service", "web")],
+    },
     { path: "", body: { ...node, Check: check }, rules: [write("service", "web")] },
+    { path: "", body: { ...node, Check: { ...check, ServiceID: "WEB-1" } }, rules: [write("service", "web")] },
     { path: "", body: { ...node, Check: { ...check, CheckID: "n", ServiceID: "" } }, rules: [write("node", "n1")] },
   ],
   "PUT /v1/catalog/deregister": [
     { path: "", body: { Node: "old" }, rules: [write("node", "old")] },
-    { path: "", body: { Node: "n1", ServiceID: "web-9" }, rules: [write("service", "web")] },
+    { path: "", body: { Node: "n1", ServiceID: "WEB-9" }, rules: [write("service", "web")] },
     { path: "", body: { Node: "n1", CheckID: "web-check" }, rules: [write("service", "web")] },
   ],
   "GET /v1/catalog/nodes": [
@@ -196,10 +213,14 @@ const matrix: Readonly<Record<string, readonly Probe[] | typeof PUBLIC>> = {
     },
     {
       path: "",
-      body: [{ Service: { Verb: "cas", Node: "n1", Service: { Service: "web-1", Port: 1, ModifyIndex: 1 } } }],
-      rules: [write("service", "web-1"), write("service", "web")],
+      body: [{ Service: { Verb: "cas", Node: "n1", Service: { Service: "WEB-1", Port: 1, ModifyIndex: 1 } } }],
+      rules: [write("service", "WEB-1"), write("service", "web")],
     },
-    { path: "", body: [{ Check: { Verb: "set", Check: check } }], rules: [write("service", "web")] },
+    {
+      path: "",
+      body: [{ Check: { Verb: "set", Check: { ...check, ServiceID: "WEB-1" } } }],
+      rules: [write("service", "web")],
+    },
     { path: "", body: [{ Check: { Verb: "set", Check: { ...check, ServiceID: "" } } }], rules: [write("node", "n1")] },
     { path: "", body: [{ Node: { Verb: "get", Node: node } }], rules: [n1], shows: /"Node":"n1"/ },
     {
@@ -231,6 +252,25 @@ const matrix: Readonly<Record<string, readonly Probe[] | typeof PUBLIC>> = {
     { path: "?source=db&destination=web", rules: [web], instead: [read("service", "db")] },
   ],
   "GET /v1/connect/intentions/check": [{ path: "?source=db&destination=web", rules: [web] }],
+
+  "GET /v1/query": [{ path: "", rules: [read("query", "kept")], shows: /"Name":"kept"/ }],
+  "POST /v1/query": [
+    { path: "", body: { Name: "another", Service: { Service: "web" } }, rules: [write("query", "another")] },
+  ],
+  "GET /v1/query/": [
+    { path: "<kept>", rules: [read("query", "kept")] },
+    { path: "kept/explain", rules: [read("query", "kept")] },
+    { path: "kept/execute", rules: [n1, web], shows: /"ID":"web-1"/ },
+  ],
+  "PUT /v1/query/": [
+    { path: "<kept>", body: { Name: "kept", Service: { Service: "web" } }, rules: [write("query", "kept")] },
+    {
+      path: "<gone>",
+      body: { Name: "renamed", Service: { Service: "web" } },
+      rules: [write("query", "gone"), write("query", "renamed")],
+    },
+  ],
+  "DELETE /v1/query/": [{ path: "<gone>", rules: [write("query", "gone")] }],
 
   "GET /v1/internal/ui/services": [
     { path: "", rules: [n1, web], shows: /"Name":"web"/ },
@@ -278,6 +318,7 @@ function* everyText(): Iterable<string> {
 describe("ch2 2.10: which right opens which endpoint", { timeout: 60_000 }, () => {
   let pair: HttpPair;
   let token: string;
+  const queryIds = new Map<string, string>();
 
   before(async () => {
     pair = await HttpPair.start(10, { authorizer: tokensFor([...everyText(), ""]) });
@@ -305,7 +346,7 @@ describe("ch2 2.10: which right opens which endpoint", { timeout: 60_000 }, () =
     });
     token = await a.host.peerings.generateToken({ peerName: "another" });
     await b.host.catalog.registerAll([
-      { node: "n1", address: "10.0.0.1", check: { checkId: "node-check", name: "c" } },
+      { node: "n1", address: "10.0.0.1", check: { checkId: "node-check", name: "c", status: "passing" } },
       {
         node: "n1",
         address: "10.0.0.1",
@@ -346,10 +387,16 @@ describe("ch2 2.10: which right opens which endpoint", { timeout: 60_000 }, () =
         address: "10.0.0.1",
         check: { checkId: "web-check", name: "c", serviceId: "web-1", status: "passing" },
       },
-      { node: "n1", address: "10.0.0.1", check: { checkId: "node-check", name: "c" } },
+      { node: "n1", address: "10.0.0.1", check: { checkId: "node-check", name: "c", status: "passing" } },
       { node: "peerage", address: "127.0.0.1", service: { id: "gone", name: "gone", port: 2 } },
     ]);
-    const { configEntries } = host;
+    const { configEntries, queries } = host;
+    for (const name of ["kept", "gone"]) {
+      const id = queries.find(name)?.query.id ?? (await queries.create({ name, service: { name: "web" } }));
+      queryIds.set(`<${name}>`, id);
+    }
+    const renamed = queries.find("renamed");
+    if (renamed !== undefined) await queries.delete(renamed.query.id);
     await configEntries.set({ kind: "service-defaults", name: "web", protocol: "http" });
     await configEntries.set({ kind: "mesh" });
     await configEntries.set({ kind: "proxy-defaults", name: "global" });
@@ -360,7 +407,7 @@ describe("ch2 2.10: which right opens which endpoint", { timeout: 60_000 }, () =
   async function ask(route: string, { path, body }: Pick<Probe, "path" | "body">, secret: string): Promise<RawAnswer> {
     const [method = "", pattern = ""] = route.split(" ");
     const text = body === undefined ? undefined : JSON.stringify(body).replace("<token>", token);
-    return pair.b.ask(method, `${pattern}${path}`, {
+    return pair.b.ask(method, `${pattern}${queryIds.get(path) ?? path}`, {
       headers: { "X-Consul-Token": secret },
       ...(text !== undefined && { body: text }),
     });

@@ -416,7 +416,7 @@ describe("a watch", () => {
     const rights: Record<string, string[]> = {
       peerings: ["peering:read"],
       imports: ["service:read all", "node:read all"],
-      mesh: ["service:write any"],
+      mesh: ["service:write granted"],
       names: ["service:read acceptor"],
       services: ["service:read all"],
     };
