@@ -184,7 +184,7 @@ describe("what Consul's pages read", { timeout: 60_000 }, () => {
     await a.host.catalog.deregister({ node: "n2", serviceId: "w2" });
     const changed = await waiting;
     const web = (JSON.parse(changed.text) as readonly Summary[]).find((one) => named(one) === "web of cluster-a");
-    assert.equal(web?.InstanceCount, 1);
+    assert.equal(web?.["InstanceCount"], 1);
     const next = b.ask("GET", `/v1/internal/ui/services?index=${changed.headers["x-consul-index"]}&wait=10m`);
     await b.host.peerings.delete("cluster-a");
     let left = JSON.parse((await next).text) as readonly Summary[];
