@@ -8,6 +8,9 @@ import type { Cluster } from "./cluster.js";
 import type { Child, Processes } from "./processes.js";
 import { settles } from "./settles.js";
 
+/** A busy machine compiles it first. */
+const STARTING_MS = 90_000;
+
 /** A host of ours in a process of its own, as `peerage agent` runs it: one that can be killed. */
 export class OurAgent implements Cluster, AsyncDisposable {
   readonly name = "peerage";
@@ -50,7 +53,7 @@ export class OurAgent implements Cluster, AsyncDisposable {
       ...[program, "agent", "-datacenter", this.datacenter, "-node", "ours", "-data-dir", this.#directory],
       ...["-http", this.http, "-grpc-tls", `127.0.0.1:${peers}`, "-dns", `127.0.0.1:${dns}`],
     ]);
-    await settles(() => this.client.peerings.list(), "the agent answers");
+    await settles(() => this.client.peerings.list(), "the agent answers", STARTING_MS);
   }
 
   /** Not asked, and not told: what was not written by now is lost. */

@@ -13,6 +13,9 @@ const HEARTBEAT_MS = 30_000;
 /** By then two Consuls that do not get stuck would have finished many times over. */
 const STUCK_MS = 30_000;
 const AT_A_TIME = 16;
+/** Of a load of a thousand instances each way, about. */
+const SYNC_MS = 2_000;
+const RESTARTS = 4;
 const LOOK_MS = 100;
 const ASK_AGAIN_MS = 200;
 /** Services that share a node. One shared by thousands is the worst case of Consul, not the usual one. */
@@ -203,6 +206,25 @@ export const loadScenarios: readonly Scenario[] = [
       run: (stage) => noWedge(stage, load),
     }),
   ),
+  {
+    name: "each restarts in the middle of a sync",
+    proves: "ch3 cases 16, 17",
+    async run(stage) {
+      const load = { services: 200, instances: 5 };
+      const pair = await stage.strangers({ consul: { durable: true } });
+      const { ours, consul } = pair;
+      await fill(ours, consul, load);
+      await fill(consul, ours, load);
+      await pair.peer();
+      for (let round = 0; round < RESTARTS; round++) {
+        await pause(Math.random() * SYNC_MS);
+        if (round % 2 === 0) await ours.restart();
+        else await consul.restart("SIGKILL");
+      }
+      await Promise.all([complete(ours, consul, load), complete(consul, ours, load)]);
+      await pair.active();
+    },
+  },
   {
     name: "control: two Consuls with 300 of 10 each way get stuck",
     // Neither side is ours.

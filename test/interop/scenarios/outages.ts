@@ -308,6 +308,12 @@ export const outageScenarios: readonly Scenario[] = [
       const former = follower.grpc;
       const [port = 0] = await stage.processes.ports(1);
       await follower.stop();
+      // A server that is back before it was missed, with nothing but another port, is no change to Consul.
+      await settles(
+        () => assert.ok(!ours.peering("consul").peerServerAddresses.includes(former), "still listed"),
+        "we know that the server is gone",
+        PATIENCE_MS,
+      );
       follower.start(port);
       await follower.ready();
       await settles(
