@@ -473,7 +473,12 @@ export class ExportEngine implements AsyncDisposable {
       const batch = batchOf(batches, attachment);
       batch.services.delete(known);
       // Where the id is that of a chain's sidecars too, what is queued under it is theirs.
-      if (!this.#hiddenBySidecar(attachment, key) && !batch.sidecars.has(known)) batch.withdrawn.push(known);
+      if (!this.#hiddenBySidecar(attachment, key) && !batch.sidecars.has(known)) {
+        // The list takes its instances from the peer, unless it goes on naming it for its chain alone (D-25).
+        const listed = name === undefined && listedName(due, this.#options.strictConsul) !== undefined;
+        if (listed) batch.services.set(known, serviceResource(known, this.#emptyPayload));
+        else batch.withdrawn.push(known);
+      }
     }
     if (name !== undefined) {
       attachment.services.set(key, name);

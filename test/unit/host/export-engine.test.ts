@@ -526,6 +526,20 @@ test("after any changes a peer that followed holds what one that attaches now is
       assert.deepEqual([...follower.services].sort(), [...fresh.services].sort());
       await engine[Symbol.asyncDispose]();
     }),
-    { numRuns: 200 },
+    {
+      numRuns: 200,
+      examples: [
+        // What is left in the list for its chain alone must lose its instances all the same.
+        [
+          [
+            { register: "a", count: 1, as: "" },
+            { export: [["*", "peer"]] },
+            { resolver: "a", there: true },
+            { register: "a", count: 0, as: "" },
+          ],
+          1,
+        ],
+      ],
+    },
   );
 });
