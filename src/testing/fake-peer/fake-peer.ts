@@ -222,7 +222,7 @@ export class FakePeer implements AsyncDisposable {
 
   /**
    * Exports these instances, beside those it exports already; one of the same node and id is replaced.
-   * @throws {PeeringError} `invalid-registration`. {@link TypeError} for a registration without a service.
+   * @throws {PeeringError} `invalid-registration`. TypeError for a registration without a service.
    */
   offer(...registrations: readonly Registration[]): void {
     const names = new Set<string>();
