@@ -3,6 +3,7 @@ import { agentServiceOperations } from "./agent-services.js";
 import type { Answer, Call } from "./call.js";
 import { catalogOperations } from "./catalog.js";
 import { configOperations } from "./config.js";
+import { gatewayOperations } from "./gateways.js";
 import { healthOperations } from "./health.js";
 import { intentionOperations } from "./intentions.js";
 import { peeringOperations } from "./peering.js";
@@ -114,6 +115,7 @@ export const operations: readonly Operation[] = [
   ...configOperations,
   ...intentionOperations,
   ...catalogOperations,
+  ...gatewayOperations,
   ...healthOperations,
   ...queryOperations,
   ...txnOperations,

@@ -14,12 +14,13 @@ import {
   type NodeContents,
   nameInPath,
   nodeOf,
+  nodesOf,
   Visibility,
 } from "./discovery.js";
 import { discoveryParameters } from "./discovery-docs.js";
 import { HttpError } from "./http-error.js";
 import { type Json, textMapOrAbsent } from "./json.js";
-import { anyObject, flag, index, listOf, objectOf, text, textsOrNull } from "./operation-docs.js";
+import { anyObject, datacenterParameter, flag, index, listOf, objectOf, text, textsOrNull } from "./operation-docs.js";
 import { nodeContentsSchema } from "./record-docs.js";
 import { instanceFields, nodeContentsFields } from "./record-fields.js";
 import { checkJson, type InstanceView, serviceJson } from "./records-json.js";
@@ -31,7 +32,7 @@ import type { JsonSchema, Operation } from "./routes.js";
  * Answers a read of local and imported data: the index counts both, where Consul's passes over what is imported (D-37).
  * These reads tell no consistency.
  */
-async function answerFromAll(
+export async function answerFromAll(
   call: Call,
   options: DiscoveryOptions,
   load: () => Promise<{ readonly json: Json; readonly filtered: boolean } | undefined>,
@@ -213,6 +214,58 @@ async function exportedServices(call: Call): Promise<Answer> {
   });
 }
 
+// All of it in numbers.
+
+/** How many of something there are, and in which state. */
+class Tally {
+  total = 0;
+  passing = 0;
+  warning = 0;
+  critical = 0;
+
+  /** @param statuses - of its checks: the worst one counts, and without any it passes. */
+  add(statuses: readonly string[]): void {
+    this.total++;
+    if (statuses.includes("critical")) this.critical++;
+    else if (statuses.includes("warning")) this.warning++;
+    else this.passing++;
+  }
+
+  json(name?: string): Json {
+    const { total, passing, warning, critical } = this;
+    return { Name: name, Total: total, Passing: passing, Warning: warning, Critical: critical };
+  }
+}
+
+function tallyOf(tallies: Map<string, Tally>, name: string): Tally {
+  const known = tallies.get(name) ?? new Tally();
+  tallies.set(name, known);
+  return known;
+}
+
+function talliesJson(tallies: ReadonlyMap<string, Tally>): Json {
+  const sorted = [...tallies].sort(([left], [right]) => compareUtf8(left, right));
+  return sorted.map(([name, tally]) => tally.json(name));
+}
+
+/** Local nodes by their own checks, instances by theirs, and checks by name. */
+async function overview(call: Call): Promise<Answer> {
+  discoveryOptions(call);
+  await call.require({ resource: "operator", access: "read" });
+  const nodes = new Tally();
+  const services = new Map<string, Tally>();
+  const checks = new Map<string, Tally>();
+  for (const { node } of await nodesOf(call.host, "")) {
+    const contents = localNode(call.host, node.name);
+    const statuses = (serviceId: string): readonly string[] =>
+      (contents?.checks ?? []).flatMap(({ check }) => (check.serviceId === serviceId ? [check.status] : []));
+    nodes.add(statuses(""));
+    for (const { service } of contents?.services ?? []) tallyOf(services, service.name).add(statuses(service.id));
+    for (const { check } of contents?.checks ?? []) tallyOf(checks, check.name).add([check.status]);
+  }
+  return { json: { Nodes: [nodes.json()], Services: talliesJson(services), Checks: talliesJson(checks) } };
+}
+
 // Nodes.
 
 /** Absent lists are null here, not empty. */
@@ -312,6 +365,14 @@ const summarySchema: JsonSchema = objectOf({
   ConnectedWithGateway: flag,
 });
 
+const tallySchema: JsonSchema = objectOf({
+  "Name?": text,
+  Total: index,
+  Passing: index,
+  Warning: index,
+  Critical: index,
+});
+
 /** `/v1/internal/ui` as far as it tells of imports. */
 export const uiOperations: readonly Operation[] = [
   {
@@ -339,6 +400,20 @@ export const uiOperations: readonly Operation[] = [
         summary: "The services that the peer named by `peer` is sent instances of.",
         parameters: discoveryParameters,
         answer: listOf(summarySchema),
+      },
+    ],
+  },
+  {
+    method: "GET",
+    pattern: "/v1/internal/ui/catalog-overview",
+    run: overview,
+    docs: [
+      {
+        path: "/v1/internal/ui/catalog-overview",
+        id: "countCatalog",
+        summary: "How many local nodes, instances and checks there are, and in which state.",
+        parameters: [datacenterParameter],
+        answer: objectOf({ Nodes: listOf(tallySchema), Services: listOf(tallySchema), Checks: listOf(tallySchema) }),
       },
     ],
   },

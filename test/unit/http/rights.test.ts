@@ -272,6 +272,8 @@ const matrix: Readonly<Record<string, readonly Probe[] | typeof PUBLIC>> = {
   ],
   "DELETE /v1/query/": [{ path: "<gone>", rules: [write("query", "gone")] }],
 
+  "GET /v1/catalog/gateway-services/": [{ path: "web", rules: [web] }],
+  "GET /v1/internal/ui/catalog-overview": [{ path: "", rules: ['operator = "read"'] }],
   "GET /v1/internal/ui/services": [
     { path: "", rules: [n1, web], shows: /"Name":"web"/ },
     { path: "", ...imports, shows: /"Name":"remote"/ },

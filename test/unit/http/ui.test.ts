@@ -157,6 +157,73 @@ describe("what Consul's pages read", { timeout: 60_000 }, () => {
     assert.deepEqual(await read(b, "/v1/internal/ui/node/n2?peer=cluster-a"), nodes[2]);
   });
 
+  it("counts nodes by their own checks, instances by theirs, and checks by name", async () => {
+    await using pair = await peered();
+    const tally = (Total: number, Warning = 0, Critical = 0): unknown => ({
+      Total,
+      Passing: Total - Warning - Critical,
+      Warning,
+      Critical,
+    });
+    await pair.a.host.catalog.register({
+      node: "n2",
+      address,
+      checks: [
+        { checkId: "w2", name: "w2", serviceId: "w2", status: "critical" },
+        { checkId: "w2-too", name: "w2", serviceId: "w2", status: "warning" },
+      ],
+    });
+    // As Consul 1.21.4 counts.
+    assert.deepEqual(await read(pair.a, "/v1/internal/ui/catalog-overview"), {
+      Nodes: [tally(3, 1)],
+      Services: [
+        { Name: "db", ...Object(tally(1)) },
+        { Name: "lost-proxy", ...Object(tally(1)) },
+        { Name: "mgw", ...Object(tally(1)) },
+        { Name: "tgw", ...Object(tally(1)) },
+        { Name: "web", ...Object(tally(2, 0, 1)) },
+        { Name: "web-sidecar-proxy", ...Object(tally(1)) },
+      ],
+      Checks: [
+        { Name: "of the node", ...Object(tally(1, 1)) },
+        { Name: "w2", ...Object(tally(2, 1, 1)) },
+      ],
+    });
+  });
+
+  it("tells what a terminating gateway fronts, and waits for it", async () => {
+    await using pair = await peered();
+    const { a } = pair;
+    const path = "/v1/catalog/gateway-services/tgw";
+    const answer = await a.ask("GET", path);
+    assert.equal(answer.headers["x-consul-effective-consistency"], "leader");
+    const link = (service: string, more: object): unknown => ({
+      Gateway: { Name: "tgw" },
+      Service: { Name: service },
+      GatewayKind: "terminating-gateway",
+      ...more,
+      AutoHostRewrite: true,
+    });
+    const withoutIndexes = (text: string): unknown =>
+      (JSON.parse(text) as readonly Record<string, unknown>[]).map(
+        ({ CreateIndex: _c, ModifyIndex: _m, ...rest }) => rest,
+      );
+    assert.deepEqual(withoutIndexes(answer.text), [link("db", { ServiceKind: "service" }), link("x", {})]);
+    const waiting = a.ask("GET", `${path}?index=${answer.headers["x-consul-index"]}`);
+    await a.host.configEntries.set({
+      kind: "terminating-gateway",
+      name: "tgw",
+      services: [{ name: "x", extra: { SNI: "x.example", DisableAutoHostRewrite: true } }, { name: "*" }],
+    });
+    const { AutoHostRewrite: _, ...x } = Object(link("x", { SNI: "x.example" }));
+    assert.deepEqual(withoutIndexes((await waiting).text), [
+      link("db", { FromWildcard: true, ServiceKind: "service" }),
+      link("web", { FromWildcard: true, ServiceKind: "service" }),
+      x,
+    ]);
+    assert.deepEqual(await read(a, "/v1/catalog/gateway-services/nope"), []);
+  });
+
   it("shows a node with nothing on it, and answers 404 without a body for none", async () => {
     await using pair = await peered();
     assert.deepEqual(await read(pair.a, "/v1/internal/ui/node/N3"), {
