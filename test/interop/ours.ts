@@ -18,6 +18,7 @@ import type { Processes } from "./processes.js";
 import { present } from "./settles.js";
 
 const KEPT_LINES = 200;
+const KEEP_ALIVE_MS = 120_000;
 
 /** How a host of ours differs from one with nothing but defaults. */
 export interface OursOptions {
@@ -103,7 +104,8 @@ export class Ours implements Cluster, AsyncDisposable {
       ...(options.advertise !== undefined && { advertise: options.advertise }),
       ...options.host,
     });
-    const api = createServer(httpHandler(host, { nodeName: "ours" }));
+    // The process has much to do here: a connection must not end because nobody had the time to look at it.
+    const api = createServer({ keepAliveTimeout: KEEP_ALIVE_MS }, httpHandler(host, { nodeName: "ours" }));
     api.listen(this.#apiPort, "127.0.0.1");
     await once(api, "listening");
     this.#running = { host, authority, api };
