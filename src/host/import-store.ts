@@ -37,17 +37,8 @@ export const defaultImportLimits: ImportLimits = { ...defaultPayloadLimits, serv
 
 /** What a peer sent: all instances of one service, or the names of all services it exports now. */
 export type ImportItem =
-  | {
-      readonly type: "service";
-      readonly name: string;
-      readonly value: Uint8Array;
-      /** Of {@link ImportStore.inspect}, when that was done before. */
-      readonly inspected?: InspectedPayload;
-    }
+  | { readonly type: "service"; readonly name: string; readonly value: Uint8Array }
   | { readonly type: "list"; readonly names: readonly string[] };
-
-/** What a payload says, or why nothing of it may be applied. */
-export type InspectedPayload = { readonly summary: PayloadSummary; readonly digest: string } | PeeringError;
 
 /** A service that has instances. */
 export interface ImportedService {
@@ -219,16 +210,6 @@ export class ImportStore implements AsyncDisposable {
     return store;
   }
 
-  /** Looks at the payload of a service: most of the work of applying it, and the part that needs no turn. */
-  inspect(name: string, value: Uint8Array): InspectedPayload {
-    try {
-      const summary = inspectPayload(value, name, this.#limits);
-      return { summary, digest: payloadDigest(summary.sorted ? value : canonicalPayload(value)) };
-    } catch (error) {
-      return asPeeringError(error, "invalid-message");
-    }
-  }
-
   /**
    * Applies what a peer sent, in this order, all that is valid in one commit. What is stored already is not written again,
    * also when its maps come in another order.
@@ -248,7 +229,7 @@ export class ImportStore implements AsyncDisposable {
       const plan: Plan = new Map();
       const results = items.map((item) => {
         if (item.type === "list") this.#planList(peer, plan, item.names);
-        else return this.#planService(peer, plan, item.name, item.value, item.inspected);
+        else return this.#planService(peer, plan, item.name, item.value);
         return undefined;
       });
       await this.#commit(peer, plan, expect);
@@ -466,15 +447,13 @@ export class ImportStore implements AsyncDisposable {
     return peer;
   }
 
-  #planService(
-    peer: Peer,
-    plan: Plan,
-    name: string,
-    value: Uint8Array,
-    inspected: InspectedPayload = this.inspect(name, value),
-  ): PeeringError | undefined {
-    if (inspected instanceof PeeringError) return inspected;
-    const { summary, digest } = inspected;
+  #planService(peer: Peer, plan: Plan, name: string, value: Uint8Array): PeeringError | undefined {
+    let summary: PayloadSummary;
+    try {
+      summary = inspectPayload(value, name, this.#limits);
+    } catch (error) {
+      return asPeeringError(error, "invalid-message");
+    }
     if (summary.instances === 0) {
       const key = serviceKeys(name).find((candidate) => planned(peer, plan, candidate) !== undefined);
       if (key !== undefined) plan.set(key, undefined);
@@ -482,6 +461,7 @@ export class ImportStore implements AsyncDisposable {
     }
     const key = lowerCase(summary.service);
     const known = planned(peer, plan, key);
+    const digest = payloadDigest(summary.sorted ? value : canonicalPayload(value));
     if (known?.digest === digest) return undefined;
     if (known === undefined && this.#isFull(peer, plan)) {
       const reason = `more than ${this.#limits.servicesPerPeer} services of one peer`;

@@ -3,22 +3,18 @@ import { asPeeringError, type PeeringError } from "../errors.js";
 import type { AppliedResult, ReceivedResource } from "../replication/types.js";
 
 /** One resource as received, with every `apply` it answers: the newest payload speaks for those it superseded. */
-export interface IntakeItem<Prepared> {
+export interface IntakeItem {
   readonly resource: ReceivedResource;
   readonly ids: readonly number[];
-  /** What `prepare` made of it, if there was time. */
-  readonly prepared: Prepared | undefined;
 }
 
-export interface IntakeOptions<Prepared> {
+export interface IntakeOptions {
   readonly clock: Clock;
-  /** What can be done for a resource while the batch before it is on its way to disk. Must not throw. */
-  readonly prepare: (resource: ReceivedResource) => Prepared | undefined;
   /**
    * Applies the items, in order, in as few commits as it can. One result per item: undefined, or why that payload is
    * refused. Throws when the storage is at fault; then nothing of the items is applied.
    */
-  readonly apply: (items: readonly IntakeItem<Prepared>[]) => Promise<readonly (PeeringError | undefined)[]>;
+  readonly apply: (items: readonly IntakeItem[]) => Promise<readonly (PeeringError | undefined)[]>;
   readonly done: (results: readonly AppliedResult[]) => void;
   /** Bytes of payload committed together at most. Default 4 MiB. */
   readonly batchBytes?: number;
@@ -28,25 +24,23 @@ export interface IntakeOptions<Prepared> {
 const STORAGE_TRIES = 3;
 const FIRST_RETRY_MS = 100;
 
-interface Waiting<Prepared> {
+interface Waiting {
   resource: ReceivedResource;
   readonly ids: number[];
-  prepared: Prepared | undefined;
 }
 
 /**
  * What was received and waits for its commit: a table keyed by resource, so its memory is bounded by what the peer
  * exports, not by how often it changes. While one batch is being committed the next one gathers.
  */
-export class Intake<Prepared> {
-  readonly #options: IntakeOptions<Prepared>;
+export class Intake {
+  readonly #options: IntakeOptions;
   readonly #batchBytes: number;
-  #waiting = new Map<string, Waiting<Prepared>>();
+  #waiting = new Map<string, Waiting>();
   #running = false;
-  #applying = false;
   #closed = false;
 
-  constructor(options: IntakeOptions<Prepared>) {
+  constructor(options: IntakeOptions) {
     this.#options = options;
     this.#batchBytes = options.batchBytes ?? 4 * 1024 * 1024;
   }
@@ -58,15 +52,13 @@ export class Intake<Prepared> {
   add(id: number, resource: ReceivedResource): void {
     if (this.#closed) return;
     const key = `${resource.resourceUrl} ${resource.resourceId}`;
-    const prepared = this.#applying ? this.#options.prepare(resource) : undefined;
     const superseded = this.#waiting.get(key);
     if (superseded === undefined) {
-      this.#waiting.set(key, { resource, ids: [id], prepared });
+      this.#waiting.set(key, { resource, ids: [id] });
     } else {
       // To the end of the order: it may only take effect after what arrived before it, such as a list.
       this.#waiting.delete(key);
       superseded.resource = resource;
-      superseded.prepared = prepared;
       superseded.ids.push(id);
       this.#waiting.set(key, superseded);
     }
@@ -86,16 +78,14 @@ export class Intake<Prepared> {
   async #run(): Promise<void> {
     while (this.#waiting.size > 0 && !this.#closed) {
       const batch = this.#take();
-      this.#applying = true;
       const results = await this.#apply(batch);
-      this.#applying = false;
       if (!this.#closed) this.#options.done(results);
     }
     this.#running = false;
   }
 
-  #take(): readonly IntakeItem<Prepared>[] {
-    const batch: IntakeItem<Prepared>[] = [];
+  #take(): readonly IntakeItem[] {
+    const batch: IntakeItem[] = [];
     let bytes = 0;
     for (const [key, item] of this.#waiting) {
       if (bytes > 0 && bytes + item.resource.value.length > this.#batchBytes) break;
@@ -106,7 +96,7 @@ export class Intake<Prepared> {
     return batch;
   }
 
-  async #apply(batch: readonly IntakeItem<Prepared>[]): Promise<readonly AppliedResult[]> {
+  async #apply(batch: readonly IntakeItem[]): Promise<readonly AppliedResult[]> {
     for (let attempt = 1; ; attempt++) {
       try {
         return answers(batch, await this.#options.apply(batch));
@@ -128,7 +118,7 @@ export class Intake<Prepared> {
 }
 
 function answers(
-  batch: readonly IntakeItem<unknown>[],
+  batch: readonly IntakeItem[],
   errors: readonly (PeeringError | undefined)[],
 ): readonly AppliedResult[] {
   const results: AppliedResult[] = [];

@@ -10,7 +10,7 @@ import { type Status, StatusCode } from "../wire/status.js";
 import { Admission } from "./admission.js";
 import type { DialPlan } from "./dialer.js";
 import type { ExportEngine } from "./export-engine.js";
-import type { ImportItem, ImportStore, InspectedPayload } from "./import-store.js";
+import type { ImportItem, ImportStore } from "./import-store.js";
 import { Intake, type IntakeItem } from "./intake.js";
 import type { Leadership } from "./leadership.js";
 import type { HostLimits } from "./options.js";
@@ -41,7 +41,7 @@ export interface LinksOptions {
 interface LiveLink {
   readonly peering: Peering;
   readonly link: StreamLink;
-  readonly intake: Intake<InspectedPayload>;
+  readonly intake: Intake;
   readonly seen: BoardStream;
   readonly detach: () => void;
   /** The peer has said `Terminated`: there is nobody to tell any more, only a drain to end. */
@@ -291,10 +291,8 @@ export class Links implements AsyncDisposable {
     older?.intake.close();
     const stored = (): readonly string[] => imports.services(peering.id).map(({ name }) => name);
     const seen = board.open(peering.id, link.session, stored);
-    const intake: Intake<InspectedPayload> = new Intake({
+    const intake: Intake = new Intake({
       clock,
-      prepare: ({ resourceUrl, resourceId, value }) =>
-        resourceUrl === ResourceUrl.exportedService ? imports.inspect(resourceId, value) : undefined,
       apply: (items) => this.#apply(peering, seen, items, () => intake.closed),
       done: (results) => link.feed({ type: "applied", results }),
     });
@@ -376,7 +374,7 @@ export class Links implements AsyncDisposable {
   async #apply(
     peering: Peering,
     seen: BoardStream,
-    items: readonly IntakeItem<InspectedPayload>[],
+    items: readonly IntakeItem[],
     isClosed: () => boolean,
   ): Promise<readonly (PeeringError | undefined)[]> {
     const results: (PeeringError | undefined)[] = [];
@@ -387,11 +385,10 @@ export class Links implements AsyncDisposable {
       run = [];
       results.push(...(await this.#commitImports(peering, seen, batch, isClosed)));
     };
-    for (const { resource, prepared } of items) {
+    for (const { resource } of items) {
       const { resourceUrl, resourceId, value } = resource;
       if (resourceUrl === ResourceUrl.exportedService) {
-        const item = { type: "service", name: resourceId, value } as const;
-        run.push(prepared === undefined ? item : { ...item, inspected: prepared });
+        run.push({ type: "service", name: resourceId, value });
         continue;
       }
       try {

@@ -12,13 +12,12 @@ async function turns(): Promise<void> {
   for (let turn = 0; turn < 10; turn++) await Promise.resolve();
 }
 
-test("what arrives while a batch is applied is prepared, and what supersedes it is prepared anew", async () => {
-  const batches: (readonly IntakeItem<string>[])[] = [];
+test("what arrives while a batch is applied is the next one, and the newest speaks for what it supersedes", async () => {
+  const batches: (readonly IntakeItem[])[] = [];
   const done: AppliedResult[] = [];
   let release = (): void => {};
-  const intake = new Intake<string>({
+  const intake = new Intake({
     clock: systemClock,
-    prepare: ({ resourceId, value }) => (resourceId === "never" ? undefined : `${resourceId}${value[0]}`),
     apply: async (items) => {
       batches.push(items);
       await new Promise<void>((resolve) => {
@@ -30,28 +29,20 @@ test("what arrives while a batch is applied is prepared, and what supersedes it 
   });
   intake.add(1, resource("a", 1));
   await turns();
-  assert.deepEqual(
-    batches[0]?.map(({ prepared }) => prepared),
-    [undefined],
-  );
+  assert.equal(batches.length, 1);
   intake.add(2, resource("a", 2));
-  intake.add(3, resource("never", 3));
+  intake.add(3, resource("b", 3));
   intake.add(4, resource("a", 4));
   release();
   await turns();
   assert.deepEqual(
-    batches[1]?.map(({ resource: { value }, ids, prepared }) => ({ value: value[0], ids, prepared })),
+    batches[1]?.map(({ resource: { value }, ids }) => ({ value: value[0], ids })),
     [
-      { value: 3, ids: [3], prepared: undefined },
-      { value: 4, ids: [2, 4], prepared: "a4" },
+      { value: 3, ids: [3] },
+      { value: 4, ids: [2, 4] },
     ],
   );
   release();
   await turns();
   assert.deepEqual(done, [{ id: 1 }, { id: 3 }, { id: 2 }, { id: 4 }]);
-  // Nothing is under way: the batch that comes next is applied at once.
-  intake.add(5, resource("a", 5));
-  await turns();
-  assert.equal(batches[2]?.[0]?.prepared, undefined);
-  release();
 });
