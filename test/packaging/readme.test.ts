@@ -14,7 +14,7 @@ import { parseAclPolicies } from "../../src/access/policies.js";
 import { temporaryDirectory } from "../support/hosts.js";
 
 const root = process.cwd();
-const DEADLINE_MS = 30_000;
+const DEADLINE_MS = 60_000;
 const LOOK_AGAIN_MS = 200;
 
 interface Block {
@@ -238,7 +238,7 @@ describe("README.md", () => {
 
   const sections = new Set(blocks.filter((block) => !isElsewhere(block)).map(({ section }) => section));
   for (const section of sections) {
-    describe(section, { timeout: 150_000 }, () => {
+    describe(section, { timeout: 170_000 }, () => {
       let project: Project;
       before(async () => {
         project = await Project.open();
