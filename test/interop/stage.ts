@@ -133,3 +133,9 @@ export async function recordOf(cluster: Cluster, peer: Cluster) {
   const { value } = await cluster.client.peerings.read(peer.name);
   return present(value, `peering ${peer.name}`);
 }
+
+/** When `cluster` last heard a heartbeat of `peer`. Consul 1.14 says "never" with a time of its own. */
+export async function lastHeartbeatAt(cluster: Cluster, peer: Cluster): Promise<string | undefined> {
+  const { LastHeartbeat } = (await recordOf(cluster, peer)).StreamStatus;
+  return LastHeartbeat === "0001-01-01T00:00:00Z" ? undefined : LastHeartbeat;
+}

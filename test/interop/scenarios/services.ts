@@ -3,7 +3,7 @@ import { askDns } from "../dns.js";
 import type { Scenario } from "../scenario.js";
 import { deregister, exportTo, inStep, register, registration } from "../services.js";
 import { pause, settles } from "../settles.js";
-import { recordOf } from "../stage.js";
+import { lastHeartbeatAt, recordOf } from "../stage.js";
 
 /** A heartbeat comes every 15 s. */
 const HEARTBEAT_MS = 20_000;
@@ -63,7 +63,7 @@ export const serviceScenarios: readonly Scenario[] = [
           const theirs = (await recordOf(consul, ours)).StreamStatus;
           assert.deepEqual(theirs.ImportedServices, ["a", "b", "c"]);
           assert.deepEqual(theirs.ExportedServices, ["d", "e"]);
-          assert.ok(theirs.LastHeartbeat, "Consul has seen no heartbeat of ours");
+          assert.ok(await lastHeartbeatAt(consul, ours), "Consul has seen no heartbeat of ours");
           const { status } = ours.peering(consul.name);
           assert.deepEqual(status.stream.importedServices, ["d", "e"]);
           assert.deepEqual(status.stream.exportedServices, ["a", "b", "c"]);
