@@ -39,18 +39,29 @@ const MOST_UNLISTED = 100_000;
 export class ImportOutcomes {
   /** By lower-cased name: the name as it came, and why it was refused, if it was. */
   readonly #outcomes = new Map<string, { readonly name: string; readonly reason: string | undefined }>();
-  #listed: ReadonlySet<string> = new Set();
+  #names: readonly string[] = [];
+  /** Of the names, made when it is asked for: on a first sync nobody does. */
+  #listed: ReadonlySet<string> | undefined;
 
   note(name: string, reason: string | undefined): void {
     const key = lowerCase(name);
-    if (!this.#outcomes.has(key) && this.#outcomes.size >= this.#listed.size + MOST_UNLISTED) return;
+    if (!this.#outcomes.has(key) && this.#outcomes.size >= 2 * this.#names.length + MOST_UNLISTED) return;
     this.#outcomes.set(key, { name, reason });
   }
 
   /** A list was applied: what is not on it is no service of the peer's any more. */
   list(names: readonly string[]): void {
-    this.#listed = new Set(names.flatMap((name) => [lowerCase(name), lowerCase(name + SIDECAR_SUFFIX)]));
-    for (const key of this.#outcomes.keys()) if (!this.#listed.has(key)) this.#outcomes.delete(key);
+    this.#names = names;
+    this.#listed = undefined;
+    if (this.#outcomes.size === 0) return;
+    const there = this.#there();
+    for (const key of this.#outcomes.keys()) if (!there.has(key)) this.#outcomes.delete(key);
+  }
+
+  /** What belongs to the listed names, lower-cased. */
+  #there(): ReadonlySet<string> {
+    this.#listed ??= new Set(this.#names.flatMap((name) => [lowerCase(name), lowerCase(name + SIDECAR_SUFFIX)]));
+    return this.#listed;
   }
 
   /** @param listed - names of the last list there was, also on an older stream. */
@@ -68,7 +79,8 @@ export class ImportOutcomes {
     for (const { name, instances } of stored) {
       found.set(lowerCase(name), { name, progress: "unknown", instances, reason: undefined });
     }
-    for (const name of listed) put(name, this.#listed.has(lowerCase(name)) ? "listed" : "unknown");
+    const there = this.#there();
+    for (const name of listed) put(name, there.has(lowerCase(name)) ? "listed" : "unknown");
     for (const { name, reason } of this.#outcomes.values())
       put(name, reason === undefined ? "applied" : "refused", reason);
     for (const name of applying) put(name, "received");
