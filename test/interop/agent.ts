@@ -1,6 +1,6 @@
 import { mkdtemp, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
-import { extname, join } from "node:path";
+import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { ConsulClient } from "../../src/client/index.js";
 import { asObject, parseJson, textOf } from "../../src/client/json-reader.js";
@@ -45,15 +45,23 @@ export class OurAgent implements Cluster, AsyncDisposable {
 
   /** Runs it, again after its end, on the same data, until it answers. */
   async start(): Promise<void> {
-    const self = fileURLToPath(import.meta.url);
-    const program = fileURLToPath(new URL(`../../src/cli/main${extname(self)}`, import.meta.url));
+    // As compiled, this file lies one folder deeper, and the program in the package.
+    const compiled = import.meta.url.endsWith(".js");
+    const program = fileURLToPath(
+      new URL(compiled ? "../../../dist/cli/main.js" : "../../src/cli/main.ts", import.meta.url),
+    );
     const [, peers, dns] = this.#ports;
-    this.#child = this.#processes.start(process.execPath, [
+    const child = this.#processes.start(process.execPath, [
       ...process.execArgv,
       ...[program, "agent", "-datacenter", this.datacenter, "-node", "ours", "-data-dir", this.#directory],
       ...["-http", this.http, "-grpc-tls", `127.0.0.1:${peers}`, "-dns", `127.0.0.1:${dns}`],
     ]);
-    await settles(() => this.client.peerings.list(), "the agent answers", STARTING_MS);
+    this.#child = child;
+    const answers = async (): Promise<void> => {
+      if (child.running) await this.client.peerings.list();
+    };
+    await settles(answers, "the agent answers", STARTING_MS);
+    if (!child.running) throw new Error(`the agent ended: ${child.output}`);
   }
 
   /** Not asked, and not told: what was not written by now is lost. */
