@@ -77,14 +77,18 @@ async function threeServers(stage: Stage): Promise<readonly ConsulServer[]> {
 async function split(
   servers: readonly ConsulServer[],
 ): Promise<{ leader: ConsulServer; followers: readonly ConsulServer[] }> {
-  return settles(async () => {
-    const leads = await Promise.all(servers.map((server) => server.leads));
-    const leader = present(
-      servers.find((_, index) => leads[index]),
-      "leader",
-    );
-    return { leader, followers: servers.filter((server) => server !== leader) };
-  }, "one of the servers leads");
+  return settles(
+    async () => {
+      const leads = await Promise.all(servers.map((server) => server.leads));
+      const leader = present(
+        servers.find((_, index) => leads[index]),
+        "leader",
+      );
+      return { leader, followers: servers.filter((server) => server !== leader) };
+    },
+    "one of the servers leads",
+    PATIENCE_MS,
+  );
 }
 
 async function activeAt(cluster: Cluster, peer: Cluster): Promise<void> {
