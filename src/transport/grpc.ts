@@ -31,7 +31,10 @@ export type { KeepaliveOptions } from "./keepalive.js";
 export interface GrpcLimits {
   /** Largest message taken from a dialer, in bytes. Default 50 MiB, as Consul 1.14 and later. */
   readonly maxReceiveFromDialerBytes: number;
-  /** Largest message taken from an acceptor, in bytes. Default 8 MiB, as Consul 1.14.2 and later. */
+  /**
+   * Largest message taken from an acceptor, in bytes. Default 50 MiB. Consul's acceptors send whatever there is, and its
+   * dialers, which take 8 MiB (1.14.2 and later), lose the whole stream to one service above that, again and again.
+   */
   readonly maxReceiveFromAcceptorBytes: number;
   /** Bound on a connection attempt, TCP, TLS and HTTP/2 settings together, in milliseconds. Default 20 000, as grpc-go. */
   readonly connectTimeoutMs: number;
@@ -67,7 +70,7 @@ const UNARY_RECEIVE_BYTES = 4 * 1024 * 1024;
 
 const defaultLimits: GrpcLimits = {
   maxReceiveFromDialerBytes: 50 * 1024 * 1024,
-  maxReceiveFromAcceptorBytes: 8 * 1024 * 1024,
+  maxReceiveFromAcceptorBytes: 50 * 1024 * 1024,
   connectTimeoutMs: 20_000,
   closeGraceMs: 5_000,
 };

@@ -24,7 +24,7 @@ export interface MemoryTransportOptions {
   readonly listen?: string;
   /** Largest message taken from a dialer, in bytes. Default 50 MiB, as over gRPC. */
   readonly maxReceiveFromDialerBytes?: number;
-  /** Largest message taken from an acceptor, in bytes. Default 8 MiB, as over gRPC. */
+  /** Largest message taken from an acceptor, in bytes. Default 50 MiB, as over gRPC. */
   readonly maxReceiveFromAcceptorBytes?: number;
 }
 
@@ -205,7 +205,7 @@ class MemoryTransport implements Transport {
       this.#open.delete(close);
     });
     const close = (error: PeeringError): void => call.fail(error);
-    const maxReceive = this.#options.maxReceiveFromAcceptorBytes ?? 8 * 1024 * 1024;
+    const maxReceive = this.#options.maxReceiveFromAcceptorBytes ?? 50 * 1024 * 1024;
     const toAcceptor = new Pipe(listener.maxReceiveBytes);
     const toDialer = new Pipe(maxReceive);
     call.pipes = [toAcceptor, toDialer];

@@ -170,16 +170,18 @@ const MIB = 1024 * 1024;
 const META_PAIRS = 64;
 const META_VALUE = 512;
 
-/** Instances of a service of ours, each of about 33 KiB, in one write. */
+/** About 33 KiB, of as much as Consul lets an instance have. */
+const largeMeta = Object.fromEntries(
+  Array.from({ length: META_PAIRS }, (_, pair) => [`k${pair}`, "v".repeat(META_VALUE)]),
+);
+
+/** Instances of a service of ours, each with as large a meta as there can be, in one write. */
 async function registerLarge(ours: Ours, service: string, instances: number): Promise<void> {
-  const meta = Object.fromEntries(
-    Array.from({ length: META_PAIRS }, (_, pair) => [`k${pair}`, "v".repeat(META_VALUE)]),
-  );
   await ours.host.catalog.registerAll(
     Array.from({ length: instances }, (_, instance) => ({
       node: `large-${instance}`,
       address: "10.0.0.1",
-      service: { id: `${service}-${instance}`, name: service, port: 80, meta },
+      service: { id: `${service}-${instance}`, name: service, port: 80, meta: largeMeta },
     })),
   );
 }
@@ -304,6 +306,37 @@ export const loadScenarios: readonly Scenario[] = [
       const { status } = ours.peering(consul.name);
       assert.equal(status.withheldServices.size, 0);
       assert.equal(status.facts.connectTime, connectTime, "the stream was not disturbed");
+    },
+  },
+  {
+    name: "a service too large for dialers of Consul reaches us",
+    roles: ["dialer"],
+    alone: true,
+    async run(stage) {
+      const pair = await stage.pair();
+      const { ours, consul } = pair;
+      const instances = Math.ceil((9 * MIB) / (META_PAIRS * META_VALUE));
+      await each(instances, async (instance) => {
+        await consul.client.catalog.register({
+          Node: `large-${instance}`,
+          Address: "10.0.0.1",
+          Service: { ID: `large-${instance}`, Service: "large", Port: 80, Meta: largeMeta },
+        });
+      });
+      await register(consul, "small", 1);
+      const { connectTime } = ours.peering(consul.name).status.facts;
+      await exportTo(consul, ours, ["*"]);
+      await settles(async () => {
+        const found = ours.host.imports.services({ peer: consul.name });
+        assert.deepEqual(
+          found.map(({ name, instances: count }) => [name, count]),
+          [
+            ["large", instances],
+            ["small", 1],
+          ],
+        );
+      }, "all of it has arrived");
+      assert.equal(ours.peering(consul.name).status.facts.connectTime, connectTime, "on the first stream");
     },
   },
   {
