@@ -27,7 +27,7 @@ export type Band = "legacy" | "modern";
 /** A program to test with. */
 export interface ConsulBinary {
   readonly path: string;
-  /** Such as `1.21.4`. */
+  /** Such as `1.21.4` or `2.1.0-dev`. */
   readonly version: string;
   readonly band: Band;
 }
@@ -35,9 +35,20 @@ export interface ConsulBinary {
 /** @throws {Error} when `path` is no Consul. */
 export async function consulBinary(path: string): Promise<ConsulBinary> {
   const { stdout } = await run(path, ["version"]);
-  const [, version, minor] = /^Consul v(1\.(\d+)\.\d+)/.exec(stdout) ?? [];
+  const [, version] = /^Consul v(\d+\.\d+\.\d+(?:-(?:dev|rc\d+))?)/.exec(stdout) ?? [];
   if (version === undefined) throw new Error(`${path} does not say which Consul it is`);
-  return { path, version, band: Number(minor) < 14 ? "legacy" : "modern" };
+  return { path, version, band: isBefore(version, "1.14.0") ? "legacy" : "modern" };
+}
+
+/** Whether `version` came out before `other`, both as Consul writes them. What precedes a release counts as the release. */
+export function isBefore(version: string, other: string): boolean {
+  const [left, right] = [numbersOf(version), numbersOf(other)];
+  const differs = left.findIndex((number, index) => number !== right[index]);
+  return (left[differs] ?? 0) < (right[differs] ?? 0);
+}
+
+function numbersOf(version: string): readonly number[] {
+  return version.replace(/-.*/, "").split(".").map(Number);
 }
 
 export interface ConsulOptions {
