@@ -241,6 +241,51 @@ export const lifecycleScenarios: readonly Scenario[] = [
     },
   },
   {
+    name: "names of the other role and own tokens are refused, on both sides alike",
+    proves: "ch2 cases LC6, LC7; ch3 cases 34, 35",
+    async run(stage) {
+      const pair = await stage.pair();
+      const { acceptor, dialer } = pair;
+      await assert.rejects(
+        dialer.client.peerings.generateToken({ peerName: acceptor.name }),
+        /cannot create peering with name: "\w+"; there is already an established peering/,
+      );
+      const own = await acceptor.client.peerings.generateToken({ peerName: "somebody" });
+      await assert.rejects(
+        dialer.client.peerings.establish({ peerName: "another", token: await selfMade(dialer, own) }),
+        /cannot create a peering within the same cluster/,
+      );
+      await assert.rejects(
+        acceptor.client.peerings.establish({ peerName: "another", token: own }),
+        /cannot create a peering within the same cluster/,
+      );
+      const stranger = await stage.ours({ name: "stranger" });
+      const token = await stranger.client.peerings.generateToken({ peerName: "anybody" });
+      await assert.rejects(
+        acceptor.client.peerings.establish({ peerName: dialer.name, token }),
+        /cannot create peering with name: "\w+"; there is an existing peering expecting to be dialed/,
+      );
+      await exchange(pair);
+    },
+  },
+  {
+    name: "control: a token of Consul's for what was terminated is dead",
+    proves: "ch3 case 69",
+    roles: ["dialer"],
+    async run(stage) {
+      const pair = await stage.pair();
+      const { ours, consul } = pair;
+      await ours.client.peerings.delete(consul.name);
+      await isTerminated(consul, ours);
+      await isGone(ours, consul);
+      await assert.rejects(pair.peer(), /a new peering token must be generated: invalid peering establishment secret/);
+      await consul.client.peerings.delete(ours.name);
+      await isGone(consul, ours);
+      await pair.peer();
+      await pair.active();
+    },
+  },
+  {
     name: "one token, two that establish at once",
     proves: "ch1 case 15; ch2 LC4; ch3 case 84",
     async run(stage) {
@@ -262,6 +307,12 @@ export const lifecycleScenarios: readonly Scenario[] = [
     },
   },
 ];
+
+/** `token` as if `cluster` had generated it. */
+async function selfMade(cluster: Cluster, token: string): Promise<string> {
+  const ServerName = `server.${cluster.datacenter}.peering.${await cluster.trustDomain()}`;
+  return edited(token, { ServerName });
+}
 
 /** A token with other values in it. */
 function edited(token: string, changes: Readonly<Record<string, unknown>>): string {

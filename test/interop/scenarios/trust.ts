@@ -1,9 +1,9 @@
 import assert from "node:assert/strict";
 import type { ConsulServer } from "../consul.js";
 import type { Scenario } from "../scenario.js";
-import { change, exchange, exchanged } from "../services.js";
+import { change, exchange, exchanged, exportTo, inStep, register } from "../services.js";
 import { settles } from "../settles.js";
-import { type Pair, recordOf } from "../stage.js";
+import { Pair, recordOf, type Stage } from "../stage.js";
 
 /** Consul makes a new root when its key shall be another one. */
 async function rotate(consul: ConsulServer, bits: 256 | 384, crossSign = true): Promise<void> {
@@ -34,6 +34,18 @@ async function worksAfterRestarts(pair: Pair): Promise<void> {
   await pair.active();
   await change(pair, "ours-restarted");
   await exchanged(pair);
+}
+
+/** The second datacenter of a federation. Its certificates are issued by an intermediate of the first one's root. */
+async function federated(stage: Stage): Promise<{ readonly primary: ConsulServer; readonly secondary: ConsulServer }> {
+  const hcl = 'primary_datacenter = "dc1"';
+  const primary = await stage.consul({ name: "primary", hcl });
+  await primary.ready();
+  const join = `retry_join_wan = ["127.0.0.1:${primary.ports.wan}"], retry_interval_wan = "1s"`;
+  const secondary = await stage.consul({ datacenter: "dc2", hcl: `${hcl}, ${join}` });
+  await secondary.ready();
+  assert.equal(await secondary.trustDomain(), await primary.trustDomain());
+  return { primary, secondary };
 }
 
 /** Rotations of either authority, whatever the link does meanwhile. */
@@ -84,6 +96,26 @@ export const trustScenarios: readonly Scenario[] = [
       await pair.ours.authority.rotate();
       await hasRoots(pair, "ours", 2);
       await worksAfterRestarts(pair);
+    },
+  },
+  {
+    name: "a secondary datacenter of a federation, and a rotation at the primary",
+    proves: "ch3 case 96",
+    async run(stage) {
+      const [{ primary, secondary }, ours] = await Promise.all([federated(stage), stage.ours()]);
+      const pair = new Pair(ours, secondary, stage.role);
+      await pair.peer();
+      await pair.active(PATIENCE_MS);
+      // It can be exported to, and no more: what it exports itself can be written at the primary alone, which keeps it there.
+      await register(ours, "ours-web", 2);
+      await exportTo(ours, secondary, ["*"]);
+      await inStep(ours, secondary, ["ours-web"]);
+      await rotate(primary, 384);
+      await hasRoots(pair, "consul", 2);
+      await ours.restart();
+      await pair.active(PATIENCE_MS);
+      await register(ours, "ours-web", 2, { tags: ["rotated"] });
+      await inStep(ours, secondary, ["ours-web"]);
     },
   },
   {
