@@ -137,6 +137,12 @@ export interface CatalogClient {
   register(registration: JsonObject, options?: RequestOptions): Promise<void>;
   /** @param deregistration - `Node`, and `ServiceID` or `CheckID` for less than the whole node. */
   deregister(deregistration: JsonObject, options?: RequestOptions): Promise<void>;
+  /**
+   * Applies every operation of `/v1/txn`, or none.
+   * @param operations - at most 128: each with one of `Node`, `Service` and `Check`, and a `Verb` in that.
+   * @throws {HttpError} status 409: one of them cannot be applied. The text is the answer, which says which, and why.
+   */
+  transaction(operations: readonly JsonObject[], options?: RequestOptions): Promise<void>;
   datacenters(options?: RequestOptions): Promise<readonly string[]>;
   nodes(options?: CatalogReadOptions): Promise<ReadAnswer<readonly NodeRecord[]>>;
   /** The tags of every service, by its name. */
@@ -279,6 +285,9 @@ export class ConsulClient implements Disposable {
       deregister: async (deregistration, options = {}) => {
         await this.#call("PUT", "/v1/catalog/deregister", options, deregistration);
       },
+      transaction: async (operations, options = {}) => {
+        await this.#call("PUT", "/v1/txn", options, operations);
+      },
       datacenters: async (options = {}) => {
         const answer = await this.#call("GET", "/v1/catalog/datacenters", options);
         return asTexts(parseJson(answer.text, "the answer"), "the answer");
@@ -317,7 +326,7 @@ export class ConsulClient implements Disposable {
     method: HttpRequest["method"],
     path: string,
     options: RequestOptions,
-    body?: JsonObject,
+    body?: Json,
     query: Readonly<Record<string, string>> = {},
   ): Promise<HttpAnswer> {
     return this.#send(method, path, options, body, new URLSearchParams(query));
@@ -327,7 +336,7 @@ export class ConsulClient implements Disposable {
     method: HttpRequest["method"],
     path: string,
     options: RequestOptions,
-    body: JsonObject | undefined,
+    body: Json | undefined,
     query: URLSearchParams,
   ): Promise<HttpAnswer> {
     const { datacenter, partition, namespace } = { ...this.#defaults, ...options };

@@ -20,6 +20,8 @@ const LOOK_MS = 100;
 const ASK_AGAIN_MS = 200;
 /** Services that share a node. One shared by thousands is the worst case of Consul, not the usual one. */
 const PER_NODE = 10;
+/** Instances in one transaction, which may have 128 operations. */
+const PER_TRANSACTION = 42;
 
 interface Load {
   readonly services: number;
@@ -28,7 +30,14 @@ interface Load {
 
 const nameOf = (service: number): string => `load-${service}`;
 
-function loadRegistration({ instances }: Load, service: number, instance: number, tag: string): JsonObject {
+interface LoadRegistration extends JsonObject {
+  readonly Node: string;
+  readonly Address: string;
+  readonly Service: JsonObject;
+  readonly Check: JsonObject;
+}
+
+function loadRegistration({ instances }: Load, service: number, instance: number, tag: string): LoadRegistration {
   const node = Math.floor(service / PER_NODE) * instances + instance;
   const id = `${nameOf(service)}-${instance}`;
   return {
@@ -48,12 +57,26 @@ async function each(count: number, work: (number: number) => Promise<void>): Pro
   await Promise.all(Array.from({ length: AT_A_TIME }, worker));
 }
 
+/** As {@link loadRegistration}, in a transaction. */
+function loadOperations(load: Load, service: number, instance: number): readonly JsonObject[] {
+  const { Node, Address, Service, Check } = loadRegistration(load, service, instance, "r0");
+  return [
+    { Node: { Verb: "set", Node: { Node, Address } } },
+    { Service: { Verb: "set", Node, Service } },
+    { Check: { Verb: "set", Check: { ...Check, Node } } },
+  ];
+}
+
+/** Many instances in each of its writes: how they came is not what a load is about. */
 async function fill(cluster: Cluster, peer: Cluster, load: Load): Promise<void> {
   const { services, instances } = load;
-  await each(services * instances, async (number) => {
-    const [service, instance] = [Math.floor(number / instances), number % instances];
-    await cluster.client.catalog.register(loadRegistration(load, service, instance, "r0"));
-  });
+  const all = Array.from({ length: services * instances }, (_, number) =>
+    loadOperations(load, Math.floor(number / instances), number % instances),
+  );
+  const transactions = Array.from({ length: Math.ceil(all.length / PER_TRANSACTION) }, (_, number) =>
+    all.slice(number * PER_TRANSACTION, (number + 1) * PER_TRANSACTION).flat(),
+  );
+  await each(transactions.length, (number) => cluster.client.catalog.transaction(transactions[number] ?? []));
   await exportTo(cluster, peer, ["*"]);
 }
 

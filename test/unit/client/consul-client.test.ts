@@ -35,6 +35,7 @@ describe("ConsulClient", () => {
     ["GET", "/v1/catalog/connect/web", (client) => client.catalog.connect("web")],
     ["GET", "/v1/catalog/node/n1", (client) => client.catalog.node("n1"), { body: null }],
     ["PUT", "/v1/catalog/deregister", (client) => client.catalog.deregister({ Node: "n" }), { body: true }],
+    ["PUT", "/v1/txn", (client) => client.catalog.transaction([{ Node: { Verb: "set", Node: { Node: "n" } } }])],
     ["GET", "/v1/health/service/web?passing=1", (client) => client.health.service("web", { passing: true })],
     ["GET", "/v1/health/connect/web?near=n1", (client) => client.health.connect("web", { near: "n1" })],
     ["GET", "/v1/health/checks/web?filter=a+%3D%3D+1", (client) => client.health.checks("web", { filter: "a == 1" })],
