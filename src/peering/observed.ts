@@ -202,15 +202,11 @@ export interface StreamInstance {
   readonly peeringId: string;
   /** Whether this is the newest stream of its peering and has not ended. */
   readonly current: boolean;
-  /** Aborted by {@link stop}: this stream, and only this one, is to be ended with `Terminated` (D-6). */
-  readonly stopSignal: AbortSignal;
   /** The stream is up. Before, a dialer's stream is only being tried (D-7). */
   connect(at: number): void;
   observe(observation: Exclude<StreamObservation, { readonly type: "connected" | "ended" }>): void;
   /** The stream is over; `error` is absent for a graceful end. */
   end(at: number, error?: string): void;
-  /** Raises the stop signal. */
-  stop(): void;
 }
 
 /** What is known about the streams of every peering, by local id. In memory only: a restart begins anew. */
@@ -291,7 +287,6 @@ interface TrackerEntry {
 class TrackedStream implements StreamInstance {
   readonly peeringId: string;
   readonly #entry: TrackerEntry;
-  readonly #stop = new AbortController();
 
   constructor(peeringId: string, entry: TrackerEntry) {
     this.peeringId = peeringId;
@@ -300,10 +295,6 @@ class TrackedStream implements StreamInstance {
 
   get current(): boolean {
     return this.#entry.current === this;
-  }
-
-  get stopSignal(): AbortSignal {
-    return this.#stop.signal;
   }
 
   connect(at: number): void {
@@ -317,10 +308,6 @@ class TrackedStream implements StreamInstance {
   end(at: number, error?: string): void {
     this.#observe(error === undefined ? { type: "ended", at } : { type: "ended", at, error });
     if (this.current) this.#entry.current = undefined;
-  }
-
-  stop(): void {
-    this.#stop.abort();
   }
 
   #observe(observation: StreamObservation): void {

@@ -4,7 +4,7 @@ import type { Readable, Writable } from "node:stream";
 import type { Clock } from "../environment.js";
 import { type BodyLimits, readBody } from "../http/body.js";
 import { HttpError } from "../http/http-error.js";
-import { Code, ConnectError, type UniversalHandler } from "../transport/connect.js";
+import { Code, ConnectError, fetchHeaders, plainHeaders, type UniversalHandler } from "../transport/connect.js";
 import { endRequest } from "../transport/grpc-stream.js";
 
 /** A request of `node:http`, or of the like interface of `node:http2`. */
@@ -42,7 +42,7 @@ export async function carryCall(
     httpVersion: request.httpVersion,
     method: request.method ?? "",
     url: `http://localhost${request.url ?? "/"}`,
-    header: headersOf(request),
+    header: fetchHeaders(request.headers),
     body: bodyOf(request, limits.body, clock),
     signal: gone.signal,
   });
@@ -52,7 +52,7 @@ export async function carryCall(
     started = true;
     // What the client still sends then is not read, so that nothing else can come over its connection.
     const last = request.readableEnded || isHttp2(request) ? {} : { Connection: "close" };
-    response.writeHead(answer.status, { ...plain(answer.header), ...last });
+    response.writeHead(answer.status, { ...plainHeaders(answer.header), ...last });
   };
   for await (const chunk of answer.body ?? []) {
     if (gone.signal.aborted) return;
@@ -61,7 +61,7 @@ export async function carryCall(
   }
   if (gone.signal.aborted) return;
   start();
-  if (answer.trailer !== undefined) response.addTrailers(plain(answer.trailer));
+  if (answer.trailer !== undefined) response.addTrailers(plainHeaders(answer.trailer));
   if (isHttp2(request)) {
     const { stream } = request;
     // Node sends the trailers at this event; a stream that is closed before loses them.
@@ -74,15 +74,6 @@ function isHttp2(request: RpcRequest): request is RpcRequest & Http2ServerReques
   return request instanceof Http2ServerRequest;
 }
 
-function headersOf({ headers }: RpcRequest): Headers {
-  const header = new Headers();
-  for (const [name, value] of Object.entries(headers)) {
-    if (name.startsWith(":") || value === undefined) continue;
-    for (const one of Array.isArray(value) ? value : [value]) header.append(name, one);
-  }
-  return header;
-}
-
 /** The whole body at once: no method takes more than one message. */
 async function* bodyOf(request: RpcRequest, limits: BodyLimits, clock: Clock): AsyncGenerator<Uint8Array, void> {
   try {
@@ -93,10 +84,6 @@ async function* bodyOf(request: RpcRequest, limits: BodyLimits, clock: Clock): A
       error.status === 413 ? Code.ResourceExhausted : error.status === 408 ? Code.DeadlineExceeded : Code.Canceled;
     throw new ConnectError(error.message, code);
   }
-}
-
-function plain(headers: Headers | undefined): OutgoingHttpHeaders {
-  return headers === undefined ? {} : Object.fromEntries(headers.entries());
 }
 
 /** Resolves when the client's side of the connection has room again. @throws {ConnectError} when it is gone. */

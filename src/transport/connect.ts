@@ -65,16 +65,11 @@ async function answer(
 ): Promise<void> {
   const controller = new AbortController();
   stream.once("close", () => controller.abort(new ConnectError("the call was cancelled", Code.Canceled)));
-  const header = new Headers();
-  for (const [name, value] of Object.entries(headers)) {
-    if (name.startsWith(":") || value === undefined) continue;
-    for (const one of Array.isArray(value) ? value : [value]) header.append(name, one);
-  }
   const response = await universal({
     httpVersion: "2.0",
     method: "POST",
     url: `https://localhost${path}`,
-    header,
+    header: fetchHeaders(headers),
     // An iterator that is left early would otherwise destroy the stream, and with it the answer that says why.
     body: stream.iterator({ destroyOnReturn: false }),
     signal: controller.signal,
@@ -105,6 +100,17 @@ async function answer(
   });
 }
 
-function plainHeaders(headers: Headers | undefined): OutgoingHttpHeaders {
+/** @internal Headers of Node as a handler of Connect takes them. */
+export function fetchHeaders(headers: IncomingHttpHeaders): Headers {
+  const found = new Headers();
+  for (const [name, value] of Object.entries(headers)) {
+    if (name.startsWith(":") || value === undefined) continue;
+    for (const one of Array.isArray(value) ? value : [value]) found.append(name, one);
+  }
+  return found;
+}
+
+/** @internal Headers of a handler of Connect as Node takes them. */
+export function plainHeaders(headers: Headers | undefined): OutgoingHttpHeaders {
   return headers === undefined ? {} : Object.fromEntries(headers.entries());
 }

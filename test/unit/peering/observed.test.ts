@@ -133,15 +133,6 @@ describe("the tracker", () => {
     stream.observe({ type: "acknowledged", at: 4 });
     assert.equal(tracker.facts(ID)?.lastAck, undefined);
   });
-
-  it("DEV-8: the stop signal of a stream is not that of the next one", () => {
-    const tracker = new StreamTracker();
-    const first = tracker.connected(ID, 1);
-    first.stop();
-    assert.equal(first.stopSignal.aborted, true);
-    first.end(2);
-    assert.equal(tracker.connected(ID, 3).stopSignal.aborted, false);
-  });
 });
 
 describe("the state shown", () => {
