@@ -34,6 +34,11 @@ export interface BenchCalls {
   usage(): Promise<{ cpuSeconds: number; rssMiB: number }>;
   /** What goes over the stream of the initial sync towards the importer, with envelopes and frames. */
   exportedBytes(argument: { peerName: string }): Promise<number>;
+  /**
+   * Dials the acceptor of `token` as a peer that acknowledges whatever comes and keeps nothing: the seconds from the
+   * exchange of secrets until `services` services have arrived.
+   */
+  drain(argument: { token: string; services: number }): Promise<number>;
   serveBare(): Promise<BareServer>;
   /** Seconds from `connect` to the last byte read by the server. */
   sendBare(argument: BareServer & { bytes: number }): Promise<number>;

@@ -7,11 +7,12 @@ import { createHost, type PeeringHost } from "../../src/host/host.js";
 import type { ImportDifference } from "../../src/host/import-store.js";
 import { openLevel } from "../../src/storage/level.js";
 import { memoryStorage } from "../../src/storage/memory.js";
+import { TokenCodec } from "../../src/token/token-codec.js";
 import { grpcTransport } from "../../src/transport/grpc.js";
 import { peeringServerName } from "../../src/trust/authority.js";
 import { builtInAuthority } from "../../src/trust/built-in-authority.js";
 import { plainSecretBox } from "../../src/trust/secret-box.js";
-import { encodeMessage } from "../../src/wire/codec.js";
+import { decodeMessage, encodeMessage } from "../../src/wire/codec.js";
 import { Operation, ResourceId, ResourceUrl } from "../../src/wire/messages.js";
 import { encodeExportedServiceList } from "../../src/wire/resources.js";
 import type { BenchCalls, Load } from "./calls.js";
@@ -144,6 +145,43 @@ const calls: BenchCalls = {
       bytes += wireBytes(ResourceUrl.exportedService, name, value);
     }
     return bytes;
+  },
+  async drain({ token, services }) {
+    const { serverAddresses, serverName, ca, peerId, establishmentSecret } = TokenCodec.decode(token);
+    const target = { address: serverAddresses[0] ?? "", serverName, caPems: ca };
+    const { signal } = new AbortController();
+    await using transport = grpcTransport();
+    const began = sharedNow();
+    const { streamSecret } = await transport.exchangeSecret(
+      target,
+      { peerId, establishmentSecret },
+      { timeoutMs: 5_000, signal },
+    );
+    const stream = await transport.openStream(target, signal);
+    const subscriptions = [ResourceUrl.exportedService, ResourceUrl.exportedServiceList, ResourceUrl.trustBundle].map(
+      (resourceUrl) => encodeMessage({ type: "request", peerId, responseNonce: "", resourceUrl }),
+    );
+    const remote = { partition: "", datacenter: "dc2" };
+    await stream.send([
+      encodeMessage({ type: "open", peerId, streamSecretId: streamSecret, remote }),
+      ...subscriptions,
+    ]);
+    const arrived = new Set<string>();
+    while (arrived.size < services) {
+      const answers: Uint8Array[] = [];
+      for (const bytes of (await stream.receive()) ?? []) {
+        const message = decodeMessage(bytes);
+        if (message.type !== "response") continue;
+        const { resourceUrl, resourceId, nonce, resource } = message;
+        answers.push(encodeMessage({ type: "request", peerId: "", responseNonce: nonce, resourceUrl }));
+        const { length = 0 } = resource?.value ?? {};
+        if (resourceUrl === ResourceUrl.exportedService && length > 0) arrived.add(resourceId);
+      }
+      if (answers.length > 0) await stream.send(answers);
+    }
+    const ended = sharedNow();
+    await stream.close();
+    return (ended - began) / 1_000;
   },
   async serveBare() {
     const authority = await builtInAuthority({

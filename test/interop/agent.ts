@@ -39,6 +39,10 @@ export class OurAgent implements Cluster, AsyncDisposable {
     return `127.0.0.1:${this.#ports[0]}`;
   }
 
+  get pid(): number {
+    return this.#child?.pid ?? 0;
+  }
+
   get output(): string {
     return this.#child?.output ?? "";
   }

@@ -54,7 +54,7 @@ export async function deregister(cluster: Cluster, service: string, instance: nu
 }
 
 /** Exports exactly these names, which may be `*`, to `peer`. */
-export async function exportTo(cluster: Cluster, peer: Cluster, names: readonly string[]): Promise<void> {
+export async function exportTo(cluster: Cluster, peer: Pick<Cluster, "name">, names: readonly string[]): Promise<void> {
   await cluster.client.config.write({
     Kind: "exported-services",
     Name: "default",

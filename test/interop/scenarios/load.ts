@@ -1,106 +1,21 @@
 import assert from "node:assert/strict";
-import type { JsonObject } from "../../../src/client/index.js";
 import type { Cluster } from "../cluster.js";
+import { complete, each, fill, type Load, loadRegistration, missing, nameOf } from "../load.js";
 import type { Ours } from "../ours.js";
 import type { Scenario } from "../scenario.js";
 import { exportTo, register } from "../services.js";
 import { pause, present, settles } from "../settles.js";
 import { lastHeartbeatAt, type Pair, recordOf, type Stage, stateOf } from "../stage.js";
 
-const COMPLETE_MS = 180_000;
 /** A heartbeat comes every 15 s. */
 const HEARTBEAT_MS = 30_000;
+const TWICE_MS = 60_000;
 /** By then two Consuls that do not get stuck would have finished many times over. */
 const STUCK_MS = 30_000;
-const AT_A_TIME = 16;
 /** Of a load of a thousand instances each way, about. */
 const SYNC_MS = 2_000;
 const RESTARTS = 4;
 const LOOK_MS = 100;
-const ASK_AGAIN_MS = 200;
-/** Services that share a node. One shared by thousands is the worst case of Consul, not the usual one. */
-const PER_NODE = 10;
-/** Instances in one transaction, which may have 128 operations. */
-const PER_TRANSACTION = 42;
-
-interface Load {
-  readonly services: number;
-  readonly instances: number;
-}
-
-const nameOf = (service: number): string => `load-${service}`;
-
-interface LoadRegistration extends JsonObject {
-  readonly Node: string;
-  readonly Address: string;
-  readonly Service: JsonObject;
-  readonly Check: JsonObject;
-}
-
-function loadRegistration({ instances }: Load, service: number, instance: number, tag: string): LoadRegistration {
-  const node = Math.floor(service / PER_NODE) * instances + instance;
-  const id = `${nameOf(service)}-${instance}`;
-  return {
-    Node: `load-node-${node}`,
-    Address: `10.${node >> 16}.${(node >> 8) & 255}.${node & 255}`,
-    Service: { ID: id, Service: nameOf(service), Port: 8_000 + instance, Tags: [tag], Meta: { rev: tag } },
-    Check: { CheckID: `${id}-alive`, Name: "alive", ServiceID: id, Status: "passing" },
-  };
-}
-
-/** Does `work` for each number below `count`, several at a time. */
-async function each(count: number, work: (number: number) => Promise<void>): Promise<void> {
-  const numbers = Array.from({ length: count }, (_, number) => number).values();
-  const worker = async (): Promise<void> => {
-    for (const number of numbers) await work(number);
-  };
-  await Promise.all(Array.from({ length: AT_A_TIME }, worker));
-}
-
-/** As {@link loadRegistration}, in a transaction. */
-function loadOperations(load: Load, service: number, instance: number): readonly JsonObject[] {
-  const { Node, Address, Service, Check } = loadRegistration(load, service, instance, "r0");
-  return [
-    { Node: { Verb: "set", Node: { Node, Address } } },
-    { Service: { Verb: "set", Node, Service } },
-    { Check: { Verb: "set", Check: { ...Check, Node } } },
-  ];
-}
-
-/** Many instances in each of its writes: how they came is not what a load is about. */
-async function fill(cluster: Cluster, peer: Cluster, load: Load): Promise<void> {
-  const { services, instances } = load;
-  const all = Array.from({ length: services * instances }, (_, number) =>
-    loadOperations(load, Math.floor(number / instances), number % instances),
-  );
-  const transactions = Array.from({ length: Math.ceil(all.length / PER_TRANSACTION) }, (_, number) =>
-    all.slice(number * PER_TRANSACTION, (number + 1) * PER_TRANSACTION).flat(),
-  );
-  await each(transactions.length, (number) => cluster.client.catalog.transaction(transactions[number] ?? []));
-  await exportTo(cluster, peer, ["*"]);
-}
-
-/** Of the services of `exporter`, those that `importer` does not have whole. */
-async function missing(exporter: Cluster, importer: Cluster, load: Load, among: readonly number[]): Promise<number[]> {
-  const found: number[] = [];
-  await each(among.length, async (position) => {
-    const service = among[position] ?? 0;
-    const { value } = await importer.client.health.service(nameOf(service), { peer: exporter.name });
-    if (value.length !== load.instances) found.push(service);
-  });
-  return found;
-}
-
-/** Asks for one service until it is whole, then for the next, so that asking is not what everybody is busy with. */
-async function complete(exporter: Cluster, importer: Cluster, load: Load): Promise<void> {
-  const end = performance.now() + COMPLETE_MS;
-  await each(load.services, async (service) => {
-    while ((await missing(exporter, importer, load, [service])).length > 0) {
-      assert.ok(performance.now() < end, `${importer.name} does not have all services of ${exporter.name}`);
-      await pause(ASK_AGAIN_MS);
-    }
-  });
-}
 
 /** What our status said while `work` went on. */
 async function watched(ours: Ours, peer: Cluster, work: Promise<void>) {
@@ -381,7 +296,7 @@ export const loadScenarios: readonly Scenario[] = [
       await settles(
         () => assert.ok(consul.output.split(exhausted).length > 2, "not twice yet"),
         "it fails, comes back and fails again",
-        COMPLETE_MS,
+        TWICE_MS,
       );
     },
   },
