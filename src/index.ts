@@ -45,6 +45,7 @@ export type {
   ServiceAddress,
   ServiceInstance,
   ServiceKind,
+  ServicePort,
   StringMap,
   Weights,
 } from "./catalog/instance.js";

@@ -138,6 +138,7 @@ export function encodeInstanceRecord(record: InstanceRecord, current: Stamp): Ui
         tags: service.tags.length === 0 ? undefined : service.tags,
         address: service.address || undefined,
         port: service.port || undefined,
+        ports: service.ports,
         socketPath: service.socketPath || undefined,
         taggedAddresses: nonEmpty(service.taggedAddresses),
         meta: nonEmpty(service.meta),

@@ -8,6 +8,7 @@ import type {
   ServiceAddress,
 } from "./instance.js";
 import { lowerCase } from "./names.js";
+import { samePorts } from "./ports.js";
 
 /*
  * Whether a write changes anything (specification 4.1.8). Records are normalised when they are parsed or decoded, so
@@ -118,6 +119,7 @@ export function sameService(left: Service, right: Service): boolean {
       sameList(left.tags, right.tags) &&
       left.address === right.address &&
       left.port === right.port &&
+      samePorts(left.ports, right.ports) &&
       left.socketPath === right.socketPath &&
       sameMap(left.taggedAddresses, right.taggedAddresses, sameAddress) &&
       sameMap(left.meta, right.meta, identical) &&

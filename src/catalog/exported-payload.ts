@@ -41,12 +41,14 @@ const Field = {
     enterpriseMeta: 16,
     socketPath: 17,
     locality: 19,
+    ports: 20,
   },
   proxy: { destinationServiceName: 1, destinationServiceId: 2 },
   connect: { peerMeta: 4 },
   peerMeta: { sni: 1, spiffeId: 2, protocol: 3 },
   check: { node: 1, checkId: 2, name: 3, status: 4, serviceId: 7, serviceName: 8, enterpriseMeta: 13 },
   address: { address: 1, port: 2 },
+  port: { port: 1, name: 2, default: 3 },
   weights: { passing: 1, warning: 2 },
   locality: { region: 1, zone: 2 },
   map: { key: 1, value: 2 },
@@ -106,6 +108,9 @@ function numberProblem({ service }: ServiceInstance): string | undefined {
   if (!isInt32(service.port)) return `port ${service.port} is not a 32-bit integer`;
   if (!isInt32(service.weights.passing) || !isInt32(service.weights.warning)) {
     return `weights ${service.weights.passing} and ${service.weights.warning} are not 32-bit integers`;
+  }
+  for (const { name, port } of service.ports ?? []) {
+    if (!isInt32(port)) return `port ${port} named "${name}" is not a 32-bit integer`;
   }
   for (const key in service.taggedAddresses) {
     const port = service.taggedAddresses[key]?.port ?? 0;
@@ -371,6 +376,7 @@ export class PayloadEncoder {
       .repeatedStringField(Field.service.tags, service.tags)
       .stringField(Field.service.address, service.address);
     writeTextMap(writer, Field.service.meta, service.meta);
+    // Consul 1.22 sends 0 for several ports, and who knows of one alone is left with none: the default one tells both.
     writer.int32Field(Field.service.port, service.port);
     writeWeights(writer, service.weights);
     writer.boolField(Field.service.enableTagOverride, service.enableTagOverride);
@@ -378,6 +384,12 @@ export class PayloadEncoder {
     writeEnterpriseMeta(writer, Field.service.enterpriseMeta);
     writer.stringField(Field.service.socketPath, service.socketPath);
     writeLocality(writer, Field.service.locality, service.locality);
+    for (const port of service.ports ?? []) {
+      const mark = writer.beginMessage(Field.service.ports);
+      writer.int32Field(Field.port.port, port.port).stringField(Field.port.name, port.name);
+      writer.boolField(Field.port.default, port.default);
+      writer.endMessage(mark);
+    }
     writer.endMessage(inner);
     writeCheck(writer, instance, service.id, service.name);
     writer.endMessage(mark);

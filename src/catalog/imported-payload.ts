@@ -12,10 +12,12 @@ import type {
   Service,
   ServiceAddress,
   ServiceInstance,
+  ServicePort,
   StringMap,
   Weights,
 } from "./instance.js";
 import { lowerCase } from "./names.js";
+import { defaultPort } from "./ports.js";
 
 const text = (field: number): number => (field << 3) | WireType.LengthDelimited;
 const varint = (field: number): number => (field << 3) | WireType.Varint;
@@ -258,6 +260,7 @@ function readService(reader: ProtobufReader): Service {
   const tags: string[] = [];
   const meta: [string, string][] = [];
   const taggedAddresses: [string, ServiceAddress][] = [];
+  const ports: ServicePort[] = [];
   let proxy: ProxyDefinition = emptyProxy;
   let connect: Connect | undefined;
   let locality: Locality | undefined;
@@ -278,6 +281,7 @@ function readService(reader: ProtobufReader): Service {
       taggedAddresses.push(readMapEntry(reader.message(), readAddress, { address: "", port: 0 }));
     } else if (tag === text(17)) socketPath = reader.string();
     else if (tag === SERVICE_LOCALITY) locality = readLocality(reader.message(), locality);
+    else if (tag === text(20)) ports.push(readPort(reader.message()));
     else reader.skip(tag);
   }
   return {
@@ -286,7 +290,8 @@ function readService(reader: ProtobufReader): Service {
     name,
     tags,
     address,
-    port,
+    port: port === 0 ? defaultPort(ports) : port,
+    ...(ports.length === 0 ? {} : { ports }),
     socketPath,
     taggedAddresses: Object.fromEntries(taggedAddresses),
     meta: textMap(meta),
@@ -374,6 +379,19 @@ function readAddress(parent: ProtobufReader): ServiceAddress {
     else reader.skip(tag);
   }
   return { address, port };
+}
+
+/** @internal */
+export function readPort(reader: ProtobufReader): ServicePort {
+  let { name, port, default: isDefault } = { name: "", port: 0, default: false };
+  while (!reader.done) {
+    const tag = reader.tag();
+    if (tag === varint(1)) port = reader.int32();
+    else if (tag === text(2)) name = reader.string();
+    else if (tag === varint(3)) isDefault = reader.bool();
+    else reader.skip(tag);
+  }
+  return { name, port, default: isDefault };
 }
 
 function readWeights(reader: ProtobufReader): Weights {

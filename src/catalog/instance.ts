@@ -31,6 +31,15 @@ export interface ServiceAddress {
   readonly port: number;
 }
 
+/** One of several ports of an instance (Consul 1.22 and later). */
+export interface ServicePort {
+  /** Unique among those of the instance. */
+  readonly name: string;
+  readonly port: number;
+  /** Whether it stands for all of them where only one can be told. One does. */
+  readonly default: boolean;
+}
+
 /** A JSON value, as `google.protobuf.Struct` carries it. */
 export type JsonValue = null | boolean | number | string | readonly JsonValue[] | { readonly [key: string]: JsonValue };
 export type JsonObject = { readonly [key: string]: JsonValue };
@@ -74,7 +83,10 @@ export interface Service {
   readonly name: string;
   readonly tags: readonly string[];
   readonly address: string;
+  /** Of an instance with several ports, the default one. */
   readonly port: number;
+  /** Absent from an instance that has one port, or none. */
+  readonly ports?: readonly ServicePort[];
   readonly socketPath: string;
   readonly taggedAddresses: Readonly<Record<string, ServiceAddress>>;
   readonly meta: StringMap;

@@ -2,7 +2,7 @@ import { isUtf8 } from "node:buffer";
 import { errorText, PeeringError } from "../errors.js";
 import { ProtobufReader, WireType } from "../wire/protobuf.js";
 import { StatusCode } from "../wire/status.js";
-import { readConnect, readLocality, readProxy } from "./imported-payload.js";
+import { readConnect, readLocality, readPort, readProxy } from "./imported-payload.js";
 import { lowerCase } from "./names.js";
 
 /** Bounds on one payload; what exceeds them is refused, and the stream goes on. Ours; Consul has none. */
@@ -122,6 +122,7 @@ const SERVICE_TAGGED_ADDRESSES = 0x7a;
 const SERVICE_SOCKET_PATH = 0x8a;
 const SERVICE_PEER_NAME = 0x92;
 const SERVICE_LOCALITY = 0x9a;
+const SERVICE_PORTS = 0xa2;
 const ADDRESS_ADDRESS = 0x0a;
 const CHECK_NODE = 0x0a;
 const CHECK_ID = 0x12;
@@ -356,6 +357,9 @@ class Inspection {
           break;
         case SERVICE_LOCALITY:
           readLocality(this.#reader(this.#message(end)));
+          break;
+        case SERVICE_PORTS:
+          readPort(this.#reader(this.#message(end)));
           break;
         default:
           this.#skip(tag, end);

@@ -11,10 +11,12 @@ import type {
   Service,
   ServiceAddress,
   ServiceKind,
+  ServicePort,
   StringMap,
   Weights,
 } from "./instance.js";
 import { lowerCase } from "./names.js";
+import { defaultPort, portsProblem } from "./ports.js";
 
 /** One instance of a service, as a caller describes it. Everything absent has the default of {@link Service}. */
 export interface ServiceRegistration {
@@ -27,6 +29,10 @@ export interface ServiceRegistration {
   readonly address?: string | undefined;
   /** 0 to 65535. Default 0: none. */
   readonly port?: number | undefined;
+  /** Instead of `port`: several, with names of their own. One is the default, and is told to whoever can take only one. */
+  readonly ports?:
+    | readonly { readonly name: string; readonly port: number; readonly default?: boolean | undefined }[]
+    | undefined;
   readonly socketPath?: string | undefined;
   readonly taggedAddresses?:
     | Readonly<Record<string, { readonly address: string; readonly port?: number | undefined }>>
@@ -350,6 +356,24 @@ function parseServiceAddress(value: unknown, path: string): ServiceAddress {
   });
 }
 
+const portFields: ReadonlySet<keyof ServicePort> = new Set<keyof ServicePort>(["name", "port", "default"]);
+
+function parsePorts(value: unknown): readonly ServicePort[] | undefined {
+  if (value === undefined || value === null) return undefined;
+  if (!Array.isArray(value)) throw invalid("service.ports must be a list of ports");
+  if (value.length === 0) return undefined;
+  const ports = value.map((element: unknown, position) => {
+    const path = `service.ports[${position}]`;
+    const from = fields(element, path, portFields);
+    return Object.freeze({
+      name: text(from.name, `${path}.name`),
+      port: wholeNumber(from.port, `${path}.port`, 65_535),
+      default: flag(from.default, `${path}.default`),
+    });
+  });
+  return Object.freeze(ports);
+}
+
 const weightFields: ReadonlySet<keyof Weights> = new Set<keyof Weights>(["passing", "warning"]);
 
 /** Missing, or invalid in a catalog register: 1 and 1 (specification 4.1.3). */
@@ -447,6 +471,7 @@ const serviceFields: ReadonlySet<keyof ServiceRegistration> = new Set<keyof Serv
   "tags",
   "address",
   "port",
+  "ports",
   "socketPath",
   "taggedAddresses",
   "meta",
@@ -467,13 +492,16 @@ export function parseServiceShape(value: unknown): Service {
   const proxy = parseProxy(from.proxy);
   const connect = parseConnect(from.connect);
   const locality = parseLocality(from.locality, "service.locality");
+  const port = wholeNumber(from.port, "service.port", 65_535);
+  const ports = parsePorts(from.ports);
   return Object.freeze({
     kind: text(from.kind, "service.kind"),
     id: keyText(from.id, "service.id"),
     name: keyText(from.name, "service.name"),
     tags: textList(from.tags, "service.tags"),
     address: text(from.address, "service.address"),
-    port: wholeNumber(from.port, "service.port", 65_535),
+    port: port === 0 ? defaultPort(ports ?? []) : port,
+    ...(ports !== undefined && { ports }),
     socketPath: text(from.socketPath, "service.socketPath"),
     taggedAddresses: mapOf(from.taggedAddresses, "service.taggedAddresses", parseServiceAddress),
     meta: stringMap(from.meta, "service.meta"),
@@ -598,8 +626,11 @@ function validateNode(node: Node, datacenter: string): void {
 /** The rules by kind (specification 4.1.4); all of them are collected. */
 function kindProblems(service: Service, hasSidecar: boolean): readonly string[] {
   const problems: string[] = [];
-  const { kind, port, socketPath, proxy } = service;
+  const { kind, port, ports = [], socketPath, proxy } = service;
   const native = service.connect?.native === true;
+  if (ports.length > 0 && (kind === "connect-proxy" || kind.endsWith("-gateway"))) {
+    problems.push(`Ports cannot be set for a ${kind}`);
+  }
   if (kind === "connect-proxy") {
     if (port === 0 && socketPath === "") problems.push("Port or SocketPath must be set for a connect-proxy");
     const destination = proxy?.destinationServiceName.trim() ?? "";
@@ -639,6 +670,10 @@ function kindProblems(service: Service, hasSidecar: boolean): readonly string[] 
   if (kind === "" && native && port === 0 && socketPath === "") {
     problems.push("Port or SocketPath must be set for a Connect native service.");
   }
+  // What is read is what may be written again: there the port is the default one of several.
+  if (ports.length > 0 && port !== defaultPort(ports)) problems.push("Cannot set both Port and Ports");
+  const problem = portsProblem(ports);
+  if (problem !== undefined) problems.push(problem);
   return problems;
 }
 

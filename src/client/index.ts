@@ -37,6 +37,7 @@ export type {
   PeeringRecord,
   PeeringRemote,
   PeeringStreamStatus,
+  PortRecord,
   ServiceRecord,
 } from "./records.js";
 export { type WatchOptions, watch } from "./watch.js";

@@ -83,6 +83,13 @@ export interface AddressRecord {
   readonly Port: number;
 }
 
+/** One of several ports of a service (Consul 1.22 and later). */
+export interface PortRecord {
+  readonly Name: string;
+  readonly Port: number;
+  readonly Default: boolean;
+}
+
 export interface ServiceRecord {
   readonly ID: string;
   readonly Service: string;
@@ -93,7 +100,10 @@ export interface ServiceRecord {
   readonly Address: string;
   readonly TaggedAddresses: Readonly<Record<string, AddressRecord>>;
   readonly Meta: Readonly<Record<string, string>>;
+  /** Where there are several, the default one. */
   readonly Port: number;
+  /** Empty where there is one, or none. */
+  readonly Ports: readonly PortRecord[];
   readonly Weights: { readonly Passing: number; readonly Warning: number };
   readonly EnableTagOverride: boolean;
   /** As the server gave it: sidecars and gateways say here whom they stand for. */
@@ -145,6 +155,7 @@ export interface CatalogServiceRecord {
   readonly ServiceWeights: { readonly Passing: number; readonly Warning: number };
   readonly ServiceMeta: Readonly<Record<string, string>>;
   readonly ServicePort: number;
+  readonly ServicePorts: readonly PortRecord[];
   readonly PeerName: string;
   readonly CreateIndex: number;
   readonly ModifyIndex: number;
@@ -230,6 +241,11 @@ function readAddresses(record: JsonObject, key: string): Readonly<Record<string,
   });
 }
 
+function readPort(json: Json): PortRecord {
+  const port = asObject(json, "the port");
+  return { Name: textOf(port, "Name"), Port: numberOf(port, "Port"), Default: booleanOf(port, "Default") };
+}
+
 function readWeights(record: JsonObject, key: string): { readonly Passing: number; readonly Warning: number } {
   const weights = objectOf(record, key);
   return { Passing: numberOf(weights, "Passing"), Warning: numberOf(weights, "Warning") };
@@ -246,6 +262,7 @@ export function readService(json: Json): ServiceRecord {
     TaggedAddresses: readAddresses(record, "TaggedAddresses"),
     Meta: textMapOf(record, "Meta"),
     Port: numberOf(record, "Port"),
+    Ports: membersOf(record, "Ports").map(readPort),
     Weights: readWeights(record, "Weights"),
     EnableTagOverride: booleanOf(record, "EnableTagOverride"),
     Proxy: objectOf(record, "Proxy"),
@@ -302,6 +319,7 @@ export function readCatalogService(json: Json): CatalogServiceRecord {
     ServiceWeights: readWeights(record, "ServiceWeights"),
     ServiceMeta: textMapOf(record, "ServiceMeta"),
     ServicePort: numberOf(record, "ServicePort"),
+    ServicePorts: membersOf(record, "ServicePorts").map(readPort),
     PeerName: textOf(record, "PeerName"),
     CreateIndex: numberOf(record, "CreateIndex"),
     ModifyIndex: numberOf(record, "ModifyIndex"),

@@ -24,6 +24,8 @@ export interface AnswerContext {
   readonly domain: string;
   /** `""`: our own data. */
   readonly peer: string;
+  /** Name of the port that SRV records tell, lower-cased; undefined: that of the service. */
+  readonly port: string | undefined;
   readonly ttl: number;
 }
 
@@ -52,6 +54,12 @@ export function healthy(instances: readonly ServiceInstance[], onlyPassing: bool
 export function tagged(instances: readonly ServiceInstance[], tag: string): readonly ServiceInstance[] {
   const wanted = nameKey(tag);
   return instances.filter(({ service }) => service.tags.some((own) => nameKey(own) === wanted));
+}
+
+/** The port of an instance that is asked for; undefined when it has none of that name, whatever its case. */
+export function portOf({ service }: ServiceInstance, name: string | undefined): number | undefined {
+  if (name === undefined) return service.port;
+  return service.ports?.find((port) => nameKey(port.name) === name)?.port;
 }
 
 /** A uniformly random order. */
@@ -158,7 +166,7 @@ export function srvRecords(instances: readonly ServiceInstance[], context: Answe
   for (const instance of instances) {
     if (answers.length >= most) break;
     const { node, service } = instance;
-    const tuple = `${nameKey(node.name)}\0${service.address}\0${service.port}`;
+    const tuple = `${nameKey(node.name)}\0${service.address}\0${portOf(instance, context.port)}`;
     if (seen.has(tuple)) continue;
     seen.add(tuple);
     const location = locate(instance, context);
@@ -195,8 +203,9 @@ function fitsType(record: "A" | "AAAA", asked: QuestionType): boolean {
   return asked === record || asked === "ANY" || asked === "TXT";
 }
 
-function locate({ node, service }: ServiceInstance, context: AnswerContext): Location | undefined {
-  const { address: own, port } = translatedService(service, context);
+function locate(instance: ServiceInstance, context: AnswerContext): Location | undefined {
+  const { node } = instance;
+  const { address: own, port } = translatedService(instance, context);
   const ofNode = translatedNodeAddress(node, context);
   const nodeIp = addressOf(ofNode);
   if (own === "" || (nodeIp !== undefined && nameKey(own) === nameKey(context.name))) {
@@ -211,10 +220,11 @@ function locate({ node, service }: ServiceInstance, context: AnswerContext): Loc
 
 /** A peer's services are always of another datacenter, even where that has the name of ours (Consul 1.14 to 1.22). */
 function translatedService(
-  service: ServiceInstance["service"],
-  { settings, peer, type }: AnswerContext,
+  instance: ServiceInstance,
+  { settings, peer, type, port: named }: AnswerContext,
 ): { readonly address: string; readonly port: number } {
-  const { address, port, taggedAddresses } = service;
+  const { address, taggedAddresses } = instance.service;
+  const port = portOf(instance, named) ?? 0;
   if (!settings.translateWanAddresses || peer === "") return { address, port };
   for (const key of wanKeys(type)) {
     const wan = Object.hasOwn(taggedAddresses, key) ? taggedAddresses[key] : undefined;

@@ -18,7 +18,14 @@ export type Scope =
 
 /** What a name asks for, lower-cased. */
 export type Lookup =
-  | { readonly type: "service"; readonly service: string; readonly tag: string | undefined; readonly scope: Scope }
+  | {
+      readonly type: "service";
+      readonly service: string;
+      readonly tag: string | undefined;
+      /** The name of one of its ports: for SRV (Consul 1.22 and later). */
+      readonly port: string | undefined;
+      readonly scope: Scope;
+    }
   | { readonly type: "connect"; readonly service: string; readonly scope: Scope }
   | { readonly type: "node"; readonly node: string; readonly scope: Scope }
   /** `peer` is `""` for a local service. */
@@ -46,6 +53,12 @@ export type ParsedName =
 const KINDS: ReadonlySet<string> = new Set(["service", "connect", "virtual", "ingress", "node", "query", "addr"]);
 const LOCAL: Scope = { type: "local" };
 const ELSEWHERE: Scope = { type: "elsewhere" };
+
+/** What follows the kind of a name: whose data is asked for, and which of several ports. */
+interface Suffix {
+  readonly scope: Scope;
+  readonly port?: string | undefined;
+}
 
 /** Takes a name apart as Consul 1.14.2 to 1.22 does (specification 4.6.2 and 4.6.3). */
 export function parseName(name: string, type: QuestionType, settings: NameSettings): ParsedName {
@@ -83,13 +96,13 @@ function lookupOf(kind: string, parts: readonly string[], suffix: readonly strin
     case "virtual": {
       const [bare] = suffix;
       if (suffix.length === 1 && bare !== undefined) return { type: "virtual", service: last, peer: bare };
-      const scope = scopeOf(suffix, settings, false);
+      const scope = suffixOf(suffix, settings, false)?.scope;
       if (scope === undefined) return { type: "malformed" };
       // A virtual address belongs to this cluster, whatever datacenter is named.
       return { type: "virtual", service: last, peer: scope.type === "peer" ? scope.peer : "" };
     }
     case "query": {
-      const scope = scopeOf(suffix, settings, false);
+      const scope = suffixOf(suffix, settings, false)?.scope;
       if (scope === undefined) return { type: "malformed" };
       const [first = ""] = parts;
       const rfc2782 = parts.length === 2 && first.startsWith("_") && last.startsWith("_");
@@ -99,52 +112,55 @@ function lookupOf(kind: string, parts: readonly string[], suffix: readonly strin
     }
     case "connect":
     case "ingress": {
-      const scope = scopeOf(suffix, settings, false);
+      const scope = suffixOf(suffix, settings, false)?.scope;
       if (scope === undefined) return { type: "malformed" };
       if (kind === "ingress") return { type: "nothing" };
       // Consul takes a peer in the name and looks at the local services all the same.
       return { type: "connect", service: last, scope: scope.type === "peer" ? LOCAL : scope };
     }
     case "node": {
-      const scope = scopeOf(suffix, settings, true);
+      const scope = suffixOf(suffix, settings, true)?.scope;
       return scope === undefined ? { type: "malformed" } : { type: "node", node: parts.join("."), scope };
     }
     default: {
-      const scope = scopeOf(suffix, settings, true);
-      if (scope === undefined) return { type: "malformed" };
+      const asked = suffixOf(suffix, settings, true);
+      if (asked === undefined) return { type: "malformed" };
+      const { scope, port } = asked;
       const [first = ""] = parts;
       if (parts.length === 2 && first.startsWith("_") && last.startsWith("_")) {
         const tag = last.slice(1);
-        return { type: "service", service: first.slice(1), tag: tag === "tcp" ? undefined : tag, scope };
+        return { type: "service", service: first.slice(1), tag: tag === "tcp" ? undefined : tag, port, scope };
       }
       const tag = parts.slice(0, -1).join(".");
-      return { type: "service", service: last, tag: tag === "" ? undefined : tag, scope };
+      return { type: "service", service: last, tag: tag === "" ? undefined : tag, port, scope };
     }
   }
 }
 
 /** Undefined: malformed. */
-function scopeOf(suffix: readonly string[], settings: NameSettings, mayBePeer: boolean): Scope | undefined {
+function suffixOf(suffix: readonly string[], settings: NameSettings, mayBePeer: boolean): Suffix | undefined {
   const local = nameKey(settings.datacenter);
   const [bare] = suffix;
-  if (bare === undefined) return LOCAL;
+  if (bare === undefined) return { scope: LOCAL };
   if (suffix.length === 1) {
-    if (bare === local) return LOCAL;
+    if (bare === local) return { scope: LOCAL };
     const isPeer = mayBePeer && settings.bareLabelIsPeer && settings.isPeering(bare);
-    return isPeer ? { type: "peer", peer: bare } : ELSEWHERE;
+    return { scope: isPeer ? { type: "peer", peer: bare } : ELSEWHERE };
   }
-  if (suffix.length !== 2 && suffix.length !== 4) return undefined;
+  if (suffix.length % 2 === 1 || suffix.length > 6) return undefined;
   let datacenter: string | undefined;
   let peer: string | undefined;
+  let port: string | undefined;
   for (let index = 0; index < suffix.length; index += 2) {
     const value = suffix[index];
     const keyword = suffix[index + 1];
     if (keyword === "dc") datacenter = value;
     else if (keyword === "peer") peer = value;
+    else if (keyword === "port") port = value;
     else return undefined;
   }
-  if (peer !== undefined) return datacenter === undefined ? { type: "peer", peer } : undefined;
-  return datacenter === local ? LOCAL : ELSEWHERE;
+  if (peer !== undefined) return datacenter === undefined ? { scope: { type: "peer", peer }, port } : undefined;
+  return { scope: datacenter === undefined || datacenter === local ? LOCAL : ELSEWHERE, port };
 }
 
 function reverseIpv4(name: string): string | undefined {

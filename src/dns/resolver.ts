@@ -7,6 +7,7 @@ import {
   ipRecord,
   metaRecords,
   nodeAddressRecord,
+  portOf,
   serviceTtl,
   shuffled,
   srvRecords,
@@ -106,12 +107,13 @@ export class Resolver {
     level: number,
     budget: Budget,
   ): Promise<DnsAnswer> {
-    const context = (scope: Scope, ttl: number): AnswerContext => ({
+    const context = (scope: Scope, ttl: number, port?: string): AnswerContext => ({
       settings: { ...this.#settings, datacenter: this.#source.datacenter },
       name,
       type,
       domain,
       peer: peerOf(scope),
+      port,
       ttl,
     });
     switch (lookup.type) {
@@ -136,7 +138,8 @@ export class Resolver {
         if (lookup.scope.type === "elsewhere") return this.#absent(zone);
         const instances = await this.#instances(lookup);
         const ttl = serviceTtl(this.#settings.serviceTtls, lookup.service);
-        return this.#service(instances, zone, context(lookup.scope, ttl), level, budget);
+        const port = lookup.type === "service" ? lookup.port : undefined;
+        return this.#service(instances, zone, context(lookup.scope, ttl, port), level, budget);
       }
     }
   }
@@ -164,6 +167,8 @@ export class Resolver {
     let answers: readonly DnsRecord[];
     let additionals: readonly DnsRecord[] = [];
     if (context.type === "SRV") {
+      // As in Consul 1.22: the name is one of all instances or of none.
+      if (order.some((instance) => portOf(instance, context.port) === undefined)) return this.#absent(zone);
       const records = srvRecords(order, context, MOST_SRV_RECORDS);
       const aliased: DnsRecord[] = [];
       for (const alias of records.aliases) aliased.push(...(await this.#alias(alias, level, budget)));

@@ -11,6 +11,7 @@ import {
   checkJson,
   connectJson,
   localityJson,
+  portsJson,
   proxyJson,
   type ServiceView,
 } from "./records-json.js";
@@ -71,6 +72,7 @@ function agentServiceJson(service: ServiceView["service"], datacenter: string): 
     Tags: service.tags,
     Meta: textMap(service.meta),
     Port: service.port,
+    Ports: portsJson(service.ports),
     Address: service.address,
     SocketPath: service.socketPath || undefined,
     TaggedAddresses: addressesJson(service.taggedAddresses),

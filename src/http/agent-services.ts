@@ -25,7 +25,9 @@ import {
   catalogBody,
   type LocalityBody,
   localityType,
+  type PortBody,
   type ProxyBody,
+  portsType,
   proxyType,
   type ServiceBody,
   serviceRegistration,
@@ -70,6 +72,7 @@ interface Definition {
   readonly Tags: readonly string[] | undefined;
   readonly Address: string;
   readonly Port: number;
+  readonly Ports: readonly PortBody[];
   readonly SocketPath: string;
   readonly Meta: StringMap | undefined;
   readonly TaggedAddresses: Readonly<Record<string, AddressBody>>;
@@ -97,6 +100,7 @@ const definitionType: GoType<Definition> = goStruct<Definition>("structs.Service
   Tags: goOptional(goList(goString)),
   Address: goString,
   Port: goInt,
+  Ports: portsType,
   SocketPath: goString,
   Meta: goOptional(goMap(goString)),
   TaggedAddresses: addressesType,
@@ -162,6 +166,9 @@ function validate(body: Definition): void {
     const problem = weightsProblem(weights);
     if (problem !== undefined) throw badRequest(`Invalid Weights: ${problem}`);
   }
+  if (body.Ports.length > 0 && body.Connect.SidecarService !== undefined) {
+    throw badRequest("MultiPort cannot be used with Consul Connect.");
+  }
   const problem = metaProblem(body.Meta ?? {}, body.Kind);
   if (problem !== undefined) throw badRequest(`Invalid Service Meta: ${problem}`);
   for (const { Status: status } of definedChecks(body)) {
@@ -211,6 +218,7 @@ function serviceOf(body: Definition, id: string): Prepared {
       TaggedAddresses: body.TaggedAddresses,
       Meta: body.Meta ?? {},
       Port: body.Port,
+      Ports: body.Ports,
       SocketPath: body.SocketPath,
       Weights: body.Weights,
       EnableTagOverride: body.EnableTagOverride,

@@ -7,6 +7,7 @@ const integer: JsonSchema = { type: "integer" };
 const weightsSchema: JsonSchema = objectOf({ Passing: integer, Warning: integer });
 const localitySchema: JsonSchema = objectOf({ "Region?": text, "Zone?": text });
 const addressesSchema: JsonSchema = mapOf(objectOf({ Address: text, Port: integer }));
+const portsSchema: JsonSchema = listOf(objectOf({ Name: text, Port: integer, Default: flag }));
 const textsByKeyOrNull: JsonSchema = { type: ["object", "null"], additionalProperties: text };
 
 export function mapOf(values: JsonSchema): JsonSchema {
@@ -57,6 +58,7 @@ const serviceMembers: Readonly<Record<string, JsonSchema>> = {
   "TaggedAddresses?": addressesSchema,
   Meta: textsByKeyOrNull,
   "Port?": integer,
+  "Ports?": portsSchema,
   "SocketPath?": text,
   Weights: weightsSchema,
   EnableTagOverride: flag,
@@ -78,6 +80,7 @@ export const ownServiceSchema: JsonSchema = objectOf({
   Tags: texts,
   Meta: textsByKey,
   Port: integer,
+  "Ports?": portsSchema,
   Address: text,
   "SocketPath?": text,
   "TaggedAddresses?": addressesSchema,
@@ -135,6 +138,7 @@ export const flatInstanceSchema: JsonSchema = objectOf({
   ServiceWeights: weightsSchema,
   ServiceMeta: textsByKey,
   ServicePort: integer,
+  "ServicePorts?": portsSchema,
   ServiceSocketPath: text,
   ServiceEnableTagOverride: flag,
   ServiceProxy: proxySchema,

@@ -5,6 +5,7 @@ import type {
   Locality,
   Proxy as ProxyDefinition,
   ServiceAddress,
+  ServicePort,
 } from "../catalog/instance.js";
 import type { IndexedCheck, IndexedNode, IndexedService } from "../host/catalog.js";
 import { type Json, textMapOrAbsent } from "./json.js";
@@ -54,6 +55,11 @@ export function addressesJson(addresses: Readonly<Record<string, ServiceAddress>
   const entries = Object.entries(addresses);
   if (entries.length === 0) return undefined;
   return new Map(entries.map(([key, { address, port }]) => [key, { Address: address, Port: port }]));
+}
+
+/** Consul 1.22 and later; left out, like there, where a service has one port. */
+export function portsJson(ports: readonly ServicePort[] | undefined): Json | undefined {
+  return ports?.map(({ name, port, default: isDefault }) => ({ Name: name, Port: port, Default: isDefault }));
 }
 
 /** Keys are kept as registrations have them, with a small letter first. */
@@ -121,6 +127,7 @@ export function serviceJson({ peer, service }: ServiceView): JsonStruct {
     TaggedAddresses: addressesJson(service.taggedAddresses),
     Meta: textMapOrAbsent(service.meta) ?? null,
     Port: service.port || undefined,
+    Ports: portsJson(service.ports),
     SocketPath: service.socketPath || undefined,
     Weights: { Passing: service.weights.passing, Warning: service.weights.warning },
     EnableTagOverride: service.enableTagOverride,
@@ -184,6 +191,7 @@ export function flatJson({ peer, node, service }: NodeView & ServiceView): Json 
     ServiceWeights: { Passing: service.weights.passing, Warning: service.weights.warning },
     ServiceMeta: textMapOrAbsent(service.meta) ?? {},
     ServicePort: service.port,
+    ServicePorts: portsJson(service.ports),
     ServiceSocketPath: service.socketPath,
     ServiceEnableTagOverride: service.enableTagOverride,
     ServiceProxy: proxyJson(service.proxy),

@@ -109,6 +109,16 @@ export const weightsType: GoType<WeightsBody | undefined> = goOptional(
   goStruct<WeightsBody>("structs.Weights", { Passing: goInt, Warning: goInt }),
 );
 
+export interface PortBody {
+  readonly Name: string;
+  readonly Port: number;
+  readonly Default: boolean;
+}
+
+export const portsType: GoType<readonly PortBody[]> = goList(
+  goStruct<PortBody>("structs.ServicePort", { Name: goString, Port: goInt, Default: goBool }),
+);
+
 export interface ServiceBody {
   readonly Kind: string;
   readonly ID: string;
@@ -118,6 +128,7 @@ export interface ServiceBody {
   readonly TaggedAddresses: Readonly<Record<string, AddressBody>>;
   readonly Meta: StringMap;
   readonly Port: number;
+  readonly Ports: readonly PortBody[];
   readonly SocketPath: string;
   readonly Weights: WeightsBody | undefined;
   readonly EnableTagOverride: boolean;
@@ -138,6 +149,7 @@ export const serviceType: GoType<ServiceBody> = goStruct<ServiceBody>("structs.N
   TaggedAddresses: addressesType,
   Meta: goMap(goString),
   Port: goInt,
+  Ports: portsType,
   SocketPath: goString,
   Weights: weightsType,
   EnableTagOverride: goBool,
@@ -332,6 +344,7 @@ export function serviceRegistration(body: ServiceBody): ServiceRegistration {
     tags: body.Tags,
     address: body.Address,
     port: body.Port,
+    ports: body.Ports.map(({ Name: name, Port: port, Default }) => ({ name, port, default: Default })),
     socketPath: body.SocketPath,
     taggedAddresses: Object.fromEntries(
       addresses.map(([key, { Address: address, Port: port }]) => [key, { address, port }]),

@@ -142,6 +142,7 @@ function serviceMessage(service: Service): MessageInit<typeof ServiceSchema> {
     tags: [...service.tags],
     address: service.address,
     port: service.port,
+    ports: (service.ports ?? []).map(({ name, port, default: isDefault }) => ({ name, port, default: isDefault })),
     socketPath: service.socketPath,
     taggedAddresses: Object.fromEntries(
       Object.entries(service.taggedAddresses).map(([key, { address, port }]) => [key, { address, port }]),

@@ -1,4 +1,7 @@
 import assert from "node:assert/strict";
+import type { JsonObject } from "../../../src/client/index.js";
+import type { Cluster } from "../cluster.js";
+import { isBefore } from "../consul.js";
 import { askDns } from "../dns.js";
 import type { Scenario } from "../scenario.js";
 import { deregister, exportTo, inStep, register, registration } from "../services.js";
@@ -130,6 +133,54 @@ export const serviceScenarios: readonly Scenario[] = [
       },
     }),
   ),
+  {
+    name: "services with several ports",
+    async run(stage) {
+      const { ours, consul } = await stage.pair();
+      const knows = !isBefore(stage.binary.version, "1.22.0");
+      const http = { Name: "http", Port: 8_080, Default: true };
+      const metrics = { Name: "metrics", Port: 9_090, Default: false };
+      const offer = (cluster: Cluster, ports: readonly JsonObject[]): Promise<void> =>
+        cluster.client.catalog.register({
+          ...{ Node: "n1", Address: "10.0.0.1" },
+          Service: { ID: "web-1", Service: "web", Ports: ports },
+        });
+      const arrives = (from: Cluster, at: Cluster, port: number, ports: readonly JsonObject[]): Promise<void> =>
+        settles(async () => {
+          const { value } = await at.client.health.service("web", { peer: from.name });
+          assert.deepEqual(
+            value.map(({ Service }) => [Service.Port, Service.Ports]),
+            [[port, ports]],
+          );
+        }, `${at.name} has port ${port}`);
+
+      await offer(ours, [http, metrics]);
+      await exportTo(ours, consul, ["web"]);
+      // Whoever knows of one port only has at least the default one.
+      await arrives(ours, consul, 8_080, knows ? [http, metrics] : []);
+      const moved = { ...metrics, Default: true };
+      await offer(ours, [{ ...http, Default: false }, moved]);
+      await arrives(ours, consul, 9_090, knows ? [{ ...http, Default: false }, moved] : []);
+      if (!knows) return;
+      const name = `_web._tcp.service.${ours.name}.peer.http.port.consul`;
+      const { answers = [] } = await askDns(consul.ports.dns, name, "SRV");
+      assert.deepEqual(
+        answers.flatMap((answer) => (answer.type === "SRV" ? [answer.data.port] : [])),
+        [8_080],
+      );
+
+      await offer(consul, [http, metrics]);
+      await exportTo(consul, ours, ["web"]);
+      await arrives(consul, ours, 8_080, [http, metrics]);
+      const [instance] = await ours.host.imports.instances({ peer: consul.name, service: "web" });
+      assert.deepEqual(
+        instance?.service.ports?.map((port) => port.name),
+        ["http", "metrics"],
+      );
+      await offer(consul, [http]);
+      await arrives(consul, ours, 8_080, [http]);
+    },
+  },
   {
     name: "a burst of changes ends in the last state",
     async run(stage) {

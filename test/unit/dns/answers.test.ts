@@ -35,6 +35,35 @@ describe("DNS answers", () => {
     assert.deepEqual(upper.answers, ["WEB.Service.P.Peer.CONSUL 0 SRV 1 3 8080 n1.node.p.peer.CONSUL"]);
   });
 
+  it("SRV of a named port, which every instance has; addresses are those of the service whatever the port", async () => {
+    const ports = [
+      { name: "http", port: 8_080, default: true },
+      { name: "Metrics", port: 9_090, default: false },
+    ];
+    const input = {
+      instances: {
+        p: [
+          instance({ service: { name: "web", port: 8_080, ports } }),
+          instance({ service: { name: "one", port: 80 } }),
+          instance({ service: { name: "mixed", port: 8_080, ports } }),
+          instance({ node: { name: "n2" }, service: { name: "mixed", port: 80 } }),
+        ],
+      },
+    };
+    const srv = async (service: string, suffix: string): Promise<readonly string[] | string> => {
+      const { code, answers } = await asked(input, `_${service}._tcp.service.p.peer${suffix}.consul`, "SRV");
+      return code === "NOERROR" ? answers.map((answer) => answer.split(" ")[5] ?? "") : code;
+    };
+    assert.deepEqual(await srv("web", ""), ["8080"]);
+    assert.deepEqual(await srv("web", ".http.port"), ["8080"]);
+    assert.deepEqual(await srv("web", ".metrics.port"), ["9090"]);
+    assert.equal(await srv("web", ".nope.port"), "NXDOMAIN");
+    assert.equal(await srv("one", ".http.port"), "NXDOMAIN");
+    assert.equal(await srv("mixed", ".http.port"), "NXDOMAIN");
+    const { answers } = await asked(input, "web.service.p.peer.nope.port.consul", "A");
+    assert.equal(answers.length, 1);
+  });
+
   it("ch4 case 68: SRV targets are the service's address, the node's name, or the name it goes by", async () => {
     const input = {
       instances: {

@@ -19,7 +19,7 @@ function lookup(name: string, type = "A", using: NameSettings = settings): Looku
 const local = { type: "local" } as const;
 const elsewhere = { type: "elsewhere" } as const;
 const p = { type: "peer", peer: "p" } as const;
-const web = { type: "service", service: "web", tag: undefined } as const;
+const web = { type: "service", service: "web", tag: undefined, port: undefined } as const;
 const malformed = { type: "malformed" } as const;
 
 describe("names", () => {
@@ -58,6 +58,19 @@ describe("names", () => {
     }
     for (const name of ["service", "p.peer", "peer", "web", "service.p.peer"])
       assert.deepEqual(lookup(name), malformed, name);
+  });
+
+  it("name one of several ports, beside or without a datacenter or a peer", () => {
+    const http = { ...web, port: "http" };
+    assert.deepEqual(lookup("_web._tcp.service.HTTP.port", "SRV"), { ...http, scope: local });
+    assert.deepEqual(lookup("web.service.dc1.dc.http.port"), { ...http, scope: local });
+    assert.deepEqual(lookup("web.service.http.port.dc2.dc"), { ...http, scope: elsewhere });
+    assert.deepEqual(lookup("web.service.p.peer.http.port"), { ...http, scope: p });
+    assert.deepEqual(lookup("web.service.http.port.p.peer"), { ...http, scope: p });
+    assert.deepEqual(lookup("n1.node.http.port"), { type: "node", node: "n1", scope: local });
+    for (const suffix of ["p.peer.dc1.dc.http.port", "http.port.x", "a.port.b.port.c.port.d.port"]) {
+      assert.deepEqual(lookup(`web.service.${suffix}`), malformed, suffix);
+    }
   });
 
   it("ch4 case 72: tags with dots, RFC 2782 with and without `service`, `_tcp`", () => {

@@ -229,6 +229,19 @@ describe("catalog", () => {
     });
   });
 
+  it("keeps all ports of an instance over a restart", async () => {
+    const storage = memoryStorage();
+    const ports = [
+      { name: "http", port: 8_080, default: true },
+      { name: "metrics", port: 9_090, default: false },
+    ];
+    await withCatalog(storage, (catalog) => catalog.register({ ...n1, service: { name: "web", ports } }));
+    await withCatalog(storage, async (catalog) => {
+      const [found] = catalog.instances("web");
+      assert.deepEqual([found?.service.port, found?.service.ports], [8_080, ports]);
+    });
+  });
+
   it("does each verb of a transaction", async () => {
     await withCatalog(memoryStorage(), async (catalog) => {
       const node = { name: "n1", address: "10.0.0.1" };
