@@ -69,14 +69,16 @@ async function consulToConsul(processes: Processes, binary: ConsulBinary, load: 
   await using exporter = await ConsulServer.start(processes, binary, { name: "exporter", datacenter: "dc1" });
   await using importer = await ConsulServer.start(processes, binary, { name: "importer", datacenter: "dc2" });
   await Promise.all([exporter.ready(), importer.ready()]);
-  return intoConsul(exporter, importer, load);
+  // Awaited here, before both are ended.
+  return await intoConsul(exporter, importer, load);
 }
 
 async function usToConsul(processes: Processes, binary: ConsulBinary, load: Load): Promise<Measured> {
   await using exporter = await OurAgent.start(processes);
   await using importer = await ConsulServer.start(processes, binary, { name: "importer", datacenter: "dc2" });
   await importer.ready();
-  return intoConsul(exporter, importer, load);
+  // Awaited here, before both are ended.
+  return await intoConsul(exporter, importer, load);
 }
 
 /** @param use - what the importer, a process of ours, does with the token: the seconds it took. */
@@ -152,7 +154,11 @@ async function measure(processes: Processes, binary: ConsulBinary, load: Load): 
   console.log(`\n${load.services} services of ${load.instances} instances`);
   const measured = new Map<string, Measured[]>(Object.keys(rows).map((name) => [name, []]));
   for (let run = 0; run < Number(options.runs); run++) {
-    for (const [name, row] of Object.entries(rows)) measured.get(name)?.push(await row(processes, binary, load));
+    for (const [name, row] of Object.entries(rows)) {
+      const one = await row(processes, binary, load);
+      measured.get(name)?.push(one);
+      console.log(`  run ${run + 1}: ${name} ${one.seconds.toFixed(2)} s`);
+    }
   }
   for (const [name, runs] of measured) print(name, runs);
   const ratio = (name: keyof typeof rows, to: keyof typeof rows): void => {
