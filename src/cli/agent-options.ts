@@ -3,6 +3,7 @@ import type { Authorizer } from "../access/authorizer.js";
 import { parseAclPolicies, policyAuthorizer } from "../access/policies.js";
 import { isJsonObject, type Json, type JsonObject } from "../client/json-reader.js";
 import { errorText } from "../errors.js";
+import type { TransitRule } from "../host/transit.js";
 import { CommandError, type CommandLineIo } from "./command.js";
 import type { Flag, ParsedFlags } from "./flags.js";
 import { isLogLevel, LOG_LEVELS, type LogLevel } from "./log.js";
@@ -25,6 +26,7 @@ export interface AgentOptions {
   readonly grpcTls: ListenAddress;
   readonly dns: ListenAddress;
   readonly advertise: readonly string[];
+  readonly transit: readonly TransitRule[];
   readonly dnsStrict: boolean;
   /** Undefined: everyone may do everything. */
   readonly authorizer: Authorizer | undefined;
@@ -72,6 +74,13 @@ export const agentFlags: readonly Flag[] = [
       "Where peers reach this agent, as its tokens tell them. This flag may be specified multiple times; the variable is a list separated by commas. Default: where peers are accepted.",
   },
   {
+    name: "transit",
+    kind: "texts",
+    placeholder: "from:to:service",
+    usage:
+      "Carries a service that peer <from> exports to this agent over to peer <to>; * stands for every service. This flag may be specified multiple times; the variable is a list separated by commas.",
+  },
+  {
     name: "dns-strict",
     kind: "boolean",
     usage: "Answers <service>.service.<peer>.consul as Consul does, which is not at all.",
@@ -112,6 +121,8 @@ export async function readAgentOptions(flags: ParsedFlags, io: CommandLineIo): P
     throw new CommandError(`Invalid ${name}: ${JSON.stringify(value)} is no boolean`);
   };
 
+  const texts = (name: string): readonly string[] => (flags.given(name) ? flags.texts(name) : listOf(setting(name)));
+
   const dataDirectory = text("data-dir") || undefined;
   const dev = boolean("dev");
   if (dev && dataDirectory !== undefined) throw new CommandError("Cannot specify both -dev and -data-dir");
@@ -122,7 +133,7 @@ export async function readAgentOptions(flags: ParsedFlags, io: CommandLineIo): P
   }
   const policiesPath = text("acl-policies");
   const grpcTls = listenAddress("grpc-tls", text("grpc-tls"), text("bind") || "127.0.0.1", 8503);
-  const advertise = flags.given("advertise") ? flags.texts("advertise") : listOf(setting("advertise"));
+  const advertise = texts("advertise");
   for (const address of advertise) listenAddress("advertise", address, "", 0);
   if (advertise.length === 0 && /^(?:0\.0\.0\.0|\[?::\]?|)$/.test(grpcTls.host)) {
     throw new CommandError(
@@ -137,6 +148,7 @@ export async function readAgentOptions(flags: ParsedFlags, io: CommandLineIo): P
     grpcTls,
     dns: listenAddress("dns", text("dns"), "127.0.0.1", 8600),
     advertise,
+    transit: texts("transit").map(transitRule),
     dnsStrict: boolean("dns-strict"),
     authorizer: policiesPath === "" ? undefined : await readAuthorizer(policiesPath, io),
     logLevel,
@@ -146,6 +158,14 @@ export async function readAgentOptions(flags: ParsedFlags, io: CommandLineIo): P
 function listOf(value: Setting): readonly string[] {
   if (value === undefined) return [];
   return typeof value === "string" ? value.split(",").map((part) => part.trim()) : value;
+}
+
+function transitRule(text: string): TransitRule {
+  const [, from, to, service] = /^([^:]+):([^:]+):(.+)$/.exec(text) ?? [];
+  if (from === undefined || to === undefined || service === undefined) {
+    throw new CommandError(`Invalid transit: ${JSON.stringify(text)} is not from:to:service`);
+  }
+  return { from, to, services: [service] };
 }
 
 function listenAddress(name: string, text: string, defaultHost: string, defaultPort: number): ListenAddress {

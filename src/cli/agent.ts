@@ -72,6 +72,7 @@ async function openHost(options: AgentOptions, logger: Logger): Promise<PeeringH
     storage: await openStorage(options.dataDirectory),
     transport: grpcTransport({ listen: addressText(options.grpcTls), logger }),
     ...(options.advertise.length > 0 && { advertise: options.advertise }),
+    transit: options.transit,
     logger,
   });
 }

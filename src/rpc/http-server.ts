@@ -19,7 +19,10 @@ export interface HttpServerOptions {
   readonly headersTimeoutMs?: number;
   /** How long a whole request may take over HTTP/1.1, in milliseconds. Default 60 000. */
   readonly requestTimeoutMs?: number;
-  /** How long a connection of HTTP/1.1 is kept on which nothing is asked, in milliseconds. Default 60 000. */
+  /**
+   * How long a connection of HTTP/1.1 is kept on which nothing is asked, in milliseconds. Default 120 000: longer than
+   * Consul's Go client keeps one (90 s), so that it never asks on a connection that is being closed.
+   */
   readonly keepAliveTimeoutMs?: number;
   /** How long calls that are under way may go on once the server is disposed of, in milliseconds. Default 2 000. */
   readonly drainMs?: number;
@@ -48,7 +51,7 @@ const PING = { intervalMs: 30_000, timeoutMs: 10_000 };
  * @throws {PeeringError} `invalid-argument` for an address that is none, `unavailable` when it cannot be bound.
  */
 export async function httpServer(options: HttpServerOptions): Promise<HttpServer> {
-  const { rpc, http, headersTimeoutMs = 10_000, keepAliveTimeoutMs = 60_000, drainMs = 2_000 } = options;
+  const { rpc, http, headersTimeoutMs = 10_000, keepAliveTimeoutMs = 120_000, drainMs = 2_000 } = options;
   const clock = options.clock ?? systemClock;
   const logger = options.logger ?? silentLogger;
   const { host, port } = parseAddress(options.listen);

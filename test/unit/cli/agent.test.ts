@@ -15,6 +15,7 @@ import {
   AGENT_READY,
   type CommandLineResult,
   type CommandLineWorld,
+  type RunningAgent,
   runPeerage,
   startAgent,
 } from "../../support/command-line.js";
@@ -167,6 +168,40 @@ describe("peerage agent", () => {
     assert.deepEqual([(await a.result).exit, (await b.result).exit], [0, 0]);
   });
 
+  it("carries services over from one peer to another, as -transit says", async () => {
+    const stopping = new AbortController();
+    const start = (...more: readonly string[]) => startAgent(["-dev", ...ports, ...more], stopping.signal);
+    const [east, west] = await Promise.all([start("-datacenter=east"), start("-datacenter=west")]);
+    const hub = await start("-transit=east:west:web", "-transit", "east:west:api", "-transit=west:east:*");
+    const at = async ({ http }: RunningAgent, line: string): Promise<string> => {
+      const { exit, stdout, stderr } = await runPeerage(line.split(" "), { environment: { CONSUL_HTTP_ADDR: http } });
+      assert.deepEqual([exit, stderr], [0, ""], line);
+      return stdout;
+    };
+    for (const [name, agent] of Object.entries({ east, west })) {
+      const token = (await at(hub, `peering generate-token -name=${name}`)).trim();
+      await at(agent, `peering establish -name=hub -peering-token=${token}`);
+      for (const service of ["web", "api", `only-${name}`]) {
+        await at(agent, `catalog register -node=${name} -address=10.0.0.1 -service=${service} -port=80`);
+        await at(agent, `services export -name=${service} -consumer-peers=hub`);
+      }
+    }
+    await eventually(
+      async () => (await at(west, "catalog services -peer=hub")) === "api\nweb\n",
+      "the west has what the rules name of the east's",
+    );
+    await eventually(
+      async () => (await at(east, "catalog services -peer=hub")) === "api\nonly-west\nweb\n",
+      "the east has all of the west's",
+    );
+    stopping.abort();
+    const results = await Promise.all([east, west, hub].map(({ result }) => result));
+    assert.deepEqual(
+      results.map(({ exit }) => exit),
+      [0, 0, 0],
+    );
+  });
+
   it("keeps its data in a directory, for one process at a time", async () => {
     await using directory = await temporaryDirectory();
     const stopping = new AbortController();
@@ -241,6 +276,7 @@ describe("peerage agent", () => {
       ["-dev", "-log-level", "loud"],
       /^Invalid log-level: "loud" is none of debug, info, warn, error\n$/,
     ],
+    ["a rule that is none", ["-dev", "-transit=a:b"], /^Invalid transit: "a:b" is not from:to:service\n$/],
     ["an argument", ["-dev", "now"], /^Unexpected argument: now\n$/],
     ["every address, and none advertised", ["-dev", "-bind", "0.0.0.0"], /^Must specify -advertise: /],
     [
