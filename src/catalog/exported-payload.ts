@@ -286,9 +286,15 @@ function encodePeerMeta({ name, chain, peerName, trustDomain, datacenter }: Side
  * faster, because it knows the nodes it has encoded.
  */
 export class PayloadEncoder {
+  readonly #strictConsul: boolean;
   readonly #writer = new ProtobufWriter(16 * 1024);
   /** By identity: a node is the same object in all of its instances until it changes. */
   readonly #nodes = new WeakMap<Node, EncodedNode>();
+
+  /** @param options - `strictConsul`: as Consul 1.22 does, tells no port of an instance that has several, beside those. */
+  constructor(options: { readonly strictConsul?: boolean } = {}) {
+    this.#strictConsul = options.strictConsul ?? false;
+  }
 
   /**
    * What a peer is sent of the service `name`: its ordinary instances, without what the mesh added to them, each with its
@@ -376,8 +382,9 @@ export class PayloadEncoder {
       .repeatedStringField(Field.service.tags, service.tags)
       .stringField(Field.service.address, service.address);
     writeTextMap(writer, Field.service.meta, service.meta);
-    // Consul 1.22 sends 0 for several ports, and who knows of one alone is left with none: the default one tells both.
-    writer.int32Field(Field.service.port, service.port);
+    // Consul 1.22 tells 0 beside several, so that who knows of one alone is left with none.
+    const port = this.#strictConsul && service.ports !== undefined ? 0 : service.port;
+    writer.int32Field(Field.service.port, port);
     writeWeights(writer, service.weights);
     writer.boolField(Field.service.enableTagOverride, service.enableTagOverride);
     writeAddressMap(writer, Field.service.taggedAddresses, service.taggedAddresses);
@@ -425,8 +432,12 @@ export class PayloadEncoder {
 }
 
 /** {@link PayloadEncoder.service} once. @throws {PeeringError} `invalid-registration`. */
-export function encodeServicePayload(name: string, instances: readonly ServiceInstance[]): EncodedPayload {
-  return new PayloadEncoder().service(name, instances);
+export function encodeServicePayload(
+  name: string,
+  instances: readonly ServiceInstance[],
+  options?: { readonly strictConsul?: boolean },
+): EncodedPayload {
+  return new PayloadEncoder(options).service(name, instances);
 }
 
 /** {@link PayloadEncoder.sidecar} once. @throws {PeeringError} `invalid-registration`. */

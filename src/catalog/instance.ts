@@ -85,7 +85,7 @@ export interface Service {
   readonly address: string;
   /** Of an instance with several ports, the default one. */
   readonly port: number;
-  /** Absent from an instance that has one port, or none. */
+  /** Absent unless the instance was registered with named ports. */
   readonly ports?: readonly ServicePort[];
   readonly socketPath: string;
   readonly taggedAddresses: Readonly<Record<string, ServiceAddress>>;

@@ -20,6 +20,7 @@ export function defaultPort(ports: readonly ServicePort[]): number {
   return ports.find((port) => port.default)?.port ?? 0;
 }
 
+/** Their order and the default count, too; in Consul 1.22 only names and numbers do, so that it misses such changes. */
 export function samePorts(left: readonly ServicePort[] = [], right: readonly ServicePort[] = []): boolean {
   return (
     left === right ||

@@ -626,7 +626,9 @@ function validateNode(node: Node, datacenter: string): void {
 /** The rules by kind (specification 4.1.4); all of them are collected. */
 function kindProblems(service: Service, hasSidecar: boolean): readonly string[] {
   const problems: string[] = [];
-  const { kind, port, ports = [], socketPath, proxy } = service;
+  const { kind, ports = [], socketPath, proxy } = service;
+  // As it was given: what is read back has the default one of several there, and may be written again (Consul refuses it).
+  const port = ports.length > 0 && service.port === defaultPort(ports) ? 0 : service.port;
   const native = service.connect?.native === true;
   if (ports.length > 0 && (kind === "connect-proxy" || kind.endsWith("-gateway"))) {
     problems.push(`Ports cannot be set for a ${kind}`);
@@ -670,8 +672,7 @@ function kindProblems(service: Service, hasSidecar: boolean): readonly string[] 
   if (kind === "" && native && port === 0 && socketPath === "") {
     problems.push("Port or SocketPath must be set for a Connect native service.");
   }
-  // What is read is what may be written again: there the port is the default one of several.
-  if (ports.length > 0 && port !== defaultPort(ports)) problems.push("Cannot set both Port and Ports");
+  if (ports.length > 0 && port !== 0) problems.push("Cannot set both Port and Ports");
   const problem = portsProblem(ports);
   if (problem !== undefined) problems.push(problem);
   return problems;

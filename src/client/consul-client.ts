@@ -139,7 +139,8 @@ export interface CatalogClient {
   deregister(deregistration: JsonObject, options?: RequestOptions): Promise<void>;
   /**
    * Applies every operation of `/v1/txn`, or none.
-   * @param operations - at most 128: each with one of `Node`, `Service` and `Check`, and a `Verb` in that.
+   * @param operations - at most 128: each with one of `Node`, `Service` and `Check`, and a `Verb` in that. Servers of
+   *   Consul keep less of a service here than `register` does: no `Ports`, `Connect`, `SocketPath` or `Locality`.
    * @throws {HttpError} status 409: one of them cannot be applied. The text is the answer, which says which, and why.
    */
   transaction(operations: readonly JsonObject[], options?: RequestOptions): Promise<void>;

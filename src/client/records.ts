@@ -102,7 +102,7 @@ export interface ServiceRecord {
   readonly Meta: Readonly<Record<string, string>>;
   /** Where there are several, the default one. */
   readonly Port: number;
-  /** Empty where there is one, or none. */
+  /** Empty unless it was registered with named ports. */
   readonly Ports: readonly PortRecord[];
   readonly Weights: { readonly Passing: number; readonly Warning: number };
   readonly EnableTagOverride: boolean;
@@ -155,6 +155,7 @@ export interface CatalogServiceRecord {
   readonly ServiceWeights: { readonly Passing: number; readonly Warning: number };
   readonly ServiceMeta: Readonly<Record<string, string>>;
   readonly ServicePort: number;
+  /** Empty unless it was registered with named ports. */
   readonly ServicePorts: readonly PortRecord[];
   readonly PeerName: string;
   readonly CreateIndex: number;

@@ -56,7 +56,10 @@ export function tagged(instances: readonly ServiceInstance[], tag: string): read
   return instances.filter(({ service }) => service.tags.some((own) => nameKey(own) === wanted));
 }
 
-/** The port of an instance that is asked for; undefined when it has none of that name, whatever its case. */
+/**
+ * The port of an instance that is asked for; undefined when it has none of that name. Without regard to case, as names in
+ * DNS are: Consul 1.22 does not find a name with capitals.
+ */
 export function portOf({ service }: ServiceInstance, name: string | undefined): number | undefined {
   if (name === undefined) return service.port;
   return service.ports?.find((port) => nameKey(port.name) === name)?.port;

@@ -155,7 +155,7 @@ export function listResource(names: readonly string[]): ExportedResource {
 export class ExportEngine implements AsyncDisposable {
   readonly #options: ExportEngineOptions;
   readonly #index = new ServiceIndex();
-  readonly #encoder = new PayloadEncoder();
+  readonly #encoder: PayloadEncoder;
   readonly #emptyPayload: EncodedPayload = { value: new Uint8Array(0), digest: payloadDigest(new Uint8Array(0)) };
   /** By lower-cased name; more than one where blocks spell a name differently. */
   readonly #published = new Map<string, Published[]>();
@@ -179,6 +179,7 @@ export class ExportEngine implements AsyncDisposable {
     if (options.datacenter === "") throw new TypeError("datacenter cannot be empty");
     if (options.trustDomain === "") throw new TypeError("trust domain cannot be empty");
     this.#options = options;
+    this.#encoder = new PayloadEncoder(options);
     this.#anyPeer = peerRules(options.configEntries.entries, undefined);
     this.#forgetEntries = options.configEntries.onChange(({ kind }) => {
       if (kind !== "mesh") this.#entriesChanged();

@@ -39,7 +39,10 @@ export interface HostOptions {
   readonly peeringEnabled?: boolean;
   /** Which node runs the streams, where several share one storage. Default: this one. */
   readonly leadership?: Leadership;
-  /** Behaves as Consul also where ours is better and it shows on the wire (D-25, D-31). For conformance runs. Default false. */
+  /**
+   * Behaves as Consul also where ours is better and it shows on the wire: chain-only names in the list (D-25), the end of a
+   * stream whose resources cannot be stored (D-31), a port beside several. For conformance runs. Default false.
+   */
   readonly strictConsul?: boolean;
   /** Default: Consul's. */
   readonly timings?: Partial<SessionTimings>;

@@ -1,3 +1,4 @@
+import { isIP } from "node:net";
 import type { StringMap } from "../catalog/instance.js";
 import type { CheckRegistration, Registration } from "../catalog/registration.js";
 import { metaProblem } from "../catalog/registration.js";
@@ -166,15 +167,15 @@ function validate(body: Definition): void {
     const problem = weightsProblem(weights);
     if (problem !== undefined) throw badRequest(`Invalid Weights: ${problem}`);
   }
-  if (body.Ports.length > 0 && body.Connect.SidecarService !== undefined) {
-    throw badRequest("MultiPort cannot be used with Consul Connect.");
-  }
   const problem = metaProblem(body.Meta ?? {}, body.Kind);
   if (problem !== undefined) throw badRequest(`Invalid Service Meta: ${problem}`);
   for (const { Status: status } of definedChecks(body)) {
     if (!["", "passing", "warning", "critical"].includes(status)) {
       throw badRequest("Status for checks must 'passing', 'warning', 'critical'");
     }
+  }
+  if (body.Ports.length > 0 && body.Connect.SidecarService !== undefined) {
+    throw badRequest("MultiPort cannot be used with Consul Connect.");
   }
 }
 
@@ -215,7 +216,7 @@ function serviceOf(body: Definition, id: string): Prepared {
       Service: body.Name,
       Tags: body.Tags ?? [],
       Address: body.Address,
-      TaggedAddresses: body.TaggedAddresses,
+      TaggedAddresses: { ...addressesByFamily(body), ...body.TaggedAddresses },
       Meta: body.Meta ?? {},
       Port: body.Port,
       Ports: body.Ports,
@@ -238,6 +239,14 @@ function serviceOf(body: Definition, id: string): Prepared {
       type: typeOf(check),
     })),
   };
+}
+
+/** What an agent of Consul adds to a service with an address of its own. */
+function addressesByFamily({ Address, Port, Ports }: Definition): Readonly<Record<string, AddressBody>> {
+  const family = isIP(Address);
+  if (family === 0) return {};
+  const address = { Address, Port: Ports.find((port) => port.Default)?.Port ?? Port };
+  return { [`lan_ipv${family}`]: address, [`wan_ipv${family}`]: address };
 }
 
 function typeOf({ TTL, HTTP, TCP, UDP, GRPC }: CheckDefinition): string {

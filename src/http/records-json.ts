@@ -57,7 +57,7 @@ export function addressesJson(addresses: Readonly<Record<string, ServiceAddress>
   return new Map(entries.map(([key, { address, port }]) => [key, { Address: address, Port: port }]));
 }
 
-/** Consul 1.22 and later; left out, like there, where a service has one port. */
+/** Consul 1.22 and later. Left out unless there are any, so that the records are those of Consul 1.21 then. */
 export function portsJson(ports: readonly ServicePort[] | undefined): Json | undefined {
   return ports?.map(({ name, port, default: isDefault }) => ({ Name: name, Port: port, Default: isDefault }));
 }
@@ -116,7 +116,7 @@ export function nodeJson({ peer, node }: NodeView): Json {
   };
 }
 
-/** Consul's `NodeService`. */
+/** Consul's `NodeService`. `Port` is the default one of several everywhere; in Consul 1.22 only where instances are listed. */
 export function serviceJson({ peer, service }: ServiceView): JsonStruct {
   return {
     Kind: service.kind || undefined,

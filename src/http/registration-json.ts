@@ -25,7 +25,7 @@ import {
 import type { Call } from "./call.js";
 import { badRequest, HttpError } from "./http-error.js";
 
-// The bodies of writes to the catalog, as Consul 1.21 decodes them: what it knows and we do not keep is `goAny`.
+// The bodies of writes to the catalog, as Consul 1.21 decodes them, and `Ports` of 1.22: what it knows and we do not keep is `goAny`.
 
 /** An integer that may not fit a double: an index. */
 const goUint64: GoType<bigint> = {

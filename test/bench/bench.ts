@@ -8,6 +8,7 @@ import { availableParallelism, tmpdir } from "node:os";
 import { join } from "node:path";
 import { parseArgs } from "node:util";
 import { BenchProcess, type Load } from "./calls.js";
+import { quantile } from "./figures.js";
 
 const { values: options } = parseArgs({
   options: {
@@ -126,11 +127,6 @@ async function syncRow(name: string, load: Load, both: boolean): Promise<Row> {
     ratio: measured.seconds / bare,
     microsecondsPerInstance: (measured.seconds * 1e6) / instances,
   };
-}
-
-function quantile(values: readonly number[], q: number): number {
-  const sorted = [...values].sort((x, y) => x - y);
-  return sorted[Math.min(sorted.length - 1, Math.floor(sorted.length * q))] ?? 0;
 }
 
 async function updates(count: number, burst: number) {

@@ -3,7 +3,7 @@
 // The initial sync with a real Consul on one side, in turn with two of them, and with a peer that only reads: who is the
 // limit shows in the ratios. The importer dials, and all that runs is new for each measurement. Linux only: processor time
 // is read from /proc.
-import { mkdtempSync, readFileSync, rmSync } from "node:fs";
+import { mkdtempSync, rmSync } from "node:fs";
 import { availableParallelism, tmpdir } from "node:os";
 import { join } from "node:path";
 import { parseArgs } from "node:util";
@@ -14,6 +14,7 @@ import { complete, fill, type Load } from "../interop/load.js";
 import { Processes } from "../interop/processes.js";
 import { pause } from "../interop/settles.js";
 import { BenchProcess } from "./calls.js";
+import { cpuSeconds, quantile } from "./figures.js";
 
 const { values: options } = parseArgs({
   options: {
@@ -27,8 +28,6 @@ const SETTLE_MS = 16_000;
 /** Between filling the catalog and establishing, where we dial. */
 const QUIET_MS = 2_000;
 const ASK_AGAIN_MS = 50;
-/** Of the clock that /proc counts in. */
-const TICKS_PER_SECOND = 100;
 
 interface Measured {
   /** From the call of establish until all is there. */
@@ -38,12 +37,6 @@ interface Measured {
 }
 
 type Row = (processes: Processes, binary: ConsulBinary, load: Load) => Promise<Measured>;
-
-function cpuSeconds(pid: number): number {
-  const [, after = ""] = readFileSync(`/proc/${pid}/stat`, "utf8").split(") ");
-  const fields = after.split(" ");
-  return (Number(fields[11]) + Number(fields[12])) / TICKS_PER_SECOND;
-}
 
 /** The importer is a Consul, which is asked for each service until it has all of it. */
 async function intoConsul(
@@ -126,11 +119,6 @@ const rows = {
   "Consul to Consul": consulToConsul,
   "us to Consul": usToConsul,
 } as const satisfies Record<string, Row>;
-
-function quantile(values: readonly number[], q: number): number {
-  const sorted = values.toSorted((left, right) => left - right);
-  return sorted[Math.min(sorted.length - 1, Math.floor(sorted.length * q))] ?? 0;
-}
 
 function print(row: string, runs: readonly Measured[]): void {
   const median = (pick: (one: Measured) => number): number => quantile(runs.map(pick), 0.5);

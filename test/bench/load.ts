@@ -13,6 +13,7 @@ import { createInterface } from "node:readline";
 import { parseArgs } from "node:util";
 import { AGENT_READY } from "../support/command-line.js";
 import { putLoadOn } from "../support/load.js";
+import { cpuSeconds, quantile } from "./figures.js";
 
 const { values: options } = parseArgs({
   options: {
@@ -27,8 +28,6 @@ const { values: options } = parseArgs({
 
 const INSTANCES = 5;
 const WRITERS = 16;
-/** Of the scheduler, in which the kernel tells how long a process ran. */
-const TICKS_PER_SECOND = 100;
 
 interface Agent {
   readonly process: ChildProcess;
@@ -54,19 +53,9 @@ async function startAgent(directory: string, datacenter: string, alone: boolean)
   return { process: child, http, dns };
 }
 
-function cpuSeconds({ process: { pid } }: Agent): number {
-  // The name of the program in parentheses may hold blanks; what follows does not.
-  const fields = readFileSync(`/proc/${pid}/stat`, "utf8").split(") ")[1]?.split(" ") ?? [];
-  return (Number(fields[11]) + Number(fields[12])) / TICKS_PER_SECOND;
-}
-
 function residentMiB({ process: { pid } }: Agent): number {
   const [, kibibytes] = /VmRSS:\s+(\d+)/.exec(readFileSync(`/proc/${pid}/status`, "utf8")) ?? [];
   return Number(kibibytes) / 1_024;
-}
-
-function quantile(ascending: readonly number[], q: number): number {
-  return ascending[Math.min(ascending.length - 1, Math.floor(ascending.length * q))] ?? 0;
 }
 
 const directory = mkdtempSync(join(tmpdir(), "peerage-load-"));
@@ -77,7 +66,7 @@ try {
   const b = await startAgent(directory, "dc2", true);
   agents.push(b);
   if (pinned) spawnSync("taskset", ["-a", "-p", "-c", `1-${cores - 1}`, String(process.pid)]);
-  const usage = (): readonly number[] => agents.map(cpuSeconds);
+  const usage = (): readonly number[] => agents.map(({ process: { pid } }) => cpuSeconds(pid ?? 0));
   let before = usage();
   const figures = await putLoadOn(
     { a: a.http, b: b.http, dnsOfB: b.dns },

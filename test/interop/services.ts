@@ -3,7 +3,7 @@ import type { CheckRecord, InstanceRecord, JsonObject } from "../../src/client/i
 import type { Cluster } from "./cluster.js";
 import { settles } from "./settles.js";
 
-/** An instance as `/v1/catalog/register` takes it, with something in every field that peers are told of. */
+/** An instance as `/v1/catalog/register` takes it, with something in every field that all versions tell peers of. */
 export function registration(service: string, instance: number, changes: Changes = {}): JsonObject {
   const { status = "passing", tags = ["v1", `i${instance}`], node = `node-${instance}` } = changes;
   const id = `${service}-${instance}`;

@@ -374,7 +374,8 @@ export class FakePeer implements AsyncDisposable {
   /** One service as it is offered now. */
   serviceResponse(stream: FakeStream, name: string): ResponseMessage {
     const instances = [...(this.#offered.get(name)?.values() ?? [])];
-    return stream.response(ResourceUrl.exportedService, name, encodeServicePayload(name, instances).value);
+    const { value } = encodeServicePayload(name, instances, { strictConsul: true });
+    return stream.response(ResourceUrl.exportedService, name, value);
   }
 
   /** The names of what is offered now. */

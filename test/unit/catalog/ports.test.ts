@@ -36,7 +36,7 @@ const RECORDED =
   "08903f1204687474701801a2010c08824712076d6574726963732801";
 
 describe("several ports", () => {
-  it("come as Consul has sent them, and go as it would but for the port that is none", () => {
+  it("come as Consul has sent them, and go so to the byte, where nothing is to be better", () => {
     const message = decodeMessage(Buffer.from(RECORDED, "hex"));
     assert.ok(message.type === "response" && message.resource !== undefined);
     const { value } = message.resource;
@@ -45,9 +45,8 @@ describe("several ports", () => {
       instances.map(({ service: { port, ports } }) => [port, ports]),
       [[8_080, [http, metrics]]],
     );
-    const ours = fromBinary(ExportedServiceSchema, encodeServicePayload("web", instances).value);
-    for (const { Service } of ours.Nodes) if (Service !== undefined) Service.Port = 0;
-    assert.deepEqual(Buffer.from(toBinary(ExportedServiceSchema, ours)), Buffer.from(value));
+    const ours = encodeServicePayload("web", instances, { strictConsul: true }).value;
+    assert.deepEqual(Buffer.from(ours), Buffer.from(value));
   });
 
   it("of Consul are imported, with the default one as the port", () => {
@@ -140,17 +139,25 @@ describe("registrations with several ports", () => {
     [{ ports: [http, { ...metrics, name: "http" }] }, 'Ports.Name "http" has to be unique'],
     [{ ports: [http, { ...metrics, default: true }] }, "Only one port can be marked as default"],
     [{ ports: [metrics] }, "One of the Ports must be marked as Default"],
-    [{ kind: "mesh-gateway", ports: [http] }, "Ports cannot be set for a mesh-gateway"],
+    [{ kind: "ingress-gateway", ports: [http] }, "Ports cannot be set for a ingress-gateway"],
     [
-      { kind: "connect-proxy", proxy: { destinationServiceName: "api" }, ports: [http] },
+      { kind: "connect-proxy", socketPath: "/s", proxy: { destinationServiceName: "api" }, ports: [http] },
       "Ports cannot be set for a connect-proxy",
     ],
+    [{ connect: { native: true }, ports: [http] }, "Port or SocketPath must be set for a Connect native service."],
   ];
   for (const [fields, text] of refusals) {
     it(`are refused: ${text}`, () => {
       assert.throws(() => parse(fields), { message: `1 error occurred:\n\t* ${text}\n\n` });
     });
   }
+
+  it("are no port where one is needed", () => {
+    assert.throws(() => parse({ kind: "mesh-gateway", ports: [http] }), {
+      message:
+        "2 errors occurred:\n\t* Ports cannot be set for a mesh-gateway\n\t* Port must be non-zero for a mesh-gateway\n\n",
+    });
+  });
 
   it("are refused where the shape is wrong", () => {
     assert.throws(() => parse({ ports: {} }), /service\.ports must be a list of ports/);

@@ -58,6 +58,32 @@ describe("ConsulClient", () => {
     });
   }
 
+  it("sends what a transaction does", async () => {
+    const operations = [{ Node: { Verb: "set", Node: { Node: "n" } } }];
+    const { request } = await asked((client) => client.catalog.transaction(operations));
+    assert.deepEqual(JSON.parse(request?.body ?? ""), operations);
+  });
+
+  it("reads several ports, and none where the server says nothing of them, or null", async () => {
+    const Ports = [{ Name: "http", Port: 80, Default: true }];
+    const body = [{ Service: { Ports } }, { Service: {} }];
+    const { result: nested } = await asked(
+      async (client) => (await client.health.service("web")).value.map(({ Service }) => Service.Ports),
+      { body },
+    );
+    const { result: flat } = await asked(
+      async (client) => (await client.catalog.service("web")).value.map(({ ServicePorts }) => ServicePorts),
+      { body: [{ ServicePorts: Ports }, { ServicePorts: null }] },
+    );
+    assert.deepEqual(
+      [nested, flat],
+      [
+        [Ports, []],
+        [Ports, []],
+      ],
+    );
+  });
+
   it("gives what headers say beside the value", async () => {
     const headers = {
       "X-Consul-Index": "18446744073709551615",

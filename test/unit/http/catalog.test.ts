@@ -344,6 +344,30 @@ describe("ch4 4.1.7: services of the host's own node", () => {
     assert.deepEqual(await get(served, "/v1/catalog/services"), {});
   });
 
+  it("adds addresses by family to a service that has one of its own, as an agent of Consul does", async () => {
+    const addresses = async (fields: object): Promise<unknown> => {
+      const answer = await put(served, "/v1/agent/service/register", { Name: "addressed", Port: 80, ...fields });
+      assert.equal(answer.status, 200, answer.text);
+      const [{ Service }] = (await get(served, "/v1/health/service/addressed")) as [
+        { Service: { TaggedAddresses: unknown } },
+      ];
+      return Service.TaggedAddresses;
+    };
+    const four = { Address: "10.0.0.7", Port: 80 };
+    assert.deepEqual(await addresses({ Address: "10.0.0.7" }), { lan_ipv4: four, wan_ipv4: four });
+    const given = { Address: "192.0.2.1", Port: 443 };
+    assert.deepEqual(await addresses({ Address: "10.0.0.7", TaggedAddresses: { wan_ipv4: given } }), {
+      ...{ lan_ipv4: four, wan_ipv4: given },
+    });
+    const six = { Address: "2001:db8::7", Port: 80 };
+    assert.deepEqual(await addresses({ Address: "2001:db8::7" }), { lan_ipv6: six, wan_ipv6: six });
+    const Ports = [{ Name: "http", Port: 8_080, Default: true }];
+    const named = { Address: "10.0.0.7", Port: 8_080 };
+    assert.deepEqual(await addresses({ Address: "10.0.0.7", Port: 0, Ports }), { lan_ipv4: named, wan_ipv4: named });
+    assert.equal(await addresses({ Address: "db.example.com" }), undefined);
+    assert.equal((await put(served, "/v1/agent/service/deregister/addressed", "")).status, 200);
+  });
+
   it("replaces checks when asked to", async () => {
     const checks = async (): Promise<unknown> =>
       ((await get(served, "/v1/health/checks/db")) as { CheckID: string }[]).map(({ CheckID }) => CheckID);

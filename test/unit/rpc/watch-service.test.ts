@@ -231,7 +231,11 @@ describe("WatchImportedServices", () => {
 
       await offerServices(acceptor.host, "dialer", ["cache"], 2);
       await acceptor.host.catalog.deregister({ node: "node-0", serviceId: "web-0" });
-      const changed = { id: "db-0", name: "db", port: 1, tags: ["new"] };
+      const ports = [
+        { name: "sql", port: 1, default: true },
+        { name: "metrics", port: 2, default: false },
+      ];
+      const changed = { id: "db-0", name: "db", tags: ["new"], ports };
       await acceptor.host.catalog.register({ node: "node-1", address: "10.0.0.1", service: changed });
       await inStep(pair);
       const settled = await truth(dialer.host, "acceptor");
@@ -239,6 +243,11 @@ describe("WatchImportedServices", () => {
         mirror.take(event);
         return mirror.text === settled;
       });
+      const several = [...(mirror.services.get("db")?.values() ?? [])].flatMap(({ service }) => service?.ports ?? []);
+      assert.deepEqual(
+        several.map(({ name, port, default: isDefault }) => ({ name, port, default: isDefault })),
+        ports,
+      );
       await acceptor.host.exports.delete();
       await reader.until((event) => {
         mirror.take(event);

@@ -785,7 +785,7 @@ export type Service = Message<"peerage.watch.v1.Service"> & {
   locality?: Locality | undefined;
 
   /**
-   * All of them, where there are several (Consul 1.22 and later).
+   * Empty unless it was registered with named ports (Consul 1.22 and later).
    *
    * @generated from field: repeated peerage.watch.v1.ServicePort ports = 14;
    */
