@@ -70,7 +70,10 @@ export async function httpServer(options: HttpServerOptions): Promise<HttpServer
     (request, response) => rpc(request, response),
   );
   const sessions = new Set<ServerHttp2Session>();
+  /** That of the session which begins. */
+  let connection: Socket | undefined;
   http2.on("session", (session) => {
+    const own = connection;
     sessions.add(session);
     session.once("close", () => sessions.delete(session));
     session.on("error", (error) => logger.debug("connection lost", { error: errorText(error) }));
@@ -79,7 +82,10 @@ export async function httpServer(options: HttpServerOptions): Promise<HttpServer
       session,
       PING,
       () => socket.bytesRead,
-      () => session.destroy(),
+      () => {
+        session.destroy();
+        own?.destroy();
+      },
     );
   });
   http2.on("sessionError", (error) => logger.debug("connection failed", { error: errorText(error) }));
@@ -96,6 +102,7 @@ export async function httpServer(options: HttpServerOptions): Promise<HttpServer
       if (isHttp2) {
         // A client that has ended its side of a session is gone; only HTTP/1.1 has a use for the other half.
         socket.allowHalfOpen = false;
+        connection = socket;
         http2.emit("connection", socket);
       } else for (const serve of serveHttp1) serve.call(server, socket);
     });

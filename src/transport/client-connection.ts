@@ -231,13 +231,12 @@ function startSession(
     remoteAddress,
     failure: () => failure ?? (session.destroyed ? unavailable("error reading from server: EOF") : undefined),
     close: () => {
-      if (session.destroyed) return closed;
       const timer = setTimeout(() => {
         session.destroy();
         socket.destroy();
       }, CLOSE_GRACE_MS);
       timer.unref();
-      session.close();
+      if (!session.destroyed) session.close();
       return closed.then(() => clearTimeout(timer));
     },
     abort: (reason) => {

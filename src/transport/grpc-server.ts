@@ -64,7 +64,7 @@ export async function startServer(
       ? createServer(settings)
       : // `ALPNProtocols` is h2 alone; a client that offers none is refused, which no gRPC client does.
         createSecureServer({ ...settings, minVersion: "TLSv1.2", handshakeTimeout: HANDSHAKE_TIMEOUT_MS });
-  const sockets = new Set<Socket>();
+  const sockets = new Map<string, Socket>();
   const sessions = new Set<ServerHttp2Session>();
   const streams = new Set<ServerHttp2Stream>();
   if (identity !== undefined) {
@@ -72,14 +72,16 @@ export async function startServer(
     // Before the listener that starts the handshake: each one sees the certificate of now, with any SNI and with none.
     server.prependListener("connection", refresh);
   }
-  server.on("connection", (socket: Socket) => {
-    sockets.add(socket);
-    socket.once("close", () => sockets.delete(socket));
+  // Before the listener that makes a session of it, which asks for it.
+  server.prependListener("connection", (socket: Socket) => {
+    const source = sourceOf(socket);
+    sockets.set(source, socket);
+    socket.once("close", () => sockets.delete(source));
   });
   server.on("session", (session: ServerHttp2Session) => {
     sessions.add(session);
     session.once("close", () => sessions.delete(session));
-    startSession(session, options);
+    startSession(session, sockets.get(sourceOf(session.socket)), options);
   });
   server.on("stream", (stream: ServerHttp2Stream, headers: IncomingHttpHeaders) => {
     streams.add(stream);
@@ -104,7 +106,7 @@ export async function startServer(
   return {
     address: boundAddress(server, host),
     [Symbol.asyncDispose]: () => {
-      disposed ??= stop(server, { streams, sessions, sockets });
+      disposed ??= stop(server, { streams, sessions, sockets: [...sockets.values()] });
       return disposed;
     },
   };
@@ -131,7 +133,7 @@ async function stop(
   open: {
     readonly streams: ReadonlySet<ServerHttp2Stream>;
     readonly sessions: ReadonlySet<ServerHttp2Session>;
-    readonly sockets: ReadonlySet<Socket>;
+    readonly sockets: readonly Socket[];
   },
 ): Promise<void> {
   const closed = new Promise<void>((resolve) => server.close(() => resolve()));
@@ -169,7 +171,13 @@ function certificateRefresher(server: Http2SecureServer, identity: ServerIdentit
   };
 }
 
-function startSession(session: ServerHttp2Session, options: GrpcServerOptions): void {
+/** Tells connections to one listener apart. */
+function sourceOf({ remoteAddress, remotePort }: Socket | TLSSocket): string {
+  return `${remoteAddress} ${remotePort}`;
+}
+
+/** @param connection - what is under the session, and stays when that has ended. */
+function startSession(session: ServerHttp2Session, connection: Socket | undefined, options: GrpcServerOptions): void {
   session.setLocalWindowSize(WINDOW_BYTES);
   session.on("error", (error) => options.logger.debug("connection lost", { error: errorText(error) }));
   const { socket } = session;
@@ -177,7 +185,10 @@ function startSession(session: ServerHttp2Session, options: GrpcServerOptions): 
     session,
     options.keepalive,
     () => socket.bytesRead,
-    () => session.destroy(),
+    () => {
+      session.destroy();
+      connection?.destroy();
+    },
   );
 }
 

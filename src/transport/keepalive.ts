@@ -8,9 +8,11 @@ export interface KeepaliveOptions {
 }
 
 /**
- * Pings a session that has been silent, until it closes.
- * @param bytesRead - a count that grows whenever the other side says anything.
- * @param onDead - called once when a PING was not answered in time.
+ * Pings a session that has been silent, until its connection closes.
+ * @param bytesRead - a count that grows whenever the other side says anything. Not called once the session has ended: its
+ *   socket must not be asked any more.
+ * @param onDead - ends the connection. Called once, when a PING was not answered in time, or when the session has ended
+ *   and the other side did not close the connection.
  */
 export function keepAlive(
   session: Http2Session,
@@ -26,14 +28,17 @@ export function keepAlive(
     timer.unref();
   };
   const check = (): void => {
+    // Of a session that ends there may be no event for as long as the other side likes.
+    if (session.destroyed || session.closed) {
+      schedule(options.timeoutMs, onDead);
+      return;
+    }
     const now = bytesRead();
     if (now !== heard) {
       heard = now;
       schedule(options.intervalMs, check);
       return;
     }
-    // A session may be destroyed between its last event and this timer; a ping on it throws.
-    if (session.destroyed || session.closed) return;
     try {
       session.ping(() => {});
     } catch {
@@ -43,8 +48,7 @@ export function keepAlive(
       // After a stall of our own loop the answer may wait unread: look after the next round of I/O.
       setImmediate(() =>
         setImmediate(() => {
-          if (session.destroyed) return;
-          if (bytesRead() === heard) onDead();
+          if (session.destroyed || bytesRead() === heard) onDead();
           else check();
         }),
       );

@@ -1,12 +1,13 @@
 import assert from "node:assert/strict";
 import { once } from "node:events";
 import { type ClientHttp2Session, connect, type IncomingHttpHeaders, type OutgoingHttpHeaders } from "node:http2";
-import { connect as connectTcp } from "node:net";
+import { connect as connectTcp, createServer as createTcpServer, type Socket } from "node:net";
 import { test } from "node:test";
 import { create, createFileRegistry, type DescMethod, type DescMethodUnary } from "@bufbuild/protobuf";
 import { FileDescriptorProtoSchema, FileDescriptorSetSchema } from "@bufbuild/protobuf/wkt";
 import { PeeringError } from "../../../src/errors.js";
 import { type GrpcTransportOptions, grpcTransport } from "../../../src/transport/grpc.js";
+import { eventually } from "../../support/hosts.js";
 import { fixedIdentity, newAuthority, newLeaf, SERVER_NAME } from "./certificates.js";
 import { failure, never, plaintext, startAcceptor } from "./grpc-harness.js";
 import { startRelay } from "./relay.js";
@@ -285,6 +286,45 @@ test("a dialer that vanishes without a word is noticed by a PING", async () => {
   relay.cut();
   await stream.close();
 });
+
+for (const secure of [false, true]) {
+  test(`a dialer that never closes its connection is let go of, ${secure ? "with TLS" : "in plaintext"}`, async () => {
+    await using acceptor = await startAcceptor(
+      {
+        ...(secure ? { listen: "127.0.0.1:0" } : PLAIN),
+        acceptorKeepalive: { intervalMs: 20, timeoutMs: 20 },
+      },
+      identity,
+    );
+    const [host, port] = acceptor.address.split(":");
+    // Whatever is said of an end goes no further than here.
+    const hops: Socket[] = [];
+    const hop = createTcpServer({ allowHalfOpen: true }, (incoming) => {
+      const outgoing = connectTcp({ host, port: Number(port), allowHalfOpen: true });
+      for (const socket of [incoming, outgoing]) socket.on("error", () => {});
+      incoming.pipe(outgoing, { end: false });
+      outgoing.pipe(incoming, { end: false });
+      hops.push(outgoing);
+    });
+    hop.listen(0, "127.0.0.1");
+    await once(hop, "listening");
+    const bound = hop.address();
+    assert.ok(bound !== null && typeof bound === "object");
+    await withSession(`${secure ? "https" : "http"}://127.0.0.1:${bound.port}`, async (session) => {
+      const answer = call(session, { ":path": `${SERVICE}/StreamResources` });
+      const accepted = await acceptor.next();
+      await accepted.close({ code: 3, message: "first message when initiating a peering must be: Open" });
+      await answer;
+      // The acceptor has ended its side and hears nothing more: it gives the connection up, and does not fall over it. Who
+      // writes to a connection that is gone is told so.
+      await eventually(async () => {
+        for (const hop of hops) hop.write("?");
+        return hops.length === 1 && hops.every((hop) => hop.destroyed);
+      }, "the connection is gone");
+    });
+    hop.close();
+  });
+}
 
 test("an acceptor that cannot be bound names the address", async () => {
   await using acceptor = await startAcceptor(PLAIN, identity);
