@@ -302,6 +302,7 @@ for (const secure of [false, true]) {
     const hop = createTcpServer({ allowHalfOpen: true }, (incoming) => {
       const outgoing = connectTcp({ host, port: Number(port), allowHalfOpen: true });
       for (const socket of [incoming, outgoing]) socket.on("error", () => {});
+      outgoing.once("close", () => incoming.destroy());
       incoming.pipe(outgoing, { end: false });
       outgoing.pipe(incoming, { end: false });
       hops.push(outgoing);
