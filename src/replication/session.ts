@@ -567,15 +567,16 @@ export class ReplicationSession implements Session {
       this.#heartbeatOutAtMs = this.#nowMs + this.#timings.heartbeatIntervalMs;
       this.#send({ type: "heartbeat" }, 0, out);
     }
-    while (this.#credit > 0) {
-      const answer = this.#answers.take();
-      if (answer === undefined) break;
-      this.#send(answer, answer.error?.message.length ?? 0, out);
-    }
+    // Ahead of the answers: one to a type that was not subscribed to ends the stream (specification 1.3.5).
     while (this.#credit > 0) {
       const resourceUrl = this.#subscriptions.shift();
       if (resourceUrl === undefined) break;
       this.#send({ type: "request", peerId: this.#remoteId, responseNonce: "", resourceUrl }, 0, out);
+    }
+    while (this.#credit > 0 && this.#subscriptions.length === 0) {
+      const answer = this.#answers.take();
+      if (answer === undefined) break;
+      this.#send(answer, answer.error?.message.length ?? 0, out);
     }
     while (this.#credit > 0) {
       const response = this.#exports.take();

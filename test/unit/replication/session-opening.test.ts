@@ -5,6 +5,8 @@ import { ReplicationSession } from "../../../src/replication/session.js";
 import type { ReplicationMessage } from "../../../src/wire/messages.js";
 import { StatusCode } from "../../../src/wire/status.js";
 import {
+  ack,
+  appliesOf,
   closeOf,
   connected,
   Driver,
@@ -107,6 +109,22 @@ test("ch1 case 34: a dialer sends Open and three subscriptions at once, the list
   assert.deepEqual(sent(driver.receive(subscription(EL))), [own(EL)]);
   assert.equal(driver.status.band, "modern");
   assert.deepEqual(driver.receive(subscription(EL)), [], "only once");
+});
+
+test("1.3.5: our subscription to the list goes ahead of the answer to the first one, however little there is room for", () => {
+  const driver = new Driver("dialer");
+  driver.feed({ type: "start" });
+  driver.reading = false;
+  driver.feed({ type: "writable", bytes: 0 });
+  assert.deepEqual(driver.receive(subscription(ES)), []);
+  // Both arrive together, and the list is applied before anything can be sent.
+  const [apply] = appliesOf(driver.receive(subscription(EL), response("exported-service-list", { resourceUrl: EL })));
+  assert.ok(apply !== undefined);
+  driver.feed({ type: "applied", results: [{ id: apply.id }] });
+  const order: ReplicationMessage[] = [];
+  // Room for one message at a time.
+  while (order.length < 2) order.push(...sent(driver.session.handle({ type: "writable", bytes: 1 }, driver.now)));
+  assert.deepEqual(order, [subscription(EL, { peerId: PEER_ID }), ack(EL, "0000000a")]);
 });
 
 test("1.7: an acceptor that asks for addresses is 1.13: the list is neither asked for nor sent", () => {
