@@ -1,3 +1,5 @@
+import { X509Certificate } from "node:crypto";
+
 /** The first PEM block of a text. */
 export interface PemBlock {
   /** `CERTIFICATE`, `EC PRIVATE KEY` and so on. */
@@ -59,4 +61,40 @@ function lineStarting(text: string, marker: string, from: number): number {
   if (from === 0 && text.startsWith(marker)) return 0;
   const found = text.indexOf(`\n${marker}`, Math.max(from - 1, 0));
   return found < 0 ? -1 : found + 1;
+}
+
+const BEGIN_CERTIFICATE = "-----BEGIN CERTIFICATE-----";
+const END_CERTIFICATE = "-----END CERTIFICATE-----";
+
+/**
+ * The certificates in a text, each a PEM of its own that ends in a newline, in order. What is no parsable certificate
+ * is left out, as Go's pool does. The time it takes grows with the length of the text only, whatever a peer sends.
+ */
+export function certificatesIn(text: string): readonly ParsedCertificate[] {
+  const found: ParsedCertificate[] = [];
+  let position = 0;
+  for (;;) {
+    const first = text.indexOf(BEGIN_CERTIFICATE, position);
+    const end = first < 0 ? -1 : text.indexOf(END_CERTIFICATE, first);
+    if (end < 0) return found;
+    // A marker that was begun and not ended does not spoil the certificate after it.
+    const certificate = parse(`${text.slice(text.lastIndexOf(BEGIN_CERTIFICATE, end), end)}${END_CERTIFICATE}\n`);
+    if (certificate !== undefined) found.push(certificate);
+    position = end + END_CERTIFICATE.length;
+  }
+}
+
+/** One certificate of a text. */
+export interface ParsedCertificate {
+  /** Ends in a newline; nothing before or after the certificate. */
+  readonly pem: string;
+  readonly certificate: X509Certificate;
+}
+
+function parse(pem: string): ParsedCertificate | undefined {
+  try {
+    return { pem, certificate: new X509Certificate(pem) };
+  } catch {
+    return undefined;
+  }
 }

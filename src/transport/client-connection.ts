@@ -1,8 +1,8 @@
-import { X509Certificate } from "node:crypto";
 import { type ClientHttp2Session, connect as connectHttp2 } from "node:http2";
 import { connect as connectTcp, type Socket } from "node:net";
 import { checkServerIdentity, connect as connectTls, type PeerCertificate, type TLSSocket } from "node:tls";
 import { errorText, PeeringError } from "../errors.js";
+import { certificatesIn } from "../token/pem.js";
 import { StatusCode } from "../wire/status.js";
 import { formatAddress, parseAddress } from "./address.js";
 import { http2ErrorName } from "./grpc-status.js";
@@ -26,6 +26,8 @@ export interface ClientConnection {
 }
 
 const CLOSE_GRACE_MS = 1000;
+/** Of what is no certificate, in an error. */
+const SHOWN_CHARACTERS = 1_024;
 
 function unavailable(reason: string, cause?: unknown): PeeringError {
   return new PeeringError("unavailable", `connection error: desc = "${reason}"`, {
@@ -38,23 +40,16 @@ function unavailable(reason: string, cause?: unknown): PeeringError {
  * The certificates in `elements`, one PEM each.
  * @throws {PeeringError} `invalid-argument`: an element without any, with the text Consul gives.
  */
-function parseCertificates(elements: readonly string[]): string[] {
-  const certificates: string[] = [];
-  for (const element of elements) {
-    const before = certificates.length;
-    for (const [block] of element.matchAll(/-----BEGIN CERTIFICATE-----[\s\S]*?-----END CERTIFICATE-----/g)) {
-      try {
-        certificates.push(new X509Certificate(block).toString());
-      } catch {
-        // As Go's AppendCertsFromPEM: what is no certificate is passed over, as long as one remains.
-      }
-    }
-    if (certificates.length === before) {
-      const shown = element.includes("PRIVATE KEY") ? "(a private key)" : element;
+function parseCertificates(elements: readonly string[]): readonly string[] {
+  return elements.flatMap((element) => {
+    // As Go's AppendCertsFromPEM: what is no certificate is passed over, as long as one remains.
+    const certificates = certificatesIn(element);
+    if (certificates.length === 0) {
+      const shown = element.includes("PRIVATE KEY") ? "(a private key)" : element.slice(0, SHOWN_CHARACTERS);
       throw new PeeringError("invalid-argument", `failed to parse PEM ${shown}`, { status: StatusCode.Unavailable });
     }
-  }
-  return certificates;
+    return certificates.map(({ certificate }) => certificate.toString());
+  });
 }
 
 /** The DNS names a certificate is valid for, for messages. */
@@ -111,7 +106,7 @@ function openSocket(target: DialTarget, signal: AbortSignal): Promise<Socket> {
           host: host || "localhost",
           port,
           servername: target.serverName,
-          ca: roots,
+          ca: [...roots],
           // Go trusts whatever is in the pool, self-signed or not. Node before 20.18 ignores this.
           allowPartialTrustChain: true,
           ALPNProtocols: ["h2"],

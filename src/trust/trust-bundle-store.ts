@@ -3,8 +3,9 @@ import { silentLogger } from "../environment.js";
 import { PeeringError } from "../errors.js";
 import type { TrustBundle } from "../peering/peering.js";
 import type { Entry, Key, Storage, Write } from "../storage/storage.js";
+import { certificatesIn } from "../token/pem.js";
 import type { CertificateAuthority } from "./authority.js";
-import { certificatesIn, fingerprintOf } from "./pem.js";
+import { fingerprintOf } from "./pem.js";
 
 /** Below it, one entry per peering that sent us a bundle. */
 export const TRUST_BUNDLES_PREFIX: Key = ["trust-bundles"];
@@ -14,12 +15,19 @@ export function trustBundleKey(peerName: string): Key {
   return [...TRUST_BUNDLES_PREFIX, peerName.toLowerCase()];
 }
 
+/** Far above what rotations leave: they are read whenever the peer is dialed. */
+const MOST_ROOTS = 100;
+const MOST_ROOT_CHARACTERS = 64 * 1024;
+
 /**
  * Whether a received bundle may be stored (D-23): it has roots, and each entry holds a certificate. Consul stores
  * anything, and dials in plaintext after an empty one.
  * @throws {PeeringError} `invalid-bundle`.
  */
 export function validateBundle(bundle: Pick<TrustBundle, "rootPems">): void {
+  if (bundle.rootPems.length > MOST_ROOTS || bundle.rootPems.some((pem) => pem.length > MOST_ROOT_CHARACTERS)) {
+    throw new PeeringError("invalid-bundle", "trust bundle with too many or too large root certificates");
+  }
   const usable = bundle.rootPems.length > 0 && bundle.rootPems.every((pem) => certificatesIn(pem).length > 0);
   if (!usable) throw new PeeringError("invalid-bundle", "trust bundle without a usable root certificate");
 }

@@ -2,7 +2,7 @@ import "reflect-metadata";
 import assert from "node:assert/strict";
 import { createHash, X509Certificate } from "node:crypto";
 import * as x509 from "@peculiar/x509";
-import { certificatesIn } from "../../../src/trust/pem.js";
+import { certificatesIn } from "../../../src/token/pem.js";
 
 /** A certificate read by another route than the one that built it is checked by: node for signatures, this for fields. */
 export function fieldsOf(pem: string) {
