@@ -25,15 +25,29 @@ export async function callExchangeSecret(
   return { streamSecret: decodeExchangeResponse(answer) };
 }
 
+/** How long a caller may take to say what it wants: nothing is known of it until then. */
+const REQUEST_TIMEOUT_MS = 10_000;
+
 /** Answers a call and ends it. Never rejects. */
-export async function serveExchangeSecret(call: ReplicationStream, handler: AcceptHandler): Promise<void> {
+export async function serveExchangeSecret(
+  call: ReplicationStream,
+  handler: AcceptHandler,
+  timeoutMs: number = REQUEST_TIMEOUT_MS,
+): Promise<void> {
+  const timer = setTimeout(() => {
+    void call.close({ code: StatusCode.DeadlineExceeded, message: "the request took too long to arrive" });
+  }, timeoutMs);
+  timer.unref();
   try {
     const request = decodeExchangeRequest(await onlyMessage(call));
+    clearTimeout(timer);
     const { streamSecret } = await handler.exchangeSecret(request, call.remoteAddress);
     await call.send([encodeExchangeResponse(streamSecret)]);
     await call.close();
   } catch (error) {
     await call.close(thrownStatus(error));
+  } finally {
+    clearTimeout(timer);
   }
 }
 

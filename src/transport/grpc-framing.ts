@@ -56,7 +56,8 @@ const INITIAL_BODY_BYTES = 64 * 1024;
  * only one that spans several is copied. Memory grows with the bytes received, never with the length announced.
  */
 export class FrameReader {
-  readonly #maxBytes: number;
+  /** Larger messages are refused. */
+  maxBytes: number;
   readonly #header = new DataView(new ArrayBuffer(HEADER_BYTES));
   #headerBytes = 0;
   #length = 0;
@@ -64,9 +65,8 @@ export class FrameReader {
   #body: Uint8Array | undefined;
   #bodyBytes = 0;
 
-  /** @param maxBytes - larger messages are refused. */
   constructor(maxBytes: number) {
-    this.#maxBytes = maxBytes;
+    this.maxBytes = maxBytes;
   }
 
   /** Whether the bytes so far end in the middle of a message. */
@@ -125,10 +125,10 @@ export class FrameReader {
         status: StatusCode.Internal,
       });
     }
-    if (this.#length > this.#maxBytes) {
+    if (this.#length > this.maxBytes) {
       throw new PeeringError(
         "resource-exhausted",
-        `grpc: received message larger than max (${this.#length} vs. ${this.#maxBytes})`,
+        `grpc: received message larger than max (${this.#length} vs. ${this.maxBytes})`,
         { status: StatusCode.ResourceExhausted },
       );
     }

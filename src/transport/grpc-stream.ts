@@ -19,6 +19,8 @@ const SEND_AHEAD_BYTES = 512 * 1024;
 export interface GrpcStreamOptions {
   readonly remoteAddress: string;
   readonly maxReceiveBytes: number;
+  /** The same until something was sent. Default: `maxReceiveBytes`. */
+  readonly maxReceiveAtFirstBytes?: number;
   /** How long `close` waits for a peer that takes nothing any more, in milliseconds. */
   readonly closeGraceMs: number;
   /** Why the connection is gone, or undefined while it stands. */
@@ -45,7 +47,8 @@ abstract class GrpcStream implements ReplicationStream {
     this.#stream = stream;
     this.options = options;
     this.remoteAddress = options.remoteAddress;
-    this.#reader = new FrameReader(options.maxReceiveBytes);
+    const { maxReceiveBytes, maxReceiveAtFirstBytes = maxReceiveBytes } = options;
+    this.#reader = new FrameReader(Math.min(maxReceiveBytes, maxReceiveAtFirstBytes));
     // What an error means is known when the stream closes; unheard it would end the process.
     stream.on("error", () => {});
     stream.on("data", (chunk: Uint8Array) => this.#take(chunk));
@@ -64,6 +67,7 @@ abstract class GrpcStream implements ReplicationStream {
     if (failure !== undefined) return Promise.reject(failure);
     if (messages.length === 0) return Promise.resolve();
     this.startResponse();
+    this.#reader.maxBytes = this.options.maxReceiveBytes;
     const buffers = encodeFrames(messages);
     if (buffers.length > 1) this.#stream.cork();
     for (const buffer of buffers) {

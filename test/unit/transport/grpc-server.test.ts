@@ -227,6 +227,38 @@ test("a body that ends within a message is INTERNAL", async () => {
   });
 });
 
+test("who is no peer yet can make little wait: 64 KiB of an exchange, 1 MiB of a stream that was not answered", async () => {
+  await using acceptor = await startAcceptor(PLAIN, identity);
+  await withSession(`http://${acceptor.address}`, async (session) => {
+    const exchange = await call(
+      session,
+      { ":path": `${SERVICE}/ExchangeSecret` },
+      framed(new Uint8Array(64 * 1024 + 1)),
+    );
+    assert.deepEqual(
+      [exchange.status, exchange.message],
+      ["8", "grpc: received message larger than max (65537 vs. 65536)"],
+    );
+  });
+  const large = new Uint8Array(1024 * 1024 + 1);
+  await using dialer = grpcTransport();
+  const first = await dialer.openStream(plaintext(acceptor.address), never);
+  const sending = first.send([large]).catch(() => {});
+  const refused = await failure((await acceptor.next()).receive());
+  assert.deepEqual([refused.code, refused.status], ["resource-exhausted", 8]);
+  await first.close();
+  await sending;
+  const second = await dialer.openStream(plaintext(acceptor.address), never);
+  await second.send([Uint8Array.of(1)]);
+  const accepted = await acceptor.next();
+  assert.deepEqual(await accepted.receive(), [Uint8Array.of(1)]);
+  await accepted.send([Uint8Array.of(2)]);
+  assert.deepEqual(await second.receive(), [Uint8Array.of(2)]);
+  const [received] = await Promise.all([accepted.receive(), second.send([large])]);
+  assert.equal(received?.[0]?.length, large.length);
+  await second.close();
+});
+
 test("a request that ends at once is a half-closed stream", async () => {
   await using acceptor = await startAcceptor(PLAIN, identity);
   await withSession(`http://${acceptor.address}`, async (session) => {
