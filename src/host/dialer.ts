@@ -3,6 +3,7 @@ import { sleep } from "../environment.js";
 import { asPeeringError, PeeringError } from "../errors.js";
 import { addressesToDial, isActive, type Peering, shouldDial } from "../peering/peering.js";
 import { exchangeDelayMs, RetryCounter } from "../replication/backoff.js";
+import { joinHostPort, splitPushedAddress } from "../token/address.js";
 import type { DialTarget, ExchangeSecretRequest, Transport } from "../transport/transport.js";
 import { StatusCode } from "../wire/status.js";
 import type { LinkEnd } from "./stream-link.js";
@@ -187,7 +188,10 @@ export class Dialer implements AsyncDisposable {
   }
 }
 
-export function targetOf(peering: Pick<Peering, "peerServerName" | "peerCaPems">, address: string): DialTarget {
+export function targetOf(peering: Pick<Peering, "peerServerName" | "peerCaPems">, known: string): DialTarget {
+  // Consul writes addresses of IPv6 without brackets into what it pushes.
+  const parts = splitPushedAddress(known);
+  const address = parts === undefined ? known : joinHostPort(parts.host, parts.port);
   return { address, serverName: peering.peerServerName, caPems: peering.peerCaPems };
 }
 

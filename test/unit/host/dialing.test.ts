@@ -199,6 +199,23 @@ describe("the dial loop", () => {
     await world.settled(acceptor, "dialer", dialer, "acceptor");
   });
 
+  it("1.1.2: an address of IPv6 that was pushed without brackets, as Consul does, is dialed", async () => {
+    const world = new World();
+    const acceptor = new ScriptedAcceptor(world);
+    await acceptor.listen("first:1");
+    await acceptor.listen("[fd00::1]:8503");
+    acceptor.accept();
+    const dialer = await world.site("dialer");
+    await establish(world, dialer, tokenOf(["first:1"]));
+    await world.until(() => dialer.state("acceptor") === "active", "it is connected");
+    const push = response(1, ResourceUrl.serverAddresses, "server-addrs", encodeServerAddresses(["fd00::1:8503"]));
+    await acceptor.streams[0]?.send(encodeMessages([push]));
+    await world.until(() => dialer.peering("acceptor").peerServerAddresses[0] === "fd00::1:8503", "it is stored");
+    for (const connection of world.network.connections) world.network.cut(connection);
+    await world.until(() => acceptor.opens.length === 2, "it comes again");
+    assert.equal(acceptor.opens[1]?.address, "[fd00::1]:8503");
+  });
+
   it("ch3 case 23, ch1 case 53, LC19, I27: manual addresses win over pushed ones, which are stored all the same", async () => {
     const world = new World();
     const acceptor = new ScriptedAcceptor(world);
