@@ -369,8 +369,7 @@ export class ImportStore implements AsyncDisposable {
    * @throws {PeeringError} `conflict` when an expectation failed; as `Storage.commit`.
    */
   async removePeer(peeringId: string, expect: readonly Expectation[] = []): Promise<void> {
-    const peer = this.#peers.get(peeringId);
-    if (peer === undefined) return;
+    const peer = this.#peer(peeringId);
     await peer.mutex.run(async () => {
       while (peer.services.size > 0) {
         const plan: Plan = new Map();
@@ -380,6 +379,13 @@ export class ImportStore implements AsyncDisposable {
         }
         await this.#commit(peer, plan, expect);
       }
+      // A commit whose answer was lost may have been made all the same.
+      const { entries } = await this.#storage.read([...IMPORTS_PREFIX, peeringId]);
+      if (entries.length === 0) return;
+      await this.#storage.commit(
+        entries.map(({ key }) => ({ key, value: undefined })),
+        expect,
+      );
     });
   }
 

@@ -344,6 +344,29 @@ describe("storage at fault", () => {
     }
   });
 
+  it("removing a peer takes with it what was written by a commit whose answer was lost (I17)", async () => {
+    const inner = memoryStorage();
+    const lost = new PeeringError("unavailable", "the answer was lost");
+    let losing = false;
+    const storage: Storage = {
+      read: (prefix, signal) => inner.read(prefix, signal),
+      watch: (prefix, after, signal) => inner.watch(prefix, after, signal),
+      async commit(writes, expect) {
+        const revision = await inner.commit(writes, expect);
+        if (losing) throw lost;
+        return revision;
+      },
+      [Symbol.asyncDispose]: () => inner[Symbol.asyncDispose](),
+    };
+    const store = await ImportStore.open(storage);
+    await applied(store, upsert("web", wireInstance("web")));
+    losing = true;
+    await assert.rejects(store.apply(PEER, [upsert("db", wireInstance("db"))]), lost);
+    losing = false;
+    await store.removePeer(PEER);
+    assert.deepEqual((await inner.read([])).entries, []);
+  });
+
   it("removing a peer takes bounded commits, goes on where it stopped, and is nothing when there is nothing", async () => {
     const storage = observed(memoryStorage());
     const store = await ImportStore.open(storage);
