@@ -43,7 +43,7 @@ interface LiveLink {
   readonly link: StreamLink;
   readonly intake: Intake;
   readonly seen: BoardStream;
-  readonly detach: () => void;
+  detach: () => void;
   /** The peer has said `Terminated`: there is nobody to tell any more, only a drain to end. */
   peerTerminated: boolean;
 }
@@ -168,11 +168,13 @@ export class Links implements AsyncDisposable {
       },
       onProgress: () => live?.seen.progress(),
     });
-    live = this.#bind(link, plan.peering);
+    const bound = this.#bind(link, plan.peering, (binding) => {
+      live = binding;
+    });
     if (!leadership.isLeader || signal.aborted || this.#stop.signal.aborted)
       link.feed({ type: "abort", status: SHUT_DOWN });
     const end = await this.#run(link);
-    this.#unbind(live, end);
+    this.#unbind(bound, end);
     const connectedAt = session.status.connectedAtMs;
     return { end, connectedMs: connectedAt === undefined ? 0 : clock.now() - connectedAt };
   }
@@ -276,7 +278,7 @@ export class Links implements AsyncDisposable {
         link.feed({ type: "refused", status: { code: StatusCode.Aborted, message }, terminated: true });
         return;
       }
-      onBound(this.#bind(link, current));
+      this.#bind(link, current, onBound);
       link.feed({ type: "authorized" });
     } catch (error) {
       const failure = asPeeringError(error, "storage-failed");
@@ -285,7 +287,8 @@ export class Links implements AsyncDisposable {
     }
   }
 
-  #bind(link: StreamLink, peering: Peering): LiveLink {
+  /** @param onBound - is called before the session hears of exports: it may have something to say of them. */
+  #bind(link: StreamLink, peering: Peering, onBound: (live: LiveLink) => void): LiveLink {
     const { clock, exports, imports, board, clusterResources } = this.#options;
     const older = this.#live.get(peering.id);
     older?.intake.close();
@@ -302,10 +305,12 @@ export class Links implements AsyncDisposable {
       intake,
       seen,
       peerTerminated: false,
-      detach: exports.attach({ id: peering.id, name: peering.name }, (input) => link.feed(input)),
+      detach: () => {},
     };
     this.#live.set(peering.id, live);
     this.#bound.add(live);
+    onBound(live);
+    live.detach = exports.attach({ id: peering.id, name: peering.name }, (input) => link.feed(input));
     link.feed({ type: "exported", resources: clusterResources(roleOf(peering)) });
     older?.link.feed({ type: "abort", status: REPLACED });
     return live;
@@ -393,7 +398,7 @@ export class Links implements AsyncDisposable {
       }
       try {
         if (resourceUrl === ResourceUrl.exportedServiceList) {
-          run.push({ type: "list", names: decodeExportedServiceList(value) });
+          run.push({ type: "list", names: decodeExportedServiceList(value, this.#options.limits.servicesPerPeer) });
           continue;
         }
       } catch (error) {
@@ -455,7 +460,9 @@ export class Links implements AsyncDisposable {
     } catch (error) {
       const failure = asPeeringError(error, "storage-failed");
       if (failure.code === "storage-failed" || failure.code === "unavailable") throw failure;
-      return failure.code === "invalid-message" ? undecodable(failure) : failure;
+      return failure.code === "invalid-message" || failure.code === "resource-exhausted"
+        ? undecodable(failure)
+        : failure;
     }
   }
 }

@@ -4,6 +4,9 @@ import { StatusCode } from "../wire/status.js";
 import { laneOf } from "./outbound.js";
 import type { ReceivedResource } from "./types.js";
 
+/** Far above what names a service. */
+const MOST_ID_CHARACTERS = 1_024;
+
 /** Why a response is not applied. */
 export interface Refusal {
   /** gRPC status code of the NACK. */
@@ -24,6 +27,10 @@ export type Change = "upsert" | "delete";
  */
 export function openEnvelope(response: ResponseMessage, legacy: boolean): ReceivedResource | Refusal {
   const { resourceUrl, resourceId, operation, resource } = response;
+  // Ours: what is kept of a name that nothing is stored for would otherwise have no bound.
+  if (resourceId.length > MOST_ID_CHARACTERS) {
+    return malformed(`received response with a ResourceID of ${resourceId.length} characters`);
+  }
   if (laneOf(resourceUrl) === undefined) {
     return malformed(`received response for unknown resource type ${quote(resourceUrl)}`);
   }

@@ -1,4 +1,6 @@
+import { PeeringError } from "../errors.js";
 import { ProtobufReader, ProtobufWriter, WireType } from "./protobuf.js";
+import { StatusCode } from "./status.js";
 
 /** A cluster's identity as it crosses the stream. Consul sends no peer name, partition or index (1.13 to 1.22). */
 export interface TrustBundlePayload {
@@ -16,9 +18,13 @@ export function encodeExportedServiceList(names: readonly string[]): Uint8Array 
   return encodeStrings(names);
 }
 
-/** @throws {PeeringError} `invalid-message`, status INTERNAL. */
-export function decodeExportedServiceList(value: Uint8Array): string[] {
-  return readStrings(value);
+/**
+ * @param most - names that a list may have.
+ * @throws {PeeringError} `invalid-message`, or `resource-exhausted` for more or for longer names than services have; both
+ *   with status INTERNAL.
+ */
+export function decodeExportedServiceList(value: Uint8Array, most: number = Number.POSITIVE_INFINITY): string[] {
+  return readStrings(value, most);
 }
 
 /** The value of a resource of type `PeeringServerAddresses`: `host:port` each. */
@@ -26,9 +32,12 @@ export function encodeServerAddresses(addresses: readonly string[]): Uint8Array 
   return encodeStrings(addresses);
 }
 
-/** The addresses as they came, unchecked. @throws {PeeringError} `invalid-message`, status INTERNAL. */
+/** More than a cluster has servers, or gateways. */
+const MOST_ADDRESSES = 10_000;
+
+/** The addresses as they came, unchecked. @throws {PeeringError} as {@link decodeExportedServiceList}. */
 export function decodeServerAddresses(value: Uint8Array): string[] {
-  return readStrings(value);
+  return readStrings(value, MOST_ADDRESSES);
 }
 
 /** The value of a resource of type `PeeringTrustBundle`. */
@@ -78,13 +87,29 @@ function encodeStrings(values: readonly string[]): Uint8Array {
   return new ProtobufWriter().repeatedStringField(1, values).finish();
 }
 
-function readStrings(value: Uint8Array): string[] {
+/** Far above what names a service, or a server. */
+const MOST_CHARACTERS = 1_024;
+
+function readStrings(value: Uint8Array, most: number = Number.POSITIVE_INFINITY): string[] {
   const reader = new ProtobufReader(value);
   const values: string[] = [];
   while (!reader.done) {
     const tag = reader.tag();
-    if (tag === text(1)) values.push(reader.string());
-    else reader.skip(tag);
+    if (tag !== text(1)) {
+      reader.skip(tag);
+      continue;
+    }
+    const string = reader.string();
+    const problem =
+      string.length > MOST_CHARACTERS
+        ? `a text of ${string.length} characters`
+        : values.length >= most
+          ? `more than ${most} texts`
+          : undefined;
+    if (problem !== undefined) {
+      throw new PeeringError("resource-exhausted", problem, { status: StatusCode.Internal });
+    }
+    values.push(string);
   }
   return values;
 }

@@ -33,6 +33,16 @@ const invalid = (error: unknown): boolean =>
   error instanceof PeeringError && error.code === "invalid-message" && error.status === 13;
 
 describe("resources", () => {
+  it("hold no more texts, and no longer ones, than is bearable", () => {
+    const exhausted = (error: unknown): boolean =>
+      error instanceof PeeringError && error.code === "resource-exhausted" && error.status === 13;
+    assert.equal(decodeExportedServiceList(encodeExportedServiceList(["a", "b"]), 2).length, 2);
+    assert.throws(() => decodeExportedServiceList(encodeExportedServiceList(["a", "b", "c"]), 2), exhausted);
+    assert.throws(() => decodeExportedServiceList(encodeExportedServiceList(["x".repeat(1_025)])), exhausted);
+    const many = Array.from({ length: 10_001 }, (_, index) => `a:${index}`);
+    assert.throws(() => decodeServerAddresses(encodeServerAddresses(many)), exhausted);
+  });
+
   it("agree with the generated schemas", () => {
     fc.assert(
       fc.property(fc.array(text), text, text, (texts, trustDomain, exportedPartition) => {
