@@ -186,15 +186,16 @@ describe("peerage agent", () => {
         await at(agent, `services export -name=${service} -consumer-peers=hub`);
       }
     }
-    await eventually(
-      async () => (await at(west, "catalog services -peer=hub")) === "api\nweb\n",
-      "the west has what the rules name of the east's",
-    );
-    await eventually(
-      async () => (await at(east, "catalog services -peer=hub")) === "api\nonly-west\nweb\n",
-      "the east has all of the west's",
-    );
-    stopping.abort();
+    const ofHub = async ({ http }: RunningAgent): Promise<string> => {
+      using client = new ConsulClient({ address: http });
+      return Object.keys((await client.catalog.services({ peer: "hub" })).value).join();
+    };
+    try {
+      await eventually(async () => (await ofHub(west)) === "api,web", "the west has what the rules name of the east's");
+      await eventually(async () => (await ofHub(east)) === "api,only-west,web", "the east has all of the west's");
+    } finally {
+      stopping.abort();
+    }
     const results = await Promise.all([east, west, hub].map(({ result }) => result));
     assert.deepEqual(
       results.map(({ exit }) => exit),
