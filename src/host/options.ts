@@ -37,7 +37,10 @@ export interface HostOptions {
   readonly connect?: boolean;
   /** Off: nothing is accepted, dialed or cleaned up, and every call of `peerings` is refused. Default true. */
   readonly peeringEnabled?: boolean;
-  /** Which node runs the streams, where several share one storage. Default: this one. */
+  /**
+   * Which node runs the streams, where several share one storage. Default: this one. A host reads records and imports when
+   * it starts, and not again when it comes to lead: start it then, until this is mended.
+   */
   readonly leadership?: Leadership;
   /**
    * Behaves as Consul also where ours is better and it shows on the wire: chain-only names in the list (D-25), the end of a
