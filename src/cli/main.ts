@@ -18,16 +18,24 @@ function untilStopped(): AbortSignal {
 }
 
 // Whoever reads the output may have gone, as `head` does.
-for (const stream of [process.stdout, process.stderr]) {
-  stream.on("error", (error: NodeJS.ErrnoException) => {
-    if (error.code !== "EPIPE") throw error;
-  });
+process.stdout.on("error", (error: NodeJS.ErrnoException) => {
+  if (error.code !== "EPIPE") process.exitCode ||= 1;
+});
+// What cannot be logged, for a disk that is full or a terminal that has gone, is no reason to end an agent that works.
+process.stderr.on("error", () => {});
+
+function log(output: string): void {
+  try {
+    process.stderr.write(output);
+  } catch {
+    // As above: some versions of Node throw instead of telling the listener.
+  }
 }
 
-process.exitCode = await runCommandLine(process.argv.slice(2), packageVersion(), {
+const exitCode = await runCommandLine(process.argv.slice(2), packageVersion(), {
   environment: process.env,
   stdout: (output) => process.stdout.write(output),
-  stderr: (output) => process.stderr.write(output),
+  stderr: log,
   stdin: () => text(process.stdin),
   readFile: (path) => readFile(path, "utf8"),
   readDirectory: (path) => readdir(path),
@@ -35,3 +43,4 @@ process.exitCode = await runCommandLine(process.argv.slice(2), packageVersion(),
   people: process.stderr.isTTY === true,
   untilStopped,
 });
+process.exitCode ||= exitCode;

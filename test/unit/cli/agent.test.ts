@@ -1,6 +1,7 @@
 import assert from "node:assert/strict";
 import { type ChildProcess, spawn } from "node:child_process";
 import { once } from "node:events";
+import { closeSync, existsSync, openSync } from "node:fs";
 import { writeFile } from "node:fs/promises";
 import { createServer } from "node:net";
 import { join } from "node:path";
@@ -25,10 +26,11 @@ import { ask } from "../dns/client.js";
 /** Ports that are free, so that tests do not meet. */
 const ports: readonly string[] = ["-http=127.0.0.1:0", "--grpc-tls", "127.0.0.1:0", "-dns=127.0.0.1:0"];
 
-function program(args: readonly string[]): ChildProcess {
+/** @param stderr - a file that is open; default: a pipe. */
+function program(args: readonly string[], stderr: number | "pipe" = "pipe"): ChildProcess {
   // Compiled tests run the compiled program.
   const entry = import.meta.url.endsWith(".ts") ? ["--import", "tsx", "src/cli/main.ts"] : ["dist/cli/main.js"];
-  return spawn(process.execPath, [...entry, ...args], { stdio: ["ignore", "pipe", "pipe"] });
+  return spawn(process.execPath, [...entry, ...args], { stdio: ["ignore", "pipe", stderr] });
 }
 
 /** An agent that is told to stop at once: what counts is whether it starts. */
@@ -201,6 +203,26 @@ describe("peerage agent", () => {
       results.map(({ exit }) => exit),
       [0, 0, 0],
     );
+  });
+
+  it("goes on when nothing more can be logged", { skip: !existsSync("/dev/full") }, async () => {
+    const full = openSync("/dev/full", "w");
+    const child = program(["agent", "-dev", "-log-level=debug", ...ports], full);
+    try {
+      assert.ok(child.stdout !== null);
+      const [line]: unknown[] = await once(createInterface({ input: child.stdout }), "line");
+      const [, , , http = ""] = AGENT_READY.exec(String(line)) ?? [];
+      using client = new ConsulClient({ address: http });
+      // Its refusal is logged, and cannot be.
+      const token = await client.peerings.generateToken({ peerName: "east" });
+      await assert.rejects(client.peerings.establish({ peerName: "self", token }));
+      assert.deepEqual((await client.catalog.datacenters()).length, 1);
+      child.kill("SIGTERM");
+      assert.deepEqual(await once(child, "exit"), [0, null]);
+    } finally {
+      closeSync(full);
+      child.kill("SIGKILL");
+    }
   });
 
   it("keeps its data in a directory, for one process at a time", async () => {
