@@ -259,6 +259,13 @@ function withoutEpoch(write: PeeringWrite): PeeringWrite {
   return deletedAt === undefined || deletedAt === 0 ? rest : write;
 }
 
+/** The latest moment that a date can be, in milliseconds. */
+const LATEST_MS = 8.64e15;
+
+/** @throws {PeeringError} `invalid-record` for what is no time at all. */
 function isDeletionTime(deletedAt: number | undefined): boolean {
+  if (deletedAt !== undefined && !(Math.abs(deletedAt) <= LATEST_MS)) {
+    throw new PeeringError("invalid-record", "Invalid deletion time");
+  }
   return deletedAt !== undefined && deletedAt !== 0;
 }

@@ -70,6 +70,8 @@ export async function httpServer(options: HttpServerOptions): Promise<HttpServer
     (request, response) => rpc(request, response),
   );
   const sessions = new Set<ServerHttp2Session>();
+  /** Under those: a session that has ended leaves it to its client to close them. */
+  const connections = new Set<Socket>();
   /** That of the session which begins. */
   let connection: Socket | undefined;
   http2.on("session", (session) => {
@@ -103,6 +105,8 @@ export async function httpServer(options: HttpServerOptions): Promise<HttpServer
         // A client that has ended its side of a session is gone; only HTTP/1.1 has a use for the other half.
         socket.allowHalfOpen = false;
         connection = socket;
+        connections.add(socket);
+        socket.once("close", () => connections.delete(socket));
         http2.emit("connection", socket);
       } else for (const serve of serveHttp1) serve.call(server, socket);
     });
@@ -125,6 +129,7 @@ export async function httpServer(options: HttpServerOptions): Promise<HttpServer
     const timer = clock.after(drainMs, () => {
       server.closeAllConnections();
       for (const session of sessions) session.destroy();
+      for (const socket of connections) socket.destroy();
     });
     await closed;
     timer.cancel();

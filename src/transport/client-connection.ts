@@ -237,6 +237,7 @@ function startSession(
     abort: (reason) => {
       fail(reason);
       session.destroy();
+      socket.destroy();
       return closed;
     },
   };
@@ -256,7 +257,7 @@ function startSession(
       return;
     }
     session.once("close", lost);
-    session.once("connect", () => session.setLocalWindowSize(WINDOW_BYTES));
+    session.once("connect", () => session.destroyed || session.setLocalWindowSize(WINDOW_BYTES));
     session.once("remoteSettings", () => {
       signal.removeEventListener("abort", abort);
       session.off("close", lost);

@@ -30,11 +30,11 @@ export const EXCHANGE_SECRET: string = `/${PEER_STREAM_SERVICE}/ExchangeSecret`;
 /** As Consul's servers. */
 const MAX_CONCURRENT_STREAMS = 2048;
 const HANDSHAKE_TIMEOUT_MS = 20_000;
-/** How long a disposed listener waits for its sockets to say goodbye. */
 /** Two ids, with room to spare. */
 const EXCHANGE_BYTES = 64 * 1024;
 /** Before the first answer, which only a peer gets. A dialer has an `Open` and four subscriptions to say. */
 const OPENING_BYTES = 1024 * 1024;
+/** How long a disposed listener waits for its sockets to say goodbye. */
 const CLOSE_GRACE_MS = 1000;
 
 type AnyServer = Http2Server | Http2SecureServer;

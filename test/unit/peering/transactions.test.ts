@@ -107,6 +107,9 @@ describe("record writes", () => {
         writePeering(EMPTY, { ...write, state: "deleting", ...(deletedAt === undefined ? {} : { deletedAt }) }),
       );
     }
+    for (const deletedAt of [8.64e15 + 1, Number.NaN, Number.POSITIVE_INFINITY]) {
+      fails("Invalid deletion time", () => writePeering(EMPTY, { ...write, state: "deleting", deletedAt }));
+    }
     fails("Unexpected state for peering with deletion time: PENDING", () =>
       writePeering(EMPTY, { ...write, deletedAt: 9 }),
     );

@@ -191,6 +191,19 @@ describe("the server of both versions of HTTP", () => {
     await Promise.all(closed);
   });
 
+  it("does not wait for a client that leaves its connection open when it is disposed of", async () => {
+    const one = await served({ drainMs: 20 });
+    const { port } = new URL(`http://${one.server.address}`);
+    const socket = createConnection({ host: "127.0.0.1", port: Number(port), allowHalfOpen: true });
+    socket.on("error", () => {});
+    // Says that it speaks HTTP/2, and nothing more, whatever it hears.
+    socket.write("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0");
+    await once(socket, "data");
+    socket.pause();
+    await one[Symbol.asyncDispose]();
+    socket.destroy();
+  });
+
   it("says which address it cannot listen on", async () => {
     await using one = await served();
     const rpc = (): void => {};
