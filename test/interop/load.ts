@@ -9,8 +9,8 @@ const AT_A_TIME = 16;
 const ASK_AGAIN_MS = 200;
 /** Services that share a node. One shared by thousands is the worst case of Consul, not the usual one. */
 const PER_NODE = 10;
-/** Instances in one transaction, which may have 128 operations. */
-const PER_TRANSACTION = 42;
+/** Instances in one transaction, which may have 128 operations: two of each. */
+const PER_TRANSACTION = 64;
 
 export interface Load {
   readonly services: number;
@@ -51,14 +51,13 @@ export async function each(count: number, work: (number: number) => Promise<void
   await Promise.all(Array.from({ length: AT_A_TIME }, worker));
 }
 
-/** As {@link loadRegistration}, in a transaction. */
-function loadOperations(load: Load, service: number, instance: number): readonly JsonObject[] {
+/** As {@link loadRegistration}, in transactions: a server of 2.1 knows a service only after the one that has made it. */
+function loadOperations(load: Load, service: number, instance: number) {
   const { Node, Address, Service, Check } = loadRegistration(load, service, instance, "r0");
-  return [
-    { Node: { Verb: "set", Node: { Node, Address } } },
-    { Service: { Verb: "set", Node, Service } },
-    { Check: { Verb: "set", Check: { ...Check, Node } } },
-  ];
+  return {
+    instance: [{ Node: { Verb: "set", Node: { Node, Address } } }, { Service: { Verb: "set", Node, Service } }],
+    checks: [{ Check: { Verb: "set", Check: { ...Check, Node } } }],
+  };
 }
 
 /** Many instances in each of its writes: how they came is not what a load is about. */
@@ -67,10 +66,11 @@ export async function fill(cluster: Cluster, peer: Pick<Cluster, "name">, load: 
   const all = Array.from({ length: services * instances }, (_, number) =>
     loadOperations(load, Math.floor(number / instances), number % instances),
   );
-  const transactions = Array.from({ length: Math.ceil(all.length / PER_TRANSACTION) }, (_, number) =>
-    all.slice(number * PER_TRANSACTION, (number + 1) * PER_TRANSACTION).flat(),
-  );
-  await each(transactions.length, (number) => cluster.client.catalog.transaction(transactions[number] ?? []));
+  await each(Math.ceil(all.length / PER_TRANSACTION), async (number) => {
+    const together = all.slice(number * PER_TRANSACTION, (number + 1) * PER_TRANSACTION);
+    await cluster.client.catalog.transaction(together.flatMap((one) => one.instance));
+    await cluster.client.catalog.transaction(together.flatMap((one) => one.checks));
+  });
   await exportTo(cluster, peer, ["*"]);
 }
 
