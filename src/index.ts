@@ -132,6 +132,7 @@ export { PreparedQueries, type StoredQuery } from "./host/prepared-queries.js";
 export type { ExportSync, ImportProgress, ImportSync, ServiceSync } from "./host/service-sync.js";
 export type { PeeringFailure, PeeringStatus } from "./host/status-board.js";
 export type { TransitRule } from "./host/transit.js";
+export { Incidents } from "./incidents.js";
 export { type StreamFacts, type StreamStatus, ZERO_TIME } from "./peering/observed.js";
 export type { Peering, PeeringState, Role, StoredState, TrustBundle } from "./peering/peering.js";
 export {

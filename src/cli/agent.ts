@@ -3,6 +3,7 @@ import type { Logger } from "../environment.js";
 import { errorText, PeeringError } from "../errors.js";
 import { createHost, type PeeringHost } from "../host/host.js";
 import { httpHandler } from "../http/index.js";
+import { Incidents } from "../incidents.js";
 import { type HttpServer, httpServer, peeringRpc } from "../rpc/index.js";
 import { memoryStorage } from "../storage/memory.js";
 import type { Storage } from "../storage/storage.js";
@@ -22,8 +23,9 @@ export async function runAgent({ flags, io, print }: CommandContext): Promise<vo
     wall: io.wall,
     write: io.stderr,
   });
+  const incidents = new Incidents({ logger });
   const stopped = io.untilStopped();
-  await using host = await starting(() => openHost(options, logger));
+  await using host = await starting(() => openHost(options, logger, incidents));
   await starting(() => registerServer(host, options.node, options.advertise));
   await using dns = await starting(() => openDns(host, options, logger));
   await using http = await starting(() => openHttp(host, options, logger, stopped));
@@ -66,7 +68,7 @@ async function openStorage(directory: string | undefined): Promise<Storage> {
   return level.openLevel(directory);
 }
 
-async function openHost(options: AgentOptions, logger: Logger): Promise<PeeringHost> {
+async function openHost(options: AgentOptions, logger: Logger, incidents: Incidents): Promise<PeeringHost> {
   return createHost({
     datacenter: options.datacenter,
     storage: await openStorage(options.dataDirectory),
@@ -74,6 +76,7 @@ async function openHost(options: AgentOptions, logger: Logger): Promise<PeeringH
     ...(options.advertise.length > 0 && { advertise: options.advertise }),
     transit: options.transit,
     logger,
+    incidents,
   });
 }
 

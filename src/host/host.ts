@@ -11,6 +11,7 @@ import {
   systemRandom,
 } from "../environment.js";
 import { errorText, PeeringError } from "../errors.js";
+import { Incidents } from "../incidents.js";
 import { isActive } from "../peering/peering.js";
 import type { ExportedResource } from "../replication/types.js";
 import type { Storage } from "../storage/storage.js";
@@ -71,6 +72,8 @@ export class PeeringHost implements AsyncDisposable {
   readonly leadership: Leadership;
   /** `host:port` the transport really listens on; undefined for a host that only dials. */
   readonly listenAddress: string | undefined;
+  /** Counts limits that refused, and what else went wrong unseen. */
+  readonly incidents: Incidents;
   /** @internal What the simulator looks into. */
   readonly internals: {
     readonly records: PeeringRecords;
@@ -95,6 +98,7 @@ export class PeeringHost implements AsyncDisposable {
     this.trustBundles = parts.trustBundles;
     this.authority = parts.authority;
     this.listenAddress = parts.listener?.address;
+    this.incidents = parts.incidents;
     this.internals = parts.internals;
     this.#parts = parts.disposables;
   }
@@ -118,6 +122,7 @@ export interface HostParts {
   readonly leadership: Leadership;
   readonly trustBundles: TrustBundleStore;
   readonly listener: Listener | undefined;
+  readonly incidents: Incidents;
   readonly internals: PeeringHost["internals"];
   readonly disposables: readonly AsyncDisposable[];
 }
@@ -149,6 +154,7 @@ async function composeHost(options: HostOptions, opened: AsyncDisposable[]): Pro
   const clock: Clock = options.clock ?? systemClock;
   const random: Random = options.random ?? systemRandom;
   const logger: Logger = options.logger ?? silentLogger;
+  const incidents = options.incidents ?? new Incidents({ clock, logger });
   const leadership = options.leadership ?? alwaysLeader;
   const secretBox = options.secretBox ?? plainSecretBox;
   const datacenter = options.datacenter ?? "dc1";
@@ -413,6 +419,7 @@ async function composeHost(options: HostOptions, opened: AsyncDisposable[]): Pro
     leadership,
     trustBundles,
     listener,
+    incidents,
     internals: { records, imports: importStore, links, board },
     disposables: [...opened].reverse(),
   });

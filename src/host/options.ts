@@ -1,6 +1,7 @@
 import type { CatalogSource } from "../catalog/catalog-source.js";
 import type { Locality } from "../catalog/instance.js";
 import type { Clock, Logger, Random } from "../environment.js";
+import type { Incidents } from "../incidents.js";
 import { defaultSessionLimits } from "../replication/session.js";
 import type { SessionLimits, SessionTimings } from "../replication/types.js";
 import type { Storage } from "../storage/storage.js";
@@ -54,6 +55,8 @@ export interface HostOptions {
   readonly random?: Random;
   /** Default: silent. */
   readonly logger?: Logger;
+  /** Counts limits that refuse, and what else went wrong unseen. Pass one to everything in a process. Default: one that writes to `logger`. */
+  readonly incidents?: Incidents;
 }
 
 /** Bounds on what peers can make a host hold: of a whole host, of what it imports from a peer, and of a single stream. */
