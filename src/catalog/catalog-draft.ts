@@ -34,6 +34,8 @@ export interface CommittedCatalog {
   countNamed(serviceKey: string): number;
   /** Proxies for this name, and instances of this name that are connect-native. */
   countConnect(serviceKey: string): number;
+  /** The name as its instances spell it; undefined: there are none. */
+  serviceName(serviceKey: string): string | undefined;
   readonly virtualIps: VirtualIps;
 }
 
@@ -45,6 +47,16 @@ export interface NodeChanges {
   readonly instances: Map<string, InstanceRecord | undefined>;
   readonly checkOwners: Map<string, string | undefined>;
 }
+
+/** Something that an operation changes, under a name that it had before or has afterwards. */
+export type Touched =
+  /** The node itself, or a check of it. */
+  | { readonly type: "node"; readonly node: string }
+  /** An instance of the service on that node, or a check of one. `removed`: it is gone, or has gone to another service. */
+  | { readonly type: "service"; readonly node: string; readonly service: string; readonly removed: boolean };
+
+/** Looks at what an operation changes before it counts. What it throws is what the operation fails with. */
+export type Judge = (touched: readonly Touched[]) => void;
 
 /** What one operation of a transaction read or wrote; the stamps are filled in by the commit. */
 export type OperationRecord =
@@ -81,15 +93,17 @@ export class CatalogDraft {
   readonly #connect = new Map<string, number | undefined>();
   /** How to take back what the operation being applied did so far, in order. */
   readonly #undo: (() => void)[] = [];
+  /** What the operation being applied changed so far. */
+  #touched: Touched[] = [];
 
   constructor(base: CommittedCatalog) {
     this.#base = base;
     this.virtualIps = new VirtualIpDraft(base.virtualIps);
   }
 
-  /** @throws {PeeringError} `invalid-registration` with Consul's text; then nothing of it is applied. */
-  register(registration: ParsedRegistration): void {
-    this.#atomically(() => {
+  /** @throws {PeeringError} `invalid-registration` with Consul's text, what `judge` throws; then nothing of it is applied. */
+  register(registration: ParsedRegistration, judge?: Judge): void {
+    this.#judged(judge, () => {
       const { node, service, checks } = registration;
       const nodeKey = lowerCase(node.name);
       const serviceKey = service === undefined ? undefined : lowerCase(service.id);
@@ -110,9 +124,9 @@ export class CatalogDraft {
     });
   }
 
-  /** A missing target is no failure. */
-  deregister(target: ParsedDeregistration): void {
-    this.#atomically(() => {
+  /** A missing target is no failure. @throws what `judge` throws; then nothing of it is applied. */
+  deregister(target: ParsedDeregistration, judge?: Judge): void {
+    this.#judged(judge, () => {
       const nodeKey = lowerCase(target.node);
       if (target.serviceId !== "") this.#deleteInstance(nodeKey, lowerCase(target.serviceId));
       else if (target.checkId !== "") this.#deleteCheck(nodeKey, lowerCase(target.checkId));
@@ -120,14 +134,17 @@ export class CatalogDraft {
     });
   }
 
-  /** @throws {TransactionError} with every operation that failed; then nothing of any is applied. */
-  transaction(operations: readonly ParsedOperation[]): readonly OperationRecord[] {
+  /**
+   * @param judge - looks at each operation by itself.
+   * @throws {TransactionError} with every operation that failed; then nothing of any is applied.
+   */
+  transaction(operations: readonly ParsedOperation[], judge?: Judge): readonly OperationRecord[] {
     return this.#atomically(() => {
       const results: OperationRecord[] = [];
       const errors: OperationError[] = [];
       operations.forEach((operation, operationIndex) => {
         try {
-          const result = this.#operate(operation);
+          const result = this.#observed(judge, () => this.#operate(operation));
           if (result !== undefined) results.push(result);
         } catch (error) {
           if (!(error instanceof PeeringError)) throw error;
@@ -185,6 +202,17 @@ export class CatalogDraft {
       }
       return taken.sort(compareUtf8);
     });
+  }
+
+  #judged<Result>(judge: Judge | undefined, action: () => Result): Result {
+    return this.#atomically(() => this.#observed(judge, action));
+  }
+
+  #observed<Result>(judge: Judge | undefined, action: () => Result): Result {
+    this.#touched = [];
+    const result = action();
+    judge?.(this.#touched);
+    return result;
   }
 
   #atomically<Result>(action: () => Result): Result {
@@ -315,6 +343,7 @@ export class CatalogDraft {
     if (current !== undefined && sameNode(current.node, node)) return current;
     if (current !== undefined && current.node.id !== "") this.#set(this.nodeIds, lowerCase(current.node.id), undefined);
     if (node.id !== "") this.#set(this.nodeIds, lowerCase(node.id), nodeKey);
+    this.#touchNode(node.name, current);
     const record: NodeRecord = {
       node,
       checks: current?.checks ?? emptyList,
@@ -341,6 +370,7 @@ export class CatalogDraft {
   #deleteNode(nodeKey: string): void {
     const record = this.#node(nodeKey);
     if (record === undefined) return;
+    this.#touchNode(record.node.name);
     for (const instance of this.#instancesOn(nodeKey)) this.#deleteInstance(nodeKey, instance.key);
     const { checkOwners } = this.#changes(nodeKey);
     for (const { check } of record.checks) this.#set(checkOwners, checkKeyOf(check), undefined);
@@ -370,6 +400,7 @@ export class CatalogDraft {
       viewOf: undefined,
     };
     this.#setInstance(record);
+    this.#touchServices(nodeName, definition, before?.service);
     // Most writes change neither name nor destination, and then nothing moves.
     if (before?.service.name === service.name && connectName(before.service) === connectName(service)) return record;
     this.#count(definition, 1);
@@ -419,6 +450,7 @@ export class CatalogDraft {
   #deleteInstance(nodeKey: string, serviceKey: string): void {
     const record = this.#instance(nodeKey, serviceKey);
     if (record === undefined) return;
+    this.#touchRemoved(nodeKey, record.service);
     const { instances, checkOwners } = this.#changes(nodeKey);
     for (const { check } of record.checks) this.#set(checkOwners, checkKeyOf(check), undefined);
     this.#set(instances, serviceKey, undefined);
@@ -446,6 +478,7 @@ export class CatalogDraft {
     };
     const previousOwner = this.#checkOwner(nodeKey, checkKey);
     if (previousOwner !== undefined && previousOwner !== owner) this.#removeCheck(nodeKey, previousOwner, checkKey);
+    this.#touchOwner(nodeKey, owner, false);
     const others = this.#checksOf(nodeKey, owner).filter((other) => checkKeyOf(other.check) !== checkKey);
     const position = others.findIndex((other) => compareUtf8(checkKeyOf(other.check), checkKey) > 0);
     others.splice(position < 0 ? others.length : position, 0, record);
@@ -462,6 +495,7 @@ export class CatalogDraft {
   }
 
   #removeCheck(nodeKey: string, owner: string, checkKey: string): void {
+    this.#touchOwner(nodeKey, owner, true);
     const checks = this.#checksOf(nodeKey, owner);
     this.#setChecks(
       nodeKey,
@@ -478,6 +512,40 @@ export class CatalogDraft {
     }
     const instance = this.#instance(nodeKey, owner);
     if (instance !== undefined) this.#setInstance({ ...instance, checks, view: undefined, viewOf: undefined });
+  }
+
+  // What an operation touches.
+
+  /** @param before - the node that had the name, in its own spelling. */
+  #touchNode(name: string, before?: NodeRecord): void {
+    for (const node of new Set([name, before?.node.name ?? name])) this.#touched.push({ type: "node", node });
+  }
+
+  /**
+   * Of an instance that is written, and of what it speaks for in the mesh. Names compare without case: a service that has
+   * instances already is touched under their spelling, too.
+   */
+  #touchServices(node: string, service: Service, before: Service | undefined): void {
+    const names = new Set([service.name, connectName(service) ?? service.name]);
+    for (const name of [...names]) names.add(this.#base.serviceName(lowerCase(name)) ?? name);
+    if (before !== undefined) names.add(before.name);
+    for (const name of names) this.#touched.push({ type: "service", node, service: name, removed: false });
+  }
+
+  #touchRemoved(nodeKey: string, { name }: Service): void {
+    const node = this.#node(nodeKey)?.node.name ?? nodeKey;
+    this.#touched.push({ type: "service", node, service: name, removed: true });
+  }
+
+  /** Of a check that is written or removed. */
+  #touchOwner(nodeKey: string, owner: string, removed: boolean): void {
+    const node = this.#node(nodeKey)?.node.name ?? nodeKey;
+    if (owner === "") {
+      this.#touched.push({ type: "node", node });
+      return;
+    }
+    const service = this.#instance(nodeKey, owner)?.service.name;
+    if (service !== undefined) this.#touched.push({ type: "service", node, service, removed });
   }
 
   #operate(operation: ParsedOperation): OperationRecord | undefined {

@@ -1,5 +1,5 @@
 import { compareUtf8 } from "../catalog/byte-order.js";
-import type { CatalogDraft, OperationRecord } from "../catalog/catalog-draft.js";
+import type { CatalogDraft, Judge, OperationRecord } from "../catalog/catalog-draft.js";
 import {
   type CheckRecord,
   decodeInstanceRecord,
@@ -31,6 +31,7 @@ import { asPeeringError, PeeringError } from "../errors.js";
 import { CATALOG_PREFIX } from "../storage/keys.js";
 import type { Entry, Key, Storage, Write } from "../storage/storage.js";
 
+export type { Judge, Touched } from "../catalog/catalog-draft.js";
 export type { ServiceKinds } from "../catalog/catalog-state.js";
 
 export interface CatalogOptions {
@@ -99,6 +100,15 @@ export interface CatalogIndexes {
   connect(name: string): bigint;
   /** Instances of a kind; `""` is the typical one. */
   kind(kind: string): bigint;
+}
+
+export interface CatalogWriteOptions {
+  /**
+   * Looks at what the write would change, at the moment it is applied, and refuses it by throwing. What a request names and
+   * what it changes differ: a check may have belonged to another service, a node's id may be that of another node. Default: all
+   * is well.
+   */
+  readonly judge?: Judge;
 }
 
 type Finish = (index: bigint) => void;
@@ -200,10 +210,10 @@ export class Catalog implements CatalogSource, AsyncDisposable {
    * @throws {PeeringError} `invalid-registration` with Consul's text; `storage-failed`, `unavailable`, `conflict`,
    *   `closed`: nothing was changed (after `unavailable` it may have been).
    */
-  async register(registration: Registration): Promise<bigint> {
+  async register(registration: Registration, { judge }: CatalogWriteOptions = {}): Promise<bigint> {
     const parsed = parseRegistration(registration, this.#datacenter);
     return this.#write((draft) => {
-      draft.register(parsed);
+      draft.register(parsed, judge);
       return (index) => index;
     });
   }
@@ -212,7 +222,7 @@ export class Catalog implements CatalogSource, AsyncDisposable {
    * Many registrations in order, all of them or none, in one commit.
    * @throws {PeeringError} as {@link register}; an invalid one is named by its position from 0.
    */
-  async registerAll(registrations: Iterable<Registration>): Promise<bigint> {
+  async registerAll(registrations: Iterable<Registration>, { judge }: CatalogWriteOptions = {}): Promise<bigint> {
     const parsed: ParsedRegistration[] = [];
     for (const registration of registrations) {
       try {
@@ -224,7 +234,7 @@ export class Catalog implements CatalogSource, AsyncDisposable {
     return this.#write((draft) => {
       for (const [position, registration] of parsed.entries()) {
         try {
-          draft.register(registration);
+          draft.register(registration, judge);
         } catch (error) {
           throw atPosition(error, position);
         }
@@ -237,10 +247,10 @@ export class Catalog implements CatalogSource, AsyncDisposable {
    * Removes a service with its checks, a check, or a node with everything on it. A missing target is no failure.
    * @throws {PeeringError} as {@link register}.
    */
-  async deregister(target: Deregistration): Promise<bigint> {
+  async deregister(target: Deregistration, { judge }: CatalogWriteOptions = {}): Promise<bigint> {
     const parsed = parseDeregistration(target, this.#datacenter);
     return this.#write((draft) => {
-      draft.deregister(parsed);
+      draft.deregister(parsed, judge);
       return (index) => index;
     });
   }
@@ -250,10 +260,13 @@ export class Catalog implements CatalogSource, AsyncDisposable {
    * @throws {TransactionError} (`invalid-registration`) with the text of every operation that failed.
    * @throws {PeeringError} as {@link register}.
    */
-  async transaction(operations: readonly TransactionOperation[]): Promise<TransactionAnswer> {
+  async transaction(
+    operations: readonly TransactionOperation[],
+    { judge }: CatalogWriteOptions = {},
+  ): Promise<TransactionAnswer> {
     const parsed = parseTransaction(operations, this.#datacenter);
     return this.#write((draft) => {
-      const records = draft.transaction(parsed);
+      const records = draft.transaction(parsed, judge);
       return (index) => ({ index, results: records.map(resultOf) });
     });
   }

@@ -1,9 +1,9 @@
 import { isIP } from "node:net";
 import type { StringMap } from "../catalog/instance.js";
-import type { CheckRegistration, Registration } from "../catalog/registration.js";
+import type { CheckRegistration } from "../catalog/registration.js";
 import { metaProblem } from "../catalog/registration.js";
 import { PeeringError } from "../errors.js";
-import type { IndexedService } from "../host/catalog.js";
+import type { IndexedService, Judge } from "../host/catalog.js";
 import {
   type GoJson,
   type GoType,
@@ -17,7 +17,7 @@ import {
   goStruct,
 } from "../syntax/go-json.js";
 import type { Answer, Call } from "./call.js";
-import { requireInstance } from "./catalog.js";
+import { judgeFor, requireInstance } from "./catalog.js";
 import { badRequest, HttpError } from "./http-error.js";
 import { anyObject } from "./operation-docs.js";
 import {
@@ -127,7 +127,6 @@ async function register(call: Call): Promise<Answer> {
   validate(body);
   const access = await call.access();
   const id = body.ID || body.Name;
-  requireInstance(access, call.host, call.server.nodeName, { id, name: body.Name });
   const { catalog } = call.host;
   const node = ownNode(call);
   const services = [serviceOf(body, id)];
@@ -136,25 +135,29 @@ async function register(call: Call): Promise<Answer> {
     if (sidecar.Connect.SidecarService !== undefined) {
       throw badRequest("Invalid SidecarService: sidecar service cannot have a nested sidecar service");
     }
-    const beside = sidecarOf(call, body, id, sidecar);
-    const { ID, Service: name } = beside.service;
-    requireInstance(access, call.host, call.server.nodeName, { id: ID, name });
-    services.push(beside);
+    services.push(sidecarOf(call, body, id, sidecar));
   }
-  const registrations = services.map(
-    ({ service, checks }): Registration => ({ ...node, service: serviceRegistration(service), checks }),
-  );
+  const registrations = services.map(({ service, checks }) => {
+    const registration = serviceRegistration(service);
+    requireInstance(access, call.host, node.node, registration);
+    return { ...node, service: registration, checks };
+  });
+  const judge: Judge = (touched) => {
+    // The agent puts its own node there itself, with the first service.
+    const made = catalog.node(node.node) === undefined;
+    judgeFor(access)(made ? touched.filter(({ type }) => type !== "node") : touched);
+  };
   const stale = call.query.has("replace-existing-checks")
     ? (catalog.node(node.node)?.checks ?? []).filter(
         ({ serviceId, checkId }) => serviceId === id && !services[0]?.checks.some((check) => check.checkId === checkId),
       )
     : [];
   try {
-    await catalog.registerAll(registrations);
+    await catalog.registerAll(registrations, { judge });
   } catch (error) {
     throw told(error);
   }
-  for (const { checkId } of stale) await catalog.deregister({ node: node.node, checkId });
+  for (const { checkId } of stale) await catalog.deregister({ node: node.node, checkId }, { judge });
   return {};
 }
 
@@ -187,8 +190,10 @@ function weightsProblem({ Passing: passing, Warning: warning }: WeightsBody): st
 
 /** How the catalog's refusals are told here. */
 function told(error: unknown): unknown {
-  if (!(error instanceof PeeringError) || error.code !== "invalid-registration") return error;
+  if (!(error instanceof PeeringError)) return error;
   const text = error.message.replace(/^registration \d+: /, "");
+  if (error.code === "permission-denied") return new PeeringError(error.code, text, { cause: error });
+  if (error.code !== "invalid-registration") return error;
   return badRequest(/^\d+ errors? occurred:/.test(text) ? `Validation failed: ${text}` : text);
 }
 
@@ -306,12 +311,13 @@ async function deregister(call: Call): Promise<Answer> {
     const hint = "Ensure that the service ID is passed, not the service name.";
     throw new HttpError(404, `Unknown service ID ${JSON.stringify(id)}. ${hint}`);
   }
-  access.require({ resource: "service", access: "write", name: service.name });
-  await catalog.deregister({ node, serviceId: id });
   const sidecar = services.find(
     ({ id: candidate, proxy }) => candidate === `${id}${SIDECAR}` && proxy?.destinationServiceId === id,
   );
-  if (sidecar !== undefined) await catalog.deregister({ node, serviceId: sidecar.id });
+  const removed = sidecar === undefined ? [service] : [service, sidecar];
+  for (const { name } of removed) access.require({ resource: "service", access: "write", name });
+  const judge = judgeFor(access);
+  for (const { id: serviceId } of removed) await catalog.deregister({ node, serviceId }, { judge });
   return {};
 }
 

@@ -1,6 +1,7 @@
-import type { Access } from "../access/authorizer.js";
+import type { Access, Right } from "../access/authorizer.js";
 import { lowerCase } from "../catalog/names.js";
-import type { Registration } from "../catalog/registration.js";
+import type { Registration, ServiceRegistration } from "../catalog/registration.js";
+import type { Judge } from "../host/catalog.js";
 import type { PeeringHost } from "../host/host.js";
 import type { Answer, Call } from "./call.js";
 import { catalogReads } from "./catalog-reads.js";
@@ -16,72 +17,64 @@ async function register(call: Call): Promise<Answer> {
   call.refusePartition();
   const registration = registrationOf(await catalogBody(call, registerType));
   ownDatacenter(call);
-  await requireRegistration(call, registration);
-  await call.host.catalog.register(registration);
+  const access = await call.access();
+  requireRegistration(access, call.host, registration);
+  await call.host.catalog.register(registration, { judge: judgeFor(access) });
   return { json: true };
 }
 
-/** @throws {HttpError} 403: `node:write` if the node would change, `service:write` on what is registered. */
-export async function requireRegistration(call: Call, registration: Registration): Promise<void> {
-  const access = await call.access();
+/**
+ * Takes the rights on what a write changes, whatever its request named. What is removed is also its node's to remove (Consul
+ * 1.14 to 1.22).
+ */
+export function judgeFor(access: Access): Judge {
+  return (touched) => {
+    for (const change of touched) {
+      const node: Right = { resource: "node", access: "write", name: change.node };
+      if (change.type === "node") access.require(node);
+      else if (!change.removed || !access.may(node)) requireService(access, change.service);
+    }
+  };
+}
+
+function requireService(access: Access, name: string): void {
+  access.require({ resource: "service", access: "write", name });
+}
+
+/** @throws {HttpError} 403: `service:write` on what is named, `node:write` for a node that is new and for its checks. */
+function requireRegistration(access: Access, host: PeeringHost, registration: Registration): void {
   const { node: name, service } = registration;
-  if (service !== undefined) requireInstance(access, call.host, name, service);
-  const known = call.host.catalog.node(name);
-  const node = { resource: "node", access: "write", name } as const;
-  if (!access.may(node) && (known === undefined || !isUnchanged(registration, known.node))) access.require(node);
+  if (service !== undefined) requireInstance(access, host, name, service);
+  const node: Right = { resource: "node", access: "write", name };
+  if (host.catalog.node(name) === undefined) access.require(node);
   for (const check of [...(registration.checks ?? []), ...(registration.check ? [registration.check] : [])]) {
     const id = check.serviceId ?? "";
-    if (id === "") {
-      access.require(node);
-      continue;
-    }
-    const owner = nameOfInstance(call.host, name, id) ?? service?.name;
-    if (owner !== undefined) access.require({ resource: "service", access: "write", name: owner });
+    const owner = id === "" ? undefined : (nameOfInstance(host, name, id) ?? service?.name);
+    if (owner === undefined) access.require(node);
+    else requireService(access, owner);
   }
 }
 
 /**
- * Takes the right on the name of an instance, and on the name it has now: nobody may take over another's.
+ * Takes the right on the name of an instance, on the name it has now, for nobody may take over another's, and on the
+ * service that a proxy speaks for.
  * @throws {PeeringError} `permission-denied`
  */
 export function requireInstance(
   access: Access,
   host: PeeringHost,
   node: string,
-  { id, name }: { readonly id?: string | undefined; readonly name: string },
+  { id, name, kind, proxy }: Pick<ServiceRegistration, "id" | "name" | "kind" | "proxy">,
 ): void {
-  for (const each of new Set([name, nameOfInstance(host, node, id || name) ?? name])) {
-    access.require({ resource: "service", access: "write", name: each });
-  }
+  const names = new Set([name, nameOfInstance(host, node, id || name) ?? name]);
+  if (kind === "connect-proxy") names.add(proxy?.destinationServiceName ?? "");
+  for (const each of names) requireService(access, each);
 }
 
 /** The name of the instance that has an id on a node now; ids compare without case. */
 export function nameOfInstance({ catalog }: PeeringHost, node: string, id: string): string | undefined {
   const key = lowerCase(id);
   return catalog.node(node)?.services.find((service) => lowerCase(service.id) === key)?.name;
-}
-
-interface NodeFacts {
-  readonly id: string;
-  readonly address: string;
-  readonly taggedAddresses: Readonly<Record<string, string>>;
-  readonly meta: Readonly<Record<string, string>>;
-}
-
-function isUnchanged(registration: Registration, node: NodeFacts): boolean {
-  if (registration.skipNodeUpdate === true) return true;
-  const { id = "", address = "", taggedAddresses = {}, nodeMeta = {} } = registration;
-  return (
-    (id === "" || id === node.id) &&
-    address === node.address &&
-    sameMap(taggedAddresses, node.taggedAddresses) &&
-    sameMap(nodeMeta, node.meta)
-  );
-}
-
-function sameMap(left: Readonly<Record<string, string>>, right: Readonly<Record<string, string>>): boolean {
-  const keys = Object.keys(left);
-  return keys.length === Object.keys(right).length && keys.every((key) => left[key] === right[key]);
 }
 
 async function deregister(call: Call): Promise<Answer> {
@@ -96,31 +89,36 @@ async function deregister(call: Call): Promise<Answer> {
     datacenter: body.Datacenter,
     peerName: body.PeerName,
   };
-  if (body.Node !== "" && body.PeerName === "") await requireDeregistration(call, target);
-  await call.host.catalog.deregister(target);
+  const access = await call.access();
+  if (body.Node !== "" && body.PeerName === "") requireDeregistration(access, call.host, target);
+  await call.host.catalog.deregister(target, { judge: judgeFor(access) });
   return { json: true };
 }
 
-async function requireDeregistration(
-  call: Call,
+function requireDeregistration(
+  access: Access,
+  host: PeeringHost,
   { node, serviceId, checkId }: { readonly node: string; readonly serviceId: string; readonly checkId: string },
-): Promise<void> {
-  const access = await call.access();
-  const right = { resource: "node", access: "write", name: node } as const;
+): void {
+  const right: Right = { resource: "node", access: "write", name: node };
   if (access.may(right)) return;
   if (serviceId !== "") {
-    const name = nameOfInstance(call.host, node, serviceId);
+    const name = nameOfInstance(host, node, serviceId);
     if (name === undefined) throw new HttpError(500, `Unknown service ID '${serviceId}'`);
-    return access.require({ resource: "service", access: "write", name });
+    requireService(access, name);
+    return;
   }
   if (checkId !== "") {
     const key = lowerCase(checkId);
-    const check = call.host.catalog.node(node)?.checks.find((candidate) => lowerCase(candidate.checkId) === key);
+    const check = host.catalog.node(node)?.checks.find((candidate) => lowerCase(candidate.checkId) === key);
     if (check === undefined) throw new HttpError(500, `Unknown check ID '${checkId}'`);
-    const name = check.serviceId === "" ? undefined : nameOfInstance(call.host, node, check.serviceId);
-    if (name !== undefined) return access.require({ resource: "service", access: "write", name });
+    const name = check.serviceId === "" ? undefined : nameOfInstance(host, node, check.serviceId);
+    if (name !== undefined) {
+      requireService(access, name);
+      return;
+    }
   }
-  return access.require(right);
+  access.require(right);
 }
 
 /** `/v1/catalog` (specification 4.1.4, 4.1.5 and 4.5.3); its datacenters are told by the system's operations. */

@@ -1,4 +1,5 @@
 import type { Access } from "../access/authorizer.js";
+import { lowerCase } from "../catalog/names.js";
 import {
   MAX_TRANSACTION_OPERATIONS,
   TransactionError,
@@ -20,7 +21,7 @@ import {
   goStruct,
 } from "../syntax/go-json.js";
 import type { Answer, Call } from "./call.js";
-import { nameOfInstance, requireInstance } from "./catalog.js";
+import { judgeFor, nameOfInstance, requireInstance } from "./catalog.js";
 import { ownDatacenter } from "./discovery.js";
 import { badRequest, HttpError, refusalOf } from "./http-error.js";
 import type { Json } from "./json.js";
@@ -129,7 +130,7 @@ async function transaction(call: Call): Promise<Answer> {
   for (const [index, operation] of bodies.entries()) {
     try {
       const parsed = operationOf(operation);
-      requireOperation(access, call.host, parsed);
+      requireOperation(access, call.host, parsed, operations);
       operations.push(parsed);
     } catch (error) {
       faults.push({ OpIndex: index, What: refusalOf(error).text });
@@ -138,7 +139,7 @@ async function transaction(call: Call): Promise<Answer> {
   if (faults.length > 0) return conflict(faults);
   const readOnly = operations.every(({ verb }) => verb === "get");
   try {
-    const { index, results } = await call.host.catalog.transaction(operations);
+    const { index, results } = await call.host.catalog.transaction(operations, { judge: judgeFor(access) });
     const shown = results.filter((result) => mayRead(access, result));
     const json = { Results: shown.map(resultJson), Errors: null };
     if (!readOnly) return { json };
@@ -154,8 +155,17 @@ function conflict(faults: readonly Fault[]): Answer {
   return { status: 409, json: { Results: null, Errors: faults.map((fault) => ({ ...fault })) } };
 }
 
-/** What is looked up needs no right: it is left out of the results. @throws {PeeringError} `permission-denied` */
-function requireOperation(access: Access, host: PeeringHost, operation: TransactionOperation): void {
+/**
+ * What is looked up needs no right: it is left out of the results.
+ * @param before - the operations before this one, whose rights were taken.
+ * @throws {PeeringError} `permission-denied`
+ */
+function requireOperation(
+  access: Access,
+  host: PeeringHost,
+  operation: TransactionOperation,
+  before: readonly TransactionOperation[],
+): void {
   if (operation.verb === "get") return;
   switch (operation.type) {
     case "node":
@@ -166,11 +176,22 @@ function requireOperation(access: Access, host: PeeringHost, operation: Transact
       break;
     case "check": {
       const { node = "", serviceId = "" } = operation.check;
-      const owner = serviceId === "" ? undefined : nameOfInstance(host, node, serviceId);
+      const owner =
+        serviceId === "" ? undefined : (nameOfInstance(host, node, serviceId) ?? nameIn(before, node, serviceId));
       const resource = owner === undefined ? "node" : "service";
       access.require({ resource, access: "write", name: owner ?? node });
     }
   }
+}
+
+/** The name of the instance that one of these operations writes. */
+function nameIn(operations: readonly TransactionOperation[], node: string, serviceId: string): string | undefined {
+  for (const operation of operations) {
+    if (operation.type !== "service" || lowerCase(operation.node) !== lowerCase(node)) continue;
+    const { id, name } = operation.service;
+    if (lowerCase(id || name) === lowerCase(serviceId)) return name;
+  }
+  return undefined;
 }
 
 function mayRead(access: Access, result: TransactionResult): boolean {

@@ -12,7 +12,7 @@ import {
 } from "../../../src/catalog/registration.js";
 import type { Clock } from "../../../src/environment.js";
 import { PeeringError } from "../../../src/errors.js";
-import { Catalog, type CatalogUpdate, type IndexedInstance } from "../../../src/host/catalog.js";
+import { Catalog, type CatalogUpdate, type IndexedInstance, type Judge } from "../../../src/host/catalog.js";
 import { memoryStorage } from "../../../src/storage/memory.js";
 import type { Expectation, Key, Snapshot, Storage, Write } from "../../../src/storage/storage.js";
 
@@ -1019,5 +1019,71 @@ describe("catalog over a failing storage", () => {
       },
       clock,
     );
+  });
+});
+
+describe("a judge of a write", () => {
+  const judged: Judge = (touched) => {
+    for (const each of touched) {
+      if (each.type === "node" || each.service !== "mine")
+        throw new PeeringError("permission-denied", JSON.stringify(each));
+    }
+  };
+  const mine: Registration = {
+    ...n1,
+    service: { name: "mine", port: 1 },
+    check: { checkId: "c", name: "c", serviceId: "mine", status: "passing" },
+  };
+
+  it("sees what there is when the write is applied, and not when it was asked for", async () => {
+    await withCatalog(memoryStorage(), async (catalog) => {
+      await catalog.registerAll([{ ...n1, service: { name: "other", port: 1 } }]);
+      const check = { checkId: "c", name: "c", serviceId: "other", status: "passing" };
+      const [, taken] = await Promise.allSettled([
+        catalog.register({ ...n1, check }),
+        catalog.register(mine, { judge: judged }),
+      ]);
+      assert.equal(taken.status, "rejected");
+      assert.match(String(taken.reason), /"service":"other","removed":true/);
+      assert.deepEqual(
+        catalog.nodeChecks("n1").map(({ serviceId }) => serviceId),
+        ["other"],
+      );
+      assert.deepEqual([...catalog.services().keys()], ["other"]);
+    });
+  });
+
+  it("lets pass what changes nothing, and every write that it allows", async () => {
+    await withCatalog(memoryStorage(), async (catalog) => {
+      await catalog.register(n1);
+      await catalog.register(mine, { judge: judged });
+      await catalog.register(n1, { judge: judged });
+      await catalog.deregister({ node: "n1", serviceId: "mine" }, { judge: judged });
+      assert.equal(catalog.services().size, 0);
+      await assert.rejects(catalog.deregister({ node: "n1" }, { judge: judged }), /"type":"node","node":"n1"/);
+      assert.equal(catalog.nodes().length, 1);
+    });
+  });
+
+  it("refuses the one operation of a transaction that it throws for", async () => {
+    await withCatalog(memoryStorage(), async (catalog) => {
+      await catalog.register({ ...n1, service: { name: "other", port: 1 } });
+      const refused = catalog.transaction(
+        [
+          { type: "service", verb: "set", node: "n1", service: { name: "mine", port: 1 } },
+          { type: "service", verb: "delete", node: "n1", service: { name: "other" } },
+        ],
+        { judge: judged },
+      );
+      await assert.rejects(refused, (error) => {
+        assert.ok(error instanceof TransactionError);
+        assert.deepEqual(
+          error.errors.map(({ operationIndex }) => operationIndex),
+          [1],
+        );
+        return true;
+      });
+      assert.deepEqual([...catalog.services().keys()], ["other"]);
+    });
   });
 });

@@ -45,6 +45,9 @@ const meshRead = { rules: ['mesh = "read"'], instead: ['operator = "read"'] };
 const resolver = { Kind: "service-resolver", Name: "web", Redirect: { Service: "db" } };
 const node = { Node: "n1", Address: "10.0.0.1" };
 const service = { ID: "web-1", Service: "web", Port: 80 };
+/** A proxy that speaks for `web` in the mesh. */
+const speaker = { Kind: "connect-proxy", Service: "mine", Port: 1, Proxy: { DestinationServiceName: "web" } };
+const mine = write("service", "mine");
 const check = { Node: "n1", CheckID: "web-check", Name: "c", ServiceID: "web-1", Status: "passing" };
 
 const matrix: Readonly<Record<string, readonly Probe[] | typeof PUBLIC>> = {
@@ -72,10 +75,39 @@ const matrix: Readonly<Record<string, readonly Probe[] | typeof PUBLIC>> = {
     {
       path: "",
       body: { ID: "GONE", Name: "mine", Port: 1 },
-      rules: [write("service", "mine"), write("service", "gone")],
+      rules: [mine, write("service", "gone")],
+    },
+    {
+      path: "",
+      body: { Name: "mine", Port: 1, Check: { CheckID: "service:own" } },
+      rules: [mine, write("service", "own")],
+    },
+    {
+      path: "",
+      body: { Name: "mine", Port: 1, Check: { CheckID: "own-node" } },
+      rules: [mine, write("node", "peerage")],
+    },
+    {
+      path: "?replace-existing-checks",
+      body: { Name: "mine", Port: 1, Checks: [{ CheckID: "SERVICE:OWN" }] },
+      rules: [mine, write("service", "own")],
+    },
+    {
+      path: "",
+      body: { Name: "mine", Port: 1, Connect: { SidecarService: { Name: "mine", Check: { CheckID: "service:own" } } } },
+      rules: [mine, write("service", "own")],
+    },
+    {
+      path: "",
+      body: { ...speaker, Service: undefined, Name: "mine" },
+      rules: [mine, write("service", "web")],
     },
   ],
-  "PUT /v1/agent/service/deregister/": [{ path: "gone", rules: [write("service", "gone")] }],
+  "PUT /v1/agent/service/deregister/": [
+    { path: "gone", rules: [write("service", "gone")] },
+    // What stands beside it is removed with it.
+    { path: "pair", rules: [write("service", "pair"), write("service", "beside")] },
+  ],
 
   "POST /v1/peering/token": [{ path: "", body: { PeerName: "made" }, ...peeringWrite }],
   "POST /v1/peering/establish": [{ path: "", body: { PeerName: "other", PeeringToken: "<token>" }, ...peeringWrite }],
@@ -99,6 +131,26 @@ const matrix: Readonly<Record<string, readonly Probe[] | typeof PUBLIC>> = {
     },
     {
       path: "",
+      body: {
+        Kind: "service-resolver",
+        Name: "web",
+        Failover: { "*": { Targets: [{ Service: "db" }, { Service: "theirs", Peer: "peer" }] } },
+      },
+      rules: [write("service", "web"), read("service", "db")],
+    },
+    // The entry that is there, by its own name.
+    {
+      path: "",
+      body: { Kind: "service-defaults", Name: "WEB", Protocol: "tcp" },
+      rules: [write("service", "WEB"), write("service", "web")],
+    },
+    {
+      path: "",
+      body: { Kind: "service-intentions", Name: "*", Sources: [{ Name: "db", Action: "allow" }] },
+      rules: ['service_prefix "" { policy = "deny" intentions = "write" }'],
+    },
+    {
+      path: "",
       body: { Kind: "service-intentions", Name: "web", Sources: [{ Name: "db", Action: "allow" }] },
       rules: ['service "web" { policy = "deny" intentions = "write" }'],
     },
@@ -119,6 +171,7 @@ const matrix: Readonly<Record<string, readonly Probe[] | typeof PUBLIC>> = {
     { path: "proxy-defaults/global", ...meshWrite },
     { path: "exported-services/default", ...meshWrite },
     { path: "service-splitter/web", rules: [write("service", "web")] },
+    { path: "service-defaults/WEB", rules: [write("service", "WEB"), write("service", "web")] },
     { path: "service-intentions/web", rules: ['service "web" { policy = "deny" intentions = "write" }'] },
   ],
   "GET /v1/exported-services": [{ path: "", ...meshRead }],
@@ -136,8 +189,40 @@ const matrix: Readonly<Record<string, readonly Probe[] | typeof PUBLIC>> = {
     {
       path: "",
       body: { ...node, Service: { ID: "WEB-9", Service: "mine", Port: 80 } },
-      rules: [write("service", "mine"), write("service", "web")],
+      rules: [mine, write("service", "web")],
     },
+    // What a node is besides its address is the node's, too; and so is an id that belongs to another one.
+    { path: "", body: { ...node, NodeMeta: { a: "b" } }, rules: [write("node", "n1")] },
+    { path: "", body: { ...node, TaggedAddresses: { wan: "1.2.3.4" } }, rules: [write("node", "n1")] },
+    { path: "", body: { ...node, Locality: { Region: "r" } }, rules: [write("node", "n1")] },
+    { path: "", body: { ...node, Node: "N1", Address: "10.0.0.9" }, rules: [write("node", "N1"), write("node", "n1")] },
+    {
+      path: "",
+      body: { Node: "fresh", ID: "11111111-1111-1111-1111-111111111111", Address: "10.0.0.3" },
+      rules: [write("node", "fresh"), write("node", "old")],
+    },
+    { path: "", body: { ...node, Service: speaker }, rules: [mine, write("service", "web")] },
+    {
+      path: "",
+      body: { ...node, Service: { Service: "WEB", Port: 1 } },
+      rules: [write("service", "WEB"), write("service", "web")],
+    },
+    // A check keeps its id, and leaves what it belonged to.
+    {
+      path: "",
+      body: { ...node, Service: { Service: "mine", Port: 1 }, Check: { ...check, ServiceID: "mine" } },
+      rules: [mine, write("service", "web")],
+    },
+    {
+      path: "",
+      body: {
+        ...node,
+        Service: { Service: "mine", Port: 1 },
+        Checks: [{ ...check, CheckID: "NODE-CHECK", ServiceID: "mine" }],
+      },
+      rules: [mine, write("node", "n1")],
+    },
+    { path: "", body: { ...node, Check: { ...check, ServiceID: "" } }, rules: [write("node", "n1")] },
     { path: "", body: { ...node, Check: check }, rules: [write("service", "web")] },
     { path: "", body: { ...node, Check: { ...check, ServiceID: "WEB-1" } }, rules: [write("service", "web")] },
     { path: "", body: { ...node, Check: { ...check, CheckID: "n", ServiceID: "" } }, rules: [write("node", "n1")] },
@@ -205,11 +290,54 @@ const matrix: Readonly<Record<string, readonly Probe[] | typeof PUBLIC>> = {
   "PUT /v1/txn": [
     { path: "", body: [{ Node: { Verb: "set", Node: node } }], rules: [write("node", "n1")] },
     { path: "", body: [{ Service: { Verb: "set", Node: "n1", Service: service } }], rules: [write("service", "web")] },
+    // In one transaction with its service.
+    {
+      path: "",
+      body: [
+        { Service: { Verb: "set", Node: "n1", Service: { Service: "mine", Port: 1 } } },
+        { Check: { Verb: "set", Check: { ...check, CheckID: "mine", ServiceID: "mine" } } },
+      ],
+      rules: [mine],
+    },
+    // Whose check it is does not depend on what is said of it.
+    {
+      path: "",
+      body: [{ Check: { Verb: "set", Check: { ...check, ServiceID: "kept" } } }],
+      rules: [write("service", "kept"), write("service", "web")],
+    },
+    {
+      path: "",
+      body: [{ Check: { Verb: "delete", Check: { ...check, ServiceID: "kept" } } }],
+      rules: [write("service", "kept"), write("service", "web")],
+      instead: [write("service", "kept"), write("node", "n1")],
+    },
+    {
+      path: "",
+      body: [{ Check: { Verb: "delete", Check: { ...check, CheckID: "node-check", ServiceID: "kept" } } }],
+      rules: [write("service", "kept"), write("node", "n1")],
+    },
+    {
+      path: "",
+      body: [
+        {
+          Node: {
+            Verb: "set",
+            Node: { ID: "11111111-1111-1111-1111-111111111111", Node: "fresh", Address: "1.2.3.4" },
+          },
+        },
+      ],
+      rules: [write("node", "fresh"), write("node", "old")],
+    },
+    {
+      path: "",
+      body: [{ Service: { Verb: "set", Node: "n1", Service: speaker } }],
+      rules: [mine, write("service", "web")],
+    },
     // Under another name, or by the id that a name is: the instance is still the other's.
     {
       path: "",
       body: [{ Service: { Verb: "cas", Node: "n1", Service: { ...service, Service: "mine", ModifyIndex: 1 } } }],
-      rules: [write("service", "mine"), write("service", "web")],
+      rules: [mine, write("service", "web")],
     },
     {
       path: "",
@@ -381,8 +509,16 @@ describe("ch2 2.10: which right opens which endpoint", { timeout: 60_000 }, () =
   /** What probes take away, so that each finds it. */
   async function restore(): Promise<void> {
     const { host } = pair.b;
+    // What a probe made must not be what the next one finds.
+    for (const node of ["n1", "peerage"]) {
+      for (const { id, name } of host.catalog.node(node)?.services ?? []) {
+        if (name === "mine" || name === "WEB") await host.catalog.deregister({ node, serviceId: id });
+      }
+    }
+    await host.catalog.deregister({ node: "fresh" });
     await host.catalog.registerAll([
-      { node: "old", address: "10.0.0.3" },
+      { node: "old", id: "11111111-1111-1111-1111-111111111111", address: "10.0.0.3" },
+      { node: "n1", address: "10.0.0.1", service: { id: "kept", name: "kept", port: 90 } },
       { node: "n1", address: "10.0.0.1", service: { id: "web-9", name: "web", port: 89 } },
       {
         node: "n1",
@@ -391,6 +527,20 @@ describe("ch2 2.10: which right opens which endpoint", { timeout: 60_000 }, () =
       },
       { node: "n1", address: "10.0.0.1", check: { checkId: "node-check", name: "c", status: "passing" } },
       { node: "peerage", address: "127.0.0.1", service: { id: "gone", name: "gone", port: 2 } },
+      { node: "peerage", address: "127.0.0.1", service: { id: "pair", name: "pair", port: 3 } },
+      {
+        node: "peerage",
+        address: "127.0.0.1",
+        service: {
+          kind: "connect-proxy",
+          id: "pair-sidecar-proxy",
+          name: "beside",
+          port: 4,
+          proxy: { destinationServiceName: "pair", destinationServiceId: "pair" },
+        },
+      },
+      { node: "peerage", address: "127.0.0.1", check: { checkId: "own-node", name: "c" } },
+      { node: "peerage", address: "127.0.0.1", check: { checkId: "service:own", name: "c", serviceId: "own" } },
     ]);
     const { configEntries, queries } = host;
     for (const name of ["kept", "gone"]) {
