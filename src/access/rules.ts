@@ -209,6 +209,10 @@ export class RuleSet {
   /** A right on a resource with names that says neither which nor how many is taken for all of them. */
   allows({ resource, access, name, scope }: Right): boolean {
     if (isScalar(resource)) return this.#allowsScalar(resource, access);
+    // Intentions of `*` hold for every service: whoever may write them may write each (Consul 1.13 to 1.22).
+    if (resource === "intention" && name === "*") {
+      return this.allows({ resource, access, scope: access === "read" ? "any" : "all" });
+    }
     const rules = this.#named.get(resource) ?? NONE;
     if (name !== undefined) return enforce(rules.of(name), access) ?? this.#default;
     const byAll = enforce(rules.prefixes.get(""), access);

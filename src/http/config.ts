@@ -32,14 +32,24 @@ function rightToRead(kind: ConfigEntryKind, name: string): Right | undefined {
   return { resource: "service", access: "read", name };
 }
 
-/** What writing an entry needs, in the order in which it is checked. */
-function rightsToWrite(kind: ConfigEntryKind, name: string, entry: unknown): readonly Right[] {
+/**
+ * What writing or deleting an entry needs, in the order in which it is checked.
+ * @param stored - the name of the entry that is there: it may be spelled in another way, as names compare without case.
+ */
+function rightsToWrite(
+  kind: ConfigEntryKind,
+  name: string,
+  stored: string | undefined,
+  entry: unknown,
+): readonly Right[] {
   if (MESH_KINDS.includes(kind)) return [{ resource: "mesh", access: "write" }];
-  if (kind === "service-intentions") return [{ resource: "intention", access: "write", name }];
-  const referenced = [...referencedServices(entry)].filter((service) => service !== name);
+  const resource = kind === "service-intentions" ? "intention" : "service";
+  const names = [...new Set([name, stored ?? name])];
   return [
-    { resource: "service", access: "write", name },
-    ...referenced.map((service): Right => ({ resource: "service", access: "read", name: service })),
+    ...names.map((each): Right => ({ resource, access: "write", name: each })),
+    ...[...referencedServices(entry)]
+      .filter((service) => !names.includes(service))
+      .map((service): Right => ({ resource: "service", access: "read", name: service })),
   ];
 }
 
@@ -49,6 +59,7 @@ function referencedServices(value: unknown, found: Set<string> = new Set()): Set
   else if (typeof value === "object" && value !== null) {
     for (const [key, item] of Object.entries(value)) {
       if (key === "service" && typeof item === "string" && item !== "") found.add(item);
+      else if (key === "targets" && Array.isArray(item)) referencedServices(item.filter(isLocalTarget), found);
       // What is kept and not interpreted names no services.
       else if (key !== "extra" && key !== "meta" && key !== "match") referencedServices(item, found);
     }
@@ -56,12 +67,23 @@ function referencedServices(value: unknown, found: Set<string> = new Set()): Set
   return found;
 }
 
+/** Who may see the services of a peer is not for our rules to say. */
+function isLocalTarget(target: unknown): boolean {
+  return !(typeof target === "object" && target !== null && "peer" in target && target.peer !== "");
+}
+
+async function requireWrite(call: Call, kind: ConfigEntryKind, name: string, entry: unknown): Promise<void> {
+  const access = await call.access();
+  const stored = call.host.configEntries.stored(kind, name)?.entry.name;
+  for (const right of rightsToWrite(kind, name, stored, entry)) access.require(right);
+}
+
 async function write(call: Call): Promise<Answer> {
   call.refusePartition();
   call.refuseNamespace();
   const decoded = decodeConfigEntry(await parsedBody(call));
   const cas = casOf(call);
-  for (const right of rightsToWrite(decoded.kind, decoded.name, decoded.entry)) await call.require(right);
+  await requireWrite(call, decoded.kind, decoded.name, decoded.entry);
   checkName(decoded);
   const written = await call.host.configEntries.setUntyped(decoded.entry, cas === undefined ? {} : { cas });
   return { json: written };
@@ -171,7 +193,7 @@ async function remove(call: Call): Promise<Answer> {
   if (kind === "" || name === "") throw new HttpError(404, "Must provide both a kind and name to delete");
   if (!isConfigEntryKind(kind)) throw badRequest(`invalid config entry kind: ${kind}`);
   const cas = casOf(call);
-  for (const right of rightsToWrite(kind, name, undefined)) await call.require(right);
+  await requireWrite(call, kind, name, undefined);
   const deleted = await call.host.configEntries.delete(kind, name, cas === undefined ? {} : { cas });
   return { json: cas === undefined ? {} : deleted };
 }

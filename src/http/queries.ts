@@ -312,7 +312,9 @@ function limitOf(call: Call): number {
 async function update(call: Call): Promise<Answer> {
   const body = await catalogBody(call, bodyType);
   ownDatacenter(call);
-  const query: PreparedQuery = { ...queryInput(body), id: idInPath(call) };
+  const id = idInPath(call);
+  // Ids compare without case.
+  const query: PreparedQuery = { ...queryInput(body), id: call.host.queries.get(id)?.query.id ?? id };
   await requireWrite(call, query.id);
   await call.require({ resource: "query", access: "write", name: query.name });
   await call.host.queries.update(query);
