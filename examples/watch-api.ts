@@ -19,11 +19,12 @@ await using west = await createHost({ storage: memoryStorage(), transport: netwo
 await east.exports.set({ services: [{ name: "*", consumers: [{ peer: "west" }] }] });
 
 // One port for Consul's HTTP API and for calls, over HTTP/1.1 and HTTP/2. Pages of this origin may call it, too.
+const pages = { allowedOrigins: ["https://ui.example.com"] };
 const stopping = new AbortController();
 await using server = await httpServer({
   listen: "127.0.0.1:0",
-  rpc: peeringRpc(west, { allowedOrigins: ["https://ui.example.com"], signal: stopping.signal }),
-  http: httpHandler(west),
+  rpc: peeringRpc(west, { ...pages, signal: stopping.signal }),
+  http: httpHandler(west, pages),
 });
 
 // What follows could run anywhere. A browser's transport is that of @connectrpc/connect-web.

@@ -4,6 +4,7 @@ import { parseAclPolicies, policyAuthorizer } from "../access/policies.js";
 import { isJsonObject, type Json, type JsonObject } from "../client/json-reader.js";
 import { errorText } from "../errors.js";
 import type { TransitRule } from "../host/transit.js";
+import type { RequestGuardOptions } from "../http/request-guard.js";
 import { CommandError, type CommandLineIo } from "./command.js";
 import type { Flag, ParsedFlags } from "./flags.js";
 import { isLogLevel, LOG_LEVELS, type LogLevel } from "./log.js";
@@ -27,6 +28,8 @@ export interface AgentOptions {
   readonly dns: ListenAddress;
   readonly advertise: readonly string[];
   readonly transit: readonly TransitRule[];
+  /** Which requests of HTTP and calls are taken. */
+  readonly requests: RequestGuardOptions;
   readonly dnsStrict: boolean;
   /** Undefined: everyone may do everything. */
   readonly authorizer: Authorizer | undefined;
@@ -53,6 +56,27 @@ export const agentFlags: readonly Flag[] = [
     kind: "text",
     placeholder: "host:port",
     usage: "Where to serve the HTTP API. Default: 127.0.0.1:8500.",
+  },
+  {
+    name: "allowed-host",
+    kind: "texts",
+    placeholder: "host",
+    usage:
+      "Name or address, without a port, that requests may give as their Host; * stands for every one. An agent that serves the HTTP API on loopback takes these beside loopback names and addresses, so that no web page whose name leads to 127.0.0.1 can use it; any other takes these alone, and everything where there are none. This flag may be specified multiple times; the variable is a list separated by commas.",
+  },
+  {
+    name: "allowed-origin",
+    kind: "texts",
+    placeholder: "origin",
+    usage:
+      "Origin, such as https://ui.example.com, whose pages may use the HTTP API from a browser; * stands for every one. Writes from pages of other origins are refused. This flag may be specified multiple times; the variable is a list separated by commas.",
+  },
+  {
+    name: "allow-write-http-from",
+    kind: "texts",
+    placeholder: "cidr",
+    usage:
+      "Only allow write endpoint calls from given network. CIDR format, can be specified multiple times; the variable is a list separated by commas. Default: from everywhere.",
   },
   {
     name: "grpc-tls",
@@ -149,6 +173,11 @@ export async function readAgentOptions(flags: ParsedFlags, io: CommandLineIo): P
     dns: listenAddress("dns", text("dns"), "127.0.0.1", 8600),
     advertise,
     transit: texts("transit").map(transitRule),
+    requests: {
+      allowedHosts: texts("allowed-host"),
+      allowedOrigins: texts("allowed-origin"),
+      allowWriteFrom: texts("allow-write-http-from"),
+    },
     dnsStrict: boolean("dns-strict"),
     authorizer: policiesPath === "" ? undefined : await readAuthorizer(policiesPath, io),
     logLevel,

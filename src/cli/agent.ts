@@ -105,8 +105,8 @@ async function openHttp(
 ): Promise<HttpServer> {
   return httpServer({
     listen: addressText(options.http),
-    rpc: peeringRpc(host, { ...authorizing(options), logger, signal: stopped }),
-    http: httpHandler(host, { nodeName: options.node, ...authorizing(options), logger }),
+    rpc: peeringRpc(host, { ...options.requests, ...authorizing(options), logger, signal: stopped }),
+    http: httpHandler(host, { ...options.requests, nodeName: options.node, ...authorizing(options), logger }),
     logger,
   });
 }

@@ -7,13 +7,15 @@ import { errorText, PeeringError } from "../errors.js";
 import type { PeeringHost } from "../host/host.js";
 import type { Leadership } from "../host/leadership.js";
 import { type Answer, Call, type ReadHeaders, type Server } from "./call.js";
+import { type CorsHeaders, corsHeaders, isPreflight, preflightHeaders } from "./cors.js";
 import { HttpError, refusalOf } from "./http-error.js";
 import { writeJson } from "./json.js";
 import { openApiOperation } from "./openapi.js";
+import { RequestGuard, type RequestGuardOptions } from "./request-guard.js";
 import { operations, RouteTable } from "./routes.js";
 
 /** How a host is served over HTTP. */
-export interface HttpHandlerOptions {
+export interface HttpHandlerOptions extends RequestGuardOptions {
   /** Who may do what. Default: everyone everything. */
   readonly authorizer?: Authorizer;
   /** The name of this node in `agent/self`. Default: `peerage`. */
@@ -42,6 +44,25 @@ const DEFAULT_WRITE_TIMEOUT_MS = 60_000;
 /** From here on an answer is compressed for those who accept it, as Consul does. */
 const GZIP_BYTES = 1_400;
 const PLAIN = "text/plain; charset=utf-8";
+const CORS: CorsHeaders = {
+  request: [
+    "Authorization",
+    "Cache-Control",
+    "Content-Type",
+    "X-Consul-Namespace",
+    "X-Consul-Partition",
+    "X-Consul-Token",
+  ],
+  response: [
+    "X-Consul-Default-Acl-Policy",
+    "X-Consul-Effective-Consistency",
+    "X-Consul-Index",
+    "X-Consul-Knownleader",
+    "X-Consul-Lastcontact",
+    "X-Consul-Query-Backend",
+    "X-Consul-Results-Filtered-By-Acls",
+  ],
+};
 
 const compress = promisify(gzip);
 
@@ -73,6 +94,7 @@ export function httpHandler(host: PeeringHost, options: HttpHandlerOptions = {})
     },
   };
   const table = new RouteTable([...operations, openApiOperation(operations)]);
+  const guard = new RequestGuard(options, host.incidents);
 
   return (request, response) => {
     // A client that went away is no failure of ours; the signal tells whoever works for it.
@@ -82,7 +104,7 @@ export function httpHandler(host: PeeringHost, options: HttpHandlerOptions = {})
     response.on("close", () => {
       if (!response.writableFinished) gone.abort(new PeeringError("aborted", "the client has gone"));
     });
-    serve(table, server, request, gone.signal)
+    serve(table, server, guard, request, gone.signal)
       .then(async (outgoing) => {
         if (gone.signal.aborted) return;
         await send(request, response, outgoing);
@@ -107,9 +129,12 @@ interface Outgoing {
 async function serve(
   table: RouteTable,
   server: Server,
+  guard: RequestGuard,
   request: IncomingMessage,
   signal: AbortSignal,
 ): Promise<Outgoing> {
+  const refusal = guard.judge(request);
+  if (refusal !== undefined) return plain(refusal.status, refusal.text);
   const target = splitTarget(request.url ?? "/");
   const path = decodePath(target.path);
   if (path === undefined) return plain(400, "400 Bad Request");
@@ -122,15 +147,31 @@ async function serve(
     case "route":
   }
   const { route, rest } = match;
-  const common = { Vary: "Accept-Encoding", "X-Consul-Default-Acl-Policy": server.authorizer.defaultPolicy };
-  const allow = { Allow: ["OPTIONS", ...route.operations.keys()].join(",") };
+  const origin = guard.allowedOrigin(request.headers);
+  const common = {
+    Vary: guard.variesByOrigin ? "Accept-Encoding, Origin" : "Accept-Encoding",
+    "X-Consul-Default-Acl-Policy": server.authorizer.defaultPolicy,
+    ...(origin === undefined ? {} : corsHeaders(origin, CORS)),
+  };
+  const methods = [...route.operations.keys()];
+  const allow = { Allow: ["OPTIONS", ...methods].join(",") };
   const method = request.method ?? "GET";
   if (method === "OPTIONS") {
-    return { status: 200, headers: { ...common, ...allow, "Content-Type": "application/json" }, body: "" };
+    const preflight =
+      origin !== undefined && isPreflight(method, request.headers) ? preflightHeaders(methods, CORS) : {};
+    return {
+      status: 200,
+      headers: { ...common, ...allow, ...preflight, "Content-Type": "application/json" },
+      body: "",
+    };
   }
   const operation = route.operations.get(method);
   if (operation === undefined) {
     return { ...plain(405, `method ${method} not allowed`), headers: { ...common, ...allow, "Content-Type": PLAIN } };
+  }
+  const restricted = method === "GET" ? undefined : guard.judgeWriter(request);
+  if (restricted !== undefined) {
+    return { ...plain(restricted.status, restricted.text), headers: { ...common, "Content-Type": PLAIN } };
   }
   const query = new URLSearchParams(target.search);
   const call = new Call(server, request, { rest, query, signal });

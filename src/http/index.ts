@@ -15,3 +15,4 @@ export {
 } from "../access/policies.js";
 export { type AclRule, parseAclRules, type RulePolicy } from "../access/rules.js";
 export { type HttpHandlerOptions, httpHandler } from "./handler.js";
+export type { RequestGuardOptions } from "./request-guard.js";

@@ -5,21 +5,20 @@ import { type Authorizer, allowAll } from "../access/authorizer.js";
 import { type Clock, type Logger, type Random, silentLogger, systemClock, systemRandom } from "../environment.js";
 import { errorText } from "../errors.js";
 import type { PeeringHost } from "../host/host.js";
-import { Code, ConnectError, createConnectRouter, type UniversalHandler } from "../transport/connect.js";
+import { type CorsHeaders, corsHeaders, isPreflight, preflightHeaders } from "../http/cors.js";
+import { RequestGuard, type RequestGuardOptions } from "../http/request-guard.js";
+import { Code, ConnectError, cors, createConnectRouter, type UniversalHandler } from "../transport/connect.js";
 import { PeeringService } from "../wire/gen/hashicorp/consul/internal/peering/peering_pb.js";
 import { WatchService } from "../wire/gen/peerage/watch/v1/watch_pb.js";
-import { corsHeaders, isPreflight, preflightHeaders } from "./cors.js";
 import { type CallLimits, carryCall, type RpcResponse } from "./node-call.js";
 import { peeringService } from "./peering-service.js";
-import type { RpcServer } from "./rpc-call.js";
+import { REQUEST_METADATA, RESPONSE_METADATA, type RpcServer } from "./rpc-call.js";
 import { watchService } from "./watch-service.js";
 
 /** How a host's services are served. */
-export interface PeeringRpcOptions {
+export interface PeeringRpcOptions extends RequestGuardOptions {
   /** Who may do what; callers are known by `x-consul-token` or a bearer token. Default: everyone everything. */
   readonly authorizer?: Authorizer;
-  /** Origins whose pages may call from a browser, such as `https://ui.example.com`; `*`: all. Default: none. */
-  readonly allowedOrigins?: readonly string[];
   /** Longest message of a request. Default 4 MiB; beyond: RESOURCE_EXHAUSTED. */
   readonly maxMessageBytes?: number;
   /** How long a request may take to arrive, in milliseconds. Default 30 000; then DEADLINE_EXCEEDED. */
@@ -60,6 +59,18 @@ const DEFAULT_HEARTBEAT_MS = 30_000;
 const DEFAULT_STATUS_INTERVAL_MS = 1_000;
 /** What streams put before a message. */
 const ENVELOPE_BYTES = 5;
+const CORS: CorsHeaders = {
+  request: [...cors.allowedHeaders, ...REQUEST_METADATA],
+  response: [...cors.exposedHeaders, ...RESPONSE_METADATA],
+};
+/** Methods that only read; `allowWriteFrom` is about all others. */
+const READS: ReadonlySet<string> = new Set([
+  PeeringService.method.peeringRead.name,
+  PeeringService.method.peeringList.name,
+  PeeringService.method.trustBundleRead.name,
+  PeeringService.method.trustBundleListByService.name,
+  ...Object.values(WatchService.method).map(({ name }) => name),
+]);
 
 /**
  * Consul's `PeeringService` and the watch service of this library (`proto/peerage/watch/v1/watch.proto`) over a host, by
@@ -76,7 +87,8 @@ const ENVELOPE_BYTES = 5;
 export function peeringRpc(host: PeeringHost, options: PeeringRpcOptions = {}): RpcListener {
   const clock = options.clock ?? systemClock;
   const logger = options.logger ?? silentLogger;
-  const { allowedOrigins = [], maxMessageBytes = DEFAULT_MESSAGE_BYTES } = options;
+  const { maxMessageBytes = DEFAULT_MESSAGE_BYTES } = options;
+  const guard = new RequestGuard(options, host.incidents);
   const server: RpcServer = {
     host,
     authorizer: options.authorizer ?? allowAll,
@@ -111,16 +123,22 @@ export function peeringRpc(host: PeeringHost, options: PeeringRpcOptions = {}): 
     // A client that went away is no failure of ours; the signal of its call tells whoever works for it.
     request.on("error", () => {});
     response.on("error", () => {});
-    for (const [name, value] of Object.entries(corsHeaders(request.headers, allowedOrigins))) {
-      response.setHeader(name, value);
-    }
+    const refusal = guard.judge(request);
+    if (refusal !== undefined) return refuse(response, refusal.status, refusal.text);
+    const origin = guard.allowedOrigin(request.headers);
+    const headers = {
+      ...(guard.variesByOrigin ? { Vary: "Origin" } : {}),
+      ...(origin === undefined ? {} : corsHeaders(origin, CORS)),
+    };
+    for (const [name, value] of Object.entries(headers)) response.setHeader(name, value);
     if (isPreflight(request.method, request.headers)) {
-      const headers = preflightHeaders(request.headers, allowedOrigins);
-      if (headers === undefined) return refuse(response, 403, "This origin is not allowed\n");
-      response.writeHead(204, headers);
+      if (origin === undefined) return refuse(response, 403, "This origin is not allowed\n");
+      response.writeHead(204, preflightHeaders(["POST"], CORS));
       response.end();
       return;
     }
+    const restricted = READS.has(handler.method.name) ? undefined : guard.judgeWriter(request);
+    if (restricted !== undefined) return refuse(response, restricted.status, restricted.text);
     carryCall(handler, request, response, limits, clock).catch((error: unknown) => {
       logger.debug("a call ended early", { method: handler.requestPath, error: errorText(error) });
       response.destroy();

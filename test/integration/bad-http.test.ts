@@ -89,15 +89,15 @@ async function statuses(bytes: string | Uint8Array): Promise<readonly number[]> 
 
 function request(method: string, path: string, body?: string | Uint8Array, headers = ""): Buffer {
   const length = body === undefined ? "" : `Content-Length: ${Buffer.byteLength(body)}\r\n`;
-  const head = `${method} ${path} HTTP/1.1\r\nHost: x\r\n${length}${headers}Connection: close\r\n\r\n`;
+  const head = `${method} ${path} HTTP/1.1\r\nHost: localhost\r\n${length}${headers}Connection: close\r\n\r\n`;
   return Buffer.concat([Buffer.from(head, "latin1"), Buffer.from(body ?? "")]);
 }
 
 /** What must not be answered because it stands where only a body may be. */
-const SMUGGLED = "DELETE /v1/peering/kept HTTP/1.1\r\nHost: x\r\n\r\n";
+const SMUGGLED = "DELETE /v1/peering/kept HTTP/1.1\r\nHost: localhost\r\n\r\n";
 
 describe("one request inside another", { timeout: 60_000 }, () => {
-  const token = "POST /v1/peering/token HTTP/1.1\r\nHost: x\r\n";
+  const token = "POST /v1/peering/token HTTP/1.1\r\nHost: localhost\r\n";
   const hex = SMUGGLED.length.toString(16);
   const refused: readonly (readonly [string, string])[] = [
     ["a length and chunks", `${token}Content-Length: 4\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n${SMUGGLED}`],
@@ -140,7 +140,7 @@ describe("one request inside another", { timeout: 60_000 }, () => {
 
   it("many behind one another are answered in their order", async () => {
     const paths = ["/v1/status/leader", "/v1/nothing", "/v1/catalog/datacenters", "/v1/peering/none"];
-    const bytes = paths.map((path) => `GET ${path} HTTP/1.1\r\nHost: x\r\n\r\n`).join("");
+    const bytes = paths.map((path) => `GET ${path} HTTP/1.1\r\nHost: localhost\r\n\r\n`).join("");
     const answers = await exchange(bytes);
     assert.deepEqual(
       answers.map(({ status, body }) => [status, body]),
@@ -157,17 +157,21 @@ describe("one request inside another", { timeout: 60_000 }, () => {
 describe("requests that are none", { timeout: 60_000 }, () => {
   const cases: readonly (readonly [string, string, number])[] = [
     ["no version, as before there was one", "GET /v1/peerings\r\n\r\n", 200],
-    ["another protocol", "GET /v1/peerings HTTP/3.0\r\nHost: x\r\n\r\n", 400],
+    ["another protocol", "GET /v1/peerings HTTP/3.0\r\nHost: localhost\r\n\r\n", 400],
     ["no host", "GET /v1/peerings HTTP/1.1\r\n\r\n", 400],
-    ["a method nobody knows", "STEAL /v1/peerings HTTP/1.1\r\nHost: x\r\n\r\n", 400],
-    ["a method in small letters", "get /v1/peerings HTTP/1.1\r\nHost: x\r\n\r\n", 400],
+    ["a method nobody knows", "STEAL /v1/peerings HTTP/1.1\r\nHost: localhost\r\n\r\n", 400],
+    ["a method in small letters", "get /v1/peerings HTTP/1.1\r\nHost: localhost\r\n\r\n", 400],
     ["TLS", "\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03", 400],
-    ["a blank in the path", "GET /v1/peer ings HTTP/1.1\r\nHost: x\r\n\r\n", 400],
-    ["a header without a colon", "GET /v1/peerings HTTP/1.1\r\nHost: x\r\nrubbish\r\n\r\n", 400],
-    ["a long header", `GET /v1/peerings HTTP/1.1\r\nHost: x\r\nX-A: ${"a".repeat(20_000)}\r\n\r\n`, 431],
-    ["many headers", `GET /v1/peerings HTTP/1.1\r\nHost: x\r\n${"X-A: aaaaaaaaaaaaaa\r\n".repeat(2_000)}\r\n`, 431],
-    ["a long path", `GET /v1/peering/${"a".repeat(20_000)} HTTP/1.1\r\nHost: x\r\n\r\n`, 431],
-    ["a tunnel", "CONNECT other.example:80 HTTP/1.1\r\nHost: x\r\n\r\n", 0],
+    ["a blank in the path", "GET /v1/peer ings HTTP/1.1\r\nHost: localhost\r\n\r\n", 400],
+    ["a header without a colon", "GET /v1/peerings HTTP/1.1\r\nHost: localhost\r\nrubbish\r\n\r\n", 400],
+    ["a long header", `GET /v1/peerings HTTP/1.1\r\nHost: localhost\r\nX-A: ${"a".repeat(20_000)}\r\n\r\n`, 431],
+    [
+      "many headers",
+      `GET /v1/peerings HTTP/1.1\r\nHost: localhost\r\n${"X-A: aaaaaaaaaaaaaa\r\n".repeat(2_000)}\r\n`,
+      431,
+    ],
+    ["a long path", `GET /v1/peering/${"a".repeat(20_000)} HTTP/1.1\r\nHost: localhost\r\n\r\n`, 431],
+    ["a tunnel", "CONNECT other.example:80 HTTP/1.1\r\nHost: localhost\r\n\r\n", 0],
   ];
   for (const [what, bytes, status] of cases) {
     it(`${what}: ${status === 0 ? "hung up on" : status}`, async () => {
@@ -178,7 +182,7 @@ describe("requests that are none", { timeout: 60_000 }, () => {
   it("what is upgraded to nothing is answered as if it had not asked", async () => {
     const headers = "Upgrade: h2c, websocket\r\nHTTP2-Settings: AAMAAABkAAQAAP__\r\n";
     const [answer] = await exchange(
-      Buffer.from(`GET /v1/status/leader HTTP/1.1\r\nHost: x\r\n${headers}Connection: upgrade, close\r\n\r\n`),
+      Buffer.from(`GET /v1/status/leader HTTP/1.1\r\nHost: localhost\r\n${headers}Connection: upgrade, close\r\n\r\n`),
     );
     assert.deepEqual([answer?.status, answer?.body], [200, '"127.0.0.1:8503"']);
   });
@@ -287,7 +291,7 @@ describe("bodies", { timeout: 120_000 }, () => {
     let received = "";
     socket.setEncoding("latin1").on("data", (text: string) => (received += text));
     const closed = closing(socket);
-    socket.write("PUT /v1/config HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n");
+    socket.write("PUT /v1/config HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n");
     const chunk = `1000\r\n${" ".repeat(0x1000)}\r\n`;
     const write = (): void => {
       while (!socket.destroyed && !socket.writableEnded && socket.write(chunk));
@@ -305,7 +309,7 @@ describe("clients that are slow", { timeout: 60_000 }, () => {
     let received = "";
     socket.setEncoding("latin1").on("data", (text: string) => (received += text));
     const closed = closing(socket);
-    socket.write("GET /v1/peerings HTTP/1.1\r\nHost: x\r\n");
+    socket.write("GET /v1/peerings HTTP/1.1\r\nHost: localhost\r\n");
     const drip = setInterval(() => socket.write("X"), 20);
     await closed;
     clearInterval(drip);
@@ -323,7 +327,7 @@ describe("clients that are slow", { timeout: 60_000 }, () => {
     let received = "";
     socket.setEncoding("latin1").on("data", (text: string) => (received += text));
     const closed = closing(socket);
-    socket.write("PUT /v1/config HTTP/1.1\r\nHost: x\r\nContent-Length: 1000\r\n\r\n{");
+    socket.write("PUT /v1/config HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1000\r\n\r\n{");
     const drip = setInterval(() => socket.write(" "), 20);
     await closed;
     clearInterval(drip);

@@ -490,7 +490,7 @@ describe("failures", { timeout: 60_000 }, () => {
     const socket = connect(pair.a.port, "127.0.0.1");
     await Promise.all([accepted, once(socket, "connect")]);
     socket.pause();
-    socket.write("GET /v1/peerings HTTP/1.1\r\nHost: x\r\n\r\n");
+    socket.write("GET /v1/peerings HTTP/1.1\r\nHost: localhost\r\n\r\n");
     const connections = (): Promise<number> =>
       new Promise((resolve, reject) => {
         pair.a.server.getConnections((error, count) => (error === null ? resolve(count) : reject(error)));
@@ -547,14 +547,17 @@ describe("requests as such", { timeout: 60_000 }, () => {
     assert.deepEqual([status, text], [413, "Request body too large, max size: 100 bytes."]);
     const chunked = await exchange(
       pair.a,
-      `POST /v1/peering/token HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\nc8\r\n${" ".repeat(200)}\r\n`,
+      `POST /v1/peering/token HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\nc8\r\n${" ".repeat(200)}\r\n`,
     );
     assert.match(chunked, /^HTTP\/1\.1 413 /);
   });
 
   it("a body that does not come is not waited for", async () => {
     await using pair = await HttpPair.start(100, { bodyTimeoutMs: 5_000 });
-    const answer = await exchange(pair.a, "POST /v1/peering/token HTTP/1.1\r\nHost: x\r\nContent-Length: 20\r\n\r\n{");
+    const answer = await exchange(
+      pair.a,
+      "POST /v1/peering/token HTTP/1.1\r\nHost: localhost\r\nContent-Length: 20\r\n\r\n{",
+    );
     assert.match(answer, /^HTTP\/1\.1 408 .*The request body did not arrive in time\.$/s);
   });
 });

@@ -50,7 +50,7 @@ const CALL = "/hashicorp.consul.internal.peering.PeeringService/PeeringList";
 
 function call(body: string, headers = ""): string {
   return (
-    `POST ${CALL} HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: ${body.length}\r\n` +
+    `POST ${CALL} HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: ${body.length}\r\n` +
     `${headers}\r\n${body}`
   );
 }
@@ -60,7 +60,7 @@ describe("the server of both versions of HTTP", () => {
     await using one = await served();
     const socket = await one.connect();
     const text = rest(socket);
-    const get = (last: string): string => `GET /v1/status/peers HTTP/1.1\r\nHost: x\r\n${last}\r\n`;
+    const get = (last: string): string => `GET /v1/status/peers HTTP/1.1\r\nHost: localhost\r\n${last}\r\n`;
     socket.write(`${get("")}${call("{}")}${get("Connection: close\r\n")}`);
     const answers = (await text).split("HTTP/1.1 ").slice(1);
     assert.deepEqual(
@@ -76,7 +76,7 @@ describe("the server of both versions of HTTP", () => {
       const socket = await one.connect();
       socket.setNoDelay(true);
       const text = rest(socket);
-      for (const byte of `${method} ${CALL} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n`) {
+      for (const byte of `${method} ${CALL} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n`) {
         await new Promise<void>((resolve) => socket.write(byte, () => resolve()));
       }
       assert.match(await text, method.startsWith("PR") ? /^HTTP\/1.1 400 / : /^HTTP\/1.1 4(15|05) /, method);

@@ -115,7 +115,7 @@ function askForImports(address: string): Socket {
   const socket = createConnection(Number(port), host);
   const body = Buffer.concat([Buffer.from([0, 0, 0, 0, 19]), Buffer.from('{"peer":"acceptor"}')]);
   socket.write(
-    "POST /peerage.watch.v1.WatchService/WatchImportedServices HTTP/1.1\r\nHost: x\r\n" +
+    "POST /peerage.watch.v1.WatchService/WatchImportedServices HTTP/1.1\r\nHost: localhost\r\n" +
       `Content-Type: application/connect+json\r\nContent-Length: ${body.length}\r\n\r\n`,
   );
   socket.write(body);
