@@ -3,11 +3,11 @@ import { isConfigEntryKind } from "../catalog/config-entry.js";
 import { listProblems } from "../catalog/entry-reader.js";
 import type { IntentionSource } from "../catalog/intentions.js";
 import type { StoredConfigEntry } from "../host/config-entries.js";
+import { durationText, parseDuration } from "../syntax/go-duration.js";
 import { type GoJson, GoNumber, GoObject, isGoList, isGoObject, type PlainJson, plainJson } from "../syntax/go-json.js";
 import { badRequest } from "./http-error.js";
 import type { Json } from "./json.js";
 import { index, texts, textsByKey } from "./operation-docs.js";
-import { parseDuration } from "./query.js";
 import type { JsonSchema } from "./routes.js";
 
 /** How a field is read and written. The library's name of it is Consul's with a small first letter. */
@@ -435,20 +435,6 @@ function find(shape: Shape, key: string): { readonly name: string; readonly rank
     else if (withUnderscores(name) === folded || aliases.includes(folded)) found ??= { name, rank: 2 };
   }
   return found;
-}
-
-/** A duration as Go writes it: `1m30s`, `250ms`. `""` for none. */
-function durationText(milliseconds: number): string {
-  if (milliseconds === 0) return "";
-  const size = Math.abs(milliseconds);
-  const sign = milliseconds < 0 ? "-" : "";
-  if (size < 0.001) return `${sign}${Math.round(size * 1e6)}ns`;
-  if (size < 1) return `${sign}${Number((size * 1e3).toFixed(3))}µs`;
-  if (size < 1_000) return `${sign}${Number(size.toFixed(6))}ms`;
-  const minutes = Math.floor(size / 60_000);
-  const seconds = `${Number(((size - minutes * 60_000) / 1_000).toFixed(9))}s`;
-  const hours = Math.floor(minutes / 60);
-  return `${sign}${hours > 0 ? `${hours}h` : ""}${minutes > 0 ? `${minutes % 60}m` : ""}${seconds}`;
 }
 
 // Writing.

@@ -1,5 +1,6 @@
 import type { PreparedQuery, PreparedQueryInput, QueryTarget } from "../catalog/prepared-query.js";
 import { runQuery, type StoredQuery } from "../host/prepared-queries.js";
+import { parseDuration } from "../syntax/go-duration.js";
 import {
   type GoJson,
   type GoType,
@@ -27,7 +28,6 @@ import {
   readParameters,
   text,
 } from "./operation-docs.js";
-import { parseDuration } from "./query.js";
 import { checkJson, type InstanceView, nodeJson, serviceJson } from "./records-json.js";
 import { catalogBody } from "./registration-json.js";
 import type { JsonSchema, Operation } from "./routes.js";

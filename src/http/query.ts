@@ -1,3 +1,4 @@
+import { parseDuration } from "../syntax/go-duration.js";
 import { badRequest } from "./http-error.js";
 
 /** Options of a read, taken from its query and headers (specification 2.6.4). */
@@ -11,35 +12,6 @@ export interface ReadOptions {
   readonly cached: boolean;
   /** Not parsed yet; `""` when not given. */
   readonly filter: string;
-}
-
-const UNIT_NANOSECONDS: Readonly<Record<string, number>> = {
-  ns: 1,
-  us: 1e3,
-  µs: 1e3,
-  μs: 1e3,
-  ms: 1e6,
-  s: 1e9,
-  m: 60e9,
-  h: 3600e9,
-};
-/** What a Go duration can hold, about 292 years. */
-const MAX_NANOSECONDS = 2 ** 63;
-
-/** Milliseconds of a Go duration such as `1h30m` or `1.5s`; undefined when it is none. */
-export function parseDuration(text: string): number | undefined {
-  const match = /^([+-]?)(.*)$/s.exec(text);
-  const [, sign = "", body = ""] = match ?? [];
-  if (body === "0") return 0;
-  if (body === "" || body.length > 200 || !/^(?:(?:\d+\.?\d*|\.\d+)(?:ns|us|µs|μs|ms|s|m|h))+$/.test(body)) {
-    return undefined;
-  }
-  let nanoseconds = 0;
-  for (const [, amount, unit] of body.matchAll(/(\d+\.?\d*|\.\d+)(ns|us|µs|μs|ms|s|m|h)/g)) {
-    nanoseconds += Number(amount) * (UNIT_NANOSECONDS[unit ?? ""] ?? 0);
-  }
-  if (!(nanoseconds < MAX_NANOSECONDS)) return undefined;
-  return (sign === "-" ? -nanoseconds : nanoseconds) / 1e6;
 }
 
 const MAX_UINT64 = 2n ** 64n - 1n;

@@ -2,7 +2,8 @@ import { Access, type Authorizer, type Right } from "../access/authorizer.js";
 import type { Clock, Random } from "../environment.js";
 import { PeeringError } from "../errors.js";
 import type { PeeringHost } from "../host/host.js";
-import { parseDuration, parseUint64 } from "../http/query.js";
+import { parseUint64 } from "../http/query.js";
+import { parseDuration } from "../syntax/go-duration.js";
 import type { HandlerContext } from "../transport/connect.js";
 import { StatusCode } from "../wire/status.js";
 

@@ -2,7 +2,8 @@ import assert from "node:assert/strict";
 import { describe, it } from "node:test";
 import fc from "fast-check";
 import { timeText, writeJson } from "../../../src/http/json.js";
-import { parseDuration, parseUint64 } from "../../../src/http/query.js";
+import { parseUint64 } from "../../../src/http/query.js";
+import { parseDuration } from "../../../src/syntax/go-duration.js";
 import { plainJson, readFirstValue } from "../../../src/syntax/go-json.js";
 
 const bytes = (text: string): Uint8Array => new TextEncoder().encode(text);
