@@ -75,6 +75,14 @@ export {
   type TransactionVerb,
 } from "./catalog/registration.js";
 export { TRANSIT_PATH_KEY, type TransitObstacle } from "./catalog/transit.js";
+export type {
+  CheckDefinition,
+  CheckMethod,
+  CheckResult,
+  CheckStatus,
+  CheckTls,
+  ProbeMethod,
+} from "./checks/definition.js";
 export {
   type Clock,
   type LogFields,
@@ -86,6 +94,7 @@ export {
   type Timer,
 } from "./environment.js";
 export { PeeringError, type PeeringErrorCode, type PeeringErrorOptions } from "./errors.js";
+export { AgentChecks, type AgentChecksOptions, type CheckLimits } from "./host/agent-checks.js";
 export {
   Catalog,
   type CatalogIndexes,

@@ -134,6 +134,16 @@ export class CatalogDraft {
     });
   }
 
+  /** Changes what a check found last. False: there is no such check. */
+  updateCheck(node: string, checkId: string, status: string, output: string): boolean {
+    return this.#atomically(() => {
+      const before = this.#check(lowerCase(node), lowerCase(checkId));
+      if (before === undefined) return false;
+      this.#putCheck(Object.freeze({ ...before.check, status, output }));
+      return true;
+    });
+  }
+
   /**
    * @param judge - looks at each operation by itself.
    * @throws {TransactionError} with every operation that failed; then nothing of any is applied.

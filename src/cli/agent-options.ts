@@ -30,6 +30,8 @@ export interface AgentOptions {
   readonly transit: readonly TransitRule[];
   /** Which requests of HTTP and calls are taken. */
   readonly requests: RequestGuardOptions;
+  /** Ranges that checks may connect to; none: every address. */
+  readonly checkAddresses: readonly string[];
   readonly dnsStrict: boolean;
   /** Undefined: everyone may do everything. */
   readonly authorizer: Authorizer | undefined;
@@ -105,6 +107,13 @@ export const agentFlags: readonly Flag[] = [
       "Carries a service that peer <from> exports to this agent over to peer <to>; * stands for every service. This flag may be specified multiple times; the variable is a list separated by commas.",
   },
   {
+    name: "check-addresses",
+    kind: "texts",
+    placeholder: "range",
+    usage:
+      "Range of addresses that the checks of this node may connect to, such as 10.0.0.0/8; also what a name or a redirect leads to. This flag may be specified multiple times; the variable is a list separated by commas. Default: every address.",
+  },
+  {
     name: "dns-strict",
     kind: "boolean",
     usage: "Answers <service>.service.<peer>.consul as Consul does, which is not at all.",
@@ -178,6 +187,7 @@ export async function readAgentOptions(flags: ParsedFlags, io: CommandLineIo): P
       allowedOrigins: texts("allowed-origin"),
       allowWriteFrom: texts("allow-write-http-from"),
     },
+    checkAddresses: texts("check-addresses"),
     dnsStrict: boolean("dns-strict"),
     authorizer: policiesPath === "" ? undefined : await readAuthorizer(policiesPath, io),
     logLevel,

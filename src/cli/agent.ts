@@ -71,10 +71,12 @@ async function openStorage(directory: string | undefined): Promise<Storage> {
 async function openHost(options: AgentOptions, logger: Logger, incidents: Incidents): Promise<PeeringHost> {
   return createHost({
     datacenter: options.datacenter,
+    nodeName: options.node,
     storage: await openStorage(options.dataDirectory),
     transport: grpcTransport({ listen: addressText(options.grpcTls), logger }),
     ...(options.advertise.length > 0 && { advertise: options.advertise }),
     transit: options.transit,
+    ...(options.checkAddresses.length > 0 && { checks: { allowedAddresses: options.checkAddresses } }),
     logger,
     incidents,
   });
@@ -106,7 +108,7 @@ async function openHttp(
   return httpServer({
     listen: addressText(options.http),
     rpc: peeringRpc(host, { ...options.requests, ...authorizing(options), logger, signal: stopped }),
-    http: httpHandler(host, { ...options.requests, nodeName: options.node, ...authorizing(options), logger }),
+    http: httpHandler(host, { ...options.requests, ...authorizing(options), logger }),
     logger,
   });
 }

@@ -256,6 +256,18 @@ export class Catalog implements CatalogSource, AsyncDisposable {
   }
 
   /**
+   * Changes the status and output of a check, and nothing else of it.
+   * @returns false when there is no such check: it is not made again.
+   * @throws {PeeringError} as {@link register}.
+   */
+  updateCheck(node: string, checkId: string, status: string, output: string): Promise<boolean> {
+    return this.#write((draft) => {
+      const found = draft.updateCheck(node, checkId, status, output);
+      return () => found;
+    });
+  }
+
+  /**
    * At most 128 operations, all or nothing (specification 4.1.6, Consul 1.14 to 1.22).
    * @throws {TransactionError} (`invalid-registration`) with the text of every operation that failed.
    * @throws {PeeringError} as {@link register}.
@@ -493,6 +505,23 @@ export class Catalog implements CatalogSource, AsyncDisposable {
       services: instances.map(indexedService),
       checks: [...record.checks, ...instances.flatMap((instance) => instance.checks)].map(indexedCheck),
     };
+  }
+
+  /** One instance by its node and id; undefined: there is none. */
+  instance(node: string, serviceId: string): IndexedInstance | undefined {
+    const record = this.#state.instanceRecord(lowerCase(node), lowerCase(serviceId));
+    return record && this.#indexedInstance(record);
+  }
+
+  /** One check by its node and id; undefined: there is none. */
+  check(node: string, checkId: string): IndexedCheck | undefined {
+    const nodeKey = lowerCase(node);
+    const checkKey = lowerCase(checkId);
+    const owner = this.#state.checkOwner(nodeKey, checkKey);
+    if (owner === undefined) return undefined;
+    const holder = owner === "" ? this.#state.nodeRecord(nodeKey) : this.#state.instanceRecord(nodeKey, owner);
+    const found = holder?.checks.find(({ check }) => lowerCase(check.checkId) === checkKey);
+    return found && indexedCheck(found);
   }
 
   /** Every service name, in byte order of the lower-cased names, with the tags its instances have, in byte order. */

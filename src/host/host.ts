@@ -24,6 +24,7 @@ import { ServerCertificate } from "../trust/server-certificate.js";
 import { TrustBundleStore } from "../trust/trust-bundle-store.js";
 import { type RemoteInfo, ResourceId, ResourceUrl } from "../wire/messages.js";
 import { encodeServerAddresses, encodeTrustBundle } from "../wire/resources.js";
+import { AgentChecks } from "./agent-checks.js";
 import { Catalog } from "./catalog.js";
 import { Cleanup } from "./cleanup.js";
 import { ConfigEntries } from "./config-entries.js";
@@ -63,6 +64,10 @@ export class PeeringHost implements AsyncDisposable {
   readonly catalog: Catalog;
   readonly exports: Exports;
   readonly configEntries: ConfigEntries;
+  /** The name of the node that this host is. */
+  readonly nodeName: string;
+  /** The checks of that node that are run here. */
+  readonly checks: AgentChecks;
   readonly imports: Imports;
   /** Questions about services that are kept under a name, for HTTP and DNS. */
   readonly queries: PreparedQueries;
@@ -92,6 +97,8 @@ export class PeeringHost implements AsyncDisposable {
     this.catalog = parts.catalog;
     this.exports = parts.exports;
     this.configEntries = parts.configEntries;
+    this.nodeName = parts.checks.node;
+    this.checks = parts.checks;
     this.imports = parts.imports;
     this.queries = parts.queries;
     this.leadership = parts.leadership;
@@ -117,6 +124,7 @@ export interface HostParts {
   readonly catalog: Catalog;
   readonly exports: Exports;
   readonly configEntries: ConfigEntries;
+  readonly checks: AgentChecks;
   readonly imports: Imports;
   readonly queries: PreparedQueries;
   readonly leadership: Leadership;
@@ -198,6 +206,18 @@ async function composeHost(options: HostOptions, opened: AsyncDisposable[]): Pro
   const configEntries = await ConfigEntries.open({ storage, datacenter });
   const queries = await PreparedQueries.open({ storage, random });
   const catalog = open(await Catalog.open({ storage, datacenter, clock }));
+  const checks = open(
+    await AgentChecks.open({
+      storage,
+      catalog,
+      node: options.nodeName ?? "peerage",
+      clock,
+      random,
+      logger,
+      incidents,
+      limits: options.checks,
+    }),
+  );
   const virtualIps = open(new VirtualIpClaims({ catalog, configEntries, records, leadership, logger }));
   const importStore = open(await ImportStore.open(storage, limits, virtualIps));
   await virtualIps.repair(importStore);
@@ -414,6 +434,7 @@ async function composeHost(options: HostOptions, opened: AsyncDisposable[]): Pro
       firstIndex: BigInt(Math.trunc(clock.wall() / 1_000)),
     }),
     configEntries,
+    checks,
     imports: new Imports({ records, store: importStore }),
     queries,
     leadership,

@@ -8,6 +8,7 @@ import type { Storage } from "../storage/storage.js";
 import type { Transport } from "../transport/transport.js";
 import type { CertificateAuthority } from "../trust/authority.js";
 import type { SecretBox } from "../trust/secret-box.js";
+import type { CheckLimits } from "./agent-checks.js";
 import { defaultImportLimits, type ImportLimits } from "./import-store.js";
 import type { Leadership } from "./leadership.js";
 import type { TransitRule } from "./transit.js";
@@ -16,6 +17,13 @@ import type { TransitRule } from "./transit.js";
 export interface HostOptions {
   /** Name of this cluster's datacenter. Default `"dc1"`. It is part of the server name in tokens: do not change it later. */
   readonly datacenter?: string;
+  /**
+   * Name of the node that this host is: what is registered at `/v1/agent` belongs to it, and its checks run here. Default
+   * `"peerage"`.
+   */
+  readonly nodeName?: string;
+  /** Bounds of the checks that this host runs for its node. */
+  readonly checks?: CheckLimits;
   /** Where this cluster runs, told to peers of Consul 1.16 and later. */
   readonly locality?: Locality;
   readonly storage: Storage;

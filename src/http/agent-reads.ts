@@ -1,21 +1,27 @@
+import { createHash } from "node:crypto";
+import { lowerCase } from "../catalog/names.js";
+import type { IndexedCheck } from "../host/catalog.js";
+import { isMaintenance } from "./agent-checks.js";
+import { blocking } from "./blocking.js";
 import type { Answer, Call } from "./call.js";
 import { filterFor, ownDatacenter, Visibility } from "./discovery.js";
-import { badRequest } from "./http-error.js";
-import { type Json, textMap } from "./json.js";
-import { listOf } from "./operation-docs.js";
-import { checkSchema, mapOf, ownServiceSchema } from "./record-docs.js";
+import { badRequest, HttpError } from "./http-error.js";
+import { type Json, textMap, writeJson } from "./json.js";
+import { listOf, objectOf, text } from "./operation-docs.js";
+import { checkSchema, mapOf, orNull, ownServiceSchema } from "./record-docs.js";
 import { checkFields, serviceFields } from "./record-fields.js";
 import {
   addressesJson,
   type CheckView,
   checkJson,
   connectJson,
+  type JsonStruct,
   localityJson,
   portsJson,
   proxyJson,
   type ServiceView,
 } from "./records-json.js";
-import type { Operation, ParameterDoc } from "./routes.js";
+import type { JsonSchema, Operation, ParameterDoc } from "./routes.js";
 import { memberJson, memberSchema } from "./system.js";
 
 /** The one node that this cluster has. */
@@ -48,7 +54,16 @@ async function services(call: Call): Promise<Answer> {
   return { json, filtered: visible.filtered };
 }
 
-/** The checks of what was registered at this node, by id. */
+/** The node's own health, which its gossip would tell. */
+const GOSSIP_CHECK = "serfHealth";
+
+/** With what was found last, which the catalog may not have yet. */
+function withResult(call: Call, check: IndexedCheck): IndexedCheck {
+  const result = call.host.checks.result(check.checkId);
+  return result === undefined ? check : { ...check, ...result };
+}
+
+/** The checks that were registered at this node, by id. */
 async function checks(call: Call): Promise<Answer> {
   call.refuseNamespace();
   call.refusePartition();
@@ -56,15 +71,121 @@ async function checks(call: Call): Promise<Answer> {
   const filter = filterFor(call.readOptions(), checkFields);
   const visible = await Visibility.of(call, "");
   const views = (call.host.catalog.node(call.server.nodeName)?.checks ?? [])
-    .filter(({ serviceId }) => serviceId !== "" && serviceId !== SERVER_ID)
-    .map((check): CheckView => ({ peer: "", check }))
-    .filter(({ check }) => visible.service(check.serviceName));
+    .filter(({ checkId, serviceId }) => checkId !== GOSSIP_CHECK && serviceId !== SERVER_ID)
+    .filter(({ node, serviceId, serviceName }) =>
+      serviceId === "" ? visible.node(node) : visible.service(serviceName),
+    )
+    .map((check): CheckView => ({ peer: "", check: withResult(call, check) }));
   const json = new Map((await filter(views)).map((view) => [view.check.checkId, checkJson(view)]));
   return { json, filtered: visible.filtered };
 }
 
+/** One service of this node. Waits, given a `hash`, until its content is another one. */
+async function service(call: Call): Promise<Answer> {
+  call.refuseNamespace();
+  call.refusePartition();
+  const options = call.readOptions();
+  const access = await call.access();
+  const { catalog, datacenter } = call.host;
+  const { nodeName } = call.server;
+  const id = call.rest;
+  const asked = call.query.get("hash") ?? "";
+  const read = (): { readonly hash: string; readonly json: JsonStruct } => {
+    const found = catalog.instance(nodeName, id)?.service;
+    if (found === undefined) throw new HttpError(404, `unknown service ID: ${id}`);
+    access.require({ resource: "service", access: "read", name: found.name });
+    const json = agentServiceJson(found, datacenter);
+    const hash = createHash("sha256").update(writeJson(json)).digest("hex").slice(0, HASH_DIGITS);
+    return { hash, json: { ...json, ContentHash: hash } };
+  };
+  const { result } = await blocking(
+    call,
+    { minIndex: asked === "" ? 0n : 1n, waitMs: options.waitMs },
+    {
+      // There is no index here: 2 stands for news.
+      read: () => {
+        const result = read();
+        return { index: result.hash === asked ? 1n : 2n, result };
+      },
+      subscribe: (wake) => catalog.onChange(wake),
+    },
+  );
+  return { json: result.json, headers: { "X-Consul-Contenthash": result.hash } };
+}
+
+const HASH_DIGITS = 16;
+
+interface ServiceHealth {
+  readonly status: string;
+  readonly json: Json;
+}
+
+/** A service of this node with its checks and those of the node. */
+function healthOf(call: Call, id: string): ServiceHealth | undefined {
+  const instance = call.host.catalog.instance(call.server.nodeName, id);
+  if (instance === undefined) return undefined;
+  const checks = instance.checks
+    .filter(({ checkId }) => checkId !== GOSSIP_CHECK)
+    .map((each) => withResult(call, each));
+  const status = aggregated(checks);
+  const json = {
+    AggregatedStatus: status,
+    Service: agentServiceJson(instance.service, call.host.datacenter),
+    Checks: checks.map((check) => checkJson({ peer: "", check })),
+  };
+  return { status, json };
+}
+
+/** Consul's order: maintenance, critical, warning, passing; a service without checks passes. */
+function aggregated(checks: readonly IndexedCheck[]): string {
+  if (checks.some(({ checkId }) => isMaintenance(checkId))) return "maintenance";
+  return ["critical", "warning"].find((status) => checks.some((check) => check.status === status)) ?? "passing";
+}
+
+const HEALTH_STATUS: Readonly<Record<string, number>> = { passing: 200, warning: 429 };
+const UNHEALTHY = 503;
+
+/** A status as HTTP has it, for load balancers that look no further. */
+function healthAnswer(call: Call, status: number, reason: string, json: Json): Answer {
+  const accepted = call.header("accept") ?? "";
+  const asText = accepted.startsWith("text/plain") || call.query.get("format") === "text";
+  return { status, ...(asText ? { text: reason } : { json }), headers: { "X-Consul-Reason": reason } };
+}
+
+async function healthById(call: Call): Promise<Answer> {
+  const id = call.rest;
+  if (id === "") throw badRequest("Missing serviceID");
+  call.refuseNamespace();
+  call.refusePartition();
+  const access = await call.access();
+  const found = call.host.catalog.instance(call.server.nodeName, id)?.service;
+  if (found !== undefined) access.require({ resource: "service", access: "read", name: found.name });
+  const health = healthOf(call, id);
+  if (health === undefined) {
+    const nothing = { AggregatedStatus: "critical", Service: null, Checks: null };
+    return healthAnswer(call, 404, `ServiceId ${id} not found`, nothing);
+  }
+  return healthAnswer(call, HEALTH_STATUS[health.status] ?? UNHEALTHY, health.status, health.json);
+}
+
+async function healthByName(call: Call): Promise<Answer> {
+  const name = call.rest;
+  if (name === "") throw badRequest("Missing service Name");
+  call.refuseNamespace();
+  call.refusePartition();
+  await call.require({ resource: "service", access: "read", name });
+  const { catalog } = call.host;
+  const own = catalog.instances(name).filter(({ node }) => lowerCase(node.name) === lowerCase(call.server.nodeName));
+  const all = own.flatMap(({ service: { id } }) => healthOf(call, id) ?? []);
+  const statusOf = ({ status }: ServiceHealth): number => HEALTH_STATUS[status] ?? UNHEALTHY;
+  const [worst] = [...all].sort((left, right) => statusOf(right) - statusOf(left));
+  const json = all.map((each) => each.json);
+  if (worst === undefined) return healthAnswer(call, 404, `ServiceName ${name} Not Found`, json);
+  return healthAnswer(call, statusOf(worst), worst.status, json);
+}
+
 /** Consul's `AgentService` (1.21). */
-function agentServiceJson(service: ServiceView["service"], datacenter: string): Json {
+function agentServiceJson(service: ServiceView["service"], datacenter: string): JsonStruct {
   return {
     Kind: service.kind || undefined,
     ID: service.id,
@@ -90,6 +211,17 @@ const filterParameter: ParameterDoc = {
   in: "query",
   description: "An expression of go-bexpr over the records.",
 };
+
+const formatParameter: ParameterDoc = {
+  name: "format",
+  in: "query",
+  description: "`text`: the status alone. Also asked for by `Accept: text/plain`.",
+};
+const serviceHealthSchema: JsonSchema = objectOf({
+  AggregatedStatus: text,
+  Service: orNull(ownServiceSchema),
+  Checks: orNull(listOf(checkSchema)),
+});
 
 /** What Consul's clients ask an agent about itself: this node, and what is registered at it. */
 export const agentReadOperations: readonly Operation[] = [
@@ -118,6 +250,51 @@ export const agentReadOperations: readonly Operation[] = [
         summary: "The services of this node, by id.",
         parameters: [filterParameter],
         answer: mapOf(ownServiceSchema),
+      },
+    ],
+  },
+  {
+    method: "GET",
+    pattern: "/v1/agent/service/",
+    run: service,
+    docs: [
+      {
+        path: "/v1/agent/service/{id}",
+        id: "readOwnService",
+        summary: "One service of this node.",
+        parameters: [
+          { name: "hash", in: "query", description: "Waits until the content has another hash." },
+          { name: "wait", in: "query", description: "How long to wait at most." },
+        ],
+        answer: ownServiceSchema,
+      },
+    ],
+  },
+  {
+    method: "GET",
+    pattern: "/v1/agent/health/service/id/",
+    run: healthById,
+    docs: [
+      {
+        path: "/v1/agent/health/service/id/{id}",
+        id: "readOwnServiceHealth",
+        summary: "How healthy one service of this node is: 200 passing, 429 warning, 503 critical or in maintenance.",
+        parameters: [formatParameter],
+        answer: serviceHealthSchema,
+      },
+    ],
+  },
+  {
+    method: "GET",
+    pattern: "/v1/agent/health/service/name/",
+    run: healthByName,
+    docs: [
+      {
+        path: "/v1/agent/health/service/name/{name}",
+        id: "listOwnServiceHealth",
+        summary: "How healthy the services of this node are that have a name; the worst of them decides.",
+        parameters: [formatParameter],
+        answer: listOf(serviceHealthSchema),
       },
     ],
   },

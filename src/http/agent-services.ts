@@ -1,24 +1,15 @@
 import { isIP } from "node:net";
 import type { StringMap } from "../catalog/instance.js";
-import type { CheckRegistration } from "../catalog/registration.js";
+import { lowerCase } from "../catalog/names.js";
 import { metaProblem } from "../catalog/registration.js";
 import { PeeringError } from "../errors.js";
 import type { IndexedService, Judge } from "../host/catalog.js";
-import {
-  type GoJson,
-  type GoType,
-  goAny,
-  goBool,
-  goInt,
-  goList,
-  goMap,
-  goOptional,
-  goString,
-  goStruct,
-} from "../syntax/go-json.js";
+import { type GoType, goBool, goInt, goList, goMap, goOptional, goString, goStruct } from "../syntax/go-json.js";
+import { ownNode, type PreparedCheck, serviceChecks, unknownService } from "./agent-checks.js";
 import type { Answer, Call } from "./call.js";
 import { judgeFor, requireInstance } from "./catalog.js";
-import { badRequest, HttpError } from "./http-error.js";
+import { type CheckBody, checkBodyType } from "./check-json.js";
+import { badRequest } from "./http-error.js";
 import { anyObject } from "./operation-docs.js";
 import {
   type AddressBody,
@@ -37,35 +28,6 @@ import {
 } from "./registration-json.js";
 import type { Operation } from "./routes.js";
 
-interface CheckDefinition {
-  readonly CheckID: string;
-  readonly Name: string;
-  readonly Status: string;
-  readonly Notes: string;
-  readonly TTL: GoJson;
-  readonly HTTP: GoJson;
-  readonly TCP: GoJson;
-  readonly UDP: GoJson;
-  readonly GRPC: GoJson;
-}
-
-/** How a check is made is not for us: its status is what it was registered with. */
-const checkType: GoType<CheckDefinition> = goStruct<CheckDefinition>(
-  "structs.CheckType",
-  {
-    CheckID: goString,
-    Name: goString,
-    Status: goString,
-    Notes: goString,
-    TTL: goAny,
-    HTTP: goAny,
-    TCP: goAny,
-    UDP: goAny,
-    GRPC: goAny,
-  },
-  { strict: false },
-);
-
 interface Definition {
   readonly Kind: string;
   readonly ID: string;
@@ -79,8 +41,8 @@ interface Definition {
   readonly TaggedAddresses: Readonly<Record<string, AddressBody>>;
   readonly Weights: WeightsBody | undefined;
   readonly EnableTagOverride: boolean;
-  readonly Check: CheckDefinition | undefined;
-  readonly Checks: readonly CheckDefinition[];
+  readonly Check: CheckBody | undefined;
+  readonly Checks: readonly CheckBody[];
   readonly Proxy: ProxyBody;
   readonly Connect: { readonly Native: boolean; readonly SidecarService: Definition | undefined };
   readonly Locality: LocalityBody | undefined;
@@ -107,8 +69,8 @@ const definitionType: GoType<Definition> = goStruct<Definition>("structs.Service
   TaggedAddresses: addressesType,
   Weights: weightsType,
   EnableTagOverride: goBool,
-  Check: goOptional(checkType),
-  Checks: goList(checkType),
+  Check: goOptional(checkBodyType),
+  Checks: goList(checkBodyType),
   Proxy: proxyType,
   Connect: goStruct<Definition["Connect"]>("structs.ServiceConnect", { Native: goBool, SidecarService: sidecarType }),
   Locality: goOptional(localityType),
@@ -129,7 +91,7 @@ async function register(call: Call): Promise<Answer> {
   const id = body.ID || body.Name;
   const { catalog } = call.host;
   const node = ownNode(call);
-  const services = [serviceOf(body, id)];
+  const services = [serviceOf(call, body, id)];
   const sidecar = body.Connect.SidecarService;
   if (sidecar !== undefined) {
     if (sidecar.Connect.SidecarService !== undefined) {
@@ -140,24 +102,31 @@ async function register(call: Call): Promise<Answer> {
   const registrations = services.map(({ service, checks }) => {
     const registration = serviceRegistration(service);
     requireInstance(access, call.host, node.node, registration);
-    return { ...node, service: registration, checks };
+    return { ...node, service: registration, checks: checks.map((each) => each.registration) };
   });
   const judge: Judge = (touched) => {
     // The agent puts its own node there itself, with the first service.
     const made = catalog.node(node.node) === undefined;
     judgeFor(access)(made ? touched.filter(({ type }) => type !== "node") : touched);
   };
+  const checks = services.flatMap((each) => each.checks);
+  const kept = new Set(checks.map(({ registration }) => lowerCase(registration.checkId)));
   const stale = call.query.has("replace-existing-checks")
-    ? (catalog.node(node.node)?.checks ?? []).filter(
-        ({ serviceId, checkId }) => serviceId === id && !services[0]?.checks.some((check) => check.checkId === checkId),
+    ? (catalog.instance(node.node, id)?.checks ?? []).filter(
+        ({ serviceId, checkId }) => serviceId !== "" && !kept.has(lowerCase(checkId)),
       )
     : [];
   try {
-    await catalog.registerAll(registrations, { judge });
+    await call.host.checks.register(
+      registrations,
+      new Map(checks.map(({ registration, definition }) => [registration.checkId, definition])),
+      { judge },
+    );
   } catch (error) {
     throw told(error);
   }
   for (const { checkId } of stale) await catalog.deregister({ node: node.node, checkId }, { judge });
+  await call.host.checks.forget(stale.map(({ checkId }) => checkId));
   return {};
 }
 
@@ -172,11 +141,6 @@ function validate(body: Definition): void {
   }
   const problem = metaProblem(body.Meta ?? {}, body.Kind);
   if (problem !== undefined) throw badRequest(`Invalid Service Meta: ${problem}`);
-  for (const { Status: status } of definedChecks(body)) {
-    if (!["", "passing", "warning", "critical"].includes(status)) {
-      throw badRequest("Status for checks must 'passing', 'warning', 'critical'");
-    }
-  }
   if (body.Ports.length > 0 && body.Connect.SidecarService !== undefined) {
     throw badRequest("MultiPort cannot be used with Consul Connect.");
   }
@@ -197,23 +161,13 @@ function told(error: unknown): unknown {
   return badRequest(/^\d+ errors? occurred:/.test(text) ? `Validation failed: ${text}` : text);
 }
 
-/** The host's own node: made with its first service, left alone afterwards. */
-function ownNode({ server }: Call): { readonly node: string; readonly address: string; readonly skipNodeUpdate: true } {
-  const host = server.address.slice(0, Math.max(server.address.lastIndexOf(":"), 0)).replace(/^\[|\]$/g, "");
-  return { node: server.nodeName, address: host || "127.0.0.1", skipNodeUpdate: true };
-}
-
-function definedChecks(body: Definition): readonly CheckDefinition[] {
-  return body.Check === undefined ? body.Checks : [body.Check, ...body.Checks];
-}
-
 interface Prepared {
   readonly service: ServiceBody;
-  readonly checks: readonly CheckRegistration[];
+  readonly checks: readonly PreparedCheck[];
 }
 
-function serviceOf(body: Definition, id: string): Prepared {
-  const checks = definedChecks(body);
+/** @throws {HttpError} with Consul's text: what is wrong with a check. */
+function serviceOf(call: Call, body: Definition, id: string): Prepared {
   return {
     service: {
       Kind: body.Kind,
@@ -235,14 +189,7 @@ function serviceOf(body: Definition, id: string): Prepared {
       CreateIndex: 0n,
       ModifyIndex: 0n,
     },
-    checks: checks.map((check, index) => ({
-      checkId: check.CheckID || `service:${id}${checks.length > 1 ? `:${index + 1}` : ""}`,
-      name: check.Name || `Service '${body.Name}' check`,
-      status: check.Status,
-      notes: check.Notes,
-      serviceId: id,
-      type: typeOf(check),
-    })),
+    checks: serviceChecks(call, { id, name: body.Name }, body.Check, body.Checks),
   };
 }
 
@@ -254,16 +201,12 @@ function addressesByFamily({ Address, Port, Ports }: Definition): Readonly<Recor
   return { [`lan_ipv${family}`]: address, [`wan_ipv${family}`]: address };
 }
 
-function typeOf({ TTL, HTTP, TCP, UDP, GRPC }: CheckDefinition): string {
-  const types = { ttl: TTL, http: HTTP, tcp: TCP, udp: UDP, grpc: GRPC };
-  return Object.entries(types).find(([, value]) => value !== null && value !== "")?.[0] ?? "";
-}
-
 /** The proxy beside a service: what it does not say itself it has from the service. */
 function sidecarOf(call: Call, parent: Definition, parentId: string, sidecar: Definition): Prepared {
   const id = `${parentId}${SIDECAR}`;
   const { Proxy: proxy } = sidecar;
   return serviceOf(
+    call,
     {
       ...sidecar,
       Kind: "connect-proxy",
@@ -307,17 +250,18 @@ async function deregister(call: Call): Promise<Answer> {
   const node = call.server.nodeName;
   const services = catalog.node(node)?.services ?? [];
   const service = services.find((candidate) => candidate.id === id);
-  if (service === undefined) {
-    const hint = "Ensure that the service ID is passed, not the service name.";
-    throw new HttpError(404, `Unknown service ID ${JSON.stringify(id)}. ${hint}`);
-  }
+  if (service === undefined) throw unknownService(id);
   const sidecar = services.find(
     ({ id: candidate, proxy }) => candidate === `${id}${SIDECAR}` && proxy?.destinationServiceId === id,
   );
   const removed = sidecar === undefined ? [service] : [service, sidecar];
   for (const { name } of removed) access.require({ resource: "service", access: "write", name });
   const judge = judgeFor(access);
-  for (const { id: serviceId } of removed) await catalog.deregister({ node, serviceId }, { judge });
+  for (const { id: serviceId } of removed) {
+    const checks = catalog.instance(node, serviceId)?.checks ?? [];
+    await catalog.deregister({ node, serviceId }, { judge });
+    await call.host.checks.forget(checks.filter((check) => check.serviceId !== "").map(({ checkId }) => checkId));
+  }
   return {};
 }
 

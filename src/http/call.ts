@@ -44,6 +44,8 @@ export interface Answer {
   readonly read?: ReadHeaders;
   /** For lists without an index, as {@link ReadHeaders.filtered}. */
   readonly filtered?: boolean;
+  /** Of this answer alone. */
+  readonly headers?: Readonly<Record<string, string>>;
 }
 
 /** One request to an operation of the route table. */

@@ -18,8 +18,6 @@ import { operations, RouteTable } from "./routes.js";
 export interface HttpHandlerOptions extends RequestGuardOptions {
   /** Who may do what. Default: everyone everything. */
   readonly authorizer?: Authorizer;
-  /** The name of this node in `agent/self`. Default: `peerage`. */
-  readonly nodeName?: string;
   /** `host:port` told as the leader's by `status/leader`. Default: where the host's transport listens. */
   readonly address?: string;
   /** Version told by `agent/self`; clients compare it with Consul's. Default: `1.21.4`, the one that is followed. */
@@ -85,7 +83,7 @@ export function httpHandler(host: PeeringHost, options: HttpHandlerOptions = {})
     clock,
     random: options.random ?? systemRandom,
     authorizer: options.authorizer ?? allowAll,
-    nodeName: options.nodeName ?? "peerage",
+    nodeName: host.nodeName,
     address: options.address ?? host.listenAddress ?? "",
     version: options.version ?? "1.21.4",
     bodyLimits: {
@@ -190,6 +188,7 @@ function outgoing(answer: Answer, call: Call, common: Readonly<Record<string, st
     ...common,
     "Content-Type": text === undefined ? "application/json" : PLAIN,
     ...(read === undefined ? {} : readHeaders(read, call.host.leadership)),
+    ...answer.headers,
     ...(filtered && call.token !== "" ? { "X-Consul-Results-Filtered-By-ACLs": "true" } : {}),
   };
   const body = json === undefined ? (text ?? "") : writeJson(json, call.query.has("pretty"));

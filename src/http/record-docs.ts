@@ -74,6 +74,7 @@ export const serviceSchema: JsonSchema = objectOf(serviceMembers);
 
 /** A service as its own node tells of it. */
 export const ownServiceSchema: JsonSchema = objectOf({
+  "ContentHash?": text,
   "Kind?": text,
   ID: text,
   Service: text,

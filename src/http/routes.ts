@@ -1,3 +1,4 @@
+import { agentCheckOperations } from "./agent-checks.js";
 import { agentReadOperations } from "./agent-reads.js";
 import { agentServiceOperations } from "./agent-services.js";
 import type { Answer, Call } from "./call.js";
@@ -120,6 +121,7 @@ export const operations: readonly Operation[] = [
   ...queryOperations,
   ...txnOperations,
   ...agentServiceOperations,
+  ...agentCheckOperations,
   ...agentReadOperations,
   ...systemOperations,
   ...uiOperations,

@@ -105,7 +105,7 @@ export class Ours implements Cluster, AsyncDisposable {
       ...options.host,
     });
     // The process has much to do here: a connection must not end because nobody had the time to look at it.
-    const api = createServer({ keepAliveTimeout: KEEP_ALIVE_MS }, httpHandler(host, { nodeName: "ours" }));
+    const api = createServer({ keepAliveTimeout: KEEP_ALIVE_MS }, httpHandler(host));
     api.listen(this.#apiPort, "127.0.0.1");
     await once(api, "listening");
     this.#running = { host, authority, api };

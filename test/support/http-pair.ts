@@ -103,7 +103,7 @@ export class HttpPair implements AsyncDisposable {
   }
 
   /** @param factor - how fast time passes. */
-  static async start(factor = 10, options: HttpHandlerOptions = {}): Promise<HttpPair> {
+  static async start(factor = 10, options: HttpHandlerOptions = {}, nodeName = "peerage"): Promise<HttpPair> {
     const network = memoryNetwork();
     const clock = fastClock(factor);
     const [a, b] = await Promise.all(
@@ -114,6 +114,7 @@ export class HttpPair implements AsyncDisposable {
           storage: memoryStorage(),
           transport: network.transport({ listen }),
           clock,
+          nodeName,
         });
         return serve(host, { clock, ...options });
       }),

@@ -11,7 +11,7 @@ const GROUPS: readonly (readonly string[])[] = [
   ["wire"],
   ["access", "token", "peering", "catalog", "replication"],
   ["storage", "transport"],
-  ["trust"],
+  ["trust", "checks"],
   ["host"],
   ["http", "dns", "client"],
   ["rpc"],

@@ -1,5 +1,6 @@
 import assert from "node:assert/strict";
 import { after, before, describe, it } from "node:test";
+import type { Authorizer } from "../../../src/access/authorizer.js";
 import { registerServer } from "../../../src/cli/agent-server.js";
 import { HttpPair, type ServedHost } from "../../support/http-pair.js";
 
@@ -12,7 +13,7 @@ async function get(served: ServedHost, path: string): Promise<unknown> {
 describe("what an agent tells of itself", () => {
   let pair: HttpPair;
   before(async () => {
-    pair = await HttpPair.start(10, { nodeName: "n0" });
+    pair = await HttpPair.start(10, {}, "n0");
     const { a } = pair;
     const put = async (body: unknown): Promise<void> => {
       const answer = await a.ask("PUT", "/v1/agent/service/register", { body: JSON.stringify(body) });
@@ -80,14 +81,12 @@ describe("what an agent tells of itself", () => {
   });
 
   it("nothing that the caller may not read", async () => {
-    await using hidden = await HttpPair.start(10, {
-      nodeName: "n0",
-      authorizer: {
-        defaultPolicy: "deny",
-        resolve: async () => ({ accessorId: undefined }),
-        allowed: (_, { resource, access }) => resource === "service" && access === "write",
-      },
-    });
+    const authorizer: Authorizer = {
+      defaultPolicy: "deny",
+      resolve: async () => ({ accessorId: undefined }),
+      allowed: (_, { resource, access }) => resource === "service" && access === "write",
+    };
+    await using hidden = await HttpPair.start(10, { authorizer }, "n0");
     const put = await hidden.a.ask("PUT", "/v1/agent/service/register", {
       body: '{"Name":"web","Check":{"TTL":"1s"}}',
     });

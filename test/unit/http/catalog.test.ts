@@ -8,8 +8,8 @@ import { fastClock, HttpPair, type RawAnswer, type ServedHost, serve } from "../
 
 async function alone(options: Parameters<typeof serve>[1] = {}): Promise<ServedHost> {
   const transport = memoryNetwork().transport({ listen: "127.0.0.1:8503" });
-  const host = await createHost({ datacenter: "dc1", storage: memoryStorage(), transport });
-  return serve(host, { nodeName: "n0", ...options });
+  const host = await createHost({ datacenter: "dc1", storage: memoryStorage(), transport, nodeName: "n0" });
+  return serve(host, options);
 }
 
 function put(served: ServedHost, path: string, body: unknown, headers = {}): Promise<RawAnswer> {
@@ -371,11 +371,20 @@ describe("ch4 4.1.7: services of the host's own node", () => {
   it("replaces checks when asked to", async () => {
     const checks = async (): Promise<unknown> =>
       ((await get(served, "/v1/health/checks/db")) as { CheckID: string }[]).map(({ CheckID }) => CheckID);
-    await put(served, "/v1/agent/service/register", { Name: "db", Checks: [{ CheckID: "a" }, { CheckID: "b" }] });
+    await put(served, "/v1/agent/service/register", {
+      Name: "db",
+      Checks: [
+        { CheckID: "a", TTL: "1m" },
+        { CheckID: "b", TTL: "1m" },
+      ],
+    });
     assert.deepEqual(await checks(), ["a", "b"]);
-    await put(served, "/v1/agent/service/register", { Name: "db", Check: { CheckID: "a" } });
+    await put(served, "/v1/agent/service/register", { Name: "db", Check: { CheckID: "a", TTL: "1m" } });
     assert.deepEqual(await checks(), ["a", "b"]);
-    await put(served, "/v1/agent/service/register?replace-existing-checks", { Name: "db", Check: { CheckID: "a" } });
+    await put(served, "/v1/agent/service/register?replace-existing-checks", {
+      Name: "db",
+      Check: { CheckID: "a", TTL: "1m" },
+    });
     assert.deepEqual(await checks(), ["a"]);
   });
 
@@ -383,7 +392,10 @@ describe("ch4 4.1.7: services of the host's own node", () => {
     [{}, "Missing service name"],
     [{ Name: "x", Address: "0.0.0.0" }, "Invalid service address"],
     [{ Name: "x", Weights: { Passing: 0 } }, "Invalid Weights: Passing must be greater than 0"],
-    [{ Name: "x", Check: { Status: "maintenance" } }, "Status for checks must 'passing', 'warning', 'critical'"],
+    [
+      { Name: "x", Check: { TTL: "1m", Status: "maintenance" } },
+      "Status for checks must 'passing', 'warning', 'critical'",
+    ],
     [{ Name: "x", PeerName: "p" }, 'Request decode failed: json: unknown field "PeerName"'],
     [
       { Name: "x", Meta: { "consul-x": "1" } },

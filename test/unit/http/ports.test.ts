@@ -15,8 +15,8 @@ describe("services with several ports", () => {
   let served: ServedHost;
   before(async () => {
     const transport = memoryNetwork().transport({ listen: "127.0.0.1:8503" });
-    const host = await createHost({ datacenter: "dc1", storage: memoryStorage(), transport });
-    served = await serve(host, { nodeName: "n0" });
+    const host = await createHost({ datacenter: "dc1", storage: memoryStorage(), transport, nodeName: "n0" });
+    served = await serve(host);
   });
   after(async () => {
     await served[Symbol.asyncDispose]();

@@ -79,22 +79,26 @@ const matrix: Readonly<Record<string, readonly Probe[] | typeof PUBLIC>> = {
     },
     {
       path: "",
-      body: { Name: "mine", Port: 1, Check: { CheckID: "service:own" } },
+      body: { Name: "mine", Port: 1, Check: { CheckID: "service:own", TTL: "1m" } },
       rules: [mine, write("service", "own")],
     },
     {
       path: "",
-      body: { Name: "mine", Port: 1, Check: { CheckID: "own-node" } },
+      body: { Name: "mine", Port: 1, Check: { CheckID: "own-node", TTL: "1m" } },
       rules: [mine, write("node", "peerage")],
     },
     {
       path: "?replace-existing-checks",
-      body: { Name: "mine", Port: 1, Checks: [{ CheckID: "SERVICE:OWN" }] },
+      body: { Name: "mine", Port: 1, Checks: [{ CheckID: "SERVICE:OWN", TTL: "1m" }] },
       rules: [mine, write("service", "own")],
     },
     {
       path: "",
-      body: { Name: "mine", Port: 1, Connect: { SidecarService: { Name: "mine", Check: { CheckID: "service:own" } } } },
+      body: {
+        Name: "mine",
+        Port: 1,
+        Connect: { SidecarService: { Name: "mine", Check: { CheckID: "service:own", TTL: "1m" } } },
+      },
       rules: [mine, write("service", "own")],
     },
     {
@@ -107,6 +111,28 @@ const matrix: Readonly<Record<string, readonly Probe[] | typeof PUBLIC>> = {
     { path: "gone", rules: [write("service", "gone")] },
     // What stands beside it is removed with it.
     { path: "pair", rules: [write("service", "pair"), write("service", "beside")] },
+  ],
+  "GET /v1/agent/service/": [{ path: "own", rules: [ownService] }],
+  "GET /v1/agent/health/service/id/": [{ path: "own", rules: [ownService] }],
+  "GET /v1/agent/health/service/name/": [{ path: "own", rules: [ownService] }],
+  "PUT /v1/agent/service/maintenance/": [{ path: "own?enable=true", rules: [write("service", "own")] }],
+  "PUT /v1/agent/maintenance": [{ path: "?enable=true", rules: [write("node", "peerage")] }],
+  "PUT /v1/agent/check/register": [
+    { path: "", body: { Name: "of-the-node", TTL: "1m" }, rules: [write("node", "peerage")] },
+    { path: "", body: { Name: "more", TTL: "1m", ServiceID: "own" }, rules: [write("service", "own")] },
+    // In place of a check of another service.
+    {
+      path: "",
+      body: { ID: "more", Name: "mine", TTL: "1m", ServiceID: "gone" },
+      rules: [write("service", "gone"), write("service", "own")],
+    },
+  ],
+  "PUT /v1/agent/check/deregister/": [{ path: "of-the-node", rules: [write("node", "peerage")] }],
+  "PUT /v1/agent/check/pass/": [{ path: "service:own", rules: [write("service", "own")] }],
+  "PUT /v1/agent/check/warn/": [{ path: "service:own", rules: [write("service", "own")] }],
+  "PUT /v1/agent/check/fail/": [{ path: "service:own", rules: [write("service", "own")] }],
+  "PUT /v1/agent/check/update/": [
+    { path: "service:own", body: { Status: "passing" }, rules: [write("service", "own")] },
   ],
 
   "POST /v1/peering/token": [{ path: "", body: { PeerName: "made" }, ...peeringWrite }],

@@ -255,6 +255,27 @@ const attempts: Readonly<Record<string, fc.Arbitrary<Omit<Attempt, "route">>>> =
       }),
     })),
   "PUT /v1/agent/service/deregister/": fc.constantFrom(...IDS).map((path) => ({ path })),
+  "PUT /v1/agent/check/register": flattened(
+    fc.record({
+      ID: fc.constantFrom("", ...CHECKS),
+      Name: fc.constantFrom("c", ...CHECKS),
+      TTL: fc.constant("1m"),
+      Status: fc.constantFrom("passing", "critical"),
+      ServiceID: fc.constantFrom("", ...IDS),
+    }),
+    "",
+  ),
+  "PUT /v1/agent/check/deregister/": fc.constantFrom(...CHECKS).map((path) => ({ path })),
+  "PUT /v1/agent/check/pass/": fc.constantFrom(...CHECKS).map((path) => ({ path })),
+  "PUT /v1/agent/check/warn/": fc.constantFrom(...CHECKS).map((path) => ({ path })),
+  "PUT /v1/agent/check/fail/": fc.constantFrom(...CHECKS).map((path) => ({ path })),
+  "PUT /v1/agent/check/update/": fc
+    .constantFrom(...CHECKS)
+    .map((path) => ({ path, body: () => ({ Status: "warning", Output: "o" }) })),
+  "PUT /v1/agent/maintenance": fc.constantFrom("true", "false").map((enable) => ({ path: `?enable=${enable}` })),
+  "PUT /v1/agent/service/maintenance/": fc
+    .tuple(fc.constantFrom(...IDS), fc.constantFrom("true", "false"))
+    .map(([id, enable]) => ({ path: `${id}?enable=${enable}` })),
   "PUT /v1/config": flattened(chained, ""),
   "DELETE /v1/config/": fc
     .constantFrom(
@@ -454,7 +475,6 @@ describe("every write takes the right for each thing that it changes", { timeout
       transport: network.transport({ listen: "127.0.0.11:8503" }),
     });
     served = await serve(host, {
-      nodeName: "peerage",
       authorizer: {
         defaultPolicy: "deny",
         resolve: (secret) => authorizer.resolve(secret),

@@ -1,0 +1,30 @@
+import type { CheckDefinition, CheckResult } from "./definition.js";
+
+type Thresholds = Pick<CheckDefinition, "successBeforePassing" | "failuresBeforeWarning" | "failuresBeforeCritical">;
+
+/** How many results of one kind came in a row. */
+export interface Streak {
+  readonly successes: number;
+  readonly failures: number;
+}
+
+export const noStreak: Streak = { successes: 0, failures: 0 };
+
+/** The streak after a result, and what the check becomes; undefined: it stays as it is (Consul 1.21). */
+export function afterResult(
+  streak: Streak,
+  result: CheckResult,
+  thresholds: Thresholds,
+): { readonly streak: Streak; readonly result: CheckResult | undefined } {
+  const { successBeforePassing, failuresBeforeCritical } = thresholds;
+  // A warning counts as a success: whatever was probed has answered.
+  if (result.status !== "critical") {
+    const successes = streak.successes + 1;
+    return { streak: { successes, failures: 0 }, result: successes >= successBeforePassing ? result : undefined };
+  }
+  const failures = streak.failures + 1;
+  const next: Streak = { successes: 0, failures };
+  if (failures >= failuresBeforeCritical) return { streak: next, result };
+  const failuresBeforeWarning = thresholds.failuresBeforeWarning || failuresBeforeCritical;
+  return { streak: next, result: failures >= failuresBeforeWarning ? { ...result, status: "warning" } : undefined };
+}

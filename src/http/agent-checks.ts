@@ -1,0 +1,330 @@
+import type { Access } from "../access/authorizer.js";
+import type { CheckRegistration } from "../catalog/registration.js";
+import { type CheckDefinition, type CheckStatus, isCheckStatus } from "../checks/definition.js";
+import { PeeringError } from "../errors.js";
+import type { IndexedCheck } from "../host/catalog.js";
+import { durationText } from "../syntax/go-duration.js";
+import { goString, goStruct } from "../syntax/go-json.js";
+import type { Answer, Call } from "./call.js";
+import { judgeFor } from "./catalog.js";
+import { type CheckBody, checkBodyType, checkDefinition, isEmptyCheck } from "./check-json.js";
+import { badRequest, HttpError } from "./http-error.js";
+import { anyObject } from "./operation-docs.js";
+import { catalogBody } from "./registration-json.js";
+import type { Operation, ParameterDoc } from "./routes.js";
+
+/** A check as the catalog takes it, and what the agent runs for it. */
+export interface PreparedCheck {
+  readonly registration: CheckRegistration & { readonly checkId: string };
+  readonly definition: CheckDefinition;
+}
+
+/** The host's own node: made with what is first registered on it, left alone afterwards. */
+export function ownNode({ server }: Call): {
+  readonly node: string;
+  readonly address: string;
+  readonly skipNodeUpdate: true;
+} {
+  const host = server.address.slice(0, Math.max(server.address.lastIndexOf(":"), 0)).replace(/^\[|\]$/g, "");
+  return { node: server.nodeName, address: host || "127.0.0.1", skipNodeUpdate: true };
+}
+
+/**
+ * The checks of a service that is being registered. One that is there already keeps what it found.
+ * @throws {HttpError} with Consul's text.
+ */
+export function serviceChecks(
+  call: Call,
+  service: { readonly id: string; readonly name: string },
+  check: CheckBody | undefined,
+  checks: readonly CheckBody[],
+): readonly PreparedCheck[] {
+  const given = check === undefined || isEmptyCheck(check) ? checks : [check, ...checks];
+  return given.map((body, index) => {
+    const definition = checkDefinition(body);
+    if (!["", "passing", "warning", "critical"].includes(body.Status)) {
+      throw badRequest("Status for checks must 'passing', 'warning', 'critical'");
+    }
+    const place = given.length > 1 ? `:${index + 1}` : "";
+    return prepared(call, definition, {
+      checkId: body.CheckID || `service:${service.id}${place}`,
+      name: body.Name || `Service '${service.name}' check`,
+      status: body.Status,
+      notes: body.Notes,
+      serviceId: service.id,
+      interval: durationText(definition.intervalMs),
+      timeout: durationText(definition.timeoutMs),
+    });
+  });
+}
+
+function prepared(
+  call: Call,
+  definition: CheckDefinition,
+  registration: CheckRegistration & { readonly checkId: string },
+): PreparedCheck {
+  const { host, server } = call;
+  const known = host.catalog.check(server.nodeName, registration.checkId);
+  const before = known && (host.checks.result(registration.checkId) ?? known);
+  return {
+    definition,
+    registration: {
+      ...registration,
+      type: definition.method.type,
+      ...(before && { status: before.status, output: before.output }),
+    },
+  };
+}
+
+async function register(call: Call): Promise<Answer> {
+  call.refuseNamespace();
+  call.refusePartition();
+  const body = await catalogBody(call, checkBodyType);
+  if (body.Name === "") throw badRequest("Missing check name");
+  if (body.Status !== "" && !isCheckStatus(body.Status)) throw badRequest("Bad check status");
+  const definition = checkDefinition(body);
+  const { host, server } = call;
+  const serviceId = body.ServiceID || body.service_id;
+  const service = serviceId === "" ? undefined : host.catalog.instance(server.nodeName, serviceId)?.service;
+  if (serviceId !== "" && service === undefined) {
+    throw new HttpError(404, `ServiceID ${JSON.stringify(serviceId)} does not exist`);
+  }
+  const check = prepared(call, definition, {
+    checkId: body.ID || body.CheckID || body.Name,
+    name: body.Name,
+    status: body.Status,
+    notes: body.Notes,
+    serviceId: service?.id ?? "",
+    interval: durationText(definition.intervalMs) || "0s",
+    timeout: durationText(definition.timeoutMs) || "0s",
+  });
+  const access = await call.access();
+  requireOwner(access, server.nodeName, service?.name ?? "");
+  const existing = host.catalog.check(server.nodeName, check.registration.checkId);
+  if (existing !== undefined) requireOwner(access, server.nodeName, existing.serviceName);
+  await host.checks.register(
+    [{ ...ownNode(call), checks: [check.registration] }],
+    new Map([[check.registration.checkId, definition]]),
+    { judge: judgeFor(access) },
+  );
+  return {};
+}
+
+/** @param serviceName - `""` for a check of the node. @throws {PeeringError} `permission-denied`. */
+function requireOwner(access: Access, node: string, serviceName: string): void {
+  access.require(
+    serviceName === ""
+      ? { resource: "node", access: "write", name: node }
+      : { resource: "service", access: "write", name: serviceName },
+  );
+}
+
+/** A check of this node that the caller may change. @throws {HttpError} 404, {@link PeeringError} `permission-denied`. */
+async function ownCheck(call: Call, id: string): Promise<IndexedCheck> {
+  call.refuseNamespace();
+  call.refusePartition();
+  const access = await call.access();
+  const { nodeName } = call.server;
+  const check = call.host.catalog.check(nodeName, id);
+  if (check === undefined) {
+    const hint = "Ensure that the check ID is passed, not the check name.";
+    throw new HttpError(404, `Unknown check ID ${JSON.stringify(id)}. ${hint}`);
+  }
+  requireOwner(access, nodeName, check.serviceName);
+  return check;
+}
+
+async function deregister(call: Call): Promise<Answer> {
+  const { checkId } = await ownCheck(call, call.rest);
+  const judge = judgeFor(await call.access());
+  await call.host.catalog.deregister({ node: call.server.nodeName, checkId }, { judge });
+  await call.host.checks.forget([checkId]);
+  return {};
+}
+
+function report(status: CheckStatus): (call: Call) => Promise<Answer> {
+  return (call) => reportResult(call, status, call.query.get("note") ?? "");
+}
+
+const updateType = goStruct<{ readonly Status: string; readonly Output: string }>("agent.checkUpdate", {
+  Status: goString,
+  Output: goString,
+});
+
+async function update(call: Call): Promise<Answer> {
+  const { Status: status, Output: output } = await catalogBody(call, updateType);
+  if (!isCheckStatus(status)) throw badRequest(`Invalid check status: '${status}'`);
+  return reportResult(call, status, output);
+}
+
+async function reportResult(call: Call, status: CheckStatus, output: string): Promise<Answer> {
+  const { checkId } = await ownCheck(call, call.rest);
+  try {
+    await call.host.checks.report(checkId, status, output);
+  } catch (error) {
+    if (error instanceof PeeringError && error.code === "not-found") throw new HttpError(500, error.message);
+    throw error;
+  }
+  return {};
+}
+
+// Maintenance: a critical check that stands for the operator's word.
+
+const NODE_MAINTENANCE = "_node_maintenance";
+const SERVICE_MAINTENANCE = "_service_maintenance:";
+
+/** Whether a check stands for maintenance of its node or service. */
+export function isMaintenance(checkId: string): boolean {
+  return checkId === NODE_MAINTENANCE || checkId.startsWith(SERVICE_MAINTENANCE);
+}
+
+const NO_REASON = "but no reason was provided. This is a default message.";
+
+/** The query's `enable`. @throws {HttpError} 400 with Consul's text. */
+function enabled(call: Call): boolean {
+  const value = call.query.get("enable");
+  if (value === null) throw badRequest("Missing value for enable");
+  if (/^(?:1|t|T|true|TRUE|True)$/.test(value)) return true;
+  if (/^(?:0|f|F|false|FALSE|False)$/.test(value)) return false;
+  throw badRequest(`Invalid value for enable: ${JSON.stringify(value)}`);
+}
+
+async function nodeMaintenance(call: Call): Promise<Answer> {
+  const enable = enabled(call);
+  await call.require({ resource: "node", access: "write", name: call.server.nodeName });
+  await maintain(call, enable, {
+    checkId: NODE_MAINTENANCE,
+    name: "Node Maintenance Mode",
+    notes: call.query.get("reason") || `Maintenance mode is enabled for this node, ${NO_REASON}`,
+  });
+  return {};
+}
+
+async function serviceMaintenance(call: Call): Promise<Answer> {
+  const id = call.rest;
+  if (id === "") throw badRequest("Missing service ID");
+  const enable = enabled(call);
+  call.refuseNamespace();
+  call.refusePartition();
+  const access = await call.access();
+  const service = call.host.catalog.instance(call.server.nodeName, id)?.service;
+  if (service === undefined) throw unknownService(id);
+  access.require({ resource: "service", access: "write", name: service.name });
+  await maintain(call, enable, {
+    checkId: `${SERVICE_MAINTENANCE}${service.id}`,
+    name: "Service Maintenance Mode",
+    notes: call.query.get("reason") || `Maintenance mode is enabled for this service, ${NO_REASON}`,
+    serviceId: service.id,
+  });
+  return {};
+}
+
+/** One that is in maintenance keeps the reason it has, as in Consul. */
+async function maintain(
+  call: Call,
+  enable: boolean,
+  check: CheckRegistration & { readonly checkId: string },
+): Promise<void> {
+  const { catalog } = call.host;
+  const { nodeName } = call.server;
+  const before = catalog.check(nodeName, check.checkId);
+  if (!enable) await catalog.deregister({ node: nodeName, checkId: check.checkId });
+  else if (before === undefined) {
+    await catalog.register({ ...ownNode(call), checks: [{ ...check, status: "critical", type: "maintenance" }] });
+  }
+}
+
+export function unknownService(id: string): HttpError {
+  const hint = "Ensure that the service ID is passed, not the service name.";
+  return new HttpError(404, `Unknown service ID ${JSON.stringify(id)}. ${hint}`);
+}
+
+const noteParameter: ParameterDoc = { name: "note", in: "query", description: "Becomes the output of the check." };
+const maintenanceParameters: readonly ParameterDoc[] = [
+  { name: "enable", in: "query", description: "Whether it is in maintenance: `true` or `false`. Required." },
+  { name: "reason", in: "query", description: "Becomes the notes of the check that stands for it." },
+];
+
+function reportOperation(word: string, status: CheckStatus): Operation {
+  return {
+    method: "PUT",
+    pattern: `/v1/agent/check/${word}/`,
+    run: report(status),
+    docs: [
+      {
+        path: `/v1/agent/check/${word}/{id}`,
+        id: `${word}OwnCheck`,
+        summary: `Reports that a TTL check is ${status}.`,
+        parameters: [noteParameter],
+      },
+    ],
+  };
+}
+
+/** Checks of this very node, and maintenance (Consul 1.21). */
+export const agentCheckOperations: readonly Operation[] = [
+  {
+    method: "PUT",
+    pattern: "/v1/agent/check/register",
+    run: register,
+    docs: [
+      {
+        path: "/v1/agent/check/register",
+        id: "registerOwnCheck",
+        summary:
+          "Registers a check of this node or of a service on it, and runs it: TTL, HTTP, TCP, UDP, gRPC, H2 ping, alias.",
+        body: anyObject,
+      },
+    ],
+  },
+  {
+    method: "PUT",
+    pattern: "/v1/agent/check/deregister/",
+    run: deregister,
+    docs: [
+      { path: "/v1/agent/check/deregister/{id}", id: "deregisterOwnCheck", summary: "Removes a check of this node." },
+    ],
+  },
+  reportOperation("pass", "passing"),
+  reportOperation("warn", "warning"),
+  reportOperation("fail", "critical"),
+  {
+    method: "PUT",
+    pattern: "/v1/agent/check/update/",
+    run: update,
+    docs: [
+      {
+        path: "/v1/agent/check/update/{id}",
+        id: "updateOwnCheck",
+        summary: "Reports the status and output of a TTL check.",
+        body: anyObject,
+      },
+    ],
+  },
+  {
+    method: "PUT",
+    pattern: "/v1/agent/maintenance",
+    run: nodeMaintenance,
+    docs: [
+      {
+        path: "/v1/agent/maintenance",
+        id: "setNodeMaintenance",
+        summary: "Puts this node into maintenance, or takes it out.",
+        parameters: maintenanceParameters,
+      },
+    ],
+  },
+  {
+    method: "PUT",
+    pattern: "/v1/agent/service/maintenance/",
+    run: serviceMaintenance,
+    docs: [
+      {
+        path: "/v1/agent/service/maintenance/{id}",
+        id: "setServiceMaintenance",
+        summary: "Puts a service of this node into maintenance, or takes it out.",
+        parameters: maintenanceParameters,
+      },
+    ],
+  },
+];
