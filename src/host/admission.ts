@@ -1,5 +1,6 @@
-import { isIPv6 } from "node:net";
 import type { Clock } from "../environment.js";
+import type { Incidents } from "../incidents.js";
+import { type Place, Places, sourceOf } from "../sources.js";
 import type { HostLimits } from "./options.js";
 
 type AdmissionLimits = Pick<
@@ -8,6 +9,8 @@ type AdmissionLimits = Pick<
 >;
 
 const WINDOW_MS = 1_000;
+/** A dialer says at once what it wants: one that has not for so long may be displaced. */
+const GRACE_MS = 2_000;
 
 /**
  * Opens and exchanges that nobody has authorised yet, counted by where they come from: whoever makes many of them is
@@ -16,17 +19,22 @@ const WINDOW_MS = 1_000;
 export class Admission {
   readonly #clock: Clock;
   readonly #limits: AdmissionLimits;
+  readonly #incidents: Incidents;
+  /** Streams that wait to be authorised. */
+  readonly #streams: Places;
   #windowBegan = Number.NEGATIVE_INFINITY;
   /** Attempts of this second, by source. */
   #attempts = new Map<string, number>();
   #attemptsInAll = 0;
-  /** Streams that wait to be authorised, by source. */
-  readonly #waiting = new Map<string, number>();
-  #waitingInAll = 0;
 
-  constructor(clock: Clock, limits: AdmissionLimits) {
+  constructor(clock: Clock, limits: AdmissionLimits, incidents: Incidents) {
     this.#clock = clock;
     this.#limits = limits;
+    this.#incidents = incidents;
+    this.#streams = new Places(
+      { perSource: limits.unauthorizedStreams, inAll: limits.unauthorizedStreamsInAll, graceMs: GRACE_MS },
+      clock,
+    );
   }
 
   /** Counts an attempt. False: over the limit, refuse without looking closer. */
@@ -39,51 +47,40 @@ export class Admission {
     }
     const source = sourceOf(remoteAddress);
     const attempts = (this.#attempts.get(source) ?? 0) + 1;
+    const { unauthorizedPerSecond, unauthorizedPerSecondInAll } = this.#limits;
+    // Half of what all have together is there for everybody. Of the rest a source gets the less, the more it has had: who
+    // comes last finds something left, however many attempts others make.
+    const mostInAll = (unauthorizedPerSecondInAll * (1 + 1 / attempts)) / 2;
     // Before those in all are counted: what is refused of one source must not use up what is left for the others.
-    if (attempts > this.#limits.unauthorizedPerSecond) return false;
-    if (this.#attemptsInAll >= this.#limits.unauthorizedPerSecondInAll) return false;
+    if (attempts > unauthorizedPerSecond || this.#attemptsInAll >= mostInAll) {
+      this.#incidents.report(
+        "unauthorized-rate",
+        "refused: too many opens and exchanges of a second nobody authorised",
+        {
+          source,
+        },
+      );
+      return false;
+    }
     this.#attempts.set(source, attempts);
     this.#attemptsInAll++;
     return true;
   }
 
   /**
-   * Counts an attempt to open a stream. Undefined: over a limit. Else what is to be called, once or more often, when the
-   * stream is authorised or over.
+   * Counts an attempt to open a stream. Undefined: over a limit. Else its place, to be left when it is authorised or over.
+   * @param displaced - ends the stream at once: another source gets its place.
    */
-  admitStream(remoteAddress: string): (() => void) | undefined {
-    const source = sourceOf(remoteAddress);
-    const waiting = this.#waiting.get(source) ?? 0;
-    if (waiting >= this.#limits.unauthorizedStreams) return undefined;
-    if (this.#waitingInAll >= this.#limits.unauthorizedStreamsInAll) return undefined;
+  admitStream(remoteAddress: string, displaced: () => void): Place | undefined {
     if (!this.admit(remoteAddress)) return undefined;
-    this.#waiting.set(source, waiting + 1);
-    this.#waitingInAll++;
-    let left = false;
-    return () => {
-      if (left) return;
-      left = true;
-      this.#waitingInAll--;
-      const others = (this.#waiting.get(source) ?? 1) - 1;
-      if (others === 0) this.#waiting.delete(source);
-      else this.#waiting.set(source, others);
-    };
+    const source = sourceOf(remoteAddress);
+    const report = (message: string): void => this.#incidents.report("unauthorized-streams", message, { source });
+    const place = this.#streams.take(source, () => {
+      report("a stream that nobody authorised was ended for another one");
+      displaced();
+    });
+    if (typeof place === "object") return place;
+    report("refused: too many streams wait to be authorised");
+    return undefined;
   }
-}
-
-/** Who is behind an address, `host:port`: the host, and of an IPv6 address the /64, for its owner has all of that. */
-export function sourceOf(remoteAddress: string): string {
-  const host = remoteAddress.replace(/:\d*$/, "").replace(/^\[(.*)\]$/, "$1");
-  if (!isIPv6(host)) return host;
-  const mapped = /^::ffff:(\d+\.\d+\.\d+\.\d+)$/i.exec(host);
-  if (mapped?.[1] !== undefined) return mapped[1];
-  const [before = "", after] = host.replace(/%.*$/, "").split("::");
-  const groups = (text: string): string[] => (text === "" ? [] : text.split(":"));
-  const left = groups(before);
-  const right = after === undefined ? [] : groups(after);
-  const zeros = Array.from({ length: Math.max(0, 8 - left.length - right.length) }, () => "0");
-  return [...left, ...zeros, ...right]
-    .slice(0, 4)
-    .map((group) => Number.parseInt(group, 16).toString(16))
-    .join(":");
 }

@@ -285,6 +285,7 @@ async function composeHost(options: HostOptions, opened: AsyncDisposable[]): Pro
   const links: Links = new Links({
     clock,
     logger,
+    incidents,
     transport,
     records,
     imports: importStore,

@@ -1,5 +1,6 @@
 import { type Clock, type Logger, sleep } from "../environment.js";
 import { asPeeringError, errorText, PeeringError } from "../errors.js";
+import type { Incidents } from "../incidents.js";
 import { isActive, type Peering, roleOf } from "../peering/peering.js";
 import { ReplicationSession } from "../replication/session.js";
 import type { ExportedResource, SessionPhase, SessionTimings } from "../replication/types.js";
@@ -21,6 +22,7 @@ import { type LinkEffect, type LinkEnd, StreamLink } from "./stream-link.js";
 export interface LinksOptions {
   readonly clock: Clock;
   readonly logger: Logger;
+  readonly incidents: Incidents;
   readonly transport: Transport;
   readonly records: PeeringRecords;
   readonly imports: ImportStore;
@@ -74,7 +76,7 @@ export class Links implements AsyncDisposable {
 
   constructor(options: LinksOptions) {
     this.#options = options;
-    this.#admission = new Admission(options.clock, options.limits);
+    this.#admission = new Admission(options.clock, options.limits, options.incidents);
   }
 
   /** Counts one attempt nobody has authorised yet. False: over the limit, refuse without looking closer. */
@@ -99,8 +101,10 @@ export class Links implements AsyncDisposable {
         leaderAddress: leadership.leaderAddress,
       });
     }
-    const authorizedOrOver = this.#admission.admitStream(stream.remoteAddress);
-    if (authorizedOrOver === undefined) return void stream.close(RATE_LIMITED);
+    const place = this.#admission.admitStream(stream.remoteAddress, () =>
+      link.feed({ type: "abort", status: RATE_LIMITED }),
+    );
+    if (place === undefined) return void stream.close(RATE_LIMITED);
     const session = new ReplicationSession({
       role: "acceptor",
       maxSendBytes: limits.maxSendToDialerBytes,
@@ -115,16 +119,17 @@ export class Links implements AsyncDisposable {
       clock,
       perform: (effect) => {
         if (effect.type === "authorize") {
+          place.work();
           void this.#authorize(link, effect.open, (bound) => {
             live = bound;
-            authorizedOrOver();
+            place.leave();
           });
         } else if (live !== undefined) this.#perform(live, effect);
       },
       onProgress: () => live?.seen.progress(),
     });
     void this.#run(link).then((end) => {
-      authorizedOrOver();
+      place.leave();
       if (live !== undefined) this.#unbind(live, end);
       else if (end.error !== undefined) {
         this.#options.logger.debug("stream refused", { remoteAddress: stream.remoteAddress, error: end.error.message });

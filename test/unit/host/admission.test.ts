@@ -1,8 +1,9 @@
 import assert from "node:assert/strict";
 import { describe, it } from "node:test";
 import { PeeringError } from "../../../src/errors.js";
-import { Admission, sourceOf } from "../../../src/host/admission.js";
+import { Admission } from "../../../src/host/admission.js";
 import { defaultLimits } from "../../../src/host/options.js";
+import { Incidents } from "../../../src/incidents.js";
 import { testClock } from "../../../src/testing/fake-peer/test-clock.js";
 import { StatusCode } from "../../../src/wire/status.js";
 import { exchanged, REMOTE } from "../../support/messages.js";
@@ -16,23 +17,9 @@ const limits = {
 };
 
 describe("admission", () => {
-  it("takes an IPv4 address and the /64 of an IPv6 one for a source", () => {
-    const sources = [
-      ["192.0.2.1:8503", "192.0.2.1"],
-      ["[::ffff:192.0.2.1]:8503", "192.0.2.1"],
-      ["[2001:db8:0:1::5]:1", "2001:db8:0:1"],
-      ["[2001:0db8:0000:0001:ffff::]:2", "2001:db8:0:1"],
-      ["[::1]:3", "0:0:0:0"],
-      ["[fe80::1%eth0]:3", "fe80:0:0:0"],
-      ["peer.example.com:8503", "peer.example.com"],
-      ["", ""],
-    ] as const;
-    for (const [address, source] of sources) assert.equal(sourceOf(address), source, address);
-  });
-
   it("refuses who makes too many attempts a second, and nobody else", async () => {
     const clock = testClock();
-    const admission = new Admission(clock, limits);
+    const admission = new Admission(clock, limits, new Incidents());
     const admitted = (address: string, times: number): number =>
       Array.from({ length: times }, () => admission.admit(address)).filter((taken) => taken).length;
     assert.equal(admitted("192.0.2.1:1", 100), 3);
@@ -42,20 +29,81 @@ describe("admission", () => {
     assert.equal(admitted("192.0.2.1:2", 100), 3);
   });
 
+  it("leaves attempts to the last source, whichever way the others use up theirs", async () => {
+    for (const [sources, each] of [
+      [10, 200],
+      [20, 200],
+      [200, 20],
+      [1_000, 2],
+      [1_900, 1],
+    ] as const) {
+      const clock = testClock();
+      const incidents = new Incidents({ clock });
+      const admission = new Admission(clock, defaultLimits, incidents);
+      let taken = 0;
+      for (let round = 0; round < each; round++) {
+        for (let source = 0; source < sources; source++) {
+          if (admission.admit(`10.0.${source >> 8}.${source & 255}:1`)) taken++;
+        }
+      }
+      assert.ok(taken <= defaultLimits.unauthorizedPerSecondInAll);
+      assert.ok(admission.admit("192.0.2.1:1"), `an exchange, beside ${sources} sources with ${each} attempts`);
+      assert.equal(incidents.counts().get("unauthorized-rate") ?? 0, sources * each - taken);
+    }
+  });
+
   it("bounds the streams of a source that wait to be authorised", async () => {
     const clock = testClock();
-    const admission = new Admission(clock, { ...limits, unauthorizedPerSecond: 100, unauthorizedPerSecondInAll: 100 });
-    const first = admission.admitStream("192.0.2.1:1");
-    assert.ok(first !== undefined && admission.admitStream("192.0.2.1:2") !== undefined);
-    await clock.advance(60_000);
-    assert.equal(admission.admitStream("192.0.2.1:3"), undefined);
+    const incidents = new Incidents({ clock });
+    const rates = { unauthorizedPerSecond: 100, unauthorizedPerSecondInAll: 1_000 };
+    const admission = new Admission(clock, { ...limits, ...rates }, incidents);
+    const ended: string[] = [];
+    const open = (address: string): ReturnType<Admission["admitStream"]> =>
+      admission.admitStream(address, () => ended.push(address));
+    const first = open("192.0.2.1:1");
+    assert.ok(first !== undefined && open("192.0.2.1:2") !== undefined);
+    assert.equal(open("192.0.2.1:3"), undefined);
     assert.ok(admission.admit("192.0.2.1:4"), "an exchange waits for nothing");
-    assert.ok(admission.admitStream("192.0.2.2:1") !== undefined);
-    assert.equal(admission.admitStream("192.0.2.3:1"), undefined, "all together");
-    first();
-    first();
-    assert.ok(admission.admitStream("192.0.2.3:1") !== undefined);
-    assert.equal(admission.admitStream("192.0.2.4:1"), undefined, "one left once, however often it says so");
+    first.leave();
+    first.leave();
+    assert.ok(open("192.0.2.1:5") !== undefined, "one left once, however often it says so");
+    assert.equal(open("192.0.2.1:6"), undefined);
+    assert.deepEqual(ended, []);
+    await clock.advance(2_000);
+    assert.ok(open("192.0.2.1:7") !== undefined);
+    assert.deepEqual(ended, ["192.0.2.1:2"], "of those that have said nothing for 2 s the oldest goes");
+    assert.equal(incidents.counts().get("unauthorized-streams"), 3);
+  });
+
+  it("gives a new source a place when others hold all of them, and that of who holds most", async () => {
+    for (const [sources, each] of [
+      [10, 100],
+      [500, 2],
+      [1_000, 1],
+    ] as const) {
+      const clock = testClock();
+      const admission = new Admission(
+        clock,
+        { ...defaultLimits, unauthorizedPerSecond: 10_000, unauthorizedPerSecondInAll: 1_000_000 },
+        new Incidents(),
+      );
+      const ended: string[] = [];
+      for (let round = 0; round < each; round++) {
+        for (let source = 0; source < sources; source++) {
+          const address = `10.0.${source >> 8}.${source & 255}:${round}`;
+          assert.ok(admission.admitStream(address, () => ended.push(address)) !== undefined);
+        }
+      }
+      const peer = admission.admitStream("192.0.2.1:1", () => ended.push("the peer"));
+      assert.ok(peer !== undefined);
+      assert.deepEqual(ended, ["10.0.0.0:0"]);
+      // What it has said is looked at: however much others open meanwhile, it stays.
+      peer.work();
+      await clock.advance(10_000);
+      for (let source = 0; source < 2_000; source++)
+        admission.admitStream(`10.1.${source >> 8}.${source & 255}:1`, () => {});
+      assert.ok(!ended.includes("the peer"));
+    }
   });
 
   it("lets a peer in while another source opens as fast as it can", async () => {
