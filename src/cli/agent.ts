@@ -8,11 +8,19 @@ import { type HttpServer, httpServer, peeringRpc } from "../rpc/index.js";
 import { memoryStorage } from "../storage/memory.js";
 import type { Storage } from "../storage/storage.js";
 import { joinHostPort } from "../token/address.js";
+import { ConnectionLimits } from "../transport/connection-limits.js";
 import { grpcTransport } from "../transport/grpc.js";
 import { type AgentOptions, type ListenAddress, readAgentOptions } from "./agent-options.js";
 import { registerServer } from "./agent-server.js";
 import { type CommandContext, CommandError } from "./command.js";
 import { lineLogger } from "./log.js";
+
+/** What is one of in a process. */
+interface Shared {
+  readonly logger: Logger;
+  readonly incidents: Incidents;
+  readonly connectionLimits: ConnectionLimits;
+}
 
 /** Runs an agent until it is told to stop. @throws {CommandError} when it cannot start. */
 export async function runAgent({ flags, io, print }: CommandContext): Promise<void> {
@@ -24,11 +32,13 @@ export async function runAgent({ flags, io, print }: CommandContext): Promise<vo
     write: io.stderr,
   });
   const incidents = new Incidents({ logger });
+  const connectionLimits = new ConnectionLimits({ incidents });
+  const shared = { logger, incidents, connectionLimits };
   const stopped = io.untilStopped();
   await using host = await starting(() => openHost(options, logger, incidents));
   await starting(() => registerServer(host, options.node, options.advertise));
-  await using dns = await starting(() => openDns(host, options, logger));
-  await using http = await starting(() => openHttp(host, options, logger, stopped));
+  await using dns = await starting(() => openDns(host, options, shared));
+  await using http = await starting(() => openHttp(host, options, shared, stopped));
   const { datacenter, node } = options;
   const places = [
     `http=${http.address}`,
@@ -86,15 +96,15 @@ async function openHost(options: AgentOptions, logger: Logger, incidents: Incide
 async function openDns(
   host: PeeringHost,
   options: AgentOptions,
-  logger: Logger,
+  shared: Shared,
 ): Promise<(AsyncDisposable & { readonly address: string }) | undefined> {
   const module = await optional(() => import("../dns/index.js"));
   if (module !== undefined) {
     const listen = addressText(options.dns);
-    return module.dnsServer(host, { listen, strict: options.dnsStrict, ...authorizing(options), logger });
+    return module.dnsServer(host, { listen, strict: options.dnsStrict, ...authorizing(options), ...shared });
   }
   if (options.dns.given) throw new CommandError("-dns needs the package dns-packet to be installed");
-  logger.warn("DNS is not served: the package dns-packet is not installed");
+  shared.logger.warn("DNS is not served: the package dns-packet is not installed");
   return undefined;
 }
 
@@ -102,14 +112,15 @@ async function openDns(
 async function openHttp(
   host: PeeringHost,
   options: AgentOptions,
-  logger: Logger,
+  shared: Shared,
   stopped: AbortSignal,
 ): Promise<HttpServer> {
+  const { logger } = shared;
   return httpServer({
     listen: addressText(options.http),
     rpc: peeringRpc(host, { ...options.requests, ...authorizing(options), logger, signal: stopped }),
     http: httpHandler(host, { ...options.requests, ...authorizing(options), logger }),
-    logger,
+    ...shared,
   });
 }
 

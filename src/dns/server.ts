@@ -5,7 +5,14 @@ import type { Authorizer } from "../access/authorizer.js";
 import { type Clock, type Logger, type Random, silentLogger, systemClock } from "../environment.js";
 import { errorText, PeeringError } from "../errors.js";
 import type { PeeringHost } from "../host/host.js";
+import { Incidents } from "../incidents.js";
 import { formatAddress, parseAddress } from "../transport/address.js";
+import {
+  type Connection,
+  type ConnectionGuard,
+  ConnectionLimits,
+  type ListenerLimits,
+} from "../transport/connection-limits.js";
 import { MAX_QUERY_BYTES } from "./packet.js";
 import { isEncodable, nameKey } from "./records.js";
 import { Resolver } from "./resolver.js";
@@ -48,8 +55,14 @@ export interface DnsServerOptions {
   readonly translateWanAddresses?: boolean;
   /** Adds the metadata of nodes as TXT records. Default true. */
   readonly nodeMetaTxt?: boolean;
-  /** Open TCP connections beyond which new ones are dropped. Default 256. */
+  /** Open TCP connections. Default 256; when there are as many, one that asks nothing makes room for a new one. */
   readonly maxTcpConnections?: number;
+  /**
+   * Open TCP connections of one source: an IPv4 address, or the /64 of an IPv6 one. Default 128; beyond this, new ones are closed.
+   */
+  readonly maxTcpConnectionsPerSource?: number;
+  /** Bounds the connections of all listeners that it is passed to. Default: one of its own. */
+  readonly connectionLimits?: ConnectionLimits;
   /** How long a TCP connection may take from one answer to the next, in milliseconds. Default 10 000. */
   readonly tcpTimeoutMs?: number;
   /** Where answers come from. Default: the host. */
@@ -61,6 +74,8 @@ export interface DnsServerOptions {
   readonly random?: Pick<Random, "fraction">;
   /** Default: silent. */
   readonly logger?: Logger;
+  /** Counts what limits refuse. Pass one to everything in a process. Default: one that writes to `logger`. */
+  readonly incidents?: Incidents;
 }
 
 /** A DNS server that runs until it is disposed of. */
@@ -103,6 +118,10 @@ export async function dnsServer(host: PeeringHost, options: DnsServerOptions): P
     fraction: options.random === undefined ? Math.random : () => options.random?.fraction() ?? 0,
     wall: () => clock.wall(),
   });
+  const incidents = options.incidents ?? new Incidents({ clock, logger });
+  const tcpTimeoutMs = count("tcpTimeoutMs", options.tcpTimeoutMs ?? 10_000);
+  const perSource = count("maxTcpConnectionsPerSource", options.maxTcpConnectionsPerSource ?? 128);
+  const inAll = count("maxTcpConnections", options.maxTcpConnections ?? 256);
   const server = new Server({
     responder: new Responder({
       resolver,
@@ -112,9 +131,12 @@ export async function dnsServer(host: PeeringHost, options: DnsServerOptions): P
     }),
     clock,
     logger,
-    tcpTimeoutMs: count("tcpTimeoutMs", options.tcpTimeoutMs ?? 10_000),
+    incidents,
+    tcpTimeoutMs,
+    connectionLimits: options.connectionLimits ?? new ConnectionLimits({ clock, incidents }),
+    tcpLimits: { perSource, inAll, firstRequestMs: tcpTimeoutMs, idleMs: tcpTimeoutMs },
   });
-  await server.listen(options.listen, count("maxTcpConnections", options.maxTcpConnections ?? 256));
+  await server.listen(options.listen);
   return server;
 }
 
@@ -122,7 +144,10 @@ interface ServerParts {
   readonly responder: Responder;
   readonly clock: Clock;
   readonly logger: Logger;
+  readonly incidents: Incidents;
   readonly tcpTimeoutMs: number;
+  readonly connectionLimits: ConnectionLimits;
+  readonly tcpLimits: ListenerLimits;
 }
 
 class Server implements DnsServer {
@@ -131,6 +156,7 @@ class Server implements DnsServer {
   readonly #work = new Set<Promise<void>>();
   #udp: UdpSocket | undefined;
   #tcp: TcpServer | undefined;
+  #guard: ConnectionGuard | undefined;
   #address = "";
   #disposed: Promise<void> | undefined;
 
@@ -142,12 +168,12 @@ class Server implements DnsServer {
     return this.#address;
   }
 
-  async listen(address: string, maxConnections: number): Promise<void> {
+  async listen(address: string): Promise<void> {
     const { host, port } = parseAddress(address);
     for (let attempt = 1; ; attempt++) {
       try {
         this.#udp = await bindUdp(host, port);
-        this.#tcp = await bindTcp(host, this.#udp.address().port, maxConnections);
+        this.#tcp = await bindTcp(host, this.#udp.address().port);
         break;
       } catch (error) {
         this.#udp?.close();
@@ -169,6 +195,7 @@ class Server implements DnsServer {
 
   async #close(): Promise<void> {
     const { promise: closed, resolve } = deferred();
+    this.#guard?.close();
     this.#udp?.close();
     this.#tcp?.close(() => resolve());
     for (const connection of this.#connections) connection.destroy();
@@ -186,7 +213,14 @@ class Server implements DnsServer {
   #serveUdp(socket: UdpSocket): void {
     socket.on("error", (error) => this.#parts.logger.warn("DNS socket failed", { error: errorText(error) }));
     socket.on("message", (message, from) => {
-      if (this.#disposed !== undefined || this.#work.size >= MOST_IN_FLIGHT) return;
+      if (this.#disposed !== undefined) return;
+      if (this.#work.size >= MOST_IN_FLIGHT) {
+        const limit = MOST_IN_FLIGHT;
+        this.#parts.incidents.report("dns-question-dropped", "too many DNS questions at a time: one was dropped", {
+          limit,
+        });
+        return;
+      }
       this.#own(
         this.#parts.responder.respond(message, "udp").then((reply) => {
           if (reply === undefined || this.#disposed !== undefined) return;
@@ -199,24 +233,25 @@ class Server implements DnsServer {
   }
 
   #serveTcp(server: TcpServer): void {
-    server.on("error", (error) => this.#parts.logger.warn("DNS socket failed", { error: errorText(error) }));
+    const guard = this.#parts.connectionLimits.listener("dns", this.#parts.tcpLimits);
+    this.#guard = guard;
+    server.on("error", (error) => guard.failed(error));
     server.on("connection", (socket) => {
       if (this.#disposed !== undefined) {
         socket.destroy();
         return;
       }
+      const connection = guard.admit(socket);
+      if (connection === undefined) return;
       this.#connections.add(socket);
       socket.on("error", () => {});
       socket.on("close", () => this.#connections.delete(socket));
-      this.#own(this.#serveConnection(socket));
+      this.#own(this.#serveConnection(socket, connection));
     });
   }
 
   /** One question after the other, in the order they came; whoever dawdles, also in taking answers, is cut off. */
-  async #serveConnection(socket: TcpSocket): Promise<void> {
-    const { clock, tcpTimeoutMs } = this.#parts;
-    const arm = (): { cancel(): void } => clock.after(tcpTimeoutMs, () => socket.destroy());
-    let deadline = arm();
+  async #serveConnection(socket: TcpSocket, connection: Connection): Promise<void> {
     try {
       let pending: Buffer = Buffer.alloc(0);
       for await (const chunk of socket as AsyncIterable<Buffer>) {
@@ -226,19 +261,30 @@ class Server implements DnsServer {
           // A stream that is out of step cannot be put right.
           if (length > MAX_QUERY_BYTES) return;
           if (pending.length < 2 + length) break;
-          const reply = await this.#parts.responder.respond(pending.subarray(2, 2 + length), "tcp");
+          if (!(await this.#answer(socket, pending.subarray(2, 2 + length), connection))) return;
           pending = pending.subarray(2 + length);
-          if (reply === undefined) return;
-          await write(socket, reply);
-          deadline.cancel();
-          deadline = arm();
         }
         // Copied, so that a few bytes do not keep a whole chunk alive.
         pending = Buffer.from(pending);
       }
     } finally {
-      deadline.cancel();
       socket.destroy();
+    }
+  }
+
+  /** False: there is no answer to that. */
+  async #answer(socket: TcpSocket, question: Buffer, connection: Connection): Promise<boolean> {
+    const { clock, responder, tcpTimeoutMs } = this.#parts;
+    const deadline = clock.after(tcpTimeoutMs, () => socket.destroy());
+    const answered = connection.request();
+    try {
+      const reply = await responder.respond(question, "tcp");
+      if (reply === undefined) return false;
+      await write(socket, reply);
+      return true;
+    } finally {
+      answered();
+      deadline.cancel();
     }
   }
 }
@@ -256,10 +302,9 @@ async function bindUdp(host: string, port: number): Promise<UdpSocket> {
   }
 }
 
-async function bindTcp(host: string, port: number, maxConnections: number): Promise<TcpServer> {
+async function bindTcp(host: string, port: number): Promise<TcpServer> {
   // Whoever has asked may close its side and still read the answer.
   const server = createTcpServer({ allowHalfOpen: true, noDelay: true });
-  server.maxConnections = maxConnections;
   server.listen(port, host === "" ? "0.0.0.0" : host);
   await once(server, "listening");
   return server;

@@ -1,10 +1,12 @@
 import { once } from "node:events";
 import { createServer, type RequestListener } from "node:http";
-import { createServer as createHttp2Server, type ServerHttp2Session } from "node:http2";
+import { createServer as createHttp2Server, type Http2ServerRequest, type Http2Session } from "node:http2";
 import type { Socket } from "node:net";
 import { type Clock, type Logger, silentLogger, systemClock } from "../environment.js";
 import { errorText, PeeringError } from "../errors.js";
+import { Incidents } from "../incidents.js";
 import { formatAddress, parseAddress } from "../transport/address.js";
+import { type Connection, ConnectionLimits } from "../transport/connection-limits.js";
 import { keepAlive } from "../transport/keepalive.js";
 import type { RpcListener } from "./peering-rpc.js";
 
@@ -20,16 +22,25 @@ export interface HttpServerOptions {
   /** How long a whole request may take over HTTP/1.1, in milliseconds. Default 60 000. */
   readonly requestTimeoutMs?: number;
   /**
-   * How long a connection of HTTP/1.1 is kept on which nothing is asked, in milliseconds. Default 120 000: longer than
-   * Consul's Go client keeps one (90 s), so that it never asks on a connection that is being closed.
+   * How long a connection is kept on which nothing is asked, in milliseconds. Default 120 000: longer than Consul's Go client
+   * keeps one (90 s), so that it never asks on a connection that is being closed.
    */
   readonly keepAliveTimeoutMs?: number;
+  /**
+   * Connections of one source: an IPv4 address, or the /64 of an IPv6 one. Default 2 048, for many clients may come through one
+   * proxy; beyond this, new ones are closed.
+   */
+  readonly connectionsPerSource?: number;
+  /** Bounds the connections of all listeners that it is passed to. Default: one of its own. */
+  readonly connectionLimits?: ConnectionLimits;
   /** How long calls that are under way may go on once the server is disposed of, in milliseconds. Default 2 000. */
   readonly drainMs?: number;
   /** Default: the system's. */
   readonly clock?: Clock;
   /** Default: silent. */
   readonly logger?: Logger;
+  /** Counts what limits refuse. Pass one to everything in a process. Default: one that writes to `logger`. */
+  readonly incidents?: Incidents;
 }
 
 /** A server that runs until it is disposed of. */
@@ -43,6 +54,8 @@ const PREFACE = "PRI * HTTP/2.0\r\n";
 const MAX_CONCURRENT_STREAMS = 256;
 /** How often, while the head of a request may take its time, one looks whether it has. */
 const LOOKS = 4;
+/** How long a client may take to close a connection once it was told that its session ends. */
+const GOODBYE_MS = 1_000;
 const PING = { intervalMs: 30_000, timeoutMs: 10_000 };
 
 /**
@@ -54,7 +67,16 @@ export async function httpServer(options: HttpServerOptions): Promise<HttpServer
   const { rpc, http, headersTimeoutMs = 10_000, keepAliveTimeoutMs = 120_000, drainMs = 2_000 } = options;
   const clock = options.clock ?? systemClock;
   const logger = options.logger ?? silentLogger;
+  const incidents = options.incidents ?? new Incidents({ clock, logger });
   const { host, port } = parseAddress(options.listen);
+  /** Also those whose session has ended: it leaves it to its client to close them. */
+  const connections = new Map<Socket, Connection>();
+  const sessions = new Map<Http2Session, Socket>();
+  const sessionOver = new WeakMap<Socket, Http2Session>();
+  const connectionOf = ({ stream }: Http2ServerRequest): Connection | undefined => {
+    const socket = stream.session && sessions.get(stream.session);
+    return socket && connections.get(socket);
+  };
   const server = createServer(
     {
       headersTimeout: headersTimeoutMs,
@@ -63,20 +85,29 @@ export async function httpServer(options: HttpServerOptions): Promise<HttpServer
       // By default Node looks for those who are late twice a minute.
       connectionsCheckingInterval: headersTimeoutMs / LOOKS,
     },
-    (request, response) => rpc(request, response, http && (() => http(request, response))),
+    (request, response) => {
+      const answered = connections.get(request.socket)?.request();
+      if (answered !== undefined) response.once("close", answered);
+      rpc(request, response, http && (() => http(request, response)));
+    },
   );
   const http2 = createHttp2Server(
     { settings: { enablePush: false, maxConcurrentStreams: MAX_CONCURRENT_STREAMS } },
-    (request, response) => rpc(request, response),
+    (request, response) => {
+      const answered = connectionOf(request)?.request();
+      // A client that goes on sending keeps the stream, but not what its connection is allowed for a request.
+      if (answered !== undefined) response.once("finish", answered).once("close", answered);
+      rpc(request, response);
+    },
   );
-  const sessions = new Set<ServerHttp2Session>();
-  /** Under those: a session that has ended leaves it to its client to close them. */
-  const connections = new Set<Socket>();
-  /** That of the session which begins. */
+  /** Of the session which begins. */
   let connection: Socket | undefined;
   http2.on("session", (session) => {
     const own = connection;
-    sessions.add(session);
+    if (own !== undefined) {
+      sessions.set(session, own);
+      sessionOver.set(own, session);
+    }
     session.once("close", () => sessions.delete(session));
     session.on("error", (error) => logger.debug("connection lost", { error: errorText(error) }));
     const { socket } = session;
@@ -96,17 +127,30 @@ export async function httpServer(options: HttpServerOptions): Promise<HttpServer
   const serveHttp1 = server.listeners("connection");
   server.removeAllListeners("connection");
   const unknown = new Set<Socket>();
+  const guard = (options.connectionLimits ?? new ConnectionLimits({ clock, incidents })).listener("http", {
+    perSource: options.connectionsPerSource ?? 2_048,
+    inAll: Number.POSITIVE_INFINITY,
+    firstRequestMs: headersTimeoutMs,
+    idleMs: keepAliveTimeoutMs,
+  });
   server.on("connection", (socket: Socket) => {
+    const known = guard.admit(socket, () => {
+      const session = sessionOver.get(socket);
+      if (session === undefined) return void socket.destroy();
+      session.close();
+      clock.after(GOODBYE_MS, () => socket.destroy());
+    });
+    if (known === undefined) return;
+    connections.set(socket, known);
+    socket.once("close", () => connections.delete(socket));
     unknown.add(socket);
     socket.once("close", () => unknown.delete(socket));
-    recognise(socket, headersTimeoutMs, clock, (isHttp2) => {
+    recognise(socket, (isHttp2) => {
       unknown.delete(socket);
       if (isHttp2) {
         // A client that has ended its side of a session is gone; only HTTP/1.1 has a use for the other half.
         socket.allowHalfOpen = false;
         connection = socket;
-        connections.add(socket);
-        socket.once("close", () => connections.delete(socket));
         http2.emit("connection", socket);
       } else for (const serve of serveHttp1) serve.call(server, socket);
     });
@@ -116,20 +160,22 @@ export async function httpServer(options: HttpServerOptions): Promise<HttpServer
     server.listen({ port, ...(host === "" ? {} : { host }) });
     await once(server, "listening");
   } catch (error) {
+    guard.close();
     throw new PeeringError("unavailable", `cannot listen on ${options.listen}: ${errorText(error)}`, { cause: error });
   }
-  server.on("error", (error) => logger.warn("the HTTP listener failed", { error: errorText(error) }));
+  server.on("error", (error) => guard.failed(error));
   const bound = server.address();
   if (bound === null || typeof bound === "string") throw new TypeError("a listener on a port has a port");
 
   const stop = async (): Promise<void> => {
     const closed = new Promise<void>((resolve) => server.close(() => resolve()));
+    guard.close();
     for (const socket of unknown) socket.destroy();
-    for (const session of sessions) session.close();
+    for (const session of sessions.keys()) session.close();
     const timer = clock.after(drainMs, () => {
       server.closeAllConnections();
-      for (const session of sessions) session.destroy();
-      for (const socket of connections) socket.destroy();
+      for (const session of sessions.keys()) session.destroy();
+      for (const socket of connections.keys()) socket.destroy();
     });
     await closed;
     timer.cancel();
@@ -144,19 +190,16 @@ export async function httpServer(options: HttpServerOptions): Promise<HttpServer
   };
 }
 
-/** Reads as much of a connection as tells what it is, and puts it back. One that says too little for too long is closed. */
-function recognise(socket: Socket, timeoutMs: number, clock: Clock, recognised: (isHttp2: boolean) => void): void {
+/** Reads as much of a connection as tells what it is, and puts it back. */
+function recognise(socket: Socket, recognised: (isHttp2: boolean) => void): void {
   let head = Buffer.alloc(0);
-  const timer = clock.after(timeoutMs, () => socket.destroy());
   // Whoever takes the connection over listens for himself; until then a reset would end the process.
   socket.on("error", () => {});
-  socket.once("close", () => timer.cancel());
   const look = (chunk: Buffer): void => {
     head = Buffer.concat([head, chunk]);
     const begun = head.toString("latin1", 0, PREFACE.length);
     const isHttp2 = begun === PREFACE;
     if (!isHttp2 && PREFACE.startsWith(begun)) return;
-    timer.cancel();
     socket.off("data", look);
     socket.pause();
     socket.unshift(head);

@@ -1,0 +1,290 @@
+import { closeSync, openSync, readFileSync } from "node:fs";
+import type { Socket } from "node:net";
+import { devNull } from "node:os";
+import { type Clock, systemClock, type Timer } from "../environment.js";
+import { errorText } from "../errors.js";
+import { Incidents } from "../incidents.js";
+import { type Place, Places, sourceOf } from "../sources.js";
+import { formatAddress } from "./address.js";
+
+export interface ConnectionLimitsOptions {
+  /**
+   * Descriptors that the process may have open, as `ulimit -n` shows. Default: what `/proc/self/limits` says, and 1 024 where
+   * there is none.
+   */
+  readonly descriptors?: number;
+  /**
+   * How many of them no accepted connection may use: they are for storage and for dialing. Default: a quarter, but no fewer
+   * than 64 and no more than 1 024, nor than half.
+   */
+  readonly reservedDescriptors?: number;
+  /** Connections of all listeners together. Default: as many as the descriptors allow, but no more than 4 096. */
+  readonly connections?: number;
+  /**
+   * How long a connection is safe after it was accepted or its last request has ended, in milliseconds, when all places are
+   * taken and another one wants to connect. Default 2 000.
+   */
+  readonly graceMs?: number;
+  /** Default: the system's. */
+  readonly clock?: Clock;
+  /** Told of each connection that is refused, displaced, or closed because it was silent. Default: nobody. */
+  readonly incidents?: Incidents;
+}
+
+/** How many connections one listener takes, and for how long one may say nothing. */
+export interface ListenerLimits {
+  /** Connections of one source: an IPv4 address, or the /64 of an IPv6 one. */
+  readonly perSource: number;
+  /** Connections of all sources. */
+  readonly inAll: number;
+  /** How long a new one may take until its first request, or its handshake, is complete, in milliseconds. */
+  readonly firstRequestMs: number;
+  /** How long one may be without a request later, in milliseconds. */
+  readonly idleMs: number;
+}
+
+/** A connection that was taken in. */
+export interface Connection {
+  /** It has a request. Call what is returned, once or more often, when that has been answered. */
+  request(): () => void;
+  /** It belongs to a peer that was authorised: it counts for nobody, and nobody displaces it. Until what is returned is called. */
+  authorized(): () => void;
+}
+
+/** What one listener asks for each connection. */
+export interface ConnectionGuard {
+  /**
+   * Counts a connection, or closes it. It is given back when the socket closes.
+   * @param end - ends one that was silent for too long. Default: destroys the socket, as for one that is displaced.
+   */
+  admit(socket: Socket, end?: () => void): Connection | undefined;
+  /** The listener has failed, or could not accept a connection. */
+  failed(error: unknown): void;
+  /** The listener is closed. */
+  close(): void;
+}
+
+interface Listener {
+  readonly name: string;
+  readonly places: Places;
+  /** All connections, also those of authorised peers. */
+  connections: number;
+}
+
+/** How often it is looked whether the process can open anything at all. */
+const PROBE_MS = 1_000;
+
+const DESCRIPTORS_WHERE_UNKNOWN = 1_024;
+const MOST_CONNECTIONS = 4_096;
+const DEFAULT_GRACE_MS = 2_000;
+
+/**
+ * What all listeners of a process may hold together, so that connections of strangers never take the descriptors that storage
+ * and dialing need. Pass one to each listener: when all places are taken, one with less than its equal part gets a place of
+ * another.
+ */
+export class ConnectionLimits {
+  readonly #most: number;
+  /** The first descriptor of the reserve: the system always gives the lowest one that is free. */
+  readonly #ceiling: number;
+  readonly #graceMs: number;
+  readonly #clock: Clock;
+  readonly #incidents: Incidents;
+  readonly #listeners = new Set<Listener>();
+  #probeTimer: Timer | undefined;
+
+  constructor(options: ConnectionLimitsOptions = {}) {
+    const descriptors = options.descriptors ?? descriptorLimit() ?? DESCRIPTORS_WHERE_UNKNOWN;
+    const reserved =
+      options.reservedDescriptors ?? Math.floor(Math.min(1_024, Math.max(64, descriptors / 4), descriptors / 2));
+    if (reserved >= descriptors) {
+      throw new TypeError(`of ${descriptors} descriptors, ${reserved} are reserved: none is left for connections`);
+    }
+    this.#ceiling = descriptors - reserved;
+    this.#most = Math.min(options.connections ?? MOST_CONNECTIONS, this.#ceiling);
+    this.#graceMs = options.graceMs ?? DEFAULT_GRACE_MS;
+    this.#clock = options.clock ?? systemClock;
+    this.#incidents = options.incidents ?? new Incidents();
+  }
+
+  /** @param name - for log lines: of the protocol, such as `http`. */
+  listener(name: string, limits: ListenerLimits): ConnectionGuard {
+    const places = new Places({ ...limits, graceMs: this.#graceMs }, this.#clock);
+    const listener: Listener = { name, places, connections: 0 };
+    this.#listeners.add(listener);
+    this.#probeTimer ??= this.#clock.after(PROBE_MS, () => this.#probe());
+    return {
+      admit: (socket, end) => this.#admit(listener, limits, socket, end ?? (() => socket.destroy())),
+      failed: (error) => {
+        if (isOutOfDescriptors(error)) return this.#outOfDescriptors(error);
+        const fields = { listener: name, error: errorText(error) };
+        this.#incidents.report("listener-failed", "a listener failed or could not accept a connection", fields);
+      },
+      close: () => {
+        this.#listeners.delete(listener);
+        if (this.#listeners.size > 0) return;
+        this.#probeTimer?.cancel();
+        this.#probeTimer = undefined;
+      },
+    };
+  }
+
+  #admit(listener: Listener, limits: ListenerLimits, socket: Socket, end: () => void): Connection | undefined {
+    const { name, places } = listener;
+    const { remoteAddress, remotePort = 0 } = socket;
+    if (remoteAddress === undefined) {
+      // It has gone while it waited to be accepted.
+      socket.destroy();
+      return undefined;
+    }
+    const source = sourceOf(formatAddress(remoteAddress, remotePort));
+    const report = (kind: string, message: string): void =>
+      this.#incidents.report(kind, message, { listener: name, source });
+    if (this.#isFull(socket) && !this.#makeRoom(listener, source)) {
+      report("connection-refused", "all places for connections are taken: a new one was closed");
+      socket.destroy();
+      return undefined;
+    }
+    let place: Place | undefined;
+    let requests = 0;
+    let peers = 0;
+    let used = false;
+    let timer: Timer | undefined;
+    let counted = false;
+    const leave = (): void => {
+      timer?.cancel();
+      place?.leave();
+      if (counted) listener.connections--;
+      counted = false;
+    };
+    const drop = (): void => {
+      // At once, and not when the socket says that it is closed: the next newcomer is counted before.
+      leave();
+      socket.destroy();
+    };
+    const take = (): void => {
+      const taken = places.take(source, () => {
+        report("connection-displaced", "all places for connections are taken: an older one was closed for a new one");
+        drop();
+      });
+      if (typeof taken === "object") {
+        place = taken;
+        return;
+      }
+      if (taken === "source") report("connection-refused-to-source", "a source has as many connections as it may");
+      else report("connection-refused", "all places of a listener are taken: a new connection was closed");
+      drop();
+    };
+    const settle = (): void => {
+      timer?.cancel();
+      if (socket.destroyed) return;
+      if (requests > 0) {
+        place?.work();
+        return;
+      }
+      place?.wait();
+      timer = this.#clock.after(used ? limits.idleMs : limits.firstRequestMs, () => {
+        if (!used) report("connection-silent", "a connection made no request in time and was closed");
+        end();
+      });
+    };
+    const begin = (over: () => void): (() => void) => {
+      used = true;
+      requests++;
+      settle();
+      let ended = false;
+      return () => {
+        if (ended) return;
+        ended = true;
+        requests--;
+        over();
+        settle();
+      };
+    };
+    take();
+    if (socket.destroyed) return undefined;
+    counted = true;
+    listener.connections++;
+    socket.once("close", leave);
+    settle();
+    return {
+      request: () => begin(() => {}),
+      authorized: () => {
+        place?.leave();
+        place = undefined;
+        peers++;
+        return begin(() => {
+          peers--;
+          if (peers === 0 && !socket.destroyed) take();
+        });
+      },
+    };
+  }
+
+  #isFull(socket: Socket): boolean {
+    let connections = 0;
+    for (const listener of this.#listeners) connections += listener.connections;
+    return connections >= this.#most || (descriptorOf(socket) ?? 0) >= this.#ceiling;
+  }
+
+  /** Displaces another connection, so that a new one of `source` can take its place. */
+  #makeRoom(listener: Listener, source: string): boolean {
+    if (this.#displaceStale()) return true;
+    if (listener.connections < this.#most / this.#listeners.size) {
+      for (const { places, connections } of this.#byConnections()) {
+        if (connections > listener.connections && places.displaceFor(undefined)) return true;
+      }
+    }
+    return listener.places.displaceFor(source);
+  }
+
+  #displaceStale(): boolean {
+    return this.#byConnections().some(({ places }) => places.displaceStale());
+  }
+
+  #byConnections(): readonly Listener[] {
+    return [...this.#listeners].sort((one, other) => other.connections - one.connections);
+  }
+
+  /**
+   * A listener of Node is not told when it has no descriptor to accept with: such a connection is closed by the system
+   * interface below it. So it is found out here.
+   */
+  #probe(): void {
+    this.#probeTimer = this.#clock.after(PROBE_MS, () => this.#probe());
+    try {
+      closeSync(openSync(devNull, "r"));
+    } catch (error) {
+      if (isOutOfDescriptors(error)) this.#outOfDescriptors(error);
+    }
+  }
+
+  #outOfDescriptors(error: unknown): void {
+    const message = "the process has no descriptor left: connections are lost, and storage and dialing fail";
+    this.#incidents.report("descriptors-exhausted", message, { error: errorText(error) });
+    // Whoever only waits gives his back.
+    while (this.#displaceStale());
+  }
+}
+
+/** Whether the process, or the system, cannot open one more file or socket. */
+export function isOutOfDescriptors(error: unknown): boolean {
+  return error instanceof Error && "code" in error && (error.code === "EMFILE" || error.code === "ENFILE");
+}
+
+/** The soft limit of the process on open descriptors, where the system tells it. Node has raised it to the hard one. */
+function descriptorLimit(): number | undefined {
+  try {
+    const [, soft] = /^Max open files\s+(\d+)/m.exec(readFileSync("/proc/self/limits", "latin1")) ?? [];
+    return soft === undefined ? undefined : Number(soft);
+  } catch {
+    return undefined;
+  }
+}
+
+/** Undefined where the system does not number them, or Node does not tell. */
+function descriptorOf(socket: Socket): number | undefined {
+  const handle: unknown = Reflect.get(socket, "_handle");
+  const descriptor: unknown = typeof handle === "object" && handle !== null ? Reflect.get(handle, "fd") : undefined;
+  return typeof descriptor === "number" ? descriptor : undefined;
+}
