@@ -6,23 +6,18 @@ import { exchangeDelayMs, RetryCounter } from "../replication/backoff.js";
 import { joinHostPort, splitPushedAddress } from "../token/address.js";
 import type { DialTarget, ExchangeSecretRequest, Transport } from "../transport/transport.js";
 import { StatusCode } from "../wire/status.js";
+import type { Dialable } from "./records.js";
 import type { LinkEnd } from "./stream-link.js";
-
-/** What a dial needs, read anew before every attempt (D-4). */
-export interface DialPlan {
-  readonly peering: Peering;
-  readonly streamSecret: string;
-}
 
 export interface DialerOptions {
   readonly transport: Transport;
   readonly clock: Clock;
   readonly logger: Logger;
-  /** The plan for a peering now; undefined while it must not be dialed. */
-  readonly plan: (peeringId: string) => Promise<DialPlan | undefined>;
+  /** What to dial a peering with, read again before every attempt (D-4); undefined while it must not be dialed. */
+  readonly plan: (peeringId: string) => Promise<Dialable | undefined>;
   /** Serves an open stream until its end. `stableMs`: how long the acceptor had been speaking. */
   readonly serve: (
-    plan: DialPlan,
+    plan: Dialable,
     target: DialTarget,
     signal: AbortSignal,
   ) => Promise<{ readonly end: LinkEnd; readonly connectedMs: number }>;
@@ -63,7 +58,7 @@ export class Dialer implements AsyncDisposable {
 
   /** Starts, restarts or stops the loop of `peeringId` so that it fits its record. */
   async sync(peeringId: string): Promise<void> {
-    let plan: DialPlan | undefined;
+    let plan: Dialable | undefined;
     try {
       plan = await this.#options.plan(peeringId);
     } catch (error) {
@@ -126,7 +121,7 @@ export class Dialer implements AsyncDisposable {
     let position = 0;
     while (!signal.aborted) {
       loop.changed = false;
-      let plan: DialPlan | undefined;
+      let plan: Dialable | undefined;
       try {
         plan = await this.#options.plan(peeringId);
       } catch (error) {
@@ -151,6 +146,12 @@ export class Dialer implements AsyncDisposable {
 
       const { error, connectedMs } = await this.#attempt(plan, address, signal);
       if (error === undefined || signal.aborted) return;
+      if (loop.fingerprint !== fingerprintOf(plan)) {
+        // Such as a stream that ended because the peering was established with another cluster: no failure of the new one.
+        retries.reset();
+        position = 0;
+        continue;
+      }
       const waitMs = retries.failed(error.status ?? StatusCode.Unknown, connectedMs);
       this.#options.onFailure(peeringId, error, address, waitMs);
       if (await this.#wait(loop, waitMs)) {
@@ -161,7 +162,7 @@ export class Dialer implements AsyncDisposable {
   }
 
   async #attempt(
-    plan: DialPlan,
+    plan: Dialable,
     address: string,
     signal: AbortSignal,
   ): Promise<{ readonly error: PeeringError | undefined; readonly connectedMs: number }> {
@@ -195,7 +196,7 @@ export function targetOf(peering: Pick<Peering, "peerServerName" | "peerCaPems">
   return { address, serverName: peering.peerServerName, caPems: peering.peerCaPems };
 }
 
-function fingerprintOf(plan: DialPlan): string {
+function fingerprintOf(plan: Dialable): string {
   const { peerId, peerServerName, peerCaPems } = plan.peering;
   return JSON.stringify([peerId, plan.streamSecret, peerServerName, peerCaPems, addressesToDial(plan.peering)]);
 }
@@ -215,7 +216,7 @@ export async function exchangeSecret(
     readonly random: Random;
     readonly signal: AbortSignal;
   },
-  peering: Peering,
+  peering: Pick<Peering, "peerServerName" | "peerCaPems" | "peerServerAddresses" | "manualServerAddresses">,
   request: ExchangeSecretRequest,
 ): Promise<string> {
   const { transport, clock, random, signal } = options;

@@ -299,19 +299,11 @@ async function composeHost(options: HostOptions, opened: AsyncDisposable[]): Pro
     clusterResources,
     onPeerTerminated: (peeringId) => cleanup.request(peeringId),
   });
-  const establishing = new Map<string, number>();
   const dialer = new Dialer({
     transport,
     clock,
     logger,
-    plan: async (peeringId) => {
-      // While an establish runs, a dial would open with the new PeerID and the old secret (chapter 3, section 4).
-      if (!enabled || !leadership.isLeader || establishing.has(peeringId)) return undefined;
-      const peering = records.byId(peeringId);
-      if (peering === undefined || !isActive(peering) || peering.peerId === "") return undefined;
-      const streamSecret = await records.streamSecret(peeringId);
-      return streamSecret === undefined ? undefined : { peering, streamSecret };
-    },
+    plan: async (peeringId) => (enabled && leadership.isLeader ? records.dialable(peeringId) : undefined),
     serve: (plan, target, signal) => links.dial(plan, target, signal),
     onFailure: (peeringId, error, address, waitMs) => board.dialFailed(peeringId, error, address, waitMs),
     onStopped: (peeringId) => board.dialStopped(peeringId),
@@ -382,7 +374,6 @@ async function composeHost(options: HostOptions, opened: AsyncDisposable[]): Pro
     throughGateways,
     leadership,
     enabled,
-    establishing,
     sync,
     codec: TokenCodec,
   });

@@ -9,13 +9,12 @@ import { type OpenMessage, type RemoteInfo, ResourceUrl } from "../wire/messages
 import { decodeExportedServiceList, decodeServerAddresses, decodeTrustBundle } from "../wire/resources.js";
 import { type Status, StatusCode } from "../wire/status.js";
 import { Admission } from "./admission.js";
-import type { DialPlan } from "./dialer.js";
 import type { ExportEngine } from "./export-engine.js";
 import type { ImportItem, ImportStore } from "./import-store.js";
 import { Intake, type IntakeItem } from "./intake.js";
 import type { Leadership } from "./leadership.js";
 import type { HostLimits } from "./options.js";
-import type { PeeringRecords } from "./records.js";
+import type { Dialable, PeeringRecords } from "./records.js";
 import type { BoardStream, StatusBoard } from "./status-board.js";
 import { type LinkEffect, type LinkEnd, StreamLink } from "./stream-link.js";
 
@@ -139,7 +138,7 @@ export class Links implements AsyncDisposable {
 
   /** Opens a stream to `target` and serves it until its end. @throws {PeeringError} when it cannot be opened. */
   async dial(
-    plan: DialPlan,
+    plan: Dialable,
     target: DialTarget,
     signal: AbortSignal,
   ): Promise<{ readonly end: LinkEnd; readonly connectedMs: number }> {

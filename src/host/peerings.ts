@@ -82,8 +82,6 @@ export interface PeeringsParts {
   readonly throughGateways: () => boolean;
   readonly leadership: Leadership;
   readonly enabled: boolean;
-  /** Ids of the records that establishes are running for, and how many: they are not dialed meanwhile. */
-  readonly establishing: Map<string, number>;
   readonly sync: (peeringId: string) => void;
   readonly codec: typeof TokenCodec;
 }
@@ -141,7 +139,8 @@ export class Peerings implements AsyncDisposable {
 
   /**
    * Peers with the cluster that generated `token`: exchanges the secrets and starts to dial. Resolves once the secret is
-   * stored; the stream follows by itself. Establishing again under the same name re-establishes in place.
+   * stored; the stream follows by itself. Establishing again under the same name re-establishes in place: a stream that is up
+   * goes on, and an attempt that fails changes nothing of a peering that works but its metadata.
    * @throws {PeeringError} `invalid-name`, `invalid-token`, `invalid-argument`; `same-cluster`: the token is our own;
    *   `wrong-role`: the name belongs to a peering that waits to be dialed; `permission-denied`: the token was used or
    *   superseded; `unavailable`: no address of it answered; `invalid-record`: the peering is being deleted;
@@ -253,42 +252,27 @@ export class Peerings implements AsyncDisposable {
   }
 
   async #establish(options: EstablishOptions): Promise<PeeringView> {
-    const { records, links, transport, clock, random, authority, datacenter, establishing, sync, codec } = this.#parts;
+    const { records, links, transport, clock, random, authority, datacenter, codec } = this.#parts;
     const token = codec.decode(options.token);
     codec.validate(token);
-    const ownName = peeringServerName(datacenter, authority.trustDomain);
     const signals = options.signal === undefined ? [this.#stop.signal] : [options.signal, this.#stop.signal];
     const signal = AbortSignal.any(signals);
     signal.throwIfAborted();
     const existing = records.byName(options.peerName);
-    // From before the first write on: that one would have the record dialed with the new PeerID and the old secret.
-    const held = new Set(existing === undefined ? [] : [existing.id]);
-    for (const id of held) hold(establishing, id);
-    try {
-      const begun = await records.beginEstablish({
-        peerName: options.peerName,
-        token,
-        meta: options.meta ?? {},
-        connected: existing !== undefined && links.isConnected(existing.id),
-        ownServerName: ownName,
-      });
-      if (!held.has(begun.id)) {
-        held.add(begun.id);
-        hold(establishing, begun.id);
-      }
-      const streamSecret = await exchangeSecret({ transport, clock, random, signal }, begun, {
-        peerId: token.peerId,
-        establishmentSecret: token.establishmentSecret,
-      });
-      const established = await records.finishEstablish(begun, streamSecret);
-      links.retire(established.id, established.peerId);
-      return this.#view(established);
-    } finally {
-      for (const id of held) {
-        release(establishing, id);
-        sync(id);
-      }
-    }
+    const begun = await records.beginEstablish({
+      peerName: options.peerName,
+      token,
+      meta: options.meta ?? {},
+      connected: existing !== undefined && links.isConnected(existing.id),
+      ownServerName: peeringServerName(datacenter, authority.trustDomain),
+    });
+    const streamSecret = await exchangeSecret({ transport, clock, random, signal }, begun.fields, {
+      peerId: token.peerId,
+      establishmentSecret: token.establishmentSecret,
+    });
+    const established = await records.finishEstablish(begun, streamSecret);
+    links.retire(established.id, established.peerId);
+    return this.#view(established);
   }
 
   #view(peering: Peering): PeeringView {
@@ -311,14 +295,4 @@ export class Peerings implements AsyncDisposable {
       status: board.statusOf(peering.id),
     };
   }
-}
-
-function hold(counts: Map<string, number>, id: string): void {
-  counts.set(id, (counts.get(id) ?? 0) + 1);
-}
-
-function release(counts: Map<string, number>, id: string): void {
-  const count = (counts.get(id) ?? 1) - 1;
-  if (count === 0) counts.delete(id);
-  else counts.set(id, count);
 }

@@ -11,6 +11,7 @@ import {
   sameSecret,
 } from "../peering/secrets.js";
 import {
+  type EstablishFields,
   type PeeringEffect,
   type PeeringEvent,
   type PeeringPatch,
@@ -82,6 +83,22 @@ export type GivenSecrets =
   | { readonly type: "exchange_secret"; readonly establishmentSecret: string; readonly pendingStreamSecret: string }
   | { readonly type: "promote_pending"; readonly activeStreamSecret: string }
   | { readonly type: "establish"; readonly activeStreamSecret: string };
+
+/** An establish between its two writes. */
+export interface BegunEstablish {
+  /** Of the record. */
+  readonly id: string;
+  /** What the record is to hold once the exchange of secrets has succeeded, and where that is to be asked for. */
+  readonly fields: EstablishFields;
+  /** Whether a stream was up when it began. */
+  readonly connected: boolean;
+}
+
+/** A record to dial, and the stream secret that its peer gave. */
+export interface Dialable {
+  readonly peering: Peering;
+  readonly streamSecret: string;
+}
 
 export type OpenVerdict =
   /** Look the record up again before you act on it: a delete may have been committed since. */
@@ -233,14 +250,17 @@ export class PeeringRecords implements AsyncDisposable {
   }
 
   /**
-   * The stream secret to dial with; undefined for acceptors, before an establish succeeded, and once the record is not
-   * active.
-   * @throws {PeeringError} `invalid-argument`: it was sealed with another key.
+   * The record to dial and the secret to open its stream with, both as of one moment, so that no secret is shown to a
+   * cluster that did not give it. Undefined for acceptors, before an establish succeeded, and once the record is not active.
+   * @throws {PeeringError} `invalid-argument`: the secret was sealed with another key.
    */
-  async streamSecret(id: string): Promise<string | undefined> {
+  async dialable(id: string): Promise<Dialable | undefined> {
     await this.#current();
     const row = this.#tables.secrets.get(id);
-    return row?.role === "dialer" && isActive(this.byId(id)) ? this.#unseal(row.sealedActive) : undefined;
+    const peering = this.byId(id);
+    if (peering === undefined || row?.role !== "dialer" || !isActive(peering) || peering.peerId === "")
+      return undefined;
+    return { peering, streamSecret: this.#unseal(row.sealedActive) };
   }
 
   /**
@@ -269,11 +289,12 @@ export class PeeringRecords implements AsyncDisposable {
   }
 
   /**
-   * The first write of an establish: the record as the token tells it, without a secret. It stays when the exchange of
-   * secrets fails. An existing dialer record is established anew in place, and keeps its id, state and secret.
-   * @param request - `connected`: whether a stream is up now; then the known server addresses are kept.
+   * The first write of an establish: a new record as the token tells it, or one whose exchange failed before, without a
+   * secret. It stays when the exchange of secrets fails. A record that has a secret takes nothing but `meta` before the
+   * exchange has succeeded, where Consul lets a token that fails replace the cluster of a peering that works.
+   * @param request - `connected`: whether a stream is up now; then the known server addresses of that cluster are kept.
    *   `ownServerName`: our own, to recognise a token of our own.
-   * @returns The record, for {@link finishEstablish}.
+   * @returns For {@link finishEstablish}.
    * @throws {PeeringError} `invalid-name`, `invalid-argument` (meta), `invalid-token`; `same-cluster`; `wrong-role`: that
    *   peer dials us; `invalid-record`: the record is DELETING.
    */
@@ -283,7 +304,7 @@ export class PeeringRecords implements AsyncDisposable {
     readonly meta?: Readonly<Record<string, string>>;
     readonly connected: boolean;
     readonly ownServerName?: string;
-  }): Promise<Peering> {
+  }): Promise<BegunEstablish> {
     const { peerName, token, meta = {}, connected, ownServerName } = request;
     validatePeerName(peerName);
     validatePeeringMeta(meta);
@@ -294,42 +315,29 @@ export class PeeringRecords implements AsyncDisposable {
           "documentation if you want to export between partitions without peering",
       );
     }
-    return this.#write((tables) => {
+    return this.#write((tables): Plan<BegunEstablish> => {
       const id = this.#unusedId((candidate) => tables.peerings.has(candidate));
-      const fields = {
-        peerId: token.peerId,
-        peerCaPems: token.ca,
-        peerServerName: token.serverName,
-        peerServerAddresses: token.serverAddresses,
-        manualServerAddresses: token.manualServerAddresses,
-        remote: token.remote,
-        meta,
-      };
-      const event: PeeringEvent = { type: "establish-begun", id, name: peerName, fields, connected };
-      const step = transition(this.byName(peerName), event);
-      return planned(WRITING, () => this.#planRecord(tables, step, undefined, (peering) => peering));
+      const existing = this.byName(peerName);
+      const fields = withKnownAddresses(fieldsOf(token, meta), existing, connected);
+      const step = transition(existing, { type: "establish-begun", id, name: peerName, fields });
+      return planned(WRITING, () =>
+        this.#planRecord(tables, step, undefined, (peering) => ({ id: peering.id, fields, connected })),
+      );
     }, WRITING);
   }
 
   /**
-   * The second write of an establish: the record of the first one as ESTABLISHING, with its stream secret.
+   * The second write of an establish: the record as ESTABLISHING, all that the token told of the cluster, and its stream
+   * secret, in one commit.
    * @param begun - what {@link beginEstablish} returned.
    * @throws {PeeringError} `invalid-record`: the record was deleted meanwhile; it is not made anew (D-19).
    */
-  async finishEstablish(begun: Peering, streamSecret: string): Promise<Peering> {
+  async finishEstablish(begun: BegunEstablish, streamSecret: string): Promise<Peering> {
     const sealedActive = streamSecret === "" ? new Uint8Array() : this.#seal(streamSecret);
     return this.#write((tables) => {
-      const { peerId, peerCaPems, peerServerName, peerServerAddresses, manualServerAddresses, remote, meta } = begun;
-      const fields = {
-        peerId,
-        peerCaPems,
-        peerServerName,
-        peerServerAddresses,
-        manualServerAddresses,
-        remote,
-        meta,
-      };
-      const step = transition(this.byId(begun.id), { type: "establish-finished", fields });
+      const current = this.byId(begun.id);
+      const fields = withKnownAddresses(begun.fields, current, begun.connected);
+      const step = transition(current, { type: "establish-finished", fields });
       const request: SecretsRequest = { type: "establish", sealedActive };
       return planned(WRITING, () => this.#planRecord(tables, step, request, (peering) => peering));
     }, WRITING);
@@ -890,6 +898,28 @@ function emptyTables(): Tables {
 }
 
 const NO_CHANGES: RecordChanges = { peerings: new Map(), secrets: new Map(), bundles: new Map() };
+
+function fieldsOf(token: EstablishingToken, meta: Readonly<Record<string, string>>): EstablishFields {
+  return {
+    peerId: token.peerId,
+    peerCaPems: token.ca,
+    peerServerName: token.serverName,
+    peerServerAddresses: token.serverAddresses,
+    manualServerAddresses: token.manualServerAddresses,
+    remote: token.remote,
+    meta,
+  };
+}
+
+/** Over a live stream a cluster keeps us informed of its addresses; a token of it may be older than what it said last. */
+function withKnownAddresses(
+  fields: EstablishFields,
+  existing: Peering | undefined,
+  connected: boolean,
+): EstablishFields {
+  if (!connected || existing?.peerServerName !== fields.peerServerName) return fields;
+  return { ...fields, peerServerAddresses: existing.peerServerAddresses };
+}
 
 /** A stream speaks for the peering it was opened for (D-12), even while the record is another one's already (I19). */
 function requireMeant(peering: Peering | undefined, meant: { readonly peerId?: string }): void {

@@ -31,13 +31,12 @@ export type PeeringEvent =
       readonly name: string;
       readonly meta: Readonly<Record<string, string>>;
     }
-  /** A caller establishes with a token: the first write. With a stream up the known addresses are kept. */
+  /** A caller establishes with a token: the first write. A record with a stream secret keeps the cluster it belongs to. */
   | {
       readonly type: "establish-begun";
       readonly id: string;
       readonly name: string;
       readonly fields: EstablishFields;
-      readonly connected: boolean;
     }
   /** The exchange of secrets failed. */
   | { readonly type: "establish-failed" }
@@ -470,15 +469,15 @@ function change(draft: Draft<MachinePeering>, event: PeeringEvent): void {
     case "establish-finished": {
       const { fields } = event;
       requireDialable(fields);
+      draft.meta = fields.meta;
+      // It has a secret, which belongs to the cluster it names. Consul replaces that cluster before the exchange.
+      if (event.type === "establish-begun" && isEstablished(draft)) return;
       draft.peerId = fields.peerId;
       draft.peerCaPems = fields.peerCaPems;
       draft.peerServerName = fields.peerServerName;
       draft.manualServerAddresses = fields.manualServerAddresses;
-      draft.meta = fields.meta;
       if (!isRemoteEmpty(fields.remote)) draft.remote = fields.remote;
-      // Over a live stream the peer keeps us informed; a token may be older than what it said last.
-      const keep = event.type === "establish-begun" && event.connected;
-      if (!keep) draft.peerServerAddresses = fields.peerServerAddresses;
+      draft.peerServerAddresses = fields.peerServerAddresses;
       return;
     }
     case "opened-with-pending-secret":
@@ -507,6 +506,11 @@ function requireDialable(fields: EstablishFields): void {
     throw new PeeringError("invalid-token", "peering token server addresses value is empty");
   }
   if (fields.peerId === "") throw new PeeringError("invalid-token", "peering token peer ID value is empty");
+}
+
+/** As a dialer that has exchanged secrets, which PENDING and, for the first write, TERMINATED have not. */
+function isEstablished({ state }: Pick<MachinePeering, "state">): boolean {
+  return state === "establishing" || state === "active" || state === "failing";
 }
 
 function isLiving(peering: MachinePeering | undefined): boolean {

@@ -57,7 +57,8 @@ export function isSecretInUse(tables: Pick<RecordTables, "secrets">, digest: Sec
 
 /**
  * Writes a record, and what becomes of its secrets, or nothing (Consul's PeeringWrite, 1.21). The record is replaced as
- * a whole; a record that is not active loses its secrets.
+ * a whole; a record that is not active loses its secrets, and so does a dialer's whose cluster is another one now: a
+ * stream secret is shown to nobody but who gave it.
  * @throws {PeeringError} `invalid-record`, `wrong-role`, `invalid-secret` with Consul's texts.
  */
 export function writePeering(tables: RecordTables, write: PeeringWrite, secrets?: SecretsRequest): RecordChanges {
@@ -68,7 +69,7 @@ export function writePeering(tables: RecordTables, write: PeeringWrite, secrets?
   if (record === undefined) return NOTHING;
 
   let row = tables.secrets.get(record.id);
-  if (!isActive(record)) row = undefined;
+  if (!isActive(record) || (row?.role === "dialer" && !isSameCluster(existing, record))) row = undefined;
   if (secrets !== undefined) {
     try {
       validateSecretsRequest(secrets);
@@ -195,6 +196,15 @@ export function prefixed(prefix: string, error: unknown, status?: number): Peeri
     ...(error.remedy === undefined ? {} : { remedy: error.remedy }),
     ...options,
   });
+}
+
+/** Whether a dial of `after` reaches whom a dial of `before` reached, wherever they are by now. */
+function isSameCluster(before: Peering | undefined, after: Peering): boolean {
+  return (
+    before?.peerId === after.peerId &&
+    before.peerServerName === after.peerServerName &&
+    before.peerCaPems.join() === after.peerCaPems.join()
+  );
 }
 
 function requireWellFormed(write: PeeringWrite): void {

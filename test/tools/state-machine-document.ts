@@ -26,8 +26,8 @@ const fields = {
 const events: { readonly [T in PeeringEventType]: readonly [Extract<PeeringEvent, { readonly type: T }>, string] } = {
   "generate-token": [{ type: "generate-token", id: "<id>", name: "<name>", meta: {} }, "A caller asks for a token."],
   "establish-begun": [
-    { type: "establish-begun", id: "<id>", name: "<name>", fields, connected: false },
-    "A caller establishes with a token: the first write, before the exchange of secrets.",
+    { type: "establish-begun", id: "<id>", name: "<name>", fields },
+    "A caller establishes with a token: the first write, before the exchange of secrets. A record that has a secret takes nothing but metadata.",
   ],
   "establish-failed": [{ type: "establish-failed" }, "The exchange of secrets failed."],
   "establish-finished": [

@@ -908,12 +908,12 @@ class World {
   ): Promise<boolean> {
     const record = dialer.internals.records.byId(dialerId);
     if (record?.state !== "establishing") return false;
-    const secret = await dialer.internals.records.streamSecret(dialerId);
+    const dialable = await dialer.internals.records.dialable(dialerId);
     const row = acceptor.internals.records.tables.secrets.get(acceptorId);
-    if (secret === undefined || row?.role !== "acceptor") return false;
+    if (dialable === undefined || row?.role !== "acceptor") return false;
     return (
       isActive(acceptor.internals.records.byId(acceptorId)) &&
-      matchStreamSecret(row, digestSecret(secret)) !== undefined
+      matchStreamSecret(row, digestSecret(dialable.streamSecret)) !== undefined
     );
   }
 

@@ -132,8 +132,8 @@ export const wireScenarios: readonly Scenario[] = [
       const { ours, consul } = pair;
       const peering = ours.peering(consul.name);
       const target = { address: consul.grpc, serverName: peering.peerServerName, caPems: peering.peerCaPems };
-      const secret = present(await ours.host.internals.records.streamSecret(peering.id), "stream secret");
-      const good = { peerId: peering.peerId, streamSecretId: secret };
+      const { streamSecret } = present(await ours.host.internals.records.dialable(peering.id), "stream secret");
+      const good = { peerId: peering.peerId, streamSecretId: streamSecret };
       await using transport = grpcTransport();
       const refused = async (open: typeof good, code: number, text: RegExp): Promise<void> => {
         const { error } = await opened(transport, target, open);

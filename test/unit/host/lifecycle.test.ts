@@ -263,24 +263,128 @@ describe("peering", () => {
     await world.settled(acceptor, "dialer", dialer, "acceptor");
   });
 
-  it("D-19: while an establish runs its record is not dialed with the new id and the old secret", async () => {
+  it("a failing establish changes nothing of a peering that works, whatever the token says", async () => {
     const world = new World();
     const { acceptor, dialer } = await peered(world);
-    await acceptor.crash();
+    const other = await world.site("other");
+    const fresh = await tokenFor(world, other, "dialer");
+    const stale = await tokenFor(world, acceptor, "dialer");
+    await tokenFor(world, acceptor, "dialer");
+    const record = (): unknown => ({ ...dialer.host.internals.records.byName("acceptor"), modifyIndex: 0n });
+    const before = record();
+    const opened = world.messages(dialer, "open");
+    const tokens: readonly (readonly [string, string, string])[] = [
+      ["used or superseded", stale, "permission-denied"],
+      [
+        "of another cluster, superseded",
+        edited(fresh, { establishmentSecret: "00000000-0000-0000-0000-000000000000" }),
+        "permission-denied",
+      ],
+      ["nobody answers", edited(fresh, { serverAddresses: ["nowhere:1"] }), "unavailable"],
+      ["our peer with another id", edited(stale, { peerId: other.peering("dialer").id }), "permission-denied"],
+    ];
+    for (const [what, token, code] of tokens) {
+      const refusal = await world.refusal(dialer.host.peerings.establish({ peerName: "acceptor", token }));
+      assert.equal(refusal.code, code, what);
+      assert.deepEqual(record(), before, what);
+      assert.deepEqual([acceptor.state("dialer"), dialer.state("acceptor")], ["active", "active"], what);
+    }
+    assert.deepEqual(world.messages(dialer, "open"), opened, "the stream stands");
+    await world.result(register(acceptor.host, "web", "2"));
+    await world.until(() => dialer.count("acceptor", "web") === 2, "the peering works as before");
+  });
+
+  it("a failing establish shows the stream secret to nobody else, also with the peer down and after a restart", async () => {
+    const world = new World();
+    const { acceptor, dialer } = await peered(world);
+    const other = await world.site("other");
+    const token = edited(await tokenFor(world, other, "dialer"), {
+      establishmentSecret: "00000000-0000-0000-0000-000000000000",
+    });
+    acceptor.crash();
     await world.until(() => dialer.state("acceptor") === "failing", "the stream is lost");
+    const refusal = await world.refusal(dialer.host.peerings.establish({ peerName: "acceptor", token }));
+    assert.equal(refusal.code, "permission-denied");
+    const opened = world.messages(dialer, "open").length;
+    await world.pass(120_000);
+    await dialer.restart();
+    await world.pass(120_000);
+    assert.equal(world.messages(dialer, "open").length, opened, "nobody was told the secret");
+    await acceptor.start();
+    await world.settled(acceptor, "dialer", dialer, "acceptor");
+  });
+
+  it("a crash in the middle of establishing with another cluster leaves the peering with the first one", async () => {
+    const world = new World();
+    const { acceptor, dialer } = await peered(world);
     const other = await world.site("other");
     const token = await tokenFor(world, other, "dialer");
-    const opens = world.messages(dialer, "open").length;
+    const record = (): unknown => ({ ...dialer.host.internals.records.byName("acceptor"), modifyIndex: 0n });
+    const before = record();
+    let exchanged = false;
+    world.network.onExchange = () => {
+      exchanged = true;
+      dialer.crash();
+    };
+    dialer.host.peerings.establish({ peerName: "acceptor", token }).catch(() => {});
+    await world.until(() => exchanged, "the exchange happened");
+    world.network.onExchange = undefined;
+    await dialer.start();
+    assert.deepEqual(record(), before);
+    await world.settled(acceptor, "dialer", dialer, "acceptor");
+    assert.equal(other.peering("dialer").status.phase, "idle");
+  });
+
+  it("while an establish with another cluster runs, the peering goes on, and is dialed with what it was made with", async () => {
+    const world = new World();
+    const { acceptor, dialer } = await peered(world);
+    acceptor.crash();
+    await world.until(() => dialer.state("acceptor") === "failing", "the stream is lost");
+    const other = await world.site("other");
+    const { id } = acceptor.up ? acceptor.peering("dialer") : dialer.peering("acceptor");
+    const peerId = dialer.peering("acceptor").peerId;
     await world.site("slow");
     world.network.partition("slow:8503", dialer.address);
-    const slow = edited(token, { serverAddresses: ["slow:8503", other.address] });
-    const establishing = dialer.host.peerings.establish({ peerName: "acceptor", token: slow });
-    await world.pass(1_900);
-    assert.equal(dialer.peering("acceptor").peerId, other.peering("dialer").id);
-    assert.equal(world.messages(dialer, "open").length, opens);
+    const slow = Array.from({ length: 10 }, () => "slow:8503");
+    const token = edited(await tokenFor(world, other, "dialer"), { serverAddresses: [...slow, other.address] });
+    const since = world.scheduler.now;
+    const establishing = dialer.host.peerings.establish({ peerName: "acceptor", token });
+    await acceptor.start();
+    await world.settled(acceptor, "dialer", dialer, "acceptor");
+    assert.deepEqual(
+      world.messages(dialer, "open", since).map((open) => open.peerId),
+      [peerId],
+      "the establish has not succeeded yet",
+    );
     await world.result(establishing);
     await world.settled(other, "dialer", dialer, "acceptor");
+    assert.equal(dialer.peering("acceptor").id, id);
     assert.equal(other.peering("dialer").status.lastFailure, undefined);
+    assert.equal(dialer.peering("acceptor").status.failedAttempts, 0, "the end of the former stream is no failure");
+    assert.equal(acceptor.state("dialer"), "failing");
+  });
+
+  it("of two establishes at once with two clusters, the peering is with the one that succeeds last", async () => {
+    const world = new World();
+    const dialer = await world.site("dialer");
+    const [east, west] = [await world.site("east"), await world.site("west")];
+    const far = await world.site("far");
+    world.network.partition(far.address, dialer.address);
+    const slow = edited(await tokenFor(world, east, "dialer"), { serverAddresses: [far.address, east.address] });
+    const quick = await tokenFor(world, west, "dialer");
+    const outcomes = await world.result(
+      Promise.all([slow, quick].map((token) => dialer.host.peerings.establish({ peerName: "there", token }))),
+    );
+    assert.equal(new Set(outcomes.map(({ id }) => id)).size, 1);
+    await world.settled(east, "dialer", dialer, "there");
+    const { peerId, peerServerName } = dialer.peering("there");
+    assert.deepEqual(
+      [peerId, peerServerName],
+      [east.peering("dialer").id, `server.dc-east.peering.${east.host.trustDomain}`],
+    );
+    const secrets = new Map(world.messages(dialer, "open").map((open) => [open.streamSecretId, open.peerId]));
+    const opens = new Set(world.messages(dialer, "open").map((open) => `${open.streamSecretId} ${open.peerId}`));
+    assert.equal(secrets.size, opens.size, "no secret was shown to two clusters");
   });
 
   it("aborting an establish rejects with the signal's reason and leaves a record that can be taken over", async () => {

@@ -3,7 +3,7 @@ import { it } from "node:test";
 import fc from "fast-check";
 import { PeeringError } from "../../../src/errors.js";
 import { decodeSecrets } from "../../../src/host/record-codec.js";
-import type { PeeringRecords } from "../../../src/host/records.js";
+import type { BegunEstablish, PeeringRecords } from "../../../src/host/records.js";
 import { isActive, type Peering, roleOf } from "../../../src/peering/peering.js";
 import { fixedRootPems } from "../../../src/testing/fixed-roots.js";
 import { type Cluster, cluster, type Fault, REMOTE, tokenOf } from "./records-fixture.js";
@@ -63,7 +63,7 @@ class World {
   readonly #clusters: readonly Cluster[];
   readonly #records: PeeringRecords[];
   readonly #tokens: Token[] = [];
-  readonly #begun: { readonly side: number; readonly peering: Peering }[] = [];
+  readonly #begun: { readonly side: number; readonly establish: BegunEstablish }[] = [];
   readonly #secrets: string[] = [];
   /** Establishment secrets that were exchanged, by how often. */
   readonly #exchanged = new Map<string, number>();
@@ -100,12 +100,12 @@ class World {
         return;
       case "begin": {
         if (token === undefined) return;
-        const peering = await this.#side(step.side).beginEstablish({
+        const establish = await this.#side(step.side).beginEstablish({
           peerName: step.name,
           token: tokenOf(token.id),
           connected: step.up,
         });
-        this.#begun.push({ side: step.side, peering });
+        this.#begun.push({ side: step.side, establish });
         return;
       }
       case "exchange":
@@ -118,7 +118,7 @@ class World {
         const begun = at(this.#begun, step.begun);
         const secret = at(this.#secrets, step.secret);
         if (begun === undefined || secret === undefined) return;
-        await this.#side(begun.side).finishEstablish(begun.peering, secret);
+        await this.#side(begun.side).finishEstablish(begun.establish, secret);
         return;
       }
       case "open":

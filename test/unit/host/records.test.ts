@@ -45,6 +45,10 @@ async function refusalOf(records: PeeringRecords, peerId: string, secret: string
   return `${judged.terminated ? "Terminated, " : ""}${judged.status.code} ${judged.status.message}`;
 }
 
+async function secretOf(records: PeeringRecords, id: string): Promise<string | undefined> {
+  return (await records.dialable(id))?.streamSecret;
+}
+
 function must(peering: Peering | undefined): Peering {
   assert.ok(peering !== undefined);
   return peering;
@@ -157,8 +161,9 @@ describe("establishing", () => {
     const { records } = await cluster();
     const token = tokenOf(UNKNOWN, { manualServerAddresses: ["m:1"] });
     const begun = await records.beginEstablish({ peerName: "east", token, meta: { a: "b" }, connected: false });
-    assert.equal(begun.state, "pending");
-    assert.equal(await records.streamSecret(begun.id), undefined);
+    const before = must(records.byId(begun.id));
+    assert.equal(before.state, "pending");
+    assert.equal(await secretOf(records, begun.id), undefined);
     const finished = await records.finishEstablish(begun, "the secret");
     assert.deepEqual(
       { ...finished, modifyIndex: 0n },
@@ -173,11 +178,11 @@ describe("establishing", () => {
         peerServerAddresses: token.serverAddresses,
         manualServerAddresses: ["m:1"],
         remote: token.remote,
-        createIndex: begun.createIndex,
+        createIndex: before.createIndex,
         modifyIndex: 0n,
       },
     );
-    assert.equal(await records.streamSecret(begun.id), "the secret");
+    assert.equal(await secretOf(records, begun.id), "the secret");
   });
 
   it("LC7, ch3 case 34: a token of our own is refused, before anything else about the name", async () => {
@@ -197,7 +202,8 @@ describe("establishing", () => {
     const { records, restart } = await cluster();
     const begun = await records.beginEstablish({ peerName: "east", token: tokenOf(UNKNOWN), connected: false });
     const after = await restart();
-    assert.deepEqual(after.byName("east"), begun);
+    assert.deepEqual(after.byName("east"), records.byName("east"));
+    assert.equal(after.byName("east")?.state, "pending");
     const again = await after.beginEstablish({ peerName: "east", token: tokenOf(UNKNOWN), connected: false });
     assert.equal(again.id, begun.id);
   });
@@ -214,19 +220,68 @@ describe("establishing", () => {
     assert.deepEqual(finished.meta, {});
   });
 
-  it("I23: a failed establish leaves a usable secret; over a TERMINATED record it stays TERMINATED", async () => {
+  it("I23: a record with a secret stays as it is until the exchange has succeeded, whatever the token says", async () => {
+    const { records, storage, restart } = await cluster();
+    const begun = await records.beginEstablish({ peerName: "east", token: tokenOf(UNKNOWN), connected: false });
+    const before = await records.finishEstablish(begun, "s1");
+    const other = tokenOf("88888888-8888-8888-8888-888888888888", {
+      ca: ["other root\n"],
+      serverName: "server.dc1.peering.other.consul",
+      serverAddresses: ["10.9.9.9:8503"],
+    });
+    for (const connected of [true, false]) {
+      const again = await records.beginEstablish({ peerName: "east", token: other, meta: { a: "b" }, connected });
+      assert.deepEqual([again.id, again.fields.peerServerAddresses], [begun.id, other.serverAddresses]);
+      const { modifyIndex, ...kept } = must(records.byId(begun.id));
+      // Metadata is the caller's, not the token's, and taken at once as in Consul.
+      assert.deepEqual({ ...kept, modifyIndex: before.modifyIndex }, { ...before, meta: { a: "b" } });
+      assert.deepEqual((await restart()).byId(begun.id), { ...kept, modifyIndex });
+      assert.equal(await secretOf(records, begun.id), "s1");
+    }
+    const commits = storage.commits.length;
+
+    const again = await records.beginEstablish({ peerName: "east", token: other, connected: true });
+    const finished = await records.finishEstablish(again, "s2");
+    assert.equal(storage.commits.length, commits + 2, "metadata, then cluster and secret are replaced in one commit");
+    assert.deepEqual(
+      [finished.peerId, finished.peerCaPems, finished.peerServerName, finished.peerServerAddresses],
+      [other.peerId, other.ca, other.serverName, other.serverAddresses],
+    );
+    assert.deepEqual(await records.dialable(begun.id), { peering: finished, streamSecret: "s2" });
+  });
+
+  it("I23: a failed establish over a TERMINATED record leaves it TERMINATED and without a secret", async () => {
     const { records } = await cluster();
     const begun = await records.beginEstablish({ peerName: "east", token: tokenOf(UNKNOWN), connected: false });
     await records.finishEstablish(begun, "s1");
-    await records.beginEstablish({ peerName: "east", token: tokenOf(UNKNOWN), connected: false });
-    assert.equal(await records.streamSecret(begun.id), "s1");
-    assert.equal(records.byId(begun.id)?.state, "establishing");
     await records.terminate(begun.id);
     const again = await records.beginEstablish({ peerName: "east", token: tokenOf(UNKNOWN), connected: false });
-    assert.equal(again.state, "terminated");
-    assert.equal(await records.streamSecret(begun.id), undefined);
+    assert.equal(records.byId(begun.id)?.state, "terminated");
+    assert.equal(await secretOf(records, begun.id), undefined);
     assert.equal((await records.finishEstablish(again, "s2")).state, "establishing");
-    assert.equal(await records.streamSecret(begun.id), "s2");
+    assert.equal(await secretOf(records, begun.id), "s2");
+  });
+
+  it("of two establishes at once the one that finishes last counts, each with its own cluster and secret", async () => {
+    const { records } = await cluster();
+    const token = (peerId: string) =>
+      tokenOf(peerId, { serverName: `server.dc1.peering.${peerId.slice(0, 1)}.consul` });
+    const tokens = [token("77777777-7777-7777-7777-777777777777"), token("88888888-8888-8888-8888-888888888888")];
+    const begin = (index: number) =>
+      records.beginEstablish({ peerName: "east", token: tokens[index] ?? assert.fail(), connected: true });
+    const [first, second] = await Promise.all([begin(0), begin(1)]);
+    assert.equal(first.id, second.id);
+    for (const [begun, secret, peerId] of [
+      [first, "s7", tokens[0]?.peerId],
+      [second, "s8", tokens[1]?.peerId],
+    ] as const) {
+      await records.finishEstablish(begun, secret);
+      const { peering, streamSecret } = (await records.dialable(begun.id)) ?? assert.fail();
+      assert.deepEqual(
+        [peering.peerId, peering.peerServerName, streamSecret],
+        [peerId, begun.fields.peerServerName, secret],
+      );
+    }
   });
 
   it("D-19: the second write never brings back what was deleted meanwhile, nor its namesake", async () => {
@@ -498,8 +553,9 @@ describe("what peers push", () => {
     const d = await cluster(2);
     const { id, dialerId } = await peered(a.records, d.records);
     const token = tokenOf(id, { manualServerAddresses: ["m:1"] });
-    await d.records.beginEstablish({ peerName: "east", token, connected: true });
+    const again = await d.records.beginEstablish({ peerName: "east", token, connected: true });
     await d.records.writeServerAddresses(dialerId, ["10.0.0.9:8503"]);
+    await d.records.finishEstablish(again, "s2");
     const record = must(d.records.byId(dialerId));
     assert.deepEqual(record.peerServerAddresses, ["10.0.0.9:8503"]);
     assert.deepEqual(record.manualServerAddresses, ["m:1"]);
@@ -552,7 +608,7 @@ describe("ends", () => {
     const newer = tokenOf("88888888-8888-8888-8888-888888888888");
     const again = await records.beginEstablish({ peerName: "east", token: newer, connected: true });
     await records.finishEstablish(again, "s");
-    assert.equal(await records.terminate(first.id, { peerId: first.peerId }), false);
+    assert.equal(await records.terminate(first.id, { peerId: first.fields.peerId }), false);
     assert.equal(records.byId(first.id)?.state, "establishing");
     assert.equal(await records.terminate(first.id, { peerId: newer.peerId }), true);
     assert.equal(records.byId(first.id)?.state, "terminated");
@@ -626,7 +682,7 @@ describe("restarts and faults", () => {
       }
     }
     assert.equal(await refusalOf(await a.restart(), id, secret), "authorized");
-    assert.equal(await (await d.restart()).streamSecret(dialerId), secret);
+    assert.equal(await secretOf(await d.restart(), dialerId), secret);
   });
 
   // Chapter 3, section 9.3: what is durable at each crash, and how it heals.
@@ -660,7 +716,7 @@ describe("restarts and faults", () => {
     const d = await cluster(2);
     const { id, dialerId } = await peered(a.records, d.records);
     for (let round = 0; round < 3; round++) {
-      const secret = await (await d.restart()).streamSecret(dialerId);
+      const secret = await secretOf(await d.restart(), dialerId);
       assert.ok(secret !== undefined);
       assert.equal(await refusalOf(await a.restart(), id, secret), "authorized");
     }
@@ -768,7 +824,7 @@ describe("restarts and faults", () => {
     const { records } = await cluster();
     await records[Symbol.asyncDispose]();
     assert.equal((await failure(records.generateToken({ peerName: "west" }))).code, "closed");
-    assert.equal((await failure(records.streamSecret(UNKNOWN))).code, "closed");
+    assert.equal((await failure(records.dialable(UNKNOWN))).code, "closed");
   });
 });
 
@@ -793,7 +849,7 @@ describe("secrets at rest", () => {
         }
       }
     }
-    assert.equal(await d.records.streamSecret(begun.id), secret);
+    assert.equal(await secretOf(d.records, begun.id), secret);
   });
 });
 
@@ -914,7 +970,7 @@ describe("a record written as it is given", () => {
     await records.write(given, { type: "exchange_secret", establishmentSecret: "E2", pendingStreamSecret: "P" });
     assert.equal(await refusalOf(records, id, "P"), "authorized");
     await records.write(dialing, { type: "establish", activeStreamSecret: "S" });
-    assert.equal(await records.streamSecret(must(records.byName("east")).id), "S");
+    assert.equal(await secretOf(records, must(records.byName("east")).id), "S");
   });
 
   it("keeps the rules of the store, with its texts", async () => {

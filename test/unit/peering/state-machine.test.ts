@@ -51,7 +51,7 @@ const FIELDS = {
 
 const EVENTS: { readonly [T in PeeringEventType]: Extract<PeeringEvent, { readonly type: T }> } = {
   "generate-token": { type: "generate-token", id: ID, name: "west", meta: { team: "b" } },
-  "establish-begun": { type: "establish-begun", id: ID, name: "west", fields: FIELDS, connected: false },
+  "establish-begun": { type: "establish-begun", id: ID, name: "west", fields: FIELDS },
   "establish-failed": { type: "establish-failed" },
   "establish-finished": { type: "establish-finished", fields: FIELDS },
   "secret-exchanged": { type: "secret-exchanged" },
@@ -338,20 +338,28 @@ describe("what an event writes", () => {
     assert.equal(finished?.id, ID);
   });
 
-  it("ch1 case 73, LC8: with a stream up the known addresses stay, manual ones are taken", () => {
-    const fields = { ...FIELDS, manualServerAddresses: ["bad"] };
-    const event = { ...EVENTS["establish-begun"], fields, connected: true };
-    const { peering } = transition(sample("establishing", "dialer"), event);
-    assert.deepEqual(peering?.peerServerAddresses, ["10.0.0.1:8503"]);
-    assert.deepEqual(peering?.manualServerAddresses, ["bad"]);
-    assert.equal(peering?.peerId, NEW_PEER_ID);
+  it("ch1 case 73, LC8: establishing replaces the cluster of a PENDING dialer at once, that of one with a secret at the end", () => {
+    const taken = (peering: MachinePeering | undefined): unknown =>
+      peering && [
+        peering.peerId,
+        peering.peerCaPems,
+        peering.peerServerName,
+        peering.peerServerAddresses,
+        peering.meta,
+      ];
+    const wanted = [NEW_PEER_ID, ["new root\n"], FIELDS.peerServerName, FIELDS.peerServerAddresses, FIELDS.meta];
+    assert.deepEqual(taken(transition(sample("pending", "dialer"), EVENTS["establish-begun"]).peering), wanted);
+    const before = sample("establishing", "dialer");
+    const begun = transition(before, EVENTS["establish-begun"]).peering;
+    assert.deepEqual(begun, { ...before, meta: FIELDS.meta });
+    assert.deepEqual(taken(transition(before, EVENTS["establish-finished"]).peering), wanted);
   });
 
   it("an empty Remote does not replace a known one", () => {
     const remote = { partition: "", datacenter: "" };
     const fields = { ...FIELDS, remote };
     const before = sample("establishing", "dialer");
-    assert.deepEqual(transition(before, { ...EVENTS["establish-begun"], fields }).peering?.remote, before.remote);
+    assert.deepEqual(transition(before, { ...EVENTS["establish-finished"], fields }).peering?.remote, before.remote);
     const opened = { ...EVENTS["opened-with-pending-secret"], remote };
     const acceptor = sample("pending", "acceptor");
     assert.deepEqual(transition(acceptor, opened).peering?.remote, acceptor.remote);
@@ -420,9 +428,11 @@ describe("what an event writes", () => {
   });
 
   it("refuses to become a dialer without addresses or without the acceptor's id", () => {
-    const begin = (fields: typeof FIELDS): string => outcome(undefined, { ...EVENTS["establish-begun"], fields });
-    assert.match(begin({ ...FIELDS, peerServerAddresses: [] }), /^! invalid-token/);
-    assert.match(begin({ ...FIELDS, peerId: "" }), /^! invalid-token/);
+    for (const before of [undefined, sample("pending", "dialer"), sample("establishing", "dialer")]) {
+      const begin = (fields: typeof FIELDS): string => outcome(before, { ...EVENTS["establish-begun"], fields });
+      assert.match(begin({ ...FIELDS, peerServerAddresses: [] }), /^! invalid-token/);
+      assert.match(begin({ ...FIELDS, peerId: "" }), /^! invalid-token/);
+    }
   });
 
   it("ch1 case 25: an acceptor without any secret must be re-established", () => {

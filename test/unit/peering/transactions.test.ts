@@ -173,6 +173,24 @@ describe("record writes", () => {
     );
   });
 
+  it("a dialer written as one of another cluster loses the secret that the first one gave", () => {
+    const dialer = { ...DIALER, peerCaPems: ["root\n"], peerServerName: "server.dc1.peering.a.consul" };
+    const made = { type: "establish", sealedActive: Uint8Array.of(1) } as const;
+    const before = applied(EMPTY, writePeering(EMPTY, writeOf(dialer), made));
+    assert.ok(before.secrets.has(dialer.id));
+    for (const changed of [
+      { peerId: "other" },
+      { peerCaPems: [] },
+      { peerServerName: "server.dc1.peering.b.consul" },
+    ]) {
+      assert.ok(!applied(before, writePeering(before, writeOf(dialer, changed))).secrets.has(dialer.id));
+      const anew = applied(before, writePeering(before, writeOf(dialer, changed), made));
+      assert.ok(anew.secrets.has(dialer.id), "the new cluster's secret comes with it");
+    }
+    const moved = { ...dialer, peerServerAddresses: ["10.0.0.9:8503"], meta: { a: "b" } };
+    assert.ok(applied(before, writePeering(before, writeOf(moved))).secrets.has(dialer.id), "addresses may change");
+  });
+
   it("ST6, ch3 case 65: DELETING is written over by nothing", () => {
     const deleting: Peering = { ...ACCEPTOR, state: "deleting", deletedAt: 9 };
     const before = tables([deleting]);

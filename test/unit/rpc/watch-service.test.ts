@@ -333,8 +333,8 @@ describe("a watch", () => {
     await inStep(pair);
     const again = await pair.acceptor.host.peerings.generateToken({ peerName: "dialer" });
     const { records } = pair.dialer.host.internals;
-    const stream = await records.streamSecret(records.byName("acceptor")?.id ?? "");
-    const secrets = [TokenCodec.decode(again).establishmentSecret, stream ?? ""];
+    const dialable = await records.dialable(records.byName("acceptor")?.id ?? "");
+    const secrets = [TokenCodec.decode(again).establishmentSecret, dialable?.streamSecret ?? ""];
     assert.ok(secrets.every((secret) => secret.length > 30));
     await using east = await serveRpc(pair.acceptor.host);
     await using west = await serveRpc(pair.dialer.host);
