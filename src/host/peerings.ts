@@ -159,6 +159,7 @@ export class Peerings implements AsyncDisposable {
 
   /** Consul's gauges of peerings, read now. */
   metrics(): readonly Metric[] {
+    if (!this.#parts.enabled) return [];
     return peeringMetrics(this.list(), this.#parts.leadership.isLeader);
   }
 

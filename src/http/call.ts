@@ -41,6 +41,8 @@ export interface Answer {
   readonly json?: Json;
   /** The body as plain text, instead of JSON. */
   readonly text?: string;
+  /** Content type of the text. Default: plain. */
+  readonly textType?: string;
   readonly read?: ReadHeaders;
   /** For lists without an index, as {@link ReadHeaders.filtered}. */
   readonly filtered?: boolean;

@@ -183,10 +183,10 @@ async function serve(
 }
 
 function outgoing(answer: Answer, call: Call, common: Readonly<Record<string, string>>): Outgoing {
-  const { json, text, status = 200, read, filtered = read?.filtered ?? false } = answer;
+  const { json, text, textType = PLAIN, status = 200, read, filtered = read?.filtered ?? false } = answer;
   const headers = {
     ...common,
-    "Content-Type": text === undefined ? "application/json" : PLAIN,
+    "Content-Type": text === undefined ? "application/json" : textType,
     ...(read === undefined ? {} : readHeaders(read, call.host.leadership)),
     ...answer.headers,
     ...(filtered && call.token !== "" ? { "X-Consul-Results-Filtered-By-ACLs": "true" } : {}),

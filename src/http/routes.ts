@@ -7,6 +7,7 @@ import { configOperations } from "./config.js";
 import { gatewayOperations } from "./gateways.js";
 import { healthOperations } from "./health.js";
 import { intentionOperations } from "./intentions.js";
+import { metricsOperations } from "./metrics.js";
 import { peeringOperations } from "./peering.js";
 import { queryOperations } from "./queries.js";
 import { systemOperations } from "./system.js";
@@ -124,6 +125,7 @@ export const operations: readonly Operation[] = [
   ...agentCheckOperations,
   ...agentReadOperations,
   ...systemOperations,
+  ...metricsOperations,
   ...uiOperations,
   ...virtualIpOperations,
 ];

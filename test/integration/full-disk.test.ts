@@ -8,6 +8,7 @@ import { openLevel } from "../../src/storage/level.js";
 import { memoryStorage } from "../../src/storage/memory.js";
 import { memoryNetwork } from "../../src/transport/memory.js";
 import { acceleratedClock, eventually, temporaryDirectory } from "../support/hosts.js";
+import { LogRecorder } from "../support/log-recorder.js";
 
 const BALLAST_BYTES = 4 * 1024 * 1024;
 
@@ -36,8 +37,10 @@ it("an importer whose disk is full: no ACK for what is not stored, the rest stay
     transport: network.transport({ listen: "exporter:1" }),
     clock,
   });
+  const logger = new LogRecorder();
   await using importer = await createHost({
     datacenter: "dc2",
+    logger,
     // The write buffer is small, for as much must be free before the storage believes in the disk again.
     storage: await openLevel(join(directory.path, "data"), { writeBufferBytes: 256 * 1024 }),
     transport: network.transport(),
@@ -68,6 +71,10 @@ it("an importer whose disk is full: no ACK for what is not stored, the rest stay
   const reason = importer.peerings.read("exporter")?.status.lastFailure;
   assert.ok(reason !== undefined);
   await assert.rejects(importer.catalog.register({ node: "n1", address: "10.0.0.1" }), { code: "storage-failed" });
+
+  assert.ok((importer.incidents.counts().get("storage-commit-failed") ?? 0) >= 2);
+  const reports = logger.lines.filter(({ fields }) => fields["incident"] === "storage-commit-failed");
+  assert.match(String(reports[0]?.fields["error"]), /No space left on device/);
 
   const held = importer.imports.services({ peer: "exporter" });
   assert.ok(held.length > 0 && held.length < registered);

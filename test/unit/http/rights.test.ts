@@ -56,6 +56,7 @@ const matrix: Readonly<Record<string, readonly Probe[] | typeof PUBLIC>> = {
   "GET /v1/catalog/datacenters": PUBLIC,
   "GET /v1/connect/ca/roots": PUBLIC,
   "GET /v1/agent/self": [{ path: "", rules: [read("agent", "peerage")] }],
+  "GET /v1/agent/metrics": [{ path: "", rules: [read("agent", "peerage")] }],
   "GET /v1/agent/members": [{ path: "", rules: [own], shows: /"Name":"peerage"/ }],
   "GET /v1/agent/services": [{ path: "", rules: [ownService], shows: /"own"/ }],
   "GET /v1/agent/checks": [{ path: "", rules: [ownService], shows: /"service:own"/ }],

@@ -1,0 +1,33 @@
+import { errorText, PeeringError } from "../errors.js";
+import type { Incidents } from "../incidents.js";
+import type { Storage } from "../storage/storage.js";
+
+/**
+ * `storage`, whose failures are counted and logged, whoever asked it: a commit fails for somebody who is told, such as a peer,
+ * and need not be able to do anything about a disk that is full. Disposing of it disposes of `storage`.
+ */
+export function reportedStorage(storage: Storage, incidents: Incidents): Storage {
+  // Observed on the side, so that the caller gets his promise as it is.
+  const observed = <Result>(
+    result: Promise<Result>,
+    kind: string,
+    message: string,
+    signal?: AbortSignal,
+  ): Promise<Result> => {
+    result.catch((error: unknown) => {
+      const code = error instanceof PeeringError ? error.code : undefined;
+      // Another writer was faster, the host stops, or the reader has gone: the storage is well.
+      if (code === "conflict" || code === "closed" || signal?.aborted === true) return;
+      incidents.report(kind, message, { code, error: errorText(error) });
+    });
+    return result;
+  };
+  return {
+    read: (prefix, signal) =>
+      observed(storage.read(prefix, signal), "storage-read-failed", "the storage could not be read", signal),
+    commit: (writes, expect) =>
+      observed(storage.commit(writes, expect), "storage-commit-failed", "the storage did not take a commit"),
+    watch: (prefix, after, signal) => storage.watch(prefix, after, signal),
+    [Symbol.asyncDispose]: () => storage[Symbol.asyncDispose](),
+  };
+}
