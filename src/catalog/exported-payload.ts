@@ -4,7 +4,7 @@ import { ProtobufWriter, WireType } from "../wire/protobuf.js";
 import { isUuid } from "../wire/uuid.js";
 import { compareUtf8 } from "./byte-order.js";
 import type { ChainInfo } from "./chain.js";
-import { flattenedStatus } from "./flatten.js";
+import { flattenedStatus } from "./health.js";
 import type { Locality, Node, Service, ServiceAddress, ServiceInstance, StringMap } from "./instance.js";
 import { lowerCase } from "./names.js";
 
@@ -236,8 +236,13 @@ function writeEnterpriseMeta(writer: ProtobufWriter, field: number): void {
   writer.endMessage(writer.beginMessage(field));
 }
 
-function writeCheck(writer: ProtobufWriter, instance: ServiceInstance, id: string, name: string): void {
-  const status = flattenedStatus(instance.checks);
+function writeCheck(
+  writer: ProtobufWriter,
+  instance: ServiceInstance,
+  status: string | undefined,
+  id: string,
+  name: string,
+): void {
   if (status === undefined) return;
   const mark = writer.beginMessage(Field.instance.checks);
   writer
@@ -291,7 +296,10 @@ export class PayloadEncoder {
   /** By identity: a node is the same object in all of its instances until it changes. */
   readonly #nodes = new WeakMap<Node, EncodedNode>();
 
-  /** @param options - `strictConsul`: as Consul 1.22 does, tells no port of an instance that has several, beside those. */
+  /**
+   * @param options - `strictConsul`: as Consul 1.22 does, tells no port of an instance that has several, beside those, and
+   *   `maintenance` of one that is in maintenance.
+   */
   constructor(options: { readonly strictConsul?: boolean } = {}) {
     this.#strictConsul = options.strictConsul ?? false;
   }
@@ -398,7 +406,7 @@ export class PayloadEncoder {
       writer.endMessage(mark);
     }
     writer.endMessage(inner);
-    writeCheck(writer, instance, service.id, service.name);
+    writeCheck(writer, instance, this.#statusOf(instance), service.id, service.name);
     writer.endMessage(mark);
   }
 
@@ -427,7 +435,11 @@ export class PayloadEncoder {
     writeEnterpriseMeta(writer, Field.service.enterpriseMeta);
     writer.stringField(Field.service.socketPath, service.socketPath);
     writer.endMessage(inner);
-    writeCheck(writer, gateway, id, sidecar);
+    writeCheck(writer, gateway, this.#statusOf(gateway), id, sidecar);
+  }
+
+  #statusOf({ checks }: ServiceInstance): string | undefined {
+    return flattenedStatus(checks, this.#strictConsul);
   }
 }
 

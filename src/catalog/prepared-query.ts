@@ -1,4 +1,5 @@
 import { PeeringError } from "../errors.js";
+import { isCritical } from "./health.js";
 import type { Check, Node, Service, StringMap } from "./instance.js";
 import { lowerCase } from "./names.js";
 
@@ -66,7 +67,7 @@ export function selectedInstances<Instance extends QueriedInstance>(
       hasAll(instance.service.meta, serviceMeta) &&
       instance.checks.every(
         ({ checkId, status }) =>
-          ignoreCheckIds.includes(checkId) || (onlyPassing ? status === "passing" : status !== "critical"),
+          ignoreCheckIds.includes(checkId) || (onlyPassing ? status === "passing" : !isCritical(status)),
       )
     );
   });

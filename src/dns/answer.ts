@@ -1,3 +1,4 @@
+import { isCritical, isMaintenance } from "../catalog/health.js";
 import type { Check, Node, ServiceInstance } from "../catalog/instance.js";
 import { addressOf, type DnsRecord, hexLabel, isEncodable, nameKey, type QuestionType } from "./records.js";
 
@@ -39,14 +40,11 @@ interface Location {
   readonly port: number;
 }
 
-/**
- * Those fit to be answered with. A `critical` check keeps an instance out; other states do not, imported `maintenance`
- * included, unless only passing ones are wanted.
- */
+/** Those fit to be answered with: without a critical check or, where only passing ones are wanted, with passing ones alone. */
 export function healthy(instances: readonly ServiceInstance[], onlyPassing: boolean): readonly ServiceInstance[] {
   const hinders = onlyPassing
     ? ({ status }: Check): boolean => status !== "passing"
-    : ({ status }: Check): boolean => status === "critical";
+    : ({ status }: Check): boolean => isCritical(status);
   return instances.filter(({ checks }) => !checks.some(hinders));
 }
 
@@ -95,9 +93,9 @@ export function serviceTtl(ttls: Readonly<Record<string, number>>, service: stri
 export function weightOf({ service, checks }: ServiceInstance): number {
   let worst: "passing" | "warning" | "critical" | "other" = "passing";
   for (const { checkId, status } of checks) {
-    if (checkId === "_node_maintenance" || checkId.startsWith("_service_maintenance:")) return 0;
+    if (isMaintenance(checkId)) return 0;
     if (worst === "other" || status === "passing") continue;
-    if (status === "critical") worst = "critical";
+    if (isCritical(status)) worst = "critical";
     else if (status !== "warning") worst = "other";
     else if (worst === "passing") worst = "warning";
   }

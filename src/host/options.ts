@@ -53,7 +53,7 @@ export interface HostOptions {
   readonly leadership?: Leadership;
   /**
    * Behaves as Consul also where ours is better and it shows on the wire: chain-only names in the list (D-25), the end of a
-   * stream whose resources cannot be stored (D-31), a port beside several. For conformance runs. Default false.
+   * stream whose resources cannot be stored (D-31), a port beside several, `maintenance` for what is in maintenance. For conformance runs. Default false.
    */
   readonly strictConsul?: boolean;
   /** Default: Consul's. */

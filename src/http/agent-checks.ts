@@ -1,4 +1,5 @@
 import type { Access } from "../access/authorizer.js";
+import { NODE_MAINTENANCE, SERVICE_MAINTENANCE } from "../catalog/health.js";
 import type { CheckRegistration } from "../catalog/registration.js";
 import { type CheckDefinition, type CheckStatus, isCheckStatus } from "../checks/definition.js";
 import { PeeringError } from "../errors.js";
@@ -169,14 +170,6 @@ async function reportResult(call: Call, status: CheckStatus, output: string): Pr
 }
 
 // Maintenance: a critical check that stands for the operator's word.
-
-const NODE_MAINTENANCE = "_node_maintenance";
-const SERVICE_MAINTENANCE = "_service_maintenance:";
-
-/** Whether a check stands for maintenance of its node or service. */
-export function isMaintenance(checkId: string): boolean {
-  return checkId === NODE_MAINTENANCE || checkId.startsWith(SERVICE_MAINTENANCE);
-}
 
 const NO_REASON = "but no reason was provided. This is a default message.";
 

@@ -1,7 +1,7 @@
 import { createHash } from "node:crypto";
+import { isMaintenance } from "../catalog/health.js";
 import { lowerCase } from "../catalog/names.js";
 import type { IndexedCheck } from "../host/catalog.js";
-import { isMaintenance } from "./agent-checks.js";
 import { blocking } from "./blocking.js";
 import type { Answer, Call } from "./call.js";
 import { filterFor, ownDatacenter, Visibility } from "./discovery.js";

@@ -1,5 +1,6 @@
 import { compareUtf8 } from "../catalog/byte-order.js";
 import { connectName } from "../catalog/catalog-draft.js";
+import { isCritical } from "../catalog/health.js";
 import { lowerCase } from "../catalog/names.js";
 import { blocking } from "./blocking.js";
 import type { Answer, Call } from "./call.js";
@@ -125,7 +126,7 @@ class Summary {
 
   json(): Json {
     const statuses = [...this.#checks.values()];
-    const count = (wanted: string): number => statuses.filter((status) => status === wanted).length;
+    const count = (wanted: (status: string) => boolean): number => statuses.filter(wanted).length;
     return {
       Kind: this.kind || undefined,
       Name: this.name,
@@ -134,9 +135,9 @@ class Summary {
       Nodes: sortedOrNull(this.#nodes),
       ExternalSources: sortedOrNull(this.#sources),
       InstanceCount: this.instances,
-      ChecksPassing: count("passing"),
-      ChecksWarning: count("warning"),
-      ChecksCritical: count("critical"),
+      ChecksPassing: count((status) => status === "passing"),
+      ChecksWarning: count((status) => status === "warning"),
+      ChecksCritical: count(isCritical),
       GatewayConfig: { AssociatedServiceCount: this.linked || undefined },
       TransparentProxy: this.transparent,
       ConnectNative: this.native,
@@ -226,7 +227,7 @@ class Tally {
   /** @param statuses - of its checks: the worst one counts, and without any it passes. */
   add(statuses: readonly string[]): void {
     this.total++;
-    if (statuses.includes("critical")) this.critical++;
+    if (statuses.some(isCritical)) this.critical++;
     else if (statuses.includes("warning")) this.warning++;
     else this.passing++;
   }

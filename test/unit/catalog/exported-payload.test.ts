@@ -5,7 +5,7 @@ import fc from "fast-check";
 import { compareUtf8 } from "../../../src/catalog/byte-order.js";
 import type { ChainInfo, ChainTarget } from "../../../src/catalog/chain.js";
 import { encodeServicePayload, encodeSidecarPayload, PayloadEncoder } from "../../../src/catalog/exported-payload.js";
-import { flattenedStatus } from "../../../src/catalog/flatten.js";
+import { flattenedStatus } from "../../../src/catalog/health.js";
 import type { Check, Locality, Service, ServiceInstance } from "../../../src/catalog/instance.js";
 import { PeeringError } from "../../../src/errors.js";
 import { ExportedServiceSchema } from "../../../src/wire/gen/hashicorp/consul/internal/peerstream/peerstream_pb.js";
@@ -266,7 +266,7 @@ function bySortedKey<T>(map: Readonly<Record<string, T>>): Record<string, T> {
 
 /** The same instance in the generated types, written from specification 1.5.5 alone. */
 function expected({ node: from, service: of, checks }: ServiceInstance) {
-  const status = flattenedStatus(checks);
+  const status = flattenedStatus(checks, false);
   const addresses = Object.entries(of.taggedAddresses).filter(([key]) => key !== "consul-virtual");
   return create(CheckServiceNodeSchema, {
     Node: {

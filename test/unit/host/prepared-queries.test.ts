@@ -36,7 +36,7 @@ describe("the selection of a query", () => {
     selectedInstances({ name: "web", ...service }, instances).map(({ name }) => name);
 
   it("takes what is not critical, or what passes, but for checks it does not look at", () => {
-    assert.deepEqual(names({}), ["plain", "tagged", "meta", "warning", "maintenance"]);
+    assert.deepEqual(names({}), ["plain", "tagged", "meta", "warning"]);
     assert.deepEqual(names({ onlyPassing: true }), ["plain", "tagged", "meta"]);
     assert.equal(names({ onlyPassing: true, ignoreCheckIds: ["c"] }).length, 6);
   });
@@ -44,7 +44,7 @@ describe("the selection of a query", () => {
   it("looks at tags in any case, those it wants and those it does not, and at metadata", () => {
     assert.deepEqual(names({ tags: ["a"] }), ["tagged"]);
     assert.deepEqual(names({ tags: ["a", "!B"] }), []);
-    assert.deepEqual(names({ tags: ["!b"] }), ["plain", "meta", "warning", "maintenance"]);
+    assert.deepEqual(names({ tags: ["!b"] }), ["plain", "meta", "warning"]);
     assert.deepEqual(names({ nodeMeta: { rack: "r1" }, serviceMeta: { x: "y" } }), ["meta"]);
     assert.deepEqual(names({ nodeMeta: { constructor: "" } }), []);
   });

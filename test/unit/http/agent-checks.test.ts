@@ -3,7 +3,8 @@ import { after, before, describe, it } from "node:test";
 import { createHost } from "../../../src/host/host.js";
 import { memoryStorage } from "../../../src/storage/memory.js";
 import { memoryNetwork } from "../../../src/transport/memory.js";
-import { type ServedHost, serve } from "../../support/http-pair.js";
+import { eventually } from "../../support/hosts.js";
+import { HttpPair, type ServedHost, serve } from "../../support/http-pair.js";
 
 interface Fields {
   readonly [key: string]: unknown;
@@ -257,5 +258,26 @@ describe("checks of the host's own node", () => {
     assert.equal(JSON.parse((await waiting).text).Port, 2);
     const missing = await served.ask("GET", "/v1/agent/service/nope");
     assert.deepEqual([missing.status, missing.text], [404, "unknown service ID: nope"]);
+  });
+});
+
+describe("maintenance across a peering", () => {
+  it("keeps an instance from the importer's readers until it ends", async () => {
+    await using pair = await HttpPair.start(10, {}, "n0");
+    const { a, b } = pair;
+    await a.ask("PUT", "/v1/agent/service/register", { body: '{"Name":"web","Port":80}' });
+    await a.host.exports.set({ services: [{ name: "web", consumers: [{ peer: "b" }] }] });
+    const token = await a.host.peerings.generateToken({ peerName: "b" });
+    await b.host.peerings.establish({ peerName: "a", token });
+    const statuses = async (): Promise<readonly string[] | undefined> => {
+      const [instance] = await b.host.imports.instances({ peer: "a", service: "web" });
+      return instance?.checks.map(({ status }) => status);
+    };
+    await eventually(async () => (await statuses())?.length === 0, "the service is imported");
+    await a.ask("PUT", "/v1/agent/service/maintenance/web?enable=true");
+    await eventually(async () => (await statuses())?.[0] === "critical", "the importer sees it critical");
+    assert.deepEqual(JSON.parse((await b.ask("GET", "/v1/health/service/web?peer=a&passing")).text), []);
+    await a.ask("PUT", "/v1/agent/service/maintenance/web?enable=false");
+    await eventually(async () => (await statuses())?.length === 0, "the importer sees it healthy");
   });
 });

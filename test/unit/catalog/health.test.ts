@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import fc from "fast-check";
-import { flattenedStatus } from "../../../src/catalog/flatten.js";
+import { flattenedStatus } from "../../../src/catalog/health.js";
 import { check } from "./export-fixtures.js";
 
 const cases: readonly (readonly [readonly string[], string | undefined])[] = [
@@ -21,17 +21,17 @@ const cases: readonly (readonly [readonly string[], string | undefined])[] = [
 ];
 
 for (const [statuses, expected] of cases) {
-  test(`ch4 case 31, ch1 case 84: [${statuses.join(", ")}] flattens to ${expected}`, () => {
+  test(`ch4 case 31, ch1 case 84: [${statuses.join(", ")}] flattens to ${expected} where Consul is followed to the letter`, () => {
     const checks = statuses.map((status, index) =>
       status.startsWith("_") ? check(status, "critical") : check(`check-${index}`, status),
     );
-    assert.equal(flattenedStatus(checks), expected);
+    assert.equal(flattenedStatus(checks, true), expected);
   });
 }
 
 test("a check that merely resembles a maintenance check is an ordinary one", () => {
   assert.equal(
-    flattenedStatus([check("_node_maintenance2", "passing"), check("_service_maintenance", "passing")]),
+    flattenedStatus([check("_node_maintenance2", "passing"), check("_service_maintenance", "passing")], true),
     "passing",
   );
 });
@@ -41,7 +41,22 @@ test("known statuses flatten to the worst, in any order", () => {
   fc.assert(
     fc.property(fc.array(fc.constantFrom(...order), { minLength: 1 }), (statuses) => {
       const worst = order.find((status) => statuses.includes(status));
-      assert.equal(flattenedStatus(statuses.map((status) => check("c", status))), worst);
+      const checks = statuses.map((status) => check("c", status));
+      assert.equal(flattenedStatus(checks, true), worst);
+      assert.equal(flattenedStatus(checks, false), worst === "maintenance" ? "critical" : worst);
+    }),
+  );
+});
+
+test("what this cluster would not hand out is critical for its peers, whatever else the checks say", () => {
+  const ids = ["c", "_node_maintenance", "_service_maintenance:x"];
+  const statuses = ["maintenance", "critical", "warning", "passing", "weird", ""];
+  const checkArbitrary = fc.record({ id: fc.constantFrom(...ids), status: fc.constantFrom(...statuses) });
+  fc.assert(
+    fc.property(fc.array(checkArbitrary, { minLength: 1 }), (made) => {
+      const out = made.some(({ id, status }) => id !== "c" || status === "critical" || status === "maintenance");
+      const checks = made.map(({ id, status }) => check(id, status));
+      assert.equal(flattenedStatus(checks, false) === "critical", out);
     }),
   );
 });
