@@ -71,18 +71,18 @@ async function optional<Module>(load: () => Promise<Module>): Promise<Module | u
   }
 }
 
-async function openStorage(directory: string | undefined): Promise<Storage> {
+async function openStorage(directory: string | undefined, incidents: Incidents): Promise<Storage> {
   if (directory === undefined) return memoryStorage();
   const level = await optional(() => import("../storage/level.js"));
   if (level === undefined) throw new CommandError("-data-dir needs the package classic-level to be installed");
-  return level.openLevel(directory);
+  return level.openLevel(directory, { incidents });
 }
 
 async function openHost(options: AgentOptions, logger: Logger, incidents: Incidents): Promise<PeeringHost> {
   return createHost({
     datacenter: options.datacenter,
     nodeName: options.node,
-    storage: await openStorage(options.dataDirectory),
+    storage: await openStorage(options.dataDirectory, incidents),
     transport: grpcTransport({ listen: addressText(options.grpcTls), logger }),
     ...(options.advertise.length > 0 && { advertise: options.advertise }),
     transit: options.transit,

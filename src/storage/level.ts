@@ -1,8 +1,22 @@
-import { mkdir, open, rm } from "node:fs/promises";
+import { open, rm } from "node:fs/promises";
 import { join } from "node:path";
 import { ClassicLevel } from "classic-level";
 import { asPeeringError, errorText, PeeringError } from "../errors.js";
+import { Incidents } from "../incidents.js";
 import { ABOVE_EVERY_KEY, decodeKey, encodeEntryKey, encodeKey } from "./key-encoding.js";
+import { AcknowledgedRevision, cannotOpen, DataDirectory, inUse } from "./level-directory.js";
+import { damagedDirectory, type FilesVerified, RESTORE, verifyFiles } from "./level-files.js";
+import type { TableRow } from "./level-format.js";
+import {
+  batchRevision,
+  FORMAT_KEY,
+  REVISION_KEY,
+  ROW_HEADER_BYTES,
+  RowWriter,
+  readRow,
+  readUncheckedRow,
+  rowRevision,
+} from "./level-rows.js";
 import type { Entry, Expectation, Key, Snapshot, Storage, Write } from "./storage.js";
 import { WatchHub } from "./watch.js";
 
@@ -11,21 +25,41 @@ export interface LevelOptions {
   readonly writeBufferBytes?: number;
   /** Blocks of tables kept in memory, in bytes. Default 8 MiB. */
   readonly cacheBytes?: number;
+  /**
+   * Counts and logs what was found and mended: a write that was cut short, a damaged entry, a directory that others could
+   * read. Default: silent.
+   */
+  readonly incidents?: Incidents;
 }
 
 /**
  * Opens, or creates, the storage in `directory`: embedded, durable (each commit is on disk before it resolves), for one
  * process at a time. Commits that wait while one is written go to disk together.
  *
+ * Before anything is opened, the checksums of all files are verified. A write that was cut short, as by a loss of power, is
+ * dropped unless it was acknowledged. What is damaged otherwise is refused, except for values of entries: reads name these.
+ *
  * After a failed write the storage first proves that the disk takes writes again, then goes on; until then every commit
  * is refused with `storage-failed` while reads are still answered.
- * @throws {PeeringError} `locked`: another process, or this one, has it open. `storage-failed`: the directory cannot be
- *   used, is damaged, or holds something else.
+ * @throws {PeeringError} `locked`: another process, or this one, has it open. `storage-damaged`: something that was
+ *   committed is missing, or cannot be told from what was not; nothing is changed. `storage-failed`: the directory cannot be
+ *   used, belongs to another user, or holds something else.
  */
 export async function openLevel(directory: string, options: LevelOptions = {}): Promise<Storage> {
-  const { writeBufferBytes = 16 * 1024 * 1024, cacheBytes = 8 * 1024 * 1024 } = options;
-  const openDatabase = async (): Promise<Opened> => openAt(directory, writeBufferBytes, cacheBytes);
-  return new LevelStorage(directory, writeBufferBytes, openDatabase, await openDatabase());
+  const { writeBufferBytes = 16 * 1024 * 1024, cacheBytes = 8 * 1024 * 1024, incidents = new Incidents() } = options;
+  const place = await DataDirectory.claim(directory, incidents);
+  let opened: Opened | undefined;
+  try {
+    const openDatabase = (): Promise<Opened> => openAt(place, incidents, writeBufferBytes, cacheBytes);
+    opened = await openDatabase();
+    await place.sweep();
+    const acknowledged = await AcknowledgedRevision.open(place, opened.revision, incidents);
+    return new LevelStorage(place, writeBufferBytes, acknowledged, incidents, openDatabase, opened);
+  } catch (error) {
+    await opened?.database.close();
+    await place.release();
+    throw openError(directory, error);
+  }
 }
 
 type Database = ClassicLevel<Buffer, Uint8Array>;
@@ -34,17 +68,23 @@ interface Opened {
   readonly revision: bigint;
 }
 
-const FORMAT_KEY = Buffer.from(`${ABOVE_EVERY_KEY}format`, "latin1");
-const FORMAT = "peerage storage 1";
-/** Written in the batch of every commit, so that any snapshot of the database knows its own revision. */
-const REVISION_KEY = Buffer.from(`${ABOVE_EVERY_KEY}revision`, "latin1");
-const REVISION_BYTES = 8;
+const FORMAT = "peerage storage 2";
+/** Of 0.1: rows without checksums. */
+const UNCHECKED_FORMAT = "peerage storage 1";
+/** While the rows of the former are written again, so that it does not read what it does not know. */
+const CHANGING_FORMAT = "peerage storage 1 to 2";
 
 /** Bytes of writes that go to disk in one batch; a single larger commit goes alone. */
 const GROUP_BYTES = 8 * 1024 * 1024;
 
-async function openAt(directory: string, writeBufferSize: number, cacheSize: number): Promise<Opened> {
-  const database: Database = new ClassicLevel<Buffer, Uint8Array>(directory, {
+async function openAt(
+  place: DataDirectory,
+  incidents: Incidents,
+  writeBufferSize: number,
+  cacheSize: number,
+): Promise<Opened> {
+  const { acknowledged, cut, damagedKeys } = await verify(place);
+  const database: Database = new ClassicLevel<Buffer, Uint8Array>(place.path, {
     keyEncoding: "buffer",
     valueEncoding: "view",
     // Compressing costs more time than it saves here: what is written is read back rarely.
@@ -53,47 +93,177 @@ async function openAt(directory: string, writeBufferSize: number, cacheSize: num
     cacheSize,
   });
   try {
-    // Readable by nobody else: it may hold keys.
-    await mkdir(directory, { recursive: true, mode: 0o700 });
     await database.open();
-  } catch (error) {
-    throw openError(directory, error);
-  }
-  try {
-    const format = database.getSync(FORMAT_KEY);
-    if (format !== undefined && Buffer.from(format).toString() === FORMAT) {
-      const revision = database.getSync(REVISION_KEY);
-      return { database, revision: revision === undefined ? 0n : readRevision(revision) };
+    await adoptFormat(place, database);
+    const revision = revisionOf(place, database.getSync(REVISION_KEY));
+    // It may all have been in the log, and that may be gone.
+    mustReach(place, acknowledged, revision);
+    if (cut !== undefined) {
+      incidents.report("storage-write-cut-short", "the end of the log is dropped: its write was cut short", {
+        directory: place.name,
+        ...cut,
+      });
     }
-    if (format !== undefined || (await database.keys({ limit: 1 }).all()).length > 0) {
-      throw new PeeringError("storage-failed", `${directory} holds data of another program or version`);
-    }
-    await database.batch().put(FORMAT_KEY, Buffer.from(FORMAT)).write({ sync: true });
-    return { database, revision: 0n };
+    // Every log begins with it, so that it says how far it goes though the first commit in it is damaged.
+    await database.put(REVISION_KEY, new RowWriter().row(REVISION_KEY, revision, new Uint8Array()), { sync: true });
+    await dropDamaged(place, database, damagedKeys, incidents);
+    await place.tighten();
+    return { database, revision };
   } catch (error) {
     await database.close();
-    throw error instanceof PeeringError ? error : openError(directory, error);
+    throw openError(place.name, error);
   }
 }
 
+/** @throws {PeeringError} `storage-damaged`: the data end before what was acknowledged. */
+function mustReach(place: DataDirectory, acknowledged: bigint | undefined, revision: bigint | undefined): void {
+  if (acknowledged === undefined || revision === undefined || acknowledged <= revision) return;
+  throw damagedDirectory(
+    place.name,
+    `commits up to revision ${acknowledged} were acknowledged, and it holds them up to ${revision}`,
+    "Restore the directory from a backup. To go on without the commits that are missing, remove the file acknowledged in it.",
+  );
+}
+
+/**
+ * Looks for damage before the engine opens the files: it drops what it cannot read, and the log with it.
+ * @throws {PeeringError} `storage-damaged`; `locked`; `storage-failed`.
+ */
+async function verify(place: DataDirectory): Promise<FilesVerified & { readonly acknowledged: bigint | undefined }> {
+  try {
+    const files = await verifyFiles(place.path, isDamaged);
+    const acknowledged = await AcknowledgedRevision.read(place);
+    mustReach(place, acknowledged, files.lastBatch && batchRevision(files.lastBatch));
+    return { ...files, acknowledged };
+  } catch (error) {
+    // Files that another process writes meanwhile look damaged.
+    if (await isInUse(place.path)) throw inUse(place.name, error);
+    throw openError(place.name, error);
+  }
+}
+
+/** Whether another process has it open. It makes the engine lock the directory, and then refuse to open it. */
+async function isInUse(path: string): Promise<boolean> {
+  try {
+    await new ClassicLevel(path).open({ createIfMissing: false, errorIfExists: true });
+  } catch (error) {
+    return codeOf(causeOf(error)) === "LEVEL_LOCKED";
+  }
+  return false;
+}
+
+function isDamaged({ key, value }: TableRow): boolean | undefined {
+  if (value === undefined) return false;
+  if (key.equals(FORMAT_KEY)) return Buffer.from(value).toString() === FORMAT ? false : undefined;
+  const { state } = readRow(key, value);
+  return state === "unknown" ? undefined : state === "damaged";
+}
+
+/** Marks what is new, and gives the rows of 0.1 their checksums. @throws {PeeringError} `storage-failed`: foreign data. */
+async function adoptFormat(place: DataDirectory, database: Database): Promise<void> {
+  const stored = database.getSync(FORMAT_KEY);
+  const format = stored === undefined ? undefined : Buffer.from(stored).toString();
+  if (format === FORMAT) return;
+  if (format === UNCHECKED_FORMAT || format === CHANGING_FORMAT) return addChecksums(place, database);
+  if (format === undefined && (await database.keys({ limit: 1 }).all()).length === 0) {
+    const first = new RowWriter().row(REVISION_KEY, 0n, new Uint8Array());
+    await database.batch().put(FORMAT_KEY, Buffer.from(FORMAT)).put(REVISION_KEY, first).write({ sync: true });
+    return;
+  }
+  const later = /^peerage storage \d+$/.test(format ?? "");
+  throw new PeeringError(
+    "storage-failed",
+    `${place.name} holds data of ${later ? "a later version" : "another program"}`,
+    {
+      remedy: later
+        ? "Run the version that wrote it, or a later one; or name another directory."
+        : "Name another directory.",
+    },
+  );
+}
+
+async function addChecksums(place: DataDirectory, database: Database): Promise<void> {
+  await database.put(FORMAT_KEY, Buffer.from(CHANGING_FORMAT), { sync: true });
+  const writer = new RowWriter();
+  let batch = database.batch();
+  let bytes = 0;
+  let revision: Uint8Array | undefined;
+  for await (const [key, value] of database.iterator()) {
+    if (key.equals(FORMAT_KEY)) continue;
+    if (key.equals(REVISION_KEY)) revision = value;
+    // A start that was interrupted has done some already.
+    if (readRow(key, value).state === "sound") continue;
+    const row = readUncheckedRow(value);
+    if (row === undefined) throw damagedDirectory(place.name, "a row is neither of this version nor of 0.1");
+    batch.put(key, writer.row(key, row.revision, row.value));
+    bytes += key.length + value.length;
+    if (bytes < GROUP_BYTES) continue;
+    await batch.write();
+    batch = database.batch();
+    bytes = 0;
+  }
+  if (revision === undefined) batch.put(REVISION_KEY, writer.row(REVISION_KEY, 0n, new Uint8Array()));
+  await batch.put(FORMAT_KEY, Buffer.from(FORMAT)).write({ sync: true });
+  // The rows without checksums are still in tables, where damage to them could not be told from damage to these.
+  await database.compactRange(Buffer.alloc(0), Buffer.from(`${ABOVE_EVERY_KEY}${ABOVE_EVERY_KEY}`, "latin1"));
+}
+
+/** Reports entries whose values are damaged, and drops what only older versions of entries are. */
+async function dropDamaged(
+  place: DataDirectory,
+  database: Database,
+  keys: readonly Buffer[],
+  incidents: Incidents,
+): Promise<void> {
+  for (const key of keys) {
+    const stored = database.getSync(key);
+    if (stored === undefined || readRow(key, stored).state === "sound") {
+      await database.compactRange(key, key);
+      continue;
+    }
+    incidents.report("storage-entry-damaged", "the value of a stored entry is damaged", {
+      directory: place.name,
+      entry: nameOf(key),
+    });
+  }
+}
+
+/** @throws {PeeringError} `storage-damaged` */
+function revisionOf(place: DataDirectory, stored: Uint8Array | undefined): bigint {
+  const row = stored === undefined ? undefined : readRow(REVISION_KEY, stored);
+  if (row?.state !== "sound") throw damagedDirectory(place.name, "the row that says how far its commits go");
+  return row.revision;
+}
+
 function openError(directory: string, error: unknown): PeeringError {
-  const cause = error instanceof Error && error.cause instanceof Error ? error.cause : error;
-  const code = cause instanceof Error && "code" in cause ? cause.code : undefined;
-  if (code === "LEVEL_LOCKED") {
-    return new PeeringError("locked", `the data directory ${directory} is in use by another process`, {
-      cause,
-      remedy: "Stop the other process, or give this one a directory of its own.",
-    });
-  }
-  if (code === "LEVEL_CORRUPTION") {
-    return new PeeringError("storage-failed", `the data directory ${directory} is damaged: ${errorText(cause)}`, {
-      cause,
-      remedy: "Restore the directory from a backup, or remove it and peer again.",
-    });
-  }
-  return new PeeringError("storage-failed", `cannot open the data directory ${directory}: ${errorText(cause)}`, {
-    cause,
+  if (error instanceof PeeringError) return error;
+  const cause = causeOf(error);
+  if (codeOf(cause) === "LEVEL_LOCKED") return inUse(directory, cause);
+  if (codeOf(cause) === "LEVEL_CORRUPTION") return damagedDirectory(directory, errorText(cause));
+  return cannotOpen(directory, cause);
+}
+
+function causeOf(error: unknown): unknown {
+  return error instanceof Error && error.cause instanceof Error ? error.cause : error;
+}
+
+function codeOf(error: unknown): unknown {
+  return error instanceof Error && "code" in error ? error.code : undefined;
+}
+
+function damagedEntries(place: DataDirectory, keys: readonly Key[]): PeeringError {
+  const names = keys.slice(0, 3).map((key) => key.join("/"));
+  const more = keys.length > names.length ? ` and ${keys.length - names.length} more` : "";
+  return new PeeringError("storage-damaged", `stored in ${place.name}, damaged: ${names.join(", ")}${more}`, {
+    remedy: RESTORE,
+    damagedKeys: keys,
   });
+}
+
+/** Of an entry, or of a row of the storage's own. */
+function nameOf(key: Uint8Array): string {
+  const encoded = Buffer.from(key).toString("latin1");
+  return encoded.startsWith(ABOVE_EVERY_KEY) ? encoded.slice(1) : decodeKey(encoded).join("/");
 }
 
 /** The write did not go through as a whole, so that nothing of it is found again. */
@@ -118,8 +288,10 @@ interface NumberedCommit {
 }
 
 class LevelStorage implements Storage {
-  readonly #directory: string;
-  readonly #probeBytes: number;
+  readonly #place: DataDirectory;
+  readonly #writeBufferBytes: number;
+  readonly #acknowledged: AcknowledgedRevision;
+  readonly #incidents: Incidents;
   readonly #openDatabase: () => Promise<Opened>;
   #database: Database;
   readonly #hub: WatchHub;
@@ -134,12 +306,23 @@ class LevelStorage implements Storage {
   /** What the failed write held. It may turn out to be on disk. */
   #doubtful: readonly NumberedCommit[] = [];
   #closing: Promise<void> | undefined;
-  #scratch: Buffer = Buffer.allocUnsafeSlow(4096);
+  readonly #writer = new RowWriter();
+  /** Written since permissions of files were last set. */
+  #looseBytes = 0;
+  #tightening: Promise<void> = Promise.resolve();
 
-  constructor(directory: string, writeBufferBytes: number, openDatabase: () => Promise<Opened>, opened: Opened) {
-    this.#directory = directory;
-    // Opening again sorts the log into a table, which takes about as much.
-    this.#probeBytes = writeBufferBytes + 1024 * 1024;
+  constructor(
+    place: DataDirectory,
+    writeBufferBytes: number,
+    acknowledged: AcknowledgedRevision,
+    incidents: Incidents,
+    openDatabase: () => Promise<Opened>,
+    opened: Opened,
+  ) {
+    this.#place = place;
+    this.#writeBufferBytes = writeBufferBytes;
+    this.#acknowledged = acknowledged;
+    this.#incidents = incidents;
     this.#openDatabase = openDatabase;
     this.#database = opened.database;
     this.#revision = opened.revision;
@@ -158,7 +341,7 @@ class LevelStorage implements Storage {
       return await reading;
     } catch (error) {
       signal?.throwIfAborted();
-      throw asPeeringError(error, "storage-failed");
+      throw this.#failureOf(error);
     } finally {
       this.#reads.delete(reading);
     }
@@ -175,21 +358,23 @@ class LevelStorage implements Storage {
         highWaterMarkBytes: 1024 * 1024,
       });
       try {
-        const revision = database.getSync(REVISION_KEY, { snapshot });
+        const revision = revisionOf(this.#place, database.getSync(REVISION_KEY, { snapshot }));
         const entries: Entry[] = [];
+        const damaged: Key[] = [];
         for (;;) {
           const batch = await iterator.nextv(1000);
           signal?.throwIfAborted();
-          for (const [key, value] of batch) {
-            entries.push({
-              key: decodeKey(key.toString("latin1")),
-              value: new Uint8Array(value.buffer, value.byteOffset + REVISION_BYTES, value.length - REVISION_BYTES),
-              revision: readRevision(value),
-            });
+          for (const [key, stored] of batch) {
+            const row = readRow(key, stored);
+            if (row.state === "unknown") throw damagedDirectory(this.#place.name, "an entry's key does not match it");
+            const decoded = decodeKey(key.toString("latin1"));
+            if (row.state === "damaged") damaged.push(decoded);
+            else entries.push({ key: decoded, value: row.value, revision: row.revision });
           }
           if (batch.length === 0) break;
         }
-        return { entries, revision: revision === undefined ? 0n : readRevision(revision) };
+        if (damaged.length > 0) throw damagedEntries(this.#place, damaged);
+        return { entries, revision };
       } finally {
         await iterator.close();
       }
@@ -203,7 +388,7 @@ class LevelStorage implements Storage {
     let bytes = 0;
     const encodedWrites = writes.map(({ key, value }) => {
       const encoded = encodeEntryKey(key);
-      bytes += encoded.length + REVISION_BYTES + (value?.length ?? 0);
+      bytes += encoded.length + ROW_HEADER_BYTES + (value?.length ?? 0);
       return { key: encoded, value };
     });
     const encodedExpect = expect.map((expectation) => ({ key: encodeEntryKey(expectation.key), expectation }));
@@ -228,6 +413,11 @@ class LevelStorage implements Storage {
     await this.#writing;
     await Promise.allSettled(this.#reads);
     await this.#database.close();
+    this.#acknowledged.close();
+    await this.#tightening;
+    // The engine may have written in the background until now.
+    await this.#tighten();
+    await this.#place.release();
   }
 
   #mustBeOpen(): void {
@@ -242,10 +432,28 @@ class LevelStorage implements Storage {
       try {
         await this.#writeGroup(group);
       } catch (error) {
-        for (const commit of group) commit.reject(asPeeringError(error, "storage-failed"));
+        const failure = this.#failureOf(error);
+        for (const commit of group) commit.reject(failure);
+      }
+      for (const { bytes } of group) this.#looseBytes += bytes;
+      if (this.#looseBytes >= this.#writeBufferBytes / 4) {
+        this.#looseBytes = 0;
+        this.#tightening = this.#tightening.then(() => this.#tighten());
       }
     }
     this.#writing = undefined;
+  }
+
+  /** Once the engine may have made a new log or table. The directory is closed to others all the time. */
+  async #tighten(): Promise<void> {
+    try {
+      await this.#place.tighten();
+    } catch (error) {
+      this.#incidents.report("storage-file-open", "the permissions of a file of the data directory cannot be set", {
+        directory: this.#place.name,
+        error: errorText(error),
+      });
+    }
   }
 
   #takeGroup(): readonly PendingCommit[] {
@@ -282,6 +490,7 @@ class LevelStorage implements Storage {
       return;
     }
     this.#revision = newest;
+    this.#acknowledged.write(newest);
     this.#announce(numbered);
     for (const { commit, revision } of numbered) commit.resolve(revision);
   }
@@ -311,8 +520,12 @@ class LevelStorage implements Storage {
   }
 
   #currentRevision(key: string): bigint | undefined {
-    const value = this.#database.getSync(Buffer.from(key, "latin1"));
-    return value === undefined ? undefined : readRevision(value);
+    const encoded = Buffer.from(key, "latin1");
+    const stored = this.#database.getSync(encoded);
+    if (stored === undefined) return undefined;
+    const revision = rowRevision(encoded, stored);
+    if (revision === undefined) throw damagedDirectory(this.#place.name, "an entry's key does not match it");
+    return revision;
   }
 
   async #writeBatch(numbered: readonly NumberedCommit[], newest: bigint): Promise<void> {
@@ -321,20 +534,11 @@ class LevelStorage implements Storage {
       for (const { key, value } of commit.writes) {
         const encoded = Buffer.from(key, "latin1");
         if (value === undefined) batch.del(encoded);
-        else batch.put(encoded, this.#withRevision(revision, value));
+        else batch.put(encoded, this.#writer.row(encoded, revision, value));
       }
     }
-    batch.put(REVISION_KEY, this.#withRevision(newest, new Uint8Array()));
+    batch.put(REVISION_KEY, this.#writer.row(REVISION_KEY, newest, new Uint8Array()));
     await batch.write({ sync: true });
-  }
-
-  /** A view that holds until the next call; the batch copies what it is given. */
-  #withRevision(revision: bigint, value: Uint8Array): Uint8Array {
-    const size = REVISION_BYTES + value.length;
-    if (this.#scratch.length < size) this.#scratch = Buffer.allocUnsafeSlow(size * 2);
-    this.#scratch.writeBigUInt64BE(revision);
-    this.#scratch.set(value, REVISION_BYTES);
-    return this.#scratch.subarray(0, size);
   }
 
   #announce(numbered: readonly NumberedCommit[]): void {
@@ -346,8 +550,13 @@ class LevelStorage implements Storage {
     }
   }
 
+  #failureOf(error: unknown): PeeringError {
+    const damaged = codeOf(causeOf(error)) === "LEVEL_CORRUPTION";
+    return damaged ? damagedDirectory(this.#place.name, errorText(error)) : asPeeringError(error, "storage-failed");
+  }
+
   #failureText(error: unknown): string {
-    return `the data directory ${this.#directory} cannot be written: ${errorText(error)}`;
+    return `the data directory ${this.#place.name} cannot be written: ${errorText(error)}`;
   }
 
   /**
@@ -358,7 +567,8 @@ class LevelStorage implements Storage {
    */
   async #repair(): Promise<void> {
     try {
-      await probe(join(this.#directory, "probe"), this.#probeBytes);
+      // Opening again sorts the log into a table, which takes about as much.
+      await probe(join(this.#place.path, "probe"), this.#writeBufferBytes + 1024 * 1024);
       this.#reopening = this.#reopen();
       await this.#reopening;
     } catch (error) {
@@ -376,6 +586,7 @@ class LevelStorage implements Storage {
     this.#broken = undefined;
     if (revision > this.#revision) {
       this.#revision = revision;
+      this.#acknowledged.write(revision);
       this.#announce(this.#doubtful);
     }
     this.#doubtful = [];
@@ -394,8 +605,4 @@ async function probe(path: string, bytes: number): Promise<void> {
   } finally {
     await rm(path, { force: true });
   }
-}
-
-function readRevision(value: Uint8Array): bigint {
-  return Buffer.from(value.buffer, value.byteOffset, REVISION_BYTES).readBigUInt64BE();
 }

@@ -34,7 +34,8 @@ export interface Snapshot {
 export interface Storage extends AsyncDisposable {
   /**
    * Entries under `prefix` in key order (parts compared as UTF-8 bytes), all read at one revision.
-   * @throws {PeeringError} `storage-failed`, `closed`; `signal.reason` when aborted.
+   * @throws {PeeringError} `storage-failed`, `closed`; `storage-damaged`: what is stored there is not what was committed, and
+   *   `damagedKeys` names the entries if it is only that; `signal.reason` when aborted.
    */
   read(prefix: Key, signal?: AbortSignal): Promise<Snapshot>;
 
@@ -42,7 +43,8 @@ export interface Storage extends AsyncDisposable {
    * Applies every write or none, durably, and returns the new revision. Revisions only grow. A key written twice keeps
    * the later write. Commits take effect in the order of the calls.
    * @throws {PeeringError} `conflict`: an expectation failed and nothing was written. Read again, then retry.
-   * @throws {PeeringError} `storage-failed`: the backend refused; nothing was written.
+   * @throws {PeeringError} `storage-failed`: the backend refused; nothing was written. A damaged entry is written over, or
+   *   deleted, as any other.
    * @throws {PeeringError} `unavailable`: the backend did not answer; the writes may or may not have happened.
    */
   commit(writes: readonly Write[], expect?: readonly Expectation[]): Promise<bigint>;

@@ -1,0 +1,230 @@
+import { closeSync, constants, fsyncSync, ftruncateSync, openSync, writeSync } from "node:fs";
+import { chmod, lstat, mkdir, open, readdir, readFile, realpath, rm, stat } from "node:fs/promises";
+import { join } from "node:path";
+import { errorText, PeeringError } from "../errors.js";
+import type { Incidents } from "../incidents.js";
+import { crc32c } from "./crc32c.js";
+
+const PRIVATE_DIRECTORY = 0o700;
+const PRIVATE_FILE = 0o600;
+const OTHERS = 0o077;
+
+/** Of the engine and of ours; what else lies in the directory is left alone. */
+const OURS = /^(?:\d+\.(?:log|ldb|sst|dbtmp)|MANIFEST-\d+|CURRENT|LOCK|LOG|LOG\.old|acknowledged|in-use-.*)$/;
+const IN_USE = /^in-use-/;
+const ACKNOWLEDGED = "acknowledged";
+
+/**
+ * A data directory that belongs to one storage of this process until it is released. Whether another process has it is the
+ * engine's to find out; but within a process the engine knows directories by the texts that lead there, and locks of the
+ * operating system are held by processes. So each process marks the directory with a file of its own name: wherever it
+ * comes from (another spelling, a link, a mount), it finds the mark.
+ */
+export class DataDirectory {
+  /** As it was asked for; for messages. */
+  readonly name: string;
+  /** Where it is, whatever the working directory becomes. */
+  readonly path: string;
+  readonly #mark: string;
+  readonly #incidents: Incidents;
+
+  private constructor(name: string, path: string, incidents: Incidents) {
+    this.name = name;
+    this.path = path;
+    this.#mark = markOfThisProcess();
+    this.#incidents = incidents;
+  }
+
+  /**
+   * Makes the directory if there is none, and keeps other users out of it.
+   * @throws {PeeringError} `locked`: this process has it open. `storage-failed`: it cannot be used.
+   */
+  static async claim(name: string, incidents: Incidents): Promise<DataDirectory> {
+    const directory = new DataDirectory(name, await directoryAt(name), incidents);
+    try {
+      await directory.#closeToOthers();
+      await directory.#markInUse();
+    } catch (error) {
+      throw error instanceof PeeringError ? error : cannotOpen(name, error);
+    }
+    try {
+      await directory.tighten();
+      return directory;
+    } catch (error) {
+      await directory.release();
+      throw error instanceof PeeringError ? error : cannotOpen(name, error);
+    }
+  }
+
+  /**
+   * Sees to it that nobody else can read the files. The engine makes new ones as the umask has it.
+   * @throws {PeeringError} `storage-failed`: one belongs to another user.
+   */
+  async tighten(): Promise<void> {
+    const user = process.getuid?.();
+    if (user === undefined) return;
+    for (const file of await readdir(this.path)) {
+      if (!OURS.test(file)) continue;
+      try {
+        const { uid, mode } = await lstat(join(this.path, file));
+        if (uid !== user) throw belongsTo(join(this.name, file), uid, user);
+        if ((mode & OTHERS) !== 0) await chmod(join(this.path, file), PRIVATE_FILE);
+      } catch (error) {
+        // The engine removes files meanwhile.
+        if (codeOf(error) !== "ENOENT") throw error;
+      }
+    }
+  }
+
+  /** Removes what processes that were killed left behind. Call it when the engine has found out that there is no other. */
+  async sweep(): Promise<void> {
+    for (const file of await readdir(this.path)) {
+      if (IN_USE.test(file) && file !== this.#mark) await rm(join(this.path, file), { force: true });
+    }
+  }
+
+  async release(): Promise<void> {
+    await rm(join(this.path, this.#mark), { force: true });
+  }
+
+  async #closeToOthers(): Promise<void> {
+    const user = process.getuid?.();
+    // There is nothing of the kind on Windows.
+    if (user === undefined) return;
+    const { uid, mode } = await stat(this.path);
+    if (uid !== user) throw belongsTo(this.name, uid, user);
+    if ((mode & OTHERS) === 0) return;
+    await chmod(this.path, PRIVATE_DIRECTORY);
+    if (((await stat(this.path)).mode & OTHERS) !== 0) {
+      throw new PeeringError("storage-failed", `the data directory ${this.name} cannot be kept from other users`, {
+        remedy: "Give the data a directory on a file system that keeps permissions.",
+      });
+    }
+    this.#incidents.report(
+      "storage-directory-open",
+      "the data directory was open to other users, and is not any more",
+      {
+        directory: this.name,
+        mode: `0${(mode & 0o777).toString(8)}`,
+      },
+    );
+  }
+
+  async #markInUse(): Promise<void> {
+    try {
+      await (await open(join(this.path, this.#mark), "wx", PRIVATE_FILE)).close();
+    } catch (error) {
+      if (codeOf(error) !== "EEXIST") throw error;
+      throw inUse(this.name, error);
+    }
+  }
+}
+
+/**
+ * The newest revision that anybody was told is stored, beside the database: what was acknowledged and is not found again was
+ * lost, while a write that was cut short before may be. It is written without a sync, after that of the database, so it is
+ * never ahead of what is on disk.
+ */
+export class AcknowledgedRevision {
+  readonly #descriptor: number;
+  readonly #incidents: Incidents;
+
+  private constructor(descriptor: number, incidents: Incidents) {
+    this.#descriptor = descriptor;
+    this.#incidents = incidents;
+  }
+
+  /**
+   * As the last process left it; undefined when there is none, as in data of 0.1.
+   * @returns 0n also for one that is damaged: only the file itself is then.
+   */
+  static async read(directory: DataDirectory): Promise<bigint | undefined> {
+    const text = await readFile(join(directory.path, ACKNOWLEDGED), "latin1").catch((error: unknown) => {
+      if (codeOf(error) === "ENOENT") return undefined;
+      throw error;
+    });
+    if (text === undefined) return undefined;
+    const revision = /^(\d{20}) /.exec(text)?.[1] ?? "0";
+    return text === lineOf(BigInt(revision)).toString("latin1") ? BigInt(revision) : 0n;
+  }
+
+  static async open(directory: DataDirectory, revision: bigint, incidents: Incidents): Promise<AcknowledgedRevision> {
+    const path = join(directory.path, ACKNOWLEDGED);
+    const acknowledged = new AcknowledgedRevision(
+      openSync(path, constants.O_CREAT | constants.O_WRONLY, PRIVATE_FILE),
+      incidents,
+    );
+    acknowledged.write(revision);
+    ftruncateSync(acknowledged.#descriptor, lineOf(revision).length);
+    fsyncSync(acknowledged.#descriptor);
+    return acknowledged;
+  }
+
+  /** Never throws: what it is for is done. */
+  write(revision: bigint): void {
+    const line = lineOf(revision);
+    try {
+      writeSync(this.#descriptor, line, 0, line.length, 0);
+    } catch (error) {
+      this.#incidents.report("storage-revision-unwritten", "the newest revision cannot be written beside the data", {
+        error: errorText(error),
+      });
+    }
+  }
+
+  close(): void {
+    closeSync(this.#descriptor);
+  }
+}
+
+/** Always of the same length, so that it is written over itself. */
+function lineOf(revision: bigint): Buffer {
+  const digits = String(revision).padStart(20, "0");
+  const check = crc32c(Buffer.from(digits)).toString(16).padStart(8, "0");
+  return Buffer.from(`${digits} ${check}\n`, "latin1");
+}
+
+/** @throws {PeeringError} `storage-failed`: there is none and none can be made. */
+async function directoryAt(name: string): Promise<string> {
+  try {
+    await mkdir(name, { recursive: true, mode: PRIVATE_DIRECTORY });
+    return await realpath(name);
+  } catch (error) {
+    const code = codeOf(error);
+    if (code !== "EEXIST" && code !== "ENOTDIR") throw cannotOpen(name, error);
+    throw new PeeringError("storage-failed", `the data directory ${name} is a file, or lies in one`, {
+      cause: error,
+      remedy: "Name a directory.",
+    });
+  }
+}
+
+/** The same for every copy of this module and in every thread, another one after a restart with the same process id. */
+function markOfThisProcess(): string {
+  return `in-use-${process.pid}-${Math.trunc(performance.timeOrigin * 1000)}`;
+}
+
+function belongsTo(name: string, owner: number, user: number): PeeringError {
+  const message = `${name} belongs to user ${owner}, and this process runs as user ${user}`;
+  return new PeeringError("storage-failed", message, {
+    remedy: "Run the process as the owner of its data, or give it a directory of its own.",
+  });
+}
+
+export function inUse(name: string, cause: unknown): PeeringError {
+  return new PeeringError("locked", `the data directory ${name} is in use by another process`, {
+    cause,
+    remedy: "Stop the other process, or give this one a directory of its own. A process can open a directory once.",
+  });
+}
+
+export function cannotOpen(name: string, error: unknown): PeeringError {
+  return new PeeringError("storage-failed", `cannot open the data directory ${name}: ${errorText(error)}`, {
+    cause: error,
+    remedy: "Let the user of this process write there, or name another directory.",
+  });
+}
+
+function codeOf(error: unknown): string {
+  return error instanceof Error && "code" in error ? String(error.code) : "";
+}

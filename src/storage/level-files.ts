@@ -1,0 +1,169 @@
+import { readdir, readFile } from "node:fs/promises";
+import { join } from "node:path";
+import { errorText, PeeringError } from "../errors.js";
+import {
+  blockRows,
+  damagedBlocks,
+  type LogContents,
+  type Manifest,
+  readBatchHeader,
+  readLog,
+  readManifest,
+  type TableRow,
+} from "./level-format.js";
+
+/** What is to be told of files that can be opened. */
+export interface FilesVerified {
+  /** The log ends in what cannot be read, and nothing follows: a write that was cut short. */
+  readonly cut: { readonly file: string; readonly at: number; readonly bytes: number } | undefined;
+  /** The newest batch of the logs that can be read. */
+  readonly lastBatch: Buffer | undefined;
+  /** Keys of rows in tables whose values are damaged, and nothing else. They may have been written again since. */
+  readonly damagedKeys: readonly Buffer[];
+}
+
+/** What helps where data are lost. */
+export const RESTORE = "Restore the directory from a backup, or remove it and peer again.";
+
+/** @param reason - why, for an operator: it names files and never what is in them. */
+export function damagedDirectory(directory: string, reason: string, remedy: string = RESTORE): PeeringError {
+  return new PeeringError("storage-damaged", `the data directory ${directory} is damaged: ${reason}`, { remedy });
+}
+
+/**
+ * Reads every file that the engine is about to read, and changes none. For the engine skips what it cannot read: the rest
+ * of a log's block, a manifest's end, a missing `CURRENT` with all the tables it led to.
+ * @param isDamaged - whether a row of a damaged block is damaged in its value alone; undefined where it is more, or unclear.
+ * @throws {PeeringError} `storage-damaged`: opening would lose something, or show something that was never written.
+ */
+export async function verifyFiles(
+  directory: string,
+  isDamaged: (row: TableRow) => boolean | undefined,
+): Promise<FilesVerified> {
+  const names = await readdir(directory);
+  const current = await readCurrent(directory, names);
+  if (current === undefined) return { cut: undefined, lastBatch: undefined, damagedKeys: [] };
+  const manifest = await readFileOf(directory, current, manifestOf);
+  const numbers = (extension: RegExp): Map<number, string> =>
+    new Map(names.filter((name) => extension.test(name)).map((name) => [Number.parseInt(name, 10), name]));
+  const logs = await verifyLogs(directory, manifest, numbers(/^\d+\.log$/));
+  const damagedKeys: Buffer[] = [];
+  const tables = numbers(/^\d+\.(?:ldb|sst)$/);
+  for (const [number, bytes] of manifest.tables) {
+    const name = tables.get(number);
+    if (name === undefined) throw damagedDirectory(directory, `${numbered(number)}.ldb is missing`);
+    damagedKeys.push(...(await readFileOf(directory, name, (table) => damagedRows(table, bytes, isDamaged))));
+  }
+  return { ...logs, damagedKeys };
+}
+
+/** The name of the manifest; undefined for a directory in which there is no database yet. */
+async function readCurrent(directory: string, names: readonly string[]): Promise<string | undefined> {
+  const manifests = names.filter((name) => /^MANIFEST-\d+$/.test(name));
+  if (!names.includes("CURRENT")) {
+    // A process that dies while it makes a database leaves the first manifest.
+    const begun = manifests.every((name) => name === "MANIFEST-000001");
+    if (begun && !names.some((name) => /^\d+\.(?:log|ldb|sst)$/.test(name))) return undefined;
+    throw withoutCurrent(directory, "CURRENT is missing", manifests);
+  }
+  const [, name] = /^(MANIFEST-\d+)\n$/.exec(await readFile(join(directory, "CURRENT"), "latin1")) ?? [];
+  if (name === undefined) throw withoutCurrent(directory, "CURRENT names no manifest", manifests);
+  if (!names.includes(name)) throw withoutCurrent(directory, `${name}, which CURRENT names, is missing`, manifests);
+  return name;
+}
+
+function withoutCurrent(directory: string, reason: string, manifests: readonly string[]): PeeringError {
+  const [only, ...others] = manifests;
+  if (only === undefined || others.length > 0) return damagedDirectory(directory, reason);
+  const remedy = `Restore the directory from a backup. If nothing else was lost, make CURRENT a file of one line: ${only}`;
+  return damagedDirectory(directory, reason, remedy);
+}
+
+/** @throws {PeeringError} `storage-damaged`, naming the file, when `read` throws. */
+async function readFileOf<T>(directory: string, name: string, read: (file: Buffer) => T): Promise<T> {
+  const file = await readFile(join(directory, name));
+  try {
+    return read(file);
+  } catch (error) {
+    throw damagedDirectory(directory, `${name} cannot be used: ${errorText(error)}`);
+  }
+}
+
+function manifestOf(file: Buffer): Manifest {
+  const { records, unreadableAt, goesOn, cutShort } = readLog(file);
+  // An entry that was cut short was not in force: the files it would have replaced are still there, which is checked.
+  if (unreadableAt !== undefined && (goesOn || !cutShort)) {
+    throw new RangeError(`the checksum of the entry at byte ${unreadableAt} does not match`);
+  }
+  return readManifest(records);
+}
+
+async function verifyLogs(
+  directory: string,
+  manifest: Manifest,
+  logs: ReadonlyMap<number, string>,
+): Promise<Pick<FilesVerified, "cut" | "lastBatch">> {
+  const { logNumber, previousLogNumber } = manifest;
+  if (logNumber > 0 && !logs.has(logNumber)) {
+    throw damagedDirectory(directory, `${numbered(logNumber)}.log is missing`);
+  }
+  const needed = [...logs.keys()].filter((number) => number >= logNumber || number === previousLogNumber);
+  let sequence: number | undefined;
+  let lastBatch: Buffer | undefined;
+  let newest: { readonly file: string; readonly log: LogContents; readonly bytes: number } | undefined;
+  for (const number of needed.sort((left, right) => left - right)) {
+    const file = logs.get(number) ?? "";
+    newest = await readFileOf(directory, file, (bytes) => {
+      const log = readLog(bytes);
+      if (log.goesOn) throw new RangeError(`the write at byte ${log.unreadableAt} cannot be read, but later ones can`);
+      sequence = lastSequenceOf(log, sequence, manifest);
+      lastBatch = log.records.at(-1) ?? lastBatch;
+      return { file, log, bytes: bytes.length };
+    });
+  }
+  if (newest?.log.unreadableAt === undefined) return { cut: undefined, lastBatch };
+  const { file, bytes } = newest;
+  const at = newest.log.unreadableAt;
+  return { cut: { file, at, bytes: bytes - at }, lastBatch };
+}
+
+/**
+ * The number of the last write of a log; `before` where it has none.
+ * @param before - that of the logs before; undefined: this is the first write of all logs.
+ * @throws {RangeError} Writes before one of the log are missing.
+ */
+function lastSequenceOf(log: LogContents, before: number | undefined, manifest: Manifest): number | undefined {
+  let last = before;
+  for (const record of log.records) {
+    const { sequence, count } = readBatchHeader(record);
+    // The first may be in tables already.
+    const gap = last === undefined ? sequence > manifest.lastSequence + 1 : sequence !== last + 1;
+    if (gap) throw new RangeError(`writes before number ${sequence} are missing`);
+    last = sequence + count - 1;
+  }
+  return last;
+}
+
+/** @throws {RangeError} More than the values of rows is damaged. */
+function damagedRows(
+  table: Buffer,
+  bytes: number,
+  isDamaged: (row: TableRow) => boolean | undefined,
+): readonly Buffer[] {
+  if (table.length !== bytes) throw new RangeError(`it has ${table.length} bytes, and had ${bytes}`);
+  const keys: Buffer[] = [];
+  for (const block of damagedBlocks(table)) {
+    const rows = blockRows(block).map((row) => ({ row, damaged: isDamaged(row) }));
+    const found = rows.filter(({ damaged }) => damaged === true);
+    if (found.length === 0 || rows.some(({ damaged }) => damaged === undefined)) {
+      throw new RangeError("the checksum of a block does not match, and which rows are damaged is not certain");
+    }
+    keys.push(...found.map(({ row }) => row.key));
+  }
+  return keys;
+}
+
+/** As the engine names its files. */
+function numbered(number: number): string {
+  return String(number).padStart(6, "0");
+}
