@@ -1,7 +1,7 @@
 import type { RequestMessage, ResponseMessage } from "../wire/messages.js";
 import { Operation, ResourceUrl } from "../wire/messages.js";
 import { StatusCode } from "../wire/status.js";
-import { laneOf } from "./outbound.js";
+import { clip, laneOf } from "./outbound.js";
 import type { ReceivedResource } from "./types.js";
 
 /** Far above what names a service. */
@@ -123,5 +123,5 @@ function malformed(message: string): Refusal {
 
 /** As Go's `%q` for what occurs in names and URLs. */
 function quote(text: string): string {
-  return JSON.stringify(text);
+  return JSON.stringify(clip(text));
 }

@@ -681,7 +681,7 @@ export class ReplicationSession implements Session {
     this.#close(
       out,
       { code: StatusCode.Internal, message: error.message },
-      new PeeringError("invalid-message", error.message, { status: StatusCode.Internal, cause: error }),
+      new PeeringError(error.code, error.message, { status: StatusCode.Internal, cause: error }),
     );
   }
 

@@ -1,4 +1,4 @@
-import { errorText, PeeringError } from "../errors.js";
+import { asPeeringError, errorText, PeeringError } from "../errors.js";
 import type {
   AnyResource,
   OpenMessage,
@@ -8,7 +8,7 @@ import type {
   ResponseMessage,
 } from "./messages.js";
 import { ResourceUrl } from "./messages.js";
-import { type KnownText, ProtobufReader, ProtobufWriter, varintSize, WireType } from "./protobuf.js";
+import { type KnownText, ProtobufReader, ProtobufWriter, ReadBudget, varintSize, WireType } from "./protobuf.js";
 import { StatusCode } from "./status.js";
 
 // The envelope is written by hand: the schema's own codec takes several times as long for each of a stream's messages.
@@ -171,18 +171,33 @@ function stringSize(value: string): number {
   return value === "" ? 0 : fieldSize(Buffer.byteLength(value, "utf8"));
 }
 
+/** Bounds on the envelope of a message: on all of it but the value of its resource. Ours; Consul has none. */
+export interface EnvelopeLimits {
+  /** Fields of one message, those of its parts included. Consul's have a dozen. Default 1 000. */
+  readonly envelopeFields: number;
+  /**
+   * Bytes of one text, such as a nonce, a secret or a type URL. A longer one ends the stream, as whatever cannot be decoded
+   * does; but of the text of a NACK the beginning is read. Default 64 KiB.
+   */
+  readonly envelopeTextBytes: number;
+}
+
+export const defaultEnvelopeLimits: EnvelopeLimits = { envelopeFields: 1_000, envelopeTextBytes: 64 * 1024 };
+
 /**
  * Decodes one message, without gRPC framing. `resource.value` is a view of `bytes`. Unknown fields are ignored, unknown
  * numbers of `operation` survive, and presence of `remote` and `resource` is kept.
  *
  * @throws {PeeringError} `invalid-message` with status INTERNAL, as Consul 1.13 to 1.22 answer: malformed or truncated
- *   protobuf, or text that is not UTF-8.
+ *   protobuf, or text that is not UTF-8. `resource-exhausted`, with the same status: beyond a limit.
  */
-export function decodeMessage(bytes: Uint8Array): ReplicationMessage {
+export function decodeMessage(bytes: Uint8Array, limits: EnvelopeLimits = defaultEnvelopeLimits): ReplicationMessage {
   try {
-    return readMessage(new ProtobufReader(bytes));
+    const budget = new ReadBudget(limits.envelopeFields, limits.envelopeTextBytes);
+    return readMessage(new ProtobufReader(bytes, 0, bytes.length, budget));
   } catch (error) {
-    throw new PeeringError("invalid-message", `failed to unmarshal the received message: ${errorText(error)}`, {
+    const { code } = asPeeringError(error, "invalid-message");
+    throw new PeeringError(code, `failed to unmarshal the received message: ${errorText(error)}`, {
       status: StatusCode.Internal,
       cause: error,
     });
@@ -274,7 +289,7 @@ function readError(reader: ProtobufReader, before: RequestMessage["error"]): { c
   while (!reader.done) {
     const tag = reader.tag();
     if (tag === varint(1)) error.code = reader.int32();
-    else if (tag === text(2)) error.message = reader.string();
+    else if (tag === text(2)) error.message = reader.beginning();
     // Details mean nothing here, but must be well-formed.
     else if (tag === text(3)) readAny(reader.message(), undefined);
     else reader.skip(tag);

@@ -6,7 +6,13 @@
  */
 
 export { PeeringError, type PeeringErrorCode, type PeeringErrorOptions } from "../errors.js";
-export { decodeMessage, encodeMessage, encodeMessages } from "./codec.js";
+export {
+  decodeMessage,
+  defaultEnvelopeLimits,
+  type EnvelopeLimits,
+  encodeMessage,
+  encodeMessages,
+} from "./codec.js";
 /** The schemas of Consul's `PeeringService`, for clients of `peerage/rpc`. */
 export * as peeringApi from "./gen/hashicorp/consul/internal/peering/peering_pb.js";
 export {
@@ -38,10 +44,12 @@ export {
   decodeLeaderAddress,
   decodeServerAddresses,
   decodeTrustBundle,
+  defaultIdentityLimits,
   encodeExportedServiceList,
   encodeLeaderAddress,
   encodeServerAddresses,
   encodeTrustBundle,
+  type IdentityLimits,
   type TrustBundlePayload,
 } from "./resources.js";
 export { type Status, StatusCode } from "./status.js";

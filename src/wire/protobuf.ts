@@ -1,3 +1,4 @@
+import { isUtf8 } from "node:buffer";
 import { PeeringError } from "../errors.js";
 import { StatusCode } from "./status.js";
 
@@ -12,6 +13,37 @@ const strictUtf8 = new TextDecoder("utf-8", { fatal: true, ignoreBOM: true });
 
 function malformed(why: string): PeeringError {
   return new PeeringError("invalid-message", why, { status: StatusCode.Internal });
+}
+
+function exhausted(why: string): PeeringError {
+  return new PeeringError("resource-exhausted", why, { status: StatusCode.Internal });
+}
+
+/**
+ * What may be read of a message and of all that is in it. What a field costs in memory and time does not depend on how few
+ * bytes it takes, so a bound on bytes alone bounds neither.
+ */
+export class ReadBudget {
+  /** Bytes that a single text may have. */
+  readonly textBytes: number;
+  readonly #fields: number;
+  #left: number;
+
+  constructor(fields: number, textBytes: number) {
+    this.#fields = fields;
+    this.#left = fields;
+    this.textBytes = textBytes;
+  }
+
+  /** Fields read so far. */
+  get fieldsRead(): number {
+    return this.#fields - this.#left;
+  }
+
+  /** Counts one field. @throws {PeeringError} `resource-exhausted` when it is one too many. */
+  takeField(): void {
+    if (--this.#left < 0) throw exhausted(`more than ${this.#fields} fields`);
+  }
 }
 
 /** For {@link ProtobufReader.oneOf}. */
@@ -40,13 +72,18 @@ export class ProtobufReader {
   // A Buffer, for it turns bytes into text fastest.
   readonly #bytes: Buffer;
   readonly #end: number;
+  readonly #budget: ReadBudget | undefined;
   #high = 0;
 
-  /** Reads `bytes` from `start` up to, not including, `end`. Nothing is copied; `bytes` must not change meanwhile. */
-  constructor(bytes: Uint8Array, start = 0, end: number = bytes.length) {
+  /**
+   * Reads `bytes` from `start` up to, not including, `end`. Nothing is copied; `bytes` must not change meanwhile.
+   * @param budget - bounds what is read here, and in messages that are read through {@link message}. Default: no bounds.
+   */
+  constructor(bytes: Uint8Array, start = 0, end: number = bytes.length, budget?: ReadBudget) {
     this.#bytes = Buffer.isBuffer(bytes) ? bytes : Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength);
     this.position = start;
     this.#end = end;
+    this.#budget = budget;
   }
 
   /** Whether every byte was read. */
@@ -56,6 +93,7 @@ export class ProtobufReader {
 
   /** The next `field number << 3 | wire type`, as an unsigned number. */
   tag(): number {
+    this.#budget?.takeField();
     const tag = this.#varint();
     if (this.#high !== 0 || tag < 8) throw malformed("invalid field number");
     return tag;
@@ -100,14 +138,15 @@ export class ProtobufReader {
   message(): ProtobufReader {
     const length = this.#varint();
     const start = this.#advance(this.#high === 0 ? length : Number.POSITIVE_INFINITY);
-    return new ProtobufReader(this.#bytes, start, start + length);
+    return new ProtobufReader(this.#bytes, start, start + length, this.#budget);
   }
 
-  /** Length-delimited text; invalid UTF-8 is malformed. */
+  /** Length-delimited text; invalid UTF-8 is malformed. Text that is longer than the budget allows is not looked at. */
   string(): string {
     const length = this.#varint();
     const start = this.#advance(this.#high === 0 ? length : Number.POSITIVE_INFINITY);
     if (length === 0) return "";
+    if (this.#budget !== undefined && length > this.#budget.textBytes) throw exhausted(`a text of ${length} bytes`);
     const bytes = this.#bytes;
     const end = start + length;
     // Nearly all text here is ASCII, where checking and copying is several times faster than decoding.
@@ -115,6 +154,18 @@ export class ProtobufReader {
       if ((bytes[index] ?? 0) >= 0x80) return this.#decodeUtf8(start, end);
     }
     return bytes.toString("latin1", start, end);
+  }
+
+  /** As {@link string}, but of text that is longer than the budget allows the beginning. */
+  beginning(): string {
+    const length = this.#varint();
+    const start = this.#advance(this.#high === 0 ? length : Number.POSITIVE_INFINITY);
+    const bytes = this.#bytes.subarray(start, start + length);
+    if (!isUtf8(bytes)) throw malformed("string field contains invalid UTF-8");
+    let end = Math.min(length, this.#budget?.textBytes ?? length);
+    // Not within a character.
+    while (end < length && end > 0 && ((bytes[end] ?? 0) & 0xc0) === 0x80) end--;
+    return bytes.toString("utf8", 0, end);
   }
 
   /**

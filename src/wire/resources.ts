@@ -1,6 +1,7 @@
 import { PeeringError } from "../errors.js";
-import { ProtobufReader, ProtobufWriter, WireType } from "./protobuf.js";
+import { ProtobufReader, ProtobufWriter, ReadBudget, WireType } from "./protobuf.js";
 import { StatusCode } from "./status.js";
+import { doAll, STEP_FIELDS, type Steps } from "./steps.js";
 
 /** A cluster's identity as it crosses the stream. Consul sends no peer name, partition or index (1.13 to 1.22). */
 export interface TrustBundlePayload {
@@ -24,6 +25,11 @@ export function encodeExportedServiceList(names: readonly string[]): Uint8Array 
  *   with status INTERNAL.
  */
 export function decodeExportedServiceList(value: Uint8Array, most: number = Number.POSITIVE_INFINITY): string[] {
+  return doAll(exportedServiceListSteps(value, most));
+}
+
+/** As {@link decodeExportedServiceList}, in steps. */
+export function exportedServiceListSteps(value: Uint8Array, most: number): Steps<string[]> {
   return readStrings(value, most);
 }
 
@@ -32,12 +38,28 @@ export function encodeServerAddresses(addresses: readonly string[]): Uint8Array 
   return encodeStrings(addresses);
 }
 
-/** More than a cluster has servers, or gateways. */
-const MOST_ADDRESSES = 10_000;
+/** Bounds on what a peer says of itself, which stays with its record and is shown with it. Ours; Consul has none. */
+export interface IdentityLimits {
+  /** Addresses of servers, or of mesh gateways in their place; more are refused. Default 1 000. */
+  readonly addressesPerPeer: number;
+  /** Root certificates in a trust bundle; a bundle with more is refused. Default 100. */
+  readonly rootsPerPeer: number;
+  /** Bytes of a trust bundle, whatever is in it; a larger one is refused. Default 1 MiB. */
+  readonly trustBundleBytes: number;
+}
+
+export const defaultIdentityLimits: IdentityLimits = {
+  addressesPerPeer: 1_000,
+  rootsPerPeer: 100,
+  trustBundleBytes: 1024 * 1024,
+};
 
 /** The addresses as they came, unchecked. @throws {PeeringError} as {@link decodeExportedServiceList}. */
-export function decodeServerAddresses(value: Uint8Array): string[] {
-  return readStrings(value, MOST_ADDRESSES);
+export function decodeServerAddresses(
+  value: Uint8Array,
+  { addressesPerPeer }: Pick<IdentityLimits, "addressesPerPeer"> = defaultIdentityLimits,
+): string[] {
+  return doAll(readStrings(value, addressesPerPeer));
 }
 
 /** The value of a resource of type `PeeringTrustBundle`. */
@@ -53,23 +75,37 @@ export function encodeTrustBundle(bundle: TrustBundlePayload): Uint8Array {
  * The bundle as it came: whether its roots are certificates is for the receiver to judge. The sender's own peer name,
  * partition and indexes mean nothing here and are left out.
  *
- * @throws {PeeringError} `invalid-message`, status INTERNAL.
+ * @throws {PeeringError} `invalid-message`, or `resource-exhausted` beyond a limit; both with status INTERNAL.
  */
-export function decodeTrustBundle(value: Uint8Array): TrustBundlePayload {
-  const reader = new ProtobufReader(value);
+export function decodeTrustBundle(
+  value: Uint8Array,
+  limits: Omit<IdentityLimits, "addressesPerPeer"> = defaultIdentityLimits,
+): TrustBundlePayload {
+  const { rootsPerPeer, trustBundleBytes } = limits;
+  if (value.length > trustBundleBytes) throw exhausted(`a trust bundle of ${value.length} bytes`);
+  const budget = new ReadBudget(rootsPerPeer + MOST_OTHER_FIELDS, trustBundleBytes);
+  const reader = new ProtobufReader(value, 0, value.length, budget);
   let trustDomain = "";
   const rootPems: string[] = [];
   let exportedPartition = "";
   while (!reader.done) {
     const tag = reader.tag();
-    if (tag === text(1)) trustDomain = reader.string();
-    else if (tag === text(4)) rootPems.push(reader.string());
-    else if (tag === text(5)) exportedPartition = reader.string();
+    if (tag === text(1)) trustDomain = shortText(reader);
+    else if (tag === text(4)) {
+      if (rootPems.length >= rootsPerPeer) throw exhausted(`more than ${rootsPerPeer} root certificates`);
+      rootPems.push(reader.string());
+    } else if (tag === text(5)) exportedPartition = shortText(reader);
     // Unused, but text all the same: Consul refuses the whole message when it is no UTF-8.
     else if (tag === text(2) || tag === text(3)) reader.string();
     else reader.skip(tag);
   }
   return { trustDomain, rootPems, exportedPartition };
+}
+
+function shortText(reader: ProtobufReader): string {
+  const string = reader.string();
+  if (string.length > MOST_TEXT_BYTES) throw exhausted(`a text of ${string.length} characters`);
+  return string;
 }
 
 /** The value of the status detail `LeaderAddress`. */
@@ -79,7 +115,7 @@ export function encodeLeaderAddress(address: string): Uint8Array {
 
 /** @throws {PeeringError} `invalid-message`, status INTERNAL. */
 export function decodeLeaderAddress(value: Uint8Array): string {
-  return readStrings(value).at(-1) ?? "";
+  return doAll(readStrings(value, Number.POSITIVE_INFINITY)).at(-1) ?? "";
 }
 
 /** A message whose only field is number 1, `repeated string`. */
@@ -87,29 +123,28 @@ function encodeStrings(values: readonly string[]): Uint8Array {
   return new ProtobufWriter().repeatedStringField(1, values).finish();
 }
 
-/** Far above what names a service, or a server. */
-const MOST_CHARACTERS = 1_024;
+/** Far above what names a service, a server or a cluster. */
+const MOST_TEXT_BYTES = 1_024;
+/** Unknown fields that a later version may have. */
+const MOST_OTHER_FIELDS = 1_000;
 
-function readStrings(value: Uint8Array, most: number = Number.POSITIVE_INFINITY): string[] {
-  const reader = new ProtobufReader(value);
+function* readStrings(value: Uint8Array, most: number): Steps<string[]> {
+  const reader = new ProtobufReader(value, 0, value.length, new ReadBudget(most + MOST_OTHER_FIELDS, MOST_TEXT_BYTES));
   const values: string[] = [];
+  let fields = 0;
   while (!reader.done) {
+    if (++fields % STEP_FIELDS === 0) yield;
     const tag = reader.tag();
     if (tag !== text(1)) {
       reader.skip(tag);
       continue;
     }
-    const string = reader.string();
-    const problem =
-      string.length > MOST_CHARACTERS
-        ? `a text of ${string.length} characters`
-        : values.length >= most
-          ? `more than ${most} texts`
-          : undefined;
-    if (problem !== undefined) {
-      throw new PeeringError("resource-exhausted", problem, { status: StatusCode.Internal });
-    }
-    values.push(string);
+    if (values.length >= most) throw exhausted(`more than ${most} texts`);
+    values.push(reader.string());
   }
   return values;
+}
+
+function exhausted(why: string): PeeringError {
+  return new PeeringError("resource-exhausted", why, { status: StatusCode.Internal });
 }

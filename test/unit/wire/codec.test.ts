@@ -6,6 +6,7 @@ import { PeeringError } from "../../../src/errors.js";
 import { decodeMessage, encodeMessage, encodeMessages } from "../../../src/wire/codec.js";
 import { ReplicationMessageSchema } from "../../../src/wire/gen/hashicorp/consul/internal/peerstream/peerstream_pb.js";
 import { Operation, type ReplicationMessage, ResourceUrl } from "../../../src/wire/messages.js";
+import { ProtobufWriter } from "../../../src/wire/protobuf.js";
 import { vectors } from "./vectors.js";
 
 const hex = (text: string): Uint8Array => new Uint8Array(Buffer.from(text, "hex"));
@@ -240,6 +241,59 @@ describe("decodeMessage", () => {
       );
     });
   }
+
+  describe("beyond its limits", () => {
+    const limits = { envelopeFields: 20, envelopeTextBytes: 100 };
+    const field = (number: number, content: string): string =>
+      hexOf(new ProtobufWriter().tag(number, 2).bytes(hex(content)).finish());
+    const long = hexOf(Buffer.from("x".repeat(101)));
+    const rows: readonly [name: string, bytes: string][] = [
+      ["a member given in a million pieces", "1a00".repeat(1_000_000)],
+      ["heartbeats in a row", "2a00".repeat(21)],
+      ["unknown fields", "9a0600".repeat(21)],
+      ["unknown fields in a member", field(3, "9a0600".repeat(21))],
+      ["fields in a heartbeat", field(5, "0800".repeat(21))],
+      ["fields in a group", `9b06${"0800".repeat(21)}9c06`],
+      ["values of a resource", field(3, field(4, "1200".repeat(21)))],
+      ["details of an error", field(2, field(5, "1a00".repeat(21)))],
+      ["localities", field(1, field(3, "1a00".repeat(21)))],
+      ["a nonce", field(3, field(1, long))],
+      ["the id of a resource", field(3, field(3, long))],
+      ["a type URL", field(3, field(4, field(1, long)))],
+      ["a secret", field(1, field(2, long))],
+      ["a datacenter", field(1, field(3, field(2, long)))],
+    ];
+    for (const [name, bytes] of rows) {
+      it(`refuses ${name}`, () => {
+        assert.throws(
+          () => decodeMessage(hex(bytes), limits),
+          (error) =>
+            error instanceof PeeringError &&
+            error.code === "resource-exhausted" &&
+            error.status === 13 &&
+            error.message.startsWith("failed to unmarshal the received message: "),
+        );
+      });
+    }
+
+    it("reads the beginning of the text of an error, up to a whole character", () => {
+      const answer = (message: string): ReplicationMessage => ({
+        type: "request",
+        peerId: "",
+        responseNonce: "1",
+        resourceUrl: "u",
+        error: { code: 13, message },
+      });
+      const told = (message: string): string => {
+        const decoded = decodeMessage(encodeMessage(answer(message)), limits);
+        return decoded.type === "request" ? (decoded.error?.message ?? "") : "";
+      };
+      assert.equal(told("x".repeat(100)), "x".repeat(100));
+      assert.equal(told("x".repeat(1_000)), "x".repeat(100));
+      assert.equal(told(`${"x".repeat(99)}\u{1f600} and so on`), "x".repeat(99));
+      assert.throws(() => decodeMessage(hex(field(2, field(5, field(2, `${"61".repeat(200)}ff`)))), limits), /UTF-8/);
+    });
+  });
 
   it("returns or throws PeeringError on any input", () => {
     const mutated = fc

@@ -39,8 +39,31 @@ describe("resources", () => {
     assert.equal(decodeExportedServiceList(encodeExportedServiceList(["a", "b"]), 2).length, 2);
     assert.throws(() => decodeExportedServiceList(encodeExportedServiceList(["a", "b", "c"]), 2), exhausted);
     assert.throws(() => decodeExportedServiceList(encodeExportedServiceList(["x".repeat(1_025)])), exhausted);
-    const many = Array.from({ length: 10_001 }, (_, index) => `a:${index}`);
+    const many = Array.from({ length: 1_001 }, (_, index) => `a:${index}`);
+    assert.equal(decodeServerAddresses(encodeServerAddresses(many.slice(1))).length, 1_000);
     assert.throws(() => decodeServerAddresses(encodeServerAddresses(many)), exhausted);
+    // Two bytes each, and nothing to show for it.
+    const unknown = hex("1000".repeat(1_000_000));
+    for (const decode of [decodeServerAddresses, (value: Uint8Array) => decodeExportedServiceList(value, 10)]) {
+      assert.throws(() => decode(unknown), exhausted);
+    }
+  });
+
+  it("hold a trust bundle of a bearable size", () => {
+    const exhausted = (error: unknown): boolean => error instanceof PeeringError && error.code === "resource-exhausted";
+    const bundle = { trustDomain: "x.consul", rootPems: ["root"], exportedPartition: "" };
+    const limits = { rootsPerPeer: 2, trustBundleBytes: 2_000 };
+    assert.deepEqual(decodeTrustBundle(encodeTrustBundle(bundle), limits), bundle);
+    for (const beyond of [
+      encodeTrustBundle({ ...bundle, rootPems: ["", "", ""] }),
+      encodeTrustBundle({ ...bundle, rootPems: ["x".repeat(2_001)] }),
+      encodeTrustBundle({ ...bundle, trustDomain: "x".repeat(1_025) }),
+      encodeTrustBundle({ ...bundle, exportedPartition: "x".repeat(1_025) }),
+      Buffer.concat([encodeTrustBundle(bundle), hex("3200".repeat(1_000))]),
+    ]) {
+      assert.throws(() => decodeTrustBundle(beyond, limits), exhausted);
+    }
+    assert.throws(() => decodeTrustBundle(hex("3800".repeat(300_000))), exhausted);
   });
 
   it("agree with the generated schemas", () => {
