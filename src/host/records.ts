@@ -49,6 +49,7 @@ import {
   validateBundle,
 } from "../trust/trust-bundle-store.js";
 import type { OpenMessage, RemoteInfo } from "../wire/messages.js";
+import { defaultIdentityLimits, type IdentityLimits } from "../wire/resources.js";
 import { type Status, StatusCode } from "../wire/status.js";
 import { isUuid } from "../wire/uuid.js";
 import { Mutex } from "./mutex.js";
@@ -111,6 +112,8 @@ export interface PeeringRecordsOptions {
   readonly random: Random;
   /** For the one secret that must be readable again: the dialer's. */
   readonly secretBox: SecretBox;
+  /** Bounds on trust bundles. Default: {@link defaultIdentityLimits}. */
+  readonly identityLimits?: IdentityLimits;
   /** Told of every bundle that was committed (undefined: removed). */
   readonly trustBundles?: { committed(peerName: string, bundle: TrustBundle | undefined): void };
   /** Memory may be behind the storage, and reading it again failed: {@link PeeringRecords.refresh} is to be tried again. */
@@ -425,14 +428,13 @@ export class PeeringRecords implements AsyncDisposable {
     bundle: Omit<TrustBundle, "peerName">,
     meant: { readonly peerId?: string; readonly servers?: boolean } = {},
   ): Promise<void> {
-    const { trustDomain, rootPems, exportedPartition } = bundle;
     const { servers = true } = meant;
     await this.#write((tables) => {
       const peering = this.byId(id);
       requireMeant(peering, meant);
       const name = peering?.name ?? id;
+      const { trustDomain, rootPems, exportedPartition } = validateBundle(bundle, this.#options.identityLimits);
       const step = transition(peering, { type: "trust-bundle-received", name, rootPems, servers });
-      validateBundle(bundle);
       const written = { peerName: name, trustDomain, rootPems, exportedPartition };
       const changes = writeTrustBundle(tables, written, servers);
       return { changes, patches: step.patches, effects: step.effects, result: () => {} };

@@ -4,6 +4,7 @@ import { PeeringError } from "../errors.js";
 import type { TrustBundle } from "../peering/peering.js";
 import type { Entry, Key, Storage, Write } from "../storage/storage.js";
 import { certificatesIn } from "../token/pem.js";
+import { defaultIdentityLimits, type IdentityLimits } from "../wire/resources.js";
 import type { CertificateAuthority } from "./authority.js";
 import { fingerprintOf } from "./pem.js";
 
@@ -15,21 +16,42 @@ export function trustBundleKey(peerName: string): Key {
   return [...TRUST_BUNDLES_PREFIX, peerName.toLowerCase()];
 }
 
-/** Far above what rotations leave: they are read whenever the peer is dialed. */
-const MOST_ROOTS = 100;
-const MOST_ROOT_CHARACTERS = 64 * 1024;
+/** Of one entry, whatever is in it: far above what a certificate takes. */
+const MOST_ENTRY_CHARACTERS = 64 * 1024;
 
 /**
- * Whether a received bundle may be stored (D-23): it has roots, and each entry holds a certificate. Consul stores
- * anything, and dials in plaintext after an empty one.
+ * The bundle as it may be stored, if it may be (D-23): it has roots, and each entry holds a certificate. Each certificate is
+ * kept once, encoded anew: what else an entry holds would stay with the peering, and be shown with it, for nothing. Consul
+ * stores anything, and dials in plaintext after an empty one.
  * @throws {PeeringError} `invalid-bundle`.
  */
-export function validateBundle(bundle: Pick<TrustBundle, "rootPems">): void {
-  if (bundle.rootPems.length > MOST_ROOTS || bundle.rootPems.some((pem) => pem.length > MOST_ROOT_CHARACTERS)) {
-    throw new PeeringError("invalid-bundle", "trust bundle with too many or too large root certificates");
-  }
-  const usable = bundle.rootPems.length > 0 && bundle.rootPems.every((pem) => certificatesIn(pem).length > 0);
-  if (!usable) throw new PeeringError("invalid-bundle", "trust bundle without a usable root certificate");
+export function validateBundle<Bundle extends Pick<TrustBundle, "rootPems">>(
+  bundle: Bundle,
+  { rootsPerPeer, trustBundleBytes }: Omit<IdentityLimits, "addressesPerPeer"> = defaultIdentityLimits,
+): Bundle {
+  const { rootPems } = bundle;
+  if (rootPems.length > rootsPerPeer || rootPems.some((pem) => pem.length > MOST_ENTRY_CHARACTERS)) throw tooMuch();
+  // Before any is parsed, which takes many times as long as to look for it.
+  if (beginnings(rootPems) > 2 * rootsPerPeer) throw tooMuch();
+  const roots = rootsOf(bundle);
+  if (roots === undefined) throw new PeeringError("invalid-bundle", "trust bundle without a usable root certificate");
+  // A last newline that is missing makes no other entry of it.
+  const given = new Set(rootPems);
+  const kept = Array.from(roots.values(), (pem) => (given.has(pem.trimEnd()) ? pem.trimEnd() : pem));
+  let bytes = 0;
+  for (const pem of kept) bytes += pem.length;
+  if (kept.length > rootsPerPeer || bytes > trustBundleBytes) throw tooMuch();
+  return { ...bundle, rootPems: kept };
+}
+
+function beginnings(texts: readonly string[]): number {
+  let count = 0;
+  for (const text of texts) count += text.split("-----BEGIN").length - 1;
+  return count;
+}
+
+function tooMuch(): PeeringError {
+  return new PeeringError("invalid-bundle", "trust bundle with too many or too large root certificates");
 }
 
 /** The write that stores a bundle, for a commit that holds the peering record as well. It is not validated here. */
@@ -171,8 +193,8 @@ export class TrustBundleStore implements AsyncDisposable {
    * Stores a bundle in place of the peer's former one.
    * @throws {PeeringError} `invalid-bundle`: nothing was changed. `storage-failed`, `unavailable`, `closed`: storage.
    */
-  async write(bundle: TrustBundle): Promise<void> {
-    validateBundle(bundle);
+  async write(given: TrustBundle): Promise<void> {
+    const bundle = validateBundle(given);
     await this.#storage.commit([bundleWrite(bundle)]);
     this.committed(bundle.peerName, bundle);
   }
@@ -282,7 +304,7 @@ function viewOf(
   return { bundles: sorted.map(([, { bundle }]) => bundle), union: [...union.values()], withheld };
 }
 
-function rootsOf(bundle: TrustBundle): StoredBundle["roots"] {
+function rootsOf(bundle: Pick<TrustBundle, "rootPems">): StoredBundle["roots"] {
   const roots = new Map<string, string>();
   for (const entry of bundle.rootPems) {
     const certificates = byFingerprint(entry);
@@ -293,5 +315,5 @@ function rootsOf(bundle: TrustBundle): StoredBundle["roots"] {
 }
 
 function byFingerprint(text: string): readonly (readonly [string, string])[] {
-  return certificatesIn(text).map(({ pem, certificate }) => [fingerprintOf(certificate), pem] as const);
+  return certificatesIn(text).map(({ certificate }) => [fingerprintOf(certificate), certificate.toString()] as const);
 }

@@ -76,6 +76,33 @@ test("ch1 case 122: a bundle without roots, or with an entry that holds no certi
   validateBundle({ rootPems: [`${broken}${root(2)}`] });
 });
 
+test("of a bundle its certificates are kept, once each, and nothing that stands beside them", async () => {
+  const { store, storage } = await newStore();
+  const junk = "x".repeat(60_000);
+  const broken = "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n";
+  const rootPems = [`${root(1)}${junk}`, `${junk}\n${broken}${root(2)}`, `${root(1)}\n\n\n`, root(3).trimEnd()];
+  await store.write(bundle("b", rootPems));
+  const kept = [root(1), root(2), root(3).trimEnd()];
+  assert.deepEqual(store.read("b")?.rootPems, kept);
+  const [entry] = (await storage.read(["trust-bundles"])).entries;
+  assert.ok(entry !== undefined && entry.value.length < 10_000);
+  assert.deepEqual(validateBundle({ rootPems: kept }).rootPems, kept);
+});
+
+test("a bundle is judged by its limits before a certificate is parsed", () => {
+  const limits = { rootsPerPeer: 2, trustBundleBytes: 5_000 };
+  const all = [1, 2, 3].map(root);
+  validateBundle({ rootPems: all.slice(1) }, limits);
+  assert.throws(() => validateBundle({ rootPems: all }, limits), tooMuch);
+  // In one entry, and in markers that nothing follows.
+  assert.throws(() => validateBundle({ rootPems: [all.join("")] }, limits), tooMuch);
+  assert.throws(
+    () => validateBundle({ rootPems: [root(1) + "-----BEGIN CERTIFICATE-----\n".repeat(4)] }, limits),
+    tooMuch,
+  );
+  assert.throws(() => validateBundle({ rootPems: all.slice(1) }, { ...limits, trustBundleBytes: 1_000 }), tooMuch);
+});
+
 test("looking for certificates in hostile text takes time in proportion to its length", () => {
   const begin = "-----BEGIN CERTIFICATE-----";
   const end = "-----END CERTIFICATE-----";
