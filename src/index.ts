@@ -143,6 +143,7 @@ export {
 export { PreparedQueries, type StoredQuery } from "./host/prepared-queries.js";
 export type { ExportSync, ImportProgress, ImportSync, ServiceSync } from "./host/service-sync.js";
 export type { PeeringFailure, PeeringStatus } from "./host/status-board.js";
+export type { ReceiveLimits } from "./host/stream-link.js";
 export type { TransitRule } from "./host/transit.js";
 export { Incidents } from "./incidents.js";
 export { type StreamFacts, type StreamStatus, ZERO_TIME } from "./peering/observed.js";

@@ -201,6 +201,7 @@ async function composeHost(options: HostOptions, opened: AsyncDisposable[]): Pro
       random,
       secretBox,
       trustBundles,
+      identityLimits: limits,
       onStale: () => void refresh(),
     }),
   );

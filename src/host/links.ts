@@ -6,7 +6,7 @@ import { ReplicationSession } from "../replication/session.js";
 import type { ExportedResource, SessionPhase, SessionTimings } from "../replication/types.js";
 import type { DialTarget, ReplicationStream, Transport } from "../transport/transport.js";
 import { type OpenMessage, type RemoteInfo, ResourceUrl } from "../wire/messages.js";
-import { decodeExportedServiceList, decodeServerAddresses, decodeTrustBundle } from "../wire/resources.js";
+import { decodeServerAddresses, decodeTrustBundle, exportedServiceListSteps } from "../wire/resources.js";
 import { type Status, StatusCode } from "../wire/status.js";
 import { Admission } from "./admission.js";
 import type { ExportEngine } from "./export-engine.js";
@@ -17,6 +17,7 @@ import type { HostLimits } from "./options.js";
 import type { Dialable, PeeringRecords } from "./records.js";
 import type { BoardStream, StatusBoard } from "./status-board.js";
 import { type LinkEffect, type LinkEnd, StreamLink } from "./stream-link.js";
+import { inTurns } from "./turns.js";
 
 export interface LinksOptions {
   readonly clock: Clock;
@@ -116,6 +117,7 @@ export class Links implements AsyncDisposable {
       stream,
       session,
       clock,
+      limits,
       perform: (effect) => {
         if (effect.type === "authorize") {
           place.work();
@@ -167,6 +169,7 @@ export class Links implements AsyncDisposable {
       stream,
       session,
       clock,
+      limits,
       perform: (effect) => {
         if (live !== undefined) this.#perform(live, effect);
       },
@@ -328,6 +331,12 @@ export class Links implements AsyncDisposable {
     const { id, name } = live.peering;
     if (end.error === undefined) logger.info("closed stream", { peer_name: name, peer_id: id });
     else logger.warn("stream ended", { peer_name: name, peer_id: id, error: end.error.message });
+    if (end.error?.code === "resource-exhausted") {
+      this.#options.incidents.report("peer-stream-over-limit", "a stream ended because a limit was exceeded", {
+        peer_name: name,
+        error: end.error.message,
+      });
+    }
     live.seen.ended(end.error);
     if (this.#live.get(id) === live) this.#live.delete(id);
   }
@@ -400,21 +409,40 @@ export class Links implements AsyncDisposable {
         run.push({ type: "service", name: resourceId, value });
         continue;
       }
-      try {
-        if (resourceUrl === ResourceUrl.exportedServiceList) {
-          run.push({ type: "list", names: decodeExportedServiceList(value, this.#options.limits.servicesPerPeer) });
+      let refusal: PeeringError | undefined;
+      if (resourceUrl === ResourceUrl.exportedServiceList) {
+        try {
+          const names = await inTurns(exportedServiceListSteps(value, this.#options.limits.servicesPerPeer));
+          run.push({ type: "list", names });
           continue;
+        } catch (error) {
+          refusal = asPeeringError(error, "invalid-message");
         }
-      } catch (error) {
-        await flush();
-        results.push(undecodable(error));
-        continue;
       }
       await flush();
-      results.push(isClosed() ? REPLACED_MEANWHILE : await this.#applyToRecord(peering, seen, resourceUrl, value));
+      if (isClosed()) results.push(REPLACED_MEANWHILE);
+      else {
+        refusal ??= await this.#applyToRecord(peering, seen, resourceUrl, value);
+        if (refusal !== undefined) this.#noteRefusal(peering, resourceUrl, refusal);
+        const undecoded = refusal?.code === "invalid-message" || refusal?.code === "resource-exhausted";
+        const told = refusal !== undefined && undecoded ? undecodable(refusal) : refusal;
+        seen.appliedResource(resourceUrl, told?.message);
+        results.push(told);
+      }
     }
     await flush();
     return results;
+  }
+
+  /** Counts what was refused of a peer's, other than for its form: the rest goes on. */
+  #noteRefusal(peering: Peering, resource: string, { code, message }: PeeringError): void {
+    const { incidents } = this.#options;
+    const fields = { peer_name: peering.name, resource, reason: message };
+    if (code === "resource-exhausted") {
+      incidents.report("import-over-limit", "what a peer exports is beyond a limit and is refused", fields);
+    } else if (code === "invalid-bundle") {
+      incidents.report("trust-bundle-refused", "the trust bundle of a peer is refused", fields);
+    }
   }
 
   async #commitImports(
@@ -429,8 +457,12 @@ export class Links implements AsyncDisposable {
       try {
         const { results } = await imports.apply(peering.id, batch, records.expectation(peering.id));
         batch.forEach((item, index) => {
-          if (item.type === "service") seen.appliedService(item.name, results[index]?.message);
-          else if (results[index] === undefined) seen.imported(item.names);
+          const refusal = results[index];
+          const resource = item.type === "service" ? item.name : ResourceUrl.exportedServiceList;
+          if (refusal !== undefined) this.#noteRefusal(peering, resource, refusal);
+          if (item.type === "service") seen.appliedService(resource, refusal?.message);
+          else seen.appliedResource(resource, refusal?.message);
+          if (item.type === "list" && refusal === undefined) seen.imported(item.names);
         });
         return results;
       } catch (error) {
@@ -450,23 +482,21 @@ export class Links implements AsyncDisposable {
     resourceUrl: string,
     value: Uint8Array,
   ): Promise<PeeringError | undefined> {
-    const { records } = this.#options;
+    const { records, limits } = this.#options;
     const { id, peerId } = peering;
     try {
       if (resourceUrl === ResourceUrl.trustBundle) {
         // The roots of a 1.13 mesh have nothing to do with the certificates of its servers, if they have any at all.
         const servers = seen.session.status.band !== "legacy";
-        await records.writeTrustBundle(id, decodeTrustBundle(value), { peerId, servers });
+        await records.writeTrustBundle(id, decodeTrustBundle(value, limits), { peerId, servers });
       } else {
-        await records.writeServerAddresses(id, decodeServerAddresses(value), { peerId });
+        await records.writeServerAddresses(id, decodeServerAddresses(value, limits), { peerId });
       }
       return undefined;
     } catch (error) {
       const failure = asPeeringError(error, "storage-failed");
       if (failure.code === "storage-failed" || failure.code === "unavailable") throw failure;
-      return failure.code === "invalid-message" || failure.code === "resource-exhausted"
-        ? undecodable(failure)
-        : failure;
+      return failure;
     }
   }
 }

@@ -8,9 +8,11 @@ import type { Storage } from "../storage/storage.js";
 import type { Transport } from "../transport/transport.js";
 import type { CertificateAuthority } from "../trust/authority.js";
 import type { SecretBox } from "../trust/secret-box.js";
+import { defaultIdentityLimits, type IdentityLimits } from "../wire/resources.js";
 import type { CheckLimits } from "./agent-checks.js";
 import { defaultImportLimits, type ImportLimits } from "./import-store.js";
 import type { Leadership } from "./leadership.js";
+import { defaultReceiveLimits, type ReceiveLimits } from "./stream-link.js";
 import type { TransitRule } from "./transit.js";
 
 /** How a host is composed. Everything it is given it owns from then on, and disposes of with itself. */
@@ -68,7 +70,7 @@ export interface HostOptions {
 }
 
 /** Bounds on what peers can make a host hold: of a whole host, of what it imports from a peer, and of a single stream. */
-export interface HostLimits extends ImportLimits, SessionLimits {
+export interface HostLimits extends ImportLimits, SessionLimits, ReceiveLimits, IdentityLimits {
   /** By how many clusters a service may be carried over before it gets to a peer of ours, us included. Default 4. */
   readonly transitHops: number;
   /**
@@ -91,6 +93,8 @@ export interface HostLimits extends ImportLimits, SessionLimits {
 export const defaultLimits: HostLimits = {
   ...defaultImportLimits,
   ...defaultSessionLimits,
+  ...defaultReceiveLimits,
+  ...defaultIdentityLimits,
   transitHops: 4,
   unauthorizedPerSecond: 200,
   unauthorizedPerSecondInAll: 2_000,

@@ -33,29 +33,77 @@ export interface ServiceSync {
 }
 
 /** A peer can make us remember so many names that it never listed. */
-const MOST_UNLISTED = 100_000;
+const MOST_UNLISTED = 10_000;
+
+interface Outcome {
+  /** As it came. */
+  readonly name: string;
+  /** Why it was refused, if it was. */
+  readonly reason: string | undefined;
+  /** How many lists had been applied before. */
+  readonly lists: number;
+}
 
 /** What became of the services that arrived on a stream. */
 export class ImportOutcomes {
-  /** By lower-cased name: the name as it came, and why it was refused, if it was. */
-  readonly #outcomes = new Map<string, { readonly name: string; readonly reason: string | undefined }>();
+  /** By lower-cased name. */
+  readonly #outcomes = new Map<string, Outcome>();
+  /** Of other resources, by type URL: why they were refused. */
+  readonly #refusedResources = new Map<string, string>();
+  #refused = 0;
   #names: readonly string[] = [];
   /** Of the names, made when it is asked for: on a first sync nobody does. */
   #listed: ReadonlySet<string> | undefined;
+  /** How many lists were applied, and how many of them the outcomes have been compared with. */
+  #lists = 0;
+  #compared = 0;
 
   note(name: string, reason: string | undefined): void {
     const key = lowerCase(name);
-    if (!this.#outcomes.has(key) && this.#outcomes.size >= 2 * this.#names.length + MOST_UNLISTED) return;
-    this.#outcomes.set(key, { name, reason });
+    const known = this.#outcomes.get(key);
+    if (known === undefined) {
+      const most = 2 * this.#names.length + MOST_UNLISTED;
+      if (this.#outcomes.size >= most) this.#prune();
+      if (this.#outcomes.size >= most) return;
+    }
+    this.#refused += (reason === undefined ? 0 : 1) - (known?.reason === undefined ? 0 : 1);
+    this.#outcomes.set(key, { name, reason, lists: this.#lists });
+  }
+
+  noteResource(resourceUrl: string, reason: string | undefined): void {
+    if (reason === undefined) this.#refusedResources.delete(resourceUrl);
+    else this.#refusedResources.set(resourceUrl, reason);
   }
 
   /** A list was applied: what is not on it is no service of the peer's any more. */
   list(names: readonly string[]): void {
     this.#names = names;
     this.#listed = undefined;
-    if (this.#outcomes.size === 0) return;
+    this.#lists++;
+  }
+
+  /** Why services were refused, by name, and resources of other types, by type URL; of very many the first. */
+  refused(): ReadonlyMap<string, string> {
+    const refused = new Map(this.#refusedResources);
+    if (this.#refused === 0) return refused;
+    this.#prune();
+    for (const { name, reason } of this.#outcomes.values()) {
+      if (refused.size >= MOST_UNLISTED) break;
+      if (reason !== undefined) refused.set(name, reason);
+    }
+    return refused;
+  }
+
+  /** Put off until somebody asks, because each list names everything. */
+  #prune(): void {
+    if (this.#compared === this.#lists) return;
+    this.#compared = this.#lists;
     const there = this.#there();
-    for (const key of this.#outcomes.keys()) if (!there.has(key)) this.#outcomes.delete(key);
+    for (const [key, { reason, lists }] of this.#outcomes) {
+      if (lists === this.#lists || there.has(key)) continue;
+      this.#outcomes.delete(key);
+      if (reason !== undefined) this.#refused--;
+    }
   }
 
   /** What belongs to the listed names, lower-cased. */
@@ -70,6 +118,7 @@ export class ImportOutcomes {
     applying: ReadonlySet<string>,
     stored: readonly ImportedService[],
   ): ReadonlyMap<string, ImportSync> {
+    this.#prune();
     const found = new Map<string, ImportSync & { readonly name: string }>();
     const put = (name: string, progress: ImportProgress, reason?: string): void => {
       const key = lowerCase(name);

@@ -56,6 +56,11 @@ export interface PeeringStatus {
   readonly answerBytes: number;
   /** Services we hold back, or the peer refused: name to reason. */
   readonly withheldServices: ReadonlyMap<string, string>;
+  /**
+   * Services of the peer that were refused on the stream there is, or was last, and resources of other types by their type
+   * URL: name to reason. What was stored of them before is kept. Of very many the first 10 000.
+   */
+  readonly refusedImports: ReadonlyMap<string, string>;
   /** Inward: responses received and not applied yet. */
   readonly applying: number;
   readonly applyingBytes: number;
@@ -150,6 +155,11 @@ export class BoardStream {
   /** A service of the peer's was applied, or refused for a reason. */
   appliedService(name: string, refusal: string | undefined): void {
     this.#outcomes.note(name, refusal);
+  }
+
+  /** A resource of another type was applied, or refused for a reason. */
+  appliedResource(resourceUrl: string, refusal: string | undefined): void {
+    this.#outcomes.noteResource(resourceUrl, refusal);
   }
 
   /** Copies what the session knows into the facts that outlive it. */
@@ -279,6 +289,7 @@ export class StatusBoard {
       stalledMs: session?.stalledSinceMs === undefined ? 0 : Math.max(0, now - session.stalledSinceMs),
       answerBytes: session?.answerBytes ?? 0,
       withheldServices: withheld,
+      refusedImports: entry?.outcomes.refused() ?? new Map(),
       applying: session?.applying ?? 0,
       applyingBytes: session?.applyingBytes ?? 0,
     };

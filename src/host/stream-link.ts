@@ -1,16 +1,38 @@
+import { setImmediate } from "node:timers/promises";
 import type { Clock, Timer } from "../environment.js";
 import { asPeeringError, type PeeringError } from "../errors.js";
 import type { Session, SessionInput, SessionOutput } from "../replication/types.js";
 import type { ReplicationStream } from "../transport/transport.js";
-import { decodeMessage, encodeMessages } from "../wire/codec.js";
+import { decodeMessage, defaultEnvelopeLimits, type EnvelopeLimits, encodeMessages } from "../wire/codec.js";
 import type { ReplicationMessage } from "../wire/messages.js";
 import type { Status } from "../wire/status.js";
 
 /** About this much is handed to the transport at a time; small enough that a heartbeat never waits long behind it. */
 const WRITE_BYTES = 64 * 1024;
 
+/** Messages, and about how many bytes of them, that are taken in before others get a turn. */
+const TAKEN_TOGETHER = 500;
+const TAKEN_BYTES = 256 * 1024;
+
 /** How long the last words of a stream may wait for a writer that is not getting on. */
 const FLUSH_MS = 1_000;
+
+/** Bounds on what is taken of a stream. Ours; Consul has none. */
+export interface ReceiveLimits extends EnvelopeLimits {
+  /**
+   * Resources that are received and not stored yet. Beyond, nothing more is read of the stream until half of them are, so
+   * that the peer waits and no memory grows. Default 20 000.
+   */
+  readonly unstoredResources: number;
+  /** The same in bytes of them. A single message may exceed it. Default 16 MiB. */
+  readonly unstoredBytes: number;
+}
+
+export const defaultReceiveLimits: ReceiveLimits = {
+  ...defaultEnvelopeLimits,
+  unstoredResources: 20_000,
+  unstoredBytes: 16 * 1024 * 1024,
+};
 
 /** What a link cannot do itself: outputs that touch records, storage or status. */
 export type LinkEffect = Exclude<
@@ -28,6 +50,7 @@ export interface StreamLinkOptions {
   readonly stream: ReplicationStream;
   readonly session: Session;
   readonly clock: Clock;
+  readonly limits?: ReceiveLimits;
   /** Performs an effect; what comes of it returns through {@link StreamLink.feed}. Must not throw. */
   readonly perform: (effect: LinkEffect) => void;
   /** Called after each input, for whoever mirrors the session's status. */
@@ -42,6 +65,7 @@ export class StreamLink {
   readonly #stream: ReplicationStream;
   readonly #session: Session;
   readonly #clock: Clock;
+  readonly #limits: ReceiveLimits;
   readonly #perform: (effect: LinkEffect) => void;
   readonly #onProgress: (() => void) | undefined;
   #unsent: ReplicationMessage[] = [];
@@ -50,6 +74,8 @@ export class StreamLink {
   #halfCloseWanted = false;
   #timer: Timer | undefined;
   #timerDueMs = Number.POSITIVE_INFINITY;
+  /** Lets a reader go on that waits until enough is stored. */
+  #readOn: (() => void) | undefined;
   #end: LinkEnd | undefined;
   readonly #ended: Promise<LinkEnd>;
   #resolveEnded: (end: LinkEnd) => void = () => {};
@@ -58,6 +84,7 @@ export class StreamLink {
     this.#stream = options.stream;
     this.#session = options.session;
     this.#clock = options.clock;
+    this.#limits = options.limits ?? defaultReceiveLimits;
     this.#perform = options.perform;
     this.#onProgress = options.onProgress;
     this.#ended = new Promise((resolve) => {
@@ -90,6 +117,7 @@ export class StreamLink {
   feed(input: SessionInput): void {
     if (this.#end !== undefined) return;
     for (const output of this.#session.handle(input, this.#clock.now())) this.#handle(output);
+    if (this.#readOn !== undefined && !this.#hasMuchToStore(0.5)) this.#readOn();
     if (this.#end !== undefined) return;
     this.#schedule();
     this.#write();
@@ -121,26 +149,62 @@ export class StreamLink {
           this.feed({ type: "receive-ended" });
           return;
         }
-        this.#receive(batch);
+        for (let next = this.#receive(batch, 0); next < batch.length; next = this.#receive(batch, next)) {
+          await setImmediate();
+          if (this.#hasMuchToStore(1)) await this.#untilStored();
+          if (this.#isClosed()) return;
+        }
+        if (this.#hasMuchToStore(1)) await this.#untilStored();
       }
     } catch (error) {
       this.feed({ type: "receive-ended", error: asPeeringError(error, "unavailable") });
     }
   }
 
-  #receive(batch: readonly Uint8Array[]): void {
+  /** Takes in what it may of `batch` from `first` on, and returns where the rest begins. */
+  #receive(batch: readonly Uint8Array[], first: number): number {
     const messages: ReplicationMessage[] = [];
     let undecodable: PeeringError | undefined;
-    for (const bytes of batch) {
+    let next = first;
+    for (let bytes = 0; next - first < TAKEN_TOGETHER && bytes < TAKEN_BYTES; ) {
+      const message = batch[next];
+      if (message === undefined) break;
       try {
-        messages.push(decodeMessage(bytes));
+        messages.push(decodeMessage(message, this.#limits));
       } catch (error) {
         undecodable = asPeeringError(error, "invalid-message");
+        next = batch.length;
         break;
       }
+      bytes += message.length;
+      next++;
     }
     if (messages.length > 0) this.feed({ type: "received", messages });
     if (undecodable !== undefined) this.feed({ type: "undecodable", error: undecodable });
+    return next;
+  }
+
+  /** Whether more than this part of the limits is received and not stored yet. */
+  #hasMuchToStore(part: number): boolean {
+    if (this.#end !== undefined) return false;
+    const { applying, applyingBytes } = this.#session.status;
+    const { unstoredResources, unstoredBytes } = this.#limits;
+    return applying > unstoredResources * part || applyingBytes > unstoredBytes * part;
+  }
+
+  /** Storing needs nothing of the peer, so this comes to an end; and a storage that hangs is left to the watchdogs. */
+  #untilStored(): Promise<void> {
+    return new Promise((resolve) => {
+      this.#readOn = () => {
+        this.#readOn = undefined;
+        resolve();
+      };
+    });
+  }
+
+  /** Through a call, because the compiler takes a field for unchanged across calls of methods. */
+  #isClosed(): boolean {
+    return this.#end !== undefined;
   }
 
   #write(): void {
@@ -200,6 +264,7 @@ export class StreamLink {
   #close(end: LinkEnd): void {
     if (this.#end !== undefined) return;
     this.#end = end;
+    this.#readOn?.();
     this.#timer?.cancel();
     const rest = this.#unsent;
     this.#unsent = [];
