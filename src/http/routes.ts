@@ -13,6 +13,7 @@ import { queryOperations } from "./queries.js";
 import { systemOperations } from "./system.js";
 import { txnOperations } from "./txn.js";
 import { uiOperations } from "./ui.js";
+import { unservedOperations } from "./unserved.js";
 import { virtualIpOperations } from "./virtual-ips.js";
 
 export type Method = "GET" | "POST" | "PUT" | "DELETE";
@@ -48,6 +49,8 @@ export interface Operation {
   /** An exact path, or a prefix when it ends in `/`; the longest match serves a request. */
   readonly pattern: string;
   readonly run: (call: Call) => Promise<Answer>;
+  /** Answers for something that is not served: there is nothing to read, and nothing to change. */
+  readonly unserved?: true;
   readonly docs: readonly OperationDoc[];
 }
 
@@ -128,4 +131,5 @@ export const operations: readonly Operation[] = [
   ...metricsOperations,
   ...uiOperations,
   ...virtualIpOperations,
+  ...unservedOperations,
 ];

@@ -444,7 +444,7 @@ const matrix: Readonly<Record<string, readonly Probe[] | typeof PUBLIC>> = {
   "PUT /v1/internal/service-virtual-ip": [{ path: "", body: { Service: "web", ManualVIPs: [] }, ...meshWrite }],
 };
 
-const routes = operations.map(({ method, pattern }) => `${method} ${pattern}`);
+const routes = operations.filter((each) => each.unserved !== true).map(({ method, pattern }) => `${method} ${pattern}`);
 const DENIED = /Permission denied: token with AccessorID 'token-\d+' lacks permission '/;
 
 /** The rules without one of them, and with one that may only read what it may write. */

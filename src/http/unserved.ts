@@ -1,0 +1,84 @@
+import { allowAll } from "../access/authorizer.js";
+import { blocking } from "./blocking.js";
+import type { Answer, Call } from "./call.js";
+import { badRequest, HttpError } from "./http-error.js";
+import type { Json } from "./json.js";
+import type { Method, Operation } from "./routes.js";
+
+// What Consul has and this library has not. Reads answer as a store does that is empty and stays so, and wait as they are
+// asked to: a 404 that comes at once has clients ask again at once, thousands of times a second. Writes answer 501: clients
+// take a 404 of a removal for success.
+
+/** Waits as a read of a store that never changes. */
+async function wait(call: Call): Promise<{ readonly index: bigint }> {
+  const { index } = await blocking(call, call.readOptions(), {
+    read: () => ({ index: 1n, result: undefined }),
+    subscribe: () => () => {},
+  });
+  return { index };
+}
+
+/** As Consul answers for a key that does not exist. */
+async function noKey(call: Call): Promise<Answer> {
+  if (call.rest === "" && !call.query.has("recurse") && !call.query.has("keys")) throw badRequest("Missing key name");
+  await call.require({ resource: "key", access: "read", name: call.rest });
+  return { status: 404, text: "", read: await wait(call) };
+}
+
+function nothing(json: Json): (call: Call) => Promise<Answer> {
+  return async (call) => {
+    await call.access();
+    return { json, read: await wait(call) };
+  };
+}
+
+function read(pattern: string, run: (call: Call) => Promise<Answer>): Operation {
+  return { method: "GET", pattern, run, unserved: true, docs: [] };
+}
+
+function refused(what: string, pattern: string, methods: readonly Method[]): readonly Operation[] {
+  return methods.map((method) => ({
+    method,
+    pattern,
+    run: async () => {
+      throw new HttpError(501, `${what} not served by this agent.`);
+    },
+    unserved: true,
+    docs: [],
+  }));
+}
+
+const ALL: readonly Method[] = ["GET", "PUT", "POST", "DELETE"];
+
+/** ACLs without a policy file are off, which Consul's clients know how to tell; with one, it is where they are changed. */
+async function acl(call: Call): Promise<Answer> {
+  if (call.server.authorizer === allowAll) throw new HttpError(401, "ACL support disabled");
+  throw new HttpError(
+    501,
+    "Tokens and policies are those of this agent's policy file: reading and changing them is not served.",
+  );
+}
+
+export const unservedOperations: readonly Operation[] = [
+  read("/v1/kv/", noKey),
+  ...refused("The key-value store is", "/v1/kv/", ["PUT", "DELETE"]),
+  read("/v1/session/list", nothing([])),
+  read("/v1/session/info/", nothing([])),
+  read("/v1/session/node/", nothing([])),
+  ...["create", "destroy/", "renew/"].flatMap((path) => refused("Sessions are", `/v1/session/${path}`, ["PUT"])),
+  read("/v1/event/list", nothing([])),
+  ...refused("Events are", "/v1/event/fire/", ["PUT"]),
+  read("/v1/coordinate/datacenters", nothing([])),
+  read("/v1/coordinate/nodes", nothing([])),
+  read("/v1/coordinate/node/", async (call) => {
+    await call.access();
+    return { status: 404, text: "", read: await wait(call) };
+  }),
+  ...refused("Coordinates are", "/v1/coordinate/update", ["PUT"]),
+  ...ALL.map((method): Operation => ({ method, pattern: "/v1/acl/", run: acl, unserved: true, docs: [] })),
+  ...refused("Snapshots are", "/v1/snapshot", ["GET", "PUT"]),
+  ...refused("This part of the operator API is", "/v1/operator/", ALL),
+  ...["join/", "force-leave/", "leave", "token/"].flatMap((path) =>
+    refused("Gossip and its members are", `/v1/agent/${path}`, ["PUT"]),
+  ),
+];
