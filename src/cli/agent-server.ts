@@ -1,8 +1,20 @@
+import { createHash } from "node:crypto";
+import { isIP } from "node:net";
+import { lowerCase } from "../catalog/names.js";
 import type { PeeringHost } from "../host/host.js";
+import { FOLLOWED_VERSION } from "../http/index.js";
 import { splitHostPort } from "../token/address.js";
 
 /** Addresses that mean every interface, and lead nowhere. */
 const EVERYWHERE: readonly string[] = ["0.0.0.0", "::", ""];
+
+/** An id that stays for as long as the node has its name, without being stored. */
+function nodeIdOf(trustDomain: string, node: string): string {
+  const hex = createHash("sha256")
+    .update(`${trustDomain}/${lowerCase(node)}`)
+    .digest("hex");
+  return `${hex.slice(0, 8)}-${hex.slice(8, 12)}-${hex.slice(12, 16)}-${hex.slice(16, 20)}-${hex.slice(20, 32)}`;
+}
 
 /**
  * Registers the agent as the one server of its cluster, as Consul registers each of its servers: catalogs list it, and DNS
@@ -20,10 +32,17 @@ export async function registerServer(host: PeeringHost, node: string, advertised
       await catalog.deregister({ node: instance.node.name, serviceId: "consul" });
     }
   }
+  const family = isIP(address);
   await catalog.register({
     node,
+    id: nodeIdOf(host.trustDomain, node),
     address,
-    taggedAddresses: { lan: address, wan: address },
+    taggedAddresses: {
+      lan: address,
+      wan: address,
+      ...(family === 0 ? {} : { [`lan_ipv${family}`]: address, [`wan_ipv${family}`]: address }),
+    },
+    nodeMeta: { "consul-network-segment": "", "consul-version": FOLLOWED_VERSION },
     service: { id: "consul", name: "consul", port: splitHostPort(host.listenAddress ?? "")?.port ?? 0 },
     checks: [
       { checkId: "serfHealth", name: "Serf Health Status", status: "passing", output: "Agent alive and reachable" },

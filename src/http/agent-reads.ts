@@ -24,6 +24,10 @@ import {
 import type { JsonSchema, Operation, ParameterDoc } from "./routes.js";
 import { memberJson, memberSchema } from "./system.js";
 
+function isTrue(value: string | null): boolean {
+  return value !== null && /^(?:1|t|true)$/i.test(value);
+}
+
 /** The one node that this cluster has. */
 async function members(call: Call): Promise<Answer> {
   const segment = call.query.get("segment") ?? "";
@@ -31,7 +35,8 @@ async function members(call: Call): Promise<Answer> {
     throw badRequest("Network segments are not supported in this version of Consul");
   }
   const visible = await Visibility.of(call, "");
-  const json = visible.node(call.server.nodeName) ? [memberJson(call)] : [];
+  const wide = isTrue(call.query.get("wan"));
+  const json = visible.node(call.server.nodeName) ? [memberJson(call, wide)] : [];
   return { json, filtered: visible.filtered };
 }
 
@@ -234,7 +239,10 @@ export const agentReadOperations: readonly Operation[] = [
         path: "/v1/agent/members",
         id: "listMembers",
         summary: "The nodes of this cluster: this one.",
-        parameters: [{ name: "segment", in: "query", description: "Accepted when it is `_all`." }],
+        parameters: [
+          { name: "segment", in: "query", description: "Accepted when it is `_all`." },
+          { name: "wan", in: "query", description: "`1`: as other datacenters know it, `<node>.<datacenter>`." },
+        ],
         answer: listOf(memberSchema),
       },
     ],

@@ -39,6 +39,8 @@ export interface HttpHandlerOptions extends RequestGuardOptions {
 const DEFAULT_BODY_BYTES = 8 * 1024 * 1024;
 const DEFAULT_BODY_TIMEOUT_MS = 30_000;
 const DEFAULT_WRITE_TIMEOUT_MS = 60_000;
+/** The version of Consul whose behaviour is followed, and which clients are told. */
+export const FOLLOWED_VERSION = "1.21.4";
 /** From here on an answer is compressed for those who accept it, as Consul does. */
 const GZIP_BYTES = 1_400;
 const PLAIN = "text/plain; charset=utf-8";
@@ -85,7 +87,7 @@ export function httpHandler(host: PeeringHost, options: HttpHandlerOptions = {})
     authorizer: options.authorizer ?? allowAll,
     nodeName: host.nodeName,
     address: options.address ?? host.listenAddress ?? "",
-    version: options.version ?? "1.21.4",
+    version: options.version ?? FOLLOWED_VERSION,
     bodyLimits: {
       maxBytes: options.maxBodyBytes ?? DEFAULT_BODY_BYTES,
       timeoutMs: options.bodyTimeoutMs ?? DEFAULT_BODY_TIMEOUT_MS,
@@ -139,6 +141,8 @@ async function serve(
   const match = table.match(path);
   switch (match.type) {
     case "none":
+      // Load balancers and uptime probes ask for it; Consul without its pages answers 200, too.
+      if (path === "/") return plain(200, "Peerage agent: the HTTP API is below /v1/.\n");
       return plain(404, notFoundText(path));
     case "redirect":
       return redirect(request.method, match.path, target.search);
@@ -188,6 +192,8 @@ function outgoing(answer: Answer, call: Call, common: Readonly<Record<string, st
     ...common,
     "Content-Type": text === undefined ? "application/json" : textType,
     ...(read === undefined ? {} : readHeaders(read, call.host.leadership)),
+    // Nothing is cached here, and clients that ask for it look for the header.
+    ...(read !== undefined && call.query.has("cached") ? { "X-Cache": "MISS" } : {}),
     ...answer.headers,
     ...(filtered && call.token !== "" ? { "X-Consul-Results-Filtered-By-ACLs": "true" } : {}),
   };

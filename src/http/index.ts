@@ -14,5 +14,5 @@ export {
   policyAuthorizer,
 } from "../access/policies.js";
 export { type AclRule, parseAclRules, type RulePolicy } from "../access/rules.js";
-export { type HttpHandlerOptions, httpHandler } from "./handler.js";
+export { FOLLOWED_VERSION, type HttpHandlerOptions, httpHandler } from "./handler.js";
 export type { RequestGuardOptions } from "./request-guard.js";

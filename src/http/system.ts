@@ -1,8 +1,11 @@
 import { createHash, X509Certificate } from "node:crypto";
+import { arch, availableParallelism, cpus, freemem, hostname, platform, release, totalmem, uptime } from "node:os";
+import { allowAll } from "../access/authorizer.js";
 import type { CaRoot } from "../trust/authority.js";
 import { blocking } from "./blocking.js";
 import type { Answer, Call } from "./call.js";
-import { type Json, timeText } from "./json.js";
+import { HttpError } from "./http-error.js";
+import { type Json, textMap, timeText } from "./json.js";
 import {
   anyObject,
   flag,
@@ -23,11 +26,19 @@ function leaderOf({ host, server }: Call): string {
   return isLeader ? server.address : leaderAddress;
 }
 
+/** @throws {HttpError} 500: another datacenter is asked for, to which no gossip leads from here. */
+function onlyDatacenter({ host, query }: Call): void {
+  const asked = query.get("dc") ?? "";
+  if (asked !== "" && asked !== host.datacenter) throw new HttpError(500, "No path to datacenter");
+}
+
 async function leader(call: Call): Promise<Answer> {
+  onlyDatacenter(call);
   return { json: leaderOf(call) };
 }
 
 async function peers(call: Call): Promise<Answer> {
+  onlyDatacenter(call);
   const known = new Set([leaderOf(call), call.server.address]);
   known.delete("");
   return { json: [...known] };
@@ -37,16 +48,27 @@ async function datacenters(call: Call): Promise<Answer> {
   return { json: [call.host.datacenter] };
 }
 
-/** This node as Consul's gossip would tell of it. */
-export function memberJson({ host, server }: Call): Json {
+/** The node as it is registered; `""` before it is. */
+function nodeId({ host, server }: Call): string {
+  return host.catalog.node(server.nodeName)?.node.id ?? "";
+}
+
+/**
+ * This node as Consul's gossip would tell of it.
+ * @param wide - as the gossip between datacenters would.
+ */
+export function memberJson(call: Call, wide = false): Json {
+  const { host, server } = call;
   const colon = server.address.lastIndexOf(":");
   return {
-    Name: server.nodeName,
+    Name: wide ? `${server.nodeName}.${host.datacenter}` : server.nodeName,
     Addr: server.address.slice(0, Math.max(colon, 0)).replace(/^\[|\]$/g, ""),
     Port: Number(server.address.slice(colon + 1)),
     Tags: new Map([
       ["build", server.version],
       ["dc", host.datacenter],
+      ["id", nodeId(call)],
+      ["port", server.address.slice(colon + 1)],
       ["role", "consul"],
       ["segment", ""],
       ["vsn", "2"],
@@ -70,7 +92,7 @@ async function self(call: Call): Promise<Answer> {
         Datacenter: host.datacenter,
         PrimaryDatacenter: host.datacenter,
         NodeName: server.nodeName,
-        NodeID: "",
+        NodeID: nodeId(call),
         Revision: "",
         Server: true,
         Version: server.version,
@@ -79,9 +101,86 @@ async function self(call: Call): Promise<Answer> {
       DebugConfig: {},
       Coord: null,
       Member: memberJson(call),
-      Stats: {},
-      Meta: {},
+      Stats: stats(call),
+      Meta: textMap(host.catalog.node(server.nodeName)?.node.meta ?? {}),
       xDS: { SupportedProxies: {}, Port: -1, Ports: { Plaintext: -1, TLS: -1 } },
+    },
+  };
+}
+
+/** What Consul's clients look at of the numbers that Consul tells, as texts. */
+function stats(call: Call): Json {
+  const { host, server } = call;
+  const { isLeader } = host.leadership;
+  const node = host.catalog.node(server.nodeName);
+  const index = String(host.catalog.revision);
+  return {
+    agent: {
+      checks: String(node?.checks.length ?? 0),
+      services: String(node?.services.length ?? 0),
+    },
+    build: { prerelease: "", revision: "", version: server.version, version_metadata: "" },
+    consul: {
+      acl: server.authorizer === allowAll ? "disabled" : "enabled",
+      bootstrap: "false",
+      known_datacenters: "1",
+      leader: String(isLeader),
+      leader_addr: leaderOf(call),
+      server: "true",
+    },
+    raft: { applied_index: index, commit_index: index, num_peers: "0", state: isLeader ? "Leader" : "Follower" },
+    runtime: { arch: process.arch, cpu_count: String(availableParallelism()), os: process.platform },
+  };
+}
+
+/** This node as the one server that votes: what Consul's test helpers and Terraform wait for. */
+async function raftConfiguration(call: Call): Promise<Answer> {
+  await call.require({ resource: "operator", access: "read" });
+  const { host, server } = call;
+  return {
+    json: {
+      Servers: [
+        {
+          ID: nodeId(call),
+          Node: server.nodeName,
+          Address: server.address,
+          Leader: host.leadership.isLeader,
+          ProtocolVersion: "3",
+          Voter: true,
+          LastIndex: host.catalog.revision,
+        },
+      ],
+      Index: 0,
+    },
+  };
+}
+
+async function version(call: Call): Promise<Answer> {
+  await call.require({ resource: "agent", access: "read", name: call.server.nodeName });
+  return {
+    json: { SHA: "", BuildDate: "1970-01-01T00:00:00Z", HumanVersion: call.server.version, FIPS: "" },
+  };
+}
+
+/** The machine that this node runs on. */
+async function machine(call: Call): Promise<Answer> {
+  await call.require({ resource: "operator", access: "read" });
+  const [total, free] = [totalmem(), freemem()];
+  return {
+    json: {
+      Memory: { total, available: free, used: total - free, usedPercent: (100 * (total - free)) / total, free },
+      CPU: cpus().map(({ model, speed }, cpu) => ({ cpu, modelName: model, mhz: speed })),
+      Host: {
+        hostname: hostname(),
+        uptime: Math.trunc(uptime()),
+        os: platform(),
+        platform: platform(),
+        kernelVersion: release(),
+        kernelArch: arch(),
+      },
+      Disk: null,
+      CollectionTime: Math.trunc(call.server.clock.wall() * 1e6),
+      Errors: null,
     },
   };
 }
@@ -132,6 +231,8 @@ function rootJson(root: CaRoot, trustDomain: string, index: bigint): Json {
 }
 
 const integer: JsonSchema = { type: "integer" };
+const number: JsonSchema = { type: "number" };
+const caRootsSchema = (): JsonSchema => objectOf({ ActiveRootID: text, TrustDomain: text, Roots: listOf(rootSchema) });
 
 export const memberSchema: JsonSchema = objectOf({
   Name: text,
@@ -225,7 +326,87 @@ export const systemOperations: readonly Operation[] = [
         id: "listRoots",
         summary: "The root certificates of this cluster.",
         parameters: readParameters,
-        answer: objectOf({ ActiveRootID: text, TrustDomain: text, Roots: listOf(rootSchema) }),
+        answer: caRootsSchema(),
+      },
+    ],
+  },
+  {
+    method: "GET",
+    pattern: "/v1/agent/connect/ca/roots",
+    run: async (call) => ({ ...(await roots(call)), headers: { "X-Cache": "MISS" } }),
+    docs: [
+      {
+        path: "/v1/agent/connect/ca/roots",
+        id: "listRootsAtAgent",
+        summary: "The root certificates of this cluster, for proxies and programs beside the agent.",
+        parameters: readParameters,
+        answer: caRootsSchema(),
+      },
+    ],
+  },
+  {
+    method: "GET",
+    pattern: "/v1/agent/version",
+    run: version,
+    docs: [
+      {
+        path: "/v1/agent/version",
+        id: "readVersion",
+        summary: "The version of Consul that is followed.",
+        answer: objectOf({ SHA: text, BuildDate: time, HumanVersion: text, FIPS: text }),
+      },
+    ],
+  },
+  {
+    method: "GET",
+    pattern: "/v1/agent/host",
+    run: machine,
+    docs: [
+      {
+        path: "/v1/agent/host",
+        id: "readMachine",
+        summary: "The machine that this node runs on.",
+        answer: objectOf({
+          Memory: objectOf({ total: integer, available: integer, used: integer, usedPercent: number, free: integer }),
+          CPU: listOf(objectOf({ cpu: integer, modelName: text, mhz: number })),
+          Host: objectOf({
+            hostname: text,
+            uptime: integer,
+            os: text,
+            platform: text,
+            kernelVersion: text,
+            kernelArch: text,
+          }),
+          Disk: { type: "null" },
+          CollectionTime: integer,
+          Errors: { type: "null" },
+        }),
+      },
+    ],
+  },
+  {
+    method: "GET",
+    pattern: "/v1/operator/raft/configuration",
+    run: raftConfiguration,
+    docs: [
+      {
+        path: "/v1/operator/raft/configuration",
+        id: "readServers",
+        summary: "The servers of this cluster: this node.",
+        answer: objectOf({
+          Servers: listOf(
+            objectOf({
+              ID: text,
+              Node: text,
+              Address: text,
+              Leader: flag,
+              ProtocolVersion: text,
+              Voter: flag,
+              LastIndex: index,
+            }),
+          ),
+          Index: index,
+        }),
       },
     ],
   },

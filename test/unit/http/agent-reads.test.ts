@@ -42,6 +42,58 @@ describe("what an agent tells of itself", () => {
     );
   });
 
+  it("is known to other datacenters by its name and its own", async () => {
+    const members = (await get(pair.a, "/v1/agent/members?wan=1")) as readonly { readonly Name: string }[];
+    assert.deepEqual(
+      members.map(({ Name }) => Name),
+      ["n0.dc1"],
+    );
+    for (const path of ["/v1/status/leader", "/v1/status/peers"]) {
+      const elsewhere = await pair.a.ask("GET", `${path}?dc=nodc`);
+      assert.deepEqual([elsewhere.status, elsewhere.text], [500, "No path to datacenter"]);
+      assert.equal((await pair.a.ask("GET", `${path}?dc=dc1`)).status, 200);
+    }
+  });
+
+  it("has an id, addresses by family and metadata, which the agent tells of itself", async () => {
+    const node = pair.a.host.catalog.node("n0")?.node;
+    assert.match(node?.id ?? "", /^[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}$/);
+    const address = "127.0.0.11";
+    assert.deepEqual(node?.taggedAddresses, { lan: address, lan_ipv4: address, wan: address, wan_ipv4: address });
+    const self = (await get(pair.a, "/v1/agent/self")) as {
+      readonly Config: { readonly NodeID: string };
+      readonly Stats: { readonly consul: Readonly<Record<string, string>> };
+      readonly Meta: unknown;
+    };
+    assert.equal(self.Config.NodeID, node.id);
+    assert.deepEqual(self.Meta, { "consul-network-segment": "", "consul-version": "1.21.4" });
+    const { leader, leader_addr } = self.Stats.consul;
+    assert.deepEqual([leader, leader_addr], ["true", "127.0.0.11:8503"]);
+    const { Servers } = (await get(pair.a, "/v1/operator/raft/configuration")) as {
+      readonly Servers: readonly Readonly<Record<string, unknown>>[];
+    };
+    assert.deepEqual(
+      Servers.map(({ ID, Node, Address, Leader, Voter }) => [ID, Node, Address, Leader, Voter]),
+      [[node.id, "n0", "127.0.0.11:8503", true, true]],
+    );
+    // The same after a restart.
+    await registerServer(pair.a.host, "n0", ["127.0.0.11:8503"]);
+    assert.equal(pair.a.host.catalog.node("n0")?.node.id, node.id);
+  });
+
+  it("answers at its root, tells its version and machine, and says that nothing is cached", async () => {
+    assert.equal((await pair.a.ask("GET", "/")).status, 200);
+    const version = (await get(pair.a, "/v1/agent/version")) as { readonly HumanVersion: string };
+    assert.equal(version.HumanVersion, "1.21.4");
+    const machine = (await get(pair.a, "/v1/agent/host")) as { readonly Memory: { readonly total: number } };
+    assert.ok(machine.Memory.total > 0);
+    const header = async (path: string): Promise<string | undefined> =>
+      (await pair.a.ask("GET", path)).headers["x-cache"];
+    assert.equal(await header("/v1/health/service/web?cached"), "MISS");
+    assert.equal(await header("/v1/health/service/web"), undefined);
+    assert.equal(await header("/v1/agent/connect/ca/roots"), "MISS");
+  });
+
   it("its own services by id, as Consul 1.21 shows them", async () => {
     assert.deepEqual(await get(pair.a, "/v1/agent/services"), {
       "db-1": {
