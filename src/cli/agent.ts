@@ -35,7 +35,7 @@ export async function runAgent({ flags, io, print }: CommandContext): Promise<vo
   const connectionLimits = new ConnectionLimits({ incidents });
   const shared = { logger, incidents, connectionLimits };
   const stopped = io.untilStopped();
-  await using host = await starting(() => openHost(options, logger, incidents));
+  await using host = await starting(() => openHost(options, shared));
   await starting(() => registerServer(host, options.node, options.advertise));
   await using dns = await starting(() => openDns(host, options, shared));
   await using http = await starting(() => openHttp(host, options, shared, stopped));
@@ -78,12 +78,13 @@ async function openStorage(directory: string | undefined, incidents: Incidents):
   return level.openLevel(directory, { incidents });
 }
 
-async function openHost(options: AgentOptions, logger: Logger, incidents: Incidents): Promise<PeeringHost> {
+async function openHost(options: AgentOptions, shared: Shared): Promise<PeeringHost> {
+  const { logger, incidents } = shared;
   return createHost({
     datacenter: options.datacenter,
     nodeName: options.node,
     storage: await openStorage(options.dataDirectory, incidents),
-    transport: grpcTransport({ listen: addressText(options.grpcTls), logger }),
+    transport: grpcTransport({ listen: addressText(options.grpcTls), ...shared }),
     ...(options.advertise.length > 0 && { advertise: options.advertise }),
     transit: options.transit,
     ...(options.checkAddresses.length > 0 && { checks: { allowedAddresses: options.checkAddresses } }),

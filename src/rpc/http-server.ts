@@ -6,7 +6,7 @@ import { type Clock, type Logger, silentLogger, systemClock } from "../environme
 import { errorText, PeeringError } from "../errors.js";
 import { Incidents } from "../incidents.js";
 import { formatAddress, parseAddress } from "../transport/address.js";
-import { type Connection, ConnectionLimits } from "../transport/connection-limits.js";
+import { type Connection, ConnectionLimits, hangUp } from "../transport/connection-limits.js";
 import { keepAlive } from "../transport/keepalive.js";
 import type { RpcListener } from "./peering-rpc.js";
 
@@ -54,8 +54,6 @@ const PREFACE = "PRI * HTTP/2.0\r\n";
 const MAX_CONCURRENT_STREAMS = 256;
 /** How often, while the head of a request may take its time, one looks whether it has. */
 const LOOKS = 4;
-/** How long a client may take to close a connection once it was told that its session ends. */
-const GOODBYE_MS = 1_000;
 const PING = { intervalMs: 30_000, timeoutMs: 10_000 };
 
 /**
@@ -134,12 +132,7 @@ export async function httpServer(options: HttpServerOptions): Promise<HttpServer
     idleMs: keepAliveTimeoutMs,
   });
   server.on("connection", (socket: Socket) => {
-    const known = guard.admit(socket, () => {
-      const session = sessionOver.get(socket);
-      if (session === undefined) return void socket.destroy();
-      session.close();
-      clock.after(GOODBYE_MS, () => socket.destroy());
-    });
+    const known = guard.admit(socket, () => hangUp(socket, sessionOver.get(socket)));
     if (known === undefined) return;
     connections.set(socket, known);
     socket.once("close", () => connections.delete(socket));
@@ -195,12 +188,16 @@ function recognise(socket: Socket, recognised: (isHttp2: boolean) => void): void
   let head = Buffer.alloc(0);
   // Whoever takes the connection over listens for himself; until then a reset would end the process.
   socket.on("error", () => {});
+  // It may be half open, for HTTP/1.1; but who says no more before a word of that is gone.
+  const gone = (): void => void socket.destroy();
+  socket.once("end", gone);
   const look = (chunk: Buffer): void => {
     head = Buffer.concat([head, chunk]);
     const begun = head.toString("latin1", 0, PREFACE.length);
     const isHttp2 = begun === PREFACE;
     if (!isHttp2 && PREFACE.startsWith(begun)) return;
     socket.off("data", look);
+    socket.off("end", gone);
     socket.pause();
     socket.unshift(head);
     recognised(isHttp2);

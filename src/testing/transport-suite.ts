@@ -49,6 +49,7 @@ export function transportSuite(name: string, open: () => Promise<TransportFixtur
   describe(`${name} transport`, () => {
     test("messages arrive in order and unchanged, both ways", async (pair) => {
       const [dialer, acceptor] = await pair.stream();
+      await answer(acceptor, dialer);
       const sent = Array.from({ length: 300 }, (_, index) => message(index * 7, index));
       // Sending may wait for the reader, so neither is awaited before the other.
       const there = take(acceptor, 300);
@@ -86,6 +87,7 @@ export function transportSuite(name: string, open: () => Promise<TransportFixtur
 
     test("a message over the limit ends the stream with RESOURCE_EXHAUSTED at an acceptor that tells", async (pair) => {
       const [dialer, acceptor] = await pair.stream();
+      await answer(acceptor, dialer);
       const max = pair.fixture.maxReceiveFromDialerBytes;
       const sending = dialer.send([message(10, 1), message(max + 1, 2)]).catch(() => {});
       assert.deepEqual(await take(acceptor, 1), [message(10, 1)]);
@@ -204,6 +206,7 @@ export function transportSuite(name: string, open: () => Promise<TransportFixtur
     test("a slow reader makes the sender wait, and loses nothing", async (pair) => {
       const [reader1, writer1] = await pair.stream();
       const [writer2, reader2] = await pair.stream();
+      await answer(reader2, writer2);
       for (const [reader, writer] of [
         [reader1, writer1],
         [reader2, writer2],
@@ -455,6 +458,12 @@ async function next(stream: Stream): Promise<readonly Uint8Array[]> {
   const messages = await stream.receive();
   assert.ok(messages !== undefined && messages.length > 0, "the stream has ended");
   return messages;
+}
+
+/** The acceptor says something: before that it may take only a little from a dialer, whom nobody has authorised yet. */
+async function answer(acceptor: ReplicationStream, dialer: ReplicationStream): Promise<void> {
+  await acceptor.send([message(1, 1)]);
+  await take(dialer, 1);
 }
 
 /** The next `count` messages, which must not be followed by more. */

@@ -2,12 +2,14 @@ import { type ClientHttp2Session, connect as connectHttp2 } from "node:http2";
 import { connect as connectTcp, type Socket } from "node:net";
 import { checkServerIdentity, connect as connectTls, type PeerCertificate, type TLSSocket } from "node:tls";
 import { errorText, PeeringError } from "../errors.js";
+import type { Incidents } from "../incidents.js";
 import { certificatesIn } from "../token/pem.js";
 import { StatusCode } from "../wire/status.js";
 import { formatAddress, parseAddress } from "./address.js";
+import { isOutOfDescriptors, reportOutOfDescriptors } from "./connection-limits.js";
 import { http2ErrorName } from "./grpc-status.js";
 import { type KeepaliveOptions, keepAlive } from "./keepalive.js";
-import { sessionOptions, WINDOW_BYTES } from "./session-options.js";
+import { sessionOptions, shortSessionOptions, WINDOW_BYTES } from "./session-options.js";
 import type { DialTarget } from "./transport.js";
 
 /** An HTTP/2 connection to one acceptor, used for one attempt and closed afterwards. */
@@ -26,7 +28,7 @@ export interface ClientConnection {
 }
 
 const CLOSE_GRACE_MS = 1000;
-/** Of what is no certificate, in an error. */
+/** Of what is no certificate, and of what an acceptor says as it hangs up, in an error. */
 const SHOWN_CHARACTERS = 1_024;
 
 function unavailable(reason: string, cause?: unknown): PeeringError {
@@ -159,8 +161,9 @@ export async function connectTo(
   target: DialTarget,
   options: {
     readonly timeoutMs: number;
-    /** Undefined: no pings. */
+    /** Undefined: the connection is for one short call. It gets no pings, and little may be sent over it. */
     readonly keepalive: KeepaliveOptions | undefined;
+    readonly incidents: Incidents;
     readonly signal: AbortSignal;
   },
 ): Promise<ClientConnection> {
@@ -173,7 +176,11 @@ export async function connectTo(
   }, options.timeoutMs);
   options.signal.addEventListener("abort", abort, { once: true });
   try {
-    const socket = await openSocket(target, attempt.signal);
+    const socket = await openSocket(target, attempt.signal).catch((error: unknown) => {
+      const cause = error instanceof Error ? error.cause : undefined;
+      if (isOutOfDescriptors(cause)) reportOutOfDescriptors(options.incidents, cause);
+      throw error;
+    });
     return await startSession(target, socket, options.keepalive, attempt.signal);
   } finally {
     clearTimeout(timer);
@@ -192,7 +199,8 @@ function startSession(
   const remoteAddress = formatAddress(socket.remoteAddress ?? "", socket.remotePort ?? 0);
   let failure: PeeringError | undefined;
   // The URL only selects the scheme: the socket stands already, and every request names its own authority.
-  const session = connectHttp2(`${scheme}://localhost`, { ...sessionOptions, createConnection: () => socket });
+  const own = keepalive === undefined ? shortSessionOptions : sessionOptions;
+  const session = connectHttp2(`${scheme}://localhost`, { ...own, createConnection: () => socket });
   const closed = new Promise<void>((resolve) => session.once("close", () => resolve()));
   const fail = (error: PeeringError): void => {
     failure ??= error;
@@ -201,7 +209,8 @@ function startSession(
   session.on("error", (error: Error) => fail(unavailable(`transport: ${error.message}`, error)));
   session.on("goaway", (code: number, _lastStreamId: number, data: Uint8Array | undefined) => {
     if (code === 0) return;
-    const debug = data === undefined || data.length === 0 ? "" : `, debug data: ${JSON.stringify(String(data))}`;
+    const text = data === undefined ? "" : String(data).slice(0, SHOWN_CHARACTERS);
+    const debug = text === "" ? "" : `, debug data: ${JSON.stringify(text)}`;
     fail(unavailable(`received prior goaway: code: ${http2ErrorName(code)}${debug}`));
   });
   socket.on("error", (error: Error) => fail(unavailable(`error reading from server: ${error.message}`, error)));
@@ -257,7 +266,9 @@ function startSession(
       return;
     }
     session.once("close", lost);
-    session.once("connect", () => session.destroyed || session.setLocalWindowSize(WINDOW_BYTES));
+    if (keepalive !== undefined) {
+      session.once("connect", () => session.destroyed || session.setLocalWindowSize(WINDOW_BYTES));
+    }
     session.once("remoteSettings", () => {
       signal.removeEventListener("abort", abort);
       session.off("close", lost);

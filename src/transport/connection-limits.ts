@@ -1,6 +1,6 @@
-import { closeSync, openSync, readFileSync } from "node:fs";
+import { readdirSync, readFileSync } from "node:fs";
+import type { Http2Session } from "node:http2";
 import type { Socket } from "node:net";
-import { devNull } from "node:os";
 import { type Clock, systemClock, type Timer } from "../environment.js";
 import { errorText } from "../errors.js";
 import { Incidents } from "../incidents.js";
@@ -71,8 +71,10 @@ interface Listener {
   connections: number;
 }
 
-/** How often it is looked whether the process can open anything at all. */
+/** How often it is looked at the descriptors of the process. */
 const PROBE_MS = 1_000;
+/** Where Linux and macOS list them. */
+const OPEN_DESCRIPTORS = "/dev/fd";
 
 const DESCRIPTORS_WHERE_UNKNOWN = 1_024;
 const MOST_CONNECTIONS = 4_096;
@@ -85,13 +87,15 @@ const DEFAULT_GRACE_MS = 2_000;
  */
 export class ConnectionLimits {
   readonly #most: number;
-  /** The first descriptor of the reserve: the system always gives the lowest one that is free. */
+  /** Descriptors that may be open before the reserve begins. */
   readonly #ceiling: number;
   readonly #graceMs: number;
   readonly #clock: Clock;
   readonly #incidents: Incidents;
   readonly #listeners = new Set<Listener>();
   #probeTimer: Timer | undefined;
+  /** Descriptors that are no connections, when it was last looked. */
+  #others = 0;
 
   constructor(options: ConnectionLimitsOptions = {}) {
     const descriptors = options.descriptors ?? descriptorLimit() ?? DESCRIPTORS_WHERE_UNKNOWN;
@@ -101,7 +105,7 @@ export class ConnectionLimits {
       throw new TypeError(`of ${descriptors} descriptors, ${reserved} are reserved: none is left for connections`);
     }
     this.#ceiling = descriptors - reserved;
-    this.#most = Math.min(options.connections ?? MOST_CONNECTIONS, this.#ceiling);
+    this.#most = options.connections ?? MOST_CONNECTIONS;
     this.#graceMs = options.graceMs ?? DEFAULT_GRACE_MS;
     this.#clock = options.clock ?? systemClock;
     this.#incidents = options.incidents ?? new Incidents();
@@ -112,7 +116,7 @@ export class ConnectionLimits {
     const places = new Places({ ...limits, graceMs: this.#graceMs }, this.#clock);
     const listener: Listener = { name, places, connections: 0 };
     this.#listeners.add(listener);
-    this.#probeTimer ??= this.#clock.after(PROBE_MS, () => this.#probe());
+    if (this.#probeTimer === undefined) this.#probe();
     return {
       admit: (socket, end) => this.#admit(listener, limits, socket, end ?? (() => socket.destroy())),
       failed: (error) => {
@@ -140,7 +144,7 @@ export class ConnectionLimits {
     const source = sourceOf(formatAddress(remoteAddress, remotePort));
     const report = (kind: string, message: string): void =>
       this.#incidents.report(kind, message, { listener: name, source });
-    if (this.#isFull(socket) && !this.#makeRoom(listener, source)) {
+    if (this.#connections >= this.#room && !this.#makeRoom(listener, source)) {
       report("connection-refused", "all places for connections are taken: a new one was closed");
       socket.destroy();
       return undefined;
@@ -221,16 +225,21 @@ export class ConnectionLimits {
     };
   }
 
-  #isFull(socket: Socket): boolean {
-    let connections = 0;
-    for (const listener of this.#listeners) connections += listener.connections;
-    return connections >= this.#most || (descriptorOf(socket) ?? 0) >= this.#ceiling;
+  get #connections(): number {
+    let sum = 0;
+    for (const { connections } of this.#listeners) sum += connections;
+    return sum;
+  }
+
+  /** Connections that there may be. */
+  get #room(): number {
+    return Math.min(this.#most, this.#ceiling - this.#others);
   }
 
   /** Displaces another connection, so that a new one of `source` can take its place. */
   #makeRoom(listener: Listener, source: string): boolean {
     if (this.#displaceStale()) return true;
-    if (listener.connections < this.#most / this.#listeners.size) {
+    if (listener.connections < this.#room / this.#listeners.size) {
       for (const { places, connections } of this.#byConnections()) {
         if (connections > listener.connections && places.displaceFor(undefined)) return true;
       }
@@ -247,29 +256,51 @@ export class ConnectionLimits {
   }
 
   /**
-   * A listener of Node is not told when it has no descriptor to accept with: such a connection is closed by the system
-   * interface below it. So it is found out here.
+   * Looks how many descriptors others hold, and whether one can be opened at all: a listener of Node is not told when there is
+   * none to accept with. Such a connection is closed by the system interface below it.
    */
   #probe(): void {
     this.#probeTimer = this.#clock.after(PROBE_MS, () => this.#probe());
     try {
-      closeSync(openSync(devNull, "r"));
+      this.#others = readdirSync(OPEN_DESCRIPTORS).length - this.#connections;
     } catch (error) {
+      // Where the system does not list them, only connections are counted.
       if (isOutOfDescriptors(error)) this.#outOfDescriptors(error);
     }
   }
 
   #outOfDescriptors(error: unknown): void {
-    const message = "the process has no descriptor left: connections are lost, and storage and dialing fail";
-    this.#incidents.report("descriptors-exhausted", message, { error: errorText(error) });
+    reportOutOfDescriptors(this.#incidents, error);
     // Whoever only waits gives his back.
     while (this.#displaceStale());
   }
 }
 
+/** How long the other side may take to close a connection once it was told that the session ends. */
+const GOODBYE_MS = 1_000;
+
+/** Ends a connection: at once, or, where it has a session of HTTP/2, after it was told. */
+export function hangUp(socket: Socket, session: Http2Session | undefined): void {
+  if (session === undefined || session.destroyed) {
+    socket.destroy();
+    return;
+  }
+  session.close();
+  setTimeout(() => {
+    session.destroy();
+    socket.destroy();
+  }, GOODBYE_MS).unref();
+}
+
 /** Whether the process, or the system, cannot open one more file or socket. */
 export function isOutOfDescriptors(error: unknown): boolean {
   return error instanceof Error && "code" in error && (error.code === "EMFILE" || error.code === "ENFILE");
+}
+
+/** Tells of what {@link isOutOfDescriptors} finds, wherever it is found. */
+export function reportOutOfDescriptors(incidents: Incidents, error: unknown): void {
+  const message = "the process has no descriptor left: connections are lost, and storage and dialing fail";
+  incidents.report("descriptors-exhausted", message, { error: errorText(error) });
 }
 
 /** The soft limit of the process on open descriptors, where the system tells it. Node has raised it to the hard one. */
@@ -280,11 +311,4 @@ function descriptorLimit(): number | undefined {
   } catch {
     return undefined;
   }
-}
-
-/** Undefined where the system does not number them, or Node does not tell. */
-function descriptorOf(socket: Socket): number | undefined {
-  const handle: unknown = Reflect.get(socket, "_handle");
-  const descriptor: unknown = typeof handle === "object" && handle !== null ? Reflect.get(handle, "fd") : undefined;
-  return typeof descriptor === "number" ? descriptor : undefined;
 }

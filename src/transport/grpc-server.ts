@@ -14,35 +14,44 @@ import type { Socket } from "node:net";
 import { TLSSocket } from "node:tls";
 import type { Logger } from "../environment.js";
 import { errorText, PeeringError } from "../errors.js";
+import type { Incidents } from "../incidents.js";
 import { type Status, StatusCode } from "../wire/status.js";
 import { formatAddress, parseAddress } from "./address.js";
 import type { UnaryCalls } from "./connect.js";
+import { type Connection, type ConnectionGuard, hangUp } from "./connection-limits.js";
 import { serveExchangeSecret } from "./exchange.js";
 import { isGrpcContentType } from "./grpc-status.js";
 import { respondTrailersOnly, ServerGrpcStream } from "./grpc-stream.js";
 import { type KeepaliveOptions, keepAlive } from "./keepalive.js";
-import { sessionOptions, WINDOW_BYTES } from "./session-options.js";
+import { sessionOptions, UNAUTHORIZED_WINDOW_BYTES, WINDOW_BYTES } from "./session-options.js";
 import type { AcceptHandler, Listener, ServerIdentity } from "./transport.js";
 
 const PEER_STREAM_SERVICE = "hashicorp.consul.internal.peerstream.PeerStreamService";
 export const STREAM_RESOURCES: string = `/${PEER_STREAM_SERVICE}/StreamResources`;
 export const EXCHANGE_SECRET: string = `/${PEER_STREAM_SERVICE}/ExchangeSecret`;
-/** As Consul's servers. */
-const MAX_CONCURRENT_STREAMS = 2048;
-const HANDSHAKE_TIMEOUT_MS = 20_000;
-/** Two ids, with room to spare. */
-const EXCHANGE_BYTES = 64 * 1024;
-/** Before the first answer, which only a peer gets. A dialer has an `Open` and four subscriptions to say. */
-const OPENING_BYTES = 1024 * 1024;
+/** A dialer uses a connection for one stream; the others are for the program's own services. */
+const MAX_CONCURRENT_STREAMS = 100;
 /** How long a disposed listener waits for its sockets to say goodbye. */
 const CLOSE_GRACE_MS = 1000;
 
 type AnyServer = Http2Server | Http2SecureServer;
 
+/** What callers may do whom nobody has authorised. Each bound is explained at {@link GrpcLimits}. */
+export interface UnauthorizedLimits {
+  readonly unauthorizedMessageBytes: number;
+  readonly unauthorizedStreamBytes: number;
+  readonly unauthorizedStreams: number;
+  readonly unauthorizedCalls: number;
+}
+
 export interface GrpcServerOptions {
   readonly handler: AcceptHandler;
   readonly unary: UnaryCalls;
   readonly maxReceiveBytes: number;
+  readonly unauthorized: UnauthorizedLimits;
+  readonly handshakeTimeoutMs: number;
+  readonly guard: ConnectionGuard;
+  readonly incidents: Incidents;
   readonly keepalive: KeepaliveOptions;
   readonly closeGraceMs: number;
   readonly logger: Logger;
@@ -61,31 +70,45 @@ export async function startServer(
   const { host, port } = parseAddress(address);
   const settings = {
     ...sessionOptions,
-    settings: { ...sessionOptions.settings, maxConcurrentStreams: MAX_CONCURRENT_STREAMS },
+    settings: {
+      ...sessionOptions.settings,
+      maxConcurrentStreams: MAX_CONCURRENT_STREAMS,
+      // Raised once a peer is authorised: until then it has little to say.
+      initialWindowSize: UNAUTHORIZED_WINDOW_BYTES,
+    },
   };
   const server =
     identity === undefined
       ? createServer(settings)
       : // `ALPNProtocols` is h2 alone; a client that offers none is refused, which no gRPC client does.
-        createSecureServer({ ...settings, minVersion: "TLSv1.2", handshakeTimeout: HANDSHAKE_TIMEOUT_MS });
-  const sockets = new Map<string, Socket>();
-  const sessions = new Set<ServerHttp2Session>();
+        createSecureServer({ ...settings, minVersion: "TLSv1.2", handshakeTimeout: options.handshakeTimeoutMs });
+  const connections = new Map<string, ServerConnection>();
+  const sessions = new Map<Http2Session, ServerConnection>();
   const streams = new Set<ServerHttp2Stream>();
-  if (identity !== undefined) {
-    const refresh = certificateRefresher(server as Http2SecureServer, identity, options.logger);
-    // Before the listener that starts the handshake: each one sees the certificate of now, with any SNI and with none.
-    server.prependListener("connection", refresh);
-  }
-  // Before the listener that makes a session of it, which asks for it.
-  server.prependListener("connection", (socket: Socket) => {
+  const refresh =
+    identity === undefined ? () => {} : certificateRefresher(server as Http2SecureServer, identity, options.logger);
+  // What takes a connection over, which is a handshake or a session, comes after our own look at it.
+  const take = server.listeners("connection");
+  server.removeAllListeners("connection");
+  server.on("connection", (socket: Socket) => {
+    const known = options.guard.admit(socket, () => hangUp(socket, connection?.session));
+    if (known === undefined) return;
     const source = sourceOf(socket);
-    sockets.set(source, socket);
-    socket.once("close", () => sockets.delete(source));
+    const connection: ServerConnection = { socket, known, session: undefined, waiting: 0, calls: 0 };
+    connections.set(source, connection);
+    socket.once("close", () => connections.delete(source));
+    // Each handshake sees the certificate of now, with any SNI and with none.
+    refresh();
+    for (const each of take) each.call(server, socket);
   });
   server.on("session", (session: ServerHttp2Session) => {
-    sessions.add(session);
+    const connection = connections.get(sourceOf(session.socket));
+    // It has gone between its handshake and now.
+    if (connection === undefined) return session.destroy();
+    connection.session = session;
+    sessions.set(session, connection);
     session.once("close", () => sessions.delete(session));
-    startSession(session, sockets.get(sourceOf(session.socket)), options);
+    startSession(session, connection.socket, options);
   });
   server.on("stream", (stream: ServerHttp2Stream, headers: IncomingHttpHeaders) => {
     streams.add(stream);
@@ -93,7 +116,9 @@ export async function startServer(
     // Unheard, the reset of a stream nobody has taken over yet would end the process.
     stream.on("error", () => {});
     try {
-      serve(stream, headers, identity?.serverName, options);
+      // A client that resets at once may already have taken its session with it.
+      const connection = stream.session === undefined ? undefined : sessions.get(stream.session);
+      if (connection !== undefined) serve(stream, headers, identity?.serverName, connection, options);
     } catch (error) {
       // The peer may be gone between its request and our answer.
       options.logger.debug("a call could not be answered", { error: errorText(error) });
@@ -101,16 +126,24 @@ export async function startServer(
     }
   });
   for (const event of ["sessionError", "tlsClientError", "clientError"]) {
-    server.on(event, (error: unknown) => options.logger.debug("connection failed", { event, error: errorText(error) }));
+    server.on(event, (error: unknown) => {
+      if (error instanceof Error && "code" in error && error.code === "ERR_TLS_HANDSHAKE_TIMEOUT") {
+        const limit = options.handshakeTimeoutMs;
+        options.incidents.report("handshake-timeout", "a TLS handshake took too long: its connection was closed", {
+          limit,
+        });
+      }
+      options.logger.debug("connection failed", { event, error: errorText(error) });
+    });
   }
-  server.on("error", (error) => options.logger.warn("listener failed", { error: errorText(error) }));
+  server.on("error", (error) => options.guard.failed(error));
 
   await bind(server, host, port, address);
   let disposed: Promise<void> | undefined;
   return {
     address: boundAddress(server, host),
     [Symbol.asyncDispose]: () => {
-      disposed ??= stop(server, { streams, sessions, sockets: [...sockets.values()] });
+      disposed ??= stop(server, streams, [...connections.values()]);
       return disposed;
     },
   };
@@ -134,26 +167,24 @@ function boundAddress(server: AnyServer, host: string): string {
 
 async function stop(
   server: AnyServer,
-  open: {
-    readonly streams: ReadonlySet<ServerHttp2Stream>;
-    readonly sessions: ReadonlySet<ServerHttp2Session>;
-    readonly sockets: readonly Socket[];
-  },
+  streams: ReadonlySet<ServerHttp2Stream>,
+  connections: readonly ServerConnection[],
 ): Promise<void> {
   const closed = new Promise<void>((resolve) => server.close(() => resolve()));
   const timer = setTimeout(() => {
-    for (const session of open.sessions) session.destroy();
-    for (const socket of open.sockets) socket.destroy();
+    for (const { session, socket } of connections) {
+      session?.destroy();
+      socket.destroy();
+    }
   }, CLOSE_GRACE_MS);
   timer.unref();
   // A stream that was ended is given the time to say so; any other is cancelled.
-  for (const stream of open.streams) if (!stream.writableEnded) stream.close(constants.NGHTTP2_CANCEL);
-  const withSession = new Set(
-    [...open.sessions].filter((session) => !session.destroyed).map(({ socket }) => socket.remotePort),
-  );
-  for (const session of open.sessions) session.close();
-  // Those still in their handshake have nothing to say.
-  for (const socket of open.sockets) if (!withSession.has(socket.remotePort)) socket.destroy();
+  for (const stream of streams) if (!stream.writableEnded) stream.close(constants.NGHTTP2_CANCEL);
+  for (const { session, socket } of connections) {
+    // Those still in their handshake have nothing to say.
+    if (session === undefined || session.destroyed) socket.destroy();
+    else session.close();
+  }
   await closed;
   clearTimeout(timer);
 }
@@ -175,23 +206,33 @@ function certificateRefresher(server: Http2SecureServer, identity: ServerIdentit
   };
 }
 
+interface ServerConnection {
+  /** What is under the session, and stays when that has ended. */
+  readonly socket: Socket;
+  readonly known: Connection;
+  session: ServerHttp2Session | undefined;
+  /** Calls of peers that are open and that nobody has authorised. */
+  waiting: number;
+  /** Calls so far but those of the program's own services. */
+  calls: number;
+}
+
 /** Tells connections to one listener apart. */
 function sourceOf({ remoteAddress, remotePort }: Socket | TLSSocket): string {
   return `${remoteAddress} ${remotePort}`;
 }
 
-/** @param connection - what is under the session, and stays when that has ended. */
-function startSession(session: ServerHttp2Session, connection: Socket | undefined, options: GrpcServerOptions): void {
-  session.setLocalWindowSize(WINDOW_BYTES);
+/** @param socket - what is under the session, and stays when that has ended. */
+function startSession(session: ServerHttp2Session, socket: Socket, options: GrpcServerOptions): void {
   session.on("error", (error) => options.logger.debug("connection lost", { error: errorText(error) }));
-  const { socket } = session;
+  const connection = session.socket;
   keepAlive(
     session,
     options.keepalive,
-    () => socket.bytesRead,
+    () => connection.bytesRead,
     () => {
       session.destroy();
-      connection?.destroy();
+      socket.destroy();
     },
   );
 }
@@ -201,34 +242,74 @@ function serve(
   stream: ServerHttp2Stream,
   headers: IncomingHttpHeaders,
   peeringServerName: string | undefined,
+  connection: ServerConnection,
   options: GrpcServerOptions,
 ): void {
-  // A client that resets at once may already have taken its session with it.
-  const session = stream.session;
+  const { session, known } = connection;
   if (session === undefined || session.destroyed) return;
   const path = headers[":path"] ?? "";
   const refusal = refuse(headers, path, session, peeringServerName, options.unary);
-  if (refusal !== undefined) {
-    respondTrailersOnly(stream, refusal, refusal.http);
-    return;
-  }
-  if (path !== STREAM_RESOURCES && path !== EXCHANGE_SECRET) {
+  if (refusal === undefined && path !== STREAM_RESOURCES && path !== EXCHANGE_SECRET) {
+    stream.once("close", known.request());
     options.unary.serve(path, stream, headers).catch((error: unknown) => {
       options.logger.debug("a call failed", { path, error: errorText(error) });
       stream.destroy();
     });
     return;
   }
+  connection.calls++;
+  const overLimit = exhausted(connection, options);
+  const answer = refusal ?? overLimit;
+  if (answer !== undefined) {
+    respondTrailersOnly(stream, answer, answer.http);
+    if (overLimit !== undefined) hangUp(connection.socket, session);
+    return;
+  }
+  servePeer(stream, path, session, connection, options);
+}
+
+/** Serves one of the two calls of peers. */
+function servePeer(
+  stream: ServerHttp2Stream,
+  path: string,
+  session: ServerHttp2Session,
+  connection: ServerConnection,
+  options: GrpcServerOptions,
+): void {
   const { remoteAddress = "", remotePort = 0 } = session.socket;
+  const { unauthorizedMessageBytes, unauthorizedStreamBytes } = options.unauthorized;
+  connection.waiting++;
+  let waits = true;
+  const waitsNoMore = (): void => {
+    if (waits) connection.waiting--;
+    waits = false;
+  };
+  stream.once("close", waitsNoMore);
   const call = new ServerGrpcStream(stream, {
     remoteAddress: formatAddress(remoteAddress, remotePort),
-    maxReceiveBytes: path === EXCHANGE_SECRET ? EXCHANGE_BYTES : options.maxReceiveBytes,
-    maxReceiveAtFirstBytes: OPENING_BYTES,
+    maxReceiveBytes: options.maxReceiveBytes,
     closeGraceMs: options.closeGraceMs,
     connectionFailure: () =>
       session.destroyed
         ? new PeeringError("unavailable", "the connection was lost", { status: StatusCode.Unavailable })
         : undefined,
+    untilAuthorized: {
+      maxMessageBytes: unauthorizedMessageBytes,
+      maxBytes: unauthorizedStreamBytes,
+      refused: (error) => {
+        const source = remoteAddress;
+        const message = "a caller that nobody has authorised sent too much: its call was refused";
+        options.incidents.report("unauthorized-bytes", message, { source, error: error.message });
+      },
+      // The first answer: on a stream only a peer gets one.
+      authorized: () => {
+        if (path === EXCHANGE_SECRET || stream.destroyed || session.destroyed) return;
+        waitsNoMore();
+        stream.once("close", connection.known.authorized());
+        session.setLocalWindowSize(WINDOW_BYTES);
+        session.settings(sessionOptions.settings ?? {});
+      },
+    },
   });
   if (path === EXCHANGE_SECRET) {
     void serveExchangeSecret(call, options.handler);
@@ -237,6 +318,18 @@ function serve(
   // A dialer uses a connection for one stream. Consul's wait for its end even after the status (specification 1.3.9).
   stream.once("close", () => session.destroyed || session.close());
   options.handler.stream(call);
+}
+
+/** What a connection is answered that has made, or has open, more calls than it may while nobody has authorised it. */
+function exhausted(
+  { waiting, calls }: ServerConnection,
+  { unauthorized, incidents }: GrpcServerOptions,
+): (Status & { readonly http: number }) | undefined {
+  const { unauthorizedStreams, unauthorizedCalls } = unauthorized;
+  if (waiting < unauthorizedStreams && calls <= unauthorizedCalls) return undefined;
+  const message = "too many calls on a connection that nobody has authorised: it was closed";
+  incidents.report("unauthorized-calls", message, { waiting, calls });
+  return { http: 200, code: StatusCode.ResourceExhausted, message: "too many calls before one was authorized" };
 }
 
 /** What a call is refused with before anything else happens, as grpc-go and Consul's servers do; undefined: served. */

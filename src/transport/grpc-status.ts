@@ -3,7 +3,7 @@ import { PeeringError, type PeeringErrorCode } from "../errors.js";
 import { type Status, StatusCode } from "../wire/status.js";
 import { decodeStatusDetails, encodeStatusDetails } from "../wire/status-details.js";
 
-/** Longest `grpc-message` sent, encoded: nghttp2 cannot send a header block over 64 KiB. */
+/** Longest `grpc-message` sent, and looked at, encoded: nghttp2 cannot send a header block over 64 KiB. */
 const MAX_MESSAGE_CHARACTERS = 8192;
 
 const codes: ReadonlyMap<number, PeeringErrorCode> = new Map<number, PeeringErrorCode>([
@@ -87,7 +87,7 @@ export function statusFromHeaders(headers: IncomingHttpHeaders): Status | undefi
     return { code: StatusCode.Unknown, message: `malformed grpc-status: ${JSON.stringify(text)}` };
   }
   const code = Number(text);
-  const message = percentDecode(single(headers["grpc-message"]) ?? "");
+  const message = percentDecode((single(headers["grpc-message"]) ?? "").slice(0, MAX_MESSAGE_CHARACTERS));
   const details = single(headers["grpc-status-details-bin"]);
   const leaderAddress = details === undefined ? undefined : decodeStatusDetails(details)?.leaderAddress;
   return { code, message, ...(leaderAddress === undefined ? {} : { leaderAddress }) };

@@ -19,12 +19,24 @@ const SEND_AHEAD_BYTES = 512 * 1024;
 export interface GrpcStreamOptions {
   readonly remoteAddress: string;
   readonly maxReceiveBytes: number;
-  /** The same until something was sent. Default: `maxReceiveBytes`. */
-  readonly maxReceiveAtFirstBytes?: number;
+  /** What holds until something was sent. Default: nothing else. */
+  readonly untilAuthorized?: UntilAuthorized;
   /** How long `close` waits for a peer that takes nothing any more, in milliseconds. */
   readonly closeGraceMs: number;
   /** Why the connection is gone, or undefined while it stands. */
   readonly connectionFailure: () => PeeringError | undefined;
+}
+
+/** Bounds on a caller that nobody has authorised: it gets no answer before. */
+export interface UntilAuthorized {
+  /** Largest message. */
+  readonly maxMessageBytes: number;
+  /** Most of all messages together, their framing included. */
+  readonly maxBytes: number;
+  /** Called when a caller is over a bound. It is not read any further. */
+  readonly refused: (error: PeeringError) => void;
+  /** Called before the first message is sent. */
+  readonly authorized: () => void;
 }
 
 /** Messages over one HTTP/2 stream: what both sides of a call have in common. */
@@ -33,6 +45,9 @@ abstract class GrpcStream implements ReplicationStream {
   protected readonly options: GrpcStreamOptions;
   readonly #stream: Http2Stream;
   readonly #reader: FrameReader;
+  /** Undefined once something was sent. */
+  #untilAuthorized: UntilAuthorized | undefined;
+  #bytesUntilAuthorized = 0;
   #received: Uint8Array[] = [];
   #receivedBytes = 0;
   #receiveEnd: { readonly error?: PeeringError } | undefined;
@@ -47,8 +62,9 @@ abstract class GrpcStream implements ReplicationStream {
     this.#stream = stream;
     this.options = options;
     this.remoteAddress = options.remoteAddress;
-    const { maxReceiveBytes, maxReceiveAtFirstBytes = maxReceiveBytes } = options;
-    this.#reader = new FrameReader(Math.min(maxReceiveBytes, maxReceiveAtFirstBytes));
+    const { maxReceiveBytes, untilAuthorized } = options;
+    this.#untilAuthorized = untilAuthorized;
+    this.#reader = new FrameReader(Math.min(maxReceiveBytes, untilAuthorized?.maxMessageBytes ?? maxReceiveBytes));
     // What an error means is known when the stream closes; unheard it would end the process.
     stream.on("error", () => {});
     stream.on("data", (chunk: Uint8Array) => this.#take(chunk));
@@ -66,6 +82,8 @@ abstract class GrpcStream implements ReplicationStream {
     const failure = this.#closing === undefined ? this.#sendFailure : closedError();
     if (failure !== undefined) return Promise.reject(failure);
     if (messages.length === 0) return Promise.resolve();
+    this.#untilAuthorized?.authorized();
+    this.#untilAuthorized = undefined;
     this.startResponse();
     this.#reader.maxBytes = this.options.maxReceiveBytes;
     const buffers = encodeFrames(messages);
@@ -146,15 +164,29 @@ abstract class GrpcStream implements ReplicationStream {
     if (this.#receiveEnd !== undefined) return;
     const messages: Uint8Array[] = [];
     try {
+      this.#count(chunk.length);
       this.#reader.push(chunk, messages);
-    } catch (error) {
+    } catch (thrown) {
+      const error = asPeeringError(thrown, "invalid-message");
       this.#queue(messages);
-      this.endReceiving(asPeeringError(error, "invalid-message"));
+      if (error.code === "resource-exhausted") this.#untilAuthorized?.refused(error);
+      this.endReceiving(error);
       // Whoever sends this is not read any further; the owner of the stream closes it.
       this.#stream.pause();
       return;
     }
     this.#queue(messages);
+  }
+
+  /** @throws {PeeringError} `resource-exhausted`: more than may be said before the stream is authorised. */
+  #count(bytes: number): void {
+    if (this.#untilAuthorized === undefined) return;
+    this.#bytesUntilAuthorized += bytes;
+    const { maxBytes } = this.#untilAuthorized;
+    if (this.#bytesUntilAuthorized <= maxBytes) return;
+    throw new PeeringError("resource-exhausted", `more than ${maxBytes} bytes before the call was authorized`, {
+      status: StatusCode.ResourceExhausted,
+    });
   }
 
   #queue(messages: readonly Uint8Array[]): void {

@@ -8,9 +8,11 @@ import type { ClientHttp2Stream } from "node:http2";
 import { isIP } from "node:net";
 import { type Logger, silentLogger } from "../environment.js";
 import { PeeringError } from "../errors.js";
+import { Incidents } from "../incidents.js";
 import { StatusCode } from "../wire/status.js";
 import { type ClientConnection, connectTo } from "./client-connection.js";
 import { type ConnectRouter, unaryCalls } from "./connect.js";
+import { ConnectionLimits } from "./connection-limits.js";
 import { callExchangeSecret } from "./exchange.js";
 import { EXCHANGE_SECRET, STREAM_RESOURCES, startServer } from "./grpc-server.js";
 import { ClientGrpcStream } from "./grpc-stream.js";
@@ -40,6 +42,35 @@ export interface GrpcLimits {
   readonly connectTimeoutMs: number;
   /** How long closing a stream waits for a peer that takes nothing any more, in milliseconds. Default 5 000. */
   readonly closeGraceMs: number;
+  /** How long the TLS handshake of a dialer may take, in milliseconds. Default 10 000; then its connection is closed. */
+  readonly handshakeTimeoutMs: number;
+  /**
+   * How long a connection may be without a stream that was authorised, in milliseconds, its handshake included. Default 30 000;
+   * then it is closed. Calls of further services (`routes`) keep a connection open, too.
+   */
+  readonly unauthorizedTimeoutMs: number;
+  /**
+   * Connections of one source without a stream that was authorised. A source is an IPv4 address, or the /64 of an IPv6 one.
+   * Default 256; beyond this, new ones are closed.
+   */
+  readonly unauthorizedConnectionsPerSource: number;
+  /** The same for all sources together. Default 1 024; beyond this, a new one takes the place of an older one. */
+  readonly unauthorizedConnections: number;
+  /**
+   * Largest message of a caller that was not authorised, in bytes: an `Open`, or what exchanges a secret. Default 16 KiB;
+   * beyond this and the next: RESOURCE_EXHAUSTED.
+   */
+  readonly unauthorizedMessageBytes: number;
+  /** All that such a caller may send on one stream, in bytes: an `Open` and what follows it at once. Default 32 KiB. */
+  readonly unauthorizedStreamBytes: number;
+  /**
+   * Calls of peers that are open on one connection and were not authorised. Default 4, of which a dialer needs one; beyond this and
+   * the next the connection is closed. So all that strangers can have held is the product of this, of
+   * `unauthorizedConnections`, and of `unauthorizedStreamBytes`: 128 MiB by default, 32 MiB from one source.
+   */
+  readonly unauthorizedStreams: number;
+  /** Calls of peers, and calls that are refused, on one connection in all. Default 100. */
+  readonly unauthorizedCalls: number;
 }
 
 export interface GrpcTransportOptions {
@@ -61,19 +92,33 @@ export interface GrpcTransportOptions {
    * they are answered PERMISSION_DENIED, as by Consul.
    */
   readonly routes?: (router: ConnectRouter) => void;
+  /** Bounds the connections of all listeners that it is passed to. Default: one of its own. */
+  readonly connectionLimits?: ConnectionLimits;
   /** Default: silent. */
   readonly logger?: Logger;
+  /** Counts what limits refuse. Pass one to everything in a process. Default: one that writes to `logger`. */
+  readonly incidents?: Incidents;
 }
 
-/** grpc-go's default, which Consul's dialers use for this call. */
-const UNARY_RECEIVE_BYTES = 4 * 1024 * 1024;
+/** The answer to an exchange holds an id. */
+const UNARY_RECEIVE_BYTES = 64 * 1024;
 
 const defaultLimits: GrpcLimits = {
   maxReceiveFromDialerBytes: 50 * 1024 * 1024,
   maxReceiveFromAcceptorBytes: 50 * 1024 * 1024,
   connectTimeoutMs: 20_000,
   closeGraceMs: 5_000,
+  handshakeTimeoutMs: 10_000,
+  unauthorizedTimeoutMs: 30_000,
+  unauthorizedConnectionsPerSource: 256,
+  unauthorizedConnections: 1_024,
+  unauthorizedMessageBytes: 16 * 1024,
+  unauthorizedStreamBytes: 32 * 1024,
+  unauthorizedStreams: 4,
+  unauthorizedCalls: 100,
 };
+/** How long a connection is kept on which a further service was called before, and is not now. */
+const IDLE_MS = 120_000;
 
 /** A transport over gRPC. Without an address to listen on it only dials. */
 export function grpcTransport(options: GrpcTransportOptions = {}): Transport {
@@ -94,10 +139,12 @@ class GrpcTransport implements Transport {
   readonly #listeners = new Set<Listener>();
   readonly #connections = new Set<ClientConnection>();
   readonly #attempts = new Set<AbortController>();
+  readonly #incidents: Incidents;
   #disposed: PeeringError | undefined;
 
   constructor(options: GrpcTransportOptions) {
     this.#options = options;
+    this.#incidents = options.incidents ?? new Incidents({ logger: options.logger ?? silentLogger });
     this.#limits = { ...defaultLimits, ...options.limits };
     prepare();
   }
@@ -105,17 +152,30 @@ class GrpcTransport implements Transport {
   async listen(handler: AcceptHandler, identity: ServerIdentity): Promise<Listener | undefined> {
     if (this.#disposed !== undefined) throw this.#disposed;
     const { listen, plaintextListen, routes } = this.#options;
-    const { maxReceiveFromDialerBytes: maxReceiveBytes, closeGraceMs } = this.#limits;
+    const { maxReceiveFromDialerBytes: maxReceiveBytes, closeGraceMs, handshakeTimeoutMs } = this.#limits;
+    const incidents = this.#incidents;
+    const connectionLimits = this.#options.connectionLimits ?? new ConnectionLimits({ incidents });
+    const guard = connectionLimits.listener("peering", {
+      perSource: this.#limits.unauthorizedConnectionsPerSource,
+      inAll: this.#limits.unauthorizedConnections,
+      firstRequestMs: this.#limits.unauthorizedTimeoutMs,
+      idleMs: IDLE_MS,
+    });
     const serverOptions = {
       handler,
       unary: unaryCalls(routes, maxReceiveBytes),
       maxReceiveBytes,
+      unauthorized: this.#limits,
+      handshakeTimeoutMs,
+      guard,
+      incidents,
       closeGraceMs,
       keepalive: this.#options.acceptorKeepalive ?? { intervalMs: 30_000, timeoutMs: 20_000 },
       logger: this.#options.logger ?? silentLogger,
     };
     const servers: Listener[] = [];
     const disposeAll = async (): Promise<void> => {
+      guard.close();
       await Promise.all(servers.map((server) => server[Symbol.asyncDispose]()));
     };
     try {
@@ -126,7 +186,10 @@ class GrpcTransport implements Transport {
       throw error;
     }
     const [first] = servers;
-    if (first === undefined) return undefined;
+    if (first === undefined) {
+      guard.close();
+      return undefined;
+    }
     const listener: Listener = {
       address: first.address,
       [Symbol.asyncDispose]: async () => {
@@ -239,7 +302,12 @@ class GrpcTransport implements Transport {
     this.#attempts.add(attempt);
     try {
       const timeoutMs = this.#limits.connectTimeoutMs;
-      const connection = await connectTo(target, { timeoutMs, keepalive, signal: attempt.signal });
+      const connection = await connectTo(target, {
+        timeoutMs,
+        keepalive,
+        incidents: this.#incidents,
+        signal: attempt.signal,
+      });
       this.#connections.add(connection);
       connection.session.once("close", () => this.#connections.delete(connection));
       return connection;

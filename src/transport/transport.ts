@@ -32,7 +32,8 @@ export interface ReplicationStream {
   receive(): Promise<readonly Uint8Array[] | undefined>;
   /**
    * Writes the messages in order and resolves when the transport can take more, which may have to wait until the peer
-   * reads. The arrays must not change afterwards. One call at a time.
+   * reads. The arrays must not change afterwards. One call at a time. With its first message an acceptor shows that it has
+   * authorised the dialer: until then a transport may take no more than 16 KiB a message from that, and 32 KiB in all.
    * @throws {PeeringError} with `status` as `receive`.
    */
   send(messages: readonly Uint8Array[]): Promise<void>;

@@ -1,5 +1,6 @@
 import assert from "node:assert/strict";
 import { once } from "node:events";
+import { readdirSync } from "node:fs";
 import { connect, createServer, type Socket } from "node:net";
 import { describe, it } from "node:test";
 import { Incidents } from "../../../src/incidents.js";
@@ -175,13 +176,26 @@ describe("limits on connections", () => {
   });
 
   it("leave the reserve of descriptors alone, whoever has the others", async () => {
-    const { limits, counts } = setup({ descriptors: 64, reservedDescriptors: 63 });
-    await using http = await listener(limits, "http");
-    // The process has more than one open: its output alone.
-    const refused = await http.connect();
+    // Also those of others, whom this process has more of than nine.
+    const none = setup({ descriptors: 64, reservedDescriptors: 55 });
+    await using full = await listener(none.limits, "http");
+    const refused = await full.connect();
     assert.equal(refused.connection, undefined);
     await closed(refused);
-    assert.deepEqual(counts(), { "connection-refused": 1 });
+    assert.deepEqual(none.counts(), { "connection-refused": 1 });
+
+    // Those that the test opens itself are no connections of a listener either.
+    const some = setup({ descriptors: readdirSync("/dev/fd").length + 60, reservedDescriptors: 20 });
+    await using http = await listener(some.limits, "http");
+    const clients: Client[] = [];
+    for (let count = 0; count < 60; count++) {
+      await some.clock.advance(1_000);
+      const client = await http.connect(2 + count);
+      client.connection?.request();
+      clients.push(client);
+    }
+    const admitted = clients.filter(({ connection, socket }) => connection !== undefined && !socket.closed).length;
+    assert.ok(admitted >= 15 && admitted <= 21, `${admitted} of 40, half of which are ends of the test`);
     assert.throws(() => new ConnectionLimits({ descriptors: 64, reservedDescriptors: 64 }), TypeError);
   });
 

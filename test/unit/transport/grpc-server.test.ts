@@ -6,6 +6,7 @@ import { test } from "node:test";
 import { create, createFileRegistry, type DescMethod, type DescMethodUnary } from "@bufbuild/protobuf";
 import { FileDescriptorProtoSchema, FileDescriptorSetSchema } from "@bufbuild/protobuf/wkt";
 import { PeeringError } from "../../../src/errors.js";
+import { Incidents } from "../../../src/incidents.js";
 import { type GrpcTransportOptions, grpcTransport } from "../../../src/transport/grpc.js";
 import { eventually } from "../../support/hosts.js";
 import { fixedIdentity, newAuthority, newLeaf, SERVER_NAME } from "./certificates.js";
@@ -227,36 +228,43 @@ test("a body that ends within a message is INTERNAL", async () => {
   });
 });
 
-test("who is no peer yet can make little wait: 64 KiB of an exchange, 1 MiB of a stream that was not answered", async () => {
-  await using acceptor = await startAcceptor(PLAIN, identity);
+test("who is no peer yet can say little: 16 KiB in an exchange or a message, 32 KiB on a stream that was not answered", async () => {
+  const incidents = new Incidents();
+  await using acceptor = await startAcceptor({ ...PLAIN, incidents }, identity);
   await withSession(`http://${acceptor.address}`, async (session) => {
-    const exchange = await call(
-      session,
-      { ":path": `${SERVICE}/ExchangeSecret` },
-      framed(new Uint8Array(64 * 1024 + 1)),
-    );
+    const body = framed(new Uint8Array(16 * 1024 + 1));
+    const exchange = await call(session, { ":path": `${SERVICE}/ExchangeSecret` }, body);
     assert.deepEqual(
       [exchange.status, exchange.message],
-      ["8", "grpc: received message larger than max (65537 vs. 65536)"],
+      ["8", "grpc: received message larger than max (16385 vs. 16384)"],
     );
   });
   const large = new Uint8Array(1024 * 1024 + 1);
   await using dialer = grpcTransport();
-  const first = await dialer.openStream(plaintext(acceptor.address), never);
-  const sending = first.send([large]).catch(() => {});
-  const refused = await failure((await acceptor.next()).receive());
-  assert.deepEqual([refused.code, refused.status], ["resource-exhausted", 8]);
-  await first.close();
-  await sending;
-  const second = await dialer.openStream(plaintext(acceptor.address), never);
-  await second.send([Uint8Array.of(1)]);
+  const many = Array.from({ length: 5 }, () => new Uint8Array(8 * 1024));
+  for (const messages of [[large], [new Uint8Array(16 * 1024 + 1)], many]) {
+    const stream = await dialer.openStream(plaintext(acceptor.address), never);
+    const sending = stream.send(messages).catch(() => {});
+    const accepted = await acceptor.next();
+    const refused = await failure(
+      (async () => {
+        while ((await accepted.receive()) !== undefined);
+      })(),
+    );
+    assert.deepEqual([refused.code, refused.status], ["resource-exhausted", 8]);
+    await stream.close();
+    await sending;
+  }
+  assert.deepEqual(incidents.counts(), new Map([["unauthorized-bytes", 4]]));
+  const peer = await dialer.openStream(plaintext(acceptor.address), never);
+  await peer.send([Uint8Array.of(1)]);
   const accepted = await acceptor.next();
   assert.deepEqual(await accepted.receive(), [Uint8Array.of(1)]);
   await accepted.send([Uint8Array.of(2)]);
-  assert.deepEqual(await second.receive(), [Uint8Array.of(2)]);
-  const [received] = await Promise.all([accepted.receive(), second.send([large])]);
+  assert.deepEqual(await peer.receive(), [Uint8Array.of(2)]);
+  const [received] = await Promise.all([accepted.receive(), peer.send([large])]);
   assert.equal(received?.[0]?.length, large.length);
-  await second.close();
+  await peer.close();
 });
 
 test("a request that ends at once is a half-closed stream", async () => {
@@ -276,14 +284,23 @@ test("a request that ends at once is a half-closed stream", async () => {
   });
 });
 
-test("the settings a peer sees: streams, windows, frames, no push", async () => {
+test("the settings a caller sees, and the windows that a peer gets with its first answer", async () => {
   await using acceptor = await startAcceptor(PLAIN, identity);
   await withSession(`http://${acceptor.address}`, async (session) => {
     const [settings] = await once(session, "remoteSettings");
-    assert.equal(settings.maxConcurrentStreams, 2048);
-    assert.equal(settings.initialWindowSize, 4 * 1024 * 1024);
+    assert.equal(settings.maxConcurrentStreams, 100);
+    assert.equal(settings.maxHeaderListSize, 16 * 1024);
+    assert.equal(settings.initialWindowSize, 65_535);
     assert.equal((await call(session, { ":path": `${SERVICE}/ExchangeSecret` }, empty)).status, "0");
-    assert.ok((session.state.remoteWindowSize ?? 0) > 15 * 1024 * 1024);
+    assert.ok((session.state.remoteWindowSize ?? 0) < 65_536, "an exchange makes nobody a peer");
+    const raised = once(session, "remoteSettings");
+    const answer = call(session, { ":path": `${SERVICE}/StreamResources` }, empty);
+    const stream = await acceptor.next();
+    await stream.send([Uint8Array.of(1)]);
+    assert.equal((await raised)[0].initialWindowSize, 4 * 1024 * 1024);
+    await eventually(() => (session.state.remoteWindowSize ?? 0) > 15 * 1024 * 1024, "and that of the connection");
+    await stream.close();
+    await answer;
   });
 });
 
