@@ -125,7 +125,8 @@ export function nodeAddressRecord(node: Node, context: AnswerContext): DnsRecord
   if (address === "") return undefined;
   const ip = addressOf(address);
   if (ip !== undefined) return fitsType(ip.type, context.type) ? ipRecord(ip, context.name, context.ttl) : undefined;
-  return isTarget(address) ? { type: "CNAME", name: context.name, ttl: context.ttl, data: address } : undefined;
+  const target = withoutDot(address);
+  return isTarget(target) ? { type: "CNAME", name: context.name, ttl: context.ttl, data: target } : undefined;
 }
 
 /**
@@ -206,12 +207,13 @@ function fitsType(record: "A" | "AAAA", asked: QuestionType): boolean {
 
 function locate(instance: ServiceInstance, context: AnswerContext): Location | undefined {
   const { node } = instance;
-  const { address: own, port } = translatedService(instance, context);
+  const { address, port } = translatedService(instance, context);
   const ofNode = translatedNodeAddress(node, context);
   const nodeIp = addressOf(ofNode);
+  const own = withoutDot(address);
   if (own === "" || (nodeIp !== undefined && nameKey(own) === nameKey(context.name))) {
-    const location = { address: ofNode, ip: nodeIp, isNode: ofNode === node.address, port };
-    return nodeIp !== undefined || isTarget(ofNode) ? location : undefined;
+    const location = { address: withoutDot(ofNode), ip: nodeIp, isNode: ofNode === node.address, port };
+    return nodeIp !== undefined || isTarget(location.address) ? location : undefined;
   }
   const ip = addressOf(own);
   // An alias of itself leads nowhere.
@@ -250,9 +252,13 @@ function wanKeys(type: QuestionType): readonly string[] {
   return ["wan", "wan_ipv4", "wan_ipv6"];
 }
 
+function withoutDot(name: string): string {
+  return name.replace(/\.$/, "");
+}
+
 /** Whether an address that is no IP can be the name of something. */
 function isTarget(address: string): boolean {
-  return isEncodable(address.replace(/\.$/, "")) && !/[\s:%]/.test(address);
+  return isEncodable(address) && !/[\s:%]/.test(address);
 }
 
 function rfc1464(key: string): string {

@@ -1,6 +1,8 @@
-import { type Answer, decode, encode, type PacketOpt } from "dns-packet";
+import { decode, type PacketOpt } from "dns-packet";
 import type { DnsRecord, QuestionType, ResponseCode } from "./records.js";
 import { isEncodable } from "./records.js";
+import { type Frame, recordLength } from "./size.js";
+import { MessageWriter } from "./writer.js";
 
 /** A question as it came. */
 export interface DnsQuery {
@@ -60,6 +62,7 @@ const OPCODE = 0x7800;
 /** A question with its options is far below; more is not worth the work of reading it. */
 export const MAX_QUERY_BYTES = 4_096;
 
+const OPT = 41;
 const CLIENT_SUBNET = 8;
 const OPT_BYTES = 11;
 const OPTION_BYTES = 4;
@@ -105,33 +108,46 @@ export function decodeQuery(packet: Buffer): DecodedQuery {
   }
 }
 
-/** How many bytes a reply has besides its records. */
-export function replyOverhead({ question, edns }: DnsQuery): number {
-  const subnet = edns?.subnet === undefined ? 0 : OPTION_BYTES + edns.subnet.length;
-  return HEADER_BYTES + question.length + (edns === undefined ? 0 : OPT_BYTES + subnet);
+/** What a reply holds besides its records. */
+export function frameOf({ name, question, edns }: DnsQuery): Frame {
+  const subnetBytes = edns?.subnet === undefined ? 0 : OPTION_BYTES + edns.subnet.length;
+  return {
+    name: name === "." ? "" : name,
+    headerBytes: HEADER_BYTES,
+    questionBytes: question.length,
+    optionBytes: edns === undefined ? 0 : OPT_BYTES + subnetBytes,
+  };
 }
 
-/** Names are not compressed. */
 export function encodeReply(query: DnsQuery, reply: Reply): Buffer {
+  const { answers, authorities, additionals } = reply;
+  const records = [...answers, ...authorities, ...additionals];
+  const { name, headerBytes, questionBytes, optionBytes } = frameOf(query);
+  const room = headerBytes + questionBytes + optionBytes;
+  const writer = new MessageWriter(records.reduce((sum, record) => sum + recordLength(record), room));
+  writer.bytes(headerOf(query, reply));
+  writer.question(query.question, name);
+  for (const record of records) writer.record(record);
+  if (query.edns !== undefined) writer.bytes(optRecord(query.edns));
+  return writer.end();
+}
+
+function headerOf(query: DnsQuery, reply: Reply): Buffer {
+  const header = Buffer.alloc(HEADER_BYTES);
+  header.writeUInt16BE(query.id, 0);
   const flags =
+    RESPONSE |
     (reply.authoritative ? AUTHORITATIVE : 0) |
     (reply.truncated ? TRUNCATED : 0) |
     (query.recursionDesired ? RECURSION_DESIRED : 0) |
     (query.checkingDisabled ? CHECKING_DISABLED : 0) |
     CODES[reply.code];
-  const additionals = reply.additionals.map(wireRecord);
-  if (query.edns !== undefined) additionals.push(optRecord(query.edns));
-  const encoded = encode({
-    type: "response",
-    id: query.id,
-    flags,
-    answers: reply.answers.map(wireRecord),
-    authorities: reply.authorities.map(wireRecord),
-    additionals,
-  });
-  // Without compression nothing points anywhere, so the question can be put in as it came.
-  encoded.writeUInt16BE(1, 4);
-  return Buffer.concat([encoded.subarray(0, HEADER_BYTES), query.question, encoded.subarray(HEADER_BYTES)]);
+  header.writeUInt16BE(flags, 2);
+  header.writeUInt16BE(1, 4);
+  header.writeUInt16BE(reply.answers.length, 6);
+  header.writeUInt16BE(reply.authorities.length, 8);
+  header.writeUInt16BE(reply.additionals.length + (query.edns === undefined ? 0 : 1), 10);
+  return header;
 }
 
 function headerOnly(packet: Buffer, flags: number, code: ResponseCode): Uint8Array {
@@ -172,21 +188,16 @@ function subnetOf(options: readonly PacketOpt[]): Uint8Array | undefined {
   return echoed;
 }
 
-function optRecord({ bytes, subnet }: Edns): Answer {
-  const options: PacketOpt[] =
-    subnet === undefined ? [] : [{ code: CLIENT_SUBNET, ip: undefined, data: Buffer.from(subnet) }];
-  return {
-    type: "OPT",
-    name: ".",
-    udpPayloadSize: bytes,
-    extendedRcode: 0,
-    ednsVersion: 0,
-    flags: 0,
-    flag_do: false,
-    options,
-  };
-}
-
-function wireRecord(record: DnsRecord): Answer {
-  return record.type === "TXT" ? { ...record, data: [...record.data] } : record;
+function optRecord({ bytes, subnet }: Edns): Buffer {
+  const options = subnet === undefined ? 0 : OPTION_BYTES + subnet.length;
+  const record = Buffer.alloc(OPT_BYTES + options);
+  record.writeUInt16BE(OPT, 1);
+  record.writeUInt16BE(bytes, 3);
+  record.writeUInt16BE(options, 9);
+  if (subnet !== undefined) {
+    record.writeUInt16BE(CLIENT_SUBNET, OPT_BYTES);
+    record.writeUInt16BE(subnet.length, OPT_BYTES + 2);
+    record.set(subnet, OPT_BYTES + OPTION_BYTES);
+  }
+  return record;
 }

@@ -73,9 +73,13 @@ export function addressOf(text: string): { readonly type: "A" | "AAAA"; readonly
 }
 
 /** The label that stands for an IP in names below `addr`. Give it what {@link addressOf} returned. */
-export function hexLabel({ type, data }: { readonly type: "A" | "AAAA"; readonly data: string }): string {
-  const bytes = type === "A" ? Uint8Array.from(data.split("."), Number) : ipv6Bytes(data);
-  return Buffer.from(bytes).toString("hex");
+export function hexLabel(address: { readonly type: "A" | "AAAA"; readonly data: string }): string {
+  return Buffer.from(addressBytes(address)).toString("hex");
+}
+
+/** The bytes of an IP, as {@link addressOf} returned it. */
+export function addressBytes({ type, data }: { readonly type: "A" | "AAAA"; readonly data: string }): Uint8Array {
+  return type === "A" ? Uint8Array.from(data.split("."), Number) : ipv6Bytes(data);
 }
 
 /** The IP behind a label below `addr`, in its shortest form; undefined for what is none. */

@@ -1,6 +1,6 @@
 import type { Logger } from "../environment.js";
 import { errorText } from "../errors.js";
-import { type DnsQuery, decodeQuery, encodeReply, replyOverhead } from "./packet.js";
+import { type DnsQuery, decodeQuery, encodeReply, frameOf } from "./packet.js";
 import { type DnsAnswer, emptyAnswer } from "./records.js";
 import type { Resolver } from "./resolver.js";
 import { fit, sizeLimits } from "./size.js";
@@ -9,6 +9,7 @@ export interface ResponderParts {
   readonly resolver: Resolver;
   readonly logger: Logger;
   readonly udpAnswerLimit: number;
+  readonly maxUdpBytes: number;
   readonly enableTruncate: boolean;
 }
 
@@ -53,14 +54,17 @@ export class Responder {
   }
 
   #encode(query: DnsQuery, answer: DnsAnswer, transport: "udp" | "tcp"): Buffer {
-    const { udpAnswerLimit, enableTruncate } = this.#parts;
+    const { udpAnswerLimit, maxUdpBytes, enableTruncate } = this.#parts;
     const limits = sizeLimits({
       transport,
       questionType: query.type,
       ednsBytes: query.edns?.bytes,
       udpAnswerLimit,
+      maxUdpBytes,
     });
-    const fitted = fit(answer, replyOverhead(query), limits);
-    return encodeReply(query, { ...fitted, truncated: fitted.hopeless || (fitted.cut && enableTruncate) });
+    const fitted = fit(answer, frameOf(query), limits);
+    // Where the limit is ours, the asker does not know that there is more.
+    const told = fitted.cut && (enableTruncate || limits.ours);
+    return encodeReply(query, { ...fitted, truncated: fitted.hopeless || told });
   }
 }

@@ -17,6 +17,7 @@ import { MAX_QUERY_BYTES } from "./packet.js";
 import { isEncodable, nameKey } from "./records.js";
 import { Resolver } from "./resolver.js";
 import { Responder } from "./responder.js";
+import { UDP_BYTES, UDP_MOST_BYTES } from "./size.js";
 import { type DnsSource, hostSource, permittedSource } from "./source.js";
 
 /** Defaults are Consul's where it has such a setting. */
@@ -47,6 +48,12 @@ export interface DnsServerOptions {
   };
   /** Most answers over UDP to an asker without EDNS; never more than 8. Default 3. */
   readonly udpAnswerLimit?: number;
+  /**
+   * Most bytes of an answer over UDP, whatever an asker with EDNS says it can take: at least 512, at most 65 467. What goes beyond
+   * is cut, and the TC bit sends the asker to TCP. Default 1 232, which fits any network in one piece, as resolvers agreed
+   * upon (DNS Flag Day 2020); Consul has no such limit.
+   */
+  readonly maxUdpBytes?: number;
   /** Most addresses in an answer, over any transport. Default 0: no limit. */
   readonly addressLimit?: number;
   /** Sets the TC bit on answers that were cut. Default false, as in Consul: the asker takes what came as all there is. */
@@ -127,6 +134,7 @@ export async function dnsServer(host: PeeringHost, options: DnsServerOptions): P
       resolver,
       logger,
       udpAnswerLimit: Math.max(1, count("udpAnswerLimit", options.udpAnswerLimit ?? 3)),
+      maxUdpBytes: udpBytes(options.maxUdpBytes ?? 1_232),
       enableTruncate: options.enableTruncate ?? false,
     }),
     clock,
@@ -357,6 +365,11 @@ function soaOf(soa: NonNullable<DnsServerOptions["soa"]>): {
     expire: seconds("soa.expire", soa.expire ?? 86_400),
     minTtl: seconds("soa.minTtl", soa.minTtl ?? 0),
   };
+}
+
+function udpBytes(bytes: number): number {
+  if (count("maxUdpBytes", bytes) >= UDP_BYTES && bytes <= UDP_MOST_BYTES) return bytes;
+  throw new TypeError(`maxUdpBytes must be from ${UDP_BYTES} to ${UDP_MOST_BYTES}: ${bytes}`);
 }
 
 function seconds(option: string, value: number): number {

@@ -1,15 +1,31 @@
+import { NameTable, nameLength } from "./compression.js";
 import type { DnsAnswer, DnsRecord } from "./records.js";
 import { nameKey } from "./records.js";
 
 /** What a packet may hold. */
 export interface SizeLimits {
-  /** Of the whole packet, uncompressed. */
+  /** Of the whole packet, its OPT record included. */
   readonly bytes: number;
+  /** Of the whole packet without its OPT record: Consul leaves that out where it cuts. */
+  readonly bytesWithoutOption: number;
   readonly answers: number;
+  /** Where there are more answers, those that stay are measured as if names were not compressed (Consul 1.13 to 1.22). */
+  readonly plainWhenCut: boolean;
+  /** The asker can take more than is given over UDP. */
+  readonly ours: boolean;
+}
+
+/** What a packet holds besides its records. */
+export interface Frame {
+  /** The name of the question. */
+  readonly name: string;
+  readonly headerBytes: number;
+  readonly questionBytes: number;
+  readonly optionBytes: number;
 }
 
 export interface FittedAnswer extends DnsAnswer {
-  /** Something was left out. */
+  /** Answers were left out. */
   readonly cut: boolean;
   /** Not even one answer fits: the asker must come again over TCP, whatever the settings say. */
   readonly hopeless: boolean;
@@ -21,130 +37,171 @@ export interface SizeRequest {
   readonly questionType: string;
   /** What the asker's OPT record says it can take; undefined without EDNS. */
   readonly ednsBytes: number | undefined;
-  /** Answers over UDP without EDNS. */
+  /** Answers over UDP without EDNS, or with one that can take no more than without. */
   readonly udpAnswerLimit: number;
+  /** Most bytes over UDP, whatever the asker can take. */
+  readonly maxUdpBytes: number;
 }
 
+/** What every asker can take over UDP (RFC 1035). */
+export const UDP_BYTES = 512;
 /** Leaves room for the framing of TCP and what Consul keeps clear. */
 const TCP_BYTES = 65_523;
-const UDP_BYTES = 512;
-const UDP_MOST_BYTES = 65_467;
+/** What Consul never exceeds over UDP. */
+export const UDP_MOST_BYTES = 65_467;
 const UDP_MOST_ANSWERS = 8;
-const EDNS_RESERVE = 8;
+/** Consul keeps so much clear for the header of UDP. */
+const UDP_RESERVE = 8;
 
-/** The limits of Consul 1.13 to 1.22 (specification 4.6.8). */
-export function sizeLimits({ transport, questionType, ednsBytes, udpAnswerLimit }: SizeRequest): SizeLimits {
+/** The limits of Consul 1.13 to 1.22 (specification 4.6.8), and our own one over UDP. */
+export function sizeLimits(request: SizeRequest): SizeLimits {
+  const { transport, questionType, ednsBytes = 0, udpAnswerLimit, maxUdpBytes } = request;
   const most = questionType === "SRV" ? 1_024 : 4_096;
-  if (transport === "tcp") return { bytes: TCP_BYTES, answers: most };
-  if (ednsBytes === undefined) return { bytes: UDP_BYTES, answers: Math.min(UDP_MOST_ANSWERS, udpAnswerLimit) };
-  return { bytes: Math.min(Math.max(ednsBytes, UDP_BYTES), UDP_MOST_BYTES) - EDNS_RESERVE, answers: most };
+  if (transport === "tcp") {
+    return { bytes: TCP_BYTES, bytesWithoutOption: TCP_BYTES, answers: most, plainWhenCut: false, ours: false };
+  }
+  const wanted = Math.min(Math.max(ednsBytes, UDP_BYTES), UDP_MOST_BYTES);
+  const bytes = Math.min(wanted, maxUdpBytes);
+  const few = wanted === UDP_BYTES;
+  return {
+    bytes,
+    bytesWithoutOption: bytes - UDP_RESERVE,
+    answers: few ? Math.min(UDP_MOST_ANSWERS, udpAnswerLimit) : most,
+    plainWhenCut: few,
+    ours: bytes < wanted,
+  };
 }
 
-/** How many bytes a name takes that is not compressed. */
-export function nameLength(name: string): number {
-  return name === "" || name === "." ? 1 : Buffer.byteLength(name) + 2;
-}
-
-/** How many bytes a record takes that is not compressed. */
+/** How many bytes a record takes whose names are not compressed. */
 export function recordLength(record: DnsRecord): number {
-  return nameLength(record.name) + 10 + dataLength(record);
+  return lengthOf(record, nameLength);
 }
 
-function dataLength(record: DnsRecord): number {
+/**
+ * How many bytes a record takes.
+ * @param name - what a name takes that begins so far into the record, and that may be compressed or not.
+ */
+function lengthOf(record: DnsRecord, name: (text: string, offset: number, compress: boolean) => number): number {
+  const length = name(record.name, 0, true) + 10;
   switch (record.type) {
     case "A":
-      return 4;
+      return length + 4;
     case "AAAA":
-      return 16;
+      return length + 16;
     case "SRV":
-      return 6 + nameLength(record.data.target);
+      return length + 6 + name(record.data.target, length + 6, false);
     case "TXT":
-      return record.data.reduce((sum, text) => sum + 1 + Buffer.byteLength(text), 0);
-    case "SOA":
-      return nameLength(record.data.mname) + nameLength(record.data.rname) + 20;
+      return record.data.reduce((sum, text) => sum + 1 + Buffer.byteLength(text), length);
+    case "SOA": {
+      const { mname, rname } = record.data;
+      const first = name(mname, length, true);
+      return length + first + name(rname, length + first, true) + 20;
+    }
     default:
-      return nameLength(record.data);
+      return length + name(record.data, length, true);
+  }
+}
+
+/** How long a message gets, record by record. */
+class Measure {
+  readonly #names: NameTable | undefined;
+  #bytes: number;
+
+  /** @param compress - false: every name is written out. */
+  constructor({ name, headerBytes, questionBytes }: Frame, compress: boolean) {
+    this.#bytes = headerBytes + questionBytes;
+    this.#names = compress ? new NameTable() : undefined;
+    this.#names?.place(name, headerBytes);
+  }
+
+  get bytes(): number {
+    return this.#bytes;
+  }
+
+  add(record: DnsRecord): void {
+    const names = this.#names;
+    this.#bytes += lengthOf(record, (text, offset, compress) => {
+      const placed = names?.place(text, this.#bytes + offset);
+      return placed === undefined || !compress ? nameLength(text) : placed.length;
+    });
+  }
+
+  /** What a record would take at most that comes later. */
+  lengthOf(record: DnsRecord): number {
+    const names = this.#names;
+    return lengthOf(record, (text, _, compress) =>
+      names === undefined || !compress ? nameLength(text) : names.lengthOf(text),
+    );
   }
 }
 
 /**
- * Cuts an answer until it fits: first the authorities, then answers from the end, but for one; what is additional then
- * serves the answers that are left.
- * @param otherBytes - of the header, the question and the OPT record.
+ * Cuts an answer until it fits: first the authorities and what is additional and serves no answer, then answers from the end,
+ * with what serves them.
  */
-export function fit(answer: DnsAnswer, otherBytes: number, limits: SizeLimits): FittedAnswer {
-  const all = [...answer.answers, ...answer.authorities, ...answer.additionals];
-  if (answer.answers.length <= limits.answers && otherBytes + lengthOf(all) <= limits.bytes) {
-    return { ...answer, cut: false, hopeless: false };
-  }
-  const room = limits.bytes - otherBytes;
-  // Additionals may still be those of all answers here: a few authorities are no reason to leave any of them out.
-  const withoutAuthorities = lengthOf(answer.answers) + lengthOf(answer.additionals);
+export function fit(answer: DnsAnswer, frame: Frame, limits: SizeLimits): FittedAnswer {
   const fewEnough = answer.answers.length <= limits.answers;
-  if (fewEnough && withoutAuthorities <= room) return { ...answer, authorities: [], cut: true, hopeless: false };
-
+  if (fewEnough) {
+    const whole = new Measure(frame, true);
+    for (const record of answer.answers) whole.add(record);
+    for (const record of answer.authorities) whole.add(record);
+    for (const record of answer.additionals) whole.add(record);
+    if (whole.bytes + frame.optionBytes <= limits.bytesWithoutOption) return { ...answer, cut: false, hopeless: false };
+  }
+  const room = Math.min(limits.bytesWithoutOption, limits.bytes - frame.optionBytes);
+  const measure = new Measure(frame, fewEnough || !limits.plainWhenCut);
   const targets = new Targets(answer.additionals);
-  // Running sums, so that the search looks at lengths alone.
-  const sums: number[] = [0];
-  for (const record of answer.answers) sums.push((sums.at(-1) ?? 0) + recordLength(record));
-  const lengthWith = (count: number): number =>
-    (sums[count] ?? 0) + lengthOf(targets.neededBy(answer.answers.slice(0, count)));
-  const most = Math.min(answer.answers.length, limits.answers);
-  let low = Math.min(1, most);
-  let high = most;
-  while (low < high) {
-    const middle = Math.ceil((low + high) / 2);
-    if (lengthWith(middle) <= room) low = middle;
-    else high = middle - 1;
+  const answers: DnsRecord[] = [];
+  const additionals: DnsRecord[] = [];
+  let beside = 0;
+  for (const record of answer.answers.slice(0, limits.answers)) {
+    measure.add(record);
+    if (measure.bytes + beside > room) break;
+    const served = targets.servedBy(record);
+    const length = served.reduce((sum, each) => sum + measure.lengthOf(each), 0);
+    const fits = measure.bytes + beside + length <= room;
+    // One answer without what serves it is better than none.
+    if (!fits && answers.length > 0) break;
+    answers.push(record);
+    if (!fits) break;
+    additionals.push(...served);
+    beside += length;
   }
-  const answers = answer.answers.slice(0, low);
-  const additionals = [...(answers.length === 0 ? answer.additionals : targets.neededBy(answers))];
-  let length = lengthOf(answers) + lengthOf(additionals);
-  while (length > room) {
-    const dropped = additionals.pop();
-    if (dropped === undefined)
-      return { ...answer, answers: [], authorities: [], additionals: [], cut: true, hopeless: true };
-    length -= recordLength(dropped);
+  const { length } = answer.answers;
+  if (length === 0) {
+    for (const record of answer.additionals) {
+      measure.add(record);
+      if (measure.bytes > room) break;
+      additionals.push(record);
+    }
   }
-  return { ...answer, answers, authorities: [], additionals, cut: true, hopeless: false };
+  const hopeless = length > 0 && answers.length === 0;
+  return { ...answer, answers, authorities: [], additionals, cut: answers.length < length, hopeless };
 }
 
-function lengthOf(records: readonly DnsRecord[]): number {
-  let length = 0;
-  for (const record of records) length += recordLength(record);
-  return length;
-}
-
-/** Additional records by their owners. */
+/** Additional records by their owners, of each the first: the others are its metadata. */
 class Targets {
-  readonly #byOwner = new Map<string, DnsRecord[]>();
+  readonly #byOwner = new Map<string, DnsRecord>();
+  readonly #served = new Set<string>();
 
   constructor(additionals: readonly DnsRecord[]) {
     for (const record of additionals) {
       const owner = nameKey(record.name);
-      const records = this.#byOwner.get(owner);
-      if (records === undefined) this.#byOwner.set(owner, [record]);
-      else records.push(record);
+      if (!this.#byOwner.has(owner)) this.#byOwner.set(owner, record);
     }
   }
 
-  /** Those that the targets of `answers` lead to, also through an alias. */
-  neededBy(answers: readonly DnsRecord[]): readonly DnsRecord[] {
-    const seen = new Set<string>();
-    const needed: DnsRecord[] = [];
-    const follow = (name: string): void => {
-      const owner = nameKey(name);
-      if (seen.has(owner)) return;
-      seen.add(owner);
-      for (const record of this.#byOwner.get(owner) ?? []) {
-        needed.push(record);
-        if (record.type === "CNAME") follow(record.data);
-      }
-    };
-    for (const record of answers) {
-      if (record.type === "SRV") follow(record.data.target);
-      else if (record.type === "NS" || record.type === "CNAME") follow(record.data);
+  /** Those that an answer leads to, also through an alias, and no answer before it. */
+  servedBy(answer: DnsRecord): readonly DnsRecord[] {
+    const found: DnsRecord[] = [];
+    let target = answer.type === "SRV" ? answer.data.target : answer.type === "NS" ? answer.data : undefined;
+    while (target !== undefined) {
+      const owner = nameKey(target);
+      const record = this.#served.has(owner) ? undefined : this.#byOwner.get(owner);
+      this.#served.add(owner);
+      if (record !== undefined) found.push(record);
+      target = record?.type === "CNAME" ? record.data : undefined;
     }
-    return needed;
+    return found;
   }
 }

@@ -1,10 +1,44 @@
+import fc from "fast-check";
 import type { Check, Node, Service, ServiceInstance } from "../../../src/catalog/instance.js";
+import type { DnsRecord } from "../../../src/dns/records.js";
 import { Resolver, type ResolverSettings } from "../../../src/dns/resolver.js";
 import { Responder } from "../../../src/dns/responder.js";
 import type { AddressOwner, DnsSource, QueryAnswer } from "../../../src/dns/source.js";
 import { silentLogger } from "../../../src/environment.js";
 import { SeededRandom } from "../../../src/testing/simulator/scheduler.js";
 import { type Ask, type Asked, query, readAnswer } from "./client.js";
+
+const label = fc.stringMatching(/^[a-z0-9é-]{1,12}$/);
+const ends = fc.constantFrom("node.dc1.consul", "node.east.peer.consul", "service.consul", "consul", "Consul");
+const name = fc
+  .tuple(fc.array(label, { minLength: 1, maxLength: 3 }), ends)
+  .map(([labels, end]) => [...labels, end].join("."));
+const base = { name, ttl: fc.nat() };
+/** Records of every type, whose names share their ends. */
+export const record: fc.Arbitrary<DnsRecord> = fc.oneof(
+  fc.record({ ...base, type: fc.constant("A" as const), data: fc.ipV4() }),
+  fc.record({ ...base, type: fc.constant("AAAA" as const), data: fc.constant("fd00::1") }),
+  fc.record({ ...base, type: fc.constantFrom("CNAME" as const, "NS" as const, "PTR" as const), data: name }),
+  fc.record({
+    ...base,
+    type: fc.constant("SRV" as const),
+    data: fc.record({ priority: fc.constant(1), weight: fc.constant(1), port: fc.nat(65_535), target: name }),
+  }),
+  fc.record({
+    ...base,
+    type: fc.constant("SOA" as const),
+    data: fc.record({
+      mname: name,
+      rname: name,
+      ...{ serial: fc.nat(), refresh: fc.nat(), retry: fc.nat(), expire: fc.nat(), minimum: fc.nat() },
+    }),
+  }),
+  fc.record({
+    ...base,
+    type: fc.constant("TXT" as const),
+    data: fc.array(fc.string({ maxLength: 60 }), { minLength: 1, maxLength: 3 }),
+  }),
+);
 
 export interface InstanceInput {
   readonly node?: Partial<Node>;
@@ -87,11 +121,12 @@ export function sourceOf(input: SourceInput): DnsSource {
 
 export interface ResponderInput extends Partial<ResolverSettings> {
   readonly udpAnswerLimit?: number;
+  readonly maxUdpBytes?: number;
   readonly enableTruncate?: boolean;
 }
 
 export function responderOf(source: DnsSource, input: ResponderInput = {}): Responder {
-  const { udpAnswerLimit = 3, enableTruncate = false, ...settings } = input;
+  const { udpAnswerLimit = 3, maxUdpBytes = 1_232, enableTruncate = false, ...settings } = input;
   const random = new SeededRandom(1);
   return new Responder({
     resolver: new Resolver({
@@ -113,6 +148,7 @@ export function responderOf(source: DnsSource, input: ResponderInput = {}): Resp
     }),
     logger: silentLogger,
     udpAnswerLimit,
+    maxUdpBytes,
     enableTruncate,
   });
 }

@@ -4,26 +4,8 @@ import { type Answer, encodingLength, type Packet } from "dns-packet";
 import fc from "fast-check";
 import type { DnsRecord } from "../../../src/dns/records.js";
 import { emptyAnswer } from "../../../src/dns/records.js";
-import { fit, recordLength, sizeLimits } from "../../../src/dns/size.js";
-
-const label = fc.stringMatching(/^[a-z0-9é-]{1,12}$/);
-const name = fc.array(label, { minLength: 1, maxLength: 5 }).map((labels) => labels.join("."));
-const base = { name, ttl: fc.nat() };
-const record: fc.Arbitrary<DnsRecord> = fc.oneof(
-  fc.record({ ...base, type: fc.constant("A" as const), data: fc.ipV4() }),
-  fc.record({ ...base, type: fc.constant("AAAA" as const), data: fc.constant("fd00::1") }),
-  fc.record({ ...base, type: fc.constantFrom("CNAME" as const, "NS" as const, "PTR" as const), data: name }),
-  fc.record({
-    ...base,
-    type: fc.constant("SRV" as const),
-    data: fc.record({ priority: fc.constant(1), weight: fc.constant(1), port: fc.nat(65_535), target: name }),
-  }),
-  fc.record({
-    ...base,
-    type: fc.constant("TXT" as const),
-    data: fc.array(fc.string({ maxLength: 60 }), { minLength: 1, maxLength: 3 }),
-  }),
-);
+import { fit, recordLength, type SizeLimits, sizeLimits } from "../../../src/dns/size.js";
+import { record } from "./setup.js";
 
 function wire(records: readonly DnsRecord[]): number {
   const answers: Answer[] = records.map((one) => (one.type === "TXT" ? { ...one, data: [...one.data] } : one));
@@ -46,59 +28,115 @@ describe("sizes", () => {
         fc.integer({ min: 20, max: 280 }),
         fc.integer({ min: 504, max: 4_096 }),
         fc.integer({ min: 1, max: 40 }),
-        (answers, authorities, additionals, otherBytes, bytes, most) => {
+        (answers, authorities, additionals, questionBytes, bytes, most) => {
           const answer = { ...emptyAnswer("NOERROR", true), answers, authorities, additionals };
-          const fitted = fit(answer, otherBytes, { bytes, answers: most });
+          const frame = { name: "", headerBytes: 12, questionBytes, optionBytes: 11 };
+          const fitted = fit(answer, frame, limitsOf(bytes, most));
           const kept = [...fitted.answers, ...fitted.authorities, ...fitted.additionals];
-          assert.ok(otherBytes + wire(kept) <= bytes);
           assert.ok(fitted.answers.length <= most);
           assert.deepEqual(fitted.answers, answers.slice(0, fitted.answers.length));
-          const total = answers.length + authorities.length + additionals.length;
-          assert.equal(fitted.cut, kept.length < total || fitted.hopeless);
+          assert.equal(fitted.cut, fitted.answers.length < answers.length);
+          // Nothing that is no answer is why one is missing.
+          if (fitted.cut) assert.deepEqual(fitted.authorities, []);
+          for (const each of kept) assert.ok([...answers, ...authorities, ...additionals].includes(each));
           if (answers.length > 0) assert.equal(fitted.hopeless, fitted.answers.length === 0);
         },
       ),
     );
   });
 
-  it("authorities go first, then answers from the end, and additionals only with the answers they serve", () => {
-    const srv = (index: number): DnsRecord => ({
-      type: "SRV",
-      name: "web",
-      ttl: 0,
-      data: { priority: 1, weight: 1, port: 80, target: `n${index}` },
-    });
-    const address = (index: number): DnsRecord => ({ type: "A", name: `N${index}`, ttl: 0, data: "10.0.0.1" });
-    const soa: DnsRecord = { type: "NS", name: "consul", ttl: 0, data: "ns.consul" };
-    const answer = {
-      ...emptyAnswer("NOERROR", true),
-      answers: [srv(0), srv(1), srv(2)],
-      authorities: [soa],
-      additionals: [address(0), address(1), address(2)],
-    };
-    const whole = wire([...answer.answers, ...answer.additionals]);
-    const first = fit(answer, 0, { bytes: whole, answers: 10 });
-    assert.deepEqual([first.answers.length, first.authorities.length, first.additionals.length], [3, 0, 3]);
-    const second = fit(answer, 0, { bytes: whole - 1, answers: 10 });
-    assert.deepEqual(
-      [second.answers, second.additionals],
-      [answer.answers.slice(0, 2), answer.additionals.slice(0, 2)],
-    );
-    const one = fit(answer, 0, { bytes: wire([srv(0)]), answers: 10 });
+  const srv = (index: number): DnsRecord => ({
+    type: "SRV",
+    name: "web",
+    ttl: 0,
+    data: { priority: 1, weight: 1, port: 80, target: `n${index}` },
+  });
+  const address = (index: number): DnsRecord => ({ type: "A", name: `N${index}`, ttl: 0, data: "10.0.0.1" });
+  const meta = (index: number): DnsRecord => ({ type: "TXT", name: `n${index}`, ttl: 0, data: ["rack=r1"] });
+  const soa: DnsRecord = { type: "NS", name: "consul", ttl: 0, data: "ns.consul" };
+  const answer = {
+    ...emptyAnswer("NOERROR", true),
+    answers: [srv(0), srv(1), srv(2)],
+    authorities: [soa],
+    additionals: [address(0), meta(0), address(1), meta(1), address(2), meta(2)],
+  };
+  const frame = { name: "web", headerBytes: 12, questionBytes: 9, optionBytes: 11 };
+  /** Of header, question, OPT record, and so many answers with an address each. */
+  const withAnswers = (count: number): number => 32 + count * (2 + 10 + 6 + 4 + (4 + 10 + 4));
+
+  it("give up authorities and metadata first, then answers from the end, and addresses only with the answers they serve", () => {
+    const whole = fit(answer, frame, limitsOf(4_096));
+    assert.deepEqual([whole.answers.length, whole.authorities.length, whole.additionals.length], [3, 1, 6]);
+    const first = fit(answer, frame, limitsOf(withAnswers(3)));
+    assert.deepEqual(first.answers, answer.answers);
+    assert.deepEqual([first.authorities, first.cut], [[], false]);
+    assert.deepEqual(first.additionals, [address(0), address(1), address(2)]);
+    const second = fit(answer, frame, limitsOf(withAnswers(3) - 1));
+    assert.deepEqual([second.answers, second.cut], [answer.answers.slice(0, 2), true]);
+    assert.deepEqual(second.additionals, [address(0), address(1)]);
+    const one = fit(answer, frame, limitsOf(withAnswers(1) - 1));
     assert.deepEqual([one.answers.length, one.additionals.length, one.hopeless], [1, 0, false]);
-    assert.equal(fit(answer, 0, { bytes: 10, answers: 10 }).hopeless, true);
+    assert.equal(fit(answer, frame, limitsOf(40)).hopeless, true);
   });
 
-  it("follow Consul's limits for each transport", () => {
-    const request = { transport: "udp", questionType: "A", ednsBytes: undefined, udpAnswerLimit: 3 } as const;
-    assert.deepEqual(sizeLimits(request), { bytes: 512, answers: 3 });
-    assert.deepEqual(sizeLimits({ ...request, udpAnswerLimit: 100 }), { bytes: 512, answers: 8 });
-    assert.deepEqual(sizeLimits({ ...request, ednsBytes: 1_232 }), { bytes: 1_224, answers: 4_096 });
-    assert.deepEqual(sizeLimits({ ...request, ednsBytes: 0 }), { bytes: 504, answers: 4_096 });
-    assert.deepEqual(sizeLimits({ ...request, ednsBytes: 65_535 }), { bytes: 65_459, answers: 4_096 });
-    assert.deepEqual(sizeLimits({ ...request, transport: "tcp", questionType: "SRV" }), {
-      bytes: 65_523,
-      answers: 1_024,
+  it("leave as many answers as are allowed, though there is room for more", () => {
+    const fitted = fit(answer, frame, limitsOf(4_096, 2));
+    assert.deepEqual([fitted.answers.length, fitted.additionals.length, fitted.cut], [2, 2, true]);
+  });
+
+  it("are those of names that are not compressed, where an asker without EDNS has its answer cut", () => {
+    const long = "a-name-of-a-service-that-is-rather-long-as-names-of-services-go.service.consul";
+    const answers = Array.from(
+      { length: 8 },
+      (_, index): DnsRecord => ({ type: "A", name: long, ttl: 0, data: `10.0.0.${index}` }),
+    );
+    const asked = { name: long, headerBytes: 12, questionBytes: long.length + 6, optionBytes: 0 };
+    const request = { transport: "udp", questionType: "A", ednsBytes: undefined, maxUdpBytes: 1_232 } as const;
+    const all = fit({ ...answer, answers, additionals: [] }, asked, sizeLimits({ ...request, udpAnswerLimit: 8 }));
+    assert.equal(all.answers.length, 8);
+    const few = fit({ ...answer, answers, additionals: [] }, asked, sizeLimits({ ...request, udpAnswerLimit: 7 }));
+    assert.equal(few.answers.length, 4);
+  });
+
+  it("give up only so much of what is additional where there is no answer", () => {
+    const negative = { ...answer, answers: [], additionals: [address(0), meta(0)] };
+    const fitted = fit(negative, frame, limitsOf(32 + recordLength(address(0))));
+    assert.deepEqual([fitted.additionals, fitted.cut, fitted.hopeless], [[address(0)], false, false]);
+  });
+
+  it("follow Consul's limits for each transport, and our own over UDP", () => {
+    const request = {
+      transport: "udp",
+      questionType: "A",
+      ednsBytes: undefined,
+      udpAnswerLimit: 3,
+      maxUdpBytes: 65_467,
+    } as const;
+    const least = { bytes: 512, bytesWithoutOption: 504, answers: 3, plainWhenCut: true, ours: false };
+    const more = { answers: 4_096, plainWhenCut: false, ours: false };
+    assert.deepEqual(sizeLimits(request), least);
+    assert.deepEqual(sizeLimits({ ...request, udpAnswerLimit: 100 }), { ...least, answers: 8 });
+    // Who can take no more than without EDNS is answered as without.
+    assert.deepEqual(sizeLimits({ ...request, ednsBytes: 0 }), least);
+    assert.deepEqual(sizeLimits({ ...request, ednsBytes: 512 }), least);
+    assert.deepEqual(sizeLimits({ ...request, ednsBytes: 1_232 }), {
+      ...more,
+      bytes: 1_232,
+      bytesWithoutOption: 1_224,
     });
+    assert.deepEqual(sizeLimits({ ...request, ednsBytes: 65_535 }), {
+      ...more,
+      bytes: 65_467,
+      bytesWithoutOption: 65_459,
+    });
+    const ours = { bytes: 1_232, bytesWithoutOption: 1_224, answers: 4_096, plainWhenCut: false, ours: true };
+    assert.deepEqual(sizeLimits({ ...request, ednsBytes: 1_233, maxUdpBytes: 1_232 }), ours);
+    assert.deepEqual(sizeLimits({ ...request, ednsBytes: 1_232, maxUdpBytes: 1_232 }), { ...ours, ours: false });
+    const tcp = { bytes: 65_523, bytesWithoutOption: 65_523, answers: 1_024, plainWhenCut: false, ours: false };
+    assert.deepEqual(sizeLimits({ ...request, transport: "tcp", questionType: "SRV", maxUdpBytes: 512 }), tcp);
   });
 });
+
+function limitsOf(bytes: number, answers = 1_000): SizeLimits {
+  return { bytes, bytesWithoutOption: bytes, answers, plainWhenCut: false, ours: false };
+}
