@@ -2,6 +2,7 @@ import { hostname } from "node:os";
 import type { Authorizer } from "../access/authorizer.js";
 import { parseAclPolicies, policyAuthorizer } from "../access/policies.js";
 import { isJsonObject, type Json, type JsonObject } from "../client/json-reader.js";
+import type { DnsServerOptions } from "../dns/server.js";
 import { errorText } from "../errors.js";
 import type { TransitRule } from "../host/transit.js";
 import type { RequestGuardOptions } from "../http/request-guard.js";
@@ -33,6 +34,8 @@ export interface AgentOptions {
   /** Ranges that checks may connect to; none: every address. */
   readonly checkAddresses: readonly string[];
   readonly dnsStrict: boolean;
+  /** What goes out over UDP; absent: the default. */
+  readonly dnsLimits: Pick<DnsServerOptions, "maxUdpBytes" | "largeAnswers">;
   /** Undefined: everyone may do everything. */
   readonly authorizer: Authorizer | undefined;
   readonly logLevel: LogLevel;
@@ -119,6 +122,20 @@ export const agentFlags: readonly Flag[] = [
     usage: "Answers <service>.service.<peer>.consul as Consul does, which is not at all.",
   },
   {
+    name: "dns-max-udp-bytes",
+    kind: "text",
+    placeholder: "bytes",
+    usage:
+      "Most bytes of a DNS answer over UDP, from 512 to 65467; the rest is to be asked for over TCP. Default: 1232.",
+  },
+  {
+    name: "dns-large-answers",
+    kind: "text",
+    placeholder: "number",
+    usage:
+      "DNS answers over UDP, within a second and to one network, that may be more than three times as long as their question; more are to be asked for over TCP. Default: 500.",
+  },
+  {
     name: "acl-policies",
     kind: "text",
     placeholder: "file",
@@ -154,6 +171,13 @@ export async function readAgentOptions(flags: ParsedFlags, io: CommandLineIo): P
     throw new CommandError(`Invalid ${name}: ${JSON.stringify(value)} is no boolean`);
   };
 
+  const number = (name: string, least: number, most: number): number | undefined => {
+    const value = text(name);
+    if (value === "") return undefined;
+    if (/^\d{1,16}$/.test(value) && Number(value) >= least && Number(value) <= most) return Number(value);
+    throw new CommandError(`Invalid ${name}: ${JSON.stringify(value)} is no number from ${least} to ${most}`);
+  };
+
   const texts = (name: string): readonly string[] => (flags.given(name) ? flags.texts(name) : listOf(setting(name)));
 
   const dataDirectory = text("data-dir") || undefined;
@@ -164,6 +188,8 @@ export async function readAgentOptions(flags: ParsedFlags, io: CommandLineIo): P
   if (!isLogLevel(logLevel)) {
     throw new CommandError(`Invalid log-level: ${JSON.stringify(logLevel)} is none of ${LOG_LEVELS.join(", ")}`);
   }
+  const maxUdpBytes = number("dns-max-udp-bytes", 512, 65_467);
+  const largeAnswers = number("dns-large-answers", 0, Number.MAX_SAFE_INTEGER);
   const policiesPath = text("acl-policies");
   const grpcTls = listenAddress("grpc-tls", text("grpc-tls"), text("bind") || "127.0.0.1", 8503);
   const advertise = texts("advertise");
@@ -189,6 +215,10 @@ export async function readAgentOptions(flags: ParsedFlags, io: CommandLineIo): P
     },
     checkAddresses: texts("check-addresses"),
     dnsStrict: boolean("dns-strict"),
+    dnsLimits: {
+      ...(maxUdpBytes !== undefined && { maxUdpBytes }),
+      ...(largeAnswers !== undefined && { largeAnswers: { perSecond: largeAnswers } }),
+    },
     authorizer: policiesPath === "" ? undefined : await readAuthorizer(policiesPath, io),
     logLevel,
   };

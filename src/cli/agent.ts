@@ -102,7 +102,13 @@ async function openDns(
   const module = await optional(() => import("../dns/index.js"));
   if (module !== undefined) {
     const listen = addressText(options.dns);
-    return module.dnsServer(host, { listen, strict: options.dnsStrict, ...authorizing(options), ...shared });
+    return module.dnsServer(host, {
+      listen,
+      strict: options.dnsStrict,
+      ...options.dnsLimits,
+      ...authorizing(options),
+      ...shared,
+    });
   }
   if (options.dns.given) throw new CommandError("-dns needs the package dns-packet to be installed");
   shared.logger.warn("DNS is not served: the package dns-packet is not installed");

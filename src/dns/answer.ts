@@ -1,6 +1,8 @@
 import { isCritical, isMaintenance } from "../catalog/health.js";
 import type { Check, Node, ServiceInstance } from "../catalog/instance.js";
+import { nameLength } from "./compression.js";
 import { addressOf, type DnsRecord, hexLabel, isEncodable, nameKey, type QuestionType } from "./records.js";
+import { recordLength, tooManyRecords } from "./size.js";
 
 /** What the making of records depends on besides the data. */
 export interface AnswerSettings {
@@ -132,13 +134,19 @@ export function nodeAddressRecord(node: Node, context: AnswerContext): DnsRecord
 /**
  * Answers to A, AAAA, ANY and TXT: all addresses, or one alias when there is no address at all.
  * The answer is empty when instances exist but none fits the type.
+ * @param bytes - of the packet: what no longer fits is not made.
  */
-export function addressRecords(instances: readonly ServiceInstance[], context: AnswerContext): readonly DnsRecord[] {
+export function addressRecords(
+  instances: readonly ServiceInstance[],
+  context: AnswerContext,
+  bytes: number,
+): readonly DnsRecord[] {
   const { name, ttl, settings, type } = context;
+  const most = Math.min(settings.addressLimit || Number.POSITIVE_INFINITY, tooManyRecords(bytes));
   const addresses = new Map<string, DnsRecord>();
   let alias: DnsRecord | undefined;
   for (const instance of instances) {
-    if (settings.addressLimit > 0 && addresses.size >= settings.addressLimit) break;
+    if (addresses.size >= most) break;
     const location = locate(instance, context);
     if (location === undefined) continue;
     const { ip, address } = location;
@@ -157,14 +165,19 @@ export interface SrvRecords {
   readonly aliases: readonly string[];
 }
 
-/** Answers to SRV: one for each distinct node, address and port, with the addresses of their targets. */
-export function srvRecords(instances: readonly ServiceInstance[], context: AnswerContext, most: number): SrvRecords {
+/**
+ * Answers to SRV: one for each distinct node, address and port, with the addresses of their targets.
+ * @param bytes - of the packet: what no longer fits is not made.
+ */
+export function srvRecords(instances: readonly ServiceInstance[], context: AnswerContext, bytes: number): SrvRecords {
   const { name, ttl, peer, domain, settings } = context;
   const seen = new Set<string>();
   const answers: DnsRecord[] = [];
   const additionals: DnsRecord[] = [];
   const owners = new Set<string>();
   const aliases = new Set<string>();
+  const most = tooManyRecords(bytes);
+  let metaBytes = 0;
   for (const instance of instances) {
     if (answers.length >= most) break;
     const { node, service } = instance;
@@ -186,7 +199,12 @@ export function srvRecords(instances: readonly ServiceInstance[], context: Answe
     else if (!owners.has(nameKey(target))) additionals.push(ipRecord(ip, target, ttl));
     owners.add(nameKey(target));
     const described = `TXT ${nameKey(canonical)}`;
-    if (settings.nodeMetaTxt && !owners.has(described)) additionals.push(...metaRecords(node, canonical, ttl));
+    // Once there is too much of it, all of it is left out.
+    if (settings.nodeMetaTxt && !owners.has(described) && metaBytes <= bytes) {
+      const meta = metaRecords(node, canonical, ttl);
+      for (const record of meta) metaBytes += recordLength(record) - nameLength(record.name);
+      additionals.push(...meta);
+    }
     owners.add(described);
   }
   return { answers, additionals, aliases: [...aliases] };

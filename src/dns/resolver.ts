@@ -47,6 +47,8 @@ export interface ResolverQuestion {
   readonly name: string;
   readonly type: QuestionType;
   readonly edns: boolean;
+  /** What the answer may be sent with, which bounds the work of making it. */
+  readonly bytes: number;
 }
 
 const MOST_SERVERS = 3;
@@ -55,7 +57,6 @@ const MOST_ALIAS_LEVELS = 3;
 const MOST_ALIAS_RECORDS = 5;
 /** Names of our own domain looked up for one question: instances choose them, and must not choose how long it takes. */
 const MOST_ALIAS_LOOKUPS = 16;
-const MOST_SRV_RECORDS = 1_024;
 const TRANSFERS: ReadonlySet<QuestionType> = new Set(["AXFR", "IXFR"]);
 const NODE_TYPES: ReadonlySet<QuestionType> = new Set(["A", "AAAA", "ANY", "TXT"]);
 
@@ -63,6 +64,7 @@ const NODE_TYPES: ReadonlySet<QuestionType> = new Set(["A", "AAAA", "ANY", "TXT"
 interface Budget {
   lookups: number;
   readonly edns: boolean;
+  readonly bytes: number;
 }
 
 /** Answers questions from a {@link DnsSource}, as Consul 1.18 to 1.22 does (specification 4.6), whole and uncut. */
@@ -82,7 +84,7 @@ export class Resolver {
   /** @throws what the source does: the asker is then told SERVFAIL. */
   async resolve(question: ResolverQuestion): Promise<DnsAnswer> {
     if (TRANSFERS.has(question.type)) return emptyAnswer("NOTIMP", true);
-    const budget: Budget = { lookups: MOST_ALIAS_LOOKUPS, edns: question.edns };
+    const budget: Budget = { lookups: MOST_ALIAS_LOOKUPS, edns: question.edns, bytes: question.bytes };
     return this.#answer(question.name, question.type, 0, budget);
   }
 
@@ -169,13 +171,13 @@ export class Resolver {
     if (context.type === "SRV") {
       // As in Consul 1.22: the name is one of all instances or of none.
       if (order.some((instance) => portOf(instance, context.port) === undefined)) return this.#absent(zone);
-      const records = srvRecords(order, context, MOST_SRV_RECORDS);
+      const records = srvRecords(order, context, budget.bytes);
       const aliased: DnsRecord[] = [];
       for (const alias of records.aliases) aliased.push(...(await this.#alias(alias, level, budget)));
       answers = records.answers;
       additionals = [...records.additionals, ...aliased];
     } else {
-      answers = await this.#withAlias(addressRecords(order, context), level, budget);
+      answers = await this.#withAlias(addressRecords(order, context, budget.bytes), level, budget);
     }
     if (answers.length === 0) return { ...emptyAnswer("NOERROR", true), authorities: [this.#soa(zone)] };
     return { ...emptyAnswer("NOERROR", true), answers, additionals };

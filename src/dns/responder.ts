@@ -1,9 +1,10 @@
 import type { Logger } from "../environment.js";
 import { errorText } from "../errors.js";
+import type { LargeAnswers } from "./large-answers.js";
 import { type DnsQuery, decodeQuery, encodeReply, frameOf } from "./packet.js";
 import { type DnsAnswer, emptyAnswer } from "./records.js";
 import type { Resolver } from "./resolver.js";
-import { fit, sizeLimits } from "./size.js";
+import { fit, type SizeLimits, sizeLimits } from "./size.js";
 
 export interface ResponderParts {
   readonly resolver: Resolver;
@@ -11,7 +12,11 @@ export interface ResponderParts {
   readonly udpAnswerLimit: number;
   readonly maxUdpBytes: number;
   readonly enableTruncate: boolean;
+  readonly largeAnswers: LargeAnswers;
 }
+
+/** How a question came: over UDP nobody has shown that the address is his. */
+export type Origin = { readonly transport: "tcp" } | { readonly transport: "udp"; readonly from: string };
 
 /** IN, and any. */
 const CLASSES: ReadonlySet<number> = new Set([1, 255]);
@@ -25,24 +30,30 @@ export class Responder {
   }
 
   /** The answer to a packet; undefined when there must be none. Never rejects. */
-  async respond(message: Buffer, transport: "udp" | "tcp"): Promise<Buffer | undefined> {
+  async respond(message: Buffer, origin: Origin): Promise<Buffer | undefined> {
     const decoded = decodeQuery(message);
     if (decoded.type === "ignored") return undefined;
     if (decoded.type === "refused") return Buffer.from(decoded.reply);
     const { query } = decoded;
-    const answer = await this.#resolve(query);
+    const limits = this.#limitsOf(query, origin.transport);
+    const answer = await this.#resolve(query, limits);
     try {
-      return this.#encode(query, answer, transport);
+      const reply = this.#encode(query, answer, limits, origin.transport);
+      if (origin.transport === "tcp" || this.#parts.largeAnswers.admit(origin.from, message.length, reply.length)) {
+        return reply;
+      }
+      return encodeReply(query, { ...emptyAnswer(answer.code, answer.authoritative), truncated: true });
     } catch (error) {
       this.#failed(query, error);
-      return this.#encode(query, emptyAnswer("SERVFAIL", false), transport);
+      return this.#encode(query, emptyAnswer("SERVFAIL", false), limits, origin.transport);
     }
   }
 
-  async #resolve(query: DnsQuery): Promise<DnsAnswer> {
+  async #resolve(query: DnsQuery, limits: SizeLimits): Promise<DnsAnswer> {
     if (!CLASSES.has(query.class)) return emptyAnswer("REFUSED", false);
     try {
-      return await this.#parts.resolver.resolve({ name: query.name, type: query.type, edns: query.edns !== undefined });
+      const { name, type, edns } = query;
+      return await this.#parts.resolver.resolve({ name, type, edns: edns !== undefined, bytes: limits.bytes });
     } catch (error) {
       this.#failed(query, error);
       return emptyAnswer("SERVFAIL", false);
@@ -53,18 +64,19 @@ export class Responder {
     this.#parts.logger.warn("DNS question not answered", { name, type, error: errorText(error) });
   }
 
-  #encode(query: DnsQuery, answer: DnsAnswer, transport: "udp" | "tcp"): Buffer {
-    const { udpAnswerLimit, maxUdpBytes, enableTruncate } = this.#parts;
-    const limits = sizeLimits({
-      transport,
-      questionType: query.type,
-      ednsBytes: query.edns?.bytes,
-      udpAnswerLimit,
-      maxUdpBytes,
-    });
+  #limitsOf({ type, edns }: DnsQuery, transport: "udp" | "tcp"): SizeLimits {
+    const { udpAnswerLimit, maxUdpBytes } = this.#parts;
+    return sizeLimits({ transport, questionType: type, ednsBytes: edns?.bytes, udpAnswerLimit, maxUdpBytes });
+  }
+
+  #encode(query: DnsQuery, answer: DnsAnswer, limits: SizeLimits, transport: "udp" | "tcp"): Buffer {
+    const { enableTruncate } = this.#parts;
     const fitted = fit(answer, frameOf(query), limits);
     // Where the limit is ours, the asker does not know that there is more.
-    const told = fitted.cut && (enableTruncate || limits.ours);
-    return encodeReply(query, { ...fitted, truncated: fitted.hopeless || told });
+    const missing =
+      fitted.missing === "answers"
+        ? enableTruncate || limits.ours
+        : fitted.missing === "others" && enableTruncate && transport === "tcp";
+    return encodeReply(query, { ...fitted, truncated: fitted.hopeless || missing });
   }
 }

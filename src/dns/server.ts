@@ -13,6 +13,7 @@ import {
   ConnectionLimits,
   type ListenerLimits,
 } from "../transport/connection-limits.js";
+import { type LargeAnswerLimits, LargeAnswers } from "./large-answers.js";
 import { MAX_QUERY_BYTES } from "./packet.js";
 import { isEncodable, nameKey } from "./records.js";
 import { Resolver } from "./resolver.js";
@@ -54,6 +55,15 @@ export interface DnsServerOptions {
    * upon (DNS Flag Day 2020); Consul has no such limit.
    */
   readonly maxUdpBytes?: number;
+  /** What goes over UDP to whoever may not have asked. Beyond it the TC bit sends the asker to TCP, with no answer. */
+  readonly largeAnswers?: {
+    /** An answer is large when it is longer than so many times its question. Default 3, as QUIC allows. */
+    readonly factor?: number;
+    /** Large answers to one network, an IPv4 /24 or an IPv6 /56, within a second. Default 500. */
+    readonly perSecond?: number;
+    /** Networks that get large answers within a second; others get none. Default 10 000. */
+    readonly networks?: number;
+  };
   /** Most addresses in an answer, over any transport. Default 0: no limit. */
   readonly addressLimit?: number;
   /** Sets the TC bit on answers that were cut. Default false, as in Consul: the asker takes what came as all there is. */
@@ -136,6 +146,7 @@ export async function dnsServer(host: PeeringHost, options: DnsServerOptions): P
       udpAnswerLimit: Math.max(1, count("udpAnswerLimit", options.udpAnswerLimit ?? 3)),
       maxUdpBytes: udpBytes(options.maxUdpBytes ?? 1_232),
       enableTruncate: options.enableTruncate ?? false,
+      largeAnswers: new LargeAnswers(largeAnswerLimits(options.largeAnswers ?? {}), clock, incidents),
     }),
     clock,
     logger,
@@ -230,12 +241,14 @@ class Server implements DnsServer {
         return;
       }
       this.#own(
-        this.#parts.responder.respond(message, "udp").then((reply) => {
-          if (reply === undefined || this.#disposed !== undefined) return;
-          socket.send(reply, from.port, from.address, (error) => {
-            if (error !== null) this.#parts.logger.debug("DNS answer not sent", { error: errorText(error) });
-          });
-        }),
+        this.#parts.responder
+          .respond(message, { transport: "udp", from: formatAddress(from.address, from.port) })
+          .then((reply) => {
+            if (reply === undefined || this.#disposed !== undefined) return;
+            socket.send(reply, from.port, from.address, (error) => {
+              if (error !== null) this.#parts.logger.debug("DNS answer not sent", { error: errorText(error) });
+            });
+          }),
       );
     });
   }
@@ -286,7 +299,7 @@ class Server implements DnsServer {
     const deadline = clock.after(tcpTimeoutMs, () => socket.destroy());
     const answered = connection.request();
     try {
-      const reply = await responder.respond(question, "tcp");
+      const reply = await responder.respond(question, { transport: "tcp" });
       if (reply === undefined) return false;
       await write(socket, reply);
       return true;
@@ -370,6 +383,14 @@ function soaOf(soa: NonNullable<DnsServerOptions["soa"]>): {
 function udpBytes(bytes: number): number {
   if (count("maxUdpBytes", bytes) >= UDP_BYTES && bytes <= UDP_MOST_BYTES) return bytes;
   throw new TypeError(`maxUdpBytes must be from ${UDP_BYTES} to ${UDP_MOST_BYTES}: ${bytes}`);
+}
+
+function largeAnswerLimits(limits: NonNullable<DnsServerOptions["largeAnswers"]>): LargeAnswerLimits {
+  return {
+    factor: count("largeAnswers.factor", limits.factor ?? 3),
+    perSecond: count("largeAnswers.perSecond", limits.perSecond ?? 500),
+    networks: count("largeAnswers.networks", limits.networks ?? 10_000),
+  };
 }
 
 function seconds(option: string, value: number): number {

@@ -25,8 +25,8 @@ export interface Frame {
 }
 
 export interface FittedAnswer extends DnsAnswer {
-  /** Answers were left out. */
-  readonly cut: boolean;
+  /** What was left out: some of the answers, or only what is beside them. */
+  readonly missing: "nothing" | "others" | "answers";
   /** Not even one answer fits: the asker must come again over TCP, whatever the settings say. */
   readonly hopeless: boolean;
 }
@@ -41,6 +41,14 @@ export interface SizeRequest {
   readonly udpAnswerLimit: number;
   /** Most bytes over UDP, whatever the asker can take. */
   readonly maxUdpBytes: number;
+}
+
+/** No record takes less: a pointer for its owner, ten bytes for what all have, and one for its data. */
+const LEAST_RECORD_BYTES = 13;
+
+/** So many records do not fit: more of them need not be made. */
+export function tooManyRecords(bytes: number): number {
+  return Math.ceil(bytes / LEAST_RECORD_BYTES);
 }
 
 /** What every asker can take over UDP (RFC 1035). */
@@ -126,6 +134,17 @@ class Measure {
     });
   }
 
+  /** False: they do not all fit. Then nobody cares how long the rest is. */
+  addAll(sections: readonly (readonly DnsRecord[])[], most: number): boolean {
+    for (const records of sections) {
+      for (const record of records) {
+        if (this.#bytes > most) return false;
+        this.add(record);
+      }
+    }
+    return this.#bytes <= most;
+  }
+
   /** What a record would take at most that comes later. */
   lengthOf(record: DnsRecord): number {
     const names = this.#names;
@@ -143,10 +162,10 @@ export function fit(answer: DnsAnswer, frame: Frame, limits: SizeLimits): Fitted
   const fewEnough = answer.answers.length <= limits.answers;
   if (fewEnough) {
     const whole = new Measure(frame, true);
-    for (const record of answer.answers) whole.add(record);
-    for (const record of answer.authorities) whole.add(record);
-    for (const record of answer.additionals) whole.add(record);
-    if (whole.bytes + frame.optionBytes <= limits.bytesWithoutOption) return { ...answer, cut: false, hopeless: false };
+    const { answers, authorities, additionals } = answer;
+    if (whole.addAll([answers, authorities, additionals], limits.bytesWithoutOption - frame.optionBytes)) {
+      return { ...answer, missing: "nothing", hopeless: false };
+    }
   }
   const room = Math.min(limits.bytesWithoutOption, limits.bytes - frame.optionBytes);
   const measure = new Measure(frame, fewEnough || !limits.plainWhenCut);
@@ -176,7 +195,8 @@ export function fit(answer: DnsAnswer, frame: Frame, limits: SizeLimits): Fitted
     }
   }
   const hopeless = length > 0 && answers.length === 0;
-  return { ...answer, answers, authorities: [], additionals, cut: answers.length < length, hopeless };
+  const missing = answers.length < length ? "answers" : "others";
+  return { ...answer, answers, authorities: [], additionals, missing, hopeless };
 }
 
 /** Additional records by their owners, of each the first: the others are its metadata. */

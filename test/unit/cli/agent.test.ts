@@ -94,6 +94,28 @@ describe("peerage agent", () => {
     }
   });
 
+  it("bounds what its DNS sends over UDP as its flags say", async () => {
+    const stopping = new AbortController();
+    const flags = ["-dev", ...ports, "-dns-max-udp-bytes=600", "-dns-large-answers=1"];
+    const { http, dns, result } = await startAgent(flags, stopping.signal);
+    using client = new ConsulClient({ address: http });
+    for (let index = 0; index < 40; index++) {
+      const Address = `10.0.0.${index}`;
+      await client.catalog.register({ Node: `n${index}`, Address, Service: { Service: "web" } });
+    }
+    const question = { name: "web.service.consul", type: "A", edns: 4_096 };
+    const first = await ask(dns, question);
+    assert.deepEqual([first.answers.length, first.flags], [34, "aa tc rd"]);
+    assert.ok(first.packet.length <= 600);
+    // One a second: sooner or later two fall into one.
+    let other = first;
+    while (other.answers.length > 0) other = await ask(dns, question);
+    assert.equal(other.flags, "aa tc rd");
+    assert.equal((await ask(dns, { ...question, transport: "tcp" })).answers.length, 40);
+    stopping.abort();
+    assert.equal((await result).exit, 0);
+  });
+
   it("serves PeeringService and watches on its HTTP port, by gRPC over HTTP/2 and by Connect, until it is stopped", async () => {
     const stopping = new AbortController();
     const { http, result } = await startAgent(["-dev", ...ports], stopping.signal);
@@ -298,6 +320,16 @@ describe("peerage agent", () => {
       "a bad level",
       ["-dev", "-log-level", "loud"],
       /^Invalid log-level: "loud" is none of debug, info, warn, error\n$/,
+    ],
+    [
+      "too few bytes of DNS",
+      ["-dev", "-dns-max-udp-bytes=511"],
+      /^Invalid dns-max-udp-bytes: "511" is no number from 512 to 65467\n$/,
+    ],
+    [
+      "answers of DNS that are not counted",
+      ["-dev", "-dns-large-answers", "many"],
+      /^Invalid dns-large-answers: "many" is no number from 0 to \d+\n$/,
     ],
     ["a rule that is none", ["-dev", "-transit=a:b"], /^Invalid transit: "a:b" is not from:to:service\n$/],
     ["an argument", ["-dev", "now"], /^Unexpected argument: now\n$/],

@@ -3,7 +3,7 @@ import { describe, it } from "node:test";
 import type { DnsSource } from "../../../src/dns/index.js";
 import { PeeringError } from "../../../src/errors.js";
 import { type Asked, query } from "./client.js";
-import { answerOf, instance, type ResponderInput, responderOf, type SourceInput, sourceOf } from "./setup.js";
+import { answerOf, instance, originOf, type ResponderInput, responderOf, type SourceInput, sourceOf } from "./setup.js";
 
 const SOA = "consul 0 SOA ns.consul hostmaster.consul time 3600 600 86400 0";
 const WEB = "web.service.p.peer.consul";
@@ -339,18 +339,18 @@ describe("DNS answers", () => {
     const plain = query({ name: WEB, type: "A", edns: 4_096 });
     const subnet = Buffer.concat([plain, Buffer.from([0, 8, 0, 7, 0, 1, 24, 24, 10, 0, 0])]);
     subnet.writeUInt16BE(11, plain.length - 2);
-    const reply = await responder.respond(subnet, "udp");
+    const reply = await responder.respond(subnet, originOf("udp"));
     assert.deepEqual(reply?.subarray(-11), Buffer.from([0, 8, 0, 7, 0, 1, 24, 0, 10, 0, 0]));
     const two = query({ name: WEB, type: "A" });
     two.writeUInt16BE(2, 4);
     const pointer = Buffer.concat([plain.subarray(0, 12), Buffer.from([0xc0, 12, 0, 1, 0, 1])]);
     for (const bad of [two, pointer, plain.subarray(0, 20)]) {
-      const refusal = await responder.respond(bad, "udp");
+      const refusal = await responder.respond(bad, originOf("udp"));
       assert.deepEqual([refusal?.length, (refusal?.readUInt16BE(2) ?? 0) & 15], [12, 1]);
     }
     const response = query({ name: WEB, type: "A" });
     response[2] = 0x81;
-    assert.equal(await responder.respond(response, "udp"), undefined);
-    assert.equal(await responder.respond(Buffer.alloc(5), "udp"), undefined);
+    assert.equal(await responder.respond(response, originOf("udp")), undefined);
+    assert.equal(await responder.respond(Buffer.alloc(5), originOf("udp")), undefined);
   });
 });

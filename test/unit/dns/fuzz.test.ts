@@ -8,7 +8,7 @@ import { memoryStorage } from "../../../src/storage/memory.js";
 import { SeededRandom } from "../../../src/testing/simulator/scheduler.js";
 import { memoryNetwork } from "../../../src/transport/memory.js";
 import { exchange, framed, placeOf, query, readAnswer } from "./client.js";
-import { instance, responderOf, sourceOf } from "./setup.js";
+import { instance, originOf, responderOf, sourceOf } from "./setup.js";
 
 const PACKETS = 100_000;
 const CONNECTIONS = 500;
@@ -45,7 +45,7 @@ describe("malformed packets", () => {
     for (let index = 0; index < PACKETS; index++) {
       const packet = index % 4 === 0 ? Buffer.from(random.bytes(random.below(600))) : mutated(random, seeds);
       const transport = index % 2 === 0 ? "udp" : "tcp";
-      const reply = await responder.respond(packet, transport);
+      const reply = await responder.respond(packet, originOf(transport));
       if (reply === undefined) continue;
       answered++;
       // Spelled out only when it is wanted: there are many.

@@ -1,10 +1,12 @@
 import fc from "fast-check";
 import type { Check, Node, Service, ServiceInstance } from "../../../src/catalog/instance.js";
+import { type LargeAnswerLimits, LargeAnswers } from "../../../src/dns/large-answers.js";
 import type { DnsRecord } from "../../../src/dns/records.js";
 import { Resolver, type ResolverSettings } from "../../../src/dns/resolver.js";
-import { Responder } from "../../../src/dns/responder.js";
+import { type Origin, Responder } from "../../../src/dns/responder.js";
 import type { AddressOwner, DnsSource, QueryAnswer } from "../../../src/dns/source.js";
-import { silentLogger } from "../../../src/environment.js";
+import { type Clock, silentLogger, systemClock } from "../../../src/environment.js";
+import { Incidents } from "../../../src/incidents.js";
 import { SeededRandom } from "../../../src/testing/simulator/scheduler.js";
 import { type Ask, type Asked, query, readAnswer } from "./client.js";
 
@@ -123,10 +125,16 @@ export interface ResponderInput extends Partial<ResolverSettings> {
   readonly udpAnswerLimit?: number;
   readonly maxUdpBytes?: number;
   readonly enableTruncate?: boolean;
+  readonly largeAnswers?: Partial<LargeAnswerLimits>;
+  readonly clock?: Clock;
+  readonly incidents?: Incidents;
 }
 
 export function responderOf(source: DnsSource, input: ResponderInput = {}): Responder {
-  const { udpAnswerLimit = 3, maxUdpBytes = 1_232, enableTruncate = false, ...settings } = input;
+  const { udpAnswerLimit = 3, maxUdpBytes = 1_232, enableTruncate = false, ...others } = input;
+  // What a test asks of itself has no limit, unless it wants one.
+  const { largeAnswers = {}, clock = systemClock, incidents = new Incidents(), ...settings } = others;
+  const limits = { factor: 3, perSecond: Number.MAX_SAFE_INTEGER, networks: 1_000, ...largeAnswers };
   const random = new SeededRandom(1);
   return new Responder({
     resolver: new Resolver({
@@ -150,12 +158,18 @@ export function responderOf(source: DnsSource, input: ResponderInput = {}): Resp
     udpAnswerLimit,
     maxUdpBytes,
     enableTruncate,
+    largeAnswers: new LargeAnswers(limits, clock, incidents),
   });
+}
+
+/** A question over UDP comes from this address, unless a test says another. */
+export function originOf(transport: "udp" | "tcp", from = "10.0.0.9:5353"): Origin {
+  return transport === "tcp" ? { transport } : { transport, from };
 }
 
 /** What is answered to `name type`, without any socket. */
 export async function answerOf(responder: Responder, question: Ask): Promise<Asked> {
-  const reply = await responder.respond(query(question), question.transport ?? "udp");
+  const reply = await responder.respond(query(question), originOf(question.transport ?? "udp"));
   if (reply === undefined) throw new Error("no answer");
   return readAnswer(reply);
 }

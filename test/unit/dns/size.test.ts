@@ -35,10 +35,12 @@ describe("sizes", () => {
           const kept = [...fitted.answers, ...fitted.authorities, ...fitted.additionals];
           assert.ok(fitted.answers.length <= most);
           assert.deepEqual(fitted.answers, answers.slice(0, fitted.answers.length));
-          assert.equal(fitted.cut, fitted.answers.length < answers.length);
+          const all = [...answers, ...authorities, ...additionals];
+          const lost = fitted.answers.length < answers.length ? "answers" : "others";
+          assert.equal(fitted.missing, kept.length === all.length && fitted.missing === "nothing" ? "nothing" : lost);
           // Nothing that is no answer is why one is missing.
-          if (fitted.cut) assert.deepEqual(fitted.authorities, []);
-          for (const each of kept) assert.ok([...answers, ...authorities, ...additionals].includes(each));
+          if (lost === "answers") assert.deepEqual(fitted.authorities, []);
+          for (const each of kept) assert.ok(all.includes(each));
           if (answers.length > 0) assert.equal(fitted.hopeless, fitted.answers.length === 0);
         },
       ),
@@ -69,10 +71,10 @@ describe("sizes", () => {
     assert.deepEqual([whole.answers.length, whole.authorities.length, whole.additionals.length], [3, 1, 6]);
     const first = fit(answer, frame, limitsOf(withAnswers(3)));
     assert.deepEqual(first.answers, answer.answers);
-    assert.deepEqual([first.authorities, first.cut], [[], false]);
+    assert.deepEqual([first.authorities, first.missing], [[], "others"]);
     assert.deepEqual(first.additionals, [address(0), address(1), address(2)]);
     const second = fit(answer, frame, limitsOf(withAnswers(3) - 1));
-    assert.deepEqual([second.answers, second.cut], [answer.answers.slice(0, 2), true]);
+    assert.deepEqual([second.answers, second.missing], [answer.answers.slice(0, 2), "answers"]);
     assert.deepEqual(second.additionals, [address(0), address(1)]);
     const one = fit(answer, frame, limitsOf(withAnswers(1) - 1));
     assert.deepEqual([one.answers.length, one.additionals.length, one.hopeless], [1, 0, false]);
@@ -81,7 +83,7 @@ describe("sizes", () => {
 
   it("leave as many answers as are allowed, though there is room for more", () => {
     const fitted = fit(answer, frame, limitsOf(4_096, 2));
-    assert.deepEqual([fitted.answers.length, fitted.additionals.length, fitted.cut], [2, 2, true]);
+    assert.deepEqual([fitted.answers.length, fitted.additionals.length, fitted.missing], [2, 2, "answers"]);
   });
 
   it("are those of names that are not compressed, where an asker without EDNS has its answer cut", () => {
@@ -101,7 +103,7 @@ describe("sizes", () => {
   it("give up only so much of what is additional where there is no answer", () => {
     const negative = { ...answer, answers: [], additionals: [address(0), meta(0)] };
     const fitted = fit(negative, frame, limitsOf(32 + recordLength(address(0))));
-    assert.deepEqual([fitted.additionals, fitted.cut, fitted.hopeless], [[address(0)], false, false]);
+    assert.deepEqual([fitted.additionals, fitted.missing, fitted.hopeless], [[address(0)], "others", false]);
   });
 
   it("follow Consul's limits for each transport, and our own over UDP", () => {
