@@ -212,8 +212,8 @@ export {
   TrustBundleStore,
   type TrustBundleStoreOptions,
   type TrustBundleView,
-  type WithheldReason,
 } from "./trust/trust-bundle-store.js";
+export type { WithheldReason } from "./trust/trust-domains.js";
 export type {
   AnyResource,
   OpenMessage,

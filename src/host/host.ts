@@ -176,7 +176,7 @@ async function composeHost(options: HostOptions, opened: AsyncDisposable[]): Pro
   const builtIn =
     options.authority === undefined ? await builtInAuthority({ storage, clock, random, secretBox }) : undefined;
   const authority: CertificateAuthority = open(options.authority ?? builtIn ?? unreachable());
-  const trustBundles = open(await TrustBundleStore.open({ storage, authority, logger }));
+  const trustBundles = open(await TrustBundleStore.open({ storage, authority, logger, incidents }));
   const stop = new AbortController();
   let refreshing = false;
   const refresh = async (): Promise<void> => {
@@ -200,6 +200,7 @@ async function composeHost(options: HostOptions, opened: AsyncDisposable[]): Pro
       clock,
       random,
       secretBox,
+      trustDomain: authority.trustDomain,
       trustBundles,
       identityLimits: limits,
       onStale: () => void refresh(),

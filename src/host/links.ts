@@ -6,7 +6,12 @@ import { ReplicationSession } from "../replication/session.js";
 import type { ExportedResource, SessionPhase, SessionTimings } from "../replication/types.js";
 import type { DialTarget, ReplicationStream, Transport } from "../transport/transport.js";
 import { type OpenMessage, type RemoteInfo, ResourceUrl } from "../wire/messages.js";
-import { decodeServerAddresses, decodeTrustBundle, exportedServiceListSteps } from "../wire/resources.js";
+import {
+  decodeServerAddresses,
+  decodeTrustBundle,
+  exportedServiceListSteps,
+  type TrustBundlePayload,
+} from "../wire/resources.js";
 import { type Status, StatusCode } from "../wire/status.js";
 import { Admission } from "./admission.js";
 import type { ExportEngine } from "./export-engine.js";
@@ -37,6 +42,13 @@ export interface LinksOptions {
   readonly clusterResources: (role: "acceptor" | "dialer") => readonly ExportedResource[];
   /** The peer deleted the peering; the record has been marked. */
   readonly onPeerTerminated: (peeringId: string) => void;
+}
+
+/** A trust bundle that was refused, while the stream stands over which it came. */
+interface RefusedBundle {
+  readonly live: LiveLink;
+  readonly bundle: TrustBundlePayload;
+  readonly servers: boolean;
 }
 
 /** One stream bound to its peering. */
@@ -73,9 +85,13 @@ export class Links implements AsyncDisposable {
   readonly #running = new Set<StreamLink>();
   readonly #admission: Admission;
   readonly #stop = new AbortController();
+  /** By peering. */
+  readonly #refusedBundles = new Map<string, RefusedBundle>();
+  readonly #stopListening: () => void;
 
   constructor(options: LinksOptions) {
     this.#options = options;
+    this.#stopListening = options.records.onBundlesChange(() => this.#tryRefusedBundles());
     this.#admission = new Admission(options.clock, options.limits, options.incidents);
   }
 
@@ -249,6 +265,7 @@ export class Links implements AsyncDisposable {
   /** Ends every stream with UNAVAILABLE, never with `Terminated`: the peers will come again. */
   async [Symbol.asyncDispose](): Promise<void> {
     this.#stop.abort();
+    this.#stopListening();
     const running = [...this.#running];
     for (const link of running) link.feed({ type: "abort", status: SHUT_DOWN });
     await Promise.all(running.map((link) => link.ended));
@@ -303,7 +320,7 @@ export class Links implements AsyncDisposable {
     const seen = board.open(peering.id, link.session, stored);
     const intake: Intake = new Intake({
       clock,
-      apply: (items) => this.#apply(peering, seen, items, () => intake.closed),
+      apply: (items) => this.#apply(live, items),
       done: (results) => link.feed({ type: "applied", results }),
     });
     const live: LiveLink = {
@@ -328,6 +345,7 @@ export class Links implements AsyncDisposable {
     live.detach();
     live.intake.close();
     this.#bound.delete(live);
+    if (this.#refusedBundles.get(live.peering.id)?.live === live) this.#refusedBundles.delete(live.peering.id);
     const { id, name } = live.peering;
     if (end.error === undefined) logger.info("closed stream", { peer_name: name, peer_id: id });
     else logger.warn("stream ended", { peer_name: name, peer_id: id, error: end.error.message });
@@ -389,19 +407,14 @@ export class Links implements AsyncDisposable {
    * record that is still active (I17), and none begun once the stream has been replaced: a newer one may have said
    * something else since (I14).
    */
-  async #apply(
-    peering: Peering,
-    seen: BoardStream,
-    items: readonly IntakeItem[],
-    isClosed: () => boolean,
-  ): Promise<readonly (PeeringError | undefined)[]> {
+  async #apply(live: LiveLink, items: readonly IntakeItem[]): Promise<readonly (PeeringError | undefined)[]> {
     const results: (PeeringError | undefined)[] = [];
     let run: ImportItem[] = [];
     const flush = async (): Promise<void> => {
       if (run.length === 0) return;
       const batch = run;
       run = [];
-      results.push(...(await this.#commitImports(peering, seen, batch, isClosed)));
+      results.push(...(await this.#commitImports(live, batch)));
     };
     for (const { resource } of items) {
       const { resourceUrl, resourceId, value } = resource;
@@ -420,13 +433,13 @@ export class Links implements AsyncDisposable {
         }
       }
       await flush();
-      if (isClosed()) results.push(REPLACED_MEANWHILE);
+      if (live.intake.closed) results.push(REPLACED_MEANWHILE);
       else {
-        refusal ??= await this.#applyToRecord(peering, seen, resourceUrl, value);
-        if (refusal !== undefined) this.#noteRefusal(peering, resourceUrl, refusal);
+        refusal ??= await this.#applyToRecord(live, resourceUrl, value);
+        if (refusal !== undefined) this.#noteRefusal(live.peering, resourceUrl, refusal);
         const undecoded = refusal?.code === "invalid-message" || refusal?.code === "resource-exhausted";
         const told = refusal !== undefined && undecoded ? undecodable(refusal) : refusal;
-        seen.appliedResource(resourceUrl, told?.message);
+        live.seen.appliedResource(resourceUrl, told?.message);
         results.push(told);
       }
     }
@@ -445,15 +458,11 @@ export class Links implements AsyncDisposable {
     }
   }
 
-  async #commitImports(
-    peering: Peering,
-    seen: BoardStream,
-    batch: readonly ImportItem[],
-    isClosed: () => boolean,
-  ): Promise<readonly (PeeringError | undefined)[]> {
+  async #commitImports(live: LiveLink, batch: readonly ImportItem[]): Promise<readonly (PeeringError | undefined)[]> {
     const { records, imports } = this.#options;
+    const { peering, seen, intake } = live;
     for (let attempt = 1; ; attempt++) {
-      if (isClosed()) return batch.map(() => REPLACED_MEANWHILE);
+      if (intake.closed) return batch.map(() => REPLACED_MEANWHILE);
       try {
         const { results } = await imports.apply(peering.id, batch, records.expectation(peering.id));
         batch.forEach((item, index) => {
@@ -476,19 +485,12 @@ export class Links implements AsyncDisposable {
     }
   }
 
-  async #applyToRecord(
-    peering: Peering,
-    seen: BoardStream,
-    resourceUrl: string,
-    value: Uint8Array,
-  ): Promise<PeeringError | undefined> {
+  async #applyToRecord(live: LiveLink, resourceUrl: string, value: Uint8Array): Promise<PeeringError | undefined> {
     const { records, limits } = this.#options;
-    const { id, peerId } = peering;
+    const { id, peerId } = live.peering;
     try {
       if (resourceUrl === ResourceUrl.trustBundle) {
-        // The roots of a 1.13 mesh have nothing to do with the certificates of its servers, if they have any at all.
-        const servers = seen.session.status.band !== "legacy";
-        await records.writeTrustBundle(id, decodeTrustBundle(value, limits), { peerId, servers });
+        await this.#writeTrustBundle(live, decodeTrustBundle(value, limits));
       } else {
         await records.writeServerAddresses(id, decodeServerAddresses(value, limits), { peerId });
       }
@@ -497,6 +499,45 @@ export class Links implements AsyncDisposable {
       const failure = asPeeringError(error, "storage-failed");
       if (failure.code === "storage-failed" || failure.code === "unavailable") throw failure;
       return failure;
+    }
+  }
+
+  async #writeTrustBundle(live: LiveLink, bundle: TrustBundlePayload): Promise<void> {
+    const { records } = this.#options;
+    const { id, peerId } = live.peering;
+    // The roots of a 1.13 mesh have nothing to do with the certificates of its servers, if they have any at all.
+    const servers = live.seen.session.status.band !== "legacy";
+    this.#refusedBundles.delete(id);
+    try {
+      await records.writeTrustBundle(id, bundle, { peerId, servers });
+    } catch (error) {
+      if (!(error instanceof PeeringError) || error.code !== "invalid-bundle") throw error;
+      if (!live.intake.closed) this.#refusedBundles.set(id, { live, bundle, servers });
+      throw error;
+    }
+  }
+
+  /**
+   * A peer does not send a bundle again that was refused. Where it was because of another peering, whose bundle has changed
+   * or is gone now, it is stored without.
+   */
+  #tryRefusedBundles(): void {
+    for (const [id, refused] of this.#refusedBundles) {
+      const { live, bundle, servers } = refused;
+      const { name, peerId } = live.peering;
+      if (live.intake.closed) continue;
+      this.#options.records.writeTrustBundle(id, bundle, { peerId, servers }).then(
+        () => {
+          if (this.#refusedBundles.get(id) === refused) this.#refusedBundles.delete(id);
+          live.seen.appliedResource(ResourceUrl.trustBundle, undefined);
+          this.#options.logger.info("stored the trust bundle that was refused before", {
+            peer_name: name,
+            peer_id: id,
+          });
+        },
+        // It stays refused.
+        () => {},
+      );
     }
   }
 }

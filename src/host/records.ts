@@ -44,10 +44,11 @@ import type { SecretBox } from "../trust/secret-box.js";
 import {
   bundleRemoval,
   bundleWrite,
-  decodeTrustBundle,
+  readTrustBundle,
   TRUST_BUNDLES_PREFIX,
   validateBundle,
 } from "../trust/trust-bundle-store.js";
+import { claimedSince, type StoredClaim, TrustDomains } from "../trust/trust-domains.js";
 import type { OpenMessage, RemoteInfo } from "../wire/messages.js";
 import { defaultIdentityLimits, type IdentityLimits } from "../wire/resources.js";
 import { type Status, StatusCode } from "../wire/status.js";
@@ -114,8 +115,10 @@ export interface PeeringRecordsOptions {
   readonly secretBox: SecretBox;
   /** Bounds on trust bundles. Default: {@link defaultIdentityLimits}. */
   readonly identityLimits?: IdentityLimits;
+  /** Our own, which no peer may claim. */
+  readonly trustDomain: string;
   /** Told of every bundle that was committed (undefined: removed). */
-  readonly trustBundles?: { committed(peerName: string, bundle: TrustBundle | undefined): void };
+  readonly trustBundles?: { committed(peerName: string, bundle: TrustBundle | undefined, revision: bigint): void };
   /** Memory may be behind the storage, and reading it again failed: {@link PeeringRecords.refresh} is to be tried again. */
   readonly onStale?: () => void;
 }
@@ -155,7 +158,10 @@ export class PeeringRecords implements AsyncDisposable {
   readonly #writes = new Mutex();
   readonly #listeners = new Set<(peeringId: string, change: PeeringChange) => void>();
   readonly #feeds = new Set<Feed>();
+  readonly #domains: TrustDomains;
   #tables: Tables = emptyTables();
+  /** Bundles that are stored and told to nobody, by the key of their peer's name. */
+  #withheld: ReadonlyMap<string, unknown> = new Map();
   readonly #bundleListeners = new Set<() => void>();
   #index = 0n;
   #bundleIndex = 0n;
@@ -165,6 +171,7 @@ export class PeeringRecords implements AsyncDisposable {
 
   private constructor(options: PeeringRecordsOptions) {
     this.#options = options;
+    this.#domains = new TrustDomains(options.trustDomain);
   }
 
   /**
@@ -211,14 +218,16 @@ export class PeeringRecords implements AsyncDisposable {
     return this.#tables;
   }
 
-  /** The trust bundle of that peer. */
+  /** The trust bundle of that peer; undefined where there is none, or it names a trust domain that it may not name. */
   trustBundle(peerName: string): TrustBundle | undefined {
-    return this.#tables.bundles.get(nameKey(peerName));
+    const key = nameKey(peerName);
+    return this.#withheld.has(key) ? undefined : this.#tables.bundles.get(key);
   }
 
-  /** Revision of the last write of that peer's trust bundle; where there is none, of the last change of any bundle. */
+  /** Revision since when that peer's trust bundle is told as it is; where there is none, of the last change of any bundle. */
   trustBundleIndex(peerName: string): bigint {
-    return this.#tables.bundleRevisions.get(nameKey(peerName)) ?? this.#bundleIndex;
+    const key = nameKey(peerName);
+    return (this.#withheld.has(key) ? undefined : this.#tables.bundleRevisions.get(key)) ?? this.#bundleIndex;
   }
 
   /** Revision of the last change of any trust bundle; after a start, that of the storage. It only grows. */
@@ -226,9 +235,10 @@ export class PeeringRecords implements AsyncDisposable {
     return this.#bundleIndex;
   }
 
-  /** All trust bundles, by peer name. */
+  /** All trust bundles that {@link trustBundle} tells, by peer name. */
   trustBundles(): readonly TrustBundle[] {
-    return [...this.#tables.bundles].sort(([a], [b]) => compare(a, b)).map(([, bundle]) => bundle);
+    const told = [...this.#tables.bundles].filter(([key]) => !this.#withheld.has(key));
+    return told.sort(([a], [b]) => compare(a, b)).map(([, bundle]) => bundle);
   }
 
   /**
@@ -342,7 +352,10 @@ export class PeeringRecords implements AsyncDisposable {
       const fields = withKnownAddresses(begun.fields, current, begun.connected);
       const step = transition(current, { type: "establish-finished", fields });
       const request: SecretsRequest = { type: "establish", sealedActive };
-      return planned(WRITING, () => this.#planRecord(tables, step, request, (peering) => peering));
+      const plan = planned(WRITING, () => this.#planRecord(tables, step, request, (peering) => peering));
+      if (current === undefined || current.peerServerName === fields.peerServerName) return plan;
+      // What the former cluster is trusted by says nothing of this one.
+      return { ...plan, changes: combineChanges(plan.changes, deleteTrustBundle(tables, current.name)) };
     }, WRITING);
   }
 
@@ -420,8 +433,8 @@ export class PeeringRecords implements AsyncDisposable {
    * Stores what the peer's cluster is trusted by, together with the record whose next dial uses it.
    * @param meant - `peerId` of the record when the stream was opened. `servers`: whether the peer's servers are trusted
    *   by it, too, which those of Consul 1.13 are not: the record keeps the roots it has then. Default true.
-   * @throws {PeeringError} `invalid-bundle` (D-23), `invalid-record`: no such record, it is not active, or it was
-   *   established anew with another peer since.
+   * @throws {PeeringError} `invalid-bundle`: no usable roots (D-23), or a trust domain that this peer may not name;
+   *   `invalid-record`: no such record, it is not active, or it was established anew with another peer since.
    */
   async writeTrustBundle(
     id: string,
@@ -436,6 +449,7 @@ export class PeeringRecords implements AsyncDisposable {
       const { trustDomain, rootPems, exportedPartition } = validateBundle(bundle, this.#options.identityLimits);
       const step = transition(peering, { type: "trust-bundle-received", name, rootPems, servers });
       const written = { peerName: name, trustDomain, rootPems, exportedPartition };
+      this.#domains.requireFree(this.#tables.claims, nameKey(name), written);
       const changes = writeTrustBundle(tables, written, servers);
       return { changes, patches: step.patches, effects: step.effects, result: () => {} };
     });
@@ -755,7 +769,8 @@ export class PeeringRecords implements AsyncDisposable {
       write(key, row === undefined ? undefined : encodeSecrets(row));
     }
     for (const [name, bundle] of changes.bundles) {
-      writes.push(bundle === undefined ? bundleRemoval(name) : bundleWrite(bundle));
+      const since = bundle === undefined ? undefined : claimedSince(tables.claims.get(name), bundle);
+      writes.push(bundle === undefined ? bundleRemoval(name) : bundleWrite(bundle, since));
     }
     return this.#options.storage.commit(writes, expect);
   }
@@ -793,12 +808,24 @@ export class PeeringRecords implements AsyncDisposable {
       setOrDelete(tables.secretRevisions, id, row === undefined ? undefined : revision);
     }
     for (const [name, bundle] of changes.bundles) {
+      const claim = bundle && { bundle, since: claimedSince(tables.claims.get(name), bundle) ?? revision };
       setOrDelete(tables.bundles, name, bundle);
       setOrDelete(tables.bundleRevisions, name, bundle === undefined ? undefined : revision);
-      this.#options.trustBundles?.committed(name, bundle);
+      setOrDelete(tables.claims, name, claim);
+      this.#options.trustBundles?.committed(name, bundle, revision);
     }
+    if (changes.bundles.size > 0) this.#judgeBundles(revision);
     this.#report(events, revision);
     if (changes.bundles.size > 0) this.#bundlesChanged(revision);
+  }
+
+  /** Finds out again which bundles may be told, when some have changed in `revision`. */
+  #judgeBundles(revision: bigint): void {
+    const { claims, bundleRevisions } = this.#tables;
+    const before = this.#withheld;
+    this.#withheld = this.#domains.withheld(claims);
+    for (const key of before.keys())
+      if (claims.has(key) && !this.#withheld.has(key)) bundleRevisions.set(key, revision);
   }
 
   #bundlesChanged(revision: bigint): void {
@@ -832,12 +859,14 @@ export class PeeringRecords implements AsyncDisposable {
       tables.gates.set(entry.key.at(-1) ?? "", entry.revision);
     }
     for (const entry of (await storage.read(TRUST_BUNDLES_PREFIX)).entries) {
-      const bundle = decodeTrustBundle(entry.value);
-      if (bundle === undefined) {
+      const claim = readTrustBundle(entry);
+      if (claim === undefined) {
         throw new PeeringError("storage-failed", `stored entry ${entry.key.join("/")} is corrupt: bad value`);
       }
-      tables.bundles.set(entry.key.at(-1) ?? "", bundle);
-      tables.bundleRevisions.set(entry.key.at(-1) ?? "", entry.revision);
+      const name = entry.key.at(-1) ?? "";
+      tables.bundles.set(name, claim.bundle);
+      tables.bundleRevisions.set(name, entry.revision);
+      tables.claims.set(name, claim);
     }
     this.#follow(tables, revision);
   }
@@ -846,6 +875,7 @@ export class PeeringRecords implements AsyncDisposable {
   #follow(tables: Tables, revision: bigint): void {
     const before = this.#tables;
     this.#tables = tables;
+    this.#judgeBundles(revision);
     this.#stale = false;
     const events: PeeringChange[] = [];
     for (const [id, peering] of tables.peerings) {
@@ -856,12 +886,12 @@ export class PeeringRecords implements AsyncDisposable {
       if (tables.peerings.has(id)) continue;
       events.push({ peeringId: id, peering: undefined, patches: wholeRecord(undefined), revision, effects: [] });
     }
-    for (const [name, bundle] of tables.bundles) {
-      if (JSON.stringify(before.bundles.get(name)) === JSON.stringify(bundle)) continue;
-      this.#options.trustBundles?.committed(name, bundle);
+    for (const [name, claim] of tables.claims) {
+      if (before.bundleRevisions.get(name) === tables.bundleRevisions.get(name)) continue;
+      this.#options.trustBundles?.committed(name, claim.bundle, claim.since);
     }
     for (const name of before.bundles.keys()) {
-      if (!tables.bundles.has(name)) this.#options.trustBundles?.committed(name, undefined);
+      if (!tables.bundles.has(name)) this.#options.trustBundles?.committed(name, undefined, revision);
     }
     if (this.#index === 0n) this.#index = revision;
     this.#report(events, revision);
@@ -882,6 +912,7 @@ interface Tables extends RecordTables {
   readonly secrets: Map<string, SecretsRow>;
   readonly bundles: Map<string, TrustBundle>;
   readonly bundleRevisions: Map<string, bigint>;
+  readonly claims: Map<string, StoredClaim>;
   readonly idByName: Map<string, string>;
   readonly secretRevisions: Map<string, bigint>;
   readonly gates: Map<string, bigint>;
@@ -893,6 +924,7 @@ function emptyTables(): Tables {
     secrets: new Map(),
     bundles: new Map(),
     bundleRevisions: new Map(),
+    claims: new Map(),
     idByName: new Map(),
     secretRevisions: new Map(),
     gates: new Map(),

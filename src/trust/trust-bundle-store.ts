@@ -1,12 +1,14 @@
 import type { Logger } from "../environment.js";
 import { silentLogger } from "../environment.js";
 import { PeeringError } from "../errors.js";
+import { Incidents } from "../incidents.js";
 import type { TrustBundle } from "../peering/peering.js";
 import type { Entry, Key, Storage, Write } from "../storage/storage.js";
 import { certificatesIn } from "../token/pem.js";
 import { defaultIdentityLimits, type IdentityLimits } from "../wire/resources.js";
 import type { CertificateAuthority } from "./authority.js";
 import { fingerprintOf } from "./pem.js";
+import { claimedSince, rootsOf, type StoredClaim, TrustDomains, type WithheldReason } from "./trust-domains.js";
 
 /** Below it, one entry per peering that sent us a bundle. */
 export const TRUST_BUNDLES_PREFIX: Key = ["trust-bundles"];
@@ -54,9 +56,12 @@ function tooMuch(): PeeringError {
   return new PeeringError("invalid-bundle", "trust bundle with too many or too large root certificates");
 }
 
-/** The write that stores a bundle, for a commit that holds the peering record as well. It is not validated here. */
-export function bundleWrite(bundle: TrustBundle): Write {
-  return { key: trustBundleKey(bundle.peerName), value: encodeTrustBundle(bundle) };
+/**
+ * The write that stores a bundle, for a commit that holds the peering record as well. It is not validated here.
+ * @param since - of the claim that it continues.
+ */
+export function bundleWrite(bundle: TrustBundle, since?: bigint): Write {
+  return { key: trustBundleKey(bundle.peerName), value: encodeTrustBundle(bundle, since) };
 }
 
 /** The write that deletes the bundle of a peering, also where there is none. */
@@ -64,14 +69,28 @@ export function bundleRemoval(peerName: string): Write {
   return { key: trustBundleKey(peerName), value: undefined };
 }
 
-/** The stored form of a bundle: JSON, for it is small, rare and worth reading in a dump. */
-export function encodeTrustBundle(bundle: TrustBundle): Uint8Array {
+/**
+ * The stored form of a bundle: JSON, for it is small, rare and worth reading in a dump.
+ * @param since - {@link Claim.since}; where it is left out, it is the revision of the entry.
+ */
+export function encodeTrustBundle(bundle: TrustBundle, since?: bigint): Uint8Array {
   const { trustDomain, peerName, rootPems, exportedPartition } = bundle;
-  return new TextEncoder().encode(JSON.stringify({ trustDomain, peerName, rootPems, exportedPartition }));
+  const claim = since === undefined ? {} : { claimedSince: since.toString() };
+  return new TextEncoder().encode(JSON.stringify({ trustDomain, peerName, rootPems, exportedPartition, ...claim }));
 }
 
 /** The bundle that was stored, or undefined where the bytes are not one. */
 export function decodeTrustBundle(value: Uint8Array): TrustBundle | undefined {
+  return decodeFields(value)?.bundle;
+}
+
+/** What an entry holds, or undefined where it is no bundle. */
+export function readTrustBundle(entry: Entry): StoredClaim | undefined {
+  const fields = decodeFields(entry.value);
+  return fields === undefined ? undefined : { bundle: fields.bundle, since: fields.since ?? entry.revision };
+}
+
+function decodeFields(value: Uint8Array): { readonly bundle: TrustBundle; readonly since?: bigint } | undefined {
   let parsed: unknown;
   try {
     parsed = JSON.parse(new TextDecoder("utf-8", { fatal: true }).decode(value));
@@ -84,29 +103,23 @@ export function decodeTrustBundle(value: Uint8Array): TrustBundle | undefined {
   const peerName = fields.get("peerName");
   const rootPems = fields.get("rootPems");
   const exportedPartition = fields.get("exportedPartition");
+  const since = fields.get("claimedSince");
   if (typeof trustDomain !== "string" || typeof peerName !== "string" || typeof exportedPartition !== "string") {
     return undefined;
   }
   if (!Array.isArray(rootPems) || !rootPems.every((pem): pem is string => typeof pem === "string")) return undefined;
-  return { trustDomain, peerName, rootPems, exportedPartition };
+  const bundle = { trustDomain, peerName, rootPems, exportedPartition };
+  if (since === undefined) return { bundle };
+  return typeof since === "string" && /^[1-9][0-9]{0,19}$/.test(since) ? { bundle, since: BigInt(since) } : undefined;
 }
-
-/** Why a stored bundle is not offered to anyone who verifies with the union. */
-export type WithheldReason =
-  /** It announces our own trust domain: its roots would speak for our services (D-24). */
-  | "own-trust-domain"
-  /** Another peering announces the same trust domain with other roots; neither is believed (D-24). */
-  | "trust-domain-of-another-peering"
-  /** An entry of it holds no certificate. Such a bundle is refused on receipt; older data may hold one. */
-  | "no-usable-root";
 
 /** What is trusted at one moment. */
 export interface TrustBundleView {
-  /** Every stored bundle, sorted by peer name. */
+  /** Every stored bundle that is not withheld, sorted by peer name. */
   readonly bundles: readonly TrustBundle[];
-  /** Our own roots, then those of every bundle not withheld; distinct, one certificate each, PEM ending in a newline. */
+  /** Our own roots, then those of these bundles; distinct, one certificate each, PEM ending in a newline. */
   readonly union: readonly string[];
-  /** Bundles that are stored but not in the union, by lower-cased peer name. */
+  /** Bundles that are stored and told to nobody, by lower-cased peer name. */
   readonly withheld: ReadonlyMap<string, WithheldReason>;
 }
 
@@ -114,8 +127,10 @@ export interface TrustBundleStoreOptions {
   readonly storage: Storage;
   /** Who we are: its trust domain and its roots. */
   readonly authority: Pick<CertificateAuthority, "trustDomain" | "roots" | "onRootsChanged">;
-  /** Default: silent. A warning for each bundle that begins to be withheld, or cannot be read. */
+  /** Default: silent. A warning for a bundle that cannot be read. */
   readonly logger?: Logger;
+  /** Told of each bundle that begins to be withheld (`trust-bundle-withheld`). Default: one that writes to `logger`. */
+  readonly incidents?: Incidents;
 }
 
 /**
@@ -126,7 +141,9 @@ export class TrustBundleStore implements AsyncDisposable {
   readonly #storage: Storage;
   readonly #authority: TrustBundleStoreOptions["authority"];
   readonly #logger: Logger;
-  readonly #bundles = new Map<string, StoredBundle>();
+  readonly #incidents: Incidents;
+  readonly #domains: TrustDomains;
+  readonly #claims = new Map<string, StoredClaim>();
   readonly #wakers = new Set<() => void>();
   readonly #stopListening: () => void;
   #view: TrustBundleView = { bundles: [], union: [], withheld: new Map() };
@@ -138,6 +155,8 @@ export class TrustBundleStore implements AsyncDisposable {
     this.#storage = options.storage;
     this.#authority = options.authority;
     this.#logger = options.logger ?? silentLogger;
+    this.#incidents = options.incidents ?? new Incidents({ logger: this.#logger });
+    this.#domains = new TrustDomains(options.authority.trustDomain);
     this.#stopListening = options.authority.onRootsChanged(() => this.#changed());
   }
 
@@ -153,12 +172,13 @@ export class TrustBundleStore implements AsyncDisposable {
     return store;
   }
 
-  /** The bundle of a peering, also where it is withheld from the union. */
+  /** The bundle of a peering; undefined where there is none, or it is withheld. */
   read(peerName: string): TrustBundle | undefined {
-    return this.#bundles.get(peerName.toLowerCase())?.bundle;
+    const name = peerName.toLowerCase();
+    return this.#view.withheld.has(name) ? undefined : this.#claims.get(name)?.bundle;
   }
 
-  /** Every stored bundle, sorted by peer name. */
+  /** Every bundle that is not withheld, sorted by peer name. */
   list(): readonly TrustBundle[] {
     return this.#view.bundles;
   }
@@ -168,7 +188,7 @@ export class TrustBundleStore implements AsyncDisposable {
     return this.#view.union;
   }
 
-  /** The bundles not in the union, and why. */
+  /** The bundles that are stored and told to nobody, and why. */
   withheld(): ReadonlyMap<string, WithheldReason> {
     return this.#view.withheld;
   }
@@ -191,28 +211,28 @@ export class TrustBundleStore implements AsyncDisposable {
 
   /**
    * Stores a bundle in place of the peer's former one.
-   * @throws {PeeringError} `invalid-bundle`: nothing was changed. `storage-failed`, `unavailable`, `closed`: storage.
+   * @throws {PeeringError} `invalid-bundle`: it has no usable roots, or names a trust domain that it may not name (see
+   *   {@link WithheldReason}); nothing was changed. `storage-failed`, `unavailable`, `closed`: storage.
    */
   async write(given: TrustBundle): Promise<void> {
     const bundle = validateBundle(given);
-    await this.#storage.commit([bundleWrite(bundle)]);
-    this.committed(bundle.peerName, bundle);
+    const name = bundle.peerName.toLowerCase();
+    this.#domains.requireFree(this.#claims, name, bundle);
+    const since = claimedSince(this.#claims.get(name), bundle);
+    this.committed(name, bundle, await this.#storage.commit([bundleWrite(bundle, since)]));
   }
 
   /** Forgets the bundle of a peering. @throws {PeeringError} `storage-failed`, `unavailable`, `closed`: storage. */
   async remove(peerName: string): Promise<void> {
-    await this.#storage.commit([bundleRemoval(peerName)]);
-    this.committed(peerName, undefined);
+    const revision = await this.#storage.commit([bundleRemoval(peerName)]);
+    this.committed(peerName, undefined, revision);
   }
 
-  /** Says that a commit with {@link bundleWrite} or {@link bundleRemoval} (`undefined`) of this peer has succeeded. */
-  committed(peerName: string, bundle: TrustBundle | undefined): void {
+  /** Says that a commit with {@link bundleWrite} or {@link bundleRemoval} (`undefined`) of this peer has become `revision`. */
+  committed(peerName: string, bundle: TrustBundle | undefined, revision: bigint): void {
     const name = peerName.toLowerCase();
-    if (bundle === undefined) {
-      this.#bundles.delete(name);
-    } else {
-      this.#bundles.set(name, { bundle, roots: rootsOf(bundle) });
-    }
+    if (bundle === undefined) this.#claims.delete(name);
+    else this.#claims.set(name, { bundle, since: claimedSince(this.#claims.get(name), bundle) ?? revision });
     this.#commits++;
     this.#changed();
   }
@@ -226,13 +246,13 @@ export class TrustBundleStore implements AsyncDisposable {
       commits = this.#commits;
       ({ entries } = await this.#storage.read(TRUST_BUNDLES_PREFIX));
     } while (commits !== this.#commits);
-    this.#bundles.clear();
-    for (const { key, value } of entries) {
-      const name = key[TRUST_BUNDLES_PREFIX.length];
+    this.#claims.clear();
+    for (const entry of entries) {
+      const name = entry.key[TRUST_BUNDLES_PREFIX.length];
       if (name === undefined) continue;
-      const bundle = decodeTrustBundle(value);
-      if (bundle === undefined) this.#logger.warn("stored trust bundle cannot be read, left out", { peer: name });
-      else this.#bundles.set(name, { bundle, roots: rootsOf(bundle) });
+      const claim = readTrustBundle(entry);
+      if (claim === undefined) this.#logger.warn("stored trust bundle cannot be read, left out", { peer: name });
+      else this.#claims.set(name, claim);
     }
     this.#changed();
   }
@@ -246,12 +266,31 @@ export class TrustBundleStore implements AsyncDisposable {
 
   #changed(): void {
     const before = this.#view.withheld;
-    this.#view = viewOf(this.#bundles, this.#authority.trustDomain, this.#authority.roots());
+    this.#view = this.#viewOfNow();
     for (const [peer, reason] of this.#view.withheld) {
-      if (before.get(peer) !== reason) this.#logger.warn("trust bundle is withheld", { peer, reason });
+      if (before.get(peer) === reason) continue;
+      const trustDomain = this.#claims.get(peer)?.bundle.trustDomain;
+      this.#incidents.report("trust-bundle-withheld", "trust bundle is withheld", { peer, reason, trustDomain });
     }
     this.#version++;
     this.#wake();
+  }
+
+  #viewOfNow(): TrustBundleView {
+    const reasons = this.#domains.withheld(this.#claims);
+    const withheld = new Map([...reasons].map(([name, { reason }]) => [name, reason]));
+    const served = [...this.#claims]
+      .filter(([name]) => !withheld.has(name))
+      .sort(([a], [b]) => (a < b ? -1 : 1))
+      .map(([, { bundle }]) => bundle);
+    const union = new Map<string, string>();
+    for (const { certificatePem } of this.#authority.roots()) {
+      for (const { pem, certificate } of certificatesIn(certificatePem)) union.set(fingerprintOf(certificate), pem);
+    }
+    for (const bundle of served) {
+      for (const [fingerprint, pem] of this.#domains.rootsOf(bundle) ?? []) union.set(fingerprint, pem);
+    }
+    return { bundles: served, union: [...union.values()], withheld };
   }
 
   #wake(): void {
@@ -269,51 +308,4 @@ export class TrustBundleStore implements AsyncDisposable {
       signal.addEventListener("abort", done, { once: true });
     });
   }
-}
-
-interface StoredBundle {
-  readonly bundle: TrustBundle;
-  /** Its distinct certificates by fingerprint; undefined where it would not be accepted today. */
-  readonly roots: ReadonlyMap<string, string> | undefined;
-}
-
-function viewOf(
-  stored: ReadonlyMap<string, StoredBundle>,
-  ownTrustDomain: string,
-  ownRoots: readonly { readonly certificatePem: string }[],
-): TrustBundleView {
-  const sorted = [...stored].sort(([a], [b]) => (a < b ? -1 : a > b ? 1 : 0));
-  // Two peerings may lead to one cluster, and then agree about its roots. Where they differ one of them lies.
-  const identities = new Map<string, Set<string>>();
-  for (const [, { bundle, roots }] of sorted) {
-    if (roots === undefined) continue;
-    const domain = bundle.trustDomain.toLowerCase();
-    const known = identities.get(domain) ?? new Set<string>();
-    identities.set(domain, known.add([...roots.keys()].sort().join()));
-  }
-  const withheld = new Map<string, WithheldReason>();
-  const union = new Map<string, string>();
-  for (const { certificatePem } of ownRoots) for (const [id, pem] of byFingerprint(certificatePem)) union.set(id, pem);
-  for (const [name, { bundle, roots }] of sorted) {
-    const domain = bundle.trustDomain.toLowerCase();
-    if (roots === undefined) withheld.set(name, "no-usable-root");
-    else if (domain === ownTrustDomain.toLowerCase()) withheld.set(name, "own-trust-domain");
-    else if ((identities.get(domain)?.size ?? 0) > 1) withheld.set(name, "trust-domain-of-another-peering");
-    else for (const [id, pem] of roots) union.set(id, pem);
-  }
-  return { bundles: sorted.map(([, { bundle }]) => bundle), union: [...union.values()], withheld };
-}
-
-function rootsOf(bundle: Pick<TrustBundle, "rootPems">): StoredBundle["roots"] {
-  const roots = new Map<string, string>();
-  for (const entry of bundle.rootPems) {
-    const certificates = byFingerprint(entry);
-    if (certificates.length === 0) return undefined;
-    for (const [id, pem] of certificates) roots.set(id, pem);
-  }
-  return roots.size > 0 ? roots : undefined;
-}
-
-function byFingerprint(text: string): readonly (readonly [string, string])[] {
-  return certificatesIn(text).map(({ certificate }) => [fingerprintOf(certificate), certificate.toString()] as const);
 }

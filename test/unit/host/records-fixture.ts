@@ -59,6 +59,9 @@ export class FaultyStorage implements Storage {
   }
 }
 
+/** Of every cluster here. */
+export const OWN_TRUST_DOMAIN = "11111111-2222-3333-4444-555555555555.consul";
+
 export interface Cluster {
   readonly storage: FaultyStorage;
   readonly records: PeeringRecords;
@@ -78,6 +81,7 @@ export async function cluster(
       clock: { wall: () => 1_700_000_000_000 },
       random: seededRandom(seed * 1_000 + starts++),
       secretBox: plainSecretBox,
+      trustDomain: OWN_TRUST_DOMAIN,
       ...options,
     });
   return { storage, records: await open(), restart: open };

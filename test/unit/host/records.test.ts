@@ -5,10 +5,11 @@ import type { PeeringChange, PeeringRecords } from "../../../src/host/records.js
 import type { Peering, TrustBundle } from "../../../src/peering/peering.js";
 import { fixedRootPems } from "../../../src/testing/fixed-roots.js";
 import { sealedSecretBox } from "../../../src/trust/secret-box.js";
-import { cluster, REMOTE, tokenOf } from "./records-fixture.js";
+import { bundleWrite } from "../../../src/trust/trust-bundle-store.js";
+import { cluster, OWN_TRUST_DOMAIN, REMOTE, tokenOf } from "./records-fixture.js";
 
 const UNKNOWN = "99999999-9999-9999-9999-999999999999";
-const [ROOT_1 = "", ROOT_2 = ""] = fixedRootPems;
+const [ROOT_1 = "", ROOT_2 = "", ROOT_3 = ""] = fixedRootPems;
 const BUNDLE = { trustDomain: "d.consul", rootPems: [ROOT_1, ROOT_2.trimEnd()], exportedPartition: "" };
 
 async function failure(promise: Promise<unknown>): Promise<PeeringError> {
@@ -546,6 +547,66 @@ describe("what peers push", () => {
       /^cannot write peering trust bundle for unknown peering /,
     );
     assert.deepEqual(records.trustBundles(), []);
+  });
+
+  it("D-24: a trust domain stays with the peering that named it first, through restarts, and is free when it is gone", async () => {
+    const { records, restart } = await cluster();
+    const [first, second] = [
+      (await records.generateToken({ peerName: "z-first" })).peering.id,
+      (await records.generateToken({ peerName: "a-second" })).peering.id,
+    ];
+    const other = { ...BUNDLE, rootPems: [ROOT_3] };
+    await records.writeTrustBundle(first, BUNDLE);
+    const refused = { code: "invalid-bundle", message: /of another peering, with other roots: "d.consul"/ };
+    await assert.rejects(records.writeTrustBundle(second, other), refused);
+    await records.writeTrustBundle(first, { ...BUNDLE, rootPems: [ROOT_2] });
+    const after = await restart();
+    await assert.rejects(after.writeTrustBundle(second, other), refused);
+    assert.equal(after.byId(second)?.peerCaPems.length, 0);
+    await assert.rejects(after.writeTrustBundle(second, { ...other, trustDomain: OWN_TRUST_DOMAIN.toUpperCase() }), {
+      code: "invalid-bundle",
+    });
+    await after.markDeleting("z-first");
+    await assert.rejects(after.writeTrustBundle(second, other), refused);
+    await after.remove(first);
+    await after.writeTrustBundle(second, other);
+    assert.deepEqual(after.trustBundle("a-second")?.rootPems, [ROOT_3]);
+    assert.deepEqual(after.trustBundle("z-first"), undefined);
+  });
+
+  it("D-24: what was stored before and names what it may not is not told, and is after its owner is gone", async () => {
+    const { records, storage, restart } = await cluster();
+    for (const peerName of ["first", "second", "third"]) await records.generateToken({ peerName });
+    const stored = (peerName: string, trustDomain: string, root: string): Promise<unknown> =>
+      storage.commit([bundleWrite({ peerName, trustDomain, rootPems: [root], exportedPartition: "" })]);
+    await stored("first", "x.consul", ROOT_1);
+    await stored("second", "X.consul", ROOT_2);
+    await stored("third", OWN_TRUST_DOMAIN.toUpperCase(), ROOT_3);
+    const after = await restart();
+    const told = (): readonly string[] => after.trustBundles().map(({ peerName }) => peerName);
+    assert.deepEqual(told(), ["first"]);
+    assert.deepEqual([after.trustBundle("second"), after.trustBundle("third")], [undefined, undefined]);
+    await after.markDeleting("first");
+    await after.remove(must(after.byName("first")).id);
+    assert.deepEqual(told(), ["second"]);
+    await after.markDeleting("third");
+    await after.remove(must(after.byName("third")).id);
+    assert.equal((await storage.read(["trust-bundles"])).entries.length, 1, "its bundle goes with it");
+  });
+
+  it("establishing with another cluster drops the bundle of the former one, with the same cluster it does not", async () => {
+    const { records } = await cluster();
+    const begun = await records.beginEstablish({ peerName: "east", token: tokenOf(UNKNOWN), connected: false });
+    await records.finishEstablish(begun, "s1");
+    await records.writeTrustBundle(begun.id, BUNDLE);
+    const again = await records.beginEstablish({ peerName: "east", token: tokenOf(UNKNOWN), connected: false });
+    await records.finishEstablish(again, "s2");
+    assert.equal(records.trustBundle("east")?.trustDomain, "d.consul");
+    const token = tokenOf(UNKNOWN, { serverName: "server.dc1.peering.b.consul" });
+    const other = await records.beginEstablish({ peerName: "east", token, connected: false });
+    assert.equal(records.trustBundle("east")?.trustDomain, "d.consul");
+    await records.finishEstablish(other, "s3");
+    assert.equal(records.trustBundle("east"), undefined);
   });
 
   it("ch1 cases 53, 54, 55, ch3 case 23: addresses go to a dialer, never empty, never over manual ones", async () => {

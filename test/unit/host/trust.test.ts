@@ -166,6 +166,88 @@ describe("roots", () => {
     assert.equal(stream.end, undefined);
   });
 
+  it("D-24: a bundle that names our own trust domain, or another peer's, is refused with what is wrong, and told to nobody", async () => {
+    const world = new World();
+    const { acceptor, dialer } = await peered(world);
+    const { host } = acceptor;
+    const [root = ""] = rootsOf(await world.site("other"));
+    const { stream } = await openAs(world, acceptor, "raw");
+    const told = [host.trustBundles.list(), host.internals.records.trustBundles(), host.trustBundles.union()];
+    const cases = [
+      [host.trustDomain.toUpperCase(), "trust bundle claims the trust domain of the cluster that receives it"],
+      [dialer.host.trustDomain, "trust bundle claims the trust domain of another peering, with other roots"],
+      ["", "trust bundle with an invalid trust domain"],
+    ] as const;
+    for (const [index, [trustDomain, text]] of cases.entries()) {
+      const bundle = encodeTrustBundle({ trustDomain, rootPems: [root], exportedPartition: "" });
+      await stream.say(response(index + 1, ResourceUrl.trustBundle, ResourceId.trustBundle, bundle));
+      const answer = `0000000${index + 1}`;
+      const refusal = (): string | undefined =>
+        stream.received.flatMap((message) =>
+          message.type === "request" && message.responseNonce === answer && message.error ? [message.error] : [],
+        )[0]?.message;
+      await world.until(() => refusal() !== undefined, "it is refused");
+      assert.ok(refusal()?.includes(text), refusal());
+      const { facts } = acceptor.peering("raw").status;
+      assert.ok(facts.lastReceiveErrorMessage.includes(text), facts.lastReceiveErrorMessage);
+      assert.equal(host.incidents.counts().get("trust-bundle-refused"), index + 1);
+    }
+    assert.ok(acceptor.log.has("warn", "the trust bundle of a peer is refused"));
+    assert.deepEqual(
+      [host.trustBundles.list(), host.internals.records.trustBundles(), host.trustBundles.union()],
+      told,
+    );
+    assert.deepEqual(acceptor.peering("raw").peerCaPems, [], "nothing of it was taken");
+    await world.settled(acceptor, "dialer", dialer, "acceptor");
+  });
+
+  it("D-24: once the first peering is deleted, the bundle that was refused because of it is stored, without a new stream", async () => {
+    const world = new World();
+    const { acceptor, dialer } = await peered(world);
+    const { stream } = await openAs(world, acceptor, "squatter");
+    const third = await world.site("third");
+    const [root = ""] = rootsOf(await world.site("other"));
+    const bundle = encodeTrustBundle({ trustDomain: third.host.trustDomain, rootPems: [root], exportedPartition: "" });
+    await stream.say(response(1, ResourceUrl.trustBundle, ResourceId.trustBundle, bundle));
+    await world.until(() => knownRoots(acceptor, "squatter").length === 1, "the first one has it");
+    await peer(world, acceptor, third);
+    await world.until(() => acceptor.host.incidents.counts().get("trust-bundle-refused") === 1, "the other is refused");
+    await acceptor.restart();
+    await world.until(
+      () => acceptor.host.incidents.counts().get("trust-bundle-refused") === 1,
+      "and so after a restart",
+    );
+    assert.deepEqual(knownRoots(acceptor, "third"), []);
+    const opened = world.messages(third, "open").length;
+    await world.result(acceptor.host.peerings.delete("squatter"));
+    await world.until(() => knownRoots(acceptor, "third").length === 1, "the domain is free");
+    assert.deepEqual(knownRoots(acceptor, "third"), rootsOf(third));
+    assert.equal(world.messages(third, "open").length, opened);
+    await world.settled(acceptor, "dialer", dialer, "acceptor");
+  });
+
+  it("D-24: two peerings with one cluster stay in step through its rotations", async () => {
+    const world = new World();
+    const [acceptor, dialer] = [await world.site("acceptor"), await world.site("dialer")];
+    for (const [here, there] of [
+      ["east", "one"],
+      ["east-again", "two"],
+    ] as const) {
+      const token = await world.result(acceptor.host.peerings.generateToken({ peerName: there }));
+      await world.result(dialer.host.peerings.establish({ peerName: here, token }));
+      await world.settled(acceptor, there, dialer, here);
+    }
+    const both = (): readonly (readonly string[])[] => ["east", "east-again"].map((name) => knownRoots(dialer, name));
+    for (const change of ["rotate", "prune", "rotate"] as const) {
+      acceptor.authority[change]();
+      await world.until(
+        () => both().every((roots) => roots.join() === rootsOf(acceptor).join()),
+        `both know (${change})`,
+      );
+    }
+    assert.deepEqual([...dialer.host.trustBundles.withheld()], []);
+  });
+
   it("without a mesh no bundle is sent", async () => {
     const world = new World();
     const acceptor = await world.site("acceptor", { connect: false });

@@ -1,7 +1,10 @@
 import assert from "node:assert/strict";
 import { describe, it } from "node:test";
+import { memoryStorage } from "../../../src/storage/memory.js";
+import { fixedAuthority } from "../../../src/testing/fixed-authority.js";
 import { fixedRootPems } from "../../../src/testing/fixed-roots.js";
 import { TokenCodec } from "../../../src/token/token-codec.js";
+import { bundleWrite } from "../../../src/trust/trust-bundle-store.js";
 import { PeeringState } from "../../../src/wire/gen/hashicorp/consul/internal/peering/peering_pb.js";
 import { eventually, inStep, offerServices, peerThem, twoHosts } from "../../support/hosts.js";
 import { lonelyHost, PROTOCOLS, refusal, serveRpc, tokens } from "./support.js";
@@ -258,6 +261,37 @@ describe("PeeringService's reads", () => {
     await pair.dialer.host.peerings.delete("acceptor");
     await removed;
     assert.deepEqual((await byService("consul", "mesh-gateway")).peers, []);
+  });
+});
+
+describe("a bundle that names our own trust domain, or another peer's", () => {
+  it("D-24: is not told, not by peer and not by service, until it may be, and who waits learns of it then", async () => {
+    const storage = memoryStorage();
+    const trustDomain = "11111111-2222-3333-4444-555555555555.consul";
+    const [root1 = "", root2 = "", root3 = ""] = fixedRootPems;
+    const stored = (peerName: string, claimed: string, root: string): Promise<unknown> =>
+      storage.commit([bundleWrite({ peerName, trustDomain: claimed, rootPems: [root], exportedPartition: "" })]);
+    await stored("first", "shared.consul", root1);
+    await stored("second", "SHARED.consul", root2);
+    await stored("third", trustDomain.toUpperCase(), root3);
+    const authority = fixedAuthority({ trustDomain });
+    await using served = await serveRpc(await lonelyHost({ storage, authority }));
+    const client = served.peerings("gRPC");
+    for (const PeerName of ["first", "second", "third"]) await client.generateToken({ PeerName });
+    await served.host.exports.set({
+      services: [{ name: "web", consumers: ["first", "second", "third"].map((peer) => ({ peer })) }],
+    });
+    const listed = async (ServiceName: string, Kind = ""): Promise<readonly string[]> =>
+      (await client.trustBundleListByService({ ServiceName, Kind })).Bundles.map(({ PeerName }) => PeerName);
+    assert.deepEqual(await listed("consul", "mesh-gateway"), ["first"]);
+    assert.deepEqual(await listed("web"), ["first"]);
+    assert.equal((await client.trustBundleRead({ Name: "third" })).Bundle, undefined);
+    const { Bundle, OBSOLETEIndex } = await client.trustBundleRead({ Name: "second" });
+    assert.equal(Bundle, undefined);
+    const told = client.trustBundleRead({ Name: "second" }, { headers: { "min-query-index": String(OBSOLETEIndex) } });
+    await client.peeringDelete({ Name: "first" });
+    assert.deepEqual((await told).Bundle?.RootPEMs, [root2]);
+    assert.deepEqual(await listed("consul", "mesh-gateway"), ["second"]);
   });
 });
 

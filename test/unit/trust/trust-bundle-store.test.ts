@@ -1,6 +1,8 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import fc from "fast-check";
+import type { Logger } from "../../../src/environment.js";
+import { Incidents } from "../../../src/incidents.js";
 import type { TrustBundle } from "../../../src/peering/peering.js";
 import { memoryStorage } from "../../../src/storage/memory.js";
 import { fixedAuthority } from "../../../src/testing/fixed-authority.js";
@@ -41,6 +43,7 @@ async function newStore(): Promise<{
   store: TrustBundleStore;
   storage: ReturnType<typeof memoryStorage>;
   authority: ReturnType<typeof fixedAuthority>;
+  logger: Logger;
   warnings: string[];
 }> {
   const storage = memoryStorage();
@@ -53,7 +56,7 @@ async function newStore(): Promise<{
     error: ignore,
     warn: (message: string, fields?: object) => warnings.push(`${message} ${JSON.stringify(fields)}`),
   };
-  return { store: await TrustBundleStore.open({ storage, authority, logger }), storage, authority, warnings };
+  return { store: await TrustBundleStore.open({ storage, authority, logger }), storage, authority, logger, warnings };
 }
 
 test("ch1 case 122: a bundle without roots, or with an entry that holds no certificate, is refused", () => {
@@ -181,33 +184,61 @@ test("the union holds our own roots and those of every peer once, one certificat
   assert.deepEqual(store.union(), [root(0), root(5), root(3), root(4)]);
 });
 
-test("D-24: a bundle with our own trust domain is stored, but not in the union", async () => {
-  const { store, warnings } = await newStore();
-  await store.write(bundle("peer-a", [root(1)], { trustDomain: trustDomain.toUpperCase() }));
-  assert.deepEqual(store.read("peer-a")?.rootPems, [root(1)]);
-  assert.deepEqual(store.union(), [root(0)]);
-  assert.deepEqual([...store.withheld()], [["peer-a", "own-trust-domain"]]);
-  await store.write(bundle("peer-b", [root(2)]));
-  assert.deepEqual(warnings, ['trust bundle is withheld {"peer":"peer-a","reason":"own-trust-domain"}']);
+test("D-24: a bundle with our own trust domain, or with what is none, is refused", async () => {
+  const { store, storage } = await newStore();
+  for (const claimed of [trustDomain, trustDomain.toUpperCase(), "", " ", `${trustDomain}.`, ` ${trustDomain}`]) {
+    await assert.rejects(store.write(bundle("peer-a", [root(1)], { trustDomain: claimed })), {
+      code: "invalid-bundle",
+    });
+  }
+  assert.deepEqual(store.list(), []);
+  assert.deepEqual((await storage.read(["trust-bundles"])).entries, []);
 });
 
-test("D-24: two peerings of one trust domain are in the union only while their roots agree", async () => {
-  const { store } = await newStore();
+test("D-24: a trust domain belongs to the first peering that names it; another one may name it with no other roots", async () => {
+  const { store, storage, authority } = await newStore();
+  const late = bundle("peer-b", [root(3)], { trustDomain: "PEER-A.consul" });
   await store.write(bundle("peer-a", [root(1), root(2)]));
-  await store.write(bundle("peer-b", [`${root(2)}${root(1)}`], { trustDomain: "PEER-A.consul" }));
-  assert.deepEqual([...store.withheld()], []);
-  assert.deepEqual(store.union(), [root(0), root(1), root(2)]);
-  await store.write(bundle("peer-b", [root(3)], { trustDomain: "PEER-A.consul" }));
+  await assert.rejects(store.write(late), {
+    code: "invalid-bundle",
+    message: 'trust bundle claims the trust domain of another peering, with other roots: "PEER-A.consul"',
+  });
+  await store.write({ ...late, rootPems: [root(2)] });
+  // Whoever was first stays first, also where its bundle is the younger one, and after a restart.
+  await store.write(bundle("peer-a", [root(1), root(2), root(4)]));
+  for (const each of [store, await TrustBundleStore.open({ storage, authority })]) {
+    await assert.rejects(each.write(late), { code: "invalid-bundle" });
+    assert.deepEqual(each.union(), [root(0), root(1), root(2), root(4)]);
+    assert.deepEqual([...each.withheld()], []);
+  }
+  await store.remove("peer-a");
+  await store.write(late);
+  assert.deepEqual(store.union(), [root(0), root(3)]);
+});
+
+test("D-24: what is stored already and names what it may not is told to nobody, from the start", async () => {
+  const { storage, authority, logger, warnings } = await newStore();
+  await storage.commit([bundleWrite(bundle("first", [root(1)], { trustDomain: "shared.consul" }))]);
+  await storage.commit([
+    bundleWrite(bundle("second", [root(2)], { trustDomain: "Shared.Consul" })),
+    bundleWrite(bundle("a-third", [root(3)], { trustDomain: trustDomain.toUpperCase() })),
+  ]);
+  const incidents = new Incidents({ logger });
+  const store = await TrustBundleStore.open({ storage, authority, incidents });
   assert.deepEqual(
-    [...store.withheld()],
-    [
-      ["peer-a", "trust-domain-of-another-peering"],
-      ["peer-b", "trust-domain-of-another-peering"],
-    ],
+    store.list().map(({ peerName }) => peerName),
+    ["first"],
   );
-  assert.deepEqual(store.union(), [root(0)]);
-  await store.remove("peer-b");
-  assert.deepEqual(store.union(), [root(0), root(1), root(2)]);
+  assert.deepEqual([store.read("second"), store.read("a-third")], [undefined, undefined]);
+  assert.deepEqual(store.union(), [root(0), root(1)]);
+  assert.deepEqual([...store.withheld()].sort(), [
+    ["a-third", "own-trust-domain"],
+    ["second", "trust-domain-of-another-peering"],
+  ]);
+  assert.equal(incidents.counts().get("trust-bundle-withheld"), 2);
+  assert.match(warnings.join(), /trust bundle is withheld.*"peer":"(?:second|a-third)"/);
+  await store.remove("first");
+  assert.deepEqual(store.read("second")?.rootPems, [root(2)], "the next one has it");
 });
 
 test("stored entries that are no bundle, or have no usable root, do not spoil the others", async () => {
@@ -230,9 +261,9 @@ test("a host's own commit with the record shows once it says so", async () => {
     bundleWrite(bundle("peer-a", [root(1)])),
   ]);
   assert.equal(store.read("peer-a"), undefined);
-  store.committed("peer-a", bundle("peer-a", [root(1)]));
+  store.committed("peer-a", bundle("peer-a", [root(1)]), 1n);
   assert.deepEqual(store.union(), [root(0), root(1)]);
-  store.committed("peer-a", undefined);
+  store.committed("peer-a", undefined, 2n);
   assert.deepEqual(store.union(), [root(0)]);
 });
 

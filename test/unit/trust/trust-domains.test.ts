@@ -1,0 +1,101 @@
+import assert from "node:assert/strict";
+import { describe, it } from "node:test";
+import type { TrustBundle } from "../../../src/peering/peering.js";
+import { fixedRootPems } from "../../../src/testing/fixed-roots.js";
+import { type Claim, claimedSince, TrustDomains } from "../../../src/trust/trust-domains.js";
+
+const OWN = "11111111-2222-3333-4444-555555555555.consul";
+const [A = "", B = "", C = ""] = fixedRootPems;
+
+function bundle(trustDomain: string, ...rootPems: readonly string[]): TrustBundle {
+  return { trustDomain, peerName: "peer", rootPems, exportedPartition: "" };
+}
+
+/** By peer: when it claimed, the trust domain, the roots. */
+function withheld(claims: Readonly<Record<string, readonly [bigint | undefined, string, ...string[]]>>): object {
+  const stored = Object.entries(claims).map(([name, [since, trustDomain, ...roots]]): [string, Claim] => [
+    name,
+    { since, bundle: bundle(trustDomain, ...roots) },
+  ]);
+  return Object.fromEntries(new TrustDomains(OWN).withheld(stored));
+}
+
+describe("which trust domains a bundle may name", () => {
+  const bad = { reason: "invalid-trust-domain" };
+
+  for (const [name, expected] of [
+    ["east.consul", undefined],
+    ["East.Consul", undefined],
+    ["22222222-2222-3333-4444-555555555555.consul", undefined],
+    ["under_score", undefined],
+    [`a.${OWN}`, undefined],
+    [OWN, { reason: "own-trust-domain" }],
+    [OWN.toUpperCase(), { reason: "own-trust-domain" }],
+    ["", bad],
+    [" ", bad],
+    [`${OWN}.`, bad],
+    [`.${OWN}`, bad],
+    [` ${OWN}`, bad],
+    [`${OWN}\n`, bad],
+    [`${OWN}\u0000`, bad],
+    [OWN.replace(".", ".."), bad],
+    [OWN.replace("c", "\uff43"), bad],
+    [OWN.replace("consul", "con\u017ful"), bad],
+    [`spiffe://${OWN}`, bad],
+    [`${OWN}:443`, bad],
+    [`user@${OWN}`, bad],
+    [`${OWN}/ns/default`, bad],
+    [OWN.replace("c", "%63"), bad],
+    [`${"a".repeat(256)}`, bad],
+  ] as const) {
+    it(`${JSON.stringify(name.slice(0, 60))}: ${expected?.reason ?? "it may"}`, () => {
+      assert.deepEqual(withheld({ peer: [1n, name, A] }), expected === undefined ? {} : { peer: expected });
+    });
+  }
+
+  it("our own compares without case, however it was given to us", () => {
+    const domains = new TrustDomains(OWN.toUpperCase());
+    assert.throws(() => domains.requireFree(new Map(), "peer", bundle(OWN, A)), { code: "invalid-bundle" });
+  });
+});
+
+describe("who a trust domain belongs to", () => {
+  const other = { reason: "trust-domain-of-another-peering", owner: "b" };
+
+  it("the first who named it, whatever the names of the peers and the order of the rows", () => {
+    assert.deepEqual(withheld({ a: [7n, "x.consul", A], b: [3n, "X.consul", B] }), { a: other });
+    assert.deepEqual(withheld({ b: [3n, "X.consul", B], a: [7n, "x.consul", A] }), { a: other });
+    assert.deepEqual(withheld({ a: [undefined, "x.consul", A], b: [3n, "x.consul", B] }), { a: other });
+  });
+
+  it("a later one may name it with roots of the first one, and with none besides", () => {
+    assert.deepEqual(withheld({ a: [7n, "x.consul", A, B], b: [3n, "x.consul", B, A] }), {});
+    assert.deepEqual(withheld({ a: [7n, "x.consul", A], b: [3n, "x.consul", B, A] }), {});
+    assert.deepEqual(withheld({ a: [7n, "x.consul", A, C], b: [3n, "x.consul", B, A] }), { a: other });
+    assert.deepEqual(withheld({ a: [7n, "x.consul", `${A}${C}`], b: [3n, "x.consul", A] }), { a: other });
+  });
+
+  it("a bundle that may not be served owns nothing", () => {
+    assert.deepEqual(withheld({ a: [7n, "x.consul", A], b: [3n, "x.consul", "no certificate"] }), {
+      b: { reason: "no-usable-root" },
+    });
+  });
+
+  it("a claim lasts while the peering goes on naming the domain", () => {
+    const former = { since: 3n, bundle: bundle("x.consul", A) };
+    assert.equal(claimedSince(former, bundle("X.Consul", B)), 3n);
+    assert.equal(claimedSince(former, bundle("y.consul", A)), undefined);
+    assert.equal(claimedSince(undefined, bundle("x.consul", A)), undefined);
+  });
+
+  it("the peer that is refused is told why, and not who has it", () => {
+    const stored = new Map([["secret-name", { since: 3n, bundle: bundle("x.consul", A) }]]);
+    const domains = new TrustDomains(OWN);
+    assert.throws(() => domains.requireFree(stored, "peer", bundle("x.consul", B)), {
+      code: "invalid-bundle",
+      message: 'trust bundle claims the trust domain of another peering, with other roots: "x.consul"',
+    });
+    domains.requireFree(stored, "secret-name", bundle("x.consul", B));
+    assert.throws(() => domains.requireFree(stored, "peer", bundle("y".repeat(1_000_000), B)), /^.{0,300}$/s);
+  });
+});
