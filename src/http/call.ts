@@ -2,6 +2,7 @@ import type { IncomingMessage } from "node:http";
 import { Access, type Authorizer, type Right } from "../access/authorizer.js";
 import type { Clock, Random } from "../environment.js";
 import type { PeeringHost } from "../host/host.js";
+import type { AnswerBody } from "./answer-body.js";
 import { type BodyLimits, readBody } from "./body.js";
 import { badRequest } from "./http-error.js";
 import type { Json } from "./json.js";
@@ -43,6 +44,8 @@ export interface Answer {
   readonly text?: string;
   /** Content type of the text. Default: plain. */
   readonly textType?: string;
+  /** The body as JSON that is written already, instead of `json`: the same for many answers. */
+  readonly body?: AnswerBody;
   readonly read?: ReadHeaders;
   /** For lists without an index, as {@link ReadHeaders.filtered}. */
   readonly filtered?: boolean;

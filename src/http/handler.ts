@@ -1,16 +1,16 @@
 import type { IncomingMessage, RequestListener, ServerResponse } from "node:http";
-import { promisify } from "node:util";
-import { gzip } from "node:zlib";
 import { type Authorizer, allowAll } from "../access/authorizer.js";
 import { type Clock, type Logger, type Random, silentLogger, systemClock, systemRandom } from "../environment.js";
 import { errorText, PeeringError } from "../errors.js";
 import type { PeeringHost } from "../host/host.js";
 import type { Leadership } from "../host/leadership.js";
+import { AnswerBody } from "./answer-body.js";
 import { type Answer, Call, type ReadHeaders, type Server } from "./call.js";
 import { type CorsHeaders, corsHeaders, isPreflight, preflightHeaders } from "./cors.js";
 import { HttpError, refusalOf } from "./http-error.js";
 import { writeJson } from "./json.js";
 import { openApiOperation } from "./openapi.js";
+import { Pipeline } from "./pipeline.js";
 import { RequestGuard, type RequestGuardOptions } from "./request-guard.js";
 import { operations, RouteTable } from "./routes.js";
 
@@ -44,6 +44,7 @@ export const FOLLOWED_VERSION = "1.21.4";
 /** From here on an answer is compressed for those who accept it, as Consul does. */
 const GZIP_BYTES = 1_400;
 const PLAIN = "text/plain; charset=utf-8";
+const EMPTY = new AnswerBody("");
 const CORS: CorsHeaders = {
   request: [
     "Authorization",
@@ -63,8 +64,6 @@ const CORS: CorsHeaders = {
     "X-Consul-Results-Filtered-By-Acls",
   ],
 };
-
-const compress = promisify(gzip);
 
 /**
  * Consul's HTTP API of a host, as a listener for a server of `node:http`: `createServer(httpHandler(host))`. Timeouts of
@@ -95,8 +94,9 @@ export function httpHandler(host: PeeringHost, options: HttpHandlerOptions = {})
   };
   const table = new RouteTable([...operations, openApiOperation(operations)]);
   const guard = new RequestGuard(options, host.incidents);
+  const pipeline = new Pipeline();
 
-  return (request, response) => {
+  const answer: RequestListener = (request, response) => {
     // A client that went away is no failure of ours; the signal tells whoever works for it.
     request.on("error", () => {});
     response.on("error", () => {});
@@ -117,13 +117,14 @@ export function httpHandler(host: PeeringHost, options: HttpHandlerOptions = {})
         response.destroy();
       });
   };
+  return (request, response) => pipeline.enter(request, response, () => answer(request, response));
 }
 
 /** An answer ready to be written. */
 interface Outgoing {
   readonly status: number;
   readonly headers: Readonly<Record<string, string>>;
-  readonly body: string;
+  readonly body: AnswerBody;
 }
 
 async function serve(
@@ -164,7 +165,7 @@ async function serve(
     return {
       status: 200,
       headers: { ...common, ...allow, ...preflight, "Content-Type": "application/json" },
-      body: "",
+      body: EMPTY,
     };
   }
   const operation = route.operations.get(method);
@@ -182,7 +183,7 @@ async function serve(
   } catch (error) {
     const { status, text } = refusalOf(error);
     const extra = error instanceof HttpError ? error.headers : {};
-    return { status, headers: { ...common, "Content-Type": PLAIN, ...extra }, body: text };
+    return { status, headers: { ...common, "Content-Type": PLAIN, ...extra }, body: new AnswerBody(text) };
   }
 }
 
@@ -197,8 +198,8 @@ function outgoing(answer: Answer, call: Call, common: Readonly<Record<string, st
     ...answer.headers,
     ...(filtered && call.token !== "" ? { "X-Consul-Results-Filtered-By-ACLs": "true" } : {}),
   };
-  const body = json === undefined ? (text ?? "") : writeJson(json, call.query.has("pretty"));
-  return { status, headers, body };
+  const written = json === undefined ? (text ?? "") : writeJson(json, call.query.has("pretty"));
+  return { status, headers, body: answer.body ?? new AnswerBody(written) };
 }
 
 /** Without a leader the answer is what this node knew last; for how long, nobody can tell it. */
@@ -213,13 +214,13 @@ function readHeaders(read: ReadHeaders, { isLeader, leaderAddress }: Leadership)
 }
 
 async function send(request: IncomingMessage, response: ServerResponse, outgoing: Outgoing): Promise<void> {
-  const { status, headers } = outgoing;
-  let body: Uint8Array = Buffer.from(outgoing.body);
-  const encoding: Record<string, string> = {};
-  if (Object.hasOwn(headers, "Vary") && body.length >= GZIP_BYTES && acceptsGzip(request.headers["accept-encoding"])) {
-    body = await compress(body);
-    encoding["Content-Encoding"] = "gzip";
-  }
+  const { status, headers, body: made } = outgoing;
+  const compressed =
+    Object.hasOwn(headers, "Vary") &&
+    made.plain.length >= GZIP_BYTES &&
+    acceptsGzip(request.headers["accept-encoding"]);
+  const body = compressed ? await made.gzip() : made.plain;
+  const encoding = compressed ? { "Content-Encoding": "gzip" } : {};
   response.writeHead(status, { ...headers, ...encoding, "Content-Length": String(body.length) });
   response.end(request.method === "HEAD" ? undefined : body);
 }
@@ -234,8 +235,8 @@ function acceptsGzip(header: string | string[] | undefined): boolean {
     });
 }
 
-function plain(status: number, body: string): Outgoing {
-  return { status, headers: { "Content-Type": PLAIN }, body };
+function plain(status: number, text: string): Outgoing {
+  return { status, headers: { "Content-Type": PLAIN }, body: new AnswerBody(text) };
 }
 
 function splitTarget(url: string): { readonly path: string; readonly search: string } {
@@ -267,7 +268,7 @@ function redirect(method: string | undefined, path: string, search: string): Out
   return {
     status: 307,
     headers: { Location: location, ...(shown ? { "Content-Type": "text/html; charset=utf-8" } : {}) },
-    body: method === "GET" ? `<a href="${escapeHtml(location)}">Temporary Redirect</a>.\n\n` : "",
+    body: method === "GET" ? new AnswerBody(`<a href="${escapeHtml(location)}">Temporary Redirect</a>.\n\n`) : EMPTY,
   };
 }
 

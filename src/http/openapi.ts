@@ -1,4 +1,5 @@
-import type { Json } from "./json.js";
+import { AnswerBody } from "./answer-body.js";
+import { type Json, writeJson } from "./json.js";
 import { commonParameters } from "./operation-docs.js";
 import type { Operation, OperationDoc, ParameterDoc } from "./routes.js";
 
@@ -6,13 +7,19 @@ const PATH = "/v1/openapi.json";
 
 /** The operation that tells of the others and of itself. */
 export function openApiOperation(others: readonly Operation[]): Operation {
+  // Each form is written once, when somebody first asks for it.
+  const bodies = new Map<boolean, AnswerBody>();
   const own: Operation = {
     method: "GET",
     pattern: PATH,
-    run: async () => ({ json: document }),
+    run: async ({ query }) => {
+      const pretty = query.has("pretty");
+      const body = bodies.get(pretty) ?? new AnswerBody(writeJson(openApiDocument([...others, own]), pretty));
+      bodies.set(pretty, body);
+      return { body };
+    },
     docs: [{ path: PATH, id: "openApi", summary: "This document.", answer: { type: "object" } }],
   };
-  const document = openApiDocument([...others, own]);
   return own;
 }
 

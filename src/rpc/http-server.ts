@@ -4,11 +4,13 @@ import { createServer as createHttp2Server, type Http2ServerRequest, type Http2S
 import type { Socket } from "node:net";
 import { type Clock, type Logger, silentLogger, systemClock } from "../environment.js";
 import { errorText, PeeringError } from "../errors.js";
+import { Pipeline } from "../http/pipeline.js";
 import { Incidents } from "../incidents.js";
 import { formatAddress, parseAddress } from "../transport/address.js";
 import { type Connection, ConnectionLimits, hangUp } from "../transport/connection-limits.js";
 import { keepAlive } from "../transport/keepalive.js";
 import type { RpcListener } from "./peering-rpc.js";
+import { feedInPieces } from "./request-feed.js";
 
 export interface HttpServerOptions {
   /** `host:port`. Port 0: any that is free. Consul's is 8500. */
@@ -75,6 +77,7 @@ export async function httpServer(options: HttpServerOptions): Promise<HttpServer
     const socket = stream.session && sessions.get(stream.session);
     return socket && connections.get(socket);
   };
+  const pipeline = new Pipeline();
   const server = createServer(
     {
       headersTimeout: headersTimeoutMs,
@@ -86,7 +89,7 @@ export async function httpServer(options: HttpServerOptions): Promise<HttpServer
     (request, response) => {
       const answered = connections.get(request.socket)?.request();
       if (answered !== undefined) response.once("close", answered);
-      rpc(request, response, http && (() => http(request, response)));
+      pipeline.enter(request, response, () => rpc(request, response, http && (() => http(request, response))));
     },
   );
   const http2 = createHttp2Server(
@@ -145,7 +148,10 @@ export async function httpServer(options: HttpServerOptions): Promise<HttpServer
         socket.allowHalfOpen = false;
         connection = socket;
         http2.emit("connection", socket);
-      } else for (const serve of serveHttp1) serve.call(server, socket);
+      } else {
+        for (const serve of serveHttp1) serve.call(server, socket);
+        feedInPieces(socket, () => pipeline.holdsUp(socket));
+      }
     });
   });
 

@@ -1,0 +1,78 @@
+import { once } from "node:events";
+import { connect, type Socket } from "node:net";
+import { eventually } from "./http-pair.js";
+
+/** One answer as it came over a connection. */
+export interface RawResponse {
+  readonly status: number;
+  readonly headers: string;
+  readonly body: string;
+}
+
+/** A client that writes bytes, and reads answers when it is told to. */
+export class RawClient {
+  readonly socket: Socket;
+  #received = Buffer.alloc(0);
+
+  private constructor(socket: Socket) {
+    this.socket = socket;
+  }
+
+  /** @param localAddress - where it comes from: any of `127.0.0.0/8`. */
+  static async open(port: number, localAddress = "127.0.0.1"): Promise<RawClient> {
+    const socket = connect({ host: "127.0.0.1", port, localAddress });
+    // A server that refuses what is still being written resets the connection.
+    socket.on("error", () => {});
+    await once(socket, "connect");
+    return new RawClient(socket);
+  }
+
+  write(bytes: string | Uint8Array): void {
+    this.socket.write(bytes);
+  }
+
+  /** The next answers. Reads no more of the connection than it takes, but for what comes with it. */
+  async answers(count: number, signal: AbortSignal = AbortSignal.timeout(20_000)): Promise<readonly RawResponse[]> {
+    const found: RawResponse[] = [];
+    const take = (chunk: Buffer): void => {
+      this.#received = Buffer.concat([this.#received, chunk]);
+      while (found.length < count && this.#takeOne(found));
+      if (found.length === count) this.socket.pause();
+    };
+    this.socket.on("data", take);
+    take(Buffer.alloc(0));
+    if (found.length < count) this.socket.resume();
+    await eventually(() => found.length === count || this.socket.destroyed, signal);
+    this.socket.off("data", take);
+    return found;
+  }
+
+  /** The one answer that comes next. @throws when the connection ends before. */
+  async answer(): Promise<RawResponse> {
+    const [answer] = await this.answers(1);
+    if (answer === undefined) throw new Error("the connection was closed without an answer");
+    return answer;
+  }
+
+  #takeOne(found: RawResponse[]): boolean {
+    const end = this.#received.indexOf("\r\n\r\n");
+    if (end < 0) return false;
+    const head = this.#received.toString("latin1", 0, end + 2);
+    const status = Number(/^HTTP\/1\.1 (\d{3})/.exec(head)?.[1]);
+    const length = status < 200 ? 0 : Number(/^content-length: (\d+)/im.exec(head)?.[1] ?? 0);
+    const bodyAt = end + 4;
+    if (this.#received.length < bodyAt + length) return false;
+    found.push({
+      status,
+      headers: head.slice(head.indexOf("\r\n") + 2),
+      body: this.#received.toString("utf8", bodyAt, bodyAt + length),
+    });
+    this.#received = this.#received.subarray(bodyAt + length);
+    return true;
+  }
+}
+
+/** A request of HTTP/1.1. */
+export function requestText(method: string, path: string, headers: readonly string[] = [], body = ""): string {
+  return `${method} ${path} HTTP/1.1\r\nHost: localhost\r\n${headers.map((header) => `${header}\r\n`).join("")}\r\n${body}`;
+}
