@@ -42,7 +42,10 @@ export interface HostOptions {
   readonly catalogSource?: CatalogSource;
   /** `host:port` of our gRPC endpoints as peers reach them, for tokens and pushes. Default: where the transport listens. */
   readonly advertise?: readonly string[];
-  /** Seals what must be kept secret at rest: stream secrets of a dialer, CA keys. Default: stored as they are. */
+  /**
+   * Seals what must be kept secret at rest: stream secrets of a dialer, CA keys. What is stored otherwise, as it is or with an
+   * older key of the box, is sealed anew at the start. Default: stored as they are.
+   */
   readonly secretBox?: SecretBox;
   /** Whether exported services can be reached through mesh gateways. Default true, as `connect.enabled` of a Consul server. */
   readonly connect?: boolean;

@@ -181,6 +181,7 @@ export class PeeringRecords implements AsyncDisposable {
   static async open(options: PeeringRecordsOptions): Promise<PeeringRecords> {
     const records = new PeeringRecords(options);
     await records.refresh();
+    await records.#sealAnew();
     return records;
   }
 
@@ -686,6 +687,23 @@ export class PeeringRecords implements AsyncDisposable {
 
   #unusedSecret(tables: RecordTables): string {
     return this.#unusedId((secret) => isSecretInUse(tables, digestSecret(secret)));
+  }
+
+  /** Seals as the box does it today. What it does not open stays as it is: whoever dials with it is told why. */
+  #sealAnew(): Promise<void> {
+    const { secretBox } = this.#options;
+    return this.#write((tables) => {
+      const secrets = new Map<string, SecretsRow>();
+      for (const [id, row] of tables.secrets) {
+        if (row.role !== "dialer" || secretBox.isCurrent(row.sealedActive)) continue;
+        try {
+          secrets.set(id, { ...row, sealedActive: secretBox.seal(secretBox.open(row.sealedActive)) });
+        } catch (error) {
+          if (!(error instanceof PeeringError)) throw error;
+        }
+      }
+      return { changes: { ...NO_CHANGES, secrets }, result: () => undefined };
+    });
   }
 
   #seal(secret: string): Uint8Array {

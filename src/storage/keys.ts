@@ -4,6 +4,10 @@ import type { Key } from "./storage.js";
  * The first part of every key. Everything a host keeps lies under one of these prefixes; what comes after is its owner's.
  */
 
+/** `trust/built-in-authority.ts`: cluster id, roots with the key of the active one, serial numbers. */
+export const CA_PREFIX: Key = ["ca"];
+export const CA_STATE_KEY: Key = ["ca", "state"];
+
 /** `host/catalog.ts`: the local catalog. */
 export const CATALOG_PREFIX: Key = ["catalog"];
 

@@ -28,10 +28,10 @@ export class DataDirectory {
   readonly #mark: string;
   readonly #incidents: Incidents;
 
-  private constructor(name: string, path: string, incidents: Incidents) {
+  private constructor(name: string, path: string, mark: string, incidents: Incidents) {
     this.name = name;
     this.path = path;
-    this.#mark = markOfThisProcess();
+    this.#mark = mark;
     this.#incidents = incidents;
   }
 
@@ -40,7 +40,8 @@ export class DataDirectory {
    * @throws {PeeringError} `locked`: this process has it open. `storage-failed`: it cannot be used.
    */
   static async claim(name: string, incidents: Incidents): Promise<DataDirectory> {
-    const directory = new DataDirectory(name, await directoryAt(name), incidents);
+    const path = await directoryAt(name);
+    const directory = new DataDirectory(name, path, await markOf(path), incidents);
     try {
       await directory.#closeToOthers();
       await directory.#markInUse();
@@ -199,9 +200,13 @@ async function directoryAt(name: string): Promise<string> {
   }
 }
 
-/** The same for every copy of this module and in every thread, another one after a restart with the same process id. */
-function markOfThisProcess(): string {
-  return `in-use-${process.pid}-${Math.trunc(performance.timeOrigin * 1000)}`;
+/**
+ * The same for every copy of this module and in every thread of this process, and another one after a restart with the same
+ * process id. With the directory's own number, so that one which is copied while it is open can be opened, too.
+ */
+async function markOf(path: string): Promise<string> {
+  const { dev, ino } = await stat(path, { bigint: true });
+  return `in-use-${process.pid}-${Math.trunc(performance.timeOrigin * 1000)}-${dev}-${ino}`;
 }
 
 function belongsTo(name: string, owner: number, user: number): PeeringError {

@@ -16,8 +16,8 @@ import {
 export interface FilesVerified {
   /** The log ends in what cannot be read, and nothing follows: a write that was cut short. */
   readonly cut: { readonly file: string; readonly at: number; readonly bytes: number } | undefined;
-  /** The newest batch of the logs that can be read. */
-  readonly lastBatch: Buffer | undefined;
+  /** Of the newest commit in the logs; undefined: there is none. */
+  readonly revision: bigint | undefined;
   /** Keys of rows in tables whose values are damaged, and nothing else. They may have been written again since. */
   readonly damagedKeys: readonly Buffer[];
 }
@@ -30,23 +30,27 @@ export function damagedDirectory(directory: string, reason: string, remedy: stri
   return new PeeringError("storage-damaged", `the data directory ${directory} is damaged: ${reason}`, { remedy });
 }
 
+/** How what is in the files is to be read. */
+export interface Reading {
+  /** Whether a row of a damaged block is damaged in its value alone; undefined where it is more, or unclear. */
+  readonly isDamaged: (row: TableRow) => boolean | undefined;
+  /** The revision of the commit that a batch in the log is; undefined where it is none. */
+  readonly revisionOf: (batch: Buffer) => bigint | undefined;
+}
+
 /**
  * Reads every file that the engine is about to read, and changes none. For the engine skips what it cannot read: the rest
  * of a log's block, a manifest's end, a missing `CURRENT` with all the tables it led to.
- * @param isDamaged - whether a row of a damaged block is damaged in its value alone; undefined where it is more, or unclear.
  * @throws {PeeringError} `storage-damaged`: opening would lose something, or show something that was never written.
  */
-export async function verifyFiles(
-  directory: string,
-  isDamaged: (row: TableRow) => boolean | undefined,
-): Promise<FilesVerified> {
+export async function verifyFiles(directory: string, { isDamaged, revisionOf }: Reading): Promise<FilesVerified> {
   const names = await readdir(directory);
   const current = await readCurrent(directory, names);
-  if (current === undefined) return { cut: undefined, lastBatch: undefined, damagedKeys: [] };
+  if (current === undefined) return { cut: undefined, revision: undefined, damagedKeys: [] };
   const manifest = await readFileOf(directory, current, manifestOf);
   const numbers = (extension: RegExp): Map<number, string> =>
     new Map(names.filter((name) => extension.test(name)).map((name) => [Number.parseInt(name, 10), name]));
-  const logs = await verifyLogs(directory, manifest, numbers(/^\d+\.log$/));
+  const logs = await verifyLogs(directory, manifest, numbers(/^\d+\.log$/), revisionOf);
   const damagedKeys: Buffer[] = [];
   const tables = numbers(/^\d+\.(?:ldb|sst)$/);
   for (const [number, bytes] of manifest.tables) {
@@ -102,14 +106,15 @@ async function verifyLogs(
   directory: string,
   manifest: Manifest,
   logs: ReadonlyMap<number, string>,
-): Promise<Pick<FilesVerified, "cut" | "lastBatch">> {
+  revisionOf: Reading["revisionOf"],
+): Promise<Pick<FilesVerified, "cut" | "revision">> {
   const { logNumber, previousLogNumber } = manifest;
   if (logNumber > 0 && !logs.has(logNumber)) {
     throw damagedDirectory(directory, `${numbered(logNumber)}.log is missing`);
   }
   const needed = [...logs.keys()].filter((number) => number >= logNumber || number === previousLogNumber);
   let sequence: number | undefined;
-  let lastBatch: Buffer | undefined;
+  let revision: bigint | undefined;
   let newest: { readonly file: string; readonly log: LogContents; readonly bytes: number } | undefined;
   for (const number of needed.sort((left, right) => left - right)) {
     const file = logs.get(number) ?? "";
@@ -117,14 +122,14 @@ async function verifyLogs(
       const log = readLog(bytes);
       if (log.goesOn) throw new RangeError(`the write at byte ${log.unreadableAt} cannot be read, but later ones can`);
       sequence = lastSequenceOf(log, sequence, manifest);
-      lastBatch = log.records.at(-1) ?? lastBatch;
+      for (const batch of log.records) revision = revisionOf(batch) ?? revision;
       return { file, log, bytes: bytes.length };
     });
   }
-  if (newest?.log.unreadableAt === undefined) return { cut: undefined, lastBatch };
+  if (newest?.log.unreadableAt === undefined) return { cut: undefined, revision };
   const { file, bytes } = newest;
   const at = newest.log.unreadableAt;
-  return { cut: { file, at, bytes: bytes - at }, lastBatch };
+  return { cut: { file, at, bytes: bytes - at }, revision };
 }
 
 /**
@@ -145,11 +150,7 @@ function lastSequenceOf(log: LogContents, before: number | undefined, manifest: 
 }
 
 /** @throws {RangeError} More than the values of rows is damaged. */
-function damagedRows(
-  table: Buffer,
-  bytes: number,
-  isDamaged: (row: TableRow) => boolean | undefined,
-): readonly Buffer[] {
+function damagedRows(table: Buffer, bytes: number, isDamaged: Reading["isDamaged"]): readonly Buffer[] {
   if (table.length !== bytes) throw new RangeError(`it has ${table.length} bytes, and had ${bytes}`);
   const keys: Buffer[] = [];
   for (const block of damagedBlocks(table)) {

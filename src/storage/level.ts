@@ -7,6 +7,7 @@ import { ABOVE_EVERY_KEY, decodeKey, encodeEntryKey, encodeKey } from "./key-enc
 import { AcknowledgedRevision, cannotOpen, DataDirectory, inUse } from "./level-directory.js";
 import { damagedDirectory, type FilesVerified, RESTORE, verifyFiles } from "./level-files.js";
 import type { TableRow } from "./level-format.js";
+import { FORMER_KEY, FormerSecrets, isSecret, type Surroundings } from "./level-former.js";
 import {
   batchRevision,
   FORMAT_KEY,
@@ -131,9 +132,9 @@ function mustReach(place: DataDirectory, acknowledged: bigint | undefined, revis
  */
 async function verify(place: DataDirectory): Promise<FilesVerified & { readonly acknowledged: bigint | undefined }> {
   try {
-    const files = await verifyFiles(place.path, isDamaged);
+    const files = await verifyFiles(place.path, { isDamaged, revisionOf: batchRevision });
     const acknowledged = await AcknowledgedRevision.read(place);
-    mustReach(place, acknowledged, files.lastBatch && batchRevision(files.lastBatch));
+    mustReach(place, acknowledged, files.revision);
     return { ...files, acknowledged };
   } catch (error) {
     // Files that another process writes meanwhile look damaged.
@@ -282,6 +283,13 @@ interface PendingCommit {
   readonly reject: (error: unknown) => void;
 }
 
+/** Of keys that are nobody's. */
+interface PendingDeletion {
+  readonly keys: readonly Buffer[];
+  readonly resolve: () => void;
+  readonly reject: (error: unknown) => void;
+}
+
 interface NumberedCommit {
   readonly commit: PendingCommit;
   readonly revision: bigint;
@@ -294,9 +302,11 @@ class LevelStorage implements Storage {
   readonly #incidents: Incidents;
   readonly #openDatabase: () => Promise<Opened>;
   #database: Database;
+  #former: FormerSecrets;
   readonly #hub: WatchHub;
   #revision: bigint;
   #queue: PendingCommit[] = [];
+  readonly #deletions: PendingDeletion[] = [];
   #writing: Promise<void> | undefined;
   readonly #reads = new Set<Promise<unknown>>();
   /** Set while the database is closed and opened again; reads wait for it. */
@@ -325,6 +335,7 @@ class LevelStorage implements Storage {
     this.#incidents = incidents;
     this.#openDatabase = openDatabase;
     this.#database = opened.database;
+    this.#former = this.#formerSecretsOf(opened.database);
     this.#revision = opened.revision;
     this.#hub = new WatchHub(opened.revision);
   }
@@ -412,12 +423,47 @@ class LevelStorage implements Storage {
     this.#hub.close();
     await this.#writing;
     await Promise.allSettled(this.#reads);
+    await this.#former.idle();
+    // Should that fail, the next start removes nothing, which takes a moment.
+    if (this.#former.takeDone()) await this.#database.del(FORMER_KEY).catch(() => {});
     await this.#database.close();
     this.#acknowledged.close();
     await this.#tightening;
     // The engine may have written in the background until now.
     await this.#tighten();
     await this.#place.release();
+  }
+
+  #formerSecretsOf(database: Database): FormerSecrets {
+    const surroundings: Surroundings = {
+      readsEnded: () => Promise.allSettled(this.#reads),
+      deleteBetweenCommits: (keys) => this.#deleteBetweenCommits(keys),
+      mergeTables: (first, last) => database.compactRange(first, last),
+      incidents: this.#incidents,
+    };
+    return new FormerSecrets(surroundings, database.getSync(FORMER_KEY) !== undefined);
+  }
+
+  /** In the order of commits, because what follows a write that failed would be lost with it. */
+  async #deleteBetweenCommits(keys: readonly Buffer[]): Promise<void> {
+    if (this.#broken !== undefined) throw this.#broken;
+    return new Promise((resolve, reject) => {
+      this.#deletions.push({ keys, resolve, reject });
+      this.#writing ??= this.#writeAll();
+    });
+  }
+
+  async #delete({ keys, resolve, reject }: PendingDeletion): Promise<void> {
+    try {
+      if (this.#broken !== undefined) throw this.#broken;
+      const batch = this.#database.batch();
+      for (const key of keys) batch.del(key);
+      await batch.write({ sync: true });
+      resolve();
+    } catch (error) {
+      this.#broken ??= error;
+      reject(error);
+    }
   }
 
   #mustBeOpen(): void {
@@ -427,7 +473,12 @@ class LevelStorage implements Storage {
   async #writeAll(): Promise<void> {
     // Commits of the same turn of the event loop go out together.
     await undefined;
-    while (this.#queue.length > 0) {
+    while (this.#queue.length > 0 || this.#deletions.length > 0) {
+      const deletion = this.#deletions.shift();
+      if (deletion !== undefined) {
+        await this.#delete(deletion);
+        continue;
+      }
       const group = this.#takeGroup();
       try {
         await this.#writeGroup(group);
@@ -530,15 +581,21 @@ class LevelStorage implements Storage {
 
   async #writeBatch(numbered: readonly NumberedCommit[], newest: bigint): Promise<void> {
     const batch = this.#database.batch();
+    let replaces = false;
     for (const { commit, revision } of numbered) {
       for (const { key, value } of commit.writes) {
         const encoded = Buffer.from(key, "latin1");
+        replaces ||= isSecret(key) && this.#database.getSync(encoded) !== undefined;
         if (value === undefined) batch.del(encoded);
         else batch.put(encoded, this.#writer.row(encoded, revision, value));
       }
     }
+    if (replaces) batch.put(FORMER_KEY, this.#writer.row(FORMER_KEY, newest, new Uint8Array()));
+    else if (this.#former.takeDone()) batch.del(FORMER_KEY);
+    // The last one: that is where it is looked for in a log.
     batch.put(REVISION_KEY, this.#writer.row(REVISION_KEY, newest, new Uint8Array()));
     await batch.write({ sync: true });
+    if (replaces) this.#former.remove();
   }
 
   #announce(numbered: readonly NumberedCommit[]): void {
@@ -580,9 +637,13 @@ class LevelStorage implements Storage {
 
   async #reopen(): Promise<void> {
     await Promise.allSettled(this.#reads);
+    // It waits for what is to be written, which is refused now.
+    for (const deletion of this.#deletions.splice(0)) await this.#delete(deletion);
+    await this.#former.idle();
     await this.#database.close();
     const { database, revision } = await this.#openDatabase();
     this.#database = database;
+    this.#former = this.#formerSecretsOf(database);
     this.#broken = undefined;
     if (revision > this.#revision) {
       this.#revision = revision;

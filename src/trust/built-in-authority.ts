@@ -9,6 +9,7 @@ import {
   systemRandom,
 } from "../environment.js";
 import { errorText, PeeringError } from "../errors.js";
+import { CA_PREFIX, CA_STATE_KEY } from "../storage/keys.js";
 import type { Expectation, Key, Storage, Write } from "../storage/storage.js";
 import type { CaRoot, CertificateAuthority, IssuedCertificate } from "./authority.js";
 import {
@@ -37,8 +38,7 @@ const PRUNE_INTERVAL_MS = HOUR_MS;
 const FOLLOW_RETRY_MS = 5_000;
 const MAX_CONFLICTS = 16;
 
-const PREFIX: Key = ["ca"];
-const STATE_KEY: Key = ["ca", "state"];
+const STATE_KEY: Key = CA_STATE_KEY;
 const SERIAL_KEY: Key = ["ca", "serial"];
 
 export interface BuiltInAuthorityOptions {
@@ -98,9 +98,7 @@ export async function builtInAuthority(options: BuiltInAuthorityOptions): Promis
     logger: options.logger ?? silentLogger,
   };
   const stored = (await load(settings.storage)) ?? (await found(settings));
-  // Now rather than at the first leaf: a host without its key should not start.
-  openKey(activeOf(stored.state), settings.secretBox);
-  return new StoredAuthority(settings, stored);
+  return new StoredAuthority(settings, await sealAnew(stored, settings));
 }
 
 type Settings = Required<BuiltInAuthorityOptions>;
@@ -399,6 +397,38 @@ async function found(settings: Settings): Promise<Stored> {
   }
 }
 
+/**
+ * What is stored, its key sealed as the box does it today.
+ * @throws {PeeringError} `invalid-argument`: the box does not open it; nothing was changed. As `Storage.commit`.
+ */
+async function sealAnew(found: Stored, { storage, secretBox }: Settings): Promise<Stored> {
+  let stored = found;
+  for (let conflicts = 0; ; conflicts++) {
+    const active = activeOf(stored.state);
+    // Now rather than at the first leaf: a host without its key should not start.
+    const keyPem = openKey(active, secretBox);
+    if (secretBox.isCurrent(Buffer.from(active.sealedKey ?? "", "base64"))) return stored;
+    const sealed = { ...active, sealedKey: sealKey(keyPem, secretBox) };
+    const state = { ...stored.state, roots: stored.state.roots.map((root) => (root === active ? sealed : root)) };
+    try {
+      const stateRevision = await storage.commit(
+        [{ key: STATE_KEY, value: encodeState(state) }],
+        [{ key: STATE_KEY, revision: stored.stateRevision }],
+      );
+      return { ...stored, state, stateRevision };
+    } catch (error) {
+      const isConflict = error instanceof PeeringError && error.code === "conflict";
+      const other = isConflict && conflicts < MAX_CONFLICTS ? await load(storage) : undefined;
+      if (other === undefined) throw error;
+      stored = other;
+    }
+  }
+}
+
+function sealKey(keyPem: string, secretBox: SecretBox): string {
+  return Buffer.from(secretBox.seal(Buffer.from(keyPem))).toString("base64");
+}
+
 async function newRoot(clusterId: string, serialNumber: bigint, settings: Settings): Promise<StoredRoot> {
   const { clock, random, secretBox } = settings;
   const keyPem = await generatePrivateKey();
@@ -415,8 +445,7 @@ async function newRoot(clusterId: string, serialNumber: bigint, settings: Settin
     uri: `spiffe://${trustDomainOf(clusterId)}`,
     dnsNames: [],
   });
-  const sealedKey = Buffer.from(secretBox.seal(Buffer.from(keyPem))).toString("base64");
-  return { certificatePem, intermediatePems: [], sealedKey, rotatedOutAt: undefined };
+  return { certificatePem, intermediatePems: [], sealedKey: sealKey(keyPem, secretBox), rotatedOutAt: undefined };
 }
 
 /** The state with a new active root, and how many serial numbers that took. */
@@ -495,7 +524,7 @@ function openKey(root: StoredRoot, secretBox: SecretBox): string {
 }
 
 async function load(storage: Storage, signal?: AbortSignal): Promise<Stored | undefined> {
-  const { entries } = await storage.read(PREFIX, signal);
+  const { entries } = await storage.read(CA_PREFIX, signal);
   const state = entries.find(({ key }) => key.length === STATE_KEY.length && key[1] === STATE_KEY[1]);
   const serial = entries.find(({ key }) => key.length === SERIAL_KEY.length && key[1] === SERIAL_KEY[1]);
   if (state === undefined && serial === undefined) return undefined;

@@ -1,4 +1,4 @@
-import { createCipheriv, createDecipheriv } from "node:crypto";
+import { createCipheriv, createDecipheriv, createHash } from "node:crypto";
 import { type Random, systemRandom } from "../environment.js";
 import { PeeringError } from "../errors.js";
 
@@ -9,64 +9,112 @@ import { PeeringError } from "../errors.js";
 export interface SecretBox {
   /** The form in which `secret` is stored. */
   seal(secret: Uint8Array): Uint8Array;
-  /** What was sealed. @throws {PeeringError} `invalid-argument`: another key, or damaged. */
+  /** What was sealed. @throws {PeeringError} `invalid-argument`: with a key that was not given, or damaged. */
   open(sealed: Uint8Array): Uint8Array;
+  /** Whether `seal` would do it in the same way today. A host seals again, when it starts, what is sealed in another. */
+  isCurrent(sealed: Uint8Array): boolean;
 }
 
 // The first byte of everything a box writes says how the rest is kept, so that a wrong box is told from damage.
 const FORM_PLAIN = 0;
-const FORM_AES_256_GCM = 1;
+/** Nonce, tag, ciphertext. Written before keys had names. */
+const FORM_UNNAMED_KEY = 1;
+/** The name of the key, nonce, tag, ciphertext. Several bits from the others: a flipped one does not make it plain. */
+const FORM_NAMED_KEY = 7;
+const NAME_BYTES = 8;
 const NONCE_BYTES = 12;
 const TAG_BYTES = 16;
 const KEY_BYTES = 32;
+const REMEDY = "Give the host the key this data was sealed with.";
 
 /** Stores secrets as they are: for storage that is protected by other means. */
 export const plainSecretBox: SecretBox = {
   seal: (secret) => Uint8Array.of(FORM_PLAIN, ...secret),
   open(sealed) {
-    if (sealed[0] === FORM_AES_256_GCM) {
-      throw cannotOpen("it is sealed and no key was given", "Give the host the key this data was sealed with.");
+    if (sealed[0] === FORM_UNNAMED_KEY) throw cannotOpen("it is sealed and no key was given", REMEDY);
+    if (sealed[0] === FORM_NAMED_KEY) {
+      throw cannotOpen(`it is sealed with key ${nameIn(sealed)} and no key was given`, REMEDY);
     }
     return openPlain(sealed);
   },
+  isCurrent: (sealed) => sealed[0] === FORM_PLAIN,
 };
 
 /**
- * Encrypts secrets with AES-256-GCM under a key the host keeps elsewhere. It also opens what {@link plainSecretBox}
- * wrote, so that a host with data can be given a key later; what it writes from then on is sealed.
- * @param key - 32 bytes, random. Copied.
- * @throws {TypeError} A key of another length.
+ * Encrypts secrets with AES-256-GCM under a key the host keeps elsewhere. It also opens what {@link plainSecretBox} wrote, and
+ * what it wrote with other keys of the list: a host that starts with it seals all that with the first key.
+ * @param keys - one key, or several, of which the first seals and all open. 32 random bytes each. Copied.
+ * @throws {TypeError} A key of another length, or none.
  */
-export function sealedSecretBox(key: Uint8Array, random: Random = systemRandom): SecretBox {
-  if (key.length !== KEY_BYTES)
-    throw new TypeError(`a secret box needs a key of ${KEY_BYTES} bytes, not ${key.length}`);
-  const secretKey = Uint8Array.from(key);
+export function sealedSecretBox(keys: Uint8Array | readonly Uint8Array[], random: Random = systemRandom): SecretBox {
+  const named = (keys instanceof Uint8Array ? [keys] : keys).map(namedKey);
+  const [first] = named;
+  if (first === undefined) throw new TypeError("a secret box needs a key");
   return {
     seal(secret) {
       const nonce = random.bytes(NONCE_BYTES);
-      const cipher = createCipheriv("aes-256-gcm", secretKey, nonce);
+      const head = Buffer.concat([Buffer.of(FORM_NAMED_KEY), first.name]);
+      const cipher = createCipheriv("aes-256-gcm", first.key, nonce).setAAD(head);
       const text = Buffer.concat([cipher.update(secret), cipher.final()]);
-      return new Uint8Array(Buffer.concat([Buffer.of(FORM_AES_256_GCM), nonce, cipher.getAuthTag(), text]));
+      return new Uint8Array(Buffer.concat([head, nonce, cipher.getAuthTag(), text]));
     },
     open(sealed) {
       if (sealed[0] === FORM_PLAIN) return openPlain(sealed);
-      const textAt = 1 + NONCE_BYTES + TAG_BYTES;
-      if (sealed[0] !== FORM_AES_256_GCM || sealed.length < textAt) throw cannotOpen("it is damaged");
-      try {
-        const decipher = createDecipheriv("aes-256-gcm", secretKey, sealed.subarray(1, 1 + NONCE_BYTES), {
-          authTagLength: TAG_BYTES,
-        });
-        decipher.setAuthTag(sealed.subarray(1 + NONCE_BYTES, textAt));
-        return new Uint8Array(Buffer.concat([decipher.update(sealed.subarray(textAt)), decipher.final()]));
-      } catch {
-        // The cause is left out: OpenSSL cannot tell a wrong key from damage either.
-        throw cannotOpen(
-          "the key is another one, or it is damaged",
-          "Give the host the key this data was sealed with.",
-        );
+      if (sealed[0] === FORM_UNNAMED_KEY) {
+        for (const { key } of named) {
+          const secret = decrypted(key, sealed, 1);
+          if (secret !== undefined) return secret;
+        }
+        // OpenSSL cannot tell a wrong key from damage either.
+        throw cannotOpen("it is sealed with none of the keys given, or it is damaged", REMEDY);
       }
+      if (sealed[0] !== FORM_NAMED_KEY || sealed.length < 1 + NAME_BYTES) throw cannotOpen("it is damaged");
+      const name = nameIn(sealed);
+      const known = named.find((each) => each.name.toString("hex") === name);
+      if (known === undefined) {
+        const given = named.map((each) => each.name.toString("hex")).join(", ");
+        throw cannotOpen(`it is sealed with key ${name}, and what was given is ${given}`, REMEDY);
+      }
+      const secret = decrypted(known.key, sealed, 1 + NAME_BYTES);
+      if (secret === undefined) throw cannotOpen("it is damaged");
+      return secret;
     },
+    isCurrent: (sealed) => sealed[0] === FORM_NAMED_KEY && nameIn(sealed) === first.name.toString("hex"),
   };
+}
+
+interface NamedKey {
+  readonly key: Uint8Array;
+  /** Tells keys apart and says nothing of them: they are random, so nobody finds one by trying. */
+  readonly name: Buffer;
+}
+
+function namedKey(key: Uint8Array): NamedKey {
+  if (key.length !== KEY_BYTES) {
+    throw new TypeError(`a secret box needs keys of ${KEY_BYTES} bytes, not ${key.length}`);
+  }
+  const digest = createHash("sha256").update("peerage secret box").update(key).digest();
+  return { key: Uint8Array.from(key), name: digest.subarray(0, NAME_BYTES) };
+}
+
+function nameIn(sealed: Uint8Array): string {
+  return Buffer.from(sealed.subarray(1, 1 + NAME_BYTES)).toString("hex");
+}
+
+/** @param nonceAt - what precedes it, but for the oldest form, is authenticated. */
+function decrypted(key: Uint8Array, sealed: Uint8Array, nonceAt: number): Uint8Array | undefined {
+  const tagAt = nonceAt + NONCE_BYTES;
+  const textAt = tagAt + TAG_BYTES;
+  if (sealed.length < textAt) return undefined;
+  try {
+    const nonce = sealed.subarray(nonceAt, tagAt);
+    const decipher = createDecipheriv("aes-256-gcm", key, nonce, { authTagLength: TAG_BYTES });
+    if (sealed[0] === FORM_NAMED_KEY) decipher.setAAD(sealed.subarray(0, nonceAt));
+    decipher.setAuthTag(sealed.subarray(tagAt, textAt));
+    return new Uint8Array(Buffer.concat([decipher.update(sealed.subarray(textAt)), decipher.final()]));
+  } catch {
+    return undefined;
+  }
 }
 
 function openPlain(sealed: Uint8Array): Uint8Array {

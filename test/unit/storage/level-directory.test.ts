@@ -3,6 +3,7 @@ import { execFileSync } from "node:child_process";
 import {
   chmodSync,
   chownSync,
+  cpSync,
   mkdirSync,
   mkdtempSync,
   readdirSync,
@@ -131,6 +132,15 @@ describe("level, one directory by several names", () => {
       renameSync(join(directory, "away"), join(directory, "CURRENT"));
       await using storage = await openLevel(directory);
       assert.equal(await storage.commit([]), 1n);
+    }));
+
+  it("is not in use where it is a copy of one that is", () =>
+    withRoot(async (parent) => {
+      await using storage = await openLevel(join(parent, "data"));
+      await storage.commit([{ key: ["a"], value }]);
+      cpSync(join(parent, "data"), join(parent, "copy"), { recursive: true });
+      await using copy = await openLevel(join(parent, "copy"));
+      assert.deepEqual(await copy.read([]), await storage.read([]));
     }));
 
   it("is not in use by what a killed process left", () =>

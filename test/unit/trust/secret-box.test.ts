@@ -1,4 +1,5 @@
 import assert from "node:assert/strict";
+import { createCipheriv } from "node:crypto";
 import { test } from "node:test";
 import fc from "fast-check";
 import { plainSecretBox, sealedSecretBox } from "../../../src/trust/secret-box.js";
@@ -45,6 +46,57 @@ test("a host given a key later still reads its plain secrets, one that lost its 
     ...unreadable,
     remedy: "Give the host the key this data was sealed with.",
   });
+});
+
+test("of several keys the first seals, and all open; what another one sealed is not current", () => {
+  const first = new Uint8Array(32).fill(1);
+  const second = new Uint8Array(32).fill(2);
+  const third = new Uint8Array(32).fill(3);
+  const secret = Uint8Array.of(1, 2, 3);
+  const before = sealedSecretBox(first);
+  const between = sealedSecretBox([second, first]);
+  const after = sealedSecretBox([second]);
+  const old = before.seal(secret);
+  const sealed = between.seal(secret);
+  assert.deepEqual(between.open(old), secret);
+  assert.deepEqual(after.open(sealed), secret);
+  assert.throws(() => after.open(old), {
+    ...unreadable,
+    message: /sealed with key [0-9a-f]{16}, and what was given is /,
+  });
+  assert.throws(() => before.open(sealed), unreadable);
+  assert.throws(() => sealedSecretBox([third, first]).open(sealed), unreadable);
+  assert.deepEqual(
+    [before, between, after].map((box) => box.isCurrent(old)),
+    [true, false, false],
+  );
+  assert.deepEqual(
+    [before, between, after].map((box) => box.isCurrent(sealed)),
+    [false, true, true],
+  );
+  assert.deepEqual(
+    [before, plainSecretBox].map((box) => box.isCurrent(plainSecretBox.seal(secret))),
+    [false, true],
+  );
+  assert.equal(plainSecretBox.isCurrent(sealed), false);
+});
+
+test("what was sealed before keys had names is opened, and not current", () => {
+  // The form, the nonce, the tag, the ciphertext.
+  const nonce = new Uint8Array(12);
+  const cipher = createCipheriv("aes-256-gcm", key, nonce);
+  const text = Buffer.concat([cipher.update("secret"), cipher.final()]);
+  const sealed = Buffer.concat([Buffer.of(1), nonce, cipher.getAuthTag(), text]);
+  for (const box of [sealedSecretBox(key), sealedSecretBox([new Uint8Array(32), key])]) {
+    assert.equal(Buffer.from(box.open(sealed)).toString(), "secret");
+    assert.equal(box.isCurrent(sealed), false);
+  }
+  assert.throws(() => sealedSecretBox(new Uint8Array(32)).open(sealed), unreadable);
+  assert.throws(() => plainSecretBox.open(sealed), unreadable);
+});
+
+test("a list without a key is the programmer's error", () => {
+  assert.throws(() => sealedSecretBox([]), TypeError);
 });
 
 test("a key of another length is the programmer's error", () => {
