@@ -100,6 +100,17 @@ export class Places {
     return this.#displaceStale(longest);
   }
 
+  /** How many wait. */
+  get waiting(): number {
+    return this.#waiting.size;
+  }
+
+  /** Takes away the place of whoever waits longest. False: nobody waits. */
+  displaceWaiting(): boolean {
+    const [longest] = this.#waiting;
+    return longest !== undefined && this.#displace(longest);
+  }
+
   /**
    * Takes away a place of the source that holds most: that which waits longest, or, where none waits, the oldest. False: that
    * source holds no more than `source` itself.

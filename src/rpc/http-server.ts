@@ -9,6 +9,7 @@ import { Incidents } from "../incidents.js";
 import { formatAddress, parseAddress } from "../transport/address.js";
 import { type Connection, ConnectionLimits, hangUp } from "../transport/connection-limits.js";
 import { keepAlive } from "../transport/keepalive.js";
+import { areHeadersTooLarge, isFlood, MAX_HEADER_BYTES } from "../transport/session-options.js";
 import type { RpcListener } from "./peering-rpc.js";
 import { feedInPieces } from "./request-feed.js";
 
@@ -56,6 +57,14 @@ const PREFACE = "PRI * HTTP/2.0\r\n";
 const MAX_CONCURRENT_STREAMS = 256;
 /** How often, while the head of a request may take its time, one looks whether it has. */
 const LOOKS = 4;
+/** Of Node, by the code of the error that a connection is closed with. */
+const HTTP1_LIMITS: ReadonlyMap<string, { readonly kind: string; readonly message: string }> = new Map([
+  ["HPE_HEADER_OVERFLOW", { kind: "headers-too-large", message: "a request had too large headers: it was refused" }],
+  [
+    "ERR_HTTP_REQUEST_TIMEOUT",
+    { kind: "request-timeout", message: "a request took too long to arrive: it was refused" },
+  ],
+]);
 const PING = { intervalMs: 30_000, timeoutMs: 10_000 };
 
 /**
@@ -84,7 +93,7 @@ export async function httpServer(options: HttpServerOptions): Promise<HttpServer
       requestTimeout: options.requestTimeoutMs ?? 60_000,
       keepAliveTimeout: keepAliveTimeoutMs,
       // By default Node looks for those who are late twice a minute.
-      connectionsCheckingInterval: headersTimeoutMs / LOOKS,
+      connectionsCheckingInterval: Math.ceil(headersTimeoutMs / LOOKS),
     },
     (request, response) => {
       const answered = connections.get(request.socket)?.request();
@@ -93,11 +102,24 @@ export async function httpServer(options: HttpServerOptions): Promise<HttpServer
     },
   );
   const http2 = createHttp2Server(
-    { settings: { enablePush: false, maxConcurrentStreams: MAX_CONCURRENT_STREAMS } },
+    {
+      settings: {
+        enablePush: false,
+        maxConcurrentStreams: MAX_CONCURRENT_STREAMS,
+        maxHeaderListSize: MAX_HEADER_BYTES,
+      },
+    },
     (request, response) => {
       const answered = connectionOf(request)?.request();
       // A client that goes on sending keeps the stream, but not what its connection is allowed for a request.
       if (answered !== undefined) response.once("finish", answered).once("close", answered);
+      if (areHeadersTooLarge(request.headers)) {
+        const fields = { source: request.socket.remoteAddress ?? "", limit: MAX_HEADER_BYTES };
+        incidents.report("headers-too-large", "a request had too large headers: it was refused", fields);
+        response.writeHead(431);
+        response.end();
+        return;
+      }
       rpc(request, response);
     },
   );
@@ -122,7 +144,12 @@ export async function httpServer(options: HttpServerOptions): Promise<HttpServer
       },
     );
   });
-  http2.on("sessionError", (error) => logger.debug("connection failed", { error: errorText(error) }));
+  http2.on("sessionError", (error) => {
+    logger.debug("connection failed", { error: errorText(error) });
+    if (!isFlood(error)) return;
+    const fields = { listener: "http", error: errorText(error) };
+    incidents.report("session-flooded", "a connection sent too many frames of HTTP/2: it was closed", fields);
+  });
 
   // The server of HTTP/1.1 listens, so that its limits hold; only what a connection is comes before its own look at it.
   const serveHttp1 = server.listeners("connection");
@@ -138,6 +165,12 @@ export async function httpServer(options: HttpServerOptions): Promise<HttpServer
     const known = guard.admit(socket, () => hangUp(socket, sessionOver.get(socket)));
     if (known === undefined) return;
     connections.set(socket, known);
+    // Node has answered by itself then.
+    socket.on("error", (error: NodeJS.ErrnoException) => {
+      const limit = HTTP1_LIMITS.get(error.code ?? "");
+      if (limit === undefined) return;
+      incidents.report(limit.kind, limit.message, { source: socket.remoteAddress ?? "" });
+    });
     socket.once("close", () => connections.delete(socket));
     unknown.add(socket);
     socket.once("close", () => unknown.delete(socket));

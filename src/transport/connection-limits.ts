@@ -18,7 +18,10 @@ export interface ConnectionLimitsOptions {
    * than 64 and no more than 1 024, nor than half.
    */
   readonly reservedDescriptors?: number;
-  /** Connections of all listeners together. Default: as many as the descriptors allow, but no more than 4 096. */
+  /**
+   * Connections of all listeners together. Default: as many as the descriptors allow, but no more than 4 096. An eighth is kept for
+   * each listener, whatever the others hold.
+   */
   readonly connections?: number;
   /**
    * How long a connection is safe after it was accepted or its last request has ended, in milliseconds, when all places are
@@ -79,11 +82,12 @@ const OPEN_DESCRIPTORS = "/dev/fd";
 const DESCRIPTORS_WHERE_UNKNOWN = 1_024;
 const MOST_CONNECTIONS = 4_096;
 const DEFAULT_GRACE_MS = 2_000;
+/** One in so many places is kept for each listener: few, for what they are taken from may be at work. */
+const GUARANTEED_PART = 8;
 
 /**
  * What all listeners of a process may hold together, so that connections of strangers never take the descriptors that storage
- * and dialing need. Pass one to each listener: when all places are taken, one with less than its equal part gets a place of
- * another.
+ * and dialing need. Pass one to each listener of a process.
  */
 export class ConnectionLimits {
   readonly #most: number;
@@ -236,11 +240,17 @@ export class ConnectionLimits {
     return Math.min(this.#most, this.#ceiling - this.#others);
   }
 
-  /** Displaces another connection, so that a new one of `source` can take its place. */
+  /**
+   * Displaces another connection, so that a new one of `source` can take its place: one that only waits, of the listener with most
+   * of these; one that works only for a listener that has next to nothing, or for a source that holds less.
+   */
   #makeRoom(listener: Listener, source: string): boolean {
     if (this.#displaceStale()) return true;
-    if (listener.connections < this.#room / this.#listeners.size) {
-      for (const { places, connections } of this.#byConnections()) {
+    const others = this.#byConnections().filter((other) => other !== listener);
+    const [idlest] = [...others].sort((one, other) => other.places.waiting - one.places.waiting);
+    if (idlest !== undefined && idlest.places.waiting > listener.places.waiting) return idlest.places.displaceWaiting();
+    if (listener.connections < this.#room / GUARANTEED_PART) {
+      for (const { places, connections } of others) {
         if (connections > listener.connections && places.displaceFor(undefined)) return true;
       }
     }

@@ -23,7 +23,14 @@ import { serveExchangeSecret } from "./exchange.js";
 import { isGrpcContentType } from "./grpc-status.js";
 import { respondTrailersOnly, ServerGrpcStream } from "./grpc-stream.js";
 import { type KeepaliveOptions, keepAlive } from "./keepalive.js";
-import { sessionOptions, UNAUTHORIZED_WINDOW_BYTES, WINDOW_BYTES } from "./session-options.js";
+import {
+  areHeadersTooLarge,
+  isFlood,
+  MAX_HEADER_BYTES,
+  sessionOptions,
+  UNAUTHORIZED_WINDOW_BYTES,
+  WINDOW_BYTES,
+} from "./session-options.js";
 import type { AcceptHandler, Listener, ServerIdentity } from "./transport.js";
 
 const PEER_STREAM_SERVICE = "hashicorp.consul.internal.peerstream.PeerStreamService";
@@ -86,23 +93,23 @@ export async function startServer(
   const sessions = new Map<Http2Session, ServerConnection>();
   const streams = new Set<ServerHttp2Stream>();
   const refresh =
-    identity === undefined ? () => {} : certificateRefresher(server as Http2SecureServer, identity, options.logger);
+    identity === undefined ? () => {} : certificateRefresher(server as Http2SecureServer, identity, options.incidents);
   // What takes a connection over, which is a handshake or a session, comes after our own look at it.
   const take = server.listeners("connection");
   server.removeAllListeners("connection");
   server.on("connection", (socket: Socket) => {
     const known = options.guard.admit(socket, () => hangUp(socket, connection?.session));
     if (known === undefined) return;
-    const source = sourceOf(socket);
+    const key = keyOf(socket);
     const connection: ServerConnection = { socket, known, session: undefined, waiting: 0, calls: 0 };
-    connections.set(source, connection);
-    socket.once("close", () => connections.delete(source));
+    connections.set(key, connection);
+    socket.once("close", () => connections.delete(key));
     // Each handshake sees the certificate of now, with any SNI and with none.
     refresh();
     for (const each of take) each.call(server, socket);
   });
   server.on("session", (session: ServerHttp2Session) => {
-    const connection = connections.get(sourceOf(session.socket));
+    const connection = connections.get(keyOf(session.socket));
     // It has gone between its handshake and now.
     if (connection === undefined) return session.destroy();
     connection.session = session;
@@ -125,17 +132,7 @@ export async function startServer(
       stream.destroy();
     }
   });
-  for (const event of ["sessionError", "tlsClientError", "clientError"]) {
-    server.on(event, (error: unknown) => {
-      if (error instanceof Error && "code" in error && error.code === "ERR_TLS_HANDSHAKE_TIMEOUT") {
-        const limit = options.handshakeTimeoutMs;
-        options.incidents.report("handshake-timeout", "a TLS handshake took too long: its connection was closed", {
-          limit,
-        });
-      }
-      options.logger.debug("connection failed", { event, error: errorText(error) });
-    });
-  }
+  reportFailures(server, options);
   server.on("error", (error) => options.guard.failed(error));
 
   await bind(server, host, port, address);
@@ -147,6 +144,22 @@ export async function startServer(
       return disposed;
     },
   };
+}
+
+/** Tells of connections that come to nothing. Node closes them by itself. */
+function reportFailures(server: AnyServer, { incidents, logger, handshakeTimeoutMs }: GrpcServerOptions): void {
+  server.on("tlsClientError", (error: unknown) => {
+    logger.debug("a handshake failed", { error: errorText(error) });
+    if (!(error instanceof Error && "code" in error) || error.code !== "ERR_TLS_HANDSHAKE_TIMEOUT") return;
+    const message = "a TLS handshake took too long: its connection was closed";
+    incidents.report("handshake-timeout", message, { limitMs: handshakeTimeoutMs });
+  });
+  server.on("sessionError", (error: unknown) => {
+    logger.debug("a connection failed", { error: errorText(error) });
+    if (!isFlood(error)) return;
+    const message = "a connection sent too many frames of HTTP/2: it was closed";
+    incidents.report("session-flooded", message, { listener: "peering", error: errorText(error) });
+  });
 }
 
 async function bind(server: AnyServer, host: string, port: number, address: string): Promise<void> {
@@ -190,7 +203,7 @@ async function stop(
 }
 
 /** Gives the server the certificate of now. Without one the handshake fails, and the dialer tries again. */
-function certificateRefresher(server: Http2SecureServer, identity: ServerIdentity, logger: Logger): () => void {
+function certificateRefresher(server: Http2SecureServer, identity: ServerIdentity, incidents: Incidents): () => void {
   let used: string | undefined;
   return () => {
     try {
@@ -199,7 +212,8 @@ function certificateRefresher(server: Http2SecureServer, identity: ServerIdentit
       server.setSecureContext({ cert: certificateChainPem, key: privateKeyPem, minVersion: "TLSv1.2" });
       used = certificateChainPem;
     } catch (error) {
-      logger.warn("no server certificate", { error: errorText(error) });
+      const message = "there is no server certificate: every handshake fails";
+      incidents.report("no-server-certificate", message, { error: errorText(error) });
       server.setSecureContext({ minVersion: "TLSv1.2" });
       used = undefined;
     }
@@ -218,7 +232,7 @@ interface ServerConnection {
 }
 
 /** Tells connections to one listener apart. */
-function sourceOf({ remoteAddress, remotePort }: Socket | TLSSocket): string {
+function keyOf({ remoteAddress, remotePort }: Socket | TLSSocket): string {
   return `${remoteAddress} ${remotePort}`;
 }
 
@@ -237,6 +251,12 @@ function startSession(session: ServerHttp2Session, socket: Socket, options: Grpc
   );
 }
 
+const HEADERS_TOO_LARGE: Status & { readonly http: number } = {
+  http: 431,
+  code: StatusCode.ResourceExhausted,
+  message: `the headers are larger than ${MAX_HEADER_BYTES} bytes`,
+};
+
 /** Answers one call. */
 function serve(
   stream: ServerHttp2Stream,
@@ -248,7 +268,12 @@ function serve(
   const { session, known } = connection;
   if (session === undefined || session.destroyed) return;
   const path = headers[":path"] ?? "";
-  const refusal = refuse(headers, path, session, peeringServerName, options.unary);
+  const tooLarge = areHeadersTooLarge(headers);
+  if (tooLarge) {
+    const fields = { source: session.socket.remoteAddress ?? "", limit: MAX_HEADER_BYTES };
+    options.incidents.report("headers-too-large", "a call had too large headers: it was refused", fields);
+  }
+  const refusal = tooLarge ? HEADERS_TOO_LARGE : refuse(headers, path, session, peeringServerName, options.unary);
   if (refusal === undefined && path !== STREAM_RESOURCES && path !== EXCHANGE_SECRET) {
     stream.once("close", known.request());
     options.unary.serve(path, stream, headers).catch((error: unknown) => {

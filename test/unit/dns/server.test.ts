@@ -6,6 +6,7 @@ import { describe, it } from "node:test";
 import { type DnsServer, type DnsServerOptions, type DnsSource, dnsServer } from "../../../src/dns/index.js";
 import { PeeringError } from "../../../src/errors.js";
 import { createHost, type PeeringHost } from "../../../src/host/host.js";
+import { Incidents } from "../../../src/incidents.js";
 import { memoryStorage } from "../../../src/storage/memory.js";
 import { Scheduler, virtualClock } from "../../../src/testing/simulator/scheduler.js";
 import { memoryNetwork } from "../../../src/transport/memory.js";
@@ -134,6 +135,47 @@ describe("the DNS server", () => {
     const fourth = await connected(served.server);
     await answered(fourth);
     for (const socket of [second, fourth]) socket.destroy();
+  });
+
+  it("closes a TCP client that sends half a length, or a byte now and then, and has the silent make room", async () => {
+    const scheduler = new Scheduler();
+    const clock = virtualClock(scheduler, { alive: true });
+    const pass = (milliseconds: number): Promise<void> =>
+      scheduler.run(
+        scheduler.now + milliseconds,
+        () => false,
+        () => {},
+      );
+    const incidents = new Incidents({ clock });
+    await using served = await serve({ source, clock, incidents, tcpTimeoutMs: 5_000, maxTcpConnections: 2 });
+    const half = await connected(served.server);
+    half.write(Uint8Array.of(0));
+    const slow = await connected(served.server);
+    const answered = async (socket: Socket): Promise<void> => {
+      socket.write(framed(query({ name: WEB, type: "A" })));
+      await readFrame(socket);
+    };
+    await answered(slow);
+    const bytes = framed(query({ name: WEB, type: "A" }));
+    await pass(2_500);
+    const third = await connected(served.server);
+    await closing(half);
+    await answered(third);
+    const closed = closing(slow);
+    for (const byte of bytes.subarray(0, 10)) {
+      slow.write(Uint8Array.of(byte));
+      await new Promise((resolve) => setImmediate(resolve));
+      await pass(250);
+    }
+    await closed;
+    const silent = await connected(served.server);
+    await answered(third);
+    const ended = closing(silent);
+    await pass(4_999);
+    await pass(2);
+    await ended;
+    assert.deepEqual(Object.fromEntries(incidents.counts()), { "connection-displaced": 1, "connection-silent": 1 });
+    third.destroy();
   });
 
   it("keeps on after rubbish, and says nothing to answers", async () => {

@@ -7,6 +7,7 @@ import { describe, it } from "node:test";
 import fc from "fast-check";
 import { PeeringError } from "../../../src/errors.js";
 import { httpHandler } from "../../../src/http/index.js";
+import { Incidents } from "../../../src/incidents.js";
 import { type HttpServer, type HttpServerOptions, httpServer, peeringRpc } from "../../../src/rpc/index.js";
 import { lonelyHost } from "./support.js";
 
@@ -166,6 +167,97 @@ describe("the server of both versions of HTTP", () => {
     const text = rest(socket);
     socket.write(call("{}", "Connection: close\r\n"));
     assert.match(await text, /^HTTP\/1.1 200 /);
+  });
+
+  it("lets go at once of a client that ends its side before it has asked anything", async () => {
+    await using one = await served({ headersTimeoutMs: 60_000 });
+    for (const text of ["", "P", "PRI * HTTP/2.0"]) {
+      const socket = await one.connect();
+      const text1 = rest(socket);
+      socket.end(text);
+      assert.equal(await text1, "");
+    }
+  });
+
+  it("closes a connection that makes no first request in time, or none for long, however it goes on otherwise", async () => {
+    const incidents = new Incidents();
+    await using one = await served({ headersTimeoutMs: 100, keepAliveTimeoutMs: 200, incidents });
+    const silent = await one.connect();
+    const idle = connectHttp2(`http://${one.server.address}`);
+    const head = connectHttp2(`http://${one.server.address}`);
+    const used = connectHttp2(`http://${one.server.address}`);
+    for (const session of [idle, head, used]) session.on("error", () => {});
+    const answer = used.request({ ":path": "/nothing" }).resume();
+    await once(answer, "close");
+    // Half a header of HTTP/2, byte by byte, is no request.
+    const half = await one.connect();
+    half.write("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0");
+    const bytes = [0, 0, 100, 1, 4, 0, 0, 0, 1, ...Array.from({ length: 90 }, () => 0x82)];
+    const trickle = setInterval(() => half.write(Uint8Array.of(bytes.shift() ?? 0x82)), 5);
+    for (const socket of [silent, half]) socket.resume();
+    await Promise.all([silent, idle, head, half, used].map((each) => once(each, "close")));
+    clearInterval(trickle);
+    assert.deepEqual(Object.fromEntries(incidents.counts()), { "connection-silent": 4 });
+  });
+
+  it("keeps a connection on which a request waits for its answer, over either version", async () => {
+    await using one = await served({ headersTimeoutMs: 50, keepAliveTimeoutMs: 50 });
+    const waiting = await one.connect();
+    waiting.write("GET /v1/catalog/services?index=1000000&wait=400ms HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n");
+    const [chunk]: unknown[] = await once(waiting, "data");
+    assert.match(String(chunk), /^HTTP\/1.1 200 /);
+    const session = connectHttp2(`http://${one.server.address}`);
+    session.on("error", () => {});
+    const watch = session.request({
+      ":method": "POST",
+      ":path": CALL,
+      "content-type": "application/json",
+      "min-query-index": "1000000",
+      "max-query-time": "400ms",
+    });
+    watch.end("{}");
+    const [headers]: { readonly ":status"?: number }[] = await once(watch, "response");
+    assert.equal(headers?.[":status"], 200);
+    session.destroy();
+    waiting.destroy();
+  });
+
+  it("takes hundreds of connections from one address", async () => {
+    const incidents = new Incidents();
+    await using one = await served({ incidents });
+    const sockets = await Promise.all(Array.from({ length: 500 }, () => one.connect()));
+    for (const socket of sockets) socket.write(call("{}"));
+    await Promise.all(sockets.map((socket) => once(socket, "data")));
+    assert.deepEqual(incidents.counts(), new Map());
+    for (const socket of sockets) socket.destroy();
+  });
+
+  it("takes no more connections from one address than it may, and counts what it refuses", async () => {
+    const incidents = new Incidents();
+    await using one = await served({ connectionsPerSource: 2, incidents });
+    const sockets = [await one.connect(), await one.connect()];
+    const refused = await one.connect();
+    await rest(refused);
+    for (const socket of sockets) {
+      socket.write(call("{}"));
+      await once(socket, "data");
+    }
+    assert.deepEqual(Object.fromEntries(incidents.counts()), { "connection-refused-to-source": 1 });
+    for (const socket of sockets) socket.destroy();
+  });
+
+  it("refuses headers that are too large, and a request that takes too long, and counts them", async () => {
+    const incidents = new Incidents();
+    await using one = await served({ headersTimeoutMs: 40, requestTimeoutMs: 80, incidents });
+    const large = await one.connect();
+    large.write(`GET / HTTP/1.1\r\nX: ${"a".repeat(17_000)}\r\n\r\n`);
+    assert.match(await rest(large), /^HTTP\/1.1 431 /);
+    const slow = await one.connect();
+    slow.write("GET / HTTP/1.1\r\n");
+    await rest(slow);
+    assert.equal(incidents.counts().get("headers-too-large"), 1);
+    const late = (incidents.counts().get("request-timeout") ?? 0) + (incidents.counts().get("connection-silent") ?? 0);
+    assert.equal(late, 1, "whichever clock is first");
   });
 
   it("closes what is idle when it is disposed of, and cuts off what goes on for too long", async () => {
