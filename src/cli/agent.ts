@@ -56,8 +56,8 @@ async function starting<Part>(action: () => Promise<Part>): Promise<Part> {
     return await action();
   } catch (error) {
     if (!(error instanceof PeeringError || error instanceof TypeError)) throw error;
-    const remedy = error instanceof PeeringError && error.remedy !== undefined ? `\n${error.remedy}` : "";
-    throw new CommandError(`Error starting the agent: ${errorText(error)}${remedy}`, { cause: error });
+    const remedy = error instanceof PeeringError ? error.remedy : undefined;
+    throw new CommandError(`Error starting the agent: ${errorText(error)}`, { cause: error, remedy });
   }
 }
 

@@ -185,7 +185,7 @@ const services: Command = {
     });
     const names = Object.keys(tagsByName).sort();
     if (names.length === 0) return note("No services match the given query - try expanding your search.");
-    if (!flags.boolean("tags")) return print(names.join("\n"));
+    if (!flags.boolean("tags")) return print(names);
     const rows = names.map((name) => [name, [...(tagsByName[name] ?? [])].sort().join(",")]);
     print(table(rows, SERVICES_GAP));
   },
@@ -276,12 +276,12 @@ function nodesOf(
   return [...byName.values()];
 }
 
-function shortTable(found: readonly ListedNode[]): string {
+function shortTable(found: readonly ListedNode[]): readonly string[] {
   const rows = found.map(({ Node, ID, Address, Datacenter }) => [Node, ID.split("-")[0] ?? "", Address, Datacenter]);
   return table([["Node", "ID", "Address", "DC"], ...rows]);
 }
 
-function detailedTable(found: readonly ListedNode[]): string {
+function detailedTable(found: readonly ListedNode[]): readonly string[] {
   const rows = found.map(({ Node, ID, Address, Datacenter, TaggedAddresses, Meta }) => [
     Node,
     ID,

@@ -1,5 +1,6 @@
 import type { ConsulClient } from "../client/index.js";
 import type { Flag, ParsedFlags } from "./flags.js";
+import type { Printable } from "./output.js";
 
 /** The world as commands see it. */
 export interface CommandLineIo {
@@ -23,10 +24,11 @@ export interface CommandContext {
   readonly flags: ParsedFlags;
   /** The server the shared flags name; connected to when first used, closed after the command. */
   readonly client: () => Promise<ConsulClient>;
-  /** One line, or several, of result. */
-  readonly print: (text: string) => void;
+  /** Result, line by line: what a line holds that is not to be seen, a line break included, is escaped. */
+  readonly print: (lines: string | readonly string[]) => void;
+  readonly printJson: (value: Printable, form: "compact" | "indented") => void;
   /** As `print`, on the standard error: something to know that is no failure. */
-  readonly note: (text: string) => void;
+  readonly note: (lines: string | readonly string[]) => void;
 }
 
 /** Something that is run. */
@@ -45,7 +47,13 @@ export interface CommandGroup {
   readonly commands: Readonly<Record<string, Command | CommandGroup>>;
 }
 
-/** Why a command failed: its message is all that is printed, and the exit code is 1. */
+/** Why a command failed: its message, one line, is all that is printed, with a remedy below it where there is one; the exit code is 1. */
 export class CommandError extends Error {
   override readonly name = "CommandError";
+  readonly remedy: string | undefined;
+
+  constructor(message: string, { remedy, ...options }: ErrorOptions & { readonly remedy?: string | undefined } = {}) {
+    super(message, options);
+    this.remedy = remedy;
+  }
 }

@@ -5,7 +5,6 @@ import { HclError, parseHcl } from "../syntax/hcl.js";
 import { type Command, CommandError, type CommandGroup, type CommandLineIo } from "./command.js";
 import { readOptions, serverFlags } from "./connection-flags.js";
 import type { Flag, ParsedFlags } from "./flags.js";
-import { jsonText } from "./output.js";
 import { attempt } from "./peering-commands.js";
 
 const casFlag: Flag = {
@@ -110,14 +109,14 @@ const read: Command = {
     { name: "kind", kind: "text", usage: "The kind of configuration to read." },
     { name: "name", kind: "text", usage: "The name of configuration to read." },
   ],
-  async run({ flags, client, print }) {
+  async run({ flags, client, printJson }) {
     const kind = requireText(flags, "kind");
     const name = requireText(flags, "name");
     const { config } = await client();
     const { value } = await attempt(`Error reading config entry ${kind}/${name}`, () =>
       config.read(kind, name, readOptions(flags)),
     );
-    print(jsonText(value, "indented"));
+    printJson(value, "indented");
   },
 };
 

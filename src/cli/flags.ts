@@ -11,9 +11,16 @@ export interface Flag {
   readonly shared?: boolean;
 }
 
-/** What is wrong with the flags of a command; the message ends with what flags there are. */
+/** What is wrong with the flags of a command. */
 export class FlagError extends Error {
   override readonly name = "FlagError";
+  /** What flags there are, in several lines. */
+  readonly usage: string;
+
+  constructor(message: string, usage: string) {
+    super(message);
+    this.usage = usage;
+  }
 }
 
 /** Arguments of a command, taken apart. */
@@ -72,7 +79,7 @@ const FALSE: ReadonlySet<string> = new Set(["0", "f", "F", "false", "FALSE", "Fa
 export function parseFlags(flags: readonly Flag[], args: readonly string[]): ParsedFlags {
   const byName = new Map(flags.map((flag) => [flag.name, flag]));
   const values = new Map<string, string[]>();
-  const fail = (text: string): FlagError => new FlagError(`${text}\n${flagUsage(flags)}`);
+  const fail = (text: string): FlagError => new FlagError(text, flagUsage(flags));
   let position = 0;
   for (; position < args.length; position++) {
     const argument = args[position] ?? "";

@@ -1,4 +1,5 @@
 import type { LogFields, Logger } from "../environment.js";
+import { visible, visibleJson } from "./output.js";
 
 export const LOG_LEVELS = ["debug", "info", "warn", "error"] as const;
 export type LogLevel = (typeof LOG_LEVELS)[number];
@@ -24,14 +25,14 @@ export function lineLogger({ level, form, wall, write }: LineLoggerOptions): Log
       if (LOG_LEVELS.indexOf(own) < LOG_LEVELS.indexOf(level)) return;
       const time = new Date(wall()).toISOString();
       if (form === "json") {
-        write(`${JSON.stringify({ ...fields, time, level: own, message })}\n`);
+        write(`${visibleJson(JSON.stringify({ ...fields, time, level: own, message }))}\n`);
         return;
       }
       const details = Object.entries(fields)
         .filter(([, value]) => value !== undefined)
         .map(([key, value]) => ` ${key}=${typeof value === "string" ? JSON.stringify(value) : String(value)}`);
-      // A line break from a peer must not look like a line of ours.
-      write(`${time} [${own.toUpperCase()}] ${message.replace(/[\r\n]+/g, " ")}${details.join("")}\n`);
+      // Nothing that comes from a peer must look like a line of ours.
+      write(`${visible(`${time} [${own.toUpperCase()}] ${message}${details.join("")}`)}\n`);
     };
   return { debug: log("debug"), info: log("info"), warn: log("warn"), error: log("error") };
 }

@@ -5,32 +5,62 @@ export type Printable = Json | undefined | readonly Printable[] | { readonly [ke
 
 const INDENT = 4;
 
-/** JSON as Consul's commands print it: `<`, `>` and `&` escaped. */
-export function jsonText(value: Printable, form: "compact" | "indented"): string {
-  return JSON.stringify(value, undefined, form === "compact" ? 0 : INDENT).replace(
-    /[<>&\u2028\u2029]/g,
-    (character) => `\\u${character.charCodeAt(0).toString(16).padStart(4, "0")}`,
+// What has no shape of its own, and can move, hide or turn round what has: control characters, with all that begin a command to
+// a terminal, format characters, with those that change the direction of text, line and paragraph separators, halves of a pair.
+const UNSEEN = /[\p{Cc}\p{Cf}\p{Zl}\p{Zp}\p{Cs}]/gu;
+const SHORT: Readonly<Record<string, string>> = { "\n": "\\n", "\r": "\\r", "\t": "\\t" };
+
+/**
+ * A text as one line that a terminal shows as it is, escaped as Go does: what peers, servers and files name must not move the
+ * cursor, fake a line, or read backwards.
+ */
+export function visible(text: string): string {
+  return text.replace(UNSEEN, (character) => {
+    const code = character.codePointAt(0) ?? 0;
+    const hexadecimal = code.toString(16);
+    if (code < 0x100) return SHORT[character] ?? `\\x${hexadecimal.padStart(2, "0")}`;
+    return code < 0x10000 ? `\\u${hexadecimal.padStart(4, "0")}` : `\\U${hexadecimal.padStart(8, "0")}`;
+  });
+}
+
+/** JSON in which what {@link visible} escapes is escaped, too. The line breaks of its indentation stay. */
+export function visibleJson(json: string): string {
+  return json.replace(UNSEEN, (character) =>
+    character === "\n" ? character : unitsOf(character).map(escapedUnit).join(""),
   );
 }
 
+function unitsOf(character: string): readonly number[] {
+  return Array.from({ length: character.length }, (_, index) => character.charCodeAt(index));
+}
+
+function escapedUnit(unit: number): string {
+  return `\\u${unit.toString(16).padStart(4, "0")}`;
+}
+
+/** JSON as Consul's commands print it: `<`, `>` and `&` escaped. */
+export function jsonText(value: Printable, form: "compact" | "indented"): string {
+  const json = JSON.stringify(value, undefined, form === "compact" ? 0 : INDENT);
+  return visibleJson(json).replace(/[<>&]/g, (character) => escapedUnit(character.charCodeAt(0)));
+}
+
 /**
- * Rows under each other: every cell but the last as wide as the widest of its column, then a gap.
+ * Rows, a line each: every cell but the last as wide as the widest of its column, then a gap.
  * @param gap - in spaces. Default 2.
  */
-export function table(rows: readonly (readonly string[])[], gap = 2): string {
+export function table(cells: readonly (readonly string[])[], gap = 2): readonly string[] {
+  const rows = cells.map((row) => row.map(visible));
   const widths: number[] = [];
   for (const row of rows) {
     for (const [column, cell] of row.entries()) widths[column] = Math.max(widths[column] ?? 0, [...cell].length);
   }
-  return rows
-    .map((row) =>
-      row
-        .map((cell, column) =>
-          column === row.length - 1 ? cell : cell + " ".repeat((widths[column] ?? 0) - [...cell].length + gap),
-        )
-        .join(""),
-    )
-    .join("\n");
+  return rows.map((row) =>
+    row
+      .map((cell, column) =>
+        column === row.length - 1 ? cell : cell + " ".repeat((widths[column] ?? 0) - [...cell].length + gap),
+      )
+      .join(""),
+  );
 }
 
 /** `k=v` of each member, sorted by key (D-49; Consul's order is random). */

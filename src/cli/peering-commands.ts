@@ -4,7 +4,7 @@ import { TokenCodec, type TokenDescription } from "../token/token-codec.js";
 import { type Command, type CommandContext, CommandError, type CommandGroup } from "./command.js";
 import { clientFlags, partitionFlag } from "./connection-flags.js";
 import type { Flag, ParsedFlags } from "./flags.js";
-import { goTime, jsonText, type Printable, pairTexts, table } from "./output.js";
+import { goTime, type Printable, pairTexts, table } from "./output.js";
 
 const nameFlag: Flag = {
   name: "name",
@@ -79,7 +79,7 @@ const generateToken: Command = {
         'A list of addresses to put into the generated token, formatted as a comma-separate list. Addresses are the form of <host or IP>:port. This could be used to specify load balancer(s) or external IPs to reach the servers from the dialing side, and will override any server addresses obtained from the "consul" service.',
     },
   ],
-  async run({ flags, client, print }) {
+  async run({ flags, client, print, printJson }) {
     const name = requireName(flags);
     const format = requireFormat(flags);
     const { peerings } = await client();
@@ -91,7 +91,8 @@ const generateToken: Command = {
         ...(addresses !== "" && { serverExternalAddresses: addresses.split(",") }),
       }),
     );
-    print(format === "json" ? jsonText({ PeeringToken: token }, "compact") : token);
+    if (format === "json") printJson({ PeeringToken: token }, "compact");
+    else print(token);
   },
 };
 
@@ -144,13 +145,13 @@ const list: Command = {
 
     $ peerage peering list`,
   flags: [...shared, formatFlag],
-  async run({ flags, client, print }) {
+  async run({ flags, client, print, printJson }) {
     const format = requireFormat(flags);
     const { peerings } = await client();
     const answer = await attempt("Error listing peerings", () => peerings.list());
     const sorted = [...answer.value].sort((left, right) => (left.Name < right.Name ? -1 : 1));
     if (format === "json") {
-      print(jsonText(sorted.map(peeringJson), "compact"));
+      printJson(sorted.map(peeringJson), "compact");
     } else if (sorted.length === 0) {
       print("There are no peering connections.");
     } else {
@@ -189,8 +190,8 @@ const read: Command = {
   flags: [...shared, nameFlag, formatFlag],
   async run(context) {
     const peering = await readPeering(context);
-    const json = requireFormat(context.flags) === "json";
-    context.print(json ? jsonText(peeringJson(peering), "compact") : peeringText(peering));
+    if (requireFormat(context.flags) === "json") context.printJson(peeringJson(peering), "compact");
+    else context.print(peeringText(peering));
   },
 };
 
@@ -208,15 +209,12 @@ const exportedServices: Command = {
   flags: [...shared, nameFlag, formatFlag],
   async run(context) {
     const { ExportedServices: names } = (await readPeering(context)).StreamStatus;
-    const json = requireFormat(context.flags) === "json";
-    context.print(
-      json
-        ? jsonText(
-            names.map((ID) => ({ ID })),
-            "compact",
-          )
-        : names.join("\n"),
-    );
+    if (requireFormat(context.flags) === "json") {
+      context.printJson(
+        names.map((ID) => ({ ID })),
+        "compact",
+      );
+    } else context.print(names.length === 0 ? "" : names);
   },
 };
 
@@ -252,7 +250,7 @@ const inspectToken: Command = {
 
     $ peerage peering generate-token -name west-dc | peerage peering token inspect -`,
   flags: [formatFlag],
-  async run({ flags, io, print }) {
+  async run({ flags, io, print, printJson }) {
     const format = requireFormat(flags);
     const [given] = flags.rest;
     if (given === undefined || flags.rest.length > 1) {
@@ -262,7 +260,8 @@ const inspectToken: Command = {
     const description = await attempt("Error inspecting the peering token", async () =>
       TokenCodec.inspect(text, io.wall()),
     );
-    print(format === "json" ? jsonText(descriptionJson(description), "indented") : descriptionText(description));
+    if (format === "json") printJson(descriptionJson(description), "indented");
+    else print(descriptionText(description));
     if (description.problems.length > 0) throw new CommandError("No cluster can establish with this token.");
   },
 };
@@ -365,7 +364,7 @@ function sortedMap(map: Readonly<Record<string, string>>): Readonly<Record<strin
   return Object.fromEntries(Object.entries(map).sort(([left], [right]) => (left < right ? -1 : 1)));
 }
 
-function peeringText(peering: PeeringRecord): string {
+function peeringText(peering: PeeringRecord): readonly string[] {
   const { StreamStatus: status, PeerServerAddresses: addresses } = peering;
   const meta = pairTexts(peering.Meta);
   const lines = [`Name:         ${peering.Name}`, `ID:           ${peering.ID}`];
@@ -394,7 +393,7 @@ function peeringText(peering: PeeringRecord): string {
     `Modify Index: ${peering.ModifyIndex}`,
     "",
   );
-  return lines.join("\n");
+  return lines;
 }
 
 function descriptionJson(token: TokenDescription): Printable {
@@ -422,7 +421,7 @@ function descriptionJson(token: TokenDescription): Printable {
   };
 }
 
-function descriptionText(token: TokenDescription): string {
+function descriptionText(token: TokenDescription): readonly string[] {
   const { partition, datacenter, locality } = token.remote;
   const lines = [
     `Peer ID:           ${token.peerId}`,
@@ -450,5 +449,5 @@ function descriptionText(token: TokenDescription): string {
   ] as const) {
     if (texts.length > 0) lines.push("", title, ...texts.map((text) => `    ${text}`));
   }
-  return lines.join("\n");
+  return lines;
 }

@@ -5,12 +5,14 @@ import { type Command, CommandError, type CommandGroup, type CommandLineIo } fro
 import { configCommands } from "./config-commands.js";
 import { connect } from "./connection-flags.js";
 import { FlagError, flagHelp, parseFlags } from "./flags.js";
+import { jsonText, visible } from "./output.js";
 import { peeringCommands } from "./peering-commands.js";
 import { servicesCommands } from "./services-commands.js";
 
 const UNKNOWN_COMMAND = 127;
 
-const commands: CommandGroup = {
+/** All of them. */
+export const commands: CommandGroup = {
   summary: "",
   help: "Usage: peerage [--version] [--help] <command> [<args>]",
   commands: {
@@ -77,15 +79,31 @@ async function runCommand(command: Command, args: readonly string[], io: Command
         opened ??= await connect(flags, io);
         return opened;
       },
-      print: (text) => io.stdout(`${text}\n`),
-      note: (text) => io.stderr(`${text}\n`),
+      print: (lines) => io.stdout(textOf(lines)),
+      printJson: (value, form) => io.stdout(`${jsonText(value, form)}\n`),
+      note: (lines) => io.stderr(textOf(lines)),
     });
     return 0;
   } catch (error) {
-    if (!(error instanceof FlagError || error instanceof CommandError)) throw error;
-    io.stderr(`${error.message}\n`);
+    io.stderr(failureText(error));
     return 1;
   } finally {
     opened?.[Symbol.dispose]();
   }
+}
+
+/** The one place where lines become what a terminal gets. */
+function textOf(lines: string | readonly string[]): string {
+  return [lines]
+    .flat()
+    .map((line) => `${visible(line)}\n`)
+    .join("");
+}
+
+function failureText(error: unknown): string {
+  if (error instanceof FlagError) return `${textOf(error.message)}${error.usage}\n`;
+  if (error instanceof CommandError)
+    return textOf([error.message, ...(error.remedy === undefined ? [] : [error.remedy])]);
+  // A mistake of ours: whoever reports it needs to say where it was made.
+  return textOf((error instanceof Error ? (error.stack ?? error.message) : String(error)).split("\n"));
 }

@@ -2,7 +2,7 @@ import { HttpError, type Json, type JsonObject } from "../client/index.js";
 import { asList, isJsonObject, memberOf } from "../client/json-reader.js";
 import { type Command, CommandError, type CommandGroup } from "./command.js";
 import { clientFlags, partitionFlag, readOptions, serverFlags } from "./connection-flags.js";
-import { jsonText, table } from "./output.js";
+import { table } from "./output.js";
 import { attempt, requireFormat } from "./peering-commands.js";
 
 const KIND = "exported-services";
@@ -88,7 +88,7 @@ const exportedServices: Command = {
       fallback: "pretty",
     },
   ],
-  async run({ flags, client, print }) {
+  async run({ flags, client, print, printJson }) {
     const format = requireFormat(flags, "pretty|json");
     const server = await client();
     const { value } = await attempt("Error reading exported services", () =>
@@ -99,7 +99,7 @@ const exportedServices: Command = {
         Service,
         Consumers: Peers.length === 0 ? {} : { Peers },
       }));
-      print(jsonText(services, "indented"));
+      printJson(services, "indented");
     } else if (value.length === 0) {
       print("No exported services found");
     } else {
