@@ -174,7 +174,9 @@ async function composeHost(options: HostOptions, opened: AsyncDisposable[]): Pro
   if (datacenter === "") throw new TypeError("datacenter cannot be empty");
 
   const builtIn =
-    options.authority === undefined ? await builtInAuthority({ storage, clock, random, secretBox }) : undefined;
+    options.authority === undefined
+      ? await builtInAuthority({ storage, clock, random, secretBox, logger, incidents })
+      : undefined;
   const authority: CertificateAuthority = open(options.authority ?? builtIn ?? unreachable());
   const trustBundles = open(await TrustBundleStore.open({ storage, authority, logger, incidents }));
   const stop = new AbortController();

@@ -90,11 +90,32 @@ function certificateError(socket: TLSSocket, serverName: string): PeeringError {
         return `${reason} (valid for ${names})`;
     }
   })();
+  return unauthenticated(text);
+}
+
+function unauthenticated(text: string): PeeringError {
   return new PeeringError(
     "unauthenticated",
     `connection error: desc = "transport: authentication handshake failed: x509: ${text}"`,
     { status: StatusCode.Unavailable },
   );
+}
+
+/** As Node writes alternative names: values that could be mistaken for others are JSON. */
+const URI_NAME = /(?:^|, )URI:("(?:[^"\\]|\\.)*"|[^,]*)/g;
+const SERVER_IDENTITY = /^spiffe:\/\/[^/?#]+\/agent\/server\/dc\/[^/?#]+$/i;
+
+/**
+ * The SPIFFE ids of a certificate that is none of a server's, such as a service's. An authority signs those for many, and one
+ * that lets them choose DNS names would let them be the server. Consul looks at the DNS name alone (1.13 to 1.22).
+ */
+function foreignIdentity(socket: TLSSocket): string | undefined {
+  const names = socket.getPeerX509Certificate()?.subjectAltName ?? "";
+  for (const [, text = ""] of names.matchAll(URI_NAME)) {
+    const uri = text.startsWith('"') ? String(JSON.parse(text)) : text;
+    if (/^spiffe:/i.test(uri) && !SERVER_IDENTITY.test(uri)) return uri;
+  }
+  return undefined;
 }
 
 /** Connects TCP, and TLS where there are roots, and resolves with a verified socket. */
@@ -144,6 +165,11 @@ function openSocket(target: DialTarget, signal: AbortSignal): Promise<Socket> {
     socket.once(tls ? "secureConnect" : "connect", () => {
       if (tls && !(socket as TLSSocket).authorized) {
         fail(certificateError(socket as TLSSocket, target.serverName));
+        return;
+      }
+      const foreign = tls ? foreignIdentity(socket as TLSSocket) : undefined;
+      if (foreign !== undefined) {
+        fail(unauthenticated(`certificate is one of ${foreign.slice(0, SHOWN_CHARACTERS)}, not of a server`));
         return;
       }
       settle();

@@ -9,6 +9,7 @@ import {
   systemRandom,
 } from "../environment.js";
 import { errorText, PeeringError } from "../errors.js";
+import { Incidents } from "../incidents.js";
 import { CA_PREFIX, CA_STATE_KEY } from "../storage/keys.js";
 import type { Expectation, Key, Storage, Write } from "../storage/storage.js";
 import type { CaRoot, CertificateAuthority, IssuedCertificate } from "./authority.js";
@@ -22,7 +23,7 @@ import {
 } from "./leaf.js";
 import { rootIdOf } from "./pem.js";
 import { plainSecretBox, type SecretBox } from "./secret-box.js";
-import { canSign, formatSpiffeId, parseSpiffeId } from "./spiffe.js";
+import { namesToSign, requireStrongKey } from "./signing-request.js";
 
 const HOUR_MS = 3_600_000;
 /** Lifetime of a leaf in Consul (1.13 to 1.22), in milliseconds. */
@@ -33,6 +34,7 @@ const ROOT_TTL_MS = 87_600 * HOUR_MS;
 // Consul's cross-signed certificates live for 7 days. But a Consul dialer goes on with the roots it read when its dial
 // loop began, for months if the stream holds; ours lets it come back for a year.
 const CROSS_SIGNED_TTL_MS = 8_760 * HOUR_MS;
+const DEFAULT_SIGNING_REQUEST_BYTES = 16_384;
 const MAX_INTERMEDIATES = 4;
 const PRUNE_INTERVAL_MS = HOUR_MS;
 const FOLLOW_RETRY_MS = 5_000;
@@ -48,10 +50,14 @@ export interface BuiltInAuthorityOptions {
   readonly secretBox?: SecretBox;
   /** Lifetime of leafs, in milliseconds: 1 hour to 8 760 hours. Default 72 hours, as in Consul. */
   readonly leafTtlMs?: number;
+  /** Largest certificate signing request that is read, in bytes. Default 16 384; a larger one is refused. */
+  readonly signingRequestBytes?: number;
   readonly clock?: Clock;
   readonly random?: Random;
   /** Default: silent. */
   readonly logger?: Logger;
+  /** Default: one that writes to `logger`. */
+  readonly incidents?: Incidents;
 }
 
 /** The certificate authority a cluster keeps itself: see {@link builtInAuthority}. */
@@ -71,8 +77,10 @@ export interface BuiltInAuthority extends CertificateAuthority {
   prune(): Promise<boolean>;
   /**
    * Signs a certificate signing request (PEM) for a service, gateway, agent or server of this datacenter. Who may ask
-   * for which identity is the caller's to decide.
-   * @throws {PeeringError} `invalid-argument`: the request breaks a rule of specification 5.3.1; Consul's texts.
+   * for which identity is the caller's to decide. That identity is all of the request that is signed, with the DNS names
+   * that go with it (see {@link namesToSign}); subject, usages and constraints are those of every leaf.
+   * @throws {PeeringError} `invalid-argument`: the request is not one PEM block signed by its own key, is larger than
+   *   `signingRequestBytes`, names anything besides, or has a weak key; where Consul refuses it too, with its texts.
    */
   signRequest(requestPem: string, datacenter: string): Promise<SignedLeaf>;
 }
@@ -96,6 +104,8 @@ export async function builtInAuthority(options: BuiltInAuthorityOptions): Promis
     clock: options.clock ?? systemClock,
     random: options.random ?? systemRandom,
     logger: options.logger ?? silentLogger,
+    incidents: options.incidents ?? new Incidents(options),
+    signingRequestBytes: options.signingRequestBytes ?? DEFAULT_SIGNING_REQUEST_BYTES,
   };
   const stored = (await load(settings.storage)) ?? (await found(settings));
   return new StoredAuthority(settings, await sealAnew(stored, settings));
@@ -165,12 +175,23 @@ class StoredAuthority implements BuiltInAuthority {
   }
 
   async signRequest(requestPem: string, datacenter: string): Promise<SignedLeaf> {
+    const { signingRequestBytes, incidents } = this.#settings;
+    if (requestPem.length > signingRequestBytes) {
+      incidents.report("signing-request-too-large", "a certificate signing request is too large and is refused", {
+        bytes: requestPem.length,
+        limit: signingRequestBytes,
+      });
+      throw new PeeringError(
+        "invalid-argument",
+        `the certificate signing request has ${requestPem.length} bytes, of which ${signingRequestBytes} are allowed`,
+      );
+    }
     const { readCertificateRequest } = await import("./x509.js");
     const request = await readCertificateRequest(requestPem);
-    const uri = this.#identityToSign(request, datacenter);
-    const dnsNames = [...new Set(request.dnsNames.map((name) => name.replace(/:.*$/s, "")))];
+    const names = namesToSign(request, { trustDomain: this.trustDomain, datacenter });
+    requireStrongKey(request.publicKeyPem);
     const serialNumber = await this.#takeSerial();
-    return signLeaf({ ...this.#leafTerms(), serialNumber, keyPem: request.publicKeyPem, uri, dnsNames });
+    return signLeaf({ ...this.#leafTerms(), serialNumber, keyPem: request.publicKeyPem, ...names });
   }
 
   rotate(): Promise<CaRoot> {
@@ -222,28 +243,6 @@ class StoredAuthority implements BuiltInAuthority {
       notAfter: root.notAfter,
     };
     return { signer, nowMs, ttlMs: leafTtlMs };
-  }
-
-  #identityToSign(
-    request: { readonly uris: readonly string[]; readonly emails: readonly string[] },
-    datacenter: string,
-  ) {
-    const [uri, ...more] = request.uris;
-    if (uri === undefined || more.length > 0) {
-      throw refusal(`CSR SAN contains an invalid number of URIs: ${request.uris.length}`);
-    }
-    if (request.emails.length > 0) throw refusal("CSR SAN does not allow specifying email addresses");
-    const id = parseSpiffeId(uri);
-    if (id.kind === "signing") throw refusal("SPIFFE ID in CSR must be a service, mesh-gateway, or agent ID");
-    if (id.datacenter !== datacenter) {
-      throw refusal(`SPIFFE ID in CSR from a different datacenter: ${id.datacenter}, we are ${datacenter}`);
-    }
-    // An agent cannot know the trust domain before it has its first certificate.
-    if (id.kind === "agent") return formatSpiffeId({ ...id, trustDomain: this.trustDomain });
-    if (!canSign(this.trustDomain, id)) {
-      throw refusal(`SPIFFE ID in CSR from a different trust domain: ${id.trustDomain}, we are ${this.trustDomain}`);
-    }
-    return uri;
   }
 
   #takeSerial(): Promise<bigint> {
@@ -602,8 +601,4 @@ function fieldsOf(value: unknown): ReadonlyMap<string, unknown> {
 
 function damaged(why: string): PeeringError {
   return new PeeringError("storage-failed", `the stored certificate authority cannot be used: ${why}`);
-}
-
-function refusal(message: string): PeeringError {
-  return new PeeringError("invalid-argument", message);
 }

@@ -4,6 +4,7 @@ import "reflect-metadata";
 import { createHash, createPrivateKey, createPublicKey, type KeyObject, webcrypto } from "node:crypto";
 import * as x509 from "@peculiar/x509";
 import { PeeringError } from "../errors.js";
+import type { SigningRequest } from "./signing-request.js";
 
 /** Certificates of authorities, and those of servers and services (specification 5.3.1). */
 export type CertificateUsage = "authority" | "leaf";
@@ -137,28 +138,27 @@ function importAlgorithm(
   );
 }
 
-/** What a certificate signing request asks for. */
-export interface SigningRequest {
-  readonly publicKeyPem: string;
-  readonly uris: readonly string[];
-  readonly dnsNames: readonly string[];
-  readonly emails: readonly string[];
+/** DER holds no more than what its header says, and PEM nothing beside it: what is signed is what was shown. */
+function certificateRequestIn(pem: string): Buffer {
+  const block = /^\s*-----BEGIN ((?:NEW )?CERTIFICATE REQUEST)-----([A-Za-z0-9+/=\s]+)-----END \1-----\s*$/.exec(pem);
+  const der = Buffer.from(block?.[2] ?? "", "base64");
+  const longForm = (der[1] ?? 0) & 0x80 ? (der[1] ?? 0) & 0x7f : 0;
+  const length = longForm === 0 ? der[1] : der.readUIntBE(2, longForm);
+  if (der[0] !== 0x30 || der.length !== 2 + longForm + (length ?? 0)) throw new TypeError("not one PEM block of DER");
+  return der;
 }
 
 /** Reads a request and checks its signature. @throws {PeeringError} `invalid-argument`: not one, or not signed by its key. */
 export async function readCertificateRequest(pem: string): Promise<SigningRequest> {
   try {
-    const request = new x509.Pkcs10CertificateRequest(pem);
+    const request = new x509.Pkcs10CertificateRequest(certificateRequestIn(pem));
+    const extensions = request.extensions.filter((found) => found instanceof x509.SubjectAlternativeNameExtension);
+    if (extensions.length > 1) throw new TypeError("more than one list of names");
     if (await request.verify(webcrypto)) {
-      const extension = request.extensions.find((found) => found instanceof x509.SubjectAlternativeNameExtension);
-      const names = extension?.names.items ?? [];
-      const of = (type: x509.GeneralNameType): string[] =>
-        names.filter((name) => name.type === type).map(({ value }) => value);
+      const names = extensions[0]?.names.items ?? [];
       return {
         publicKeyPem: request.publicKey.toString("pem"),
-        uris: of("url"),
-        dnsNames: of("dns"),
-        emails: of("email"),
+        names: names.map(({ type, value }) => ({ type, value })),
       };
     }
   } catch (error) {

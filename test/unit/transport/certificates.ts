@@ -11,11 +11,13 @@ export interface TestAuthority {
 
 export interface LeafOptions {
   readonly dnsNames?: readonly string[];
+  readonly uri?: string;
   readonly notBefore?: number;
   readonly notAfter?: number;
 }
 
-export const SERVER_NAME = "server.dc1.peering.11111111-2222-3333-4444-555555555555.consul";
+export const TRUST_DOMAIN = "11111111-2222-3333-4444-555555555555.consul";
+export const SERVER_NAME = `server.dc1.peering.${TRUST_DOMAIN}`;
 
 function newKey(): string {
   return generateKeyPairSync("ec", { namedCurve: "P-256" })
@@ -39,7 +41,7 @@ export async function newAuthority(commonName: string, parent?: TestAuthority): 
     issuerKeyPem: parent?.keyPem ?? keyPem,
     notBefore: Date.now() - DAY_MS,
     notAfter: Date.now() + DAY_MS,
-    uri: "spiffe://11111111-2222-3333-4444-555555555555.consul",
+    uri: `spiffe://${TRUST_DOMAIN}`,
     dnsNames: [],
   });
   return { certificatePem, keyPem };
@@ -60,7 +62,7 @@ export async function newLeaf(
     issuerKeyPem: authority.keyPem,
     notBefore: options.notBefore ?? Date.now() - 60_000,
     notAfter: options.notAfter ?? Date.now() + DAY_MS,
-    uri: "spiffe://11111111-2222-3333-4444-555555555555.consul/agent/server/dc/dc1",
+    uri: options.uri ?? `spiffe://${TRUST_DOMAIN}/agent/server/dc/dc1`,
     dnsNames: options.dnsNames ?? [SERVER_NAME],
   });
   return { certificateChainPem, privateKeyPem };

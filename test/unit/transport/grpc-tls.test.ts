@@ -6,7 +6,7 @@ import { test } from "node:test";
 import { connect, createServer, type TLSSocket } from "node:tls";
 import { grpcTransport } from "../../../src/transport/grpc.js";
 import type { DialTarget, ServerIdentity } from "../../../src/transport/transport.js";
-import { fixedIdentity, newAuthority, newLeaf, SERVER_NAME } from "./certificates.js";
+import { fixedIdentity, newAuthority, newLeaf, SERVER_NAME, TRUST_DOMAIN } from "./certificates.js";
 import { failure, never, plaintext, startAcceptor } from "./grpc-harness.js";
 
 const root = await newAuthority("Root");
@@ -17,8 +17,15 @@ const TLS = { listen: "127.0.0.1:0" };
 const trusting = (address: string, ...caPems: string[]): DialTarget => ({ address, serverName: SERVER_NAME, caPems });
 
 /** Both calls to an acceptor that shows `identity`; resolves with what went wrong, or undefined. */
-async function dial(shown: ServerIdentity, target: (address: string) => DialTarget): Promise<string | undefined> {
-  await using acceptor = await startAcceptor(TLS, shown);
+async function dial(
+  shown: ServerIdentity,
+  target: (address: string) => DialTarget,
+  asked: string[] = [],
+): Promise<string | undefined> {
+  await using acceptor = await startAcceptor(TLS, shown, async ({ establishmentSecret }) => {
+    asked.push(establishmentSecret);
+    return { streamSecret: "granted" };
+  });
   await using dialer = grpcTransport();
   const request = { peerId: "id", establishmentSecret: "secret" };
   const calls = [
@@ -77,6 +84,28 @@ test("ch1 case 5, ch3 case 22: a foreign CA fails with an unknown authority", as
   const message = await dial(identity, (address) => trusting(address, otherRoot.certificatePem));
   assert.match(message ?? "", /x509: certificate signed by unknown authority/);
   assert.ok(message?.includes(SERVER_NAME), message);
+});
+
+test("a service, gateway or agent with the name of the servers in its certificate is not taken for one, and is told nothing", async () => {
+  for (const path of [
+    "/ns/default/dc/dc1/svc/web",
+    "/ns/default/dc/dc1/svc/a,b",
+    "/ns/default/dc/dc1/svc/web/agent/server/dc/dc1",
+    "/gateway/mesh/dc/dc1",
+    "/agent/client/dc/dc1/id/n1",
+    "",
+  ]) {
+    const uri = `spiffe://${TRUST_DOMAIN}${path}`;
+    const impostor = fixedIdentity(await newLeaf(root, { uri }));
+    const asked: string[] = [];
+    const message = await dial(impostor, (address) => trusting(address, root.certificatePem), asked);
+    assert.ok(message?.includes(`x509: certificate is one of ${uri}, not of a server`), message);
+    assert.deepEqual(asked, []);
+  }
+  for (const uri of ["https://example.com/", `SPIFFE://other.consul/agent/server/dc/dc2`]) {
+    const server = fixedIdentity(await newLeaf(root, { uri }));
+    assert.equal(await dial(server, (address) => trusting(address, root.certificatePem)), undefined);
+  }
 });
 
 test("the system's roots do not count, and any one of several given ones does", async () => {

@@ -3,6 +3,7 @@ import assert from "node:assert/strict";
 import { webcrypto } from "node:crypto";
 import { test } from "node:test";
 import * as x509 from "@peculiar/x509";
+import { Incidents } from "../../../src/incidents.js";
 import { memoryStorage } from "../../../src/storage/memory.js";
 import { builtInAuthority } from "../../../src/trust/built-in-authority.js";
 import { fieldsOf } from "./go-verifier.js";
@@ -11,13 +12,31 @@ import { ManualClock } from "./support.js";
 const START = Date.UTC(2026, 0, 1);
 const DAY = 24 * 3_600_000;
 
-async function request(names: x509.JsonGeneralNames): Promise<string> {
-  const keys = await webcrypto.subtle.generateKey({ name: "ECDSA", namedCurve: "P-256" }, true, ["sign", "verify"]);
+interface Asked {
+  readonly subject?: string;
+  readonly extensions?: x509.Extension[];
+  readonly key?: "EC P-256" | "EC P-384" | "Ed25519" | `RSA ${number}`;
+  readonly exponent?: Uint8Array;
+}
+
+async function request(names: x509.JsonGeneralNames, asked: Asked = {}): Promise<string> {
+  const { subject, extensions = [], key = "EC P-256", exponent = Uint8Array.of(1, 0, 1) } = asked;
+  const [type, detail = ""] = key.split(" ");
+  const hash = "SHA-256";
+  const algorithm =
+    type === "RSA"
+      ? { name: "RSASSA-PKCS1-v1_5", hash, modulusLength: Number(detail), publicExponent: exponent }
+      : type === "EC"
+        ? { name: "ECDSA", namedCurve: detail }
+        : { name: "Ed25519" };
+  const keys = await webcrypto.subtle.generateKey(algorithm, true, ["sign", "verify"]);
+  assert.ok("privateKey" in keys);
   const made = await x509.Pkcs10CertificateRequestGenerator.create(
     {
       keys,
-      signingAlgorithm: { name: "ECDSA", hash: "SHA-256" },
-      extensions: [new x509.SubjectAlternativeNameExtension(names)],
+      ...(subject === undefined ? {} : { name: subject }),
+      signingAlgorithm: type === "EC" ? { name: "ECDSA", hash } : algorithm,
+      extensions: [new x509.SubjectAlternativeNameExtension(names), ...extensions],
     },
     webcrypto,
   );
@@ -44,7 +63,6 @@ test("ch5 leafs: a service leaf has one URI, no subject and no DNS name", async 
 test("ch5 CA: DNS names lose what follows a colon and repeat no more; an agent gets our trust domain", async () => {
   await using authority = await builtInAuthority({ storage: memoryStorage() });
   const path = "/agent/client/dc/dc1/id/n1";
-  const dns = (value: string): { type: "dns"; value: string } => ({ type: "dns", value });
   const csr = await request([uri(`spiffe://dummy.trustdomain${path}`), dns("localhost"), dns("a.b:80"), dns("a.b:81")]);
   const fields = fieldsOf((await authority.signRequest(csr, "dc1")).certificateChainPem);
   assert.deepEqual(fields.uris, [`spiffe://${authority.trustDomain}${path}`]);
@@ -77,6 +95,154 @@ test("ch5 CA: requests against the rules are refused with Consul's texts", async
       message,
     });
   }
+});
+
+const dns = (value: string): { type: "dns"; value: string } => ({ type: "dns", value });
+
+test("a request is signed for the identity it asks for, and for no name besides", async () => {
+  await using authority = await builtInAuthority({ storage: memoryStorage() });
+  const td = authority.trustDomain;
+  const server = `server.dc1.peering.${td}`;
+  const web = uri(`spiffe://${td}/ns/default/dc/dc1/svc/web`);
+  const gateway = uri(`spiffe://${td}/gateway/mesh/dc/dc1`);
+  const servers = uri(`spiffe://${td}/agent/server/dc/dc1`);
+  const agent = uri(`spiffe://${td}/agent/client/dc/dc1/id/n1`);
+  const others: x509.JsonGeneralName[] = [
+    { type: "dn", value: `CN=${server}` },
+    { type: "id", value: "1.2.3" },
+    { type: "upn", value: server },
+  ];
+  const ip: x509.JsonGeneralName = { type: "ip", value: "127.0.0.1" };
+  const refused: readonly (readonly [readonly x509.JsonGeneralName[], RegExp])[] = [
+    [[web, dns(server)], /CSR SAN of a service does not allow a DNS name: "server\.dc1\.peering\./],
+    [[dns(server), web], /CSR SAN of a service does not allow a DNS name/],
+    [[web, dns("localhost")], /CSR SAN of a service does not allow a DNS name: "localhost"/],
+    [[web, ip], /CSR SAN of a service does not allow a name of type ip: "127\.0\.0\.1"/],
+    [[gateway, dns(server)], /CSR SAN of a mesh gateway does not allow a DNS name/],
+    [[servers, dns(`server.dc2.peering.${td}`)], /CSR SAN of a server does not allow another DNS name/],
+    [[servers, dns(server), dns("db.example.com")], /CSR SAN of a server does not allow another DNS name/],
+    [[servers, ip], /CSR SAN of a server does not allow a name of type ip/],
+    ...[
+      server,
+      server.toUpperCase(),
+      `${server}:443`,
+      `*.dc1.peering.${td}`,
+      `*.peering.${td}`,
+      td,
+      `x.${td}`,
+      `web.default.dc1.internal.${td}`,
+    ].map((name) => [[agent, dns(name)], /CSR SAN of an agent does not allow a DNS name of the trust domain/] as const),
+    ...[`${server}.`, "", " ", "a b", "a..b", "*", "*.*.a", "a.*", "-", `${"a".repeat(254)}`, "caf\u00e9"].map(
+      (name) => [[agent, dns(name)], /CSR SAN of an agent contains an invalid DNS name/] as const,
+    ),
+    ...others.flatMap((name) =>
+      [web, gateway, servers, agent].map((id) => [[id, name], /does not allow a name of type/] as const),
+    ),
+    [[uri(`spiffe://${td}/ns/default/dc/dc1/svc/web\n`)], /CSR SAN contains an invalid URI/],
+    [[uri(`spiffe://${td}/ns/default/dc/dc1/svc/${"w".repeat(2_048)}`)], /CSR SAN contains an invalid URI/],
+    [[uri(`spiffe://${td}/ns/default/dc/dc1/svc/web?a`)], /SPIFFE ID must have 'spiffe' scheme/],
+  ];
+  for (const [names, message] of refused) {
+    await assert.rejects(authority.signRequest(await request([...names]), "dc1"), {
+      code: "invalid-argument",
+      message,
+    });
+  }
+  for (const [names, dnsNames] of [
+    [[web], []],
+    [[gateway], []],
+    [[servers], [server]],
+    [[servers, dns(server.toUpperCase())], [server]],
+    [
+      [agent, dns("localhost"), ip, dns("*.nodes.example.com"), dns("x.other.consul")],
+      ["localhost", "*.nodes.example.com", "x.other.consul"],
+    ],
+  ] as const) {
+    const fields = fieldsOf((await authority.signRequest(await request([...names]), "dc1")).certificateChainPem);
+    assert.deepEqual([fields.uris, fields.dnsNames, fields.otherNames], [[names[0].value], dnsNames, 0]);
+  }
+});
+
+test("subject, usages, constraints and other extensions of a request are not taken over", async () => {
+  await using authority = await builtInAuthority({ storage: memoryStorage() });
+  const web = uri(`spiffe://${authority.trustDomain}/ns/default/dc/dc1/svc/web`);
+  const plain = fieldsOf((await authority.signRequest(await request([web]), "dc1")).certificateChainPem);
+  const csr = await request([web], {
+    subject: `CN=server.dc1.peering.${authority.trustDomain}, O=Admins`,
+    extensions: [
+      new x509.BasicConstraintsExtension(true, 5, true),
+      new x509.KeyUsagesExtension(x509.KeyUsageFlags.keyCertSign | x509.KeyUsageFlags.cRLSign, true),
+      new x509.ExtendedKeyUsageExtension(["1.3.6.1.5.5.7.3.3", "2.5.29.37.0"], true),
+      new x509.Extension("1.2.3.4.5", true, Uint8Array.of(5, 0)),
+    ],
+  });
+  const { certificateChainPem } = await authority.signRequest(csr, "dc1");
+  const fields = fieldsOf(certificateChainPem);
+  const kept = ({ subject, ca, usages, extendedUsages, dnsNames, uris }: typeof fields): unknown => [
+    subject,
+    ca,
+    usages,
+    extendedUsages,
+    dnsNames,
+    uris,
+  ];
+  assert.deepEqual(kept(fields), kept(plain));
+  assert.deepEqual([fields.subject, fields.ca], ["", false]);
+  assert.equal(new x509.X509Certificate(certificateChainPem).getExtension("1.2.3.4.5"), null);
+});
+
+test("weak keys, and such as take too long to use, are refused", async () => {
+  await using authority = await builtInAuthority({ storage: memoryStorage() });
+  const web = uri(`spiffe://${authority.trustDomain}/ns/default/dc/dc1/svc/web`);
+  for (const [asked, message] of [
+    [{ key: "RSA 1024" }, "CSR key must have 2048 to 8192 bits where it is RSA, not 1024"],
+    [{ key: "RSA 2040" }, "CSR key must have 2048 to 8192 bits where it is RSA, not 2040"],
+    [
+      { key: "RSA 2048", exponent: Uint8Array.of(3) },
+      "CSR key must have an odd exponent of at least 65537 where it is RSA",
+    ],
+  ] as const) {
+    const csr = await request([web], asked);
+    await assert.rejects(authority.signRequest(csr, "dc1"), { code: "invalid-argument", message });
+  }
+  for (const key of ["RSA 2048", "EC P-384", "Ed25519"] as const) {
+    await authority.signRequest(await request([web], { key }), "dc1");
+  }
+});
+
+test("a request has nothing beside it, in PEM and in DER, and is no larger than allowed", async () => {
+  const incidents = new Incidents();
+  await using authority = await builtInAuthority({ storage: memoryStorage(), incidents });
+  const csr = (await request([uri(`spiffe://${authority.trustDomain}/ns/default/dc/dc1/svc/web`)])).trim();
+  const der = Buffer.from(csr.replace(/-----[^-]+-----|\s/g, ""), "base64");
+  const pem = (bytes: Uint8Array, type = "CERTIFICATE REQUEST"): string =>
+    `-----BEGIN ${type}-----\n${Buffer.from(bytes).toString("base64")}\n-----END ${type}-----\n`;
+  await authority.signRequest(pem(der), "dc1");
+  await authority.signRequest(pem(der, "NEW CERTIFICATE REQUEST"), "dc1");
+  for (const text of [
+    pem(Buffer.concat([der, Buffer.of(0)])),
+    pem(Buffer.concat([der, der])),
+    pem(der.subarray(0, -1)),
+    pem(Buffer.of(0x30, 0xff)),
+    pem(Buffer.of(0x30)),
+    pem(der, "CERTIFICATE"),
+    pem(der, "PRIVATE KEY"),
+    csr + csr,
+    `${csr}\n${csr}`,
+    `junk\n${csr}`,
+    `${csr}\njunk`,
+    csr.replace("\n", "\nProc-Type: 4,ENCRYPTED\n\n"),
+  ]) {
+    await assert.rejects(authority.signRequest(text, "dc1"), { code: "invalid-argument", message: /cannot be read/ });
+  }
+  assert.equal(incidents.counts().size, 0);
+  await assert.rejects(authority.signRequest(csr.padEnd(16_385), "dc1"), {
+    code: "invalid-argument",
+    message: "the certificate signing request has 16385 bytes, of which 16384 are allowed",
+  });
+  assert.equal(incidents.counts().get("signing-request-too-large"), 1);
+  await using small = await builtInAuthority({ storage: memoryStorage(), signingRequestBytes: 100 });
+  await assert.rejects(small.signRequest(csr, "dc1"), { message: /of which 100 are allowed/ });
 });
 
 test("a request that is none, or whose signature is not its own, is refused", async () => {

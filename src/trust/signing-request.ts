@@ -1,0 +1,133 @@
+import { createPublicKey } from "node:crypto";
+import { PeeringError } from "../errors.js";
+import { peeringServerName } from "./authority.js";
+import { canSign, formatSpiffeId, parseSpiffeId, type SpiffeId } from "./spiffe.js";
+
+/** What a certificate signing request asks for, once it is known to be signed by its key. */
+export interface SigningRequest {
+  readonly publicKeyPem: string;
+  /** Of the subject alternative names, in order: `url`, `dns`, `email`, `ip` and so on. */
+  readonly names: readonly { readonly type: string; readonly value: string }[];
+}
+
+/** What of it is signed. Everything else of a request is ours to set, or refused. */
+export interface SignedNames {
+  readonly uri: string;
+  readonly dnsNames: readonly string[];
+}
+
+/** RSA keys, in bits: what verifiers take, and what signatures are still quick with. */
+const RSA_BITS = { least: 2_048, most: 8_192 };
+const LEAST_RSA_EXPONENT = 65_537n;
+const EC_CURVES = new Set(["prime256v1", "secp384r1", "secp521r1"]);
+const DNS_NAME = /^(?=.{1,253}$)(?:\*\.)?[a-z0-9_](?:[a-z0-9_-]*[a-z0-9_])?(?:\.[a-z0-9_](?:[a-z0-9_-]*[a-z0-9_])?)*$/i;
+/** Characters of a URI, of which a certificate can hold no others. */
+const URI = /^[\x21-\x7e]{1,2048}$/;
+const SHOWN_CHARACTERS = 100;
+
+/**
+ * The one identity that a request asks for, and the DNS names that go with it: none for a service or a mesh gateway, the name
+ * of the servers for a server, and for an agent those it asks for, outside of the trust domain.
+ * @throws {PeeringError} `invalid-argument`: the request breaks a rule of specification 5.3.1, with Consul's texts, or it
+ *   names anything else.
+ */
+export function namesToSign(
+  { names }: SigningRequest,
+  cluster: { readonly trustDomain: string; readonly datacenter: string },
+): SignedNames {
+  const of = (type: string): readonly string[] => names.filter((name) => name.type === type).map(({ value }) => value);
+  const [uri, ...more] = of("url");
+  if (uri === undefined || more.length > 0) {
+    throw refusal(`CSR SAN contains an invalid number of URIs: ${uri === undefined ? 0 : 1 + more.length}`);
+  }
+  if (of("email").length > 0) throw refusal("CSR SAN does not allow specifying email addresses");
+  if (!URI.test(uri)) throw refusal(`CSR SAN contains an invalid URI: ${shown(uri)}`);
+  const id = parseSpiffeId(uri);
+  if (id.kind === "signing") throw refusal("SPIFFE ID in CSR must be a service, mesh-gateway, or agent ID");
+  if (id.datacenter !== cluster.datacenter) {
+    throw refusal(`SPIFFE ID in CSR from a different datacenter: ${id.datacenter}, we are ${cluster.datacenter}`);
+  }
+  if (id.kind !== "agent" && !canSign(cluster.trustDomain, id)) {
+    throw refusal(`SPIFFE ID in CSR from a different trust domain: ${id.trustDomain}, we are ${cluster.trustDomain}`);
+  }
+  for (const { type, value } of names) {
+    const fault = nameFault(id, cluster, type, value);
+    if (fault !== undefined) throw refusal(`CSR SAN of ${ARTICLES[id.kind]} ${fault}: ${shown(value)}`);
+  }
+  switch (id.kind) {
+    case "agent":
+      // An agent cannot know the trust domain before it has its first certificate.
+      return {
+        uri: formatSpiffeId({ ...id, trustDomain: cluster.trustDomain }),
+        dnsNames: [...new Set(of("dns").map(withoutPort))],
+      };
+    case "server":
+      return { uri, dnsNames: [peeringServerName(cluster.datacenter, cluster.trustDomain)] };
+    default:
+      return { uri, dnsNames: [] };
+  }
+}
+
+/**
+ * Refuses keys that others could break, or that take too long to use.
+ * @throws {PeeringError} `invalid-argument`.
+ */
+export function requireStrongKey(publicKeyPem: string): void {
+  const { asymmetricKeyType: type, asymmetricKeyDetails: details = {} } = createPublicKey(publicKeyPem);
+  const { namedCurve = "", modulusLength = 0, publicExponent = 0n } = details;
+  if (type === "ed25519" || (type === "ec" && EC_CURVES.has(namedCurve))) return;
+  if (type !== "rsa") throw refusal("CSR key must be EC (P-256, P-384, P-521), RSA or Ed25519");
+  if (modulusLength < RSA_BITS.least || modulusLength > RSA_BITS.most) {
+    throw refusal(`CSR key must have ${RSA_BITS.least} to ${RSA_BITS.most} bits where it is RSA, not ${modulusLength}`);
+  }
+  if (publicExponent < LEAST_RSA_EXPONENT || publicExponent % 2n === 0n) {
+    throw refusal("CSR key must have an odd exponent of at least 65537 where it is RSA");
+  }
+}
+
+const ARTICLES: Readonly<Record<SpiffeId["kind"], string>> = {
+  service: "a service",
+  agent: "an agent",
+  "mesh-gateway": "a mesh gateway",
+  server: "a server",
+  signing: "an authority",
+};
+
+/** Why a name may not stand beside this identity. */
+function nameFault(
+  id: SpiffeId,
+  cluster: { readonly trustDomain: string; readonly datacenter: string },
+  type: string,
+  value: string,
+): string | undefined {
+  if (type === "url") return undefined;
+  // Consul's agents ask for the addresses of loopback. They are not signed: nothing dials an agent by them.
+  if (type === "ip" && id.kind === "agent") return undefined;
+  if (type !== "dns") return `does not allow a name of type ${type}`;
+  const name = withoutPort(value).toLowerCase();
+  switch (id.kind) {
+    case "agent":
+      if (!DNS_NAME.test(name)) return "contains an invalid DNS name";
+      return `.${name}`.endsWith(`.${cluster.trustDomain.toLowerCase()}`)
+        ? "does not allow a DNS name of the trust domain"
+        : undefined;
+    case "server":
+      return name === peeringServerName(cluster.datacenter, cluster.trustDomain).toLowerCase()
+        ? undefined
+        : "does not allow another DNS name than that of the servers";
+    default:
+      return "does not allow a DNS name";
+  }
+}
+
+function withoutPort(name: string): string {
+  return name.replace(/:.*$/s, "");
+}
+
+function shown(value: string): string {
+  return JSON.stringify(value.slice(0, SHOWN_CHARACTERS));
+}
+
+function refusal(message: string): PeeringError {
+  return new PeeringError("invalid-argument", message);
+}
