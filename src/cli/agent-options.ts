@@ -33,6 +33,9 @@ export interface AgentOptions {
   readonly requests: RequestGuardOptions;
   /** Ranges that checks may connect to; none: every address. */
   readonly checkAddresses: readonly string[];
+  /** Ranges at which no peer is dialed; absent: the default. */
+  readonly forbiddenAddresses?: readonly string[];
+  readonly allowPeeringWrite: boolean;
   readonly dnsStrict: boolean;
   /** What goes out over UDP; absent: the default. */
   readonly dnsLimits: Pick<DnsServerOptions, "maxUdpBytes" | "largeAnswers">;
@@ -115,6 +118,18 @@ export const agentFlags: readonly Flag[] = [
     placeholder: "range",
     usage:
       "Range of addresses that the checks of this node may connect to, such as 10.0.0.0/8; also what a name or a redirect leads to. This flag may be specified multiple times; the variable is a list separated by commas. Default: every address.",
+  },
+  {
+    name: "forbidden-addresses",
+    kind: "texts",
+    placeholder: "range",
+    usage:
+      "Range of addresses, such as 10.0.0.0/8, at which no peer is dialed, whatever a token or a peer says; also what a name leads to. This flag may be specified multiple times; the variable is a list separated by commas; none forbids none. Default: link-local, unspecified, multicast and metadata addresses.",
+  },
+  {
+    name: "allow-peering-write",
+    kind: "boolean",
+    usage: "Serves the call PeeringWrite, which writes records past the rules of peerings: an aid for tests.",
   },
   {
     name: "dns-strict",
@@ -214,6 +229,8 @@ export async function readAgentOptions(flags: ParsedFlags, io: CommandLineIo): P
       allowWriteFrom: texts("allow-write-http-from"),
     },
     checkAddresses: texts("check-addresses"),
+    ...forbiddenAddresses(texts("forbidden-addresses")),
+    allowPeeringWrite: boolean("allow-peering-write"),
     dnsStrict: boolean("dns-strict"),
     dnsLimits: {
       ...(maxUdpBytes !== undefined && { maxUdpBytes }),
@@ -227,6 +244,11 @@ export async function readAgentOptions(flags: ParsedFlags, io: CommandLineIo): P
 function listOf(value: Setting): readonly string[] {
   if (value === undefined) return [];
   return typeof value === "string" ? value.split(",").map((part) => part.trim()) : value;
+}
+
+function forbiddenAddresses(ranges: readonly string[]): Pick<AgentOptions, "forbiddenAddresses"> {
+  if (ranges.length === 0) return {};
+  return { forbiddenAddresses: ranges.length === 1 && ranges[0] === "none" ? [] : ranges };
 }
 
 function transitRule(text: string): TransitRule {

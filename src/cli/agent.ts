@@ -87,6 +87,7 @@ async function openHost(options: AgentOptions, shared: Shared): Promise<PeeringH
     transport: grpcTransport({ listen: addressText(options.grpcTls), ...shared }),
     ...(options.advertise.length > 0 && { advertise: options.advertise }),
     transit: options.transit,
+    ...(options.forbiddenAddresses && { forbiddenAddresses: options.forbiddenAddresses }),
     ...(options.checkAddresses.length > 0 && { checks: { allowedAddresses: options.checkAddresses } }),
     logger,
     incidents,
@@ -125,7 +126,13 @@ async function openHttp(
   const { logger } = shared;
   return httpServer({
     listen: addressText(options.http),
-    rpc: peeringRpc(host, { ...options.requests, ...authorizing(options), logger, signal: stopped }),
+    rpc: peeringRpc(host, {
+      ...options.requests,
+      ...authorizing(options),
+      allowPeeringWrite: options.allowPeeringWrite,
+      logger,
+      signal: stopped,
+    }),
     http: httpHandler(host, { ...options.requests, ...authorizing(options), logger }),
     ...shared,
   });

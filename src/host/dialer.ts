@@ -215,11 +215,12 @@ export async function exchangeSecret(
     readonly clock: Clock;
     readonly random: Random;
     readonly signal: AbortSignal;
+    readonly mayDial: NonNullable<DialTarget["mayDial"]>;
   },
   peering: Pick<Peering, "peerServerName" | "peerCaPems" | "peerServerAddresses" | "manualServerAddresses">,
   request: ExchangeSecretRequest,
 ): Promise<string> {
-  const { transport, clock, random, signal } = options;
+  const { transport, clock, random, signal, mayDial } = options;
   const addresses = addressesToDial(peering);
   const endsAt = clock.now() + EXCHANGE_WINDOW_MS;
   const errors: PeeringError[] = [];
@@ -227,10 +228,8 @@ export async function exchangeSecret(
   for (let attempt = 0; attempt < addresses.length || clock.now() < endsAt; attempt++) {
     const address = addresses[attempt % addresses.length] ?? "";
     try {
-      const answer = await transport.exchangeSecret(targetOf(peering, address), request, {
-        timeoutMs: EXCHANGE_ATTEMPT_MS,
-        signal,
-      });
+      const target = { ...targetOf(peering, address), mayDial };
+      const answer = await transport.exchangeSecret(target, request, { timeoutMs: EXCHANGE_ATTEMPT_MS, signal });
       return answer.streamSecret;
     } catch (thrown) {
       if (signal.aborted) throw signal.reason;

@@ -28,6 +28,7 @@ import { AgentChecks } from "./agent-checks.js";
 import { Catalog } from "./catalog.js";
 import { Cleanup } from "./cleanup.js";
 import { ConfigEntries } from "./config-entries.js";
+import { DialRule, defaultForbiddenAddresses } from "./dial-rule.js";
 import { Dialer } from "./dialer.js";
 import { ExportEngine } from "./export-engine.js";
 import { Exports } from "./exports.js";
@@ -171,6 +172,7 @@ async function composeHost(options: HostOptions, opened: AsyncDisposable[]): Pro
   const strictConsul = options.strictConsul ?? false;
   const enabled = options.peeringEnabled ?? true;
   const limits = { ...defaultLimits, ...options.limits };
+  const dialRule = new DialRule(options.forbiddenAddresses ?? defaultForbiddenAddresses, incidents);
   if (datacenter === "") throw new TypeError("datacenter cannot be empty");
 
   const builtIn =
@@ -288,6 +290,7 @@ async function composeHost(options: HostOptions, opened: AsyncDisposable[]): Pro
   };
 
   const links: Links = new Links({
+    dialRule,
     clock,
     logger,
     incidents,
@@ -309,7 +312,8 @@ async function composeHost(options: HostOptions, opened: AsyncDisposable[]): Pro
     clock,
     logger,
     plan: async (peeringId) => (enabled && leadership.isLeader ? records.dialable(peeringId) : undefined),
-    serve: (plan, target, signal) => links.dial(plan, target, signal),
+    serve: (plan, target, signal) =>
+      links.dial(plan, { ...target, mayDial: dialRule.mayDial(plan.peering.name) }, signal),
     onFailure: (peeringId, error, address, waitMs) => board.dialFailed(peeringId, error, address, waitMs),
     onStopped: (peeringId) => board.dialStopped(peeringId),
   });
@@ -370,6 +374,7 @@ async function composeHost(options: HostOptions, opened: AsyncDisposable[]): Pro
     board,
     imports: importStore,
     transport,
+    dialRule,
     clock,
     random,
     authority,

@@ -14,6 +14,7 @@ import {
 } from "../wire/resources.js";
 import { type Status, StatusCode } from "../wire/status.js";
 import { Admission } from "./admission.js";
+import type { DialRule } from "./dial-rule.js";
 import type { ExportEngine } from "./export-engine.js";
 import type { ImportItem, ImportStore } from "./import-store.js";
 import { Intake, type IntakeItem } from "./intake.js";
@@ -29,6 +30,7 @@ export interface LinksOptions {
   readonly logger: Logger;
   readonly incidents: Incidents;
   readonly transport: Transport;
+  readonly dialRule: DialRule;
   readonly records: PeeringRecords;
   readonly imports: ImportStore;
   readonly exports: Pick<ExportEngine, "attach">;
@@ -455,6 +457,8 @@ export class Links implements AsyncDisposable {
       incidents.report("import-over-limit", "what a peer exports is beyond a limit and is refused", fields);
     } else if (code === "invalid-bundle") {
       incidents.report("trust-bundle-refused", "the trust bundle of a peer is refused", fields);
+    } else if (code === "invalid-argument") {
+      incidents.report("server-addresses-refused", "where a peer says it can be dialed is refused", fields);
     }
   }
 
@@ -486,13 +490,16 @@ export class Links implements AsyncDisposable {
   }
 
   async #applyToRecord(live: LiveLink, resourceUrl: string, value: Uint8Array): Promise<PeeringError | undefined> {
-    const { records, limits } = this.#options;
+    const { records, limits, dialRule } = this.#options;
     const { id, peerId } = live.peering;
     try {
       if (resourceUrl === ResourceUrl.trustBundle) {
         await this.#writeTrustBundle(live, decodeTrustBundle(value, limits));
       } else {
-        await records.writeServerAddresses(id, decodeServerAddresses(value, limits), { peerId });
+        const addresses = decodeServerAddresses(value, limits);
+        const fault = dialRule.faultOf(addresses);
+        if (fault !== undefined) throw new PeeringError("invalid-argument", fault);
+        await records.writeServerAddresses(id, addresses, { peerId });
       }
       return undefined;
     } catch (error) {

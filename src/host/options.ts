@@ -49,6 +49,13 @@ export interface HostOptions {
   readonly secretBox?: SecretBox;
   /** Whether exported services can be reached through mesh gateways. Default true, as `connect.enabled` of a Consul server. */
   readonly connect?: boolean;
+  /**
+   * Ranges of IP addresses, such as `10.0.0.0/8`, that are not dialed, whatever a token or a peer says: a token that holds
+   * such an address is refused, and so are server addresses that a peer sends; of a name, those of its addresses. An empty
+   * list forbids none. Default: {@link defaultForbiddenAddresses}, which are link-local, unspecified, multicast and metadata
+   * addresses; loopback and private ones may be dialed.
+   */
+  readonly forbiddenAddresses?: readonly string[];
   /** Off: nothing is accepted, dialed or cleaned up, and every call of `peerings` is refused. Default true. */
   readonly peeringEnabled?: boolean;
   /**

@@ -7,6 +7,7 @@ import { type CertificateAuthority, peeringServerName } from "../trust/authority
 import type { RemoteInfo } from "../wire/messages.js";
 import { StatusCode } from "../wire/status.js";
 import type { Cleanup } from "./cleanup.js";
+import type { DialRule } from "./dial-rule.js";
 import { type Dialer, exchangeSecret } from "./dialer.js";
 import type { ImportStore } from "./import-store.js";
 import type { Leadership } from "./leadership.js";
@@ -72,6 +73,7 @@ export interface PeeringsParts {
   readonly board: StatusBoard;
   readonly imports: Pick<ImportStore, "services">;
   readonly transport: Transport;
+  readonly dialRule: DialRule;
   readonly clock: Clock;
   readonly random: Random;
   readonly authority: CertificateAuthority;
@@ -253,9 +255,11 @@ export class Peerings implements AsyncDisposable {
   }
 
   async #establish(options: EstablishOptions): Promise<PeeringView> {
-    const { records, links, transport, clock, random, authority, datacenter, codec } = this.#parts;
+    const { records, links, transport, clock, random, authority, datacenter, codec, dialRule } = this.#parts;
     const token = codec.decode(options.token);
     codec.validate(token);
+    const fault = dialRule.faultOf([...token.manualServerAddresses, ...token.serverAddresses]);
+    if (fault !== undefined) throw new PeeringError("invalid-token", fault);
     const signals = options.signal === undefined ? [this.#stop.signal] : [options.signal, this.#stop.signal];
     const signal = AbortSignal.any(signals);
     signal.throwIfAborted();
@@ -267,7 +271,8 @@ export class Peerings implements AsyncDisposable {
       connected: existing !== undefined && links.isConnected(existing.id),
       ownServerName: peeringServerName(datacenter, authority.trustDomain),
     });
-    const streamSecret = await exchangeSecret({ transport, clock, random, signal }, begun.fields, {
+    const mayDial = dialRule.mayDial(options.peerName);
+    const streamSecret = await exchangeSecret({ transport, clock, random, signal, mayDial }, begun.fields, {
       peerId: token.peerId,
       establishmentSecret: token.establishmentSecret,
     });

@@ -19,6 +19,11 @@ import { watchService } from "./watch-service.js";
 export interface PeeringRpcOptions extends RequestGuardOptions {
   /** Who may do what; callers are known by `x-consul-token` or a bearer token. Default: everyone everything. */
   readonly authorizer?: Authorizer;
+  /**
+   * Whether `PeeringWrite` is served, which writes a record and its secrets as they are given, past every rule of what may
+   * become of a peering: an aid for tests. Default false; then it is refused with UNIMPLEMENTED.
+   */
+  readonly allowPeeringWrite?: boolean;
   /** Longest message of a request. Default 4 MiB; beyond: RESOURCE_EXHAUSTED. */
   readonly maxMessageBytes?: number;
   /** How long a request may take to arrive, in milliseconds. Default 30 000; then DEADLINE_EXCEEDED. */
@@ -92,6 +97,7 @@ export function peeringRpc(host: PeeringHost, options: PeeringRpcOptions = {}): 
   const server: RpcServer = {
     host,
     authorizer: options.authorizer ?? allowAll,
+    allowPeeringWrite: options.allowPeeringWrite ?? false,
     clock,
     random: options.random ?? systemRandom,
     heartbeatMs: options.heartbeatMs ?? DEFAULT_HEARTBEAT_MS,

@@ -86,6 +86,12 @@ export function peeringService(server: RpcServer): ServiceImpl<typeof PeeringSer
       if (Peering === undefined) throw new PeeringError("invalid-argument", "missing required peering body");
       refuseEnterprise("Partitions", Peering.Partition);
       await call.require(WRITE);
+      if (!server.allowPeeringWrite) {
+        throw new PeeringError("invalid-argument", "PeeringWrite goes round the rules of peerings and is not served", {
+          status: StatusCode.Unimplemented,
+          remedy: "Use GenerateToken, Establish and PeeringDelete; in a test, serve it with allowPeeringWrite.",
+        });
+      }
       await call.host.internals.records.write(givenRecord(Peering), givenSecrets(SecretsRequest));
       return {};
     }),

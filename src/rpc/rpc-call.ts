@@ -11,6 +11,7 @@ import { StatusCode } from "../wire/status.js";
 export interface RpcServer {
   readonly host: PeeringHost;
   readonly authorizer: Authorizer;
+  readonly allowPeeringWrite: boolean;
   readonly clock: Clock;
   readonly random: Random;
   /** Silence after which a watch sends a heartbeat, and the longest time between two looks at the caller's token. */

@@ -1,5 +1,6 @@
+import { lookup } from "node:dns";
 import { type ClientHttp2Session, connect as connectHttp2 } from "node:http2";
-import { connect as connectTcp, type Socket } from "node:net";
+import { connect as connectTcp, isIP, type LookupFunction, type Socket } from "node:net";
 import { checkServerIdentity, connect as connectTls, type PeerCertificate, type TLSSocket } from "node:tls";
 import { errorText, PeeringError } from "../errors.js";
 import type { Incidents } from "../incidents.js";
@@ -118,16 +119,42 @@ function foreignIdentity(socket: TLSSocket): string | undefined {
   return undefined;
 }
 
+function forbidden(address: string, ips: readonly string[]): string {
+  return `${address} must not be dialed: it is ${ips.join(", ")}`;
+}
+
+/** Looks a name up, and keeps those of its addresses that may be dialed: what was judged is what is connected to. */
+function lookupAllowed(address: string, mayDial: (ip: string) => boolean): LookupFunction {
+  return (hostname, options, callback) => {
+    lookup(hostname, { ...options, all: true }, (error, found) => {
+      if (error !== null) return callback(error, "");
+      const ips = found.map((each) => each.address);
+      const allowed = found.filter((each) => mayDial(each.address));
+      const [first] = allowed;
+      if (first === undefined) callback(new Error(forbidden(address, ips)), "");
+      else if (options.all === true) callback(null, allowed);
+      else callback(null, first.address, first.family);
+    });
+  };
+}
+
 /** Connects TCP, and TLS where there are roots, and resolves with a verified socket. */
 function openSocket(target: DialTarget, signal: AbortSignal): Promise<Socket> {
-  const { host, port } = parseAddress(target.address);
+  const { host: given, port } = parseAddress(target.address);
+  const host = given || "localhost";
+  const { mayDial } = target;
+  if (mayDial !== undefined && isIP(host) !== 0 && !mayDial(host)) {
+    throw unavailable(`transport: Error while dialing: ${forbidden(target.address, [host])}`);
+  }
+  const resolver = mayDial === undefined ? {} : { lookup: lookupAllowed(target.address, mayDial) };
   const roots = parseCertificates(target.caPems);
   return new Promise((resolve, reject) => {
     const tls = roots.length > 0;
     const socket: Socket = tls
       ? connectTls({
-          host: host || "localhost",
+          host,
           port,
+          ...resolver,
           servername: target.serverName,
           ca: [...roots],
           // Go trusts whatever is in the pool, self-signed or not. Node before 20.18 ignores this.
@@ -142,7 +169,7 @@ function openSocket(target: DialTarget, signal: AbortSignal): Promise<Socket> {
           // Verified below, before a byte is sent: here the names of the certificate could not be told any more.
           rejectUnauthorized: false,
         })
-      : connectTcp({ host: host || "localhost", port });
+      : connectTcp({ host, port, ...resolver });
     socket.setNoDelay(true);
     const settle = (): void => {
       signal.removeEventListener("abort", abort);

@@ -8,6 +8,11 @@ export interface DialTarget {
   readonly serverName: string;
   /** The only roots trusted, PEM. Empty: plaintext HTTP/2 with prior knowledge (acceptors of Consul 1.13). */
   readonly caPems: readonly string[];
+  /**
+   * Asked of each IP address that `address` is, or stands for, before a connection to it: false forbids that one. A transport
+   * that connects to none does not ask. Default: every one may be dialed.
+   */
+  readonly mayDial?: (ip: string) => boolean;
 }
 
 /** The acceptor's TLS identity, asked for at every handshake so that renewals and rotations need no restart. */

@@ -129,7 +129,7 @@ export async function twoHosts(kind: Kind, options: Partial<HostOptions> = {}): 
 }
 
 /** A storage whose owner may dispose of it without ending it for the next one. */
-function borrowed(disk: ReturnType<typeof memoryStorage>): ReturnType<typeof memoryStorage> {
+export function borrowed(disk: ReturnType<typeof memoryStorage>): ReturnType<typeof memoryStorage> {
   const closed = new AbortController();
   return {
     read: (prefix, signal) => disk.read(prefix, signal),

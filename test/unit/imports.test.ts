@@ -6,7 +6,7 @@ import ts from "typescript";
 
 /** Folders of src/ in groups, lowest first: an import may point downwards, or stay in its own folder. */
 const GROUPS: readonly (readonly string[])[] = [
-  ["errors.ts", "environment.ts", "incidents.ts", "sources.ts"],
+  ["errors.ts", "environment.ts", "incidents.ts", "sources.ts", "address-ranges.ts"],
   ["syntax"],
   ["wire"],
   ["access", "token", "peering", "catalog", "replication"],

@@ -7,9 +7,10 @@ import { createServer } from "node:net";
 import { join } from "node:path";
 import { createInterface } from "node:readline";
 import { describe, it } from "node:test";
-import { ConnectError, createClient } from "@connectrpc/connect";
+import { Code, ConnectError, createClient } from "@connectrpc/connect";
 import { createConnectTransport, createGrpcTransport, Http2SessionManager } from "@connectrpc/connect-node";
 import { ConsulClient, PeeringError } from "../../../src/client/index.js";
+import { TokenCodec } from "../../../src/token/token-codec.js";
 import { PeeringService } from "../../../src/wire/gen/hashicorp/consul/internal/peering/peering_pb.js";
 import { WatchService } from "../../../src/wire/gen/peerage/watch/v1/watch_pb.js";
 import {
@@ -225,6 +226,52 @@ describe("peerage agent", () => {
       results.map(({ exit }) => exit),
       [0, 0, 0],
     );
+  });
+
+  it("dials what -forbidden-addresses leaves, and serves PeeringWrite where -allow-peering-write asks for it", async () => {
+    const token = (address: string): string =>
+      TokenCodec.encode({
+        ca: [],
+        manualServerAddresses: [],
+        serverAddresses: [address],
+        serverName: "",
+        peerId: "00000000-0000-0000-0000-000000000000",
+        establishmentSecret: "00000000-0000-0000-0000-000000000000",
+        remote: { partition: "", datacenter: "dc2" },
+      });
+    const refused = /is not a valid peering server address/;
+    for (const [flags, unspecified, loopback, write] of [
+      [[], refused, /exchange peering secret/, Code.Unimplemented],
+      [["-forbidden-addresses=127.0.0.0/8", "-allow-peering-write"], /exchange peering secret/, refused, undefined],
+      [
+        ["-forbidden-addresses", "none", "-allow-peering-write=false"],
+        /exchange peering secret/,
+        /exchange peering secret/,
+        Code.Unimplemented,
+      ],
+    ] as const) {
+      const stopping = new AbortController();
+      const agent = await startAgent(["-dev", ...flags, ...ports], stopping.signal);
+      try {
+        using client = new ConsulClient({ address: agent.http });
+        const establish = (address: string): Promise<unknown> =>
+          client.peerings.establish({ peerName: "east", token: token(address) });
+        await assert.rejects(establish("0.0.0.0:1"), unspecified);
+        await assert.rejects(establish("127.0.0.1:1"), loopback);
+        const baseUrl = `http://${agent.http}`;
+        const calls = createClient(PeeringService, createConnectTransport({ baseUrl, httpVersion: "1.1" }));
+        const outcome = await calls.peeringWrite({ Peering: { Name: "west" } }).then(
+          () => undefined,
+          (error: unknown) => error,
+        );
+        assert.equal(outcome instanceof ConnectError ? outcome.code : outcome, write);
+      } finally {
+        stopping.abort();
+      }
+      assert.equal((await agent.result).exit, 0);
+    }
+    const { exit, stderr } = await startAndStop(["-dev", "-forbidden-addresses=10.0.0.0/99", ...ports]);
+    assert.deepEqual([exit, stderr.includes('"10.0.0.0/99" is no range of addresses')], [1, true]);
   });
 
   it("goes on when nothing more can be logged", { skip: !existsSync("/dev/full") }, async () => {

@@ -339,8 +339,20 @@ describe("the bundles of a service", () => {
 });
 
 describe("PeeringWrite", () => {
-  it("writes a record as it is given, with its secrets", async () => {
+  it("is refused where no option asks for it, and writes nothing; the other methods are served", async () => {
     await using served = await serveRpc(await lonelyHost());
+    for (const protocol of PROTOCOLS) {
+      const client = served.peerings(protocol);
+      assert.deepEqual(await refusal(client.peeringWrite({ Peering: { Name: "west", State: PeeringState.ACTIVE } })), [
+        "Unimplemented",
+        "PeeringWrite goes round the rules of peerings and is not served",
+      ]);
+      assert.deepEqual((await client.peeringList({})).Peerings, []);
+    }
+  });
+
+  it("writes a record as it is given, with its secrets", async () => {
+    await using served = await serveRpc(await lonelyHost(), { allowPeeringWrite: true });
     const client = served.peerings();
     const { records } = served.host.internals;
     assert.deepEqual(await refusal(client.peeringWrite({})), ["Unknown", "missing required peering body"]);

@@ -1,0 +1,89 @@
+import assert from "node:assert/strict";
+import { describe, it } from "node:test";
+import { AddressRanges } from "../../src/address-ranges.js";
+import { defaultForbiddenAddresses } from "../../src/host/dial-rule.js";
+
+describe("AddressRanges", () => {
+  it("holds the addresses of its ranges, however they are written", () => {
+    const ranges = new AddressRanges(["169.254.0.0/16", "10.1.2.3", "fe80::/10", "fd00:ec2::254"]);
+    for (const address of [
+      "169.254.0.0",
+      "169.254.255.255",
+      "10.1.2.3",
+      "::ffff:169.254.169.254",
+      "::FFFF:a9fe:a9fe",
+      "0:0:0:0:0:ffff:169.254.169.254",
+      "::169.254.169.254",
+      "::ffff:0:169.254.169.254",
+      "64:ff9b::a9fe:a9fe",
+      "64:ff9b::169.254.169.254",
+      "2002:a9fe:a9fe::1",
+      "::ffff:10.1.2.3",
+      "fe80::1",
+      "FE80::1%eth0",
+      "febf:ffff::1",
+      "fd00:0ec2:0:0::254",
+    ]) {
+      assert.ok(ranges.includes(address), address);
+    }
+    for (const address of [
+      "169.253.255.255",
+      "10.1.2.4",
+      "::1",
+      "::",
+      "fec0::1",
+      "2001:db8::a9fe:a9fe",
+      "2003:a9fe:a9fe::1",
+      "fd00:ec2::255",
+      "localhost",
+      "",
+      "2852039166",
+      "169.254.169",
+    ]) {
+      assert.ok(!ranges.includes(address), address);
+    }
+  });
+
+  it("refuses what is no range", () => {
+    for (const range of [
+      "",
+      "x",
+      "10.0.0.0/33",
+      "fe80::/129",
+      "10.0.0.0/",
+      "10.0.0.0/-1",
+      "10.0.0/8",
+      "fe80::1%eth0",
+    ]) {
+      assert.throws(() => new AddressRanges([range]), TypeError, range);
+    }
+    assert.ok(!new AddressRanges([]).includes("0.0.0.0"));
+  });
+
+  it("the default forbids what is nobody's, and leaves loopback, private and public addresses", () => {
+    const ranges = new AddressRanges(defaultForbiddenAddresses);
+    for (const address of [
+      "0.0.0.0",
+      "::",
+      "169.254.169.254",
+      "fe80::1",
+      "fd00:ec2::254",
+      "100.100.100.200",
+      "239.0.0.1",
+    ]) {
+      assert.ok(ranges.includes(address), address);
+    }
+    for (const address of [
+      "127.0.0.1",
+      "::1",
+      "10.0.0.1",
+      "192.168.0.1",
+      "172.16.0.1",
+      "fd00::1",
+      "100.64.0.1",
+      "8.8.8.8",
+    ]) {
+      assert.ok(!ranges.includes(address), address);
+    }
+  });
+});
