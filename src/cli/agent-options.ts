@@ -6,6 +6,7 @@ import type { DnsServerOptions } from "../dns/server.js";
 import { errorText } from "../errors.js";
 import type { TransitRule } from "../host/transit.js";
 import type { RequestGuardOptions } from "../http/request-guard.js";
+import type { ConnectionLimitsOptions } from "../transport/connection-limits.js";
 import { CommandError, type CommandLineIo } from "./command.js";
 import type { Flag, ParsedFlags } from "./flags.js";
 import { isLogLevel, LOG_LEVELS, type LogLevel } from "./log.js";
@@ -39,6 +40,9 @@ export interface AgentOptions {
   readonly dnsStrict: boolean;
   /** What goes out over UDP; absent: the default. */
   readonly dnsLimits: Pick<DnsServerOptions, "maxUdpBytes" | "largeAnswers">;
+  readonly connectionLimits: ConnectionLimitsOptions;
+  /** Undefined: the default of the server. */
+  readonly httpConnectionsPerSource: number | undefined;
   /** Undefined: everyone may do everything. */
   readonly authorizer: Authorizer | undefined;
   readonly logLevel: LogLevel;
@@ -151,6 +155,26 @@ export const agentFlags: readonly Flag[] = [
       "DNS answers over UDP, within a second and to one network, that may be more than three times as long as their question; more are to be asked for over TCP. Default: 500.",
   },
   {
+    name: "max-connections",
+    kind: "text",
+    placeholder: "number",
+    usage:
+      "Most connections to all ports together. Default: what the descriptors of the process allow, but no more than 4096.",
+  },
+  {
+    name: "reserved-descriptors",
+    kind: "text",
+    placeholder: "number",
+    usage:
+      "Descriptors that no connection to a port may use, because storage and dialing need them. Default: a quarter, from 64 to 1024.",
+  },
+  {
+    name: "http-connections-per-source",
+    kind: "text",
+    placeholder: "number",
+    usage: "Most connections to the HTTP API from one IPv4 address, or one /64 of IPv6. Default: 2048.",
+  },
+  {
     name: "acl-policies",
     kind: "text",
     placeholder: "file",
@@ -205,6 +229,9 @@ export async function readAgentOptions(flags: ParsedFlags, io: CommandLineIo): P
   }
   const maxUdpBytes = number("dns-max-udp-bytes", 512, 65_467);
   const largeAnswers = number("dns-large-answers", 0, Number.MAX_SAFE_INTEGER);
+  const connections = number("max-connections", 1, Number.MAX_SAFE_INTEGER);
+  const reservedDescriptors = number("reserved-descriptors", 1, Number.MAX_SAFE_INTEGER);
+  const httpConnectionsPerSource = number("http-connections-per-source", 1, Number.MAX_SAFE_INTEGER);
   const policiesPath = text("acl-policies");
   const grpcTls = listenAddress("grpc-tls", text("grpc-tls"), text("bind") || "127.0.0.1", 8503);
   const advertise = texts("advertise");
@@ -236,6 +263,11 @@ export async function readAgentOptions(flags: ParsedFlags, io: CommandLineIo): P
       ...(maxUdpBytes !== undefined && { maxUdpBytes }),
       ...(largeAnswers !== undefined && { largeAnswers: { perSecond: largeAnswers } }),
     },
+    connectionLimits: {
+      ...(connections !== undefined && { connections }),
+      ...(reservedDescriptors !== undefined && { reservedDescriptors }),
+    },
+    httpConnectionsPerSource,
     authorizer: policiesPath === "" ? undefined : await readAuthorizer(policiesPath, io),
     logLevel,
   };

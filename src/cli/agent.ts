@@ -32,7 +32,7 @@ export async function runAgent({ flags, io, print }: CommandContext): Promise<vo
     write: io.stderr,
   });
   const incidents = new Incidents({ logger });
-  const connectionLimits = new ConnectionLimits({ incidents });
+  const connectionLimits = await starting(async () => new ConnectionLimits({ ...options.connectionLimits, incidents }));
   const shared = { logger, incidents, connectionLimits };
   const stopped = io.untilStopped();
   await using host = await starting(() => openHost(options, shared));
@@ -124,6 +124,7 @@ async function openHttp(
   stopped: AbortSignal,
 ): Promise<HttpServer> {
   const { logger } = shared;
+  const perSource = options.httpConnectionsPerSource;
   return httpServer({
     listen: addressText(options.http),
     rpc: peeringRpc(host, {
@@ -134,6 +135,7 @@ async function openHttp(
       signal: stopped,
     }),
     http: httpHandler(host, { ...options.requests, ...authorizing(options), logger }),
+    ...(perSource !== undefined && { connectionsPerSource: perSource }),
     ...shared,
   });
 }

@@ -88,11 +88,14 @@ export interface HostLimits extends ImportLimits, SessionLimits, ReceiveLimits, 
    * Default 200; beyond this and the next three: RESOURCE_EXHAUSTED.
    */
   readonly unauthorizedPerSecond: number;
-  /** The same for all sources together. Default 2 000. */
+  /** The same for all sources together. Default 2 000; of the second half a source gets the less, the more it has had. */
   readonly unauthorizedPerSecondInAll: number;
   /** Streams of one source that are open and wait to be authorised. Default 100. */
   readonly unauthorizedStreams: number;
-  /** The same for all sources together. Default 1 000. */
+  /**
+   * The same for all sources together. Default 1 000; beyond this a new one gets the place of one that has said nothing for 2 s, or
+   * of the source that has most.
+   */
   readonly unauthorizedStreamsInAll: number;
   /** Largest message sent to an acceptor. Default 50 MiB, what Consul's accepts. */
   readonly maxSendToAcceptorBytes: number;

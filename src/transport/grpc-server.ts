@@ -47,8 +47,8 @@ type AnyServer = Http2Server | Http2SecureServer;
 export interface UnauthorizedLimits {
   readonly unauthorizedMessageBytes: number;
   readonly unauthorizedStreamBytes: number;
-  readonly unauthorizedStreams: number;
-  readonly unauthorizedCalls: number;
+  readonly unauthorizedStreamsPerConnection: number;
+  readonly unauthorizedCallsPerConnection: number;
 }
 
 export interface GrpcServerOptions {
@@ -350,8 +350,8 @@ function exhausted(
   { waiting, calls }: ServerConnection,
   { unauthorized, incidents }: GrpcServerOptions,
 ): (Status & { readonly http: number }) | undefined {
-  const { unauthorizedStreams, unauthorizedCalls } = unauthorized;
-  if (waiting < unauthorizedStreams && calls <= unauthorizedCalls) return undefined;
+  const { unauthorizedStreamsPerConnection, unauthorizedCallsPerConnection } = unauthorized;
+  if (waiting < unauthorizedStreamsPerConnection && calls <= unauthorizedCallsPerConnection) return undefined;
   const message = "too many calls on a connection that nobody has authorised: it was closed";
   incidents.report("unauthorized-calls", message, { waiting, calls });
   return { http: 200, code: StatusCode.ResourceExhausted, message: "too many calls before one was authorized" };

@@ -68,9 +68,9 @@ export interface GrpcLimits {
    * the next the connection is closed. So all that strangers can have held is the product of this, of
    * `unauthorizedConnections`, and of `unauthorizedStreamBytes`: 128 MiB by default, 32 MiB from one source.
    */
-  readonly unauthorizedStreams: number;
+  readonly unauthorizedStreamsPerConnection: number;
   /** Calls of peers, and calls that are refused, on one connection in all. Default 100. */
-  readonly unauthorizedCalls: number;
+  readonly unauthorizedCallsPerConnection: number;
 }
 
 export interface GrpcTransportOptions {
@@ -114,8 +114,8 @@ const defaultLimits: GrpcLimits = {
   unauthorizedConnections: 1_024,
   unauthorizedMessageBytes: 16 * 1024,
   unauthorizedStreamBytes: 32 * 1024,
-  unauthorizedStreams: 4,
-  unauthorizedCalls: 100,
+  unauthorizedStreamsPerConnection: 4,
+  unauthorizedCallsPerConnection: 100,
 };
 /** How long a connection is kept on which a further service was called before, and is not now. */
 const IDLE_MS = 120_000;

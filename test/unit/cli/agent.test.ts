@@ -3,7 +3,7 @@ import { type ChildProcess, spawn } from "node:child_process";
 import { once } from "node:events";
 import { closeSync, existsSync, openSync } from "node:fs";
 import { writeFile } from "node:fs/promises";
-import { createServer } from "node:net";
+import { connect, createServer } from "node:net";
 import { join } from "node:path";
 import { createInterface } from "node:readline";
 import { describe, it } from "node:test";
@@ -92,6 +92,26 @@ describe("peerage agent", () => {
       );
       stopping.abort();
       assert.equal((await result).exit, 0);
+    }
+  });
+
+  it("takes as many connections as its flags say, over all ports and to HTTP from one source", async () => {
+    for (const [flag, incident] of [
+      ["-http-connections-per-source=1", "connection-refused-to-source"],
+      ["-max-connections=1", "connection-refused"],
+    ] as const) {
+      const stopping = new AbortController();
+      const { http, result } = await startAgent(["-dev", ...ports, flag], stopping.signal);
+      const [host = "", port] = http.split(":");
+      const [first, second] = [connect(Number(port), host), connect(Number(port), host)];
+      await once(first, "connect");
+      await once(second.resume(), "close");
+      assert.ok(!first.closed);
+      first.destroy();
+      stopping.abort();
+      const { exit, stderr } = await result;
+      assert.equal(exit, 0);
+      assert.match(stderr, new RegExp(`\\b${incident}\\b`));
     }
   });
 
@@ -377,6 +397,16 @@ describe("peerage agent", () => {
       "answers of DNS that are not counted",
       ["-dev", "-dns-large-answers", "many"],
       /^Invalid dns-large-answers: "many" is no number from 0 to \d+\n$/,
+    ],
+    [
+      "no room for connections",
+      ["-dev", "-max-connections=0"],
+      /^Invalid max-connections: "0" is no number from 1 to \d+\n$/,
+    ],
+    [
+      "more descriptors in reserve than there are",
+      ["-dev", "-reserved-descriptors=9000000000000000"],
+      /^Error starting the agent: of \d+ descriptors, 9000000000000000 are reserved: none is left for connections\n$/,
     ],
     ["a rule that is none", ["-dev", "-transit=a:b"], /^Invalid transit: "a:b" is not from:to:service\n$/],
     ["an argument", ["-dev", "now"], /^Unexpected argument: now\n$/],
