@@ -66,11 +66,18 @@ export class Places {
     this.#clock = clock;
   }
 
-  /** @param displaced - is called when the place goes to another: what held it must end at once. */
-  take(source: string, displaced: () => void): Place | NoPlace {
+  /** Whether there is a place for `source`, which may be that of another. Undefined: there is one, else why there is none. */
+  makeRoom(source: string): NoPlace | undefined {
     const own = this.#holders.get(source) ?? new Set();
     if (own.size >= this.#limits.perSource && !this.#displaceStale(firstWaiting(own))) return "source";
     if (this.#taken >= this.#limits.inAll && !this.displaceStale() && !this.displaceFor(source)) return "all";
+    return undefined;
+  }
+
+  /** @param displaced - is called when the place goes to another: what held it must end at once. */
+  take(source: string, displaced: () => void): Place | NoPlace {
+    const none = this.makeRoom(source);
+    if (none !== undefined) return none;
     const holder: Holder = {
       source,
       displaced,

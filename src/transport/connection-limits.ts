@@ -4,7 +4,7 @@ import type { Socket } from "node:net";
 import { type Clock, systemClock, type Timer } from "../environment.js";
 import { errorText } from "../errors.js";
 import { Incidents } from "../incidents.js";
-import { type Place, Places, sourceOf } from "../sources.js";
+import { type NoPlace, type Place, Places, sourceOf } from "../sources.js";
 import { formatAddress } from "./address.js";
 
 export interface ConnectionLimitsOptions {
@@ -148,11 +148,15 @@ export class ConnectionLimits {
     const source = sourceOf(formatAddress(remoteAddress, remotePort));
     const report = (kind: string, message: string): void =>
       this.#incidents.report(kind, message, { listener: name, source });
-    if (this.#connections >= this.#room && !this.#makeRoom(listener, source)) {
-      report("connection-refused", "all places for connections are taken: a new one was closed");
+    const refuse = (reason: NoPlace): undefined => {
+      if (reason === "source") report("connection-refused-to-source", "a source has as many connections as it may");
+      else report("connection-refused", "all places for connections are taken: a new one was closed");
       socket.destroy();
-      return undefined;
-    }
+    };
+    // In this order: for one that its source may not have nobody is displaced.
+    const none = places.makeRoom(source);
+    if (none !== undefined) return refuse(none);
+    if (this.#connections >= this.#room && !this.#makeRoom(listener, source)) return refuse("all");
     let place: Place | undefined;
     let requests = 0;
     let peers = 0;
@@ -179,9 +183,8 @@ export class ConnectionLimits {
         place = taken;
         return;
       }
-      if (taken === "source") report("connection-refused-to-source", "a source has as many connections as it may");
-      else report("connection-refused", "all places of a listener are taken: a new connection was closed");
-      drop();
+      leave();
+      refuse(taken);
     };
     const settle = (): void => {
       timer?.cancel();
@@ -246,23 +249,17 @@ export class ConnectionLimits {
    */
   #makeRoom(listener: Listener, source: string): boolean {
     if (this.#displaceStale()) return true;
-    const others = this.#byConnections().filter((other) => other !== listener);
-    const [idlest] = [...others].sort((one, other) => other.places.waiting - one.places.waiting);
+    const guaranteed = this.#room / GUARANTEED_PART;
+    const others = [...this.#listeners].filter((one) => one !== listener && one.connections > guaranteed);
+    const [idlest] = others.sort((one, other) => other.places.waiting - one.places.waiting);
     if (idlest !== undefined && idlest.places.waiting > listener.places.waiting) return idlest.places.displaceWaiting();
-    if (listener.connections < this.#room / GUARANTEED_PART) {
-      for (const { places, connections } of others) {
-        if (connections > listener.connections && places.displaceFor(undefined)) return true;
-      }
-    }
+    if (listener.connections < guaranteed && others.some(({ places }) => places.displaceFor(undefined))) return true;
     return listener.places.displaceFor(source);
   }
 
   #displaceStale(): boolean {
-    return this.#byConnections().some(({ places }) => places.displaceStale());
-  }
-
-  #byConnections(): readonly Listener[] {
-    return [...this.#listeners].sort((one, other) => other.connections - one.connections);
+    const byConnections = [...this.#listeners].sort((one, other) => other.connections - one.connections);
+    return byConnections.some(({ places }) => places.displaceStale());
   }
 
   /**

@@ -156,6 +156,28 @@ describe("limits on connections", () => {
     assert.deepEqual(counts(), { "connection-refused": 2, "connection-displaced": 4 });
   });
 
+  it("displace nobody for a source that has all it may, and none of a listener that has next to nothing", async () => {
+    const { limits, counts } = setup({ connections: 16 });
+    await using http = await listener(limits, "http", { perSource: 15 });
+    await using grpc = await listener(limits, "peering");
+    const handshake = await grpc.connect();
+    const readers: Client[] = [];
+    for (let count = 0; count < 40; count++) {
+      const reader = await http.connect(count < 15 ? 1 : 2 + count);
+      reader.connection?.request();
+      readers.push(reader);
+    }
+    assert.equal((await http.connect(1)).connection === undefined, false);
+    for (let count = 0; count < 20; count++) await http.connect(1);
+    assert.ok(!handshake.socket.closed && handshake.connection !== undefined);
+    assert.ok((counts()["connection-displaced"] ?? 0) >= 25);
+    const displaced = counts()["connection-displaced"];
+    await using dns = await listener(limits, "dns", { perSource: 1 });
+    assert.ok((await dns.connect()).connection !== undefined);
+    for (let count = 0; count < 10; count++) assert.equal((await dns.connect()).connection, undefined);
+    assert.equal(counts()["connection-displaced"], (displaced ?? 0) + 1);
+  });
+
   it("have a listener on which many wait make room for another one, before any that works does", async () => {
     const { limits, counts } = setup({ connections: 16 });
     await using http = await listener(limits, "http");
