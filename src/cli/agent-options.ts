@@ -5,6 +5,7 @@ import { isJsonObject, type Json, type JsonObject } from "../client/json-reader.
 import type { DnsServerOptions } from "../dns/server.js";
 import { errorText } from "../errors.js";
 import type { TransitRule } from "../host/transit.js";
+import { advertisedAddresses, checkNodeName, datacenterName } from "../host/validate-options.js";
 import type { RequestGuardOptions } from "../http/request-guard.js";
 import type { ConnectionLimitsOptions } from "../transport/connection-limits.js";
 import { CommandError, type CommandLineIo } from "./command.js";
@@ -233,17 +234,18 @@ export async function readAgentOptions(flags: ParsedFlags, io: CommandLineIo): P
   const reservedDescriptors = number("reserved-descriptors", 1, Number.MAX_SAFE_INTEGER);
   const httpConnectionsPerSource = number("http-connections-per-source", 1, Number.MAX_SAFE_INTEGER);
   const policiesPath = text("acl-policies");
+  const node = text("node") || hostname();
+  valid("node", () => checkNodeName(node));
   const grpcTls = listenAddress("grpc-tls", text("grpc-tls"), text("bind") || "127.0.0.1", 8503);
-  const advertise = texts("advertise");
-  for (const address of advertise) listenAddress("advertise", address, "", 0);
+  const advertise = valid("advertise", () => advertisedAddresses(texts("advertise")));
   if (advertise.length === 0 && /^(?:0\.0\.0\.0|\[?::\]?|)$/.test(grpcTls.host)) {
     throw new CommandError(
       "Must specify -advertise: an agent that listens on every address does not know where peers reach it",
     );
   }
   return {
-    datacenter: text("datacenter") || "dc1",
-    node: text("node") || hostname(),
+    datacenter: valid("datacenter", () => datacenterName(text("datacenter") || "dc1")),
+    node,
     dataDirectory,
     http: listenAddress("http", text("http"), "127.0.0.1", 8500),
     grpcTls,
@@ -271,6 +273,15 @@ export async function readAgentOptions(flags: ParsedFlags, io: CommandLineIo): P
     authorizer: policiesPath === "" ? undefined : await readAuthorizer(policiesPath, io),
     logLevel,
   };
+}
+
+/** @throws {CommandError} that names the flag. */
+function valid<Value>(name: string, read: () => Value): Value {
+  try {
+    return read();
+  } catch (error) {
+    throw new CommandError(`Invalid ${name}: ${errorText(error)}`, { cause: error });
+  }
 }
 
 function listOf(value: Setting): readonly string[] {

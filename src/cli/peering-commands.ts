@@ -1,4 +1,4 @@
-import { HttpError, type PeeringRecord } from "../client/index.js";
+import { HttpError, type PeeringRecord, type PeeringTroubles } from "../client/index.js";
 import { errorText, PeeringError } from "../errors.js";
 import { TokenCodec, type TokenDescription } from "../token/token-codec.js";
 import { type Command, type CommandContext, CommandError, type CommandGroup } from "./command.js";
@@ -143,8 +143,16 @@ const list: Command = {
 
   Example:
 
-    $ peerage peering list`,
-  flags: [...shared, formatFlag],
+    $ peerage peering list
+
+  Show beside each why it does not work, and since when:
+
+    $ peerage peering list -detailed`,
+  flags: [
+    ...shared,
+    formatFlag,
+    { name: "detailed", kind: "boolean", usage: "Output the last failure of each peering, and since when it fails." },
+  ],
   async run({ flags, client, print, printJson }) {
     const format = requireFormat(flags);
     const { peerings } = await client();
@@ -155,14 +163,17 @@ const list: Command = {
     } else if (sorted.length === 0) {
       print("There are no peering connections.");
     } else {
-      const rows = sorted.map(({ Name, State, StreamStatus, Meta }) => [
+      const detailed = flags.boolean("detailed");
+      const rows = sorted.map(({ Name, State, StreamStatus, Meta, Peerage }) => [
         Name,
         State,
         String(StreamStatus.ImportedServices.length),
         String(StreamStatus.ExportedServices.length),
         pairTexts(Meta).join(","),
+        ...(detailed ? [goTime(Peerage?.LastFailure?.Since), failureText(Peerage)] : []),
       ]);
-      print(table([["Name", "State", "Imported Svcs", "Exported Svcs", "Meta"], ...rows]));
+      const titles = ["Name", "State", "Imported Svcs", "Exported Svcs", "Meta"];
+      print(table([detailed ? [...titles, "Failing Since", "Last Failure"] : titles, ...rows]));
     }
   },
 };
@@ -357,6 +368,18 @@ function peeringJson(peering: PeeringRecord): Printable {
       Datacenter: remote.Datacenter,
       Locality: remote.Locality && { Region: remote.Locality.Region, Zone: remote.Locality.Zone },
     },
+    Peerage: peering.Peerage && troublesJson(peering.Peerage),
+  };
+}
+
+function troublesJson(troubles: PeeringTroubles): Printable {
+  const { LastFailure: failure } = troubles;
+  return {
+    LastFailure: failure && { ...failure, Address: failure.Address || undefined },
+    WithheldServices: troubles.WithheldServiceCount > 0 ? sortedMap(troubles.WithheldServices) : undefined,
+    WithheldServiceCount: troubles.WithheldServiceCount || undefined,
+    RefusedImports: troubles.RefusedImportCount > 0 ? sortedMap(troubles.RefusedImports) : undefined,
+    RefusedImportCount: troubles.RefusedImportCount || undefined,
   };
 }
 
@@ -392,7 +415,38 @@ function peeringText(peering: PeeringRecord): readonly string[] {
     `Create Index: ${peering.CreateIndex}`,
     `Modify Index: ${peering.ModifyIndex}`,
     "",
+    ...troubleLines(peering.Peerage),
   );
+  return lines;
+}
+
+function failureText(troubles: PeeringTroubles | undefined): string {
+  const failure = troubles?.LastFailure;
+  if (failure === undefined) return "";
+  return failure.Address === "" ? failure.Error : `${failure.Address}: ${failure.Error}`;
+}
+
+/** None while there is nothing wrong: the output is Consul's then. */
+function troubleLines(troubles: PeeringTroubles | undefined): readonly string[] {
+  if (troubles === undefined) return [];
+  const { LastFailure: failure } = troubles;
+  const lines: string[] = [];
+  if (failure !== undefined) {
+    lines.push(
+      `Last Failure:      ${failureText(troubles)}`,
+      `Failing Since:     ${goTime(failure.Since)}`,
+      `Failed Attempts:   ${failure.FailedAttempts}`,
+      `Next Attempt:      ${goTime(failure.NextAttempt)}`,
+      "",
+    );
+  }
+  for (const [title, count, reasons] of [
+    ["Withheld Services", troubles.WithheldServiceCount, troubles.WithheldServices],
+    ["Refused Imports", troubles.RefusedImportCount, troubles.RefusedImports],
+  ] as const) {
+    if (count > 0)
+      lines.push(`${title}: ${count}`, ...Object.entries(reasons).map(([name, why]) => `    ${name}: ${why}`), "");
+  }
   return lines;
 }
 

@@ -34,9 +34,11 @@ export type {
   ExportedServiceRecord,
   InstanceRecord,
   NodeRecord,
+  PeeringFailure,
   PeeringRecord,
   PeeringRemote,
   PeeringStreamStatus,
+  PeeringTroubles,
   PortRecord,
   ServiceRecord,
 } from "./records.js";

@@ -37,6 +37,32 @@ export interface PeeringRecord {
   readonly CreateIndex: number;
   readonly ModifyIndex: number;
   readonly Remote: PeeringRemote;
+  /** What a server of this library tells besides; undefined from Consul, and while there is nothing wrong. */
+  readonly Peerage: PeeringTroubles | undefined;
+}
+
+/** Why a peering does not work, or not for all of its services. */
+export interface PeeringTroubles {
+  readonly LastFailure: PeeringFailure | undefined;
+  /** Of our services that the peer does not get, up to 100: why. */
+  readonly WithheldServices: Readonly<Record<string, string>>;
+  readonly WithheldServiceCount: number;
+  /** Of the peer's services that were refused, up to 100: why. */
+  readonly RefusedImports: Readonly<Record<string, string>>;
+  readonly RefusedImportCount: number;
+}
+
+/** The last failure of a stream, or of an attempt at one. Times are RFC 3339. */
+export interface PeeringFailure {
+  readonly Error: string;
+  readonly Code: string;
+  /** The one dialed; `""` for none. */
+  readonly Address: string;
+  readonly At: string | undefined;
+  /** When the first of an unbroken row of failures came. */
+  readonly Since: string | undefined;
+  readonly FailedAttempts: number;
+  readonly NextAttempt: string | undefined;
 }
 
 /** Names of services, and RFC 3339 times; undefined: never. */
@@ -202,6 +228,30 @@ export function readPeering(json: Json): PeeringRecord {
       Datacenter: textOf(remote, "Datacenter"),
       Locality: locality === undefined ? undefined : readLocality(asObject(locality, "Locality")),
     },
+    Peerage: memberOf(record, "Peerage") === undefined ? undefined : readTroubles(objectOf(record, "Peerage")),
+  };
+}
+
+function readTroubles(troubles: JsonObject): PeeringTroubles {
+  return {
+    LastFailure:
+      memberOf(troubles, "LastFailure") === undefined ? undefined : readFailure(objectOf(troubles, "LastFailure")),
+    WithheldServices: textMapOf(troubles, "WithheldServices"),
+    WithheldServiceCount: numberOf(troubles, "WithheldServiceCount"),
+    RefusedImports: textMapOf(troubles, "RefusedImports"),
+    RefusedImportCount: numberOf(troubles, "RefusedImportCount"),
+  };
+}
+
+function readFailure(failure: JsonObject): PeeringFailure {
+  return {
+    Error: textOf(failure, "Error"),
+    Code: textOf(failure, "Code"),
+    Address: textOf(failure, "Address"),
+    At: optionalTime(failure, "At"),
+    Since: optionalTime(failure, "Since"),
+    FailedAttempts: numberOf(failure, "FailedAttempts"),
+    NextAttempt: optionalTime(failure, "NextAttempt"),
   };
 }
 

@@ -28,6 +28,7 @@ import { AgentChecks } from "./agent-checks.js";
 import { Catalog } from "./catalog.js";
 import { Cleanup } from "./cleanup.js";
 import { ConfigEntries } from "./config-entries.js";
+import { DialFailures } from "./dial-failures.js";
 import { DialRule, defaultForbiddenAddresses } from "./dial-rule.js";
 import { Dialer } from "./dialer.js";
 import { ExportEngine } from "./export-engine.js";
@@ -43,6 +44,16 @@ import { PeeringRecords } from "./records.js";
 import { reportedStorage } from "./reported-storage.js";
 import { StatusBoard } from "./status-board.js";
 import { Transit } from "./transit.js";
+import {
+  advertisedAddresses,
+  checkNodeName,
+  checkNumbers,
+  checkTransitRules,
+  datacenterName,
+  datacenterWarning,
+  listeningAddress,
+  nodeNameWarning,
+} from "./validate-options.js";
 import { VirtualIpClaims } from "./virtual-ip-claims.js";
 
 /** How often old roots and expiring certificates are looked at. */
@@ -167,13 +178,21 @@ async function composeHost(options: HostOptions, opened: AsyncDisposable[]): Pro
   const storage: Storage = reportedStorage(options.storage, incidents);
   const leadership = options.leadership ?? alwaysLeader;
   const secretBox = options.secretBox ?? plainSecretBox;
-  const datacenter = options.datacenter ?? "dc1";
+  const datacenter = datacenterName(options.datacenter ?? "dc1");
+  const nodeName = options.nodeName ?? "peerage";
+  checkNodeName(nodeName);
+  checkTransitRules(options.transit ?? []);
+  for (const warning of [datacenterWarning(datacenter), nodeNameWarning(nodeName)]) {
+    if (warning !== undefined) logger.warn(warning);
+  }
   const connect = options.connect ?? true;
   const strictConsul = options.strictConsul ?? false;
   const enabled = options.peeringEnabled ?? true;
+  checkNumbers("limits", { ...options.limits });
+  checkNumbers("timings", { ...options.timings });
+  checkNumbers("checks", { concurrentProbes: options.checks?.concurrentProbes, checks: options.checks?.checks });
   const limits = { ...defaultLimits, ...options.limits };
   const dialRule = new DialRule(options.forbiddenAddresses ?? defaultForbiddenAddresses, incidents);
-  if (datacenter === "") throw new TypeError("datacenter cannot be empty");
 
   const builtIn =
     options.authority === undefined
@@ -217,7 +236,7 @@ async function composeHost(options: HostOptions, opened: AsyncDisposable[]): Pro
     await AgentChecks.open({
       storage,
       catalog,
-      node: options.nodeName ?? "peerage",
+      node: nodeName,
       clock,
       random,
       logger,
@@ -264,7 +283,7 @@ async function composeHost(options: HostOptions, opened: AsyncDisposable[]): Pro
     }),
   );
 
-  let advertised: readonly string[] = options.advertise ?? [];
+  let advertised = advertisedAddresses(options.advertise ?? []);
   const remote: RemoteInfo = {
     partition: "",
     datacenter,
@@ -307,6 +326,7 @@ async function composeHost(options: HostOptions, opened: AsyncDisposable[]): Pro
     clusterResources,
     onPeerTerminated: (peeringId) => cleanup.request(peeringId),
   });
+  const dialFailures = new DialFailures(clock, logger);
   const dialer = new Dialer({
     transport,
     clock,
@@ -314,8 +334,14 @@ async function composeHost(options: HostOptions, opened: AsyncDisposable[]): Pro
     plan: async (peeringId) => (enabled && leadership.isLeader ? records.dialable(peeringId) : undefined),
     serve: (plan, target, signal) =>
       links.dial(plan, { ...target, mayDial: dialRule.mayDial(plan.peering.name) }, signal),
-    onFailure: (peeringId, error, address, waitMs) => board.dialFailed(peeringId, error, address, waitMs),
-    onStopped: (peeringId) => board.dialStopped(peeringId),
+    onFailure: (peeringId, error, address, waitMs) => {
+      dialFailures.failed(records.byId(peeringId)?.name ?? peeringId, error, address, waitMs);
+      board.dialFailed(peeringId, error, address, waitMs);
+    },
+    onStopped: (peeringId) => {
+      dialFailures.stopped(records.byId(peeringId)?.name ?? peeringId);
+      board.dialStopped(peeringId);
+    },
   });
   const cleanup: Cleanup = new Cleanup({
     clock,
@@ -364,7 +390,10 @@ async function composeHost(options: HostOptions, opened: AsyncDisposable[]): Pro
         certificate,
       );
   if (listener !== undefined) open(listener);
-  if (options.advertise === undefined && listener !== undefined) advertised = [listener.address];
+  // An empty list says that nobody reaches this host; one whose elements are all empty says nothing.
+  if (advertised.length === 0 && options.advertise?.length !== 0 && listener !== undefined) {
+    advertised = [listeningAddress(listener.address)];
+  }
 
   const peerings = new Peerings({
     records,

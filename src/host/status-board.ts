@@ -26,6 +26,8 @@ export interface PeeringFailure {
   readonly message: string;
   /** The address dialed; undefined on an acceptor, and where the attempt failed before one was dialed. */
   readonly address: string | undefined;
+  /** When the first failure came of those that no working stream has interrupted, in milliseconds since the epoch. */
+  readonly since: number;
 }
 
 /** What a host knows of a peering's streams: facts with times (milliseconds since the epoch), undefined while unseen. */
@@ -69,6 +71,7 @@ export interface PeeringStatus {
 interface BoardEntry {
   stream: BoardStream | undefined;
   lastFailure: PeeringFailure | undefined;
+  failingSince: number | undefined;
   failedAttempts: number;
   nextAttemptAt: number | undefined;
   readonly heldBack: Map<string, string>;
@@ -212,7 +215,7 @@ export class StatusBoard {
 
   dialFailed(peeringId: string, error: PeeringError, address: string | undefined, waitMs: number): void {
     const entry = this.#entry(peeringId);
-    entry.lastFailure = { at: this.#clock.wall(), code: error.code, message: error.message, address };
+    this.#failed(entry, error, address);
     entry.failedAttempts++;
     entry.nextAttemptAt = this.#clock.wall() + waitMs;
     this.#tracker.dialFailed(peeringId, this.#clock.wall(), error.message);
@@ -304,6 +307,7 @@ export class StatusBoard {
   connected(peeringId: string): void {
     const entry = this.#entry(peeringId);
     entry.failedAttempts = 0;
+    entry.failingSince = undefined;
     this.#notify(peeringId);
   }
 
@@ -311,10 +315,14 @@ export class StatusBoard {
   streamEnded(peeringId: string, stream: BoardStream, error: PeeringError | undefined): void {
     const entry = this.#entry(peeringId);
     if (entry.stream === stream) entry.stream = undefined;
-    if (error !== undefined) {
-      entry.lastFailure = { at: this.#clock.wall(), code: error.code, message: error.message, address: undefined };
-    }
+    if (error !== undefined) this.#failed(entry, error, undefined);
     this.#notify(peeringId);
+  }
+
+  #failed(entry: BoardEntry, { code, message }: PeeringError, address: string | undefined): void {
+    const at = this.#clock.wall();
+    entry.failingSince ??= at;
+    entry.lastFailure = { at, code, message, address, since: entry.failingSince };
   }
 
   #entry(peeringId: string): BoardEntry {
@@ -323,6 +331,7 @@ export class StatusBoard {
       entry = {
         stream: undefined,
         lastFailure: undefined,
+        failingSince: undefined,
         failedAttempts: 0,
         nextAttemptAt: undefined,
         heldBack: new Map(),

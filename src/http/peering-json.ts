@@ -1,4 +1,5 @@
 import type { PeeringView } from "../host/peerings.js";
+import type { PeeringStatus } from "../host/status-board.js";
 import type { PeeringState } from "../peering/peering.js";
 import type { RemoteInfo } from "../wire/messages.js";
 import { type Json, textMapOrAbsent, timeText } from "./json.js";
@@ -37,7 +38,44 @@ export function peeringJson(view: PeeringView): Json {
     CreateIndex: view.createIndex,
     ModifyIndex: view.modifyIndex,
     Remote: remoteJson(view.remote),
+    Peerage: ownJson(view.status),
   };
+}
+
+/** Services named in one answer; of more, their number is told. */
+const MAX_NAMED = 100;
+
+/** What Consul does not tell, and what its clients pass over; absent while there is nothing wrong. */
+function ownJson({
+  lastFailure,
+  failedAttempts,
+  nextAttemptAt,
+  withheldServices,
+  refusedImports,
+  healthy,
+}: PeeringStatus): Json | undefined {
+  // A failure that is over is history.
+  const failure = healthy && failedAttempts === 0 ? undefined : lastFailure;
+  if (failure === undefined && withheldServices.size === 0 && refusedImports.size === 0) return undefined;
+  return {
+    LastFailure: failure && {
+      Error: failure.message,
+      Code: failure.code,
+      Address: failure.address,
+      At: timeText(failure.at),
+      Since: timeText(failure.since),
+      FailedAttempts: failedAttempts,
+      NextAttempt: nextAttemptAt === undefined ? undefined : timeText(nextAttemptAt),
+    },
+    WithheldServices: reasonsOrAbsent(withheldServices),
+    WithheldServiceCount: withheldServices.size || undefined,
+    RefusedImports: reasonsOrAbsent(refusedImports),
+    RefusedImportCount: refusedImports.size || undefined,
+  };
+}
+
+function reasonsOrAbsent(reasons: ReadonlyMap<string, string>): Json | undefined {
+  return reasons.size === 0 ? undefined : new Map([...reasons].slice(0, MAX_NAMED));
 }
 
 function remoteJson({ partition, datacenter, locality }: RemoteInfo): Json {

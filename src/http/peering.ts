@@ -182,6 +182,21 @@ const peeringSchema: JsonSchema = objectOf({
     Datacenter: text,
     "Locality?": objectOf({ Region: text, Zone: text }),
   }),
+  "Peerage?": objectOf({
+    "LastFailure?": objectOf({
+      Error: text,
+      Code: text,
+      "Address?": text,
+      At: time,
+      Since: time,
+      FailedAttempts: index,
+      "NextAttempt?": time,
+    }),
+    "WithheldServices?": textsByKey,
+    "WithheldServiceCount?": index,
+    "RefusedImports?": textsByKey,
+    "RefusedImportCount?": index,
+  }),
 });
 
 export const peeringOperations: readonly Operation[] = [

@@ -91,11 +91,11 @@ describe("the package", () => {
     packed = report.files.map(({ path }) => path);
 
     const readme = await readFile("README.md", "utf8");
-    for (const [, text = "", name = ""] of readme.matchAll(/```ts\n(\/\/ ([\w-]+\.ts)\n[\s\S]*?)```/g)) {
+    for (const [, text = "", name = ""] of readme.matchAll(/```ts\n(\/\/ ([\w-]+\.mts)\n[\s\S]*?)```/g)) {
       programs.set(name, text);
     }
-    promised = /```ts\n\/\/ tour\.ts\n[\s\S]*?```[\s\S]*?```text\n([\s\S]*?)```/.exec(readme)?.[1] ?? "";
-    assert.ok(programs.has("tour.ts") && promised !== "", "README.md has a tour and what it prints");
+    promised = /```ts\n\/\/ tour\.mts\n[\s\S]*?```[\s\S]*?```text\n([\s\S]*?)```/.exec(readme)?.[1] ?? "";
+    assert.ok(programs.has("tour.mts") && promised !== "", "README.md has a tour and what it prints");
 
     project = join(work, "project");
     await mkdir(project);
@@ -116,7 +116,7 @@ describe("the package", () => {
         ["classic-level", "dns-packet", "typescript", "@types/node"].map((name) => [name, versionOf(name)]),
       ),
     };
-    const own = { name: "a-user", version: "1.0.0", private: true, type: "module", dependencies };
+    const own = { name: "a-user", version: "1.0.0", private: true, type: "commonjs", dependencies };
     await writeFile(join(project, "package.json"), JSON.stringify(own));
     const needed = new Set([...Object.keys(manifest.dependencies), ...Object.keys(dependencies)]);
     needed.delete("peerage");
@@ -174,7 +174,7 @@ describe("the package", () => {
       const entries = Object.keys(exports).filter((path) => !path.endsWith(".json"));
       const imports = entries.map((path, index) => `import * as entry${index} from "peerage${path.slice(1)}";`);
       const uses = `console.log([${entries.map((_, index) => `entry${index}`).join(", ")}].length);`;
-      await writeFile(join(directory, "entries.ts"), [...imports, uses].join("\n"));
+      await writeFile(join(directory, "entries.mts"), [...imports, uses].join("\n"));
       const compilerOptions = {
         target: "es2022",
         types: ["node"],
@@ -186,10 +186,10 @@ describe("the package", () => {
         outDir: "out",
         rootDir: ".",
       };
-      await writeFile(join(directory, "tsconfig.json"), JSON.stringify({ compilerOptions, include: ["*.ts"] }));
+      await writeFile(join(directory, "tsconfig.json"), JSON.stringify({ compilerOptions, include: ["*.mts"] }));
       await run(directory, process.execPath, join(project, "node_modules/typescript/bin/tsc"), "-p", ".");
-      assert.equal(await run(directory, process.execPath, "out/entries.js"), `${entries.length}\n`);
-      assert.equal(await run(directory, process.execPath, "out/tour.js"), promised);
+      assert.equal(await run(directory, process.execPath, "out/entries.mjs"), `${entries.length}\n`);
+      assert.equal(await run(directory, process.execPath, "out/tour.mjs"), promised);
     });
   }
 

@@ -10,6 +10,7 @@ import { join } from "node:path";
 import { createInterface } from "node:readline";
 import { after, before, describe, it } from "node:test";
 import { setTimeout as delay } from "node:timers/promises";
+import { promisify } from "node:util";
 import { parseAclPolicies } from "../../src/access/policies.js";
 import { temporaryDirectory } from "../support/hosts.js";
 
@@ -31,10 +32,10 @@ const elsewhere: Readonly<Record<string, string>> = {
   "npm ci && npm test": ".ci/run",
   "npm i peerage classic-level dns-packet": "test/packaging/package.test.ts",
 };
-/** The program that `test/packaging/package.test.ts` compiles and runs. */
-const TOUR = "tour.ts";
+/** The program that the text says how to run; `test/packaging/package.test.ts` compiles it, too. */
+const TOUR = "tour.mts";
 /** What goes on until it is interrupted; it prints a line when it is ready. */
-const GOES_ON = /^npx (?:peerage agent|tsx (?:listen|serve)\.ts)\b/;
+const GOES_ON = /^npx (?:peerage agent|tsx (?:listen|serve)\.mts)\b/;
 /** What later commands of a section may use. */
 const VARIABLES = "TOKEN PEERING_TOKEN CONSUL_HTTP_ADDR";
 const PORTS = /\b(?:7500|7503|7600|8500|8503|8600|9500|9503|9600)\b/g;
@@ -57,7 +58,7 @@ function blocksOf(markdown: string): readonly Block[] {
 }
 
 function fileName({ text }: Block): string | undefined {
-  return /^\/\/ ([\w-]+\.ts)\n/.exec(text)?.[1];
+  return /^\/\/ ([\w-]+\.mts)\n/.exec(text)?.[1];
 }
 
 function isElsewhere({ language, text }: Block): boolean {
@@ -117,7 +118,9 @@ class Project implements AsyncDisposable {
     await symlink(root, join(modules, "peerage"));
     for (const name of ["classic-level", "dns-packet"])
       await symlink(join(root, "node_modules", name), join(modules, name));
-    await writeFile(join(path, "package.json"), '{"type":"module"}');
+    // As a newcomer makes a project; npm says in it that programs are CommonJS.
+    await promisify(execFile)("npm", ["init", "-y"], { cwd: path });
+    await writeFile(join(programs, "package.json"), '{"type":"module"}');
     await writeFile(join(path, "variables"), "");
     const scripts: Record<string, string> = {
       npx: '#!/bin/sh\nexec "$@"\n',
@@ -249,7 +252,13 @@ describe("README.md", () => {
         const title = block.text.split("\n")[0] ?? "";
         it(title, async () => {
           const name = fileName(block);
-          if (block.language === "ts" && name !== undefined) return project.write(name, block.text);
+          if (block.language === "ts" && name !== undefined) {
+            await project.write(name, block.text);
+            if (name !== TOUR) return;
+            const printed = await project.run({ ...block, text: `npx tsx ${name}` });
+            assert.equal(printed, project.local(block.promised ?? ""));
+            return;
+          }
           // What `agent --acl-policies` does first with such a file.
           if (block.language === "hcl") return void parseAclPolicies(block.text);
           const printed = await project.run(block);

@@ -19,7 +19,7 @@ export function recordedCommandLines(version: string): readonly RecordedCommandL
 /**
  * What differs on purpose:
  * - the program is called `peerage`, in the help of `peering`, too;
- * - `peering` has two subcommands more: `generate`, an alias (D-49), and `token`.
+ * - `peering` has two subcommands more: `generate`, an alias (D-49), and `token`; `peering list` has the flag `-detailed`.
  *
  * What other versions of Consul print differently, and we do not follow: 1.22 labels `Peer Servers Name` and `Peer Servers
  * Addresses`; 1.15 and 1.13 have no `exported-services`, and say so in their help; 1.13 passes on errors with their
@@ -29,8 +29,8 @@ export function asOurs(text: string): string {
   return text.replaceAll("consul peering", "peerage peering");
 }
 
-export function withoutOurSubcommands(text: string): string {
-  return text.replace(/^ {4}(?:generate|token) {2,}.*\n/gm, "");
+export function withoutOurs(text: string): string {
+  return text.replace(/^ {4}(?:generate|token) {2,}.*\n/gm, "").replace(/^ {2}-detailed\n {4}\t.*\n/gm, "");
 }
 
 /** What is compared by its form alone: ids, certificates, tokens, times, indexes, and where servers listen. */

@@ -8,7 +8,7 @@ import {
   asOurs,
   type RecordedCommandLine,
   recordedCommandLines,
-  withoutOurSubcommands,
+  withoutOurs,
   withoutVarying,
 } from "../../support/recorded-command-lines.js";
 
@@ -112,7 +112,7 @@ describe("recorded command lines of 1.21.4 at two live hosts (CL1, CL2, CL3, CL4
         {
           exit: result.exit,
           stdout: withoutVarying(result.stdout),
-          stderr: withoutVarying(withoutOurSubcommands(result.stderr)),
+          stderr: withoutVarying(withoutOurs(result.stderr)),
         },
         { exit: each.exit, stdout: withoutVarying(expected), stderr: withoutVarying(asOurs(each.stderr)) },
       );

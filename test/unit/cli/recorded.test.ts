@@ -12,7 +12,7 @@ import {
   asOurs,
   type RecordedCommandLine,
   recordedCommandLines,
-  withoutOurSubcommands,
+  withoutOurs,
   withoutVarying,
 } from "../../support/recorded-command-lines.js";
 
@@ -88,7 +88,7 @@ describe("recorded command lines of 1.21.4", () => {
       const address = servers.get(each.server)?.address ?? "127.0.0.1:1";
       const result = await runPeerage(each.args, { environment: { CONSUL_HTTP_ADDR: address } });
       assert.deepEqual(
-        { ...result, stdout: result.stdout, stderr: withoutOurSubcommands(result.stderr).replaceAll(address, NOWHERE) },
+        { ...result, stdout: result.stdout, stderr: withoutOurs(result.stderr).replaceAll(address, NOWHERE) },
         { exit: each.exit, stdout: each.stdout, stderr: asOurs(each.stderr) },
       );
     });

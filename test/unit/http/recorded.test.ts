@@ -394,7 +394,9 @@ function compare(actual: Json | undefined, recorded: Json, path: string, key = "
     assert.ok(isObject(actual), `${path} is no object`);
     // `Hash` is left out on purpose (D-49).
     const keys = Object.keys(recorded).filter((name) => name !== "Hash");
-    assert.deepEqual(Object.keys(actual), keys, `keys of ${path}`);
+    // Why a peering does not work is told beside, where Consul's clients pass it over.
+    const ours = Object.keys(actual).filter((name) => name !== "Peerage");
+    assert.deepEqual(ours, keys, `keys of ${path}`);
     for (const name of keys) compare(actual[name], recorded[name] ?? null, `${path}.${name}`, name);
   } else {
     assert.equal(actual, recorded, path);
