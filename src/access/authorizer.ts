@@ -47,7 +47,10 @@ export interface Authorizer {
    * @returns undefined: there is no such token.
    */
   resolve(token: string): Promise<Identity | undefined>;
-  /** Synchronous, for it is asked for every item of a list. */
+  /**
+   * Synchronous, for it is asked for every item of a list.
+   * @throws {PeeringError} `permission-denied`: whoever it was is not known any more.
+   */
   allowed(identity: Identity, right: Right): boolean;
 }
 

@@ -1,4 +1,5 @@
 import { createHash, timingSafeEqual } from "node:crypto";
+import { PeeringError } from "../errors.js";
 import { HclBody, type HclItem, isHclList } from "../syntax/hcl.js";
 import type { Authorizer, Identity } from "./authorizer.js";
 import { type AclRule, labelled, problem, RuleSet, readHcl, rulesOf, shown } from "./rules.js";
@@ -33,40 +34,87 @@ export interface AclPolicies {
 /** The name by which Consul knows those who have no token, and which may be given instead of one. */
 const ANONYMOUS = "anonymous";
 
+/** An authorizer whose policies can be replaced while it is in use. */
+export interface PolicyAuthorizer extends Authorizer {
+  /**
+   * Goes by these policies from now on, also for whoever was known before: a token that is still there has the rights that it
+   * has now, and one that is not is refused like any that does not exist.
+   * @throws {TypeError} as {@link policyAuthorizer}; the policies of before stay then.
+   */
+  replace(policies: AclPolicies): void;
+}
+
 /**
  * An authorizer that follows rules as Consul 1.13 to 1.22 does: the rule of the very name counts before that of the longest
  * prefix; of several rules about the same, `deny` counts before `write` and that before `read`; `write` implies `read`;
  * where no rule speaks of `peering` or `mesh`, that of `operator` counts. Secrets are compared in constant time.
  * @throws {TypeError} for a policy that does not exist, two tokens of one id or one secret, or a digest that is none.
  */
-export function policyAuthorizer(policies: AclPolicies): Authorizer {
-  const { defaultPolicy = "deny", tokens = [], anonymous = {} } = policies;
-  checkTokens(tokens);
-  const rights = new Map<Identity, RuleSet>();
-  const identify = (accessorId: string | undefined, { policies: names = [], rules = [] }: AclGrant): Identity => {
-    const named = names.flatMap((name) => {
-      const found = policies.policies?.get(name);
-      if (found === undefined) throw new TypeError(`there is no policy ${JSON.stringify(name)}`);
-      return found;
-    });
+export function policyAuthorizer(policies: AclPolicies): PolicyAuthorizer {
+  let grants = new Grants(policies);
+  /** Digests of the secrets by which somebody was known; `""`: without one. */
+  const secrets = new WeakMap<Identity, string>();
+  const known = (accessorId: string | undefined, secret: string): Identity => {
     const identity = { accessorId };
-    rights.set(identity, new RuleSet([...named, ...rules], defaultPolicy));
+    secrets.set(identity, secret);
     return identity;
   };
-  const nobody = identify(undefined, anonymous);
-  const known = tokens.map((token) => ({ ...token, identity: identify(token.accessorId, token) }));
   return {
-    defaultPolicy,
+    get defaultPolicy() {
+      return grants.defaultPolicy;
+    },
     resolve: async (token) => {
-      if (token === "" || token === ANONYMOUS) return nobody;
+      if (token === "" || token === ANONYMOUS) return known(undefined, "");
       const digest = digestOf(token);
       let found: Identity | undefined;
       // All of them are looked at, so that time says nothing of where one was found.
-      for (const { secretSha256, identity } of known) if (timingSafeEqual(secretSha256, digest)) found = identity;
+      for (const { secretSha256, accessorId } of grants.tokens) {
+        if (timingSafeEqual(secretSha256, digest)) found = known(accessorId, hexOf(secretSha256));
+      }
       return found;
     },
-    allowed: (identity, right) => rights.get(identity)?.allows(right) ?? false,
+    allowed: (identity, right) => {
+      const secret = secrets.get(identity);
+      if (secret === undefined) return false;
+      const rules = grants.rules.get(secret);
+      if (rules === undefined) throw new PeeringError("permission-denied", "ACL not found");
+      return rules.allows(right);
+    },
+    replace: (next) => {
+      grants = new Grants(next);
+    },
   };
+}
+
+/** Policies as they are looked up. */
+class Grants {
+  readonly defaultPolicy: "allow" | "deny";
+  readonly tokens: readonly AclToken[];
+  /** What each may do, by the digest of its secret; `""`: those without one. */
+  readonly rules: ReadonlyMap<string, RuleSet>;
+
+  /** @throws {TypeError} */
+  constructor({ defaultPolicy = "deny", tokens = [], anonymous = {}, policies }: AclPolicies) {
+    checkTokens(tokens);
+    const ruleSet = ({ policies: names = [], rules = [] }: AclGrant): RuleSet => {
+      const named = names.flatMap((name) => {
+        const found = policies?.get(name);
+        if (found === undefined) throw new TypeError(`there is no policy ${JSON.stringify(name)}`);
+        return found;
+      });
+      return new RuleSet([...named, ...rules], defaultPolicy);
+    };
+    this.defaultPolicy = defaultPolicy;
+    this.tokens = tokens;
+    this.rules = new Map([
+      ["", ruleSet(anonymous)],
+      ...tokens.map((token) => [hexOf(token.secretSha256), ruleSet(token)] as const),
+    ]);
+  }
+}
+
+function hexOf(digest: Uint8Array): string {
+  return Buffer.from(digest).toString("hex");
 }
 
 /** What is kept of a secret. */
@@ -81,7 +129,7 @@ function checkTokens(tokens: readonly AclToken[]): void {
     if (secretSha256.length !== 32) throw new TypeError(`the digest of token ${accessorId} is not 32 bytes long`);
     if (ids.has(accessorId)) throw new TypeError(`there are two tokens ${accessorId}`);
     ids.add(accessorId);
-    const hex = Buffer.from(secretSha256).toString("hex");
+    const hex = hexOf(secretSha256);
     if (secrets.has(hex)) throw new TypeError(`token ${accessorId} has the secret of another one`);
     secrets.add(hex);
   }
@@ -147,7 +195,7 @@ function policiesOf({ items }: HclBody): AclPolicies {
           if (label === "") throw problem({ line }, "a token needs its accessor id");
           if (tokens.has(label)) throw problem({ line }, `${what} is given twice`);
           const secretSha256 = secretOf(body, what, line);
-          const hex = Buffer.from(secretSha256).toString("hex");
+          const hex = hexOf(secretSha256);
           if (secrets.has(hex)) throw problem({ line }, `${what} has the secret of another one`);
           secrets.add(hex);
           const own = body.items.filter(({ keys }) => !SECRETS.includes(keys[0]));

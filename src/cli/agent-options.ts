@@ -1,12 +1,12 @@
 import { hostname } from "node:os";
-import type { Authorizer } from "../access/authorizer.js";
-import { parseAclPolicies, policyAuthorizer } from "../access/policies.js";
+import { type AclPolicies, parseAclPolicies } from "../access/policies.js";
 import { isJsonObject, type Json, type JsonObject } from "../client/json-reader.js";
 import type { DnsServerOptions } from "../dns/server.js";
 import { errorText } from "../errors.js";
 import type { TransitRule } from "../host/transit.js";
 import { advertisedAddresses, checkNodeName, datacenterName } from "../host/validate-options.js";
 import type { RequestGuardOptions } from "../http/request-guard.js";
+import type { ServerTls } from "../rpc/server-tls.js";
 import type { ConnectionLimitsOptions } from "../transport/connection-limits.js";
 import { CommandError, type CommandLineIo } from "./command.js";
 import type { Flag, ParsedFlags } from "./flags.js";
@@ -21,12 +21,25 @@ export interface ListenAddress {
   readonly given: boolean;
 }
 
+/** Files with the certificates of the HTTPS API, in PEM. */
+export interface TlsFiles {
+  readonly certificate: string;
+  readonly key: string;
+  /** Undefined: no client is asked for a certificate. */
+  readonly ca: string | undefined;
+}
+
 export interface AgentOptions {
   readonly datacenter: string;
   readonly node: string;
   /** Undefined: in memory, and gone with the process. */
   readonly dataDirectory: string | undefined;
-  readonly http: ListenAddress;
+  /** Undefined: not served. */
+  readonly http: ListenAddress | undefined;
+  /** Undefined: not served. */
+  readonly https: { readonly listen: ListenAddress; readonly verifyIncoming: boolean } | undefined;
+  /** There when HTTPS is served. */
+  readonly tlsFiles: TlsFiles | undefined;
   readonly grpcTls: ListenAddress;
   readonly dns: ListenAddress;
   readonly advertise: readonly string[];
@@ -44,9 +57,11 @@ export interface AgentOptions {
   readonly connectionLimits: ConnectionLimitsOptions;
   /** Undefined: the default of the server. */
   readonly httpConnectionsPerSource: number | undefined;
-  /** Undefined: everyone may do everything. */
-  readonly authorizer: Authorizer | undefined;
+  /** File; undefined: everyone may do everything. */
+  readonly aclPolicies: string | undefined;
   readonly logLevel: LogLevel;
+  /** The value of each flag, wherever it was given, as a text that is the same for the same value. */
+  readonly settings: ReadonlyMap<string, string>;
 }
 
 /** Each is also a `PEERAGE_…` variable and a key of the configuration file; the flag comes first, then the variable. */
@@ -68,7 +83,31 @@ export const agentFlags: readonly Flag[] = [
     name: "http",
     kind: "text",
     placeholder: "host:port",
-    usage: "Where to serve the HTTP API. Default: 127.0.0.1:8500.",
+    usage: "Where to serve the HTTP API; off: nowhere. Default: 127.0.0.1:8500.",
+  },
+  {
+    name: "https",
+    kind: "text",
+    placeholder: "host:port",
+    usage: "Where to serve the HTTP API over TLS, with the certificate of -cert and -key. Default: nowhere.",
+  },
+  {
+    name: "cert",
+    kind: "text",
+    placeholder: "file",
+    usage: "Certificate for -https, and those that lead from it to an authority, in PEM. Read again on SIGHUP.",
+  },
+  { name: "key", kind: "text", placeholder: "file", usage: "Key of that certificate, in PEM. Read again on SIGHUP." },
+  {
+    name: "ca",
+    kind: "text",
+    placeholder: "file",
+    usage: "Certificates of the authorities of clients, for -verify-incoming, in PEM. Read again on SIGHUP.",
+  },
+  {
+    name: "verify-incoming",
+    kind: "boolean",
+    usage: "Takes over -https only clients that show a certificate of an authority of -ca.",
   },
   {
     name: "allowed-host",
@@ -180,9 +219,13 @@ export const agentFlags: readonly Flag[] = [
     kind: "text",
     placeholder: "file",
     usage:
-      "HCL or JSON file that says who may do what: default_policy, policies, tokens, and anonymous. Without it everyone may do everything.",
+      "HCL or JSON file that says who may do what: default_policy, policies, tokens, and anonymous. Without it everyone may do everything. Read again on SIGHUP.",
   },
-  { name: "log-level", kind: "text", usage: `One of ${LOG_LEVELS.join(", ")}. Default: info.` },
+  {
+    name: "log-level",
+    kind: "text",
+    usage: `One of ${LOG_LEVELS.join(", ")}. Default: info. One from the file of -config is read again on SIGHUP.`,
+  },
   { name: "config", kind: "text", usage: "JSON file whose keys are the names of these flags." },
 ];
 
@@ -233,7 +276,6 @@ export async function readAgentOptions(flags: ParsedFlags, io: CommandLineIo): P
   const connections = number("max-connections", 1, Number.MAX_SAFE_INTEGER);
   const reservedDescriptors = number("reserved-descriptors", 1, Number.MAX_SAFE_INTEGER);
   const httpConnectionsPerSource = number("http-connections-per-source", 1, Number.MAX_SAFE_INTEGER);
-  const policiesPath = text("acl-policies");
   const node = text("node") || hostname();
   valid("node", () => checkNodeName(node));
   const grpcTls = listenAddress("grpc-tls", text("grpc-tls"), text("bind") || "127.0.0.1", 8503);
@@ -247,7 +289,8 @@ export async function readAgentOptions(flags: ParsedFlags, io: CommandLineIo): P
     datacenter: valid("datacenter", () => datacenterName(text("datacenter") || "dc1")),
     node,
     dataDirectory,
-    http: listenAddress("http", text("http"), "127.0.0.1", 8500),
+    http: isOff(text("http")) ? undefined : listenAddress("http", text("http"), "127.0.0.1", 8500),
+    ...httpsOptions(text, boolean("verify-incoming")),
     grpcTls,
     dns: listenAddress("dns", text("dns"), "127.0.0.1", 8600),
     advertise,
@@ -270,8 +313,34 @@ export async function readAgentOptions(flags: ParsedFlags, io: CommandLineIo): P
       ...(reservedDescriptors !== undefined && { reservedDescriptors }),
     },
     httpConnectionsPerSource,
-    authorizer: policiesPath === "" ? undefined : await readAuthorizer(policiesPath, io),
+    aclPolicies: text("acl-policies") || undefined,
     logLevel,
+    settings: new Map(agentFlags.map(({ name, kind }) => [name, kind === "texts" ? texts(name).join() : text(name)])),
+  };
+}
+
+/** As Consul's ports are switched off, too. */
+function isOff(address: string): boolean {
+  return address === "off" || /^(?:.*:)?-1$/.test(address);
+}
+
+/** @throws {CommandError} for what has no effect, or is missing. */
+function httpsOptions(
+  text: (name: string) => string,
+  verifyIncoming: boolean,
+): Pick<AgentOptions, "https" | "tlsFiles"> {
+  const [address, certificate, key, ca] = [text("https"), text("cert"), text("key"), text("ca")];
+  if (address === "" || isOff(address)) {
+    if (certificate + key + ca !== "" || verifyIncoming) {
+      throw new CommandError("Must specify -https with -cert, -key, -ca and -verify-incoming");
+    }
+    return { https: undefined, tlsFiles: undefined };
+  }
+  if (certificate === "" || key === "") throw new CommandError("Must specify -cert and -key with -https");
+  if (verifyIncoming && ca === "") throw new CommandError("Must specify -ca with -verify-incoming");
+  return {
+    https: { listen: listenAddress("https", address, "127.0.0.1", 8501), verifyIncoming },
+    tlsFiles: { certificate, key, ca: ca || undefined },
   };
 }
 
@@ -312,11 +381,26 @@ function listenAddress(name: string, text: string, defaultHost: string, defaultP
   return { host: bracketed ?? plain ?? "", port, given: true };
 }
 
-async function readAuthorizer(path: string, io: CommandLineIo): Promise<Authorizer> {
+/** @throws {CommandError} that names the file, and the line where it is wrong. */
+export async function readPolicies(path: string, io: CommandLineIo): Promise<AclPolicies> {
+  return reading(`the ACL policies ${path}`, async () => parseAclPolicies(await io.readFile(path)));
+}
+
+/** @throws {CommandError} that names the file. Whether they fit together is not looked at. */
+export async function readTls({ certificate, key, ca }: TlsFiles, io: CommandLineIo): Promise<ServerTls> {
+  const read = (what: string, path: string): Promise<string> => reading(`${what} ${path}`, () => io.readFile(path));
+  return {
+    certificate: await read("the certificate", certificate),
+    key: await read("the key", key),
+    ...(ca === undefined ? {} : { ca: await read("the authorities of clients", ca) }),
+  };
+}
+
+async function reading<Content>(what: string, read: () => Promise<Content>): Promise<Content> {
   try {
-    return policyAuthorizer(parseAclPolicies(await io.readFile(path)));
+    return await read();
   } catch (error) {
-    throw new CommandError(`Error reading the ACL policies ${path}: ${errorText(error)}`, { cause: error });
+    throw new CommandError(`Error reading ${what}: ${errorText(error)}`, { cause: error });
   }
 }
 

@@ -1,16 +1,18 @@
 import type { Authorizer } from "../access/authorizer.js";
+import { policyAuthorizer } from "../access/policies.js";
 import type { Logger } from "../environment.js";
 import { errorText, PeeringError } from "../errors.js";
 import { createHost, type PeeringHost } from "../host/host.js";
 import { httpHandler } from "../http/index.js";
 import { Incidents } from "../incidents.js";
-import { type HttpServer, httpServer, peeringRpc } from "../rpc/index.js";
+import { type HttpServer, type HttpServerOptions, httpServer, peeringRpc } from "../rpc/index.js";
 import { memoryStorage } from "../storage/memory.js";
 import type { Storage } from "../storage/storage.js";
 import { joinHostPort } from "../token/address.js";
 import { ConnectionLimits } from "../transport/connection-limits.js";
 import { grpcTransport } from "../transport/grpc.js";
-import { type AgentOptions, type ListenAddress, readAgentOptions } from "./agent-options.js";
+import { type AgentOptions, type ListenAddress, readAgentOptions, readPolicies, readTls } from "./agent-options.js";
+import { AgentReload } from "./agent-reload.js";
 import { registerServer } from "./agent-server.js";
 import { type CommandContext, CommandError } from "./command.js";
 import { lineLogger } from "./log.js";
@@ -22,30 +24,61 @@ interface Shared {
   readonly connectionLimits: ConnectionLimits;
 }
 
+/** What HTTP, calls and DNS ask whether somebody may do something. Undefined: everyone may do everything. */
+type Authorizing = { readonly authorizer?: Authorizer };
+
 /** Runs an agent until it is told to stop. @throws {CommandError} when it cannot start. */
 export async function runAgent({ flags, io, print }: CommandContext): Promise<void> {
-  const options = await readAgentOptions(flags, io);
+  const readOptions = (): Promise<AgentOptions> => readAgentOptions(flags, io);
+  const reload = new AgentReload(io, readOptions);
+  io.onHangUp(() => reload.request());
+  const options = await readOptions();
+  let level = options.logLevel;
   const logger = lineLogger({
-    level: options.logLevel,
+    level: () => level,
     form: io.people ? "pretty" : "json",
     wall: io.wall,
     write: io.stderr,
   });
+  const authorizer =
+    options.aclPolicies === undefined ? undefined : policyAuthorizer(await readPolicies(options.aclPolicies, io));
+  const authorizing = authorizer === undefined ? {} : { authorizer };
+  const tls = options.tlsFiles === undefined ? undefined : await readTls(options.tlsFiles, io);
   const incidents = new Incidents({ logger });
   const connectionLimits = await starting(async () => new ConnectionLimits({ ...options.connectionLimits, incidents }));
   const shared = { logger, incidents, connectionLimits };
   const stopped = io.untilStopped();
   await using host = await starting(() => openHost(options, shared));
   await starting(() => registerServer(host, options.node, options.advertise));
-  await using dns = await starting(() => openDns(host, options, shared));
-  await using http = await starting(() => openHttp(host, options, shared, stopped));
+  await using dns = await starting(() => openDns(host, options, authorizing, shared));
+  const perSource = options.httpConnectionsPerSource;
+  const serving = { ...options.requests, ...authorizing, logger };
+  const listeners = await starting(async () => ({
+    rpc: peeringRpc(host, { ...serving, allowPeeringWrite: options.allowPeeringWrite, signal: stopped }),
+    http: httpHandler(host, serving),
+    ...(perSource !== undefined && { connectionsPerSource: perSource }),
+    ...shared,
+  }));
+  const serve = (listen: ListenAddress, more: Partial<HttpServerOptions> = {}): Promise<HttpServer> =>
+    starting(() => httpServer({ listen: addressText(listen), ...listeners, ...more }));
+  await using http = options.http && (await serve(options.http));
+  await using https =
+    options.https && tls && (await serve(options.https.listen, { tls, verifiesClients: options.https.verifyIncoming }));
   const { datacenter, node } = options;
   const places = [
-    `http=${http.address}`,
+    ...(http === undefined ? [] : [`http=${http.address}`]),
     `grpc-tls=${host.listenAddress ?? ""}`,
     ...(dns === undefined ? [] : [`dns=${dns.address}`]),
+    ...(https === undefined ? [] : [`https=${https.address}`]),
   ];
   print(`Peerage agent ready: datacenter=${datacenter} node=${node} ${places.join(" ")}`);
+  reload.start(options, logger, {
+    setLogLevel: (next) => {
+      level = next;
+    },
+    replacePolicies: authorizer?.replace,
+    replaceCertificates: https?.replaceCertificates,
+  });
   if (!stopped.aborted) await new Promise((resolve) => stopped.addEventListener("abort", resolve, { once: true }));
   logger.info("stopping");
 }
@@ -98,6 +131,7 @@ async function openHost(options: AgentOptions, shared: Shared): Promise<PeeringH
 async function openDns(
   host: PeeringHost,
   options: AgentOptions,
+  authorizing: Authorizing,
   shared: Shared,
 ): Promise<(AsyncDisposable & { readonly address: string }) | undefined> {
   const module = await optional(() => import("../dns/index.js"));
@@ -107,42 +141,13 @@ async function openDns(
       listen,
       strict: options.dnsStrict,
       ...options.dnsLimits,
-      ...authorizing(options),
+      ...authorizing,
       ...shared,
     });
   }
   if (options.dns.given) throw new CommandError("-dns needs the package dns-packet to be installed");
   shared.logger.warn("DNS is not served: the package dns-packet is not installed");
   return undefined;
-}
-
-/** @param stopped - ends the calls that are under way: a watch would go on for ever. */
-async function openHttp(
-  host: PeeringHost,
-  options: AgentOptions,
-  shared: Shared,
-  stopped: AbortSignal,
-): Promise<HttpServer> {
-  const { logger } = shared;
-  const perSource = options.httpConnectionsPerSource;
-  return httpServer({
-    listen: addressText(options.http),
-    rpc: peeringRpc(host, {
-      ...options.requests,
-      ...authorizing(options),
-      allowPeeringWrite: options.allowPeeringWrite,
-      logger,
-      signal: stopped,
-    }),
-    http: httpHandler(host, { ...options.requests, ...authorizing(options), logger }),
-    ...(perSource !== undefined && { connectionsPerSource: perSource }),
-    ...shared,
-  });
-}
-
-/** Of the options for HTTP, calls and DNS. */
-function authorizing({ authorizer }: AgentOptions): { readonly authorizer?: Authorizer } {
-  return authorizer === undefined ? {} : { authorizer };
 }
 
 function addressText({ host, port }: ListenAddress): string {

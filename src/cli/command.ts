@@ -17,6 +17,8 @@ export interface CommandLineIo {
   readonly people: boolean;
   /** For what runs until it is told to end: from the first call on SIGTERM and SIGINT abort this, instead of killing. */
   readonly untilStopped: () => AbortSignal;
+  /** For what can read its files again: from then on SIGHUP calls `action`, instead of killing. */
+  readonly onHangUp: (action: () => void) => void;
 }
 
 export interface CommandContext {

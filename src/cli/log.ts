@@ -9,8 +9,8 @@ export function isLogLevel(text: string): text is LogLevel {
 }
 
 export interface LineLoggerOptions {
-  /** Less urgent lines are left out. */
-  readonly level: LogLevel;
+  /** Less urgent lines than those of this level are left out; asked for each line. */
+  readonly level: () => LogLevel;
   /** For people, or one JSON object a line. */
   readonly form: "pretty" | "json";
   readonly wall: () => number;
@@ -22,7 +22,7 @@ export function lineLogger({ level, form, wall, write }: LineLoggerOptions): Log
   const log =
     (own: LogLevel) =>
     (message: string, fields: LogFields = {}): void => {
-      if (LOG_LEVELS.indexOf(own) < LOG_LEVELS.indexOf(level)) return;
+      if (LOG_LEVELS.indexOf(own) < LOG_LEVELS.indexOf(level())) return;
       const time = new Date(wall()).toISOString();
       if (form === "json") {
         write(`${visibleJson(JSON.stringify({ ...fields, time, level: own, message }))}\n`);

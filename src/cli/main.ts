@@ -42,5 +42,6 @@ const exitCode = await runCommandLine(process.argv.slice(2), packageVersion(), {
   wall: () => Date.now(),
   people: process.stderr.isTTY === true,
   untilStopped,
+  onHangUp: (action) => process.on("SIGHUP", action),
 });
 process.exitCode ||= exitCode;

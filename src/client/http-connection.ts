@@ -1,12 +1,14 @@
 import { type ClientRequest, type IncomingMessage, Agent as PlainAgent, request as plainRequest } from "node:http";
-import { Agent as TlsAgent, request as tlsRequest } from "node:https";
+import { type AgentOptions, Agent as TlsAgent, request as tlsRequest } from "node:https";
+import { isIP } from "node:net";
+import { checkServerIdentity } from "node:tls";
 import { errorText, PeeringError } from "../errors.js";
 
 /** Certificates and names for a server that is reached over TLS. */
 export interface ClientTlsOptions {
   /** PEM certificates to trust. Default: those of Node. */
   readonly ca?: readonly string[];
-  /** PEM certificate and key shown to a server that asks for them. */
+  /** PEM certificate and key shown to a server that asks for them. Both or none. */
   readonly certificate?: string;
   readonly key?: string;
   /** Name the server's certificate must carry. Default: the host of the address. */
@@ -53,20 +55,13 @@ export class HttpConnection {
   readonly #agent: PlainAgent;
   readonly #headers: Readonly<Record<string, string>>;
 
-  /** @throws {TypeError} for an address that is none. */
+  /** @throws {TypeError} for an address that is none, or a certificate without its key. */
   constructor(options: ConnectionOptions) {
     this.#address = parseAddress(options.address);
     this.#headers = options.headers;
-    const { ca, certificate, key, serverName, verify } = options.tls;
+    const tls = agentOptions(options.tls);
     this.#agent = this.#address.secure
-      ? new TlsAgent({
-          keepAlive: true,
-          ...(ca !== undefined && { ca: [...ca] }),
-          ...(certificate !== undefined && { cert: certificate }),
-          ...(key !== undefined && { key }),
-          ...(serverName !== undefined && { servername: serverName }),
-          rejectUnauthorized: verify ?? true,
-        })
+      ? new TlsAgent({ keepAlive: true, ...tls })
       : new PlainAgent({ keepAlive: true });
   }
 
@@ -132,6 +127,24 @@ async function readText(response: IncomingMessage): Promise<string> {
   return Buffer.concat(chunks).toString("utf8");
 }
 
+/** @throws {TypeError} as Consul's client words it. */
+function agentOptions({ ca, certificate, key, serverName, verify }: ClientTlsOptions): AgentOptions {
+  if ((certificate === undefined) !== (key === undefined)) {
+    throw new TypeError("both client cert and client key must be provided");
+  }
+  return {
+    ...(ca !== undefined && { ca: [...ca] }),
+    ...(certificate !== undefined && { cert: certificate }),
+    ...(key !== undefined && { key }),
+    ...(serverName !== undefined && {
+      // An address is no name to ask for (RFC 6066, 3), but one that a certificate may carry.
+      servername: isIP(serverName) === 0 ? serverName : "",
+      checkServerIdentity: (_, shown) => checkServerIdentity(serverName, shown),
+    }),
+    rejectUnauthorized: verify ?? true,
+  };
+}
+
 function parseAddress(address: string): Address {
   if (address.startsWith("unix://")) {
     const socketPath = address.slice("unix://".length);
@@ -163,6 +176,8 @@ function parseAddress(address: string): Address {
 function networkErrorText(error: unknown): string {
   if (error instanceof AggregateError && error.errors.length > 0) return networkErrorText(error.errors[0]);
   if (!(error instanceof Error) || !("code" in error)) return errorText(error);
+  const tls = tlsErrorText(error, String(error.code));
+  if (tls !== undefined) return tls;
   const address = "address" in error ? String(error.address) : "";
   const host = address.includes(":") ? `[${address}]` : address;
   const target = "port" in error ? `tcp ${host}:${String(error.port)}` : `unix ${address}`;
@@ -185,3 +200,37 @@ function networkErrorText(error: unknown): string {
       return error.message;
   }
 }
+
+/** As above, of TLS; undefined for any other failure. */
+function tlsErrorText(error: Error, code: string): string | undefined {
+  const unverified = (why: string): string => `tls: failed to verify certificate: x509: ${why}`;
+  switch (code) {
+    case "DEPTH_ZERO_SELF_SIGNED_CERT":
+    case "SELF_SIGNED_CERT_IN_CHAIN":
+    case "UNABLE_TO_GET_ISSUER_CERT":
+    case "UNABLE_TO_GET_ISSUER_CERT_LOCALLY":
+    case "UNABLE_TO_VERIFY_LEAF_SIGNATURE":
+      return unverified("certificate signed by unknown authority");
+    case "CERT_HAS_EXPIRED":
+    case "CERT_NOT_YET_VALID":
+      return unverified("certificate has expired or is not yet valid");
+    case "ERR_TLS_CERT_ALTNAME_INVALID":
+      return unverified("reason" in error ? String(error.reason) : error.message);
+  }
+  if (error.message.includes("wrong version number") || error.message.includes("packet length too long")) {
+    return "http: server gave HTTP response to HTTPS client";
+  }
+  const [, alert] = /SSL alert number (\d+)/.exec(error.message) ?? [];
+  return alert === undefined ? undefined : `remote error: tls: ${ALERTS.get(alert) ?? `alert(${alert})`}`;
+}
+
+/** What a server says with an alert, as Go words it. */
+const ALERTS: ReadonlyMap<string, string> = new Map([
+  ["40", "handshake failure"],
+  ["42", "bad certificate"],
+  ["45", "expired certificate"],
+  ["46", "unknown certificate"],
+  ["48", "unknown certificate authority"],
+  ["70", "protocol version not supported"],
+  ["116", "certificate required"],
+]);

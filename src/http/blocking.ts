@@ -6,6 +6,8 @@ export interface Waiting {
   readonly server: Pick<Server, "clock" | "random">;
   /** Aborts when the client has gone. */
   readonly signal: AbortSignal;
+  /** Looks again at the rights that were asked for. @throws {PeeringError} `permission-denied`: they are not there any more. */
+  confirm(): Promise<void>;
 }
 
 /** What a query finds at one moment. */
@@ -35,6 +37,7 @@ const JITTER_FRACTION = 16;
  * Answers a read at once, or, given an index, once the index exceeds it or the wait is over (specification 2.5.7). A
  * client whose index lies ahead of ours, as after a restore, waits in full and starts again from the index it is told.
  * @throws `call.signal.reason` when the client has gone.
+ * @throws {PeeringError} `permission-denied`: the caller has lost a right while he waited.
  */
 export async function blocking<Result>(
   call: Waiting,
@@ -60,6 +63,7 @@ export async function blocking<Result>(
   signal.addEventListener("abort", abort);
   // Armed before the first look, so that no write falls between a look and the wait for the next.
   const unsubscribe = query.subscribe(notice);
+  let waited = false;
   let minIndex = options.minIndex;
   let missing = false;
   try {
@@ -71,8 +75,12 @@ export async function blocking<Result>(
         // What was missing and still is, is no news, however much was written beside it.
         if (reading.found === false && missing) minIndex = reading.index;
         missing ||= reading.found === false;
-        if (over || reading.index > minIndex) return reading;
+        if (over || reading.index > minIndex) {
+          if (waited) await call.confirm();
+          return reading;
+        }
       }
+      waited = true;
       await new Promise<void>((resolve) => {
         wake = resolve;
         if (woken || over || signal.aborted) resolve();

@@ -1,4 +1,3 @@
-import type { IncomingMessage } from "node:http";
 import { Access, type Authorizer, type Right } from "../access/authorizer.js";
 import type { Clock, Random } from "../environment.js";
 import type { PeeringHost } from "../host/host.js";
@@ -6,6 +5,7 @@ import type { AnswerBody } from "./answer-body.js";
 import { type BodyLimits, readBody } from "./body.js";
 import { badRequest } from "./http-error.js";
 import type { Json } from "./json.js";
+import type { HttpRequest } from "./messages.js";
 import { parseReadOptions, type ReadOptions } from "./query.js";
 
 /** What every call can reach; one per handler. */
@@ -62,12 +62,13 @@ export class Call {
   readonly query: URLSearchParams;
   /** Aborts when the client has gone. */
   readonly signal: AbortSignal;
-  readonly #request: IncomingMessage;
+  readonly #request: HttpRequest;
+  readonly #required: Right[] = [];
   #access: Promise<Access> | undefined;
 
   constructor(
     server: Server,
-    request: IncomingMessage,
+    request: HttpRequest,
     parts: { readonly rest: string; readonly query: URLSearchParams; readonly signal: AbortSignal },
   ) {
     this.server = server;
@@ -112,6 +113,14 @@ export class Call {
   async require(right: Right): Promise<void> {
     const access = await this.access();
     access.require(right);
+    this.#required.push(right);
+  }
+
+  /** Looks again at whom the token belongs to, and at the rights that were required. @throws {PeeringError} as `require`. */
+  async confirm(): Promise<void> {
+    this.#access = undefined;
+    const access = await this.access();
+    for (const right of this.#required) access.require(right);
   }
 
   /** @throws {HttpError} 400 for a bad one. */

@@ -1,4 +1,3 @@
-import type { IncomingMessage, RequestListener, ServerResponse } from "node:http";
 import { type Authorizer, allowAll } from "../access/authorizer.js";
 import { type Clock, type Logger, type Random, silentLogger, systemClock, systemRandom } from "../environment.js";
 import { errorText, PeeringError } from "../errors.js";
@@ -9,6 +8,7 @@ import { type Answer, Call, type ReadHeaders, type Server } from "./call.js";
 import { type CorsHeaders, corsHeaders, isPreflight, preflightHeaders } from "./cors.js";
 import { HttpError, refusalOf } from "./http-error.js";
 import { writeJson } from "./json.js";
+import type { HttpListener, HttpRequest, HttpResponse } from "./messages.js";
 import { openApiOperation } from "./openapi.js";
 import { Pipeline } from "./pipeline.js";
 import { RequestGuard, type RequestGuardOptions } from "./request-guard.js";
@@ -66,10 +66,10 @@ const CORS: CorsHeaders = {
 };
 
 /**
- * Consul's HTTP API of a host, as a listener for a server of `node:http`: `createServer(httpHandler(host))`. Timeouts of
- * request headers are those of that server.
+ * Consul's HTTP API of a host, as a listener for a server of `node:http`, `createServer(httpHandler(host))`, or `node:http2`.
+ * Timeouts of request headers are those of that server.
  */
-export function httpHandler(host: PeeringHost, options: HttpHandlerOptions = {}): RequestListener {
+export function httpHandler(host: PeeringHost, options: HttpHandlerOptions = {}): HttpListener {
   const clock = options.clock ?? systemClock;
   const logger = options.logger ?? silentLogger;
   const writeTimeoutMs = options.writeTimeoutMs ?? DEFAULT_WRITE_TIMEOUT_MS;
@@ -96,7 +96,7 @@ export function httpHandler(host: PeeringHost, options: HttpHandlerOptions = {})
   const guard = new RequestGuard(options, host.incidents);
   const pipeline = new Pipeline();
 
-  const answer: RequestListener = (request, response) => {
+  const answer: HttpListener = (request, response) => {
     // A client that went away is no failure of ours; the signal tells whoever works for it.
     request.on("error", () => {});
     response.on("error", () => {});
@@ -117,7 +117,11 @@ export function httpHandler(host: PeeringHost, options: HttpHandlerOptions = {})
         response.destroy();
       });
   };
-  return (request, response) => pipeline.enter(request, response, () => answer(request, response));
+  return (request, response) => {
+    // HTTP/2 has many answers under way on one connection, each with a window of its own.
+    if (request.httpVersion.startsWith("2")) answer(request, response);
+    else pipeline.enter(request, response, () => answer(request, response));
+  };
 }
 
 /** An answer ready to be written. */
@@ -131,7 +135,7 @@ async function serve(
   table: RouteTable,
   server: Server,
   guard: RequestGuard,
-  request: IncomingMessage,
+  request: HttpRequest,
   signal: AbortSignal,
 ): Promise<Outgoing> {
   const refusal = guard.judge(request);
@@ -182,7 +186,7 @@ async function serve(
     return { ...outgoing(await operation.run(call), call, common) };
   } catch (error) {
     const { status, text } = refusalOf(error);
-    const extra = error instanceof HttpError ? error.headers : {};
+    const extra = error instanceof HttpError ? headersFor(request, error.headers) : {};
     return { status, headers: { ...common, "Content-Type": PLAIN, ...extra }, body: new AnswerBody(text) };
   }
 }
@@ -213,7 +217,7 @@ function readHeaders(read: ReadHeaders, { isLeader, leaderAddress }: Leadership)
   };
 }
 
-async function send(request: IncomingMessage, response: ServerResponse, outgoing: Outgoing): Promise<void> {
+async function send(request: HttpRequest, response: HttpResponse, outgoing: Outgoing): Promise<void> {
   const { status, headers, body: made } = outgoing;
   const compressed =
     Object.hasOwn(headers, "Vary") &&
@@ -223,6 +227,14 @@ async function send(request: IncomingMessage, response: ServerResponse, outgoing
   const encoding = compressed ? { "Content-Encoding": "gzip" } : {};
   response.writeHead(status, { ...headers, ...encoding, "Content-Length": String(body.length) });
   response.end(request.method === "HEAD" ? undefined : body);
+}
+
+/** HTTP/2 knows nothing of closing a connection after an answer. */
+function headersFor(
+  { httpVersion }: HttpRequest,
+  { Connection, ...others }: Readonly<Record<string, string>>,
+): Readonly<Record<string, string>> {
+  return Connection === undefined || httpVersion.startsWith("2") ? others : { Connection, ...others };
 }
 
 function acceptsGzip(header: string | string[] | undefined): boolean {

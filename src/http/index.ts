@@ -10,6 +10,7 @@ export {
   type AclGrant,
   type AclPolicies,
   type AclToken,
+  type PolicyAuthorizer,
   parseAclPolicies,
   policyAuthorizer,
 } from "../access/policies.js";

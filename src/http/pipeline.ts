@@ -1,8 +1,8 @@
-import type { IncomingMessage, ServerResponse } from "node:http";
 import type { Socket } from "node:net";
+import type { HttpRequest, HttpResponse } from "./messages.js";
 
 interface WaitingCall {
-  readonly response: ServerResponse;
+  readonly response: HttpResponse;
   readonly begin: () => void;
 }
 
@@ -15,7 +15,7 @@ export class Pipeline {
   readonly #connections = new WeakMap<Socket, Connection>();
 
   /** Calls `begin` in turn, at once if nothing is under way; never, if the connection is closed before. */
-  enter(request: IncomingMessage, response: ServerResponse, begin: () => void): void {
+  enter(request: HttpRequest, response: HttpResponse, begin: () => void): void {
     const { socket } = request;
     const connection = this.#connections.get(socket) ?? new Connection(socket);
     this.#connections.set(socket, connection);

@@ -2,6 +2,7 @@ import type { IncomingHttpHeaders } from "node:http";
 import { BlockList, isIP, isIPv6, Server, type Socket } from "node:net";
 import type { LogFields } from "../environment.js";
 import type { Incidents } from "../incidents.js";
+import type { HttpRequest } from "./messages.js";
 
 /** Which requests are taken at all, whatever token they carry. */
 export interface RequestGuardOptions {
@@ -24,14 +25,8 @@ export interface RequestGuardOptions {
   readonly allowWriteFrom?: readonly string[];
 }
 
-/** A request of `node:http`, or of the like interface of `node:http2`. */
-export interface GuardedRequest {
-  readonly method?: string | undefined;
-  readonly httpVersion: string;
-  readonly headers: IncomingHttpHeaders;
-  readonly rawHeaders: readonly string[];
-  readonly socket: Socket;
-}
+/** What is looked at of a request. */
+type GuardedRequest = Pick<HttpRequest, "method" | "httpVersion" | "headers" | "rawHeaders" | "socket">;
 
 export interface Refusal {
   readonly status: 400 | 403;

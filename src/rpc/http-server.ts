@@ -1,26 +1,43 @@
 import { once } from "node:events";
 import { createServer, type RequestListener } from "node:http";
-import { createServer as createHttp2Server, type Http2ServerRequest, type Http2Session } from "node:http2";
+import {
+  createServer as createHttp2Server,
+  type Http2ServerRequest,
+  type Http2ServerResponse,
+  type Http2Session,
+} from "node:http2";
+import { createServer as createTlsServer } from "node:https";
 import type { Socket } from "node:net";
+import type { TLSSocket } from "node:tls";
 import { type Clock, type Logger, silentLogger, systemClock } from "../environment.js";
 import { errorText, PeeringError } from "../errors.js";
+import type { HttpListener } from "../http/messages.js";
 import { Pipeline } from "../http/pipeline.js";
 import { Incidents } from "../incidents.js";
 import { formatAddress, parseAddress } from "../transport/address.js";
 import { type Connection, ConnectionLimits, hangUp } from "../transport/connection-limits.js";
+import { endRequest } from "../transport/grpc-stream.js";
 import { keepAlive } from "../transport/keepalive.js";
 import { areHeadersTooLarge, isFlood, MAX_HEADER_BYTES } from "../transport/session-options.js";
 import type { RpcListener } from "./peering-rpc.js";
 import { feedInPieces } from "./request-feed.js";
+import { type ServerTls, secureContext } from "./server-tls.js";
 
 export interface HttpServerOptions {
   /** `host:port`. Port 0: any that is free. Consul's is 8500. */
   readonly listen: string;
   /** Answers calls, over HTTP/1.1 and HTTP/2. */
   readonly rpc: RpcListener;
-  /** Answers what else is asked over HTTP/1.1, such as the listener that `httpHandler` of `peerage/http` makes. Default: 404. */
-  readonly http?: RequestListener;
-  /** How long the head of a request, or the first bytes of a connection, may take, in milliseconds. Default 10 000. */
+  /** Answers what else is asked, such as the listener that `httpHandler` of `peerage/http` makes. Default: 404. */
+  readonly http?: HttpListener;
+  /** Serves over TLS 1.2 or 1.3, with HTTP/2 for whoever offers it. Default: in plaintext. */
+  readonly tls?: ServerTls;
+  /** Whether clients must show a certificate of an authority of `tls`. Default false. */
+  readonly verifiesClients?: boolean;
+  /**
+   * How long the head of a request, or the handshake and the first bytes of a connection, may take, in milliseconds. Default
+   * 10 000.
+   */
   readonly headersTimeoutMs?: number;
   /** How long a whole request may take over HTTP/1.1, in milliseconds. Default 60 000. */
   readonly requestTimeoutMs?: number;
@@ -50,6 +67,12 @@ export interface HttpServerOptions {
 export interface HttpServer extends AsyncDisposable {
   /** `host:port` it really listens on. */
   readonly address: string;
+  /**
+   * Shows this certificate, and lets in clients of these authorities, from the next connection on.
+   * @throws {PeeringError} `invalid-argument`: they cannot be used; those of before stay. {@link TypeError} for a server in
+   *   plaintext.
+   */
+  replaceCertificates(tls: ServerTls): void;
 }
 
 /** What a client of HTTP/2 says first; no request of HTTP/1.1 begins so (RFC 9113, 3.4). */
@@ -68,12 +91,14 @@ const HTTP1_LIMITS: ReadonlyMap<string, { readonly kind: string; readonly messag
 const PING = { intervalMs: 30_000, timeoutMs: 10_000 };
 
 /**
- * Serves HTTP/1.1 and, for clients of gRPC, HTTP/2 with prior knowledge on one port, in plaintext: the first bytes of a
- * connection tell which it is.
- * @throws {PeeringError} `invalid-argument` for an address that is none, `unavailable` when it cannot be bound.
+ * Serves HTTP/1.1 and HTTP/2 on one port: the first bytes of a connection tell which it is. In plaintext, clients of HTTP/2 must
+ * know that beforehand, as those of gRPC do.
+ * @throws {PeeringError} `invalid-argument` for an address that is none, or certificates that cannot be used, `unavailable` when
+ *   it cannot be bound.
  */
 export async function httpServer(options: HttpServerOptions): Promise<HttpServer> {
-  const { rpc, http, headersTimeoutMs = 10_000, keepAliveTimeoutMs = 120_000, drainMs = 2_000 } = options;
+  const { rpc, http, tls, verifiesClients = false, headersTimeoutMs = 10_000, keepAliveTimeoutMs = 120_000 } = options;
+  const { drainMs = 2_000 } = options;
   const clock = options.clock ?? systemClock;
   const logger = options.logger ?? silentLogger;
   const incidents = options.incidents ?? new Incidents({ clock, logger });
@@ -87,20 +112,32 @@ export async function httpServer(options: HttpServerOptions): Promise<HttpServer
     return socket && connections.get(socket);
   };
   const pipeline = new Pipeline();
-  const server = createServer(
-    {
-      headersTimeout: headersTimeoutMs,
-      requestTimeout: options.requestTimeoutMs ?? 60_000,
-      keepAliveTimeout: keepAliveTimeoutMs,
-      // By default Node looks for those who are late twice a minute.
-      connectionsCheckingInterval: Math.ceil(headersTimeoutMs / LOOKS),
-    },
-    (request, response) => {
-      const answered = connections.get(request.socket)?.request();
-      if (answered !== undefined) response.once("close", answered);
-      pipeline.enter(request, response, () => rpc(request, response, http && (() => http(request, response))));
-    },
-  );
+  const settings = {
+    headersTimeout: headersTimeoutMs,
+    requestTimeout: options.requestTimeoutMs ?? 60_000,
+    keepAliveTimeout: keepAliveTimeoutMs,
+    // By default Node looks for those who are late twice a minute.
+    connectionsCheckingInterval: Math.ceil(headersTimeoutMs / LOOKS),
+  };
+  const serve: RequestListener = (request, response) => {
+    const answered = connections.get(request.socket)?.request();
+    if (answered !== undefined) response.once("close", answered);
+    pipeline.enter(request, response, () => rpc(request, response, http && (() => http(request, response))));
+  };
+  const secure =
+    tls === undefined
+      ? undefined
+      : createTlsServer(
+          {
+            ...settings,
+            ...secureContext(tls, verifiesClients),
+            requestCert: verifiesClients,
+            rejectUnauthorized: verifiesClients,
+            ALPNProtocols: ["h2", "http/1.1"],
+          },
+          serve,
+        );
+  const server = secure ?? createServer(settings, serve);
   const http2 = createHttp2Server(
     {
       settings: {
@@ -120,7 +157,7 @@ export async function httpServer(options: HttpServerOptions): Promise<HttpServer
         response.end();
         return;
       }
-      rpc(request, response);
+      rpc(request, response, http && (() => answerOverHttp2(http, request, response)));
     },
   );
   /** Of the session which begins. */
@@ -152,7 +189,10 @@ export async function httpServer(options: HttpServerOptions): Promise<HttpServer
   });
 
   // The server of HTTP/1.1 listens, so that its limits hold; only what a connection is comes before its own look at it.
-  const serveHttp1 = server.listeners("connection");
+  const begun = secure === undefined ? "connection" : "secureConnection";
+  const serveHttp1 = server.listeners(begun);
+  server.removeAllListeners(begun);
+  const shakeHands = secure?.listeners("connection") ?? [];
   server.removeAllListeners("connection");
   const unknown = new Set<Socket>();
   const guard = (options.connectionLimits ?? new ConnectionLimits({ clock, incidents })).listener("http", {
@@ -161,9 +201,8 @@ export async function httpServer(options: HttpServerOptions): Promise<HttpServer
     firstRequestMs: headersTimeoutMs,
     idleMs: keepAliveTimeoutMs,
   });
-  server.on("connection", (socket: Socket) => {
-    const known = guard.admit(socket, () => hangUp(socket, sessionOver.get(socket)));
-    if (known === undefined) return;
+  /** Tells what came over a connection, in plaintext or decrypted, and has it served. */
+  const begin = (socket: Socket, known: Connection): void => {
     connections.set(socket, known);
     // Node has answered by itself then.
     socket.on("error", (error: NodeJS.ErrnoException) => {
@@ -186,6 +225,31 @@ export async function httpServer(options: HttpServerOptions): Promise<HttpServer
         feedInPieces(socket, () => pipeline.holdsUp(socket));
       }
     });
+  };
+  /** Those whose handshake is not over, by where they come from. */
+  const handshakes = new Map<string, (secured: TLSSocket) => void>();
+  secure?.on("secureConnection", (secured) => handshakes.get(placeOf(secured))?.(secured));
+  secure?.on("tlsClientError", (error) => logger.debug("a handshake failed", { error: errorText(error) }));
+  server.on("connection", (socket: Socket) => {
+    let end = (): void => void socket.destroy();
+    const known = guard.admit(socket, () => end());
+    if (known === undefined) return;
+    const carry = (carrier: Socket): void => {
+      end = () => hangUp(carrier, sessionOver.get(carrier));
+      begin(carrier, known);
+    };
+    if (secure === undefined) return carry(socket);
+    const place = placeOf(socket);
+    unknown.add(socket);
+    handshakes.set(place, (secured) => {
+      unknown.delete(socket);
+      carry(secured);
+    });
+    socket.once("close", () => {
+      unknown.delete(socket);
+      handshakes.delete(place);
+    });
+    for (const listener of shakeHands) listener.call(secure, socket);
   });
 
   try {
@@ -215,11 +279,27 @@ export async function httpServer(options: HttpServerOptions): Promise<HttpServer
   let stopped: Promise<void> | undefined;
   return {
     address: formatAddress(bound.address, bound.port),
+    replaceCertificates: (replacement) => {
+      if (secure === undefined) throw new TypeError("this server does not serve over TLS");
+      secure.setSecureContext(secureContext(replacement, verifiesClients));
+    },
     [Symbol.asyncDispose]: () => {
       stopped ??= stop();
       return stopped;
     },
   };
+}
+
+/** Answers, and tells a client that then still sends that nobody reads it. */
+function answerOverHttp2(http: HttpListener, request: Http2ServerRequest, response: Http2ServerResponse): void {
+  const { stream } = request;
+  stream.once("finish", () => endRequest(stream));
+  http(request, response);
+}
+
+/** Where a connection comes from: tells connections to one listener apart. */
+function placeOf({ remoteAddress, remotePort, localAddress }: Socket): string {
+  return `${remoteAddress} ${remotePort} ${localAddress}`;
 }
 
 /** Reads as much of a connection as tells what it is, and puts it back. */

@@ -1,26 +1,10 @@
-import type { IncomingHttpHeaders, OutgoingHttpHeaders } from "node:http";
 import { Http2ServerRequest } from "node:http2";
-import type { Readable, Writable } from "node:stream";
 import type { Clock } from "../environment.js";
 import { type BodyLimits, readBody } from "../http/body.js";
 import { HttpError } from "../http/http-error.js";
+import type { HttpRequest, HttpResponse } from "../http/messages.js";
 import { Code, ConnectError, fetchHeaders, plainHeaders, type UniversalHandler } from "../transport/connect.js";
 import { endRequest } from "../transport/grpc-stream.js";
-
-/** A request of `node:http`, or of the like interface of `node:http2`. */
-export interface RpcRequest extends Readable {
-  readonly headers: IncomingHttpHeaders;
-  readonly method?: string | undefined;
-  readonly url?: string | undefined;
-  readonly httpVersion: string;
-}
-
-/** An answer of `node:http`, or of the like interface of `node:http2`. */
-export interface RpcResponse extends Writable {
-  setHeader(name: string, value: string): unknown;
-  writeHead(status: number, headers: OutgoingHttpHeaders): unknown;
-  addTrailers(trailers: OutgoingHttpHeaders): void;
-}
 
 export interface CallLimits {
   readonly body: BodyLimits;
@@ -31,8 +15,8 @@ export interface CallLimits {
 /** Carries one call between Node and a handler of Connect, whose own adapter writes failures to the console. */
 export async function carryCall(
   handler: UniversalHandler,
-  request: RpcRequest,
-  response: RpcResponse,
+  request: HttpRequest,
+  response: HttpResponse,
   limits: CallLimits,
   clock: Clock,
 ): Promise<void> {
@@ -70,12 +54,12 @@ export async function carryCall(
   response.end();
 }
 
-function isHttp2(request: RpcRequest): request is RpcRequest & Http2ServerRequest {
+function isHttp2(request: HttpRequest): request is HttpRequest & Http2ServerRequest {
   return request instanceof Http2ServerRequest;
 }
 
 /** The whole body at once: no method takes more than one message. */
-async function* bodyOf(request: RpcRequest, limits: BodyLimits, clock: Clock): AsyncGenerator<Uint8Array, void> {
+async function* bodyOf(request: HttpRequest, limits: BodyLimits, clock: Clock): AsyncGenerator<Uint8Array, void> {
   try {
     yield await readBody(request, limits, clock);
   } catch (error) {
@@ -87,7 +71,7 @@ async function* bodyOf(request: RpcRequest, limits: BodyLimits, clock: Clock): A
 }
 
 /** Resolves when the client's side of the connection has room again. @throws {ConnectError} when it is gone. */
-function write(response: RpcResponse, chunk: Uint8Array, timeoutMs: number, clock: Clock): Promise<void> {
+function write(response: HttpResponse, chunk: Uint8Array, timeoutMs: number, clock: Clock): Promise<void> {
   return new Promise((resolve, reject) => {
     const timer = clock.after(timeoutMs, () => response.destroy());
     const settle = (error?: Error | null): void => {

@@ -1,16 +1,15 @@
 import { setMaxListeners } from "node:events";
-import type { IncomingMessage, ServerResponse } from "node:http";
-import type { Http2ServerRequest, Http2ServerResponse } from "node:http2";
 import { type Authorizer, allowAll } from "../access/authorizer.js";
 import { type Clock, type Logger, type Random, silentLogger, systemClock, systemRandom } from "../environment.js";
 import { errorText } from "../errors.js";
 import type { PeeringHost } from "../host/host.js";
 import { type CorsHeaders, corsHeaders, isPreflight, preflightHeaders } from "../http/cors.js";
+import type { HttpRequest, HttpResponse } from "../http/messages.js";
 import { RequestGuard, type RequestGuardOptions } from "../http/request-guard.js";
 import { Code, ConnectError, cors, createConnectRouter, type UniversalHandler } from "../transport/connect.js";
 import { PeeringService } from "../wire/gen/hashicorp/consul/internal/peering/peering_pb.js";
 import { WatchService } from "../wire/gen/peerage/watch/v1/watch_pb.js";
-import { type CallLimits, carryCall, type RpcResponse } from "./node-call.js";
+import { type CallLimits, carryCall } from "./node-call.js";
 import { peeringService } from "./peering-service.js";
 import { REQUEST_METADATA, RESPONSE_METADATA, type RpcServer } from "./rpc-call.js";
 import { watchService } from "./watch-service.js";
@@ -51,11 +50,7 @@ export interface PeeringRpcOptions extends RequestGuardOptions {
  * Answers requests for the services, and leaves all others to `next`; without one they are answered 404. A listener for
  * `node:http`, which takes Connect and gRPC-web, and for `node:http2`, which takes gRPC, too.
  */
-export type RpcListener = (
-  request: IncomingMessage | Http2ServerRequest,
-  response: ServerResponse | Http2ServerResponse,
-  next?: () => void,
-) => void;
+export type RpcListener = (request: HttpRequest, response: HttpResponse, next?: () => void) => void;
 
 const DEFAULT_MESSAGE_BYTES = 4 * 1024 * 1024;
 const DEFAULT_BODY_TIMEOUT_MS = 30_000;
@@ -152,7 +147,7 @@ export function peeringRpc(host: PeeringHost, options: PeeringRpcOptions = {}): 
   };
 }
 
-function refuse(response: RpcResponse, status: number, text: string): void {
+function refuse(response: HttpResponse, status: number, text: string): void {
   response.writeHead(status, { "Content-Type": "text/plain; charset=utf-8" });
   response.end(text);
 }

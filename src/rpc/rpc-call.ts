@@ -64,6 +64,7 @@ export class RpcCall {
   /** Aborts when the client has gone, its deadline is over, or the server shuts down. */
   readonly signal: AbortSignal;
   readonly #context: HandlerContext;
+  readonly #required: Right[] = [];
 
   constructor(server: RpcServer, context: HandlerContext) {
     this.server = server;
@@ -83,6 +84,13 @@ export class RpcCall {
   /** @throws {PeeringError} `permission-denied`, which names the missing right. */
   async require(right: Right): Promise<void> {
     (await this.access()).require(right);
+    this.#required.push(right);
+  }
+
+  /** Looks again at whom the token belongs to, and at the rights that were required. @throws {PeeringError} as `require`. */
+  async confirm(): Promise<void> {
+    const access = await this.access();
+    for (const right of this.#required) access.require(right);
   }
 
   /** @throws {PeeringError} `invalid-argument` for what cannot be read. */

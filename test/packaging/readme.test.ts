@@ -38,7 +38,7 @@ const TOUR = "tour.mts";
 const GOES_ON = /^npx (?:peerage agent|tsx (?:listen|serve)\.mts)\b/;
 /** What later commands of a section may use. */
 const VARIABLES = "TOKEN PEERING_TOKEN CONSUL_HTTP_ADDR";
-const PORTS = /\b(?:7500|7503|7600|8500|8503|8600|9500|9503|9600)\b/g;
+const PORTS = /\b(?:7500|7503|7600|8500|8501|8503|8600|9500|9503|9504|9600|9601)\b/g;
 
 const blocks: readonly Block[] = blocksOf(readFileSync("README.md", "utf8"));
 

@@ -13,6 +13,10 @@ export interface CommandLineWorld {
   readonly environment?: Readonly<Record<string, string>>;
   readonly stdin?: string;
   readonly signal?: AbortSignal;
+  /** Told what a hang-up does, for tests that hang up. */
+  readonly onHangUp?: (action: () => void) => void;
+  /** Told of all that goes to standard error as it comes. */
+  readonly onLog?: (output: string) => void;
   /** Told of all output as it comes. */
   readonly onOutput?: (output: string) => void;
 }
@@ -29,6 +33,7 @@ export async function runPeerage(args: readonly string[], world: CommandLineWorl
     },
     stderr: (output) => {
       stderr += output;
+      world.onLog?.(output);
     },
     stdin: async () => world.stdin ?? "",
     readFile: (path) => readFile(path, "utf8"),
@@ -36,17 +41,21 @@ export async function runPeerage(args: readonly string[], world: CommandLineWorl
     wall: () => Date.UTC(2026, 0, 1),
     people: false,
     untilStopped: () => world.signal ?? new AbortController().signal,
+    onHangUp: (action) => world.onHangUp?.(action),
   });
   return { exit, stdout, stderr };
 }
 
 /** What an agent prints when it serves. */
 export const AGENT_READY: RegExp =
-  /^Peerage agent ready: datacenter=(\S+) node=(\S+) http=(\S+) grpc-tls=(\S+) dns=(\S+)$/;
+  /^Peerage agent ready: datacenter=(\S+) node=(\S+)(?: http=(\S+))? grpc-tls=(\S+) dns=(\S+?)(?: https=(\S+))?$/;
 
 /** An agent in this process that serves; addresses are `host:port`. */
 export interface RunningAgent {
+  /** `""`: not served. */
   readonly http: string;
+  /** `""`: not served. */
+  readonly https: string;
   readonly dns: string;
   readonly result: Promise<CommandLineResult>;
 }
@@ -62,9 +71,9 @@ export async function startAgent(
     result = runPeerage(["agent", ...args], { ...world, signal, onOutput: resolve });
     result.then(({ stderr }) => reject(new Error(stderr)), reject);
   });
-  const [, , , http, , dns] = AGENT_READY.exec(line.trim()) ?? [];
-  if (http === undefined || dns === undefined || result === undefined) throw new Error(line);
-  return { http, dns, result };
+  const [, , , http = "", , dns, https = ""] = AGENT_READY.exec(line.trim()) ?? [];
+  if (dns === undefined || result === undefined) throw new Error(line);
+  return { http, https, dns, result };
 }
 
 export interface FakeRequest {

@@ -229,6 +229,38 @@ describe("policies from a program", () => {
     assert.deepEqual(await granted(authorizer, ""), []);
   });
 
+  it("goes by policies that replace others, also for whoever was known before", async () => {
+    const other = createHash("sha256").update("another").digest();
+    const peering = parseAclRules('peering = "read"');
+    const service = parseAclRules('service_prefix "" { policy = "read" }');
+    const authorizer = policyAuthorizer({
+      tokens: [
+        { accessorId: "ci", secretSha256: digest, rules: peering },
+        { accessorId: "gone", secretSha256: other, rules: peering },
+      ],
+    });
+    const [ci, gone, nobody] = await Promise.all([SECRET, "another", ""].map((token) => authorizer.resolve(token)));
+    assert.ok(ci !== undefined && gone !== undefined && nobody !== undefined);
+    const read = { resource: "peering", access: "read" } as const;
+    const web = { resource: "service", access: "read", name: "web" } as const;
+    assert.deepEqual([authorizer.allowed(ci, read), authorizer.allowed(ci, web)], [true, false]);
+    assert.throws(() => authorizer.replace({ anonymous: { policies: ["x"] } }), TypeError);
+    assert.deepEqual([authorizer.allowed(ci, read), authorizer.allowed(gone, read)], [true, true]);
+
+    authorizer.replace({
+      defaultPolicy: "deny",
+      tokens: [{ accessorId: "ci", secretSha256: digest, rules: service }],
+      anonymous: { rules: peering },
+    });
+    assert.deepEqual([authorizer.allowed(ci, read), authorizer.allowed(ci, web)], [false, true]);
+    assert.equal(authorizer.allowed(nobody, read), true);
+    assert.throws(() => authorizer.allowed(gone, read), { code: "permission-denied", message: "ACL not found" });
+    assert.equal(await authorizer.resolve("another"), undefined);
+    authorizer.replace({ defaultPolicy: "allow" });
+    assert.equal(authorizer.defaultPolicy, "allow");
+    assert.equal(authorizer.allowed(nobody, web), true);
+  });
+
   const wrong: readonly (readonly [string, AclPolicies, string])[] = [
     ["a policy that does not exist", { anonymous: { policies: ["x"] } }, 'there is no policy "x"'],
     [

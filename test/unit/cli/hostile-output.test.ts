@@ -250,7 +250,7 @@ describe("what commands print", () => {
 describe("log lines", () => {
   const lines = (form: "pretty" | "json"): readonly string[] => {
     const written: string[] = [];
-    const logger = lineLogger({ level: "debug", form, wall: () => 0, write: (line) => written.push(line) });
+    const logger = lineLogger({ level: () => "debug", form, wall: () => 0, write: (line) => written.push(line) });
     logger.warn(HOSTILE, { peer: HOSTILE, count: 1 });
     return written;
   };

@@ -4,21 +4,23 @@ import { request } from "node:http";
 import { connect as connectHttp2 } from "node:http2";
 import { createConnection, type Socket } from "node:net";
 import { describe, it } from "node:test";
+import { gunzipSync } from "node:zlib";
 import fc from "fast-check";
 import { PeeringError } from "../../../src/errors.js";
-import { httpHandler } from "../../../src/http/index.js";
+import { type HttpHandlerOptions, httpHandler } from "../../../src/http/index.js";
 import { Incidents } from "../../../src/incidents.js";
 import { type HttpServer, type HttpServerOptions, httpServer, peeringRpc } from "../../../src/rpc/index.js";
 import { lonelyHost } from "./support.js";
 
 async function served(
   options: Partial<HttpServerOptions> = {},
+  handling: HttpHandlerOptions = {},
 ): Promise<AsyncDisposable & { readonly server: HttpServer; connect(): Promise<Socket> }> {
   const host = await lonelyHost();
   const server = await httpServer({
     listen: "127.0.0.1:0",
     rpc: peeringRpc(host),
-    http: httpHandler(host),
+    http: httpHandler(host, handling),
     ...options,
   });
   const [address, port] = server.address.split(":");
@@ -99,15 +101,41 @@ describe("the server of both versions of HTTP", () => {
     socket.destroy();
   });
 
-  it("answers 404 over HTTP/2 where there is no such method", async () => {
-    await using one = await served();
+  it("serves Consul's API over HTTP/2, too: reads beside one that waits, writes, and what is refused", async () => {
+    await using one = await served({}, { maxBodyBytes: 1_000_000 });
     const session = connectHttp2(`http://${one.server.address}`);
-    const stream = session.request({ ":path": "/v1/status/leader" });
-    const [headers] = await once(stream, "response");
-    assert.equal(headers[":status"], 404);
-    stream.close();
-    session.close();
-    await once(session, "close");
+    const ask = async (method: string, path: string, body?: Buffer | string, headers = {}) => {
+      const stream = session.request({ ":method": method, ":path": path, ...headers });
+      stream.on("error", () => {});
+      stream.end(body);
+      const [head] = await once(stream, "response");
+      const chunks: Buffer[] = [];
+      for await (const chunk of stream) chunks.push(chunk);
+      if (!stream.closed) await once(stream, "close");
+      return { status: head[":status"], head, body: Buffer.concat(chunks) };
+    };
+    const waiting = ask("GET", "/v1/catalog/nodes?index=1000000&wait=10m");
+    const again = ask("GET", "/v1/health/service/web?index=1");
+    assert.deepEqual((await ask("GET", "/v1/status/peers")).body.toString(), '["alone:8503"]');
+    const node = JSON.stringify({
+      Node: "n1",
+      Address: "10.0.0.1",
+      Service: { Service: "web", Meta: Object.fromEntries(["a", "b", "c", "d"].map((key) => [key, "v".repeat(500)])) },
+    });
+    assert.equal((await ask("PUT", "/v1/catalog/register", node)).status, 200);
+    assert.match((await again).body.toString(), /"Service":"web"/);
+    const packed = await ask("GET", "/v1/health/service/web", undefined, { "accept-encoding": "gzip" });
+    assert.equal(packed.head["content-encoding"], "gzip");
+    assert.match(gunzipSync(packed.body).toString(), /"Service":"web"/);
+    assert.equal((await ask("GET", "/v1/nothing/of/this/kind")).status, 404);
+    assert.equal((await ask("PUT", "/v1/status/leader", "{}")).status, 405);
+    const long = await ask("PUT", "/v1/config", Buffer.alloc(2_000_000, " "));
+    assert.deepEqual([long.status, long.head["connection"]], [413, undefined]);
+    assert.equal(session.closed, false, "one refusal does not end the connection");
+    const failed = assert.rejects(waiting, /the test is over/);
+    session.on("error", () => {});
+    session.destroy(new Error("the test is over"));
+    await failed;
   });
 
   it("hangs up on who says nothing, or too little to know what it is", async () => {
