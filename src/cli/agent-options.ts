@@ -9,6 +9,7 @@ import type { RequestGuardOptions } from "../http/request-guard.js";
 import type { ServerTls } from "../rpc/server-tls.js";
 import type { ConnectionLimitsOptions } from "../transport/connection-limits.js";
 import { CommandError, type CommandLineIo } from "./command.js";
+import { type EncryptionKeys, parseEncryptionKeys, readEncryptionKeys } from "./encryption-keys.js";
 import type { Flag, ParsedFlags } from "./flags.js";
 import { isLogLevel, LOG_LEVELS, type LogLevel } from "./log.js";
 
@@ -34,6 +35,8 @@ export interface AgentOptions {
   readonly node: string;
   /** Undefined: in memory, and gone with the process. */
   readonly dataDirectory: string | undefined;
+  /** Undefined: secrets are stored as they are. */
+  readonly encryption: EncryptionKeys | undefined;
   /** Undefined: not served. */
   readonly http: ListenAddress | undefined;
   /** Undefined: not served. */
@@ -73,6 +76,13 @@ export const agentFlags: readonly Flag[] = [
   },
   { name: "node", kind: "text", usage: "Name of this node. Default: the machine's." },
   { name: "data-dir", kind: "text", usage: "Directory for the agent's data. Required, unless -dev is given." },
+  {
+    name: "encrypt-key-file",
+    kind: "text",
+    placeholder: "file",
+    usage:
+      "File with the key that seals private keys and stream secrets in -data-dir: 32 random bytes in base64, as `consul keygen` prints them. Further lines may hold former keys: what they sealed is sealed anew at the start. The variable PEERAGE_ENCRYPT_KEY may hold the keys themselves, separated by commas. Without it they are stored as they are.",
+  },
   { name: "dev", kind: "boolean", usage: "Keeps everything in memory: nothing outlives the process." },
   {
     name: "bind",
@@ -229,6 +239,8 @@ export const agentFlags: readonly Flag[] = [
   { name: "config", kind: "text", usage: "JSON file whose keys are the names of these flags." },
 ];
 
+const ENCRYPT_KEY = "PEERAGE_ENCRYPT_KEY";
+
 /** What one source says of a flag: texts for lists, too. */
 type Setting = string | readonly string[] | undefined;
 
@@ -289,6 +301,7 @@ export async function readAgentOptions(flags: ParsedFlags, io: CommandLineIo): P
     datacenter: valid("datacenter", () => datacenterName(text("datacenter") || "dc1")),
     node,
     dataDirectory,
+    encryption: await readEncryption(text("encrypt-key-file"), io),
     http: isOff(text("http")) ? undefined : listenAddress("http", text("http"), "127.0.0.1", 8500),
     ...httpsOptions(text, boolean("verify-incoming")),
     grpcTls,
@@ -394,6 +407,15 @@ export async function readTls({ certificate, key, ca }: TlsFiles, io: CommandLin
     key: await read("the key", key),
     ...(ca === undefined ? {} : { ca: await read("the authorities of clients", ca) }),
   };
+}
+
+/** A key itself is taken from the environment alone: what is on the command line can be seen by every user. */
+async function readEncryption(path: string, io: CommandLineIo): Promise<EncryptionKeys | undefined> {
+  const keys = io.environment[ENCRYPT_KEY] || undefined;
+  if (keys !== undefined && path !== "")
+    throw new CommandError(`Cannot specify both ${ENCRYPT_KEY} and a file of keys`);
+  if (keys !== undefined) return parseEncryptionKeys(keys, ENCRYPT_KEY);
+  return path === "" ? undefined : readEncryptionKeys(path, io);
 }
 
 async function reading<Content>(what: string, read: () => Promise<Content>): Promise<Content> {

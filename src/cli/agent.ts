@@ -11,6 +11,7 @@ import type { Storage } from "../storage/storage.js";
 import { joinHostPort } from "../token/address.js";
 import { ConnectionLimits } from "../transport/connection-limits.js";
 import { grpcTransport } from "../transport/grpc.js";
+import { sealedSecretBox } from "../trust/secret-box.js";
 import { type AgentOptions, type ListenAddress, readAgentOptions, readPolicies, readTls } from "./agent-options.js";
 import { AgentReload } from "./agent-reload.js";
 import { registerServer } from "./agent-server.js";
@@ -47,6 +48,7 @@ export async function runAgent({ flags, io, print }: CommandContext): Promise<vo
   const incidents = new Incidents({ logger });
   const connectionLimits = await starting(async () => new ConnectionLimits({ ...options.connectionLimits, incidents }));
   const shared = { logger, incidents, connectionLimits };
+  if (options.encryption?.warning !== undefined) logger.warn(options.encryption.warning);
   const stopped = io.untilStopped();
   await using host = await starting(() => openHost(options, shared));
   await starting(() => registerServer(host, options.node, options.advertise));
@@ -121,6 +123,7 @@ async function openHost(options: AgentOptions, shared: Shared): Promise<PeeringH
     ...(options.advertise.length > 0 && { advertise: options.advertise }),
     transit: options.transit,
     ...(options.forbiddenAddresses && { forbiddenAddresses: options.forbiddenAddresses }),
+    ...(options.encryption !== undefined && { secretBox: sealedSecretBox(options.encryption.keys) }),
     ...(options.checkAddresses.length > 0 && { checks: { allowedAddresses: options.checkAddresses } }),
     logger,
     incidents,

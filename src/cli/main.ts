@@ -32,6 +32,8 @@ function log(output: string): void {
   }
 }
 
+// What it writes is its user's alone: an agent's data hold keys, and the database makes files when it likes.
+process.umask(0o077);
 const exitCode = await runCommandLine(process.argv.slice(2), packageVersion(), {
   environment: process.env,
   stdout: (output) => process.stdout.write(output),

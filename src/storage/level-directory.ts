@@ -1,6 +1,6 @@
 import { closeSync, constants, fsyncSync, ftruncateSync, openSync, writeSync } from "node:fs";
 import { chmod, lstat, mkdir, open, readdir, readFile, realpath, rm, stat } from "node:fs/promises";
-import { join } from "node:path";
+import { dirname, join } from "node:path";
 import { errorText, PeeringError } from "../errors.js";
 import type { Incidents } from "../incidents.js";
 import { crc32c } from "./crc32c.js";
@@ -8,6 +8,9 @@ import { crc32c } from "./crc32c.js";
 const PRIVATE_DIRECTORY = 0o700;
 const PRIVATE_FILE = 0o600;
 const OTHERS = 0o077;
+const WRITABLE_BY_ALL = 0o002;
+/** As `/tmp` has it: only owners rename what is in there. */
+const STICKY = 0o1000;
 
 /** Of the engine and of ours; what else lies in the directory is left alone. */
 const OURS = /^(?:\d+\.(?:log|ldb|sst|dbtmp)|MANIFEST-\d+|CURRENT|LOCK|LOG|LOG\.old|acknowledged|in-use-.*)$/;
@@ -44,6 +47,7 @@ export class DataDirectory {
     const directory = new DataDirectory(name, path, await markOf(path), incidents);
     try {
       await directory.#closeToOthers();
+      await directory.#lookAtParents();
       await directory.#markInUse();
     } catch (error) {
       throw error instanceof PeeringError ? error : cannotOpen(name, error);
@@ -109,6 +113,25 @@ export class DataDirectory {
         mode: `0${(mode & 0o777).toString(8)}`,
       },
     );
+  }
+
+  /** Who can rename what is on the way to the data can put others in their place. */
+  async #lookAtParents(): Promise<void> {
+    if (process.getuid === undefined) return;
+    for (let parent = dirname(this.path); ; parent = dirname(parent)) {
+      const { mode } = await stat(parent);
+      if ((mode & WRITABLE_BY_ALL) !== 0 && (mode & STICKY) === 0) {
+        this.#incidents.report(
+          "storage-parent-open",
+          "a directory above the data directory can be written by all users",
+          {
+            directory: this.name,
+            parent,
+          },
+        );
+      }
+      if (parent === dirname(parent)) return;
+    }
   }
 
   async #markInUse(): Promise<void> {

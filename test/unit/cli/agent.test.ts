@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import { type ChildProcess, spawn } from "node:child_process";
 import { once } from "node:events";
-import { closeSync, existsSync, openSync } from "node:fs";
+import { closeSync, existsSync, openSync, readdirSync, statSync } from "node:fs";
 import { writeFile } from "node:fs/promises";
 import { connect, createServer } from "node:net";
 import { join } from "node:path";
@@ -292,6 +292,31 @@ describe("peerage agent", () => {
     }
     const { exit, stderr } = await startAndStop(["-dev", "-forbidden-addresses=10.0.0.0/99", ...ports]);
     assert.deepEqual([exit, stderr.includes('"10.0.0.0/99" is no range of addresses')], [1, true]);
+  });
+
+  it("makes no file that others can read, whatever the umask", { skip: process.getuid === undefined }, async () => {
+    await using directory = await temporaryDirectory();
+    const data = join(directory.path, "data");
+    const umask = process.umask(0);
+    const child = program(["agent", "-data-dir", data, ...ports]);
+    process.umask(umask);
+    try {
+      assert.ok(child.stdout !== null);
+      const [line]: unknown[] = await once(createInterface({ input: child.stdout }), "line");
+      const [, , , http = ""] = AGENT_READY.exec(String(line)) ?? [];
+      using client = new ConsulClient({ address: http });
+      const logs = (): string =>
+        readdirSync(data)
+          .filter((name) => name.endsWith(".log"))
+          .join();
+      const before = logs();
+      // The secret of the first is removed from the files, so the database makes others.
+      for (let count = 0; count < 2; count++) await client.peerings.generateToken({ peerName: "east" });
+      await eventually(() => logs() !== before, "a new log was begun");
+      for (const name of readdirSync(data)) assert.equal(statSync(join(data, name)).mode & 0o077, 0, name);
+    } finally {
+      child.kill("SIGKILL");
+    }
   });
 
   it("goes on when nothing more can be logged", { skip: !existsSync("/dev/full") }, async () => {

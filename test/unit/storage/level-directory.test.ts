@@ -235,6 +235,22 @@ describe("level, permissions", { skip: !posix }, () => {
       assert.deepEqual([...incidents.counts()], []);
     }));
 
+  it("a directory above it that all users can write is reported, and /tmp is none", () =>
+    withRoot(async (parent) => {
+      const above = join(parent, "above");
+      mkdirSync(above);
+      const reported = async (): Promise<number | undefined> => {
+        const incidents = new Incidents();
+        await (await openLevel(join(above, "data"), { incidents }))[Symbol.asyncDispose]();
+        return incidents.counts().get("storage-parent-open");
+      };
+      assert.equal(await reported(), undefined);
+      chmodSync(above, 0o777);
+      assert.equal(await reported(), 1);
+      chmodSync(above, 0o1777);
+      assert.equal(await reported(), undefined);
+    }));
+
   it("whatever the umask, new logs and tables are closed, too", () =>
     withRoot(async (directory) => {
       const umask = process.umask(0);
