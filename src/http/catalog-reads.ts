@@ -8,12 +8,12 @@ import {
   everyImported,
   filterFor,
   hasNodeMeta,
-  hasTags,
   instancesOf,
   nameInPath,
   nodeOf,
   nodesOf,
   sidecarName,
+  taggedInstancesOf,
   Visibility,
 } from "./discovery.js";
 import {
@@ -78,7 +78,7 @@ async function serviceInstances(call: Call): Promise<Answer> {
   const options = discoveryOptions(call);
   const service = nameInPath(call, "service name");
   const scope = { peer: options.peer, service, local: (indexes: Indexes) => indexes.service(service) };
-  return flatAnswer(call, options, scope, () => instancesOf(call.host, options.peer, service));
+  return flatAnswer(call, options, scope, () => taggedInstancesOf(call, options.peer, service));
 }
 
 async function connectInstances(call: Call): Promise<Answer> {
@@ -105,13 +105,10 @@ async function flatAnswer(
   scope: Parameters<typeof answerRead>[2],
   load: () => Promise<readonly InstanceView[]>,
 ): Promise<Answer> {
-  const tags = call.query.getAll("tag").filter((tag) => tag !== "");
   const filter = filterFor(options, flatFields);
   const visible = await Visibility.of(call, options.peer);
   return answerRead(call, options, scope, async () => {
-    const shown = (await load()).filter(
-      (view) => hasTags(view, tags) && hasNodeMeta(view.node, options.nodeMeta) && visible.instance(view),
-    );
+    const shown = (await load()).filter((view) => hasNodeMeta(view.node, options.nodeMeta) && visible.instance(view));
     return { json: (await filter(shown)).map(flatJson), filtered: visible.filtered };
   });
 }
@@ -200,7 +197,7 @@ export const catalogReads: readonly Operation[] = [
         path: "/v1/catalog/connect/{service}",
         id: "listConnectInstances",
         summary: "The instances that speak for a service in the mesh.",
-        parameters: [...discoveryParameters, nodeMetaParameter, tagParameter, nearParameter],
+        parameters: [...discoveryParameters, nodeMetaParameter, nearParameter],
         answer: listOf(flatInstanceSchema),
       },
     ],

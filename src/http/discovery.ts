@@ -367,7 +367,16 @@ export function hasNodeMeta(node: Node, wanted: readonly (readonly [string, stri
   return wanted.every(([key, value]) => Object.hasOwn(node.meta, key) && node.meta[key] === value);
 }
 
-/** All of the tags, whatever their case. */
-export function hasTags(view: InstanceView, wanted: readonly string[]): boolean {
-  return wanted.every((tag) => view.service.tags.some((has) => lowerCase(has) === lowerCase(tag)));
+/**
+ * The instances of a service that carry each `?tag=`, whatever its case. An empty one is a tag like others: Consul 1.21 finds the
+ * instances that carry it, and none else. What speaks for a service in the mesh is not chosen by tags.
+ */
+export async function taggedInstancesOf(call: Call, peer: string, service: string): Promise<readonly InstanceView[]> {
+  const tags = call.query.getAll("tag").map(lowerCase);
+  const instances = await instancesOf(call.host, peer, service);
+  if (tags.length === 0) return instances;
+  return instances.filter((view) => {
+    const has = new Set(view.service.tags.map(lowerCase));
+    return tags.every((tag) => has.has(tag));
+  });
 }

@@ -8,12 +8,12 @@ import {
   discoveryOptions,
   filterFor,
   hasNodeMeta,
-  hasTags,
   instancesOf,
   nameInPath,
   nodeOf,
   type Scope,
   sidecarName,
+  taggedInstancesOf,
   Visibility,
 } from "./discovery.js";
 import {
@@ -44,7 +44,7 @@ async function service(call: Call): Promise<Answer> {
   const { peer } = options;
   const name = nameInPath(call, "service name");
   const scope = { peer, service: name, local: (indexes: CatalogIndexes) => indexes.service(name) };
-  return instancesAnswer(call, options, scope, () => instancesOf(call.host, peer, name));
+  return instancesAnswer(call, options, scope, () => taggedInstancesOf(call, peer, name));
 }
 
 async function connect(call: Call): Promise<Answer> {
@@ -83,13 +83,10 @@ async function instancesAnswer(
   load: () => Promise<readonly InstanceView[]>,
 ): Promise<Answer> {
   const passing = onlyPassing(call);
-  const tags = call.query.getAll("tag").filter((tag) => tag !== "");
   const filter = filterFor(options, instanceFields);
   const visible = await Visibility.of(call, options.peer);
   return answerRead(call, options, scope, async () => {
-    const shown = (await load()).filter(
-      (view) => hasTags(view, tags) && hasNodeMeta(view.node, options.nodeMeta) && visible.instance(view),
-    );
+    const shown = (await load()).filter((view) => hasNodeMeta(view.node, options.nodeMeta) && visible.instance(view));
     const kept = (await filter(shown)).filter(
       ({ checks }) => !passing || checks.every(({ status }) => status === "passing"),
     );
@@ -161,13 +158,7 @@ async function checksAnswer(
   });
 }
 
-const instanceParameters = [
-  ...discoveryParameters,
-  nodeMetaParameter,
-  tagParameter,
-  passingParameter,
-  nearParameter,
-] as const;
+const instanceParameters = [...discoveryParameters, nodeMetaParameter, passingParameter, nearParameter] as const;
 const checkParameters = [...discoveryParameters, nodeMetaParameter, nearParameter] as const;
 
 /** `/v1/health` (specification 4.5.2). */
@@ -181,7 +172,7 @@ export const healthOperations: readonly Operation[] = [
         path: "/v1/health/service/{service}",
         id: "listHealthyInstances",
         summary: "The instances of a service with their nodes and checks.",
-        parameters: instanceParameters,
+        parameters: [...instanceParameters, tagParameter],
         answer: listOf(instanceSchema),
       },
     ],
