@@ -123,7 +123,7 @@ export function metaRecords(node: Node, owner: string, ttl: number): readonly Dn
 
 /** The record of an address that is a node's: A, AAAA, or CNAME when it is a name. */
 export function nodeAddressRecord(node: Node, context: AnswerContext): DnsRecord | undefined {
-  const address = translatedNodeAddress(node, context);
+  const address = nodeAddress(node, context);
   if (address === "") return undefined;
   const ip = addressOf(address);
   if (ip !== undefined) return fitsType(ip.type, context.type) ? ipRecord(ip, context.name, context.ttl) : undefined;
@@ -180,8 +180,8 @@ export function srvRecords(instances: readonly ServiceInstance[], context: Answe
   let metaBytes = 0;
   for (const instance of instances) {
     if (answers.length >= most) break;
-    const { node, service } = instance;
-    const tuple = `${nameKey(node.name)}\0${service.address}\0${portOf(instance, context.port)}`;
+    const { node } = instance;
+    const tuple = [nameKey(node.name), serviceAddress(instance, context), translatedPort(instance, context)].join("\0");
     if (seen.has(tuple)) continue;
     seen.add(tuple);
     const location = locate(instance, context);
@@ -225,13 +225,13 @@ function fitsType(record: "A" | "AAAA", asked: QuestionType): boolean {
 
 function locate(instance: ServiceInstance, context: AnswerContext): Location | undefined {
   const { node } = instance;
-  const { address, port } = translatedService(instance, context);
-  const ofNode = translatedNodeAddress(node, context);
+  const port = translatedPort(instance, context) ?? 0;
+  const ofNode = withoutDot(nodeAddress(node, context));
   const nodeIp = addressOf(ofNode);
-  const own = withoutDot(address);
+  const own = withoutDot(serviceAddress(instance, context));
   if (own === "" || (nodeIp !== undefined && nameKey(own) === nameKey(context.name))) {
-    const location = { address: withoutDot(ofNode), ip: nodeIp, isNode: ofNode === node.address, port };
-    return nodeIp !== undefined || isTarget(location.address) ? location : undefined;
+    const location = { address: ofNode, ip: nodeIp, isNode: ofNode === withoutDot(node.address), port };
+    return nodeIp !== undefined || isTarget(ofNode) ? location : undefined;
   }
   const ip = addressOf(own);
   // An alias of itself leads nowhere.
@@ -239,35 +239,59 @@ function locate(instance: ServiceInstance, context: AnswerContext): Location | u
   return usable ? { address: own, ip, isNode: false, port } : undefined;
 }
 
+/** What something at several addresses is reached at. */
+interface Addresses {
+  readonly address: string;
+  readonly ipv4: string;
+  readonly ipv6: string;
+}
+
+/**
+ * The one address that answers a question: that of the family which is asked for, IPv6 first where either will do, else the
+ * address that counts for all (Consul 1.13 to 1.22).
+ */
+function addressFor(type: QuestionType, { address, ipv4, ipv6 }: Addresses): string {
+  if (type !== "A" && ipv6 !== "") return ipv6;
+  if (type !== "AAAA" && ipv4 !== "") return ipv4;
+  return address;
+}
+
+/** Addresses by their tags, `wan` before `lan` where that is wanted. */
+function taggedAddresses(address: string, tagged: (tag: string) => string | undefined, wan: boolean): Addresses {
+  const either = (tag: string): string | undefined => (wan ? tagged(`wan${tag}`) : undefined);
+  return {
+    address: either("") ?? address,
+    ipv4: either("_ipv4") ?? tagged("lan_ipv4") ?? "",
+    ipv6: either("_ipv6") ?? tagged("lan_ipv6") ?? "",
+  };
+}
+
+function ownMember<Value>(members: Readonly<Record<string, Value>>, key: string): Value | undefined {
+  return Object.hasOwn(members, key) ? members[key] : undefined;
+}
+
 /** A peer's services are always of another datacenter, even where that has the name of ours (Consul 1.14 to 1.22). */
-function translatedService(
-  instance: ServiceInstance,
-  { settings, peer, type, port: named }: AnswerContext,
-): { readonly address: string; readonly port: number } {
-  const { address, taggedAddresses } = instance.service;
-  const port = portOf(instance, named) ?? 0;
-  if (!settings.translateWanAddresses || peer === "") return { address, port };
-  for (const key of wanKeys(type)) {
-    const wan = Object.hasOwn(taggedAddresses, key) ? taggedAddresses[key] : undefined;
-    if (wan !== undefined && wan.address !== "")
-      return { address: wan.address, port: wan.port === 0 ? port : wan.port };
-  }
-  return { address, port };
+function translates({ settings, peer }: AnswerContext): boolean {
+  return settings.translateWanAddresses && peer !== "";
 }
 
-function translatedNodeAddress(node: Node, { settings, type }: AnswerContext): string {
-  if (!settings.translateWanAddresses || nameKey(node.datacenter) === nameKey(settings.datacenter)) return node.address;
-  for (const key of wanKeys(type)) {
-    const wan = Object.hasOwn(node.taggedAddresses, key) ? node.taggedAddresses[key] : undefined;
-    if (wan !== undefined && wan !== "") return wan;
-  }
-  return node.address;
+function serviceAddress({ service }: ServiceInstance, context: AnswerContext): string {
+  const tagged = (tag: string): string | undefined => ownMember(service.taggedAddresses, tag)?.address;
+  return addressFor(context.type, taggedAddresses(service.address, tagged, translates(context)));
 }
 
-function wanKeys(type: QuestionType): readonly string[] {
-  if (type === "A") return ["wan_ipv4", "wan"];
-  if (type === "AAAA") return ["wan_ipv6", "wan"];
-  return ["wan", "wan_ipv4", "wan_ipv6"];
+function translatedPort(instance: ServiceInstance, context: AnswerContext): number | undefined {
+  const wan = translates(context) ? ownMember(instance.service.taggedAddresses, "wan") : undefined;
+  return wan === undefined || wan.port === 0 ? portOf(instance, context.port) : wan.port;
+}
+
+/** The address of a node that answers a question of a type. */
+export function nodeAddress(node: Node, { settings, type }: Pick<AnswerContext, "settings" | "type">): string {
+  const wan = settings.translateWanAddresses && nameKey(node.datacenter) !== nameKey(settings.datacenter);
+  return addressFor(
+    type,
+    taggedAddresses(node.address, (tag) => ownMember(node.taggedAddresses, tag), wan),
+  );
 }
 
 function withoutDot(name: string): string {

@@ -6,6 +6,7 @@ import {
   healthy,
   ipRecord,
   metaRecords,
+  nodeAddress,
   nodeAddressRecord,
   portOf,
   serviceTtl,
@@ -88,6 +89,10 @@ export class Resolver {
     return this.#answer(question.name, question.type, 0, budget);
   }
 
+  get #answerSettings(): AnswerSettings {
+    return { ...this.#settings, datacenter: this.#source.datacenter };
+  }
+
   async #answer(name: string, type: QuestionType, level: number, budget: Budget): Promise<DnsAnswer> {
     const parsed = parseName(name, type, {
       domains: this.#settings.domains,
@@ -110,7 +115,7 @@ export class Resolver {
     budget: Budget,
   ): Promise<DnsAnswer> {
     const context = (scope: Scope, ttl: number, port?: string): AnswerContext => ({
-      settings: { ...this.#settings, datacenter: this.#source.datacenter },
+      settings: this.#answerSettings,
       name,
       type,
       domain,
@@ -254,7 +259,7 @@ export class Resolver {
       const data = `${node.name}.node.${this.#source.datacenter}.${zone}`;
       if (!isEncodable(data) || answers.some((record) => record.data === data)) continue;
       answers.push({ type: "NS", name: domain, ttl, data });
-      const ip = addressOf(node.address);
+      const ip = addressOf(nodeAddress(node, { settings: this.#answerSettings, type: "ANY" }));
       if (ip !== undefined) additionals.push(ipRecord(ip, data, ttl));
     }
     return { ...emptyAnswer("NOERROR", true), answers, additionals };

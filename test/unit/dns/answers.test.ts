@@ -201,7 +201,7 @@ describe("DNS answers", () => {
     const input = {
       instances: { p: [instance({ node: node("dc1"), service })], "": [instance({ node: node("dc1"), service })] },
     };
-    assert.deepEqual((await asked(input, WEB, "SRV", on)).answers, [`${WEB} 0 SRV 1 1 9081 c6336416.addr.consul`]);
+    assert.deepEqual((await asked(input, WEB, "SRV", on)).answers, [`${WEB} 0 SRV 1 1 9081 c6336417.addr.consul`]);
     assert.deepEqual((await asked(input, WEB, "A", on)).answers, [`${WEB} 0 A 198.51.100.23`]);
     assert.deepEqual((await asked(input, WEB, "A")).answers, [`${WEB} 0 A 10.9.0.1`]);
     assert.deepEqual((await asked(input, "web.service.consul", "A", on)).answers, ["web.service.consul 0 A 10.9.0.1"]);
@@ -214,6 +214,28 @@ describe("DNS answers", () => {
     const translated = await asked(nodes("dc9"), WEB, "SRV", on);
     assert.deepEqual(translated.answers, [`${WEB} 0 SRV 1 1 80 cb007101.addr.consul`]);
     assert.deepEqual(translated.additionals, ["cb007101.addr.consul 0 A 203.0.113.1"]);
+  });
+
+  it("of another datacenter: addresses of the family before `wan`, which alone has a port, and `lan` where it has no `wan`", async () => {
+    const service = (
+      taggedAddresses: Readonly<Record<string, { readonly address: string; readonly port: number }>>,
+    ) => ({
+      instances: {
+        p: [instance({ service: { name: "web", address: "10.9.0.1", port: 81, taggedAddresses } })],
+      },
+    });
+    const on = { translateWanAddresses: true };
+    const wan = { address: "198.51.100.22", port: 9_081 };
+    const lan = { lan_ipv4: { address: "10.9.9.9", port: 70 }, wan };
+    assert.deepEqual((await asked(service(lan), WEB, "A", on)).answers, [`${WEB} 0 A 10.9.9.9`]);
+    assert.deepEqual((await asked(service(lan), WEB, "SRV", on)).answers, [
+      `${WEB} 0 SRV 1 1 9081 0a090909.addr.consul`,
+    ]);
+    const family = { wan_ipv4: { address: "198.51.100.23", port: 9_999 } };
+    assert.deepEqual((await asked(service(family), WEB, "SRV", on)).answers, [
+      `${WEB} 0 SRV 1 1 81 c6336417.addr.consul`,
+    ]);
+    assert.deepEqual((await asked(service(family), WEB, "A")).answers, [`${WEB} 0 A 10.9.0.1`]);
   });
 
   it("ch4 case 77: 100 instances: 3 over UDP, more with EDNS, all over TCP; TC only when it is enabled", async () => {
