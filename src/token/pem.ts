@@ -5,35 +5,44 @@ export interface PemBlock {
   /** `CERTIFICATE`, `EC PRIVATE KEY` and so on. */
   readonly type: string;
   readonly content: Buffer;
+  /** Whether lines such as `Proc-Type: 4,ENCRYPTED` stand before the content. */
+  readonly hasHeaders: boolean;
 }
 
 const BEGIN = "-----BEGIN ";
 const END = "-----END ";
 const DASHES = "-----";
 
-/**
- * The first well-formed PEM block, by the rules of Go's `pem.Decode`: markers on lines of their own, headers ignored,
- * strict base64 between. Malformed blocks are passed over. `undefined` where there is none.
- */
+/** The first well-formed PEM block; `undefined` where there is none. */
 export function firstPemBlock(text: string): PemBlock | undefined {
+  for (const block of pemBlocks(text)) return block;
+  return undefined;
+}
+
+/**
+ * The well-formed PEM blocks, in order, by the rules of Go's `pem.Decode`: markers on lines of their own, strict base64
+ * between. Malformed blocks are passed over. The time it takes grows with the length of the text only.
+ */
+function* pemBlocks(text: string): Generator<PemBlock> {
   let end = -1;
   for (let start = lineStarting(text, BEGIN, 0); start >= 0; ) {
     const lineEnd = text.indexOf("\n", start);
-    if (lineEnd < 0) return undefined;
-    // Kept while it lies ahead, so that the time grows with the length of the text only.
+    if (lineEnd < 0) return;
+    // Kept while it lies ahead, so that nothing is searched twice.
     if (end < lineEnd) end = lineStarting(text, END, lineEnd);
-    if (end < 0) return undefined;
+    if (end < 0) return;
     const next = lineStarting(text, BEGIN, lineEnd);
     if (next < 0 || next > end) {
       const type = markedType(text.slice(start, lineEnd), BEGIN);
-      const content = contentOf(text.slice(lineEnd + 1, end));
+      const lines = text.slice(lineEnd + 1, end).split("\n");
+      const headers = lines.findIndex((line) => !line.includes(":"));
+      const content = contentOf(headers < 0 ? [] : lines.slice(headers));
       if (type !== undefined && type === markedType(lineAt(text, end), END) && content !== undefined) {
-        return { type, content };
+        yield { type, content, hasHeaders: headers !== 0 };
       }
     }
     start = next;
   }
-  return undefined;
 }
 
 function markedType(line: string, marker: string): string | undefined {
@@ -48,9 +57,7 @@ function lineAt(text: string, start: number): string {
   return end < 0 ? text.slice(start) : text.slice(start, end);
 }
 
-function contentOf(body: string): Buffer | undefined {
-  const lines = body.split("\n");
-  while (lines[0]?.includes(":")) lines.shift();
+function contentOf(lines: readonly string[]): Buffer | undefined {
   const base64 = lines.join("").replace(/\s/g, "");
   if (base64.length % 4 !== 0 || !/^[A-Za-z0-9+/]*={0,2}$/.test(base64)) return undefined;
   return Buffer.from(base64, "base64");
@@ -63,25 +70,14 @@ function lineStarting(text: string, marker: string, from: number): number {
   return found < 0 ? -1 : found + 1;
 }
 
-const BEGIN_CERTIFICATE = "-----BEGIN CERTIFICATE-----";
-const END_CERTIFICATE = "-----END CERTIFICATE-----";
-
-/**
- * The certificates in a text, each a PEM of its own that ends in a newline, in order. What is no parsable certificate
- * is left out, as Go's pool does. The time it takes grows with the length of the text only, whatever a peer sends.
- */
+/** The certificates in a text, in order. What is no parsable certificate is left out, as Go's pool does. */
 export function certificatesIn(text: string): readonly ParsedCertificate[] {
   const found: ParsedCertificate[] = [];
-  let position = 0;
-  for (;;) {
-    const first = text.indexOf(BEGIN_CERTIFICATE, position);
-    const end = first < 0 ? -1 : text.indexOf(END_CERTIFICATE, first);
-    if (end < 0) return found;
-    // A marker that was begun and not ended does not spoil the certificate after it.
-    const certificate = parse(`${text.slice(text.lastIndexOf(BEGIN_CERTIFICATE, end), end)}${END_CERTIFICATE}\n`);
-    if (certificate !== undefined) found.push(certificate);
-    position = end + END_CERTIFICATE.length;
+  for (const { type, content, hasHeaders } of pemBlocks(text)) {
+    const certificate = type === "CERTIFICATE" && !hasHeaders ? parse(content) : undefined;
+    if (certificate !== undefined) found.push({ pem: certificate.toString(), certificate });
   }
+  return found;
 }
 
 /** One certificate of a text. */
@@ -91,9 +87,13 @@ export interface ParsedCertificate {
   readonly certificate: X509Certificate;
 }
 
-function parse(pem: string): ParsedCertificate | undefined {
+/** What every certificate begins with: a sequence. Node would take text here as PEM once more. */
+const SEQUENCE = 0x30;
+
+function parse(der: Buffer): X509Certificate | undefined {
+  if (der[0] !== SEQUENCE) return undefined;
   try {
-    return { pem, certificate: new X509Certificate(pem) };
+    return new X509Certificate(der);
   } catch {
     return undefined;
   }
