@@ -52,7 +52,7 @@ export interface HostOptions {
   /**
    * Ranges of IP addresses, such as `10.0.0.0/8`, that are not dialed, whatever a token or a peer says: a token that holds
    * such an address is refused, and so are server addresses that a peer sends; of a name, those of its addresses. An empty
-   * list forbids none. Default: {@link defaultForbiddenAddresses}, which are link-local, unspecified, multicast and metadata
+   * list forbids none. Default: `defaultForbiddenAddresses`, which are link-local, unspecified, multicast and metadata
    * addresses; loopback and private ones may be dialed.
    */
   readonly forbiddenAddresses?: readonly string[];

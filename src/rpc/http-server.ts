@@ -69,7 +69,7 @@ export interface HttpServer extends AsyncDisposable {
   readonly address: string;
   /**
    * Shows this certificate, and lets in clients of these authorities, from the next connection on.
-   * @throws {PeeringError} `invalid-argument`: they cannot be used; those of before stay. {@link TypeError} for a server in
+   * @throws {PeeringError} `invalid-argument`: they cannot be used; those of before stay. `TypeError` for a server in
    *   plaintext.
    */
   replaceCertificates(tls: ServerTls): void;

@@ -78,7 +78,7 @@ export interface BuiltInAuthority extends CertificateAuthority {
   /**
    * Signs a certificate signing request (PEM) for a service, gateway, agent or server of this datacenter. Who may ask
    * for which identity is the caller's to decide. That identity is all of the request that is signed, with the DNS names
-   * that go with it (see {@link namesToSign}); subject, usages and constraints are those of every leaf.
+   * that go with it (see `namesToSign`); subject, usages and constraints are those of every leaf.
    * @throws {PeeringError} `invalid-argument`: the request is not one PEM block signed by its own key, is larger than
    *   `signingRequestBytes`, names anything besides, or has a weak key; where Consul refuses it too, with its texts.
    */

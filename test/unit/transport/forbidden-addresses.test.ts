@@ -48,10 +48,10 @@ test("an address that may not be dialed is not connected to, whatever it is call
       judged.clear();
       const forbidding = target(host, (ip) => !loopback.includes(ip));
       for (const call of [
-        dialer.openStream(forbidding, never),
-        dialer.exchangeSecret(forbidding, request, { timeoutMs: 10_000, signal: never }),
+        () => dialer.openStream(forbidding, never),
+        () => dialer.exchangeSecret(forbidding, request, { timeoutMs: 10_000, signal: never }),
       ]) {
-        const error = await failure(call);
+        const error = await failure(call());
         assert.deepEqual([error.code, error.status], ["unavailable", 14]);
         assert.match(
           error.message,
