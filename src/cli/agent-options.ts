@@ -53,6 +53,7 @@ export interface AgentOptions {
   readonly checkAddresses: readonly string[];
   /** Ranges at which no peer is dialed; absent: the default. */
   readonly forbiddenAddresses?: readonly string[];
+  readonly rotateRoot: boolean;
   readonly allowPeeringWrite: boolean;
   readonly dnsStrict: boolean;
   /** What goes out over UDP; absent: the default. */
@@ -179,6 +180,12 @@ export const agentFlags: readonly Flag[] = [
     placeholder: "range",
     usage:
       "Range of addresses, such as 10.0.0.0/8, at which no peer is dialed, whatever a token or a peer says; also what a name leads to. This flag may be specified multiple times; the variable is a list separated by commas; none forbids none. Default: link-local, unspecified, multicast and metadata addresses.",
+  },
+  {
+    name: "rotate-root",
+    kind: "boolean",
+    usage:
+      "Makes a new root certificate at this start, signed by the present one too. For once: when the log says that the root is not valid.",
   },
   {
     name: "allow-peering-write",
@@ -315,6 +322,7 @@ export async function readAgentOptions(flags: ParsedFlags, io: CommandLineIo): P
     },
     checkAddresses: texts("check-addresses"),
     ...forbiddenAddresses(texts("forbidden-addresses")),
+    rotateRoot: boolean("rotate-root"),
     allowPeeringWrite: boolean("allow-peering-write"),
     dnsStrict: boolean("dns-strict"),
     dnsLimits: {

@@ -11,7 +11,8 @@ import type { Storage } from "../storage/storage.js";
 import { joinHostPort } from "../token/address.js";
 import { ConnectionLimits } from "../transport/connection-limits.js";
 import { grpcTransport } from "../transport/grpc.js";
-import { sealedSecretBox } from "../trust/secret-box.js";
+import { builtInAuthority } from "../trust/built-in-authority.js";
+import { type SecretBox, sealedSecretBox } from "../trust/secret-box.js";
 import { type AgentOptions, type ListenAddress, readAgentOptions, readPolicies, readTls } from "./agent-options.js";
 import { AgentReload } from "./agent-reload.js";
 import { registerServer } from "./agent-server.js";
@@ -115,19 +116,33 @@ async function openStorage(directory: string | undefined, incidents: Incidents):
 
 async function openHost(options: AgentOptions, shared: Shared): Promise<PeeringHost> {
   const { logger, incidents } = shared;
+  const storage = await openStorage(options.dataDirectory, incidents);
+  const sealing = options.encryption === undefined ? {} : { secretBox: sealedSecretBox(options.encryption.keys) };
+  if (options.rotateRoot) await rotateRoot(storage, { ...shared, ...sealing });
   return createHost({
     datacenter: options.datacenter,
     nodeName: options.node,
-    storage: await openStorage(options.dataDirectory, incidents),
+    storage,
     transport: grpcTransport({ listen: addressText(options.grpcTls), ...shared }),
     ...(options.advertise.length > 0 && { advertise: options.advertise }),
     transit: options.transit,
     ...(options.forbiddenAddresses && { forbiddenAddresses: options.forbiddenAddresses }),
-    ...(options.encryption !== undefined && { secretBox: sealedSecretBox(options.encryption.keys) }),
+    ...sealing,
     ...(options.checkAddresses.length > 0 && { checks: { allowedAddresses: options.checkAddresses } }),
     logger,
     incidents,
   });
+}
+
+async function rotateRoot(storage: Storage, shared: Shared & { readonly secretBox?: SecretBox }): Promise<void> {
+  try {
+    await using authority = await builtInAuthority({ storage, ...shared });
+    const { id } = await authority.rotate();
+    shared.logger.info("made a new root certificate", { root: id });
+  } catch (error) {
+    await storage[Symbol.asyncDispose]();
+    throw error;
+  }
 }
 
 /** Undefined when nobody asked for DNS, and the package it needs is missing. */

@@ -56,8 +56,6 @@ import {
 } from "./validate-options.js";
 import { VirtualIpClaims } from "./virtual-ip-claims.js";
 
-/** How often old roots and expiring certificates are looked at. */
-const TRUST_CHECK_MS = 60 * 60 * 1_000;
 /** Waits before records that may be out of date are read again. */
 const FIRST_REFRESH_MS = 1_000;
 const LONGEST_REFRESH_MS = 60_000;
@@ -194,11 +192,9 @@ async function composeHost(options: HostOptions, opened: AsyncDisposable[]): Pro
   const limits = { ...defaultLimits, ...options.limits };
   const dialRule = new DialRule(options.forbiddenAddresses ?? defaultForbiddenAddresses, incidents);
 
-  const builtIn =
-    options.authority === undefined
-      ? await builtInAuthority({ storage, clock, random, secretBox, logger, incidents })
-      : undefined;
-  const authority: CertificateAuthority = open(options.authority ?? builtIn ?? unreachable());
+  const authority: CertificateAuthority = open(
+    options.authority ?? (await builtInAuthority({ storage, clock, random, secretBox, logger, incidents })),
+  );
   const trustBundles = open(await TrustBundleStore.open({ storage, authority, logger, incidents }));
   const stop = new AbortController();
   let refreshing = false;
@@ -249,7 +245,7 @@ async function composeHost(options: HostOptions, opened: AsyncDisposable[]): Pro
   await virtualIps.repair(importStore);
   const catalogSource: CatalogSource = options.catalogSource ?? catalog;
   const board = new StatusBoard(clock);
-  const certificate = open(new ServerCertificate({ authority, datacenter, clock, random, logger }));
+  const certificate = open(new ServerCertificate({ authority, datacenter, clock, random, logger, incidents }));
   // An authority that cannot issue now, such as one whose root has expired, keeps nobody from dialing and from reading.
   await certificate.attempted();
 
@@ -432,13 +428,9 @@ async function composeHost(options: HostOptions, opened: AsyncDisposable[]): Pro
       syncAll();
     }),
   ];
-  const trustTimer = every(clock, TRUST_CHECK_MS, () => {
-    builtIn?.prune().catch((error: unknown) => logger.warn("old roots were not removed", { error: errorText(error) }));
-  });
   open({
     [Symbol.asyncDispose]: async () => {
       stop.abort();
-      trustTimer();
       for (const stop of forget) stop();
       // First nothing new is begun, then what runs is ended, then waited for.
       dialer.stop();
@@ -490,19 +482,6 @@ async function disposeAll(parts: readonly AsyncDisposable[]): Promise<void> {
   if (failure !== undefined) throw failure.error;
 }
 
-function every(clock: Clock, intervalMs: number, action: () => void): () => void {
-  let timer = clock.after(intervalMs, tick);
-  function tick(): void {
-    action();
-    timer = clock.after(intervalMs, tick);
-  }
-  return () => timer.cancel();
-}
-
 function exportedResource(resourceUrl: string, resourceId: string, value: Uint8Array): ExportedResource {
   return { resourceUrl, resourceId, value, digest: createHash("sha256").update(value).digest("base64") };
-}
-
-function unreachable(): never {
-  throw new TypeError("no certificate authority");
 }

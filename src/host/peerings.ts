@@ -4,6 +4,7 @@ import { isActive, type Peering, type PeeringState, type Role, roleOf } from "..
 import type { PeeringToken, TokenCodec } from "../token/token-codec.js";
 import type { Transport } from "../transport/transport.js";
 import { type CertificateAuthority, peeringServerName } from "../trust/authority.js";
+import { activeRootFault, ROOT_REMEDY } from "../trust/root-validity.js";
 import type { RemoteInfo } from "../wire/messages.js";
 import { StatusCode } from "../wire/status.js";
 import type { Cleanup } from "./cleanup.js";
@@ -105,11 +106,11 @@ export class Peerings implements AsyncDisposable {
    * @returns The token's text. Whoever holds it can peer: keep it secret.
    * @throws {PeeringError} `invalid-name`, `invalid-argument` (meta); `wrong-role`: the name belongs to a
    *   peering we dial; `invalid-record`: the peering is being deleted, or was terminated by the peer and must be deleted
-   *   first; `unavailable`: this host listens nowhere; `storage-failed`.
+   *   first; `unavailable`: this host listens nowhere, or its root certificate is not valid; `storage-failed`.
    */
   async generateToken(options: GenerateTokenOptions): Promise<string> {
     this.requireEnabled();
-    const { records, authority, datacenter, remote, codec } = this.#parts;
+    const { records, authority, datacenter, remote, codec, clock } = this.#parts;
     const serverAddresses = this.#parts.serverAddresses();
     if (serverAddresses === undefined) {
       // Looked up before the record is written, so that a failure leaves no record behind (D-16).
@@ -122,6 +123,12 @@ export class Peerings implements AsyncDisposable {
         : new PeeringError("unavailable", "a grpc bind port must be specified in the configuration for all servers", {
             remedy: "Give the transport an address to listen on, or set `advertise`.",
           });
+    }
+    const fault = activeRootFault(authority, clock.wall());
+    if (fault !== undefined) {
+      throw new PeeringError("unavailable", `the root certificate that a token would name is not valid now: ${fault}`, {
+        remedy: ROOT_REMEDY,
+      });
     }
     const { peering, establishmentSecret } = await records.generateToken({
       peerName: options.peerName,

@@ -41,6 +41,7 @@ export interface TokenCertificate {
   /** SHA-256 of the DER, lower-case hex. */
   readonly fingerprint: string;
   /** Milliseconds since the epoch. */
+  readonly notBefore: number;
   readonly notAfter: number;
 }
 
@@ -86,7 +87,7 @@ export interface TokenCodec {
   /**
    * Describes a token without its secret, for people who wonder what they were given.
    *
-   * @param nowMs - milliseconds since the epoch; when given, expired certificates are warned of.
+   * @param nowMs - milliseconds since the epoch; when given, certificates that are not valid then are warned of.
    * @throws {PeeringError} `invalid-token` as `decode`.
    */
   inspect(text: string, nowMs?: number): TokenDescription;
@@ -139,7 +140,10 @@ function inspect(text: string, nowMs?: number): TokenDescription {
     warnings.push("The token holds no establishment secret, so no acceptor takes it.");
   if (token.ca.length === 0) warnings.push("The token names no CA: the connection will not be encrypted.");
   if (serverAddresses.length === 0) warnings.push("Consul 1.13 cannot use a token without server addresses.");
-  for (const { subject, notAfter } of certificates) {
+  for (const { subject, notBefore, notAfter } of certificates) {
+    if (nowMs !== undefined && notBefore > nowMs) {
+      warnings.push(`The certificate of ${subject} is not valid before ${new Date(notBefore).toISOString()}.`);
+    }
     if (nowMs !== undefined && notAfter < nowMs) {
       warnings.push(`The certificate of ${subject} expired on ${new Date(notAfter).toISOString()}.`);
     }
@@ -188,6 +192,7 @@ function describeCertificate(pem: string): TokenCertificate[] {
       // One line, as `openssl x509 -subject` and people write it.
       subject: certificate.subject.replaceAll("\n", ", "),
       fingerprint: createHash("sha256").update(certificate.raw).digest("hex"),
+      notBefore: Date.parse(certificate.validFrom),
       notAfter: Date.parse(certificate.validTo),
     },
   ];

@@ -1,3 +1,4 @@
+import { X509Certificate } from "node:crypto";
 import { lookup } from "node:dns";
 import { type ClientHttp2Session, connect as connectHttp2 } from "node:http2";
 import { connect as connectTcp, isIP, type LookupFunction, type Socket } from "node:net";
@@ -65,7 +66,7 @@ function namesOf(certificate: PeerCertificate): string {
 }
 
 /** Why the certificate shown is not the one expected, in the words of Go where Consul's operators know them. */
-function certificateError(socket: TLSSocket, serverName: string): PeeringError {
+function certificateError(socket: TLSSocket, serverName: string, roots: readonly string[]): PeeringError {
   const certificate = socket.getPeerCertificate(false);
   const names = namesOf(certificate);
   // Types say Error, Node gives the code of the error as a string.
@@ -75,9 +76,8 @@ function certificateError(socket: TLSSocket, serverName: string): PeeringError {
       case "ERR_TLS_CERT_ALTNAME_INVALID":
         return `certificate is valid for ${names}, not ${serverName}`;
       case "CERT_HAS_EXPIRED":
-        return `certificate has expired or is not yet valid: expired at ${certificate.valid_to} (valid for ${names})`;
       case "CERT_NOT_YET_VALID":
-        return `certificate has expired or is not yet valid: valid from ${certificate.valid_from} (valid for ${names})`;
+        return `certificate has expired or is not yet valid: ${validityFault(certificate, roots)} (valid for ${names})`;
       case "INVALID_PURPOSE":
         return `certificate specifies an incompatible key usage (valid for ${names})`;
       case "DEPTH_ZERO_SELF_SIGNED_CERT":
@@ -92,6 +92,20 @@ function certificateError(socket: TLSSocket, serverName: string): PeeringError {
     }
   })();
   return unauthenticated(text);
+}
+
+/** Which of the certificates is not valid now: the one shown, or one of those it is to be trusted by. */
+function validityFault({ valid_from, valid_to }: PeerCertificate, roots: readonly string[]): string {
+  const fault = (from: string, to: string): string | undefined => {
+    if (Date.parse(to) <= Date.now()) return `expired at ${to}`;
+    return Date.parse(from) > Date.now() ? `valid from ${from}` : undefined;
+  };
+  const ofRoots = roots.flatMap((pem) => {
+    const { validFrom, validTo, subject } = new X509Certificate(pem);
+    const found = fault(validFrom, validTo);
+    return found === undefined ? [] : [`its authority ${subject.replaceAll("\n", ", ")} ${found}`];
+  });
+  return fault(valid_from, valid_to) ?? ofRoots[0] ?? "one of its authorities";
 }
 
 function unauthenticated(text: string): PeeringError {
@@ -191,7 +205,7 @@ function openSocket(target: DialTarget, signal: AbortSignal): Promise<Socket> {
     });
     socket.once(tls ? "secureConnect" : "connect", () => {
       if (tls && !(socket as TLSSocket).authorized) {
-        fail(certificateError(socket as TLSSocket, target.serverName));
+        fail(certificateError(socket as TLSSocket, target.serverName, roots));
         return;
       }
       const foreign = tls ? foreignIdentity(socket as TLSSocket) : undefined;

@@ -332,8 +332,12 @@ class StoredAuthority implements BuiltInAuthority {
   }
 
   #pruneLater(): { cancel(): void } {
-    return this.#settings.clock.after(PRUNE_INTERVAL_MS, () => {
+    const { clock } = this.#settings;
+    const calendarAheadMs = clock.wall() - clock.now();
+    return clock.after(PRUNE_INTERVAL_MS, () => {
       this.#pruneTimer = this.#pruneLater();
+      // What looks old because the clock was set may not be, and what is dropped is gone.
+      if (Math.abs(clock.wall() - clock.now() - calendarAheadMs) > BACKDATE_MS) return;
       this.prune().catch((error: unknown) => {
         if (this.#abort.signal.aborted) return;
         this.#settings.logger.warn("old roots could not be pruned", { error: errorText(error) });

@@ -96,6 +96,8 @@ export function providedAuthority(options: ProvidedAuthorityOptions): ProvidedAu
   };
 }
 
+const CLOCK_REMEDY = "Check the clock of this machine; if it is right, give other certificates.";
+
 interface CheckedMaterial {
   readonly roots: readonly CaRoot[];
   readonly signer: LeafSigner;
@@ -125,8 +127,10 @@ function check(material: ProvidedMaterial, nowMs: number): CheckedMaterial {
   const root = rootOf(chain, anchors);
   if (root === undefined) throw refusal("the signing certificate does not lead to one of the roots");
   const notAfter = Math.min(notAfterOf(signing.certificate), notAfterOf(root.certificate));
-  if (notAfter <= nowMs) throw refusal("the signing certificate or its root has expired");
-  if (Date.parse(signing.certificate.validFrom) > nowMs) throw refusal("the signing certificate is not valid yet");
+  if (notAfter <= nowMs) throw refusal("the signing certificate or its root has expired", CLOCK_REMEDY);
+  if (Date.parse(signing.certificate.validFrom) > nowMs || Date.parse(root.certificate.validFrom) > nowMs) {
+    throw refusal("the signing certificate or its root is not valid yet", CLOCK_REMEDY);
+  }
   const isAnchor = new Set(anchors.map(({ certificate }) => fingerprintOf(certificate)));
   return {
     anchors,

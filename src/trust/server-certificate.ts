@@ -8,8 +8,11 @@ import {
   type Timer,
 } from "../environment.js";
 import { errorText, PeeringError } from "../errors.js";
+import { Incidents } from "../incidents.js";
 import type { ServerIdentity } from "../transport/transport.js";
 import { type CertificateAuthority, type IssuedCertificate, peeringServerName } from "./authority.js";
+import { BACKDATE_MS } from "./leaf.js";
+import { activeRootFault, ROOT_REMEDY } from "./root-validity.js";
 
 const SECOND_MS = 1_000;
 const RENEW_FROM = 0.6;
@@ -19,7 +22,9 @@ const ROTATION_SPREAD_MS = 30 * SECOND_MS;
 const MAX_RETRY_MS = 300 * SECOND_MS;
 const RETRY_JITTER = 0.2;
 /** A waiting timer looks at the calendar this often: machines sleep, and clocks are set. */
-const MAX_WAIT_MS = 600 * SECOND_MS;
+const MAX_WAIT_MS = 300 * SECOND_MS;
+/** From when on a difference between calendar and monotonic clock counts: a certificate begins twice as long before now. */
+const CLOCK_STEP_MS = BACKDATE_MS / 2;
 
 export interface ServerCertificateOptions {
   readonly authority: Pick<CertificateAuthority, "trustDomain" | "roots" | "onRootsChanged" | "issueServer">;
@@ -28,6 +33,11 @@ export interface ServerCertificateOptions {
   readonly random?: Random;
   /** Default: silent. */
   readonly logger?: Logger;
+  /**
+   * Told when the clock was set (`clock-set`), and when the active root is not valid (`root-not-valid`). Default: one that writes
+   * to `logger`.
+   */
+  readonly incidents?: Incidents;
 }
 
 /** Facts about the certificate served. Times in milliseconds since the epoch. */
@@ -41,8 +51,10 @@ export interface ServerCertificateStatus {
 
 /**
  * The TLS identity of an acceptor, kept valid: it is renewed at a random point between 60 and 90 % of its life, within
- * 30 seconds of a new root becoming active, and at once when it is older. A renewal that fails is tried again after 1 s,
- * 2 s, 4 s and so on up to 5 min, each up to 20 % longer; the certificate at hand is served meanwhile.
+ * 30 seconds of a new root becoming active, and at once when it is older. When the clock has been set since it was issued, in
+ * either direction, it is issued again within five minutes, or at the next handshake: what was issued while the clock was
+ * ahead is not valid for as long. A renewal that fails is tried again after 1 s, 2 s, 4 s and so on up to 5 min, each up to 20 %
+ * longer; the certificate at hand is served meanwhile.
  */
 export class ServerCertificate implements ServerIdentity, AsyncDisposable {
   readonly serverName: string;
@@ -56,6 +68,10 @@ export class ServerCertificate implements ServerIdentity, AsyncDisposable {
   #renewalError: string | undefined;
   /** When to renew, on the calendar. */
   #dueAt = 0;
+  /** How far the calendar was ahead of the monotonic clock when the certificate was issued. */
+  #calendarAheadMs = 0;
+  /** Why the active root is not valid now, as told last. */
+  #rootFault: string | undefined;
   /** After a failure: how long to wait instead, whatever the calendar says. */
   #retryMs: number | undefined;
   #failures = 0;
@@ -69,6 +85,7 @@ export class ServerCertificate implements ServerIdentity, AsyncDisposable {
       clock: options.clock ?? systemClock,
       random: options.random ?? systemRandom,
       logger: options.logger ?? silentLogger,
+      incidents: options.incidents ?? new Incidents(options),
     };
     this.serverName = peeringServerName(options.datacenter, options.authority.trustDomain);
     this.#ready = new Promise((resolve, reject) => {
@@ -98,8 +115,8 @@ export class ServerCertificate implements ServerIdentity, AsyncDisposable {
     if (certificate === undefined) {
       throw new PeeringError("unavailable", "no server certificate has been issued yet");
     }
-    // After a long sleep of the machine a handshake may come before the timer.
-    if (certificate.notAfter <= this.#options.clock.wall() && this.#failures === 0) this.#renew();
+    // After a long sleep of the machine, or when the clock was set, a handshake may come before the timer.
+    if (this.#failures === 0 && (this.#clockWasSet() || this.#faultOf(certificate) !== undefined)) this.#renew();
     return certificate;
   }
 
@@ -133,13 +150,14 @@ export class ServerCertificate implements ServerIdentity, AsyncDisposable {
 
   async #attempt(): Promise<void> {
     const { authority, datacenter, clock, random, logger } = this.#options;
+    this.#calendarAheadMs = clock.wall() - clock.now();
     try {
       const certificate = await authority.issueServer(datacenter);
       if (this.#closed) return;
       this.#certificate = certificate;
       this.#resolveReady();
-      if (certificate.notAfter <= clock.wall())
-        throw new PeeringError("unavailable", "it had expired when it was issued");
+      const fault = this.#faultOf(certificate);
+      if (fault !== undefined) throw new PeeringError("unavailable", `it ${fault} when it was issued`);
       this.#failures = 0;
       this.#renewalError = undefined;
       const life = certificate.notAfter - certificate.notBefore;
@@ -157,6 +175,35 @@ export class ServerCertificate implements ServerIdentity, AsyncDisposable {
       this.#failures++;
       this.#retryMs = delay * (1 + RETRY_JITTER * random.fraction());
     }
+  }
+
+  #faultOf({ notBefore, notAfter }: IssuedCertificate): string | undefined {
+    const now = this.#options.clock.wall();
+    return notAfter <= now ? "had expired" : notBefore > now ? "was not valid yet" : undefined;
+  }
+
+  /** Whether it was since the last attempt to issue a certificate, for which this is a reason then. */
+  #clockWasSet(): boolean {
+    const { clock, incidents } = this.#options;
+    const byMs = clock.wall() - clock.now() - this.#calendarAheadMs;
+    if (Math.abs(byMs) < CLOCK_STEP_MS || this.#renewing !== undefined) return false;
+    incidents.report("clock-set", "the clock was set or the machine slept: the server certificate is issued again", {
+      by_seconds: Math.round(byMs / SECOND_MS),
+    });
+    return true;
+  }
+
+  /** Says so when the root that peers are to trust begins not to be valid: they refuse all that it signs. */
+  #considerRoot(): void {
+    const { authority, clock, incidents } = this.#options;
+    const fault = activeRootFault(authority, clock.wall());
+    if (fault !== undefined && fault !== this.#rootFault) {
+      incidents.report("root-not-valid", "the active root certificate is not valid now: peers refuse this cluster", {
+        reason: fault,
+        remedy: ROOT_REMEDY,
+      });
+    }
+    this.#rootFault = fault;
   }
 
   #rootsChanged(): void {
@@ -178,6 +225,7 @@ export class ServerCertificate implements ServerIdentity, AsyncDisposable {
 
   #schedule(): void {
     const { clock } = this.#options;
+    this.#considerRoot();
     this.#timer?.cancel();
     const retryMs = this.#retryMs;
     if (retryMs !== undefined) {
@@ -185,7 +233,7 @@ export class ServerCertificate implements ServerIdentity, AsyncDisposable {
       return;
     }
     this.#timer = clock.after(Math.min(Math.max(this.#dueAt - clock.wall(), 0), MAX_WAIT_MS), () => {
-      if (clock.wall() >= this.#dueAt) this.#renew();
+      if (this.#clockWasSet() || clock.wall() >= this.#dueAt) this.#renew();
       else this.#schedule();
     });
   }

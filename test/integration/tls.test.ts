@@ -3,13 +3,15 @@ import { describe, it } from "node:test";
 import { systemRandom } from "../../src/environment.js";
 import { createHost, type PeeringHost } from "../../src/host/host.js";
 import type { HostOptions } from "../../src/host/options.js";
+import { Incidents } from "../../src/incidents.js";
 import { memoryStorage } from "../../src/storage/memory.js";
 import { TokenCodec } from "../../src/token/token-codec.js";
 import { grpcTransport } from "../../src/transport/grpc.js";
 import { type CertificateAuthority, type IssuedCertificate, peeringServerName } from "../../src/trust/authority.js";
+import { builtInAuthority } from "../../src/trust/built-in-authority.js";
 import { BACKDATE_MS } from "../../src/trust/leaf.js";
 import { providedAuthority } from "../../src/trust/provided-authority.js";
-import { acceleratedClock, eventually, inStep, offerServices, peerThem, twoHosts } from "../support/hosts.js";
+import { acceleratedClock, borrowed, eventually, inStep, offerServices, peerThem, twoHosts } from "../support/hosts.js";
 import { newAuthority, newLeaf, type TestAuthority } from "../unit/transport/certificates.js";
 import { startRelay } from "../unit/transport/relay.js";
 
@@ -36,6 +38,74 @@ function ownAuthority(root: TestAuthority, leafTtlMs = 3_600_000): ReturnType<ty
     leafTtlMs,
   });
 }
+
+describe("a clock that was wrong", () => {
+  for (const [name, aheadMs] of [
+    ["ahead", 720 * 3_600_000],
+    ["behind", -720 * 3_600_000],
+  ] as const) {
+    it(`at the start of an acceptor, ${name}: once it is right, the dialer gets in`, async () => {
+      let wrongByMs = 0;
+      const clock = acceleratedClock();
+      const wall = (): number => Date.now() + wrongByMs;
+      const incidents = new Incidents();
+      const storage = memoryStorage();
+      const open = (listen: string): Promise<PeeringHost> =>
+        host({
+          storage: borrowed(storage),
+          transport: grpcTransport({ listen }),
+          clock: { ...clock, wall },
+          incidents,
+        });
+      await using dialer = await host({ datacenter: "dc2" });
+      const state = (): string | undefined => dialer.peerings.read("acceptor")?.state;
+      let address = "127.0.0.1:0";
+      {
+        await using before = await open(address);
+        address = before.listenAddress ?? "";
+        const token = await before.peerings.generateToken({ peerName: "dialer" });
+        await dialer.peerings.establish({ peerName: "acceptor", token });
+        await eventually(() => state() === "active", "it connects");
+      }
+      wrongByMs = aheadMs;
+      await using _ = await open(address);
+      const failure = (): string => dialer.peerings.read("acceptor")?.status.lastFailure?.message ?? "";
+      await eventually(
+        () => failure().includes("has expired or is not yet valid"),
+        "the dialer refuses the certificate",
+      );
+      wrongByMs = 0;
+      await eventually(() => state() === "active", "it connects again");
+      assert.equal(incidents.counts().get("clock-set"), 1);
+    });
+  }
+
+  it("at the founding of a cluster: no token is given out that nobody can use, and the refusal says what helps", async () => {
+    let wrongByMs = 365 * 24 * 3_600_000;
+    const clock = { ...acceleratedClock(), wall: (): number => Date.now() + wrongByMs };
+    const storage = memoryStorage();
+    const authority = await builtInAuthority({ storage, clock });
+    await using acceptor = await host({ storage, clock, authority });
+    wrongByMs = 0;
+    await assert.rejects(acceptor.peerings.generateToken({ peerName: "dialer" }), {
+      code: "unavailable",
+      message: /^the root certificate that a token would name is not valid now: it is not valid before /,
+      remedy: /^Set the clock of this machine/,
+    });
+    assert.deepEqual(acceptor.peerings.list(), []);
+    await authority.rotate();
+    const token = await acceptor.peerings.generateToken({ peerName: "dialer" });
+    await using dialer = await host({ datacenter: "dc2" });
+    await eventually(
+      () =>
+        dialer.peerings.establish({ peerName: "acceptor", token }).then(
+          () => true,
+          () => false,
+        ),
+      "the server certificate is of the new root",
+    );
+  });
+});
 
 describe("rotation over real TLS", () => {
   for (const role of ["acceptor", "dialer"] as const) {

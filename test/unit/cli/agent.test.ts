@@ -319,6 +319,35 @@ describe("peerage agent", () => {
     }
   });
 
+  it("makes a new root with -rotate-root, beside the former one", async () => {
+    await using directory = await temporaryDirectory();
+    const roots = async (
+      ...flags: readonly string[]
+    ): Promise<readonly { readonly ID: string; readonly Active: boolean }[]> => {
+      const stopping = new AbortController();
+      const agent = await startAgent(["-data-dir", directory.path, ...flags, ...ports], stopping.signal);
+      const answer: unknown = await (await fetch(`http://${agent.http}/v1/connect/ca/roots`)).json();
+      stopping.abort();
+      assert.equal((await agent.result).exit, 0);
+      assert.ok(typeof answer === "object" && answer !== null && "Roots" in answer && Array.isArray(answer.Roots));
+      return answer.Roots;
+    };
+    const [first] = await roots();
+    assert.ok(first?.Active);
+    const rotated = await roots("-rotate-root");
+    assert.deepEqual(
+      rotated.map(({ ID, Active }) => [ID === first.ID, Active]),
+      [
+        [true, false],
+        [false, true],
+      ],
+    );
+    assert.deepEqual(
+      (await roots()).map(({ ID }) => ID),
+      rotated.map(({ ID }) => ID),
+    );
+  });
+
   it("goes on when nothing more can be logged", { skip: !existsSync("/dev/full") }, async () => {
     const full = openSync("/dev/full", "w");
     const child = program(["agent", "-dev", "-log-level=debug", ...ports], full);

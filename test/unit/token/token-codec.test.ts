@@ -410,7 +410,9 @@ describe("TokenCodec.inspect", () => {
 
   it("warns of an expired certificate on the clock it is given", () => {
     const { text } = of("1.21.4");
-    const notAfter = TokenCodec.inspect(text).certificates[0]?.notAfter ?? 0;
+    const { notBefore = 0, notAfter = 0 } = TokenCodec.inspect(text).certificates[0] ?? {};
+    assert.deepEqual(TokenCodec.inspect(text, notBefore).warnings, []);
+    assert.match(TokenCodec.inspect(text, notBefore - 1).warnings.join(), /is not valid before/);
     assert.deepEqual(TokenCodec.inspect(text, notAfter).warnings, []);
     assert.match(TokenCodec.inspect(text, notAfter + 1).warnings.join(), /expired/);
   });

@@ -30,7 +30,11 @@ function serial(): bigint {
 }
 
 /** A root, or an intermediate where `parent` is given. */
-export async function newAuthority(commonName: string, parent?: TestAuthority): Promise<TestAuthority> {
+export async function newAuthority(
+  commonName: string,
+  parent?: TestAuthority,
+  validity: { readonly notBefore?: number; readonly notAfter?: number } = {},
+): Promise<TestAuthority> {
   const keyPem = newKey();
   const certificatePem = await issueCertificate({
     usage: "authority",
@@ -39,8 +43,8 @@ export async function newAuthority(commonName: string, parent?: TestAuthority): 
     keyPem,
     ...(parent === undefined ? {} : { issuerPem: parent.certificatePem }),
     issuerKeyPem: parent?.keyPem ?? keyPem,
-    notBefore: Date.now() - DAY_MS,
-    notAfter: Date.now() + DAY_MS,
+    notBefore: validity.notBefore ?? Date.now() - DAY_MS,
+    notAfter: validity.notAfter ?? Date.now() + DAY_MS,
     uri: `spiffe://${TRUST_DOMAIN}`,
     dnsNames: [],
   });

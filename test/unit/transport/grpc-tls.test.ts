@@ -124,6 +124,20 @@ test("an expired certificate and one of the future fail, naming the time", async
   assert.match((await dial(early, target)) ?? "", /certificate has expired or is not yet valid: valid from /);
 });
 
+test("a root that has expired or is of the future fails, and is named rather than the certificate below it", async () => {
+  const hour = 3_600_000;
+  for (const [validity, text] of [
+    [{ notBefore: Date.now() - 2 * hour, notAfter: Date.now() - hour }, /its authority CN=Wrong Clock expired at /],
+    [{ notBefore: Date.now() + hour }, /its authority CN=Wrong Clock valid from /],
+  ] as const) {
+    const wrong = await newAuthority("Wrong Clock", undefined, validity);
+    const shown = fixedIdentity(await newLeaf(wrong));
+    const message = await dial(shown, (address) => trusting(address, wrong.certificatePem));
+    assert.match(message ?? "", /x509: certificate has expired or is not yet valid: /);
+    assert.match(message ?? "", text);
+  }
+});
+
 test("a chain with an intermediate, trusted by its root", async () => {
   const intermediate = await newAuthority("Intermediate", root);
   const leaf = await newLeaf(intermediate);
