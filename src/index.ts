@@ -186,7 +186,13 @@ export type {
 } from "./replication/types.js";
 export type { Entry, Expectation, Key, Snapshot, Storage, Write } from "./storage/storage.js";
 export { type PeeringToken, type TokenCertificate, TokenCodec, type TokenDescription } from "./token/token-codec.js";
-export { ConnectionLimits, type ConnectionLimitsOptions } from "./transport/connection-limits.js";
+export {
+  type Connection,
+  type ConnectionGuard,
+  ConnectionLimits,
+  type ConnectionLimitsOptions,
+  type ListenerLimits,
+} from "./transport/connection-limits.js";
 export type {
   AcceptHandler,
   DialTarget,

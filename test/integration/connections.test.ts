@@ -1,10 +1,11 @@
 import assert from "node:assert/strict";
-import { spawn } from "node:child_process";
+import { execFileSync, spawn } from "node:child_process";
 import { once } from "node:events";
 import { existsSync, readdirSync } from "node:fs";
 import { connect, type Socket } from "node:net";
 import { createInterface } from "node:readline";
 import { describe, it } from "node:test";
+import { fileURLToPath } from "node:url";
 import { ConsulClient } from "../../src/client/index.js";
 import { createHost } from "../../src/host/host.js";
 import type { HostOptions } from "../../src/host/options.js";
@@ -68,6 +69,17 @@ async function crowd(address: string, size: number, text: string | Uint8Array): 
 function host(options: Partial<HostOptions>) {
   return createHost({ storage: memoryStorage(), transport: grpcTransport(), clock: acceleratedClock(), ...options });
 }
+
+it("a process that has used up its descriptors itself tells of it, and its listener goes on once there are some again", () => {
+  const typescript = import.meta.url.endsWith(".ts");
+  const file = fileURLToPath(new URL(`../support/out-of-descriptors.${typescript ? "ts" : "js"}`, import.meta.url));
+  const command = `ulimit -n 100; exec "${process.execPath}" ${typescript ? "--import tsx" : ""} "${file}"`;
+  const output = execFileSync("sh", ["-c", command], { encoding: "utf8" });
+  const { before, whenExhausted, dialed, afterDial, again } = JSON.parse(output);
+  assert.deepEqual([before, again], [true, true]);
+  assert.match(dialed, /EMFILE/);
+  assert.ok(whenExhausted >= 1 && afterDial > whenExhausted);
+});
 
 describe("connections of strangers", () => {
   it("leave an agent with 256 descriptors its API, its storage, its peers and new ones, and are told of", async () => {
