@@ -27,6 +27,9 @@ export interface DialerOptions {
   readonly onStopped: (peeringId: string) => void;
 }
 
+/** A record that has changed is dialed at once, but no sooner than this after the attempt before began. */
+const CHANGED_MS = 1_000;
+
 interface Loop {
   readonly stop: AbortController;
   readonly finished: Promise<void>;
@@ -116,6 +119,7 @@ export class Dialer implements AsyncDisposable {
 
   async #run(peeringId: string, loop: Loop): Promise<void> {
     const { signal } = loop.stop;
+    const { clock } = this.#options;
     const retries = new RetryCounter();
     let ring: readonly string[] = [];
     let position = 0;
@@ -144,20 +148,19 @@ export class Dialer implements AsyncDisposable {
       if (address === undefined) return;
       position = (position + 1) % ring.length;
 
+      const begunMs = clock.now();
       const { error, connectedMs } = await this.#attempt(plan, address, signal);
       if (error === undefined || signal.aborted) return;
-      if (loop.fingerprint !== fingerprintOf(plan)) {
-        // Such as a stream that ended because the peering was established with another cluster: no failure of the new one.
-        retries.reset();
-        position = 0;
-        continue;
+      // Such as a stream that ended because the peering was established with another cluster: no failure of the new one.
+      if (loop.fingerprint === fingerprintOf(plan)) {
+        const waitMs = retries.failed(error.status ?? StatusCode.Unknown, connectedMs);
+        this.#options.onFailure(peeringId, error, address, waitMs);
+        if (!(await this.#wait(loop, waitMs))) continue;
       }
-      const waitMs = retries.failed(error.status ?? StatusCode.Unknown, connectedMs);
-      this.#options.onFailure(peeringId, error, address, waitMs);
-      if (await this.#wait(loop, waitMs)) {
-        retries.reset();
-        position = 0;
-      }
+      retries.reset();
+      position = 0;
+      // At once, but for an acceptor that pushes another address on each stream before it hangs up.
+      await sleep(clock, begunMs + CHANGED_MS - clock.now(), signal).catch(() => {});
     }
   }
 

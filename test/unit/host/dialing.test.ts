@@ -281,6 +281,29 @@ describe("the dial loop", () => {
     );
   });
 
+  it("I25: an acceptor that pushes another address on each stream and hangs up is not dialed without a pause", async () => {
+    const world = new World();
+    const acceptor = new ScriptedAcceptor(world);
+    await acceptor.listen("a:1");
+    let pushed = 0;
+    acceptor.onOpen = (stream) => {
+      const addresses = encodeServerAddresses(["a:1", `b:${++pushed}`]);
+      const push = response(1, ResourceUrl.serverAddresses, "server-addrs", addresses);
+      void stream.send(encodeMessages([subscribe(ResourceUrl.exportedService), push])).then(() => {
+        // Once it is stored, or while it is still being stored: neither makes the next attempt come any sooner.
+        const hangUp = (): void => void stream.close({ code: StatusCode.Unknown, message: "hung up" });
+        world.scheduler.after(pushed % 2 === 0 ? 5 : 50, hangUp);
+      });
+    };
+    const dialer = await world.site("dialer");
+    dialer.latencyMs = 20;
+    await establish(world, dialer, tokenOf(["a:1"]));
+    await world.until(() => acceptor.opens.length === 1, "it is dialed");
+    await world.pass(30_000);
+    assert.ok(acceptor.opens.length > 5, `${acceptor.opens.length} opens`);
+    assert.ok(acceptor.opens.length <= 31, `${acceptor.opens.length} opens in 30 s`);
+  });
+
   it("ch3 case 7: a change of the record does not touch a stream that stands", async () => {
     const world = new World();
     const { acceptor, dialer } = await peered(world);
