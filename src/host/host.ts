@@ -348,7 +348,7 @@ async function composeHost(options: HostOptions, opened: AsyncDisposable[]): Pro
       if (peering === undefined || isActive(peering)) return;
       // A peer that has said `Terminated` knows; only one that we delete is told and waited for.
       if (peering.state === "deleting") await links.terminate(peeringId);
-      else links.closeGate(peeringId);
+      else links.dismiss(peeringId);
       // Established anew meanwhile, it is left alone: what there is then belongs to the new stream.
       await importStore.removePeer(peeringId, records.inactiveExpectation(peeringId));
       await records.removeTrustBundle(peering.name);

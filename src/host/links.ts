@@ -204,16 +204,21 @@ export class Links implements AsyncDisposable {
     return { end, connectedMs: connectedAt === undefined ? 0 : clock.now() - connectedAt };
   }
 
-  /** Nothing more of this peering is applied. What is committed already is up to the caller. */
-  closeGate(peeringId: string): void {
-    this.#live.get(peeringId)?.intake.close();
+  /** Ends a stream that the peer opened after it had said `Terminated`, before that was stored. */
+  dismiss(peeringId: string): void {
+    const live = this.#live.get(peeringId);
+    if (live === undefined || live.peerTerminated) return;
+    const message = `peering is marked as deleted: ${peeringId}`;
+    live.link.feed({ type: "abort", status: { code: StatusCode.Aborted, message } });
   }
 
-  /** Closes the gate of a peering at once, tells the peer `Terminated`, and resolves when its stream is gone. */
+  /**
+   * Tells the peer `Terminated`, and resolves when its stream is gone. What was received before finds the gate in storage
+   * closed: the record is not active any more.
+   */
   async terminate(peeringId: string): Promise<void> {
     const live = this.#live.get(peeringId);
     if (live === undefined) return;
-    live.intake.close();
     live.link.feed({ type: "stop" });
     if (!live.peerTerminated) await live.link.ended;
   }

@@ -230,6 +230,25 @@ describe("`Terminated` of the peer", () => {
     assert.deepEqual(second.received, []);
   });
 
+  it("a stream that the peer opened after it, before it was stored, is ended", async () => {
+    const world = new World();
+    const acceptor = await world.site("acceptor");
+    const { stream: first, open } = await openAs(world, acceptor, "dialer");
+    const { id } = acceptor.peering("dialer");
+    acceptor.fate = () => "fail";
+    await first.say({ type: "terminated" });
+    await world.pass(100);
+    const second = await world.raw(acceptor);
+    await second.say({ type: "open", peerId: id, streamSecretId: open.streamSecretId });
+    await world.until(() => second.received.length > 0, "it is let in: the record stands still");
+    acceptor.fate = () => "succeed";
+    const end = await second.ended();
+    assert.ok(end instanceof PeeringError);
+    assert.deepEqual([end.status, end.message], [StatusCode.Aborted, `peering is marked as deleted: ${id}`]);
+    assert.ok(!second.received.some(({ type }) => type === "terminated"));
+    assert.equal(acceptor.state("dialer"), "terminated");
+  });
+
   it("LC17, ch1 case 31, ch3 case 46: a DELETING record says `Terminated` and then refuses", async () => {
     const world = new World();
     const acceptor = await world.site("acceptor");
