@@ -1,5 +1,5 @@
 // npm run simulate -- --seed N [--hosts 2..5] [--steps N]     replays one run and prints its trace
-// npm run simulate -- --runs N [--from N]                      tries N seeds and prints those that fail
+// npm run simulate -- --runs N [--from N] [--until-failure]    tries N seeds and prints those that fail, or the first
 import { parseArgs } from "node:util";
 import { type SimulationResult, simulate } from "../../src/testing/index.js";
 
@@ -10,6 +10,7 @@ const { values: options } = parseArgs({
     steps: { type: "string" },
     runs: { type: "string", default: "100" },
     from: { type: "string", default: "1" },
+    "until-failure": { type: "boolean", default: false },
   },
 });
 
@@ -18,8 +19,11 @@ const shape = {
   ...(options.steps === undefined ? {} : { steps: Number(options.steps) }),
 };
 
+/** What follows from the first ones is seldom worth reading. */
+const MOST_FAILURES = 10;
+
 function report(result: SimulationResult): void {
-  for (const failure of result.failures) console.error(`seed ${result.seed}: ${failure}`);
+  for (const failure of result.failures.slice(0, MOST_FAILURES)) console.error(`seed ${result.seed}: ${failure}`);
 }
 
 if (options.seed !== undefined) {
@@ -32,15 +36,16 @@ if (options.seed !== undefined) {
   let failed = 0;
   let virtualMs = 0;
   const from = Number(options.from);
-  const to = from + Number(options.runs);
-  for (let seed = from; seed < to; seed++) {
+  let tried = 0;
+  for (; tried < Number(options.runs) && !(failed > 0 && options["until-failure"]); tried++) {
+    const seed = from + tried;
     const result = await simulate({ seed, ...shape });
     report(result);
     if (result.failures.length > 0) failed++;
     virtualMs += result.virtualMs;
     for (const [kind, count] of Object.entries(result.counts)) counts[kind] = (counts[kind] ?? 0) + count;
   }
-  console.log(`${to - from} runs, ${failed} failed, ${(virtualMs / 3_600_000).toFixed(1)} virtual hours`);
+  console.log(`${tried} runs, ${failed} failed, ${(virtualMs / 3_600_000).toFixed(1)} virtual hours`);
   console.log(JSON.stringify(counts));
   if (failed > 0) console.log("npm run simulate -- --seed N replays one of them");
   process.exitCode = failed === 0 ? 0 : 1;

@@ -148,6 +148,18 @@ describe("imports", () => {
     );
   });
 
+  it("who judges simulated hosts takes nothing but types and constants from what is judged", () => {
+    const judges = /^testing\/simulator\/(invariants|secret-ledger|stored-forms|[a-z]+-judge)\.ts$/;
+    const harmless = /^(wire\/(codec|messages|resources|status)\.ts|storage\/keys\.ts)$/;
+    const own = within.filter(({ from }) => judges.test(from));
+    assert.ok(own.length > 20);
+    const wrong = own.filter(({ to, typesOnly }) => !typesOnly && !judges.test(to) && !harmless.test(to));
+    assert.deepEqual(
+      wrong.map(({ from, to }) => `${from} imports ${to}`),
+      [],
+    );
+  });
+
   it("one file imports each dependency", () => {
     const importers = new Map<string, Set<string>>();
     for (const { from, to } of external) {

@@ -1,1 +1,2 @@
+export type { ForcedCrash } from "./sim-world.js";
 export { type SimulationOptions, type SimulationResult, simulate } from "./world.js";

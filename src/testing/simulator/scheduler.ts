@@ -150,6 +150,8 @@ export interface Life {
   readonly alive: boolean;
   /** A process that is stopped, not dead: until this virtual time nothing of it moves. */
   readonly frozenUntil?: number;
+  /** How far its wall clock is ahead of the others', in milliseconds. */
+  readonly wallAheadMs?: number;
 }
 
 /** Does `action` in a life: at once, when it thaws, or never. */
@@ -167,7 +169,7 @@ const EPOCH = 1_767_225_600_000;
 export function virtualClock(scheduler: Scheduler, life: Life): Clock {
   return {
     now: () => scheduler.now,
-    wall: () => EPOCH + scheduler.now,
+    wall: () => EPOCH + scheduler.now + (life.wallAheadMs ?? 0),
     after: (delayMs, action) => {
       let cancelled = false;
       const timer = scheduler.after(delayMs, () => {

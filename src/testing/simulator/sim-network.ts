@@ -13,6 +13,8 @@ import { type Life, type Scheduler, type SeededRandom, whenAwake } from "./sched
 /** Bytes a sender may have under way before it waits. */
 const WINDOW_BYTES = 64 * 1024;
 const CONNECT_BOUND_MS = 20_000;
+/** How long an acceptor tries to get out what was sent before its end. */
+const FLUSH_MS = 500;
 
 /** How the network is at the moment. */
 export interface NetworkWeather {
@@ -34,12 +36,19 @@ export class SimNetwork {
   readonly #sites = new Map<string, Site>();
   readonly #partitions = new Set<string>();
   readonly #connections = new Set<Connection>();
+  /** Other addresses of a site. */
+  readonly #aliases = new Map<string, string>();
+  readonly #blocked = new Set<string>();
   /** Sees every batch as it is handed to the network. */
   onSend: ((stream: SimStream, messages: readonly Uint8Array[]) => void) | undefined;
-  /** Sees every establishment secret that was exchanged at `address`, whether or not the answer arrives. */
-  onExchange: ((address: string, establishmentSecret: string) => void) | undefined;
-  /** Sees every attempt of `from` to open a stream or to exchange a secret. */
-  onAttempt: ((from: string, to: string) => void) | undefined;
+  /** Sees every exchange that succeeded at `address`, whether or not the answer arrives. */
+  onExchange: ((address: string, request: ExchangeSecretRequest, streamSecret: string) => void) | undefined;
+  /** Sees every attempt of `from` to open a stream or to exchange a secret with who is known as `to`. */
+  onAttempt: ((from: string, to: string, purpose: "stream" | "exchange") => void) | undefined;
+  /** Sees every batch as its receiver takes it. */
+  onReceive: ((stream: SimStream, messages: readonly Uint8Array[]) => void) | undefined;
+  /** Sees each end of a stream being closed by its owner. */
+  onClose: ((stream: SimStream, status: Status) => void) | undefined;
   weather: NetworkWeather = { lowestDelayMs: 0.1, highestDelayMs: 5 };
 
   constructor(scheduler: Scheduler, random: SeededRandom) {
@@ -63,6 +72,7 @@ export class SimNetwork {
 
   healAll(): void {
     this.#partitions.clear();
+    this.#blocked.clear();
     for (const connection of this.#connections) {
       // What froze half-open stays dead: its packets are gone. Both ends find out now at the latest. And what a slow
       // reader still has to come would be late for a long time.
@@ -100,6 +110,21 @@ export class SimNetwork {
       if (this.isPartitioned(connection.dialer.address, connection.acceptor.address)) connection.frozen = true;
       else this.cut(connection);
     }
+  }
+
+  /** `alias` leads to who listens at `address`, too. */
+  addAlias(alias: string, address: string): void {
+    this.#aliases.set(alias, address);
+  }
+
+  /** Nobody is reached at this address any more, whoever listens there, until {@link healAll}. */
+  block(address: string): void {
+    this.#blocked.add(address);
+  }
+
+  /** Who is meant by an address; `""` where it leads nowhere. */
+  resolve(address: string): string {
+    return this.#blocked.has(address) ? "" : (this.#aliases.get(address) ?? address);
   }
 
   delay(): number {
@@ -149,6 +174,8 @@ export class Connection {
   frozen = false;
   /** A slow reader: nothing is delivered before this virtual time. */
   pausedUntil = 0;
+  /** Bytes that either end may have under way before it waits. */
+  windowBytes = WINDOW_BYTES;
 
   constructor(
     network: SimNetwork,
@@ -179,6 +206,7 @@ export class SimStream implements ReplicationStream {
   #closed = false;
   #lastDelivery = 0;
   #underWay = 0;
+  #stalledSince: number | undefined;
   #wakeReader: (() => void) | undefined;
   #wakeWriters: (() => void)[] = [];
 
@@ -206,6 +234,21 @@ export class SimStream implements ReplicationStream {
     return this.role === "dialer" ? this.connection.acceptor : this.connection.dialer;
   }
 
+  /** Whether its owner has closed it. */
+  get closed(): boolean {
+    return this.#closed;
+  }
+
+  /** Whether its owner has been told that the connection is gone. */
+  get lost(): boolean {
+    return this.#lost !== undefined;
+  }
+
+  /** Since when its owner waits for the other side to read; undefined while it may send. */
+  get stalledSince(): number | undefined {
+    return this.#stalledSince;
+  }
+
   /** Whether something sent here arrives much later than the network takes. */
   get isLate(): boolean {
     return this.#lastDelivery > this.#scheduler.now + this.#network.weather.highestDelayMs;
@@ -216,6 +259,7 @@ export class SimStream implements ReplicationStream {
       const delivery = this.#inbox.shift();
       if (delivery?.type === "messages") {
         this.#other.#consumed(delivery.bytes);
+        this.#network.onReceive?.(this, delivery.messages);
         return delivery.messages;
       }
       if (delivery?.type === "half-close") return undefined;
@@ -239,7 +283,8 @@ export class SimStream implements ReplicationStream {
     this.#underWay += bytes;
     this.#network.onSend?.(this, messages);
     this.#deliver({ type: "messages", messages, bytes });
-    while (this.#underWay > WINDOW_BYTES) {
+    while (this.#underWay > this.connection.windowBytes) {
+      this.#stalledSince ??= this.#scheduler.now;
       await new Promise<void>((resolve) => {
         this.#wakeWriters.push(resolve);
       });
@@ -254,9 +299,14 @@ export class SimStream implements ReplicationStream {
   async close(status: Status = { code: StatusCode.Ok, message: "" }): Promise<void> {
     if (this.#closed) return;
     this.#closed = true;
+    this.#network.onClose?.(this, status);
     this.#wake();
     if (this.role === "acceptor") {
       this.#deliver({ type: "end", status });
+      // What was sent before goes ahead of the end, which takes its time where the other side does not read.
+      if (this.#stalledSince !== undefined) {
+        await new Promise<void>((resolve) => this.#scheduler.after(FLUSH_MS, resolve));
+      }
       return;
     }
     this.#deliver({ type: "end", status: { code: StatusCode.Canceled, message: "context canceled" } });
@@ -296,7 +346,9 @@ export class SimStream implements ReplicationStream {
 
   #consumed(bytes: number): void {
     this.#underWay -= bytes;
-    if (this.#underWay <= WINDOW_BYTES) this.#wakeAllWriters();
+    if (this.#underWay > this.connection.windowBytes) return;
+    this.#stalledSince = undefined;
+    this.#wakeAllWriters();
   }
 
   #wake(): void {
@@ -352,7 +404,10 @@ class SimTransport implements Transport {
     options: { readonly timeoutMs: number; readonly signal: AbortSignal },
   ): Promise<{ readonly streamSecret: string }> {
     const { timeoutMs, signal } = options;
-    this.#network.onAttempt?.(this.#address, target.address);
+    // What a process that died still wanted is heard by nobody.
+    if (!this.#life.alive) return new Promise(() => {});
+    const address = this.#network.resolve(target.address);
+    this.#network.onAttempt?.(this.#address, target.address, "exchange");
     return new Promise((resolve, reject) => {
       const abort = (): void => reject(signal.reason);
       const timer = this.#scheduler.after(timeoutMs, () => {
@@ -366,18 +421,18 @@ class SimTransport implements Transport {
         this.#awake(settle);
       };
       this.#scheduler.after(this.#network.delay(), () => {
-        if (this.#network.isSilent(this.#address, target.address)) return;
-        const site = this.#network.reach(this.#address, target.address);
+        if (this.#network.isSilent(this.#address, address)) return;
+        const site = this.#network.reach(this.#address, address);
         if (site === undefined) return finish(() => reject(refused(target.address)));
         const answer = (settle: () => void): void => {
           this.#scheduler.after(this.#network.delay(), () => {
             // The answer may be lost although the other side has acted.
-            if (!this.#network.isPartitioned(this.#address, target.address) && site.life.alive) finish(settle);
+            if (!this.#network.isPartitioned(this.#address, address) && site.life.alive) finish(settle);
           });
         };
         site.handler.exchangeSecret(request, this.#address).then(
           (response) => {
-            this.#network.onExchange?.(target.address, request.establishmentSecret);
+            this.#network.onExchange?.(address, request, response.streamSecret);
             answer(() => resolve(response));
           },
           (error: unknown) => answer(() => reject(error)),
@@ -387,7 +442,9 @@ class SimTransport implements Transport {
   }
 
   openStream(target: DialTarget, signal: AbortSignal): Promise<ReplicationStream> {
-    this.#network.onAttempt?.(this.#address, target.address);
+    if (!this.#life.alive) return new Promise(() => {});
+    const address = this.#network.resolve(target.address);
+    this.#network.onAttempt?.(this.#address, target.address, "stream");
     return new Promise((resolve, reject) => {
       const abort = (): void => reject(signal.reason);
       const timer = this.#scheduler.after(CONNECT_BOUND_MS, () => {
@@ -396,10 +453,10 @@ class SimTransport implements Transport {
       });
       signal.addEventListener("abort", abort, { once: true });
       const connect = (): void => {
-        if (this.#network.isSilent(this.#address, target.address) || signal.aborted) return;
+        if (this.#network.isSilent(this.#address, address) || signal.aborted) return;
         timer.cancel();
         signal.removeEventListener("abort", abort);
-        const site = this.#network.reach(this.#address, target.address);
+        const site = this.#network.reach(this.#address, address);
         if (site === undefined) {
           reject(refused(target.address));
           return;

@@ -11,11 +11,11 @@ export interface SimStorageOptions {
   /** What survives crashes. */
   readonly disk: Storage;
   /** Decided anew at each commit. */
-  readonly fate: () => CommitFate;
+  readonly fate: (writes: readonly Write[]) => CommitFate;
   /** Whether the next read fails. Default: never. */
   readonly failsToRead?: () => boolean;
-  /** Sees every commit that took effect. */
-  readonly onCommit?: (writes: readonly Write[]) => void;
+  /** Sees every commit that took effect, and the virtual time at which its owner began it. */
+  readonly onCommit?: (writes: readonly Write[], begunAt: number) => void;
   /** How long the next operation takes, in virtual milliseconds. */
   readonly latencyMs: () => number;
   readonly crash: () => void;
@@ -42,25 +42,26 @@ export class SimStorage implements Storage {
   }
 
   async commit(writes: readonly Write[], expect?: readonly Expectation[]): Promise<bigint> {
-    const { fate, crash } = this.#options;
+    const { fate, crash, scheduler } = this.#options;
+    const begunAt = scheduler.now;
     await this.#turn();
-    switch (fate()) {
+    switch (fate(writes)) {
       case "fail":
         throw new PeeringError("storage-failed", "the simulated disk refuses to write");
       case "lost":
         throw new PeeringError("unavailable", "the simulated disk did not answer");
       case "unanswered":
-        await this.#take(writes, expect);
+        await this.#take(writes, expect, begunAt);
         throw new PeeringError("unavailable", "the simulated disk did not answer");
       case "crash-before":
         crash();
         return never();
       case "crash-after":
-        await this.#take(writes, expect);
+        await this.#take(writes, expect, begunAt);
         crash();
         return never();
       default:
-        return this.#take(writes, expect);
+        return this.#take(writes, expect, begunAt);
     }
   }
 
@@ -72,9 +73,9 @@ export class SimStorage implements Storage {
     this.#closed = true;
   }
 
-  async #take(writes: readonly Write[], expect: readonly Expectation[] | undefined): Promise<bigint> {
+  async #take(writes: readonly Write[], expect: readonly Expectation[] | undefined, begunAt: number): Promise<bigint> {
     const revision = await this.#options.disk.commit(writes, expect);
-    this.#options.onCommit?.(writes);
+    this.#options.onCommit?.(writes, begunAt);
     return revision;
   }
 

@@ -1,0 +1,28 @@
+import type { PeeringHost } from "../../host/host.js";
+import type { Storage } from "../../storage/storage.js";
+import type { FixedAuthority } from "../fixed-authority.js";
+import type { SimLeadership } from "./sim-leadership.js";
+
+/** One simulated cluster: what survives its crashes, and the life it leads now. */
+export interface SimCluster {
+  readonly index: number;
+  readonly name: string;
+  readonly address: string;
+  /** Where it says that it is to be dialed. */
+  advertised: readonly string[];
+  readonly disk: Storage;
+  readonly authority: FixedAuthority;
+  /** Whether it has a key for what must be readable again. */
+  readonly sealed: boolean;
+  life: MutableLife;
+  leadership: SimLeadership;
+  /** Virtual time until which this process certainly led: now, while it does. */
+  readonly ledUntil: () => number;
+  host: PeeringHost | undefined;
+}
+
+export interface MutableLife {
+  alive: boolean;
+  frozenUntil: number;
+  wallAheadMs: number;
+}

@@ -1,0 +1,147 @@
+import { createHash } from "node:crypto";
+import {
+  CATALOG_PREFIX,
+  IMPORTS_PREFIX,
+  PEERING_GATES_PREFIX,
+  PEERING_NAMES_PREFIX,
+  PEERING_SECRETS_PREFIX,
+  PEERINGS_PREFIX,
+} from "../../storage/keys.js";
+import type { Key, Write } from "../../storage/storage.js";
+
+// What a disk holds, read without the code that wrote it: whoever judges a host must not ask the host.
+
+export interface StoredRecord {
+  readonly id: string;
+  readonly name: string;
+  readonly state: string;
+  readonly deletedAt?: number;
+  readonly peerId: string;
+  readonly peerCaPems: readonly string[];
+  readonly peerServerAddresses: readonly string[];
+  readonly manualServerAddresses: readonly string[];
+}
+
+export type StoredSecrets =
+  | { readonly role: "acceptor"; readonly establishment: string; readonly pending: string; readonly active: string }
+  | { readonly role: "dialer"; readonly sealedActive: string };
+
+export interface StoredBundle {
+  readonly peerName: string;
+  readonly trustDomain: string;
+  readonly rootPems: readonly string[];
+}
+
+/** Not imported from where it is used: the layout of the disk is what is judged here. */
+const BUNDLES_PREFIX: Key = ["trust-bundles"];
+
+/** Neither terminated nor about to be deleted. */
+export function isStanding(record: { readonly state: string } | undefined): boolean {
+  return record !== undefined && record.state !== "terminated" && record.state !== "deleting";
+}
+
+/** Who has addresses dials. */
+export function dials(record: Pick<StoredRecord, "peerServerAddresses" | "manualServerAddresses">): boolean {
+  return record.peerServerAddresses.length + record.manualServerAddresses.length > 0;
+}
+
+/** Where a dialer dials: where its operator said, else where its peer said. */
+export function dialedAddresses(record: StoredRecord): readonly string[] {
+  return record.manualServerAddresses.length > 0 ? record.manualServerAddresses : record.peerServerAddresses;
+}
+
+/** What an acceptor is to keep of a secret. */
+export function digestOf(secret: string): string {
+  return createHash("sha256").update(secret).digest("hex");
+}
+
+/** What one disk holds, as of its last commit. */
+export class DiskView {
+  readonly records: Map<string, StoredRecord> = new Map();
+  readonly secrets: Map<string, StoredSecrets> = new Map();
+  /** By lower-cased name of the peer. */
+  readonly bundles: Map<string, StoredBundle> = new Map();
+  /** Ids by lower-cased name. */
+  readonly names: Map<string, string> = new Map();
+  readonly gates: Set<string> = new Set();
+  /** Values by service, by id of the peering. */
+  readonly imports: Map<string, Map<string, Uint8Array>> = new Map();
+  /** Services with a virtual address, by lower-cased name of the peer. */
+  readonly virtualIps: Map<string, Set<string>> = new Map();
+
+  /** The record of this name, the case aside. */
+  recordOf(name: string): StoredRecord | undefined {
+    for (const record of this.records.values()) if (record.name.toLowerCase() === name.toLowerCase()) return record;
+    return undefined;
+  }
+
+  importsOf(id: string): ReadonlyMap<string, Uint8Array> {
+    return this.imports.get(id) ?? new Map();
+  }
+
+  /** What is left of a peering that has no record any more, in words. */
+  leftOf(id: string, name: string): readonly string[] {
+    const left: string[] = [];
+    if (this.importsOf(id).size > 0) left.push("imports");
+    if (this.secrets.has(id)) left.push("secrets");
+    if (this.gates.has(id)) left.push("its gate");
+    if (this.names.get(name.toLowerCase()) === id) left.push("its name");
+    if (this.recordOf(name) === undefined && this.bundles.has(name.toLowerCase())) left.push("its trust bundle");
+    return left;
+  }
+
+  apply(writes: readonly Write[]): void {
+    for (const { key, value } of writes) this.#applyOne(key, value);
+  }
+
+  #applyOne(key: Key, value: Uint8Array | undefined): void {
+    const id = key[1] ?? "";
+    if (isUnder(key, PEERINGS_PREFIX)) setOrDelete(this.records, id, value && readJson<StoredRecord>(value));
+    else if (isUnder(key, PEERING_SECRETS_PREFIX)) setOrDelete(this.secrets, id, value && readJson(value));
+    else if (isUnder(key, BUNDLES_PREFIX)) setOrDelete(this.bundles, id, value && readJson(value));
+    else if (isUnder(key, PEERING_NAMES_PREFIX)) setOrDelete(this.names, id, value && new TextDecoder().decode(value));
+    else if (isUnder(key, PEERING_GATES_PREFIX)) {
+      if (value === undefined) this.gates.delete(id);
+      else this.gates.add(id);
+    } else if (isUnder(key, IMPORTS_PREFIX)) {
+      const services = this.imports.get(id) ?? new Map<string, Uint8Array>();
+      this.imports.set(id, services);
+      setOrDelete(services, key[2] ?? "", value);
+    } else if (isUnder(key, [...CATALOG_PREFIX, "virtual-ip"])) {
+      const [, , peer = "", service = ""] = key;
+      const services = this.virtualIps.get(peer) ?? new Set<string>();
+      this.virtualIps.set(peer, services);
+      if (value === undefined) services.delete(service);
+      else services.add(service);
+    }
+  }
+}
+
+export function isRecord(key: Key): boolean {
+  return isUnder(key, PEERINGS_PREFIX);
+}
+
+export function isSecrets(key: Key): boolean {
+  return isUnder(key, PEERING_SECRETS_PREFIX);
+}
+
+export function isBundle(key: Key): boolean {
+  return isUnder(key, BUNDLES_PREFIX);
+}
+
+export function isImport(key: Key): boolean {
+  return isUnder(key, IMPORTS_PREFIX);
+}
+
+function isUnder(key: Key, prefix: Key): boolean {
+  return prefix.every((part, index) => key[index] === part);
+}
+
+function readJson<T>(value: Uint8Array): T {
+  return JSON.parse(new TextDecoder().decode(value));
+}
+
+function setOrDelete<V>(map: Map<string, V>, key: string, value: V | undefined): void {
+  if (value === undefined) map.delete(key);
+  else map.set(key, value);
+}
