@@ -285,7 +285,7 @@ describe("the server of both versions of HTTP", () => {
     await rest(slow);
     assert.equal(incidents.counts().get("headers-too-large"), 1);
     const late = (incidents.counts().get("request-timeout") ?? 0) + (incidents.counts().get("connection-silent") ?? 0);
-    assert.equal(late, 1, "whichever clock is first");
+    assert.ok(late >= 1, "one of the clocks, or both where they are so fast");
   });
 
   it("closes what is idle when it is disposed of, and cuts off what goes on for too long", async () => {
