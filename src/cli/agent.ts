@@ -11,8 +11,8 @@ import type { Storage } from "../storage/storage.js";
 import { joinHostPort } from "../token/address.js";
 import { ConnectionLimits } from "../transport/connection-limits.js";
 import { grpcTransport } from "../transport/grpc.js";
-import { builtInAuthority } from "../trust/built-in-authority.js";
-import { type SecretBox, sealedSecretBox } from "../trust/secret-box.js";
+import { type BuiltInAuthorityOptions, builtInAuthority } from "../trust/built-in-authority.js";
+import { sealedSecretBox } from "../trust/secret-box.js";
 import { type AgentOptions, type ListenAddress, readAgentOptions, readPolicies, readTls } from "./agent-options.js";
 import { AgentReload } from "./agent-reload.js";
 import { registerServer } from "./agent-server.js";
@@ -118,7 +118,7 @@ async function openHost(options: AgentOptions, shared: Shared): Promise<PeeringH
   const { logger, incidents } = shared;
   const storage = await openStorage(options.dataDirectory, incidents);
   const sealing = options.encryption === undefined ? {} : { secretBox: sealedSecretBox(options.encryption.keys) };
-  if (options.rotateRoot) await rotateRoot(storage, { ...shared, ...sealing });
+  if (options.rotateRoot) await rotateRoot({ storage, logger, incidents, ...sealing });
   return createHost({
     datacenter: options.datacenter,
     nodeName: options.node,
@@ -134,13 +134,14 @@ async function openHost(options: AgentOptions, shared: Shared): Promise<PeeringH
   });
 }
 
-async function rotateRoot(storage: Storage, shared: Shared & { readonly secretBox?: SecretBox }): Promise<void> {
+/** @param options - with the secret box of the host, which is to open the new key. */
+async function rotateRoot(options: BuiltInAuthorityOptions & { readonly logger: Logger }): Promise<void> {
   try {
-    await using authority = await builtInAuthority({ storage, ...shared });
+    await using authority = await builtInAuthority(options);
     const { id } = await authority.rotate();
-    shared.logger.info("made a new root certificate", { root: id });
+    options.logger.info("made a new root certificate", { root: id });
   } catch (error) {
-    await storage[Symbol.asyncDispose]();
+    await options.storage[Symbol.asyncDispose]();
     throw error;
   }
 }

