@@ -40,13 +40,13 @@ export class SimWorld {
   faults = true;
   failRate = 0;
   /** Whose disks refuse every write now. */
-  readonly failingDisks = new Set<SimCluster>();
+  readonly failingDisks: Set<SimCluster> = new Set<SimCluster>();
   /** Whose disks refuse to change records now. */
-  readonly failingRecords = new Set<SimCluster>();
+  readonly failingRecords: Set<SimCluster> = new Set<SimCluster>();
   /** Whose disks refuse to change imports now. */
-  readonly failingImports = new Set<SimCluster>();
+  readonly failingImports: Set<SimCluster> = new Set<SimCluster>();
   /** Whose disks take every import now, and do not answer. */
-  readonly silentDisks = new Set<SimCluster>();
+  readonly silentDisks: Set<SimCluster> = new Set<SimCluster>();
   diskMs = 1;
   /** How likely a commit is to be the last one of a life; most worlds crash seldom, some all the time. */
   crashRate: number;
