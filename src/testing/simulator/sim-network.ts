@@ -175,7 +175,7 @@ export class Connection {
   /** A slow reader: nothing is delivered before this virtual time. */
   pausedUntil = 0;
   /** Bytes that either end may have under way before it waits. */
-  windowBytes = WINDOW_BYTES;
+  windowBytes: number = WINDOW_BYTES;
 
   constructor(
     network: SimNetwork,

@@ -30,7 +30,7 @@ export interface SimWorldOptions {
 /** Clusters on one network in virtual time, and everything that is to be seen of them. */
 export class SimWorld {
   readonly random: SeededRandom;
-  readonly scheduler = new Scheduler();
+  readonly scheduler: Scheduler = new Scheduler();
   readonly network: SimNetwork;
   readonly clusters: SimCluster[] = [];
   readonly checker: InvariantChecker;
