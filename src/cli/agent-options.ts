@@ -142,6 +142,13 @@ export const agentFlags: readonly Flag[] = [
       "Only allow write endpoint calls from given network. CIDR format, can be specified multiple times; the variable is a list separated by commas. Default: from everywhere.",
   },
   {
+    name: "requests-per-second",
+    kind: "text",
+    placeholder: "count",
+    usage:
+      "Requests a second that the HTTP API takes from one address, and as many at once; further ones are answered 429. Default: as many as come.",
+  },
+  {
     name: "grpc-tls",
     kind: "text",
     placeholder: "host:port",
@@ -294,6 +301,7 @@ export async function readAgentOptions(flags: ParsedFlags, io: CommandLineIo): P
   const largeAnswers = number("dns-large-answers", 0, Number.MAX_SAFE_INTEGER);
   const connections = number("max-connections", 1, Number.MAX_SAFE_INTEGER);
   const reservedDescriptors = number("reserved-descriptors", 1, Number.MAX_SAFE_INTEGER);
+  const requestsPerSecond = number("requests-per-second", 1, Number.MAX_SAFE_INTEGER);
   const httpConnectionsPerSource = number("http-connections-per-source", 1, Number.MAX_SAFE_INTEGER);
   const node = text("node") || hostname();
   valid("node", () => checkNodeName(node));
@@ -319,6 +327,7 @@ export async function readAgentOptions(flags: ParsedFlags, io: CommandLineIo): P
       allowedHosts: texts("allowed-host"),
       allowedOrigins: texts("allowed-origin"),
       allowWriteFrom: texts("allow-write-http-from"),
+      ...(requestsPerSecond !== undefined && { requestsPerSecond }),
     },
     checkAddresses: texts("check-addresses"),
     ...forbiddenAddresses(texts("forbidden-addresses")),

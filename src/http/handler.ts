@@ -93,7 +93,7 @@ export function httpHandler(host: PeeringHost, options: HttpHandlerOptions = {})
     },
   };
   const table = new RouteTable([...operations, openApiOperation(operations)]);
-  const guard = new RequestGuard(options, host.incidents);
+  const guard = new RequestGuard(options, host.incidents, clock);
   const pipeline = new Pipeline();
 
   const answer: HttpListener = (request, response) => {

@@ -1,8 +1,9 @@
 import type { IncomingHttpHeaders } from "node:http";
 import { BlockList, isIP, isIPv6, Server, type Socket } from "node:net";
-import type { LogFields } from "../environment.js";
+import type { Clock, LogFields } from "../environment.js";
 import type { Incidents } from "../incidents.js";
 import type { HttpRequest } from "./messages.js";
+import { RequestRate } from "./request-rate.js";
 
 /** Which requests are taken at all, whatever token they carry. */
 export interface RequestGuardOptions {
@@ -23,13 +24,19 @@ export interface RequestGuardOptions {
    * `http_config.allow_write_http_from`. Default: none, which takes writes from everywhere.
    */
   readonly allowWriteFrom?: readonly string[];
+  /**
+   * Requests a second that are taken from one source (an IPv4 address, or the /64 of an IPv6 one), and as many at once; the
+   * HTTP API and calls count by themselves. Clients behind one proxy are one source. Default: as many as come, as in Consul.
+   * Beyond: 429.
+   */
+  readonly requestsPerSecond?: number;
 }
 
 /** What is looked at of a request. */
 type GuardedRequest = Pick<HttpRequest, "method" | "httpVersion" | "headers" | "rawHeaders" | "socket">;
 
 export interface Refusal {
-  readonly status: 400 | 403;
+  readonly status: 400 | 403 | 429;
   readonly text: string;
 }
 
@@ -50,12 +57,20 @@ export class RequestGuard {
   readonly #hosts: ReadonlySet<string>;
   readonly #origins: ReadonlySet<string>;
   readonly #writers: BlockList | undefined;
+  readonly #rate: RequestRate | undefined;
+  readonly #perSecond: number | undefined;
 
-  /** @throws {TypeError} for a host, origin or network that is none. */
+  /** @throws {TypeError} for a host, origin or network that is none, and for a rate at which nothing may come. */
   constructor(
-    { allowedHosts = [], allowedOrigins = [], allowWriteFrom = [] }: RequestGuardOptions,
+    { allowedHosts = [], allowedOrigins = [], allowWriteFrom = [], requestsPerSecond }: RequestGuardOptions,
     incidents: Incidents,
+    clock: Clock,
   ) {
+    if (requestsPerSecond !== undefined && !(requestsPerSecond >= 1)) {
+      throw new TypeError(`requestsPerSecond must be at least 1, not ${requestsPerSecond}`);
+    }
+    this.#perSecond = requestsPerSecond;
+    this.#rate = requestsPerSecond === undefined ? undefined : new RequestRate(requestsPerSecond, clock);
     this.#incidents = incidents;
     this.#hosts = new Set(allowedHosts.map(allowedHost));
     this.#origins = new Set(allowedOrigins.map(allowedOrigin));
@@ -67,8 +82,13 @@ export class RequestGuard {
     return this.#origins.size > 0;
   }
 
-  /** What is wrong with the host or the origin of a request; undefined: nothing. */
+  /** What is wrong with how often a request comes, its host or its origin; undefined: nothing. */
   judge(request: GuardedRequest): Refusal | undefined {
+    if (this.#rate?.admit(request.socket.remoteAddress ?? "") === false) {
+      const fields = { limit: this.#perSecond };
+      this.#report("http-requests-per-source", "a source asks more often than it may", request, fields);
+      return { status: 429, text: `Your address may send ${this.#perSecond} requests a second.` };
+    }
     return this.#judgeHost(request) ?? (isWrite(request.method) ? this.#judgeOrigin(request) : undefined);
   }
 

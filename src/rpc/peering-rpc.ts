@@ -88,7 +88,7 @@ export function peeringRpc(host: PeeringHost, options: PeeringRpcOptions = {}): 
   const clock = options.clock ?? systemClock;
   const logger = options.logger ?? silentLogger;
   const { maxMessageBytes = DEFAULT_MESSAGE_BYTES } = options;
-  const guard = new RequestGuard(options, host.incidents);
+  const guard = new RequestGuard(options, host.incidents, clock);
   const server: RpcServer = {
     host,
     authorizer: options.authorizer ?? allowAll,

@@ -9,6 +9,7 @@ import { createConnection } from "node:net";
 import { networkInterfaces } from "node:os";
 import { join } from "node:path";
 import { after, before, describe, it } from "node:test";
+import { systemClock } from "../../../src/environment.js";
 import type { PeeringHost } from "../../../src/host/host.js";
 import { type HttpHandlerOptions, httpHandler } from "../../../src/http/index.js";
 import { RequestGuard } from "../../../src/http/request-guard.js";
@@ -459,7 +460,7 @@ describe("writes from elsewhere", () => {
 
 describe("a guard of requests", () => {
   it("takes no option that would never apply", () => {
-    const made = (options: HttpHandlerOptions) => () => new RequestGuard(options, new Incidents());
+    const made = (options: HttpHandlerOptions) => () => new RequestGuard(options, new Incidents(), systemClock);
     for (const host of ["", "a b", "a:80", "http://a", "[::1]:80", "a/b", "*.example.com"]) {
       assert.throws(made({ allowedHosts: [host] }), TypeError, host);
     }
