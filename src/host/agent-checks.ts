@@ -1,4 +1,4 @@
-import { BlockList, isIP } from "node:net";
+import { AddressRanges } from "../address-ranges.js";
 import { lowerCase } from "../catalog/names.js";
 import type { Registration } from "../catalog/registration.js";
 import {
@@ -105,7 +105,8 @@ export class AgentChecks implements AsyncDisposable {
 
   /**
    * Goes on with the checks that `storage` has of this node. A TTL that ended meanwhile is critical.
-   * @throws {PeeringError} what the storage throws; `invalid-argument`: a range that is none.
+   * @throws {PeeringError} what the storage throws.
+   * @throws {TypeError} for a range that is none.
    */
   static async open(options: AgentChecksOptions): Promise<AgentChecks> {
     const checks = new AgentChecks(options);
@@ -117,7 +118,9 @@ export class AgentChecks implements AsyncDisposable {
     this.#options = options;
     this.node = options.node;
     this.#outputMaxBytes = options.limits?.outputMaxBytes ?? DEFAULT_OUTPUT_BYTES;
-    this.#allows = addressRule(options.limits?.allowedAddresses);
+    const allowed = options.limits?.allowedAddresses;
+    const ranges = allowed && new AddressRanges(allowed);
+    this.#allows = (address) => ranges?.includes(address) ?? true;
     this.#unsubscribe = options.catalog.onChange(() => this.#lookAtAliases());
   }
 
@@ -498,26 +501,6 @@ export class AgentChecks implements AsyncDisposable {
   #outputBytes({ outputMaxBytes }: CheckDefinition): number {
     return outputMaxBytes > 0 ? Math.min(outputMaxBytes, this.#outputMaxBytes) : this.#outputMaxBytes;
   }
-}
-
-/** @throws {PeeringError} `invalid-argument`. */
-function addressRule(ranges: readonly string[] | undefined): (address: string) => boolean {
-  if (ranges === undefined) return () => true;
-  const allowed = new BlockList();
-  for (const range of ranges) {
-    const [address = "", bits] = range.split("/");
-    const family = isIP(address);
-    const most = family === 6 ? 128 : 32;
-    const prefix = bits === undefined ? most : Number(bits);
-    if (family === 0 || !Number.isInteger(prefix) || prefix < 0 || prefix > most) {
-      throw new PeeringError("invalid-argument", `${JSON.stringify(range)} is no range of addresses`);
-    }
-    allowed.addSubnet(address, prefix, family === 6 ? "ipv6" : "ipv4");
-  }
-  return (address) => {
-    const family = isIP(address);
-    return family !== 0 && allowed.check(address, family === 6 ? "ipv6" : "ipv4");
-  };
 }
 
 function rowKey(prefix: Key, node: string, checkId: string): Key {

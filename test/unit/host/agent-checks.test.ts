@@ -268,7 +268,7 @@ describe("a probe", () => {
     await agent.clock.advance(5_000);
     await eventually(() => agent.status("web")?.[0] === "critical", "the check is critical");
     assert.match(agent.status("web")?.[1] ?? "", /127\.0\.0\.1 is not one that checks may connect to/);
-    await assert.rejects(Agent.start({ allowedAddresses: ["10.0.0.0/33"] }), { code: "invalid-argument" });
+    await assert.rejects(Agent.start({ allowedAddresses: ["10.0.0.0/33"] }), TypeError);
   });
 });
 
