@@ -87,6 +87,7 @@ it("no secret, token or stream secret occurs in a log, an error, a view, an even
   }
   await acceptor.restart();
   await world.settled(acceptor, "third", third, "acceptor");
+  await world.settled(acceptor, "dialer", dialer, "acceptor");
   for (const site of [acceptor, dialer, third]) {
     const { host } = site;
     keep(host);
