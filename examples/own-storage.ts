@@ -5,7 +5,7 @@
 import { closeSync, fsyncSync, mkdtempSync, openSync, readFileSync, renameSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import type { Entry, Expectation, Key, Snapshot, Storage, Write } from "peerage";
+import type { Entry, Expectation, Key, Page, Snapshot, Storage, Write } from "peerage";
 import { createHost, PeeringError } from "peerage";
 import { storageSuite } from "peerage/testing";
 import { memoryNetwork } from "peerage/transport/memory";
@@ -31,11 +31,11 @@ class JsonFileStorage implements Storage {
     lock(file);
   }
 
-  async read(prefix: Key, signal?: AbortSignal): Promise<Snapshot> {
+  async read(prefix: Key, signal?: AbortSignal, page?: Page): Promise<Snapshot> {
     signal?.throwIfAborted();
     this.#mustBeOpen();
     const entries = [...this.#entries.values()].filter(({ key }) => isUnder(key, prefix)).sort(byKey);
-    return { entries, revision: this.#revision };
+    return { entries: page === undefined ? entries : pageOf(entries, page), revision: this.#revision };
   }
 
   // There is no await in it, so commits take effect in the order of the calls.
@@ -101,13 +101,26 @@ class JsonFileStorage implements Storage {
 const isUnder = (key: Key, prefix: Key): boolean => prefix.every((part, index) => key[index] === part);
 
 /** Parts compare as UTF-8 bytes, and a key comes before what lies below it. */
-function byKey({ key: a }: Entry, { key: b }: Entry): number {
+const byKey = (a: Entry, b: Entry): number => compareKeys(a.key, b.key);
+
+function compareKeys(a: Key, b: Key): number {
   for (const [index, part] of a.entries()) {
     const other = b[index];
     if (other === undefined) return 1;
     if (part !== other) return Buffer.compare(Buffer.from(part), Buffer.from(other));
   }
   return a.length - b.length;
+}
+
+/** What is behind a key, until that makes so many bytes. */
+function pageOf(entries: readonly Entry[], { after, bytes }: Page): readonly Entry[] {
+  const behind = entries.filter((entry) => after === undefined || compareKeys(entry.key, after) > 0);
+  let room = bytes;
+  const full = behind.findIndex(({ value }) => {
+    room -= value.length;
+    return room <= 0;
+  });
+  return full < 0 ? behind : behind.slice(0, full + 1);
 }
 
 const lockOf = (file: string): string => `${file}.lock`;

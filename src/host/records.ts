@@ -45,7 +45,7 @@ import {
   bundleRemoval,
   bundleWrite,
   readTrustBundle,
-  TRUST_BUNDLES_PREFIX,
+  readTrustBundles,
   validateBundle,
 } from "../trust/trust-bundle-store.js";
 import { claimedSince, type StoredClaim, TrustDomains } from "../trust/trust-domains.js";
@@ -876,11 +876,10 @@ export class PeeringRecords implements AsyncDisposable {
     for (const entry of (await storage.read(PEERING_GATES_PREFIX)).entries) {
       tables.gates.set(entry.key.at(-1) ?? "", entry.revision);
     }
-    for (const entry of (await storage.read(TRUST_BUNDLES_PREFIX)).entries) {
+    for (const entry of (await readTrustBundles(storage, () => {})).entries) {
       const claim = readTrustBundle(entry);
-      if (claim === undefined) {
-        throw new PeeringError("storage-failed", `stored entry ${entry.key.join("/")} is corrupt: bad value`);
-      }
+      // The peer sends it again on its next stream; the store of bundles reports it.
+      if (claim === undefined) continue;
       const name = entry.key.at(-1) ?? "";
       tables.bundles.set(name, claim.bundle);
       tables.bundleRevisions.set(name, entry.revision);

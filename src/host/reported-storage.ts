@@ -23,8 +23,8 @@ export function reportedStorage(storage: Storage, incidents: Incidents): Storage
     return result;
   };
   return {
-    read: (prefix, signal) =>
-      observed(storage.read(prefix, signal), "storage-read-failed", "the storage could not be read", signal),
+    read: (prefix, signal, page) =>
+      observed(storage.read(prefix, signal, page), "storage-read-failed", "the storage could not be read", signal),
     commit: (writes, expect) =>
       observed(storage.commit(writes, expect), "storage-commit-failed", "the storage did not take a commit"),
     watch: (prefix, after, signal) => storage.watch(prefix, after, signal),

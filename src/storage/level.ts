@@ -18,7 +18,7 @@ import {
   readUncheckedRow,
   rowRevision,
 } from "./level-rows.js";
-import type { Entry, Expectation, Key, Snapshot, Storage, Write } from "./storage.js";
+import type { Entry, Expectation, Key, Page, Snapshot, Storage, Write } from "./storage.js";
 import { WatchHub } from "./watch.js";
 
 export interface LevelOptions {
@@ -74,6 +74,9 @@ const FORMAT = "peerage storage 2";
 const UNCHECKED_FORMAT = "peerage storage 1";
 /** While the rows of the former are written again, so that it does not read what it does not know. */
 const CHANGING_FORMAT = "peerage storage 1 to 2";
+
+/** Read from the disk at a time. */
+const READ_AHEAD_BYTES = 1024 * 1024;
 
 /** Bytes of writes that go to disk in one batch; a single larger commit goes alone. */
 const GROUP_BYTES = 8 * 1024 * 1024;
@@ -340,13 +343,13 @@ class LevelStorage implements Storage {
     this.#hub = new WatchHub(opened.revision);
   }
 
-  async read(prefix: Key, signal?: AbortSignal): Promise<Snapshot> {
+  async read(prefix: Key, signal?: AbortSignal, page?: Page): Promise<Snapshot> {
     signal?.throwIfAborted();
     this.#mustBeOpen();
     const encoded = encodeKey(prefix);
     await this.#reopening;
     this.#mustBeOpen();
-    const reading = this.#readNow(encoded, signal);
+    const reading = this.#readNow(encoded, signal, page);
     this.#reads.add(reading);
     try {
       return await reading;
@@ -358,29 +361,37 @@ class LevelStorage implements Storage {
     }
   }
 
-  async #readNow(prefix: string, signal: AbortSignal | undefined): Promise<Snapshot> {
+  async #readNow(prefix: string, signal: AbortSignal | undefined, page: Page | undefined): Promise<Snapshot> {
     const database = this.#database;
     const snapshot = database.snapshot();
     try {
+      const after = page?.after && encodeEntryKey(page.after);
       const iterator = database.iterator({
-        gte: Buffer.from(prefix, "latin1"),
+        ...(after === undefined || after < prefix
+          ? { gte: Buffer.from(prefix, "latin1") }
+          : { gt: Buffer.from(after, "latin1") }),
         lt: Buffer.from(prefix + ABOVE_EVERY_KEY, "latin1"),
         snapshot,
-        highWaterMarkBytes: 1024 * 1024,
+        highWaterMarkBytes: READ_AHEAD_BYTES,
       });
       try {
         const revision = revisionOf(this.#place, database.getSync(REVISION_KEY, { snapshot }));
         const entries: Entry[] = [];
         const damaged: Key[] = [];
-        for (;;) {
+        for (let room = page?.bytes ?? Number.POSITIVE_INFINITY; room > 0; ) {
           const batch = await iterator.nextv(1000);
           signal?.throwIfAborted();
           for (const [key, stored] of batch) {
+            if (room <= 0) break;
             const row = readRow(key, stored);
             if (row.state === "unknown") throw damagedDirectory(this.#place.name, "an entry's key does not match it");
             const decoded = decodeKey(key.toString("latin1"));
-            if (row.state === "damaged") damaged.push(decoded);
-            else entries.push({ key: decoded, value: row.value, revision: row.revision });
+            if (row.state === "damaged") {
+              damaged.push(decoded);
+              continue;
+            }
+            room -= row.value.length;
+            entries.push({ key: decoded, value: row.value, revision: row.revision });
           }
           if (batch.length === 0) break;
         }

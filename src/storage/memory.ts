@@ -1,6 +1,6 @@
 import { PeeringError } from "../errors.js";
 import { encodeEntryKey, encodeKey, isUnder } from "./key-encoding.js";
-import type { Entry, Expectation, Key, Snapshot, Storage, Write } from "./storage.js";
+import type { Entry, Expectation, Key, Page, Snapshot, Storage, Write } from "./storage.js";
 import { WatchHub } from "./watch.js";
 
 /** A storage that lives and dies with the process: for tests, and for hosts that may start anew each time. */
@@ -14,10 +14,11 @@ class MemoryStorage implements Storage {
   #revision = 0n;
   #closed = false;
 
-  async read(prefix: Key, signal?: AbortSignal): Promise<Snapshot> {
+  async read(prefix: Key, signal?: AbortSignal, page?: Page): Promise<Snapshot> {
     signal?.throwIfAborted();
     this.#mustBeOpen();
-    return { entries: this.#entries.under(encodeKey(prefix)), revision: this.#revision };
+    const after = page?.after && encodeEntryKey(page.after);
+    return { entries: this.#entries.under(encodeKey(prefix), after, page?.bytes), revision: this.#revision };
   }
 
   // Everything happens during the call itself: that is what makes the order of the commits that of the calls.
@@ -96,15 +97,22 @@ class SortedEntries {
     if (chunk.keys.length === 0) this.#chunks.splice(position, 1);
   }
 
-  under(prefix: string): readonly Entry[] {
+  /** @param after - only what comes behind it. @param bytes - no more values than make so many. */
+  under(prefix: string, after = "", bytes: number = Number.POSITIVE_INFINITY): readonly Entry[] {
     const found: Entry[] = [];
-    for (let position = this.#chunkOf(prefix); position < this.#chunks.length; position++) {
+    const first = after < prefix ? prefix : after;
+    let room = bytes;
+    for (let position = this.#chunkOf(first); position < this.#chunks.length; position++) {
       const chunk = this.#chunks[position];
       if (chunk === undefined) break;
-      for (let index = firstNotBelow(chunk.keys, prefix); index < chunk.keys.length; index++) {
+      for (let index = firstNotBelow(chunk.keys, first); index < chunk.keys.length; index++) {
         const entry = chunk.entries[index];
-        if (entry === undefined || !isUnder(chunk.keys[index] ?? "", prefix)) return found;
+        const key = chunk.keys[index] ?? "";
+        if (key === after) continue;
+        if (entry === undefined || !isUnder(key, prefix)) return found;
         found.push(entry);
+        room -= entry.value.length;
+        if (room <= 0) return found;
       }
     }
     return found;

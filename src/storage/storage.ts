@@ -20,6 +20,14 @@ export interface Expectation {
   readonly revision: bigint | undefined;
 }
 
+/** A part of what lies under a prefix, for what may be more than fits into memory. */
+export interface Page {
+  /** Entries behind this key, which need not exist. Default: from the first on. */
+  readonly after?: Key;
+  /** Once the values that were read have so many bytes, the page is full. It has one entry at least, if any are left. */
+  readonly bytes: number;
+}
+
 /** Entries of one moment. */
 export interface Snapshot {
   readonly entries: readonly Entry[];
@@ -36,8 +44,9 @@ export interface Storage extends AsyncDisposable {
    * Entries under `prefix` in key order (parts compared as UTF-8 bytes), all read at one revision.
    * @throws {PeeringError} `storage-failed`, `closed`; `storage-damaged`: what is stored there is not what was committed, and
    *   `damagedKeys` names the entries if it is only that; `signal.reason` when aborted.
+   * @param page - reads no more than this of them; each page is of a moment of its own. Default: all.
    */
-  read(prefix: Key, signal?: AbortSignal): Promise<Snapshot>;
+  read(prefix: Key, signal?: AbortSignal, page?: Page): Promise<Snapshot>;
 
   /**
    * Applies every write or none, durably, and returns the new revision. Revisions only grow. A key written twice keeps

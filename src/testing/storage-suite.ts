@@ -69,6 +69,44 @@ export function storageSuite(
       assert.equal((await storage.read([])).entries.length, below.length + beside.length);
     });
 
+    test("pages hold each entry once, in order, and no more bytes than are asked for", async (storage) => {
+      const all: Key[] = [
+        ["a"],
+        ["a", ""],
+        ["a", "\0"],
+        ["a", "b"],
+        ["a", "b", "c"],
+        ["a", "c"],
+        ["a", "ü"],
+        ["a", "ü", ""],
+      ];
+      const beside: Key[] = [[""], ["a\0"], ["aa"], ["b"]];
+      const sizes = [0, 10, 3, 0, 7, 25, 1, 2];
+      await storage.commit([
+        ...all.map((key, index) => put(key, "x".repeat(sizes[index] ?? 0))),
+        ...beside.map((key) => put(key, "y")),
+      ]);
+      for (const bytes of [1, 10, 100]) {
+        const found: Entry[] = [];
+        for (let after: Key | undefined; ; after = found.at(-1)?.key) {
+          const { entries } = await storage.read(["a"], undefined, after === undefined ? { bytes } : { after, bytes });
+          if (entries.length === 0) break;
+          const before = entries.slice(0, -1).reduce((sum, { value }) => sum + value.length, 0);
+          assert.ok(before < bytes, "the page was full before its last entry");
+          found.push(...entries);
+        }
+        assert.deepEqual(keys(found), all);
+      }
+      // A key that is not there any more, and one that never was.
+      assert.deepEqual(
+        keys((await storage.read(["a"], undefined, { after: ["a", "bb"], bytes: 100 })).entries),
+        all.slice(5),
+      );
+      assert.deepEqual((await storage.read(["a"], undefined, { after: ["a", "ü", "x"], bytes: 100 })).entries, []);
+      assert.deepEqual((await storage.read(["a"], undefined, { after: ["z"], bytes: 100 })).entries, []);
+      assert.deepEqual(keys((await storage.read(["a"], undefined, { after: ["A"], bytes: 100 })).entries), all);
+    });
+
     test("entries come in key order, parts compared as UTF-8 bytes", async (storage) => {
       // U+FF61 sorts before U+1F600 in UTF-8 and after it in UTF-16.
       const parts = [

@@ -3,7 +3,8 @@ import { silentLogger } from "../environment.js";
 import { PeeringError } from "../errors.js";
 import { Incidents } from "../incidents.js";
 import type { TrustBundle } from "../peering/peering.js";
-import type { Entry, Key, Storage, Write } from "../storage/storage.js";
+import { readExpendable } from "../storage/expendable.js";
+import type { Entry, Key, Snapshot, Storage, Write } from "../storage/storage.js";
 import { certificatesIn } from "../token/pem.js";
 import { defaultIdentityLimits, type IdentityLimits } from "../wire/resources.js";
 import type { CertificateAuthority } from "./authority.js";
@@ -54,6 +55,11 @@ function beginnings(texts: readonly string[]): number {
 
 function tooMuch(): PeeringError {
   return new PeeringError("invalid-bundle", "trust bundle with too many or too large root certificates");
+}
+
+/** The rows of all bundles. Those that are damaged are deleted first: a peer sends its bundle on each stream. */
+export function readTrustBundles(storage: Storage, onDropped: (key: Key) => void): Promise<Snapshot> {
+  return readExpendable(storage, TRUST_BUNDLES_PREFIX, { isExpendable: () => true, onDropped });
 }
 
 /**
@@ -244,17 +250,26 @@ export class TrustBundleStore implements AsyncDisposable {
     do {
       // What is committed while we read may not be in what we read.
       commits = this.#commits;
-      ({ entries } = await this.#storage.read(TRUST_BUNDLES_PREFIX));
+      ({ entries } = await readTrustBundles(this.#storage, (key) => this.#reportDamage(key)));
     } while (commits !== this.#commits);
     this.#claims.clear();
     for (const entry of entries) {
       const name = entry.key[TRUST_BUNDLES_PREFIX.length];
       if (name === undefined) continue;
       const claim = readTrustBundle(entry);
-      if (claim === undefined) this.#logger.warn("stored trust bundle cannot be read, left out", { peer: name });
+      if (claim === undefined) this.#reportDamage(entry.key);
       else this.#claims.set(name, claim);
     }
     this.#changed();
+  }
+
+  #reportDamage(key: Key): void {
+    const fields = { entry: key.join("/") };
+    this.#incidents.report(
+      "trust-bundle-damaged",
+      "a stored trust bundle is damaged, and awaited from the peer",
+      fields,
+    );
   }
 
   /** Ends every watch. The storage is the caller's and stays open. */

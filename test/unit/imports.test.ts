@@ -20,7 +20,12 @@ const GROUPS: readonly (readonly string[])[] = [
 ];
 const PURE: readonly string[] = ["syntax", "wire", "access", "token", "peering", "catalog", "replication"];
 /** All a host may know of its backends, so that whoever does not use one does not load it. */
-const CONTRACTS: readonly string[] = ["storage/storage.ts", "storage/keys.ts", "transport/transport.ts"];
+const CONTRACTS: readonly string[] = [
+  "storage/storage.ts",
+  "storage/keys.ts",
+  "storage/expendable.ts",
+  "transport/transport.ts",
+];
 const GENERATED = "wire/gen/";
 /** Of Node, what computes and nothing else. */
 const PURE_MODULES: readonly string[] = ["node:buffer", "node:crypto"];

@@ -1,5 +1,5 @@
 import { PeeringError } from "../../errors.js";
-import type { Expectation, Key, Snapshot, Storage, Write } from "../../storage/storage.js";
+import type { Expectation, Key, Page, Snapshot, Storage, Write } from "../../storage/storage.js";
 import { type Life, type Scheduler, whenAwake } from "./scheduler.js";
 
 /** What the world's adversary may do to one commit. A lost one was not made, an unanswered one was: both look the same. */
@@ -34,11 +34,11 @@ export class SimStorage implements Storage {
     this.#options = options;
   }
 
-  async read(prefix: Key, signal?: AbortSignal): Promise<Snapshot> {
+  async read(prefix: Key, signal?: AbortSignal, page?: Page): Promise<Snapshot> {
     await this.#turn();
     signal?.throwIfAborted();
     if (this.#options.failsToRead?.() === true) throw new PeeringError("storage-failed", "the simulated disk fails");
-    return this.#options.disk.read(prefix);
+    return this.#options.disk.read(prefix, undefined, page);
   }
 
   async commit(writes: readonly Write[], expect?: readonly Expectation[]): Promise<bigint> {

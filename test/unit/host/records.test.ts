@@ -853,7 +853,6 @@ describe("restarts and faults", () => {
       ["peerings", "[]"],
       ["peering-secrets", '{"role":"acceptor","establishment":"hunter2","pending":"","active":""}'],
       ["peering-secrets", '{"role":"dialer","sealedActive":"aGk="}'],
-      ["trust-bundles", "{"],
     ] as const) {
       const { storage, records, restart } = await cluster();
       const { peering } = await records.generateToken({ peerName: "west" });
@@ -863,6 +862,17 @@ describe("restarts and faults", () => {
       assert.match(error.message, new RegExp(`^stored entry ${prefix}/${peering.id} is corrupt: `));
       assert.doesNotMatch(error.message, /hunter2/);
     }
+  });
+
+  it("a damaged trust bundle is left out: the peer sends it again", async () => {
+    const { storage, records, restart } = await cluster();
+    const { dialerId } = await peered((await cluster(2)).records, records);
+    await records.writeTrustBundle(dialerId, BUNDLE);
+    await storage.commit([{ key: ["trust-bundles", "east"], value: new TextEncoder().encode("{") }]);
+    const again = await restart();
+    assert.equal(again.trustBundle("east"), undefined);
+    await again.writeTrustBundle(dialerId, BUNDLE);
+    assert.deepEqual(again.trustBundle("east")?.rootPems, BUNDLE.rootPems);
   });
 
   it("each damaged field of a record is found", async () => {
