@@ -74,6 +74,23 @@ export function checkKeyOf(check: Check): string {
   return lowerCase(check.checkId);
 }
 
+/** Where a check is in a list, which is in byte order of the keys, or belongs. */
+function placeOf(
+  checks: readonly CheckRecord[],
+  checkKey: string,
+): { readonly place: number; readonly isThere: boolean } {
+  let low = 0;
+  let high = checks.length;
+  while (low < high) {
+    const middle = (low + high) >>> 1;
+    const probe = checks[middle];
+    if (probe !== undefined && compareUtf8(checkKeyOf(probe.check), checkKey) < 0) low = middle + 1;
+    else high = middle;
+  }
+  const found = checks[low];
+  return { place: low, isThere: found !== undefined && checkKeyOf(found.check) === checkKey };
+}
+
 const SERF_CHECK = "serfhealth";
 const VIRTUAL_TAG = "consul-virtual";
 
@@ -286,7 +303,8 @@ export class CatalogDraft {
   #check(nodeKey: string, checkKey: string): CheckRecord | undefined {
     const owner = this.#checkOwner(nodeKey, checkKey);
     if (owner === undefined) return undefined;
-    return this.#checksOf(nodeKey, owner).find((record) => checkKeyOf(record.check) === checkKey);
+    const checks = this.#checksOf(nodeKey, owner);
+    return checks[placeOf(checks, checkKey).place];
   }
 
   #nodeKeyOfId(id: string): string | undefined {
@@ -489,10 +507,9 @@ export class CatalogDraft {
     const previousOwner = this.#checkOwner(nodeKey, checkKey);
     if (previousOwner !== undefined && previousOwner !== owner) this.#removeCheck(nodeKey, previousOwner, checkKey);
     this.#touchOwner(nodeKey, owner, false);
-    const others = this.#checksOf(nodeKey, owner).filter((other) => checkKeyOf(other.check) !== checkKey);
-    const position = others.findIndex((other) => compareUtf8(checkKeyOf(other.check), checkKey) > 0);
-    others.splice(position < 0 ? others.length : position, 0, record);
-    this.#setChecks(nodeKey, owner, others);
+    const checks = this.#checksOf(nodeKey, owner);
+    const { place, isThere } = placeOf(checks, checkKey);
+    this.#setChecks(nodeKey, owner, checks.toSpliced(place, isThere ? 1 : 0, record));
     this.#set(this.#changes(nodeKey).checkOwners, checkKey, owner);
     return record;
   }
@@ -507,11 +524,8 @@ export class CatalogDraft {
   #removeCheck(nodeKey: string, owner: string, checkKey: string): void {
     this.#touchOwner(nodeKey, owner, true);
     const checks = this.#checksOf(nodeKey, owner);
-    this.#setChecks(
-      nodeKey,
-      owner,
-      checks.filter((record) => checkKeyOf(record.check) !== checkKey),
-    );
+    const { place, isThere } = placeOf(checks, checkKey);
+    if (isThere) this.#setChecks(nodeKey, owner, checks.toSpliced(place, 1));
   }
 
   #setChecks(nodeKey: string, owner: string, checks: readonly CheckRecord[]): void {

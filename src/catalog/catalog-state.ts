@@ -58,44 +58,52 @@ interface NodeEntry {
   readonly checkOwners: Map<string, string>;
 }
 
-/** Records in byte order of node and service id; sorted when somebody asks, because bulk writes come in any order. */
+/** With more records than this that came, all are sorted; fewer are put in their places. */
+const MANY_ADDED = 32;
+
+/**
+ * Records in byte order of node and service id. What comes and goes is put in order when somebody asks, who gets all of them:
+ * so a change costs the same however many there are.
+ */
 class InstanceList {
   #records: InstanceRecord[] = [];
-  #sorted = true;
+  readonly #added = new Set<InstanceRecord>();
+  readonly #removed = new Set<InstanceRecord>();
 
   get length(): number {
-    return this.#records.length;
+    return this.#records.length + this.#added.size - this.#removed.size;
   }
 
   get sorted(): readonly InstanceRecord[] {
-    if (!this.#sorted) {
-      this.#records.sort(compareRecords);
-      this.#sorted = true;
+    if (this.#removed.size > 0) {
+      this.#records = this.#records.filter((record) => !this.#removed.has(record));
+      this.#removed.clear();
     }
+    const many = this.#added.size > MANY_ADDED;
+    for (const record of this.#added) {
+      if (many) this.#records.push(record);
+      else this.#records.splice(this.#placeOf(record), 0, record);
+    }
+    if (many) this.#records.sort(compareRecords);
+    this.#added.clear();
     return this.#records;
   }
 
   add(record: InstanceRecord): void {
-    const last = this.#records.at(-1);
-    if (last !== undefined && compareRecords(last, record) > 0) this.#sorted = false;
-    this.#records.push(record);
-  }
-
-  replace(before: InstanceRecord, after: InstanceRecord): void {
-    this.#records[this.#indexOf(before)] = after;
+    this.#added.add(record);
   }
 
   remove(record: InstanceRecord): void {
-    this.#records.splice(this.#indexOf(record), 1);
+    if (!this.#added.delete(record)) this.#removed.add(record);
   }
 
-  #indexOf(record: InstanceRecord): number {
-    const { sorted } = this;
+  #placeOf(record: InstanceRecord): number {
+    const records = this.#records;
     let low = 0;
-    let high = sorted.length;
+    let high = records.length;
     while (low < high) {
       const middle = (low + high) >>> 1;
-      const probe = sorted[middle];
+      const probe = records[middle];
       if (probe !== undefined && compareRecords(probe, record) < 0) low = middle + 1;
       else high = middle;
     }
@@ -107,30 +115,109 @@ function compareRecords(left: InstanceRecord, right: InstanceRecord): number {
   return compareUtf8(left.nodeKey, right.nodeKey) || compareUtf8(left.key, right.key);
 }
 
+/** How often each of some values occurs. */
+class Tally<Value> {
+  readonly #counts = new Map<Value, number>();
+
+  get values(): IterableIterator<Value> {
+    return this.#counts.keys();
+  }
+
+  /** How many different values there are. */
+  get size(): number {
+    return this.#counts.size;
+  }
+
+  /** Returns whether the value has come, or is gone. */
+  count(value: Value, by: 1 | -1): boolean {
+    const before = this.#counts.get(value) ?? 0;
+    if (before + by > 0) this.#counts.set(value, before + by);
+    else this.#counts.delete(value);
+    return before === 0 || before + by === 0;
+  }
+}
+
 class ServiceEntry {
   readonly key: string;
   name: string;
   mark = 0n;
   readonly instances: InstanceList = new InstanceList();
-  /** Whether instances may spell the name differently. */
-  mixed = false;
-  kinds: ReadonlySet<string> | undefined;
+  readonly #spellings = new Tally<string>();
+  readonly #kinds = new Tally<string>();
+  /** The same, as it was asked for last. */
+  #knownKinds: ReadonlySet<string> | undefined;
+  /** The last write. Undefined: it is gone. */
+  #latest: InstanceRecord | undefined;
 
   constructor(key: string, name: string) {
     this.key = key;
     this.name = name;
   }
 
+  get kinds(): ReadonlySet<string> {
+    this.#knownKinds ??= new Set(this.#kinds.values);
+    return this.#knownKinds;
+  }
+
+  add(record: InstanceRecord): void {
+    this.instances.add(record);
+    this.#count(record, 1);
+    if (this.#latest === undefined || isLater(record, this.#latest)) this.#latest = record;
+  }
+
+  replace(before: InstanceRecord, after: InstanceRecord): void {
+    const isOfLatest = this.#latest === before;
+    this.add(after);
+    this.remove(before);
+    // A write of its checks alone is none of the definition.
+    if (isOfLatest) this.#latest = after;
+  }
+
+  remove(record: InstanceRecord): void {
+    this.instances.remove(record);
+    this.#count(record, -1);
+    if (this.#latest === record) this.#latest = undefined;
+  }
+
   /** The last write decides the spelling; of two in one commit, the later in byte order. */
   respell(): void {
-    let latest: InstanceRecord | undefined;
-    let mixed = false;
-    for (const record of this.instances.sorted) {
-      mixed ||= latest !== undefined && latest.service.name !== record.service.name;
-      if (latest === undefined || record.modified.index >= latest.modified.index) latest = record;
+    const [first] = this.#spellings.values;
+    if (this.#spellings.size === 1) this.name = first ?? this.name;
+    else {
+      if (this.#latest === undefined) {
+        for (const record of this.instances.sorted) {
+          if (this.#latest === undefined || isLater(record, this.#latest)) this.#latest = record;
+        }
+      }
+      this.name = this.#latest?.service.name ?? this.name;
     }
-    this.mixed = mixed;
-    this.name = latest?.service.name ?? this.name;
+  }
+
+  #count({ service }: InstanceRecord, by: 1 | -1): void {
+    this.#spellings.count(service.name, by);
+    if (this.#kinds.count(service.kind, by)) this.#knownKinds = undefined;
+  }
+}
+
+function isLater(record: InstanceRecord, than: InstanceRecord): boolean {
+  const [index, other] = [record.modified.index, than.modified.index];
+  return index > other || (index === other && compareRecords(record, than) >= 0);
+}
+
+/** Who speaks for a service in the mesh. */
+class ConnectEntry {
+  readonly instances: InstanceList = new InstanceList();
+  /** Keys of the services that these are instances of. */
+  readonly services: Tally<string> = new Tally<string>();
+
+  add(record: InstanceRecord): void {
+    this.instances.add(record);
+    this.services.count(lowerCase(record.service.name), 1);
+  }
+
+  remove(record: InstanceRecord): void {
+    this.instances.remove(record);
+    this.services.count(lowerCase(record.service.name), -1);
   }
 }
 
@@ -142,7 +229,7 @@ export class CatalogState implements CommittedCatalog {
   readonly virtualIps: VirtualIps = new VirtualIps();
   readonly #nodes = new Map<string, NodeEntry>();
   readonly #services = new Map<string, ServiceEntry>();
-  readonly #connect = new Map<string, InstanceList>();
+  readonly #connect = new Map<string, ConnectEntry>();
   readonly #nodeIds = new Map<string, string>();
   readonly #kindMarks = new Map<string, bigint>();
   #marks: TableMarks = {
@@ -182,7 +269,7 @@ export class CatalogState implements CommittedCatalog {
   }
 
   countConnect(serviceKey: string): number {
-    return this.#connect.get(serviceKey)?.length ?? 0;
+    return this.#connect.get(serviceKey)?.instances.length ?? 0;
   }
 
   // Changing.
@@ -220,7 +307,6 @@ export class CatalogState implements CommittedCatalog {
       this.virtualIps.set(key, record);
       this.#raise(index, "virtualIps");
     }
-    this.virtualIps.raiseFloor();
     for (const key of touched.keys()) {
       const service = this.#services.get(key);
       if (service === undefined) continue;
@@ -229,7 +315,7 @@ export class CatalogState implements CommittedCatalog {
         this.#raise(index, "lastServiceExtinction");
         continue;
       }
-      if (service.mixed) service.respell();
+      service.respell();
       touched.set(key, service.name);
     }
     this.#kinds = undefined;
@@ -301,33 +387,25 @@ export class CatalogState implements CommittedCatalog {
         entry = new ServiceEntry(newKey, after.service.name);
         this.#services.set(newKey, entry);
       }
-      if (entry.name !== after.service.name) entry.mixed = true;
-      if (before?.service.kind !== after.service.kind || oldEntry !== entry) entry.kinds = undefined;
-      if (before !== undefined && oldEntry === entry) entry.instances.replace(before, after);
-      else entry.instances.add(after);
+      if (before !== undefined && oldEntry === entry) entry.replace(before, after);
+      else entry.add(after);
     }
-    if (before !== undefined && oldEntry !== undefined && oldKey !== newKey) {
-      oldEntry.instances.remove(before);
-      oldEntry.kinds = undefined;
-    }
+    if (before !== undefined && oldKey !== newKey) oldEntry?.remove(before);
 
     const oldConnect = connectKeyOf(before);
     const newConnect = connectKeyOf(after);
     const oldList = oldConnect === undefined ? undefined : this.#connect.get(oldConnect);
-    if (before !== undefined && after !== undefined && oldConnect === newConnect) oldList?.replace(before, after);
-    else {
-      if (after !== undefined && newConnect !== undefined) {
-        let list = this.#connect.get(newConnect);
-        if (list === undefined) {
-          list = new InstanceList();
-          this.#connect.set(newConnect, list);
-        }
-        list.add(after);
+    if (after !== undefined && newConnect !== undefined) {
+      let list = this.#connect.get(newConnect);
+      if (list === undefined) {
+        list = new ConnectEntry();
+        this.#connect.set(newConnect, list);
       }
-      if (before !== undefined && oldConnect !== undefined) {
-        oldList?.remove(before);
-        if (oldList?.length === 0) this.#connect.delete(oldConnect);
-      }
+      list.add(after);
+    }
+    if (before !== undefined && oldConnect !== undefined) {
+      oldList?.remove(before);
+      if (oldList?.instances.length === 0) this.#connect.delete(oldConnect);
     }
   }
 
@@ -372,10 +450,9 @@ export class CatalogState implements CommittedCatalog {
     for (const entry of this.#nodes.values()) entry.mark = index;
     for (const entry of this.#services.values()) {
       entry.mark = index;
-      if (entry.mixed) entry.respell();
+      entry.respell();
       for (const record of entry.instances.sorted) this.#kindMarks.set(record.service.kind, index);
     }
-    this.virtualIps.raiseFloor();
   }
 
   // Reading.
@@ -430,7 +507,17 @@ export class CatalogState implements CommittedCatalog {
 
   /** Proxies for a name, and connect-native instances of it, in byte order of node and service id. */
   connectRecords(serviceKey: string): readonly InstanceRecord[] {
-    return this.#connect.get(serviceKey)?.sorted ?? emptyList;
+    return this.#connect.get(serviceKey)?.instances.sorted ?? emptyList;
+  }
+
+  /** The latest mark of the services whose instances speak for a name; undefined: none do. */
+  connectMark(serviceKey: string): bigint | undefined {
+    let latest: bigint | undefined;
+    for (const key of this.#connect.get(serviceKey)?.services.values ?? emptyList) {
+      const mark = this.#services.get(key)?.mark ?? 1n;
+      if (latest === undefined || mark > latest) latest = mark;
+    }
+    return latest;
   }
 
   /** The instance with its node and the checks of both, those of the node first. */
@@ -451,7 +538,6 @@ export class CatalogState implements CommittedCatalog {
     if (this.#kinds !== undefined) return this.#kinds;
     const kinds = new Map<string, ServiceKinds>();
     for (const [key, entry] of this.#services) {
-      entry.kinds ??= new Set(entry.instances.sorted.map(({ service }) => service.kind));
       const typical: ServiceKind = "";
       kinds.set(key, {
         name: entry.name,
@@ -460,9 +546,9 @@ export class CatalogState implements CommittedCatalog {
         kinds: entry.kinds,
       });
     }
-    for (const [key, list] of this.#connect) {
+    for (const [key, { instances }] of this.#connect) {
       if (kinds.has(key)) continue;
-      const proxy = list.sorted[0];
+      const proxy = instances.sorted[0];
       const name = (proxy && connectName(proxy.service)) ?? key;
       kinds.set(key, { name, typical: false, connectEnabled: true, kinds: new Set() });
     }

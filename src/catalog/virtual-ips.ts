@@ -20,13 +20,7 @@ export function virtualIpKey(peer: string, service: string): string {
  */
 export class VirtualIps {
   readonly #records = new Map<string, VirtualIpRecord>();
-  readonly #taken = new Set<number>();
-  /** No offset below is free. */
-  #floor = 1;
-
-  get floor(): number {
-    return this.#floor;
-  }
+  readonly #taken = new OffsetSet();
 
   get(key: string): VirtualIpRecord | undefined {
     return this.#records.get(key);
@@ -40,7 +34,6 @@ export class VirtualIps {
     const before = this.#records.get(key);
     if (before !== undefined) {
       this.#taken.delete(before.offset);
-      this.#floor = Math.min(this.#floor, before.offset);
       this.#records.delete(key);
     }
     if (record === undefined) return;
@@ -52,9 +45,51 @@ export class VirtualIps {
     return this.#records.values();
   }
 
-  /** Where the next search may begin. */
-  raiseFloor(): void {
-    while (this.#taken.has(this.#floor)) this.#floor++;
+  /** The lowest offset from `first` on that is free. */
+  firstFree(first: number): number {
+    return this.#taken.firstAbsent(first);
+  }
+}
+
+const WORD_BITS = 32;
+
+/** Whole numbers, most of them from the lowest on without a gap, among which the lowest that is missing is found at once. */
+class OffsetSet {
+  /** One bit a number, by 32. */
+  readonly #words: number[] = [];
+  /** One bit a word: it is full. */
+  readonly #full: number[] = [];
+
+  has(offset: number): boolean {
+    return ((this.#words[Math.floor(offset / WORD_BITS)] ?? 0) & (1 << (offset % WORD_BITS))) !== 0;
+  }
+
+  add(offset: number): void {
+    const word = Math.floor(offset / WORD_BITS);
+    this.#words[word] = (this.#words[word] ?? 0) | (1 << (offset % WORD_BITS));
+    if (this.#words[word] !== -1) return;
+    const group = Math.floor(word / WORD_BITS);
+    this.#full[group] = (this.#full[group] ?? 0) | (1 << (word % WORD_BITS));
+  }
+
+  delete(offset: number): void {
+    const word = Math.floor(offset / WORD_BITS);
+    this.#words[word] = (this.#words[word] ?? 0) & ~(1 << (offset % WORD_BITS));
+    const group = Math.floor(word / WORD_BITS);
+    this.#full[group] = (this.#full[group] ?? 0) & ~(1 << (word % WORD_BITS));
+  }
+
+  /** The lowest from `first` on that is not in it. */
+  firstAbsent(first: number): number {
+    let offset = first;
+    for (;;) {
+      const word = Math.floor(offset / WORD_BITS);
+      const group = Math.floor(word / WORD_BITS);
+      if (this.#full[group] === -1) offset = (group + 1) * WORD_BITS * WORD_BITS;
+      else if (this.#words[word] === -1) offset = (word + 1) * WORD_BITS;
+      else if (this.has(offset)) offset++;
+      else return offset;
+    }
   }
 }
 
@@ -78,11 +113,13 @@ export class VirtualIpDraft {
   readonly changes: Map<string, VirtualIpRecord | undefined> = new Map();
   /** Offsets whose use differs from the base. */
   readonly #uses = new Map<number, boolean>();
-  #floor: number;
+  /** Those of them that were freed, with some that have been taken since. */
+  readonly #freed = new LowestFirst();
+  /** Below it, what the base has free is taken here. */
+  #floor = 1;
 
   constructor(base: VirtualIps) {
     this.#base = base;
-    this.#floor = base.floor;
   }
 
   get(key: string): VirtualIpRecord | undefined {
@@ -102,7 +139,7 @@ export class VirtualIpDraft {
     const before = this.get(key);
     if (before !== undefined) {
       this.#uses.set(before.offset, false);
-      this.#floor = Math.min(this.#floor, before.offset);
+      this.#freed.add(before.offset);
     }
     if (record !== undefined) this.#uses.set(record.offset, true);
     this.changes.set(key, record);
@@ -110,8 +147,59 @@ export class VirtualIpDraft {
 
   /** @throws {PeeringError} `invalid-registration` with Consul's text when none is left. */
   lowestFree(): number {
-    while (this.#uses.get(this.#floor) ?? this.#base.isTaken(this.#floor)) this.#floor++;
-    if (this.#floor > LAST_OFFSET) throw invalid("cannot allocate any more unique service virtual IPs");
-    return this.#floor;
+    let freed = this.#freed.lowest;
+    while (freed !== undefined && this.#isTaken(freed)) {
+      this.#freed.removeLowest();
+      freed = this.#freed.lowest;
+    }
+    this.#floor = this.#base.firstFree(this.#floor);
+    while (this.#isTaken(this.#floor)) this.#floor = this.#base.firstFree(this.#floor + 1);
+    const lowest = Math.min(freed ?? Number.POSITIVE_INFINITY, this.#floor);
+    if (lowest > LAST_OFFSET) throw invalid("cannot allocate any more unique service virtual IPs");
+    return lowest;
+  }
+
+  #isTaken(offset: number): boolean {
+    return this.#uses.get(offset) ?? this.#base.isTaken(offset);
+  }
+}
+
+/** Numbers, of which the lowest is at hand: a binary heap. */
+class LowestFirst {
+  readonly #numbers: number[] = [];
+
+  get lowest(): number | undefined {
+    return this.#numbers[0];
+  }
+
+  add(number: number): void {
+    const numbers = this.#numbers;
+    let place = numbers.push(number) - 1;
+    while (place > 0) {
+      const parent = (place - 1) >>> 1;
+      const above = numbers[parent] ?? 0;
+      if (above <= number) break;
+      numbers[place] = above;
+      place = parent;
+    }
+    numbers[place] = number;
+  }
+
+  removeLowest(): void {
+    const numbers = this.#numbers;
+    const last = numbers.pop();
+    if (last === undefined || numbers.length === 0) return;
+    let place = 0;
+    for (;;) {
+      let child = 2 * place + 1;
+      const [left, right] = [numbers[child], numbers[child + 1]];
+      if (left === undefined) break;
+      if (right !== undefined && right < left) child++;
+      const lower = numbers[child] ?? left;
+      if (lower >= last) break;
+      numbers[place] = lower;
+      place = child;
+    }
+    numbers[place] = last;
   }
 }

@@ -28,6 +28,8 @@ import {
 import { virtualIpKey } from "../catalog/virtual-ips.js";
 import { type Clock, sleep, systemClock } from "../environment.js";
 import { asPeeringError, PeeringError } from "../errors.js";
+import { Incidents } from "../incidents.js";
+import { readExpendable } from "../storage/expendable.js";
 import { CATALOG_PREFIX } from "../storage/keys.js";
 import type { Entry, Key, Storage, Write } from "../storage/storage.js";
 
@@ -38,6 +40,8 @@ export interface CatalogOptions {
   readonly storage: Storage;
   /** The datacenter of every node. */
   readonly datacenter: string;
+  /** Told of virtual addresses of imports that are damaged. Default: nobody. */
+  readonly incidents?: Incidents;
   /** For the waits after a storage watch broke. Default: the system's. */
   readonly clock?: Clock;
 }
@@ -167,6 +171,7 @@ const LAST_RETRY_MS = 60_000;
 export class Catalog implements CatalogSource, AsyncDisposable {
   readonly #storage: Storage;
   readonly #datacenter: string;
+  readonly #incidents: Incidents;
   readonly #clock: Clock;
   readonly #closing = new AbortController();
   #state: CatalogState;
@@ -188,13 +193,14 @@ export class Catalog implements CatalogSource, AsyncDisposable {
    *   throws.
    */
   static async open(options: CatalogOptions): Promise<Catalog> {
-    const { state, head } = await load(options.storage);
+    const { state, head } = await load(options.storage, options.incidents ?? new Incidents());
     return new Catalog(options, state, head);
   }
 
   private constructor(options: CatalogOptions, state: CatalogState, head: bigint | undefined) {
     this.#storage = options.storage;
     this.#datacenter = options.datacenter;
+    this.#incidents = options.incidents ?? new Incidents();
     this.#clock = options.clock ?? systemClock;
     this.#state = state;
     this.#head = head;
@@ -432,7 +438,7 @@ export class Catalog implements CatalogSource, AsyncDisposable {
   // Following the storage, for the day another host writes to it.
 
   async #reload(): Promise<void> {
-    const { state, head } = await load(this.#storage);
+    const { state, head } = await load(this.#storage, this.#incidents);
     this.#doubtful = false;
     if (head === this.#head) return;
     const services = new Map<string, string>();
@@ -602,11 +608,7 @@ export class Catalog implements CatalogSource, AsyncDisposable {
       checks: atLeastOne(marks.checks),
       node: (name) => atLeastOne(state.nodeMark(lowerCase(name)) ?? absent(marks.lastNodeExtinction)),
       service: (name) => atLeastOne(state.serviceMark(lowerCase(name)) ?? absent(marks.lastServiceExtinction)),
-      connect: (name) => {
-        const proxies = state.connectRecords(lowerCase(name));
-        if (proxies.length === 0) return absent(marks.lastServiceExtinction);
-        return highest(...proxies.map(({ service }) => state.serviceMark(lowerCase(service.name)) ?? 1n));
-      },
+      connect: (name) => state.connectMark(lowerCase(name)) ?? absent(marks.lastServiceExtinction),
       kind: (kind) => atLeastOne(state.kindMark(kind)),
     };
   }
@@ -788,8 +790,25 @@ function writeOf(change: RecordChange, stamp: Stamp): Write {
   }
 }
 
-async function load(storage: Storage): Promise<{ state: CatalogState; head: bigint | undefined }> {
-  const { entries } = await storage.read(CATALOG_PREFIX);
+/** Whether an entry holds the virtual address of an imported service, which is claimed again when it is missing. */
+function isOfImport([, type, peer]: Key): boolean {
+  return type === "virtual-ip" && peer !== undefined && peer !== LOCAL;
+}
+
+async function load(
+  storage: Storage,
+  incidents: Incidents,
+): Promise<{ state: CatalogState; head: bigint | undefined }> {
+  const reportDamage = (key: Key): void => {
+    const fields = { entry: key.join("/") };
+    incidents.report(
+      "virtual-ip-damaged",
+      "the virtual address of an imported service is damaged: it gets another",
+      fields,
+    );
+  };
+  const expendable = { isExpendable: isOfImport, onDropped: reportDamage };
+  const { entries } = await readExpendable(storage, CATALOG_PREFIX, expendable);
   const state = new CatalogState();
   const stamps = new Map<bigint, Stamp>();
   const stampOf = (index: bigint): Stamp => {
@@ -802,7 +821,14 @@ async function load(storage: Storage): Promise<{ state: CatalogState; head: bigi
   let head: bigint | undefined;
   for (const entry of entries) {
     if (entry.key[1] === "head") head = entry.revision;
-    else loadEntry(state, entry, stampOf);
+    else {
+      try {
+        loadEntry(state, entry, stampOf);
+      } catch (error) {
+        if (!isOfImport(entry.key)) throw error;
+        reportDamage(entry.key);
+      }
+    }
   }
   state.loaded(head ?? 0n);
   return { state, head };

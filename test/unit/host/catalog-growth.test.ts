@@ -1,0 +1,168 @@
+// What the catalog does takes time in proportion to what it is given, however much is on one node or under one name.
+import { describe, it } from "node:test";
+import type { Registration, TransactionOperation } from "../../../src/catalog/registration.js";
+import { Catalog } from "../../../src/host/catalog.js";
+import { memoryStorage } from "../../../src/storage/memory.js";
+import { assertLinear } from "../../support/growth.js";
+
+type Many = (index: number) => Registration;
+
+const numbers = (size: number): readonly number[] => Array.from({ length: size }, (_, index) => index);
+const empty = (): Promise<Catalog> => Catalog.open({ storage: memoryStorage(), datacenter: "dc1" });
+
+/** Written one by one, but without waiting in between, as many clients do. */
+async function each(size: number, write: (index: number) => Promise<unknown>): Promise<void> {
+  await Promise.all(numbers(size).map(write));
+}
+
+const oneNode = (index: number): Registration => ({
+  node: "n1",
+  address: "10.0.0.1",
+  service: { id: `s${index}`, name: `s${index}`, tags: [`t${index}`] },
+});
+const oneService = (index: number): Registration => ({
+  node: `n${index}`,
+  address: "10.0.0.1",
+  service: { id: "web", name: "web", tags: [`t${index}`] },
+});
+const spelled = (index: number): Registration => ({
+  node: `n${index}`,
+  address: "10.0.0.1",
+  service: { id: "web", name: index % 2 === 0 ? "web" : "Web" },
+});
+const nodeCheck = (index: number): Registration => ({
+  node: "n1",
+  address: "10.0.0.1",
+  check: { checkId: `c${index}`, name: "c", status: "passing" },
+});
+const serviceCheck = (index: number): Registration => ({
+  node: "n1",
+  address: "10.0.0.1",
+  service: { id: "web", name: "web" },
+  check: { checkId: `c${index}`, name: "c", status: "passing", serviceId: "web" },
+});
+const native = (index: number): Registration => ({
+  node: "n1",
+  address: "10.0.0.1",
+  service: { id: `s${index}`, name: `s${index}`, port: 80, connect: { native: true } },
+});
+const proxy = (index: number): Registration => ({
+  node: `n${index}`,
+  address: "10.0.0.1",
+  service: {
+    id: `p${index}`,
+    name: "web-proxy",
+    port: 80,
+    kind: "connect-proxy",
+    proxy: { destinationServiceName: "web" },
+  },
+});
+
+// Of checks more, as each takes little: only then does it show when one takes longer for all the others.
+const kinds: readonly [name: string, many: Many, size: number][] = [
+  ["services on one node", oneNode, 1_000],
+  ["instances of one service", oneService, 1_000],
+  ["instances of one service spelled in two ways", spelled, 1_000],
+  ["checks of one node", nodeCheck, 3_000],
+  ["checks of one service", serviceCheck, 3_000],
+  ["services of the mesh", native, 1_000],
+  ["proxies for one service", proxy, 1_000],
+];
+
+const dispose = (catalog: Catalog): Promise<void> => catalog[Symbol.asyncDispose]();
+
+describe("the time of the catalog grows with what it is given", () => {
+  for (const [name, many, size] of kinds) {
+    it(`in ${name}`, () =>
+      assertLinear({
+        size,
+        prepare: empty,
+        dispose,
+        steps: {
+          "register together": (catalog, of) => catalog.registerAll(numbers(of).map(many)),
+          "register again": (catalog, of) => each(of, (index) => catalog.register(many(index))),
+          "change and read by turns": async (catalog, of) => {
+            for (const index of numbers(of)) {
+              const { node = "n1", service } = many(index);
+              const other = { id: "other", name: "other", tags: [`${index}`] };
+              await catalog.register({ node, address: "10.0.0.1", service: other });
+              void catalog.index.connect("web");
+              void catalog.index.service(service?.name ?? "web");
+              void catalog.index.node(node);
+              void catalog.virtualIp(service?.name ?? "web");
+            }
+          },
+          "deregister one by one": (catalog, of) =>
+            each(of, (index) => {
+              const { node = "", service, check } = many(index);
+              const checkId = check?.checkId;
+              return catalog.deregister(
+                checkId === undefined ? { node, serviceId: service?.id ?? "" } : { node, checkId },
+              );
+            }),
+          "register one by one": (catalog, of) => each(of, (index) => catalog.register(many(index))),
+          "deregister the nodes": (catalog, of) =>
+            each(of, (index) => catalog.deregister({ node: many(index).node ?? "" })),
+        },
+      }));
+  }
+
+  it("in transactions on one node", () => {
+    const operations = (first: number, verb: "set" | "delete"): readonly TransactionOperation[] =>
+      numbers(50).map((index) => ({
+        type: "service",
+        verb,
+        node: "n1",
+        service: { id: `s${first + index}`, name: `s${first + index}` },
+      }));
+    return assertLinear({
+      size: 30,
+      prepare: async () => {
+        const catalog = await empty();
+        await catalog.register({ node: "n1", address: "10.0.0.1" });
+        return catalog;
+      },
+      dispose,
+      steps: {
+        set: (catalog, of) => each(of, (index) => catalog.transaction(operations(50 * index, "set"))),
+        delete: (catalog, of) => each(of, (index) => catalog.transaction(operations(50 * index, "delete"))),
+      },
+    });
+  });
+
+  it("in virtual addresses that come and go", () => {
+    const names = (of: number): readonly string[] => numbers(of).map((index) => `s${index}`);
+    return assertLinear({
+      size: 2_000,
+      prepare: empty,
+      dispose,
+      steps: {
+        "claim together": (catalog, of) => catalog.claimVirtualIps("peer", names(of)),
+        "release the lowest and claim it again": async (catalog, of) => {
+          for (const index of numbers(of)) {
+            await catalog.releaseVirtualIps("peer", [`s${index % 3}`]);
+            await catalog.claimVirtualIps("peer", [`s${index % 3}`]);
+          }
+        },
+        "release one by one": (catalog, of) => each(of, (index) => catalog.releaseVirtualIps("peer", [`s${index}`])),
+        "claim one by one": (catalog, of) => each(of, (index) => catalog.claimVirtualIps("peer", [`s${index}`])),
+        "release together": (catalog, of) => catalog.releaseVirtualIps("peer", names(of)),
+      },
+    });
+  });
+
+  it("in kinds that are asked for after each change", () =>
+    assertLinear({
+      size: 300,
+      prepare: empty,
+      dispose,
+      steps: {
+        "register and ask": async (catalog, of) => {
+          for (const index of numbers(of)) {
+            await catalog.register(oneService(index));
+            void catalog.kinds();
+          }
+        },
+      },
+    }));
+});
