@@ -127,9 +127,10 @@ export type {
   ImportDifference,
   ImportedService,
   ImportLimits,
+  ImportPart,
   ImportSnapshot,
 } from "./host/import-store.js";
-export { Imports } from "./host/imports.js";
+export { Imports, type WatchImportsOptions } from "./host/imports.js";
 export { alwaysLeader, type Leadership } from "./host/leadership.js";
 export type { Metric } from "./host/metrics.js";
 export type { HostLimits, HostOptions } from "./host/options.js";

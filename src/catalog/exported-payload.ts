@@ -1,6 +1,7 @@
 import * as crypto from "node:crypto";
 import { PeeringError } from "../errors.js";
 import { ProtobufWriter, WireType } from "../wire/protobuf.js";
+import type { Steps } from "../wire/steps.js";
 import { isUuid } from "../wire/uuid.js";
 import { compareUtf8 } from "./byte-order.js";
 import type { ChainInfo } from "./chain.js";
@@ -63,6 +64,20 @@ const oneShot: typeof crypto.hash | undefined = crypto.hash;
 export function payloadDigest(value: Uint8Array): string {
   if (oneShot !== undefined) return oneShot("sha256", value, "base64");
   return crypto.createHash("sha256").update(value).digest("base64");
+}
+
+/** Bytes hashed in one step. */
+const HASHED_TOGETHER = 2 * 1024 * 1024;
+
+/** As {@link payloadDigest}, in steps. */
+export function* payloadDigestSteps(value: Uint8Array): Steps<string> {
+  if (value.length <= HASHED_TOGETHER) return payloadDigest(value);
+  const hash = crypto.createHash("sha256");
+  for (let start = 0; start < value.length; start += HASHED_TOGETHER) {
+    hash.update(value.subarray(start, start + HASHED_TOGETHER));
+    yield;
+  }
+  return hash.digest("base64");
 }
 
 function refusal(name: string, instance: ServiceInstance, why: string): PeeringError {

@@ -1,5 +1,6 @@
 import { PeeringError } from "../errors.js";
 import { ProtobufReader, WireType } from "../wire/protobuf.js";
+import { doAll, type Steps } from "../wire/steps.js";
 import { sameCheck, sameNode, sameService } from "./equality.js";
 import type {
   Check,
@@ -73,14 +74,26 @@ export function decodeNode(encoded: EncodedNode): DecodedNode {
  *   undefined, the payload's own copy is taken.
  * @throws {PeeringError} `invalid-message`: never for what `inspectPayload` found good.
  */
-export function decodePayload(
-  value: Uint8Array,
-  nodeOf: (name: string) => DecodedNode | undefined = () => undefined,
-): readonly ServiceInstance[] {
+export function decodePayload(value: Uint8Array, nodeOf: NodeOf = noNode): readonly ServiceInstance[] {
+  return doAll(decodeSteps(value, nodeOf));
+}
+
+/** What is known of a node, by its lower-cased name. */
+export type NodeOf = (name: string) => DecodedNode | undefined;
+
+const noNode: NodeOf = () => undefined;
+
+/** As {@link decodePayload}, in steps. */
+export function* decodeSteps(value: Uint8Array, nodeOf: NodeOf = noNode): Steps<readonly ServiceInstance[]> {
   const nodes = new Map<string, PayloadNode>();
   const instances: { readonly of: PayloadNode; readonly id: string; readonly service: Service }[] = [];
   const reader = new ProtobufReader(value);
+  let stepAt = DECODED_BYTES;
   while (!reader.done) {
+    if (reader.position >= stepAt) {
+      stepAt = reader.position + DECODED_BYTES;
+      yield;
+    }
     const tag = reader.tag();
     if (tag !== NODES) {
       reader.skip(tag);
@@ -96,7 +109,7 @@ export function decodePayload(
         nodeChecks: known?.checks,
         services: new Set(),
         checks: new Map(),
-        byService: new Map(),
+        byService: undefined,
       };
       nodes.set(key, of);
     }
@@ -106,67 +119,32 @@ export function decodePayload(
     of.services.add(id);
     instances.push({ of, id, service: decoded.service });
   }
-  for (const { checks, byService } of nodes.values()) {
-    for (const check of checks.values()) {
-      const id = lowerCase(check.serviceId);
-      const known = byService.get(id);
-      if (known === undefined) byService.set(id, [check]);
-      else known.push(check);
-    }
-  }
-  return instances.map(({ of, id, service }) => {
+  const decoded: ServiceInstance[] = [];
+  for (const { of, id, service } of instances) {
+    if (decoded.length % DECODED_TOGETHER === DECODED_TOGETHER - 1) yield;
+    of.byService ??= byService(of.checks);
     const nodeChecks = of.nodeChecks ?? of.byService.get("") ?? [];
     const serviceChecks = of.byService.get(id) ?? [];
     const named = serviceChecks.map((check) => ({ ...check, serviceName: service.name, serviceTags: service.tags }));
-    return { node: of.node, service, checks: [...nodeChecks, ...named] };
-  });
-}
-
-/** A payload and what was read from it. */
-export interface DecodedPayload {
-  readonly value: Uint8Array;
-  readonly instances: readonly ServiceInstance[];
-}
-
-/**
- * As {@link decodePayload}, for a payload that comes after another one of the same service: what did not change is taken
- * from that, as the same objects, and only the rest is decoded.
- */
-export function decodeNextPayload(
-  before: DecodedPayload,
-  value: Uint8Array,
-  nodeOf: (name: string) => DecodedNode | undefined,
-): readonly ServiceInstance[] {
-  const fields = instanceFields(value);
-  const known = instanceFields(before.value);
-  if (fields.length === known.length && onNodesOfTheirOwn(before.instances, known.length)) {
-    const instances = fields.flatMap((field, index) => {
-      const same = before.instances[index];
-      if (same === undefined || Buffer.compare(field, known[index] ?? field) !== 0) return decodePayload(field, nodeOf);
-      return nodeOf(lowerCase(same.node.name))?.node === same.node ? same : decodePayload(field, nodeOf);
-    });
-    if (onNodesOfTheirOwn(instances, fields.length)) return instances;
+    decoded.push({ node: of.node, service, checks: named.length === 0 ? nodeChecks : [...nodeChecks, ...named] });
   }
-  return decodePayload(value, nodeOf);
+  return decoded;
 }
 
-/** The instances of a payload, each with its tag, so that it is a payload by itself. */
-function instanceFields(value: Uint8Array): readonly Uint8Array[] {
-  const fields: Uint8Array[] = [];
-  const reader = new ProtobufReader(value);
-  while (!reader.done) {
-    const start = reader.position;
-    const tag = reader.tag();
-    reader.skip(tag);
-    if (tag === NODES) fields.push(value.subarray(start, reader.position));
+function byService(checks: ReadonlyMap<string, Check>): ReadonlyMap<string, readonly Check[]> {
+  const found = new Map<string, Check[]>();
+  for (const check of checks.values()) {
+    const id = lowerCase(check.serviceId);
+    const known = found.get(id);
+    if (known === undefined) found.set(id, [check]);
+    else known.push(check);
   }
-  return fields;
+  return found;
 }
 
-/** Whether each of `count` is an instance by its own bytes alone: those on one node may hold checks of each other. */
-function onNodesOfTheirOwn(instances: readonly ServiceInstance[], count: number): boolean {
-  return instances.length === count && new Set(instances.map(({ node }) => lowerCase(node.name))).size === count;
-}
+/** Decoded in one step: a few milliseconds. */
+const DECODED_BYTES = 128 * 1024;
+const DECODED_TOGETHER = 2_000;
 
 interface PayloadNode {
   readonly node: Node;
@@ -175,8 +153,8 @@ interface PayloadNode {
   readonly services: Set<string>;
   /** Of the node and of its services, by lower-cased id. */
   readonly checks: Map<string, Check>;
-  /** The same by lower-cased service id; under `""` those of the node. */
-  readonly byService: Map<string, Check[]>;
+  /** The same by lower-cased service id, once all are there; under `""` those of the node. */
+  byService: ReadonlyMap<string, readonly Check[]> | undefined;
 }
 
 function putCheck(checks: Map<string, Check>, check: Check): void {

@@ -1,19 +1,63 @@
 import { isUtf8 } from "node:buffer";
-import { errorText, PeeringError } from "../errors.js";
-import { ProtobufReader, WireType } from "../wire/protobuf.js";
+import { asPeeringError, errorText, PeeringError } from "../errors.js";
+import { ProtobufReader, ReadBudget, WireType } from "../wire/protobuf.js";
 import { StatusCode } from "../wire/status.js";
+import { doAll, STEP_FIELDS, type Steps } from "../wire/steps.js";
 import { readConnect, readLocality, readPort, readProxy } from "./imported-payload.js";
 import { lowerCase } from "./names.js";
 
-/** Bounds on one payload; what exceeds them is refused, and the stream goes on. Ours; Consul has none. */
+/**
+ * Bounds on one payload, looked at before the work is done; what exceeds them is refused, and the stream goes on. Ours;
+ * Consul has none.
+ */
 export interface PayloadLimits {
-  /** Instances of one service. Default 50 000. */
+  /** Instances of one service, those that come twice included. Default 50 000. */
   readonly instancesPerService: number;
-  /** Checks of one instance. Default 1 000. */
+  /** Checks that come with one instance. Default 1 000. */
   readonly checksPerInstance: number;
+  /** Checks of a node itself, which Consul does not send: each shows at all instances on the node. Default 64. */
+  readonly checksPerNode: number;
+  /** Checks of all instances of a service as readers see them, those of nodes at each instance. Default 200 000. */
+  readonly checksPerService: number;
+  /**
+   * Tags, also as each check repeats them, entries of maps (metadata, tagged addresses), ports, and fields of what the mesh
+   * needs (proxies and their configuration), of all instances of a service. Default 1 000 000.
+   */
+  readonly entriesPerService: number;
+  /** Protobuf fields of one instance with all that is in it, unknown ones included. Default 20 000. */
+  readonly fieldsPerInstance: number;
+  /** Bytes of one instance. Default 4 MiB. */
+  readonly bytesPerInstance: number;
+  /** Bytes of the name of a service or of a node. Default 256. */
+  readonly nameBytes: number;
+  /** Services of the mesh for which the instances of one service speak. Default 1 000. */
+  readonly destinationsPerService: number;
 }
 
-export const defaultPayloadLimits: PayloadLimits = { instancesPerService: 50_000, checksPerInstance: 1_000 };
+export const defaultPayloadLimits: PayloadLimits = {
+  instancesPerService: 50_000,
+  checksPerInstance: 1_000,
+  checksPerNode: 64,
+  checksPerService: 200_000,
+  entriesPerService: 1_000_000,
+  fieldsPerInstance: 20_000,
+  bytesPerInstance: 4 * 1024 * 1024,
+  nameBytes: 256,
+  destinationsPerService: 1_000,
+};
+
+/** For what is stored already: it was within the limits of its time. */
+export const noPayloadLimits: PayloadLimits = {
+  instancesPerService: Number.POSITIVE_INFINITY,
+  checksPerInstance: Number.POSITIVE_INFINITY,
+  checksPerNode: Number.POSITIVE_INFINITY,
+  checksPerService: Number.POSITIVE_INFINITY,
+  entriesPerService: Number.POSITIVE_INFINITY,
+  fieldsPerInstance: Number.POSITIVE_INFINITY,
+  bytesPerInstance: Number.POSITIVE_INFINITY,
+  nameBytes: Number.POSITIVE_INFINITY,
+  destinationsPerService: Number.POSITIVE_INFINITY,
+};
 
 /** Where one payload has a node: its own fields and its own checks, as offsets of encoded messages. */
 export interface NodePlace {
@@ -36,6 +80,8 @@ export interface PayloadSummary {
   /** The service as its instances spell it; of a payload without instances, the resource id. */
   readonly service: string;
   readonly instances: number;
+  /** Instances as they come: one that comes twice counts twice. */
+  readonly read: number;
   /** Each node once, in order of appearance. */
   readonly nodes: readonly NodePlace[];
   /** Whether every map comes in order of its keys; where not, {@link canonicalPayload} puts it so. */
@@ -68,14 +114,26 @@ export function inspectPayload(
   resourceId: string,
   limits: PayloadLimits = defaultPayloadLimits,
 ): PayloadSummary {
+  return doAll(inspectionSteps(value, resourceId, limits));
+}
+
+/** As {@link inspectPayload}, in steps. */
+export function* inspectionSteps(
+  value: Uint8Array,
+  resourceId: string,
+  limits: PayloadLimits = defaultPayloadLimits,
+): Steps<PayloadSummary> {
   const inspection = new Inspection(value, limits);
   try {
-    inspection.run();
+    while (!inspection.step()) yield;
   } catch (error) {
-    throw new PeeringError("invalid-message", `failed to unmarshal resource: ${errorText(error)}`, {
-      cause: error,
-      status: StatusCode.Internal,
-    });
+    // Beyond a limit nothing more is read: what the rest would be refused for does not matter.
+    if (inspection.problem?.exhausted !== true) {
+      throw new PeeringError("invalid-message", `failed to unmarshal resource: ${errorText(error)}`, {
+        cause: error,
+        status: StatusCode.Internal,
+      });
+    }
   }
   const { service = resourceId, serviceKey } = inspection;
   if (serviceKey !== undefined && !serviceKeys(resourceId).includes(serviceKey)) {
@@ -89,8 +147,15 @@ export function inspectPayload(
       { status: StatusCode.Internal },
     );
   }
-  const { instances, nodes, sorted, mesh } = inspection;
-  return { service, instances, nodes: Array.from(nodes.values(), placeOf), sorted, mesh: meshOf(mesh, serviceKey) };
+  const { instances, read, nodes, sorted, mesh } = inspection;
+  return {
+    service,
+    instances,
+    read,
+    nodes: [...nodes.values()],
+    sorted,
+    mesh: meshOf(mesh, serviceKey),
+  };
 }
 
 // The numbers of package hashicorp.consul.internal.service, by message, as tags. Written out, so that a switch over them is
@@ -138,16 +203,25 @@ const CHECK_INTERVAL = 0x7a;
 const CHECK_TIMEOUT = 0x82;
 const CHECK_PEER_NAME = 0x8a;
 
-interface MutablePlace {
-  readonly name: string;
-  readonly start: number;
-  readonly end: number;
+/** A node while it is read. */
+interface ReadNode extends NodePlace {
+  /** Filled in at the end. */
+  checks: readonly Place[];
   /** By lower-cased id, the last of each. */
-  checks: Map<string, Place> | undefined;
+  checksById: Map<string, Place> | undefined;
   /** The service id that came first, and once there are several all of them, lower-cased. */
-  readonly firstId: Place;
+  readonly idStart: number;
+  readonly idEnd: number;
   ids: Set<string> | undefined;
+  /** Checks that came with its instances, and the most tags that one of these has. */
+  checkCount: number;
+  mostTags: number;
 }
+
+/** Bytes read in one step, where they hold few fields. */
+const STEP_BYTES = 1024 * 1024;
+/** Bytes put in order in one step. */
+const SORTED_TOGETHER = 64 * 1024;
 
 const none: readonly Place[] = [];
 const noMesh: readonly string[] = [];
@@ -156,10 +230,6 @@ const noMesh: readonly string[] = [];
 function meshOf(names: ReadonlySet<string> | undefined, serviceKey: string | undefined): readonly string[] {
   if (names === undefined || serviceKey === undefined) return noMesh;
   return [...new Set(Array.from(names, (name) => (name === "" ? serviceKey : lowerCase(name))))];
-}
-
-function placeOf({ name, start, end, checks }: MutablePlace): NodePlace {
-  return { name, start, end, checks: checks === undefined ? none : [...checks.values()] };
 }
 
 /**
@@ -182,13 +252,19 @@ class Inspection {
   #idEnd = 0;
   #serviceNameStart = 0;
   #serviceNameEnd = 0;
+  #tags = 0;
   /** Checks of the node among those of the instance, by lower-cased id. */
   #nodeChecks: Map<string, Place> | undefined;
+  /** Fields read, at every depth; and how many that may be by the end of the instance that is read. */
+  #fields = 0;
+  #mostFields = Number.POSITIVE_INFINITY;
+  #checksLeft: number;
+  #entriesLeft: number;
   /** Instances read, duplicates too. */
-  #read = 0;
+  read = 0;
   instances = 0;
   sorted = true;
-  readonly nodes = new Map<string, MutablePlace>();
+  readonly nodes = new Map<string, ReadNode>();
   service: string | undefined;
   /** Lower-cased. */
   serviceKey: string | undefined;
@@ -199,30 +275,75 @@ class Inspection {
   constructor(value: Uint8Array, limits: PayloadLimits) {
     this.#bytes = Buffer.isBuffer(value) ? value : Buffer.from(value.buffer, value.byteOffset, value.byteLength);
     this.#limits = limits;
+    this.#checksLeft = limits.checksPerService;
+    this.#entriesLeft = limits.entriesPerService;
   }
 
-  run(): void {
+  /** Reads on. Returns whether all is read. */
+  step(): boolean {
     const end = this.#bytes.length;
+    const { instancesPerService, fieldsPerInstance, bytesPerInstance } = this.#limits;
+    const mostFields = this.#fields + STEP_FIELDS;
+    const mostPosition = this.#position + STEP_BYTES;
     while (this.#position < end) {
-      const tag = this.#varint(end);
+      if (this.#fields >= mostFields || this.#position >= mostPosition) return false;
+      this.#mostFields = Number.POSITIVE_INFINITY;
+      const tag = this.#tag(end);
       if (tag !== NODES) {
         this.#skip(tag, end);
         continue;
       }
-      this.#instance(this.#message(end));
-      this.#read++;
+      if (this.read >= instancesPerService) this.#exhaust(`more than ${instancesPerService} instances`);
+      const instanceEnd = this.#message(end);
+      const bytes = instanceEnd - this.#position;
+      if (bytes > bytesPerInstance) this.#exhaustInstance(`${bytes} bytes`);
+      this.#mostFields = this.#fields + fieldsPerInstance;
+      this.#instance(instanceEnd);
+      this.read++;
     }
-    const most = this.#limits.instancesPerService;
-    if (this.#read > most) this.refuse(`more than ${most} instances`, true);
+    this.#finish();
+    return true;
+  }
+
+  #finish(): void {
+    for (const node of this.nodes.values()) {
+      const { checksById, ids, checkCount, mostTags } = node;
+      this.#countEntries(checkCount * mostTags);
+      if (checksById === undefined) continue;
+      this.#countChecks(checksById.size * (ids?.size ?? 1));
+      node.checks = [...checksById.values()];
+    }
   }
 
   /** The first reason counts. Reading goes on, since bytes that are malformed are a reason before any other. */
-  refuse(reason: string, exhausted = false): void {
-    this.problem ??= { reason, exhausted };
+  refuse(reason: string): void {
+    this.problem ??= { reason, exhausted: false };
   }
 
-  #refuseInstance(why: string, exhausted = false): void {
-    this.refuse(`instance ${this.#read + 1}: ${why}`, exhausted);
+  #refuseInstance(why: string): void {
+    this.refuse(`instance ${this.read + 1}: ${why}`);
+  }
+
+  /** Beyond a limit: nothing more is read. */
+  #exhaust(reason: string): never {
+    this.problem = { reason, exhausted: true };
+    throw malformed(reason);
+  }
+
+  #exhaustInstance(why: string): never {
+    return this.#exhaust(`instance ${this.read + 1}: ${why}`);
+  }
+
+  #countEntries(count: number): void {
+    this.#entriesLeft -= count;
+    if (this.#entriesLeft < 0) {
+      this.#exhaust(`more than ${this.#limits.entriesPerService} tags, metadata and the like`);
+    }
+  }
+
+  #countChecks(count: number): void {
+    this.#checksLeft -= count;
+    if (this.#checksLeft < 0) this.#exhaust(`more than ${this.#limits.checksPerService} checks`);
   }
 
   #instance(end: number): void {
@@ -233,9 +354,10 @@ class Inspection {
     let nodeStart = 0;
     let nodeEnd = 0;
     this.#idEnd = this.#idStart;
+    this.#tags = 0;
     this.#nodeChecks = undefined;
     while (this.#position < end) {
-      const tag = this.#varint(end);
+      const tag = this.#tag(end);
       if (tag === INSTANCE_NODE) {
         nodes++;
         nodeEnd = this.#message(end);
@@ -245,7 +367,9 @@ class Inspection {
         services++;
         this.#service(this.#message(end));
       } else if (tag === INSTANCE_CHECK) {
-        checks++;
+        const most = this.#limits.checksPerInstance;
+        if (++checks > most) this.#exhaustInstance(`more than ${most} checks`);
+        this.#countChecks(1);
         this.#check(this.#message(end));
       } else {
         this.#skip(tag, end);
@@ -255,36 +379,42 @@ class Inspection {
     else if (name === "") this.#refuseInstance("its node has no name");
     if (services !== 1) this.#refuseInstance(services === 0 ? "it has no service" : "it has several services");
     else if (this.#idStart === this.#idEnd) this.#refuseInstance("its service has no id");
-    const most = this.#limits.checksPerInstance;
-    if (checks > most) this.#refuseInstance(`more than ${most} checks`, true);
-    this.#add(lowerCase(name), nodeStart, nodeEnd);
+    this.#add(lowerCase(name), nodeStart, nodeEnd, checks);
   }
 
   /** The first copy of a node counts, and an instance once. */
-  #add(name: string, start: number, end: number): void {
-    const firstId = { start: this.#idStart, end: this.#idEnd };
+  #add(name: string, start: number, end: number, checkCount: number): void {
     const known = this.nodes.get(name);
+    const checksById = this.#nodeChecks;
+    const [idStart, idEnd, mostTags] = [this.#idStart, this.#idEnd, this.#tags];
     if (known === undefined) {
-      this.nodes.set(name, { name, start, end, checks: this.#nodeChecks, firstId, ids: undefined });
+      const ids = undefined;
+      this.nodes.set(name, { name, start, end, checks: none, checksById, idStart, idEnd, ids, checkCount, mostTags });
       this.instances++;
       return;
     }
-    if (this.#nodeChecks !== undefined) this.#addChecks(known, this.#nodeChecks);
+    known.checkCount += checkCount;
+    known.mostTags = Math.max(known.mostTags, mostTags);
+    if (checksById !== undefined) this.#addChecks(known, checksById);
     // Several instances of a service on one node are not so common that their ids were worth building beforehand.
-    known.ids ??= new Set([this.#id(known.firstId)]);
+    known.ids ??= new Set([this.#id(known.idStart, known.idEnd)]);
     const before = known.ids.size;
-    known.ids.add(this.#id(firstId));
+    known.ids.add(this.#id(idStart, idEnd));
     this.instances += known.ids.size - before;
   }
 
-  #addChecks(node: MutablePlace, checks: ReadonlyMap<string, Place>): void {
-    node.checks ??= new Map();
-    for (const [id, place] of checks) node.checks.set(id, place);
-    const most = this.#limits.checksPerInstance;
-    if (node.checks.size > most) this.#refuseInstance(`more than ${most} checks of its node`, true);
+  #addChecks(node: ReadNode, checks: ReadonlyMap<string, Place>): void {
+    node.checksById ??= new Map();
+    for (const [id, place] of checks) node.checksById.set(id, place);
+    this.#boundNodeChecks(node.checksById.size);
   }
 
-  #id({ start, end }: Place): string {
+  #boundNodeChecks(count: number): void {
+    const most = this.#limits.checksPerNode;
+    if (count > most) this.#exhaustInstance(`more than ${most} checks of its node`);
+  }
+
+  #id(start: number, end: number): string {
     return lowerCase(this.#bytes.toString("utf8", start, end));
   }
 
@@ -292,10 +422,10 @@ class Inspection {
     let name = "";
     this.#mapTag = 0;
     while (this.#position < end) {
-      const tag = this.#varint(end);
+      const tag = this.#tag(end);
       switch (tag) {
         case NODE_NAME:
-          name = this.#text(end) ? this.#ascii() : this.#utf8();
+          name = this.#name(end);
           break;
         case NODE_ID:
         case NODE_ADDRESS:
@@ -306,6 +436,7 @@ class Inspection {
           break;
         case NODE_META:
         case NODE_TAGGED_ADDRESSES:
+          this.#countEntries(1);
           this.#mapEntry(tag, this.#message(end), false);
           break;
         default:
@@ -320,7 +451,7 @@ class Inspection {
     let nameEnd = 0;
     this.#mapTag = 0;
     while (this.#position < end) {
-      const tag = this.#varint(end);
+      const tag = this.#tag(end);
       switch (tag) {
         case SERVICE_ID:
           this.#text(end);
@@ -332,34 +463,41 @@ class Inspection {
           nameStart = this.#textStart;
           nameEnd = this.#textEnd;
           break;
-        case SERVICE_KIND:
         case SERVICE_TAGS:
+          this.#tags++;
+          this.#countEntries(1);
+          this.#text(end);
+          break;
+        case SERVICE_KIND:
         case SERVICE_ADDRESS:
         case SERVICE_SOCKET_PATH:
         case SERVICE_PEER_NAME:
           this.#text(end);
           break;
         case SERVICE_META:
+          this.#countEntries(1);
           this.#mapEntry(tag, this.#message(end), false);
           break;
         case SERVICE_TAGGED_ADDRESSES:
+          this.#countEntries(1);
           this.#mapEntry(tag, this.#message(end), true);
           break;
         case SERVICE_WEIGHTS:
-          this.#fields(this.#message(end));
+          this.#passOver(this.#message(end));
           break;
         // Rare enough to be read in full, which checks them as well.
         case SERVICE_PROXY:
-          this.#speaksFor(readProxy(this.#reader(this.#message(end))).destinationServiceName || undefined);
+          this.#speaksFor(this.#inFull(end, readProxy).destinationServiceName || undefined);
           break;
         case SERVICE_CONNECT:
-          this.#speaksFor(readConnect(this.#reader(this.#message(end))).native ? "" : undefined);
+          this.#speaksFor(this.#inFull(end, readConnect).native ? "" : undefined);
           break;
         case SERVICE_LOCALITY:
-          readLocality(this.#reader(this.#message(end)));
+          this.#inFull(end, readLocality);
           break;
         case SERVICE_PORTS:
-          readPort(this.#reader(this.#message(end)));
+          this.#countEntries(1);
+          this.#inFull(end, readPort);
           break;
         default:
           this.#skip(tag, end);
@@ -373,12 +511,16 @@ class Inspection {
     if (destination === undefined) return;
     this.mesh ??= new Set();
     this.mesh.add(destination);
+    const most = this.#limits.destinationsPerService;
+    if (this.mesh.size > most) this.#exhaust(`they speak for more than ${most} services`);
   }
 
   #serviceName(start: number, end: number): void {
     const firstStart = this.#serviceNameStart;
     const firstEnd = this.#serviceNameEnd;
     if (this.service !== undefined && this.#compare(firstStart, firstEnd, start, end) === 0) return;
+    const most = this.#limits.nameBytes;
+    if (end - start > most) this.#exhaustInstance(`the name of its service has more than ${most} bytes`);
     const name = this.#bytes.toString("utf8", start, end);
     if (name === "") {
       this.#refuseInstance("its service has no name");
@@ -400,7 +542,7 @@ class Inspection {
     let idEnd = 0;
     let ofNode = true;
     while (this.#position < end) {
-      const tag = this.#varint(end);
+      const tag = this.#tag(end);
       switch (tag) {
         case CHECK_ID:
           this.#text(end);
@@ -411,13 +553,16 @@ class Inspection {
           this.#text(end);
           ofNode = this.#textEnd === this.#textStart;
           break;
+        case CHECK_SERVICE_TAGS:
+          this.#countEntries(1);
+          this.#text(end);
+          break;
         case CHECK_NODE:
         case CHECK_NAME:
         case CHECK_STATUS:
         case CHECK_NOTES:
         case CHECK_OUTPUT:
         case CHECK_SERVICE_NAME:
-        case CHECK_SERVICE_TAGS:
         case CHECK_TYPE:
         case CHECK_INTERVAL:
         case CHECK_TIMEOUT:
@@ -431,14 +576,15 @@ class Inspection {
     if (idStart === idEnd) this.#refuseInstance("a check has no id");
     if (!ofNode) return;
     this.#nodeChecks ??= new Map();
-    this.#nodeChecks.set(this.#id({ start: idStart, end: idEnd }), { start, end });
+    this.#nodeChecks.set(this.#id(idStart, idEnd), { start, end });
+    this.#boundNodeChecks(this.#nodeChecks.size);
   }
 
   #mapEntry(map: number, end: number, ofAddresses: boolean): void {
     let keyStart = 0;
     let keyEnd = 0;
     while (this.#position < end) {
-      const tag = this.#varint(end);
+      const tag = this.#tag(end);
       if (tag === MAP_KEY) {
         this.#text(end);
         keyStart = this.#textStart;
@@ -459,15 +605,15 @@ class Inspection {
 
   #address(end: number): void {
     while (this.#position < end) {
-      const tag = this.#varint(end);
+      const tag = this.#tag(end);
       if (tag === ADDRESS_ADDRESS) this.#text(end);
       else this.#skip(tag, end);
     }
   }
 
   /** Passes over a message without text. */
-  #fields(end: number): void {
-    while (this.#position < end) this.#skip(this.#varint(end), end);
+  #passOver(end: number): void {
+    while (this.#position < end) this.#skip(this.#tag(end), end);
   }
 
   #compare(leftStart: number, leftEnd: number, rightStart: number, rightEnd: number): number {
@@ -496,12 +642,13 @@ class Inspection {
     return true;
   }
 
-  #ascii(): string {
-    return this.#bytes.toString("latin1", this.#textStart, this.#textEnd);
-  }
-
-  #utf8(): string {
-    return this.#bytes.toString("utf8", this.#textStart, this.#textEnd);
+  /** The name of a node. */
+  #name(end: number): string {
+    const encoding = this.#text(end) ? "latin1" : "utf8";
+    const most = this.#limits.nameBytes;
+    const length = this.#textEnd - this.#textStart;
+    if (length > most) this.#exhaustInstance(`the name of its node has more than ${most} bytes`);
+    return this.#bytes.toString(encoding, this.#textStart, this.#textEnd);
   }
 
   /** The end of the length-delimited field whose content begins at the position now. */
@@ -512,11 +659,41 @@ class Inspection {
     return position;
   }
 
-  /** A reader of a message that begins here; the position goes behind it. */
-  #reader(end: number): ProtobufReader {
-    const reader = new ProtobufReader(this.#bytes, this.#position, end);
-    this.#position = end;
-    return reader;
+  /** Reads a message that begins here as whatever decodes it does. */
+  #inFull<Result>(end: number, read: (reader: ProtobufReader) => Result): Result {
+    const messageEnd = this.#message(end);
+    const before = this.#fields;
+    const result = this.#within(messageEnd, read);
+    this.#position = messageEnd;
+    this.#countEntries(this.#fields - before);
+    return result;
+  }
+
+  /** Counts the fields that are read by another reader, and leaves it no more of them than an instance may have. */
+  #within<Result>(end: number, read: (reader: ProtobufReader) => Result): Result {
+    const most = Math.min(this.#limits.fieldsPerInstance, this.#mostFields - this.#fields);
+    const budget = new ReadBudget(most, Number.POSITIVE_INFINITY);
+    const reader = new ProtobufReader(this.#bytes, this.#position, end, budget);
+    try {
+      const result = read(reader);
+      this.#position = reader.position;
+      return result;
+    } catch (error) {
+      if (asPeeringError(error, "invalid-message").code === "resource-exhausted") this.#tooManyFields();
+      throw error;
+    } finally {
+      this.#fields += budget.fieldsRead;
+    }
+  }
+
+  #tooManyFields(): never {
+    return this.#exhaustInstance(`more than ${this.#limits.fieldsPerInstance} fields`);
+  }
+
+  /** The tag of the next field, which is counted. */
+  #tag(end: number): number {
+    if (++this.#fields > this.#mostFields) this.#tooManyFields();
+    return this.#varint(end);
   }
 
   #varint(end: number): number {
@@ -546,9 +723,7 @@ class Inspection {
     } else if (type === WireType.LengthDelimited) {
       this.#position = this.#message(end);
     } else {
-      const reader = new ProtobufReader(this.#bytes, this.#position, end);
-      reader.skip(tag);
-      this.#position = reader.position;
+      this.#within(end, (reader) => reader.skip(tag));
     }
   }
 }
@@ -559,17 +734,27 @@ function malformed(why: string): PeeringError {
 
 /**
  * The payload with the entries of every map in order of their keys: equal bytes are equal content. Consul's maps come in
- * another order each time it sends them (1.13 to 1.22), ours in this one.
+ * another order each time it sends them (1.13 to 1.22), ours in this one. Nothing else moves.
  *
  * @param value - what {@link inspectPayload} found good.
  */
 export function canonicalPayload(value: Uint8Array): Uint8Array {
-  const sorted = Buffer.from(value);
+  return doAll(canonicalSteps(value));
+}
+
+/** As {@link canonicalPayload}, in steps. */
+export function* canonicalSteps(value: Uint8Array): Steps<Uint8Array> {
+  const sorted = Buffer.allocUnsafe(value.length);
   const reader = new ProtobufReader(value);
-  while (!reader.done) {
+  for (let copied = 0, start = 0; start < value.length; start = reader.position) {
     const tag = reader.tag();
-    if (tag === NODES) sortInstance(reader.message(), value, sorted);
-    else reader.skip(tag);
+    const instance = tag === NODES ? reader.message() : undefined;
+    if (instance === undefined) reader.skip(tag);
+    sorted.set(value.subarray(start, reader.position), start);
+    if (instance !== undefined) sortInstance(instance, value, sorted);
+    if (reader.position - copied < SORTED_TOGETHER) continue;
+    copied = reader.position;
+    yield;
   }
   return sorted;
 }

@@ -227,7 +227,7 @@ async function composeHost(options: HostOptions, opened: AsyncDisposable[]): Pro
   );
   const configEntries = await ConfigEntries.open({ storage, datacenter });
   const queries = await PreparedQueries.open({ storage, random });
-  const catalog = open(await Catalog.open({ storage, datacenter, clock }));
+  const catalog = open(await Catalog.open({ storage, datacenter, incidents, clock }));
   const checks = open(
     await AgentChecks.open({
       storage,
@@ -241,7 +241,7 @@ async function composeHost(options: HostOptions, opened: AsyncDisposable[]): Pro
     }),
   );
   const virtualIps = open(new VirtualIpClaims({ catalog, configEntries, records, leadership, logger }));
-  const importStore = open(await ImportStore.open(storage, limits, virtualIps));
+  const importStore = open(await ImportStore.open(storage, limits, virtualIps, incidents));
   await virtualIps.repair(importStore);
   const catalogSource: CatalogSource = options.catalogSource ?? catalog;
   const board = new StatusBoard(clock);
@@ -416,6 +416,7 @@ async function composeHost(options: HostOptions, opened: AsyncDisposable[]): Pro
   const forget = [
     records.onChange((peeringId) => sync(peeringId)),
     authority.onRootsChanged(() => links.clusterResourcesChanged()),
+    importStore.onDamage((peeringId) => links.fetchAgain(peeringId)),
     engine.onGatewaysChanged(() => {
       if (throughGateways()) links.clusterResourcesChanged();
     }),

@@ -1,11 +1,18 @@
 import type { Check, Node, ServiceInstance } from "../catalog/instance.js";
 import { lowerCase } from "../catalog/names.js";
 import { PeeringError } from "../errors.js";
-import type { ImportChange, ImportedService, ImportStore } from "./import-store.js";
+import type { ImportChange, ImportedService, ImportPart, ImportStore } from "./import-store.js";
 import type { PeeringRecords } from "./records.js";
 
 /** Names of which the last peering is remembered. */
 const MAX_NAMES = 10_000;
+
+export interface WatchImportsOptions {
+  readonly peer: string;
+  /** Default: all. */
+  readonly service?: string;
+  readonly signal: AbortSignal;
+}
 
 /** What peers export to us. Read-only: only the peers' own messages change it. */
 export class Imports {
@@ -127,14 +134,21 @@ export class Imports {
    * is another. One that is TERMINATED may come back, so its watches go on.
    * @throws {PeeringError} `not-found` when there is no such peering.
    */
-  watch(options: {
-    readonly peer: string;
-    readonly service?: string;
-    readonly signal: AbortSignal;
-  }): AsyncIterable<ImportChange> {
-    const peering = this.#records.byName(options.peer);
-    if (peering === undefined) throw new PeeringError("not-found", `Peering not found for "${options.peer}"`);
-    const { service, signal } = options;
-    return this.#store.watch({ peeringId: peering.id, signal, ...(service === undefined ? {} : { service }) });
+  watch(options: WatchImportsOptions): AsyncIterable<ImportChange> {
+    return this.#store.watch(this.#toWatch(options));
+  }
+
+  /**
+   * As {@link watch}, in parts of about `size` instances at most, each made when it is asked for: first all there is, then
+   * `complete`, then changes. For consumers that are slow, or want little memory.
+   */
+  watchParts(options: WatchImportsOptions, size: number): AsyncIterable<ImportPart> {
+    return this.#store.watchParts(this.#toWatch(options), size);
+  }
+
+  #toWatch({ peer, service, signal }: WatchImportsOptions): Parameters<ImportStore["watch"]>[0] {
+    const peering = this.#records.byName(peer);
+    if (peering === undefined) throw new PeeringError("not-found", `Peering not found for "${peer}"`);
+    return { peeringId: peering.id, signal, ...(service === undefined ? {} : { service }) };
   }
 }

@@ -66,6 +66,10 @@ interface LiveLink {
 
 const REPLACED: Status = { code: StatusCode.Unavailable, message: "replaced by a newer stream" };
 const ESTABLISHED_ANEW: Status = { code: StatusCode.Unavailable, message: "the peering was established anew" };
+const DAMAGED: Status = {
+  code: StatusCode.Unavailable,
+  message: "imports that are stored were damaged, and are to be sent again",
+};
 const SHUT_DOWN: Status = { code: StatusCode.Unavailable, message: "the host shuts down" };
 const RATE_LIMITED: Status = {
   code: StatusCode.ResourceExhausted,
@@ -228,6 +232,11 @@ export class Links implements AsyncDisposable {
     const live = this.#live.get(peeringId);
     if (live !== undefined && live.peering.peerId !== peerId)
       live.link.feed({ type: "abort", status: ESTABLISHED_ANEW });
+  }
+
+  /** What is imported is not all stored any more: the next stream brings everything again. */
+  fetchAgain(peeringId: string): void {
+    this.#live.get(peeringId)?.link.feed({ type: "abort", status: DAMAGED });
   }
 
   /** Our roots or addresses changed: every stream gets them. */

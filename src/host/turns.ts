@@ -1,5 +1,5 @@
 import { setImmediate } from "node:timers/promises";
-import { STEP_FIELDS, type Steps } from "../wire/steps.js";
+import type { Steps } from "../wire/steps.js";
 
 /** Does all steps; between two of them whatever else waits gets its turn. */
 export async function inTurns<Result>(steps: Steps<Result>): Promise<Result> {
@@ -10,22 +10,53 @@ export async function inTurns<Result>(steps: Steps<Result>): Promise<Result> {
   }
 }
 
-/** Of work that consists of many small pieces: says when enough was done that whatever else waits gets its turn. */
-export class Turns {
-  #left = STEP_FIELDS;
-
-  /**
-   * Counts a piece of work.
-   * @param size - in fields of messages, or what takes about as long.
-   * @returns Whether {@link next} is due.
-   */
-  isOver(size: number): boolean {
-    this.#left -= size;
-    return this.#left <= 0;
+/**
+ * Sorts in steps: runs that are sorted at once, then merged.
+ * @returns a new array.
+ */
+export function* sortSteps<Item extends object>(
+  items: readonly Item[],
+  compare: (left: Item, right: Item) => number,
+): Steps<Item[]> {
+  let runs: Item[][] = [];
+  for (let start = 0; start < items.length; start += SORTED_TOGETHER) {
+    if (start > 0) yield;
+    runs.push(items.slice(start, start + SORTED_TOGETHER).sort(compare));
   }
-
-  async next(): Promise<void> {
-    this.#left = STEP_FIELDS;
-    await setImmediate();
+  while (runs.length > 1) {
+    const merged: Item[][] = [];
+    for (let index = 0; index < runs.length; index += 2) {
+      merged.push(yield* mergeSteps(runs[index] ?? [], runs[index + 1] ?? [], compare));
+    }
+    runs = merged;
   }
+  return runs[0] ?? [];
+}
+
+/** Items sorted at once, and merged in one step. */
+const SORTED_TOGETHER = 2_000;
+const MERGED_TOGETHER = 20_000;
+
+/** Merges two sorted arrays in steps, into a new one. */
+export function* mergeSteps<Item extends object>(
+  left: readonly Item[],
+  right: readonly Item[],
+  compare: (left: Item, right: Item) => number,
+): Steps<Item[]> {
+  const merged: Item[] = [];
+  let [i, j] = [0, 0];
+  for (;;) {
+    const [a, b] = [left[i], right[j]];
+    if (a === undefined || b === undefined) break;
+    if (compare(a, b) <= 0) {
+      merged.push(a);
+      i++;
+    } else {
+      merged.push(b);
+      j++;
+    }
+    if (merged.length % MERGED_TOGETHER === 0) yield;
+  }
+  for (const rest of [left.slice(i), right.slice(j)]) for (const item of rest) merged.push(item);
+  return merged;
 }

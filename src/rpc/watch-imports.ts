@@ -1,5 +1,5 @@
-import type { ServiceInstance } from "../catalog/instance.js";
 import { PeeringError } from "../errors.js";
+import type { ImportPart } from "../host/import-store.js";
 import type { WatchImportedServicesResponseSchema } from "../wire/gen/peerage/watch/v1/watch_pb.js";
 import { StatusCode } from "../wire/status.js";
 import type { MessageInit } from "./message.js";
@@ -8,20 +8,14 @@ import { type MissingRight, Source, Watch } from "./watch.js";
 import { instanceKey, instanceMessage } from "./watch-message.js";
 
 type Response = MessageInit<typeof WatchImportedServicesResponseSchema>;
+type Part = Extract<ImportPart, { readonly type: "part" }>;
 
 /** A message stays far below the 4 MiB that clients of gRPC take by default, however large the instances are. */
 const INSTANCES_TOGETHER = 50;
 
-interface Change {
-  readonly service: string;
-  readonly revision: bigint;
-  readonly upserted: readonly ServiceInstance[];
-  readonly removed: readonly ServiceInstance[];
-}
-
 /**
  * Everything imported from a peer at one moment, then each change. What a slow reader has not taken yet waits in the host's
- * import store as the name of the service that changed, once.
+ * import store: of each service that changed what it was, once, shared with whoever has not been told either.
  * @param service - `""`: all.
  */
 export async function* watchImports(
@@ -42,7 +36,7 @@ export async function* watchImports(
   });
   try {
     const options = { peer, signal: watch.signal, ...(service === "" ? {} : { service }) };
-    using changes = new Source(host.imports.watch(options), watch.notice);
+    using changes = new Source(host.imports.watchParts(options, INSTANCES_TOGETHER), watch.notice);
     for (;;) {
       if (gone) throw notFound(peer);
       const change = changes.take();
@@ -55,20 +49,12 @@ export async function* watchImports(
         await watch.admit();
         continue;
       }
-      if (change.type === "snapshot") {
-        const { revision } = change;
-        for (const [name, instances] of change.services) {
-          for (const part of parts({ service: name, revision, upserted: instances, removed: [] })) {
-            await watch.admit();
-            yield part;
-          }
-        }
-        yield { event: { case: "snapshotComplete", value: { revision } } };
+      if (change.type === "complete") {
+        yield { event: { case: "snapshotComplete", value: { revision: change.revision } } };
       } else {
-        const { revision, added, changed, removed } = change;
-        for (const part of parts({ service: change.service, revision, upserted: [...added, ...changed], removed })) {
+        for (const message of messages(change)) {
           await watch.admit();
-          yield part;
+          yield message;
         }
       }
       watch.told();
@@ -93,8 +79,9 @@ function missingRight(peer: string): MissingRight {
   };
 }
 
-/** A change as messages of a bounded size, encoded when they are asked for. */
-function* parts({ service, revision, upserted, removed }: Change): Generator<Response, void, undefined> {
+/** A part of a change as messages of a bounded size: all that is on one node comes in one part. */
+function* messages({ service, revision, added, changed, removed, more }: Part): Generator<Response, void, undefined> {
+  const upserted = [...added, ...changed];
   const total = upserted.length + removed.length;
   for (let start = 0; start < total; start += INSTANCES_TOGETHER) {
     const end = start + INSTANCES_TOGETHER;
@@ -103,7 +90,7 @@ function* parts({ service, revision, upserted, removed }: Change): Generator<Res
       revision,
       upserted: upserted.slice(start, end).map(instanceMessage),
       removed: removed.slice(Math.max(0, start - upserted.length), Math.max(0, end - upserted.length)).map(instanceKey),
-      more: end < total,
+      more: more || end < total,
     };
     yield { event: { case: "change", value } };
   }

@@ -4,7 +4,7 @@
  */
 export type Steps<Result> = Generator<undefined, Result, undefined>;
 
-/** Fields read in one step, about: a few milliseconds. */
+/** Fields read in one step, about, or what takes as long: a few milliseconds. */
 export const STEP_FIELDS = 25_000;
 
 /** All steps one after another. */
@@ -12,5 +12,18 @@ export function doAll<Result>(steps: Steps<Result>): Result {
   for (;;) {
     const step = steps.next();
     if (step.done === true) return step.value;
+  }
+}
+
+/** Of work that consists of many small pieces: says when a step of it is over. */
+export class StepMeter {
+  #left = STEP_FIELDS;
+
+  /** Counts a piece. @param size - in fields, or what takes as long to read. */
+  isOver(size: number): boolean {
+    this.#left -= size;
+    if (this.#left > 0) return false;
+    this.#left = STEP_FIELDS;
+    return true;
   }
 }

@@ -1,13 +1,12 @@
 import assert from "node:assert/strict";
 import { describe, it } from "node:test";
-import fc from "fast-check";
 import { encodeServicePayload, encodeSidecarPayload } from "../../../src/catalog/exported-payload.js";
-import { decodeNextPayload, decodeNode, decodePayload, diffInstances } from "../../../src/catalog/imported-payload.js";
+import { decodeNode, decodePayload, diffInstances } from "../../../src/catalog/imported-payload.js";
 import type { ServiceInstance } from "../../../src/catalog/instance.js";
 import { PeeringError } from "../../../src/errors.js";
 import { ProtobufWriter } from "../../../src/wire/protobuf.js";
 import { check, instance, node, service } from "./export-fixtures.js";
-import { payload, type WireInstance, wireInstance } from "./import-fixtures.js";
+import { payload, wireInstance } from "./import-fixtures.js";
 
 function only(value: Uint8Array): ServiceInstance {
   const [first, ...rest] = decodePayload(value);
@@ -216,52 +215,5 @@ describe("differences", () => {
       { ...a, checks: a.checks.map((each) => ({ ...each, output: "x" })) },
     ];
     for (const changed of changes) assert.deepEqual(diffInstances([a], [changed]).changed, [changed]);
-  });
-});
-
-describe("a payload after another one", () => {
-  const wire = fc
-    .record({
-      node: fc.constantFrom("n1", "n2", "n3", "N1"),
-      id: fc.constantFrom("a", "b", "A"),
-      port: fc.constantFrom(1, 2),
-      status: fc.constantFrom("passing", "critical"),
-      nodeChecks: fc.constantFrom({}, { disk: "passing" }, { disk: "warning" }),
-    })
-    .map((options) => wireInstance("web", options));
-  const known = (of: readonly WireInstance[]) => {
-    const nodes = decodePayload(payload(...of)).map(({ node, checks }) => {
-      return [node.name.toLowerCase(), { node, checks: checks.filter(({ serviceId }) => serviceId === "") }] as const;
-    });
-    return new Map(nodes);
-  };
-
-  it("decodes to the same as by itself", () => {
-    const some = fc.array(wire, { maxLength: 4 });
-    fc.assert(
-      fc.property(some, some, some, some, fc.boolean(), (first, changes, nodes, later, moved) => {
-        const knownThen = known(nodes);
-        const knownNow = moved ? known(later) : knownThen;
-        const then = payload(...first);
-        const before = { value: then, instances: decodePayload(then, (name) => knownThen.get(name)) };
-        const next = payload(...first.map((one, index) => (index % 2 === 0 ? one : (changes[index] ?? one))));
-        const nodeOf = (name: string) => knownNow.get(name);
-        assert.deepEqual(decodeNextPayload(before, next, nodeOf), decodePayload(next, nodeOf));
-      }),
-      { numRuns: 1000 },
-    );
-  });
-
-  it("takes what did not change as the same objects, where its node is the same", () => {
-    const [one, two] = [wireInstance("web", { node: "n1" }), wireInstance("web", { node: "n2", id: "b" })];
-    const nodes = known([one, two]);
-    const value = payload(one, two);
-    const before = { value, instances: decodePayload(value, (name) => nodes.get(name)) };
-    const changed = payload(one, wireInstance("web", { node: "n2", id: "b", port: 81 }));
-    const after = decodeNextPayload(before, changed, (name) => nodes.get(name));
-    assert.equal(after[0], before.instances[0]);
-    assert.equal(after[1]?.service.port, 81);
-    const moved = known([wireInstance("web", { node: "n1", address: "10.0.0.9" }), two]);
-    assert.equal(decodeNextPayload(before, changed, (name) => moved.get(name))[0]?.node.address, "10.0.0.9");
   });
 });

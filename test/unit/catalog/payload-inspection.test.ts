@@ -4,7 +4,14 @@ import fc from "fast-check";
 import { PayloadEncoder, payloadDigest } from "../../../src/catalog/exported-payload.js";
 import { decodePayload } from "../../../src/catalog/imported-payload.js";
 import { lowerCase } from "../../../src/catalog/names.js";
-import { canonicalPayload, inspectPayload, serviceKeys } from "../../../src/catalog/payload-inspection.js";
+import {
+  canonicalPayload,
+  defaultPayloadLimits,
+  inspectionSteps,
+  inspectPayload,
+  type PayloadLimits,
+  serviceKeys,
+} from "../../../src/catalog/payload-inspection.js";
 import { PeeringError } from "../../../src/errors.js";
 import { decodeMessage } from "../../../src/wire/codec.js";
 import { ResourceUrl } from "../../../src/wire/messages.js";
@@ -13,9 +20,13 @@ import { readGolden } from "../../golden/read.js";
 import { instance, node } from "./export-fixtures.js";
 import { payload, type WireInstance, wireInstance } from "./import-fixtures.js";
 
-function refusalOf(value: Uint8Array, resourceId: string): PeeringError {
+function refusalOf(
+  value: Uint8Array,
+  resourceId: string,
+  limits: Partial<PayloadLimits> = { instancesPerService: 3, checksPerInstance: 2 },
+): PeeringError {
   try {
-    inspectPayload(value, resourceId, { instancesPerService: 3, checksPerInstance: 2 });
+    inspectPayload(value, resourceId, { ...defaultPayloadLimits, ...limits });
   } catch (error) {
     assert.ok(error instanceof PeeringError, String(error));
     assert.equal(error.status, 13);
@@ -60,17 +71,241 @@ describe("ch4 case 55, ch1 case 110: what cannot be stored is refused", () => {
   });
 });
 
+describe("limits on what is cheap to send and dear to hold", () => {
+  const text = (field: number, content: string): Buffer => message(field, Buffer.from(content));
+  const message = (field: number, ...content: readonly Uint8Array[]): Buffer =>
+    Buffer.from(new ProtobufWriter().tag(field, 2).bytes(Buffer.concat(content)).finish());
+  const times = (count: number, one: Uint8Array): Buffer => Buffer.concat(Array.from({ length: count }, () => one));
+  /** One instance with more in its node, in its service and beside them. */
+  const one = (parts: {
+    node?: Uint8Array;
+    service?: Uint8Array;
+    beside?: Uint8Array;
+    name?: string;
+    id?: string;
+  }): Buffer => {
+    const { node = Buffer.of(), service = Buffer.of(), beside = Buffer.of(), name = "n1", id = "web-1" } = parts;
+    return message(1, message(1, text(2, name), node), message(2, text(2, id), text(3, "web"), service), beside);
+  };
+  const check = (id: string, serviceId = ""): Buffer => message(3, text(2, id), text(7, serviceId));
+  const many = <Item>(count: number, make: (index: number) => Item): Item[] =>
+    Array.from({ length: count }, (_, at) => make(at));
+  const entries = { entriesPerService: 100 };
+  const fields = { fieldsPerInstance: 1_000 };
+  const cases: readonly [name: string, value: Uint8Array, limits: Partial<PayloadLimits>, why: RegExp][] = [
+    [
+      "empty instances",
+      Buffer.from("0a00".repeat(200), "hex"),
+      { instancesPerService: 100 },
+      /more than 100 instances$/,
+    ],
+    ["empty metadata of nodes", one({ node: Buffer.from("3200".repeat(101), "hex") }), entries, /more than 100 tags/],
+    ["empty metadata", one({ service: Buffer.from("3200".repeat(101), "hex") }), entries, /more than 100 tags/],
+    ["empty tagged addresses", one({ service: Buffer.from("7a00".repeat(101), "hex") }), entries, /more than 100 tags/],
+    [
+      "empty tagged addresses of nodes",
+      one({ node: Buffer.from("2a00".repeat(101), "hex") }),
+      entries,
+      /more than 100 tags/,
+    ],
+    ["empty tags", one({ service: Buffer.from("2200".repeat(101), "hex") }), entries, /more than 100 tags/],
+    ["empty ports", one({ service: Buffer.from("a20100".repeat(101), "hex") }), entries, /more than 100 tags/],
+    [
+      "empty tags of checks",
+      one({ beside: message(3, text(2, "c"), Buffer.from("4a00".repeat(101), "hex")) }),
+      entries,
+      /more than 100 tags/,
+    ],
+    [
+      "tags, in many instances",
+      Buffer.concat(many(51, (at) => one({ id: `${at}`, service: times(2, text(4, "t")) }))),
+      entries,
+      /more than 100 tags/,
+    ],
+    [
+      "a proxy's configuration",
+      one({ service: message(11, message(5, times(60, message(1, text(1, "k"))))) }),
+      entries,
+      /more than 100 tags/,
+    ],
+    [
+      "proxies in a row, as one that comes in pieces",
+      one({ service: times(1_001, message(11)) }),
+      fields,
+      /more than 1000 fields$/,
+    ],
+    ["weights in a row", one({ service: times(1_001, message(8)) }), fields, /more than 1000 fields$/],
+    ["ids in a row", one({ service: times(1_001, text(2, "a")) }), fields, /more than 1000 fields$/],
+    ["unknown fields", one({ beside: Buffer.from("9a0600".repeat(1_001), "hex") }), fields, /more than 1000 fields$/],
+    [
+      "unknown fields in a proxy",
+      one({ service: message(11, Buffer.from("9a0600".repeat(1_001), "hex")) }),
+      fields,
+      /more than 1000 fields$/,
+    ],
+    ["a group", one({ node: Buffer.from(`9b06${"0800".repeat(1_001)}9c06`, "hex") }), fields, /more than 1000 fields$/],
+    [
+      "a group beside the instances",
+      Buffer.from(`9b06${"0800".repeat(1_001)}9c06`, "hex"),
+      fields,
+      /more than 1000 fields$/,
+    ],
+    [
+      "a long text",
+      one({ service: text(5, "x".repeat(5_000)) }),
+      { bytesPerInstance: 5_000 },
+      /instance 1: \d+ bytes$/,
+    ],
+    [
+      "a long name of a node",
+      one({ name: "x".repeat(101) }),
+      { nameBytes: 100 },
+      /name of its node has more than 100 bytes$/,
+    ],
+    [
+      "checks of many instances",
+      Buffer.concat(
+        many(11, (at) => one({ id: `${at}`, beside: Buffer.concat(many(10, (n) => check(`${at}-${n}`, `${at}`))) })),
+      ),
+      { checksPerService: 100 },
+      /more than 100 checks$/,
+    ],
+    [
+      "checks of a node",
+      one({ beside: Buffer.concat(many(11, (at) => check(`c${at}`))) }),
+      { checksPerNode: 10 },
+      /more than 10 checks of its node$/,
+    ],
+    [
+      "checks of a node, from many instances",
+      Buffer.concat(many(11, (at) => one({ id: `${at}`, beside: check(`c${at}`) }))),
+      { checksPerNode: 10 },
+      /more than 10 checks of its node$/,
+    ],
+    [
+      "checks of a node that all instances on it show",
+      Buffer.concat(
+        many(21, (at) =>
+          one({ id: `${at}`, beside: at === 0 ? Buffer.concat(many(5, (n) => check(`c${n}`))) : Buffer.of() }),
+        ),
+      ),
+      { checksPerService: 100 },
+      /more than 100 checks$/,
+    ],
+    [
+      "tags that all checks repeat",
+      one({ service: times(20, text(4, "t")), beside: Buffer.concat(many(6, (n) => check(`c${n}`, "web-1"))) }),
+      entries,
+      /more than 100 tags/,
+    ],
+    [
+      "services of the mesh",
+      Buffer.concat(
+        many(11, (at) =>
+          one({ id: `${at}`, service: Buffer.concat([text(1, "connect-proxy"), message(11, text(1, `d${at}`))]) }),
+        ),
+      ),
+      { destinationsPerService: 10 },
+      /they speak for more than 10 services$/,
+    ],
+  ];
+  for (const [name, value, limits, why] of cases) {
+    it(name, () => {
+      const error = refusalOf(value, "web", limits);
+      assert.equal(error.code, "resource-exhausted");
+      assert.match(error.message, why);
+      assert.ok(error.message.startsWith(`${prefix}read payload: `));
+    });
+  }
+
+  it("a long name of a service", () => {
+    const name = "x".repeat(101);
+    const value = message(1, message(1, text(2, "n1")), message(2, text(2, "a"), text(3, name)));
+    assert.match(
+      refusalOf(value, name, { nameBytes: 100 }).message,
+      /the name of its service has more than 100 bytes$/,
+    );
+  });
+
+  it("what is at a limit is good", () => {
+    const value = Buffer.concat(
+      ["a", "b"].map((id) =>
+        one({
+          id,
+          node: message(6, text(1, "k")),
+          service: Buffer.concat([text(4, "t"), message(11, text(1, "d"))]),
+          beside: Buffer.concat([check("node"), check(`${id}1`, id), check(`${id}2`, id)]),
+        }),
+      ),
+    );
+    const limits: PayloadLimits = {
+      ...defaultPayloadLimits,
+      instancesPerService: 2,
+      checksPerInstance: 3,
+      checksPerNode: 1,
+      // Both instances show the check of the node once more.
+      checksPerService: 8,
+      // Each of six checks repeats the tag.
+      entriesPerService: 12,
+      nameBytes: 3,
+      destinationsPerService: 1,
+    };
+    const { instances, mesh } = inspectPayload(value, "web", limits);
+    assert.deepEqual([instances, mesh], [2, ["d"]]);
+    for (const limit of ["instancesPerService", "checksPerInstance", "checksPerNode", "checksPerService"] as const) {
+      assert.equal(refusalOf(value, "web", { ...limits, [limit]: limits[limit] - 1 }).code, "resource-exhausted");
+    }
+    for (const limit of ["entriesPerService", "nameBytes", "destinationsPerService"] as const) {
+      assert.equal(refusalOf(value, "web", { ...limits, [limit]: limits[limit] - 1 }).code, "resource-exhausted");
+    }
+  });
+
+  it("ordinary services are far below all of them, however large", () => {
+    const web = wireInstance("web", { status: "passing" });
+    const instance = (at: number): WireInstance => ({
+      ...web,
+      Node: { ...web.Node, Node: `node-${at}`, Meta: { rack: "r1", "consul-version": "1.21.4" } },
+      Service: {
+        ...web.Service,
+        ID: `web-${at}`,
+        Tags: ["v1", "blue"],
+        Meta: Object.fromEntries(many(10, (n) => [`key-${n}`, "value"])),
+      },
+    });
+    assert.equal(inspectPayload(payload(...many(5_000, instance)), "web").instances, 5_000);
+    const tenth = Object.fromEntries(Object.entries(defaultPayloadLimits).map(([name, limit]) => [name, limit / 10]));
+    inspectPayload(payload(...many(5_000, instance)), "web", { ...defaultPayloadLimits, ...tenth, nameBytes: 256 });
+  });
+});
+
 describe("effort", () => {
   it("is that of the bytes, however often a node and its checks are repeated", () => {
     const one = payload(wireInstance("web", { nodeChecks: { disk: "passing" } }));
     const summary = inspectPayload(Buffer.concat(Array.from({ length: 40_000 }, () => one)), "web");
     assert.equal(summary.instances, 1);
     assert.equal(summary.nodes[0]?.checks.length, 1);
-    const checks = Object.fromEntries(Array.from({ length: 1000 }, (_, index) => [`${index}`, "passing"]));
-    const many = wireInstance("web", { nodeChecks: checks });
-    assert.equal(inspectPayload(payload(many), "web").nodes[0]?.checks.length, 1000);
-    const more = wireInstance("web", { nodeChecks: { another: "passing" } });
-    assert.throws(() => inspectPayload(payload(many, more), "web"), /more than 1000 checks of its node/);
+  });
+
+  it("comes in steps of a bounded number of fields, and ends at the first limit", () => {
+    const stepsOf = (value: Uint8Array): number => {
+      const steps = inspectionSteps(value, "web", { ...defaultPayloadLimits, instancesPerService: 3_000_000 });
+      let count = 1;
+      try {
+        while (steps.next().done !== true) count++;
+      } catch {
+        // It is refused in the end.
+      }
+      return count;
+    };
+    // Two bytes a field, and one field a step in which a long text is looked at.
+    assert.ok(stepsOf(Buffer.from("1000".repeat(1_000_000), "hex")) >= 40);
+    assert.ok(stepsOf(Buffer.from("0a00".repeat(1_000_000), "hex")) >= 40);
+    const long = payload({ Node: { Node: "n", Address: "x".repeat(3_000_000) }, Service: { ID: "a", Service: "web" } });
+    assert.ok(stepsOf(Buffer.concat([long, long, long])) >= 3);
+    const meta = new ProtobufWriter();
+    for (let index = 0; index < 1_000_000; index++) meta.uint32(0x32).uint32(0);
+    const service = new ProtobufWriter().tag(2, 2).bytes(meta.finish()).finish();
+    assert.equal(stepsOf(new ProtobufWriter().tag(1, 2).bytes(service).finish()), 1);
   });
 });
 
@@ -219,6 +454,7 @@ describe("what is known of a payload", () => {
     assert.deepEqual(inspectPayload(new Uint8Array(), "Web"), {
       service: "Web",
       instances: 0,
+      read: 0,
       nodes: [],
       sorted: true,
       mesh: [],
