@@ -2,6 +2,7 @@
 //
 //   node build/examples/own-storage.js          a host on it, stopped and started again
 //   node build/examples/own-storage.js --suite  what every storage must do, proven by the shipped suite
+import { createHash } from "node:crypto";
 import { closeSync, fsyncSync, mkdtempSync, openSync, readFileSync, renameSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
@@ -24,7 +25,7 @@ class JsonFileStorage implements Storage {
   #revision: bigint;
   #closed = false;
 
-  /** @throws {PeeringError} `locked`: the file is in use. `storage-failed`: it cannot be read. */
+  /** @throws {PeeringError} `locked`: the file is in use. `storage-damaged`, `storage-failed`: it cannot be read. */
   constructor(file: string) {
     this.#file = file;
     ({ entries: this.#entries, revision: this.#revision } = load(file));
@@ -128,7 +129,7 @@ const lockOf = (file: string): string => `${file}.lock`;
 /** A process that is killed leaves its lock behind; a storage for more than an example asks the operating system. */
 function lock(file: string): void {
   try {
-    closeSync(openSync(lockOf(file), "wx"));
+    closeSync(openSync(lockOf(file), "wx", 0o600));
   } catch (error) {
     throw new PeeringError("locked", `${file} is in use; if it is not, remove ${lockOf(file)}`, { cause: error });
   }
@@ -140,11 +141,21 @@ interface Saved {
   readonly entries: readonly (readonly [key: Key, base64: string, revision: string])[];
 }
 
+/** Stands in the first line, so that a disk which returns something else is not believed. */
+const digestOf = (json: string): string => createHash("sha256").update(json).digest("hex");
+
 function load(file: string): { entries: Map<string, Entry>; revision: bigint } {
   let saved: Saved = { revision: "0", entries: [] };
   try {
-    saved = JSON.parse(readFileSync(file, "utf8"));
+    const [digest, json = ""] = readFileSync(file, "utf8").split("\n");
+    if (digest !== digestOf(json)) {
+      throw new PeeringError("storage-damaged", `${file} is not as it was written`, {
+        remedy: "Restore a backup of it.",
+      });
+    }
+    saved = JSON.parse(json);
   } catch (error) {
+    if (error instanceof PeeringError) throw error;
     if (!(error instanceof Error && "code" in error && error.code === "ENOENT")) {
       throw new PeeringError("storage-failed", `${file} cannot be read`, { cause: error });
     }
@@ -164,7 +175,8 @@ function save(file: string, entries: ReadonlyMap<string, Entry>, revision: bigin
   try {
     const descriptor = openSync(`${file}.new`, "w", 0o600);
     try {
-      writeFileSync(descriptor, JSON.stringify({ revision: `${revision}`, entries: rows } satisfies Saved));
+      const json = JSON.stringify({ revision: `${revision}`, entries: rows } satisfies Saved);
+      writeFileSync(descriptor, `${digestOf(json)}\n${json}`);
       fsyncSync(descriptor);
     } finally {
       closeSync(descriptor);
@@ -176,7 +188,10 @@ function save(file: string, entries: ReadonlyMap<string, Entry>, revision: bigin
 }
 
 if (process.argv.includes("--suite")) {
-  storageSuite("JSON file", async (directory) => new JsonFileStorage(join(directory, "data.json")), { durable: true });
+  storageSuite("JSON file", async (directory) => new JsonFileStorage(join(directory, "data.json")), {
+    durable: true,
+    files: true,
+  });
 } else {
   const directory = mkdtempSync(join(tmpdir(), "peerage-"));
   const file = join(directory, "data.json");

@@ -1,15 +1,23 @@
 import assert from "node:assert/strict";
-import { mkdtemp, rm } from "node:fs/promises";
+import { cp, mkdir, mkdtemp, readdir, readFile, rm, stat, symlink, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { describe, it } from "node:test";
 import { isDeepStrictEqual } from "node:util";
 import { PeeringError } from "../errors.js";
-import type { Entry, Expectation, Key, Storage, Write } from "../storage/storage.js";
+import type { Entry, Expectation, Key, Snapshot, Storage, Write } from "../storage/storage.js";
+
+/** So often each file is damaged. */
+const DAMAGES = 12;
 
 export interface StorageSuiteOptions {
   /** Whether what was committed is found again when the same directory is opened anew. Default false. */
   readonly durable?: boolean;
+  /**
+   * Whether what it keeps lies in files of the directory. Then no other user may read these, a second one is `locked` by
+   * whatever path it comes, and damage is noticed: what is read is what was committed, or nothing is. Default false.
+   */
+  readonly files?: boolean;
 }
 
 /**
@@ -397,8 +405,11 @@ export function storageSuite(
         compareWithModel(storage, seed));
     }
 
-    if (options.durable !== true) return;
+    if (options.durable === true) durableTests();
+    if (options.files === true) fileTests();
+  });
 
+  function durableTests(): void {
     it("opened again, it has every commit, and revisions go on growing", () =>
       withDirectory(async (directory) => {
         let before: Awaited<ReturnType<Storage["read"]>>;
@@ -429,7 +440,113 @@ export function storageSuite(
         await storage.commit([put(["a"], "2")]);
         assert.deepEqual(contents((await storage.read([])).entries), { a: "2" });
       }));
-  });
+  }
+
+  function fileTests(): void {
+    it("in use, the directory is refused with locked by every other path, too", () =>
+      withDirectory(async (root) => {
+        const directory = join(root, "data");
+        await mkdir(directory);
+        await symlink(directory, join(root, "link"), "junction");
+        await using storage = await open(directory);
+        const paths = [`${directory}/`, `${directory}/.`, `${directory}/../data`, join(root, "link")];
+        for (const path of paths) await assert.rejects(open(path), withCode("locked"), path);
+        await storage.commit([put(["a"], "1")]);
+        assert.deepEqual(contents((await storage.read([])).entries), { a: "1" });
+      }));
+
+    it("its files are closed to other users", { skip: process.getuid === undefined }, () =>
+      withDirectory(async (directory) => {
+        const files = async (): Promise<void> => {
+          const names = await readdir(directory);
+          assert.ok(names.length > 0, "it keeps files there");
+          for (const name of names) assert.equal((await stat(join(directory, name))).mode & 0o077, 0, name);
+        };
+        {
+          await using storage = await open(directory);
+          await storage.commit([put(["a"], "1")]);
+          await files();
+        }
+        await files();
+      }),
+    );
+
+    it("with any byte changed, or any file cut short, it shows what was committed, or refuses", () =>
+      withDirectory(async (root) => {
+        const directory = join(root, "data");
+        const expected = await fillForDamage(() => open(directory), directory);
+        let refused = 0;
+        for await (const damaged of damages(directory, join(root, "damaged"))) {
+          const shown = await readDamaged(() => open(join(root, "damaged")));
+          if (shown === undefined) refused++;
+          else assert.deepEqual(shown, expected, damaged);
+        }
+        assert.ok(refused > 0, "some of it mattered");
+      }));
+  }
+}
+
+/** Commits that write, replace and delete, by two lives of a storage: so there is what is settled and what is recent. */
+async function fillForDamage(open: () => Promise<Storage>, directory: string): Promise<Snapshot> {
+  await mkdir(directory);
+  for (const life of ["first", "second"]) {
+    await using storage = await open();
+    for (let index = 0; index < 8; index++) {
+      await storage.commit([put(["entry", `${index}`], `${life} value ${index}`), put([life, `${index}`], "")]);
+    }
+    await storage.commit([remove([life, "0"]), remove(["entry", "3"])]);
+  }
+  await using storage = await open();
+  return await storage.read([]);
+}
+
+/** Makes one damaged copy after the other; what was done to it. */
+async function* damages(directory: string, copy: string): AsyncGenerator<string, void> {
+  const random = randomNumbers(1);
+  for (const name of await readdir(directory)) {
+    const sound = await readFile(join(directory, name));
+    for (let count = 0; count < Math.min(DAMAGES, sound.length); count++) {
+      await rm(copy, { recursive: true, force: true });
+      await cp(directory, copy, { recursive: true });
+      // Spread over the file, and at its end, which is the easiest to lose.
+      const at = Math.max(0, sound.length - 1 - Math.floor(((count + random()) * sound.length) / DAMAGES));
+      const bit = 1 << Math.floor(random() * 8);
+      if (count % 4 === 3) {
+        await writeFile(join(copy, name), sound.subarray(0, at));
+        yield `${name} cut at byte ${at}`;
+      } else {
+        const damaged = Uint8Array.from(sound);
+        damaged[at] = (damaged[at] ?? 0) ^ bit;
+        await writeFile(join(copy, name), damaged);
+        yield `${name} with bit ${bit} of byte ${at} changed`;
+      }
+    }
+  }
+}
+
+/** Everything there is; undefined: it is refused, as it must be. Entries that are named as damaged can be written over. */
+async function readDamaged(open: () => Promise<Storage>): Promise<Snapshot | undefined> {
+  const known = withCode("storage-damaged", "storage-failed");
+  let storage: Storage;
+  try {
+    storage = await open();
+  } catch (error) {
+    known(error);
+    return undefined;
+  }
+  await using opened = storage;
+  try {
+    return await opened.read([]);
+  } catch (error) {
+    known(error);
+    const keys = error instanceof PeeringError ? error.damagedKeys : [];
+    if (keys.length > 0) {
+      await opened.commit(keys.map(remove));
+      const { entries } = await opened.read([]);
+      assert.ok(!entries.some(({ key }) => keys.some((damaged) => isDeepStrictEqual(damaged, key))));
+    }
+    return undefined;
+  }
 }
 
 async function compareWithModel(storage: Storage, seed: number): Promise<void> {
