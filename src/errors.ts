@@ -98,6 +98,11 @@ export class PeeringError extends Error {
   }
 }
 
+/** Whether it is the storage that failed, and not what it was to store. */
+export function isStorageFault({ code }: PeeringError): boolean {
+  return code === "storage-failed" || code === "storage-damaged" || code === "unavailable";
+}
+
 /** The text of anything thrown, for messages that quote a cause. */
 export function errorText(error: unknown): string {
   return error instanceof Error ? error.message : String(error);

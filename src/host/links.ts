@@ -1,5 +1,5 @@
 import { type Clock, type Logger, sleep } from "../environment.js";
-import { asPeeringError, errorText, PeeringError } from "../errors.js";
+import { asPeeringError, errorText, isStorageFault, PeeringError } from "../errors.js";
 import type { Incidents } from "../incidents.js";
 import { isActive, type Peering, roleOf } from "../peering/peering.js";
 import { ReplicationSession } from "../replication/session.js";
@@ -518,7 +518,7 @@ export class Links implements AsyncDisposable {
       return undefined;
     } catch (error) {
       const failure = asPeeringError(error, "storage-failed");
-      if (failure.code === "storage-failed" || failure.code === "unavailable") throw failure;
+      if (isStorageFault(failure)) throw failure;
       return failure;
     }
   }

@@ -1,5 +1,5 @@
 import type { PeeringErrorCode } from "../errors.js";
-import { PeeringError } from "../errors.js";
+import { isStorageFault, PeeringError } from "../errors.js";
 import type { OpenMessage, ReplicationMessage, RequestMessage, ResponseMessage } from "../wire/messages.js";
 import { Operation, ResourceUrl } from "../wire/messages.js";
 import type { Status } from "../wire/status.js";
@@ -495,7 +495,7 @@ export class ReplicationSession implements Session {
       } else {
         refusal = notApplied(change, resourceUrl, resourceId, error.message);
         this.#noteReceiveError(refusal.reason);
-        if (error.code === "storage-failed" || error.code === "unavailable") failure ??= error;
+        if (isStorageFault(error)) failure ??= error;
       }
       this.#answer(nonce, resourceUrl, refusal, out);
       if (this.#isClosed()) return;

@@ -26,7 +26,7 @@ export interface ReceivedResource {
 export interface AppliedResult {
   readonly id: number;
   /**
-   * Why it was not applied. `storage-failed` and `unavailable`: the storage's fault, the stream is closed after the NACK
+   * Why it was not applied. `storage-failed`, `storage-damaged` and `unavailable`: the storage's fault, the stream is closed after the NACK
    * so that the next one re-syncs (D-31). Anything else: the payload's fault, the stream goes on.
    */
   readonly error?: PeeringError;

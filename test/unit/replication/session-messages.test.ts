@@ -305,10 +305,12 @@ test("ch1 case 118: after a storage failure comes the NACK, then the end of the 
     assert.equal(closeOf(outputs)?.error?.code, "storage-failed");
     assert.equal(closeOf(outputs)?.error?.cause, error);
   }
-  const unavailable = connected("acceptor");
-  unavailable.receive(response("web"));
-  const gone = new PeeringError("unavailable", "no answer");
-  assert.ok(closeOf(unavailable.feed({ type: "applied", results: [{ id: 1, error: gone }] })));
+  for (const code of ["unavailable", "storage-damaged"] as const) {
+    const driver = connected("acceptor");
+    driver.receive(response("web"));
+    const error = new PeeringError(code, "no answer");
+    assert.ok(closeOf(driver.feed({ type: "applied", results: [{ id: 1, error }] })));
+  }
 });
 
 test("ch1 case 118: with strictConsul the stream stays after a storage failure", () => {
