@@ -261,15 +261,15 @@ export const plantedFaults: readonly PlantedFault[] = [
     "a cleanup leaves what a commit without an answer has stored",
     [
       IMPORTS,
-      "      if (entries.length === 0) return;\n      await this.#storage.commit(",
-      "      if (entries.length >= 0) return;\n      await this.#storage.commit(",
+      "          await this.#storage.commit(deletionsOf(keys.slice(start, start + REMOVED_TOGETHER)), expect);\n",
+      "",
     ],
     SIMULATOR,
   ),
   fault(
     "cleanup-leaves-addresses",
     "the virtual addresses of imported services stay when the services go",
-    [IMPORTS, "    if (touched.length > 0) await this.#release(peer, touched);\n", ""],
+    [IMPORTS, "    if (released.length > 0) await this.#release(peer, released);\n", ""],
     SIMULATOR,
   ),
 
@@ -435,13 +435,17 @@ export const plantedFaults: readonly PlantedFault[] = [
   fault(
     "list-ignored",
     "a list removes nothing",
-    [IMPORTS, "if (!isAllowed(key)) plan.set(key, undefined);", "isAllowed(key);"],
+    [
+      "src/host/import-plan.ts",
+      "      if (!isAllowed(key)) this.#set(key, undefined);\n    }\n  }",
+      "      isAllowed(key);\n    }\n  }",
+    ],
     SIMULATOR,
   ),
   fault(
     "stale-node-record",
     "a node keeps the record of an entry that is gone",
-    [IMPORTS, "    } else if (node.latest === state) {", "    } else if (false) {"],
+    ["src/host/import-index.ts", "    } else if (wasNewest", "    } else if (false"],
     SIMULATOR,
   ),
   fault(

@@ -8,7 +8,7 @@
 // should: nothing lost, nothing stuck, and what strangers held is free again.
 import { type ChildProcess, spawn } from "node:child_process";
 import { createSocket } from "node:dgram";
-import { once } from "node:events";
+import { once, setMaxListeners } from "node:events";
 import { mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { connect as connectHttp2 } from "node:http2";
 import { connect, type Socket } from "node:net";
@@ -60,6 +60,8 @@ async function startAgent(directory: string, datacenter: string): Promise<Agent>
 }
 
 const stop = new AbortController();
+// Every attack that waits listens to it.
+setMaxListeners(0, stop.signal);
 const random = new SeededRandom(20_261_129);
 let attacks = 0;
 
