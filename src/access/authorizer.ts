@@ -44,7 +44,8 @@ export interface Authorizer {
   /**
    * Whom the token belongs to.
    * @param token - `""` for a request without one.
-   * @returns undefined: there is no such token.
+   * @returns undefined: there is no such token. The same object each time, as long as the rights of the token stay what they
+   *   are: reads of one identity that wait for the same share their answer.
    */
   resolve(token: string): Promise<Identity | undefined>;
   /**
@@ -54,10 +55,12 @@ export interface Authorizer {
   allowed(identity: Identity, right: Right): boolean;
 }
 
+const ANYONE: Identity = { accessorId: undefined };
+
 /** Everyone may do everything; tokens are not looked at. */
 export const allowAll: Authorizer = {
   defaultPolicy: "allow",
-  resolve: async () => ({ accessorId: undefined }),
+  resolve: async () => ANYONE,
   allowed: () => true,
 };
 
@@ -69,12 +72,12 @@ export interface ReadableNames {
 
 /** What one caller may do. */
 export class Access {
+  readonly identity: Identity;
   readonly #authorizer: Authorizer;
-  readonly #identity: Identity;
 
   private constructor(authorizer: Authorizer, identity: Identity) {
     this.#authorizer = authorizer;
-    this.#identity = identity;
+    this.identity = identity;
   }
 
   /**
@@ -90,12 +93,12 @@ export class Access {
   }
 
   may(right: Right): boolean {
-    return this.#authorizer.allowed(this.#identity, right);
+    return this.#authorizer.allowed(this.identity, right);
   }
 
   /** @throws {PeeringError} `permission-denied`, with Consul's text, which names the missing right. */
   require(right: Right): void {
-    if (!this.may(right)) throw permissionDenied(this.#identity, right);
+    if (!this.may(right)) throw permissionDenied(this.identity, right);
   }
 
   /**

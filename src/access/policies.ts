@@ -54,8 +54,10 @@ export function policyAuthorizer(policies: AclPolicies): PolicyAuthorizer {
   let grants = new Grants(policies);
   /** Digests of the secrets by which somebody was known; `""`: without one. */
   const secrets = new WeakMap<Identity, string>();
+  let identities = new Map<string, Identity>();
   const known = (accessorId: string | undefined, secret: string): Identity => {
-    const identity = { accessorId };
+    const identity = identities.get(secret) ?? { accessorId };
+    identities.set(secret, identity);
     secrets.set(identity, secret);
     return identity;
   };
@@ -82,6 +84,7 @@ export function policyAuthorizer(policies: AclPolicies): PolicyAuthorizer {
     },
     replace: (next) => {
       grants = new Grants(next);
+      identities = new Map();
     },
   };
 }

@@ -3,7 +3,7 @@ import { policyAuthorizer } from "../access/policies.js";
 import type { Logger } from "../environment.js";
 import { errorText, PeeringError } from "../errors.js";
 import { createHost, type PeeringHost } from "../host/host.js";
-import { httpHandler } from "../http/index.js";
+import { CallLimits, httpHandler } from "../http/index.js";
 import { Incidents } from "../incidents.js";
 import { type HttpServer, type HttpServerOptions, httpServer, peeringRpc } from "../rpc/index.js";
 import { memoryStorage } from "../storage/memory.js";
@@ -55,7 +55,8 @@ export async function runAgent({ flags, io, print }: CommandContext): Promise<vo
   await starting(() => registerServer(host, options.node, options.advertise));
   await using dns = await starting(() => openDns(host, options, authorizing, shared));
   const perSource = options.httpConnectionsPerSource;
-  const serving = { ...options.requests, ...authorizing, logger };
+  const limits = new CallLimits({ incidents: shared.incidents });
+  const serving = { ...options.requests, ...authorizing, limits, logger };
   const listeners = await starting(async () => ({
     rpc: peeringRpc(host, { ...serving, allowPeeringWrite: options.allowPeeringWrite, signal: stopped }),
     http: httpHandler(host, serving),

@@ -50,6 +50,7 @@ async function services(call: Call): Promise<Answer> {
   ownDatacenter(call);
   const filter = filterFor(call.readOptions(), serviceFields);
   const visible = await Visibility.of(call, "");
+  await call.turn();
   const views = (call.host.catalog.node(call.server.nodeName)?.services ?? [])
     .filter(({ id, name }) => id !== SERVER_ID && visible.service(name))
     .map((service): ServiceView => ({ peer: "", service }));
@@ -75,6 +76,7 @@ async function checks(call: Call): Promise<Answer> {
   ownDatacenter(call);
   const filter = filterFor(call.readOptions(), checkFields);
   const visible = await Visibility.of(call, "");
+  await call.turn();
   const views = (call.host.catalog.node(call.server.nodeName)?.checks ?? [])
     .filter(({ checkId, serviceId }) => checkId !== GOSSIP_CHECK && serviceId !== SERVER_ID)
     .filter(({ node, serviceId, serviceName }) =>
@@ -179,6 +181,7 @@ async function healthByName(call: Call): Promise<Answer> {
   call.refuseNamespace();
   call.refusePartition();
   await call.require({ resource: "service", access: "read", name });
+  await call.turn();
   const { catalog } = call.host;
   const own = catalog.instances(name).filter(({ node }) => lowerCase(node.name) === lowerCase(call.server.nodeName));
   const all = own.flatMap(({ service: { id } }) => healthOf(call, id) ?? []);

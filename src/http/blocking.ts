@@ -8,6 +8,21 @@ export interface Waiting {
   readonly signal: AbortSignal;
   /** Looks again at the rights that were asked for. @throws {PeeringError} `permission-denied`: they are not there any more. */
   confirm(): Promise<void>;
+  /**
+   * Takes a place among the calls that wait.
+   * @param over - is called when it must not wait any longer.
+   * @returns gives the place back.
+   * @throws {PeeringError} `resource-exhausted`: it must not wait.
+   */
+  wait(over: () => void): () => void;
+  /**
+   * Resolves when an answer may be read and made.
+   * @param changed - a change has ended its wait, as that of others who wait for the same.
+   * @throws `signal.reason` when the client has gone.
+   */
+  turn(changed: boolean): Promise<void>;
+  /** There is no answer yet: it is the turn of others. */
+  pause(): void;
 }
 
 /** What a query finds at one moment. */
@@ -18,7 +33,7 @@ export interface Reading<Result> {
   readonly found?: boolean;
 }
 
-/** A query that can be waited for. Its parts are called many times, at any moment. */
+/** A query that can be waited for. Its parts are called many times, `index` at any moment, `read` in turn. */
 export interface BlockingQuery<Result> {
   /** Reads everything of one moment: without an `await` between one look and the next. */
   readonly read: () => Reading<Result>;
@@ -37,14 +52,18 @@ const JITTER_FRACTION = 16;
  * Answers a read at once, or, given an index, once the index exceeds it or the wait is over (specification 2.5.7). A
  * client whose index lies ahead of ours, as after a restore, waits in full and starts again from the index it is told.
  * @throws `call.signal.reason` when the client has gone.
- * @throws {PeeringError} `permission-denied`: the caller has lost a right while he waited.
+ * @throws {PeeringError} `permission-denied`: the caller has lost a right while it waited; `resource-exhausted`: too many calls
+ *   wait.
  */
 export async function blocking<Result>(
   call: Waiting,
   options: Pick<ReadOptions, "minIndex" | "waitMs">,
   query: BlockingQuery<Result>,
 ): Promise<Reading<Result>> {
-  if (options.minIndex === 0n) return atLeastOne(query.read());
+  if (options.minIndex === 0n) {
+    await call.turn(false);
+    return atLeastOne(query.read());
+  }
   const { clock, random } = call.server;
   const { signal } = call;
   let woken = false;
@@ -55,32 +74,38 @@ export async function blocking<Result>(
   };
   const asked = options.waitMs <= 0 ? DEFAULT_WAIT_MS : Math.min(options.waitMs, MAX_WAIT_MS);
   let over = false;
-  const timer = clock.after(asked + (asked / JITTER_FRACTION) * random.fraction(), () => {
+  const finish = (): void => {
     over = true;
     wake();
-  });
+  };
+  const leave = call.wait(finish);
+  const timer = clock.after(asked + (asked / JITTER_FRACTION) * random.fraction(), finish);
   const abort = (): void => wake();
   signal.addEventListener("abort", abort);
   // Armed before the first look, so that no write falls between a look and the wait for the next.
   const unsubscribe = query.subscribe(notice);
-  let waited = false;
   let minIndex = options.minIndex;
   let missing = false;
   try {
-    for (;;) {
+    for (let waited = false; ; waited = true) {
       signal.throwIfAborted();
       woken = false;
       if (over || query.index === undefined || query.index() > minIndex) {
+        // A look at the caller's rights may take a while: where there will be an answer, not in its turn.
+        const decided = over || query.index !== undefined;
+        if (waited && decided) await call.confirm();
+        await call.turn(waited && !over);
+        woken = false;
         const reading = atLeastOne(query.read());
         // What was missing and still is, is no news, however much was written beside it.
         if (reading.found === false && missing) minIndex = reading.index;
         missing ||= reading.found === false;
         if (over || reading.index > minIndex) {
-          if (waited) await call.confirm();
+          if (waited && !decided) await call.confirm();
           return reading;
         }
+        call.pause();
       }
-      waited = true;
       await new Promise<void>((resolve) => {
         wake = resolve;
         if (woken || over || signal.aborted) resolve();
@@ -90,6 +115,7 @@ export async function blocking<Result>(
     unsubscribe();
     signal.removeEventListener("abort", abort);
     timer.cancel();
+    leave();
   }
 }
 

@@ -1,12 +1,15 @@
-import { Access, type Authorizer, type Right } from "../access/authorizer.js";
+import { Access, type Authorizer, type Identity, type Right } from "../access/authorizer.js";
 import type { Clock, Random } from "../environment.js";
 import type { PeeringHost } from "../host/host.js";
-import type { AnswerBody } from "./answer-body.js";
+import { AnswerBody } from "./answer-body.js";
+import { type BlockingQuery, blocking, type Reading, type Waiting } from "./blocking.js";
 import { type BodyLimits, readBody } from "./body.js";
+import type { CallAllowance } from "./call-limits.js";
 import { badRequest } from "./http-error.js";
-import type { Json } from "./json.js";
+import { type Json, writeJson } from "./json.js";
 import type { HttpRequest } from "./messages.js";
 import { parseReadOptions, type ReadOptions } from "./query.js";
+import type { SharedAnswer, SharedAnswers } from "./shared-answers.js";
 
 /** What every call can reach; one per handler. */
 export interface Server {
@@ -20,6 +23,7 @@ export interface Server {
   /** Version told by `agent/self`. */
   readonly version: string;
   readonly bodyLimits: BodyLimits;
+  readonly sharedAnswers: SharedAnswers;
   /** Grows when the roots of the cluster change, also over a restart. */
   readonly rootsIndex: () => bigint;
 }
@@ -53,8 +57,23 @@ export interface Answer {
   readonly headers?: Readonly<Record<string, string>>;
 }
 
+/** What is known of one request before its operation runs. */
+export interface CallParts {
+  /** Percent-decoded. */
+  readonly path: string;
+  /** What follows the prefix of the route; `""` for an exact path. */
+  readonly rest: string;
+  readonly query: URLSearchParams;
+  /** Aborts when the client has gone. */
+  readonly signal: AbortSignal;
+  readonly allowance: CallAllowance;
+}
+
+/** Parameters on which no answer depends: how long to wait for it, and the token, in whose place is who has it. */
+const NOT_ASKED: ReadonlySet<string> = new Set(["index", "wait", "token"]);
+
 /** One request to an operation of the route table. */
-export class Call {
+export class Call implements Waiting {
   readonly server: Server;
   readonly method: string;
   /** What follows the prefix of the route, percent-decoded; `""` for an exact path. */
@@ -63,20 +82,22 @@ export class Call {
   /** Aborts when the client has gone. */
   readonly signal: AbortSignal;
   readonly #request: HttpRequest;
+  readonly #path: string;
+  readonly #allowance: CallAllowance;
   readonly #required: Right[] = [];
   #access: Promise<Access> | undefined;
+  #identity: Identity | undefined;
+  #shared: SharedAnswer | undefined;
 
-  constructor(
-    server: Server,
-    request: HttpRequest,
-    parts: { readonly rest: string; readonly query: URLSearchParams; readonly signal: AbortSignal },
-  ) {
+  constructor(server: Server, request: HttpRequest, parts: CallParts) {
     this.server = server;
     this.#request = request;
     this.method = request.method ?? "GET";
+    this.#path = parts.path;
     this.rest = parts.rest;
     this.query = parts.query;
     this.signal = parts.signal;
+    this.#allowance = parts.allowance;
   }
 
   get host(): PeeringHost {
@@ -105,7 +126,10 @@ export class Call {
 
   /** What the caller may do. @throws {PeeringError} `permission-denied`: `ACL not found`. */
   access(): Promise<Access> {
-    this.#access ??= Access.of(this.server.authorizer, this.token);
+    this.#access ??= Access.of(this.server.authorizer, this.token).then((access) => {
+      this.#identity = access.identity;
+      return access;
+    });
     return this.#access;
   }
 
@@ -118,9 +142,59 @@ export class Call {
 
   /** Looks again at whom the token belongs to, and at the rights that were required. @throws {PeeringError} as `require`. */
   async confirm(): Promise<void> {
+    if (this.#access === undefined) return;
     this.#access = undefined;
     const access = await this.access();
     for (const right of this.#required) access.require(right);
+  }
+
+  wait(over: () => void): () => void {
+    const leave = this.#allowance.wait(over);
+    this.#shared ??= this.server.sharedAnswers.join(this.#question());
+    return leave;
+  }
+
+  /** To be awaited before a read whose answer may be large; {@link blocking} does. */
+  turn(changed = false): Promise<void> {
+    if (changed) this.#shared?.woken();
+    return this.#allowance.turn(this.signal);
+  }
+
+  pause(): void {
+    this.#shared?.asleep();
+    this.#allowance.rest();
+  }
+
+  /**
+   * Answers a read, at once or when its index has grown, as {@link blocking} does. All calls that ask the same with the same
+   * rights, and whose wait the same change has ended, have one answer, which is made and written once.
+   */
+  async answer<Result>(
+    options: Pick<ReadOptions, "minIndex" | "waitMs">,
+    query: BlockingQuery<Result>,
+    make: (reading: Reading<Result>) => Promise<Answer>,
+  ): Promise<Answer> {
+    const reading = await blocking(this, options, query);
+    if (this.#shared === undefined) return make(reading);
+    const asked = { index: reading.index, identity: this.#identity };
+    return this.#shared.answer(asked, this.signal, async () => {
+      const { json, ...answer } = await make(reading);
+      return json === undefined
+        ? answer
+        : { ...answer, body: new AnswerBody(writeJson(json, this.query.has("pretty"))) };
+    });
+  }
+
+  /** Gives up its part in an answer that is shared. */
+  end(): void {
+    this.#shared?.leave();
+    this.#shared = undefined;
+  }
+
+  #question(): string {
+    const parameters = [...this.query].filter(([name]) => !NOT_ASKED.has(name));
+    parameters.sort(([left], [right]) => (left < right ? -1 : left > right ? 1 : 0));
+    return JSON.stringify([this.method, this.#path, parameters, this.token]);
   }
 
   /** @throws {HttpError} 400 for a bad one. */

@@ -3,7 +3,7 @@ import { type ConfigEntry, type ConfigEntryKind, isConfigEntryKind } from "../ca
 import { lowerCase } from "../catalog/names.js";
 import type { StoredConfigEntry } from "../host/config-entries.js";
 import { type GoJson, GoJsonError, readFirstValue } from "../syntax/go-json.js";
-import { blocking } from "./blocking.js";
+import type { BlockingQuery } from "./blocking.js";
 import type { Answer, Call } from "./call.js";
 import { configEntryJson, configEntrySchema, type DecodedEntry, decodeConfigEntry } from "./config-json.js";
 import { filterFor } from "./discovery.js";
@@ -130,20 +130,21 @@ async function readOne(call: Call, kind: string, name: string): Promise<Answer> 
   const access = await call.access();
   if (right !== undefined) access.require(right);
   const { configEntries } = call.host;
-  const reading = await blocking(call, options, {
+  const query = {
     read: () => {
       const stored = configEntries.stored(kind, name);
       return { index: configEntries.index, result: stored, found: stored !== undefined };
     },
-    subscribe: (wake) =>
+    subscribe: (wake: () => void) =>
       configEntries.onChange((change) => {
         if (change.kind === kind && lowerCase(change.name) === lowerCase(name)) wake();
       }),
+  };
+  return call.answer(options, query, async ({ index, result }) => {
+    if (result !== undefined) return { json: configEntryJson(result), read: { index } };
+    const missing = `Config entry not found for ${JSON.stringify(kind)} / ${JSON.stringify(name)}`;
+    return { status: 404, text: missing, read: { index } };
   });
-  const headers = { index: reading.index };
-  if (reading.result !== undefined) return { json: configEntryJson(reading.result), read: headers };
-  const missing = `Config entry not found for ${JSON.stringify(kind)} / ${JSON.stringify(name)}`;
-  return { status: 404, text: missing, read: headers };
 }
 
 async function readKind(call: Call, kind: string): Promise<Answer> {
@@ -156,19 +157,21 @@ async function readKind(call: Call, kind: string): Promise<Answer> {
   const access = await call.access();
   const wanted = kind === "" ? undefined : kind;
   const { configEntries } = call.host;
-  const reading = await blocking<readonly StoredConfigEntry[]>(call, options, {
+  const query: BlockingQuery<readonly StoredConfigEntry[]> = {
     read: () => ({ index: configEntries.index, result: configEntries.list(wanted) }),
     index: () => configEntries.index,
     subscribe: (wake) =>
       configEntries.onChange((change) => {
         if (wanted === undefined || change.kind === wanted) wake();
       }),
-  });
-  const visible = reading.result.filter(({ entry }) => mayRead(access, entry));
-  return {
-    json: (await filter(visible)).map(configEntryJson),
-    read: { index: reading.index, filtered: visible.length < reading.result.length },
   };
+  return call.answer(options, query, async ({ index, result }) => {
+    const visible = result.filter(({ entry }) => mayRead(access, entry));
+    return {
+      json: (await filter(visible)).map(configEntryJson),
+      read: { index, filtered: visible.length < result.length },
+    };
+  });
 }
 
 function mayRead(access: Access, entry: ConfigEntry): boolean {
@@ -204,16 +207,18 @@ async function exportedServices(call: Call): Promise<Answer> {
   await call.require({ resource: "mesh", access: "read" });
   const { host } = call;
   const { exports } = host;
-  const reading = await blocking(call, options, {
+  const query = {
     read: () => ({ index: exports.resolvedIndex, result: exports.resolved() }),
     index: () => exports.resolvedIndex,
-    subscribe: (wake) => exports.onResolvedChange(wake),
+    subscribe: (wake: () => void) => exports.onResolvedChange(wake),
+  };
+  return call.answer(options, query, async ({ index, result }) => {
+    const json = result.map(({ service, peers }) => ({
+      Service: service,
+      Consumers: peers.length === 0 ? {} : { Peers: peers },
+    }));
+    return { json, read: { index } };
   });
-  const json = reading.result.map(({ service, peers }) => ({
-    Service: service,
-    Consumers: peers.length === 0 ? {} : { Peers: peers },
-  }));
-  return { json, read: { index: reading.index } };
 }
 
 export const configOperations: readonly Operation[] = [

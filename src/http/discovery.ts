@@ -7,7 +7,6 @@ import type { Check, Node, ServiceInstance } from "../catalog/instance.js";
 import { lowerCase } from "../catalog/names.js";
 import type { CatalogIndexes, IndexedCheck } from "../host/catalog.js";
 import type { PeeringHost } from "../host/host.js";
-import { blocking } from "./blocking.js";
 import type { Answer, Call } from "./call.js";
 import type { Fields } from "./filter/fields.js";
 import { compileFilter } from "./filter/filter.js";
@@ -116,14 +115,12 @@ export async function answerRead(
     catalog.indexAfter(index, options.minIndex, stop.signal).then(wake, () => {});
     return () => stop.abort();
   };
-  const reading = await blocking(call, options, {
-    read: () => ({ index: index(), result: undefined }),
-    index,
-    subscribe,
+  const query = { read: () => ({ index: index(), result: undefined }), index, subscribe };
+  return call.answer(options, query, async (reading) => {
+    const { json, filtered } = await load();
+    const consistency = options.stale ? "stale" : options.consistent ? "consistent" : "leader";
+    return { json, read: { index: reading.index, consistency, filtered } };
   });
-  const { json, filtered } = await load();
-  const consistency = options.stale ? "stale" : options.consistent ? "consistent" : "leader";
-  return { json, read: { index: reading.index, consistency, filtered } };
 }
 
 // What the caller may see (specification 2.10).

@@ -4,7 +4,8 @@ import { errorText, PeeringError } from "../errors.js";
 import type { PeeringHost } from "../host/host.js";
 import type { Leadership } from "../host/leadership.js";
 import { AnswerBody } from "./answer-body.js";
-import { type Answer, Call, type ReadHeaders, type Server } from "./call.js";
+import { type Answer, Call, type CallParts, type ReadHeaders, type Server } from "./call.js";
+import { type CallAllowance, CallLimits } from "./call-limits.js";
 import { type CorsHeaders, corsHeaders, isPreflight, preflightHeaders } from "./cors.js";
 import { HttpError, refusalOf } from "./http-error.js";
 import { writeJson } from "./json.js";
@@ -13,6 +14,7 @@ import { openApiOperation } from "./openapi.js";
 import { Pipeline } from "./pipeline.js";
 import { RequestGuard, type RequestGuardOptions } from "./request-guard.js";
 import { operations, RouteTable } from "./routes.js";
+import { SharedAnswers } from "./shared-answers.js";
 
 /** How a host is served over HTTP. */
 export interface HttpHandlerOptions extends RequestGuardOptions {
@@ -28,6 +30,8 @@ export interface HttpHandlerOptions extends RequestGuardOptions {
   readonly bodyTimeoutMs?: number;
   /** How long a client may take to read an answer, in milliseconds. Default 60 000; then the connection is closed. */
   readonly writeTimeoutMs?: number;
+  /** Bounds what calls hold. Default: one of its own, with the limits that {@link CallLimits} has by default. */
+  readonly limits?: CallLimits;
   /** Default: the system's. */
   readonly clock?: Clock;
   /** Default: the system's. */
@@ -91,23 +95,29 @@ export function httpHandler(host: PeeringHost, options: HttpHandlerOptions = {})
       maxBytes: options.maxBodyBytes ?? DEFAULT_BODY_BYTES,
       timeoutMs: options.bodyTimeoutMs ?? DEFAULT_BODY_TIMEOUT_MS,
     },
+    sharedAnswers: new SharedAnswers(),
   };
   const table = new RouteTable([...operations, openApiOperation(operations)]);
   const guard = new RequestGuard(options, host.incidents, clock);
   const pipeline = new Pipeline();
+  const limits = options.limits ?? new CallLimits({ clock, incidents: host.incidents });
 
   const answer: HttpListener = (request, response) => {
     // A client that went away is no failure of ours; the signal tells whoever works for it.
     request.on("error", () => {});
     response.on("error", () => {});
     const gone = new AbortController();
+    const allowance = limits.allowance(request);
     response.on("close", () => {
       if (!response.writableFinished) gone.abort(new PeeringError("aborted", "the client has gone"));
+      allowance.end();
     });
-    serve(table, server, guard, request, gone.signal)
+    allowance
+      .begin(gone.signal)
+      .then(() => serve(table, server, guard, request, { signal: gone.signal, allowance }))
       .then(async (outgoing) => {
         if (gone.signal.aborted) return;
-        await send(request, response, outgoing);
+        await send(request, response, outgoing, allowance);
         if (response.writableFinished || response.destroyed) return;
         const timer = clock.after(writeTimeoutMs, () => response.destroy());
         response.once("close", () => timer.cancel());
@@ -117,11 +127,7 @@ export function httpHandler(host: PeeringHost, options: HttpHandlerOptions = {})
         response.destroy();
       });
   };
-  return (request, response) => {
-    // HTTP/2 has many answers under way on one connection, each with a window of its own.
-    if (request.httpVersion.startsWith("2")) answer(request, response);
-    else pipeline.enter(request, response, () => answer(request, response));
-  };
+  return (request, response) => pipeline.enter(request, response, () => answer(request, response));
 }
 
 /** An answer ready to be written. */
@@ -136,7 +142,7 @@ async function serve(
   server: Server,
   guard: RequestGuard,
   request: HttpRequest,
-  signal: AbortSignal,
+  parts: Pick<CallParts, "signal" | "allowance">,
 ): Promise<Outgoing> {
   const refusal = guard.judge(request);
   if (refusal !== undefined) return plain(refusal.status, refusal.text);
@@ -181,13 +187,15 @@ async function serve(
     return { ...plain(restricted.status, restricted.text), headers: { ...common, "Content-Type": PLAIN } };
   }
   const query = new URLSearchParams(target.search);
-  const call = new Call(server, request, { rest, query, signal });
+  const call = new Call(server, request, { path, rest, query, ...parts });
   try {
     return { ...outgoing(await operation.run(call), call, common) };
   } catch (error) {
     const { status, text } = refusalOf(error);
     const extra = error instanceof HttpError ? headersFor(request, error.headers) : {};
     return { status, headers: { ...common, "Content-Type": PLAIN, ...extra }, body: new AnswerBody(text) };
+  } finally {
+    call.end();
   }
 }
 
@@ -217,7 +225,12 @@ function readHeaders(read: ReadHeaders, { isLeader, leaderAddress }: Leadership)
   };
 }
 
-async function send(request: HttpRequest, response: HttpResponse, outgoing: Outgoing): Promise<void> {
+async function send(
+  request: HttpRequest,
+  response: HttpResponse,
+  outgoing: Outgoing,
+  allowance: CallAllowance,
+): Promise<void> {
   const { status, headers, body: made } = outgoing;
   const compressed =
     Object.hasOwn(headers, "Vary") &&
@@ -225,6 +238,7 @@ async function send(request: HttpRequest, response: HttpResponse, outgoing: Outg
     acceptsGzip(request.headers["accept-encoding"]);
   const body = compressed ? await made.gzip() : made.plain;
   const encoding = compressed ? { "Content-Encoding": "gzip" } : {};
+  allowance.made(body.length);
   response.writeHead(status, { ...headers, ...encoding, "Content-Length": String(body.length) });
   response.end(request.method === "HEAD" ? undefined : body);
 }

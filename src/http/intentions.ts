@@ -4,7 +4,6 @@ import { type IntentionSource, intentionFor } from "../catalog/intentions.js";
 import { lowerCase } from "../catalog/names.js";
 import type { StoredConfigEntry } from "../host/config-entries.js";
 import { decodeGo, GoJsonError, type GoType, goString, goStruct } from "../syntax/go-json.js";
-import { blocking } from "./blocking.js";
 import type { Answer, Call } from "./call.js";
 import { permissionsJson, permissionsSchema } from "./config-json.js";
 import { filterFor } from "./discovery.js";
@@ -65,22 +64,24 @@ async function list(call: Call): Promise<Answer> {
   const filter = filterFor(options, fields);
   const access = await call.access();
   const { configEntries } = call.host;
-  const reading = await blocking(call, options, {
+  const query = {
     read: () => ({
       index: configEntries.index,
       result: configEntries.list("service-intentions").flatMap(intentionsOf),
     }),
-    subscribe: (wake) =>
+    subscribe: (wake: () => void) =>
       configEntries.onChange(({ kind }) => {
         if (kind === "service-intentions") wake();
       }),
-  });
-  const visible = reading.result.filter(({ source, destination }) => mayRead(access, source, destination));
-  const sorted = visible.toSorted((left, right) => (right.source.precedence ?? 0) - (left.source.precedence ?? 0));
-  return {
-    json: (await filter(sorted)).map(intentionJson),
-    read: { index: reading.index, filtered: visible.length < reading.result.length },
   };
+  return call.answer(options, query, async ({ index, result }) => {
+    const visible = result.filter(({ source, destination }) => mayRead(access, source, destination));
+    const sorted = visible.toSorted((left, right) => (right.source.precedence ?? 0) - (left.source.precedence ?? 0));
+    return {
+      json: (await filter(sorted)).map(intentionJson),
+      read: { index, filtered: visible.length < result.length },
+    };
+  });
 }
 
 function rightToRead(name: string): Right {
@@ -160,18 +161,20 @@ async function exact(call: Call): Promise<Answer> {
       intentionsOf(stored).find(({ source: { name, peer = "" } }) => name === source.service && peer === source.peer)
     );
   };
-  const reading = await blocking(call, options, {
+  const query = {
     read: () => {
       const found = find();
       return { index: configEntries.index, result: found, found: found !== undefined };
     },
-    subscribe: (wake) =>
+    subscribe: (wake: () => void) =>
       configEntries.onChange(({ kind, name }) => {
         if (kind === "service-intentions" && lowerCase(name) === lowerCase(destination)) wake();
       }),
+  };
+  return call.answer(options, query, async ({ index, result }) => {
+    if (result === undefined) throw new HttpError(404, "Intention not found");
+    return { json: intentionJson(result), read: { index } };
   });
-  if (reading.result === undefined) throw new HttpError(404, "Intention not found");
-  return { json: intentionJson(reading.result), read: { index: reading.index } };
 }
 
 /** Whether a local service may call another. Of a caller whose requests are looked at one by one nothing can be said: no. */

@@ -3,7 +3,7 @@ import type { PeeringView } from "../host/peerings.js";
 import { validatePeeringMeta, validatePeerName } from "../peering/names.js";
 import { decodeGo, GoJsonError, type GoType, goList, goMap, goString, goStruct } from "../syntax/go-json.js";
 import { TokenCodec } from "../token/token-codec.js";
-import { blocking } from "./blocking.js";
+import type { BlockingQuery } from "./blocking.js";
 import type { Answer, Call } from "./call.js";
 import { badRequest, HttpError } from "./http-error.js";
 import {
@@ -116,15 +116,17 @@ async function read(call: Call): Promise<Answer> {
   await call.require({ resource: "peering", access: "read" });
   const { host } = call;
   const { records } = host.internals;
-  const reading = await blocking(call, options, {
+  const query = {
     read: () => {
       const view = host.peerings.read(name);
       return { index: view?.modifyIndex ?? records.index, result: view, found: view !== undefined };
     },
-    subscribe: (wake) => records.onChange(wake),
+    subscribe: (wake: () => void) => records.onChange(wake),
+  };
+  return call.answer(options, query, async ({ index, result }) => {
+    if (result === undefined) throw new HttpError(404, `Peering not found for ${JSON.stringify(name)}`);
+    return { json: peeringJson(result), read: { index } };
   });
-  if (reading.result === undefined) throw new HttpError(404, `Peering not found for ${JSON.stringify(name)}`);
-  return { json: peeringJson(reading.result), read: { index: reading.index } };
 }
 
 async function list(call: Call): Promise<Answer> {
@@ -133,12 +135,12 @@ async function list(call: Call): Promise<Answer> {
   await call.require({ resource: "peering", access: "read" });
   const { host } = call;
   const { records } = host.internals;
-  const reading = await blocking<readonly PeeringView[]>(call, options, {
+  const query: BlockingQuery<readonly PeeringView[]> = {
     read: () => ({ index: records.index, result: host.peerings.list() }),
     index: () => records.index,
     subscribe: (wake) => records.onChange(wake),
-  });
-  return { json: reading.result.map(peeringJson), read: { index: reading.index } };
+  };
+  return call.answer(options, query, async ({ index, result }) => ({ json: result.map(peeringJson), read: { index } }));
 }
 
 async function remove(call: Call): Promise<Answer> {

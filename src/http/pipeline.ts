@@ -14,9 +14,15 @@ interface WaitingCall {
 export class Pipeline {
   readonly #connections = new WeakMap<Socket, Connection>();
 
-  /** Calls `begin` in turn, at once if nothing is under way; never, if the connection is closed before. */
-  enter(request: HttpRequest, response: HttpResponse, begin: () => void): void {
-    const { socket } = request;
+  /**
+   * Calls `begin` in turn, at once if nothing is under way; never, if the connection is closed before. HTTP/2 has many answers
+   * under way on one connection, each with a window of its own: its calls begin at once.
+   */
+  enter({ httpVersion, socket }: HttpRequest, response: HttpResponse, begin: () => void): void {
+    if (httpVersion.startsWith("2")) {
+      begin();
+      return;
+    }
     const connection = this.#connections.get(socket) ?? new Connection(socket);
     this.#connections.set(socket, connection);
     connection.enter({ response, begin });

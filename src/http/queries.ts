@@ -13,7 +13,6 @@ import {
   goStruct,
 } from "../syntax/go-json.js";
 import { isUuid } from "../wire/uuid.js";
-import { blocking } from "./blocking.js";
 import type { Answer, Call } from "./call.js";
 import { connectInstancesOf, instancesOf, ownDatacenter, Visibility } from "./discovery.js";
 import { badRequest, HttpError } from "./http-error.js";
@@ -198,17 +197,17 @@ async function list(call: Call): Promise<Answer> {
   ownDatacenter(call);
   const access = await call.access();
   const { queries } = call.host;
-  const reading = await blocking(call, options, {
+  const query = {
     read: () => ({ index: queries.index, result: queries.list() }),
-    subscribe: (wake) => queries.onChange(wake),
-  });
-  const visible = reading.result.filter(({ query }) =>
-    access.may({ resource: "query", access: "read", name: query.name }),
-  );
-  return {
-    json: visible.map(queryJson),
-    read: { index: reading.index, consistency: "leader", filtered: visible.length < reading.result.length },
+    subscribe: (wake: () => void) => queries.onChange(wake),
   };
+  return call.answer(options, query, async ({ index, result }) => {
+    const visible = result.filter(({ query }) => access.may({ resource: "query", access: "read", name: query.name }));
+    return {
+      json: visible.map(queryJson),
+      read: { index, consistency: "leader", filtered: visible.length < result.length },
+    };
+  });
 }
 
 /** `<id>`, `<id or name>/execute`, `<id or name>/explain`. */
@@ -224,13 +223,15 @@ async function readOne(call: Call): Promise<Answer> {
     throw new HttpError(500, "failed prepared query lookup: index error: UUID must be 36 characters");
   }
   const { queries } = call.host;
-  const reading = await blocking(call, options, {
+  const query = {
     read: () => ({ index: queries.index, result: queries.get(id), found: queries.get(id) !== undefined }),
-    subscribe: (wake) => queries.onChange(wake),
+    subscribe: (wake: () => void) => queries.onChange(wake),
+  };
+  return call.answer(options, query, async ({ index, result }) => {
+    if (result === undefined) throw unknown();
+    await call.require({ resource: "query", access: "read", name: result.query.name });
+    return { json: [queryJson(result)], read: { index, consistency: "leader" } };
   });
-  if (reading.result === undefined) throw unknown();
-  await call.require({ resource: "query", access: "read", name: reading.result.query.name });
-  return { json: [queryJson(reading.result)], read: { index: reading.index, consistency: "leader" } };
 }
 
 function unknown(): HttpError {
@@ -240,6 +241,7 @@ function unknown(): HttpError {
 async function execute(call: Call, idOrName: string): Promise<Answer> {
   const limit = limitOf(call);
   await call.access();
+  await call.turn();
   const { host, server } = call;
   const query = host.queries.find(idOrName)?.query;
   if (query === undefined) throw unknown();

@@ -2,7 +2,6 @@ import { createHash, X509Certificate } from "node:crypto";
 import { arch, availableParallelism, cpus, freemem, hostname, platform, release, totalmem, uptime } from "node:os";
 import { allowAll } from "../access/authorizer.js";
 import type { CaRoot } from "../trust/authority.js";
-import { blocking } from "./blocking.js";
 import type { Answer, Call } from "./call.js";
 import { HttpError } from "./http-error.js";
 import { type Json, textMap, timeText } from "./json.js";
@@ -189,20 +188,22 @@ async function roots(call: Call): Promise<Answer> {
   const options = call.readOptions();
   const { host, server } = call;
   const { authority } = host;
-  const reading = await blocking(call, options, {
+  const query = {
     read: () => ({ index: server.rootsIndex(), result: authority.roots() }),
     index: server.rootsIndex,
-    subscribe: (wake) => authority.onRootsChanged(wake),
-  });
-  const active = reading.result.find((root) => root.active);
-  return {
-    json: {
-      ActiveRootID: active?.id ?? "",
-      TrustDomain: authority.trustDomain,
-      Roots: reading.result.map((root) => rootJson(root, authority.trustDomain, reading.index)),
-    },
-    read: { index: reading.index },
+    subscribe: (wake: () => void) => authority.onRootsChanged(wake),
   };
+  return call.answer(options, query, async ({ index, result }) => {
+    const active = result.find((root) => root.active);
+    return {
+      json: {
+        ActiveRootID: active?.id ?? "",
+        TrustDomain: authority.trustDomain,
+        Roots: result.map((root) => rootJson(root, authority.trustDomain, index)),
+      },
+      read: { index },
+    };
+  });
 }
 
 function rootJson(root: CaRoot, trustDomain: string, index: bigint): Json {

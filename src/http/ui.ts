@@ -2,7 +2,6 @@ import { compareUtf8 } from "../catalog/byte-order.js";
 import { connectName } from "../catalog/catalog-draft.js";
 import { isCritical } from "../catalog/health.js";
 import { lowerCase } from "../catalog/names.js";
-import { blocking } from "./blocking.js";
 import type { Answer, Call } from "./call.js";
 import {
   type DiscoveryOptions,
@@ -44,19 +43,21 @@ export async function answerFromAll(
     for (const other of [configEntries.index, imports.newestIndex]) if (other > newest) newest = other;
     return newest;
   };
-  const reading = await blocking(call, options, {
+  const query = {
     read: () => ({ index: indexNow(), result: undefined }),
     index: indexNow,
-    subscribe: (wake) => {
+    subscribe: (wake: () => void) => {
       const forget = [catalog.onChange(wake), imports.onAnyChange(wake), configEntries.onChange(wake)];
       return () => {
         for (const stop of forget) stop();
       };
     },
+  };
+  return call.answer(options, query, async ({ index }) => {
+    const answer = await load();
+    if (answer === undefined) return { status: 404 };
+    return { json: answer.json, read: { index, filtered: answer.filtered } };
   });
-  const answer = await load();
-  if (answer === undefined) return { status: 404 };
-  return { json: answer.json, read: { index: reading.index, filtered: answer.filtered } };
 }
 
 /** The peers that a read is about; `""` is this cluster. */
@@ -253,6 +254,7 @@ function talliesJson(tallies: ReadonlyMap<string, Tally>): Json {
 async function overview(call: Call): Promise<Answer> {
   discoveryOptions(call);
   await call.require({ resource: "operator", access: "read" });
+  await call.turn();
   const nodes = new Tally();
   const services = new Map<string, Tally>();
   const checks = new Map<string, Tally>();

@@ -1,15 +1,18 @@
 import { Http2ServerRequest } from "node:http2";
 import type { Clock } from "../environment.js";
 import { type BodyLimits, readBody } from "../http/body.js";
+import type { CallAllowance } from "../http/call-limits.js";
 import { HttpError } from "../http/http-error.js";
 import type { HttpRequest, HttpResponse } from "../http/messages.js";
 import { Code, ConnectError, fetchHeaders, plainHeaders, type UniversalHandler } from "../transport/connect.js";
 import { endRequest } from "../transport/grpc-stream.js";
+import { callContext } from "./rpc-call.js";
 
-export interface CallLimits {
+export interface Carrying {
   readonly body: BodyLimits;
   /** How long a client may take to accept one message. */
   readonly writeTimeoutMs: number;
+  readonly clock: Clock;
 }
 
 /** Carries one call between Node and a handler of Connect, whose own adapter writes failures to the console. */
@@ -17,18 +20,23 @@ export async function carryCall(
   handler: UniversalHandler,
   request: HttpRequest,
   response: HttpResponse,
-  limits: CallLimits,
-  clock: Clock,
+  allowance: CallAllowance,
+  { body, writeTimeoutMs, clock }: Carrying,
 ): Promise<void> {
   const gone = new AbortController();
-  response.once("close", () => gone.abort(new ConnectError("the call was cancelled", Code.Canceled)));
+  response.once("close", () => {
+    gone.abort(new ConnectError("the call was cancelled", Code.Canceled));
+    allowance.end();
+  });
+  await allowance.begin(gone.signal);
   const answer = await handler({
     httpVersion: request.httpVersion,
     method: request.method ?? "",
     url: `http://localhost${request.url ?? "/"}`,
     header: fetchHeaders(request.headers),
-    body: bodyOf(request, limits.body, clock),
+    body: bodyOf(request, body, clock),
     signal: gone.signal,
+    contextValues: callContext(allowance),
   });
   let started = false;
   const start = (): void => {
@@ -41,8 +49,11 @@ export async function carryCall(
   for await (const chunk of answer.body ?? []) {
     if (gone.signal.aborted) return;
     start();
-    await write(response, chunk, limits.writeTimeoutMs, clock);
+    allowance.made(chunk.length);
+    await write(response, chunk, writeTimeoutMs, clock);
+    allowance.sent(chunk.length);
   }
+  allowance.rest();
   if (gone.signal.aborted) return;
   start();
   if (answer.trailer !== undefined) response.addTrailers(plainHeaders(answer.trailer));

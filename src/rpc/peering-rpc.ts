@@ -3,13 +3,15 @@ import { type Authorizer, allowAll } from "../access/authorizer.js";
 import { type Clock, type Logger, type Random, silentLogger, systemClock, systemRandom } from "../environment.js";
 import { errorText } from "../errors.js";
 import type { PeeringHost } from "../host/host.js";
+import { CallLimits } from "../http/call-limits.js";
 import { type CorsHeaders, corsHeaders, isPreflight, preflightHeaders } from "../http/cors.js";
 import type { HttpRequest, HttpResponse } from "../http/messages.js";
+import { Pipeline } from "../http/pipeline.js";
 import { RequestGuard, type RequestGuardOptions } from "../http/request-guard.js";
 import { Code, ConnectError, cors, createConnectRouter, type UniversalHandler } from "../transport/connect.js";
 import { PeeringService } from "../wire/gen/hashicorp/consul/internal/peering/peering_pb.js";
 import { WatchService } from "../wire/gen/peerage/watch/v1/watch_pb.js";
-import { type CallLimits, carryCall } from "./node-call.js";
+import { type Carrying, carryCall } from "./node-call.js";
 import { peeringService } from "./peering-service.js";
 import { REQUEST_METADATA, RESPONSE_METADATA, type RpcServer } from "./rpc-call.js";
 import { watchService } from "./watch-service.js";
@@ -29,6 +31,8 @@ export interface PeeringRpcOptions extends RequestGuardOptions {
   readonly bodyTimeoutMs?: number;
   /** How long a client may take to accept one message, in milliseconds. Default 60 000; then its call is cut off. */
   readonly writeTimeoutMs?: number;
+  /** Bounds what calls hold. Default: one of its own, with the limits that `CallLimits` of `peerage/http` has by default. */
+  readonly limits?: CallLimits;
   /**
    * Silence after which a watch sends a heartbeat, in milliseconds, and the longest a watch goes on with a token that is
    * not valid any more. Default 30 000.
@@ -98,13 +102,16 @@ export function peeringRpc(host: PeeringHost, options: PeeringRpcOptions = {}): 
     heartbeatMs: options.heartbeatMs ?? DEFAULT_HEARTBEAT_MS,
     statusIntervalMs: options.statusIntervalMs ?? DEFAULT_STATUS_INTERVAL_MS,
   };
-  const limits: CallLimits = {
+  const carrying: Carrying = {
     body: {
       maxBytes: maxMessageBytes + ENVELOPE_BYTES,
       timeoutMs: options.bodyTimeoutMs ?? DEFAULT_BODY_TIMEOUT_MS,
     },
     writeTimeoutMs: options.writeTimeoutMs ?? DEFAULT_WRITE_TIMEOUT_MS,
+    clock,
   };
+  const limits = options.limits ?? new CallLimits({ clock, incidents: host.incidents });
+  const pipeline = new Pipeline();
   const router = createConnectRouter({
     acceptCompression: [],
     readMaxBytes: maxMessageBytes,
@@ -114,13 +121,7 @@ export function peeringRpc(host: PeeringHost, options: PeeringRpcOptions = {}): 
   router.service(WatchService, watchService(server));
   const handlers = new Map<string, UniversalHandler>(router.handlers.map((handler) => [handler.requestPath, handler]));
 
-  return (request, response, next) => {
-    const handler = handlers.get((request.url ?? "").split("?", 1)[0] ?? "");
-    if (handler === undefined) {
-      if (next === undefined) refuse(response, 404, "Not found: no such method\n");
-      else next();
-      return;
-    }
+  const answer = (handler: UniversalHandler, request: HttpRequest, response: HttpResponse) => {
     // A client that went away is no failure of ours; the signal of its call tells whoever works for it.
     request.on("error", () => {});
     response.on("error", () => {});
@@ -140,10 +141,20 @@ export function peeringRpc(host: PeeringHost, options: PeeringRpcOptions = {}): 
     }
     const restricted = READS.has(handler.method.name) ? undefined : guard.judgeWriter(request);
     if (restricted !== undefined) return refuse(response, restricted.status, restricted.text);
-    carryCall(handler, request, response, limits, clock).catch((error: unknown) => {
+    const allowance = limits.allowance(request);
+    carryCall(handler, request, response, allowance, carrying).catch((error: unknown) => {
       logger.debug("a call ended early", { method: handler.requestPath, error: errorText(error) });
       response.destroy();
     });
+  };
+  return (request, response, next) => {
+    const handler = handlers.get((request.url ?? "").split("?", 1)[0] ?? "");
+    if (handler === undefined) {
+      if (next === undefined) refuse(response, 404, "Not found: no such method\n");
+      else next();
+      return;
+    }
+    pipeline.enter(request, response, () => answer(handler, request, response));
   };
 }
 

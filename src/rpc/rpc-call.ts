@@ -2,9 +2,16 @@ import { Access, type Authorizer, type Right } from "../access/authorizer.js";
 import type { Clock, Random } from "../environment.js";
 import { PeeringError } from "../errors.js";
 import type { PeeringHost } from "../host/host.js";
+import type { Waiting } from "../http/blocking.js";
+import type { CallAllowance } from "../http/call-limits.js";
 import { parseUint64 } from "../http/query.js";
 import { parseDuration } from "../syntax/go-duration.js";
-import type { HandlerContext } from "../transport/connect.js";
+import {
+  type ContextValues,
+  createContextKey,
+  createContextValues,
+  type HandlerContext,
+} from "../transport/connect.js";
 import { StatusCode } from "../wire/status.js";
 
 /** What every call can reach; one for all of them. */
@@ -58,15 +65,27 @@ export interface QueryOptions {
   readonly waitMs: number;
 }
 
+const ALLOWANCE = createContextKey<CallAllowance | undefined>(undefined);
+
+/** What a handler is to be called with, for {@link RpcCall} to be made of. */
+export function callContext(allowance: CallAllowance): ContextValues {
+  return createContextValues().set(ALLOWANCE, allowance);
+}
+
 /** One call. */
-export class RpcCall {
+export class RpcCall implements Waiting {
   readonly server: RpcServer;
   /** Aborts when the client has gone, its deadline is over, or the server shuts down. */
   readonly signal: AbortSignal;
   readonly #context: HandlerContext;
   readonly #required: Right[] = [];
+  readonly #allowance: CallAllowance;
 
+  /** @param context - with what {@link callContext} returns. */
   constructor(server: RpcServer, context: HandlerContext) {
+    const allowance = context.values.get(ALLOWANCE);
+    if (allowance === undefined) throw new TypeError("a call is carried with an allowance");
+    this.#allowance = allowance;
     this.server = server;
     this.signal = context.signal;
     this.#context = context;
@@ -91,6 +110,18 @@ export class RpcCall {
   async confirm(): Promise<void> {
     const access = await this.access();
     for (const right of this.#required) access.require(right);
+  }
+
+  wait(over: () => void): () => void {
+    return this.#allowance.wait(over);
+  }
+
+  turn(): Promise<void> {
+    return this.#allowance.turn(this.signal);
+  }
+
+  pause(): void {
+    this.#allowance.rest();
   }
 
   /** @throws {PeeringError} `invalid-argument` for what cannot be read. */

@@ -7,8 +7,9 @@ import type { RpcCall } from "./rpc-call.js";
 export type MissingRight = (access: Access) => Right | undefined;
 
 /**
- * What every watch does beside telling: it waits for a change or for the time to look again, sends a heartbeat where nothing
- * else was sent, and looks at the caller's rights, the token's included, while it runs.
+ * What every watch does beside telling: it has a place among the calls that wait, waits for a change or for the time to look
+ * again, and then for its turn, sends a heartbeat where nothing else was sent, and looks at the caller's rights, the token's
+ * included, while it runs.
  */
 export class Watch implements Disposable {
   /** Aborts when the watch is over, however it ends. */
@@ -20,17 +21,24 @@ export class Watch implements Disposable {
   #judgedAt = 0;
   #toldAt: number;
   #noticed = false;
+  #displaced = false;
   #wake = (): void => {};
+  readonly #leave: () => void;
 
+  /** @throws {PeeringError} `resource-exhausted`: too many calls wait already. */
   constructor(call: RpcCall, missing: MissingRight) {
+    this.#leave = call.wait(() => {
+      this.#displaced = true;
+      this.notice();
+    });
     this.#call = call;
     this.#missing = missing;
     this.#toldAt = call.server.clock.now();
     this.signal = this.#over.signal;
-    call.signal.addEventListener("abort", this.#leave);
+    call.signal.addEventListener("abort", this.#abort);
   }
 
-  readonly #leave = (): void => {
+  readonly #abort = (): void => {
     this.#over.abort(this.#call.signal.reason);
     this.notice();
   };
@@ -53,8 +61,9 @@ export class Watch implements Disposable {
   }
 
   /**
-   * To be called before anything is told.
-   * @throws {PeeringError} `permission-denied`: the token is unknown, or lacks a right.
+   * To be called before anything is told: resolves in turn.
+   * @throws {PeeringError} `permission-denied`: the token is unknown, or lacks a right; `resource-exhausted`: there is no place
+   *   for it any more.
    * @throws `signal.reason` when the caller has gone.
    */
   async admit(): Promise<void> {
@@ -68,11 +77,17 @@ export class Watch implements Disposable {
     }
     const right = this.#missing(this.#access);
     if (right !== undefined) this.#access.require(right);
+    if (this.#displaced) {
+      const why = "too many calls wait for a change: the oldest end";
+      throw new PeeringError("resource-exhausted", why, { status: StatusCode.ResourceExhausted });
+    }
+    await this.#call.turn();
   }
 
   /** Resolves after a {@link notice}, and after `delayMs` or when a heartbeat is due at the latest. */
   async wait(delayMs: number = Number.POSITIVE_INFINITY): Promise<void> {
     const { clock, heartbeatMs } = this.#call.server;
+    this.#call.pause();
     const untilHeartbeat = Math.max(0, this.#toldAt + heartbeatMs - clock.now());
     if (!this.#noticed) {
       await new Promise<void>((resolve) => {
@@ -87,7 +102,8 @@ export class Watch implements Disposable {
   }
 
   [Symbol.dispose](): void {
-    this.#call.signal.removeEventListener("abort", this.#leave);
+    this.#call.signal.removeEventListener("abort", this.#abort);
+    this.#leave();
     this.#over.abort();
   }
 }

@@ -9,8 +9,11 @@ export {
   Code,
   ConnectError,
   type ConnectRouter,
+  type ContextValues,
   cors,
   createConnectRouter,
+  createContextKey,
+  createContextValues,
   type HandlerContext,
   type ServiceImpl,
 } from "@connectrpc/connect";

@@ -12,7 +12,10 @@ export interface RawResponse {
 /** A client that writes bytes, and reads answers when it is told to. */
 export class RawClient {
   readonly socket: Socket;
-  #received = Buffer.alloc(0);
+  #chunks: Buffer[] = [];
+  #receivedBytes = 0;
+  /** So much must have come before it is worth a look whether an answer is complete. */
+  #neededBytes = 0;
 
   private constructor(socket: Socket) {
     this.socket = socket;
@@ -35,8 +38,9 @@ export class RawClient {
   async answers(count: number, signal: AbortSignal = AbortSignal.timeout(20_000)): Promise<readonly RawResponse[]> {
     const found: RawResponse[] = [];
     const take = (chunk: Buffer): void => {
-      this.#received = Buffer.concat([this.#received, chunk]);
-      while (found.length < count && this.#takeOne(found));
+      this.#chunks.push(chunk);
+      this.#receivedBytes += chunk.length;
+      while (found.length < count && this.#receivedBytes >= this.#neededBytes && this.#takeOne(found));
       if (found.length === count) this.socket.pause();
     };
     this.socket.on("data", take);
@@ -55,19 +59,25 @@ export class RawClient {
   }
 
   #takeOne(found: RawResponse[]): boolean {
-    const end = this.#received.indexOf("\r\n\r\n");
+    const received = Buffer.concat(this.#chunks);
+    this.#chunks = [received];
+    const end = received.indexOf("\r\n\r\n");
     if (end < 0) return false;
-    const head = this.#received.toString("latin1", 0, end + 2);
+    const head = received.toString("latin1", 0, end + 2);
     const status = Number(/^HTTP\/1\.1 (\d{3})/.exec(head)?.[1]);
     const length = status < 200 ? 0 : Number(/^content-length: (\d+)/im.exec(head)?.[1] ?? 0);
     const bodyAt = end + 4;
-    if (this.#received.length < bodyAt + length) return false;
+    this.#neededBytes = bodyAt + length;
+    if (received.length < this.#neededBytes) return false;
     found.push({
       status,
       headers: head.slice(head.indexOf("\r\n") + 2),
-      body: this.#received.toString("utf8", bodyAt, bodyAt + length),
+      body: received.toString("utf8", bodyAt, this.#neededBytes),
     });
-    this.#received = this.#received.subarray(bodyAt + length);
+    const rest = received.subarray(this.#neededBytes);
+    this.#chunks = [rest];
+    this.#receivedBytes = rest.length;
+    this.#neededBytes = 1;
     return true;
   }
 }

@@ -1,0 +1,206 @@
+import { Http2ServerRequest } from "node:http2";
+import { type Clock, systemClock } from "../environment.js";
+import { PeeringError } from "../errors.js";
+import { Incidents } from "../incidents.js";
+import { Places, sourceOf } from "../sources.js";
+import { formatAddress } from "../transport/address.js";
+import { StatusCode } from "../wire/status.js";
+import { type Answerer, AnswerTurns, type Unread } from "./answer-turns.js";
+import type { HttpRequest } from "./messages.js";
+
+/** What calls may hold, of one source and together. A source is an IPv4 address, or the /64 of an IPv6 one. */
+export interface CallLimitsOptions {
+  /**
+   * Reads and watches of one source that wait for a change. Default 2 048, for many clients may come through one proxy; beyond:
+   * 429, RESOURCE_EXHAUSTED.
+   */
+  readonly waitingPerSource?: number;
+  /**
+   * Reads and watches of all sources that wait for a change. Default 16 384; beyond, the longest wait of the source that has most
+   * ends as if its time were over, or the newcomer is answered 429, RESOURCE_EXHAUSTED, where no source has more than its own.
+   */
+  readonly waitingInAll?: number;
+  /**
+   * Bytes of answers that a connection of HTTP/2 has not read. From there on no call of it begins, and no message of a watch is
+   * made, until it has read. Default 64 KiB. A connection of HTTP/1.1 has one answer at a time.
+   */
+  readonly unsentPerConnection?: number;
+  /** Bytes of answers that a source has not read. From there on no read of it is answered, until it has. Default 64 MiB. */
+  readonly unsentPerSource?: number;
+  /** The same for all sources together. Default 256 MiB. */
+  readonly unsentInAll?: number;
+  /** Answers to reads that are made at the same time; others wait for their turn. Default 8. */
+  readonly answersAtOnce?: number;
+  /** Default: the system's. */
+  readonly clock?: Clock;
+  /** Told of each limit that is hit. Default: nobody. */
+  readonly incidents?: Incidents;
+}
+
+const KIB = 1_024;
+const MIB = 1_024 * KIB;
+/** Bounds what the calls of a process hold. Pass one to `httpHandler` and to `peeringRpc`, or each bounds its own. */
+export class CallLimits {
+  readonly #turns: AnswerTurns;
+  readonly #waiting: Places;
+  readonly #incidents: Incidents;
+  readonly #limits: {
+    readonly [Limit in "waitingPerSource" | "waitingInAll"]: number;
+  };
+
+  constructor(options: CallLimitsOptions = {}) {
+    const { waitingPerSource = 2_048, waitingInAll = 16_384 } = options;
+    const clock = options.clock ?? systemClock;
+    this.#limits = { waitingPerSource, waitingInAll };
+    this.#incidents = options.incidents ?? new Incidents();
+    this.#turns = new AnswerTurns(
+      {
+        atOnce: options.answersAtOnce ?? 8,
+        unsentPerConnection: options.unsentPerConnection ?? 64 * KIB,
+        unsentPerSource: options.unsentPerSource ?? 64 * MIB,
+        unsentInAll: options.unsentInAll ?? 256 * MIB,
+      },
+      (what, source) => this.#unread(what, source),
+    );
+    // None of them is stale, however long it waits: that is what it is for.
+    const graceMs = Number.POSITIVE_INFINITY;
+    this.#waiting = new Places({ perSource: waitingPerSource, inAll: waitingInAll, graceMs }, clock);
+  }
+
+  /**
+   * What one call may take; to be ended with it.
+   * @internal
+   */
+  allowance(request: HttpRequest): CallAllowance {
+    const { remoteAddress = "", remotePort = 0 } = request.socket;
+    const source = sourceOf(formatAddress(remoteAddress, remotePort));
+    const isHttp2 = request instanceof Http2ServerRequest;
+    const connection = isHttp2 ? (request.stream.session ?? request.stream) : request.socket;
+    return new CallAllowance(this, this.#turns, { source, connection }, isHttp2);
+  }
+
+  /** @internal */
+  takeWait(source: string, over: () => void): () => void {
+    const place = this.#waiting.take(source, () => {
+      this.#incidents.report("wait-cut-short", "too many calls wait for a change: an older one was answered", {
+        source,
+      });
+      over();
+    });
+    if (typeof place === "object") return () => place.leave();
+    const { waitingPerSource: perSource, waitingInAll: inAll } = this.#limits;
+    if (place === "source") {
+      const fields = { source, limit: perSource };
+      this.#incidents.report("wait-refused-to-source", "too many calls of one source wait for a change", fields);
+      throw exhausted(`too many calls from ${source} wait for a change: at most ${perSource} may`);
+    }
+    this.#incidents.report("wait-refused", "too many calls wait for a change", { source, limit: inAll });
+    throw exhausted(`too many calls wait for a change: at most ${inAll} may`);
+  }
+
+  #unread(what: Unread, source: string): void {
+    switch (what) {
+      case "connection":
+        this.#incidents.report("answers-unread-by-connection", "a client asks for more, and does not read", { source });
+        return;
+      case "source":
+        this.#incidents.report("answers-unread-by-source", "a source asks for more, and does not read", { source });
+        return;
+      case "all":
+        this.#incidents.report("answers-unread", "too many answers have been made that nobody reads", { source });
+    }
+  }
+}
+
+function exhausted(why: string): PeeringError {
+  return new PeeringError("resource-exhausted", why, { status: StatusCode.ResourceExhausted });
+}
+
+/** What one call holds of the limits. */
+export class CallAllowance {
+  readonly #limits: CallLimits;
+  readonly #turns: AnswerTurns;
+  readonly #answerer: Answerer;
+  readonly #isHttp2: boolean;
+  #making = false;
+  #unsentBytes = 0;
+  #ended = false;
+
+  /** @internal */
+  constructor(limits: CallLimits, turns: AnswerTurns, answerer: Answerer, isHttp2: boolean) {
+    this.#limits = limits;
+    this.#isHttp2 = isHttp2;
+    this.#turns = turns;
+    this.#answerer = answerer;
+  }
+
+  /**
+   * Resolves when the call may begin: over HTTP/2 not before its connection has read what it was answered. Over HTTP/1.1 it has
+   * when a call gets here.
+   * @throws `signal.reason`
+   */
+  async begin(signal: AbortSignal): Promise<void> {
+    if (!this.#isHttp2) return;
+    await this.turn(signal);
+    this.rest();
+  }
+
+  /** Resolves when the call may make an answer, until {@link made}, {@link rest} or {@link end}. @throws `signal.reason` */
+  turn(signal: AbortSignal): Promise<void> {
+    if (this.#making) return Promise.resolve();
+    return new Promise((resolve, reject) => {
+      if (signal.aborted) return reject(signal.reason);
+      let giveUp = (): void => {};
+      const abort = (): void => {
+        giveUp();
+        reject(signal.reason);
+      };
+      signal.addEventListener("abort", abort, { once: true });
+      giveUp = this.#turns.wait(this.#answerer, () => {
+        this.#making = true;
+        signal.removeEventListener("abort", abort);
+        resolve();
+      });
+    });
+  }
+
+  /** There is no answer yet: it is the turn of others. */
+  rest(): void {
+    if (!this.#making) return;
+    this.#making = false;
+    this.#turns.done();
+  }
+
+  /** An answer, or a message of one, is made and will be sent. */
+  made(bytes: number): void {
+    if (!this.#ended) {
+      this.#unsentBytes += bytes;
+      this.#turns.hold(this.#answerer, bytes);
+    }
+    this.rest();
+  }
+
+  /** So much of it has been sent. */
+  sent(bytes: number): void {
+    if (this.#ended) return;
+    this.#unsentBytes -= bytes;
+    this.#turns.release(this.#answerer, bytes);
+  }
+
+  /**
+   * Takes a place among the calls that wait for a change.
+   * @param over - is called when it must not wait any longer.
+   * @returns gives the place back.
+   * @throws {PeeringError} `resource-exhausted`
+   */
+  wait(over: () => void): () => void {
+    return this.#limits.takeWait(this.#answerer.source, over);
+  }
+
+  /** Gives everything back. */
+  end(): void {
+    this.sent(this.#unsentBytes);
+    this.#ended = true;
+    this.rest();
+  }
+}

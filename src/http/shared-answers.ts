@@ -1,0 +1,95 @@
+import type { Identity } from "../access/authorizer.js";
+import type { Answer } from "./call.js";
+
+/** What an answer depends on beside its question. */
+export interface Asked {
+  readonly index: bigint;
+  /** Undefined: it depends on no rights. */
+  readonly identity: Identity | undefined;
+}
+
+interface MadeAnswer extends Asked {
+  /** Undefined: the call that made it ended meanwhile, and it may be incomplete. */
+  readonly answer: Promise<Answer | undefined>;
+}
+
+/** Calls that wait for the answer to the same question. */
+interface Group {
+  /** Calls that belong to it. */
+  calls: number;
+  /** Calls of these that the last change has ended the wait of, and that are not answered yet. */
+  woken: number;
+  made: MadeAnswer | undefined;
+}
+
+/** One call's part in a group. */
+export interface SharedAnswer {
+  /** A change has ended its wait. */
+  woken(): void;
+  /** It waits again. */
+  asleep(): void;
+  /**
+   * The answer that was made for another call of the group which the same change woke, and whose index and identity are the same,
+   * or what `make` returns.
+   * @throws what `make` throws, for whichever call, and `signal.reason` when this call has ended.
+   */
+  answer(asked: Asked, signal: AbortSignal, make: () => Promise<Answer>): Promise<Answer>;
+  /** The call has ended. */
+  leave(): void;
+}
+
+/** Lets all who wait for the same have one answer, which is made once, when the first of them is answered. */
+export class SharedAnswers {
+  readonly #groups = new Map<string, Group>();
+
+  /** @param question - everything that the answer depends on but the index that is waited for, and rights. */
+  join(question: string): SharedAnswer {
+    const groups = this.#groups;
+    const group = groups.get(question) ?? { calls: 0, woken: 0, made: undefined };
+    groups.set(question, group);
+    group.calls++;
+    let isWoken = false;
+    const asleep = (): void => {
+      if (!isWoken) return;
+      isWoken = false;
+      // The last one takes it along: what is asked later is answered from what there is then.
+      if (--group.woken === 0) group.made = undefined;
+    };
+    return {
+      woken: () => {
+        if (isWoken) return;
+        isWoken = true;
+        group.woken++;
+      },
+      asleep,
+      answer: async ({ index, identity }, signal, make) => {
+        if (!isWoken) return make();
+        for (;;) {
+          let { made } = group;
+          if (made?.index !== index || made.identity !== identity) {
+            made = { index, identity, answer: unlessAborted(make, signal) };
+            group.made = made;
+          }
+          const answer = await made.answer;
+          if (answer !== undefined) return answer;
+          if (group.made === made) group.made = undefined;
+          signal.throwIfAborted();
+        }
+      },
+      leave: () => {
+        asleep();
+        if (--group.calls === 0) groups.delete(question);
+      },
+    };
+  }
+}
+
+async function unlessAborted(make: () => Promise<Answer>, signal: AbortSignal): Promise<Answer | undefined> {
+  try {
+    const answer = await make();
+    return signal.aborted ? undefined : answer;
+  } catch (error) {
+    if (signal.aborted) return undefined;
+    throw error;
+  }
+}
