@@ -64,6 +64,14 @@ export const allowAll: Authorizer = {
   allowed: () => true,
 };
 
+/** The rights to write something, of which every write that is served takes one. */
+const WRITES: readonly Right[] = [
+  ...(["mesh", "operator", "peering"] as const).map((resource): Right => ({ resource, access: "write" })),
+  ...(["agent", "intention", "node", "query", "service"] as const).map(
+    (resource): Right => ({ resource, access: "write", scope: "any" }),
+  ),
+];
+
 /** Which records of one cluster a caller may read. */
 export interface ReadableNames {
   service(name: string): boolean;
@@ -101,6 +109,12 @@ export class Access {
     if (!this.may(right)) throw permissionDenied(this.identity, right);
   }
 
+  /** @throws {PeeringError} `permission-denied`: there is nothing that the caller may write. */
+  requireWrite(): void {
+    if (WRITES.some((right) => this.may(right))) return;
+    throw new PeeringError("permission-denied", `Permission denied: ${nameOf(this.identity)} may write nothing`);
+  }
+
   /**
    * What may be read of our own data, or of a peer's. Every answer with records is cut by this (specification 2.10).
    * Names of other clusters are no matter for our rules: imports are read by whoever was granted to write any service of
@@ -126,11 +140,16 @@ export class Access {
 function permissionDenied(identity: Identity, right: Right): PeeringError {
   const { resource, access, name } = right;
   const permission = `'${resource}:${access}'${name === undefined ? "" : ` on "${name}"`}`;
+  const hint =
+    identity.accessorId === undefined
+      ? ". The anonymous token is used implicitly when a request does not specify a token."
+      : "";
   return new PeeringError(
     "permission-denied",
-    identity.accessorId === undefined
-      ? `Permission denied: anonymous token lacks permission ${permission}. ` +
-          "The anonymous token is used implicitly when a request does not specify a token."
-      : `Permission denied: token with AccessorID '${identity.accessorId}' lacks permission ${permission}`,
+    `Permission denied: ${nameOf(identity)} lacks permission ${permission}${hint}`,
   );
+}
+
+function nameOf({ accessorId }: Identity): string {
+  return accessorId === undefined ? "anonymous token" : `token with AccessorID '${accessorId}'`;
 }

@@ -5,6 +5,7 @@ import type { DnsServerOptions } from "../dns/server.js";
 import { errorText } from "../errors.js";
 import type { TransitRule } from "../host/transit.js";
 import { advertisedAddresses, checkNodeName, datacenterName } from "../host/validate-options.js";
+import type { CallLimitsOptions } from "../http/call-limits.js";
 import type { RequestGuardOptions } from "../http/request-guard.js";
 import type { ServerTls } from "../rpc/server-tls.js";
 import type { ConnectionLimitsOptions } from "../transport/connection-limits.js";
@@ -49,6 +50,8 @@ export interface AgentOptions {
   readonly transit: readonly TransitRule[];
   /** Which requests of HTTP and calls are taken. */
   readonly requests: RequestGuardOptions;
+  /** What calls may hold; absent: the default. */
+  readonly callLimits: CallLimitsOptions;
   /** Ranges that checks may connect to; none: every address. */
   readonly checkAddresses: readonly string[];
   /** Ranges at which no peer is dialed; absent: the default. */
@@ -147,6 +150,27 @@ export const agentFlags: readonly Flag[] = [
     placeholder: "count",
     usage:
       "Requests a second that the HTTP API takes from one address, and as many at once; further ones are answered 429. Default: as many as come.",
+  },
+  {
+    name: "http-waiting-per-source",
+    kind: "text",
+    placeholder: "number",
+    usage:
+      "Reads and watches of one client address that may wait for a change at the same time. Raise it where many clients come through one proxy. Default: 2048.",
+  },
+  {
+    name: "http-body-bytes-per-source",
+    kind: "text",
+    placeholder: "bytes",
+    usage:
+      "Bytes of request bodies of one client address that may be received or worked on at the same time. Default: 33554432.",
+  },
+  {
+    name: "http-unsent-bytes-per-source",
+    kind: "text",
+    placeholder: "bytes",
+    usage:
+      "Bytes of answers that one client address may leave unread; from there on its reads wait until it has read. Default: 67108864.",
   },
   {
     name: "grpc-tls",
@@ -299,6 +323,9 @@ export async function readAgentOptions(flags: ParsedFlags, io: CommandLineIo): P
   }
   const maxUdpBytes = number("dns-max-udp-bytes", 512, 65_467);
   const largeAnswers = number("dns-large-answers", 0, Number.MAX_SAFE_INTEGER);
+  const waitingPerSource = number("http-waiting-per-source", 0, Number.MAX_SAFE_INTEGER);
+  const bodyBytesPerSource = number("http-body-bytes-per-source", 0, Number.MAX_SAFE_INTEGER);
+  const unsentPerSource = number("http-unsent-bytes-per-source", 1, Number.MAX_SAFE_INTEGER);
   const connections = number("max-connections", 1, Number.MAX_SAFE_INTEGER);
   const reservedDescriptors = number("reserved-descriptors", 1, Number.MAX_SAFE_INTEGER);
   const requestsPerSecond = number("requests-per-second", 1, Number.MAX_SAFE_INTEGER);
@@ -328,6 +355,11 @@ export async function readAgentOptions(flags: ParsedFlags, io: CommandLineIo): P
       allowedOrigins: texts("allowed-origin"),
       allowWriteFrom: texts("allow-write-http-from"),
       ...(requestsPerSecond !== undefined && { requestsPerSecond }),
+    },
+    callLimits: {
+      ...(waitingPerSource !== undefined && { waitingPerSource }),
+      ...(bodyBytesPerSource !== undefined && { bodyBytesPerSource }),
+      ...(unsentPerSource !== undefined && { unsentPerSource }),
     },
     checkAddresses: texts("check-addresses"),
     ...forbiddenAddresses(texts("forbidden-addresses")),

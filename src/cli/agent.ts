@@ -55,7 +55,7 @@ export async function runAgent({ flags, io, print }: CommandContext): Promise<vo
   await starting(() => registerServer(host, options.node, options.advertise));
   await using dns = await starting(() => openDns(host, options, authorizing, shared));
   const perSource = options.httpConnectionsPerSource;
-  const limits = new CallLimits({ incidents: shared.incidents });
+  const limits = new CallLimits({ ...options.callLimits, incidents: shared.incidents });
   const serving = { ...options.requests, ...authorizing, limits, logger };
   const listeners = await starting(async () => ({
     rpc: peeringRpc(host, { ...serving, allowPeeringWrite: options.allowPeeringWrite, signal: stopped }),

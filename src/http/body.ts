@@ -1,6 +1,7 @@
 import type { IncomingHttpHeaders } from "node:http";
 import type { Readable } from "node:stream";
 import type { Clock } from "../environment.js";
+import type { CallAllowance } from "./call-limits.js";
 import { HttpError } from "./http-error.js";
 
 /** What a client may send, and how long it may take. */
@@ -9,41 +10,109 @@ export interface BodyLimits {
   readonly timeoutMs: number;
 }
 
+/** Who sends a body. */
+export interface BodySender {
+  readonly allowance: CallAllowance;
+  /** @throws what a caller is refused with who may write nothing, or is not known. */
+  requireWrite(): Promise<void>;
+}
+
 /** A request of `node:http`, or of the like interface of `node:http2`. */
 export interface RequestWithBody extends Readable {
   readonly headers: IncomingHttpHeaders;
 }
 
-/** The body of a request. @throws {HttpError} 413, 408, or 400 when the client went away in the middle. */
-export function readBody(request: RequestWithBody, limits: BodyLimits, clock: Clock): Promise<Buffer> {
-  const tooLarge = (): HttpError =>
-    new HttpError(413, `Request body too large, max size: ${limits.maxBytes} bytes.`, { Connection: "close" });
-  if (Number(request.headers["content-length"] ?? 0) > limits.maxBytes) return Promise.reject(tooLarge());
+/** How much room is made for a body of which nothing is known. */
+const FIRST_BYTES = 1_024;
+
+/** The length of a body as its head tells it; undefined where it does not. */
+export function announcedLength({ headers }: RequestWithBody): number | undefined {
+  const length = headers["content-length"];
+  return length === undefined ? undefined : Number(length);
+}
+
+/**
+ * The body of a request. Of callers who may write nothing a short one is read, too, so that they are told what is wrong with it.
+ * @throws {HttpError} 413 when it is too long, 408 when it comes too slowly, 429 or 503 when too many bodies are being received,
+ *   400 when the client goes away in the middle.
+ * @throws as {@link BodySender.requireWrite} when it is too long for such a caller.
+ */
+export async function readBody(
+  request: RequestWithBody,
+  limits: BodyLimits,
+  sender: BodySender,
+  clock: Clock,
+): Promise<Buffer> {
+  const { allowance } = sender;
+  const announced = announcedLength(request);
+  const tooLarge = (): HttpError => {
+    allowance.report("body-too-large", "a body is longer than a body may be", { limit: limits.maxBytes });
+    return new HttpError(413, `Request body too large, max size: ${limits.maxBytes} bytes.`);
+  };
+  if (announced !== undefined && announced > limits.maxBytes) throw tooLarge();
+  const stranger = await sender.requireWrite().then(
+    () => undefined,
+    (error: unknown) => ({ error }),
+  );
+  const isStranger = stranger !== undefined;
+  const maxBytes = isStranger ? Math.min(limits.maxBytes, allowance.strangerBodyBytes) : limits.maxBytes;
+  const tooLong = (): unknown => {
+    if (!isStranger || maxBytes === limits.maxBytes) return tooLarge();
+    const message = "a body is longer than one may be whose sender may write nothing";
+    allowance.report("body-of-stranger-too-large", message, { limit: maxBytes });
+    return stranger.error;
+  };
+  if (announced !== undefined && announced > maxBytes) throw tooLong();
+  if (request.destroyed) throw endedEarly();
+  // All that was announced at once: where not all find room, some of them come to their end.
+  if (announced !== undefined) allowance.body(announced, isStranger);
   return new Promise((resolve, reject) => {
-    const chunks: Buffer[] = [];
+    // One piece of memory, for a client may send each byte by itself.
+    let body = Buffer.alloc(0);
     let length = 0;
-    const timer = clock.after(limits.timeoutMs, () =>
-      finish(new HttpError(408, "The request body did not arrive in time.", { Connection: "close" })),
-    );
-    const finish = (error?: HttpError): void => {
+    const makeRoom = (): void => {
+      const room = Math.min(Math.max(length, 2 * body.length, FIRST_BYTES), announced ?? maxBytes);
+      if (announced === undefined) allowance.body(room - body.length, isStranger);
+      const larger = Buffer.allocUnsafe(room);
+      body.copy(larger);
+      body = larger;
+    };
+    const timer = clock.after(limits.timeoutMs, () => {
+      allowance.report("body-too-slow", "a body did not arrive in time", { limitMs: limits.timeoutMs });
+      fail(new HttpError(408, "The request body did not arrive in time.", { Connection: "close" }));
+    });
+    const leave = (): void => {
       timer.cancel();
       request.off("data", take).off("end", end).off("error", gone).off("close", gone);
-      if (error === undefined) {
-        resolve(Buffer.concat(chunks, length));
-        return;
-      }
+    };
+    const fail = (error: unknown): void => {
+      leave();
       request.pause();
       // A failure of the connection that comes later is nobody's any more.
       request.on("error", () => {});
       reject(error);
     };
     const take = (chunk: Buffer): void => {
+      const before = length;
       length += chunk.length;
-      if (length > limits.maxBytes) finish(tooLarge());
-      else chunks.push(chunk);
+      try {
+        if (length > maxBytes) throw tooLong();
+        if (length > body.length) makeRoom();
+      } catch (error) {
+        fail(error);
+        return;
+      }
+      chunk.copy(body, before);
     };
-    const end = (): void => finish();
-    const gone = (): void => finish(new HttpError(400, "The request body ended too early."));
+    const end = (): void => {
+      leave();
+      resolve(body.subarray(0, length));
+    };
+    const gone = (): void => fail(endedEarly());
     request.on("data", take).on("end", end).on("error", gone).on("close", gone);
   });
+}
+
+function endedEarly(): HttpError {
+  return new HttpError(400, "The request body ended too early.");
 }

@@ -1,12 +1,14 @@
 import { Http2ServerRequest } from "node:http2";
-import { type Clock, systemClock } from "../environment.js";
+import { type Clock, type LogFields, systemClock } from "../environment.js";
 import { PeeringError } from "../errors.js";
 import { Incidents } from "../incidents.js";
 import { Places, sourceOf } from "../sources.js";
 import { formatAddress } from "../transport/address.js";
 import { StatusCode } from "../wire/status.js";
 import { type Answerer, AnswerTurns, type Unread } from "./answer-turns.js";
+import { HttpError } from "./http-error.js";
 import type { HttpRequest } from "./messages.js";
+import { Quota } from "./quota.js";
 
 /** What calls may hold, of one source and together. A source is an IPv4 address, or the /64 of an IPv6 one. */
 export interface CallLimitsOptions {
@@ -20,6 +22,18 @@ export interface CallLimitsOptions {
    * ends as if its time were over, or the newcomer is answered 429, RESOURCE_EXHAUSTED, where no source has more than its own.
    */
   readonly waitingInAll?: number;
+  /**
+   * Longest body that is taken from callers that may write nothing, such as those without a token where the default is to deny,
+   * in bytes. Default 64 KiB; beyond: 403, RESOURCE_EXHAUSTED.
+   */
+  readonly strangerBodyBytes?: number;
+  /**
+   * Bytes of the bodies of one source that are being received or worked on. A quarter of it, at most, is for callers that may
+   * write nothing. Default 32 MiB; beyond: 429, RESOURCE_EXHAUSTED.
+   */
+  readonly bodyBytesPerSource?: number;
+  /** The same for all sources together. Default 64 MiB; beyond: 503, RESOURCE_EXHAUSTED. */
+  readonly bodyBytesInAll?: number;
   /**
    * Bytes of answers that a connection of HTTP/2 has not read. From there on no call of it begins, and no message of a watch is
    * made, until it has read. Default 64 KiB. A connection of HTTP/1.1 has one answer at a time.
@@ -39,20 +53,30 @@ export interface CallLimitsOptions {
 
 const KIB = 1_024;
 const MIB = 1_024 * KIB;
+/** Of what bodies may have, the part of callers that may write nothing. */
+const STRANGERS = 4;
+
 /** Bounds what the calls of a process hold. Pass one to `httpHandler` and to `peeringRpc`, or each bounds its own. */
 export class CallLimits {
+  /** @internal */
+  readonly strangerBodyBytes: number;
+  /** @internal */
+  readonly incidents: Incidents;
   readonly #turns: AnswerTurns;
   readonly #waiting: Places;
-  readonly #incidents: Incidents;
+  readonly #bodies: Quota;
+  readonly #bodiesOfStrangers: Quota;
   readonly #limits: {
-    readonly [Limit in "waitingPerSource" | "waitingInAll"]: number;
+    readonly [Limit in "waitingPerSource" | "waitingInAll" | "bodyBytesPerSource" | "bodyBytesInAll"]: number;
   };
 
   constructor(options: CallLimitsOptions = {}) {
     const { waitingPerSource = 2_048, waitingInAll = 16_384 } = options;
+    const { bodyBytesPerSource = 32 * MIB, bodyBytesInAll = 64 * MIB } = options;
     const clock = options.clock ?? systemClock;
-    this.#limits = { waitingPerSource, waitingInAll };
-    this.#incidents = options.incidents ?? new Incidents();
+    this.#limits = { waitingPerSource, waitingInAll, bodyBytesPerSource, bodyBytesInAll };
+    this.incidents = options.incidents ?? new Incidents();
+    this.strangerBodyBytes = options.strangerBodyBytes ?? 64 * KIB;
     this.#turns = new AnswerTurns(
       {
         atOnce: options.answersAtOnce ?? 8,
@@ -65,6 +89,10 @@ export class CallLimits {
     // None of them is stale, however long it waits: that is what it is for.
     const graceMs = Number.POSITIVE_INFINITY;
     this.#waiting = new Places({ perSource: waitingPerSource, inAll: waitingInAll, graceMs }, clock);
+    const quota = (part: number): Quota =>
+      new Quota({ perSource: bodyBytesPerSource / part, inAll: bodyBytesInAll / part });
+    this.#bodies = quota(1);
+    this.#bodiesOfStrangers = quota(STRANGERS);
   }
 
   /**
@@ -82,7 +110,7 @@ export class CallLimits {
   /** @internal */
   takeWait(source: string, over: () => void): () => void {
     const place = this.#waiting.take(source, () => {
-      this.#incidents.report("wait-cut-short", "too many calls wait for a change: an older one was answered", {
+      this.incidents.report("wait-cut-short", "too many calls wait for a change: an older one was answered", {
         source,
       });
       over();
@@ -91,23 +119,38 @@ export class CallLimits {
     const { waitingPerSource: perSource, waitingInAll: inAll } = this.#limits;
     if (place === "source") {
       const fields = { source, limit: perSource };
-      this.#incidents.report("wait-refused-to-source", "too many calls of one source wait for a change", fields);
+      this.incidents.report("wait-refused-to-source", "too many calls of one source wait for a change", fields);
       throw exhausted(`too many calls from ${source} wait for a change: at most ${perSource} may`);
     }
-    this.#incidents.report("wait-refused", "too many calls wait for a change", { source, limit: inAll });
+    this.incidents.report("wait-refused", "too many calls wait for a change", { source, limit: inAll });
     throw exhausted(`too many calls wait for a change: at most ${inAll} may`);
+  }
+
+  /** @internal */
+  takeBody(source: string, bytes: number, isStranger: boolean): () => void {
+    const quota = isStranger ? this.#bodiesOfStrangers : this.#bodies;
+    const full = quota.take(source, bytes);
+    if (full === undefined) return () => quota.give(source, bytes);
+    const { bodyBytesPerSource: perSource, bodyBytesInAll: inAll } = this.#limits;
+    const fields = { source, limit: full === "source" ? perSource : inAll, stranger: isStranger };
+    if (full === "source") {
+      this.incidents.report("body-refused-to-source", "one source sends too many bodies at the same time", fields);
+      throw new HttpError(429, `too many bodies from ${source} are being received`);
+    }
+    this.incidents.report("body-refused", "too many bodies are being received at the same time", fields);
+    throw new HttpError(503, "too many bodies are being received");
   }
 
   #unread(what: Unread, source: string): void {
     switch (what) {
       case "connection":
-        this.#incidents.report("answers-unread-by-connection", "a client asks for more, and does not read", { source });
+        this.incidents.report("answers-unread-by-connection", "a client asks for more, and does not read", { source });
         return;
       case "source":
-        this.#incidents.report("answers-unread-by-source", "a source asks for more, and does not read", { source });
+        this.incidents.report("answers-unread-by-source", "a source asks for more, and does not read", { source });
         return;
       case "all":
-        this.#incidents.report("answers-unread", "too many answers have been made that nobody reads", { source });
+        this.incidents.report("answers-unread", "too many answers have been made that nobody reads", { source });
     }
   }
 }
@@ -122,6 +165,7 @@ export class CallAllowance {
   readonly #turns: AnswerTurns;
   readonly #answerer: Answerer;
   readonly #isHttp2: boolean;
+  readonly #bodies: (() => void)[] = [];
   #making = false;
   #unsentBytes = 0;
   #ended = false;
@@ -188,19 +232,44 @@ export class CallAllowance {
   }
 
   /**
-   * Takes a place among the calls that wait for a change.
+   * Takes a place among the calls that wait for a change. Its body was read by then, and counts no more.
    * @param over - is called when it must not wait any longer.
    * @returns gives the place back.
    * @throws {PeeringError} `resource-exhausted`
    */
   wait(over: () => void): () => void {
+    this.#giveBodies();
     return this.#limits.takeWait(this.#answerer.source, over);
+  }
+
+  /** Room for a part of a body, until the call ends. @throws {HttpError} 429, 503 */
+  body(bytes: number, isStranger: boolean): void {
+    if (!this.#ended) this.#bodies.push(this.#limits.takeBody(this.#answerer.source, bytes, isStranger));
+  }
+
+  get strangerBodyBytes(): number {
+    return this.#limits.strangerBodyBytes;
+  }
+
+  /** Counts a limit that the call has hit. The kind is a literal, as for {@link Incidents.report}. */
+  report(kind: string, message: string, fields: LogFields): void {
+    this.#limits.incidents.report(kind, message, { source: this.#answerer.source, ...fields });
+  }
+
+  /** The client did not read an answer, or a message of one, in time. */
+  readTooSlowly(limitMs: number): void {
+    this.report("answer-read-too-slowly", "a client did not read in time what it was answered", { limitMs });
   }
 
   /** Gives everything back. */
   end(): void {
+    this.#giveBodies();
     this.sent(this.#unsentBytes);
     this.#ended = true;
     this.rest();
+  }
+
+  #giveBodies(): void {
+    for (const give of this.#bodies.splice(0)) give();
   }
 }

@@ -109,9 +109,13 @@ export class Call implements Waiting {
     return Array.isArray(value) ? value[0] : value;
   }
 
-  /** The whole body. @throws {HttpError} 413 when it is too long, 408 when it comes too slowly. */
+  /** The whole body. @throws as {@link readBody}. */
   body(): Promise<Buffer> {
-    return readBody(this.#request, this.server.bodyLimits, this.server.clock);
+    const sender = {
+      allowance: this.#allowance,
+      requireWrite: async () => (await this.access()).requireWrite(),
+    };
+    return readBody(this.#request, this.server.bodyLimits, sender, this.server.clock);
   }
 
   /** `?token=`, else `X-Consul-Token`, else a bearer token; `""` when there is none. */

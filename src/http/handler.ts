@@ -4,6 +4,7 @@ import { errorText, PeeringError } from "../errors.js";
 import type { PeeringHost } from "../host/host.js";
 import type { Leadership } from "../host/leadership.js";
 import { AnswerBody } from "./answer-body.js";
+import { announcedLength } from "./body.js";
 import { type Answer, Call, type CallParts, type ReadHeaders, type Server } from "./call.js";
 import { type CallAllowance, CallLimits } from "./call-limits.js";
 import { type CorsHeaders, corsHeaders, isPreflight, preflightHeaders } from "./cors.js";
@@ -24,7 +25,7 @@ export interface HttpHandlerOptions extends RequestGuardOptions {
   readonly address?: string;
   /** Version told by `agent/self`; clients compare it with Consul's. Default: `1.21.4`, the one that is followed. */
   readonly version?: string;
-  /** Longest body of a request. Default 8 MiB; beyond: 413. */
+  /** Longest body of a request, no more than `limits` have for one source. Default 8 MiB; beyond: 413. */
   readonly maxBodyBytes?: number;
   /** How long a body may take to arrive, in milliseconds. Default 30 000; then 408. */
   readonly bodyTimeoutMs?: number;
@@ -117,9 +118,13 @@ export function httpHandler(host: PeeringHost, options: HttpHandlerOptions = {})
       .then(() => serve(table, server, guard, request, { signal: gone.signal, allowance }))
       .then(async (outgoing) => {
         if (gone.signal.aborted) return;
-        await send(request, response, outgoing, allowance);
+        const last = isEndless(request, server.bodyLimits.maxBytes) ? headersFor(request, { Connection: "close" }) : {};
+        await send(request, response, { ...outgoing, headers: { ...outgoing.headers, ...last } }, allowance);
         if (response.writableFinished || response.destroyed) return;
-        const timer = clock.after(writeTimeoutMs, () => response.destroy());
+        const timer = clock.after(writeTimeoutMs, () => {
+          allowance.readTooSlowly(writeTimeoutMs);
+          response.destroy();
+        });
         response.once("close", () => timer.cancel());
       })
       .catch((error: unknown) => {
@@ -249,6 +254,11 @@ function headersFor(
   { Connection, ...others }: Readonly<Record<string, string>>,
 ): Readonly<Record<string, string>> {
   return Connection === undefined || httpVersion.startsWith("2") ? others : { Connection, ...others };
+}
+
+/** Whether what a request still sends, and nobody wants, is more than is worth waiting for on its connection. */
+function isEndless(request: HttpRequest, maxBytes: number): boolean {
+  return !request.complete && (announcedLength(request) ?? Number.POSITIVE_INFINITY) > maxBytes;
 }
 
 function acceptsGzip(header: string | string[] | undefined): boolean {

@@ -10,6 +10,8 @@ export interface HttpRequest extends Readable {
   readonly method?: string | undefined;
   readonly url?: string | undefined;
   readonly httpVersion: string;
+  /** All of it has come. */
+  readonly complete: boolean;
   readonly socket: Socket;
 }
 

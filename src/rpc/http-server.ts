@@ -1,5 +1,5 @@
 import { once } from "node:events";
-import { createServer, type RequestListener } from "node:http";
+import { createServer, type IncomingMessage, type RequestListener, type ServerResponse } from "node:http";
 import {
   createServer as createHttp2Server,
   type Http2ServerRequest,
@@ -138,6 +138,10 @@ export async function httpServer(options: HttpServerOptions): Promise<HttpServer
           serve,
         );
   const server = secure ?? createServer(settings, serve);
+  server.on("checkContinue", (request, response) => {
+    continueWhenRead(request, response);
+    serve(request, response);
+  });
   const http2 = createHttp2Server(
     {
       settings: {
@@ -223,7 +227,7 @@ export async function httpServer(options: HttpServerOptions): Promise<HttpServer
         http2.emit("connection", socket);
       } else {
         for (const serve of serveHttp1) serve.call(server, socket);
-        feedInPieces(socket, () => pipeline.holdsUp(socket));
+        feedInPieces(socket, () => pipeline.holdsUp(socket), clock);
       }
     });
   };
@@ -301,6 +305,18 @@ function answerOverHttp2(http: HttpListener, request: Http2ServerRequest, respon
 /** Where a connection comes from: tells connections to one listener apart. */
 function placeOf({ remoteAddress, remotePort, localAddress }: Socket): string {
   return `${remoteAddress} ${remotePort} ${localAddress}`;
+}
+
+/** Tells a client that asks whether to send its body to do so when somebody reads it. */
+function continueWhenRead(request: IncomingMessage, response: ServerResponse): void {
+  const { shouldKeepAlive } = response;
+  // Where nobody does, what comes next may be the body or another request.
+  response.shouldKeepAlive = false;
+  request.once("resume", () => {
+    if (response.headersSent) return;
+    response.shouldKeepAlive = shouldKeepAlive;
+    response.writeContinue();
+  });
 }
 
 /** Reads as much of a connection as tells what it is, and puts it back. */

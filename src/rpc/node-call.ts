@@ -1,14 +1,24 @@
 import { Http2ServerRequest } from "node:http2";
+import type { Authorizer } from "../access/authorizer.js";
 import type { Clock } from "../environment.js";
-import { type BodyLimits, readBody } from "../http/body.js";
+import { type BodyLimits, type BodySender, readBody } from "../http/body.js";
 import type { CallAllowance } from "../http/call-limits.js";
 import { HttpError } from "../http/http-error.js";
 import type { HttpRequest, HttpResponse } from "../http/messages.js";
-import { Code, ConnectError, fetchHeaders, plainHeaders, type UniversalHandler } from "../transport/connect.js";
+import {
+  Code,
+  ConnectError,
+  connectError,
+  fetchHeaders,
+  plainHeaders,
+  type UniversalHandler,
+} from "../transport/connect.js";
 import { endRequest } from "../transport/grpc-stream.js";
-import { callContext } from "./rpc-call.js";
+import { callContext, RpcCaller } from "./rpc-call.js";
 
+/** How calls are carried. */
 export interface Carrying {
+  readonly authorizer: Authorizer;
   readonly body: BodyLimits;
   /** How long a client may take to accept one message. */
   readonly writeTimeoutMs: number;
@@ -21,7 +31,7 @@ export async function carryCall(
   request: HttpRequest,
   response: HttpResponse,
   allowance: CallAllowance,
-  { body, writeTimeoutMs, clock }: Carrying,
+  { authorizer, body, writeTimeoutMs, clock }: Carrying,
 ): Promise<void> {
   const gone = new AbortController();
   response.once("close", () => {
@@ -29,14 +39,16 @@ export async function carryCall(
     allowance.end();
   });
   await allowance.begin(gone.signal);
+  const header = fetchHeaders(request.headers);
+  const caller = new RpcCaller(authorizer, header, allowance);
   const answer = await handler({
     httpVersion: request.httpVersion,
     method: request.method ?? "",
     url: `http://localhost${request.url ?? "/"}`,
-    header: fetchHeaders(request.headers),
-    body: bodyOf(request, body, clock),
+    header,
+    body: bodyOf(request, body, caller, clock),
     signal: gone.signal,
-    contextValues: callContext(allowance),
+    contextValues: callContext(caller),
   });
   let started = false;
   const start = (): void => {
@@ -50,7 +62,7 @@ export async function carryCall(
     if (gone.signal.aborted) return;
     start();
     allowance.made(chunk.length);
-    await write(response, chunk, writeTimeoutMs, clock);
+    await write(response, chunk, allowance, writeTimeoutMs, clock);
     allowance.sent(chunk.length);
   }
   allowance.rest();
@@ -69,22 +81,42 @@ function isHttp2(request: HttpRequest): request is HttpRequest & Http2ServerRequ
   return request instanceof Http2ServerRequest;
 }
 
+/** The codes of what HTTP refuses a body with. */
+const BODY_CODES: Readonly<Record<number, Code>> = {
+  408: Code.DeadlineExceeded,
+  413: Code.ResourceExhausted,
+  429: Code.ResourceExhausted,
+  503: Code.ResourceExhausted,
+};
+
 /** The whole body at once: no method takes more than one message. */
-async function* bodyOf(request: HttpRequest, limits: BodyLimits, clock: Clock): AsyncGenerator<Uint8Array, void> {
+async function* bodyOf(
+  request: HttpRequest,
+  limits: BodyLimits,
+  sender: BodySender,
+  clock: Clock,
+): AsyncGenerator<Uint8Array, void> {
   try {
-    yield await readBody(request, limits, clock);
+    yield await readBody(request, limits, sender, clock);
   } catch (error) {
-    if (!(error instanceof HttpError)) throw error;
-    const code =
-      error.status === 413 ? Code.ResourceExhausted : error.status === 408 ? Code.DeadlineExceeded : Code.Canceled;
-    throw new ConnectError(error.message, code);
+    if (!(error instanceof HttpError)) throw connectError(error);
+    throw new ConnectError(error.message, BODY_CODES[error.status] ?? Code.Canceled);
   }
 }
 
 /** Resolves when the client's side of the connection has room again. @throws {ConnectError} when it is gone. */
-function write(response: HttpResponse, chunk: Uint8Array, timeoutMs: number, clock: Clock): Promise<void> {
+function write(
+  response: HttpResponse,
+  chunk: Uint8Array,
+  allowance: CallAllowance,
+  timeoutMs: number,
+  clock: Clock,
+): Promise<void> {
   return new Promise((resolve, reject) => {
-    const timer = clock.after(timeoutMs, () => response.destroy());
+    const timer = clock.after(timeoutMs, () => {
+      allowance.readTooSlowly(timeoutMs);
+      response.destroy();
+    });
     const settle = (error?: Error | null): void => {
       timer.cancel();
       response.off("close", closed);

@@ -103,6 +103,7 @@ export function peeringRpc(host: PeeringHost, options: PeeringRpcOptions = {}): 
     statusIntervalMs: options.statusIntervalMs ?? DEFAULT_STATUS_INTERVAL_MS,
   };
   const carrying: Carrying = {
+    authorizer: server.authorizer,
     body: {
       maxBytes: maxMessageBytes + ENVELOPE_BYTES,
       timeoutMs: options.bodyTimeoutMs ?? DEFAULT_BODY_TIMEOUT_MS,

@@ -1,9 +1,12 @@
 import type { Socket } from "node:net";
+import type { Clock } from "../environment.js";
 
 /** The least that is parsed at a time, unless nothing more has come, and the most. */
 const PIECE_BYTES = 1_024;
 const MAX_PIECE_BYTES = 4_096;
 const END_OF_HEAD = "\r\n\r\n";
+/** How long a connection is parsed in one turn of the event loop: a body may come in chunks of one byte. */
+const TURN_MS = 1;
 
 /**
  * Has a server of `node:http` parse what comes over a connection in pieces that end where a request may end, and nothing while
@@ -12,13 +15,22 @@ const END_OF_HEAD = "\r\n\r\n";
  * @param socket - one that the server has just been given.
  * @param isHeldUp - whether requests of this connection wait already.
  */
-export function feedInPieces(socket: Socket, isHeldUp: () => boolean): void {
+export function feedInPieces(socket: Socket, isHeldUp: () => boolean, clock: Clock): void {
   const parsers = socket.listeners("data");
+  let turnIsOver = false;
   const feed = (chunk: Buffer): void => {
+    const beganAt = clock.now();
     for (let start = 0; start < chunk.length; ) {
       // It was refused, or the last answer is on its way.
       if (!socket.writable) return;
-      if (isHeldUp() || socket.isPaused()) {
+      if (!turnIsOver && start > 0 && clock.now() - beganAt > TURN_MS) {
+        turnIsOver = true;
+        setImmediate(() => {
+          turnIsOver = false;
+          if (!isHeldUp()) socket.resume();
+        });
+      }
+      if (turnIsOver || isHeldUp() || socket.isPaused()) {
         socket.pause();
         socket.unshift(chunk.subarray(start));
         return;

@@ -3,6 +3,7 @@ import type { Clock, Random } from "../environment.js";
 import { PeeringError } from "../errors.js";
 import type { PeeringHost } from "../host/host.js";
 import type { Waiting } from "../http/blocking.js";
+import type { BodySender } from "../http/body.js";
 import type { CallAllowance } from "../http/call-limits.js";
 import { parseUint64 } from "../http/query.js";
 import { parseDuration } from "../syntax/go-duration.js";
@@ -65,11 +66,38 @@ export interface QueryOptions {
   readonly waitMs: number;
 }
 
-const ALLOWANCE = createContextKey<CallAllowance | undefined>(undefined);
+/** Who calls, as the head of a request tells it, and what the call may hold. */
+export class RpcCaller implements BodySender {
+  readonly allowance: CallAllowance;
+  readonly #authorizer: Authorizer;
+  readonly #token: string;
+  #judged: Promise<Access> | undefined;
+
+  constructor(authorizer: Authorizer, headers: Headers, allowance: CallAllowance) {
+    this.allowance = allowance;
+    this.#authorizer = authorizer;
+    this.#token = tokenOf(headers);
+  }
+
+  /** What the caller may do now. @throws {PeeringError} `permission-denied`: `ACL not found`. */
+  access(): Promise<Access> {
+    // The first look was at its body, a moment ago.
+    const judged = this.#judged;
+    this.#judged = undefined;
+    return judged ?? Access.of(this.#authorizer, this.#token);
+  }
+
+  async requireWrite(): Promise<void> {
+    this.#judged = Access.of(this.#authorizer, this.#token);
+    (await this.#judged).requireWrite();
+  }
+}
+
+const CALLER = createContextKey<RpcCaller | undefined>(undefined);
 
 /** What a handler is to be called with, for {@link RpcCall} to be made of. */
-export function callContext(allowance: CallAllowance): ContextValues {
-  return createContextValues().set(ALLOWANCE, allowance);
+export function callContext(caller: RpcCaller): ContextValues {
+  return createContextValues().set(CALLER, caller);
 }
 
 /** One call. */
@@ -79,13 +107,13 @@ export class RpcCall implements Waiting {
   readonly signal: AbortSignal;
   readonly #context: HandlerContext;
   readonly #required: Right[] = [];
-  readonly #allowance: CallAllowance;
+  readonly #caller: RpcCaller;
 
   /** @param context - with what {@link callContext} returns. */
   constructor(server: RpcServer, context: HandlerContext) {
-    const allowance = context.values.get(ALLOWANCE);
-    if (allowance === undefined) throw new TypeError("a call is carried with an allowance");
-    this.#allowance = allowance;
+    const caller = context.values.get(CALLER);
+    if (caller === undefined) throw new TypeError("a handler is called with its caller");
+    this.#caller = caller;
     this.server = server;
     this.signal = context.signal;
     this.#context = context;
@@ -97,7 +125,7 @@ export class RpcCall implements Waiting {
 
   /** What the caller may do now. @throws {PeeringError} `permission-denied`: `ACL not found`. */
   access(): Promise<Access> {
-    return Access.of(this.server.authorizer, this.#token());
+    return this.#caller.access();
   }
 
   /** @throws {PeeringError} `permission-denied`, which names the missing right. */
@@ -113,15 +141,15 @@ export class RpcCall implements Waiting {
   }
 
   wait(over: () => void): () => void {
-    return this.#allowance.wait(over);
+    return this.#caller.allowance.wait(over);
   }
 
   turn(): Promise<void> {
-    return this.#allowance.turn(this.signal);
+    return this.#caller.allowance.turn(this.signal);
   }
 
   pause(): void {
-    this.#allowance.rest();
+    this.#caller.allowance.rest();
   }
 
   /** @throws {PeeringError} `invalid-argument` for what cannot be read. */
@@ -142,18 +170,22 @@ export class RpcCall implements Waiting {
     for (const [name, value] of Object.entries(READ_METADATA)) responseHeader.set(name, value);
   }
 
-  /** `x-consul-token`, else a bearer token; `""` when there is none. */
-  #token(): string {
-    const given = this.#metadata("x-consul-token");
-    if (given !== "") return given;
-    const [scheme = "", token = ""] = this.#metadata("authorization").split(/\s+/);
-    return scheme.toLowerCase() === "bearer" ? token : "";
-  }
-
-  /** The first value: several of one name come joined by commas. */
   #metadata(name: string): string {
-    return (this.#context.requestHeader.get(name) ?? "").split(",")[0]?.trim() ?? "";
+    return firstValue(this.#context.requestHeader, name);
   }
+}
+
+/** `x-consul-token`, else a bearer token; `""` when there is none. */
+function tokenOf(headers: Headers): string {
+  const given = firstValue(headers, "x-consul-token");
+  if (given !== "") return given;
+  const [scheme = "", token = ""] = firstValue(headers, "authorization").split(/\s+/);
+  return scheme.toLowerCase() === "bearer" ? token : "";
+}
+
+/** Several values of one name come joined by commas. */
+function firstValue(headers: Headers, name: string): string {
+  return (headers.get(name) ?? "").split(",")[0]?.trim() ?? "";
 }
 
 function invalid(name: string, value: string): PeeringError {

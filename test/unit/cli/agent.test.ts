@@ -137,6 +137,39 @@ describe("peerage agent", () => {
     assert.equal((await result).exit, 0);
   });
 
+  it("bounds what calls hold as its flags say, those over HTTP and others together", async () => {
+    const stopping = new AbortController();
+    const limits = [
+      "-http-waiting-per-source=1",
+      "-http-body-bytes-per-source=2000",
+      "-http-unsent-bytes-per-source=1",
+    ];
+    const { http, result } = await startAgent(["-dev", ...ports, ...limits], stopping.signal);
+    const watches = createClient(
+      WatchService,
+      createConnectTransport({ baseUrl: `http://${http}`, httpVersion: "1.1" }),
+    );
+    const watching = new AbortController();
+    await watches.watchPeerings({}, { signal: watching.signal })[Symbol.asyncIterator]().next();
+    const answer = async (path: string, init?: RequestInit): Promise<readonly unknown[]> => {
+      const response = await fetch(`http://${http}${path}`, init);
+      return [response.status, await response.text()];
+    };
+    const waiting = "too many calls from 127.0.0.1 wait for a change: at most 1 may";
+    assert.deepEqual(await answer("/v1/peerings?index=1000"), [429, waiting]);
+    const body = '{"Kind":"mesh"}'.padEnd(2_001);
+    const bodies = "too many bodies from 127.0.0.1 are being received";
+    assert.deepEqual(await answer("/v1/config", { method: "PUT", body }), [429, bodies]);
+    assert.deepEqual(await answer("/v1/config", { method: "PUT", body: body.slice(0, -1) }), [200, "true"]);
+    const [, metrics] = await answer("/v1/agent/metrics?format=prometheus");
+    for (const kind of ["wait-refused-to-source", "body-refused-to-source"]) {
+      assert.match(String(metrics), new RegExp(`^consul_peerage_incident{kind="${kind}"} 1$`, "m"));
+    }
+    watching.abort();
+    stopping.abort();
+    assert.equal((await result).exit, 0);
+  });
+
   it("serves PeeringService and watches on its HTTP port, by gRPC over HTTP/2 and by Connect, until it is stopped", async () => {
     const stopping = new AbortController();
     const { http, result } = await startAgent(["-dev", ...ports], stopping.signal);
@@ -461,6 +494,11 @@ describe("peerage agent", () => {
       "more descriptors in reserve than there are",
       ["-dev", "-reserved-descriptors=9000000000000000"],
       /^Error starting the agent: of \d+ descriptors, 9000000000000000 are reserved: none is left for connections\n$/,
+    ],
+    [
+      "a limit that is no number",
+      ["-dev", "-http-unsent-bytes-per-source=0"],
+      /^Invalid http-unsent-bytes-per-source: "0" is no number from 1 to \d+\n$/,
     ],
     ["a rule that is none", ["-dev", "-transit=a:b"], /^Invalid transit: "a:b" is not from:to:service\n$/],
     ["an argument", ["-dev", "now"], /^Unexpected argument: now\n$/],

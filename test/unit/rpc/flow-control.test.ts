@@ -9,7 +9,7 @@ import { CallAllowance } from "../../../src/http/call-limits.js";
 import { CallLimits } from "../../../src/http/index.js";
 import { Incidents } from "../../../src/incidents.js";
 import { eventually } from "../../support/http-pair.js";
-import { lonelyHost, refusal, type ServedRpc, serveRpc } from "./support.js";
+import { lonelyHost, PROTOCOLS, refusal, type ServedRpc, serveRpc, tokens } from "./support.js";
 
 const SERVICE = "/hashicorp.consul.internal.peering.PeeringService";
 const WATCH = "/peerage.watch.v1.WatchService/WatchPeerings";
@@ -173,6 +173,53 @@ describe("calls that wait", { timeout: 60_000 }, () => {
     })();
     assert.deepEqual(await refusal(ended), ["ResourceExhausted", "too many calls wait for a change: the oldest end"]);
     elsewhere.destroy();
+    stop.abort();
+  });
+});
+
+describe("messages of requests", { timeout: 60_000 }, () => {
+  const rights = { writer: ["peering:write"], reader: ["peering:read"] };
+  const meta = Array.from({ length: 300 }, (_, index) => [`key-${index}`, "x".repeat(400)] as const);
+  const request = { PeerName: "west", Meta: Object.fromEntries(meta) };
+
+  it("that are long are refused to callers who may write nothing, and others are told what is wrong with them", async () => {
+    const incidents = new Incidents();
+    await using one = await served(tokens(rights), new CallLimits({ incidents }));
+    for (const protocol of PROTOCOLS) {
+      const generate = (token: string): Promise<readonly [string, string]> => {
+        const headers = { "x-consul-token": token };
+        return refusal(one.peerings(protocol).generateToken(request, { headers }));
+      };
+      assert.deepEqual(
+        await generate(""),
+        ["Unknown", "Permission denied: anonymous token may write nothing"],
+        protocol,
+      );
+      const reader = "Permission denied: token with AccessorID 'reader' may write nothing";
+      assert.deepEqual(await generate("reader"), ["Unknown", reader], protocol);
+      assert.deepEqual(await generate("nobody"), ["Unknown", "ACL not found"], protocol);
+      assert.match((await generate("writer"))[1], /^meta tags failed validation/, protocol);
+    }
+    assert.equal(incidents.counts().get("body-of-stranger-too-large"), 3 * PROTOCOLS.length);
+  });
+
+  it("are bounded together", async () => {
+    const incidents = new Incidents();
+    await using one = await served(allowAll, new CallLimits({ incidents, bodyBytesPerSource: 50_000 }));
+    for (const protocol of PROTOCOLS) {
+      assert.deepEqual(
+        await refusal(one.peerings(protocol).generateToken(request)),
+        ["ResourceExhausted", "too many bodies from 127.0.0.1 are being received"],
+        protocol,
+      );
+    }
+    assert.equal(incidents.counts().get("body-refused-to-source"), PROTOCOLS.length);
+    // Those of watches, which are read once and for all, take no room.
+    const stop = new AbortController();
+    for (let index = 0; index < 100; index++) {
+      await one.watches("gRPC").watchPeerings({}, { signal: stop.signal })[Symbol.asyncIterator]().next();
+    }
+    assert.equal((await one.peerings("gRPC").peeringList({})).Peerings.length, 13);
     stop.abort();
   });
 });
