@@ -528,7 +528,7 @@ export const plantedFaults: readonly PlantedFault[] = [
     "wildcard-intention",
     "intentions of all services take no right on them",
     ["src/access/rules.ts", 'resource === "intention" && name === "*"', "false"],
-    "test/unit/http/write-rights.test.ts",
+    "test/unit/access/rules.test.ts",
   ),
   fault(
     "raw-terminal",

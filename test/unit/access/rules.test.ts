@@ -2,6 +2,8 @@ import assert from "node:assert/strict";
 import { describe, it } from "node:test";
 import fc from "fast-check";
 import type { AclResource, Right } from "../../../src/access/authorizer.js";
+import { Access } from "../../../src/access/authorizer.js";
+import { parseAclPolicies, policyAuthorizer } from "../../../src/access/policies.js";
 import { type AclRule, parseAclRules, type RulePolicy, RuleSet } from "../../../src/access/rules.js";
 
 const parsed: readonly (readonly [string, string, readonly AclRule[]])[] = [
@@ -309,5 +311,24 @@ describe("precedence of rules", () => {
         assert.deepEqual(parseAclRules(`{${json}}`), given);
       }),
     );
+  });
+});
+
+describe("intentions of all services", () => {
+  /** Whether the anonymous token may write intentions of `*` under these rules, where nothing else is allowed. */
+  async function mayWriteAll(rules: string): Promise<boolean> {
+    const text = `default_policy = "deny"\nanonymous { rules { ${rules} } }`;
+    const access = await Access.of(policyAuthorizer(parseAclPolicies(text)), "");
+    return access.may({ resource: "intention", access: "write", name: "*" });
+  }
+
+  it("take the right on every service, and none that names a few, or `*` itself", async () => {
+    const write = '{ policy = "write" intentions = "write" }';
+    assert.equal(await mayWriteAll(`service_prefix "" ${write}`), true);
+    for (const rules of [`service "web" ${write}`, `service_prefix "w" ${write}`, `service "*" ${write}`]) {
+      assert.equal(await mayWriteAll(rules), false, rules);
+    }
+    const denied = 'service "db" { policy = "write" intentions = "deny" }';
+    assert.equal(await mayWriteAll(`service_prefix "" ${write} ${denied}`), false);
   });
 });
