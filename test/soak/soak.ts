@@ -69,9 +69,12 @@ function portOf(address: string): number {
   return Number(address.slice(address.lastIndexOf(":") + 1));
 }
 
-/** A connection that is let go of by whoever ends it, and at the end. */
+/** The hostile client's own address: what one source may do is bounded, so others must not share it. */
+const HOSTILE_ADDRESS = "127.0.0.66";
+
+/** A connection of the hostile client, which ends with the run at the latest. */
 function open(address: string): Socket {
-  const socket = connect(portOf(address), "127.0.0.1");
+  const socket = connect({ port: portOf(address), host: "127.0.0.1", localAddress: HOSTILE_ADDRESS });
   socket.on("error", () => {});
   const end = (): void => void socket.destroy();
   stop.signal.addEventListener("abort", end, { once: true });
@@ -108,7 +111,10 @@ function hostility(agent: Agent): readonly Promise<void>[] {
       await untilClosed(socket, 8_000);
     }),
     ...attackers(2, async () => {
-      const session = connectHttp2(`http://${http}`, { settings: { initialWindowSize: 0 } });
+      const session = connectHttp2(`http://${http}`, {
+        settings: { initialWindowSize: 0 },
+        createConnection: () => open(http),
+      });
       session.on("error", () => {});
       for (let stream = 0; stream < 100; stream++) {
         session
@@ -132,7 +138,7 @@ function hostility(agent: Agent): readonly Promise<void>[] {
       await untilClosed(socket, 8_000);
     }),
     ...attackers(2, async () => {
-      const session = connectHttp2(`http://${http}`);
+      const session = connectHttp2(`http://${http}`, { createConnection: () => open(http) });
       session.on("error", () => {});
       const head = Buffer.from([0, 0x7f, 0xff, 0xff, 0xff]);
       for (let stream = 0; stream < 50; stream++) {
