@@ -307,15 +307,13 @@ function placeOf({ remoteAddress, remotePort, localAddress }: Socket): string {
   return `${remoteAddress} ${remotePort} ${localAddress}`;
 }
 
-/** Tells a client that asks whether to send its body to do so when somebody reads it. */
+/**
+ * Tells a client that asks whether to send its body to do so when somebody reads it. Where nobody does, Node ends the connection
+ * with the answer: what comes next may be the body or another request.
+ */
 function continueWhenRead(request: IncomingMessage, response: ServerResponse): void {
-  const { shouldKeepAlive } = response;
-  // Where nobody does, what comes next may be the body or another request.
-  response.shouldKeepAlive = false;
   request.once("resume", () => {
-    if (response.headersSent) return;
-    response.shouldKeepAlive = shouldKeepAlive;
-    response.writeContinue();
+    if (!response.headersSent) response.writeContinue();
   });
 }
 
