@@ -111,7 +111,8 @@ describe("the reader of a stream", () => {
     };
     setImmediate(count);
     await eventually(() => applies.length === many.length, "all arrived");
-    assert.ok(turns >= 10, `${turns} turns`);
+    // How many there are depends on how fast the machine is; without turns in between there is one.
+    assert.ok(turns >= 2, `${turns} turns`);
     assert.deepEqual(
       applies.map(({ resource }) => resource.resourceId),
       many.map((_, index) => `s${index}`),
