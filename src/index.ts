@@ -30,7 +30,7 @@ export type {
   ServiceSplitterEntry,
   TerminatingGatewayEntry,
 } from "./catalog/config-entry.js";
-export type { ConfigEntrySet } from "./catalog/config-entry-set.js";
+export type { ChainLimits, ConfigEntrySet } from "./catalog/config-entry-set.js";
 export type { ExportExplanation, ExportedServiceView, ExportReason } from "./catalog/exports.js";
 export type {
   Check,

@@ -1,6 +1,22 @@
-import type { ConfigEntry, ConfigEntryKind, ExportedServicesEntry } from "./config-entry.js";
+import type {
+  ConfigEntry,
+  ConfigEntryKind,
+  ExportedServicesEntry,
+  ProxyDefaultsEntry,
+  ServiceDefaultsEntry,
+} from "./config-entry.js";
 import type { JsonObject } from "./instance.js";
 import { lowerCase } from "./names.js";
+
+export interface ChainLimits {
+  /**
+   * Routes, splits (those of splitters behind splitters counted for each way that leads to them) and places to resolve of one
+   * discovery chain. Default 10 000; a write that would make a longer one is refused with `resource-exhausted`.
+   */
+  readonly chainParts: number;
+}
+
+export const defaultChainLimits: ChainLimits = { chainParts: 10_000 };
 
 type EntryOf<Kind extends ConfigEntryKind> = Extract<ConfigEntry, { readonly kind: Kind }>;
 type EntryMaps = { readonly [Kind in ConfigEntryKind]: ReadonlyMap<string, EntryOf<Kind>> };
@@ -12,22 +28,25 @@ function isOf<Kind extends ConfigEntryKind>(entry: ConfigEntry, kind: Kind): ent
 /** All configuration entries of one moment; names compare without case. Immutable: `with` and `without` return another. */
 export class ConfigEntrySet {
   static readonly empty: ConfigEntrySet = ConfigEntrySet.of([]);
+  /** How long a chain of these entries may get. */
+  readonly limits: ChainLimits;
   readonly #maps: EntryMaps;
   #chainNames: ReadonlyMap<string, string> | undefined;
   #links: { readonly names: ReadonlySet<string>; readonly wildcard: boolean } | undefined;
 
-  private constructor(maps: EntryMaps) {
+  private constructor(maps: EntryMaps, limits: ChainLimits) {
     this.#maps = maps;
+    this.limits = limits;
   }
 
   /** Later entries replace earlier ones of the same kind and name. */
-  static of(entries: readonly ConfigEntry[]): ConfigEntrySet {
+  static of(entries: readonly ConfigEntry[], limits: ChainLimits = defaultChainLimits): ConfigEntrySet {
     const mapOf = <Kind extends ConfigEntryKind>(kind: Kind): ReadonlyMap<string, EntryOf<Kind>> => {
       const map = new Map<string, EntryOf<Kind>>();
       for (const entry of entries) if (isOf(entry, kind)) map.set(lowerCase(entry.name), entry);
       return map;
     };
-    return new ConfigEntrySet({
+    const maps = {
       "exported-services": mapOf("exported-services"),
       mesh: mapOf("mesh"),
       "proxy-defaults": mapOf("proxy-defaults"),
@@ -37,7 +56,8 @@ export class ConfigEntrySet {
       "service-router": mapOf("service-router"),
       "service-splitter": mapOf("service-splitter"),
       "terminating-gateway": mapOf("terminating-gateway"),
-    });
+    };
+    return new ConfigEntrySet(maps, limits);
   }
 
   get<Kind extends ConfigEntryKind>(kind: Kind, name: string): EntryOf<Kind> | undefined {
@@ -51,13 +71,13 @@ export class ConfigEntrySet {
 
   with(entry: ConfigEntry): ConfigEntrySet {
     const map = new Map<string, ConfigEntry>(this.#maps[entry.kind]).set(lowerCase(entry.name), entry);
-    return new ConfigEntrySet({ ...this.#maps, [entry.kind]: map });
+    return new ConfigEntrySet({ ...this.#maps, [entry.kind]: map }, this.limits);
   }
 
   without(kind: ConfigEntryKind, name: string): ConfigEntrySet {
     const map = new Map<string, ConfigEntry>(this.#maps[kind]);
     map.delete(lowerCase(name));
-    return new ConfigEntrySet({ ...this.#maps, [kind]: map });
+    return new ConfigEntrySet({ ...this.#maps, [kind]: map }, this.limits);
   }
 
   get exportedServices(): ExportedServicesEntry | undefined {
@@ -95,9 +115,13 @@ export class ConfigEntrySet {
 
   /** Protocol of a service, lower-cased (specification 4.2.3). */
   protocolOf(service: string): string {
-    const own = this.get("service-defaults", service);
-    if (own !== undefined) return lowerCase(own.protocol ?? "tcp");
-    const { protocol }: JsonObject = this.get("proxy-defaults", "global")?.config ?? {};
-    return typeof protocol === "string" && protocol !== "" ? lowerCase(protocol) : "tcp";
+    return protocolFrom(this.get("service-defaults", service), this.get("proxy-defaults", "global"));
   }
+}
+
+/** Protocol of a service with these entries, lower-cased (specification 4.2.3). */
+export function protocolFrom(own: ServiceDefaultsEntry | undefined, all: ProxyDefaultsEntry | undefined): string {
+  if (own !== undefined) return lowerCase(own.protocol ?? "tcp");
+  const { protocol }: JsonObject = all?.config ?? {};
+  return typeof protocol === "string" && protocol !== "" ? lowerCase(protocol) : "tcp";
 }

@@ -1,6 +1,8 @@
+import { textMember } from "./entry-extra.js";
 import { EntryReader, invalidEntry, listProblems, present, refuseEnterprise } from "./entry-reader.js";
 import type { JsonObject, StringMap } from "./instance.js";
 import { checkedIntentions, type IntentionSource, readIntentions } from "./intentions.js";
+import { lowerCase } from "./names.js";
 
 /** Which cluster, by our name of the peering, may see a service. */
 export interface ExportConsumer {
@@ -199,6 +201,9 @@ export function isConfigEntryKind(kind: string): kind is ConfigEntryKind {
   return CONFIG_ENTRY_KINDS.some((known) => known === kind);
 }
 
+/** What a service may speak. `""` stands for tcp. */
+const PROTOCOLS: ReadonlySet<string> = new Set(["", "grpc", "http", "http2", "tcp"]);
+
 function checkMeta(meta: StringMap): void {
   const problems: string[] = [];
   const pairs = Object.entries(meta);
@@ -275,17 +280,16 @@ function parseExportedServices(source: EntryReader, unknown: string[]): Exported
 function parseResolver(source: EntryReader, unknown: string[]): ServiceResolverEntry {
   const name = requireName(source);
   const meta = source.textMap("meta");
-  const subsets = source.objects("subsets").map(([subset, fields]) => {
-    const parsed = { filter: fields.text("filter"), onlyPassing: fields.flag("onlyPassing") };
-    fields.end();
-    return [subset, present(parsed)] as const;
-  });
+  const subsets = new Map(
+    source.objects("subsets").map(([subset, fields]) => {
+      const parsed = { filter: fields.text("filter"), onlyPassing: fields.flag("onlyPassing") };
+      fields.end();
+      return [subset, present(parsed)];
+    }),
+  );
   const redirectSource = source.object("redirect");
-  const failoverSources = source.objects("failover");
-  const redirect = redirectSource === undefined ? undefined : parseRedirect(redirectSource);
-  if (redirect !== undefined && failoverSources.length > 0)
-    throw invalidEntry("Redirect and Failover cannot both be set");
-  const failover = failoverSources.map(([subset, fields]) => [subset, parseFailover(subset, fields)] as const);
+  const redirect = redirectSource === undefined ? undefined : readRedirect(redirectSource);
+  const failover = source.objects("failover").map(([subset, fields]) => [subset, readFailover(fields)] as const);
   const rest = {
     defaultSubset: source.text("defaultSubset"),
     connectTimeout: source.text("connectTimeout"),
@@ -293,16 +297,28 @@ function parseResolver(source: EntryReader, unknown: string[]): ServiceResolverE
     extra: source.json("extra"),
   };
   finish(source, unknown);
+  // In Consul's order, as a caller sees the first fault alone.
   checkMeta(meta);
-  const known = new Set(subsets.map(([subset]) => subset));
-  if (known.has("")) throw invalidEntry("Subset defined with empty name");
-  if (rest.defaultSubset !== "" && !known.has(rest.defaultSubset)) {
+  for (const subset of subsets.keys()) {
+    if (subset === "") throw invalidEntry("Subset defined with empty name");
+    const fault = subsetFault(subset);
+    if (fault !== undefined) throw invalidEntry(`Subset "${subset}" is invalid: ${fault}`);
+  }
+  if (rest.defaultSubset !== "" && !subsets.has(rest.defaultSubset)) {
     throw invalidEntry(`DefaultSubset "${rest.defaultSubset}" is not a valid subset`);
   }
-  for (const [subset] of failover) {
-    if (subset !== "*" && subset !== "" && !known.has(subset)) {
-      throw invalidEntry(`Bad Failover["${subset}"]: not a valid subset`);
-    }
+  const ownSubset = { name, has: (subset: string) => subsets.has(subset) };
+  if (redirect !== undefined) {
+    refuseEnterpriseFields("Redirect", redirect);
+    if (failover.length > 0) throw invalidEntry("Redirect and Failover cannot both be set");
+    checkRedirect(redirect, ownSubset);
+  }
+  for (const [subset, places] of failover) checkFailover(subset, places, ownSubset);
+  for (const [field, duration] of [
+    ["ConnectTimeout", rest.connectTimeout],
+    ["RequestTimeout", rest.requestTimeout],
+  ] as const) {
+    if (duration.startsWith("-")) throw invalidEntry(`Bad ${field} '${duration}', must be >= 0`);
   }
   return {
     kind: "service-resolver",
@@ -310,14 +326,34 @@ function parseResolver(source: EntryReader, unknown: string[]): ServiceResolverE
     ...present({
       ...rest,
       subsets: Object.fromEntries(subsets),
-      redirect,
-      failover: Object.fromEntries(failover),
+      redirect: redirect && present(redirect),
+      failover: Object.fromEntries(
+        failover.map(([subset, places]) => [
+          subset,
+          present({ ...places, targets: places.targets.map((target) => present(target)) }),
+        ]),
+      ),
       meta,
     }),
   };
 }
 
-function parseRedirect(source: EntryReader): ResolverRedirect {
+/** Subsets are labels of a server name. */
+function subsetFault(subset: string): string | undefined {
+  if (Buffer.byteLength(subset) > 63) return "must be non-empty and 63 characters or fewer";
+  if (/^[a-z0-9]([a-z0-9-]*[a-z0-9])?$/.test(subset)) return undefined;
+  return "must be 63 characters or fewer, begin or end with lower case alphanumeric characters, and contain lower case alphanumeric characters or '-' in between";
+}
+
+type AllFields<Entry> = { readonly [Key in keyof Entry]-?: NonNullable<Entry[Key]> };
+type ReadFailover = Omit<AllFields<ResolverFailover>, "policy" | "targets"> & {
+  readonly policy: JsonObject | undefined;
+  readonly targets: readonly AllFields<FailoverTarget>[];
+};
+/** The subsets that the entry itself defines. */
+type OwnSubsets = { readonly name: string; readonly has: (subset: string) => boolean };
+
+function readRedirect(source: EntryReader): AllFields<ResolverRedirect> {
   const fields = {
     service: source.text("service"),
     serviceSubset: source.text("serviceSubset"),
@@ -328,27 +364,19 @@ function parseRedirect(source: EntryReader): ResolverRedirect {
     samenessGroup: source.text("samenessGroup"),
   };
   source.end();
-  if (Object.values(fields).every((value) => value === "")) throw invalidEntry("Redirect is empty");
-  if (fields.peer !== "") {
-    if (fields.serviceSubset !== "") throw invalidEntry("Redirect.Peer cannot be set with Redirect.ServiceSubset");
-    if (fields.partition !== "") throw invalidEntry("Redirect.Partition cannot be set with Redirect.Peer");
-    if (fields.datacenter !== "") throw invalidEntry("Redirect.Peer cannot be set with Redirect.Datacenter");
-    if (fields.service === "") throw invalidEntry("Redirect.Peer defined without Redirect.Service");
-  }
-  refuseEnterprise(source);
-  return present(fields);
+  return fields;
 }
 
-function parseFailover(subset: string, source: EntryReader): ResolverFailover {
-  const bad = `Bad Failover["${subset}"]`;
+function readFailover(source: EntryReader): ReadFailover {
   const fields = {
     service: source.text("service"),
     serviceSubset: source.text("serviceSubset"),
     namespace: source.text("namespace"),
     datacenters: source.texts("datacenters"),
+    samenessGroup: source.text("samenessGroup"),
     policy: source.json("policy"),
   };
-  const targets = source.list("targets").map((target, index): FailoverTarget => {
+  const targets = source.list("targets").map((target) => {
     const parsed = {
       service: target.text("service"),
       serviceSubset: target.text("serviceSubset"),
@@ -358,32 +386,75 @@ function parseFailover(subset: string, source: EntryReader): ResolverFailover {
       peer: target.text("peer"),
     };
     target.end();
-    if (parsed.peer !== "") {
-      const at = `${bad}.Targets[${index}]`;
-      if (parsed.serviceSubset !== "") throw invalidEntry(`${at}: Peer cannot be set with ServiceSubset`);
-      if (parsed.partition !== "") throw invalidEntry(`${at}: Partition cannot be set with Peer`);
-      if (parsed.datacenter !== "") throw invalidEntry(`${at}: Peer cannot be set with Datacenter`);
-    }
-    refuseEnterprise(target);
-    return present(parsed);
+    return parsed;
   });
-  if (targets.length > 0) {
-    if (fields.datacenters.length > 0) throw invalidEntry(`${bad}: Targets cannot be set with Datacenters`);
-    if (fields.serviceSubset !== "") throw invalidEntry(`${bad}: Targets cannot be set with ServiceSubset`);
-    if (fields.service !== "") throw invalidEntry(`${bad}: Targets cannot be set with Service`);
-  }
-  refuseEnterprise(source);
   source.end();
-  if (
-    targets.length === 0 &&
-    fields.datacenters.length === 0 &&
-    fields.service === "" &&
-    fields.serviceSubset === "" &&
-    fields.namespace === ""
-  ) {
-    throw invalidEntry(`${bad}: one of Service, ServiceSubset, Namespace, Targets, or Datacenters is required`);
+  return { ...fields, targets };
+}
+
+/** A resolver of Community Edition names no partition and no namespace, not even its own. */
+function refuseEnterpriseFields(
+  at: string,
+  { partition = "", namespace = "", samenessGroup = "" }: Partial<ResolverRedirect>,
+): void {
+  for (const [field, value] of [
+    ["Partition", partition],
+    ["Namespace", namespace],
+    ["SamenessGroup", samenessGroup],
+  ] as const) {
+    if (value !== "") throw invalidEntry(`${at}: Setting ${field} requires Consul Enterprise`);
   }
-  return present({ ...fields, targets });
+}
+
+function checkRedirect(redirect: AllFields<ResolverRedirect>, own: OwnSubsets): void {
+  const { service, serviceSubset, datacenter, peer } = redirect;
+  if (Object.values(redirect).every((value) => value === "")) throw invalidEntry("Redirect is empty");
+  if (peer !== "" && serviceSubset !== "") {
+    throw invalidEntry("Redirect.Peer cannot be set with Redirect.ServiceSubset");
+  }
+  if (peer !== "" && datacenter !== "") throw invalidEntry("Redirect.Peer cannot be set with Redirect.Datacenter");
+  if (service === "") {
+    if (serviceSubset !== "") throw invalidEntry("Redirect.ServiceSubset defined without Redirect.Service");
+    if (peer !== "") throw invalidEntry("Redirect.Peer defined without Redirect.Service");
+  } else if (serviceSubset !== "" && service === own.name && !own.has(serviceSubset)) {
+    throw invalidEntry(`Redirect.ServiceSubset "${serviceSubset}" is not a valid subset of "${own.name}"`);
+  }
+}
+
+function checkFailover(subset: string, failover: ReadFailover, own: OwnSubsets): void {
+  const bad = `Bad Failover["${subset}"]`;
+  const { service, serviceSubset, datacenters, targets, policy } = failover;
+  refuseEnterpriseFields(bad, failover);
+  // The word stands there twice in Consul, too.
+  if (subset !== "*" && !own.has(subset)) throw invalidEntry(`${bad}: not a valid subset subset`);
+  if (service === "" && serviceSubset === "" && datacenters.length === 0 && targets.length === 0) {
+    throw invalidEntry(
+      `${bad}: one of Service, ServiceSubset, Namespace, Targets, SamenessGroup, or Datacenters is required`,
+    );
+  }
+  if (textMember(policy, "Mode") !== "") {
+    throw invalidEntry(`${bad}: Setting failover policies requires Consul Enterprise`);
+  }
+  if (serviceSubset !== "" && (service === "" || service === own.name) && !own.has(serviceSubset)) {
+    throw invalidEntry(`${bad}: ServiceSubset "${serviceSubset}" is not a valid subset of "${service}"`);
+  }
+  if (targets.length > 0) {
+    if (datacenters.length > 0) throw invalidEntry(`${bad}: Targets cannot be set with Datacenters`);
+    if (serviceSubset !== "") throw invalidEntry(`${bad}: Targets cannot be set with ServiceSubset`);
+    if (service !== "") throw invalidEntry(`${bad}: Targets cannot be set with Service`);
+  }
+  for (const [index, target] of targets.entries()) checkFailoverTarget(`${bad}.Targets[${index}]`, target, own);
+  if (datacenters.includes("")) throw invalidEntry(`${bad}.Datacenters: found empty datacenter`);
+}
+
+function checkFailoverTarget(at: string, target: AllFields<FailoverTarget>, own: OwnSubsets): void {
+  const { service, serviceSubset, datacenter, peer } = target;
+  refuseEnterpriseFields(at, target);
+  if (peer !== "" && serviceSubset !== "") throw invalidEntry(`${at}: Peer cannot be set with ServiceSubset`);
+  if (peer !== "" && datacenter !== "") throw invalidEntry(`${at}: Peer cannot be set with Datacenter`);
+  if (serviceSubset !== "" && (service === "" || service === own.name) && !own.has(serviceSubset)) {
+    throw invalidEntry(`${at}: ServiceSubset "${serviceSubset}" is not a valid subset of "${own.name}"`);
+  }
 }
 
 function parseRouter(source: EntryReader, unknown: string[]): ServiceRouterEntry {
@@ -429,13 +500,26 @@ function parseSplitter(source: EntryReader, unknown: string[]): ServiceSplitterE
   });
   const common = parseCommon(source, unknown);
   if (splits.length === 0) throw invalidEntry("no splits configured");
+  const seen = new Set<string>();
+  for (const { weight: _, service = name, ...rest } of splits) {
+    const key = JSON.stringify([service, rest]);
+    if (seen.has(key)) {
+      const { serviceSubset = "", namespace = "", partition = "" } = rest;
+      const of = { service, subset: serviceSubset, namespace, partition };
+      const shown = Object.entries(of).map(([field, value]) => `${field}=${JSON.stringify(value)}`);
+      throw invalidEntry(`split destination occurs more than once: ${shown.join(", ")}`);
+    }
+    seen.add(key);
+  }
   // Hundredths of a per cent are the finest step; sums of doubles would miss 100 by a hair.
   const hundredths = splits.map((split) => Math.round(split.weight * 100));
   for (const weight of hundredths) {
-    if (weight < 0 || weight > 10_000) throw invalidEntry("split weights must lie between 0 and 100");
+    if (weight < 0) throw invalidEntry("split weights must lie between 0 and 100");
   }
   const sum = hundredths.reduce((total, weight) => total + weight, 0);
-  if (sum !== 10_000) throw invalidEntry(`the sum of all split weights must be 100, not ${sum / 100}`);
+  if (sum !== 10_000) {
+    throw invalidEntry(`the sum of all split weights must be 100, not ${Math.fround(sum / 100).toFixed(6)}`);
+  }
   return { kind: "service-splitter", name, splits, ...common };
 }
 
@@ -509,8 +593,10 @@ export function parseConfigEntry(input: unknown): ConfigEntry {
     }
     case "service-defaults": {
       const name = requireName(source);
-      const protocol = source.text("protocol");
-      return { kind, name, ...present({ protocol }), ...parseCommon(source, unknown) };
+      const protocol = lowerCase(source.text("protocol"));
+      const common = parseCommon(source, unknown);
+      if (!PROTOCOLS.has(protocol)) throw invalidEntry(listProblems([`invalid value for protocol: ${protocol}`]));
+      return { kind, name, ...present({ protocol }), ...common };
     }
     case "proxy-defaults": {
       onlyName(source, kind, "global");

@@ -1,21 +1,14 @@
 import { PeeringError } from "../errors.js";
-import { compileChain, isHttpLike } from "./chain.js";
+import { compareUtf8 } from "./byte-order.js";
+import { type CompiledChain, compileChain, isHttpLike } from "./chain.js";
+import { readChain, relatedServices } from "./chain-entries.js";
 import type { ConfigEntryKind, ServiceResolverEntry } from "./config-entry.js";
 import type { ConfigEntrySet } from "./config-entry-set.js";
+import type { IntentionSource } from "./intentions.js";
 import { lowerCase } from "./names.js";
 
-/** Kinds that decide where chains lead, which protocol they have, or who sees them. */
-const chainKinds: ReadonlySet<ConfigEntryKind> = new Set([
-  "exported-services",
-  "proxy-defaults",
-  "service-defaults",
-  "service-resolver",
-  "service-router",
-  "service-splitter",
-]);
-
-/** Names exported to any peer by block, lower-cased to as written; and whether `*` exports every other one. */
-function exportedNames(entries: ConfigEntrySet): { names: Map<string, string>; wildcard: boolean } {
+/** Names exported to any peer, lower-cased to as written: by block, and with `*` all that have a chain of their own. */
+function exportedNames(entries: ConfigEntrySet): ReadonlyMap<string, string> {
   const names = new Map<string, string>();
   let wildcard = false;
   for (const block of entries.exportedServices?.services ?? []) {
@@ -24,8 +17,7 @@ function exportedNames(entries: ConfigEntrySet): { names: Map<string, string>; w
     else names.set(lowerCase(block.name), block.name);
   }
   if (wildcard) for (const [key, name] of entries.chainNames) names.set(key, names.get(key) ?? name);
-  names.delete("consul");
-  return { names, wildcard };
+  return names;
 }
 
 /** Why a resolver may not be part of an exported chain; undefined when it may. */
@@ -40,87 +32,122 @@ function unsafeResolver({ redirect, failover }: ServiceResolverEntry): string | 
   return undefined;
 }
 
-function unsafeExport(entries: ConfigEntrySet, name: string, datacenter: string): string | undefined {
-  for (const resolver of compileChain(entries, name, datacenter).resolvers.values()) {
-    const problem = unsafeResolver(resolver);
-    if (problem !== undefined) return `peer exported service "${name}" ${problem}`;
-  }
-  return undefined;
+function refused(message: string): PeeringError {
+  return new PeeringError("invalid-entry", message);
 }
 
-/** A SPIFFE id names service and datacenter; subsets share it. */
-function identity(place: { readonly service: string; readonly datacenter: string }): string {
-  return `${place.datacenter}/${place.service}`;
+/** Looks at all entries that the chain may use, whether they count for its protocol or not. */
+function checkExport(entries: ConfigEntrySet, name: string): void {
+  for (const resolver of readChain(entries, name).resolvers.values()) {
+    const problem = unsafeResolver(resolver);
+    if (problem !== undefined) throw refused(`peer exported service "${name}" ${problem}`);
+  }
+}
+
+/** Names with their SPIFFE ids, which are those of service and datacenter or peer: subsets share it, failover does not count. */
+function identities({ nodes, targets }: CompiledChain): ReadonlyMap<string, string> {
+  const failover = new Set(
+    [...nodes.values()].flatMap((node) => (node.type === "resolver" ? (node.failover?.targets ?? []) : [])),
+  );
+  return new Map(
+    targets
+      .filter(({ id }) => !failover.has(id))
+      .map(({ id, service, datacenter, peer }) => [JSON.stringify([service, datacenter, peer]), id]),
+  );
 }
 
 /**
  * Callers of a TCP service check the identity they reach against the list they were sent; a redirect of a service that
  * is exported already would fail them until that list arrives.
  */
-function newTarget(
-  before: ConfigEntrySet,
-  after: ConfigEntrySet,
-  name: string,
-  datacenter: string,
-): string | undefined {
-  const chain = compileChain(after, name, datacenter);
-  if (isHttpLike(chain.protocol)) return undefined;
-  const known = new Set(compileChain(before, name, datacenter).targets.map(identity));
-  const added = chain.targets.find((place) => chain.primary.has(place.id) && !known.has(identity(place)));
-  return added === undefined
-    ? undefined
-    : `peer exported service "${name}" uses protocol="${chain.protocol}" and cannot introduce new discovery chain targets like "${added.id}"`;
-}
-
-/** Permissions look at requests, which only some protocols have. */
-function checkPermissions(before: ConfigEntrySet, after: ConfigEntrySet): void {
-  const wrong = (entries: ConfigEntrySet, name: string): boolean =>
-    (entries.get("service-intentions", name)?.sources ?? []).some(({ permissions }) => permissions !== undefined) &&
-    !isHttpLike(entries.protocolOf(name));
-  for (const { name } of after.all("service-intentions").values()) {
-    if (!wrong(after, name) || wrong(before, name)) continue;
-    throw new PeeringError(
-      "invalid-entry",
-      `service "${name}" has protocol "${after.protocolOf(name)}", which is incompatible with L7 intentions permissions`,
+function checkTargets(before: CompiledChain, after: CompiledChain): void {
+  if (isHttpLike(after.protocol)) return;
+  if (before.problem !== undefined) {
+    throw refused(`error compiling current discovery chain for "${before.service}": ${before.problem}`);
+  }
+  const known = identities(before);
+  for (const [identity, id] of identities(after)) {
+    if (known.has(identity)) continue;
+    throw refused(
+      `peer exported service "${after.service}" uses protocol="${after.protocol}" and cannot introduce new discovery chain targets like "${id}"`,
     );
   }
 }
 
+/** The chains that a write of this entry may change, and those of all services with intentions, as Consul 1.21 picks them. */
+function affectedChains(
+  before: ConfigEntrySet,
+  after: ConfigEntrySet,
+  kind: ConfigEntryKind,
+  name: string,
+): ReadonlySet<string> {
+  if (kind === "service-intentions") return new Set(after.get(kind, name) === undefined ? [] : [name]);
+  const names = new Set<string>(kind === "proxy-defaults" ? [] : [name]);
+  for (const [key, chain] of after.chainNames) {
+    // The entry is there in another spelling.
+    if (kind !== "proxy-defaults" && key === lowerCase(name)) continue;
+    if (kind === "proxy-defaults" || leadsTo(before, chain, name)) names.add(chain);
+  }
+  for (const { name: destination, sources } of after.all("service-intentions").values()) {
+    // A chain without entries of its own cannot be wrong.
+    if (after.chainNames.has(lowerCase(destination)) || sources.some(hasPermissions)) names.add(destination);
+  }
+  return names;
+}
+
+/** Whether an entry of `chain` names the service, spelled so. */
+function leadsTo(entries: ConfigEntrySet, chain: string, service: string): boolean {
+  return (["service-router", "service-splitter", "service-resolver"] as const).some((kind) => {
+    const entry = entries.get(kind, chain);
+    return entry !== undefined && relatedServices(entry).includes(service);
+  });
+}
+
+function hasPermissions({ permissions }: IntentionSource): boolean {
+  return permissions !== undefined;
+}
+
+/** Permissions look at requests, which only some protocols have. */
+function checkPermissions(entries: ConfigEntrySet, { service, protocol }: CompiledChain): void {
+  const { sources = [] } = (service === "*" ? undefined : entries.get("service-intentions", service)) ?? {};
+  if (isHttpLike(protocol) || !sources.some(hasPermissions)) return;
+  throw refused(
+    `service "${service}" has protocol "${protocol}", which is incompatible with L7 intentions permissions`,
+  );
+}
+
 /**
- * The rules between entries (specification 4.2.5 and 4.9.3), for a write that turns `before` into `after`. What was wrong before is
- * not held against the write.
+ * The rules between entries (specification 4.2.5 and 4.9.3), for a write that turns `before` into `after`. As in Consul, every
+ * chain that the write may touch must be right afterwards, also where it was not before.
  *
  * @param kind - of the entry that is written or deleted.
- * @throws {PeeringError} `invalid-entry` with Consul's text; nothing may be stored then.
+ * @param name - of this entry.
+ * @throws {PeeringError} `invalid-entry` with Consul's text, `resource-exhausted`: a chain would get too long; nothing may be
+ *   stored then.
  */
 export function checkEntryGuards(
   before: ConfigEntrySet,
   after: ConfigEntrySet,
   kind: ConfigEntryKind,
+  name: string,
   datacenter: string,
 ): void {
-  checkPermissions(before, after);
-  if (!chainKinds.has(kind)) return;
-  if (kind !== "exported-services") {
-    for (const name of new Map([...before.chainNames, ...after.chainNames]).values()) {
-      const { problem } = compileChain(after, name, datacenter);
-      if (problem !== undefined && problem !== compileChain(before, name, datacenter).problem) {
-        throw new PeeringError("invalid-entry", problem);
-      }
-    }
+  if (kind === "mesh") return;
+  if (kind === "exported-services") {
+    for (const exported of [...exportedNames(after).values()].sort(compareUtf8)) checkExport(after, exported);
+    return;
   }
   const exported = exportedNames(after);
-  const exportedBefore = exportedNames(before);
-  for (const [key, name] of exported.names) {
-    // A name without entries has no chain but itself.
-    if (!after.chainNames.has(key) && !before.chainNames.has(key)) continue;
-    const unsafe = unsafeExport(after, name, datacenter);
-    const wasExported = exportedBefore.wildcard || exportedBefore.names.has(key);
-    if (unsafe !== undefined && !(wasExported && unsafe === unsafeExport(before, name, datacenter))) {
-      throw new PeeringError("invalid-entry", unsafe);
+  const chains: CompiledChain[] = [];
+  for (const affected of affectedChains(before, after, kind, name)) {
+    const chain = compileChain(after, affected, datacenter);
+    if (chain.tooLong) throw new PeeringError("resource-exhausted", chain.problem ?? "");
+    if (chain.problem !== undefined) throw refused(chain.problem);
+    if (exported.has(lowerCase(affected))) {
+      checkExport(after, affected);
+      checkTargets(compileChain(before, affected, datacenter), chain);
     }
-    if (kind !== "service-resolver" || !wasExported) continue;
-    const added = newTarget(before, after, name, datacenter);
-    if (added !== undefined) throw new PeeringError("invalid-entry", added);
+    chains.push(chain);
   }
+  for (const chain of chains) checkPermissions(after, chain);
 }

@@ -6,10 +6,11 @@ import {
   isConfigEntryKind,
   parseConfigEntry,
 } from "../catalog/config-entry.js";
-import { ConfigEntrySet } from "../catalog/config-entry-set.js";
+import { type ChainLimits, ConfigEntrySet, defaultChainLimits } from "../catalog/config-entry-set.js";
 import { checkEntryGuards } from "../catalog/export-guards.js";
 import { lowerCase } from "../catalog/names.js";
 import { errorText, PeeringError } from "../errors.js";
+import type { Incidents } from "../incidents.js";
 import { CONFIG_PREFIX } from "../storage/keys.js";
 import type { Key, Storage } from "../storage/storage.js";
 
@@ -29,6 +30,8 @@ export interface ConfigEntriesOptions {
   readonly storage: Storage;
   /** Ours: what discovery chains are judged from. */
   readonly datacenter: string;
+  readonly limits?: ChainLimits;
+  readonly incidents?: Incidents;
 }
 
 export interface ConfigWriteOptions {
@@ -87,17 +90,22 @@ function decode(key: Key, value: Uint8Array, revision: bigint): StoredConfigEntr
 export class ConfigEntries {
   readonly #storage: Storage;
   readonly #datacenter: string;
+  readonly #limits: ChainLimits;
+  readonly #incidents: Incidents | undefined;
   readonly #listeners = new Set<(change: ConfigEntryChange) => void>();
   #stored = new Map<string, StoredConfigEntry>();
-  #entries = ConfigEntrySet.empty;
+  #entries: ConfigEntrySet;
   #index = 0n;
   /** The write that runs or ran last; the next one waits for it. Never rejects. */
   #last: Promise<unknown> = Promise.resolve();
 
-  private constructor({ storage, datacenter }: ConfigEntriesOptions) {
+  private constructor({ storage, datacenter, limits = defaultChainLimits, incidents }: ConfigEntriesOptions) {
     if (datacenter === "") throw new TypeError("datacenter cannot be empty");
     this.#storage = storage;
     this.#datacenter = datacenter;
+    this.#limits = limits;
+    this.#incidents = incidents;
+    this.#entries = ConfigEntrySet.of([], limits);
   }
 
   /** @throws {PeeringError} `storage-failed`: the storage cannot be read, or an entry in it is damaged; it is named. */
@@ -141,6 +149,7 @@ export class ConfigEntries {
    * @param entry - also untyped input: it is checked like any other.
    * @returns false: `cas` did not match and nothing was written.
    * @throws {PeeringError} `invalid-entry`: the entry, or what it would do to an exported service, breaks the rule named.
+   * @throws {PeeringError} `resource-exhausted`: a discovery chain would get too long.
    * @throws {PeeringError} `storage-failed`, `unavailable`: it may have been written only with `unavailable`.
    */
   async set(entry: ConfigEntryInput, options: ConfigWriteOptions = {}): Promise<boolean> {
@@ -195,7 +204,8 @@ export class ConfigEntries {
       if (entry === undefined ? before === undefined : canonical(entry) === canonical(before?.entry)) return true;
       if (cas !== undefined && cas !== (before?.modifyIndex ?? 0n)) return false;
       const entries = entry === undefined ? this.#entries.without(kind, name) : this.#entries.with(entry);
-      checkEntryGuards(this.#entries, entries, kind, this.#datacenter);
+      const written = entry?.name ?? before?.entry.name ?? name;
+      this.#check(entries, kind, written);
       const key = keyOf(kind, name);
       const value = entry === undefined ? undefined : encode(entry, before?.createIndex);
       try {
@@ -210,8 +220,24 @@ export class ConfigEntries {
         await this.#reload();
         continue;
       }
-      this.#notify({ kind, name: entry?.name ?? before?.entry.name ?? name, entry });
+      this.#notify({ kind, name: written, entry });
       return true;
+    }
+  }
+
+  #check(entries: ConfigEntrySet, kind: ConfigEntryKind, name: string): void {
+    try {
+      checkEntryGuards(this.#entries, entries, kind, name, this.#datacenter);
+    } catch (error) {
+      if (error instanceof PeeringError && error.code === "resource-exhausted") {
+        const fields = { kind, name, limit: this.#limits.chainParts };
+        this.#incidents?.report(
+          "discovery-chain-too-long",
+          "refused an entry: a discovery chain would get too long",
+          fields,
+        );
+      }
+      throw error;
     }
   }
 
@@ -224,7 +250,10 @@ export class ConfigEntries {
       if (revision > this.#index) this.#index = revision;
     }
     this.#stored = stored;
-    this.#entries = ConfigEntrySet.of([...stored.values()].map(({ entry }) => entry));
+    this.#entries = ConfigEntrySet.of(
+      [...stored.values()].map(({ entry }) => entry),
+      this.#limits,
+    );
   }
 
   /** After a conflict: takes over what another writer stored, and tells of it. */

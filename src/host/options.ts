@@ -1,4 +1,5 @@
 import type { CatalogSource } from "../catalog/catalog-source.js";
+import { type ChainLimits, defaultChainLimits } from "../catalog/config-entry-set.js";
 import type { Locality } from "../catalog/instance.js";
 import type { Clock, Logger, Random } from "../environment.js";
 import type { Incidents } from "../incidents.js";
@@ -79,8 +80,8 @@ export interface HostOptions {
   readonly incidents?: Incidents;
 }
 
-/** Bounds on what peers can make a host hold: of a whole host, of what it imports from a peer, and of a single stream. */
-export interface HostLimits extends ImportLimits, SessionLimits, ReceiveLimits, IdentityLimits {
+/** Bounds on what peers and writers can make a host hold: of a whole host, of what it imports from a peer, and of a single stream. */
+export interface HostLimits extends ImportLimits, SessionLimits, ReceiveLimits, IdentityLimits, ChainLimits {
   /** By how many clusters a service may be carried over before it gets to a peer of ours, us included. Default 4. */
   readonly transitHops: number;
   /**
@@ -108,6 +109,7 @@ export const defaultLimits: HostLimits = {
   ...defaultSessionLimits,
   ...defaultReceiveLimits,
   ...defaultIdentityLimits,
+  ...defaultChainLimits,
   transitHops: 4,
   unauthorizedPerSecond: 200,
   unauthorizedPerSecondInAll: 2_000,

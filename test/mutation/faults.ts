@@ -566,4 +566,20 @@ export const plantedFaults: readonly PlantedFault[] = [
     ["src/checks/probe.ts", "  if (isIP(host) !== 0 && !allows(host)) throw forbidden(host);", ""],
     "test/unit/checks/probe.test.ts",
   ),
+  fault(
+    "chain-without-bound",
+    "splitters behind splitters make a chain as long as they like",
+    ["src/catalog/chain.ts", "if (this.#parts <= this.#maxParts) return;", "if (this.#parts > 0) return;"],
+    "test/unit/host/config-entries.test.ts",
+  ),
+  fault(
+    "chain-not-looked-at",
+    "a write does not look at the chains that lead to its service",
+    [
+      "src/catalog/export-guards.ts",
+      'kind === "proxy-defaults" || leadsTo(before, chain, name)',
+      'kind === "proxy-defaults"',
+    ],
+    "test/unit/http/recorded-writes.test.ts",
+  ),
 ];

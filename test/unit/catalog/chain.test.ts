@@ -14,8 +14,19 @@ test("a service without entries leads to itself over tcp", () => {
   const chain = compileChain(entrySet(), "web", "dc1");
   assert.equal(chain.protocol, "tcp");
   assert.deepEqual(chain.targets, [
-    { id: "web.default.default.dc1", service: "web", subset: "", datacenter: "dc1", peer: "" },
+    {
+      id: "web.default.default.dc1",
+      service: "web",
+      subset: "",
+      datacenter: "dc1",
+      peer: "",
+      connectTimeoutMs: 5_000,
+      meshGateway: "",
+      dialedDirectly: false,
+      subsetDefinition: {},
+    },
   ]);
+  assert.ok(chain.isDefault);
   assert.equal(chain.problem, undefined);
 });
 
@@ -65,7 +76,8 @@ test("failover in other datacenters gives one target each, and a peer's target h
     chain.targets.map((place) => place.id),
     ["web.default.default.dc1", "web.default.default.dc2", "web.default.default.dc3"],
   );
-  assert.deepEqual([...chain.primary], ["web.default.default.dc1"]);
+  const start = chain.nodes.get(chain.start);
+  assert.equal(start?.type === "resolver" && start.target, "web.default.default.dc1");
 });
 
 test("subsets are part of ids; the default subset applies; failover is looked up by subset, then *", () => {
@@ -121,6 +133,105 @@ test("splitters that lead to one another are a problem, and compiling ends", () 
     splits: [{ weight: 100, service }],
   });
   assert.match(compileChain(entrySet(http, split("a", "b"), split("b", "a")), "a", "dc1").problem ?? "", /circular/);
+});
+
+const splits = (name: string, ...services: readonly string[]): ConfigEntryInput => ({
+  kind: "service-splitter",
+  name,
+  splits: services.map((service) => ({ weight: 100 / services.length, service })),
+});
+
+test("splits of a splitter behind a splitter take its place, with headers and weights of both", () => {
+  const set = { RequestHeaders: { Set: { a: "outer", b: "outer" } }, ResponseHeaders: { set: { a: "outer" } } };
+  const inner = { request_headers: { set: { b: "inner" } }, ResponseHeaders: { Set: { a: "inner", c: "inner" } } };
+  const chain = compileChain(
+    entrySet(
+      http,
+      {
+        kind: "service-splitter",
+        name: "web",
+        splits: [
+          { weight: 33.33, service: "canary", extra: set },
+          { weight: 66.67, service: "stable" },
+        ],
+      },
+      {
+        kind: "service-splitter",
+        name: "canary",
+        splits: [
+          { weight: 50, service: "one", extra: inner },
+          { weight: 50, service: "two" },
+        ],
+      },
+    ),
+    "web",
+    "dc1",
+  );
+  const start = chain.nodes.get(chain.start);
+  assert.ok(start?.type === "splitter");
+  assert.deepEqual(
+    start.splits.map(({ next, weight }) => [next, weight]),
+    [
+      ["resolver:one.default.default.dc1", 16.67],
+      ["resolver:two.default.default.dc1", 16.67],
+      ["resolver:stable.default.default.dc1", 66.67],
+    ],
+  );
+  assert.deepEqual(start.splits[0]?.definition.extra, {
+    RequestHeaders: { Set: { a: "outer", b: "inner" } },
+    ResponseHeaders: { Set: { a: "outer", c: "inner" } },
+  });
+  assert.equal(chain.nodes.has("splitter:canary.default.default"), false);
+});
+
+test("the protocol of a splitter does not count, those of its targets do", () => {
+  const speaks = (name: string, protocol: string): ConfigEntryInput => ({ kind: "service-defaults", name, protocol });
+  const virtual = [speaks("virt", "http"), splits("virt", "g1", "g2")];
+  const chain = compileChain(entrySet(...virtual, speaks("g1", "grpc"), speaks("g2", "grpc")), "virt", "dc1");
+  assert.deepEqual([chain.problem, chain.protocol], [undefined, "grpc"]);
+  assert.match(
+    compileChain(entrySet(...virtual, speaks("g1", "grpc")), "virt", "dc1").problem ?? "",
+    /service "g2" has "tcp" which is not "grpc"/,
+  );
+  assert.match(
+    compileChain(entrySet(...virtual), "virt", "dc1").problem ?? "",
+    /a protocol "tcp" that does not permit/,
+  );
+});
+
+/** Layers of two splitters, each of which leads to both of the next layer: the ways through double with every layer. */
+function layered(layers: number): readonly ConfigEntryInput[] {
+  const names = (layer: number): readonly [string, string] => [`l${layer}-a`, `l${layer}-b`];
+  return Array.from({ length: layers }, (_, layer) =>
+    names(layer).map((name) => splits(name, ...names(layer + 1))),
+  ).flat();
+}
+
+test("a chain has a bounded number of parts, however many ways lead through it", () => {
+  const chain = compileChain(entrySet(http, ...layered(8)), "l0-a", "dc1");
+  const start = chain.nodes.get(chain.start);
+  assert.equal(start?.type === "splitter" && start.splits.length, 2 ** 8);
+  const long = compileChain(entrySet(http, ...layered(40)), "l0-a", "dc1");
+  assert.ok(long.tooLong);
+  assert.equal(long.problem, 'discovery chain "l0-a" has more than 10000 routes, splits and targets');
+});
+
+test("a long row of splitters, or of redirects, is walked without recursion", () => {
+  const row = (length: number, link: (from: string, to: string) => ConfigEntryInput): readonly ConfigEntryInput[] =>
+    Array.from({ length }, (_, index) => link(`s${index}`, `s${index + 1}`));
+  const redirect = (name: string, service: string): ConfigEntryInput => ({
+    kind: "service-resolver",
+    name,
+    redirect: { service },
+  });
+  for (const link of [(from: string, to: string) => splits(from, to), redirect]) {
+    const entries = entrySet(http, ...row(3_000, link));
+    assert.deepEqual(
+      compileChain(entries, "s0", "dc1").targets.map(({ service }) => service),
+      ["s3000"],
+    );
+    assert.ok(compileChain(entrySet(http, ...row(20_000, link)), "s0", "dc1").tooLong);
+  }
 });
 
 test("protocols of one chain must agree", () => {

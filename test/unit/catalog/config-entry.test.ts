@@ -120,7 +120,7 @@ const resolvers: readonly (readonly [unknown, string])[] = [
   ],
   [
     resolver({ redirect: { peer: "p", service: "a", partition: "q" } }),
-    "Redirect.Partition cannot be set with Redirect.Peer",
+    "Redirect: Setting Partition requires Consul Enterprise",
   ],
   [
     resolver({ failover: { "*": { targets: [{ peer: "p", serviceSubset: "v" }] } } }),
@@ -132,14 +132,14 @@ const resolvers: readonly (readonly [unknown, string])[] = [
   ],
   [
     resolver({ failover: { "*": { targets: [{ peer: "p", partition: "d" }] } } }),
-    'Bad Failover["*"].Targets[0]: Partition cannot be set with Peer',
+    'Bad Failover["*"].Targets[0]: Setting Partition requires Consul Enterprise',
   ],
   [
     resolver({ failover: { "*": { targets: [{ peer: "p" }], datacenters: ["d"] } } }),
     'Bad Failover["*"]: Targets cannot be set with Datacenters',
   ],
   [
-    resolver({ failover: { "*": { targets: [{ peer: "p" }], serviceSubset: "d" } } }),
+    resolver({ subsets: { d: {} }, failover: { "*": { targets: [{ peer: "p" }], serviceSubset: "d" } } }),
     'Bad Failover["*"]: Targets cannot be set with ServiceSubset',
   ],
   [
@@ -147,23 +147,73 @@ const resolvers: readonly (readonly [unknown, string])[] = [
     'Bad Failover["*"]: Targets cannot be set with Service',
   ],
   [resolver({ defaultSubset: "v1" }), 'DefaultSubset "v1" is not a valid subset'],
-  [resolver({ failover: { v1: { service: "d" } } }), 'Bad Failover["v1"]: not a valid subset'],
+  [resolver({ failover: { v1: { service: "d" } } }), 'Bad Failover["v1"]: not a valid subset subset'],
+  [
+    resolver({ failover: { "*": { serviceSubset: "d" } } }),
+    'Bad Failover["*"]: ServiceSubset "d" is not a valid subset of ""',
+  ],
+  [
+    resolver({ failover: { "*": { targets: [{ serviceSubset: "d" }] } } }),
+    'Bad Failover["*"].Targets[0]: ServiceSubset "d" is not a valid subset of "web"',
+  ],
+  [
+    resolver({ failover: { "*": {} } }),
+    'Bad Failover["*"]: one of Service, ServiceSubset, Namespace, Targets, SamenessGroup, or Datacenters is required',
+  ],
+  [
+    resolver({ failover: { "*": { service: "a", policy: { mode: "sequential" } } } }),
+    'Bad Failover["*"]: Setting failover policies requires Consul Enterprise',
+  ],
+  [
+    resolver({ failover: { "*": { samenessGroup: "g" } } }),
+    'Bad Failover["*"]: Setting SamenessGroup requires Consul Enterprise',
+  ],
+  [resolver({ redirect: { samenessGroup: "g" } }), "Redirect: Setting SamenessGroup requires Consul Enterprise"],
+  [
+    resolver({ redirect: { serviceSubset: "d" }, subsets: { d: {} } }),
+    "Redirect.ServiceSubset defined without Redirect.Service",
+  ],
+  [
+    resolver({ redirect: { service: "web", serviceSubset: "d" } }),
+    'Redirect.ServiceSubset "d" is not a valid subset of "web"',
+  ],
+  [
+    resolver({ subsets: { A: {} } }),
+    "Subset \"A\" is invalid: must be 63 characters or fewer, begin or end with lower case alphanumeric characters, and contain lower case alphanumeric characters or '-' in between",
+  ],
+  [resolver({ connectTimeout: "-1s" }), "Bad ConnectTimeout '-1s', must be >= 0"],
   [resolver({ name: "" }), "Name is required"],
 ];
 for (const [input, message] of resolvers) {
   test(`ch4 case 84: service-resolver is refused with ${message}`, () => refused(input, message));
 }
 
-test("splits must sum to 100", () => {
+test("splits must sum to 100, and differ", () => {
   const splitter = (...weights: number[]): unknown => ({
     kind: "service-splitter",
     name: "web",
-    splits: weights.map((weight) => ({ weight, service: "x" })),
+    splits: weights.map((weight, index) => ({ weight, service: index === 0 ? "web" : `x${index}` })),
   });
-  refused(splitter(50, 49.5), "the sum of all split weights must be 100, not 99.5");
+  refused(splitter(50, 49.5), "the sum of all split weights must be 100, not 99.500000");
   refused(splitter(), "no splits configured");
   refused(splitter(150, -50), "split weights must lie between 0 and 100");
+  refused(
+    { kind: "service-splitter", name: "web", splits: [{ weight: 50 }, { weight: 50, service: "web" }] },
+    'split destination occurs more than once: service="web", subset="", namespace="", partition=""',
+  );
   assert.equal(parseConfigEntry(splitter(33.33, 33.33, 33.34)).kind, "service-splitter");
+});
+
+test("a service speaks one of five protocols", () => {
+  refused(
+    { kind: "service-defaults", name: "web", protocol: "sctp" },
+    "1 error occurred:\n\t* invalid value for protocol: sctp\n\n",
+  );
+  assert.deepEqual(parseConfigEntry({ kind: "service-defaults", name: "web", protocol: "HTTP" }), {
+    kind: "service-defaults",
+    name: "web",
+    protocol: "http",
+  });
 });
 
 test("proxy-defaults and mesh exist once", () => {

@@ -9,7 +9,7 @@ import { entrySet, exporting } from "./export-fixtures.js";
 function write(before: ConfigEntrySet, input: ConfigEntryInput): ConfigEntrySet {
   const entry = parseConfigEntry(input);
   const after = before.with(entry);
-  checkEntryGuards(before, after, entry.kind, "dc1");
+  checkEntryGuards(before, after, entry.kind, entry.name, "dc1");
   return after;
 }
 
@@ -97,7 +97,9 @@ test("routers and splitters need an HTTP-like protocol, also after the protocol 
   refusedWrite(entrySet(), router, message);
   const before = entrySet(httpWeb, router);
   refusedWrite(before, { kind: "proxy-defaults", config: {} }, message);
-  assert.throws(() => checkEntryGuards(before, before.without("proxy-defaults", "global"), "proxy-defaults", "dc1"));
+  assert.throws(() =>
+    checkEntryGuards(before, before.without("proxy-defaults", "global"), "proxy-defaults", "global", "dc1"),
+  );
 });
 
 test("redirects in a circle and inconsistent protocols are refused", () => {
@@ -113,12 +115,20 @@ test("redirects in a circle and inconsistent protocols are refused", () => {
   );
 });
 
-test("what was wrong before is not held against another write", () => {
+test("what was wrong before is held against a write that touches it, and against no other, as in Consul", () => {
   const broken = entrySet(exporting(["web", "b"]), resolver({ redirect: { datacenter: "dc2" } }), {
     kind: "service-router",
     name: "api",
     routes: [],
   });
   write(broken, { kind: "service-defaults", name: "db", protocol: "tcp" });
-  write(broken, exporting(["web", "b"], ["db", "b"]));
+  refusedWrite(broken, { kind: "service-defaults", name: "api", protocol: "tcp" }, /does not permit advanced routing/);
+  refusedWrite(
+    broken,
+    { kind: "service-defaults", name: "web", protocol: "tcp" },
+    /cross-datacenter resolver redirect/,
+  );
+  refusedWrite(broken, exporting(["web", "b"], ["db", "b"]), /cross-datacenter resolver redirect/);
+  const mended = broken.without("service-router", "api");
+  checkEntryGuards(broken, mended, "service-router", "api", "dc1");
 });

@@ -184,10 +184,13 @@ describe("intentions", () => {
     const tcp = parseConfigEntry({ kind: "service-defaults", name: "web" });
     const text = 'service "web" has protocol "tcp", which is incompatible with L7 intentions permissions';
     const none = ConfigEntrySet.empty;
-    invalid(() => checkEntryGuards(none, none.with(intentions), "service-intentions", "dc1"), text);
+    invalid(() => checkEntryGuards(none, none.with(intentions), "service-intentions", "web", "dc1"), text);
     const with7 = none.with(http).with(intentions);
-    checkEntryGuards(none.with(http), with7, "service-intentions", "dc1");
-    invalid(() => checkEntryGuards(with7, with7.with(tcp), "service-defaults", "dc1"), text);
-    invalid(() => checkEntryGuards(with7, with7.without("service-defaults", "web"), "service-defaults", "dc1"), text);
+    checkEntryGuards(none.with(http), with7, "service-intentions", "web", "dc1");
+    invalid(() => checkEntryGuards(with7, with7.with(tcp), "service-defaults", "web", "dc1"), text);
+    invalid(
+      () => checkEntryGuards(with7, with7.without("service-defaults", "web"), "service-defaults", "web", "dc1"),
+      text,
+    );
   });
 });

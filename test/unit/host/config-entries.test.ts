@@ -3,6 +3,7 @@ import { test } from "node:test";
 import type { ConfigEntryInput } from "../../../src/catalog/config-entry.js";
 import { PeeringError } from "../../../src/errors.js";
 import { ConfigEntries, type ConfigEntryChange } from "../../../src/host/config-entries.js";
+import { Incidents } from "../../../src/incidents.js";
 import { memoryStorage } from "../../../src/storage/memory.js";
 import type { Storage } from "../../../src/storage/storage.js";
 
@@ -138,4 +139,27 @@ test("a damaged entry is named", async () => {
     code: "storage-failed",
     message: 'stored config entry config/mesh/mesh is damaged: mesh Name must be "mesh"',
   });
+});
+
+test("a write that would make a discovery chain too long is refused, counted, and changes nothing", async () => {
+  const incidents = new Incidents();
+  const entries = await ConfigEntries.open({
+    storage: memoryStorage(),
+    datacenter,
+    limits: { chainParts: 4 },
+    incidents,
+  });
+  await entries.set({ kind: "proxy-defaults", config: { protocol: "http" } });
+  const splitter = (...services: readonly string[]): ConfigEntryInput => ({
+    kind: "service-splitter",
+    name: "web",
+    splits: services.map((service) => ({ weight: 100 / services.length, service })),
+  });
+  assert.equal(await entries.set(splitter("a", "b")), true);
+  await assert.rejects(entries.set(splitter("a", "b", "c", "d")), {
+    code: "resource-exhausted",
+    message: 'discovery chain "web" has more than 4 routes, splits and targets',
+  });
+  assert.equal(entries.get("service-splitter", "web")?.splits.length, 2);
+  assert.equal(incidents.counts().get("discovery-chain-too-long"), 1);
 });
