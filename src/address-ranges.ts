@@ -4,32 +4,46 @@ import { BlockList, isIP } from "node:net";
 export class AddressRanges {
   readonly #list = new BlockList();
 
-  /** @throws {TypeError} for what is no range. */
-  constructor(ranges: readonly string[]) {
+  /**
+   * @param needsLength - whether a range without a length is refused, as Consul does where it asks for networks.
+   * @throws {TypeError} for what is no range.
+   */
+  constructor(ranges: readonly string[], { needsLength = false }: { readonly needsLength?: boolean } = {}) {
     for (const range of ranges) {
       const [, address = "", digits] = /^([\da-f.:]+)(?:\/(\d{1,3}))?$/i.exec(range) ?? [];
       const family = isIP(address);
       const most = family === 4 ? 32 : 128;
       const length = digits === undefined ? most : Number(digits);
-      if (family === 0 || length > most) {
-        throw new TypeError(`${JSON.stringify(range)} is no range of addresses, such as 10.0.0.0/8`);
+      if (family === 0 || length > most || (needsLength && digits === undefined)) {
+        const what = needsLength ? "an address and a prefix length" : "a range of addresses";
+        throw new TypeError(`${JSON.stringify(range)} is not ${what}, such as 10.0.0.0/8`);
       }
       this.#list.addSubnet(address, length, family === 4 ? "ipv4" : "ipv6");
     }
   }
 
-  /** Whether the IP address lies in one of them, as it is or by the IPv4 address that it stands for. A zone does not count. */
+  /**
+   * Whether the IP address lies in one of them. An IPv4 address that is written as one of IPv6 (`::ffff:10.0.0.1`) is that IPv4
+   * address. A zone does not count.
+   */
   includes(address: string): boolean {
     const plain = address.replace(/%.*$/s, "");
     if (isIP(plain) === 4) return this.#list.check(plain, "ipv4");
-    if (isIP(plain) !== 6) return false;
-    const embedded = embeddedIpv4(plain);
-    return this.#list.check(plain, "ipv6") || (embedded !== undefined && this.#list.check(embedded, "ipv4"));
+    // Node takes a mapped address for the IPv4 address by itself.
+    return isIP(plain) === 6 && this.#list.check(plain, "ipv6");
+  }
+
+  /** Whether the IP address lies in one of them, or packets to it are brought to an IPv4 address that does. */
+  leadsInto(address: string): boolean {
+    if (this.includes(address)) return true;
+    const embedded = embeddedIpv4(address.replace(/%.*$/s, ""));
+    return embedded !== undefined && this.includes(embedded);
   }
 }
 
 /** The IPv4 address to which one of IPv6 leads: mapped, compatible, translated (RFC 2765, RFC 6052) or by 6to4. */
 function embeddedIpv4(address: string): string | undefined {
+  if (isIP(address) !== 6) return undefined;
   const groups = groupsOf(address);
   const prefix = groups.slice(0, 6).map((group) => group.toString(16));
   const [high = 0, low = 0] = prefix[0] === "2002" ? groups.slice(1, 3) : groups.slice(6);

@@ -120,7 +120,7 @@ export class AgentChecks implements AsyncDisposable {
     this.#outputMaxBytes = options.limits?.outputMaxBytes ?? DEFAULT_OUTPUT_BYTES;
     const allowed = options.limits?.allowedAddresses;
     const ranges = allowed && new AddressRanges(allowed);
-    this.#allows = (address) => ranges?.includes(address) ?? true;
+    this.#allows = (address) => ranges?.leadsInto(address) ?? true;
     this.#unsubscribe = options.catalog.onChange(() => this.#lookAtAliases());
   }
 

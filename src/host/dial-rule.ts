@@ -42,7 +42,7 @@ export class DialRule {
     for (const address of addresses) {
       const host = splitPushedAddress(address)?.host;
       if (host === undefined) return `${address} is not a valid peering server address`;
-      if (isIP(host) !== 0 && this.#forbidden.includes(host)) {
+      if (isIP(host) !== 0 && this.#forbidden.leadsInto(host)) {
         return `${address} is not a valid peering server address: ${host} is in a range that must not be dialed`;
       }
     }
@@ -52,7 +52,7 @@ export class DialRule {
   /** For {@link DialTarget.mayDial}. */
   mayDial(peerName: string): (ip: string) => boolean {
     return (ip) => {
-      if (!this.#forbidden.includes(ip)) return true;
+      if (!this.#forbidden.leadsInto(ip)) return true;
       this.#incidents.report("dial-forbidden", "an address of a peer is in a range that must not be dialed", {
         peer_name: peerName,
         address: ip,

@@ -1,5 +1,6 @@
 import type { IncomingHttpHeaders } from "node:http";
-import { BlockList, isIP, isIPv6, Server, type Socket } from "node:net";
+import { isIPv6, Server, type Socket } from "node:net";
+import { AddressRanges } from "../address-ranges.js";
 import type { Clock, LogFields } from "../environment.js";
 import type { Incidents } from "../incidents.js";
 import type { HttpRequest } from "./messages.js";
@@ -56,7 +57,7 @@ export class RequestGuard {
   readonly #incidents: Incidents;
   readonly #hosts: ReadonlySet<string>;
   readonly #origins: ReadonlySet<string>;
-  readonly #writers: BlockList | undefined;
+  readonly #writers: AddressRanges | undefined;
   readonly #rate: RequestRate | undefined;
   readonly #perSecond: number | undefined;
 
@@ -74,7 +75,7 @@ export class RequestGuard {
     this.#incidents = incidents;
     this.#hosts = new Set(allowedHosts.map(allowedHost));
     this.#origins = new Set(allowedOrigins.map(allowedOrigin));
-    this.#writers = allowWriteFrom.length === 0 ? undefined : networks(allowWriteFrom);
+    this.#writers = allowWriteFrom.length === 0 ? undefined : new AddressRanges(allowWriteFrom, { needsLength: true });
   }
 
   /** Whether answers differ by the origin of their request. */
@@ -95,7 +96,7 @@ export class RequestGuard {
   /** Whether a write is not allowed from where it comes; undefined: it is. */
   judgeWriter(request: GuardedRequest): Refusal | undefined {
     const { remoteAddress = "" } = request.socket;
-    if (this.#writers === undefined || contains(this.#writers, remoteAddress)) return undefined;
+    if (this.#writers === undefined || this.#writers.includes(remoteAddress)) return undefined;
     this.#report("http-write-refused", "a write came from an address that may not write", request, {});
     // Consul's text (1.21).
     return { status: 403, text: "Access is restricted" };
@@ -234,27 +235,6 @@ function isOldForm({ method, headers }: GuardedRequest): boolean {
     /^text\/plain\b/i.test(headers["content-type"] ?? "") &&
     BROWSER.test(headers["user-agent"] ?? "")
   );
-}
-
-/** @throws {TypeError} for what is no network. */
-function networks(texts: readonly string[]): BlockList {
-  const list = new BlockList();
-  for (const text of texts) {
-    const [, address = "", digits] = /^([\da-f.:]+)\/(\d{1,3})$/i.exec(text) ?? [];
-    const family = isIP(address);
-    const prefix = Number(digits);
-    if (family === 0 || prefix > (family === 4 ? 32 : 128)) {
-      throw new TypeError(`network ${JSON.stringify(text)}: not an address and a prefix length, such as 10.0.0.0/8`);
-    }
-    list.addSubnet(address, prefix, family === 4 ? "ipv4" : "ipv6");
-  }
-  return list;
-}
-
-function contains(list: BlockList, remoteAddress: string): boolean {
-  const address = remoteAddress.replace(/%.*$/, "").replace(/^::ffff:(?=\d+\.)/i, "");
-  const family = isIP(address);
-  return family !== 0 && list.check(address, family === 4 ? "ipv4" : "ipv6");
 }
 
 function quoted(text: string): string {

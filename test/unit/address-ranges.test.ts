@@ -24,7 +24,7 @@ describe("AddressRanges", () => {
       "febf:ffff::1",
       "fd00:0ec2:0:0::254",
     ]) {
-      assert.ok(ranges.includes(address), address);
+      assert.ok(ranges.leadsInto(address), address);
     }
     for (const address of [
       "169.253.255.255",
@@ -39,6 +39,24 @@ describe("AddressRanges", () => {
       "",
       "2852039166",
       "169.254.169",
+    ]) {
+      assert.ok(!ranges.leadsInto(address), address);
+    }
+  });
+
+  it("includes no address of IPv6 for the IPv4 address that its packets are brought to, where it is another one", () => {
+    const ranges = new AddressRanges(["10.0.0.0/8", "fe80::/10"], { needsLength: true });
+    for (const address of ["10.1.2.3", "::ffff:10.1.2.3", "::FFFF:a01:203", "fe80::1%eth0"]) {
+      assert.ok(ranges.includes(address), address);
+    }
+    for (const address of [
+      "2002:a01:203::1",
+      "64:ff9b::a01:203",
+      "::10.1.2.3",
+      "::ffff:0:10.1.2.3",
+      "11.0.0.1",
+      "x",
+      "",
     ]) {
       assert.ok(!ranges.includes(address), address);
     }
@@ -57,7 +75,10 @@ describe("AddressRanges", () => {
     ]) {
       assert.throws(() => new AddressRanges([range]), TypeError, range);
     }
-    assert.ok(!new AddressRanges([]).includes("0.0.0.0"));
+    for (const range of ["10.0.0.1", "::1"]) {
+      assert.throws(() => new AddressRanges([range], { needsLength: true }), TypeError, range);
+    }
+    assert.ok(!new AddressRanges([]).leadsInto("0.0.0.0"));
   });
 
   it("the default forbids what is nobody's, and leaves loopback, private and public addresses", () => {
@@ -71,7 +92,7 @@ describe("AddressRanges", () => {
       "100.100.100.200",
       "239.0.0.1",
     ]) {
-      assert.ok(ranges.includes(address), address);
+      assert.ok(ranges.leadsInto(address), address);
     }
     for (const address of [
       "127.0.0.1",
@@ -83,7 +104,7 @@ describe("AddressRanges", () => {
       "100.64.0.1",
       "8.8.8.8",
     ]) {
-      assert.ok(!ranges.includes(address), address);
+      assert.ok(!ranges.leadsInto(address), address);
     }
   });
 });

@@ -324,7 +324,7 @@ describe("peerage agent", () => {
       assert.equal((await agent.result).exit, 0);
     }
     const { exit, stderr } = await startAndStop(["-dev", "-forbidden-addresses=10.0.0.0/99", ...ports]);
-    assert.deepEqual([exit, stderr.includes('"10.0.0.0/99" is no range of addresses')], [1, true]);
+    assert.deepEqual([exit, stderr.includes('"10.0.0.0/99" is not a range of addresses')], [1, true]);
   });
 
   it("makes no file that others can read, whatever the umask", { skip: process.getuid === undefined }, async () => {

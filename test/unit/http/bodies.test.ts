@@ -4,14 +4,13 @@ import { once } from "node:events";
 import { afterEach, describe, it, mock } from "node:test";
 import { setImmediate } from "node:timers/promises";
 import { type Clock, systemClock } from "../../../src/environment.js";
-import type { PeeringHost } from "../../../src/host/host.js";
 import { CallAllowance } from "../../../src/http/call-limits.js";
-import { CallLimits, type CallLimitsOptions, httpHandler } from "../../../src/http/index.js";
+import { CallLimits, type CallLimitsOptions } from "../../../src/http/index.js";
 import { Incidents } from "../../../src/incidents.js";
-import { httpServer, peeringRpc } from "../../../src/rpc/index.js";
 import { secretFor, tokensFor } from "../../support/acl.js";
 import { eventually } from "../../support/http-pair.js";
 import { RawClient, type RawResponse, requestText } from "../../support/raw-http.js";
+import { type ServedPort, servePort } from "../../support/served-port.js";
 import { lonelyHost } from "../rpc/support.js";
 
 const LIMIT_MS = 20_000;
@@ -22,9 +21,7 @@ const writer = `X-Consul-Token: ${secretFor(WRITER)}`;
 const reader = `X-Consul-Token: ${secretFor(READER)}`;
 const unknown = "X-Consul-Token: nobody";
 
-interface Served extends AsyncDisposable {
-  readonly host: PeeringHost;
-  readonly port: number;
+interface Served extends ServedPort {
   readonly incidents: Incidents;
   /** How many bytes of bodies there was room made for. */
   readonly taken: () => number;
@@ -33,29 +30,16 @@ interface Served extends AsyncDisposable {
 
 async function served(options: CallLimitsOptions & { readonly clock?: Clock } = {}): Promise<Served> {
   const { clock = systemClock, ...rest } = options;
-  const host = await lonelyHost();
   const incidents = new Incidents();
   const limits = new CallLimits({ ...rest, incidents });
-  const calls = { authorizer: tokensFor([WRITER, READER]), limits };
   const body = mock.method(CallAllowance.prototype, "body");
-  const server = await httpServer({
-    listen: "127.0.0.1:0",
-    rpc: peeringRpc(host, calls),
-    http: httpHandler(host, calls),
-    clock,
-    drainMs: 0,
-  });
-  const port = Number(server.address.split(":")[1]);
+  const calls = { authorizer: tokensFor([WRITER, READER]), limits };
+  const one = await servePort(await lonelyHost(), calls, { clock, drainMs: 0 });
   return {
-    host,
-    port,
+    ...one,
     incidents,
     taken: () => body.mock.calls.reduce((sum, { arguments: [bytes], error }) => sum + (error ? 0 : bytes), 0),
-    open: (localAddress) => RawClient.open(port, localAddress),
-    async [Symbol.asyncDispose]() {
-      await server[Symbol.asyncDispose]();
-      await host[Symbol.asyncDispose]();
-    },
+    open: (localAddress) => RawClient.open(one.port, localAddress),
   };
 }
 

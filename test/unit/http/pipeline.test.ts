@@ -3,12 +3,11 @@ import diagnostics from "node:diagnostics_channel";
 import { after, before, describe, it } from "node:test";
 import { type Authorizer, allowAll } from "../../../src/access/authorizer.js";
 import { createHost, type PeeringHost } from "../../../src/host/host.js";
-import { httpHandler } from "../../../src/http/index.js";
-import { httpServer, peeringRpc } from "../../../src/rpc/index.js";
 import { memoryStorage } from "../../../src/storage/memory.js";
 import { memoryNetwork } from "../../../src/transport/memory.js";
 import { eventually, serve } from "../../support/http-pair.js";
 import { RawClient, requestText } from "../../support/raw-http.js";
+import { servePort } from "../../support/served-port.js";
 
 /** Larger than what the system takes of one connection that nobody reads. */
 const LARGE_BYTES = 512 * 1024;
@@ -62,19 +61,10 @@ for (const kind of ["a server of node:http", "the server of both versions of HTT
           return allowAll.resolve(token);
         },
       };
-      if (kind === "a server of node:http") {
-        const served = await serve(host, { authorizer });
-        port = served.port;
-        stop = () => served[Symbol.asyncDispose]();
-      } else {
-        const rpc = peeringRpc(host, { authorizer });
-        const server = await httpServer({ listen: "127.0.0.1:0", rpc, http: httpHandler(host, { authorizer }) });
-        port = Number(server.address.split(":")[1]);
-        stop = async () => {
-          await server[Symbol.asyncDispose]();
-          await host[Symbol.asyncDispose]();
-        };
-      }
+      const serving = kind === "a server of node:http" ? serve : servePort;
+      const served = await serving(host, { authorizer });
+      port = served.port;
+      stop = async () => served[Symbol.asyncDispose]();
     });
     after(() => stop());
 

@@ -10,40 +10,23 @@ import { networkInterfaces } from "node:os";
 import { join } from "node:path";
 import { after, before, describe, it } from "node:test";
 import { systemClock } from "../../../src/environment.js";
-import type { PeeringHost } from "../../../src/host/host.js";
 import { type HttpHandlerOptions, httpHandler } from "../../../src/http/index.js";
 import { RequestGuard } from "../../../src/http/request-guard.js";
 import { Incidents } from "../../../src/incidents.js";
-import { type HttpServer, httpServer, type PeeringRpcOptions, peeringRpc } from "../../../src/rpc/index.js";
+import type { PeeringRpcOptions } from "../../../src/rpc/index.js";
 import { temporaryDirectory } from "../../support/hosts.js";
+import { type ServedPort, servePort } from "../../support/served-port.js";
 import { lonelyHost } from "../rpc/support.js";
 
 const READ = "/v1/status/leader";
 const CALLS = "/hashicorp.consul.internal.peering.PeeringService";
 const EVIL = "http://evil.example";
 
-interface Served extends AsyncDisposable {
-  readonly host: PeeringHost;
-  readonly server: HttpServer;
-  readonly port: number;
-}
-
 async function served(
   options: HttpHandlerOptions & PeeringRpcOptions = {},
   { listen = "127.0.0.1:0", incidents = new Incidents() } = {},
-): Promise<Served> {
-  const host = await lonelyHost({ incidents });
-  const rpc = peeringRpc(host, options);
-  const server = await httpServer({ listen, rpc, http: httpHandler(host, options) });
-  return {
-    host,
-    server,
-    port: Number(/\d+$/.exec(server.address)?.[0]),
-    async [Symbol.asyncDispose]() {
-      await server[Symbol.asyncDispose]();
-      await host[Symbol.asyncDispose]();
-    },
-  };
+): Promise<ServedPort> {
+  return servePort(await lonelyHost({ incidents }), options, { listen });
 }
 
 /** Status and text of the answer to these bytes. */
@@ -96,7 +79,7 @@ const outside = Object.values(networkInterfaces())
   .find((found) => found?.family === "IPv4" && !found.internal)?.address;
 
 describe("the Host of a request", () => {
-  let one: Served;
+  let one: ServedPort;
   before(async () => {
     one = await served({ allowedHosts: ["consul.example.com", "10.1.2.3", "2001:db8::7"] });
   });

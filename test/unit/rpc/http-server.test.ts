@@ -7,34 +7,24 @@ import { describe, it } from "node:test";
 import { gunzipSync } from "node:zlib";
 import fc from "fast-check";
 import { PeeringError } from "../../../src/errors.js";
-import { type HttpHandlerOptions, httpHandler } from "../../../src/http/index.js";
+import type { HttpHandlerOptions } from "../../../src/http/index.js";
 import { Incidents } from "../../../src/incidents.js";
-import { type HttpServer, type HttpServerOptions, httpServer, peeringRpc } from "../../../src/rpc/index.js";
+import { type HttpServerOptions, httpServer } from "../../../src/rpc/index.js";
+import { type ServedPort, servePort } from "../../support/served-port.js";
 import { lonelyHost } from "./support.js";
 
 async function served(
   options: Partial<HttpServerOptions> = {},
   handling: HttpHandlerOptions = {},
-): Promise<AsyncDisposable & { readonly server: HttpServer; connect(): Promise<Socket> }> {
-  const host = await lonelyHost();
-  const server = await httpServer({
-    listen: "127.0.0.1:0",
-    rpc: peeringRpc(host),
-    http: httpHandler(host, handling),
-    ...options,
-  });
-  const [address, port] = server.address.split(":");
+): Promise<ServedPort & { connect(): Promise<Socket> }> {
+  const one = await servePort(await lonelyHost(), handling, options);
   return {
-    server,
+    ...one,
     async connect() {
-      const socket = createConnection(Number(port), address);
+      const socket = createConnection(one.port, "127.0.0.1");
       socket.on("error", () => {});
       await once(socket, "connect");
       return socket;
-    },
-    async [Symbol.asyncDispose]() {
-      await server[Symbol.asyncDispose]();
-      await host[Symbol.asyncDispose]();
     },
   };
 }

@@ -7,19 +7,12 @@ import { after, before, describe, it } from "node:test";
 import { type ConnectionOptions, connect, type TLSSocket } from "node:tls";
 import { createClient } from "@connectrpc/connect";
 import { createGrpcTransport, Http2SessionManager } from "@connectrpc/connect-node";
-import type { PeeringHost } from "../../../src/host/host.js";
-import { httpHandler } from "../../../src/http/index.js";
-import { type HttpServer, type HttpServerOptions, httpServer, peeringRpc } from "../../../src/rpc/index.js";
+import { type HttpServerOptions, httpServer } from "../../../src/rpc/index.js";
 import { PeeringService } from "../../../src/wire/gen/hashicorp/consul/internal/peering/peering_pb.js";
 import { type KeyPair, TestAuthority } from "../../support/certificates.js";
 import { eventually } from "../../support/hosts.js";
+import { type ServedPort, servePort } from "../../support/served-port.js";
 import { lonelyHost } from "./support.js";
-
-interface Served extends AsyncDisposable {
-  readonly host: PeeringHost;
-  readonly server: HttpServer;
-  readonly port: number;
-}
 
 let authority: TestAuthority;
 let own: KeyPair;
@@ -31,18 +24,8 @@ before(async () => {
   client = await authority.issue("client");
 });
 
-async function served(options: Partial<HttpServerOptions> = {}, listen = "127.0.0.1:0"): Promise<Served> {
-  const host = await lonelyHost();
-  const server = await httpServer({ listen, rpc: peeringRpc(host), http: httpHandler(host), tls: own, ...options });
-  return {
-    host,
-    server,
-    port: Number(/\d+$/.exec(server.address)?.[0]),
-    async [Symbol.asyncDispose]() {
-      await server[Symbol.asyncDispose]();
-      await host[Symbol.asyncDispose]();
-    },
-  };
+async function served(options: Partial<HttpServerOptions> = {}, listen = "127.0.0.1:0"): Promise<ServedPort> {
+  return servePort(await lonelyHost(), {}, { listen, tls: own, ...options });
 }
 
 /** A connection whose handshake is over, or the failure. */
@@ -187,7 +170,7 @@ describe("the server of HTTP over TLS", () => {
   });
 
   describe("with clients of any kind", () => {
-    let one: Served;
+    let one: ServedPort;
     before(async () => {
       one = await served({ headersTimeoutMs: 200 });
     });
