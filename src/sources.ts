@@ -18,6 +18,14 @@ export function sourceOf(remoteAddress: string): string {
     .join(":");
 }
 
+/** The network of a source, which one holder of addresses often has all of: an IPv4 /24, an IPv6 /56. */
+export function networkOf(source: string): string {
+  const [first, second, third, fourth] = source.split(":");
+  if (fourth === undefined) return source.replace(/\.\d+$/, ".0/24");
+  const high = Number.parseInt(fourth, 16) & 0xff00;
+  return `${first}:${second}:${third}:${high.toString(16)}::/56`;
+}
+
 export interface PlaceLimits {
   /** Places of all sources together. */
   readonly inAll: number;
@@ -25,6 +33,8 @@ export interface PlaceLimits {
   readonly perSource: number;
   /** How long a place is safe after it was taken or has ceased to work, in milliseconds. */
   readonly graceMs: number;
+  /** Whether nobody is displaced before the grace is over, because newcomers can wait. Default false. */
+  readonly onlyStale?: boolean;
 }
 
 /** A place that a source holds. It waits until it is told to work. */
@@ -70,7 +80,8 @@ export class Places {
   makeRoom(source: string): NoPlace | undefined {
     const own = this.#holders.get(source) ?? new Set();
     if (own.size >= this.#limits.perSource && !this.#displaceStale(firstWaiting(own))) return "source";
-    if (this.#taken >= this.#limits.inAll && !this.displaceStale() && !this.displaceFor(source)) return "all";
+    const { inAll, onlyStale = false } = this.#limits;
+    if (this.#taken >= inAll && !this.displaceStale() && (onlyStale || !this.displaceFor(source))) return "all";
     return undefined;
   }
 

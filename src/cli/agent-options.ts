@@ -257,6 +257,13 @@ export const agentFlags: readonly Flag[] = [
       "Descriptors that no connection to a port may use, because storage and dialing need them. Default: a quarter, from 64 to 1024.",
   },
   {
+    name: "handshakes-per-source",
+    kind: "text",
+    placeholder: "number",
+    usage:
+      "Most TLS handshakes of one IPv4 address, or one /64 of IPv6, that are under way at each port; others wait. Default: 64.",
+  },
+  {
     name: "http-connections-per-source",
     kind: "text",
     placeholder: "number",
@@ -328,6 +335,7 @@ export async function readAgentOptions(flags: ParsedFlags, io: CommandLineIo): P
   const unsentPerSource = number("http-unsent-bytes-per-source", 1, Number.MAX_SAFE_INTEGER);
   const connections = number("max-connections", 1, Number.MAX_SAFE_INTEGER);
   const reservedDescriptors = number("reserved-descriptors", 1, Number.MAX_SAFE_INTEGER);
+  const handshakesPerSource = number("handshakes-per-source", 1, Number.MAX_SAFE_INTEGER);
   const requestsPerSecond = number("requests-per-second", 1, Number.MAX_SAFE_INTEGER);
   const httpConnectionsPerSource = number("http-connections-per-source", 1, Number.MAX_SAFE_INTEGER);
   const node = text("node") || hostname();
@@ -373,6 +381,7 @@ export async function readAgentOptions(flags: ParsedFlags, io: CommandLineIo): P
     connectionLimits: {
       ...(connections !== undefined && { connections }),
       ...(reservedDescriptors !== undefined && { reservedDescriptors }),
+      ...(handshakesPerSource !== undefined && { handshakesPerSource }),
     },
     httpConnectionsPerSource,
     aclPolicies: text("acl-policies") || undefined,

@@ -1,6 +1,6 @@
 import type { Clock } from "../environment.js";
 import type { Incidents } from "../incidents.js";
-import { sourceOf } from "../sources.js";
+import { networkOf, sourceOf } from "../sources.js";
 
 export interface LargeAnswerLimits {
   /** An answer is large when it is longer than so many times its question. */
@@ -12,7 +12,7 @@ export interface LargeAnswerLimits {
 }
 
 /**
- * Bounds the large answers over UDP that go to one network. Whoever asks in the name of another has the answer sent to that
+ * Bounds the large answers over UDP that go to one network: they fill the line of all its addresses. Whoever asks in the name of another has the answer sent to that
  * one: what is short in the question and long in the answer makes a flood of it.
  */
 export class LargeAnswers {
@@ -39,7 +39,7 @@ export class LargeAnswers {
     const second = Math.floor(this.#clock.now() / 1_000);
     if (second !== this.#second) this.#sent.clear();
     this.#second = second;
-    const network = networkOf(to);
+    const network = networkOf(sourceOf(to));
     const sent = this.#sent.get(network);
     if (sent === undefined && this.#sent.size >= networks) {
       this.#incidents.report(
@@ -60,13 +60,4 @@ export class LargeAnswers {
     this.#sent.set(network, (sent ?? 0) + 1);
     return true;
   }
-}
-
-/** The /24 of an IPv4 address, the /56 of an IPv6 one: what is sent to any address of it fills the line of all. */
-function networkOf(address: string): string {
-  const source = sourceOf(address);
-  const [first, second, third, fourth] = source.split(":");
-  if (fourth === undefined) return source.replace(/\.\d+$/, ".0/24");
-  const high = Number.parseInt(fourth, 16) & 0xff00;
-  return `${first}:${second}:${third}:${high.toString(16)}::/56`;
 }

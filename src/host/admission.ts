@@ -1,6 +1,6 @@
 import type { Clock } from "../environment.js";
 import type { Incidents } from "../incidents.js";
-import { type Place, Places, sourceOf } from "../sources.js";
+import { networkOf, type Place, Places, sourceOf } from "../sources.js";
 import type { HostLimits } from "./options.js";
 
 type AdmissionLimits = Pick<
@@ -23,7 +23,7 @@ export class Admission {
   /** Streams that wait to be authorised. */
   readonly #streams: Places;
   #windowBegan = Number.NEGATIVE_INFINITY;
-  /** Attempts of this second, by source. */
+  /** Attempts of this second, by source and by network. */
   #attempts = new Map<string, number>();
   #attemptsInAll = 0;
 
@@ -46,11 +46,13 @@ export class Admission {
       this.#attemptsInAll = 0;
     }
     const source = sourceOf(remoteAddress);
+    const network = networkOf(source);
     const attempts = (this.#attempts.get(source) ?? 0) + 1;
+    const ofNetwork = (this.#attempts.get(network) ?? 0) + 1;
     const { unauthorizedPerSecond, unauthorizedPerSecondInAll } = this.#limits;
-    // Half of what all have together is there for everybody. Of the rest a source gets the less, the more it has had: who
-    // comes last finds something left, however many attempts others make.
-    const mostInAll = (unauthorizedPerSecondInAll * (1 + 1 / attempts)) / 2;
+    // Half of what all have together is there for everybody. Of the rest a network gets the less, the more it has had: who
+    // comes last finds something left, however many attempts others make, and from however many addresses they can.
+    const mostInAll = (unauthorizedPerSecondInAll * (1 + 1 / ofNetwork)) / 2;
     // Before those in all are counted: what is refused of one source must not use up what is left for the others.
     if (attempts > unauthorizedPerSecond || this.#attemptsInAll >= mostInAll) {
       this.#incidents.report(
@@ -63,6 +65,7 @@ export class Admission {
       return false;
     }
     this.#attempts.set(source, attempts);
+    this.#attempts.set(network, ofNetwork);
     this.#attemptsInAll++;
     return true;
   }

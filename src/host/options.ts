@@ -89,7 +89,10 @@ export interface HostLimits extends ImportLimits, SessionLimits, ReceiveLimits, 
    * Default 200; beyond this and the next three: RESOURCE_EXHAUSTED.
    */
   readonly unauthorizedPerSecond: number;
-  /** The same for all sources together. Default 2 000; of the second half a source gets the less, the more it has had. */
+  /**
+   * The same for all sources together. Default 2 000; of the second half a network, an IPv4 /24 or an IPv6 /56, gets the
+   * less, the more it has had.
+   */
   readonly unauthorizedPerSecondInAll: number;
   /** Streams of one source that are open and wait to be authorised. Default 100. */
   readonly unauthorizedStreams: number;

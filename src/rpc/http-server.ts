@@ -152,8 +152,9 @@ export async function httpServer(options: HttpServerOptions): Promise<HttpServer
     },
     (request, response) => {
       const answered = connectionOf(request)?.request();
-      // A client that goes on sending keeps the stream, but not what its connection is allowed for a request.
-      if (answered !== undefined) response.once("finish", answered).once("close", answered);
+      // A client that goes on sending keeps the stream, but not what its connection is allowed for a request. The response of
+      // Node says that it has finished when its stream is closed.
+      if (answered !== undefined) request.stream.once("finish", answered).once("close", answered);
       if (areHeadersTooLarge(request.headers)) {
         const fields = { source: request.socket.remoteAddress ?? "", limit: MAX_HEADER_BYTES };
         incidents.report("headers-too-large", "a request had too large headers: it was refused", fields);
@@ -246,7 +247,11 @@ export async function httpServer(options: HttpServerOptions): Promise<HttpServer
     if (secure === undefined) return carry(socket);
     const place = placeOf(socket);
     unknown.add(socket);
+    const over = known.handshake(() => {
+      for (const listener of shakeHands) listener.call(secure, socket);
+    });
     handshakes.set(place, (secured) => {
+      over();
       unknown.delete(socket);
       carry(secured);
     });
@@ -254,7 +259,6 @@ export async function httpServer(options: HttpServerOptions): Promise<HttpServer
       unknown.delete(socket);
       handshakes.delete(place);
     });
-    for (const listener of shakeHands) listener.call(secure, socket);
   });
 
   try {

@@ -6,6 +6,7 @@ import { errorText } from "../errors.js";
 import { Incidents } from "../incidents.js";
 import { type NoPlace, type Place, Places, sourceOf } from "../sources.js";
 import { formatAddress } from "./address.js";
+import { Handshakes } from "./handshakes.js";
 
 export interface ConnectionLimitsOptions {
   /**
@@ -28,6 +29,16 @@ export interface ConnectionLimitsOptions {
    * taken and another one wants to connect. Default 2 000.
    */
   readonly graceMs?: number;
+  /**
+   * TLS handshakes of one source that are under way at one listener. Default 64; others wait, as long as a connection may take for
+   * its first request.
+   */
+  readonly handshakesPerSource?: number;
+  /**
+   * TLS handshakes of all sources that are under way at one listener. Default 512; others wait, and the place of one that takes
+   * longer than `graceMs` goes to one that waits.
+   */
+  readonly handshakes?: number;
   /** Default: the system's. */
   readonly clock?: Clock;
   /** Told of each connection that is refused, displaced, or closed because it was silent. Default: nobody. */
@@ -48,6 +59,11 @@ export interface ListenerLimits {
 
 /** A connection that was taken in. */
 export interface Connection {
+  /**
+   * Calls `begin` when its TLS handshake may begin, which may be at once, or never if it is closed before.
+   * @returns the handshake is over.
+   */
+  handshake(begin: () => void): () => void;
   /** It has a request. Call what is returned, once or more often, when that has been answered. */
   request(): () => void;
   /** It belongs to a peer that was authorised: it counts for nobody, and nobody displaces it. Until what is returned is called. */
@@ -70,6 +86,7 @@ export interface ConnectionGuard {
 interface Listener {
   readonly name: string;
   readonly places: Places;
+  readonly handshakes: Handshakes;
   /** All connections, also those of authorised peers. */
   connections: number;
 }
@@ -82,6 +99,8 @@ const OPEN_DESCRIPTORS = "/dev/fd";
 const DESCRIPTORS_WHERE_UNKNOWN = 1_024;
 const MOST_CONNECTIONS = 4_096;
 const DEFAULT_GRACE_MS = 2_000;
+const DEFAULT_HANDSHAKES_PER_SOURCE = 64;
+const DEFAULT_HANDSHAKES = 512;
 /** One in so many places is kept for each listener: few, for what they are taken from may be at work. */
 const GUARANTEED_PART = 8;
 
@@ -94,6 +113,7 @@ export class ConnectionLimits {
   /** Descriptors that may be open before the reserve begins. */
   readonly #ceiling: number;
   readonly #graceMs: number;
+  readonly #handshakes: { readonly perSource: number; readonly inAll: number };
   readonly #clock: Clock;
   readonly #incidents: Incidents;
   readonly #listeners = new Set<Listener>();
@@ -111,6 +131,10 @@ export class ConnectionLimits {
     this.#ceiling = descriptors - reserved;
     this.#most = options.connections ?? MOST_CONNECTIONS;
     this.#graceMs = options.graceMs ?? DEFAULT_GRACE_MS;
+    this.#handshakes = {
+      perSource: options.handshakesPerSource ?? DEFAULT_HANDSHAKES_PER_SOURCE,
+      inAll: options.handshakes ?? DEFAULT_HANDSHAKES,
+    };
     this.#clock = options.clock ?? systemClock;
     this.#incidents = options.incidents ?? new Incidents();
   }
@@ -118,7 +142,9 @@ export class ConnectionLimits {
   /** @param name - for log lines: of the protocol, such as `http`. */
   listener(name: string, limits: ListenerLimits): ConnectionGuard {
     const places = new Places({ ...limits, graceMs: this.#graceMs }, this.#clock);
-    const listener: Listener = { name, places, connections: 0 };
+    const handshakeLimits = { ...this.#handshakes, graceMs: this.#graceMs };
+    const handshakes = new Handshakes(name, handshakeLimits, this.#clock, this.#incidents);
+    const listener: Listener = { name, places, handshakes, connections: 0 };
     this.#listeners.add(listener);
     if (this.#probeTimer === undefined) this.#probe();
     return {
@@ -163,8 +189,10 @@ export class ConnectionLimits {
     let used = false;
     let timer: Timer | undefined;
     let counted = false;
+    let handshakeOver = (): void => {};
     const leave = (): void => {
       timer?.cancel();
+      handshakeOver();
       place?.leave();
       if (counted) listener.connections--;
       counted = false;
@@ -219,6 +247,10 @@ export class ConnectionLimits {
     socket.once("close", leave);
     settle();
     return {
+      handshake: (start) => {
+        handshakeOver = listener.handshakes.enter(source, start, drop);
+        return () => handshakeOver();
+      },
       request: () => begin(() => {}),
       authorized: () => {
         place?.leave();

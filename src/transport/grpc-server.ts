@@ -101,17 +101,22 @@ export async function startServer(
     const known = options.guard.admit(socket, () => hangUp(socket, connection?.session));
     if (known === undefined) return;
     const key = keyOf(socket);
-    const connection: ServerConnection = { socket, known, session: undefined, waiting: 0, calls: 0 };
+    const connection: ServerConnection = { socket, known, session: undefined, secured: () => {}, waiting: 0, calls: 0 };
     connections.set(key, connection);
     socket.once("close", () => connections.delete(key));
-    // Each handshake sees the certificate of now, with any SNI and with none.
-    refresh();
-    for (const each of take) each.call(server, socket);
+    const begin = (): void => {
+      // Each handshake sees the certificate of now, with any SNI and with none.
+      refresh();
+      for (const each of take) each.call(server, socket);
+    };
+    if (identity === undefined) begin();
+    else connection.secured = known.handshake(begin);
   });
   server.on("session", (session: ServerHttp2Session) => {
     const connection = connections.get(keyOf(session.socket));
     // It has gone between its handshake and now.
     if (connection === undefined) return session.destroy();
+    connection.secured();
     connection.session = session;
     sessions.set(session, connection);
     session.once("close", () => sessions.delete(session));
@@ -225,6 +230,8 @@ interface ServerConnection {
   readonly socket: Socket;
   readonly known: Connection;
   session: ServerHttp2Session | undefined;
+  /** Its handshake is over. */
+  secured: () => void;
   /** Calls of peers that are open and that nobody has authorised. */
   waiting: number;
   /** Calls so far but those of the program's own services. */

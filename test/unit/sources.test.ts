@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 import { describe, it } from "node:test";
-import { Places, sourceOf } from "../../src/sources.js";
+import { networkOf, Places, sourceOf } from "../../src/sources.js";
 import { testClock } from "../../src/testing/fake-peer/test-clock.js";
 
 describe("sources", () => {
@@ -16,6 +16,14 @@ describe("sources", () => {
       ["", ""],
     ] as const;
     for (const [address, source] of sources) assert.equal(sourceOf(address), source, address);
+  });
+});
+
+describe("networks", () => {
+  it("are the /24 of an IPv4 address, and the /56 of an IPv6 one", () => {
+    assert.equal(networkOf(sourceOf("192.0.2.77:1")), "192.0.2.0/24");
+    assert.equal(networkOf(sourceOf("[2001:db8:1:2ff::9]:1")), networkOf(sourceOf("[2001:db8:1:200::1]:2")));
+    assert.notEqual(networkOf(sourceOf("[2001:db8:1:2ff::9]:1")), networkOf(sourceOf("[2001:db8:1:300::9]:1")));
   });
 });
 

@@ -23,8 +23,8 @@ describe("admission", () => {
     const admitted = (address: string, times: number): number =>
       Array.from({ length: times }, () => admission.admit(address)).filter((taken) => taken).length;
     assert.equal(admitted("192.0.2.1:1", 100), 3);
-    assert.equal(admitted("192.0.2.2:1", 1), 1, "what was refused does not count against others");
-    assert.equal(admitted("192.0.2.3:1", 100), 1, "but all together have a limit, too");
+    assert.equal(admitted("198.51.100.2:1", 1), 1, "what was refused does not count against others");
+    assert.equal(admitted("203.0.113.3:1", 100), 1, "but all together have a limit, too");
     await clock.advance(1_000);
     assert.equal(admitted("192.0.2.1:2", 100), 3);
   });
@@ -36,6 +36,7 @@ describe("admission", () => {
       [200, 20],
       [1_000, 2],
       [1_900, 1],
+      [8_000, 1],
     ] as const) {
       const clock = testClock();
       const incidents = new Incidents({ clock });
@@ -50,6 +51,13 @@ describe("admission", () => {
       assert.ok(admission.admit("192.0.2.1:1"), `an exchange, beside ${sources} sources with ${each} attempts`);
       assert.equal(incidents.counts().get("unauthorized-rate") ?? 0, sources * each - taken);
     }
+  });
+
+  it("leaves attempts to others when one holder of very many addresses of IPv6 uses up all that it can", () => {
+    const admission = new Admission(testClock(), defaultLimits, new Incidents());
+    for (let source = 0; source < 0x10000; source++) admission.admit(`[2001:db8:1:${source.toString(16)}::1]:1`);
+    assert.ok(admission.admit("[2001:db8:2::1]:1"));
+    assert.ok(admission.admit("192.0.2.1:1"));
   });
 
   it("bounds the streams of a source that wait to be authorised", async () => {

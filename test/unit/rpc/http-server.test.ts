@@ -9,9 +9,11 @@ import fc from "fast-check";
 import { PeeringError } from "../../../src/errors.js";
 import type { HttpHandlerOptions } from "../../../src/http/index.js";
 import { Incidents } from "../../../src/incidents.js";
-import { type HttpServerOptions, httpServer } from "../../../src/rpc/index.js";
+import { type HttpServerOptions, httpServer, type RpcListener } from "../../../src/rpc/index.js";
 import { type ServedPort, servePort } from "../../support/served-port.js";
 import { lonelyHost } from "./support.js";
+
+const LIMIT = { timeout: 20_000 };
 
 async function served(
   options: Partial<HttpServerOptions> = {},
@@ -216,6 +218,23 @@ describe("the server of both versions of HTTP", () => {
     await Promise.all([silent, idle, head, half, used].map((each) => once(each, "close")));
     clearInterval(trickle);
     assert.deepEqual(Object.fromEntries(incidents.counts()), { "connection-silent": 4 });
+  });
+
+  it("counts no stream that has been answered as a request, while its client goes on sending", LIMIT, async () => {
+    const rpc: RpcListener = (request, response) => {
+      request.once("data", () => {
+        response.writeHead(200, {});
+        response.end();
+      });
+    };
+    await using server = await httpServer({ listen: "127.0.0.1:0", rpc, keepAliveTimeoutMs: 50 });
+    const session = connectHttp2(`http://${server.address}`);
+    session.on("error", () => {});
+    const stream = session.request({ ":method": "POST" }, { endStream: false });
+    stream.on("error", () => {});
+    const sending = setInterval(() => stream.writable && stream.write("more"), 5);
+    await once(session, "close");
+    clearInterval(sending);
   });
 
   it("keeps a connection on which a request waits for its answer, over either version", async () => {
