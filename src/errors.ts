@@ -108,6 +108,17 @@ export function errorText(error: unknown): string {
   return error instanceof Error ? error.message : String(error);
 }
 
+/** Longest text of an error that a caller is told, in characters. */
+export const MAX_TOLD_CHARACTERS = 2_048;
+const END_CHARACTERS = 256;
+
+/** The text of an error as a caller is told it: it may repeat what he sent, however long that was, but for its middle. */
+export function toldText(text: string): string {
+  if (text.length <= MAX_TOLD_CHARACTERS) return text;
+  const gap = ` … (${text.length} characters) … `;
+  return text.slice(0, MAX_TOLD_CHARACTERS - END_CHARACTERS - gap.length) + gap + text.slice(-END_CHARACTERS);
+}
+
 /** `error` itself when it is a {@link PeeringError}, else one that wraps it. */
 export function asPeeringError(error: unknown, code: PeeringErrorCode): PeeringError {
   return error instanceof PeeringError ? error : new PeeringError(code, errorText(error), { cause: error });

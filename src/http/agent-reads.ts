@@ -1,6 +1,7 @@
 import { createHash } from "node:crypto";
 import { isMaintenance } from "../catalog/health.js";
 import { lowerCase } from "../catalog/names.js";
+import { toldText } from "../errors.js";
 import type { IndexedCheck } from "../host/catalog.js";
 import { blocking } from "./blocking.js";
 import type { Answer, Call } from "./call.js";
@@ -156,7 +157,7 @@ const UNHEALTHY = 503;
 function healthAnswer(call: Call, status: number, reason: string, json: Json): Answer {
   const accepted = call.header("accept") ?? "";
   const asText = accepted.startsWith("text/plain") || call.query.get("format") === "text";
-  return { status, ...(asText ? { text: reason } : { json }), headers: { "X-Consul-Reason": reason } };
+  return { status, ...(asText ? { text: reason } : { json }), headers: { "X-Consul-Reason": toldText(reason) } };
 }
 
 async function healthById(call: Call): Promise<Answer> {

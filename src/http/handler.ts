@@ -1,5 +1,5 @@
 import { type Authorizer, allowAll } from "../access/authorizer.js";
-import { type Clock, type Logger, type Random, silentLogger, systemClock, systemRandom } from "../environment.js";
+import { type Clock, type Random, systemClock, systemRandom } from "../environment.js";
 import { errorText, PeeringError } from "../errors.js";
 import type { PeeringHost } from "../host/host.js";
 import type { Leadership } from "../host/leadership.js";
@@ -37,8 +37,6 @@ export interface HttpHandlerOptions extends RequestGuardOptions {
   readonly clock?: Clock;
   /** Default: the system's. */
   readonly random?: Random;
-  /** Default: silent. */
-  readonly logger?: Logger;
 }
 
 const DEFAULT_BODY_BYTES = 8 * 1024 * 1024;
@@ -76,7 +74,6 @@ const CORS: CorsHeaders = {
  */
 export function httpHandler(host: PeeringHost, options: HttpHandlerOptions = {}): HttpListener {
   const clock = options.clock ?? systemClock;
-  const logger = options.logger ?? silentLogger;
   const writeTimeoutMs = options.writeTimeoutMs ?? DEFAULT_WRITE_TIMEOUT_MS;
   // Roots have no index of their own: seconds outlive a restart, and roots change more seldom.
   let rootsIndex = BigInt(Math.trunc(clock.wall() / 1_000));
@@ -128,7 +125,7 @@ export function httpHandler(host: PeeringHost, options: HttpHandlerOptions = {})
         response.once("close", () => timer.cancel());
       })
       .catch((error: unknown) => {
-        logger.error("answering failed", { error: errorText(error) });
+        host.incidents.report("answer-failed", "a call could not be answered", { error: errorText(error) });
         response.destroy();
       });
   };
@@ -244,8 +241,14 @@ async function send(
   const body = compressed ? await made.gzip() : made.plain;
   const encoding = compressed ? { "Content-Encoding": "gzip" } : {};
   allowance.made(body.length);
-  response.writeHead(status, { ...headers, ...encoding, "Content-Length": String(body.length) });
+  const told = Object.entries({ ...headers, ...encoding, "Content-Length": String(body.length) });
+  response.writeHead(status, Object.fromEntries(told.map(([name, value]) => [name, headerValue(value)])));
   response.end(request.method === "HEAD" ? undefined : body);
+}
+
+/** A header may repeat what a client named: what no header can hold is a space, as a newline is in Go's. */
+function headerValue(text: string): string {
+  return text.replace(/[^\t -~]/gu, " ");
 }
 
 /** HTTP/2 knows nothing of closing a connection after an answer. */

@@ -1,4 +1,4 @@
-import { errorText, PeeringError, type PeeringErrorCode } from "../errors.js";
+import { errorText, PeeringError, type PeeringErrorCode, toldText } from "../errors.js";
 import { StatusCode } from "../wire/status.js";
 
 /** A refusal with its HTTP status; the text is the whole body. */
@@ -29,9 +29,9 @@ const STATUS: Partial<Record<PeeringErrorCode, number>> = {
 
 /** How a failure is answered: Consul 1.15 and later send the bare message. */
 export function refusalOf(error: unknown): { readonly status: number; readonly text: string } {
-  if (error instanceof HttpError) return { status: error.status, text: error.message };
-  if (!(error instanceof PeeringError)) return { status: 500, text: errorText(error) };
-  return { status: statusOf(error), text: error.message };
+  const text = toldText(errorText(error));
+  if (error instanceof HttpError) return { status: error.status, text };
+  return { status: error instanceof PeeringError ? statusOf(error) : 500, text };
 }
 
 function statusOf(error: PeeringError): number {

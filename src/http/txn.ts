@@ -6,7 +6,7 @@ import {
   type TransactionOperation,
   type TransactionVerb,
 } from "../catalog/registration.js";
-import { PeeringError } from "../errors.js";
+import { PeeringError, toldText } from "../errors.js";
 import type { TransactionResult } from "../host/catalog.js";
 import type { PeeringHost } from "../host/host.js";
 import {
@@ -147,7 +147,9 @@ async function transaction(call: Call): Promise<Answer> {
     return { json: { ...json, ...queryMeta(index, filtered && call.token !== "") }, read: { index } };
   } catch (error) {
     if (!(error instanceof TransactionError)) throw error;
-    return conflict(error.errors.map(({ operationIndex, what }) => ({ OpIndex: operationIndex, What: what })));
+    return conflict(
+      error.errors.map(({ operationIndex, what }) => ({ OpIndex: operationIndex, What: toldText(what) })),
+    );
   }
 }
 

@@ -67,6 +67,19 @@ const CORS: CorsHeaders = {
   request: [...cors.allowedHeaders, ...REQUEST_METADATA],
   response: [...cors.exposedHeaders, ...RESPONSE_METADATA],
 };
+/** What Connect reads of a request, and repeats in full where it is wrong. */
+const PROTOCOL_HEADERS = [
+  "connect-accept-encoding",
+  "connect-content-encoding",
+  "connect-protocol-version",
+  "connect-timeout-ms",
+  "content-encoding",
+  "content-type",
+  "grpc-accept-encoding",
+  "grpc-encoding",
+  "grpc-timeout",
+];
+const MAX_PROTOCOL_HEADER = 512;
 /** Methods that only read; `allowWriteFrom` is about all others. */
 const READS: ReadonlySet<string> = new Set([
   PeeringService.method.peeringRead.name,
@@ -128,6 +141,11 @@ export function peeringRpc(host: PeeringHost, options: PeeringRpcOptions = {}): 
     response.on("error", () => {});
     const refusal = guard.judge(request);
     if (refusal !== undefined) return refuse(response, refusal.status, refusal.text);
+    if (PROTOCOL_HEADERS.some((name) => (request.headers[name]?.length ?? 0) > MAX_PROTOCOL_HEADER)) {
+      const fields = { source: request.socket.remoteAddress ?? "", limit: MAX_PROTOCOL_HEADER };
+      host.incidents.report("headers-too-large", "a request had too large headers: it was refused", fields);
+      return refuse(response, 431, "a header of the protocol is too long\n");
+    }
     const origin = guard.allowedOrigin(request.headers);
     const headers = {
       ...(guard.variesByOrigin ? { Vary: "Origin" } : {}),

@@ -1,4 +1,4 @@
-import { PeeringError } from "../errors.js";
+import { PeeringError, toldText } from "../errors.js";
 import { Code, ConnectError, connectError, type HandlerContext, type ServiceImpl } from "../transport/connect.js";
 import type { WatchService } from "../wire/gen/peerage/watch/v1/watch_pb.js";
 import { RpcCall, type RpcServer } from "./rpc-call.js";
@@ -24,5 +24,5 @@ export function watchService(server: RpcServer): ServiceImpl<typeof WatchService
 function watchError(error: unknown): ConnectError {
   if (error instanceof ConnectError) return error;
   const denied = error instanceof PeeringError && error.code === "permission-denied" && error.status === undefined;
-  return denied ? new ConnectError(error.message, Code.PermissionDenied) : connectError(error);
+  return denied ? new ConnectError(toldText(error.message), Code.PermissionDenied) : connectError(error);
 }

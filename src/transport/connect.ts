@@ -1,6 +1,7 @@
 import type { IncomingHttpHeaders, OutgoingHttpHeaders, ServerHttp2Stream } from "node:http2";
 import { Code, ConnectError, type ConnectRouter, createConnectRouter } from "@connectrpc/connect";
 import type { UniversalHandler } from "@connectrpc/connect/protocol";
+import { toldText } from "../errors.js";
 import { encodeStatusDetails } from "../wire/status-details.js";
 import { thrownStatus } from "./grpc-status.js";
 import { endRequest } from "./grpc-stream.js";
@@ -34,7 +35,7 @@ export function connectError(error: unknown): ConnectError {
   // The detail as this library writes it for streams, rather than through Connect, which wants a schema for it.
   const details = status.leaderAddress === undefined ? undefined : encodeStatusDetails(status);
   const metadata = details === undefined ? undefined : { "grpc-status-details-bin": details };
-  return new ConnectError(status.message, status.code, metadata, undefined, error);
+  return new ConnectError(toldText(status.message), status.code, metadata, undefined, error);
 }
 
 /** Whatever `routes` adds. */
