@@ -125,6 +125,11 @@ export class ConsulServer implements Cluster, AsyncDisposable {
     return `127.0.0.1:${this.#grpcPort}`;
   }
 
+  /** `host:port` of its DNS. */
+  get dns(): string {
+    return `127.0.0.1:${this.ports.dns}`;
+  }
+
   /** Where other servers of its cluster join it. */
   get lan(): string {
     return `127.0.0.1:${this.ports.lan}`;

@@ -7,17 +7,29 @@ const KEPT_OUTPUT = 64 * 1024;
 const FIRST_PORT = 20_000;
 const LAST_PORT = 31_999;
 
+export interface ChildOptions {
+  /** Default: the directory of this process. */
+  readonly cwd?: string;
+  /** Kept of what it prints, in characters. Default 65,536. */
+  readonly keptOutput?: number;
+  /** Whether signals go to everything it starts as well. Default: to itself alone. */
+  readonly group?: boolean;
+}
+
 /** A process of another program, with the end of what it printed. */
 export class Child {
   readonly #process: ChildProcess;
+  readonly #group: boolean;
   readonly #exited: Promise<void>;
   #output = "";
 
-  constructor(command: string, args: readonly string[], env: NodeJS.ProcessEnv) {
-    this.#process = spawn(command, args, { stdio: ["ignore", "pipe", "pipe"], env });
+  constructor(command: string, args: readonly string[], env: NodeJS.ProcessEnv, options: ChildOptions) {
+    const { cwd, keptOutput = KEPT_OUTPUT, group = false } = options;
+    this.#group = group;
+    this.#process = spawn(command, args, { stdio: ["ignore", "pipe", "pipe"], env, cwd, detached: group });
     for (const stream of [this.#process.stdout, this.#process.stderr]) {
       stream?.setEncoding("utf8").on("data", (text: string) => {
-        this.#output = (this.#output + text).slice(-KEPT_OUTPUT);
+        this.#output = (this.#output + text).slice(-keptOutput);
       });
     }
     this.#exited = new Promise((resolve) => {
@@ -43,7 +55,25 @@ export class Child {
   }
 
   signal(name: NodeJS.Signals): void {
-    if (this.running) this.#process.kill(name);
+    if (this.#group) this.#signalGroup(name);
+    else if (this.running) this.#process.kill(name);
+  }
+
+  /** Also when it has ended itself, and others that it started have not. */
+  #signalGroup(name: NodeJS.Signals): void {
+    if (this.pid === undefined) return;
+    try {
+      process.kill(-this.pid, name);
+    } catch (error) {
+      // Nobody is left.
+      if (!(error instanceof Error && "code" in error && error.code === "ESRCH")) throw error;
+    }
+  }
+
+  /** Resolves to its exit code once it has ended by itself or by a signal, of which the code says nothing. */
+  async ended(): Promise<number | undefined> {
+    await this.#exited;
+    return this.#process.exitCode ?? undefined;
   }
 
   /** Sends `name` and waits for the end of the process. */
@@ -60,8 +90,13 @@ export class Processes {
   readonly #children = new Set<Child>();
   readonly #ports = new Set<number>();
 
-  start(command: string, args: readonly string[], env: NodeJS.ProcessEnv = process.env): Child {
-    const child = new Child(command, args, env);
+  start(
+    command: string,
+    args: readonly string[],
+    env: NodeJS.ProcessEnv = process.env,
+    options: ChildOptions = {},
+  ): Child {
+    const child = new Child(command, args, env, options);
     this.#children.add(child);
     return child;
   }

@@ -1,0 +1,6 @@
+// Why checks of clients fail: parts of Consul that Peerage does not serve, as docs/not-served.md lists them.
+
+export const KEY_VALUE = "The key-value store is not served.";
+export const SESSIONS = "Sessions are not served.";
+export const EVENTS = "Events are not served.";
+export const GOSSIP = "There is no gossip, and so no members to join or to leave.";
