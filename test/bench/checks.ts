@@ -1,0 +1,233 @@
+// CONSUL_BIN=/usr/bin/consul npm run bench:checks -- [--checks 20000] [--interval 10] [--seconds 60]
+//
+// One agent runs so many checks, of all kinds in equal parts, each at the same interval: first an agent of ours with level
+// storage, then, where CONSUL_BIN names one, a real Consul as a durable server of its own. What they probe is one other
+// process. Processor time and memory are those of the agent alone. A figure is printed only when every check passes and as
+// many probes arrived as the interval asks for. Linux only: processor time is read from /proc.
+import { fork } from "node:child_process";
+import { once } from "node:events";
+import { readFileSync } from "node:fs";
+import { Agent, request } from "node:http";
+import { text } from "node:stream/consumers";
+import { setTimeout as pause } from "node:timers/promises";
+import { fileURLToPath } from "node:url";
+import { parseArgs } from "node:util";
+import { OurAgent } from "../interop/agent.js";
+import { ConsulServer, consulBinary } from "../interop/consul.js";
+import { Processes } from "../interop/processes.js";
+import { settles } from "../interop/settles.js";
+import type { ProbedPorts, ProbesSeen } from "./check-targets.js";
+import { cpuSeconds } from "./figures.js";
+
+const { values: options } = parseArgs({
+  options: {
+    checks: { type: "string", default: "20000" },
+    interval: { type: "string", default: "10" },
+    seconds: { type: "string", default: "60" },
+  },
+});
+
+const CHECKS = Number(options.checks);
+const INTERVAL_S = Number(options.interval);
+const SECONDS = Number(options.seconds);
+/** Calls at once while services are registered and TTLs are reported. */
+const CALLERS = 16;
+/** Of the time in which all checks must pass once they are registered. */
+const SETTLE_MS = 120_000;
+
+const kinds = ["http", "tcp", "udp", "grpc", "h2ping", "ttl", "alias"] as const;
+
+interface Target {
+  readonly label: string;
+  readonly http: string;
+  readonly pid: number;
+}
+
+interface Measured {
+  readonly label: string;
+  readonly registerSeconds: number;
+  readonly cpuPercent: number;
+  readonly residentMiB: number;
+  readonly probesPerSecond: number;
+}
+
+/** The process that is probed. */
+class CheckTargets implements AsyncDisposable {
+  readonly #process = fork(fileURLToPath(new URL("./check-targets.js", import.meta.url)));
+
+  ports(): Promise<ProbedPorts> {
+    return this.#ask("ports");
+  }
+
+  /** Counted since the last call. */
+  seen(): Promise<ProbesSeen> {
+    return this.#ask("seen");
+  }
+
+  async #ask<Answer>(question: string): Promise<Answer> {
+    this.#process.send(question);
+    const [answer]: Answer[] = await once(this.#process, "message");
+    if (answer === undefined) throw new Error("the probed process does not answer");
+    return answer;
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    this.#process.disconnect();
+    await once(this.#process, "exit");
+  }
+}
+
+/** The check of service `number`, as a client of Consul registers it. */
+function checkOf(number: number, ports: ProbedPorts): Readonly<Record<string, unknown>> {
+  const timed = { Interval: `${INTERVAL_S}s`, Timeout: "5s" };
+  switch (kinds[number % kinds.length]) {
+    case "http":
+      return { HTTP: `http://127.0.0.1:${ports.http}/health`, ...timed };
+    case "tcp":
+      return { TCP: `127.0.0.1:${ports.tcp}`, ...timed };
+    case "udp":
+      return { UDP: `127.0.0.1:${ports.udp}`, ...timed };
+    case "grpc":
+      return { GRPC: `127.0.0.1:${ports.http2}`, ...timed };
+    case "h2ping":
+      return { H2PING: `127.0.0.1:${ports.http2}`, H2PingUseTLS: false, ...timed };
+    case "ttl":
+      return { TTL: `${3 * INTERVAL_S}s` };
+    default:
+      // The service with the HTTP check of the same round.
+      return { AliasService: `service-${number - (number % kinds.length)}` };
+  }
+}
+
+const agent = new Agent({ keepAlive: true, maxSockets: CALLERS });
+
+async function call(target: Target, method: string, path: string, body?: unknown): Promise<string> {
+  const [host, port] = target.http.split(":");
+  const sent = request({ agent, host, port, method, path });
+  sent.end(body === undefined ? undefined : JSON.stringify(body));
+  const [response] = await once(sent, "response");
+  const answer = await text(response);
+  if (response.statusCode !== 200) throw new Error(`${method} ${path}: ${response.statusCode} ${answer}`);
+  return answer;
+}
+
+async function each(numbers: Iterable<number>, work: (number: number) => Promise<unknown>): Promise<void> {
+  const left = numbers[Symbol.iterator]();
+  const worker = async (): Promise<void> => {
+    for (let next = left.next(); next.done !== true; next = left.next()) await work(next.value);
+  };
+  await Promise.all(Array.from({ length: CALLERS }, worker));
+}
+
+const all = Array.from({ length: CHECKS }, (_, number) => number);
+const ttls = all.filter((number) => kinds[number % kinds.length] === "ttl");
+const probed = all.filter((number) => !["ttl", "alias"].includes(kinds[number % kinds.length] ?? ""));
+
+/** Reports every TTL once an interval, evenly, until `signal` aborts. */
+async function reportTtls(target: Target, signal: AbortSignal): Promise<void> {
+  while (!signal.aborted) {
+    const began = performance.now();
+    for (let index = 0; index < ttls.length && !signal.aborted; index += CALLERS) {
+      await each(ttls.slice(index, index + CALLERS), (number) =>
+        call(target, "PUT", `/v1/agent/check/pass/service:service-${number}`),
+      );
+      const due = began + (1_000 * INTERVAL_S * (index + CALLERS)) / ttls.length;
+      await pause(Math.max(0, due - performance.now()));
+    }
+  }
+}
+
+async function notPassing(target: Target): Promise<number> {
+  const checks: Record<string, { Status: string }> = JSON.parse(await call(target, "GET", "/v1/agent/checks"));
+  const statuses = Object.values(checks).map(({ Status }) => Status);
+  return CHECKS - statuses.filter((status) => status === "passing").length;
+}
+
+function residentMiB(pid: number): number {
+  const [, kibibytes] = /VmRSS:\s+(\d+)/.exec(readFileSync(`/proc/${pid}/status`, "utf8")) ?? [];
+  return Number(kibibytes) / 1_024;
+}
+
+async function measure(target: Target, targets: CheckTargets): Promise<Measured> {
+  const ports = await targets.ports();
+  const began = performance.now();
+  await each(all, (number) =>
+    call(target, "PUT", "/v1/agent/service/register", {
+      Name: `service-${number}`,
+      Port: 8_000,
+      Check: checkOf(number, ports),
+    }),
+  );
+  const registerSeconds = (performance.now() - began) / 1_000;
+  const stop = new AbortController();
+  const reports = reportTtls(target, stop.signal);
+  try {
+    await settles(
+      async () => {
+        const left = await notPassing(target);
+        if (left > 0) throw new Error(`${left} checks do not pass`);
+      },
+      "all checks pass",
+      SETTLE_MS,
+    );
+    await targets.seen();
+    const before = cpuSeconds(target.pid);
+    const from = performance.now();
+    await pause(1_000 * SECONDS);
+    const seconds = (performance.now() - from) / 1_000;
+    const used = cpuSeconds(target.pid) - before;
+    const residents = residentMiB(target.pid);
+    const seen = await targets.seen();
+    const left = await notPassing(target);
+    if (left > 0) throw new Error(`${target.label}: ${left} checks do not pass`);
+    const probesPerSecond = Object.values(seen).reduce((sum, count) => sum + count, 0) / seconds;
+    if (probesPerSecond < (0.95 * probed.length) / INTERVAL_S) {
+      throw new Error(`${target.label}: ${probesPerSecond.toFixed(0)} probes a second, fewer than its checks ask for`);
+    }
+    return {
+      label: target.label,
+      registerSeconds,
+      cpuPercent: (100 * used) / seconds,
+      residentMiB: residents,
+      probesPerSecond,
+    };
+  } finally {
+    stop.abort();
+    await reports;
+  }
+}
+
+function print(row: Measured): void {
+  console.log(
+    [
+      row.label.padEnd(14),
+      `registered in ${row.registerSeconds.toFixed(1)} s`.padEnd(24),
+      `${row.probesPerSecond.toFixed(0)} probes/s`.padEnd(16),
+      `cpu ${row.cpuPercent.toFixed(0)} %`.padEnd(12),
+      `${row.residentMiB.toFixed(0)} MiB`,
+    ].join(""),
+  );
+}
+
+async function main(): Promise<void> {
+  console.log(`${CHECKS} checks of ${kinds.length} kinds, every ${INTERVAL_S} s, measured for ${SECONDS} s`);
+  const processes = new Processes();
+  process.once("exit", () => processes.killAll());
+  await using targets = new CheckTargets();
+  {
+    await using ours = await OurAgent.start(processes);
+    print(await measure({ label: "Peerage", http: ours.http, pid: ours.pid }, targets));
+  }
+  const path = process.env["CONSUL_BIN"];
+  if (path === undefined) {
+    console.log("CONSUL_BIN is not set: no Consul beside it");
+    return;
+  }
+  const binary = await consulBinary(path);
+  await using consul = await ConsulServer.start(processes, binary, { durable: true });
+  await consul.ready();
+  print(await measure({ label: `Consul ${binary.version}`, http: consul.http, pid: consul.pid }, targets));
+}
+
+await main();
+agent.destroy();
