@@ -91,6 +91,12 @@ function placeOf(
   return { place: low, isThere: found !== undefined && checkKeyOf(found.check) === checkKey };
 }
 
+/** A check in a list, which is in byte order of the keys. */
+export function checkIn(checks: readonly CheckRecord[], checkKey: string): CheckRecord | undefined {
+  const { place, isThere } = placeOf(checks, checkKey);
+  return isThere ? checks[place] : undefined;
+}
+
 const SERF_CHECK = "serfhealth";
 const VIRTUAL_TAG = "consul-virtual";
 
@@ -303,8 +309,7 @@ export class CatalogDraft {
   #check(nodeKey: string, checkKey: string): CheckRecord | undefined {
     const owner = this.#checkOwner(nodeKey, checkKey);
     if (owner === undefined) return undefined;
-    const checks = this.#checksOf(nodeKey, owner);
-    return checks[placeOf(checks, checkKey).place];
+    return checkIn(this.#checksOf(nodeKey, owner), checkKey);
   }
 
   #nodeKeyOfId(id: string): string | undefined {

@@ -1,5 +1,12 @@
 import { compareUtf8 } from "./byte-order.js";
-import { CatalogDraft, type CommittedCatalog, checkKeyOf, connectName, type NodeChanges } from "./catalog-draft.js";
+import {
+  CatalogDraft,
+  type CommittedCatalog,
+  checkIn,
+  checkKeyOf,
+  connectName,
+  type NodeChanges,
+} from "./catalog-draft.js";
 import type { CheckRecord, InstanceRecord, NodeRecord, VirtualIpRecord } from "./catalog-record.js";
 import type { ServiceInstance, ServiceKind } from "./instance.js";
 import { lowerCase } from "./names.js";
@@ -258,6 +265,13 @@ export class CatalogState implements CommittedCatalog {
 
   checkOwner(nodeKey: string, checkKey: string): string | undefined {
     return this.#nodes.get(nodeKey)?.checkOwners.get(checkKey);
+  }
+
+  checkRecord(nodeKey: string, checkKey: string): CheckRecord | undefined {
+    const owner = this.checkOwner(nodeKey, checkKey);
+    if (owner === undefined) return undefined;
+    const holder = owner === "" ? this.nodeRecord(nodeKey) : this.instanceRecord(nodeKey, owner);
+    return holder && checkIn(holder.checks, checkKey);
   }
 
   nodeKeyOfId(id: string): string | undefined {

@@ -55,7 +55,7 @@ export function hostSource(host: PeeringHost): DnsSource {
     isPeering: (name) => records.byName(name) !== undefined,
     instances,
     connectInstances: async (service) => host.catalog.connectInstances(service),
-    node: async (peer, name) => (peer === "" ? host.catalog.node(name)?.node : host.imports.node({ peer, name })),
+    node: async (peer, name) => (peer === "" ? host.catalog.nodeAlone(name) : host.imports.node({ peer, name })),
     virtualIp: async (peer, service) => host.catalog.virtualIp(service, peer),
     query: async (nameOrId) => {
       const query = host.queries.find(nameOrId)?.query;

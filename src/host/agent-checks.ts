@@ -92,6 +92,8 @@ export class AgentChecks implements AsyncDisposable {
   readonly #outputMaxBytes: number;
   readonly #allows: (address: string) => boolean;
   readonly #running = new Map<string, Running>();
+  /** Those of them that are aliases, which each change of the catalog may concern. */
+  readonly #aliases = new Set<Running>();
   readonly #closing = new AbortController();
   readonly #writes = new Mutex();
   /** TTLs that were reported since the last commit of reports. */
@@ -277,6 +279,7 @@ export class AgentChecks implements AsyncDisposable {
         this.#armTtl(running, method.ttlMs);
         break;
       case "alias":
+        this.#aliases.add(running);
         this.#lookAtAliases();
         break;
       default:
@@ -291,6 +294,7 @@ export class AgentChecks implements AsyncDisposable {
     const running = this.#running.get(lowerCase(id));
     if (running === undefined) return;
     this.#running.delete(lowerCase(id));
+    this.#aliases.delete(running);
     running.stop.abort();
     running.timer?.cancel();
     running.removal?.cancel();
@@ -316,7 +320,7 @@ export class AgentChecks implements AsyncDisposable {
   async #probe(running: Running, method: ProbeMethod): Promise<void> {
     const { catalog, incidents, limits } = this.#options;
     const { signal } = running.stop;
-    if (catalog.check(this.node, running.id) === undefined) return this.#lose(running);
+    if (!catalog.hasCheck(this.node, running.id)) return this.#lose(running);
     const most = limits?.concurrentProbes ?? DEFAULT_PROBES;
     if (this.#probing >= most) {
       incidents.report("check-probes", "probes wait for others to end", { limit: most });
@@ -359,16 +363,16 @@ export class AgentChecks implements AsyncDisposable {
   }
 
   #lookAtAliases(): void {
-    if (this.#aliasTimer !== undefined || this.#closing.signal.aborted) return;
+    if (this.#aliases.size === 0 || this.#aliasTimer !== undefined || this.#closing.signal.aborted) return;
     const { clock } = this.#options;
     const wait = Math.max(0, this.#aliasesSeenAt + ALIASES_EVERY_MS - clock.now());
     this.#aliasTimer = clock.after(wait, () => {
       this.#aliasTimer = undefined;
       this.#aliasesSeenAt = clock.now();
-      for (const running of [...this.#running.values()]) {
+      for (const running of [...this.#aliases]) {
         const { method } = running.definition;
         if (method.type !== "alias") continue;
-        if (this.#options.catalog.check(this.node, running.id) === undefined) {
+        if (!this.#options.catalog.hasCheck(this.node, running.id)) {
           this.#lose(running);
           continue;
         }
@@ -381,13 +385,12 @@ export class AgentChecks implements AsyncDisposable {
   /** The worst of the checks of a service and of its node; without any it passes, as in Consul. */
   #aliased(ownId: string, node: string, service: string): CheckResult {
     const { catalog } = this.#options;
-    const instance = service === "" ? undefined : catalog.instance(node, service);
-    if (service !== "" && instance === undefined) {
+    const all = catalog.healthOf(node, service);
+    if (all === undefined) {
       return { status: "critical", output: `Service ${service} could not be found on node ${node}` };
     }
-    const checks = (instance?.checks ?? catalog.nodeChecks(node).filter(({ serviceId }) => serviceId === "")).filter(
-      ({ checkId, node: of }) => lowerCase(checkId) !== lowerCase(ownId) || lowerCase(of) !== lowerCase(this.node),
-    );
+    const own = lowerCase(node) === lowerCase(this.node) ? lowerCase(ownId) : undefined;
+    const checks = own === undefined ? all : all.filter(({ checkId }) => lowerCase(checkId) !== own);
     const worst =
       checks.find(({ status }) => status === "critical") ?? checks.find(({ status }) => status === "warning");
     if (worst !== undefined && isCheckStatus(worst.status)) {

@@ -500,6 +500,12 @@ export class Catalog implements CatalogSource, AsyncDisposable {
     return this.#state.nodeRecords().map(indexedNode);
   }
 
+  /** A node without what is on it, at the same cost however much that is; undefined: there is none of that name. */
+  nodeAlone(name: string): IndexedNode | undefined {
+    const record = this.#state.nodeRecord(lowerCase(name));
+    return record && indexedNode(record);
+  }
+
   /** A node with its services and checks; undefined when there is none of that name. */
   node(name: string): CatalogNode | undefined {
     const nodeKey = lowerCase(name);
@@ -519,15 +525,32 @@ export class Catalog implements CatalogSource, AsyncDisposable {
     return record && this.#indexedInstance(record);
   }
 
+  /** The service of one instance, without its node and its checks; undefined: there is none. */
+  service(node: string, serviceId: string): IndexedService | undefined {
+    const record = this.#state.instanceRecord(lowerCase(node), lowerCase(serviceId));
+    return record && indexedService(record);
+  }
+
   /** One check by its node and id; undefined: there is none. */
   check(node: string, checkId: string): IndexedCheck | undefined {
+    const record = this.#state.checkRecord(lowerCase(node), lowerCase(checkId));
+    return record && indexedCheck(record);
+  }
+
+  /** Whether there is a check of this id on a node. */
+  hasCheck(node: string, checkId: string): boolean {
+    return this.#state.checkOwner(lowerCase(node), lowerCase(checkId)) !== undefined;
+  }
+
+  /**
+   * What decides the health of an instance, the checks of its node first; with `serviceId` `""` what decides that of the
+   * node. Undefined: there is no such instance.
+   */
+  healthOf(node: string, serviceId: string): readonly Check[] | undefined {
     const nodeKey = lowerCase(node);
-    const checkKey = lowerCase(checkId);
-    const owner = this.#state.checkOwner(nodeKey, checkKey);
-    if (owner === undefined) return undefined;
-    const holder = owner === "" ? this.#state.nodeRecord(nodeKey) : this.#state.instanceRecord(nodeKey, owner);
-    const found = holder?.checks.find(({ check }) => lowerCase(check.checkId) === checkKey);
-    return found && indexedCheck(found);
+    if (serviceId === "") return this.#state.nodeRecord(nodeKey)?.checks.map(({ check }) => check) ?? [];
+    const record = this.#state.instanceRecord(nodeKey, lowerCase(serviceId));
+    return record && this.#state.view(record).checks;
   }
 
   /** Every service name, in byte order of the lower-cased names, with the tags its instances have, in byte order. */
@@ -553,11 +576,6 @@ export class Catalog implements CatalogSource, AsyncDisposable {
   /** The instances that speak for a service in the mesh: proxies for it, and its connect-native instances. */
   connectInstances(service: string): readonly ServiceInstance[] {
     return this.#views(this.#state.connectRecords(lowerCase(service)));
-  }
-
-  /** The checks of one node, its own and those of its services. */
-  nodeChecks(node: string): readonly IndexedCheck[] {
-    return this.node(node)?.checks ?? [];
   }
 
   /** The checks of all instances of a service, without those of their nodes. */

@@ -3,7 +3,7 @@ import type { StringMap } from "../catalog/instance.js";
 import { lowerCase } from "../catalog/names.js";
 import { metaProblem } from "../catalog/registration.js";
 import { PeeringError } from "../errors.js";
-import type { IndexedService, Judge } from "../host/catalog.js";
+import type { Judge } from "../host/catalog.js";
 import { type GoType, goBool, goInt, goList, goMap, goOptional, goString, goStruct } from "../syntax/go-json.js";
 import { ownNode, type PreparedCheck, serviceChecks, unknownService } from "./agent-checks.js";
 import type { Answer, Call } from "./call.js";
@@ -106,7 +106,7 @@ async function register(call: Call): Promise<Answer> {
   });
   const judge: Judge = (touched) => {
     // The agent puts its own node there itself, with the first service.
-    const made = catalog.node(node.node) === undefined;
+    const made = catalog.nodeAlone(node.node) === undefined;
     judgeFor(access)(made ? touched.filter(({ type }) => type !== "node") : touched);
   };
   const checks = services.flatMap((each) => each.checks);
@@ -230,10 +230,10 @@ function sidecarOf(call: Call, parent: Definition, parentId: string, sidecar: De
 
 /** The port the sidecar has already, else the first one that nothing on the node uses. @throws {HttpError} 400. */
 function freeSidecarPort(call: Call, id: string): number {
-  const services: readonly IndexedService[] = call.host.catalog.node(call.server.nodeName)?.services ?? [];
-  const before = services.find((service) => service.id === id)?.port ?? 0;
-  if (before !== 0) return before;
-  const taken = new Set(services.map(({ port }) => port));
+  const { catalog } = call.host;
+  const before = catalog.service(call.server.nodeName, id);
+  if (before?.id === id && before.port !== 0) return before.port;
+  const taken = new Set(catalog.node(call.server.nodeName)?.services.map(({ port }) => port));
   for (let port = FIRST_SIDECAR_PORT; port <= LAST_SIDECAR_PORT; port++) if (!taken.has(port)) return port;
   throw badRequest(
     `Invalid SidecarService: none left in the configured range [${FIRST_SIDECAR_PORT}, ${LAST_SIDECAR_PORT}]`,
@@ -248,13 +248,12 @@ async function deregister(call: Call): Promise<Answer> {
   const access = await call.access();
   const { catalog } = call.host;
   const node = call.server.nodeName;
-  const services = catalog.node(node)?.services ?? [];
-  const service = services.find((candidate) => candidate.id === id);
-  if (service === undefined) throw unknownService(id);
-  const sidecar = services.find(
-    ({ id: candidate, proxy }) => candidate === `${id}${SIDECAR}` && proxy?.destinationServiceId === id,
-  );
-  const removed = sidecar === undefined ? [service] : [service, sidecar];
+  const service = catalog.service(node, id);
+  if (service?.id !== id) throw unknownService(id);
+  const sidecarId = `${id}${SIDECAR}`;
+  const sidecar = catalog.service(node, sidecarId);
+  const isItsOwn = sidecar?.id === sidecarId && sidecar.proxy?.destinationServiceId === id;
+  const removed = isItsOwn ? [service, sidecar] : [service];
   for (const { name } of removed) access.require({ resource: "service", access: "write", name });
   const judge = judgeFor(access);
   for (const { id: serviceId } of removed) {

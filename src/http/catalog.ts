@@ -1,5 +1,4 @@
 import type { Access, Right } from "../access/authorizer.js";
-import { lowerCase } from "../catalog/names.js";
 import type { Registration, ServiceRegistration } from "../catalog/registration.js";
 import type { Judge } from "../host/catalog.js";
 import type { PeeringHost } from "../host/host.js";
@@ -46,7 +45,7 @@ function requireRegistration(access: Access, host: PeeringHost, registration: Re
   const { node: name, service } = registration;
   if (service !== undefined) requireInstance(access, host, name, service);
   const node: Right = { resource: "node", access: "write", name };
-  if (host.catalog.node(name) === undefined) access.require(node);
+  if (host.catalog.nodeAlone(name) === undefined) access.require(node);
   for (const check of [...(registration.checks ?? []), ...(registration.check ? [registration.check] : [])]) {
     const id = check.serviceId ?? "";
     const owner = id === "" ? undefined : (nameOfInstance(host, name, id) ?? service?.name);
@@ -73,8 +72,7 @@ export function requireInstance(
 
 /** The name of the instance that has an id on a node now; ids compare without case. */
 export function nameOfInstance({ catalog }: PeeringHost, node: string, id: string): string | undefined {
-  const key = lowerCase(id);
-  return catalog.node(node)?.services.find((service) => lowerCase(service.id) === key)?.name;
+  return catalog.service(node, id)?.name;
 }
 
 async function deregister(call: Call): Promise<Answer> {
@@ -109,8 +107,7 @@ function requireDeregistration(
     return;
   }
   if (checkId !== "") {
-    const key = lowerCase(checkId);
-    const check = host.catalog.node(node)?.checks.find((candidate) => lowerCase(candidate.checkId) === key);
+    const check = host.catalog.check(node, checkId);
     if (check === undefined) throw new HttpError(500, `Unknown check ID '${checkId}'`);
     const name = check.serviceId === "" ? undefined : nameOfInstance(host, node, check.serviceId);
     if (name !== undefined) {

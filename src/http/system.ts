@@ -49,7 +49,7 @@ async function datacenters(call: Call): Promise<Answer> {
 
 /** The node as it is registered; `""` before it is. */
 function nodeId({ host, server }: Call): string {
-  return host.catalog.node(server.nodeName)?.node.id ?? "";
+  return host.catalog.nodeAlone(server.nodeName)?.id ?? "";
 }
 
 /**
@@ -101,7 +101,7 @@ async function self(call: Call): Promise<Answer> {
       Coord: null,
       Member: memberJson(call),
       Stats: stats(call),
-      Meta: textMap(host.catalog.node(server.nodeName)?.node.meta ?? {}),
+      Meta: textMap(host.catalog.nodeAlone(server.nodeName)?.meta ?? {}),
       xDS: { SupportedProxies: {}, Port: -1, Ports: { Plaintext: -1, TLS: -1 } },
     },
   };

@@ -1046,7 +1046,7 @@ describe("a judge of a write", () => {
       assert.equal(taken.status, "rejected");
       assert.match(String(taken.reason), /"service":"other","removed":true/);
       assert.deepEqual(
-        catalog.nodeChecks("n1").map(({ serviceId }) => serviceId),
+        catalog.node("n1")?.checks.map(({ serviceId }) => serviceId),
         ["other"],
       );
       assert.deepEqual([...catalog.services().keys()], ["other"]);
