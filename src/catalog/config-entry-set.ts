@@ -47,14 +47,23 @@ export class ConfigEntrySet {
       return map;
     };
     const maps = {
+      "api-gateway": mapOf("api-gateway"),
+      "bound-api-gateway": mapOf("bound-api-gateway"),
       "exported-services": mapOf("exported-services"),
+      "file-system-certificate": mapOf("file-system-certificate"),
+      "http-route": mapOf("http-route"),
+      "ingress-gateway": mapOf("ingress-gateway"),
+      "inline-certificate": mapOf("inline-certificate"),
+      "jwt-provider": mapOf("jwt-provider"),
       mesh: mapOf("mesh"),
       "proxy-defaults": mapOf("proxy-defaults"),
+      "sameness-group": mapOf("sameness-group"),
       "service-defaults": mapOf("service-defaults"),
       "service-intentions": mapOf("service-intentions"),
       "service-resolver": mapOf("service-resolver"),
       "service-router": mapOf("service-router"),
       "service-splitter": mapOf("service-splitter"),
+      "tcp-route": mapOf("tcp-route"),
       "terminating-gateway": mapOf("terminating-gateway"),
     };
     return new ConfigEntrySet(maps, limits);

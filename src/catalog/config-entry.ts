@@ -162,8 +162,29 @@ export interface MeshEntry extends EntryBase {
   readonly peering?: { readonly peerThroughMeshGateways?: boolean };
 }
 
+/** Kinds that the library keeps, and judges as Consul does, but does not interpret. */
+export type KeptKind =
+  | "api-gateway"
+  /** Written by Consul's own controller alone: listed, and refused. */
+  | "bound-api-gateway"
+  | "file-system-certificate"
+  | "http-route"
+  | "ingress-gateway"
+  | "inline-certificate"
+  | "jwt-provider"
+  /** Enterprise only: listed, and refused. */
+  | "sameness-group"
+  | "tcp-route";
+
+/** All of its own fields are in `extra`, by Consul's names. */
+export interface KeptEntry<Kind extends KeptKind> extends EntryBase {
+  readonly kind: Kind;
+  readonly name: string;
+}
+
 /** A checked configuration entry; absent and empty fields are left out. */
 export type ConfigEntry =
+  | { readonly [Kind in KeptKind]: KeptEntry<Kind> }[KeptKind]
   | ExportedServicesEntry
   | ServiceDefaultsEntry
   | ProxyDefaultsEntry
@@ -186,14 +207,23 @@ export type ConfigEntryInput =
   | OptionalName<MeshEntry>;
 
 export const CONFIG_ENTRY_KINDS: readonly ConfigEntryKind[] = [
+  "api-gateway",
+  "bound-api-gateway",
   "exported-services",
+  "file-system-certificate",
+  "http-route",
+  "ingress-gateway",
+  "inline-certificate",
+  "jwt-provider",
   "mesh",
   "proxy-defaults",
+  "sameness-group",
   "service-defaults",
   "service-intentions",
   "service-resolver",
   "service-router",
   "service-splitter",
+  "tcp-route",
   "terminating-gateway",
 ];
 
@@ -462,9 +492,11 @@ function parseRouter(source: EntryReader, unknown: string[]): ServiceRouterEntry
   const routes = source.list("routes").map((route): ServiceRoute => {
     const match = route.json("match");
     const destination = route.object("destination");
-    const parsed = { match, destination: destination === undefined ? undefined : parseDestination(destination) };
     route.end();
-    return present(parsed);
+    return {
+      ...(match === undefined ? {} : { match }),
+      ...(destination === undefined ? {} : { destination: parseDestination(destination) }),
+    };
   });
   const common = parseCommon(source, unknown);
   return { kind: "service-router", name, routes, ...common };
@@ -524,17 +556,19 @@ function parseSplitter(source: EntryReader, unknown: string[]): ServiceSplitterE
 }
 
 function parseTerminatingGateway(source: EntryReader, unknown: string[]): TerminatingGatewayEntry {
-  const name = requireName(source);
+  const name = source.text("name");
   const services = source.list("services").map((service): LinkedService => {
     const linked = { name: service.text("name"), extra: service.json("extra") };
     service.end();
-    if (linked.name === "") throw invalidEntry(`${service.at("name")}: a service name is required`);
+    if (linked.name === "") throw invalidEntry("Service name cannot be blank.");
     return { name: linked.name, ...present({ extra: linked.extra }) };
   });
   const common = parseCommon(source, unknown);
   const seen = new Set<string>();
   for (const service of services) {
-    if (seen.has(service.name)) throw invalidEntry(`service "${service.name}" is linked more than once`);
+    if (seen.has(service.name)) {
+      throw invalidEntry(`Service "${service.name}" was specified more than once within a namespace`);
+    }
     seen.add(service.name);
   }
   return { kind: "terminating-gateway", name, services, ...common };
@@ -606,7 +640,7 @@ export function parseConfigEntry(input: unknown): ConfigEntry {
       if (protocol !== undefined && protocol !== null && typeof protocol !== "string") {
         throw invalidEntry("config.protocol: must be a string");
       }
-      return { kind, name: "global", ...present({ config }), ...common };
+      return { kind, name: "global", ...(config === undefined ? {} : { config }), ...common };
     }
     case "mesh": {
       onlyName(source, kind, "mesh");
@@ -616,7 +650,19 @@ export function parseConfigEntry(input: unknown): ConfigEntry {
           ? undefined
           : present({ peerThroughMeshGateways: peeringSource.flag("peerThroughMeshGateways") });
       peeringSource?.end();
-      return { kind, name: "mesh", ...present({ peering }), ...parseCommon(source, unknown) };
+      return { kind, name: "mesh", ...(peering === undefined ? {} : { peering }), ...parseCommon(source, unknown) };
+    }
+    case "api-gateway":
+    case "bound-api-gateway":
+    case "file-system-certificate":
+    case "http-route":
+    case "ingress-gateway":
+    case "inline-certificate":
+    case "jwt-provider":
+    case "sameness-group":
+    case "tcp-route": {
+      const name = source.text("name");
+      return { kind, name, ...parseCommon(source, unknown) };
     }
     case "":
       throw invalidEntry("Payload does not contain a kind/Kind key at the top level");

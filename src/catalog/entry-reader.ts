@@ -107,9 +107,7 @@ export class EntryReader {
   json(key: string): JsonObject | undefined {
     const value = this.#take(key);
     if (value === undefined) return undefined;
-    const json = toJson(value, this.at(key), 0);
-    if (!isJsonObject(json)) throw invalidEntry(`${this.at(key)}: must be an object`);
-    return json;
+    return toJsonObject(value, this.at(key));
   }
 
   /** Call when every known field was read: notes the others. */
@@ -125,6 +123,13 @@ export class EntryReader {
 
 function isJsonObject(value: JsonValue): value is JsonObject {
   return typeof value === "object" && value !== null && !Array.isArray(value);
+}
+
+/** @throws {PeeringError} `invalid-entry`: it is no object, or holds what JSON does not. */
+export function toJsonObject(value: unknown, path: string): JsonObject {
+  const json = toJson(value, path, 0);
+  if (!isJsonObject(json)) throw invalidEntry(`${path}: must be an object`);
+  return json;
 }
 
 function toJson(value: unknown, path: string, depth: number): JsonValue {

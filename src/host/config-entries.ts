@@ -7,12 +7,16 @@ import {
   parseConfigEntry,
 } from "../catalog/config-entry.js";
 import { type ChainLimits, ConfigEntrySet, defaultChainLimits } from "../catalog/config-entry-set.js";
+import { withConsulExtras } from "../catalog/entry-extras.js";
+import { checkGateways, checkNeighbours, settledEntry } from "../catalog/entry-rules.js";
 import { checkEntryGuards } from "../catalog/export-guards.js";
 import { lowerCase } from "../catalog/names.js";
+import { entryShapes } from "../catalog/shapes.js";
 import { errorText, PeeringError } from "../errors.js";
 import type { Incidents } from "../incidents.js";
 import { CONFIG_PREFIX } from "../storage/keys.js";
 import type { Key, Storage } from "../storage/storage.js";
+import { plainSecretBox, type SecretBox } from "../trust/secret-box.js";
 
 /** Another writer of the same storage may win a race; each loss costs one reading. */
 const CONFLICT_TRIES = 5;
@@ -32,6 +36,8 @@ export interface ConfigEntriesOptions {
   readonly datacenter: string;
   readonly limits?: ChainLimits;
   readonly incidents?: Incidents;
+  /** How secrets in entries are kept. Default: as they are. */
+  readonly secretBox?: SecretBox;
 }
 
 export interface ConfigWriteOptions {
@@ -66,19 +72,53 @@ function canonical(value: unknown): string {
 const encoder = new TextEncoder();
 const decoder = new TextDecoder("utf-8", { fatal: true });
 
+/** Fields of entries that are secrets: no reader of the storage is to see them. */
+const SECRETS: Readonly<Partial<Record<ConfigEntryKind, readonly string[]>>> = Object.fromEntries(
+  Object.entries(entryShapes).map(([kind, shape]) => [
+    kind,
+    Object.keys(shape).filter((name) => shape[name]?.secret === true),
+  ]),
+);
+
 /** `createIndex` is left out by a first write, whose index is not known before its commit: it is the entry's revision. */
-function encode(entry: ConfigEntry, createIndex: bigint | undefined): Uint8Array {
+function encode(entry: ConfigEntry, createIndex: bigint | undefined, secretBox: SecretBox): Uint8Array {
+  const extra = { ...entry.extra };
+  const sealed: Record<string, string> = {};
+  for (const name of SECRETS[entry.kind] ?? []) {
+    const secret = extra[name];
+    if (typeof secret !== "string") continue;
+    sealed[name] = Buffer.from(secretBox.seal(encoder.encode(secret))).toString("base64");
+    delete extra[name];
+  }
   return encoder.encode(
-    JSON.stringify({ entry, ...(createIndex === undefined ? {} : { createIndex: createIndex.toString() }) }),
+    JSON.stringify({
+      entry: Object.keys(sealed).length === 0 ? entry : { ...entry, extra },
+      ...(Object.keys(sealed).length === 0 ? {} : { sealed }),
+      ...(createIndex === undefined ? {} : { createIndex: createIndex.toString() }),
+    }),
   );
 }
 
-function decode(key: Key, value: Uint8Array, revision: bigint): StoredConfigEntry {
+interface DecodedEntry extends StoredConfigEntry {
+  /** Whether its secrets are sealed as they would be today. */
+  readonly current: boolean;
+}
+
+function decode(key: Key, value: Uint8Array, revision: bigint, secretBox: SecretBox): DecodedEntry {
   try {
     const stored: unknown = JSON.parse(decoder.decode(value));
     if (typeof stored !== "object" || stored === null || !("entry" in stored)) throw new TypeError("no entry in it");
     const createIndex = "createIndex" in stored ? BigInt(String(stored.createIndex)) : revision;
-    return { entry: parseConfigEntry(stored.entry), createIndex, modifyIndex: revision };
+    const entry = parseConfigEntry(stored.entry);
+    const secrets: Record<string, string> = {};
+    let current = true;
+    for (const [name, text] of Object.entries("sealed" in stored ? (stored.sealed ?? {}) : {})) {
+      const sealed = Buffer.from(String(text), "base64");
+      secrets[name] = decoder.decode(secretBox.open(sealed));
+      current &&= secretBox.isCurrent(sealed);
+    }
+    const whole = Object.keys(secrets).length === 0 ? entry : { ...entry, extra: { ...entry.extra, ...secrets } };
+    return { entry: whole, createIndex, modifyIndex: revision, current };
   } catch (error) {
     throw new PeeringError("storage-failed", `stored config entry ${key.join("/")} is damaged: ${errorText(error)}`, {
       cause: error,
@@ -92,6 +132,7 @@ export class ConfigEntries {
   readonly #datacenter: string;
   readonly #limits: ChainLimits;
   readonly #incidents: Incidents | undefined;
+  readonly #secretBox: SecretBox;
   readonly #listeners = new Set<(change: ConfigEntryChange) => void>();
   #stored = new Map<string, StoredConfigEntry>();
   #entries: ConfigEntrySet;
@@ -99,19 +140,21 @@ export class ConfigEntries {
   /** The write that runs or ran last; the next one waits for it. Never rejects. */
   #last: Promise<unknown> = Promise.resolve();
 
-  private constructor({ storage, datacenter, limits = defaultChainLimits, incidents }: ConfigEntriesOptions) {
+  private constructor(options: ConfigEntriesOptions) {
+    const { storage, datacenter, limits = defaultChainLimits, incidents, secretBox = plainSecretBox } = options;
     if (datacenter === "") throw new TypeError("datacenter cannot be empty");
     this.#storage = storage;
     this.#datacenter = datacenter;
     this.#limits = limits;
     this.#incidents = incidents;
+    this.#secretBox = secretBox;
     this.#entries = ConfigEntrySet.of([], limits);
   }
 
   /** @throws {PeeringError} `storage-failed`: the storage cannot be read, or an entry in it is damaged; it is named. */
   static async open(options: ConfigEntriesOptions): Promise<ConfigEntries> {
     const entries = new ConfigEntries(options);
-    await entries.#load();
+    await entries.#sealAgain(await entries.#load());
     return entries;
   }
 
@@ -153,13 +196,12 @@ export class ConfigEntries {
    * @throws {PeeringError} `storage-failed`, `unavailable`: it may have been written only with `unavailable`.
    */
   async set(entry: ConfigEntryInput, options: ConfigWriteOptions = {}): Promise<boolean> {
-    const parsed = parseConfigEntry(entry);
-    return this.#write(parsed.kind, parsed.name, parsed, options.cas);
+    return this.setUntyped(withConsulExtras(entry), options);
   }
 
-  /** {@link set} for input of unknown shape. */
+  /** {@link set} for input of unknown shape, of which what is only kept has Consul's form already. */
   async setUntyped(entry: unknown, options: ConfigWriteOptions = {}): Promise<boolean> {
-    const parsed = parseConfigEntry(entry);
+    const parsed = settledEntry(parseConfigEntry(entry));
     return this.#write(parsed.kind, parsed.name, parsed, options.cas);
   }
 
@@ -204,10 +246,12 @@ export class ConfigEntries {
       if (entry === undefined ? before === undefined : canonical(entry) === canonical(before?.entry)) return true;
       if (cas !== undefined && cas !== (before?.modifyIndex ?? 0n)) return false;
       const entries = entry === undefined ? this.#entries.without(kind, name) : this.#entries.with(entry);
+      if (entry !== undefined) checkNeighbours(this.#entries, entry);
       const written = entry?.name ?? before?.entry.name ?? name;
       this.#check(entries, kind, written);
+      checkGateways(this.#entries, entries, kind);
       const key = keyOf(kind, name);
-      const value = entry === undefined ? undefined : encode(entry, before?.createIndex);
+      const value = entry === undefined ? undefined : encode(entry, before?.createIndex, this.#secretBox);
       try {
         const revision = await this.#storage.commit([{ key, value }], [{ key, revision: before?.modifyIndex }]);
         this.#index = revision;
@@ -241,12 +285,16 @@ export class ConfigEntries {
     }
   }
 
-  async #load(): Promise<void> {
+  /** @returns the entries whose secrets are sealed in another way than they would be today. */
+  async #load(): Promise<readonly DecodedEntry[]> {
     const { entries } = await this.#storage.read(CONFIG_PREFIX);
     const stored = new Map<string, StoredConfigEntry>();
+    const stale: DecodedEntry[] = [];
     for (const { key, value, revision } of entries) {
-      const decoded = decode(key, value, revision);
-      stored.set(entryId(decoded.entry.kind, decoded.entry.name), decoded);
+      const decoded = decode(key, value, revision, this.#secretBox);
+      const { entry, createIndex, modifyIndex } = decoded;
+      stored.set(entryId(entry.kind, entry.name), { entry, createIndex, modifyIndex });
+      if (!decoded.current) stale.push(decoded);
       if (revision > this.#index) this.#index = revision;
     }
     this.#stored = stored;
@@ -254,6 +302,27 @@ export class ConfigEntries {
       [...stored.values()].map(({ entry }) => entry),
       this.#limits,
     );
+    return stale;
+  }
+
+  /** With the first key, what another one sealed, or none: a key that is taken out of use must open nothing. */
+  async #sealAgain(stale: readonly DecodedEntry[]): Promise<void> {
+    if (stale.length === 0) return;
+    const rows = stale.map(({ entry, createIndex, modifyIndex }) => ({
+      key: keyOf(entry.kind, entry.name),
+      value: encode(entry, createIndex, this.#secretBox),
+      revision: modifyIndex,
+    }));
+    try {
+      await this.#storage.commit(
+        rows.map(({ key, value }) => ({ key, value })),
+        rows.map(({ key, revision }) => ({ key, revision })),
+      );
+    } catch (error) {
+      // Another host of the same storage has written them since, sealed in its own way.
+      if (!(error instanceof PeeringError) || error.code !== "conflict") throw error;
+    }
+    await this.#load();
   }
 
   /** After a conflict: takes over what another writer stored, and tells of it. */

@@ -225,7 +225,7 @@ async function composeHost(options: HostOptions, opened: AsyncDisposable[]): Pro
       onStale: () => void refresh(),
     }),
   );
-  const configEntries = await ConfigEntries.open({ storage, datacenter, limits, incidents });
+  const configEntries = await ConfigEntries.open({ storage, datacenter, limits, incidents, secretBox });
   const queries = await PreparedQueries.open({ storage, random });
   const catalog = open(await Catalog.open({ storage, datacenter, incidents, clock }));
   const checks = open(

@@ -22,14 +22,54 @@ import {
 import { parseUint64 } from "./query.js";
 import type { Operation } from "./routes.js";
 
-const MESH_KINDS: readonly ConfigEntryKind[] = ["exported-services", "mesh", "proxy-defaults", "terminating-gateway"];
+/** What reading an entry of a kind needs (Consul 1.21). */
+const READ: Readonly<Record<ConfigEntryKind, "nothing" | "mesh" | "service" | "intention" | "mesh or any service">> = {
+  "api-gateway": "service",
+  "bound-api-gateway": "service",
+  "exported-services": "mesh",
+  "file-system-certificate": "mesh",
+  "http-route": "mesh",
+  "ingress-gateway": "service",
+  "inline-certificate": "mesh",
+  // Sidecars read it, with the token of their service.
+  "jwt-provider": "mesh or any service",
+  mesh: "nothing",
+  "proxy-defaults": "nothing",
+  "sameness-group": "nothing",
+  "service-defaults": "service",
+  "service-intentions": "intention",
+  "service-resolver": "service",
+  "service-router": "service",
+  "service-splitter": "service",
+  "tcp-route": "mesh",
+  "terminating-gateway": "service",
+};
+
+/** Kinds that are written with a right on what they are named after; the others need `mesh:write`. */
+const NAMED_KINDS: readonly ConfigEntryKind[] = [
+  "service-defaults",
+  "service-intentions",
+  "service-resolver",
+  "service-router",
+  "service-splitter",
+];
 
 /** What reading an entry needs; undefined: nothing. */
-function rightToRead(kind: ConfigEntryKind, name: string): Right | undefined {
-  if (kind === "exported-services") return { resource: "mesh", access: "read" };
-  if (kind === "mesh" || kind === "proxy-defaults") return undefined;
-  if (kind === "service-intentions") return { resource: "intention", access: "read", name };
-  return { resource: "service", access: "read", name };
+function rightToRead(access: Access, kind: ConfigEntryKind, name: string): Right | undefined {
+  const need = READ[kind];
+  switch (need) {
+    case "nothing":
+      return undefined;
+    case "service":
+    case "intention":
+      return { resource: need, access: "read", name };
+    case "mesh":
+      return { resource: "mesh", access: "read" };
+    case "mesh or any service":
+      return access.may({ resource: "service", access: "write", scope: "any" })
+        ? undefined
+        : { resource: "mesh", access: "read" };
+  }
 }
 
 /**
@@ -42,7 +82,7 @@ function rightsToWrite(
   stored: string | undefined,
   entry: unknown,
 ): readonly Right[] {
-  if (MESH_KINDS.includes(kind)) return [{ resource: "mesh", access: "write" }];
+  if (!NAMED_KINDS.includes(kind)) return [{ resource: "mesh", access: "write" }];
   const resource = kind === "service-intentions" ? "intention" : "service";
   const names = [...new Set([name, stored ?? name])];
   return [
@@ -75,6 +115,7 @@ function isLocalTarget(target: unknown): boolean {
 async function requireWrite(call: Call, kind: ConfigEntryKind, name: string, entry: unknown): Promise<void> {
   const access = await call.access();
   const stored = call.host.configEntries.stored(kind, name)?.entry.name;
+  if (kind === "bound-api-gateway") throw new HttpError(403, "Permission denied: only writeable by controller");
   for (const right of rightsToWrite(kind, name, stored, entry)) access.require(right);
 }
 
@@ -126,8 +167,8 @@ async function read(call: Call): Promise<Answer> {
 async function readOne(call: Call, kind: string, name: string): Promise<Answer> {
   const options = call.readOptions();
   if (!isConfigEntryKind(kind)) throw new HttpError(500, `invalid config entry kind: ${kind}`);
-  const right = rightToRead(kind, name);
   const access = await call.access();
+  const right = rightToRead(access, kind, name);
   if (right !== undefined) access.require(right);
   const { configEntries } = call.host;
   const query = {
@@ -175,7 +216,7 @@ async function readKind(call: Call, kind: string): Promise<Answer> {
 }
 
 function mayRead(access: Access, entry: ConfigEntry): boolean {
-  const right = rightToRead(entry.kind, entry.name);
+  const right = rightToRead(access, entry.kind, entry.name);
   return right === undefined || access.may(right);
 }
 
@@ -195,6 +236,9 @@ async function remove(call: Call): Promise<Answer> {
   const name = slash < 0 ? "" : call.rest.slice(slash + 1);
   if (kind === "" || name === "") throw new HttpError(404, "Must provide both a kind and name to delete");
   if (!isConfigEntryKind(kind)) throw badRequest(`invalid config entry kind: ${kind}`);
+  if (kind === "proxy-defaults" && name !== "global") {
+    throw new HttpError(500, `invalid name (${JSON.stringify(name)}), only "global" is supported`);
+  }
   const cas = casOf(call);
   await requireWrite(call, kind, name, undefined);
   const deleted = await call.host.configEntries.delete(kind, name, cas === undefined ? {} : { cas });

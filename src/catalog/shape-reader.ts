@@ -1,0 +1,341 @@
+import { Buffer } from "node:buffer";
+import { durationText, parseDuration } from "../syntax/go-duration.js";
+import { type GoJson, GoNumber, GoObject, isGoList, isGoObject, type PlainJson, plainJson } from "../syntax/go-json.js";
+import { invalidEntry } from "./entry-reader.js";
+import type { JsonObject, JsonValue } from "./instance.js";
+import { type Field, type Nested, ownName, type Scalar, type Shape, underscored } from "./shapes.js";
+
+type Given = Exclude<GoJson, null>;
+/** Whose names the fields get: the library's, or Consul's where it does not interpret them. */
+type Names = "own" | "consul";
+
+export interface ReadEntry {
+  readonly fields: Readonly<Record<string, PlainJson>>;
+  /** Why values are not what their fields take, in Consul's words. */
+  readonly mismatches: readonly string[];
+  /** Complaints about keys that are no fields, in Consul's words. */
+  readonly unknown: readonly string[];
+}
+
+/**
+ * Reads a record with the leniency of Consul's decoder of config entries: keys in any case or with underscores, one object
+ * where a list is expected and the reverse, numbers, truth values and texts for each other. What is not interpreted has
+ * Consul's form then, and no zero value that means the same as nothing.
+ */
+export function readShape(given: GoObject, shape: Shape): ReadEntry {
+  const reader = new Reader(false);
+  const fields = reader.object(given, shape, "", "own");
+  return { fields, mismatches: [...reader.mismatches].sort(), unknown: reader.unknown };
+}
+
+/**
+ * What a caller of the library gave to be kept, in Consul's form. Keys are those of Consul alone.
+ * @throws {PeeringError} `invalid-entry`: it holds something that Consul's record does not.
+ */
+export function keptExtra(given: JsonObject, shape: Shape, path: string): JsonObject {
+  const reader = new Reader(true);
+  const object = goJson(given);
+  const fields = isGoObject(object) ? reader.object(object, shape, path, "consul") : {};
+  const [problem] = [...reader.unknown, ...reader.mismatches];
+  if (problem !== undefined) throw invalidEntry(problem);
+  return fields;
+}
+
+function goJson(value: JsonValue): GoJson {
+  if (value === null || typeof value === "boolean" || typeof value === "string") return value;
+  if (typeof value === "number") return new GoNumber(String(value));
+  if (isList(value)) return value.map(goJson);
+  return new GoObject(Object.entries(value).map(([key, item]) => ({ key, value: goJson(item), offset: 0 })));
+}
+
+function isList(value: JsonValue): value is readonly JsonValue[] {
+  return Array.isArray(value);
+}
+
+/** Of equal keys the last, as in a Go map. */
+export function membersOf({ members }: GoObject): ReadonlyMap<string, GoJson> {
+  return new Map(members.map(({ key, value }) => [key, value]));
+}
+
+function isZero(value: PlainJson): boolean {
+  return value === "" || value === 0 || value === false || value === null;
+}
+
+class Reader {
+  readonly unknown: string[] = [];
+  readonly mismatches: string[] = [];
+  /** Whether bytes are in base64 already. */
+  readonly #encoded: boolean;
+
+  constructor(encoded: boolean) {
+    this.#encoded = encoded;
+  }
+
+  object(given: GoObject, shape: Shape, path: string, names: Names): Record<string, PlainJson> {
+    const taken = new Map<string, { readonly rank: number; readonly value: GoJson }>();
+    const unknown: string[] = [];
+    for (const [key, value] of membersOf(given)) {
+      const found = find(shape, key);
+      if (found === undefined) unknown.push(`invalid config key "${at(path, key)}"${hint(at(path, key))}`);
+      else {
+        const before = taken.get(found.name);
+        if (before === undefined || found.rank < before.rank) taken.set(found.name, { rank: found.rank, value });
+      }
+    }
+    const fields: Record<string, PlainJson> = {};
+    const extra: Record<string, PlainJson> = {};
+    for (const [name, field] of Object.entries(shape)) {
+      const value = unpacked(taken.get(name)?.value ?? null, field.as);
+      if (value === null || field.as === "ignored") continue;
+      const inner: Names = field.kept === undefined ? names : "consul";
+      const read = this.#field(value, field, at(path, name), inner);
+      if (read === undefined || (inner === "consul" && isNothing(read, field))) continue;
+      if (names === "consul") fields[name] = read;
+      else if (field.kept === "extra") extra[name] = read;
+      else fields[ownName(name)] = read;
+    }
+    // Those of inner records are told first.
+    this.unknown.push(...unknown);
+    return Object.keys(extra).length > 0 ? { ...fields, extra } : fields;
+  }
+
+  #field(value: Given, field: Field, path: string, names: Names): PlainJson | undefined {
+    const { as } = field;
+    if (typeof as === "object") return this.#nested(value, as, path, names);
+    switch (as) {
+      case "text":
+        return this.#text(value, path, field);
+      case "flag":
+        return this.#flag(value, path, field);
+      case "number":
+        return this.#number(value, path, "float32", field);
+      case "int":
+      case "uint32":
+      case "uint64":
+        return this.#number(value, path, as, field);
+      case "duration":
+        return this.#duration(value, path, field);
+      case "nanoseconds":
+        return this.#nanoseconds(value, path, field);
+      case "time":
+        return typeof value === "string" ? value : this.#mismatch(value, path, "time.Time", field);
+      case "bytes":
+        return this.#bytes(value, path, field);
+      case "texts":
+        return listed(value).map((item, index) => this.#text(item ?? "", `${path}[${index}]`, field));
+      case "uint32s":
+        return listed(value).map((item, index) =>
+          item === null ? 0 : (this.#number(item, `${path}[${index}]`, "uint32", field) ?? 0),
+        );
+      case "textMap":
+        return this.#map(value, path, (item, at) => this.#text(item, at, field), "");
+      case "textsMap":
+        return this.#map(
+          value,
+          path,
+          (item, at) => listed(item).map((text, index) => this.#text(text ?? "", `${at}[${index}]`, field)),
+          [],
+        );
+      case "json":
+        return isGoObject(value) ? freeForm(value) : this.#noMap(value, path);
+      case "ignored":
+        return undefined;
+    }
+  }
+
+  #nested(value: Given, { many, shape }: Nested, path: string, names: Names): PlainJson | undefined {
+    const struct = (item: GoJson, at: string): Record<string, PlainJson> | undefined => {
+      const only = item === null ? new GoObject([]) : item;
+      return isGoObject(only) ? this.object(only, shape, at, names) : this.#noMap(only, at);
+    };
+    if (many === "one") return struct(value, path);
+    if (many === "map") return this.#map(value, path, struct, {});
+    if (isGoObject(value) && value.members.length === 0) return [];
+    return listed(value).flatMap((item, index) => struct(item, `${path}[${index}]`) ?? []);
+  }
+
+  #map(
+    value: Given,
+    path: string,
+    read: (item: Given, path: string) => PlainJson | undefined,
+    nothing: PlainJson,
+  ): PlainJson | undefined {
+    if (!isGoObject(value)) return this.#noMap(value, path);
+    const pairs: [string, PlainJson][] = [];
+    for (const [key, item] of membersOf(value)) {
+      const only = unpacked(item, "text");
+      const member = only === null ? nothing : read(only, `${path}[${key}]`);
+      if (member !== undefined) pairs.push([key, member]);
+    }
+    return Object.fromEntries(pairs);
+  }
+
+  #text(given: Given, path: string, field: Field): string {
+    const value = unpacked(given, "text");
+    if (typeof value === "string") return value;
+    if (typeof value === "boolean") return value ? "1" : "0";
+    if (value instanceof GoNumber) return String(Number(value.text));
+    if (value !== null) this.#mismatch(value, path, "string", field);
+    return "";
+  }
+
+  #flag(value: Given, path: string, field: Field): boolean | undefined {
+    if (typeof value === "boolean") return value;
+    if (value instanceof GoNumber) return Number(value.text) !== 0;
+    if (typeof value !== "string") return this.#mismatch(value, path, "bool", field);
+    if (/^(?:|0|f|F|false|FALSE|False)$/.test(value)) return false;
+    if (/^(?:1|t|T|true|TRUE|True)$/.test(value)) return true;
+    return this.#unparsed(value, path, "bool", "Bool", field);
+  }
+
+  #number(given: Given, path: string, type: "float32" | "int" | "uint32" | "uint64", field: Field): number | undefined {
+    const value = unpacked(given, "int");
+    if (value instanceof GoNumber) return fitted(Number(value.text), type);
+    if (typeof value === "boolean") return value ? 1 : 0;
+    if (value === null || value === "") return 0;
+    if (typeof value !== "string") return this.#mismatch(value, path, type, field);
+    const [kind, parser, form] =
+      type === "float32"
+        ? (["float", "Float", /^[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?$/] as const)
+        : type === "int"
+          ? (["int", "Int", /^[+-]?\d+$/] as const)
+          : (["uint", "Uint", /^\d+$/] as const);
+    return form.test(value) ? fitted(Number(value), type) : this.#unparsed(value, path, kind, parser, field);
+  }
+
+  #duration(value: Given, path: string, field: Field): string | undefined {
+    const nanoseconds = this.#nanoseconds(value, path, field);
+    return nanoseconds === undefined ? undefined : durationText(nanoseconds / 1e6);
+  }
+
+  #nanoseconds(value: Given, path: string, field: Field): number | undefined {
+    if (value instanceof GoNumber) return fitted(Number(value.text), "int");
+    if (typeof value === "boolean") return value ? 1 : 0;
+    if (typeof value !== "string") return this.#mismatch(value, path, "time.Duration", field);
+    const milliseconds = parseDuration(value);
+    if (milliseconds !== undefined) return fitted(Math.round(milliseconds * 1e6), "int");
+    this.mismatches.push(`error decoding '${path}': time: invalid duration ${JSON.stringify(value)}`);
+    return undefined;
+  }
+
+  #bytes(value: Given, path: string, field: Field): string | undefined {
+    if (typeof value === "string") return this.#encoded ? value : Buffer.from(value, "utf8").toString("base64");
+    const numbers = listed(value).map((item, index) =>
+      item === null ? 0 : (this.#number(item, `${path}[${index}]`, "uint32", field) ?? 0),
+    );
+    return Buffer.from(numbers).toString("base64");
+  }
+
+  #unparsed(value: string, path: string, kind: string, parser: string, { secret }: Field): undefined {
+    const quoted = secret ? "" : `parsing ${JSON.stringify(value)}: `;
+    this.mismatches.push(`cannot parse '${path}' as ${kind}: strconv.Parse${parser}: ${quoted}invalid syntax`);
+    return undefined;
+  }
+
+  #mismatch(value: Given, path: string, type: string, { secret }: Field): undefined {
+    const quoted = secret ? "" : `, value: '${goText(value)}'`;
+    this.mismatches.push(`'${path}' expected type '${type}', got unconvertible type '${goTypeName(value)}'${quoted}`);
+    return undefined;
+  }
+
+  #noMap(value: Given, path: string): undefined {
+    this.mismatches.push(`'${path}' expected a map, got '${goKind(value)}'`);
+    return undefined;
+  }
+}
+
+/** Whether it means the same as a field that is not there. */
+function isNothing(value: PlainJson, { as, pointer, always }: Field): boolean {
+  if (pointer === true) return false;
+  if (typeof as === "object" && as.many === "one") return isEmpty(value);
+  // Where nothing and an empty list are written in two ways, they are two values.
+  return isZero(value) || (always === undefined && isEmpty(value));
+}
+
+function isEmpty(value: PlainJson): boolean {
+  return typeof value === "object" && value !== null && Object.keys(value).length === 0;
+}
+
+/** The only item of a list where no list is wanted. */
+function unpacked(value: GoJson, as: Scalar | Nested): GoJson {
+  const wantsList = typeof as === "object" ? as.many === "list" : ["texts", "uint32s", "bytes"].includes(as);
+  return !wantsList && isGoList(value) && value.length === 1 ? (value[0] ?? null) : value;
+}
+
+function listed(value: Given): readonly GoJson[] {
+  return isGoList(value) ? value : [value];
+}
+
+/** As Consul decodes what it gives no type: a list of one item under a key is that item, deeper ones only within such. */
+function freeForm(value: GoObject): Record<string, PlainJson> {
+  const pairs = [...membersOf(value)].map(([key, item]): [string, PlainJson] => {
+    const only = isGoList(item) && item.length === 1 ? item[0] : undefined;
+    return [key, only === undefined ? plainJson(item) : unlisted(plainJson(only))];
+  });
+  return Object.fromEntries(pairs);
+}
+
+function unlisted(value: PlainJson): PlainJson {
+  if (typeof value !== "object" || value === null) return value;
+  if (Array.isArray(value)) return value.map(unlisted);
+  return Object.fromEntries(
+    Object.entries(value).map(([key, item]) => {
+      const [only] = Array.isArray(item) && item.length === 1 ? item : [];
+      return [key, unlisted(only ?? item)];
+    }),
+  );
+}
+
+function fitted(value: number, type: "float32" | "int" | "uint32" | "uint64"): number {
+  if (type === "float32") return value;
+  const whole = Math.trunc(value);
+  // Go wraps around, too.
+  if (type === "uint32") return whole >>> 0;
+  return (type === "uint64" && whole < 0 ? Number(BigInt.asUintN(64, BigInt(whole))) : whole) + 0;
+}
+
+function at(path: string, key: string): string {
+  return path === "" ? key : `${path}.${key}`;
+}
+
+/** What Consul's Community Edition adds about keys of another edition. */
+function hint(path: string): string {
+  const folded = path.toLowerCase();
+  if (folded.endsWith("namespace")) return ", namespaces are a consul enterprise feature";
+  return folded.includes("jwt") ? ", api-gateway jwt validation is a consul enterprise feature" : "";
+}
+
+export function goKind(value: Given): string {
+  if (typeof value === "boolean") return "bool";
+  if (typeof value === "string") return "string";
+  return value instanceof GoNumber ? "float64" : isGoList(value) ? "slice" : "map";
+}
+
+function goTypeName(value: Given): string {
+  if (isGoList(value)) return "[]interface {}";
+  return isGoObject(value) ? "map[string]interface {}" : goKind(value);
+}
+
+/** As Go prints a value that it knows nothing of. */
+function goText(value: GoJson): string {
+  if (value === null) return "<nil>";
+  if (value instanceof GoNumber) return String(Number(value.text));
+  if (isGoList(value)) return `[${value.map(goText).join(" ")}]`;
+  if (!isGoObject(value)) return String(value);
+  const members = [...membersOf(value)].sort(([left], [right]) => (left < right ? -1 : 1));
+  return `map[${members.map(([key, item]) => `${key}:${goText(item)}`).join(" ")}]`;
+}
+
+/** The field that a key means; the smaller the rank, the better the spelling. */
+function find(shape: Shape, key: string): { readonly name: string; readonly rank: number } | undefined {
+  const folded = key.toLowerCase();
+  let found: { readonly name: string; readonly rank: number } | undefined;
+  for (const [name, { aliases }] of Object.entries(shape)) {
+    if (name === key) return { name, rank: 0 };
+    if (name.toLowerCase() === folded) found = { name, rank: 1 };
+    else if (aliases === undefined ? underscored(name) === folded : aliases.includes(folded)) {
+      found ??= { name, rank: 2 };
+    }
+  }
+  return found;
+}
