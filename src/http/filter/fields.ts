@@ -1,5 +1,5 @@
+import type { RegularExpression } from "../../syntax/regular-expression.js";
 import type { MatchOperator } from "./expression.js";
-import type { RegularExpression } from "./regular-expression.js";
 
 /** A match whose value has been read as what its field holds. */
 export interface Match {

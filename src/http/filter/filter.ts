@@ -1,7 +1,7 @@
 import { errorText, PeeringError } from "../../errors.js";
+import { RegularExpression } from "../../syntax/regular-expression.js";
 import { type Expression, type MatchExpression, type MatchOperator, parseExpression } from "./expression.js";
 import { type Field, type Fields, type Match, own } from "./fields.js";
-import { RegularExpression } from "./regular-expression.js";
 
 /** A filter that was understood. */
 export interface Filter<Item> {

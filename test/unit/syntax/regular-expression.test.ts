@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import { describe, it } from "node:test";
 import fc from "fast-check";
-import { RegularExpression } from "../../../../src/http/filter/regular-expression.js";
+import { RegularExpression } from "../../../src/syntax/regular-expression.js";
 
 describe("ch4 4.12 trap 7: patterns that cannot stall", () => {
   const table: readonly (readonly [string, string, boolean])[] = [
@@ -49,6 +49,41 @@ describe("ch4 4.12 trap 7: patterns that cannot stall", () => {
   for (const [pattern, subject, expected] of table) {
     it(`${JSON.stringify(pattern)} ${expected ? "matches" : "does not match"} ${JSON.stringify(subject)}`, () => {
       assert.equal(new RegularExpression(pattern).test(subject), expected);
+    });
+  }
+
+  // What Go 1.26 found for the same.
+  const groups: readonly (readonly [string, string, readonly string[] | undefined])[] = [
+    ["^geo-(.*?)-([^-]+?)$", "geo-a-b-c", ["geo-a-b-c", "a-b", "c"]],
+    ["(a)(b)?", "ac", ["a", "a", ""]],
+    ["(a|ab)(c|bcd)(d*)", "abcd", ["abcd", "a", "bcd", ""]],
+    ["(a*)(a*)", "aaa", ["aaa", "aaa", ""]],
+    ["(a*?)(a*)", "aaa", ["aaa", "", "aaa"]],
+    ["(?U)(a*)(a*)", "aaa", ["", "", ""]],
+    ["(?U)(a*?)(a*)", "aaa", ["aaa", "aaa", ""]],
+    ["(a*)*", "b", ["", ""]],
+    ["(a*)+", "aab", ["aa", "aa"]],
+    ["(a|b)*", "abab", ["abab", "b"]],
+    ["(?P<x>b)(?<y>c)", "abcd", ["bc", "b", "c"]],
+    ["(?:a)(b)", "ab", ["ab", "b"]],
+    ["x", "abc", undefined],
+    ["(|a)*", "aa", ["", ""]],
+    ["(|a)+", "aa", ["", ""]],
+    ["(a){2,3}", "aaaa", ["aaa", "a"]],
+    ["(a){2,3}?", "aaaa", ["aa", "a"]],
+    ["((a)|b)+", "ab", ["ab", "b", "a"]],
+    ["(a?){3}", "aa", ["aa", ""]],
+    ["(é)(.)", "aé😀b", ["é😀", "é", "😀"]],
+    ["^(.*)-(.*)$", "a-b-c", ["a-b-c", "a-b", "c"]],
+    ["b|(a)", "ab", ["a", "a"]],
+    ["(a+)(b+)?$", "xaab", ["aab", "aa", "b"]],
+    ["()", "abc", ["", ""]],
+    ["(a??)(a*)", "aa", ["aa", "", "aa"]],
+    ["((a*)b)*", "aabab", ["aabab", "ab", "a"]],
+  ];
+  for (const [pattern, subject, expected] of groups) {
+    it(`${JSON.stringify(pattern)} takes its groups of ${JSON.stringify(subject)} as Go does`, () => {
+      assert.deepEqual(new RegularExpression(pattern).match(subject), expected);
     });
   }
 
@@ -115,7 +150,9 @@ describe("ch4 4.12 trap 7: patterns that cannot stall", () => {
         fc.string({ unit: fc.constantFrom("a", "b", "c", "-", "\n"), maxLength: 8 }),
         (source, subject) => {
           // RE2 counts no line separator but \n as the end of a line; the alphabet has no other.
-          assert.equal(new RegularExpression(source).test(subject), new RegExp(source, "u").test(subject));
+          const expression = new RegularExpression(source);
+          assert.equal(expression.test(subject), new RegExp(source, "u").test(subject));
+          assert.deepEqual(expression.match(subject)?.[0], new RegExp(source, "u").exec(subject)?.[0]);
         },
       ),
       { numRuns: 2_000 },

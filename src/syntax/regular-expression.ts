@@ -1,4 +1,4 @@
-import { PeeringError } from "../../errors.js";
+import { PeeringError } from "../errors.js";
 
 /** Instructions a pattern may take; repetitions are written out, so `(a{1000}){1000}` is refused. */
 const MAX_INSTRUCTIONS = 2_000;
@@ -17,9 +17,11 @@ type Assertion = "begin" | "end" | "begin-line" | "end-line" | "boundary" | "no-
 type Instruction =
   | { readonly type: "character"; readonly test: CharacterTest }
   | { readonly type: "assert"; readonly assertion: Assertion }
-  /** Goes on at the next instruction and at each of these. */
+  /** Goes on at each of these; the first is preferred. */
   | { readonly type: "split"; targets: readonly [number, number] }
   | { readonly type: "jump"; target: number }
+  /** Remembers where in the text it is: `2n` at the start of group n, `2n + 1` at its end. */
+  | { readonly type: "save"; readonly slot: number }
   | { readonly type: "match" };
 
 type Node =
@@ -27,20 +29,42 @@ type Node =
   | { readonly type: "character"; readonly test: CharacterTest }
   | { readonly type: "assert"; readonly assertion: Assertion }
   | { readonly type: "sequence" | "choice"; readonly nodes: readonly Node[] }
-  | { readonly type: "repeat"; readonly node: Node; readonly minimum: number; readonly maximum: number };
+  | { readonly type: "group"; readonly node: Node; readonly number: number }
+  | {
+      readonly type: "repeat";
+      readonly node: Node;
+      readonly minimum: number;
+      readonly maximum: number;
+      readonly lazy: boolean;
+    };
 
 interface Flags {
   readonly ignoreCase: boolean;
   readonly multiLine: boolean;
   readonly dotAll: boolean;
+  readonly swapLazy: boolean;
+}
+
+/** Where the groups of one attempt began and ended, the latest first: shared between attempts, so that keeping one costs nothing. */
+interface Saved {
+  readonly slot: number;
+  readonly at: number;
+  readonly before: Saved | undefined;
+}
+
+/** An attempt at a match, and what it has saved. */
+interface Thread {
+  readonly index: number;
+  readonly saved: Saved | undefined;
 }
 
 /**
  * A pattern in the syntax of RE2, matched in time linear in the text: JavaScript's own engine backtracks, and a pattern that a
- * caller chose could stall the process. Look-around and back-references are refused, as in RE2; groups capture nothing.
+ * caller chose could stall the process. Look-around and back-references are refused, as in RE2.
  */
 export class RegularExpression {
   readonly #program: readonly Instruction[];
+  readonly #groups: number;
   readonly #counter: { steps: number };
 
   /**
@@ -49,9 +73,11 @@ export class RegularExpression {
    */
   constructor(pattern: string, counter: { steps: number } = { steps: 0 }) {
     const program: Instruction[] = [];
-    emit(new PatternParser(pattern).parse(), program, { left: MAX_EMITTED });
-    append(program, { type: "match" });
+    const parser = new PatternParser(pattern);
+    emit(parser.parse(), program, { left: MAX_EMITTED, instructions: MAX_INSTRUCTIONS });
+    program.push({ type: "match" });
     this.#program = program;
+    this.#groups = parser.groups;
     this.#counter = counter;
   }
 
@@ -60,42 +86,79 @@ export class RegularExpression {
    * @throws {PeeringError} `resource-exhausted`: it takes too long to tell.
    */
   test(text: string): boolean {
+    return this.#run(text, true) !== undefined;
+  }
+
+  /**
+   * The leftmost match in `text`, of several the one that Perl prefers, and what its groups took of it; those without a part in
+   * it took `""`, as in Go. Undefined: there is none.
+   * @throws {PeeringError} `resource-exhausted`: it takes too long to tell.
+   */
+  match(text: string): readonly string[] | undefined {
+    const found = this.#run(text, false);
+    if (found === undefined) return undefined;
+    const places = new Map<number, number>();
+    for (let saved = found.saved; saved !== undefined; saved = saved.before) {
+      if (!places.has(saved.slot)) places.set(saved.slot, saved.at);
+    }
+    const characters = Array.from(text);
+    return Array.from({ length: this.#groups + 1 }, (_, group) => {
+      const [from, to] = [places.get(2 * group), places.get(2 * group + 1)];
+      return from === undefined || to === undefined ? "" : characters.slice(from, to).join("");
+    });
+  }
+
+  /** @param any - the first match that is found will do. */
+  #run(text: string, any: boolean): Thread | undefined {
     const program = this.#program;
     if (text.length > MAX_STEPS) throw tooLong();
     const codes = Array.from(text, (character) => character.codePointAt(0) ?? 0);
     // The position in the text at which an instruction was put on the list last.
     const seen = new Int32Array(program.length).fill(-1);
-    const stack: number[] = [];
+    const stack: Thread[] = [];
     let steps = 0;
-    let matched = false;
-    const add = (list: number[], start: number, at: number): void => {
+    const add = (list: Thread[], start: Thread, at: number): void => {
       stack.push(start);
       for (let next = stack.pop(); next !== undefined; next = stack.pop()) {
-        if (seen[next] === at) continue;
-        seen[next] = at;
+        const { index, saved } = next;
+        if (seen[index] === at) continue;
+        seen[index] = at;
         steps++;
-        const instruction = program[next];
+        const instruction = program[index];
         if (instruction === undefined) continue;
-        if (instruction.type === "character") list.push(next);
-        else if (instruction.type === "match") matched = true;
-        else if (instruction.type === "jump") stack.push(instruction.target);
-        else if (instruction.type === "split") stack.push(instruction.targets[1], instruction.targets[0]);
-        else if (asserts(instruction.assertion, codes, at)) stack.push(next + 1);
+        if (instruction.type === "character" || instruction.type === "match") list.push(next);
+        else if (instruction.type === "jump") stack.push({ index: instruction.target, saved });
+        else if (instruction.type === "save") {
+          const kept = any ? undefined : { slot: instruction.slot, at, before: saved };
+          stack.push({ index: index + 1, saved: kept });
+        } else if (instruction.type === "split") {
+          const [first, second] = instruction.targets;
+          stack.push({ index: second, saved }, { index: first, saved });
+        } else if (asserts(instruction.assertion, codes, at)) stack.push({ index: index + 1, saved });
       }
     };
-    let current: number[] = [];
-    let following: number[] = [];
-    add(current, 0, 0);
-    for (let at = 0; at < codes.length && !matched; at++) {
+    let current: Thread[] = [];
+    let following: Thread[] = [];
+    let matched: Thread | undefined;
+    for (let at = 0; at <= codes.length; at++) {
+      // It may begin at every character, unless it has begun at an earlier one.
+      if (matched === undefined) add(current, { index: 0, saved: { slot: 0, at, before: undefined } }, at);
+      else if (current.length === 0) break;
       if (steps > MAX_STEPS) throw tooLong();
-      const code = codes[at] ?? 0;
-      for (const index of current) {
+      const code = codes[at];
+      for (const { index, saved } of current) {
         const instruction = program[index];
         steps++;
-        if (instruction?.type === "character" && instruction.test(code)) add(following, index + 1, at + 1);
+        if (instruction?.type === "match") {
+          // What follows in the list is less preferred.
+          matched = { index, saved: { slot: 1, at, before: saved } };
+          break;
+        }
+        if (code !== undefined && instruction?.type === "character" && instruction.test(code)) {
+          add(following, { index: index + 1, saved }, at + 1);
+        }
       }
-      // It may begin at every character.
-      add(following, 0, at + 1);
+      if (matched !== undefined && any) break;
       [current, following] = [following, current];
       following.length = 0;
     }
@@ -127,29 +190,32 @@ function isWordAt(codes: readonly number[], at: number): boolean {
 }
 
 function tooLong(): PeeringError {
-  return new PeeringError(
-    "resource-exhausted",
-    "a regular expression of the filter takes too long for a text this long",
-  );
+  return new PeeringError("resource-exhausted", "a regular expression takes too long for a text this long");
 }
 
 function tooLarge(): SyntaxError {
   return new SyntaxError("error parsing regexp: expression too large");
 }
 
-function append(program: Instruction[], instruction: Instruction): number {
-  if (program.length >= MAX_INSTRUCTIONS) throw tooLarge();
+/** How much of a pattern may still be written out. */
+interface Budget {
+  left: number;
+  instructions: number;
+}
+
+function append(program: Instruction[], budget: Budget, instruction: Instruction): number {
+  if (budget.instructions-- <= 0) throw tooLarge();
   return program.push(instruction) - 1;
 }
 
-function emit(node: Node, program: Instruction[], budget: { left: number }): void {
+function emit(node: Node, program: Instruction[], budget: Budget): void {
   if (budget.left-- <= 0) throw tooLarge();
   switch (node.type) {
     case "empty":
       return;
     case "character":
     case "assert":
-      append(program, node);
+      append(program, budget, node);
       return;
     case "sequence":
       for (const part of node.nodes) emit(part, program, budget);
@@ -162,36 +228,54 @@ function emit(node: Node, program: Instruction[], budget: { left: number }): voi
           break;
         }
         const split: { type: "split"; targets: [number, number] } = { type: "split", targets: [0, 0] };
-        const at = append(program, split);
+        const at = append(program, budget, split);
         emit(choice, program, budget);
         const end: { type: "jump"; target: number } = { type: "jump", target: 0 };
         ends.push(end);
-        append(program, end);
+        append(program, budget, end);
         split.targets = [at + 1, program.length];
       }
       for (const end of ends) end.target = program.length;
       return;
     }
+    case "group":
+      // Not counted: they look at nothing.
+      program.push({ type: "save", slot: 2 * node.number });
+      emit(node.node, program, budget);
+      program.push({ type: "save", slot: 2 * node.number + 1 });
+      return;
     case "repeat": {
-      for (let count = 0; count < node.minimum; count++) emit(node.node, program, budget);
-      if (node.maximum === Number.POSITIVE_INFINITY) {
-        const split: { type: "split"; targets: [number, number] } = { type: "split", targets: [0, 0] };
-        const at = append(program, split);
+      const { minimum, maximum, lazy } = node;
+      const unbounded = maximum === Number.POSITIVE_INFINITY;
+      let last = program.length;
+      for (let count = 0; count < minimum; count++) {
+        last = program.length;
         emit(node.node, program, budget);
-        append(program, { type: "jump", target: at });
-        split.targets = [at + 1, program.length];
+      }
+      if (unbounded && minimum > 0) {
+        append(program, budget, { type: "split", targets: preferring(last, program.length + 1, lazy) });
         return;
       }
-      const splits: { type: "split"; targets: [number, number] }[] = [];
-      for (let count = node.minimum; count < node.maximum; count++) {
-        const split: { type: "split"; targets: [number, number] } = { type: "split", targets: [0, 0] };
+      const splits: { readonly type: "split"; targets: readonly [number, number] }[] = [];
+      for (let count = minimum; count < (unbounded ? 1 : maximum); count++) {
+        const split: { readonly type: "split"; targets: readonly [number, number] } = {
+          type: "split",
+          targets: [0, 0],
+        };
         splits.push(split);
-        split.targets = [append(program, split) + 1, 0];
+        last = append(program, budget, split) + 1;
+        split.targets = [last, 0];
         emit(node.node, program, budget);
       }
-      for (const split of splits) split.targets = [split.targets[0], program.length];
+      if (unbounded) append(program, budget, { type: "split", targets: preferring(last, program.length + 1, lazy) });
+      for (const split of splits) split.targets = preferring(split.targets[0], program.length, lazy);
     }
   }
+}
+
+/** Once more, or on: greedy repetitions try the former first. */
+function preferring(again: number, on: number, lazy: boolean): readonly [number, number] {
+  return lazy ? [on, again] : [again, on];
 }
 
 const isDigit: CharacterTest = (code) => code >= 48 && code <= 57;
@@ -248,10 +332,16 @@ class PatternParser {
   readonly #pattern: readonly string[];
   #position = 0;
   #depth = 0;
-  #flags: Flags = { ignoreCase: false, multiLine: false, dotAll: false };
+  #flags: Flags = { ignoreCase: false, multiLine: false, dotAll: false, swapLazy: false };
+  #groups = 0;
 
   constructor(pattern: string) {
     this.#pattern = Array.from(pattern);
+  }
+
+  /** How many groups capture, once it is parsed. */
+  get groups(): number {
+    return this.#groups;
   }
 
   parse(): Node {
@@ -294,8 +384,8 @@ class PatternParser {
     const begin = this.#position;
     const range = this.#repetition();
     if (range === undefined) return atom;
-    // Lazy or greedy makes no difference to whether there is a match.
-    this.#take("?");
+    const { swapLazy } = this.#flags;
+    const lazy = this.#take("?") !== swapLazy;
     const second = this.#position;
     if (this.#repetition() !== undefined) {
       throw problem("invalid nested repetition operator", this.#pattern.slice(begin, this.#position).join(""));
@@ -306,7 +396,7 @@ class PatternParser {
     if (most > MAX_REPETITION || minimum > maximum) {
       throw problem("invalid repeat count", this.#pattern.slice(start, this.#position).join(""));
     }
-    return { type: "repeat", node: atom, minimum, maximum };
+    return { type: "repeat", node: atom, minimum, maximum, lazy };
   }
 
   #repetition(): readonly [number, number] | undefined {
@@ -365,10 +455,14 @@ class PatternParser {
     const start = this.#position - 1;
     if (++this.#depth > MAX_DEPTH) throw problem("expression nests too deeply", this.#pattern.join(""));
     const outside = this.#flags;
-    if (this.#take("?")) {
+    let number: number | undefined;
+    if (!this.#take("?")) number = ++this.#groups;
+    else {
       const name = /^P?<([A-Za-z0-9_]+)>/.exec(this.#rest(this.#position));
-      if (name !== null) this.#position += name[0].length;
-      else if (this.#takeFlags(start)) {
+      if (name !== null) {
+        this.#position += name[0].length;
+        number = ++this.#groups;
+      } else if (this.#takeFlags(start)) {
         // The flags stand alone and hold to the end of the group around them.
         this.#depth--;
         return { type: "empty" };
@@ -378,24 +472,25 @@ class PatternParser {
     if (!this.#take(")")) throw problem("missing closing )", this.#pattern.join(""));
     this.#flags = outside;
     this.#depth--;
-    return node;
+    return number === undefined ? node : { type: "group", node, number };
   }
 
   /** `i)` or `i:` and the like; true: nothing but flags. */
   #takeFlags(start: number): boolean {
-    let { ignoreCase, multiLine, dotAll } = this.#flags;
+    let { ignoreCase, multiLine, dotAll, swapLazy } = this.#flags;
     let on = true;
     for (;;) {
       const next = this.#pattern[this.#position++];
       if (next === "i") ignoreCase = on;
       else if (next === "m") multiLine = on;
       else if (next === "s") dotAll = on;
+      else if (next === "U") swapLazy = on;
       else if (next === "-" && on) on = false;
       else if (next === ":" || next === ")") {
-        this.#flags = { ignoreCase, multiLine, dotAll };
+        this.#flags = { ignoreCase, multiLine, dotAll, swapLazy };
         return next === ")";
-        // `U` swaps lazy and greedy, which makes no difference here. All else, look-around above all, is not RE2's.
-      } else if (next !== "U") {
+      } else {
+        // Look-around above all is not RE2's.
         throw problem("invalid or unsupported Perl syntax", this.#pattern.slice(start, this.#position).join(""));
       }
     }
