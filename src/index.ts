@@ -62,6 +62,7 @@ export type {
   PreparedQueryInput,
   QueriedService,
   QueryTarget,
+  QueryTemplate,
 } from "./catalog/prepared-query.js";
 export {
   type CheckRegistration,
@@ -141,7 +142,7 @@ export {
   type PeeringsChange,
   type PeeringView,
 } from "./host/peerings.js";
-export { PreparedQueries, type StoredQuery } from "./host/prepared-queries.js";
+export { PreparedQueries, type PreparedQueriesOptions, type StoredQuery } from "./host/prepared-queries.js";
 export type { ExportSync, ImportProgress, ImportSync, ServiceSync } from "./host/service-sync.js";
 export type { PeeringFailure, PeeringStatus } from "./host/status-board.js";
 export type { ReceiveLimits } from "./host/stream-link.js";

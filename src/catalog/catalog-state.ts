@@ -238,6 +238,8 @@ export class CatalogState implements CommittedCatalog {
   readonly #services = new Map<string, ServiceEntry>();
   readonly #connect = new Map<string, ConnectEntry>();
   readonly #nodeIds = new Map<string, string>();
+  /** Keys of the nodes with an address. */
+  readonly #nodesAt = new Map<string, Set<string>>();
   readonly #kindMarks = new Map<string, bigint>();
   #marks: TableMarks = {
     nodes: 0n,
@@ -358,6 +360,7 @@ export class CatalogState implements CommittedCatalog {
         this.#nodeIds.delete(lowerCase(before.node.id));
       }
       if (after !== undefined && after.node.id !== "") this.#nodeIds.set(lowerCase(after.node.id), nodeKey);
+      this.#moveNode(nodeKey, before?.node.address, after?.node.address);
     }
     if (!sameRecords(before?.checks ?? emptyList, after?.checks ?? emptyList)) this.#raise(index, "checks");
     if (after === undefined) {
@@ -388,6 +391,15 @@ export class CatalogState implements CommittedCatalog {
       entry.mark = index;
     }
     if (!sameRecords(before?.checks ?? emptyList, after?.checks ?? emptyList)) this.#raise(index, "checks");
+  }
+
+  #moveNode(nodeKey: string, from: string | undefined, to: string | undefined): void {
+    if (from !== undefined) {
+      const keys = this.#nodesAt.get(from);
+      keys?.delete(nodeKey);
+      if (keys?.size === 0) this.#nodesAt.delete(from);
+    }
+    if (to !== undefined) this.#nodesAt.set(to, (this.#nodesAt.get(to) ?? new Set()).add(nodeKey));
   }
 
   /** Moves an instance from where its old name and destination put it to where the new ones do. */
@@ -446,6 +458,7 @@ export class CatalogState implements CommittedCatalog {
     for (const { check } of record.checks) entry.checkOwners.set(checkKeyOf(check), "");
     this.#nodes.set(nodeKey, entry);
     if (record.node.id !== "") this.#nodeIds.set(lowerCase(record.node.id), nodeKey);
+    this.#moveNode(nodeKey, undefined, record.node.address);
   }
 
   /** False: its node is missing. @internal */
@@ -485,6 +498,15 @@ export class CatalogState implements CommittedCatalog {
 
   kindMark(kind: string): bigint {
     return this.#kindMarks.get(kind) ?? 0n;
+  }
+
+  /** The first by name of the nodes with an address. */
+  nodeRecordAt(address: string): NodeRecord | undefined {
+    let first: string | undefined;
+    for (const key of this.#nodesAt.get(address) ?? emptyList) {
+      if (first === undefined || compareUtf8(key, first) < 0) first = key;
+    }
+    return first === undefined ? undefined : this.nodeRecord(first);
   }
 
   /** In byte order of their keys. */

@@ -2,8 +2,9 @@ import { PeeringError } from "../errors.js";
 import { isCritical } from "./health.js";
 import type { Check, Node, Service, StringMap } from "./instance.js";
 import { lowerCase } from "./names.js";
+import { metaProblem } from "./registration.js";
 
-/** Where a query looks when it finds nothing; of the two one. */
+/** Where a query looks when it finds nothing. One that names a datacenter is passed over: none can be reached from here. */
 export interface QueryTarget {
   /** Our name of a peering: what is imported from it under the same service name. */
   readonly peer?: string;
@@ -17,6 +18,15 @@ export interface QueriedService {
   readonly peer?: string;
   /** Tried in order while nothing is found. */
   readonly targets?: readonly QueryTarget[];
+  /** Kept for whoever wrote it: no other datacenter can be reached from here. */
+  readonly datacenters?: readonly string[];
+  /** Kept likewise. Default 0. */
+  readonly nearestDatacenters?: number;
+  /**
+   * The node whose instances come first, of those that are found here: a name, `_agent` for the node of this host, or `_ip` for
+   * the node with the address of who asks.
+   */
+  readonly near?: string;
   /** Wants every check to pass. Default false: none may be critical. */
   readonly onlyPassing?: boolean;
   /** Checks that are not looked at, by id. */
@@ -29,11 +39,24 @@ export interface QueriedService {
   readonly connect?: boolean;
 }
 
+/** Makes a query answer to all names that begin with its own, which may be `""`. */
+export interface QueryTemplate {
+  /** `name_prefix_match`; `""`: the query is no template, whatever else is said here. */
+  readonly type: string;
+  /** Of RE2; what its groups take of the name is `${match(n)}`. */
+  readonly regexp?: string;
+  /** Leaves out tags that come out as `""`. Default false. */
+  readonly removeEmptyTags?: boolean;
+}
+
 /** A question that is kept under a name, for HTTP and DNS (specification 4.5.6). */
 export interface PreparedQuery {
   readonly id: string;
   /** Unique, compared without case. */
   readonly name: string;
+  readonly template?: QueryTemplate;
+  /** Whose rights decide what is found; absent: those of whoever asks. A secret. */
+  readonly token?: string;
   readonly service: QueriedService;
   /** How long DNS answers may be kept, and how that was written; absent: as answers about the service. */
   readonly ttl?: { readonly seconds: number; readonly text: string };
@@ -76,10 +99,39 @@ export function selectedInstances<Instance extends QueriedInstance>(
 /** A query as somebody wants it kept, without its id. */
 export type PreparedQueryInput = Omit<PreparedQuery, "id">;
 
+export function isTemplate({ template }: Pick<PreparedQuery, "template">): boolean {
+  return template !== undefined && template.type !== "";
+}
+
+/** Shown in place of a token to who may not see it. */
+export const HIDDEN_TOKEN = "<hidden>";
+
 /** @throws {PeeringError} `invalid-argument` with the text of Consul 1.21. */
-export function checkPreparedQuery({ name, service }: PreparedQueryInput): void {
+export function checkPreparedQuery(query: PreparedQueryInput): void {
+  const { name, token, service } = query;
   const refuse = (why: string): PeeringError => new PeeringError("invalid-argument", `Invalid prepared query: ${why}`);
   // Nothing here is bound to a session, so that it must have a name to be found by.
-  if (name === "") throw refuse("Must be bound to a session");
+  if (name === "" && !isTemplate(query)) throw refuse("Must be bound to a session");
+  if (token === HIDDEN_TOKEN) {
+    throw refuse(`Bad Token '${HIDDEN_TOKEN}', it looks like a query definition with a redacted token was submitted`);
+  }
   if (service.name === "") throw refuse("Must provide a Service name to query");
+  const { nearestDatacenters = 0, datacenters = [], targets = [], nodeMeta = {} } = service;
+  if (nearestDatacenters < 0) throw refuse(`Bad NearestN '${nearestDatacenters}', must be >= 0`);
+  if (targets.length > 0 && (nearestDatacenters !== 0 || datacenters.length > 0)) {
+    throw refuse("Targets cannot be populated with NearestN or Datacenters");
+  }
+  const problem = metaProblem(nodeMeta, "query");
+  if (problem !== undefined) throw refuse(problem);
+}
+
+/** Those of `node` before all others, which stay in their order. */
+export function nearFirst<Instance extends { readonly node: Pick<Node, "name"> }>(
+  instances: readonly Instance[],
+  node: string,
+): readonly Instance[] {
+  if (node === "") return instances;
+  const key = lowerCase(node);
+  const isNear = (instance: Instance): boolean => lowerCase(instance.node.name) === key;
+  return [...instances.filter(isNear), ...instances.filter((instance) => !isNear(instance))];
 }

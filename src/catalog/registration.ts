@@ -846,7 +846,10 @@ const MAX_META_KEY_BYTES = 128;
 const MAX_META_VALUE_BYTES = 512;
 const META_KEY = /^[a-zA-Z0-9_-]+$/;
 
-/** Why service metadata breaks the rules (specification 4.1.3); undefined when it does not. */
+/**
+ * Why metadata breaks the rules (specification 4.1.3); undefined when it does not.
+ * @param kind - of the service that it is about; `query`: of a query that asks for it, whoever gave it to a node.
+ */
 export function metaProblem(meta: StringMap, kind: string): string | undefined {
   if (meta === emptyMap) return undefined;
   const keys = Object.keys(meta);
@@ -865,7 +868,8 @@ function pairProblem(key: string, value: string, kind: string): string | undefin
   if (key.length > MAX_META_KEY_BYTES) return `Key is too long (limit: ${MAX_META_KEY_BYTES} characters)`;
   // Consul's own mark on mesh gateways that join datacenters is the one exception.
   const federation = kind === "mesh-gateway" && key === "consul-wan-federation";
-  if (key.startsWith("consul-") && !federation) return "Key prefix 'consul-' is reserved for internal use";
+  if (key.startsWith("consul-") && !federation && kind !== "query")
+    return "Key prefix 'consul-' is reserved for internal use";
   // A character is at most three bytes per UTF-16 unit, so most values need no counting.
   if (value.length * 3 > MAX_META_VALUE_BYTES && Buffer.byteLength(value) > MAX_META_VALUE_BYTES) {
     return `Value is too long (limit: ${MAX_META_VALUE_BYTES} characters)`;

@@ -188,6 +188,31 @@ function subnetOf(options: readonly PacketOpt[]): Uint8Array | undefined {
   return echoed;
 }
 
+/** The address in a client-subnet option, which names whom a resolver asks for; undefined: there is none. */
+export function subnetAddress(option: Uint8Array | undefined): string | undefined {
+  if (option === undefined || option[0] !== 0) return undefined;
+  const size = option[1] === 1 ? 4 : option[1] === 2 ? 16 : 0;
+  const bytes = option.subarray(4);
+  if (size === 0 || bytes.length > size) return undefined;
+  const whole = [...bytes, ...new Array<number>(size - bytes.length).fill(0)];
+  if (size === 4) return whole.join(".");
+  const groups = Array.from({ length: 8 }, (_, index) =>
+    (((whole[2 * index] ?? 0) << 8) | (whole[2 * index + 1] ?? 0)).toString(16),
+  );
+  return shortestIpv6(groups);
+}
+
+/** The longest run of zeros is left out, as everybody writes addresses (RFC 5952). */
+function shortestIpv6(groups: readonly string[]): string {
+  const text = groups.join(":");
+  const runs = [...text.matchAll(/(?<![0-9a-f])0(?::0)+(?![0-9a-f])/g)];
+  let longest = runs[0];
+  for (const run of runs) if (longest !== undefined && run[0].length > longest[0].length) longest = run;
+  if (longest === undefined) return text;
+  const before = text.slice(0, longest.index).replace(/:$/, "");
+  return `${before}::${text.slice(longest.index + longest[0].length).replace(/^:/, "")}`;
+}
+
 function optRecord({ bytes, subnet }: Edns): Buffer {
   const options = subnet === undefined ? 0 : OPTION_BYTES + subnet.length;
   const record = Buffer.alloc(OPT_BYTES + options);

@@ -1,4 +1,5 @@
 import type { ServiceInstance } from "../catalog/instance.js";
+import { nearFirst } from "../catalog/prepared-query.js";
 import {
   type AnswerContext,
   type AnswerSettings,
@@ -50,6 +51,8 @@ export interface ResolverQuestion {
   readonly edns: boolean;
   /** What the answer may be sent with, which bounds the work of making it. */
   readonly bytes: number;
+  /** The address of who asks, or of whom is asked for. */
+  readonly from: string;
 }
 
 const MOST_SERVERS = 3;
@@ -66,6 +69,7 @@ interface Budget {
   lookups: number;
   readonly edns: boolean;
   readonly bytes: number;
+  readonly from: string;
 }
 
 /** Answers questions from a {@link DnsSource}, as Consul 1.18 to 1.22 does (specification 4.6), whole and uncut. */
@@ -85,7 +89,8 @@ export class Resolver {
   /** @throws what the source does: the asker is then told SERVFAIL. */
   async resolve(question: ResolverQuestion): Promise<DnsAnswer> {
     if (TRANSFERS.has(question.type)) return emptyAnswer("NOTIMP", true);
-    const budget: Budget = { lookups: MOST_ALIAS_LOOKUPS, edns: question.edns, bytes: question.bytes };
+    const { edns, bytes, from } = question;
+    const budget: Budget = { lookups: MOST_ALIAS_LOOKUPS, edns, bytes, from };
     return this.#answer(question.name, question.type, 0, budget);
   }
 
@@ -135,11 +140,11 @@ export class Resolver {
         return this.#node(lookup, zone, context(lookup.scope, this.#settings.nodeTtl), level, budget);
       case "query": {
         if (lookup.scope.type === "elsewhere") return this.#absent(zone);
-        const found = await this.#source.query(lookup.query);
+        const found = await this.#source.query(lookup.query, budget.from);
         if (found === undefined) return this.#absent(zone);
         const ttl = found.ttl ?? serviceTtl(this.#settings.serviceTtls, found.service);
         const scope: Scope = found.peer === "" ? lookup.scope : { type: "peer", peer: found.peer };
-        return this.#service(found.instances, zone, context(scope, ttl), level, budget);
+        return this.#service(found.instances, zone, context(scope, ttl), level, budget, found.near);
       }
       default: {
         if (lookup.scope.type === "elsewhere") return this.#absent(zone);
@@ -168,9 +173,10 @@ export class Resolver {
     context: AnswerContext,
     level: number,
     budget: Budget,
+    near = "",
   ): Promise<DnsAnswer> {
     if (instances.length === 0) return this.#absent(zone);
-    const order = shuffled(instances, this.#fraction);
+    const order = nearFirst(shuffled(instances, this.#fraction), near);
     let answers: readonly DnsRecord[];
     let additionals: readonly DnsRecord[] = [];
     if (context.type === "SRV") {

@@ -1,7 +1,7 @@
 import type { Logger } from "../environment.js";
 import { errorText } from "../errors.js";
 import type { LargeAnswers } from "./large-answers.js";
-import { type DnsQuery, decodeQuery, encodeReply, frameOf } from "./packet.js";
+import { type DnsQuery, decodeQuery, encodeReply, frameOf, subnetAddress } from "./packet.js";
 import { type DnsAnswer, emptyAnswer } from "./records.js";
 import type { Resolver } from "./resolver.js";
 import { fit, type SizeLimits, sizeLimits } from "./size.js";
@@ -15,8 +15,11 @@ export interface ResponderParts {
   readonly largeAnswers: LargeAnswers;
 }
 
-/** How a question came: over UDP nobody has shown that the address is his. */
-export type Origin = { readonly transport: "tcp" } | { readonly transport: "udp"; readonly from: string };
+/** How a question came, and from which `host:port`: over UDP nobody has shown that the address is his. */
+export interface Origin {
+  readonly transport: "tcp" | "udp";
+  readonly from: string;
+}
 
 /** IN, and any. */
 const CLASSES: ReadonlySet<number> = new Set([1, 255]);
@@ -36,7 +39,7 @@ export class Responder {
     if (decoded.type === "refused") return Buffer.from(decoded.reply);
     const { query } = decoded;
     const limits = this.#limitsOf(query, origin.transport);
-    const answer = await this.#resolve(query, limits);
+    const answer = await this.#resolve(query, limits, origin);
     try {
       const reply = this.#encode(query, answer, limits, origin.transport);
       if (origin.transport === "tcp" || this.#parts.largeAnswers.admit(origin.from, message.length, reply.length)) {
@@ -49,11 +52,12 @@ export class Responder {
     }
   }
 
-  async #resolve(query: DnsQuery, limits: SizeLimits): Promise<DnsAnswer> {
+  async #resolve(query: DnsQuery, limits: SizeLimits, origin: Origin): Promise<DnsAnswer> {
     if (!CLASSES.has(query.class)) return emptyAnswer("REFUSED", false);
     try {
       const { name, type, edns } = query;
-      return await this.#parts.resolver.resolve({ name, type, edns: edns !== undefined, bytes: limits.bytes });
+      const from = subnetAddress(edns?.subnet) ?? hostOf(origin.from);
+      return await this.#parts.resolver.resolve({ name, type, edns: edns !== undefined, bytes: limits.bytes, from });
     } catch (error) {
       this.#failed(query, error);
       return emptyAnswer("SERVFAIL", false);
@@ -79,4 +83,11 @@ export class Responder {
         : fitted.missing === "others" && enableTruncate && transport === "tcp";
     return encodeReply(query, { ...fitted, truncated: fitted.hopeless || missing });
   }
+}
+
+function hostOf(address: string): string {
+  return address
+    .replace(/:\d+$/, "")
+    .replace(/^\[|\]$/g, "")
+    .replace(/^::ffff:(?=\d+\.)/i, "");
 }

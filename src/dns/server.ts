@@ -299,7 +299,8 @@ class Server implements DnsServer {
     const deadline = clock.after(tcpTimeoutMs, () => socket.destroy());
     const answered = connection.request();
     try {
-      const reply = await responder.respond(question, { transport: "tcp" });
+      const from = formatAddress(socket.remoteAddress ?? "", socket.remotePort ?? 0);
+      const reply = await responder.respond(question, { transport: "tcp", from });
       if (reply === undefined) return false;
       await write(socket, reply);
       return true;

@@ -3,7 +3,7 @@ import { SIDECAR_SUFFIX } from "../catalog/exported-payload.js";
 import type { Node, ServiceInstance } from "../catalog/instance.js";
 import { lowerCase } from "../catalog/names.js";
 import type { PeeringHost } from "../host/host.js";
-import { runQuery } from "../host/prepared-queries.js";
+import { nearestNode, runQuery } from "../host/prepared-queries.js";
 import { canonicalAddress, isEncodable } from "./records.js";
 
 /**
@@ -20,8 +20,12 @@ export interface DnsSource {
   connectInstances(service: string): Promise<readonly ServiceInstance[]>;
   node(peer: string, name: string): Promise<Node | undefined>;
   virtualIp(peer: string, service: string): Promise<string | undefined>;
-  /** What a prepared query of that name or id finds; undefined: there is none. */
-  query(nameOrId: string): Promise<QueryAnswer | undefined>;
+  /**
+   * What the prepared query that answers to a name or an id finds; undefined: there is none.
+   * @param from - the address of who asks, or of whom is asked for.
+   * @param visible - what may be shown of the instances of a place; what is hidden there is not found. Default: all.
+   */
+  query(nameOrId: string, from: string, visible?: VisibleInstances): Promise<QueryAnswer | undefined>;
   /** Which of our own nodes, or else services, has that address. */
   ownerOf(address: string): Promise<AddressOwner | undefined>;
 }
@@ -34,7 +38,16 @@ export interface QueryAnswer {
   readonly instances: readonly ServiceInstance[];
   /** In seconds; undefined: as that of the service. */
   readonly ttl: number | undefined;
+  /** The node whose instances come first. Default: none. */
+  readonly near?: string;
 }
+
+/** @param token - whose rights count; `""`: those of who has none. */
+export type VisibleInstances = (
+  peer: string,
+  instances: readonly ServiceInstance[],
+  token: string,
+) => Promise<readonly ServiceInstance[]>;
 
 export type AddressOwner =
   | { readonly type: "node"; readonly name: string }
@@ -57,15 +70,23 @@ export function hostSource(host: PeeringHost): DnsSource {
     connectInstances: async (service) => host.catalog.connectInstances(service),
     node: async (peer, name) => (peer === "" ? host.catalog.nodeAlone(name) : host.imports.node({ peer, name })),
     virtualIp: async (peer, service) => host.catalog.virtualIp(service, peer),
-    query: async (nameOrId) => {
+    query: async (nameOrId, from, visible = async (_, all) => all) => {
       const query = host.queries.find(nameOrId)?.query;
       if (query === undefined) return undefined;
       const { name, connect = false } = query.service;
-      const found = await runQuery(query, host.datacenter, async (peer) => {
+      const all = async (peer: string): Promise<readonly ServiceInstance[]> => {
         if (!connect) return instances(peer, name);
         return peer === "" ? host.catalog.connectInstances(name) : instances(peer, `${name}${SIDECAR_SUFFIX}`);
-      });
-      return { service: lowerCase(name), peer: found.peer, instances: found.instances, ttl: query.ttl?.seconds };
+      };
+      const token = query.token ?? "";
+      const found = await runQuery(query, host.datacenter, async (peer) => visible(peer, await all(peer), token));
+      return {
+        service: lowerCase(name),
+        peer: found.peer,
+        instances: found.instances,
+        ttl: query.ttl?.seconds,
+        ...(found.peer === "" && { near: nearestNode(query, { near: "", address: from }, host) }),
+      };
     },
     ownerOf: async (address) => {
       const { revision } = host.catalog;
@@ -78,23 +99,20 @@ export function hostSource(host: PeeringHost): DnsSource {
 /** The part of a source that those may see who have no token: nobody can give one in a question. */
 export function permittedSource(source: DnsSource, authorizer: Authorizer): DnsSource {
   const anonymous = (): Promise<Access> => Access.of(authorizer, "");
-  const visible = async (peer: string, instances: readonly ServiceInstance[]): Promise<readonly ServiceInstance[]> => {
-    const readable = (await anonymous()).readable(peer);
+  const visible: VisibleInstances = async (peer, instances, token) => {
+    const readable = (await Access.of(authorizer, token)).readable(peer);
     return instances.filter(({ node, service }) => readable.node(node.name) && readable.service(service.name));
   };
   return {
     datacenter: source.datacenter,
     isPeering: (name) => source.isPeering(name),
-    instances: async (peer, service) => visible(peer, await source.instances(peer, service)),
-    connectInstances: async (service) => visible("", await source.connectInstances(service)),
+    instances: async (peer, service) => visible(peer, await source.instances(peer, service), ""),
+    connectInstances: async (service) => visible("", await source.connectInstances(service), ""),
     node: async (peer, name) => {
       const node = await source.node(peer, name);
       return node !== undefined && (await anonymous()).readable(peer).node(node.name) ? node : undefined;
     },
-    query: async (nameOrId) => {
-      const found = await source.query(nameOrId);
-      return found && { ...found, instances: await visible(found.peer, found.instances) };
-    },
+    query: (nameOrId, from) => source.query(nameOrId, from, visible),
     virtualIp: async (peer, service) =>
       (await anonymous()).readable(peer).service(service) ? source.virtualIp(peer, service) : undefined,
     ownerOf: async (address) => {

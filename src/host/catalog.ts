@@ -519,6 +519,11 @@ export class Catalog implements CatalogSource, AsyncDisposable {
     };
   }
 
+  /** Name of the node with exactly this address, of several the first by name; undefined: there is none. */
+  nodeAt(address: string): string | undefined {
+    return this.#state.nodeRecordAt(address)?.node.name;
+  }
+
   /** One instance by its node and id; undefined: there is none. */
   instance(node: string, serviceId: string): IndexedInstance | undefined {
     const record = this.#state.instanceRecord(lowerCase(node), lowerCase(serviceId));

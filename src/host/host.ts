@@ -226,7 +226,7 @@ async function composeHost(options: HostOptions, opened: AsyncDisposable[]): Pro
     }),
   );
   const configEntries = await ConfigEntries.open({ storage, datacenter, limits, incidents, secretBox });
-  const queries = await PreparedQueries.open({ storage, random });
+  const queries = await PreparedQueries.open({ storage, random, secretBox });
   const catalog = open(await Catalog.open({ storage, datacenter, incidents, clock }));
   const checks = open(
     await AgentChecks.open({

@@ -1,3 +1,4 @@
+import { isIP } from "node:net";
 import { Access, type Authorizer, type Identity, type Right } from "../access/authorizer.js";
 import type { Clock, Random } from "../environment.js";
 import type { PeeringHost } from "../host/host.js";
@@ -107,6 +108,14 @@ export class Call implements Waiting {
   header(name: string): string | undefined {
     const value = this.#request.headers[name.toLowerCase()];
     return Array.isArray(value) ? value[0] : value;
+  }
+
+  /** The address that the call is said to come from: that which a proxy names, else that of the connection. Proves nothing. */
+  get source(): string {
+    const [forwarded = ""] = (this.header("x-forwarded-for") ?? "").split(",");
+    const named = forwarded.trim();
+    const given = isIP(named) > 0 ? named : (this.#request.socket.remoteAddress ?? "");
+    return given.replace(/^::ffff:(?=\d+\.)/i, "").replace(/%.*$/, "");
   }
 
   /** The whole body. @throws as {@link readBody}. */

@@ -1,5 +1,5 @@
 import type { CheckDefinition, CheckMethod, CheckTls } from "../checks/definition.js";
-import { parseDuration } from "../syntax/go-duration.js";
+import { durationProblem, parseDuration } from "../syntax/go-duration.js";
 import {
   GoJsonError,
   GoNumber,
@@ -21,7 +21,7 @@ const durationType: GoType<number> = {
     if (value instanceof GoNumber) return Number(value.text) / 1e6;
     if (typeof value !== "string") return 0;
     const milliseconds = parseDuration(value);
-    if (milliseconds === undefined) throw new GoJsonError(`time: invalid duration ${JSON.stringify(value)}`);
+    if (milliseconds === undefined) throw new GoJsonError(durationProblem(value));
     return milliseconds;
   },
 };

@@ -1,5 +1,5 @@
 import { setImmediate } from "node:timers/promises";
-import type { ReadableNames } from "../access/authorizer.js";
+import type { Access, ReadableNames } from "../access/authorizer.js";
 import { compareUtf8 } from "../catalog/byte-order.js";
 import { connectName } from "../catalog/catalog-draft.js";
 import { SIDECAR_SUFFIX } from "../catalog/exported-payload.js";
@@ -12,7 +12,7 @@ import type { Fields } from "./filter/fields.js";
 import { compileFilter } from "./filter/filter.js";
 import { badRequest, HttpError } from "./http-error.js";
 import type { Json } from "./json.js";
-import type { ReadOptions } from "./query.js";
+import { consistencyOf, type ReadOptions } from "./query.js";
 import type { CheckView, InstanceView, NodeView } from "./records-json.js";
 
 /** Whose data a read is about, and what it may wait for. */
@@ -118,8 +118,7 @@ export async function answerRead(
   const query = { read: () => ({ index: index(), result: undefined }), index, subscribe };
   return call.answer(options, query, async (reading) => {
     const { json, filtered } = await load();
-    const consistency = options.stale ? "stale" : options.consistent ? "consistent" : "leader";
-    return { json, read: { index: reading.index, consistency, filtered } };
+    return { json, read: { index: reading.index, consistency: consistencyOf(options), filtered } };
   });
 }
 
@@ -132,16 +131,14 @@ export class Visibility {
   readonly everyNode: boolean;
   filtered = false;
 
-  private constructor(readable: ReadableNames, everyNode: boolean) {
-    this.#readable = readable;
-    this.everyNode = everyNode;
+  constructor(access: Access, peer: string) {
+    this.#readable = access.readable(peer);
+    this.everyNode = peer !== "" || access.may({ resource: "node", access: "read", scope: "all" });
   }
 
   /** @throws {PeeringError} `permission-denied` for an unknown token. */
   static async of(call: Call, peer: string): Promise<Visibility> {
-    const access = await call.access();
-    const everyNode = peer !== "" || access.may({ resource: "node", access: "read", scope: "all" });
-    return new Visibility(access.readable(peer), everyNode);
+    return new Visibility(await call.access(), peer);
   }
 
   service(name: string): boolean {

@@ -25,6 +25,7 @@ import {
 } from "./discovery-docs.js";
 import { badRequest } from "./http-error.js";
 import { listOf } from "./operation-docs.js";
+import { goBoolOf } from "./query.js";
 import { checkSchema, instanceSchema } from "./record-docs.js";
 import { checkFields, instanceFields } from "./record-fields.js";
 import { type CheckView, checkJson, type InstanceView, instanceJson } from "./records-json.js";
@@ -34,8 +35,8 @@ import type { Operation } from "./routes.js";
 function onlyPassing(call: Call): boolean {
   const given = call.query.get("passing");
   if (given === null) return false;
-  if (given === "" || ["1", "t", "T", "TRUE", "true", "True"].includes(given)) return true;
-  if (["0", "f", "F", "FALSE", "false", "False"].includes(given)) return false;
+  const wanted = given === "" ? true : goBoolOf(given);
+  if (wanted !== undefined) return wanted;
   throw badRequest("Invalid value for ?passing");
 }
 

@@ -1,6 +1,14 @@
-import type { PreparedQuery, PreparedQueryInput, QueryTarget } from "../catalog/prepared-query.js";
-import { runQuery, type StoredQuery } from "../host/prepared-queries.js";
-import { parseDuration } from "../syntax/go-duration.js";
+import { Access } from "../access/authorizer.js";
+import {
+  checkPreparedQuery,
+  HIDDEN_TOKEN,
+  nearFirst,
+  type PreparedQuery,
+  type PreparedQueryInput,
+  type QueryTarget,
+} from "../catalog/prepared-query.js";
+import { nearestNode, runQuery, type StoredQuery } from "../host/prepared-queries.js";
+import { durationProblem, parseDuration } from "../syntax/go-duration.js";
 import {
   type GoJson,
   type GoType,
@@ -9,6 +17,7 @@ import {
   goInt,
   goList,
   goMap,
+  goOptional,
   goString,
   goStruct,
 } from "../syntax/go-json.js";
@@ -27,6 +36,7 @@ import {
   readParameters,
   text,
 } from "./operation-docs.js";
+import { consistencyOf, goBoolOf } from "./query.js";
 import { checkJson, type InstanceView, nodeJson, serviceJson } from "./records-json.js";
 import { catalogBody } from "./registration-json.js";
 import type { JsonSchema, Operation } from "./routes.js";
@@ -49,17 +59,15 @@ interface QueryBody {
     readonly SamenessGroup: string;
     readonly Failover: {
       readonly NearestN: number;
-      readonly Datacenters: readonly string[];
-      readonly Targets: readonly TargetBody[];
-      readonly SkipLocalDatacenter: boolean;
+      readonly Datacenters: readonly string[] | undefined;
+      readonly Targets: readonly TargetBody[] | undefined;
     };
-    readonly IncludeAll: boolean;
     readonly OnlyPassing: boolean;
-    readonly IgnoreCheckIDs: readonly string[];
+    readonly IgnoreCheckIDs: readonly string[] | undefined;
     readonly Near: string;
-    readonly Tags: readonly string[];
-    readonly NodeMeta: Readonly<Record<string, string>>;
-    readonly ServiceMeta: Readonly<Record<string, string>>;
+    readonly Tags: readonly string[] | undefined;
+    readonly NodeMeta: Readonly<Record<string, string>> | undefined;
+    readonly ServiceMeta: Readonly<Record<string, string>> | undefined;
     readonly Connect: boolean;
     readonly Peer: string;
   };
@@ -83,17 +91,17 @@ const bodyType: GoType<QueryBody> = goStruct<QueryBody>("structs.PreparedQuery",
     SamenessGroup: goString,
     Failover: goStruct<QueryBody["Service"]["Failover"]>("structs.QueryFailoverOptions", {
       NearestN: goInt,
-      Datacenters: goList(goString),
-      Targets: goList(goStruct<TargetBody>("structs.QueryFailoverTarget", { Peer: goString, Datacenter: goString })),
-      SkipLocalDatacenter: goBool,
+      Datacenters: goOptional(goList(goString)),
+      Targets: goOptional(
+        goList(goStruct<TargetBody>("structs.QueryFailoverTarget", { Peer: goString, Datacenter: goString })),
+      ),
     }),
-    IncludeAll: goBool,
     OnlyPassing: goBool,
-    IgnoreCheckIDs: goList(goString),
+    IgnoreCheckIDs: goOptional(goList(goString)),
     Near: goString,
-    Tags: goList(goString),
-    NodeMeta: goMap(goString),
-    ServiceMeta: goMap(goString),
+    Tags: goOptional(goList(goString)),
+    NodeMeta: goOptional(goMap(goString)),
+    ServiceMeta: goOptional(goMap(goString)),
     Connect: goBool,
     Peer: goString,
   }),
@@ -102,75 +110,83 @@ const bodyType: GoType<QueryBody> = goStruct<QueryBody>("structs.PreparedQuery",
   ModifyIndex: goAny,
 });
 
-/** @throws {HttpError} 500 with Consul's text, or ours for what is not served. */
+/** What is absent or `null` is told as such again, and an empty list as an empty list. @throws {HttpError} 500 with Consul's text. */
 function queryInput({ Name: name, Session, Token, Template, Service, DNS }: QueryBody): PreparedQueryInput {
   const refuse = (why: string): HttpError => new HttpError(500, `Invalid prepared query: ${why}`);
-  if (Session !== "") throw refuse("sessions are not supported");
-  if (Token !== "") throw refuse("a token of its own is not supported");
-  if (Template.Type !== "") throw refuse("templates are not supported");
-  if (Service.SamenessGroup !== "") throw refuse("sameness groups are not supported in consul CE");
   const { NearestN, Datacenters, Targets } = Service.Failover;
-  if (NearestN < 0) throw refuse(`Bad NearestN '${NearestN}', must be >= 0`);
-  if (Targets.length > 0 && (NearestN !== 0 || Datacenters.length > 0)) {
-    throw refuse("Targets cannot be populated with NearestN or Datacenters");
-  }
   const ttl = DNS.TTL === "" ? 0 : parseDuration(DNS.TTL);
-  if (ttl === undefined) throw refuse(`Bad DNS TTL '${DNS.TTL}': time: invalid duration ${JSON.stringify(DNS.TTL)}`);
-  if (ttl < 0) throw refuse(`DNS TTL '${Math.round(ttl * 1e6)}', must be >=0`);
-  return {
+  const template = { type: Template.Type, regexp: Template.Regexp, removeEmptyTags: Template.RemoveEmptyTags };
+  const input: PreparedQueryInput = {
     name,
+    ...((Template.Type !== "" || Template.Regexp !== "" || Template.RemoveEmptyTags) && { template }),
+    ...(Token !== "" && { token: Token }),
     service: {
       name: Service.Service,
       ...(Service.Peer !== "" && { peer: Service.Peer }),
-      targets: [
-        ...Datacenters.map((datacenter) => ({ datacenter })),
-        ...Targets.map(
+      ...(Service.Near !== "" && { near: Service.Near }),
+      ...(NearestN !== 0 && { nearestDatacenters: NearestN }),
+      ...(Datacenters !== undefined && { datacenters: Datacenters }),
+      ...(Targets !== undefined && {
+        targets: Targets.map(
           ({ Peer: peer, Datacenter: datacenter }): QueryTarget => ({
             ...(peer !== "" && { peer }),
             ...(datacenter !== "" && { datacenter }),
           }),
         ),
-      ],
+      }),
       onlyPassing: Service.OnlyPassing,
-      ignoreCheckIds: Service.IgnoreCheckIDs,
-      tags: Service.Tags,
-      nodeMeta: Service.NodeMeta,
-      serviceMeta: Service.ServiceMeta,
+      ...(Service.IgnoreCheckIDs !== undefined && { ignoreCheckIds: Service.IgnoreCheckIDs }),
+      ...(Service.Tags !== undefined && { tags: Service.Tags }),
+      ...(Service.NodeMeta !== undefined && { nodeMeta: Service.NodeMeta }),
+      ...(Service.ServiceMeta !== undefined && { serviceMeta: Service.ServiceMeta }),
       connect: Service.Connect,
     },
-    ...(DNS.TTL !== "" && { ttl: { text: DNS.TTL, seconds: Math.floor(ttl / 1_000) } }),
+    ...(ttl !== undefined && DNS.TTL !== "" && { ttl: { text: DNS.TTL, seconds: Math.floor(ttl / 1_000) } }),
   };
+  checkPreparedQuery({ ...input, name: name || Session });
+  if (Service.SamenessGroup !== "") throw refuse("sameness-groups are an enterprise-only feature");
+  if (ttl === undefined) throw refuse(`Bad DNS TTL '${DNS.TTL}': ${durationProblem(DNS.TTL)}`);
+  if (ttl < 0) throw refuse(`DNS TTL '${Math.round(ttl * 1e6)}', must be >=0`);
+  // There are no sessions here, so that none is one.
+  if (Session !== "") throw new HttpError(500, `raft apply failed: invalid session ${JSON.stringify(Session)}`);
+  return input;
 }
 
-function orNull<Item extends Json>(items: readonly Item[] = []): Json {
-  return items.length === 0 ? null : items;
+function orNull<Item extends Json>(items: readonly Item[] | undefined): Json {
+  return items ?? null;
 }
 
-function mapOrNull(values: Readonly<Record<string, string>> = {}): Json {
-  const entries = Object.entries(values);
-  return entries.length === 0 ? null : new Map(entries);
+function mapOrNull(values: Readonly<Record<string, string>> | undefined): Json {
+  return values === undefined ? null : new Map(Object.entries(values));
 }
 
-function queryJson({ query, createIndex, modifyIndex }: StoredQuery): Json {
-  const { id, name, service, ttl } = query;
-  const targets = (service.targets ?? []).map(({ peer = "", datacenter = "" }) => ({
-    Peer: peer,
-    Datacenter: datacenter,
-  }));
+/** @param access - of who reads it: tokens are shown to those who may write ACLs, as in Consul. */
+function queryJson({ query, createIndex, modifyIndex }: StoredQuery, access: Access): Json {
+  const { id, name, template, token = "", service, ttl } = query;
+  const shown = token === "" || access.may({ resource: "acl", access: "write" });
   return {
     ID: id,
     Name: name,
     Session: "",
-    Token: "",
-    Template: { Type: "", Regexp: "", RemoveEmptyTags: false },
+    Token: shown ? token : HIDDEN_TOKEN,
+    Template: {
+      Type: template?.type ?? "",
+      Regexp: template?.regexp ?? "",
+      RemoveEmptyTags: template?.removeEmptyTags ?? false,
+    },
     Service: {
       Service: service.name,
       SamenessGroup: "",
-      Failover: { SkipLocalDatacenter: false, NearestN: 0, Datacenters: null, Targets: orNull(targets) },
-      IncludeAll: false,
+      Failover: {
+        NearestN: service.nearestDatacenters ?? 0,
+        Datacenters: orNull(service.datacenters),
+        Targets: orNull(
+          service.targets?.map(({ peer = "", datacenter = "" }) => ({ Peer: peer, Datacenter: datacenter })),
+        ),
+      },
       OnlyPassing: service.onlyPassing ?? false,
       IgnoreCheckIDs: orNull(service.ignoreCheckIds),
-      Near: "",
+      Near: service.near ?? "",
       Tags: orNull(service.tags),
       NodeMeta: mapOrNull(service.nodeMeta),
       ServiceMeta: mapOrNull(service.serviceMeta),
@@ -184,7 +200,7 @@ function queryJson({ query, createIndex, modifyIndex }: StoredQuery): Json {
 }
 
 async function create(call: Call): Promise<Answer> {
-  const body = await catalogBody(call, bodyType);
+  const body = await catalogBody(call, bodyType, () => "");
   ownDatacenter(call);
   if (body.ID !== "") throw new HttpError(500, "ID must be empty when creating a new prepared query");
   const input = queryInput(body);
@@ -204,19 +220,14 @@ async function list(call: Call): Promise<Answer> {
   return call.answer(options, query, async ({ index, result }) => {
     const visible = result.filter(({ query }) => access.may({ resource: "query", access: "read", name: query.name }));
     return {
-      json: visible.map(queryJson),
+      json: visible.map((stored) => queryJson(stored, access)),
       read: { index, consistency: "leader", filtered: visible.length < result.length },
     };
   });
 }
 
-/** `<id>`, `<id or name>/execute`, `<id or name>/explain`. */
 async function readOne(call: Call): Promise<Answer> {
   ownDatacenter(call);
-  const executed = /^(.+)\/(execute|explain)$/s.exec(call.rest);
-  const [, idOrName = "", what] = executed ?? [];
-  if (what === "execute") return execute(call, idOrName);
-  if (what === "explain") return explain(call, idOrName);
   const options = call.readOptions();
   const id = call.rest;
   if (!isUuid(id)) {
@@ -230,7 +241,7 @@ async function readOne(call: Call): Promise<Answer> {
   return call.answer(options, query, async ({ index, result }) => {
     if (result === undefined) throw unknown();
     await call.require({ resource: "query", access: "read", name: result.query.name });
-    return { json: [queryJson(result)], read: { index, consistency: "leader" } };
+    return { json: [queryJson(result, await call.access())], read: { index, consistency: "leader" } };
   });
 }
 
@@ -238,56 +249,72 @@ function unknown(): HttpError {
   return new HttpError(404, "Query not found");
 }
 
-async function execute(call: Call, idOrName: string): Promise<Answer> {
+async function execute(call: Call): Promise<Answer> {
+  ownDatacenter(call);
+  const consistency = consistencyOf(call.readOptions());
   const limit = limitOf(call);
-  await call.access();
+  const forced = connectOf(call);
+  const caller = await call.access();
   await call.turn();
   const { host, server } = call;
-  const query = host.queries.find(idOrName)?.query;
+  const query = host.queries.find(call.rest)?.query;
   if (query === undefined) throw unknown();
   const { name, connect = false } = query.service;
+  const access = query.token === undefined ? caller : await Access.of(server.authorizer, query.token);
   let filtered = false;
   const result = await runQuery(query, host.datacenter, async (peer) => {
-    const visible = await Visibility.of(call, peer);
-    const instances = await (connect ? connectInstancesOf(host, peer, name) : instancesOf(host, peer, name));
+    const visible = new Visibility(access, peer);
+    const instances = await (connect || forced ? connectInstancesOf(host, peer, name) : instancesOf(host, peer, name));
     const shown = instances.filter((view) => visible.instance(view));
     filtered ||= visible.filtered;
     return shown;
   });
   const order = result.instances.map((view) => ({ view, at: server.random.fraction() }));
-  const nodes = order.sort((left, right) => left.at - right.at).map(({ view }) => instanceJson(view));
+  const shuffled = order.sort((left, right) => left.at - right.at).map(({ view }) => view);
+  const source = { near: call.query.get("near") ?? "", address: call.source };
+  const sorted = result.peer === "" ? nearFirst(shuffled, nearestNode(query, source, host)) : shuffled;
   return {
     json: {
       Service: name,
-      Nodes: limit === 0 ? nodes : nodes.slice(0, limit),
+      Nodes: (limit === 0 ? sorted : sorted.slice(0, limit)).map(instanceJson),
       DNS: { TTL: query.ttl?.text ?? "" },
       Datacenter: result.datacenter,
       PeerName: result.peer,
       Failovers: result.failovers,
-      ...readJson(filtered),
+      ...readJson(consistency, filtered),
     },
-    read: { index: 1n, consistency: "leader", filtered },
+    read: { index: 1n, consistency, filtered },
   };
 }
 
-async function explain(call: Call, idOrName: string): Promise<Answer> {
-  await call.access();
-  const stored = call.host.queries.find(idOrName);
+async function explain(call: Call): Promise<Answer> {
+  ownDatacenter(call);
+  const consistency = consistencyOf(call.readOptions());
+  limitOf(call);
+  const access = await call.access();
+  const stored = call.host.queries.find(call.rest);
   if (stored === undefined) throw unknown();
   await call.require({ resource: "query", access: "read", name: stored.query.name });
-  return { json: { Query: queryJson(stored), ...readJson(false) }, read: { index: 1n, consistency: "leader" } };
+  return {
+    json: { Query: queryJson(stored, access), ...readJson(consistency, false) },
+    read: { index: 1n, consistency },
+  };
 }
 
-function readJson(filtered: boolean): { readonly [key: string]: Json } {
+function readJson(consistency: string, filtered: boolean): { readonly [key: string]: Json } {
   return {
     Index: 1,
     LastContact: 0,
     KnownLeader: true,
-    ConsistencyLevel: "leader",
+    ConsistencyLevel: consistency,
     NotModified: false,
     Backend: 0,
     ResultsFilteredByACLs: filtered,
   };
+}
+
+function noneIsNull<Item extends Json>(items: readonly Item[]): Json {
+  return items.length === 0 ? null : items;
 }
 
 /** As in health, but that lists without items are null. */
@@ -295,8 +322,10 @@ function instanceJson(view: InstanceView): Json {
   const { peer, service, checks } = view;
   return {
     Node: nodeJson(view),
-    Service: { ...serviceJson(view), Tags: orNull(service.tags) },
-    Checks: orNull(checks.map((check) => ({ ...checkJson({ peer, check }), ServiceTags: orNull(check.serviceTags) }))),
+    Service: { ...serviceJson(view), Tags: noneIsNull(service.tags) },
+    Checks: noneIsNull(
+      checks.map((check) => ({ ...checkJson({ peer, check }), ServiceTags: noneIsNull(check.serviceTags) })),
+    ),
   };
 }
 
@@ -311,8 +340,17 @@ function limitOf(call: Call): number {
   return Math.max(limit, 0);
 }
 
+/** Whether the caller wants who speaks for the service in the mesh, whatever the query says. @throws {HttpError} 500 with Consul's text. */
+function connectOf(call: Call): boolean {
+  const given = call.query.get("connect") ?? "";
+  const wanted = given === "" ? false : goBoolOf(given);
+  if (wanted !== undefined) return wanted;
+  const problem = `strconv.ParseBool: parsing ${JSON.stringify(given)}: invalid syntax`;
+  throw new HttpError(500, `Error parsing 'connect' value: ${problem}`);
+}
+
 async function update(call: Call): Promise<Answer> {
-  const body = await catalogBody(call, bodyType);
+  const body = await catalogBody(call, bodyType, () => "");
   ownDatacenter(call);
   const id = idInPath(call);
   // Ids compare without case.
@@ -385,14 +423,20 @@ export const queryOperations: readonly Operation[] = [
   },
   {
     method: "GET",
-    pattern: "/v1/query/",
-    run: readOne,
+    pattern: "/v1/query/*/execute",
+    run: execute,
     docs: [
       {
         path: "/v1/query/{query}/execute",
         id: "executeQuery",
         summary: "What a query, by id or name, finds now, at home or at the first of its targets that has anything.",
-        parameters: [datacenterParameter, { name: "limit", in: "query", description: "So many instances at most." }],
+        parameters: [
+          ...readParameters,
+          datacenterParameter,
+          { name: "near", in: "query", description: "The node whose instances come first: a name, `_agent` or `_ip`." },
+          { name: "limit", in: "query", description: "So many instances at most." },
+          { name: "connect", in: "query", description: "Whether to look for the proxies of the service." },
+        ],
         answer: objectOf({
           Service: text,
           Nodes: listOf(anyObject),
@@ -403,13 +447,27 @@ export const queryOperations: readonly Operation[] = [
           ...readMembers,
         }),
       },
+    ],
+  },
+  {
+    method: "GET",
+    pattern: "/v1/query/*/explain",
+    run: explain,
+    docs: [
       {
         path: "/v1/query/{query}/explain",
         id: "explainQuery",
-        summary: "The query that a name or an id stands for.",
-        parameters: [datacenterParameter],
+        summary: "The query that a name or an id stands for; a template as it is rendered for the name.",
+        parameters: [...readParameters, datacenterParameter],
         answer: objectOf({ Query: anyObject, ...readMembers }),
       },
+    ],
+  },
+  {
+    method: "GET",
+    pattern: "/v1/query/",
+    run: readOne,
+    docs: [
       {
         path: "/v1/query/{query}",
         id: "readQuery",

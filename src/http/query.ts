@@ -14,7 +14,18 @@ export interface ReadOptions {
   readonly filter: string;
 }
 
+/** A word as Go reads bools; undefined when it is none. */
+export function goBoolOf(word: string): boolean | undefined {
+  if (["1", "t", "T", "TRUE", "true", "True"].includes(word)) return true;
+  return ["0", "f", "F", "FALSE", "false", "False"].includes(word) ? false : undefined;
+}
+
 const MAX_UINT64 = 2n ** 64n - 1n;
+
+/** As `X-Consul-Effective-Consistency` tells it. */
+export function consistencyOf({ stale, consistent }: ReadOptions): "leader" | "stale" | "consistent" {
+  return stale ? "stale" : consistent ? "consistent" : "leader";
+}
 
 /** An unsigned 64-bit decimal; undefined when it is none. */
 export function parseUint64(text: string): bigint | undefined {

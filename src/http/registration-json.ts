@@ -284,12 +284,16 @@ export const deregisterType: GoType<DeregisterBody> = goStruct<DeregisterBody>("
 });
 
 /** A body of the catalog. @throws {HttpError} 400 `Request decode failed: …`. */
-export async function catalogBody<T>(call: Call, type: GoType<T>): Promise<T> {
+export async function catalogBody<T>(
+  call: Call,
+  type: GoType<T>,
+  hint: (error: GoJsonError) => string = enterprise,
+): Promise<T> {
   const body = await call.body();
   try {
     return decodeGo(body, type);
   } catch (error) {
-    if (error instanceof GoJsonError) throw badRequest(`Request decode failed: ${error.message}${enterprise(error)}`);
+    if (error instanceof GoJsonError) throw badRequest(`Request decode failed: ${error.message}${hint(error)}`);
     throw error;
   }
 }

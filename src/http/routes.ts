@@ -46,7 +46,7 @@ export type JsonSchema = {
 /** One line of the route table: what is served, and all that is told about it. */
 export interface Operation {
   readonly method: Method;
-  /** An exact path, or a prefix when it ends in `/`; the longest match serves a request. */
+  /** An exact path, or a prefix when it ends in `/`, or prefix and end with a `*` between; the longest match serves a request. */
   readonly pattern: string;
   readonly run: (call: Call) => Promise<Answer>;
   /** Answers for something that is not served: there is nothing to read, and nothing to change. */
@@ -70,6 +70,7 @@ export type RouteMatch =
 export class RouteTable {
   readonly operations: readonly Operation[];
   readonly #exact = new Map<string, Route>();
+  readonly #ends: readonly Route[];
   readonly #prefixes: readonly Route[];
 
   constructor(operations: readonly Operation[]) {
@@ -81,11 +82,14 @@ export class RouteTable {
       byPattern.set(operation.pattern, methods);
     }
     const prefixes: Route[] = [];
+    const ends: Route[] = [];
     for (const [pattern, methods] of byPattern) {
       const route = { pattern, operations: methods };
-      if (pattern.endsWith("/")) prefixes.push(route);
+      if (pattern.includes("*")) ends.push(route);
+      else if (pattern.endsWith("/")) prefixes.push(route);
       else this.#exact.set(pattern, route);
     }
+    this.#ends = ends;
     this.#prefixes = prefixes.sort((left, right) => right.pattern.length - left.pattern.length);
   }
 
@@ -95,6 +99,12 @@ export class RouteTable {
     if (clean !== path) return { type: "redirect", path: clean };
     const exact = this.#exact.get(path);
     if (exact !== undefined) return { type: "route", route: exact, rest: "" };
+    for (const route of this.#ends) {
+      const [prefix = "", end = ""] = route.pattern.split("*");
+      if (path.length > prefix.length + end.length && path.startsWith(prefix) && path.endsWith(end)) {
+        return { type: "route", route, rest: path.slice(prefix.length, -end.length) };
+      }
+    }
     for (const route of this.#prefixes) {
       if (path.startsWith(route.pattern)) return { type: "route", route, rest: path.slice(route.pattern.length) };
       if (`${path}/` === route.pattern) return { type: "redirect", path: route.pattern };

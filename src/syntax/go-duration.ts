@@ -27,6 +27,21 @@ export function parseDuration(text: string): number | undefined {
   return (sign === "-" ? -nanoseconds : nanoseconds) / 1e6;
 }
 
+/** What Go says of a text that is no duration. */
+export function durationProblem(text: string): string {
+  const quoted = JSON.stringify(text);
+  const [, ...parts] = /^[+-]?((?:\d+\.?\d*|\.\d+)[^\d.]*)+$/s.exec(text) ?? [];
+  if (parts.length > 0) {
+    for (const [, unit = ""] of text.matchAll(/(?:\d+\.?\d*|\.\d+)([^\d.]*)/gs)) {
+      if (unit === "") return `time: missing unit in duration ${quoted}`;
+      if (!Object.hasOwn(UNIT_NANOSECONDS, unit)) {
+        return `time: unknown unit ${JSON.stringify(unit)} in duration ${quoted}`;
+      }
+    }
+  }
+  return `time: invalid duration ${quoted}`;
+}
+
 /** A duration as Go writes it: `1m30s`, `250ms`. `""` for none. */
 export function durationText(milliseconds: number): string {
   if (milliseconds === 0) return "";

@@ -12,6 +12,8 @@ import type { ServiceView } from "../../src/http/records-json.js";
 import { registerType } from "../../src/http/registration-json.js";
 import { decodeGo, GoJsonError, plainJson, readWholeValue } from "../../src/syntax/go-json.js";
 import { HclError, parseHcl } from "../../src/syntax/hcl.js";
+import { HilError, parseHil } from "../../src/syntax/hil.js";
+import { compileHil, type HilScope } from "../../src/syntax/hil-evaluation.js";
 import { certificatesIn, firstPemBlock } from "../../src/token/pem.js";
 import { TokenCodec } from "../../src/token/token-codec.js";
 import { encodeFrames, FrameReader } from "../../src/transport/grpc-framing.js";
@@ -31,11 +33,11 @@ export interface Target {
   readonly isRefusal: (error: unknown) => boolean;
 }
 
-function lines(path: string): readonly Readonly<Record<string, unknown>>[] {
+function lines(path: string): readonly Readonly<Record<string | number, unknown>>[] {
   return readGolden(path)
     .split("\n")
     .filter((line) => line !== "")
-    .map((line): Readonly<Record<string, unknown>> => JSON.parse(line));
+    .map((line): Readonly<Record<string | number, unknown>> => JSON.parse(line));
 }
 
 /** At most so many of a recording, spread over it. */
@@ -233,6 +235,39 @@ export const targets: Readonly<Record<string, Target>> = {
     },
     isRefusal: (error) => error instanceof HclError,
   },
+  /** What was compiled once gives the same text each time. */
+  hil: {
+    corpus: () => some(lines("hil.jsonl")).map(({ 0: text }) => Buffer.from(String(text))),
+    structured: fc
+      .array(
+        fc.constantFrom("${", "}", '"', "name", "match(", ")", "1", "1.5", "true", "+", "==", "?", ":", "-", "!", "$$"),
+      )
+      .map((parts) => parts.join("")),
+    words: [
+      "${",
+      "}",
+      "$$",
+      '\\"',
+      "\\n",
+      "match(",
+      "name",
+      "[",
+      "]",
+      "&&",
+      "||",
+      "<=",
+      "%",
+      " ? ",
+      " : ",
+      "0x",
+      "1_0",
+    ],
+    run: (input) => {
+      const program = compileHil(parseHil(input.toString("utf8")), hilScope);
+      assert.equal(program(hilScope), program(hilScope));
+    },
+    isRefusal: (error) => error instanceof HilError,
+  },
   policies: {
     corpus: () => hclTexts.slice(0, 2).map((text) => Buffer.from(text)),
     structured: json,
@@ -301,6 +336,11 @@ export const targets: Readonly<Record<string, Target>> = {
     },
     isRefusal: isPeeringError,
   },
+};
+
+const hilScope: HilScope = {
+  variables: new Map([["name", "web-1"]]),
+  functions: new Map([["match", (index) => String(index)]]),
 };
 
 const MAX_MESSAGE_BYTES = 1_024;

@@ -1,9 +1,11 @@
 import assert from "node:assert/strict";
 import { describe, it } from "node:test";
+import { type Answer, decode, encode } from "dns-packet";
 import { allowAll } from "../../../src/access/authorizer.js";
 import { policyAuthorizer } from "../../../src/access/policies.js";
 import { permittedSource } from "../../../src/dns/source.js";
-import { answerOf, instance, responderOf, sourceOf } from "./setup.js";
+import { query } from "./client.js";
+import { answerOf, instance, originOf, responderOf, sourceOf } from "./setup.js";
 
 const web = instance({ node: { name: "n1", address: "10.0.0.1" }, service: { name: "web", port: 80 } });
 const source = sourceOf({
@@ -26,6 +28,38 @@ describe("prepared queries over DNS", () => {
     assert.deepEqual(await answers("two.labels.query.consul", "SRV"), [
       "two.labels.query.consul 4 SRV 1 1 80 n1.node.east.peer.consul",
     ]);
+  });
+
+  it("put near what the source says is near, and tell it who asks, or for whom a resolver asks", async () => {
+    const asked: string[] = [];
+    const instances = ["n1", "n2", "n3", "n4"].map((name, index) =>
+      instance({ node: { name, address: `10.0.0.${index + 1}` }, service: { name: "web", port: 80 } }),
+    );
+    const responder = responderOf({
+      ...sourceOf({}),
+      query: async (_, from) => {
+        asked.push(from);
+        return { service: "web", peer: "", instances, ttl: 0, near: "N3" };
+      },
+    });
+    const packet = query({ name: "q.query.consul", type: "A" });
+    for (let count = 0; count < 8; count++) {
+      const reply = await responder.respond(packet, { transport: "udp", from: "[::ffff:10.0.0.9]:5353" });
+      const { answers = [] } = decode(reply ?? Buffer.alloc(0));
+      assert.equal(Object(answers[0]).data, "10.0.0.3");
+    }
+    await responder.respond(packet, { transport: "tcp", from: "[fd00::1]:99" });
+    for (const [family, ip] of [
+      [1, "192.0.2.7"],
+      [2, "2001:db8::5"],
+    ] as const) {
+      const option = { type: "CLIENT_SUBNET", code: 8, family, sourcePrefixLength: family === 1 ? 32 : 128, ip };
+      const opt = { type: "OPT", name: ".", udpPayloadSize: 1_232, flags: 0, options: [option] };
+      const additionals = [opt] as unknown as Answer[];
+      const questions = [{ name: "q.query.consul", type: "A" as const }];
+      await responder.respond(encode({ type: "query", id: 1, flags: 256, questions, additionals }), originOf("udp"));
+    }
+    assert.deepEqual(asked.slice(7), ["10.0.0.9", "fd00::1", "192.0.2.7", "2001:db8::5"]);
   });
 
   it("are NXDOMAIN where there is none, nothing is found, or in another datacenter", async () => {

@@ -116,7 +116,10 @@ export function sourceOf(input: SourceInput): DnsSource {
       ),
     node: async (peer, name) => of(peer).find((one) => one.node.name.toLowerCase() === name)?.node,
     virtualIp: async (peer, service) => virtualIps[`${peer}/${service}`],
-    query: async (nameOrId) => queries[nameOrId],
+    query: async (nameOrId, _, visible = async (__, all) => all) => {
+      const found = queries[nameOrId];
+      return found && { ...found, instances: await visible(found.peer, found.instances, "") };
+    },
     ownerOf: async (address) => owners[address],
   };
 }
@@ -164,7 +167,7 @@ export function responderOf(source: DnsSource, input: ResponderInput = {}): Resp
 
 /** A question over UDP comes from this address, unless a test says another. */
 export function originOf(transport: "udp" | "tcp", from = "10.0.0.9:5353"): Origin {
-  return transport === "tcp" ? { transport } : { transport, from };
+  return { transport, from };
 }
 
 /** What is answered to `name type`, without any socket. */

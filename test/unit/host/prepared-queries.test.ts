@@ -1,10 +1,17 @@
 import assert from "node:assert/strict";
 import { describe, it } from "node:test";
-import { type QueriedInstance, type QueriedService, selectedInstances } from "../../../src/catalog/prepared-query.js";
+import {
+  type PreparedQuery,
+  type QueriedInstance,
+  type QueriedService,
+  selectedInstances,
+} from "../../../src/catalog/prepared-query.js";
 import { systemRandom } from "../../../src/environment.js";
 import { PreparedQueries, runQuery } from "../../../src/host/prepared-queries.js";
 import { QUERIES_PREFIX } from "../../../src/storage/keys.js";
 import { memoryStorage } from "../../../src/storage/memory.js";
+import { sealedSecretBox } from "../../../src/trust/secret-box.js";
+import { assertLinear } from "../../support/growth.js";
 
 interface Named extends QueriedInstance {
   readonly name: string;
@@ -83,13 +90,16 @@ describe("ch4 case 65: where a query looks", () => {
       datacenter: "",
       failovers: 0,
     });
-    const elsewhere = [{ datacenter: "dc9" }, { datacenter: "DC1" }];
-    assert.deepEqual(await run({ peer: "p", targets: elsewhere }, { "": [here] }), {
-      names: ["here"],
-      peer: "",
-      datacenter: "dc1",
-      failovers: 1,
-    });
+    // As in Consul: neither another datacenter, nor our own, nor a peer under the name of a datacenter is a try.
+    const elsewhere = [{ datacenter: "dc9" }, { datacenter: "dc1" }, { peer: "p", datacenter: "dc1" }, {}];
+    for (const service of [{ targets: elsewhere }, { datacenters: ["dc9", "dc1"] }, { nearestDatacenters: 3 }]) {
+      assert.deepEqual(await run({ peer: "other", ...service }, { "": [here], p: [there] }), {
+        names: [],
+        peer: "other",
+        datacenter: "",
+        failovers: 0,
+      });
+    }
   });
 });
 
@@ -132,6 +142,96 @@ describe("prepared queries of a host", () => {
     await assert.rejects(queries.create({ ...web, name: "" }), { ...invalid, message: /Must be bound to a session$/ });
     await assert.rejects(queries.create({ name: "n", service: { name: "" } }), invalid);
   });
+
+  const template = (name: string, regexp = ""): Omit<PreparedQuery, "id"> => ({
+    name,
+    template: { type: "name_prefix_match", regexp },
+    service: { name: `\${match(1)}-of-${name}`, tags: [`\${name.suffix}`] },
+  });
+
+  it("that are templates answer to all names with their prefix, the longest first, over a restart, too", async () => {
+    const storage = memoryStorage();
+    const queries = await PreparedQueries.open({ storage, random: systemRandom });
+    const ids: string[] = [];
+    for (const name of ["", "a", "abc", "ab"]) ids.push(await queries.create(template(name, "(.)$")));
+    await queries.create({ name: "abcd", service: { name: "plain" } });
+    const reopened = await PreparedQueries.open({ storage, random: systemRandom });
+    for (const each of [queries, reopened]) {
+      const found = (name: string): unknown => each.find(name)?.query.service.name;
+      assert.deepEqual(["x", "a", "ABx", "abcx", "ABCD", "abcde", ""].map(found), [
+        "x-of-",
+        "a-of-a",
+        "x-of-ab",
+        "x-of-abc",
+        "plain",
+        "e-of-abc",
+        undefined,
+      ]);
+    }
+    await queries.delete(ids[2] ?? "");
+    await queries.update({ ...template("other"), id: ids[3] ?? "" });
+    assert.equal(queries.find("abcx")?.query.service.name, "x-of-a");
+    assert.equal(queries.find("others")?.query.service.name, "-of-other");
+  });
+
+  it("that are templates cannot take without end: neither to match, nor in what they make", async () => {
+    const queries = await PreparedQueries.open({ storage: memoryStorage(), random: systemRandom });
+    await queries.create({ ...template("re", "^(a+)+$"), service: { name: "x" } });
+    await queries.create({ ...template("large", "(a?){900}b"), service: { name: "x" } });
+    await queries.create({ ...template("long"), service: { name: `\${name.full}`.repeat(1_000) } });
+    assert.equal(queries.find(`re${"a".repeat(50_000)}!`)?.query.service.name, "x");
+    assert.throws(() => queries.find(`large${"a".repeat(50_000)}`), { code: "resource-exhausted" });
+    assert.throws(() => queries.find(`long${"a".repeat(50_000)}`), { code: "resource-exhausted" });
+    assert.equal(queries.find("longer")?.query.service.name.length, 6_000);
+  });
+
+  it("keep their tokens sealed, and seal them again when there is another key", async () => {
+    const storage = memoryStorage();
+    const boxes = [[1], [2, 1], [2]].map((keys) =>
+      sealedSecretBox(
+        keys.map((key) => new Uint8Array(32).fill(key)),
+        systemRandom,
+      ),
+    );
+    const [first, both, second] = boxes;
+    assert.ok(first !== undefined && both !== undefined && second !== undefined);
+    const queries = await PreparedQueries.open({ storage, random: systemRandom, secretBox: first });
+    const id = await queries.create({ ...web, token: "a-secret-token" });
+    const { entries } = await storage.read(QUERIES_PREFIX);
+    assert.equal(Buffer.from(entries[0]?.value ?? []).includes("a-secret-token"), false);
+    await PreparedQueries.open({ storage, random: systemRandom, secretBox: both });
+    const reopened = await PreparedQueries.open({ storage, random: systemRandom, secretBox: second });
+    assert.equal(reopened.get(id)?.query.token, "a-secret-token");
+    await assert.rejects(PreparedQueries.open({ storage, random: systemRandom, secretBox: first }), {
+      code: "storage-failed",
+      message: /cannot be opened/,
+    });
+  });
+
+  it("are found in a time that does not grow with how many there are", () =>
+    assertLinear({
+      size: 1_000,
+      prepare: async (size) => {
+        const queries = await PreparedQueries.open({ storage: memoryStorage(), random: systemRandom });
+        for (let index = 0; index < size; index++) {
+          await queries.create(template(`t${index}-`));
+          await queries.create({ name: `q${index}`, service: { name: "x" } });
+        }
+        return queries;
+      },
+      steps: {
+        "asking each by its name": (queries, size) => {
+          for (let index = 0; index < size; index++) assert.ok(queries.find(`q${index}`));
+        },
+        "asking each template": (queries, size) => {
+          for (let index = 0; index < size; index++) assert.ok(queries.find(`t${index}-x`));
+        },
+        "writing one more for each": async (queries, size) => {
+          for (let index = 0; index < size; index++)
+            await queries.create({ name: `r${index}`, service: { name: "x" } });
+        },
+      },
+    }));
 
   it("that are damaged keep a host from starting, and are named", async () => {
     const storage = memoryStorage();

@@ -416,11 +416,9 @@ const matrix: Readonly<Record<string, readonly Probe[] | typeof PUBLIC>> = {
   "POST /v1/query": [
     { path: "", body: { Name: "another", Service: { Service: "web" } }, rules: [write("query", "another")] },
   ],
-  "GET /v1/query/": [
-    { path: "<kept>", rules: [read("query", "kept")] },
-    { path: "kept/explain", rules: [read("query", "kept")] },
-    { path: "kept/execute", rules: [n1, web], shows: /"ID":"web-1"/ },
-  ],
+  "GET /v1/query/": [{ path: "<kept>", rules: [read("query", "kept")] }],
+  "GET /v1/query/*/explain": [{ path: "kept", rules: [read("query", "kept")] }],
+  "GET /v1/query/*/execute": [{ path: "kept", rules: [n1, web], shows: /"ID":"web-1"/ }],
   "PUT /v1/query/": [
     { path: "<kept>", body: { Name: "kept", Service: { Service: "web" } }, rules: [write("query", "kept")] },
     {
@@ -590,7 +588,8 @@ describe("ch2 2.10: which right opens which endpoint", { timeout: 60_000 }, () =
   async function ask(route: string, { path, body }: Pick<Probe, "path" | "body">, secret: string): Promise<RawAnswer> {
     const [method = "", pattern = ""] = route.split(" ");
     const text = body === undefined ? undefined : JSON.stringify(body).replace("<token>", token);
-    return pair.b.ask(method, `${pattern}${queryIds.get(path) ?? path}`, {
+    const given = queryIds.get(path) ?? path;
+    return pair.b.ask(method, pattern.includes("*") ? pattern.replace("*", given) : `${pattern}${given}`, {
       headers: { "X-Consul-Token": secret },
       ...(text !== undefined && { body: text }),
     });
