@@ -112,10 +112,10 @@ export function errorText(error: unknown): string {
 export const MAX_TOLD_CHARACTERS = 2_048;
 const END_CHARACTERS = 256;
 
-/** The text of an error as a caller is told it: it may repeat what he sent, however long that was, but for its middle. */
+/** The text of an error for a caller. A text that repeats a long value of the caller loses its middle. */
 export function toldText(text: string): string {
   if (text.length <= MAX_TOLD_CHARACTERS) return text;
-  const gap = ` … (${text.length} characters) … `;
+  const gap = ` ... (${text.length} characters) ... `;
   return text.slice(0, MAX_TOLD_CHARACTERS - END_CHARACTERS - gap.length) + gap + text.slice(-END_CHARACTERS);
 }
 

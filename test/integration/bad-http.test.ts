@@ -5,6 +5,7 @@ import { once } from "node:events";
 import { connect, type Socket } from "node:net";
 import { after, before, describe, it } from "node:test";
 import fc from "fast-check";
+import { toldText } from "../../src/errors.js";
 import { createHost, type PeeringHost } from "../../src/host/host.js";
 import { httpHandler } from "../../src/http/index.js";
 import { operations } from "../../src/http/routes.js";
@@ -210,7 +211,7 @@ describe("paths that lead elsewhere", { timeout: 60_000 }, () => {
     ["/v1/catalog/node/toString", 200, "null"],
     ["/v1/health/service/private?peer=__proto__", 200, "[]"],
     ["/v1/health/service/private?peer=%00", 200, "[]"],
-    [`/v1/peering/${"a".repeat(8_000)}`, 404, `Peering not found for "${"a".repeat(8_000)}"`],
+    [`/v1/peering/${"a".repeat(8_000)}`, 404, toldText(`Peering not found for "${"a".repeat(8_000)}"`)],
     ["http://other.example/v1/peerings", 400, "400 Bad Request"],
     ["*", 400, "400 Bad Request"],
   ];
