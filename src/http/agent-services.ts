@@ -4,11 +4,22 @@ import { lowerCase } from "../catalog/names.js";
 import { metaProblem } from "../catalog/registration.js";
 import { PeeringError } from "../errors.js";
 import type { Judge } from "../host/catalog.js";
-import { type GoType, goBool, goInt, goList, goMap, goOptional, goString, goStruct } from "../syntax/go-json.js";
+import {
+  type GoFields,
+  type GoType,
+  goAliased,
+  goBool,
+  goInt,
+  goList,
+  goMap,
+  goOptional,
+  goString,
+  goStruct,
+} from "../syntax/go-json.js";
 import { ownNode, type PreparedCheck, serviceChecks, unknownService } from "./agent-checks.js";
 import type { Answer, Call } from "./call.js";
 import { judgeFor, requireInstance } from "./catalog.js";
-import { type CheckBody, checkBodyType } from "./check-json.js";
+import { type CheckBody, checkBodyType, isEmptyCheck } from "./check-json.js";
 import { badRequest } from "./http-error.js";
 import { anyObject } from "./operation-docs.js";
 import {
@@ -44,9 +55,14 @@ interface Definition {
   readonly Check: CheckBody | undefined;
   readonly Checks: readonly CheckBody[];
   readonly Proxy: ProxyBody;
-  readonly Connect: { readonly Native: boolean; readonly SidecarService: Definition | undefined };
+  readonly Connect: ConnectBody;
   readonly Locality: LocalityBody | undefined;
   readonly Token: string;
+}
+
+interface ConnectBody {
+  readonly Native: boolean;
+  readonly SidecarService: Definition | undefined;
 }
 
 /** A sidecar is a definition inside a definition; how deep they go is for the parser of JSON to bound. */
@@ -56,7 +72,9 @@ const sidecarType: GoType<Definition | undefined> = {
   read: (value, path) => definitionType.read(value, path),
 };
 
-const definitionType: GoType<Definition> = goStruct<Definition>("structs.ServiceDefinition", {
+const connectFields: GoFields<ConnectBody> = { Native: goBool, SidecarService: sidecarType };
+
+const definitionFields: GoFields<Definition> = {
   Kind: goString,
   ID: goString,
   Name: goString,
@@ -72,15 +90,25 @@ const definitionType: GoType<Definition> = goStruct<Definition>("structs.Service
   Check: goOptional(checkBodyType),
   Checks: goList(checkBodyType),
   Proxy: proxyType,
-  Connect: goStruct<Definition["Connect"]>("structs.ServiceConnect", { Native: goBool, SidecarService: sidecarType }),
+  Connect: goAliased(goStruct<ConnectBody>("structs.ServiceConnect", connectFields), connectFields, {
+    sidecar_service: "SidecarService",
+  }),
   Locality: goOptional(localityType),
   Token: goString,
-});
+};
+
+const definitionType: GoType<Definition> = goAliased(
+  goStruct<Definition>("structs.ServiceDefinition", definitionFields),
+  definitionFields,
+  { enable_tag_override: "EnableTagOverride", tagged_addresses: "TaggedAddresses" },
+);
 
 const SIDECAR = "-sidecar-proxy";
 /** Where Consul looks for a sidecar's port. */
 const FIRST_SIDECAR_PORT = 21_000;
 const LAST_SIDECAR_PORT = 21_255;
+/** How often an agent of Consul looks whether a sidecar listens. */
+const SIDECAR_CHECK_MS = 10_000;
 
 async function register(call: Call): Promise<Answer> {
   call.refuseNamespace();
@@ -201,31 +229,56 @@ function addressesByFamily({ Address, Port, Ports }: Definition): Readonly<Recor
   return { [`lan_ipv${family}`]: address, [`wan_ipv${family}`]: address };
 }
 
-/** The proxy beside a service: what it does not say itself it has from the service. */
+/** The proxy beside a service: what it does not say itself it has from the service, as in Consul 1.21. */
 function sidecarOf(call: Call, parent: Definition, parentId: string, sidecar: Definition): Prepared {
   const id = `${parentId}${SIDECAR}`;
-  const { Proxy: proxy } = sidecar;
+  const { Weights: weights } = sidecar;
+  const ownWeights = weights !== undefined && (weights.Passing !== 1 || weights.Warning !== 1);
+  const proxy = sidecarProxy(parent, parentId, sidecar.Proxy);
+  const address = sidecar.Address || parent.Address;
+  const port = sidecar.Port || freeSidecarPort(call, id);
+  const checked = sidecar.Checks.length > 0 || (sidecar.Check !== undefined && !isEmptyCheck(sidecar.Check));
   return serviceOf(
     call,
     {
       ...sidecar,
-      Kind: "connect-proxy",
+      Kind: sidecar.Kind || "connect-proxy",
       Name: sidecar.Name || `${parent.Name}${SIDECAR}`,
-      Tags: sidecar.Tags ?? parent.Tags,
-      Meta: sidecar.Meta ?? parent.Meta,
-      Address: sidecar.Address || parent.Address,
-      Weights: sidecar.Weights ?? parent.Weights,
-      Port: sidecar.Port || freeSidecarPort(call, id),
-      Proxy: {
-        ...proxy,
-        DestinationServiceName: parent.Name,
-        DestinationServiceID: parentId,
-        LocalServiceAddress: proxy.LocalServiceAddress || "127.0.0.1",
-        LocalServicePort: proxy.LocalServicePort || parent.Port,
-      },
+      Tags: sidecar.Tags !== undefined && sidecar.Tags.length > 0 ? sidecar.Tags : parent.Tags,
+      Meta: Object.keys(sidecar.Meta ?? {}).length > 0 ? sidecar.Meta : parent.Meta,
+      Locality: sidecar.Locality ?? parent.Locality,
+      Address: address,
+      Weights: ownWeights ? weights : (parent.Weights ?? weights),
+      Port: port,
+      Proxy: proxy,
+      Checks: checked ? sidecar.Checks : sidecarChecks(parentId, address || proxy.LocalServiceAddress, port),
     },
     id,
   );
+}
+
+function sidecarProxy(parent: Definition, parentId: string, proxy: ProxyBody): ProxyBody {
+  const { LocalServiceAddress: address, LocalServicePort: port, LocalServiceSocketPath: path } = proxy;
+  const reached = path !== "" || (address !== "" && port >= 1);
+  const bySocket = parent.SocketPath !== "" && !reached;
+  return {
+    ...proxy,
+    DestinationServiceName: proxy.DestinationServiceName || parent.Name,
+    DestinationServiceID: proxy.DestinationServiceID || parentId,
+    ...(bySocket && { LocalServiceSocketPath: parent.SocketPath }),
+    ...(!reached &&
+      !bySocket && { LocalServiceAddress: address || "127.0.0.1", LocalServicePort: port || parent.Port }),
+  };
+}
+
+/** What an agent of Consul checks of a sidecar that says nothing of checks: that it listens, and what it stands beside. */
+function sidecarChecks(parentId: string, address: string, port: number): readonly CheckBody[] {
+  const nothing = checkBodyType.zero();
+  const tcp = address.includes(":") ? `[${address}]:${port}` : `${address}:${port}`;
+  return [
+    { ...nothing, Name: "Connect Sidecar Listening", TCP: tcp, Interval: SIDECAR_CHECK_MS },
+    { ...nothing, Name: `Connect Sidecar Aliasing ${parentId}`, AliasService: parentId },
+  ];
 }
 
 /** The port the sidecar has already, else the first one that nothing on the node uses. @throws {HttpError} 400. */

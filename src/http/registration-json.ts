@@ -7,10 +7,12 @@ import type {
 } from "../catalog/registration.js";
 import {
   decodeGo,
+  type GoFields,
   type GoJson,
   GoJsonError,
   GoNumber,
   type GoType,
+  goAliased,
   goAny,
   goBool,
   goInt,
@@ -63,7 +65,7 @@ export interface ProxyBody {
   readonly MutualTLSMode: GoJson;
 }
 
-export const proxyType: GoType<ProxyBody> = goStruct<ProxyBody>("structs.ConnectProxyConfig", {
+const proxyFields: GoFields<ProxyBody> = {
   DestinationServiceName: goString,
   DestinationServiceID: goString,
   LocalServiceAddress: goString,
@@ -78,6 +80,19 @@ export const proxyType: GoType<ProxyBody> = goStruct<ProxyBody>("structs.Connect
   EnvoyExtensions: goAny,
   AccessLogs: goAny,
   MutualTLSMode: goAny,
+};
+
+const proxyStruct: GoType<ProxyBody> = goStruct<ProxyBody>("structs.ConnectProxyConfig", proxyFields);
+
+export const proxyType: GoType<ProxyBody> = goAliased(proxyStruct, proxyFields, {
+  destination_service_name: "DestinationServiceName",
+  destination_service_id: "DestinationServiceID",
+  local_service_address: "LocalServiceAddress",
+  local_service_port: "LocalServicePort",
+  local_service_socket_path: "LocalServiceSocketPath",
+  mesh_gateway: "MeshGateway",
+  transparent_proxy: "TransparentProxy",
+  access_logs: "AccessLogs",
 });
 
 interface ConnectBody {

@@ -432,6 +432,32 @@ export function goStruct<T>(name: string, fields: GoFields<T>, options: { readon
   };
 }
 
+/**
+ * A struct some of whose fields have a second key.
+ * @param aliases - fields by these keys, which are in small letters: such a one counts where the field has its zero value, as in Consul.
+ */
+export function goAliased<T>(
+  struct: GoType<T>,
+  fields: GoFields<T>,
+  aliases: Readonly<Record<string, keyof T & string>>,
+): GoType<T> {
+  const second = new Map<string, keyof T & string>(Object.entries(aliases));
+  return {
+    ...struct,
+    read: (value, path, before) => {
+      if (!isGoObject(value)) return struct.read(value, path, before);
+      const isSecond = ({ key }: GoMember): boolean => second.has(key.toLowerCase());
+      const made = struct.read(new GoObject(value.members.filter((member) => !isSecond(member))), path, before);
+      for (const { key: given, value: item } of value.members.filter(isSecond)) {
+        const key = second.get(given.toLowerCase());
+        if (key === undefined || JSON.stringify(made[key]) !== JSON.stringify(fields[key].zero())) continue;
+        made[key] = readAs(fields[key], item, { ...path, fields: [...path.fields, key] });
+      }
+      return made;
+    },
+  };
+}
+
 /** A parsed value as `type`; `null` is its zero value. @throws {GoJsonError} with Go's text. */
 export function readGo<T>(value: GoJson, type: GoType<T>): T {
   return readAs(type, value, { struct: "", fields: [] });
