@@ -28,7 +28,7 @@ export const consulTemplate: Client = {
     await waiting(installation, side, checks);
     return checks.outcomes;
   },
-  differences: [],
+  differences: [{ reason: "Leaf certificates of services are not served.", checks: ["caLeaf"] }],
 };
 
 async function prepare({ alpha }: Side): Promise<void> {

@@ -1,5 +1,6 @@
 import { createHash } from "node:crypto";
-import { cp, mkdir, rm, stat, writeFile } from "node:fs/promises";
+import type { Dirent } from "node:fs";
+import { cp, mkdir, readdir, readFile, rm, stat, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import type { Child, Processes } from "../interop/processes.js";
@@ -39,13 +40,12 @@ export class Installation {
     this.#sources = sources;
   }
 
-  /** Installs `client`, unless an earlier run has installed the same versions. */
+  /** Installs `client`, unless an earlier run has done so. */
   static async of(client: Client, processes: Processes): Promise<Installation> {
-    const versions = createHash("sha256").update(client.packages.join()).digest("hex").slice(0, 12);
-    const directory = join(tmpdir(), "peerage-clients", `${client.name}-${versions}`);
     // As compiled, this file lies one folder deeper than what is not compiled: the clients' sources in other languages.
     const compiled = import.meta.url.endsWith(".js");
     const sources = new URL(compiled ? `../../../test/clients/${client.name}/` : `${client.name}/`, import.meta.url);
+    const directory = join(tmpdir(), "peerage-clients", `${client.name}-${await digestOf(client, sources)}`);
     const installation = new Installation(processes, directory, sources);
     const mark = join(directory, "installed");
     const done = await isThere(mark);
@@ -93,6 +93,21 @@ export class Installation {
   async #copySources(): Promise<void> {
     if (await isThere(this.#sources)) await cp(this.#sources, this.directory, { recursive: true });
   }
+}
+
+/** Of what an installation is made from: another version, or another source of ours, makes another one. */
+async function digestOf(client: Client, sources: URL): Promise<string> {
+  const digest = createHash("sha256").update(client.packages.join());
+  if (await isThere(sources)) {
+    for (const file of (await readdir(sources, { recursive: true, withFileTypes: true })).sort(byPath)) {
+      if (file.isFile()) digest.update(file.name).update(await readFile(join(file.parentPath, file.name)));
+    }
+  }
+  return digest.digest("hex").slice(0, 12);
+}
+
+function byPath(one: Dirent, other: Dirent): number {
+  return join(one.parentPath, one.name) < join(other.parentPath, other.name) ? -1 : 1;
 }
 
 async function isThere(path: string | URL): Promise<boolean> {
