@@ -1,4 +1,6 @@
+import { compareUtf8 } from "./byte-order.js";
 import { type EntryReader, invalidEntry, listProblems, present, refuseEnterprise } from "./entry-reader.js";
+import type { StringMap } from "./instance.js";
 
 export type IntentionAction = "allow" | "deny";
 
@@ -47,6 +49,13 @@ export interface IntentionSource {
   readonly precedence?: number;
   /** At most 512 bytes. */
   readonly description?: string;
+  /** Set by a write of the older form, which gives an id to each intention. The next write of another form takes it away. */
+  readonly legacyID?: string;
+  /** Metadata of an intention with an id, which has none of its entry's. */
+  readonly legacyMeta?: StringMap;
+  /** When an intention with an id was written first, and last: RFC 3339. */
+  readonly legacyCreateTime?: string;
+  readonly legacyUpdateTime?: string;
 }
 
 const METHODS = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "CONNECT", "OPTIONS", "TRACE"];
@@ -63,6 +72,7 @@ interface ReadSource {
   readonly type: string;
   readonly description: string;
   readonly permissions: readonly ReadPermission[] | undefined;
+  readonly legacy: Required<Pick<IntentionSource, "legacyID" | "legacyMeta" | "legacyCreateTime" | "legacyUpdateTime">>;
   readonly reader: EntryReader;
 }
 
@@ -90,6 +100,12 @@ export function readIntentions(entry: EntryReader): {
       type: source.text("type"),
       description: source.text("description"),
       permissions: permissions.length === 0 ? undefined : permissions,
+      legacy: {
+        legacyID: source.text("legacyID"),
+        legacyMeta: source.textMap("legacyMeta"),
+        legacyCreateTime: source.text("legacyCreateTime"),
+        legacyUpdateTime: source.text("legacyUpdateTime"),
+      },
       reader: source,
     };
     source.number("precedence");
@@ -152,14 +168,14 @@ export function checkedIntentions(
   if (sources.length === 0) throw invalidEntry("At least one source is required");
   const seen = new Set<string>();
   const checked = sources.map((source): IntentionSource => {
-    const { at, name, peer, type } = source;
+    const { at, name, peer } = source;
     if (name === "") throw invalidEntry(`${at}.Name is required`);
     checkName(`${at}.Name`, name);
     checkPeer(source);
-    if (type !== "" && type !== "consul") throw invalidEntry(`${at}.Type must be set to 'consul'`);
     if (Buffer.byteLength(source.description) > DESCRIPTION_BYTES) {
       throw invalidEntry(`${at}.Description exceeds maximum length ${DESCRIPTION_BYTES}`);
     }
+    checkLegacy(source);
     const decision = checkedDecision(destination, source);
     const shown = peer === "" ? JSON.stringify(name) : `peer(${JSON.stringify(peer)}) ${JSON.stringify(name)}`;
     if (seen.has(shown)) throw invalidEntry(`${at} defines ${shown} more than once`);
@@ -168,7 +184,7 @@ export function checkedIntentions(
       name,
       ...decision,
       precedence: precedenceOf(name, destination),
-      ...present({ peer, description: source.description }),
+      ...present({ peer, description: source.description, ...source.legacy }),
     };
   });
   // Nothing of the kind jwt-provider can be written here.
@@ -202,17 +218,29 @@ function checkPeer({ at, peer, partition, samenessGroup, reader }: ReadSource): 
   refuseEnterprise(reader);
 }
 
-function checkedDecision(destination: string, { at, action, permissions }: ReadSource): Partial<IntentionSource> {
-  if (permissions === undefined) return { action: checkedAction(at, action) };
-  if (destination === "*") {
+/** Metadata and times belong to an id. */
+function checkLegacy({ at, legacy: { legacyID, legacyMeta, legacyCreateTime, legacyUpdateTime } }: ReadSource): void {
+  if (legacyID !== "") return;
+  if (Object.keys(legacyMeta).length > 0) throw invalidEntry(`${at}.LegacyMeta must be omitted`);
+  if (legacyCreateTime !== "") throw invalidEntry(`${at}.LegacyCreateTime must be omitted`);
+  if (legacyUpdateTime !== "") throw invalidEntry(`${at}.LegacyUpdateTime must be omitted`);
+}
+
+function checkedDecision(destination: string, source: ReadSource): Partial<IntentionSource> {
+  const { at, action, permissions, type } = source;
+  const decided = permissions === undefined ? { action: checkedAction(at, action) } : {};
+  if (permissions !== undefined && action !== "") {
+    throw invalidEntry(`${at}.Action must be omitted if Permissions are specified`);
+  }
+  if (permissions !== undefined && destination === "*") {
     throw invalidEntry(`${at}.Permissions cannot be specified on intentions with wildcarded destinations`);
   }
-  if (action !== "") throw invalidEntry(`${at}.Action must be omitted if Permissions are specified`);
+  if (type !== "" && type !== "consul") throw invalidEntry(`${at}.Type must be set to 'consul'`);
+  if (permissions === undefined) return decided;
   return {
     permissions: permissions.map((permission, index): IntentionPermission => {
       const place = `${at}.Permissions[${index}]`;
-      const decided = checkedAction(place, permission.action);
-      return { action: decided, http: checkedHttp(`${place}.HTTP`, permission.http) };
+      return { action: checkedAction(place, permission.action), http: checkedHttp(`${place}.HTTP`, permission.http) };
     }),
   };
 }
@@ -277,4 +305,20 @@ export function intentionFor(
     (candidate.peer ?? "") === peer && (candidate.name === source || candidate.name === "*");
   // Whatever names the destination goes before whatever is for all of them.
   return intentions(destination).find(matches) ?? intentions("*").find(matches);
+}
+
+/** One source of one destination. */
+export interface Intention {
+  readonly destination: string;
+  readonly source: IntentionSource;
+}
+
+/** The order in which intentions are looked at: by precedence, then by the names of both ends. */
+export function compareIntentions(left: Intention, right: Intention): number {
+  return (
+    (right.source.precedence ?? 0) - (left.source.precedence ?? 0) ||
+    compareUtf8(left.source.peer ?? "", right.source.peer ?? "") ||
+    compareUtf8(left.source.name, right.source.name) ||
+    compareUtf8(left.destination, right.destination)
+  );
 }

@@ -86,7 +86,7 @@ class Reader {
     const extra: Record<string, PlainJson> = {};
     for (const [name, field] of Object.entries(shape)) {
       const value = unpacked(taken.get(name)?.value ?? null, field.as);
-      if (value === null || field.as === "ignored") continue;
+      if (value === null || field.as === "ignored" || field.written) continue;
       const inner: Names = field.kept === undefined ? names : "consul";
       const read = this.#field(value, field, at(path, name), inner);
       if (read === undefined || (inner === "consul" && isNothing(read, field))) continue;

@@ -41,6 +41,8 @@ export interface Field {
   readonly pointer?: true;
   /** Not interpreted by the library: kept under Consul's names, in `extra` or in its own place. */
   readonly kept?: "extra" | "here";
+  /** Written, and passed over where it is read: others decide about it. */
+  readonly written?: true;
   /** Never quoted. */
   readonly secret?: true;
   /** Other spellings of the key in config entries. Default: the one with underscores. */
@@ -102,6 +104,7 @@ const texts: Field = { as: "texts" };
 const textMap: Field = { as: "textMap" };
 const json: Field = { as: "json" };
 const ignored: Field = { as: "ignored" };
+const writtenText: Field = { as: "text", written: true };
 
 /** A struct behind a pointer. */
 function one(shape: Shape): Field {
@@ -601,12 +604,12 @@ export const entryShapes: Readonly<Record<ConfigEntryKind, Shape>> = {
         Action: text,
         Permissions: permissionsField,
         Precedence: { as: "number" },
-        LegacyID: ignored,
+        LegacyID: writtenText,
         Type: { as: "text", always: "consul" },
         Description: text,
-        LegacyMeta: ignored,
-        LegacyCreateTime: ignored,
-        LegacyUpdateTime: ignored,
+        LegacyMeta: textMap,
+        LegacyCreateTime: writtenText,
+        LegacyUpdateTime: writtenText,
         Peer: text,
         SamenessGroup: text,
       }),

@@ -202,7 +202,7 @@ export class ConfigEntries {
   /** {@link set} for input of unknown shape, of which what is only kept has Consul's form already. */
   async setUntyped(entry: unknown, options: ConfigWriteOptions = {}): Promise<boolean> {
     const parsed = settledEntry(parseConfigEntry(entry));
-    return this.#write(parsed.kind, parsed.name, parsed, options.cas);
+    return this.#write(parsed.kind, parsed.name, () => parsed, options.cas);
   }
 
   /**
@@ -213,7 +213,25 @@ export class ConfigEntries {
    */
   async delete(kind: ConfigEntryKind, name: string, options: ConfigWriteOptions = {}): Promise<boolean> {
     if (!isConfigEntryKind(kind)) throw new PeeringError("invalid-entry", `invalid config entry kind: ${String(kind)}`);
-    return this.#write(kind, name, undefined, options.cas);
+    return this.#write(kind, name, () => undefined, options.cas);
+  }
+
+  /**
+   * Writes what `make` makes of the entry that is there, as one step: no other write comes between. It may be called again when
+   * another writer of the storage was faster.
+   *
+   * @param make - gets the entry, and returns another one of this kind and name, untyped, or undefined: the entry is deleted.
+   * @throws what `make` throws, and as {@link set}.
+   */
+  async change<Kind extends ConfigEntryKind>(
+    kind: Kind,
+    name: string,
+    make: (before: EntryOf<Kind> | undefined) => unknown,
+  ): Promise<void> {
+    await this.#write(kind, name, () => {
+      const made = make(this.get(kind, name));
+      return made === undefined ? undefined : settledEntry(parseConfigEntry(made));
+    });
   }
 
   /** Calls `listener` after each change, once it is stored, until the returned function is called. */
@@ -223,14 +241,9 @@ export class ConfigEntries {
     return () => this.#listeners.delete(own);
   }
 
-  #write(
-    kind: ConfigEntryKind,
-    name: string,
-    entry: ConfigEntry | undefined,
-    cas: bigint | undefined,
-  ): Promise<boolean> {
+  #write(kind: ConfigEntryKind, name: string, make: () => ConfigEntry | undefined, cas?: bigint): Promise<boolean> {
     // One after the other: the guards of a write judge the entries as the one before left them.
-    const written = this.#last.then(() => this.#writeNow(kind, name, entry, cas));
+    const written = this.#last.then(() => this.#writeNow(kind, name, make, cas));
     this.#last = written.catch(() => undefined);
     return written;
   }
@@ -238,11 +251,12 @@ export class ConfigEntries {
   async #writeNow(
     kind: ConfigEntryKind,
     name: string,
-    entry: ConfigEntry | undefined,
+    make: () => ConfigEntry | undefined,
     cas: bigint | undefined,
   ): Promise<boolean> {
     for (let tries = 1; ; tries++) {
       const before = this.stored(kind, name);
+      const entry = make();
       if (entry === undefined ? before === undefined : canonical(entry) === canonical(before?.entry)) return true;
       if (cas !== undefined && cas !== (before?.modifyIndex ?? 0n)) return false;
       const entries = entry === undefined ? this.#entries.without(kind, name) : this.#entries.with(entry);

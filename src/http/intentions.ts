@@ -1,35 +1,67 @@
 import type { Access, Right } from "../access/authorizer.js";
 import type { ServiceIntentionsEntry } from "../catalog/config-entry.js";
-import { type IntentionSource, intentionFor } from "../catalog/intentions.js";
+import { listProblems } from "../catalog/entry-reader.js";
+import {
+  checkLegacyIntention,
+  type LegacyIntention,
+  noSuchIntention,
+  withChangedLegacyIntention,
+  withIntention,
+  withLegacyIntention,
+  withoutIntention,
+  withoutLegacyIntention,
+} from "../catalog/intention-writes.js";
+import { compareIntentions, type Intention, type IntentionSource, intentionFor } from "../catalog/intentions.js";
 import { lowerCase } from "../catalog/names.js";
-import type { StoredConfigEntry } from "../host/config-entries.js";
-import { decodeGo, GoJsonError, type GoType, goString, goStruct } from "../syntax/go-json.js";
+import { randomId } from "../environment.js";
+import type { ConfigEntryChange, StoredConfigEntry } from "../host/config-entries.js";
+import type { BlockingQuery } from "./blocking.js";
 import type { Answer, Call } from "./call.js";
 import { permissionsJson, permissionsSchema } from "./config-json.js";
 import { filterFor } from "./discovery.js";
 import { type Fields, text as filterText, integer, textMap } from "./filter/fields.js";
-import { HttpError } from "./http-error.js";
+import { badRequest, HttpError } from "./http-error.js";
+import {
+  endIn,
+  endsToWrite,
+  exactBody,
+  type IntentionBody,
+  legacyBody,
+  matchQuestion,
+  NO_NAMESPACES,
+  refusePeer,
+  requireDefaultNamespace,
+  requireDefaultNamespaces,
+  sourceOf,
+} from "./intention-input.js";
 import type { Json } from "./json.js";
-import { anyObject, flag, index, listOf, objectOf, readParameters, text, textsByKey } from "./operation-docs.js";
+import { anyObject, flag, index, listOf, objectOf, readParameters, text, textsByKey, time } from "./operation-docs.js";
 import type { JsonSchema, Operation, ParameterDoc } from "./routes.js";
 
-// The older view of intentions, one object each (specification 4.9.3). They are written as config entries.
+// Intentions one by one (specification 4.9.3): each is a source of the config entry of its destination.
 
-interface Intention {
-  readonly destination: string;
-  readonly source: IntentionSource;
+interface StoredIntention extends Intention {
   readonly stored: StoredConfigEntry;
 }
 
-function intentionsOf(stored: StoredConfigEntry): readonly Intention[] {
+function intentionsOf(stored: StoredConfigEntry): readonly StoredIntention[] {
   const { entry } = stored;
   if (entry.kind !== "service-intentions") return [];
   return entry.sources.map((source) => ({ destination: entry.name, source, stored }));
 }
 
-function intentionJson({ destination, source, stored }: Intention): Json {
-  const { meta } = stored.entry;
+function metaOf({ source, stored }: StoredIntention): Readonly<Record<string, string>> {
+  return (source.legacyID === undefined ? stored.entry.meta : source.legacyMeta) ?? {};
+}
+
+/** As Consul prints it, without `Hash` (D-49). */
+function intentionJson(intention: StoredIntention): Json {
+  const { destination, source, stored } = intention;
+  const meta = Object.entries(metaOf(intention));
   return {
+    CreatedAt: source.legacyCreateTime,
+    UpdatedAt: source.legacyUpdateTime,
+    ID: source.legacyID,
     Description: source.description,
     SourceNS: "default",
     SourceName: source.name,
@@ -39,167 +71,333 @@ function intentionJson({ destination, source, stored }: Intention): Json {
     SourceType: "consul",
     Action: source.action,
     Permissions: permissionsJson(source),
-    Meta: meta && new Map(Object.entries(meta)),
+    Meta: meta.length === 0 ? undefined : new Map(meta),
     Precedence: source.precedence ?? 0,
     CreateIndex: stored.createIndex,
     ModifyIndex: stored.modifyIndex,
   };
 }
 
-const fields: Fields<Intention> = {
+const fields: Fields<StoredIntention> = {
+  ID: filterText(({ source }) => source.legacyID ?? ""),
   Description: filterText(({ source }) => source.description ?? ""),
   SourceNS: filterText(() => "default"),
   SourceName: filterText(({ source }) => source.name),
+  SourcePartition: filterText(() => ""),
   SourcePeer: filterText(({ source }) => source.peer ?? ""),
+  SourceSamenessGroup: filterText(() => ""),
   SourceType: filterText(() => "consul"),
   DestinationNS: filterText(() => "default"),
   DestinationName: filterText(({ destination }) => destination),
+  DestinationPartition: filterText(() => ""),
   Action: filterText(({ source }) => source.action ?? ""),
   Precedence: integer(({ source }) => source.precedence ?? 0),
-  Meta: textMap(({ stored }) => stored.entry.meta ?? {}),
+  Meta: textMap(metaOf),
 };
-
-async function list(call: Call): Promise<Answer> {
-  const options = call.readOptions();
-  const filter = filterFor(options, fields);
-  const access = await call.access();
-  const { configEntries } = call.host;
-  const query = {
-    read: () => ({
-      index: configEntries.index,
-      result: configEntries.list("service-intentions").flatMap(intentionsOf),
-    }),
-    subscribe: (wake: () => void) =>
-      configEntries.onChange(({ kind }) => {
-        if (kind === "service-intentions") wake();
-      }),
-  };
-  return call.answer(options, query, async ({ index, result }) => {
-    const visible = result.filter(({ source, destination }) => mayRead(access, source, destination));
-    const sorted = visible.toSorted((left, right) => (right.source.precedence ?? 0) - (left.source.precedence ?? 0));
-    return {
-      json: (await filter(sorted)).map(intentionJson),
-      read: { index, filtered: visible.length < result.length },
-    };
-  });
-}
 
 function rightToRead(name: string): Right {
   return { resource: "intention", access: "read", name };
 }
 
 /** An intention concerns both of its ends, as far as they are ours (Consul 1.21). */
-function mayRead(access: Access, source: Pick<IntentionSource, "name" | "peer">, destination: string): boolean {
-  return access.may(rightToRead(destination)) || ((source.peer ?? "") === "" && access.may(rightToRead(source.name)));
+function mayRead(access: Access, { source, destination }: Intention): boolean {
+  return access.may(rightToRead(destination)) || (source.peer === undefined && access.may(rightToRead(source.name)));
 }
 
-interface IntentionBody {
-  readonly SourcePeer: string;
+/** Consul does not say here which right is missing. */
+function denied(): HttpError {
+  return new HttpError(403, "Permission denied");
 }
 
-/** What else an intention may say is not looked at: it is refused in any case. */
-const bodyType: GoType<IntentionBody> = goStruct<IntentionBody>(
-  "structs.Intention",
-  { SourcePeer: goString },
-  { strict: false },
-);
-
-async function create(call: Call): Promise<Answer> {
-  const body = await call.body();
-  await call.access();
-  let peer: string;
-  try {
-    peer = decodeGo(body, bodyType).SourcePeer;
-  } catch (error) {
-    if (!(error instanceof GoJsonError)) throw error;
-    throw new HttpError(500, `Failed to decode request body: ${error.message}`);
-  }
-  throw new HttpError(
-    500,
-    peer === ""
-      ? "legacy intentions are not supported. Use config entries of kind service-intentions instead"
-      : "SourcePeer field is not supported on this endpoint. Use config entries instead",
-  );
+function mayWrite(access: Access, destination: string): boolean {
+  return destination !== "" && access.may({ resource: "intention", access: "write", name: destination });
 }
 
-/** `api`, `default/api`, and at a source `peer:<peer>/api`. */
-interface Name {
-  readonly peer: string;
-  readonly service: string;
+async function requireWrite(call: Call, destination: string): Promise<void> {
+  if (!mayWrite(await call.access(), destination)) throw denied();
 }
 
-/** @throws {HttpError} 500 with Consul's text. */
-function nameIn(call: Call, parameter: string, withPeer: boolean): Name {
-  const given = call.query.get(parameter) ?? "";
-  if (given === "") throw new HttpError(500, `required query parameter '${parameter}' not set`);
-  const refuse = (why: string): HttpError => new HttpError(500, `${parameter} "${given}" is invalid: ${why}`);
-  const peered = given.startsWith("peer:");
-  if (peered && !withPeer) throw refuse("cannot specify a peer here");
-  const parts = given.replace(/^peer:/, "").split("/");
-  const [peer = "", ...names] = peered ? parts : ["", ...parts];
-  if (names.length === 0) throw refuse("need to specify the service name as well");
-  if (names.length > 3) throw refuse("input can contain at most two '/'");
-  const [service = "", namespace = "default"] = names.toReversed();
-  if (namespace !== "default") {
-    const field = parameter === "source" ? "SourceNS" : "DestinationNS";
-    throw new HttpError(500, `Invalid ${field} "${namespace}": Namespaces is a Consul Enterprise feature`);
-  }
-  return { peer, service };
-}
-
-async function exact(call: Call): Promise<Answer> {
-  const options = call.readOptions();
-  const source = nameIn(call, "source", true);
-  const { service: destination } = nameIn(call, "destination", false);
+/**
+ * Writes the entry of a destination. The one that is there may be spelled in another way, as names compare without case: it
+ * takes the right on both.
+ */
+async function change(
+  call: Call,
+  destination: string,
+  make: (before: ServiceIntentionsEntry | undefined) => unknown,
+): Promise<void> {
+  await requireWrite(call, destination);
   const access = await call.access();
-  if (!mayRead(access, { ...source, name: source.service }, destination)) access.require(rightToRead(destination));
+  await call.host.configEntries.change("service-intentions", destination, (before) => {
+    if (before !== undefined && !mayWrite(access, before.name)) throw denied();
+    return make(before);
+  });
+}
+
+/** A query about intentions, of one destination or of all. */
+function query<Result>(
+  call: Call,
+  read: () => { readonly result: Result; readonly found?: boolean },
+  concerns: (change: ConfigEntryChange) => boolean = () => true,
+): BlockingQuery<Result> {
   const { configEntries } = call.host;
-  const find = (): Intention | undefined => {
-    const stored = configEntries.stored("service-intentions", destination);
-    return (
-      stored &&
-      intentionsOf(stored).find(({ source: { name, peer = "" } }) => name === source.service && peer === source.peer)
-    );
-  };
-  const query = {
-    read: () => {
-      const found = find();
-      return { index: configEntries.index, result: found, found: found !== undefined };
-    },
-    subscribe: (wake: () => void) =>
-      configEntries.onChange(({ kind, name }) => {
-        if (kind === "service-intentions" && lowerCase(name) === lowerCase(destination)) wake();
+  return {
+    read: () => ({ index: configEntries.index, ...read() }),
+    subscribe: (wake) =>
+      configEntries.onChange((change) => {
+        if (change.kind === "service-intentions" && concerns(change)) wake();
       }),
   };
-  return call.answer(options, query, async ({ index, result }) => {
+}
+
+function allIntentions(call: Call): readonly StoredIntention[] {
+  return call.host.configEntries.list("service-intentions").flatMap(intentionsOf);
+}
+
+async function list(call: Call): Promise<Answer> {
+  const options = call.readOptions();
+  call.refusePartition();
+  call.refuseNamespace();
+  const filter = filterFor(options, fields);
+  await call.access();
+  const all = query(call, () => ({ result: allIntentions(call) }));
+  return call.answer(options, all, async ({ index, result }) => {
+    const access = await call.access();
+    const visible = result.filter((intention) => mayRead(access, intention)).sort(compareIntentions);
+    return {
+      json: (await filter(visible)).map(intentionJson),
+      read: { index, filtered: visible.length < result.length },
+    };
+  });
+}
+
+/** Answers with one intention, which both of its ends may read. */
+async function answerOne(call: Call, one: BlockingQuery<StoredIntention | undefined>): Promise<Answer> {
+  const options = call.readOptions();
+  await call.access();
+  return call.answer(options, one, async ({ index, result }) => {
     if (result === undefined) throw new HttpError(404, "Intention not found");
+    if (!mayRead(await call.access(), result)) throw denied();
     return { json: intentionJson(result), read: { index } };
   });
 }
 
+async function exact(call: Call): Promise<Answer> {
+  call.refusePartition();
+  call.refuseNamespace();
+  const from = endIn(call, "source", true);
+  const to = endIn(call, "destination");
+  requireDefaultNamespace(from.namespace, "SourceNS");
+  requireDefaultNamespace(to.namespace, "DestinationNS");
+  for (const [what, { service }] of Object.entries({ SourceName: from, DestinationName: to })) {
+    if (service === "") throw new HttpError(500, listProblems([`${what} is missing`]));
+  }
+  const find = (): StoredIntention | undefined => {
+    const stored = call.host.configEntries.stored("service-intentions", to.service);
+    return (
+      stored &&
+      intentionsOf(stored).find(({ source: { name, peer = "" } }) => name === from.service && peer === from.peer)
+    );
+  };
+  const one = query(
+    call,
+    () => {
+      const result = find();
+      return { result, found: result !== undefined };
+    },
+    ({ name }) => lowerCase(name) === lowerCase(to.service),
+  );
+  return answerOne(call, one);
+}
+
 /** Whether a local service may call another. Of a caller whose requests are looked at one by one nothing can be said: no. */
 async function check(call: Call): Promise<Answer> {
-  const { service: source } = nameIn(call, "source", false);
-  const { service: destination } = nameIn(call, "destination", false);
-  await call.require({ resource: "service", access: "read", name: destination });
+  call.refusePartition();
+  call.refuseNamespace();
+  const from = endIn(call, "source");
+  const to = endIn(call, "destination");
+  requireDefaultNamespace(from.namespace, "source namespace");
+  requireDefaultNamespace(to.namespace, "destination namespace");
+  const type = call.query.get("source-type") ?? "consul";
+  if (type !== "consul") throw new HttpError(500, `unsupported SourceType: ${JSON.stringify(type)}`);
+  if (to.service === "") await call.access();
+  else await call.require({ resource: "service", access: "read", name: to.service });
   const { entries } = call.host.configEntries;
-  const sourcesOf = (name: string): readonly IntentionSource[] => {
-    const entry: ServiceIntentionsEntry | undefined = entries.get("service-intentions", name);
-    return entry?.sources ?? [];
-  };
-  const found = intentionFor({ source, peer: "", destination }, sourcesOf);
+  const sourcesOf = (name: string): readonly IntentionSource[] =>
+    entries.get("service-intentions", name)?.sources ?? [];
+  const found = intentionFor({ source: from.service, peer: "", destination: to.service }, sourcesOf);
   const allowed = found === undefined ? call.server.authorizer.defaultPolicy === "allow" : found.action === "allow";
   return { json: { Allowed: allowed } };
+}
+
+/** Intentions that a service is one end of, those for all services included. */
+async function match(call: Call): Promise<Answer> {
+  const options = call.readOptions();
+  call.refusePartition();
+  call.refuseNamespace();
+  const { by, names } = matchQuestion(call);
+  for (const name of names.values()) if (name !== "") await call.require(rightToRead(name));
+  const matching = (name: string): readonly StoredIntention[] => {
+    const wanted = new Set([name, "*"]);
+    const { configEntries } = call.host;
+    if (by === "destination") {
+      const entries = [...wanted].flatMap((each) => configEntries.stored("service-intentions", each) ?? []);
+      return entries.flatMap(intentionsOf).sort(compareIntentions);
+    }
+    return [...wanted]
+      .flatMap((each) => {
+        const named = allIntentions(call).filter(({ source }) => source.name === each);
+        // Where the entry names the local service, those of peers that have its name are shown, too (Consul 1.21).
+        const local = new Set(named.flatMap(({ source, stored }) => (source.peer === undefined ? [stored] : [])));
+        return named.filter(({ stored }) => local.has(stored));
+      })
+      .sort(compareIntentions);
+  };
+  const matches = query(call, () => {
+    const result = [...names].map(([given, name]): [string, readonly StoredIntention[]] => [given, matching(name)]);
+    return { result, found: result.some(([, intentions]) => intentions.length > 0) };
+  });
+  return call.answer(options, matches, async ({ index, result }) => ({
+    json: new Map(result.map(([given, intentions]): [string, Json] => [given, intentions.map(intentionJson)])),
+    read: { index },
+  }));
+}
+
+// Writes.
+
+async function putExact(call: Call): Promise<Answer> {
+  call.refusePartition();
+  call.refuseNamespace();
+  const { source, destination } = endsToWrite(call);
+  const body = await exactBody(call);
+  refusePeer(body);
+  await change(call, destination, (before) => {
+    checkMeta(before, body);
+    return withIntention(before, destination, sourceOf(source, body));
+  });
+  return { json: true };
+}
+
+/** Metadata belongs to the whole entry: who sends back what was read says nothing new. */
+function checkMeta(before: ServiceIntentionsEntry | undefined, { Meta }: IntentionBody): void {
+  const given = Object.entries(Meta);
+  if (given.length === 0) return;
+  if (before === undefined) throw new HttpError(500, "Meta must not be specified");
+  const meta = new Map(Object.entries(before.meta ?? {}));
+  if (meta.size === given.length && given.every(([key, value]) => meta.get(key) === value)) return;
+  throw new HttpError(500, "Meta must not be specified, or should be unchanged during an update.");
+}
+
+async function deleteExact(call: Call): Promise<Answer> {
+  call.refusePartition();
+  call.refuseNamespace();
+  const { source, destination } = endsToWrite(call);
+  await change(call, destination, (before) => withoutIntention(before, source));
+  return { json: true };
+}
+
+/** Makes an intention with an id, as Consul before 1.9 did. */
+async function create(call: Call): Promise<Answer> {
+  call.refusePartition();
+  call.refuseNamespace();
+  const body = await legacyBody(call, (why) => new HttpError(500, `Failed to decode request body: ${why}`));
+  requireDefaultNamespaces(body, (field, namespace) => badRequest(`Invalid ${field}(${namespace}): ${NO_NAMESPACES}`));
+  refusePeer(body);
+  const destination = body.DestinationName;
+  await requireWrite(call, destination);
+  if (body.ID !== "") throw new HttpError(500, "ID must be empty when creating a new intention");
+  const intention = legacyIntention(call, randomId(call.server.random), body);
+  await change(call, destination, (before) => withLegacyIntention(before, destination, intention));
+  return { json: { ID: intention.id } };
+}
+
+/** @throws {PeeringError} `invalid-entry`. */
+function legacyIntention(call: Call, id: string, body: IntentionBody): LegacyIntention {
+  const { SourceName: source, DestinationName: destination, Meta: meta } = body;
+  const now = new Date(call.server.clock.wall()).toISOString();
+  const intention = { ...sourceOf(source, body), id, meta, now };
+  checkLegacyIntention({ source, destination }, intention);
+  return intention;
+}
+
+/** Why an id is none, in the words of Consul's index of them. */
+function idFault(id: string): string | undefined {
+  if (Buffer.byteLength(id) !== 36) return "UUID must be 36 characters";
+  const hyphens = id.split("-").length - 1;
+  if (hyphens > 4) return `UUID should have maximum of 4 "-"; got ${hyphens}`;
+  const digits = id.replaceAll("-", "");
+  if (digits.length % 2 !== 0) return "UUID (without hyphens) must be even length";
+  const bad = /[^0-9a-fA-F]/u.exec(digits)?.[0];
+  if (bad === undefined) return undefined;
+  const code = bad.codePointAt(0) ?? 0;
+  return `Invalid UUID: encoding/hex: invalid byte: U+${code.toString(16).toUpperCase().padStart(4, "0")} '${bad}'`;
+}
+
+const NO_LOOKUP = "failed config entry lookup: index error:";
+
+function byId(call: Call, id: string): StoredIntention | undefined {
+  return allIntentions(call).find(({ source }) => source.legacyID === id);
+}
+
+async function readById(call: Call): Promise<Answer> {
+  const id = call.rest;
+  const fault = id === "" ? undefined : idFault(id);
+  if (fault !== undefined) throw badRequest(`${NO_LOOKUP} ${fault}`);
+  const one = query(call, () => {
+    const result = id === "" ? undefined : byId(call, id);
+    return { result, found: result !== undefined };
+  });
+  return answerOne(call, one);
+}
+
+/** The destination of an intention that the caller may write. */
+async function destinationOf(call: Call, what: "modify" | "delete"): Promise<string> {
+  await call.access();
+  const id = call.rest;
+  const fault = idFault(id);
+  if (fault !== undefined) throw new HttpError(500, `Intention lookup failed: ${NO_LOOKUP} ${fault}`);
+  const found = byId(call, id);
+  if (found === undefined) throw noSuchIntention(what, id);
+  await requireWrite(call, found.destination);
+  return found.destination;
+}
+
+async function updateById(call: Call): Promise<Answer> {
+  call.refusePartition();
+  call.refuseNamespace();
+  const body = await legacyBody(call, (why) => badRequest(`Request decode failed: ${why}`));
+  refusePeer(body);
+  const destination = await destinationOf(call, "modify");
+  if (body.DestinationName !== destination) {
+    throw new HttpError(500, "Cannot modify Destination partition/namespace/name for an intention once it exists.");
+  }
+  requireDefaultNamespaces(body, (field, namespace) => {
+    const end = field === "SourceNS" ? "source" : "destination";
+    return new HttpError(500, `Invalid ${end} namespace "${namespace}": ${NO_NAMESPACES}`);
+  });
+  const intention = legacyIntention(call, call.rest, body);
+  await change(call, destination, (before) => withChangedLegacyIntention(before, intention));
+  return { json: { ID: intention.id } };
+}
+
+async function deleteById(call: Call): Promise<Answer> {
+  const destination = await destinationOf(call, "delete");
+  await change(call, destination, (before) => withoutLegacyIntention(before, call.rest));
+  return { json: true };
 }
 
 const sourceParameter: ParameterDoc = {
   name: "source",
   in: "query",
-  description: "The calling service; `peer:<peer>/<service>` for one of a peer.",
+  description: "The calling service; where it is read also `peer:<peer>/<service>` for one of a peer.",
 };
 const destinationParameter: ParameterDoc = { name: "destination", in: "query", description: "The called service." };
+const ends = [sourceParameter, destinationParameter];
 
 const intentionSchema: JsonSchema = objectOf({
+  "CreatedAt?": time,
+  "UpdatedAt?": time,
+  "ID?": text,
   "Description?": text,
   SourceNS: text,
   SourceName: text,
@@ -215,15 +413,17 @@ const intentionSchema: JsonSchema = objectOf({
   ModifyIndex: index,
 });
 
+const PATTERN = "/v1/connect/intentions";
+
 /** `/v1/connect/intentions` (specification 4.9.3). */
 export const intentionOperations: readonly Operation[] = [
   {
     method: "GET",
-    pattern: "/v1/connect/intentions",
+    pattern: PATTERN,
     run: list,
     docs: [
       {
-        path: "/v1/connect/intentions",
+        path: PATTERN,
         id: "listIntentions",
         summary: "Who may call whom, by precedence: the sources of the config entries of kind service-intentions.",
         parameters: readParameters,
@@ -233,42 +433,132 @@ export const intentionOperations: readonly Operation[] = [
   },
   {
     method: "POST",
-    pattern: "/v1/connect/intentions",
+    pattern: PATTERN,
     run: create,
     docs: [
       {
-        path: "/v1/connect/intentions",
-        id: "refuseIntention",
-        summary: "Always refused: intentions are written as config entries.",
+        path: PATTERN,
+        id: "createIntention",
+        summary: "Deprecated: makes an intention with an id.",
         body: anyObject,
+        answer: objectOf({ ID: text }),
       },
     ],
   },
   {
     method: "GET",
-    pattern: "/v1/connect/intentions/exact",
+    pattern: `${PATTERN}/exact`,
     run: exact,
     docs: [
       {
-        path: "/v1/connect/intentions/exact",
+        path: `${PATTERN}/exact`,
         id: "readIntention",
         summary: "What is said of one source and one destination.",
-        parameters: [...readParameters, sourceParameter, destinationParameter],
+        parameters: [...readParameters, ...ends],
         answer: intentionSchema,
       },
     ],
   },
   {
+    method: "PUT",
+    pattern: `${PATTERN}/exact`,
+    run: putExact,
+    docs: [
+      {
+        path: `${PATTERN}/exact`,
+        id: "writeIntention",
+        summary:
+          "Writes what is said of one local source and one destination, into the config entry of the destination.",
+        parameters: ends,
+        body: anyObject,
+        answer: flag,
+      },
+    ],
+  },
+  {
+    method: "DELETE",
+    pattern: `${PATTERN}/exact`,
+    run: deleteExact,
+    docs: [
+      {
+        path: `${PATTERN}/exact`,
+        id: "deleteIntention",
+        summary: "Deletes what is said of one local source and one destination; nothing there is a success.",
+        parameters: ends,
+        answer: flag,
+      },
+    ],
+  },
+  {
     method: "GET",
-    pattern: "/v1/connect/intentions/check",
+    pattern: `${PATTERN}/match`,
+    run: match,
+    docs: [
+      {
+        path: `${PATTERN}/match`,
+        id: "matchIntentions",
+        summary: "Intentions of which services are one end, by precedence, those for all services included.",
+        parameters: [
+          ...readParameters,
+          { name: "by", in: "query", description: "Which end: `source` or `destination`." },
+          { name: "name", in: "query", description: "A service; may be given several times." },
+        ],
+        answer: { type: "object", additionalProperties: listOf(intentionSchema) },
+      },
+    ],
+  },
+  {
+    method: "GET",
+    pattern: `${PATTERN}/check`,
     run: check,
     docs: [
       {
-        path: "/v1/connect/intentions/check",
+        path: `${PATTERN}/check`,
         id: "checkIntention",
         summary: "Whether a local service may call another.",
-        parameters: [sourceParameter, destinationParameter],
+        parameters: ends,
         answer: objectOf({ Allowed: flag }),
+      },
+    ],
+  },
+  {
+    method: "GET",
+    pattern: `${PATTERN}/`,
+    run: readById,
+    docs: [
+      {
+        path: `${PATTERN}/{id}`,
+        id: "readIntentionById",
+        summary: "Deprecated: an intention with an id.",
+        parameters: readParameters,
+        answer: intentionSchema,
+      },
+    ],
+  },
+  {
+    method: "PUT",
+    pattern: `${PATTERN}/`,
+    run: updateById,
+    docs: [
+      {
+        path: `${PATTERN}/{id}`,
+        id: "updateIntentionById",
+        summary: "Deprecated: writes an intention with an id, whole.",
+        body: anyObject,
+        answer: objectOf({ ID: text }),
+      },
+    ],
+  },
+  {
+    method: "DELETE",
+    pattern: `${PATTERN}/`,
+    run: deleteById,
+    docs: [
+      {
+        path: `${PATTERN}/{id}`,
+        id: "deleteIntentionById",
+        summary: "Deprecated: deletes an intention with an id.",
+        answer: flag,
       },
     ],
   },

@@ -324,14 +324,19 @@ function readAs<T>(type: GoType<T>, value: GoJson, path: GoPath, before?: T): T 
   return value === null ? type.zero() : type.read(value, path, before);
 }
 
-export const goString: GoType<string> = {
-  name: "string",
-  zero: () => "",
-  read: (value, path) => {
-    if (typeof value !== "string") throw mismatch(value, path, "string");
-    return value;
-  },
-};
+/** A string under another name. */
+export function goText(name: string): GoType<string> {
+  return {
+    name,
+    zero: () => "",
+    read: (value, path) => {
+      if (typeof value !== "string") throw mismatch(value, path, name);
+      return value;
+    },
+  };
+}
+
+export const goString: GoType<string> = goText("string");
 
 export const goBool: GoType<boolean> = {
   name: "bool",
@@ -396,14 +401,19 @@ export type GoFields<T> = { readonly [Key in keyof T & string]: GoType<T[Key]> }
 /**
  * A struct: keys match exactly, else without regard to case; `null` is a struct of zero values.
  * @param name - with its package, as Go prints it: `api.PeeringGenerateTokenRequest`.
- * @param options - `strict`: a key that is no field is an error. Default true.
+ * @param options - `strict`: a key that is no field is an error. Default true. `shown`: how texts call it where it is the
+ *   outermost. Default: the name without its package.
  */
-export function goStruct<T>(name: string, fields: GoFields<T>, options: { readonly strict?: boolean } = {}): GoType<T> {
+export function goStruct<T>(
+  name: string,
+  fields: GoFields<T>,
+  options: { readonly strict?: boolean; readonly shown?: string } = {},
+): GoType<T> {
   const strict = options.strict ?? true;
   const keys = Object.keys(fields).filter((key): key is keyof T & string => Object.hasOwn(fields, key));
   const exact = new Map<string, keyof T & string>(keys.map((key) => [key, key]));
   const folded = new Map<string, keyof T & string>(keys.map((key) => [key.toLowerCase(), key]));
-  const bare = name.slice(name.indexOf(".") + 1);
+  const bare = options.shown ?? name.slice(name.indexOf(".") + 1);
   const build = (values: ReadonlyMap<string, unknown>, before?: T): T => {
     const made: Partial<T> = { ...before };
     for (const key of keys) {

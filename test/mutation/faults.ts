@@ -582,4 +582,16 @@ export const plantedFaults: readonly PlantedFault[] = [
     ],
     "test/unit/http/recorded-writes.test.ts",
   ),
+  fault(
+    "intention-other-spelling",
+    "an intention of a service is written with the right on another spelling of its name",
+    ["src/http/intentions.ts", "before !== undefined && !mayWrite(access, before.name)", "false"],
+    "test/unit/http/write-rights.test.ts",
+  ),
+  fault(
+    "intention-of-peer-replaced",
+    "a write of a local source takes the place of one of a peer that has its name",
+    ["src/catalog/intention-writes.ts", "source.name === name && source.peer === undefined", "source.name === name"],
+    "test/unit/http/scripted.test.ts",
+  ),
 ];

@@ -113,8 +113,8 @@ describe("intentions over HTTP, as Consul 1.21.4 answered", () => {
     const fromPeer = { ...of, SourceName: "api", SourcePeer: "p", Action: "allow", Precedence: 9 };
     const [, list] = await ask(a, "GET", "/v1/connect/intentions");
     assert.deepEqual(withoutIndexes(list), [
-      fromPeer,
       { ...of, SourceName: "loc", Action: "allow", Precedence: 9 },
+      fromPeer,
       { ...of, Description: "nobody else", SourceName: "*", Action: "deny", Precedence: 8 },
       { ...common, DestinationName: "*", SourceName: "x", Action: "allow", Precedence: 6 },
     ]);
@@ -155,17 +155,68 @@ describe("intentions over HTTP, as Consul 1.21.4 answered", () => {
     ]);
   });
 
-  it("ch4 case 86: the older endpoint refuses peers, and whatever else would be written there", async () => {
+  it("ch4 case 86: written one by one they are of local services", async () => {
     await using pair = await HttpPair.start();
     const path = "/v1/connect/intentions";
-    assert.deepEqual(await ask(pair.a, "POST", path, { SourceName: "a", DestinationName: "b", SourcePeer: "p" }), [
-      500,
-      "SourcePeer field is not supported on this endpoint. Use config entries instead",
-    ]);
-    assert.equal((await ask(pair.a, "POST", path, { SourceName: "a", DestinationName: "b", Action: "allow" }))[0], 500);
+    const ofPeer = { SourceName: "a", DestinationName: "b", Action: "allow", SourcePeer: "p" };
+    const refused = "SourcePeer field is not supported on this endpoint. Use config entries instead";
+    assert.deepEqual(await ask(pair.a, "POST", path, ofPeer), [500, refused]);
+    assert.deepEqual(await ask(pair.a, "PUT", `${path}/exact?source=a&destination=b`, ofPeer), [500, refused]);
     assert.deepEqual(await ask(pair.a, "POST", path, "{"), [500, "Failed to decode request body: unexpected EOF"]);
     assert.deepEqual(await ask(pair.a, "GET", path), [200, []]);
   });
+
+  it("are one record with the entry of their destination, whichever is written", async () => {
+    await using pair = await HttpPair.start();
+    const { a } = pair;
+    const exact = "/v1/connect/intentions/exact?source=api&destination=web";
+    assert.deepEqual(await ask(a, "PUT", exact, { Action: "allow" }), [200, true]);
+    assert.deepEqual(a.host.configEntries.get("service-intentions", "web")?.sources, [
+      { name: "api", action: "allow", precedence: 9 },
+    ]);
+    await a.host.configEntries.set({
+      kind: "service-intentions",
+      name: "web",
+      sources: [{ name: "api", action: "deny" }],
+    });
+    assert.equal(Object((await ask(a, "GET", exact))[1]).Action, "deny");
+    assert.deepEqual(await ask(a, "DELETE", exact), [200, true]);
+    assert.equal(a.host.configEntries.get("service-intentions", "web"), undefined);
+  });
+
+  it("are written at once by many, and none is lost", async () => {
+    await using pair = await HttpPair.start();
+    const { a } = pair;
+    const names = Array.from({ length: 20 }, (_, index) => `s${index}`);
+    const path = "/v1/connect/intentions";
+    await Promise.all(
+      names.map((name) => ask(a, "PUT", `${path}/exact?source=${name}&destination=web`, { Action: "allow" })),
+    );
+    await Promise.all(
+      names.map((name) => ask(a, "POST", path, { SourceName: name, DestinationName: "db", Action: "allow" })),
+    );
+    for (const destination of ["web", "db"]) {
+      const { sources = [] } = a.host.configEntries.get("service-intentions", destination) ?? {};
+      assert.deepEqual(sources.map(({ name }) => name).sort(), names.toSorted(), destination);
+    }
+  });
+
+  for (const path of ["/v1/connect/intentions", "/v1/connect/intentions/match?by=destination&name=web"]) {
+    it(`are waited for: ${path}`, async () => {
+      await using pair = await HttpPair.start();
+      const { a } = pair;
+      await ask(a, "PUT", "/v1/config", written);
+      const { headers } = await a.ask("GET", path);
+      const waiting = a.ask(
+        "GET",
+        `${path}${path.includes("?") ? "&" : "?"}index=${headers["x-consul-index"]}&wait=5m`,
+      );
+      await ask(a, "PUT", "/v1/connect/intentions/exact?source=new&destination=web", { Action: "allow" });
+      const answer = await waiting;
+      assert.ok(Number(answer.headers["x-consul-index"]) > Number(headers["x-consul-index"]));
+      assert.match(answer.text, /"SourceName":"new"/);
+    });
+  }
 
   it("need intention:read and intention:write on the name of the destination", async () => {
     const authorizer: Authorizer = {

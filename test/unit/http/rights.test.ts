@@ -20,6 +20,8 @@ interface Probe {
    * a right is refused.
    */
   readonly shows?: RegExp;
+  /** A refusal does not say which right is missing, as in Consul. */
+  readonly terse?: true;
 }
 
 /** What is open to anyone, even with a token that does not exist. */
@@ -48,6 +50,11 @@ const service = { ID: "web-1", Service: "web", Port: 80 };
 /** A proxy that speaks for `web` in the mesh. */
 const speaker = { Kind: "connect-proxy", Service: "mine", Port: 1, Proxy: { DestinationServiceName: "web" } };
 const mine = write("service", "mine");
+/** Of an intention from `db` to `legacy`. */
+const LEGACY_ID = "6f1c7a5e-0000-4000-8000-000000000001";
+const intentionsOnly = (name: string, access: string): string =>
+  `service "${name}" { policy = "deny" intentions = "${access}" }`;
+const legacyWrite = { rules: [intentionsOnly("legacy", "write")], terse: true } as const;
 const check = { Node: "n1", CheckID: "web-check", Name: "c", ServiceID: "web-1", Status: "passing" };
 
 const matrix: Readonly<Record<string, readonly Probe[] | typeof PUBLIC>> = {
@@ -405,11 +412,38 @@ const matrix: Readonly<Record<string, readonly Probe[] | typeof PUBLIC>> = {
   "GET /v1/connect/intentions": [
     { path: "", rules: [web], instead: [read("service", "db")], shows: /"DestinationName":"web"/ },
   ],
-  // Always refused, whoever asks.
-  "POST /v1/connect/intentions": [{ path: "", body: {}, rules: [] }],
-  "GET /v1/connect/intentions/exact": [
-    { path: "?source=db&destination=web", rules: [web], instead: [read("service", "db")] },
+  "POST /v1/connect/intentions": [
+    { path: "", body: { SourceName: "db", DestinationName: "legacy", Action: "allow" }, ...legacyWrite },
   ],
+  "GET /v1/connect/intentions/exact": [
+    { path: "?source=db&destination=web", rules: [web], instead: [read("service", "db")], terse: true },
+  ],
+  "PUT /v1/connect/intentions/exact": [
+    { path: "?source=db&destination=legacy", body: { Action: "deny" }, ...legacyWrite },
+    {
+      path: "?source=db&destination=*",
+      body: { Action: "deny" },
+      rules: ['service_prefix "" { policy = "deny" intentions = "write" }'],
+      terse: true,
+    },
+  ],
+  "DELETE /v1/connect/intentions/exact": [{ path: "?source=db&destination=legacy", ...legacyWrite }],
+  "GET /v1/connect/intentions/match": [
+    { path: "?by=destination&name=web", rules: [web], instead: [intentionsOnly("web", "read")] },
+    { path: "?by=source&name=db&name=web", rules: [read("service", "db"), web] },
+  ],
+  "GET /v1/connect/intentions/": [
+    {
+      path: LEGACY_ID,
+      rules: [read("service", "legacy")],
+      instead: [read("service", "db")],
+      terse: true,
+    },
+  ],
+  "PUT /v1/connect/intentions/": [
+    { path: LEGACY_ID, body: { SourceName: "db", DestinationName: "legacy", Action: "allow" }, ...legacyWrite },
+  ],
+  "DELETE /v1/connect/intentions/": [{ path: LEGACY_ID, ...legacyWrite }],
   "GET /v1/connect/intentions/check": [{ path: "?source=db&destination=web", rules: [web] }],
 
   "GET /v1/query": [{ path: "", rules: [read("query", "kept")], shows: /"Name":"kept"/ }],
@@ -582,6 +616,11 @@ describe("ch2 2.10: which right opens which endpoint", { timeout: 60_000 }, () =
     await configEntries.set({ kind: "mesh" });
     await configEntries.set({ kind: "proxy-defaults", name: "global" });
     await configEntries.set({ kind: "service-intentions", name: "web", sources: [{ name: "db", action: "allow" }] });
+    await configEntries.set({
+      kind: "service-intentions",
+      name: "legacy",
+      sources: [{ name: "db", action: "allow", legacyID: LEGACY_ID }],
+    });
     await host.exports.set({ services: [{ name: "web", consumers: [{ peer: "peer" }] }] });
   }
 
@@ -618,7 +657,7 @@ describe("ch2 2.10: which right opens which endpoint", { timeout: 60_000 }, () =
       continue;
     }
     for (const probe of probes) {
-      const { path, body, rules, instead, shows } = probe;
+      const { path, body, rules, instead, shows, terse } = probe;
       const what = [route, path, body === undefined ? "" : JSON.stringify(body)].join(" ").trim();
       const wanted = rules.length === 0 ? "a token" : rules.join(" and ");
       it(`${what} takes ${wanted}`, async () => {
@@ -632,6 +671,7 @@ describe("ch2 2.10: which right opens which endpoint", { timeout: 60_000 }, () =
           await restore();
           const answer = await ask(route, probe, secret);
           if (shows !== undefined) assert.doesNotMatch(answer.text, shows, text);
+          else if (terse === true) assert.deepEqual([answer.status, answer.text], [403, "Permission denied"], text);
           else assert.match(answer.text, secret === "" ? /anonymous token lacks permission/ : DENIED, text);
         };
         for (const less of weaker(rules)) await denied(secretFor(textOf(less)), textOf(less));

@@ -209,6 +209,14 @@ function flattened<T>(arbitrary: fc.Arbitrary<T>, path: string): fc.Arbitrary<Om
   return arbitrary.map((body) => ({ path, body: () => body }));
 }
 
+/** Of an intention from `web` to `db`. */
+const LEGACY_ID = "6f1c7a5e-0000-4000-8000-000000000001";
+const intentionEnds = { SourceName: serviceName, DestinationName: fc.constantFrom(...SERVICES, "*") };
+const intentionAction = fc.constantFrom("allow", "deny");
+const exactIntention = fc
+  .record(intentionEnds)
+  .map(({ SourceName, DestinationName }) => `?source=${SourceName}&destination=${DestinationName}`);
+
 /** Requests to each route that writes. A query is named by `<name>`, which becomes its id. */
 const attempts: Readonly<Record<string, fc.Arbitrary<Omit<Attempt, "route">>>> = {
   "PUT /v1/catalog/register": flattened(
@@ -299,7 +307,13 @@ const attempts: Readonly<Record<string, fc.Arbitrary<Omit<Attempt, "route">>>> =
     "",
   ),
   "DELETE /v1/peering/": fc.constantFrom("peer", "other").map((path) => ({ path })),
-  "POST /v1/connect/intentions": flattened(fc.constant({ SourceName: "web", DestinationName: "db" }), ""),
+  "POST /v1/connect/intentions": flattened(fc.record({ ...intentionEnds, Action: intentionAction }), ""),
+  "PUT /v1/connect/intentions/exact": exactIntention.chain((path) =>
+    flattened(fc.record({ Action: intentionAction }), path),
+  ),
+  "DELETE /v1/connect/intentions/exact": exactIntention.map((path) => ({ path })),
+  "PUT /v1/connect/intentions/": flattened(fc.record({ ...intentionEnds, Action: intentionAction }), LEGACY_ID),
+  "DELETE /v1/connect/intentions/": fc.constant({ path: LEGACY_ID }),
 };
 
 const attempt: fc.Arbitrary<Attempt> = fc.oneof(
@@ -527,6 +541,11 @@ describe("every write takes the right for each thing that it changes", { timeout
     ]);
     await configEntries.set({ kind: "service-defaults", name: "web", protocol: "http" });
     await configEntries.set({ kind: "service-intentions", name: "web", sources: [{ name: "db", action: "allow" }] });
+    await configEntries.set({
+      kind: "service-intentions",
+      name: "db",
+      sources: [{ name: "web", action: "allow", legacyID: LEGACY_ID }],
+    });
     await configEntries.set({ kind: "service-intentions", name: "*", sources: [{ name: "db", action: "deny" }] });
     for (const name of ["kept", "gone"]) {
       ids.set(`<${name}>`, await queries.create({ name, service: { name: "web" } }));

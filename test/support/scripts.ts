@@ -1,0 +1,4 @@
+import { intentionRightsScript, intentionScript } from "./intention-scripts.js";
+import type { Script } from "./scripted.js";
+
+export const scripts: readonly Script[] = [intentionScript, intentionRightsScript];
