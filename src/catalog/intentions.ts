@@ -61,9 +61,8 @@ export interface IntentionSource {
 const METHODS = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "CONNECT", "OPTIONS", "TRACE"];
 const DESCRIPTION_BYTES = 512;
 
-/** A source as it was read, and where: its content is judged once no unknown key was found in the whole entry. */
+/** A source as it was read: its content is judged once no unknown key was found in the whole entry. */
 interface ReadSource {
-  readonly at: string;
   readonly name: string;
   readonly peer: string;
   readonly partition: string;
@@ -75,6 +74,9 @@ interface ReadSource {
   readonly legacy: Required<Pick<IntentionSource, "legacyID" | "legacyMeta" | "legacyCreateTime" | "legacyUpdateTime">>;
   readonly reader: EntryReader;
 }
+
+/** With its place in texts, which speak of fields as Consul spells them. */
+type PlacedSource = ReadSource & { readonly at: string };
 
 interface ReadPermission {
   readonly action: string;
@@ -90,8 +92,6 @@ export function readIntentions(entry: EntryReader): {
   const sources = entry.list("sources").map((source): ReadSource => {
     const permissions = source.list("permissions").map(readPermission);
     const read = {
-      // The texts speak of fields as Consul spells them.
-      at: `S${source.path.slice(1)}`,
       name: source.text("name"),
       peer: source.text("peer"),
       partition: source.text("partition"),
@@ -167,8 +167,12 @@ export function checkedIntentions(
   checkName("Name", destination);
   if (sources.length === 0) throw invalidEntry("At least one source is required");
   const seen = new Set<string>();
-  const checked = sources.map((source): IntentionSource => {
-    const { at, name, peer } = source;
+  // They are judged in the order in which they are kept, and named by their place in it.
+  const inOrder = sources.toSorted((a, b) => precedenceOf(b.name, destination) - precedenceOf(a.name, destination));
+  const checked = inOrder.map((given, index): IntentionSource => {
+    const at = `Sources[${index}]`;
+    const source = { ...given, at };
+    const { name, peer } = source;
     if (name === "") throw invalidEntry(`${at}.Name is required`);
     checkName(`${at}.Name`, name);
     checkPeer(source);
@@ -197,7 +201,7 @@ export function checkedIntentions(
       listProblems([...unknown].map((name) => `Referenced JWT Provider does not exist. Provider Name: ${name}`)),
     );
   }
-  return checked.sort((left, right) => (right.precedence ?? 0) - (left.precedence ?? 0));
+  return checked;
 }
 
 function checkName(at: string, name: string): void {
@@ -206,7 +210,7 @@ function checkName(at: string, name: string): void {
   }
 }
 
-function checkPeer({ at, peer, partition, samenessGroup, reader }: ReadSource): void {
+function checkPeer({ at, peer, partition, samenessGroup, reader }: PlacedSource): void {
   if (peer === "*") throw invalidEntry(`${at}.Peer: cannot use wildcard '*' in peer`);
   if (peer !== "" && partition !== "") {
     throw invalidEntry(`${at}.Peer: cannot set Peer and Partition at the same time.`);
@@ -219,14 +223,14 @@ function checkPeer({ at, peer, partition, samenessGroup, reader }: ReadSource): 
 }
 
 /** Metadata and times belong to an id. */
-function checkLegacy({ at, legacy: { legacyID, legacyMeta, legacyCreateTime, legacyUpdateTime } }: ReadSource): void {
+function checkLegacy({ at, legacy: { legacyID, legacyMeta, legacyCreateTime, legacyUpdateTime } }: PlacedSource): void {
   if (legacyID !== "") return;
   if (Object.keys(legacyMeta).length > 0) throw invalidEntry(`${at}.LegacyMeta must be omitted`);
   if (legacyCreateTime !== "") throw invalidEntry(`${at}.LegacyCreateTime must be omitted`);
   if (legacyUpdateTime !== "") throw invalidEntry(`${at}.LegacyUpdateTime must be omitted`);
 }
 
-function checkedDecision(destination: string, source: ReadSource): Partial<IntentionSource> {
+function checkedDecision(destination: string, source: PlacedSource): Partial<IntentionSource> {
   const { at, action, permissions, type } = source;
   const decided = permissions === undefined ? { action: checkedAction(at, action) } : {};
   if (permissions !== undefined && action !== "") {

@@ -1,6 +1,6 @@
 import type { ConsulClient } from "../client/index.js";
 import type { Flag, ParsedFlags } from "./flags.js";
-import type { Printable } from "./output.js";
+import type { JsonForm, Printable } from "./output.js";
 
 /** The world as commands see it. */
 export interface CommandLineIo {
@@ -28,9 +28,11 @@ export interface CommandContext {
   readonly client: () => Promise<ConsulClient>;
   /** Result, line by line: what a line holds that is not to be seen, a line break included, is escaped. */
   readonly print: (lines: string | readonly string[]) => void;
-  readonly printJson: (value: Printable, form: "compact" | "indented") => void;
+  readonly printJson: (value: Printable, form: JsonForm) => void;
   /** As `print`, on the standard error: something to know that is no failure. */
   readonly note: (lines: string | readonly string[]) => void;
+  /** The exit code of a result that is no failure. Default 0. */
+  readonly exit: (code: number) => void;
 }
 
 /** Something that is run. */
@@ -39,6 +41,8 @@ export interface Command {
   /** First lines of its help. */
   readonly help: string;
   readonly flags: readonly Flag[];
+  /** Exit codes, where they differ from Consul's usual 1: for wrong flags, and for other failures. */
+  readonly failureCodes?: { readonly flags: number; readonly others: number };
   readonly run: (context: CommandContext) => Promise<void>;
 }
 
@@ -49,13 +53,21 @@ export interface CommandGroup {
   readonly commands: Readonly<Record<string, Command | CommandGroup>>;
 }
 
-/** Why a command failed: its message, one line, is all that is printed, with a remedy below it where there is one; the exit code is 1. */
+export interface CommandErrorOptions extends ErrorOptions {
+  readonly remedy?: string | undefined;
+  /** The exit code. Default: that of the command's failures. */
+  readonly exit?: number | undefined;
+}
+
+/** Why a command failed: its message, one line, is all that is printed, with a remedy below it where there is one. */
 export class CommandError extends Error {
   override readonly name = "CommandError";
   readonly remedy: string | undefined;
+  readonly exit: number | undefined;
 
-  constructor(message: string, { remedy, ...options }: ErrorOptions & { readonly remedy?: string | undefined } = {}) {
+  constructor(message: string, { remedy, exit, ...options }: CommandErrorOptions = {}) {
     super(message, options);
     this.remedy = remedy;
+    this.exit = exit;
   }
 }

@@ -3,7 +3,10 @@ import type { Json } from "../client/index.js";
 /** What goes through JSON: members that are undefined are left out. */
 export type Printable = Json | undefined | readonly Printable[] | { readonly [key: string]: Printable };
 
-const INDENT = 4;
+const INDENTS = { compact: 0, narrow: 2, indented: 4 };
+
+/** How JSON is printed; most of Consul's commands indent by four. */
+export type JsonForm = keyof typeof INDENTS;
 
 // What has no shape of its own, and can move, hide or turn round what has: control characters, with all that begin a command to
 // a terminal, format characters, with those that change the direction of text, line and paragraph separators, halves of a pair.
@@ -39,8 +42,8 @@ function escapedUnit(unit: number): string {
 }
 
 /** JSON as Consul's commands print it: `<`, `>` and `&` escaped. */
-export function jsonText(value: Printable, form: "compact" | "indented"): string {
-  const json = JSON.stringify(value, undefined, form === "compact" ? 0 : INDENT);
+export function jsonText(value: Printable, form: JsonForm): string {
+  const json = JSON.stringify(value, undefined, INDENTS[form]);
   return visibleJson(json).replace(/[<>&]/g, (character) => escapedUnit(character.charCodeAt(0)));
 }
 

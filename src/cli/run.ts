@@ -5,6 +5,7 @@ import { type Command, CommandError, type CommandGroup, type CommandLineIo } fro
 import { configCommands } from "./config-commands.js";
 import { connect } from "./connection-flags.js";
 import { FlagError, flagHelp, parseFlags } from "./flags.js";
+import { intentionCommands } from "./intention-commands.js";
 import { jsonText, visible } from "./output.js";
 import { peeringCommands } from "./peering-commands.js";
 import { servicesCommands } from "./services-commands.js";
@@ -19,6 +20,7 @@ export const commands: CommandGroup = {
     agent: agentCommand,
     catalog: catalogCommands,
     config: configCommands,
+    intention: intentionCommands,
     peering: peeringCommands,
     services: servicesCommands,
   },
@@ -27,7 +29,8 @@ export const commands: CommandGroup = {
 /**
  * Runs one command line.
  * @param args - what follows the program's name.
- * @returns the exit code: 0 for success; 1 for a failure, which was told on the standard error; 127 for no such command.
+ * @returns the exit code: 0 for success; 1 for a failure, which was told on the standard error, with some commands 2, as Consul's;
+ *   127 for no such command.
  */
 export async function runCommandLine(args: readonly string[], version: string, io: CommandLineIo): Promise<number> {
   if (args[0] === "--version" || args[0] === "-version" || args[0] === "-v") {
@@ -70,6 +73,7 @@ async function runCommand(command: Command, args: readonly string[], io: Command
     return 0;
   }
   let opened: ConsulClient | undefined;
+  let exit = 0;
   try {
     const flags = parseFlags(command.flags, args);
     await command.run({
@@ -82,14 +86,22 @@ async function runCommand(command: Command, args: readonly string[], io: Command
       print: (lines) => io.stdout(textOf(lines)),
       printJson: (value, form) => io.stdout(`${jsonText(value, form)}\n`),
       note: (lines) => io.stderr(textOf(lines)),
+      exit: (code) => {
+        exit = code;
+      },
     });
-    return 0;
+    return exit;
   } catch (error) {
     io.stderr(failureText(error));
-    return 1;
+    return failureCode(command, error);
   } finally {
     opened?.[Symbol.dispose]();
   }
+}
+
+function failureCode({ failureCodes = { flags: 1, others: 1 } }: Command, error: unknown): number {
+  if (error instanceof FlagError) return failureCodes.flags;
+  return (error instanceof CommandError ? error.exit : undefined) ?? failureCodes.others;
 }
 
 /** The one place where lines become what a terminal gets. */

@@ -1,7 +1,7 @@
 import { PeeringError } from "../errors.js";
 import { type ClientTlsOptions, type HttpAnswer, HttpConnection, type HttpRequest } from "./http-connection.js";
 import { HttpError } from "./http-error.js";
-import { asObject, asTexts, type Json, type JsonObject, parseJson, textOf } from "./json-reader.js";
+import { asObject, asTexts, booleanOf, type Json, type JsonObject, parseJson, textOf } from "./json-reader.js";
 import {
   type CatalogNodeRecord,
   type CatalogServiceRecord,
@@ -9,6 +9,7 @@ import {
   type ConfigEntryRecord,
   type ExportedServiceRecord,
   type InstanceRecord,
+  type IntentionRecord,
   listOf,
   type NodeRecord,
   type PeeringRecord,
@@ -18,6 +19,8 @@ import {
   readConfigEntry,
   readExportedService,
   readInstance,
+  readIntention,
+  readIntentionsByName,
   readNode,
   readPeering,
   readTagsByName,
@@ -120,6 +123,38 @@ export interface PeeringsClient {
   delete(name: string, options?: RequestOptions): Promise<void>;
 }
 
+/** Both ends of an intention: a service, `*`, and of a source that is read `peer:<peer>/<service>`. */
+export interface IntentionEnds {
+  readonly source: string;
+  readonly destination: string;
+}
+
+/** `/v1/connect/intentions…` */
+export interface IntentionsClient {
+  list(options?: ReadOptions): Promise<ReadAnswer<readonly IntentionRecord[]>>;
+  /** Undefined when nothing is said of these ends. */
+  read(ends: IntentionEnds, options?: ReadOptions): Promise<ReadAnswer<IntentionRecord | undefined>>;
+  /** Undefined when there is none with this id. */
+  readById(id: string, options?: ReadOptions): Promise<ReadAnswer<IntentionRecord | undefined>>;
+  /** Intentions of which each service is this end, by its name. */
+  match(
+    by: keyof IntentionEnds,
+    names: readonly string[],
+    options?: ReadOptions,
+  ): Promise<ReadAnswer<Readonly<Record<string, readonly IntentionRecord[]>>>>;
+  /** Whether one local service may call the other. */
+  check(ends: IntentionEnds, options?: RequestOptions): Promise<boolean>;
+  /** @param intention - of the form that is read, without its ends. */
+  write(ends: IntentionEnds, intention: JsonObject, options?: RequestOptions): Promise<void>;
+  /** Makes one with an id, which is returned. Consul deprecates it. */
+  create(intention: JsonObject, options?: RequestOptions): Promise<string>;
+  /** Writes one with an id, whole. Consul deprecates it. */
+  updateById(id: string, intention: JsonObject, options?: RequestOptions): Promise<void>;
+  /** Nothing there is a success. */
+  delete(ends: IntentionEnds, options?: RequestOptions): Promise<void>;
+  deleteById(id: string, options?: RequestOptions): Promise<void>;
+}
+
 /** `/v1/config…` */
 export interface ConfigClient {
   /** @throws {HttpError} 404 when there is none. */
@@ -176,6 +211,7 @@ export interface HealthClient {
 export class ConsulClient implements Disposable {
   readonly peerings: PeeringsClient;
   readonly config: ConfigClient;
+  readonly intentions: IntentionsClient;
   readonly catalog: CatalogClient;
   readonly health: HealthClient;
   readonly #connection: HttpConnection;
@@ -199,6 +235,7 @@ export class ConsulClient implements Disposable {
     };
     this.peerings = this.#peerings();
     this.config = this.#config();
+    this.intentions = this.#intentions();
     this.catalog = this.#catalog();
     this.health = this.#health();
   }
@@ -243,14 +280,7 @@ export class ConsulClient implements Disposable {
           ...(hasMembers(meta) && { Meta: meta }),
         });
       },
-      read: async (name, options = {}) => {
-        try {
-          return await this.#read(`/v1/peering/${segment(name)}`, options, readPeering);
-        } catch (error) {
-          if (!(error instanceof Missing)) throw error;
-          return { ...factsOf(error.answer), value: undefined };
-        }
-      },
+      read: async (name, options = {}) => this.#readOrNone(`/v1/peering/${segment(name)}`, options, readPeering),
       list: (options = {}) => this.#read("/v1/peerings", options, listOf(readPeering)),
       delete: async (name, options = {}) => {
         await this.#call("DELETE", `/v1/peering/${segment(name)}`, options);
@@ -274,6 +304,45 @@ export class ConsulClient implements Disposable {
         const answer = await this.#call("DELETE", path, options, undefined, cas(options));
         // Without `cas` the answer is an empty object, whatever there was.
         return options.cas === undefined || answer.text.includes("true");
+      },
+    };
+  }
+
+  #intentions(): IntentionsClient {
+    const path = "/v1/connect/intentions";
+    const exact = `${path}/exact`;
+    const byId = (id: string): string => `${path}/${id === "" ? "" : segment(id)}`;
+    const query = ({ source, destination }: IntentionEnds): Record<string, string> => ({ destination, source });
+    return {
+      list: (options = {}) => this.#read(path, options, listOf(readIntention)),
+      read: (ends, options = {}) => this.#readOrNone(exact, options, readIntention, Object.entries(query(ends))),
+      readById: async (id, options = {}) => this.#readOrNone(byId(id), options, readIntention),
+      match: (by, names, options = {}) => {
+        const asked = [["by", by], ...names.map((name) => ["name", name])];
+        return this.#read(`${path}/match`, options, readIntentionsByName, asked);
+      },
+      check: async (ends, options = {}) => {
+        const answer = await this.#call("GET", `${path}/check`, options, undefined, {
+          ...query(ends),
+          "source-type": "consul",
+        });
+        return booleanOf(asObject(parseJson(answer.text, "the answer"), "the answer"), "Allowed");
+      },
+      write: async (ends, intention, options = {}) => {
+        await this.#call("PUT", exact, options, intention, query(ends));
+      },
+      create: async (intention, options = {}) => {
+        const answer = await this.#call("POST", path, options, intention);
+        return textOf(asObject(parseJson(answer.text, "the answer"), "the answer"), "ID");
+      },
+      updateById: async (id, intention, options = {}) => {
+        await this.#call("PUT", byId(id), options, intention);
+      },
+      delete: async (ends, options = {}) => {
+        await this.#call("DELETE", exact, options, undefined, query(ends));
+      },
+      deleteById: async (id, options = {}) => {
+        await this.#call("DELETE", byId(id), options);
       },
     };
   }
@@ -318,9 +387,27 @@ export class ConsulClient implements Disposable {
     path: string,
     options: HealthReadOptions,
     read: (json: Json) => Value,
+    parameters: readonly (readonly string[])[] = [],
   ): Promise<ReadAnswer<Value>> {
-    const answer = await this.#send("GET", path, options, undefined, readQuery(options));
+    const query = readQuery(options);
+    for (const [name = "", value = ""] of parameters) query.append(name, value);
+    const answer = await this.#send("GET", path, options, undefined, query);
     return { ...factsOf(answer), value: read(parseJson(answer.text, `the answer of ${path}`)) };
+  }
+
+  /** As `#read`; undefined for what is not there. */
+  async #readOrNone<Value>(
+    path: string,
+    options: HealthReadOptions,
+    read: (json: Json) => Value,
+    parameters: readonly (readonly string[])[] = [],
+  ): Promise<ReadAnswer<Value | undefined>> {
+    try {
+      return await this.#read(path, options, read, parameters);
+    } catch (error) {
+      if (!(error instanceof Missing)) throw error;
+      return { ...factsOf(error.answer), value: undefined };
+    }
   }
 
   #call(

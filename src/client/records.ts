@@ -397,3 +397,52 @@ export function listOf<Value>(read: (json: Json) => Value): (json: Json) => read
 export function readTagsByName(json: Json): Readonly<Record<string, readonly string[]>> {
   return mapValues(asObject(json ?? {}, "the answer"), (tags, name) => asTexts(tags, name));
 }
+
+/** Who may call whom: an intention. */
+export interface IntentionRecord {
+  /** `""` for one that was not written with an id. */
+  readonly ID: string;
+  readonly Description: string;
+  readonly SourceNS: string;
+  readonly SourceName: string;
+  /** `""` for a local service. */
+  readonly SourcePeer: string;
+  readonly DestinationNS: string;
+  readonly DestinationName: string;
+  /** `allow` or `deny`; `""` where permissions decide. */
+  readonly Action: string;
+  /** As they came. */
+  readonly Permissions: readonly Json[];
+  readonly Meta: Readonly<Record<string, string>>;
+  readonly Precedence: number;
+  /** RFC 3339; undefined for one without an id. */
+  readonly CreatedAt: string | undefined;
+  readonly UpdatedAt: string | undefined;
+  readonly CreateIndex: number;
+  readonly ModifyIndex: number;
+}
+
+export function readIntention(json: Json): IntentionRecord {
+  const record = asObject(json, "the intention");
+  return {
+    ID: textOf(record, "ID"),
+    Description: textOf(record, "Description"),
+    SourceNS: textOf(record, "SourceNS"),
+    SourceName: textOf(record, "SourceName"),
+    SourcePeer: textOf(record, "SourcePeer"),
+    DestinationNS: textOf(record, "DestinationNS"),
+    DestinationName: textOf(record, "DestinationName"),
+    Action: textOf(record, "Action"),
+    Permissions: membersOf(record, "Permissions"),
+    Meta: textMapOf(record, "Meta"),
+    Precedence: numberOf(record, "Precedence"),
+    CreatedAt: optionalTime(record, "CreatedAt"),
+    UpdatedAt: optionalTime(record, "UpdatedAt"),
+    CreateIndex: numberOf(record, "CreateIndex"),
+    ModifyIndex: numberOf(record, "ModifyIndex"),
+  };
+}
+
+export function readIntentionsByName(json: Json): Readonly<Record<string, readonly IntentionRecord[]>> {
+  return mapValues(asObject(json, "the answer"), listOf(readIntention));
+}
