@@ -10,8 +10,8 @@ import type {
   ServiceSplitterEntry,
 } from "./config-entry.js";
 import { type ChainLimits, type ConfigEntrySet, protocolFrom } from "./config-entry-set.js";
-import { isList, member, textMember } from "./entry-extra.js";
 import type { JsonValue, StringMap } from "./instance.js";
+import { isList, member, textMember } from "./kept-members.js";
 import { mergedSplit } from "./split-headers.js";
 
 /** Where a discovery chain may lead. */

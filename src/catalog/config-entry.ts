@@ -1,7 +1,7 @@
-import { textMember } from "./entry-extra.js";
 import { EntryReader, invalidEntry, listProblems, present, refuseEnterprise } from "./entry-reader.js";
 import type { JsonObject, StringMap } from "./instance.js";
 import { checkedIntentions, type IntentionSource, readIntentions } from "./intentions.js";
+import { textMember } from "./kept-members.js";
 import { lowerCase } from "./names.js";
 
 /** Which cluster, by our name of the peering, may see a service. */

@@ -628,6 +628,7 @@ export const entryShapes: Readonly<Record<ConfigEntryKind, Shape>> = {
       Service: text,
       ServiceSubset: text,
       Namespace: text,
+      SamenessGroup: text,
       Datacenters: texts,
       Targets: list(target),
       Policy: { ...one(failoverPolicy), kept: "here" },

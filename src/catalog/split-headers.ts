@@ -1,6 +1,6 @@
 import type { ServiceSplit } from "./config-entry.js";
-import { isList, isObject, member } from "./entry-extra.js";
 import type { JsonObject, JsonValue } from "./instance.js";
+import { isList, isObject, member } from "./kept-members.js";
 
 const REMOVE = "Remove";
 const MAPS = ["Add", "Set"] as const;

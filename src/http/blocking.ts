@@ -119,6 +119,33 @@ export async function blocking<Result>(
   }
 }
 
+/**
+ * The query, as one that does not answer while what it found is the same: entries that it reads are written for others, too.
+ * For one call.
+ *
+ * @param minIndex - that of the call.
+ * @param form - equal for equal results.
+ */
+export function onlyChanges<Result>(
+  query: Pick<BlockingQuery<Result>, "read" | "subscribe">,
+  minIndex: bigint,
+  form: (result: Result) => string,
+): BlockingQuery<Result> {
+  let known: string | undefined;
+  return {
+    ...query,
+    read: () => {
+      const reading = query.read();
+      // What is not waited for is looked at once.
+      if (minIndex === 0n) return reading;
+      const now = form(reading.result);
+      const same = now === known;
+      known = now;
+      return same ? { ...reading, index: minIndex } : reading;
+    },
+  };
+}
+
 function atLeastOne<Result>(reading: Reading<Result>): Reading<Result> {
   return reading.index < 1n ? { ...reading, index: 1n } : reading;
 }

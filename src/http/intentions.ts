@@ -15,7 +15,7 @@ import { compareIntentions, type Intention, type IntentionSource, intentionFor }
 import { lowerCase } from "../catalog/names.js";
 import { randomId } from "../environment.js";
 import type { ConfigEntryChange, StoredConfigEntry } from "../host/config-entries.js";
-import type { BlockingQuery } from "./blocking.js";
+import { type BlockingQuery, onlyChanges } from "./blocking.js";
 import type { Answer, Call } from "./call.js";
 import { permissionsJson, permissionsSchema } from "./config-json.js";
 import { filterFor } from "./discovery.js";
@@ -34,7 +34,7 @@ import {
   requireDefaultNamespaces,
   sourceOf,
 } from "./intention-input.js";
-import type { Json } from "./json.js";
+import { type Json, writeJson } from "./json.js";
 import { anyObject, flag, index, listOf, objectOf, readParameters, text, textsByKey, time } from "./operation-docs.js";
 import type { JsonSchema, Operation, ParameterDoc } from "./routes.js";
 
@@ -257,10 +257,10 @@ async function match(call: Call): Promise<Answer> {
     const result = [...names].map(([given, name]): [string, readonly StoredIntention[]] => [given, matching(name)]);
     return { result, found: result.some(([, intentions]) => intentions.length > 0) };
   });
-  return call.answer(options, matches, async ({ index, result }) => ({
-    json: new Map(result.map(([given, intentions]): [string, Json] => [given, intentions.map(intentionJson)])),
-    read: { index },
-  }));
+  const json = (result: readonly (readonly [string, readonly StoredIntention[]])[]): Json =>
+    new Map(result.map(([given, intentions]): [string, Json] => [given, intentions.map(intentionJson)]));
+  const changes = onlyChanges(matches, options.minIndex, (result) => writeJson(json(result)));
+  return call.answer(options, changes, async ({ index, result }) => ({ json: json(result), read: { index } }));
 }
 
 // Writes.

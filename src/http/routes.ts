@@ -4,6 +4,7 @@ import { agentServiceOperations } from "./agent-services.js";
 import type { Answer, Call } from "./call.js";
 import { catalogOperations } from "./catalog.js";
 import { configOperations } from "./config.js";
+import { discoveryChainOperations } from "./discovery-chain.js";
 import { gatewayOperations } from "./gateways.js";
 import { healthOperations } from "./health.js";
 import { intentionOperations } from "./intentions.js";
@@ -129,6 +130,7 @@ export const operations: readonly Operation[] = [
   ...peeringOperations,
   ...configOperations,
   ...intentionOperations,
+  ...discoveryChainOperations,
   ...catalogOperations,
   ...gatewayOperations,
   ...healthOperations,

@@ -594,4 +594,10 @@ export const plantedFaults: readonly PlantedFault[] = [
     ["src/catalog/intention-writes.ts", "source.name === name && source.peer === undefined", "source.name === name"],
     "test/unit/http/scripted.test.ts",
   ),
+  fault(
+    "chain-wait-ends-early",
+    "a wait for a chain ends with what is written for other services",
+    ["src/http/blocking.ts", "return same ? { ...reading, index: minIndex } : reading;", "return reading;"],
+    "test/unit/http/discovery-chain.test.ts",
+  ),
 ];

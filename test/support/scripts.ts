@@ -1,4 +1,5 @@
+import { chainRightsScript, chainScript } from "./chain-scripts.js";
 import { intentionRightsScript, intentionScript } from "./intention-scripts.js";
 import type { Script } from "./scripted.js";
 
-export const scripts: readonly Script[] = [intentionScript, intentionRightsScript];
+export const scripts: readonly Script[] = [intentionScript, intentionRightsScript, chainScript, chainRightsScript];

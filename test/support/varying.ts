@@ -1,6 +1,8 @@
 const UUID = /[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}/g;
 const TIME = /\d{4}-\d\d-\d\dT[\d:.]+Z/g;
 const ACCESSOR = /AccessorID '[^']*'/g;
+/** Which of several chains is told, and where its circle begins, is chance. */
+const CIRCLE = /\[\S+(?: -> \S+)+\]/g;
 /** Ours have none. */
 const LEFT_OUT = ["Hash"];
 
@@ -11,7 +13,8 @@ export function withoutVarying(value: unknown, ids: ReadonlyMap<string, string>)
     return value
       .replace(UUID, (uuid) => (named.has(uuid) ? `{${named.get(uuid)}}` : "<uuid>"))
       .replace(TIME, "<time>")
-      .replace(ACCESSOR, "AccessorID '<uuid>'");
+      .replace(ACCESSOR, "AccessorID '<uuid>'")
+      .replace(CIRCLE, "[<circle>]");
   }
   if (Array.isArray(value)) return value.map((item) => withoutVarying(item, ids));
   if (typeof value !== "object" || value === null) return value;

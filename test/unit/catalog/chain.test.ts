@@ -142,8 +142,8 @@ const splits = (name: string, ...services: readonly string[]): ConfigEntryInput 
 });
 
 test("splits of a splitter behind a splitter take its place, with headers and weights of both", () => {
-  const set = { RequestHeaders: { Set: { a: "outer", b: "outer" } }, ResponseHeaders: { set: { a: "outer" } } };
-  const inner = { request_headers: { set: { b: "inner" } }, ResponseHeaders: { Set: { a: "inner", c: "inner" } } };
+  const set = { RequestHeaders: { Set: { a: "outer", b: "outer" } }, ResponseHeaders: { Set: { a: "outer" } } };
+  const inner = { RequestHeaders: { Set: { b: "inner" } }, ResponseHeaders: { Set: { a: "inner", c: "inner" } } };
   const chain = compileChain(
     entrySet(
       http,

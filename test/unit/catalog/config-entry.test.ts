@@ -161,7 +161,7 @@ const resolvers: readonly (readonly [unknown, string])[] = [
     'Bad Failover["*"]: one of Service, ServiceSubset, Namespace, Targets, SamenessGroup, or Datacenters is required',
   ],
   [
-    resolver({ failover: { "*": { service: "a", policy: { mode: "sequential" } } } }),
+    resolver({ failover: { "*": { service: "a", policy: { Mode: "sequential" } } } }),
     'Bad Failover["*"]: Setting failover policies requires Consul Enterprise',
   ],
   [

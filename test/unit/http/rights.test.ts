@@ -409,6 +409,8 @@ const matrix: Readonly<Record<string, readonly Probe[] | typeof PUBLIC>> = {
     },
   ],
 
+  "GET /v1/discovery-chain/": [{ path: "web", rules: [web] }],
+  "POST /v1/discovery-chain/": [{ path: "web", body: {}, rules: [web] }],
   "GET /v1/connect/intentions": [
     { path: "", rules: [web], instead: [read("service", "db")], shows: /"DestinationName":"web"/ },
   ],

@@ -555,6 +555,8 @@ describe("every write takes the right for each thing that it changes", { timeout
   it("knows every route that writes", () => {
     const writing = operations
       .filter(({ method, unserved }) => method !== "GET" && unserved !== true)
+      // Its body says how to read.
+      .filter(({ pattern }) => pattern !== "/v1/discovery-chain/")
       .map(({ method, pattern }) => `${method} ${pattern}`);
     assert.deepEqual(Object.keys(attempts).sort(), writing.sort());
   });
