@@ -258,7 +258,10 @@ async function match(call: Call): Promise<Answer> {
     return { result, found: result.some(([, intentions]) => intentions.length > 0) };
   });
   const json = (result: readonly (readonly [string, readonly StoredIntention[]])[]): Json =>
-    new Map(result.map(([given, intentions]): [string, Json] => [given, intentions.map(intentionJson)]));
+    new Map(
+      // Consul writes `null` where there are none.
+      result.map(([given, found]): [string, Json] => [given, found.length === 0 ? null : found.map(intentionJson)]),
+    );
   const changes = onlyChanges(matches, options.minIndex, (result) => writeJson(json(result)));
   return call.answer(options, changes, async ({ index, result }) => ({ json: json(result), read: { index } }));
 }
@@ -503,7 +506,7 @@ export const intentionOperations: readonly Operation[] = [
           { name: "by", in: "query", description: "Which end: `source` or `destination`." },
           { name: "name", in: "query", description: "A service; may be given several times." },
         ],
-        answer: { type: "object", additionalProperties: listOf(intentionSchema) },
+        answer: { type: "object", additionalProperties: { type: ["array", "null"], items: intentionSchema } },
       },
     ],
   },

@@ -47,6 +47,8 @@ export const intentionScript: Script = {
   rights: false,
   requests: [
     list("nothing is there"),
+    match("by=source&name=web"),
+    match("by=destination&name=web&name=db"),
     request("head", "PATCH", INTENTIONS),
     request("no such method of exact", "POST", EXACT),
     request("no such method of one", "POST", `${INTENTIONS}/3d3b4f9e-0000-0000-0000-000000000000`),
