@@ -51,8 +51,10 @@ export type {
 } from "./catalog/instance.js";
 export type {
   IntentionAction,
+  IntentionClaim,
   IntentionHeader,
   IntentionHttp,
+  IntentionJwt,
   IntentionPermission,
   IntentionSource,
 } from "./catalog/intentions.js";

@@ -1,6 +1,6 @@
 import { EntryReader, invalidEntry, listProblems, present, refuseEnterprise } from "./entry-reader.js";
 import type { JsonObject, StringMap } from "./instance.js";
-import { checkedIntentions, type IntentionSource, readIntentions } from "./intentions.js";
+import { checkedIntentions, type IntentionJwt, type IntentionSource, readIntentions } from "./intentions.js";
 import { textMember } from "./kept-members.js";
 import { lowerCase } from "./names.js";
 
@@ -141,6 +141,8 @@ export interface ServiceIntentionsEntry extends EntryBase {
   readonly name: string;
   /** By precedence, highest first. */
   readonly sources: readonly IntentionSource[];
+  /** For all sources. */
+  readonly jwt?: IntentionJwt;
 }
 
 export interface LinkedService {
@@ -623,7 +625,8 @@ export function parseConfigEntry(input: unknown): ConfigEntry {
       const name = requireName(source);
       const read = readIntentions(source);
       const common = parseCommon(source, unknown);
-      return { kind, name, sources: checkedIntentions(name, read), ...common };
+      const { jwt } = read;
+      return { kind, name, sources: checkedIntentions(name, read), ...(jwt && { jwt }), ...common };
     }
     case "service-defaults": {
       const name = requireName(source);

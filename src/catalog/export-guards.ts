@@ -4,7 +4,8 @@ import { type CompiledChain, compileChain, isHttpLike } from "./chain.js";
 import { readChain, relatedServices } from "./chain-entries.js";
 import type { ConfigEntryKind, ServiceResolverEntry } from "./config-entry.js";
 import type { ConfigEntrySet } from "./config-entry-set.js";
-import type { IntentionSource } from "./intentions.js";
+import { listProblems } from "./entry-reader.js";
+import { type IntentionSource, jwtProviders } from "./intentions.js";
 import { lowerCase } from "./names.js";
 
 /** Names exported to any peer, lower-cased to as written: by block, and with `*` all that have a chain of their own. */
@@ -103,6 +104,23 @@ function leadsTo(entries: ConfigEntrySet, chain: string, service: string): boole
   });
 }
 
+/** JWT providers and the intentions that name them come and go in order. */
+function checkProviders(after: ConfigEntrySet, kind: ConfigEntryKind, name: string): void {
+  const intentions = kind === "service-intentions" ? after.get(kind, name) : undefined;
+  if (intentions !== undefined) {
+    const missing = [...jwtProviders(intentions)].filter((each) => after.get("jwt-provider", each) === undefined);
+    const problems = missing.map((each) => `Referenced JWT Provider does not exist. Provider Name: ${each}`);
+    if (problems.length > 0) throw refused(listProblems(problems));
+  }
+  if (kind !== "jwt-provider" || after.get(kind, name) !== undefined) return;
+  for (const entry of after.all("service-intentions").values()) {
+    if (!jwtProviders(entry).has(name)) continue;
+    throw refused(
+      `cannot delete jwt provider config entry referenced by an intention. Provider name: ${name}, intention name: ${entry.name}`,
+    );
+  }
+}
+
 function hasPermissions({ permissions }: IntentionSource): boolean {
   return permissions !== undefined;
 }
@@ -133,6 +151,7 @@ export function checkEntryGuards(
   datacenter: string,
 ): void {
   if (kind === "mesh") return;
+  checkProviders(after, kind, name);
   if (kind === "exported-services") {
     for (const exported of [...exportedNames(after).values()].sort(compareUtf8)) checkExport(after, exported);
     return;

@@ -27,10 +27,23 @@ export interface IntentionHttp {
   readonly methods?: readonly string[];
 }
 
+/** A claim that a token must hold. */
+export interface IntentionClaim {
+  /** Names, one below the other. */
+  readonly path?: readonly string[];
+  readonly value?: string;
+}
+
+/** Whose tokens a request may bring: each provider is the name of an entry of kind `jwt-provider`. */
+export interface IntentionJwt {
+  readonly providers?: readonly { readonly name: string; readonly verifyClaims?: readonly IntentionClaim[] }[];
+}
+
 /** What becomes of requests of one form. */
 export interface IntentionPermission {
   readonly action: IntentionAction;
   readonly http: IntentionHttp;
+  readonly jwt?: IntentionJwt;
 }
 
 /** Who may call the service that the entry is named after. It has an action or permissions, and never both. */
@@ -81,13 +94,13 @@ type PlacedSource = ReadSource & { readonly at: string };
 interface ReadPermission {
   readonly action: string;
   readonly http: (IntentionHttp & { readonly header: readonly IntentionHeader[] }) | undefined;
-  readonly providers: readonly string[];
+  readonly jwt: IntentionJwt | undefined;
 }
 
 /** Reads the sources of an entry. Their content is for {@link checkedIntentions}. */
 export function readIntentions(entry: EntryReader): {
   readonly sources: readonly ReadSource[];
-  readonly providers: readonly string[];
+  readonly jwt: IntentionJwt | undefined;
 } {
   const sources = entry.list("sources").map((source): ReadSource => {
     const permissions = source.list("permissions").map(readPermission);
@@ -112,7 +125,7 @@ export function readIntentions(entry: EntryReader): {
     source.end();
     return read;
   });
-  return { sources, providers: readProviders(entry) };
+  return { sources, jwt: readJwt(entry) };
 }
 
 function readPermission(permission: EntryReader): ReadPermission {
@@ -125,7 +138,7 @@ function readPermission(permission: EntryReader): ReadPermission {
     methods: source.texts("methods").map((method) => method.toUpperCase()),
   };
   source?.end();
-  const read = { action: permission.text("action"), http, providers: readProviders(permission) };
+  const read = { action: permission.text("action"), http, jwt: readJwt(permission) };
   permission.end();
   return read;
 }
@@ -146,12 +159,35 @@ function readHeader(header: EntryReader): IntentionHeader {
   return { name, ...present(rest) };
 }
 
-/** Names of the JWT providers that are referred to. */
-function readProviders(source: EntryReader): readonly string[] {
+function readJwt(source: EntryReader): IntentionJwt | undefined {
   const jwt = source.object("jwt");
-  const providers = (jwt?.list("providers") ?? []).map((provider) => provider.text("name"));
-  jwt?.end();
-  return providers;
+  if (jwt === undefined) return undefined;
+  const providers = jwt.list("providers").map((provider) => {
+    const verifyClaims = provider.list("verifyClaims").map((claim) => {
+      const read = { path: claim.texts("path"), value: claim.text("value") };
+      claim.end();
+      return present(read);
+    });
+    const name = provider.text("name");
+    provider.end();
+    return { name, ...present({ verifyClaims }) };
+  });
+  jwt.end();
+  return present({ providers });
+}
+
+/** Names of the JWT providers that are referred to. */
+export function jwtProviders(entry: {
+  readonly jwt?: IntentionJwt | undefined;
+  readonly sources: readonly IntentionSource[];
+}): ReadonlySet<string> {
+  const permissions = entry.sources.flatMap((source) => source.permissions ?? []);
+  return new Set([entry, ...permissions].flatMap(({ jwt }) => (jwt?.providers ?? []).map(({ name }) => name)));
+}
+
+function checkJwt(jwt: IntentionJwt | undefined): void {
+  const nameless = (jwt?.providers ?? []).filter(({ name }) => name === "");
+  if (nameless.length > 0) throw invalidEntry(listProblems(nameless.map(() => "JWT provider name is required")));
 }
 
 /**
@@ -162,14 +198,15 @@ function readProviders(source: EntryReader): readonly string[] {
  */
 export function checkedIntentions(
   destination: string,
-  { sources, providers }: ReturnType<typeof readIntentions>,
+  { sources, jwt }: ReturnType<typeof readIntentions>,
 ): readonly IntentionSource[] {
   checkName("Name", destination);
+  checkJwt(jwt);
   if (sources.length === 0) throw invalidEntry("At least one source is required");
   const seen = new Set<string>();
   // They are judged in the order in which they are kept, and named by their place in it.
   const inOrder = sources.toSorted((a, b) => precedenceOf(b.name, destination) - precedenceOf(a.name, destination));
-  const checked = inOrder.map((given, index): IntentionSource => {
+  return inOrder.map((given, index): IntentionSource => {
     const at = `Sources[${index}]`;
     const source = { ...given, at };
     const { name, peer } = source;
@@ -191,17 +228,6 @@ export function checkedIntentions(
       ...present({ peer, description: source.description, ...source.legacy }),
     };
   });
-  // Nothing of the kind jwt-provider can be written here.
-  const unknown = new Set([
-    ...sources.flatMap((source) => (source.permissions ?? []).flatMap((one) => one.providers)),
-    ...providers,
-  ]);
-  if (unknown.size > 0) {
-    throw invalidEntry(
-      listProblems([...unknown].map((name) => `Referenced JWT Provider does not exist. Provider Name: ${name}`)),
-    );
-  }
-  return checked;
 }
 
 function checkName(at: string, name: string): void {
@@ -211,7 +237,7 @@ function checkName(at: string, name: string): void {
 }
 
 function checkPeer({ at, peer, partition, samenessGroup, reader }: PlacedSource): void {
-  if (peer === "*") throw invalidEntry(`${at}.Peer: cannot use wildcard '*' in peer`);
+  if (peer.includes("*")) throw invalidEntry(`${at}.Peer: cannot use wildcard '*' in peer`);
   if (peer !== "" && partition !== "") {
     throw invalidEntry(`${at}.Peer: cannot set Peer and Partition at the same time.`);
   }
@@ -232,7 +258,7 @@ function checkLegacy({ at, legacy: { legacyID, legacyMeta, legacyCreateTime, leg
 
 function checkedDecision(destination: string, source: PlacedSource): Partial<IntentionSource> {
   const { at, action, permissions, type } = source;
-  const decided = permissions === undefined ? { action: checkedAction(at, action) } : {};
+  const whole = permissions === undefined ? { action: checkedAction(at, action) } : {};
   if (permissions !== undefined && action !== "") {
     throw invalidEntry(`${at}.Action must be omitted if Permissions are specified`);
   }
@@ -240,11 +266,15 @@ function checkedDecision(destination: string, source: PlacedSource): Partial<Int
     throw invalidEntry(`${at}.Permissions cannot be specified on intentions with wildcarded destinations`);
   }
   if (type !== "" && type !== "consul") throw invalidEntry(`${at}.Type must be set to 'consul'`);
-  if (permissions === undefined) return decided;
+  if (permissions === undefined) return whole;
   return {
     permissions: permissions.map((permission, index): IntentionPermission => {
       const place = `${at}.Permissions[${index}]`;
-      return { action: checkedAction(place, permission.action), http: checkedHttp(`${place}.HTTP`, permission.http) };
+      const { jwt } = permission;
+      const decided = checkedAction(place, permission.action);
+      const http = checkedHttp(`${place}.HTTP`, permission.http);
+      checkJwt(jwt);
+      return { action: decided, http, ...(jwt && { jwt }) };
     }),
   };
 }
@@ -266,11 +296,17 @@ function checkedHttp(at: string, http: ReadPermission["http"]): IntentionHttp {
       throw invalidEntry(`${at}.${field} doesn't start with '/': ${JSON.stringify(path)}`);
     }
   }
-  for (const [index, { name, present: there, exact, prefix, suffix, contains, regex }] of header.entries()) {
+  for (const [
+    index,
+    { name, present: there, exact, prefix, suffix, contains, regex, ignoreCase },
+  ] of header.entries()) {
     const place = `${at}.Header[${index}]`;
     if (name === "") throw invalidEntry(`${place} missing required Name field`);
     if ([there, exact, prefix, suffix, contains, regex].filter((way) => way !== undefined).length !== 1) {
       throw invalidEntry(`${place} should only contain one of Present, Exact, Prefix, Suffix, Contains, or Regex`);
+    }
+    if (ignoreCase === true && (there !== undefined || regex !== undefined)) {
+      throw invalidEntry(`${place} should set one of Exact, Prefix, Suffix, or Contains when using IgnoreCase`);
     }
   }
   const seen = new Set<string>();

@@ -272,7 +272,10 @@ const target: Shape = {
   Peer: text,
 };
 
-const providers = one({ Providers: list({ Name: text, VerifyClaims: list({ Path: texts, Value: text }) }) });
+/** Of an intention, or one of its permissions. */
+export const jwtField: Field = one({
+  Providers: list({ Name: text, VerifyClaims: list({ Path: texts, Value: text }) }),
+});
 
 /** Of an intention's source. */
 export const permissionsField: Field = list({
@@ -294,7 +297,7 @@ export const permissionsField: Field = list({
     }),
     Methods: texts,
   }),
-  JWT: providers,
+  JWT: jwtField,
 });
 
 const httpMatch: Shape = {
@@ -597,7 +600,7 @@ export const entryShapes: Readonly<Record<ConfigEntryKind, Shape>> = {
   "service-intentions": {
     Kind: text,
     Name: text,
-    JWT: providers,
+    JWT: jwtField,
     Sources: {
       ...list({
         Name: text,

@@ -1,8 +1,8 @@
 import { type ConfigEntryKind, isConfigEntryKind } from "../catalog/config-entry.js";
 import { listProblems } from "../catalog/entry-reader.js";
-import type { IntentionSource } from "../catalog/intentions.js";
+import type { IntentionJwt, IntentionSource } from "../catalog/intentions.js";
 import { goKind, membersOf, readShape } from "../catalog/shape-reader.js";
-import { entryShapes, type Field, permissionsField, type Shape } from "../catalog/shapes.js";
+import { entryShapes, type Field, jwtField, permissionsField, type Shape } from "../catalog/shapes.js";
 import type { StoredConfigEntry } from "../host/config-entries.js";
 import { type GoJson, GoObject, isGoObject, type PlainJson } from "../syntax/go-json.js";
 import { badRequest } from "./http-error.js";
@@ -61,6 +61,11 @@ export function permissionsJson(source: IntentionSource): Json | undefined {
   return fieldJson(source.permissions, permissionsField);
 }
 
+/** What the tokens of requests must be, for all sources; undefined: nothing is asked of them. */
+export function jwtJson(jwt: IntentionJwt | undefined): Json | undefined {
+  return jwt && fieldJson(jwt, jwtField);
+}
+
 /** What {@link configEntryJson} writes, of whatever kind. */
 export const configEntrySchema: JsonSchema = {
   anyOf: Object.entries(entryShapes).map(([kind, shape]) => {
@@ -72,6 +77,9 @@ export const configEntrySchema: JsonSchema = {
     };
   }),
 };
+
+/** What {@link jwtJson} writes. */
+export const jwtSchema: JsonSchema = fieldSchema(jwtField);
 
 /** What {@link permissionsJson} writes. */
 export const permissionsSchema: JsonSchema = fieldSchema(permissionsField);

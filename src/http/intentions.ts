@@ -17,7 +17,7 @@ import { randomId } from "../environment.js";
 import type { ConfigEntryChange, StoredConfigEntry } from "../host/config-entries.js";
 import { type BlockingQuery, onlyChanges } from "./blocking.js";
 import type { Answer, Call } from "./call.js";
-import { permissionsJson, permissionsSchema } from "./config-json.js";
+import { jwtJson, jwtSchema, permissionsJson, permissionsSchema } from "./config-json.js";
 import { filterFor } from "./discovery.js";
 import { type Fields, text as filterText, integer, textMap } from "./filter/fields.js";
 import { badRequest, HttpError } from "./http-error.js";
@@ -71,6 +71,7 @@ function intentionJson(intention: StoredIntention): Json {
     SourceType: "consul",
     Action: source.action,
     Permissions: permissionsJson(source),
+    JWT: jwtJson(stored.entry.kind === "service-intentions" ? stored.entry.jwt : undefined),
     Meta: meta.length === 0 ? undefined : new Map(meta),
     Precedence: source.precedence ?? 0,
     CreateIndex: stored.createIndex,
@@ -410,6 +411,7 @@ const intentionSchema: JsonSchema = objectOf({
   SourceType: text,
   "Action?": text,
   "Permissions?": permissionsSchema,
+  "JWT?": jwtSchema,
   "Meta?": textsByKey,
   Precedence: index,
   CreateIndex: index,

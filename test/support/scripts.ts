@@ -1,5 +1,12 @@
 import { chainRightsScript, chainScript } from "./chain-scripts.js";
 import { intentionRightsScript, intentionScript } from "./intention-scripts.js";
+import { jwtScript } from "./jwt-script.js";
 import type { Script } from "./scripted.js";
 
-export const scripts: readonly Script[] = [intentionScript, intentionRightsScript, chainScript, chainRightsScript];
+export const scripts: readonly Script[] = [
+  intentionScript,
+  intentionRightsScript,
+  jwtScript,
+  chainScript,
+  chainRightsScript,
+];

@@ -122,9 +122,14 @@ const refusals: readonly (readonly [string, unknown, string])[] = [
     'Sources[0].Permissions[0].HTTP.Methods contains an invalid method "NOPE"',
   ],
   [
-    "a JWT provider",
-    { ...Object(entry([allow])), jwt: { providers: [{ name: "x" }] } },
-    "1 error occurred:\n\t* Referenced JWT Provider does not exist. Provider Name: x\n\n",
+    "a header that ignores the case of a regular expression",
+    entry(permission({ header: [{ name: "x", regex: "a", ignoreCase: true }] })),
+    "Sources[0].Permissions[0].HTTP.Header[0] should set one of Exact, Prefix, Suffix, or Contains when using IgnoreCase",
+  ],
+  [
+    "a JWT provider without a name",
+    { ...Object(entry([allow])), jwt: { providers: [{}] } },
+    "1 error occurred:\n\t* JWT provider name is required\n\n",
   ],
   [
     "an unknown key before all else",

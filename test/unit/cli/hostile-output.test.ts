@@ -64,7 +64,19 @@ function answers(text: string): Readonly<Record<string, unknown>> {
   const service = { ID: text, Service: text, Tags: [text, text], Address: text, Meta: map, Port: 1 };
   const flat = { ...node, NodeMeta: map, ServiceID: text, ServiceName: text, ServiceTags: [text], ServiceMeta: map };
   const entry = { Kind: text, Name: text, Meta: map, Services: [{ Name: text, Consumers: [{ Peer: text }] }] };
+  const intention = {
+    ...{ ID: text, Description: text, SourceNS: text, SourceName: text, DestinationNS: text, DestinationName: text },
+    ...{ Action: text, Permissions: [{ Action: text }], Meta: map, Precedence: 9, CreatedAt: text },
+  };
   return {
+    "GET /v1/connect/intentions": [intention, { ...intention, Permissions: [] }],
+    "GET /v1/connect/intentions/exact": intention,
+    "GET /v1/connect/intentions/i": intention,
+    "GET /v1/connect/intentions/match": { d: [intention, { ...intention, Permissions: [] }] },
+    "GET /v1/connect/intentions/check": { Allowed: false },
+    "POST /v1/connect/intentions": { ID: text },
+    "DELETE /v1/connect/intentions/exact": true,
+    "DELETE /v1/connect/intentions/i": true,
     "GET /v1/peerings": [peering],
     "GET /v1/peering/p": peering,
     "DELETE /v1/peering/p": "",
@@ -118,6 +130,12 @@ const runs: Readonly<Record<string, (text: string) => readonly (readonly string[
   "config list": () => [["-kind", "k"]],
   "config read": () => [["-kind", "k", "-name", "n"]],
   "config write": () => [["-"]],
+  "intention check": (text) => [[text, text]],
+  "intention create": (text) => [[text.replaceAll("/", ""), "d"]],
+  "intention delete": (text) => [["i"], [text, text]],
+  "intention get": (text) => [["i"], [text, text]],
+  "intention list": () => [[]],
+  "intention match": () => [["d"]],
   "peering delete": () => [["-name", "p"]],
   "peering establish": (text) => [["-name", text, "-peering-token", text, "-meta", `${text}=${text}`]],
   "peering exported-services": () => [
@@ -211,7 +229,7 @@ describe("what commands print", () => {
         try {
           const { exit, stderr, stdout } = await run(name, argumentsOf(HOSTILE)[index] ?? []);
           if (name === "peering token inspect") return;
-          assert.deepEqual([exit, stdout], [1, ""]);
+          assert.deepEqual([exit, stdout], [name === "intention check" ? 2 : 1, ""]);
           assertSeen(stderr, "one line\n", "stderr");
           assert.ok(stderr.includes(visible(HOSTILE)));
         } finally {
