@@ -11,7 +11,7 @@ import type {
 } from "./config-entry.js";
 import { type ChainLimits, type ConfigEntrySet, protocolFrom } from "./config-entry-set.js";
 import type { JsonValue, StringMap } from "./instance.js";
-import { isList, member, textMember } from "./kept-members.js";
+import { listMember, member, textMember } from "./kept-members.js";
 import { mergedSplit } from "./split-headers.js";
 
 /** Where a discovery chain may lead. */
@@ -530,11 +530,6 @@ function isDefaultResolver(resolver: ServiceResolverEntry | undefined): boolean 
     member(extra, "LoadBalancer") === undefined &&
     member(extra, "PrioritizeByLocality") === undefined
   );
-}
-
-function listMember(value: JsonValue | undefined, name: string): readonly JsonValue[] {
-  const list = member(value, name);
-  return isList(list) ? list : [];
 }
 
 /**

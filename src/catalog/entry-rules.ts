@@ -850,48 +850,12 @@ export function settledEntry(entry: ConfigEntry): ConfigEntry {
 
 const CLASHES = { "ingress-gateway": "terminating-gateway", "terminating-gateway": "ingress-gateway" } as const;
 
-/** A service behind a listener of another protocol; traffic of a listener for TCP may be of any, unless it is routed. */
-function ingressProtocolProblem(entries: ConfigEntrySet, gateway: ConfigEntry, strict: boolean): Problem {
-  return firstOf(objects(gateway.extra ?? {}, "Listeners"), (listener) =>
-    firstOf(objects(listener, "Services"), (service) => {
-      const name = text(service, "Name");
-      const wanted = text(listener, "Protocol");
-      const protocol = entries.protocolOf(name);
-      if (name === "*" || protocol === wanted) return undefined;
-      const routed =
-        entries.get("service-router", name) !== undefined || entries.get("service-splitter", name) !== undefined;
-      return strict || wanted !== "tcp" || routed
-        ? `service ${quoted(name)} has protocol ${quoted(protocol)}, which does not match defined listener protocol ${quoted(wanted)}`
-        : undefined;
-    }),
-  );
-}
-
-/** Kinds that decide which protocol services have. */
-const PROTOCOL_KINDS: readonly string[] = ["proxy-defaults", "service-defaults", "service-router", "service-splitter"];
-
-/**
- * What the entry of a kind that was written or deleted breaks in gateways that are there, and was not broken before.
- * @throws {PeeringError} `invalid-entry` in Consul's words.
- */
-export function checkGateways(before: ConfigEntrySet, after: ConfigEntrySet, kind: ConfigEntry["kind"]): void {
-  if (!PROTOCOL_KINDS.includes(kind)) return;
-  for (const gateway of after.all("ingress-gateway").values()) {
-    const problem = ingressProtocolProblem(after, gateway, false);
-    if (problem !== undefined && problem !== ingressProtocolProblem(before, gateway, false)) {
-      throw invalidEntry(problem);
-    }
-  }
-}
-
 /**
  * The rules between an entry that is to be written and those that are there.
  * @throws {PeeringError} `invalid-entry` in Consul's words.
  */
 export function checkNeighbours(before: ConfigEntrySet, entry: ConfigEntry): void {
   const { kind, name } = entry;
-  const problem = kind === "ingress-gateway" ? ingressProtocolProblem(before, entry, true) : undefined;
-  if (problem !== undefined) throw invalidEntry(problem);
   if (kind === "ingress-gateway" || kind === "terminating-gateway") {
     const other = CLASHES[kind];
     if (before.get(other, name) !== undefined) {

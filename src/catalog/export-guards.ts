@@ -2,10 +2,11 @@ import { PeeringError } from "../errors.js";
 import { compareUtf8 } from "./byte-order.js";
 import { type CompiledChain, compileChain, isHttpLike } from "./chain.js";
 import { readChain, relatedServices } from "./chain-entries.js";
-import type { ConfigEntryKind, ServiceResolverEntry } from "./config-entry.js";
+import type { ConfigEntry, ConfigEntryKind, ServiceResolverEntry } from "./config-entry.js";
 import type { ConfigEntrySet } from "./config-entry-set.js";
 import { listProblems } from "./entry-reader.js";
 import { type IntentionSource, jwtProviders } from "./intentions.js";
+import { listMember, textMember } from "./kept-members.js";
 import { lowerCase } from "./names.js";
 
 /** Names exported to any peer, lower-cased to as written: by block, and with `*` all that have a chain of their own. */
@@ -75,6 +76,51 @@ function checkTargets(before: CompiledChain, after: CompiledChain): void {
   }
 }
 
+interface Listened {
+  readonly service: string;
+  readonly protocol: string;
+}
+
+/** What the listeners of an ingress gateway lead to, `*` aside. */
+function listened(gateway: ConfigEntry): readonly Listened[] {
+  return listMember(gateway.extra, "Listeners").flatMap((listener) =>
+    listMember(listener, "Services").flatMap((served) => {
+      const service = textMember(served, "Name");
+      return service === "*" ? [] : [{ service, protocol: textMember(listener, "Protocol") }];
+    }),
+  );
+}
+
+/** The ingress gateways that a write of this entry may break, as Consul 1.21 picks them. */
+function affectedGateways(
+  before: ConfigEntrySet,
+  after: ConfigEntrySet,
+  kind: ConfigEntryKind,
+  name: string,
+): readonly ConfigEntry[] {
+  if (kind === "service-intentions") return [];
+  if (kind === "ingress-gateway") return [after.get(kind, name)].flatMap((gateway) => gateway ?? []);
+  return [...before.all("ingress-gateway").values()].filter(
+    (gateway) => kind === "proxy-defaults" || listened(gateway).some(({ service }) => service === name),
+  );
+}
+
+/**
+ * A listener of TCP takes traffic of any protocol, unless requests have to be looked at; one that is written itself takes its
+ * own alone.
+ */
+function checkListeners(gateway: ConfigEntry, chains: ReadonlyMap<string, CompiledChain>, strict: boolean): void {
+  for (const { service, protocol } of listened(gateway)) {
+    const chain = chains.get(service);
+    if (chain === undefined || chain.protocol === protocol) continue;
+    const passesThrough = !strict && protocol === "tcp" && chain.nodes.get(chain.start)?.type === "resolver";
+    if (passesThrough) continue;
+    throw refused(
+      `service "${service}" has protocol "${chain.protocol}", which does not match defined listener protocol "${protocol}"`,
+    );
+  }
+}
+
 /** The chains that a write of this entry may change, and those of all services with intentions, as Consul 1.21 picks them. */
 function affectedChains(
   before: ConfigEntrySet,
@@ -83,6 +129,7 @@ function affectedChains(
   name: string,
 ): ReadonlySet<string> {
   if (kind === "service-intentions") return new Set(after.get(kind, name) === undefined ? [] : [name]);
+  if (kind === "ingress-gateway") return new Set();
   const names = new Set<string>(kind === "proxy-defaults" ? [] : [name]);
   for (const [key, chain] of after.chainNames) {
     // The entry is there in another spelling.
@@ -157,8 +204,10 @@ export function checkEntryGuards(
     return;
   }
   const exported = exportedNames(after);
-  const chains: CompiledChain[] = [];
-  for (const affected of affectedChains(before, after, kind, name)) {
+  const gateways = affectedGateways(before, after, kind, name);
+  const led = gateways.flatMap((gateway) => listened(gateway).map(({ service }) => service));
+  const chains = new Map<string, CompiledChain>();
+  for (const affected of new Set([...affectedChains(before, after, kind, name), ...led])) {
     const chain = compileChain(after, affected, datacenter);
     if (chain.tooLong) throw new PeeringError("resource-exhausted", chain.problem ?? "");
     if (chain.problem !== undefined) throw refused(chain.problem);
@@ -166,7 +215,9 @@ export function checkEntryGuards(
       checkExport(after, affected);
       checkTargets(compileChain(before, affected, datacenter), chain);
     }
-    chains.push(chain);
+    chains.set(affected, chain);
   }
-  for (const chain of chains) checkPermissions(after, chain);
+  for (const gateway of gateways) checkListeners(gateway, chains, kind === "ingress-gateway");
+  if (kind === "ingress-gateway") return;
+  for (const chain of chains.values()) checkPermissions(after, chain);
 }

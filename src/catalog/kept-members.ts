@@ -20,3 +20,9 @@ export function textMember(value: JsonValue | undefined, name: string): string {
   const text = member(value, name);
   return typeof text === "string" ? text : "";
 }
+
+/** Empty where there is no list. */
+export function listMember(value: JsonValue | undefined, name: string): readonly JsonValue[] {
+  const list = member(value, name);
+  return isList(list) ? list : [];
+}

@@ -8,7 +8,7 @@ import {
 } from "../catalog/config-entry.js";
 import { type ChainLimits, ConfigEntrySet, defaultChainLimits } from "../catalog/config-entry-set.js";
 import { withConsulExtras } from "../catalog/entry-extras.js";
-import { checkGateways, checkNeighbours, settledEntry } from "../catalog/entry-rules.js";
+import { checkNeighbours, settledEntry } from "../catalog/entry-rules.js";
 import { checkEntryGuards } from "../catalog/export-guards.js";
 import { lowerCase } from "../catalog/names.js";
 import { entryShapes } from "../catalog/shapes.js";
@@ -263,7 +263,6 @@ export class ConfigEntries {
       if (entry !== undefined) checkNeighbours(this.#entries, entry);
       const written = entry?.name ?? before?.entry.name ?? name;
       this.#check(entries, kind, written);
-      checkGateways(this.#entries, entries, kind);
       const key = keyOf(kind, name);
       const value = entry === undefined ? undefined : encode(entry, before?.createIndex, this.#secretBox);
       try {

@@ -29,6 +29,7 @@ type Write = Pick<RecordedWrite, "method" | "path" | "body">;
 const KINDS = [
   "exported-services",
   "service-intentions",
+  "ingress-gateway",
   "service-router",
   "service-splitter",
   "service-resolver",
@@ -117,7 +118,7 @@ function router(dice: Dice): Fields {
 }
 
 function entry(dice: Dice): Fields {
-  const kind = dice.one([...KINDS, ...KINDS.slice(2), ...KINDS.slice(2, 5)]);
+  const kind = dice.one([...KINDS, ...KINDS.slice(3), ...KINDS.slice(3, 6)]);
   const named = (fields: Fields): Fields => ({ Kind: kind, Name: dice.one(SERVICES), ...fields });
   switch (kind) {
     case "exported-services":
@@ -132,6 +133,16 @@ function entry(dice: Dice): Fields {
           dice.chance(40)
             ? { Name: "x", Action: "allow" }
             : { Name: "x", Permissions: [{ Action: "allow", HTTP: { PathPrefix: "/" } }] },
+        ],
+      });
+    case "ingress-gateway":
+      return named({
+        Listeners: [
+          {
+            Port: 80,
+            Protocol: dice.one(["tcp", "http", "grpc"]),
+            Services: [{ Name: dice.one(SERVICES), Hosts: dice.chance(10) ? ["x.example.com"] : null }],
+          },
         ],
       });
     case "service-router":
