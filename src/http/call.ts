@@ -24,6 +24,8 @@ export interface Server {
   /** Version told by `agent/self`. */
   readonly version: string;
   readonly bodyLimits: BodyLimits;
+  /** How many services one question about intentions may name. */
+  readonly maxMatchNames: number;
   readonly sharedAnswers: SharedAnswers;
   /** Grows when the roots of the cluster change, also over a restart. */
   readonly rootsIndex: () => bigint;

@@ -25,6 +25,8 @@ export interface HttpHandlerOptions extends RequestGuardOptions {
   readonly address?: string;
   /** Version told by `agent/self`; clients compare it with Consul's. Default: `1.21.4`, the one that is followed. */
   readonly version?: string;
+  /** Services that one question about the intentions of services may name. Default 256; beyond: 400. */
+  readonly maxMatchNames?: number;
   /** Longest body of a request, no more than `limits` have for one source. Default 8 MiB; beyond: 413. */
   readonly maxBodyBytes?: number;
   /** How long a body may take to arrive, in milliseconds. Default 30 000; then 408. */
@@ -39,6 +41,7 @@ export interface HttpHandlerOptions extends RequestGuardOptions {
   readonly random?: Random;
 }
 
+const DEFAULT_MATCH_NAMES = 256;
 const DEFAULT_BODY_BYTES = 8 * 1024 * 1024;
 const DEFAULT_BODY_TIMEOUT_MS = 30_000;
 const DEFAULT_WRITE_TIMEOUT_MS = 60_000;
@@ -93,6 +96,7 @@ export function httpHandler(host: PeeringHost, options: HttpHandlerOptions = {})
       maxBytes: options.maxBodyBytes ?? DEFAULT_BODY_BYTES,
       timeoutMs: options.bodyTimeoutMs ?? DEFAULT_BODY_TIMEOUT_MS,
     },
+    maxMatchNames: options.maxMatchNames ?? DEFAULT_MATCH_NAMES,
     sharedAnswers: new SharedAnswers(),
   };
   const table = new RouteTable([...operations, openApiOperation(operations)]);

@@ -231,31 +231,56 @@ async function check(call: Call): Promise<Answer> {
   return { json: { Allowed: allowed } };
 }
 
+/** Each name may bring all intentions of `*` into the answer. @throws {HttpError} 400. */
+function requireFewNames(call: Call, names: number): void {
+  const { maxMatchNames: limit } = call.server;
+  if (names <= limit) return;
+  call.host.incidents.report("intention-match-names", "refused a question about the intentions of too many services", {
+    names,
+    limit,
+  });
+  throw badRequest(`at most ${limit} names can be matched at once`);
+}
+
+type Matching = (name: string) => readonly StoredIntention[];
+
+function byDestination({ host: { configEntries } }: Call): Matching {
+  return (name) => {
+    const stored = configEntries.stored("service-intentions", name);
+    return stored === undefined ? [] : intentionsOf(stored);
+  };
+}
+
+function bySource(call: Call): Matching {
+  const named = new Map<string, StoredIntention[]>();
+  for (const intention of allIntentions(call)) {
+    const { name } = intention.source;
+    const same = named.get(name);
+    if (same === undefined) named.set(name, [intention]);
+    else same.push(intention);
+  }
+  return (name) => {
+    const found = named.get(name) ?? [];
+    // Where the entry names the local service, those of peers that have its name are shown, too (Consul 1.21).
+    const local = new Set(found.flatMap(({ source, stored }) => (source.peer === undefined ? [stored] : [])));
+    return found.filter(({ stored }) => local.has(stored));
+  };
+}
+
 /** Intentions that a service is one end of, those for all services included. */
 async function match(call: Call): Promise<Answer> {
   const options = call.readOptions();
   call.refusePartition();
   call.refuseNamespace();
   const { by, names } = matchQuestion(call);
+  requireFewNames(call, names.size);
   for (const name of names.values()) if (name !== "") await call.require(rightToRead(name));
-  const matching = (name: string): readonly StoredIntention[] => {
-    const wanted = new Set([name, "*"]);
-    const { configEntries } = call.host;
-    if (by === "destination") {
-      const entries = [...wanted].flatMap((each) => configEntries.stored("service-intentions", each) ?? []);
-      return entries.flatMap(intentionsOf).sort(compareIntentions);
-    }
-    return [...wanted]
-      .flatMap((each) => {
-        const named = allIntentions(call).filter(({ source }) => source.name === each);
-        // Where the entry names the local service, those of peers that have its name are shown, too (Consul 1.21).
-        const local = new Set(named.flatMap(({ source, stored }) => (source.peer === undefined ? [stored] : [])));
-        return named.filter(({ stored }) => local.has(stored));
-      })
-      .sort(compareIntentions);
-  };
   const matches = query(call, () => {
-    const result = [...names].map(([given, name]): [string, readonly StoredIntention[]] => [given, matching(name)]);
+    const matching = by === "destination" ? byDestination(call) : bySource(call);
+    const result = [...names].map(([given, name]): [string, readonly StoredIntention[]] => {
+      const found = [...new Set([name, "*"])].flatMap(matching);
+      return [given, found.sort(compareIntentions)];
+    });
     return { result, found: result.some(([, intentions]) => intentions.length > 0) };
   });
   const json = (result: readonly (readonly [string, readonly StoredIntention[]])[]): Json =>

@@ -166,6 +166,18 @@ describe("intentions over HTTP, as Consul 1.21.4 answered", () => {
     assert.deepEqual(await ask(pair.a, "GET", path), [200, []]);
   });
 
+  it("are matched for a bounded number of services at once", async () => {
+    await using pair = await HttpPair.start(1, { maxMatchNames: 2 });
+    const { a } = pair;
+    const path = "/v1/connect/intentions/match?by=source";
+    assert.equal((await ask(a, "GET", `${path}&name=a&name=b&name=a`))[0], 200);
+    assert.deepEqual(await ask(a, "GET", `${path}&name=a&name=b&name=c`), [
+      400,
+      "at most 2 names can be matched at once",
+    ]);
+    assert.equal(a.host.incidents.counts().get("intention-match-names"), 1);
+  });
+
   it("are one record with the entry of their destination, whichever is written", async () => {
     await using pair = await HttpPair.start();
     const { a } = pair;
