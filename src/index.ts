@@ -124,6 +124,7 @@ export {
   type StoredConfigEntry,
 } from "./host/config-entries.js";
 export { type ExportedServicesInput, Exports } from "./host/exports.js";
+export type { Gateways } from "./host/gateways.js";
 export { createHost, PeeringHost } from "./host/host.js";
 export type {
   ImportChange,

@@ -19,6 +19,8 @@ export interface ServiceKinds {
   readonly name: string;
   /** Has an instance without a kind. */
   readonly typical: boolean;
+  /** Has one that does not speak for itself in the mesh either: gateways to what is outside of it front such services. */
+  readonly ordinary: boolean;
   /** Has a connect-native instance, or a proxy names it as its destination. */
   readonly connectEnabled: boolean;
   /** Kinds of the instances with this name; empty for a name that only a proxy mentions. */
@@ -151,7 +153,8 @@ class ServiceEntry {
   readonly instances: InstanceList = new InstanceList();
   readonly #spellings = new Tally<string>();
   readonly #kinds = new Tally<string>();
-  /** The same, as it was asked for last. */
+  #ordinary = 0;
+  /** The kinds, as it was asked for last. */
   #knownKinds: ReadonlySet<string> | undefined;
   /** The last write. Undefined: it is gone. */
   #latest: InstanceRecord | undefined;
@@ -159,6 +162,10 @@ class ServiceEntry {
   constructor(key: string, name: string) {
     this.key = key;
     this.name = name;
+  }
+
+  get ordinary(): boolean {
+    return this.#ordinary > 0;
   }
 
   get kinds(): ReadonlySet<string> {
@@ -202,6 +209,7 @@ class ServiceEntry {
 
   #count({ service }: InstanceRecord, by: 1 | -1): void {
     this.#spellings.count(service.name, by);
+    if (service.kind === "" && service.connect?.native !== true) this.#ordinary += by;
     if (this.#kinds.count(service.kind, by)) this.#knownKinds = undefined;
   }
 }
@@ -536,6 +544,20 @@ export class CatalogState implements CommittedCatalog {
     return this.#services.get(serviceKey)?.name;
   }
 
+  /** Whether a service has an instance without a kind that does not speak for itself in the mesh. */
+  isOrdinary(serviceKey: string): boolean {
+    return this.#services.get(serviceKey)?.ordinary ?? false;
+  }
+
+  kindsOf(serviceKey: string): ReadonlySet<string> {
+    return this.#services.get(serviceKey)?.kinds ?? noKinds;
+  }
+
+  /** Whether anything speaks for a name in the mesh. */
+  isConnectEnabled(serviceKey: string): boolean {
+    return this.#connect.has(serviceKey);
+  }
+
   /** In byte order of node and service id. */
   instanceRecords(serviceKey: string): readonly InstanceRecord[] {
     return this.#services.get(serviceKey)?.instances.sorted ?? emptyList;
@@ -578,6 +600,7 @@ export class CatalogState implements CommittedCatalog {
       kinds.set(key, {
         name: entry.name,
         typical: entry.kinds.has(typical),
+        ordinary: entry.ordinary,
         connectEnabled: this.#connect.has(key),
         kinds: entry.kinds,
       });
@@ -586,7 +609,7 @@ export class CatalogState implements CommittedCatalog {
       if (kinds.has(key)) continue;
       const proxy = instances.sorted[0];
       const name = (proxy && connectName(proxy.service)) ?? key;
-      kinds.set(key, { name, typical: false, connectEnabled: true, kinds: new Set() });
+      kinds.set(key, { name, typical: false, ordinary: false, connectEnabled: true, kinds: new Set() });
     }
     this.#kinds = kinds;
     return kinds;
@@ -608,6 +631,8 @@ export class CatalogState implements CommittedCatalog {
     return record && virtualIpAddress(record.offset);
   }
 }
+
+const noKinds: ReadonlySet<string> = new Set();
 
 function connectKeyOf(record: InstanceRecord | undefined): string | undefined {
   const name = record && connectName(record.service);

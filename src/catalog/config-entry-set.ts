@@ -5,6 +5,7 @@ import type {
   ProxyDefaultsEntry,
   ServiceDefaultsEntry,
 } from "./config-entry.js";
+import { ingressLinks } from "./ingress.js";
 import type { JsonObject } from "./instance.js";
 import { lowerCase } from "./names.js";
 
@@ -25,6 +26,9 @@ function isOf<Kind extends ConfigEntryKind>(entry: ConfigEntry, kind: Kind): ent
   return entry.kind === kind;
 }
 
+/** Lower-cased names of gateways by the lower-cased name of a service that they front; under `*` those that front all there are. */
+export type GatewayNames = ReadonlyMap<string, readonly string[]>;
+
 /** All configuration entries of one moment; names compare without case. Immutable: `with` and `without` return another. */
 export class ConfigEntrySet {
   static readonly empty: ConfigEntrySet = ConfigEntrySet.of([]);
@@ -32,6 +36,8 @@ export class ConfigEntrySet {
   readonly limits: ChainLimits;
   readonly #maps: EntryMaps;
   #chainNames: ReadonlyMap<string, string> | undefined;
+  #terminating: GatewayNames | undefined;
+  #ingress: GatewayNames | undefined;
   #links: { readonly names: ReadonlySet<string>; readonly wildcard: boolean } | undefined;
 
   private constructor(maps: EntryMaps, limits: ChainLimits) {
@@ -122,6 +128,22 @@ export class ConfigEntrySet {
     return this.#links;
   }
 
+  /** Which terminating gateways front which services. */
+  get terminatingGateways(): GatewayNames {
+    this.#terminating ??= gatewayNames(this.#maps["terminating-gateway"], ({ services }) =>
+      services.map(({ name }) => name),
+    );
+    return this.#terminating;
+  }
+
+  /** Which ingress gateways lead to which services. */
+  get ingressGateways(): GatewayNames {
+    this.#ingress ??= gatewayNames(this.#maps["ingress-gateway"], (entry) =>
+      ingressLinks(entry).map(({ service }) => service),
+    );
+    return this.#ingress;
+  }
+
   /** Protocol of a service, lower-cased (specification 4.2.3). */
   protocolOf(service: string): string {
     return protocolFrom(this.get("service-defaults", service), this.get("proxy-defaults", "global"));
@@ -133,4 +155,19 @@ export function protocolFrom(own: ServiceDefaultsEntry | undefined, all: ProxyDe
   if (own !== undefined) return lowerCase(own.protocol ?? "tcp");
   const { protocol }: JsonObject = all?.config ?? {};
   return typeof protocol === "string" && protocol !== "" ? lowerCase(protocol) : "tcp";
+}
+
+function gatewayNames<Entry>(
+  gateways: ReadonlyMap<string, Entry>,
+  servicesOf: (entry: Entry) => readonly string[],
+): GatewayNames {
+  const names = new Map<string, string[]>();
+  for (const [gateway, entry] of gateways) {
+    for (const key of new Set(servicesOf(entry).map(lowerCase))) {
+      const known = names.get(key);
+      if (known === undefined) names.set(key, [gateway]);
+      else known.push(gateway);
+    }
+  }
+  return names;
 }

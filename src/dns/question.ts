@@ -26,15 +26,13 @@ export type Lookup =
       readonly port: string | undefined;
       readonly scope: Scope;
     }
-  | { readonly type: "connect"; readonly service: string; readonly scope: Scope }
+  | { readonly type: "connect" | "ingress"; readonly service: string; readonly scope: Scope }
   | { readonly type: "node"; readonly node: string; readonly scope: Scope }
   /** `peer` is `""` for a local service. */
   | { readonly type: "virtual"; readonly service: string; readonly peer: string }
   | { readonly type: "addr"; readonly hex: string }
   /** A prepared query, by name or id. */
   | { readonly type: "query"; readonly query: string; readonly scope: Scope }
-  /** Well-formed, but of something that there is not: ingress gateways. */
-  | { readonly type: "nothing" }
   | { readonly type: "malformed" };
 
 export type ParsedName =
@@ -114,9 +112,8 @@ function lookupOf(kind: string, parts: readonly string[], suffix: readonly strin
     case "ingress": {
       const scope = suffixOf(suffix, settings, false)?.scope;
       if (scope === undefined) return { type: "malformed" };
-      if (kind === "ingress") return { type: "nothing" };
       // Consul takes a peer in the name and looks at the local services all the same.
-      return { type: "connect", service: last, scope: scope.type === "peer" ? LOCAL : scope };
+      return { type: kind, service: last, scope: scope.type === "peer" ? LOCAL : scope };
     }
     case "node": {
       const scope = suffixOf(suffix, settings, true)?.scope;

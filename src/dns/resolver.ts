@@ -130,7 +130,6 @@ export class Resolver {
     });
     switch (lookup.type) {
       case "malformed":
-      case "nothing":
         return this.#absent(zone);
       case "addr":
         return this.#address(lookup.hex, ownerOf(name, domain), type, zone);
@@ -157,14 +156,24 @@ export class Resolver {
   }
 
   async #instances(
-    lookup: Extract<Lookup, { readonly type: "service" | "connect" }>,
+    lookup: Extract<Lookup, { readonly type: "service" | "connect" | "ingress" }>,
   ): Promise<readonly ServiceInstance[]> {
-    const all =
-      lookup.type === "connect"
-        ? await this.#source.connectInstances(lookup.service)
-        : await this.#source.instances(peerOf(lookup.scope), lookup.service);
+    const all = await this.#allInstances(lookup);
     const named = lookup.type === "service" && lookup.tag !== undefined ? tagged(all, lookup.tag) : all;
     return healthy(named, this.#settings.onlyPassing);
+  }
+
+  #allInstances(
+    lookup: Extract<Lookup, { readonly type: "service" | "connect" | "ingress" }>,
+  ): Promise<readonly ServiceInstance[]> {
+    switch (lookup.type) {
+      case "connect":
+        return this.#source.connectInstances(lookup.service);
+      case "ingress":
+        return this.#source.ingressInstances(lookup.service);
+      case "service":
+        return this.#source.instances(peerOf(lookup.scope), lookup.service);
+    }
   }
 
   async #service(

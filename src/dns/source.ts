@@ -16,8 +16,10 @@ export interface DnsSource {
   isPeering(name: string): boolean;
   /** All instances of a service, whatever their health; none for what is unknown. */
   instances(peer: string, service: string): Promise<readonly ServiceInstance[]>;
-  /** Our own instances that speak for a service in the mesh. */
+  /** Our own instances that speak for a service in the mesh, and the terminating gateways in front of it. */
   connectInstances(service: string): Promise<readonly ServiceInstance[]>;
+  /** Those of the ingress gateways that lead to a service. */
+  ingressInstances(service: string): Promise<readonly ServiceInstance[]>;
   node(peer: string, name: string): Promise<Node | undefined>;
   virtualIp(peer: string, service: string): Promise<string | undefined>;
   /**
@@ -67,7 +69,8 @@ export function hostSource(host: PeeringHost): DnsSource {
     datacenter: host.datacenter,
     isPeering: (name) => records.byName(name) !== undefined,
     instances,
-    connectInstances: async (service) => host.catalog.connectInstances(service),
+    connectInstances: async (service) => host.gateways.connectInstances(service),
+    ingressInstances: async (service) => host.gateways.ingressInstances(service),
     node: async (peer, name) => (peer === "" ? host.catalog.nodeAlone(name) : host.imports.node({ peer, name })),
     virtualIp: async (peer, service) => host.catalog.virtualIp(service, peer),
     query: async (nameOrId, from, visible = async (_, all) => all) => {
@@ -76,7 +79,7 @@ export function hostSource(host: PeeringHost): DnsSource {
       const { name, connect = false } = query.service;
       const all = async (peer: string): Promise<readonly ServiceInstance[]> => {
         if (!connect) return instances(peer, name);
-        return peer === "" ? host.catalog.connectInstances(name) : instances(peer, `${name}${SIDECAR_SUFFIX}`);
+        return peer === "" ? host.gateways.connectInstances(name) : instances(peer, `${name}${SIDECAR_SUFFIX}`);
       };
       const token = query.token ?? "";
       const found = await runQuery(query, host.datacenter, async (peer) => visible(peer, await all(peer), token));
@@ -108,6 +111,7 @@ export function permittedSource(source: DnsSource, authorizer: Authorizer): DnsS
     isPeering: (name) => source.isPeering(name),
     instances: async (peer, service) => visible(peer, await source.instances(peer, service), ""),
     connectInstances: async (service) => visible("", await source.connectInstances(service), ""),
+    ingressInstances: async (service) => visible("", await source.ingressInstances(service), ""),
     node: async (peer, name) => {
       const node = await source.node(peer, name);
       return node !== undefined && (await anonymous()).readable(peer).node(node.name) ? node : undefined;

@@ -14,7 +14,7 @@ import {
 } from "../catalog/catalog-record.js";
 import type { CatalogChange, CatalogSource } from "../catalog/catalog-source.js";
 import { CatalogState, type RecordChange, type ServiceKinds } from "../catalog/catalog-state.js";
-import type { Check, Node, Service, ServiceInstance } from "../catalog/instance.js";
+import type { Check, Node, Service, ServiceInstance, ServiceKind } from "../catalog/instance.js";
 import { lowerCase } from "../catalog/names.js";
 import {
   type Deregistration,
@@ -102,6 +102,8 @@ export interface CatalogIndexes {
   service(name: string): bigint;
   /** Instances by connect name. */
   connect(name: string): bigint;
+  /** Virtual addresses. */
+  readonly virtualIps: bigint;
   /** Instances of a kind; `""` is the typical one. */
   kind(kind: string): bigint;
 }
@@ -583,6 +585,26 @@ export class Catalog implements CatalogSource, AsyncDisposable {
     return this.#views(this.#state.connectRecords(lowerCase(service)));
   }
 
+  /** The same with the index of every part. */
+  indexedConnectInstances(service: string): readonly IndexedInstance[] {
+    return this.#state.connectRecords(lowerCase(service)).map((record) => this.#indexedInstance(record));
+  }
+
+  /** Whether a service has an instance without a kind that does not speak for itself in the mesh. */
+  isOrdinary(service: string): boolean {
+    return this.#state.isOrdinary(lowerCase(service));
+  }
+
+  /** Whether a service has an instance of a kind. */
+  isOf(service: string, kind: ServiceKind): boolean {
+    return this.#state.kindsOf(lowerCase(service)).has(kind);
+  }
+
+  /** Whether anything speaks for a service in the mesh. */
+  isConnectEnabled(service: string): boolean {
+    return this.#state.isConnectEnabled(lowerCase(service));
+  }
+
   /** The checks of all instances of a service, without those of their nodes. */
   serviceChecks(service: string): readonly IndexedCheck[] {
     return this.#state
@@ -629,6 +651,7 @@ export class Catalog implements CatalogSource, AsyncDisposable {
       nodes: atLeastOne(marks.nodes),
       services: atLeastOne(marks.services),
       checks: atLeastOne(marks.checks),
+      virtualIps: atLeastOne(marks.virtualIps),
       node: (name) => atLeastOne(state.nodeMark(lowerCase(name)) ?? absent(marks.lastNodeExtinction)),
       service: (name) => atLeastOne(state.serviceMark(lowerCase(name)) ?? absent(marks.lastServiceExtinction)),
       connect: (name) => state.connectMark(lowerCase(name)) ?? absent(marks.lastServiceExtinction),

@@ -137,6 +137,9 @@ export class ConfigEntries {
   #stored = new Map<string, StoredConfigEntry>();
   #entries: ConfigEntrySet;
   #index = 0n;
+  readonly #kindIndexes = new Map<ConfigEntryKind, bigint>();
+  /** That of kinds of which nothing was written since the start: what was deleted before leaves nothing. */
+  #indexAtStart = 0n;
   /** The write that runs or ran last; the next one waits for it. Never rejects. */
   #last: Promise<unknown> = Promise.resolve();
 
@@ -155,6 +158,7 @@ export class ConfigEntries {
   static async open(options: ConfigEntriesOptions): Promise<ConfigEntries> {
     const entries = new ConfigEntries(options);
     await entries.#sealAgain(await entries.#load());
+    entries.#indexAtStart = entries.#index;
     return entries;
   }
 
@@ -166,6 +170,11 @@ export class ConfigEntries {
   /** Index of the last write to any entry; 0n before the first. */
   get index(): bigint {
     return this.#index;
+  }
+
+  /** Index of the last write to any entry of a kind, or of those that cannot be told from it. */
+  kindIndex(kind: ConfigEntryKind): bigint {
+    return this.#kindIndexes.get(kind) ?? this.#indexAtStart;
   }
 
   get<Kind extends ConfigEntryKind>(kind: Kind, name: string): EntryOf<Kind> | undefined {
@@ -351,6 +360,7 @@ export class ConfigEntries {
   }
 
   #notify(change: ConfigEntryChange): void {
+    this.#kindIndexes.set(change.kind, this.#index);
     for (const listener of [...this.#listeners]) listener(change);
   }
 }

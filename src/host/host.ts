@@ -33,6 +33,7 @@ import { DialRule, defaultForbiddenAddresses } from "./dial-rule.js";
 import { Dialer } from "./dialer.js";
 import { ExportEngine } from "./export-engine.js";
 import { Exports } from "./exports.js";
+import { Gateways } from "./gateways.js";
 import { ImportStore } from "./import-store.js";
 import { Imports } from "./imports.js";
 import { alwaysLeader, type Leadership } from "./leadership.js";
@@ -75,6 +76,8 @@ export class PeeringHost implements AsyncDisposable {
   readonly catalog: Catalog;
   readonly exports: Exports;
   readonly configEntries: ConfigEntries;
+  /** Which gateways stand in front of which services. */
+  readonly gateways: Gateways;
   /** The name of the node that this host is. */
   readonly nodeName: string;
   /** The checks of that node that are run here. */
@@ -96,6 +99,7 @@ export class PeeringHost implements AsyncDisposable {
     readonly imports: ImportStore;
     readonly links: Links;
     readonly board: StatusBoard;
+    readonly virtualIps: VirtualIpClaims;
   };
   readonly #parts: readonly AsyncDisposable[];
   #disposed: Promise<void> | undefined;
@@ -108,6 +112,7 @@ export class PeeringHost implements AsyncDisposable {
     this.catalog = parts.catalog;
     this.exports = parts.exports;
     this.configEntries = parts.configEntries;
+    this.gateways = new Gateways(parts);
     this.nodeName = parts.checks.node;
     this.checks = parts.checks;
     this.imports = parts.imports;
@@ -465,7 +470,7 @@ async function composeHost(options: HostOptions, opened: AsyncDisposable[]): Pro
     trustBundles,
     listener,
     incidents,
-    internals: { records, imports: importStore, links, board },
+    internals: { records, imports: importStore, links, board, virtualIps },
     disposables: [...opened].reverse(),
   });
 }

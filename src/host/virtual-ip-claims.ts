@@ -75,6 +75,11 @@ export class VirtualIpClaims implements ImportedAddresses, AsyncDisposable {
     await this.#syncLocal();
   }
 
+  /** Resolves when all that was written before has the addresses that belong to it. Never rejects. */
+  settled(): Promise<void> {
+    return this.#last;
+  }
+
   async [Symbol.asyncDispose](): Promise<void> {
     this.#ended = true;
     this.#forget();
@@ -108,5 +113,7 @@ function namedServices(entries: ConfigEntrySet): ReadonlySet<string> {
   const names = new Set<string>(entries.gatewayLinks.names);
   for (const kind of NAMING_KINDS) for (const name of entries.all(kind).keys()) names.add(name);
   names.delete("*");
+  // As in Consul, a gateway of all services has an address for that.
+  if (entries.gatewayLinks.wildcard) names.add("*");
   return names;
 }

@@ -4,15 +4,16 @@ import type { Answer, Call } from "./call.js";
 import {
   answerRead,
   connectInstancesOf,
+  connectScope,
   discoveryOptions,
   everyImported,
   filterFor,
   hasNodeMeta,
+  instanceScope,
   instancesOf,
   nameInPath,
   nodeOf,
   nodesOf,
-  sidecarName,
   taggedInstancesOf,
   Visibility,
 } from "./discovery.js";
@@ -77,18 +78,14 @@ async function services(call: Call): Promise<Answer> {
 async function serviceInstances(call: Call): Promise<Answer> {
   const options = discoveryOptions(call);
   const service = nameInPath(call, "service name");
-  const scope = { peer: options.peer, service, local: (indexes: Indexes) => indexes.service(service) };
+  const scope = instanceScope(call.host, options.peer, service);
   return flatAnswer(call, options, scope, () => taggedInstancesOf(call, options.peer, service));
 }
 
 async function connectInstances(call: Call): Promise<Answer> {
   const options = discoveryOptions(call);
   const service = nameInPath(call, "service name");
-  const scope = {
-    peer: options.peer,
-    service: sidecarName(service),
-    local: (indexes: Indexes) => indexes.connect(service),
-  };
+  const scope = connectScope(call.host, options.peer, service);
   // Who may not read the service is told of nothing that speaks for it, under whatever name.
   const access = await call.access();
   const readable = access.readable(options.peer).service(service);
@@ -96,8 +93,6 @@ async function connectInstances(call: Call): Promise<Answer> {
     readable ? connectInstancesOf(call.host, options.peer, service) : [],
   );
 }
-
-type Indexes = Parameters<Parameters<typeof answerRead>[2]["local"]>[0];
 
 async function flatAnswer(
   call: Call,

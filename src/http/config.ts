@@ -127,6 +127,8 @@ async function write(call: Call): Promise<Answer> {
   await requireWrite(call, decoded.kind, decoded.name, decoded.entry);
   checkName(decoded);
   const written = await call.host.configEntries.setUntyped(decoded.entry, cas === undefined ? {} : { cas });
+  // Whoever reads next finds the addresses that belong to the entry.
+  await call.host.internals.virtualIps.settled();
   return { json: written };
 }
 
@@ -242,6 +244,7 @@ async function remove(call: Call): Promise<Answer> {
   const cas = casOf(call);
   await requireWrite(call, kind, name, undefined);
   const deleted = await call.host.configEntries.delete(kind, name, cas === undefined ? {} : { cas });
+  await call.host.internals.virtualIps.settled();
   return { json: cas === undefined ? {} : deleted };
 }
 

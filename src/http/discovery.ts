@@ -6,6 +6,7 @@ import { SIDECAR_SUFFIX } from "../catalog/exported-payload.js";
 import type { Check, Node, ServiceInstance } from "../catalog/instance.js";
 import { lowerCase } from "../catalog/names.js";
 import type { CatalogIndexes, IndexedCheck } from "../host/catalog.js";
+import { VIRTUAL } from "../host/gateways.js";
 import type { PeeringHost } from "../host/host.js";
 import type { Answer, Call } from "./call.js";
 import type { Fields } from "./filter/fields.js";
@@ -23,6 +24,8 @@ export interface Scope {
   readonly service?: string;
   /** The index of a read of local data. */
   readonly local: (indexes: CatalogIndexes) => bigint;
+  /** Configuration entries of gateways change what is read, too. Default false. */
+  readonly gateways?: boolean;
 }
 
 /** The parameters that every read of the catalog and of health shares (specification 2.6.4 and 4.5.2). */
@@ -104,7 +107,7 @@ export async function answerRead(
   scope: Scope,
   load: () => Promise<{ readonly json: Json; readonly filtered: boolean }>,
 ): Promise<Answer> {
-  const { catalog, imports } = call.host;
+  const { catalog, configEntries, imports } = call.host;
   const { peer, service } = scope;
   const of = service === undefined ? { peer } : { peer, service };
   const index = peer === "" ? (): bigint => scope.local(catalog.index) : (): bigint => imports.index(of);
@@ -113,7 +116,15 @@ export async function answerRead(
     const stop = new AbortController();
     // It fails when it is stopped here, and when the host ends: then nothing changes any more.
     catalog.indexAfter(index, options.minIndex, stop.signal).then(wake, () => {});
-    return () => stop.abort();
+    const forget = scope.gateways
+      ? configEntries.onChange(() => {
+          if (index() > options.minIndex) wake();
+        })
+      : () => {};
+    return () => {
+      stop.abort();
+      forget();
+    };
   };
   const query = { read: () => ({ index: index(), result: undefined }), index, subscribe };
   return call.answer(options, query, async (reading) => {
@@ -172,8 +183,6 @@ interface Stamped {
   readonly modifyIndex: bigint;
 }
 
-const VIRTUAL = "consul-virtual";
-
 function stamp(revision: bigint): Stamped {
   return { createIndex: revision, modifyIndex: revision };
 }
@@ -202,7 +211,7 @@ function byNodeAndId(left: InstanceView, right: InstanceView): number {
 /** The instances of a service, by node and id. */
 export async function instancesOf(host: PeeringHost, peer: string, service: string): Promise<readonly InstanceView[]> {
   if (peer === "") {
-    return host.catalog.indexedInstances(service).map((instance) => ({ peer, ...instance }));
+    return host.catalog.indexedInstances(service).map((instance) => host.gateways.withAddresses({ peer, ...instance }));
   }
   const indexes = stamp(host.imports.service({ peer, service })?.revision ?? 1n);
   const instances = await host.imports.instances({ peer, service });
@@ -214,7 +223,27 @@ export function sidecarName(service: string): string {
   return `${service}${SIDECAR_SUFFIX}`;
 }
 
-/** The instances that speak for a service in the mesh. */
+/** What a read of the instances of a service is about. */
+export function instanceScope({ gateways, catalog }: PeeringHost, peer: string, service: string): Scope {
+  return {
+    peer,
+    service,
+    local: () => gateways.instanceIndex(service),
+    gateways: peer === "" && catalog.isOf(service, "terminating-gateway"),
+  };
+}
+
+/** What a read of {@link connectInstancesOf} is about. */
+export function connectScope({ gateways }: PeeringHost, peer: string, service: string): Scope {
+  return {
+    peer,
+    service: sidecarName(service),
+    local: () => gateways.connectIndex(service),
+    gateways: true,
+  };
+}
+
+/** The instances that speak for a service in the mesh, and the terminating gateways in front of it. */
 export async function connectInstancesOf(
   host: PeeringHost,
   peer: string,
@@ -227,19 +256,7 @@ export async function connectInstancesOf(
       return kind === "connect-proxy" && lowerCase(proxy?.destinationServiceName ?? "") === key;
     });
   }
-  const views: InstanceView[] = [];
-  // The records of one moment: nothing is awaited between them.
-  const byName = new Map<string, readonly InstanceView[]>();
-  for (const { node, service: found } of host.catalog.connectInstances(service)) {
-    let known = byName.get(found.name);
-    if (known === undefined) {
-      known = host.catalog.indexedInstances(found.name).map((instance) => ({ peer, ...instance }));
-      byName.set(found.name, known);
-    }
-    const view = known.find((candidate) => candidate.node.name === node.name && candidate.service.id === found.id);
-    if (view !== undefined) views.push(view);
-  }
-  return views;
+  return host.gateways.connectInstances(service).map((instance) => host.gateways.withAddresses({ peer, ...instance }));
 }
 
 /** A node with everything on it. */
@@ -282,7 +299,7 @@ export function localNode(host: PeeringHost, name: string): NodeContents | undef
   const node = { peer: "", node: found.node };
   return {
     node,
-    services: found.services.map((service) => ({ ...node, service, checks: [] })),
+    services: found.services.map((service) => host.gateways.withAddresses({ ...node, service, checks: [] })),
     checks: checkViews("", found.checks),
   };
 }
@@ -344,9 +361,10 @@ export async function checksInState(call: Call, peer: string, state: string): Pr
   const { imports } = call.host;
   const instances = await everyImported(call, peer);
   const checks = instances.flatMap((view) => view.checks.filter(({ serviceId }) => serviceId !== ""));
+  const revisions = new Map<string, bigint>();
+  for (const { node } of instances) if (!revisions.has(node.name)) revisions.set(node.name, node.modifyIndex);
   for (const { node, checks: ofNode } of await imports.nodes({ peer })) {
-    const revision = instances.find((view) => view.node.name === node.name)?.node.modifyIndex ?? 1n;
-    checks.push(...stampedChecks(ofNode, stamp(revision)));
+    for (const check of stampedChecks(ofNode, stamp(revisions.get(node.name) ?? 1n))) checks.push(check);
   }
   const wanted = checks.filter(({ status }) => state === "any" || status === state);
   wanted.sort(

@@ -1,66 +1,66 @@
 import { compareUtf8 } from "../catalog/byte-order.js";
-import type { LinkedService, TerminatingGatewayEntry } from "../catalog/config-entry.js";
-import type { JsonValue } from "../catalog/instance.js";
+import type { ConfigEntry, KeptEntry, TerminatingGatewayEntry } from "../catalog/config-entry.js";
+import { ingressLinks } from "../catalog/ingress.js";
+import type { JsonObject, JsonValue } from "../catalog/instance.js";
 import { lowerCase } from "../catalog/names.js";
-import type { StoredConfigEntry } from "../host/config-entries.js";
 import type { Answer, Call } from "./call.js";
 import { discoveryOptions, nameInPath, Visibility } from "./discovery.js";
 import { discoveryParameters } from "./discovery-docs.js";
 import type { Json } from "./json.js";
-import { flag, index, listOf, objectOf, text } from "./operation-docs.js";
+import { flag, index, listOf, objectOf, text, texts } from "./operation-docs.js";
 import type { JsonSchema, Operation } from "./routes.js";
 import { answerFromAll } from "./ui.js";
 
-/** A service behind a terminating gateway. */
+/** A service behind a gateway. */
 interface Link {
   readonly service: string;
   readonly wildcard: boolean;
-  /** There are ordinary instances of that name. */
-  readonly typical: boolean;
-  readonly extra: LinkedService["extra"];
+  readonly json: Readonly<Record<string, Json | undefined>>;
 }
 
-/** What a gateway fronts, by name: `*` is every ordinary service that is not named besides. */
-function linksOf(call: Call, { services }: TerminatingGatewayEntry): readonly Link[] {
-  const typical = new Map<string, string>();
-  for (const [key, kinds] of call.host.catalog.kinds()) if (kinds.typical) typical.set(key, kinds.name);
-  const links = new Map<string, Link>();
-  for (const { name, extra } of services) {
-    if (name === "*") continue;
-    const key = lowerCase(name);
-    links.set(key, { service: name, wildcard: false, typical: typical.has(key), extra });
-  }
-  const every = services.find(({ name }) => name === "*");
-  if (every !== undefined) {
-    typical.delete("consul");
-    for (const [key, service] of typical) {
-      if (!links.has(key)) links.set(key, { service, wildcard: true, typical: true, extra: every.extra });
-    }
-  }
-  return [...links.values()].sort((left, right) => compareUtf8(left.service, right.service));
-}
-
-function textOf(value: JsonValue | undefined): string | undefined {
-  return typeof value === "string" && value !== "" ? value : undefined;
-}
-
-/** Consul's `GatewayService` (1.21). */
-function linkJson(gateway: string, { service, wildcard, typical, extra = {} }: Link, stored: StoredConfigEntry): Json {
-  const { CAFile, CertFile, KeyFile, SNI, DisableAutoHostRewrite } = extra;
-  return {
-    Gateway: { Name: gateway },
-    Service: { Name: service },
-    GatewayKind: "terminating-gateway",
+/** What a terminating gateway fronts, by name: `*` is every ordinary service that is not named besides. */
+function terminatingLinks({ host }: Call, { services }: TerminatingGatewayEntry): readonly Link[] {
+  const kinds = host.catalog.kinds();
+  const json = (key: string, { CAFile, CertFile, KeyFile, SNI, DisableAutoHostRewrite }: JsonObject): Link["json"] => ({
     CAFile: textOf(CAFile),
     CertFile: textOf(CertFile),
     KeyFile: textOf(KeyFile),
     SNI: textOf(SNI),
-    FromWildcard: wildcard || undefined,
-    ServiceKind: typical ? "service" : undefined,
-    CreateIndex: stored.createIndex,
-    ModifyIndex: stored.modifyIndex,
+    ServiceKind: (kinds.get(key)?.kinds.size ?? 0) > 0 ? "service" : undefined,
     AutoHostRewrite: DisableAutoHostRewrite !== true || undefined,
-  };
+  });
+  const links = new Map<string, Link>();
+  for (const { name, extra = {} } of services) {
+    const key = lowerCase(name);
+    if (name !== "*") links.set(key, { service: name, wildcard: false, json: json(key, extra) });
+  }
+  const every = services.find(({ name }) => name === "*");
+  for (const [key, { name: service, ordinary }] of every === undefined ? [] : kinds) {
+    if (!ordinary || key === "consul" || links.has(key)) continue;
+    links.set(key, { service, wildcard: true, json: json(key, every?.extra ?? {}) });
+  }
+  return [...links.values()].sort((left, right) => compareUtf8(left.service, right.service));
+}
+
+/** What an ingress gateway leads to: `*` is every service of the mesh that speaks what the listener does, and is not named there. */
+function ingressLinksOf({ host }: Call, entry: KeptEntry<"ingress-gateway">): readonly Link[] {
+  const { catalog, configEntries } = host;
+  const all = ingressLinks(entry);
+  const links = all.flatMap(({ service, port, protocol, hosts }): readonly (Link & { readonly port: number })[] => {
+    const json = { Port: port, Protocol: protocol, Hosts: hosts.length === 0 ? undefined : hosts };
+    if (service !== "*") return [{ service, wildcard: false, port, json }];
+    const named = new Set(all.filter((link) => link.port === port).map((link) => lowerCase(link.service)));
+    return [...catalog.kinds()].flatMap(([key, { name, connectEnabled }]) =>
+      connectEnabled && !named.has(key) && configEntries.entries.protocolOf(key) === protocol
+        ? [{ service: name, wildcard: true, port, json }]
+        : [],
+    );
+  });
+  return links.sort((left, right) => compareUtf8(left.service, right.service) || left.port - right.port);
+}
+
+function textOf(value: JsonValue | undefined): string | undefined {
+  return typeof value === "string" && value !== "" ? value : undefined;
 }
 
 /** Gateways are our own: a peer in the query changes nothing, as in Consul. */
@@ -70,13 +70,27 @@ async function gatewayServices(call: Call): Promise<Answer> {
   await call.require({ resource: "service", access: "read", name: gateway });
   const visible = await Visibility.of(call, "");
   const answer = await answerFromAll(call, options, async () => {
-    const stored = call.host.configEntries.stored("terminating-gateway", gateway);
-    if (stored?.entry.kind !== "terminating-gateway") return { json: [], filtered: false };
-    const { name } = stored.entry;
-    const shown = linksOf(call, stored.entry).filter(({ service }) => visible.service(service));
-    return { json: shown.map((link) => linkJson(name, link, stored)), filtered: visible.filtered };
+    const { configEntries } = call.host;
+    const stored =
+      configEntries.stored("terminating-gateway", gateway) ?? configEntries.stored("ingress-gateway", gateway);
+    const links = linksOf(call, stored?.entry).filter(({ service }) => visible.service(service));
+    const json = links.map(({ service, wildcard, json }) => ({
+      ...json,
+      Gateway: { Name: stored?.entry.name },
+      Service: { Name: service },
+      GatewayKind: stored?.entry.kind,
+      FromWildcard: wildcard || undefined,
+      CreateIndex: stored?.createIndex,
+      ModifyIndex: stored?.modifyIndex,
+    }));
+    return { json, filtered: visible.filtered };
   });
   return answer.read === undefined ? answer : { ...answer, read: { ...answer.read, consistency: "leader" } };
+}
+
+function linksOf(call: Call, entry: ConfigEntry | undefined): readonly Link[] {
+  if (entry?.kind === "terminating-gateway") return terminatingLinks(call, entry);
+  return entry?.kind === "ingress-gateway" ? ingressLinksOf(call, entry) : [];
 }
 
 const linkSchema: JsonSchema = objectOf({
@@ -87,6 +101,9 @@ const linkSchema: JsonSchema = objectOf({
   "CertFile?": text,
   "KeyFile?": text,
   "SNI?": text,
+  "Port?": index,
+  "Protocol?": text,
+  "Hosts?": texts,
   "FromWildcard?": flag,
   "ServiceKind?": text,
   CreateIndex: index,
@@ -104,7 +121,7 @@ export const gatewayOperations: readonly Operation[] = [
       {
         path: "/v1/catalog/gateway-services/{gateway}",
         id: "listGatewayServices",
-        summary: "What a terminating gateway fronts, by its config entry.",
+        summary: "What a terminating or an ingress gateway leads to, by its config entry.",
         parameters: discoveryParameters,
         answer: listOf(linkSchema),
       },

@@ -4,15 +4,16 @@ import {
   answerRead,
   checksInState,
   connectInstancesOf,
+  connectScope,
   type DiscoveryOptions,
   discoveryOptions,
   filterFor,
   hasNodeMeta,
+  instanceScope,
   instancesOf,
   nameInPath,
   nodeOf,
   type Scope,
-  sidecarName,
   taggedInstancesOf,
   Visibility,
 } from "./discovery.js";
@@ -44,8 +45,9 @@ async function service(call: Call): Promise<Answer> {
   const options = discoveryOptions(call);
   const { peer } = options;
   const name = nameInPath(call, "service name");
-  const scope = { peer, service: name, local: (indexes: CatalogIndexes) => indexes.service(name) };
-  return instancesAnswer(call, options, scope, () => taggedInstancesOf(call, peer, name));
+  return instancesAnswer(call, options, instanceScope(call.host, peer, name), () =>
+    taggedInstancesOf(call, peer, name),
+  );
 }
 
 async function connect(call: Call): Promise<Answer> {
@@ -53,12 +55,9 @@ async function connect(call: Call): Promise<Answer> {
   const { peer } = options;
   const name = nameInPath(call, "service name");
   await requireService(call, peer, name);
-  const scope = {
-    peer,
-    service: sidecarName(name),
-    local: (indexes: CatalogIndexes) => indexes.connect(name),
-  };
-  return instancesAnswer(call, options, scope, () => connectInstancesOf(call.host, peer, name));
+  return instancesAnswer(call, options, connectScope(call.host, peer, name), () =>
+    connectInstancesOf(call.host, peer, name),
+  );
 }
 
 /** @throws {PeeringError} `permission-denied`: who asks for the mesh of a service must be able to read the service. */
@@ -69,12 +68,17 @@ async function requireService(call: Call, peer: string, name: string): Promise<v
   access.require({ resource: "service", access: "read", ...(peer === "" ? { name } : { scope: "all" }) });
 }
 
-/** Nothing here is bound to an ingress gateway, local or imported. */
+/** Gateways are our own: a peer in the query changes nothing, as in Consul. */
 async function ingress(call: Call): Promise<Answer> {
-  const options = discoveryOptions(call);
-  await requireService(call, options.peer, nameInPath(call, "service name"));
-  const scope = { peer: options.peer, local: (indexes: CatalogIndexes) => indexes.kind("ingress-gateway") };
-  return instancesAnswer(call, options, scope, async () => []);
+  const asked = discoveryOptions(call);
+  const options = { ...asked, peer: "" };
+  const { gateways } = call.host;
+  const name = nameInPath(call, "service name");
+  await requireService(call, asked.peer, name);
+  const scope = { peer: "", local: () => gateways.ingressIndex(name), gateways: true };
+  return instancesAnswer(call, options, scope, async () =>
+    gateways.ingressInstances(name).map((instance) => ({ peer: "", ...instance })),
+  );
 }
 
 async function instancesAnswer(
@@ -200,7 +204,7 @@ export const healthOperations: readonly Operation[] = [
       {
         path: "/v1/health/ingress/{service}",
         id: "listHealthyIngressInstances",
-        summary: "The ingress gateways of a service: always none.",
+        summary: "The ingress gateways that lead to a service, with their nodes and checks.",
         parameters: instanceParameters,
         answer: listOf(instanceSchema),
       },

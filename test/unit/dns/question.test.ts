@@ -85,7 +85,7 @@ describe("names", () => {
   it("of nodes may hold dots; connect and ingress take the last label; a query is of no peer", () => {
     assert.deepEqual(lookup("n1.rack.node"), { type: "node", node: "n1.rack", scope: local });
     assert.deepEqual(lookup("x.web.connect.p.peer"), { type: "connect", service: "web", scope: local });
-    assert.deepEqual(lookup("web.ingress"), { type: "nothing" });
+    assert.deepEqual(lookup("web.ingress"), { type: "ingress", service: "web", scope: { type: "local" } });
     for (const name of ["q.query", "_q._tcp.query", "q.query.p.peer"]) {
       assert.deepEqual(lookup(name), { type: "query", query: "q", scope: local });
     }

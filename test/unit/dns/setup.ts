@@ -114,6 +114,7 @@ export function sourceOf(input: SourceInput): DnsSource {
       of("").filter(
         (one) => one.service.proxy?.destinationServiceName === service || one.service.connect?.native === true,
       ),
+    ingressInstances: async () => [],
     node: async (peer, name) => of(peer).find((one) => one.node.name.toLowerCase() === name)?.node,
     virtualIp: async (peer, service) => virtualIps[`${peer}/${service}`],
     query: async (nameOrId, _, visible = async (__, all) => all) => {

@@ -202,10 +202,11 @@ describe("virtual addresses of a host", () => {
       sources: [{ name: "api", action: "allow" }],
     });
     await eventually(() => has("web") && has("db"), "they have one");
-    assert.deepEqual([has("tgw"), has("*"), has("api")], [false, false, false]);
+    // As in Consul, that of all services is for the gateway of all services.
+    assert.deepEqual([has("tgw"), has("*"), has("api")], [false, true, false]);
     await host.configEntries.delete("service-defaults", "web");
     await host.configEntries.delete("terminating-gateway", "tgw");
-    await eventually(() => !has("db"), "that of the gateway is free");
+    await eventually(() => !has("db") && !has("*"), "those of the gateway are free");
     assert.ok(has("web"));
     await host.configEntries.delete("service-resolver", "web");
     await eventually(() => !has("web"), "all are free");

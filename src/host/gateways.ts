@@ -1,0 +1,111 @@
+import { compareUtf8 } from "../catalog/byte-order.js";
+import type { GatewayNames } from "../catalog/config-entry-set.js";
+import type { ServiceAddress } from "../catalog/instance.js";
+import { lowerCase } from "../catalog/names.js";
+import type { Catalog, IndexedInstance } from "./catalog.js";
+import type { ConfigEntries } from "./config-entries.js";
+
+/** Services that are no part of the mesh, of which `*` of a gateway means none. */
+const NEVER_FRONTED: ReadonlySet<string> = new Set(["consul"]);
+
+/** Which gateways stand in front of which local services: what config entries say, joined with what the catalog has (Consul 1.21). */
+export class Gateways {
+  readonly #catalog: Catalog;
+  readonly #configEntries: ConfigEntries;
+
+  constructor(parts: { readonly catalog: Catalog; readonly configEntries: ConfigEntries }) {
+    this.#catalog = parts.catalog;
+    this.#configEntries = parts.configEntries;
+  }
+
+  /** Lower-cased names of the terminating gateways that front a service, in byte order. */
+  terminating(service: string): readonly string[] {
+    const gateways = this.#configEntries.entries.terminatingGateways;
+    return leadingTo(gateways, service, (key) => !NEVER_FRONTED.has(key) && this.#catalog.isOrdinary(key));
+  }
+
+  /** Lower-cased names of the ingress gateways that lead to a service, in byte order. */
+  ingress(service: string): readonly string[] {
+    return leadingTo(this.#configEntries.entries.ingressGateways, service, (key) =>
+      this.#catalog.isConnectEnabled(key),
+    );
+  }
+
+  /** The instances of the ingress gateways that lead to a service. */
+  ingressInstances(service: string): readonly IndexedInstance[] {
+    return this.ingress(service).flatMap((gateway) => this.#catalog.indexedInstances(gateway));
+  }
+
+  /** Grows when {@link ingressInstances} may have changed. */
+  ingressIndex(service: string): bigint {
+    const { index } = this.#catalog;
+    const every = this.#configEntries.entries.ingressGateways.has("*");
+    return latest(
+      this.#configEntries.kindIndex("ingress-gateway"),
+      every ? index.connect(service) : 0n,
+      index.kind("ingress-gateway"),
+      ...this.ingress(service).map((gateway) => index.service(gateway)),
+    );
+  }
+
+  /** All that leads to a service in the mesh: what speaks for it, then the terminating gateways in front of it. */
+  connectInstances(service: string): readonly IndexedInstance[] {
+    return [
+      ...this.#catalog.indexedConnectInstances(service),
+      ...this.terminating(service).flatMap((gateway) => this.#catalog.indexedInstances(gateway)),
+    ];
+  }
+
+  /** Grows when {@link connectInstances} may have changed. */
+  connectIndex(service: string): bigint {
+    const { index } = this.#catalog;
+    const every = this.#configEntries.entries.terminatingGateways.has("*");
+    return latest(
+      index.connect(service),
+      this.#configEntries.kindIndex("terminating-gateway"),
+      // With its first instance a service comes to be in front of the gateways of all services.
+      every ? index.service(service) : 0n,
+      ...this.terminating(service).map((gateway) => this.instanceIndex(gateway)),
+    );
+  }
+
+  /** Grows when the instances of a service may have changed, or the addresses that {@link withAddresses} adds to them. */
+  instanceIndex(service: string): bigint {
+    const { index } = this.#catalog;
+    const entry = this.#configEntries.get("terminating-gateway", service);
+    if (entry === undefined && !this.#catalog.isOf(service, "terminating-gateway")) return index.service(service);
+    return latest(index.service(service), index.virtualIps, this.#configEntries.kindIndex("terminating-gateway"));
+  }
+
+  /** An instance with the virtual addresses of the services that it fronts, when it is of a terminating gateway. */
+  withAddresses<View extends Pick<IndexedInstance, "service">>(view: View): View {
+    const { service } = view;
+    if (service.kind !== "terminating-gateway") return view;
+    const entry = this.#configEntries.get("terminating-gateway", service.name);
+    if (entry === undefined) return view;
+    const addresses: Record<string, ServiceAddress> = {};
+    for (const { name } of entry.services) {
+      const address = this.#catalog.virtualIp(name);
+      if (address !== undefined) addresses[`${VIRTUAL}:${name}`] = { address, port: 0 };
+    }
+    return { ...view, service: { ...service, taggedAddresses: { ...service.taggedAddresses, ...addresses } } };
+  }
+}
+
+/** The tag of an address that stands for a service, whatever instance it leads to. */
+export const VIRTUAL = "consul-virtual";
+
+/** @param isOfAll - whether a service is one of those for which `*` stands. */
+function leadingTo(gateways: GatewayNames, service: string, isOfAll: (key: string) => boolean): readonly string[] {
+  const key = lowerCase(service);
+  const named = gateways.get(key) ?? [];
+  const every = gateways.get("*") ?? [];
+  if (every.length === 0 || !isOfAll(key)) return named.toSorted(compareUtf8);
+  return [...new Set([...named, ...every])].sort(compareUtf8);
+}
+
+function latest(...indexes: readonly bigint[]): bigint {
+  let high = 1n;
+  for (const index of indexes) if (index > high) high = index;
+  return high;
+}
