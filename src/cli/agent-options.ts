@@ -10,6 +10,7 @@ import type { RequestGuardOptions } from "../http/request-guard.js";
 import type { ServerTls } from "../rpc/server-tls.js";
 import type { ConnectionLimitsOptions } from "../transport/connection-limits.js";
 import { CommandError, type CommandLineIo } from "./command.js";
+import { type ConsulConfig, readConsulConfig } from "./consul-config.js";
 import { type EncryptionKeys, parseEncryptionKeys, readEncryptionKeys } from "./encryption-keys.js";
 import type { Flag, ParsedFlags } from "./flags.js";
 import { isLogLevel, LOG_LEVELS, type LogLevel } from "./log.js";
@@ -44,8 +45,10 @@ export interface AgentOptions {
   readonly https: { readonly listen: ListenAddress; readonly verifyIncoming: boolean } | undefined;
   /** There when HTTPS is served. */
   readonly tlsFiles: TlsFiles | undefined;
-  readonly grpcTls: ListenAddress;
-  readonly dns: ListenAddress;
+  /** Undefined: no peer is accepted. */
+  readonly grpcTls: ListenAddress | undefined;
+  /** Undefined: not served. */
+  readonly dns: ListenAddress | undefined;
   readonly advertise: readonly string[];
   readonly transit: readonly TransitRule[];
   /** Which requests of HTTP and calls are taken. */
@@ -64,9 +67,11 @@ export interface AgentOptions {
   readonly connectionLimits: ConnectionLimitsOptions;
   /** Undefined: the default of the server. */
   readonly httpConnectionsPerSource: number | undefined;
-  /** File; undefined: everyone may do everything. */
-  readonly aclPolicies: string | undefined;
+  /** Where policies are, or those that Consul's configuration makes; undefined: everyone may do everything. */
+  readonly acl: { readonly file: string } | { readonly policies: AclPolicies } | undefined;
   readonly logLevel: LogLevel;
+  /** What else Consul's configuration files say. */
+  readonly consul: ConsulConfig;
   /** The value of each flag, wherever it was given, as a text that is the same for the same value. */
   readonly settings: ReadonlyMap<string, string>;
 }
@@ -282,7 +287,30 @@ export const agentFlags: readonly Flag[] = [
     usage: `One of ${LOG_LEVELS.join(", ")}. Default: info. One from the file of -config is read again on SIGHUP.`,
   },
   { name: "config", kind: "text", usage: "JSON file whose keys are the names of these flags." },
+  {
+    name: "config-file",
+    kind: "texts",
+    placeholder: "file",
+    usage:
+      "Consul's configuration file, in HCL or JSON. Flags, variables and the file of -config come first. Keys that ask for what this agent has not are named in the log and passed over; keys that Consul does not know are refused. Definitions of services and checks are registered. Read again on SIGHUP. This flag may be specified multiple times; the variable is a list separated by commas.",
+  },
+  {
+    name: "config-dir",
+    kind: "texts",
+    placeholder: "directory",
+    usage:
+      "Directory whose files with the endings .hcl and .json are read as those of -config-file, in the order of their names. This flag may be specified multiple times; the variable is a list separated by commas.",
+  },
+  {
+    name: "config-format",
+    kind: "text",
+    placeholder: "hcl|json",
+    usage: "What files of -config-file and -config-dir are written in. Default: as their names end.",
+  },
 ];
+
+/** Flags that say where settings are; a file of settings cannot. */
+const SOURCES: ReadonlySet<string> = new Set(["config", "config-file", "config-dir", "config-format"]);
 
 const ENCRYPT_KEY = "PEERAGE_ENCRYPT_KEY";
 
@@ -297,8 +325,19 @@ export async function readAgentOptions(flags: ParsedFlags, io: CommandLineIo): P
   const configPath = flags.text("config") || fromEnvironment("config");
   const config = configPath === undefined ? new Map<string, Setting>() : await readConfig(configPath, io);
 
+  const pathsOf = (name: string): readonly string[] =>
+    flags.given(name) ? flags.texts(name) : listOf(fromEnvironment(name));
+  const consul = await readConsulConfig(
+    [...pathsOf("config-file"), ...pathsOf("config-dir")],
+    flags.text("config-format") || (fromEnvironment("config-format") ?? ""),
+    hostname(),
+    io,
+  );
+
   const setting = (name: string): Setting =>
-    flags.given(name) ? (flags.texts(name).at(-1) ?? "") : (fromEnvironment(name) ?? config.get(name));
+    flags.given(name)
+      ? (flags.texts(name).at(-1) ?? "")
+      : (fromEnvironment(name) ?? config.get(name) ?? consul.settings.get(name));
   const text = (name: string): string => {
     const value = setting(name) ?? "";
     if (typeof value !== "string") throw new CommandError(`Invalid ${name}: a list, where one value is expected`);
@@ -320,8 +359,10 @@ export async function readAgentOptions(flags: ParsedFlags, io: CommandLineIo): P
 
   const texts = (name: string): readonly string[] => (flags.given(name) ? flags.texts(name) : listOf(setting(name)));
 
-  const dataDirectory = text("data-dir") || undefined;
   const dev = boolean("dev");
+  // As Consul's development mode keeps nothing, whatever its files say.
+  const dataDirectory =
+    (dev && !flags.given("data-dir") ? (fromEnvironment("data-dir") ?? "") : text("data-dir")) || undefined;
   if (dev && dataDirectory !== undefined) throw new CommandError("Cannot specify both -dev and -data-dir");
   if (!dev && dataDirectory === undefined) throw new CommandError("Must specify -data-dir, or -dev to keep no data");
   const logLevel = text("log-level") || "info";
@@ -340,9 +381,11 @@ export async function readAgentOptions(flags: ParsedFlags, io: CommandLineIo): P
   const httpConnectionsPerSource = number("http-connections-per-source", 1, Number.MAX_SAFE_INTEGER);
   const node = text("node") || hostname();
   valid("node", () => checkNodeName(node));
-  const grpcTls = listenAddress("grpc-tls", text("grpc-tls"), text("bind") || "127.0.0.1", 8503);
+  const grpcTls = isOff(text("grpc-tls"))
+    ? undefined
+    : listenAddress("grpc-tls", text("grpc-tls"), text("bind") || "127.0.0.1", 8503);
   const advertise = valid("advertise", () => advertisedAddresses(texts("advertise")));
-  if (advertise.length === 0 && /^(?:0\.0\.0\.0|\[?::\]?|)$/.test(grpcTls.host)) {
+  if (advertise.length === 0 && grpcTls !== undefined && /^(?:0\.0\.0\.0|\[?::\]?|)$/.test(grpcTls.host)) {
     throw new CommandError(
       "Must specify -advertise: an agent that listens on every address does not know where peers reach it",
     );
@@ -355,7 +398,7 @@ export async function readAgentOptions(flags: ParsedFlags, io: CommandLineIo): P
     http: isOff(text("http")) ? undefined : listenAddress("http", text("http"), "127.0.0.1", 8500),
     ...httpsOptions(text, boolean("verify-incoming")),
     grpcTls,
-    dns: listenAddress("dns", text("dns"), "127.0.0.1", 8600),
+    dns: isOff(text("dns")) ? undefined : listenAddress("dns", text("dns"), "127.0.0.1", 8600),
     advertise,
     transit: texts("transit").map(transitRule),
     requests: {
@@ -384,10 +427,26 @@ export async function readAgentOptions(flags: ParsedFlags, io: CommandLineIo): P
       ...(handshakesPerSource !== undefined && { handshakesPerSource }),
     },
     httpConnectionsPerSource,
-    aclPolicies: text("acl-policies") || undefined,
+    acl: aclOf(text("acl-policies"), consul),
     logLevel,
-    settings: new Map(agentFlags.map(({ name, kind }) => [name, kind === "texts" ? texts(name).join() : text(name)])),
+    consul,
+    settings: new Map([
+      ...agentFlags.map(({ name, kind }) => [name, kind === "texts" ? texts(name).join() : text(name)] as const),
+      ["node_id", consul.nodeId ?? ""],
+      ["node_meta", JSON.stringify(consul.nodeMeta)],
+      ["log_json", String(consul.logJson)],
+      ["peering.enabled", String(consul.peeringEnabled)],
+    ]),
   };
+}
+
+/** @throws {CommandError} for two sources. */
+function aclOf(file: string, { policies }: ConsulConfig): AgentOptions["acl"] {
+  if (file !== "" && policies !== undefined) {
+    throw new CommandError("Cannot specify both -acl-policies and acl.enabled of Consul's configuration");
+  }
+  if (file !== "") return { file };
+  return policies && { policies };
 }
 
 /** As Consul's ports are switched off, too. */
@@ -453,8 +512,9 @@ function listenAddress(name: string, text: string, defaultHost: string, defaultP
 }
 
 /** @throws {CommandError} that names the file, and the line where it is wrong. */
-export async function readPolicies(path: string, io: CommandLineIo): Promise<AclPolicies> {
-  return reading(`the ACL policies ${path}`, async () => parseAclPolicies(await io.readFile(path)));
+export async function readPolicies(acl: NonNullable<AgentOptions["acl"]>, io: CommandLineIo): Promise<AclPolicies> {
+  if ("policies" in acl) return acl.policies;
+  return reading(`the ACL policies ${acl.file}`, async () => parseAclPolicies(await io.readFile(acl.file)));
 }
 
 /** @throws {CommandError} that names the file. Whether they fit together is not looked at. */
@@ -502,7 +562,7 @@ function settingsOf(json: JsonObject, fail: (problem: string) => CommandError): 
   for (const [key, value] of Object.entries(json)) {
     // Consul's own files say `data_dir`.
     const name = key.replaceAll("_", "-");
-    const flag = agentFlags.find((each) => each.name === name && name !== "config");
+    const flag = agentFlags.find((each) => each.name === name && !SOURCES.has(name));
     if (flag === undefined) throw fail(`unknown key ${JSON.stringify(key)}`);
     if (flag.kind === "texts" && Array.isArray(value) && value.every((element) => typeof element === "string")) {
       settings.set(name, value);

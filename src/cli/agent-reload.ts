@@ -2,6 +2,7 @@ import type { AclPolicies } from "../access/policies.js";
 import type { Logger } from "../environment.js";
 import { errorText } from "../errors.js";
 import type { ServerTls } from "../rpc/server-tls.js";
+import type { Definitions } from "./agent-definitions.js";
 import { type AgentOptions, readPolicies, readTls } from "./agent-options.js";
 import type { CommandLineIo } from "./command.js";
 import type { LogLevel } from "./log.js";
@@ -13,6 +14,8 @@ export interface Reloadable {
   readonly replacePolicies: ((policies: AclPolicies) => void) | undefined;
   /** Undefined: HTTPS is not served. @throws for certificates that cannot be used. */
   readonly replaceCertificates: ((tls: ServerTls) => void) | undefined;
+  /** @throws for one that cannot be registered. */
+  readonly replaceDefinitions: (definitions: Definitions) => Promise<void>;
 }
 
 /** Options whose change takes effect at once; another one takes a new start. */
@@ -27,6 +30,7 @@ export class AgentReload {
   readonly #readOptions: () => Promise<AgentOptions>;
   #running: { readonly started: AgentOptions; readonly logger: Logger; readonly parts: Reloadable } | undefined;
   #latest: AgentOptions | undefined;
+  #defined = false;
   #wanted = false;
   #busy = false;
 
@@ -59,6 +63,12 @@ export class AgentReload {
     this.#busy = false;
   }
 
+  /** Whether there ever was a definition: with none, there is nothing to tell. */
+  #defines({ services, checks }: Definitions): boolean {
+    this.#defined ||= services.length + checks.length > 0;
+    return this.#defined;
+  }
+
   async #reloadOnce(started: AgentOptions, logger: Logger, parts: Reloadable): Promise<void> {
     const reloaded: string[] = [];
     const attempt = async (what: string, action: () => Promise<void>): Promise<void> => {
@@ -72,20 +82,23 @@ export class AgentReload {
     await attempt("configuration", async () => {
       this.#latest = await this.#readOptions();
     });
-    const { logLevel, aclPolicies, tlsFiles, settings } = this.#latest ?? started;
+    const { logLevel, acl, tlsFiles, settings, consul } = this.#latest ?? started;
     parts.setLogLevel(logLevel);
     const { replacePolicies, replaceCertificates } = parts;
-    if (replacePolicies !== undefined && aclPolicies !== undefined) {
-      await attempt("ACL policies", async () => replacePolicies(await readPolicies(aclPolicies, this.#io)));
+    if (replacePolicies !== undefined && acl !== undefined) {
+      await attempt("ACL policies", async () => replacePolicies(await readPolicies(acl, this.#io)));
     }
     if (replaceCertificates !== undefined && tlsFiles !== undefined) {
       await attempt("certificates", async () => replaceCertificates(await readTls(tlsFiles, this.#io)));
+    }
+    if (this.#defines(consul) || this.#defines(started.consul)) {
+      await attempt("services and checks", () => parts.replaceDefinitions(consul));
     }
     logger.info("reloaded", { what: reloaded.join(", "), log_level: logLevel });
     const changed = [...settings].filter(([name, value]) => started.settings.get(name) !== value).map(([name]) => name);
     const later = changed.filter((name) => !RELOADED.has(name));
     // Whether there are any policies at all is decided when the agent starts.
-    if ((replacePolicies === undefined) !== (aclPolicies === undefined)) later.push("acl-policies");
+    if ((replacePolicies === undefined) !== (acl === undefined)) later.push("acl-policies");
     if (later.length > 0)
       logger.warn("changed options take effect when the agent starts again", { options: later.join(", ") });
   }

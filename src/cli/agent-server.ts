@@ -16,14 +16,23 @@ function nodeIdOf(trustDomain: string, node: string): string {
   return `${hex.slice(0, 8)}-${hex.slice(8, 12)}-${hex.slice(12, 16)}-${hex.slice(16, 20)}-${hex.slice(20, 32)}`;
 }
 
+export interface ServerNode {
+  readonly node: string;
+  /** Where peers reach it, as its tokens tell them; the first is its address. */
+  readonly advertised: readonly string[];
+  /** Undefined: made from the name. */
+  readonly nodeId: string | undefined;
+  readonly nodeMeta: Readonly<Record<string, string>>;
+}
+
 /**
  * Registers the agent as the one server of its cluster, as Consul registers each of its servers: catalogs list it, and DNS
  * names it as the domain's name server. It is never exported.
- * @param advertised - where peers reach it, as its tokens tell them; the first is its address.
  * @throws {PeeringError} as `Catalog.register`.
  */
-export async function registerServer(host: PeeringHost, node: string, advertised: readonly string[]): Promise<void> {
+export async function registerServer(host: PeeringHost, server: ServerNode): Promise<void> {
   const { catalog } = host;
+  const { node, advertised, nodeId, nodeMeta } = server;
   const place = splitHostPort(advertised[0] ?? host.listenAddress ?? "");
   const address = place === undefined || EVERYWHERE.includes(place.host) ? "127.0.0.1" : place.host;
   // Of a former life under another name.
@@ -35,14 +44,14 @@ export async function registerServer(host: PeeringHost, node: string, advertised
   const family = isIP(address);
   await catalog.register({
     node,
-    id: nodeIdOf(host.trustDomain, node),
+    id: nodeId ?? nodeIdOf(host.trustDomain, node),
     address,
     taggedAddresses: {
       lan: address,
       wan: address,
       ...(family === 0 ? {} : { [`lan_ipv${family}`]: address, [`wan_ipv${family}`]: address }),
     },
-    nodeMeta: { "consul-network-segment": "", "consul-version": FOLLOWED_VERSION },
+    nodeMeta: { ...nodeMeta, "consul-network-segment": "", "consul-version": FOLLOWED_VERSION },
     service: { id: "consul", name: "consul", port: splitHostPort(host.listenAddress ?? "")?.port ?? 0 },
     checks: [
       { checkId: "serfHealth", name: "Serf Health Status", status: "passing", output: "Agent alive and reachable" },

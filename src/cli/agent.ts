@@ -13,6 +13,7 @@ import { ConnectionLimits } from "../transport/connection-limits.js";
 import { grpcTransport } from "../transport/grpc.js";
 import { type BuiltInAuthorityOptions, builtInAuthority } from "../trust/built-in-authority.js";
 import { sealedSecretBox } from "../trust/secret-box.js";
+import { DefinedServices } from "./agent-definitions.js";
 import { type AgentOptions, type ListenAddress, readAgentOptions, readPolicies, readTls } from "./agent-options.js";
 import { AgentReload } from "./agent-reload.js";
 import { registerServer } from "./agent-server.js";
@@ -38,21 +39,25 @@ export async function runAgent({ flags, io, print }: CommandContext): Promise<vo
   let level = options.logLevel;
   const logger = lineLogger({
     level: () => level,
-    form: io.people ? "pretty" : "json",
+    form: io.people && !options.consul.logJson ? "pretty" : "json",
     wall: io.wall,
     write: io.stderr,
   });
-  const authorizer =
-    options.aclPolicies === undefined ? undefined : policyAuthorizer(await readPolicies(options.aclPolicies, io));
+  const authorizer = options.acl === undefined ? undefined : policyAuthorizer(await readPolicies(options.acl, io));
   const authorizing = authorizer === undefined ? {} : { authorizer };
   const tls = options.tlsFiles === undefined ? undefined : await readTls(options.tlsFiles, io);
   const incidents = new Incidents({ logger });
   const connectionLimits = await starting(async () => new ConnectionLimits({ ...options.connectionLimits, incidents }));
   const shared = { logger, incidents, connectionLimits };
   if (options.encryption?.warning !== undefined) logger.warn(options.encryption.warning);
+  const { ignored } = options.consul;
+  if (ignored.length > 0) logger.warn("keys of the configuration are ignored", { keys: ignored.join(", ") });
   const stopped = io.untilStopped();
   await using host = await starting(() => openHost(options, shared));
-  await starting(() => registerServer(host, options.node, options.advertise));
+  const { nodeId, nodeMeta } = options.consul;
+  await starting(() => registerServer(host, { node: options.node, advertised: options.advertise, nodeId, nodeMeta }));
+  const defined = new DefinedServices(host);
+  await starting(() => defined.replace(options.consul));
   await using dns = await starting(() => openDns(host, options, authorizing, shared));
   const perSource = options.httpConnectionsPerSource;
   const limits = new CallLimits({ ...options.callLimits, incidents: shared.incidents });
@@ -71,7 +76,7 @@ export async function runAgent({ flags, io, print }: CommandContext): Promise<vo
   const { datacenter, node } = options;
   const places = [
     ...(http === undefined ? [] : [`http=${http.address}`]),
-    `grpc-tls=${host.listenAddress ?? ""}`,
+    ...(host.listenAddress === undefined ? [] : [`grpc-tls=${host.listenAddress}`]),
     ...(dns === undefined ? [] : [`dns=${dns.address}`]),
     ...(https === undefined ? [] : [`https=${https.address}`]),
   ];
@@ -82,6 +87,7 @@ export async function runAgent({ flags, io, print }: CommandContext): Promise<vo
     },
     replacePolicies: authorizer?.replace,
     replaceCertificates: https?.replaceCertificates,
+    replaceDefinitions: (definitions) => defined.replace(definitions),
   });
   if (!stopped.aborted) await new Promise((resolve) => stopped.addEventListener("abort", resolve, { once: true }));
   logger.info("stopping");
@@ -124,7 +130,8 @@ async function openHost(options: AgentOptions, shared: Shared): Promise<PeeringH
     datacenter: options.datacenter,
     nodeName: options.node,
     storage,
-    transport: grpcTransport({ listen: addressText(options.grpcTls), ...shared }),
+    transport: grpcTransport({ ...(options.grpcTls && { listen: addressText(options.grpcTls) }), ...shared }),
+    peeringEnabled: options.consul.peeringEnabled,
     ...(options.advertise.length > 0 && { advertise: options.advertise }),
     transit: options.transit,
     ...(options.forbiddenAddresses && { forbiddenAddresses: options.forbiddenAddresses }),
@@ -154,6 +161,7 @@ async function openDns(
   authorizing: Authorizing,
   shared: Shared,
 ): Promise<(AsyncDisposable & { readonly address: string }) | undefined> {
+  if (options.dns === undefined) return undefined;
   const module = await optional(() => import("../dns/index.js"));
   if (module !== undefined) {
     const listen = addressText(options.dns);

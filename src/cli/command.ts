@@ -24,6 +24,8 @@ export interface CommandLineIo {
 export interface CommandContext {
   readonly io: CommandLineIo;
   readonly flags: ParsedFlags;
+  /** Of this program. */
+  readonly version: string;
   /** The server the shared flags name; connected to when first used, closed after the command. */
   readonly client: () => Promise<ConsulClient>;
   /** Result, line by line: what a line holds that is not to be seen, a line break included, is escaped. */

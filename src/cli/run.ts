@@ -9,6 +9,7 @@ import { intentionCommands } from "./intention-commands.js";
 import { jsonText, visible } from "./output.js";
 import { peeringCommands } from "./peering-commands.js";
 import { servicesCommands } from "./services-commands.js";
+import { versionCommand } from "./version-command.js";
 
 const UNKNOWN_COMMAND = 127;
 
@@ -23,6 +24,7 @@ export const commands: CommandGroup = {
     intention: intentionCommands,
     peering: peeringCommands,
     services: servicesCommands,
+    version: versionCommand,
   },
 };
 
@@ -53,7 +55,7 @@ export async function runCommandLine(args: readonly string[], version: string, i
     }
     target = next;
   }
-  return runCommand(target, args.slice(position), io);
+  return runCommand(target, args.slice(position), version, io);
 }
 
 function isHelp(argument: string): boolean {
@@ -67,7 +69,12 @@ function groupHelp({ help, commands: members }: CommandGroup): string {
   return [`${help}\n`, members === commands.commands ? "Available commands are:" : "Subcommands:", ...lines].join("\n");
 }
 
-async function runCommand(command: Command, args: readonly string[], io: CommandLineIo): Promise<number> {
+async function runCommand(
+  command: Command,
+  args: readonly string[],
+  version: string,
+  io: CommandLineIo,
+): Promise<number> {
   if (args.some(isHelp)) {
     io.stdout(`${command.help}\n\n${flagHelp(command.flags)}\n`);
     return 0;
@@ -79,6 +86,7 @@ async function runCommand(command: Command, args: readonly string[], io: Command
     await command.run({
       io,
       flags,
+      version,
       client: async () => {
         opened ??= await connect(flags, io);
         return opened;

@@ -48,7 +48,7 @@ export async function runPeerage(args: readonly string[], world: CommandLineWorl
 
 /** What an agent prints when it serves. */
 export const AGENT_READY: RegExp =
-  /^Peerage agent ready: datacenter=(\S+) node=(\S+)(?: http=(\S+))? grpc-tls=(\S+) dns=(\S+?)(?: https=(\S+))?$/;
+  /^Peerage agent ready: datacenter=(\S+) node=(\S+)(?: http=(\S+))?(?: grpc-tls=(\S+))?(?: dns=(\S+?))?(?: https=(\S+))?$/;
 
 /** An agent in this process that serves; addresses are `host:port`. */
 export interface RunningAgent {
@@ -71,8 +71,8 @@ export async function startAgent(
     result = runPeerage(["agent", ...args], { ...world, signal, onOutput: resolve });
     result.then(({ stderr }) => reject(new Error(stderr)), reject);
   });
-  const [, , , http = "", , dns, https = ""] = AGENT_READY.exec(line.trim()) ?? [];
-  if (dns === undefined || result === undefined) throw new Error(line);
+  const [ready, , , http = "", , dns = "", https = ""] = AGENT_READY.exec(line.trim()) ?? [];
+  if (ready === undefined || result === undefined) throw new Error(line);
   return { http, https, dns, result };
 }
 

@@ -10,6 +10,8 @@ async function get(served: ServedHost, path: string): Promise<unknown> {
   return JSON.parse(answer.text);
 }
 
+const SERVER = { node: "n0", advertised: ["127.0.0.11:8503"], nodeId: undefined, nodeMeta: {} };
+
 describe("what an agent tells of itself", () => {
   let pair: HttpPair;
   before(async () => {
@@ -22,7 +24,7 @@ describe("what an agent tells of itself", () => {
     await put({ Name: "web", Port: 80, Meta: { a: "b" }, Check: { TTL: "10s", Status: "passing" } });
     await put({ Name: "db", ID: "db-1", Tags: ["main"] });
     // Which is not among them.
-    await registerServer(a.host, "n0", ["127.0.0.11:8503"]);
+    await registerServer(a.host, SERVER);
     await a.host.catalog.register({ node: "other", address: "10.0.0.9", service: { name: "far" } });
   });
   after(() => pair[Symbol.asyncDispose]());
@@ -77,7 +79,7 @@ describe("what an agent tells of itself", () => {
       [[node.id, "n0", "127.0.0.11:8503", true, true]],
     );
     // The same after a restart.
-    await registerServer(pair.a.host, "n0", ["127.0.0.11:8503"]);
+    await registerServer(pair.a.host, SERVER);
     assert.equal(pair.a.host.catalog.node("n0")?.node.id, node.id);
   });
 

@@ -1,0 +1,110 @@
+import { IncomingMessage } from "node:http";
+import { Socket } from "node:net";
+import { Writable } from "node:stream";
+import { type JsonObject, memberOf } from "../client/json-reader.js";
+import { PeeringError } from "../errors.js";
+import type { PeeringHost } from "../host/host.js";
+import { httpHandler } from "../http/index.js";
+import type { HttpListener, HttpResponse } from "../http/messages.js";
+
+export interface Definitions {
+  readonly services: readonly JsonObject[];
+  readonly checks: readonly JsonObject[];
+}
+
+/**
+ * Services and checks that the agent's configuration defines. They are registered by the very operations of the HTTP API, so
+ * that a definition means the same in a file and in a request.
+ */
+export class DefinedServices {
+  readonly #listener: HttpListener;
+  #services: ReadonlySet<string> = new Set();
+  #checks: ReadonlySet<string> = new Set();
+
+  constructor(host: PeeringHost) {
+    // Who writes the configuration needs no token.
+    this.#listener = httpHandler(host);
+  }
+
+  /**
+   * Registers these, and removes those that were defined before and are no longer.
+   * @throws {PeeringError} `invalid-argument`: one that cannot be registered; those before it are.
+   */
+  async replace({ services, checks }: Definitions): Promise<void> {
+    for (const service of services) {
+      await this.#put(`service ${nameOf(service)}`, "service/register?replace-existing-checks", service);
+    }
+    for (const check of checks) await this.#put(`check ${nameOf(check)}`, "check/register", check);
+    const before = { services: this.#services, checks: this.#checks };
+    this.#services = new Set(services.map((service) => idOf(service, "ID")));
+    this.#checks = new Set(checks.map((check) => idOf(check, "CheckID")));
+    for (const id of before.checks) if (!this.#checks.has(id)) await this.#remove("check", id);
+    for (const id of before.services) if (!this.#services.has(id)) await this.#remove("service", id);
+  }
+
+  async #put(what: string, path: string, body: JsonObject): Promise<void> {
+    const { status, text } = await this.#call(path, JSON.stringify(body));
+    if (status !== 200) throw new PeeringError("invalid-argument", `Failed to register ${what}: ${text}`);
+  }
+
+  async #remove(kind: string, id: string): Promise<void> {
+    const { status, text } = await this.#call(`${kind}/deregister/${encodeURIComponent(id)}`, "");
+    // Somebody else may have removed it.
+    if (status !== 200 && status !== 404) {
+      throw new PeeringError("invalid-argument", `Failed to deregister ${kind} ${JSON.stringify(id)}: ${text}`);
+    }
+  }
+
+  /** A request without a connection. */
+  #call(path: string, body: string): Promise<{ readonly status: number; readonly text: string }> {
+    const socket = new Socket();
+    const request = new IncomingMessage(socket);
+    request.method = "PUT";
+    request.url = `/v1/agent/${path}`;
+    request.httpVersion = "1.1";
+    request.headers = { "content-length": String(Buffer.byteLength(body)) };
+    request.push(body);
+    request.push(null);
+    request.complete = true;
+    return new Promise((resolve) => {
+      this.#listener(request, new LocalResponse(resolve));
+    });
+  }
+}
+
+/** An answer that is kept instead of sent. */
+class LocalResponse extends Writable implements HttpResponse {
+  #status = 0;
+
+  constructor(done: (answer: { readonly status: number; readonly text: string }) => void) {
+    const chunks: Buffer[] = [];
+    super({
+      write: (chunk: Buffer, _encoding, written) => {
+        chunks.push(chunk);
+        written();
+      },
+      // After all of it, and where the answer could not be made.
+      destroy: (error, closed) => {
+        done({ status: this.#status, text: Buffer.concat(chunks).toString() });
+        closed(error);
+      },
+    });
+  }
+
+  setHeader(): void {}
+
+  addTrailers(): void {}
+
+  writeHead(status: number): void {
+    this.#status = status;
+  }
+}
+
+function idOf(definition: JsonObject, key: string): string {
+  const id = memberOf(definition, key) ?? memberOf(definition, "Name");
+  return typeof id === "string" ? id : "";
+}
+
+function nameOf(definition: JsonObject): string {
+  return JSON.stringify(memberOf(definition, "Name") ?? "");
+}

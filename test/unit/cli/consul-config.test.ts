@@ -1,0 +1,297 @@
+import assert from "node:assert/strict";
+import { mkdir, writeFile } from "node:fs/promises";
+import { join } from "node:path";
+import { after, before, describe, it } from "node:test";
+import { ConsulClient } from "../../../src/client/index.js";
+import {
+  AGENT_READY,
+  type CommandLineResult,
+  type CommandLineWorld,
+  runPeerage,
+  startAgent,
+} from "../../support/command-line.js";
+import { eventually, temporaryDirectory } from "../../support/hosts.js";
+
+let directory: AsyncDisposable & { readonly path: string };
+let files = 0;
+before(async () => {
+  directory = await temporaryDirectory();
+});
+after(() => directory[Symbol.asyncDispose]());
+
+/** A file with this in it, named by its place in the test run. */
+async function file(content: unknown, extension = "json"): Promise<string> {
+  const path = join(directory.path, `config-${files++}.${extension}`);
+  await writeFile(path, typeof content === "string" ? content : JSON.stringify(content));
+  return path;
+}
+
+/** Flags that come before any file, so that tests do not meet. */
+const ports: readonly string[] = ["-http=127.0.0.1:0", "-grpc-tls=127.0.0.1:0", "-dns=127.0.0.1:0"];
+
+async function startAndStop(...args: readonly string[]): Promise<CommandLineResult> {
+  return runPeerage(["agent", ...args], { signal: AbortSignal.abort() });
+}
+
+/** An agent that is stopped whatever becomes of the test. */
+async function withAgent(
+  args: readonly string[],
+  use: (http: string) => Promise<void>,
+  world: CommandLineWorld = {},
+): Promise<CommandLineResult> {
+  const stopping = new AbortController();
+  const { http, result } = await startAgent(["-dev", ...args, ...ports], stopping.signal, world);
+  try {
+    await use(http);
+  } finally {
+    stopping.abort();
+  }
+  return result;
+}
+
+describe("peerage agent -config-file", () => {
+  it("starts with what consul/sdk's testutil writes, and names once what it passes over", async () => {
+    const data = join(directory.path, "testutil");
+    const path = await file({
+      node_name: "node-1",
+      node_id: "ADF4238A-882B-9DDC-4A9D-5B6758E4159E",
+      node_meta: { rack: "r1" },
+      performance: { raft_multiplier: 1 },
+      bootstrap: true,
+      server: true,
+      data_dir: data,
+      datacenter: "dc7",
+      segments: null,
+      disable_update_check: true,
+      log_level: "debug",
+      bind_addr: "127.0.0.1",
+      addresses: {},
+      ports: { dns: -1, http: 1, https: 1, serf_lan: 1, serf_wan: 1, server: 1, grpc: -1, grpc_tls: 1 },
+      acl: { tokens: {} },
+      connect: { ca_config: { cluster_id: "11111111-2222-3333-4444-555555555555" }, enabled: true },
+      skip_leave_on_interrupt: true,
+      peering: { enabled: true },
+      version: "1.21.4",
+    });
+    const { exit, stdout, stderr } = await startAndStop(
+      ...["-config-file", path, "-http=127.0.0.1:0", "-grpc-tls=127.0.0.1:0"],
+    );
+    assert.equal(exit, 0, stderr);
+    const [, datacenter, node, http, , dns] = AGENT_READY.exec(stdout.trim()) ?? [];
+    assert.deepEqual([datacenter, node, dns], ["dc7", "node-1", undefined]);
+    assert.match(http ?? "", /^127\.0\.0\.1:/);
+    const lines = stderr.split("\n").filter((line) => line.includes("are ignored"));
+    assert.equal(lines.length, 1);
+    assert.equal(
+      JSON.parse(lines[0] ?? "").keys,
+      "connect.ca_config, performance, ports.grpc, ports.https, ports.serf_lan, ports.serf_wan, ports.server, skip_leave_on_interrupt, version",
+    );
+  });
+
+  it("has the node id, metadata and certificates of HTTPS that files say; flags come first and later files win", async () => {
+    const config = join(directory.path, "conf.d");
+    await mkdir(join(config, "below.json"), { recursive: true });
+    await writeFile(join(config, "10.hcl"), 'node_name = "first" node_meta { a = "1" } ports { dns = 1 }');
+    await writeFile(join(config, "20.json"), '{"Node_Name":"second","node_meta":{"b":"2"},"log_level":"ERR"}');
+    await writeFile(join(config, "README"), "none of it");
+    const first = await file('node_id = "adf4238a-882b-9ddc-4a9d-5b6758e4159e"\ndatacenter = "dc3"', "hcl");
+    const { exit, stderr } = await withAgent(["-config-file", first, "-config-dir", config], async (http) => {
+      using client = new ConsulClient({ address: http });
+      const { value } = await client.catalog.nodes();
+      assert.deepEqual(
+        value.map(({ Node, ID, Datacenter, Meta }) => [Node, ID, Datacenter, Meta?.["a"], Meta?.["b"]]),
+        [["second", "adf4238a-882b-9ddc-4a9d-5b6758e4159e", "dc3", "1", "2"]],
+      );
+    });
+    assert.deepEqual([exit, stderr], [0, ""]);
+  });
+
+  it("takes the tokens of acl, of which initial_management may do everything", async () => {
+    const secret = "8c5e3d9a-1f7b-4a42-9d54-1f0d2c3b4a59";
+    const path = await file({ acl: { enabled: true, default_policy: "deny", tokens: { master: secret } } });
+    const { exit } = await withAgent(["-config-file", path], async (http) => {
+      for (const [token, status] of [
+        ["", 403],
+        [secret, 200],
+      ] as const) {
+        for (const [method, place, body] of [
+          ["PUT", "agent/service/register", '{"Name":"web"}'],
+          ["PUT", "config", '{"Kind":"service-intentions","Name":"web","Sources":[{"Name":"*","Action":"allow"}]}'],
+          ["POST", "peering/token", '{"PeerName":"east"}'],
+          ["GET", "operator/raft/configuration", undefined],
+          ["GET", "agent/metrics", undefined],
+        ] as const) {
+          const headers = { "X-Consul-Token": token };
+          const response = await fetch(`http://${http}/v1/${place}`, { method, headers, ...(body && { body }) });
+          assert.equal(response.status, status, `${method} ${place}: ${await response.text()}`);
+        }
+      }
+    });
+    assert.equal(exit, 0);
+  });
+
+  it("registers the services and checks it defines, and on SIGHUP those of the changed file alone", async () => {
+    const path = await file({
+      service: {
+        name: "web",
+        port: 80,
+        meta: { some_key: "kept" },
+        tagged_addresses: { my_lan: { address: "10.0.0.1", port: 1 } },
+        check: { id: "web-ttl", ttl: "30s", status: "passing", success_before_passing: 1 },
+        connect: { sidecar_service: { proxy: { upstreams: [{ destination_name: "db", local_bind_port: 9 }] } } },
+      },
+      services: [{ id: "api-1", name: "api", check: { h2ping: "127.0.0.1:1", h2ping_use_tls: false, interval: "1h" } }],
+      checks: [{ name: "node-ttl", ttl: "1h", deregistercriticalserviceafter: "2h" }],
+    });
+    let hangUp = (): void => {};
+    const world: CommandLineWorld = {
+      onHangUp: (action) => {
+        hangUp = action;
+      },
+    };
+    const { exit } = await withAgent(
+      ["-config-file", path],
+      async (http) => {
+        const read = async (what: string): Promise<Record<string, Record<string, unknown>>> =>
+          (await fetch(`http://${http}/v1/agent/${what}`)).json() as never;
+        const services = await read("services");
+        assert.deepEqual(Object.keys(services).sort(), ["api-1", "web", "web-sidecar-proxy"]);
+        assert.deepEqual(services["web"]?.["Meta"], { some_key: "kept" });
+        assert.deepEqual(services["web"]?.["TaggedAddresses"], { my_lan: { Address: "10.0.0.1", Port: 1 } });
+        assert.match(JSON.stringify(services["web-sidecar-proxy"]), /"DestinationName":"db".*"LocalBindPort":9/);
+        const checks = await read("checks");
+        assert.deepEqual(
+          Object.values(checks).map(({ CheckID, Type, Status, ServiceID }) => [CheckID, Type, Status, ServiceID]),
+          [
+            ["node-ttl", "ttl", "critical", ""],
+            ["service:api-1", "h2ping", "critical", "api-1"],
+            ["web-ttl", "ttl", "passing", "web"],
+          ],
+        );
+        await fetch(`http://${http}/v1/agent/check/warn/web-ttl?note=half`, { method: "PUT" });
+        await writeFile(
+          path,
+          JSON.stringify({ service: { name: "web", port: 81, check: { id: "web-ttl", ttl: "30s" } } }),
+        );
+        hangUp();
+        await eventually(async () => !Object.hasOwn(await read("services"), "api-1"), "the service is gone");
+        assert.equal((await read("services"))["web"]?.["Port"], 81);
+        await eventually(
+          async () => Object.keys(await read("checks")).join() === "web-ttl",
+          "the other checks are gone",
+        );
+        const kept = (await read("checks"))["web-ttl"];
+        assert.deepEqual([kept?.["Status"], kept?.["Output"]], ["warning", "half"]);
+      },
+      world,
+    );
+    assert.equal(exit, 0);
+  });
+
+  it("switches peering off", async () => {
+    const path = await file({ peering: { enabled: false } });
+    const { exit } = await withAgent(["-config-file", path], async (http) => {
+      const response = await fetch(`http://${http}/v1/peering/token`, { method: "POST", body: '{"PeerName":"east"}' });
+      assert.equal(response.status, 500);
+      assert.match(await response.text(), /peering must be enabled to use this endpoint/);
+    });
+    assert.equal(exit, 0);
+  });
+
+  it("refuses in Consul's words what Consul refuses, and what cannot work here", async () => {
+    const refusals: readonly (readonly [content: string, extension: string, error: string])[] = [
+      ['{"foo":1}', "json", "1 error occurred: invalid config key foo"],
+      [
+        '{"ports":{"httpx":1,"y":2},"bar":3}',
+        "json",
+        "3 errors occurred: invalid config key ports.httpx; invalid config key ports.y; invalid config key bar",
+      ],
+      [
+        'services { name = "x" foo = 2 } services { name = "y" foo = 1 }',
+        "hcl",
+        "2 errors occurred: invalid config key services[0].foo; invalid config key services[1].foo",
+      ],
+      [
+        '{"service":{"name":"x","connect":{"sidecar_service":{"foo":1}},"check":{"bar":1}}}',
+        "json",
+        "2 errors occurred: invalid config key service.connect.sidecar_service.foo; invalid config key service.check.bar",
+      ],
+      [
+        '{"ports":{"http":"x"}}',
+        "json",
+        "1 error decoding: 'ports.http' expected type 'int', got unconvertible type 'string'",
+      ],
+      ['{"ports":3}', "json", "1 error decoding: 'ports' expected a map, got 'float64'"],
+      ['{"server":"yes"}', "json", "1 error decoding: 'server' expected type 'bool', got unconvertible type 'string'"],
+      [
+        '{"node_meta":{"a":1},"retry_join":["a",3]}',
+        "json",
+        "2 errors decoding: 'node_meta[a]' expected type 'string', got unconvertible type 'float64'; 'retry_join[1]' expected type 'string', got unconvertible type 'float64'",
+      ],
+      ["[1]", "json", "the file holds no JSON object"],
+      ['{"data_dir":', "json", "At 1:13: unexpected end of JSON input"],
+      ["{}", "txt", "has unknown extension; must be .hcl or .json, or config format must be set"],
+      ["ports { http = 70000 }", "hcl", "ports.http: invalid port: 70000"],
+      ['log_level = "foo"', "hcl", "Invalid log level: foo. Valid log levels are: [TRACE DEBUG INFO WARN ERR ERROR]"],
+      ['node_id = "xyz"', "hcl", "failed to setup node ID: specified NodeID is invalid"],
+      ['datacenter = "x y"', "hcl", "datacenter can only contain lowercase alphanumeric, - or _ characters"],
+      ['bind_addr = "127.0.0.999"', "hcl", "bind_addr: invalid ip address: 127.0.0.999"],
+      ['client_addr = "127.0.0.1 ::1"', "hcl", "client_addr: multiple addresses found: 127.0.0.1 ::1"],
+      ['addresses { http = "unix:///tmp/x" }', "hcl", "addresses.http cannot be a unix socket"],
+      ['bind_addr = "{{ GetPrivateIP }}"', "hcl", "bind_addr: error parsing"],
+      ["server = false", "hcl", "this agent is always the server of its datacenter"],
+      ['acl { enabled = true default_policy = "x" }', "hcl", "Invalid acl.default_policy"],
+      ['acl { enabled = true tokens { default = "s3cret" } }', "hcl", "Invalid acl.tokens.default"],
+      ['service { name = "web" check { http = "http://x" } }', "hcl", 'Failed to register service "web": '],
+    ];
+    for (const [content, extension, error] of refusals) {
+      const path = await file(content, extension);
+      const { exit, stdout, stderr } = await startAndStop("-dev", "-config-file", path, ...ports);
+      assert.deepEqual([exit, stdout], [1, ""], content);
+      assert.ok(stderr.includes(error), `${content}: ${stderr}`);
+      assert.doesNotMatch(stderr, /s3cret/);
+    }
+    for (const [args, error] of [
+      [
+        ["-config-file", "/nowhere.json"],
+        /config: Open failed on \/nowhere\.json\. open \/nowhere\.json: no such file/,
+      ],
+      [["-config-dir", "/nowhere"], /config: Open failed on \/nowhere\. /],
+      [
+        ["-config-file", await file("{}", "txt"), "-config-format=xml"],
+        /-config-format must be either 'hcl' or 'json'/,
+      ],
+    ] as const) {
+      const { exit, stderr } = await startAndStop("-dev", ...args, ...ports);
+      assert.equal(exit, 1);
+      assert.match(stderr, error);
+    }
+    const { exit } = await startAndStop(
+      "-dev",
+      "-config-file",
+      await file("{}", "txt"),
+      "-config-format=json",
+      ...ports,
+    );
+    assert.equal(exit, 0);
+  });
+});
+
+describe("peerage version", () => {
+  it("tells the version of Consul that it follows to programs, and both to people", async () => {
+    const { exit, stdout } = await runPeerage(["version", "-format=json"]);
+    assert.equal(exit, 0);
+    const { Version, Peerage } = JSON.parse(stdout);
+    assert.deepEqual([Version, Peerage], ["1.21.4", "0.0.0"]);
+    assert.deepEqual(await runPeerage(["version"]), {
+      exit: 0,
+      stdout: "Peerage v0.0.0\nHas the interfaces of Consul v1.21.4\n",
+      stderr: "",
+    });
+    assert.deepEqual(await runPeerage(["version", "-format=x"]), {
+      exit: 1,
+      stdout: "",
+      stderr: "Unknown format: x\n",
+    });
+  });
+});
