@@ -49,6 +49,8 @@ export async function runAgent({ flags, io, print }: CommandContext): Promise<vo
   const incidents = new Incidents({ logger });
   const connectionLimits = await starting(async () => new ConnectionLimits({ ...options.connectionLimits, incidents }));
   const shared = { logger, incidents, connectionLimits };
+  // As Consul tells its measurements on this signal.
+  io.onReport(() => logger.info("incidents since the start", Object.fromEntries(incidents.counts())));
   if (options.encryption?.warning !== undefined) logger.warn(options.encryption.warning);
   const { ignored } = options.consul;
   if (ignored.length > 0) logger.warn("keys of the configuration are ignored", { keys: ignored.join(", ") });

@@ -19,6 +19,8 @@ export interface CommandLineIo {
   readonly untilStopped: () => AbortSignal;
   /** For what can read its files again: from then on SIGHUP calls `action`, instead of killing. */
   readonly onHangUp: (action: () => void) => void;
+  /** For what can tell of itself: from then on SIGUSR1 calls `action`; before, it does nothing. */
+  readonly onReport: (action: () => void) => void;
 }
 
 export interface CommandContext {

@@ -1,6 +1,7 @@
 #!/usr/bin/env node
 import { readFileSync } from "node:fs";
 import { readdir, readFile } from "node:fs/promises";
+import { constants } from "node:os";
 import { text } from "node:stream/consumers";
 import { runCommandLine } from "./run.js";
 
@@ -10,10 +11,32 @@ function packageVersion(): string {
   return typeof manifest === "object" && manifest !== null && "version" in manifest ? String(manifest.version) : "";
 }
 
+/** What those signals of the agent do that neither stop it nor kill it. */
+const actions: Record<"SIGHUP" | "SIGUSR1", () => void> = { SIGHUP: () => {}, SIGUSR1: () => {} };
+// From the first moment and for every command: without a listener Node opens a port for debuggers, to which whoever can connect
+// runs what he likes.
+process.on("SIGUSR1", () => actions.SIGUSR1());
+
+/** What ends a process that does not listen, and what a Consul does not end for either: log rotation sends them, and limits. */
+const PASSED_OVER = ["SIGUSR2", "SIGALRM", "SIGVTALRM", "SIGXFSZ", "SIGIO", "SIGPWR"] as const;
+/** Consul's exit code after SIGQUIT. */
+const QUIT_CODE = 2;
+
 function untilStopped(): AbortSignal {
   const stopping = new AbortController();
-  // The second one kills: whoever is in a hurry need not wait.
-  for (const signal of ["SIGINT", "SIGTERM"] as const) process.once(signal, () => stopping.abort());
+  const stop = (): void => {
+    // The next one, whichever, kills: whoever is in a hurry need not wait.
+    for (const signal of ["SIGINT", "SIGTERM"] as const) process.off(signal, stop);
+    stopping.abort();
+  };
+  for (const signal of ["SIGINT", "SIGTERM"] as const) process.on(signal, stop);
+  // Not where a system has no such signal.
+  for (const signal of PASSED_OVER) if (signal in constants.signals) process.on(signal, () => {});
+  // At once, as Consul ends, and without the image of the memory that the system would write, which holds secrets.
+  process.on("SIGQUIT", () => {
+    actions.SIGUSR1();
+    process.exit(QUIT_CODE);
+  });
   return stopping.signal;
 }
 
@@ -44,6 +67,12 @@ const exitCode = await runCommandLine(process.argv.slice(2), packageVersion(), {
   wall: () => Date.now(),
   people: process.stderr.isTTY === true,
   untilStopped,
-  onHangUp: (action) => process.on("SIGHUP", action),
+  onHangUp: (action) => {
+    actions.SIGHUP = action;
+    process.on("SIGHUP", () => actions.SIGHUP());
+  },
+  onReport: (action) => {
+    actions.SIGUSR1 = action;
+  },
 });
 process.exitCode ||= exitCode;

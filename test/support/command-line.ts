@@ -42,6 +42,7 @@ export async function runPeerage(args: readonly string[], world: CommandLineWorl
     people: false,
     untilStopped: () => world.signal ?? new AbortController().signal,
     onHangUp: (action) => world.onHangUp?.(action),
+    onReport: () => {},
   });
   return { exit, stdout, stderr };
 }
