@@ -18,6 +18,12 @@ export interface Reloadable {
   readonly replaceDefinitions: (definitions: Definitions) => Promise<void>;
 }
 
+interface Running {
+  readonly started: AgentOptions;
+  readonly logger: Logger;
+  readonly parts: Reloadable;
+}
+
 /** Options whose change takes effect at once; another one takes a new start. */
 const RELOADED: ReadonlySet<string> = new Set(["acl-policies", "ca", "cert", "key", "log-level"]);
 
@@ -28,39 +34,43 @@ const RELOADED: ReadonlySet<string> = new Set(["acl-policies", "ca", "cert", "ke
 export class AgentReload {
   readonly #io: CommandLineIo;
   readonly #readOptions: () => Promise<AgentOptions>;
-  #running: { readonly started: AgentOptions; readonly logger: Logger; readonly parts: Reloadable } | undefined;
+  #running: Running | undefined;
   #latest: AgentOptions | undefined;
   #defined = false;
-  #wanted = false;
-  #busy = false;
+  #begin: () => void = () => {};
+  /** Settled when nothing is being read. */
+  #idle: Promise<unknown>;
+  /** Reading that has not begun. */
+  #next: Promise<readonly string[]> | undefined;
 
   constructor(io: CommandLineIo, readOptions: () => Promise<AgentOptions>) {
     this.#io = io;
     this.#readOptions = readOptions;
+    this.#idle = new Promise((resolve) => {
+      this.#begin = () => resolve(undefined);
+    });
   }
 
   /** The agent runs: what was asked for before is done now. */
   start(started: AgentOptions, logger: Logger, parts: Reloadable): void {
     this.#running = { started, logger, parts };
     this.#latest = started;
-    if (this.#wanted) void this.#reload();
+    this.#begin();
   }
 
-  /** However often it is asked for while files are read, they are read once more afterwards. */
-  request(): void {
-    this.#wanted = true;
-    void this.#reload();
-  }
-
-  async #reload(): Promise<void> {
-    if (this.#busy || this.#running === undefined) return;
-    this.#busy = true;
-    const { started, logger, parts } = this.#running;
-    while (this.#wanted) {
-      this.#wanted = false;
-      await this.#reloadOnce(started, logger, parts);
-    }
-    this.#busy = false;
+  /**
+   * Reads the files once the agent runs and nothing is being read. However often it is asked for until then, they are read once.
+   * @returns why parts could not be used, a text each.
+   */
+  request(): Promise<readonly string[]> {
+    if (this.#next !== undefined) return this.#next;
+    const next = this.#idle.then(async () => {
+      this.#next = undefined;
+      return this.#running === undefined ? [] : this.#reloadOnce(this.#running);
+    });
+    this.#next = next;
+    this.#idle = next;
+    return next;
   }
 
   /** Whether there ever was a definition: with none, there is nothing to tell. */
@@ -69,13 +79,15 @@ export class AgentReload {
     return this.#defined;
   }
 
-  async #reloadOnce(started: AgentOptions, logger: Logger, parts: Reloadable): Promise<void> {
+  async #reloadOnce({ started, logger, parts }: Running): Promise<readonly string[]> {
     const reloaded: string[] = [];
+    const problems: string[] = [];
     const attempt = async (what: string, action: () => Promise<void>): Promise<void> => {
       try {
         await action();
         reloaded.push(what);
       } catch (error) {
+        problems.push(`${what}: ${errorText(error)}`);
         logger.error("not reloaded: what there was stays", { what, error: errorText(error) });
       }
     };
@@ -101,5 +113,6 @@ export class AgentReload {
     if ((replacePolicies === undefined) !== (acl === undefined)) later.push("acl-policies");
     if (later.length > 0)
       logger.warn("changed options take effect when the agent starts again", { options: later.join(", ") });
+    return problems;
   }
 }

@@ -3,7 +3,7 @@ import { policyAuthorizer } from "../access/policies.js";
 import type { Logger } from "../environment.js";
 import { errorText, PeeringError } from "../errors.js";
 import { createHost, type PeeringHost } from "../host/host.js";
-import { CallLimits, httpHandler } from "../http/index.js";
+import { type AgentControl, CallLimits, httpHandler } from "../http/index.js";
 import { Incidents } from "../incidents.js";
 import { type HttpServer, type HttpServerOptions, httpServer, peeringRpc } from "../rpc/index.js";
 import { memoryStorage } from "../storage/memory.js";
@@ -34,7 +34,7 @@ type Authorizing = { readonly authorizer?: Authorizer };
 export async function runAgent({ flags, io, print }: CommandContext): Promise<void> {
   const readOptions = (): Promise<AgentOptions> => readAgentOptions(flags, io);
   const reload = new AgentReload(io, readOptions);
-  io.onHangUp(() => reload.request());
+  io.onHangUp(() => void reload.request());
   const options = await readOptions();
   let level = options.logLevel;
   const logger = lineLogger({
@@ -54,7 +54,11 @@ export async function runAgent({ flags, io, print }: CommandContext): Promise<vo
   if (options.encryption?.warning !== undefined) logger.warn(options.encryption.warning);
   const { ignored } = options.consul;
   if (ignored.length > 0) logger.warn("keys of the configuration are ignored", { keys: ignored.join(", ") });
-  const stopped = io.untilStopped();
+  const stopping = new AbortController();
+  const stopped = stopping.signal;
+  const told = io.untilStopped();
+  if (told.aborted) stopping.abort();
+  told.addEventListener("abort", () => stopping.abort(), { once: true });
   await using host = await starting(() => openHost(options, shared));
   const { nodeId, nodeMeta } = options.consul;
   await starting(() => registerServer(host, { node: options.node, advertised: options.advertise, nodeId, nodeMeta }));
@@ -64,9 +68,10 @@ export async function runAgent({ flags, io, print }: CommandContext): Promise<vo
   const perSource = options.httpConnectionsPerSource;
   const limits = new CallLimits({ ...options.callLimits, incidents: shared.incidents });
   const serving = { ...options.requests, ...authorizing, limits, logger };
+  const control: AgentControl = { reload: () => reload.request(), leave: () => stopping.abort() };
   const listeners = await starting(async () => ({
     rpc: peeringRpc(host, { ...serving, allowPeeringWrite: options.allowPeeringWrite, signal: stopped }),
-    http: httpHandler(host, serving),
+    http: httpHandler(host, { ...serving, control }),
     ...(perSource !== undefined && { connectionsPerSource: perSource }),
     ...shared,
   }));

@@ -1,5 +1,6 @@
 import type { ConsulClient } from "../client/index.js";
 import { agentCommand } from "./agent-command.js";
+import { agentCommands } from "./agent-commands.js";
 import { catalogCommands } from "./catalog-commands.js";
 import { type Command, CommandError, type CommandGroup, type CommandLineIo } from "./command.js";
 import { configCommands } from "./config-commands.js";
@@ -13,11 +14,37 @@ import { versionCommand } from "./version-command.js";
 
 const UNKNOWN_COMMAND = 127;
 
+/** Commands of Consul whose part of the API is not served, or which work as they are. */
+const NOT_SERVED: Readonly<Record<string, string>> = {
+  acl: "tokens and policies are those of the agent's policy file: reading and changing them is not served",
+  connect:
+    "no proxies are run here: consul connect can be used where it needs no more than the API of services and health",
+  debug: "no profiles are served: peerage info and /v1/agent/metrics tell of an agent",
+  event: "events are not served",
+  exec: "remote execution is not served",
+  "force-leave": "there is no gossip here, and no other member",
+  intention: "use peerage config with the kind service-intentions, or consul intention, which works with this agent",
+  join: "there is no gossip here: clusters are connected by peerings",
+  keyring: "there is no gossip here, and no keyring",
+  kv: "the key-value store is not served",
+  lock: "sessions and the key-value store are not served",
+  login: "auth methods are not served",
+  logout: "auth methods are not served",
+  monitor: "logs are not served: an agent writes them to its standard error",
+  rtt: "there is no gossip here, and no network coordinates",
+  resource: "resources are not served",
+  snapshot: "snapshots are not served: copy the -data-dir of an agent that does not run",
+  tls: "no certificates are made for operators: consul tls works without an agent",
+  troubleshoot: "no proxies are run here",
+  watch: "use consul watch, which works with this agent",
+};
+
 /** All of them. */
 export const commands: CommandGroup = {
   summary: "",
   help: "Usage: peerage [--version] [--help] <command> [<args>]",
   commands: {
+    ...agentCommands,
     agent: agentCommand,
     catalog: catalogCommands,
     config: configCommands,
@@ -46,6 +73,11 @@ export async function runCommandLine(args: readonly string[], version: string, i
     const next: Command | CommandGroup | undefined = Object.hasOwn(target.commands, name)
       ? target.commands[name]
       : undefined;
+    const reason = target === commands && Object.hasOwn(NOT_SERVED, name) ? NOT_SERVED[name] : undefined;
+    if (reason !== undefined) {
+      io.stderr(`peerage ${name}: ${reason}\n`);
+      return 1;
+    }
     if (next === undefined) {
       const help = groupHelp(target);
       if (isHelp(name)) io.stdout(`${help}\n`);
@@ -114,10 +146,13 @@ function failureCode({ failureCodes = { flags: 1, others: 1 } }: Command, error:
 
 /** The one place where lines become what a terminal gets. */
 function textOf(lines: string | readonly string[]): string {
-  return [lines]
-    .flat()
-    .map((line) => `${visible(line)}\n`)
-    .join("");
+  return (
+    [lines]
+      .flat()
+      // A tab in front moves nothing but the line that it begins.
+      .map((line) => (line.startsWith("\t") ? `\t${visible(line.slice(1))}\n` : `${visible(line)}\n`))
+      .join("")
+  );
 }
 
 function failureText(error: unknown): string {

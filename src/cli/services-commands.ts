@@ -1,9 +1,13 @@
 import { HttpError, type Json, type JsonObject } from "../client/index.js";
-import { asList, isJsonObject, memberOf } from "../client/json-reader.js";
-import { type Command, CommandError, type CommandGroup } from "./command.js";
+import { asList, isJsonObject, memberOf, textOf } from "../client/json-reader.js";
+import { splitHostPort } from "../token/address.js";
+import { type Command, CommandError, type CommandGroup, type CommandLineIo } from "./command.js";
 import { clientFlags, partitionFlag, readOptions, serverFlags } from "./connection-flags.js";
+import { readConsulFiles } from "./consul-files.js";
+import type { Flag, ParsedFlags } from "./flags.js";
 import { table } from "./output.js";
 import { attempt, requireFormat } from "./peering-commands.js";
+import { serviceForm } from "./service-definitions.js";
 
 const KIND = "exported-services";
 const NAME = "default";
@@ -109,11 +113,132 @@ const exportedServices: Command = {
   },
 };
 
+/** The services that files define. @throws {CommandError} with Consul's words. */
+async function definedIn(paths: readonly string[], io: CommandLineIo): Promise<readonly JsonObject[]> {
+  try {
+    const config = (await readConsulFiles(paths, "", io)) ?? {};
+    return [memberOf(config, "service"), ...asList(memberOf(config, "services") ?? null, "services")]
+      .filter(isJsonObject)
+      .map(serviceForm);
+  } catch (error) {
+    if (!(error instanceof CommandError)) throw error;
+    throw new CommandError(`Error: ${error.message}`, { cause: error });
+  }
+}
+
+function definedByFlags(flags: ParsedFlags): JsonObject {
+  const port = flags.text("port");
+  if (!/^\d{0,5}$/.test(port))
+    throw new CommandError(`invalid value ${JSON.stringify(port)} for flag -port: parse error`);
+  const addresses = Object.entries(flags.pairs("tagged-address")).map(([name, value]): [string, JsonObject] => {
+    const parts = splitHostPort(value);
+    if (parts === undefined) {
+      throw new CommandError(
+        `Error: Tagged address ${JSON.stringify(name)} is not host:port: ${JSON.stringify(value)}`,
+      );
+    }
+    return [name, { Address: parts.host, Port: parts.port }];
+  });
+  return {
+    Kind: flags.text("kind"),
+    ID: flags.text("id"),
+    Name: flags.text("name"),
+    Address: flags.text("address"),
+    Port: Number(port || "0"),
+    SocketPath: flags.text("socket"),
+    Tags: flags.texts("tag"),
+    Meta: flags.pairs("meta"),
+    TaggedAddresses: Object.fromEntries(addresses),
+  };
+}
+
+const registerFlags: readonly Flag[] = [
+  { name: "id", kind: "text", usage: "Id of the service. Default: its name." },
+  { name: "name", kind: "text", usage: "Name of the service." },
+  { name: "address", kind: "text", usage: "Address of the service. Default: that of the node." },
+  { name: "port", kind: "text", placeholder: "int", usage: "Port of the service." },
+  { name: "socket", kind: "text", usage: "Path of the service's Unix socket, instead of an address and a port." },
+  { name: "meta", kind: "pairs", usage: "Metadata, as key=value. This flag may be specified multiple times." },
+  { name: "tag", kind: "texts", usage: "Tag of the service. This flag may be specified multiple times." },
+  {
+    name: "tagged-address",
+    kind: "pairs",
+    usage: "Further address, as name=host:port. This flag may be specified multiple times.",
+  },
+  { name: "kind", kind: "text", usage: "Kind of the service." },
+];
+
+const register: Command = {
+  summary: "Register services with the local agent",
+  help: `Usage: peerage services register [options] [FILE...]
+
+  Registers one service that flags describe, or those that files define,
+  at the agent.
+
+  Examples:
+
+    $ peerage services register -name web -port 8080
+    $ peerage services register web.hcl`,
+  flags: [...serverFlags, ...registerFlags],
+  async run({ flags, io, client, print }) {
+    const described = registerFlags.some(({ name }) => flags.given(name));
+    if (!described && flags.rest.length === 0) {
+      throw new CommandError("Service registration requires at least one argument or flags.");
+    }
+    if (described && flags.rest.length > 0) {
+      throw new CommandError("Service registration requires arguments or -id, not both.");
+    }
+    const services = described ? [definedByFlags(flags)] : await definedIn(flags.rest, io);
+    const { agent } = await client();
+    for (const service of services) {
+      const name = textOf(service, "Name");
+      await attempt(`Error registering service ${JSON.stringify(name)}`, () => agent.registerService(service));
+      print(`Registered service: ${name}`);
+    }
+  },
+};
+
+const deregister: Command = {
+  summary: "Deregister services with the local agent",
+  help: `Usage: peerage services deregister [options] [FILE...]
+
+  Deregisters the service with an id, or those that files define, at the
+  agent.
+
+  Examples:
+
+    $ peerage services deregister -id web
+    $ peerage services deregister web.hcl`,
+  flags: [...serverFlags, { name: "id", kind: "text", usage: "Id of the service." }],
+  async run({ flags, io, client, print }) {
+    const id = flags.text("id");
+    if (id === "" && flags.rest.length === 0) {
+      throw new CommandError("Service deregistration requires at least one argument or -id.");
+    }
+    if (id !== "" && flags.rest.length > 0) {
+      throw new CommandError("Service deregistration requires arguments or -id, not both.");
+    }
+    const services = id === "" ? await definedIn(flags.rest, io) : [{ ID: id }];
+    const { agent } = await client();
+    for (const service of services) {
+      const own = textOf(service, "ID") || textOf(service, "Name");
+      const name = textOf(service, "Name");
+      await attempt(`Error deregistering service ${JSON.stringify(name)}`, () => agent.deregisterService(own));
+      print(`Deregistered service: ${own}`);
+    }
+  },
+};
+
 export const servicesCommands: CommandGroup = {
   summary: "Interact with services",
   help: `Usage: peerage services <subcommand> [options] [args]
 
-  This command has subcommands for exporting services to peers.
+  This command has subcommands for registering services at the agent, and
+  for exporting them to peers.
+
+  Register a service:
+
+    $ peerage services register -name web -port 8080
 
   Export a service:
 
@@ -122,5 +247,5 @@ export const servicesCommands: CommandGroup = {
   List what is exported:
 
     $ peerage services exported-services`,
-  commands: { export: exportService, "exported-services": exportedServices },
+  commands: { deregister, export: exportService, "exported-services": exportedServices, register },
 };

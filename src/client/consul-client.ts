@@ -1,7 +1,17 @@
 import { PeeringError } from "../errors.js";
 import { type ClientTlsOptions, type HttpAnswer, HttpConnection, type HttpRequest } from "./http-connection.js";
 import { HttpError } from "./http-error.js";
-import { asObject, asTexts, booleanOf, type Json, type JsonObject, parseJson, textOf } from "./json-reader.js";
+import {
+  asList,
+  asObject,
+  asTexts,
+  booleanOf,
+  type Json,
+  type JsonObject,
+  membersOf,
+  parseJson,
+  textOf,
+} from "./json-reader.js";
 import {
   type CatalogNodeRecord,
   type CatalogServiceRecord,
@@ -200,6 +210,36 @@ export interface HealthClient {
   state(state: string, options?: CatalogReadOptions): Promise<ReadAnswer<readonly CheckRecord[]>>;
 }
 
+export interface MembersOptions extends RequestOptions {
+  /** As other datacenters know them. */
+  readonly wan?: boolean;
+  /** Network segment. Default: all. */
+  readonly segment?: string;
+  readonly filter?: string;
+}
+
+export interface MaintenanceOptions extends RequestOptions {
+  readonly enable: boolean;
+  /** The id of a service. Default: the whole node. */
+  readonly serviceId?: string;
+  readonly reason?: string;
+}
+
+/** `/v1/agent…`: the agent that is asked, and what is registered at it. Bodies and answers are as the API documents them. */
+export interface AgentClient {
+  self(options?: RequestOptions): Promise<JsonObject>;
+  members(options?: MembersOptions): Promise<readonly JsonObject[]>;
+  /** By their ids. */
+  checks(options?: ReadOptions): Promise<JsonObject>;
+  registerService(service: JsonObject, options?: RequestOptions): Promise<void>;
+  deregisterService(id: string, options?: RequestOptions): Promise<void>;
+  maintenance(options: MaintenanceOptions): Promise<void>;
+  /** Has it read its configuration again. */
+  reload(options?: RequestOptions): Promise<void>;
+  /** Ends it in order. */
+  leave(options?: RequestOptions): Promise<void>;
+}
+
 /**
  * The HTTP API of a Peerage agent or of a Consul server (1.14 to 1.22), as far as peering needs it.
  *
@@ -214,6 +254,7 @@ export class ConsulClient implements Disposable {
   readonly intentions: IntentionsClient;
   readonly catalog: CatalogClient;
   readonly health: HealthClient;
+  readonly agent: AgentClient;
   readonly #connection: HttpConnection;
   readonly #defaults: RequestOptions;
 
@@ -238,11 +279,20 @@ export class ConsulClient implements Disposable {
     this.intentions = this.#intentions();
     this.catalog = this.#catalog();
     this.health = this.#health();
+    this.agent = this.#agent();
   }
 
   /** What is exported to whom, wildcards expanded: `/v1/exported-services` (Consul 1.17 and later). */
   exportedServices(options: ReadOptions = {}): Promise<ReadAnswer<readonly ExportedServiceRecord[]>> {
     return this.#read("/v1/exported-services", options, listOf(readExportedService));
+  }
+
+  /** The servers of the cluster, as `/v1/operator/raft/configuration` documents them. */
+  async servers(options: ReadOptions = {}): Promise<readonly JsonObject[]> {
+    const { value } = await this.#read("/v1/operator/raft/configuration", options, (json) =>
+      asObject(json, "the answer"),
+    );
+    return membersOf(value, "Servers").map((server) => asObject(server, "a server"));
   }
 
   /** Closes the connections that are kept open; requests under way fail. */
@@ -380,6 +430,37 @@ export class ConsulClient implements Disposable {
         this.#read(`/v1/health/checks/${segment(service)}`, options, listOf(readCheck)),
       node: (name, options = {}) => this.#read(`/v1/health/node/${segment(name)}`, options, listOf(readCheck)),
       state: (state, options = {}) => this.#read(`/v1/health/state/${segment(state)}`, options, listOf(readCheck)),
+    };
+  }
+
+  #agent(): AgentClient {
+    const objectAt = async (path: string, options: ReadOptions): Promise<JsonObject> =>
+      (await this.#read(path, options, (json) => asObject(json, "the answer"))).value;
+    return {
+      self: (options = {}) => objectAt("/v1/agent/self", options),
+      members: async ({ wan = false, segment: network = "_all", filter = "", ...options } = {}) => {
+        const query = { ...(wan && { wan: "1" }), segment: network, ...(filter !== "" && { filter }) };
+        const { text } = await this.#call("GET", "/v1/agent/members", options, undefined, query);
+        return asList(parseJson(text, "the answer"), "the answer").map((member) => asObject(member, "a member"));
+      },
+      checks: (options = {}) => objectAt("/v1/agent/checks", options),
+      registerService: async (service, options = {}) => {
+        await this.#call("PUT", "/v1/agent/service/register", options, service);
+      },
+      deregisterService: async (id, options = {}) => {
+        await this.#call("PUT", `/v1/agent/service/deregister/${segment(id)}`, options);
+      },
+      maintenance: async ({ enable, serviceId, reason = "", ...options }) => {
+        const path =
+          serviceId === undefined ? "/v1/agent/maintenance" : `/v1/agent/service/maintenance/${segment(serviceId)}`;
+        await this.#call("PUT", path, options, undefined, { enable: String(enable), ...(reason !== "" && { reason }) });
+      },
+      reload: async (options = {}) => {
+        await this.#call("PUT", "/v1/agent/reload", options);
+      },
+      leave: async (options = {}) => {
+        await this.#call("PUT", "/v1/agent/leave", options);
+      },
     };
   }
 

@@ -6,6 +6,7 @@
 
 export { PeeringError, type PeeringErrorCode, type PeeringErrorOptions } from "../errors.js";
 export {
+  type AgentClient,
   type CatalogClient,
   type CatalogReadOptions,
   type ClientEstablishOptions,
@@ -18,6 +19,8 @@ export {
   type HealthReadOptions,
   type IntentionEnds,
   type IntentionsClient,
+  type MaintenanceOptions,
+  type MembersOptions,
   type PeeringsClient,
   type ReadAnswer,
   type ReadOptions,

@@ -23,7 +23,7 @@ import {
   type ServiceView,
 } from "./records-json.js";
 import type { JsonSchema, Operation, ParameterDoc } from "./routes.js";
-import { memberJson, memberSchema } from "./system.js";
+import { GOSSIP_CHECK, isOwnCheck, memberFields, memberJson, memberOf, memberSchema, SERVER_ID } from "./system.js";
 
 function isTrue(value: string | null): boolean {
   return value !== null && /^(?:1|t|true)$/i.test(value);
@@ -33,16 +33,14 @@ function isTrue(value: string | null): boolean {
 async function members(call: Call): Promise<Answer> {
   const segment = call.query.get("segment") ?? "";
   if (segment !== "" && segment !== "_all") {
-    throw badRequest("Network segments are not supported in this version of Consul");
+    throw new HttpError(500, "Network segments are not supported in this version of Consul");
   }
   const visible = await Visibility.of(call, "");
   const wide = isTrue(call.query.get("wan"));
-  const json = visible.node(call.server.nodeName) ? [memberJson(call, wide)] : [];
-  return { json, filtered: visible.filtered };
+  const filter = filterFor(call.readOptions(), memberFields);
+  const members = await filter(visible.node(call.server.nodeName) ? [memberOf(call, wide)] : []);
+  return { json: members.map(memberJson), filtered: visible.filtered };
 }
-
-/** The node's own server is no service that somebody registered at it; Consul does not list it here either. */
-const SERVER_ID = "consul";
 
 /** What was registered at this node, by id. */
 async function services(call: Call): Promise<Answer> {
@@ -61,9 +59,6 @@ async function services(call: Call): Promise<Answer> {
   return { json, filtered: visible.filtered };
 }
 
-/** The node's own health, which its gossip would tell. */
-const GOSSIP_CHECK = "serfHealth";
-
 /** With what was found last, which the catalog may not have yet. */
 function withResult(call: Call, check: IndexedCheck): IndexedCheck {
   const result = call.host.checks.result(check.checkId);
@@ -79,12 +74,12 @@ async function checks(call: Call): Promise<Answer> {
   const visible = await Visibility.of(call, "");
   await call.turn();
   const views = (call.host.catalog.node(call.server.nodeName)?.checks ?? [])
-    .filter(({ checkId, serviceId }) => checkId !== GOSSIP_CHECK && serviceId !== SERVER_ID)
+    .filter(isOwnCheck)
     .filter(({ node, serviceId, serviceName }) =>
       serviceId === "" ? visible.node(node) : visible.service(serviceName),
     )
     .map((check): CheckView => ({ peer: "", check: withResult(call, check) }));
-  const json = new Map((await filter(views)).map((view) => [view.check.checkId, checkJson(view)]));
+  const json = new Map((await filter(views)).map((view) => [view.check.checkId, agentCheckJson(view.check)]));
   return { json, filtered: visible.filtered };
 }
 
@@ -139,7 +134,7 @@ function healthOf(call: Call, id: string): ServiceHealth | undefined {
   const json = {
     AggregatedStatus: status,
     Service: agentServiceJson(instance.service, call.host.datacenter),
-    Checks: checks.map((check) => checkJson({ peer: "", check })),
+    Checks: checks.map(agentCheckJson),
   };
   return { status, json };
 }
@@ -157,7 +152,11 @@ const UNHEALTHY = 503;
 function healthAnswer(call: Call, status: number, reason: string, json: Json): Answer {
   const accepted = call.header("accept") ?? "";
   const asText = accepted.startsWith("text/plain") || call.query.get("format") === "text";
-  return { status, ...(asText ? { text: reason } : { json }), headers: { "X-Consul-Reason": toldText(reason) } };
+  return {
+    status,
+    ...(asText ? { text: reason, textType: "text/plain" } : { json }),
+    headers: { "X-Consul-Reason": toldText(reason) },
+  };
 }
 
 async function healthById(call: Call): Promise<Answer> {
@@ -191,6 +190,11 @@ async function healthByName(call: Call): Promise<Answer> {
   const json = all.map((each) => each.json);
   if (worst === undefined) return healthAnswer(call, 404, `ServiceName ${name} Not Found`, json);
   return healthAnswer(call, statusOf(worst), worst.status, json);
+}
+
+/** An agent knows no index of what is registered at it. */
+function agentCheckJson(check: IndexedCheck): JsonStruct {
+  return checkJson({ peer: "", check: { ...check, createIndex: 0n, modifyIndex: 0n } });
 }
 
 /** Consul's `AgentService` (1.21). */
@@ -244,6 +248,7 @@ export const agentReadOperations: readonly Operation[] = [
         id: "listMembers",
         summary: "The nodes of this cluster: this one.",
         parameters: [
+          filterParameter,
           { name: "segment", in: "query", description: "Accepted when it is `_all`." },
           { name: "wan", in: "query", description: "`1`: as other datacenters know it, `<node>.<datacenter>`." },
         ],

@@ -12,6 +12,14 @@ import type { HttpRequest } from "./messages.js";
 import { parseReadOptions, type ReadOptions } from "./query.js";
 import type { SharedAnswer, SharedAnswers } from "./shared-answers.js";
 
+/** The program that serves, as those may use it who may write the agent. */
+export interface AgentControl {
+  /** Has it read its configuration again. @returns why parts of it could not be used, a text each. */
+  readonly reload: () => Promise<readonly string[]>;
+  /** Has it end in order; returns at once. */
+  readonly leave: () => void;
+}
+
 /** What every call can reach; one per handler. */
 export interface Server {
   readonly host: PeeringHost;
@@ -27,6 +35,10 @@ export interface Server {
   /** How many services one question about intentions may name. */
   readonly maxMatchNames: number;
   readonly sharedAnswers: SharedAnswers;
+  /** Milliseconds since the epoch. */
+  readonly startedAt: number;
+  /** Undefined: the program cannot be told to do anything. */
+  readonly control: AgentControl | undefined;
   /** Grows when the roots of the cluster change, also over a restart. */
   readonly rootsIndex: () => bigint;
 }

@@ -5,7 +5,7 @@ import type { PeeringHost } from "../host/host.js";
 import type { Leadership } from "../host/leadership.js";
 import { AnswerBody } from "./answer-body.js";
 import { announcedLength } from "./body.js";
-import { type Answer, Call, type CallParts, type ReadHeaders, type Server } from "./call.js";
+import { type AgentControl, type Answer, Call, type CallParts, type ReadHeaders, type Server } from "./call.js";
 import { type CallAllowance, CallLimits } from "./call-limits.js";
 import { type CorsHeaders, corsHeaders, isPreflight, preflightHeaders } from "./cors.js";
 import { HttpError, refusalOf } from "./http-error.js";
@@ -35,6 +35,8 @@ export interface HttpHandlerOptions extends RequestGuardOptions {
   readonly writeTimeoutMs?: number;
   /** Bounds what calls hold. Default: one of its own, with the limits that {@link CallLimits} has by default. */
   readonly limits?: CallLimits;
+  /** Serves `agent/reload` and `agent/leave`. Default: they are answered 501. */
+  readonly control?: AgentControl;
   /** Default: the system's. */
   readonly clock?: Clock;
   /** Default: the system's. */
@@ -98,6 +100,8 @@ export function httpHandler(host: PeeringHost, options: HttpHandlerOptions = {})
     },
     maxMatchNames: options.maxMatchNames ?? DEFAULT_MATCH_NAMES,
     sharedAnswers: new SharedAnswers(),
+    startedAt: clock.wall(),
+    control: options.control,
   };
   const table = new RouteTable([...operations, openApiOperation(operations)]);
   const guard = new RequestGuard(options, host.incidents, clock);

@@ -15,6 +15,7 @@ export {
   policyAuthorizer,
 } from "../access/policies.js";
 export { type AclRule, parseAclRules, type RulePolicy } from "../access/rules.js";
+export type { AgentControl } from "./call.js";
 export { CallLimits, type CallLimitsOptions } from "./call-limits.js";
 export { FOLLOWED_VERSION, type HttpHandlerOptions, httpHandler } from "./handler.js";
 export type { RequestGuardOptions } from "./request-guard.js";

@@ -2,7 +2,8 @@ import { createHash, X509Certificate } from "node:crypto";
 import { arch, availableParallelism, cpus, freemem, hostname, platform, release, totalmem, uptime } from "node:os";
 import { allowAll } from "../access/authorizer.js";
 import type { CaRoot } from "../trust/authority.js";
-import type { Answer, Call } from "./call.js";
+import type { AgentControl, Answer, Call } from "./call.js";
+import { type Fields, integer as integerField, text as textField, textMap as textMapField } from "./filter/fields.js";
 import { HttpError } from "./http-error.js";
 import { type Json, textMap, timeText } from "./json.js";
 import {
@@ -18,6 +19,16 @@ import {
   time,
 } from "./operation-docs.js";
 import type { JsonSchema, Operation } from "./routes.js";
+
+/** The node's own server is no service that somebody registered at it; Consul does not list it at an agent either. */
+export const SERVER_ID = "consul";
+/** The node's own health, which its gossip would tell. */
+export const GOSSIP_CHECK = "serfHealth";
+
+/** Whether somebody registered a check at this node. */
+export function isOwnCheck({ checkId, serviceId }: { readonly checkId: string; readonly serviceId: string }): boolean {
+  return checkId !== GOSSIP_CHECK && serviceId !== SERVER_ID;
+}
 
 /** Where the leader is, as far as this node knows; `""`: nobody leads. */
 function leaderOf({ host, server }: Call): string {
@@ -52,35 +63,67 @@ function nodeId({ host, server }: Call): string {
   return host.catalog.nodeAlone(server.nodeName)?.id ?? "";
 }
 
+/** A node as Consul's gossip tells of it. */
+interface Member {
+  readonly name: string;
+  readonly address: string;
+  readonly port: number;
+  readonly tags: Readonly<Record<string, string>>;
+}
+
+/** What is the same of each. */
+const MEMBER = {
+  Status: 1,
+  ProtocolMin: 1,
+  ProtocolMax: 5,
+  ProtocolCur: 2,
+  DelegateMin: 2,
+  DelegateMax: 5,
+  DelegateCur: 4,
+} as const;
+
 /**
- * This node as Consul's gossip would tell of it.
- * @param wide - as the gossip between datacenters would.
+ * This node.
+ * @param wide - as the gossip between datacenters would tell of it.
  */
-export function memberJson(call: Call, wide = false): Json {
+export function memberOf(call: Call, wide = false): Member {
   const { host, server } = call;
   const colon = server.address.lastIndexOf(":");
+  const port = server.address.slice(colon + 1);
   return {
-    Name: wide ? `${server.nodeName}.${host.datacenter}` : server.nodeName,
-    Addr: server.address.slice(0, Math.max(colon, 0)).replace(/^\[|\]$/g, ""),
-    Port: Number(server.address.slice(colon + 1)),
-    Tags: new Map([
-      ["build", server.version],
-      ["dc", host.datacenter],
-      ["id", nodeId(call)],
-      ["port", server.address.slice(colon + 1)],
-      ["role", "consul"],
-      ["segment", ""],
-      ["vsn", "2"],
-    ]),
-    Status: 1,
-    ProtocolMin: 1,
-    ProtocolMax: 5,
-    ProtocolCur: 2,
-    DelegateMin: 2,
-    DelegateMax: 5,
-    DelegateCur: 4,
+    name: wide ? `${server.nodeName}.${host.datacenter}` : server.nodeName,
+    address: server.address.slice(0, Math.max(colon, 0)).replace(/^\[|\]$/g, ""),
+    port: Number(port),
+    tags: {
+      acls: server.authorizer === allowAll ? "0" : "1",
+      // What stands behind the colon is the commit that a build was made of.
+      build: `${server.version}:`,
+      dc: host.datacenter,
+      grpc_tls_port: port,
+      id: nodeId(call),
+      port,
+      raft_vsn: "3",
+      role: "consul",
+      segment: "",
+      vsn: "2",
+      vsn_max: "3",
+      vsn_min: "2",
+    },
   };
 }
+
+export function memberJson({ name, address, port, tags }: Member): Json {
+  return { Name: name, Addr: address, Port: port, Tags: textMap(tags), ...MEMBER };
+}
+
+/** What filters may name. */
+export const memberFields: Fields<Member> = {
+  Name: textField(({ name }) => name),
+  Addr: textField(({ address }) => address),
+  Port: integerField(({ port }) => port),
+  Tags: textMapField(({ tags }) => tags),
+  ...Object.fromEntries(Object.entries(MEMBER).map(([key, value]) => [key, integerField<Member>(() => value)])),
+};
 
 async function self(call: Call): Promise<Answer> {
   const { host, server } = call;
@@ -99,7 +142,7 @@ async function self(call: Call): Promise<Answer> {
       },
       DebugConfig: {},
       Coord: null,
-      Member: memberJson(call),
+      Member: memberJson(memberOf(call)),
       Stats: stats(call),
       Meta: textMap(host.catalog.nodeAlone(server.nodeName)?.meta ?? {}),
       xDS: { SupportedProxies: {}, Port: -1, Ports: { Plaintext: -1, TLS: -1 } },
@@ -113,10 +156,15 @@ function stats(call: Call): Json {
   const { isLeader } = host.leadership;
   const node = host.catalog.node(server.nodeName);
   const index = String(host.catalog.revision);
+  // The server that the node is itself is nobody's registration.
+  const checks = (node?.checks ?? []).filter(isOwnCheck);
+  const services = (node?.services ?? []).filter(({ id }) => id !== SERVER_ID);
   return {
     agent: {
-      checks: String(node?.checks.length ?? 0),
-      services: String(node?.services.length ?? 0),
+      check_monitors: "0",
+      check_ttls: String(checks.filter(({ type }) => type === "ttl").length),
+      checks: String(checks.length),
+      services: String(services.length),
     },
     build: { prerelease: "", revision: "", version: server.version, version_metadata: "" },
     consul: {
@@ -127,7 +175,15 @@ function stats(call: Call): Json {
       leader_addr: leaderOf(call),
       server: "true",
     },
-    raft: { applied_index: index, commit_index: index, num_peers: "0", state: isLeader ? "Leader" : "Follower" },
+    raft: {
+      applied_index: index,
+      commit_index: index,
+      last_contact: "0",
+      last_log_index: index,
+      num_peers: "0",
+      protocol_version: "3",
+      state: isLeader ? "Leader" : "Follower",
+    },
     runtime: { arch: process.arch, cpu_count: String(availableParallelism()), os: process.platform },
   };
 }
@@ -154,11 +210,64 @@ async function raftConfiguration(call: Call): Promise<Answer> {
   };
 }
 
+/** The one server, as Consul's autopilot judges servers: what load balancers and monitors of a cluster ask. */
+async function serverHealth(call: Call): Promise<Answer> {
+  await call.require({ resource: "operator", access: "read" });
+  const { host, server } = call;
+  const { isLeader } = host.leadership;
+  // Without a leader nobody writes.
+  const healthy = leaderOf(call) !== "";
+  return {
+    status: healthy ? 200 : 429,
+    json: {
+      Healthy: healthy,
+      FailureTolerance: 0,
+      Servers: [
+        {
+          ID: nodeId(call),
+          Name: server.nodeName,
+          Address: server.address,
+          SerfStatus: "alive",
+          Version: server.version,
+          Leader: isLeader,
+          LastContact: "0s",
+          LastTerm: 0,
+          LastIndex: host.catalog.revision,
+          Healthy: healthy,
+          Voter: true,
+          StableSince: timeText(server.startedAt),
+        },
+      ],
+    },
+  };
+}
+
 async function version(call: Call): Promise<Answer> {
   await call.require({ resource: "agent", access: "read", name: call.server.nodeName });
   return {
     json: { SHA: "", BuildDate: "1970-01-01T00:00:00Z", HumanVersion: call.server.version, FIPS: "" },
   };
+}
+
+/** @throws {HttpError} 501: the program cannot be told to do that. */
+async function controlOf(call: Call, what: string): Promise<AgentControl> {
+  const { control, nodeName } = call.server;
+  await call.require({ resource: "agent", access: "write", name: nodeName });
+  if (control === undefined) throw new HttpError(501, `${what} is not served by this program.`);
+  return control;
+}
+
+async function reload(call: Call): Promise<Answer> {
+  const control = await controlOf(call, "Reading the configuration again");
+  const problems = await control.reload();
+  if (problems.length > 0) throw new HttpError(500, problems.join("; "));
+  return {};
+}
+
+async function leave(call: Call): Promise<Answer> {
+  const control = await controlOf(call, "Leaving");
+  control.leave();
+  return {};
 }
 
 /** The machine that this node runs on. */
@@ -357,6 +466,56 @@ export const systemOperations: readonly Operation[] = [
         answer: objectOf({ SHA: text, BuildDate: time, HumanVersion: text, FIPS: text }),
       },
     ],
+  },
+  {
+    method: "GET",
+    pattern: "/v1/operator/autopilot/health",
+    run: serverHealth,
+    docs: [
+      {
+        path: "/v1/operator/autopilot/health",
+        id: "readServerHealth",
+        summary: "How healthy the servers of this cluster are: 200 when it has a leader, else 429.",
+        answer: objectOf({
+          Healthy: flag,
+          FailureTolerance: integer,
+          Servers: listOf(
+            objectOf({
+              ID: text,
+              Name: text,
+              Address: text,
+              SerfStatus: text,
+              Version: text,
+              Leader: flag,
+              LastContact: text,
+              LastTerm: index,
+              LastIndex: index,
+              Healthy: flag,
+              Voter: flag,
+              StableSince: time,
+            }),
+          ),
+        }),
+      },
+    ],
+  },
+  {
+    method: "PUT",
+    pattern: "/v1/agent/reload",
+    run: reload,
+    docs: [
+      {
+        path: "/v1/agent/reload",
+        id: "reloadAgent",
+        summary: "Has the agent read its configuration again; 500 tells what of it could not be used.",
+      },
+    ],
+  },
+  {
+    method: "PUT",
+    pattern: "/v1/agent/leave",
+    run: leave,
+    docs: [{ path: "/v1/agent/leave", id: "leave", summary: "Ends the agent in order." }],
   },
   {
     method: "GET",

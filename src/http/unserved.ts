@@ -78,7 +78,7 @@ export const unservedOperations: readonly Operation[] = [
   ...ALL.map((method): Operation => ({ method, pattern: "/v1/acl/", run: acl, unserved: true, docs: [] })),
   ...refused("Snapshots are", "/v1/snapshot", ["GET", "PUT"]),
   ...refused("This part of the operator API is", "/v1/operator/", ALL),
-  ...["join/", "force-leave/", "leave", "token/"].flatMap((path) =>
+  ...["join/", "force-leave/", "token/"].flatMap((path) =>
     refused("Gossip and its members are", `/v1/agent/${path}`, ["PUT"]),
   ),
 ];

@@ -40,8 +40,24 @@ describe("what an agent tells of itself", () => {
     const refused = await pair.a.ask("GET", "/v1/agent/members?segment=x");
     assert.deepEqual(
       [refused.status, refused.text],
-      [400, "Network segments are not supported in this version of Consul"],
+      [500, "Network segments are not supported in this version of Consul"],
     );
+  });
+
+  it("is found by a filter over what a member has, and refuses a filter over what it has not", async () => {
+    for (const [filter, found] of [
+      ['Name == "n0"', 1],
+      ['Name == "n1"', 0],
+      ['Addr == "127.0.0.11" and Port == 8503 and Status == 1 and Tags.role == "consul"', 1],
+      ['"dc" in Tags and Tags.dc != "dc1"', 0],
+      ["ProtocolCur == 2 and DelegateMax == 5", 1],
+    ] as const) {
+      const members = await get(pair.a, `/v1/agent/members?filter=${encodeURIComponent(filter)}`);
+      assert.equal((members as readonly unknown[]).length, found, filter);
+    }
+    const refused = await pair.a.ask("GET", `/v1/agent/members?filter=${encodeURIComponent('Nope == "x"')}`);
+    assert.equal(refused.status, 500);
+    assert.match(refused.text, /Nope/);
   });
 
   it("is known to other datacenters by its name and its own", async () => {

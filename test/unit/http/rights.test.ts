@@ -65,6 +65,7 @@ const matrix: Readonly<Record<string, readonly Probe[] | typeof PUBLIC>> = {
   "GET /v1/agent/self": [{ path: "", rules: [read("agent", "peerage")] }],
   "GET /v1/agent/version": [{ path: "", rules: [read("agent", "peerage")] }],
   "GET /v1/agent/host": [{ path: "", rules: ['operator = "read"'] }],
+  "GET /v1/operator/autopilot/health": [{ path: "", rules: ['operator = "read"'] }],
   "GET /v1/operator/raft/configuration": [{ path: "", rules: ['operator = "read"'] }],
   "GET /v1/agent/connect/ca/roots": PUBLIC,
   "GET /v1/agent/metrics": [{ path: "", rules: [read("agent", "peerage")] }],
@@ -128,6 +129,8 @@ const matrix: Readonly<Record<string, readonly Probe[] | typeof PUBLIC>> = {
   "GET /v1/agent/health/service/id/": [{ path: "own", rules: [ownService] }],
   "GET /v1/agent/health/service/name/": [{ path: "own", rules: [ownService] }],
   "PUT /v1/agent/service/maintenance/": [{ path: "own?enable=true", rules: [write("service", "own")] }],
+  "PUT /v1/agent/reload": [{ path: "", rules: [write("agent", "peerage")] }],
+  "PUT /v1/agent/leave": [{ path: "", rules: [write("agent", "peerage")] }],
   "PUT /v1/agent/maintenance": [{ path: "?enable=true", rules: [write("node", "peerage")] }],
   "PUT /v1/agent/check/register": [
     { path: "", body: { Name: "of-the-node", TTL: "1m" }, rules: [write("node", "peerage")] },
@@ -516,7 +519,8 @@ describe("ch2 2.10: which right opens which endpoint", { timeout: 60_000 }, () =
   const queryIds = new Map<string, string>();
 
   before(async () => {
-    pair = await HttpPair.start(10, { authorizer: tokensFor([...everyText(), ""]) });
+    const control = { reload: async () => [], leave: () => {} };
+    pair = await HttpPair.start(10, { authorizer: tokensFor([...everyText(), ""]), control });
     const { a, b } = pair;
     for (const name of ["remote", "web"]) {
       await a.host.catalog.registerAll([

@@ -280,6 +280,8 @@ const attempts: Readonly<Record<string, fc.Arbitrary<Omit<Attempt, "route">>>> =
   "PUT /v1/agent/check/update/": fc
     .constantFrom(...CHECKS)
     .map((path) => ({ path, body: () => ({ Status: "warning", Output: "o" }) })),
+  "PUT /v1/agent/reload": fc.constant({ path: "" }),
+  "PUT /v1/agent/leave": fc.constant({ path: "" }),
   "PUT /v1/agent/maintenance": fc.constantFrom("true", "false").map((enable) => ({ path: `?enable=${enable}` })),
   "PUT /v1/agent/service/maintenance/": fc
     .tuple(fc.constantFrom(...IDS), fc.constantFrom("true", "false"))
