@@ -6,6 +6,7 @@ import { request as requestHttps } from "node:https";
 import { connect as connectTcp, isIP, type LookupFunction, type Socket } from "node:net";
 import { connect as connectTls } from "node:tls";
 import { errorText } from "../errors.js";
+import { joinHostPort } from "../token/address.js";
 import { parseAddress } from "../transport/address.js";
 import { encodeFrames, FrameReader } from "../transport/grpc-framing.js";
 import { statusFromHeaders, statusFromHttp } from "../transport/grpc-status.js";
@@ -54,8 +55,48 @@ export async function probe(method: ProbeMethod, options: ProbeOptions): Promise
         return await probeHttp2(method.address, method.tls, bounded);
     }
   } catch (error) {
+    const told = timeout.aborted ? undefined : dialFailure(error);
+    if (told !== undefined) return { status: "critical", output: dialText(method, told) };
     const output = timeout.aborted ? `timed out after ${options.timeoutMs / 1_000} s` : errorText(error);
     return { status: "critical", output: `${target(method)}: ${output}` };
+  }
+}
+
+/** As Go names them. */
+const DIAL_FAILURES: ReadonlyMap<string, string> = new Map([
+  ["ECONNREFUSED", "connection refused"],
+  ["ECONNRESET", "connection reset by peer"],
+  ["EHOSTUNREACH", "no route to host"],
+  ["ENETUNREACH", "network is unreachable"],
+  ["ETIMEDOUT", "connection timed out"],
+]);
+
+/** Why a connection over TCP was not made, in Go's words; undefined: it failed otherwise. */
+function dialFailure(error: unknown): string | undefined {
+  // Of several addresses of a name the first is told, as in Go.
+  const first: unknown = error instanceof AggregateError ? error.errors[0] : error;
+  if (!(first instanceof Error)) return undefined;
+  const facts: Readonly<Record<string, unknown>> = Object.fromEntries(Object.entries(first));
+  if (facts["syscall"] === "getaddrinfo") return `dial tcp: lookup ${facts["hostname"]}: no such host`;
+  const reason = DIAL_FAILURES.get(String(facts["code"]));
+  if (facts["syscall"] !== "connect" || reason === undefined) return undefined;
+  return `dial tcp ${joinHostPort(String(facts["address"]), Number(facts["port"]))}: connect: ${reason}`;
+}
+
+/** With Consul's texts (1.21). */
+function dialText(method: ProbeMethod, failure: string): string {
+  switch (method.type) {
+    case "http": {
+      const verb = method.method || "GET";
+      const shown = verb.slice(0, 1).toUpperCase() + verb.slice(1).toLowerCase();
+      return `${shown} ${JSON.stringify(method.url)}: ${failure}`;
+    }
+    case "grpc":
+      return `rpc error: code = Unavailable desc = connection error: desc = ${JSON.stringify(`transport: Error while dialing: ${failure}`)}`;
+    case "h2ping":
+      return `Failed to dial to ${method.address}: ${failure}`;
+    default:
+      return failure;
   }
 }
 

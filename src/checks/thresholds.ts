@@ -8,7 +8,10 @@ export interface Streak {
   readonly failures: number;
 }
 
-export const noStreak: Streak = { successes: 0, failures: 0 };
+/** Before the first result, which counts at once whatever the thresholds are (Consul 1.21). */
+export function firstStreak({ successBeforePassing, failuresBeforeCritical }: Thresholds): Streak {
+  return { successes: successBeforePassing, failures: failuresBeforeCritical };
+}
 
 /** The streak after a result, and what the check becomes; undefined: it stays as it is (Consul 1.21). */
 export function afterResult(

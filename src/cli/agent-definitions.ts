@@ -36,8 +36,8 @@ export class DefinedServices {
     }
     for (const check of checks) await this.#put(`check ${nameOf(check)}`, "check/register", check);
     const before = { services: this.#services, checks: this.#checks };
-    this.#services = new Set(services.map((service) => idOf(service, "ID")));
-    this.#checks = new Set(checks.map((check) => idOf(check, "CheckID")));
+    this.#services = new Set(services.map((service) => idOf(service)));
+    this.#checks = new Set(checks.map((check) => idOf(check)));
     for (const id of before.checks) if (!this.#checks.has(id)) await this.#remove("check", id);
     for (const id of before.services) if (!this.#services.has(id)) await this.#remove("service", id);
   }
@@ -100,8 +100,8 @@ class LocalResponse extends Writable implements HttpResponse {
   }
 }
 
-function idOf(definition: JsonObject, key: string): string {
-  const id = memberOf(definition, key) ?? memberOf(definition, "Name");
+function idOf(definition: JsonObject): string {
+  const id = memberOf(definition, "ID") ?? memberOf(definition, "Name");
   return typeof id === "string" ? id : "";
 }
 

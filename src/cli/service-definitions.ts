@@ -50,12 +50,12 @@ export function serviceForm(definition: JsonObject): JsonObject {
   };
 }
 
-/** A definition of a check in a file, as the HTTP API takes it. */
+/** A definition of a check in a file, as the HTTP API takes it on its own. */
 export function checkForm(definition: JsonObject): JsonObject {
-  return named(objectForm(definition, checkKeys));
+  return objectForm(definition, checkKeys);
 }
 
-/** The API calls the id of a check by another name. */
+/** Within a service the API calls the id of a check by another name. */
 function named(check: JsonObject): JsonObject {
   const { ID, ...others } = check;
   return ID === undefined ? check : { ...others, CheckID: ID };

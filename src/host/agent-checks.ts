@@ -8,7 +8,7 @@ import {
   isCheckStatus,
   type ProbeMethod,
 } from "../checks/definition.js";
-import { afterResult, noStreak, type Streak } from "../checks/thresholds.js";
+import { afterResult, firstStreak, type Streak } from "../checks/thresholds.js";
 import type { Clock, Logger, Random, Timer } from "../environment.js";
 import { errorText, PeeringError } from "../errors.js";
 import type { Incidents } from "../incidents.js";
@@ -264,7 +264,7 @@ export class AgentChecks implements AsyncDisposable {
       definition,
       stop: new AbortController(),
       timer: undefined,
-      streak: noStreak,
+      streak: firstStreak(definition),
       result: { status, output: check?.output ?? "" },
       reported: check?.output ?? "",
       removal: undefined,

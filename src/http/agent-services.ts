@@ -139,7 +139,9 @@ async function register(call: Call): Promise<Answer> {
   };
   const checks = services.flatMap((each) => each.checks);
   const kept = new Set(checks.map(({ registration }) => lowerCase(registration.checkId)));
-  const stale = call.query.has("replace-existing-checks")
+  // Consul takes nothing else for a yes.
+  const replaces = ["", "true"].includes(call.query.get("replace-existing-checks") ?? "false");
+  const stale = replaces
     ? (catalog.instance(node.node, id)?.checks ?? []).filter(
         ({ serviceId, checkId }) => serviceId !== "" && !kept.has(lowerCase(checkId)),
       )

@@ -180,7 +180,9 @@ describe("an HTTP probe", () => {
   });
 
   it("is critical, with the reason, when nobody listens, when the URL is none, and when no answer comes in time", async () => {
-    assert.match((await run(http(`http://${await closedAddress()}/`))).output, /ECONNREFUSED/);
+    const closed = await closedAddress();
+    const refused = (await run(http(`http://${closed}/`))).output;
+    assert.equal(refused, `Get "http://${closed}/": dial tcp ${closed}: connect: connection refused`);
     assert.match((await run(http("not a url"))).output, /Invalid URL/);
     assert.match((await run(http("ftp://127.0.0.1/"))).output, /unsupported protocol scheme "ftp"/);
     await using silent = await serveHttp(() => {});
@@ -198,7 +200,20 @@ describe("other probes", () => {
       output: `TCP connect ${address}: Success`,
     });
     const closed = await closedAddress();
-    assert.equal((await run({ type: "tcp", address: closed, tls: undefined })).status, "critical");
+    const dial = `dial tcp ${closed}: connect: connection refused`;
+    // As Consul 1.21 tells it of each.
+    for (const [method, output] of [
+      [{ type: "tcp", address: closed, tls: undefined }, dial],
+      [{ type: "h2ping", address: closed, tls: undefined }, `Failed to dial to ${closed}: ${dial}`],
+      [
+        { type: "grpc", target: `${closed}/web`, tls: undefined },
+        `rpc error: code = Unavailable desc = connection error: desc = "transport: Error while dialing: ${dial}"`,
+      ],
+    ] as const) {
+      assert.deepEqual(await run(method), { status: "critical", output });
+    }
+    const nobody = await run({ type: "tcp", address: "nobody.invalid:1", tls: undefined });
+    assert.equal(nobody.output, "dial tcp: lookup nobody.invalid: no such host");
     const refused = await run({ type: "tcp", address, tls: undefined }, { allows: () => false });
     assert.match(refused.output, /may connect to/);
   });

@@ -81,6 +81,26 @@ describe("checks of the host's own node", () => {
     assert.deepEqual([Status, Output], ["passing", "hi"]);
   });
 
+  it("a service that is registered again loses other checks only where it is asked for as Consul asks", async () => {
+    for (const [query, kept] of [
+      ["", true],
+      ["?replace-existing-checks=false", true],
+      ["?replace-existing-checks=1", true],
+      ["?replace-existing-checks", false],
+      ["?replace-existing-checks=true", false],
+    ] as const) {
+      await put("/v1/agent/service/register", { Name: "r", Check: { CheckID: "r-old", TTL: "20s" } });
+      await put(`/v1/agent/service/register${query}`, { Name: "r", Check: { CheckID: "r-new", TTL: "20s" } });
+      const ids = served.host.catalog.instance("n0", "r")?.checks.map(({ checkId }) => checkId);
+      assert.deepEqual(
+        ids?.filter((id) => id.startsWith("r-")),
+        kept ? ["r-new", "r-old"] : ["r-new"],
+        query,
+      );
+      await put("/v1/agent/service/deregister/r");
+    }
+  });
+
   it("an HTTP check runs by itself, and is shown as Consul shows it", async () => {
     const url = `http://127.0.0.1:${served.port}/v1/status/leader`;
     const body = { Name: "b", Check: { HTTP: url, Interval: "1s", tls_skip_verify: true } };
