@@ -1,3 +1,4 @@
+import { isIP } from "node:net";
 import { hostname } from "node:os";
 import { type AclPolicies, parseAclPolicies } from "../access/policies.js";
 import { isJsonObject, type Json, type JsonObject } from "../client/json-reader.js";
@@ -359,10 +360,14 @@ export async function readAgentOptions(flags: ParsedFlags, io: CommandLineIo): P
 
   const texts = (name: string): readonly string[] => (flags.given(name) ? flags.texts(name) : listOf(setting(name)));
 
+  for (const { name } of agentFlags) {
+    const given = flags.given(name) ? flags.texts(name) : (fromEnvironment(name) ?? config.get(name));
+    for (const value of [given ?? []].flat()) checkText(name, value);
+  }
   const dev = boolean("dev");
   // As Consul's development mode keeps nothing, whatever its files say.
-  const dataDirectory =
-    (dev && !flags.given("data-dir") ? (fromEnvironment("data-dir") ?? "") : text("data-dir")) || undefined;
+  const ignored = dev && consul.settings.get("data-dir") === setting("data-dir");
+  const dataDirectory = ignored ? undefined : text("data-dir") || undefined;
   if (dev && dataDirectory !== undefined) throw new CommandError("Cannot specify both -dev and -data-dir");
   if (!dev && dataDirectory === undefined) throw new CommandError("Must specify -data-dir, or -dev to keep no data");
   const logLevel = text("log-level") || "info";
@@ -381,9 +386,8 @@ export async function readAgentOptions(flags: ParsedFlags, io: CommandLineIo): P
   const httpConnectionsPerSource = number("http-connections-per-source", 1, Number.MAX_SAFE_INTEGER);
   const node = text("node") || hostname();
   valid("node", () => checkNodeName(node));
-  const grpcTls = isOff(text("grpc-tls"))
-    ? undefined
-    : listenAddress("grpc-tls", text("grpc-tls"), text("bind") || "127.0.0.1", 8503);
+  const bind = bindAddress(text("bind"));
+  const grpcTls = isOff(text("grpc-tls")) ? undefined : listenAddress("grpc-tls", text("grpc-tls"), bind, 8503);
   const advertise = valid("advertise", () => advertisedAddresses(texts("advertise")));
   if (advertise.length === 0 && grpcTls !== undefined && /^(?:0\.0\.0\.0|\[?::\]?|)$/.test(grpcTls.host)) {
     throw new CommandError(
@@ -481,6 +485,25 @@ function valid<Value>(name: string, read: () => Value): Value {
   } catch (error) {
     throw new CommandError(`Invalid ${name}: ${errorText(error)}`, { cause: error });
   }
+}
+
+/**
+ * What is given and cannot be meant: `-acl-policies "$FILE"` with a variable that is not set must not start an agent without them.
+ * @throws {CommandError}
+ */
+function checkText(name: string, value: string): void {
+  const fail = (problem: string): CommandError => new CommandError(`Invalid ${name}: ${problem}`);
+  if (value.trim() === "") throw fail("it cannot be empty");
+  if (value !== value.trim()) throw fail(`${JSON.stringify(value)} begins or ends with a space`);
+  if (/\p{Cc}/u.test(value)) throw fail(`${JSON.stringify(value)} has control characters`);
+}
+
+function bindAddress(given: string): string {
+  const address = given.replace(/^\[(.*)\]$/, "$1");
+  if (address === "") return "127.0.0.1";
+  // Consul's words.
+  if (isIP(address) === 0) throw new CommandError(`Invalid bind: invalid ip address: ${given}`);
+  return address;
 }
 
 function listOf(value: Setting): readonly string[] {

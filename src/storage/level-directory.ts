@@ -208,10 +208,30 @@ function lineOf(revision: bigint): Buffer {
   return Buffer.from(`${digits} ${check}\n`, "latin1");
 }
 
+/**
+ * With all that it lies in. Node's own way to do that never ends, and takes all memory, where a system has a directory in which
+ * nothing can be made, such as /proc.
+ */
+async function makeDirectory(path: string): Promise<void> {
+  try {
+    await mkdir(path, { mode: PRIVATE_DIRECTORY });
+  } catch (error) {
+    const code = codeOf(error);
+    if (code === "EEXIST" && (await stat(path)).isDirectory()) return;
+    const parent = dirname(path);
+    if (code !== "ENOENT" || parent === path) throw error;
+    await makeDirectory(parent);
+    await mkdir(path, { mode: PRIVATE_DIRECTORY }).catch(async (failure: unknown) => {
+      // Somebody else may have made it.
+      if (codeOf(failure) !== "EEXIST" || !(await stat(path)).isDirectory()) throw failure;
+    });
+  }
+}
+
 /** @throws {PeeringError} `storage-failed`: there is none and none can be made. */
 async function directoryAt(name: string): Promise<string> {
   try {
-    await mkdir(name, { recursive: true, mode: PRIVATE_DIRECTORY });
+    await makeDirectory(name);
     return await realpath(name);
   } catch (error) {
     const code = codeOf(error);
