@@ -18,7 +18,7 @@ import { type AgentOptions, type ListenAddress, readAgentOptions, readPolicies, 
 import { AgentReload } from "./agent-reload.js";
 import { registerServer } from "./agent-server.js";
 import { type CommandContext, CommandError } from "./command.js";
-import { lineLogger } from "./log.js";
+import { LogFeed, levelOf, lineLogger } from "./log.js";
 
 /** What is one of in a process. */
 interface Shared {
@@ -37,11 +37,13 @@ export async function runAgent({ flags, io, print }: CommandContext): Promise<vo
   io.onHangUp(() => void reload.request());
   const options = await readOptions();
   let level = options.logLevel;
+  const feed = new LogFeed();
   const logger = lineLogger({
     level: () => level,
     form: io.people && !options.consul.logJson ? "pretty" : "json",
     wall: io.wall,
     write: io.stderr,
+    feed,
   });
   const authorizer = options.acl === undefined ? undefined : policyAuthorizer(await readPolicies(options.acl, io));
   const authorizing = authorizer === undefined ? {} : { authorizer };
@@ -68,7 +70,14 @@ export async function runAgent({ flags, io, print }: CommandContext): Promise<vo
   const perSource = options.httpConnectionsPerSource;
   const limits = new CallLimits({ ...options.callLimits, incidents: shared.incidents });
   const serving = { ...options.requests, ...authorizing, limits, logger };
-  const control: AgentControl = { reload: () => reload.request(), leave: () => stopping.abort() };
+  const control: AgentControl = {
+    reload: () => reload.request(),
+    leave: () => stopping.abort(),
+    monitor: ({ level: name, json }, listener) => {
+      const least = levelOf(name);
+      return least && feed.listen({ level: least, form: json ? "json" : "pretty", ...listener });
+    },
+  };
   const listeners = await starting(async () => ({
     rpc: peeringRpc(host, { ...serving, allowPeeringWrite: options.allowPeeringWrite, signal: stopped }),
     http: httpHandler(host, { ...serving, control }),
@@ -98,6 +107,7 @@ export async function runAgent({ flags, io, print }: CommandContext): Promise<vo
   });
   if (!stopped.aborted) await new Promise((resolve) => stopped.addEventListener("abort", resolve, { once: true }));
   logger.info("stopping");
+  feed.end();
 }
 
 /** @throws {CommandError} for what an operator can act on. */

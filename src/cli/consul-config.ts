@@ -5,6 +5,7 @@ import { isJsonObject, type Json, type JsonObject, memberOf } from "../client/js
 import { joinHostPort } from "../token/address.js";
 import { CommandError, type CommandLineIo } from "./command.js";
 import { readConsulFiles } from "./consul-files.js";
+import { levelOf } from "./log.js";
 import { checkForm, serviceForm } from "./service-definitions.js";
 
 /** What Consul's configuration files say, as far as this agent goes by it. */
@@ -140,15 +141,6 @@ function isEmpty(value: Json): boolean {
 
 const MAX_PORT = 65_535;
 const UUID = /^[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}$/i;
-/** Consul's levels, and ours. */
-const LOG_LEVELS: Readonly<Record<string, string>> = {
-  trace: "debug",
-  debug: "debug",
-  info: "info",
-  warn: "warn",
-  err: "error",
-  error: "error",
-};
 const CONSUL_LOG_LEVELS = "[TRACE DEBUG INFO WARN ERR ERROR]";
 
 /** @throws {CommandError} for what cannot work. */
@@ -217,7 +209,7 @@ function asItIs(taken: Taken, datacenter: string): void {
 
 function logLevel(given: string): string {
   if (given === "") return "";
-  const level = LOG_LEVELS[given.toLowerCase()];
+  const level = levelOf(given);
   if (level === undefined) {
     throw new CommandError(`Invalid log level: ${given}. Valid log levels are: ${CONSUL_LOG_LEVELS}`);
   }

@@ -30,7 +30,7 @@ const NOT_SERVED: Readonly<Record<string, string>> = {
   lock: "sessions and the key-value store are not served",
   login: "auth methods are not served",
   logout: "auth methods are not served",
-  monitor: "logs are not served: an agent writes them to its standard error",
+  monitor: "use consul monitor, which works with this agent, or read its standard error",
   rtt: "there is no gossip here, and no network coordinates",
   resource: "resources are not served",
   snapshot: "snapshots are not served: copy the -data-dir of an agent that does not run",

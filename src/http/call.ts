@@ -18,6 +18,21 @@ export interface AgentControl {
   readonly reload: () => Promise<readonly string[]>;
   /** Has it end in order; returns at once. */
   readonly leave: () => void;
+  /**
+   * Tells `listener` each line of the log of a level or a more urgent one, until what it returns is called.
+   * @returns undefined: there is no such level.
+   */
+  readonly monitor: (
+    options: { readonly level: string; readonly json: boolean },
+    listener: { readonly line: (line: string) => void; readonly end: () => void },
+  ) => (() => void) | undefined;
+}
+
+/** A body that goes on for as long as its client listens. */
+export interface BodyStream {
+  readonly chunks: AsyncIterable<string>;
+  /** Called once nobody listens any more, also where nobody began to. */
+  readonly end: () => void;
 }
 
 /** What every call can reach; one per handler. */
@@ -37,6 +52,8 @@ export interface Server {
   readonly sharedAnswers: SharedAnswers;
   /** Milliseconds since the epoch. */
   readonly startedAt: number;
+  /** Lines of the log that are kept for a client that does not read them. */
+  readonly monitorLines: number;
   /** Undefined: the program cannot be told to do anything. */
   readonly control: AgentControl | undefined;
   /** Grows when the roots of the cluster change, also over a restart. */
@@ -65,6 +82,8 @@ export interface Answer {
   readonly textType?: string;
   /** The body as JSON that is written already, instead of `json`: the same for many answers. */
   readonly body?: AnswerBody;
+  /** The body as plain text that goes on, instead of JSON. */
+  readonly stream?: BodyStream;
   readonly read?: ReadHeaders;
   /** For lists without an index, as {@link ReadHeaders.filtered}. */
   readonly filtered?: boolean;

@@ -5,7 +5,15 @@ import type { PeeringHost } from "../host/host.js";
 import type { Leadership } from "../host/leadership.js";
 import { AnswerBody } from "./answer-body.js";
 import { announcedLength } from "./body.js";
-import { type AgentControl, type Answer, Call, type CallParts, type ReadHeaders, type Server } from "./call.js";
+import {
+  type AgentControl,
+  type Answer,
+  type BodyStream,
+  Call,
+  type CallParts,
+  type ReadHeaders,
+  type Server,
+} from "./call.js";
 import { type CallAllowance, CallLimits } from "./call-limits.js";
 import { type CorsHeaders, corsHeaders, isPreflight, preflightHeaders } from "./cors.js";
 import { HttpError, refusalOf } from "./http-error.js";
@@ -35,7 +43,12 @@ export interface HttpHandlerOptions extends RequestGuardOptions {
   readonly writeTimeoutMs?: number;
   /** Bounds what calls hold. Default: one of its own, with the limits that {@link CallLimits} has by default. */
   readonly limits?: CallLimits;
-  /** Serves `agent/reload` and `agent/leave`. Default: they are answered 501. */
+  /**
+   * Lines of the log that are kept for a client of `agent/monitor` which does not read them; further ones are left out. Default
+   * 512, as in Consul.
+   */
+  readonly monitorLines?: number;
+  /** Serves `agent/reload`, `agent/leave` and `agent/monitor`. Default: they are answered 501. */
   readonly control?: AgentControl;
   /** Default: the system's. */
   readonly clock?: Clock;
@@ -51,6 +64,7 @@ const DEFAULT_WRITE_TIMEOUT_MS = 60_000;
 export const FOLLOWED_VERSION = "1.21.4";
 /** From here on an answer is compressed for those who accept it, as Consul does. */
 const GZIP_BYTES = 1_400;
+const DEFAULT_MONITOR_LINES = 512;
 const PLAIN = "text/plain; charset=utf-8";
 const EMPTY = new AnswerBody("");
 const CORS: CorsHeaders = {
@@ -101,6 +115,7 @@ export function httpHandler(host: PeeringHost, options: HttpHandlerOptions = {})
     maxMatchNames: options.maxMatchNames ?? DEFAULT_MATCH_NAMES,
     sharedAnswers: new SharedAnswers(),
     startedAt: clock.wall(),
+    monitorLines: options.monitorLines ?? DEFAULT_MONITOR_LINES,
     control: options.control,
   };
   const table = new RouteTable([...operations, openApiOperation(operations)]);
@@ -122,6 +137,14 @@ export function httpHandler(host: PeeringHost, options: HttpHandlerOptions = {})
       .begin(gone.signal)
       .then(() => serve(table, server, guard, request, { signal: gone.signal, allowance }))
       .then(async (outgoing) => {
+        const { stream } = outgoing;
+        if (stream !== undefined) {
+          gone.signal.addEventListener("abort", stream.end, { once: true });
+          if (gone.signal.aborted) stream.end();
+          else await sendStream(response, outgoing, stream);
+          stream.end();
+          return;
+        }
         if (gone.signal.aborted) return;
         const last = isEndless(request, server.bodyLimits.maxBytes) ? headersFor(request, { Connection: "close" }) : {};
         await send(request, response, { ...outgoing, headers: { ...outgoing.headers, ...last } }, allowance);
@@ -145,6 +168,8 @@ interface Outgoing {
   readonly status: number;
   readonly headers: Readonly<Record<string, string>>;
   readonly body: AnswerBody;
+  /** Instead of the body. */
+  readonly stream?: BodyStream;
 }
 
 async function serve(
@@ -221,6 +246,8 @@ function outgoing(answer: Answer, call: Call, common: Readonly<Record<string, st
     ...(filtered && call.token !== "" ? { "X-Consul-Results-Filtered-By-ACLs": "true" } : {}),
   };
   const written = json === undefined ? (text ?? "") : writeJson(json, call.query.has("pretty"));
+  const { stream } = answer;
+  if (stream !== undefined) return { status, headers: { ...headers, "Content-Type": PLAIN }, body: EMPTY, stream };
   return { status, headers, body: answer.body ?? new AnswerBody(written) };
 }
 
@@ -252,6 +279,26 @@ async function send(
   const told = Object.entries({ ...headers, ...encoding, "Content-Length": String(body.length) });
   response.writeHead(status, Object.fromEntries(told.map(([name, value]) => [name, headerValue(value)])));
   response.end(request.method === "HEAD" ? undefined : body);
+}
+
+/** As fast as the client reads, until the stream ends or the client has gone. */
+async function sendStream(response: HttpResponse, { status, headers }: Outgoing, stream: BodyStream): Promise<void> {
+  response.writeHead(status, { ...headers });
+  for await (const chunk of stream.chunks) {
+    if (response.destroyed) return;
+    if (!response.write(chunk)) {
+      await new Promise<void>((resolve) => {
+        const go = (): void => {
+          response.off("drain", go);
+          response.off("close", go);
+          resolve();
+        };
+        response.on("drain", go);
+        response.on("close", go);
+      });
+    }
+  }
+  response.end();
 }
 
 /** A header may repeat what a client named: what no header can hold is a space, as a newline is in Go's. */

@@ -4,8 +4,9 @@ import { allowAll } from "../access/authorizer.js";
 import type { CaRoot } from "../trust/authority.js";
 import type { AgentControl, Answer, Call } from "./call.js";
 import { type Fields, integer as integerField, text as textField, textMap as textMapField } from "./filter/fields.js";
-import { HttpError } from "./http-error.js";
+import { badRequest, HttpError } from "./http-error.js";
 import { type Json, textMap, timeText } from "./json.js";
+import { LineQueue } from "./line-queue.js";
 import {
   anyObject,
   flag,
@@ -264,6 +265,34 @@ async function reload(call: Call): Promise<Answer> {
   return {};
 }
 
+/** The log as it is written. */
+async function monitor(call: Call): Promise<Answer> {
+  const { control, nodeName, host, monitorLines } = call.server;
+  await call.require({ resource: "agent", access: "read", name: nodeName });
+  if (control === undefined) throw new HttpError(501, "The log is not served by this program.");
+  const lines = new LineQueue(monitorLines, () =>
+    host.incidents.report("log-lines-left-out", "a client reads the log too slowly: lines were left out", {
+      limit: monitorLines,
+    }),
+  );
+  const leavePlace = call.wait(() => lines.end());
+  const level = call.query.get("loglevel") || "INFO";
+  const stop = control.monitor(
+    { level, json: call.query.has("logjson") },
+    { line: (line) => lines.push(line), end: () => lines.end() },
+  );
+  if (stop === undefined) {
+    leavePlace();
+    throw badRequest(`Unknown log level: ${level}`);
+  }
+  const end = (): void => {
+    stop();
+    leavePlace();
+    lines.end();
+  };
+  return { stream: { chunks: lines, end } };
+}
+
 async function leave(call: Call): Promise<Answer> {
   const control = await controlOf(call, "Leaving");
   control.leave();
@@ -508,6 +537,26 @@ export const systemOperations: readonly Operation[] = [
         path: "/v1/agent/reload",
         id: "reloadAgent",
         summary: "Has the agent read its configuration again; 500 tells what of it could not be used.",
+      },
+    ],
+  },
+  {
+    method: "GET",
+    pattern: "/v1/agent/monitor",
+    run: monitor,
+    docs: [
+      {
+        path: "/v1/agent/monitor",
+        id: "monitorAgent",
+        summary: "The log of the agent as it is written, a line each, for as long as the client listens.",
+        parameters: [
+          {
+            name: "loglevel",
+            in: "query",
+            description: "The least urgent level: `trace`, `debug`, `info`, `warn`, `error`.",
+          },
+          { name: "logjson", in: "query", description: "Each line is a JSON object." },
+        ],
       },
     ],
   },

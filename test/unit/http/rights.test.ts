@@ -1,5 +1,6 @@
 import assert from "node:assert/strict";
 import { after, before, describe, it } from "node:test";
+import type { AgentControl } from "../../../src/http/index.js";
 import { operations } from "../../../src/http/routes.js";
 import { secretFor, tokensFor } from "../../support/acl.js";
 import { eventually, HttpPair, type RawAnswer } from "../../support/http-pair.js";
@@ -129,6 +130,7 @@ const matrix: Readonly<Record<string, readonly Probe[] | typeof PUBLIC>> = {
   "GET /v1/agent/health/service/id/": [{ path: "own", rules: [ownService] }],
   "GET /v1/agent/health/service/name/": [{ path: "own", rules: [ownService] }],
   "PUT /v1/agent/service/maintenance/": [{ path: "own?enable=true", rules: [write("service", "own")] }],
+  "GET /v1/agent/monitor": [{ path: "", rules: [read("agent", "peerage")] }],
   "PUT /v1/agent/reload": [{ path: "", rules: [write("agent", "peerage")] }],
   "PUT /v1/agent/leave": [{ path: "", rules: [write("agent", "peerage")] }],
   "PUT /v1/agent/maintenance": [{ path: "?enable=true", rules: [write("node", "peerage")] }],
@@ -519,7 +521,14 @@ describe("ch2 2.10: which right opens which endpoint", { timeout: 60_000 }, () =
   const queryIds = new Map<string, string>();
 
   before(async () => {
-    const control = { reload: async () => [], leave: () => {} };
+    const control: AgentControl = {
+      reload: async () => [],
+      leave: () => {},
+      monitor: (_, { end }) => {
+        end();
+        return () => {};
+      },
+    };
     pair = await HttpPair.start(10, { authorizer: tokensFor([...everyText(), ""]), control });
     const { a, b } = pair;
     for (const name of ["remote", "web"]) {
