@@ -600,4 +600,38 @@ export const plantedFaults: readonly PlantedFault[] = [
     ["src/http/blocking.ts", "return same ? { ...reading, index: minIndex } : reading;", "return reading;"],
     "test/unit/http/discovery-chain.test.ts",
   ),
+  fault(
+    "debugger-on-signal",
+    "SIGUSR1 has Node open a port for debuggers",
+    ["src/cli/main.ts", 'process.on("SIGUSR1", () => actions.SIGUSR1());', ""],
+    "test/unit/cli/signals.test.ts",
+  ),
+  fault(
+    "empty-option-taken",
+    "an option that is given and empty is taken for one that is not given",
+    ["src/cli/agent-options.ts", 'if (value.trim() === "") throw fail("it cannot be empty");', ""],
+    "test/unit/cli/wrong-options.test.ts",
+  ),
+  fault(
+    "unknown-key-passed-over",
+    "a key that Consul does not know is passed over in its configuration",
+    ["src/cli/consul-files.ts", "if (shape === undefined) unknown.push(", "if (shape === undefined) void ("],
+    "test/unit/cli/consul-config.test.ts",
+  ),
+  fault(
+    "definitions-stay",
+    "a service that is gone from the configuration stays registered",
+    [
+      "src/cli/agent-definitions.ts",
+      'for (const id of before.services) if (!this.#services.has(id)) await this.#remove("service", id);',
+      "",
+    ],
+    "test/unit/cli/consul-config.test.ts",
+  ),
+  fault(
+    "monitor-without-bound",
+    "lines of the log gather for a client that does not read them",
+    ["src/http/line-queue.ts", "if (this.#lines.length >= this.#most) {", "if (this.#most < 0) {"],
+    "test/unit/http/line-queue.test.ts",
+  ),
 ];
