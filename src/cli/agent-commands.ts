@@ -1,5 +1,4 @@
 import { randomBytes } from "node:crypto";
-import { hostname } from "node:os";
 import type { AgentClient, Json, JsonObject } from "../client/index.js";
 import { isJsonObject, memberOf, textMapOf, textOf } from "../client/json-reader.js";
 import { errorText } from "../errors.js";
@@ -238,7 +237,7 @@ const validate: Command = {
   ],
   async run({ flags, io, print, note }) {
     if (flags.rest.length === 0) throw new CommandError("Must specify at least one config file or directory");
-    const config = await readConsulConfig(flags.rest, flags.text("config-format"), hostname(), io).catch(
+    const config = await readConsulConfig(flags.rest, flags.text("config-format"), undefined, io).catch(
       (error: unknown) => {
         if (!(error instanceof CommandError)) throw error;
         throw new CommandError(`Config validation failed: ${error.message}`, { cause: error });

@@ -331,7 +331,7 @@ export async function readAgentOptions(flags: ParsedFlags, io: CommandLineIo): P
   const consul = await readConsulConfig(
     [...pathsOf("config-file"), ...pathsOf("config-dir")],
     flags.text("config-format") || (fromEnvironment("config-format") ?? ""),
-    hostname(),
+    flags.text("node") || fromEnvironment("node"),
     io,
   );
 

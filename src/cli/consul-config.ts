@@ -1,4 +1,5 @@
 import { isIP } from "node:net";
+import { hostname } from "node:os";
 import { type AclGrant, type AclPolicies, type AclToken, digestOf } from "../access/policies.js";
 import { parseAclRules } from "../access/rules.js";
 import { isJsonObject, type Json, type JsonObject, memberOf } from "../client/json-reader.js";
@@ -42,14 +43,14 @@ const NONE: ConsulConfig = {
  * Reads configuration as Consul 1.21 does.
  * @param paths - of files and directories.
  * @param format - of files with any name; `""`: by their extension.
- * @param node - the name of the node where the configuration gives none.
+ * @param node - the name of the node, where something that comes first gives one.
  * @throws {CommandError} with Consul's texts: what cannot be read, has an unknown key or a value of a wrong type, or cannot work
  *   here.
  */
 export async function readConsulConfig(
   paths: readonly string[],
   format: string,
-  node: string,
+  node: string | undefined,
   io: CommandLineIo,
 ): Promise<ConsulConfig> {
   const config = await readConsulFiles(paths, format, io);
@@ -144,7 +145,7 @@ const UUID = /^[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}$/i;
 const CONSUL_LOG_LEVELS = "[TRACE DEBUG INFO WARN ERR ERROR]";
 
 /** @throws {CommandError} for what cannot work. */
-function configOf(config: JsonObject, node: string): ConsulConfig {
+function configOf(config: JsonObject, node: string | undefined): ConsulConfig {
   const taken = new Taken(config);
   const settings = new Map<string, string | readonly string[]>();
   const set = (flag: string, value: string): void => {
@@ -173,7 +174,7 @@ function configOf(config: JsonObject, node: string): ConsulConfig {
   }
   const services = taken.objects("services", "service").map(serviceForm);
   const checks = taken.objects("checks", "check").map(checkForm);
-  const policies = policiesOf(taken, nodeName || node);
+  const policies = policiesOf(taken, node ?? (nodeName || hostname()));
   const peeringEnabled = taken.flag("peering.enabled") ?? true;
   asItIs(taken, datacenter || "dc1");
   return {

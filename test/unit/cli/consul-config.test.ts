@@ -130,6 +130,19 @@ describe("peerage agent -config-file", () => {
     assert.equal(exit, 0);
   });
 
+  it("takes the token of agent_recovery for the agent itself, by the name it really has", async () => {
+    const acl = { enabled: true, default_policy: "deny", tokens: { agent_recovery: "r3c0very" } };
+    const path = await file({ node_name: "of-the-file", acl });
+    const { exit } = await withAgent(["-config-file", path, "-node=of-the-flag"], async (http) => {
+      const headers = { "X-Consul-Token": "r3c0very" };
+      assert.equal((await fetch(`http://${http}/v1/agent/self`, { headers })).status, 200);
+      const body = '{"Name":"web"}';
+      const refused = await fetch(`http://${http}/v1/agent/service/register`, { method: "PUT", headers, body });
+      assert.equal(refused.status, 403);
+    });
+    assert.equal(exit, 0);
+  });
+
   it("registers the services and checks it defines, and on SIGHUP those of the changed file alone", async () => {
     const path = await file({
       service: {
