@@ -25,14 +25,22 @@ import (
 
 func start(t *testing.T, configure testutil.ServerConfigCallback) (*testutil.TestServer, *api.Client) {
 	t.Helper()
-	server, err := testutil.NewTestServerConfigT(t, func(config *testutil.TestServerConfig) {
-		// Nothing here needs them, and their defaults may be taken by other tests.
-		config.Ports.HTTPS = -1
-		config.Ports.GRPC = -1
-		if configure != nil {
-			configure(config)
+	var server *testutil.TestServer
+	// testutil waits for two seconds, which is little on a busy machine, and has its callers try again.
+	var err error
+	for attempt := 0; attempt < 10; attempt++ {
+		server, err = testutil.NewTestServerConfigT(t, func(config *testutil.TestServerConfig) {
+			// Nothing here needs them, and their defaults may be taken by other tests.
+			config.Ports.HTTPS = -1
+			config.Ports.GRPC = -1
+			if configure != nil {
+				configure(config)
+			}
+		})
+		if err == nil {
+			break
 		}
-	})
+	}
 	if err != nil {
 		t.Fatalf("the server did not start: %v", err)
 	}

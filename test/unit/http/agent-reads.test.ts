@@ -21,7 +21,7 @@ describe("what an agent tells of itself", () => {
       const answer = await a.ask("PUT", "/v1/agent/service/register", { body: JSON.stringify(body) });
       assert.equal(answer.status, 200, answer.text);
     };
-    await put({ Name: "web", Port: 80, Meta: { a: "b" }, Check: { TTL: "10s", Status: "passing" } });
+    await put({ Name: "web", Port: 80, Meta: { a: "b" }, Check: { TTL: "1h", Status: "passing" } });
     await put({ Name: "db", ID: "db-1", Tags: ["main"] });
     // Which is not among them.
     await registerServer(a.host, SERVER);
