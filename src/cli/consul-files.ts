@@ -88,7 +88,7 @@ function decode({ path, text, format }: ConfigFile): JsonObject {
   let raw: JsonObject;
   try {
     if (format === "json" && !text.trimStart().startsWith("{")) throw new HclError("the file holds no JSON object");
-    raw = parseHcl(text);
+    raw = parseHcl(text, { secret: true });
   } catch (error) {
     if (!(error instanceof HclError)) throw error;
     throw fail(error.message, error);

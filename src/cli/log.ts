@@ -46,8 +46,13 @@ export class LogFeed {
   }
 
   tell(level: LogLevel, line: (form: LineForm) => string): void {
+    // One text for all who listen: those who do not read what they are sent hold it many times.
+    const made = new Map<LineForm, string>();
     for (const listener of [...this.#listeners]) {
-      if (isAsUrgent(level, listener.level)) listener.line(line(listener.form));
+      if (!isAsUrgent(level, listener.level)) continue;
+      const text = made.get(listener.form) ?? line(listener.form);
+      made.set(listener.form, text);
+      listener.line(text);
     }
   }
 

@@ -62,10 +62,11 @@ export function parseHclBody(text: string, options: { readonly secret?: boolean 
  * The same as one object. A block (`web { … }`) is an object under its key; labels (`service "web" { … }`) are keys inside
  * of it, and blocks of one key with different labels are one object. What is given more than once under the same keys
  * becomes a list: of the blocks in their order, or for plain values the last one alone.
+ * @param options - as of {@link parseHclBody}.
  * @throws {HclError}
  */
-export function parseHcl(text: string): { [key: string]: PlainJson } {
-  return objectOf(parseHclBody(text));
+export function parseHcl(text: string, options: { readonly secret?: boolean } = {}): { [key: string]: PlainJson } {
+  return objectOf(parseHclBody(text, options));
 }
 
 function jsonBody(source: string): HclBody {

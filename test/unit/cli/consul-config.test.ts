@@ -255,6 +255,8 @@ describe("peerage agent -config-file", () => {
       ["server = false", "hcl", "this agent is always the server of its datacenter"],
       ['acl { enabled = true default_policy = "x" }', "hcl", "Invalid acl.default_policy"],
       ['acl { enabled = true tokens { default = "s3cret" } }', "hcl", "Invalid acl.tokens.default"],
+      ['acl { tokens { default = "x" s3cret } }', "hcl", "a key needs '=' or '{', got \"}\""],
+      ["encrypt = s3cret", "hcl", "unexpected token a name, expected a value"],
       ['service { name = "web" check { http = "http://x" } }', "hcl", 'Failed to register service "web": '],
     ];
     for (const [content, extension, error] of refusals) {
