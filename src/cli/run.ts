@@ -23,7 +23,6 @@ const NOT_SERVED: Readonly<Record<string, string>> = {
   event: "events are not served",
   exec: "remote execution is not served",
   "force-leave": "there is no gossip here, and no other member",
-  intention: "use peerage config with the kind service-intentions, or consul intention, which works with this agent",
   join: "there is no gossip here: clusters are connected by peerings",
   keyring: "there is no gossip here, and no keyring",
   kv: "the key-value store is not served",
