@@ -1,6 +1,7 @@
 import { compareUtf8 } from "../catalog/byte-order.js";
 import type { CatalogSource } from "../catalog/catalog-source.js";
 import { type ChainInfo, equalChainInfo } from "../catalog/chain.js";
+import { ChainReferences } from "../catalog/chain-references.js";
 import { type EncodedPayload, PayloadEncoder, payloadDigest, SIDECAR_SUFFIX } from "../catalog/exported-payload.js";
 import {
   candidateNames,
@@ -25,7 +26,7 @@ import { errorText } from "../errors.js";
 import type { ExportedResource, SessionInput } from "../replication/types.js";
 import { ResourceId, ResourceUrl } from "../wire/messages.js";
 import { encodeExportedServiceList } from "../wire/resources.js";
-import type { ConfigEntries } from "./config-entries.js";
+import type { ConfigEntries, ConfigEntryChange } from "./config-entries.js";
 
 /** Wait before a failed catalog watch is begun again: none, then this, doubling up to the maximum, plus up to as much. */
 const FIRST_RETRY_MS = 500;
@@ -156,6 +157,8 @@ export class ExportEngine implements AsyncDisposable {
   readonly #options: ExportEngineOptions;
   readonly #index = new ServiceIndex();
   readonly #encoder: PayloadEncoder;
+  /** Which chains an entry may change. */
+  readonly #chains = new ChainReferences();
   readonly #emptyPayload: EncodedPayload = { value: new Uint8Array(0), digest: payloadDigest(new Uint8Array(0)) };
   /** By lower-cased name; more than one where blocks spell a name differently. */
   readonly #published = new Map<string, Published[]>();
@@ -181,9 +184,8 @@ export class ExportEngine implements AsyncDisposable {
     this.#options = options;
     this.#encoder = new PayloadEncoder(options);
     this.#anyPeer = peerRules(options.configEntries.entries, undefined);
-    this.#forgetEntries = options.configEntries.onChange(({ kind }) => {
-      if (kind !== "mesh") this.#entriesChanged();
-    });
+    for (const { entry } of options.configEntries.list()) this.#chains.set(entry.kind, entry.name, entry);
+    this.#forgetEntries = options.configEntries.onChange((change) => this.#entryChanged(change));
     this.#running = this.#follow();
   }
 
@@ -334,6 +336,31 @@ export class ExportEngine implements AsyncDisposable {
     this.#dispatch(batches);
     if (change.gateways) for (const listener of [...this.#gatewayListeners]) listener();
     if (first || change.names.size > 0) for (const listener of [...this.#nameListeners]) listener();
+  }
+
+  /** What an entry says of one service changes what is told of it, and of those whose chains lead to it. */
+  #entryChanged({ kind, name, entry }: ConfigEntryChange): void {
+    this.#chains.set(kind, name, entry);
+    switch (kind) {
+      case "exported-services":
+      case "proxy-defaults":
+      // What `*` of a gateway stands for may be anything.
+      case "terminating-gateway":
+        this.#entriesChanged();
+        return;
+      case "service-defaults":
+      case "service-resolver":
+      case "service-router":
+      case "service-splitter": {
+        if (!this.#known) return;
+        const batches = this.#begin();
+        const keys = [...this.#chains.leadingTo(name)].sort();
+        for (const attachment of this.#attachments) this.#resolve(attachment, keys, batches);
+        this.#dispatch(batches);
+        return;
+      }
+      // The others say nothing of where a service is found.
+    }
   }
 
   #entriesChanged(): void {
