@@ -1,4 +1,5 @@
 import { PeeringError } from "../errors.js";
+import { parseDuration } from "../syntax/go-duration.js";
 import type {
   Check,
   Connect,
@@ -702,6 +703,53 @@ function parseService(value: unknown): Service {
   return service.id === "" ? Object.freeze({ ...service, id: service.name }) : service;
 }
 
+/** What a definition makes of a check that does not say its type itself, the first that fits (Consul 1.21). */
+const CHECK_TYPES: readonly (readonly [key: string, type: string])[] = [
+  ["GRPC", "grpc"],
+  ["HTTP", "http"],
+  ["TTL", "ttl"],
+  ["TCP", "tcp"],
+  ["UDP", "udp"],
+  ["AliasNode", "alias"],
+  ["AliasService", "alias"],
+  ["DockerContainerID", "docker"],
+  ["ScriptArgs", "script"],
+  ["H2PING", "h2ping"],
+  ["OSService", "os_service"],
+];
+/** These are run again and again, and nothing without an interval. */
+const WITH_INTERVAL: ReadonlySet<string> = new Set([
+  "GRPC",
+  "HTTP",
+  "TCP",
+  "UDP",
+  "H2PING",
+  "OSService",
+  "DockerContainerID",
+]);
+
+/** A check that is registered in the catalog says what it is, as one of an agent does. */
+function withType(check: Check): Check {
+  const { type, definition } = check;
+  if (type !== "") return check;
+  const isRepeated = isPositive(definition["Interval"]);
+  const { ScriptArgs } = definition;
+  const isScript = Array.isArray(ScriptArgs) && ScriptArgs.length > 0;
+  const found = CHECK_TYPES.find(([key]) => {
+    const value = definition[key];
+    if (key === "TTL") return isPositive(value);
+    if (key === "ScriptArgs") return isScript;
+    if (key === "DockerContainerID" && !isScript) return false;
+    return typeof value === "string" && value !== "" && (isRepeated || !WITH_INTERVAL.has(key));
+  });
+  return found === undefined ? check : Object.freeze({ ...check, type: found[1] });
+}
+
+/** Whether a duration, as text or in nanoseconds, is longer than none. */
+function isPositive(value: JsonValue | undefined): boolean {
+  return (typeof value === "string" ? (parseDuration(value) ?? 0) : typeof value === "number" ? value : 0) > 0;
+}
+
 function requireCheckId(check: Check): void {
   if (check.checkId === "") throw invalid("Must provide check ID or name");
 }
@@ -747,7 +795,7 @@ export function parseRegistration(input: unknown, datacenter: string): ParsedReg
   const nodeKey = lowerCase(node.name);
   const checks: Check[] = [];
   for (const checkInput of checkInputs) {
-    const parsed = parseCheckShape(checkInput, node.name);
+    const parsed = withType(parseCheckShape(checkInput, node.name));
     requireCheckId(parsed);
     if (lowerCase(parsed.node) !== nodeKey) {
       throw invalid(

@@ -43,8 +43,6 @@ export function parseReadOptions(query: URLSearchParams, cacheControl: string | 
   const index = given("index") === "" ? 0n : parseUint64(given("index"));
   const wait = given("wait") === "" ? 0 : parseDuration(given("wait"));
   // In the order in which Consul looks at them: the first fault is told.
-  if (wait === undefined) throw badRequest("Invalid wait time");
-  if (index === undefined) throw badRequest("Invalid index");
   const stale = query.has("stale");
   const consistent = query.has("consistent");
   const cached = query.has("cached");
@@ -52,9 +50,11 @@ export function parseReadOptions(query: URLSearchParams, cacheControl: string | 
   if (maxStale !== "" && parseDuration(maxStale) === undefined) {
     throw badRequest(`Invalid max_stale value ${JSON.stringify(maxStale)}`);
   }
-  checkCacheControl(cacheControl);
   if (stale && consistent) throw badRequest("Cannot specify ?stale with ?consistent, conflicting semantics.");
   if (cached && consistent) throw badRequest("Cannot specify ?cached with ?consistent, conflicting semantics.");
+  checkCacheControl(cacheControl);
+  if (wait === undefined) throw badRequest("Invalid wait time");
+  if (index === undefined) throw badRequest("Invalid index");
   return { minIndex: index, waitMs: wait, stale, consistent, cached, filter: given("filter") };
 }
 

@@ -1,6 +1,7 @@
 import assert from "node:assert/strict";
 import { describe, it } from "node:test";
 import fc from "fast-check";
+import type { JsonObject } from "../../../src/catalog/instance.js";
 import {
   metaProblem,
   parseDeregistration,
@@ -283,4 +284,28 @@ describe("transaction", () => {
       },
     );
   });
+});
+
+describe("a check that does not say its type", () => {
+  // What Consul 1.21.4 made of each.
+  const types: readonly (readonly [definition: JsonObject, type: string])[] = [
+    [{}, ""],
+    [{ HTTP: "http://x", Interval: "10s" }, "http"],
+    [{ HTTP: "http://x", Interval: 10_000_000_000 }, "http"],
+    [{ HTTP: "http://x" }, ""],
+    [{ TCP: "a:1", Interval: "5s" }, "tcp"],
+    [{ TCP: "a:1", Interval: "0s" }, ""],
+    [{ GRPC: "a:1", HTTP: "http://x", Interval: "5s" }, "grpc"],
+    [{ TTL: "10s" }, "ttl"],
+    [{ AliasService: "web" }, "alias"],
+    [{ UDP: "a:1", Interval: "5s" }, "udp"],
+  ];
+  for (const [definition, type] of types) {
+    it(`is of type ${JSON.stringify(type)} with ${JSON.stringify(definition)}`, () => {
+      const input = { node: "n1", address: "10.0.0.1", check: { checkId: "c", name: "c", definition } };
+      assert.equal(parseRegistration(input, "dc1").checks[0]?.type, type);
+      const said = { ...input, check: { ...input.check, type: "mine" } };
+      assert.equal(parseRegistration(said, "dc1").checks[0]?.type, "mine");
+    });
+  }
 });
