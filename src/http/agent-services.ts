@@ -234,8 +234,6 @@ function addressesByFamily({ Address, Port, Ports }: Definition): Readonly<Recor
 /** The proxy beside a service: what it does not say itself it has from the service, as in Consul 1.21. */
 function sidecarOf(call: Call, parent: Definition, parentId: string, sidecar: Definition): Prepared {
   const id = `${parentId}${SIDECAR}`;
-  const { Weights: weights } = sidecar;
-  const ownWeights = weights !== undefined && (weights.Passing !== 1 || weights.Warning !== 1);
   const proxy = sidecarProxy(parent, parentId, sidecar.Proxy);
   const address = sidecar.Address || parent.Address;
   const port = sidecar.Port || freeSidecarPort(call, id);
@@ -250,7 +248,6 @@ function sidecarOf(call: Call, parent: Definition, parentId: string, sidecar: De
       Meta: Object.keys(sidecar.Meta ?? {}).length > 0 ? sidecar.Meta : parent.Meta,
       Locality: sidecar.Locality ?? parent.Locality,
       Address: address,
-      Weights: ownWeights ? weights : (parent.Weights ?? weights),
       Port: port,
       Proxy: proxy,
       Checks: checked ? sidecar.Checks : sidecarChecks(parentId, address || proxy.LocalServiceAddress, port),
