@@ -16,9 +16,5 @@ export const nodeConsul: Client = {
     { reason: SESSIONS, checks: ["session.create, get, renew, destroy"] },
     { reason: EVENTS, checks: ["event.fire and list"] },
     { reason: GOSSIP, checks: ["agent.forceLeave of a stranger fails"] },
-    {
-      reason: "`/v1/agent/reload` is not served: the agent reads its files again on SIGHUP.",
-      checks: ["agent.reload"],
-    },
   ],
 };
