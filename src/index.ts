@@ -208,7 +208,14 @@ export type {
   Transport,
 } from "./transport/transport.js";
 export type { CaRoot, CertificateAuthority, IssuedCertificate } from "./trust/authority.js";
-export { type BuiltInAuthority, type BuiltInAuthorityOptions, builtInAuthority } from "./trust/built-in-authority.js";
+export {
+  type BuiltInAuthority,
+  type BuiltInAuthorityOptions,
+  builtInAuthority,
+  type CaConfiguration,
+  type CaConfigurationChange,
+} from "./trust/built-in-authority.js";
+export type { CaConfigurationValue } from "./trust/ca-configuration.js";
 export type { SignedLeaf } from "./trust/leaf.js";
 export {
   type ProvidedAuthority,

@@ -49,6 +49,17 @@ export function fixedAuthority(options: FixedAuthorityOptions): FixedAuthority {
     return { id: rootIdOf(certificate), certificatePem, active: true, notAfter: Date.parse(certificate.validTo) };
   }
 
+  function issue(): IssuedCertificate {
+    const notBefore = clock.wall() - 60_000;
+    return {
+      certificateChainPem: active.certificatePem,
+      privateKeyPem: "",
+      notBefore,
+      notAfter: notBefore + leafTtlMs,
+      rootId: active.id,
+    };
+  }
+
   function changed(): void {
     for (const listener of [...listeners]) listener();
   }
@@ -62,16 +73,8 @@ export function fixedAuthority(options: FixedAuthorityOptions): FixedAuthority {
       listeners.add(entry);
       return () => listeners.delete(entry);
     },
-    async issueServer(): Promise<IssuedCertificate> {
-      const notBefore = clock.wall() - 60_000;
-      return {
-        certificateChainPem: active.certificatePem,
-        privateKeyPem: "",
-        notBefore,
-        notAfter: notBefore + leafTtlMs,
-        rootId: active.id,
-      };
-    },
+    issueServer: async () => issue(),
+    issueService: async () => issue(),
     rotate() {
       const rotatedOut: CaRoot = { ...active, active: false, rotatedOutAt: clock.wall() };
       active = takeRoot();

@@ -9,6 +9,8 @@ export interface CaRoot {
   /** Milliseconds since the epoch. */
   readonly notAfter: number;
   readonly rotatedOutAt?: number;
+  /** What is sent between leaf and root, PEM, such as the root as the one before it signed it. Default: none. */
+  readonly intermediatePems?: readonly string[];
 }
 
 /** A certificate with its key. */
@@ -33,6 +35,11 @@ export interface CertificateAuthority extends AsyncDisposable {
   onRootsChanged(listener: () => void): () => void;
   /** A certificate for the servers of a datacenter (specification 1.1.5). */
   issueServer(datacenter: string): Promise<IssuedCertificate>;
+  /**
+   * A certificate for a service of a datacenter. Who may have it is the caller's to decide.
+   * @throws {PeeringError} `resource-exhausted`: more than the authority is to sign at the moment.
+   */
+  issueService(datacenter: string, service: string): Promise<IssuedCertificate>;
 }
 
 /** `server.<datacenter>.peering.<trust domain>`: SNI and DNS SAN of the control plane. */

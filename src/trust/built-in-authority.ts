@@ -1,10 +1,11 @@
-import { X509Certificate } from "node:crypto";
+import { createPrivateKey, createPublicKey, type KeyObject, sign, verify, X509Certificate } from "node:crypto";
 import {
   type Clock,
   type Logger,
   type Random,
   randomId,
   silentLogger,
+  sleep,
   systemClock,
   systemRandom,
 } from "../environment.js";
@@ -12,29 +13,44 @@ import { errorText, PeeringError } from "../errors.js";
 import { Incidents } from "../incidents.js";
 import { CA_PREFIX, CA_STATE_KEY } from "../storage/keys.js";
 import type { Expectation, Key, Storage, Write } from "../storage/storage.js";
+import { certificatesIn } from "../token/pem.js";
 import type { CaRoot, CertificateAuthority, IssuedCertificate } from "./authority.js";
+import {
+  type CaConfigurationValue,
+  type CaSettings,
+  defaultConfiguration,
+  isConfigurationValue,
+  type ReadCaConfiguration,
+  readCaConfiguration,
+  unconfigurable,
+} from "./ca-configuration.js";
 import {
   BACKDATE_MS,
   generatePrivateKey,
   issueServerLeaf,
+  issueServiceLeaf,
+  type KeyKind,
   type LeafSigner,
   type SignedLeaf,
   signLeaf,
 } from "./leaf.js";
 import { rootIdOf } from "./pem.js";
 import { plainSecretBox, type SecretBox } from "./secret-box.js";
-import { namesToSign, requireStrongKey } from "./signing-request.js";
+import { keyFault, namesToSign, requireStrongKey } from "./signing-request.js";
 
 const HOUR_MS = 3_600_000;
 /** Lifetime of a leaf in Consul (1.13 to 1.22), in milliseconds. */
 export const DEFAULT_LEAF_TTL_MS: number = 72 * HOUR_MS;
 const MIN_LEAF_TTL_MS = HOUR_MS;
 const MAX_LEAF_TTL_MS = 8_760 * HOUR_MS;
-const ROOT_TTL_MS = 87_600 * HOUR_MS;
 // Consul's cross-signed certificates live for 7 days. But a Consul dialer goes on with the roots it read when its dial
 // loop began, for months if the stream holds; ours lets it come back for a year.
 const CROSS_SIGNED_TTL_MS = 8_760 * HOUR_MS;
 const DEFAULT_SIGNING_REQUEST_BYTES = 16_384;
+const DEFAULT_CONFIGURATION_BYTES = 65_536;
+const DEFAULT_TRUSTED_ROOTS = 32;
+/** How long a certificate of a service waits for its turn to be signed, as in Consul. */
+const SIGNING_PATIENCE_MS = 500;
 const MAX_INTERMEDIATES = 4;
 const PRUNE_INTERVAL_MS = HOUR_MS;
 const FOLLOW_RETRY_MS = 5_000;
@@ -52,6 +68,13 @@ export interface BuiltInAuthorityOptions {
   readonly leafTtlMs?: number;
   /** Largest certificate signing request that is read, in bytes. Default 16 384; a larger one is refused. */
   readonly signingRequestBytes?: number;
+  /** Largest configuration that is taken, keys and certificates included, in bytes. Default 65 536; a larger one is refused. */
+  readonly configurationBytes?: number;
+  /**
+   * Most roots that are trusted at a time, the active one included. Default 32, which is below what peers take; beyond, a new root
+   * is refused until an old one is dropped.
+   */
+  readonly trustedRoots?: number;
   readonly clock?: Clock;
   readonly random?: Random;
   /** Default: silent. */
@@ -60,14 +83,49 @@ export interface BuiltInAuthorityOptions {
   readonly incidents?: Incidents;
 }
 
+/** What an authority was configured with. There is no private key in it. */
+export interface CaConfiguration {
+  /** As it was given, with Consul's names; `RootCert` where the active root or its key was given. */
+  readonly config: Readonly<Record<string, CaConfigurationValue>>;
+  readonly forceWithoutCrossSigning: boolean;
+  readonly createIndex: bigint;
+  readonly modifyIndex: bigint;
+}
+
+/** A configuration to be taken over, whole: what it does not say is as by default. */
+export interface CaConfigurationChange {
+  /**
+   * As Consul's built-in provider is configured: `LeafCertTTL`, `RootCertTTL`, `PrivateKeyType`, `PrivateKeyBits`, `PrivateKey`,
+   * `RootCert` and so on.
+   */
+  readonly config: Readonly<Record<string, unknown>>;
+  /** A new root is not signed by the former one. Default false. */
+  readonly forceWithoutCrossSigning?: boolean;
+  /** Acts only on the configuration of this `modifyIndex`, where the root stays. Default: on any. */
+  readonly modifyIndex?: bigint;
+}
+
 /** The certificate authority a cluster keeps itself: see {@link builtInAuthority}. */
 export interface BuiltInAuthority extends CertificateAuthority {
   /** The UUID in the trust domain, drawn once for the life of the storage. */
   readonly clusterId: string;
+  /** What it is configured with now. */
+  configuration(): CaConfiguration;
+  /**
+   * Takes over a configuration, in one commit, and makes a new root active where that asks for another one, as
+   * {@link BuiltInAuthority.rotate} does: another kind of key, a key or root that is given, or none where one was given before. The
+   * root that is active already may be given without its key. What changes nothing does nothing.
+   * @returns whether there is a new root.
+   * @throws {PeeringError} `invalid-argument`: a value is out of range, or key and root are none that fit together; nothing was
+   *   changed. Others as `rotate`.
+   */
+  configure(change: CaConfigurationChange): Promise<boolean>;
   /**
    * Makes a new root active, in one commit. The former one signs it too, so that who knows only the former accepts what
-   * the new one issues; it stays in the list until {@link BuiltInAuthority.prune} drops it.
-   * @throws {PeeringError} `conflict`: another node of this cluster changed the roots meanwhile. Storage's errors.
+   * the new one issues; it stays in the list until {@link BuiltInAuthority.prune} drops it. Its key is of the kind that is
+   * configured, and one of its own.
+   * @throws {PeeringError} `conflict`: another node of this cluster changed the roots meanwhile. `resource-exhausted`: there are as
+   *   many roots as may be. Storage's errors.
    */
   rotate(): Promise<CaRoot>;
   /**
@@ -106,9 +164,16 @@ export async function builtInAuthority(options: BuiltInAuthorityOptions): Promis
     logger: options.logger ?? silentLogger,
     incidents: options.incidents ?? new Incidents(options),
     signingRequestBytes: options.signingRequestBytes ?? DEFAULT_SIGNING_REQUEST_BYTES,
+    configurationBytes: options.configurationBytes ?? DEFAULT_CONFIGURATION_BYTES,
+    trustedRoots: options.trustedRoots ?? DEFAULT_TRUSTED_ROOTS,
   };
   const stored = (await load(settings.storage)) ?? (await found(settings));
   return new StoredAuthority(settings, await sealAnew(stored, settings));
+}
+
+/** Whether an authority is a built-in one, which can be configured. */
+export function isBuiltIn(authority: CertificateAuthority): authority is BuiltInAuthority {
+  return authority instanceof StoredAuthority;
 }
 
 type Settings = Required<BuiltInAuthorityOptions>;
@@ -121,11 +186,23 @@ interface StoredRoot {
   /** The sealed key, base64; only the active root still has one. */
   readonly sealedKey: string | undefined;
   readonly rotatedOutAt: number | undefined;
+  /** What of it was given, and not made here: its key, or that and the certificate. */
+  readonly given?: "key" | "root" | undefined;
+}
+
+/** What was configured. */
+interface StoredConfiguration {
+  readonly shown: Readonly<Record<string, CaConfigurationValue>>;
+  readonly forceWithoutCrossSigning: boolean;
 }
 
 interface State {
   readonly clusterId: string;
   readonly roots: readonly StoredRoot[];
+  /** Undefined: never configured. */
+  readonly configuration?: StoredConfiguration | undefined;
+  /** The revision at which it was founded; undefined in what was written then. */
+  readonly createdAt?: string | undefined;
 }
 
 /** What storage holds, with what the next commit has to expect. */
@@ -145,6 +222,9 @@ class StoredAuthority implements BuiltInAuthority {
   readonly #following: Promise<void>;
   #stored: Stored;
   #roots: readonly CaRoot[];
+  #config: CaSettings;
+  /** When the next certificate of a service may be signed, on the monotonic clock. */
+  #nextSigningMs = 0;
   #lastTask: Promise<unknown> = Promise.resolve();
   #pruneTimer: { cancel(): void };
 
@@ -152,6 +232,7 @@ class StoredAuthority implements BuiltInAuthority {
     this.#settings = settings;
     this.#stored = stored;
     this.#roots = rootsOf(stored.state);
+    this.#config = settingsOf(stored.state, settings);
     this.clusterId = stored.state.clusterId;
     this.trustDomain = trustDomainOf(this.clusterId);
     this.#pruneTimer = this.#pruneLater();
@@ -174,6 +255,30 @@ class StoredAuthority implements BuiltInAuthority {
     return issueServerLeaf({ ...this.#leafTerms(), serialNumber, datacenter, trustDomain: this.trustDomain });
   }
 
+  async issueService(datacenter: string, service: string): Promise<IssuedCertificate> {
+    await this.#signingTurn();
+    const serialNumber = await this.#takeSerial();
+    const { trustDomain } = this;
+    return issueServiceLeaf({ ...this.#leafTerms(), serialNumber, datacenter, trustDomain, service });
+  }
+
+  /** @throws {PeeringError} `resource-exhausted`: so many wait for theirs that it would come too late. */
+  async #signingTurn(): Promise<void> {
+    const { clock, incidents } = this.#settings;
+    const perSecond = this.#config.signaturesPerSecond;
+    if (perSecond === 0) return;
+    const now = clock.now();
+    const turn = Math.max(now, this.#nextSigningMs);
+    if (turn - now > SIGNING_PATIENCE_MS) {
+      incidents.report("signing-rate", "more certificates of services are asked for than may be signed in a second", {
+        limit: perSecond,
+      });
+      throw new PeeringError("resource-exhausted", "Rate limit reached, try again later");
+    }
+    this.#nextSigningMs = turn + 1_000 / perSecond;
+    if (turn > now) await sleep(clock, turn - now, this.#abort.signal);
+  }
+
   async signRequest(requestPem: string, datacenter: string): Promise<SignedLeaf> {
     const { signingRequestBytes, incidents } = this.#settings;
     if (requestPem.length > signingRequestBytes) {
@@ -194,6 +299,61 @@ class StoredAuthority implements BuiltInAuthority {
     return signLeaf({ ...this.#leafTerms(), serialNumber, keyPem: request.publicKeyPem, ...names });
   }
 
+  configuration(): CaConfiguration {
+    const { state, stateRevision } = this.#stored;
+    const { shown, forceWithoutCrossSigning } = configurationOf(state, this.#settings);
+    const { given, certificatePem } = activeOf(state);
+    return {
+      config: given === undefined ? shown : { ...shown, RootCert: certificatePem },
+      forceWithoutCrossSigning,
+      createIndex: state.createdAt === undefined ? stateRevision : BigInt(state.createdAt),
+      modifyIndex: stateRevision,
+    };
+  }
+
+  async configure(change: CaConfigurationChange): Promise<boolean> {
+    const { config, forceWithoutCrossSigning = false } = change;
+    this.#boundConfiguration(config);
+    const wanted = readCaConfiguration(config, this.#settings.leafTtlMs);
+    const material = checkMaterial(wanted, this.#settings.clock.wall());
+    return this.#exclusive(() =>
+      this.#retrying(async () => {
+        const { state, stateRevision } = this.#stored;
+        const configuration = { shown: wanted.shown, forceWithoutCrossSigning };
+        const kept = keptRoot(activeOf(state), wanted.settings.key, material);
+        if (kept === undefined) {
+          requireKey(material);
+          const next = await rotate(this.#stored, this.#settings, { ...wanted, material, forceWithoutCrossSigning });
+          await this.#commit({ ...next.state, configuration }, next.serials);
+          return true;
+        }
+        const present = configurationOf(state, this.#settings);
+        if (kept === activeOf(state) && sameValues(present.shown, wanted.shown)) return false;
+        if (change.modifyIndex !== undefined && change.modifyIndex !== stateRevision) {
+          throw new PeeringError("conflict", "ModifyIndex did not match existing");
+        }
+        const roots = state.roots.map((root) => (root === activeOf(state) ? kept : root));
+        await this.#commit({ ...state, roots, configuration }, 0n);
+        return false;
+      }),
+    );
+  }
+
+  #boundConfiguration(config: Readonly<Record<string, unknown>>): void {
+    const { configurationBytes, incidents } = this.#settings;
+    const bytes = Buffer.byteLength(JSON.stringify(config));
+    if (bytes <= configurationBytes) return;
+    incidents.report(
+      "ca-configuration-too-large",
+      "a configuration of the certificate authority is too large and is refused",
+      {
+        bytes,
+        limit: configurationBytes,
+      },
+    );
+    throw unconfigurable(`the configuration has ${bytes} bytes, of which ${configurationBytes} are allowed`);
+  }
+
   rotate(): Promise<CaRoot> {
     return this.#exclusive(async () => {
       const expected = this.#stored.stateRevision;
@@ -201,7 +361,11 @@ class StoredAuthority implements BuiltInAuthority {
         if (this.#stored.stateRevision !== expected) {
           throw new PeeringError("conflict", "the roots were changed by another node of this cluster");
         }
-        const rotated = await rotate(this.#stored, this.#settings);
+        const rotated = await rotate(this.#stored, this.#settings, {
+          settings: this.#config,
+          material: undefined,
+          forceWithoutCrossSigning: false,
+        });
         await this.#commit(rotated.state, rotated.serials);
         return activeRootOf(this.#roots);
       });
@@ -211,9 +375,8 @@ class StoredAuthority implements BuiltInAuthority {
   prune(): Promise<boolean> {
     return this.#exclusive(() =>
       this.#retrying(async () => {
-        const { clock, leafTtlMs } = this.#settings;
         const { state } = this.#stored;
-        const oldest = clock.wall() - 2 * leafTtlMs;
+        const oldest = this.#settings.clock.wall() - 2 * this.#config.leafTtlMs;
         const roots = state.roots.filter(({ rotatedOutAt }) => rotatedOutAt === undefined || rotatedOutAt >= oldest);
         if (roots.length === state.roots.length) return false;
         await this.#commit({ ...state, roots }, 0n);
@@ -231,7 +394,7 @@ class StoredAuthority implements BuiltInAuthority {
   }
 
   #leafTerms(): { signer: LeafSigner; nowMs: number; ttlMs: number } {
-    const { clock, secretBox, leafTtlMs } = this.#settings;
+    const { clock, secretBox } = this.#settings;
     const nowMs = clock.wall();
     const active = activeOf(this.#stored.state);
     const root = activeRootOf(this.#roots);
@@ -242,7 +405,7 @@ class StoredAuthority implements BuiltInAuthority {
       rootId: root.id,
       notAfter: root.notAfter,
     };
-    return { signer, nowMs, ttlMs: leafTtlMs };
+    return { signer, nowMs, ttlMs: this.#config.leafTtlMs };
   }
 
   #takeSerial(): Promise<bigint> {
@@ -256,8 +419,9 @@ class StoredAuthority implements BuiltInAuthority {
   }
 
   /** Commits a new state (or none) and uses up serial numbers, provided that both are still what we know. */
-  async #commit(state: State | undefined, serials: bigint): Promise<void> {
+  async #commit(changed: State | undefined, serials: bigint): Promise<void> {
     const known = this.#stored;
+    const state = changed && createdAt(changed, known);
     const writes: Write[] = [];
     const expect: Expectation[] = [];
     const nextSerial = known.nextSerial + serials;
@@ -282,7 +446,10 @@ class StoredAuthority implements BuiltInAuthority {
     const changed = stored.stateRevision !== this.#stored.stateRevision;
     this.#stored = stored;
     if (!changed) return;
-    this.#roots = rootsOf(stored.state);
+    this.#config = settingsOf(stored.state, this.#settings);
+    const roots = rootsOf(stored.state);
+    if (sameRoots(roots, this.#roots)) return;
+    this.#roots = roots;
     for (const listener of [...this.#listeners]) {
       try {
         listener();
@@ -378,7 +545,7 @@ class StoredAuthority implements BuiltInAuthority {
 async function found(settings: Settings): Promise<Stored> {
   const { storage, random } = settings;
   const clusterId = randomId(random);
-  const root = await newRoot(clusterId, 1n, settings);
+  const root = await makeRoot(clusterId, 1n, settings, settingsOf(undefined, settings));
   const state: State = { clusterId, roots: [root] };
   const nextSerial = 2n;
   try {
@@ -412,7 +579,8 @@ async function sealAnew(found: Stored, { storage, secretBox }: Settings): Promis
     const keyPem = openKey(active, secretBox);
     if (secretBox.isCurrent(Buffer.from(active.sealedKey ?? "", "base64"))) return stored;
     const sealed = { ...active, sealedKey: sealKey(keyPem, secretBox) };
-    const state = { ...stored.state, roots: stored.state.roots.map((root) => (root === active ? sealed : root)) };
+    const roots = stored.state.roots.map((root) => (root === active ? sealed : root));
+    const state = createdAt({ ...stored.state, roots }, stored);
     try {
       const stateRevision = await storage.commit(
         [{ key: STATE_KEY, value: encodeState(state) }],
@@ -432,9 +600,16 @@ function sealKey(keyPem: string, secretBox: SecretBox): string {
   return Buffer.from(secretBox.seal(Buffer.from(keyPem))).toString("base64");
 }
 
-async function newRoot(clusterId: string, serialNumber: bigint, settings: Settings): Promise<StoredRoot> {
+/** A root that the cluster makes itself, for a key that is given, or for one of its own. */
+async function makeRoot(
+  clusterId: string,
+  serialNumber: bigint,
+  settings: Settings,
+  { key, rootTtlMs }: Pick<CaSettings, "key" | "rootTtlMs">,
+  givenKeyPem?: string,
+): Promise<StoredRoot> {
   const { clock, random, secretBox } = settings;
-  const keyPem = await generatePrivateKey();
+  const keyPem = givenKeyPem ?? (await generatePrivateKey(key));
   const now = clock.wall();
   const { issueCertificate } = await import("./x509.js");
   const certificatePem = await issueCertificate({
@@ -444,42 +619,233 @@ async function newRoot(clusterId: string, serialNumber: bigint, settings: Settin
     keyPem,
     issuerKeyPem: keyPem,
     notBefore: now,
-    notAfter: now + ROOT_TTL_MS,
+    notAfter: now + rootTtlMs,
     uri: `spiffe://${trustDomainOf(clusterId)}`,
     dnsNames: [],
   });
-  return { certificatePem, intermediatePems: [], sealedKey: sealKey(keyPem, secretBox), rotatedOutAt: undefined };
+  return {
+    certificatePem,
+    intermediatePems: [],
+    sealedKey: sealKey(keyPem, secretBox),
+    rotatedOutAt: undefined,
+    given: givenKeyPem === undefined ? undefined : "key",
+  };
+}
+
+/** A key, a root, or both, that a configuration gives; checked. */
+interface GivenMaterial {
+  /** PEM. Undefined: only the active root may be given without its key. */
+  readonly keyPem: string | undefined;
+  readonly publicKey: KeyObject;
+  /** Undefined: a root is to be made for the key. */
+  readonly root: { readonly pem: string; readonly certificate: X509Certificate } | undefined;
+}
+
+/**
+ * What a configuration gives; undefined when that is nothing.
+ * @throws {PeeringError} `invalid-argument`: it is no key, no root, or they do not belong together. Key and errors of parsers, which
+ *   may quote it, are in no text.
+ */
+function checkMaterial(
+  { privateKeyPem, rootCertPem }: Pick<ReadCaConfiguration, "privateKeyPem" | "rootCertPem">,
+  nowMs: number,
+): GivenMaterial | undefined {
+  const key = privateKeyPem === undefined ? undefined : checkKey(privateKeyPem);
+  const root = rootCertPem === undefined ? undefined : checkRoot(rootCertPem, nowMs);
+  const publicKey = key === undefined ? root?.certificate.publicKey : createPublicKey(key);
+  if (publicKey === undefined) return undefined;
+  const fault = keyFault(publicKey);
+  if (fault !== undefined) throw unconfigurable(`the key of the root ${fault}`);
+  // An Ed25519 key is strong; but Consul's clusters do not know it.
+  if (publicKey.asymmetricKeyType === "ed25519")
+    throw unconfigurable("error extracting root key info: unsupported key type");
+  // With the root's own key, and not by comparing: what the key says of its public half need not be true.
+  if (key !== undefined && !signsFor(key, root?.certificate.publicKey ?? publicKey)) {
+    throw unconfigurable(
+      root === undefined ? "the private key does not work" : "the private key is not the one of the root cert",
+    );
+  }
+  const keyPem = key?.export({ type: "pkcs8", format: "pem" }).toString();
+  return { keyPem, publicKey, root };
+}
+
+function checkKey(pem: string): KeyObject {
+  try {
+    return createPrivateKey(pem);
+  } catch {
+    throw unconfigurable("error parsing private key: it is no private key in PEM, or needs a passphrase");
+  }
+}
+
+function checkRoot(pem: string, nowMs: number): NonNullable<GivenMaterial["root"]> {
+  const [root, ...more] = certificatesIn(pem);
+  if (root === undefined) throw unconfigurable("the root cert is no certificate in PEM");
+  if (more.length > 0) throw unconfigurable(`the root cert holds ${more.length + 1} certificates: give the root alone`);
+  const { certificate } = root;
+  if (!certificate.ca) throw unconfigurable("the root cert is not a certificate authority");
+  if (!certificate.checkIssued(certificate) || !certificate.verify(certificate.publicKey)) {
+    throw unconfigurable("the root cert is not signed by itself: give the root to which it leads");
+  }
+  if (notAfterOf(certificate) <= nowMs)
+    throw unconfigurable(`the root cert has expired on ${timeOf(notAfterOf(certificate))}`);
+  const notBefore = Date.parse(certificate.validFrom);
+  if (notBefore > nowMs + BACKDATE_MS) throw unconfigurable(`the root cert is not valid before ${timeOf(notBefore)}`);
+  return root;
+}
+
+function timeOf(milliseconds: number): string {
+  return new Date(milliseconds).toISOString();
+}
+
+function signsFor(key: KeyObject, publicKey: KeyObject): boolean {
+  const proof = Buffer.from("whether this key is the one of the certificate");
+  try {
+    return verify("sha256", proof, publicKey, sign("sha256", proof, key));
+  } catch {
+    return false;
+  }
+}
+
+/** @throws {PeeringError} with Consul's text: a root that is not the active one is given without its key. */
+function requireKey(material: GivenMaterial | undefined): void {
+  if (material !== undefined && material.keyPem === undefined) {
+    throw unconfigurable("must provide a private key when providing a root cert");
+  }
+}
+
+/** The active root, with what is known of it from now on; undefined: a configuration asks for another one. */
+function keptRoot(active: StoredRoot, wanted: KeyKind, material: GivenMaterial | undefined): StoredRoot | undefined {
+  const certificate = new X509Certificate(active.certificatePem);
+  if (material?.root !== undefined) {
+    if (!material.root.certificate.raw.equals(certificate.raw)) return undefined;
+    // What was made for a given key is shown, and comes back when somebody changes another value.
+    return active.given === undefined ? { ...active, given: "root" } : active;
+  }
+  if (material !== undefined) {
+    return active.given === "key" && material.publicKey.equals(certificate.publicKey) ? active : undefined;
+  }
+  if (active.given !== undefined) return undefined;
+  const { type, bits } = keyKindOf(certificate.publicKey);
+  return type === wanted.type && bits === wanted.bits ? active : undefined;
+}
+
+const CURVE_BITS: ReadonlyMap<string, number> = new Map([
+  ["secp224r1", 224],
+  ["prime256v1", 256],
+  ["secp384r1", 384],
+  ["secp521r1", 521],
+]);
+
+/** As Consul tells it of a root. `type` is what Node calls it where Consul knows no such key. */
+export function keyKindOf(publicKey: KeyObject): { readonly type: string; readonly bits: number } {
+  const { namedCurve = "", modulusLength } = publicKey.asymmetricKeyDetails ?? {};
+  return { type: publicKey.asymmetricKeyType ?? "", bits: modulusLength ?? CURVE_BITS.get(namedCurve) ?? 0 };
+}
+
+interface NextRoot {
+  readonly settings: CaSettings;
+  /** Undefined: key and root are to be made. */
+  readonly material: GivenMaterial | undefined;
+  readonly forceWithoutCrossSigning: boolean;
 }
 
 /** The state with a new active root, and how many serial numbers that took. */
 async function rotate(
   stored: Stored,
   settings: Settings,
+  next: NextRoot,
 ): Promise<{ readonly state: State; readonly serials: bigint }> {
-  const { state, nextSerial } = stored;
+  const { state } = stored;
   const former = activeOf(state);
-  const root = await newRoot(state.clusterId, nextSerial, settings);
+  if (!next.forceWithoutCrossSigning && !settingsOf(state, settings).crossSigning) {
+    throw new PeeringError(
+      "invalid-argument",
+      "The current CA Provider does not support cross-signing. You can try again with " +
+        "ForceWithoutCrossSigningSet but this may cause disruption - see documentation for more.",
+    );
+  }
+  const root = await nextRoot(stored, settings, next);
+  // A root that was rotated out can come back.
+  const others = state.roots.filter(({ certificatePem }) => certificatePem !== root.certificatePem);
+  if (others.length >= settings.trustedRoots) {
+    settings.incidents.report("trusted-roots", "there are as many roots as may be trusted, and a new one is refused", {
+      limit: settings.trustedRoots,
+    });
+    throw new PeeringError(
+      "resource-exhausted",
+      `${others.length} roots are trusted already: the next one can follow when the oldest is dropped`,
+    );
+  }
   const now = settings.clock.wall();
-  const { issueCertificate } = await import("./x509.js");
-  const crossSigned = await issueCertificate({
-    usage: "authority",
-    serialNumber: nextSerial + 1n,
-    subject: { sameAsPem: root.certificatePem },
-    keyPem: openKey(root, settings.secretBox),
-    issuerPem: former.certificatePem,
-    issuerKeyPem: openKey(former, settings.secretBox),
-    notBefore: now - BACKDATE_MS,
-    notAfter: Math.min(now + CROSS_SIGNED_TTL_MS, notAfterOf(new X509Certificate(former.certificatePem))),
-    uri: `spiffe://${trustDomainOf(state.clusterId)}`,
-    dnsNames: [],
-  });
-  // The former root's own intermediates lead on to those that were active before it.
-  const intermediatePems = [crossSigned, ...former.intermediatePems].slice(0, MAX_INTERMEDIATES);
-  const roots = state.roots.map((known) =>
+  const roots = others.map((known) =>
     // Nothing will be signed with the old key again, so it is not kept.
     known === former ? { ...known, sealedKey: undefined, rotatedOutAt: now } : known,
   );
+  const intermediatePems = next.forceWithoutCrossSigning ? [] : await crossSigned(root, stored, settings);
   return { state: { ...state, roots: [...roots, { ...root, intermediatePems }] }, serials: 2n };
+}
+
+async function nextRoot(
+  { state, nextSerial }: Stored,
+  settings: Settings,
+  { settings: wanted, material }: NextRoot,
+): Promise<StoredRoot> {
+  if (material?.root === undefined || material.keyPem === undefined) {
+    return makeRoot(state.clusterId, nextSerial, settings, wanted, material?.keyPem);
+  }
+  const sealedKey = sealKey(material.keyPem, settings.secretBox);
+  const { pem } = material.root;
+  return { certificatePem: pem, intermediatePems: [], sealedKey, rotatedOutAt: undefined, given: "root" };
+}
+
+/** The root as the active one signs it, newest first before those that lead on to what was active before that. */
+async function crossSigned(
+  root: StoredRoot,
+  { state, nextSerial }: Stored,
+  { clock, secretBox }: Settings,
+): Promise<readonly string[]> {
+  const former = activeOf(state);
+  const now = clock.wall();
+  const { crossSign } = await import("./x509.js");
+  const pem = await crossSign({
+    certificatePem: root.certificatePem,
+    serialNumber: nextSerial + 1n,
+    issuerPem: former.certificatePem,
+    issuerKeyPem: openKey(former, secretBox),
+    notBefore: now - BACKDATE_MS,
+    notAfter: Math.min(now + CROSS_SIGNED_TTL_MS, notAfterOf(new X509Certificate(former.certificatePem))),
+  });
+  return [pem, ...former.intermediatePems].slice(0, MAX_INTERMEDIATES);
+}
+
+/** The state as it is to be written after `known`. */
+function createdAt(state: State, known: Pick<Stored, "state" | "stateRevision">): State {
+  return { ...state, createdAt: known.state.createdAt ?? known.stateRevision.toString() };
+}
+
+function configurationOf(state: State | undefined, { leafTtlMs }: Settings): StoredConfiguration {
+  return state?.configuration ?? { shown: defaultConfiguration(leafTtlMs), forceWithoutCrossSigning: false };
+}
+
+/** What the configuration says, which was judged when it was taken over. */
+function settingsOf(state: State | undefined, settings: Settings): CaSettings {
+  try {
+    return readCaConfiguration(configurationOf(state, settings).shown, settings.leafTtlMs).settings;
+  } catch (error) {
+    throw damaged(`its configuration cannot be read (${errorText(error)})`);
+  }
+}
+
+function sameValues(
+  left: Readonly<Record<string, CaConfigurationValue>>,
+  right: Readonly<Record<string, CaConfigurationValue>>,
+): boolean {
+  const keys = Object.keys(left);
+  return keys.length === Object.keys(right).length && keys.every((key) => left[key] === right[key]);
+}
+
+function sameRoots(left: readonly CaRoot[], right: readonly CaRoot[]): boolean {
+  return JSON.stringify(left) === JSON.stringify(right);
 }
 
 function trustDomainOf(clusterId: string): string {
@@ -495,12 +861,13 @@ function notAfterOf(certificate: X509Certificate): number {
 }
 
 function rootsOf(state: State): readonly CaRoot[] {
-  return state.roots.map(({ certificatePem, rotatedOutAt }) => {
+  return state.roots.map(({ certificatePem, intermediatePems, rotatedOutAt }) => {
     const certificate = new X509Certificate(certificatePem);
     return {
       id: rootIdOf(certificate),
       certificatePem,
       active: rotatedOutAt === undefined,
+      intermediatePems,
       notAfter: notAfterOf(certificate),
       ...(rotatedOutAt === undefined ? {} : { rotatedOutAt }),
     };
@@ -568,7 +935,12 @@ function decodeState(value: Uint8Array): State {
   const roots = fields.get("roots");
   if (typeof clusterId !== "string" || clusterId === "") throw damaged("it has no cluster id");
   if (!Array.isArray(roots)) throw damaged("it has no roots");
-  const state: State = { clusterId, roots: roots.map(decodeRoot) };
+  const createdAt = fields.get("createdAt");
+  if (createdAt !== undefined && !(typeof createdAt === "string" && /^\d{1,20}$/.test(createdAt))) {
+    throw damaged("its first revision is not one");
+  }
+  const configuration = decodeConfiguration(fields.get("configuration"));
+  const state: State = { clusterId, roots: roots.map(decodeRoot), configuration, createdAt };
   if (state.roots.filter(({ rotatedOutAt }) => rotatedOutAt === undefined).length !== 1) {
     throw damaged("not exactly one root is active");
   }
@@ -587,7 +959,22 @@ function decodeRoot(value: unknown): StoredRoot {
   }
   if (sealedKey !== undefined && typeof sealedKey !== "string") throw damaged("a key is not text");
   if (rotatedOutAt !== undefined && typeof rotatedOutAt !== "number") throw damaged("a time is not a number");
-  return { certificatePem, intermediatePems, sealedKey, rotatedOutAt };
+  const given = fields.get("given");
+  if (given !== undefined && given !== "key" && given !== "root") throw damaged("what was given of a root is unknown");
+  return { certificatePem, intermediatePems, sealedKey, rotatedOutAt, given };
+}
+
+function decodeConfiguration(value: unknown): StoredConfiguration | undefined {
+  if (value === undefined) return undefined;
+  const fields = fieldsOf(value);
+  const force = fields.get("forceWithoutCrossSigning");
+  const shown = Object.fromEntries(fieldsOf(fields.get("shown")));
+  if (typeof force !== "boolean" || !isShown(shown)) throw damaged("its configuration is not one");
+  return { shown, forceWithoutCrossSigning: force };
+}
+
+function isShown(values: Readonly<Record<string, unknown>>): values is Readonly<Record<string, CaConfigurationValue>> {
+  return Object.values(values).every(isConfigurationValue);
 }
 
 function isCertificate(value: unknown): value is string {

@@ -33,9 +33,21 @@ export interface LeafRequest {
 
 export type SignedLeaf = Omit<IssuedCertificate, "privateKeyPem">;
 
-/** A new key, EC P-256: PEM `EC PRIVATE KEY`, as Consul writes them. */
-export async function generatePrivateKey(): Promise<string> {
-  const { privateKey } = await promisify(generateKeyPair)("ec", { namedCurve: "P-256" });
+/** A kind of key, as Consul names it: `ec` with the bits of its curve, or `rsa`. */
+export interface KeyKind {
+  readonly type: "ec" | "rsa";
+  readonly bits: number;
+}
+
+const LEAF_KEY: KeyKind = { type: "ec", bits: 256 };
+
+/** A new key: PEM `EC PRIVATE KEY` or `RSA PRIVATE KEY`, as Consul writes them. Default EC P-256. */
+export async function generatePrivateKey({ type, bits }: KeyKind = LEAF_KEY): Promise<string> {
+  if (type === "rsa") {
+    const { privateKey } = await promisify(generateKeyPair)("rsa", { modulusLength: bits });
+    return privateKey.export({ type: "pkcs1", format: "pem" }).toString();
+  }
+  const { privateKey } = await promisify(generateKeyPair)("ec", { namedCurve: `P-${bits}` });
   return privateKey.export({ type: "sec1", format: "pem" }).toString();
 }
 
@@ -71,23 +83,44 @@ export async function signLeaf(request: LeafRequest): Promise<SignedLeaf> {
   };
 }
 
+/** What a leaf with a key of its own is issued from. */
+export type OwnKeyLeafRequest = Omit<LeafRequest, "keyPem" | "uri" | "dnsNames"> & {
+  readonly datacenter: string;
+  readonly trustDomain: string;
+};
+
 /** A leaf for the servers of a datacenter, with a key of its own (specification 1.1.5). */
-export async function issueServerLeaf(
-  request: Omit<LeafRequest, "keyPem" | "uri" | "dnsNames"> & {
-    readonly datacenter: string;
-    readonly trustDomain: string;
-  },
-): Promise<IssuedCertificate> {
+export async function issueServerLeaf(request: OwnKeyLeafRequest): Promise<IssuedCertificate> {
   const { datacenter, trustDomain } = request;
-  if (datacenter === "") throw new TypeError("a server certificate needs the name of its datacenter");
+  const uri = formatSpiffeId({ kind: "server", trustDomain, datacenter });
+  return issueLeaf(request, uri, [peeringServerName(datacenter, trustDomain)]);
+}
+
+/** A leaf for a service, with a key of its own. Its SPIFFE id is the one name in it. */
+export async function issueServiceLeaf(
+  request: OwnKeyLeafRequest & { readonly service: string },
+): Promise<IssuedCertificate> {
+  const { datacenter, trustDomain, service } = request;
+  return issueLeaf(request, serviceUri({ trustDomain, datacenter, service }), []);
+}
+
+/** The SPIFFE id of a service of this cluster. */
+export function serviceUri(id: {
+  readonly trustDomain: string;
+  readonly datacenter: string;
+  readonly service: string;
+}): string {
+  return formatSpiffeId({ kind: "service", partition: "default", namespace: "default", ...id });
+}
+
+async function issueLeaf(
+  request: OwnKeyLeafRequest,
+  uri: string,
+  dnsNames: readonly string[],
+): Promise<IssuedCertificate> {
+  if (request.datacenter === "") throw new TypeError("a certificate needs the name of its datacenter");
   const keyPem = await generatePrivateKey();
-  const signed = await signLeaf({
-    ...request,
-    keyPem,
-    uri: formatSpiffeId({ kind: "server", trustDomain, datacenter }),
-    dnsNames: [peeringServerName(datacenter, trustDomain)],
-  });
-  return new CertificateWithKey(signed, keyPem);
+  return new CertificateWithKey(await signLeaf({ ...request, keyPem, uri, dnsNames }), keyPem);
 }
 
 /** Keeps the key out of JSON, of logs that print objects, and of copies made by spreading. */

@@ -15,6 +15,7 @@ export function withNewline(pem: string): string {
   return pem.endsWith("\n") ? pem : `${pem}\n`;
 }
 
-function colonHex(bytes: Buffer): string {
+/** Lower-case hex pairs joined by `:`, how Consul writes ids and serial numbers. */
+export function colonHex(bytes: Uint8Array): string {
   return Array.from(bytes, (byte) => byte.toString(16).padStart(2, "0")).join(":");
 }

@@ -4,7 +4,7 @@ import { PeeringError } from "../errors.js";
 import { certificatesIn, type ParsedCertificate } from "../token/pem.js";
 import type { CaRoot, CertificateAuthority } from "./authority.js";
 import { DEFAULT_LEAF_TTL_MS } from "./built-in-authority.js";
-import { issueServerLeaf, type LeafSigner } from "./leaf.js";
+import { issueServerLeaf, issueServiceLeaf, type LeafSigner, type OwnKeyLeafRequest } from "./leaf.js";
 import { fingerprintOf, rootIdOf } from "./pem.js";
 
 /** Roots and a signing key of a host's own. */
@@ -57,6 +57,14 @@ export function providedAuthority(options: ProvidedAuthorityOptions): ProvidedAu
   }
   const listeners = new Set<() => void>();
   let checked = check(options, clock.wall());
+  const leafTerms = (datacenter: string): OwnKeyLeafRequest => ({
+    signer: checked.signer,
+    serialNumber: randomSerial(random),
+    datacenter,
+    trustDomain,
+    nowMs: clock.wall(),
+    ttlMs: leafTtlMs,
+  });
 
   return {
     trustDomain,
@@ -67,17 +75,8 @@ export function providedAuthority(options: ProvidedAuthorityOptions): ProvidedAu
       listeners.add(entry);
       return () => listeners.delete(entry);
     },
-    async issueServer(datacenter) {
-      const { signer } = checked;
-      return issueServerLeaf({
-        signer,
-        serialNumber: randomSerial(random),
-        datacenter,
-        trustDomain,
-        nowMs: clock.wall(),
-        ttlMs: leafTtlMs,
-      });
-    },
+    issueServer: (datacenter) => issueServerLeaf(leafTerms(datacenter)),
+    issueService: (datacenter, service) => issueServiceLeaf({ ...leafTerms(datacenter), service }),
     update(material, { force = false } = {}) {
       const next = check(material, clock.wall());
       if (!force && rootOf(next.chain, checked.anchors) === undefined) {
@@ -131,7 +130,11 @@ function check(material: ProvidedMaterial, nowMs: number): CheckedMaterial {
   if (Date.parse(signing.certificate.validFrom) > nowMs || Date.parse(root.certificate.validFrom) > nowMs) {
     throw refusal("the signing certificate or its root is not valid yet", CLOCK_REMEDY);
   }
+  // Verifiers have the roots; what they lack is everything between.
   const isAnchor = new Set(anchors.map(({ certificate }) => fingerprintOf(certificate)));
+  const intermediatePems = chain
+    .filter(({ certificate }) => !isAnchor.has(fingerprintOf(certificate)))
+    .map(({ pem }) => pem);
   return {
     anchors,
     chain,
@@ -140,14 +143,12 @@ function check(material: ProvidedMaterial, nowMs: number): CheckedMaterial {
       certificatePem: pem,
       active: certificate === root.certificate,
       notAfter: notAfterOf(certificate),
+      ...(certificate === root.certificate ? { intermediatePems } : {}),
     })),
     signer: {
       certificatePem: signing.pem,
       keyPem: material.signingKeyPem,
-      // Verifiers have the roots; what they lack is everything between.
-      intermediatePems: chain
-        .filter(({ certificate }) => !isAnchor.has(fingerprintOf(certificate)))
-        .map(({ pem }) => pem),
+      intermediatePems,
       rootId: rootIdOf(root.certificate),
       notAfter,
     },

@@ -1,4 +1,4 @@
-import { createPublicKey } from "node:crypto";
+import { createPublicKey, type KeyObject } from "node:crypto";
 import { PeeringError } from "../errors.js";
 import { peeringServerName } from "./authority.js";
 import { canSign, formatSpiffeId, parseSpiffeId, type SpiffeId } from "./spiffe.js";
@@ -73,16 +73,23 @@ export function namesToSign(
  * @throws {PeeringError} `invalid-argument`.
  */
 export function requireStrongKey(publicKeyPem: string): void {
-  const { asymmetricKeyType: type, asymmetricKeyDetails: details = {} } = createPublicKey(publicKeyPem);
+  const fault = keyFault(createPublicKey(publicKeyPem));
+  if (fault !== undefined) throw refusal(`CSR key ${fault}`);
+}
+
+/** Why a key is none that others cannot break, or takes too long to use; to be put behind what key it is. */
+export function keyFault(publicKey: KeyObject): string | undefined {
+  const { asymmetricKeyType: type, asymmetricKeyDetails: details = {} } = publicKey;
   const { namedCurve = "", modulusLength = 0, publicExponent = 0n } = details;
-  if (type === "ed25519" || (type === "ec" && EC_CURVES.has(namedCurve))) return;
-  if (type !== "rsa") throw refusal("CSR key must be EC (P-256, P-384, P-521), RSA or Ed25519");
+  if (type === "ed25519" || (type === "ec" && EC_CURVES.has(namedCurve))) return undefined;
+  if (type !== "rsa") return "must be EC (P-256, P-384, P-521), RSA or Ed25519";
   if (modulusLength < RSA_BITS.least || modulusLength > RSA_BITS.most) {
-    throw refusal(`CSR key must have ${RSA_BITS.least} to ${RSA_BITS.most} bits where it is RSA, not ${modulusLength}`);
+    return `must have ${RSA_BITS.least} to ${RSA_BITS.most} bits where it is RSA, not ${modulusLength}`;
   }
   if (publicExponent < LEAST_RSA_EXPONENT || publicExponent % 2n === 0n) {
-    throw refusal("CSR key must have an odd exponent of at least 65537 where it is RSA");
+    return "must have an odd exponent of at least 65537 where it is RSA";
   }
+  return undefined;
 }
 
 const ARTICLES: Readonly<Record<SpiffeId["kind"], string>> = {

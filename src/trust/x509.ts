@@ -12,8 +12,8 @@ export type CertificateUsage = "authority" | "leaf";
 export interface CertificateRequest {
   readonly usage: CertificateUsage;
   readonly serialNumber: bigint;
-  /** A common name, the subject of another certificate (PEM), or none. Without one the SAN extension is critical. */
-  readonly subject: { readonly commonName: string } | { readonly sameAsPem: string } | undefined;
+  /** Undefined: none, and the SAN extension is critical. */
+  readonly subject: { readonly commonName: string } | undefined;
   /** The key to certify, PEM: public, or private of which only the public half is used. */
   readonly keyPem: string;
   /** Who signs: its certificate, PEM; absent for a self-signed one. */
@@ -36,7 +36,8 @@ export async function issueCertificate(request: CertificateRequest): Promise<str
   const publicKey = createPublicKey(request.keyPem).export({ type: "spki", format: "der" });
   const subjectKeyId = keyIdOf(publicKey);
   const issuer = request.issuerPem === undefined ? undefined : new x509.X509Certificate(request.issuerPem);
-  const subject = nameOf(request.subject);
+  const commonName = request.subject?.commonName;
+  const subject = commonName === undefined ? undefined : new x509.Name([{ CN: [{ printableString: commonName }] }]);
   const leaf = request.usage === "leaf";
   const names: x509.JsonGeneralNames = [
     ...request.dnsNames.map((value) => ({ type: "dns" as const, value })),
@@ -75,11 +76,41 @@ const LEAF_USAGES =
   x509.KeyUsageFlags.keyAgreement;
 const LEAF_EXTENDED_USAGES = [x509.ExtendedKeyUsage.clientAuth, x509.ExtendedKeyUsage.serverAuth];
 
-function nameOf(subject: CertificateRequest["subject"]): x509.Name | undefined {
-  if (subject === undefined) return undefined;
-  // Taken over as encoded: verifiers compare names byte for byte.
-  if ("sameAsPem" in subject) return new x509.X509Certificate(subject.sameAsPem).subjectName;
-  return new x509.Name([{ CN: [{ printableString: subject.commonName }] }]);
+/** A certificate that another authority is to sign, too. */
+export interface CrossSigningRequest {
+  /** PEM. */
+  readonly certificatePem: string;
+  readonly serialNumber: bigint;
+  readonly issuerPem: string;
+  readonly issuerKeyPem: string;
+  /** Milliseconds since the epoch; certificates count in seconds, so fractions are cut off. */
+  readonly notBefore: number;
+  readonly notAfter: number;
+}
+
+/**
+ * The same certificate, signed by another authority: who trusts that one accepts what the certificate's key has signed. Its
+ * names, its key id and its limits are taken over as they are encoded, for verifiers compare them byte for byte.
+ * @throws {PeeringError} as {@link issueCertificate}.
+ */
+export async function crossSign(request: CrossSigningRequest): Promise<string> {
+  const certificate = new x509.X509Certificate(request.certificatePem);
+  const issuer = new x509.X509Certificate(request.issuerPem);
+  const issuerKeyId = new x509.AuthorityKeyIdentifierExtension(authorityKeyId(issuer));
+  const copy = await x509.X509CertificateGenerator.create(
+    {
+      serialNumber: serialHex(request.serialNumber),
+      subject: certificate.subjectName,
+      issuer: issuer.subjectName,
+      notBefore: wholeSeconds(request.notBefore),
+      notAfter: wholeSeconds(request.notAfter),
+      publicKey: certificate.publicKey.rawData,
+      signingKey: await signingKey(request.issuerKeyPem),
+      extensions: [...certificate.extensions.filter(({ type }) => type !== issuerKeyId.type), issuerKeyId],
+    },
+    webcrypto,
+  );
+  return `${copy.toString("pem")}\n`;
 }
 
 function authorityKeyId(issuer: x509.X509Certificate): string {

@@ -38,6 +38,7 @@ it("no private key occurs in logs, errors, views or anything public that is prin
         learn(certificate.privateKeyPem);
         return certificate;
       },
+      issueService: (datacenter, service) => own.issueService(datacenter, service),
     };
     const { entries } = await storage.read(["ca"]);
     for (const { value } of entries) {

@@ -74,6 +74,7 @@ function deceiving(own: CertificateAuthority, shown: CertificateAuthority): Cert
     roots: () => (swapped ? shown : own).roots(),
     onRootsChanged: (listener) => own.onRootsChanged(listener),
     issueServer: (datacenter) => own.issueServer(datacenter),
+    issueService: (datacenter, service) => own.issueService(datacenter, service),
     swap: () => {
       swapped = true;
     },

@@ -6,7 +6,7 @@ import { PeeringError } from "../../../src/errors.js";
 import { certificatesIn } from "../../../src/token/pem.js";
 import { peeringServerName } from "../../../src/trust/authority.js";
 import { type ProvidedMaterial, providedAuthority } from "../../../src/trust/provided-authority.js";
-import { issueCertificate } from "../../../src/trust/x509.js";
+import { crossSign, issueCertificate } from "../../../src/trust/x509.js";
 import { fieldsOf, verifyAsGo } from "./go-verifier.js";
 import { handshake } from "./support.js";
 
@@ -27,18 +27,29 @@ async function authorityCertificate(
   options: { issuer?: Pair; like?: Pair; keyPem?: string; notBefore?: number; notAfter?: number } = {},
 ): Promise<Pair> {
   const keyPem = options.keyPem ?? options.like?.keyPem ?? ecKey("P-256");
-  const certificatePem = await issueCertificate({
-    usage: "authority",
+  const terms = {
     serialNumber: ++serial,
-    subject: options.like === undefined ? { commonName } : { sameAsPem: options.like.certificatePem },
-    keyPem,
-    ...(options.issuer === undefined ? {} : { issuerPem: options.issuer.certificatePem }),
     issuerKeyPem: options.issuer?.keyPem ?? keyPem,
     notBefore: options.notBefore ?? Date.now() - DAY,
     notAfter: options.notAfter ?? Date.now() + 365 * DAY,
-    uri: `spiffe://${trustDomain}`,
-    dnsNames: [],
-  });
+  };
+  const issuer = options.issuer === undefined ? {} : { issuerPem: options.issuer.certificatePem };
+  const certificatePem =
+    options.like !== undefined && options.issuer !== undefined
+      ? await crossSign({
+          ...terms,
+          certificatePem: options.like.certificatePem,
+          issuerPem: options.issuer.certificatePem,
+        })
+      : await issueCertificate({
+          ...terms,
+          ...issuer,
+          usage: "authority",
+          subject: { commonName },
+          keyPem,
+          uri: `spiffe://${trustDomain}`,
+          dnsNames: [],
+        });
   return { certificatePem, keyPem };
 }
 
