@@ -18,7 +18,7 @@ import type { Storage } from "../storage/storage.js";
 import { TokenCodec } from "../token/token-codec.js";
 import type { Listener, Transport } from "../transport/transport.js";
 import type { CertificateAuthority } from "../trust/authority.js";
-import { builtInAuthority } from "../trust/built-in-authority.js";
+import { type BuiltInAuthority, builtInAuthority, isBuiltIn } from "../trust/built-in-authority.js";
 import { plainSecretBox } from "../trust/secret-box.js";
 import { ServerCertificate } from "../trust/server-certificate.js";
 import { TrustBundleStore } from "../trust/trust-bundle-store.js";
@@ -37,6 +37,7 @@ import { Gateways } from "./gateways.js";
 import { ImportStore } from "./import-store.js";
 import { Imports } from "./imports.js";
 import { alwaysLeader, type Leadership } from "./leadership.js";
+import { LeafCertificates } from "./leaf-certificates.js";
 import { Links } from "./links.js";
 import { defaultLimits, type HostOptions } from "./options.js";
 import { Peerings } from "./peerings.js";
@@ -87,6 +88,10 @@ export class PeeringHost implements AsyncDisposable {
   readonly queries: PreparedQueries;
   readonly trustBundles: TrustBundleStore;
   readonly authority: CertificateAuthority;
+  /** The authority where it is a built-in one, and can be configured; undefined: the program that runs this host keeps its own. */
+  readonly builtInAuthority: BuiltInAuthority | undefined;
+  /** Certificates of services, for programs beside this host. */
+  readonly leafCertificates: LeafCertificates;
   /** Which node of the cluster leads, as far as this one knows. */
   readonly leadership: Leadership;
   /** `host:port` the transport really listens on; undefined for a host that only dials. */
@@ -120,6 +125,8 @@ export class PeeringHost implements AsyncDisposable {
     this.leadership = parts.leadership;
     this.trustBundles = parts.trustBundles;
     this.authority = parts.authority;
+    this.builtInAuthority = isBuiltIn(parts.authority) ? parts.authority : undefined;
+    this.leafCertificates = parts.leafCertificates;
     this.listenAddress = parts.listener?.address;
     this.incidents = parts.incidents;
     this.internals = parts.internals;
@@ -136,6 +143,7 @@ export class PeeringHost implements AsyncDisposable {
 export interface HostParts {
   readonly datacenter: string;
   readonly authority: CertificateAuthority;
+  readonly leafCertificates: LeafCertificates;
   readonly peerings: Peerings;
   readonly catalog: Catalog;
   readonly exports: Exports;
@@ -251,6 +259,7 @@ async function composeHost(options: HostOptions, opened: AsyncDisposable[]): Pro
   const catalogSource: CatalogSource = options.catalogSource ?? catalog;
   const board = new StatusBoard(clock);
   const certificate = open(new ServerCertificate({ authority, datacenter, clock, random, logger, incidents }));
+  const leafCertificates = open(new LeafCertificates({ authority, datacenter, clock, random, incidents, limits }));
   // An authority that cannot issue now, such as one whose root has expired, keeps nobody from dialing and from reading.
   await certificate.attempted();
 
@@ -451,6 +460,7 @@ async function composeHost(options: HostOptions, opened: AsyncDisposable[]): Pro
   return new PeeringHost({
     datacenter,
     authority,
+    leafCertificates,
     peerings,
     catalog,
     exports: new Exports({

@@ -13,6 +13,7 @@ import { defaultIdentityLimits, type IdentityLimits } from "../wire/resources.js
 import type { CheckLimits } from "./agent-checks.js";
 import { defaultImportLimits, type ImportLimits } from "./import-store.js";
 import type { Leadership } from "./leadership.js";
+import { defaultLeafLimits, type LeafLimits } from "./leaf-certificates.js";
 import { defaultReceiveLimits, type ReceiveLimits } from "./stream-link.js";
 import type { TransitRule } from "./transit.js";
 
@@ -81,7 +82,7 @@ export interface HostOptions {
 }
 
 /** Bounds on what peers and writers can make a host hold: of a whole host, of what it imports from a peer, and of a single stream. */
-export interface HostLimits extends ImportLimits, SessionLimits, ReceiveLimits, IdentityLimits, ChainLimits {
+export interface HostLimits extends ImportLimits, SessionLimits, ReceiveLimits, IdentityLimits, ChainLimits, LeafLimits {
   /** By how many clusters a service may be carried over before it gets to a peer of ours, us included. Default 4. */
   readonly transitHops: number;
   /**
@@ -113,6 +114,7 @@ export const defaultLimits: HostLimits = {
   ...defaultReceiveLimits,
   ...defaultIdentityLimits,
   ...defaultChainLimits,
+  ...defaultLeafLimits,
   transitHops: 4,
   unauthorizedPerSecond: 200,
   unauthorizedPerSecondInAll: 2_000,

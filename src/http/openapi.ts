@@ -1,7 +1,7 @@
 import { AnswerBody } from "./answer-body.js";
 import { type Json, writeJson } from "./json.js";
 import { commonParameters } from "./operation-docs.js";
-import type { Operation, OperationDoc, ParameterDoc } from "./routes.js";
+import type { JsonSchema, Operation, OperationDoc, ParameterDoc } from "./routes.js";
 
 const PATH = "/v1/openapi.json";
 
@@ -57,7 +57,7 @@ function operationJson(doc: OperationDoc): Json {
     responses: {
       "200": {
         description: "Done.",
-        ...(doc.answer === undefined ? {} : { content: { "application/json": { schema: doc.answer } } }),
+        ...(doc.answer === undefined ? {} : { content: contentOf(doc.answer, doc.textAnswer) }),
       },
       default: {
         description: "Refused; the text says why.",
@@ -69,4 +69,9 @@ function operationJson(doc: OperationDoc): Json {
 
 function parameterJson({ name, in: place, description }: ParameterDoc): Json {
   return { name, in: place, description, schema: { type: "string" } };
+}
+
+function contentOf(answer: JsonSchema, textAnswer: string | undefined): JsonSchema {
+  const text = textAnswer === undefined ? {} : { [textAnswer]: { schema: { type: "string" } } };
+  return { "application/json": { schema: answer }, ...text };
 }

@@ -30,7 +30,7 @@ import { badRequest, HttpError } from "./http-error.js";
 // The bodies of writes to the catalog, as Consul 1.21 decodes them, and `Ports` of 1.22: what it knows and we do not keep is `goAny`.
 
 /** An integer that may not fit a double: an index. */
-const goUint64: GoType<bigint> = {
+export const goUint64: GoType<bigint> = {
   name: "uint64",
   zero: () => 0n,
   read: (value, path) => {

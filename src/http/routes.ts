@@ -5,6 +5,7 @@ import type { Answer, Call } from "./call.js";
 import { catalogOperations } from "./catalog.js";
 import { configOperations } from "./config.js";
 import { discoveryChainOperations } from "./discovery-chain.js";
+import { connectCaOperations } from "./connect-ca.js";
 import { gatewayOperations } from "./gateways.js";
 import { healthOperations } from "./health.js";
 import { intentionOperations } from "./intentions.js";
@@ -38,6 +39,8 @@ export interface OperationDoc {
   readonly body?: JsonSchema;
   /** JSON schema of the answer's body; absent: the body is empty. */
   readonly answer?: JsonSchema;
+  /** Media type of the text that a parameter can ask for instead. */
+  readonly textAnswer?: string;
 }
 
 export type JsonSchema = {
@@ -140,6 +143,7 @@ export const operations: readonly Operation[] = [
   ...agentCheckOperations,
   ...agentReadOperations,
   ...systemOperations,
+  ...connectCaOperations,
   ...metricsOperations,
   ...uiOperations,
   ...virtualIpOperations,

@@ -1,7 +1,5 @@
-import { createHash, X509Certificate } from "node:crypto";
 import { arch, availableParallelism, cpus, freemem, hostname, platform, release, totalmem, uptime } from "node:os";
 import { allowAll } from "../access/authorizer.js";
-import type { CaRoot } from "../trust/authority.js";
 import type { AgentControl, Answer, Call } from "./call.js";
 import { type Fields, integer as integerField, text as textField, textMap as textMapField } from "./filter/fields.js";
 import { badRequest, HttpError } from "./http-error.js";
@@ -13,7 +11,6 @@ import {
   index,
   listOf,
   objectOf,
-  readParameters,
   text,
   texts,
   textsByKey,
@@ -322,56 +319,8 @@ async function machine(call: Call): Promise<Answer> {
   };
 }
 
-async function roots(call: Call): Promise<Answer> {
-  const options = call.readOptions();
-  const { host, server } = call;
-  const { authority } = host;
-  const query = {
-    read: () => ({ index: server.rootsIndex(), result: authority.roots() }),
-    index: server.rootsIndex,
-    subscribe: (wake: () => void) => authority.onRootsChanged(wake),
-  };
-  return call.answer(options, query, async ({ index, result }) => {
-    const active = result.find((root) => root.active);
-    return {
-      json: {
-        ActiveRootID: active?.id ?? "",
-        TrustDomain: authority.trustDomain,
-        Roots: result.map((root) => rootJson(root, authority.trustDomain, index)),
-      },
-      read: { index },
-    };
-  });
-}
-
-function rootJson(root: CaRoot, trustDomain: string, index: bigint): Json {
-  const certificate = new X509Certificate(root.certificatePem);
-  const { publicKey } = certificate;
-  const { namedCurve, modulusLength } = publicKey.asymmetricKeyDetails ?? {};
-  const keyId = createHash("sha256")
-    .update(publicKey.export({ type: "spki", format: "der" }))
-    .digest("hex");
-  return {
-    ID: root.id,
-    Name: root.active ? "Peerage CA Primary Cert" : "Peerage CA Former Cert",
-    SerialNumber: BigInt(`0x${certificate.serialNumber}`),
-    SigningKeyID: keyId.replace(/(..)(?=.)/g, "$1:"),
-    ExternalTrustDomain: trustDomain.replace(/\.consul$/, ""),
-    NotBefore: timeText(Date.parse(certificate.validFrom)),
-    NotAfter: timeText(root.notAfter),
-    RootCert: root.certificatePem,
-    IntermediateCerts: null,
-    Active: root.active,
-    PrivateKeyType: publicKey.asymmetricKeyType ?? "",
-    PrivateKeyBits: modulusLength ?? (namedCurve === "secp384r1" ? 384 : namedCurve === "secp521r1" ? 521 : 256),
-    CreateIndex: index,
-    ModifyIndex: index,
-  };
-}
-
 const integer: JsonSchema = { type: "integer" };
 const number: JsonSchema = { type: "number" };
-const caRootsSchema = (): JsonSchema => objectOf({ ActiveRootID: text, TrustDomain: text, Roots: listOf(rootSchema) });
 
 export const memberSchema: JsonSchema = objectOf({
   Name: text,
@@ -385,23 +334,6 @@ export const memberSchema: JsonSchema = objectOf({
   DelegateMin: integer,
   DelegateMax: integer,
   DelegateCur: integer,
-});
-
-const rootSchema: JsonSchema = objectOf({
-  ID: text,
-  Name: text,
-  SerialNumber: integer,
-  SigningKeyID: text,
-  ExternalTrustDomain: text,
-  NotBefore: time,
-  NotAfter: time,
-  RootCert: text,
-  IntermediateCerts: { type: "null" },
-  Active: flag,
-  PrivateKeyType: text,
-  PrivateKeyBits: integer,
-  CreateIndex: index,
-  ModifyIndex: index,
 });
 
 export const systemOperations: readonly Operation[] = [
@@ -453,34 +385,6 @@ export const systemOperations: readonly Operation[] = [
     run: datacenters,
     docs: [
       { path: "/v1/catalog/datacenters", id: "listDatacenters", summary: "Names of the datacenters.", answer: texts },
-    ],
-  },
-  {
-    method: "GET",
-    pattern: "/v1/connect/ca/roots",
-    run: roots,
-    docs: [
-      {
-        path: "/v1/connect/ca/roots",
-        id: "listRoots",
-        summary: "The root certificates of this cluster.",
-        parameters: readParameters,
-        answer: caRootsSchema(),
-      },
-    ],
-  },
-  {
-    method: "GET",
-    pattern: "/v1/agent/connect/ca/roots",
-    run: async (call) => ({ ...(await roots(call)), headers: { "X-Cache": "MISS" } }),
-    docs: [
-      {
-        path: "/v1/agent/connect/ca/roots",
-        id: "listRootsAtAgent",
-        summary: "The root certificates of this cluster, for proxies and programs beside the agent.",
-        parameters: readParameters,
-        answer: caRootsSchema(),
-      },
     ],
   },
   {

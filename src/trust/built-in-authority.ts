@@ -322,7 +322,7 @@ class StoredAuthority implements BuiltInAuthority {
         const configuration = { shown: wanted.shown, forceWithoutCrossSigning };
         const kept = keptRoot(activeOf(state), wanted.settings.key, material);
         if (kept === undefined) {
-          requireKey(material);
+          if (material !== undefined && material.keyPem === undefined) throw keyMissing();
           const next = await rotate(this.#stored, this.#settings, { ...wanted, material, forceWithoutCrossSigning });
           await this.#commit({ ...next.state, configuration }, next.serials);
           return true;
@@ -650,23 +650,35 @@ function checkMaterial(
   { privateKeyPem, rootCertPem }: Pick<ReadCaConfiguration, "privateKeyPem" | "rootCertPem">,
   nowMs: number,
 ): GivenMaterial | undefined {
-  const key = privateKeyPem === undefined ? undefined : checkKey(privateKeyPem);
+  if (privateKeyPem === undefined) return rootCertPem === undefined ? undefined : rootAlone(rootCertPem);
+  const key = checkKey(privateKeyPem);
   const root = rootCertPem === undefined ? undefined : checkRoot(rootCertPem, nowMs);
-  const publicKey = key === undefined ? root?.certificate.publicKey : createPublicKey(key);
-  if (publicKey === undefined) return undefined;
+  const publicKey = root?.certificate.publicKey ?? createPublicKey(key);
   const fault = keyFault(publicKey);
   if (fault !== undefined) throw unconfigurable(`the key of the root ${fault}`);
   // An Ed25519 key is strong; but Consul's clusters do not know it.
-  if (publicKey.asymmetricKeyType === "ed25519")
+  if (publicKey.asymmetricKeyType === "ed25519") {
     throw unconfigurable("error extracting root key info: unsupported key type");
-  // With the root's own key, and not by comparing: what the key says of its public half need not be true.
-  if (key !== undefined && !signsFor(key, root?.certificate.publicKey ?? publicKey)) {
+  }
+  // By a signature, and not by comparing: what a key says of its public half need not be true.
+  if (!signsFor(key, publicKey)) {
     throw unconfigurable(
       root === undefined ? "the private key does not work" : "the private key is not the one of the root cert",
     );
   }
-  const keyPem = key?.export({ type: "pkcs8", format: "pem" }).toString();
-  return { keyPem, publicKey, root };
+  return { keyPem: key.export({ type: "pkcs8", format: "pem" }).toString(), publicKey, root };
+}
+
+/** A root without its key, which may only be the active one. */
+function rootAlone(pem: string): GivenMaterial {
+  const [root] = certificatesIn(pem);
+  if (root === undefined) throw keyMissing();
+  return { keyPem: undefined, publicKey: root.certificate.publicKey, root };
+}
+
+/** With Consul's text. */
+function keyMissing(): PeeringError {
+  return unconfigurable("must provide a private key when providing a root cert");
 }
 
 function checkKey(pem: string): KeyObject {
@@ -703,13 +715,6 @@ function signsFor(key: KeyObject, publicKey: KeyObject): boolean {
     return verify("sha256", proof, publicKey, sign("sha256", proof, key));
   } catch {
     return false;
-  }
-}
-
-/** @throws {PeeringError} with Consul's text: a root that is not the active one is given without its key. */
-function requireKey(material: GivenMaterial | undefined): void {
-  if (material !== undefined && material.keyPem === undefined) {
-    throw unconfigurable("must provide a private key when providing a root cert");
   }
 }
 

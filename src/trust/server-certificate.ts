@@ -11,20 +11,10 @@ import { errorText, PeeringError } from "../errors.js";
 import { Incidents } from "../incidents.js";
 import type { ServerIdentity } from "../transport/transport.js";
 import { type CertificateAuthority, type IssuedCertificate, peeringServerName } from "./authority.js";
-import { BACKDATE_MS } from "./leaf.js";
+import { CLOCK_STEP_MS, MAX_WAIT_MS, renewalTime, retryDelay, rotationTime, validityFault } from "./renewal.js";
 import { activeRootFault, ROOT_REMEDY } from "./root-validity.js";
 
 const SECOND_MS = 1_000;
-const RENEW_FROM = 0.6;
-const RENEW_UNTIL = 0.9;
-/** Renewals after a rotation are spread over so long, as in Consul (1.13 to 1.22). */
-const ROTATION_SPREAD_MS = 30 * SECOND_MS;
-const MAX_RETRY_MS = 300 * SECOND_MS;
-const RETRY_JITTER = 0.2;
-/** A waiting timer looks at the calendar this often: machines sleep, and clocks are set. */
-const MAX_WAIT_MS = 300 * SECOND_MS;
-/** From when on a difference between calendar and monotonic clock counts: a certificate begins twice as long before now. */
-const CLOCK_STEP_MS = BACKDATE_MS / 2;
 
 export interface ServerCertificateOptions {
   readonly authority: Pick<CertificateAuthority, "trustDomain" | "roots" | "onRootsChanged" | "issueServer">;
@@ -160,26 +150,21 @@ export class ServerCertificate implements ServerIdentity, AsyncDisposable {
       if (fault !== undefined) throw new PeeringError("unavailable", `it ${fault} when it was issued`);
       this.#failures = 0;
       this.#renewalError = undefined;
-      const life = certificate.notAfter - certificate.notBefore;
-      const share = RENEW_FROM + (RENEW_UNTIL - RENEW_FROM) * random.fraction();
-      // Not at once, however short its life: an authority near its own end issues certificates that are almost over.
-      this.#dueAt = Math.max(certificate.notBefore + life * share, clock.wall() + SECOND_MS);
+      this.#dueAt = renewalTime(certificate, clock.wall(), random);
     } catch (error) {
       if (this.#closed) return;
       this.#renewalError = errorText(error);
+      this.#failures++;
       logger.warn("server certificate could not be renewed", {
         error: this.#renewalError,
-        failures: this.#failures + 1,
+        failures: this.#failures,
       });
-      const delay = Math.min(SECOND_MS * 2 ** this.#failures, MAX_RETRY_MS);
-      this.#failures++;
-      this.#retryMs = delay * (1 + RETRY_JITTER * random.fraction());
+      this.#retryMs = retryDelay(this.#failures, random);
     }
   }
 
-  #faultOf({ notBefore, notAfter }: IssuedCertificate): string | undefined {
-    const now = this.#options.clock.wall();
-    return notAfter <= now ? "had expired" : notBefore > now ? "was not valid yet" : undefined;
+  #faultOf(certificate: IssuedCertificate): string | undefined {
+    return validityFault(certificate, this.#options.clock.wall());
   }
 
   /** Whether it was since the last attempt to issue a certificate, for which this is a reason then. */
@@ -219,7 +204,7 @@ export class ServerCertificate implements ServerIdentity, AsyncDisposable {
     const { authority, clock, random } = this.#options;
     const active = authority.roots().find((root) => root.active);
     if (active === undefined || active.id === certificate.rootId) return false;
-    this.#dueAt = Math.min(this.#dueAt, clock.wall() + ROTATION_SPREAD_MS * random.fraction());
+    this.#dueAt = Math.min(this.#dueAt, rotationTime(clock.wall(), random));
     // The authority has just shown that it works: what it waits after a failure is over.
     this.#retryMs = undefined;
     return true;

@@ -69,6 +69,12 @@ const matrix: Readonly<Record<string, readonly Probe[] | typeof PUBLIC>> = {
   "GET /v1/operator/autopilot/health": [{ path: "", rules: ['operator = "read"'] }],
   "GET /v1/operator/raft/configuration": [{ path: "", rules: ['operator = "read"'] }],
   "GET /v1/agent/connect/ca/roots": PUBLIC,
+  "GET /v1/agent/connect/ca/leaf/": [{ path: "web", rules: [write("service", "web")] }],
+  // What is read may say where keys are: Consul asks for the same since 1.8.6.
+  "GET /v1/connect/ca/configuration": [{ path: "", rules: ['operator = "write"'] }],
+  "PUT /v1/connect/ca/configuration": [
+    { path: "", body: { Provider: "consul", Config: { LeafCertTTL: "73h" } }, rules: ['operator = "write"'] },
+  ],
   "GET /v1/agent/metrics": [{ path: "", rules: [read("agent", "peerage")] }],
   "GET /v1/agent/members": [{ path: "", rules: [own], shows: /"Name":"peerage"/ }],
   "GET /v1/agent/services": [{ path: "", rules: [ownService], shows: /"own"/ }],

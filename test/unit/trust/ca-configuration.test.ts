@@ -316,11 +316,11 @@ describe("a configuration that cannot be", () => {
     [{ PrivateKeyType: "EC" }, "private key type must be either 'ec' or 'rsa'"],
     [{ PrivateKeyType: 5 }, "private key type must be either 'ec' or 'rsa'"],
     [{ PrivateKeyType: "rsa" }, "RSA key length must be 2048 or 4096 bits"],
+    [{ RootCert: 5 }, "must provide a private key when providing a root cert"],
     [{ PrivateKeyBits: 123 }, "EC key length must be one of (224, 256, 384, 521) bits"],
   ];
   // Where Consul takes what cannot work, or what we do not do.
   const ours: readonly (readonly [Readonly<Record<string, unknown>>, string])[] = [
-    [{ RootCert: 5 }, "the root cert is no certificate in PEM"],
     [{ PrivateKeyBits: 224 }, "EC keys of 224 bits are not supported: use 256, 384 or 521"],
     [{ SkipValidate: true, LeafCertTTL: "1m" }, "SkipValidate is not supported: every value is checked"],
     [{ leaf_cert_ttl: "50h" }, 'unknown key "leaf_cert_ttl" in Config'],
