@@ -3,7 +3,7 @@ import type { Json } from "../client/index.js";
 /** What goes through JSON: members that are undefined are left out. */
 export type Printable = Json | undefined | readonly Printable[] | { readonly [key: string]: Printable };
 
-const INDENTS = { compact: 0, narrow: 2, indented: 4 };
+const INDENTS = { compact: 0, narrow: 2, indented: 4, tabbed: "\t" };
 
 /** How JSON is printed; most of Consul's commands indent by four. */
 export type JsonForm = keyof typeof INDENTS;
@@ -26,10 +26,10 @@ export function visible(text: string): string {
   });
 }
 
-/** JSON in which what {@link visible} escapes is escaped, too. The line breaks of its indentation stay. */
+/** JSON in which what {@link visible} escapes is escaped, too. The line breaks and tabs of its indentation stay: those of texts are escaped already. */
 export function visibleJson(json: string): string {
   return json.replace(UNSEEN, (character) =>
-    character === "\n" ? character : unitsOf(character).map(escapedUnit).join(""),
+    character === "\n" || character === "\t" ? character : unitsOf(character).map(escapedUnit).join(""),
   );
 }
 

@@ -4,6 +4,7 @@ import { agentCommands } from "./agent-commands.js";
 import { catalogCommands } from "./catalog-commands.js";
 import { type Command, CommandError, type CommandGroup, type CommandLineIo } from "./command.js";
 import { configCommands } from "./config-commands.js";
+import { connectCommands } from "./connect-commands.js";
 import { connect } from "./connection-flags.js";
 import { FlagError, flagHelp, parseFlags } from "./flags.js";
 import { intentionCommands } from "./intention-commands.js";
@@ -47,6 +48,7 @@ export const commands: CommandGroup = {
     agent: agentCommand,
     catalog: catalogCommands,
     config: configCommands,
+    connect: connectCommands,
     intention: intentionCommands,
     peering: peeringCommands,
     services: servicesCommands,

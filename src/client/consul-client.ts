@@ -13,6 +13,7 @@ import {
   textOf,
 } from "./json-reader.js";
 import {
+  type CaConfigurationRecord,
   type CatalogNodeRecord,
   type CatalogServiceRecord,
   type CheckRecord,
@@ -23,6 +24,7 @@ import {
   listOf,
   type NodeRecord,
   type PeeringRecord,
+  readCaConfiguration,
   readCatalogNode,
   readCatalogService,
   readCheck,
@@ -35,6 +37,8 @@ import {
   readPeering,
   readTagsByName,
 } from "./records.js";
+
+const CA_CONFIGURATION = "/v1/connect/ca/configuration";
 
 /** Where the server is, and who asks. */
 export interface ConsulClientOptions {
@@ -176,6 +180,14 @@ export interface ConfigClient {
   delete(kind: string, name: string, options?: ConfigWriteRequestOptions): Promise<boolean>;
 }
 
+/** `/v1/connect/ca…` */
+export interface ConnectClient {
+  /** What the certificate authority is configured with. It takes `operator:write`: servers of Consul tell private keys. */
+  caConfiguration(options?: ReadOptions): Promise<ReadAnswer<CaConfigurationRecord>>;
+  /** Configures the certificate authority, whole. Another kind of key, a key or a root makes a new root active. */
+  setCaConfiguration(configuration: JsonObject, options?: RequestOptions): Promise<void>;
+}
+
 /** `/v1/catalog…` */
 export interface CatalogClient {
   /** @param registration - the body as the API documents it: `Node`, `Address`, `Service`, `Check`, … */
@@ -255,6 +267,7 @@ export class ConsulClient implements Disposable {
   readonly catalog: CatalogClient;
   readonly health: HealthClient;
   readonly agent: AgentClient;
+  readonly connect: ConnectClient;
   readonly #connection: HttpConnection;
   readonly #defaults: RequestOptions;
 
@@ -280,6 +293,12 @@ export class ConsulClient implements Disposable {
     this.catalog = this.#catalog();
     this.health = this.#health();
     this.agent = this.#agent();
+    this.connect = {
+      caConfiguration: (options = {}) => this.#read(CA_CONFIGURATION, options, readCaConfiguration),
+      setCaConfiguration: async (configuration, options = {}) => {
+        await this.#call("PUT", CA_CONFIGURATION, options, configuration);
+      },
+    };
   }
 
   /** What is exported to whom, wildcards expanded: `/v1/exported-services` (Consul 1.17 and later). */

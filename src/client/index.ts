@@ -13,6 +13,7 @@ export {
   type ClientGenerateTokenOptions,
   type ConfigClient,
   type ConfigWriteRequestOptions,
+  type ConnectClient,
   ConsulClient,
   type ConsulClientOptions,
   type HealthClient,
@@ -32,6 +33,7 @@ export { HttpError } from "./http-error.js";
 export type { Json, JsonObject } from "./json-reader.js";
 export type {
   AddressRecord,
+  CaConfigurationRecord,
   CatalogNodeRecord,
   CatalogServiceRecord,
   CheckRecord,

@@ -91,6 +91,16 @@ export interface ConfigEntryRecord extends JsonObject {
   readonly Kind: string;
 }
 
+/** What the certificate authority of a cluster is configured with. */
+export interface CaConfigurationRecord {
+  readonly Provider: string;
+  readonly Config: JsonObject;
+  readonly State: Readonly<Record<string, string>> | null;
+  readonly ForceWithoutCrossSigning: boolean;
+  readonly CreateIndex: number;
+  readonly ModifyIndex: number;
+}
+
 export interface NodeRecord {
   readonly ID: string;
   readonly Node: string;
@@ -268,6 +278,18 @@ export function readExportedService(json: Json): ExportedServiceRecord {
 export function readConfigEntry(json: Json): ConfigEntryRecord {
   const { Hash: _, ...entry } = asObject(json, "the config entry");
   return { ...entry, Kind: textOf(entry, "Kind") };
+}
+
+export function readCaConfiguration(json: Json): CaConfigurationRecord {
+  const record = asObject(json, "the configuration");
+  return {
+    Provider: textOf(record, "Provider"),
+    Config: objectOf(record, "Config"),
+    State: memberOf(record, "State") === undefined ? null : textMapOf(record, "State"),
+    ForceWithoutCrossSigning: booleanOf(record, "ForceWithoutCrossSigning"),
+    CreateIndex: numberOf(record, "CreateIndex"),
+    ModifyIndex: numberOf(record, "ModifyIndex"),
+  };
 }
 
 export function readNode(json: Json): NodeRecord {

@@ -10,6 +10,7 @@ import {
   goMap,
   goString,
   goStruct,
+  goUint64,
   plainJson,
 } from "../syntax/go-json.js";
 import type { CaRoot } from "../trust/authority.js";
@@ -31,7 +32,6 @@ import {
   textsByKey,
   time,
 } from "./operation-docs.js";
-import { goUint64 } from "./registration-json.js";
 import type { JsonSchema, Operation, ParameterDoc } from "./routes.js";
 
 /** The one provider there is: the certificate authority that is built in. */

@@ -10,7 +10,6 @@ import {
   type GoFields,
   type GoJson,
   GoJsonError,
-  GoNumber,
   type GoType,
   goAliased,
   goAny,
@@ -21,6 +20,7 @@ import {
   goOptional,
   goString,
   goStruct,
+  goUint64,
   isGoObject,
   plainJson,
 } from "../syntax/go-json.js";
@@ -28,16 +28,6 @@ import type { Call } from "./call.js";
 import { badRequest, HttpError } from "./http-error.js";
 
 // The bodies of writes to the catalog, as Consul 1.21 decodes them, and `Ports` of 1.22: what it knows and we do not keep is `goAny`.
-
-/** An integer that may not fit a double: an index. */
-export const goUint64: GoType<bigint> = {
-  name: "uint64",
-  zero: () => 0n,
-  read: (value, path) => {
-    if (value instanceof GoNumber && /^\d{1,20}$/.test(value.text)) return BigInt(value.text);
-    return BigInt(goInt.read(value, path));
-  },
-};
 
 export const localityType: GoType<LocalityBody> = goStruct<LocalityBody>("structs.Locality", {
   Region: goString,

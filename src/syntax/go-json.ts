@@ -360,6 +360,16 @@ export const goInt: GoType<number> = {
   },
 };
 
+/** An integer that may not fit a double: an index. */
+export const goUint64: GoType<bigint> = {
+  name: "uint64",
+  zero: () => 0n,
+  read: (value, path) => {
+    if (value instanceof GoNumber && /^\d{1,20}$/.test(value.text)) return BigInt(value.text);
+    return BigInt(goInt.read(value, path));
+  },
+};
+
 /** Anything, as plain JSON. */
 export const goAny: GoType<GoJson> = { name: "interface {}", zero: () => null, read: (value) => value };
 
