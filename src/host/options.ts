@@ -82,7 +82,13 @@ export interface HostOptions {
 }
 
 /** Bounds on what peers and writers can make a host hold: of a whole host, of what it imports from a peer, and of a single stream. */
-export interface HostLimits extends ImportLimits, SessionLimits, ReceiveLimits, IdentityLimits, ChainLimits, LeafLimits {
+export interface HostLimits
+  extends ImportLimits,
+    SessionLimits,
+    ReceiveLimits,
+    IdentityLimits,
+    ChainLimits,
+    LeafLimits {
   /** By how many clusters a service may be carried over before it gets to a peer of ours, us included. Default 4. */
   readonly transitHops: number;
   /**

@@ -450,7 +450,7 @@ describe("the configuration over HTTP", () => {
     const logged: string[] = [];
     const line = (message: string, fields?: unknown): void => void logged.push(message + JSON.stringify(fields));
     const logger = { debug: line, info: line, warn: line, error: line };
-    await using at = await served({ logger }, { logger });
+    await using at = await served({ logger });
     const [root, other] = [await givenRoot(), await givenRoot()];
     const told = [
       await put(at, { PrivateKey: other.keyPem, RootCert: root.certificatePem }),
