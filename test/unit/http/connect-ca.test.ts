@@ -79,9 +79,9 @@ function put(at: ServedHost, config: Readonly<Record<string, unknown>>, more: ob
   return at.ask("PUT", CONFIGURATION, { body: JSON.stringify({ Provider: "consul", Config: config, ...more }) });
 }
 
-/** The form of a JSON value: names of members in their order, and types. */
+/** The form of a JSON value: names of members in their order, and types. In which order roots stand is chance. */
 function formOf(value: unknown): unknown {
-  if (Array.isArray(value)) return value.slice(0, 1).map(formOf);
+  if (Array.isArray(value)) return value.map((item) => JSON.stringify(formOf(item))).sort();
   if (typeof value !== "object" || value === null) return value === null ? null : typeof value;
   return Object.entries(value).map(([name, member]) => [name, formOf(member)]);
 }
