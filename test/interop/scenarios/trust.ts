@@ -1,4 +1,6 @@
 import assert from "node:assert/strict";
+import type { JsonObject } from "../../../src/client/index.js";
+import { givenRoot } from "../../support/given-root.js";
 import type { ConsulServer } from "../consul.js";
 import type { Scenario } from "../scenario.js";
 import { change, exchange, exchanged, exportTo, inStep, register } from "../services.js";
@@ -96,6 +98,28 @@ export const trustScenarios: readonly Scenario[] = [
       await pair.ours.authority.rotate();
       await hasRoots(pair, "ours", 2);
       await worksAfterRestarts(pair);
+    },
+  },
+  {
+    name: "our CA is configured over HTTP: another kind of key, and a root that is given",
+    async run(stage) {
+      const pair = await stage.pair({ consul: { durable: true } });
+      await exchange(pair);
+      const { connect } = pair.ours.client;
+      const { trustDomain } = pair.ours.host;
+      const configure = (Config: JsonObject): Promise<void> =>
+        connect.setCaConfiguration({ Provider: "consul", Config });
+      await configure({ PrivateKeyType: "rsa", PrivateKeyBits: 2048 });
+      await hasRoots(pair, "ours", 2);
+      const given = await givenRoot();
+      await configure({ PrivateKey: given.keyPem, RootCert: given.certificatePem });
+      await hasRoots(pair, "ours", 3);
+      await pair.active();
+      // What is there already changes nothing.
+      await configure({ RootCert: given.certificatePem });
+      assert.equal(pair.ours.authority.roots().length, 3);
+      await worksAfterRestarts(pair);
+      assert.equal(pair.ours.host.trustDomain, trustDomain);
     },
   },
   {
