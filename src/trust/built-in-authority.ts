@@ -446,10 +446,17 @@ class StoredAuthority implements BuiltInAuthority {
     const changed = stored.stateRevision !== this.#stored.stateRevision;
     this.#stored = stored;
     if (!changed) return;
-    this.#config = settingsOf(stored.state, this.#settings);
+    const config = settingsOf(stored.state, this.#settings);
+    // Turns that were given out at another rate do not hold up those of this one.
+    if (config.signaturesPerSecond !== this.#config.signaturesPerSecond) this.#nextSigningMs = 0;
+    this.#config = config;
     const roots = rootsOf(stored.state);
     if (sameRoots(roots, this.#roots)) return;
+    const former = activeRootOf(this.#roots);
     this.#roots = roots;
+    const { id } = activeRootOf(roots);
+    if (id !== former.id)
+      this.#settings.logger.info("another root certificate is active now", { root: id, former: former.id });
     for (const listener of [...this.#listeners]) {
       try {
         listener();

@@ -465,6 +465,12 @@ describe("certificates of services", () => {
       message: "Rate limit reached, try again later",
     });
     assert.equal(incidents.counts().get("signing-rate"), 2);
+    // A rate at which the next turn never comes, and back.
+    await authority.configure(configured({ CSRMaxPerSecond: 1e-300 }));
+    await authority.issueService("dc1", "web");
+    await assert.rejects(authority.issueService("dc1", "web"), { code: "resource-exhausted" });
+    await authority.configure(configured({ CSRMaxPerSecond: 10 }));
+    await authority.issueService("dc1", "web");
     await authority.configure(configured({ CSRMaxPerSecond: 0 }));
     await Promise.all(Array.from({ length: 20 }, () => authority.issueService("dc1", "web")));
   });
