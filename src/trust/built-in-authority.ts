@@ -1,4 +1,5 @@
 import { createPrivateKey, createPublicKey, type KeyObject, sign, verify, X509Certificate } from "node:crypto";
+import { setMaxListeners } from "node:events";
 import {
   type Clock,
   type Logger,
@@ -235,6 +236,8 @@ class StoredAuthority implements BuiltInAuthority {
     this.#config = settingsOf(stored.state, settings);
     this.clusterId = stored.state.clusterId;
     this.trustDomain = trustDomainOf(this.clusterId);
+    // As many as wait for their turn to be signed.
+    setMaxListeners(0, this.#abort.signal);
     this.#pruneTimer = this.#pruneLater();
     this.#following = this.#follow();
   }

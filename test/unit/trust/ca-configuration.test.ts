@@ -1,6 +1,7 @@
 import assert from "node:assert/strict";
 import { createPrivateKey, X509Certificate } from "node:crypto";
 import { describe, it } from "node:test";
+import { setImmediate } from "node:timers/promises";
 import { Incidents } from "../../../src/incidents.js";
 import { memoryStorage } from "../../../src/storage/memory.js";
 import type { Storage } from "../../../src/storage/storage.js";
@@ -448,6 +449,20 @@ describe("certificates of services", () => {
     assert.deepEqual(fields.uris, [`spiffe://${authority.trustDomain}/ns/default/dc/dc1/svc/web`]);
     assert.deepEqual(fields.dnsNames, []);
     assert.ok(!JSON.stringify(one).includes("PRIVATE"));
+  });
+
+  it("may be waited for by many without a warning of Node", async () => {
+    const warnings: Error[] = [];
+    const listener = (warning: Error): void => void warnings.push(warning);
+    process.on("warning", listener);
+    const clock = new ManualClock(Date.now());
+    await using authority = await open({ clock });
+    const asked = Promise.all(Array.from({ length: 20 }, () => authority.issueService("dc1", "web")));
+    await clock.advance(500);
+    await asked;
+    await setImmediate();
+    process.off("warning", listener);
+    assert.deepEqual(warnings, []);
   });
 
   it("are signed as many in a second as are configured, others soon after, and the rest is refused", async () => {
