@@ -18,8 +18,6 @@ const UNKNOWN_COMMAND = 127;
 /** Commands of Consul whose part of the API is not served, or which work as they are. */
 const NOT_SERVED: Readonly<Record<string, string>> = {
   acl: "tokens and policies are those of the agent's policy file: reading and changing them is not served",
-  connect:
-    "no proxies are run here: consul connect can be used where it needs no more than the API of services and health",
   debug: "no profiles are served: peerage info and /v1/agent/metrics tell of an agent",
   event: "events are not served",
   exec: "remote execution is not served",
