@@ -5,17 +5,7 @@ import { type Fields, integer as integerField, text as textField, textMap as tex
 import { badRequest, HttpError } from "./http-error.js";
 import { type Json, textMap, timeText } from "./json.js";
 import { LineQueue } from "./line-queue.js";
-import {
-  anyObject,
-  flag,
-  index,
-  listOf,
-  objectOf,
-  text,
-  texts,
-  textsByKey,
-  time,
-} from "./operation-docs.js";
+import { anyObject, flag, index, listOf, objectOf, text, texts, textsByKey, time } from "./operation-docs.js";
 import type { JsonSchema, Operation } from "./routes.js";
 
 /** The node's own server is no service that somebody registered at it; Consul does not list it at an agent either. */
