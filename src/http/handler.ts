@@ -129,8 +129,10 @@ export function httpHandler(host: PeeringHost, options: HttpHandlerOptions = {})
     response.on("error", () => {});
     const gone = new AbortController();
     const allowance = limits.allowance(request);
+    // Node takes the response on a stream of HTTP/2 that was reset for finished.
+    let answered = false;
     response.on("close", () => {
-      if (!response.writableFinished) gone.abort(new PeeringError("aborted", "the client has gone"));
+      if (!answered) gone.abort(new PeeringError("aborted", "the client has gone"));
       allowance.end();
     });
     allowance
@@ -148,6 +150,7 @@ export function httpHandler(host: PeeringHost, options: HttpHandlerOptions = {})
         if (gone.signal.aborted) return;
         const last = isEndless(request, server.bodyLimits.maxBytes) ? headersFor(request, { Connection: "close" }) : {};
         await send(request, response, { ...outgoing, headers: { ...outgoing.headers, ...last } }, allowance);
+        answered = true;
         if (response.writableFinished || response.destroyed) return;
         const timer = clock.after(writeTimeoutMs, () => {
           allowance.readTooSlowly(writeTimeoutMs);
@@ -156,8 +159,9 @@ export function httpHandler(host: PeeringHost, options: HttpHandlerOptions = {})
         response.once("close", () => timer.cancel());
       })
       .catch((error: unknown) => {
-        host.incidents.report("answer-failed", "a call could not be answered", { error: errorText(error) });
         response.destroy();
+        if (gone.signal.aborted) return;
+        host.incidents.report("answer-failed", "a call could not be answered", { error: errorText(error) });
       });
   };
   return (request, response) => pipeline.enter(request, response, () => answer(request, response));

@@ -1,6 +1,7 @@
 import { once } from "node:events";
 import { createServer, type IncomingMessage, type RequestListener, type ServerResponse } from "node:http";
 import {
+  constants,
   createServer as createHttp2Server,
   type Http2ServerRequest,
   type Http2ServerResponse,
@@ -18,6 +19,7 @@ import { formatAddress, parseAddress } from "../transport/address.js";
 import { type Connection, ConnectionLimits, hangUp } from "../transport/connection-limits.js";
 import { endRequest } from "../transport/grpc-stream.js";
 import { keepAlive } from "../transport/keepalive.js";
+import { closeAfterResets } from "../transport/resets.js";
 import { areHeadersTooLarge, isFlood, MAX_HEADER_BYTES } from "../transport/session-options.js";
 import type { RpcListener } from "./peering-rpc.js";
 import { feedInPieces } from "./request-feed.js";
@@ -88,6 +90,7 @@ const HTTP1_LIMITS: ReadonlyMap<string, { readonly kind: string; readonly messag
     { kind: "request-timeout", message: "a request took too long to arrive: it was refused" },
   ],
 ]);
+const FLOODED = "a connection sent too many frames of HTTP/2: it was closed";
 const PING = { intervalMs: 30_000, timeoutMs: 10_000 };
 
 /**
@@ -151,10 +154,20 @@ export async function httpServer(options: HttpServerOptions): Promise<HttpServer
       },
     },
     (request, response) => {
-      const answered = connectionOf(request)?.request();
+      const { stream } = request;
+      // It was reset before Node could tell of it.
+      if (stream.destroyed) return;
+      const known = connectionOf(request);
+      const closed = known?.stream();
+      if (known !== undefined && closed === undefined) {
+        stream.close(constants.NGHTTP2_REFUSED_STREAM);
+        return;
+      }
+      if (closed !== undefined) stream.once("close", closed);
+      const answered = known?.request();
       // A client that goes on sending keeps the stream, but not what its connection is allowed for a request. The response of
       // Node says that it has finished when its stream is closed.
-      if (answered !== undefined) request.stream.once("finish", answered).once("close", answered);
+      if (answered !== undefined) stream.once("finish", answered).once("close", answered);
       if (areHeadersTooLarge(request.headers)) {
         const fields = { source: request.socket.remoteAddress ?? "", limit: MAX_HEADER_BYTES };
         incidents.report("headers-too-large", "a request had too large headers: it was refused", fields);
@@ -176,21 +189,22 @@ export async function httpServer(options: HttpServerOptions): Promise<HttpServer
     session.once("close", () => sessions.delete(session));
     session.on("error", (error) => logger.debug("connection lost", { error: errorText(error) }));
     const { socket } = session;
-    keepAlive(
-      session,
-      PING,
-      () => socket.bytesRead,
-      () => {
-        session.destroy();
-        own?.destroy();
-      },
-    );
+    const end = (): void => {
+      session.destroy();
+      own?.destroy();
+    };
+    keepAlive(session, PING, () => socket.bytesRead, end);
+    closeAfterResets(session, clock, () => {
+      const fields = { listener: "http", error: "it reset too many streams" };
+      incidents.report("session-flooded", FLOODED, fields);
+      end();
+    });
   });
   http2.on("sessionError", (error) => {
     logger.debug("connection failed", { error: errorText(error) });
     if (!isFlood(error)) return;
     const fields = { listener: "http", error: errorText(error) };
-    incidents.report("session-flooded", "a connection sent too many frames of HTTP/2: it was closed", fields);
+    incidents.report("session-flooded", FLOODED, fields);
   });
 
   // The server of HTTP/1.1 listens, so that its limits hold; only what a connection is comes before its own look at it.

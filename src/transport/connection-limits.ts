@@ -39,6 +39,13 @@ export interface ConnectionLimitsOptions {
    * longer than `graceMs` goes to one that waits.
    */
   readonly handshakes?: number;
+  /**
+   * Calls of one source over HTTP/2 that are open, whatever they wait for. Default 4 096; more are answered REFUSED_STREAM, which
+   * tells a client that they have not begun.
+   */
+  readonly streamsPerSource?: number;
+  /** The same for all sources; of the second half a source gets the less, the more it has. Default 16 384. */
+  readonly streams?: number;
   /** Default: the system's. */
   readonly clock?: Clock;
   /** Told of each connection that is refused, displaced, or closed because it was silent. Default: nobody. */
@@ -66,6 +73,11 @@ export interface Connection {
   handshake(begin: () => void): () => void;
   /** It has a request. Call what is returned, once or more often, when that has been answered. */
   request(): () => void;
+  /**
+   * It has a call over HTTP/2. Call what is returned, once or more often, when its stream is closed.
+   * @returns undefined: there are too many, and it must be refused.
+   */
+  stream(): (() => void) | undefined;
   /** It belongs to a peer that was authorised: it counts for nobody, and nobody displaces it. Until what is returned is called. */
   authorized(): () => void;
 }
@@ -101,6 +113,8 @@ const MOST_CONNECTIONS = 4_096;
 const DEFAULT_GRACE_MS = 2_000;
 const DEFAULT_HANDSHAKES_PER_SOURCE = 64;
 const DEFAULT_HANDSHAKES = 512;
+const DEFAULT_STREAMS_PER_SOURCE = 4_096;
+const DEFAULT_STREAMS = 16_384;
 /** One in so many places is kept for each listener: few, for what they are taken from may be at work. */
 const GUARANTEED_PART = 8;
 
@@ -114,6 +128,10 @@ export class ConnectionLimits {
   readonly #ceiling: number;
   readonly #graceMs: number;
   readonly #handshakes: { readonly perSource: number; readonly inAll: number };
+  readonly #streamLimits: { readonly perSource: number; readonly inAll: number };
+  /** Open calls over HTTP/2, by source. */
+  readonly #streams = new Map<string, number>();
+  #streamsInAll = 0;
   readonly #clock: Clock;
   readonly #incidents: Incidents;
   readonly #listeners = new Set<Listener>();
@@ -134,6 +152,10 @@ export class ConnectionLimits {
     this.#handshakes = {
       perSource: options.handshakesPerSource ?? DEFAULT_HANDSHAKES_PER_SOURCE,
       inAll: options.handshakes ?? DEFAULT_HANDSHAKES,
+    };
+    this.#streamLimits = {
+      perSource: options.streamsPerSource ?? DEFAULT_STREAMS_PER_SOURCE,
+      inAll: options.streams ?? DEFAULT_STREAMS,
     };
     this.#clock = options.clock ?? systemClock;
     this.#incidents = options.incidents ?? new Incidents();
@@ -252,6 +274,7 @@ export class ConnectionLimits {
         return () => handshakeOver();
       },
       request: () => begin(() => {}),
+      stream: () => this.#takeStream(name, source),
       authorized: () => {
         place?.leave();
         place = undefined;
@@ -261,6 +284,32 @@ export class ConnectionLimits {
           if (peers === 0 && !socket.destroyed) take();
         });
       },
+    };
+  }
+
+  #takeStream(listener: string, source: string): (() => void) | undefined {
+    const { perSource, inAll } = this.#streamLimits;
+    const own = (this.#streams.get(source) ?? 0) + 1;
+    if (own > perSource) {
+      const fields = { listener, source, limit: perSource };
+      this.#incidents.report("stream-refused-to-source", "a source has as many calls open as it may", fields);
+      return undefined;
+    }
+    if (this.#streamsInAll >= (inAll * (1 + 1 / own)) / 2) {
+      const fields = { listener, source, limit: inAll };
+      this.#incidents.report("stream-refused", "as many calls are open as may be", fields);
+      return undefined;
+    }
+    this.#streams.set(source, own);
+    this.#streamsInAll++;
+    let closed = false;
+    return () => {
+      if (closed) return;
+      closed = true;
+      const left = (this.#streams.get(source) ?? 0) - 1;
+      if (left > 0) this.#streams.set(source, left);
+      else this.#streams.delete(source);
+      this.#streamsInAll--;
     };
   }
 

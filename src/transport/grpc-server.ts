@@ -12,7 +12,7 @@ import {
 } from "node:http2";
 import type { Socket } from "node:net";
 import { TLSSocket } from "node:tls";
-import type { Logger } from "../environment.js";
+import { type Logger, systemClock } from "../environment.js";
 import { errorText, PeeringError } from "../errors.js";
 import type { Incidents } from "../incidents.js";
 import { type Status, StatusCode } from "../wire/status.js";
@@ -23,6 +23,7 @@ import { serveExchangeSecret } from "./exchange.js";
 import { isGrpcContentType } from "./grpc-status.js";
 import { respondTrailersOnly, ServerGrpcStream } from "./grpc-stream.js";
 import { type KeepaliveOptions, keepAlive } from "./keepalive.js";
+import { closeAfterResets } from "./resets.js";
 import {
   areHeadersTooLarge,
   isFlood,
@@ -38,6 +39,7 @@ export const STREAM_RESOURCES: string = `/${PEER_STREAM_SERVICE}/StreamResources
 export const EXCHANGE_SECRET: string = `/${PEER_STREAM_SERVICE}/ExchangeSecret`;
 /** A dialer uses a connection for one stream; the others are for the program's own services. */
 const MAX_CONCURRENT_STREAMS = 100;
+const FLOODED = "a connection sent too many frames of HTTP/2: it was closed";
 /** How long a disposed listener waits for its sockets to say goodbye. */
 const CLOSE_GRACE_MS = 1000;
 
@@ -162,8 +164,7 @@ function reportFailures(server: AnyServer, { incidents, logger, handshakeTimeout
   server.on("sessionError", (error: unknown) => {
     logger.debug("a connection failed", { error: errorText(error) });
     if (!isFlood(error)) return;
-    const message = "a connection sent too many frames of HTTP/2: it was closed";
-    incidents.report("session-flooded", message, { listener: "peering", error: errorText(error) });
+    incidents.report("session-flooded", FLOODED, { listener: "peering", error: errorText(error) });
   });
 }
 
@@ -247,15 +248,15 @@ function keyOf({ remoteAddress, remotePort }: Socket | TLSSocket): string {
 function startSession(session: ServerHttp2Session, socket: Socket, options: GrpcServerOptions): void {
   session.on("error", (error) => options.logger.debug("connection lost", { error: errorText(error) }));
   const connection = session.socket;
-  keepAlive(
-    session,
-    options.keepalive,
-    () => connection.bytesRead,
-    () => {
-      session.destroy();
-      socket.destroy();
-    },
-  );
+  const end = (): void => {
+    session.destroy();
+    socket.destroy();
+  };
+  keepAlive(session, options.keepalive, () => connection.bytesRead, end);
+  closeAfterResets(session, systemClock, () => {
+    options.incidents.report("session-flooded", FLOODED, { listener: "peering", error: "it reset too many streams" });
+    end();
+  });
 }
 
 const HEADERS_TOO_LARGE: Status & { readonly http: number } = {
@@ -282,7 +283,12 @@ function serve(
   }
   const refusal = tooLarge ? HEADERS_TOO_LARGE : refuse(headers, path, session, peeringServerName, options.unary);
   if (refusal === undefined && path !== STREAM_RESOURCES && path !== EXCHANGE_SECRET) {
-    stream.once("close", known.request());
+    const closed = known.stream();
+    if (closed === undefined) {
+      stream.close(constants.NGHTTP2_REFUSED_STREAM);
+      return;
+    }
+    stream.once("close", closed).once("close", known.request());
     options.unary.serve(path, stream, headers).catch((error: unknown) => {
       options.logger.debug("a call failed", { path, error: errorText(error) });
       stream.destroy();

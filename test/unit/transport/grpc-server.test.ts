@@ -1,6 +1,12 @@
 import assert from "node:assert/strict";
 import { once } from "node:events";
-import { type ClientHttp2Session, connect, type IncomingHttpHeaders, type OutgoingHttpHeaders } from "node:http2";
+import {
+  type ClientHttp2Session,
+  connect,
+  constants,
+  type IncomingHttpHeaders,
+  type OutgoingHttpHeaders,
+} from "node:http2";
 import { connect as connectTcp, createServer as createTcpServer, type Socket } from "node:net";
 import { test } from "node:test";
 import { create, createFileRegistry, type DescMethod, type DescMethodUnary } from "@bufbuild/protobuf";
@@ -408,4 +414,23 @@ test("a handler that throws where it must not ends that call alone", async () =>
   const second = await dialer.openStream(target, never);
   assert.deepEqual(await second.receive(), [Uint8Array.of(2)]);
   await transport[Symbol.asyncDispose]();
+});
+
+test("a connection that resets very many calls of the program's own services is closed", {
+  timeout: 20_000,
+}, async () => {
+  const incidents = new Incidents();
+  await using acceptor = await startAcceptor({ ...PLAIN, routes, incidents }, identity);
+  const session = connect(`http://${acceptor.address}`).on("error", () => {});
+  await once(session, "connect");
+  const closed = once(session, "close");
+  for (let count = 0; count < 2_000 && !session.destroyed; count++) {
+    const path = "/grpc.health.v1.Health/Check";
+    const stream = session.request({ ":method": "POST", ":path": path, "content-type": "application/grpc" });
+    stream.on("error", () => {});
+    stream.close(constants.NGHTTP2_CANCEL);
+    if (count % 100 === 99) await new Promise((resolve) => setImmediate(resolve));
+  }
+  await closed;
+  assert.deepEqual(Object.fromEntries(incidents.counts()), { "session-flooded": 1 });
 });
