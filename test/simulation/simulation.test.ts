@@ -29,6 +29,7 @@ const KINDS = [
   "leadership",
   "frozen-long",
   "clock-set",
+  "damage",
   "rotate",
   "burst",
   "delete",
@@ -73,6 +74,8 @@ const KINDS = [
   "scene-near-miss",
   "scene-two-faced",
   "scene-the mesh goes",
+  "scene-what is sent again is damaged",
+  "scene-what is not sent again is damaged",
 ];
 
 describe("simulated worlds of two to five hosts", () => {

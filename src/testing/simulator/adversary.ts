@@ -3,6 +3,7 @@ import type { SimCluster } from "./cluster.js";
 import { type Observer, observe } from "./observers.js";
 import { nearlyToken, SCRIPTS, scriptedPeer } from "./scripted-peers.js";
 import type { SimWorld } from "./sim-world.js";
+import { isSentAgain } from "./stored-forms.js";
 
 const SERVICES = ["web", "db", "cache", "billing", "Auth", "mail"];
 const NODES = ["node-1", "node-2", "node-3", "node-4"];
@@ -70,6 +71,7 @@ export class Adversary {
     else if (choice < 0.86) this.#freeze();
     else if (choice < 0.87) this.#replace();
     else if (choice < 0.885) this.#moveAddress();
+    else if (choice < 0.893) this.#damage();
     else if (choice < 0.9) this.#setClock();
     else if (choice < 0.92) this.#anotherProcess();
     else if (choice < 0.95) this.#observeSome();
@@ -316,6 +318,25 @@ export class Adversary {
     this.#world.count("power-loss");
     this.#world.note("the power fails");
     for (const cluster of clusters) if (random.chance(0.7)) this.#world.crash(cluster, cluster.life);
+  }
+
+  /** A process dies, and some of what its peers sent cannot be read any more when it starts again. */
+  #damage(): void {
+    const { random } = this.#world;
+    const chosen = this.#someHost();
+    if (chosen === undefined) return;
+    const { cluster } = chosen;
+    this.#world.crash(cluster, cluster.life);
+    const records = [...this.#world.checker.disk(cluster).records.values()];
+    const mark = async (): Promise<void> => {
+      for (const { key } of (await cluster.disk.read([])).entries) {
+        if (!records.some((record) => isSentAgain(key, record)) || !random.chance(0.3)) continue;
+        cluster.damage.add(key);
+        this.#world.count("damage");
+        this.#world.note(`${cluster.name}: ${key.join("/")} is damaged`);
+      }
+    };
+    void mark();
   }
 
   #moveAddress(): void {

@@ -3,13 +3,14 @@ import { decodePayload, diffInstances } from "../../catalog/imported-payload.js"
 import { errorText } from "../../errors.js";
 import type { PeeringHost } from "../../host/host.js";
 import type { PeeringView } from "../../host/peerings.js";
+import type { Key } from "../../storage/storage.js";
 import { TokenCodec } from "../../token/token-codec.js";
 import type { SimCluster } from "./cluster.js";
 import type { Observer } from "./observers.js";
 import { type Script, scriptedPeer } from "./scripted-peers.js";
 import type { Connection } from "./sim-network.js";
 import type { SimWorld } from "./sim-world.js";
-import { dials, digestOf, isStanding } from "./stored-forms.js";
+import { dials, digestOf, isSentAgain, isStanding } from "./stored-forms.js";
 
 /** After the faults: enough for a heartbeat timeout, the longest back-off and a connect bound, several times over. */
 const CALM_MS = 20 * 60_000;
@@ -19,6 +20,12 @@ const RECONNECT_MS = 90_000;
 /** Heartbeat timeout and some: in this time a peer that fell silent reads FAILING (L8). */
 const SILENCE_MS = 125_000;
 const SIDECAR = "-sidecar-proxy";
+/** How an operator is told of a damaged row, by the first part of its key. */
+const DAMAGE_TOLD = [
+  ["imports", "import-damaged"],
+  ["trust-bundles", "trust-bundle-damaged"],
+  ["catalog", "virtual-ip-damaged"],
+] as const;
 
 /** What is played when everything is at rest. Each promises something. */
 const SCENES = [
@@ -49,6 +56,8 @@ const SCENES = [
   "address-pusher",
   "busy",
   "the mesh goes",
+  "what is sent again is damaged",
+  "what is not sent again is damaged",
 ] as const;
 export type Scene = (typeof SCENES)[number];
 
@@ -168,6 +177,10 @@ export class Peace {
         return this.#followerDials(acceptor, dialer);
       case "the mesh goes":
         return this.#meshGoes(one, other, acceptor, dialer);
+      case "what is sent again is damaged":
+        return this.#damageWhatIsSentAgain(one, other, acceptor, dialer);
+      case "what is not sent again is damaged":
+        return this.#damageWhatIsNotSentAgain(one, acceptor, dialer);
       case "deaf":
         return this.#deaf(one);
       case "wrong nonces":
@@ -260,6 +273,86 @@ export class Peace {
     const after = await this.#world.settled(importsOf(restarting, peer));
     if (before !== after) this.#fail(`${restarting.name}: imports changed by a restart (I20)`);
     await this.#within(RECONNECT_MS, `L1: ${dialer.name} is back at ${acceptor.name}`, () => {
+      return this.#inStep(acceptor, dialer);
+    });
+  }
+
+  /** A process ends, or the power fails for all of them, and what it finds afterwards is not all what was written. */
+  async #restartDamaged(
+    cluster: SimCluster,
+    choose: (keys: readonly Key[]) => readonly Key[],
+  ): Promise<readonly Key[]> {
+    const { random, clusters, scheduler } = this.#world;
+    const others = random.chance(0.3) ? clusters.filter((other) => other !== cluster) : [];
+    cluster.refusal = undefined;
+    for (const each of [...others, cluster]) this.#world.crash(each, each.life, 1_000);
+    await this.#runUntil(scheduler.now + 500);
+    const { entries } = await cluster.disk.read([]);
+    const damaged = choose(entries.map(({ key }) => key));
+    for (const key of damaged) cluster.damage.add(key);
+    this.#world.note(`damaged at ${cluster.name}: ${damaged.map((key) => key.join("/")).join(", ")}`);
+    await this.#world.runUntil(
+      scheduler.now + 60_000,
+      () => cluster.host !== undefined || cluster.refusal !== undefined || this.#failed,
+    );
+    return damaged;
+  }
+
+  /** It starts nevertheless, tells of each, shows nothing that is wrong, and has it all again soon. */
+  async #damageWhatIsSentAgain(
+    damaged: SimCluster,
+    peer: SimCluster,
+    acceptor: SimCluster,
+    dialer: SimCluster,
+  ): Promise<void> {
+    const { random } = this.#world;
+    const record = this.#world.checker.disk(damaged).recordOf(peer.name);
+    if (record === undefined) return this.#fail(`${damaged.name} has no record of ${peer.name}`);
+    const before = (await this.#world.settled(servicesOf(damaged, peer))) ?? new Map();
+    const all = random.chance(0.2);
+    const keys = await this.#restartDamaged(damaged, (stored) =>
+      stored.filter((key) => isSentAgain(key, record) && (all || random.chance(0.4))),
+    );
+    const { host } = damaged;
+    if (host === undefined) {
+      return this.#fail(`${damaged.name} does not start, for what its peer sends again: ${errorText(damaged.refusal)}`);
+    }
+    for (const [owner, kind] of DAMAGE_TOLD) {
+      const told = host.incidents.counts().get(kind) ?? 0;
+      const count = keys.filter((key) => key[0] === owner).length;
+      if (told < count) this.#fail(`${damaged.name} tells of ${told} of ${count} damaged ${owner}`);
+    }
+    const left = damaged.damage.keys.map((key) => key.join("/"));
+    if (left.length > 0) this.#fail(`${damaged.name} keeps what is damaged: ${left.join(", ")}`);
+    await this.#within(RECONNECT_MS, `${damaged.name} has again what was damaged`, async () => {
+      for (const [name, instances] of await servicesOf(damaged, peer)) {
+        if (before.get(name) !== instances) this.#fail(`${damaged.name} shows ${name} as it never was`);
+      }
+      return this.#inStep(acceptor, dialer);
+    });
+    const after = (await this.#world.settled(servicesOf(damaged, peer))) ?? new Map();
+    const lost = [...before.keys()].filter((name) => !after.has(name));
+    if (lost.length > 0) this.#fail(`${damaged.name} has lost ${lost.join(", ")}`);
+  }
+
+  /** It does not start, and says which row it is; with what was written, from a backup, it goes on. */
+  async #damageWhatIsNotSentAgain(damaged: SimCluster, acceptor: SimCluster, dialer: SimCluster): Promise<void> {
+    const { random, scheduler } = this.#world;
+    const records = [...this.#world.checker.disk(damaged).records.values()];
+    const [key = []] = await this.#restartDamaged(damaged, (stored) => {
+      // A host makes the list of names from the records, and reads none of its rows.
+      const own = stored.filter((key) => key[0] !== "peering-names" && !records.some((one) => isSentAgain(key, one)));
+      // Rows of one owner may be many: a record is to be damaged as often as a service.
+      const owner = random.pick([...new Set(own.map(([first]) => first))]);
+      const chosen = random.pick(own.filter(([first]) => first === owner));
+      return chosen === undefined ? [] : [chosen];
+    });
+    await this.#runUntil(scheduler.now + 5_000);
+    const why = errorText(damaged.refusal);
+    if (damaged.host !== undefined) this.#fail(`${damaged.name} starts although ${key.join("/")} is damaged`);
+    else if (!why.includes(key.join("/"))) this.#fail(`${damaged.name} does not name ${key.join("/")}: ${why}`);
+    damaged.damage.mend();
+    await this.#within(RECONNECT_MS, `${damaged.name} goes on with what was written`, () => {
       return this.#inStep(acceptor, dialer);
     });
   }
@@ -692,6 +785,17 @@ async function importsOf(cluster: SimCluster, peer: SimCluster): Promise<string>
     read.push([name, String(revision), await imports?.instances({ peer: peer.name, service: name })]);
   }
   return JSON.stringify(read);
+}
+
+/** Instances of each imported service, without what says when they were stored. */
+async function servicesOf(cluster: SimCluster, peer: SimCluster): Promise<ReadonlyMap<string, string>> {
+  const read = new Map<string, string>();
+  for (const { name } of cluster.host?.imports.services({ peer: peer.name }) ?? []) {
+    const instances = await cluster.host?.imports.instances({ peer: peer.name, service: name });
+    // Dropped meanwhile.
+    if (instances !== undefined) read.set(name, JSON.stringify(instances));
+  }
+  return read;
 }
 
 /** What the status of a peering says that cannot be true of one that is ACTIVE and at rest. */

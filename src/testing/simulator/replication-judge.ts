@@ -54,6 +54,8 @@ export class ReplicationJudge {
   ): void {
     const disk = this.#witnesses.disk(cluster);
     for (const { key, value } of writes) {
+      // What cannot be read any more may go without a word of the peer, which sends it again.
+      if (isImport(key) && value === undefined && cluster.damage.has(key)) continue;
       if (isImport(key)) this.#importMoved(cluster, disk, key[1] ?? "", key[2] ?? "", value, begunAt);
       else if (isBundle(key) && value !== undefined) this.#bundleStored(cluster, disk, key[1] ?? "");
     }

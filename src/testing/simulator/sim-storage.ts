@@ -1,5 +1,6 @@
 import { PeeringError } from "../../errors.js";
 import type { Expectation, Key, Page, Snapshot, Storage, Write } from "../../storage/storage.js";
+import type { Damage } from "./damage.js";
 import { type Life, type Scheduler, whenAwake } from "./scheduler.js";
 
 /** What the world's adversary may do to one commit. A lost one was not made, an unanswered one was: both look the same. */
@@ -10,6 +11,8 @@ export interface SimStorageOptions {
   readonly life: Life;
   /** What survives crashes. */
   readonly disk: Storage;
+  /** What of it is not what was written. Default: nothing. */
+  readonly damage?: Damage;
   /** Decided anew at each commit. */
   readonly fate: (writes: readonly Write[]) => CommitFate;
   /** Whether the next read fails. Default: never. */
@@ -38,7 +41,9 @@ export class SimStorage implements Storage {
     await this.#turn();
     signal?.throwIfAborted();
     if (this.#options.failsToRead?.() === true) throw new PeeringError("storage-failed", "the simulated disk fails");
-    return this.#options.disk.read(prefix, undefined, page);
+    const snapshot = await this.#options.disk.read(prefix, undefined, page);
+    this.#options.damage?.verify(snapshot.entries);
+    return snapshot;
   }
 
   async commit(writes: readonly Write[], expect?: readonly Expectation[]): Promise<bigint> {
@@ -76,6 +81,7 @@ export class SimStorage implements Storage {
   async #take(writes: readonly Write[], expect: readonly Expectation[] | undefined, begunAt: number): Promise<bigint> {
     const revision = await this.#options.disk.commit(writes, expect);
     this.#options.onCommit?.(writes, begunAt);
+    this.#options.damage?.written(writes);
     return revision;
   }
 

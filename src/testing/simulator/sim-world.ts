@@ -6,6 +6,7 @@ import type { Write } from "../../storage/storage.js";
 import { plainSecretBox, type SecretBox, sealedSecretBox } from "../../trust/secret-box.js";
 import { fixedAuthority } from "../fixed-authority.js";
 import type { MutableLife, SimCluster } from "./cluster.js";
+import { Damage } from "./damage.js";
 import { InvariantChecker } from "./invariants.js";
 import { Scheduler, SeededRandom, virtualClock } from "./scheduler.js";
 import { SimLeadership } from "./sim-leadership.js";
@@ -138,6 +139,7 @@ export class SimWorld {
         if (!life.alive) return;
         // A host that cannot start (its disk refused) is started again, as a supervisor would.
         life.alive = false;
+        cluster.refusal = error;
         this.note(`${cluster.name} failed to start: ${errorText(error)}`);
         this.scheduler.after(1_000, () => this.start(cluster));
       },
@@ -160,6 +162,7 @@ export class SimWorld {
       scheduler: this.scheduler,
       life,
       disk: cluster.disk,
+      damage: cluster.damage,
       fate: (writes) => this.#fateOf(cluster, writes),
       failsToRead: () => this.faults && this.random.chance(this.failRate),
       onCommit: (writes, begunAt) => this.checker.committed(cluster, writes, begunAt),
@@ -233,6 +236,8 @@ export class SimWorld {
       address,
       advertised: [address],
       disk: memoryStorage(),
+      damage: new Damage(),
+      refusal: undefined,
       authority: fixedAuthority({
         trustDomain: `${digits}-2222-3333-4444-555555555555.consul`,
         cluster: index,

@@ -121,6 +121,13 @@ export function isRecord(key: Key): boolean {
   return isUnder(key, PEERINGS_PREFIX);
 }
 
+/** What a peer brings again, by itself, of the peering of this record: imports, its trust bundle, virtual addresses. */
+export function isSentAgain([owner, first, second]: Key, { id, name }: StoredRecord): boolean {
+  if (owner === IMPORTS_PREFIX[0]) return first === id;
+  if (owner === BUNDLES_PREFIX[0]) return first === name.toLowerCase();
+  return owner === CATALOG_PREFIX[0] && first === "virtual-ip" && second === name.toLowerCase();
+}
+
 export function isSecrets(key: Key): boolean {
   return isUnder(key, PEERING_SECRETS_PREFIX);
 }

@@ -1,0 +1,39 @@
+import { PeeringError } from "../../errors.js";
+import type { Entry, Key, Write } from "../../storage/storage.js";
+
+/**
+ * Stored values of one disk that are not what was written. Whoever reads one is told which, as by a storage that verifies what it
+ * reads, until it is written again or deleted.
+ */
+export class Damage {
+  readonly #keys = new Map<string, Key>();
+
+  get keys(): readonly Key[] {
+    return [...this.#keys.values()];
+  }
+
+  add(key: Key): void {
+    this.#keys.set(JSON.stringify(key), key);
+  }
+
+  has(key: Key): boolean {
+    return this.#keys.has(JSON.stringify(key));
+  }
+
+  /** What is stored is whole again, as from a backup. */
+  mend(): void {
+    this.#keys.clear();
+  }
+
+  written(writes: readonly Write[]): void {
+    for (const { key } of writes) this.#keys.delete(JSON.stringify(key));
+  }
+
+  /** @throws {PeeringError} `storage-damaged`: there are damaged ones among these. */
+  verify(entries: readonly Entry[]): void {
+    const damagedKeys = entries.map(({ key }) => key).filter((key) => this.has(key));
+    if (damagedKeys.length === 0) return;
+    const names = damagedKeys.map((key) => key.join("/")).join(", ");
+    throw new PeeringError("storage-damaged", `damaged on the simulated disk: ${names}`, { damagedKeys });
+  }
+}
