@@ -10,6 +10,8 @@ export interface FuzzOptions {
   readonly seed: number;
   /** An input that takes longer, in milliseconds of this process, is a finding. */
   readonly slowMs: number;
+  /** Whether inputs that run something new are kept. Default true; false shows what that is worth. */
+  readonly guided?: boolean;
   /** Called with how far it is. */
   readonly progress?: (done: number, blocks: number, corpus: number) => void;
 }
@@ -40,7 +42,7 @@ const STRUCTURED_SEEDS = 200;
  * sources that none before has run are kept, and mutated in turn.
  */
 export async function fuzz(target: Target, options: FuzzOptions): Promise<FuzzReport> {
-  const { inputs, seed, slowMs } = options;
+  const { inputs, seed, slowMs, guided = true } = options;
   const random = new SeededRandom(seed);
   const mutator = new Mutator(random, target.words);
   const corpus: Buffer[] = [
@@ -90,7 +92,7 @@ export async function fuzz(target: Target, options: FuzzOptions): Promise<FuzzRe
     done += batch.length;
     const fresh = new Set([...(await coverage.look())].filter((block) => !seen.has(block)));
     for (const block of fresh) seen.add(block);
-    if (fresh.size > 0) corpus.push(...(await interesting(batch, fresh)));
+    if (guided && fresh.size > 0) corpus.push(...(await interesting(batch, fresh)));
     options.progress?.(done, seen.size, corpus.length);
   }
   return { inputs: done, refused, blocks: seen.size, corpus: corpus.length, findings };

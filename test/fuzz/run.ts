@@ -10,6 +10,7 @@ const { values } = parseArgs({
     inputs: { type: "string", default: "1000000" },
     seed: { type: "string", default: String(Date.now() % 2 ** 31) },
     "slow-ms": { type: "string", default: "250" },
+    blind: { type: "boolean", default: false },
   },
 });
 const names = values.target === undefined ? Object.keys(targets) : [values.target];
@@ -23,6 +24,7 @@ for (const name of names) {
     inputs: Number(values.inputs),
     seed: Number(values.seed),
     slowMs: Number(values["slow-ms"]),
+    guided: !values.blind,
     progress: (done, blocks, corpus) => {
       if (done - shown < 100_000) return;
       shown = done;

@@ -1,12 +1,19 @@
 import assert from "node:assert/strict";
+import { decode } from "dns-packet";
 import fc from "fast-check";
 import { parseAclPolicies } from "../../src/access/policies.js";
+import { parseConfigEntry } from "../../src/catalog/config-entry.js";
 import { decodePayload } from "../../src/catalog/imported-payload.js";
 import { inspectPayload } from "../../src/catalog/payload-inspection.js";
-import { decodeQuery } from "../../src/dns/packet.js";
+import { decodeQuery, encodeReply } from "../../src/dns/packet.js";
 import { parseName } from "../../src/dns/question.js";
+import { type DnsRecord, isEncodable } from "../../src/dns/records.js";
 import { PeeringError } from "../../src/errors.js";
+import { checkBodyType, checkDefinition, isEmptyCheck } from "../../src/http/check-json.js";
+import { configEntryJson, decodeConfigEntry } from "../../src/http/config-json.js";
 import { compileFilter } from "../../src/http/filter/filter.js";
+import { HttpError } from "../../src/http/http-error.js";
+import { writeJson } from "../../src/http/json.js";
 import { serviceFields } from "../../src/http/record-fields.js";
 import type { ServiceView } from "../../src/http/records-json.js";
 import { registerType } from "../../src/http/registration-json.js";
@@ -118,6 +125,8 @@ const certificate = (): readonly Buffer[] =>
   });
 
 const json = fc.json({ maxDepth: 6 });
+const isBadRequest = (error: unknown): boolean =>
+  error instanceof GoJsonError || error instanceof HttpError || error instanceof PeeringError;
 const isPeeringError = (error: unknown): boolean => error instanceof PeeringError;
 
 function query(name: string, type: number): Buffer {
@@ -323,6 +332,77 @@ export const targets: Readonly<Record<string, Target>> = {
     },
     isRefusal: () => false,
   },
+  /** What is written as an answer to a question reads the same to another implementation. */
+  "dns-answer": {
+    corpus: () => dnsNames.flatMap((name) => [1, 33, 255].map((type) => query(name, type))),
+    structured: fc.uint8Array({ maxLength: 100 }),
+    words: ["\x07service", "\x04peer", "\x06consul\0", "\x01a\x01a\x01a\0", "\x3f", "\xc0\x0c"],
+    run: (input) => {
+      const decoded = decodeQuery(input);
+      if (decoded.type !== "query") return;
+      const { name } = decoded.query;
+      const targets = [name, `a.${name}`, name.replace(/^[^.]*\./, "")].filter(isEncodable);
+      const answers = targets.flatMap((target): DnsRecord[] => [
+        { type: "SRV", name: target, ttl: 1, data: { priority: 1, weight: 2, port: 3, target } },
+        { type: "PTR", name: target, ttl: 0, data: target },
+        { type: "TXT", name: target, ttl: 2, data: [input.toString("latin1", 0, 100).replace(/[^ -~]/g, "?")] },
+      ]);
+      const reply = {
+        code: "NOERROR",
+        authoritative: true,
+        truncated: false,
+        authorities: [],
+        additionals: [],
+      } as const;
+      const written = decode(encodeReply(decoded.query, { ...reply, answers }));
+      const lower = (text: string): string => (text === "." ? "" : text).toLowerCase();
+      // Other labels have no one spelling as a text.
+      if (!/^[\w.-]*$/.test(name)) return assert.equal(written.answers?.length, answers.length);
+      assert.deepEqual(
+        written.answers?.map((record) => lower(record.name)),
+        answers.map((record) => lower(record.name)),
+      );
+    },
+    isRefusal: () => false,
+  },
+  checks: {
+    corpus: () =>
+      [
+        { HTTP: "http://127.0.0.1:80/", Method: "PUT", Header: { a: ["b"] }, Interval: "10s", Timeout: "1s" },
+        { TCP: "127.0.0.1:1", Interval: "1m", SuccessBeforePassing: 2, FailuresBeforeWarning: 1 },
+        { TTL: "30s", Status: "passing", Notes: "n" },
+        { GRPC: "127.0.0.1:1/web", GRPCUseTLS: true, Interval: "5s", TLSServerName: "a" },
+        { AliasService: "web", AliasNode: "n" },
+        { UDP: "127.0.0.1:1", Interval: "1s", OutputMaxSize: 10, DeregisterCriticalServiceAfter: "90m" },
+      ].map((check) => Buffer.from(JSON.stringify(check))),
+    structured: json,
+    words: ['"Interval":', '"10s"', '"TTL":', '"HTTP":', '"TCP":', '"AliasService":', "-1", "1e9", '"1h1m"', "null"],
+    run: (input) => {
+      const body = decodeGo(input, checkBodyType);
+      if (!isEmptyCheck(body)) assert.ok(checkDefinition(body).method.type !== undefined);
+    },
+    isRefusal: isBadRequest,
+  },
+  /** What is taken as a config entry can be shown, and what is shown is taken again, and is the same. */
+  config: {
+    corpus: () =>
+      [
+        { Kind: "service-resolver", Name: "web", Redirect: { Service: "b", Datacenter: "dc2" }, ConnectTimeout: "5s" },
+        { Kind: "service-resolver", Name: "web", Failover: { "*": { Targets: [{ Peer: "a" }] } } },
+        { Kind: "service-intentions", Name: "*", Sources: [{ Name: "a", Peer: "b", Action: "allow" }] },
+        { Kind: "exported-services", Name: "default", Services: [{ Name: "*", Consumers: [{ Peer: "a" }] }] },
+        { Kind: "proxy-defaults", Name: "global", Config: { a: [1, { b: "c" }] }, MeshGateway: { Mode: "local" } },
+        { Kind: "service-splitter", Name: "web", Splits: [{ Weight: 50 }, { Weight: 50, Service: "b" }] },
+        { Kind: "mesh", TransparentProxy: { MeshDestinationsOnly: true } },
+      ].map((entry) => Buffer.from(JSON.stringify(entry))),
+    structured: json,
+    words: ['"Kind":', '"service-defaults"', '"Name":', '"Protocol":', '"Meta":', "[", "{", '"1s"', "1e400", "null"],
+    run: (input) => {
+      const shown = shownEntry(input);
+      assert.equal(shownEntry(Buffer.from(shown)), shown);
+    },
+    isRefusal: isBadRequest,
+  },
   pem: {
     corpus: () => [...certificate(), Buffer.from("-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n")],
     structured: fc.base64String().map((body) => `-----BEGIN CERTIFICATE-----\n${body}\n-----END CERTIFICATE-----\n`),
@@ -342,6 +422,11 @@ const hilScope: HilScope = {
   variables: new Map([["name", "web-1"]]),
   functions: new Map([["match", (index) => String(index)]]),
 };
+/** A config entry as it is read, judged, and shown. */
+function shownEntry(input: Buffer): string {
+  const entry = parseConfigEntry(decodeConfigEntry(readWholeValue(input)).entry);
+  return writeJson(configEntryJson({ entry, createIndex: 1n, modifyIndex: 2n }), false);
+}
 
 const MAX_MESSAGE_BYTES = 1_024;
 
