@@ -115,6 +115,8 @@ describe("the reader of a stream", () => {
     const many = Array.from({ length: 5_000 }, (_, index) => service(index));
     const { link, applies } = linked([many], {});
     await eventually(() => applies.length === many.length, "all arrived");
+    link.feed({ type: "abort", status: { code: 14, message: "over" } });
+    await link.ended;
     assert.deepEqual(
       applies.map(({ turn }) => turn),
       many.map((_, index) => Math.floor(index / 500)),
@@ -123,7 +125,5 @@ describe("the reader of a stream", () => {
       applies.map(({ resource }) => resource.resourceId),
       many.map((_, index) => `s${index}`),
     );
-    link.feed({ type: "abort", status: { code: 14, message: "over" } });
-    await link.ended;
   });
 });

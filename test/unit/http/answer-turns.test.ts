@@ -102,6 +102,8 @@ describe("turns to answer", () => {
     const [third, elsewhere] = [watched.ask(answererOf("a")), watched.ask(answererOf("b"))];
     assert.deepEqual(await started([blocked, third, elsewhere]), [false, false, true]);
     watched.made(elsewhere.answerer, LIMITS.unsentInAll - LIMITS.unsentPerSource);
+    // A turn in which nothing else was asked: who comes then would begin at once.
+    assert.deepEqual(await started([blocked, third]), [false, false]);
     const last = watched.ask(answererOf("c"));
     assert.deepEqual(await started([blocked, third, last]), [false, false, false]);
     watched.sent(readsNot, 1);

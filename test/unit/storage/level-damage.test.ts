@@ -114,6 +114,28 @@ describe("level, damaged log", () => {
       assert.equal((await readAll(directory)).entries.length, 3);
     }));
 
+  for (const [which, index, lives] of [
+    ["the first", 0, 1],
+    ["the first since the tables were written", 0, 2],
+    ["one in the middle", 10, 1],
+    ["one in the middle, of a log behind tables", 10, 2],
+  ] as const) {
+    it(`${which} of its records is cut out whole: refused, though each that is left is sound`, () =>
+      withDirectory(async (directory) => {
+        const life = (first: number) => Array.from({ length: 20 }, (_, offset) => [record(first + offset)]);
+        await fill(directory, ...(lives === 1 ? [life(0)] : [life(100), life(0)]));
+        const log = fileOf(directory, ".log");
+        const bytes = readFileSync(log);
+        const at = placeOf(log, `value of record ${index}.`);
+        // Each is smaller than a block: four bytes of a checksum, two of its length, one of its type, and what it holds.
+        let begin = 0;
+        const endOf = (start: number): number => start + 7 + bytes.readUInt16LE(start + 4);
+        while (index > 0 && endOf(begin) < at) begin = endOf(begin);
+        writeFileSync(log, Buffer.concat([bytes.subarray(0, begin), bytes.subarray(endOf(begin))]));
+        await refused(directory, "storage-damaged", "are missing");
+      }));
+  }
+
   it("a block in the middle that became zeros: refused", () =>
     withDirectory(async (directory) => {
       await fill(
