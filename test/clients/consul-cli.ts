@@ -23,7 +23,7 @@ export const consulCli: Client = {
     }
     return checks.outcomes;
   },
-  differences: [{ reason: "The CA's configuration is not served.", checks: ["connect ca get-config"] }],
+  differences: [],
 };
 
 function consul(installation: Installation, side: Side, args: readonly string[]): Promise<CommandResult> {
