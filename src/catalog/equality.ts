@@ -82,13 +82,15 @@ function sameProxy(left: ProxyDefinition | undefined, right: ProxyDefinition | u
     left.mode === right.mode &&
     left.meshGatewayMode === right.meshGatewayMode &&
     sameJson(left.config ?? {}, right.config ?? {}) &&
-    sameJson(left.upstreams ?? [], right.upstreams ?? [])
+    sameJson(left.upstreams ?? [], right.upstreams ?? []) &&
+    sameJson(left.extra ?? {}, right.extra ?? {})
   );
 }
 
 function sameConnect(left: Service["connect"], right: Service["connect"]): boolean {
   if (left === right) return true;
   if ((left?.native ?? false) !== (right?.native ?? false)) return false;
+  if (!sameJson(left?.sidecarService ?? {}, right?.sidecarService ?? {})) return false;
   const a = left?.peerMeta;
   const b = right?.peerMeta;
   if (a === undefined || b === undefined) return a === b;

@@ -53,9 +53,11 @@ export interface Proxy {
   readonly localServiceSocketPath: string;
   readonly mode: string;
   readonly config?: JsonObject;
-  /** Kept as registered; this library does not interpret them yet. */
+  /** Fields of Consul's `Upstream`, with a small first letter: `destinationName`, `destinationPeer`, `localBindPort`. */
   readonly upstreams?: readonly JsonObject[];
   readonly meshGatewayMode: string;
+  /** `EnvoyExtensions`, `Expose`, `TransparentProxy` and `AccessLogs` as Consul has them: kept, and not interpreted. */
+  readonly extra?: JsonObject;
 }
 
 /** How to reach an exported service through the exporter's mesh gateways. */
@@ -68,6 +70,8 @@ export interface PeerMeta {
 export interface Connect {
   readonly native: boolean;
   readonly peerMeta?: PeerMeta;
+  /** The sidecar that a registration with the catalog speaks of, as Consul has it: kept, and not interpreted. */
+  readonly sidecarService?: JsonObject;
 }
 
 export interface Weights {

@@ -18,6 +18,9 @@ import type {
 } from "./instance.js";
 import { lowerCase } from "./names.js";
 import { defaultPort, portsProblem } from "./ports.js";
+import { proxyProblems, textOf } from "./proxy-rules.js";
+import { consulForm, keptExtra, ownForm } from "./shape-reader.js";
+import { checkDefinitionShape, proxyExtraShape, type Shape, sidecarShape, upstreamShape } from "./shapes.js";
 
 /** One instance of a service, as a caller describes it. Everything absent has the default of {@link Service}. */
 export interface ServiceRegistration {
@@ -48,7 +51,7 @@ export interface ServiceRegistration {
     | {
         readonly native?: boolean | undefined;
         readonly peerMeta?: PeerMeta | undefined;
-        /** Gateways must not have one; otherwise it is not interpreted here and not kept. */
+        /** Gateways must not have one. Kept under Consul's names; only an agent makes one of it. */
         readonly sidecarService?: JsonObject | undefined;
       }
     | undefined;
@@ -405,12 +408,30 @@ const proxyFields: ReadonlySet<keyof ProxyDefinition> = new Set<keyof ProxyDefin
   "config",
   "upstreams",
   "meshGatewayMode",
+  "extra",
 ]);
+
+/** What is kept, in Consul's form. */
+function keptObject(value: unknown, path: string, shape: Shape): JsonObject {
+  const object = jsonObject(value, path);
+  if (object === emptyMap || Object.keys(object).length === 0) return emptyMap;
+  try {
+    return Object.freeze(keptExtra(object, shape, path));
+  } catch (error) {
+    throw error instanceof PeeringError ? invalid(error.message) : error;
+  }
+}
+
+function parseUpstream(value: unknown, path: string): JsonObject {
+  const given = consulForm(jsonObject(value, path), upstreamShape);
+  return Object.freeze(ownForm(keptObject(given, path, upstreamShape), upstreamShape));
+}
 
 function parseProxy(value: unknown): ProxyDefinition | undefined {
   if (value === undefined || value === null) return undefined;
   const from = fields(value, "service.proxy", proxyFields);
   const config = jsonObject(from.config, "service.proxy.config");
+  const extra = keptObject(from.extra, "service.proxy.extra", proxyExtraShape);
   const upstreams = from.upstreams ?? emptyList;
   if (!Array.isArray(upstreams)) throw invalid("service.proxy.upstreams must be a list");
   const proxy: ProxyDefinition = {
@@ -422,9 +443,10 @@ function parseProxy(value: unknown): ProxyDefinition | undefined {
     mode: text(from.mode, "service.proxy.mode"),
     ...(Object.keys(config).length > 0 && { config }),
     ...(upstreams.length > 0 && {
-      upstreams: Object.freeze(upstreams.map((upstream) => jsonObject(upstream, "service.proxy.upstreams"))),
+      upstreams: Object.freeze(upstreams.map((each, at) => parseUpstream(each, `service.proxy.upstreams[${at}]`))),
     }),
     meshGatewayMode: text(from.meshGatewayMode, "service.proxy.meshGatewayMode"),
+    ...(Object.keys(extra).length > 0 && { extra }),
   };
   return Object.values(proxy).every((field) => field === "" || field === 0) ? undefined : Object.freeze(proxy);
 }
@@ -451,8 +473,17 @@ function parseConnect(value: unknown): Connect | undefined {
   const from = fields(value, "service.connect", connectFields);
   const native = flag(from.native, "service.connect.native");
   const peerMeta = parsePeerMeta(from.peerMeta);
-  if (!native && peerMeta === undefined) return undefined;
-  return Object.freeze({ native, ...(peerMeta !== undefined && { peerMeta }) });
+  const sidecar = from.sidecarService;
+  const sidecarService =
+    sidecar === undefined || sidecar === null
+      ? undefined
+      : keptObject(sidecar, "service.connect.sidecarService", sidecarShape);
+  if (!native && peerMeta === undefined && sidecarService === undefined) return undefined;
+  return Object.freeze({
+    native,
+    ...(peerMeta !== undefined && { peerMeta }),
+    ...(sidecarService !== undefined && { sidecarService }),
+  });
 }
 
 const kinds: ReadonlySet<string> = new Set<ServiceKind>([
@@ -553,7 +584,7 @@ export function parseCheckShape(value: unknown, node: string): Check {
     interval: text(from.interval, "check.interval"),
     timeout: text(from.timeout, "check.timeout"),
     exposedPort: wholeNumber(from.exposedPort, "check.exposedPort", INT32_MAX),
-    definition: jsonObject(from.definition, "check.definition"),
+    definition: keptObject(from.definition, "check.definition", checkDefinitionShape),
   });
 }
 
@@ -631,6 +662,7 @@ function kindProblems(service: Service, hasSidecar: boolean): readonly string[] 
   // As it was given: what is read back has the default one of several there, and may be written again (Consul refuses it).
   const port = ports.length > 0 && service.port === defaultPort(ports) ? 0 : service.port;
   const native = service.connect?.native === true;
+  if (service.locality?.region === "") problems.push("zone cannot be set without region");
   if (ports.length > 0 && (kind === "connect-proxy" || kind.endsWith("-gateway"))) {
     problems.push(`Ports cannot be set for a ${kind}`);
   }
@@ -644,14 +676,7 @@ function kindProblems(service: Service, hasSidecar: boolean): readonly string[] 
       problems.push("Proxy.DestinationServiceName must not be a wildcard for Connect proxy services");
     }
     if (native) problems.push("A Proxy cannot also be Connect Native, only typical services");
-    for (const upstream of proxy?.upstreams ?? emptyList) {
-      const peer = field(upstream, "destinationPeer") ?? "";
-      const partition = field(upstream, "destinationPartition") ?? "";
-      // The Community Edition has one partition, which goes by two spellings.
-      if (peer !== "" && partition !== "" && partition !== "default") {
-        problems.push("upstreams must target peers in the same partition as the service");
-      }
-    }
+    problems.push(...proxyProblems(proxy));
   }
   if ((kind === "mesh-gateway" || kind === "terminating-gateway") && port === 0) {
     problems.push(`Port must be non-zero for a ${kind}`);
@@ -669,6 +694,9 @@ function kindProblems(service: Service, hasSidecar: boolean): readonly string[] 
     for (const [field, given] of set) {
       if (given) problems.push(`The Proxy.${field} configuration is invalid for a ${kind}`);
     }
+  }
+  if (textOf(service.connect?.sidecarService, "ID") !== "") {
+    problems.push("A SidecarService cannot specify an ID as this is managed by the agent");
   }
   if (kind === "" && native && port === 0 && socketPath === "") {
     problems.push("Port or SocketPath must be set for a Connect native service.");

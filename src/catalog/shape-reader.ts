@@ -41,6 +41,35 @@ export function keptExtra(given: JsonObject, shape: Shape, path: string): JsonOb
   return fields;
 }
 
+/** The fields that a record of the library's form keeps under Consul's names, given under the library's. */
+export function consulForm(value: JsonObject, shape: Shape): JsonObject {
+  const names = new Map(Object.keys(shape).map((name) => [ownName(name), name]));
+  return renamed(value, shape, (key) => names.get(key) ?? key, consulForm);
+}
+
+/** A record in Consul's form under the library's names. */
+export function ownForm(value: JsonObject, shape: Shape): JsonObject {
+  return renamed(value, shape, ownName, ownForm);
+}
+
+function renamed(
+  value: JsonObject,
+  shape: Shape,
+  rename: (key: string) => string,
+  inside: (value: JsonObject, shape: Shape) => JsonObject,
+): JsonObject {
+  const pairs = Object.entries(value).map(([key, item]): [string, JsonValue] => {
+    const name = rename(key);
+    const as = (shape[key] ?? shape[name])?.as;
+    const one = (each: JsonValue): JsonValue =>
+      typeof as === "object" && typeof each === "object" && each !== null && !isList(each)
+        ? inside(each, as.shape)
+        : each;
+    return [name, isList(item) ? item.map(one) : one(item)];
+  });
+  return Object.fromEntries(pairs);
+}
+
 function goJson(value: JsonValue): GoJson {
   if (value === null || typeof value === "boolean" || typeof value === "string") return value;
   if (typeof value === "number") return new GoNumber(String(value));
@@ -57,14 +86,14 @@ export function membersOf({ members }: GoObject): ReadonlyMap<string, GoJson> {
   return new Map(members.map(({ key, value }) => [key, value]));
 }
 
-function isZero(value: PlainJson): boolean {
+function isZero(value: JsonValue): boolean {
   return value === "" || value === 0 || value === false || value === null;
 }
 
 class Reader {
   readonly unknown: string[] = [];
   readonly mismatches: string[] = [];
-  /** Whether bytes are in base64 already. */
+  /** Whether it has Consul's form but for its zeros: bytes in base64, and lists where lists are meant. */
   readonly #encoded: boolean;
 
   constructor(encoded: boolean) {
@@ -137,7 +166,8 @@ class Reader {
           [],
         );
       case "json":
-        return isGoObject(value) ? freeForm(value) : this.#noMap(value, path);
+        if (!isGoObject(value)) return this.#noMap(value, path);
+        return this.#encoded ? plainJson(value) : freeForm(value);
       case "ignored":
         return undefined;
     }
@@ -245,14 +275,14 @@ class Reader {
 }
 
 /** Whether it means the same as a field that is not there. */
-function isNothing(value: PlainJson, { as, pointer, always }: Field): boolean {
+export function isNothing(value: JsonValue, { as, pointer, always }: Field): boolean {
   if (pointer === true) return false;
   if (typeof as === "object" && as.many === "one") return isEmpty(value);
   // Where nothing and an empty list are written in two ways, they are two values.
   return isZero(value) || (always === undefined && isEmpty(value));
 }
 
-function isEmpty(value: PlainJson): boolean {
+function isEmpty(value: JsonValue): boolean {
   return typeof value === "object" && value !== null && Object.keys(value).length === 0;
 }
 

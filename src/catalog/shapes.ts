@@ -152,7 +152,7 @@ const accessLogs: Shape = {
   TextFormat: text,
 };
 
-/** What a proxy sends to: in `Proxy.Upstreams`, with a small first letter. */
+/** What a proxy sends to. */
 export const upstreamShape: Shape = {
   DestinationType: always(text),
   DestinationNamespace: text,
@@ -169,12 +169,78 @@ export const upstreamShape: Shape = {
   CentrallyConfigured: flag,
 };
 
-/** What a registration's proxy keeps in `extra`. */
+/** What a registered proxy keeps in `extra`, where it says anything. */
 export const proxyExtraShape: Shape = {
   EnvoyExtensions: envoyExtensions,
-  Expose: value(expose),
+  Expose: { as: { many: "one", shape: expose } },
   TransparentProxy: { as: { many: "one", shape: transparentProxy } },
   AccessLogs: { as: { many: "one", shape: accessLogs } },
+};
+
+/** The proxy of a registration, as the catalog prints it. */
+export const proxyShape: Shape = {
+  ...kept({
+    TransparentProxy: { as: { many: "one", shape: transparentProxy } },
+    AccessLogs: { as: { many: "one", shape: accessLogs } },
+    EnvoyExtensions: envoyExtensions,
+  }),
+  DestinationServiceName: text,
+  DestinationServiceID: text,
+  LocalServiceAddress: text,
+  LocalServicePort: int,
+  LocalServiceSocketPath: text,
+  Mode: always(text),
+  Config: json,
+  Upstreams: list(upstreamShape),
+  MeshGateway: value(meshGateway),
+  ...kept({ Expose: value(expose) }),
+};
+
+/** The same as an agent prints it. */
+export const agentProxyShape: Shape = {
+  ...kept({ EnvoyExtensions: envoyExtensions }),
+  DestinationServiceName: text,
+  DestinationServiceID: text,
+  LocalServiceAddress: text,
+  LocalServicePort: int,
+  LocalServiceSocketPath: text,
+  Mode: text,
+  ...kept({ TransparentProxy: { as: { many: "one", shape: transparentProxy } } }),
+  Config: json,
+  Upstreams: list({
+    ...upstreamShape,
+    DestinationType: text,
+    DestinationPartition: text,
+    DestinationNamespace: text,
+    DestinationName: always(text),
+    Datacenter: text,
+  }),
+  MeshGateway: value(meshGateway),
+  ...kept({
+    Expose: value({
+      Checks: flag,
+      Paths: list({ ListenerPort: int, Path: text, LocalPathPort: int, Protocol: text, ParsedFromCheck: always(flag) }),
+    }),
+    AccessLogs: { as: { many: "one", shape: accessLogs } },
+  }),
+};
+
+/** A sidecar that a registration asks an agent for. The catalog keeps what it was told, and makes none. */
+export const sidecarShape: Shape = {
+  Kind: text,
+  ID: always(text),
+  Name: always(text),
+  Tags: always(texts),
+  Address: always(text),
+  TaggedAddresses: always(map({ Address: always(text), Port: always(int) })),
+  Meta: always(textMap),
+  Port: always(int),
+  SocketPath: always(text),
+  Weights: { ...one({ Passing: always(int), Warning: always(int) }), always: null },
+  Token: always(text),
+  EnableTagOverride: always(flag),
+  Locality: { ...one({ Region: text, Zone: text }), always: null },
+  Proxy: { ...one(proxyShape), always: null },
 };
 
 /** How a check is made, as the catalog keeps it for whoever makes it. */

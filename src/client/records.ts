@@ -140,6 +140,10 @@ export interface ServiceRecord {
   readonly Port: number;
   /** Empty unless it was registered with named ports. */
   readonly Ports: readonly PortRecord[];
+  /** `""`: it listens at a port. */
+  readonly SocketPath: string;
+  /** Where it runs, as the server gave it; empty: nothing was said. */
+  readonly Locality: JsonObject;
   readonly Weights: { readonly Passing: number; readonly Warning: number };
   readonly EnableTagOverride: boolean;
   /** As the server gave it: sidecars and gateways say here whom they stand for. */
@@ -336,6 +340,8 @@ export function readService(json: Json): ServiceRecord {
     Meta: textMapOf(record, "Meta"),
     Port: numberOf(record, "Port"),
     Ports: membersOf(record, "Ports").map(readPort),
+    SocketPath: textOf(record, "SocketPath"),
+    Locality: objectOf(record, "Locality"),
     Weights: readWeights(record, "Weights"),
     EnableTagOverride: booleanOf(record, "EnableTagOverride"),
     Proxy: objectOf(record, "Proxy"),

@@ -1,6 +1,7 @@
 import { createHash } from "node:crypto";
 import { isMaintenance } from "../catalog/health.js";
 import { lowerCase } from "../catalog/names.js";
+import { agentProxyShape } from "../catalog/shapes.js";
 import { toldText } from "../errors.js";
 import type { IndexedCheck } from "../host/catalog.js";
 import { blocking } from "./blocking.js";
@@ -17,7 +18,6 @@ import {
   checkJson,
   connectJson,
   type JsonStruct,
-  localityJson,
   portsJson,
   proxyJson,
   type ServiceView,
@@ -212,10 +212,10 @@ function agentServiceJson(service: ServiceView["service"], datacenter: string): 
     TaggedAddresses: addressesJson(service.taggedAddresses),
     Weights: { Passing: service.weights.passing, Warning: service.weights.warning },
     EnableTagOverride: service.enableTagOverride,
-    Proxy: service.kind === "" ? undefined : proxyJson(service.proxy),
+    Proxy: service.kind === "" ? undefined : proxyJson(service.proxy, agentProxyShape),
     Connect: service.connect?.native === true ? connectJson(service.connect) : undefined,
     Datacenter: datacenter,
-    Locality: localityJson(service.locality),
+    Locality: service.locality && { Region: service.locality.region, Zone: service.locality.zone },
   };
 }
 

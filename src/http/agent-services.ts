@@ -1,6 +1,8 @@
 import { isIP } from "node:net";
-import type { StringMap } from "../catalog/instance.js";
+import type { JsonObject, StringMap } from "../catalog/instance.js";
+import { isList, isObject } from "../catalog/kept-members.js";
 import { lowerCase } from "../catalog/names.js";
+import { textOf } from "../catalog/proxy-rules.js";
 import { metaProblem } from "../catalog/registration.js";
 import { PeeringError } from "../errors.js";
 import type { Judge } from "../host/catalog.js";
@@ -29,7 +31,6 @@ import {
   type LocalityBody,
   localityType,
   type PortBody,
-  type ProxyBody,
   portsType,
   proxyType,
   type ServiceBody,
@@ -54,7 +55,7 @@ interface Definition {
   readonly EnableTagOverride: boolean;
   readonly Check: CheckBody | undefined;
   readonly Checks: readonly CheckBody[];
-  readonly Proxy: ProxyBody;
+  readonly Proxy: JsonObject;
   readonly Connect: ConnectBody;
   readonly Locality: LocalityBody | undefined;
   readonly Token: string;
@@ -90,7 +91,8 @@ const definitionFields: GoFields<Definition> = {
   Check: goOptional(checkBodyType),
   Checks: goList(checkBodyType),
   Proxy: proxyType,
-  Connect: goAliased(goStruct<ConnectBody>("structs.ServiceConnect", connectFields), connectFields, {
+  // As in Consul, which passes over what it does not know here.
+  Connect: goAliased(goStruct<ConnectBody>("structs.ServiceConnect", connectFields, { strict: false }), connectFields, {
     sidecar_service: "SidecarService",
   }),
   Locality: goOptional(localityType),
@@ -212,14 +214,28 @@ function serviceOf(call: Call, body: Definition, id: string): Prepared {
       SocketPath: body.SocketPath,
       Weights: body.Weights,
       EnableTagOverride: body.EnableTagOverride,
-      Proxy: body.Proxy,
-      Connect: { Native: body.Connect.Native, SidecarService: null, PeerMeta: null },
+      Proxy: withUpstreamTypes(body.Proxy),
+      Connect: {
+        Native: body.Connect.Native,
+        SidecarService: undefined,
+        PeerMeta: undefined,
+      },
       Locality: body.Locality,
       PeerName: "",
       CreateIndex: 0n,
       ModifyIndex: 0n,
     },
     checks: serviceChecks(call, { id, name: body.Name }, body.Check, body.Checks),
+  };
+}
+
+/** An agent says of each upstream what it is. */
+function withUpstreamTypes(proxy: JsonObject): JsonObject {
+  const { Upstreams: upstreams } = proxy;
+  if (!isList(upstreams)) return proxy;
+  return {
+    ...proxy,
+    Upstreams: upstreams.map((each) => (isObject(each) ? { DestinationType: "service", ...each } : each)),
   };
 }
 
@@ -250,20 +266,22 @@ function sidecarOf(call: Call, parent: Definition, parentId: string, sidecar: De
       Address: address,
       Port: port,
       Proxy: proxy,
-      Checks: checked ? sidecar.Checks : sidecarChecks(parentId, address || proxy.LocalServiceAddress, port),
+      Checks: checked ? sidecar.Checks : sidecarChecks(parentId, address || textOf(proxy, "LocalServiceAddress"), port),
     },
     id,
   );
 }
 
-function sidecarProxy(parent: Definition, parentId: string, proxy: ProxyBody): ProxyBody {
-  const { LocalServiceAddress: address, LocalServicePort: port, LocalServiceSocketPath: path } = proxy;
-  const reached = path !== "" || (address !== "" && port >= 1);
+function sidecarProxy(parent: Definition, parentId: string, proxy: JsonObject): JsonObject {
+  const address = textOf(proxy, "LocalServiceAddress");
+  const { LocalServicePort: port = 0 } = proxy;
+  const reached =
+    textOf(proxy, "LocalServiceSocketPath") !== "" || (address !== "" && typeof port === "number" && port >= 1);
   const bySocket = parent.SocketPath !== "" && !reached;
   return {
     ...proxy,
-    DestinationServiceName: proxy.DestinationServiceName || parent.Name,
-    DestinationServiceID: proxy.DestinationServiceID || parentId,
+    DestinationServiceName: textOf(proxy, "DestinationServiceName") || parent.Name,
+    DestinationServiceID: textOf(proxy, "DestinationServiceID") || parentId,
     ...(bySocket && { LocalServiceSocketPath: parent.SocketPath }),
     ...(!reached &&
       !bySocket && { LocalServiceAddress: address || "127.0.0.1", LocalServicePort: port || parent.Port }),

@@ -1,5 +1,7 @@
-import { anyObject, flag, index, listOf, objectOf, text, texts, textsByKey, textsOrNull } from "./operation-docs.js";
+import { agentProxyShape, checkDefinitionShape, proxyShape, sidecarShape } from "../catalog/shapes.js";
+import { flag, index, listOf, objectOf, text, texts, textsByKey, textsOrNull } from "./operation-docs.js";
 import type { JsonSchema } from "./routes.js";
+import { structSchema } from "./shape-json.js";
 
 // The records of the catalog as answers show them: what `records-json.ts` writes.
 
@@ -31,21 +33,12 @@ export const nodeSchema: JsonSchema = objectOf({
   ModifyIndex: index,
 });
 
-const proxySchema: JsonSchema = objectOf({
-  "DestinationServiceName?": text,
-  "DestinationServiceID?": text,
-  "LocalServiceAddress?": text,
-  "LocalServicePort?": integer,
-  "LocalServiceSocketPath?": text,
-  "Mode?": text,
-  "Config?": anyObject,
-  "Upstreams?": listOf(anyObject),
-  MeshGateway: objectOf({ "Mode?": text }),
-  Expose: anyObject,
-});
+const proxySchema: JsonSchema = structSchema(proxyShape);
+const ownProxySchema: JsonSchema = structSchema(agentProxyShape);
 
 const connectSchema: JsonSchema = objectOf({
   "Native?": flag,
+  "SidecarService?": structSchema(sidecarShape),
   "PeerMeta?": objectOf({ "SNI?": texts, "SpiffeID?": texts, "Protocol?": text }),
 });
 
@@ -87,7 +80,7 @@ export const ownServiceSchema: JsonSchema = objectOf({
   "TaggedAddresses?": addressesSchema,
   Weights: weightsSchema,
   EnableTagOverride: flag,
-  "Proxy?": proxySchema,
+  "Proxy?": ownProxySchema,
   "Connect?": connectSchema,
   Datacenter: text,
   "Locality?": localitySchema,
@@ -108,7 +101,7 @@ const checkMembers: Readonly<Record<string, JsonSchema>> = {
   Timeout: text,
   ExposedPort: integer,
   "PeerName?": text,
-  Definition: anyObject,
+  Definition: structSchema(checkDefinitionShape),
   CreateIndex: index,
   ModifyIndex: index,
 };

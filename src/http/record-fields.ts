@@ -6,8 +6,21 @@ import type {
   ServiceAddress,
   Weights,
 } from "../catalog/instance.js";
+import { isList, isObject } from "../catalog/kept-members.js";
+import { ownName, proxyExtraShape, type Shape, upstreamShape } from "../catalog/shapes.js";
 import type { NodeContents } from "./discovery.js";
-import { bool, type Fields, integer, struct, structList, structMap, text, textList, textMap } from "./filter/fields.js";
+import {
+  bool,
+  type Field,
+  type Fields,
+  integer,
+  struct,
+  structList,
+  structMap,
+  text,
+  textList,
+  textMap,
+} from "./filter/fields.js";
 import type { CheckView, InstanceView, NodeView, ServiceView } from "./records-json.js";
 
 // What filters may name in each kind of record (specification 4.5.4, Consul 1.21).
@@ -34,18 +47,41 @@ function integerOf(value: JsonValue | undefined): number {
   return typeof value === "number" && Number.isSafeInteger(value) ? value : 0;
 }
 
-const upstreamFields: Fields<JsonObject> = {
-  DestinationType: text((upstream) => textOf(member(upstream, "destinationType"))),
-  DestinationNamespace: text((upstream) => textOf(member(upstream, "destinationNamespace"))),
-  DestinationPartition: text((upstream) => textOf(member(upstream, "destinationPartition"))),
-  DestinationPeer: text((upstream) => textOf(member(upstream, "destinationPeer"))),
-  DestinationName: text((upstream) => textOf(member(upstream, "destinationName"))),
-  Datacenter: text((upstream) => textOf(member(upstream, "datacenter"))),
-  LocalBindAddress: text((upstream) => textOf(member(upstream, "localBindAddress"))),
-  LocalBindPort: integer((upstream) => integerOf(member(upstream, "localBindPort"))),
-  LocalBindSocketPath: text((upstream) => textOf(member(upstream, "localBindSocketPath"))),
-  LocalBindSocketMode: text((upstream) => textOf(member(upstream, "localBindSocketMode"))),
-};
+/** The fields of a record by its shape, under the library's names or Consul's; what has no fixed form cannot be named. */
+function shapeFields<Item>(
+  shape: Shape,
+  recordOf: (item: Item) => JsonValue | undefined,
+  nameOf: (name: string) => string,
+): Fields<Item> {
+  const fields: Record<string, Field<Item>> = {};
+  for (const [name, { as }] of Object.entries(shape)) {
+    const of = (item: Item): JsonValue | undefined => {
+      const record = recordOf(item);
+      return isObject(record) ? member(record, nameOf(name)) : undefined;
+    };
+    const itself = (value: JsonValue | undefined): JsonValue | undefined => value;
+    if (as === "text") fields[name] = text((item) => textOf(of(item)));
+    else if (as === "flag") fields[name] = bool((item) => of(item) === true);
+    else if (as === "int") fields[name] = integer((item) => integerOf(of(item)));
+    else if (typeof as === "object" && as.many === "one") {
+      fields[name] = struct(of, shapeFields(as.shape, itself, nameOf));
+    } else if (typeof as === "object" && as.many === "list") {
+      fields[name] = structList((item: Item) => listOf(of(item)), shapeFields(as.shape, itself, nameOf));
+    }
+  }
+  return fields;
+}
+
+function listOf(value: JsonValue | undefined): readonly JsonValue[] {
+  return isList(value) ? value : [];
+}
+
+// Who configured an upstream is not for filters, in Consul either.
+const { CentrallyConfigured: _, ...upstreamFields } = shapeFields(
+  upstreamShape,
+  (upstream: JsonObject) => upstream,
+  ownName,
+);
 
 const proxyFields: Fields<ProxyDefinition | undefined> = {
   DestinationServiceName: text((proxy) => proxy?.destinationServiceName ?? ""),
@@ -58,6 +94,11 @@ const proxyFields: Fields<ProxyDefinition | undefined> = {
   MeshGateway: struct((proxy: ProxyDefinition | undefined) => proxy, {
     Mode: text((proxy) => proxy?.meshGatewayMode ?? ""),
   }),
+  ...shapeFields(
+    proxyExtraShape,
+    (proxy: ProxyDefinition | undefined) => proxy?.extra,
+    (name) => name,
+  ),
 };
 
 const connectFields: Fields<Connect | undefined> = { Native: bool((connect) => connect?.native ?? false) };

@@ -1,14 +1,8 @@
-import type {
-  Connect,
-  JsonObject,
-  JsonValue,
-  Locality,
-  Proxy as ProxyDefinition,
-  ServiceAddress,
-  ServicePort,
-} from "../catalog/instance.js";
+import type { Connect, Locality, Proxy as ProxyDefinition, ServiceAddress, ServicePort } from "../catalog/instance.js";
+import { checkDefinitionShape, proxyShape, type Shape, sidecarShape } from "../catalog/shapes.js";
 import type { IndexedCheck, IndexedNode, IndexedService } from "../host/catalog.js";
 import { type Json, textMapOrAbsent } from "./json.js";
+import { structJson } from "./shape-json.js";
 
 /** A node, and the peer it was imported from; `""` for our own. */
 export interface NodeView {
@@ -36,17 +30,6 @@ export type JsonStruct = { readonly [key: string]: Json | undefined };
 
 // Consul 1.21 (specification 4.1.2): members in its order; what it leaves out when empty is undefined here.
 
-/** A free-form value: what is an object in it is a Go map. */
-function valueJson(value: JsonValue): Json {
-  if (typeof value !== "object" || value === null) return value;
-  if (isList(value)) return value.map(valueJson);
-  return new Map(Object.entries(value).map(([key, member]) => [key, valueJson(member)]));
-}
-
-function isList(value: JsonValue): value is readonly JsonValue[] {
-  return Array.isArray(value);
-}
-
 export function localityJson(locality: Locality | undefined): Json | undefined {
   return locality && { Region: locality.region || undefined, Zone: locality.zone || undefined };
 }
@@ -62,36 +45,21 @@ export function portsJson(ports: readonly ServicePort[] | undefined): Json | und
   return ports?.map(({ name, port, default: isDefault }) => ({ Name: name, Port: port, Default: isDefault }));
 }
 
-/** Keys are kept as registrations have them, with a small letter first. */
-function upstreamJson(upstream: JsonObject): Json {
-  const members = Object.entries(upstream).map(([key, value]) => [capitalised(key), valueJson(value)] as const);
-  return Object.fromEntries(members);
-}
+const noProxy = structJson({}, proxyShape);
 
-function capitalised(key: string): string {
-  return key.charAt(0).toUpperCase() + key.slice(1);
-}
-
-export function proxyJson(proxy: ProxyDefinition | undefined): Json {
-  const upstreams = proxy?.upstreams ?? [];
-  return {
-    DestinationServiceName: proxy?.destinationServiceName || undefined,
-    DestinationServiceID: proxy?.destinationServiceId || undefined,
-    LocalServiceAddress: proxy?.localServiceAddress || undefined,
-    LocalServicePort: proxy?.localServicePort || undefined,
-    LocalServiceSocketPath: proxy?.localServiceSocketPath || undefined,
-    Mode: proxy?.mode ?? "",
-    Config: proxy?.config && valueJson(proxy.config),
-    Upstreams: upstreams.length === 0 ? undefined : upstreams.map(upstreamJson),
-    MeshGateway: { Mode: proxy?.meshGatewayMode || undefined },
-    Expose: {},
-  };
+/** @param shape - as the catalog prints it, or an agent. */
+export function proxyJson(proxy: ProxyDefinition | undefined, shape: Shape = proxyShape): JsonStruct {
+  if (proxy === undefined) return shape === proxyShape ? noProxy : structJson({}, shape);
+  const { destinationServiceId, meshGatewayMode, ...rest } = proxy;
+  const own = { ...rest, destinationServiceID: destinationServiceId, meshGateway: { mode: meshGatewayMode } };
+  return structJson(own, shape);
 }
 
 export function connectJson(connect: Connect | undefined): Json {
   const meta = connect?.peerMeta;
   return {
     Native: connect?.native || undefined,
+    SidecarService: connect?.sidecarService && structJson(connect.sidecarService, sidecarShape, "consul"),
     PeerMeta: meta && {
       SNI: meta.sni.length === 0 ? undefined : meta.sni,
       SpiffeID: meta.spiffeId.length === 0 ? undefined : meta.spiffeId,
@@ -157,7 +125,7 @@ export function checkJson({ peer, check }: CheckView): JsonStruct {
     Timeout: check.timeout,
     ExposedPort: check.exposedPort,
     PeerName: peer || undefined,
-    Definition: Object.fromEntries(Object.entries(check.definition).map(([key, value]) => [key, valueJson(value)])),
+    Definition: structJson(check.definition, checkDefinitionShape, "consul"),
     CreateIndex: check.createIndex,
     ModifyIndex: check.modifyIndex,
   };

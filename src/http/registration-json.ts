@@ -1,18 +1,26 @@
 import type { JsonObject, Locality, ServiceKind, StringMap } from "../catalog/instance.js";
+import { isList, isObject } from "../catalog/kept-members.js";
 import type {
   CheckRegistration,
   NodeRegistration,
   Registration,
   ServiceRegistration,
 } from "../catalog/registration.js";
+import { ownForm } from "../catalog/shape-reader.js";
+import {
+  checkDefinitionShape,
+  proxyExtraShape,
+  proxyShape,
+  sidecarShape,
+  underscored,
+  upstreamShape,
+} from "../catalog/shapes.js";
 import {
   decodeGo,
   type GoFields,
-  type GoJson,
   GoJsonError,
   type GoType,
   goAliased,
-  goAny,
   goBool,
   goInt,
   goList,
@@ -21,11 +29,10 @@ import {
   goString,
   goStruct,
   goUint64,
-  isGoObject,
-  plainJson,
 } from "../syntax/go-json.js";
 import type { Call } from "./call.js";
 import { badRequest, HttpError } from "./http-error.js";
+import { goRecord, type RecordOptions } from "./shape-go.js";
 
 // The bodies of writes to the catalog, as Consul 1.21 decodes them, and `Ports` of 1.22: what it knows and we do not keep is `goAny`.
 
@@ -38,64 +45,80 @@ export interface LocalityBody {
   readonly Zone: string;
 }
 
-export interface ProxyBody {
-  readonly DestinationServiceName: string;
-  readonly DestinationServiceID: string;
-  readonly LocalServiceAddress: string;
-  readonly LocalServicePort: number;
-  readonly LocalServiceSocketPath: string;
-  readonly Mode: string;
-  readonly Config: GoJson;
-  readonly Upstreams: readonly GoJson[];
-  readonly MeshGateway: { readonly Mode: string };
-  readonly Expose: GoJson;
-  readonly TransparentProxy: GoJson;
-  readonly EnvoyExtensions: GoJson;
-  readonly AccessLogs: GoJson;
-  readonly MutualTLSMode: GoJson;
-}
+const spellings = (...names: readonly string[]): Readonly<Record<string, string>> =>
+  Object.fromEntries(names.map((name) => [underscored(name), name]));
 
-const proxyFields: GoFields<ProxyBody> = {
-  DestinationServiceName: goString,
-  DestinationServiceID: goString,
-  LocalServiceAddress: goString,
-  LocalServicePort: goInt,
-  LocalServiceSocketPath: goString,
-  Mode: goString,
-  Config: goAny,
-  Upstreams: goList(goAny),
-  MeshGateway: goStruct<{ readonly Mode: string }>("structs.MeshGatewayConfig", { Mode: goString }),
-  Expose: goAny,
-  TransparentProxy: goAny,
-  EnvoyExtensions: goAny,
-  AccessLogs: goAny,
-  MutualTLSMode: goAny,
+/** The spellings with underscores that Consul takes in JSON, where it takes any. */
+const proxyOptions: RecordOptions = {
+  aliases: spellings(
+    "DestinationServiceName",
+    "DestinationServiceID",
+    "LocalServiceAddress",
+    "LocalServicePort",
+    "LocalServiceSocketPath",
+    "MeshGateway",
+    "TransparentProxy",
+    "AccessLogs",
+  ),
+  inside: {
+    Upstreams: {
+      aliases: spellings(
+        "DestinationType",
+        "DestinationPartition",
+        "DestinationNamespace",
+        "DestinationPeer",
+        "DestinationName",
+        "LocalBindAddress",
+        "LocalBindPort",
+        "LocalBindSocketPath",
+        "LocalBindSocketMode",
+        "MeshGateway",
+      ),
+    },
+    Expose: { inside: { Paths: { aliases: spellings("ListenerPort", "LocalPathPort", "ParsedFromCheck") } } },
+  },
 };
 
-const proxyStruct: GoType<ProxyBody> = goStruct<ProxyBody>("structs.ConnectProxyConfig", proxyFields);
-
-export const proxyType: GoType<ProxyBody> = goAliased(proxyStruct, proxyFields, {
-  destination_service_name: "DestinationServiceName",
-  destination_service_id: "DestinationServiceID",
-  local_service_address: "LocalServiceAddress",
-  local_service_port: "LocalServicePort",
-  local_service_socket_path: "LocalServiceSocketPath",
-  mesh_gateway: "MeshGateway",
-  transparent_proxy: "TransparentProxy",
-  access_logs: "AccessLogs",
-});
+/** The proxy of a registration in Consul's form. */
+export const proxyType: GoType<JsonObject> = goRecord("structs.ConnectProxyConfig", proxyShape, proxyOptions);
 
 interface ConnectBody {
   readonly Native: boolean;
-  readonly SidecarService: GoJson;
-  readonly PeerMeta: GoJson;
+  readonly SidecarService: JsonObject | undefined;
+  readonly PeerMeta: PeerMetaBody | undefined;
 }
 
-const connectType: GoType<ConnectBody> = goStruct<ConnectBody>("structs.ServiceConnect", {
+interface PeerMetaBody {
+  readonly SNI: readonly string[];
+  readonly SpiffeID: readonly string[];
+  readonly Protocol: string;
+}
+
+const sidecarType: GoType<JsonObject | undefined> = goOptional(
+  goRecord("structs.ServiceDefinition", sidecarShape, {
+    aliases: spellings("EnableTagOverride", "TaggedAddresses"),
+    inside: { Proxy: proxyOptions },
+  }),
+);
+
+const connectFields: GoFields<ConnectBody> = {
   Native: goBool,
-  SidecarService: goAny,
-  PeerMeta: goAny,
-});
+  SidecarService: sidecarType,
+  PeerMeta: goOptional(
+    goStruct<PeerMetaBody>("structs.PeeringServiceMeta", {
+      SNI: goList(goString),
+      SpiffeID: goList(goString),
+      Protocol: goString,
+    }),
+  ),
+};
+
+// As in Consul, which passes over what it does not know here.
+const connectType: GoType<ConnectBody> = goAliased(
+  goStruct<ConnectBody>("structs.ServiceConnect", connectFields, { strict: false }),
+  connectFields,
+  { sidecar_service: "SidecarService" },
+);
 
 export interface AddressBody {
   readonly Address: string;
@@ -137,7 +160,7 @@ export interface ServiceBody {
   readonly SocketPath: string;
   readonly Weights: WeightsBody | undefined;
   readonly EnableTagOverride: boolean;
-  readonly Proxy: ProxyBody;
+  readonly Proxy: JsonObject;
   readonly Connect: ConnectBody;
   readonly Locality: LocalityBody | undefined;
   readonly PeerName: string;
@@ -181,7 +204,7 @@ export interface CheckBody {
   readonly Timeout: string;
   readonly ExposedPort: number;
   readonly PeerName: string;
-  readonly Definition: GoJson;
+  readonly Definition: JsonObject;
   readonly CreateIndex: bigint;
   readonly ModifyIndex: bigint;
 }
@@ -201,7 +224,8 @@ export const checkType: GoType<CheckBody> = goStruct<CheckBody>("structs.HealthC
   Timeout: goString,
   ExposedPort: goInt,
   PeerName: goString,
-  Definition: goAny,
+  // Consul passes over what it does not know here; its client writes durations twice.
+  Definition: goRecord("structs.HealthCheckDefinition", checkDefinitionShape, { strict: false }),
   CreateIndex: goUint64,
   ModifyIndex: goUint64,
 });
@@ -313,17 +337,27 @@ function locality(body: LocalityBody | undefined): Locality | undefined {
   return body && { region: body.Region, zone: body.Zone };
 }
 
-/** An object as it came, or nothing. */
-function objectOrAbsent(value: GoJson): JsonObject | undefined {
-  if (!isGoObject(value)) return undefined;
-  const plain = plainJson(value);
-  return typeof plain === "object" && plain !== null && !Array.isArray(plain) ? plain : undefined;
-}
+const texted = (from: JsonObject, name: string): string => {
+  const value = from[name];
+  return typeof value === "string" ? value : "";
+};
 
-/** The first letter of a key of ours is small. */
-function upstream(value: GoJson): JsonObject {
-  const members = Object.entries(objectOrAbsent(value) ?? {});
-  return Object.fromEntries(members.map(([key, member]) => [key.charAt(0).toLowerCase() + key.slice(1), member]));
+/** The proxy of a registration as the library has it. */
+function proxyOf(body: JsonObject): ServiceRegistration["proxy"] {
+  const { LocalServicePort: port, Config: config, Upstreams: upstreams, MeshGateway: gateway } = body;
+  const extra = Object.entries(body).filter(([name]) => Object.hasOwn(proxyExtraShape, name));
+  return {
+    destinationServiceName: texted(body, "DestinationServiceName"),
+    destinationServiceId: texted(body, "DestinationServiceID"),
+    localServiceAddress: texted(body, "LocalServiceAddress"),
+    localServicePort: typeof port === "number" ? port : 0,
+    localServiceSocketPath: texted(body, "LocalServiceSocketPath"),
+    mode: texted(body, "Mode"),
+    config: isObject(config) ? config : undefined,
+    upstreams: isList(upstreams) ? upstreams.filter(isObject).map((each) => ownForm(each, upstreamShape)) : [],
+    meshGatewayMode: isObject(gateway) ? texted(gateway, "Mode") : "",
+    extra: Object.fromEntries(extra),
+  };
 }
 
 const kinds: ReadonlySet<string> = new Set<ServiceKind>([
@@ -344,7 +378,7 @@ function isKind(kind: string): kind is ServiceKind {
 export function serviceRegistration(body: ServiceBody): ServiceRegistration {
   const { Kind: kind, Proxy: proxy } = body;
   if (!isKind(kind)) throw new HttpError(500, `Invalid service kind ${JSON.stringify(kind)}`);
-  const sidecar = objectOrAbsent(body.Connect.SidecarService);
+  const { Connect: connect } = body;
   const addresses = Object.entries(body.TaggedAddresses);
   return {
     kind,
@@ -361,18 +395,16 @@ export function serviceRegistration(body: ServiceBody): ServiceRegistration {
     meta: body.Meta,
     weights: body.Weights && { passing: body.Weights.Passing, warning: body.Weights.Warning },
     enableTagOverride: body.EnableTagOverride,
-    proxy: {
-      destinationServiceName: proxy.DestinationServiceName,
-      destinationServiceId: proxy.DestinationServiceID,
-      localServiceAddress: proxy.LocalServiceAddress,
-      localServicePort: proxy.LocalServicePort,
-      localServiceSocketPath: proxy.LocalServiceSocketPath,
-      mode: proxy.Mode,
-      config: objectOrAbsent(proxy.Config),
-      upstreams: proxy.Upstreams.map(upstream),
-      meshGatewayMode: proxy.MeshGateway.Mode,
+    proxy: proxyOf(proxy),
+    connect: {
+      native: connect.Native,
+      sidecarService: connect.SidecarService,
+      peerMeta: connect.PeerMeta && {
+        sni: connect.PeerMeta.SNI,
+        spiffeId: connect.PeerMeta.SpiffeID,
+        protocol: connect.PeerMeta.Protocol,
+      },
     },
-    connect: { native: body.Connect.Native, sidecarService: sidecar },
     locality: locality(body.Locality),
     peerName: body.PeerName,
   };
@@ -393,7 +425,7 @@ export function checkRegistration(body: CheckBody): CheckRegistration {
     interval: body.Interval,
     timeout: body.Timeout,
     exposedPort: body.ExposedPort,
-    definition: objectOrAbsent(body.Definition),
+    definition: body.Definition,
     peerName: body.PeerName,
   };
 }

@@ -22,7 +22,10 @@ export function structJson(
     const from = names === "own" && field.kept === "extra" ? extras : fields;
     const given = from.get(from === fields && names === "own" ? ownName(name) : name);
     // A list of the library's may be there and empty, where Consul has none.
-    const isNone = names === "own" && field.kept === undefined && Array.isArray(given) && given.length === 0;
+    const isNone =
+      given === "" || given === 0 || given === false
+        ? field.always === undefined && field.pointer !== true
+        : names === "own" && field.kept === undefined && Array.isArray(given) && given.length === 0;
     const member = isNone ? undefined : given;
     written[name] =
       (member === undefined ? undefined : fieldJson(member, field, field.kept === undefined ? names : "consul")) ??

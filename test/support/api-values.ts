@@ -30,6 +30,26 @@ const pattern = fc.oneof(
   fc.record({ Name: word, Present: fc.constant(true), Invert: fc.boolean() }),
 );
 
+/** Opaque maps as people write them. */
+const config = fc.option(
+  fc.dictionary(
+    word,
+    fc.oneof(
+      word,
+      fc.integer(),
+      fc.boolean(),
+      fc.double({ noNaN: true, noDefaultInfinity: true, min: -1e9, max: 1e9 }),
+      fc.constantFrom<ApiValue>(null, [], [1, 2], ["a"], {}, { b: [1], c: { d: "e" } }, [{ x: [1] }]),
+    ),
+    { maxKeys: 3 },
+  ),
+);
+
+/** For what is defined further down. */
+function later<Value>(make: () => fc.Arbitrary<Value>): fc.Arbitrary<Value> {
+  return fc.constant(undefined).chain(make);
+}
+
 /** Where any value of the type would be refused, or means something: by type and field, or by field. */
 const chosen: Readonly<Record<string, fc.Arbitrary<unknown>>> = {
   Namespace: fc.constant(""),
@@ -180,6 +200,76 @@ const chosen: Readonly<Record<string, fc.Arbitrary<unknown>>> = {
     { "*": { Datacenters: ["dc2"], Policy: { Regions: ["r"] } } },
     { "*": { Targets: [{ Service: "b" }, { Peer: "p" }] } },
   ),
+  // Registrations.
+  "CatalogRegistration.ID": fc.constant(""),
+  "CatalogRegistration.Node": fc.constant("node"),
+  "CatalogRegistration.Address": fc.constant("10.0.0.9"),
+  "CatalogRegistration.Datacenter": fc.constant(""),
+  "CatalogRegistration.SkipNodeUpdate": fc.constant(false),
+  PeerName: fc.constant(""),
+  Locality: fc.constantFrom(null, { Region: "r", Zone: "" }, { Region: "r", Zone: "z" }),
+  Meta: fc.constantFrom(null, { a: "b", "x-y": "" }),
+  NodeMeta: fc.constantFrom(null, {}, { a: "b" }),
+  "AgentService.Kind": fc.constantFrom("", "connect-proxy"),
+  "AgentServiceRegistration.Kind": fc.constantFrom("", "connect-proxy"),
+  "AgentService.ID": fc.constantFrom("", "id-1"),
+  "AgentService.Service": name,
+  "AgentService.Datacenter": fc.constant(""),
+  "AgentService.ContentHash": fc.constant(""),
+  "AgentService.Tags": fc.constantFrom(null, [], ["a", "b"]),
+  Port: fc.integer({ min: 1, max: 65_535 }),
+  "AgentWeights.Passing": fc.integer({ min: 1, max: 9 }),
+  "AgentWeights.Warning": fc.integer({ min: 0, max: 9 }),
+  "AgentServiceConnectProxyConfig.DestinationServiceName": fc.constant("web"),
+  "AgentService.Connect": fc.constant(null),
+  "AgentServiceRegistration.Connect": fc.constantFrom(null, {}),
+  "AgentService.TaggedAddresses": fc.constantFrom(null, { lan: { Address: "10.0.0.1", Port: 3 } }),
+  "AgentServiceRegistration.TaggedAddresses": fc.constantFrom(null, { lan: { Address: "10.0.0.1", Port: 3 } }),
+  "AgentService.Address": fc.constantFrom("", "a.example.com"),
+  "AgentServiceRegistration.Address": fc.constantFrom("", "a.example.com"),
+  "AgentServiceRegistration.Check": fc.constant(null),
+  "AgentServiceRegistration.Checks": fc.constant(null),
+  "ExposeConfig.Paths": fc.constantFrom(
+    null,
+    [],
+    [
+      { ListenerPort: 1, Path: "/a", LocalPathPort: 2, Protocol: "http", ParsedFromCheck: true },
+      { ListenerPort: 2, Path: "/b", ParsedFromCheck: false },
+    ],
+  ),
+  "AgentServiceConnectProxyConfig.Upstreams": fc.option(
+    fc.uniqueArray(
+      fc.record(
+        {
+          DestinationType: fc.constantFrom("", "service", "prepared_query"),
+          DestinationName: name,
+          DestinationPeer: fc.constantFrom("", "p"),
+          LocalBindAddress: fc.constantFrom("", "127.0.0.2"),
+          LocalBindPort: fc.integer({ min: 1, max: 65_535 }),
+          LocalBindSocketMode: fc.constantFrom("", "0644"),
+          Config: config,
+          MeshGateway: fc.constantFrom({}, { Mode: "local" }),
+        },
+        { requiredKeys: ["DestinationName", "LocalBindPort", "DestinationPeer"] },
+      ),
+      { maxLength: 3, selector: ({ DestinationName }) => DestinationName },
+    ),
+  ),
+  "CatalogRegistration.Check": fc.constant(null),
+  "CatalogRegistration.Checks": fc.option(
+    fc.uniqueArray(
+      fc.record({
+        CheckID: name,
+        Name: word,
+        Status: fc.constantFrom("", "passing", "warning"),
+        Notes: word,
+        Output: word,
+        Definition: later(() => apiValue("HealthCheckDefinition")),
+      }),
+      { maxLength: 2, selector: ({ CheckID }) => CheckID },
+    ),
+  ),
+  "HealthCheckDefinition.SessionName": fc.constantFrom("", "s"),
   "ServiceRouterConfigEntry.Name": fc.constant("router"),
   "ServiceSplitterConfigEntry.Name": fc.constant("splitter"),
   "ServiceSplitterConfigEntry.Splits": fc
@@ -223,21 +313,6 @@ const chosen: Readonly<Record<string, fc.Arbitrary<unknown>>> = {
   ),
 };
 
-/** Opaque maps as people write them. */
-const config = fc.option(
-  fc.dictionary(
-    word,
-    fc.oneof(
-      word,
-      fc.integer(),
-      fc.boolean(),
-      fc.double({ noNaN: true, noDefaultInfinity: true, min: -1e9, max: 1e9 }),
-      fc.constantFrom<ApiValue>(null, [], [1, 2], ["a"], {}, { b: [1], c: { d: "e" } }, [{ x: [1] }]),
-    ),
-    { maxKeys: 3 },
-  ),
-);
-
 function valueOfType(type: string): fc.Arbitrary<unknown> {
   if (type.startsWith("*")) return fc.option(valueOfType(type.slice(1)));
   if (type === "[]uint8") return fc.constantFrom(null, "QUJD");
@@ -247,7 +322,7 @@ function valueOfType(type: string): fc.Arbitrary<unknown> {
     return fc.option(
       fc.dictionary(
         word,
-        valueOfType(type.slice(4)).map((value) => value ?? {}),
+        valueOfType(type.slice(4)).map((value) => value ?? (type.startsWith("map:[]") ? [] : {})),
         { maxKeys: 3 },
       ),
     );

@@ -7,7 +7,7 @@ export function comparable(text: string): unknown {
   }
 }
 
-const OWN = new Set(["CreateIndex", "ModifyIndex", "Hash"]);
+const OWN = new Set(["CreateIndex", "ModifyIndex", "Hash", "ContentHash", "consul-virtual"]);
 
 function without(value: unknown): unknown {
   if (Array.isArray(value)) return value.map(without);

@@ -1,41 +1,9 @@
 import assert from "node:assert/strict";
 import { describe, it } from "node:test";
 import fc from "fast-check";
-import { parseDuration } from "../../../src/syntax/go-duration.js";
-import { apiEntry, entryTypes } from "../../support/api-values.js";
+import { apiEntry, apiValue, entryTypes } from "../../support/api-values.js";
 import { HttpPair, type ServedHost } from "../../support/http-pair.js";
-
-/** Where in `shown` something of `given` is missing or another; undefined: nowhere. */
-function missing(given: unknown, shown: unknown, path: string): string | undefined {
-  if (isEmpty(given) || path.endsWith(".Status")) return undefined;
-  if (Array.isArray(given)) {
-    // Consul takes the only item out of a list in what it knows no type of.
-    if (!Array.isArray(shown)) return given.length === 1 ? missing(given[0], shown, path) : path;
-    if (shown.length !== given.length) return path;
-    return first(given.map((item, index) => missing(item, shown[index], `${path}[${index}]`)));
-  }
-  if (typeof given === "object") {
-    const members = new Map<string, unknown>(Object.entries(shown ?? {}));
-    return first(Object.entries(given ?? {}).map(([key, item]) => missing(item, members.get(key), `${path}.${key}`)));
-  }
-  return given === shown || canonical(given) === canonical(shown) ? undefined : path;
-}
-
-function first(found: readonly (string | undefined)[]): string | undefined {
-  return found.find((each) => each !== undefined);
-}
-
-function isEmpty(value: unknown): boolean {
-  if (value === null || value === undefined || value === "" || value === 0 || value === false) return true;
-  return typeof value === "object" && Object.values(value).every(isEmpty);
-}
-
-/** Durations are one however they are written; so are protocols and methods. */
-function canonical(value: unknown): string {
-  if (typeof value === "number") return String(value);
-  const milliseconds = parseDuration(String(value));
-  return milliseconds === undefined ? String(value).toLowerCase() : String(Math.round(milliseconds * 1e6));
-}
+import { missing } from "../../support/missing.js";
 
 function withoutIndexes(entry: object): object {
   return Object.fromEntries(Object.entries(entry).filter(([key]) => key !== "CreateIndex" && key !== "ModifyIndex"));
@@ -80,6 +48,61 @@ describe("what Consul's own Go client can express", { timeout: 120_000 }, () => 
       assert.ok(taken > VALUES / 5, `only ${taken} of ${VALUES} were taken`);
     });
   }
+});
+
+describe("what Consul's own Go client can register", { timeout: 120_000 }, () => {
+  it("comes back from the catalog", async () => {
+    await using pair = await HttpPair.start();
+    let taken = 0;
+    await fc.assert(
+      fc.asyncProperty(apiValue("CatalogRegistration"), async (registration) => {
+        const answer = await pair.a.ask("PUT", "/v1/catalog/register", { body: JSON.stringify(registration) });
+        if (answer.status !== 200) return;
+        taken++;
+        const read = await pair.a.ask("GET", "/v1/internal/ui/node/node");
+        const { Services: [service] = [], Checks: checks, ...node } = JSON.parse(read.text);
+        const { Service: given, Checks: givenChecks, NodeMeta: Meta, Locality: _, ...rest } = registration;
+        assert.equal(missing({ ...rest, Meta }, node, "node"), undefined);
+        const of = given === null || given === undefined ? undefined : await pair.a.ask("GET", `/v1/catalog/node/node`);
+        if (of !== undefined) {
+          const [shown] = Object.values<object>(JSON.parse(of.text).Services);
+          assert.equal(missing(given, shown, "service"), undefined, JSON.stringify(shown));
+          assert.ok(service);
+        }
+        const byId = (list: unknown): unknown =>
+          Object.fromEntries((Array.isArray(list) ? list : []).map((check) => [check.CheckID, check]));
+        assert.equal(missing(byId(givenChecks), byId(checks), "checks"), undefined, JSON.stringify(checks));
+        await pair.a.ask("PUT", "/v1/catalog/deregister", { body: JSON.stringify({ Node: "node" }) });
+      }),
+      { numRuns: 60 },
+    );
+    assert.ok(taken > 15, `only ${taken} of 60 were taken`);
+  });
+
+  it("comes back from the agent, and from the catalog", async () => {
+    await using pair = await HttpPair.start();
+    let taken = 0;
+    await fc.assert(
+      fc.asyncProperty(apiValue("AgentServiceRegistration"), async (made) => {
+        const { Name, Proxy: proxy, ...fields } = made;
+        const rest = { ...fields, ID: "id" };
+        const given = { ...rest, Proxy: proxy };
+        const body = JSON.stringify({ Name, ...given });
+        const answer = await pair.a.ask("PUT", "/v1/agent/service/register", { body });
+        if (answer.status !== 200) return;
+        taken++;
+        const own = JSON.parse((await pair.a.ask("GET", "/v1/agent/service/id")).text);
+        // Of an ordinary service an agent shows no proxy; the catalog does.
+        assert.equal(missing(rest, own, "service"), undefined, JSON.stringify(own));
+        if (own.Kind === "connect-proxy") assert.equal(missing(proxy, own.Proxy, "proxy"), undefined);
+        const [instance] = JSON.parse((await pair.a.ask("GET", `/v1/health/service/${Name}`)).text);
+        assert.equal(missing(given, instance.Service, "instance"), undefined, JSON.stringify(instance));
+        await pair.a.ask("PUT", "/v1/agent/service/deregister/id");
+      }),
+      { numRuns: 60 },
+    );
+    assert.ok(taken > 15, `only ${taken} of 60 were taken`);
+  });
 });
 
 /** Sources are in the order of their precedence when they come back. */

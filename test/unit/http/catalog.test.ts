@@ -112,7 +112,9 @@ describe("ch4 4.1.4 and 4.1.5 over HTTP", () => {
         DestinationServiceName: "web",
         Mode: "",
         Config: { b: 1, a: { d: [true], c: null } },
-        Upstreams: [{ DestinationName: "db", LocalBindPort: 9191 }],
+        Upstreams: [
+          { DestinationType: "", DestinationName: "db", Datacenter: "", LocalBindPort: 9191, MeshGateway: {} },
+        ],
         MeshGateway: { Mode: "local" },
         Expose: {},
       },
