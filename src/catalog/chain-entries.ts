@@ -1,4 +1,5 @@
 import type {
+  ConfigEntry,
   ProxyDefaultsEntry,
   ServiceDefaultsEntry,
   ServiceResolverEntry,
@@ -9,6 +10,10 @@ import type { ConfigEntrySet } from "./config-entry-set.js";
 
 /** An entry that decides where a discovery chain leads. */
 type ChainEntry = ServiceRouterEntry | ServiceSplitterEntry | ServiceResolverEntry;
+
+export function isChainEntry(entry: ConfigEntry): entry is ChainEntry {
+  return entry.kind === "service-router" || entry.kind === "service-splitter" || entry.kind === "service-resolver";
+}
 
 /** Local services, as written, that an entry leads to besides its own; a router always leads to its own, too. */
 export function relatedServices(entry: ChainEntry): readonly string[] {

@@ -1,3 +1,4 @@
+import { relatedServices } from "./chain-entries.js";
 import type {
   ConfigEntry,
   ConfigEntryKind,
@@ -7,7 +8,9 @@ import type {
 } from "./config-entry.js";
 import { ingressLinks } from "./ingress.js";
 import type { JsonObject } from "./instance.js";
+import { jwtProviders } from "./intentions.js";
 import { lowerCase } from "./names.js";
+import { SortedMap } from "./sorted-map.js";
 
 export interface ChainLimits {
   /**
@@ -20,7 +23,7 @@ export interface ChainLimits {
 export const defaultChainLimits: ChainLimits = { chainParts: 10_000 };
 
 type EntryOf<Kind extends ConfigEntryKind> = Extract<ConfigEntry, { readonly kind: Kind }>;
-type EntryMaps = { readonly [Kind in ConfigEntryKind]: ReadonlyMap<string, EntryOf<Kind>> };
+type EntryMaps = { readonly [Kind in ConfigEntryKind]: SortedMap<EntryOf<Kind>> };
 
 function isOf<Kind extends ConfigEntryKind>(entry: ConfigEntry, kind: Kind): entry is EntryOf<Kind> {
   return entry.kind === kind;
@@ -29,28 +32,44 @@ function isOf<Kind extends ConfigEntryKind>(entry: ConfigEntry, kind: Kind): ent
 /** Lower-cased names of gateways by the lower-cased name of a service that they front; under `*` those that front all there are. */
 export type GatewayNames = ReadonlyMap<string, readonly string[]>;
 
-/** All configuration entries of one moment; names compare without case. Immutable: `with` and `without` return another. */
+/** What entries name of which there is more than one kind of question. */
+type Referred = "service" | "jwt-provider";
+
+/** Which services are exported to any peer, lower-cased to as written; `*` is every service with a chain of its own. */
+interface ExportedNames {
+  readonly names: ReadonlyMap<string, string>;
+  readonly wildcard: boolean;
+}
+
+/**
+ * All configuration entries of one moment; names compare without case. Immutable: `with` and `without` return another, at the
+ * cost of what they change.
+ */
 export class ConfigEntrySet {
   static readonly empty: ConfigEntrySet = ConfigEntrySet.of([]);
   /** How long a chain of these entries may get. */
   readonly limits: ChainLimits;
   readonly #maps: EntryMaps;
+  /** Entries by what they name, and by their own kind and name. */
+  readonly #references: SortedMap<ConfigEntry>;
   #chainNames: ReadonlyMap<string, string> | undefined;
+  #exportedNames: ExportedNames | undefined;
   #terminating: GatewayNames | undefined;
   #ingress: GatewayNames | undefined;
   #links: { readonly names: ReadonlySet<string>; readonly wildcard: boolean } | undefined;
 
-  private constructor(maps: EntryMaps, limits: ChainLimits) {
+  private constructor(maps: EntryMaps, references: SortedMap<ConfigEntry>, limits: ChainLimits) {
     this.#maps = maps;
+    this.#references = references;
     this.limits = limits;
   }
 
   /** Later entries replace earlier ones of the same kind and name. */
   static of(entries: readonly ConfigEntry[], limits: ChainLimits = defaultChainLimits): ConfigEntrySet {
-    const mapOf = <Kind extends ConfigEntryKind>(kind: Kind): ReadonlyMap<string, EntryOf<Kind>> => {
+    const mapOf = <Kind extends ConfigEntryKind>(kind: Kind): SortedMap<EntryOf<Kind>> => {
       const map = new Map<string, EntryOf<Kind>>();
       for (const entry of entries) if (isOf(entry, kind)) map.set(lowerCase(entry.name), entry);
-      return map;
+      return SortedMap.of(map);
     };
     const maps = {
       "api-gateway": mapOf("api-gateway"),
@@ -72,27 +91,90 @@ export class ConfigEntrySet {
       "tcp-route": mapOf("tcp-route"),
       "terminating-gateway": mapOf("terminating-gateway"),
     };
-    return new ConfigEntrySet(maps, limits);
+    const references = new Map<string, ConfigEntry>();
+    for (const map of Object.values(maps)) {
+      for (const entry of map.values()) for (const key of referenceKeys(entry)) references.set(key, entry);
+    }
+    return new ConfigEntrySet(maps, SortedMap.of(references), limits);
   }
 
   get<Kind extends ConfigEntryKind>(kind: Kind, name: string): EntryOf<Kind> | undefined {
     return this.#maps[kind].get(lowerCase(name));
   }
 
-  /** Every entry of a kind, keyed by lower-cased name. */
-  all<Kind extends ConfigEntryKind>(kind: Kind): ReadonlyMap<string, EntryOf<Kind>> {
+  /** Every entry of a kind, keyed by lower-cased name and in the order of it. */
+  all<Kind extends ConfigEntryKind>(kind: Kind): SortedMap<EntryOf<Kind>> {
     return this.#maps[kind];
   }
 
   with(entry: ConfigEntry): ConfigEntrySet {
-    const map = new Map<string, ConfigEntry>(this.#maps[entry.kind]).set(lowerCase(entry.name), entry);
-    return new ConfigEntrySet({ ...this.#maps, [entry.kind]: map }, this.limits);
+    return this.#changed(entry.kind, entry.name, entry);
   }
 
   without(kind: ConfigEntryKind, name: string): ConfigEntrySet {
-    const map = new Map<string, ConfigEntry>(this.#maps[kind]);
-    map.delete(lowerCase(name));
-    return new ConfigEntrySet({ ...this.#maps, [kind]: map }, this.limits);
+    return this.#changed(kind, name, undefined);
+  }
+
+  #changed(kind: ConfigEntryKind, name: string, entry: ConfigEntry | undefined): ConfigEntrySet {
+    const key = lowerCase(name);
+    const map: SortedMap<ConfigEntry> = this.#maps[kind];
+    const before = map.get(key);
+    let references = this.#references;
+    if (before !== undefined) for (const each of referenceKeys(before)) references = references.without(each);
+    if (entry !== undefined) for (const each of referenceKeys(entry)) references = references.with(each, entry);
+    const maps = { ...this.#maps, [kind]: entry === undefined ? map.without(key) : map.with(key, entry) };
+    const changed = new ConfigEntrySet(maps, references, this.limits);
+    // What follows from entries of other kinds alone is as it was.
+    if (kind !== "exported-services") changed.#exportedNames = this.#exportedNames;
+    if (kind !== "terminating-gateway") {
+      changed.#links = this.#links;
+      changed.#terminating = this.#terminating;
+    }
+    if (kind !== "ingress-gateway") changed.#ingress = this.#ingress;
+    return changed;
+  }
+
+  /** The entries that name a service as what their chain leads to or what they listen for, or a JWT provider. Without case. */
+  *referring(what: Referred, name: string): Generator<ConfigEntry> {
+    for (const [, entry] of this.#references.under(referencePrefix(what, name))) yield entry;
+  }
+
+  /** Lower-cased names: a service, and all whose chains may lead to it. */
+  leadingTo(name: string): ReadonlySet<string> {
+    // A set that grows while it is walked is walked to its new end.
+    const found = new Set([lowerCase(name)]);
+    for (const key of found) {
+      for (const { kind, name: by } of this.referring("service", key)) {
+        if (kind !== "ingress-gateway") found.add(lowerCase(by));
+      }
+    }
+    return found;
+  }
+
+  /** Whether a service, spelled in any way, is exported to any peer. */
+  isExported(name: string): boolean {
+    const { names, wildcard } = this.#exported;
+    return names.has(lowerCase(name)) || (wildcard && this.chainName(name) !== undefined);
+  }
+
+  /** All that is exported to any peer, as written: by block, and with `*` all that have a chain of their own. */
+  get exportedNames(): readonly string[] {
+    const { names, wildcard } = this.#exported;
+    return [...(wildcard ? new Map([...this.chainNames, ...names]) : names).values()];
+  }
+
+  get #exported(): ExportedNames {
+    if (this.#exportedNames === undefined) {
+      const names = new Map<string, string>();
+      let wildcard = false;
+      for (const block of this.exportedServices?.services ?? []) {
+        if (!block.consumers.some((consumer) => consumer.peer !== undefined)) continue;
+        if (block.name === "*") wildcard = true;
+        else names.set(lowerCase(block.name), block.name);
+      }
+      this.#exportedNames = { names, wildcard };
+    }
+    return this.#exportedNames;
   }
 
   get exportedServices(): ExportedServicesEntry | undefined {
@@ -108,12 +190,19 @@ export class ConfigEntrySet {
   get chainNames(): ReadonlyMap<string, string> {
     if (this.#chainNames === undefined) {
       const names = new Map<string, string>();
-      for (const kind of ["service-resolver", "service-splitter", "service-router"] as const) {
+      for (const kind of CHAIN_KINDS) {
         for (const [key, entry] of this.#maps[kind]) names.set(key, entry.name);
       }
       this.#chainNames = names;
     }
     return this.#chainNames;
+  }
+
+  /** {@link chainNames} of one service, spelled in any way. */
+  chainName(service: string): string | undefined {
+    let name: string | undefined;
+    for (const kind of CHAIN_KINDS) name = this.get(kind, service)?.name ?? name;
+    return name;
   }
 
   /** Lower-cased names that terminating gateways front, and whether one of them fronts every ordinary service. */
@@ -150,6 +239,34 @@ export class ConfigEntrySet {
   }
 }
 
+/** Kinds of entries that make a chain; of names that differ in spelling, that of the last counts. */
+const CHAIN_KINDS = ["service-resolver", "service-splitter", "service-router"] as const;
+
+/** No name has a NUL in it that an entry could be looked for by. */
+function referencePrefix(what: Referred, name: string): string {
+  return `${what}\0${lowerCase(name)}\0`;
+}
+
+function referenceKeys(entry: ConfigEntry): readonly string[] {
+  const own = `${entry.kind}\0${lowerCase(entry.name)}`;
+  return referencesOf(entry).map(([what, name]) => referencePrefix(what, name) + own);
+}
+
+function referencesOf(entry: ConfigEntry): readonly (readonly [Referred, string])[] {
+  switch (entry.kind) {
+    case "service-resolver":
+    case "service-router":
+    case "service-splitter":
+      return relatedServices(entry).map((name) => ["service", name]);
+    case "ingress-gateway":
+      return ingressLinks(entry).map(({ service }) => ["service", service]);
+    case "service-intentions":
+      return [...jwtProviders(entry)].map((name) => ["jwt-provider", name]);
+    default:
+      return [];
+  }
+}
+
 /** Protocol of a service with these entries, lower-cased (specification 4.2.3). */
 export function protocolFrom(own: ServiceDefaultsEntry | undefined, all: ProxyDefaultsEntry | undefined): string {
   if (own !== undefined) return lowerCase(own.protocol ?? "tcp");
@@ -158,7 +275,7 @@ export function protocolFrom(own: ServiceDefaultsEntry | undefined, all: ProxyDe
 }
 
 function gatewayNames<Entry>(
-  gateways: ReadonlyMap<string, Entry>,
+  gateways: SortedMap<Entry>,
   servicesOf: (entry: Entry) => readonly string[],
 ): GatewayNames {
   const names = new Map<string, string[]>();

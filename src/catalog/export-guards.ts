@@ -1,26 +1,13 @@
 import { PeeringError } from "../errors.js";
 import { compareUtf8 } from "./byte-order.js";
 import { type CompiledChain, compileChain, isHttpLike } from "./chain.js";
-import { readChain, relatedServices } from "./chain-entries.js";
+import { isChainEntry, readChain, relatedServices } from "./chain-entries.js";
 import type { ConfigEntry, ConfigEntryKind, ServiceResolverEntry } from "./config-entry.js";
 import type { ConfigEntrySet } from "./config-entry-set.js";
 import { listProblems } from "./entry-reader.js";
 import { type IntentionSource, jwtProviders } from "./intentions.js";
 import { listMember, textMember } from "./kept-members.js";
 import { lowerCase } from "./names.js";
-
-/** Names exported to any peer, lower-cased to as written: by block, and with `*` all that have a chain of their own. */
-function exportedNames(entries: ConfigEntrySet): ReadonlyMap<string, string> {
-  const names = new Map<string, string>();
-  let wildcard = false;
-  for (const block of entries.exportedServices?.services ?? []) {
-    if (!block.consumers.some((consumer) => consumer.peer !== undefined)) continue;
-    if (block.name === "*") wildcard = true;
-    else names.set(lowerCase(block.name), block.name);
-  }
-  if (wildcard) for (const [key, name] of entries.chainNames) names.set(key, names.get(key) ?? name);
-  return names;
-}
 
 /** Why a resolver may not be part of an exported chain; undefined when it may. */
 function unsafeResolver({ redirect, failover }: ServiceResolverEntry): string | undefined {
@@ -100,8 +87,9 @@ function affectedGateways(
 ): readonly ConfigEntry[] {
   if (kind === "service-intentions") return [];
   if (kind === "ingress-gateway") return [after.get(kind, name)].flatMap((gateway) => gateway ?? []);
-  return [...before.all("ingress-gateway").values()].filter(
-    (gateway) => kind === "proxy-defaults" || listened(gateway).some(({ service }) => service === name),
+  if (kind === "proxy-defaults") return [...before.all("ingress-gateway").values()];
+  return [...before.referring("service", name)].filter(
+    (entry) => entry.kind === "ingress-gateway" && listened(entry).some(({ service }) => service === name),
   );
 }
 
@@ -121,7 +109,11 @@ function checkListeners(gateway: ConfigEntry, chains: ReadonlyMap<string, Compil
   }
 }
 
-/** The chains that a write of this entry may change, and those of all services with intentions, as Consul 1.21 picks them. */
+/**
+ * The chains that a write of this entry may change, as Consul 1.21 picks them: those that lead to it at once, and of those that
+ * do by way of others the ones of services with intentions. Consul looks at all services with intentions; the others were
+ * right before, and are.
+ */
 function affectedChains(
   before: ConfigEntrySet,
   after: ConfigEntrySet,
@@ -130,24 +122,28 @@ function affectedChains(
 ): ReadonlySet<string> {
   if (kind === "service-intentions") return new Set(after.get(kind, name) === undefined ? [] : [name]);
   if (kind === "ingress-gateway") return new Set();
-  const names = new Set<string>(kind === "proxy-defaults" ? [] : [name]);
-  for (const [key, chain] of after.chainNames) {
-    // The entry is there in another spelling.
-    if (kind !== "proxy-defaults" && key === lowerCase(name)) continue;
-    if (kind === "proxy-defaults" || leadsTo(before, chain, name)) names.add(chain);
+  if (kind === "proxy-defaults") {
+    return new Set([...after.chainNames.values(), ...judged(after, after.all("service-intentions").keys())]);
   }
-  for (const { name: destination, sources } of after.all("service-intentions").values()) {
-    // A chain without entries of its own cannot be wrong.
-    if (after.chainNames.has(lowerCase(destination)) || sources.some(hasPermissions)) names.add(destination);
+  const names = new Set<string>([name]);
+  for (const entry of before.referring("service", name)) {
+    const chain = after.chainName(entry.name);
+    // Where its own entry is there in another spelling, it is looked at already.
+    if (chain === undefined || lowerCase(chain) === lowerCase(name)) continue;
+    if (isChainEntry(entry) && relatedServices(entry).includes(name)) names.add(chain);
   }
+  for (const destination of judged(after, after.leadingTo(name))) names.add(destination);
   return names;
 }
 
-/** Whether an entry of `chain` names the service, spelled so. */
-function leadsTo(entries: ConfigEntrySet, chain: string, service: string): boolean {
-  return (["service-router", "service-splitter", "service-resolver"] as const).some((kind) => {
-    const entry = entries.get(kind, chain);
-    return entry !== undefined && relatedServices(entry).includes(service);
+/** Of these services, as written in their intentions, those whose chains intentions ask something of. */
+function judged(entries: ConfigEntrySet, keys: Iterable<string>): readonly string[] {
+  return [...keys].flatMap((key) => {
+    const intentions = entries.get("service-intentions", key);
+    if (intentions === undefined) return [];
+    // A chain without entries of its own cannot be wrong.
+    const counts = entries.chainName(key) !== undefined || intentions.sources.some(hasPermissions);
+    return counts ? [intentions.name] : [];
   });
 }
 
@@ -160,8 +156,8 @@ function checkProviders(after: ConfigEntrySet, kind: ConfigEntryKind, name: stri
     if (problems.length > 0) throw refused(listProblems(problems));
   }
   if (kind !== "jwt-provider" || after.get(kind, name) !== undefined) return;
-  for (const entry of after.all("service-intentions").values()) {
-    if (!jwtProviders(entry).has(name)) continue;
+  for (const entry of after.referring("jwt-provider", name)) {
+    if (entry.kind !== "service-intentions" || !jwtProviders(entry).has(name)) continue;
     throw refused(
       `cannot delete jwt provider config entry referenced by an intention. Provider name: ${name}, intention name: ${entry.name}`,
     );
@@ -200,10 +196,9 @@ export function checkEntryGuards(
   if (kind === "mesh") return;
   checkProviders(after, kind, name);
   if (kind === "exported-services") {
-    for (const exported of [...exportedNames(after).values()].sort(compareUtf8)) checkExport(after, exported);
+    for (const exported of after.exportedNames.toSorted(compareUtf8)) checkExport(after, exported);
     return;
   }
-  const exported = exportedNames(after);
   const gateways = affectedGateways(before, after, kind, name);
   const led = gateways.flatMap((gateway) => listened(gateway).map(({ service }) => service));
   const chains = new Map<string, CompiledChain>();
@@ -211,7 +206,7 @@ export function checkEntryGuards(
     const chain = compileChain(after, affected, datacenter);
     if (chain.tooLong) throw new PeeringError("resource-exhausted", chain.problem ?? "");
     if (chain.problem !== undefined) throw refused(chain.problem);
-    if (exported.has(lowerCase(affected))) {
+    if (after.isExported(affected)) {
       checkExport(after, affected);
       checkTargets(compileChain(before, affected, datacenter), chain);
     }

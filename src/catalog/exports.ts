@@ -37,7 +37,7 @@ function isReserved(key: string): boolean {
 
 /** Why `name` has a chain, or undefined when it has none. */
 function chainReason(input: ExportInput, key: string): "chain-entry" | "connect-enabled" | "gateway-link" | undefined {
-  if (input.entries.chainNames.has(key)) return "chain-entry";
+  if (input.entries.chainName(key) !== undefined) return "chain-entry";
   if (input.names.connectEnabled.has(key)) return "connect-enabled";
   const { names, wildcard } = input.entries.gatewayLinks;
   return names.has(key) || (wildcard && input.names.typical.has(key)) ? "gateway-link" : undefined;
@@ -100,7 +100,7 @@ export function resolveName(input: ExportInput, rules: PeerRules, key: string): 
   if (isReserved(key)) return undefined;
   const { entries, names } = input;
   const exported = rules.exact.get(key) ?? (rules.wildcard ? names.typical.get(key) : undefined);
-  const name = exported ?? (rules.wildcard ? entries.chainNames.get(key) : undefined);
+  const name = exported ?? (rules.wildcard ? entries.chainName(key) : undefined);
   if (name === undefined) return undefined;
   const chain = input.connect && chainReason(input, key) !== undefined ? compile(input, name) : undefined;
   return exported === undefined && chain === undefined ? undefined : { name, ordinary: exported !== undefined, chain };
@@ -139,7 +139,7 @@ export function listedName(resolved: ResolvedName | undefined, strictConsul: boo
 export function peersForService(input: Pick<ExportInput, "entries" | "names">, service: string): readonly string[] {
   const key = lowerCase(service);
   if (isReserved(key)) return [];
-  const wildcardCovers = input.names.typical.has(key) || input.entries.chainNames.has(key);
+  const wildcardCovers = input.names.typical.has(key) || input.entries.chainName(key) !== undefined;
   const peers = new Set<string>();
   for (const block of input.entries.exportedServices?.services ?? []) {
     if (block.name === "*" ? !wildcardCovers : lowerCase(block.name) !== key) continue;
@@ -267,7 +267,7 @@ export function explainExport(input: ExportInput, peer: string, service: string,
         continue;
       }
       if (!wildcard) reasons.push({ type: "named", block });
-      else if (input.names.typical.has(key) || input.entries.chainNames.has(key)) {
+      else if (input.names.typical.has(key) || input.entries.chainName(key) !== undefined) {
         reasons.push({ type: "wildcard", block });
       } else {
         reasons.push({ type: "not-typical", block });

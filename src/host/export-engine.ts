@@ -1,7 +1,6 @@
 import { compareUtf8 } from "../catalog/byte-order.js";
 import type { CatalogSource } from "../catalog/catalog-source.js";
 import { type ChainInfo, equalChainInfo } from "../catalog/chain.js";
-import { ChainReferences } from "../catalog/chain-references.js";
 import { type EncodedPayload, PayloadEncoder, payloadDigest, SIDECAR_SUFFIX } from "../catalog/exported-payload.js";
 import {
   candidateNames,
@@ -157,8 +156,6 @@ export class ExportEngine implements AsyncDisposable {
   readonly #options: ExportEngineOptions;
   readonly #index = new ServiceIndex();
   readonly #encoder: PayloadEncoder;
-  /** Which chains an entry may change. */
-  readonly #chains = new ChainReferences();
   readonly #emptyPayload: EncodedPayload = { value: new Uint8Array(0), digest: payloadDigest(new Uint8Array(0)) };
   /** By lower-cased name; more than one where blocks spell a name differently. */
   readonly #published = new Map<string, Published[]>();
@@ -184,7 +181,6 @@ export class ExportEngine implements AsyncDisposable {
     this.#options = options;
     this.#encoder = new PayloadEncoder(options);
     this.#anyPeer = peerRules(options.configEntries.entries, undefined);
-    for (const { entry } of options.configEntries.list()) this.#chains.set(entry.kind, entry.name, entry);
     this.#forgetEntries = options.configEntries.onChange((change) => this.#entryChanged(change));
     this.#running = this.#follow();
   }
@@ -339,8 +335,7 @@ export class ExportEngine implements AsyncDisposable {
   }
 
   /** What an entry says of one service changes what is told of it, and of those whose chains lead to it. */
-  #entryChanged({ kind, name, entry }: ConfigEntryChange): void {
-    this.#chains.set(kind, name, entry);
+  #entryChanged({ kind, name }: ConfigEntryChange): void {
     switch (kind) {
       case "exported-services":
       case "proxy-defaults":
@@ -354,7 +349,7 @@ export class ExportEngine implements AsyncDisposable {
       case "service-splitter": {
         if (!this.#known) return;
         const batches = this.#begin();
-        const keys = [...this.#chains.leadingTo(name)].sort();
+        const keys = [...this.#options.configEntries.entries.leadingTo(name)].sort();
         for (const attachment of this.#attachments) this.#resolve(attachment, keys, batches);
         this.#dispatch(batches);
         return;

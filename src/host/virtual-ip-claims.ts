@@ -3,7 +3,7 @@ import { lowerCase } from "../catalog/names.js";
 import type { Logger } from "../environment.js";
 import { errorText } from "../errors.js";
 import type { Catalog } from "./catalog.js";
-import type { ConfigEntries } from "./config-entries.js";
+import type { ConfigEntries, ConfigEntryChange } from "./config-entries.js";
 import type { ImportedAddresses, ImportStore } from "./import-store.js";
 import type { Leadership } from "./leadership.js";
 import type { PeeringRecords } from "./records.js";
@@ -36,11 +36,13 @@ export class VirtualIpClaims implements ImportedAddresses, AsyncDisposable {
   #last: Promise<void> = Promise.resolve();
   readonly #forget: () => void;
   #ended = false;
+  /** A change failed: the next one looks at all names. */
+  #behind = false;
 
   constructor(options: VirtualIpClaimsOptions) {
     this.#options = options;
-    this.#forget = options.configEntries.onChange(() => {
-      this.#last = this.#last.then(() => this.#syncLocal());
+    this.#forget = options.configEntries.onChange((change) => {
+      this.#last = this.#last.then(() => this.#follow(change));
     });
   }
 
@@ -86,9 +88,22 @@ export class VirtualIpClaims implements ImportedAddresses, AsyncDisposable {
     await this.#last;
   }
 
+  /** A change of an entry moves the address of its own name; of a gateway, those of what it fronts. */
+  async #follow({ kind, name }: ConfigEntryChange): Promise<void> {
+    const { catalog, configEntries, leadership } = this.#options;
+    if (this.#ended || !leadership.isLeader) return;
+    if (this.#behind || kind === "terminating-gateway") return this.#syncLocal();
+    if (!NAMING_KINDS.some((naming) => naming === kind)) return;
+    const key = lowerCase(name);
+    await this.#attempt(() =>
+      isNamed(configEntries.entries, key) ? catalog.claimVirtualIps("", [key]) : catalog.releaseVirtualIps("", [key]),
+    );
+  }
+
   async #syncLocal(): Promise<void> {
     const { catalog, configEntries, leadership } = this.#options;
     if (this.#ended || !leadership.isLeader) return;
+    this.#behind = false;
     const wanted = namedServices(configEntries.entries);
     const claimed = catalog.claimedVirtualIps().get("") ?? new Set<string>();
     const missing = [...wanted].filter((name) => !claimed.has(name));
@@ -102,6 +117,7 @@ export class VirtualIpClaims implements ImportedAddresses, AsyncDisposable {
     try {
       await action();
     } catch (error) {
+      this.#behind = true;
       if (!this.#ended)
         this.#options.logger.warn("virtual addresses were not brought up to date", { error: errorText(error) });
     }
@@ -116,4 +132,11 @@ function namedServices(entries: ConfigEntrySet): ReadonlySet<string> {
   // As in Consul, a gateway of all services has an address for that.
   if (entries.gatewayLinks.wildcard) names.add("*");
   return names;
+}
+
+/** Whether {@link namedServices} has a lower-cased name. */
+function isNamed(entries: ConfigEntrySet, key: string): boolean {
+  const { names, wildcard } = entries.gatewayLinks;
+  if (key === "*") return wildcard;
+  return names.has(key) || NAMING_KINDS.some((kind) => entries.get(kind, key) !== undefined);
 }

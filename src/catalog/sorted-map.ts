@@ -1,0 +1,117 @@
+/** The most entries of one chunk. */
+const CHUNK = 128;
+
+interface Chunk<Value> {
+  readonly keys: readonly string[];
+  readonly values: readonly Value[];
+}
+
+/**
+ * A map in the order of its keys that never changes: a change makes another one, which shares all but one chunk with it. So a
+ * change costs about the same with few entries and with many. The order is that of `<` on strings.
+ */
+export class SortedMap<Value> {
+  readonly size: number;
+  readonly #chunks: readonly Chunk<Value>[];
+
+  private constructor(chunks: readonly Chunk<Value>[], size: number) {
+    this.#chunks = chunks;
+    this.size = size;
+  }
+
+  static of<Value>(entries: ReadonlyMap<string, Value>): SortedMap<Value> {
+    const sorted = [...entries].sort(([left], [right]) => (left < right ? -1 : 1));
+    const chunks: Chunk<Value>[] = [];
+    for (let first = 0; first < sorted.length; first += CHUNK) {
+      const some = sorted.slice(first, first + CHUNK);
+      chunks.push({ keys: some.map(([key]) => key), values: some.map(([, value]) => value) });
+    }
+    return new SortedMap(chunks, sorted.length);
+  }
+
+  get(key: string): Value | undefined {
+    const { chunk, index, found } = this.#find(key);
+    return found ? chunk?.values[index] : undefined;
+  }
+
+  has(key: string): boolean {
+    return this.#find(key).found;
+  }
+
+  with(key: string, value: Value): SortedMap<Value> {
+    const { position, chunk, index, found } = this.#find(key);
+    const replaced = found ? 1 : 0;
+    const keys = chunk?.keys.toSpliced(index, replaced, key) ?? [key];
+    const values = chunk?.values.toSpliced(index, replaced, value) ?? [value];
+    const half = CHUNK / 2;
+    const parts =
+      keys.length <= CHUNK
+        ? [{ keys, values }]
+        : [
+            { keys: keys.slice(0, half), values: values.slice(0, half) },
+            { keys: keys.slice(half), values: values.slice(half) },
+          ];
+    return new SortedMap(this.#chunks.toSpliced(position, 1, ...parts), this.size + 1 - replaced);
+  }
+
+  without(key: string): SortedMap<Value> {
+    const { position, chunk, index, found } = this.#find(key);
+    if (chunk === undefined || !found) return this;
+    const left = { keys: chunk.keys.toSpliced(index, 1), values: chunk.values.toSpliced(index, 1) };
+    const parts = left.keys.length === 0 ? [] : [left];
+    return new SortedMap(this.#chunks.toSpliced(position, 1, ...parts), this.size - 1);
+  }
+
+  *[Symbol.iterator](): Generator<readonly [string, Value]> {
+    yield* this.under("");
+  }
+
+  *keys(): Generator<string> {
+    for (const [key] of this) yield key;
+  }
+
+  *values(): Generator<Value> {
+    for (const [, value] of this) yield value;
+  }
+
+  /** The entries whose keys begin with `prefix`. */
+  *under(prefix: string): Generator<readonly [string, Value]> {
+    const { position: first, index: start } = this.#find(prefix);
+    for (let position = first; position < this.#chunks.length; position++) {
+      const { keys, values } = this.#chunks[position] ?? { keys: [], values: [] };
+      for (let index = position === first ? start : 0; index < keys.length; index++) {
+        const [key, value] = [keys[index], values[index]];
+        if (key === undefined || value === undefined || !key.startsWith(prefix)) return;
+        yield [key, value];
+      }
+    }
+  }
+
+  /** Where a key is, or would be. */
+  #find(key: string): {
+    readonly position: number;
+    readonly chunk: Chunk<Value> | undefined;
+    readonly index: number;
+    readonly found: boolean;
+  } {
+    // The last chunk that does not begin behind it.
+    const behind = firstWhere(this.#chunks.length, (position) => (this.#chunks[position]?.keys[0] ?? "") > key);
+    const position = Math.max(0, behind - 1);
+    const chunk = this.#chunks[position];
+    const keys = chunk?.keys ?? [];
+    const index = firstWhere(keys.length, (place) => (keys[place] ?? "") >= key);
+    return { position, chunk, index, found: keys[index] === key };
+  }
+}
+
+/** The first of `length` numbers of which something holds, as it then does of all behind it; `length`: it holds of none. */
+function firstWhere(length: number, holds: (index: number) => boolean): number {
+  let low = 0;
+  let high = length;
+  while (low < high) {
+    const middle = (low + high) >>> 1;
+    if (holds(middle)) high = middle;
+    else low = middle + 1;
+  }
+  return low;
+}

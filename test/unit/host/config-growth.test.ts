@@ -1,0 +1,82 @@
+// A write of one config entry takes as long as what it touches, however many entries there are.
+import assert from "node:assert/strict";
+import { describe, it } from "node:test";
+import type { ConfigEntryInput } from "../../../src/catalog/config-entry.js";
+import { createHost, type PeeringHost } from "../../../src/host/host.js";
+import { memoryStorage } from "../../../src/storage/memory.js";
+import { memoryNetwork } from "../../../src/transport/memory.js";
+import { assertLinear } from "../../support/growth.js";
+
+const numbers = (size: number): readonly number[] => Array.from({ length: size }, (_, index) => index);
+
+type Many = (index: number) => ConfigEntryInput;
+
+/** With `round`, an entry can be written again and is another one. */
+const kinds: Readonly<Record<string, (index: number, round: number) => ConfigEntryInput>> = {
+  "service defaults": (index, round) => ({
+    kind: "service-defaults",
+    name: `s${index}`,
+    protocol: round === 0 ? "tcp" : "http",
+  }),
+  "resolvers that lead elsewhere": (index, round) => ({
+    kind: "service-resolver",
+    name: `s${index}`,
+    connectTimeout: `${round + 1}s`,
+    failover: { "*": { service: `t${index}` } },
+  }),
+  intentions: (index, round) => ({
+    kind: "service-intentions",
+    name: `s${index}`,
+    sources: [{ name: "api", action: round === 0 ? "allow" : "deny" }],
+  }),
+  "JWT providers": (index, round) => ({
+    kind: "jwt-provider",
+    name: `p${index}`,
+    extra: { Issuer: `issuer${round}`, JSONWebKeySet: { Local: { Filename: "/keys" } } },
+  }),
+};
+
+async function prepare(size: number): Promise<PeeringHost> {
+  const transport = memoryNetwork().transport({ listen: "127.0.0.1:8503" });
+  const host = await createHost({ datacenter: "dc1", storage: memoryStorage(), transport });
+  // All that a look at everything would find: chains, intentions, gateways, and what is exported.
+  const of = (many: Many): Promise<unknown> =>
+    Promise.all(numbers(size).map((index) => host.configEntries.set(many(index))));
+  await of((index) => ({ kind: "service-resolver", name: `r${index}`, connectTimeout: "5s" }));
+  await of((index) => ({
+    kind: "service-intentions",
+    name: `r${index}`,
+    sources: [{ name: "web", action: "allow" }],
+  }));
+  const services = numbers(size).map((index) => ({ name: `s${index}`, consumers: [{ peer: "peer" }] }));
+  await host.exports.set({ services });
+  return host;
+}
+
+describe("the time of a write of config entries grows with what it touches", () => {
+  for (const [name, entry] of Object.entries(kinds)) {
+    const write = async ({ configEntries }: PeeringHost, size: number, round: number): Promise<void> => {
+      for (const index of numbers(size)) await configEntries.set(entry(index, round));
+    };
+    it(`in ${name}`, () =>
+      assertLinear<PeeringHost>({
+        size: 200,
+        prepare,
+        dispose: (host) => host[Symbol.asyncDispose](),
+        steps: {
+          write: (host, size) => write(host, size, 0),
+          "write again": (host, size) => write(host, size, 1),
+          delete: async ({ configEntries }, size) => {
+            for (const index of numbers(size)) {
+              const { kind } = entry(index, 0);
+              assert.equal(await configEntries.delete(kind, entry(index, 0).name ?? ""), true);
+            }
+            assert.equal(
+              configEntries.list(entry(0, 0).kind).filter((each) => !each.entry.name.startsWith("r")).length,
+              0,
+            );
+          },
+        },
+      }));
+  }
+});
