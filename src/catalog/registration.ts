@@ -652,7 +652,7 @@ function uuidProblem(id: string): string | undefined {
 function validateNode(node: Node, datacenter: string): void {
   const problem = node.id === "" ? undefined : uuidProblem(node.id);
   if (problem !== undefined) throw invalid(`Bad node ID: ${problem}`);
-  if (lowerCase(node.datacenter) !== lowerCase(datacenter)) throw invalid("No path to datacenter");
+  if (node.datacenter !== datacenter) throw invalid("No path to datacenter");
 }
 
 /** The rules by kind (specification 4.1.4); all of them are collected. */
@@ -853,7 +853,7 @@ export function parseDeregistration(input: unknown, datacenter: string): ParsedD
   const node = text(from.node, "node");
   if (node === "") throw invalid("Must provide node");
   const where = text(from.datacenter, "datacenter");
-  if (where !== "" && lowerCase(where) !== lowerCase(datacenter)) throw invalid("No path to datacenter");
+  if (where !== "" && where !== datacenter) throw invalid("No path to datacenter");
   return { node, serviceId: text(from.serviceId, "serviceId"), checkId: text(from.checkId, "checkId") };
 }
 

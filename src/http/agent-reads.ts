@@ -6,7 +6,7 @@ import { toldText } from "../errors.js";
 import type { IndexedCheck } from "../host/catalog.js";
 import { blocking } from "./blocking.js";
 import type { Answer, Call } from "./call.js";
-import { filterFor, ownDatacenter, Visibility } from "./discovery.js";
+import { filterFor, Visibility } from "./discovery.js";
 import { badRequest, HttpError } from "./http-error.js";
 import { type Json, textMap, writeJson } from "./json.js";
 import { listOf, objectOf, text } from "./operation-docs.js";
@@ -46,7 +46,6 @@ async function members(call: Call): Promise<Answer> {
 async function services(call: Call): Promise<Answer> {
   call.refuseNamespace();
   call.refusePartition();
-  ownDatacenter(call);
   const filter = filterFor(call.readOptions(), serviceFields);
   const visible = await Visibility.of(call, "");
   await call.turn();
@@ -69,7 +68,6 @@ function withResult(call: Call, check: IndexedCheck): IndexedCheck {
 async function checks(call: Call): Promise<Answer> {
   call.refuseNamespace();
   call.refusePartition();
-  ownDatacenter(call);
   const filter = filterFor(call.readOptions(), checkFields);
   const visible = await Visibility.of(call, "");
   await call.turn();

@@ -9,7 +9,7 @@ import type { CallAllowance } from "./call-limits.js";
 import { badRequest } from "./http-error.js";
 import { type Json, writeJson } from "./json.js";
 import type { HttpRequest } from "./messages.js";
-import { parseReadOptions, type ReadOptions } from "./query.js";
+import { type Consistency, parseConsistency, parseReadOptions, type ReadOptions } from "./query.js";
 import type { SharedAnswer, SharedAnswers } from "./shared-answers.js";
 
 /** The program that serves, as those may use it who may write the agent. */
@@ -246,6 +246,11 @@ export class Call implements Waiting {
   /** @throws {HttpError} 400 for a bad one. */
   readOptions(): ReadOptions {
     return parseReadOptions(this.query, this.header("cache-control"));
+  }
+
+  /** How fresh the answer must be. @throws {HttpError} 400 for what contradicts itself. */
+  consistency(): Consistency {
+    return parseConsistency(this.query, this.header("cache-control"));
   }
 
   /** @throws {HttpError} 400: Community Edition has no partitions. */

@@ -11,7 +11,7 @@ import {
   hasNodeMeta,
   instanceScope,
   instancesOf,
-  nameInPath,
+  namedOptions,
   nodeOf,
   nodesOf,
   taggedInstancesOf,
@@ -76,15 +76,15 @@ async function services(call: Call): Promise<Answer> {
 }
 
 async function serviceInstances(call: Call): Promise<Answer> {
-  const options = discoveryOptions(call);
-  const service = nameInPath(call, "service name");
+  const options = namedOptions(call, "service name");
+  const service = options.name;
   const scope = instanceScope(call.host, options.peer, service);
   return flatAnswer(call, options, scope, () => taggedInstancesOf(call, options.peer, service));
 }
 
 async function connectInstances(call: Call): Promise<Answer> {
-  const options = discoveryOptions(call);
-  const service = nameInPath(call, "service name");
+  const options = namedOptions(call, "service name");
+  const service = options.name;
   const scope = connectScope(call.host, options.peer, service);
   // Who may not read the service is told of nothing that speaks for it, under whatever name.
   const access = await call.access();
@@ -109,9 +109,8 @@ async function flatAnswer(
 }
 
 async function node(call: Call): Promise<Answer> {
-  const options = discoveryOptions(call);
-  const { peer } = options;
-  const name = nameInPath(call, "node name");
+  const options = namedOptions(call, "node name");
+  const { peer, name } = options;
   const filter = filterFor(options, serviceFields);
   const visible = await Visibility.of(call, peer);
   return answerRead(call, options, { peer, local: (indexes) => indexes.node(name) }, async () => {
@@ -124,9 +123,8 @@ async function node(call: Call): Promise<Answer> {
 }
 
 async function nodeServices(call: Call): Promise<Answer> {
-  const options = discoveryOptions(call);
-  const { peer } = options;
-  const name = nameInPath(call, "node name");
+  const options = namedOptions(call, "node name");
+  const { peer, name } = options;
   const filter = filterFor(options, serviceFields);
   const visible = await Visibility.of(call, peer);
   return answerRead(call, options, { peer, local: (indexes) => indexes.node(name) }, async () => {
@@ -158,6 +156,7 @@ export const catalogReads: readonly Operation[] = [
   {
     method: "GET",
     pattern: "/v1/catalog/services",
+    cacheable: true,
     run: services,
     docs: [
       {
@@ -172,6 +171,7 @@ export const catalogReads: readonly Operation[] = [
   {
     method: "GET",
     pattern: "/v1/catalog/service/",
+    cacheable: true,
     run: serviceInstances,
     docs: [
       {
@@ -186,6 +186,7 @@ export const catalogReads: readonly Operation[] = [
   {
     method: "GET",
     pattern: "/v1/catalog/connect/",
+    cacheable: true,
     run: connectInstances,
     docs: [
       {

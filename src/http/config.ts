@@ -6,7 +6,7 @@ import { type GoJson, GoJsonError, readFirstValue } from "../syntax/go-json.js";
 import type { BlockingQuery } from "./blocking.js";
 import type { Answer, Call } from "./call.js";
 import { configEntryJson, configEntrySchema, type DecodedEntry, decodeConfigEntry } from "./config-json.js";
-import { filterFor } from "./discovery.js";
+import { filterFor, ownDatacenter } from "./discovery.js";
 import { type Fields, text as filterText, textMap as filterTextMap } from "./filter/fields.js";
 import { badRequest, HttpError } from "./http-error.js";
 import {
@@ -168,6 +168,7 @@ async function read(call: Call): Promise<Answer> {
 
 async function readOne(call: Call, kind: string, name: string): Promise<Answer> {
   const options = call.readOptions();
+  ownDatacenter(call);
   if (!isConfigEntryKind(kind)) throw new HttpError(500, `invalid config entry kind: ${kind}`);
   const access = await call.access();
   const right = rightToRead(access, kind, name);
@@ -192,6 +193,7 @@ async function readOne(call: Call, kind: string, name: string): Promise<Answer> 
 
 async function readKind(call: Call, kind: string): Promise<Answer> {
   const options = call.readOptions();
+  ownDatacenter(call);
   if (kind !== "" && !isConfigEntryKind(kind)) throw new HttpError(500, `invalid config entry kind: ${kind}`);
   if (options.filter !== "" && kind !== "service-defaults") {
     throw new HttpError(500, `filtering not supported for config entry kind=${kind}`);

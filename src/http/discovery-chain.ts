@@ -8,6 +8,7 @@ import { durationText } from "../syntax/go-duration.js";
 import { GoJsonError, GoObject, goAny, goMap, isGoObject, readFirstValue, readGo } from "../syntax/go-json.js";
 import { onlyChanges } from "./blocking.js";
 import type { Answer, Call } from "./call.js";
+import { ownDatacenter } from "./discovery.js";
 import { badRequest, HttpError } from "./http-error.js";
 import { type Json, writeJson } from "./json.js";
 import {
@@ -22,6 +23,7 @@ import {
   textsByKey,
   textsOrNull,
 } from "./operation-docs.js";
+import { consistencyOf } from "./query.js";
 import type { JsonSchema, Operation, ParameterDoc } from "./routes.js";
 import { fieldJson, fieldSchema } from "./shape-json.js";
 
@@ -199,6 +201,7 @@ async function readChain(call: Call): Promise<Answer> {
   call.refusePartition();
   call.refuseNamespace();
   const overrides = call.method === "POST" ? await overridesIn(call) : {};
+  ownDatacenter(call);
   await call.require({ resource: "service", access: "read", name: service });
   const { configEntries, datacenter } = call.host;
   const from = call.query.get("compile-dc") || datacenter;
@@ -216,7 +219,10 @@ async function readChain(call: Call): Promise<Answer> {
       }),
   };
   const changes = onlyChanges(query, options.minIndex, (json) => writeJson(json));
-  return call.answer(options, changes, async ({ index, result }) => ({ json: result, read: { index } }));
+  return call.answer(options, changes, async ({ index, result }) => ({
+    json: result,
+    read: { index, consistency: consistencyOf(options) },
+  }));
 }
 
 const nodeSchema: JsonSchema = {
@@ -287,6 +293,7 @@ export const discoveryChainOperations: readonly Operation[] = [
   {
     method: "GET",
     pattern: PATTERN,
+    cacheable: true,
     run: readChain,
     docs: [
       {
@@ -302,6 +309,7 @@ export const discoveryChainOperations: readonly Operation[] = [
   {
     method: "POST",
     pattern: PATTERN,
+    cacheable: true,
     run: readChain,
     docs: [
       {

@@ -13,7 +13,7 @@ import type { Fields } from "./filter/fields.js";
 import { compileFilter } from "./filter/filter.js";
 import { badRequest, HttpError } from "./http-error.js";
 import type { Json } from "./json.js";
-import { consistencyOf, type ReadOptions } from "./query.js";
+import { consistencyOf, goBoolOf, type ReadOptions } from "./query.js";
 import type { CheckView, InstanceView, NodeView } from "./records-json.js";
 
 /** Whose data a read is about, and what it may wait for. */
@@ -34,32 +34,71 @@ export interface DiscoveryOptions extends ReadOptions {
   readonly nodeMeta: readonly (readonly [string, string])[];
 }
 
-/**
- * Takes the shared parameters apart.
- * @throws {HttpError} with Consul's text, 400 or 500.
- */
+/** Those of a read about one thing, which the path names. */
+export interface NamedOptions extends DiscoveryOptions {
+  readonly name: string;
+}
+
+/** Those of a read of `/v1/health` about the instances of a service. */
+export interface InstanceOptions extends NamedOptions {
+  readonly passing: boolean;
+  /** `""` when none is asked for. */
+  readonly samenessGroup: string;
+}
+
+// A request is judged in Consul's order: what its text alone shows to be wrong is told before another datacenter is.
+
+/** @throws {HttpError} with Consul's text, 400 or 500. */
 export function discoveryOptions(call: Call): DiscoveryOptions {
+  const options = sharedOptions(call);
+  ownDatacenter(call);
+  return options;
+}
+
+/** @param what - the path names. @throws {HttpError} as {@link discoveryOptions}, and 400 without a name. */
+export function namedOptions(call: Call, what: string): NamedOptions {
+  const options = sharedOptions(call);
+  const name = nameInPath(call, what);
+  ownDatacenter(call);
+  return { ...options, name };
+}
+
+/** @throws {HttpError} as {@link namedOptions}, and 400 for a bad `passing`, or a peer together with a sameness group. */
+export function instanceOptions(call: Call): InstanceOptions {
+  const options = sharedOptions(call);
+  const samenessGroup = call.query.get("sameness-group") || call.query.get("sg") || "";
+  if (samenessGroup !== "" && options.peer !== "") {
+    throw badRequest("peer-name and sameness-group are mutually exclusive");
+  }
+  const name = nameInPath(call, "service name");
+  const passing = onlyPassing(call);
+  ownDatacenter(call);
+  return { ...options, name, passing, samenessGroup };
+}
+
+function sharedOptions(call: Call): DiscoveryOptions {
   call.refuseNamespace();
   call.refusePartition();
   const { query, host } = call;
   const options = call.readOptions();
   const asked = query.get("peer") ?? "";
-  const samenessGroup = query.get("sameness-group") || query.get("sg") || "";
-  if (samenessGroup !== "") {
-    if (asked !== "") throw badRequest("peer-name and sameness-group are mutually exclusive");
-    throw new HttpError(500, "sameness groups are not supported in consul CE");
-  }
-  ownDatacenter(call);
   const peer = asked === "" ? "" : (host.internals.records.byName(asked)?.name ?? asked);
   return { ...options, peer, nodeMeta: query.getAll("node-meta").map(pair) };
 }
 
-/** @throws {HttpError} 500 for the name of another datacenter. */
+/** Present and empty means yes; a word is read as Go reads bools. @throws {HttpError} 400 for another. */
+function onlyPassing(call: Call): boolean {
+  const given = call.query.get("passing");
+  if (given === null) return false;
+  const wanted = given === "" ? true : goBoolOf(given);
+  if (wanted !== undefined) return wanted;
+  throw badRequest("Invalid value for ?passing");
+}
+
+/** @throws {HttpError} 500 for the name of another datacenter: names in other capitals are others, as in Consul. */
 export function ownDatacenter(call: Call): void {
   const datacenter = call.query.get("datacenter") || call.query.get("dc") || "";
-  if (datacenter !== "" && lowerCase(datacenter) !== lowerCase(call.host.datacenter)) {
-    throw new HttpError(500, "No path to datacenter");
-  }
+  if (datacenter !== "" && datacenter !== call.host.datacenter) throw new HttpError(500, "No path to datacenter");
 }
 
 function pair(given: string): readonly [string, string] {
@@ -68,7 +107,7 @@ function pair(given: string): readonly [string, string] {
 }
 
 /** The name that follows the path of an endpoint. @throws {HttpError} 400 `Missing <what>` when there is none. */
-export function nameInPath(call: Call, what: string): string {
+function nameInPath(call: Call, what: string): string {
   if (call.rest === "") throw badRequest(`Missing ${what}`);
   return call.rest;
 }

@@ -4,10 +4,11 @@ import { ingressLinks } from "../catalog/ingress.js";
 import type { JsonObject, JsonValue } from "../catalog/instance.js";
 import { lowerCase } from "../catalog/names.js";
 import type { Answer, Call } from "./call.js";
-import { discoveryOptions, nameInPath, Visibility } from "./discovery.js";
+import { namedOptions, Visibility } from "./discovery.js";
 import { discoveryParameters } from "./discovery-docs.js";
 import type { Json } from "./json.js";
 import { flag, index, listOf, objectOf, text, texts } from "./operation-docs.js";
+import { consistencyOf } from "./query.js";
 import type { JsonSchema, Operation } from "./routes.js";
 import { answerFromAll } from "./ui.js";
 
@@ -65,8 +66,8 @@ function textOf(value: JsonValue | undefined): string | undefined {
 
 /** Gateways are our own: a peer in the query changes nothing, as in Consul. */
 async function gatewayServices(call: Call): Promise<Answer> {
-  const options = discoveryOptions(call);
-  const gateway = nameInPath(call, "gateway name");
+  const options = namedOptions(call, "gateway name");
+  const gateway = options.name;
   await call.require({ resource: "service", access: "read", name: gateway });
   const visible = await Visibility.of(call, "");
   const answer = await answerFromAll(call, options, async () => {
@@ -85,7 +86,9 @@ async function gatewayServices(call: Call): Promise<Answer> {
     }));
     return { json, filtered: visible.filtered };
   });
-  return answer.read === undefined ? answer : { ...answer, read: { ...answer.read, consistency: "leader" } };
+  return answer.read === undefined
+    ? answer
+    : { ...answer, read: { ...answer.read, consistency: consistencyOf(options) } };
 }
 
 function linksOf(call: Call, entry: ConfigEntry | undefined): readonly Link[] {

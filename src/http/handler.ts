@@ -22,7 +22,7 @@ import type { HttpListener, HttpRequest, HttpResponse } from "./messages.js";
 import { openApiOperation } from "./openapi.js";
 import { Pipeline } from "./pipeline.js";
 import { RequestGuard, type RequestGuardOptions } from "./request-guard.js";
-import { operations, RouteTable } from "./routes.js";
+import { type Operation, operations, RouteTable } from "./routes.js";
 import { SharedAnswers } from "./shared-answers.js";
 
 /** How a host is served over HTTP. */
@@ -228,7 +228,7 @@ async function serve(
   const query = new URLSearchParams(target.search);
   const call = new Call(server, request, { path, rest, query, ...parts });
   try {
-    return { ...outgoing(await operation.run(call), call, common) };
+    return { ...outgoing(await operation.run(call), call, common, operation) };
   } catch (error) {
     const { status, text } = refusalOf(error);
     const extra = error instanceof HttpError ? headersFor(request, error.headers) : {};
@@ -238,14 +238,19 @@ async function serve(
   }
 }
 
-function outgoing(answer: Answer, call: Call, common: Readonly<Record<string, string>>): Outgoing {
+function outgoing(
+  answer: Answer,
+  call: Call,
+  common: Readonly<Record<string, string>>,
+  { cacheable }: Operation,
+): Outgoing {
   const { json, text, textType = PLAIN, status = 200, read, filtered = read?.filtered ?? false } = answer;
   const headers = {
     ...common,
     "Content-Type": text === undefined ? "application/json" : textType,
     ...(read === undefined ? {} : readHeaders(read, call.host.leadership)),
     // Nothing is cached here, and clients that ask for it look for the header.
-    ...(read !== undefined && call.query.has("cached") ? { "X-Cache": "MISS" } : {}),
+    ...(cacheable && call.query.has("cached") ? { "X-Cache": "MISS" } : {}),
     ...answer.headers,
     ...(filtered && call.token !== "" ? { "X-Consul-Results-Filtered-By-ACLs": "true" } : {}),
   };

@@ -6,12 +6,13 @@ import {
   connectInstancesOf,
   connectScope,
   type DiscoveryOptions,
-  discoveryOptions,
   filterFor,
   hasNodeMeta,
+  type InstanceOptions,
+  instanceOptions,
   instanceScope,
   instancesOf,
-  nameInPath,
+  namedOptions,
   nodeOf,
   type Scope,
   taggedInstancesOf,
@@ -24,36 +25,24 @@ import {
   passingParameter,
   tagParameter,
 } from "./discovery-docs.js";
-import { badRequest } from "./http-error.js";
+import { HttpError } from "./http-error.js";
 import { listOf } from "./operation-docs.js";
-import { goBoolOf } from "./query.js";
 import { checkSchema, instanceSchema } from "./record-docs.js";
 import { checkFields, instanceFields } from "./record-fields.js";
 import { type CheckView, checkJson, type InstanceView, instanceJson } from "./records-json.js";
 import type { Operation } from "./routes.js";
 
-/** Present and empty means yes; a word is read as Go reads bools. @throws {HttpError} 400 for another. */
-function onlyPassing(call: Call): boolean {
-  const given = call.query.get("passing");
-  if (given === null) return false;
-  const wanted = given === "" ? true : goBoolOf(given);
-  if (wanted !== undefined) return wanted;
-  throw badRequest("Invalid value for ?passing");
-}
-
 async function service(call: Call): Promise<Answer> {
-  const options = discoveryOptions(call);
-  const { peer } = options;
-  const name = nameInPath(call, "service name");
+  const options = instanceOptions(call);
+  const { peer, name } = options;
   return instancesAnswer(call, options, instanceScope(call.host, peer, name), () =>
     taggedInstancesOf(call, peer, name),
   );
 }
 
 async function connect(call: Call): Promise<Answer> {
-  const options = discoveryOptions(call);
-  const { peer } = options;
-  const name = nameInPath(call, "service name");
+  const options = instanceOptions(call);
+  const { peer, name } = options;
   await requireService(call, peer, name);
   return instancesAnswer(call, options, connectScope(call.host, peer, name), () =>
     connectInstancesOf(call.host, peer, name),
@@ -70,10 +59,10 @@ async function requireService(call: Call, peer: string, name: string): Promise<v
 
 /** Gateways are our own: a peer in the query changes nothing, as in Consul. */
 async function ingress(call: Call): Promise<Answer> {
-  const asked = discoveryOptions(call);
+  const asked = instanceOptions(call);
   const options = { ...asked, peer: "" };
   const { gateways } = call.host;
-  const name = nameInPath(call, "service name");
+  const { name } = options;
   await requireService(call, asked.peer, name);
   const scope = { peer: "", local: () => gateways.ingressIndex(name), gateways: true };
   return instancesAnswer(call, options, scope, async () =>
@@ -83,12 +72,13 @@ async function ingress(call: Call): Promise<Answer> {
 
 async function instancesAnswer(
   call: Call,
-  options: DiscoveryOptions,
+  options: InstanceOptions,
   scope: Scope,
   load: () => Promise<readonly InstanceView[]>,
 ): Promise<Answer> {
-  const passing = onlyPassing(call);
+  const { passing, samenessGroup } = options;
   const filter = filterFor(options, instanceFields);
+  if (samenessGroup !== "") throw new HttpError(500, "sameness groups are not supported in consul CE");
   const visible = await Visibility.of(call, options.peer);
   return answerRead(call, options, scope, async () => {
     const shown = (await load()).filter((view) => hasNodeMeta(view.node, options.nodeMeta) && visible.instance(view));
@@ -100,9 +90,8 @@ async function instancesAnswer(
 }
 
 async function checksOfService(call: Call): Promise<Answer> {
-  const options = discoveryOptions(call);
-  const { peer } = options;
-  const name = nameInPath(call, "service name");
+  const options = namedOptions(call, "service name");
+  const { peer, name } = options;
   const scope = { peer, service: name, local: (indexes: CatalogIndexes) => checksIndex(options, indexes) };
   return checksAnswer(call, options, scope, async () => {
     const instances = await instancesOf(call.host, peer, name);
@@ -113,17 +102,15 @@ async function checksOfService(call: Call): Promise<Answer> {
 }
 
 async function checksOfNode(call: Call): Promise<Answer> {
-  const options = discoveryOptions(call);
-  const { peer } = options;
-  const name = nameInPath(call, "node name");
+  const options = namedOptions(call, "node name");
+  const { peer, name } = options;
   const scope = { peer, local: (indexes: CatalogIndexes) => indexes.checks };
   return checksAnswer(call, options, scope, async () => (await nodeOf(call.host, peer, name))?.checks ?? []);
 }
 
 async function state(call: Call): Promise<Answer> {
-  const options = discoveryOptions(call);
-  const { peer, nodeMeta } = options;
-  const wanted = nameInPath(call, "check state");
+  const options = namedOptions(call, "check state");
+  const { peer, nodeMeta, name: wanted } = options;
   const scope = { peer, local: (indexes: CatalogIndexes) => checksIndex(options, indexes) };
   return checksAnswer(call, options, scope, async () => {
     const checks = await checksInState(call, peer, wanted);
@@ -171,6 +158,7 @@ export const healthOperations: readonly Operation[] = [
   {
     method: "GET",
     pattern: "/v1/health/service/",
+    cacheable: true,
     run: service,
     docs: [
       {
@@ -185,6 +173,7 @@ export const healthOperations: readonly Operation[] = [
   {
     method: "GET",
     pattern: "/v1/health/connect/",
+    cacheable: true,
     run: connect,
     docs: [
       {
@@ -199,6 +188,7 @@ export const healthOperations: readonly Operation[] = [
   {
     method: "GET",
     pattern: "/v1/health/ingress/",
+    cacheable: true,
     run: ingress,
     docs: [
       {

@@ -18,7 +18,7 @@ import type { ConfigEntryChange, StoredConfigEntry } from "../host/config-entrie
 import { type BlockingQuery, onlyChanges } from "./blocking.js";
 import type { Answer, Call } from "./call.js";
 import { jwtJson, jwtSchema, permissionsJson, permissionsSchema } from "./config-json.js";
-import { filterFor } from "./discovery.js";
+import { filterFor, ownDatacenter } from "./discovery.js";
 import { type Fields, text as filterText, integer, textMap } from "./filter/fields.js";
 import { badRequest, HttpError } from "./http-error.js";
 import {
@@ -36,6 +36,7 @@ import {
 } from "./intention-input.js";
 import { type Json, writeJson } from "./json.js";
 import { anyObject, flag, index, listOf, objectOf, readParameters, text, textsByKey, time } from "./operation-docs.js";
+import { consistencyOf } from "./query.js";
 import type { JsonSchema, Operation, ParameterDoc } from "./routes.js";
 
 // Intentions one by one (specification 4.9.3): each is a source of the config entry of its destination.
@@ -159,6 +160,7 @@ async function list(call: Call): Promise<Answer> {
   const options = call.readOptions();
   call.refusePartition();
   call.refuseNamespace();
+  ownDatacenter(call);
   const filter = filterFor(options, fields);
   await call.access();
   const all = query(call, () => ({ result: allIntentions(call) }));
@@ -172,12 +174,18 @@ async function list(call: Call): Promise<Answer> {
   });
 }
 
+function noIntention(): HttpError {
+  return new HttpError(404, "Intention not found");
+}
+
 /** Answers with one intention, which both of its ends may read. */
 async function answerOne(call: Call, one: BlockingQuery<StoredIntention | undefined>): Promise<Answer> {
   const options = call.readOptions();
   await call.access();
+  // One that is not there is not waited for, as in Consul.
+  if (one.read().result === undefined) throw noIntention();
   return call.answer(options, one, async ({ index, result }) => {
-    if (result === undefined) throw new HttpError(404, "Intention not found");
+    if (result === undefined) throw noIntention();
     if (!mayRead(await call.access(), result)) throw denied();
     return { json: intentionJson(result), read: { index } };
   });
@@ -188,6 +196,7 @@ async function exact(call: Call): Promise<Answer> {
   call.refuseNamespace();
   const from = endIn(call, "source", true);
   const to = endIn(call, "destination");
+  ownDatacenter(call);
   requireDefaultNamespace(from.namespace, "SourceNS");
   requireDefaultNamespace(to.namespace, "DestinationNS");
   for (const [what, { service }] of Object.entries({ SourceName: from, DestinationName: to })) {
@@ -202,10 +211,7 @@ async function exact(call: Call): Promise<Answer> {
   };
   const one = query(
     call,
-    () => {
-      const result = find();
-      return { result, found: result !== undefined };
-    },
+    () => ({ result: find() }),
     ({ name }) => lowerCase(name) === lowerCase(to.service),
   );
   return answerOne(call, one);
@@ -217,6 +223,7 @@ async function check(call: Call): Promise<Answer> {
   call.refuseNamespace();
   const from = endIn(call, "source");
   const to = endIn(call, "destination");
+  ownDatacenter(call);
   requireDefaultNamespace(from.namespace, "source namespace");
   requireDefaultNamespace(to.namespace, "destination namespace");
   const type = call.query.get("source-type") ?? "consul";
@@ -273,6 +280,7 @@ async function match(call: Call): Promise<Answer> {
   call.refusePartition();
   call.refuseNamespace();
   const { by, names } = matchQuestion(call);
+  ownDatacenter(call);
   requireFewNames(call, names.size);
   for (const name of names.values()) if (name !== "") await call.require(rightToRead(name));
   const matches = query(call, () => {
@@ -289,7 +297,10 @@ async function match(call: Call): Promise<Answer> {
       result.map(([given, found]): [string, Json] => [given, found.length === 0 ? null : found.map(intentionJson)]),
     );
   const changes = onlyChanges(matches, options.minIndex, (result) => writeJson(json(result)));
-  return call.answer(options, changes, async ({ index, result }) => ({ json: json(result), read: { index } }));
+  return call.answer(options, changes, async ({ index, result }) => ({
+    json: json(result),
+    read: { index, consistency: consistencyOf(options) },
+  }));
 }
 
 // Writes.
@@ -371,11 +382,9 @@ function byId(call: Call, id: string): StoredIntention | undefined {
 async function readById(call: Call): Promise<Answer> {
   const id = call.rest;
   const fault = id === "" ? undefined : idFault(id);
+  ownDatacenter(call);
   if (fault !== undefined) throw badRequest(`${NO_LOOKUP} ${fault}`);
-  const one = query(call, () => {
-    const result = id === "" ? undefined : byId(call, id);
-    return { result, found: result !== undefined };
-  });
+  const one = query(call, () => ({ result: id === "" ? undefined : byId(call, id) }));
   return answerOne(call, one);
 }
 
@@ -522,6 +531,7 @@ export const intentionOperations: readonly Operation[] = [
   {
     method: "GET",
     pattern: `${PATTERN}/match`,
+    cacheable: true,
     run: match,
     docs: [
       {

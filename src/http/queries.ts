@@ -221,7 +221,7 @@ async function list(call: Call): Promise<Answer> {
     const visible = result.filter(({ query }) => access.may({ resource: "query", access: "read", name: query.name }));
     return {
       json: visible.map((stored) => queryJson(stored, access)),
-      read: { index, consistency: "leader", filtered: visible.length < result.length },
+      read: { index, consistency: consistencyOf(options), filtered: visible.length < result.length },
     };
   });
 }
@@ -241,7 +241,7 @@ async function readOne(call: Call): Promise<Answer> {
   return call.answer(options, query, async ({ index, result }) => {
     if (result === undefined) throw unknown();
     await call.require({ resource: "query", access: "read", name: result.query.name });
-    return { json: [queryJson(result, await call.access())], read: { index, consistency: "leader" } };
+    return { json: [queryJson(result, await call.access())], read: { index, consistency: consistencyOf(options) } };
   });
 }
 
@@ -424,6 +424,7 @@ export const queryOperations: readonly Operation[] = [
   {
     method: "GET",
     pattern: "/v1/query/*/execute",
+    cacheable: true,
     run: execute,
     docs: [
       {

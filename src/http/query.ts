@@ -1,15 +1,19 @@
 import { parseDuration } from "../syntax/go-duration.js";
 import { badRequest } from "./http-error.js";
 
+/** How fresh an answer must be. */
+export interface Consistency {
+  readonly stale: boolean;
+  readonly consistent: boolean;
+  readonly cached: boolean;
+}
+
 /** Options of a read, taken from its query and headers (specification 2.6.4). */
-export interface ReadOptions {
+export interface ReadOptions extends Consistency {
   /** 0n: do not wait. */
   readonly minIndex: bigint;
   /** Milliseconds; 0 when not given. */
   readonly waitMs: number;
-  readonly stale: boolean;
-  readonly consistent: boolean;
-  readonly cached: boolean;
   /** Not parsed yet; `""` when not given. */
   readonly filter: string;
 }
@@ -23,7 +27,7 @@ export function goBoolOf(word: string): boolean | undefined {
 const MAX_UINT64 = 2n ** 64n - 1n;
 
 /** As `X-Consul-Effective-Consistency` tells it. */
-export function consistencyOf({ stale, consistent }: ReadOptions): "leader" | "stale" | "consistent" {
+export function consistencyOf({ stale, consistent }: Consistency): "leader" | "stale" | "consistent" {
   return stale ? "stale" : consistent ? "consistent" : "leader";
 }
 
@@ -43,19 +47,25 @@ export function parseReadOptions(query: URLSearchParams, cacheControl: string | 
   const index = given("index") === "" ? 0n : parseUint64(given("index"));
   const wait = given("wait") === "" ? 0 : parseDuration(given("wait"));
   // In the order in which Consul looks at them: the first fault is told.
+  const consistency = parseConsistency(query, cacheControl);
+  if (wait === undefined) throw badRequest("Invalid wait time");
+  if (index === undefined) throw badRequest("Invalid index");
+  return { minIndex: index, waitMs: wait, ...consistency, filter: given("filter") };
+}
+
+/** The part of {@link parseReadOptions} that reads have, too, which cannot be waited for. @throws {HttpError} 400. */
+export function parseConsistency(query: URLSearchParams, cacheControl: string | undefined): Consistency {
   const stale = query.has("stale");
   const consistent = query.has("consistent");
   const cached = query.has("cached");
-  const maxStale = given("max_stale");
+  const maxStale = query.get("max_stale") ?? "";
   if (maxStale !== "" && parseDuration(maxStale) === undefined) {
     throw badRequest(`Invalid max_stale value ${JSON.stringify(maxStale)}`);
   }
   if (stale && consistent) throw badRequest("Cannot specify ?stale with ?consistent, conflicting semantics.");
   if (cached && consistent) throw badRequest("Cannot specify ?cached with ?consistent, conflicting semantics.");
   checkCacheControl(cacheControl);
-  if (wait === undefined) throw badRequest("Invalid wait time");
-  if (index === undefined) throw badRequest("Invalid index");
-  return { minIndex: index, waitMs: wait, stale, consistent, cached, filter: given("filter") };
+  return { stale, consistent, cached };
 }
 
 function checkCacheControl(header: string | undefined): void {

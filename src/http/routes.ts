@@ -55,6 +55,8 @@ export interface Operation {
   readonly run: (call: Call) => Promise<Answer>;
   /** Answers for something that is not served: there is nothing to read, and nothing to change. */
   readonly unserved?: true;
+  /** Consul can answer it from a cache, and tells so who asks for that. Nothing is cached here. */
+  readonly cacheable?: true;
   readonly docs: readonly OperationDoc[];
 }
 

@@ -1,6 +1,7 @@
 import { arch, availableParallelism, cpus, freemem, hostname, platform, release, totalmem, uptime } from "node:os";
 import { allowAll } from "../access/authorizer.js";
 import type { AgentControl, Answer, Call } from "./call.js";
+import { ownDatacenter } from "./discovery.js";
 import { type Fields, integer as integerField, text as textField, textMap as textMapField } from "./filter/fields.js";
 import { badRequest, HttpError } from "./http-error.js";
 import { type Json, textMap, timeText } from "./json.js";
@@ -43,6 +44,7 @@ async function peers(call: Call): Promise<Answer> {
 }
 
 async function datacenters(call: Call): Promise<Answer> {
+  call.consistency();
   return { json: [call.host.datacenter] };
 }
 
@@ -178,6 +180,7 @@ function stats(call: Call): Json {
 
 /** This node as the one server that votes: what Consul's test helpers and Terraform wait for. */
 async function raftConfiguration(call: Call): Promise<Answer> {
+  ownDatacenter(call);
   await call.require({ resource: "operator", access: "read" });
   const { host, server } = call;
   return {
@@ -200,6 +203,7 @@ async function raftConfiguration(call: Call): Promise<Answer> {
 
 /** The one server, as Consul's autopilot judges servers: what load balancers and monitors of a cluster ask. */
 async function serverHealth(call: Call): Promise<Answer> {
+  ownDatacenter(call);
   await call.require({ resource: "operator", access: "read" });
   const { host, server } = call;
   const { isLeader } = host.leadership;
@@ -372,6 +376,7 @@ export const systemOperations: readonly Operation[] = [
   {
     method: "GET",
     pattern: "/v1/catalog/datacenters",
+    cacheable: true,
     run: datacenters,
     docs: [
       { path: "/v1/catalog/datacenters", id: "listDatacenters", summary: "Names of the datacenters.", answer: texts },

@@ -12,7 +12,7 @@ import {
   instancesOf,
   localNode,
   type NodeContents,
-  nameInPath,
+  namedOptions,
   nodeOf,
   nodesOf,
   Visibility,
@@ -338,9 +338,8 @@ async function nodes(call: Call): Promise<Answer> {
 }
 
 async function node(call: Call): Promise<Answer> {
-  const options = discoveryOptions(call);
-  const { peer } = options;
-  const name = nameInPath(call, "node name");
+  const options = namedOptions(call, "node name");
+  const { peer, name } = options;
   const visible = await Visibility.of(call, peer);
   return answerFromAll(call, options, async () => {
     const found = await nodeOf(call.host, peer, name);

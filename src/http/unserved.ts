@@ -1,6 +1,7 @@
 import { allowAll } from "../access/authorizer.js";
 import { blocking } from "./blocking.js";
 import type { Answer, Call } from "./call.js";
+import { ownDatacenter } from "./discovery.js";
 import { badRequest, HttpError } from "./http-error.js";
 import type { Json } from "./json.js";
 import type { Method, Operation } from "./routes.js";
@@ -21,12 +22,15 @@ async function wait(call: Call): Promise<{ readonly index: bigint }> {
 /** As Consul answers for a key that does not exist. */
 async function noKey(call: Call): Promise<Answer> {
   if (call.rest === "" && !call.query.has("recurse") && !call.query.has("keys")) throw badRequest("Missing key name");
+  ownDatacenter(call);
   await call.require({ resource: "key", access: "read", name: call.rest });
   return { status: 404, text: "", read: await wait(call) };
 }
 
-function nothing(json: Json): (call: Call) => Promise<Answer> {
+/** @param local - it is told by each agent of its own: another datacenter is not looked for. */
+function nothing(json: Json, local = false): (call: Call) => Promise<Answer> {
   return async (call) => {
+    if (!local) ownDatacenter(call);
     await call.access();
     return { json, read: await wait(call) };
   };
@@ -66,11 +70,12 @@ export const unservedOperations: readonly Operation[] = [
   read("/v1/session/info/", nothing([])),
   read("/v1/session/node/", nothing([])),
   ...["create", "destroy/", "renew/"].flatMap((path) => refused("Sessions are", `/v1/session/${path}`, ["PUT"])),
-  read("/v1/event/list", nothing([])),
+  read("/v1/event/list", nothing([], true)),
   ...refused("Events are", "/v1/event/fire/", ["PUT"]),
-  read("/v1/coordinate/datacenters", nothing([])),
+  read("/v1/coordinate/datacenters", nothing([], true)),
   read("/v1/coordinate/nodes", nothing([])),
   read("/v1/coordinate/node/", async (call) => {
+    ownDatacenter(call);
     await call.access();
     return { status: 404, text: "", read: await wait(call) };
   }),

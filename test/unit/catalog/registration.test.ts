@@ -56,8 +56,8 @@ describe("registration", () => {
   });
 
   it("refuses another datacenter", () => {
-    assert.equal(parseRegistration({ ...node, datacenter: "DC1" }, "dc1").node.datacenter, "DC1");
-    assert.equal(refusal({ ...node, datacenter: "dc2" }), "No path to datacenter");
+    assert.equal(parseRegistration({ ...node, datacenter: "dc1" }, "dc1").node.datacenter, "dc1");
+    for (const datacenter of ["dc2", "DC1"]) assert.equal(refusal({ ...node, datacenter }), "No path to datacenter");
   });
 
   it("asks for a service name and a usable address", () => {
