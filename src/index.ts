@@ -14,6 +14,8 @@ export type {
   ExportedServiceBlock,
   ExportedServicesEntry,
   FailoverTarget,
+  KeptEntry,
+  KeptKind,
   LinkedService,
   MeshEntry,
   ProxyDefaultsEntry,
@@ -30,7 +32,7 @@ export type {
   ServiceSplitterEntry,
   TerminatingGatewayEntry,
 } from "./catalog/config-entry.js";
-export type { ChainLimits, ConfigEntrySet } from "./catalog/config-entry-set.js";
+export type { ChainLimits, ConfigEntrySet, GatewayNames } from "./catalog/config-entry-set.js";
 export type { ExportExplanation, ExportedServiceView, ExportReason } from "./catalog/exports.js";
 export type {
   Check,
@@ -136,6 +138,7 @@ export type {
 } from "./host/import-store.js";
 export { Imports, type WatchImportsOptions } from "./host/imports.js";
 export { alwaysLeader, type Leadership } from "./host/leadership.js";
+export type { LeafCertificates, LeafCertificatesOptions, LeafLimits, ServiceLeaf } from "./host/leaf-certificates.js";
 export type { Metric } from "./host/metrics.js";
 export type { HostLimits, HostOptions } from "./host/options.js";
 export {

@@ -4,4 +4,4 @@
  */
 export type { Node, ServiceInstance } from "../catalog/instance.js";
 export { type DnsServer, type DnsServerOptions, dnsServer } from "./server.js";
-export { type AddressOwner, type DnsSource, hostSource, type QueryAnswer } from "./source.js";
+export { type AddressOwner, type DnsSource, hostSource, type QueryAnswer, type VisibleInstances } from "./source.js";

@@ -35,7 +35,8 @@ describe("names that cannot work are refused at the start", () => {
       const text = `${basic} ${JSON.stringify(name.toLowerCase())}`;
       assert.equal(await start({ datacenter: name }), text);
       const { exit, stderr } = await agent("-datacenter", name);
-      assert.deepEqual([exit, stderr.includes(`Invalid datacenter: ${text}`)], [1, true], stderr);
+      const told = name === name.trim() ? text : `${JSON.stringify(name)} begins or ends with a space`;
+      assert.deepEqual([exit, stderr.includes(`Invalid datacenter: ${told}`)], [1, true], stderr);
     });
   }
 

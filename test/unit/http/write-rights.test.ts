@@ -26,6 +26,8 @@ interface Rules {
   readonly named: readonly Rule[];
   readonly mesh: boolean;
   readonly peering: boolean;
+  /** Counts for the mesh and for peerings, too, where no rule speaks of them. */
+  readonly operator: boolean;
 }
 
 /** One request, and the route it goes to. */
@@ -67,7 +69,7 @@ function grantsIntention(rules: Rules, name: string): boolean {
   return names.every((each) => grants(rules, "intention", each));
 }
 
-function textOf({ named, mesh, peering }: Rules): string {
+function textOf({ named, mesh, peering, operator }: Rules): string {
   // Rules for intentions stand in those for services.
   const lines = new Map<string, string>();
   for (const { kind, match, name, policy } of named) {
@@ -78,7 +80,8 @@ function textOf({ named, mesh, peering }: Rules): string {
   const blocks = [...lines].map(
     ([block, body]) => `${block} {\n${/^policy/m.test(body) ? "" : 'policy = "deny"\n'}${body}}\n`,
   );
-  return `${blocks.join("")}${mesh ? 'mesh = "write"\n' : ""}${peering ? 'peering = "write"\n' : ""}`;
+  const scalars = Object.entries({ mesh, peering, operator }).filter(([, granted]) => granted);
+  return `${blocks.join("")}${scalars.map(([name]) => `${name} = "write"\n`).join("")}`;
 }
 
 const NAMES: Readonly<Record<Kind, readonly string[]>> = {
@@ -108,6 +111,7 @@ const rulesArbitrary: fc.Arbitrary<Rules> = fc.record({
       }),
     ),
   mesh: fc.boolean(),
+  operator: fc.boolean(),
   peering: fc.boolean(),
 });
 
@@ -316,6 +320,13 @@ const attempts: Readonly<Record<string, fc.Arbitrary<Omit<Attempt, "route">>>> =
   "DELETE /v1/connect/intentions/exact": exactIntention.map((path) => ({ path })),
   "PUT /v1/connect/intentions/": flattened(fc.record({ ...intentionEnds, Action: intentionAction }), LEGACY_ID),
   "DELETE /v1/connect/intentions/": fc.constant({ path: LEGACY_ID }),
+  "PUT /v1/connect/ca/configuration": flattened(
+    fc.record({
+      Provider: fc.constant("consul"),
+      Config: fc.record({ LeafCertTTL: fc.constantFrom("50h", "60h") }),
+    }),
+    "",
+  ),
 };
 
 const attempt: fc.Arbitrary<Attempt> = fc.oneof(
@@ -340,9 +351,9 @@ type Entry =
   | { readonly type: "check"; readonly node: string; readonly service: string | undefined; readonly value: string }
   | { readonly type: "config"; readonly kind: string; readonly name: string; readonly value: string }
   | { readonly type: "query"; readonly name: string; readonly value: string }
-  | { readonly type: "address" | "peering"; readonly value: string };
+  | { readonly type: "address" | "peering" | "authority"; readonly value: string };
 
-function snapshot({ catalog, configEntries, queries, peerings }: PeeringHost): Snapshot {
+function snapshot({ catalog, configEntries, queries, peerings, builtInAuthority }: PeeringHost): Snapshot {
   const entries = new Map<string, Entry>();
   const value = (record: unknown): string =>
     JSON.stringify(record, (key, member: unknown) => (/^(create|modify)Index$/.test(key) ? undefined : member));
@@ -385,6 +396,7 @@ function snapshot({ catalog, configEntries, queries, peerings }: PeeringHost): S
   for (const { query } of queries.list()) {
     entries.set(`query ${query.id}`, { type: "query", name: query.name, value: value(query) });
   }
+  entries.set("authority", { type: "authority", value: value(builtInAuthority?.configuration().config) });
   for (const name of ["own", "web"]) {
     entries.set(`address ${name}`, { type: "address", value: value(catalog.manualVirtualIps(name)) });
   }
@@ -450,7 +462,7 @@ function violations(rules: Rules, request: Attempt, old: Snapshot, now: Snapshot
       }
       case "config": {
         const kind = is?.type === "config" ? is.kind : was?.type === "config" ? was.kind : "";
-        if (!kind.startsWith("service-")) return rules.mesh;
+        if (!kind.startsWith("service-")) return rules.mesh || rules.operator;
         return [was, is].every(
           (each) =>
             each?.type !== "config" ||
@@ -461,9 +473,11 @@ function violations(rules: Rules, request: Attempt, old: Snapshot, now: Snapshot
         return [was, is].every((each) => each?.type !== "query" || grants(rules, "query", each.name));
       case "address":
         // An address may be lost with the service that had it.
-        return rules.mesh || is === undefined || is.value === "[]";
+        return rules.mesh || rules.operator || is === undefined || is.value === "[]";
       case "peering":
-        return rules.peering;
+        return rules.peering || rules.operator;
+      case "authority":
+        return rules.operator;
       default:
         return false;
     }
