@@ -136,9 +136,23 @@ describe("simulated worlds of two to five hosts", () => {
 
 describe("a crash at a commit of the caller's choice", () => {
   /** A world in which each of two hosts gives tokens, establishes, imports, is told `Terminated`, deletes and cleans up. */
-  const WORLD = { seed: 19, hosts: 2, steps: 40, scenes: 0 };
-  /** Of each host, that many are tried. */
-  const COMMITS = 30;
+  const WORLD = { seed: 58, hosts: 2, steps: 60, scenes: 0 };
+  /** Of each host, that many are tried: among them are all of these. */
+  const COMMITS = 43;
+
+  it("goes through what the comment on its world says", async () => {
+    const { trace, counts } = await simulate(WORLD);
+    const was = (what: string): boolean => trace.some((line) => new RegExp(`^\\S+ ${what}: done$`).test(line));
+    for (const [host, peer] of [
+      ["h0", "h1"],
+      ["h1", "h0"],
+    ]) {
+      assert.ok(was(`peer ${host} dials ${peer}: .*`), `${host} establishes with a token of ${peer}`);
+      assert.ok(was(`export ${peer} .*>${host}.*`), `${peer} exports to ${host}`);
+      assert.ok(was(`delete ${host} ${peer}`), `${host} deletes ${peer}`);
+    }
+    assert.ok((counts["sent-terminated"] ?? 0) >= 2, "each is told");
+  });
 
   for (const host of [0, 1]) {
     for (const when of ["before", "after"] as const) {
