@@ -8,7 +8,7 @@ import {
   type NodeChanges,
 } from "./catalog-draft.js";
 import type { CheckRecord, InstanceRecord, NodeRecord, VirtualIpRecord } from "./catalog-record.js";
-import type { ServiceInstance, ServiceKind } from "./instance.js";
+import type { Check, ServiceInstance, ServiceKind } from "./instance.js";
 import { lowerCase } from "./names.js";
 import { emptyList } from "./registration.js";
 import { VirtualIps, virtualIpAddress, virtualIpKey } from "./virtual-ips.js";
@@ -258,6 +258,7 @@ export class CatalogState implements CommittedCatalog {
     virtualIps: 0n,
   };
   #kinds: ReadonlyMap<string, ServiceKinds> | undefined;
+  readonly #nodeChecks = new WeakMap<NodeRecord, readonly Check[]>();
 
   // What a draft reads.
 
@@ -583,12 +584,23 @@ export class CatalogState implements CommittedCatalog {
     const node = this.#nodes.get(record.nodeKey)?.record;
     if (record.view !== undefined && record.viewOf === node) return record.view;
     if (node === undefined) throw new TypeError("not an instance of this catalog");
-    const all = node.checks.length === 0 ? record.checks : [...node.checks, ...record.checks];
-    const checks = all.length === 0 ? emptyList : Object.freeze(all.map(({ check }) => check));
+    const own = record.checks.map(({ check }) => check);
+    const ofNode = this.#checksOf(node);
+    const checks = own.length === 0 ? ofNode : Object.freeze([...ofNode, ...own]);
     const view: ServiceInstance = Object.freeze({ node: node.node, service: record.service, checks });
     record.view = view;
     record.viewOf = node;
     return view;
+  }
+
+  /** Of the node itself: one list for all its instances, of which there may be many. */
+  #checksOf(node: NodeRecord): readonly Check[] {
+    if (node.checks.length === 0) return emptyList;
+    const known = this.#nodeChecks.get(node);
+    if (known !== undefined) return known;
+    const checks = Object.freeze(node.checks.map(({ check }) => check));
+    this.#nodeChecks.set(node, checks);
+    return checks;
   }
 
   /** Lower-cased names, also those only proxies mention. */

@@ -32,8 +32,17 @@ function isOf<Kind extends ConfigEntryKind>(entry: ConfigEntry, kind: Kind): ent
 /** Lower-cased names of gateways by the lower-cased name of a service that they front; under `*` those that front all there are. */
 export type GatewayNames = ReadonlyMap<string, readonly string[]>;
 
-/** What entries name of which there is more than one kind of question. */
-type Referred = "service" | "jwt-provider";
+/**
+ * What entries can be looked for by: a service that their chain leads to or they listen for, a JWT provider, the source of
+ * intentions, and the id of one.
+ */
+type Referred = "service" | "jwt-provider" | "source" | "intention-id";
+
+interface Reference {
+  readonly kind: ConfigEntryKind;
+  /** Lower-cased. */
+  readonly name: string;
+}
 
 /** Which services are exported to any peer, lower-cased to as written; `*` is every service with a chain of its own. */
 interface ExportedNames {
@@ -50,15 +59,15 @@ export class ConfigEntrySet {
   /** How long a chain of these entries may get. */
   readonly limits: ChainLimits;
   readonly #maps: EntryMaps;
-  /** Entries by what they name, and by their own kind and name. */
-  readonly #references: SortedMap<ConfigEntry>;
+  /** Which entries there are by what they name, and by their own kind and name. */
+  readonly #references: SortedMap<Reference>;
   #chainNames: ReadonlyMap<string, string> | undefined;
   #exportedNames: ExportedNames | undefined;
   #terminating: GatewayNames | undefined;
   #ingress: GatewayNames | undefined;
   #links: { readonly names: ReadonlySet<string>; readonly wildcard: boolean } | undefined;
 
-  private constructor(maps: EntryMaps, references: SortedMap<ConfigEntry>, limits: ChainLimits) {
+  private constructor(maps: EntryMaps, references: SortedMap<Reference>, limits: ChainLimits) {
     this.#maps = maps;
     this.#references = references;
     this.limits = limits;
@@ -91,9 +100,9 @@ export class ConfigEntrySet {
       "tcp-route": mapOf("tcp-route"),
       "terminating-gateway": mapOf("terminating-gateway"),
     };
-    const references = new Map<string, ConfigEntry>();
+    const references = new Map<string, Reference>();
     for (const map of Object.values(maps)) {
-      for (const entry of map.values()) for (const key of referenceKeys(entry)) references.set(key, entry);
+      for (const entry of map.values()) for (const [key, own] of referencesOf(entry)) references.set(key, own);
     }
     return new ConfigEntrySet(maps, SortedMap.of(references), limits);
   }
@@ -119,9 +128,10 @@ export class ConfigEntrySet {
     const key = lowerCase(name);
     const map: SortedMap<ConfigEntry> = this.#maps[kind];
     const before = map.get(key);
+    const [old, now] = [referencesOf(before), referencesOf(entry)];
     let references = this.#references;
-    if (before !== undefined) for (const each of referenceKeys(before)) references = references.without(each);
-    if (entry !== undefined) for (const each of referenceKeys(entry)) references = references.with(each, entry);
+    for (const each of old.keys()) if (!now.has(each)) references = references.without(each);
+    for (const [each, own] of now) if (!old.has(each)) references = references.with(each, own);
     const maps = { ...this.#maps, [kind]: entry === undefined ? map.without(key) : map.with(key, entry) };
     const changed = new ConfigEntrySet(maps, references, this.limits);
     // What follows from entries of other kinds alone is as it was.
@@ -134,9 +144,12 @@ export class ConfigEntrySet {
     return changed;
   }
 
-  /** The entries that name a service as what their chain leads to or what they listen for, or a JWT provider. Without case. */
+  /** The entries that name something, spelled in any way. */
   *referring(what: Referred, name: string): Generator<ConfigEntry> {
-    for (const [, entry] of this.#references.under(referencePrefix(what, name))) yield entry;
+    for (const [, own] of this.#references.under(referencePrefix(what, name))) {
+      const entry = this.get(own.kind, own.name);
+      if (entry !== undefined) yield entry;
+    }
   }
 
   /** Lower-cased names: a service, and all whose chains may lead to it. */
@@ -247,12 +260,18 @@ function referencePrefix(what: Referred, name: string): string {
   return `${what}\0${lowerCase(name)}\0`;
 }
 
-function referenceKeys(entry: ConfigEntry): readonly string[] {
-  const own = `${entry.kind}\0${lowerCase(entry.name)}`;
-  return referencesOf(entry).map(([what, name]) => referencePrefix(what, name) + own);
+/** By their keys. */
+function referencesOf(entry: ConfigEntry | undefined): ReadonlyMap<string, Reference> {
+  const references = new Map<string, Reference>();
+  if (entry === undefined) return references;
+  const own = { kind: entry.kind, name: lowerCase(entry.name) };
+  for (const [what, name] of referred(entry)) {
+    references.set(`${referencePrefix(what, name)}${own.kind}\0${own.name}`, own);
+  }
+  return references;
 }
 
-function referencesOf(entry: ConfigEntry): readonly (readonly [Referred, string])[] {
+function referred(entry: ConfigEntry): readonly (readonly [Referred, string])[] {
   switch (entry.kind) {
     case "service-resolver":
     case "service-router":
@@ -261,7 +280,13 @@ function referencesOf(entry: ConfigEntry): readonly (readonly [Referred, string]
     case "ingress-gateway":
       return ingressLinks(entry).map(({ service }) => ["service", service]);
     case "service-intentions":
-      return [...jwtProviders(entry)].map((name) => ["jwt-provider", name]);
+      return [
+        ...[...jwtProviders(entry)].map((name) => ["jwt-provider", name] as const),
+        ...entry.sources.map(({ name }) => ["source", name] as const),
+        ...entry.sources.flatMap(({ legacyID }) =>
+          legacyID === undefined ? [] : [["intention-id", legacyID] as const],
+        ),
+      ];
     default:
       return [];
   }

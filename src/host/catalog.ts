@@ -595,6 +595,11 @@ export class Catalog implements CatalogSource, AsyncDisposable {
     return this.#state.isOrdinary(lowerCase(service));
   }
 
+  /** Whether a service has any instance. */
+  hasInstances(service: string): boolean {
+    return this.#state.kindsOf(lowerCase(service)).size > 0;
+  }
+
   /** Whether a service has an instance of a kind. */
   isOf(service: string, kind: ServiceKind): boolean {
     return this.#state.kindsOf(lowerCase(service)).has(kind);

@@ -21,13 +21,13 @@ interface Link {
 
 /** What a terminating gateway fronts, by name: `*` is every ordinary service that is not named besides. */
 function terminatingLinks({ host }: Call, { services }: TerminatingGatewayEntry): readonly Link[] {
-  const kinds = host.catalog.kinds();
+  const { catalog } = host;
   const json = (key: string, { CAFile, CertFile, KeyFile, SNI, DisableAutoHostRewrite }: JsonObject): Link["json"] => ({
     CAFile: textOf(CAFile),
     CertFile: textOf(CertFile),
     KeyFile: textOf(KeyFile),
     SNI: textOf(SNI),
-    ServiceKind: (kinds.get(key)?.kinds.size ?? 0) > 0 ? "service" : undefined,
+    ServiceKind: catalog.hasInstances(key) ? "service" : undefined,
     AutoHostRewrite: DisableAutoHostRewrite !== true || undefined,
   });
   const links = new Map<string, Link>();
@@ -36,7 +36,7 @@ function terminatingLinks({ host }: Call, { services }: TerminatingGatewayEntry)
     if (name !== "*") links.set(key, { service: name, wildcard: false, json: json(key, extra) });
   }
   const every = services.find(({ name }) => name === "*");
-  for (const [key, { name: service, ordinary }] of every === undefined ? [] : kinds) {
+  for (const [key, { name: service, ordinary }] of every === undefined ? [] : catalog.kinds()) {
     if (!ordinary || key === "consul" || links.has(key)) continue;
     links.set(key, { service, wildcard: true, json: json(key, every?.extra ?? {}) });
   }

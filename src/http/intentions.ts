@@ -156,6 +156,18 @@ function allIntentions(call: Call): readonly StoredIntention[] {
   return call.host.configEntries.list("service-intentions").flatMap(intentionsOf);
 }
 
+/** Those of the entries that name a source, or have an intention with an id; others of these entries are among them. */
+function intentionsReferring(
+  { host: { configEntries } }: Call,
+  what: "source" | "intention-id",
+  name: string,
+): readonly StoredIntention[] {
+  return [...configEntries.entries.referring(what, name)].flatMap((entry) => {
+    const stored = configEntries.stored(entry.kind, entry.name);
+    return stored === undefined ? [] : intentionsOf(stored);
+  });
+}
+
 async function list(call: Call): Promise<Answer> {
   const options = call.readOptions();
   call.refusePartition();
@@ -259,15 +271,8 @@ function byDestination({ host: { configEntries } }: Call): Matching {
 }
 
 function bySource(call: Call): Matching {
-  const named = new Map<string, StoredIntention[]>();
-  for (const intention of allIntentions(call)) {
-    const { name } = intention.source;
-    const same = named.get(name);
-    if (same === undefined) named.set(name, [intention]);
-    else same.push(intention);
-  }
   return (name) => {
-    const found = named.get(name) ?? [];
+    const found = intentionsReferring(call, "source", name).filter(({ source }) => source.name === name);
     // Where the entry names the local service, those of peers that have its name are shown, too (Consul 1.21).
     const local = new Set(found.flatMap(({ source, stored }) => (source.peer === undefined ? [stored] : [])));
     return found.filter(({ stored }) => local.has(stored));
@@ -376,7 +381,7 @@ function idFault(id: string): string | undefined {
 const NO_LOOKUP = "failed config entry lookup: index error:";
 
 function byId(call: Call, id: string): StoredIntention | undefined {
-  return allIntentions(call).find(({ source }) => source.legacyID === id);
+  return intentionsReferring(call, "intention-id", id).find(({ source }) => source.legacyID === id);
 }
 
 async function readById(call: Call): Promise<Answer> {

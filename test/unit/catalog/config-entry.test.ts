@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import fc from "fast-check";
-import { parseConfigEntry } from "../../../src/catalog/config-entry.js";
+import { type ConfigEntry, parseConfigEntry } from "../../../src/catalog/config-entry.js";
 import { ConfigEntrySet } from "../../../src/catalog/config-entry-set.js";
 import { PeeringError } from "../../../src/errors.js";
 
@@ -270,4 +270,32 @@ test("entries are found without case and replaced by name; a set never changes",
   assert.equal(second.protocolOf("wEB"), "grpc");
   assert.equal(second.all("service-defaults").size, 1);
   assert.equal(second.without("service-defaults", "WEB").protocolOf("web"), "tcp");
+});
+
+test("a set finds the entries that name something, as they are after each change", () => {
+  const intentions = (name: string, sources: readonly { name: string; legacyID?: string }[]): ConfigEntry =>
+    parseConfigEntry({
+      kind: "service-intentions",
+      name,
+      sources: sources.map((source) => ({ ...source, action: "allow" })),
+    });
+  const found = (entries: ConfigEntrySet, what: Parameters<ConfigEntrySet["referring"]>[0], name: string) =>
+    [...entries.referring(what, name)].map(({ kind, name: own }) => `${kind}/${own}`);
+  const id = "11111111-2222-3333-4444-555555555555";
+  const first = ConfigEntrySet.of([
+    intentions("Web", [{ name: "api" }, { name: "Db" }]),
+    parseConfigEntry({ kind: "service-resolver", name: "a", redirect: { service: "B" } }),
+  ]);
+  assert.deepEqual(found(first, "source", "API"), ["service-intentions/Web"]);
+  assert.deepEqual(found(first, "service", "b"), ["service-resolver/a"]);
+  assert.deepEqual([...first.leadingTo("B")], ["b", "a"]);
+  const second = first.with(intentions("web", [{ name: "db", legacyID: id }])).with(intentions("x", [{ name: "db" }]));
+  assert.deepEqual(found(second, "source", "api"), []);
+  assert.deepEqual(found(second, "source", "db"), ["service-intentions/web", "service-intentions/x"]);
+  assert.deepEqual(found(second, "intention-id", id), ["service-intentions/web"]);
+  const third = second.without("service-intentions", "WEB").without("service-resolver", "A");
+  assert.deepEqual(found(third, "source", "db"), ["service-intentions/x"]);
+  assert.deepEqual(found(third, "intention-id", id), []);
+  assert.deepEqual([...third.leadingTo("b")], ["b"]);
+  assert.deepEqual(found(first, "source", "api"), ["service-intentions/Web"], "an older set stays as it was");
 });
