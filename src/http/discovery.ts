@@ -303,12 +303,17 @@ export interface NodeContents {
   readonly node: NodeView;
   /** By id. */
   readonly services: readonly InstanceView[];
-  /** Those of the node first. */
+  /** By id, those of the node among those of its services. */
   readonly checks: readonly CheckView[];
 }
 
 function checkViews(peer: string, checks: readonly IndexedCheck[]): readonly CheckView[] {
   return checks.map((check) => ({ peer, check }));
+}
+
+/** The checks on one node by id. */
+function byCheckId(checks: readonly IndexedCheck[]): readonly IndexedCheck[] {
+  return checks.toSorted((left, right) => compareUtf8(lowerCase(left.checkId), lowerCase(right.checkId)));
 }
 
 function stampedNode(peer: string, node: Node, indexes: Stamped): NodeView {
@@ -339,7 +344,7 @@ export function localNode(host: PeeringHost, name: string): NodeContents | undef
   return {
     node,
     services: found.services.map((service) => host.gateways.withAddresses({ ...node, service, checks: [] })),
-    checks: checkViews("", found.checks),
+    checks: checkViews("", byCheckId(found.checks)),
   };
 }
 
@@ -355,7 +360,7 @@ export function importedNode(peer: string, instances: readonly InstanceView[]): 
   return {
     node: { peer, node: newest(services) ?? first.node },
     services,
-    checks: checkViews(peer, [...ofNode, ...ofServices]),
+    checks: checkViews(peer, byCheckId([...ofNode, ...ofServices])),
   };
 }
 
