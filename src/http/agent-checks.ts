@@ -8,7 +8,7 @@ import { durationText } from "../syntax/go-duration.js";
 import { goString, goStruct } from "../syntax/go-json.js";
 import type { Answer, Call } from "./call.js";
 import { judgeFor } from "./catalog.js";
-import { type CheckBody, checkBodyType, checkDefinition, isEmptyCheck } from "./check-json.js";
+import { checkDefinition, isEmptyCheck, loneCheckType, type ServiceCheckBody } from "./check-json.js";
 import { badRequest, HttpError } from "./http-error.js";
 import { anyObject } from "./operation-docs.js";
 import { catalogBody } from "./registration-json.js";
@@ -37,8 +37,8 @@ export function ownNode({ server }: Call): {
 export function serviceChecks(
   call: Call,
   service: { readonly id: string; readonly name: string },
-  check: CheckBody | undefined,
-  checks: readonly CheckBody[],
+  check: ServiceCheckBody | undefined,
+  checks: readonly ServiceCheckBody[],
 ): readonly PreparedCheck[] {
   const given = check === undefined || isEmptyCheck(check) ? checks : [check, ...checks];
   return given.map((body, index) => {
@@ -80,7 +80,7 @@ function prepared(
 async function register(call: Call): Promise<Answer> {
   call.refuseNamespace();
   call.refusePartition();
-  const body = await catalogBody(call, checkBodyType);
+  const body = await catalogBody(call, loneCheckType);
   if (body.Name === "") throw badRequest("Missing check name");
   if (body.Status !== "" && !isCheckStatus(body.Status)) throw badRequest("Bad check status");
   const definition = checkDefinition(body);
@@ -91,7 +91,7 @@ async function register(call: Call): Promise<Answer> {
     throw new HttpError(404, `ServiceID ${JSON.stringify(serviceId)} does not exist`);
   }
   const check = prepared(call, definition, {
-    checkId: body.ID || body.CheckID || body.Name,
+    checkId: body.ID || body.Name,
     name: body.Name,
     status: body.Status,
     notes: body.Notes,

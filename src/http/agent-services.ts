@@ -21,7 +21,7 @@ import {
 import { ownNode, type PreparedCheck, serviceChecks, unknownService } from "./agent-checks.js";
 import type { Answer, Call } from "./call.js";
 import { judgeFor, requireInstance } from "./catalog.js";
-import { type CheckBody, checkBodyType, isEmptyCheck } from "./check-json.js";
+import { isEmptyCheck, type ServiceCheckBody, serviceCheckType } from "./check-json.js";
 import { badRequest } from "./http-error.js";
 import { anyObject } from "./operation-docs.js";
 import {
@@ -53,8 +53,8 @@ interface Definition {
   readonly TaggedAddresses: Readonly<Record<string, AddressBody>>;
   readonly Weights: WeightsBody | undefined;
   readonly EnableTagOverride: boolean;
-  readonly Check: CheckBody | undefined;
-  readonly Checks: readonly CheckBody[];
+  readonly Check: ServiceCheckBody | undefined;
+  readonly Checks: readonly ServiceCheckBody[];
   readonly Proxy: JsonObject;
   readonly Connect: ConnectBody;
   readonly Locality: LocalityBody | undefined;
@@ -88,8 +88,8 @@ const definitionFields: GoFields<Definition> = {
   TaggedAddresses: addressesType,
   Weights: weightsType,
   EnableTagOverride: goBool,
-  Check: goOptional(checkBodyType),
-  Checks: goList(checkBodyType),
+  Check: goOptional(serviceCheckType),
+  Checks: goList(serviceCheckType),
   Proxy: proxyType,
   // As in Consul, which passes over what it does not know here.
   Connect: goAliased(goStruct<ConnectBody>("structs.ServiceConnect", connectFields, { strict: false }), connectFields, {
@@ -289,8 +289,8 @@ function sidecarProxy(parent: Definition, parentId: string, proxy: JsonObject): 
 }
 
 /** What an agent of Consul checks of a sidecar that says nothing of checks: that it listens, and what it stands beside. */
-function sidecarChecks(parentId: string, address: string, port: number): readonly CheckBody[] {
-  const nothing = checkBodyType.zero();
+function sidecarChecks(parentId: string, address: string, port: number): readonly ServiceCheckBody[] {
+  const nothing = serviceCheckType.zero();
   const tcp = address.includes(":") ? `[${address}]:${port}` : `${address}:${port}`;
   return [
     { ...nothing, Name: "Connect Sidecar Listening", TCP: tcp, Interval: SIDECAR_CHECK_MS },

@@ -35,16 +35,13 @@ interface Durations {
   readonly deregister_critical_service_after: number;
 }
 
-/** A check in the body of a registration (Consul 1.21), with the second spellings that Consul takes. */
+/** What every check in the body of a registration can say (Consul 1.21), with the second spellings that Consul takes. */
 export interface CheckBody extends Durations {
-  readonly CheckID: string;
-  readonly ID: string;
   readonly Name: string;
   readonly Status: string;
   readonly Notes: string;
   readonly ServiceID: string;
   readonly service_id: string;
-  readonly Token: string;
   readonly ScriptArgs: readonly string[];
   readonly Args: readonly string[];
   readonly script_args: readonly string[];
@@ -78,22 +75,30 @@ export interface CheckBody extends Durations {
   readonly FailuresBeforeWarning: number;
   readonly FailuresBeforeCritical: number;
   readonly OutputMaxSize: number;
+}
+
+/** A check in the registration of a service. */
+export interface ServiceCheckBody extends CheckBody {
+  readonly CheckID: string;
   readonly ProxyHTTP: string;
   readonly ProxyGRPC: string;
+}
+
+/** A check that is registered by itself. */
+export interface LoneCheckBody extends CheckBody {
+  readonly ID: string;
+  readonly Token: string;
 }
 
 /** True unless it is given: Consul's default of the flag beside it. */
 const goBoolOrTrue: GoType<boolean> = { ...goBool, zero: () => true };
 
-export const checkBodyType: GoType<CheckBody> = goStruct<CheckBody>("structs.CheckType", {
-  CheckID: goString,
-  ID: goString,
+const shared: { readonly [Name in keyof CheckBody]: GoType<CheckBody[Name]> } = {
   Name: goString,
   Status: goString,
   Notes: goString,
   ServiceID: goString,
   service_id: goString,
-  Token: goString,
   ScriptArgs: goList(goString),
   Args: goList(goString),
   script_args: goList(goString),
@@ -127,20 +132,31 @@ export const checkBodyType: GoType<CheckBody> = goStruct<CheckBody>("structs.Che
   FailuresBeforeWarning: goInt,
   FailuresBeforeCritical: goInt,
   OutputMaxSize: goInt,
-  ProxyHTTP: goString,
-  ProxyGRPC: goString,
   Interval: durationType,
   Timeout: durationType,
   TTL: durationType,
   DeregisterCriticalServiceAfter: durationType,
   deregister_critical_service_after: durationType,
+};
+
+export const serviceCheckType: GoType<ServiceCheckBody> = goStruct<ServiceCheckBody>("structs.CheckType", {
+  ...shared,
+  CheckID: goString,
+  ProxyHTTP: goString,
+  ProxyGRPC: goString,
+});
+
+export const loneCheckType: GoType<LoneCheckBody> = goStruct<LoneCheckBody>("structs.CheckDefinition", {
+  ...shared,
+  ID: goString,
+  Token: goString,
 });
 
 const LEAST_INTERVAL_MS = 1_000;
 
 /** Whether a check says nothing at all: Consul passes over such a `Check`, though not one in `Checks`. */
-export function isEmptyCheck(body: CheckBody): boolean {
-  const nothing = checkBodyType.zero();
+export function isEmptyCheck(body: ServiceCheckBody): boolean {
+  const nothing = serviceCheckType.zero();
   return JSON.stringify(body) === JSON.stringify(nothing);
 }
 

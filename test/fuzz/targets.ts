@@ -9,7 +9,7 @@ import { decodeQuery, encodeReply } from "../../src/dns/packet.js";
 import { parseName } from "../../src/dns/question.js";
 import { type DnsRecord, isEncodable } from "../../src/dns/records.js";
 import { PeeringError } from "../../src/errors.js";
-import { checkBodyType, checkDefinition, isEmptyCheck } from "../../src/http/check-json.js";
+import { checkDefinition, isEmptyCheck, serviceCheckType } from "../../src/http/check-json.js";
 import { configEntryJson, decodeConfigEntry } from "../../src/http/config-json.js";
 import { compileFilter } from "../../src/http/filter/filter.js";
 import { HttpError } from "../../src/http/http-error.js";
@@ -378,7 +378,7 @@ export const targets: Readonly<Record<string, Target>> = {
     structured: json,
     words: ['"Interval":', '"10s"', '"TTL":', '"HTTP":', '"TCP":', '"AliasService":', "-1", "1e9", '"1h1m"', "null"],
     run: (input) => {
-      const body = decodeGo(input, checkBodyType);
+      const body = decodeGo(input, serviceCheckType);
       if (!isEmptyCheck(body)) assert.ok(checkDefinition(body).method.type !== undefined);
     },
     isRefusal: isBadRequest,
