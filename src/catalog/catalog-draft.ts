@@ -116,6 +116,11 @@ export class CatalogDraft {
   readonly #connect = new Map<string, number | undefined>();
   /** How to take back what the operation being applied did so far, in order. */
   readonly #undo: (() => void)[] = [];
+  /**
+   * Lists of checks that the operation being applied made. They are changed in place: taking back what put them there takes
+   * back all that is in them, and an operation with many checks costs one list instead of one for each check.
+   */
+  readonly #ownLists = new Map<readonly CheckRecord[], CheckRecord[]>();
   /** What the operation being applied changed so far. */
   #touched: Touched[] = [];
 
@@ -256,6 +261,7 @@ export class CatalogDraft {
       throw error;
     } finally {
       this.#undo.length = 0;
+      this.#ownLists.clear();
     }
   }
 
@@ -512,9 +518,8 @@ export class CatalogDraft {
     const previousOwner = this.#checkOwner(nodeKey, checkKey);
     if (previousOwner !== undefined && previousOwner !== owner) this.#removeCheck(nodeKey, previousOwner, checkKey);
     this.#touchOwner(nodeKey, owner, false);
-    const checks = this.#checksOf(nodeKey, owner);
-    const { place, isThere } = placeOf(checks, checkKey);
-    this.#setChecks(nodeKey, owner, checks.toSpliced(place, isThere ? 1 : 0, record));
+    const { place, isThere } = placeOf(this.#checksOf(nodeKey, owner), checkKey);
+    this.#ownChecksOf(nodeKey, owner).splice(place, isThere ? 1 : 0, record);
     this.#set(this.#changes(nodeKey).checkOwners, checkKey, owner);
     return record;
   }
@@ -528,19 +533,25 @@ export class CatalogDraft {
 
   #removeCheck(nodeKey: string, owner: string, checkKey: string): void {
     this.#touchOwner(nodeKey, owner, true);
-    const checks = this.#checksOf(nodeKey, owner);
-    const { place, isThere } = placeOf(checks, checkKey);
-    if (isThere) this.#setChecks(nodeKey, owner, checks.toSpliced(place, 1));
+    const { place, isThere } = placeOf(this.#checksOf(nodeKey, owner), checkKey);
+    if (isThere) this.#ownChecksOf(nodeKey, owner).splice(place, 1);
   }
 
-  #setChecks(nodeKey: string, owner: string, checks: readonly CheckRecord[]): void {
+  /** The list of the checks of a node or an instance, as one that this operation may change. */
+  #ownChecksOf(nodeKey: string, owner: string): CheckRecord[] {
+    const before = this.#checksOf(nodeKey, owner);
+    const own = this.#ownLists.get(before);
+    if (own !== undefined) return own;
+    const checks = [...before];
+    this.#ownLists.set(checks, checks);
     if (owner === "") {
       const node = this.#node(nodeKey);
       if (node !== undefined) this.#setNode(nodeKey, { ...node, checks });
-      return;
+      return checks;
     }
     const instance = this.#instance(nodeKey, owner);
     if (instance !== undefined) this.#setInstance({ ...instance, checks, view: undefined, viewOf: undefined });
+    return checks;
   }
 
   // What an operation touches.

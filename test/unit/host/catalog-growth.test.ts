@@ -1,9 +1,11 @@
 // What the catalog does takes time in proportion to what it is given, however much is on one node or under one name.
+import assert from "node:assert/strict";
 import { describe, it } from "node:test";
 import type { Registration, TransactionOperation } from "../../../src/catalog/registration.js";
 import { Catalog } from "../../../src/host/catalog.js";
 import { memoryStorage } from "../../../src/storage/memory.js";
 import { assertLinear } from "../../support/growth.js";
+import { collectGarbage } from "../../support/heap.js";
 
 type Many = (index: number) => Registration;
 
@@ -165,4 +167,60 @@ describe("the time of the catalog grows with what it is given", () => {
         },
       },
     }));
+});
+
+describe("the memory of one registration grows with what it is given", () => {
+  const heapNow = (): number => {
+    collectGarbage();
+    return process.memoryUsage().heapUsed;
+  };
+  for (const serviceId of ["", "web"]) {
+    it(serviceId === "" ? "in checks of a node" : "in checks of a service", async () => {
+      const count = 8_000;
+      const catalog = await empty();
+      const checks = numbers(count).map((index) => ({ checkId: `c${index}`, name: "c", status: "passing", serviceId }));
+      let held = 0;
+      const before = heapNow();
+      await catalog.register(
+        { node: "n1", address: "10.0.0.1", service: { id: "web", name: "web" }, checks },
+        {
+          // All that it takes to take the registration back is held now.
+          judge: () => {
+            held = heapNow() - before;
+          },
+        },
+      );
+      assert.equal(catalog.node("n1")?.checks.length, count);
+      assert.ok(held > 0 && held / count < 6_000, `${Math.round(held / count)} bytes for each check`);
+      await dispose(catalog);
+    });
+  }
+
+  it("and a refused one leaves nothing of its checks", async () => {
+    const catalog = await empty();
+    const checks = (status: string, from: number): readonly object[] =>
+      numbers(20).map((index) => ({ checkId: `c${from + index}`, name: "c", status, serviceId: "web" }));
+    const registration = { node: "n1", address: "10.0.0.1", service: { id: "web", name: "web" } };
+    await catalog.register({ ...registration, checks: checks("passing", 0) });
+    const shown = JSON.stringify(catalog.instance("n1", "web")?.checks, (_, value) =>
+      typeof value === "bigint" ? `${value}` : value,
+    );
+    const refused = catalog.register(
+      { ...registration, checks: checks("critical", 10) },
+      {
+        judge: () => {
+          throw new TypeError("no");
+        },
+      },
+    );
+    await Promise.all([
+      assert.rejects(refused, /no/),
+      catalog.register({ ...registration, check: { checkId: "c5", name: "c", status: "passing", serviceId: "web" } }),
+    ]);
+    const after = JSON.stringify(catalog.instance("n1", "web")?.checks, (_, value) =>
+      typeof value === "bigint" ? `${value}` : value,
+    );
+    assert.equal(after, shown);
+    await dispose(catalog);
+  });
 });
