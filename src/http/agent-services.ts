@@ -157,7 +157,8 @@ async function register(call: Call): Promise<Answer> {
   } catch (error) {
     throw told(error);
   }
-  for (const { checkId } of stale) await catalog.deregister({ node: node.node, checkId }, { judge });
+  // Together, so that they share commits: each commit writes the service with all of its checks.
+  await Promise.all(stale.map(({ checkId }) => catalog.deregister({ node: node.node, checkId }, { judge })));
   await call.host.checks.forget(stale.map(({ checkId }) => checkId));
   return {};
 }

@@ -1,12 +1,13 @@
 import { isIP } from "node:net";
 import { Access, type Authorizer, type Identity, type Right } from "../access/authorizer.js";
-import type { Clock, Random } from "../environment.js";
+import type { Clock, LogFields, Random } from "../environment.js";
 import type { PeeringHost } from "../host/host.js";
+import { valuesAtMost } from "../syntax/go-json.js";
 import { AnswerBody } from "./answer-body.js";
 import { type BlockingQuery, blocking, type Reading, type Waiting } from "./blocking.js";
 import { type BodyLimits, readBody } from "./body.js";
 import type { CallAllowance } from "./call-limits.js";
-import { badRequest } from "./http-error.js";
+import { badRequest, HttpError } from "./http-error.js";
 import { type Json, writeJson } from "./json.js";
 import type { HttpRequest } from "./messages.js";
 import { type Consistency, parseConsistency, parseReadOptions, type ReadOptions } from "./query.js";
@@ -47,6 +48,10 @@ export interface Server {
   /** Version told by `agent/self`. */
   readonly version: string;
   readonly bodyLimits: BodyLimits;
+  /** Values that the JSON of a body may have. */
+  readonly maxBodyValues: number;
+  /** Checks that one registration may have. */
+  readonly maxChecks: number;
   /** How many services one question about intentions may name. */
   readonly maxMatchNames: number;
   readonly sharedAnswers: SharedAnswers;
@@ -151,13 +156,22 @@ export class Call implements Waiting {
     return given.replace(/^::ffff:(?=\d+\.)/i, "").replace(/%.*$/, "");
   }
 
-  /** The whole body. @throws as {@link readBody}. */
-  body(): Promise<Buffer> {
+  /** The whole body. @throws as {@link readBody}, {@link HttpError} 413 when its JSON has too many values. */
+  async body(): Promise<Buffer> {
     const sender = {
       allowance: this.#allowance,
       requireWrite: async () => (await this.access()).requireWrite(),
     };
-    return readBody(this.#request, this.server.bodyLimits, sender, this.server.clock);
+    const body = await readBody(this.#request, this.server.bodyLimits, sender, this.server.clock);
+    const { maxBodyValues: limit } = this.server;
+    if (body.length <= limit || valuesAtMost(body) <= limit) return body;
+    this.report("body-values", "the JSON of a body has more values than it may", { limit });
+    throw new HttpError(413, `Request body has too many JSON values, max: ${limit}.`);
+  }
+
+  /** Counts a limit that the call has hit, as {@link CallAllowance.report}. */
+  report(kind: string, message: string, fields: LogFields): void {
+    this.#allowance.report(kind, message, fields);
   }
 
   /** `?token=`, else `X-Consul-Token`, else a bearer token; `""` when there is none. */

@@ -35,6 +35,13 @@ export interface HttpHandlerOptions extends RequestGuardOptions {
   readonly version?: string;
   /** Services that one question about the intentions of services may name. Default 256; beyond: 400. */
   readonly maxMatchNames?: number;
+  /** Checks that one registration of a service or a node may have, sidecars included. Default 4 096; beyond: 413. */
+  readonly maxChecks?: number;
+  /**
+   * Values that the JSON of a body may have, each element and member being one. In memory a value is many times as large as its text.
+   * Default 500 000; beyond: 413.
+   */
+  readonly maxBodyValues?: number;
   /** Longest body of a request, no more than `limits` have for one source. Default 8 MiB; beyond: 413. */
   readonly maxBodyBytes?: number;
   /** How long a body may take to arrive, in milliseconds. Default 30 000; then 408. */
@@ -57,6 +64,8 @@ export interface HttpHandlerOptions extends RequestGuardOptions {
 }
 
 const DEFAULT_MATCH_NAMES = 256;
+const DEFAULT_CHECKS = 4_096;
+const DEFAULT_BODY_VALUES = 500_000;
 const DEFAULT_BODY_BYTES = 8 * 1024 * 1024;
 const DEFAULT_BODY_TIMEOUT_MS = 30_000;
 const DEFAULT_WRITE_TIMEOUT_MS = 60_000;
@@ -112,6 +121,8 @@ export function httpHandler(host: PeeringHost, options: HttpHandlerOptions = {})
       maxBytes: options.maxBodyBytes ?? DEFAULT_BODY_BYTES,
       timeoutMs: options.bodyTimeoutMs ?? DEFAULT_BODY_TIMEOUT_MS,
     },
+    maxBodyValues: options.maxBodyValues ?? DEFAULT_BODY_VALUES,
+    maxChecks: options.maxChecks ?? DEFAULT_CHECKS,
     maxMatchNames: options.maxMatchNames ?? DEFAULT_MATCH_NAMES,
     sharedAnswers: new SharedAnswers(),
     startedAt: clock.wall(),

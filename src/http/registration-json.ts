@@ -16,8 +16,8 @@ import {
   upstreamShape,
 } from "../catalog/shapes.js";
 import {
-  decodeGo,
   type GoFields,
+  type GoJson,
   GoJsonError,
   type GoType,
   goAliased,
@@ -29,6 +29,10 @@ import {
   goString,
   goStruct,
   goUint64,
+  isGoList,
+  isGoObject,
+  readFirstValue,
+  readGo,
 } from "../syntax/go-json.js";
 import type { Call } from "./call.js";
 import { badRequest, HttpError } from "./http-error.js";
@@ -320,11 +324,37 @@ export async function catalogBody<T>(
 ): Promise<T> {
   const body = await call.body();
   try {
-    return decodeGo(body, type);
+    const json = readFirstValue(body);
+    boundChecks(call, json);
+    return readGo(json, type);
   } catch (error) {
     if (error instanceof GoJsonError) throw badRequest(`Request decode failed: ${error.message}${hint(error)}`);
     throw error;
   }
+}
+
+/**
+ * Before anything is made of them: a check in memory is many times as large as its text, and each change of one writes the
+ * service, or the node, with all of its checks.
+ * @throws {HttpError} 413
+ */
+function boundChecks(call: Call, json: GoJson): void {
+  const { maxChecks: limit } = call.server;
+  const count = checksIn(json);
+  if (count <= limit) return;
+  call.report("checks-per-registration", "a registration was refused: it has too many checks", { limit, count });
+  throw new HttpError(413, `Registration contains too many checks (${count} > ${limit})`);
+}
+
+/** How many checks lists of them have, those of a sidecar included. */
+function checksIn(json: GoJson): number {
+  if (!isGoObject(json)) return 0;
+  let count = 0;
+  for (const { key, value } of json.members) {
+    if (!isGoList(value)) count += checksIn(value);
+    else if (key.toLowerCase() === "checks") count += value.length;
+  }
+  return count;
 }
 
 function enterprise({ message }: GoJsonError): string {

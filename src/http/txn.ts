@@ -10,7 +10,6 @@ import { PeeringError, toldText } from "../errors.js";
 import type { TransactionResult } from "../host/catalog.js";
 import type { PeeringHost } from "../host/host.js";
 import {
-  decodeGo,
   type GoJson,
   GoJsonError,
   type GoType,
@@ -19,6 +18,9 @@ import {
   goOptional,
   goString,
   goStruct,
+  isGoList,
+  readFirstValue,
+  readGo,
 } from "../syntax/go-json.js";
 import type { Answer, Call } from "./call.js";
 import { judgeFor, nameOfInstance, requireInstance } from "./catalog.js";
@@ -112,17 +114,20 @@ async function transaction(call: Call): Promise<Answer> {
   call.refuseNamespace();
   call.refusePartition();
   const body = await call.body();
-  let bodies: readonly OperationBody[];
+  let bodies: readonly OperationBody[] = [];
+  let count = 0;
   try {
-    bodies = decodeGo(body, goList(operationType));
+    const json = readFirstValue(body);
+    count = isGoList(json) ? json.length : 0;
+    // Of too many nothing is made: they are refused below.
+    if (count <= MAX_TRANSACTION_OPERATIONS) bodies = readGo(json, goList(operationType));
   } catch (error) {
     if (error instanceof GoJsonError) throw badRequest(`Failed to parse body: ${error.message}`);
     throw error;
   }
   ownDatacenter(call);
-  if (bodies.length > MAX_TRANSACTION_OPERATIONS) {
-    const count = `${bodies.length} > ${MAX_TRANSACTION_OPERATIONS}`;
-    throw new HttpError(413, `Transaction contains too many operations (${count})`);
+  if (count > MAX_TRANSACTION_OPERATIONS) {
+    throw new HttpError(413, `Transaction contains too many operations (${count} > ${MAX_TRANSACTION_OPERATIONS})`);
   }
   const access = await call.access();
   const operations: TransactionOperation[] = [];

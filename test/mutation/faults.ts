@@ -1009,4 +1009,36 @@ export const plantedFaults: readonly PlantedFault[] = [
     ["src/http/line-queue.ts", "if (this.#lines.length >= this.#most) {", "if (this.#most < 0) {"],
     "test/unit/http/line-queue.test.ts",
   ),
+  fault(
+    "list-for-each-check",
+    "a registration holds a list of checks for each of its checks",
+    ["src/catalog/catalog-draft.ts", "if (own !== undefined) return own;", "void own;"],
+    "test/unit/host/catalog-growth.test.ts",
+  ),
+  fault(
+    "checks-without-bound",
+    "one registration may have any number of checks",
+    ["src/http/registration-json.ts", "if (count <= limit) return;", "if (count >= 0) return;"],
+    "test/unit/http/agent-growth.test.ts",
+  ),
+  fault(
+    "values-without-bound",
+    "the JSON of a body may have any number of values",
+    [
+      "src/http/call.ts",
+      "if (body.length <= limit || valuesAtMost(body) <= limit) return body;",
+      "if (limit >= 0) return body;",
+    ],
+    "test/unit/http/agent-growth.test.ts",
+  ),
+  fault(
+    "checks-replaced-one-by-one",
+    "each check that a registration replaces is removed in a commit of its own",
+    [
+      "src/http/agent-services.ts",
+      "await Promise.all(stale.map(({ checkId }) => catalog.deregister({ node: node.node, checkId }, { judge })));",
+      "for (const { checkId } of stale) await catalog.deregister({ node: node.node, checkId }, { judge });",
+    ],
+    "test/unit/http/agent-growth.test.ts",
+  ),
 ];

@@ -1,8 +1,10 @@
 // Calls to the agent take as long as what they name, however much else is on its node. A check of the node itself is part of
 // the health of all its services, so its changes do take longer with more of them.
 import assert from "node:assert/strict";
-import { describe, it } from "node:test";
+import { describe, it, mock } from "node:test";
 import { createHost } from "../../../src/host/host.js";
+import { CallLimits } from "../../../src/http/index.js";
+import { Incidents } from "../../../src/incidents.js";
 import { memoryStorage } from "../../../src/storage/memory.js";
 import { memoryNetwork } from "../../../src/transport/memory.js";
 import { assertLinear } from "../../support/growth.js";
@@ -65,4 +67,98 @@ describe("the time of calls to the agent grows with what they name", () => {
       }),
     );
   }
+});
+
+describe("a registration with many checks", () => {
+  const many = (count: number, prefix: string): object => ({
+    Name: "web",
+    Checks: Array.from({ length: count }, (_, index) => ({ CheckID: `${prefix}${index}`, TTL: "60s" })),
+  });
+
+  it("replaces them in few commits", async () => {
+    const storage = memoryStorage();
+    const commit = mock.method(storage, "commit");
+    const host = await createHost({ storage, transport: memoryNetwork().transport({}), nodeName: "n1" });
+    await using served = await serve(host);
+    const register = async (query: string, body: object): Promise<void> => {
+      const path = `/v1/agent/service/register${query}`;
+      assert.equal((await served.ask("PUT", path, { body: JSON.stringify(body) })).status, 200);
+    };
+    await register("", many(500, "old"));
+    const before = commit.mock.callCount();
+    await register("?replace-existing-checks", many(500, "new"));
+    assert.ok(commit.mock.callCount() - before < 30, `${commit.mock.callCount() - before} commits`);
+    const checks = host.catalog.instance("n1", "web")?.checks ?? [];
+    assert.equal(checks.length, 500);
+    assert.ok(checks.every(({ checkId }) => checkId.startsWith("new")));
+  });
+
+  it("is refused beyond the limit, wherever it is sent to, and counted", async () => {
+    const host = await createHost({
+      storage: memoryStorage(),
+      transport: memoryNetwork().transport({}),
+      nodeName: "n1",
+    });
+    const incidents = new Incidents();
+    await using served = await serve(host, { maxChecks: 10, limits: new CallLimits({ incidents }) });
+    const register = async (path: string, body: object): Promise<readonly [number, string]> => {
+      const { status, text } = await served.ask("PUT", path, { body: JSON.stringify(body) });
+      return [status, text];
+    };
+    const agent = "/v1/agent/service/register";
+    const catalog = "/v1/catalog/register";
+    const node = { Node: "n2", Address: "10.0.0.2" };
+    const nodeChecks = (count: number): object => ({
+      ...node,
+      checks: Array.from({ length: count }, (_, index) => ({ CheckID: `c${index}`, Name: "c" })),
+    });
+    assert.equal((await register(agent, many(10, "c")))[0], 200);
+    assert.equal((await register(catalog, nodeChecks(10)))[0], 200);
+    const refused = [413, "Registration contains too many checks (11 > 10)"] as const;
+    assert.deepEqual(await register(agent, many(11, "d")), refused);
+    assert.deepEqual(await register(catalog, nodeChecks(11)), refused);
+    const sidecar = { ...many(6, "d"), Connect: { sidecar_service: many(5, "e") } };
+    assert.deepEqual(await register(agent, sidecar), refused);
+    assert.equal(incidents.counts().get("checks-per-registration"), 3);
+    assert.equal(host.catalog.instance("n1", "web")?.checks.length, 10);
+  });
+
+  it("is refused when its JSON has too many values, as is every other body", async () => {
+    const host = await createHost({
+      storage: memoryStorage(),
+      transport: memoryNetwork().transport({}),
+      nodeName: "n1",
+    });
+    const incidents = new Incidents();
+    await using served = await serve(host, { maxBodyValues: 1_000, limits: new CallLimits({ incidents }) });
+    const tags = (count: number): string =>
+      JSON.stringify({ Name: "w", Tags: Array.from({ length: count }, () => "t") });
+    const agent = "/v1/agent/service/register";
+    assert.equal((await served.ask("PUT", agent, { body: tags(900) })).status, 200);
+    // What stands in a text is no value.
+    const text = JSON.stringify({ Name: "w", Address: "[,".repeat(1_000) });
+    assert.equal((await served.ask("PUT", agent, { body: text })).status, 200);
+    const requests = [
+      [agent, tags(1_001)],
+      ["/v1/txn", JSON.stringify(Array.from({ length: 1_001 }, () => 0))],
+      ["/v1/config", JSON.stringify({ Kind: "mesh", Meta: Array.from({ length: 1_001 }, () => ({})) })],
+    ] as const;
+    for (const [path, body] of requests) {
+      const answer = await served.ask("PUT", path, { body });
+      assert.deepEqual([answer.status, answer.text], [413, "Request body has too many JSON values, max: 1000."], path);
+    }
+    assert.equal(incidents.counts().get("body-values"), requests.length);
+  });
+
+  it("of a transaction beyond its limit nothing is made", async () => {
+    const host = await createHost({
+      storage: memoryStorage(),
+      transport: memoryNetwork().transport({}),
+      nodeName: "n1",
+    });
+    await using served = await serve(host);
+    const body = JSON.stringify(Array.from({ length: 129 }, () => ({ Service: "no object" })));
+    const answer = await served.ask("PUT", "/v1/txn", { body });
+    assert.deepEqual([answer.status, answer.text], [413, "Transaction contains too many operations (129 > 128)"]);
+  });
 });

@@ -14,6 +14,7 @@ import {
   plainJson,
   readFirstValue,
   readWholeValue,
+  valuesAtMost,
 } from "../../../src/syntax/go-json.js";
 
 const bytes = (text: string): Uint8Array => new TextEncoder().encode(text);
@@ -50,6 +51,76 @@ describe("JSON as Go reads it", () => {
       }),
     );
     assert.throws(() => readFirstValue(bytes("[".repeat(100_000))), GoJsonError);
+  });
+
+  it("strings mean what they mean to JSON.parse, and a lone surrogate is replaced", () => {
+    const piece = fc.oneof(
+      fc.constantFrom(
+        "\\u0061",
+        "\\ud83d\\ude00",
+        "\\ud83d",
+        "\\ude00\\ud83d",
+        "\\uD83Dx",
+        "\\n",
+        '\\"',
+        "\\\\",
+        "\\/",
+        "\u2028",
+        "é",
+      ),
+      fc.string({ unit: "grapheme" }).map((text) => JSON.stringify(text).slice(1, -1)),
+    );
+    fc.assert(
+      fc.property(fc.array(piece), (pieces) => {
+        const text = `"${pieces.join("")}"`;
+        const meant: unknown = JSON.parse(text);
+        assert.equal(readWholeValue(bytes(text)), String(meant).replace(/\p{Surrogate}/gu, "\ufffd"));
+      }),
+    );
+    const notUtf8 = Uint8Array.of(0x22, 0xc3, 0x5c, 0x6e, 0xa9, 0xff, 0x5c, 0x75, 0x30, 0x30, 0x36, 0x31, 0x22);
+    assert.equal(readWholeValue(notUtf8), "\ufffd\n\ufffd\ufffda");
+    for (const [text, why] of [
+      ['"\\x"', "invalid character 'x' in string escape code"],
+      ['"\\u00g0"', "invalid character 'g' in \\u hexadecimal character escape"],
+      ['"\\u00', "unexpected EOF"],
+      ['"\\', "unexpected EOF"],
+    ] as const) {
+      assert.throws(() => readFirstValue(bytes(text)), { name: "GoJsonError", message: why }, text);
+    }
+  });
+
+  it("reads escapes about as fast as what they stand for", () => {
+    const length = 4 * 1024 * 1024;
+    const fastest = (text: string): number => {
+      const body = bytes(text);
+      const times = [1, 2, 3].map(() => {
+        const before = process.cpuUsage();
+        readWholeValue(body);
+        const { user, system } = process.cpuUsage(before);
+        return (user + system) / 1_000;
+      });
+      return Math.min(...times);
+    };
+    const plain = Math.max(fastest(`"${"a".repeat(length)}"`), 10);
+    for (const written of ["\\u0061", "\\ud800", '\\"', "\\u0061é"]) {
+      const time = fastest(`"${written.repeat(length / written.length)}"`);
+      assert.ok(time < 8 * plain, `${written} takes ${time.toFixed()} ms, plain text ${plain.toFixed()} ms`);
+    }
+  });
+
+  it("values are counted without being made, and never too few", () => {
+    const actual = (value: unknown): number =>
+      1 +
+      (typeof value === "object" && value !== null
+        ? Object.values(value).reduce((sum: number, each) => sum + actual(each), 0)
+        : 0);
+    fc.assert(
+      fc.property(fc.json(), (text) => {
+        assert.ok(valuesAtMost(bytes(text)) >= actual(JSON.parse(text)));
+      }),
+    );
+    assert.equal(valuesAtMost(bytes('"[{,\\",[{"')), 1);
+    assert.equal(valuesAtMost(bytes('["a,b",2,{"c":3}]')), 5);
   });
 
   it("structs take keys in any case, refuse others, and name what does not fit", () => {
