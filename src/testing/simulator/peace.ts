@@ -6,7 +6,7 @@ import type { PeeringView } from "../../host/peerings.js";
 import type { Key } from "../../storage/storage.js";
 import { TokenCodec } from "../../token/token-codec.js";
 import type { SimCluster } from "./cluster.js";
-import type { Observer } from "./observers.js";
+import { type Observer, observe } from "./observers.js";
 import { type Script, scriptedPeer } from "./scripted-peers.js";
 import type { Connection } from "./sim-network.js";
 import type { SimWorld } from "./sim-world.js";
@@ -26,6 +26,9 @@ const DAMAGE_TOLD = [
   ["trust-bundles", "trust-bundle-damaged"],
   ["catalog", "virtual-ip-damaged"],
 ] as const;
+
+/** Whose word counts of the node of a two-faced peer, one after another. */
+const TWO_FACED_TURNS = ["left", "right", "left"];
 
 /** What is played when everything is at rest. Each promises something. */
 const SCENES = [
@@ -501,23 +504,26 @@ export class Peace {
     await this.#world.settled(Promise.all([host?.catalog.register(registration), host?.exports.set(exports)]));
   }
 
-  /** Commits that were made and not answered leave nothing behind when the peering goes. */
+  /** Commits that were made and not answered leave nothing behind when the peering goes, though no read told of them. */
   async #cleanWithoutAnswers(
     deleting: SimCluster,
     peer: SimCluster,
     acceptor: SimCluster,
     dialer: SimCluster,
   ): Promise<void> {
-    const { scheduler } = this.#world;
-    this.#world.silentDisks.add(deleting);
+    const { scheduler, checker, silentDisks, unreadableDisks } = this.#world;
+    const { id = "" } = deleting.host?.peerings.read(peer.name) ?? {};
+    silentDisks.add(deleting);
+    unreadableDisks.add(deleting);
     const name = `late-${scheduler.now.toFixed(0)}`;
     await this.#offer(peer, deleting, name);
-    // Long enough for the commit, and not for the stream to come back after it.
     await this.#within(10_000, `${deleting.name} has stored what it was not answered for`, () => {
-      const { id = "" } = deleting.host?.peerings.read(peer.name) ?? {};
-      return this.#world.checker.disk(deleting).importsOf(id).has(name);
+      return checker.disk(deleting).importsOf(id).has(name);
     });
-    this.#world.silentDisks.clear();
+    // Long enough for all tries to find out, and not for the stream to come back after them.
+    await this.#runUntil(scheduler.now + 500);
+    silentDisks.clear();
+    unreadableDisks.clear();
     await this.#world.settled(deleting.host?.peerings.delete(peer.name) ?? Promise.resolve());
     await this.#bothDelete(acceptor, dialer);
     await this.#peerAgain(acceptor, dialer);
@@ -575,20 +581,30 @@ export class Peace {
     if (unacknowledged < 3) this.#fail(`${victim.name} takes answers to nonces that it never used`);
   }
 
-  /** A node is what the newest of the services says that are still on it; also after a restart. */
+  /**
+   * A node is what the newest of the services says that are still on it: for who has read the service before, for who
+   * watches it, and after a restart.
+   */
   async #twoFaced(victim: SimCluster): Promise<void> {
+    const { host } = victim;
     const name = await this.#script("two-faced", victim, 200_000);
-    const rack = async (): Promise<string | undefined> => {
+    if (host === undefined) return;
+    const saysAs = (service: string) => async (): Promise<boolean> => {
       const instances = await victim.host?.imports.instances({ peer: name, service: "left" });
-      return instances?.[0]?.node.meta["rack"];
+      return instances?.[0]?.node.meta["rack"] === `as ${service} says`;
     };
-    const says = async (): Promise<boolean> => (await rack()) === "as left says";
-    // Not what it said before the other one said something else.
-    await this.#runUntil(this.#world.scheduler.now + 2_000);
-    await this.#within(1_000, `the node of ${name} at ${victim.name} is what the service says that is left`, says);
+    const observer = observe(this.#world, victim, host, name, 0);
+    // What is read is kept in memory, and must not be when another service says otherwise, or that one goes.
+    for (const service of TWO_FACED_TURNS) {
+      await this.#within(5_000, `the node of ${name} at ${victim.name} is as ${service} says`, saysAs(service));
+      await this.#within(200, `${victim.name} tells of it who watches ${name}`, async () => {
+        return (await observer.differs()) === undefined;
+      });
+    }
+    const saysAsLeft = saysAs("left");
     this.#world.crash(victim, victim.life, 1_000);
     await this.#world.runUntil(Number.POSITIVE_INFINITY, () => victim.host !== undefined || this.#failed);
-    await this.#within(1_000, `the node of ${name} at ${victim.name} is the same after a restart`, says);
+    await this.#within(1_000, `the node of ${name} at ${victim.name} is the same after a restart`, saysAsLeft);
     await this.#within(
       RECONNECT_MS,
       `${victim.name} is in step again`,

@@ -192,7 +192,7 @@ class Scripted {
         return async (stream, peer) => {
           this.#open(stream, peer);
           for (const response of twoFaces(stream)) {
-            await this.#wait(200);
+            await this.#wait(1_000);
             void stream.send(response);
           }
         };

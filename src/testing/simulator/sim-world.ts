@@ -48,6 +48,8 @@ export class SimWorld {
   readonly failingImports: Set<SimCluster> = new Set<SimCluster>();
   /** Whose disks take every import now, and do not answer. */
   readonly silentDisks: Set<SimCluster> = new Set<SimCluster>();
+  /** Whose disks refuse every read now. */
+  readonly unreadableDisks: Set<SimCluster> = new Set<SimCluster>();
   diskMs = 1;
   /** How likely a commit is to be the last one of a life; most worlds crash seldom, some all the time. */
   crashRate: number;
@@ -164,7 +166,7 @@ export class SimWorld {
       disk: cluster.disk,
       damage: cluster.damage,
       fate: (writes) => this.#fateOf(cluster, writes),
-      failsToRead: () => this.faults && this.random.chance(this.failRate),
+      failsToRead: () => this.unreadableDisks.has(cluster) || (this.faults && this.random.chance(this.failRate)),
       onCommit: (writes, begunAt) => this.checker.committed(cluster, writes, begunAt),
       latencyMs: () => this.random.between(0, this.diskMs),
       crash,
