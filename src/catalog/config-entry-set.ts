@@ -55,7 +55,6 @@ interface ExportedNames {
  * cost of what they change.
  */
 export class ConfigEntrySet {
-  static readonly empty: ConfigEntrySet = ConfigEntrySet.of([]);
   /** How long a chain of these entries may get. */
   readonly limits: ChainLimits;
   readonly #maps: EntryMaps;
@@ -71,6 +70,11 @@ export class ConfigEntrySet {
     this.#maps = maps;
     this.#references = references;
     this.limits = limits;
+  }
+
+  /** Without any entry. */
+  static get empty(): ConfigEntrySet {
+    return noEntries;
   }
 
   /** Later entries replace earlier ones of the same kind and name. */
@@ -251,6 +255,12 @@ export class ConfigEntrySet {
     return protocolFrom(this.get("service-defaults", service), this.get("proxy-defaults", "global"));
   }
 }
+
+/**
+ * Not a static field: the class makes itself in a private method, and TypeScript 6.0 then emits code in which the class has no
+ * name yet when its static fields are set.
+ */
+const noEntries = ConfigEntrySet.of([]);
 
 /** Kinds of entries that make a chain; of names that differ in spelling, that of the last counts. */
 const CHAIN_KINDS = ["service-resolver", "service-splitter", "service-router"] as const;
