@@ -142,7 +142,9 @@ async function openHost(options: AgentOptions, shared: Shared): Promise<PeeringH
   const { logger, incidents } = shared;
   const storage = await openStorage(options.dataDirectory, incidents);
   const sealing = options.encryption === undefined ? {} : { secretBox: sealedSecretBox(options.encryption.keys) };
-  if (options.rotateRoot) await rotateRoot({ storage, logger, incidents, ...sealing });
+  const { clusterId } = options.consul;
+  const keeping = { storage, logger, incidents, ...sealing, ...(clusterId !== undefined && { clusterId }) };
+  if (options.rotateRoot) await rotateRoot(keeping);
   return createHost({
     datacenter: options.datacenter,
     nodeName: options.node,
@@ -153,6 +155,7 @@ async function openHost(options: AgentOptions, shared: Shared): Promise<PeeringH
     transit: options.transit,
     ...(options.forbiddenAddresses && { forbiddenAddresses: options.forbiddenAddresses }),
     ...sealing,
+    ...(clusterId !== undefined && { authority: await builtInAuthority(keeping) }),
     ...(options.checkAddresses.length > 0 && { checks: { allowedAddresses: options.checkAddresses } }),
     logger,
     incidents,

@@ -15,6 +15,8 @@ export interface ConsulConfig {
   readonly settings: ReadonlyMap<string, string | readonly string[]>;
   /** Undefined: made from the node's name. */
   readonly nodeId: string | undefined;
+  /** That of a cluster which is founded; one that has been keeps its own. */
+  readonly clusterId: string | undefined;
   readonly nodeMeta: Readonly<Record<string, string>>;
   readonly logJson: boolean;
   readonly peeringEnabled: boolean;
@@ -30,6 +32,7 @@ export interface ConsulConfig {
 const NONE: ConsulConfig = {
   settings: new Map(),
   nodeId: undefined,
+  clusterId: undefined,
   nodeMeta: {},
   logJson: false,
   peeringEnabled: true,
@@ -180,6 +183,7 @@ function configOf(config: JsonObject, node: string | undefined): ConsulConfig {
   return {
     settings,
     nodeId: nodeId || undefined,
+    clusterId: clusterIdOf(taken),
     nodeMeta: taken.textMap("node_meta"),
     logJson: taken.flag("log_json") ?? false,
     peeringEnabled,
@@ -188,6 +192,15 @@ function configOf(config: JsonObject, node: string | undefined): ConsulConfig {
     checks,
     ignored: taken.left(),
   };
+}
+
+/** @throws {CommandError} as Consul refuses it. */
+function clusterIdOf(taken: Taken): string | undefined {
+  const clusterId = taken.value("connect.ca_config.cluster_id");
+  if (clusterId === undefined) return undefined;
+  if (typeof clusterId !== "string") throw new CommandError("cluster_id was supplied but was not a string");
+  if (!UUID.test(clusterId)) throw new CommandError("cluster_id was supplied but was not a valid UUID");
+  return clusterId;
 }
 
 /** Keys that ask for what is so in any case. */

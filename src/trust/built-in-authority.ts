@@ -15,6 +15,7 @@ import { Incidents } from "../incidents.js";
 import { CA_PREFIX, CA_STATE_KEY } from "../storage/keys.js";
 import type { Expectation, Key, Storage, Write } from "../storage/storage.js";
 import { certificatesIn } from "../token/pem.js";
+import { isUuid } from "../wire/uuid.js";
 import type { CaRoot, CertificateAuthority, IssuedCertificate } from "./authority.js";
 import {
   type CaConfigurationValue,
@@ -65,6 +66,11 @@ export interface BuiltInAuthorityOptions {
   readonly storage: Storage;
   /** Seals the key at rest. Default: stored as it is. */
   readonly secretBox?: SecretBox;
+  /**
+   * The UUID in the trust domain, where the authority is founded; a storage that has one keeps its own. Default: drawn. Clusters that
+   * peer need different ones.
+   */
+  readonly clusterId?: string;
   /** Lifetime of leafs, in milliseconds: 1 hour to 8 760 hours. Default 72 hours, as in Consul. */
   readonly leafTtlMs?: number;
   /** Largest certificate signing request that is read, in bytes. Default 16 384; a larger one is refused. */
@@ -149,16 +155,18 @@ export interface BuiltInAuthority extends CertificateAuthority {
  * years). Nodes of one cluster that share a storage share it too, and see each other's rotations.
  * @throws {PeeringError} `storage-failed`: what is stored is damaged; nothing was changed. `invalid-argument`: the key
  *   is sealed and the box does not open it. Storage's errors.
- * @throws {TypeError} `leafTtlMs` out of range.
+ * @throws {TypeError} `leafTtlMs` out of range; `clusterId` is no UUID.
  */
 export async function builtInAuthority(options: BuiltInAuthorityOptions): Promise<BuiltInAuthority> {
   const leafTtlMs = options.leafTtlMs ?? DEFAULT_LEAF_TTL_MS;
   if (!(leafTtlMs >= MIN_LEAF_TTL_MS && leafTtlMs <= MAX_LEAF_TTL_MS)) {
     throw new TypeError("leafTtlMs must be from 1 hour to 8760 hours");
   }
+  if (options.clusterId !== undefined && !isUuid(options.clusterId)) throw new TypeError("clusterId must be a UUID");
   const settings: Settings = {
     storage: options.storage,
     secretBox: options.secretBox ?? plainSecretBox,
+    clusterId: options.clusterId?.toLowerCase(),
     leafTtlMs,
     clock: options.clock ?? systemClock,
     random: options.random ?? systemRandom,
@@ -177,7 +185,7 @@ export function isBuiltIn(authority: CertificateAuthority): authority is BuiltIn
   return authority instanceof StoredAuthority;
 }
 
-type Settings = Required<BuiltInAuthorityOptions>;
+type Settings = Required<Omit<BuiltInAuthorityOptions, "clusterId">> & { readonly clusterId: string | undefined };
 
 /** A root with what only the authority needs of it. */
 interface StoredRoot {
@@ -553,8 +561,7 @@ class StoredAuthority implements BuiltInAuthority {
 
 /** Creates cluster id and root; or returns what another node has just created. */
 async function found(settings: Settings): Promise<Stored> {
-  const { storage, random } = settings;
-  const clusterId = randomId(random);
+  const { storage, random, clusterId = randomId(random) } = settings;
   const root = await makeRoot(clusterId, 1n, settings, settingsOf(undefined, settings));
   const state: State = { clusterId, roots: [root] };
   const nextSerial = 2n;

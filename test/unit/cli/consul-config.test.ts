@@ -84,7 +84,7 @@ describe("peerage agent -config-file", () => {
     assert.equal(lines.length, 1);
     assert.equal(
       JSON.parse(lines[0] ?? "").keys,
-      "connect.ca_config, performance, ports.grpc, ports.https, ports.serf_lan, ports.serf_wan, ports.server, skip_leave_on_interrupt, version",
+      "performance, ports.grpc, ports.https, ports.serf_lan, ports.serf_wan, ports.server, skip_leave_on_interrupt, version",
     );
   });
 
@@ -104,6 +104,15 @@ describe("peerage agent -config-file", () => {
       );
     });
     assert.deepEqual([exit, stderr], [0, ""]);
+  });
+
+  it("founds the cluster with the id that a file says", async () => {
+    const path = await file({ connect: { ca_config: { cluster_id: "11111111-2222-3333-4444-555555555555" } } });
+    const { exit } = await withAgent(["-config-file", path], async (http) => {
+      const answer = await fetch(`http://${http}/v1/connect/ca/roots`);
+      assert.match(await answer.text(), /"TrustDomain":"11111111-2222-3333-4444-555555555555\.consul"/);
+    });
+    assert.equal(exit, 0);
   });
 
   it("takes the tokens of acl, of which initial_management may do everything", async () => {
@@ -248,6 +257,8 @@ describe("peerage agent -config-file", () => {
       ["{}", "txt", "has unknown extension; must be .hcl or .json, or config format must be set"],
       ["ports { http = 70000 }", "hcl", "ports.http: invalid port: 70000"],
       ['log_level = "foo"', "hcl", "Invalid log level: foo. Valid log levels are: [TRACE DEBUG INFO WARN ERR ERROR]"],
+      ['connect { ca_config { cluster_id = "xyz" } }', "hcl", "cluster_id was supplied but was not a valid UUID"],
+      ["connect { ca_config { cluster_id = 7 } }", "hcl", "cluster_id was supplied but was not a string"],
       ['node_id = "xyz"', "hcl", "failed to setup node ID: specified NodeID is invalid"],
       ['datacenter = "x y"', "hcl", "datacenter can only contain lowercase alphanumeric, - or _ characters"],
       ['bind_addr = "127.0.0.999"', "hcl", "bind_addr: invalid ip address: 127.0.0.999"],

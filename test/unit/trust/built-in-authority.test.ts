@@ -44,6 +44,18 @@ function only(list: readonly string[]): string {
   return first;
 }
 
+test("a cluster id that is given is that of a new authority, and no other one's", async () => {
+  const [first, second] = ["AAAAAAAA-2222-3333-4444-555555555555", "bbbbbbbb-2222-3333-4444-555555555555"];
+  const storage = memoryStorage();
+  for (const clusterId of [first, second]) {
+    await using authority = await builtInAuthority({ storage, clusterId });
+    assert.equal(authority.trustDomain, "aaaaaaaa-2222-3333-4444-555555555555.consul");
+  }
+  for (const clusterId of ["", "aaaaaaaa", `${second}0`, `${second}.x`]) {
+    await assert.rejects(builtInAuthority({ storage: memoryStorage(), clusterId }), TypeError);
+  }
+});
+
 test("ch5 CA: a fresh authority makes a root with Consul's profile", async () => {
   const { authority } = await open();
   await using _ = authority;
