@@ -83,6 +83,8 @@ async function directoryAt(path: string, io: CommandLineIo): Promise<readonly st
 
 /** One file with its keys in the one spelling they have, and what is null left out. @throws {CommandError} with Consul's text. */
 function decode({ path, text, format }: ConfigFile): JsonObject {
+  // As one that is made first and written later.
+  if (text === "") return {};
   const fail = (problem: string, cause?: unknown): CommandError =>
     new CommandError(`failed to parse ${path}: ${problem}`, { cause });
   let raw: JsonObject;

@@ -115,6 +115,13 @@ describe("peerage agent -config-file", () => {
     assert.equal(exit, 0);
   });
 
+  it("takes a file without content for one that says nothing, as Consul does", async () => {
+    for (const extension of ["json", "hcl"]) {
+      const { exit, stderr } = await startAndStop("-dev", "-config-file", await file("", extension), ...ports);
+      assert.equal(exit, 0, stderr);
+    }
+  });
+
   it("takes the tokens of acl, of which initial_management may do everything", async () => {
     const secret = "8c5e3d9a-1f7b-4a42-9d54-1f0d2c3b4a59";
     const path = await file({ acl: { enabled: true, default_policy: "deny", tokens: { master: secret } } });
@@ -253,6 +260,7 @@ describe("peerage agent -config-file", () => {
         "2 errors decoding: 'node_meta[a]' expected type 'string', got unconvertible type 'float64'; 'retry_join[1]' expected type 'string', got unconvertible type 'float64'",
       ],
       ["[1]", "json", "the file holds no JSON object"],
+      [" ", "json", "the file holds no JSON object"],
       ['{"data_dir":', "json", "At 1:13: unexpected end of JSON input"],
       ["{}", "txt", "has unknown extension; must be .hcl or .json, or config format must be set"],
       ["ports { http = 70000 }", "hcl", "ports.http: invalid port: 70000"],
