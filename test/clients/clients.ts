@@ -1,6 +1,8 @@
 import type { Client } from "./client.js";
 import { consulCli } from "./consul-cli.js";
 import { consulTemplate } from "./consul-template.js";
+import { goApi } from "./go-api.js";
+import { goTestutil } from "./go-testutil.js";
 import { javaClients } from "./java-clients.js";
 import { nodeConsul } from "./node-consul.js";
 import { prometheus } from "./prometheus.js";
@@ -14,4 +16,6 @@ export const clients: readonly Client[] = [
   prometheus,
   javaClients,
   springCloudConsul,
+  goTestutil,
+  goApi,
 ];
