@@ -188,7 +188,7 @@ describe("intentions", () => {
     const http = parseConfigEntry({ kind: "service-defaults", name: "web", protocol: "http" });
     const tcp = parseConfigEntry({ kind: "service-defaults", name: "web" });
     const text = 'service "web" has protocol "tcp", which is incompatible with L7 intentions permissions';
-    const none = ConfigEntrySet.empty;
+    const none = ConfigEntrySet.of([]);
     invalid(() => checkEntryGuards(none, none.with(intentions), "service-intentions", "web", "dc1"), text);
     const with7 = none.with(http).with(intentions);
     checkEntryGuards(none.with(http), with7, "service-intentions", "web", "dc1");

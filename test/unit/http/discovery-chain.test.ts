@@ -35,7 +35,7 @@ describe("discovery chains over HTTP", () => {
 
 describe("the digest of overrides", () => {
   const of = (overrides: Parameters<typeof customizationHash>[1]): string =>
-    customizationHash(compileChain(ConfigEntrySet.empty, "web", "dc1", overrides), overrides);
+    customizationHash(compileChain(ConfigEntrySet.of([]), "web", "dc1", overrides), overrides);
 
   it("is that of Consul, and empty where they make no difference", () => {
     assert.equal(of({ connectTimeoutMs: 8_000 }), "e50f66eb");
