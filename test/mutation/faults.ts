@@ -449,6 +449,12 @@ export const plantedFaults: readonly PlantedFault[] = [
     SIMULATOR,
   ),
   fault(
+    "newer-node-record-unseen",
+    "a service is read as before although another one says otherwise of its node",
+    ["src/host/import-index.ts", "    if (differs && hold.older !== undefined) this.#changed.add(node);\n", ""],
+    SIMULATOR,
+  ),
+  fault(
     "flood-not-limited",
     "one source may try as many secrets a second as it likes",
     [

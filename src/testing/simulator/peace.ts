@@ -511,14 +511,11 @@ export class Peace {
     acceptor: SimCluster,
     dialer: SimCluster,
   ): Promise<void> {
-    const { scheduler, checker, silentDisks, unreadableDisks } = this.#world;
-    const { id = "" } = deleting.host?.peerings.read(peer.name) ?? {};
+    const { scheduler, silentDisks, unreadableDisks } = this.#world;
     silentDisks.add(deleting);
-    unreadableDisks.add(deleting);
-    const name = `late-${scheduler.now.toFixed(0)}`;
-    await this.#offer(peer, deleting, name);
-    await this.#within(10_000, `${deleting.name} has stored what it was not answered for`, () => {
-      return checker.disk(deleting).importsOf(id).has(name);
+    await this.#offer(peer, deleting, `late-${scheduler.now.toFixed(0)}`);
+    await this.#within(10_000, `${deleting.name} stores what it is not answered for`, () => {
+      return unreadableDisks.has(deleting);
     });
     // Long enough for all tries to find out, and not for the stream to come back after them.
     await this.#runUntil(scheduler.now + 500);

@@ -46,7 +46,7 @@ export class SimWorld {
   readonly failingRecords: Set<SimCluster> = new Set<SimCluster>();
   /** Whose disks refuse to change imports now. */
   readonly failingImports: Set<SimCluster> = new Set<SimCluster>();
-  /** Whose disks take every import now, and do not answer. */
+  /** Whose disks take every import now and do not answer; they can then not be read either. */
   readonly silentDisks: Set<SimCluster> = new Set<SimCluster>();
   /** Whose disks refuse every read now. */
   readonly unreadableDisks: Set<SimCluster> = new Set<SimCluster>();
@@ -273,7 +273,10 @@ export class SimWorld {
     const imports = writes.some(({ key }) => isImport(key));
     if (this.failingDisks.has(cluster) || (imports && this.failingImports.has(cluster))) return "fail";
     if (this.failingRecords.has(cluster) && writes.some(({ key }) => isRecord(key))) return "fail";
-    if (imports && this.silentDisks.has(cluster)) return "unanswered";
+    if (imports && this.silentDisks.has(cluster)) {
+      this.unreadableDisks.add(cluster);
+      return "unanswered";
+    }
     if (!this.faults) return "succeed";
     const commit = (this.#commits.get(cluster) ?? 0) + 1;
     this.#commits.set(cluster, commit);
