@@ -49,9 +49,11 @@ export class Workshop implements AsyncDisposable {
     for (const name of await readdir(".")) {
       if (!["build", "dist", ".git"].includes(name)) await symlink(resolve(name), join(directory, name));
     }
+    for (const file of sourcesUnder(["src", ...options.folders])) await workshop.#write(file, readSource(file));
     // Tests that start a process start what is built of the faulty source.
     await symlink(join("build", "src"), join(directory, "dist"));
-    for (const file of sourcesUnder(["src", ...options.folders])) await workshop.#write(file, readSource(file));
+    // Where the program looks for its version.
+    await symlink(join("..", "package.json"), join(directory, "build", "package.json"));
     return workshop;
   }
 
