@@ -32,7 +32,7 @@ export type {
   ServiceSplitterEntry,
   TerminatingGatewayEntry,
 } from "./catalog/config-entry.js";
-export type { ChainLimits, ConfigEntrySet, GatewayNames } from "./catalog/config-entry-set.js";
+export type { ChainLimits, ConfigEntrySet, GatewayNames, Referred } from "./catalog/config-entry-set.js";
 export type { ExportExplanation, ExportedServiceView, ExportReason } from "./catalog/exports.js";
 export type {
   Check,
@@ -79,6 +79,7 @@ export {
   type TransactionOperation,
   type TransactionVerb,
 } from "./catalog/registration.js";
+export type { SortedMap } from "./catalog/sorted-map.js";
 export { TRANSIT_PATH_KEY, type TransitObstacle } from "./catalog/transit.js";
 export type {
   CheckDefinition,

@@ -36,7 +36,7 @@ export type GatewayNames = ReadonlyMap<string, readonly string[]>;
  * What entries can be looked for by: a service that their chain leads to or they listen for, a JWT provider, the source of
  * intentions, and the id of one.
  */
-type Referred = "service" | "jwt-provider" | "source" | "intention-id";
+export type Referred = "service" | "jwt-provider" | "source" | "intention-id";
 
 interface Reference {
   readonly kind: ConfigEntryKind;

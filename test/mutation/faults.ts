@@ -958,8 +958,8 @@ export const plantedFaults: readonly PlantedFault[] = [
     "a write does not look at the chains that lead to its service",
     [
       "src/catalog/export-guards.ts",
-      'kind === "proxy-defaults" || leadsTo(before, chain, name)',
-      'kind === "proxy-defaults"',
+      "relatedServices(entry).includes(name)) names.add(chain);",
+      "relatedServices(entry).includes(name)) names.has(chain);",
     ],
     "test/unit/http/recorded-writes.test.ts",
   ),
