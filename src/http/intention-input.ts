@@ -29,7 +29,7 @@ export interface End {
 
 const DEFAULT = "default";
 export const NO_NAMESPACES = "Namespaces is a Consul Enterprise feature";
-export const NO_PARTITIONS = "Partitions is a Consul Enterprise feature";
+const NO_PARTITIONS = "Partitions is a Consul Enterprise feature";
 
 function endOf(given: string, withPeer: boolean, refuse: (why: string) => HttpError): End {
   const peered = given.startsWith("peer:");

@@ -390,6 +390,6 @@ export class SimWorld {
 }
 
 /** How a cluster keeps what must be readable again. */
-export function secretBoxOf({ sealed, index }: SimCluster, random: SeededRandom): SecretBox {
+function secretBoxOf({ sealed, index }: SimCluster, random: SeededRandom): SecretBox {
   return sealed ? sealedSecretBox(new Uint8Array(32).fill(index + 1), random) : plainSecretBox;
 }

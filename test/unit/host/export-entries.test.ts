@@ -3,12 +3,12 @@ import { it } from "node:test";
 import { setImmediate } from "node:timers/promises";
 import fc from "fast-check";
 import type { ConfigEntryInput } from "../../../src/catalog/config-entry.js";
-import { silentLogger } from "../../../src/environment.js";
 import { PeeringError } from "../../../src/errors.js";
 import { Catalog } from "../../../src/host/catalog.js";
 import { ConfigEntries } from "../../../src/host/config-entries.js";
-import { ExportEngine } from "../../../src/host/export-engine.js";
+import type { ExportEngine } from "../../../src/host/export-engine.js";
 import { memoryStorage } from "../../../src/storage/memory.js";
+import { exportEngine } from "./exporting.js";
 
 const NAMES = ["a", "b", "c", "D"] as const;
 const name = fc.constantFrom(...NAMES);
@@ -57,15 +57,7 @@ const changes = fc.array(change, { minLength: 1, maxLength: 10 });
 
 /** What a stream of the peer was given last, by resource. */
 function follow(catalog: Catalog, configEntries: ConfigEntries): { engine: ExportEngine; given: Map<string, string> } {
-  const engine = new ExportEngine({
-    catalog,
-    configEntries,
-    datacenter: "dc1",
-    trustDomain: "11111111-2222-3333-4444-555555555555.consul",
-    connect: true,
-    strictConsul: false,
-    logger: silentLogger,
-  });
+  const engine = exportEngine(catalog, configEntries);
   const given = new Map<string, string>();
   engine.attach({ id: "1", name: "peer" }, (input) => {
     if (input.type === "withdrawn") for (const id of input.resourceIds) given.delete(id);

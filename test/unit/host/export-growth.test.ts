@@ -2,12 +2,12 @@
 import { describe, it } from "node:test";
 import { setImmediate } from "node:timers/promises";
 import type { Registration } from "../../../src/catalog/registration.js";
-import { silentLogger } from "../../../src/environment.js";
 import { Catalog } from "../../../src/host/catalog.js";
 import { ConfigEntries } from "../../../src/host/config-entries.js";
-import { ExportEngine } from "../../../src/host/export-engine.js";
+import type { ExportEngine } from "../../../src/host/export-engine.js";
 import { memoryStorage } from "../../../src/storage/memory.js";
 import { assertLinear } from "../../support/growth.js";
+import { exportEngine } from "./exporting.js";
 
 interface Exporting {
   readonly catalog: Catalog;
@@ -39,15 +39,7 @@ async function prepare(): Promise<Exporting> {
   const storage = memoryStorage();
   const catalog = await Catalog.open({ storage, datacenter: "dc1" });
   const configEntries = await ConfigEntries.open({ storage, datacenter: "dc1" });
-  const engine = new ExportEngine({
-    catalog,
-    configEntries,
-    datacenter: "dc1",
-    trustDomain: "11111111-2222-3333-4444-555555555555.consul",
-    connect: true,
-    strictConsul: false,
-    logger: silentLogger,
-  });
+  const engine = exportEngine(catalog, configEntries);
   const gateway = { id: "gw", name: "gw", port: 8_443, kind: "mesh-gateway" as const };
   await catalog.register({ node: "gw", address: "10.0.0.2", service: gateway });
   const given = new Map<string, string>();
