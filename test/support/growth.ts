@@ -2,16 +2,22 @@ import assert from "node:assert/strict";
 import { collectGarbage } from "./heap.js";
 
 /** The larger size, in smaller ones. */
-const FACTOR = 4;
-/** What is linear takes 4 times as long then, what is quadratic 16 times; between them there is room for noise. */
-const MOST = 9;
+const FACTOR = 8;
+/**
+ * What is linear takes 8 times as long then, what is quadratic 64 times. The bound is three times the one and three eighths of the
+ * other: so much may disturbances, and a heap that no longer fits into the caches, add.
+ */
+const MOST = 24;
 /** Milliseconds below which a time says nothing: what takes less at the smaller size is taken for so much. */
-const LEAST = 8;
-/** What seems to grow too fast is run again: the fastest run of each size counts, as disturbances only add to it. */
-const TRIES = 3;
+const LEAST = 4;
+/**
+ * How often a step is run that seems to grow too fast. Of each size the fastest run counts, as disturbances only add to it: a step
+ * fails when it was disturbed each time, or when it is too slow.
+ */
+const TRIES = 8;
 
 interface Growth<World> {
-  /** The smaller size: so large that, were a step quadratic, it would take tens of milliseconds. */
+  /** The smaller size: so large that, were a step quadratic, the larger one would take hundreds of milliseconds. */
   readonly size: number;
   /** Makes what the steps work on. Not measured. */
   readonly prepare: (size: number) => Promise<World>;
@@ -21,38 +27,51 @@ interface Growth<World> {
   readonly dispose?: (world: World) => Promise<void>;
 }
 
-/** Fails when a step takes much more than four times the time of the processor for four times the size. */
+/** Fails when a step takes much more than eight times the time of the processor for eight times the size. */
 export async function assertLinear<World>({ size, prepare, steps, dispose }: Growth<World>): Promise<void> {
-  const names = Object.keys(steps);
-  const fastest = new Map<string, { small: number; large: number }>(
-    names.map((name) => [name, { small: Number.POSITIVE_INFINITY, large: Number.POSITIVE_INFINITY }]),
-  );
-  const run = async (of: number, count: boolean): Promise<void> => {
+  const all = Object.entries(steps).map(([name, step]) => ({
+    name,
+    step,
+    small: Number.POSITIVE_INFINITY,
+    large: Number.POSITIVE_INFINITY,
+  }));
+  /** Runs the first of the steps and returns how long each took, in milliseconds. */
+  const run = async (of: number, count: number): Promise<readonly number[]> => {
     const world = await prepare(of);
-    for (const [name, step] of Object.entries(steps)) {
+    const times: number[] = [];
+    for (const { step } of all.slice(0, count)) {
       collectGarbage();
       const before = process.cpuUsage();
       await step(world, of);
       const { user, system } = process.cpuUsage(before);
-      const known = fastest.get(name);
-      if (!count || known === undefined) continue;
-      const which = of === size ? "small" : "large";
-      known[which] = Math.min(known[which], (user + system) / 1_000);
+      times.push((user + system) / 1_000);
     }
     await dispose?.(world);
+    return times;
   };
+  const isTooSteep = ({ small, large }: { small: number; large: number }): boolean =>
+    large > MOST * Math.max(small, LEAST);
+
   // Compiled and warm before it counts.
-  await run(size, false);
-  let tooSteep: readonly string[] = [];
-  for (let attempt = 0; attempt < TRIES; attempt++) {
-    await run(size, true);
-    await run(FACTOR * size, true);
-    tooSteep = [...fastest].flatMap(([name, { small, large }]) =>
-      large <= MOST * Math.max(small, LEAST)
-        ? []
-        : `${name}: ${size} take ${small.toFixed(1)} ms, ${FACTOR * size} take ${large.toFixed(1)} ms`,
-    );
-    if (tooSteep.length === 0) return;
+  await run(size, all.length);
+  // Only what seemed too steep is looked at again, with the steps before it, which make what it works on.
+  let count = all.length;
+  for (let tries = 0; count > 0 && tries < TRIES; tries++) {
+    // The smaller one before and after: were it slow by chance, what is quadratic could seem to be linear.
+    for (const of of [size, FACTOR * size, size]) {
+      const which = of === size ? "small" : "large";
+      for (const [index, taken] of (await run(of, count)).entries()) {
+        const each = all[index];
+        if (each !== undefined) each[which] = Math.min(each[which], taken);
+      }
+    }
+    count = all.findLastIndex(isTooSteep) + 1;
   }
-  assert.fail(tooSteep.join("; "));
+  const tooSteep = all
+    .filter(isTooSteep)
+    .map(
+      ({ name, small, large }) =>
+        `${name}: ${size} take ${small.toFixed(1)} ms, ${FACTOR * size} take ${large.toFixed(1)} ms`,
+    );
+  assert.deepEqual(tooSteep, []);
 }

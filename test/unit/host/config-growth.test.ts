@@ -60,7 +60,7 @@ describe("the time of a write of config entries grows with what it touches", () 
     };
     it(`in ${name}`, () =>
       assertLinear<PeeringHost>({
-        size: 200,
+        size: 100,
         prepare,
         dispose: (host) => host[Symbol.asyncDispose](),
         steps: {

@@ -54,7 +54,7 @@ describe("the time of imports grows with what they are", () => {
       return known;
     };
     return assertLinear<Imports>({
-      size: 1_000,
+      size: 500,
       prepare: async (of) => {
         for (const name of ["web", "db"]) for (const port of [80, 81]) item(name, of, port);
         return prepare();
@@ -76,7 +76,7 @@ describe("the time of imports grows with what they are", () => {
 
   it("in services on one node", () =>
     assertLinear<Imports>({
-      size: 2_000,
+      size: 1_000,
       prepare,
       dispose,
       steps: {

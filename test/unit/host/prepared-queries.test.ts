@@ -210,7 +210,7 @@ describe("prepared queries of a host", () => {
 
   it("are found in a time that does not grow with how many there are", () =>
     assertLinear({
-      size: 1_000,
+      size: 600,
       prepare: async (size) => {
         const queries = await PreparedQueries.open({ storage: memoryStorage(), random: systemRandom });
         for (let index = 0; index < size; index++) {

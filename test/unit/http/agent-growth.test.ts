@@ -40,7 +40,7 @@ describe("the time of calls to the agent grows with what they name", () => {
   for (const [name, register] of Object.entries(kinds)) {
     it(name, () =>
       assertLinear({
-        size: 50,
+        size: 30,
         prepare: async (size) => {
           const transport = memoryNetwork().transport({ listen: "127.0.0.1:8503" });
           const host = await createHost({ storage: memoryStorage(), transport, nodeName: "n0" });

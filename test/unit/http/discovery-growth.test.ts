@@ -25,7 +25,7 @@ const dispose = (server: ServedHost): Promise<void> => server[Symbol.asyncDispos
 describe("the time of a read grows with what it tells", () => {
   it("of proxies for one service, and of the gateways in front of it", () =>
     assertLinear<ServedHost>({
-      size: 400,
+      size: 250,
       prepare: async (size) => {
         const server = await served();
         await server.host.catalog.registerAll(
@@ -60,7 +60,7 @@ describe("the time of a read grows with what it tells", () => {
 
   it("of the checks of imported nodes", () =>
     assertLinear<ServedHost>({
-      size: 400,
+      size: 250,
       prepare: async (size) => {
         const server = await served();
         const { peerings, internals } = server.host;
