@@ -130,14 +130,18 @@ export class ReplicationJudge {
     if (value !== undefined && !standing) this.#court.fail(`${at}: imported without a standing record (I17)`);
     // A cleanup takes everything.
     if (!standing) return;
-    const linkedAt = Math.max(this.#linked.get(`${cluster.name} ${id}`) ?? Number.NEGATIVE_INFINITY, thawedAt);
+    const streams = this.#witnesses.streamsOf(cluster, id);
+    // A stream that is lost while it is accepted counts for no longer than a turn: nobody sees it between two events.
+    const linkedAt = Math.max(
+      this.#linked.get(`${cluster.name} ${id}`) ?? Number.NEGATIVE_INFINITY,
+      streams[0]?.boundAt ?? Number.NEGATIVE_INFINITY,
+      thawedAt,
+    );
     if (this.#court.now() - linkedAt > UNDER_WAY_MS) {
       this.#court.fail(`${at}: what was imported changed without a stream (I20)`);
     }
     const what = `${cluster.name} ${id} service ${key}`;
-    const asked = this.#askedFor(what, this.#witnesses.streamsOf(cluster, id), begunAt, (content) =>
-      leadsTo(content, key, value),
-    );
+    const asked = this.#askedFor(what, streams, begunAt, (content) => leadsTo(content, key, value));
     if (asked === undefined) return;
     const verb = value === undefined ? "removed" : "imported";
     this.#court.fail(`${at}: ${key} was ${verb}, ${asked} (I14, I17, I20)`);

@@ -19,6 +19,13 @@ const SLACK_MS = 5_000;
 const JUDGED_PER_SECOND = 400;
 /** Whoever tries less often than this is no flood. */
 const CALM_PER_SECOND = 100;
+/** How a stream ends that was accepted, as in Consul; one that was not ends with other words. */
+const ENDS_AFTER_ACCEPTANCE = [
+  "unexpected error receiving from the stream",
+  "stream ended unexpectedly",
+  "subscription request to unknown resource URL",
+  "initial subscription requests for a resource type",
+];
 
 /** What a response says of its resource. */
 export type Content =
@@ -194,6 +201,8 @@ export class StreamJudge {
     end.closedAt = this.#court.now();
     this.#standing.delete(end);
     if (stream.role === "dialer") return;
+    // Lost, or over, while it was judged: what arrived behind its Open is followed, and nothing is sent before its end.
+    if (ENDS_AFTER_ACCEPTANCE.some((text) => status.message.startsWith(text))) this.#accepted(end);
     const source = `${stream.remoteAddress} ${cluster.name}`;
     const limited = status.code === StatusCode.ResourceExhausted && status.message.startsWith("rate limit");
     if (limited && this.#within(this.#opens, source, end.openedAt) < CALM_PER_SECOND) {
@@ -274,7 +283,7 @@ export class StreamJudge {
     this.#bind(end, record?.id ?? "");
   }
 
-  /** The first word of an acceptor is its verdict. */
+  /** The first word of an acceptor is its verdict, even if it is its last one. */
   #accepted(end: HostEnd): void {
     const { cluster, stream } = end;
     if (this.#greeted.has(stream.connection)) return;
