@@ -964,6 +964,12 @@ export const plantedFaults: readonly PlantedFault[] = [
     "test/unit/http/recorded-writes.test.ts",
   ),
   fault(
+    "chains-behind-not-looked-at",
+    "a write does not look at the chains that lead to its service by way of others",
+    ["src/catalog/export-guards.ts", "judged(after, after.leadingTo(name))", "judged(after, [])"],
+    "test/unit/host/config-entries.test.ts",
+  ),
+  fault(
     "intention-other-spelling",
     "an intention of a service is written with the right on another spelling of its name",
     ["src/http/intentions.ts", "before !== undefined && !mayWrite(access, before.name)", "false"],

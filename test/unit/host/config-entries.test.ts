@@ -163,3 +163,27 @@ test("a write that would make a discovery chain too long is refused, counted, an
   assert.equal(entries.get("service-splitter", "web")?.splits.length, 2);
   assert.equal(incidents.counts().get("discovery-chain-too-long"), 1);
 });
+
+test("a write looks at the chains behind other chains where intentions say who may call (recorded from Consul 1.21.4)", async () => {
+  const write: ConfigEntryInput = { kind: "service-defaults", name: "last", protocol: "http" };
+  for (const guarded of [false, true]) {
+    const entries = await ConfigEntries.open({ storage: memoryStorage(), datacenter });
+    // The chain of `mid` itself does not lead to `last`: only its subset does, and `first` alone leads there.
+    await entries.set({
+      kind: "service-resolver",
+      name: "mid",
+      subsets: { v2: {} },
+      failover: { v2: { service: "last" } },
+    });
+    await entries.set({ kind: "service-resolver", name: "first", redirect: { service: "mid", serviceSubset: "v2" } });
+    if (!guarded) {
+      assert.equal(await entries.set(write), true);
+      continue;
+    }
+    await entries.set({ kind: "service-intentions", name: "first", sources: [{ name: "web", action: "allow" }] });
+    await assert.rejects(entries.set(write), {
+      message: 'discovery chain "first" uses inconsistent protocols; service "last" has "http" which is not "tcp"',
+    });
+    assert.equal(entries.get("service-defaults", "last"), undefined);
+  }
+});
