@@ -1,5 +1,5 @@
 // npm run mutate                         plants every fault, one after another, and prints which check found it
-// npm run mutate -- --only nonce         those whose name contains this
+// npm run mutate -- --only nonce,token   those whose name contains one of these
 // npm run mutate -- --sample 4           so many of them, evenly spread over the list
 // npm run mutate -- --list               prints the list
 // --seeds 80  how many seeds the simulator tries; --jobs 2  how many faults are judged at a time
@@ -19,7 +19,8 @@ const { values: options } = parseArgs({
 
 function chosen(): readonly PlantedFault[] {
   const { only, sample } = options;
-  const named = plantedFaults.filter(({ name }) => only === undefined || name.includes(only));
+  const parts = only?.split(",") ?? [""];
+  const named = plantedFaults.filter(({ name }) => parts.some((part) => name.includes(part)));
   const count = sample === undefined ? named.length : Math.min(Number(sample), named.length);
   return Array.from({ length: count }, (_, index) => named[Math.floor((index * named.length) / count)]).flatMap(
     (fault) => fault ?? [],
@@ -47,12 +48,20 @@ if (options.list) {
   );
   const begun = performance.now();
   const survivors: string[] = [];
+  /** Checks that fail without a fault, and so prove nothing. */
+  const broken = new Set<string>();
+  const left: PlantedFault[] = [];
   try {
     for (const check of new Set(faults.flatMap(({ foundBy }) => foundBy))) {
-      const findings = await Promise.all(workshops.map((workshop) => workshop.baseline(check)));
-      console.log(`without a fault ${check} passes in ${((findings[0]?.ms ?? 0) / 1_000).toFixed(1)} s`);
+      try {
+        const findings = await Promise.all(workshops.map((workshop) => workshop.baseline(check)));
+        console.log(`without a fault ${check} passes in ${((findings[0]?.ms ?? 0) / 1_000).toFixed(1)} s`);
+      } catch (error) {
+        console.log(error instanceof Error ? error.message : String(error));
+        broken.add(check);
+      }
     }
-    const left = [...faults];
+    left.push(...faults.filter(({ foundBy }) => !foundBy.some((check) => broken.has(check))));
     await Promise.all(
       workshops.map(async (workshop) => {
         for (let fault = left.shift(); fault !== undefined; fault = left.shift()) {
@@ -66,7 +75,9 @@ if (options.list) {
     for (const workshop of workshops) await workshop[Symbol.asyncDispose]();
   }
   const minutes = ((performance.now() - begun) / 60_000).toFixed(1);
-  console.log(`${faults.length} faults planted, ${survivors.length} survived, ${minutes} minutes`);
+  const unjudged = faults.filter(({ foundBy }) => foundBy.some((check) => broken.has(check))).map(({ name }) => name);
+  console.log(`${faults.length - unjudged.length} faults planted, ${survivors.length} survived, ${minutes} minutes`);
   if (survivors.length > 0) console.log(`survived: ${survivors.join(", ")}`);
-  process.exitCode = survivors.length === 0 ? 0 : 1;
+  if (unjudged.length > 0) console.log(`not judged, for their checks fail without a fault: ${unjudged.join(", ")}`);
+  process.exitCode = survivors.length + unjudged.length === 0 ? 0 : 1;
 }
