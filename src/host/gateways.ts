@@ -104,7 +104,8 @@ function leadingTo(gateways: GatewayNames, service: string, isOfAll: (key: strin
   return [...new Set([...named, ...every])].sort(compareUtf8);
 }
 
-function latest(...indexes: readonly bigint[]): bigint {
+/** The highest of indexes, which are 1 at least. */
+export function latest(...indexes: readonly bigint[]): bigint {
   let high = 1n;
   for (const index of indexes) if (index > high) high = index;
   return high;

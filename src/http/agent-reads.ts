@@ -1,4 +1,5 @@
 import { createHash } from "node:crypto";
+import { withCentralConfig } from "../catalog/central-config.js";
 import { isMaintenance } from "../catalog/health.js";
 import { lowerCase } from "../catalog/names.js";
 import { agentProxyShape } from "../catalog/shapes.js";
@@ -53,8 +54,7 @@ async function services(call: Call): Promise<Answer> {
     .filter(({ id, name }) => id !== SERVER_ID && visible.service(name))
     .map((service): ServiceView => ({ peer: "", service }));
   const kept = await filter(views);
-  const { datacenter } = call.host;
-  const json = new Map(kept.map(({ service }) => [service.id, agentServiceJson(service, datacenter)]));
+  const json = new Map(kept.map(({ service }) => [service.id, agentServiceJson(call, service)]));
   return { json, filtered: visible.filtered };
 }
 
@@ -87,7 +87,7 @@ async function service(call: Call): Promise<Answer> {
   call.refusePartition();
   const options = call.readOptions();
   const access = await call.access();
-  const { catalog, datacenter } = call.host;
+  const { catalog, configEntries } = call.host;
   const { nodeName } = call.server;
   const id = call.rest;
   const asked = call.query.get("hash") ?? "";
@@ -95,7 +95,7 @@ async function service(call: Call): Promise<Answer> {
     const found = catalog.instance(nodeName, id)?.service;
     if (found === undefined) throw new HttpError(404, `unknown service ID: ${id}`);
     access.require({ resource: "service", access: "read", name: found.name });
-    const json = agentServiceJson(found, datacenter);
+    const json = agentServiceJson(call, found);
     const hash = createHash("sha256").update(writeJson(json)).digest("hex").slice(0, HASH_DIGITS);
     return { hash, json: { ...json, ContentHash: hash } };
   };
@@ -108,7 +108,12 @@ async function service(call: Call): Promise<Answer> {
         const result = read();
         return { index: result.hash === asked ? 1n : 2n, result };
       },
-      subscribe: (wake) => catalog.onChange(wake),
+      subscribe: (wake) => {
+        const forget = [catalog.onChange(wake), configEntries.onChange(wake)];
+        return () => {
+          for (const stop of forget) stop();
+        };
+      },
     },
   );
   return { json: result.json, headers: { "X-Consul-Contenthash": result.hash } };
@@ -131,7 +136,7 @@ function healthOf(call: Call, id: string): ServiceHealth | undefined {
   const status = aggregated(checks);
   const json = {
     AggregatedStatus: status,
-    Service: agentServiceJson(instance.service, call.host.datacenter),
+    Service: agentServiceJson(call, instance.service),
     Checks: checks.map(agentCheckJson),
   };
   return { status, json };
@@ -195,8 +200,9 @@ function agentCheckJson(check: IndexedCheck): JsonStruct {
   return checkJson({ peer: "", check: { ...check, createIndex: 0n, modifyIndex: 0n } });
 }
 
-/** Consul's `AgentService` (1.21). */
-function agentServiceJson(service: ServiceView["service"], datacenter: string): JsonStruct {
+/** Consul's `AgentService` (1.21): of a proxy, what config entries make of it. */
+function agentServiceJson({ host }: Call, registered: ServiceView["service"]): JsonStruct {
+  const service = withCentralConfig(registered, host.configEntries.entries);
   return {
     Kind: service.kind || undefined,
     ID: service.id,
@@ -212,7 +218,7 @@ function agentServiceJson(service: ServiceView["service"], datacenter: string): 
     EnableTagOverride: service.enableTagOverride,
     Proxy: service.kind === "" ? undefined : proxyJson(service.proxy, agentProxyShape),
     Connect: service.connect?.native === true ? connectJson(service.connect) : undefined,
-    Datacenter: datacenter,
+    Datacenter: host.datacenter,
     Locality: service.locality && { Region: service.locality.region, Zone: service.locality.zone },
   };
 }

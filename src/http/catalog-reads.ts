@@ -1,6 +1,8 @@
 import { compareUtf8 } from "../catalog/byte-order.js";
 import { lowerCase } from "../catalog/names.js";
+import type { CatalogIndexes } from "../host/catalog.js";
 import type { Answer, Call } from "./call.js";
+import { type CentralRead, centralParameter, centralRead } from "./central-config.js";
 import {
   answerRead,
   connectInstancesOf,
@@ -11,6 +13,7 @@ import {
   hasNodeMeta,
   instanceScope,
   instancesOf,
+  localNode,
   namedOptions,
   nodeOf,
   nodesOf,
@@ -79,7 +82,8 @@ async function serviceInstances(call: Call): Promise<Answer> {
   const options = namedOptions(call, "service name");
   const service = options.name;
   const scope = instanceScope(call.host, options.peer, service);
-  return flatAnswer(call, options, scope, () => taggedInstancesOf(call, options.peer, service));
+  const read = centralRead(call, scope, () => call.host.catalog.indexedInstances(service));
+  return flatAnswer(call, options, read, () => taggedInstancesOf(call, options.peer, service));
 }
 
 async function connectInstances(call: Call): Promise<Answer> {
@@ -89,7 +93,8 @@ async function connectInstances(call: Call): Promise<Answer> {
   // Who may not read the service is told of nothing that speaks for it, under whatever name.
   const access = await call.access();
   const readable = access.readable(options.peer).service(service);
-  return flatAnswer(call, options, scope, async () =>
+  const read = centralRead(call, scope, () => call.host.gateways.connectInstances(service));
+  return flatAnswer(call, options, read, async () =>
     readable ? connectInstancesOf(call.host, options.peer, service) : [],
   );
 }
@@ -97,14 +102,14 @@ async function connectInstances(call: Call): Promise<Answer> {
 async function flatAnswer(
   call: Call,
   options: ReturnType<typeof discoveryOptions>,
-  scope: Parameters<typeof answerRead>[2],
+  { scope, told }: CentralRead,
   load: () => Promise<readonly InstanceView[]>,
 ): Promise<Answer> {
   const filter = filterFor(options, flatFields);
   const visible = await Visibility.of(call, options.peer);
   return answerRead(call, options, scope, async () => {
     const shown = (await load()).filter((view) => hasNodeMeta(view.node, options.nodeMeta) && visible.instance(view));
-    return { json: (await filter(shown)).map(flatJson), filtered: visible.filtered };
+    return { json: (await filter(shown.map(told))).map(flatJson), filtered: visible.filtered };
   });
 }
 
@@ -127,12 +132,15 @@ async function nodeServices(call: Call): Promise<Answer> {
   const { peer, name } = options;
   const filter = filterFor(options, serviceFields);
   const visible = await Visibility.of(call, peer);
-  return answerRead(call, options, { peer, local: (indexes) => indexes.node(name) }, async () => {
+  const ofNode = { peer, local: (indexes: CatalogIndexes) => indexes.node(name) };
+  const { scope, told } = centralRead(call, ofNode, () => localNode(call.host, name)?.services ?? []);
+  return answerRead(call, options, scope, async () => {
     const found = await nodeOf(call.host, peer, name);
     if (found === undefined || !visible.node(found.node.node.name)) {
       return { json: { Node: null, Services: null }, filtered: visible.filtered };
     }
-    const shown = await filter(found.services.filter(({ service }) => visible.service(service.name)));
+    const readable = found.services.filter(({ service }) => visible.service(service.name));
+    const shown = await filter(readable.map(told));
     return { json: { Node: nodeJson(found.node), Services: shown.map(serviceJson) }, filtered: visible.filtered };
   });
 }
@@ -178,7 +186,7 @@ export const catalogReads: readonly Operation[] = [
         path: "/v1/catalog/service/{service}",
         id: "listServiceInstances",
         summary: "The instances of a service.",
-        parameters: [...discoveryParameters, nodeMetaParameter, tagParameter, nearParameter],
+        parameters: [...discoveryParameters, nodeMetaParameter, tagParameter, nearParameter, centralParameter],
         answer: listOf(flatInstanceSchema),
       },
     ],
@@ -193,7 +201,7 @@ export const catalogReads: readonly Operation[] = [
         path: "/v1/catalog/connect/{service}",
         id: "listConnectInstances",
         summary: "The instances that speak for a service in the mesh.",
-        parameters: [...discoveryParameters, nodeMetaParameter, nearParameter],
+        parameters: [...discoveryParameters, nodeMetaParameter, nearParameter, centralParameter],
         answer: listOf(flatInstanceSchema),
       },
     ],
@@ -221,7 +229,7 @@ export const catalogReads: readonly Operation[] = [
         path: "/v1/catalog/node-services/{node}",
         id: "readNodeServices",
         summary: "A node and the list of its services.",
-        parameters: discoveryParameters,
+        parameters: [...discoveryParameters, centralParameter],
         answer: objectOf({ Node: orNull(nodeSchema), Services: orNull(listOf(serviceSchema)) }),
       },
     ],

@@ -6,7 +6,8 @@ import { SIDECAR_SUFFIX } from "../catalog/exported-payload.js";
 import type { Check, Node, ServiceInstance } from "../catalog/instance.js";
 import { lowerCase } from "../catalog/names.js";
 import type { CatalogIndexes, IndexedCheck } from "../host/catalog.js";
-import { VIRTUAL } from "../host/gateways.js";
+import type { ConfigEntryChange } from "../host/config-entries.js";
+import { latest, VIRTUAL } from "../host/gateways.js";
 import type { PeeringHost } from "../host/host.js";
 import type { Answer, Call } from "./call.js";
 import type { Fields } from "./filter/fields.js";
@@ -26,6 +27,8 @@ export interface Scope {
   readonly local: (indexes: CatalogIndexes) => bigint;
   /** Configuration entries of gateways change what is read, too. Default false. */
   readonly gateways?: boolean;
+  /** Whether a change of `proxy-defaults` or `service-defaults` may change what is read. Default: none does. */
+  readonly central?: (change: ConfigEntryChange) => boolean;
 }
 
 /** The parameters that every read of the catalog and of health shares (specification 2.6.4 and 4.5.2). */
@@ -147,22 +150,21 @@ export async function answerRead(
   load: () => Promise<{ readonly json: Json; readonly filtered: boolean }>,
 ): Promise<Answer> {
   const { catalog, configEntries, imports } = call.host;
-  const { peer, service } = scope;
+  const { peer, service, gateways = false, central } = scope;
   const of = service === undefined ? { peer } : { peer, service };
-  const index = peer === "" ? (): bigint => scope.local(catalog.index) : (): bigint => imports.index(of);
+  const ofRecords = peer === "" ? (): bigint => scope.local(catalog.index) : (): bigint => imports.index(of);
+  const index = central === undefined ? ofRecords : (): bigint => latest(ofRecords(), centralIndex(call.host));
   const subscribe = (wake: () => void): (() => void) => {
-    if (peer !== "") return imports.onChange(of, wake);
     const stop = new AbortController();
     // It fails when it is stopped here, and when the host ends: then nothing changes any more.
-    catalog.indexAfter(index, options.minIndex, stop.signal).then(wake, () => {});
-    const forget = scope.gateways
-      ? configEntries.onChange(() => {
-          if (index() > options.minIndex) wake();
-        })
-      : () => {};
+    if (peer === "") catalog.indexAfter(index, options.minIndex, stop.signal).then(wake, () => {});
+    const forget = [
+      ...(peer === "" ? [() => stop.abort()] : [imports.onChange(of, wake)]),
+      ...(peer === "" && gateways ? [configEntries.onChange(() => void (index() > options.minIndex && wake()))] : []),
+      ...(central === undefined ? [] : [configEntries.onChange((change) => void (central(change) && wake()))]),
+    ];
     return () => {
-      stop.abort();
-      forget();
+      for (const each of forget) each();
     };
   };
   const query = { read: () => ({ index: index(), result: undefined }), index, subscribe };
@@ -170,6 +172,11 @@ export async function answerRead(
     const { json, filtered } = await load();
     return { json, read: { index: reading.index, consistency: consistencyOf(options), filtered } };
   });
+}
+
+/** Grows with each write of an entry that says how proxies are told. */
+function centralIndex({ configEntries }: PeeringHost): bigint {
+  return latest(configEntries.kindIndex("proxy-defaults"), configEntries.kindIndex("service-defaults"));
 }
 
 // What the caller may see (specification 2.10).
@@ -365,9 +372,9 @@ export function importedNode(peer: string, instances: readonly InstanceView[]): 
 }
 
 function newest(views: readonly InstanceView[]): InstanceView["node"] | undefined {
-  let latest: InstanceView["node"] | undefined;
-  for (const { node } of views) if (latest === undefined || node.modifyIndex > latest.modifyIndex) latest = node;
-  return latest;
+  let last: InstanceView["node"] | undefined;
+  for (const { node } of views) if (last === undefined || node.modifyIndex > last.modifyIndex) last = node;
+  return last;
 }
 
 /** Every node, by name. */

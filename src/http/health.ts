@@ -1,5 +1,6 @@
 import type { CatalogIndexes } from "../host/catalog.js";
 import type { Answer, Call } from "./call.js";
+import { type CentralRead, centralParameter, centralRead } from "./central-config.js";
 import {
   answerRead,
   checksInState,
@@ -35,18 +36,16 @@ import type { Operation } from "./routes.js";
 async function service(call: Call): Promise<Answer> {
   const options = instanceOptions(call);
   const { peer, name } = options;
-  return instancesAnswer(call, options, instanceScope(call.host, peer, name), () =>
-    taggedInstancesOf(call, peer, name),
-  );
+  const read = centralRead(call, instanceScope(call.host, peer, name), () => call.host.catalog.indexedInstances(name));
+  return instancesAnswer(call, options, read, () => taggedInstancesOf(call, peer, name));
 }
 
 async function connect(call: Call): Promise<Answer> {
   const options = instanceOptions(call);
   const { peer, name } = options;
   await requireService(call, peer, name);
-  return instancesAnswer(call, options, connectScope(call.host, peer, name), () =>
-    connectInstancesOf(call.host, peer, name),
-  );
+  const read = centralRead(call, connectScope(call.host, peer, name), () => call.host.gateways.connectInstances(name));
+  return instancesAnswer(call, options, read, () => connectInstancesOf(call.host, peer, name));
 }
 
 /** @throws {PeeringError} `permission-denied`: who asks for the mesh of a service must be able to read the service. */
@@ -65,7 +64,8 @@ async function ingress(call: Call): Promise<Answer> {
   const { name } = options;
   await requireService(call, asked.peer, name);
   const scope = { peer: "", local: () => gateways.ingressIndex(name), gateways: true };
-  return instancesAnswer(call, options, scope, async () =>
+  const read = centralRead(call, scope, () => gateways.ingressInstances(name));
+  return instancesAnswer(call, options, read, async () =>
     gateways.ingressInstances(name).map((instance) => ({ peer: "", ...instance })),
   );
 }
@@ -73,7 +73,7 @@ async function ingress(call: Call): Promise<Answer> {
 async function instancesAnswer(
   call: Call,
   options: InstanceOptions,
-  scope: Scope,
+  { scope, told }: CentralRead,
   load: () => Promise<readonly InstanceView[]>,
 ): Promise<Answer> {
   const { passing, samenessGroup } = options;
@@ -82,7 +82,7 @@ async function instancesAnswer(
   const visible = await Visibility.of(call, options.peer);
   return answerRead(call, options, scope, async () => {
     const shown = (await load()).filter((view) => hasNodeMeta(view.node, options.nodeMeta) && visible.instance(view));
-    const kept = (await filter(shown)).filter(
+    const kept = (await filter(shown.map(told))).filter(
       ({ checks }) => !passing || checks.every(({ status }) => status === "passing"),
     );
     return { json: kept.map(instanceJson), filtered: visible.filtered };
@@ -150,7 +150,13 @@ async function checksAnswer(
   });
 }
 
-const instanceParameters = [...discoveryParameters, nodeMetaParameter, passingParameter, nearParameter] as const;
+const instanceParameters = [
+  ...discoveryParameters,
+  nodeMetaParameter,
+  passingParameter,
+  nearParameter,
+  centralParameter,
+] as const;
 const checkParameters = [...discoveryParameters, nodeMetaParameter, nearParameter] as const;
 
 /** `/v1/health` (specification 4.5.2). */

@@ -1,3 +1,4 @@
+import { centralConfigScript } from "./central-config-script.js";
 import { chainRightsScript, chainScript } from "./chain-scripts.js";
 import { intentionRightsScript, intentionScript } from "./intention-scripts.js";
 import { jwtScript } from "./jwt-script.js";
@@ -9,4 +10,5 @@ export const scripts: readonly Script[] = [
   jwtScript,
   chainScript,
   chainRightsScript,
+  centralConfigScript,
 ];

@@ -1,0 +1,46 @@
+import { centralNames, withCentralConfig } from "../catalog/central-config.js";
+import type { Service } from "../catalog/instance.js";
+import { lowerCase } from "../catalog/names.js";
+import type { Call } from "./call.js";
+import type { Scope } from "./discovery.js";
+import type { ServiceView } from "./records-json.js";
+import type { ParameterDoc } from "./routes.js";
+
+/** A read of instances, and what its answer makes of each of them. */
+export interface CentralRead {
+  readonly scope: Scope;
+  readonly told: <View extends ServiceView>(view: View) => View;
+}
+
+/**
+ * The read as it was asked for: with `?merge-central-config` proxies are told as `proxy-defaults` and `service-defaults` make
+ * them, and a change of these ends a wait.
+ *
+ * @param local - the instances of our own that it is about, as of now.
+ */
+export function centralRead(
+  { host, query }: Call,
+  scope: Scope,
+  local: () => readonly { readonly service: Service }[],
+): CentralRead {
+  if (!query.has("merge-central-config")) return { scope, told: (view) => view };
+  const { configEntries } = host;
+  const central: Scope["central"] = ({ kind, name }) => {
+    if (kind === "proxy-defaults") return true;
+    if (kind !== "service-defaults") return false;
+    // Which names the imports of a peer are about takes reading them: they are read again.
+    if (scope.peer !== "") return true;
+    const key = lowerCase(name);
+    return local().some(({ service }) => centralNames(service, configEntries.entries).includes(key));
+  };
+  return {
+    scope: { ...scope, central },
+    told: (view) => ({ ...view, service: withCentralConfig(view.service, configEntries.entries) }),
+  };
+}
+
+export const centralParameter: ParameterDoc = {
+  name: "merge-central-config",
+  in: "query",
+  description: "Present: proxies and gateways are told as `proxy-defaults` and `service-defaults` make them.",
+};
