@@ -78,9 +78,14 @@ export async function runAgent({ flags, io, print }: CommandContext): Promise<vo
       return least && feed.listen({ level: least, form: json ? "json" : "pretty", ...listener });
     },
   };
+  const { defaultIntentionPolicy } = options.consul;
   const listeners = await starting(async () => ({
     rpc: peeringRpc(host, { ...serving, allowPeeringWrite: options.allowPeeringWrite, signal: stopped }),
-    http: httpHandler(host, { ...serving, control }),
+    http: httpHandler(host, {
+      ...serving,
+      control,
+      ...(defaultIntentionPolicy !== undefined && { defaultIntentionPolicy }),
+    }),
     ...(perSource !== undefined && { connectionsPerSource: perSource }),
     ...shared,
   }));

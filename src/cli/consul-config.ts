@@ -17,6 +17,8 @@ export interface ConsulConfig {
   readonly nodeId: string | undefined;
   /** That of a cluster which is founded; one that has been keeps its own. */
   readonly clusterId: string | undefined;
+  /** Undefined: what the ACLs do by default. */
+  readonly defaultIntentionPolicy: "allow" | "deny" | undefined;
   readonly nodeMeta: Readonly<Record<string, string>>;
   readonly logJson: boolean;
   readonly peeringEnabled: boolean;
@@ -33,6 +35,7 @@ const NONE: ConsulConfig = {
   settings: new Map(),
   nodeId: undefined,
   clusterId: undefined,
+  defaultIntentionPolicy: undefined,
   nodeMeta: {},
   logJson: false,
   peeringEnabled: true,
@@ -184,6 +187,7 @@ function configOf(config: JsonObject, node: string | undefined): ConsulConfig {
     settings,
     nodeId: nodeId || undefined,
     clusterId: clusterIdOf(taken),
+    defaultIntentionPolicy: intentionPolicyOf(taken),
     nodeMeta: taken.textMap("node_meta"),
     logJson: taken.flag("log_json") ?? false,
     peeringEnabled,
@@ -195,6 +199,13 @@ function configOf(config: JsonObject, node: string | undefined): ConsulConfig {
 }
 
 /** @throws {CommandError} as Consul refuses it. */
+function intentionPolicyOf(taken: Taken): ConsulConfig["defaultIntentionPolicy"] {
+  const policy = taken.text("default_intention_policy");
+  if (policy === "") return undefined;
+  if (policy === "allow" || policy === "deny") return policy;
+  throw new CommandError(`Unsupported default intention policy: ${policy}`);
+}
+
 function clusterIdOf(taken: Taken): string | undefined {
   const clusterId = taken.value("connect.ca_config.cluster_id");
   if (clusterId === undefined) return undefined;

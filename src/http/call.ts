@@ -54,6 +54,8 @@ export interface Server {
   readonly maxChecks: number;
   /** How many services one question about intentions may name. */
   readonly maxMatchNames: number;
+  /** Undefined: as the authorizer does where no rule speaks. */
+  readonly defaultIntentionPolicy: "allow" | "deny" | undefined;
   readonly sharedAnswers: SharedAnswers;
   /** Milliseconds since the epoch. */
   readonly startedAt: number;

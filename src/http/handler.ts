@@ -35,6 +35,8 @@ export interface HttpHandlerOptions extends RequestGuardOptions {
   readonly version?: string;
   /** Services that one question about the intentions of services may name. Default 256; beyond: 400. */
   readonly maxMatchNames?: number;
+  /** What becomes of a call between services of which no intention speaks. Default: the `defaultPolicy` of the authorizer. */
+  readonly defaultIntentionPolicy?: "allow" | "deny";
   /** Checks that one registration of a service or a node may have, sidecars included. Default 4 096; beyond: 413. */
   readonly maxChecks?: number;
   /**
@@ -124,6 +126,7 @@ export function httpHandler(host: PeeringHost, options: HttpHandlerOptions = {})
     maxBodyValues: options.maxBodyValues ?? DEFAULT_BODY_VALUES,
     maxChecks: options.maxChecks ?? DEFAULT_CHECKS,
     maxMatchNames: options.maxMatchNames ?? DEFAULT_MATCH_NAMES,
+    defaultIntentionPolicy: options.defaultIntentionPolicy,
     sharedAnswers: new SharedAnswers(),
     startedAt: clock.wall(),
     monitorLines: options.monitorLines ?? DEFAULT_MONITOR_LINES,

@@ -16,7 +16,7 @@ import { lowerCase } from "../catalog/names.js";
 import { randomId } from "../environment.js";
 import type { ConfigEntryChange, StoredConfigEntry } from "../host/config-entries.js";
 import { type BlockingQuery, onlyChanges } from "./blocking.js";
-import type { Answer, Call } from "./call.js";
+import type { Answer, Call, Server } from "./call.js";
 import { jwtJson, jwtSchema, permissionsJson, permissionsSchema } from "./config-json.js";
 import { filterFor, ownDatacenter } from "./discovery.js";
 import { type Fields, text as filterText, integer, textMap } from "./filter/fields.js";
@@ -230,6 +230,11 @@ async function exact(call: Call): Promise<Answer> {
 }
 
 /** Whether a local service may call another. Of a caller whose requests are looked at one by one nothing can be said: no. */
+/** Whether a call is allowed of which no intention speaks. */
+export function intendedByDefault({ defaultIntentionPolicy, authorizer }: Server): boolean {
+  return (defaultIntentionPolicy ?? authorizer.defaultPolicy) === "allow";
+}
+
 async function check(call: Call): Promise<Answer> {
   call.refusePartition();
   call.refuseNamespace();
@@ -246,7 +251,7 @@ async function check(call: Call): Promise<Answer> {
   const sourcesOf = (name: string): readonly IntentionSource[] =>
     entries.get("service-intentions", name)?.sources ?? [];
   const found = intentionFor({ source: from.service, peer: "", destination: to.service }, sourcesOf);
-  const allowed = found === undefined ? call.server.authorizer.defaultPolicy === "allow" : found.action === "allow";
+  const allowed = found === undefined ? intendedByDefault(call.server) : found.action === "allow";
   return { json: { Allowed: allowed } };
 }
 

@@ -1,6 +1,7 @@
 import { agentCheckOperations } from "./agent-checks.js";
 import { agentReadOperations } from "./agent-reads.js";
 import { agentServiceOperations } from "./agent-services.js";
+import { authorizeOperations } from "./authorize.js";
 import type { Answer, Call } from "./call.js";
 import { catalogOperations } from "./catalog.js";
 import { configOperations } from "./config.js";
@@ -146,6 +147,7 @@ export const operations: readonly Operation[] = [
   ...agentReadOperations,
   ...systemOperations,
   ...connectCaOperations,
+  ...authorizeOperations,
   ...metricsOperations,
   ...uiOperations,
   ...virtualIpOperations,

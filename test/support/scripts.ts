@@ -1,3 +1,4 @@
+import { authorizeRightsScript, authorizeScript } from "./authorize-scripts.js";
 import { centralConfigScript } from "./central-config-script.js";
 import { chainRightsScript, chainScript } from "./chain-scripts.js";
 import { intentionRightsScript, intentionScript } from "./intention-scripts.js";
@@ -11,4 +12,6 @@ export const scripts: readonly Script[] = [
   chainScript,
   chainRightsScript,
   centralConfigScript,
+  authorizeScript,
+  authorizeRightsScript,
 ];

@@ -115,6 +115,19 @@ describe("peerage agent -config-file", () => {
     assert.equal(exit, 0);
   });
 
+  it("decides by default_intention_policy about calls of which no intention speaks", async () => {
+    const path = await file({ default_intention_policy: "deny" });
+    const { exit } = await withAgent(["-config-file", path], async (http) => {
+      const ClientCertURI = "spiffe://x.consul/ns/default/dc/dc1/svc/web";
+      const body = JSON.stringify({ Target: "db", ClientCertURI });
+      const authorized = await fetch(`http://${http}/v1/agent/connect/authorize`, { method: "POST", body });
+      assert.deepEqual(await authorized.json(), { Authorized: false, Reason: "Default intention policy" });
+      const check = await fetch(`http://${http}/v1/connect/intentions/check?source=web&destination=db`);
+      assert.deepEqual(await check.json(), { Allowed: false });
+    });
+    assert.equal(exit, 0);
+  });
+
   it("takes a file without content for one that says nothing, as Consul does", async () => {
     for (const extension of ["json", "hcl"]) {
       const { exit, stderr } = await startAndStop("-dev", "-config-file", await file("", extension), ...ports);
@@ -267,6 +280,7 @@ describe("peerage agent -config-file", () => {
       ['log_level = "foo"', "hcl", "Invalid log level: foo. Valid log levels are: [TRACE DEBUG INFO WARN ERR ERROR]"],
       ['connect { ca_config { cluster_id = "xyz" } }', "hcl", "cluster_id was supplied but was not a valid UUID"],
       ["connect { ca_config { cluster_id = 7 } }", "hcl", "cluster_id was supplied but was not a string"],
+      ['default_intention_policy = "ask"', "hcl", "Unsupported default intention policy: ask"],
       ['node_id = "xyz"', "hcl", "failed to setup node ID: specified NodeID is invalid"],
       ['datacenter = "x y"', "hcl", "datacenter can only contain lowercase alphanumeric, - or _ characters"],
       ['bind_addr = "127.0.0.999"', "hcl", "bind_addr: invalid ip address: 127.0.0.999"],
