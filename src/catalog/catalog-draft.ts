@@ -1,6 +1,14 @@
 import { PeeringError } from "../errors.js";
 import { compareUtf8 } from "./byte-order.js";
-import type { CheckRecord, InstanceRecord, NodeRecord, Stamp, VirtualIpRecord } from "./catalog-record.js";
+import {
+  type CheckRecord,
+  type CheckRecords,
+  type InstanceRecord,
+  type NodeRecord,
+  noChecks,
+  type Stamp,
+  type VirtualIpRecord,
+} from "./catalog-record.js";
 import { sameCheck, sameNode, sameService } from "./equality.js";
 import type { Check, Node, Service } from "./instance.js";
 import { lowerCase } from "./names.js";
@@ -45,6 +53,7 @@ export interface NodeChanges {
   record: NodeRecord | undefined;
   recordChanged: boolean;
   readonly instances: Map<string, InstanceRecord | undefined>;
+  /** Every check that was written or removed has its key here. */
   readonly checkOwners: Map<string, string | undefined>;
 }
 
@@ -70,31 +79,8 @@ export function connectName(service: Service): string | undefined {
   return service.connect?.native === true ? service.name : undefined;
 }
 
-export function checkKeyOf(check: Check): string {
+function checkKeyOf(check: Check): string {
   return lowerCase(check.checkId);
-}
-
-/** Where a check is in a list, which is in byte order of the keys, or belongs. */
-function placeOf(
-  checks: readonly CheckRecord[],
-  checkKey: string,
-): { readonly place: number; readonly isThere: boolean } {
-  let low = 0;
-  let high = checks.length;
-  while (low < high) {
-    const middle = (low + high) >>> 1;
-    const probe = checks[middle];
-    if (probe !== undefined && compareUtf8(checkKeyOf(probe.check), checkKey) < 0) low = middle + 1;
-    else high = middle;
-  }
-  const found = checks[low];
-  return { place: low, isThere: found !== undefined && checkKeyOf(found.check) === checkKey };
-}
-
-/** A check in a list, which is in byte order of the keys. */
-export function checkIn(checks: readonly CheckRecord[], checkKey: string): CheckRecord | undefined {
-  const { place, isThere } = placeOf(checks, checkKey);
-  return isThere ? checks[place] : undefined;
 }
 
 const SERF_CHECK = "serfhealth";
@@ -117,10 +103,10 @@ export class CatalogDraft {
   /** How to take back what the operation being applied did so far, in order. */
   readonly #undo: (() => void)[] = [];
   /**
-   * Lists of checks that the operation being applied made. They are changed in place: taking back what put them there takes
-   * back all that is in them, and an operation with many checks costs one list instead of one for each check.
+   * What the operation being applied changed already: only what was there before its first change is to be put back. So an
+   * operation with many checks does not hold the checks of its node or service as they were before each of them.
    */
-  readonly #ownLists = new Map<readonly CheckRecord[], CheckRecord[]>();
+  readonly #changed = new Map<object, Set<string>>();
   /** What the operation being applied changed so far. */
   #touched: Touched[] = [];
 
@@ -165,7 +151,7 @@ export class CatalogDraft {
   /** Changes what a check found last. False: there is no such check. */
   updateCheck(node: string, checkId: string, status: string, output: string): boolean {
     return this.#atomically(() => {
-      const before = this.#check(lowerCase(node), lowerCase(checkId));
+      const before = this.checkRecord(lowerCase(node), lowerCase(checkId));
       if (before === undefined) return false;
       this.#putCheck(Object.freeze({ ...before.check, status, output }));
       return true;
@@ -261,7 +247,7 @@ export class CatalogDraft {
       throw error;
     } finally {
       this.#undo.length = 0;
-      this.#ownLists.clear();
+      this.#changed.clear();
     }
   }
 
@@ -302,20 +288,18 @@ export class CatalogDraft {
     return found;
   }
 
-  #checkOwner(nodeKey: string, checkKey: string): string | undefined {
+  /** As {@link CommittedCatalog.checkOwner}, of what there is after the changes. */
+  checkOwner(nodeKey: string, checkKey: string): string | undefined {
     const owners = this.nodes.get(nodeKey)?.checkOwners;
     return owners?.has(checkKey) === true ? owners.get(checkKey) : this.#base.checkOwner(nodeKey, checkKey);
   }
 
-  #checksOf(nodeKey: string, serviceKey: string): readonly CheckRecord[] {
-    const holder = serviceKey === "" ? this.#node(nodeKey) : this.#instance(nodeKey, serviceKey);
-    return holder?.checks ?? emptyList;
-  }
-
-  #check(nodeKey: string, checkKey: string): CheckRecord | undefined {
-    const owner = this.#checkOwner(nodeKey, checkKey);
+  /** A check as it is after the changes. */
+  checkRecord(nodeKey: string, checkKey: string): CheckRecord | undefined {
+    const owner = this.checkOwner(nodeKey, checkKey);
     if (owner === undefined) return undefined;
-    return checkIn(this.#checksOf(nodeKey, owner), checkKey);
+    const holder = owner === "" ? this.#node(nodeKey) : this.#instance(nodeKey, owner);
+    return holder?.checks.get(checkKey);
   }
 
   #nodeKeyOfId(id: string): string | undefined {
@@ -324,7 +308,19 @@ export class CatalogDraft {
 
   // Elementary changes: each can be taken back.
 
+  /** Whether the operation being applied changes this for the first time. */
+  #isFirstChange(of: object, key: string): boolean {
+    const keys = this.#changed.get(of) ?? new Set();
+    if (keys.has(key)) return false;
+    this.#changed.set(of, keys.add(key));
+    return true;
+  }
+
   #set<Value>(map: Map<string, Value | undefined>, key: string, value: Value | undefined): void {
+    if (!this.#isFirstChange(map, key)) {
+      map.set(key, value);
+      return;
+    }
     if (map.has(key)) {
       const before = map.get(key);
       this.#undo.push(() => map.set(key, before));
@@ -334,12 +330,13 @@ export class CatalogDraft {
 
   #setNode(nodeKey: string, record: NodeRecord | undefined): void {
     const changes = this.#changes(nodeKey);
-    const before = changes.record;
-    const { recordChanged } = changes;
-    this.#undo.push(() => {
-      changes.record = before;
-      changes.recordChanged = recordChanged;
-    });
+    if (this.#isFirstChange(this.nodes, nodeKey)) {
+      const { record: before, recordChanged } = changes;
+      this.#undo.push(() => {
+        changes.record = before;
+        changes.recordChanged = recordChanged;
+      });
+    }
     changes.record = record;
     changes.recordChanged = true;
   }
@@ -385,7 +382,7 @@ export class CatalogDraft {
     this.#touchNode(node.name, current);
     const record: NodeRecord = {
       node,
-      checks: current?.checks ?? emptyList,
+      checks: current?.checks ?? noChecks,
       created: before?.created ?? this.stamp,
       modified: this.stamp,
     };
@@ -398,7 +395,7 @@ export class CatalogDraft {
     const other = this.#node(nodeKey);
     if (other === undefined || lowerCase(other.node.id) === lowerCase(node.id)) return;
     if (other.node.id === "" && allowWithoutId) return;
-    const serf = this.#checkOwner(nodeKey, SERF_CHECK) === "" ? this.#check(nodeKey, SERF_CHECK) : undefined;
+    const serf = this.checkOwner(nodeKey, SERF_CHECK) === "" ? this.checkRecord(nodeKey, SERF_CHECK) : undefined;
     if (serf === undefined || serf.check.status === "critical") return;
     throw invalid(
       `Error while renaming Node ID: "${node.id}": Node name ${node.name} is reserved by node ${other.node.id} ` +
@@ -412,7 +409,7 @@ export class CatalogDraft {
     this.#touchNode(record.node.name);
     for (const instance of this.#instancesOn(nodeKey)) this.#deleteInstance(nodeKey, instance.key);
     const { checkOwners } = this.#changes(nodeKey);
-    for (const { check } of record.checks) this.#set(checkOwners, checkKeyOf(check), undefined);
+    for (const checkKey of record.checks.keys()) this.#set(checkOwners, checkKey, undefined);
     if (record.node.id !== "") this.#set(this.nodeIds, lowerCase(record.node.id), undefined);
     this.#setNode(nodeKey, undefined);
   }
@@ -432,7 +429,7 @@ export class CatalogDraft {
       nodeKey,
       key,
       service: definition,
-      checks: before?.checks ?? emptyList,
+      checks: before?.checks ?? noChecks,
       created: before?.created ?? this.stamp,
       modified: this.stamp,
       view: undefined,
@@ -491,7 +488,7 @@ export class CatalogDraft {
     if (record === undefined) return;
     this.#touchRemoved(nodeKey, record.service);
     const { instances, checkOwners } = this.#changes(nodeKey);
-    for (const { check } of record.checks) this.#set(checkOwners, checkKeyOf(check), undefined);
+    for (const checkKey of record.checks.keys()) this.#set(checkOwners, checkKey, undefined);
     this.#set(instances, serviceKey, undefined);
     this.#count(record.service, -1);
     this.#freeUnusedOf(record.service);
@@ -508,24 +505,23 @@ export class CatalogDraft {
       definition = Object.freeze({ ...check, serviceName: service.name, serviceTags: service.tags });
     }
     const checkKey = checkKeyOf(definition);
-    const before = this.#check(nodeKey, checkKey);
+    const before = this.checkRecord(nodeKey, checkKey);
     if (before !== undefined && sameCheck(before.check, definition)) return before;
     const record: CheckRecord = {
       check: definition,
       created: before?.created ?? this.stamp,
       modified: this.stamp,
     };
-    const previousOwner = this.#checkOwner(nodeKey, checkKey);
+    const previousOwner = this.checkOwner(nodeKey, checkKey);
     if (previousOwner !== undefined && previousOwner !== owner) this.#removeCheck(nodeKey, previousOwner, checkKey);
     this.#touchOwner(nodeKey, owner, false);
-    const { place, isThere } = placeOf(this.#checksOf(nodeKey, owner), checkKey);
-    this.#ownChecksOf(nodeKey, owner).splice(place, isThere ? 1 : 0, record);
+    this.#changeChecks(nodeKey, owner, (checks) => checks.with(checkKey, record));
     this.#set(this.#changes(nodeKey).checkOwners, checkKey, owner);
     return record;
   }
 
   #deleteCheck(nodeKey: string, checkKey: string): void {
-    const owner = this.#checkOwner(nodeKey, checkKey);
+    const owner = this.checkOwner(nodeKey, checkKey);
     if (owner === undefined) return;
     this.#removeCheck(nodeKey, owner, checkKey);
     this.#set(this.#changes(nodeKey).checkOwners, checkKey, undefined);
@@ -533,25 +529,19 @@ export class CatalogDraft {
 
   #removeCheck(nodeKey: string, owner: string, checkKey: string): void {
     this.#touchOwner(nodeKey, owner, true);
-    const { place, isThere } = placeOf(this.#checksOf(nodeKey, owner), checkKey);
-    if (isThere) this.#ownChecksOf(nodeKey, owner).splice(place, 1);
+    this.#changeChecks(nodeKey, owner, (checks) => checks.without(checkKey));
   }
 
-  /** The list of the checks of a node or an instance, as one that this operation may change. */
-  #ownChecksOf(nodeKey: string, owner: string): CheckRecord[] {
-    const before = this.#checksOf(nodeKey, owner);
-    const own = this.#ownLists.get(before);
-    if (own !== undefined) return own;
-    const checks = [...before];
-    this.#ownLists.set(checks, checks);
+  /** Of the node itself, or of an instance on it. */
+  #changeChecks(nodeKey: string, owner: string, change: (checks: CheckRecords) => CheckRecords): void {
     if (owner === "") {
       const node = this.#node(nodeKey);
-      if (node !== undefined) this.#setNode(nodeKey, { ...node, checks });
-      return checks;
+      if (node !== undefined) this.#setNode(nodeKey, { ...node, checks: change(node.checks) });
+      return;
     }
     const instance = this.#instance(nodeKey, owner);
-    if (instance !== undefined) this.#setInstance({ ...instance, checks, view: undefined, viewOf: undefined });
-    return checks;
+    if (instance === undefined) return;
+    this.#setInstance({ ...instance, checks: change(instance.checks), view: undefined, viewOf: undefined });
   }
 
   // What an operation touches.
@@ -624,7 +614,7 @@ export class CatalogDraft {
         return this.#perform(operation, {
           object: `check "${check.checkId}" on node "${check.node}"`,
           current: () => {
-            const record = this.#check(nodeKey, checkKey);
+            const record = this.checkRecord(nodeKey, checkKey);
             return record && { type: "check", record };
           },
           set: () => ({ type: "check", record: this.#putCheck(check) }),

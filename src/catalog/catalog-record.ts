@@ -1,6 +1,8 @@
 import { errorText, PeeringError } from "../errors.js";
+import { compareUtf8 } from "./byte-order.js";
 import type { Check, Node, Service, ServiceInstance } from "./instance.js";
-import { emptyList, emptyMap, parseCheckShape, parseNodeShape, parseServiceShape } from "./registration.js";
+import { parseCheckShape, parseNodeShape, parseServiceShape } from "./registration.js";
+import { SortedMap } from "./sorted-map.js";
 
 /** The index of one write; 0 until the commit that carries it is known to have succeeded. */
 export interface Stamp {
@@ -13,22 +15,27 @@ export interface CheckRecord {
   readonly modified: Stamp;
 }
 
-/** A node with its own checks, in byte order of their keys. */
+/** By key, in byte order. Each is stored by itself, so that a change of one costs the same however many there are. */
+export type CheckRecords = SortedMap<CheckRecord>;
+
+export const noChecks: CheckRecords = SortedMap.of(new Map(), compareUtf8);
+
+/** A node with its own checks. */
 export interface NodeRecord {
   readonly node: Node;
-  readonly checks: readonly CheckRecord[];
+  readonly checks: CheckRecords;
   readonly created: Stamp;
   readonly modified: Stamp;
 }
 
-/** One instance of a service with its own checks, in byte order of their keys. */
+/** One instance of a service with its own checks. */
 export interface InstanceRecord {
   /** Lower-cased node name. */
   readonly nodeKey: string;
   /** Lower-cased service id. */
   readonly key: string;
   readonly service: Service;
-  readonly checks: readonly CheckRecord[];
+  readonly checks: CheckRecords;
   readonly created: Stamp;
   readonly modified: Stamp;
   /** What readers get, built when somebody reads, and the state of the node it was built from. */
@@ -68,45 +75,37 @@ function nonEmpty<Value extends object>(value: Value): Value | undefined {
   return Object.keys(value).length === 0 ? undefined : value;
 }
 
-// Empty strings, zeros and false are left out, and come back as the defaults they are.
-function compactCheck(check: Check, nodeKey: string, service: Service | undefined): object {
-  return {
-    node: check.node === nodeKey ? undefined : check.node,
-    checkId: check.checkId,
-    name: check.name || undefined,
-    status: check.status,
-    notes: check.notes || undefined,
-    output: check.output || undefined,
-    serviceId: check.serviceId === service?.id ? undefined : check.serviceId || undefined,
-    serviceName: check.serviceName === (service?.name ?? "") ? undefined : check.serviceName,
-    serviceTags: sameTags(check.serviceTags, service?.tags ?? emptyList) ? undefined : check.serviceTags,
-    type: check.type || undefined,
-    interval: check.interval || undefined,
-    timeout: check.timeout || undefined,
-    exposedPort: check.exposedPort || undefined,
-    definition: nonEmpty(check.definition),
-  };
-}
-
-function sameTags(left: readonly string[], right: readonly string[]): boolean {
-  return left === right || (left.length === right.length && left.every((tag, index) => tag === right[index]));
-}
-
-function compactChecks(
-  checks: readonly CheckRecord[],
-  nodeKey: string,
-  service: Service | undefined,
-  current: Stamp,
-): readonly object[] | undefined {
-  if (checks.length === 0) return undefined;
-  return checks.map((record) => ({
-    check: compactCheck(record.check, nodeKey, service),
-    ...stampFields(record, current),
-  }));
+/**
+ * Empty strings, zeros and false are left out, and come back as the defaults they are.
+ * @param current - the stamp of the commit that will hold the value.
+ */
+export function encodeCheckRecord(record: CheckRecord, nodeKey: string, current: Stamp): Uint8Array {
+  const { check } = record;
+  return utf8(
+    JSON.stringify({
+      check: {
+        node: check.node === nodeKey ? undefined : check.node,
+        checkId: check.checkId,
+        name: check.name || undefined,
+        status: check.status,
+        notes: check.notes || undefined,
+        output: check.output || undefined,
+        serviceId: check.serviceId || undefined,
+        serviceName: check.serviceName || undefined,
+        serviceTags: check.serviceTags.length === 0 ? undefined : check.serviceTags,
+        type: check.type || undefined,
+        interval: check.interval || undefined,
+        timeout: check.timeout || undefined,
+        exposedPort: check.exposedPort || undefined,
+        definition: nonEmpty(check.definition),
+      },
+      ...stampFields(record, current),
+    }),
+  );
 }
 
 /** @param current - the stamp of the commit that will hold the value. */
-export function encodeNodeRecord(record: NodeRecord, nodeKey: string, current: Stamp): Uint8Array {
+export function encodeNodeRecord(record: NodeRecord, current: Stamp): Uint8Array {
   const { node } = record;
   return utf8(
     JSON.stringify({
@@ -119,7 +118,6 @@ export function encodeNodeRecord(record: NodeRecord, nodeKey: string, current: S
         meta: nonEmpty(node.meta),
         locality: node.locality,
       },
-      checks: compactChecks(record.checks, nodeKey, undefined, current),
       ...stampFields(record, current),
     }),
   );
@@ -148,7 +146,6 @@ export function encodeInstanceRecord(record: InstanceRecord, current: Stamp): Ui
         connect: service.connect,
         locality: service.locality,
       },
-      checks: compactChecks(record.checks, record.nodeKey, service, current),
       ...stampFields(record, current),
     }),
   );
@@ -164,8 +161,6 @@ interface Json {
   readonly service?: unknown;
   readonly checks?: unknown;
   readonly check?: unknown;
-  readonly serviceName?: unknown;
-  readonly serviceTags?: unknown;
   /** Index of creation, and of the last change; absent: the entry's own revision. */
   readonly c?: unknown;
   readonly m?: unknown;
@@ -206,48 +201,64 @@ function stampsFrom(json: Json, entryRevision: bigint, stampOf: StampOf): { crea
   };
 }
 
-function checksFrom(
-  json: unknown,
-  nodeKey: string,
-  service: Service | undefined,
-  entryRevision: bigint,
-  stampOf: StampOf,
-): readonly CheckRecord[] {
-  if (json === undefined) return emptyList;
-  if (!Array.isArray(json)) throw new TypeError("checks is no list");
-  return json.map((element: unknown) => {
-    if (!isJson(element)) throw new TypeError("a check is no object");
-    const stored = element.check;
-    const shape = parseCheckShape(stored, nodeKey);
-    const given: Json = isJson(stored) ? stored : emptyMap;
-    const check =
-      service === undefined
-        ? shape
-        : Object.freeze({
-            ...shape,
-            serviceId: shape.serviceId || service.id,
-            serviceName: given.serviceName === undefined ? service.name : shape.serviceName,
-            serviceTags: given.serviceTags === undefined ? service.tags : shape.serviceTags,
-          });
-    return { check, ...stampsFrom(element, entryRevision, stampOf) };
-  });
-}
-
-/** @throws {PeeringError} `storage-failed` that names the key: not what {@link encodeNodeRecord} writes. */
-export function decodeNodeRecord(
+/** @throws {PeeringError} `storage-failed` that names the key: not what {@link encodeCheckRecord} writes. */
+export function decodeCheckRecord(
   key: readonly string[],
   nodeKey: string,
   value: Uint8Array,
   revision: bigint,
   stampOf: StampOf,
+): CheckRecord {
+  try {
+    const json = parsed(value);
+    const check = parseCheckShape(json.check, nodeKey);
+    if (check.checkId === "") throw new TypeError("the check has no id");
+    return { check, ...stampsFrom(json, revision, stampOf) };
+  } catch (error) {
+    throw corrupt(key, error);
+  }
+}
+
+/** Versions before 0.1 stored checks with their node or service; what they stored is not read. */
+function requireNoChecks(json: Json): void {
+  if (json.checks === undefined) return;
+  throw new TypeError("it was written by a version before 0.1, so begin with an empty data directory");
+}
+
+/** Services with many checks share one list of tags with them. */
+function withSharedTags(record: CheckRecord, service: Service): CheckRecord {
+  const { check } = record;
+  if (check.serviceTags === service.tags || !sameTags(check.serviceTags, service.tags)) return record;
+  return { ...record, check: Object.freeze({ ...check, serviceTags: service.tags }) };
+}
+
+function checkRecords(checks: ReadonlyMap<string, CheckRecord>): CheckRecords {
+  return checks.size === 0 ? noChecks : SortedMap.of(checks, compareUtf8);
+}
+
+function sameTags(left: readonly string[], right: readonly string[]): boolean {
+  return left.length === right.length && left.every((tag, index) => tag === right[index]);
+}
+
+/**
+ * @param checks - those of the node itself, by key.
+ * @throws {PeeringError} `storage-failed` that names the key: not what {@link encodeNodeRecord} writes.
+ */
+export function decodeNodeRecord(
+  key: readonly string[],
+  value: Uint8Array,
+  revision: bigint,
+  stampOf: StampOf,
+  checks: ReadonlyMap<string, CheckRecord>,
 ): NodeRecord {
   try {
     const json = parsed(value);
+    requireNoChecks(json);
     const node = parseNodeShape(json.node, "");
     if (node.name === "") throw new TypeError("the node has no name");
     return {
       node,
-      checks: checksFrom(json.checks, nodeKey, undefined, revision, stampOf),
+      checks: checkRecords(checks),
       ...stampsFrom(json, revision, stampOf),
     };
   } catch (error) {
@@ -255,7 +266,10 @@ export function decodeNodeRecord(
   }
 }
 
-/** @throws {PeeringError} `storage-failed` that names the key: not what {@link encodeInstanceRecord} writes. */
+/**
+ * @param checks - those of the instance, by key.
+ * @throws {PeeringError} `storage-failed` that names the key: not what {@link encodeInstanceRecord} writes.
+ */
 export function decodeInstanceRecord(
   key: readonly string[],
   nodeKey: string,
@@ -263,16 +277,18 @@ export function decodeInstanceRecord(
   value: Uint8Array,
   revision: bigint,
   stampOf: StampOf,
+  checks: ReadonlyMap<string, CheckRecord>,
 ): InstanceRecord {
   try {
     const json = parsed(value);
+    requireNoChecks(json);
     const service = parseServiceShape(json.service);
     if (service.name === "" || service.id === "") throw new TypeError("the service has no name or no id");
     return {
       nodeKey,
       key: serviceKey,
       service,
-      checks: checksFrom(json.checks, nodeKey, service, revision, stampOf),
+      checks: checkRecords(new Map(Array.from(checks, ([id, record]) => [id, withSharedTags(record, service)]))),
       ...stampsFrom(json, revision, stampOf),
       view: undefined,
       viewOf: undefined,

@@ -1,14 +1,7 @@
 import { compareUtf8 } from "./byte-order.js";
-import {
-  CatalogDraft,
-  type CommittedCatalog,
-  checkIn,
-  checkKeyOf,
-  connectName,
-  type NodeChanges,
-} from "./catalog-draft.js";
+import { CatalogDraft, type CommittedCatalog, connectName, type NodeChanges } from "./catalog-draft.js";
 import type { CheckRecord, InstanceRecord, NodeRecord, VirtualIpRecord } from "./catalog-record.js";
-import type { Check, ServiceInstance, ServiceKind } from "./instance.js";
+import type { Check, Node, Service, ServiceInstance, ServiceKind } from "./instance.js";
 import { lowerCase } from "./names.js";
 import { emptyList } from "./registration.js";
 import { VirtualIps, virtualIpAddress, virtualIpKey } from "./virtual-ips.js";
@@ -43,11 +36,21 @@ export type RecordChange =
       readonly record: InstanceRecord | undefined;
     }
   | {
+      readonly type: "check";
+      readonly nodeKey: string;
+      /** Of its service; `""`: it is one of the node. */
+      readonly owner: string;
+      readonly key: string;
+      readonly record: CheckRecord | undefined;
+    }
+  | {
       readonly type: "virtual-ip";
       readonly peer: string;
       readonly service: string;
       readonly record: VirtualIpRecord | undefined;
     };
+
+type CheckChange = RecordChange & { readonly type: "check" };
 
 /** The marks that are not about one node or one service (specification 4.1.9). */
 export interface TableMarks {
@@ -66,6 +69,12 @@ interface NodeEntry {
   /** Check key to the key of its service, `""` for a check of the node. */
   readonly checkOwners: Map<string, string>;
 }
+
+/**
+ * With more checks than this, an instance lists them when somebody looks: of many, most changes are looked at by nobody, such as
+ * those of services that are not exported. With fewer, the list costs less than to remember how to make it.
+ */
+const LISTED_AT_ONCE = 64;
 
 /** With more records than this that came, all are sorted; fewer are put in their places. */
 const MANY_ADDED = 32;
@@ -282,7 +291,7 @@ export class CatalogState implements CommittedCatalog {
     const owner = this.checkOwner(nodeKey, checkKey);
     if (owner === undefined) return undefined;
     const holder = owner === "" ? this.nodeRecord(nodeKey) : this.instanceRecord(nodeKey, owner);
-    return holder && checkIn(holder.checks, checkKey);
+    return holder?.checks.get(checkKey);
   }
 
   nodeKeyOfId(id: string): string | undefined {
@@ -313,6 +322,7 @@ export class CatalogState implements CommittedCatalog {
       for (const [key, record] of changes.instances) {
         if (!sameInstanceRecord(record, entry?.instances.get(key))) yield { type: "instance", nodeKey, key, record };
       }
+      yield* this.#checkChanges(draft, nodeKey, changes);
     }
     for (const [key, record] of draft.virtualIps.changes) {
       const before = this.virtualIps.get(key);
@@ -322,11 +332,28 @@ export class CatalogState implements CommittedCatalog {
     }
   }
 
+  *#checkChanges(draft: CatalogDraft, nodeKey: string, changes: NodeChanges): Generator<CheckChange> {
+    for (const [key, owner] of changes.checkOwners) {
+      const record = draft.checkRecord(nodeKey, key);
+      if (record === this.checkRecord(nodeKey, key)) continue;
+      const before = this.checkOwner(nodeKey, key);
+      if (before !== undefined && before !== owner)
+        yield { type: "check", nodeKey, owner: before, key, record: undefined };
+      if (owner !== undefined) yield { type: "check", nodeKey, owner, key, record };
+    }
+  }
+
   /** Takes over a draft of this very state; everything it wrote gets `index`. */
   apply(draft: CatalogDraft, index: bigint): AppliedChange {
     draft.stamp.index = index;
     const touched = new Map<string, string>();
-    for (const [nodeKey, changes] of draft.nodes) this.#applyNode(nodeKey, changes, index, touched);
+    for (const [nodeKey, changes] of draft.nodes) {
+      // Before anything is taken over: it is told by what is here.
+      const checked = new Set<string>();
+      for (const { owner } of this.#checkChanges(draft, nodeKey, changes)) checked.add(owner);
+      if (checked.size > 0) this.#raise(index, "checks");
+      this.#applyNode(nodeKey, changes, checked, index, touched);
+    }
     for (const [key, record] of draft.virtualIps.changes) {
       if (record === this.virtualIps.get(key)) continue;
       this.virtualIps.set(key, record);
@@ -347,7 +374,14 @@ export class CatalogState implements CommittedCatalog {
     return { services: touched };
   }
 
-  #applyNode(nodeKey: string, changes: NodeChanges, index: bigint, touched: Map<string, string>): void {
+  /** @param checked - keys of the services whose checks changed, and `""` when those of the node did. */
+  #applyNode(
+    nodeKey: string,
+    changes: NodeChanges,
+    checked: ReadonlySet<string>,
+    index: bigint,
+    touched: Map<string, string>,
+  ): void {
     let entry = this.#nodes.get(nodeKey);
     const before = entry?.record;
     const after = changes.recordChanged ? changes.record : before;
@@ -356,12 +390,16 @@ export class CatalogState implements CommittedCatalog {
       entry = { record: after, mark: index, instances: new Map(), checkOwners: new Map() };
       this.#nodes.set(nodeKey, entry);
     }
-    for (const [key, record] of changes.instances) this.#applyInstance(entry, key, record, index, touched);
+    for (const [key, record] of changes.instances) {
+      if (checked.has(key) || !sameInstanceRecord(record, entry.instances.get(key))) {
+        this.#applyInstance(entry, key, record, index, touched);
+      }
+    }
     for (const [checkKey, owner] of changes.checkOwners) {
       if (owner === undefined) entry.checkOwners.delete(checkKey);
       else entry.checkOwners.set(checkKey, owner);
     }
-    if (sameNodeRecord(before, after)) return;
+    if (!checked.has("") && sameNodeRecord(before, after)) return;
     if (before?.node !== after?.node) {
       this.#raise(index, "nodes");
       entry.mark = index;
@@ -371,7 +409,6 @@ export class CatalogState implements CommittedCatalog {
       if (after !== undefined && after.node.id !== "") this.#nodeIds.set(lowerCase(after.node.id), nodeKey);
       this.#moveNode(nodeKey, before?.node.address, after?.node.address);
     }
-    if (!sameRecords(before?.checks ?? emptyList, after?.checks ?? emptyList)) this.#raise(index, "checks");
     if (after === undefined) {
       this.#nodes.delete(nodeKey);
       this.#raise(index, "lastNodeExtinction");
@@ -389,7 +426,6 @@ export class CatalogState implements CommittedCatalog {
     touched: Map<string, string>,
   ): void {
     const before = entry.instances.get(key);
-    if (sameInstanceRecord(before, after)) return;
     if (after === undefined) entry.instances.delete(key);
     else entry.instances.set(key, after);
     this.#place(before, after);
@@ -399,7 +435,6 @@ export class CatalogState implements CommittedCatalog {
       this.#raise(index, "services", "nodes");
       entry.mark = index;
     }
-    if (!sameRecords(before?.checks ?? emptyList, after?.checks ?? emptyList)) this.#raise(index, "checks");
   }
 
   #moveNode(nodeKey: string, from: string | undefined, to: string | undefined): void {
@@ -464,7 +499,7 @@ export class CatalogState implements CommittedCatalog {
   /** @internal */
   loadNode(nodeKey: string, record: NodeRecord): void {
     const entry: NodeEntry = { record, mark: 0n, instances: new Map(), checkOwners: new Map() };
-    for (const { check } of record.checks) entry.checkOwners.set(checkKeyOf(check), "");
+    for (const checkKey of record.checks.keys()) entry.checkOwners.set(checkKey, "");
     this.#nodes.set(nodeKey, entry);
     if (record.node.id !== "") this.#nodeIds.set(lowerCase(record.node.id), nodeKey);
     this.#moveNode(nodeKey, undefined, record.node.address);
@@ -475,7 +510,7 @@ export class CatalogState implements CommittedCatalog {
     const entry = this.#nodes.get(record.nodeKey);
     if (entry === undefined) return false;
     entry.instances.set(record.key, record);
-    for (const { check } of record.checks) entry.checkOwners.set(checkKeyOf(check), record.key);
+    for (const checkKey of record.checks.keys()) entry.checkOwners.set(checkKey, record.key);
     this.#place(undefined, record);
     return true;
   }
@@ -530,8 +565,8 @@ export class CatalogState implements CommittedCatalog {
 
   *checkRecords(): Generator<CheckRecord> {
     for (const { record, instances } of this.#nodes.values()) {
-      yield* record.checks;
-      for (const instance of instances.values()) yield* instance.checks;
+      yield* record.checks.values();
+      for (const instance of instances.values()) yield* instance.checks.values();
     }
   }
 
@@ -584,10 +619,16 @@ export class CatalogState implements CommittedCatalog {
     const node = this.#nodes.get(record.nodeKey)?.record;
     if (record.view !== undefined && record.viewOf === node) return record.view;
     if (node === undefined) throw new TypeError("not an instance of this catalog");
-    const own = record.checks.map(({ check }) => check);
-    const ofNode = this.#checksOf(node);
-    const checks = own.length === 0 ? ofNode : Object.freeze([...ofNode, ...own]);
-    const view: ServiceInstance = Object.freeze({ node: node.node, service: record.service, checks });
+    const listed = (): readonly Check[] => {
+      const own = Array.from(record.checks.values(), ({ check }) => check);
+      const ofNode = this.#checksOf(node);
+      return own.length === 0 ? ofNode : Object.freeze([...ofNode, ...own]);
+    };
+    const isLazy = node.checks.size + record.checks.size > LISTED_AT_ONCE;
+    const { service } = record;
+    const view: ServiceInstance = isLazy
+      ? lazyView(node.node, service, listed)
+      : Object.freeze({ node: node.node, service, checks: listed() });
     record.view = view;
     record.viewOf = node;
     return view;
@@ -595,10 +636,10 @@ export class CatalogState implements CommittedCatalog {
 
   /** Of the node itself: one list for all its instances, of which there may be many. */
   #checksOf(node: NodeRecord): readonly Check[] {
-    if (node.checks.length === 0) return emptyList;
+    if (node.checks.size === 0) return emptyList;
     const known = this.#nodeChecks.get(node);
     if (known !== undefined) return known;
-    const checks = Object.freeze(node.checks.map(({ check }) => check));
+    const checks = Object.freeze(Array.from(node.checks.values(), ({ check }) => check));
     this.#nodeChecks.set(node, checks);
     return checks;
   }
@@ -646,23 +687,33 @@ export class CatalogState implements CommittedCatalog {
 
 const noKinds: ReadonlySet<string> = new Set();
 
+/** An instance that makes the list of its checks when somebody looks at it. */
+function lazyView(node: Node, service: Service, listed: () => readonly Check[]): ServiceInstance {
+  let checks: readonly Check[] | undefined;
+  return Object.freeze({
+    node,
+    service,
+    get checks() {
+      checks ??= listed();
+      return checks;
+    },
+  });
+}
+
 function connectKeyOf(record: InstanceRecord | undefined): string | undefined {
   const name = record && connectName(record.service);
   return name === undefined ? undefined : lowerCase(name);
 }
 
-// A draft may have put a check somewhere and taken it away again: then a record is new and nothing in it is.
+// Apart from the checks, of which each is a record of its own. A draft may have put one somewhere and taken it away again: then
+// the record that held it is new and nothing in it is.
 
 function sameNodeRecord(left: NodeRecord | undefined, right: NodeRecord | undefined): boolean {
   if (left === undefined || right === undefined) return left === right;
-  return left.node === right.node && left.modified === right.modified && sameRecords(left.checks, right.checks);
+  return left.node === right.node && left.modified === right.modified;
 }
 
 function sameInstanceRecord(left: InstanceRecord | undefined, right: InstanceRecord | undefined): boolean {
   if (left === undefined || right === undefined) return left === right;
-  return left.service === right.service && left.modified === right.modified && sameRecords(left.checks, right.checks);
-}
-
-function sameRecords(left: readonly CheckRecord[], right: readonly CheckRecord[]): boolean {
-  return left === right || (left.length === right.length && left.every((record, index) => record === right[index]));
+  return left.service === right.service && left.modified === right.modified;
 }

@@ -6,27 +6,38 @@ interface Chunk<Value> {
   readonly values: readonly Value[];
 }
 
+/** Less than 0: the left key comes first. 0: they are the same key. */
+export type KeyOrder = (left: string, right: string) => number;
+
+function compareUnits(left: string, right: string): number {
+  if (left === right) return 0;
+  return left < right ? -1 : 1;
+}
+
 /**
  * A map in the order of its keys that never changes: a change makes another one, which shares all but one chunk with it. So a
- * change costs about the same with few entries and with many. The order is that of `<` on strings.
+ * change costs about the same with few entries and with many.
  */
 export class SortedMap<Value> {
   readonly size: number;
   readonly #chunks: readonly Chunk<Value>[];
+  readonly #compare: KeyOrder;
 
-  private constructor(chunks: readonly Chunk<Value>[], size: number) {
+  private constructor(chunks: readonly Chunk<Value>[], size: number, compare: KeyOrder) {
     this.#chunks = chunks;
     this.size = size;
+    this.#compare = compare;
   }
 
-  static of<Value>(entries: ReadonlyMap<string, Value>): SortedMap<Value> {
-    const sorted = [...entries].sort(([left], [right]) => (left < right ? -1 : 1));
+  /** @param compare - orders the keys as texts, a prefix before what it begins. Default: as `<` does. */
+  static of<Value>(entries: ReadonlyMap<string, Value>, compare: KeyOrder = compareUnits): SortedMap<Value> {
+    const sorted = [...entries].sort(([left], [right]) => compare(left, right));
     const chunks: Chunk<Value>[] = [];
     for (let first = 0; first < sorted.length; first += CHUNK) {
       const some = sorted.slice(first, first + CHUNK);
       chunks.push({ keys: some.map(([key]) => key), values: some.map(([, value]) => value) });
     }
-    return new SortedMap(chunks, sorted.length);
+    return new SortedMap(chunks, sorted.length, compare);
   }
 
   get(key: string): Value | undefined {
@@ -51,7 +62,7 @@ export class SortedMap<Value> {
             { keys: keys.slice(0, half), values: values.slice(0, half) },
             { keys: keys.slice(half), values: values.slice(half) },
           ];
-    return new SortedMap(this.#chunks.toSpliced(position, 1, ...parts), this.size + 1 - replaced);
+    return new SortedMap(this.#chunks.toSpliced(position, 1, ...parts), this.size + 1 - replaced, this.#compare);
   }
 
   without(key: string): SortedMap<Value> {
@@ -59,7 +70,7 @@ export class SortedMap<Value> {
     if (chunk === undefined || !found) return this;
     const left = { keys: chunk.keys.toSpliced(index, 1), values: chunk.values.toSpliced(index, 1) };
     const parts = left.keys.length === 0 ? [] : [left];
-    return new SortedMap(this.#chunks.toSpliced(position, 1, ...parts), this.size - 1);
+    return new SortedMap(this.#chunks.toSpliced(position, 1, ...parts), this.size - 1, this.#compare);
   }
 
   *[Symbol.iterator](): Generator<readonly [string, Value]> {
@@ -95,11 +106,14 @@ export class SortedMap<Value> {
     readonly found: boolean;
   } {
     // The last chunk that does not begin behind it.
-    const behind = firstWhere(this.#chunks.length, (position) => (this.#chunks[position]?.keys[0] ?? "") > key);
+    const behind = firstWhere(
+      this.#chunks.length,
+      (position) => this.#compare(this.#chunks[position]?.keys[0] ?? "", key) > 0,
+    );
     const position = Math.max(0, behind - 1);
     const chunk = this.#chunks[position];
     const keys = chunk?.keys ?? [];
-    const index = firstWhere(keys.length, (place) => (keys[place] ?? "") >= key);
+    const index = firstWhere(keys.length, (place) => this.#compare(keys[place] ?? "", key) >= 0);
     return { position, chunk, index, found: keys[index] === key };
   }
 }

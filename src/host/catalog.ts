@@ -2,9 +2,11 @@ import { compareUtf8 } from "../catalog/byte-order.js";
 import type { CatalogDraft, Judge, OperationRecord } from "../catalog/catalog-draft.js";
 import {
   type CheckRecord,
+  decodeCheckRecord,
   decodeInstanceRecord,
   decodeNodeRecord,
   decodeVirtualIpRecord,
+  encodeCheckRecord,
   encodeInstanceRecord,
   encodeNodeRecord,
   encodeVirtualIpRecord,
@@ -141,14 +143,22 @@ interface Waiter {
 /** Written by every commit of the catalog: whoever holds its revision has seen all of them. */
 const HEAD_KEY: Key = [...CATALOG_PREFIX, "head"];
 
-/** A node with its own checks. Names and ids in keys are lower-cased, as the catalog compares them. */
+/** A node. Names and ids in keys are lower-cased, as the catalog compares them. */
 function nodeEntryKey(node: string): Key {
   return [...CATALOG_PREFIX, "node", node];
 }
 
-/** One instance of a service with its checks. Sorts behind every node, so that nodes are loaded first. */
+/** One instance of a service. Sorts behind every node, so that nodes are loaded first. */
 function serviceEntryKey(node: string, id: string): Key {
   return [...CATALOG_PREFIX, "service", node, id];
+}
+
+/**
+ * One check of a service on a node; `""`: of the node itself. Sorts before nodes and services, so that what a check belongs to is
+ * loaded with all of its checks.
+ */
+function checkEntryKey(node: string, service: string, id: string): Key {
+  return [...CATALOG_PREFIX, "check", node, service, id];
 }
 
 /** Stands for the local cluster, which has no peer name. */
@@ -183,6 +193,8 @@ export class Catalog implements CatalogSource, AsyncDisposable {
   #doubtful = false;
 
   #queue: QueuedWrite[] = [];
+  /** How many of the queue are being written already: they are taken off it later, many at once. */
+  #begun = 0;
   readonly #jobs: (() => Promise<void>)[] = [];
   #running: Promise<void> | undefined;
   #following: Promise<void> | undefined;
@@ -381,12 +393,16 @@ export class Catalog implements CatalogSource, AsyncDisposable {
   }
 
   #nextGroup(): readonly QueuedWrite[] {
-    const queue = this.#queue;
-    const lonely = queue.findIndex((write) => write.alone);
-    if (lonely >= 0) return queue.splice(0, Math.min(Math.max(lonely, 1), WRITTEN_TOGETHER));
-    if (queue.length > WRITTEN_TOGETHER) return queue.splice(0, WRITTEN_TOGETHER);
-    this.#queue = [];
-    return queue;
+    const next = this.#queue.slice(this.#begun, this.#begun + WRITTEN_TOGETHER);
+    const lonely = next.findIndex((write) => write.alone);
+    const group = lonely < 0 ? next : next.slice(0, Math.max(lonely, 1));
+    this.#begun += group.length;
+    // Now and then, as it costs as much as what is left.
+    if (this.#begun * 2 >= this.#queue.length) {
+      this.#queue = this.#queue.slice(this.#begun);
+      this.#begun = 0;
+    }
+    return group;
   }
 
   /** @throws {PeeringError} for all of the group: nothing of it was stored. */
@@ -517,7 +533,7 @@ export class Catalog implements CatalogSource, AsyncDisposable {
     return {
       node: indexedNode(record),
       services: instances.map(indexedService),
-      checks: [...record.checks, ...instances.flatMap((instance) => instance.checks)].map(indexedCheck),
+      checks: [record, ...instances].flatMap(indexedChecks),
     };
   }
 
@@ -555,7 +571,9 @@ export class Catalog implements CatalogSource, AsyncDisposable {
    */
   healthOf(node: string, serviceId: string): readonly Check[] | undefined {
     const nodeKey = lowerCase(node);
-    if (serviceId === "") return this.#state.nodeRecord(nodeKey)?.checks.map(({ check }) => check) ?? [];
+    if (serviceId === "") {
+      return Array.from(this.#state.nodeRecord(nodeKey)?.checks.values() ?? [], ({ check }) => check);
+    }
     const record = this.#state.instanceRecord(nodeKey, lowerCase(serviceId));
     return record && this.#state.view(record).checks;
   }
@@ -612,10 +630,7 @@ export class Catalog implements CatalogSource, AsyncDisposable {
 
   /** The checks of all instances of a service, without those of their nodes. */
   serviceChecks(service: string): readonly IndexedCheck[] {
-    return this.#state
-      .instanceRecords(lowerCase(service))
-      .flatMap((instance) => instance.checks)
-      .map(indexedCheck);
+    return this.#state.instanceRecords(lowerCase(service)).flatMap(indexedChecks);
   }
 
   /** The checks in a state (`passing`, `warning`, `critical` …), or all of them for `any`, by node and id. */
@@ -759,7 +774,7 @@ export class Catalog implements CatalogSource, AsyncDisposable {
     return {
       node: indexedNode(node),
       service: indexedService(record),
-      checks: [...node.checks, ...record.checks].map(indexedCheck),
+      checks: [node, record].flatMap(indexedChecks),
     };
   }
 
@@ -810,6 +825,10 @@ function indexedCheck(record: CheckRecord): IndexedCheck {
   return { ...record.check, ...indexes(record) };
 }
 
+function indexedChecks({ checks }: NodeRecord | InstanceRecord): readonly IndexedCheck[] {
+  return Array.from(checks.values(), indexedCheck);
+}
+
 function resultOf(operation: OperationRecord): TransactionResult {
   switch (operation.type) {
     case "node":
@@ -826,12 +845,17 @@ function writeOf(change: RecordChange, stamp: Stamp): Write {
     case "node":
       return {
         key: nodeEntryKey(change.nodeKey),
-        value: change.record && encodeNodeRecord(change.record, change.nodeKey, stamp),
+        value: change.record && encodeNodeRecord(change.record, stamp),
       };
     case "instance":
       return {
         key: serviceEntryKey(change.nodeKey, change.key),
         value: change.record && encodeInstanceRecord(change.record, stamp),
+      };
+    case "check":
+      return {
+        key: checkEntryKey(change.nodeKey, change.owner, change.key),
+        value: change.record && encodeCheckRecord(change.record, change.nodeKey, stamp),
       };
     case "virtual-ip":
       return {
@@ -860,47 +884,87 @@ async function load(
   };
   const expendable = { isExpendable: isOfImport, onDropped: reportDamage };
   const { entries } = await readExpendable(storage, CATALOG_PREFIX, expendable);
-  const state = new CatalogState();
-  const stamps = new Map<bigint, Stamp>();
-  const stampOf = (index: bigint): Stamp => {
-    const known = stamps.get(index);
-    if (known !== undefined) return known;
-    const stamp = { index };
-    stamps.set(index, stamp);
-    return stamp;
-  };
-  let head: bigint | undefined;
+  const loading = new Loading();
   for (const entry of entries) {
-    if (entry.key[1] === "head") head = entry.revision;
-    else {
-      try {
-        loadEntry(state, entry, stampOf);
-      } catch (error) {
-        if (!isOfImport(entry.key)) throw error;
-        reportDamage(entry.key);
-      }
+    try {
+      loading.add(entry);
+    } catch (error) {
+      if (!isOfImport(entry.key)) throw error;
+      reportDamage(entry.key);
     }
   }
-  state.loaded(head ?? 0n);
-  return { state, head };
+  return loading.end();
 }
 
-function loadEntry(state: CatalogState, entry: Entry, stampOf: (index: bigint) => Stamp): void {
-  const { key, value, revision } = entry;
-  const [, type, first = "", second = ""] = key;
-  switch (type) {
-    case "node":
-      state.loadNode(first, decodeNodeRecord(key, first, value, revision, stampOf));
-      return;
-    case "service":
-      if (state.loadInstance(decodeInstanceRecord(key, first, second, value, revision, stampOf))) return;
-      throw new PeeringError("storage-failed", `the stored entry ${key.join("/")} has no node`);
-    case "virtual-ip": {
-      const peer = first === LOCAL ? "" : first;
-      state.virtualIps.set(virtualIpKey(peer, second), decodeVirtualIpRecord(key, peer, second, value));
-      return;
+/** Makes a state of stored entries, which come in the order of their keys. */
+class Loading {
+  readonly #state = new CatalogState();
+  readonly #stamps = new Map<bigint, Stamp>();
+  /** Checks that were loaded before what they belong to: by node, by service or `""`, by their own key. */
+  readonly #checks = new Map<string, Map<string, Map<string, CheckRecord>>>();
+  #head: bigint | undefined;
+
+  /** @throws {PeeringError} `storage-failed`, with the key. */
+  add({ key, value, revision }: Entry): void {
+    const [, type, first = "", second = "", third = ""] = key;
+    switch (type) {
+      case "head":
+        this.#head = revision;
+        return;
+      case "check": {
+        const ofNode = this.#checks.get(first) ?? new Map<string, Map<string, CheckRecord>>();
+        const ofOwner = ofNode.get(second) ?? new Map<string, CheckRecord>();
+        ofOwner.set(third, decodeCheckRecord(key, first, value, revision, this.#stampOf));
+        this.#checks.set(first, ofNode.set(second, ofOwner));
+        return;
+      }
+      case "node":
+        this.#state.loadNode(first, decodeNodeRecord(key, value, revision, this.#stampOf, this.#take(first, "")));
+        return;
+      case "service": {
+        const checks = this.#take(first, second);
+        const record = decodeInstanceRecord(key, first, second, value, revision, this.#stampOf, checks);
+        if (this.#state.loadInstance(record)) return;
+        throw new PeeringError("storage-failed", `the stored entry ${key.join("/")} has no node`);
+      }
+      case "virtual-ip": {
+        const peer = first === LOCAL ? "" : first;
+        this.#state.virtualIps.set(virtualIpKey(peer, second), decodeVirtualIpRecord(key, peer, second, value));
+        return;
+      }
+      default:
+        throw new PeeringError("storage-failed", `the stored entry ${key.join("/")} is of no known type`);
     }
-    default:
-      throw new PeeringError("storage-failed", `the stored entry ${key.join("/")} is of no known type`);
   }
+
+  /** @throws {PeeringError} `storage-failed`: a check belongs to nothing. */
+  end(): { state: CatalogState; head: bigint | undefined } {
+    for (const [node, ofNode] of this.#checks) {
+      for (const [service, checks] of ofNode) {
+        const [id = ""] = checks.keys();
+        const key = checkEntryKey(node, service, id).join("/");
+        throw new PeeringError(
+          "storage-failed",
+          `the stored entry ${key} has no ${service === "" ? "node" : "service"}`,
+        );
+      }
+    }
+    this.#state.loaded(this.#head ?? 0n);
+    return { state: this.#state, head: this.#head };
+  }
+
+  #take(node: string, service: string): ReadonlyMap<string, CheckRecord> {
+    const ofNode = this.#checks.get(node);
+    const checks = ofNode?.get(service) ?? new Map<string, CheckRecord>();
+    ofNode?.delete(service);
+    return checks;
+  }
+
+  readonly #stampOf = (index: bigint): Stamp => {
+    const known = this.#stamps.get(index);
+    if (known !== undefined) return known;
+    const stamp = { index };
+    this.#stamps.set(index, stamp);
+    return stamp;
+  };
 }

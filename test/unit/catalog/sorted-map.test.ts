@@ -1,5 +1,6 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
+import { compareUtf8 } from "../../../src/catalog/byte-order.js";
 import { SortedMap } from "../../../src/catalog/sorted-map.js";
 
 /** The next of a row of numbers that look random, and are the same in each run. */
@@ -39,4 +40,26 @@ test("a sorted map says what a map says, and an older one stays as it was", () =
   assert.deepEqual([...map.under("x")], []);
   for (const key of model.keys()) map = map.without(key);
   assert.deepEqual([map.size, [...map]], [0, []]);
+});
+
+test("a sorted map keeps another order of its keys", () => {
+  // By UTF-16 units the astral one comes before the last two, by UTF-8 bytes behind them.
+  const keys = ["a", "aa", "\u{1f600}", "\uff00", "\ue000", "z", "\u00e4"];
+  const sorted = keys.toSorted(compareUtf8);
+  assert.notDeepEqual(sorted, keys.toSorted());
+  let map = SortedMap.of<number>(new Map([["z", 0]]), compareUtf8);
+  for (const [index, key] of keys.entries()) map = map.with(key, index);
+  // More of each, so that there are several chunks.
+  const many = keys.flatMap((key) => Array.from({ length: 40 }, (_, index) => `${key}${index}`));
+  for (const key of many) map = map.with(key, 1);
+  const all = [...keys, ...many].sort(compareUtf8);
+  assert.deepEqual([...map.keys()], all);
+  assert.deepEqual([...SortedMap.of(new Map(all.map((key) => [key, 1])), compareUtf8).keys()], all);
+  assert.deepEqual(
+    [...map.under("\u{1f600}")].map(([key]) => key),
+    all.filter((key) => key.startsWith("\u{1f600}")),
+  );
+  for (const key of many) map = map.without(key);
+  assert.deepEqual([...map.keys()], sorted);
+  for (const [index, key] of keys.entries()) assert.equal(map.get(key), index);
 });

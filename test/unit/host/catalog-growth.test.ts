@@ -65,8 +65,8 @@ const kinds: readonly [name: string, many: Many, size: number][] = [
   ["services on one node", oneNode, 600],
   ["instances of one service", oneService, 600],
   ["instances of one service spelled in two ways", spelled, 600],
-  ["checks of one node", nodeCheck, 1_000],
-  ["checks of one service", serviceCheck, 1_000],
+  ["checks of one node", nodeCheck, 2_000],
+  ["checks of one service", serviceCheck, 2_000],
   ["services of the mesh", native, 600],
   ["proxies for one service", proxy, 600],
 ];
@@ -105,6 +105,44 @@ describe("the time of the catalog grows with what it is given", () => {
           "register one by one": (catalog, of) => each(of, (index) => catalog.register(many(index))),
           "deregister the nodes": (catalog, of) =>
             each(of, (index) => catalog.deregister({ node: many(index).node ?? "" })),
+        },
+      }));
+  }
+
+  for (const [name, many] of [
+    ["one node", nodeCheck],
+    ["one service", serviceCheck],
+  ] as const) {
+    it(`in checks of ${name} that are changed one after another`, () =>
+      assertLinear({
+        size: 500,
+        prepare: async (size) => {
+          const catalog = await empty();
+          await catalog.registerAll(numbers(size).map(many));
+          return catalog;
+        },
+        dispose,
+        steps: {
+          "change the status": async (catalog, of) => {
+            for (const index of numbers(of)) {
+              assert.equal(await catalog.updateCheck("n1", `c${index}`, "critical", ""), true);
+            }
+          },
+          "change the status while somebody watches": async (catalog, of) => {
+            const end = new AbortController();
+            const watch = catalog.watch(end.signal);
+            await watch.next();
+            for (const index of numbers(of)) {
+              await catalog.updateCheck("n1", `c${index}`, "warning", "");
+              // Of one node there may be no service.
+              if (catalog.hasInstances("web")) await watch.next();
+            }
+            end.abort();
+          },
+          remove: async (catalog, of) => {
+            for (const index of numbers(of)) await catalog.deregister({ node: "n1", checkId: `c${index}` });
+            assert.equal(catalog.node("n1")?.checks.length, 0);
+          },
         },
       }));
   }

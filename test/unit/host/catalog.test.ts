@@ -1,5 +1,5 @@
 import assert from "node:assert/strict";
-import { describe, it } from "node:test";
+import { describe, it, mock } from "node:test";
 import fc from "fast-check";
 import { sameCheck, sameNode, sameService } from "../../../src/catalog/equality.js";
 import type { Check, Node, Service } from "../../../src/catalog/instance.js";
@@ -484,6 +484,9 @@ describe("catalog", () => {
       [["catalog", "node", "n1"], '{"node":{"name":"n1","address":7}}'],
       [["catalog", "node", "n1"], '{"node":{"name":"n1"},"c":"x"}'],
       [["catalog", "service", "n1", "web"], '{"service":{"id":"web","name":"web"}}'],
+      [["catalog", "check", "n1", "", "c"], "{}"],
+      [["catalog", "check", "n1", "", "c"], '{"check":{"checkId":"c","name":"c","status":"passing"}}'],
+      [["catalog", "check", "n1", "web", "c"], '{"check":{"checkId":"c","status":"passing","serviceId":"web"}}'],
       [["catalog", "virtual-ip", "~", "web"], "{}"],
       [["catalog", "something"], "{}"],
     ];
@@ -496,6 +499,94 @@ describe("catalog", () => {
         return true;
       });
     }
+  });
+
+  it("refuses entries that a version before 0.1 wrote, with their checks in them, and says what to do", async () => {
+    const checks = [{ check: { checkId: "c", name: "c", status: "passing" } }];
+    const node = { key: ["catalog", "node", "n1"], value: Buffer.from(JSON.stringify({ node: { name: "n1" } })) };
+    for (const write of [
+      { key: node.key, value: Buffer.from(JSON.stringify({ node: { name: "n1" }, checks })) },
+      {
+        key: ["catalog", "service", "n1", "web"],
+        value: Buffer.from(JSON.stringify({ service: { id: "web", name: "web" }, checks })),
+      },
+    ]) {
+      const storage = memoryStorage();
+      await storage.commit([node, write]);
+      const key = write.key.join("/");
+      await assert.rejects(Catalog.open({ storage, datacenter: "dc1" }), {
+        code: "storage-failed",
+        message: new RegExp(`${key} is corrupt: it was written by a version before 0.1, so begin with an empty data`),
+      });
+    }
+  });
+
+  it("writes the check that changes, and nothing else of its node or service", async () => {
+    const storage = memoryStorage();
+    const commit = mock.method(storage, "commit");
+    await withCatalog(storage, async (catalog) => {
+      const checks = (serviceId: string, prefix: string): readonly CheckRegistration[] =>
+        Array.from({ length: 200 }, (_, index) => ({ checkId: `${prefix}${index}`, name: "c", serviceId }));
+      await catalog.register({ ...n1, service: { name: "web" }, checks: [...checks("", "n"), ...checks("web", "s")] });
+      const written = (): readonly string[] =>
+        (commit.mock.calls.at(-1)?.arguments[0] ?? []).map(
+          ({ key, value }) => `${value === undefined ? "delete" : "put"} ${key.join("/")}`,
+        );
+      assert.equal(written().length, 403);
+      await catalog.updateCheck("n1", "n7", "passing", "");
+      assert.deepEqual(written(), ["put catalog/check/n1//n7", "put catalog/head"]);
+      await catalog.updateCheck("n1", "s7", "passing", "");
+      assert.deepEqual(written(), ["put catalog/check/n1/web/s7", "put catalog/head"]);
+      await catalog.deregister({ node: "n1", checkId: "s8" });
+      assert.deepEqual(written(), ["delete catalog/check/n1/web/s8", "put catalog/head"]);
+      // From the node to the service, and nothing is left of it at the node.
+      await catalog.register({ ...n1, check: { checkId: "n7", name: "c", status: "passing", serviceId: "web" } });
+      assert.deepEqual(written(), ["delete catalog/check/n1//n7", "put catalog/check/n1/web/n7", "put catalog/head"]);
+      await catalog.register({ ...n1, address: "10.0.0.9" });
+      assert.deepEqual(written(), ["put catalog/node/n1", "put catalog/head"]);
+      await catalog.deregister({ node: "n1", serviceId: "web" });
+      assert.equal(written().filter((write) => write.startsWith("delete catalog/check/n1/web/")).length, 200);
+      assert.equal(written().length, 202);
+      await catalog.deregister({ node: "n1" });
+      assert.equal(written().length, 201);
+    });
+    assert.deepEqual(
+      (await storage.read(["catalog"])).entries.map(({ key }) => key),
+      [["catalog", "head"]],
+    );
+  });
+
+  it("keeps the name and the tags that a check got from its service, over a change of it and a restart", async () => {
+    const storage = memoryStorage();
+    const shown = (catalog: Catalog): unknown => catalog.check("n1", "c");
+    const before = await withCatalog(storage, async (catalog) => {
+      const check = { checkId: "c", name: "c", serviceId: "web" };
+      await catalog.register({ ...n1, service: { id: "web", name: "web", tags: ["a"] }, check });
+      await catalog.register({ ...n1, service: { id: "WEB", name: "Web2", tags: ["b"] } });
+      return shown(catalog);
+    });
+    assert.deepEqual(await withCatalog(storage, (catalog) => Promise.resolve(shown(catalog))), before);
+  });
+
+  it("lists many checks in the order of their ids as UTF-8, also after a restart", async () => {
+    const storage = memoryStorage();
+    const ids = Array.from({ length: 80 }, (_, index) => [`a${index}`, `\uff5e${index}`, `\u{1f600}${index}`]).flat();
+    const sorted = ids.toSorted((left, right) => Buffer.compare(Buffer.from(left), Buffer.from(right)));
+    const listed = (catalog: Catalog): readonly (readonly string[])[] => [
+      catalog.node("n1")?.checks.map(({ checkId }) => checkId) ?? [],
+      catalog.instances("web")[0]?.checks.map(({ checkId }) => checkId) ?? [],
+      // An instance with many checks is a plain value as every other.
+      { ...catalog.instances("web")[0] }.checks?.map(({ checkId }) => checkId) ?? [],
+      structuredClone(catalog.instances("web")[0])?.checks.map(({ checkId }) => checkId) ?? [],
+    ];
+    await withCatalog(storage, async (catalog) => {
+      await catalog.register({ ...n1, service: { name: "web" } });
+      await Promise.all(ids.map((checkId) => catalog.register({ ...n1, check: { checkId, name: "c" } })));
+      assert.deepEqual(listed(catalog), [sorted, sorted, sorted, sorted]);
+    });
+    await withCatalog(storage, async (catalog) => {
+      assert.deepEqual(listed(catalog), [sorted, sorted, sorted, sorted]);
+    });
   });
 
   it("refuses writes after it was disposed of, and ends its watches", async () => {
