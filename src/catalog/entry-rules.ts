@@ -1,4 +1,6 @@
-import type { ConfigEntry, ServiceRoute } from "./config-entry.js";
+import { errorText } from "../errors.js";
+import { parseExpression } from "../syntax/filter-expression.js";
+import type { ConfigEntry, ServiceResolverEntry, ServiceRoute } from "./config-entry.js";
 import type { ConfigEntrySet } from "./config-entry-set.js";
 import { certificateProblem } from "./entry-certificate.js";
 import { invalidEntry, listProblems } from "./entry-reader.js";
@@ -678,6 +680,19 @@ function proxyDefaultsProblem(kept: Kept): Problem {
 
 // Discovery chains.
 
+/** Whether the fields of a filter exist is not asked: it may be written before there are services to try it on. */
+function subsetsProblem({ subsets = {} }: ServiceResolverEntry): Problem {
+  return firstOf(Object.entries(subsets), ([subset, { filter = "" }]) => {
+    if (filter === "") return undefined;
+    try {
+      parseExpression(filter);
+    } catch (error) {
+      return `Filter for subset ${quoted(subset)} is not a valid expression: ${errorText(error)}`;
+    }
+    return undefined;
+  });
+}
+
 const RETRY_CONDITIONS = [
   "5xx",
   "gateway-error",
@@ -802,7 +817,7 @@ function keptProblem(entry: ConfigEntry, kept: Kept): Problem {
     case "service-defaults":
       return serviceDefaultsProblem(kept);
     case "service-resolver":
-      return localityProblem(kept) ?? balancerProblem(object(kept, "LoadBalancer"));
+      return subsetsProblem(entry) ?? localityProblem(kept) ?? balancerProblem(object(kept, "LoadBalancer"));
     case "service-router":
       return firstOf(entry.routes, routeProblem);
     case "tcp-route":

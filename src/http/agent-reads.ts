@@ -1,10 +1,13 @@
 import { createHash } from "node:crypto";
+import { connectName } from "../catalog/catalog-draft.js";
 import { withCentralConfig } from "../catalog/central-config.js";
 import { isMaintenance } from "../catalog/health.js";
 import { lowerCase } from "../catalog/names.js";
 import { agentProxyShape } from "../catalog/shapes.js";
 import { toldText } from "../errors.js";
 import type { IndexedCheck } from "../host/catalog.js";
+import { VIRTUAL } from "../host/gateways.js";
+import type { PeeringHost } from "../host/host.js";
 import { blocking } from "./blocking.js";
 import type { Answer, Call } from "./call.js";
 import { filterFor, Visibility } from "./discovery.js";
@@ -202,7 +205,7 @@ function agentCheckJson(check: IndexedCheck): JsonStruct {
 
 /** Consul's `AgentService` (1.21): of a proxy, what config entries make of it. */
 function agentServiceJson({ host }: Call, registered: ServiceView["service"]): JsonStruct {
-  const service = withCentralConfig(registered, host.configEntries.entries);
+  const service = withCentralConfig(asRegistered(host, registered), host.configEntries.entries);
   return {
     Kind: service.kind || undefined,
     ID: service.id,
@@ -221,6 +224,13 @@ function agentServiceJson({ host }: Call, registered: ServiceView["service"]): J
     Datacenter: host.datacenter,
     Locality: service.locality && { Region: service.locality.region, Zone: service.locality.zone },
   };
+}
+
+/** Without the virtual address that the catalog adds: an agent does not know it. */
+function asRegistered({ catalog }: PeeringHost, service: ServiceView["service"]): ServiceView["service"] {
+  const { [VIRTUAL]: virtual, ...others } = service.taggedAddresses;
+  const given = catalog.virtualIp(connectName(service) ?? "");
+  return virtual === undefined || virtual.address !== given ? service : { ...service, taggedAddresses: others };
 }
 
 const filterParameter: ParameterDoc = {

@@ -202,6 +202,8 @@ async function serve(
   const target = splitTarget(request.url ?? "/");
   const path = decodePath(target.path);
   if (path === undefined) return plain(400, "400 Bad Request");
+  // As Consul does, without a word: what nobody can see is in no name.
+  if (UNPRINTABLE.test(path)) return { status: 400, headers: {}, body: EMPTY };
   const match = table.match(path);
   switch (match.type) {
     case "none":
@@ -307,6 +309,8 @@ async function send(
 /** As fast as the client reads, until the stream ends or the client has gone. */
 async function sendStream(response: HttpResponse, { status, headers }: Outgoing, stream: BodyStream): Promise<void> {
   response.writeHead(status, { ...headers });
+  // There may be nothing to send for long: the client learns at once that it was let in.
+  response.flushHeaders?.();
   for await (const chunk of stream.chunks) {
     if (response.destroyed) return;
     if (!response.write(chunk)) {
@@ -360,6 +364,9 @@ function splitTarget(url: string): { readonly path: string; readonly search: str
   const question = url.indexOf("?");
   return question < 0 ? { path: url, search: "" } : { path: url.slice(0, question), search: url.slice(question + 1) };
 }
+
+/** What Go does not take for printable: of white space, the plain space alone. */
+const UNPRINTABLE = /[^\p{L}\p{M}\p{N}\p{P}\p{S} ]/u;
 
 function decodePath(path: string): string | undefined {
   if (!path.startsWith("/")) return undefined;

@@ -19,6 +19,8 @@ export interface HttpRequest extends Readable {
 export interface HttpResponse extends Writable {
   setHeader(name: string, value: string): unknown;
   writeHead(status: number, headers: OutgoingHttpHeaders): unknown;
+  /** Absent where `writeHead` sends them at once, as with HTTP/2. */
+  flushHeaders?(): void;
   addTrailers(trailers: OutgoingHttpHeaders): void;
 }
 

@@ -1,3 +1,4 @@
+import { memoryUsage } from "node:process";
 import type { Answer, Call } from "./call.js";
 import type { Json } from "./json.js";
 import { listOf, objectOf, text, textsByKey } from "./operation-docs.js";
@@ -32,9 +33,18 @@ function metricsOf({ host }: Call): readonly Metric[] {
       readings: readings.filter((each) => each.name === name),
     }),
   );
+  const { heapUsed, external, rss } = memoryUsage();
+  const runtime = (name: string, help: string, value: number): Metric => ({
+    name: `consul.runtime.${name}`,
+    help,
+    type: "gauge",
+    readings: [{ labels: {}, value }],
+  });
   const incidents = [...host.incidents.counts()].map(([kind, value]) => ({ labels: { kind }, value }));
   return [
     ...gauges,
+    runtime("alloc_bytes", "Memory that the process uses for what it holds.", heapUsed + external),
+    runtime("sys_bytes", "Memory that the process has from the system.", rss),
     {
       name: "consul.peerage.incident",
       help: "Limits that refused, and what else went wrong unseen, by its kind, since the start.",
@@ -112,7 +122,7 @@ export const metricsOperations: readonly Operation[] = [
       {
         path: "/v1/agent/metrics",
         id: "readMetrics",
-        summary: "Gauges of peerings, and how often each limit has refused since the start.",
+        summary: "Gauges of peerings and of memory, and how often each limit has refused since the start.",
         parameters: [
           {
             name: "format",

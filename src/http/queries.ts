@@ -245,20 +245,24 @@ async function readOne(call: Call): Promise<Answer> {
   });
 }
 
+const NO_QUERY = "Query not found";
+
 function unknown(): HttpError {
-  return new HttpError(404, "Query not found");
+  return new HttpError(404, NO_QUERY);
 }
 
 async function execute(call: Call): Promise<Answer> {
   ownDatacenter(call);
-  const consistency = consistencyOf(call.readOptions());
+  const options = call.readOptions();
+  const consistency = consistencyOf(options);
   const limit = limitOf(call);
   const forced = connectOf(call);
   const caller = await call.access();
   await call.turn();
   const { host, server } = call;
   const query = host.queries.find(call.rest)?.query;
-  if (query === undefined) throw unknown();
+  // Consul's cache tells the failure, and no longer which one it was.
+  if (query === undefined) throw options.cached ? new HttpError(500, NO_QUERY) : unknown();
   const { name, connect = false } = query.service;
   const access = query.token === undefined ? caller : await Access.of(server.authorizer, query.token);
   let filtered = false;

@@ -81,9 +81,11 @@ export const unservedOperations: readonly Operation[] = [
   }),
   ...refused("Coordinates are", "/v1/coordinate/update", ["PUT"]),
   ...ALL.map((method): Operation => ({ method, pattern: "/v1/acl/", run: acl, unserved: true, docs: [] })),
+  read("/v1/internal/ui/metrics-proxy/", async () => {
+    throw new HttpError(404, "Metrics proxy is not enabled");
+  }),
   ...refused("Snapshots are", "/v1/snapshot", ["GET", "PUT"]),
   ...refused("This part of the operator API is", "/v1/operator/", ALL),
-  ...["join/", "force-leave/", "token/"].flatMap((path) =>
-    refused("Gossip and its members are", `/v1/agent/${path}`, ["PUT"]),
-  ),
+  ...["join/", "force-leave/"].flatMap((path) => refused("Gossip and its members are", `/v1/agent/${path}`, ["PUT"])),
+  { method: "PUT", pattern: "/v1/agent/token/", run: acl, unserved: true, docs: [] },
 ];

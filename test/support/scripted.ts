@@ -71,7 +71,7 @@ export class ScriptRun {
     });
     const contentType = (answer.headers.get("content-type") ?? "").split(";")[0] ?? "";
     const text = await answer.text();
-    const json: unknown = contentType === "application/json" ? JSON.parse(text) : undefined;
+    const json: unknown = contentType === "application/json" && text !== "" ? JSON.parse(text) : undefined;
     if (keep !== undefined) this.#ids.set(keep, String(Object(json).ID));
     return {
       status: answer.status,

@@ -3,6 +3,7 @@ import { centralConfigScript } from "./central-config-script.js";
 import { chainRightsScript, chainScript } from "./chain-scripts.js";
 import { intentionRightsScript, intentionScript } from "./intention-scripts.js";
 import { jwtScript } from "./jwt-script.js";
+import { oddScript } from "./odd-scripts.js";
 import type { Script } from "./scripted.js";
 
 export const scripts: readonly Script[] = [
@@ -14,4 +15,5 @@ export const scripts: readonly Script[] = [
   centralConfigScript,
   authorizeScript,
   authorizeRightsScript,
+  oddScript,
 ];

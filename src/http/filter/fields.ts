@@ -1,5 +1,5 @@
+import type { MatchOperator } from "../../syntax/filter-expression.js";
 import type { RegularExpression } from "../../syntax/regular-expression.js";
-import type { MatchOperator } from "./expression.js";
 
 /** A match whose value has been read as what its field holds. */
 export interface Match {

@@ -1,6 +1,11 @@
 import { errorText, PeeringError } from "../../errors.js";
+import {
+  type Expression,
+  type MatchExpression,
+  type MatchOperator,
+  parseExpression,
+} from "../../syntax/filter-expression.js";
 import { RegularExpression } from "../../syntax/regular-expression.js";
-import { type Expression, type MatchExpression, type MatchOperator, parseExpression } from "./expression.js";
 import { type Field, type Fields, type Match, own } from "./fields.js";
 
 /** A filter that was understood. */

@@ -33,23 +33,13 @@ async function withAgent(
   return stderr;
 }
 
-/** What comes of the log, once the first line has. */
+/** What comes of the log from now on: the answer begins before there is a line to send. */
 async function listen(
   agent: RunningAgent,
   query: string,
-  cause: () => void,
 ): Promise<{ readonly response: IncomingMessage; readonly text: () => string }> {
   const request = get(`http://${agent.http}/v1/agent/monitor${query}`);
-  let response: IncomingMessage | undefined;
-  request.on("response", (answer: IncomingMessage) => {
-    response = answer;
-  });
-  request.on("error", () => {});
-  // Lines that were written before are not sent: caused until the first one comes.
-  await eventually(() => {
-    if (response === undefined) cause();
-    return response !== undefined;
-  }, "the log is sent");
+  const [response]: IncomingMessage[] = await once(request, "response");
   assert.ok(response !== undefined);
   let text = "";
   response.setEncoding("utf8").on("data", (chunk: string) => {
@@ -61,8 +51,9 @@ async function listen(
 describe("/v1/agent/monitor", () => {
   it("sends the log as it is written, in either form, until the agent stops", async () => {
     await withAgent(async (agent, hangUp, stop) => {
-      const plain = await listen(agent, "", hangUp);
-      const json = await listen(agent, "?logjson&loglevel=INFO", hangUp);
+      const plain = await listen(agent, "");
+      const json = await listen(agent, "?logjson&loglevel=INFO");
+      hangUp();
       assert.deepEqual(
         [plain.response.statusCode, plain.response.headers["content-type"]],
         [200, "text/plain; charset=utf-8"],
@@ -79,7 +70,7 @@ describe("/v1/agent/monitor", () => {
 
   it("sends only lines of a level and more urgent ones, and refuses a level that there is not, in Consul's words", async () => {
     await withAgent(async (agent, hangUp, stop) => {
-      const debug = await listen(agent, "?loglevel=trace", hangUp);
+      const debug = await listen(agent, "?loglevel=trace");
       const errors = get(`http://${agent.http}/v1/agent/monitor?loglevel=err`);
       let heard = "";
       errors.on("response", (response: IncomingMessage) => {
@@ -87,7 +78,7 @@ describe("/v1/agent/monitor", () => {
           heard += data.toString();
         });
       });
-      await once(errors, "finish");
+      await once(errors, "response");
       const refused = await fetch(`http://${agent.http}/v1/agent/monitor?loglevel=foo`);
       assert.deepEqual([refused.status, await refused.text()], [400, "Unknown log level: foo"]);
       hangUp();

@@ -4,6 +4,7 @@ import type { ConfigEntryInput } from "../../../src/catalog/config-entry.js";
 import { PeeringError } from "../../../src/errors.js";
 import { ConfigEntries, type ConfigEntryChange } from "../../../src/host/config-entries.js";
 import { Incidents } from "../../../src/incidents.js";
+import { CONFIG_PREFIX } from "../../../src/storage/keys.js";
 import { memoryStorage } from "../../../src/storage/memory.js";
 import type { Storage } from "../../../src/storage/storage.js";
 
@@ -186,4 +187,31 @@ test("a write looks at the chains behind other chains where intentions say who m
     });
     assert.equal(entries.get("service-defaults", "last"), undefined);
   }
+});
+
+test("a subset whose filter is no expression is refused, and one that was stored before is kept", async () => {
+  const storage = memoryStorage();
+  const entries = await ConfigEntries.open({ storage, datacenter });
+  const resolver = (filter: string): ConfigEntryInput => ({
+    kind: "service-resolver",
+    name: "web",
+    subsets: { v1: { filter: "Service.Meta.v == 1" }, v2: { filter } },
+  });
+  for (const [filter, place] of [
+    ["bad", "1:4 (3)"],
+    ["(Service.ID == x", "1:17 (16)"],
+    ["Service.ID = x", "1:12 (11)"],
+    ["Service.ID == x and", "1:20 (19)"],
+  ] as const) {
+    await assert.rejects(entries.set(resolver(filter)), ({ code, message }: PeeringError) => {
+      assert.equal(code, "invalid-entry");
+      assert.ok(message.startsWith(`Filter for subset "v2" is not a valid expression: ${place}: `), message);
+      return true;
+    });
+  }
+  assert.equal(entries.get("service-resolver", "web"), undefined);
+  const value = new TextEncoder().encode(JSON.stringify({ entry: resolver("bad") }));
+  await storage.commit([{ key: [...CONFIG_PREFIX, "service-resolver", "web"], value }]);
+  const reopened = await ConfigEntries.open({ storage, datacenter });
+  assert.equal(reopened.get("service-resolver", "web")?.subsets?.["v2"]?.filter, "bad");
 });

@@ -70,6 +70,13 @@ const matrix: Readonly<Record<string, readonly Probe[] | typeof PUBLIC>> = {
   "GET /v1/operator/raft/configuration": [{ path: "", rules: ['operator = "read"'] }],
   "GET /v1/agent/connect/ca/roots": PUBLIC,
   "GET /v1/agent/connect/ca/leaf/": [{ path: "web", rules: [write("service", "web")] }],
+  "POST /v1/agent/connect/authorize": [
+    {
+      path: "",
+      body: { Target: "web", ClientCertURI: "spiffe://x.consul/ns/default/dc/dc1/svc/own" },
+      rules: [write("service", "web")],
+    },
+  ],
   // What is read may say where keys are: Consul asks for the same since 1.8.6.
   "GET /v1/connect/ca/configuration": [{ path: "", rules: ['operator = "write"'] }],
   "PUT /v1/connect/ca/configuration": [

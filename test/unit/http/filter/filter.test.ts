@@ -2,7 +2,6 @@ import assert from "node:assert/strict";
 import { describe, it } from "node:test";
 import fc from "fast-check";
 import { PeeringError } from "../../../../src/errors.js";
-import { type Expression, parseExpression } from "../../../../src/http/filter/expression.js";
 import {
   bool,
   type Fields,
@@ -15,6 +14,7 @@ import {
   textMap,
 } from "../../../../src/http/filter/fields.js";
 import { compileFilter } from "../../../../src/http/filter/filter.js";
+import { type Expression, parseExpression } from "../../../../src/syntax/filter-expression.js";
 
 interface Thing {
   readonly name: string;

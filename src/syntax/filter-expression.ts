@@ -1,4 +1,4 @@
-import { goEscape } from "../../syntax/go-escape.js";
+import { goEscape } from "./go-escape.js";
 
 export type MatchOperator =
   | "equal"
