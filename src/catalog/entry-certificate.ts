@@ -37,9 +37,12 @@ export function certificateProblem(certificatePem: string, keyPem: string): stri
   const block = firstBlock(certificatePem);
   if (block === undefined) return "failed to parse certificate PEM";
   const certificate = read(() => new X509Certificate(block.text));
-  if (certificate === undefined) return "failed to parse certificate: x509: malformed certificate";
+  // Node reads the key when it is asked for: of one that is none, such as a point that is not on its curve, Go says so at once.
+  const publicKey = read(() => certificate?.publicKey);
+  if (certificate === undefined || publicKey === undefined)
+    return "failed to parse certificate: x509: malformed certificate";
   if (key === undefined) return "tls: failed to parse private key";
-  if (certificate.publicKey.asymmetricKeyType !== key.asymmetricKeyType) {
+  if (publicKey.asymmetricKeyType !== key.asymmetricKeyType) {
     return "tls: private key type does not match public key type";
   }
   if (!certificate.checkPrivateKey(key)) return "tls: private key does not match public key";

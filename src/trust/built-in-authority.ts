@@ -36,7 +36,7 @@ import {
   type SignedLeaf,
   signLeaf,
 } from "./leaf.js";
-import { rootIdOf } from "./pem.js";
+import { isIssuedBy, publicKeyOf, rootIdOf } from "./pem.js";
 import { plainSecretBox, type SecretBox } from "./secret-box.js";
 import { keyFault, namesToSign, requireStrongKey } from "./signing-request.js";
 
@@ -689,8 +689,9 @@ function checkMaterial(
 /** A root without its key, which may only be the active one. */
 function rootAlone(pem: string): GivenMaterial {
   const [root] = certificatesIn(pem);
-  if (root === undefined) throw keyMissing();
-  return { keyPem: undefined, publicKey: root.certificate.publicKey, root };
+  const publicKey = root === undefined ? undefined : publicKeyOf(root.certificate);
+  if (root === undefined || publicKey === undefined) throw keyMissing();
+  return { keyPem: undefined, publicKey, root };
 }
 
 /** With Consul's text. */
@@ -712,7 +713,7 @@ function checkRoot(pem: string, nowMs: number): NonNullable<GivenMaterial["root"
   if (more.length > 0) throw unconfigurable(`the root cert holds ${more.length + 1} certificates: give the root alone`);
   const { certificate } = root;
   if (!certificate.ca) throw unconfigurable("the root cert is not a certificate authority");
-  if (!certificate.checkIssued(certificate) || !certificate.verify(certificate.publicKey)) {
+  if (!isIssuedBy(certificate, certificate)) {
     throw unconfigurable("the root cert is not signed by itself: give the root to which it leads");
   }
   if (notAfterOf(certificate) <= nowMs)

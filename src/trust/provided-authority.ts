@@ -5,7 +5,7 @@ import { certificatesIn, type ParsedCertificate } from "../token/pem.js";
 import type { CaRoot, CertificateAuthority } from "./authority.js";
 import { DEFAULT_LEAF_TTL_MS } from "./built-in-authority.js";
 import { issueServerLeaf, issueServiceLeaf, type LeafSigner, type OwnKeyLeafRequest } from "./leaf.js";
-import { fingerprintOf, rootIdOf } from "./pem.js";
+import { fingerprintOf, isIssuedBy, publicKeyOf, rootIdOf } from "./pem.js";
 
 /** Roots and a signing key of a host's own. */
 export interface ProvidedMaterial {
@@ -116,6 +116,9 @@ function check(material: ProvidedMaterial, nowMs: number): CheckedMaterial {
   );
   if (anchors.length === 0) throw refusal("no root was given");
   if (!anchors.every(({ certificate }) => certificate.ca)) throw refusal("a root is not a certificate authority");
+  if (!anchors.every(({ certificate }) => publicKeyOf(certificate) !== undefined)) {
+    throw refusal("a root has a key that cannot be read");
+  }
   const chain = certificatesIn(material.signingCertificatePem);
   const [signing] = chain;
   if (signing === undefined) throw refusal("the signing certificate is not one");
@@ -166,20 +169,16 @@ function rootOf(
   for (let certificate = open.shift(); certificate !== undefined; certificate = open.shift()) {
     const child = certificate;
     const found = anchors.find(
-      (anchor) => anchor.certificate.raw.equals(child.raw) || issued(child, anchor.certificate),
+      (anchor) => anchor.certificate.raw.equals(child.raw) || isIssuedBy(child, anchor.certificate),
     );
     if (found !== undefined) return found;
     for (const candidate of unused) {
-      if (!candidate.ca || !issued(child, candidate)) continue;
+      if (!candidate.ca || !isIssuedBy(child, candidate)) continue;
       unused.delete(candidate);
       open.push(candidate);
     }
   }
   return undefined;
-}
-
-function issued(child: X509Certificate, parent: X509Certificate): boolean {
-  return child.checkIssued(parent) && child.verify(parent.publicKey);
 }
 
 function ownsKey(certificate: X509Certificate, keyPem: string): boolean {

@@ -14,6 +14,7 @@ import {
 } from "../../../src/trust/built-in-authority.js";
 import { sealedSecretBox } from "../../../src/trust/secret-box.js";
 import { givenRoot, newKey, pemOf } from "../../support/given-root.js";
+import { withUnreadableKey } from "../../support/unreadable-key.js";
 import { fieldsOf, verifyAsGo } from "./go-verifier.js";
 import { handshake, ManualClock } from "./support.js";
 
@@ -406,6 +407,12 @@ describe("a configuration that cannot be", () => {
       ["expired", withKeyOf(expired, expired.certificatePem), /has expired on/],
       ["not valid yet", withKeyOf(future, future.certificatePem), /not valid before/],
       ["signed by another", withKeyOf(issued, issued.certificatePem), /not signed by itself/],
+      ["a key that cannot be read", withKeyOf(root, withUnreadableKey(root.certificatePem)), /not signed by itself/],
+      [
+        "a root alone whose key cannot be read",
+        { RootCert: withUnreadableKey(root.certificatePem) },
+        /must provide a private key/,
+      ],
       ["two roots", withKeyOf(root, root.certificatePem + other.certificatePem), /holds 2 certificates/],
       ["RSA of 1024 bits", withKeyOf(weak, weak.certificatePem), /must have 2048 to 8192 bits/],
       ["a weak key alone", { PrivateKey: weak.keyPem }, /must have 2048 to 8192 bits/],

@@ -7,6 +7,7 @@ import { certificatesIn } from "../../../src/token/pem.js";
 import { peeringServerName } from "../../../src/trust/authority.js";
 import { type ProvidedMaterial, providedAuthority } from "../../../src/trust/provided-authority.js";
 import { crossSign, issueCertificate } from "../../../src/trust/x509.js";
+import { withUnreadableKey } from "../../support/unreadable-key.js";
 import { fieldsOf, verifyAsGo } from "./go-verifier.js";
 import { handshake } from "./support.js";
 
@@ -178,6 +179,14 @@ test("material that does not fit together is refused by name, and no key is quot
     [{ rootPems: [] }, /no root/],
     [{ rootPems: [root.certificatePem, "nonsense"] }, /holds no certificate/],
     [{ rootPems: [root.certificatePem, leaf.certificateChainPem] }, /root is not a certificate authority/],
+    [
+      { rootPems: [root.certificatePem, withUnreadableKey(other.certificatePem)] },
+      /a root has a key that cannot be read/,
+    ],
+    [
+      { signingCertificatePem: withUnreadableKey(root.certificatePem), signingKeyPem: root.keyPem },
+      /signing key is not the one/,
+    ],
     [{ rootPems: [other.certificatePem] }, /does not lead to one of the roots/],
     [{ rootPems: [impostor.certificatePem] }, /does not lead to one of the roots/],
     [{ signingCertificatePem: "nonsense" }, /signing certificate is not one/],
