@@ -33,12 +33,15 @@ function* pemBlocks(text: string): Generator<PemBlock> {
     if (end < 0) return;
     const next = lineStarting(text, BEGIN, lineEnd);
     if (next < 0 || next > end) {
-      const type = markedType(text.slice(start, lineEnd), BEGIN);
+      const type = markedType(lineAt(text, start), BEGIN);
       const lines = text.slice(lineEnd + 1, end).split("\n");
+      // What stands before the END line ends in a line break, so that there is a last line, which is empty.
       const headers = lines.findIndex((line) => !line.includes(":"));
-      const content = contentOf(headers < 0 ? [] : lines.slice(headers));
+      // Behind headers the END line comes after another line, be it an empty one.
+      const isCut = headers > 0 && headers === lines.length - 1;
+      const content = isCut ? undefined : contentOf(lines.slice(headers));
       if (type !== undefined && type === markedType(lineAt(text, end), END) && content !== undefined) {
-        yield { type, content, hasHeaders: headers !== 0 };
+        yield { type, content, hasHeaders: headers > 0 };
       }
     }
     start = next;
@@ -46,19 +49,23 @@ function* pemBlocks(text: string): Generator<PemBlock> {
 }
 
 function markedType(line: string, marker: string): string | undefined {
-  const trimmed = line.trimEnd();
+  let length = line.length;
+  while (line[length - 1] === " " || line[length - 1] === "\t") length--;
+  const trimmed = line.slice(0, length);
   return trimmed.length >= marker.length + DASHES.length && trimmed.endsWith(DASHES)
     ? trimmed.slice(marker.length, -DASHES.length)
     : undefined;
 }
 
+/** Without its line break, which may be one of two characters. */
 function lineAt(text: string, start: number): string {
   const end = text.indexOf("\n", start);
-  return end < 0 ? text.slice(start) : text.slice(start, end);
+  if (end < 0) return text.slice(start);
+  return text.slice(start, text[end - 1] === "\r" ? end - 1 : end);
 }
 
 function contentOf(lines: readonly string[]): Buffer | undefined {
-  const base64 = lines.join("").replace(/\s/g, "");
+  const base64 = lines.join("").replace(/[ \t\r]/g, "");
   if (base64.length % 4 !== 0 || !/^[A-Za-z0-9+/]*={0,2}$/.test(base64)) return undefined;
   return Buffer.from(base64, "base64");
 }
