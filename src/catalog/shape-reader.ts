@@ -1,6 +1,15 @@
 import { Buffer } from "node:buffer";
-import { durationText, parseDuration } from "../syntax/go-duration.js";
-import { type GoJson, GoNumber, GoObject, isGoList, isGoObject, type PlainJson, plainJson } from "../syntax/go-json.js";
+import { nanosecondsText, parseNanoseconds } from "../syntax/go-duration.js";
+import {
+  type GoJson,
+  GoNumber,
+  GoObject,
+  int64From,
+  isGoList,
+  isGoObject,
+  type PlainJson,
+  plainJson,
+} from "../syntax/go-json.js";
 import { invalidEntry } from "./entry-reader.js";
 import type { JsonObject, JsonValue } from "./instance.js";
 import { type Field, type Nested, ownName, type Scalar, type Shape, underscored } from "./shapes.js";
@@ -145,7 +154,7 @@ class Reader {
       case "duration":
         return this.#duration(value, path, field);
       case "nanoseconds":
-        return this.#nanoseconds(value, path, field);
+        return numberOf(this.#nanoseconds(value, path, field));
       case "time":
         return typeof value === "string" ? value : this.#mismatch(value, path, "time.Time", field);
       case "bytes":
@@ -215,7 +224,7 @@ class Reader {
     if (typeof value !== "string") return this.#mismatch(value, path, "bool", field);
     if (/^(?:|0|f|F|false|FALSE|False)$/.test(value)) return false;
     if (/^(?:1|t|T|true|TRUE|True)$/.test(value)) return true;
-    return this.#unparsed(value, path, "bool", "Bool", field);
+    return this.#unparsed(value, path, "bool", "Bool", "invalid syntax", field);
   }
 
   #number(given: Given, path: string, type: "float32" | "int" | "uint32" | "uint64", field: Field): number | undefined {
@@ -230,20 +239,24 @@ class Reader {
         : type === "int"
           ? (["int", "Int", /^[+-]?\d+$/] as const)
           : (["uint", "Uint", /^\d+$/] as const);
-    return form.test(value) ? fitted(Number(value), type) : this.#unparsed(value, path, kind, parser, field);
+    if (!form.test(value)) return this.#unparsed(value, path, kind, parser, "invalid syntax", field);
+    if (type === "int" && !isInt64(value)) {
+      return this.#unparsed(value, path, kind, parser, "value out of range", field);
+    }
+    return fitted(Number(value), type);
   }
 
   #duration(value: Given, path: string, field: Field): string | undefined {
     const nanoseconds = this.#nanoseconds(value, path, field);
-    return nanoseconds === undefined ? undefined : durationText(nanoseconds / 1e6);
+    return nanoseconds === undefined ? undefined : nanosecondsText(nanoseconds);
   }
 
-  #nanoseconds(value: Given, path: string, field: Field): number | undefined {
-    if (value instanceof GoNumber) return fitted(Number(value.text), "int");
-    if (typeof value === "boolean") return value ? 1 : 0;
+  #nanoseconds(value: Given, path: string, field: Field): bigint | undefined {
+    if (value instanceof GoNumber) return int64From(Number(value.text));
+    if (typeof value === "boolean") return value ? 1n : 0n;
     if (typeof value !== "string") return this.#mismatch(value, path, "time.Duration", field);
-    const milliseconds = parseDuration(value);
-    if (milliseconds !== undefined) return fitted(Math.round(milliseconds * 1e6), "int");
+    const nanoseconds = parseNanoseconds(value);
+    if (nanoseconds !== undefined) return nanoseconds;
     this.mismatches.push(`error decoding '${path}': time: invalid duration ${JSON.stringify(value)}`);
     return undefined;
   }
@@ -256,9 +269,16 @@ class Reader {
     return Buffer.from(numbers).toString("base64");
   }
 
-  #unparsed(value: string, path: string, kind: string, parser: string, { secret }: Field): undefined {
+  #unparsed(
+    value: string,
+    path: string,
+    kind: string,
+    parser: string,
+    problem: "invalid syntax" | "value out of range",
+    { secret }: Field,
+  ): undefined {
     const quoted = secret ? "" : `parsing ${JSON.stringify(value)}: `;
-    this.mismatches.push(`cannot parse '${path}' as ${kind}: strconv.Parse${parser}: ${quoted}invalid syntax`);
+    this.mismatches.push(`cannot parse '${path}' as ${kind}: strconv.Parse${parser}: ${quoted}${problem}`);
     return undefined;
   }
 
@@ -316,12 +336,26 @@ function unlisted(value: PlainJson): PlainJson {
   );
 }
 
+function numberOf(value: bigint | undefined): number | undefined {
+  return value === undefined ? undefined : Number(value);
+}
+
+/** Whether a whole number, written in digits, fits into 64 bits. */
+function isInt64(text: string): boolean {
+  const [, sign = "", digits = ""] = /^([+-]?)0*(\d*)$/.exec(text) ?? [];
+  // Reading more digits takes its time.
+  if (digits.length > 19) return false;
+  const value = sign === "-" ? -BigInt(digits) : BigInt(digits);
+  return BigInt.asIntN(64, value) === value;
+}
+
 function fitted(value: number, type: "float32" | "int" | "uint32" | "uint64"): number {
   if (type === "float32") return value;
   const whole = Math.trunc(value);
   // Go wraps around, too.
   if (type === "uint32") return whole >>> 0;
-  return (type === "uint64" && whole < 0 ? Number(BigInt.asUintN(64, BigInt(whole))) : whole) + 0;
+  if (type === "int") return Number(int64From(value));
+  return (whole < 0 ? Number(BigInt.asUintN(64, BigInt(whole))) : whole) + 0;
 }
 
 function at(path: string, key: string): string {

@@ -10,6 +10,7 @@ import {
   goMap,
   goString,
   goStruct,
+  int64From,
 } from "../syntax/go-json.js";
 import { badRequest, HttpError } from "./http-error.js";
 
@@ -18,7 +19,7 @@ const durationType: GoType<number> = {
   name: "time.Duration",
   zero: () => 0,
   read: (value) => {
-    if (value instanceof GoNumber) return Number(value.text) / 1e6;
+    if (value instanceof GoNumber) return Number(int64From(Number(value.text))) / 1e6;
     if (typeof value !== "string") return 0;
     const milliseconds = parseDuration(value);
     if (milliseconds === undefined) throw new GoJsonError(durationProblem(value));

@@ -1,7 +1,7 @@
 import type { JsonObject, JsonValue } from "../catalog/instance.js";
 import { isNothing } from "../catalog/shape-reader.js";
 import type { Field, Shape } from "../catalog/shapes.js";
-import { durationText, parseDuration } from "../syntax/go-duration.js";
+import { nanosecondsText, parseNanoseconds } from "../syntax/go-duration.js";
 import {
   GoJsonError,
   GoNumber,
@@ -15,6 +15,7 @@ import {
   goOptional,
   goString,
   goStruct,
+  int64From,
   plainJson,
 } from "../syntax/go-json.js";
 
@@ -30,15 +31,15 @@ export interface RecordOptions {
 }
 
 /** Nanoseconds from a text or a number; other values are passed over, as in Consul. */
-const goNanoseconds: GoType<number> = {
+const goNanoseconds: GoType<bigint> = {
   name: "time.Duration",
-  zero: () => 0,
+  zero: () => 0n,
   read: (value) => {
-    if (value instanceof GoNumber) return Math.trunc(Number(value.text));
-    if (typeof value !== "string") return 0;
-    const milliseconds = parseDuration(value);
-    if (milliseconds === undefined) throw new GoJsonError(`time: invalid duration ${JSON.stringify(value)}`);
-    return Math.round(milliseconds * 1e6);
+    if (value instanceof GoNumber) return int64From(Number(value.text));
+    if (typeof value !== "string") return 0n;
+    const nanoseconds = parseNanoseconds(value);
+    if (nanoseconds === undefined) throw new GoJsonError(`time: invalid duration ${JSON.stringify(value)}`);
+    return nanoseconds;
   },
 };
 
@@ -71,9 +72,9 @@ function fieldType(name: string, { as, pointer }: Field, options: RecordOptions)
     case "uint64":
       return held(goInt);
     case "nanoseconds":
-      return held(goNanoseconds);
+      return held(mapped(goNanoseconds, Number));
     case "duration":
-      return held(mapped(goNanoseconds, (nanoseconds) => durationText(nanoseconds / 1e6)));
+      return held(mapped(goNanoseconds, nanosecondsText));
     case "texts":
       return held(goList(goString));
     case "textMap":

@@ -18,6 +18,12 @@ export interface GoMember {
   readonly offset: number;
 }
 
+/** The whole number that Go makes of a float: the least one where it does not fit (on amd64). */
+export function int64From(value: number): bigint {
+  const whole = Math.trunc(value);
+  return whole >= -(2 ** 63) && whole < 2 ** 63 ? BigInt(whole) : -(2n ** 63n);
+}
+
 /** A number with its text: what is an integer, and how large, is for the reader to decide. */
 export class GoNumber {
   readonly text: string;

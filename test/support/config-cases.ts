@@ -390,6 +390,24 @@ export const configCases: readonly ConfigCase[] = [
     balancer({ policy: "ring_hash", hash_policies: [policy], ring_hash_config: { minimum_ring_size: 3 } }),
   ),
   write("service-resolver", { PrioritizeByLocality: { Mode: "failover" } }),
+  // Numbers and durations at the ends of what 64 bits hold, and beyond.
+  ...[1e300, -1e300, 2 ** 63, -(2 ** 63), 2 ** 63 - 1024, 1e18, 1.5].map((timeout) =>
+    write("service-resolver", { ConnectTimeout: timeout }),
+  ),
+  ...["2562047h47m16.854775808s", "-2562047h47m16.854775808s", "9999999h", "100000h0m0.000000001s"].map((timeout) =>
+    write("service-resolver", { ConnectTimeout: timeout }),
+  ),
+  ...[
+    1e300,
+    -1e300,
+    "99999999999999999999",
+    "9223372036854775808",
+    "-9223372036854775809",
+    "0000000000000000000007",
+  ].map((connections) => upstream({ Limits: { MaxConnections: connections } })),
+  upstream({ Limits: { MaxConnections: `1${"0".repeat(400)}` } }),
+  // A list of one loses its list, once each time it is read.
+  write("proxy-defaults", { Config: { a: [[2]], b: [[[3]]], c: [[{ d: [1] }]] } }, "global"),
   http({ PathExact: "a" }),
   http({ PathPrefix: "a" }),
   http({ PathExact: "/a", PathRegex: "b" }),
