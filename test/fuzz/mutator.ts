@@ -1,4 +1,5 @@
 import type { SeededRandom } from "../../src/testing/simulator/scheduler.js";
+import { changedJson } from "./json-mutator.js";
 
 /** Numbers at which lengths, counts and signs turn over. */
 const EDGES: readonly number[] = [
@@ -11,22 +12,28 @@ export const MAX_INPUT_BYTES = 4_096;
 export class Mutator {
   readonly #random: SeededRandom;
   readonly #words: readonly Buffer[];
+  readonly #isJson: boolean;
 
-  constructor(random: SeededRandom, words: readonly string[]) {
+  /** @param isJson - every other input is changed value by value, and stays JSON. */
+  constructor(random: SeededRandom, words: readonly string[], isJson = false) {
     this.#random = random;
     this.#words = words.map((word) => Buffer.from(word));
+    this.#isJson = isJson;
   }
 
   mutate(input: Buffer, others: readonly Buffer[]): Buffer {
     let made = input;
-    for (let count = 1 + this.#random.below(4); count > 0; count--) made = this.#once(made, others);
+    const byValues = this.#isJson && this.#random.chance(0.5);
+    for (let count = 1 + this.#random.below(4); count > 0; count--) {
+      const other = others[this.#random.below(others.length)] ?? input;
+      made = (byValues ? changedJson(made, other, this.#random) : undefined) ?? this.#once(made, other);
+    }
     return made.subarray(0, MAX_INPUT_BYTES);
   }
 
-  #once(input: Buffer, others: readonly Buffer[]): Buffer {
+  #once(input: Buffer, other: Buffer): Buffer {
     const random = this.#random;
     const at = random.below(input.length + 1);
-    const other = others[random.below(others.length)] ?? input;
     switch (random.below(9)) {
       case 0:
         return changed(input, at, (byte) => byte ^ (1 << random.below(8)));
