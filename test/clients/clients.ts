@@ -6,14 +6,18 @@ import { goTestutil } from "./go-testutil.js";
 import { javaClients } from "./java-clients.js";
 import { nodeConsul } from "./node-consul.js";
 import { prometheus } from "./prometheus.js";
+import { pyConsul } from "./py-consul.js";
 import { springCloudConsul } from "./spring-cloud-consul.js";
+import { traefik } from "./traefik.js";
 
 /** In the order in which they are run. */
 export const clients: readonly Client[] = [
   consulCli,
   nodeConsul,
+  pyConsul,
   consulTemplate,
   prometheus,
+  traefik,
   javaClients,
   springCloudConsul,
   goTestutil,
