@@ -17,6 +17,8 @@ export interface Client {
   readonly differences: readonly Known[];
   /** Checks of a client's own test suite that fail at Consul as well, where they are run here. Default: none. */
   readonly failAtConsul?: readonly Known[];
+  /** Checks that fail at some builds of Consul, and must pass at Peerage. Default: none. */
+  readonly failAtSomeConsuls?: readonly Known[];
 }
 
 export interface Known {
