@@ -553,6 +553,11 @@ export class CatalogState implements CommittedCatalog {
     return first === undefined ? undefined : this.nodeRecord(first);
   }
 
+  /** By key, in no particular order. */
+  *nodeEntries(): Generator<readonly [string, NodeRecord]> {
+    for (const [key, { record }] of this.#nodes) yield [key, record];
+  }
+
   /** In byte order of their keys. */
   nodeRecords(): readonly NodeRecord[] {
     return [...this.#nodes].sort(([left], [right]) => compareUtf8(left, right)).map(([, entry]) => entry.record);

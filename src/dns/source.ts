@@ -69,8 +69,8 @@ export function hostSource(host: PeeringHost): DnsSource {
     datacenter: host.datacenter,
     isPeering: (name) => records.byName(name) !== undefined,
     instances,
-    connectInstances: async (service) => host.gateways.connectInstances(service),
-    ingressInstances: async (service) => host.gateways.ingressInstances(service),
+    connectInstances: async (service) => [...host.gateways.connectInstances(service)],
+    ingressInstances: async (service) => [...host.gateways.ingressInstances(service)],
     node: async (peer, name) => (peer === "" ? host.catalog.nodeAlone(name) : host.imports.node({ peer, name })),
     virtualIp: async (peer, service) => host.catalog.virtualIp(service, peer),
     query: async (nameOrId, from, visible = async (_, all) => all) => {
@@ -79,7 +79,7 @@ export function hostSource(host: PeeringHost): DnsSource {
       const { name, connect = false } = query.service;
       const all = async (peer: string): Promise<readonly ServiceInstance[]> => {
         if (!connect) return instances(peer, name);
-        return peer === "" ? host.gateways.connectInstances(name) : instances(peer, `${name}${SIDECAR_SUFFIX}`);
+        return peer === "" ? [...host.gateways.connectInstances(name)] : instances(peer, `${name}${SIDECAR_SUFFIX}`);
       };
       const token = query.token ?? "";
       const found = await runQuery(query, host.datacenter, async (peer) => visible(peer, await all(peer), token));

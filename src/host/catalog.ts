@@ -17,6 +17,7 @@ import {
 import type { CatalogChange, CatalogSource } from "../catalog/catalog-source.js";
 import { CatalogState, type RecordChange, type ServiceKinds } from "../catalog/catalog-state.js";
 import type { Check, Node, Service, ServiceInstance, ServiceKind } from "../catalog/instance.js";
+import { type Listing, listing } from "../catalog/listing.js";
 import { lowerCase } from "../catalog/names.js";
 import {
   type Deregistration,
@@ -34,6 +35,7 @@ import { Incidents } from "../incidents.js";
 import { readExpendable } from "../storage/expendable.js";
 import { CATALOG_PREFIX } from "../storage/keys.js";
 import type { Entry, Key, Storage, Write } from "../storage/storage.js";
+import { inTurns, sortSteps } from "./turns.js";
 
 export type { Judge, Touched } from "../catalog/catalog-draft.js";
 export type { ServiceKinds } from "../catalog/catalog-state.js";
@@ -64,6 +66,13 @@ export interface IndexedInstance {
   readonly service: IndexedService;
   /** Those of the node first. */
   readonly checks: readonly IndexedCheck[];
+}
+
+/** A node with everything on it, to be told bit by bit. */
+export interface NodeListings {
+  readonly node: IndexedNode;
+  readonly services: Listing<IndexedService>;
+  readonly checks: Listing<IndexedCheck>;
 }
 
 /** A node with everything on it. */
@@ -518,6 +527,35 @@ export class Catalog implements CatalogSource, AsyncDisposable {
     return this.#state.nodeRecords().map(indexedNode);
   }
 
+  /**
+   * A node with its services and checks, by id each, found in turns, and each made when it is looked at; undefined when there is
+   * none of that name.
+   */
+  async nodeContents(name: string): Promise<NodeListings | undefined> {
+    const nodeKey = lowerCase(name);
+    const record = this.#state.nodeRecord(nodeKey);
+    if (record === undefined) return undefined;
+    const instances = [...this.#state.instanceRecordsOn(nodeKey)];
+    const checks: { readonly key: string; readonly check: CheckRecord }[] = [];
+    for (const owner of [record, ...instances]) {
+      for (const check of owner.checks.values()) checks.push({ key: lowerCase(check.check.checkId), check });
+    }
+    const sorted = await inTurns(sortSteps(instances, (left, right) => compareUtf8(left.key, right.key)));
+    const sortedChecks = await inTurns(sortSteps(checks, (left, right) => compareUtf8(left.key, right.key)));
+    return {
+      node: indexedNode(record),
+      services: listing(sorted, indexedService),
+      checks: listing(sortedChecks, ({ check }) => indexedCheck(check)),
+    };
+  }
+
+  /** As {@link nodes}, found in turns, each made when it is looked at. */
+  async nodeListing(): Promise<Listing<IndexedNode>> {
+    const named = [...this.#state.nodeEntries()].map(([key, record]) => ({ key, record }));
+    const sorted = await inTurns(sortSteps(named, (left, right) => compareUtf8(left.key, right.key)));
+    return listing(sorted, ({ record }) => indexedNode(record));
+  }
+
   /** A node without what is on it, at the same cost however much that is; undefined: there is none of that name. */
   nodeAlone(name: string): IndexedNode | undefined {
     const record = this.#state.nodeRecord(lowerCase(name));
@@ -582,10 +620,25 @@ export class Catalog implements CatalogSource, AsyncDisposable {
   services(): ReadonlyMap<string, readonly string[]> {
     const services = new Map<string, readonly string[]>();
     for (const key of this.#sortedServiceKeys()) {
-      const tags = new Set(this.#state.instanceRecords(key).flatMap(({ service }) => service.tags));
-      services.set(this.#state.serviceName(key) ?? key, [...tags].sort(compareUtf8));
+      services.set(this.#state.serviceName(key) ?? key, this.tags(key));
     }
     return services;
+  }
+
+  /** The names, as in {@link services}, found in turns. */
+  async serviceNames(): Promise<readonly string[]> {
+    const keys = [...this.#state.serviceKeys()].map((key) => ({ key }));
+    const sorted = await inTurns(sortSteps(keys, (left, right) => compareUtf8(left.key, right.key)));
+    return sorted.map(({ key }) => this.#state.serviceName(key) ?? key);
+  }
+
+  /** The tags that the instances of a service have, in byte order. */
+  tags(service: string): readonly string[] {
+    const tags = new Set<string>();
+    for (const record of this.#state.instanceRecords(lowerCase(service))) {
+      for (const tag of record.service.tags) tags.add(tag);
+    }
+    return [...tags].sort(compareUtf8);
   }
 
   /** The instances of a service, whatever their kind and health, in byte order of node and id; none: empty. */
@@ -593,9 +646,9 @@ export class Catalog implements CatalogSource, AsyncDisposable {
     return this.#views(this.#state.instanceRecords(lowerCase(service)));
   }
 
-  /** The same with the index of every part. */
-  indexedInstances(service: string): readonly IndexedInstance[] {
-    return this.#state.instanceRecords(lowerCase(service)).map((record) => this.#indexedInstance(record));
+  /** The same with the index of every part, each made when it is looked at. */
+  indexedInstances(service: string): Listing<IndexedInstance> {
+    return this.#indexed(this.#state.instanceRecords(lowerCase(service)));
   }
 
   /** The instances that speak for a service in the mesh: proxies for it, and its connect-native instances. */
@@ -603,9 +656,9 @@ export class Catalog implements CatalogSource, AsyncDisposable {
     return this.#views(this.#state.connectRecords(lowerCase(service)));
   }
 
-  /** The same with the index of every part. */
-  indexedConnectInstances(service: string): readonly IndexedInstance[] {
-    return this.#state.connectRecords(lowerCase(service)).map((record) => this.#indexedInstance(record));
+  /** The same with the index of every part, each made when it is looked at. */
+  indexedConnectInstances(service: string): Listing<IndexedInstance> {
+    return this.#indexed(this.#state.connectRecords(lowerCase(service)));
   }
 
   /** Whether a service has an instance without a kind that does not speak for itself in the mesh. */
@@ -633,16 +686,22 @@ export class Catalog implements CatalogSource, AsyncDisposable {
     return this.#state.instanceRecords(lowerCase(service)).flatMap(indexedChecks);
   }
 
-  /** The checks in a state (`passing`, `warning`, `critical` …), or all of them for `any`, by node and id. */
-  checksInState(state: string): readonly IndexedCheck[] {
-    const checks: IndexedCheck[] = [];
+  /**
+   * The checks in a state (`passing`, `warning`, `critical` …), or all of them for `any`, by node and id. Found in turns, each
+   * made when it is looked at.
+   */
+  async checksInState(state: string): Promise<Listing<IndexedCheck>> {
+    const found: { readonly node: string; readonly id: string; readonly record: CheckRecord }[] = [];
     for (const record of this.#state.checkRecords()) {
-      if (state === "any" || record.check.status === state) checks.push(indexedCheck(record));
+      const { node, checkId, status } = record.check;
+      if (state === "any" || status === state) found.push({ node: lowerCase(node), id: lowerCase(checkId), record });
     }
-    return checks.sort(
-      (left, right) =>
-        compareUtf8(lowerCase(left.node), lowerCase(right.node)) ||
-        compareUtf8(lowerCase(left.checkId), lowerCase(right.checkId)),
+    const sorted = await inTurns(
+      sortSteps(found, (left, right) => compareUtf8(left.node, right.node) || compareUtf8(left.id, right.id)),
+    );
+    return listing(
+      sorted.map(({ record }) => record),
+      indexedCheck,
     );
   }
 
@@ -768,9 +827,33 @@ export class Catalog implements CatalogSource, AsyncDisposable {
     return Object.freeze(records.map((record) => this.#state.view(record)));
   }
 
-  #indexedInstance(record: InstanceRecord): IndexedInstance {
+  /** What they are now, whatever becomes of them until they are looked at. */
+  #indexed(records: readonly InstanceRecord[]): Listing<IndexedInstance> {
+    const nodes = records.map((record) => this.#nodeOf(record));
+    const kept = records.slice();
+    const at = (index: number): IndexedInstance | undefined => {
+      const [record, node] = [kept[index], nodes[index]];
+      return record && node && this.#indexedInstance(record, node);
+    };
+    return {
+      length: kept.length,
+      at,
+      *[Symbol.iterator]() {
+        for (let index = 0; index < kept.length; index++) {
+          const instance = at(index);
+          if (instance !== undefined) yield instance;
+        }
+      },
+    };
+  }
+
+  #nodeOf(record: InstanceRecord): NodeRecord {
     const node = this.#state.nodeRecord(record.nodeKey);
     if (node === undefined) throw new TypeError("not an instance of this catalog");
+    return node;
+  }
+
+  #indexedInstance(record: InstanceRecord, node = this.#nodeOf(record)): IndexedInstance {
     return {
       node: indexedNode(node),
       service: indexedService(record),

@@ -1,6 +1,7 @@
 import { compareUtf8 } from "../catalog/byte-order.js";
 import type { GatewayNames } from "../catalog/config-entry-set.js";
 import type { ServiceAddress } from "../catalog/instance.js";
+import { joined, type Listing } from "../catalog/listing.js";
 import { lowerCase } from "../catalog/names.js";
 import type { Catalog, IndexedInstance } from "./catalog.js";
 import type { ConfigEntries } from "./config-entries.js";
@@ -32,8 +33,8 @@ export class Gateways {
   }
 
   /** The instances of the ingress gateways that lead to a service. */
-  ingressInstances(service: string): readonly IndexedInstance[] {
-    return this.ingress(service).flatMap((gateway) => this.#catalog.indexedInstances(gateway));
+  ingressInstances(service: string): Listing<IndexedInstance> {
+    return joined(this.ingress(service).map((gateway) => this.#catalog.indexedInstances(gateway)));
   }
 
   /** Grows when {@link ingressInstances} may have changed. */
@@ -49,11 +50,11 @@ export class Gateways {
   }
 
   /** All that leads to a service in the mesh: what speaks for it, then the terminating gateways in front of it. */
-  connectInstances(service: string): readonly IndexedInstance[] {
-    return [
-      ...this.#catalog.indexedConnectInstances(service),
-      ...this.terminating(service).flatMap((gateway) => this.#catalog.indexedInstances(gateway)),
-    ];
+  connectInstances(service: string): Listing<IndexedInstance> {
+    return joined([
+      this.#catalog.indexedConnectInstances(service),
+      ...this.terminating(service).map((gateway) => this.#catalog.indexedInstances(gateway)),
+    ]);
   }
 
   /** Grows when {@link connectInstances} may have changed. */

@@ -2,6 +2,7 @@ import { createHash } from "node:crypto";
 import { connectName } from "../catalog/catalog-draft.js";
 import { withCentralConfig } from "../catalog/central-config.js";
 import { isMaintenance } from "../catalog/health.js";
+import { listing } from "../catalog/listing.js";
 import { lowerCase } from "../catalog/names.js";
 import { agentProxyShape } from "../catalog/shapes.js";
 import { toldText } from "../errors.js";
@@ -12,7 +13,7 @@ import { blocking } from "./blocking.js";
 import type { Answer, Call } from "./call.js";
 import { filterFor, Visibility } from "./discovery.js";
 import { badRequest, HttpError } from "./http-error.js";
-import { type Json, textMap, writeJson } from "./json.js";
+import { type Json, LazyList, LazyMap, textMap, writeJson } from "./json.js";
 import { listOf, objectOf, text } from "./operation-docs.js";
 import { checkSchema, mapOf, orNull, ownServiceSchema } from "./record-docs.js";
 import { checkFields, serviceFields } from "./record-fields.js";
@@ -43,7 +44,7 @@ async function members(call: Call): Promise<Answer> {
   const wide = isTrue(call.query.get("wan"));
   const filter = filterFor(call.readOptions(), memberFields);
   const members = await filter(visible.node(call.server.nodeName) ? [memberOf(call, wide)] : []);
-  return { json: members.map(memberJson), filtered: visible.filtered };
+  return { json: LazyList.of(members, memberJson), filtered: visible.filtered };
 }
 
 /** What was registered at this node, by id. */
@@ -53,11 +54,11 @@ async function services(call: Call): Promise<Answer> {
   const filter = filterFor(call.readOptions(), serviceFields);
   const visible = await Visibility.of(call, "");
   await call.turn();
-  const views = (call.host.catalog.node(call.server.nodeName)?.services ?? [])
-    .filter(({ id, name }) => id !== SERVER_ID && visible.service(name))
-    .map((service): ServiceView => ({ peer: "", service }));
-  const kept = await filter(views);
-  const json = new Map(kept.map(({ service }) => [service.id, agentServiceJson(call, service)]));
+  const own = (await call.host.catalog.nodeContents(call.server.nodeName))?.services ?? [];
+  const views = listing(own, (service): ServiceView => ({ peer: "", service }));
+  const shown = await filter(views, ({ service: { id, name } }) => id !== SERVER_ID && visible.service(name));
+  const byId = listing(shown, ({ service }) => [service.id, service] as const);
+  const json = LazyMap.of(byId, (service) => agentServiceJson(call, service));
   return { json, filtered: visible.filtered };
 }
 
@@ -74,13 +75,13 @@ async function checks(call: Call): Promise<Answer> {
   const filter = filterFor(call.readOptions(), checkFields);
   const visible = await Visibility.of(call, "");
   await call.turn();
-  const views = (call.host.catalog.node(call.server.nodeName)?.checks ?? [])
-    .filter(isOwnCheck)
-    .filter(({ node, serviceId, serviceName }) =>
-      serviceId === "" ? visible.node(node) : visible.service(serviceName),
-    )
-    .map((check): CheckView => ({ peer: "", check: withResult(call, check) }));
-  const json = new Map((await filter(views)).map((view) => [view.check.checkId, agentCheckJson(view.check)]));
+  const onNode = (await call.host.catalog.nodeContents(call.server.nodeName))?.checks ?? [];
+  const views = listing(onNode, (check): CheckView => ({ peer: "", check: withResult(call, check) }));
+  const isSeen = ({ node, serviceId, serviceName }: IndexedCheck): boolean =>
+    serviceId === "" ? visible.node(node) : visible.service(serviceName);
+  const shown = await filter(views, ({ check }) => isOwnCheck(check) && isSeen(check));
+  const byId = listing(shown, ({ check }) => [check.checkId, check] as const);
+  const json = LazyMap.of(byId, agentCheckJson);
   return { json, filtered: visible.filtered };
 }
 

@@ -1,19 +1,136 @@
+import { setImmediate } from "node:timers/promises";
 import { promisify } from "node:util";
-import { gzip } from "node:zlib";
+import { createGzip, type Gzip, gzip } from "node:zlib";
+import { type Json, JsonWriter } from "./json.js";
 
 const compress = promisify(gzip);
 
-/** The bytes of an answer. They are compressed once, however often they are sent. */
-export class AnswerBody {
-  readonly plain: Buffer;
-  #gzip: Promise<Buffer> | undefined;
+/**
+ * Bytes of an answer, about, that are made in one turn of the event loop, which takes a millisecond or two, and that are given
+ * to the system at once.
+ */
+export const PIECE_BYTES: number = 64 * 1_024;
+/** What an element costs that is in memory until it is written, about, beside the record that it tells. */
+const ELEMENT_BYTES = 64;
+/** What compressing an answer bit by bit costs, about, with the two settings below. */
+const GZIP_BYTES = 128 * 1_024;
+const WINDOW_BITS = 13;
+const MEMORY_LEVEL = 7;
 
-  constructor(text: string) {
-    this.plain = Buffer.from(text);
+/** An answer of which all is made: its pieces, which are compressed once, however often they are sent. */
+export class WholeBody {
+  readonly pieces: readonly Buffer[];
+  readonly bytes: number;
+  #gzip: Promise<readonly Buffer[]> | undefined;
+
+  constructor(pieces: readonly Buffer[]) {
+    this.pieces = pieces;
+    this.bytes = bytesOf(pieces);
   }
 
-  gzip(): Promise<Buffer> {
-    this.#gzip ??= compress(this.plain);
+  static text(text: string): WholeBody {
+    return new WholeBody([Buffer.from(text)]);
+  }
+
+  /** Made for several answers: others have their turn between the pieces. */
+  static async json(json: Json, pretty: boolean): Promise<WholeBody> {
+    const writer = new JsonWriter(json, pretty);
+    const pieces = [pieceOf(writer)];
+    while (!writer.done) {
+      await setImmediate();
+      pieces.push(pieceOf(writer));
+    }
+    return new WholeBody(pieces);
+  }
+
+  gzip(): Promise<readonly Buffer[]> {
+    this.#gzip ??= this.#compress();
     return this.#gzip;
   }
+
+  async #compress(): Promise<readonly Buffer[]> {
+    const [first, second] = this.pieces;
+    if (first === undefined || second === undefined) return [await compress(first ?? Buffer.alloc(0))];
+    const compressor = new Compressor();
+    const compressed: Buffer[] = [];
+    for (const piece of this.pieces) compressed.push(await compressor.add(piece));
+    compressed.push(await compressor.end());
+    return compressed;
+  }
+}
+
+/** An answer that is made as fast as it is read, piece by piece. */
+export class GrowingBody {
+  /** What is in memory until the last piece is made. */
+  readonly keptBytes: number;
+  readonly #writer: JsonWriter;
+  #first: Buffer | undefined;
+
+  constructor(first: Buffer, writer: JsonWriter) {
+    this.#first = first;
+    this.#writer = writer;
+    this.keptBytes = writer.openElements * ELEMENT_BYTES + GZIP_BYTES;
+  }
+
+  /** The next piece, or undefined after the last one. */
+  next(): Buffer | undefined {
+    const first = this.#first;
+    this.#first = undefined;
+    if (first !== undefined) return first;
+    return this.#writer.done ? undefined : pieceOf(this.#writer);
+  }
+}
+
+export type AnswerBody = WholeBody | GrowingBody;
+
+/** The body of one answer. */
+export function jsonBody(json: Json, pretty: boolean): AnswerBody {
+  const writer = new JsonWriter(json, pretty);
+  const first = pieceOf(writer);
+  return writer.done ? new WholeBody([first]) : new GrowingBody(first, writer);
+}
+
+/** Compresses bit by bit, in a thread of its own. */
+export class Compressor {
+  readonly #gzip: Gzip = createGzip({ windowBits: WINDOW_BITS, memLevel: MEMORY_LEVEL });
+  #out: Buffer[] = [];
+
+  constructor() {
+    this.#gzip.on("data", (chunk: Buffer) => this.#out.push(chunk));
+  }
+
+  /** What has been compressed by then, which may be nothing. */
+  add(piece: Buffer): Promise<Buffer> {
+    return new Promise((resolve, reject) => {
+      this.#gzip.write(piece, (error) => (error ? reject(error) : resolve(this.#take())));
+    });
+  }
+
+  end(): Promise<Buffer> {
+    return new Promise((resolve, reject) => {
+      this.#gzip.once("error", reject).once("end", () => resolve(this.#take()));
+      this.#gzip.end();
+    });
+  }
+
+  /** Gives back its memory. To be called when it is not ended. */
+  destroy(): void {
+    this.#gzip.destroy();
+  }
+
+  #take(): Buffer {
+    const out = Buffer.concat(this.#out);
+    this.#out = [];
+    return out;
+  }
+}
+
+export function bytesOf(pieces: readonly Buffer[]): number {
+  let bytes = 0;
+  for (const piece of pieces) bytes += piece.length;
+  return bytes;
+}
+
+function pieceOf(writer: JsonWriter): Buffer {
+  return Buffer.from(writer.write(PIECE_BYTES));
 }

@@ -1,9 +1,13 @@
-/** Whose answers they are. */
+import type { Clock, Timer } from "../environment.js";
+
+/** One call, and whose answers it gets. */
 export interface Answerer {
   /** As `sourceOf` tells it. */
   readonly source: string;
   /** The connection: one object for each. */
   readonly connection: object;
+  /** Ends its answer, which its client does not read while others wait for that. */
+  readonly cutOff: () => void;
 }
 
 export interface AnswerLimits {
@@ -13,37 +17,58 @@ export interface AnswerLimits {
   readonly unsentPerConnection: number;
   readonly unsentPerSource: number;
   readonly unsentInAll: number;
+  /** How long a client may take to read a piece of an answer while others wait for that, in milliseconds. */
+  readonly slowReaderMs: number;
 }
 
 /** What has as many bytes of unsent answers as it may. */
 export type Unread = "connection" | "source" | "all";
 
 type Start = () => void;
+type ByConnection = Map<object, Set<Start>>;
+
+/** Those of one source that wait. */
+interface Waiting {
+  /** For an answer. */
+  readonly fresh: ByConnection;
+  /** For the next piece of one. */
+  readonly begun: ByConnection;
+  /** Whether the last turn was one of `begun`: they take turns, too. */
+  begunLast: boolean;
+}
 
 /** No source has this name. */
 const ALL = "all";
 
 /**
- * Says when the next answer may be made: few at once, one in a turn of the event loop, and none for those who have not read
- * what they were answered before. Sources take turns, and so do the connections of one source.
+ * Says when the next answer, or piece of one, may be made: few answers at once, one in a turn of the event loop, and none for those
+ * who have not read what they were answered before. Sources take turns, and so do the connections of one source. A client that
+ * reads nothing for a while, as others wait for that, is cut off.
  */
 export class AnswerTurns {
   readonly #limits: AnswerLimits;
   readonly #onUnread: (what: Unread, source: string) => void;
-  /** By source and by connection. */
-  readonly #waiting = new Map<string, Map<object, Set<Start>>>();
+  readonly #clock: Clock;
+  readonly #waiting = new Map<string, Waiting>();
   readonly #unsent = new Map<string | object, number>();
   #unsentInAll = 0;
+  /** Who has bytes that are not sent, and since when; the longest first. */
+  readonly #readers = new Map<Answerer, { bytes: number; readonly sinceMs: number }>();
+  /** Those who have the same thing in memory, by that. It counts for the first one. */
+  readonly #shared = new Map<object, Set<Answerer>>();
   /** Sources and connections of which it was told that something waits until they have read, and `all`. */
   readonly #told = new Set<string | object>();
   #making = 0;
   /** One was begun in this turn of the event loop, or may be in the next one. */
   #scheduled = false;
+  /** Wakes us when the next reader is too slow. */
+  #slowTimer: Timer | undefined;
 
   /** @param onUnread - is told when an answer waits because others have not been read: once, until they have. */
-  constructor(limits: AnswerLimits, onUnread: (what: Unread, source: string) => void) {
+  constructor(limits: AnswerLimits, onUnread: (what: Unread, source: string) => void, clock: Clock) {
     this.#limits = limits;
     this.#onUnread = onUnread;
+    this.#clock = clock;
   }
 
   /**
@@ -52,12 +77,21 @@ export class AnswerTurns {
    */
   wait(answerer: Answerer, start: () => void): () => void {
     if (!this.#scheduled && this.#making < this.#limits.atOnce && !this.#isUnread(answerer)) {
-      this.#begin(start);
+      this.#begin(start, true);
       return () => {};
     }
-    this.#add(answerer, start);
-    this.#schedule();
-    return () => this.#remove(answerer, start);
+    return this.#add(answerer, "fresh", start);
+  }
+
+  /**
+   * Calls `start` when the next piece of an answer may be made, within that call: however much others have not read, for its own
+   * client has read what there was.
+   * @returns as {@link wait}.
+   */
+  goOn(answerer: Answerer, start: () => void): () => void {
+    if (this.#scheduled) return this.#add(answerer, "begun", start);
+    this.#begin(start, false);
+    return () => {};
   }
 
   /** The answer is made, or there is none. */
@@ -66,27 +100,63 @@ export class AnswerTurns {
     this.#schedule();
   }
 
-  /** An answer of so many bytes is to be sent. */
-  hold({ source, connection }: Answerer, bytes: number): void {
-    for (const key of [source, connection]) this.#unsent.set(key, (this.#unsent.get(key) ?? 0) + bytes);
-    this.#unsentInAll += bytes;
+  /** An answer, or a piece of one, of so many bytes is to be sent. */
+  hold(answerer: Answerer, bytes: number): void {
+    const reader = this.#readers.get(answerer);
+    if (reader !== undefined) reader.bytes += bytes;
+    else this.#readers.set(answerer, { bytes, sinceMs: this.#clock.now() });
+    this.#count(answerer.connection, bytes);
+    this.keep(answerer, bytes);
   }
 
   /** So many bytes have been sent, or never will be. */
-  release({ source, connection }: Answerer, bytes: number): void {
-    for (const key of [source, connection]) {
-      const left = (this.#unsent.get(key) ?? 0) - bytes;
-      if (left > 0) this.#unsent.set(key, left);
-      else this.#unsent.delete(key);
-      if (left < this.#limitOf(key)) this.#told.delete(key);
+  release(answerer: Answerer, bytes: number): void {
+    const reader = this.#readers.get(answerer);
+    this.#readers.delete(answerer);
+    if (reader !== undefined && reader.bytes > bytes) {
+      this.#readers.set(answerer, { bytes: reader.bytes - bytes, sinceMs: this.#clock.now() });
     }
-    this.#unsentInAll -= bytes;
+    this.#count(answerer.connection, -bytes);
+    this.keep(answerer, -bytes);
+  }
+
+  /** So many bytes more, or less, are in memory for an answer that is being sent. */
+  keep({ source }: Answerer, bytes: number): void {
+    this.#count(source, bytes);
+    this.#unsentInAll += bytes;
     if (this.#unsentInAll < this.#limits.unsentInAll) this.#told.delete(ALL);
-    this.#schedule();
+    if (bytes < 0) this.#schedule();
+  }
+
+  /**
+   * Something is in memory for an answer, of which there is one for all answers: it counts once, for one of those.
+   * @returns the answer has been sent, or never will be.
+   */
+  share(answerer: Answerer, kept: object, bytes: number): () => void {
+    const sharing = this.#shared.get(kept) ?? new Set<Answerer>();
+    this.#shared.set(kept, sharing);
+    if (sharing.size === 0) this.keep(answerer, bytes);
+    sharing.add(answerer);
+    return () => {
+      const [charged] = sharing;
+      sharing.delete(answerer);
+      const [next] = sharing;
+      if (next === undefined) this.#shared.delete(kept);
+      if (charged !== answerer) return;
+      this.keep(answerer, -bytes);
+      if (next !== undefined) this.keep(next, bytes);
+    };
+  }
+
+  #count(key: string | object, bytes: number): void {
+    const left = (this.#unsent.get(key) ?? 0) + bytes;
+    if (left > 0) this.#unsent.set(key, left);
+    else this.#unsent.delete(key);
+    if (left < this.#limitOf(key)) this.#told.delete(key);
   }
 
   /** Whether an answer must wait until others have been read. */
-  #isUnread({ source, connection }: Answerer): boolean {
+  #isUnread({ source, connection }: Pick<Answerer, "source" | "connection">): boolean {
     return (
       this.#isFull(ALL, "all", source) ||
       this.#isFull(source, "source", source) ||
@@ -107,22 +177,25 @@ export class AnswerTurns {
     return typeof key === "string" ? this.#limits.unsentPerSource : this.#limits.unsentPerConnection;
   }
 
-  #add({ source, connection }: Answerer, start: Start): void {
-    const connections = this.#waiting.get(source) ?? new Map<object, Set<Start>>();
-    this.#waiting.set(source, connections);
+  #add({ source, connection }: Answerer, kind: "fresh" | "begun", start: Start): () => void {
+    const waiting = this.#waiting.get(source) ?? { fresh: new Map(), begun: new Map(), begunLast: false };
+    this.#waiting.set(source, waiting);
+    const connections: ByConnection = waiting[kind];
     connections.set(connection, (connections.get(connection) ?? new Set()).add(start));
+    this.#schedule();
+    return () => this.#remove(source, kind, connection, start);
   }
 
   /** Those of the same source and connection that still wait go to the end. */
-  #remove({ source, connection }: Answerer, start: Start): void {
-    const connections = this.#waiting.get(source);
-    const starts = connections?.get(connection);
-    if (connections === undefined || starts === undefined) return;
+  #remove(source: string, kind: "fresh" | "begun", connection: object, start: Start): void {
+    const waiting = this.#waiting.get(source);
+    const starts = waiting?.[kind].get(connection);
+    if (waiting === undefined || starts === undefined) return;
     starts.delete(start);
-    connections.delete(connection);
-    if (starts.size > 0) connections.set(connection, starts);
+    waiting[kind].delete(connection);
+    if (starts.size > 0) waiting[kind].set(connection, starts);
     this.#waiting.delete(source);
-    if (connections.size > 0) this.#waiting.set(source, connections);
+    if (waiting.fresh.size + waiting.begun.size > 0) this.#waiting.set(source, waiting);
   }
 
   #schedule(): void {
@@ -134,23 +207,86 @@ export class AnswerTurns {
     });
   }
 
-  #begin(start: Start): void {
-    this.#making++;
+  #begin(start: Start, fresh: boolean): void {
+    if (fresh) this.#making++;
     this.#schedule();
     start();
   }
 
   #next(): void {
-    if (this.#making >= this.#limits.atOnce) return;
-    for (const [source, connections] of this.#waiting) {
-      if (this.#isFull(ALL, "all", source)) return;
-      if (this.#isFull(source, "source", source)) continue;
-      for (const [connection, [start]] of connections) {
-        if (start === undefined || this.#isFull(connection, "connection", source)) continue;
-        this.#remove({ source, connection }, start);
-        this.#begin(start);
+    let held = false;
+    for (const [source, waiting] of this.#waiting) {
+      for (const kind of waiting.begunLast ? (["fresh", "begun"] as const) : (["begun", "fresh"] as const)) {
+        const isFresh = kind === "fresh";
+        if (isFresh && this.#making >= this.#limits.atOnce) continue;
+        const found = this.#first(source, waiting[kind], isFresh);
+        held ||= found === "unread";
+        if (found === undefined || found === "unread") continue;
+        waiting.begunLast = !isFresh;
+        this.#remove(source, kind, found.connection, found.start);
+        this.#begin(found.start, isFresh);
+        if (held) this.#watchReaders();
         return;
       }
     }
+    if (held) this.#watchReaders();
+  }
+
+  /** @returns `unread`: there are some, and others must be read before. */
+  #first(
+    source: string,
+    connections: ByConnection,
+    isFresh: boolean,
+  ): { readonly connection: object; readonly start: Start } | "unread" | undefined {
+    let held = false;
+    for (const [connection, [start]] of connections) {
+      if (start === undefined) continue;
+      if (!isFresh) return { connection, start };
+      if (this.#isFull(ALL, "all", source) || this.#isFull(source, "source", source)) return "unread";
+      if (!this.#isFull(connection, "connection", source)) return { connection, start };
+      held = true;
+    }
+    return held ? "unread" : undefined;
+  }
+
+  /** Of those for whom others wait, cuts off who has read nothing for the longest time, as soon as that is too long. */
+  #watchReaders(): void {
+    if (this.#slowTimer !== undefined) return;
+    const waitedFor = this.#waitedFor();
+    if (waitedFor.size === 0) return;
+    for (const [answerer, { sinceMs }] of this.#readers) {
+      if (!waitedFor.has(answerer.source) && !waitedFor.has(answerer.connection)) continue;
+      const leftMs = sinceMs + this.#limits.slowReaderMs - this.#clock.now();
+      if (leftMs <= 0) {
+        // What it holds is released when it has ended, which is when the next one is looked for.
+        this.#readers.delete(answerer);
+        answerer.cutOff();
+        return;
+      }
+      this.#slowTimer = this.#clock.after(leftMs, () => {
+        this.#slowTimer = undefined;
+        this.#watchReaders();
+      });
+      return;
+    }
+  }
+
+  /** The sources and connections that must read before others are answered; of all sources, where all have to, the one with most. */
+  #waitedFor(): ReadonlySet<string | object> {
+    const keys = new Set<string | object>();
+    for (const [source, { fresh }] of this.#waiting) {
+      if (fresh.size > 0 && this.#isFull(ALL, "all", source)) keys.add(this.#mostUnread());
+      if (fresh.size > 0 && this.#isFull(source, "source", source)) keys.add(source);
+      for (const connection of fresh.keys()) if (this.#isFull(connection, "connection", source)) keys.add(connection);
+    }
+    return keys;
+  }
+
+  #mostUnread(): string {
+    let most = "";
+    for (const { source } of this.#readers.keys()) {
+      if ((this.#unsent.get(source) ?? 0) > (this.#unsent.get(most) ?? 0)) most = source;
+    }
+    return most;
   }
 }

@@ -7,7 +7,7 @@ import { formatAddress } from "../transport/address.js";
 import { StatusCode } from "../wire/status.js";
 import { type Answerer, AnswerTurns, type Unread } from "./answer-turns.js";
 import { HttpError } from "./http-error.js";
-import type { HttpRequest } from "./messages.js";
+import type { HttpRequest, HttpResponse } from "./messages.js";
 import { Quota } from "./quota.js";
 
 /** What calls may hold, of one source and together. A source is an IPv4 address, or the /64 of an IPv6 one. */
@@ -43,6 +43,12 @@ export interface CallLimitsOptions {
   readonly unsentPerSource?: number;
   /** The same for all sources together. Default 256 MiB. */
   readonly unsentInAll?: number;
+  /**
+   * How long a client may take to read a piece of an answer, 64 KiB at most, while others wait because its source, its connection or
+   * all together have as many bytes unread as they may, in milliseconds. Default 5 000; then its answer is cut off. Clients for
+   * whom nobody waits have as long as `writeTimeoutMs` says.
+   */
+  readonly slowReaderMs?: number;
   /** Answers to reads that are made at the same time; others wait for their turn. Default 8. */
   readonly answersAtOnce?: number;
   /** Default: the system's. */
@@ -62,6 +68,7 @@ export class CallLimits {
   readonly strangerBodyBytes: number;
   /** @internal */
   readonly incidents: Incidents;
+  readonly #slowReaderMs: number;
   readonly #turns: AnswerTurns;
   readonly #waiting: Places;
   readonly #bodies: Quota;
@@ -77,14 +84,17 @@ export class CallLimits {
     this.#limits = { waitingPerSource, waitingInAll, bodyBytesPerSource, bodyBytesInAll };
     this.incidents = options.incidents ?? new Incidents();
     this.strangerBodyBytes = options.strangerBodyBytes ?? 64 * KIB;
+    this.#slowReaderMs = options.slowReaderMs ?? 5_000;
     this.#turns = new AnswerTurns(
       {
         atOnce: options.answersAtOnce ?? 8,
         unsentPerConnection: options.unsentPerConnection ?? 64 * KIB,
         unsentPerSource: options.unsentPerSource ?? 64 * MIB,
         unsentInAll: options.unsentInAll ?? 256 * MIB,
+        slowReaderMs: this.#slowReaderMs,
       },
       (what, source) => this.#unread(what, source),
+      clock,
     );
     // None of them is stale, however long it waits: that is what it is for.
     const graceMs = Number.POSITIVE_INFINITY;
@@ -97,14 +107,24 @@ export class CallLimits {
 
   /**
    * What one call may take; to be ended with it.
+   * @param response - is destroyed when others wait for its client to read.
    * @internal
    */
-  allowance(request: HttpRequest): CallAllowance {
+  allowance(request: HttpRequest, response: HttpResponse): CallAllowance {
     const { remoteAddress = "", remotePort = 0 } = request.socket;
     const source = sourceOf(formatAddress(remoteAddress, remotePort));
     const isHttp2 = request instanceof Http2ServerRequest;
     const connection = isHttp2 ? (request.stream.session ?? request.stream) : request.socket;
-    return new CallAllowance(this, this.#turns, { source, connection }, isHttp2);
+    const cutOff = (): void => {
+      const fields = { source, limitMs: this.#slowReaderMs };
+      this.incidents.report(
+        "reader-cut-off",
+        "a client did not read, and others waited for that: it was cut off",
+        fields,
+      );
+      response.destroy();
+    };
+    return new CallAllowance(this, this.#turns, { source, connection, cutOff }, isHttp2);
   }
 
   /** @internal */
@@ -159,6 +179,23 @@ function exhausted(why: string): PeeringError {
   return new PeeringError("resource-exhausted", why, { status: StatusCode.ResourceExhausted });
 }
 
+/** @param wait - calls `start`, or what it returns is called. @throws `signal.reason` */
+function unlessAborted(signal: AbortSignal, wait: (start: () => void) => () => void): Promise<void> {
+  return new Promise((resolve, reject) => {
+    if (signal.aborted) return reject(signal.reason);
+    let giveUp = (): void => {};
+    const abort = (): void => {
+      giveUp();
+      reject(signal.reason);
+    };
+    signal.addEventListener("abort", abort, { once: true });
+    giveUp = wait(() => {
+      signal.removeEventListener("abort", abort);
+      resolve();
+    });
+  });
+}
+
 /** What one call holds of the limits. */
 export class CallAllowance {
   readonly #limits: CallLimits;
@@ -168,6 +205,8 @@ export class CallAllowance {
   readonly #bodies: (() => void)[] = [];
   #making = false;
   #unsentBytes = 0;
+  #keptBytes = 0;
+  readonly #shared: (() => void)[] = [];
   #ended = false;
 
   /** @internal */
@@ -190,22 +229,19 @@ export class CallAllowance {
   }
 
   /** Resolves when the call may make an answer, until {@link made}, {@link rest} or {@link end}. @throws `signal.reason` */
-  turn(signal: AbortSignal): Promise<void> {
-    if (this.#making) return Promise.resolve();
-    return new Promise((resolve, reject) => {
-      if (signal.aborted) return reject(signal.reason);
-      let giveUp = (): void => {};
-      const abort = (): void => {
-        giveUp();
-        reject(signal.reason);
-      };
-      signal.addEventListener("abort", abort, { once: true });
-      giveUp = this.#turns.wait(this.#answerer, () => {
+  async turn(signal: AbortSignal): Promise<void> {
+    if (this.#making) return;
+    await unlessAborted(signal, (start) => {
+      return this.#turns.wait(this.#answerer, () => {
         this.#making = true;
-        signal.removeEventListener("abort", abort);
-        resolve();
+        start();
       });
     });
+  }
+
+  /** Resolves when the call may make the next piece of its answer, whose client has read the ones before. @throws `signal.reason` */
+  goOn(signal: AbortSignal): Promise<void> {
+    return unlessAborted(signal, (start) => this.#turns.goOn(this.#answerer, start));
   }
 
   /** There is no answer yet: it is the turn of others. */
@@ -222,6 +258,18 @@ export class CallAllowance {
       this.#turns.hold(this.#answerer, bytes);
     }
     this.rest();
+  }
+
+  /** So many bytes are in memory until the call ends, beside those that are made. */
+  keep(bytes: number): void {
+    if (this.#ended) return;
+    this.#keptBytes += bytes;
+    this.#turns.keep(this.#answerer, bytes);
+  }
+
+  /** Something is in memory until the call ends, for all calls that have the same one. */
+  share(kept: object, bytes: number): void {
+    if (!this.#ended) this.#shared.push(this.#turns.share(this.#answerer, kept, bytes));
   }
 
   /** So much of it has been sent. */
@@ -265,6 +313,8 @@ export class CallAllowance {
   end(): void {
     this.#giveBodies();
     this.sent(this.#unsentBytes);
+    for (const leave of this.#shared.splice(0)) leave();
+    this.keep(-this.#keptBytes);
     this.#ended = true;
     this.rest();
   }

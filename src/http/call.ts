@@ -3,12 +3,12 @@ import { Access, type Authorizer, type Identity, type Right } from "../access/au
 import type { Clock, LogFields, Random } from "../environment.js";
 import type { PeeringHost } from "../host/host.js";
 import { valuesAtMost } from "../syntax/go-json.js";
-import { AnswerBody } from "./answer-body.js";
+import { WholeBody } from "./answer-body.js";
 import { type BlockingQuery, blocking, type Reading, type Waiting } from "./blocking.js";
 import { type BodyLimits, readBody } from "./body.js";
 import type { CallAllowance } from "./call-limits.js";
 import { badRequest, HttpError } from "./http-error.js";
-import { type Json, writeJson } from "./json.js";
+import type { Json } from "./json.js";
 import type { HttpRequest } from "./messages.js";
 import { type Consistency, parseConsistency, parseReadOptions, type ReadOptions } from "./query.js";
 import type { SharedAnswer, SharedAnswers } from "./shared-answers.js";
@@ -88,7 +88,7 @@ export interface Answer {
   /** Content type of the text. Default: plain. */
   readonly textType?: string;
   /** The body as JSON that is written already, instead of `json`: the same for many answers. */
-  readonly body?: AnswerBody;
+  readonly body?: WholeBody;
   /** The body as plain text that goes on, instead of JSON. */
   readonly stream?: BodyStream;
   readonly read?: ReadHeaders;
@@ -222,6 +222,16 @@ export class Call implements Waiting {
     return this.#allowance.turn(this.signal);
   }
 
+  /** So many bytes are in memory until it is answered. */
+  keep(bytes: number): void {
+    this.#allowance.keep(bytes);
+  }
+
+  /** Something is in memory until it is answered, for all calls that have the same one. */
+  share(kept: object, bytes: number): void {
+    this.#allowance.share(kept, bytes);
+  }
+
   pause(): void {
     this.#shared?.asleep();
     this.#allowance.rest();
@@ -239,11 +249,11 @@ export class Call implements Waiting {
     const reading = await blocking(this, options, query);
     if (this.#shared === undefined) return make(reading);
     const asked = { index: reading.index, identity: this.#identity };
-    return this.#shared.answer(asked, this.signal, async () => {
+    return this.#shared.answer(asked, this.signal, async (forOthers) => {
       const { json, ...answer } = await make(reading);
-      return json === undefined
-        ? answer
-        : { ...answer, body: new AnswerBody(writeJson(json, this.query.has("pretty"))) };
+      if (json === undefined) return answer;
+      if (!forOthers) return { ...answer, json };
+      return { ...answer, body: await WholeBody.json(json, this.query.has("pretty")) };
     });
   }
 

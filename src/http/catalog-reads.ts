@@ -1,4 +1,5 @@
 import { compareUtf8 } from "../catalog/byte-order.js";
+import { type Listing, listing } from "../catalog/listing.js";
 import { lowerCase } from "../catalog/names.js";
 import type { CatalogIndexes } from "../host/catalog.js";
 import type { Answer, Call } from "./call.js";
@@ -9,11 +10,11 @@ import {
   connectScope,
   discoveryOptions,
   everyImported,
+  everyLocal,
   filterFor,
+  forEach,
   hasNodeMeta,
   instanceScope,
-  instancesOf,
-  localNode,
   namedOptions,
   nodeOf,
   nodesOf,
@@ -27,6 +28,7 @@ import {
   nodeMetaParameter,
   tagParameter,
 } from "./discovery-docs.js";
+import { LazyList, LazyMap } from "./json.js";
 import { listOf, objectOf } from "./operation-docs.js";
 import { flatInstanceSchema, mapOf, nodeSchema, orNull, serviceSchema } from "./record-docs.js";
 import { flatFields, nodeFields, serviceFields } from "./record-fields.js";
@@ -40,8 +42,8 @@ async function nodes(call: Call): Promise<Answer> {
   const visible = await Visibility.of(call, peer);
   return answerRead(call, options, { peer, local: (indexes) => indexes.nodes }, async () => {
     const all = await nodesOf(call.host, peer);
-    const shown = all.filter(({ node }) => hasNodeMeta(node, nodeMeta) && visible.node(node.name));
-    return { json: (await filter(shown)).map(nodeJson), filtered: visible.filtered };
+    const shown = await filter(all, ({ node }) => hasNodeMeta(node, nodeMeta) && visible.node(node.name));
+    return { json: LazyList.of(shown, nodeJson), filtered: visible.filtered };
   });
 }
 
@@ -59,22 +61,24 @@ async function services(call: Call): Promise<Answer> {
   return answerRead(call, options, scope, async () => {
     const { catalog } = call.host;
     if (peer === "" && !byNode && visible.everyNode && options.filter === "") {
-      const shown = [...catalog.services()].filter(([name]) => visible.service(name));
-      return { json: new Map(shown), filtered: visible.filtered };
+      const shown = new Map<string, readonly string[]>();
+      await forEach(await catalog.serviceNames(), (name) => {
+        if (visible.service(name)) shown.set(name, catalog.tags(name));
+      });
+      return { json: shown, filtered: visible.filtered };
     }
-    const all: InstanceView[] = [];
-    if (peer !== "") all.push(...(await everyImported(call, peer)));
-    else for (const name of catalog.services().keys()) all.push(...(await instancesOf(call.host, peer, name)));
-    const shown = all.filter((view) => hasNodeMeta(view.node, nodeMeta) && visible.instance(view));
+    const all = await (peer === "" ? everyLocal(call) : everyImported(call, peer));
+    const shown = await filter(all, (view) => hasNodeMeta(view.node, nodeMeta) && visible.instance(view));
     const tags = new Map<string, { readonly name: string; readonly tags: Set<string> }>();
-    for (const { service } of await filter(shown)) {
+    await forEach(shown, ({ service }) => {
       const key = lowerCase(service.name);
       const known = tags.get(key) ?? { name: service.name, tags: new Set() };
       tags.set(key, known);
       for (const tag of service.tags) known.tags.add(tag);
-    }
-    const named = [...tags.values()].map((entry) => [entry.name, [...entry.tags].sort(compareUtf8)] as const);
-    return { json: new Map(named), filtered: visible.filtered };
+    });
+    const named = [...tags.values()].map((entry) => [entry.name, entry] as const);
+    const json = LazyMap.of(named, (entry) => [...entry.tags].sort(compareUtf8));
+    return { json, filtered: visible.filtered };
   });
 }
 
@@ -94,22 +98,23 @@ async function connectInstances(call: Call): Promise<Answer> {
   const access = await call.access();
   const readable = access.readable(options.peer).service(service);
   const read = centralRead(call, scope, () => call.host.gateways.connectInstances(service));
-  return flatAnswer(call, options, read, async () =>
-    readable ? connectInstancesOf(call.host, options.peer, service) : [],
-  );
+  return flatAnswer(call, options, read, async () => (readable ? connectInstancesOf(call, options.peer, service) : []));
 }
 
 async function flatAnswer(
   call: Call,
   options: ReturnType<typeof discoveryOptions>,
   { scope, told }: CentralRead,
-  load: () => Promise<readonly InstanceView[]>,
+  load: () => Promise<Listing<InstanceView>>,
 ): Promise<Answer> {
   const filter = filterFor(options, flatFields);
   const visible = await Visibility.of(call, options.peer);
   return answerRead(call, options, scope, async () => {
-    const shown = (await load()).filter((view) => hasNodeMeta(view.node, options.nodeMeta) && visible.instance(view));
-    return { json: (await filter(shown.map(told))).map(flatJson), filtered: visible.filtered };
+    const shown = await filter(
+      listing(await load(), told),
+      (view) => hasNodeMeta(view.node, options.nodeMeta) && visible.instance(view),
+    );
+    return { json: LazyList.of(shown, flatJson), filtered: visible.filtered };
   });
 }
 
@@ -119,10 +124,13 @@ async function node(call: Call): Promise<Answer> {
   const filter = filterFor(options, serviceFields);
   const visible = await Visibility.of(call, peer);
   return answerRead(call, options, { peer, local: (indexes) => indexes.node(name) }, async () => {
-    const found = await nodeOf(call.host, peer, name);
+    const found = await nodeOf(call, peer, name);
     if (found === undefined || !visible.node(found.node.node.name)) return { json: null, filtered: visible.filtered };
-    const shown = await filter(found.services.filter(({ service }) => visible.service(service.name)));
-    const byId = new Map(shown.map((view) => [view.service.id, serviceJson(view)]));
+    const shown = await filter(found.services, ({ service }) => visible.service(service.name));
+    const byId = LazyMap.of(
+      listing(shown, (view) => [view.service.id, view] as const),
+      serviceJson,
+    );
     return { json: { Node: nodeJson(found.node), Services: byId }, filtered: visible.filtered };
   });
 }
@@ -133,15 +141,19 @@ async function nodeServices(call: Call): Promise<Answer> {
   const filter = filterFor(options, serviceFields);
   const visible = await Visibility.of(call, peer);
   const ofNode = { peer, local: (indexes: CatalogIndexes) => indexes.node(name) };
-  const { scope, told } = centralRead(call, ofNode, () => localNode(call.host, name)?.services ?? []);
+  const { scope, told } = centralRead(call, ofNode, () => {
+    return (call.host.catalog.node(name)?.services ?? []).map((service) => ({ service }));
+  });
   return answerRead(call, options, scope, async () => {
-    const found = await nodeOf(call.host, peer, name);
+    const found = await nodeOf(call, peer, name);
     if (found === undefined || !visible.node(found.node.node.name)) {
       return { json: { Node: null, Services: null }, filtered: visible.filtered };
     }
-    const readable = found.services.filter(({ service }) => visible.service(service.name));
-    const shown = await filter(readable.map(told));
-    return { json: { Node: nodeJson(found.node), Services: shown.map(serviceJson) }, filtered: visible.filtered };
+    const shown = await filter(listing(found.services, told), ({ service }) => visible.service(service.name));
+    return {
+      json: { Node: nodeJson(found.node), Services: LazyList.of(shown, serviceJson) },
+      filtered: visible.filtered,
+    };
   });
 }
 

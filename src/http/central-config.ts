@@ -21,7 +21,7 @@ export interface CentralRead {
 export function centralRead(
   { host, query }: Call,
   scope: Scope,
-  local: () => readonly { readonly service: Service }[],
+  local: () => Iterable<{ readonly service: Service }>,
 ): CentralRead {
   if (!query.has("merge-central-config")) return { scope, told: (view) => view };
   const { configEntries } = host;
@@ -31,7 +31,8 @@ export function centralRead(
     // Which names the imports of a peer are about takes reading them: they are read again.
     if (scope.peer !== "") return true;
     const key = lowerCase(name);
-    return local().some(({ service }) => centralNames(service, configEntries.entries).includes(key));
+    for (const { service } of local()) if (centralNames(service, configEntries.entries).includes(key)) return true;
+    return false;
   };
   return {
     scope: { ...scope, central },

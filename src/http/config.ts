@@ -9,6 +9,7 @@ import { configEntryJson, configEntrySchema, type DecodedEntry, decodeConfigEntr
 import { filterFor, ownDatacenter } from "./discovery.js";
 import { type Fields, text as filterText, textMap as filterTextMap } from "./filter/fields.js";
 import { badRequest, HttpError } from "./http-error.js";
+import { LazyList } from "./json.js";
 import {
   casParameter,
   datacenterParameter,
@@ -213,7 +214,7 @@ async function readKind(call: Call, kind: string): Promise<Answer> {
   return call.answer(options, query, async ({ index, result }) => {
     const visible = result.filter(({ entry }) => mayRead(access, entry));
     return {
-      json: (await filter(visible)).map(configEntryJson),
+      json: LazyList.of(await filter(visible), configEntryJson),
       read: { index, filtered: visible.length < result.length },
     };
   });

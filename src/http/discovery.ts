@@ -4,18 +4,20 @@ import { compareUtf8 } from "../catalog/byte-order.js";
 import { connectName } from "../catalog/catalog-draft.js";
 import { SIDECAR_SUFFIX } from "../catalog/exported-payload.js";
 import type { Check, Node, ServiceInstance } from "../catalog/instance.js";
+import { joined, type Listing, listing } from "../catalog/listing.js";
 import { lowerCase } from "../catalog/names.js";
-import type { CatalogIndexes, IndexedCheck } from "../host/catalog.js";
+import type { CatalogIndexes, IndexedCheck, IndexedInstance } from "../host/catalog.js";
 import type { ConfigEntryChange } from "../host/config-entries.js";
 import { latest, VIRTUAL } from "../host/gateways.js";
 import type { PeeringHost } from "../host/host.js";
+import { inTurns, sortSteps } from "../host/turns.js";
 import type { Answer, Call } from "./call.js";
 import type { Fields } from "./filter/fields.js";
 import { compileFilter } from "./filter/filter.js";
 import { badRequest, HttpError } from "./http-error.js";
 import type { Json } from "./json.js";
 import { consistencyOf, goBoolOf, type ReadOptions } from "./query.js";
-import type { CheckView, InstanceView, NodeView } from "./records-json.js";
+import type { CheckView, InstanceView, NodeView, ServiceView } from "./records-json.js";
 
 /** Whose data a read is about, and what it may wait for. */
 export interface Scope {
@@ -115,29 +117,65 @@ function nameInPath(call: Call, what: string): string {
   return call.rest;
 }
 
-/** A filter that lets others have a turn when its patterns take long. @throws {PeeringError} when it is none. */
-export function filterFor<Item>(
-  options: ReadOptions,
-  fields: Fields<Item>,
-): (items: readonly Item[]) => Promise<readonly Item[]> {
-  if (options.filter === "") return async (items) => items;
-  const filter = compileFilter(options.filter, fields);
-  return async (items) => {
-    const kept: Item[] = [];
-    let pauseAt = filter.steps + STEPS_TOGETHER;
-    for (const [index, item] of items.entries()) {
-      if (filter.steps > pauseAt || index % ITEMS_TOGETHER === ITEMS_TOGETHER - 1) {
-        await setImmediate();
-        pauseAt = filter.steps + STEPS_TOGETHER;
-      }
-      if (filter.holds(item)) kept.push(item);
-    }
-    return kept;
+/** The items that a filter holds of, and which may be seen; found in turns. */
+export type Filter<Item> = (items: Listing<Item>, isSeen?: (item: Item) => boolean) => Promise<Listing<Item>>;
+
+/** @throws {PeeringError} when it is none. */
+export function filterFor<Item>(options: ReadOptions, fields: Fields<Item>): Filter<Item> {
+  const filter = options.filter === "" ? undefined : compileFilter(options.filter, fields);
+  return (items, isSeen = () => true) => kept(items, (item) => isSeen(item) && (filter?.holds(item) ?? true));
+}
+
+/** How long one look at items goes on until others have their turn. */
+const TURN_MS = 5;
+
+/** To be called before each part of a long piece of work: lets others have their turn when it is time. */
+export function pauses(): () => Promise<void> | undefined {
+  let begin = performance.now();
+  return () => {
+    if (performance.now() - begin <= TURN_MS) return undefined;
+    return setImmediate().then(() => {
+      begin = performance.now();
+    });
   };
 }
 
-const STEPS_TOGETHER = 100_000;
-const ITEMS_TOGETHER = 2_000;
+/** The items that a test holds of; others have their turn while they are looked at. */
+export async function kept<Item>(items: Listing<Item>, holds: (item: Item) => boolean): Promise<Listing<Item>> {
+  const indexes: number[] = [];
+  const pause = pauses();
+  for (let index = 0; index < items.length; index++) {
+    const pausing = pause();
+    if (pausing !== undefined) await pausing;
+    const item = items.at(index);
+    if (item !== undefined && holds(item)) indexes.push(index);
+  }
+  return indexes.length === items.length ? items : chosen(items, indexes);
+}
+
+/** Does something with each; others have their turn in between. */
+export async function forEach<Item>(items: Listing<Item>, look: (item: Item) => void): Promise<void> {
+  await kept(items, (item) => {
+    look(item);
+    return false;
+  });
+}
+
+function chosen<Item>(items: Listing<Item>, indexes: readonly number[]): Listing<Item> {
+  return {
+    length: indexes.length,
+    at: (place) => {
+      const index = indexes[place];
+      return index === undefined ? undefined : items.at(index);
+    },
+    *[Symbol.iterator]() {
+      for (const index of indexes) {
+        const item = items.at(index);
+        if (item !== undefined) yield item;
+      }
+    },
+  };
+}
 
 /**
  * Answers a read, at once or when its index has grown. The index is taken before the data: what is newer in these is told
@@ -206,7 +244,7 @@ export class Visibility {
     return this.#seen(this.#readable.node(name));
   }
 
-  instance({ node, service }: InstanceView): boolean {
+  instance({ node, service }: NodeView & ServiceView): boolean {
     return this.#seen(this.#readable.node(node.name) && this.#readable.service(service.name));
   }
 
@@ -247,22 +285,56 @@ function importedView(host: PeeringHost, peer: string, instance: ServiceInstance
   };
 }
 
-function byNodeAndId(left: InstanceView, right: InstanceView): number {
-  return (
-    compareUtf8(lowerCase(left.node.name), lowerCase(right.node.name)) ||
-    compareUtf8(lowerCase(left.service.id), lowerCase(right.service.id))
+/** What is sorted by the lower-cased names of node and service. */
+interface Keyed<Item> {
+  readonly node: string;
+  readonly id: string;
+  readonly item: Item;
+}
+
+async function byNodeAndId<Item>(
+  items: Iterable<Item>,
+  keysOf: (item: Item) => readonly [node: string, id: string],
+): Promise<Listing<Item>> {
+  const keyed: Keyed<Item>[] = [];
+  for (const item of items) {
+    const [node, id] = keysOf(item);
+    keyed.push({ node: lowerCase(node), id: lowerCase(id), item });
+  }
+  const sorted = await inTurns(
+    sortSteps(keyed, (left, right) => compareUtf8(left.node, right.node) || compareUtf8(left.id, right.id)),
   );
+  return sorted.map(({ item }) => item);
+}
+
+async function importedViews(
+  { host }: Call,
+  peer: string,
+  instances: readonly ServiceInstance[],
+  indexes: Stamped,
+): Promise<Listing<InstanceView>> {
+  const sorted = await byNodeAndId(instances, ({ node, service }) => [node.name, service.id]);
+  return listing(sorted, (instance) => importedView(host, peer, instance, indexes));
+}
+
+function localViews({ gateways }: PeeringHost, instances: Listing<IndexedInstance>): Listing<InstanceView> {
+  return listing(instances, (instance) => gateways.withAddresses({ peer: "", ...instance }));
 }
 
 /** The instances of a service, by node and id. */
-export async function instancesOf(host: PeeringHost, peer: string, service: string): Promise<readonly InstanceView[]> {
-  if (peer === "") {
-    return host.catalog.indexedInstances(service).map((instance) => host.gateways.withAddresses({ peer, ...instance }));
-  }
+export async function instancesOf(call: Call, peer: string, service: string): Promise<Listing<InstanceView>> {
+  const { host } = call;
+  if (peer === "") return localViews(host, host.catalog.indexedInstances(service));
   const indexes = stamp(host.imports.service({ peer, service })?.revision ?? 1n);
   const instances = await host.imports.instances({ peer, service });
-  return instances.map((instance) => importedView(host, peer, instance, indexes)).sort(byNodeAndId);
+  call.share(instances, instances.length * IMPORTED_BYTES);
+  return importedViews(call, peer, instances, indexes);
 }
+
+/** What an instance costs that was read from the storage, about. Local ones are in memory anyway. */
+export const IMPORTED_BYTES = 1_500;
+/** The same of a check alone. */
+const IMPORTED_CHECK_BYTES = 500;
 
 /** The name under which the proxies of a service are imported. */
 export function sidecarName(service: string): string {
@@ -290,28 +362,24 @@ export function connectScope({ gateways }: PeeringHost, peer: string, service: s
 }
 
 /** The instances that speak for a service in the mesh, and the terminating gateways in front of it. */
-export async function connectInstancesOf(
-  host: PeeringHost,
-  peer: string,
-  service: string,
-): Promise<readonly InstanceView[]> {
+export async function connectInstancesOf(call: Call, peer: string, service: string): Promise<Listing<InstanceView>> {
   if (peer !== "") {
     const key = lowerCase(service);
-    const proxies = await instancesOf(host, peer, sidecarName(service));
-    return proxies.filter(({ service: { kind, proxy } }) => {
+    const proxies = await instancesOf(call, peer, sidecarName(service));
+    return kept(proxies, ({ service: { kind, proxy } }) => {
       return kind === "connect-proxy" && lowerCase(proxy?.destinationServiceName ?? "") === key;
     });
   }
-  return host.gateways.connectInstances(service).map((instance) => host.gateways.withAddresses({ peer, ...instance }));
+  return localViews(call.host, call.host.gateways.connectInstances(service));
 }
 
 /** A node with everything on it. */
 export interface NodeContents {
   readonly node: NodeView;
   /** By id. */
-  readonly services: readonly InstanceView[];
+  readonly services: Listing<InstanceView>;
   /** By id, those of the node among those of its services. */
-  readonly checks: readonly CheckView[];
+  readonly checks: Listing<CheckView>;
 }
 
 function checkViews(peer: string, checks: readonly IndexedCheck[]): readonly CheckView[] {
@@ -332,26 +400,27 @@ function stampedChecks(checks: readonly Check[], indexes: Stamped): readonly Ind
 }
 
 /** A node by name; undefined when there is none. */
-export async function nodeOf(host: PeeringHost, peer: string, name: string): Promise<NodeContents | undefined> {
+export async function nodeOf(call: Call, peer: string, name: string): Promise<NodeContents | undefined> {
+  const { host } = call;
   if (peer === "") return localNode(host, name);
   const key = lowerCase(name);
   const services: InstanceView[] = [];
   for (const service of host.imports.servicesOn({ peer, node: name })) {
-    for (const view of await instancesOf(host, peer, service)) {
+    await forEach(await instancesOf(call, peer, service), (view) => {
       if (lowerCase(view.node.name) === key) services.push(view);
-    }
+    });
   }
   return importedNode(peer, services);
 }
 
-export function localNode(host: PeeringHost, name: string): NodeContents | undefined {
-  const found = host.catalog.node(name);
+export async function localNode(host: PeeringHost, name: string): Promise<NodeContents | undefined> {
+  const found = await host.catalog.nodeContents(name);
   if (found === undefined) return undefined;
   const node = { peer: "", node: found.node };
   return {
     node,
-    services: found.services.map((service) => host.gateways.withAddresses({ ...node, service, checks: [] })),
-    checks: checkViews("", byCheckId(found.checks)),
+    services: listing(found.services, (service) => host.gateways.withAddresses({ ...node, service, checks: [] })),
+    checks: listing(found.checks, (check) => ({ peer: "", check })),
   };
 }
 
@@ -378,10 +447,9 @@ function newest(views: readonly InstanceView[]): InstanceView["node"] | undefine
 }
 
 /** Every node, by name. */
-export async function nodesOf(host: PeeringHost, peer: string): Promise<readonly NodeView[]> {
-  if (peer === "") return host.catalog.nodes().map((node) => ({ peer, node }));
-  const nodes = await host.imports.nodes({ peer });
-  return nodes.map(({ node }) => {
+export async function nodesOf(host: PeeringHost, peer: string): Promise<Listing<NodeView>> {
+  if (peer === "") return listing(await host.catalog.nodeListing(), (node) => ({ peer, node }));
+  return listing(await host.imports.nodes({ peer }), ({ node }) => {
     let revision = 1n;
     for (const service of host.imports.servicesOn({ peer, node: node.name })) {
       const found = host.imports.service({ peer, service })?.revision ?? 1n;
@@ -391,39 +459,55 @@ export async function nodesOf(host: PeeringHost, peer: string): Promise<readonly
   });
 }
 
+/** Every local instance, by service, node and id. */
+export async function everyLocal({ host }: Call): Promise<Listing<InstanceView>> {
+  const lists: Listing<InstanceView>[] = [];
+  await forEach(await host.catalog.serviceNames(), (name) => {
+    lists.push(localViews(host, host.catalog.indexedInstances(name)));
+  });
+  return joined(lists);
+}
+
 /** Every instance that is imported from a peer, by service, node and id, read at one moment. */
-export async function everyImported(call: Call, peer: string): Promise<readonly InstanceView[]> {
-  const { imports, internals } = call.host;
+export async function everyImported(call: Call, peer: string): Promise<Listing<InstanceView>> {
+  const { host } = call;
+  const { imports, internals } = host;
   if (internals.records.byName(peer) === undefined) return [];
   for await (const change of imports.watch({ peer, signal: call.signal })) {
     if (change.type !== "snapshot") break;
-    const services = [...change.services].sort(([left], [right]) => compareUtf8(lowerCase(left), lowerCase(right)));
-    return services.flatMap(([service, instances]) => {
+    const named = [...change.services].map(([service, instances]) => ({ key: lowerCase(service), service, instances }));
+    const sorted = await inTurns(sortSteps(named, (left, right) => compareUtf8(left.key, right.key)));
+    const lists: Listing<InstanceView>[] = [];
+    const pause = pauses();
+    for (const { service, instances } of sorted) {
       const indexes = stamp(imports.service({ peer, service })?.revision ?? change.revision);
-      return instances.map((instance) => importedView(call.host, peer, instance, indexes)).sort(byNodeAndId);
-    });
+      lists.push(await importedViews(call, peer, instances, indexes));
+      await pause();
+    }
+    return joined(lists);
   }
   return [];
 }
 
 /** The checks of all instances and nodes in a state, or all of them for `any`, by node and id. */
-export async function checksInState(call: Call, peer: string, state: string): Promise<readonly CheckView[]> {
-  if (peer === "") return checkViews(peer, call.host.catalog.checksInState(state));
+export async function checksInState(call: Call, peer: string, state: string): Promise<Listing<CheckView>> {
+  const viewOf = (check: IndexedCheck): CheckView => ({ peer, check });
+  if (peer === "") return listing(await call.host.catalog.checksInState(state), viewOf);
   const { imports } = call.host;
-  const instances = await everyImported(call, peer);
-  const checks = instances.flatMap((view) => view.checks.filter(({ serviceId }) => serviceId !== ""));
+  const checks: IndexedCheck[] = [];
+  const add = (check: IndexedCheck): void => {
+    if (state === "any" || check.status === state) checks.push(check);
+  };
   const revisions = new Map<string, bigint>();
-  for (const { node } of instances) if (!revisions.has(node.name)) revisions.set(node.name, node.modifyIndex);
-  for (const { node, checks: ofNode } of await imports.nodes({ peer })) {
-    for (const check of stampedChecks(ofNode, stamp(revisions.get(node.name) ?? 1n))) checks.push(check);
-  }
-  const wanted = checks.filter(({ status }) => state === "any" || status === state);
-  wanted.sort(
-    (left, right) =>
-      compareUtf8(lowerCase(left.node), lowerCase(right.node)) ||
-      compareUtf8(lowerCase(left.checkId), lowerCase(right.checkId)),
-  );
-  return checkViews(peer, wanted);
+  await forEach(await everyImported(call, peer), (view) => {
+    for (const check of view.checks) if (check.serviceId !== "") add(check);
+    if (!revisions.has(view.node.name)) revisions.set(view.node.name, view.node.modifyIndex);
+  });
+  await forEach(await imports.nodes({ peer }), ({ node, checks: ofNode }) => {
+    for (const check of stampedChecks(ofNode, stamp(revisions.get(node.name) ?? 1n))) add(check);
+  });
+  call.keep(checks.length * IMPORTED_CHECK_BYTES);
+  return listing(await byNodeAndId(checks, ({ node, checkId }) => [node, checkId]), viewOf);
 }
 
 export function hasNodeMeta(node: Node, wanted: readonly (readonly [string, string])[]): boolean {
@@ -434,11 +518,11 @@ export function hasNodeMeta(node: Node, wanted: readonly (readonly [string, stri
  * The instances of a service that carry each `?tag=`, whatever its case. An empty one is a tag like others: Consul 1.21 finds the
  * instances that carry it, and none else. What speaks for a service in the mesh is not chosen by tags.
  */
-export async function taggedInstancesOf(call: Call, peer: string, service: string): Promise<readonly InstanceView[]> {
+export async function taggedInstancesOf(call: Call, peer: string, service: string): Promise<Listing<InstanceView>> {
   const tags = call.query.getAll("tag").map(lowerCase);
-  const instances = await instancesOf(call.host, peer, service);
+  const instances = await instancesOf(call, peer, service);
   if (tags.length === 0) return instances;
-  return instances.filter((view) => {
+  return kept(instances, (view) => {
     const has = new Set(view.service.tags.map(lowerCase));
     return tags.every((tag) => has.has(tag));
   });

@@ -6,7 +6,7 @@ import { lowerCase } from "../catalog/names.js";
 import type { Answer, Call } from "./call.js";
 import { namedOptions, Visibility } from "./discovery.js";
 import { discoveryParameters } from "./discovery-docs.js";
-import type { Json } from "./json.js";
+import { type Json, LazyList } from "./json.js";
 import { flag, index, listOf, objectOf, text, texts } from "./operation-docs.js";
 import { consistencyOf } from "./query.js";
 import type { JsonSchema, Operation } from "./routes.js";
@@ -75,7 +75,7 @@ async function gatewayServices(call: Call): Promise<Answer> {
     const stored =
       configEntries.stored("terminating-gateway", gateway) ?? configEntries.stored("ingress-gateway", gateway);
     const links = linksOf(call, stored?.entry).filter(({ service }) => visible.service(service));
-    const json = links.map(({ service, wildcard, json }) => ({
+    const json = LazyList.of(links, ({ service, wildcard, json }) => ({
       ...json,
       Gateway: { Name: stored?.entry.name },
       Service: { Name: service },

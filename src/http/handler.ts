@@ -3,7 +3,7 @@ import { type Clock, type Random, systemClock, systemRandom } from "../environme
 import { errorText, PeeringError } from "../errors.js";
 import type { PeeringHost } from "../host/host.js";
 import type { Leadership } from "../host/leadership.js";
-import { AnswerBody } from "./answer-body.js";
+import { type AnswerBody, bytesOf, Compressor, GrowingBody, jsonBody, PIECE_BYTES, WholeBody } from "./answer-body.js";
 import { announcedLength } from "./body.js";
 import {
   type AgentControl,
@@ -17,12 +17,12 @@ import {
 import { type CallAllowance, CallLimits } from "./call-limits.js";
 import { type CorsHeaders, corsHeaders, isPreflight, preflightHeaders } from "./cors.js";
 import { HttpError, refusalOf } from "./http-error.js";
-import { writeJson } from "./json.js";
 import type { HttpListener, HttpRequest, HttpResponse } from "./messages.js";
 import { openApiOperation } from "./openapi.js";
 import { Pipeline } from "./pipeline.js";
 import { RequestGuard, type RequestGuardOptions } from "./request-guard.js";
 import { type Operation, operations, RouteTable } from "./routes.js";
+import { ReadTime } from "./send.js";
 import { SharedAnswers } from "./shared-answers.js";
 
 /** How a host is served over HTTP. */
@@ -77,7 +77,7 @@ export const FOLLOWED_VERSION = "1.21.4";
 const GZIP_BYTES = 1_400;
 const DEFAULT_MONITOR_LINES = 512;
 const PLAIN = "text/plain; charset=utf-8";
-const EMPTY = new AnswerBody("");
+const EMPTY = WholeBody.text("");
 const CORS: CorsHeaders = {
   request: [
     "Authorization",
@@ -142,7 +142,7 @@ export function httpHandler(host: PeeringHost, options: HttpHandlerOptions = {})
     request.on("error", () => {});
     response.on("error", () => {});
     const gone = new AbortController();
-    const allowance = limits.allowance(request);
+    const allowance = limits.allowance(request, response);
     // Node takes the response on a stream of HTTP/2 that was reset for finished.
     let answered = false;
     response.on("close", () => {
@@ -163,18 +163,17 @@ export function httpHandler(host: PeeringHost, options: HttpHandlerOptions = {})
         }
         if (gone.signal.aborted) return;
         const last = isEndless(request, server.bodyLimits.maxBytes) ? headersFor(request, { Connection: "close" }) : {};
-        await send(request, response, { ...outgoing, headers: { ...outgoing.headers, ...last } }, allowance);
+        const time = new ReadTime(writeTimeoutMs, clock);
+        const told = { ...outgoing, headers: { ...outgoing.headers, ...last } };
+        await send(request, response, told, { allowance, time, signal: gone.signal });
         answered = true;
         if (response.writableFinished || response.destroyed) return;
-        const timer = clock.after(writeTimeoutMs, () => {
-          allowance.readTooSlowly(writeTimeoutMs);
-          response.destroy();
-        });
-        response.once("close", () => timer.cancel());
+        response.once("close", time.limit(response, allowance));
       })
       .catch((error: unknown) => {
+        const isGone = gone.signal.aborted || response.destroyed;
         response.destroy();
-        if (gone.signal.aborted) return;
+        if (isGone) return;
         host.incidents.report("answer-failed", "a call could not be answered", { error: errorText(error) });
       });
   };
@@ -248,7 +247,7 @@ async function serve(
   } catch (error) {
     const { status, text } = refusalOf(error);
     const extra = error instanceof HttpError ? headersFor(request, error.headers) : {};
-    return { status, headers: { ...common, "Content-Type": PLAIN, ...extra }, body: new AnswerBody(text) };
+    return { status, headers: { ...common, "Content-Type": PLAIN, ...extra }, body: WholeBody.text(text) };
   } finally {
     call.end();
   }
@@ -270,10 +269,10 @@ function outgoing(
     ...answer.headers,
     ...(filtered && call.token !== "" ? { "X-Consul-Results-Filtered-By-ACLs": "true" } : {}),
   };
-  const written = json === undefined ? (text ?? "") : writeJson(json, call.query.has("pretty"));
   const { stream } = answer;
   if (stream !== undefined) return { status, headers: { ...headers, "Content-Type": PLAIN }, body: EMPTY, stream };
-  return { status, headers, body: answer.body ?? new AnswerBody(written) };
+  const made = json === undefined ? WholeBody.text(text ?? "") : jsonBody(json, call.query.has("pretty"));
+  return { status, headers, body: answer.body ?? made };
 }
 
 /** Without a leader the answer is what this node knew last; for how long, nobody can tell it. */
@@ -287,23 +286,73 @@ function readHeaders(read: ReadHeaders, { isLeader, leaderAddress }: Leadership)
   };
 }
 
-async function send(
-  request: HttpRequest,
-  response: HttpResponse,
-  outgoing: Outgoing,
-  allowance: CallAllowance,
-): Promise<void> {
-  const { status, headers, body: made } = outgoing;
+/** Whose answer is sent, and what it may take. */
+interface Sending {
+  readonly allowance: CallAllowance;
+  readonly time: ReadTime;
+  /** Aborts when the client has gone. */
+  readonly signal: AbortSignal;
+}
+
+/** A short answer at once, a long one in pieces, as fast as the client reads. */
+async function send(request: HttpRequest, response: HttpResponse, outgoing: Outgoing, sending: Sending): Promise<void> {
+  const { body } = outgoing;
+  const bytes = body instanceof WholeBody ? body.bytes : Number.POSITIVE_INFINITY;
   const compressed =
-    Object.hasOwn(headers, "Vary") &&
-    made.plain.length >= GZIP_BYTES &&
-    acceptsGzip(request.headers["accept-encoding"]);
-  const body = compressed ? await made.gzip() : made.plain;
+    Object.hasOwn(outgoing.headers, "Vary") && bytes >= GZIP_BYTES && acceptsGzip(request.headers["accept-encoding"]);
   const encoding = compressed ? { "Content-Encoding": "gzip" } : {};
-  allowance.made(body.length);
-  const told = Object.entries({ ...headers, ...encoding, "Content-Length": String(body.length) });
-  response.writeHead(status, Object.fromEntries(told.map(([name, value]) => [name, headerValue(value)])));
-  response.end(request.method === "HEAD" ? undefined : body);
+  const begin = (length: Readonly<Record<string, string>>): void => {
+    const told = Object.entries({ ...outgoing.headers, ...encoding, ...length });
+    response.writeHead(outgoing.status, Object.fromEntries(told.map(([name, value]) => [name, headerValue(value)])));
+  };
+  if (body instanceof GrowingBody) {
+    begin({});
+    await sendGrowing(response, body, compressed, sending);
+    return;
+  }
+  const pieces = compressed ? await body.gzip() : body.pieces;
+  const length = bytesOf(pieces);
+  begin({ "Content-Length": String(length) });
+  if (request.method === "HEAD" || length <= PIECE_BYTES) {
+    sending.allowance.made(length);
+    response.end(request.method === "HEAD" ? undefined : Buffer.concat(pieces));
+    return;
+  }
+  // No part of it is made for this call alone.
+  sending.allowance.share(pieces, length);
+  sending.allowance.rest();
+  for (const piece of pieces) await sendPiece(response, piece, sending);
+  response.end();
+}
+
+/** Each piece in turn, so that others are answered in between, and none before the one before it has been read. */
+async function sendGrowing(
+  response: HttpResponse,
+  body: GrowingBody,
+  compressed: boolean,
+  sending: Sending,
+): Promise<void> {
+  const { allowance, signal } = sending;
+  const compressor = compressed ? new Compressor() : undefined;
+  allowance.keep(body.keptBytes);
+  allowance.rest();
+  try {
+    for (let piece = body.next(); piece !== undefined; piece = body.next()) {
+      const made = compressor === undefined ? piece : await compressor.add(piece);
+      if (made.length > 0) await sendPiece(response, made, sending);
+      await allowance.goOn(signal);
+    }
+    if (compressor !== undefined) await sendPiece(response, await compressor.end(), sending);
+    response.end();
+  } finally {
+    compressor?.destroy();
+  }
+}
+
+async function sendPiece(response: HttpResponse, piece: Buffer, { allowance, time, signal }: Sending): Promise<void> {
+  signal.throwIfAborted();
+  allowance.made(piece.length);
+  await time.send(response, piece, allowance);
 }
 
 /** As fast as the client reads, until the stream ends or the client has gone. */
@@ -357,7 +406,7 @@ function acceptsGzip(header: string | string[] | undefined): boolean {
 }
 
 function plain(status: number, text: string): Outgoing {
-  return { status, headers: { "Content-Type": PLAIN }, body: new AnswerBody(text) };
+  return { status, headers: { "Content-Type": PLAIN }, body: WholeBody.text(text) };
 }
 
 function splitTarget(url: string): { readonly path: string; readonly search: string } {
@@ -392,7 +441,7 @@ function redirect(method: string | undefined, path: string, search: string): Out
   return {
     status: 307,
     headers: { Location: location, ...(shown ? { "Content-Type": "text/html; charset=utf-8" } : {}) },
-    body: method === "GET" ? new AnswerBody(`<a href="${escapeHtml(location)}">Temporary Redirect</a>.\n\n`) : EMPTY,
+    body: method === "GET" ? WholeBody.text(`<a href="${escapeHtml(location)}">Temporary Redirect</a>.\n\n`) : EMPTY,
   };
 }
 

@@ -1,3 +1,4 @@
+import { type Listing, listing } from "../catalog/listing.js";
 import type { CatalogIndexes } from "../host/catalog.js";
 import type { Answer, Call } from "./call.js";
 import { type CentralRead, centralParameter, centralRead } from "./central-config.js";
@@ -8,13 +9,16 @@ import {
   connectScope,
   type DiscoveryOptions,
   filterFor,
+  forEach,
   hasNodeMeta,
   type InstanceOptions,
   instanceOptions,
   instanceScope,
   instancesOf,
+  kept,
   namedOptions,
   nodeOf,
+  nodesOf,
   type Scope,
   taggedInstancesOf,
   Visibility,
@@ -27,6 +31,7 @@ import {
   tagParameter,
 } from "./discovery-docs.js";
 import { HttpError } from "./http-error.js";
+import { LazyList } from "./json.js";
 import { listOf } from "./operation-docs.js";
 import { checkSchema, instanceSchema } from "./record-docs.js";
 import { checkFields, instanceFields } from "./record-fields.js";
@@ -45,7 +50,7 @@ async function connect(call: Call): Promise<Answer> {
   const { peer, name } = options;
   await requireService(call, peer, name);
   const read = centralRead(call, connectScope(call.host, peer, name), () => call.host.gateways.connectInstances(name));
-  return instancesAnswer(call, options, read, () => connectInstancesOf(call.host, peer, name));
+  return instancesAnswer(call, options, read, () => connectInstancesOf(call, peer, name));
 }
 
 /** @throws {PeeringError} `permission-denied`: who asks for the mesh of a service must be able to read the service. */
@@ -66,7 +71,7 @@ async function ingress(call: Call): Promise<Answer> {
   const scope = { peer: "", local: () => gateways.ingressIndex(name), gateways: true };
   const read = centralRead(call, scope, () => gateways.ingressInstances(name));
   return instancesAnswer(call, options, read, async () =>
-    gateways.ingressInstances(name).map((instance) => ({ peer: "", ...instance })),
+    listing(gateways.ingressInstances(name), (instance) => ({ peer: "", ...instance })),
   );
 }
 
@@ -74,18 +79,20 @@ async function instancesAnswer(
   call: Call,
   options: InstanceOptions,
   { scope, told }: CentralRead,
-  load: () => Promise<readonly InstanceView[]>,
+  load: () => Promise<Listing<InstanceView>>,
 ): Promise<Answer> {
   const { passing, samenessGroup } = options;
   const filter = filterFor(options, instanceFields);
   if (samenessGroup !== "") throw new HttpError(500, "sameness groups are not supported in consul CE");
   const visible = await Visibility.of(call, options.peer);
   return answerRead(call, options, scope, async () => {
-    const shown = (await load()).filter((view) => hasNodeMeta(view.node, options.nodeMeta) && visible.instance(view));
-    const kept = (await filter(shown.map(told))).filter(
-      ({ checks }) => !passing || checks.every(({ status }) => status === "passing"),
+    const shown = await filter(
+      listing(await load(), told),
+      (view) => hasNodeMeta(view.node, options.nodeMeta) && visible.instance(view),
     );
-    return { json: kept.map(instanceJson), filtered: visible.filtered };
+    const passes = ({ checks }: InstanceView): boolean => checks.every(({ status }) => status === "passing");
+    const wanted = passing ? await kept(shown, passes) : shown;
+    return { json: LazyList.of(wanted, instanceJson), filtered: visible.filtered };
   });
 }
 
@@ -94,10 +101,12 @@ async function checksOfService(call: Call): Promise<Answer> {
   const { peer, name } = options;
   const scope = { peer, service: name, local: (indexes: CatalogIndexes) => checksIndex(options, indexes) };
   return checksAnswer(call, options, scope, async () => {
-    const instances = await instancesOf(call.host, peer, name);
-    return instances
-      .filter(({ node }) => hasNodeMeta(node, options.nodeMeta))
-      .flatMap(({ checks }) => checks.filter(({ serviceId }) => serviceId !== "").map((check) => ({ peer, check })));
+    const found: CheckView[] = [];
+    await forEach(await instancesOf(call, peer, name), ({ node, checks }) => {
+      if (!hasNodeMeta(node, options.nodeMeta)) return;
+      for (const check of checks) if (check.serviceId !== "") found.push({ peer, check });
+    });
+    return found;
   });
 }
 
@@ -105,7 +114,7 @@ async function checksOfNode(call: Call): Promise<Answer> {
   const options = namedOptions(call, "node name");
   const { peer, name } = options;
   const scope = { peer, local: (indexes: CatalogIndexes) => indexes.checks };
-  return checksAnswer(call, options, scope, async () => (await nodeOf(call.host, peer, name))?.checks ?? []);
+  return checksAnswer(call, options, scope, async () => (await nodeOf(call, peer, name))?.checks ?? []);
 }
 
 async function state(call: Call): Promise<Answer> {
@@ -115,19 +124,11 @@ async function state(call: Call): Promise<Answer> {
   return checksAnswer(call, options, scope, async () => {
     const checks = await checksInState(call, peer, wanted);
     if (nodeMeta.length === 0) return checks;
-    const kept: CheckView[] = [];
-    const known = new Map<string, boolean>();
-    for (const view of checks) {
-      const { node } = view.check;
-      let matches = known.get(node);
-      if (matches === undefined) {
-        const found = await nodeOf(call.host, peer, node);
-        matches = found !== undefined && hasNodeMeta(found.node.node, nodeMeta);
-        known.set(node, matches);
-      }
-      if (matches) kept.push(view);
-    }
-    return kept;
+    const matching = new Set<string>();
+    await forEach(await nodesOf(call.host, peer), ({ node }) => {
+      if (hasNodeMeta(node, nodeMeta)) matching.add(node.name);
+    });
+    return kept(checks, ({ check }) => matching.has(check.node));
   });
 }
 
@@ -140,13 +141,13 @@ async function checksAnswer(
   call: Call,
   options: DiscoveryOptions,
   scope: Scope,
-  load: () => Promise<readonly CheckView[]>,
+  load: () => Promise<Listing<CheckView>>,
 ): Promise<Answer> {
   const filter = filterFor(options, checkFields);
   const visible = await Visibility.of(call, options.peer);
   return answerRead(call, options, scope, async () => {
-    const shown = (await load()).filter((view) => visible.check(view));
-    return { json: (await filter(shown)).map(checkJson), filtered: visible.filtered };
+    const shown = await filter(await load(), (view) => visible.check(view));
+    return { json: LazyList.of(shown, checkJson), filtered: visible.filtered };
   });
 }
 

@@ -34,7 +34,7 @@ import {
   requireDefaultNamespaces,
   sourceOf,
 } from "./intention-input.js";
-import { type Json, writeJson } from "./json.js";
+import { type Json, LazyList, writeJson } from "./json.js";
 import { anyObject, flag, index, listOf, objectOf, readParameters, text, textsByKey, time } from "./operation-docs.js";
 import { consistencyOf } from "./query.js";
 import type { JsonSchema, Operation, ParameterDoc } from "./routes.js";
@@ -180,7 +180,7 @@ async function list(call: Call): Promise<Answer> {
     const access = await call.access();
     const visible = result.filter((intention) => mayRead(access, intention)).sort(compareIntentions);
     return {
-      json: (await filter(visible)).map(intentionJson),
+      json: LazyList.of(await filter(visible), intentionJson),
       read: { index, filtered: visible.length < result.length },
     };
   });
@@ -304,7 +304,10 @@ async function match(call: Call): Promise<Answer> {
   const json = (result: readonly (readonly [string, readonly StoredIntention[]])[]): Json =>
     new Map(
       // Consul writes `null` where there are none.
-      result.map(([given, found]): [string, Json] => [given, found.length === 0 ? null : found.map(intentionJson)]),
+      result.map(([given, found]): [string, Json] => [
+        given,
+        found.length === 0 ? null : LazyList.of(found, intentionJson),
+      ]),
     );
   const changes = onlyChanges(matches, options.minIndex, (result) => writeJson(json(result)));
   return call.answer(options, changes, async ({ index, result }) => ({

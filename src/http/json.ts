@@ -1,3 +1,6 @@
+import { compareUtf8 } from "../catalog/byte-order.js";
+import type { Listing } from "../catalog/listing.js";
+
 /** What an answer is written from: maps become objects with sorted keys, other objects keep the order they have. */
 export type Json =
   | null
@@ -7,7 +10,52 @@ export type Json =
   | string
   | readonly Json[]
   | ReadonlyMap<string, Json>
+  | LazyList
+  | LazyMap
   | { readonly [key: string]: Json | undefined };
+
+/** A list whose elements are made one by one, when they are written: so that a long one is never there as a whole. */
+export class LazyList {
+  readonly length: number;
+  readonly at: (index: number) => Json;
+
+  private constructor(length: number, at: (index: number) => Json) {
+    this.length = length;
+    this.at = at;
+  }
+
+  /** @param json - must tell the same whenever it is called. */
+  static of<Item>(items: Listing<Item>, json: (item: Item) => Json): LazyList {
+    return new LazyList(items.length, (index) => {
+      const item = items.at(index);
+      return item === undefined ? null : json(item);
+    });
+  }
+}
+
+/** A map whose values are made one by one, when they are written. */
+export class LazyMap {
+  readonly #items: ReadonlyMap<string, () => Json>;
+
+  private constructor(items: ReadonlyMap<string, () => Json>) {
+    this.#items = items;
+  }
+
+  /** @param json - must tell the same whenever it is called. */
+  static of<Item>(items: Iterable<readonly [string, Item]>, json: (item: Item) => Json): LazyMap {
+    const made = new Map<string, () => Json>();
+    for (const [key, item] of items) made.set(key, () => json(item));
+    return new LazyMap(made);
+  }
+
+  keys(): Iterable<string> {
+    return this.#items.keys();
+  }
+
+  get(key: string): Json {
+    return this.#items.get(key)?.() ?? null;
+  }
+}
 
 const UNSAFE = /[<>&\u2028\u2029]/g;
 const PRETTY_INDENT = "    ";
@@ -44,44 +92,120 @@ function text(value: string): string {
  * @param pretty - indents by four spaces and ends in a newline, as `?pretty` asks for.
  */
 export function writeJson(value: Json, pretty = false): string {
-  return pretty ? `${write(value, "\n")}\n` : write(value, undefined);
+  return new JsonWriter(value, pretty).write(Number.POSITIVE_INFINITY);
 }
 
-/** @param indent - a newline and the indentation of this level; undefined for compact output. */
-function write(value: Json, indent: string | undefined): string {
-  if (value === null) return "null";
-  switch (typeof value) {
-    case "string":
-      return text(value);
-    case "number":
-    case "bigint":
-    case "boolean":
-      return String(value);
-    default:
-  }
-  // Texts grow by being added to: lists of parts to join cost several times as much.
-  const inner = indent === undefined ? undefined : indent + PRETTY_INDENT;
-  const first = inner ?? "";
-  const next = `,${first}`;
-  let written = "";
-  if (isList(value)) {
-    for (const item of value) written += (written === "" ? first : next) + write(item, inner);
-    return enclose("[", written, "]", indent);
-  }
-  const colon = indent === undefined ? ":" : ": ";
-  if (isMap(value)) {
-    for (const key of sortedByBytes(value.keys())) {
-      written += (written === "" ? first : next) + text(key) + colon + write(value.get(key) ?? null, inner);
+type Composite = Exclude<Json, null | boolean | number | bigint | string>;
+
+/** A list or an object of which a part is written. */
+class OpenValue {
+  readonly value: Composite;
+  /** Undefined: a list. */
+  readonly keys: readonly string[] | undefined;
+  /** How many elements there are in memory, written ones included. */
+  readonly size: number;
+  index = 0;
+  /** Whether nothing of it has been written. */
+  empty = true;
+
+  constructor(value: Composite) {
+    this.value = value;
+    if (isList(value) || value instanceof LazyList) {
+      this.size = value.length;
+      return;
     }
-    return enclose("{", written, "}", indent);
+    this.keys = isMap(value) || value instanceof LazyMap ? sortedByBytes(value.keys()) : Object.keys(value);
+    this.size = this.keys.length;
   }
-  for (const key of Object.keys(value)) {
-    const member = value[key];
-    if (member !== undefined) {
-      written += (written === "" ? first : next) + text(key) + colon + write(member, inner);
+
+  /** The element at `index`; undefined: a member that is left out. */
+  element(): Json | undefined {
+    const { value } = this;
+    if (isList(value)) return value[this.index] ?? null;
+    if (value instanceof LazyList) return value.at(this.index);
+    const key = this.keys?.[this.index] ?? "";
+    return isMap(value) || value instanceof LazyMap ? (value.get(key) ?? null) : value[key];
+  }
+}
+
+/** Writes the JSON of a value bit by bit, as {@link writeJson} does at once. */
+export class JsonWriter {
+  readonly #pretty: boolean;
+  readonly #open: OpenValue[] = [];
+  #written = "";
+  #done = false;
+
+  constructor(value: Json, pretty = false) {
+    this.#pretty = pretty;
+    this.#begin(value);
+  }
+
+  /** All has been written. */
+  get done(): boolean {
+    return this.#done;
+  }
+
+  /** How many elements the lists and objects have that it is in the midst of. */
+  get openElements(): number {
+    let count = 0;
+    for (const { size } of this.#open) count += size;
+    return count;
+  }
+
+  /** Writes on, until there are so many characters at least, or all is written. */
+  write(characters: number): string {
+    while (this.#written.length < characters && !this.#done) this.#step(characters);
+    const written = this.#written;
+    this.#written = "";
+    return written;
+  }
+
+  /** Elements up to the next that is a list or an object, which it begins, or to the end of the one that is open. */
+  #step(characters: number): void {
+    const open = this.#open.at(-1);
+    if (open === undefined) {
+      if (this.#pretty) this.#written += "\n";
+      this.#done = true;
+      return;
     }
+    const { keys, size } = open;
+    const indent = this.#pretty ? this.#lineAt(this.#open.length) : "";
+    const colon = this.#pretty ? ": " : ":";
+    while (open.index < size) {
+      if (this.#written.length >= characters) return;
+      const key = keys?.[open.index];
+      const value = open.element();
+      open.index++;
+      if (value === undefined) continue;
+      const before = open.empty ? indent : `,${indent}`;
+      this.#written += key === undefined ? before : before + text(key) + colon;
+      open.empty = false;
+      if (this.#begin(value)) return;
+    }
+    this.#open.pop();
+    const close = keys === undefined ? "]" : "}";
+    this.#written += this.#pretty && !open.empty ? this.#lineAt(this.#open.length) + close : close;
   }
-  return enclose("{", written, "}", indent);
+
+  /** @returns whether it is one that has elements, which are to be written next. */
+  #begin(value: Json): boolean {
+    if (typeof value === "string") this.#written += text(value);
+    else if (typeof value !== "object" || value === null) this.#written += String(value);
+    else {
+      const open = new OpenValue(value);
+      if (open.size === 0) this.#written += open.keys === undefined ? "[]" : "{}";
+      else {
+        this.#written += open.keys === undefined ? "[" : "{";
+        this.#open.push(open);
+        return true;
+      }
+    }
+    return false;
+  }
+
+  #lineAt(depth: number): string {
+    return `\n${PRETTY_INDENT.repeat(depth)}`;
+  }
 }
 
 function isList(value: Json): value is readonly Json[] {
@@ -92,12 +216,10 @@ function isMap(value: Json): value is ReadonlyMap<string, Json> {
   return value instanceof Map;
 }
 
-function enclose(open: string, members: string, close: string, indent: string | undefined): string {
-  return members === "" || indent === undefined ? `${open}${members}${close}` : `${open}${members}${indent}${close}`;
-}
-
 function sortedByBytes(keys: Iterable<string>): string[] {
-  return [...keys].sort((left, right) => Buffer.compare(Buffer.from(left), Buffer.from(right)));
+  const all = [...keys];
+  if (all.length < 2) return all;
+  return all.sort(compareUtf8);
 }
 
 /** A Go map of texts: written with sorted keys. */

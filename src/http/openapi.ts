@@ -1,5 +1,5 @@
-import { AnswerBody } from "./answer-body.js";
-import { type Json, writeJson } from "./json.js";
+import { WholeBody } from "./answer-body.js";
+import type { Json } from "./json.js";
 import { commonParameters } from "./operation-docs.js";
 import type { JsonSchema, Operation, OperationDoc, ParameterDoc } from "./routes.js";
 
@@ -8,15 +8,15 @@ const PATH = "/v1/openapi.json";
 /** The operation that tells of the others and of itself. */
 export function openApiOperation(others: readonly Operation[]): Operation {
   // Each form is written once, when somebody first asks for it.
-  const bodies = new Map<boolean, AnswerBody>();
+  const bodies = new Map<boolean, Promise<WholeBody>>();
   const own: Operation = {
     method: "GET",
     pattern: PATH,
     run: async ({ query }) => {
       const pretty = query.has("pretty");
-      const body = bodies.get(pretty) ?? new AnswerBody(writeJson(openApiDocument([...others, own]), pretty));
+      const body = bodies.get(pretty) ?? WholeBody.json(openApiDocument([...others, own]), pretty);
       bodies.set(pretty, body);
-      return { body };
+      return { body: await body };
     },
     docs: [{ path: PATH, id: "openApi", summary: "This document.", answer: { type: "object" } }],
   };

@@ -6,6 +6,7 @@ import { TokenCodec } from "../token/token-codec.js";
 import type { BlockingQuery } from "./blocking.js";
 import type { Answer, Call } from "./call.js";
 import { badRequest, HttpError } from "./http-error.js";
+import { LazyList } from "./json.js";
 import {
   index,
   listOf,
@@ -140,7 +141,10 @@ async function list(call: Call): Promise<Answer> {
     index: () => records.index,
     subscribe: (wake) => records.onChange(wake),
   };
-  return call.answer(options, query, async ({ index, result }) => ({ json: result.map(peeringJson), read: { index } }));
+  return call.answer(options, query, async ({ index, result }) => ({
+    json: LazyList.of(result, peeringJson),
+    read: { index },
+  }));
 }
 
 async function remove(call: Call): Promise<Answer> {

@@ -8,6 +8,7 @@ import {
   type QueryTarget,
 } from "../catalog/prepared-query.js";
 import { nearestNode, runQuery, type StoredQuery } from "../host/prepared-queries.js";
+import { inTurns, sortSteps } from "../host/turns.js";
 import { durationProblem, parseDuration } from "../syntax/go-duration.js";
 import {
   type GoJson,
@@ -23,9 +24,9 @@ import {
 } from "../syntax/go-json.js";
 import { isUuid } from "../wire/uuid.js";
 import type { Answer, Call } from "./call.js";
-import { connectInstancesOf, instancesOf, ownDatacenter, Visibility } from "./discovery.js";
+import { connectInstancesOf, forEach, instancesOf, ownDatacenter, Visibility } from "./discovery.js";
 import { badRequest, HttpError } from "./http-error.js";
-import type { Json } from "./json.js";
+import { type Json, LazyList } from "./json.js";
 import {
   anyObject,
   datacenterParameter,
@@ -220,7 +221,7 @@ async function list(call: Call): Promise<Answer> {
   return call.answer(options, query, async ({ index, result }) => {
     const visible = result.filter(({ query }) => access.may({ resource: "query", access: "read", name: query.name }));
     return {
-      json: visible.map((stored) => queryJson(stored, access)),
+      json: LazyList.of(visible, (stored) => queryJson(stored, access)),
       read: { index, consistency: consistencyOf(options), filtered: visible.length < result.length },
     };
   });
@@ -268,19 +269,23 @@ async function execute(call: Call): Promise<Answer> {
   let filtered = false;
   const result = await runQuery(query, host.datacenter, async (peer) => {
     const visible = new Visibility(access, peer);
-    const instances = await (connect || forced ? connectInstancesOf(host, peer, name) : instancesOf(host, peer, name));
-    const shown = instances.filter((view) => visible.instance(view));
+    const instances = await (connect || forced ? connectInstancesOf(call, peer, name) : instancesOf(call, peer, name));
+    const shown: InstanceView[] = [];
+    await forEach(instances, (view) => {
+      if (visible.instance(view)) shown.push(view);
+    });
     filtered ||= visible.filtered;
     return shown;
   });
   const order = result.instances.map((view) => ({ view, at: server.random.fraction() }));
-  const shuffled = order.sort((left, right) => left.at - right.at).map(({ view }) => view);
+  const sorted = await inTurns(sortSteps(order, (left, right) => left.at - right.at));
+  const shuffled = sorted.map(({ view }) => view);
   const source = { near: call.query.get("near") ?? "", address: call.source };
-  const sorted = result.peer === "" ? nearFirst(shuffled, nearestNode(query, source, host)) : shuffled;
+  const nearest = result.peer === "" ? nearFirst(shuffled, nearestNode(query, source, host)) : shuffled;
   return {
     json: {
       Service: name,
-      Nodes: (limit === 0 ? sorted : sorted.slice(0, limit)).map(instanceJson),
+      Nodes: LazyList.of(limit === 0 ? nearest : nearest.slice(0, limit), instanceJson),
       DNS: { TTL: query.ttl?.text ?? "" },
       Datacenter: result.datacenter,
       PeerName: result.peer,

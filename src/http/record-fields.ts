@@ -183,6 +183,6 @@ export const nodeContentsFields: Fields<NodeContents> = {
   PeerName: text(({ node }) => node.peer),
   TaggedAddresses: textMap(({ node }) => node.node.taggedAddresses),
   Meta: textMap(({ node }) => node.node.meta),
-  Services: structList(({ services }) => services, serviceFields),
-  Checks: structList(({ checks }) => checks, checkFields),
+  Services: structList(({ services }) => [...services], serviceFields),
+  Checks: structList(({ checks }) => [...checks], checkFields),
 };

@@ -1,7 +1,7 @@
 import type { Connect, Locality, Proxy as ProxyDefinition, ServiceAddress, ServicePort } from "../catalog/instance.js";
 import { checkDefinitionShape, proxyShape, type Shape, sidecarShape } from "../catalog/shapes.js";
 import type { IndexedCheck, IndexedNode, IndexedService } from "../host/catalog.js";
-import { type Json, textMapOrAbsent } from "./json.js";
+import { type Json, LazyList, textMapOrAbsent } from "./json.js";
 import { structJson } from "./shape-json.js";
 
 /** A node, and the peer it was imported from; `""` for our own. */
@@ -137,7 +137,7 @@ export function instanceJson(view: InstanceView): Json {
   return {
     Node: nodeJson(view),
     Service: serviceJson(view),
-    Checks: checks.map((check) => checkJson({ peer, check })),
+    Checks: LazyList.of(checks, (check) => checkJson({ peer, check })),
   };
 }
 

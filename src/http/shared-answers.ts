@@ -31,9 +31,10 @@ export interface SharedAnswer {
   /**
    * The answer that was made for another call of the group which the same change woke, and whose index and identity are the same,
    * or what `make` returns.
+   * @param make - is told whether the answer is for others, too.
    * @throws what `make` throws, for whichever call, and `signal.reason` when this call has ended.
    */
-  answer(asked: Asked, signal: AbortSignal, make: () => Promise<Answer>): Promise<Answer>;
+  answer(asked: Asked, signal: AbortSignal, make: (forOthers: boolean) => Promise<Answer>): Promise<Answer>;
   /** The call has ended. */
   leave(): void;
 }
@@ -63,11 +64,12 @@ export class SharedAnswers {
       },
       asleep,
       answer: async ({ index, identity }, signal, make) => {
-        if (!isWoken) return make();
+        const isAlone = group.calls === 1 && group.made === undefined;
+        if (!isWoken || isAlone) return make(false);
         for (;;) {
           let { made } = group;
           if (made?.index !== index || made.identity !== identity) {
-            made = { index, identity, answer: unlessAborted(make, signal) };
+            made = { index, identity, answer: unlessAborted(() => make(true), signal) };
             group.made = made;
           }
           const answer = await made.answer;

@@ -1,29 +1,35 @@
 import { compareUtf8 } from "../catalog/byte-order.js";
 import { connectName } from "../catalog/catalog-draft.js";
 import { isCritical } from "../catalog/health.js";
+import { joined, type Listing } from "../catalog/listing.js";
 import { lowerCase } from "../catalog/names.js";
+import { inTurns, sortSteps } from "../host/turns.js";
 import type { Answer, Call } from "./call.js";
 import {
   type DiscoveryOptions,
   discoveryOptions,
   everyImported,
+  everyLocal,
   filterFor,
+  forEach,
+  IMPORTED_BYTES,
   importedNode,
-  instancesOf,
+  kept,
   localNode,
   type NodeContents,
   namedOptions,
   nodeOf,
   nodesOf,
+  pauses,
   Visibility,
 } from "./discovery.js";
 import { discoveryParameters } from "./discovery-docs.js";
 import { HttpError } from "./http-error.js";
-import { type Json, textMapOrAbsent } from "./json.js";
+import { type Json, LazyList, textMapOrAbsent } from "./json.js";
 import { anyObject, datacenterParameter, flag, index, listOf, objectOf, text, textsOrNull } from "./operation-docs.js";
 import { nodeContentsSchema } from "./record-docs.js";
 import { instanceFields, nodeContentsFields } from "./record-fields.js";
-import { checkJson, type InstanceView, serviceJson } from "./records-json.js";
+import { checkJson, type InstanceView, type NodeView, serviceJson } from "./records-json.js";
 import type { JsonSchema, Operation } from "./routes.js";
 
 // What Consul's pages read, and the one place where it lists what is imported (specification 4.5.3, Consul 1.21).
@@ -67,11 +73,8 @@ function peersOf(call: Call, asked: string): readonly string[] {
   return ["", ...peers.sort(compareUtf8)];
 }
 
-async function everyInstance(call: Call, peer: string): Promise<readonly InstanceView[]> {
-  if (peer !== "") return everyImported(call, peer);
-  const instances: InstanceView[] = [];
-  for (const name of call.host.catalog.services().keys()) instances.push(...(await instancesOf(call.host, "", name)));
-  return instances;
+function everyInstance(call: Call, peer: string): Promise<Listing<InstanceView>> {
+  return peer === "" ? everyLocal(call) : everyImported(call, peer);
 }
 
 // Services.
@@ -154,7 +157,7 @@ function sortedOrNull(values: ReadonlySet<string>): Json {
 }
 
 /** Services by name, those of one name by peer; a service that only a proxy names is one, too. */
-function summaries(call: Call, instances: readonly InstanceView[]): readonly Summary[] {
+async function summaries(call: Call, instances: Listing<InstanceView>): Promise<readonly Summary[]> {
   const byKey = new Map<string, Summary>();
   const of = (name: string, peer: string): Summary => {
     const key = `${lowerCase(name)}\0${peer}`;
@@ -162,22 +165,23 @@ function summaries(call: Call, instances: readonly InstanceView[]): readonly Sum
     byKey.set(key, known);
     return known;
   };
-  for (const view of instances) {
+  await forEach(instances, (view) => {
     of(view.service.name, view.peer).add(view);
     const destination = view.service.kind === "connect-proxy" ? (connectName(view.service) ?? "") : "";
     if (destination !== "") of(destination, view.peer).addProxy(view);
-  }
+  });
   const { entries } = call.host.configEntries;
   const gateways = entries.all("terminating-gateway");
   const behind = entries.gatewayLinks;
-  for (const summary of byKey.values()) {
-    if (summary.peer !== "") continue;
+  const all = [...byKey.values()];
+  await forEach(all, (summary) => {
+    if (summary.peer !== "") return;
     const key = lowerCase(summary.name);
     if (summary.kind === "terminating-gateway") summary.linked = gateways.get(key)?.services.length;
     summary.behindGateway = behind.names.has(key) || (behind.wildcard && summary.kind === "" && summary.instances > 0);
-  }
-  return [...byKey.values()].sort(
-    (left, right) => compareUtf8(left.name, right.name) || compareUtf8(left.peer, right.peer),
+  });
+  return inTurns(
+    sortSteps(all, (left, right) => compareUtf8(left.name, right.name) || compareUtf8(left.peer, right.peer)),
   );
 }
 
@@ -187,14 +191,14 @@ async function services(call: Call): Promise<Answer> {
   const visible = new Map<string, Visibility>();
   for (const peer of peersOf(call, options.peer)) visible.set(peer, await Visibility.of(call, peer));
   return answerFromAll(call, options, async () => {
-    const shown: InstanceView[] = [];
+    const shown: Listing<InstanceView>[] = [];
     for (const peer of peersOf(call, options.peer)) {
       const seen = visible.get(peer) ?? (await Visibility.of(call, peer));
       visible.set(peer, seen);
-      shown.push(...(await everyInstance(call, peer)).filter((view) => seen.instance(view)));
+      shown.push(await filter(await everyInstance(call, peer), (view) => seen.instance(view)));
     }
     const filtered = [...visible.values()].some((seen) => seen.filtered);
-    return { json: summaries(call, await filter(shown)).map((summary) => summary.json()), filtered };
+    return { json: LazyList.of(await summaries(call, joined(shown)), (summary) => summary.json()), filtered };
   });
 }
 
@@ -258,14 +262,19 @@ async function overview(call: Call): Promise<Answer> {
   const nodes = new Tally();
   const services = new Map<string, Tally>();
   const checks = new Map<string, Tally>();
-  for (const { node } of await nodesOf(call.host, "")) {
-    const contents = localNode(call.host, node.name);
-    const statuses = (serviceId: string): readonly string[] =>
-      (contents?.checks ?? []).flatMap(({ check }) => (check.serviceId === serviceId ? [check.status] : []));
-    nodes.add(statuses(""));
-    for (const { service } of contents?.services ?? []) tallyOf(services, service.name).add(statuses(service.id));
-    for (const { check } of contents?.checks ?? []) tallyOf(checks, check.name).add([check.status]);
-  }
+  await forEachNode(call, await nodesOf(call.host, ""), async (contents) => {
+    const statuses = new Map<string, string[]>();
+    await forEach(contents.checks, ({ check }) => {
+      const known = statuses.get(check.serviceId);
+      if (known === undefined) statuses.set(check.serviceId, [check.status]);
+      else known.push(check.status);
+      tallyOf(checks, check.name).add([check.status]);
+    });
+    nodes.add(statuses.get("") ?? []);
+    await forEach(contents.services, ({ service }) => {
+      tallyOf(services, service.name).add(statuses.get(service.id) ?? []);
+    });
+  });
   return { json: { Nodes: [nodes.json()], Services: talliesJson(services), Checks: talliesJson(checks) } };
 }
 
@@ -281,8 +290,14 @@ function nodeContentsJson(contents: NodeContents): Json {
     Address: node.address,
     TaggedAddresses: textMapOrAbsent(node.taggedAddresses) ?? null,
     Meta: textMapOrAbsent(node.meta) ?? null,
-    Services: contents.services.map((view) => ({ ...serviceJson(view), Tags: nullIfEmpty(view.service.tags) })),
-    Checks: contents.checks.map((view) => ({ ...checkJson(view), ServiceTags: nullIfEmpty(view.check.serviceTags) })),
+    Services: LazyList.of(contents.services, (view) => ({
+      ...serviceJson(view),
+      Tags: nullIfEmpty(view.service.tags),
+    })),
+    Checks: LazyList.of(contents.checks, (view) => ({
+      ...checkJson(view),
+      ServiceTags: nullIfEmpty(view.check.serviceTags),
+    })),
   };
 }
 
@@ -290,31 +305,56 @@ function nullIfEmpty(texts: readonly string[]): Json {
   return texts.length === 0 ? null : texts;
 }
 
-function visibleContents(contents: NodeContents, visible: Visibility): NodeContents | undefined {
+async function visibleContents(contents: NodeContents, visible: Visibility): Promise<NodeContents | undefined> {
   if (!visible.node(contents.node.node.name)) return undefined;
   return {
     node: contents.node,
-    services: contents.services.filter(({ service }) => visible.service(service.name)),
-    checks: contents.checks.filter((view) => visible.check(view)),
+    services: await kept(contents.services, ({ service }) => visible.service(service.name)),
+    checks: await kept(contents.checks, (view) => visible.check(view)),
   };
 }
 
-/** Every node of a cluster, by name. */
-async function everyNode(call: Call, peer: string): Promise<readonly NodeContents[]> {
-  const { catalog } = call.host;
+/** Does something with each local node that is still there, one after the other; others have their turn in between. */
+async function forEachNode(
+  call: Call,
+  nodes: Listing<NodeView>,
+  look: (contents: NodeContents) => Promise<void>,
+): Promise<void> {
+  const pause = pauses();
+  for (const { node } of nodes) {
+    await pause();
+    const contents = await localNode(call.host, node.name);
+    if (contents !== undefined) await look(contents);
+  }
+}
+
+/** Every node of a cluster that may be seen, by name. */
+async function everyNode(call: Call, peer: string, visible: Visibility): Promise<readonly NodeContents[]> {
+  const found: NodeContents[] = [];
+  const look = async (contents: NodeContents): Promise<void> => {
+    const seen = await visibleContents(contents, visible);
+    if (seen !== undefined) found.push(seen);
+  };
   if (peer === "") {
-    const contents = catalog.nodes().map(({ name }) => localNode(call.host, name));
-    return contents.filter((found) => found !== undefined);
+    await forEachNode(call, await nodesOf(call.host, ""), look);
+    return found;
   }
-  const byNode = new Map<string, InstanceView[]>();
-  for (const view of await everyImported(call, peer)) {
+  const byNode = new Map<string, { readonly key: string; readonly views: InstanceView[] }>();
+  await forEach(await everyImported(call, peer), (view) => {
     const key = lowerCase(view.node.name);
-    const known = byNode.get(key);
-    if (known === undefined) byNode.set(key, [view]);
-    else known.push(view);
+    const known = byNode.get(key) ?? { key, views: [] };
+    byNode.set(key, known);
+    known.views.push(view);
+  });
+  const pause = pauses();
+  const sorted = await inTurns(sortSteps([...byNode.values()], (left, right) => compareUtf8(left.key, right.key)));
+  for (const { views } of sorted) {
+    await pause();
+    call.keep(views.length * IMPORTED_BYTES);
+    const contents = importedNode(peer, views);
+    if (contents !== undefined) await look(contents);
   }
-  const nodes = [...byNode].sort(([left], [right]) => compareUtf8(left, right));
-  return nodes.flatMap(([, views]) => importedNode(peer, views) ?? []);
+  return found;
 }
 
 /** Local ones and those of every peer, whatever `peer` says, as in Consul. */
@@ -323,17 +363,14 @@ async function nodes(call: Call): Promise<Answer> {
   const filter = filterFor(options, nodeContentsFields);
   await call.access();
   return answerFromAll(call, options, async () => {
-    const shown: NodeContents[] = [];
+    const shown: Listing<NodeContents>[] = [];
     let filtered = false;
     for (const peer of peersOf(call, "")) {
       const visible = await Visibility.of(call, peer);
-      for (const contents of await everyNode(call, peer)) {
-        const seen = visibleContents(contents, visible);
-        if (seen !== undefined) shown.push(seen);
-      }
+      shown.push(await everyNode(call, peer, visible));
       filtered ||= visible.filtered;
     }
-    return { json: (await filter(shown)).map(nodeContentsJson), filtered };
+    return { json: LazyList.of(await filter(joined(shown)), nodeContentsJson), filtered };
   });
 }
 
@@ -342,8 +379,8 @@ async function node(call: Call): Promise<Answer> {
   const { peer, name } = options;
   const visible = await Visibility.of(call, peer);
   return answerFromAll(call, options, async () => {
-    const found = await nodeOf(call.host, peer, name);
-    const seen = found && visibleContents(found, visible);
+    const found = await nodeOf(call, peer, name);
+    const seen = found && (await visibleContents(found, visible));
     return seen && { json: nodeContentsJson(seen), filtered: visible.filtered };
   });
 }

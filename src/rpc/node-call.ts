@@ -5,6 +5,7 @@ import { type BodyLimits, type BodySender, readBody } from "../http/body.js";
 import type { CallAllowance } from "../http/call-limits.js";
 import { HttpError } from "../http/http-error.js";
 import type { HttpRequest, HttpResponse } from "../http/messages.js";
+import { ReadTime } from "../http/send.js";
 import {
   Code,
   ConnectError,
@@ -62,8 +63,7 @@ export async function carryCall(
     if (gone.signal.aborted) return;
     start();
     allowance.made(chunk.length);
-    await write(response, chunk, allowance, writeTimeoutMs, clock);
-    allowance.sent(chunk.length);
+    await new ReadTime(writeTimeoutMs, clock).send(response, chunk, allowance);
   }
   allowance.rest();
   if (gone.signal.aborted) return;
@@ -102,29 +102,4 @@ async function* bodyOf(
     if (!(error instanceof HttpError)) throw connectError(error);
     throw new ConnectError(error.message, BODY_CODES[error.status] ?? Code.Canceled);
   }
-}
-
-/** Resolves when the client's side of the connection has room again. @throws {ConnectError} when it is gone. */
-function write(
-  response: HttpResponse,
-  chunk: Uint8Array,
-  allowance: CallAllowance,
-  timeoutMs: number,
-  clock: Clock,
-): Promise<void> {
-  return new Promise((resolve, reject) => {
-    const timer = clock.after(timeoutMs, () => {
-      allowance.readTooSlowly(timeoutMs);
-      response.destroy();
-    });
-    const settle = (error?: Error | null): void => {
-      timer.cancel();
-      response.off("close", closed);
-      if (error) reject(error);
-      else resolve();
-    };
-    const closed = (): void => settle(new ConnectError("the call was cancelled", Code.Canceled));
-    response.once("close", closed);
-    response.write(chunk, settle);
-  });
 }

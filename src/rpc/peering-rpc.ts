@@ -160,7 +160,7 @@ export function peeringRpc(host: PeeringHost, options: PeeringRpcOptions = {}): 
     }
     const restricted = READS.has(handler.method.name) ? undefined : guard.judgeWriter(request);
     if (restricted !== undefined) return refuse(response, restricted.status, restricted.text);
-    const allowance = limits.allowance(request);
+    const allowance = limits.allowance(request, response);
     carryCall(handler, request, response, allowance, carrying).catch((error: unknown) => {
       logger.debug("a call ended early", { method: handler.requestPath, error: errorText(error) });
       response.destroy();

@@ -65,20 +65,42 @@ export class RawClient {
     if (end < 0) return false;
     const head = received.toString("latin1", 0, end + 2);
     const status = Number(/^HTTP\/1\.1 (\d{3})/.exec(head)?.[1]);
-    const length = status < 200 ? 0 : Number(/^content-length: (\d+)/im.exec(head)?.[1] ?? 0);
     const bodyAt = end + 4;
-    this.#neededBytes = bodyAt + length;
+    const body = /^transfer-encoding: chunked/im.test(head)
+      ? chunkedBody(received, bodyAt)
+      : {
+          end: bodyAt + (status < 200 ? 0 : Number(/^content-length: (\d+)/im.exec(head)?.[1] ?? 0)),
+          parts: undefined,
+        };
+    this.#neededBytes = body.end;
     if (received.length < this.#neededBytes) return false;
     found.push({
       status,
       headers: head.slice(head.indexOf("\r\n") + 2),
-      body: received.toString("utf8", bodyAt, this.#neededBytes),
+      body: Buffer.concat(body.parts ?? [received.subarray(bodyAt, body.end)]).toString("utf8"),
     });
     const rest = received.subarray(this.#neededBytes);
     this.#chunks = [rest];
     this.#receivedBytes = rest.length;
     this.#neededBytes = 1;
     return true;
+  }
+}
+
+/** Chunks as far as they have come. @returns where they end, or how much must have come at least. */
+function chunkedBody(
+  received: Buffer,
+  start: number,
+): { readonly end: number; readonly parts: readonly Buffer[] | undefined } {
+  const parts: Buffer[] = [];
+  for (let at = start; ; ) {
+    const line = received.indexOf("\r\n", at);
+    if (line < 0) return { end: received.length + 1, parts: undefined };
+    const length = Number.parseInt(received.toString("latin1", at, line), 16);
+    const next = line + 2 + length + 2;
+    if (length === 0 || received.length < next) return { end: next, parts };
+    parts.push(received.subarray(line + 2, next - 2));
+    at = next;
   }
 }
 

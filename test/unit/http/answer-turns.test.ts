@@ -3,8 +3,9 @@ import { describe, it } from "node:test";
 import { setImmediate } from "node:timers/promises";
 import fc from "fast-check";
 import { type Answerer, AnswerTurns, type Unread } from "../../../src/http/answer-turns.js";
+import { testClock } from "../../../src/testing/index.js";
 
-const LIMITS = { atOnce: 3, unsentPerConnection: 10, unsentPerSource: 20, unsentInAll: 40 };
+const LIMITS = { atOnce: 3, unsentPerConnection: 10, unsentPerSource: 20, unsentInAll: 40, slowReaderMs: 5_000 };
 
 interface Asked {
   readonly answerer: Answerer;
@@ -13,7 +14,8 @@ interface Asked {
 
 /** Turns that are watched: none may begin beyond a limit. */
 class Watched {
-  readonly turns = new AnswerTurns(LIMITS, (what) => this.unread.push(what));
+  readonly clock = testClock();
+  readonly turns = new AnswerTurns(LIMITS, (what) => this.unread.push(what), this.clock);
   readonly unread: Unread[] = [];
   readonly unsent = new Map<unknown, number>();
   making = 0;
@@ -51,7 +53,7 @@ class Watched {
   }
 }
 
-const answererOf = (source: string, connection: object = {}): Answerer => ({ source, connection });
+const answererOf = (source: string, connection: object = {}): Answerer => ({ source, connection, cutOff: () => {} });
 
 async function started(asked: readonly Asked[]): Promise<readonly boolean[]> {
   for (let turn = 0; turn <= asked.length; turn++) await setImmediate();
@@ -148,7 +150,7 @@ describe("turns to answer", () => {
           const connection = connections.get(key) ?? {};
           connections.set(key, connection);
           if (what === "ask") {
-            const asked: Asked = { answerer: { source, connection }, started: false };
+            const asked: Asked = { answerer: answererOf(source, connection), started: false };
             const giveUp = watched.turns.wait(asked.answerer, () => {
               asked.started = true;
               assert.ok(++watched.making <= LIMITS.atOnce);

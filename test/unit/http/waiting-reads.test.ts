@@ -2,7 +2,7 @@ import assert from "node:assert/strict";
 import { after, before, beforeEach, describe, it, type Mock, mock } from "node:test";
 import { setImmediate } from "node:timers/promises";
 import type { PeeringHost } from "../../../src/host/host.js";
-import { AnswerBody } from "../../../src/http/answer-body.js";
+import { WholeBody } from "../../../src/http/answer-body.js";
 import { CallLimits, type CallLimitsOptions } from "../../../src/http/index.js";
 import { Incidents } from "../../../src/incidents.js";
 import { secretFor, tokensFor } from "../../support/acl.js";
@@ -87,7 +87,7 @@ describe("reads that wait", { timeout: 60_000 }, () => {
 
   it("have one answer where they ask the same, however many they are, which is made once, and compressed once", async () => {
     await using server = await served();
-    const gzips = mock.method(AnswerBody.prototype, "gzip");
+    const gzips = mock.method(WholeBody.prototype, "gzip");
     for (const headers of [[], ["Accept-Encoding: gzip"]]) {
       const text = waitText("large", { headers: [`X-Consul-Token: ${secretFor(EVERYTHING)}`, ...headers] });
       // The order of parameters, how long they wait, and what they wait for, is theirs.
@@ -167,7 +167,7 @@ describe("reads that wait", { timeout: 60_000 }, () => {
         service: { id: `huge-${index}`, name: "huge", port: 1, meta },
       })),
     );
-    await using server = await served({ unsentPerSource: 1024 * 1024 });
+    await using server = await served({ unsentPerSource: 1 });
     const texts = ["a", "b", "c", "d"].map((name) => waitText("huge", { query: `&near=${name}` }));
     const deaf = await waiting(server.port, texts, "127.0.0.2");
     for (const { socket } of deaf) socket.pause();

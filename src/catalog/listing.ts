@@ -1,0 +1,55 @@
+/** A list whose elements may be made when they are looked at. An array is one, too. */
+export interface Listing<Item> extends Iterable<Item> {
+  readonly length: number;
+  /** @param index - from 0; undefined beyond the end. */
+  at(index: number): Item | undefined;
+}
+
+/**
+ * What is made of records. Records stay as they are, and are much smaller than what is made of them, so that a long list that
+ * is told bit by bit costs little until the end of it.
+ */
+export function listing<Source, Item>(sources: Listing<Source>, make: (source: Source) => Item): Listing<Item> {
+  return {
+    length: sources.length,
+    at: (index) => {
+      const source = sources.at(index);
+      return source === undefined ? undefined : make(source);
+    },
+    *[Symbol.iterator]() {
+      for (const source of sources) yield make(source);
+    },
+  };
+}
+
+/** One list after another. */
+export function joined<Item>(lists: readonly Listing<Item>[]): Listing<Item> {
+  const starts: number[] = [];
+  let length = 0;
+  for (const list of lists) {
+    starts.push(length);
+    length += list.length;
+  }
+  return {
+    length,
+    at: (index) => {
+      const place = lastAtMost(starts, index);
+      return lists[place]?.at(index - (starts[place] ?? 0));
+    },
+    *[Symbol.iterator]() {
+      for (const list of lists) yield* list;
+    },
+  };
+}
+
+/** Where in sorted numbers, of which the first is 0, the last is that is not more than `value`. */
+function lastAtMost(sorted: readonly number[], value: number): number {
+  let low = 0;
+  let high = sorted.length;
+  while (high - low > 1) {
+    const middle = (low + high) >>> 1;
+    if ((sorted[middle] ?? 0) <= value) low = middle;
+    else high = middle;
+  }
+  return low;
+}
