@@ -179,6 +179,13 @@ export const agentFlags: readonly Flag[] = [
       "Bytes of answers that one client address may leave unread; from there on its reads wait until it has read. Default: 67108864.",
   },
   {
+    name: "http-slow-reader-ms",
+    kind: "text",
+    placeholder: "milliseconds",
+    usage:
+      "How long a client may take to read 64 KiB of an answer while others wait for it to read; then its answer is cut off. Default: 5000.",
+  },
+  {
     name: "grpc-tls",
     kind: "text",
     placeholder: "host:port",
@@ -379,6 +386,7 @@ export async function readAgentOptions(flags: ParsedFlags, io: CommandLineIo): P
   const waitingPerSource = number("http-waiting-per-source", 0, Number.MAX_SAFE_INTEGER);
   const bodyBytesPerSource = number("http-body-bytes-per-source", 0, Number.MAX_SAFE_INTEGER);
   const unsentPerSource = number("http-unsent-bytes-per-source", 1, Number.MAX_SAFE_INTEGER);
+  const slowReaderMs = number("http-slow-reader-ms", 1, Number.MAX_SAFE_INTEGER);
   const connections = number("max-connections", 1, Number.MAX_SAFE_INTEGER);
   const reservedDescriptors = number("reserved-descriptors", 1, Number.MAX_SAFE_INTEGER);
   const handshakesPerSource = number("handshakes-per-source", 1, Number.MAX_SAFE_INTEGER);
@@ -415,6 +423,7 @@ export async function readAgentOptions(flags: ParsedFlags, io: CommandLineIo): P
       ...(waitingPerSource !== undefined && { waitingPerSource }),
       ...(bodyBytesPerSource !== undefined && { bodyBytesPerSource }),
       ...(unsentPerSource !== undefined && { unsentPerSource }),
+      ...(slowReaderMs !== undefined && { slowReaderMs }),
     },
     checkAddresses: texts("check-addresses"),
     ...forbiddenAddresses(texts("forbidden-addresses")),

@@ -113,6 +113,87 @@ describe("turns to answer", () => {
     assert.deepEqual(watched.unread, ["connection", "source", "all"]);
   });
 
+  it("come to the pieces of answers that are begun, and to new answers, in turn, whatever others have not read", async () => {
+    const watched = new Watched();
+    const order: string[] = [];
+    const answerer = answererOf("a");
+    const piece = (): void => {
+      order.push("piece");
+      if (order.length < 12) watched.turns.goOn(answerer, piece);
+    };
+    const fresh = (): void => {
+      order.push("new");
+      watched.turns.done();
+      if (order.length < 12) watched.turns.wait(answererOf("a"), fresh);
+    };
+    watched.turns.goOn(answerer, piece);
+    watched.turns.wait(answererOf("a"), fresh);
+    for (let turn = 0; turn < 20; turn++) await setImmediate();
+    assert.deepEqual(order.slice(1, 9), ["piece", "new", "piece", "new", "piece", "new", "piece", "new"]);
+    watched.made(answererOf("b"), LIMITS.unsentInAll);
+    let went = false;
+    watched.turns.goOn(answerer, () => {
+      went = true;
+    });
+    for (let turn = 0; turn < 3; turn++) await setImmediate();
+    assert.ok(went);
+  });
+
+  it("do not come where too much is kept, of which what several have is counted once", async () => {
+    const watched = new Watched();
+    const answerers = [answererOf("a"), answererOf("a"), answererOf("b")];
+    const kept = {};
+    const leave = answerers.map((answerer) => watched.turns.share(answerer, kept, LIMITS.unsentPerSource - 1));
+    assert.deepEqual(await started([watched.ask(answererOf("a"))]), [true]);
+    watched.turns.keep(answererOf("a"), 1);
+    const held = watched.ask(answererOf("a"));
+    assert.deepEqual(await started([held, watched.ask(answererOf("b"))]), [false, true]);
+    // What the first two had is that of the last one now.
+    leave[0]?.();
+    assert.deepEqual(await started([held]), [false]);
+    leave[1]?.();
+    assert.deepEqual(await started([held]), [true]);
+    watched.turns.keep(answererOf("b"), 1);
+    watched.turns.done();
+    assert.deepEqual(await started([watched.ask(answererOf("b"))]), [false]);
+  });
+
+  it("come to those who wait once the longest of the slow readers for whom they do has been cut off", async () => {
+    const clock = testClock();
+    const turns = new AnswerTurns(LIMITS, () => {}, clock);
+    const cut: string[] = [];
+    const reader = (name: string, source: string, bytes: number): void => {
+      const answerer = {
+        ...answererOf(source),
+        cutOff: () => {
+          cut.push(name);
+          turns.release(answerer, bytes);
+        },
+      };
+      turns.hold(answerer, bytes);
+    };
+    reader("of another source", "b", LIMITS.unsentPerSource - 1);
+    await clock.advance(1);
+    reader("first", "a", LIMITS.unsentPerSource - 1);
+    await clock.advance(1);
+    reader("second", "a", 1);
+    await clock.advance(LIMITS.slowReaderMs);
+    assert.deepEqual(cut, [], "nobody waits");
+    let begun = false;
+    turns.wait(answererOf("a"), () => {
+      begun = true;
+    });
+    for (let turn = 0; turn < 3; turn++) await setImmediate();
+    assert.deepEqual([cut, begun], [["first"], true]);
+    // All together: the source that has most.
+    reader("third", "c", LIMITS.unsentInAll);
+    await clock.advance(LIMITS.slowReaderMs - 1);
+    turns.wait(answererOf("d"), () => {});
+    for (let turn = 0; turn < 3; turn++) await setImmediate();
+    await clock.advance(1);
+    assert.deepEqual(cut, ["first", "third"]);
+  });
+
   it("come to everybody in the end who has not given up, whatever happens in whichever order", async () => {
     const action = fc.record({
       what: fc.constantFrom("ask", "give up", "made", "sent"),

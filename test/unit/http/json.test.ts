@@ -1,12 +1,18 @@
 import assert from "node:assert/strict";
 import { describe, it } from "node:test";
 import fc from "fast-check";
-import { timeText, writeJson } from "../../../src/http/json.js";
+import { type Json, JsonWriter, LazyList, timeText, writeJson } from "../../../src/http/json.js";
 import { parseUint64 } from "../../../src/http/query.js";
 import { parseDuration } from "../../../src/syntax/go-duration.js";
 import { plainJson, readFirstValue } from "../../../src/syntax/go-json.js";
 
 const bytes = (text: string): Uint8Array => new TextEncoder().encode(text);
+
+/** The same, each part made when it is written. */
+function lazy(value: Json): Json {
+  if (Array.isArray(value)) return LazyList.of<Json>(value, lazy);
+  return value;
+}
 
 describe("JSON as Go writes it", () => {
   it("sorts maps by bytes, keeps the order of structs, leaves out what is undefined", () => {
@@ -37,6 +43,36 @@ describe("JSON as Go writes it", () => {
     assert.equal(timeText(Date.UTC(2026, 0, 2, 3, 4, 50, 120)), "2026-01-02T03:04:50.12Z");
     assert.equal(timeText(Date.UTC(2026, 0, 2, 3, 4, 50)), "2026-01-02T03:04:50Z");
     assert.equal(timeText(-62_135_596_800_000), "0001-01-01T00:00:00Z");
+  });
+
+  it("is the same bit by bit, and where parts are made only when they are written", () => {
+    fc.assert(
+      fc.property(
+        fc.jsonValue({ noUnicodeString: false }),
+        fc.boolean(),
+        fc.integer({ min: 1, max: 20 }),
+        (value, pretty, size) => {
+          const json: Json = JSON.parse(JSON.stringify(value));
+          const writer = new JsonWriter(lazy(json), pretty);
+          let written = "";
+          while (!writer.done) written += writer.write(size);
+          assert.equal(written, writeJson(json, pretty));
+        },
+      ),
+    );
+  });
+
+  it("is made of no more than is written", () => {
+    let made = 0;
+    const items = Array.from({ length: 1_000 }, (_, index) => index);
+    const writer = new JsonWriter(
+      LazyList.of(items, (item) => {
+        made++;
+        return { item };
+      }),
+    );
+    assert.equal(writer.write(30), '[{"item":0},{"item":1},{"item":2}');
+    assert.deepEqual([made, writer.done, writer.openElements], [3, false, 1_000]);
   });
 
   it("what is written is what is read", () => {

@@ -1,0 +1,171 @@
+import assert from "node:assert/strict";
+import { once } from "node:events";
+import { connect as connectHttp2, createServer as createHttp2 } from "node:http2";
+import type { AddressInfo } from "node:net";
+import { after, before, beforeEach, describe, it, mock } from "node:test";
+import type { PeeringHost } from "../../../src/host/host.js";
+import { PIECE_BYTES } from "../../../src/http/answer-body.js";
+import { CallLimits, type CallLimitsOptions, httpHandler } from "../../../src/http/index.js";
+import { JsonWriter } from "../../../src/http/json.js";
+import { Incidents } from "../../../src/incidents.js";
+import { type TestClock, testClock } from "../../../src/testing/index.js";
+import { eventually, HttpPair, serve } from "../../support/http-pair.js";
+import { RawClient, requestText } from "../../support/raw-http.js";
+
+const LIMIT_MS = 30_000;
+/** More than the system takes of a connection that nobody reads. */
+const BYTES = 16 * 1_024 * 1_024;
+const INSTANCES = 1_024;
+const SLOW_MS = 5_000;
+const PATH = "/v1/health/service/long";
+
+describe("clients that do not read", { timeout: 60_000 }, () => {
+  let host: PeeringHost;
+  let close: () => Promise<void>;
+  /** Pieces of long answers that have been made. */
+  let made = 0;
+
+  before(async () => {
+    const pair = await HttpPair.start();
+    host = pair.a.host;
+    close = () => pair[Symbol.asyncDispose]();
+    const meta = Object.fromEntries(Array.from({ length: 32 }, (_, index) => [`key-${index}`, "x".repeat(500)]));
+    await host.catalog.registerAll(
+      Array.from({ length: INSTANCES }, (_, index) => ({
+        node: "n1",
+        address: "10.0.0.1",
+        service: { id: `long-${index}`, name: "long", port: 1, meta },
+      })),
+    );
+  });
+  after(() => close());
+  beforeEach(() => {
+    mock.restoreAll();
+    made = 0;
+    const { write } = JsonWriter.prototype;
+    mock.method(JsonWriter.prototype, "write", function (this: JsonWriter, characters: number) {
+      const written = write.call(this, characters);
+      if (written.length >= PIECE_BYTES) made++;
+      return written;
+    });
+  });
+
+  async function served(limits: CallLimitsOptions, clock: TestClock = testClock()) {
+    const incidents = new Incidents({ clock });
+    const { server, port } = await serve(host, { limits: new CallLimits({ ...limits, clock, incidents }), clock });
+    return {
+      port,
+      clock,
+      incidents,
+      async [Symbol.asyncDispose]() {
+        server.close();
+        server.closeAllConnections();
+      },
+    };
+  }
+
+  async function deaf(port: number, path: string, localAddress?: string): Promise<RawClient> {
+    const client = await RawClient.open(port, localAddress);
+    client.socket.pause();
+    client.write(requestText("GET", path));
+    return client;
+  }
+
+  /** Asks until no further piece is made: others have their turns in between, in which it could be. */
+  async function settled(port: number): Promise<void> {
+    const other = await RawClient.open(port, "127.0.0.9");
+    for (let before = -1, quiet = 0; quiet < 50; quiet++) {
+      if (made !== before) quiet = 0;
+      before = made;
+      other.write(requestText("GET", "/v1/status/leader"));
+      await other.answer();
+    }
+    other.socket.destroy();
+  }
+
+  it("are sent no more than the system takes: a long answer is made as far as it is read", async () => {
+    await using server = await served({});
+    const client = await deaf(server.port, PATH);
+    await eventually(() => made > 0, AbortSignal.timeout(LIMIT_MS));
+    await settled(server.port);
+    assert.ok(made * PIECE_BYTES < BYTES * 0.75, `${made} pieces`);
+    const answer = await client.answer();
+    assert.deepEqual([answer.status, JSON.parse(answer.body).length], [200, INSTANCES]);
+    assert.ok(made * PIECE_BYTES >= BYTES * 0.95);
+    client.socket.destroy();
+  });
+
+  it("get the same, piece by piece, as one who reads at once, compressed and indented, too", async () => {
+    await using server = await served({});
+    const get = async (path: string, headers: Readonly<Record<string, string>> = {}) => {
+      const response = await fetch(`http://127.0.0.1:${server.port}${path}`, { headers });
+      return { text: await response.text(), encoding: response.headers.get("content-encoding") };
+    };
+    const plain = await get(PATH, { "accept-encoding": "identity" });
+    const compressed = await get(PATH, { "accept-encoding": "gzip" });
+    assert.deepEqual([plain.encoding, compressed.encoding], [null, "gzip"]);
+    assert.ok(compressed.text === plain.text);
+    const indented = await get(`${PATH}?pretty`, { "accept-encoding": "identity" });
+    assert.deepEqual(JSON.parse(indented.text), JSON.parse(plain.text));
+    assert.ok(indented.text.startsWith('[\n    {\n        "Node": {') && indented.text.endsWith("\n]\n"));
+  });
+
+  it("are cut off when others of their source wait for them, and only then", async () => {
+    await using server = await served({ unsentPerSource: 1, slowReaderMs: SLOW_MS });
+    const alone = await deaf(server.port, PATH, "127.0.0.3");
+    const slow = await deaf(server.port, PATH, "127.0.0.2");
+    await eventually(() => made > 1, AbortSignal.timeout(LIMIT_MS));
+    await settled(server.port);
+    await server.clock.advance(SLOW_MS);
+    assert.deepEqual([...server.incidents.counts()], []);
+    // It has let its time pass already: who waits need not wait for it.
+    const waiting = await RawClient.open(server.port, "127.0.0.2");
+    waiting.write(requestText("GET", PATH));
+    const answer = await waiting.answer();
+    assert.deepEqual([answer.status, JSON.parse(answer.body).length], [200, INSTANCES]);
+    assert.equal(server.incidents.counts().get("reader-cut-off"), 1);
+    assert.deepEqual(await slow.answers(1), []);
+    assert.equal((await alone.answer()).status, 200);
+    for (const { socket } of [alone, slow, waiting]) socket.destroy();
+  });
+
+  it("are cut off when their time is over, if others have come to wait before", async () => {
+    await using server = await served({ unsentPerSource: 1, slowReaderMs: SLOW_MS });
+    const slow = await deaf(server.port, PATH);
+    await eventually(() => made > 0, AbortSignal.timeout(LIMIT_MS));
+    await settled(server.port);
+    const waiting = await RawClient.open(server.port);
+    waiting.write(requestText("GET", "/v1/catalog/services"));
+    await eventually(() => server.incidents.counts().has("answers-unread-by-source"), AbortSignal.timeout(LIMIT_MS));
+    await server.clock.advance(SLOW_MS - 1);
+    await settled(server.port);
+    assert.equal(server.incidents.counts().get("reader-cut-off"), undefined);
+    await server.clock.advance(1);
+    assert.equal((await waiting.answer()).status, 200);
+    assert.equal(server.incidents.counts().get("reader-cut-off"), 1);
+    for (const { socket } of [slow, waiting]) socket.destroy();
+  });
+
+  it("have one stream of a connection of HTTP/2 cut off, and the others go on", async () => {
+    const clock = testClock();
+    const incidents = new Incidents({ clock });
+    const limits = new CallLimits({ clock, incidents, slowReaderMs: SLOW_MS });
+    const server = createHttp2(httpHandler(host, { limits, clock }));
+    server.listen(0, "127.0.0.1");
+    await once(server, "listening");
+    const session = connectHttp2(`http://127.0.0.1:${(server.address() as AddressInfo).port}`);
+    const ask = (path: string) => session.request({ ":path": path });
+    const slow = ask(PATH);
+    await once(slow, "response");
+    slow.pause();
+    await eventually(() => made > 0, AbortSignal.timeout(LIMIT_MS));
+    const other = ask("/v1/catalog/services");
+    await eventually(() => incidents.counts().has("answers-unread-by-connection"), AbortSignal.timeout(LIMIT_MS));
+    await clock.advance(SLOW_MS);
+    const [headers] = await once(other, "response");
+    assert.equal(headers[":status"], 200);
+    assert.equal(incidents.counts().get("reader-cut-off"), 1);
+    session.destroy();
+    server.close();
+  });
+});
