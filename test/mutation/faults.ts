@@ -566,7 +566,45 @@ export const plantedFaults: readonly PlantedFault[] = [
   fault(
     "answers-all-at-once",
     "as many answers are made at once as are asked for",
-    ["src/http/answer-turns.ts", "    if (this.#making >= this.#limits.atOnce) return;\n", ""],
+    ["src/http/answer-turns.ts", "        if (isFresh && this.#making >= this.#limits.atOnce) continue;\n", ""],
+    "test/unit/http/answer-turns.test.ts",
+  ),
+  fault(
+    "slow-readers-stay",
+    "who reads nothing keeps others of its source waiting for a minute",
+    ["src/http/answer-turns.ts", "        answerer.cutOff();\n", ""],
+    "test/unit/http/slow-readers.test.ts",
+  ),
+  fault(
+    "readers-cut-off-for-nobody",
+    "slow readers are cut off whose source nobody waits for",
+    [
+      "src/http/answer-turns.ts",
+      "      if (!waitedFor.has(answerer.source) && !waitedFor.has(answerer.connection)) continue;\n",
+      "",
+    ],
+    "test/unit/http/slow-readers.test.ts",
+  ),
+  fault(
+    "long-answers-at-once",
+    "a long answer is made in one turn, whoever reads it",
+    ["src/http/answer-body.ts", "writer.write(PIECE_BYTES)", "writer.write(Number.POSITIVE_INFINITY)"],
+    "test/unit/http/slow-readers.test.ts",
+  ),
+  fault(
+    "long-answers-unread",
+    "the next piece of an answer is made before the client has read the last one",
+    [
+      "src/http/send.ts",
+      "      await this.#write(response, piece, allowance);\n",
+      "      void this.#write(response, piece, allowance);\n",
+    ],
+    "test/unit/http/slow-readers.test.ts",
+  ),
+  fault(
+    "pieces-hold-up-answers",
+    "new answers wait until all pieces of those that are begun are made",
+    ["src/http/answer-turns.ts", "        waiting.begunLast = !isFresh;\n", ""],
     "test/unit/http/answer-turns.test.ts",
   ),
   fault(
