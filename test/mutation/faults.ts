@@ -1008,10 +1008,32 @@ export const plantedFaults: readonly PlantedFault[] = [
     "test/unit/host/config-entries.test.ts",
   ),
   fault(
+    "certificate-key-not-read",
+    "a certificate whose key cannot be read has its write end in an error of OpenSSL",
+    ["src/catalog/entry-certificate.ts", " || publicKey === undefined)", ")"],
+    "test/unit/catalog/entry-certificate.test.ts",
+  ),
+  fault(
+    "root-key-not-read",
+    "a root whose key cannot be read is taken, and roots cannot be listed any more",
+    ["src/trust/provided-authority.ts", "publicKeyOf(certificate) !== undefined", "certificate !== undefined"],
+    "test/unit/trust/provided-authority.test.ts",
+  ),
+  fault(
+    "number-does-not-fit",
+    "a number that 64 bits do not hold is kept as it is, and cannot be read back",
+    [
+      "src/syntax/go-json.ts",
+      "whole >= -(2 ** 63) && whole < 2 ** 63 ? BigInt(whole)",
+      "whole >= -1e300 ? BigInt(whole)",
+    ],
+    "test/unit/http/config-recorded.test.ts",
+  ),
+  fault(
     "intention-other-spelling",
     "an intention of a service is written with the right on another spelling of its name",
     ["src/http/intentions.ts", "before !== undefined && !mayWrite(access, before.name)", "false"],
-    "test/unit/http/write-rights.test.ts",
+    "test/unit/http/intentions.test.ts",
   ),
   fault(
     "intention-of-peer-replaced",

@@ -256,4 +256,33 @@ describe("intentions over HTTP, as Consul 1.21.4 answered", () => {
       assert.equal(status, 403, what);
     }
   });
+
+  it("need the right on both spellings of the destination, that of the request and that of the entry", async () => {
+    const authorizer: Authorizer = {
+      defaultPolicy: "deny",
+      resolve: async () => ({ accessorId: "id" }),
+      allowed: (_, { resource, name }) => resource === "intention" && name === "WEB",
+    };
+    await using pair = await HttpPair.start(10, { authorizer });
+    const { a } = pair;
+    const sources = [{ name: "api", action: "allow" }] as const;
+    await a.host.configEntries.set({ kind: "service-intentions", name: "web", sources });
+    const before = a.host.configEntries.list();
+    const exact = "/v1/connect/intentions/exact?destination=WEB&source=";
+    const legacy = { SourceName: "new", DestinationName: "WEB", Action: "deny" };
+    for (const [method, path, body] of [
+      ["PUT", `${exact}new`, { Action: "deny" }],
+      ["PUT", `${exact}api`, { Action: "deny" }],
+      ["DELETE", `${exact}api`, undefined],
+      ["POST", "/v1/connect/intentions", legacy],
+      ["PUT", "/v1/config", { ...written, name: "WEB" }],
+      ["DELETE", "/v1/config/service-intentions/WEB", undefined],
+    ] as const) {
+      assert.equal((await ask(a, method, path, body))[0], 403, `${method} ${path}`);
+      assert.deepEqual(a.host.configEntries.list(), before, `${method} ${path}`);
+    }
+    await a.host.configEntries.delete("service-intentions", "web");
+    assert.deepEqual(await ask(a, "PUT", `${exact}new`, { Action: "deny" }), [200, true]);
+    assert.deepEqual(await ask(a, "PUT", `${exact}api`, { Action: "deny" }), [200, true]);
+  });
 });

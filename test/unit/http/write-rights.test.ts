@@ -7,7 +7,7 @@ import { operations } from "../../../src/http/routes.js";
 import { memoryStorage } from "../../../src/storage/memory.js";
 import { memoryNetwork } from "../../../src/transport/memory.js";
 import { secretFor, tokensFor } from "../../support/acl.js";
-import { type ServedHost, serve } from "../../support/http-pair.js";
+import { type RawAnswer, type ServedHost, serve } from "../../support/http-pair.js";
 
 // Random requests with random rights to every route that writes: whatever differs afterwards, the token must have had the
 // right for it. What differs is found by reading everything before and after; the rights are worked out here from the rules
@@ -568,6 +568,51 @@ describe("every write takes the right for each thing that it changes", { timeout
     }
   }
 
+  async function send(
+    rules: Rules,
+    { route, path, body: bodyOf }: Attempt,
+  ): Promise<{ readonly answer: RawAnswer; readonly body: string | undefined }> {
+    authorizer = tokensFor([textOf(rules)]);
+    const [method = "", pattern = ""] = route.split(" ");
+    const body = bodyOf && JSON.stringify(bodyOf(served.host)).replace("<token>", token);
+    const answer = await served.ask(method, `${pattern}${ids.get(path) ?? path}`, {
+      headers: { "X-Consul-Token": secretFor(textOf(rules)) },
+      ...(body !== undefined && { body }),
+    });
+    return { answer, body };
+  }
+
+  it("takes the right for what changes although the request does not name it", async () => {
+    const on = (kind: Kind, name: string): Rule => ({ kind, match: "exact", name, policy: "write" });
+    const byId = { ID: NODE_IDS[2], Node: "new-node", Address: "10.0.0.1" };
+    const check = { Node: "n1", CheckID: "db-check", Name: "c", ServiceID: "web-1", Status: "passing" };
+    const address = { Node: "n1", ID: NODE_IDS[1], Address: "10.0.0.2" };
+    const register = (body: object): Attempt => ({ route: "PUT /v1/catalog/register", path: "", body: () => body });
+    const transaction = (...made: readonly object[]): Attempt => ({ route: "PUT /v1/txn", path: "", body: () => made });
+    const cases: readonly (readonly [named: Rule, changed: Rule, request: Attempt])[] = [
+      [
+        on("service", "web"),
+        on("node", "n1"),
+        register({ ...address, Service: { ID: "web-1", Service: "web", Port: 1 } }),
+      ],
+      [on("node", "new-node"), on("node", "n2"), register(byId)],
+      [on("service", "web"), on("service", "db"), register({ ...address, Address: "10.0.0.1", Check: check })],
+      [on("node", "new-node"), on("node", "n2"), transaction({ Node: { Verb: "set", Node: byId } })],
+      [on("service", "web"), on("service", "db"), transaction({ Check: { Verb: "set", Check: check } })],
+    ];
+    for (const [named, changed, request] of cases) {
+      const others = { mesh: false, peering: false, operator: false };
+      await reset();
+      const old = JSON.stringify([...snapshot(served.host)]);
+      const refusal = await send({ ...others, named: [named] }, request);
+      assert.match(refusal.answer.text, /lacks permission/, refusal.body);
+      assert.equal(JSON.stringify([...snapshot(served.host)]), old, refusal.body);
+      const { answer, body } = await send({ ...others, named: [named, changed] }, request);
+      assert.equal(answer.status, 200, `${body}: ${answer.text}`);
+      assert.notEqual(JSON.stringify([...snapshot(served.host)]), old, body);
+    }
+  });
+
   it("knows every route that writes", () => {
     const writing = operations
       .filter(({ method, unserved }) => method !== "GET" && unserved !== true)
@@ -582,16 +627,10 @@ describe("every write takes the right for each thing that it changes", { timeout
     let refused = 0;
     await fc.assert(
       fc.asyncProperty(rulesArbitrary, fc.array(attempt, { minLength: 1, maxLength: 4 }), async (rules, requests) => {
-        authorizer = tokensFor([textOf(rules)]);
         await reset();
         for (const request of requests) {
-          const [method = "", pattern = ""] = request.route.split(" ");
           const old = snapshot(served.host);
-          const body = request.body && JSON.stringify(request.body(served.host)).replace("<token>", token);
-          const answer = await served.ask(method, `${pattern}${ids.get(request.path) ?? request.path}`, {
-            headers: { "X-Consul-Token": secretFor(textOf(rules)) },
-            ...(body !== undefined && { body }),
-          });
+          const { answer, body } = await send(rules, request);
           const now = snapshot(served.host);
           const wrong = violations(rules, request, old, now);
           assert.deepEqual(

@@ -16,7 +16,21 @@ describe("splitHostPort", () => {
     it(`splits ${address}`, () => assert.deepEqual(splitHostPort(address), { host, port }));
   }
 
-  const bad = ["", "1.2.3.4", "a:0", "a:65536", "a:99999", "a:http", "a:", "a: 80", "a:+80", "a:-1", "a:1e3", "a:8x"];
+  const bad = [
+    "",
+    "80",
+    "1.2.3.4",
+    "a:0",
+    "a:65536",
+    "a:99999",
+    "a:http",
+    "a:",
+    "a: 80",
+    "a:+80",
+    "a:-1",
+    "a:1e3",
+    "a:8x",
+  ];
   for (const address of [
     ...bad,
     "::1:80",
@@ -47,9 +61,20 @@ describe("splitPushedAddress", () => {
     assert.deepEqual(splitPushedAddress("fd00::1:8503"), { host: "fd00::1", port: 8503 });
     assert.deepEqual(splitPushedAddress("::ffff:10.0.0.1:8503"), { host: "::ffff:10.0.0.1", port: 8503 });
     assert.deepEqual(splitPushedAddress("fe80::1%eth0:8503"), { host: "fe80::1%eth0", port: 8503 });
+    assert.deepEqual(splitPushedAddress("fd00:1::2:8503"), { host: "fd00:1::2", port: 8503 });
   });
 
-  for (const address of ["", "a", "a:b:80", "fd00::1:0", "fd00::1:http", "[fd00::1:80"]) {
+  for (const address of [
+    "",
+    "a",
+    "80",
+    "a:b:80",
+    "fd00::1x:80",
+    "fd00::1%:80",
+    "fd00::1:0",
+    "fd00::1:http",
+    "[fd00::1:80",
+  ]) {
     it(`refuses ${JSON.stringify(address)}`, () => assert.equal(splitPushedAddress(address), undefined));
   }
 });

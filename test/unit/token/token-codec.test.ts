@@ -120,6 +120,8 @@ describe("TokenCodec.encode", () => {
     const json = (token: PeeringToken): string => Buffer.from(TokenCodec.encode(token), "base64").toString();
     const remote = { partition: "", datacenter: "", locality: { region: "r", zone: "" } };
     assert.ok(json({ ...real, remote }).endsWith('"Locality":{"Region":"r"}}}'));
+    const zone = { partition: "", datacenter: "", locality: { region: "", zone: "z" } };
+    assert.ok(json({ ...real, remote: zone }).endsWith('"Locality":{"Zone":"z"}}}'));
     assert.ok(json({ ...real, ca: [] }).startsWith('{"CA":null,"ManualServerAddresses":null,"ServerAddresses":["'));
   });
 
@@ -386,6 +388,13 @@ describe("TokenCodec.inspect", () => {
     assert.equal(new Set(description.certificates.map(({ fingerprint }) => fingerprint)).size, 2);
   });
 
+  it("tells where is dialed: the addresses of the operator where there are some", () => {
+    const manual = ["lb.example:443"];
+    const described = TokenCodec.inspect(TokenCodec.encode({ ...real, manualServerAddresses: manual }));
+    assert.deepEqual(described.dialAddresses, manual);
+    assert.deepEqual(described.serverAddresses, real.serverAddresses);
+  });
+
   it("names the versions that write such a token", () => {
     const band = (version: string): string => TokenCodec.inspect(of(version).text).writtenBy;
     assert.equal(band("1.13"), "1.13");
@@ -393,6 +402,10 @@ describe("TokenCodec.inspect", () => {
     assert.equal(band("1.18"), "1.16 or later");
     assert.equal(band("1.21"), "1.16 or later");
     assert.equal(band("1.22"), "1.16 or later");
+    const written = (text: string): string => TokenCodec.inspect(textOf(text)).writtenBy;
+    assert.equal(written('{"Remote":{}}'), "1.14 to 1.15");
+    assert.equal(written('{"ManualServerAddresses":null}'), "1.14 to 1.15");
+    assert.equal(written('{"ServerAddresses":null}'), "1.13");
   });
 
   it("collects every problem and warns of what hinders", () => {
