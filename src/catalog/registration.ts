@@ -698,7 +698,7 @@ function kindProblems(service: Service, hasSidecar: boolean): readonly string[] 
   if (textOf(service.connect?.sidecarService, "ID") !== "") {
     problems.push("A SidecarService cannot specify an ID as this is managed by the agent");
   }
-  if (kind === "" && native && port === 0 && socketPath === "") {
+  if (native && port === 0 && socketPath === "") {
     problems.push("Port or SocketPath must be set for a Connect native service.");
   }
   if (ports.length > 0 && port !== 0) problems.push("Cannot set both Port and Ports");

@@ -1,4 +1,5 @@
 import { AddressRanges } from "../address-ranges.js";
+import { MEMBERSHIP_CHECK } from "../catalog/health.js";
 import { lowerCase } from "../catalog/names.js";
 import type { Registration } from "../catalog/registration.js";
 import {
@@ -376,21 +377,24 @@ export class AgentChecks implements AsyncDisposable {
           this.#lose(running);
           continue;
         }
-        const result = this.#aliased(running.id, method.node || this.node, method.service);
+        const result = this.#aliased(running.id, method.node, method.service);
         this.#settle(running, result).catch((error: unknown) => this.#failed(running, error));
       }
     });
   }
 
   /** The worst of the checks of a service and of its node; without any it passes, as in Consul. */
-  #aliased(ownId: string, node: string, service: string): CheckResult {
+  #aliased(ownId: string, named: string, service: string): CheckResult {
     const { catalog } = this.#options;
+    const node = named || this.node;
     const all = catalog.healthOf(node, service);
     if (all === undefined) {
       return { status: "critical", output: `Service ${service} could not be found on node ${node}` };
     }
     const own = lowerCase(node) === lowerCase(this.node) ? lowerCase(ownId) : undefined;
-    const checks = own === undefined ? all : all.filter(({ checkId }) => lowerCase(checkId) !== own);
+    const others = own === undefined ? all : all.filter(({ checkId }) => lowerCase(checkId) !== own);
+    // Where no node is named, those of the agent count: the node's membership is a check of the catalog.
+    const checks = named === "" ? others.filter(({ checkId }) => checkId !== MEMBERSHIP_CHECK) : others;
     const worst =
       checks.find(({ status }) => status === "critical") ?? checks.find(({ status }) => status === "warning");
     if (worst !== undefined && isCheckStatus(worst.status)) {

@@ -1,7 +1,7 @@
 import { createHash } from "node:crypto";
 import { connectName } from "../catalog/catalog-draft.js";
 import { withCentralConfig } from "../catalog/central-config.js";
-import { isMaintenance } from "../catalog/health.js";
+import { isMaintenance, MEMBERSHIP_CHECK } from "../catalog/health.js";
 import { listing } from "../catalog/listing.js";
 import { lowerCase } from "../catalog/names.js";
 import { agentProxyShape } from "../catalog/shapes.js";
@@ -28,7 +28,7 @@ import {
   type ServiceView,
 } from "./records-json.js";
 import type { JsonSchema, Operation, ParameterDoc } from "./routes.js";
-import { GOSSIP_CHECK, isOwnCheck, memberFields, memberJson, memberOf, memberSchema, SERVER_ID } from "./system.js";
+import { isOwnCheck, memberFields, memberJson, memberOf, memberSchema, SERVER_ID } from "./system.js";
 
 function isTrue(value: string | null): boolean {
   return value !== null && /^(?:1|t|true)$/i.test(value);
@@ -135,7 +135,7 @@ function healthOf(call: Call, id: string): ServiceHealth | undefined {
   const instance = call.host.catalog.instance(call.server.nodeName, id);
   if (instance === undefined) return undefined;
   const checks = instance.checks
-    .filter(({ checkId }) => checkId !== GOSSIP_CHECK)
+    .filter(({ checkId }) => checkId !== MEMBERSHIP_CHECK)
     .map((each) => withResult(call, each));
   const status = aggregated(checks);
   const json = {

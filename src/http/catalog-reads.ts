@@ -150,8 +150,10 @@ async function nodeServices(call: Call): Promise<Answer> {
       return { json: { Node: null, Services: null }, filtered: visible.filtered };
     }
     const shown = await filter(listing(found.services, told), ({ service }) => visible.service(service.name));
+    // As in Consul, which writes null for no list, and a list where a filter has left nothing.
+    const none = found.services.length === 0 && options.filter === "";
     return {
-      json: { Node: nodeJson(found.node), Services: LazyList.of(shown, serviceJson) },
+      json: { Node: nodeJson(found.node), Services: none ? null : LazyList.of(shown, serviceJson) },
       filtered: visible.filtered,
     };
   });

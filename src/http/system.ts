@@ -1,5 +1,6 @@
 import { arch, availableParallelism, cpus, freemem, hostname, platform, release, totalmem, uptime } from "node:os";
 import { allowAll } from "../access/authorizer.js";
+import { MEMBERSHIP_CHECK } from "../catalog/health.js";
 import type { AgentControl, Answer, Call } from "./call.js";
 import { ownDatacenter } from "./discovery.js";
 import { type Fields, integer as integerField, text as textField, textMap as textMapField } from "./filter/fields.js";
@@ -11,12 +12,10 @@ import type { JsonSchema, Operation } from "./routes.js";
 
 /** The node's own server is no service that somebody registered at it; Consul does not list it at an agent either. */
 export const SERVER_ID = "consul";
-/** The node's own health, which its gossip would tell. */
-export const GOSSIP_CHECK = "serfHealth";
 
 /** Whether somebody registered a check at this node. */
 export function isOwnCheck({ checkId, serviceId }: { readonly checkId: string; readonly serviceId: string }): boolean {
-  return checkId !== GOSSIP_CHECK && serviceId !== SERVER_ID;
+  return checkId !== MEMBERSHIP_CHECK && serviceId !== SERVER_ID;
 }
 
 /** Where the leader is, as far as this node knows; `""`: nobody leads. */

@@ -384,13 +384,17 @@ export const goInt: GoType<number> = {
   },
 };
 
+const MAX_UINT64 = 2n ** 64n - 1n;
+
 /** An integer that may not fit a double: an index. */
 export const goUint64: GoType<bigint> = {
   name: "uint64",
   zero: () => 0n,
   read: (value, path) => {
-    if (value instanceof GoNumber && /^\d{1,20}$/.test(value.text)) return BigInt(value.text);
-    return BigInt(goInt.read(value, path));
+    if (!(value instanceof GoNumber)) throw mismatch(value, path, "uint64");
+    const number = /^\d{1,20}$/.test(value.text) ? BigInt(value.text) : MAX_UINT64 + 1n;
+    if (number > MAX_UINT64) throw mismatch(value, path, "uint64", `number ${value.text}`);
+    return number;
   },
 };
 

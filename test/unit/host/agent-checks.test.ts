@@ -294,6 +294,28 @@ describe("an alias", () => {
   });
 });
 
+describe("an alias of a service without checks", () => {
+  for (const [node, output] of [
+    // As in Consul, whose agent does not know that its membership is a check of the catalog.
+    ["", "No checks found."],
+    ["n0", "All checks passing."],
+  ] as const) {
+    it(`with ${node === "" ? "no node" : "its node"} named finds: ${output}`, async () => {
+      await using agent = await Agent.start();
+      await agent.catalog.register({
+        node: "n0",
+        address: "10.0.0.1",
+        service: { id: "web", name: "web" },
+        checks: [{ checkId: "serfHealth", name: "Serf Health Status", status: "passing" }],
+      });
+      await agent.serve("alias", definition({ type: "alias", node, service: "web" }, { intervalMs: 0 }));
+      await agent.clock.advance(50);
+      await eventually(() => agent.checks.result("alias-check")?.output === output, "the alias has looked");
+      assert.equal(agent.status("alias")?.[0], "passing");
+    });
+  }
+});
+
 describe("a service with a critical check", () => {
   it("is removed with its checks when it stays critical for longer than it may, and not when it recovers", async () => {
     await using agent = await Agent.start();
