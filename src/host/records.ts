@@ -2,6 +2,7 @@ import { type Clock, type Random, randomId } from "../environment.js";
 import { errorText, PeeringError } from "../errors.js";
 import { nameKey, validatePeeringMeta, validatePeerName } from "../peering/names.js";
 import { isActive, type Peering, roleOf, type TrustBundle } from "../peering/peering.js";
+import { RecordTables } from "../peering/record-tables.js";
 import {
   digestSecret,
   matchStreamSecret,
@@ -22,12 +23,10 @@ import {
   combineChanges,
   deletePeering,
   deleteTrustBundle,
-  isSecretInUse,
   isUnchanged,
   type PeeringWrite,
   prefixed,
   type RecordChanges,
-  type RecordTables,
   terminatePeering,
   writePeering,
   writeSecrets,
@@ -158,10 +157,7 @@ export class PeeringRecords implements AsyncDisposable {
   readonly #writes = new Mutex();
   readonly #listeners = new Set<(peeringId: string, change: PeeringChange) => void>();
   readonly #feeds = new Set<Feed>();
-  readonly #domains: TrustDomains;
-  #tables: Tables = emptyTables();
-  /** Bundles that are stored and told to nobody, by the key of their peer's name. */
-  #withheld: ReadonlyMap<string, unknown> = new Map();
+  #tables: Tables;
   readonly #bundleListeners = new Set<() => void>();
   #index = 0n;
   #bundleIndex = 0n;
@@ -171,7 +167,7 @@ export class PeeringRecords implements AsyncDisposable {
 
   private constructor(options: PeeringRecordsOptions) {
     this.#options = options;
-    this.#domains = new TrustDomains(options.trustDomain);
+    this.#tables = new Tables(options.trustDomain);
   }
 
   /**
@@ -192,8 +188,7 @@ export class PeeringRecords implements AsyncDisposable {
 
   /** The record of that name, compared without case. */
   byName(name: string): Peering | undefined {
-    const id = this.#tables.idByName.get(nameKey(name));
-    return id === undefined ? undefined : this.#tables.peerings.get(id);
+    return this.#tables.byName(name);
   }
 
   /** The record of that local id. */
@@ -222,13 +217,14 @@ export class PeeringRecords implements AsyncDisposable {
   /** The trust bundle of that peer; undefined where there is none, or it names a trust domain that it may not name. */
   trustBundle(peerName: string): TrustBundle | undefined {
     const key = nameKey(peerName);
-    return this.#withheld.has(key) ? undefined : this.#tables.bundles.get(key);
+    return this.#tables.domains.withheld(key) === undefined ? this.#tables.bundles.get(key) : undefined;
   }
 
   /** Revision since when that peer's trust bundle is told as it is; where there is none, of the last change of any bundle. */
   trustBundleIndex(peerName: string): bigint {
     const key = nameKey(peerName);
-    return (this.#withheld.has(key) ? undefined : this.#tables.bundleRevisions.get(key)) ?? this.#bundleIndex;
+    const revision = this.#tables.domains.withheld(key) ? undefined : this.#tables.bundleRevisions.get(key);
+    return revision ?? this.#bundleIndex;
   }
 
   /** Revision of the last change of any trust bundle; after a start, that of the storage. It only grows. */
@@ -238,7 +234,7 @@ export class PeeringRecords implements AsyncDisposable {
 
   /** All trust bundles that {@link trustBundle} tells, by peer name. */
   trustBundles(): readonly TrustBundle[] {
-    const told = [...this.#tables.bundles].filter(([key]) => !this.#withheld.has(key));
+    const told = [...this.#tables.bundles].filter(([key]) => this.#tables.domains.withheld(key) === undefined);
     return told.sort(([a], [b]) => compare(a, b)).map(([, bundle]) => bundle);
   }
 
@@ -450,7 +446,7 @@ export class PeeringRecords implements AsyncDisposable {
       const { trustDomain, rootPems, exportedPartition } = validateBundle(bundle, this.#options.identityLimits);
       const step = transition(peering, { type: "trust-bundle-received", name, rootPems, servers });
       const written = { peerName: name, trustDomain, rootPems, exportedPartition };
-      this.#domains.requireFree(this.#tables.claims, nameKey(name), written);
+      this.#tables.domains.requireFree(nameKey(name), written);
       const changes = writeTrustBundle(tables, written, servers);
       return { changes, patches: step.patches, effects: step.effects, result: () => {} };
     });
@@ -686,7 +682,7 @@ export class PeeringRecords implements AsyncDisposable {
   }
 
   #unusedSecret(tables: RecordTables): string {
-    return this.#unusedId((secret) => isSecretInUse(tables, digestSecret(secret)));
+    return this.#unusedId((secret) => tables.isSecretInUse(digestSecret(secret)));
   }
 
   /** Seals as the box does it today. What it does not open stays as it is: whoever dials with it is told why. */
@@ -787,7 +783,7 @@ export class PeeringRecords implements AsyncDisposable {
       write(key, row === undefined ? undefined : encodeSecrets(row));
     }
     for (const [name, bundle] of changes.bundles) {
-      const since = bundle === undefined ? undefined : claimedSince(tables.claims.get(name), bundle);
+      const since = bundle === undefined ? undefined : claimedSince(tables.domains.claims.get(name), bundle);
       writes.push(bundle === undefined ? bundleRemoval(name) : bundleWrite(bundle, since));
     }
     return this.#options.storage.commit(writes, expect);
@@ -802,15 +798,13 @@ export class PeeringRecords implements AsyncDisposable {
       const before = tables.peerings.get(id);
       if (movesGate(before, written)) setOrDelete(tables.gates, id, written === undefined ? undefined : revision);
       if (written === undefined) {
-        tables.peerings.delete(id);
-        if (before !== undefined) tables.idByName.delete(nameKey(before.name));
+        tables.setPeering(id, undefined);
         events.push({ peeringId: id, peering: undefined, patches: wholeRecord(undefined), revision, effects });
         continue;
       }
       const createIndex = written.createIndex === 0n ? revision : written.createIndex;
       const peering = Object.freeze({ ...written, createIndex, modifyIndex: revision });
-      tables.peerings.set(id, peering);
-      tables.idByName.set(nameKey(peering.name), id);
+      tables.setPeering(id, peering);
       const changed = before === undefined || patches === undefined ? wholeRecord(peering) : patches;
       const indexed: PeeringPatch = { op: "replace", path: ["modifyIndex"], value: revision };
       events.push({
@@ -822,28 +816,19 @@ export class PeeringRecords implements AsyncDisposable {
       });
     }
     for (const [id, row] of changes.secrets) {
-      setOrDelete(tables.secrets, id, row);
+      tables.setSecrets(id, row);
       setOrDelete(tables.secretRevisions, id, row === undefined ? undefined : revision);
     }
     for (const [name, bundle] of changes.bundles) {
-      const claim = bundle && { bundle, since: claimedSince(tables.claims.get(name), bundle) ?? revision };
-      setOrDelete(tables.bundles, name, bundle);
+      const claim = bundle && { bundle, since: claimedSince(tables.domains.claims.get(name), bundle) ?? revision };
+      tables.setBundle(name, bundle);
       setOrDelete(tables.bundleRevisions, name, bundle === undefined ? undefined : revision);
-      setOrDelete(tables.claims, name, claim);
+      // Those that may be told again are news, too.
+      for (const served of tables.domains.set(name, claim).served) tables.bundleRevisions.set(served, revision);
       this.#options.trustBundles?.committed(name, bundle, revision);
     }
-    if (changes.bundles.size > 0) this.#judgeBundles(revision);
     this.#report(events, revision);
     if (changes.bundles.size > 0) this.#bundlesChanged(revision);
-  }
-
-  /** Finds out again which bundles may be told, when some have changed in `revision`. */
-  #judgeBundles(revision: bigint): void {
-    const { claims, bundleRevisions } = this.#tables;
-    const before = this.#withheld;
-    this.#withheld = this.#domains.withheld(claims);
-    for (const key of before.keys())
-      if (claims.has(key) && !this.#withheld.has(key)) bundleRevisions.set(key, revision);
   }
 
   #bundlesChanged(revision: bigint): void {
@@ -853,15 +838,15 @@ export class PeeringRecords implements AsyncDisposable {
 
   async #load(): Promise<void> {
     const { storage } = this.#options;
-    const tables = emptyTables();
+    const claims = new Map<string, StoredClaim>();
+    const tables = new Tables(this.#options.trustDomain);
     const { entries, revision } = await storage.read(PEERINGS_PREFIX);
     for (const entry of entries) {
       const peering = Object.freeze(decodePeering(entry));
-      if (tables.idByName.has(nameKey(peering.name))) {
+      if (tables.byName(peering.name) !== undefined) {
         throw new PeeringError("storage-failed", `stored entry ${entry.key.join("/")} is corrupt: name used twice`);
       }
-      tables.peerings.set(peering.id, peering);
-      tables.idByName.set(nameKey(peering.name), peering.id);
+      tables.setPeering(peering.id, peering);
     }
     for (const entry of (await storage.read(PEERING_SECRETS_PREFIX)).entries) {
       const id = entry.key.at(-1) ?? "";
@@ -871,7 +856,7 @@ export class PeeringRecords implements AsyncDisposable {
         throw new PeeringError("storage-failed", `stored entry ${entry.key.join("/")} is corrupt: of the wrong role`);
       }
       tables.secretRevisions.set(id, entry.revision);
-      tables.secrets.set(id, row);
+      tables.setSecrets(id, row);
     }
     for (const entry of (await storage.read(PEERING_GATES_PREFIX)).entries) {
       tables.gates.set(entry.key.at(-1) ?? "", entry.revision);
@@ -881,10 +866,11 @@ export class PeeringRecords implements AsyncDisposable {
       // The peer sends it again on its next stream; the store of bundles reports it.
       if (claim === undefined) continue;
       const name = entry.key.at(-1) ?? "";
-      tables.bundles.set(name, claim.bundle);
+      tables.setBundle(name, claim.bundle);
       tables.bundleRevisions.set(name, entry.revision);
-      tables.claims.set(name, claim);
+      claims.set(name, claim);
     }
+    tables.domains = new TrustDomains(this.#options.trustDomain, claims);
     this.#follow(tables, revision);
   }
 
@@ -892,7 +878,10 @@ export class PeeringRecords implements AsyncDisposable {
   #follow(tables: Tables, revision: bigint): void {
     const before = this.#tables;
     this.#tables = tables;
-    this.#judgeBundles(revision);
+    for (const name of before.domains.allWithheld().keys()) {
+      const isServed = tables.bundles.has(name) && tables.domains.withheld(name) === undefined;
+      if (isServed) tables.bundleRevisions.set(name, revision);
+    }
     this.#stale = false;
     const events: PeeringChange[] = [];
     for (const [id, peering] of tables.peerings) {
@@ -903,7 +892,7 @@ export class PeeringRecords implements AsyncDisposable {
       if (tables.peerings.has(id)) continue;
       events.push({ peeringId: id, peering: undefined, patches: wholeRecord(undefined), revision, effects: [] });
     }
-    for (const [name, claim] of tables.claims) {
+    for (const [name, claim] of tables.domains.claims) {
       if (before.bundleRevisions.get(name) === tables.bundleRevisions.get(name)) continue;
       this.#options.trustBundles?.committed(name, claim.bundle, claim.since);
     }
@@ -924,28 +913,18 @@ export class PeeringRecords implements AsyncDisposable {
   }
 }
 
-interface Tables extends RecordTables {
-  readonly peerings: Map<string, Peering>;
-  readonly secrets: Map<string, SecretsRow>;
-  readonly bundles: Map<string, TrustBundle>;
-  readonly bundleRevisions: Map<string, bigint>;
-  readonly claims: Map<string, StoredClaim>;
-  readonly idByName: Map<string, string>;
-  readonly secretRevisions: Map<string, bigint>;
-  readonly gates: Map<string, bigint>;
-}
+/** Memory: the tables, and what is known of them besides. */
+class Tables extends RecordTables {
+  readonly bundleRevisions: Map<string, bigint> = new Map();
+  readonly secretRevisions: Map<string, bigint> = new Map();
+  readonly gates: Map<string, bigint> = new Map();
+  /** Which bundles may be told. */
+  domains: TrustDomains;
 
-function emptyTables(): Tables {
-  return {
-    peerings: new Map(),
-    secrets: new Map(),
-    bundles: new Map(),
-    bundleRevisions: new Map(),
-    claims: new Map(),
-    idByName: new Map(),
-    secretRevisions: new Map(),
-    gates: new Map(),
-  };
+  constructor(trustDomain: string) {
+    super();
+    this.domains = new TrustDomains(trustDomain);
+  }
 }
 
 const NO_CHANGES: RecordChanges = { peerings: new Map(), secrets: new Map(), bundles: new Map() };

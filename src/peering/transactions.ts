@@ -2,6 +2,7 @@ import { errorText, PeeringError } from "../errors.js";
 import type { RemoteInfo } from "../wire/messages.js";
 import { nameKey } from "./names.js";
 import { isActive, type Peering, roleOf, type StoredState, shouldDial, type TrustBundle } from "./peering.js";
+import type { RecordTables } from "./record-tables.js";
 import {
   applySecretsRequest,
   type SecretDigest,
@@ -9,16 +10,6 @@ import {
   type SecretsRow,
   validateSecretsRequest,
 } from "./secrets.js";
-
-/** The tables of peering records as they are at one moment. Nothing here changes them. */
-export interface RecordTables {
-  /** By local id. */
-  readonly peerings: ReadonlyMap<string, Peering>;
-  /** By local id. */
-  readonly secrets: ReadonlyMap<string, SecretsRow>;
-  /** By {@link nameKey} of the peer's name. */
-  readonly bundles: ReadonlyMap<string, TrustBundle>;
-}
 
 /**
  * What a transaction does: new rows by key, `undefined` for removed ones; empty for a transaction that changes nothing.
@@ -39,22 +30,6 @@ export function isUnchanged(changes: RecordChanges): boolean {
   return changes.peerings.size === 0 && changes.secrets.size === 0 && changes.bundles.size === 0;
 }
 
-/** The record of that name, compared without case. */
-export function peeringByName(tables: Pick<RecordTables, "peerings">, name: string): Peering | undefined {
-  const key = nameKey(name);
-  for (const peering of tables.peerings.values()) if (nameKey(peering.name) === key) return peering;
-  return undefined;
-}
-
-/** Whether an acceptor record holds that secret in any slot. Dialers' secrets are made elsewhere and do not count. */
-export function isSecretInUse(tables: Pick<RecordTables, "secrets">, digest: SecretDigest): boolean {
-  for (const row of tables.secrets.values()) {
-    if (row.role !== "acceptor" || digest === "") continue;
-    if (row.establishment === digest || row.pending === digest || row.active === digest) return true;
-  }
-  return false;
-}
-
 /**
  * Writes a record, and what becomes of its secrets, or nothing (Consul's PeeringWrite, 1.21). The record is replaced as
  * a whole; a record that is not active loses its secrets, and so does a dialer's whose cluster is another one now: a
@@ -63,7 +38,7 @@ export function isSecretInUse(tables: Pick<RecordTables, "secrets">, digest: Sec
  */
 export function writePeering(tables: RecordTables, write: PeeringWrite, secrets?: SecretsRequest): RecordChanges {
   requireWellFormed(write);
-  const existing = peeringByName(tables, write.name);
+  const existing = tables.byName(write.name);
   const normal = withoutEpoch(write);
   const record = existing === undefined ? newRecord(tables, normal) : replacedRecord(existing, normal);
   if (record === undefined) return NOTHING;
@@ -73,7 +48,7 @@ export function writePeering(tables: RecordTables, write: PeeringWrite, secrets?
   if (secrets !== undefined) {
     try {
       validateSecretsRequest(secrets);
-      row = applySecretsRequest(roleOf(record), row, secrets, (digest) => isSecretInUse(tables, digest));
+      row = applySecretsRequest(roleOf(record), row, secrets, (digest) => tables.isSecretInUse(digest));
     } catch (error) {
       throw prefixed("failed to write peering establishment secret", error);
     }
@@ -96,7 +71,7 @@ export function writeSecrets(tables: RecordTables, peerId: string, request?: Sec
     validateSecretsRequest(request);
     const peering = tables.peerings.get(peerId);
     if (peering === undefined) throw new PeeringError("invalid-secret", `unknown peering "${peerId}" for secret`);
-    const inUse = (digest: SecretDigest): boolean => isSecretInUse(tables, digest);
+    const inUse = (digest: SecretDigest): boolean => tables.isSecretInUse(digest);
     const row = applySecretsRequest(roleOf(peering), tables.secrets.get(peerId), request, inUse);
     return { ...NOTHING, secrets: new Map([[peerId, row]]) };
   } catch (error) {
@@ -119,7 +94,7 @@ export function terminatePeering(tables: RecordTables, id: string): RecordChange
  * @throws {PeeringError} `invalid-record` while it is active.
  */
 export function deletePeering(tables: RecordTables, name: string): RecordChanges {
-  const peering = peeringByName(tables, name);
+  const peering = tables.byName(name);
   if (peering === undefined) return NOTHING;
   if (isActive(peering)) {
     throw new PeeringError("invalid-record", "cannot delete a peering without first marking for deletion");
@@ -139,7 +114,7 @@ export function deletePeering(tables: RecordTables, name: string): RecordChanges
  */
 export function writeTrustBundle(tables: RecordTables, bundle: TrustBundle, servers = true): RecordChanges {
   if (bundle.peerName === "") throw new PeeringError("invalid-record", "missing peer name");
-  const peering = peeringByName(tables, bundle.peerName);
+  const peering = tables.byName(bundle.peerName);
   if (peering === undefined) {
     throw new PeeringError(
       "invalid-record",

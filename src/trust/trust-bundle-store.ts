@@ -148,11 +148,11 @@ export class TrustBundleStore implements AsyncDisposable {
   readonly #authority: TrustBundleStoreOptions["authority"];
   readonly #logger: Logger;
   readonly #incidents: Incidents;
-  readonly #domains: TrustDomains;
-  readonly #claims = new Map<string, StoredClaim>();
+  #domains: TrustDomains;
   readonly #wakers = new Set<() => void>();
   readonly #stopListening: () => void;
-  #view: TrustBundleView = { bundles: [], union: [], withheld: new Map() };
+  /** Made when somebody asks for it; undefined since the last change. */
+  #madeView: TrustBundleView | undefined;
   #version = 0;
   #commits = 0;
   #closed = false;
@@ -181,7 +181,7 @@ export class TrustBundleStore implements AsyncDisposable {
   /** The bundle of a peering; undefined where there is none, or it is withheld. */
   read(peerName: string): TrustBundle | undefined {
     const name = peerName.toLowerCase();
-    return this.#view.withheld.has(name) ? undefined : this.#claims.get(name)?.bundle;
+    return this.#domains.withheld(name) === undefined ? this.#domains.claims.get(name)?.bundle : undefined;
   }
 
   /** Every bundle that is not withheld, sorted by peer name. */
@@ -223,8 +223,8 @@ export class TrustBundleStore implements AsyncDisposable {
   async write(given: TrustBundle): Promise<void> {
     const bundle = validateBundle(given);
     const name = bundle.peerName.toLowerCase();
-    this.#domains.requireFree(this.#claims, name, bundle);
-    const since = claimedSince(this.#claims.get(name), bundle);
+    this.#domains.requireFree(name, bundle);
+    const since = claimedSince(this.#domains.claims.get(name), bundle);
     this.committed(name, bundle, await this.#storage.commit([bundleWrite(bundle, since)]));
   }
 
@@ -237,9 +237,10 @@ export class TrustBundleStore implements AsyncDisposable {
   /** Says that a commit with {@link bundleWrite} or {@link bundleRemoval} (`undefined`) of this peer has become `revision`. */
   committed(peerName: string, bundle: TrustBundle | undefined, revision: bigint): void {
     const name = peerName.toLowerCase();
-    if (bundle === undefined) this.#claims.delete(name);
-    else this.#claims.set(name, { bundle, since: claimedSince(this.#claims.get(name), bundle) ?? revision });
+    const former = this.#domains.claims.get(name);
+    const { withheld } = this.#domains.set(name, bundle && { bundle, since: claimedSince(former, bundle) ?? revision });
     this.#commits++;
+    this.#reportWithheld(withheld);
     this.#changed();
   }
 
@@ -252,14 +253,21 @@ export class TrustBundleStore implements AsyncDisposable {
       commits = this.#commits;
       ({ entries } = await readTrustBundles(this.#storage, (key) => this.#reportDamage(key)));
     } while (commits !== this.#commits);
-    this.#claims.clear();
+    const claims = new Map<string, StoredClaim>();
     for (const entry of entries) {
       const name = entry.key[TRUST_BUNDLES_PREFIX.length];
       if (name === undefined) continue;
       const claim = readTrustBundle(entry);
       if (claim === undefined) this.#reportDamage(entry.key);
-      else this.#claims.set(name, claim);
+      else claims.set(name, claim);
     }
+    const before = this.#domains;
+    this.#domains = new TrustDomains(this.#authority.trustDomain, claims);
+    this.#reportWithheld(
+      [...this.#domains.allWithheld()].flatMap(([name, { reason }]) =>
+        before.withheld(name)?.reason === reason ? [] : [name],
+      ),
+    );
     this.#changed();
   }
 
@@ -280,21 +288,28 @@ export class TrustBundleStore implements AsyncDisposable {
   }
 
   #changed(): void {
-    const before = this.#view.withheld;
-    this.#view = this.#viewOfNow();
-    for (const [peer, reason] of this.#view.withheld) {
-      if (before.get(peer) === reason) continue;
-      const trustDomain = this.#claims.get(peer)?.bundle.trustDomain;
-      this.#incidents.report("trust-bundle-withheld", "trust bundle is withheld", { peer, reason, trustDomain });
-    }
+    this.#madeView = undefined;
     this.#version++;
     this.#wake();
   }
 
+  #reportWithheld(peers: Iterable<string>): void {
+    for (const peer of peers) {
+      const reason = this.#domains.withheld(peer)?.reason;
+      const trustDomain = this.#domains.claims.get(peer)?.bundle.trustDomain;
+      this.#incidents.report("trust-bundle-withheld", "trust bundle is withheld", { peer, reason, trustDomain });
+    }
+  }
+
+  get #view(): TrustBundleView {
+    this.#madeView ??= this.#viewOfNow();
+    return this.#madeView;
+  }
+
   #viewOfNow(): TrustBundleView {
-    const reasons = this.#domains.withheld(this.#claims);
+    const reasons = this.#domains.allWithheld();
     const withheld = new Map([...reasons].map(([name, { reason }]) => [name, reason]));
-    const served = [...this.#claims]
+    const served = [...this.#domains.claims]
       .filter(([name]) => !withheld.has(name))
       .sort(([a], [b]) => (a < b ? -1 : 1))
       .map(([, { bundle }]) => bundle);

@@ -14,15 +14,10 @@ export type WithheldReason =
   /** An entry of it holds no certificate. Such a bundle is refused on receipt; older data may hold one. */
   | "no-usable-root";
 
-/** A bundle, and since when its peering names its trust domain. */
-export interface Claim {
+/** A stored bundle, and since when its peering names its trust domain. */
+export interface StoredClaim {
   readonly bundle: TrustBundle;
-  /** Revision of the commit that began it; undefined for a bundle that is not stored yet. */
-  readonly since: bigint | undefined;
-}
-
-/** That of a bundle which is stored. */
-export interface StoredClaim extends Claim {
+  /** Revision of the commit that began it. */
   readonly since: bigint;
 }
 
@@ -38,50 +33,140 @@ const TRUST_DOMAIN = /^(?=.{1,255}$)[a-z0-9_-]+(?:\.[a-z0-9_-]+)*$/i;
 const SHOWN_CHARACTERS = 100;
 
 /** Since when the peering of `former` will have named the trust domain of `bundle`: as long as it goes on naming it. */
-export function claimedSince(former: Claim | undefined, bundle: TrustBundle): bigint | undefined {
+export function claimedSince(former: StoredClaim | undefined, bundle: TrustBundle): bigint | undefined {
   return former?.bundle.trustDomain.toLowerCase() === bundle.trustDomain.toLowerCase() ? former.since : undefined;
 }
 
+/** The bundles that name one trust domain. */
+interface Domain {
+  /** By lower-cased peer name, the earliest claim first. */
+  readonly claims: Map<string, StoredClaim>;
+  owner: Owner | undefined;
+  readonly withheld: Map<string, Withheld>;
+}
+
+interface Owner {
+  readonly name: string;
+  readonly roots: ReadonlyMap<string, string>;
+}
+
 /**
- * Who may claim which trust domain: ours nobody, any other one whoever names it first, until its bundle is removed or names
- * another one. Several peerings may lead to one cluster: a later bundle may name the same domain when each root of it is one
- * of the first one's, for it adds nothing to what is trusted then.
+ * The trust bundles that are stored, and who may claim which trust domain: ours nobody, any other one whoever names it first, until
+ * its bundle is removed or names another one. Several peerings may lead to one cluster: a later bundle may name the same domain
+ * when each root of it is one of the first one's, for it adds nothing to what is trusted then. A change takes as long as there are
+ * bundles that it may decide about, however many there are.
  */
 export class TrustDomains {
   readonly #own: string;
+  /** By lower-cased peer name. */
+  readonly #claims = new Map<string, StoredClaim>();
+  /** By lower-cased trust domain. */
+  readonly #domains = new Map<string, Domain>();
   /** Parsed once. */
   readonly #roots = new WeakMap<TrustBundle, ReadonlyMap<string, string> | undefined>();
 
-  constructor(own: string) {
+  /** @param own - our trust domain. */
+  constructor(own: string, stored: Iterable<readonly [string, StoredClaim]> = []) {
     this.#own = own.toLowerCase();
+    for (const [name, claim] of [...stored].sort(byAge)) this.set(name, claim);
   }
 
-  /** Those of these bundles, by lower-cased peer name, that may not be served. */
-  withheld(claims: Iterable<readonly [string, Claim]>): ReadonlyMap<string, Withheld> {
-    const owners = new Map<string, { readonly name: string; readonly roots: ReadonlyMap<string, string> }>();
-    const withheld = new Map<string, Withheld>();
-    for (const [name, { bundle }] of [...claims].sort(byAge)) {
-      const domain = bundle.trustDomain.toLowerCase();
-      const roots = this.rootsOf(bundle);
-      const owner = owners.get(domain);
-      if (!TRUST_DOMAIN.test(domain)) withheld.set(name, { reason: "invalid-trust-domain" });
-      else if (domain === this.#own) withheld.set(name, { reason: "own-trust-domain" });
-      else if (roots === undefined) withheld.set(name, { reason: "no-usable-root" });
-      else if (owner === undefined) owners.set(domain, { name, roots });
-      else if (![...roots.keys()].every((fingerprint) => owner.roots.has(fingerprint))) {
-        withheld.set(name, { reason: "trust-domain-of-another-peering", owner: owner.name });
-      }
-    }
-    return withheld;
+  /** By lower-cased peer name. */
+  get claims(): ReadonlyMap<string, StoredClaim> {
+    return this.#claims;
+  }
+
+  /** Why the bundle of a peer, by its lower-cased name, may not be served; undefined where it may, or there is none. */
+  withheld(name: string): Withheld | undefined {
+    const domain = this.#claims.get(name)?.bundle.trustDomain.toLowerCase() ?? "";
+    return this.#domains.get(domain)?.withheld.get(name);
+  }
+
+  /** Those that may not be served, by lower-cased peer name. */
+  allWithheld(): ReadonlyMap<string, Withheld> {
+    return new Map([...this.#domains.values()].flatMap(({ withheld }) => [...withheld]));
   }
 
   /**
-   * That `bundle` may be stored as that of the peer `name`, beside the stored ones.
+   * Takes over what became of the bundle of a peer; undefined: it is gone. A claim that is new is the latest of all.
+   * @param name - lower-cased.
+   * @returns the peers, it and others, whose bundles are withheld since then, and those whose bundles are not any more.
+   */
+  set(
+    name: string,
+    claim: StoredClaim | undefined,
+  ): { readonly withheld: Iterable<string>; readonly served: Iterable<string> } {
+    const before = this.#claims.get(name)?.bundle.trustDomain.toLowerCase();
+    const after = claim?.bundle.trustDomain.toLowerCase();
+    const wasWithheld = this.withheld(name) !== undefined;
+    if (claim === undefined) this.#claims.delete(name);
+    else this.#claims.set(name, claim);
+    const changes = { withheld: new Set<string>(), served: new Set<string>() };
+    if (before !== undefined && before !== after) this.#change(before, name, undefined, changes);
+    if (after !== undefined) this.#change(after, name, claim, changes);
+    // It may have gone from one domain to another.
+    for (const names of [changes.withheld, changes.served]) names.delete(name);
+    const isWithheld = this.withheld(name) !== undefined;
+    if (!wasWithheld && isWithheld) changes.withheld.add(name);
+    if (wasWithheld && !isWithheld && claim !== undefined) changes.served.add(name);
+    return changes;
+  }
+
+  #change(
+    key: string,
+    name: string,
+    claim: StoredClaim | undefined,
+    changes: { readonly withheld: Set<string>; readonly served: Set<string> },
+  ): void {
+    const domain = this.#domains.get(key) ?? { claims: new Map(), owner: undefined, withheld: new Map() };
+    const before = domain.owner;
+    // One that goes on naming the domain keeps its place.
+    if (claim === undefined) domain.claims.delete(name);
+    else domain.claims.set(name, claim);
+    domain.owner = this.#ownerOf(domain.claims);
+    // With the roots of the former owner nothing changes for others, but the name of the owner where they are withheld.
+    const isSame = before !== undefined && domain.owner !== undefined && sameKeys(before.roots, domain.owner.roots);
+    const judged = isSame ? new Set([name, ...domain.withheld.keys()]) : new Set([name, ...domain.claims.keys()]);
+    for (const each of judged) {
+      const { bundle } = domain.claims.get(each) ?? {};
+      const reason = bundle && this.#judge(key, each, bundle, domain.owner);
+      const was = domain.withheld.has(each);
+      if (reason === undefined) domain.withheld.delete(each);
+      else domain.withheld.set(each, reason);
+      if (was && reason === undefined) changes.served.add(each);
+      if (!was && reason !== undefined) changes.withheld.add(each);
+    }
+    if (domain.claims.size === 0) this.#domains.delete(key);
+    else this.#domains.set(key, domain);
+  }
+
+  /** The first with roots that can be used. */
+  #ownerOf(claims: Iterable<readonly [string, Pick<StoredClaim, "bundle">]>): Owner | undefined {
+    for (const [name, { bundle }] of claims) {
+      const roots = this.rootsOf(bundle);
+      if (roots !== undefined) return { name, roots };
+    }
+    return undefined;
+  }
+
+  #judge(domain: string, name: string, bundle: TrustBundle, owner: Owner | undefined): Withheld | undefined {
+    if (!TRUST_DOMAIN.test(domain)) return { reason: "invalid-trust-domain" };
+    if (domain === this.#own) return { reason: "own-trust-domain" };
+    const roots = this.rootsOf(bundle);
+    if (roots === undefined) return { reason: "no-usable-root" };
+    if (owner === undefined || owner.name === name) return undefined;
+    if ([...roots.keys()].every((fingerprint) => owner.roots.has(fingerprint))) return undefined;
+    return { reason: "trust-domain-of-another-peering", owner: owner.name };
+  }
+
+  /**
+   * That `bundle` may be stored as that of the peer `name`, beside the others.
    * @throws {PeeringError} `invalid-bundle`.
    */
-  requireFree(stored: ReadonlyMap<string, Claim>, name: string, bundle: TrustBundle): void {
-    const claim = { bundle, since: claimedSince(stored.get(name), bundle) };
-    const refused = this.withheld(new Map(stored).set(name, claim)).get(name);
+  requireFree(name: string, bundle: TrustBundle): void {
+    const key = bundle.trustDomain.toLowerCase();
+    const claims = this.#domains.get(key)?.claims;
+    const refused = this.#judge(key, name, bundle, this.#ownerOf(withReplaced(claims ?? [], name, bundle)));
     if (refused !== undefined) throw new PeeringError("invalid-bundle", textOf(refused.reason, bundle.trustDomain));
   }
 
@@ -90,6 +175,25 @@ export class TrustDomains {
     if (!this.#roots.has(bundle)) this.#roots.set(bundle, rootsOf(bundle));
     return this.#roots.get(bundle);
   }
+}
+
+/** Claims with another bundle of the peer `name`, which keeps its place; without one the bundle is the last. */
+function* withReplaced(
+  claims: Iterable<readonly [string, Pick<StoredClaim, "bundle">]>,
+  name: string,
+  bundle: TrustBundle,
+): Generator<readonly [string, Pick<StoredClaim, "bundle">]> {
+  const replaced = { bundle };
+  let found = false;
+  for (const [each, claim] of claims) {
+    found ||= each === name;
+    yield [each, each === name ? replaced : claim];
+  }
+  if (!found) yield [name, replaced];
+}
+
+function sameKeys(left: ReadonlyMap<string, unknown>, right: ReadonlyMap<string, unknown>): boolean {
+  return left.size === right.size && [...left.keys()].every((key) => right.has(key));
 }
 
 /** Of the peer, who is not told who else peers with us. */
@@ -107,13 +211,12 @@ function textOf(reason: WithheldReason, trustDomain: string): string {
   }
 }
 
-/** The earliest claim first; one that is not stored yet is the latest. */
+/** The earliest claim first. */
 function byAge(
-  [a, { since: first }]: readonly [string, Claim],
-  [b, { since: second }]: readonly [string, Claim],
+  [a, { since: first }]: readonly [string, StoredClaim],
+  [b, { since: second }]: readonly [string, StoredClaim],
 ): number {
   if (first === second) return a < b ? -1 : 1;
-  if (first === undefined || second === undefined) return first === undefined ? 1 : -1;
   return first < second ? -1 : 1;
 }
 

@@ -2,15 +2,14 @@ import assert from "node:assert/strict";
 import { describe, it } from "node:test";
 import { PeeringError } from "../../../src/errors.js";
 import type { Peering, TrustBundle } from "../../../src/peering/peering.js";
+import { RecordTables } from "../../../src/peering/record-tables.js";
 import { type AcceptorSecrets, digestSecret, type SecretsRequest, sameSecret } from "../../../src/peering/secrets.js";
 import {
   deletePeering,
   deleteTrustBundle,
-  isSecretInUse,
   isUnchanged,
   type PeeringWrite,
   type RecordChanges,
-  type RecordTables,
   terminatePeering,
   writePeering,
   writeSecrets,
@@ -23,7 +22,7 @@ const NEW = "ffffffff-ffff-ffff-ffff-ffffffffffff";
 const [E1, E2, P1, P2, S1] = ["e1", "e2", "p1", "p2", "s1"].map(digestSecret);
 assert.ok(E1 && E2 && P1 && P2 && S1);
 
-const EMPTY: RecordTables = { peerings: new Map(), secrets: new Map(), bundles: new Map() };
+const EMPTY = new RecordTables();
 const BLANK = {
   meta: {},
   peerId: "",
@@ -56,11 +55,10 @@ const DIALER: Peering = {
 const NO_SECRETS: AcceptorSecrets = { role: "acceptor", establishment: "", pending: "", active: "" };
 
 function tables(peerings: readonly Peering[], secrets: Partial<AcceptorSecrets> | undefined = undefined): RecordTables {
-  return {
-    peerings: new Map(peerings.map((peering) => [peering.id, peering])),
-    secrets: secrets === undefined ? new Map() : new Map([[A, { ...NO_SECRETS, ...secrets }]]),
-    bundles: new Map(),
-  };
+  const made = new RecordTables();
+  for (const peering of peerings) made.setPeering(peering.id, peering);
+  if (secrets !== undefined) made.setSecrets(A, { ...NO_SECRETS, ...secrets });
+  return made;
 }
 
 function writeOf(peering: Peering, changed: Partial<PeeringWrite> = {}): PeeringWrite {
@@ -74,19 +72,13 @@ function withoutState(write: PeeringWrite): PeeringWrite {
 }
 
 function applied(before: RecordTables, changes: RecordChanges): RecordTables {
-  const merge = <V>(rows: ReadonlyMap<string, V>, changed: ReadonlyMap<string, V | undefined>): Map<string, V> => {
-    const merged = new Map(rows);
-    for (const [key, value] of changed) {
-      if (value === undefined) merged.delete(key);
-      else merged.set(key, value);
-    }
-    return merged;
-  };
-  return {
-    peerings: merge(before.peerings, changes.peerings),
-    secrets: merge(before.secrets, changes.secrets),
-    bundles: merge(before.bundles, changes.bundles),
-  };
+  const after = new RecordTables();
+  for (const { peerings, secrets, bundles } of [before, changes]) {
+    for (const [id, peering] of peerings) after.setPeering(id, peering);
+    for (const [id, row] of secrets) after.setSecrets(id, row);
+    for (const [name, bundle] of bundles) after.setBundle(name, bundle);
+  }
+  return after;
 }
 
 function fails(text: string, run: () => unknown): void {
@@ -274,7 +266,7 @@ describe("secrets", () => {
     const sealedActive = new TextEncoder().encode("s1");
     const after = applied(before, writeSecrets(before, D, { type: "establish", sealedActive }));
     assert.deepEqual(after.secrets.get(D), { role: "dialer", sealedActive });
-    assert.equal(isSecretInUse(after, S1), false);
+    assert.equal(after.isSecretInUse(S1), false);
   });
 
   it("an acceptor never establishes", () => {
@@ -288,10 +280,10 @@ describe("secrets", () => {
     const request: SecretsRequest = { type: "generate_token", establishment: E1 };
     const after = applied(streaming, writeSecrets(streaming, A, request));
     assert.deepEqual(after.secrets.get(A), { ...NO_SECRETS, establishment: E1, pending: P1, active: S1 });
-    for (const digest of [E1, P1, S1]) assert.equal(isSecretInUse(after, digest), true);
+    for (const digest of [E1, P1, S1]) assert.equal(after.isSecretInUse(digest), true);
     const again = applied(after, writeSecrets(after, A, { type: "generate_token", establishment: E2 }));
-    assert.equal(isSecretInUse(again, E1), false);
-    assert.equal(isSecretInUse(again, E2), true);
+    assert.equal(again.isSecretInUse(E1), false);
+    assert.equal(again.isSecretInUse(E2), true);
   });
 
   it("ST11, ch3 case 80: the exchange takes the establishment secret and gives a pending one", () => {
@@ -306,7 +298,7 @@ describe("secrets", () => {
     fails(`${prefix} invalid establishment secret`, () => exchange(before, E2));
     const after = applied(before, exchange(before));
     assert.deepEqual(after.secrets.get(A), { ...NO_SECRETS, pending: P2, active: S1 });
-    assert.equal(isSecretInUse(after, E1) || isSecretInUse(after, P1), false);
+    assert.equal(after.isSecretInUse(E1) || after.isSecretInUse(P1), false);
   });
 
   it("ST12, ch3 case 81: the promotion makes the pending secret the active one", () => {
@@ -319,7 +311,7 @@ describe("secrets", () => {
     fails(`${prefix} invalid pending stream secret`, () => promote(before, P2));
     const after = applied(before, promote(before));
     assert.deepEqual(after.secrets.get(A), { ...NO_SECRETS, establishment: E1, active: P1 });
-    assert.equal(isSecretInUse(after, S1), false);
+    assert.equal(after.isSecretInUse(S1), false);
   });
 
   it("ST13: a secret in use by any slot is refused, and the record with it", () => {
@@ -336,7 +328,7 @@ describe("secrets", () => {
     const before = tables([ACCEPTOR], { establishment: E1, pending: P1, active: S1 });
     const after = applied(before, writePeering(before, writeOf(ACCEPTOR, { state: "deleting", deletedAt: 9 })));
     assert.equal(after.secrets.size, 0);
-    for (const digest of [E1, P1, S1]) assert.equal(isSecretInUse(after, digest), false);
+    for (const digest of [E1, P1, S1]) assert.equal(after.isSecretInUse(digest), false);
   });
 
   it("no secret equals nothing, not even no secret", () => {

@@ -1,8 +1,9 @@
 import assert from "node:assert/strict";
 import { describe, it } from "node:test";
+import fc from "fast-check";
 import type { TrustBundle } from "../../../src/peering/peering.js";
 import { fixedRootPems } from "../../../src/testing/fixed-roots.js";
-import { type Claim, claimedSince, TrustDomains } from "../../../src/trust/trust-domains.js";
+import { claimedSince, type StoredClaim, TrustDomains } from "../../../src/trust/trust-domains.js";
 
 const OWN = "11111111-2222-3333-4444-555555555555.consul";
 const [A = "", B = "", C = ""] = fixedRootPems;
@@ -12,12 +13,12 @@ function bundle(trustDomain: string, ...rootPems: readonly string[]): TrustBundl
 }
 
 /** By peer: when it claimed, the trust domain, the roots. */
-function withheld(claims: Readonly<Record<string, readonly [bigint | undefined, string, ...string[]]>>): object {
-  const stored = Object.entries(claims).map(([name, [since, trustDomain, ...roots]]): [string, Claim] => [
+function withheld(claims: Readonly<Record<string, readonly [bigint, string, ...string[]]>>): object {
+  const stored = Object.entries(claims).map(([name, [since, trustDomain, ...roots]]): [string, StoredClaim] => [
     name,
     { since, bundle: bundle(trustDomain, ...roots) },
   ]);
-  return Object.fromEntries(new TrustDomains(OWN).withheld(stored));
+  return Object.fromEntries(new TrustDomains(OWN, stored).allWithheld());
 }
 
 describe("which trust domains a bundle may name", () => {
@@ -55,7 +56,7 @@ describe("which trust domains a bundle may name", () => {
 
   it("our own compares without case, however it was given to us", () => {
     const domains = new TrustDomains(OWN.toUpperCase());
-    assert.throws(() => domains.requireFree(new Map(), "peer", bundle(OWN, A)), { code: "invalid-bundle" });
+    assert.throws(() => domains.requireFree("peer", bundle(OWN, A)), { code: "invalid-bundle" });
   });
 });
 
@@ -65,7 +66,8 @@ describe("who a trust domain belongs to", () => {
   it("the first who named it, whatever the names of the peers and the order of the rows", () => {
     assert.deepEqual(withheld({ a: [7n, "x.consul", A], b: [3n, "X.consul", B] }), { a: other });
     assert.deepEqual(withheld({ b: [3n, "X.consul", B], a: [7n, "x.consul", A] }), { a: other });
-    assert.deepEqual(withheld({ a: [undefined, "x.consul", A], b: [3n, "x.consul", B] }), { a: other });
+    const stored = new TrustDomains(OWN, [["b", { since: 3n, bundle: bundle("x.consul", B) }]]);
+    assert.throws(() => stored.requireFree("a", bundle("x.consul", A)), { code: "invalid-bundle" });
   });
 
   it("a later one may name it with roots of the first one, and with none besides", () => {
@@ -89,13 +91,64 @@ describe("who a trust domain belongs to", () => {
   });
 
   it("the peer that is refused is told why, and not who has it", () => {
-    const stored = new Map([["secret-name", { since: 3n, bundle: bundle("x.consul", A) }]]);
-    const domains = new TrustDomains(OWN);
-    assert.throws(() => domains.requireFree(stored, "peer", bundle("x.consul", B)), {
+    const domains = new TrustDomains(OWN, [["secret-name", { since: 3n, bundle: bundle("x.consul", A) }]]);
+    assert.throws(() => domains.requireFree("peer", bundle("x.consul", B)), {
       code: "invalid-bundle",
       message: 'trust bundle claims the trust domain of another peering, with other roots: "x.consul"',
     });
-    domains.requireFree(stored, "secret-name", bundle("x.consul", B));
-    assert.throws(() => domains.requireFree(stored, "peer", bundle("y".repeat(1_000_000), B)), /^.{0,300}$/s);
+    domains.requireFree("secret-name", bundle("x.consul", B));
+    assert.throws(() => domains.requireFree("peer", bundle("y".repeat(1_000_000), B)), /^.{0,300}$/s);
   });
+});
+
+describe("trust domains, as bundles come and go", () => {
+  const names = ["a", "b", "c", "d"];
+  const domains = ["x.consul", "X.consul", "y.consul", "no domain", OWN];
+  const roots = [[A], [B], [A, B], [B, C], ["no certificate"]];
+  const step = fc.record({
+    name: fc.constantFrom(...names),
+    bundle: fc.option(
+      fc
+        .record({ domain: fc.constantFrom(...domains), pems: fc.constantFrom(...roots) })
+        .map(({ domain, pems }) => bundle(domain, ...pems)),
+      { nil: undefined },
+    ),
+  });
+
+  it("are what they are when all bundles are judged from the start, and each change tells what it changes", () => {
+    fc.assert(
+      fc.property(fc.array(step, { maxLength: 30 }), (steps) => {
+        const kept = new TrustDomains(OWN);
+        const stored = new Map<string, StoredClaim>();
+        for (const [index, { name, bundle }] of steps.entries()) {
+          const before = new Set(kept.allWithheld().keys());
+          const claim = bundle && { bundle, since: claimedSince(stored.get(name), bundle) ?? BigInt(index) };
+          let free = true;
+          try {
+            if (bundle !== undefined) kept.requireFree(name, bundle);
+          } catch {
+            free = false;
+          }
+          if (claim === undefined) stored.delete(name);
+          else stored.set(name, claim);
+          const changes = kept.set(name, claim);
+          const anew = new TrustDomains(OWN, stored);
+          assert.deepEqual(sorted(kept.allWithheld()), sorted(anew.allWithheld()));
+          for (const each of names) assert.deepEqual(kept.withheld(each), anew.withheld(each));
+          if (bundle !== undefined) assert.equal(free, kept.withheld(name) === undefined);
+          const after = new Set(kept.allWithheld().keys());
+          assert.deepEqual(new Set(changes.withheld), new Set([...after].filter((each) => !before.has(each))));
+          assert.deepEqual(
+            new Set(changes.served),
+            new Set([...before].filter((each) => !after.has(each) && stored.has(each))),
+          );
+        }
+      }),
+      { numRuns: 300 },
+    );
+  });
+
+  function sorted(withheld: ReadonlyMap<string, unknown>): object {
+    return [...withheld].sort(([left], [right]) => (left < right ? -1 : 1));
+  }
 });
