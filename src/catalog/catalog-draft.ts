@@ -213,11 +213,12 @@ export class CatalogDraft {
     if (own === undefined) return undefined;
     return this.#atomically(() => {
       const taken: string[] = [];
-      for (const record of [...this.virtualIps.values()]) {
-        const { manual = [] } = record;
-        if (record.peer !== "" || record === own || !manual.some((address) => addresses.includes(address))) continue;
+      for (const address of addresses) {
+        const holder = this.virtualIps.manualHolder(address);
+        const record = holder === undefined || holder === key ? undefined : this.virtualIps.get(holder);
+        if (record === undefined) continue;
         taken.push(record.service);
-        const left = manual.filter((address) => !addresses.includes(address));
+        const left = (record.manual ?? []).filter((each) => !addresses.includes(each));
         this.#setVirtualIp(virtualIpKey("", record.service), withManual(record, left));
       }
       const { manual = [] } = own;

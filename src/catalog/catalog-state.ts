@@ -673,17 +673,6 @@ export class CatalogState implements CommittedCatalog {
     return kinds;
   }
 
-  /** Names whose virtual IP is held by something that is no instance, by peer. */
-  claimedVirtualIps(): ReadonlyMap<string, ReadonlySet<string>> {
-    const claimed = new Map<string, Set<string>>();
-    for (const record of this.virtualIps.values()) {
-      if (!record.claimed) continue;
-      const names = claimed.get(record.peer) ?? new Set();
-      claimed.set(record.peer, names.add(record.service));
-    }
-    return claimed;
-  }
-
   virtualIp(peer: string, service: string): string | undefined {
     const record = this.virtualIps.get(virtualIpKey(lowerCase(peer), lowerCase(service)));
     return record && virtualIpAddress(record.offset);

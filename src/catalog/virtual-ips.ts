@@ -21,6 +21,10 @@ export function virtualIpKey(peer: string, service: string): string {
 export class VirtualIps {
   readonly #records = new Map<string, VirtualIpRecord>();
   readonly #taken = new OffsetSet();
+  /** Keys of those who have an address that an operator gave, by that address. */
+  readonly #manual = new Map<string, string>();
+  /** Services whose address is claimed, by peer. */
+  readonly #claimed = new Map<string, Set<string>>();
 
   get(key: string): VirtualIpRecord | undefined {
     return this.#records.get(key);
@@ -35,14 +39,38 @@ export class VirtualIps {
     if (before !== undefined) {
       this.#taken.delete(before.offset);
       this.#records.delete(key);
+      // Whom it was given to meanwhile has it.
+      for (const address of before.manual ?? []) if (this.#manual.get(address) === key) this.#manual.delete(address);
+      if (before.claimed) this.#unclaim(before);
     }
     if (record === undefined) return;
     this.#records.set(key, record);
     this.#taken.add(record.offset);
+    for (const address of record.manual ?? []) this.#manual.set(address, key);
+    if (record.claimed) {
+      this.#claimed.set(record.peer, (this.#claimed.get(record.peer) ?? new Set()).add(record.service));
+    }
   }
 
-  values(): IterableIterator<VirtualIpRecord> {
-    return this.#records.values();
+  #unclaim({ peer, service }: VirtualIpRecord): void {
+    const services = this.#claimed.get(peer);
+    services?.delete(service);
+    if (services?.size === 0) this.#claimed.delete(peer);
+  }
+
+  /** The key of whoever has an address that an operator gave. */
+  manualHolder(address: string): string | undefined {
+    return this.#manual.get(address);
+  }
+
+  /** Peers with services whose address is claimed; `""`: ourselves. */
+  claimingPeers(): readonly string[] {
+    return [...this.#claimed.keys()];
+  }
+
+  /** Services of a peer whose address is claimed. */
+  claimedOf(peer: string): ReadonlySet<string> {
+    return new Set(this.#claimed.get(peer));
   }
 
   /** The lowest offset from `first` on that is free. */
@@ -111,6 +139,8 @@ export function checkManualAddresses(addresses: readonly string[]): void {
 export class VirtualIpDraft {
   readonly #base: VirtualIps;
   readonly changes: Map<string, VirtualIpRecord | undefined> = new Map();
+  /** Who has addresses that operators gave, where that differs from the base. */
+  readonly #manual = new Map<string, string | undefined>();
   /** Offsets whose use differs from the base. */
   readonly #uses = new Map<number, boolean>();
   /** Those of them that were freed, with some that have been taken since. */
@@ -126,12 +156,9 @@ export class VirtualIpDraft {
     return this.changes.has(key) ? this.changes.get(key) : this.#base.get(key);
   }
 
-  /** All there would be after the commit. */
-  *values(): IterableIterator<VirtualIpRecord> {
-    for (const record of this.#base.values()) {
-      if (!this.changes.has(virtualIpKey(record.peer, record.service))) yield record;
-    }
-    for (const record of this.changes.values()) if (record !== undefined) yield record;
+  /** As {@link VirtualIps.manualHolder}, after the commit. */
+  manualHolder(address: string): string | undefined {
+    return this.#manual.has(address) ? this.#manual.get(address) : this.#base.manualHolder(address);
   }
 
   /** Also undoes: setting what was there before restores it. */
@@ -141,7 +168,11 @@ export class VirtualIpDraft {
       this.#uses.set(before.offset, false);
       this.#freed.add(before.offset);
     }
+    for (const address of before?.manual ?? []) {
+      if (this.manualHolder(address) === key) this.#manual.set(address, undefined);
+    }
     if (record !== undefined) this.#uses.set(record.offset, true);
+    for (const address of record?.manual ?? []) this.#manual.set(address, key);
     this.changes.set(key, record);
   }
 

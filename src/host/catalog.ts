@@ -351,9 +351,14 @@ export class Catalog implements CatalogSource, AsyncDisposable {
     return this.#state.virtualIps.get(virtualIpKey("", lowerCase(service)))?.manual ?? [];
   }
 
-  /** Names that are claimed, lower-cased, by peer; `""`: local ones. */
-  claimedVirtualIps(): ReadonlyMap<string, ReadonlySet<string>> {
-    return this.#state.claimedVirtualIps();
+  /** Peers with services that are claimed, lower-cased; `""`: there are local ones. */
+  claimingPeers(): readonly string[] {
+    return this.#state.virtualIps.claimingPeers();
+  }
+
+  /** Services of a peer, or local ones, that are claimed, lower-cased. */
+  claimedVirtualIps(peer: string): ReadonlySet<string> {
+    return this.#state.virtualIps.claimedOf(lowerCase(peer));
   }
 
   #write<Result>(apply: (draft: CatalogDraft) => (index: bigint) => Result, alone = false): Promise<Result> {

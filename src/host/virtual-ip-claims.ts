@@ -67,12 +67,11 @@ export class VirtualIpClaims implements ImportedAddresses, AsyncDisposable {
     for (const { id, name } of records.list()) {
       const peer = lowerCase(name);
       known.add(peer);
-      const claimed = catalog.claimedVirtualIps().get(peer) ?? new Set<string>();
-      await this.#attempt(() => imports.repairAddresses(id, claimed));
+      await this.#attempt(() => imports.repairAddresses(id, catalog.claimedVirtualIps(peer)));
     }
-    for (const [peer, claimed] of catalog.claimedVirtualIps()) {
+    for (const peer of catalog.claimingPeers()) {
       if (peer === "" || known.has(peer)) continue;
-      await this.#attempt(() => catalog.releaseVirtualIps(peer, [...claimed]));
+      await this.#attempt(() => catalog.releaseVirtualIps(peer, [...catalog.claimedVirtualIps(peer)]));
     }
     await this.#syncLocal();
   }
@@ -105,7 +104,7 @@ export class VirtualIpClaims implements ImportedAddresses, AsyncDisposable {
     if (this.#ended || !leadership.isLeader) return;
     this.#behind = false;
     const wanted = namedServices(configEntries.entries);
-    const claimed = catalog.claimedVirtualIps().get("") ?? new Set<string>();
+    const claimed = catalog.claimedVirtualIps("");
     const missing = [...wanted].filter((name) => !claimed.has(name));
     const unused = [...claimed].filter((name) => !wanted.has(name));
     if (missing.length > 0) await this.#attempt(() => catalog.claimVirtualIps("", missing));

@@ -191,6 +191,37 @@ describe("the time of the catalog grows with what it is given", () => {
     });
   });
 
+  it("in addresses that operators give, and take from others", () => {
+    const address = (index: number): string => `10.1.${index >> 8}.${index & 255}`;
+    const names = (of: number): readonly string[] => numbers(of).map((index) => `s${index}`);
+    return assertLinear({
+      size: 400,
+      prepare: async (size) => {
+        const catalog = await empty();
+        await catalog.claimVirtualIps("", names(size));
+        for (const peer of names(size)) await catalog.claimVirtualIps(peer, ["web"]);
+        return catalog;
+      },
+      dispose,
+      steps: {
+        give: async (catalog, of) => {
+          for (const index of numbers(of)) await catalog.assignManualVirtualIps(`s${index}`, [address(index)]);
+        },
+        "take from another": async (catalog, of) => {
+          for (const index of numbers(of)) {
+            const taken = await catalog.assignManualVirtualIps(`s${index}`, [address((index + 1) % of)]);
+            // The first has given its own away when the last takes it.
+            assert.deepEqual(taken, index + 1 < of ? [`s${index + 1}`] : []);
+          }
+        },
+        "ask for those of each peer": (catalog, of) => {
+          assert.equal(catalog.claimingPeers().length, of + 1);
+          for (const peer of names(of)) assert.deepEqual([...catalog.claimedVirtualIps(peer)], ["web"]);
+        },
+      },
+    });
+  });
+
   it("in kinds that are asked for after each change", () =>
     assertLinear({
       size: 300,

@@ -4,6 +4,7 @@ import fc from "fast-check";
 import type { TrustBundle } from "../../../src/peering/peering.js";
 import { fixedRootPems } from "../../../src/testing/fixed-roots.js";
 import { claimedSince, type StoredClaim, TrustDomains } from "../../../src/trust/trust-domains.js";
+import { assertLinear } from "../../support/growth.js";
 
 const OWN = "11111111-2222-3333-4444-555555555555.consul";
 const [A = "", B = "", C = ""] = fixedRootPems;
@@ -150,5 +151,43 @@ describe("trust domains, as bundles come and go", () => {
 
   function sorted(withheld: ReadonlyMap<string, unknown>): object {
     return [...withheld].sort(([left], [right]) => (left < right ? -1 : 1));
+  }
+});
+
+describe("the time of a change of one bundle does not grow with how many there are", () => {
+  for (const [name, domain] of [
+    ["of clusters of their own", (index: number) => `d${index}.consul`],
+    ["of one cluster", () => "d.consul"],
+  ] as const) {
+    it(name, () =>
+      assertLinear({
+        size: 250,
+        prepare: (size) =>
+          Promise.resolve({
+            domains: new TrustDomains(OWN),
+            bundles: Array.from({ length: size }, (_, index) => bundle(domain(index), A)),
+          }),
+        steps: {
+          "ask and take": ({ domains, bundles }) => {
+            for (const [index, each] of bundles.entries()) {
+              domains.requireFree(`p${index}`, each);
+              domains.set(`p${index}`, { bundle: each, since: BigInt(index) });
+            }
+          },
+          "ask and take again": ({ domains, bundles }) => {
+            for (const [index, each] of bundles.entries()) {
+              domains.requireFree(`p${index}`, each);
+              domains.set(`p${index}`, { bundle: each, since: BigInt(index) });
+            }
+            assert.equal(domains.allWithheld().size, 0);
+          },
+          // Each time the trust domain of one cluster goes to the next one.
+          "remove the oldest": ({ domains, bundles }) => {
+            for (const index of bundles.keys()) domains.set(`p${index}`, undefined);
+            assert.equal(domains.claims.size, 0);
+          },
+        },
+      }),
+    );
   }
 });
