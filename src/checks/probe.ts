@@ -38,9 +38,18 @@ const PRIVATE_HEADERS: ReadonlySet<string> = new Set(["authorization", "cookie",
 
 /** Probes once, and says what was found with Consul's texts (1.21). Never rejects, and is over in time. */
 export async function probe(method: ProbeMethod, options: ProbeOptions): Promise<CheckResult> {
-  const timeout = AbortSignal.timeout(options.timeoutMs);
-  const signal = AbortSignal.any([options.signal, timeout]);
-  const bounded = { ...options, signal };
+  // Let go of as soon as the probe is over: signals made by `AbortSignal.timeout` and `AbortSignal.any` stay for the whole
+  // timeout, and leave a little behind at the signal of the check for as long as that lives.
+  const over = new AbortController();
+  let isLate = false;
+  const stop = (): void => over.abort(options.signal.reason);
+  const timer = setTimeout(() => {
+    isLate = true;
+    over.abort();
+  }, options.timeoutMs);
+  if (options.signal.aborted) stop();
+  else options.signal.addEventListener("abort", stop, { once: true });
+  const bounded = { ...options, signal: over.signal };
   try {
     switch (method.type) {
       case "http":
@@ -48,17 +57,20 @@ export async function probe(method: ProbeMethod, options: ProbeOptions): Promise
       case "tcp":
         return await probeTcp(method.address, method.tls, bounded);
       case "udp":
-        return await probeUdp(method.address, bounded, timeout);
+        return await probeUdp(method.address, bounded, () => isLate);
       case "grpc":
         return await probeGrpc(method.target, method.tls, bounded);
       case "h2ping":
         return await probeHttp2(method.address, method.tls, bounded);
     }
   } catch (error) {
-    const told = timeout.aborted ? undefined : dialFailure(error);
+    const told = isLate ? undefined : dialFailure(error);
     if (told !== undefined) return { status: "critical", output: dialText(method, told) };
-    const output = timeout.aborted ? `timed out after ${options.timeoutMs / 1_000} s` : errorText(error);
+    const output = isLate ? `timed out after ${options.timeoutMs / 1_000} s` : errorText(error);
     return { status: "critical", output: `${target(method)}: ${output}` };
+  } finally {
+    clearTimeout(timer);
+    options.signal.removeEventListener("abort", stop);
   }
 }
 
@@ -180,7 +192,7 @@ async function probeTcp(address: string, tls: CheckTls | undefined, options: Pro
 }
 
 /** Passes when something answers, and when nothing says that nobody is there: UDP knows no more. */
-async function probeUdp(address: string, options: ProbeOptions, timeout: AbortSignal): Promise<CheckResult> {
+async function probeUdp(address: string, options: ProbeOptions, isLate: () => boolean): Promise<CheckResult> {
   const { host, port } = parseAddress(address);
   const { allows, signal } = options;
   requireAllowed(host, allows);
@@ -200,7 +212,7 @@ async function probeUdp(address: string, options: ProbeOptions, timeout: AbortSi
         socket.close();
         settle();
       };
-      const abort = (): void => finish(() => (timeout.aborted ? done(passing) : reject(signal.reason)));
+      const abort = (): void => finish(() => (isLate() ? done(passing) : reject(signal.reason)));
       signal.addEventListener("abort", abort, { once: true });
       socket.on("error", (error) => finish(() => reject(error)));
       socket.on("message", () => finish(() => done(passing)));

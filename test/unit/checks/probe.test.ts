@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 import { createSocket } from "node:dgram";
-import { once } from "node:events";
+import { getEventListeners, once } from "node:events";
 import { createServer as createHttp, type RequestListener } from "node:http";
 import { createServer as createHttp2, type ServerHttp2Stream } from "node:http2";
 import { type AddressInfo, createServer as createTcp } from "node:net";
@@ -321,5 +321,20 @@ describe("other probes", () => {
         assert.ok((await run(method, { timeoutMs: 2_000 })).output.length > 0);
       }
     }
+  });
+
+  it("leaves nothing at the signal of its check, whatever it found, and ends with it", async () => {
+    await using server = await serveHttp((_, response) => response.end("ok"));
+    await using silent = await listening(createTcp(() => {}));
+    const check = new AbortController();
+    const { signal } = check;
+    await run(http(`http://${server.address}/`), { signal });
+    await run(http(`http://${silent.address}/`), { signal, timeoutMs: 20 });
+    await run({ type: "tcp", address: server.address, tls: undefined }, { signal });
+    assert.equal(getEventListeners(signal, "abort").length, 0);
+    const last = run(http(`http://${silent.address}/`), { signal, timeoutMs: 60_000 });
+    check.abort();
+    assert.equal((await last).status, "critical");
+    assert.equal((await run(http(`http://${server.address}/`), { signal })).status, "critical");
   });
 });
