@@ -1083,8 +1083,8 @@ export const plantedFaults: readonly PlantedFault[] = [
   ),
   fault(
     "list-for-each-check",
-    "a registration holds a list of checks for each of its checks",
-    ["src/catalog/catalog-draft.ts", "if (own !== undefined) return own;", "void own;"],
+    "a registration holds all checks of its node as they were before each of its checks",
+    ["src/catalog/catalog-draft.ts", "    if (keys.has(key)) return false;\n", ""],
     "test/unit/host/catalog-growth.test.ts",
   ),
   fault(

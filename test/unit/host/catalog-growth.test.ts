@@ -260,7 +260,7 @@ describe("the memory of one registration grows with what it is given", () => {
         },
       );
       assert.equal(catalog.node("n1")?.checks.length, count);
-      assert.ok(held > 0 && held / count < 6_000, `${Math.round(held / count)} bytes for each check`);
+      assert.ok(held > 0 && held / count < 1_500, `${Math.round(held / count)} bytes for each check`);
       await dispose(catalog);
     });
   }
