@@ -203,7 +203,7 @@ function textOf(reason: WithheldReason, trustDomain: string): string {
     case "invalid-trust-domain":
       return `trust bundle with an invalid trust domain: ${shown}`;
     case "own-trust-domain":
-      return `trust bundle claims the trust domain of the cluster that receives it: ${shown}`;
+      return `trust bundle claims the trust domain of the cluster that receives it: ${shown}; clusters that peer must have different ones: found one of the two anew, with a cluster id of its own`;
     case "trust-domain-of-another-peering":
       return `trust bundle claims the trust domain of another peering, with other roots: ${shown}`;
     case "no-usable-root":
