@@ -13,9 +13,11 @@ import type { JsonSchema, Operation } from "./routes.js";
 import { answerFromAll } from "./ui.js";
 
 /** A service behind a gateway. */
-interface Link {
+export interface Link {
   readonly service: string;
   readonly wildcard: boolean;
+  /** Where an ingress gateway listens for it, and for which hosts. */
+  readonly listener?: { readonly port: number; readonly hosts: readonly string[] };
   readonly json: Readonly<Record<string, Json | undefined>>;
 }
 
@@ -47,17 +49,20 @@ function terminatingLinks({ host }: Call, { services }: TerminatingGatewayEntry)
 function ingressLinksOf({ host }: Call, entry: KeptEntry<"ingress-gateway">): readonly Link[] {
   const { catalog, configEntries } = host;
   const all = ingressLinks(entry);
-  const links = all.flatMap(({ service, port, protocol, hosts }): readonly (Link & { readonly port: number })[] => {
+  const links = all.flatMap(({ service, port, protocol, hosts }): readonly Required<Link>[] => {
+    const listener = { port, hosts };
     const json = { Port: port, Protocol: protocol, Hosts: hosts.length === 0 ? undefined : hosts };
-    if (service !== "*") return [{ service, wildcard: false, port, json }];
+    if (service !== "*") return [{ service, wildcard: false, listener, json }];
     const named = new Set(all.filter((link) => link.port === port).map((link) => lowerCase(link.service)));
     return [...catalog.kinds()].flatMap(([key, { name, connectEnabled }]) =>
       connectEnabled && !named.has(key) && configEntries.entries.protocolOf(key) === protocol
-        ? [{ service: name, wildcard: true, port, json }]
+        ? [{ service: name, wildcard: true, listener, json }]
         : [],
     );
   });
-  return links.sort((left, right) => compareUtf8(left.service, right.service) || left.port - right.port);
+  return links.sort(
+    (left, right) => compareUtf8(left.service, right.service) || left.listener.port - right.listener.port,
+  );
 }
 
 function textOf(value: JsonValue | undefined): string | undefined {
@@ -91,7 +96,8 @@ async function gatewayServices(call: Call): Promise<Answer> {
     : { ...answer, read: { ...answer.read, consistency: consistencyOf(options) } };
 }
 
-function linksOf(call: Call, entry: ConfigEntry | undefined): readonly Link[] {
+/** What a gateway leads to by its entry. */
+export function linksOf(call: Call, entry: ConfigEntry | undefined): readonly Link[] {
   if (entry?.kind === "terminating-gateway") return terminatingLinks(call, entry);
   return entry?.kind === "ingress-gateway" ? ingressLinksOf(call, entry) : [];
 }

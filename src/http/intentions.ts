@@ -41,7 +41,7 @@ import type { JsonSchema, Operation, ParameterDoc } from "./routes.js";
 
 // Intentions one by one (specification 4.9.3): each is a source of the config entry of its destination.
 
-interface StoredIntention extends Intention {
+export interface StoredIntention extends Intention {
   readonly stored: StoredConfigEntry;
 }
 
@@ -56,7 +56,7 @@ function metaOf({ source, stored }: StoredIntention): Readonly<Record<string, st
 }
 
 /** As Consul prints it, without `Hash` (D-49). */
-function intentionJson(intention: StoredIntention): Json {
+export function intentionJson(intention: StoredIntention): Json {
   const { destination, source, stored } = intention;
   const meta = Object.entries(metaOf(intention));
   return {
@@ -102,7 +102,7 @@ function rightToRead(name: string): Right {
 }
 
 /** An intention concerns both of its ends, as far as they are ours (Consul 1.21). */
-function mayRead(access: Access, { source, destination }: Intention): boolean {
+export function mayRead(access: Access, { source, destination }: Intention): boolean {
   return access.may(rightToRead(destination)) || (source.peer === undefined && access.may(rightToRead(source.name)));
 }
 
@@ -268,7 +268,7 @@ function requireFewNames(call: Call, names: number): void {
 
 type Matching = (name: string) => readonly StoredIntention[];
 
-function byDestination({ host: { configEntries } }: Call): Matching {
+export function byDestination({ host: { configEntries } }: Call): Matching {
   return (name) => {
     const stored = configEntries.stored("service-intentions", name);
     return stored === undefined ? [] : intentionsOf(stored);
@@ -445,7 +445,7 @@ const sourceParameter: ParameterDoc = {
 const destinationParameter: ParameterDoc = { name: "destination", in: "query", description: "The called service." };
 const ends = [sourceParameter, destinationParameter];
 
-const intentionSchema: JsonSchema = objectOf({
+export const intentionSchema: JsonSchema = objectOf({
   "CreatedAt?": time,
   "UpdatedAt?": time,
   "ID?": text,

@@ -7,6 +7,7 @@ import { catalogOperations } from "./catalog.js";
 import { configOperations } from "./config.js";
 import { connectCaOperations } from "./connect-ca.js";
 import { discoveryChainOperations } from "./discovery-chain.js";
+import { gatewayPageOperations } from "./gateway-pages.js";
 import { gatewayOperations } from "./gateways.js";
 import { healthOperations } from "./health.js";
 import { intentionOperations } from "./intentions.js";
@@ -138,6 +139,7 @@ export const operations: readonly Operation[] = [
   ...intentionOperations,
   ...discoveryChainOperations,
   ...catalogOperations,
+  ...gatewayPageOperations,
   ...gatewayOperations,
   ...healthOperations,
   ...queryOperations,

@@ -29,7 +29,7 @@ import { type Json, LazyList, textMapOrAbsent } from "./json.js";
 import { anyObject, datacenterParameter, flag, index, listOf, objectOf, text, textsOrNull } from "./operation-docs.js";
 import { nodeContentsSchema } from "./record-docs.js";
 import { instanceFields, nodeContentsFields } from "./record-fields.js";
-import { checkJson, type InstanceView, type NodeView, serviceJson } from "./records-json.js";
+import { checkJson, type InstanceView, type JsonStruct, type NodeView, serviceJson } from "./records-json.js";
 import type { JsonSchema, Operation } from "./routes.js";
 
 // What Consul's pages read, and the one place where it lists what is imported (specification 4.5.3, Consul 1.21).
@@ -80,7 +80,7 @@ function everyInstance(call: Call, peer: string): Promise<Listing<InstanceView>>
 // Services.
 
 /** One service of one cluster, with what its instances and its proxies say. */
-class Summary {
+export class Summary {
   readonly name: string;
   readonly peer: string;
   kind = "";
@@ -129,6 +129,16 @@ class Summary {
   }
 
   json(): Json {
+    return {
+      ...this.ownJson({ AssociatedServiceCount: this.linked || undefined }),
+      PeerName: this.peer || undefined,
+      ConnectedWithProxy: this.proxied,
+      ConnectedWithGateway: this.behindGateway,
+    };
+  }
+
+  /** Without what leads to the service. @param gateway - what its gateway says of it. */
+  ownJson(gateway: JsonStruct): JsonStruct {
     const statuses = [...this.#checks.values()];
     const count = (wanted: (status: string) => boolean): number => statuses.filter(wanted).length;
     return {
@@ -142,12 +152,9 @@ class Summary {
       ChecksPassing: count((status) => status === "passing"),
       ChecksWarning: count((status) => status === "warning"),
       ChecksCritical: count(isCritical),
-      GatewayConfig: { AssociatedServiceCount: this.linked || undefined },
+      GatewayConfig: gateway,
       TransparentProxy: this.transparent,
       ConnectNative: this.native,
-      PeerName: this.peer || undefined,
-      ConnectedWithProxy: this.proxied,
-      ConnectedWithGateway: this.behindGateway,
     };
   }
 }
@@ -385,7 +392,8 @@ async function node(call: Call): Promise<Answer> {
   });
 }
 
-const summarySchema: JsonSchema = objectOf({
+/** What {@link Summary.ownJson} writes. */
+export const ownSummaryFields: Readonly<Record<string, JsonSchema>> = {
   "Kind?": text,
   Name: text,
   Datacenter: text,
@@ -399,6 +407,10 @@ const summarySchema: JsonSchema = objectOf({
   GatewayConfig: anyObject,
   TransparentProxy: flag,
   ConnectNative: flag,
+};
+
+const summarySchema: JsonSchema = objectOf({
+  ...ownSummaryFields,
   "PeerName?": text,
   ConnectedWithProxy: flag,
   ConnectedWithGateway: flag,

@@ -1,6 +1,7 @@
 import { authorizeRightsScript, authorizeScript } from "./authorize-scripts.js";
 import { centralConfigScript } from "./central-config-script.js";
 import { chainRightsScript, chainScript } from "./chain-scripts.js";
+import { gatewayPagesScript } from "./gateway-scripts.js";
 import { intentionRightsScript, intentionScript } from "./intention-scripts.js";
 import { jwtScript } from "./jwt-script.js";
 import { oddScript } from "./odd-scripts.js";
@@ -16,4 +17,5 @@ export const scripts: readonly Script[] = [
   authorizeScript,
   authorizeRightsScript,
   oddScript,
+  gatewayPagesScript,
 ];

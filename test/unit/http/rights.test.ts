@@ -70,6 +70,8 @@ const matrix: Readonly<Record<string, readonly Probe[] | typeof PUBLIC>> = {
   "GET /v1/operator/raft/configuration": [{ path: "", rules: ['operator = "read"'] }],
   "GET /v1/agent/connect/ca/roots": PUBLIC,
   "GET /v1/agent/connect/ca/leaf/": [{ path: "web", rules: [write("service", "web")] }],
+  "GET /v1/internal/ui/gateway-services-nodes/": [{ path: "web", rules: [read("service", "web")] }],
+  "GET /v1/internal/ui/gateway-intentions/": [{ path: "web", rules: [read("service", "web")] }],
   "POST /v1/agent/connect/authorize": [
     {
       path: "",

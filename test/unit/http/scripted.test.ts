@@ -23,7 +23,25 @@ const refused = (body: string): Partial<ScriptedAnswer> => ({ status: 500, conte
 const done: Partial<ScriptedAnswer> = { status: 200, contentType: "application/json", body: true };
 const NAMESPACES = "Namespaces is a Consul Enterprise feature";
 
+const ONE_WITHOUT_ID = "Consul shows one intention without an id, whichever it finds first, and leaves out all others";
+const intention = (
+  SourceName: string,
+  DestinationName: string,
+  Action: string,
+  Precedence: number,
+  more = {},
+): object => ({
+  ...{ SourceNS: "default", SourceName, DestinationNS: "default", DestinationName, SourceType: "consul", Action },
+  ...{ Precedence, CreateIndex: "<index>", ModifyIndex: "<index>", ...more },
+});
+const webToDb = intention("web", "db", "allow", 9);
+const oneToGone = intention("one", "gone", "deny", 9, { ID: "{first}", CreatedAt: "<time>", UpdatedAt: "<time>" });
+const allToAll = intention("*", "*", "deny", 5);
+
 const deviations: Readonly<Record<string, Deviation>> = {
+  "intentions of exit with intentions": { why: ONE_WITHOUT_ID, answer: { body: [webToDb, oneToGone, allToAll] } },
+  "intentions of Exit in capitals": { why: ONE_WITHOUT_ID, answer: { body: [webToDb, oneToGone, allToAll] } },
+  "intentions of enter for two listeners": { why: ONE_WITHOUT_ID, answer: { body: [webToDb, allToAll] } },
   "exact PUT from web to two": { why: OTHER_CLUSTER, answer: done },
   "exact PUT from team/web to elsewhere": {
     why: OTHER_NAMESPACE,

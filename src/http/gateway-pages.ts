@@ -1,0 +1,110 @@
+import type { ConfigEntry } from "../catalog/config-entry.js";
+import { lowerCase } from "../catalog/names.js";
+import { joinHostPort } from "../token/address.js";
+import type { Answer, Call } from "./call.js";
+import { forEach, instancesOf, namedOptions, Visibility } from "./discovery.js";
+import { discoveryParameters } from "./discovery-docs.js";
+import { type Link, linksOf } from "./gateways.js";
+import { byDestination, intentionJson, intentionSchema, mayRead, type StoredIntention } from "./intentions.js";
+import { LazyList } from "./json.js";
+import { listOf, objectOf, texts } from "./operation-docs.js";
+import type { Operation } from "./routes.js";
+import { answerFromAll, ownSummaryFields, Summary } from "./ui.js";
+
+// What Consul's pages ask about a gateway (1.21).
+
+/** Where names of ingress gateways end in DNS. */
+const DOMAIN = "consul";
+
+function entryOf({ host: { configEntries } }: Call, gateway: string): ConfigEntry | undefined {
+  return configEntries.get("terminating-gateway", gateway) ?? configEntries.get("ingress-gateway", gateway);
+}
+
+/** By lower-cased name of the service: a gateway may listen for it in several places. */
+function linksByService(links: readonly Link[]): ReadonlyMap<string, readonly [Link, ...Link[]]> {
+  const byService = new Map<string, [Link, ...Link[]]>();
+  for (const link of links) {
+    const known = byService.get(lowerCase(link.service));
+    if (known === undefined) byService.set(lowerCase(link.service), [link]);
+    else known.push(link);
+  }
+  return byService;
+}
+
+/** The services behind a gateway, and where they are reached. */
+async function services(call: Call): Promise<Answer> {
+  const options = namedOptions(call, "gateway name");
+  await call.require({ resource: "service", access: "read", name: options.name });
+  const visible = await Visibility.of(call, "");
+  return answerFromAll(call, options, async () => {
+    const links = linksOf(call, entryOf(call, options.name)).filter(({ service }) => visible.service(service));
+    const json = [];
+    for (const ofService of linksByService(links).values()) {
+      const summary = new Summary(ofService[0].service, "");
+      await forEach(await instancesOf(call, "", ofService[0].service), (view) => {
+        if (visible.instance(view)) summary.add(view);
+      });
+      const addresses = ofService.flatMap((link) => addressesOf(call, link));
+      json.push(summary.ownJson({ Addresses: addresses.length === 0 ? undefined : [...new Set(addresses)] }));
+    }
+    return { json, filtered: visible.filtered };
+  });
+}
+
+/** Where a service is reached through an ingress gateway. */
+function addressesOf({ host }: Call, { service, listener }: Link): readonly string[] {
+  if (listener === undefined) return [];
+  const { hosts, port } = listener;
+  const names = hosts.length > 0 ? hosts : [`${service}.ingress.${host.datacenter}.${DOMAIN}`];
+  return names.map((name) => joinHostPort(name.replace(/\.+$/, ""), port));
+}
+
+/** The intentions of the services behind a gateway, and those for all services. */
+async function intentions(call: Call): Promise<Answer> {
+  call.refuseNamespace();
+  call.refusePartition();
+  const options = namedOptions(call, "gateway name");
+  await call.require({ resource: "service", access: "read", name: options.name });
+  const access = await call.access();
+  return answerFromAll(call, options, async () => {
+    const links = linksOf(call, entryOf(call, options.name));
+    const matching = byDestination(call);
+    const names = links.length === 0 ? [] : [...linksByService(links).keys(), "*"];
+    const found: readonly StoredIntention[] = names.flatMap(matching);
+    const shown = found.filter((intention) => mayRead(access, intention));
+    return { json: LazyList.of(shown, intentionJson), filtered: shown.length < found.length };
+  });
+}
+
+/** `/v1/internal/ui/gateway-…`. */
+export const gatewayPageOperations: readonly Operation[] = [
+  {
+    method: "GET",
+    pattern: "/v1/internal/ui/gateway-services-nodes/",
+    run: services,
+    docs: [
+      {
+        path: "/v1/internal/ui/gateway-services-nodes/{gateway}",
+        id: "summariseGatewayServices",
+        summary: "One summary for each service that a terminating or an ingress gateway leads to.",
+        parameters: discoveryParameters,
+        answer: listOf(objectOf({ ...ownSummaryFields, GatewayConfig: objectOf({ "Addresses?": texts }) })),
+      },
+    ],
+  },
+  {
+    method: "GET",
+    pattern: "/v1/internal/ui/gateway-intentions/",
+    run: intentions,
+    docs: [
+      {
+        path: "/v1/internal/ui/gateway-intentions/{gateway}",
+        id: "listGatewayIntentions",
+        summary:
+          "The intentions of the services that a terminating or an ingress gateway leads to, and those for all services.",
+        parameters: discoveryParameters,
+        answer: listOf(intentionSchema),
+      },
+    ],
+  },
+];
