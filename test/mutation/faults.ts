@@ -848,7 +848,7 @@ export const plantedFaults: readonly PlantedFault[] = [
   fault(
     "own-trust-domain-claimed",
     "a peer may claim our trust domain",
-    ["src/trust/trust-domains.ts", "else if (domain === this.#own) withheld", 'else if (domain === "") withheld'],
+    ["src/trust/trust-domains.ts", "if (domain === this.#own) return", 'if (domain === "") return'],
     "test/unit/trust/trust-domains.test.ts",
   ),
   fault(
@@ -964,7 +964,7 @@ export const plantedFaults: readonly PlantedFault[] = [
   fault(
     "trust-domain-taken",
     "one root in common is enough to share a trust domain",
-    ["src/trust/trust-domains.ts", ".every(", ".some("],
+    ["src/trust/trust-domains.ts", "[...roots.keys()].every(", "[...roots.keys()].some("],
     "test/unit/trust/trust-domains.test.ts",
   ),
   fault(
