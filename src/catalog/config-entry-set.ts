@@ -9,6 +9,7 @@ import type {
 import { ingressLinks } from "./ingress.js";
 import type { JsonObject } from "./instance.js";
 import { jwtProviders } from "./intentions.js";
+import { isObject, member } from "./kept-members.js";
 import { lowerCase } from "./names.js";
 import { SortedMap } from "./sorted-map.js";
 
@@ -248,6 +249,11 @@ export class ConfigEntrySet {
       ingressLinks(entry).map(({ service }) => service),
     );
     return this.#ingress;
+  }
+
+  /** Whether a service is a place outside of the mesh, which `service-defaults` name. */
+  isDestination(service: string): boolean {
+    return isObject(member(this.get("service-defaults", service)?.extra, "Destination"));
   }
 
   /** Protocol of a service, lower-cased (specification 4.2.3). */

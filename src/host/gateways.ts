@@ -22,7 +22,13 @@ export class Gateways {
   /** Lower-cased names of the terminating gateways that front a service, in byte order. */
   terminating(service: string): readonly string[] {
     const gateways = this.#configEntries.entries.terminatingGateways;
-    return leadingTo(gateways, service, (key) => !NEVER_FRONTED.has(key) && this.#catalog.isOrdinary(key));
+    return leadingTo(gateways, service, (key) => this.#isFronted(key));
+  }
+
+  /** Whether `*` of a terminating gateway means a service. @param key - lower-cased. */
+  #isFronted(key: string): boolean {
+    if (NEVER_FRONTED.has(key)) return false;
+    return this.#catalog.isOrdinary(key) || this.#configEntries.entries.isDestination(key);
   }
 
   /** Lower-cased names of the ingress gateways that lead to a service, in byte order. */
@@ -66,6 +72,8 @@ export class Gateways {
       this.#configEntries.kindIndex("terminating-gateway"),
       // With its first instance a service comes to be in front of the gateways of all services.
       every ? index.service(service) : 0n,
+      // So does a place outside with its entry.
+      every ? this.#configEntries.kindIndex("service-defaults") : 0n,
       ...this.terminating(service).map((gateway) => this.instanceIndex(gateway)),
     );
   }

@@ -24,12 +24,17 @@ export interface Link {
 /** What a terminating gateway fronts, by name: `*` is every ordinary service that is not named besides. */
 function terminatingLinks({ host }: Call, { services }: TerminatingGatewayEntry): readonly Link[] {
   const { catalog } = host;
+  const { entries } = host.configEntries;
+  const kindOf = (key: string): string | undefined => {
+    if (catalog.hasInstances(key)) return "service";
+    return entries.isDestination(key) ? "destination" : undefined;
+  };
   const json = (key: string, { CAFile, CertFile, KeyFile, SNI, DisableAutoHostRewrite }: JsonObject): Link["json"] => ({
     CAFile: textOf(CAFile),
     CertFile: textOf(CertFile),
     KeyFile: textOf(KeyFile),
     SNI: textOf(SNI),
-    ServiceKind: catalog.hasInstances(key) ? "service" : undefined,
+    ServiceKind: kindOf(key),
     AutoHostRewrite: DisableAutoHostRewrite !== true || undefined,
   });
   const links = new Map<string, Link>();
@@ -40,6 +45,10 @@ function terminatingLinks({ host }: Call, { services }: TerminatingGatewayEntry)
   const every = services.find(({ name }) => name === "*");
   for (const [key, { name: service, ordinary }] of every === undefined ? [] : catalog.kinds()) {
     if (!ordinary || key === "consul" || links.has(key)) continue;
+    links.set(key, { service, wildcard: true, json: json(key, every?.extra ?? {}) });
+  }
+  for (const [key, { name: service }] of every === undefined ? [] : entries.all("service-defaults")) {
+    if (links.has(key) || !entries.isDestination(key)) continue;
     links.set(key, { service, wildcard: true, json: json(key, every?.extra ?? {}) });
   }
   return [...links.values()].sort((left, right) => compareUtf8(left.service, right.service));

@@ -23,6 +23,35 @@ const reads = (gateway: string, when: string): readonly ScriptedRequest[] => [
   get(`${UI}/gateway-intentions/${gateway}`, `intentions of ${gateway} ${when}`),
 ];
 
+/** Places outside of the mesh, behind gateways that name them and behind one for all services. */
+export const destinationsScript: Script = {
+  name: "destinations",
+  rights: false,
+  requests: [
+    entry({ Kind: "terminating-gateway", Name: "all", Services: [{ Name: "*", SNI: "s" }] }),
+    instance("n1", { ID: "all", Service: "all", Kind: "terminating-gateway", Port: 3 }),
+    get("/v1/health/connect/ext", "who speaks for a place that there is not"),
+    entry({ Kind: "service-defaults", Name: "ext", Destination: { Addresses: ["a.example"], Port: 443 } }),
+    entry({ Kind: "service-defaults", Name: "plain", Protocol: "tcp" }),
+    entry({
+      Kind: "terminating-gateway",
+      Name: "exit",
+      Services: [{ Name: "ext" }, { Name: "plain" }, { Name: "gone" }],
+    }),
+    instance("n1", { ID: "exit", Service: "exit", Kind: "terminating-gateway", Port: 4 }),
+    get("/v1/catalog/gateway-services/exit", "behind a gateway that names it"),
+    get("/v1/catalog/gateway-services/all", "behind one for all services"),
+    get("/v1/health/connect/ext", "who speaks for it"),
+    get("/v1/health/connect/plain", "who speaks for what has no place"),
+    get("/v1/catalog/service/ext", "it is no service of the catalog"),
+    get("/v1/internal/ui/gateway-services-nodes/exit", "as pages show it"),
+    { about: "its entry is deleted", method: "DELETE", path: "/v1/config/service-defaults/ext" },
+    get("/v1/catalog/gateway-services/exit", "behind the one that names it, without its entry"),
+    get("/v1/catalog/gateway-services/all", "behind the one for all, without its entry"),
+    get("/v1/health/connect/ext", "who speaks for it without its entry"),
+  ],
+};
+
 export const gatewayPagesScript: Script = {
   name: "gateway-pages",
   rights: false,

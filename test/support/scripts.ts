@@ -1,7 +1,7 @@
 import { authorizeRightsScript, authorizeScript } from "./authorize-scripts.js";
 import { centralConfigScript } from "./central-config-script.js";
 import { chainRightsScript, chainScript } from "./chain-scripts.js";
-import { gatewayPagesScript } from "./gateway-scripts.js";
+import { destinationsScript, gatewayPagesScript } from "./gateway-scripts.js";
 import { intentionRightsScript, intentionScript } from "./intention-scripts.js";
 import { jwtScript } from "./jwt-script.js";
 import { oddScript } from "./odd-scripts.js";
@@ -18,4 +18,5 @@ export const scripts: readonly Script[] = [
   authorizeRightsScript,
   oddScript,
   gatewayPagesScript,
+  destinationsScript,
 ];

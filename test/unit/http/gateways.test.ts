@@ -136,3 +136,23 @@ describe("who waits for what gateways front", { timeout: 60_000 }, () => {
     assert.deepEqual(await shown(none, "/v1/catalog/connect/db"), [200, 0]);
   });
 });
+
+describe("a place outside of the mesh, which service-defaults name", () => {
+  it("comes and goes behind a gateway for all services, for those who wait for it, too", async () => {
+    await using pair = await HttpPair.start(1);
+    const { a } = pair;
+    const { catalog, configEntries } = a.host;
+    await configEntries.set({ kind: "terminating-gateway", name: "all", services: [{ name: "*" }] });
+    await catalog.register(gateway("terminating-gateway", "all"));
+    const speaking = new Waiter(a, "/v1/health/connect/ext");
+    const links = new Waiter(a, "/v1/catalog/gateway-services/all");
+    assert.equal(await speaking.now(), "[]");
+    assert.equal(await links.now(), "[]");
+    const place = { kind: "service-defaults", name: "ext" } as const;
+    const outside = { ...place, extra: { Destination: { Addresses: ["a.example"], Port: 443 } } };
+    await speaking.after(() => configEntries.set(outside), /"Service":"all"/);
+    await links.after(() => configEntries.set(outside), /"ServiceKind":"destination"/);
+    await speaking.after(() => configEntries.set({ ...place, protocol: "tcp" }), /^\[\]$/);
+    await links.after(() => configEntries.delete("service-defaults", "ext"), /^\[\]$/);
+  });
+});
