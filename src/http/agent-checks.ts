@@ -10,9 +10,9 @@ import type { Answer, Call } from "./call.js";
 import { judgeFor } from "./catalog.js";
 import { checkDefinition, isEmptyCheck, loneCheckType, type ServiceCheckBody } from "./check-json.js";
 import { badRequest, HttpError } from "./http-error.js";
-import { anyObject } from "./operation-docs.js";
 import { catalogBody } from "./registration-json.js";
 import type { Operation, ParameterDoc } from "./routes.js";
+import { bodySchema } from "./shape-json.js";
 
 /** A check as the catalog takes it, and what the agent runs for it. */
 export interface PreparedCheck {
@@ -266,7 +266,7 @@ export const agentCheckOperations: readonly Operation[] = [
         id: "registerOwnCheck",
         summary:
           "Registers a check of this node or of a service on it, and runs it: TTL, HTTP, TCP, UDP, gRPC, H2 ping, alias.",
-        body: anyObject,
+        body: bodySchema(loneCheckType.form),
       },
     ],
   },
@@ -290,7 +290,7 @@ export const agentCheckOperations: readonly Operation[] = [
         path: "/v1/agent/check/update/{id}",
         id: "updateOwnCheck",
         summary: "Reports the status and output of a TTL check.",
-        body: anyObject,
+        body: bodySchema(updateType.form),
       },
     ],
   },

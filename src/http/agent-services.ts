@@ -23,7 +23,6 @@ import type { Answer, Call } from "./call.js";
 import { judgeFor, requireInstance } from "./catalog.js";
 import { isEmptyCheck, type ServiceCheckBody, serviceCheckType } from "./check-json.js";
 import { badRequest } from "./http-error.js";
-import { anyObject } from "./operation-docs.js";
 import {
   type AddressBody,
   addressesType,
@@ -39,6 +38,7 @@ import {
   weightsType,
 } from "./registration-json.js";
 import type { Operation } from "./routes.js";
+import { bodySchema } from "./shape-json.js";
 
 interface Definition {
   readonly Kind: string;
@@ -69,6 +69,8 @@ interface ConnectBody {
 /** A sidecar is a definition inside a definition; how deep they go is for the parser of JSON to bound. */
 const sidecarType: GoType<Definition | undefined> = {
   name: "*structs.ServiceDefinition",
+  // That of the definition which it is inside of.
+  form: { fields: {} },
   zero: () => undefined,
   read: (value, path) => definitionType.read(value, path),
 };
@@ -353,7 +355,7 @@ export const agentServiceOperations: readonly Operation[] = [
             description: "Removes checks of the service that are not given.",
           },
         ],
-        body: anyObject,
+        body: bodySchema(definitionType.form),
       },
     ],
   },

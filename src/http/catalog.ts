@@ -7,9 +7,9 @@ import { catalogReads } from "./catalog-reads.js";
 import { ownDatacenter } from "./discovery.js";
 import { registeredSchema } from "./discovery-docs.js";
 import { HttpError } from "./http-error.js";
-import { anyObject } from "./operation-docs.js";
 import { catalogBody, deregisterType, registerType, registrationOf } from "./registration-json.js";
 import type { Operation } from "./routes.js";
+import { bodySchema } from "./shape-json.js";
 
 async function register(call: Call): Promise<Answer> {
   call.refuseNamespace();
@@ -129,7 +129,7 @@ export const catalogOperations: readonly Operation[] = [
         path: "/v1/catalog/register",
         id: "register",
         summary: "Writes a node with at most one service and any number of checks, all or nothing.",
-        body: anyObject,
+        body: bodySchema(registerType.form),
         answer: registeredSchema,
       },
     ],
@@ -143,7 +143,7 @@ export const catalogOperations: readonly Operation[] = [
         path: "/v1/catalog/deregister",
         id: "deregister",
         summary: "Removes a service, a check, or a node with everything on it; a missing one is no failure.",
-        body: anyObject,
+        body: bodySchema(deregisterType.form),
         answer: registeredSchema,
       },
     ],

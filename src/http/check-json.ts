@@ -17,6 +17,7 @@ import { badRequest, HttpError } from "./http-error.js";
 /** Milliseconds of a text like `10s`, or of a number of nanoseconds. Other values are passed over, as in Consul. */
 const durationType: GoType<number> = {
   name: "time.Duration",
+  form: "duration",
   zero: () => 0,
   read: (value) => {
     if (value instanceof GoNumber) return Number(int64From(Number(value.text))) / 1e6;

@@ -78,6 +78,18 @@ export const configEntrySchema: JsonSchema = {
   }),
 };
 
+/** What {@link decodeConfigEntry} reads. */
+export const configEntryBody: JsonSchema = {
+  anyOf: Object.entries(entryShapes).map(([kind, shape]) => {
+    const { properties } = structSchema({ ...shape, ...meta }, "body");
+    return {
+      type: "object",
+      properties: { ...properties, Kind: { type: "string", enum: [kind] } },
+      required: ["Kind"],
+    };
+  }),
+};
+
 /** What {@link jwtJson} writes. */
 export const jwtSchema: JsonSchema = fieldSchema(jwtField);
 

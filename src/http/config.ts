@@ -5,7 +5,13 @@ import type { StoredConfigEntry } from "../host/config-entries.js";
 import { type GoJson, GoJsonError, readFirstValue } from "../syntax/go-json.js";
 import type { BlockingQuery } from "./blocking.js";
 import type { Answer, Call } from "./call.js";
-import { configEntryJson, configEntrySchema, type DecodedEntry, decodeConfigEntry } from "./config-json.js";
+import {
+  configEntryBody,
+  configEntryJson,
+  configEntrySchema,
+  type DecodedEntry,
+  decodeConfigEntry,
+} from "./config-json.js";
 import { filterFor, ownDatacenter } from "./discovery.js";
 import { type Fields, text as filterText, textMap as filterTextMap } from "./filter/fields.js";
 import { badRequest, HttpError } from "./http-error.js";
@@ -282,7 +288,7 @@ export const configOperations: readonly Operation[] = [
         id: "writeConfigEntry",
         summary: "Writes a configuration entry, whole; false: `cas` did not match.",
         parameters: [casParameter, datacenterParameter],
-        body: { type: "object", properties: { Kind: text, Name: text }, required: ["Kind"] },
+        body: configEntryBody,
         answer: flag,
       },
     ],

@@ -25,7 +25,7 @@ import {
 } from "./operation-docs.js";
 import { consistencyOf } from "./query.js";
 import type { JsonSchema, Operation, ParameterDoc } from "./routes.js";
-import { fieldJson, fieldSchema } from "./shape-json.js";
+import { fieldJson, fieldSchema, structSchema } from "./shape-json.js";
 
 // What Consul's entries say of a route, a split and the like is written as in the entries themselves.
 
@@ -317,7 +317,7 @@ export const discoveryChainOperations: readonly Operation[] = [
         id: "readOverriddenDiscoveryChain",
         summary: "The same, with protocol, timeout or mesh gateways laid over what the entries say.",
         parameters: [...readParameters, compileParameter, datacenterParameter],
-        body: anyObject,
+        body: structSchema(overrideShape, "body"),
         answer,
       },
     ],

@@ -215,7 +215,8 @@ const permission = goStruct<PermissionBody>("structs.IntentionPermission", {
   JWT: jwt,
 });
 
-const bodyType: GoType<IntentionBody> = goStruct<IntentionBody>(
+/** The older form, and that of `exact`. */
+export const intentionBodyType: GoType<IntentionBody> = goStruct<IntentionBody>(
   "struct { Hash string; CreatedAt string; UpdatedAt string; *structs.Alias }",
   {
     ID: goString,
@@ -249,7 +250,7 @@ const bodyType: GoType<IntentionBody> = goStruct<IntentionBody>(
 async function bodyOf(call: Call, refuse: (why: string) => HttpError): Promise<IntentionBody> {
   const body = await call.body();
   try {
-    return decodeGo(body, bodyType);
+    return decodeGo(body, intentionBodyType);
   } catch (error) {
     if (error instanceof GoJsonError) throw refuse(error.message);
     throw error;

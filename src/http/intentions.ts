@@ -26,6 +26,7 @@ import {
   endsToWrite,
   exactBody,
   type IntentionBody,
+  intentionBodyType,
   legacyBody,
   matchQuestion,
   NO_NAMESPACES,
@@ -35,9 +36,10 @@ import {
   sourceOf,
 } from "./intention-input.js";
 import { type Json, LazyList, writeJson } from "./json.js";
-import { anyObject, flag, index, listOf, objectOf, readParameters, text, textsByKey, time } from "./operation-docs.js";
+import { flag, index, listOf, objectOf, readParameters, text, textsByKey, time } from "./operation-docs.js";
 import { consistencyOf } from "./query.js";
 import type { JsonSchema, Operation, ParameterDoc } from "./routes.js";
+import { bodySchema } from "./shape-json.js";
 
 // Intentions one by one (specification 4.9.3): each is a source of the config entry of its destination.
 
@@ -492,7 +494,7 @@ export const intentionOperations: readonly Operation[] = [
         path: PATTERN,
         id: "createIntention",
         summary: "Deprecated: makes an intention with an id.",
-        body: anyObject,
+        body: bodySchema(intentionBodyType.form),
         answer: objectOf({ ID: text }),
       },
     ],
@@ -522,7 +524,7 @@ export const intentionOperations: readonly Operation[] = [
         summary:
           "Writes what is said of one local source and one destination, into the config entry of the destination.",
         parameters: ends,
-        body: anyObject,
+        body: bodySchema(intentionBodyType.form),
         answer: flag,
       },
     ],
@@ -597,7 +599,7 @@ export const intentionOperations: readonly Operation[] = [
         path: `${PATTERN}/{id}`,
         id: "updateIntentionById",
         summary: "Deprecated: writes an intention with an id, whole.",
-        body: anyObject,
+        body: bodySchema(intentionBodyType.form),
         answer: objectOf({ ID: text }),
       },
     ],

@@ -41,6 +41,7 @@ import { consistencyOf, goBoolOf } from "./query.js";
 import { checkJson, type InstanceView, nodeJson, serviceJson } from "./records-json.js";
 import { catalogBody } from "./registration-json.js";
 import type { JsonSchema, Operation } from "./routes.js";
+import { bodySchema } from "./shape-json.js";
 
 // Prepared queries (specification 4.5.6, Consul 1.21): questions kept under a name, which may fall back to peers.
 
@@ -425,7 +426,7 @@ export const queryOperations: readonly Operation[] = [
         id: "createQuery",
         summary: "Keeps a query under a name.",
         parameters: [datacenterParameter],
-        body: anyObject,
+        body: bodySchema(bodyType.form),
         answer: objectOf({ ID: text }),
       },
     ],
@@ -497,7 +498,7 @@ export const queryOperations: readonly Operation[] = [
         id: "updateQuery",
         summary: "Replaces a prepared query.",
         parameters: [datacenterParameter],
-        body: anyObject,
+        body: bodySchema(bodyType.form),
       },
     ],
   },

@@ -33,6 +33,7 @@ export interface RecordOptions {
 /** Nanoseconds from a text or a number; other values are passed over, as in Consul. */
 const goNanoseconds: GoType<bigint> = {
   name: "time.Duration",
+  form: "duration",
   zero: () => 0n,
   read: (value) => {
     if (value instanceof GoNumber) return int64From(Number(value.text));
@@ -46,6 +47,7 @@ const goNanoseconds: GoType<bigint> = {
 function mapped<From, To>(type: GoType<From>, change: (from: From) => To): GoType<To> {
   return {
     name: type.name,
+    form: type.form,
     zero: () => change(type.zero()),
     read: (value, path) => change(type.read(value, path)),
   };

@@ -1,4 +1,5 @@
 import { type Field, ownName, type Shape } from "../catalog/shapes.js";
+import type { GoForm } from "../syntax/go-json.js";
 import type { Json } from "./json.js";
 import { anyObject, texts, textsByKey } from "./operation-docs.js";
 import type { JsonSchema } from "./routes.js";
@@ -53,7 +54,37 @@ export function fieldJson(value: unknown, { as }: Field, names: Names = "own"): 
   );
 }
 
-export function structSchema(shape: Shape): {
+/** The body of a request, as it is read. */
+export function bodySchema(form: GoForm): JsonSchema {
+  switch (form) {
+    case "text":
+      return { type: "string" };
+    case "flag":
+      return { type: "boolean" };
+    case "integer":
+      return { type: "integer" };
+    case "duration":
+      return { type: ["string", "integer"] };
+    case "any":
+      return {};
+    default:
+  }
+  if ("list" in form) return { type: "array", items: bodySchema(form.list) };
+  if ("map" in form) return { type: "object", additionalProperties: bodySchema(form.map) };
+  const properties = Object.entries(form.fields).map(([name, field]): [string, JsonSchema] => [
+    name,
+    bodySchema(field),
+  ]);
+  return { type: "object", properties: Object.fromEntries(properties) };
+}
+
+/** In answers what is always written is required; in bodies nothing is, and durations may be texts. */
+type Use = "answer" | "body";
+
+export function structSchema(
+  shape: Shape,
+  use: Use = "answer",
+): {
   readonly type: "object";
   readonly properties: Readonly<Record<string, JsonSchema>>;
   readonly required: readonly string[];
@@ -61,14 +92,15 @@ export function structSchema(shape: Shape): {
   const written = Object.entries(shape).filter(([, { as, always }]) => as !== "ignored" || always !== undefined);
   return {
     type: "object",
-    properties: Object.fromEntries(written.map(([name, field]) => [name, fieldSchema(field)])),
-    required: written.filter(([, { always }]) => always !== undefined).map(([name]) => name),
+    properties: Object.fromEntries(written.map(([name, field]) => [name, fieldSchema(field, use)])),
+    required: use === "body" ? [] : written.filter(([, { always }]) => always !== undefined).map(([name]) => name),
   };
 }
 
-export function fieldSchema({ as, always }: Field): JsonSchema {
+export function fieldSchema({ as, always }: Field, use: Use = "answer"): JsonSchema {
+  if (use === "body" && (as === "duration" || as === "nanoseconds")) return bodySchema("duration");
   if (typeof as === "object") {
-    const shape = structSchema(as.shape);
+    const shape = structSchema(as.shape, use);
     if (as.many === "one") return always === null ? { anyOf: [shape, { type: "null" }] } : shape;
     if (as.many === "map") return { type: "object", additionalProperties: shape };
     return { type: always === null ? ["array", "null"] : "array", items: shape };

@@ -27,7 +27,7 @@ import { judgeFor, nameOfInstance, requireInstance } from "./catalog.js";
 import { ownDatacenter } from "./discovery.js";
 import { badRequest, HttpError, refusalOf } from "./http-error.js";
 import type { Json } from "./json.js";
-import { anyObject, flag, index, listOf, objectOf, text } from "./operation-docs.js";
+import { flag, index, listOf, objectOf, text } from "./operation-docs.js";
 import { checkSchema, nodeSchema, serviceSchema } from "./record-docs.js";
 import { checkJson, nodeJson, serviceJson } from "./records-json.js";
 import {
@@ -42,6 +42,7 @@ import {
   serviceType,
 } from "./registration-json.js";
 import type { Operation } from "./routes.js";
+import { bodySchema } from "./shape-json.js";
 
 interface OperationBody {
   readonly Node: { readonly Verb: string; readonly Node: NodeBody } | undefined;
@@ -249,7 +250,7 @@ export const txnOperations: readonly Operation[] = [
         path: "/v1/txn",
         id: "transaction",
         summary: "Operations on nodes, services and checks, all or nothing; 409 names those that failed.",
-        body: listOf(anyObject),
+        body: listOf(bodySchema(operationType.form)),
         answer: objectOf({
           Results: listOf(objectOf({ "Node?": nodeSchema, "Service?": serviceSchema, "Check?": checkSchema })),
           Errors: { type: "null" },

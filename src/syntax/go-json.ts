@@ -314,10 +314,22 @@ export interface GoPath {
   readonly fields: readonly string[];
 }
 
+/** What is read, for documents: `duration` is a text or a number of nanoseconds. */
+export type GoForm =
+  | "text"
+  | "flag"
+  | "integer"
+  | "duration"
+  | "any"
+  | { readonly list: GoForm }
+  | { readonly map: GoForm }
+  | { readonly fields: Readonly<Record<string, GoForm>> };
+
 /** Reads one Go type: what is absent or `null` is its zero value. @throws {GoJsonError} */
 export interface GoType<T> {
   /** As Go writes the type, for example `map[string]string`. */
   readonly name: string;
+  readonly form: GoForm;
   readonly zero: () => T;
   /** @param before - what an equal key has said already; a struct given twice fills in the first. */
   readonly read: (value: Exclude<GoJson, null>, path: GoPath, before?: T) => T;
@@ -352,6 +364,7 @@ function readAs<T>(type: GoType<T>, value: GoJson, path: GoPath, before?: T): T 
 export function goText(name: string): GoType<string> {
   return {
     name,
+    form: "text",
     zero: () => "",
     read: (value, path) => {
       if (typeof value !== "string") throw mismatch(value, path, name);
@@ -364,6 +377,7 @@ export const goString: GoType<string> = goText("string");
 
 export const goBool: GoType<boolean> = {
   name: "bool",
+  form: "flag",
   zero: () => false,
   read: (value, path) => {
     if (typeof value !== "boolean") throw mismatch(value, path, "bool");
@@ -373,6 +387,7 @@ export const goBool: GoType<boolean> = {
 
 export const goInt: GoType<number> = {
   name: "int",
+  form: "integer",
   zero: () => 0,
   read: (value, path) => {
     if (!(value instanceof GoNumber)) throw mismatch(value, path, "int");
@@ -389,6 +404,7 @@ const MAX_UINT64 = 2n ** 64n - 1n;
 /** An integer that may not fit a double: an index. */
 export const goUint64: GoType<bigint> = {
   name: "uint64",
+  form: "integer",
   zero: () => 0n,
   read: (value, path) => {
     if (!(value instanceof GoNumber)) throw mismatch(value, path, "uint64");
@@ -399,12 +415,13 @@ export const goUint64: GoType<bigint> = {
 };
 
 /** Anything, as plain JSON. */
-export const goAny: GoType<GoJson> = { name: "interface {}", zero: () => null, read: (value) => value };
+export const goAny: GoType<GoJson> = { name: "interface {}", form: "any", zero: () => null, read: (value) => value };
 
 export function goList<T>(element: GoType<T>): GoType<readonly T[]> {
   const name = `[]${element.name}`;
   return {
     name,
+    form: { list: element.form },
     zero: () => [],
     read: (value, path) => {
       if (!isGoList(value)) throw mismatch(value, path, name);
@@ -417,6 +434,7 @@ export function goMap<T>(element: GoType<T>): GoType<Readonly<Record<string, T>>
   const name = `map[string]${element.name}`;
   return {
     name,
+    form: { map: element.form },
     zero: () => ({}),
     read: (value, path) => {
       if (!isGoObject(value)) throw mismatch(value, path, name);
@@ -429,6 +447,7 @@ export function goMap<T>(element: GoType<T>): GoType<Readonly<Record<string, T>>
 export function goOptional<T>(type: GoType<T>): GoType<T | undefined> {
   return {
     name: `*${type.name}`,
+    form: type.form,
     zero: () => undefined,
     read: (value, path, before) => type.read(value, path, before),
   };
@@ -462,6 +481,7 @@ export function goStruct<T>(
   };
   return {
     name,
+    form: { fields: Object.fromEntries(keys.map((key) => [key, fields[key].form])) },
     zero: () => build(new Map()),
     read: (value, path, before) => {
       if (!isGoObject(value)) throw mismatch(value, path, name);

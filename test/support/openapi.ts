@@ -18,6 +18,8 @@ interface Documented {
   readonly parameters: number;
   /** Undefined: the body is empty. */
   readonly schema: unknown;
+  /** Of the request; undefined: it has no body. */
+  readonly body: unknown;
   /** Media types of what is answered as a text instead. */
   readonly texts: readonly string[];
 }
@@ -30,6 +32,7 @@ function documentedOperations(document: unknown): readonly Documented[] {
     .flatMap(([path, item]) =>
       entries(item).map(([method, operation]): Documented => {
         const content = member(member(member(operation, "responses"), "200"), "content");
+        const sent = member(member(operation, "requestBody"), "content");
         return {
           method: method.toUpperCase(),
           id: String(member(operation, "operationId")),
@@ -37,6 +40,7 @@ function documentedOperations(document: unknown): readonly Documented[] {
           path: new RegExp(`^${path.replace(/\{kind\}/g, "[^/]+").replace(/\{\w+\}/g, ".+")}$`),
           parameters: path.split("{").length - 1,
           schema: member(member(content, "application/json"), "schema"),
+          body: member(member(sent, "application/json"), "schema"),
           texts: entries(content)
             .map(([type]) => type)
             .filter((type) => type !== "application/json"),
@@ -50,7 +54,7 @@ function documentedOperations(document: unknown): readonly Documented[] {
 export function documentedOperation(
   method: string,
   target: string,
-): Pick<Documented, "id" | "schema" | "texts"> | undefined {
+): Pick<Documented, "id" | "schema" | "body" | "texts"> | undefined {
   const path = decodeURIComponent(target.replace(/\?.*$/s, ""));
   // The longest match serves a request, so that fewer parameters come first, and a path of its own before a name.
   return documented.find((operation) => operation.method === method && operation.path.test(path));

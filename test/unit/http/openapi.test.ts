@@ -68,6 +68,75 @@ for (const file of recorded) {
   });
 }
 
+interface Sent {
+  readonly method?: string;
+  readonly path?: string;
+  readonly body?: unknown;
+  readonly status?: number;
+  readonly answer?: { readonly status?: number };
+}
+
+/** Null is nothing for every field. */
+function withoutNulls(value: unknown): unknown {
+  if (Array.isArray(value)) return value.map(withoutNulls);
+  if (typeof value !== "object" || value === null) return value;
+  const kept = Object.entries(value).filter(([, member]) => member !== null);
+  return Object.fromEntries(kept.map(([key, member]) => [key, withoutNulls(member)]));
+}
+
+describe("the bodies in the OpenAPI document", () => {
+  const bodyOf = (method: string, path: string): unknown => documentedOperation(method, path)?.body;
+  const files = [
+    "registrations/1.21.4.jsonl",
+    ...readdirSync("test/golden/scripted").map((file) => `scripted/${file}`),
+  ];
+
+  /** Other spellings of members, what Consul passes over, and a duration that is none. */
+  const untold = /: (?:[a-z_]+|Foo) is not in the schema$|Definition\.Interval: true is no string or integer$/;
+
+  it("fit all that Consul took", () => {
+    const problems: string[] = [];
+    const tried = new Map<string, number>();
+    for (const file of files) {
+      const lines = readGolden(file).trimEnd().split("\n");
+      for (const sent of lines.map((line): Sent => JSON.parse(line))) {
+        const { method = "PUT", path = "/v1/config", body, status = sent.answer?.status } = sent;
+        if (status !== 200 || typeof body !== "object" || body === null || "kind" in body) continue;
+        const schema = bodyOf(method, path);
+        const place = `${method} ${path.replace(/\?.*/s, "")}`;
+        tried.set(place, (tried.get(place) ?? 0) + 1);
+        const found = schema === undefined ? ["nothing is told of it"] : schemaProblems(withoutNulls(body), schema);
+        problems.push(...found.filter((each) => !untold.test(each)).map((problem) => `${place}: ${problem}`));
+      }
+    }
+    assert.deepEqual(problems, []);
+    for (const place of ["/v1/config", "/v1/catalog/register", "/v1/agent/service/register", "/v1/txn"]) {
+      assert.ok((tried.get(`PUT ${place}`) ?? 0) > 0, place);
+    }
+  });
+
+  it("say what each member is", () => {
+    const refused: readonly (readonly [string, string, unknown])[] = [
+      ["PUT", "/v1/catalog/register", { Service: { Proxy: { Upstreams: [{ LocalBindPort: "x" }] } } }],
+      ["PUT", "/v1/catalog/register", { Checks: [{ Definition: { Interval: true } }] }],
+      ["PUT", "/v1/catalog/deregister", { Node: 1 }],
+      ["PUT", "/v1/agent/service/register", { Name: "web", Check: { Header: { a: "b" } } }],
+      ["PUT", "/v1/agent/check/register", { Name: "c", TTL: false }],
+      ["PUT", "/v1/agent/check/update/c", { Status: 1 }],
+      ["PUT", "/v1/txn", [{ Service: { Service: { Weights: { Passing: "1" } } } }]],
+      ["PUT", "/v1/config", { Kind: "service-defaults", Name: "web", UpstreamConfig: { Defaults: { Limits: 1 } } }],
+      ["PUT", "/v1/config", { Kind: "unknown", Name: "web" }],
+      ["POST", "/v1/query", { Service: { Tags: "a" } }],
+      ["POST", "/v1/connect/intentions", { SourceName: 1 }],
+      ["PUT", "/v1/connect/intentions/exact", { Permissions: [{ Action: 1 }] }],
+      ["POST", "/v1/discovery-chain/web", { OverrideMeshGateway: { Mode: 1 } }],
+    ];
+    for (const [method, path, body] of refused) {
+      assert.notDeepEqual(schemaProblems(body, bodyOf(method, path)), [], `${method} ${path} ${JSON.stringify(body)}`);
+    }
+  });
+});
+
 describe("the OpenAPI document", () => {
   it("is what is served, with itself among the operations", async () => {
     await using pair = await HttpPair.start();
