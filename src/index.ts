@@ -32,7 +32,8 @@ export type {
   ServiceSplitterEntry,
   TerminatingGatewayEntry,
 } from "./catalog/config-entry.js";
-export type { ChainLimits, ConfigEntrySet, GatewayNames, Referred } from "./catalog/config-entry-set.js";
+export type { ChainLimits, ConfigEntrySet, Referred } from "./catalog/config-entry-set.js";
+export type { ExportRules, PeerRules } from "./catalog/export-rules.js";
 export type { ExportExplanation, ExportedServiceView, ExportReason } from "./catalog/exports.js";
 export type {
   Check,

@@ -6,6 +6,7 @@ import type {
   ProxyDefaultsEntry,
   ServiceDefaultsEntry,
 } from "./config-entry.js";
+import { ExportRules } from "./export-rules.js";
 import { ingressLinks } from "./ingress.js";
 import type { JsonObject } from "./instance.js";
 import { jwtProviders } from "./intentions.js";
@@ -30,14 +31,14 @@ function isOf<Kind extends ConfigEntryKind>(entry: ConfigEntry, kind: Kind): ent
   return entry.kind === kind;
 }
 
-/** Lower-cased names of gateways by the lower-cased name of a service that they front; under `*` those that front all there are. */
-export type GatewayNames = ReadonlyMap<string, readonly string[]>;
+/** The name by which a gateway has all the services that there are. */
+export const EVERY_SERVICE = "*";
 
 /**
- * What entries can be looked for by: a service that their chain leads to or they listen for, a JWT provider, the source of
- * intentions, and the id of one.
+ * What entries can be looked for by: a service that their chain leads to or they listen for, one that they front, a JWT provider,
+ * the source of intentions, and the id of one.
  */
-export type Referred = "service" | "jwt-provider" | "source" | "intention-id";
+export type Referred = "service" | "fronted" | "jwt-provider" | "source" | "intention-id";
 
 interface Reference {
   readonly kind: ConfigEntryKind;
@@ -63,9 +64,7 @@ export class ConfigEntrySet {
   readonly #references: SortedMap<Reference>;
   #chainNames: ReadonlyMap<string, string> | undefined;
   #exportedNames: ExportedNames | undefined;
-  #terminating: GatewayNames | undefined;
-  #ingress: GatewayNames | undefined;
-  #links: { readonly names: ReadonlySet<string>; readonly wildcard: boolean } | undefined;
+  #exportRules: ExportRules | undefined;
 
   private constructor(maps: EntryMaps, references: SortedMap<Reference>, limits: ChainLimits) {
     this.#maps = maps;
@@ -140,12 +139,10 @@ export class ConfigEntrySet {
     const maps = { ...this.#maps, [kind]: entry === undefined ? map.without(key) : map.with(key, entry) };
     const changed = new ConfigEntrySet(maps, references, this.limits);
     // What follows from entries of other kinds alone is as it was.
-    if (kind !== "exported-services") changed.#exportedNames = this.#exportedNames;
-    if (kind !== "terminating-gateway") {
-      changed.#links = this.#links;
-      changed.#terminating = this.#terminating;
+    if (kind !== "exported-services") {
+      changed.#exportedNames = this.#exportedNames;
+      changed.#exportRules = this.#exportRules;
     }
-    if (kind !== "ingress-gateway") changed.#ingress = this.#ingress;
     return changed;
   }
 
@@ -195,6 +192,12 @@ export class ConfigEntrySet {
     return this.#exportedNames;
   }
 
+  /** What {@link exportedServices} says. */
+  get exportRules(): ExportRules {
+    this.#exportRules ??= new ExportRules(this.exportedServices);
+    return this.#exportRules;
+  }
+
   get exportedServices(): ExportedServicesEntry | undefined {
     return this.get("exported-services", "default");
   }
@@ -223,32 +226,21 @@ export class ConfigEntrySet {
     return name;
   }
 
-  /** Lower-cased names that terminating gateways front, and whether one of them fronts every ordinary service. */
-  get gatewayLinks(): { readonly names: ReadonlySet<string>; readonly wildcard: boolean } {
-    if (this.#links === undefined) {
-      const names = new Set<string>();
-      for (const gateway of this.#maps["terminating-gateway"].values()) {
-        for (const service of gateway.services) names.add(lowerCase(service.name));
-      }
-      this.#links = { names, wildcard: names.delete("*") };
-    }
-    return this.#links;
+  /** Whether a terminating gateway fronts a service by its name, or with {@link EVERY_SERVICE} all there are. */
+  isFronted(service: string): boolean {
+    return this.referring("fronted", service).next().done !== true;
   }
 
-  /** Which terminating gateways front which services. */
-  get terminatingGateways(): GatewayNames {
-    this.#terminating ??= gatewayNames(this.#maps["terminating-gateway"], ({ services }) =>
-      services.map(({ name }) => name),
-    );
-    return this.#terminating;
+  /** Lower-cased names of the terminating gateways that front a service by its name, or with {@link EVERY_SERVICE} all there are. */
+  terminatingGateways(service: string): readonly string[] {
+    return Array.from(this.referring("fronted", service), ({ name }) => lowerCase(name));
   }
 
-  /** Which ingress gateways lead to which services. */
-  get ingressGateways(): GatewayNames {
-    this.#ingress ??= gatewayNames(this.#maps["ingress-gateway"], (entry) =>
-      ingressLinks(entry).map(({ service }) => service),
+  /** The same of the ingress gateways that lead to it. */
+  ingressGateways(service: string): readonly string[] {
+    return [...this.referring("service", service)].flatMap(({ kind, name }) =>
+      kind === "ingress-gateway" ? [lowerCase(name)] : [],
     );
-    return this.#ingress;
   }
 
   /** Whether a service is a place outside of the mesh, which `service-defaults` name. */
@@ -295,6 +287,8 @@ function referred(entry: ConfigEntry): readonly (readonly [Referred, string])[] 
       return relatedServices(entry).map((name) => ["service", name]);
     case "ingress-gateway":
       return ingressLinks(entry).map(({ service }) => ["service", service]);
+    case "terminating-gateway":
+      return frontedBy(entry).map((name) => ["fronted", name]);
     case "service-intentions":
       return [
         ...[...jwtProviders(entry)].map((name) => ["jwt-provider", name] as const),
@@ -308,24 +302,14 @@ function referred(entry: ConfigEntry): readonly (readonly [Referred, string])[] 
   }
 }
 
+/** Lower-cased names of the services that a terminating gateway fronts; of other entries there are none. */
+export function frontedBy(entry: ConfigEntry | undefined): readonly string[] {
+  return entry?.kind === "terminating-gateway" ? entry.services.map(({ name }) => lowerCase(name)) : [];
+}
+
 /** Protocol of a service with these entries, lower-cased (specification 4.2.3). */
 export function protocolFrom(own: ServiceDefaultsEntry | undefined, all: ProxyDefaultsEntry | undefined): string {
   if (own !== undefined) return lowerCase(own.protocol ?? "tcp");
   const { protocol }: JsonObject = all?.config ?? {};
   return typeof protocol === "string" && protocol !== "" ? lowerCase(protocol) : "tcp";
-}
-
-function gatewayNames<Entry>(
-  gateways: SortedMap<Entry>,
-  servicesOf: (entry: Entry) => readonly string[],
-): GatewayNames {
-  const names = new Map<string, string[]>();
-  for (const [gateway, entry] of gateways) {
-    for (const key of new Set(servicesOf(entry).map(lowerCase))) {
-      const known = names.get(key);
-      if (known === undefined) names.set(key, [gateway]);
-      else known.push(gateway);
-    }
-  }
-  return names;
 }

@@ -1,7 +1,8 @@
 import { PeeringError } from "../errors.js";
 import { compareUtf8 } from "./byte-order.js";
 import { type ChainInfo, chainInfo, compileChain } from "./chain.js";
-import type { ConfigEntrySet } from "./config-entry-set.js";
+import { type ConfigEntrySet, EVERY_SERVICE } from "./config-entry-set.js";
+import { isReserved, type PeerRules } from "./export-rules.js";
 import { lowerCase } from "./names.js";
 import type { LocalNames } from "./service-index.js";
 import type { TransitObstacle } from "./transit.js";
@@ -28,19 +29,13 @@ export interface ResolvedExports {
   readonly chains: ReadonlyMap<string, ChainInfo>;
 }
 
-/** The servers themselves: in every catalog, never exported. */
-const RESERVED = "consul";
-
-function isReserved(key: string): boolean {
-  return key === RESERVED;
-}
-
 /** Why `name` has a chain, or undefined when it has none. */
 function chainReason(input: ExportInput, key: string): "chain-entry" | "connect-enabled" | "gateway-link" | undefined {
   if (input.entries.chainName(key) !== undefined) return "chain-entry";
   if (input.names.connectEnabled.has(key)) return "connect-enabled";
-  const { names, wildcard } = input.entries.gatewayLinks;
-  return names.has(key) || (wildcard && input.names.typical.has(key)) ? "gateway-link" : undefined;
+  const isFronted =
+    input.entries.isFronted(key) || (input.names.typical.has(key) && input.entries.isFronted(EVERY_SERVICE));
+  return isFronted ? "gateway-link" : undefined;
 }
 
 /** Undefined when the chain leads to the servers, which are never exported. */
@@ -48,32 +43,6 @@ function compile(input: ExportInput, name: string): ChainInfo | undefined {
   const chain = compileChain(input.entries, name, input.datacenter);
   if (chain.targets.some((place) => isReserved(lowerCase(place.service)))) return undefined;
   return chainInfo(chain);
-}
-
-/** What the exported-services entry says of one peer. */
-export interface PeerRules {
-  /** Lower-cased names to their spelling in the first block that has them. */
-  readonly exact: ReadonlyMap<string, string>;
-  readonly wildcard: boolean;
-}
-
-/** The blocks that count for the peering named `peerName`; of all peerings when it is undefined. */
-export function peerRules(entries: ConfigEntrySet, peerName: string | undefined): PeerRules {
-  const exact = new Map<string, string>();
-  let wildcard = false;
-  for (const block of entries.exportedServices?.services ?? []) {
-    const counts = block.consumers.some(
-      ({ peer }) => peer !== undefined && (peer === peerName || peerName === undefined),
-    );
-    if (!counts) continue;
-    if (block.name === "*") {
-      wildcard = true;
-      continue;
-    }
-    const key = lowerCase(block.name);
-    if (!isReserved(key) && !exact.has(key)) exact.set(key, block.name);
-  }
-  return { exact, wildcard };
 }
 
 /** Lower-cased names that {@link resolveName} may have something for. */
@@ -114,7 +83,7 @@ export function resolveName(input: ExportInput, rules: PeerRules, key: string): 
  */
 export function resolveExports(input: ExportInput, peerName: string): ResolvedExports {
   if (input.datacenter === "") throw new PeeringError("invalid-argument", "datacenter cannot be empty");
-  const rules = peerRules(input.entries, peerName);
+  const rules = input.entries.exportRules.of(peerName);
   const resolved: ResolvedName[] = [];
   for (const key of candidateNames(input, rules)) {
     const one = resolveName(input, rules, key);
@@ -140,12 +109,9 @@ export function peersForService(input: Pick<ExportInput, "entries" | "names">, s
   const key = lowerCase(service);
   if (isReserved(key)) return [];
   const wildcardCovers = input.names.typical.has(key) || input.entries.chainName(key) !== undefined;
-  const peers = new Set<string>();
-  for (const block of input.entries.exportedServices?.services ?? []) {
-    if (block.name === "*" ? !wildcardCovers : lowerCase(block.name) !== key) continue;
-    for (const { peer } of block.consumers) if (peer !== undefined) peers.add(peer);
-  }
-  return [...peers].sort(compareUtf8);
+  const rules = input.entries.exportRules;
+  const peers = [...rules.peersOf(key), ...(wildcardCovers ? rules.peersOf("*") : [])];
+  return [...new Set(peers)].sort(compareUtf8);
 }
 
 /**
@@ -158,7 +124,9 @@ export function peersReachingService(input: ExportInput, service: string): reado
     compileChain(input.entries, name, input.datacenter).targets.some(
       (place) => place.peer === "" && place.datacenter === input.datacenter && lowerCase(place.service) === key,
     );
-  const chains = input.connect ? [...input.entries.chainNames.values()].filter(leadsHere) : [];
+  // Of all chains, only those are compiled in which it is named.
+  const related = input.connect ? [...input.entries.leadingTo(key)] : [];
+  const chains = related.flatMap((name) => input.entries.chainName(name) ?? []).filter(leadsHere);
   const peers = [service, ...chains].flatMap((name) => peersForService(input, name));
   return [...new Set(peers)].sort(compareUtf8);
 }
@@ -183,10 +151,16 @@ export function exportedServicesView(input: Pick<ExportInput, "entries" | "names
     }
     for (const peer of peers) view.peers.add(peer);
   };
+  let isExpanded = false;
   for (const block of input.entries.exportedServices?.services ?? []) {
     const peers = block.consumers.flatMap(({ peer }) => (peer === undefined ? [] : [peer]));
     if (block.name !== "*") add(block.name, peers);
-    else for (const name of input.names.typical.values()) add(name, peers);
+    else if (!isExpanded) {
+      // Those of all such blocks, once.
+      isExpanded = true;
+      const everywhere = [...input.entries.exportRules.peersOf("*")];
+      for (const name of input.names.typical.values()) add(name, everywhere);
+    }
   }
   return [...merged.values()]
     .map(({ name, peers }) => ({ service: name, peers: [...peers].sort(compareUtf8) }))
@@ -258,9 +232,9 @@ export function explainExport(input: ExportInput, peer: string, service: string,
   else if (entry === undefined) reasons.push({ type: "no-entry" });
   else {
     let covered = false;
-    for (const [block, { name, consumers }] of entry.services.entries()) {
+    for (const block of input.entries.exportRules.blocksFor(key)) {
+      const { name = "", consumers = [] } = entry.services[block] ?? {};
       const wildcard = name === "*";
-      if (!wildcard && lowerCase(name) !== key) continue;
       if (!consumers.some((consumer) => consumer.peer === peer)) {
         const alike = consumers.find((consumer) => lowerCase(consumer.peer ?? "") === lowerCase(peer))?.peer;
         if (alike !== undefined) reasons.push({ type: "peer-case", peer: alike, block });

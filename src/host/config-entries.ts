@@ -49,7 +49,10 @@ export interface ConfigWriteOptions {
 export interface ConfigEntryChange {
   readonly kind: ConfigEntryKind;
   readonly name: string;
+  /** Undefined: it is gone. */
   readonly entry: ConfigEntry | undefined;
+  /** As it was before; undefined: there was none. */
+  readonly former: ConfigEntry | undefined;
 }
 
 function entryId(kind: ConfigEntryKind, name: string): string {
@@ -286,7 +289,7 @@ export class ConfigEntries {
         await this.#reload();
         continue;
       }
-      this.#notify({ kind, name: written, entry });
+      this.#notify({ kind, name: written, entry, former: before?.entry });
       return true;
     }
   }
@@ -352,10 +355,13 @@ export class ConfigEntries {
     const before = this.#stored;
     await this.#load();
     for (const [id, { entry, modifyIndex }] of this.#stored) {
-      if (before.get(id)?.modifyIndex !== modifyIndex) this.#notify({ kind: entry.kind, name: entry.name, entry });
+      const former = before.get(id);
+      if (former?.modifyIndex === modifyIndex) continue;
+      this.#notify({ kind: entry.kind, name: entry.name, entry, former: former?.entry });
     }
     for (const [id, { entry }] of before) {
-      if (!this.#stored.has(id)) this.#notify({ kind: entry.kind, name: entry.name, entry: undefined });
+      if (this.#stored.has(id)) continue;
+      this.#notify({ kind: entry.kind, name: entry.name, entry: undefined, former: entry });
     }
   }
 

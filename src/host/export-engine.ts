@@ -1,6 +1,8 @@
 import { compareUtf8 } from "../catalog/byte-order.js";
 import type { CatalogSource } from "../catalog/catalog-source.js";
 import { type ChainInfo, equalChainInfo } from "../catalog/chain.js";
+import { EVERY_SERVICE, frontedBy } from "../catalog/config-entry-set.js";
+import type { PeerRules } from "../catalog/export-rules.js";
 import { type EncodedPayload, PayloadEncoder, payloadDigest, SIDECAR_SUFFIX } from "../catalog/exported-payload.js";
 import {
   candidateNames,
@@ -8,8 +10,6 @@ import {
   type ExportInput,
   explainExport,
   listedName,
-  type PeerRules,
-  peerRules,
   peersForService,
   peersReachingService,
   type ResolvedExports,
@@ -180,7 +180,7 @@ export class ExportEngine implements AsyncDisposable {
     if (options.trustDomain === "") throw new TypeError("trust domain cannot be empty");
     this.#options = options;
     this.#encoder = new PayloadEncoder(options);
-    this.#anyPeer = peerRules(options.configEntries.entries, undefined);
+    this.#anyPeer = options.configEntries.entries.exportRules.any;
     this.#forgetEntries = options.configEntries.onChange((change) => this.#entryChanged(change));
     this.#running = this.#follow();
   }
@@ -335,31 +335,40 @@ export class ExportEngine implements AsyncDisposable {
   }
 
   /** What an entry says of one service changes what is told of it, and of those whose chains lead to it. */
-  #entryChanged({ kind, name }: ConfigEntryChange): void {
+  #entryChanged({ kind, name, former, entry }: ConfigEntryChange): void {
     switch (kind) {
       case "exported-services":
       case "proxy-defaults":
-      // What `*` of a gateway stands for may be anything.
-      case "terminating-gateway":
         this.#entriesChanged();
         return;
+      case "terminating-gateway": {
+        const fronted = new Set([...frontedBy(former), ...frontedBy(entry)]);
+        // What that stands for may be anything.
+        if (fronted.has(EVERY_SERVICE)) this.#entriesChanged();
+        else this.#resolveNames(fronted);
+        return;
+      }
       case "service-defaults":
       case "service-resolver":
       case "service-router":
-      case "service-splitter": {
-        if (!this.#known) return;
-        const batches = this.#begin();
-        const keys = [...this.#options.configEntries.entries.leadingTo(name)].sort();
-        for (const attachment of this.#attachments) this.#resolve(attachment, keys, batches);
-        this.#dispatch(batches);
+      case "service-splitter":
+        this.#resolveNames(this.#options.configEntries.entries.leadingTo(name));
         return;
-      }
       // The others say nothing of where a service is found.
     }
   }
 
+  /** After what may have changed these names alone. */
+  #resolveNames(names: ReadonlySet<string>): void {
+    if (!this.#known) return;
+    const batches = this.#begin();
+    const keys = [...names].sort();
+    for (const attachment of this.#attachments) this.#resolve(attachment, keys, batches);
+    this.#dispatch(batches);
+  }
+
   #entriesChanged(): void {
-    this.#anyPeer = peerRules(this.#options.configEntries.entries, undefined);
+    this.#anyPeer = this.#options.configEntries.entries.exportRules.any;
     if (!this.#known) return;
     const batches = this.#begin();
     for (const attachment of this.#attachments) this.#resolveAll(attachment, batches);
@@ -439,7 +448,7 @@ export class ExportEngine implements AsyncDisposable {
 
   /** Brings a stream up to date after what decides about any name may have changed. */
   #resolveAll(attachment: Attachment, batches: Map<Attachment, Batch>): void {
-    attachment.rules = peerRules(this.#options.configEntries.entries, attachment.peer.name);
+    attachment.rules = this.#options.configEntries.entries.exportRules.of(attachment.peer.name);
     const keys = new Set(candidateNames(this.#input, attachment.rules));
     for (const key of attachment.services.keys()) keys.add(key);
     for (const key of attachment.chains.keys()) keys.add(key);

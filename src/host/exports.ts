@@ -82,18 +82,24 @@ export class Exports {
     if (this.#catalog === undefined) return exportedServicesView({ entries, names: this.#engine.names });
     // From the catalog of this moment, so that no change falls between the index and the names.
     const typical = new Map<string, string>();
-    for (const [key, kinds] of this.#catalog.kinds()) if (kinds.typical) typical.set(key, kinds.name);
+    if (this.#exportsAll) {
+      for (const [key, kinds] of this.#catalog.kinds()) if (kinds.typical) typical.set(key, kinds.name);
+    }
     return exportedServicesView({ entries, names: { typical, connectEnabled: new Set<string>() } });
   }
 
   /** The index of {@link resolved}: it grows whenever that may have changed. */
   get resolvedIndex(): bigint {
     if (this.#catalog === undefined) return this.#changes;
-    const { entries, index } = this.#configEntries;
+    const { index } = this.#configEntries;
     // That of the entries and, where `*` stands for all of them, of the ordinary services.
-    const wildcard = entries.exportedServices?.services.some(({ name }) => name === "*") ?? false;
-    const services = wildcard ? this.#catalog.index.kind("") : 0n;
+    const services = this.#exportsAll ? this.#catalog.index.kind("") : 0n;
     return services > index ? services : index;
+  }
+
+  /** Whether a block stands for all services. */
+  get #exportsAll(): boolean {
+    return this.#configEntries.entries.exportRules.hasWildcard;
   }
 
   /** Calls `listener` after each change that may be one of {@link resolved}, until the returned function is called. */

@@ -1,5 +1,5 @@
 import { compareUtf8 } from "../catalog/byte-order.js";
-import type { GatewayNames } from "../catalog/config-entry-set.js";
+import { EVERY_SERVICE } from "../catalog/config-entry-set.js";
 import type { ServiceAddress } from "../catalog/instance.js";
 import { joined, type Listing } from "../catalog/listing.js";
 import { lowerCase } from "../catalog/names.js";
@@ -21,8 +21,12 @@ export class Gateways {
 
   /** Lower-cased names of the terminating gateways that front a service, in byte order. */
   terminating(service: string): readonly string[] {
-    const gateways = this.#configEntries.entries.terminatingGateways;
-    return leadingTo(gateways, service, (key) => this.#isFronted(key));
+    const { entries } = this.#configEntries;
+    return leadingTo(
+      (name) => entries.terminatingGateways(name),
+      service,
+      (key) => this.#isFronted(key),
+    );
   }
 
   /** Whether `*` of a terminating gateway means a service. @param key - lower-cased. */
@@ -33,9 +37,9 @@ export class Gateways {
 
   /** Lower-cased names of the ingress gateways that lead to a service, in byte order. */
   ingress(service: string): readonly string[] {
-    return leadingTo(this.#configEntries.entries.ingressGateways, service, (key) =>
-      this.#catalog.isConnectEnabled(key),
-    );
+    const { entries } = this.#configEntries;
+    const isOfAll = (key: string): boolean => this.#catalog.isConnectEnabled(key);
+    return leadingTo((name) => entries.ingressGateways(name), service, isOfAll);
   }
 
   /** The instances of the ingress gateways that lead to a service. */
@@ -46,7 +50,7 @@ export class Gateways {
   /** Grows when {@link ingressInstances} may have changed. */
   ingressIndex(service: string): bigint {
     const { index } = this.#catalog;
-    const every = this.#configEntries.entries.ingressGateways.has("*");
+    const every = this.#configEntries.entries.ingressGateways(EVERY_SERVICE).length > 0;
     return latest(
       this.#configEntries.kindIndex("ingress-gateway"),
       every ? index.connect(service) : 0n,
@@ -66,7 +70,7 @@ export class Gateways {
   /** Grows when {@link connectInstances} may have changed. */
   connectIndex(service: string): bigint {
     const { index } = this.#catalog;
-    const every = this.#configEntries.entries.terminatingGateways.has("*");
+    const every = this.#configEntries.entries.isFronted(EVERY_SERVICE);
     return latest(
       index.connect(service),
       this.#configEntries.kindIndex("terminating-gateway"),
@@ -104,11 +108,18 @@ export class Gateways {
 /** The tag of an address that stands for a service, whatever instance it leads to. */
 export const VIRTUAL = "consul-virtual";
 
-/** @param isOfAll - whether a service is one of those for which `*` stands. */
-function leadingTo(gateways: GatewayNames, service: string, isOfAll: (key: string) => boolean): readonly string[] {
+/**
+ * @param gatewaysOf - the gateways that have a service by this name.
+ * @param isOfAll - whether a service is one of those for which `*` stands.
+ */
+function leadingTo(
+  gatewaysOf: (service: string) => readonly string[],
+  service: string,
+  isOfAll: (key: string) => boolean,
+): readonly string[] {
   const key = lowerCase(service);
-  const named = gateways.get(key) ?? [];
-  const every = gateways.get("*") ?? [];
+  const named = gatewaysOf(key);
+  const every = gatewaysOf(EVERY_SERVICE);
   if (every.length === 0 || !isOfAll(key)) return named.toSorted(compareUtf8);
   return [...new Set([...named, ...every])].sort(compareUtf8);
 }

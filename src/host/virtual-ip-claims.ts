@@ -1,4 +1,4 @@
-import type { ConfigEntrySet } from "../catalog/config-entry-set.js";
+import { type ConfigEntrySet, EVERY_SERVICE, frontedBy } from "../catalog/config-entry-set.js";
 import { lowerCase } from "../catalog/names.js";
 import type { Logger } from "../environment.js";
 import { errorText } from "../errors.js";
@@ -88,15 +88,18 @@ export class VirtualIpClaims implements ImportedAddresses, AsyncDisposable {
   }
 
   /** A change of an entry moves the address of its own name; of a gateway, those of what it fronts. */
-  async #follow({ kind, name }: ConfigEntryChange): Promise<void> {
+  async #follow({ kind, name, former, entry }: ConfigEntryChange): Promise<void> {
     const { catalog, configEntries, leadership } = this.#options;
     if (this.#ended || !leadership.isLeader) return;
-    if (this.#behind || kind === "terminating-gateway") return this.#syncLocal();
-    if (!NAMING_KINDS.some((naming) => naming === kind)) return;
-    const key = lowerCase(name);
-    await this.#attempt(() =>
-      isNamed(configEntries.entries, key) ? catalog.claimVirtualIps("", [key]) : catalog.releaseVirtualIps("", [key]),
-    );
+    if (this.#behind) return this.#syncLocal();
+    const isGateway = kind === "terminating-gateway";
+    if (!isGateway && !NAMING_KINDS.some((naming) => naming === kind)) return;
+    const keys = new Set(isGateway ? [...frontedBy(former), ...frontedBy(entry)] : [lowerCase(name)]);
+    const isGiven = (key: string): boolean => isNamed(configEntries.entries, key);
+    const named = [...keys].filter(isGiven);
+    const others = [...keys].filter((key) => !isGiven(key));
+    if (named.length > 0) await this.#attempt(() => catalog.claimVirtualIps("", named));
+    if (others.length > 0) await this.#attempt(() => catalog.releaseVirtualIps("", others));
   }
 
   async #syncLocal(): Promise<void> {
@@ -125,17 +128,18 @@ export class VirtualIpClaims implements ImportedAddresses, AsyncDisposable {
 
 /** Lower-cased names of local services that have an address whether there are instances or not. */
 function namedServices(entries: ConfigEntrySet): ReadonlySet<string> {
-  const names = new Set<string>(entries.gatewayLinks.names);
+  const names = new Set<string>();
   for (const kind of NAMING_KINDS) for (const name of entries.all(kind).keys()) names.add(name);
-  names.delete("*");
+  names.delete(EVERY_SERVICE);
   // As in Consul, a gateway of all services has an address for that.
-  if (entries.gatewayLinks.wildcard) names.add("*");
+  for (const gateway of entries.all("terminating-gateway").values()) {
+    for (const name of frontedBy(gateway)) names.add(name);
+  }
   return names;
 }
 
 /** Whether {@link namedServices} has a lower-cased name. */
 function isNamed(entries: ConfigEntrySet, key: string): boolean {
-  const { names, wildcard } = entries.gatewayLinks;
-  if (key === "*") return wildcard;
-  return names.has(key) || NAMING_KINDS.some((kind) => entries.get(kind, key) !== undefined);
+  if (entries.isFronted(key)) return true;
+  return key !== EVERY_SERVICE && NAMING_KINDS.some((kind) => entries.get(kind, key) !== undefined);
 }

@@ -1,5 +1,6 @@
 import { compareUtf8 } from "../catalog/byte-order.js";
 import { connectName } from "../catalog/catalog-draft.js";
+import { EVERY_SERVICE } from "../catalog/config-entry-set.js";
 import { isCritical } from "../catalog/health.js";
 import { joined, type Listing } from "../catalog/listing.js";
 import { lowerCase } from "../catalog/names.js";
@@ -179,13 +180,13 @@ async function summaries(call: Call, instances: Listing<InstanceView>): Promise<
   });
   const { entries } = call.host.configEntries;
   const gateways = entries.all("terminating-gateway");
-  const behind = entries.gatewayLinks;
+  const isEveryFronted = entries.isFronted(EVERY_SERVICE);
   const all = [...byKey.values()];
   await forEach(all, (summary) => {
     if (summary.peer !== "") return;
     const key = lowerCase(summary.name);
     if (summary.kind === "terminating-gateway") summary.linked = gateways.get(key)?.services.length;
-    summary.behindGateway = behind.names.has(key) || (behind.wildcard && summary.kind === "" && summary.instances > 0);
+    summary.behindGateway = entries.isFronted(key) || (isEveryFronted && summary.kind === "" && summary.instances > 0);
   });
   return inTurns(
     sortSteps(all, (left, right) => compareUtf8(left.name, right.name) || compareUtf8(left.peer, right.peer)),

@@ -39,14 +39,18 @@ export async function assertLinear<World>({ size, prepare, steps, dispose }: Gro
   const run = async (of: number, count: number): Promise<readonly number[]> => {
     const world = await prepare(of);
     const times: number[] = [];
-    for (const { step } of all.slice(0, count)) {
-      collectGarbage();
-      const before = process.cpuUsage();
-      await step(world, of);
-      const { user, system } = process.cpuUsage(before);
-      times.push((user + system) / 1_000);
+    try {
+      for (const { step } of all.slice(0, count)) {
+        collectGarbage();
+        const before = process.cpuUsage();
+        await step(world, of);
+        const { user, system } = process.cpuUsage(before);
+        times.push((user + system) / 1_000);
+      }
+    } finally {
+      // Also after a failure: what goes on would keep the process alive.
+      await dispose?.(world);
     }
-    await dispose?.(world);
     return times;
   };
   const isTooSteep = ({ small, large }: { small: number; large: number }): boolean =>

@@ -29,6 +29,16 @@ const kinds: Readonly<Record<string, (index: number, round: number) => ConfigEnt
     name: `s${index}`,
     sources: [{ name: "api", action: round === 0 ? "allow" : "deny" }],
   }),
+  "terminating gateways": (index, round) => ({
+    kind: "terminating-gateway",
+    name: `g${index}`,
+    services: [{ name: `s${index + round}` }],
+  }),
+  "ingress gateways": (index, round) => ({
+    kind: "ingress-gateway",
+    name: `g${index}`,
+    extra: { Listeners: [{ Port: 8_080 + round, Protocol: "tcp", Services: [{ Name: `s${index}` }] }] },
+  }),
   "JWT providers": (index, round) => ({
     kind: "jwt-provider",
     name: `p${index}`,

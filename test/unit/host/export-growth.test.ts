@@ -1,4 +1,5 @@
 // What exports do takes time in proportion to what is exported, or to what changes.
+import assert from "node:assert/strict";
 import { describe, it } from "node:test";
 import { setImmediate } from "node:timers/promises";
 import type { Registration } from "../../../src/catalog/registration.js";
@@ -15,6 +16,8 @@ interface Exporting {
   readonly engine: ExportEngine;
   /** Ids of what the stream was given last, and is not withdrawn. */
   readonly given: Map<string, string>;
+  /** Those of them that are services, not their sidecars, nor the list of them. */
+  readonly services: Set<string>;
 }
 
 const numbers = (size: number): readonly number[] => Array.from({ length: size }, (_, index) => index);
@@ -43,17 +46,24 @@ async function prepare(): Promise<Exporting> {
   const gateway = { id: "gw", name: "gw", port: 8_443, kind: "mesh-gateway" as const };
   await catalog.register({ node: "gw", address: "10.0.0.2", service: gateway });
   const given = new Map<string, string>();
+  const services = new Set<string>();
+  const take = (id: string, digest: string | undefined): void => {
+    if (digest === undefined) given.delete(id);
+    else given.set(id, digest);
+    if (!/^s\d+$/.test(id)) return;
+    if (digest === undefined) services.delete(id);
+    else services.add(id);
+  };
   while (!engine.known) await setImmediate();
   engine.attach({ id: "1", name: "peer" }, (input) => {
-    if (input.type === "withdrawn") for (const id of input.resourceIds) given.delete(id);
+    if (input.type === "withdrawn") for (const id of input.resourceIds) take(id, undefined);
     if (input.type !== "exported") return;
     for (const { resourceId, digest, value } of input.resources) {
       // Mesh services are not withdrawn, but left without instances.
-      if (value.length === 0) given.delete(resourceId);
-      else given.set(resourceId, digest);
+      take(resourceId, value.length === 0 ? undefined : digest);
     }
   });
-  return { catalog, configEntries, engine, given };
+  return { catalog, configEntries, engine, given, services };
 }
 
 async function dispose({ catalog, engine }: Exporting): Promise<void> {
@@ -76,9 +86,7 @@ const exportEach = ({ configEntries }: Exporting, of: number): Promise<boolean> 
   const services = numbers(of).map((index) => ({ name: `s${index}`, consumers }));
   return configEntries.set({ kind: "exported-services", services });
 };
-/** The services of the list, which is one resource more. */
-const has = ({ given }: Exporting, services: number): Promise<void> =>
-  until(() => [...given.keys()].filter((id) => /^s\d+$/.test(id)).length === services);
+const has = ({ services }: Exporting, count: number): Promise<void> => until(() => services.size === count);
 
 describe("the time of exports grows with what is exported", () => {
   for (const [name, set] of [
@@ -131,6 +139,22 @@ describe("the time of exports grows with what is exported", () => {
             for (const index of numbers(of / 2)) {
               const sources = [{ name: "api", action: "allow" as const }];
               await configEntries.set({ kind: "service-intentions", name: `s${index}`, sources });
+            }
+          },
+          "write gateways in front of each": async ({ configEntries }, of) => {
+            for (const index of numbers(of / 2)) {
+              await configEntries.set({
+                kind: "terminating-gateway",
+                name: `g${index}`,
+                services: [{ name: `s${index}` }],
+              });
+            }
+          },
+          "ask who gets each": ({ engine }, of) => {
+            for (const index of numbers(of)) {
+              assert.deepEqual(engine.peersFor(`s${index}`), ["peer"]);
+              assert.deepEqual(engine.peersReaching(`s${index}`), ["peer"]);
+              assert.equal(engine.explain(`s${index}`, "peer").ordinary, true);
             }
           },
           "deregister one by one": async ({ catalog }, of) => {
