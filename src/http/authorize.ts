@@ -7,6 +7,7 @@ import { badRequest } from "./http-error.js";
 import { intendedByDefault } from "./intentions.js";
 import { flag, objectOf, text } from "./operation-docs.js";
 import type { Operation } from "./routes.js";
+import { bodySchema } from "./shape-json.js";
 
 // Whether a service may call another one, for a program beside the agent that was called (Consul 1.21).
 
@@ -115,11 +116,7 @@ export const authorizeOperations: readonly Operation[] = [
         id: "authorizeConnection",
         summary: "Whether a service may call another one: by intentions, else by what holds by default.",
         parameters: [],
-        body: {
-          type: "object",
-          properties: { Target: text, ClientCertURI: text, ClientCertSerial: text },
-          required: ["Target", "ClientCertURI"],
-        },
+        body: bodySchema(authorizeType.form),
         answer: objectOf({ Authorized: flag, Reason: text }),
       },
     ],
