@@ -655,6 +655,14 @@ function validateNode(node: Node, datacenter: string): void {
   if (node.datacenter !== datacenter) throw invalid("No path to datacenter");
 }
 
+/** What is wrong with a gateway that is to have a sidecar. */
+export function gatewayWithSidecar(kind: string): string {
+  return `A ${kind} cannot have a sidecar service defined`;
+}
+
+/** What is wrong with a sidecar that says which id it is to have. */
+export const SIDECAR_WITH_ID = "A SidecarService cannot specify an ID as this is managed by the agent";
+
 /** The rules by kind (specification 4.1.4); all of them are collected. */
 function kindProblems(service: Service, hasSidecar: boolean): readonly string[] {
   const problems: string[] = [];
@@ -682,7 +690,7 @@ function kindProblems(service: Service, hasSidecar: boolean): readonly string[] 
     problems.push(`Port must be non-zero for a ${kind}`);
   }
   if (kind.endsWith("-gateway")) {
-    if (hasSidecar) problems.push(`A ${kind} cannot have a sidecar service defined`);
+    if (hasSidecar) problems.push(gatewayWithSidecar(kind));
     const set: readonly (readonly [string, boolean])[] = [
       ["DestinationServiceName", (proxy?.destinationServiceName ?? "") !== ""],
       ["DestinationServiceID", (proxy?.destinationServiceId ?? "") !== ""],
@@ -696,7 +704,7 @@ function kindProblems(service: Service, hasSidecar: boolean): readonly string[] 
     }
   }
   if (textOf(service.connect?.sidecarService, "ID") !== "") {
-    problems.push("A SidecarService cannot specify an ID as this is managed by the agent");
+    problems.push(SIDECAR_WITH_ID);
   }
   if (native && port === 0 && socketPath === "") {
     problems.push("Port or SocketPath must be set for a Connect native service.");

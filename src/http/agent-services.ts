@@ -1,9 +1,10 @@
 import { isIP } from "node:net";
+import { listProblems } from "../catalog/entry-reader.js";
 import type { JsonObject, StringMap } from "../catalog/instance.js";
 import { isList, isObject } from "../catalog/kept-members.js";
 import { lowerCase } from "../catalog/names.js";
 import { textOf } from "../catalog/proxy-rules.js";
-import { metaProblem } from "../catalog/registration.js";
+import { gatewayWithSidecar, metaProblem, SIDECAR_WITH_ID } from "../catalog/registration.js";
 import { PeeringError } from "../errors.js";
 import type { Judge } from "../host/catalog.js";
 import {
@@ -126,9 +127,6 @@ async function register(call: Call): Promise<Answer> {
   const services = [serviceOf(call, body, id)];
   const sidecar = body.Connect.SidecarService;
   if (sidecar !== undefined) {
-    if (sidecar.Connect.SidecarService !== undefined) {
-      throw badRequest("Invalid SidecarService: sidecar service cannot have a nested sidecar service");
-    }
     services.push(sidecarOf(call, body, id, sidecar));
   }
   const registrations = services.map(({ service, checks }) => {
@@ -176,9 +174,15 @@ function validate(body: Definition): void {
   }
   const problem = metaProblem(body.Meta ?? {}, body.Kind);
   if (problem !== undefined) throw badRequest(`Invalid Service Meta: ${problem}`);
-  if (body.Ports.length > 0 && body.Connect.SidecarService !== undefined) {
-    throw badRequest("MultiPort cannot be used with Consul Connect.");
-  }
+  const { SidecarService: sidecar } = body.Connect;
+  if (sidecar === undefined) return;
+  if (body.Ports.length > 0) throw badRequest("MultiPort cannot be used with Consul Connect.");
+  const problems = [
+    ...(body.Kind.endsWith("-gateway") ? [gatewayWithSidecar(body.Kind)] : []),
+    ...(sidecar.ID === "" ? [] : [SIDECAR_WITH_ID]),
+    ...(sidecar.Connect.SidecarService === undefined ? [] : ["A SidecarService cannot have a nested SidecarService"]),
+  ];
+  if (problems.length > 0) throw badRequest(`Validation failed: ${listProblems(problems)}`);
 }
 
 function weightsProblem({ Passing: passing, Warning: warning }: WeightsBody): string | undefined {

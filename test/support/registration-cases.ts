@@ -178,6 +178,11 @@ export const registrationCases: readonly RegistrationCase[] = [
   { ...node({ Node: "n3", CreateIndex: 0 }), read: "/v1/catalog/node-services/n3" },
   ...[-1, 1.5, 18_446_744_073_709_552_000, "1", true].map((index) => node({ CreateIndex: index })),
   service({ ModifyIndex: -1 }),
+  ...["api-gateway", "ingress-gateway", "mesh-gateway", "terminating-gateway"].map((Kind) =>
+    own({ Kind, Connect: { SidecarService: {} } }),
+  ),
+  own({ Connect: { SidecarService: { ID: "mine" } } }),
+  own({ Connect: { SidecarService: { Connect: { SidecarService: {} } } } }),
   ...["", "api-gateway", "ingress-gateway", "mesh-gateway"].flatMap((Kind) => [
     service({ Kind, Connect: { Native: true } }),
     service({ Kind, Connect: { Native: true }, SocketPath: "/s" }),
