@@ -467,7 +467,7 @@ export class AgentChecks implements AsyncDisposable {
     const check = catalog.check(this.node, running.id);
     if (check === undefined) return this.#lose(running);
     if (check.serviceId === "") return;
-    const gone = catalog.instance(this.node, check.serviceId)?.checks.filter(({ serviceId }) => serviceId !== "") ?? [];
+    const gone = catalog.checksOf(this.node, check.serviceId);
     await catalog.deregister({ node: this.node, serviceId: check.serviceId });
     logger.warn("a service was removed: one of its checks was critical for too long", {
       service: check.serviceId,

@@ -597,6 +597,12 @@ export class Catalog implements CatalogSource, AsyncDisposable {
     return record && indexedService(record);
   }
 
+  /** The checks of one instance, without those of its node. */
+  checksOf(node: string, serviceId: string): readonly IndexedCheck[] {
+    const record = this.#state.instanceRecord(lowerCase(node), lowerCase(serviceId));
+    return record === undefined ? [] : indexedChecks(record);
+  }
+
   /** One check by its node and id; undefined: there is none. */
   check(node: string, checkId: string): IndexedCheck | undefined {
     const record = this.#state.checkRecord(lowerCase(node), lowerCase(checkId));

@@ -86,7 +86,7 @@ async function register(call: Call): Promise<Answer> {
   const definition = checkDefinition(body);
   const { host, server } = call;
   const serviceId = body.ServiceID || body.service_id;
-  const service = serviceId === "" ? undefined : host.catalog.instance(server.nodeName, serviceId)?.service;
+  const service = serviceId === "" ? undefined : host.catalog.service(server.nodeName, serviceId);
   if (serviceId !== "" && service === undefined) {
     throw new HttpError(404, `ServiceID ${JSON.stringify(serviceId)} does not exist`);
   }
@@ -200,7 +200,7 @@ async function serviceMaintenance(call: Call): Promise<Answer> {
   call.refuseNamespace();
   call.refusePartition();
   const access = await call.access();
-  const service = call.host.catalog.instance(call.server.nodeName, id)?.service;
+  const service = call.host.catalog.service(call.server.nodeName, id);
   if (service === undefined) throw unknownService(id);
   access.require({ resource: "service", access: "write", name: service.name });
   await maintain(call, enable, {

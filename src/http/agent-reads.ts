@@ -96,7 +96,7 @@ async function service(call: Call): Promise<Answer> {
   const id = call.rest;
   const asked = call.query.get("hash") ?? "";
   const read = (): { readonly hash: string; readonly json: JsonStruct } => {
-    const found = catalog.instance(nodeName, id)?.service;
+    const found = catalog.service(nodeName, id);
     if (found === undefined) throw new HttpError(404, `unknown service ID: ${id}`);
     access.require({ resource: "service", access: "read", name: found.name });
     const json = agentServiceJson(call, found);
@@ -172,7 +172,7 @@ async function healthById(call: Call): Promise<Answer> {
   call.refuseNamespace();
   call.refusePartition();
   const access = await call.access();
-  const found = call.host.catalog.instance(call.server.nodeName, id)?.service;
+  const found = call.host.catalog.service(call.server.nodeName, id);
   if (found !== undefined) access.require({ resource: "service", access: "read", name: found.name });
   const health = healthOf(call, id);
   if (health === undefined) {

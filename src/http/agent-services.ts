@@ -143,11 +143,7 @@ async function register(call: Call): Promise<Answer> {
   const kept = new Set(checks.map(({ registration }) => lowerCase(registration.checkId)));
   // Consul takes nothing else for a yes.
   const replaces = ["", "true"].includes(call.query.get("replace-existing-checks") ?? "false");
-  const stale = replaces
-    ? (catalog.instance(node.node, id)?.checks ?? []).filter(
-        ({ serviceId, checkId }) => serviceId !== "" && !kept.has(lowerCase(checkId)),
-      )
-    : [];
+  const stale = replaces ? catalog.checksOf(node.node, id).filter(({ checkId }) => !kept.has(lowerCase(checkId))) : [];
   try {
     await call.host.checks.register(
       registrations,
@@ -157,7 +153,7 @@ async function register(call: Call): Promise<Answer> {
   } catch (error) {
     throw told(error);
   }
-  // Together, so that they share commits: each commit writes the service with all of its checks.
+  // Together, so that they share commits.
   await Promise.all(stale.map(({ checkId }) => catalog.deregister({ node: node.node, checkId }, { judge })));
   await call.host.checks.forget(stale.map(({ checkId }) => checkId));
   return {};
@@ -334,9 +330,9 @@ async function deregister(call: Call): Promise<Answer> {
   for (const { name } of removed) access.require({ resource: "service", access: "write", name });
   const judge = judgeFor(access);
   for (const { id: serviceId } of removed) {
-    const checks = catalog.instance(node, serviceId)?.checks ?? [];
+    const checks = catalog.checksOf(node, serviceId);
     await catalog.deregister({ node, serviceId }, { judge });
-    await call.host.checks.forget(checks.filter((check) => check.serviceId !== "").map(({ checkId }) => checkId));
+    await call.host.checks.forget(checks.map(({ checkId }) => checkId));
   }
   return {};
 }

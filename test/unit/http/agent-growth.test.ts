@@ -10,7 +10,7 @@ import { memoryNetwork } from "../../../src/transport/memory.js";
 import { assertLinear } from "../../support/growth.js";
 import { type ServedHost, serve } from "../../support/http-pair.js";
 
-/** Services that are on the node already, for each one that is called for: so many that the cost of a look at all shows. */
+/** Services or checks that are there already, for each one that is called for: so many that the cost of a look at all shows. */
 const OTHERS = 60;
 
 type Call = (index: number) => readonly [path: string, body?: unknown];
@@ -63,6 +63,44 @@ describe("the time of calls to the agent grows with what they name", () => {
               each(served, size, (index) => [`/v1/agent/check/pass/service:s${index}`]),
           }),
           deregister: (served, size) => each(served, size, (index) => [`/v1/agent/service/deregister/s${index}`]),
+        },
+      }),
+    );
+  }
+});
+
+describe("the time of calls about one check does not grow with how many there are", () => {
+  for (const [name, serviceId] of [
+    ["on its node", ""],
+    ["of its service", "web"],
+  ] as const) {
+    it(name, () =>
+      assertLinear({
+        size: 20,
+        prepare: async (size) => {
+          const transport = memoryNetwork().transport({ listen: "127.0.0.1:8503" });
+          const host = await createHost({ storage: memoryStorage(), transport, nodeName: "n0" });
+          await host.catalog.register({
+            node: "n0",
+            address: "127.0.0.1",
+            service: { id: "web", name: "web" },
+            checks: Array.from({ length: OTHERS * size }, (_, index) => ({
+              checkId: `other${index}`,
+              name: "other",
+              serviceId,
+            })),
+          });
+          return serve(host);
+        },
+        dispose: (served) => served[Symbol.asyncDispose](),
+        steps: {
+          register: (served, size) =>
+            each(served, size, (index) => [
+              "/v1/agent/check/register",
+              { ID: `c${index}`, Name: "c", TTL: "60s", ServiceID: serviceId },
+            ]),
+          report: (served, size) => each(served, size, (index) => [`/v1/agent/check/pass/c${index}`]),
+          deregister: (served, size) => each(served, size, (index) => [`/v1/agent/check/deregister/c${index}`]),
         },
       }),
     );
