@@ -90,3 +90,64 @@ describe("the time of a write of config entries grows with what it touches", () 
       }));
   }
 });
+
+describe("the time of a write of one config entry grows with how much it names", () => {
+  const many: Readonly<Record<string, (size: number, round: number) => ConfigEntryInput>> = {
+    "exported services": (size, round) => ({
+      kind: "exported-services",
+      services: numbers(size).map((index) => ({ name: `s${index}`, consumers: [{ peer: `p${index + round}` }] })),
+    }),
+    "consumers of one exported service": (size, round) => ({
+      kind: "exported-services",
+      services: [{ name: "s", consumers: numbers(size).map((index) => ({ peer: `p${index + round}` })) }],
+    }),
+    "blocks that export all services": (size, round) => ({
+      kind: "exported-services",
+      services: numbers(size).map((index) => ({ name: "*", consumers: [{ peer: `p${index + round}` }] })),
+    }),
+    "services behind a terminating gateway": (size, round) => ({
+      kind: "terminating-gateway",
+      name: "gw",
+      services: numbers(size).map((index) => ({ name: `s${index + round}` })),
+    }),
+    "sources of intentions": (size, round) => ({
+      kind: "service-intentions",
+      name: "web",
+      sources: numbers(size).map((index) => ({ name: `s${index + round}`, action: "allow" as const })),
+    }),
+    "subsets of a resolver": (size, round) => ({
+      kind: "service-resolver",
+      name: "web",
+      subsets: Object.fromEntries(numbers(size).map((index) => [`v${index + round}`, { filter: "" }])),
+      failover: { "*": { service: "other" } },
+    }),
+  };
+  for (const [name, entry] of Object.entries(many)) {
+    it(`in ${name}`, () =>
+      assertLinear<PeeringHost>({
+        size: 500,
+        prepare: async () => {
+          const transport = memoryNetwork().transport({ listen: "127.0.0.1:8503" });
+          const host = await createHost({ datacenter: "dc1", storage: memoryStorage(), transport });
+          await host.catalog.registerAll(
+            numbers(200).map((index) => ({
+              node: "n1",
+              address: "10.0.0.1",
+              service: { id: `s${index}`, name: `s${index}` },
+            })),
+          );
+          return host;
+        },
+        dispose: (host) => host[Symbol.asyncDispose](),
+        steps: {
+          write: ({ configEntries }, size) => configEntries.set(entry(size, 0)),
+          "write again": ({ configEntries }, size) => configEntries.set(entry(size, 1)),
+          "read what is exported": ({ exports }) => exports.resolved(),
+          delete: async ({ configEntries }) => {
+            const { kind, name: given } = entry(1, 0);
+            assert.equal(await configEntries.delete(kind, given ?? "default"), true);
+          },
+        },
+      }));
+  }
+});

@@ -230,6 +230,14 @@ describe("prepared queries of a host", () => {
           for (let index = 0; index < size; index++)
             await queries.create({ name: `r${index}`, service: { name: "x" } });
         },
+        "changing, reading and deleting one for each": async (queries, size) => {
+          for (let index = 0; index < size; index++) {
+            const { query } = queries.find(`r${index}`) ?? assert.fail("it is not found");
+            await queries.update({ ...query, service: { ...query.service, name: "y" } });
+            assert.equal(queries.get(query.id)?.query.service.name, "y");
+            await queries.delete(query.id);
+          }
+        },
       },
     }));
 
