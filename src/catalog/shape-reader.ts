@@ -104,16 +104,18 @@ class Reader {
   readonly mismatches: string[] = [];
   /** Whether it has Consul's form but for its zeros: bytes in base64, and lists where lists are meant. */
   readonly #encoded: boolean;
+  readonly #indexes = new Map<Shape, ShapeIndex>();
 
   constructor(encoded: boolean) {
     this.#encoded = encoded;
   }
 
   object(given: GoObject, shape: Shape, path: string, names: Names): Record<string, PlainJson> {
+    const index = this.#indexOf(shape);
     const taken = new Map<string, { readonly rank: number; readonly value: GoJson }>();
     const unknown: string[] = [];
     for (const [key, value] of membersOf(given)) {
-      const found = find(shape, key);
+      const found = index.find(key);
       if (found === undefined) unknown.push(`invalid config key "${at(path, key)}"${hint(at(path, key))}`);
       else {
         const before = taken.get(found.name);
@@ -122,7 +124,7 @@ class Reader {
     }
     const fields: Record<string, PlainJson> = {};
     const extra: Record<string, PlainJson> = {};
-    for (const [name, field] of Object.entries(shape)) {
+    for (const { name, own, field } of index.fields) {
       const value = unpacked(taken.get(name)?.value ?? null, field.as);
       if (value === null || field.as === "ignored" || field.written) continue;
       const inner: Names = field.kept === undefined ? names : "consul";
@@ -130,11 +132,17 @@ class Reader {
       if (read === undefined || (inner === "consul" && isNothing(read, field))) continue;
       if (names === "consul") fields[name] = read;
       else if (field.kept === "extra") extra[name] = read;
-      else fields[ownName(name)] = read;
+      else fields[own] = read;
     }
     // Those of inner records are told first.
     this.unknown.push(...unknown);
     return Object.keys(extra).length > 0 ? { ...fields, extra } : fields;
+  }
+
+  #indexOf(shape: Shape): ShapeIndex {
+    const known = this.#indexes.get(shape) ?? new ShapeIndex(shape);
+    this.#indexes.set(shape, known);
+    return known;
   }
 
   #field(value: Given, field: Field, path: string, names: Names): PlainJson | undefined {
@@ -390,16 +398,32 @@ function goText(value: GoJson): string {
   return `map[${members.map(([key, item]) => `${key}:${goText(item)}`).join(" ")}]`;
 }
 
-/** The field that a key means; the smaller the rank, the better the spelling. */
-function find(shape: Shape, key: string): { readonly name: string; readonly rank: number } | undefined {
-  const folded = key.toLowerCase();
-  let found: { readonly name: string; readonly rank: number } | undefined;
-  for (const [name, { aliases }] of Object.entries(shape)) {
-    if (name === key) return { name, rank: 0 };
-    if (name.toLowerCase() === folded) found = { name, rank: 1 };
-    else if (aliases === undefined ? underscored(name) === folded : aliases.includes(folded)) {
-      found ??= { name, rank: 2 };
+/** What the keys of a record may mean. Made once for all records of a shape that are read together. */
+class ShapeIndex {
+  readonly fields: readonly { readonly name: string; readonly own: string; readonly field: Field }[];
+  readonly #folded = new Map<string, string>();
+  /** With underscores, or as it is called in other places. */
+  readonly #spelled = new Map<string, string>();
+  readonly #shape: Shape;
+
+  constructor(shape: Shape) {
+    this.#shape = shape;
+    this.fields = Object.entries(shape).map(([name, field]) => ({ name, own: ownName(name), field }));
+    for (const { name, field } of this.fields) {
+      this.#folded.set(name.toLowerCase(), name);
+      for (const spelling of field.aliases ?? [underscored(name)]) {
+        if (!this.#spelled.has(spelling)) this.#spelled.set(spelling, name);
+      }
     }
   }
-  return found;
+
+  /** The field that a key means; the smaller the rank, the better the spelling. */
+  find(key: string): { readonly name: string; readonly rank: number } | undefined {
+    if (Object.hasOwn(this.#shape, key)) return { name: key, rank: 0 };
+    const folded = key.toLowerCase();
+    const same = this.#folded.get(folded);
+    if (same !== undefined) return { name: same, rank: 1 };
+    const spelled = this.#spelled.get(folded);
+    return spelled === undefined ? undefined : { name: spelled, rank: 2 };
+  }
 }
