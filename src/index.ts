@@ -82,6 +82,7 @@ export {
 } from "./catalog/registration.js";
 export type { SortedMap } from "./catalog/sorted-map.js";
 export { TRANSIT_PATH_KEY, type TransitObstacle } from "./catalog/transit.js";
+export type { WriteLimits } from "./catalog/write-limits.js";
 export type {
   CheckDefinition,
   CheckMethod,

@@ -4,9 +4,6 @@ import { compileHil, type HilScope } from "../syntax/hil-evaluation.js";
 import { RegularExpression } from "../syntax/regular-expression.js";
 import type { PreparedQuery, QueriedService } from "./prepared-query.js";
 
-/** Characters of all texts of one rendered query: a short text can ask for a long name thousands of times. */
-const MAX_RENDERED = 1_000_000;
-
 /** A query template that was checked (Consul 1.21). */
 export interface CompiledTemplate {
   /** The query that answers to `name`. @throws {PeeringError} `invalid-argument`, `resource-exhausted` */
@@ -45,11 +42,22 @@ function refuse(why: string): PeeringError {
   return new PeeringError("invalid-argument", `failed compiling template: ${why}`);
 }
 
+/** Characters of all texts of a template. */
+export function templateCharacters({ service }: PreparedQuery): number {
+  let count = 0;
+  mapped(service, (text) => {
+    count += text.length;
+    return text;
+  });
+  return count;
+}
+
 /**
  * Checks a template, and that it can be rendered for the shortest name it answers to.
+ * @param renderedCharacters - of all texts of one rendered query: a short text can ask for a long name thousands of times.
  * @throws {PeeringError} `invalid-argument` with Consul's text.
  */
-export function compileTemplate(query: PreparedQuery): CompiledTemplate {
+export function compileTemplate(query: PreparedQuery, renderedCharacters: number): CompiledTemplate {
   const { name: prefix, template, service } = query;
   if (template?.type !== "name_prefix_match") throw refuse(`Bad Template.Type '${template?.type ?? ""}'`);
   const { regexp = "", removeEmptyTags = false } = template;
@@ -76,7 +84,7 @@ export function compileTemplate(query: PreparedQuery): CompiledTemplate {
         programs.set(path, program);
         const value = program(scope);
         length += value.length;
-        if (length > MAX_RENDERED) throw tooLong();
+        if (length > renderedCharacters) throw tooLong();
         return value;
       } catch (error) {
         if (!(error instanceof HilError)) throw error;

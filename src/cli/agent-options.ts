@@ -4,9 +4,11 @@ import { type AclPolicies, parseAclPolicies } from "../access/policies.js";
 import { isJsonObject, type Json, type JsonObject } from "../client/json-reader.js";
 import type { DnsServerOptions } from "../dns/server.js";
 import { errorText } from "../errors.js";
+import type { HostLimits } from "../host/options.js";
 import type { TransitRule } from "../host/transit.js";
 import { advertisedAddresses, checkNodeName, datacenterName } from "../host/validate-options.js";
 import type { CallLimitsOptions } from "../http/call-limits.js";
+import type { HttpHandlerOptions } from "../http/handler.js";
 import type { RequestGuardOptions } from "../http/request-guard.js";
 import type { ServerTls } from "../rpc/server-tls.js";
 import type { ConnectionLimitsOptions } from "../transport/connection-limits.js";
@@ -56,6 +58,8 @@ export interface AgentOptions {
   readonly requests: RequestGuardOptions;
   /** What calls may hold; absent: the default. */
   readonly callLimits: CallLimitsOptions;
+  readonly bodyLimits: Pick<HttpHandlerOptions, "maxChecks" | "maxBodyValues">;
+  readonly hostLimits: Partial<HostLimits>;
   /** Ranges that checks may connect to; none: every address. */
   readonly checkAddresses: readonly string[];
   /** Ranges at which no peer is dialed; absent: the default. */
@@ -184,6 +188,38 @@ export const agentFlags: readonly Flag[] = [
     placeholder: "milliseconds",
     usage:
       "How long a client may take to read 64 KiB of an answer while others wait for it to read; then its answer is cut off. Default: 5000.",
+  },
+  {
+    name: "http-max-checks",
+    kind: "text",
+    placeholder: "number",
+    usage: "Checks that one registration over HTTP may have, those of a sidecar included. Default: 4096.",
+  },
+  {
+    name: "http-max-body-values",
+    kind: "text",
+    placeholder: "number",
+    usage:
+      "Values, which are elements of lists and members of objects, that the JSON of a request body may have, and each registration, config entry and prepared query. Raise it for config entries with very many sources or consumers. Default: 50000.",
+  },
+  {
+    name: "query-template-characters",
+    kind: "text",
+    placeholder: "number",
+    usage: "Characters of all texts of one prepared query that is a template. Default: 65536.",
+  },
+  {
+    name: "leaf-certificates",
+    kind: "text",
+    placeholder: "number",
+    usage:
+      "Certificates of services that are held with their keys; beyond, the one that was not asked for the longest is dropped. Default: 16384.",
+  },
+  {
+    name: "leaf-certificate-unused-ms",
+    kind: "text",
+    placeholder: "milliseconds",
+    usage: "How long a certificate of a service is held that nobody asks for. Default: 259200000.",
   },
   {
     name: "grpc-tls",
@@ -386,6 +422,11 @@ export async function readAgentOptions(flags: ParsedFlags, io: CommandLineIo): P
   const waitingPerSource = number("http-waiting-per-source", 0, Number.MAX_SAFE_INTEGER);
   const bodyBytesPerSource = number("http-body-bytes-per-source", 0, Number.MAX_SAFE_INTEGER);
   const unsentPerSource = number("http-unsent-bytes-per-source", 1, Number.MAX_SAFE_INTEGER);
+  const maxChecks = number("http-max-checks", 0, Number.MAX_SAFE_INTEGER);
+  const maxBodyValues = number("http-max-body-values", 1_000, Number.MAX_SAFE_INTEGER);
+  const templateCharacters = number("query-template-characters", 0, Number.MAX_SAFE_INTEGER);
+  const leafCertificates = number("leaf-certificates", 1, Number.MAX_SAFE_INTEGER);
+  const leafCertificateUnusedMs = number("leaf-certificate-unused-ms", 1, Number.MAX_SAFE_INTEGER);
   const slowReaderMs = number("http-slow-reader-ms", 1, Number.MAX_SAFE_INTEGER);
   const connections = number("max-connections", 1, Number.MAX_SAFE_INTEGER);
   const reservedDescriptors = number("reserved-descriptors", 1, Number.MAX_SAFE_INTEGER);
@@ -424,6 +465,16 @@ export async function readAgentOptions(flags: ParsedFlags, io: CommandLineIo): P
       ...(bodyBytesPerSource !== undefined && { bodyBytesPerSource }),
       ...(unsentPerSource !== undefined && { unsentPerSource }),
       ...(slowReaderMs !== undefined && { slowReaderMs }),
+    },
+    bodyLimits: {
+      ...(maxChecks !== undefined && { maxChecks }),
+      ...(maxBodyValues !== undefined && { maxBodyValues }),
+    },
+    hostLimits: {
+      ...(maxBodyValues !== undefined && { recordValues: maxBodyValues }),
+      ...(templateCharacters !== undefined && { templateCharacters }),
+      ...(leafCertificates !== undefined && { leafCertificates }),
+      ...(leafCertificateUnusedMs !== undefined && { leafCertificateUnusedMs }),
     },
     checkAddresses: texts("check-addresses"),
     ...forbiddenAddresses(texts("forbidden-addresses")),

@@ -83,6 +83,7 @@ export async function runAgent({ flags, io, print }: CommandContext): Promise<vo
     rpc: peeringRpc(host, { ...serving, allowPeeringWrite: options.allowPeeringWrite, signal: stopped }),
     http: httpHandler(host, {
       ...serving,
+      ...options.bodyLimits,
       control,
       ...(defaultIntentionPolicy !== undefined && { defaultIntentionPolicy }),
     }),
@@ -158,6 +159,7 @@ async function openHost(options: AgentOptions, shared: Shared): Promise<PeeringH
     peeringEnabled: options.consul.peeringEnabled,
     ...(options.advertise.length > 0 && { advertise: options.advertise }),
     transit: options.transit,
+    limits: options.hostLimits,
     ...(options.forbiddenAddresses && { forbiddenAddresses: options.forbiddenAddresses }),
     ...sealing,
     ...(clusterId !== undefined && { authority: await builtInAuthority(keeping) }),

@@ -29,12 +29,14 @@ import {
   type TransactionOperation,
 } from "../catalog/registration.js";
 import { virtualIpKey } from "../catalog/virtual-ips.js";
+import { defaultWriteLimits, type WriteLimits } from "../catalog/write-limits.js";
 import { type Clock, sleep, systemClock } from "../environment.js";
 import { asPeeringError, PeeringError } from "../errors.js";
 import { Incidents } from "../incidents.js";
 import { readExpendable } from "../storage/expendable.js";
 import { CATALOG_PREFIX } from "../storage/keys.js";
 import type { Entry, Key, Storage, Write } from "../storage/storage.js";
+import { requireFewValues } from "./record-limit.js";
 import { inTurns, sortSteps } from "./turns.js";
 
 export type { Judge, Touched } from "../catalog/catalog-draft.js";
@@ -46,6 +48,8 @@ export interface CatalogOptions {
   readonly datacenter: string;
   /** Told of virtual addresses of imports that are damaged. Default: nobody. */
   readonly incidents?: Incidents;
+  /** Default: `defaultWriteLimits`. */
+  readonly limits?: Pick<WriteLimits, "recordValues">;
   /** For the waits after a storage watch broke. Default: the system's. */
   readonly clock?: Clock;
 }
@@ -192,6 +196,7 @@ const LAST_RETRY_MS = 60_000;
 export class Catalog implements CatalogSource, AsyncDisposable {
   readonly #storage: Storage;
   readonly #datacenter: string;
+  readonly #recordValues: number;
   readonly #incidents: Incidents;
   readonly #clock: Clock;
   readonly #closing = new AbortController();
@@ -224,6 +229,7 @@ export class Catalog implements CatalogSource, AsyncDisposable {
     this.#storage = options.storage;
     this.#datacenter = options.datacenter;
     this.#incidents = options.incidents ?? new Incidents();
+    this.#recordValues = (options.limits ?? defaultWriteLimits).recordValues;
     this.#clock = options.clock ?? systemClock;
     this.#state = state;
     this.#head = head;
@@ -240,11 +246,16 @@ export class Catalog implements CatalogSource, AsyncDisposable {
    *   `closed`: nothing was changed (after `unavailable` it may have been).
    */
   async register(registration: Registration, { judge }: CatalogWriteOptions = {}): Promise<bigint> {
-    const parsed = parseRegistration(registration, this.#datacenter);
+    const parsed = this.#parsed(registration);
     return this.#write((draft) => {
       draft.register(parsed, judge);
       return (index) => index;
     });
+  }
+
+  #parsed(registration: Registration): ParsedRegistration {
+    requireFewValues("a registration", registration, this.#recordValues, this.#incidents);
+    return parseRegistration(registration, this.#datacenter);
   }
 
   /**
@@ -255,7 +266,7 @@ export class Catalog implements CatalogSource, AsyncDisposable {
     const parsed: ParsedRegistration[] = [];
     for (const registration of registrations) {
       try {
-        parsed.push(parseRegistration(registration, this.#datacenter));
+        parsed.push(this.#parsed(registration));
       } catch (error) {
         throw atPosition(error, parsed.length);
       }
@@ -305,6 +316,9 @@ export class Catalog implements CatalogSource, AsyncDisposable {
     operations: readonly TransactionOperation[],
     { judge }: CatalogWriteOptions = {},
   ): Promise<TransactionAnswer> {
+    for (const operation of operations) {
+      requireFewValues("an operation of a transaction", operation, this.#recordValues, this.#incidents);
+    }
     const parsed = parseTransaction(operations, this.#datacenter);
     return this.#write((draft) => {
       const records = draft.transaction(parsed, judge);

@@ -12,11 +12,13 @@ import { checkNeighbours, settledEntry } from "../catalog/entry-rules.js";
 import { checkEntryGuards } from "../catalog/export-guards.js";
 import { lowerCase } from "../catalog/names.js";
 import { entryShapes } from "../catalog/shapes.js";
+import { defaultWriteLimits, type WriteLimits } from "../catalog/write-limits.js";
 import { errorText, PeeringError } from "../errors.js";
 import type { Incidents } from "../incidents.js";
 import { CONFIG_PREFIX } from "../storage/keys.js";
 import type { Key, Storage } from "../storage/storage.js";
 import { plainSecretBox, type SecretBox } from "../trust/secret-box.js";
+import { requireFewValues } from "./record-limit.js";
 
 /** Another writer of the same storage may win a race; each loss costs one reading. */
 const CONFLICT_TRIES = 5;
@@ -34,7 +36,7 @@ export interface ConfigEntriesOptions {
   readonly storage: Storage;
   /** Ours: what discovery chains are judged from. */
   readonly datacenter: string;
-  readonly limits?: ChainLimits;
+  readonly limits?: Partial<ChainLimits & WriteLimits>;
   readonly incidents?: Incidents;
   /** How secrets in entries are kept. Default: as they are. */
   readonly secretBox?: SecretBox;
@@ -133,7 +135,7 @@ function decode(key: Key, value: Uint8Array, revision: bigint, secretBox: Secret
 export class ConfigEntries {
   readonly #storage: Storage;
   readonly #datacenter: string;
-  readonly #limits: ChainLimits;
+  readonly #limits: ChainLimits & Pick<WriteLimits, "recordValues">;
   readonly #incidents: Incidents | undefined;
   readonly #secretBox: SecretBox;
   readonly #listeners = new Set<(change: ConfigEntryChange) => void>();
@@ -147,10 +149,11 @@ export class ConfigEntries {
   #last: Promise<unknown> = Promise.resolve();
 
   private constructor(options: ConfigEntriesOptions) {
-    const { storage, datacenter, limits = defaultChainLimits, incidents, secretBox = plainSecretBox } = options;
+    const { storage, datacenter, incidents, secretBox = plainSecretBox } = options;
     if (datacenter === "") throw new TypeError("datacenter cannot be empty");
     this.#storage = storage;
     this.#datacenter = datacenter;
+    const limits = { ...defaultChainLimits, ...defaultWriteLimits, ...options.limits };
     this.#limits = limits;
     this.#incidents = incidents;
     this.#secretBox = secretBox;
@@ -204,16 +207,17 @@ export class ConfigEntries {
    * @param entry - also untyped input: it is checked like any other.
    * @returns false: `cas` did not match and nothing was written.
    * @throws {PeeringError} `invalid-entry`: the entry, or what it would do to an exported service, breaks the rule named.
-   * @throws {PeeringError} `resource-exhausted`: a discovery chain would get too long.
+   * @throws {PeeringError} `resource-exhausted`: it has too many values, or a discovery chain would get too long.
    * @throws {PeeringError} `storage-failed`, `unavailable`: it may have been written only with `unavailable`.
    */
   async set(entry: ConfigEntryInput, options: ConfigWriteOptions = {}): Promise<boolean> {
+    requireFewValues("a config entry", entry, this.#limits.recordValues, this.#incidents);
     return this.setUntyped(withConsulExtras(entry), options);
   }
 
   /** {@link set} for input of unknown shape, of which what is only kept has Consul's form already. */
   async setUntyped(entry: unknown, options: ConfigWriteOptions = {}): Promise<boolean> {
-    const parsed = settledEntry(parseConfigEntry(entry));
+    const parsed = this.#parsed(entry);
     return this.#write(parsed.kind, parsed.name, () => parsed, options.cas);
   }
 
@@ -242,7 +246,7 @@ export class ConfigEntries {
   ): Promise<void> {
     await this.#write(kind, name, () => {
       const made = make(this.get(kind, name));
-      return made === undefined ? undefined : settledEntry(parseConfigEntry(made));
+      return made === undefined ? undefined : this.#parsed(made);
     });
   }
 
@@ -251,6 +255,11 @@ export class ConfigEntries {
     const own = (change: ConfigEntryChange): void => listener(change);
     this.#listeners.add(own);
     return () => this.#listeners.delete(own);
+  }
+
+  #parsed(entry: unknown): ConfigEntry {
+    requireFewValues("a config entry", entry, this.#limits.recordValues, this.#incidents);
+    return settledEntry(parseConfigEntry(entry));
   }
 
   #write(kind: ConfigEntryKind, name: string, make: () => ConfigEntry | undefined, cas?: bigint): Promise<boolean> {

@@ -239,8 +239,8 @@ async function composeHost(options: HostOptions, opened: AsyncDisposable[]): Pro
     }),
   );
   const configEntries = await ConfigEntries.open({ storage, datacenter, limits, incidents, secretBox });
-  const queries = await PreparedQueries.open({ storage, random, secretBox });
-  const catalog = open(await Catalog.open({ storage, datacenter, incidents, clock }));
+  const queries = await PreparedQueries.open({ storage, random, limits, incidents, secretBox });
+  const catalog = open(await Catalog.open({ storage, datacenter, limits, incidents, clock }));
   const checks = open(
     await AgentChecks.open({
       storage,

@@ -1,6 +1,7 @@
 import type { CatalogSource } from "../catalog/catalog-source.js";
 import { type ChainLimits, defaultChainLimits } from "../catalog/config-entry-set.js";
 import type { Locality } from "../catalog/instance.js";
+import { defaultWriteLimits, type WriteLimits } from "../catalog/write-limits.js";
 import type { Clock, Logger, Random } from "../environment.js";
 import type { Incidents } from "../incidents.js";
 import { defaultSessionLimits } from "../replication/session.js";
@@ -88,6 +89,7 @@ export interface HostLimits
     ReceiveLimits,
     IdentityLimits,
     ChainLimits,
+    WriteLimits,
     LeafLimits {
   /** By how many clusters a service may be carried over before it gets to a peer of ours, us included. Default 4. */
   readonly transitHops: number;
@@ -120,6 +122,7 @@ export const defaultLimits: HostLimits = {
   ...defaultReceiveLimits,
   ...defaultIdentityLimits,
   ...defaultChainLimits,
+  ...defaultWriteLimits,
   ...defaultLeafLimits,
   transitHops: 4,
   unauthorizedPerSecond: 200,

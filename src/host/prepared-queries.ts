@@ -8,14 +8,17 @@ import {
   type QueriedInstance,
   selectedInstances,
 } from "../catalog/prepared-query.js";
-import { type CompiledTemplate, compileTemplate } from "../catalog/query-template.js";
+import { type CompiledTemplate, compileTemplate, templateCharacters } from "../catalog/query-template.js";
+import { defaultWriteLimits, type WriteLimits } from "../catalog/write-limits.js";
 import { type Random, randomId } from "../environment.js";
 import { errorText, PeeringError } from "../errors.js";
+import type { Incidents } from "../incidents.js";
 import { QUERIES_PREFIX } from "../storage/keys.js";
 import type { Storage } from "../storage/storage.js";
 import { plainSecretBox, type SecretBox } from "../trust/secret-box.js";
 import { isUuid } from "../wire/uuid.js";
 import { Mutex } from "./mutex.js";
+import { exhausted, requireFewValues } from "./record-limit.js";
 
 /** A query with the revisions of its first and its last write. */
 export interface StoredQuery {
@@ -40,6 +43,10 @@ export interface PreparedQueriesOptions {
   readonly random: Random;
   /** How the tokens of queries are kept. Default: as they are. */
   readonly secretBox?: SecretBox;
+  /** Default: `defaultWriteLimits`. */
+  readonly limits?: WriteLimits;
+  /** Told of each limit that is hit. Default: nobody. */
+  readonly incidents?: Incidents;
 }
 
 /** What is stored of a query. */
@@ -59,6 +66,8 @@ export class PreparedQueries {
   readonly #storage: Storage;
   readonly #random: Random;
   readonly #secretBox: SecretBox;
+  readonly #limits: WriteLimits;
+  readonly #incidents: Incidents | undefined;
   readonly #stored = new Map<string, StoredQuery>();
   /** Ids by lower-cased name; that of the template without a name is under `""`. */
   readonly #ids = new Map<string, string>();
@@ -71,10 +80,18 @@ export class PreparedQueries {
   readonly #mutex = new Mutex();
   #index = 0n;
 
-  private constructor({ storage, random, secretBox = plainSecretBox }: PreparedQueriesOptions) {
+  private constructor({
+    storage,
+    random,
+    secretBox = plainSecretBox,
+    limits = defaultWriteLimits,
+    incidents,
+  }: PreparedQueriesOptions) {
     this.#storage = storage;
     this.#random = random;
     this.#secretBox = secretBox;
+    this.#limits = limits;
+    this.#incidents = incidents;
   }
 
   /** @throws {PeeringError} `storage-failed`: the storage cannot be read, or an entry in it is damaged; it is named. */
@@ -87,7 +104,7 @@ export class PreparedQueries {
         const query = queries.#unsealed(row);
         checkPreparedQuery(query);
         const createIndex = row.createIndex === undefined ? revision : BigInt(row.createIndex);
-        queries.#put({ query, createIndex, modifyIndex: revision }, compiled(query));
+        queries.#put({ query, createIndex, modifyIndex: revision }, queries.#compiled(query));
         if (revision > queries.#index) queries.#index = revision;
         if (!queries.#isCurrent(row)) await queries.#store(query, queries.get(query.id));
       } catch (error) {
@@ -129,7 +146,7 @@ export class PreparedQueries {
     const found = this.#named(idOrName) ?? this.#longestPrefix(idOrName);
     if (found === undefined) return undefined;
     const template = this.#templates.get(found.query.id);
-    return template === undefined ? found : { ...found, query: template.render(idOrName) };
+    return template === undefined ? found : { ...found, query: this.#rendered(template, idOrName) };
   }
 
   /** @returns the id it was given. @throws {PeeringError} `invalid-argument` with Consul's text; as `Storage.commit`. */
@@ -208,6 +225,8 @@ export class PreparedQueries {
   }
 
   async #write(query: PreparedQuery, mustExist = false): Promise<void> {
+    requireFewValues("a prepared query", query, this.#limits.recordValues, this.#incidents);
+    this.#requireShort(query);
     checkPreparedQuery(query);
     await this.#mutex.run(async () => {
       const known = this.get(query.id);
@@ -223,11 +242,43 @@ export class PreparedQueries {
       if (isUuid(query.name) && this.get(query.name) !== undefined) {
         throw refused(`name '${query.name}' aliases an existing query ID`);
       }
-      const template = compiled(query);
+      const template = this.#compiled(query);
       const stored = await this.#store(query, known);
       this.#put(stored, template);
       this.#notify();
     });
+  }
+
+  #requireShort(query: PreparedQuery): void {
+    const limit = this.#limits.templateCharacters;
+    if (!isTemplate(query) || templateCharacters(query) <= limit) return;
+    this.#incidents?.report("query-template-too-long", "a query template is longer than one may be", { limit });
+    throw exhausted(`the texts of a query template have more than ${limit} characters`);
+  }
+
+  #rendered(template: CompiledTemplate, name: string): PreparedQuery {
+    try {
+      return template.render(name);
+    } catch (error) {
+      if (error instanceof PeeringError && error.code === "resource-exhausted") {
+        const limit = this.#limits.renderedCharacters;
+        this.#incidents?.report("query-too-long", "a template would be rendered to a longer query than may be", {
+          limit,
+        });
+      }
+      throw error;
+    }
+  }
+
+  /** @throws {PeeringError} `invalid-argument` with Consul's text. */
+  #compiled(query: PreparedQuery): CompiledTemplate | undefined {
+    if (!isTemplate(query)) return undefined;
+    try {
+      return compileTemplate(query, this.#limits.renderedCharacters);
+    } catch (error) {
+      if (error instanceof PeeringError && error.code === "invalid-argument") throw refused(error.message);
+      throw error;
+    }
   }
 
   async #store(query: PreparedQuery, known: StoredQuery | undefined): Promise<StoredQuery> {
@@ -269,17 +320,6 @@ function missing(id: string): PeeringError {
 
 function refused(why: string): PeeringError {
   return new PeeringError("invalid-argument", `raft apply failed: ${why}`);
-}
-
-/** @throws {PeeringError} `invalid-argument` with Consul's text. */
-function compiled(query: PreparedQuery): CompiledTemplate | undefined {
-  if (!isTemplate(query)) return undefined;
-  try {
-    return compileTemplate(query);
-  } catch (error) {
-    if (error instanceof PeeringError && error.code === "invalid-argument") throw refused(error.message);
-    throw error;
-  }
 }
 
 /**

@@ -1,3 +1,4 @@
+import { setImmediate } from "node:timers/promises";
 import type { Access, Right } from "../access/authorizer.js";
 import { type ConfigEntry, type ConfigEntryKind, isConfigEntryKind } from "../catalog/config-entry.js";
 import { lowerCase } from "../catalog/names.js";
@@ -129,7 +130,11 @@ async function requireWrite(call: Call, kind: ConfigEntryKind, name: string, ent
 async function write(call: Call): Promise<Answer> {
   call.refusePartition();
   call.refuseNamespace();
-  const decoded = decodeConfigEntry(await parsedBody(call));
+  const given = await parsedBody(call);
+  // A long entry takes its time: others have their turn between the steps.
+  await setImmediate();
+  const decoded = decodeConfigEntry(given);
+  await setImmediate();
   const cas = casOf(call);
   await requireWrite(call, decoded.kind, decoded.name, decoded.entry);
   checkName(decoded);

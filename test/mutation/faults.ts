@@ -570,6 +570,18 @@ export const plantedFaults: readonly PlantedFault[] = [
     "test/unit/http/answer-turns.test.ts",
   ),
   fault(
+    "records-of-any-size",
+    "a program may have a host judge a record with as many values as it likes",
+    ["src/host/record-limit.ts", "  if (!hasMoreValues(value, limit)) return;\n", "  if (limit >= 0) return;\n"],
+    "test/unit/host/write-limits.test.ts",
+  ),
+  fault(
+    "templates-of-any-length",
+    "a query template may be as long as a body",
+    ["src/host/prepared-queries.ts", "    this.#requireShort(query);\n", ""],
+    "test/unit/host/write-limits.test.ts",
+  ),
+  fault(
     "slow-readers-stay",
     "who reads nothing keeps others of its source waiting for a minute",
     ["src/http/answer-turns.ts", "        answerer.cutOff();\n", ""],

@@ -137,6 +137,31 @@ describe("peerage agent", () => {
     assert.equal((await result).exit, 0);
   });
 
+  it("bounds what a body and a record hold as its flags say", async () => {
+    const stopping = new AbortController();
+    const limits = ["-http-max-body-values=1000", "-http-max-checks=1", "-query-template-characters=10"];
+    const { http, result } = await startAgent(["-dev", ...ports, ...limits], stopping.signal);
+    const answer = async (path: string, json: object, method = "PUT"): Promise<readonly unknown[]> => {
+      const response = await fetch(`http://${http}${path}`, { method, body: JSON.stringify(json) });
+      return [response.status, await response.text()];
+    };
+    const register = "/v1/agent/service/register";
+    const many = { Name: "web", Tags: Array.from({ length: 1_000 }, () => "t") };
+    assert.deepEqual(await answer(register, many), [413, "Request body has too many JSON values, max: 1000."]);
+    const checks = [{ TTL: "1m" }, { TTL: "1m" }];
+    assert.deepEqual(await answer(register, { Name: "web", Checks: checks }), [
+      413,
+      "Registration contains too many checks (2 > 1)",
+    ]);
+    const template = { Name: "q", Template: { Type: "name_prefix_match" }, Service: { Service: "longer than 10" } };
+    assert.deepEqual(await answer("/v1/query", template, "POST"), [
+      429,
+      "the texts of a query template have more than 10 characters",
+    ]);
+    stopping.abort();
+    assert.equal((await result).exit, 0);
+  });
+
   it("bounds what calls hold as its flags say, those over HTTP and others together", async () => {
     const stopping = new AbortController();
     const limits = [

@@ -1,0 +1,32 @@
+/** What one write may hold: it is judged, compiled and stored in one go. */
+export interface WriteLimits {
+  /**
+   * Values of one registration, config entry or prepared query, each element and member being one. Default 50 000; beyond it, and the
+   * next two: RESOURCE_EXHAUSTED.
+   */
+  readonly recordValues: number;
+  /** Characters of all texts of one query template, which are parsed when it is written. Default 65 536. */
+  readonly templateCharacters: number;
+  /** Characters of all texts of one query that a template is rendered to, whenever its name is asked for. Default 1 000 000. */
+  readonly renderedCharacters: number;
+}
+
+export const defaultWriteLimits: WriteLimits = {
+  recordValues: 50_000,
+  templateCharacters: 65_536,
+  renderedCharacters: 1_000_000,
+};
+
+/** Whether something has more values than so many. Looks at no more than that. */
+export function hasMoreValues(value: unknown, limit: number): boolean {
+  const open: unknown[] = [value];
+  let count = 1;
+  for (let next = open.pop(); next !== undefined; next = open.pop()) {
+    if (typeof next !== "object" || next === null) continue;
+    const inside: readonly unknown[] = Array.isArray(next) ? next : Object.values(next);
+    count += inside.length;
+    if (count > limit) return true;
+    for (const each of inside) if (typeof each === "object" && each !== null) open.push(each);
+  }
+  return false;
+}
