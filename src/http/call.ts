@@ -7,6 +7,7 @@ import { WholeBody } from "./answer-body.js";
 import { type BlockingQuery, blocking, type Reading, type Waiting } from "./blocking.js";
 import { type BodyLimits, readBody } from "./body.js";
 import type { CallAllowance } from "./call-limits.js";
+import type { CentralNames } from "./central-config.js";
 import { badRequest, HttpError } from "./http-error.js";
 import type { Json } from "./json.js";
 import type { HttpRequest } from "./messages.js";
@@ -57,6 +58,7 @@ export interface Server {
   /** Undefined: as the authorizer does where no rule speaks. */
   readonly defaultIntentionPolicy: "allow" | "deny" | undefined;
   readonly sharedAnswers: SharedAnswers;
+  readonly centralNames: CentralNames;
   /** Milliseconds since the epoch. */
   readonly startedAt: number;
   /** Lines of the log that are kept for a client that does not read them. */

@@ -86,7 +86,7 @@ async function serviceInstances(call: Call): Promise<Answer> {
   const options = namedOptions(call, "service name");
   const service = options.name;
   const scope = instanceScope(call.host, options.peer, service);
-  const read = centralRead(call, scope, () => call.host.catalog.indexedInstances(service));
+  const read = centralRead(call, scope, `service ${service}`, () => call.host.catalog.indexedInstances(service));
   return flatAnswer(call, options, read, () => taggedInstancesOf(call, options.peer, service));
 }
 
@@ -97,7 +97,7 @@ async function connectInstances(call: Call): Promise<Answer> {
   // Who may not read the service is told of nothing that speaks for it, under whatever name.
   const access = await call.access();
   const readable = access.readable(options.peer).service(service);
-  const read = centralRead(call, scope, () => call.host.gateways.connectInstances(service));
+  const read = centralRead(call, scope, `connect ${service}`, () => call.host.gateways.connectInstances(service));
   return flatAnswer(call, options, read, async () => (readable ? connectInstancesOf(call, options.peer, service) : []));
 }
 
@@ -141,7 +141,7 @@ async function nodeServices(call: Call): Promise<Answer> {
   const filter = filterFor(options, serviceFields);
   const visible = await Visibility.of(call, peer);
   const ofNode = { peer, local: (indexes: CatalogIndexes) => indexes.node(name) };
-  const { scope, told } = centralRead(call, ofNode, () => {
+  const { scope, told } = centralRead(call, ofNode, `node ${name}`, () => {
     return (call.host.catalog.node(name)?.services ?? []).map((service) => ({ service }));
   });
   return answerRead(call, options, scope, async () => {

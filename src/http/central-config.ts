@@ -13,26 +13,55 @@ export interface CentralRead {
 }
 
 /**
+ * Which `service-defaults` the answers of reads depend on. Found once for all that wait for the same, whenever an entry was
+ * written: many may wait, and one answer may be about thousands of proxies.
+ */
+export class CentralNames {
+  readonly #known = new Map<string, ReadonlySet<string>>();
+  #revision = "";
+
+  /**
+   * Lower-cased names.
+   * @param revision - another one whenever entries or instances are others.
+   * @param what - is read.
+   */
+  of(revision: string, what: string, find: () => ReadonlySet<string>): ReadonlySet<string> {
+    if (revision !== this.#revision) this.#known.clear();
+    this.#revision = revision;
+    const names = this.#known.get(what) ?? find();
+    this.#known.set(what, names);
+    return names;
+  }
+}
+
+/**
  * The read as it was asked for: with `?merge-central-config` proxies are told as `proxy-defaults` and `service-defaults` make
  * them, and a change of these ends a wait.
  *
+ * @param what - is read: a text of its own for other instances.
  * @param local - the instances of our own that it is about, as of now.
  */
 export function centralRead(
-  { host, query }: Call,
+  { host, query, server }: Call,
   scope: Scope,
+  what: string,
   local: () => Iterable<{ readonly service: Service }>,
 ): CentralRead {
   if (!query.has("merge-central-config")) return { scope, told: (view) => view };
-  const { configEntries } = host;
+  const { catalog, configEntries } = host;
   const central: Scope["central"] = ({ kind, name }) => {
     if (kind === "proxy-defaults") return true;
     if (kind !== "service-defaults") return false;
     // Which names the imports of a peer are about takes reading them: they are read again.
     if (scope.peer !== "") return true;
-    const key = lowerCase(name);
-    for (const { service } of local()) if (centralNames(service, configEntries.entries).includes(key)) return true;
-    return false;
+    const names = server.centralNames.of(`${catalog.revision} ${configEntries.index}`, what, () => {
+      const found = new Set<string>();
+      for (const { service } of local()) {
+        for (const each of centralNames(service, configEntries.entries)) found.add(each);
+      }
+      return found;
+    });
+    return names.has(lowerCase(name));
   };
   return {
     scope: { ...scope, central },

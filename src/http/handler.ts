@@ -15,6 +15,7 @@ import {
   type Server,
 } from "./call.js";
 import { type CallAllowance, CallLimits } from "./call-limits.js";
+import { CentralNames } from "./central-config.js";
 import { type CorsHeaders, corsHeaders, isPreflight, preflightHeaders } from "./cors.js";
 import { HttpError, refusalOf } from "./http-error.js";
 import type { HttpListener, HttpRequest, HttpResponse } from "./messages.js";
@@ -128,6 +129,7 @@ export function httpHandler(host: PeeringHost, options: HttpHandlerOptions = {})
     maxMatchNames: options.maxMatchNames ?? DEFAULT_MATCH_NAMES,
     defaultIntentionPolicy: options.defaultIntentionPolicy,
     sharedAnswers: new SharedAnswers(),
+    centralNames: new CentralNames(),
     startedAt: clock.wall(),
     monitorLines: options.monitorLines ?? DEFAULT_MONITOR_LINES,
     control: options.control,

@@ -41,7 +41,9 @@ import type { Operation } from "./routes.js";
 async function service(call: Call): Promise<Answer> {
   const options = instanceOptions(call);
   const { peer, name } = options;
-  const read = centralRead(call, instanceScope(call.host, peer, name), () => call.host.catalog.indexedInstances(name));
+  const read = centralRead(call, instanceScope(call.host, peer, name), `service ${name}`, () =>
+    call.host.catalog.indexedInstances(name),
+  );
   return instancesAnswer(call, options, read, () => taggedInstancesOf(call, peer, name));
 }
 
@@ -49,7 +51,9 @@ async function connect(call: Call): Promise<Answer> {
   const options = instanceOptions(call);
   const { peer, name } = options;
   await requireService(call, peer, name);
-  const read = centralRead(call, connectScope(call.host, peer, name), () => call.host.gateways.connectInstances(name));
+  const read = centralRead(call, connectScope(call.host, peer, name), `connect ${name}`, () =>
+    call.host.gateways.connectInstances(name),
+  );
   return instancesAnswer(call, options, read, () => connectInstancesOf(call, peer, name));
 }
 
@@ -69,7 +73,7 @@ async function ingress(call: Call): Promise<Answer> {
   const { name } = options;
   await requireService(call, asked.peer, name);
   const scope = { peer: "", local: () => gateways.ingressIndex(name), gateways: true };
-  const read = centralRead(call, scope, () => gateways.ingressInstances(name));
+  const read = centralRead(call, scope, `ingress ${name}`, () => gateways.ingressInstances(name));
   return instancesAnswer(call, options, read, async () =>
     listing(gateways.ingressInstances(name), (instance) => ({ peer: "", ...instance })),
   );

@@ -2,6 +2,7 @@
 import assert from "node:assert/strict";
 import { describe, it } from "node:test";
 import type { ConfigEntryInput } from "../../../src/catalog/config-entry.js";
+import { CentralNames } from "../../../src/http/central-config.js";
 import { HttpPair, type RawAnswer, type ServedHost } from "../../support/http-pair.js";
 
 /** Far longer than the tests may take: who is woken by nothing else makes them fail. */
@@ -85,6 +86,26 @@ describe("a read of instances with merge-central-config", () => {
     const { Address, Datacenter, NodeMeta } = Object(instance);
     assert.deepEqual({ Address, NodeMeta }, { Address: "10.0.0.1", NodeMeta: { rack: "r1" } });
     assert.equal(Datacenter, pair.a.host.datacenter);
+  });
+});
+
+describe("who waits for entries", () => {
+  it("is asked for the names once for each read and each write, however many wait", () => {
+    const names = new CentralNames();
+    let looks = 0;
+    const find = (): ReadonlySet<string> => {
+      looks++;
+      return new Set(["web"]);
+    };
+    for (let write = 0; write < 3; write++) {
+      for (let waiting = 0; waiting < 1_000; waiting++) {
+        assert.ok(names.of(`1 ${write}`, "service a", find).has("web"));
+        assert.ok(!names.of(`1 ${write}`, "connect a", () => new Set()).has("web"));
+      }
+    }
+    assert.equal(looks, 3);
+    names.of("2 2", "service a", find);
+    assert.equal(looks, 4, "instances are others");
   });
 });
 
