@@ -337,8 +337,9 @@ export class CatalogState implements CommittedCatalog {
       const record = draft.checkRecord(nodeKey, key);
       if (record === this.checkRecord(nodeKey, key)) continue;
       const before = this.checkOwner(nodeKey, key);
-      if (before !== undefined && before !== owner)
+      if (before !== undefined && before !== owner) {
         yield { type: "check", nodeKey, owner: before, key, record: undefined };
+      }
       if (owner !== undefined) yield { type: "check", nodeKey, owner, key, record };
     }
   }

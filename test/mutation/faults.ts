@@ -1100,6 +1100,80 @@ export const plantedFaults: readonly PlantedFault[] = [
     "test/unit/host/catalog-growth.test.ts",
   ),
   fault(
+    "sorted-map-copied",
+    "a change of one check, or of one config entry, copies all of them",
+    [
+      "src/catalog/sorted-map.ts",
+      "return new SortedMap(this.#chunks.toSpliced(position, 1, ...parts), this.size + 1 - replaced, this.#compare);",
+      "return SortedMap.of(new Map([...this, [key, value]]), this.#compare);",
+    ],
+    "test/unit/host/catalog-growth.test.ts",
+  ),
+  fault(
+    "check-stored-twice",
+    "a check that goes to another service stays stored with the former one",
+    [
+      "src/catalog/catalog-state.ts",
+      "if (before !== undefined && before !== owner) {",
+      "if (before !== undefined && owner === undefined) {",
+    ],
+    "test/unit/host/catalog.test.ts",
+  ),
+  fault(
+    "checks-of-earlier-versions",
+    "checks that an earlier version stored with their node are lost in silence",
+    ["src/catalog/catalog-record.ts", "if (json.checks === undefined) return;", "if (json !== undefined) return;"],
+    "test/unit/host/catalog.test.ts",
+  ),
+  fault(
+    "peering-by-a-look-at-all",
+    "a peering is looked for among all of them",
+    [
+      "src/peering/record-tables.ts",
+      "const id = this.#idByName.get(nameKey(name));",
+      "const id = [...this.#peerings.values()].find((each) => nameKey(each.name) === nameKey(name))?.id;",
+    ],
+    "test/unit/host/peering-growth.test.ts",
+  ),
+  fault(
+    "secrets-used-for-ever",
+    "a secret that was replaced still counts as used",
+    ["src/peering/record-tables.ts", "    this.#count(this.#secrets.get(id), -1);\n", ""],
+    "test/unit/peering/transactions.test.ts",
+  ),
+  fault(
+    "trust-domain-judged-for-one",
+    "when a trust domain gets another owner, the bundles of others that name it are not judged again",
+    ["src/trust/trust-domains.ts", "new Set([name, ...domain.claims.keys()])", "new Set([name])"],
+    "test/unit/trust/trust-domains.test.ts",
+  ),
+  fault(
+    "manual-address-held-by-nobody",
+    "an address that an operator gave to another service is taken for one that nobody has",
+    [
+      "src/catalog/virtual-ips.ts",
+      "if (this.#manual.get(address) === key) this.#manual.delete(address);",
+      "this.#manual.delete(address);",
+    ],
+    "test/unit/host/catalog.test.ts",
+  ),
+  fault(
+    "gateway-followed-in-full",
+    "a write of a terminating gateway looks at all that is exported",
+    [
+      "src/host/export-engine.ts",
+      "if (fronted.has(EVERY_SERVICE)) this.#entriesChanged();",
+      "if (fronted.size > 0) this.#entriesChanged();",
+    ],
+    "test/unit/host/export-growth.test.ts",
+  ),
+  fault(
+    "gateway-that-is-gone",
+    "a service is still exported for the mesh after the gateway in front of it is gone",
+    ["src/host/export-engine.ts", "new Set([...frontedBy(former), ...frontedBy(entry)])", "new Set(frontedBy(entry))"],
+    "test/unit/host/export-engine.test.ts",
+  ),
+  fault(
     "checks-without-bound",
     "one registration may have any number of checks",
     ["src/http/registration-json.ts", "if (count <= limit) return;", "if (count >= 0) return;"],

@@ -457,6 +457,44 @@ describe("catalog", () => {
     });
   });
 
+  it("lets each address that an operator gives belong to the last service that it was given to, over a restart", async () => {
+    const names = ["a", "b", "c", "d"];
+    const addresses = ["10.0.0.1", "10.0.0.2", "10.0.0.3", "10.0.0.4"];
+    const step = fc.record({ service: fc.constantFrom(...names), given: fc.subarray(addresses) });
+    await fc.assert(
+      // Those of one list wait together, and share a commit.
+      fc.asyncProperty(fc.array(fc.array(step, { minLength: 1, maxLength: 4 }), { maxLength: 6 }), async (groups) => {
+        const storage = memoryStorage();
+        const model = new Map<string, readonly string[]>(names.map((name) => [name, []]));
+        const isAsInModel = (catalog: Catalog): void => {
+          for (const name of names) assert.deepEqual(catalog.manualVirtualIps(name), model.get(name));
+        };
+        await withCatalog(storage, async (catalog) => {
+          await catalog.claimVirtualIps("", names);
+          for (const group of groups) {
+            const expected = group.map(({ service, given }) => {
+              const taken = names.filter(
+                (name) => name !== service && model.get(name)?.some((address) => given.includes(address)),
+              );
+              for (const name of taken) {
+                model.set(name, model.get(name)?.filter((address) => !given.includes(address)) ?? []);
+              }
+              model.set(service, given);
+              return taken;
+            });
+            const answers = await Promise.all(
+              group.map(({ service, given }) => catalog.assignManualVirtualIps(service, given)),
+            );
+            assert.deepEqual(answers, expected);
+            isAsInModel(catalog);
+          }
+        });
+        await withCatalog(storage, async (catalog) => isAsInModel(catalog));
+      }),
+      { numRuns: 60 },
+    );
+  });
+
   it("commits what waits together in one commit, and tells each caller its own result", async () => {
     const storage = new FaultyStorage(memoryStorage());
     await withCatalog(storage, async (catalog) => {

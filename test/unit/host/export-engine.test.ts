@@ -415,7 +415,8 @@ class Importer {
 type Step =
   | { readonly register: string; readonly count: number; readonly as: "" | "native" | "sidecar" }
   | { readonly export: readonly (readonly [string, string])[] }
-  | { readonly resolver: string; readonly there: boolean };
+  | { readonly resolver: string; readonly there: boolean }
+  | { readonly terminating: string; readonly fronts: readonly string[] };
 
 async function perform(step: Step, catalog: FakeCatalog, entries: ConfigEntries): Promise<void> {
   if ("export" in step) {
@@ -424,6 +425,11 @@ async function perform(step: Step, catalog: FakeCatalog, entries: ConfigEntries)
     const { resolver: name, there } = step;
     if (there) await entries.set({ kind: "service-resolver", name, failover: { "*": { service: "dr" } } });
     else await entries.delete("service-resolver", name);
+  } else if ("terminating" in step) {
+    const { terminating: name, fronts } = step;
+    const services = fronts.map((service) => ({ name: service }));
+    if (fronts.length > 0) await entries.set({ kind: "terminating-gateway", name, services });
+    else await entries.delete("terminating-gateway", name);
   } else {
     const { register: name, count, as } = step;
     const proxy = as === "sidecar" ? sidecarOf("b").service.proxy : undefined;
@@ -493,6 +499,7 @@ test("after any changes a peer that followed holds what one that attaches now is
     }),
     fc.record({ export: fc.array(fc.tuple(exportable, fc.constantFrom("peer", "other")), { maxLength: 4 }) }),
     fc.record({ resolver: fc.constantFrom("a", "b", "virtual"), there: fc.boolean() }),
+    fc.record({ terminating: fc.constantFrom("t1", "t2"), fronts: fc.subarray(["A", "b", "c", "*"]) }),
     fc.constant("slice" as const),
   );
   await fc.assert(
@@ -538,6 +545,19 @@ test("after any changes a peer that followed holds what one that attaches now is
             { register: "a", count: 0, as: "" },
           ],
           1,
+        ],
+        // A gateway that is gone, and one that fronts others than before, take the sidecars back.
+        [
+          [
+            { register: "gw", count: 1, as: "" },
+            { register: "a", count: 1, as: "" },
+            { register: "b", count: 1, as: "" },
+            { export: [["*", "peer"]] },
+            { terminating: "t1", fronts: ["A", "b"] },
+            { terminating: "t1", fronts: ["b"] },
+            { terminating: "t1", fronts: [] },
+          ],
+          500,
         ],
       ],
     },
