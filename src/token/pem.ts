@@ -52,9 +52,7 @@ function markedType(line: string, marker: string): string | undefined {
   let length = line.length;
   while (line[length - 1] === " " || line[length - 1] === "\t") length--;
   const trimmed = line.slice(0, length);
-  return trimmed.length >= marker.length + DASHES.length && trimmed.endsWith(DASHES)
-    ? trimmed.slice(marker.length, -DASHES.length)
-    : undefined;
+  return trimmed.endsWith(DASHES) ? trimmed.slice(marker.length, -DASHES.length) : undefined;
 }
 
 /** Without its line break, which may be one of two characters. */
