@@ -49,6 +49,12 @@ describe("the certificates in a text", () => {
     );
   });
 
+  it("end where the text does, be it amid a marker", () => {
+    for (const rest of ["-----BEGIN CERTIFICATE-----", "-----BEGIN ", "-----END CERTIFICATE-----", "-----"]) {
+      assert.equal(certificatesIn(`${first}${rest}`).length, 1, rest);
+    }
+  });
+
   it("are given back as PEM, however they were written", () => {
     const written = `x\n${first}`
       .replaceAll("\n", " \r\n")
