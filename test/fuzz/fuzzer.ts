@@ -44,7 +44,7 @@ const STRUCTURED_SEEDS = 200;
 export async function fuzz(target: Target, options: FuzzOptions): Promise<FuzzReport> {
   const { inputs, seed, slowMs, guided = true } = options;
   const random = new SeededRandom(seed);
-  const mutator = new Mutator(random, target.words, target.isJson);
+  const mutator = new Mutator(random, target.words, target.json);
   const corpus: Buffer[] = [
     ...target.corpus(),
     ...fc.sample(target.structured, { numRuns: STRUCTURED_SEEDS, seed }).map((made) => Buffer.from(made)),

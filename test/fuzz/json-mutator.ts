@@ -29,6 +29,19 @@ const EDGES: readonly unknown[] = [
   { "": null },
 ];
 
+/** How an input holds JSON. */
+export interface JsonForm {
+  readonly open: (input: Buffer) => Buffer;
+  readonly close: (json: Buffer) => Buffer;
+}
+
+export const plainForm: JsonForm = { open: (input) => input, close: (json) => json };
+
+export const base64Form: JsonForm = {
+  open: (input) => Buffer.from(input.toString(), "base64"),
+  close: (json) => Buffer.from(json.toString("base64")),
+};
+
 /** A value within another one. */
 interface Place {
   readonly holder: object;
@@ -40,12 +53,17 @@ interface Place {
  * JSON with one value changed, taken from `other`, left out, renamed or repeated: bytes that change at random are seldom JSON
  * any more, and what reads it is never reached. Undefined where the input is none.
  */
-export function changedJson(input: Buffer, other: Buffer, random: SeededRandom): Buffer | undefined {
-  const tree = parsed(input);
+export function changedJson(
+  input: Buffer,
+  other: Buffer,
+  { open, close }: JsonForm,
+  random: SeededRandom,
+): Buffer | undefined {
+  const tree = parsed(open(input));
   const place = tree === undefined ? undefined : random.pick(placesIn(tree));
   if (tree === undefined || place === undefined) return undefined;
   const { holder, key, value } = place;
-  const strange = random.pick(placesIn(parsed(other) ?? tree));
+  const strange = random.pick(placesIn(parsed(open(other)) ?? tree));
   switch (random.below(5)) {
     case 0:
       Reflect.set(holder, key, random.pick(EDGES));
@@ -65,7 +83,7 @@ export function changedJson(input: Buffer, other: Buffer, random: SeededRandom):
       Reflect.set(holder, key, [value, value]);
   }
   const text: string | undefined = JSON.stringify(tree[0]);
-  return text === undefined ? undefined : Buffer.from(text);
+  return text === undefined ? undefined : close(Buffer.from(text));
 }
 
 /** In a list, so that the whole is a place, too. */

@@ -1,5 +1,5 @@
 import type { SeededRandom } from "../../src/testing/simulator/scheduler.js";
-import { changedJson } from "./json-mutator.js";
+import { changedJson, type JsonForm } from "./json-mutator.js";
 
 /** Numbers at which lengths, counts and signs turn over. */
 const EDGES: readonly number[] = [
@@ -12,21 +12,21 @@ export const MAX_INPUT_BYTES = 4_096;
 export class Mutator {
   readonly #random: SeededRandom;
   readonly #words: readonly Buffer[];
-  readonly #isJson: boolean;
+  readonly #json: JsonForm | undefined;
 
-  /** @param isJson - every other input is changed value by value, and stays JSON. */
-  constructor(random: SeededRandom, words: readonly string[], isJson = false) {
+  /** @param json - every other input is changed value by value, and stays JSON. */
+  constructor(random: SeededRandom, words: readonly string[], json?: JsonForm) {
     this.#random = random;
     this.#words = words.map((word) => Buffer.from(word));
-    this.#isJson = isJson;
+    this.#json = json;
   }
 
   mutate(input: Buffer, others: readonly Buffer[]): Buffer {
     let made = input;
-    const byValues = this.#isJson && this.#random.chance(0.5);
+    const json = this.#json !== undefined && this.#random.chance(0.5) ? this.#json : undefined;
     for (let count = 1 + this.#random.below(4); count > 0; count--) {
       const other = others[this.#random.below(others.length)] ?? input;
-      made = (byValues ? changedJson(made, other, this.#random) : undefined) ?? this.#once(made, other);
+      made = (json && changedJson(made, other, json, this.#random)) ?? this.#once(made, other);
     }
     return made.subarray(0, MAX_INPUT_BYTES);
   }

@@ -29,6 +29,7 @@ import { TokenCodec } from "../../src/token/token-codec.js";
 import { encodeFrames, FrameReader } from "../../src/transport/grpc-framing.js";
 import { decodeMessage, encodeMessage } from "../../src/wire/codec.js";
 import { readGolden } from "../golden/read.js";
+import { base64Form, type JsonForm, plainForm } from "./json-mutator.js";
 
 /** Something that reads what strangers send. */
 export interface Target {
@@ -38,8 +39,8 @@ export interface Target {
   readonly structured: fc.Arbitrary<string | Uint8Array>;
   /** What the language consists of. */
   readonly words: readonly string[];
-  /** Whether inputs are JSON, and are changed by its values as well as by bytes. */
-  readonly isJson?: boolean;
+  /** Inputs are JSON in this form, and are changed by its values as well as by bytes. */
+  readonly json?: JsonForm;
   /** Reads the input, and throws a refusal for a bad one. Anything else that is thrown is a finding. */
   readonly run: (input: Buffer) => void;
   readonly isRefusal: (error: unknown) => boolean;
@@ -108,7 +109,9 @@ function bodies(): readonly Buffer[] {
 }
 
 function tokens(): readonly Buffer[] {
-  return some(lines("tokens/judged.jsonl"), 100).map(({ text }) => Buffer.from(String(text)));
+  return [...lines("tokens/written.jsonl"), ...some(lines("tokens/judged.jsonl"), 100)].map(({ text }) =>
+    Buffer.from(String(text)),
+  );
 }
 
 const hclTexts: readonly string[] = [
@@ -216,6 +219,7 @@ export const targets: Readonly<Record<string, Target>> = {
   token: {
     corpus: tokens,
     structured: json.map((text) => Buffer.from(text).toString("base64")),
+    json: base64Form,
     words: ["eyJDQSI6", "In0=", "bnVsbA==", "W10=", "-", "\n"],
     run: (input) => {
       const text = input.toString("utf8");
@@ -230,7 +234,7 @@ export const targets: Readonly<Record<string, Target>> = {
   json: {
     corpus: bodies,
     structured: json,
-    isJson: true,
+    json: plainForm,
     words: ['{"', '":', "[[", "null", "1e400", "-0", "\\u0000", "\\ud800", '"Node"', '"__proto__"', "\u2028"],
     run: (input) => {
       const value = readWholeValue(input);
@@ -392,7 +396,7 @@ export const targets: Readonly<Record<string, Target>> = {
         { UDP: "127.0.0.1:1", Interval: "1s", OutputMaxSize: 10, DeregisterCriticalServiceAfter: "90m" },
       ].map((check) => Buffer.from(JSON.stringify(check))),
     structured: json,
-    isJson: true,
+    json: plainForm,
     words: ['"Interval":', '"10s"', '"TTL":', '"HTTP":', '"TCP":', '"AliasService":', "-1", "1e9", '"1h1m"', "null"],
     run: (input) => {
       const body = decodeGo(input, serviceCheckType);
@@ -415,7 +419,7 @@ export const targets: Readonly<Record<string, Target>> = {
       ].map((entry) => Buffer.from(JSON.stringify(entry))),
     ],
     structured: json,
-    isJson: true,
+    json: plainForm,
     words: ['"Kind":', '"service-defaults"', '"Name":', '"Protocol":', '"Meta":', "[", "{", '"1s"', "1e400", "null"],
     run: (input) => {
       const shown = shownEntry(input);
