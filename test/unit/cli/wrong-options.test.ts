@@ -46,7 +46,7 @@ const NO_FILE: readonly string[] = [
 const NO_BOOLEAN: readonly string[] = ["", " ", "yes", "no", "on", "off", "2", "-1", "tRUE", "null"];
 /** Flags whose values of another kind than these are refused, too. */
 const numbers: readonly string[] = agentFlags
-  .filter(({ placeholder }) => placeholder === "number" || placeholder === "count" || placeholder === "bytes")
+  .filter(({ placeholder = "" }) => ["number", "count", "bytes", "milliseconds"].includes(placeholder))
   .map(({ name }) => name);
 
 const wrong: Readonly<Record<string, readonly string[]>> = {
