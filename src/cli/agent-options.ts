@@ -200,7 +200,7 @@ export const agentFlags: readonly Flag[] = [
     kind: "text",
     placeholder: "number",
     usage:
-      "Values, which are elements of lists and members of objects, that the JSON of a request body may have, and each registration, config entry and prepared query. Raise it for config entries with very many sources or consumers. Default: 50000.",
+      "Values, which are elements of lists and members of objects, that the JSON of a request body may have; a registration, config entry or prepared query may have twice as many with what is added to it. Raise it for config entries with very many sources or consumers. Default: 50000.",
   },
   {
     name: "query-template-characters",
@@ -471,7 +471,7 @@ export async function readAgentOptions(flags: ParsedFlags, io: CommandLineIo): P
       ...(maxBodyValues !== undefined && { maxBodyValues }),
     },
     hostLimits: {
-      ...(maxBodyValues !== undefined && { recordValues: maxBodyValues }),
+      ...(maxBodyValues !== undefined && { recordValues: 2 * maxBodyValues }),
       ...(templateCharacters !== undefined && { templateCharacters }),
       ...(leafCertificates !== undefined && { leafCertificates }),
       ...(leafCertificateUnusedMs !== undefined && { leafCertificateUnusedMs }),

@@ -11,9 +11,9 @@ const compress = promisify(gzip);
  */
 export const PIECE_BYTES: number = 64 * 1_024;
 /** What an element costs that is in memory until it is written, about, beside the record that it tells. */
-const ELEMENT_BYTES = 64;
+const ELEMENT_BYTES = 32;
 /** What compressing an answer bit by bit costs, about, with the two settings below. */
-const GZIP_BYTES = 128 * 1_024;
+export const COMPRESSOR_BYTES: number = 128 * 1_024;
 const WINDOW_BITS = 13;
 const MEMORY_LEVEL = 7;
 
@@ -69,7 +69,7 @@ export class GrowingBody {
   constructor(first: Buffer, writer: JsonWriter) {
     this.#first = first;
     this.#writer = writer;
-    this.keptBytes = writer.openElements * ELEMENT_BYTES + GZIP_BYTES;
+    this.keptBytes = writer.openElements * ELEMENT_BYTES;
   }
 
   /** The next piece, or undefined after the last one. */

@@ -3,7 +3,16 @@ import { type Clock, type Random, systemClock, systemRandom } from "../environme
 import { errorText, PeeringError } from "../errors.js";
 import type { PeeringHost } from "../host/host.js";
 import type { Leadership } from "../host/leadership.js";
-import { type AnswerBody, bytesOf, Compressor, GrowingBody, jsonBody, PIECE_BYTES, WholeBody } from "./answer-body.js";
+import {
+  type AnswerBody,
+  bytesOf,
+  COMPRESSOR_BYTES,
+  Compressor,
+  GrowingBody,
+  jsonBody,
+  PIECE_BYTES,
+  WholeBody,
+} from "./answer-body.js";
 import { announcedLength } from "./body.js";
 import {
   type AgentControl,
@@ -42,7 +51,7 @@ export interface HttpHandlerOptions extends RequestGuardOptions {
   readonly maxChecks?: number;
   /**
    * Values that the JSON of a body may have, each element and member being one. In memory a value is many times as large as its text,
-   * and each takes its time. Default 50 000, as `recordValues` of a host; beyond: 413.
+   * and each takes its time. Default 50 000; beyond: 413.
    */
   readonly maxBodyValues?: number;
   /** Longest body of a request, no more than `limits` have for one source. Default 8 MiB; beyond: 413. */
@@ -336,7 +345,7 @@ async function sendGrowing(
 ): Promise<void> {
   const { allowance, signal } = sending;
   const compressor = compressed ? new Compressor() : undefined;
-  allowance.keep(body.keptBytes);
+  allowance.keep(body.keptBytes + (compressed ? COMPRESSOR_BYTES : 0));
   allowance.rest();
   try {
     for (let piece = body.next(); piece !== undefined; piece = body.next()) {

@@ -85,7 +85,10 @@ describe("what one write may hold", () => {
     const ring: Record<string, unknown> = {};
     ring["again"] = ring;
     for (const [value, count] of [
-      [{ a: 1, b: [2, { c: null, d: undefined }] }, 7],
+      [{ a: 1, b: [2, { c: true, d: "x" }] }, 7],
+      [{ a: 0, b: "", c: false, d: null, e: undefined, f: [], g: {}, h: 1 }, 2],
+      [Object.fromEntries(texts(100).map((key) => [key, ""])), 101],
+      [[0, "", null, {}], 5],
       [texts(1_000), 1_001],
     ] as const) {
       assert.deepEqual([hasMoreValues(value, count - 1), hasMoreValues(value, count)], [true, false]);
