@@ -16,6 +16,7 @@ export class RawClient {
   #receivedBytes = 0;
   /** So much must have come before it is worth a look whether an answer is complete. */
   #neededBytes = 0;
+  #chunked: ChunkedAnswer | undefined;
 
   private constructor(socket: Socket) {
     this.socket = socket;
@@ -61,47 +62,59 @@ export class RawClient {
   #takeOne(found: RawResponse[]): boolean {
     const received = Buffer.concat(this.#chunks);
     this.#chunks = [received];
+    if (this.#chunked !== undefined) return this.#takeChunks(this.#chunked, received, 0, found);
     const end = received.indexOf("\r\n\r\n");
     if (end < 0) return false;
     const head = received.toString("latin1", 0, end + 2);
     const status = Number(/^HTTP\/1\.1 (\d{3})/.exec(head)?.[1]);
+    const headers = head.slice(head.indexOf("\r\n") + 2);
     const bodyAt = end + 4;
-    const body = /^transfer-encoding: chunked/im.test(head)
-      ? chunkedBody(received, bodyAt)
-      : {
-          end: bodyAt + (status < 200 ? 0 : Number(/^content-length: (\d+)/im.exec(head)?.[1] ?? 0)),
-          parts: undefined,
-        };
-    this.#neededBytes = body.end;
+    if (/^transfer-encoding: chunked/im.test(head)) {
+      return this.#takeChunks({ status, headers, parts: [] }, received, bodyAt, found);
+    }
+    const length = status < 200 ? 0 : Number(/^content-length: (\d+)/im.exec(head)?.[1] ?? 0);
+    this.#neededBytes = bodyAt + length;
     if (received.length < this.#neededBytes) return false;
-    found.push({
-      status,
-      headers: head.slice(head.indexOf("\r\n") + 2),
-      body: Buffer.concat(body.parts ?? [received.subarray(bodyAt, body.end)]).toString("utf8"),
-    });
-    const rest = received.subarray(this.#neededBytes);
+    found.push({ status, headers, body: received.toString("utf8", bodyAt, this.#neededBytes) });
+    this.#keep(received.subarray(this.#neededBytes), 1);
+    return true;
+  }
+
+  /** Takes all chunks that have come: what was taken is not looked at again. */
+  #takeChunks(answer: ChunkedAnswer, received: Buffer, start: number, found: RawResponse[]): boolean {
+    for (let at = start; ; ) {
+      const line = received.indexOf("\r\n", at);
+      const length = line < 0 ? 0 : Number.parseInt(received.toString("latin1", at, line), 16);
+      const next = line < 0 ? received.length + 1 : line + 2 + length + 2;
+      if (received.length < next) {
+        this.#chunked = answer;
+        this.#keep(received.subarray(at), next - at);
+        return false;
+      }
+      if (length > 0) answer.parts.push(received.subarray(line + 2, next - 2));
+      else {
+        const { status, headers, parts } = answer;
+        this.#chunked = undefined;
+        found.push({ status, headers, body: Buffer.concat(parts).toString("utf8") });
+        this.#keep(received.subarray(next), 1);
+        return true;
+      }
+      at = next;
+    }
+  }
+
+  #keep(rest: Buffer, neededBytes: number): void {
     this.#chunks = [rest];
     this.#receivedBytes = rest.length;
-    this.#neededBytes = 1;
-    return true;
+    this.#neededBytes = neededBytes;
   }
 }
 
-/** Chunks as far as they have come. @returns where they end, or how much must have come at least. */
-function chunkedBody(
-  received: Buffer,
-  start: number,
-): { readonly end: number; readonly parts: readonly Buffer[] | undefined } {
-  const parts: Buffer[] = [];
-  for (let at = start; ; ) {
-    const line = received.indexOf("\r\n", at);
-    if (line < 0) return { end: received.length + 1, parts: undefined };
-    const length = Number.parseInt(received.toString("latin1", at, line), 16);
-    const next = line + 2 + length + 2;
-    if (length === 0 || received.length < next) return { end: next, parts };
-    parts.push(received.subarray(line + 2, next - 2));
-    at = next;
-  }
+/** An answer whose body comes in chunks, as far as it has come. */
+interface ChunkedAnswer {
+  readonly status: number;
+  readonly headers: string;
+  readonly parts: Buffer[];
 }
 
 /** A request of HTTP/1.1. */
