@@ -1,4 +1,4 @@
-import { X509Certificate } from "node:crypto";
+import { type KeyObject, X509Certificate } from "node:crypto";
 
 /** The first PEM block of a text. */
 export interface PemBlock {
@@ -102,4 +102,19 @@ function parse(der: Buffer): X509Certificate | undefined {
   } catch {
     return undefined;
   }
+}
+
+/** The key of a certificate; undefined where it cannot be read, such as a point that is not on its curve: Node parses that. */
+export function publicKeyOf(certificate: X509Certificate): KeyObject | undefined {
+  try {
+    return certificate.publicKey;
+  } catch {
+    return undefined;
+  }
+}
+
+/** Whether `issuer`, which may be the certificate itself, has signed a certificate. */
+export function isIssuedBy(certificate: X509Certificate, issuer: X509Certificate): boolean {
+  const key = publicKeyOf(issuer);
+  return key !== undefined && certificate.checkIssued(issuer) && certificate.verify(key);
 }

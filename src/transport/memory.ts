@@ -4,8 +4,8 @@
  * @module
  */
 
-import { X509Certificate } from "node:crypto";
 import { PeeringError } from "../errors.js";
+import { certificatesIn, isIssuedBy } from "../token/pem.js";
 import { type Status, StatusCode } from "../wire/status.js";
 import { parseAddress } from "./address.js";
 import { statusError, thrownStatus } from "./grpc-status.js";
@@ -115,19 +115,8 @@ function checkIdentity(identity: ServerIdentity, target: DialTarget): void {
 /** Whether `root` is part of the chain, as text, or has signed one of its certificates. Texts need not be certificates. */
 function vouches(root: string, chain: string): boolean {
   if (chain.includes(root.trim())) return true;
-  const anchors = certificates(root);
-  return certificates(chain).some((one) =>
-    anchors.some((anchor) => one.checkIssued(anchor) && one.verify(anchor.publicKey)),
-  );
-}
-
-function certificates(pem: string): X509Certificate[] {
-  const blocks = pem.match(/-----BEGIN CERTIFICATE-----[\s\S]*?-----END CERTIFICATE-----/g) ?? [];
-  try {
-    return blocks.map((block) => new X509Certificate(block));
-  } catch {
-    return [];
-  }
+  const anchors = certificatesIn(root);
+  return certificatesIn(chain).some((one) => anchors.some((anchor) => isIssuedBy(one.certificate, anchor.certificate)));
 }
 
 class MemoryTransport implements Transport {

@@ -14,7 +14,7 @@ import { errorText, PeeringError } from "../errors.js";
 import { Incidents } from "../incidents.js";
 import { CA_PREFIX, CA_STATE_KEY } from "../storage/keys.js";
 import type { Expectation, Key, Storage, Write } from "../storage/storage.js";
-import { certificatesIn } from "../token/pem.js";
+import { certificatesIn, isIssuedBy, publicKeyOf } from "../token/pem.js";
 import { isUuid } from "../wire/uuid.js";
 import type { CaRoot, CertificateAuthority, IssuedCertificate } from "./authority.js";
 import {
@@ -36,7 +36,7 @@ import {
   type SignedLeaf,
   signLeaf,
 } from "./leaf.js";
-import { isIssuedBy, publicKeyOf, rootIdOf } from "./pem.js";
+import { rootIdOf } from "./pem.js";
 import { plainSecretBox, type SecretBox } from "./secret-box.js";
 import { keyFault, namesToSign, requireStrongKey } from "./signing-request.js";
 

@@ -1,4 +1,4 @@
-import { createHash, type KeyObject, type X509Certificate } from "node:crypto";
+import { createHash, type X509Certificate } from "node:crypto";
 
 /** SHA-1 of the DER as lower-case hex pairs joined by `:`, how Consul names a root (1.13 to 1.22). Not for trust. */
 export function rootIdOf(certificate: X509Certificate): string {
@@ -8,21 +8,6 @@ export function rootIdOf(certificate: X509Certificate): string {
 /** SHA-256 of the DER: equal exactly for equal certificates. */
 export function fingerprintOf(certificate: X509Certificate): string {
   return createHash("sha256").update(certificate.raw).digest("hex");
-}
-
-/** The key of a certificate; undefined where it cannot be read, such as a point that is not on its curve: Node parses that. */
-export function publicKeyOf(certificate: X509Certificate): KeyObject | undefined {
-  try {
-    return certificate.publicKey;
-  } catch {
-    return undefined;
-  }
-}
-
-/** Whether `issuer`, which may be the certificate itself, has signed a certificate. */
-export function isIssuedBy(certificate: X509Certificate, issuer: X509Certificate): boolean {
-  const key = publicKeyOf(issuer);
-  return key !== undefined && certificate.checkIssued(issuer) && certificate.verify(key);
 }
 
 const SUBJECT_KEY_ID = Buffer.from("0603551d0e", "hex");

@@ -1,11 +1,11 @@
 import { createPrivateKey, type X509Certificate } from "node:crypto";
 import { type Clock, type Random, systemClock, systemRandom } from "../environment.js";
 import { PeeringError } from "../errors.js";
-import { certificatesIn, type ParsedCertificate } from "../token/pem.js";
+import { certificatesIn, isIssuedBy, type ParsedCertificate, publicKeyOf } from "../token/pem.js";
 import type { CaRoot, CertificateAuthority } from "./authority.js";
 import { DEFAULT_LEAF_TTL_MS } from "./built-in-authority.js";
 import { issueServerLeaf, issueServiceLeaf, type LeafSigner, type OwnKeyLeafRequest } from "./leaf.js";
-import { fingerprintOf, isIssuedBy, publicKeyOf, rootIdOf } from "./pem.js";
+import { fingerprintOf, rootIdOf } from "./pem.js";
 
 /** Roots and a signing key of a host's own. */
 export interface ProvidedMaterial {

@@ -1,7 +1,8 @@
 import assert from "node:assert/strict";
 import { describe, it } from "node:test";
-import { certificatesIn, firstPemBlock } from "../../../src/token/pem.js";
+import { certificatesIn, firstPemBlock, isIssuedBy, publicKeyOf } from "../../../src/token/pem.js";
 import { readGolden } from "../../golden/read.js";
+import { withUnreadableKey } from "../../support/unreadable-key.js";
 
 interface Recorded {
   readonly text: string;
@@ -63,5 +64,18 @@ describe("the certificates in a text", () => {
       certificatesIn(written).map(({ pem }) => pem),
       [first],
     );
+  });
+});
+
+describe("a certificate whose key cannot be read", () => {
+  it("has issued none, whatever it says, and no error of OpenSSL tells so", () => {
+    const [sound] = certificatesIn(ec.Certificate);
+    const [broken] = certificatesIn(withUnreadableKey(ec.Certificate));
+    assert.ok(sound !== undefined && broken !== undefined);
+    assert.equal(publicKeyOf(sound.certificate)?.asymmetricKeyType, "ec");
+    assert.equal(publicKeyOf(broken.certificate), undefined);
+    assert.equal(isIssuedBy(sound.certificate, sound.certificate), true);
+    assert.equal(isIssuedBy(sound.certificate, broken.certificate), false);
+    assert.equal(isIssuedBy(broken.certificate, sound.certificate), false);
   });
 });
