@@ -46,7 +46,7 @@ const idOf = ({ records }: Kept, index: number): string => records.byName(`p${in
 describe("the time of one peering does not grow with how many there are", () => {
   it("in records of acceptors", () =>
     assertLinear<Kept>({
-      size: 300,
+      size: 500,
       prepare: kept,
       dispose: ({ records }) => records[Symbol.asyncDispose](),
       steps: {
