@@ -1,13 +1,17 @@
-// CONSUL_BIN=/usr/bin/consul npm run bench:checks -- [--checks 20000] [--interval 10] [--seconds 60]
+// CONSUL_BIN=/usr/bin/consul npm run bench:checks -- [--checks 20000] [--interval 10] [--seconds 60] [--defined]
 //
 // One agent runs so many checks, of all kinds in equal parts, each at the same interval: first an agent of ours with level
-// storage, then, where CONSUL_BIN names one, a real Consul as a durable server of its own. What they probe is one other
-// process. Processor time and memory are those of the agent alone. A figure is printed only when every check passes and as
+// storage, then, where CONSUL_BIN names one, a real Consul as a durable server of its own. The checks are registered over HTTP or,
+// by --defined, in a file that the agent reads as it starts: the time that Consul takes to register one grows with how many it
+// has. What they probe is one other process. Processor time and memory are those of the agent alone. A figure is printed only when every check passes and as
 // many probes arrived as the interval asks for. Linux only: processor time is read from /proc.
 import { fork } from "node:child_process";
 import { once } from "node:events";
-import { readFileSync } from "node:fs";
+import { readFileSync, rmSync } from "node:fs";
+import { mkdtemp, writeFile } from "node:fs/promises";
 import { Agent, request } from "node:http";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
 import { text } from "node:stream/consumers";
 import { setTimeout as pause } from "node:timers/promises";
 import { fileURLToPath } from "node:url";
@@ -24,6 +28,7 @@ const { values: options } = parseArgs({
     checks: { type: "string", default: "20000" },
     interval: { type: "string", default: "10" },
     seconds: { type: "string", default: "60" },
+    defined: { type: "boolean", default: false },
   },
 });
 
@@ -32,8 +37,10 @@ const INTERVAL_S = Number(options.interval);
 const SECONDS = Number(options.seconds);
 /** Calls at once while services are registered and TTLs are reported. */
 const CALLERS = 16;
-/** Of the time in which all checks must pass once they are registered. */
-const SETTLE_MS = 120_000;
+/** In which all checks must be there, where a file defines them. */
+const START_MS = 600_000;
+/** In which all checks must pass, once they are there. */
+const SETTLE_MS = 300_000;
 /** Between two looks at all checks, which take time of the agent. */
 const LOOK_MS = 3_000;
 
@@ -47,7 +54,8 @@ interface Target {
 
 interface Measured {
   readonly label: string;
-  readonly registerSeconds: number;
+  /** Until all checks were there. */
+  readonly startSeconds: number;
   readonly cpuPercent: number;
   readonly residentMiB: number;
   readonly probesPerSecond: number;
@@ -139,10 +147,29 @@ async function reportTtls(target: Target, signal: AbortSignal): Promise<void> {
   }
 }
 
-async function notPassing(target: Target): Promise<number> {
+async function statusesOf(target: Target): Promise<readonly string[]> {
   const checks: Record<string, { Status: string }> = JSON.parse(await call(target, "GET", "/v1/agent/checks"));
-  const statuses = Object.values(checks).map(({ Status }) => Status);
-  return CHECKS - statuses.filter((status) => status === "passing").length;
+  return Object.values(checks).map(({ Status }) => Status);
+}
+
+async function notPassing(target: Target): Promise<number> {
+  return CHECKS - (await statusesOf(target)).filter((status) => status === "passing").length;
+}
+
+/** The keys of configuration files for those of requests. */
+function fileKey(key: string): string {
+  return key === "AliasService" ? "alias_service" : key === "H2PingUseTLS" ? "h2ping_use_tls" : key.toLowerCase();
+}
+
+/** The flags by which an agent reads the definitions of all checks as it starts. */
+async function definitions(directory: string, ports: ProbedPorts): Promise<readonly string[]> {
+  const services = all.map((number) => {
+    const check = Object.entries(checkOf(number, ports)).map(([key, value]) => [fileKey(key), value] as const);
+    return { name: `service-${number}`, port: 8_000, check: Object.fromEntries(check) };
+  });
+  const file = join(directory, "services.json");
+  await writeFile(file, JSON.stringify({ services }));
+  return ["-config-file", file];
 }
 
 function residentMiB(pid: number): number {
@@ -150,17 +177,27 @@ function residentMiB(pid: number): number {
   return Number(kibibytes) / 1_024;
 }
 
-async function measure(target: Target, targets: CheckTargets): Promise<Measured> {
-  const ports = await targets.ports();
-  const began = performance.now();
-  await each(all, (number) =>
-    call(target, "PUT", "/v1/agent/service/register", {
-      Name: `service-${number}`,
-      Port: 8_000,
-      Check: checkOf(number, ports),
-    }),
-  );
-  const registerSeconds = (performance.now() - began) / 1_000;
+/** @param startedAt - when the agent was started, by `performance.now()`. */
+async function measure(target: Target, targets: CheckTargets, startedAt: number): Promise<Measured> {
+  let began = startedAt;
+  if (options.defined) {
+    const allThere = async (): Promise<void> => {
+      const { length } = await statusesOf(target);
+      if (length < CHECKS) throw new Error(`${length} checks are there`);
+    };
+    await settles(allThere, "all checks are there", START_MS);
+  } else {
+    const ports = await targets.ports();
+    began = performance.now();
+    await each(all, (number) =>
+      call(target, "PUT", "/v1/agent/service/register", {
+        Name: `service-${number}`,
+        Port: 8_000,
+        Check: checkOf(number, ports),
+      }),
+    );
+  }
+  const startSeconds = (performance.now() - began) / 1_000;
   const stop = new AbortController();
   const reports = reportTtls(target, stop.signal);
   try {
@@ -189,7 +226,7 @@ async function measure(target: Target, targets: CheckTargets): Promise<Measured>
     }
     return {
       label: target.label,
-      registerSeconds,
+      startSeconds,
       cpuPercent: (100 * used) / seconds,
       residentMiB: residents,
       probesPerSecond,
@@ -204,7 +241,7 @@ function print(row: Measured): void {
   console.log(
     [
       row.label.padEnd(14),
-      `registered in ${row.registerSeconds.toFixed(1)} s`.padEnd(24),
+      `${options.defined ? "started" : "registered"} in ${row.startSeconds.toFixed(1)} s`.padEnd(24),
       `${row.probesPerSecond.toFixed(0)} probes/s`.padEnd(16),
       `cpu ${row.cpuPercent.toFixed(0)} %`.padEnd(12),
       `${row.residentMiB.toFixed(0)} MiB`,
@@ -218,9 +255,13 @@ async function main(): Promise<void> {
   process.once("exit", () => processes.killAll());
   process.once("SIGTERM", () => process.exit(1));
   await using targets = new CheckTargets();
+  const directory = await mkdtemp(join(tmpdir(), "peerage-bench-"));
+  process.once("exit", () => rmSync(directory, { recursive: true, force: true }));
+  const flags = options.defined ? await definitions(directory, await targets.ports()) : [];
   {
-    await using ours = await OurAgent.start(processes);
-    print(await measure({ label: "Peerage", http: ours.http, pid: ours.pid }, targets));
+    const startedAt = performance.now();
+    await using ours = await OurAgent.start(processes, { flags });
+    print(await measure({ label: "Peerage", http: ours.http, pid: ours.pid }, targets, startedAt));
   }
   const path = process.env["CONSUL_BIN"];
   if (path === undefined) {
@@ -228,9 +269,10 @@ async function main(): Promise<void> {
     return;
   }
   const binary = await consulBinary(path);
-  await using consul = await ConsulServer.start(processes, binary, { durable: true });
+  const startedAt = performance.now();
+  await using consul = await ConsulServer.start(processes, binary, { durable: true, flags });
   await consul.ready();
-  print(await measure({ label: `Consul ${binary.version}`, http: consul.http, pid: consul.pid }, targets));
+  print(await measure({ label: `Consul ${binary.version}`, http: consul.http, pid: consul.pid }, targets, startedAt));
 }
 
 await main();

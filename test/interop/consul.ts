@@ -60,6 +60,8 @@ export interface ConsulOptions {
   readonly durable?: boolean;
   /** More configuration, in HCL. */
   readonly hcl?: string;
+  /** More flags of the agent. */
+  readonly flags?: readonly string[];
   /** How many servers make the cluster. Default 1. */
   readonly expect?: number;
   /** Addresses of servers to join. */
@@ -147,7 +149,7 @@ export class ConsulServer implements Cluster, AsyncDisposable {
   /** Runs it, again after a stop. `grpcPort` is the port for peers from now on. */
   start(grpcPort: number = this.#grpcPort): void {
     this.#grpcPort = grpcPort;
-    const { datacenter, hcl, expect, join: others, durable } = { datacenter: this.datacenter, ...this.#options };
+    const { hcl, flags, expect, join: others, durable } = this.#options;
     const { http, dns, server, lan, wan } = this.ports;
     const peers = this.binary.band === "legacy" ? `grpc = ${grpcPort}` : `grpc = -1, grpc_tls = ${grpcPort}`;
     const mode =
@@ -167,7 +169,7 @@ export class ConsulServer implements Cluster, AsyncDisposable {
       this.binary.path,
       [
         ...["agent", ...mode, "-bind", "127.0.0.1", "-client", "127.0.0.1", "-node", this.node],
-        ...["-datacenter", datacenter],
+        ...["-datacenter", this.datacenter, ...(flags ?? [])],
         ...configuration.flatMap((text) => ["-hcl", text]),
         ...(others ?? []).flatMap((address) => ["-retry-join", address, "-retry-interval", "1s"]),
       ],
