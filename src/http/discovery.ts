@@ -195,10 +195,12 @@ export async function answerRead(
   const subscribe = (wake: () => void): (() => void) => {
     const stop = new AbortController();
     // It fails when it is stopped here, and when the host ends: then nothing changes any more.
-    if (peer === "") catalog.indexAfter(index, options.minIndex, stop.signal).then(wake, () => {});
+    if (peer === "") catalog.indexAfter(ofRecords, options.minIndex, stop.signal).then(wake, () => {});
     const forget = [
       ...(peer === "" ? [() => stop.abort()] : [imports.onChange(of, wake)]),
-      ...(peer === "" && gateways ? [configEntries.onChange(() => void (index() > options.minIndex && wake()))] : []),
+      ...(peer === "" && gateways
+        ? [configEntries.onChange(() => void (ofRecords() > options.minIndex && wake()))]
+        : []),
       ...(central === undefined ? [] : [configEntries.onChange((change) => void (central(change) && wake()))]),
     ];
     return () => {

@@ -51,12 +51,19 @@ describe("a read of instances with merge-central-config", () => {
       let answer = await a.ask("GET", `${path}?${MERGED}`, { signal });
       const woken = async (protocol: string, entry: ConfigEntryInput): Promise<void> => {
         const index = answer.headers["x-consul-index"];
-        const waiting = a.ask("GET", `${path}?${MERGED}&index=${index}&wait=10m`, { signal });
+        let answered = false;
+        const waiting = a.ask("GET", `${path}?${MERGED}&index=${index}&wait=10m`, { signal }).finally(() => {
+          answered = true;
+        });
+        // Calls that come later are answered meanwhile, so that this one waits, and has not been woken.
+        const passes = (): Promise<RawAnswer> => a.ask("GET", `${path}?${MERGED}`, { signal });
+        await passes();
         await a.host.configEntries.set(serviceDefaults("other", protocol));
         await a.host.configEntries.set({ kind: "mesh", extra: { ValidateClusters: protocol === "http" } });
+        await passes();
+        assert.equal(answered, false, "woken by an entry of others");
         await a.host.configEntries.set(entry);
         answer = await waiting;
-        // Had it been woken by the entries before, it would not tell this one.
         assert.match(answer.text, new RegExp(`"protocol":"${protocol}"`));
       };
       await woken("http", { kind: "proxy-defaults", config: { protocol: "http" } });
