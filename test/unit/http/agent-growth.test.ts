@@ -10,8 +10,10 @@ import { memoryNetwork } from "../../../src/transport/memory.js";
 import { assertLinear } from "../../support/growth.js";
 import { type ServedHost, serve } from "../../support/http-pair.js";
 
-/** Services or checks that are there already, for each one that is called for: so many that the cost of a look at all shows. */
+/** Services that are on the node already, for each one that is called for: so many that the cost of a look at all shows. */
 const OTHERS = 60;
+/** The same of checks, of which a look at one takes less. */
+const OTHER_CHECKS = 200;
 
 type Call = (index: number) => readonly [path: string, body?: unknown];
 
@@ -80,16 +82,14 @@ describe("the time of calls about one check does not grow with how many there ar
         prepare: async (size) => {
           const transport = memoryNetwork().transport({ listen: "127.0.0.1:8503" });
           const host = await createHost({ storage: memoryStorage(), transport, nodeName: "n0" });
-          await host.catalog.register({
-            node: "n0",
-            address: "127.0.0.1",
-            service: { id: "web", name: "web" },
-            checks: Array.from({ length: OTHERS * size }, (_, index) => ({
-              checkId: `other${index}`,
-              name: "other",
-              serviceId,
+          const node = { node: "n0", address: "127.0.0.1" };
+          await host.catalog.register({ ...node, service: { id: "web", name: "web" } });
+          await host.catalog.registerAll(
+            Array.from({ length: OTHER_CHECKS * size }, (_, index) => ({
+              ...node,
+              check: { checkId: `other${index}`, name: "other", serviceId },
             })),
-          });
+          );
           return serve(host);
         },
         dispose: (served) => served[Symbol.asyncDispose](),
