@@ -7,6 +7,9 @@ import type { PeeringHost } from "../host/host.js";
 import { httpHandler } from "../http/index.js";
 import type { HttpListener, HttpResponse } from "../http/messages.js";
 
+/** Registered at the same time: storage commits them together. */
+const TOGETHER = 16;
+
 export interface Definitions {
   readonly services: readonly JsonObject[];
   readonly checks: readonly JsonObject[];
@@ -27,14 +30,15 @@ export class DefinedServices {
   }
 
   /**
-   * Registers these, and removes those that were defined before and are no longer.
+   * Registers these, and removes those that were defined before and are no longer. Of one that is defined twice the last one
+   * counts.
    * @throws {PeeringError} `invalid-argument`: one that cannot be registered; those before it are.
    */
   async replace({ services, checks }: Definitions): Promise<void> {
-    for (const service of services) {
-      await this.#put(`service ${nameOf(service)}`, "service/register?replace-existing-checks", service);
-    }
-    for (const check of checks) await this.#put(`check ${nameOf(check)}`, "check/register", check);
+    await each(services, (service) =>
+      this.#put(`service ${nameOf(service)}`, "service/register?replace-existing-checks", service),
+    );
+    await each(checks, (check) => this.#put(`check ${nameOf(check)}`, "check/register", check));
     const before = { services: this.#services, checks: this.#checks };
     this.#services = new Set(services.map((service) => idOf(service)));
     this.#checks = new Set(checks.map((check) => idOf(check)));
@@ -97,6 +101,19 @@ class LocalResponse extends Writable implements HttpResponse {
 
   writeHead(status: number): void {
     this.#status = status;
+  }
+}
+
+/** A few at a time, but those of one id one after another. */
+async function each(definitions: readonly JsonObject[], register: (one: JsonObject) => Promise<void>): Promise<void> {
+  for (let begin = 0; begin < definitions.length; ) {
+    const ids = new Set<string>();
+    const some = definitions.slice(begin, begin + TOGETHER);
+    const repeated = some.findIndex((one) => ids.has(idOf(one)) || !ids.add(idOf(one)));
+    const free = repeated < 0 ? some : some.slice(0, repeated);
+    begin += free.length;
+    const results = await Promise.allSettled(free.map(register));
+    for (const result of results) if (result.status === "rejected") throw result.reason;
   }
 }
 

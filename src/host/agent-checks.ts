@@ -16,7 +16,7 @@ import type { Incidents } from "../incidents.js";
 import { CHECK_DEFINITIONS_PREFIX, CHECK_REPORTS_PREFIX } from "../storage/keys.js";
 import type { Entry, Key, Storage, Write } from "../storage/storage.js";
 import type { Catalog, CatalogWriteOptions } from "./catalog.js";
-import { Mutex } from "./mutex.js";
+import { KeyedMutex, Mutex } from "./mutex.js";
 
 /** Bounds of the checks that an agent runs. */
 export interface CheckLimits {
@@ -96,7 +96,12 @@ export class AgentChecks implements AsyncDisposable {
   /** Those of them that are aliases, which each change of the catalog may concern. */
   readonly #aliases = new Set<Running>();
   readonly #closing = new AbortController();
-  readonly #writes = new Mutex();
+  /** For registrations that choose what nothing else on the node has, such as a free port. */
+  readonly choices: Mutex = new Mutex();
+  /** By check: what is written of one is written in the order it came, and storage commits those of several together. */
+  readonly #writes = new KeyedMutex();
+  /** Checks that are being added. */
+  #adding = 0;
   /** TTLs that were reported since the last commit of reports. */
   #unstored = new Set<Running>();
   #storeTimer: Timer | undefined;
@@ -138,40 +143,54 @@ export class AgentChecks implements AsyncDisposable {
     definitions: ReadonlyMap<string, CheckDefinition>,
     options: CatalogWriteOptions = {},
   ): Promise<void> {
-    await this.#writes.run(async () => {
-      const ids = [...definitions.keys()];
+    const ids = [...definitions.keys()];
+    await this.#writes.run(ids.map(lowerCase), async () => {
       const added = ids.filter((id) => !this.#running.has(lowerCase(id))).length;
       const most = this.#options.limits?.checks ?? DEFAULT_CHECKS;
-      if (this.#running.size + added > most) {
+      if (this.#running.size + this.#adding + added > most) {
         this.#options.incidents.report("checks-per-node", "a check was refused: the node has too many", {
           limit: most,
         });
         throw new PeeringError("resource-exhausted", `this node has ${most} checks, which is its limit`);
       }
-      // The definitions first: a crash in between leaves some without a check, which the next start removes; the other way
-      // round it would leave checks that nobody runs.
-      await this.#commit([...definitions].map(([id, definition]) => definitionRow(this.node, id, definition)));
+      this.#adding += added;
       try {
-        await this.#options.catalog.registerAll(registrations, options);
-      } catch (error) {
-        const before = ids.map((id): Write => {
-          const running = this.#running.get(lowerCase(id));
-          return running === undefined
-            ? { key: rowKey(CHECK_DEFINITIONS_PREFIX, this.node, id), value: undefined }
-            : definitionRow(this.node, running.id, running.definition);
-        });
-        await this.#commit(before);
-        throw error;
+        await this.#store(registrations, definitions, options);
+      } finally {
+        this.#adding -= added;
       }
-      for (const [id, definition] of definitions) this.#start(id, definition);
     });
+  }
+
+  async #store(
+    registrations: readonly Registration[],
+    definitions: ReadonlyMap<string, CheckDefinition>,
+    options: CatalogWriteOptions,
+  ): Promise<void> {
+    // The definitions first: a crash in between leaves some without a check, which the next start removes; the other way
+    // round it would leave checks that nobody runs.
+    await this.#commit([...definitions].map(([id, definition]) => definitionRow(this.node, id, definition)));
+    try {
+      await this.#options.catalog.registerAll(registrations, options);
+    } catch (error) {
+      const before = [...definitions.keys()].map((id): Write => {
+        const running = this.#running.get(lowerCase(id));
+        return running === undefined
+          ? { key: rowKey(CHECK_DEFINITIONS_PREFIX, this.node, id), value: undefined }
+          : definitionRow(this.node, running.id, running.definition);
+      });
+      await this.#commit(before);
+      throw error;
+    }
+    for (const [id, definition] of definitions) this.#start(id, definition);
   }
 
   /** Stops checks that were removed from the catalog, and forgets their definitions. Unknown ones are no failure. */
   async forget(checkIds: Iterable<string>): Promise<void> {
-    await this.#writes.run(async () => {
+    const ids = [...checkIds];
+    await this.#writes.run(ids.map(lowerCase), async () => {
       const writes: Write[] = [];
-      for (const id of checkIds) {
+      for (const id of ids) {
         this.#end(id);
         for (const prefix of [CHECK_DEFINITIONS_PREFIX, CHECK_REPORTS_PREFIX]) {
           writes.push({ key: rowKey(prefix, this.node, id), value: undefined });
@@ -488,7 +507,8 @@ export class AgentChecks implements AsyncDisposable {
       return [{ key: rowKey(CHECK_REPORTS_PREFIX, this.node, id), value }];
     });
     try {
-      await this.#writes.run(() => this.#commit(rows));
+      const ids = [...reported].map(({ id }) => lowerCase(id));
+      await this.#writes.run(ids, () => this.#commit(rows));
     } catch (error) {
       this.#options.logger.warn("reports of TTL checks were not stored", { error: errorText(error) });
     }

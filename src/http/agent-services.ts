@@ -1,4 +1,5 @@
 import { isIP } from "node:net";
+import type { Access } from "../access/authorizer.js";
 import { listProblems } from "../catalog/entry-reader.js";
 import type { JsonObject, StringMap } from "../catalog/instance.js";
 import { isList, isObject } from "../catalog/kept-members.js";
@@ -121,6 +122,15 @@ async function register(call: Call): Promise<Answer> {
   const body = await catalogBody(call, definitionType);
   validate(body);
   const access = await call.access();
+  const { SidecarService: sidecar } = body.Connect;
+  const write = (): Promise<void> => writeService(call, body, access);
+  // A port that is free is taken before anything else looks for one.
+  if (sidecar !== undefined && sidecar.Port === 0) await call.host.checks.choices.run(write);
+  else await write();
+  return {};
+}
+
+async function writeService(call: Call, body: Definition, access: Access): Promise<void> {
   const id = body.ID || body.Name;
   const { catalog } = call.host;
   const node = ownNode(call);
@@ -156,7 +166,6 @@ async function register(call: Call): Promise<Answer> {
   // Together, so that they share commits.
   await Promise.all(stale.map(({ checkId }) => catalog.deregister({ node: node.node, checkId }, { judge })));
   await call.host.checks.forget(stale.map(({ checkId }) => checkId));
-  return {};
 }
 
 /** @throws {HttpError} 400 with Consul's text. */

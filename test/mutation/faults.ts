@@ -1199,4 +1199,30 @@ export const plantedFaults: readonly PlantedFault[] = [
     ],
     "test/unit/http/agent-growth.test.ts",
   ),
+  fault(
+    "sidecar-port-given-twice",
+    "sidecars that are registered at the same time look for a port side by side",
+    [
+      "src/http/agent-services.ts",
+      "if (sidecar !== undefined && sidecar.Port === 0) await call.host.checks.choices.run(write);",
+      "if (sidecar?.Port === -1) await call.host.checks.choices.run(write);",
+    ],
+    "test/unit/http/agent-checks.test.ts",
+  ),
+  fault(
+    "checks-being-added-not-counted",
+    "checks that are being added do not count for the bound of a node",
+    [
+      "src/host/agent-checks.ts",
+      "this.#running.size + this.#adding + added > most",
+      "this.#running.size + added > most",
+    ],
+    "test/unit/host/agent-checks.test.ts",
+  ),
+  fault(
+    "writes-of-a-check-overtake",
+    "what is written of a check does not wait for what was written of it before",
+    ["src/host/mutex.ts", "if (last !== undefined) before.add(last);", "if (last === undefined) before.clear();"],
+    "test/unit/host/agent-checks.test.ts",
+  ),
 ];

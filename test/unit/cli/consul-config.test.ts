@@ -182,7 +182,11 @@ describe("peerage agent -config-file", () => {
         check: { id: "web-ttl", ttl: "30s", status: "passing", success_before_passing: 1 },
         connect: { sidecar_service: { proxy: { upstreams: [{ destination_name: "db", local_bind_port: 9 }] } } },
       },
-      services: [{ id: "api-1", name: "api", check: { h2ping: "127.0.0.1:1", h2ping_use_tls: false, interval: "1h" } }],
+      services: [
+        { id: "api-1", name: "api", port: 1 },
+        // Of two the last one counts.
+        { id: "api-1", name: "api", check: { h2ping: "127.0.0.1:1", h2ping_use_tls: false, interval: "1h" } },
+      ],
       checks: [{ name: "node-ttl", ttl: "1h", deregistercriticalserviceafter: "2h" }],
     });
     let hangUp = (): void => {};
@@ -199,6 +203,7 @@ describe("peerage agent -config-file", () => {
         const services = await read("services");
         assert.deepEqual(Object.keys(services).sort(), ["api-1", "web", "web-sidecar-proxy"]);
         assert.deepEqual(services["web"]?.["Meta"], { some_key: "kept" });
+        assert.equal(services["api-1"]?.["Port"], 0);
         assert.deepEqual(services["web"]?.["TaggedAddresses"], { my_lan: { Address: "10.0.0.1", Port: 1 } });
         assert.match(JSON.stringify(services["web-sidecar-proxy"]), /"DestinationName":"db".*"LocalBindPort":9/);
         const checks = await read("checks");

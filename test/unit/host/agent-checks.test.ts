@@ -30,6 +30,16 @@ function definition(method: CheckMethod, fields: Partial<CheckDefinition> = {}):
 const ttl = (ttlMs = 10_000, fields: Partial<CheckDefinition> = {}): CheckDefinition =>
   definition({ type: "ttl", ttlMs }, fields);
 
+/** A storage with commits of its own. */
+function committing(inner: Storage, commit: Storage["commit"]): Storage {
+  return {
+    read: (prefix, signal) => inner.read(prefix, signal),
+    commit,
+    watch: (prefix, after, signal) => inner.watch(prefix, after, signal),
+    [Symbol.asyncDispose]: () => inner[Symbol.asyncDispose](),
+  };
+}
+
 class Agent implements AsyncDisposable {
   readonly clock: TestClock = testClock();
   readonly logger: LogRecorder = new LogRecorder();
@@ -379,13 +389,9 @@ describe("what is stored of checks", () => {
   it("writes a status again that the storage refused", async () => {
     const inner = memoryStorage();
     let full = false;
-    const storage: Storage = {
-      read: (prefix, signal) => inner.read(prefix, signal),
-      commit: (writes, expect) =>
-        full ? Promise.reject(new Error("no space left on device")) : inner.commit(writes, expect),
-      watch: (prefix, after, signal) => inner.watch(prefix, after, signal),
-      [Symbol.asyncDispose]: () => inner[Symbol.asyncDispose](),
-    };
+    const storage = committing(inner, (...commit) =>
+      full ? Promise.reject(new Error("no space left on device")) : inner.commit(...commit),
+    );
     await using agent = await Agent.start({}, storage);
     await agent.serve("web", ttl(), "passing");
     full = true;
@@ -403,5 +409,36 @@ describe("what is stored of checks", () => {
     await assert.rejects(agent.serve("db", ttl()), { code: "resource-exhausted" });
     assert.equal(agent.status("db"), undefined);
     assert.equal(agent.incidents.counts().get("checks-per-node"), 1);
+  });
+
+  it("is bounded also while several are registered at the same time", async () => {
+    await using agent = await Agent.start({ checks: 2 });
+    const results = await Promise.allSettled(["a", "b", "c"].map((name) => agent.serve(name, ttl())));
+    assert.deepEqual(
+      results.map(({ status }) => status),
+      ["fulfilled", "fulfilled", "rejected"],
+    );
+    // What is refused has no share of the limit.
+    await agent.checks.forget(["a-check"]);
+    await agent.serve("d", ttl());
+  });
+
+  it("waits for those before it of the same check, and for no others", async () => {
+    const inner = memoryStorage();
+    let commits = 0;
+    const held: (() => void)[] = [];
+    const storage = committing(inner, async (...commit) => {
+      commits++;
+      if (commits === 1) await new Promise<void>((go) => held.push(go));
+      return inner.commit(...commit);
+    });
+    await using agent = await Agent.start({}, storage);
+    const first = agent.serve("web", ttl(1_000));
+    const again = agent.serve("web", ttl(2_000));
+    await agent.serve("db", ttl());
+    assert.equal(agent.checks.definition("web-check"), undefined);
+    held.pop()?.();
+    await Promise.all([first, again]);
+    assert.deepEqual(agent.checks.definition("web-check")?.method, { type: "ttl", ttlMs: 2_000 });
   });
 });

@@ -1,9 +1,10 @@
 import assert from "node:assert/strict";
 import { after, before, describe, it } from "node:test";
 import { createHost } from "../../../src/host/host.js";
+import { openLevel } from "../../../src/storage/level.js";
 import { memoryStorage } from "../../../src/storage/memory.js";
 import { memoryNetwork } from "../../../src/transport/memory.js";
-import { eventually } from "../../support/hosts.js";
+import { eventually, temporaryDirectory } from "../../support/hosts.js";
 import { HttpPair, type ServedHost, serve } from "../../support/http-pair.js";
 
 interface Fields {
@@ -299,5 +300,26 @@ describe("maintenance across a peering", () => {
     assert.deepEqual(JSON.parse((await b.ask("GET", "/v1/health/service/web?peer=a&passing")).text), []);
     await a.ask("PUT", "/v1/agent/service/maintenance/web?enable=false");
     await eventually(async () => (await statuses())?.length === 0, "the importer sees it healthy");
+  });
+});
+
+describe("sidecars without a port", () => {
+  it("get one each, also when they are registered at the same time", async () => {
+    await using directory = await temporaryDirectory();
+    const transport = memoryNetwork().transport({ listen: "127.0.0.1:8503" });
+    // One that takes time to commit.
+    const storage = await openLevel(directory.path);
+    await using served = await serve(await createHost({ storage, transport, nodeName: "n0" }));
+    const body = { Port: 80, Connect: { SidecarService: {} } };
+    const names = Array.from({ length: 20 }, (_, index) => `side-${index}`);
+    const answers = await Promise.all(
+      names.map((Name) => served.ask("PUT", "/v1/agent/service/register", { body: JSON.stringify({ ...body, Name }) })),
+    );
+    assert.deepEqual(new Set(answers.map(({ status }) => status)), new Set([200]));
+    const ports = names.map((name) => served.host.catalog.service("n0", `${name}-sidecar-proxy`)?.port);
+    assert.deepEqual(
+      ports.sort(),
+      names.map((_, index) => 21_000 + index),
+    );
   });
 });
