@@ -61,6 +61,7 @@ export type {
   IntentionPermission,
   IntentionSource,
 } from "./catalog/intentions.js";
+export type { Listing } from "./catalog/listing.js";
 export type { PayloadLimits } from "./catalog/payload-inspection.js";
 export type {
   PreparedQuery,
@@ -116,6 +117,7 @@ export {
   type IndexedService,
   type Indexes,
   type Judge,
+  type NodeListings,
   type ServiceKinds,
   type Touched,
   type TransactionAnswer,

@@ -226,12 +226,12 @@ export class ConfigEntrySet {
     return name;
   }
 
-  /** Whether a terminating gateway fronts a service by its name, or with {@link EVERY_SERVICE} all there are. */
+  /** Whether a terminating gateway fronts a service by its name, or with `*` all there are. */
   isFronted(service: string): boolean {
     return this.referring("fronted", service).next().done !== true;
   }
 
-  /** Lower-cased names of the terminating gateways that front a service by its name, or with {@link EVERY_SERVICE} all there are. */
+  /** Lower-cased names of the terminating gateways that front a service by its name, or with `*` all there are. */
   terminatingGateways(service: string): readonly string[] {
     return Array.from(this.referring("fronted", service), ({ name }) => lowerCase(name));
   }

@@ -96,8 +96,7 @@ export class AgentChecks implements AsyncDisposable {
   /** Those of them that are aliases, which each change of the catalog may concern. */
   readonly #aliases = new Set<Running>();
   readonly #closing = new AbortController();
-  /** For registrations that choose what nothing else on the node has, such as a free port. */
-  readonly choices: Mutex = new Mutex();
+  readonly #choices = new Mutex();
   /** By check: what is written of one is written in the order it came, and storage commits those of several together. */
   readonly #writes = new KeyedMutex();
   /** Checks that are being added. */
@@ -183,6 +182,11 @@ export class AgentChecks implements AsyncDisposable {
       throw error;
     }
     for (const [id, definition] of definitions) this.#start(id, definition);
+  }
+
+  /** Runs a registration that takes something which nothing else on the node has, such as a free port, after others that do. */
+  choosing<Result>(registration: () => Promise<Result>): Promise<Result> {
+    return this.#choices.run(registration);
   }
 
   /** Stops checks that were removed from the catalog, and forgets their definitions. Unknown ones are no failure. */

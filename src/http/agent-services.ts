@@ -125,7 +125,7 @@ async function register(call: Call): Promise<Answer> {
   const { SidecarService: sidecar } = body.Connect;
   const write = (): Promise<void> => writeService(call, body, access);
   // A port that is free is taken before anything else looks for one.
-  if (sidecar !== undefined && sidecar.Port === 0) await call.host.checks.choices.run(write);
+  if (sidecar !== undefined && sidecar.Port === 0) await call.host.checks.choosing(write);
   else await write();
   return {};
 }

@@ -1204,8 +1204,8 @@ export const plantedFaults: readonly PlantedFault[] = [
     "sidecars that are registered at the same time look for a port side by side",
     [
       "src/http/agent-services.ts",
-      "if (sidecar !== undefined && sidecar.Port === 0) await call.host.checks.choices.run(write);",
-      "if (sidecar?.Port === -1) await call.host.checks.choices.run(write);",
+      "if (sidecar !== undefined && sidecar.Port === 0) await call.host.checks.choosing(write);",
+      "if (sidecar?.Port === -1) await call.host.checks.choosing(write);",
     ],
     "test/unit/http/agent-checks.test.ts",
   ),
