@@ -271,7 +271,7 @@ async function main(): Promise<void> {
   const binary = await consulBinary(path);
   const startedAt = performance.now();
   await using consul = await ConsulServer.start(processes, binary, { durable: true, flags });
-  await consul.ready();
+  await consul.ready(START_MS);
   print(await measure({ label: `Consul ${binary.version}`, http: consul.http, pid: consul.pid }, targets, startedAt));
 }
 

@@ -178,17 +178,21 @@ export class ConsulServer implements Cluster, AsyncDisposable {
     );
   }
 
-  /** Resolves once its cluster has a leader that can generate tokens. */
-  async ready(): Promise<this> {
-    await settles(async () => {
-      if (this.#child?.running !== true) throw new Error(`Consul ended:\n${this.output.slice(-2_000)}`);
-      if ((await this.get("/v1/status/leader")) === "") throw new Error("no leader");
-      if ((await this.trustDomain()) === "") throw new Error("no certificate authority");
-      const { value } = await this.client.catalog.service("consul");
-      if (value.length === 0) throw new Error("the server is not in the catalog");
-      // Tokens can be had before the certificate is there that their users will ask for.
-      if (this.binary.band === "modern") await this.#showsCertificate();
-    }, "Consul is ready");
+  /** Resolves once its cluster has a leader that can generate tokens. @param withinMs - as of {@link settles}. */
+  async ready(withinMs?: number): Promise<this> {
+    await settles(
+      async () => {
+        if (this.#child?.running !== true) throw new Error(`Consul ended:\n${this.output.slice(-2_000)}`);
+        if ((await this.get("/v1/status/leader")) === "") throw new Error("no leader");
+        if ((await this.trustDomain()) === "") throw new Error("no certificate authority");
+        const { value } = await this.client.catalog.service("consul");
+        if (value.length === 0) throw new Error("the server is not in the catalog");
+        // Tokens can be had before the certificate is there that their users will ask for.
+        if (this.binary.band === "modern") await this.#showsCertificate();
+      },
+      "Consul is ready",
+      withinMs,
+    );
     return this;
   }
 
