@@ -51,7 +51,6 @@ export const goApi: Client = {
       reason: "Connect cannot be switched off.",
       checks: ["TestAPI_AgentConnectCARoots_empty", "TestAPI_ConnectCARoots_empty"],
     },
-    { reason: "`/v1/agent/connect/authorize` is not served.", checks: ["TestAPI_AgentConnectAuthorize"] },
     {
       reason: "A key of a provider's configuration that nobody knows is refused.",
       checks: ["TestAPI_ConnectCAConfig_get_set"],

@@ -81,7 +81,8 @@ func provide(change func(*consulcatalog.Configuration)) (messages <-chan dynamic
 // Waits until `good` finds nothing wrong with the newest configuration.
 func settles(name string, messages <-chan dynamic.Message, good func(*dynamic.Configuration) string) {
 	problem := "no configuration comes"
-	deadline := time.After(15 * time.Second)
+	// After a rotation, certificates are renewed within 30 seconds.
+	deadline := time.After(45 * time.Second)
 	for {
 		select {
 		case <-deadline:
