@@ -72,7 +72,7 @@ export class Installation {
     clearTimeout(timer);
     // Servers that a test suite has started and left.
     child.signal("SIGKILL");
-    return { output: child.output, code: code ?? 124 };
+    return { output: await child.printed(), code: code ?? 124 };
   }
 
   /** The same for a step of an installation. @throws {Error} when it fails. */

@@ -21,6 +21,7 @@ export class Child {
   readonly #process: ChildProcess;
   readonly #group: boolean;
   readonly #exited: Promise<void>;
+  readonly #closed: Promise<void>;
   #output = "";
 
   constructor(command: string, args: readonly string[], env: NodeJS.ProcessEnv, options: ChildOptions) {
@@ -32,6 +33,10 @@ export class Child {
         this.#output = (this.#output + text).slice(-keptOutput);
       });
     }
+    this.#closed = new Promise((resolve) => {
+      this.#process.once("close", () => resolve());
+      this.#process.once("error", () => resolve());
+    });
     this.#exited = new Promise((resolve) => {
       this.#process.once("exit", () => resolve());
       this.#process.once("error", (error) => {
@@ -74,6 +79,12 @@ export class Child {
   async ended(): Promise<number | undefined> {
     await this.#exited;
     return this.#process.exitCode ?? undefined;
+  }
+
+  /** Resolves to what it printed once it, and others that it started, can print no more. */
+  async printed(): Promise<string> {
+    await this.#closed;
+    return this.#output;
   }
 
   /** Sends `name` and waits for the end of the process. */
