@@ -1,9 +1,10 @@
-// CONSUL_BIN=/usr/bin/consul npm run bench:checks -- [--checks 20000] [--interval 10] [--seconds 60] [--defined]
+// CONSUL_BIN=/usr/bin/consul npm run bench:checks -- [--checks 20000] [--interval 10] [--seconds 60] [--defined] [--without alias]
 //
 // One agent runs so many checks, of all kinds in equal parts, each at the same interval: first an agent of ours with level
 // storage, then, where CONSUL_BIN names one, a real Consul as a durable server of its own. The checks are registered over HTTP or,
 // by --defined, in a file that the agent reads as it starts: the time that Consul takes to register one grows with how many it
-// has. What they probe is one other process. Processor time and memory are those of the agent alone. A figure is printed only when every check passes and as
+// has. By --without, those of a kind are left out: each alias check of Consul copies all checks of the agent. What they probe is one
+// other process. Processor time and memory are those of the agent alone. A figure is printed only when every check passes and as
 // many probes arrived as the interval asks for. Linux only: processor time is read from /proc.
 import { fork } from "node:child_process";
 import { once } from "node:events";
@@ -29,6 +30,7 @@ const { values: options } = parseArgs({
     interval: { type: "string", default: "10" },
     seconds: { type: "string", default: "60" },
     defined: { type: "boolean", default: false },
+    without: { type: "string", multiple: true, default: [] },
   },
 });
 
@@ -44,7 +46,8 @@ const SETTLE_MS = 300_000;
 /** Between two looks at all checks, which take time of the agent. */
 const LOOK_MS = 3_000;
 
-const kinds = ["http", "tcp", "udp", "grpc", "h2ping", "ttl", "alias"] as const;
+const allKinds = ["http", "tcp", "udp", "grpc", "h2ping", "ttl", "alias"] as const;
+const kinds = allKinds.filter((kind) => !options.without.includes(kind));
 
 interface Target {
   readonly label: string;
