@@ -1,9 +1,9 @@
 import { intentionFor } from "../catalog/intentions.js";
 import { PeeringError } from "../errors.js";
-import { decodeGo, GoJsonError, type GoType, goString, goStruct } from "../syntax/go-json.js";
+import { decodeGo, type GoType, goString, goStruct } from "../syntax/go-json.js";
 import { parseSpiffeId, type SpiffeId } from "../trust/spiffe.js";
 import type { Answer, Call } from "./call.js";
-import { badRequest } from "./http-error.js";
+import { badRequest, decodeFailed } from "./http-error.js";
 import { intendedByDefault } from "./intentions.js";
 import { flag, objectOf, text } from "./operation-docs.js";
 import type { Operation } from "./routes.js";
@@ -29,7 +29,10 @@ const EVERY = "*";
 
 async function authorize(call: Call): Promise<Answer> {
   call.refuseNamespace();
-  const { Target: target, ClientCertURI: uri } = await authorizeBody(call);
+  const { Target: target, ClientCertURI: uri } = await call.decoded(
+    (body) => decodeGo(body, authorizeType),
+    decodeFailed,
+  );
   call.refusePartition();
   if (target === "") throw badRequest("Target service must be specified");
   const caller = serviceIn(uri);
@@ -41,16 +44,6 @@ async function authorize(call: Call): Promise<Answer> {
   await requireIntentions(call, target);
   const [authorized, reason] = decision(call, caller, target);
   return { json: { Authorized: authorized, Reason: reason }, headers: { "X-Cache": "MISS" } };
-}
-
-/** @throws {HttpError} 400 with Consul's text. */
-async function authorizeBody(call: Call): Promise<AuthorizeBody> {
-  try {
-    return decodeGo(await call.body(), authorizeType);
-  } catch (error) {
-    if (error instanceof GoJsonError) throw badRequest(`Request decode failed: ${error.message}`);
-    throw error;
-  }
 }
 
 /** @throws {HttpError} 400: the identity is of no service. Its trust domain was judged with the certificate, by the program. */

@@ -2,7 +2,7 @@ import { isIP } from "node:net";
 import { Access, type Authorizer, type Identity, type Right } from "../access/authorizer.js";
 import type { Clock, LogFields, Random } from "../environment.js";
 import type { PeeringHost } from "../host/host.js";
-import { valuesAtMost } from "../syntax/go-json.js";
+import { GoJsonError, valuesAtMost } from "../syntax/go-json.js";
 import { WholeBody } from "./answer-body.js";
 import { type BlockingQuery, blocking, type Reading, type Waiting } from "./blocking.js";
 import { type BodyLimits, readBody } from "./body.js";
@@ -171,6 +171,21 @@ export class Call implements Waiting {
     if (body.length <= limit || valuesAtMost(body) <= limit) return body;
     this.report("body-values", "the JSON of a body has more values than it may", { limit });
     throw new HttpError(413, `Request body has too many JSON values, max: ${limit}.`);
+  }
+
+  /**
+   * The body as `read` reads it.
+   * @param refuse - makes of what cannot be read what the operation answers.
+   * @throws as {@link body}
+   */
+  async decoded<T>(read: (body: Buffer) => T, refuse: (error: GoJsonError) => HttpError): Promise<T> {
+    const body = await this.body();
+    try {
+      return read(body);
+    } catch (error) {
+      if (error instanceof GoJsonError) throw refuse(error);
+      throw error;
+    }
   }
 
   /** Counts a limit that the call has hit, as {@link CallAllowance.report}. */

@@ -3,7 +3,7 @@ import type { Access, Right } from "../access/authorizer.js";
 import { type ConfigEntry, type ConfigEntryKind, isConfigEntryKind } from "../catalog/config-entry.js";
 import { lowerCase } from "../catalog/names.js";
 import type { StoredConfigEntry } from "../host/config-entries.js";
-import { type GoJson, GoJsonError, readFirstValue } from "../syntax/go-json.js";
+import { type GoJson, readFirstValue } from "../syntax/go-json.js";
 import type { BlockingQuery } from "./blocking.js";
 import type { Answer, Call } from "./call.js";
 import {
@@ -145,13 +145,7 @@ async function write(call: Call): Promise<Answer> {
 }
 
 async function parsedBody(call: Call): Promise<GoJson> {
-  const body = await call.body();
-  try {
-    return readFirstValue(body);
-  } catch (error) {
-    if (error instanceof GoJsonError) throw badRequest(`Request decoding failed: ${error.message}`);
-    throw error;
-  }
+  return call.decoded(readFirstValue, ({ message }) => badRequest(`Request decoding failed: ${message}`));
 }
 
 /** Over HTTP the name must be said, also of what exists once. */

@@ -3,7 +3,6 @@ import type { ServiceLeaf } from "../host/leaf-certificates.js";
 import {
   decodeGo,
   type GoJson,
-  GoJsonError,
   type GoType,
   goAny,
   goBool,
@@ -18,7 +17,7 @@ import { type BuiltInAuthority, keyKindOf } from "../trust/built-in-authority.js
 import { colonHex, subjectKeyIdOf } from "../trust/pem.js";
 import type { Answer, Call } from "./call.js";
 import { ownDatacenter } from "./discovery.js";
-import { badRequest, HttpError } from "./http-error.js";
+import { badRequest, decodeFailed, HttpError } from "./http-error.js";
 import { type Json, timeText } from "./json.js";
 import {
   anyObject,
@@ -154,7 +153,7 @@ async function configure(call: Call): Promise<Answer> {
   ownDatacenter(call);
   await call.require({ resource: "operator", access: "write" });
   const authority = configurable(call);
-  const body = await configurationBody(call);
+  const body = await call.decoded((body) => decodeGo(body, configurationType), decodeFailed);
   if (Object.keys(body.State).length > 0) {
     throw badRequest("Provider State is read-only. It must be omitted or identical to the current value");
   }
@@ -174,15 +173,6 @@ function configurable({ host }: Call): BuiltInAuthority {
   throw badRequest(
     "The certificate authority of this cluster is kept by the program that runs it, and is configured there",
   );
-}
-
-async function configurationBody(call: Call): Promise<ConfigurationBody> {
-  try {
-    return decodeGo(await call.body(), configurationType);
-  } catch (error) {
-    if (error instanceof GoJsonError) throw badRequest(`Request decode failed: ${error.message}`);
-    throw error;
-  }
 }
 
 function requireProvider(provider: string): void {

@@ -5,7 +5,7 @@ import type { ConfigEntryKind } from "../catalog/config-entry.js";
 import { readShape } from "../catalog/shape-reader.js";
 import { entryShapes, type Field, type Shape } from "../catalog/shapes.js";
 import { durationText } from "../syntax/go-duration.js";
-import { GoJsonError, GoObject, goAny, goMap, isGoObject, readFirstValue, readGo } from "../syntax/go-json.js";
+import { type GoJson, GoObject, goAny, goMap, isGoObject, readFirstValue, readGo } from "../syntax/go-json.js";
 import { onlyChanges } from "./blocking.js";
 import type { Answer, Call } from "./call.js";
 import { ownDatacenter } from "./discovery.js";
@@ -161,16 +161,13 @@ const MODES: ReadonlySet<unknown> = new Set(["", "none", "local", "remote"]);
 
 /** @throws {HttpError} 400 with Consul's text. Keys that it does not know are passed over, as by Consul. */
 async function overridesIn(call: Call): Promise<ChainOverrides> {
-  const body = await call.body();
   const refused = (why: string): HttpError => badRequest(`Request decoding failed: ${why}`);
-  let given: ReturnType<typeof readFirstValue>;
-  try {
-    given = readFirstValue(body) ?? new GoObject([]);
-    if (!isGoObject(given)) readGo(given, goMap(goAny));
-  } catch (error) {
-    if (error instanceof GoJsonError) throw refused(error.message);
-    throw error;
-  }
+  const read = (body: Buffer): GoJson => {
+    const value = readFirstValue(body) ?? new GoObject([]);
+    if (!isGoObject(value)) readGo(value, goMap(goAny));
+    return value;
+  };
+  const given = await call.decoded(read, ({ message }) => refused(message));
   if (!isGoObject(given)) throw refused("not an object");
   const { fields, mismatches } = readShape(given, overrideShape);
   if (mismatches.length > 0) {

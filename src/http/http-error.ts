@@ -1,4 +1,5 @@
 import { errorText, PeeringError, type PeeringErrorCode, toldText } from "../errors.js";
+import type { GoJsonError } from "../syntax/go-json.js";
 import { StatusCode } from "../wire/status.js";
 
 /** A refusal with its HTTP status; the text is the whole body. */
@@ -16,6 +17,11 @@ export class HttpError extends Error {
 
 export function badRequest(text: string): HttpError {
   return new HttpError(400, text);
+}
+
+/** What Consul says of a body that it cannot read. @param hint - more, said behind it. */
+export function decodeFailed({ message }: GoJsonError, hint = ""): HttpError {
+  return badRequest(`Request decode failed: ${message}${hint}`);
 }
 
 /** Where a code alone decides; every other failure behind the endpoints is a 500, also a validation (specification 2.6.3). */

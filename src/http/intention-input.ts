@@ -2,7 +2,7 @@ import type { GivenSource } from "../catalog/intention-writes.js";
 import {
   decodeGo,
   type GoJson,
-  GoJsonError,
+  type GoJsonError,
   type GoType,
   goAny,
   goBool,
@@ -15,7 +15,7 @@ import {
   goText,
 } from "../syntax/go-json.js";
 import type { Call } from "./call.js";
-import { badRequest, HttpError } from "./http-error.js";
+import { badRequest, decodeFailed, HttpError } from "./http-error.js";
 
 // What requests about intentions say, with Consul's words for what is wrong with it (1.21).
 
@@ -246,19 +246,13 @@ export const intentionBodyType: GoType<IntentionBody> = goStruct<IntentionBody>(
   { shown: ".Alias" },
 );
 
-/** @param refuse - makes of Go's text what the operation answers. */
-async function bodyOf(call: Call, refuse: (why: string) => HttpError): Promise<IntentionBody> {
-  const body = await call.body();
-  try {
-    return decodeGo(body, intentionBodyType);
-  } catch (error) {
-    if (error instanceof GoJsonError) throw refuse(error.message);
-    throw error;
-  }
+/** @param refuse - as of {@link Call.decoded}. */
+function bodyOf(call: Call, refuse: (error: GoJsonError) => HttpError): Promise<IntentionBody> {
+  return call.decoded((body) => decodeGo(body, intentionBodyType), refuse);
 }
 
 /** The body of a write by id. @throws {HttpError} 400, 500. */
-export async function legacyBody(call: Call, refuse: (why: string) => HttpError): Promise<IntentionBody> {
+export async function legacyBody(call: Call, refuse: (error: GoJsonError) => HttpError): Promise<IntentionBody> {
   const body = await bodyOf(call, refuse);
   for (const [what, partition] of [
     ["destination", body.DestinationPartition],
@@ -273,7 +267,7 @@ export async function legacyBody(call: Call, refuse: (why: string) => HttpError)
 
 /** The body of a write by names, which has them from its path. @throws {HttpError} 400, 500. */
 export async function exactBody(call: Call): Promise<IntentionBody> {
-  const body = await bodyOf(call, (why) => badRequest(`Request decode failed: ${why}`));
+  const body = await bodyOf(call, decodeFailed);
   refusePeer(body);
   return body;
 }

@@ -20,7 +20,7 @@ import type { Answer, Call, Server } from "./call.js";
 import { jwtJson, jwtSchema, permissionsJson, permissionsSchema } from "./config-json.js";
 import { filterFor, ownDatacenter } from "./discovery.js";
 import { type Fields, text as filterText, integer, textMap } from "./filter/fields.js";
-import { badRequest, HttpError } from "./http-error.js";
+import { badRequest, decodeFailed, HttpError } from "./http-error.js";
 import {
   endIn,
   endsToWrite,
@@ -355,7 +355,7 @@ async function deleteExact(call: Call): Promise<Answer> {
 async function create(call: Call): Promise<Answer> {
   call.refusePartition();
   call.refuseNamespace();
-  const body = await legacyBody(call, (why) => new HttpError(500, `Failed to decode request body: ${why}`));
+  const body = await legacyBody(call, ({ message }) => new HttpError(500, `Failed to decode request body: ${message}`));
   requireDefaultNamespaces(body, (field, namespace) => badRequest(`Invalid ${field}(${namespace}): ${NO_NAMESPACES}`));
   refusePeer(body);
   const destination = body.DestinationName;
@@ -418,7 +418,7 @@ async function destinationOf(call: Call, what: "modify" | "delete"): Promise<str
 async function updateById(call: Call): Promise<Answer> {
   call.refusePartition();
   call.refuseNamespace();
-  const body = await legacyBody(call, (why) => badRequest(`Request decode failed: ${why}`));
+  const body = await legacyBody(call, decodeFailed);
   refusePeer(body);
   const destination = await destinationOf(call, "modify");
   if (body.DestinationName !== destination) {

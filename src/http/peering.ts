@@ -1,7 +1,7 @@
 import { PeeringError } from "../errors.js";
 import type { PeeringView } from "../host/peerings.js";
 import { validatePeeringMeta, validatePeerName } from "../peering/names.js";
-import { decodeGo, GoJsonError, type GoType, goList, goMap, goString, goStruct } from "../syntax/go-json.js";
+import { decodeGo, type GoJsonError, type GoType, goList, goMap, goString, goStruct } from "../syntax/go-json.js";
 import { TokenCodec } from "../token/token-codec.js";
 import type { BlockingQuery } from "./blocking.js";
 import type { Answer, Call } from "./call.js";
@@ -52,13 +52,8 @@ const establishRequest: GoType<EstablishRequest> = goStruct<EstablishRequest>("a
 
 /** Reads the body strictly: keys that are no field are refused. @throws {HttpError} 400 with Consul's text. */
 export async function strictBody<T>(call: Call, type: GoType<T>): Promise<T> {
-  const body = await call.body();
-  try {
-    return decodeGo(body, type);
-  } catch (error) {
-    if (error instanceof GoJsonError) throw badRequest(`Body decoding failed: ${error.message}`);
-    throw error;
-  }
+  const refuse = ({ message }: GoJsonError): HttpError => badRequest(`Body decoding failed: ${message}`);
+  return call.decoded((body) => decodeGo(body, type), refuse);
 }
 
 async function generateToken(call: Call): Promise<Answer> {

@@ -18,7 +18,7 @@ import {
 import {
   type GoFields,
   type GoJson,
-  GoJsonError,
+  type GoJsonError,
   type GoType,
   goAliased,
   goBool,
@@ -35,7 +35,7 @@ import {
   readGo,
 } from "../syntax/go-json.js";
 import type { Call } from "./call.js";
-import { badRequest, HttpError } from "./http-error.js";
+import { decodeFailed, HttpError } from "./http-error.js";
 import { goRecord, type RecordOptions } from "./shape-go.js";
 
 // The bodies of writes to the catalog, as Consul 1.21 decodes them, and `Ports` of 1.22: what it knows and we do not keep is `goAny`.
@@ -322,15 +322,12 @@ export async function catalogBody<T>(
   type: GoType<T>,
   hint: (error: GoJsonError) => string = enterprise,
 ): Promise<T> {
-  const body = await call.body();
-  try {
+  const read = (body: Buffer): T => {
     const json = readFirstValue(body);
     boundChecks(call, json);
     return readGo(json, type);
-  } catch (error) {
-    if (error instanceof GoJsonError) throw badRequest(`Request decode failed: ${error.message}${hint(error)}`);
-    throw error;
-  }
+  };
+  return call.decoded(read, (error) => decodeFailed(error, hint(error)));
 }
 
 /**

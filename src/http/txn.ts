@@ -11,7 +11,6 @@ import type { TransactionResult } from "../host/catalog.js";
 import type { PeeringHost } from "../host/host.js";
 import {
   type GoJson,
-  GoJsonError,
   type GoType,
   goAny,
   goList,
@@ -114,18 +113,13 @@ interface Fault {
 async function transaction(call: Call): Promise<Answer> {
   call.refuseNamespace();
   call.refusePartition();
-  const body = await call.body();
-  let bodies: readonly OperationBody[] = [];
-  let count = 0;
-  try {
+  const read = (body: Buffer): { readonly count: number; readonly bodies: readonly OperationBody[] } => {
     const json = readFirstValue(body);
-    count = isGoList(json) ? json.length : 0;
+    const given = isGoList(json) ? json.length : 0;
     // Of too many nothing is made: they are refused below.
-    if (count <= MAX_TRANSACTION_OPERATIONS) bodies = readGo(json, goList(operationType));
-  } catch (error) {
-    if (error instanceof GoJsonError) throw badRequest(`Failed to parse body: ${error.message}`);
-    throw error;
-  }
+    return { count: given, bodies: given > MAX_TRANSACTION_OPERATIONS ? [] : readGo(json, goList(operationType)) };
+  };
+  const { count, bodies } = await call.decoded(read, ({ message }) => badRequest(`Failed to parse body: ${message}`));
   ownDatacenter(call);
   if (count > MAX_TRANSACTION_OPERATIONS) {
     throw new HttpError(413, `Transaction contains too many operations (${count} > ${MAX_TRANSACTION_OPERATIONS})`);
