@@ -121,3 +121,19 @@ interface ChunkedAnswer {
 export function requestText(method: string, path: string, headers: readonly string[] = [], body = ""): string {
   return `${method} ${path} HTTP/1.1\r\nHost: localhost\r\n${headers.map((header) => `${header}\r\n`).join("")}\r\n${body}`;
 }
+
+/**
+ * Asks until `count` has not changed for 50 answers: others have their turns in between, in which it could.
+ * @param localAddress - as of {@link RawClient.open}.
+ */
+export async function keepsStill(port: number, count: () => number, localAddress?: string): Promise<void> {
+  const other = await RawClient.open(port, localAddress);
+  let before = -1;
+  for (let still = 0; still < 50; still++) {
+    if (count() !== before) still = 0;
+    before = count();
+    other.write(requestText("GET", "/v1/status/leader"));
+    await other.answer();
+  }
+  other.socket.destroy();
+}

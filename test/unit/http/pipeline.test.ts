@@ -6,7 +6,7 @@ import { createHost, type PeeringHost } from "../../../src/host/host.js";
 import { memoryStorage } from "../../../src/storage/memory.js";
 import { memoryNetwork } from "../../../src/transport/memory.js";
 import { eventually, serve } from "../../support/http-pair.js";
-import { RawClient, requestText } from "../../support/raw-http.js";
+import { keepsStill, RawClient, requestText } from "../../support/raw-http.js";
 import { servePort } from "../../support/served-port.js";
 
 /** Larger than what the system takes of one connection that nobody reads. */
@@ -68,17 +68,8 @@ for (const kind of ["a server of node:http", "the server of both versions of HTT
     });
     after(() => stop());
 
-    /** Asks until nothing new was begun for a while: as many turns as there are requests. */
-    async function settled(): Promise<void> {
-      const other = await RawClient.open(port);
-      for (let before = -1, quiet = 0; quiet < 50; quiet++) {
-        if (begun !== before) quiet = 0;
-        before = begun;
-        other.write(requestText("GET", "/v1/status/leader"));
-        await other.answer();
-      }
-      other.socket.destroy();
-    }
+    /** Until no further call is begun. */
+    const settled = (): Promise<void> => keepsStill(port, () => begun);
 
     it("no call begins before the system has taken the answer to the one before", async () => {
       const count = 100;

@@ -12,7 +12,7 @@ import { JsonWriter } from "../../../src/http/json.js";
 import { Incidents } from "../../../src/incidents.js";
 import { type TestClock, testClock } from "../../../src/testing/index.js";
 import { eventually, HttpPair, serve } from "../../support/http-pair.js";
-import { RawClient, requestText } from "../../support/raw-http.js";
+import { keepsStill, RawClient, requestText } from "../../support/raw-http.js";
 
 const LIMIT_MS = 30_000;
 /** More than the system takes of a connection that nobody reads. */
@@ -81,17 +81,8 @@ describe("clients that do not read", { timeout: 60_000 }, () => {
     return JSON.parse(await text(response)).length;
   }
 
-  /** Asks until no further piece is made: others have their turns in between, in which it could be. */
-  async function settled(port: number): Promise<void> {
-    const other = await RawClient.open(port, "127.0.0.9");
-    for (let before = -1, quiet = 0; quiet < 50; quiet++) {
-      if (made !== before) quiet = 0;
-      before = made;
-      other.write(requestText("GET", "/v1/status/leader"));
-      await other.answer();
-    }
-    other.socket.destroy();
-  }
+  /** Until no further piece is made. */
+  const settled = (port: number): Promise<void> => keepsStill(port, () => made, "127.0.0.9");
 
   it("are sent no more than the system takes: a long answer is made as far as it is read", async () => {
     await using server = await served({});
