@@ -128,17 +128,12 @@ export class VirtualIpClaims implements ImportedAddresses, AsyncDisposable {
 
 /** Lower-cased names of local services that have an address whether there are instances or not. */
 function namedServices(entries: ConfigEntrySet): ReadonlySet<string> {
-  const names = new Set<string>();
-  for (const kind of NAMING_KINDS) for (const name of entries.all(kind).keys()) names.add(name);
-  names.delete(EVERY_SERVICE);
-  // As in Consul, a gateway of all services has an address for that.
-  for (const gateway of entries.all("terminating-gateway").values()) {
-    for (const name of frontedBy(gateway)) names.add(name);
-  }
-  return names;
+  const names = NAMING_KINDS.flatMap((kind) => [...entries.all(kind).keys()]);
+  const fronted = [...entries.all("terminating-gateway").values()].flatMap((gateway) => [...frontedBy(gateway)]);
+  return new Set([...names, ...fronted].filter((key) => isNamed(entries, key)));
 }
 
-/** Whether {@link namedServices} has a lower-cased name. */
+/** Whether a lower-cased name has one. As in Consul, a gateway of all services has an address for that. */
 function isNamed(entries: ConfigEntrySet, key: string): boolean {
   if (entries.isFronted(key)) return true;
   return key !== EVERY_SERVICE && NAMING_KINDS.some((kind) => entries.get(kind, key) !== undefined);
