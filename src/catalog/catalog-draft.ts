@@ -10,6 +10,7 @@ import {
   type VirtualIpRecord,
 } from "./catalog-record.js";
 import { sameCheck, sameNode, sameService } from "./equality.js";
+import { MEMBERSHIP_CHECK } from "./health.js";
 import type { Check, Node, Service } from "./instance.js";
 import { lowerCase } from "./names.js";
 import {
@@ -83,7 +84,7 @@ function checkKeyOf(check: Check): string {
   return lowerCase(check.checkId);
 }
 
-const SERF_CHECK = "serfhealth";
+const MEMBERSHIP_KEY = lowerCase(MEMBERSHIP_CHECK);
 const VIRTUAL_TAG = "consul-virtual";
 
 /**
@@ -396,8 +397,9 @@ export class CatalogDraft {
     const other = this.#node(nodeKey);
     if (other === undefined || lowerCase(other.node.id) === lowerCase(node.id)) return;
     if (other.node.id === "" && allowWithoutId) return;
-    const serf = this.checkOwner(nodeKey, SERF_CHECK) === "" ? this.checkRecord(nodeKey, SERF_CHECK) : undefined;
-    if (serf === undefined || serf.check.status === "critical") return;
+    const isOfNode = this.checkOwner(nodeKey, MEMBERSHIP_KEY) === "";
+    const membership = isOfNode ? this.checkRecord(nodeKey, MEMBERSHIP_KEY) : undefined;
+    if (membership === undefined || membership.check.status === "critical") return;
     throw invalid(
       `Error while renaming Node ID: "${node.id}": Node name ${node.name} is reserved by node ${other.node.id} ` +
         `with name ${other.node.name} (${other.node.address})`,

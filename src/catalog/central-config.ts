@@ -1,7 +1,13 @@
 import { compareUtf8 } from "./byte-order.js";
 import type { ServiceDefaultsEntry } from "./config-entry.js";
 import type { ConfigEntrySet } from "./config-entry-set.js";
-import type { JsonObject, JsonValue, Proxy as ProxyDefinition, Service } from "./instance.js";
+import {
+  emptyProxy,
+  type JsonObject,
+  type JsonValue,
+  type Proxy as ProxyDefinition,
+  type Service,
+} from "./instance.js";
 import { isList, isObject, listMember, member, textMember } from "./kept-members.js";
 import { lowerCase } from "./names.js";
 
@@ -26,18 +32,8 @@ interface Target {
 
 const targetKey = ({ peer, name }: Target): string => `${peer}\0${name}`;
 
-const noProxy: ProxyDefinition = {
-  destinationServiceName: "",
-  destinationServiceId: "",
-  localServiceAddress: "",
-  localServicePort: 0,
-  localServiceSocketPath: "",
-  mode: "",
-  meshGatewayMode: "",
-};
-
 /** Whether config entries change how an instance is told. */
-function isMerged({ kind, proxy = noProxy }: Service): boolean {
+function isMerged({ kind, proxy = emptyProxy }: Service): boolean {
   if (GATEWAYS.has(kind)) return true;
   return kind === "connect-proxy" && (proxy.destinationServiceId !== "" || proxy.destinationServiceName !== "");
 }
@@ -70,7 +66,7 @@ export function centralNames(service: Service, entries: ConfigEntrySet): readonl
 /** An instance as config entries make it; what is no proxy is as it was. */
 export function withCentralConfig<Instance extends Service>(service: Instance, entries: ConfigEntrySet): Instance {
   if (!isMerged(service)) return service;
-  const proxy = service.proxy ?? noProxy;
+  const proxy = service.proxy ?? emptyProxy;
   const own = centralConfig(entries, configuredBy(service), proxy);
   const mode = proxy.mode || own.mode;
   const upstreams = mergedUpstreams(proxy.upstreams ?? [], own.upstreams, mode);

@@ -2,20 +2,21 @@ import { PeeringError } from "../errors.js";
 import { ProtobufReader, WireType } from "../wire/protobuf.js";
 import { doAll, type Steps } from "../wire/steps.js";
 import { sameCheck, sameNode, sameService } from "./equality.js";
-import type {
-  Check,
-  Connect,
-  JsonObject,
-  JsonValue,
-  Locality,
-  Node,
-  Proxy as ProxyDefinition,
-  Service,
-  ServiceAddress,
-  ServiceInstance,
-  ServicePort,
-  StringMap,
-  Weights,
+import {
+  type Check,
+  type Connect,
+  emptyProxy,
+  type JsonObject,
+  type JsonValue,
+  type Locality,
+  type Node,
+  type Proxy as ProxyDefinition,
+  type Service,
+  type ServiceAddress,
+  type ServiceInstance,
+  type ServicePort,
+  type StringMap,
+  type Weights,
 } from "./instance.js";
 import { lowerCase } from "./names.js";
 import { defaultPort } from "./ports.js";
@@ -190,15 +191,6 @@ const emptyCheck: Check = {
   timeout: "",
   exposedPort: 0,
   definition: {},
-};
-const emptyProxy: ProxyDefinition = {
-  destinationServiceName: "",
-  destinationServiceId: "",
-  localServiceAddress: "",
-  localServicePort: 0,
-  localServiceSocketPath: "",
-  mode: "",
-  meshGatewayMode: "",
 };
 
 function readInstance(reader: ProtobufReader): ServiceInstance {

@@ -60,6 +60,17 @@ export interface Proxy {
   readonly extra?: JsonObject;
 }
 
+/** A proxy of which nothing is said. */
+export const emptyProxy: Proxy = {
+  destinationServiceName: "",
+  destinationServiceId: "",
+  localServiceAddress: "",
+  localServicePort: 0,
+  localServiceSocketPath: "",
+  mode: "",
+  meshGatewayMode: "",
+};
+
 /** How to reach an exported service through the exporter's mesh gateways. */
 export interface PeerMeta {
   readonly sni: readonly string[];

@@ -32,7 +32,7 @@ export class DefinedServices {
   /**
    * Registers these, and removes those that were defined before and are no longer. Of one that is defined twice the last one
    * counts.
-   * @throws {PeeringError} `invalid-argument`: one that cannot be registered; those before it are.
+   * @throws {PeeringError} `invalid-argument`: one that cannot be registered; those before it are, and a few behind it.
    */
   async replace({ services, checks }: Definitions): Promise<void> {
     await each(services, (service) =>

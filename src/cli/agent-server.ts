@@ -1,5 +1,6 @@
 import { createHash } from "node:crypto";
 import { isIP } from "node:net";
+import { MEMBERSHIP_CHECK } from "../catalog/health.js";
 import { lowerCase } from "../catalog/names.js";
 import type { PeeringHost } from "../host/host.js";
 import { FOLLOWED_VERSION } from "../http/index.js";
@@ -54,7 +55,7 @@ export async function registerServer(host: PeeringHost, server: ServerNode): Pro
     nodeMeta: { ...nodeMeta, "consul-network-segment": "", "consul-version": FOLLOWED_VERSION },
     service: { id: "consul", name: "consul", port: splitHostPort(host.listenAddress ?? "")?.port ?? 0 },
     checks: [
-      { checkId: "serfHealth", name: "Serf Health Status", status: "passing", output: "Agent alive and reachable" },
+      { checkId: MEMBERSHIP_CHECK, name: "Serf Health Status", status: "passing", output: "Agent alive and reachable" },
     ],
   });
 }

@@ -1,10 +1,9 @@
 import { Http2ServerRequest } from "node:http2";
 import { type Clock, type LogFields, systemClock } from "../environment.js";
-import { PeeringError } from "../errors.js";
+import { exhausted } from "../host/record-limit.js";
 import { Incidents } from "../incidents.js";
 import { Places, sourceOf } from "../sources.js";
 import { formatAddress } from "../transport/address.js";
-import { StatusCode } from "../wire/status.js";
 import { type Answerer, AnswerTurns, type Unread } from "./answer-turns.js";
 import { HttpError } from "./http-error.js";
 import type { HttpRequest, HttpResponse } from "./messages.js";
@@ -173,10 +172,6 @@ export class CallLimits {
         this.incidents.report("answers-unread", "too many answers have been made that nobody reads", { source });
     }
   }
-}
-
-function exhausted(why: string): PeeringError {
-  return new PeeringError("resource-exhausted", why, { status: StatusCode.ResourceExhausted });
 }
 
 /** @param wait - calls `start`, or what it returns is called. @throws `signal.reason` */

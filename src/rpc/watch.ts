@@ -1,5 +1,6 @@
 import type { Access, Right } from "../access/authorizer.js";
 import { PeeringError } from "../errors.js";
+import { exhausted } from "../host/record-limit.js";
 import { StatusCode } from "../wire/status.js";
 import type { RpcCall } from "./rpc-call.js";
 
@@ -78,8 +79,7 @@ export class Watch implements Disposable {
     const right = this.#missing(this.#access);
     if (right !== undefined) this.#access.require(right);
     if (this.#displaced) {
-      const why = "too many calls wait for a change: the oldest end";
-      throw new PeeringError("resource-exhausted", why, { status: StatusCode.ResourceExhausted });
+      throw exhausted("too many calls wait for a change: the oldest end");
     }
     await this.#call.turn();
   }
