@@ -7,6 +7,8 @@ export interface Client {
   readonly name: string;
   /** The packages it is installed from, with their versions. */
   readonly packages: readonly string[];
+  /** Directories of `test/clients` that are copied into its installation, beside the one with its name. Default: none. */
+  readonly sources?: readonly string[];
   /** Whether the machine has what it is built with; a text says what is missing. Default: it has. */
   missing?(processes: Processes): Promise<string | undefined>;
   /** Fetches and builds it. Called once; what it leaves in the directory serves all later runs. */

@@ -32,9 +32,9 @@ export interface CommandResult {
 export class Installation {
   readonly directory: string;
   readonly processes: Processes;
-  readonly #sources: URL;
+  readonly #sources: readonly URL[];
 
-  private constructor(processes: Processes, directory: string, sources: URL) {
+  private constructor(processes: Processes, directory: string, sources: readonly URL[]) {
     this.processes = processes;
     this.directory = directory;
     this.#sources = sources;
@@ -44,7 +44,9 @@ export class Installation {
   static async of(client: Client, processes: Processes): Promise<Installation> {
     // As compiled, this file lies one folder deeper than what is not compiled: the clients' sources in other languages.
     const compiled = import.meta.url.endsWith(".js");
-    const sources = new URL(compiled ? `../../../test/clients/${client.name}/` : `${client.name}/`, import.meta.url);
+    const sources = [client.name, ...(client.sources ?? [])].map((name) => {
+      return new URL(compiled ? `../../../test/clients/${name}/` : `${name}/`, import.meta.url);
+    });
     const directory = join(tmpdir(), "peerage-clients", `${client.name}-${await digestOf(client, sources)}`);
     const installation = new Installation(processes, directory, sources);
     const mark = join(directory, "installed");
@@ -91,14 +93,17 @@ export class Installation {
 
   /** The sources of ours that drive the client. */
   async #copySources(): Promise<void> {
-    if (await isThere(this.#sources)) await cp(this.#sources, this.directory, { recursive: true });
+    for (const sources of this.#sources) {
+      if (await isThere(sources)) await cp(sources, this.directory, { recursive: true });
+    }
   }
 }
 
 /** Of what an installation is made from: another version, or another source of ours, makes another one. */
-async function digestOf(client: Client, sources: URL): Promise<string> {
+async function digestOf(client: Client, directories: readonly URL[]): Promise<string> {
   const digest = createHash("sha256").update(client.packages.join());
-  if (await isThere(sources)) {
+  for (const sources of directories) {
+    if (!(await isThere(sources))) continue;
     for (const file of (await readdir(sources, { recursive: true, withFileTypes: true })).sort(byPath)) {
       if (file.isFile()) digest.update(file.name).update(await readFile(join(file.parentPath, file.name)));
     }

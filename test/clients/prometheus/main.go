@@ -2,11 +2,8 @@
 package main
 
 import (
-	"bytes"
 	"context"
-	"encoding/json"
 	"fmt"
-	"net/http"
 	"os"
 	"sort"
 	"strings"
@@ -42,34 +39,6 @@ func addresses(targets []model.LabelSet) string {
 	}
 	sort.Strings(found)
 	return strings.Join(found, " ")
-}
-
-func report(name string, problem string) {
-	if problem == "" {
-		fmt.Printf("ok %s\n", name)
-	} else {
-		fmt.Printf("not ok %s: %s\n", name, strings.ReplaceAll(problem, "\n", " "))
-	}
-}
-
-func put(path string, body any) error {
-	encoded, err := json.Marshal(body)
-	if err != nil {
-		return err
-	}
-	request, err := http.NewRequest(http.MethodPut, "http://"+os.Getenv("CONSUL_HTTP_ADDR")+path, bytes.NewReader(encoded))
-	if err != nil {
-		return err
-	}
-	answer, err := http.DefaultClient.Do(request)
-	if err != nil {
-		return err
-	}
-	defer answer.Body.Close()
-	if answer.StatusCode != http.StatusOK {
-		return fmt.Errorf("%s: %s", path, answer.Status)
-	}
-	return nil
 }
 
 // Discovers with `change` made to the configuration until `good` finds nothing wrong with what is found.

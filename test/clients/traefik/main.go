@@ -2,7 +2,6 @@
 package main
 
 import (
-	"bytes"
 	"context"
 	"crypto/tls"
 	"crypto/x509"
@@ -22,34 +21,6 @@ import (
 	"github.com/traefik/traefik/v3/pkg/provider/consulcatalog"
 	"github.com/traefik/traefik/v3/pkg/safe"
 )
-
-func report(name string, problem string) {
-	if problem == "" {
-		fmt.Printf("ok %s\n", name)
-	} else {
-		fmt.Printf("not ok %s: %s\n", name, strings.ReplaceAll(problem, "\n", " "))
-	}
-}
-
-func put(path string, body any) error {
-	encoded, err := json.Marshal(body)
-	if err != nil {
-		return err
-	}
-	request, err := http.NewRequest(http.MethodPut, "http://"+os.Getenv("CONSUL_HTTP_ADDR")+path, bytes.NewReader(encoded))
-	if err != nil {
-		return err
-	}
-	answer, err := http.DefaultClient.Do(request)
-	if err != nil {
-		return err
-	}
-	defer answer.Body.Close()
-	if answer.StatusCode != http.StatusOK {
-		return fmt.Errorf("%s: %s", path, answer.Status)
-	}
-	return nil
-}
 
 func get(path string, into any) error {
 	answer, err := http.Get("http://" + os.Getenv("CONSUL_HTTP_ADDR") + path)
