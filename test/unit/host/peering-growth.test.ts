@@ -43,6 +43,13 @@ async function each(size: number, action: (index: number) => Promise<unknown> | 
 
 const idOf = ({ records }: Kept, index: number): string => records.byName(`p${index}`)?.id ?? "";
 
+function generate({ records, secrets }: Kept, size: number): Promise<void> {
+  return each(size, async (index) => {
+    const { establishmentSecret } = await records.generateToken({ peerName: `p${index}` });
+    secrets.set(index, establishmentSecret);
+  });
+}
+
 describe("the time of one peering does not grow with how many there are", () => {
   it("in records of acceptors", () =>
     assertLinear<Kept>({
@@ -50,16 +57,8 @@ describe("the time of one peering does not grow with how many there are", () => 
       prepare: kept,
       dispose: ({ records }) => records[Symbol.asyncDispose](),
       steps: {
-        "generate a token": ({ records, secrets }, of) =>
-          each(of, async (index) => {
-            const { establishmentSecret } = await records.generateToken({ peerName: `p${index}` });
-            secrets.set(index, establishmentSecret);
-          }),
-        "generate another": ({ records, secrets }, of) =>
-          each(of, async (index) => {
-            const { establishmentSecret } = await records.generateToken({ peerName: `p${index}` });
-            secrets.set(index, establishmentSecret);
-          }),
+        "generate a token": generate,
+        "generate another": generate,
         "exchange it": (world, of) =>
           each(of, async (index) => {
             const establishmentSecret = world.secrets.get(index) ?? "";
