@@ -37,7 +37,7 @@ import { readExpendable } from "../storage/expendable.js";
 import { CATALOG_PREFIX } from "../storage/keys.js";
 import type { Entry, Key, Storage, Write } from "../storage/storage.js";
 import { requireFewValues } from "./record-limit.js";
-import { inTurns, sortSteps } from "./turns.js";
+import { sortByKeys } from "./turns.js";
 
 export type { Judge, Touched } from "../catalog/catalog-draft.js";
 export type { ServiceKinds } from "../catalog/catalog-state.js";
@@ -555,24 +555,19 @@ export class Catalog implements CatalogSource, AsyncDisposable {
     const record = this.#state.nodeRecord(nodeKey);
     if (record === undefined) return undefined;
     const instances = [...this.#state.instanceRecordsOn(nodeKey)];
-    const checks: { readonly key: string; readonly check: CheckRecord }[] = [];
-    for (const owner of [record, ...instances]) {
-      for (const check of owner.checks.values()) checks.push({ key: lowerCase(check.check.checkId), check });
-    }
-    const sorted = await inTurns(sortSteps(instances, (left, right) => compareUtf8(left.key, right.key)));
-    const sortedChecks = await inTurns(sortSteps(checks, (left, right) => compareUtf8(left.key, right.key)));
+    const checks: CheckRecord[] = [];
+    for (const owner of [record, ...instances]) for (const check of owner.checks.values()) checks.push(check);
     return {
       node: indexedNode(record),
-      services: listing(sorted, indexedService),
-      checks: listing(sortedChecks, ({ check }) => indexedCheck(check)),
+      services: listing(await sortByKeys(instances, ({ key }) => [key]), indexedService),
+      checks: listing(await sortByKeys(checks, ({ check }) => [lowerCase(check.checkId)]), indexedCheck),
     };
   }
 
   /** As {@link nodes}, found in turns, each made when it is looked at. */
   async nodeListing(): Promise<Listing<IndexedNode>> {
-    const named = [...this.#state.nodeEntries()].map(([key, record]) => ({ key, record }));
-    const sorted = await inTurns(sortSteps(named, (left, right) => compareUtf8(left.key, right.key)));
-    return listing(sorted, ({ record }) => indexedNode(record));
+    const sorted = await sortByKeys(this.#state.nodeEntries(), ([key]) => [key]);
+    return listing(sorted, ([, record]) => indexedNode(record));
   }
 
   /** A node without what is on it, at the same cost however much that is; undefined: there is none of that name. */
@@ -652,9 +647,8 @@ export class Catalog implements CatalogSource, AsyncDisposable {
 
   /** The names, as in {@link services}, found in turns. */
   async serviceNames(): Promise<readonly string[]> {
-    const keys = [...this.#state.serviceKeys()].map((key) => ({ key }));
-    const sorted = await inTurns(sortSteps(keys, (left, right) => compareUtf8(left.key, right.key)));
-    return sorted.map(({ key }) => this.#state.serviceName(key) ?? key);
+    const keys = await sortByKeys(this.#state.serviceKeys(), (key) => [key]);
+    return keys.map((key) => this.#state.serviceName(key) ?? key);
   }
 
   /** The tags that the instances of a service have, in byte order. */
@@ -716,16 +710,12 @@ export class Catalog implements CatalogSource, AsyncDisposable {
    * made when it is looked at.
    */
   async checksInState(state: string): Promise<Listing<IndexedCheck>> {
-    const found: { readonly node: string; readonly id: string; readonly record: CheckRecord }[] = [];
+    const found: CheckRecord[] = [];
     for (const record of this.#state.checkRecords()) {
-      const { node, checkId, status } = record.check;
-      if (state === "any" || status === state) found.push({ node: lowerCase(node), id: lowerCase(checkId), record });
+      if (state === "any" || record.check.status === state) found.push(record);
     }
-    const sorted = await inTurns(
-      sortSteps(found, (left, right) => compareUtf8(left.node, right.node) || compareUtf8(left.id, right.id)),
-    );
     return listing(
-      sorted.map(({ record }) => record),
+      await sortByKeys(found, ({ check: { node, checkId } }) => [lowerCase(node), lowerCase(checkId)]),
       indexedCheck,
     );
   }

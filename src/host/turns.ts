@@ -1,4 +1,5 @@
 import { setImmediate } from "node:timers/promises";
+import { compareUtf8 } from "../catalog/byte-order.js";
 import type { Steps } from "../wire/steps.js";
 
 /** Does all steps; between two of them whatever else waits gets its turn. */
@@ -31,6 +32,27 @@ export function* sortSteps<Item extends object>(
     runs = merged;
   }
   return runs[0] ?? [];
+}
+
+/**
+ * Sorts in turns, by keys that are made once for each item: by the first ones in byte order, of equal ones by the next.
+ * @returns a new array.
+ */
+export async function sortByKeys<Item>(
+  items: Iterable<Item>,
+  keysOf: (item: Item) => readonly string[],
+): Promise<readonly Item[]> {
+  const keyed = Array.from(items, (item) => ({ item, keys: keysOf(item) }));
+  const sorted = await inTurns(sortSteps(keyed, (left, right) => compareKeys(left.keys, right.keys)));
+  return sorted.map(({ item }) => item);
+}
+
+function compareKeys(left: readonly string[], right: readonly string[]): number {
+  for (const [index, key] of left.entries()) {
+    const order = compareUtf8(key, right[index] ?? "");
+    if (order !== 0) return order;
+  }
+  return 0;
 }
 
 /** Items sorted at once, and merged in one step. */

@@ -10,7 +10,7 @@ import type { CatalogIndexes, IndexedCheck, IndexedInstance } from "../host/cata
 import type { ConfigEntryChange } from "../host/config-entries.js";
 import { latest, VIRTUAL } from "../host/gateways.js";
 import type { PeeringHost } from "../host/host.js";
-import { inTurns, sortSteps } from "../host/turns.js";
+import { sortByKeys } from "../host/turns.js";
 import type { Answer, Call } from "./call.js";
 import type { Fields } from "./filter/fields.js";
 import { compileFilter } from "./filter/filter.js";
@@ -287,35 +287,13 @@ function importedView(host: PeeringHost, peer: string, instance: ServiceInstance
   };
 }
 
-/** What is sorted by the lower-cased names of node and service. */
-interface Keyed<Item> {
-  readonly node: string;
-  readonly id: string;
-  readonly item: Item;
-}
-
-async function byNodeAndId<Item>(
-  items: Iterable<Item>,
-  keysOf: (item: Item) => readonly [node: string, id: string],
-): Promise<Listing<Item>> {
-  const keyed: Keyed<Item>[] = [];
-  for (const item of items) {
-    const [node, id] = keysOf(item);
-    keyed.push({ node: lowerCase(node), id: lowerCase(id), item });
-  }
-  const sorted = await inTurns(
-    sortSteps(keyed, (left, right) => compareUtf8(left.node, right.node) || compareUtf8(left.id, right.id)),
-  );
-  return sorted.map(({ item }) => item);
-}
-
 async function importedViews(
   { host }: Call,
   peer: string,
   instances: readonly ServiceInstance[],
   indexes: Stamped,
 ): Promise<Listing<InstanceView>> {
-  const sorted = await byNodeAndId(instances, ({ node, service }) => [node.name, service.id]);
+  const sorted = await sortByKeys(instances, ({ node, service }) => [lowerCase(node.name), lowerCase(service.id)]);
   return listing(sorted, (instance) => importedView(host, peer, instance, indexes));
 }
 
@@ -477,11 +455,10 @@ export async function everyImported(call: Call, peer: string): Promise<Listing<I
   if (internals.records.byName(peer) === undefined) return [];
   for await (const change of imports.watch({ peer, signal: call.signal })) {
     if (change.type !== "snapshot") break;
-    const named = [...change.services].map(([service, instances]) => ({ key: lowerCase(service), service, instances }));
-    const sorted = await inTurns(sortSteps(named, (left, right) => compareUtf8(left.key, right.key)));
+    const sorted = await sortByKeys(change.services, ([service]) => [lowerCase(service)]);
     const lists: Listing<InstanceView>[] = [];
     const pause = pauses();
-    for (const { service, instances } of sorted) {
+    for (const [service, instances] of sorted) {
       const indexes = stamp(imports.service({ peer, service })?.revision ?? change.revision);
       lists.push(await importedViews(call, peer, instances, indexes));
       await pause();
@@ -509,7 +486,7 @@ export async function checksInState(call: Call, peer: string, state: string): Pr
     for (const check of stampedChecks(ofNode, stamp(revisions.get(node.name) ?? 1n))) add(check);
   });
   call.keep(checks.length * IMPORTED_CHECK_BYTES);
-  return listing(await byNodeAndId(checks, ({ node, checkId }) => [node, checkId]), viewOf);
+  return listing(await sortByKeys(checks, ({ node, checkId }) => [lowerCase(node), lowerCase(checkId)]), viewOf);
 }
 
 export function hasNodeMeta(node: Node, wanted: readonly (readonly [string, string])[]): boolean {

@@ -4,7 +4,7 @@ import { EVERY_SERVICE } from "../catalog/config-entry-set.js";
 import { isCritical } from "../catalog/health.js";
 import { joined, type Listing } from "../catalog/listing.js";
 import { lowerCase } from "../catalog/names.js";
-import { inTurns, sortSteps } from "../host/turns.js";
+import { sortByKeys } from "../host/turns.js";
 import type { Answer, Call } from "./call.js";
 import {
   type DiscoveryOptions,
@@ -188,9 +188,7 @@ async function summaries(call: Call, instances: Listing<InstanceView>): Promise<
     if (summary.kind === "terminating-gateway") summary.linked = gateways.get(key)?.services.length;
     summary.behindGateway = entries.isFronted(key) || (isEveryFronted && summary.kind === "" && summary.instances > 0);
   });
-  return inTurns(
-    sortSteps(all, (left, right) => compareUtf8(left.name, right.name) || compareUtf8(left.peer, right.peer)),
-  );
+  return sortByKeys(all, ({ name, peer }) => [name, peer]);
 }
 
 async function services(call: Call): Promise<Answer> {
@@ -347,16 +345,15 @@ async function everyNode(call: Call, peer: string, visible: Visibility): Promise
     await forEachNode(call, await nodesOf(call.host, ""), look);
     return found;
   }
-  const byNode = new Map<string, { readonly key: string; readonly views: InstanceView[] }>();
+  const byNode = new Map<string, InstanceView[]>();
   await forEach(await everyImported(call, peer), (view) => {
     const key = lowerCase(view.node.name);
-    const known = byNode.get(key) ?? { key, views: [] };
-    byNode.set(key, known);
-    known.views.push(view);
+    const known = byNode.get(key);
+    if (known === undefined) byNode.set(key, [view]);
+    else known.push(view);
   });
   const pause = pauses();
-  const sorted = await inTurns(sortSteps([...byNode.values()], (left, right) => compareUtf8(left.key, right.key)));
-  for (const { views } of sorted) {
+  for (const [, views] of await sortByKeys(byNode, ([key]) => [key])) {
     await pause();
     call.keep(views.length * IMPORTED_BYTES);
     const contents = importedNode(peer, views);
