@@ -371,7 +371,7 @@ export function transportSuite(name: string, open: () => Promise<TransportFixtur
       }
     });
 
-    test("ch1 case 72, ch3 case 18: an address without port", async (pair) => {
+    test("an address without port (ch1 case 72, ch3 case 18)", async (pair) => {
       const target = { ...pair.target, address: "bad" };
       const signal = new AbortController().signal;
       for (const attempt of [
@@ -384,7 +384,7 @@ export function transportSuite(name: string, open: () => Promise<TransportFixtur
       }
     });
 
-    test("ch1 case 4: another server name is refused, naming the real one", async (pair) => {
+    test("another server name is refused, naming the real one (ch1 case 4)", async (pair) => {
       if (pair.target.caPems.length === 0) return;
       const target = { ...pair.target, serverName: "server.other.peering.example.consul" };
       const error = await assertPeeringError(pair.fixture.dialer.openStream(target, new AbortController().signal));

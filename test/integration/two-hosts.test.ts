@@ -4,7 +4,7 @@ import { eventually, inStep, isEqual, type Kind, offerServices, peerThem, twoHos
 
 for (const kind of ["memory", "grpc and level"] satisfies readonly Kind[]) {
   describe(`two hosts over ${kind}`, () => {
-    it("LC2, ch3 case 2: ACTIVE on both ends, both directions imported and equal, counts and facts right", async () => {
+    it("ACTIVE on both ends, both directions imported and equal, counts and facts right (LC2, ch3 case 2)", async () => {
       await using pair = await twoHosts(kind);
       const { acceptor, dialer } = pair;
       await offerServices(acceptor.host, "dialer", ["web", "db", "cache"]);
@@ -39,7 +39,7 @@ for (const kind of ["memory", "grpc and level"] satisfies readonly Kind[]) {
       }
     });
 
-    it("LC2: a burst of changes ends equal on the other side", async () => {
+    it("a burst of changes ends equal on the other side (LC2)", async () => {
       await using pair = await twoHosts(kind);
       const { acceptor, dialer } = pair;
       await offerServices(acceptor.host, "dialer", ["web", "db"]);
@@ -61,7 +61,7 @@ for (const kind of ["memory", "grpc and level"] satisfies readonly Kind[]) {
     });
 
     for (const role of ["acceptor", "dialer"] as const) {
-      it(`LC10, LC11, LC12: the ${role} deletes; TERMINATED on the other; established anew`, async () => {
+      it(`the ${role} deletes; TERMINATED on the other; established anew (LC10, LC11, LC12)`, async () => {
         await using pair = await twoHosts(kind);
         const { acceptor, dialer } = pair;
         await offerServices(acceptor.host, "dialer", ["web"]);
@@ -82,7 +82,7 @@ for (const kind of ["memory", "grpc and level"] satisfies readonly Kind[]) {
         await inStep(pair);
       });
 
-      it(`LC15: a restart of the ${role} goes on by itself, with what it had`, async () => {
+      it(`a restart of the ${role} goes on by itself, with what it had (LC15)`, async () => {
         await using pair = await twoHosts(kind);
         const { acceptor, dialer } = pair;
         await offerServices(acceptor.host, "dialer", ["web", "db"]);

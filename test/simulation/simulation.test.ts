@@ -83,7 +83,7 @@ describe("simulated worlds of two to five hosts", () => {
 
   for (let first = 1; first <= SEEDS; first += SEEDS_PER_TEST) {
     const last = first + SEEDS_PER_TEST - 1;
-    it(`ch3 case 99: the invariants hold at every step, and what is promised in peace comes true (seeds ${first} to ${last})`, async () => {
+    it(`the invariants hold at every step, and what is promised in peace comes true (seeds ${first} to ${last}) (ch3 case 99)`, async () => {
       for (let seed = first; seed <= last; seed++) {
         const { failures, counts: seen } = await simulate({ seed });
         assert.deepEqual(failures.slice(0, 3), [], `replay with: npm run simulate -- --seed ${seed}`);

@@ -10,7 +10,7 @@ async function sees(rules: string, byDefault: "allow" | "deny"): Promise<readonl
 }
 
 describe("what may be read of a peer's (2.10)", () => {
-  it("RPC8: is for who was granted to write a service, or may read all there are", async () => {
+  it("is for who was granted to write a service, or may read all there are (RPC8)", async () => {
     assert.deepEqual(await sees("", "deny"), []);
     assert.deepEqual(await sees('service "any" { policy = "read" } node "any" { policy = "read" }', "deny"), []);
     assert.deepEqual(await sees('service "x" { policy = "write" }', "deny"), ["services", "nodes"]);

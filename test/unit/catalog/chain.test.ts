@@ -30,12 +30,12 @@ test("a service without entries leads to itself over tcp", () => {
   assert.equal(chain.problem, undefined);
 });
 
-test("ch4 case 15: service-defaults decide the protocol, and an empty one means tcp", () => {
+test("service-defaults decide the protocol, and an empty one means tcp (ch4 case 15)", () => {
   assert.equal(entrySet({ kind: "service-defaults", name: "web", protocol: "HTTP" }).protocolOf("web"), "http");
   assert.equal(entrySet({ kind: "service-defaults", name: "web" }, http).protocolOf("web"), "tcp");
 });
 
-test("ch4 case 16: proxy-defaults decide where there are no service-defaults", () => {
+test("proxy-defaults decide where there are no service-defaults (ch4 case 16)", () => {
   assert.equal(entrySet(http).protocolOf("web"), "http");
 });
 
@@ -51,7 +51,7 @@ test("a redirect is followed, a chain of redirects too, and a circle is a proble
   assert.deepEqual(circle.targets, []);
 });
 
-test("ch4 case 24: failover targets are targets, sorted by id; redirects of failover places are followed", () => {
+test("failover targets are targets, sorted by id; redirects of failover places are followed (ch4 case 24)", () => {
   assert.deepEqual(
     ids(
       "web",

@@ -185,7 +185,7 @@ const resolvers: readonly (readonly [unknown, string])[] = [
   [resolver({ name: "" }), "Name is required"],
 ];
 for (const [input, message] of resolvers) {
-  test(`ch4 case 84: service-resolver is refused with ${message}`, () => refused(input, message));
+  test(`service-resolver is refused with ${message} (ch4 case 84)`, () => refused(input, message));
 }
 
 test("splits must sum to 100, and differ", () => {

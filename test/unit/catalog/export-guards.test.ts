@@ -33,7 +33,7 @@ const resolver = (fields: Partial<Extract<ConfigEntryInput, { kind: "service-res
 });
 const httpWeb: ConfigEntryInput = { kind: "proxy-defaults", config: { protocol: "http" } };
 
-test("ch4 case 25: a redirect of an exported TCP service to another one is refused, of an HTTP one accepted", () => {
+test("a redirect of an exported TCP service to another one is refused, of an HTTP one accepted (ch4 case 25)", () => {
   const redirect = resolver({ redirect: { service: "other" } });
   refusedWrite(
     entrySet(exporting(["web", "b"])),
@@ -70,7 +70,7 @@ const unsafe: readonly (readonly [ConfigEntryInput, string])[] = [
   ],
 ];
 for (const [entry, message] of unsafe) {
-  test(`ch4 case 26: ${message}, whichever is written first`, () => {
+  test(`${message}, whichever is written first (ch4 case 26)`, () => {
     refusedWrite(entrySet(exporting(["web", "b"])), entry, message);
     refusedWrite(entrySet(exporting(["*", "b"])), entry, message);
     refusedWrite(entrySet(entry), exporting(["web", "b"]), message);

@@ -21,17 +21,17 @@ function chainNames(input: ExportInput, peer = "b"): readonly string[] {
   return [...resolveExports(input, peer).chains.keys()];
 }
 
-test("ch4 case 12, ch1 case 74: without an exported-services entry nothing is exported", () => {
+test("without an exported-services entry nothing is exported (ch4 case 12, ch1 case 74)", () => {
   const input = exportInput(entrySet(), [instance("web"), sidecarOf("web")]);
   assert.deepEqual(resolveExports(input, "b"), { services: [], list: [], chains: new Map() });
 });
 
-test("ch4 case 13, ch1 case 94: an exact name is exported before it has instances, without a chain", () => {
+test("an exact name is exported before it has instances, without a chain (ch4 case 13, ch1 case 94)", () => {
   const resolved = resolveExports(exportInput(entrySet(exporting(["web", "b"])), []), "b");
   assert.deepEqual(resolved, { services: ["web"], list: ["web"], chains: new Map() });
 });
 
-test("ch4 case 14: a sidecar makes a tcp chain whose target is the service", () => {
+test("a sidecar makes a tcp chain whose target is the service (ch4 case 14)", () => {
   const resolved = resolveExports(
     exportInput(entrySet(exporting(["web", "b"])), [instance("web"), sidecarOf("web")]),
     "b",
@@ -45,13 +45,13 @@ test("ch4 case 14: a sidecar makes a tcp chain whose target is the service", () 
   );
 });
 
-test("ch4 case 15: a chain has the protocol of service-defaults, and no targets when it is http", () => {
+test("a chain has the protocol of service-defaults, and no targets when it is http (ch4 case 15)", () => {
   const entries = entrySet(exporting(["web", "b"]), { kind: "service-defaults", name: "web", protocol: "http" });
   const chain = resolveExports(exportInput(entries, [sidecarOf("web")]), "b").chains.get("web");
   assert.deepEqual(chain, { protocol: "http", tcpTargets: [] });
 });
 
-test("ch4 case 17: capitals of peer names count", () => {
+test("capitals of peer names count (ch4 case 17)", () => {
   const input = exportInput(entrySet(exporting(["web", "P"])), []);
   assert.deepEqual(resolveExports(input, "p").services, []);
   assert.deepEqual(explainExport(input, "p", "web").reasons, [
@@ -60,12 +60,12 @@ test("ch4 case 17: capitals of peer names count", () => {
   ]);
 });
 
-test("ch1 case 78: a service exported to another peer alone is not exported", () => {
+test("a service exported to another peer alone is not exported (ch1 case 78)", () => {
   const input = exportInput(entrySet(exporting(["web", "c"])), [instance("web")]);
   assert.deepEqual(resolveExports(input, "b").services, []);
 });
 
-test("ch4 case 18, ch1 case 92: * is every ordinary name in byte order, as they come and go", () => {
+test("* is every ordinary name in byte order, as they come and go (ch4 case 18, ch1 case 92)", () => {
   const names = new ServiceIndex();
   const input: ExportInput = { ...exportInput(entrySet(exporting(["*", "b"])), []), names };
   names.apply(
@@ -88,7 +88,7 @@ test("ch4 case 18, ch1 case 92: * is every ordinary name in byte order, as they 
   assert.deepEqual(resolveExports(input, "b").services, ["Zed", "api", "\uffee", "\u{1f600}"]);
 });
 
-test("ch4 case 19, ch1 case 121: under * a resolver's name is a chain, in our list and not in Consul's", () => {
+test("under * a resolver's name is a chain, in our list and not in Consul's (ch4 case 19, ch1 case 121)", () => {
   const entries = entrySet(exporting(["*", "b"]), { kind: "service-resolver", name: "virtual", connectTimeout: "5s" });
   const ours = resolveExports(exportInput(entries, [instance("web")]), "b");
   assert.deepEqual(ours.services, ["web"]);
@@ -106,19 +106,19 @@ test("an exact name that has a resolver alone is in both", () => {
   assert.deepEqual([...resolved.chains.keys()], ["virtual"]);
 });
 
-test("ch4 case 20: a chain that leads to consul is dropped, the list stays", () => {
+test("a chain that leads to consul is dropped, the list stays (ch4 case 20)", () => {
   const input = exportInput(entrySet(exporting(["web", "b"]), redirectToConsul), [instance("web"), sidecarOf("web")]);
   assert.deepEqual(resolveExports(input, "b"), { services: ["web"], list: ["web"], chains: new Map() });
 });
 
-test("ch4 case 21: consul is never exported", () => {
+test("consul is never exported (ch4 case 21)", () => {
   for (const name of ["consul", "Consul"]) {
     const input = exportInput(entrySet(exporting([name, "b"])), [instance("consul"), sidecarOf("consul")]);
     assert.deepEqual(resolveExports(input, "b"), { services: [], list: [], chains: new Map() });
   }
 });
 
-test("ch4 case 22, ch1 case 93: a service behind a terminating gateway is a chain while it is linked", () => {
+test("a service behind a terminating gateway is a chain while it is linked (ch4 case 22, ch1 case 93)", () => {
   const linked: ConfigEntryInput = { kind: "terminating-gateway", name: "tgw", services: [{ name: "db" }] };
   assert.deepEqual(chainNames(exportInput(entrySet(exporting(["db", "b"]), linked), [])), ["db"]);
   assert.deepEqual(chainNames(exportInput(entrySet(exporting(["db", "b"])), [])), []);
@@ -130,7 +130,7 @@ test("a terminating gateway that links * makes chains of ordinary services alone
   assert.deepEqual(chainNames(exportInput(entries, [instance("db")])), ["db"]);
 });
 
-test("ch4 case 23: blocks add up", () => {
+test("blocks add up (ch4 case 23)", () => {
   const entries = entrySet(exporting(["web", "a-peer"], ["*", "b-peer"]));
   const input = exportInput(entries, [instance("web")]);
   assert.deepEqual(resolveExports(input, "a-peer").services, ["web"]);
@@ -150,7 +150,7 @@ test("callers of a service whose chain leads here reach it, too; those of one th
   assert.deepEqual(peersReachingService({ ...input, connect: false }, "web"), ["a-peer"]);
 });
 
-test("ch4 case 24: targets of a tcp chain hold failover places, sorted by id", () => {
+test("targets of a tcp chain hold failover places, sorted by id (ch4 case 24)", () => {
   const entries = entrySet(exporting(["web", "b"]), {
     kind: "service-resolver",
     name: "web",
@@ -163,7 +163,7 @@ test("ch4 case 24: targets of a tcp chain hold failover places, sorted by id", (
   );
 });
 
-test("ch4 case 27: without a mesh there are no chains", () => {
+test("without a mesh there are no chains (ch4 case 27)", () => {
   const entries = entrySet(exporting(["*", "b"]), { kind: "service-resolver", name: "virtual" });
   const resolved = resolveExports(exportInput(entries, [native, sidecarOf("web")], { connect: false }), "b");
   assert.deepEqual(resolved, { services: ["native"], list: ["native"], chains: new Map() });
@@ -186,7 +186,7 @@ test("no datacenter is an error", () => {
   });
 });
 
-test("ch2 HT10: the view expands *, merges blocks and sorts", () => {
+test("the view expands *, merges blocks and sorts (HT10)", () => {
   const view = (...blocks: readonly (readonly [string, ...string[]])[]): unknown =>
     exportedServicesView(
       exportInput(entrySet(exporting(...blocks)), [

@@ -21,7 +21,7 @@ const cases: readonly (readonly [readonly string[], string | undefined])[] = [
 ];
 
 for (const [statuses, expected] of cases) {
-  test(`ch4 case 31, ch1 case 84: [${statuses.join(", ")}] flattens to ${expected} where Consul is followed to the letter`, () => {
+  test(`[${statuses.join(", ")}] flattens to ${expected} where Consul is followed to the letter (ch4 case 31, ch1 case 84)`, () => {
     const checks = statuses.map((status, index) =>
       status.startsWith("_") ? check(status, "critical") : check(`check-${index}`, status),
     );

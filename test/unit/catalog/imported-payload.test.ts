@@ -181,13 +181,13 @@ describe("differences", () => {
   );
   const ids = (instances: readonly ServiceInstance[]): readonly string[] => instances.map(({ service }) => service.id);
 
-  it("ch4 case 49: an instance with a new id on the same node replaces the old one", () => {
+  it("an instance with a new id on the same node replaces the old one (ch4 case 49)", () => {
     const after = decodePayload(payload(wireInstance("web", { id: "c", status: "passing" })));
     const { added, changed, removed } = diffInstances(before, after);
     assert.deepEqual([ids(added), ids(changed), ids(removed)], [["c"], [], ["a", "b"]]);
   });
 
-  it("ch4 case 58, trap 5: spelling of names, order of checks and what Consul does not compare are no difference", () => {
+  it("spelling of names, order of checks and what Consul does not compare are no difference (ch4 case 58)", () => {
     const [a, b] = before;
     assert.ok(a !== undefined && b !== undefined);
     const respelled: ServiceInstance[] = [

@@ -141,7 +141,7 @@ const refusals: readonly (readonly [string, unknown, string])[] = [
 
 describe("intentions", () => {
   for (const [what, input, message] of refusals) {
-    it(`ch4 case 86: ${what} is refused`, () => {
+    it(`${what} is refused (ch4 case 86)`, () => {
       invalid(() => parseConfigEntry(input), message);
     });
   }

@@ -38,7 +38,7 @@ function refusalOf(
 const web = wireInstance("web", { status: "passing" });
 const prefix = 'did not increment imported services count for service="web": failed to ';
 
-describe("ch4 case 55, ch1 case 110: what cannot be stored is refused", () => {
+describe("what cannot be stored is refused (ch4 case 55, ch1 case 110)", () => {
   const cases: readonly [name: string, instances: readonly WireInstance[], why: string][] = [
     ["no node", [{ Service: { ...web.Service } }], "instance 1: it has no node"],
     ["no node name", [web, { ...web, Node: { Address: "10.0.0.1" } }], "instance 2: its node has no name"],
@@ -309,7 +309,7 @@ describe("effort", () => {
   });
 });
 
-describe("ch4 case 44: bad bytes", () => {
+describe("bad bytes are refused (ch4 case 44)", () => {
   const good = payload(
     web,
     wireInstance("web", { node: "nöde", id: "web-2", nodeChecks: { "disk-ü": "warning" }, status: "critical" }),
@@ -384,7 +384,7 @@ describe("ch4 case 44: bad bytes", () => {
 });
 
 describe("what is known of a payload", () => {
-  it("ch1 case 107: each node once by its lower-cased name, each instance once by node and id", () => {
+  it("each node once by its lower-cased name, each instance once by node and id (ch1 case 107)", () => {
     const value = payload(
       wireInstance("web", { node: "N1", id: "a" }),
       wireInstance("web", { node: "n1", id: "A" }),

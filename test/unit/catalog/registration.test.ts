@@ -25,7 +25,7 @@ function refusal(input: unknown): string {
 }
 
 describe("registration", () => {
-  it("ch4 case 1: a PeerName anywhere is refused", () => {
+  it("a PeerName anywhere is refused (ch4 case 1)", () => {
     const text = "cannot register requests with PeerName in them";
     assert.equal(refusal({ ...node, peerName: "p" }), text);
     assert.equal(refusal({ ...node, service: { name: "web", peerName: "p" } }), text);
@@ -70,7 +70,7 @@ describe("registration", () => {
     assert.equal(service({ name: "web", kind: "sidecar" }), 'Invalid service kind "sidecar"');
   });
 
-  it("ch4 case 8: a proxy without port and destination has two errors", () => {
+  it("a proxy without port and destination has two errors (ch4 case 8)", () => {
     assert.equal(
       refusal({ ...node, service: { name: "web-proxy", kind: "connect-proxy" } }),
       "2 errors occurred:\n" +

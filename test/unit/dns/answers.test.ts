@@ -13,7 +13,7 @@ async function asked(input: SourceInput, name: string, type: string, settings: R
 }
 
 describe("DNS answers", () => {
-  it("ch4 case 67: A, AAAA, SRV, ANY and TXT of a peer's service; the owner keeps the asker's case", async () => {
+  it("A, AAAA, SRV, ANY and TXT of a peer's service; the owner keeps the asker's case (ch4 case 67)", async () => {
     const input = {
       instances: { p: [instance({ service: { name: "web", port: 8_080, weights: { passing: 3, warning: 1 } } })] },
     };
@@ -64,7 +64,7 @@ describe("DNS answers", () => {
     assert.equal(answers.length, 1);
   });
 
-  it("ch4 case 68: SRV targets are the service's address, the node's name, or the name it goes by", async () => {
+  it("SRV targets are the service's address, the node's name, or the name it goes by (ch4 case 68)", async () => {
     const input = {
       instances: {
         p: [
@@ -106,7 +106,7 @@ describe("DNS answers", () => {
     assert.deepEqual(own.answers, ["web.service.consul 0 SRV 1 1 80 0a090001.addr.dc1.consul"]);
   });
 
-  it("ch4 case 69: a bare peer name is answered, and NXDOMAIN when strict; our own datacenter comes first", async () => {
+  it("a bare peer name is answered, and NXDOMAIN when strict; our own datacenter comes first (ch4 case 69)", async () => {
     const input = {
       instances: {
         p: [instance({ node: { address: "10.1.0.1" }, service: { name: "web" } })],
@@ -123,7 +123,7 @@ describe("DNS answers", () => {
     ]);
   });
 
-  it("ch4 case 70: both forms of a virtual name are the same; an unknown one is NOERROR without SOA", async () => {
+  it("both forms of a virtual name are the same; an unknown one is NOERROR without SOA (ch4 case 70)", async () => {
     const input = { instances: { p: [] }, virtualIps: { "p/web": "240.0.0.7", "/web": "240.0.0.8" } };
     for (const name of ["web.virtual.p.consul", "web.virtual.p.peer.consul"]) {
       for (const type of ["A", "AAAA", "SRV"])
@@ -134,7 +134,7 @@ describe("DNS answers", () => {
     assert.deepEqual([code, answers, authorities], ["NOERROR", [], []]);
   });
 
-  it("ch4 case 72: tags are looked for whatever their case", async () => {
+  it("tags are looked for whatever their case (ch4 case 72)", async () => {
     const input = { instances: { p: [instance({ service: { name: "web", tags: ["A.b"] } })] } };
     const name = "a.B.web.service.p.peer.consul";
     assert.deepEqual((await asked(input, name, "A")).answers, [`${name} 0 A 10.0.0.1`]);
@@ -142,7 +142,7 @@ describe("DNS answers", () => {
     assert.equal((await asked(input, "_web._tcp.p.peer.consul", "SRV")).answers.length, 1);
   });
 
-  it("ch4 case 73: neither maintenance nor critical is answered, and other states are unless only passing is wanted", async () => {
+  it("neither maintenance nor critical is answered, and other states are unless only passing is wanted (ch4 case 73)", async () => {
     const at = (address: string, ...checks: readonly string[]): ReturnType<typeof instance> =>
       instance({ node: { name: address, address }, service: { name: "web" }, checks });
     const input = {
@@ -161,7 +161,7 @@ describe("DNS answers", () => {
     assert.deepEqual(passing.answers, [`${WEB} 0 A 10.0.0.4`]);
   });
 
-  it("ch4 case 74: weights follow the worst status; 1 for what is unknown, 0 for a maintenance check", async () => {
+  it("weights follow the worst status; 1 for what is unknown, 0 for a maintenance check (ch4 case 74)", async () => {
     const weights = { passing: 10, warning: 5 };
     const cases: readonly (readonly [Parameters<typeof instance>[0]["checks"], number])[] = [
       [[], 10],
@@ -177,7 +177,7 @@ describe("DNS answers", () => {
     }
   });
 
-  it("ch4 case 75: TTLs are those of the name, of the longest prefix, of `*`, or 0; nodes, virtual IPs and addr have their own", async () => {
+  it("TTLs are those of the name, of the longest prefix, of `*`, or 0; nodes, virtual IPs and addr have their own (ch4 case 75)", async () => {
     const of = async (serviceTtls: Readonly<Record<string, number>>): Promise<readonly string[]> => {
       const input = { instances: { p: [instance({ service: { name: "web" } })] } };
       return (await asked(input, WEB, "A", { serviceTtls, nodeTtl: 9 })).answers;
@@ -193,7 +193,7 @@ describe("DNS answers", () => {
     }
   });
 
-  it("ch4 case 76: WAN addresses of a peer's service always, of a node when it is of another datacenter", async () => {
+  it("WAN addresses of a peer's service always, of a node when it is of another datacenter (ch4 case 76)", async () => {
     const wan = { wan: { address: "198.51.100.22", port: 9_081 }, wan_ipv4: { address: "198.51.100.23", port: 0 } };
     const service = { name: "web", address: "10.9.0.1", port: 81, taggedAddresses: wan };
     const node = (datacenter: string) => ({ datacenter, taggedAddresses: { wan: "203.0.113.1" } });
@@ -238,7 +238,7 @@ describe("DNS answers", () => {
     assert.deepEqual((await asked(service(family), WEB, "A")).answers, [`${WEB} 0 A 10.9.0.1`]);
   });
 
-  it("ch4 case 77: 100 instances: 3 over UDP, more with EDNS, all over TCP; TC only when it is enabled", async () => {
+  it("100 instances: 3 over UDP, more with EDNS, all over TCP; TC only when it is enabled (ch4 case 77)", async () => {
     const many = Array.from({ length: 100 }, (_, index) =>
       instance({ node: { name: `n${index}`, address: `10.3.0.${index}` }, service: { name: "web" } }),
     );
@@ -263,7 +263,7 @@ describe("DNS answers", () => {
     }
   });
 
-  it("ch4 case 78: who asks below the other domain is answered below it", async () => {
+  it("who asks below the other domain is answered below it (ch4 case 78)", async () => {
     const settings: ResponderInput = { domains: ["consul", "alt.example"] };
     const input = { instances: { p: [instance({ service: { name: "web" } })] } };
     const { answers } = await asked(input, "web.service.p.peer.alt.example", "SRV", settings);
@@ -274,7 +274,7 @@ describe("DNS answers", () => {
     ]);
   });
 
-  it("ch4 case 79: a refused or failed read is SERVFAIL, a transfer NOTIMP, a foreign name REFUSED", async () => {
+  it("a refused or failed read is SERVFAIL, a transfer NOTIMP, a foreign name REFUSED (ch4 case 79)", async () => {
     const refusing: DnsSource = {
       ...sourceOf({}),
       instances: () => Promise.reject(new PeeringError("permission-denied", "Permission denied")),

@@ -23,7 +23,7 @@ const web = { type: "service", service: "web", tag: undefined, port: undefined }
 const malformed = { type: "malformed" } as const;
 
 describe("names", () => {
-  it("ch4 case 69: a bare label is a peering's name, unless it is our datacenter's, or names are strict", () => {
+  it("a bare label is a peering's name, unless it is our datacenter's, or names are strict (ch4 case 69)", () => {
     assert.deepEqual(lookup("web.service.p"), { ...web, scope: p });
     assert.deepEqual(lookup("n1.node.p"), { type: "node", node: "n1", scope: p });
     assert.deepEqual(lookup("web.service.dc1"), { ...web, scope: local });
@@ -34,7 +34,7 @@ describe("names", () => {
     assert.deepEqual(lookup("web.connect.p"), { type: "connect", service: "web", scope: elsewhere });
   });
 
-  it("ch4 case 71: each row of suffixes", () => {
+  it("each row of suffixes (ch4 case 71)", () => {
     assert.deepEqual(lookup("web.service"), { ...web, scope: local });
     assert.deepEqual(lookup("web.service.dc1.dc"), { ...web, scope: local });
     assert.deepEqual(lookup("web.service.dc2.dc"), { ...web, scope: elsewhere });
@@ -73,7 +73,7 @@ describe("names", () => {
     }
   });
 
-  it("ch4 case 72: tags with dots, RFC 2782 with and without `service`, `_tcp`", () => {
+  it("tags with dots, RFC 2782 with and without `service`, `_tcp` (ch4 case 72)", () => {
     assert.deepEqual(lookup("a.b.web.service"), { ...web, tag: "a.b", scope: local });
     assert.deepEqual(lookup("_web._v1.service"), { ...web, tag: "v1", scope: local });
     assert.deepEqual(lookup("_web._tcp.service.p.peer"), { ...web, scope: p });

@@ -50,7 +50,7 @@ async function answerTo(world: World, stream: RawStream, nonce: string): Promise
 }
 
 describe("opening a stream", () => {
-  it("ch1 cases 21 to 24, ch3 case 41: a first message that opens nothing ends the stream with its text, and changes nothing", async () => {
+  it("a first message that opens nothing ends the stream with its text, and changes nothing (ch1 cases 21 to 24, ch3 case 41)", async () => {
     const world = new World();
     const { acceptor } = await peered(world);
     const before = await contentOf(world, acceptor);
@@ -74,7 +74,7 @@ describe("opening a stream", () => {
     assert.equal(acceptor.state("dialer"), "active", "and the stream that stands is not disturbed");
   });
 
-  it("ch1 cases 26 and 29, ch3 case 43: a secret that is wrong, empty, or the establishment secret itself", async () => {
+  it("a secret that is wrong, empty, or the establishment secret itself (ch1 cases 26 and 29, ch3 case 43)", async () => {
     const world = new World();
     const acceptor = await world.site("acceptor");
     const { peerId, streamSecretId } = await exchanged(world, acceptor, "dialer");
@@ -89,7 +89,7 @@ describe("opening a stream", () => {
     assert.equal(acceptor.state("dialer"), "pending");
   });
 
-  it("ch1 case 32: the dialing end is not to be dialed", async () => {
+  it("the dialing end is not to be dialed (ch1 case 32)", async () => {
     const world = new World();
     const { dialer } = await peered(world);
     const { id } = dialer.peering("acceptor");
@@ -101,7 +101,7 @@ describe("opening a stream", () => {
     ]);
   });
 
-  it("ch1 cases 27, 28 and 30, ch3 case 44: the pending secret becomes the active one with the Remote; a later Open keeps that", async () => {
+  it("the pending secret becomes the active one with the Remote; a later Open keeps that (ch1 cases 27, 28 and 30, ch3 case 44)", async () => {
     const world = new World();
     const acceptor = await world.site("acceptor");
     const remote = { partition: "", datacenter: "east", locality: { region: "r", zone: "z" } };
@@ -119,7 +119,7 @@ describe("opening a stream", () => {
     assert.equal(await contentOf(world, acceptor), before);
   });
 
-  it("ch1 cases 12 and 13, ch3 cases 45 and 85, D-20: exchanges with a wrong id, an empty or an unknown secret", async () => {
+  it("exchanges with a wrong id, an empty or an unknown secret (ch1 cases 12 and 13, ch3 cases 45 and 85, D-20)", async () => {
     const world = new World();
     const acceptor = await world.site("acceptor");
     await world.result(acceptor.host.peerings.generateToken({ peerName: "dialer" }));
@@ -148,7 +148,7 @@ describe("opening a stream", () => {
     assert.equal(await contentOf(world, acceptor), before);
   });
 
-  it("ch1 case 35, ch3 case 47, D-1: a second authorised stream replaces the first, and the peering stays ACTIVE throughout", async () => {
+  it("a second authorised stream replaces the first, and the peering stays ACTIVE throughout (ch1 case 35, ch3 case 47, D-1)", async () => {
     const world = new World();
     const acceptor = await world.site("acceptor");
     const { stream: first, open } = await openAs(world, acceptor, "dialer");
@@ -172,7 +172,7 @@ describe("opening a stream", () => {
     assert.deepEqual(acceptor.host.internals.links.contested(), []);
   });
 
-  it("ch3 case 47, I14: what the first one still says when it has been replaced is not applied", async () => {
+  it("what the first one still says when it has been replaced is not applied (ch3 case 47, I14)", async () => {
     const world = new World();
     const acceptor = await world.site("acceptor");
     const { stream: first, open } = await openAs(world, acceptor, "dialer");
@@ -186,7 +186,7 @@ describe("opening a stream", () => {
     assert.deepEqual(acceptor.imported("dialer"), { new: 1 });
   });
 
-  it("D-1: a stream that has ended by the time it is authorised takes nobody's place", async () => {
+  it("a stream that has ended by the time it is authorised takes nobody's place (D-1)", async () => {
     const world = new World();
     const { acceptor, dialer } = await peered(world);
     const { connectTime } = acceptor.peering("dialer").status.facts;
@@ -204,7 +204,7 @@ describe("opening a stream", () => {
     assert.equal(acceptor.peering("dialer").status.facts.connectTime, connectTime);
   });
 
-  it("ch3 case 48: a flood of opens is refused cheaply, leaves nothing behind, and lets the others work", async () => {
+  it("a flood of opens is refused cheaply, leaves nothing behind, and lets the others work (ch3 case 48)", async () => {
     const world = new World();
     const { acceptor, dialer } = await peered(world);
     const before = await contentOf(world, acceptor);
@@ -237,7 +237,7 @@ describe("opening a stream", () => {
     assert.deepEqual([acceptor.state("dialer"), dialer.state("acceptor")], ["active", "active"]);
   });
 
-  it("ch3 case 48: beyond the limit of a second the text is Consul's, for streams and exchanges", async () => {
+  it("beyond the limit of a second the text is Consul's, for streams and exchanges (ch3 case 48)", async () => {
     const world = new World();
     const acceptor = await world.site("acceptor", { limits: { unauthorizedPerSecond: 1 } });
     await world.raw(acceptor);
@@ -252,7 +252,7 @@ describe("opening a stream", () => {
 });
 
 describe("leadership", () => {
-  it("ch1 cases 17 and 19, ch3 case 39: a follower answers an exchange, takes no stream and names its leader", async () => {
+  it("a follower answers an exchange, takes no stream and names its leader (ch1 cases 17 and 19, ch3 case 39)", async () => {
     const world = new World();
     const leadership = new MovableLeadership();
     const acceptor = await world.site("acceptor", { leadership });
@@ -273,7 +273,7 @@ describe("leadership", () => {
     await world.until(() => acceptor.state("dialer") === "active", "the leader takes it");
   });
 
-  it("ch1 case 20, ch3 case 40: leadership lost while a stream runs ends it at its next message, not before", async () => {
+  it("leadership lost while a stream runs ends it at its next message, not before (ch1 case 20, ch3 case 40)", async () => {
     const world = new World();
     const leadership = new MovableLeadership();
     const acceptor = await world.site("acceptor", { leadership });
@@ -288,7 +288,7 @@ describe("leadership", () => {
     ]);
   });
 
-  it("ch3 case 21: a leader transfer at either side, and replication goes on", async () => {
+  it("a leader transfer at either side, and replication goes on (ch3 case 21)", async () => {
     for (const side of ["acceptor", "dialer"] as const) {
       const world = new World();
       const leadership = new MovableLeadership();
@@ -308,7 +308,7 @@ describe("leadership", () => {
     }
   });
 
-  it("I26: a follower cleans nothing up; once it leads it does", async () => {
+  it("a follower cleans nothing up; once it leads it does (I26)", async () => {
     const world = new World();
     const leadership = new MovableLeadership();
     const { acceptor } = await peered(world, { acceptor: { leadership } });
@@ -322,7 +322,7 @@ describe("leadership", () => {
 });
 
 describe("what we send on an open stream", () => {
-  it("ch4 case 28: nothing of a type before it is subscribed to", async () => {
+  it("nothing of a type before it is subscribed to (ch4 case 28)", async () => {
     const world = new World();
     const acceptor = await world.site("acceptor");
     await offer(world, acceptor, "dialer", "web");
@@ -344,7 +344,7 @@ describe("what we send on an open stream", () => {
     }
   });
 
-  it("ch1 case 123, D-28: a service too large for the peer is held back alone, named, and goes out when it shrinks", async () => {
+  it("a service too large for the peer is held back alone, named, and goes out when it shrinks (ch1 case 123, D-28)", async () => {
     const world = new World();
     const limit = 2_000;
     const { acceptor, dialer } = await peered(world, { acceptor: { limits: { maxSendToDialerBytes: limit } } });
@@ -372,7 +372,7 @@ describe("what we send on an open stream", () => {
 });
 
 describe("what a peer sends on an open stream", () => {
-  it("ch1 cases 44 to 51, 54, 98, 100 and 110: each is answered for itself, the stream stays, and only good ones are stored", async () => {
+  it("each is answered for itself, the stream stays, and only good ones are stored (ch1 cases 44 to 51, 54, 98, 100 and 110)", async () => {
     const world = new World();
     const acceptor = await world.site("acceptor");
     const { stream } = await openAs(world, acceptor, "dialer");
@@ -437,7 +437,7 @@ describe("what a peer sends on an open stream", () => {
     assert.deepEqual(acceptor.imported("dialer"), {});
   });
 
-  it("ch1 cases 37 and 38: a request for what does not exist, or a first one that answers, ends the stream", async () => {
+  it("a request for what does not exist, or a first one that answers, ends the stream (ch1 cases 37 and 38)", async () => {
     const world = new World();
     const acceptor = await world.site("acceptor");
     const unknown = await openAs(world, acceptor, "one");
@@ -466,7 +466,7 @@ describe("what a peer sends on an open stream", () => {
     await world.until(() => acceptor.state("dialer") === "active", "the next one is taken");
   });
 
-  it("ch1 case 66: a message without payload and a second Open are ignored", async () => {
+  it("a message without payload and a second Open are ignored (ch1 case 66)", async () => {
     const world = new World();
     const acceptor = await world.site("acceptor");
     const { stream, open } = await openAs(world, acceptor, "dialer");
@@ -476,7 +476,7 @@ describe("what a peer sends on an open stream", () => {
     assert.equal(stream.end, undefined);
   });
 
-  it("ch1 cases 56 and 59, ch3 case 53: without heartbeats the stream ends after 120 s, whatever else arrives", async () => {
+  it("without heartbeats the stream ends after 120 s, whatever else arrives (ch1 cases 56 and 59, ch3 case 53)", async () => {
     const world = new World();
     const acceptor = await world.site("acceptor");
     const { stream } = await openAs(world, acceptor, "dialer");
@@ -494,7 +494,7 @@ describe("what a peer sends on an open stream", () => {
     );
   });
 
-  it("ch1 case 41, ch3 case 52: a NACK shows in the status with the service it is about", async () => {
+  it("a NACK shows in the status with the service it is about (ch1 case 41, ch3 case 52)", async () => {
     const world = new World();
     const acceptor = await world.site("acceptor");
     const { stream } = await openAs(world, acceptor, "dialer");

@@ -171,7 +171,7 @@ describe("names and metadata", () => {
     }
   });
 
-  it("ch2 2.1.3: an external address that is none goes into the token as in Consul, and the dialer names it", async () => {
+  it("an external address that is none goes into the token as in Consul, and the dialer names it", async () => {
     const world = new World();
     const { acceptor, dialer } = await peered(world);
     for (const address of ["noport", "a:0", "a:http", ""]) {

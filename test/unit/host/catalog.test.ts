@@ -88,7 +88,7 @@ class FaultyStorage implements Storage {
 }
 
 describe("catalog", () => {
-  it("ch4 case 2: local data is what is registered here, and nothing of it is a peer's", async () => {
+  it("local data is what is registered here, and nothing of it is a peer's (ch4 case 2)", async () => {
     await withCatalog(memoryStorage(), async (catalog) => {
       await catalog.register({ ...n1, service: { name: "web", port: 80 } });
       assert.deepEqual(
@@ -99,7 +99,7 @@ describe("catalog", () => {
     });
   });
 
-  it("ch4 case 3: an unchanged registration moves no index; SkipNodeUpdate leaves the address", async () => {
+  it("an unchanged registration moves no index; SkipNodeUpdate leaves the address (ch4 case 3)", async () => {
     const storage = new FaultyStorage(memoryStorage());
     await withCatalog(storage, async (catalog) => {
       const registration: Registration = {
@@ -122,7 +122,7 @@ describe("catalog", () => {
     });
   });
 
-  it("ch4 case 4: a node check moves the services on that node and no other", async () => {
+  it("a node check moves the services on that node and no other (ch4 case 4)", async () => {
     await withCatalog(memoryStorage(), async (catalog) => {
       await catalog.register({ ...n1, service: { name: "web" } });
       await catalog.register({ ...n1, service: { name: "db" } });
@@ -141,7 +141,7 @@ describe("catalog", () => {
     });
   });
 
-  it("ch4 case 5: removing the last instance wakes its readers, who get the extinction index", async () => {
+  it("removing the last instance wakes its readers, who get the extinction index (ch4 case 5)", async () => {
     await withCatalog(memoryStorage(), async (catalog) => {
       const index = await catalog.register({ ...n1, service: { name: "web" } });
       await catalog.register({ ...n2, service: { name: "db" } });
@@ -157,7 +157,7 @@ describe("catalog", () => {
     });
   });
 
-  it("ch4 case 6: a service ID belongs to its node", async () => {
+  it("a service ID belongs to its node (ch4 case 6)", async () => {
     await withCatalog(memoryStorage(), async (catalog) => {
       await catalog.register({ ...n1, service: { id: "x", name: "web" } });
       await catalog.register({ ...n2, service: { id: "x", name: "web" } });
@@ -169,7 +169,7 @@ describe("catalog", () => {
     });
   });
 
-  it("ch4 case 7: a check for an unknown service ID stores nothing", async () => {
+  it("a check for an unknown service ID stores nothing (ch4 case 7)", async () => {
     const storage = new FaultyStorage(memoryStorage());
     await withCatalog(storage, async (catalog) => {
       await assert.rejects(catalog.register({ ...n1, check: { checkId: "c", serviceId: "web" } }), {
@@ -185,7 +185,7 @@ describe("catalog", () => {
     });
   });
 
-  it("ch4 case 9: removing what does not exist succeeds and moves nothing", async () => {
+  it("removing what does not exist succeeds and moves nothing (ch4 case 9)", async () => {
     const storage = new FaultyStorage(memoryStorage());
     await withCatalog(storage, async (catalog) => {
       const index = await catalog.register({ ...n1, service: { name: "web" } });
@@ -197,7 +197,7 @@ describe("catalog", () => {
     });
   });
 
-  it("ch4 case 10: a transaction whose second operation fails stores nothing", async () => {
+  it("a transaction whose second operation fails stores nothing (ch4 case 10)", async () => {
     const storage = new FaultyStorage(memoryStorage());
     await withCatalog(storage, async (catalog) => {
       await assert.rejects(
@@ -216,7 +216,7 @@ describe("catalog", () => {
     });
   });
 
-  it("ch4 case 11: `Web` and `web` are one service, shown as spelled last, also after a restart", async () => {
+  it("`Web` and `web` are one service, shown as spelled last, also after a restart (ch4 case 11)", async () => {
     const storage = memoryStorage();
     await withCatalog(storage, async (catalog) => {
       await catalog.register({ ...n2, service: { id: "a", name: "Web" } });
@@ -411,7 +411,7 @@ describe("catalog", () => {
     });
   });
 
-  it("ch4 case 83: virtual IPs are assigned, shown, freed when unused and used again", async () => {
+  it("virtual IPs are assigned, shown, freed when unused and used again (ch4 case 83)", async () => {
     const storage = memoryStorage();
     await withCatalog(storage, async (catalog) => {
       await catalog.register({ ...n1, service: { name: "web" } });
@@ -942,7 +942,7 @@ describe("catalog watch", () => {
     });
   });
 
-  it("ch4 case 80: a slow consumer ends with the final state, and revisions grow", async () => {
+  it("a slow consumer ends with the final state, and revisions grow (ch4 case 80)", async () => {
     await fc.assert(
       fc.asyncProperty(
         fc.array(fc.oneof(stepArbitrary, fc.constant("read" as const)), { maxLength: 40 }),
@@ -991,7 +991,7 @@ describe("catalog watch", () => {
     );
   });
 
-  it("ch4 case 81: what one transaction writes is never seen apart", async () => {
+  it("what one transaction writes is never seen apart (ch4 case 81)", async () => {
     await fc.assert(
       fc.asyncProperty(fc.array(fc.integer({ min: 0, max: 3 }), { minLength: 1, maxLength: 20 }), async (pauses) => {
         await withCatalog(memoryStorage(), async (catalog) => {
@@ -1131,7 +1131,7 @@ describe("catalog over a failing storage", () => {
     });
   });
 
-  it("ch4 case 82: a storage watch that drops is resumed and nothing is lost", async () => {
+  it("a storage watch that drops is resumed and nothing is lost (ch4 case 82)", async () => {
     const shared = memoryStorage();
     const storage = new FaultyStorage(shared);
     const clock = instantClock();

@@ -63,7 +63,7 @@ test("entries survive a restart, with their indexes", async () => {
   assert.equal(after.index, before.index);
 });
 
-test("ch2 2.7.2: cas writes only over what it names, and an equal entry is a success that moves nothing", async () => {
+test("cas writes only over what it names, and an equal entry is a success that moves nothing", async () => {
   const entries = await ConfigEntries.open({ storage: memoryStorage(), datacenter });
   assert.equal(await entries.set(exporting("web"), { cas: 7n }), false);
   assert.equal(await entries.set(exporting("web"), { cas: 0n }), true);
@@ -87,7 +87,7 @@ test("input without types is checked like any other", async () => {
   assert.equal(entries.index, 0n);
 });
 
-test("ch4 case 25: guards run before anything is stored, also against writes that wait", async () => {
+test("guards run before anything is stored, also against writes that wait (ch4 case 25)", async () => {
   const storage = failing(memoryStorage());
   const entries = await ConfigEntries.open({ storage, datacenter });
   const exported = entries.set(exporting("web"));

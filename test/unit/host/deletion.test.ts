@@ -20,7 +20,7 @@ async function assertNothingLeft(world: World, site: Site, peerName: string, id:
 
 describe("deleting", () => {
   for (const role of ["acceptor", "dialer"] as const) {
-    it(`LC10, LC11, ch1 cases 61 to 63, ch3 cases 60 to 64, ch4 case 57: the ${role} deletes: its record and imports go, the other reads TERMINATED and is clean`, async () => {
+    it(`the ${role} deletes: its record and imports go, the other reads TERMINATED and is clean (LC10, LC11, ch1 cases 61 to 63, ch3 cases 60 to 64, ch4 case 57)`, async () => {
       const world = new World();
       const sites = await peered(world);
       const [deleting, other] = role === "acceptor" ? [sites.acceptor, sites.dialer] : [sites.dialer, sites.acceptor];
@@ -63,7 +63,7 @@ describe("deleting", () => {
       await assertNothingLeft(world, other, deleting.name, before.id);
     });
 
-    it(`LC14: a DELETING record at the ${role} keeps id, name, times, addresses and Remote, and drops the rest`, async () => {
+    it(`a DELETING record at the ${role} keeps id, name, times, addresses and Remote, and drops the rest (LC14)`, async () => {
       const world = new World();
       const sites = await peered(world);
       const [site, other] = role === "acceptor" ? [sites.acceptor, sites.dialer] : [sites.dialer, sites.acceptor];
@@ -80,7 +80,7 @@ describe("deleting", () => {
       await world.until(() => site.state(other.name) === "none", "it goes");
     });
 
-    it(`ch3 case 69, LC16, L2, L4: the peer of the deleting ${role} is unreachable: its record goes all the same`, async () => {
+    it(`the peer of the deleting ${role} is unreachable: its record goes all the same (ch3 case 69, LC16, L2, L4)`, async () => {
       const world = new World();
       const sites = await peered(world);
       const [site, other] = role === "acceptor" ? [sites.acceptor, sites.dialer] : [sites.dialer, sites.acceptor];
@@ -102,14 +102,14 @@ describe("deleting", () => {
     });
   }
 
-  it("LC14: an unknown name is success", async () => {
+  it("an unknown name is success (LC14)", async () => {
     const world = new World();
     const site = await world.site("alone");
     await world.result(site.host.peerings.delete("nobody"));
     assert.deepEqual(site.host.peerings.list(), []);
   });
 
-  it("ch3 case 67, LC16: the acceptor deleted while the dialer was down: the dialer is refused, FAILING, and waits 2, 4, 8 … 64 s", async () => {
+  it("the acceptor deleted while the dialer was down: the dialer is refused, FAILING, and waits 2, 4, 8 … 64 s (ch3 case 67, LC16)", async () => {
     const world = new World();
     const { acceptor, dialer } = await peered(world);
     dialer.crash();
@@ -132,7 +132,7 @@ describe("deleting", () => {
     assert.equal(world.messages(dialer, "open").length, opens.length + 1, "and nobody dials any more");
   });
 
-  it("ch3 case 68, D-3: the dialer deletes while the acceptor is down, and never dials again", async () => {
+  it("the dialer deletes while the acceptor is down, and never dials again (ch3 case 68, D-3)", async () => {
     const world = new World();
     const { acceptor, dialer } = await peered(world);
     acceptor.crash();
@@ -147,7 +147,7 @@ describe("deleting", () => {
     assert.equal(world.messages(dialer, "open").length, 1);
   });
 
-  it("ch3 cases 72 and 73: deleting on both sides at once removes both records, however the messages cross", async () => {
+  it("deleting on both sides at once removes both records, however the messages cross (ch3 cases 72 and 73)", async () => {
     for (let headStartMs = 0; headStartMs < 12; headStartMs += 0.5) {
       const world = new World();
       const { acceptor, dialer } = await peered(world);
@@ -161,13 +161,13 @@ describe("deleting", () => {
       );
       await assertNothingLeft(world, acceptor, "dialer", ids[0]);
       await assertNothingLeft(world, dialer, "acceptor", ids[1]);
-      // L7: the names are free again.
+      // The names are free again (L7).
       await peer(world, acceptor, dialer);
       await world.settled(acceptor, "dialer", dialer, "acceptor");
     }
   });
 
-  it("ch3 case 70, I17: what arrives between the deletion and the end of the stream is not stored", async () => {
+  it("what arrives between the deletion and the end of the stream is not stored (ch3 case 70, I17)", async () => {
     const world = new World();
     const { acceptor, dialer } = await peered(world);
     world.network.weather = { lowestDelayMs: 400, highestDelayMs: 400 };
@@ -185,7 +185,7 @@ describe("deleting", () => {
     await assertNothingLeft(world, dialer, "acceptor", id);
   });
 
-  it("ch3 case 74, ch1 case 61: a dialer that never ends its side is left alone after 5 s", async () => {
+  it("a dialer that never ends its side is left alone after 5 s (ch3 case 74, ch1 case 61)", async () => {
     const world = new World();
     const acceptor = await world.site("acceptor");
     const { stream: dialer } = await openAs(world, acceptor, "dialer");
@@ -200,7 +200,7 @@ describe("deleting", () => {
 });
 
 describe("`Terminated` of the peer", () => {
-  it("ch3 case 75: right after `Open`: TERMINATED, cleaned, and the host lives", async () => {
+  it("right after `Open`: TERMINATED, cleaned, and the host lives (ch3 case 75)", async () => {
     const world = new World();
     const acceptor = await world.site("acceptor");
     const { stream: dialer } = await openAs(world, acceptor, "dialer");
@@ -215,7 +215,7 @@ describe("`Terminated` of the peer", () => {
     );
   });
 
-  it("LC17, ch1 case 31, ch3 case 46: a TERMINATED record refuses the stream and does not say `Terminated`", async () => {
+  it("a TERMINATED record refuses the stream and does not say `Terminated` (LC17, ch1 case 31, ch3 case 46)", async () => {
     const world = new World();
     const acceptor = await world.site("acceptor");
     const { stream: first, open } = await openAs(world, acceptor, "dialer");
@@ -249,7 +249,7 @@ describe("`Terminated` of the peer", () => {
     assert.equal(acceptor.state("dialer"), "terminated");
   });
 
-  it("LC17, ch1 case 31, ch3 case 46: a DELETING record says `Terminated` and then refuses", async () => {
+  it("a DELETING record says `Terminated` and then refuses (LC17, ch1 case 31, ch3 case 46)", async () => {
     const world = new World();
     const acceptor = await world.site("acceptor");
     const { open } = await openAs(world, acceptor, "dialer");
@@ -263,7 +263,7 @@ describe("`Terminated` of the peer", () => {
     assert.deepEqual(second.received, [{ type: "terminated" }]);
   });
 
-  it("LC13, ch3 case 69: no token for a DELETING acceptor; afterwards the name has a new id", async () => {
+  it("no token for a DELETING acceptor; afterwards the name has a new id (LC13, ch3 case 69)", async () => {
     const world = new World();
     const acceptor = await world.site("acceptor");
     await openAs(world, acceptor, "dialer");
@@ -279,7 +279,7 @@ describe("`Terminated` of the peer", () => {
     assert.notEqual(acceptor.peering("dialer").id, id);
   });
 
-  it("ch3 case 71, D-12: of the old stream, after the record was established anew, does nothing", async () => {
+  it("sent on the old stream, it does nothing to a record that was established again (ch3 case 71, D-12)", async () => {
     const world = new World();
     const { acceptor, dialer } = await peered(world);
     // The message stays under way for longer than the acceptor waits.
@@ -297,7 +297,7 @@ describe("`Terminated` of the peer", () => {
 });
 
 describe("establishing over TERMINATED", () => {
-  it("LC12, ch1 case 63, ch3 case 61: the dialer keeps its id, gets a new PeerID, and both are ACTIVE", async () => {
+  it("the dialer keeps its id, gets a new PeerID, and both are ACTIVE (LC12, ch1 case 63, ch3 case 61)", async () => {
     const world = new World();
     const { acceptor, dialer } = await peered(world);
     const before = dialer.peering("acceptor");
@@ -314,7 +314,7 @@ describe("establishing over TERMINATED", () => {
     assert.notEqual(dialer.host.trustBundles.read("acceptor"), undefined);
   });
 
-  it("ch3 case 76, D-6: a hundred times, and it never terminates itself", async () => {
+  it("a hundred times in a row, and the new pairing never terminates itself (ch3 case 76, D-6)", async () => {
     const world = new World();
     const { acceptor, dialer } = await peered(world);
     for (let round = 0; round < 100; round++) {
@@ -330,7 +330,7 @@ describe("establishing over TERMINATED", () => {
     assert.equal(world.messages(dialer, "terminated").length, 0);
   });
 
-  it("ch3 case 76: at every moment after the name is free, and L9 holds", async () => {
+  it("a delete followed by a new pairing ends ACTIVE, however soon the new pairing comes (L9, ch3 case 76)", async () => {
     for (let waitMs = 0; waitMs < 15; waitMs += 0.75) {
       const world = new World();
       const { acceptor, dialer } = await peered(world);
@@ -350,7 +350,7 @@ describe("establishing over TERMINATED", () => {
     }
   });
 
-  it("I19: a cleanup that is still under way takes nothing of the new peering", async () => {
+  it("a cleanup that is still under way takes nothing of the new peering (I19)", async () => {
     const world = new World();
     const { acceptor, dialer } = await peered(world);
     const count = 3_500;
@@ -376,7 +376,7 @@ describe("establishing over TERMINATED", () => {
 });
 
 describe("cleaning up", () => {
-  it("LC21, ch3 case 63: thousands of imported services go, others stay, and then nothing is done any more", async () => {
+  it("thousands of imported services go, others stay, and then nothing is done any more (LC21, ch3 case 63)", async () => {
     const world = new World();
     const acceptor = await world.site("acceptor");
     const { stream: big } = await openAs(world, acceptor, "big");
@@ -399,7 +399,7 @@ describe("cleaning up", () => {
     assert.equal(acceptor.state("big"), "terminated");
   });
 
-  it("D-13: a cleanup that the storage fails is tried again after 1, 2, 4 … 60 s", async () => {
+  it("a cleanup that the storage fails is tried again after 1, 2, 4 … 60 s (D-13)", async () => {
     const world = new World();
     const { acceptor, dialer } = await peered(world);
     await world.result(acceptor.host.peerings.delete("dialer"));

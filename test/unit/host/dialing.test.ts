@@ -79,7 +79,7 @@ function waits(acceptor: ScriptedAcceptor, unitMs: number): readonly number[] {
 }
 
 describe("the dial loop", () => {
-  it("ch3 case 11: any other error: 2, 4, 8 … 64 s, for ever, and the status tells attempts and the next one", async () => {
+  it("any other error: 2, 4, 8 … 64 s, for ever, and the status tells attempts and the next one (ch3 case 11)", async () => {
     const world = new World();
     const acceptor = new ScriptedAcceptor(world);
     await acceptor.listen("a:1");
@@ -96,7 +96,7 @@ describe("the dial loop", () => {
     assert.equal(dialer.peering("acceptor").status.facts.neverConnected, true);
   });
 
-  it("ch3 case 10: a follower is left for the next address within 8 ms, and slowly when nobody leads for long", async () => {
+  it("a follower is left for the next address within 8 ms, and slowly when nobody leads for long (ch3 case 10)", async () => {
     const world = new World();
     world.network.weather = { lowestDelayMs: 0, highestDelayMs: 0 };
     const acceptor = new ScriptedAcceptor(world);
@@ -120,7 +120,7 @@ describe("the dial loop", () => {
     );
   });
 
-  it("ch3 case 12: RESOURCE_EXHAUSTED waits 8192 ms each time", async () => {
+  it("RESOURCE_EXHAUSTED waits 8192 ms each time (ch3 case 12)", async () => {
     const world = new World();
     const acceptor = new ScriptedAcceptor(world);
     await acceptor.listen("a:1");
@@ -131,7 +131,7 @@ describe("the dial loop", () => {
     assert.deepEqual(waits(acceptor, 1_024), [8, 8, 8, 8, 8]);
   });
 
-  it("D-5: after a stream of a minute the count begins anew, after a short one it goes on", async () => {
+  it("after a stream of a minute the count begins anew, after a short one it goes on (D-5)", async () => {
     const world = new World();
     const acceptor = new ScriptedAcceptor(world);
     await acceptor.listen("a:1");
@@ -158,7 +158,7 @@ describe("the dial loop", () => {
     }
   });
 
-  it("D-7, ch3 case 57: connected from the acceptor's first message, and a refused Open never reads ACTIVE", async () => {
+  it("connected from the acceptor's first message, and a refused Open never reads ACTIVE (D-7, ch3 case 57)", async () => {
     const world = new World();
     const acceptor = new ScriptedAcceptor(world);
     await acceptor.listen("a:1");
@@ -181,7 +181,7 @@ describe("the dial loop", () => {
     await world.until(() => dialer.state("acceptor") === "active", "the first message connects it");
   });
 
-  it("ch1 case 72, ch3 case 18: an address that is none is told, and the next one is tried", async () => {
+  it("an address that is none is told, and the next one is tried (ch1 case 72, ch3 case 18)", async () => {
     const world = new World();
     const { acceptor, dialer } = await peered(world);
     acceptor.crash();
@@ -216,7 +216,7 @@ describe("the dial loop", () => {
     assert.equal(acceptor.opens[1]?.address, "[fd00::1]:8503");
   });
 
-  it("ch3 case 23, ch1 case 53, LC19, I27: manual addresses win over pushed ones, which are stored all the same", async () => {
+  it("manual addresses win over pushed ones, which are stored all the same (ch3 case 23, ch1 case 53, LC19, I27)", async () => {
     const world = new World();
     const acceptor = new ScriptedAcceptor(world);
     await acceptor.listen("manual:1");
@@ -255,7 +255,7 @@ describe("the dial loop", () => {
     }
   });
 
-  it("ch1 case 55, D-32: an empty list of addresses is refused, with and without manual ones", async () => {
+  it("an empty list of addresses is refused, with and without manual ones (ch1 case 55, D-32)", async () => {
     for (const manual of [[], ["a:1"]]) {
       const world = new World();
       const acceptor = new ScriptedAcceptor(world);
@@ -276,7 +276,7 @@ describe("the dial loop", () => {
     }
   });
 
-  it("ch3 cases 8 and 24: a change of what is dialed restarts the wait, the count and the ring", async () => {
+  it("a change of what is dialed restarts the wait, the count and the ring (ch3 cases 8 and 24)", async () => {
     const world = new World();
     const acceptor = new ScriptedAcceptor(world);
     for (const address of ["a:1", "b:1", "c:1"]) await acceptor.listen(address);
@@ -300,7 +300,7 @@ describe("the dial loop", () => {
     );
   });
 
-  it("I25: an acceptor that pushes another address on each stream and hangs up is not dialed without a pause", async () => {
+  it("an acceptor that pushes another address on each stream and hangs up is not dialed without a pause (I25)", async () => {
     const world = new World();
     const acceptor = new ScriptedAcceptor(world);
     await acceptor.listen("a:1");
@@ -323,7 +323,7 @@ describe("the dial loop", () => {
     assert.ok(acceptor.opens.length <= 31, `${acceptor.opens.length} opens in 30 s`);
   });
 
-  it("ch3 case 7: a change of the record does not touch a stream that stands", async () => {
+  it("a change of the record does not touch a stream that stands (ch3 case 7)", async () => {
     const world = new World();
     const { acceptor, dialer } = await peered(world);
     const { id } = dialer.peering("acceptor");
@@ -336,7 +336,7 @@ describe("the dial loop", () => {
     assert.equal(world.messages(dialer, "open").length, 1);
   });
 
-  it("ch3 case 9: a record that cannot be dialed does not keep another one from it", async () => {
+  it("a record that cannot be dialed does not keep another one from it (ch3 case 9)", async () => {
     const world = new World();
     const { acceptor, dialer } = await peered(world);
     const other = new ScriptedAcceptor(world);
@@ -349,7 +349,7 @@ describe("the dial loop", () => {
     assert.equal(dialer.peering("other").status.lastFailure?.code, "unavailable");
   });
 
-  it("ch3 case 5: a record without a stream secret is not dialed; once it has one it is", async () => {
+  it("a record without a stream secret is not dialed; once it has one it is (ch3 case 5)", async () => {
     const world = new World();
     const acceptor = new ScriptedAcceptor(world);
     await acceptor.listen("a:1");
@@ -376,7 +376,7 @@ describe("the dial loop", () => {
     await world.until(() => dialer.state("acceptor") === "active", "it is dialed by itself");
   });
 
-  it("ch3 cases 3 and 4, LC20: with peering switched off nothing is dialed, accepted or cleaned up, and each call says so", async () => {
+  it("with peering switched off nothing is dialed, accepted or cleaned up, and each call says so (ch3 cases 3 and 4, LC20)", async () => {
     const world = new World();
     const { acceptor, dialer } = await peered(world);
     await world.result(dialer.host.peerings.delete("acceptor"));
@@ -404,7 +404,7 @@ describe("the dial loop", () => {
     await world.until(() => dialer.state("acceptor") === "none", "switched on, it is cleaned up");
   });
 
-  it("I25: nothing in any path waits zero milliseconds: an acceptor that slams the door costs few attempts", async () => {
+  it("nothing in any path waits zero milliseconds: an acceptor that slams the door costs few attempts (I25)", async () => {
     const world = new World();
     world.network.weather = { lowestDelayMs: 0, highestDelayMs: 0 };
     const acceptor = new ScriptedAcceptor(world);
@@ -419,7 +419,7 @@ describe("the dial loop", () => {
 });
 
 describe("silence", () => {
-  it("L8, ch1 case 56, ch3 case 53: a half-open stream reads FAILING on both sides after 120 s, and heals", async () => {
+  it("a half-open stream reads FAILING on both sides after 120 s, and heals (L8, ch1 case 56, ch3 case 53)", async () => {
     const world = new World();
     const { acceptor, dialer } = await peered(world);
     for (const connection of world.network.connections) world.network.freeze(connection);
@@ -431,7 +431,7 @@ describe("silence", () => {
     assert.equal(world.messages(dialer, "open").length, 2);
   });
 
-  it("ch1 case 119, D-10: a peer that reads nothing while something waits is let go of, although it sends heartbeats", async () => {
+  it("a peer that reads nothing while something waits is let go of, although it sends heartbeats (ch1 case 119, D-10)", async () => {
     const world = new World();
     const acceptor = await world.site("acceptor");
     const transport: Transport = world.network.transport("raw:1", { alive: true });
@@ -471,7 +471,7 @@ describe("silence", () => {
     assert.ok(world.scheduler.now - began >= 120_000);
   });
 
-  it("ch3 case 26: a frozen acceptor that thaws: the attempt under way succeeds, or the next one", async () => {
+  it("a frozen acceptor that thaws: the attempt under way succeeds, or the next one (ch3 case 26)", async () => {
     const world = new World();
     const { acceptor, dialer } = await peered(world);
     world.network.partition(acceptor.address, dialer.address);
@@ -484,7 +484,7 @@ describe("silence", () => {
     assert.ok(world.scheduler.now - healedAt <= 64_000 + 20_000, "L1: within the longest wait and one connect bound");
   });
 
-  it("ch3 case 54: heartbeats leave every 15 s on both sides", async () => {
+  it("heartbeats leave every 15 s on both sides (ch3 case 54)", async () => {
     const world = new World();
     const { acceptor, dialer } = await peered(world);
     await world.pass(151_000);
@@ -496,7 +496,7 @@ describe("silence", () => {
 });
 
 describe("a storage that fails", () => {
-  it("ch1 case 118, D-31: an import that cannot be stored is tried three times, refused, the stream closed; the next one brings it all", async () => {
+  it("an import that cannot be stored is tried three times, refused, the stream closed; the next one brings it all (ch1 case 118, D-31)", async () => {
     const world = new World();
     const { acceptor, dialer } = await peered(world);
     const commitsBefore = dialer.commits;
@@ -523,7 +523,7 @@ describe("a storage that fails", () => {
     await world.settled(acceptor, "dialer", dialer, "acceptor");
   });
 
-  it("ch1 case 118: with strictConsul the stream stays", async () => {
+  it("with strictConsul the stream stays (ch1 case 118)", async () => {
     const world = new World();
     const { acceptor, dialer } = await peered(world, { dialer: { strictConsul: true } });
     dialer.fate = () => "fail";

@@ -128,7 +128,7 @@ async function open(
   return { engine, catalog, configEntries };
 }
 
-test("ch1 cases 75 to 77: list, services and sidecars come together once the catalog is known, then what changes", async () => {
+test("list, services and sidecars come together once the catalog is known, then what changes (ch1 cases 75 to 77)", async () => {
   const { engine, catalog, configEntries } = await open({}, exporting(["mysql", "b"], ["mongo", "b"]));
   const stream = new Stream(engine);
   assert.deepEqual(stream.take(), []);
@@ -143,7 +143,7 @@ test("ch1 cases 75 to 77: list, services and sidecars come together once the cat
   await engine[Symbol.asyncDispose]();
 });
 
-test("ch4 case 12: without an entry the list is sent, and it is empty", async () => {
+test("without an entry the list is sent, and it is empty (ch4 case 12)", async () => {
   const { engine, catalog } = await open();
   const stream = new Stream(engine);
   await catalog.give([instance("web")]);
@@ -164,7 +164,7 @@ test("a stream that attaches later gets the whole state at once", async () => {
   await engine[Symbol.asyncDispose]();
 });
 
-test("ch4 case 38, ch1 case 79: un-exporting withdraws, and sends a list and an empty chain", async () => {
+test("un-exporting withdraws, and sends a list and an empty chain (ch4 case 38, ch1 case 79)", async () => {
   const { engine, catalog, configEntries } = await open({}, exporting(["web", "b"], ["db", "b"]));
   const stream = new Stream(engine);
   await catalog.give([instance("web"), sidecarOf("web"), instance("db")]);
@@ -176,7 +176,7 @@ test("ch4 case 38, ch1 case 79: un-exporting withdraws, and sends a list and an 
   await engine[Symbol.asyncDispose]();
 });
 
-test("ch4 case 43, ch1 case 83: a name exported again is sent again", async () => {
+test("a name exported again is sent again (ch4 case 43, ch1 case 83)", async () => {
   const { engine, catalog, configEntries } = await open({}, exporting(["web", "b"], ["db", "b"]));
   const stream = new Stream(engine);
   await catalog.give([instance("web"), instance("db")]);
@@ -187,7 +187,7 @@ test("ch4 case 43, ch1 case 83: a name exported again is sent again", async () =
   await engine[Symbol.asyncDispose]();
 });
 
-test("ch1 case 95: a change of a name that is un-exported is told to nobody", async () => {
+test("a change of a name that is un-exported is told to nobody (ch1 case 95)", async () => {
   const { engine, catalog, configEntries } = await open({}, exporting(["web", "b"]));
   const stream = new Stream(engine);
   await catalog.give([instance("web")]);
@@ -198,7 +198,7 @@ test("ch1 case 95: a change of a name that is un-exported is told to nobody", as
   await engine[Symbol.asyncDispose]();
 });
 
-test("ch4 case 39, ch1 case 82: what comes out as it was is told to nobody", async () => {
+test("what comes out as it was is told to nobody (ch4 case 39, ch1 case 82)", async () => {
   const { engine, catalog, configEntries } = await open({}, exporting(["web", "b"]));
   const stream = new Stream(engine);
   const web = [instance("web", {}, "n", [check("c", "passing")]), sidecarOf("web"), gateway("g", "gw")];
@@ -214,7 +214,7 @@ test("ch4 case 39, ch1 case 82: what comes out as it was is told to nobody", asy
   await engine[Symbol.asyncDispose]();
 });
 
-test("ch4 case 40: a change of a node that carries three exported services gives three payloads", async () => {
+test("a change of a node that carries three exported services gives three payloads (ch4 case 40)", async () => {
   const { engine, catalog } = await open({}, exporting(["*", "b"]));
   const stream = new Stream(engine);
   const on = (meta: Record<string, string>): readonly ServiceInstance[] =>
@@ -226,7 +226,7 @@ test("ch4 case 40: a change of a node that carries three exported services gives
   await engine[Symbol.asyncDispose]();
 });
 
-test("ch1 cases 80 and 81: registering and deregistering gives full payloads", async () => {
+test("registering and deregistering gives full payloads (ch1 cases 80 and 81)", async () => {
   const { engine, catalog } = await open({}, exporting(["web", "b"]));
   const stream = new Stream(engine);
   await catalog.give([]);
@@ -239,7 +239,7 @@ test("ch1 cases 80 and 81: registering and deregistering gives full payloads", a
   await engine[Symbol.asyncDispose]();
 });
 
-test("ch4 case 18: under * the list grows with a service and shrinks with its last instance", async () => {
+test("under * the list grows with a service and shrinks with its last instance (ch4 case 18)", async () => {
   const { engine, catalog } = await open({}, exporting(["*", "b"]));
   const stream = new Stream(engine);
   await catalog.give([instance("web")]);
@@ -251,7 +251,7 @@ test("ch4 case 18: under * the list grows with a service and shrinks with its la
   await engine[Symbol.asyncDispose]();
 });
 
-test("ch4 case 34, ch1 case 86: gateways come and go", async () => {
+test("gateways come and go (ch4 case 34, ch1 case 86)", async () => {
   const { engine, catalog } = await open({}, exporting(["web", "b"]));
   const stream = new Stream(engine);
   let told = 0;
@@ -267,7 +267,7 @@ test("ch4 case 34, ch1 case 86: gateways come and go", async () => {
   await engine[Symbol.asyncDispose]();
 });
 
-test("ch1 case 85, ch4 4.7.3: only chains whose protocol or targets changed are sent again", async () => {
+test("only chains whose protocol or targets changed are sent again (ch1 case 85)", async () => {
   const { engine, catalog, configEntries } = await open({}, exporting(["web", "b"], ["db", "b"]));
   const stream = new Stream(engine);
   await catalog.give([sidecarOf("web"), sidecarOf("db"), gateway("g", "n")]);
@@ -283,7 +283,7 @@ test("ch1 case 85, ch4 4.7.3: only chains whose protocol or targets changed are 
   await engine[Symbol.asyncDispose]();
 });
 
-test("ch1 case 121: a chain-only name is in our list, and its sidecar is sent", async () => {
+test("a chain-only name is in our list, and its sidecar is sent (ch1 case 121)", async () => {
   for (const strictConsul of [false, true]) {
     const { engine, catalog } = await open({ strictConsul }, exporting(["*", "b"]), {
       kind: "service-resolver",
@@ -298,7 +298,7 @@ test("ch1 case 121: a chain-only name is in our list, and its sidecar is sent", 
   }
 });
 
-test("ch4 case 27: without a mesh nothing but lists and services is sent", async () => {
+test("without a mesh nothing but lists and services is sent (ch4 case 27)", async () => {
   const { engine, catalog } = await open({ connect: false }, exporting(["*", "b"]));
   const stream = new Stream(engine);
   await catalog.give([instance("web"), sidecarOf("web"), gateway("g", "n")]);
@@ -306,7 +306,7 @@ test("ch4 case 27: without a mesh nothing but lists and services is sent", async
   await engine[Symbol.asyncDispose]();
 });
 
-test("D-27: a service named like the sidecars of an exported one never overwrites them", async () => {
+test("a service named like the sidecars of an exported one never overwrites them (D-27)", async () => {
   const { engine, catalog, configEntries } = await open({}, exporting(["x", "b"], ["x-sidecar-proxy", "b"]));
   const stream = new Stream(engine);
   await catalog.give([sidecarOf("x"), instance("x-sidecar-proxy"), gateway("g", "n")]);
@@ -316,7 +316,7 @@ test("D-27: a service named like the sidecars of an exported one never overwrite
   await engine[Symbol.asyncDispose]();
 });
 
-test("ch1 cases 110 and 123, D-28: an invalid service alone is held back, named, and goes out when it is valid", async () => {
+test("an invalid service alone is held back, named, and goes out when it is valid (ch1 cases 110 and 123, D-28)", async () => {
   const told: string[] = [];
   const { engine, catalog } = await open(
     {

@@ -68,7 +68,7 @@ function observed(inner: Storage): Storage & { commits: number; fail: PeeringErr
 }
 
 describe("applying", () => {
-  it("ch1 cases 96, 97: two instances on one node, and on two", async () => {
+  it("two instances on one node, and on two (ch1 cases 96, 97)", async () => {
     const store = await ImportStore.open(memoryStorage());
     await applied(store, upsert("web", wireInstance("web", { id: "a" }), wireInstance("web", { id: "b" })));
     await applied(store, upsert("api", wireInstance("api", { node: "n1" }), wireInstance("api", { node: "n2" })));
@@ -79,7 +79,7 @@ describe("applying", () => {
     assert.deepEqual(await nodeNames(store), ["n1", "n2"]);
   });
 
-  it("ch4 cases 45, 46, ch1 cases 98, 99: an empty payload takes that name's instances, and nodes nothing else is on", async () => {
+  it("an empty payload takes that name's instances, and nodes nothing else is on (ch4 cases 45, 46, ch1 cases 98, 99)", async () => {
     const store = await ImportStore.open(memoryStorage());
     const nodeChecks = { disk: "passing" };
     await applied(
@@ -95,7 +95,7 @@ describe("applying", () => {
     assert.deepEqual(store.services(PEER), []);
   });
 
-  it("ch4 cases 47, 49, ch1 cases 101, 103: instances and checks that are missing are gone, the rest stays", async () => {
+  it("instances and checks that are missing are gone, the rest stays (ch4 cases 47, 49, ch1 cases 101, 103)", async () => {
     const store = await ImportStore.open(memoryStorage());
     const nodeChecks = { disk: "passing" };
     await applied(
@@ -112,7 +112,7 @@ describe("applying", () => {
     assert.deepEqual(await view(store), { web: ["n1/c@10.0.0.1:80 c:overall-check=warning disk=passing"] });
   });
 
-  it("ch4 case 48, ch1 case 102: a node check absent from one payload is gone for every service of the node", async () => {
+  it("a node check absent from one payload is gone for every service of the node (ch4 case 48, ch1 case 102)", async () => {
     const store = await ImportStore.open(memoryStorage());
     const nodeChecks = { disk: "passing" };
     await applied(
@@ -153,7 +153,7 @@ describe("applying", () => {
     await expectAddress("1");
   });
 
-  it("ch4 case 50: peers, and local data, never touch each other", async () => {
+  it("peers, and local data, never touch each other (ch4 case 50)", async () => {
     const storage = memoryStorage();
     const local = { key: ["catalog", "node", "n1"], value: Uint8Array.of(1) };
     await storage.commit([local]);
@@ -168,7 +168,7 @@ describe("applying", () => {
     assert.equal((await storage.read(["catalog"])).entries.length, 1);
   });
 
-  it("ch4 case 51, ch1 cases 100, 105: a list removes what it does not name, and spares its sidecars", async () => {
+  it("a list removes what it does not name, and spares its sidecars (ch4 case 51, ch1 cases 100, 105)", async () => {
     const store = await ImportStore.open(memoryStorage());
     const names = ["web", "web-sidecar-proxy", "DB", "db-sidecar-proxy"];
     await applied(store, ...names.map((name) => upsert(name, wireInstance(name))));
@@ -179,7 +179,7 @@ describe("applying", () => {
     assert.deepEqual(await nodeNames(store), []);
   });
 
-  it("ch4 case 52: the list before the services, after them, or among them gives the same", async () => {
+  it("the list before the services, after them, or among them gives the same (ch4 case 52)", async () => {
     const services = ["web", "db", "api"].map((name) => upsert(name, wireInstance(name)));
     const names = list("web", "db", "api");
     const orders = [[names, ...services], [...services, names], services.flatMap((service) => [service, names])];
@@ -190,7 +190,7 @@ describe("applying", () => {
     }
   });
 
-  it("ch4 cases 53, 56, ch1 cases 104, 106: what is stored already is not written, also after a restart and with maps in another order", async () => {
+  it("what is stored already is not written, also after a restart and with maps in another order (ch4 cases 53, 56, ch1 cases 104, 106)", async () => {
     const storage = observed(memoryStorage());
     const store = await ImportStore.open(storage);
     const withMeta = (...keys: readonly string[]): WireInstance => {
@@ -216,7 +216,7 @@ describe("applying", () => {
     assert.equal(storage.commits, 2);
   });
 
-  it("ch4 case 58: a node and a service spelled anew stay one", async () => {
+  it("a node and a service spelled anew stay one (ch4 case 58)", async () => {
     const store = await ImportStore.open(memoryStorage());
     await applied(store, upsert("Web", wireInstance("web", { node: "Node" })));
     await applied(store, upsert("web", wireInstance("WEB", { node: "NODE", id: "WEB-1" })));
@@ -225,7 +225,7 @@ describe("applying", () => {
     assert.equal((await store.instances(PEER, "weB")).length, 1);
   });
 
-  it("ch4 cases 54, 55: of what is refused nothing is stored; what came with it is", async () => {
+  it("of what is refused nothing is stored; what came with it is (ch4 cases 54, 55)", async () => {
     const storage = observed(memoryStorage());
     const store = await ImportStore.open(storage);
     await applied(store, upsert("web", wireInstance("web", { address: "before" })));

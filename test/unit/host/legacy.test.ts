@@ -94,7 +94,7 @@ function answers({ stream }: Legacy): readonly string[] {
 
 for (const [role, meet] of roles) {
   describe(`Consul 1.13 at the other end of a host that is the ${role}`, () => {
-    it("ch1 cases 112, 114 and 116: it gets services and no list, and a DELETE for what is exported no more", async () => {
+    it("it gets services and no list, and a DELETE for what is exported no more (ch1 cases 112, 114 and 116)", async () => {
       const world = new World();
       const legacy = await meet(world);
       const { site, name, stream } = legacy;
@@ -112,7 +112,7 @@ for (const [role, meet] of roles) {
       assert.deepEqual(site.peering(name).status.stream.exportedServices, []);
     });
 
-    it("ch1 case 113: what it sends without a nonce is imported, what it deletes is gone", async () => {
+    it("what it sends without a nonce is imported, what it deletes is gone (ch1 case 113)", async () => {
       const world = new World();
       const legacy = await meet(world);
       const { site, name, stream } = legacy;

@@ -15,7 +15,7 @@ function tokenFor(world: World, site: Site, peerName: string): Promise<string> {
 }
 
 describe("peering", () => {
-  it("LC2, ch3 case 2: both read ACTIVE, each has what the other exports, and the records tell of each other", async () => {
+  it("both read ACTIVE, each has what the other exports, and the records tell of each other (LC2, ch3 case 2)", async () => {
     const world = new World();
     const { acceptor, dialer } = await peered(world, {
       acceptor: { locality: { region: "r1", zone: "z1" } },
@@ -39,7 +39,7 @@ describe("peering", () => {
     assert.deepEqual(a.remote, { partition: "", datacenter: "dc-dialer", locality: { region: "r2", zone: "z2" } });
   });
 
-  it("LC2: the instances arrive as they were registered, and each change of them follows", async () => {
+  it("the instances arrive as they were registered, and each change of them follows (LC2)", async () => {
     const world = new World();
     const { acceptor, dialer } = await peered(world);
     const sent = acceptor.host.catalog.instances("web");
@@ -76,7 +76,7 @@ describe("peering", () => {
     }
   });
 
-  it("ch3 case 1: a token alone makes a PENDING record without a stream", async () => {
+  it("a token alone makes a PENDING record without a stream (ch3 case 1)", async () => {
     const world = new World();
     const acceptor = await world.site("acceptor");
     await tokenFor(world, acceptor, "dialer");
@@ -93,7 +93,7 @@ describe("peering", () => {
     });
   });
 
-  it("LC1: a second token voids the first, and leaves the record but for its index", async () => {
+  it("a second token voids the first, and leaves the record but for its index (LC1)", async () => {
     const world = new World();
     const [acceptor, dialer] = [await world.site("acceptor"), await world.site("dialer")];
     const first = await tokenFor(world, acceptor, "dialer");
@@ -111,7 +111,7 @@ describe("peering", () => {
     await world.settled(acceptor, "dialer", dialer, "acceptor");
   });
 
-  it("LC3, ch1 cases 14 and 18, ch3 case 33: a used token is refused at once, with what helps", async () => {
+  it("a used token is refused at once, with what helps (LC3, ch1 cases 14 and 18, ch3 case 33)", async () => {
     const world = new World();
     const [acceptor, dialer] = [await world.site("acceptor"), await world.site("dialer")];
     const third = await world.site("third");
@@ -126,7 +126,7 @@ describe("peering", () => {
     await world.settled(acceptor, "dialer", dialer, "acceptor");
   });
 
-  it("LC4, ch1 case 15: of two establishes at once with one token exactly one succeeds", async () => {
+  it("of two establishes at once with one token exactly one succeeds (LC4, ch1 case 15)", async () => {
     const world = new World();
     const acceptor = await world.site("acceptor");
     const dialers = [await world.site("one"), await world.site("two")];
@@ -138,7 +138,7 @@ describe("peering", () => {
     await world.until(() => acceptor.state("dialer") === "active", "the winner connects");
   });
 
-  it("LC5, ch3 cases 32, 36 and 57: nobody answers: after 3 s the error of each attempt; the record stays and is taken over", async () => {
+  it("nobody answers: after 3 s the error of each attempt; the record stays and is taken over (LC5, ch3 cases 32, 36 and 57)", async () => {
     const world = new World();
     const [acceptor, dialer] = [await world.site("acceptor"), await world.site("dialer")];
     const token = await tokenFor(world, acceptor, "dialer");
@@ -160,7 +160,7 @@ describe("peering", () => {
     await world.settled(acceptor, "dialer", dialer, "acceptor");
   });
 
-  it("ch3 case 38, D-18: a first address that swallows everything does not keep establish from the second", async () => {
+  it("a first address that swallows everything does not keep establish from the second (ch3 case 38, D-18)", async () => {
     const world = new World();
     const [acceptor, dialer] = [await world.site("acceptor"), await world.site("dialer")];
     const token = await tokenFor(world, acceptor, "dialer");
@@ -171,7 +171,7 @@ describe("peering", () => {
     await world.settled(acceptor, "dialer", dialer, "acceptor");
   });
 
-  it("ch3 case 37: the exchange was committed and its answer lost: the token is burnt, a new one heals", async () => {
+  it("the exchange was committed and its answer lost: the token is burnt, a new one heals (ch3 case 37)", async () => {
     const world = new World();
     const [acceptor, dialer] = [await world.site("acceptor"), await world.site("dialer")];
     const token = await tokenFor(world, acceptor, "dialer");
@@ -187,7 +187,7 @@ describe("peering", () => {
     await world.settled(acceptor, "dialer", dialer, "acceptor");
   });
 
-  it("LC6, ch3 case 35: a name belongs to one role", async () => {
+  it("a name belongs to one role (LC6, ch3 case 35)", async () => {
     const world = new World();
     const { acceptor, dialer } = await peered(world);
     const generated = await world.refusal(dialer.host.peerings.generateToken({ peerName: "acceptor" }));
@@ -207,7 +207,7 @@ describe("peering", () => {
     await world.settled(acceptor, "dialer", dialer, "acceptor");
   });
 
-  it("LC7, ch3 case 34: a token of our own is refused", async () => {
+  it("a token of our own is refused (LC7, ch3 case 34)", async () => {
     const world = new World();
     const acceptor = await world.site("acceptor");
     const token = await tokenFor(world, acceptor, "dialer");
@@ -217,7 +217,7 @@ describe("peering", () => {
     assert.equal(acceptor.state("myself"), "none");
   });
 
-  it("LC8, ch1 case 73, ch3 case 19: with the stream up, the token's addresses are not taken, manual ones are", async () => {
+  it("with the stream up, the token's addresses are not taken, manual ones are (LC8, ch1 case 73, ch3 case 19)", async () => {
     const world = new World();
     const { acceptor, dialer } = await peered(world);
     const token = await tokenFor(world, acceptor, "dialer");
@@ -234,7 +234,7 @@ describe("peering", () => {
     assert.deepEqual([view.peerServerAddresses, view.state], [[acceptor.address], "active"]);
   });
 
-  it("LC9, ch1 case 16, ch3 case 86: establishing anew over a live stream does not disturb it; its next stream has the new secret", async () => {
+  it("establishing anew over a live stream does not disturb it; its next stream has the new secret (LC9, ch1 case 16, ch3 case 86)", async () => {
     const world = new World();
     const { acceptor, dialer } = await peered(world);
     const secrets = (): string[] => world.messages(dialer, "open").map((open) => open.streamSecretId);
@@ -410,7 +410,7 @@ describe("peering", () => {
 });
 
 describe("reported states", () => {
-  it("ch3 case 57: never connected reads ESTABLISHING, however often dialing fails", async () => {
+  it("never connected reads ESTABLISHING, however often dialing fails (ch3 case 57)", async () => {
     const world = new World();
     const [acceptor, dialer] = [await world.site("acceptor"), await world.site("dialer")];
     acceptor.crash();
@@ -428,7 +428,7 @@ describe("reported states", () => {
     assert.ok(status.nextAttemptAt !== undefined);
   });
 
-  it("LC15, ch1 cases 64 and 65, ch3 cases 16, 20 and 57: a killed acceptor makes FAILING; back, it reads PENDING until the dialer comes by itself", async () => {
+  it("a killed acceptor makes FAILING; back, it reads PENDING until the dialer comes by itself (LC15, ch1 cases 64 and 65, ch3 cases 16, 20 and 57)", async () => {
     const world = new World();
     const { acceptor, dialer } = await peered(world);
     const { id } = acceptor.peering("dialer");
@@ -443,7 +443,7 @@ describe("reported states", () => {
     assert.equal(dialer.peering("acceptor").status.failedAttempts, 0);
   });
 
-  it("ch1 case 106, ch3 case 17: a dialer back from a restart comes by itself, and loses what was un-exported meanwhile", async () => {
+  it("a dialer back from a restart comes by itself, and loses what was un-exported meanwhile (ch1 case 106, ch3 case 17)", async () => {
     const world = new World();
     const { acceptor, dialer } = await peered(world);
     dialer.crash();
@@ -457,7 +457,7 @@ describe("reported states", () => {
     assert.equal(world.messages(dialer, "open").length, 2);
   });
 
-  it("ch3 case 56, ch1 case 36, D-8: after a reconnect both sides are healthy again, without a trace of the failure", async () => {
+  it("after a reconnect both sides are healthy again, without a trace of the failure (ch3 case 56, ch1 case 36, D-8)", async () => {
     const world = new World();
     const { acceptor, dialer } = await peered(world);
     for (const connection of world.network.connections) world.network.cut(connection);
@@ -475,7 +475,7 @@ describe("reported states", () => {
     }
   });
 
-  it("ch3 case 97, ch1 case 111: healthy until the stream has been gone for longer than the window; never connected is not", async () => {
+  it("healthy until the stream has been gone for longer than the window; never connected is not (ch3 case 97, ch1 case 111)", async () => {
     const world = new World();
     const { acceptor, dialer } = await peered(world);
     assert.equal(acceptor.peering("dialer").status.healthy, true);
@@ -488,7 +488,7 @@ describe("reported states", () => {
     assert.equal(acceptor.peering("never").status.healthy, false);
   });
 
-  it("ch1 case 105, ch3 case 58: the lists of both sides follow the exports: three by wildcard, none, two, one, two", async () => {
+  it("the lists of both sides follow the exports: three by wildcard, none, two, one, two (ch1 case 105, ch3 case 58)", async () => {
     const world = new World();
     const { acceptor, dialer } = await peered(world);
     await world.result(register(acceptor.host, "cache"));
@@ -514,7 +514,7 @@ describe("reported states", () => {
 });
 
 describe("what is replicated", () => {
-  it("ch1 case 104: a new stream brings nothing new, and nothing is written", async () => {
+  it("a new stream brings nothing new, and nothing is written (ch1 case 104)", async () => {
     const world = new World();
     const { acceptor, dialer } = await peered(world);
     const before = dialer.host.imports.services({ peer: "acceptor" });
@@ -526,7 +526,7 @@ describe("what is replicated", () => {
     assert.ok(world.messages(acceptor, "response").filter(({ resourceId }) => resourceId === "web").length === 2);
   });
 
-  it("ch1 cases 33 and 34: the acceptor never subscribes to addresses, the dialer to all four", async () => {
+  it("the acceptor never subscribes to addresses, the dialer to all four (ch1 cases 33 and 34)", async () => {
     const world = new World();
     const { acceptor, dialer } = await peered(world);
     const subscriptions = (site: Site): readonly string[] =>
@@ -546,7 +546,7 @@ describe("what is replicated", () => {
     assert.ok(responses.length > 0 && responses.every(({ operation }) => operation === Operation.Upsert));
   });
 
-  it("ch3 case 6, I24, I20: other peerings and tokens come and go without touching a stream", async () => {
+  it("other peerings and tokens come and go without touching a stream (ch3 case 6, I24, I20)", async () => {
     const world = new World();
     const { acceptor, dialer } = await peered(world);
     const third = await world.site("third");

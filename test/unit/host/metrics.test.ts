@@ -22,7 +22,7 @@ function compose(name: string, cluster: number, network = memoryNetwork(), more 
 }
 
 describe("metrics of peerings", () => {
-  it("ch3 case 97: exported services and health per peering, labelled; 0 for one that never connected", async () => {
+  it("exported services and health per peering, labelled; 0 for one that never connected (ch3 case 97)", async () => {
     const network = memoryNetwork();
     await using a = await compose("a", 0, network);
     await using b = await compose("b", 1, network);
@@ -41,7 +41,7 @@ describe("metrics of peerings", () => {
     ]);
   });
 
-  it("ch3 case 98: a node that does not lead reports no exports, without labels", async () => {
+  it("a node that does not lead reports no exports, without labels (ch3 case 98)", async () => {
     const follower: Leadership = { isLeader: false, leaderAddress: "10.0.0.2:8300", onChange: () => () => {} };
     await using host = await compose("a", 0, memoryNetwork(), { leadership: follower });
     assert.deepEqual(host.peerings.metrics(), [{ name: "peering.exported_services", value: 0, labels: {} }]);
@@ -49,7 +49,7 @@ describe("metrics of peerings", () => {
 });
 
 describe("a host whose peering is switched off", () => {
-  it("ch2 case LC20: refuses every call with FAILED_PRECONDITION and listens nowhere", async () => {
+  it("refuses every call with FAILED_PRECONDITION and listens nowhere (LC20)", async () => {
     await using host = await compose("a", 0, memoryNetwork(), { peeringEnabled: false });
     const refused = { code: "invalid-argument", status: 9, message: "peering must be enabled to use this endpoint" };
     await assert.rejects(host.peerings.generateToken({ peerName: "b" }), refused);

@@ -57,7 +57,7 @@ describe("the selection of a query", () => {
   });
 });
 
-describe("ch4 case 65: where a query looks", () => {
+describe("where a query looks (ch4 case 65)", () => {
   const run = async (
     service: Omit<QueriedService, "name">,
     places: Readonly<Record<string, readonly Named[]>>,

@@ -10,7 +10,7 @@ import { openAs, servicePayload, upsert } from "../../support/messages.js";
 import { peered, World } from "../../support/world.js";
 
 describe("a stream that was replaced", () => {
-  it("I14: what a disk refused of it is not tried again over what the newer stream said", async () => {
+  it("what a disk refused of it is not tried again over what the newer stream said (I14)", async () => {
     const world = new World();
     const acceptor = await world.site("acceptor");
     const { stream: first, open } = await openAs(world, acceptor, "dialer");
@@ -27,7 +27,7 @@ describe("a stream that was replaced", () => {
 });
 
 describe("establishing anew with another cluster", () => {
-  it("I19: the stream that stands writes no roots into the record of the other, and ends once that is established", async () => {
+  it("the stream that stands writes no roots into the record of the other, and ends once that is established (I19)", async () => {
     const world = new World();
     const { acceptor, dialer } = await peered(world);
     const other = await world.site("other");
@@ -47,7 +47,7 @@ describe("establishing anew with another cluster", () => {
     assert.equal(acceptor.state("dialer"), "failing");
   });
 
-  it("D-19: it is not dialed before the last of several establishes at once has ended", async () => {
+  it("it is not dialed before the last of several establishes at once has ended (D-19)", async () => {
     const world = new World();
     const { acceptor, dialer } = await peered(world);
     const used = await world.result(acceptor.host.peerings.generateToken({ peerName: "dialer" }));
@@ -69,7 +69,7 @@ describe("establishing anew with another cluster", () => {
 });
 
 describe("cleaning up", () => {
-  it("I20: what is active again by the time it is cleaned loses nothing", async () => {
+  it("what is active again by the time it is cleaned loses nothing (I20)", async () => {
     const world = new World();
     const { dialer } = await peered(world);
     const { id } = dialer.peering("acceptor");

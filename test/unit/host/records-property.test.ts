@@ -8,8 +8,8 @@ import { isActive, type Peering, roleOf } from "../../../src/peering/peering.js"
 import { fixedRootPems } from "../../../src/testing/fixed-roots.js";
 import { type Cluster, cluster, type Fault, REMOTE, tokenOf } from "./records-fixture.js";
 
-// Random runs of two clusters, with storage that fails and processes that restart: I1 to I11 of the specification
-// (chapter 3, section 15.3) are checked after every step, on what is stored and on what is in memory.
+// Random runs of two clusters, with storage that fails and processes that restart: the invariants I1 to I11
+// of docs/invariants.md are checked after every step, on what is stored and on what is in memory.
 
 const NAMES = ["one", "two"] as const;
 type Name = (typeof NAMES)[number];
@@ -257,7 +257,7 @@ function at<T>(list: readonly T[], position: number): T | undefined {
   return list.length === 0 ? undefined : list[list.length - 1 - (position % Math.min(list.length, 3))];
 }
 
-it("I1 to I11 hold after every step of any run, with faults and restarts", async () => {
+it("the invariants of records hold after every step of any run, with faults and restarts (I1 to I11)", async () => {
   await fc.assert(
     fc.asyncProperty(fc.array(step, { minLength: 20, maxLength: 60, size: "max" }), async (steps) => {
       const world = new World([await cluster(1), await cluster(2)]);

@@ -56,7 +56,7 @@ function must(peering: Peering | undefined): Peering {
 }
 
 describe("tokens", () => {
-  it("LC1, ST2, ST10: a token makes a PENDING acceptor; the next one has the same record and another secret", async () => {
+  it("a token makes a PENDING acceptor; the next one has the same record and another secret (LC1, ST2, ST10)", async () => {
     const { records } = await cluster();
     const first = await records.generateToken({ peerName: "west", meta: { a: "b" } });
     assert.equal(first.peering.state, "pending");
@@ -72,7 +72,7 @@ describe("tokens", () => {
     await records.exchangeSecret({ ...old, establishmentSecret: second.establishmentSecret });
   });
 
-  it("RPC1: refuses bad names and metadata before anything is written", async () => {
+  it("refuses bad names and metadata before anything is written (RPC1)", async () => {
     const { records, storage } = await cluster();
     assert.equal((await failure(records.generateToken({ peerName: "--AA--" }))).code, "invalid-name");
     const meta = { "": "x" };
@@ -85,7 +85,7 @@ describe("tokens", () => {
     assert.equal(storage.commits.length, 0);
   });
 
-  it("LC13, ch3 case 69, DEV-13: no token for a TERMINATED or DELETING acceptor; a new id after the removal", async () => {
+  it("no token for a TERMINATED or DELETING acceptor; a new id after the removal (LC13, ch3 case 69, D-15)", async () => {
     const { records } = await cluster();
     const { peering } = await records.generateToken({ peerName: "west" });
     await records.terminate(peering.id);
@@ -104,7 +104,7 @@ describe("tokens", () => {
     assert.notEqual((await records.generateToken({ peerName: "west" })).peering.id, peering.id);
   });
 
-  it("LC6, ch3 case 35: a name belongs to one role", async () => {
+  it("a name belongs to one role (LC6, ch3 case 35)", async () => {
     const { records } = await cluster();
     await records.generateToken({ peerName: "acceptor" });
     await records.beginEstablish({ peerName: "dialer", token: tokenOf(UNKNOWN), connected: false });
@@ -120,7 +120,7 @@ describe("tokens", () => {
     );
   });
 
-  it("ch3 case 88, DEV-16: eight first tokens at once are one record, and the last token works", async () => {
+  it("eight first tokens at once are one record, and the last token works (ch3 case 88, D-17)", async () => {
     const { records } = await cluster();
     const tokens = await Promise.all(Array.from({ length: 8 }, () => records.generateToken({ peerName: "west" })));
     assert.equal(new Set(tokens.map(({ peering }) => peering.id)).size, 1);
@@ -130,7 +130,7 @@ describe("tokens", () => {
     await records.exchangeSecret({ peerId: last.peering.id, establishmentSecret: last.establishmentSecret });
   });
 
-  it("DEV-16: the race with another process ends with the winner's record", async () => {
+  it("the race with another process ends with the winner's record (D-17)", async () => {
     const { records, storage, restart } = await cluster();
     const other = await restart();
     let winner: string | undefined;
@@ -158,7 +158,7 @@ describe("tokens", () => {
 });
 
 describe("establishing", () => {
-  it("LC2: the record is the token's, first PENDING, then ESTABLISHING with its secret", async () => {
+  it("the record is the token's, first PENDING, then ESTABLISHING with its secret (LC2)", async () => {
     const { records } = await cluster();
     const token = tokenOf(UNKNOWN, { manualServerAddresses: ["m:1"] });
     const begun = await records.beginEstablish({ peerName: "east", token, meta: { a: "b" }, connected: false });
@@ -186,7 +186,7 @@ describe("establishing", () => {
     assert.equal(await secretOf(records, begun.id), "the secret");
   });
 
-  it("LC7, ch3 case 34: a token of our own is refused, before anything else about the name", async () => {
+  it("a token of our own is refused, before anything else about the name (LC7, ch3 case 34)", async () => {
     const { records } = await cluster();
     await records.generateToken({ peerName: "west" });
     const ownServerName = "server.dc1.peering.a.consul";
@@ -199,7 +199,7 @@ describe("establishing", () => {
     );
   });
 
-  it("LC5, ch3 case 36: after a failed exchange the record stays, and a later establish takes it over", async () => {
+  it("after a failed exchange the record stays, and a later establish takes it over (LC5, ch3 case 36)", async () => {
     const { records, restart } = await cluster();
     const begun = await records.beginEstablish({ peerName: "east", token: tokenOf(UNKNOWN), connected: false });
     const after = await restart();
@@ -209,7 +209,7 @@ describe("establishing", () => {
     assert.equal(again.id, begun.id);
   });
 
-  it("LC8, ch1 case 73, ch3 case 19: with a stream up the stored addresses stay, through both writes", async () => {
+  it("with a stream up the stored addresses stay, through both writes (LC8, ch1 case 73, ch3 case 19)", async () => {
     const { records } = await cluster();
     const begun = await records.beginEstablish({ peerName: "east", token: tokenOf(UNKNOWN), connected: false });
     await records.finishEstablish(begun, "s1");
@@ -221,7 +221,7 @@ describe("establishing", () => {
     assert.deepEqual(finished.meta, {});
   });
 
-  it("I23: a record with a secret stays as it is until the exchange has succeeded, whatever the token says", async () => {
+  it("a record with a secret stays as it is until the exchange has succeeded, whatever the token says (I23)", async () => {
     const { records, storage, restart } = await cluster();
     const begun = await records.beginEstablish({ peerName: "east", token: tokenOf(UNKNOWN), connected: false });
     const before = await records.finishEstablish(begun, "s1");
@@ -251,7 +251,7 @@ describe("establishing", () => {
     assert.deepEqual(await records.dialable(begun.id), { peering: finished, streamSecret: "s2" });
   });
 
-  it("I23: a failed establish over a TERMINATED record leaves it TERMINATED and without a secret", async () => {
+  it("a failed establish over a TERMINATED record leaves it TERMINATED and without a secret (I23)", async () => {
     const { records } = await cluster();
     const begun = await records.beginEstablish({ peerName: "east", token: tokenOf(UNKNOWN), connected: false });
     await records.finishEstablish(begun, "s1");
@@ -285,7 +285,7 @@ describe("establishing", () => {
     }
   });
 
-  it("D-19: the second write never brings back what was deleted meanwhile, nor its namesake", async () => {
+  it("the second write never brings back what was deleted meanwhile, nor its namesake (D-19)", async () => {
     const text = "failed to write peering: cannot write to peering that is marked for deletion";
     const { records } = await cluster();
     const begun = await records.beginEstablish({ peerName: "east", token: tokenOf(UNKNOWN), connected: false });
@@ -299,7 +299,7 @@ describe("establishing", () => {
     await records.finishEstablish(namesake, "s");
   });
 
-  it("D-19: while DELETING, the first write is refused too", async () => {
+  it("while DELETING, the first write is refused too (D-19)", async () => {
     const { records } = await cluster();
     await records.beginEstablish({ peerName: "east", token: tokenOf(UNKNOWN), connected: false });
     await records.markDeleting("east");
@@ -314,7 +314,7 @@ describe("establishing", () => {
 describe("the exchange of secrets", () => {
   const denied = ["permission-denied", "invalid peering establishment secret", 7] as const;
 
-  it("ch1 cases 12, 13, 14: an unknown secret is refused; the right one works, once", async () => {
+  it("an unknown secret is refused; the right one works, once (ch1 cases 12, 13, 14)", async () => {
     const { records } = await cluster();
     const { peering, establishmentSecret } = await records.generateToken({ peerName: "west" });
     const peerId = peering.id;
@@ -326,7 +326,7 @@ describe("the exchange of secrets", () => {
     assert.equal(await refusalOf(records, peerId, secret), "authorized");
   });
 
-  it("ch1 case 15, ch3 case 84, LC4: of two at once one wins, the other is told, a third is refused", async () => {
+  it("of two at once one wins, the other is told, a third is refused (ch1 case 15, ch3 case 84, LC4)", async () => {
     const { records } = await cluster();
     const { peering, establishmentSecret } = await records.generateToken({ peerName: "west" });
     const request = { peerId: peering.id, establishmentSecret };
@@ -346,7 +346,7 @@ describe("the exchange of secrets", () => {
     await failsWith(records.exchangeSecret(request), ...denied);
   });
 
-  it("ch1 case 16, ch3 case 86: the old stream secret works until the new one was used", async () => {
+  it("the old stream secret works until the new one was used (ch1 case 16, ch3 case 86)", async () => {
     const { records } = await cluster();
     const other = (await cluster(2)).records;
     const { id, secret } = await peered(records, other);
@@ -359,7 +359,7 @@ describe("the exchange of secrets", () => {
     assert.equal(await refusalOf(records, id, newer), "authorized");
   });
 
-  it("ch3 case 85, DEV-14: an empty secret is refused before and after the exchange", async () => {
+  it("an empty secret is refused before and after the exchange (ch3 case 85, D-20)", async () => {
     const { records } = await cluster();
     const { peering, establishmentSecret } = await records.generateToken({ peerName: "west" });
     const empty = { peerId: peering.id, establishmentSecret: "" };
@@ -368,7 +368,7 @@ describe("the exchange of secrets", () => {
     await failsWith(records.exchangeSecret(empty), ...denied);
   });
 
-  it("DEV-14: an unused secret of a record that is not active is refused", async () => {
+  it("an unused secret of a record that is not active is refused (D-20)", async () => {
     const { records } = await cluster();
     const { peering, establishmentSecret } = await records.generateToken({ peerName: "west" });
     await records.terminate(peering.id);
@@ -377,7 +377,7 @@ describe("the exchange of secrets", () => {
     await failsWith(records.exchangeSecret({ peerId: peering.id, establishmentSecret }), ...denied);
   });
 
-  it("ch3 case 45: a malformed id is an internal error, as in Consul", async () => {
+  it("a malformed id is an internal error, as in Consul (ch3 case 45)", async () => {
     const { records } = await cluster();
     const error = await failure(records.exchangeSecret({ peerId: "x", establishmentSecret: "y" }));
     assert.equal(error.status, 13);
@@ -399,14 +399,14 @@ describe("the exchange of secrets", () => {
 });
 
 describe("opening a stream", () => {
-  it("ch1 cases 22, 23, 24: no id, an unknown one, a malformed one", async () => {
+  it("no id, an unknown one, a malformed one (ch1 cases 22, 23, 24)", async () => {
     const { records } = await cluster();
     assert.equal(await refusalOf(records, "", "s"), "3 initial subscription request must specify a PeerID");
     assert.equal(await refusalOf(records, UNKNOWN, "s"), `3 initial subscription for unknown PeerID: ${UNKNOWN}`);
     assert.equal(await refusalOf(records, "x", "s"), "13 failed to find PeerID: x");
   });
 
-  it("ch1 case 26: with an establishment secret alone, no stream secret opens", async () => {
+  it("with an establishment secret alone, no stream secret opens (ch1 case 26)", async () => {
     const { records } = await cluster();
     const { peering, establishmentSecret } = await records.generateToken({ peerName: "west" });
     for (const secret of ["", UNKNOWN, establishmentSecret]) {
@@ -414,7 +414,7 @@ describe("opening a stream", () => {
     }
   });
 
-  it("ch1 cases 27, 28, 30, ch3 case 44: the pending secret is promoted with Remote in one commit, once", async () => {
+  it("the pending secret is promoted with Remote in one commit, once (ch1 cases 27, 28, 30, ch3 case 44)", async () => {
     const { records, storage } = await cluster();
     const { id, secret } = await peered(records, (await cluster(2)).records);
     const commits = storage.commits.length;
@@ -442,7 +442,7 @@ describe("opening a stream", () => {
     assert.equal(await refusalOf(records, id, secret), "authorized");
   });
 
-  it("ch1 case 31, ch3 case 46, LC17: DELETING gets Terminated then Aborted, TERMINATED only Aborted", async () => {
+  it("DELETING gets Terminated then Aborted, TERMINATED only Aborted (ch1 case 31, ch3 case 46, LC17)", async () => {
     const { records } = await cluster();
     const { id, secret } = await peered(records, (await cluster(2)).records);
     await records.terminate(id);
@@ -451,7 +451,7 @@ describe("opening a stream", () => {
     assert.equal(await refusalOf(records, id, secret), `Terminated, 10 peering is marked as deleted: ${id}`);
   });
 
-  it("ch1 cases 25, 32: a dialer that is dialed", async () => {
+  it("a dialer that is dialed (ch1 cases 25, 32)", async () => {
     const { records } = await cluster();
     const begun = await records.beginEstablish({ peerName: "east", token: tokenOf(UNKNOWN), connected: false });
     assert.equal(
@@ -477,7 +477,7 @@ describe("opening a stream", () => {
 });
 
 describe("what peers push", () => {
-  it("ch1 case 108, ST18: a bundle goes to the store and to the record, in one commit", async () => {
+  it("a bundle goes to the store and to the record, in one commit (ch1 case 108, ST18)", async () => {
     const told: [string, TrustBundle | undefined][] = [];
     const trustBundles = {
       committed: (peerName: string, bundle: TrustBundle | undefined) => void told.push([peerName, bundle]),
@@ -506,7 +506,7 @@ describe("what peers push", () => {
     ]);
   });
 
-  it("ch1 case 122, ch3 case 94: a bundle without usable roots is refused on both roles, the old one stays", async () => {
+  it("a bundle without usable roots is refused on both roles, the old one stays (ch1 case 122, ch3 case 94)", async () => {
     const a = await cluster();
     const d = await cluster(2);
     const { id, dialerId } = await peered(a.records, d.records);
@@ -526,7 +526,7 @@ describe("what peers push", () => {
     }
   });
 
-  it("ch1 case 109: no bundle for a record that is gone, DELETING or TERMINATED", async () => {
+  it("no bundle for a record that is gone, DELETING or TERMINATED (ch1 case 109)", async () => {
     const { records } = await cluster();
     const { dialerId } = await peered((await cluster(2)).records, records);
     await records.terminate(dialerId);
@@ -549,7 +549,7 @@ describe("what peers push", () => {
     assert.deepEqual(records.trustBundles(), []);
   });
 
-  it("D-24: a trust domain stays with the peering that named it first, through restarts, and is free when it is gone", async () => {
+  it("a trust domain stays with the peering that named it first, through restarts, and is free when it is gone (D-24)", async () => {
     const { records, restart } = await cluster();
     const [first, second] = [
       (await records.generateToken({ peerName: "z-first" })).peering.id,
@@ -574,7 +574,7 @@ describe("what peers push", () => {
     assert.deepEqual(after.trustBundle("z-first"), undefined);
   });
 
-  it("D-24: what was stored before and names what it may not is not told, and is after its owner is gone", async () => {
+  it("what was stored before and names what it may not is not told, and is after its owner is gone (D-24)", async () => {
     const { records, storage, restart } = await cluster();
     for (const peerName of ["first", "second", "third"]) await records.generateToken({ peerName });
     const stored = (peerName: string, trustDomain: string, root: string): Promise<unknown> =>
@@ -609,7 +609,7 @@ describe("what peers push", () => {
     assert.equal(records.trustBundle("east"), undefined);
   });
 
-  it("ch1 cases 53, 54, 55, ch3 case 23: addresses go to a dialer, never empty, never over manual ones", async () => {
+  it("addresses go to a dialer, never empty, never over manual ones (ch1 cases 53, 54, 55, ch3 case 23)", async () => {
     const a = await cluster();
     const d = await cluster(2);
     const { id, dialerId } = await peered(a.records, d.records);
@@ -640,7 +640,7 @@ describe("what peers push", () => {
 });
 
 describe("ends", () => {
-  it("LC14, ch3 case 65: deleting twice keeps the first time; unknown is success; removal needs the mark", async () => {
+  it("deleting twice keeps the first time; unknown is success; removal needs the mark (LC14, ch3 case 65)", async () => {
     const { records } = await cluster();
     assert.equal(await records.markDeleting("nobody"), undefined);
     const { dialerId } = await peered((await cluster(2)).records, records);
@@ -663,7 +663,7 @@ describe("ends", () => {
     assert.deepEqual(records.list(), []);
   });
 
-  it("ch3 case 71, DEV-10: a late `Terminated` of the former peering does nothing", async () => {
+  it("a late `Terminated` of the former peering does nothing (ch3 case 71, D-12)", async () => {
     const { records } = await cluster();
     const first = await records.beginEstablish({ peerName: "east", token: tokenOf(UNKNOWN), connected: false });
     const newer = tokenOf("88888888-8888-8888-8888-888888888888");
@@ -676,7 +676,7 @@ describe("ends", () => {
     assert.equal(await records.terminate(UNKNOWN), false);
   });
 
-  it("ST20: a TERMINATED record keeps everything but its bundle's use, until it is deleted", async () => {
+  it("a TERMINATED record keeps everything but its bundle's use, until it is deleted (ST20)", async () => {
     const { records } = await cluster();
     const { dialerId } = await peered((await cluster(2)).records, records);
     const before = must(records.byId(dialerId));
@@ -700,7 +700,7 @@ describe("ends", () => {
 describe("the gate of imports", () => {
   const data = [{ key: ["imports", "x"], value: new Uint8Array() }];
 
-  it("I17, ch3 case 70: what expects it commits exactly while the record is active", async () => {
+  it("what expects it commits exactly while the record is active (I17, ch3 case 70)", async () => {
     const { records, storage } = await cluster();
     const { dialerId } = await peered((await cluster(2)).records, records);
     const atFirst = records.expectation(dialerId);
@@ -725,7 +725,7 @@ describe("the gate of imports", () => {
 });
 
 describe("restarts and faults", () => {
-  it("ST19, ch3 case 83: after a restart everything is as it was", async () => {
+  it("after a restart everything is as it was (ST19, ch3 case 83)", async () => {
     const a = await cluster();
     const d = await cluster(2);
     const { id, dialerId, secret } = await peered(a.records, d.records);
@@ -747,7 +747,7 @@ describe("restarts and faults", () => {
   });
 
   // Chapter 3, section 9.3: what is durable at each crash, and how it heals.
-  it("ch3 case 87: a crash after the token: generate again", async () => {
+  it("a crash after the token: generate again (ch3 case 87)", async () => {
     const { restart, records } = await cluster();
     await records.generateToken({ peerName: "west" });
     const again = await restart();
@@ -755,7 +755,7 @@ describe("restarts and faults", () => {
     await again.exchangeSecret({ peerId: peering.id, establishmentSecret });
   });
 
-  it("ch3 cases 37, 87: the answer of the exchange is lost: the token is burnt, a new one heals", async () => {
+  it("the answer of the exchange is lost: the token is burnt, a new one heals (ch3 cases 37, 87)", async () => {
     const a = await cluster();
     const d = await cluster(2);
     const { peering, establishmentSecret } = await a.records.generateToken({ peerName: "west" });
@@ -772,7 +772,7 @@ describe("restarts and faults", () => {
     assert.equal(await refusalOf(acceptor, peering.id, secret), "authorized");
   });
 
-  it("ch3 case 87: both sides restart after each later step, and the stream still opens", async () => {
+  it("both sides restart after each later step, and the stream still opens (ch3 case 87)", async () => {
     const a = await cluster();
     const d = await cluster(2);
     const { id, dialerId } = await peered(a.records, d.records);
@@ -783,7 +783,7 @@ describe("restarts and faults", () => {
     }
   });
 
-  it("ch3 case 77: a crash at each step of a deletion leaves a state from which it goes on", async () => {
+  it("a crash at each step of a deletion leaves a state from which it goes on (ch3 case 77)", async () => {
     const { records, restart } = await cluster();
     const { dialerId } = await peered((await cluster(2)).records, records);
     await records.writeTrustBundle(dialerId, BUNDLE);
@@ -900,7 +900,7 @@ describe("restarts and faults", () => {
 });
 
 describe("secrets at rest", () => {
-  it("D-21: the acceptor's storage holds no secret, the dialer's only what the box sealed", async () => {
+  it("the acceptor's storage holds no secret, the dialer's only what the box sealed (D-21)", async () => {
     const key = new Uint8Array(32).fill(7);
     const a = await cluster(1, { secretBox: sealedSecretBox(key) });
     const d = await cluster(2, { secretBox: sealedSecretBox(key) });
@@ -925,7 +925,7 @@ describe("secrets at rest", () => {
 });
 
 describe("reading", () => {
-  it("ST16, ST17: lists by name, finds names without case", async () => {
+  it("lists by name, finds names without case (ST16, ST17)", async () => {
     const { records } = await cluster();
     for (const peerName of ["foo", "bar", "baz"]) await records.generateToken({ peerName });
     assert.deepEqual(
@@ -935,7 +935,7 @@ describe("reading", () => {
     assert.equal(records.byName("FOO")?.name, "foo");
   });
 
-  it("ST15, ST19: the index moves with every record written and with nothing else", async () => {
+  it("the index moves with every record written and with nothing else (ST15, ST19)", async () => {
     const { records, storage } = await cluster();
     const { peering, establishmentSecret } = await records.generateToken({ peerName: "west" });
     const before = records.index;

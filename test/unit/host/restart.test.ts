@@ -299,7 +299,7 @@ const steps: readonly Step[] = [
 describe("a crash at each write", () => {
   for (const step of steps) {
     for (const fate of ["crash-before", "crash-after", "fail"] as const) {
-      it(`ch3 cases 77 and 87: ${step.name}, ${fate} at the ${step.side}`, async () => {
+      it(`${step.name}, ${fate} at the ${step.side} (ch3 cases 77 and 87)`, async () => {
         let commits = 1;
         let hit = true;
         for (let at = 1; hit; at++) {

@@ -276,7 +276,7 @@ describe("a service that is too large", () => {
     // What Consul's dialers and acceptors take: 8 MiB and 50 MiB.
     const instances = role === "dialer" ? 270 : 1_700;
 
-    it(`ch1 case 123: for a peer that is the ${role}, it is held back alone, and goes out when it shrinks`, async () => {
+    it(`for a peer that is the ${role}, it is held back alone, and goes out when it shrinks (ch1 case 123)`, async () => {
       await using at = await up(role);
       const { host, bad } = at;
       const stop = new AbortController();
@@ -364,7 +364,7 @@ describe("time that jumps", () => {
 });
 
 describe("nonces", () => {
-  it("ch1 case 42: answers with nonces that nobody gave out are taken, and say nothing of a service", async () => {
+  it("answers with nonces that nobody gave out are taken, and say nothing of a service (ch1 case 42)", async () => {
     await using at = await up("acceptor");
     at.bad.behave("wrong-nonces");
     await load(at.host, 2, "v1");
@@ -376,7 +376,7 @@ describe("nonces", () => {
     await at.until(() => at.view().status.unacknowledged === 1, "what is answered rightly counts again");
   });
 
-  it("ch1 case 46: responses without one are refused, and with the same one each time taken", async () => {
+  it("responses without one are refused, and with the same one each time taken (ch1 case 46)", async () => {
     await using at = await up("acceptor");
     const { bad } = at;
     const answers = (of: FakePeer): readonly string[] =>

@@ -17,7 +17,7 @@ function knownRoots(site: Site, peerName: string): readonly string[] {
 }
 
 describe("tokens", () => {
-  it("ch3 case 89, TOK1, TOK2, TOK9: every root, the own name and address, the manual ones beside them", async () => {
+  it("every root, the own name and address, the manual ones beside them (ch3 case 89, TOK1, TOK2, TOK9)", async () => {
     const world = new World();
     const acceptor = await world.site("acceptor", { locality: { region: "r", zone: "z" } });
     acceptor.authority.rotate();
@@ -38,7 +38,7 @@ describe("tokens", () => {
     });
   });
 
-  it("D-16: a host that listens nowhere refuses before anything is written", async () => {
+  it("a host that listens nowhere refuses before anything is written (D-16)", async () => {
     const world = new World();
     const site = await world.site("alone", { advertise: [] });
     const commits = site.commits;
@@ -51,7 +51,7 @@ describe("tokens", () => {
     assert.deepEqual(site.host.peerings.list(), []);
   });
 
-  it("ch3 case 88, D-17: eight first tokens at once are one record, and the last one works", async () => {
+  it("eight first tokens at once are one record, and the last one works (ch3 case 88, D-17)", async () => {
     const world = new World();
     const [acceptor, dialer] = [await world.site("acceptor"), await world.site("dialer")];
     const calls = Array.from({ length: 8 }, () => acceptor.host.peerings.generateToken({ peerName: "dialer" }));
@@ -64,7 +64,7 @@ describe("tokens", () => {
 });
 
 describe("roots", () => {
-  it("ch1 case 108, ch3 case 90: each side has the other's bundle under its local name, the dialer dials with it", async () => {
+  it("each side has the other's bundle under its local name, the dialer dials with it (ch1 case 108, ch3 case 90)", async () => {
     const world = new World();
     const { acceptor, dialer } = await peered(world);
     for (const [site, other] of [
@@ -87,7 +87,7 @@ describe("roots", () => {
   });
 
   for (const role of ["acceptor", "dialer"] as const) {
-    it(`ch1 case 90, ch3 cases 90 and 92, ch4 case 41: a rotation at the ${role} reaches the other over the stream: old and new, then the new one alone`, async () => {
+    it(`a rotation at the ${role} reaches the other over the stream: old and new, then the new one alone (ch1 case 90, ch3 cases 90 and 92, ch4 case 41)`, async () => {
       const world = new World();
       const sites = await peered(world);
       const [site, other] = role === "acceptor" ? [sites.acceptor, sites.dialer] : [sites.dialer, sites.acceptor];
@@ -108,7 +108,7 @@ describe("roots", () => {
       assert.deepEqual(other.imported(site.name), imported, "what was imported is served with nobody there");
     });
 
-    it(`L6: a rotation at the ${role} while the link is down arrives when it is up again`, async () => {
+    it(`a rotation at the ${role} while the link is down arrives when it is up again (L6)`, async () => {
       const world = new World();
       const sites = await peered(world);
       const [site, other] = role === "acceptor" ? [sites.acceptor, sites.dialer] : [sites.dialer, sites.acceptor];
@@ -133,7 +133,7 @@ describe("roots", () => {
     });
   }
 
-  it("ch1 case 122, ch3 case 94, D-23: a bundle without roots or with rubbish is refused, the old one stays", async () => {
+  it("a bundle without roots or with rubbish is refused, the old one stays (ch1 case 122, ch3 case 94, D-23)", async () => {
     const world = new World();
     const acceptor = await world.site("acceptor");
     const { stream } = await openAs(world, acceptor, "dialer");
@@ -166,7 +166,7 @@ describe("roots", () => {
     assert.equal(stream.end, undefined);
   });
 
-  it("D-24: a bundle that names our own trust domain, or another peer's, is refused with what is wrong, and told to nobody", async () => {
+  it("a bundle that names our own trust domain, or another peer's, is refused with what is wrong, and told to nobody (D-24)", async () => {
     const world = new World();
     const { acceptor, dialer } = await peered(world);
     const { host } = acceptor;
@@ -201,7 +201,7 @@ describe("roots", () => {
     await world.settled(acceptor, "dialer", dialer, "acceptor");
   });
 
-  it("D-24: once the first peering is deleted, the bundle that was refused because of it is stored, without a new stream", async () => {
+  it("once the first peering is deleted, the bundle that was refused because of it is stored, without a new stream (D-24)", async () => {
     const world = new World();
     const { acceptor, dialer } = await peered(world);
     const { stream } = await openAs(world, acceptor, "squatter");
@@ -226,7 +226,7 @@ describe("roots", () => {
     await world.settled(acceptor, "dialer", dialer, "acceptor");
   });
 
-  it("D-24: two peerings with one cluster stay in step through its rotations", async () => {
+  it("two peerings with one cluster stay in step through its rotations (D-24)", async () => {
     const world = new World();
     const [acceptor, dialer] = [await world.site("acceptor"), await world.site("dialer")];
     for (const [here, there] of [
@@ -260,7 +260,7 @@ describe("roots", () => {
 });
 
 describe("server addresses", () => {
-  it("ch1 case 91: those advertised are pushed to the dialer once, and never by it", async () => {
+  it("those advertised are pushed to the dialer once, and never by it (ch1 case 91)", async () => {
     const world = new World();
     const { acceptor, dialer } = await peered(world, { acceptor: { advertise: ["acceptor:8503", "other:1"] } });
     await world.until(() => dialer.peering("acceptor").peerServerAddresses.length === 2, "they arrive");
@@ -274,7 +274,7 @@ describe("server addresses", () => {
     assert.deepEqual(pushed(dialer), []);
   });
 
-  it("ch3 case 20: an acceptor whose servers are replaced one after another is followed by what each of them pushed", async () => {
+  it("an acceptor whose servers are replaced one after another is followed by what each of them pushed (ch3 case 20)", async () => {
     const world = new World();
     const address = (server: number): string => `server-${server}:8503`;
     const { acceptor, dialer } = await peered(world, { acceptor: { advertise: ["acceptor:8503", address(1)] } });
@@ -308,7 +308,7 @@ describe("through mesh gateways", () => {
     },
   });
 
-  it("TOK10, ch1 case 91: without a gateway no token; then its address is in tokens and pushed; off again, the servers'", async () => {
+  it("without a gateway no token; then its address is in tokens and pushed; off again, the servers' (TOK10, ch1 case 91)", async () => {
     const world = new World();
     const { acceptor, dialer } = await peered(world);
     const { peerings, configEntries, catalog } = acceptor.host;
@@ -341,7 +341,7 @@ describe("through mesh gateways", () => {
   });
 });
 
-it("ch3 case 91: bundles are the peer's own: two dialers of one acceptor, each with its roots", async () => {
+it("bundles are the peer's own: two dialers of one acceptor, each with its roots (ch3 case 91)", async () => {
   const world = new World();
   const { acceptor, dialer } = await peered(world);
   const third = await world.site("third");

@@ -71,7 +71,7 @@ describe("addresses of imported services", () => {
     assert.deepEqual(take(), ["commit"], "it has one already");
   });
 
-  it("ch4 case 83: are freed when neither a plain instance nor a proxy is left, whichever goes first", async () => {
+  it("are freed when neither a plain instance nor a proxy is left, whichever goes first (ch4 case 83)", async () => {
     for (const order of [
       ["web", "web-sidecar-proxy"],
       ["web-sidecar-proxy", "web"],
@@ -148,7 +148,7 @@ function addressOf({ dialer }: TwoHosts, service: string): string | undefined {
 }
 
 describe("virtual addresses of a host", () => {
-  it("ch4 case 83: belong to the imported services of the mesh, and survive a restart", async () => {
+  it("belong to the imported services of the mesh, and survive a restart (ch4 case 83)", async () => {
     await using hosts = await exporting();
     const { acceptor, dialer } = hosts;
     assert.equal(addressOf(hosts, "web"), "240.0.0.1");

@@ -55,7 +55,7 @@ function applied(changes: readonly ImportChange[]): Readonly<Record<string, read
 }
 
 describe("peerings.watch", () => {
-  it("ch3 case 59: begins with what is there, also with nothing, then tells each change of a record and of a stream", async () => {
+  it("begins with what is there, also with nothing, then tells each change of a record and of a stream (ch3 case 59)", async () => {
     const world = new World();
     const [acceptor, dialer] = [await world.site("acceptor"), await world.site("dialer")];
     const reader = new Reader<PeeringsChange>(world, (signal) => dialer.host.peerings.watch(signal));
@@ -182,7 +182,7 @@ describe("imports.watch", () => {
     assert.equal(change?.type === "difference" && change.service, "web");
   });
 
-  it("ch4 4.12: everything goes when the peering does, and survives a stream that fails", async () => {
+  it("everything goes when the peering does, and survives a stream that fails", async () => {
     const world = new World();
     const { acceptor, dialer } = await peered(world);
     const reader = new Reader<ImportChange>(world, (signal) => dialer.host.imports.watch({ peer: "acceptor", signal }));

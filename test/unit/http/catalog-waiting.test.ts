@@ -46,7 +46,7 @@ async function register(
   });
 }
 
-describe("ch4 case 63: a wait for an imported service", () => {
+describe("a wait for an imported service (ch4 case 63)", () => {
   it("ends with each change of it, and not with one of another", async () => {
     const signal = AbortSignal.timeout(LIMIT_MS);
     await using pair = await peered(signal, 0);
@@ -102,7 +102,7 @@ describe("ch4 case 63: a wait for an imported service", () => {
   });
 });
 
-describe("ch4 cases 4 and 5: a wait for a local service", () => {
+describe("a wait for a local service (ch4 cases 4 and 5)", () => {
   it("ends when a check of its node changes, and with its last instance", async () => {
     const signal = AbortSignal.timeout(LIMIT_MS);
     await using pair = await HttpPair.start(1);

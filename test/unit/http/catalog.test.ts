@@ -24,7 +24,7 @@ async function get(served: ServedHost, path: string): Promise<unknown> {
 
 const web = { Node: "n1", Address: "10.0.0.1", Service: { ID: "web-1", Service: "web", Port: 80 } };
 
-describe("ch4 4.1.4 and 4.1.5 over HTTP", () => {
+describe("registering and deregistering over HTTP", () => {
   let served: ServedHost;
   before(async () => {
     served = await alone();
@@ -193,14 +193,14 @@ describe("ch4 4.1.4 and 4.1.5 over HTTP", () => {
     ],
   ];
   for (const [path, status, text] of bad) {
-    it(`HT11, ch4 case 61: ${path} is refused`, async () => {
+    it(`${path} is refused (HT11, ch4 case 61)`, async () => {
       const answer = await served.ask("GET", path);
       assert.deepEqual([answer.status, answer.text], [status, text]);
     });
   }
 });
 
-describe("ch4 case 62: passing", () => {
+describe("passing (ch4 case 62)", () => {
   it("leaves only instances whose checks are all passing, or that have none", async () => {
     await using served = await alone();
     for (const status of ["maintenance", "warning", "critical", "passing", undefined]) {
@@ -230,7 +230,7 @@ describe("ch4 case 62: passing", () => {
   });
 });
 
-describe("ch4 4.1.6: transactions", () => {
+describe("transactions", () => {
   let served: ServedHost;
   beforeEach(async () => {
     await served?.[Symbol.asyncDispose]();
@@ -296,7 +296,7 @@ describe("ch4 4.1.6: transactions", () => {
     ["no JSON", "nope", 400, /^Failed to parse body: invalid character 'o' in literal null \(expecting 'u'\)$/],
     ["an unknown verb", [{ Node: { Verb: "nope", Node: { Node: "n" } } }], 409, /"unknown node operation: nope"/],
     [
-      "D-35: a PeerName",
+      "a PeerName (D-35)",
       [{ Node: { Verb: "set", Node: { Node: "n", Address: "a", PeerName: "p" } } }],
       409,
       /"cannot register requests with PeerName in them"/,
@@ -312,7 +312,7 @@ describe("ch4 4.1.6: transactions", () => {
   }
 });
 
-describe("ch4 4.1.7: services of the host's own node", () => {
+describe("services of the host's own node", () => {
   let served: ServedHost;
   before(async () => {
     served = await alone();
@@ -424,7 +424,7 @@ describe("ch4 4.1.7: services of the host's own node", () => {
   });
 });
 
-describe("ch2 2.10: what callers may see and write", () => {
+describe("what callers may see and write", () => {
   const allowed = new Set<string>();
   const authorizer: Authorizer = {
     defaultPolicy: "deny",

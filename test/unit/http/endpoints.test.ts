@@ -20,7 +20,7 @@ async function json(served: ServedHost, path: string): Promise<unknown> {
 }
 
 describe("peering endpoints", { timeout: 60_000 }, () => {
-  it("HT1: bodies of token and establish", async () => {
+  it("bodies of token and establish (HT1)", async () => {
     await using pair = await HttpPair.start();
     for (const what of ["token", "establish"]) {
       const path = `/v1/peering/${what}`;
@@ -38,7 +38,7 @@ describe("peering endpoints", { timeout: 60_000 }, () => {
     assert.equal((await answered(pair.a, "POST", "/v1/peering/token", '{"peername":"foo"} trailing'))[0], 200);
   });
 
-  it("HT2: the partition of a query is refused in every spelling, that of a body unless it is default", async () => {
+  it("the partition of a query is refused in every spelling, that of a body unless it is default (HT2)", async () => {
     await using pair = await HttpPair.start();
     const why = "Partitions are a Consul Enterprise feature";
     assert.deepEqual(await answered(pair.a, "GET", "/v1/peerings?partition=default"), [
@@ -57,7 +57,7 @@ describe("peering endpoints", { timeout: 60_000 }, () => {
     );
   });
 
-  it("HT5: a read waits until its own record changes, and no longer than it was told", async () => {
+  it("a read waits until its own record changes, and no longer than it was told (HT5)", async () => {
     await using pair = await HttpPair.start(50);
     const { a } = pair;
     await a.host.peerings.generateToken({ peerName: "foo" });
@@ -77,7 +77,7 @@ describe("peering endpoints", { timeout: 60_000 }, () => {
     assert.equal(JSON.parse(changed.text).ModifyIndex, Number(changed.headers["x-consul-index"]));
   });
 
-  it("HT6: what is missing is waited for in vain, whatever else is written", async () => {
+  it("what is missing is waited for in vain, whatever else is written (HT6)", async () => {
     await using pair = await HttpPair.start(50);
     const { a } = pair;
     await a.host.peerings.generateToken({ peerName: "foo" });
@@ -113,7 +113,7 @@ describe("peering endpoints", { timeout: 60_000 }, () => {
     await Promise.all(followers);
   });
 
-  it("HT7: bad parameters are told alone (D-34)", async () => {
+  it("bad parameters are told alone (HT7, D-34)", async () => {
     await using pair = await HttpPair.start();
     for (const [query, why] of [
       ["index=-1", "Invalid index"],
@@ -129,7 +129,7 @@ describe("peering endpoints", { timeout: 60_000 }, () => {
     assert.equal((await answered(pair.a, "GET", "/v1/peerings?index=&wait=1h30m1.5s&stale"))[0], 200);
   });
 
-  it("HT13: an exchange that nobody answers is a 503 that names every attempt", async () => {
+  it("an exchange that nobody answers is a 503 that names every attempt (HT13)", async () => {
     await using pair = await HttpPair.start(100);
     const token = await pair.a.host.peerings.generateToken({
       peerName: "x",
@@ -171,7 +171,7 @@ describe("peering endpoints", { timeout: 60_000 }, () => {
 });
 
 describe("configuration endpoints", { timeout: 60_000 }, () => {
-  it("HT9: spelling, unknown keys and cas", async () => {
+  it("spelling, unknown keys and cas (HT9)", async () => {
     await using pair = await HttpPair.start();
     const { a } = pair;
     const entry = {
@@ -322,7 +322,7 @@ describe("configuration endpoints", { timeout: 60_000 }, () => {
     assert.equal(JSON.parse((await waiting).text).Protocol, "grpc");
   });
 
-  it("HT10: exported services, by name, by wildcard, and woken by the catalog", async () => {
+  it("exported services, by name, by wildcard, and woken by the catalog (HT10)", async () => {
     await using pair = await HttpPair.start();
     const { a } = pair;
     assert.deepEqual(await json(a, "/v1/exported-services"), []);
@@ -418,7 +418,7 @@ describe("access", { timeout: 60_000 }, () => {
       accessorId !== undefined && resource === "peering" && access === "read",
   };
 
-  it("HT8: tokens of the query, the header and bearer are equal; an unknown one is refused", async () => {
+  it("tokens of the query, the header and bearer are equal; an unknown one is refused (HT8)", async () => {
     await using pair = await HttpPair.start(10, { authorizer: readers });
     const { a } = pair;
     for (const [path, headers] of [
@@ -435,7 +435,7 @@ describe("access", { timeout: 60_000 }, () => {
     assert.deepEqual([unknown.status, unknown.text], [403, "ACL not found"]);
   });
 
-  it("RPC6: what a token lacks is named", async () => {
+  it("what a token lacks is named (RPC6)", async () => {
     await using pair = await HttpPair.start(10, { authorizer: readers });
     const { a } = pair;
     assert.deepEqual(await answered(a, "GET", "/v1/peerings"), [

@@ -155,7 +155,7 @@ describe("intentions over HTTP, as Consul 1.21.4 answered", () => {
     ]);
   });
 
-  it("ch4 case 86: written one by one they are of local services", async () => {
+  it("written one by one they are of local services (ch4 case 86)", async () => {
     await using pair = await HttpPair.start();
     const path = "/v1/connect/intentions";
     const ofPeer = { SourceName: "a", DestinationName: "b", Action: "allow", SourcePeer: "p" };

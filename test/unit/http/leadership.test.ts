@@ -90,7 +90,7 @@ function instanceOf(name: string): ServiceInstance {
   };
 }
 
-describe("HT10 for a host with a catalog source of its own", () => {
+describe("exported services of a host with a catalog source of its own (HT10)", () => {
   it("exported services are those of that source, and a wait for them ends when they change", {
     timeout: 30_000,
   }, async () => {

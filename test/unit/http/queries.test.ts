@@ -33,7 +33,7 @@ async function peered(options: { readonly authorizer?: Authorizer } = {}): Promi
 const failover = { Failover: { Targets: [{ Peer: "nobody" }, { Peer: "cluster-a" }] } };
 
 describe("prepared queries over HTTP, as Consul 1.21.4 answered", { timeout: 60_000 }, () => {
-  it("ch4 case 65: fall back to the second target, and come home when there is something", async () => {
+  it("fall back to the second target, and come home when there is something (ch4 case 65)", async () => {
     await using pair = await peered();
     const { b } = pair;
     await create(b, { Name: "q1", Service: { Service: "web", ...failover }, DNS: { TTL: "4s" } });

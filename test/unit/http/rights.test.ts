@@ -530,7 +530,7 @@ function* everyText(): Iterable<string> {
   }
 }
 
-describe("ch2 2.10: which right opens which endpoint", { timeout: 60_000 }, () => {
+describe("which right opens which endpoint", { timeout: 60_000 }, () => {
   let pair: HttpPair;
   let token: string;
   const queryIds = new Map<string, string>();
@@ -748,7 +748,7 @@ describe("ch2 2.10: which right opens which endpoint", { timeout: 60_000 }, () =
     assert.equal(await told("/v1/health/service/web", secretFor(textOf([n1, web]))), false);
   });
 
-  it("RPC8: imports take more than a rule for their name", async () => {
+  it("imports take more than a rule for their name (RPC8)", async () => {
     const seen = async (rules: string): Promise<number> => {
       const answer = await ask("GET /v1/health/service/", { path: "remote?peer=peer" }, secretFor(rules));
       return JSON.parse(answer.text).length;

@@ -117,7 +117,7 @@ describe("what Consul's pages read", { timeout: 60_000 }, () => {
     ]);
   });
 
-  it("ch4 case 66: lists contain local and imported services, these with their peer; proxies show at their service", async () => {
+  it("lists contain local and imported services, these with their peer; proxies show at their service (ch4 case 66)", async () => {
     await using pair = await peered();
     const { b } = pair;
     const all = await read<readonly Summary[]>(b, "/v1/internal/ui/services");
@@ -243,7 +243,7 @@ describe("what Consul's pages read", { timeout: 60_000 }, () => {
     assert.deepEqual([nameless.status, nameless.text], [400, "Missing node name"]);
   });
 
-  it("D-37: a read waits for what is imported, and for the end of it", async () => {
+  it("a read waits for what is imported, and for the end of it (D-37)", async () => {
     await using pair = await peered();
     const { a, b } = pair;
     const index = (await b.ask("GET", "/v1/internal/ui/services")).headers["x-consul-index"];
@@ -303,7 +303,7 @@ describe("what Consul's pages read", { timeout: 60_000 }, () => {
     assert.deepEqual([none.status, none.text], [404, ""]);
   });
 
-  it("RPC8: imports are seen with service:write on any name, or with read on every service and node", async () => {
+  it("imports are seen with service:write on any name, or with read on every service and node (RPC8)", async () => {
     const authorizer = policyAuthorizer(
       parseAclPolicies(`
         token "reads-one" {

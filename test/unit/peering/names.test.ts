@@ -32,7 +32,7 @@ describe("peer names", () => {
     });
   }
 
-  it("ST17: names that differ by case alone are one", () => {
+  it("names that differ by case alone are one (ST17)", () => {
     assert.equal(nameKey("TheName"), nameKey("TheNAME"));
   });
 });

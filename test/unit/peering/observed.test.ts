@@ -60,14 +60,14 @@ describe("what each observation changes", () => {
     ],
   ];
   for (const [observation, changed] of cases) {
-    it(`ch3 case 52: ${JSON.stringify(observation)} changes exactly its fields`, () => {
+    it(`${JSON.stringify(observation)} changes exactly its fields (ch3 case 52)`, () => {
       assert.deepEqual(observe(before, observation), { ...before, ...changed });
     });
   }
 });
 
 describe("the tracker", () => {
-  it("ch3 case 49: connects, keeps what it saw over a graceful end and a reconnect, and forgets", () => {
+  it("connects, keeps what it saw over a graceful end and a reconnect, and forgets (ch3 case 49)", () => {
     const tracker = new StreamTracker();
     const first = tracker.connected(ID, 1);
     assert.throws(
@@ -86,7 +86,7 @@ describe("the tracker", () => {
     assert.equal(NO_STREAM_FACTS.neverConnected, true);
   });
 
-  it("ch3 case 50: lists the streams that are up: none, all, some", () => {
+  it("lists the streams that are up: none, all, some (ch3 case 50)", () => {
     const tracker = new StreamTracker();
     tracker.register("a");
     assert.deepEqual([...tracker.connectedStreams().keys()], []);
@@ -97,7 +97,7 @@ describe("the tracker", () => {
     assert.deepEqual([...tracker.connectedStreams().keys()], ["b"]);
   });
 
-  it("ch3 case 51, ch1 case 36: an error leaves time and text, a reconnect clears both", () => {
+  it("an error leaves time and text, a reconnect clears both (ch3 case 51, ch1 case 36)", () => {
     const tracker = new StreamTracker();
     tracker.connected(ID, 1).end(2, "heartbeat timeout");
     assert.equal(tracker.facts(ID)?.disconnectErrorMessage, "heartbeat timeout");
@@ -110,7 +110,7 @@ describe("the tracker", () => {
     assert.equal(tracker.facts(ID)?.disconnectErrorMessage, "");
   });
 
-  it("DEV-6: what a replaced stream still sees changes nothing", () => {
+  it("what a replaced stream still sees changes nothing (D-1)", () => {
     const tracker = new StreamTracker();
     const old = tracker.connected(ID, 1);
     const newer = tracker.open(ID);
@@ -136,7 +136,7 @@ describe("the tracker", () => {
 });
 
 describe("the state shown", () => {
-  it("§2.4.1: as stored without facts; else active, failing after an error, as stored after a graceful end", () => {
+  it("as stored without facts; else active, failing after an error, as stored after a graceful end", () => {
     const pending = { state: "pending" } as const;
     assert.equal(reportedState(pending, undefined), "pending");
     assert.equal(reportedState(pending, facts({})), "pending");
@@ -145,7 +145,7 @@ describe("the state shown", () => {
     assert.equal(reportedState(pending, facts({ disconnectTime: 1 })), "pending");
   });
 
-  it("ch3 case 57, D-9: DELETING and TERMINATED are shown as stored, whatever the stream does", () => {
+  it("DELETING and TERMINATED are shown as stored, whatever the stream does (ch3 case 57, D-9)", () => {
     for (const state of ["deleting", "terminated"] as const) {
       for (const seen of [undefined, facts({ connected: true }), facts({ disconnectErrorMessage: "x" })]) {
         assert.equal(reportedState({ state }, seen), state);
@@ -153,7 +153,7 @@ describe("the state shown", () => {
     }
   });
 
-  it("ch3 case 57: a dial that never succeeded leaves ESTABLISHING, whatever it met", () => {
+  it("a dial that never succeeded leaves ESTABLISHING, whatever it met (ch3 case 57)", () => {
     const tracker = new StreamTracker();
     tracker.dialFailed(ID, 1, "connection refused");
     assert.equal(reportedState({ state: "establishing" }, tracker.facts(ID)), "establishing");
@@ -161,7 +161,7 @@ describe("the state shown", () => {
     assert.equal(tracker.facts(ID)?.neverConnected, true);
   });
 
-  it("D-7: a refused Open reads FAILING, and never ACTIVE before", () => {
+  it("a refused Open reads FAILING, and never ACTIVE before (D-7)", () => {
     const tracker = new StreamTracker();
     const stream = tracker.open(ID);
     assert.equal(reportedState({ state: "establishing" }, tracker.facts(ID)), "establishing");
@@ -173,7 +173,7 @@ describe("the state shown", () => {
     assert.equal(reportedState({ state: "establishing" }, tracker.facts(ID)), "active");
   });
 
-  it("§2.4.1: the stream status takes the latest of each direction", () => {
+  it("the stream status takes the latest of each direction", () => {
     const seen = facts({
       lastReceiveHeartbeat: 5,
       lastReceiveError: 9,
@@ -191,7 +191,7 @@ describe("the state shown", () => {
     });
   });
 
-  it("§2.4.1: everything is unset without facts, and zero times with facts but without events", () => {
+  it("everything is unset without facts, and zero times with facts but without events", () => {
     assert.deepEqual(streamStatus(undefined), {
       importedServices: [],
       exportedServices: [],
@@ -222,10 +222,10 @@ describe("health", () => {
     ["send errors and silence", { lastSendError: 1, lastReceiveHeartbeat: 1 }, true],
   ];
   for (const [name, changed, healthy] of cases) {
-    it(`ch3 case 55, ch1 case 111: ${name}`, () => assert.equal(isHealthy(facts(changed), now), healthy));
+    it(`${name} (ch3 case 55, ch1 case 111)`, () => assert.equal(isHealthy(facts(changed), now), healthy));
   }
 
-  it("ch3 case 56, DEV-9: healthy after a disconnect and a reconnect", () => {
+  it("healthy after a disconnect and a reconnect (ch3 case 56, D-8)", () => {
     const tracker = new StreamTracker();
     tracker.connected(ID, 1).end(2, "broken");
     tracker.connected(ID, 3);

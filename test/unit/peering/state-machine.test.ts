@@ -312,7 +312,7 @@ describe("every cell of the table", () => {
 });
 
 describe("what an event writes", () => {
-  it("LC1: a second token leaves the record as it is, its metadata too", () => {
+  it("a second token leaves the record as it is, its metadata too (LC1)", () => {
     const before = sample("pending", "acceptor");
     const { peering, written, patches } = transition(before, EVENTS["generate-token"]);
     assert.deepEqual(peering, before);
@@ -327,7 +327,7 @@ describe("what an event writes", () => {
     assert.equal(peering?.peerId, "");
   });
 
-  it("LC12: establishing a TERMINATED dialer keeps its id and takes the rest from the token", () => {
+  it("establishing a TERMINATED dialer keeps its id and takes the rest from the token (LC12)", () => {
     const begun = transition(sample("terminated", "dialer"), EVENTS["establish-begun"]).peering;
     assert.equal(begun?.state, "terminated");
     assert.equal(begun?.id, ID);
@@ -338,7 +338,7 @@ describe("what an event writes", () => {
     assert.equal(finished?.id, ID);
   });
 
-  it("ch1 case 73, LC8: establishing replaces the cluster of a PENDING dialer at once, that of one with a secret at the end", () => {
+  it("establishing replaces the cluster of a PENDING dialer at once, that of one with a secret at the end (ch1 case 73, LC8)", () => {
     const taken = (peering: MachinePeering | undefined): unknown =>
       peering && [
         peering.peerId,
@@ -365,20 +365,20 @@ describe("what an event writes", () => {
     assert.deepEqual(transition(acceptor, opened).peering?.remote, acceptor.remote);
   });
 
-  it("ch1 case 30: the promotion stores what the dialer says of itself", () => {
+  it("the promotion stores what the dialer says of itself (ch1 case 30)", () => {
     const { peering, patches } = transition(sample("pending", "acceptor"), EVENTS["opened-with-pending-secret"]);
     assert.deepEqual(peering?.remote, { partition: "", datacenter: "dc9" });
     assert.equal(patches.length, 1);
   });
 
-  it("ch1 case 53: pushed addresses replace the known ones, manual ones stay", () => {
+  it("pushed addresses replace the known ones, manual ones stay (ch1 case 53)", () => {
     const before = { ...sample("establishing", "dialer"), manualServerAddresses: ["m:1"] };
     const { peering } = transition(before, EVENTS["server-addresses-received"]);
     assert.deepEqual(peering?.peerServerAddresses, ["10.0.0.2:8503"]);
     assert.deepEqual(peering?.manualServerAddresses, ["m:1"]);
   });
 
-  it("ch1 case 55: an empty list is refused, also with manual addresses and on an acceptor", () => {
+  it("an empty list is refused, also with manual addresses and on an acceptor (ch1 case 55)", () => {
     const event = { ...EVENTS["server-addresses-received"], addresses: [] };
     const dialer = sample("establishing", "dialer");
     for (const peering of [dialer, { ...dialer, manualServerAddresses: ["m:1"] }, sample("pending", "acceptor")]) {
@@ -400,7 +400,7 @@ describe("what an event writes", () => {
     assert.deepEqual(patches, []);
   });
 
-  it("ch3 case 71: `Terminated` for the peering this record was before does nothing", () => {
+  it("`Terminated` for the peering this record was before does nothing (ch3 case 71)", () => {
     const peering = sample("establishing", "dialer");
     assert.equal(outcome(peering, { type: "peer-terminated", peerId: NEW_PEER_ID }), "= end-stream");
     assert.match(outcome(peering, { type: "peer-terminated", peerId: PEER_ID }), /^> terminated/);
@@ -413,7 +413,7 @@ describe("what an event writes", () => {
     assert.deepEqual(patches, [{ op: "replace", path: ["state"], value: "terminated" }]);
   });
 
-  it("LC14: DELETING keeps id, name, addresses and Remote, and drops the rest", () => {
+  it("DELETING keeps id, name, addresses and Remote, and drops the rest (LC14)", () => {
     const before = sample("establishing", "dialer");
     const { peering } = transition(before, { type: "delete-requested", at: 4_000 });
     assert.deepEqual(peering, {
@@ -435,7 +435,7 @@ describe("what an event writes", () => {
     }
   });
 
-  it("ch1 case 25: an acceptor without any secret must be re-established", () => {
+  it("an acceptor without any secret must be re-established (ch1 case 25)", () => {
     const event = { ...EVENTS["opened-with-other-secret"], secretsKnown: false };
     assert.equal(outcome(sample("pending", "acceptor"), event), reestablish);
   });

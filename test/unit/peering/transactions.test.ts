@@ -90,7 +90,7 @@ function fails(text: string, run: () => unknown): void {
 }
 
 describe("record writes", () => {
-  it("ST1: a write without id, name, or with a deletion time and state that do not fit", () => {
+  it("a write without id, name, or with a deletion time and state that do not fit (ST1)", () => {
     const write = writeOf(ACCEPTOR);
     fails("Missing Peering ID", () => writePeering(EMPTY, { ...write, id: "" }));
     fails("Missing Peering Name", () => writePeering(EMPTY, { ...write, name: "" }));
@@ -110,17 +110,17 @@ describe("record writes", () => {
     );
   });
 
-  it("ST2: a new record without a state is PENDING", () => {
+  it("a new record without a state is PENDING (ST2)", () => {
     const written = writePeering(EMPTY, withoutState(writeOf(ACCEPTOR))).peerings.get(A);
     assert.deepEqual(written, { ...ACCEPTOR, createIndex: 0n, modifyIndex: 0n });
   });
 
-  it("I9: the Unix epoch counts as no deletion time, and is not stored", () => {
+  it("the Unix epoch counts as no deletion time, and is not stored (I9)", () => {
     const written = writePeering(EMPTY, writeOf(ACCEPTOR, { deletedAt: 0 })).peerings.get(A);
     assert.equal(written !== undefined && "deletedAt" in written, false);
   });
 
-  it("ST3, ch3 case 66: neither id nor role of a name can change", () => {
+  it("neither id nor role of a name can change (ST3, ch3 case 66)", () => {
     const before = tables([ACCEPTOR, DIALER]);
     fails(`A peering already exists with the name "acceptor" and a different ID "${A}"`, () =>
       writePeering(before, writeOf(ACCEPTOR, { id: NEW })),
@@ -139,7 +139,7 @@ describe("record writes", () => {
     );
   });
 
-  it("ST4, ch3 case 66: state and Remote are inherited, everything else is replaced", () => {
+  it("state and Remote are inherited, everything else is replaced (ST4, ch3 case 66)", () => {
     const remote = { partition: "", datacenter: "", locality: { region: "", zone: "" } };
     const write = withoutState(writeOf(DIALER, { meta: {}, remote }));
     const known = { ...DIALER, meta: { a: "b" }, remote: { partition: "", datacenter: "dc7" } };
@@ -151,7 +151,7 @@ describe("record writes", () => {
     assert.equal(written?.modifyIndex, 0n);
   });
 
-  it("ST5, ch3 case 65: TERMINATED loses its secrets; TERMINATED again changes nothing", () => {
+  it("TERMINATED loses its secrets; TERMINATED again changes nothing (ST5, ch3 case 65)", () => {
     const before = tables([ACCEPTOR], { active: S1 });
     const after = applied(before, writePeering(before, writeOf(ACCEPTOR, { state: "terminated" })));
     assert.equal(after.peerings.get(A)?.state, "terminated");
@@ -183,7 +183,7 @@ describe("record writes", () => {
     assert.ok(applied(before, writePeering(before, writeOf(moved))).secrets.has(dialer.id), "addresses may change");
   });
 
-  it("ST6, ch3 case 65: DELETING is written over by nothing", () => {
+  it("DELETING is written over by nothing (ST6, ch3 case 65)", () => {
     const deleting: Peering = { ...ACCEPTOR, state: "deleting", deletedAt: 9 };
     const before = tables([deleting]);
     assert.equal(isUnchanged(writePeering(before, writeOf(deleting, { deletedAt: 10 }))), true);
@@ -194,7 +194,7 @@ describe("record writes", () => {
     );
   });
 
-  it("ST7: only an active record can be created, only an inactive one removed", () => {
+  it("only an active record can be created, only an inactive one removed (ST7)", () => {
     for (const write of [
       writeOf(ACCEPTOR, { state: "deleting", deletedAt: 9 }),
       writeOf(ACCEPTOR, { state: "terminated" }),
@@ -210,13 +210,13 @@ describe("record writes", () => {
     assert.equal(after.peerings.size + after.secrets.size, 0);
   });
 
-  it("ST17: names are compared without case", () => {
+  it("names are compared without case (ST17)", () => {
     fails(`A peering already exists with the name "ACCEPTOR" and a different ID "${A}"`, () =>
       writePeering(tables([ACCEPTOR]), writeOf(ACCEPTOR, { id: NEW, name: "ACCEPTOR" })),
     );
   });
 
-  it("ST23, ch3 case 72: TerminateByID marks an active record and nothing else", () => {
+  it("TerminateByID marks an active record and nothing else (ST23, ch3 case 72)", () => {
     const before = tables([ACCEPTOR], { active: S1, establishment: E1 });
     const changes = terminatePeering(before, A);
     assert.deepEqual(changes.peerings.get(A), { ...ACCEPTOR, state: "terminated", modifyIndex: 0n });
@@ -234,7 +234,7 @@ describe("secrets", () => {
     { type: "establish", sealedActive: new Uint8Array() },
   ];
 
-  it("ST8, ch3 case 78: what a request must carry", () => {
+  it("what a request must carry (ST8, ch3 case 78)", () => {
     const generate: SecretsRequest = { type: "generate_token", establishment: E1 };
     fails("failed to write peering secret: invalid secret write request: missing peer ID", () =>
       writeSecrets(EMPTY, "", generate),
@@ -251,7 +251,7 @@ describe("secrets", () => {
     assert.equal(isUnchanged(writeSecrets(tables([ACCEPTOR]), A)), true);
   });
 
-  it("ST9, ch3 case 78: a dialer keeps one stream secret, which is not in the set of those in use", () => {
+  it("a dialer keeps one stream secret, which is not in the set of those in use (ST9, ch3 case 78)", () => {
     const before = tables([DIALER]);
     for (const request of [
       { type: "generate_token", establishment: E1 },
@@ -275,7 +275,7 @@ describe("secrets", () => {
     );
   });
 
-  it("ST10, ch3 case 79: a token keeps the stream secrets and replaces an unused one", () => {
+  it("a token keeps the stream secrets and replaces an unused one (ST10, ch3 case 79)", () => {
     const streaming = tables([ACCEPTOR], { pending: P1, active: S1 });
     const request: SecretsRequest = { type: "generate_token", establishment: E1 };
     const after = applied(streaming, writeSecrets(streaming, A, request));
@@ -286,7 +286,7 @@ describe("secrets", () => {
     assert.equal(again.isSecretInUse(E2), true);
   });
 
-  it("ST11, ch3 case 80: the exchange takes the establishment secret and gives a pending one", () => {
+  it("the exchange takes the establishment secret and gives a pending one (ST11, ch3 case 80)", () => {
     const exchange = (before: RecordTables, establishment = E1): RecordChanges =>
       writeSecrets(before, A, { type: "exchange_secret", establishment, pending: P2 });
     const prefix = "failed to write peering secret:";
@@ -301,7 +301,7 @@ describe("secrets", () => {
     assert.equal(after.isSecretInUse(E1) || after.isSecretInUse(P1), false);
   });
 
-  it("ST12, ch3 case 81: the promotion makes the pending secret the active one", () => {
+  it("the promotion makes the pending secret the active one (ST12, ch3 case 81)", () => {
     const promote = (before: RecordTables, active = P1): RecordChanges =>
       writeSecrets(before, A, { type: "promote_pending", active });
     const prefix = "failed to write peering secret:";
@@ -314,7 +314,7 @@ describe("secrets", () => {
     assert.equal(after.isSecretInUse(S1), false);
   });
 
-  it("ST13: a secret in use by any slot is refused, and the record with it", () => {
+  it("a secret in use by any slot is refused, and the record with it (ST13)", () => {
     const other: Peering = { ...ACCEPTOR, id: NEW, name: "other" };
     for (const slot of ["establishment", "pending", "active"] as const) {
       const before = tables([ACCEPTOR], { [slot]: E1 });
@@ -324,7 +324,7 @@ describe("secrets", () => {
     }
   });
 
-  it("ST14, ch3 case 82: what is marked for deletion frees all its secrets", () => {
+  it("what is marked for deletion frees all its secrets (ST14, ch3 case 82)", () => {
     const before = tables([ACCEPTOR], { establishment: E1, pending: P1, active: S1 });
     const after = applied(before, writePeering(before, writeOf(ACCEPTOR, { state: "deleting", deletedAt: 9 })));
     assert.equal(after.secrets.size, 0);
@@ -348,7 +348,7 @@ describe("trust bundles", () => {
     exportedPartition: "",
   };
 
-  it("ST18, ch3 case 91: needs a name and a record that is not DELETING", () => {
+  it("needs a name and a record that is not DELETING (ST18, ch3 case 91)", () => {
     fails("missing peer name", () => writeTrustBundle(EMPTY, { ...bundle, peerName: "" }));
     fails("cannot write peering trust bundle for unknown peering dialer", () => writeTrustBundle(EMPTY, bundle));
     fails("cannot write to peering that is marked for deletion", () =>
@@ -356,7 +356,7 @@ describe("trust bundles", () => {
     );
   });
 
-  it("ST18, ch3 case 91: gives its roots to the record, each ending in a newline, and is kept as received", () => {
+  it("gives its roots to the record, each ending in a newline, and is kept as received (ST18, ch3 case 91)", () => {
     const changes = writeTrustBundle(tables([DIALER]), bundle);
     assert.deepEqual(changes.peerings.get(D), { ...DIALER, peerCaPems: ["one\n", "two\n"], modifyIndex: 0n });
     assert.equal(changes.bundles.get("dialer"), bundle);

@@ -5,7 +5,7 @@ import { PeeringError } from "../../../src/errors.js";
 import { dialBackoffMs, exchangeDelayMs, RetryCounter, statusCodeOf } from "../../../src/replication/backoff.js";
 import { StatusCode } from "../../../src/wire/status.js";
 
-test("ch1 case 68, ch3 case 10: back-off after FAILED_PRECONDITION", () => {
+test("back-off after FAILED_PRECONDITION (ch1 case 68, ch3 case 10)", () => {
   const waits: readonly (readonly [number, number])[] = [
     ...[0, 1, 2, 3, 4, 5].map((n) => [n, 8] as const),
     [6, 16],
@@ -19,7 +19,7 @@ test("ch1 case 68, ch3 case 10: back-off after FAILED_PRECONDITION", () => {
   for (const [n, wait] of waits) assert.equal(dialBackoffMs(n, StatusCode.FailedPrecondition), wait, `n = ${n}`);
 });
 
-test("ch1 case 69, ch3 case 11: back-off after any other error, or none with a code", () => {
+test("back-off after any other error, or none with a code (ch1 case 69, ch3 case 11)", () => {
   const seconds = [1, 2, 4, 8, 16, 32, 64];
   for (const status of [StatusCode.Unknown, StatusCode.PermissionDenied, StatusCode.Unavailable, 99, undefined]) {
     seconds.forEach((wait, n) => {
@@ -29,7 +29,7 @@ test("ch1 case 69, ch3 case 11: back-off after any other error, or none with a c
   }
 });
 
-test("ch3 case 12: back-off saturates and is never 0", () => {
+test("back-off saturates and is never 0 (ch3 case 12)", () => {
   for (const n of [0, 1, 46, 60, 63, 64, 1000, 100_000]) {
     assert.equal(dialBackoffMs(n, StatusCode.ResourceExhausted), 8_192, `n = ${n}`);
   }
@@ -46,7 +46,7 @@ test("ch3 case 12: back-off saturates and is never 0", () => {
   );
 });
 
-test("ch1 case 70, ch3 case 15: the status is found through wrapped errors", () => {
+test("the status is found through wrapped errors (ch1 case 70, ch3 case 15)", () => {
   for (const status of [StatusCode.FailedPrecondition, StatusCode.ResourceExhausted, StatusCode.DeadlineExceeded]) {
     const inner = new PeeringError("unavailable", "inner", { status });
     assert.equal(statusCodeOf(inner), status);
@@ -68,7 +68,7 @@ test("ch1 case 70, ch3 case 15: the status is found through wrapped errors", () 
   assert.equal(statusCodeOf(ring), undefined);
 });
 
-test("D-5: the count starts anew after a stream of 60 s, or when told so, and all classes share it", () => {
+test("the count starts anew after a stream of 60 s, or when told so, and all classes share it (D-5)", () => {
   const retries = new RetryCounter();
   assert.deepEqual(
     [1, 2, 3].map(() => retries.failed(StatusCode.Unavailable)),
@@ -101,7 +101,7 @@ function retryLoop(
   }
 }
 
-test("ch1 case 71, ch3 cases 13 and 14: a loop around the counter stops on success and on cancellation", () => {
+test("a loop around the counter stops on success and on cancellation (ch1 case 71, ch3 cases 13 and 14)", () => {
   const twice = (count: number): Error | undefined => (count <= 2 ? new Error(`error ${count}`) : undefined);
   assert.deepEqual(
     retryLoop(twice, () => false),

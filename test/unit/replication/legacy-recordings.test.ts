@@ -128,7 +128,7 @@ describe("recorded streams of Consul 1.13.8", () => {
   const counts = { streams: 0, responses: 0, deletions: 0 };
 
   for (const { origin, recorder, events } of streams) {
-    it(`ch1 cases 112, 113 and 116: ${origin}#${events[0]?.i}, we are the ${recorder}`, async () => {
+    it(`${origin}#${events[0]?.i}, we are the ${recorder} (ch1 cases 112, 113 and 116)`, async () => {
       const imports = await ImportStore.open(memoryStorage());
       const replay = new Replay(recorder, imports);
       let asked = 0;
@@ -169,7 +169,7 @@ describe("recorded streams of Consul 1.13.8", () => {
 });
 
 describe("our frames beside those of Consul 1.13.8", () => {
-  it("ch1 case 114: our DELETE is byte for byte its DELETE, but for the nonce", () => {
+  it("our DELETE is byte for byte its DELETE, but for the nonce (ch1 case 114)", () => {
     const driver = new Driver("acceptor");
     const { remote: _, ...bare } = open();
     driver.feed({ type: "start" });

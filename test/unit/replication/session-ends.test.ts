@@ -22,7 +22,7 @@ const roles = ["acceptor", "dialer"] as const;
 const ok = { code: StatusCode.Ok, message: "" };
 const timings = { heartbeatIntervalMs: 10, heartbeatTimeoutMs: 50, sendStallMs: 1_000, drainMs: 5_000 };
 
-test("ch1 case 56, ch3 case 53: no heartbeat within the timeout ends the stream", () => {
+test("no heartbeat within the timeout ends the stream (ch1 case 56, ch3 case 53)", () => {
   for (const role of roles) {
     const driver = connected(role, { timings });
     assert.equal(closeOf(driver.pass(49)), undefined);
@@ -33,7 +33,7 @@ test("ch1 case 56, ch3 case 53: no heartbeat within the timeout ends the stream"
   }
 });
 
-test("ch1 case 57, ch3 case 53: heartbeats in time keep the stream", () => {
+test("heartbeats in time keep the stream (ch1 case 57, ch3 case 53)", () => {
   for (const role of roles) {
     const driver = connected(role, { timings });
     for (let count = 0; count < 6; count++) {
@@ -44,7 +44,7 @@ test("ch1 case 57, ch3 case 53: heartbeats in time keep the stream", () => {
   }
 });
 
-test("ch1 case 58, ch3 case 54: heartbeats are sent at the interval, repeatedly, the first after one interval", () => {
+test("heartbeats are sent at the interval, repeatedly, the first after one interval (ch1 case 58, ch3 case 54)", () => {
   for (const role of roles) {
     const driver = connected(role);
     const times: number[] = [];
@@ -66,7 +66,7 @@ test("one heartbeat at most waits for a transport that is busy", () => {
   assert.deepEqual(words(driver.feed({ type: "tick" })), ["heartbeat"]);
 });
 
-test("ch1 case 59: responses, ACKs and subscriptions do not stand in for heartbeats", () => {
+test("responses, ACKs and subscriptions do not stand in for heartbeats (ch1 case 59)", () => {
   const driver = connected("acceptor", { timings });
   for (let count = 0; count < 4; count++) {
     driver.pass(10);
@@ -82,14 +82,14 @@ test("a heartbeat that arrives late, but before the timer was served, counts", (
   assert.equal(driver.status.phase, "connected");
 });
 
-test("ch1 case 60: a heartbeat is noted", () => {
+test("a heartbeat is noted (ch1 case 60)", () => {
   const driver = connected("acceptor");
   driver.now += 7;
   driver.receive({ type: "heartbeat" });
   assert.equal(driver.status.lastHeartbeatInMs, driver.now);
 });
 
-test("ch1 case 61, ch3 cases 62 and 74: a local deletion sends one Terminated and ends within 5 s", () => {
+test("a local deletion sends one Terminated and ends within 5 s (ch1 case 61, ch3 cases 62 and 74)", () => {
   const dialer = connected("dialer");
   dialer.receive(response("web"));
   const stopped = dialer.feed({ type: "stop" }, { type: "stop" });
@@ -113,7 +113,7 @@ test("ch1 case 61, ch3 cases 62 and 74: a local deletion sends one Terminated an
   assert.deepEqual(acceptor.pass(1), [{ type: "close", status: ok }]);
 });
 
-test("ch1 case 61: an acceptor answers the half-close at once, a dialer closes at the status", () => {
+test("an acceptor answers the half-close at once, a dialer closes at the status (ch1 case 61)", () => {
   for (const role of roles) {
     const driver = connected(role);
     driver.feed({ type: "stop" });
@@ -125,7 +125,7 @@ test("ch1 case 61: an acceptor answers the half-close at once, a dialer closes a
   }
 });
 
-test("ch1 case 62: Terminated received by an acceptor: noted, then drained until the dialer half-closes", () => {
+test("Terminated received by an acceptor: noted, then drained until the dialer half-closes (ch1 case 62)", () => {
   const driver = connected("acceptor");
   const outputs = driver.receive({ type: "terminated" }, response("web"), { type: "terminated" });
   assert.deepEqual(outputs, [{ type: "peer-terminated" }]);
@@ -133,7 +133,7 @@ test("ch1 case 62: Terminated received by an acceptor: noted, then drained until
   assert.deepEqual(driver.feed({ type: "receive-ended" }), [{ type: "close", status: ok }]);
 });
 
-test("ch1 case 63: Terminated received by a dialer: noted, half-closed at once, closed at the status or after 5 s", () => {
+test("Terminated received by a dialer: noted, half-closed at once, closed at the status or after 5 s (ch1 case 63)", () => {
   const driver = connected("dialer");
   driver.reading = false;
   driver.feed(exported(service("web")));
@@ -198,7 +198,7 @@ test("a Terminated that cannot be sent is told to the host: the peer does not kn
   assert.deepEqual(outputs.at(-1), { type: "close", status: ok });
 });
 
-test("ch1 case 64: an end without Terminated is an error", () => {
+test("an end without Terminated is an error (ch1 case 64)", () => {
   for (const role of roles) {
     const driver = connected(role);
     const close = closeOf(driver.feed({ type: "receive-ended" }));
@@ -239,7 +239,7 @@ test("1.3.10: an undecodable message ends the stream with INTERNAL", () => {
   }
 });
 
-test("ch1 case 35, session part: an aborted stream ends with its status and never with Terminated", () => {
+test("an aborted stream ends with its status and never with Terminated (ch1 case 35)", () => {
   const status = { code: StatusCode.Unavailable, message: "replaced by a newer stream" };
   for (const role of roles) {
     const driver = connected(role);
@@ -279,7 +279,7 @@ test("what follows a violation in the same batch is not looked at", () => {
   );
 });
 
-test("ch1 case 119: a peer that takes nothing for 120 s ends the stream, heartbeats or not", () => {
+test("a peer that takes nothing for 120 s ends the stream, heartbeats or not (ch1 case 119)", () => {
   for (const role of roles) {
     const driver = connected(role);
     driver.reading = false;
@@ -295,7 +295,7 @@ test("ch1 case 119: a peer that takes nothing for 120 s ends the stream, heartbe
   }
 });
 
-test("ch1 case 119: also when all of it was given out, and the transport never says that it took it", () => {
+test("also when all of it was given out, and the transport never says that it took it (ch1 case 119)", () => {
   const driver = connected("acceptor");
   driver.reading = false;
   driver.session.handle({ type: "writable", bytes: 1_000_000 }, driver.now);
@@ -308,7 +308,7 @@ test("ch1 case 119: also when all of it was given out, and the transport never s
   assert.equal(closeOf(driver.pass(1_000))?.error?.message, "peer accepts no data");
 });
 
-test("ch1 case 119: a peer that takes little at a time is none", () => {
+test("a peer that takes little at a time is none (ch1 case 119)", () => {
   const driver = connected("acceptor");
   driver.reading = false;
   driver.session.handle({ type: "writable", bytes: 0 }, driver.now);

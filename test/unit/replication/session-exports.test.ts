@@ -57,7 +57,7 @@ test("a resource is sent as an UPSERT with its URL inside and outside", () => {
   assert.equal(driver.status.unacknowledged, 1);
 });
 
-test("ch1 case 82: the same payload is sent once, a changed one again", () => {
+test("the same payload is sent once, a changed one again (ch1 case 82)", () => {
   const driver = connected("acceptor");
   assert.deepEqual(words(driver.feed(exported(service("web", "1"), service("web", "1")))), ["web=1"]);
   assert.deepEqual(words(driver.feed(exported(service("web", "1"), service("api", "1")))), ["api=1"]);
@@ -69,7 +69,7 @@ test("ch1 case 82: the same payload is sent once, a changed one again", () => {
   assert.deepEqual(words(driver.feed(exported(service("db", "")))), ["db="], "the first one also when it is empty");
 });
 
-test("ch1 case 82: a change that is taken back before it was sent is not sent", () => {
+test("a change that is taken back before it was sent is not sent (ch1 case 82)", () => {
   const driver = stuck();
   driver.feed(exported(service("web", "1")));
   drain(driver);
@@ -79,7 +79,7 @@ test("ch1 case 82: a change that is taken back before it was sent is not sent", 
   assert.deepEqual(words(drain(driver)), ["api=1"]);
 });
 
-test("ch1 case 83: un-export, then re-export without a change sends it again", () => {
+test("un-export, then re-export without a change sends it again (ch1 case 83)", () => {
   const driver = connected("acceptor");
   driver.feed(exported(list("web"), service("web", "1")));
   assert.deepEqual(words(driver.feed({ type: "withdrawn", resourceIds: ["web"] }, exported(list()))), [
@@ -91,7 +91,7 @@ test("ch1 case 83: un-export, then re-export without a change sends it again", (
   ]);
 });
 
-test("ch1 case 95: an update that waits when its name is withdrawn is dropped", () => {
+test("an update that waits when its name is withdrawn is dropped (ch1 case 95)", () => {
   const driver = stuck();
   driver.feed(exported(list("api", "web"), service("api"), service("web", "1"), service("db")));
   drain(driver);
@@ -117,7 +117,7 @@ test("the first, the last and the only one in the queue can be withdrawn", () =>
   }
 });
 
-test("nothing of a type is sent before the peer subscribed to it (ch3 §6.2)", () => {
+test("nothing of a type is sent before the peer subscribed to it", () => {
   const driver = connected("acceptor", {}, []);
   driver.feed(exported(addresses(), service("web"), list("web"), roots()));
   assert.equal(driver.session.wantsToSend, false);
@@ -225,7 +225,7 @@ test("the exported services of the status are those of the list last sent, not o
   assert.deepEqual(driver.status.exportedServices, ["api", "web"], "it outlives the stream");
 });
 
-test("ch1 case 123: a service larger than the peer's limit is held back alone, and goes out when it shrinks", () => {
+test("a service larger than the peer's limit is held back alone, and goes out when it shrinks (ch1 case 123)", () => {
   const driver = connected("acceptor", { maxSendBytes: 1_000 });
   const large = (size: number) => ({ ...service("big"), value: new Uint8Array(size), digest: `${size}` });
   driver.feed(exported(service("big", "1")));
@@ -249,7 +249,7 @@ test("ch1 case 123: a service larger than the peer's limit is held back alone, a
   assert.equal(closeOf(outputs), undefined);
 });
 
-test("ch1 case 123: a version that waits is not sent when the newest one is too large", () => {
+test("a version that waits is not sent when the newest one is too large (ch1 case 123)", () => {
   const driver = connected("acceptor", { maxSendBytes: 1_000 });
   driver.reading = false;
   driver.session.handle({ type: "writable", bytes: 0 }, driver.now);

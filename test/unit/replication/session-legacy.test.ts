@@ -68,7 +68,7 @@ function operations(outputs: Parameters<typeof sent>[0]): string[] {
 
 for (const role of roles) {
   describe(`1.7: Consul 1.13 at the other end, we are the ${role}`, () => {
-    it("ch1 cases 112 and 116: no list is asked for and none is sent", () => {
+    it("no list is asked for and none is sent (ch1 cases 112 and 116)", () => {
       const driver = new Driver(role);
       const { remote: _, ...opening } = open();
       const outputs = driver.feed({ type: "start" }, exported(list("web"), roots(), service("web")));
@@ -85,7 +85,7 @@ for (const role of roles) {
       assert.equal(closeOf(outputs), undefined);
     });
 
-    it("ch1 case 113: a DELETE with an empty nonce is a service without instances, and is acknowledged without one", () => {
+    it("a DELETE with an empty nonce is a service without instances, and is acknowledged without one (ch1 case 113)", () => {
       const driver = legacy(role);
       const [apply] = appliesOf(driver.receive(removal("web")));
       assert.equal(apply?.resource.resourceUrl, ES);
@@ -129,7 +129,7 @@ for (const role of roles) {
       }
     });
 
-    it("ch1 case 114: no instances, un-export and a chain withdrawn are operation 2 without a resource", () => {
+    it("no instances, un-export and a chain withdrawn are operation 2 without a resource (ch1 case 114)", () => {
       const driver = legacy(role);
       driver.feed(exported(service("web"), service("api"), service("web-sidecar-proxy")));
       const gone = driver.feed(exported(service("api", ""), service("web-sidecar-proxy", "")));
@@ -137,14 +137,14 @@ for (const role of roles) {
       assert.deepEqual(operations(driver.feed({ type: "withdrawn", resourceIds: ["web"] })), ["web 2 without"]);
     });
 
-    it("ch1 case 114: a name without instances from the start is a DELETE, once", () => {
+    it("a name without instances from the start is a DELETE, once (ch1 case 114)", () => {
       const driver = legacy(role);
       assert.deepEqual(operations(driver.feed(exported(service("soon", "")))), ["soon 2 without"]);
       assert.deepEqual(operations(driver.feed({ type: "withdrawn", resourceIds: ["soon"] })), []);
       assert.deepEqual(operations(driver.feed(exported(service("soon", "1")))), ["soon 1 with"]);
     });
 
-    it("ch1 case 114: un-exported and exported again, a service is deleted and sent again, or neither", () => {
+    it("un-exported and exported again, a service is deleted and sent again, or neither (ch1 case 114)", () => {
       const driver = legacy(role);
       driver.feed(exported(service("web")));
       assert.deepEqual(operations(driver.feed({ type: "withdrawn", resourceIds: ["web"] })), ["web 2 without"]);
@@ -169,7 +169,7 @@ for (const role of roles) {
       assert.equal(driver.status.queuedResources, 0);
     });
 
-    it("ch1 case 123: a service over 4 MiB is held back alone, and goes out when it shrinks", () => {
+    it("a service over 4 MiB is held back alone, and goes out when it shrinks (ch1 case 123)", () => {
       const driver = legacy(role);
       const outputs = driver.feed(exported(large("big", 4 * MIB), service("web")));
       assert.deepEqual(words(outputs), ["web=1"]);
@@ -201,7 +201,7 @@ describe("1.7: which band a peer belongs to", () => {
     }
   });
 
-  it("ch1 case 112: a dialer without Remote that asks for the list is newer after all", () => {
+  it("a dialer without Remote that asks for the list is newer after all (ch1 case 112)", () => {
     const driver = legacy("acceptor");
     driver.feed(exported(list("big", "web"), large("big", 5 * MIB), service("web")));
     const outputs = driver.receive(subscription(EL));
@@ -215,7 +215,7 @@ describe("1.7: which band a peer belongs to", () => {
     assert.equal(driver.status.lastReceiveErrorMessage, text);
   });
 
-  it("ch1 case 47: a newer peer's DELETE and empty nonce are refused", () => {
+  it("a newer peer's DELETE and empty nonce are refused (ch1 case 47)", () => {
     const driver = new Driver("dialer");
     driver.feed({ type: "start" });
     driver.receive(subscription(ES), subscription(EL), subscription(TB));

@@ -41,7 +41,7 @@ function changes(driver: Driver, action: () => void): Partial<SessionStatus> {
 
 // --- Requests ----------------------------------------------------------------------------------------------------------
 
-test("ch1 case 37: a request for an unknown resource URL ends the stream", () => {
+test("a request for an unknown resource URL ends the stream (ch1 case 37)", () => {
   for (const role of roles) {
     const close = closeOf(connected(role).receive(subscription("nomad.Job")));
     const text = "subscription request to unknown resource URL: nomad.Job";
@@ -50,7 +50,7 @@ test("ch1 case 37: a request for an unknown resource URL ends the stream", () =>
   }
 });
 
-test("ch1 case 38: a first request with a nonce, an error or a foreign PeerID ends the stream", () => {
+test("a first request with a nonce, an error or a foreign PeerID ends the stream (ch1 case 38)", () => {
   const nonce = "initial subscription requests for a resource type must not contain a nonce";
   const error = "initial subscription request for a resource type must not contain an error";
   const foreign =
@@ -74,14 +74,14 @@ test("ch1 case 38: a first request with a nonce, an error or a foreign PeerID en
   assert.deepEqual([...accepted.status.subscriptions], [TB]);
 });
 
-test("ch1 case 39: a duplicate subscription is a no-op: no second snapshot", () => {
+test("a duplicate subscription is a no-op: no second snapshot (ch1 case 39)", () => {
   const driver = connected("acceptor", {}, []);
   driver.feed(exported(list("web"), service("web")));
   assert.deepEqual(words(driver.receive(subscription(ES))), ["exported-service-list=web", "web=1"]);
   assert.deepEqual(driver.receive(subscription(ES)), []);
 });
 
-test("ch1 case 40: an ACK moves lastAck and nothing is sent", () => {
+test("an ACK moves lastAck and nothing is sent (ch1 case 40)", () => {
   const driver = connected("acceptor");
   driver.feed(exported(service("web")));
   driver.now += 5;
@@ -89,7 +89,7 @@ test("ch1 case 40: an ACK moves lastAck and nothing is sent", () => {
   assert.deepEqual(changed, { lastAckMs: driver.now, unacknowledged: 0 });
 });
 
-test("ch1 case 41: a NACK is noted; the stream stays and nothing is resent", () => {
+test("a NACK is noted; the stream stays and nothing is resent (ch1 case 41)", () => {
   const driver = connected("acceptor");
   driver.feed(exported(service("web"), service("api"), roots()));
   driver.now += 5;
@@ -112,7 +112,7 @@ test("ch1 case 41: a NACK is noted; the stream stays and nothing is resent", () 
   assert.deepEqual([...driver.status.refusedByPeer], [[TB, "no root"]]);
 });
 
-test("ch1 case 42: an ACK with an unknown, repeated or missing nonce is accepted on a subscribed type", () => {
+test("an ACK with an unknown, repeated or missing nonce is accepted on a subscribed type (ch1 case 42)", () => {
   const driver = connected("acceptor");
   driver.feed(exported(service("web")));
   for (const nonce of ["ffffffff", "", "not a nonce", "00000001", "00000001"]) {
@@ -122,7 +122,7 @@ test("ch1 case 42: an ACK with an unknown, repeated or missing nonce is accepted
   assert.equal(driver.status.refusedByPeer.size, 0);
 });
 
-test("ch1 case 43: the list follows the subscription to the services; to answer it one must have subscribed to it", () => {
+test("the list follows the subscription to the services; to answer it one must have subscribed to it (ch1 case 43)", () => {
   const driver = connected("acceptor", {}, []);
   driver.feed(exported(list("web"), roots()));
   const [message] = sent(driver.receive(subscription(ES)));
@@ -141,7 +141,7 @@ test("texts of the peer are kept up to a length", () => {
 
 // --- Responses ---------------------------------------------------------------------------------------------------------
 
-test("ch1 case 44: a valid UPSERT is acknowledged with its URL and nonce, once it is applied", () => {
+test("a valid UPSERT is acknowledged with its URL and nonce, once it is applied (ch1 case 44)", () => {
   for (const role of roles) {
     for (const url of [ES, EL, TB, SA]) {
       const driver = connected(role);
@@ -160,7 +160,7 @@ test("ch1 case 44: a valid UPSERT is acknowledged with its URL and nonce, once i
 
 const refusals: readonly (readonly [string, Partial<ResponseMessage>, RequestMessage, string?])[] = [
   [
-    "ch1 case 45: an unknown URL",
+    "an unknown URL (ch1 case 45)",
     { resourceUrl: "nomad.Job" },
     {
       ...ack("nomad.Job", "0000000a"),
@@ -168,27 +168,27 @@ const refusals: readonly (readonly [string, Partial<ResponseMessage>, RequestMes
     },
   ],
   [
-    "ch1 case 46: an empty nonce",
+    "an empty nonce (ch1 case 46)",
     { nonce: "" },
     { ...ack(ES, ""), error: { code: 3, message: `received response without a nonce for: ${ES}:web` } },
   ],
   [
-    "ch1 case 47: operation 0",
+    "operation 0 (ch1 case 47)",
     { operation: 0 },
     { ...ack(ES, "0000000a"), error: { code: 3, message: 'unsupported operation: "OPERATION_UNSPECIFIED"' } },
   ],
   [
-    "ch1 case 47: operation 100000",
+    "operation 100000 (ch1 case 47)",
     { operation: 100_000 },
     { ...ack(ES, "0000000a"), error: { code: 3, message: "unsupported operation: 100000" } },
   ],
   [
-    "ch1 case 47: operation 2",
+    "operation 2 (ch1 case 47)",
     { operation: 2 },
     { ...ack(ES, "0000000a"), error: { code: 3, message: "unsupported operation: 2" } },
   ],
   [
-    "ch1 case 49: the type URL inside is another one",
+    "the type URL inside is another one (ch1 case 49)",
     { resource: { typeUrl: TB, value: new Uint8Array() } },
     {
       ...ack(ES, "0000000a"),
@@ -214,7 +214,7 @@ for (const [name, malformation, answer, reason] of refusals) {
   });
 }
 
-test("ch1 case 48: an UPSERT without a resource is refused, one with an empty resource is not", () => {
+test("an UPSERT without a resource is refused, one with an empty resource is not (ch1 case 48)", () => {
   const driver = connected("acceptor");
   const { resource: _, ...empty } = response("web");
   const error = { code: 3, message: "received upsert response with no content" };
@@ -225,7 +225,7 @@ test("ch1 case 48: an UPSERT without a resource is refused, one with an empty re
   );
 });
 
-test("ch1 case 50: what the payload's reader says is the reason of the NACK, and the stream stays", () => {
+test("what the payload's reader says is the reason of the NACK, and the stream stays (ch1 case 50)", () => {
   const driver = connected("dialer");
   driver.receive(response("web"));
   const error = new PeeringError("invalid-message", "failed to unmarshal resource: truncated");
@@ -237,7 +237,7 @@ test("ch1 case 50: what the payload's reader says is the reason of the NACK, and
   assert.equal(driver.status.phase, "connected");
 });
 
-test("ch1 case 51: ACK and NACK carry the nonce of their response, in whatever order they are applied", () => {
+test("ACK and NACK carry the nonce of their response, in whatever order they are applied (ch1 case 51)", () => {
   const driver = connected("acceptor");
   driver.receive(response("web", { nonce: "1234" }), response("api", { nonce: "5678" }));
   const refusal = new PeeringError("invalid-message", "bad");
@@ -251,7 +251,7 @@ test("ch1 case 51: ACK and NACK carry the nonce of their response, in whatever o
   );
 });
 
-test("ch1 case 52: every response sent has a distinct, increasing nonce from 00000001 on", () => {
+test("every response sent has a distinct, increasing nonce from 00000001 on (ch1 case 52)", () => {
   const driver = connected("acceptor");
   const resources = Array.from({ length: 300 }, (_, index) => service(`s${index}`));
   const nonces = sent(driver.feed(exported(roots(), list("web"), ...resources))).map((message) =>
@@ -263,7 +263,7 @@ test("ch1 case 52: every response sent has a distinct, increasing nonce from 000
   assert.deepEqual(nonces, [...new Set(nonces)].sort());
 });
 
-test("ch1 cases 53 to 55, session part: what a record refuses reaches the peer with its text", () => {
+test("what a record refuses reaches the peer with its text (ch1 cases 53 to 55)", () => {
   const driver = connected("acceptor");
   driver.receive(response("server-addrs", { resourceUrl: SA }));
   const error = new PeeringError("invalid-record", "Cannot switch peering dialing mode from false to true");
@@ -279,7 +279,7 @@ test("each response is answered once, however often the host says it was applied
   assert.deepEqual(driver.feed({ type: "applied", results: [{ id: 1 }] }), []);
 });
 
-test("ch1 case 66: a message without payload and a second Open are ignored", () => {
+test("a message without payload and a second Open are ignored (ch1 case 66)", () => {
   for (const role of roles) {
     const driver = connected(role);
     assert.deepEqual(driver.receive({ type: "unknown" }, open()), []);
@@ -287,7 +287,7 @@ test("ch1 case 66: a message without payload and a second Open are ignored", () 
   }
 });
 
-test("ch1 case 118: after a storage failure comes the NACK, then the end of the stream", () => {
+test("after a storage failure comes the NACK, then the end of the stream (ch1 case 118)", () => {
   for (const role of roles) {
     const driver = connected(role);
     driver.receive(response("web", { nonce: "1" }), response("api", { nonce: "2" }), response("db", { nonce: "3" }));
@@ -313,7 +313,7 @@ test("ch1 case 118: after a storage failure comes the NACK, then the end of the 
   }
 });
 
-test("ch1 case 118: with strictConsul the stream stays after a storage failure", () => {
+test("with strictConsul the stream stays after a storage failure (ch1 case 118)", () => {
   const driver = connected("acceptor", { strictConsul: true });
   driver.receive(response("web"));
   const error = new PeeringError("storage-failed", "disk full");
@@ -322,7 +322,7 @@ test("ch1 case 118: with strictConsul the stream stays after a storage failure",
   assert.equal(driver.status.phase, "connected");
 });
 
-test("ch3 case 52: each event changes exactly its fields of the status", () => {
+test("each event changes exactly its fields of the status (ch3 case 52)", () => {
   const driver = connected("acceptor");
   driver.feed(exported(service("web")));
   const rows: readonly (readonly [() => void, (now: number) => Partial<SessionStatus>])[] = [

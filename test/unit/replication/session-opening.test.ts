@@ -33,7 +33,7 @@ function accepting(): Driver {
   return driver;
 }
 
-test("ch1 case 20: leadership lost after the opening ends the stream at the next message, on both roles", () => {
+test("leadership lost after the opening ends the stream at the next message, on both roles (ch1 case 20)", () => {
   for (const role of ["acceptor", "dialer"] as const) {
     const driver = connected(role);
     assert.deepEqual(driver.feed({ type: "leadership", leader: false, leaderAddress: "10.0.0.2:8300" }), []);
@@ -45,7 +45,7 @@ test("ch1 case 20: leadership lost after the opening ends the stream at the next
   }
 });
 
-test("ch1 case 19, session part: a follower takes no stream, before the first message or at it", () => {
+test("a follower takes no stream, before the first message or at it (ch1 case 19)", () => {
   const lost = { type: "leadership", leader: false, leaderAddress: "" } as const;
   const status = {
     code: StatusCode.FailedPrecondition,
@@ -65,7 +65,7 @@ test("a leader that becomes one again before the next message goes on", () => {
   assert.deepEqual(driver.receive({ type: "heartbeat" }), []);
 });
 
-test("ch1 case 21: a first message other than Open ends the stream", () => {
+test("a first message other than Open ends the stream (ch1 case 21)", () => {
   const others: readonly ReplicationMessage[] = [
     response("web"),
     subscription(ES),
@@ -81,13 +81,13 @@ test("ch1 case 21: a first message other than Open ends the stream", () => {
   }
 });
 
-test("ch1 case 22: an Open without PeerID ends the stream", () => {
+test("an Open without PeerID ends the stream (ch1 case 22)", () => {
   const close = closeOf(accepting().receive(open({ peerId: "" })));
   const text = "initial subscription request must specify a PeerID";
   assert.deepEqual(close?.status, { code: StatusCode.InvalidArgument, message: text });
 });
 
-test("ch1 case 33: an accepted Open is answered with three subscriptions, without PeerID", () => {
+test("an accepted Open is answered with three subscriptions, without PeerID (ch1 case 33)", () => {
   const driver = accepting();
   assert.deepEqual(driver.receive(open()), [{ type: "authorize", open: open() }]);
   assert.equal(driver.status.phase, "opening");
@@ -97,7 +97,7 @@ test("ch1 case 33: an accepted Open is answered with three subscriptions, withou
   assert.equal(driver.status.band, "modern");
 });
 
-test("ch1 case 34: a dialer sends Open and three subscriptions at once, the list's when the acceptor asked for it", () => {
+test("a dialer sends Open and three subscriptions at once, the list's when the acceptor asked for it (ch1 case 34)", () => {
   const driver = new Driver("dialer");
   const own = (url: string) => subscription(url, { peerId: PEER_ID });
   const first = sent(driver.feed({ type: "start" }));

@@ -5,7 +5,7 @@ import { PeeringError } from "../../../src/errors.js";
 import { redactMessage } from "../../../src/replication/trace.js";
 import { connected, Driver, open, SECRET, sent, subscription, TB } from "./driver.js";
 
-test("ch1 case 67: a trace never contains the stream secret", () => {
+test("a trace never contains the stream secret (ch1 case 67)", () => {
   const message = open();
   const shown = redactMessage(message);
   assert.deepEqual(shown, { ...message, streamSecretId: "hidden" });
@@ -13,7 +13,7 @@ test("ch1 case 67: a trace never contains the stream secret", () => {
   for (const other of [subscription(TB), { type: "heartbeat" } as const]) assert.equal(redactMessage(other), other);
 });
 
-test("ch1 case 67: neither does a session, its status or its errors", () => {
+test("neither does a session, its status or its errors (ch1 case 67)", () => {
   const dialer = new Driver("dialer");
   const outputs = dialer.feed({ type: "start" });
   assert.ok(JSON.stringify(sent(outputs)).includes(SECRET), "the wire needs it");

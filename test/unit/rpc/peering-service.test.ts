@@ -56,7 +56,7 @@ describe("PeeringService", () => {
     });
   }
 
-  it("RPC1: bad names and metadata are told before who may ask, with code Unknown", async () => {
+  it("bad names and metadata are told before who may ask, with code Unknown (RPC1)", async () => {
     await using served = await serveRpc(await lonelyHost(), { authorizer: tokens({}) });
     const client = served.peerings();
     const Meta = Object.fromEntries(Array.from({ length: 65 }, (_, index) => [`k${index}`, ""]));
@@ -69,7 +69,7 @@ describe("PeeringService", () => {
     ]);
   });
 
-  it("RPC2: partitions and namespaces but the default ones are refused, by Establish alone not looked at", async () => {
+  it("partitions and namespaces but the default ones are refused, by Establish alone not looked at (RPC2)", async () => {
     await using served = await serveRpc(await lonelyHost());
     const client = served.peerings();
     const partitions = ["InvalidArgument", "Partitions are a Consul Enterprise feature"];
@@ -95,7 +95,7 @@ describe("PeeringService", () => {
     await client.trustBundleListByService({ ServiceName: "web", Namespace: "Default" });
   });
 
-  it("RPC3: what is missing is no failure, and without a stream the status is empty", async () => {
+  it("what is missing is no failure, and without a stream the status is empty (RPC3)", async () => {
     await using served = await serveRpc(await lonelyHost());
     const client = served.peerings("gRPC");
     assert.equal((await client.peeringRead({ Name: "baz" })).Peering, undefined);
@@ -108,7 +108,7 @@ describe("PeeringService", () => {
     assert.equal(Peering?.State, PeeringState.PENDING);
   });
 
-  it("LC20: where peering is disabled every method says so", async () => {
+  it("where peering is disabled every method says so (LC20)", async () => {
     await using served = await serveRpc(await lonelyHost({ peeringEnabled: false }));
     const client = served.peerings("gRPC");
     for (const call of [
@@ -144,7 +144,7 @@ describe("PeeringService", () => {
 });
 
 describe("PeeringService's reads", () => {
-  it("RPC4: wait for a change after the index they are given, and tell the next one in metadata", async () => {
+  it("wait for a change after the index they are given, and tell the next one in metadata (RPC4)", async () => {
     await using served = await serveRpc(await lonelyHost());
     for (const protocol of PROTOCOLS) {
       const client = served.peerings(protocol);
@@ -216,7 +216,7 @@ describe("PeeringService's reads", () => {
     }
   });
 
-  it("RPC5: bundles are told by peer and by service while a peer may reach it, and waited for", async () => {
+  it("bundles are told by peer and by service while a peer may reach it, and waited for (RPC5)", async () => {
     await using pair = await twoHosts("memory");
     await offerServices(pair.acceptor.host, "dialer", ["web", "db"]);
     await peerThem(pair);
@@ -265,7 +265,7 @@ describe("PeeringService's reads", () => {
 });
 
 describe("a bundle that names our own trust domain, or another peer's", () => {
-  it("D-24: is not told, not by peer and not by service, until it may be, and who waits learns of it then", async () => {
+  it("is not told, not by peer and not by service, until it may be, and who waits learns of it then (D-24)", async () => {
     const storage = memoryStorage();
     const trustDomain = "11111111-2222-3333-4444-555555555555.consul";
     const [root1 = "", root2 = "", root3 = ""] = fixedRootPems;
@@ -296,7 +296,7 @@ describe("a bundle that names our own trust domain, or another peer's", () => {
 });
 
 describe("the bundles of a service", () => {
-  it("ST21, ST22: are those of the peers it is exported to by any block, if they are peered with and not being deleted", async () => {
+  it("are those of the peers it is exported to by any block, if they are peered with and not being deleted (ST21, ST22)", async () => {
     await using served = await serveRpc(await lonelyHost());
     const { host } = served;
     const client = served.peerings("gRPC");
@@ -389,7 +389,7 @@ describe("rights", () => {
   });
   const as = (token: string) => ({ headers: { "X-Consul-Token": token } });
 
-  it("RPC6: writing needs peering:write, reading peering:read, and the refusal names it", async () => {
+  it("writing needs peering:write, reading peering:read, and the refusal names it (RPC6)", async () => {
     await using served = await serveRpc(await lonelyHost(), { authorizer });
     for (const protocol of PROTOCOLS) {
       const client = served.peerings(protocol);
@@ -424,7 +424,7 @@ describe("rights", () => {
     }
   });
 
-  it("RPC7: trust bundles need service:write, on any service or on the one that is named", async () => {
+  it("trust bundles need service:write, on any service or on the one that is named (RPC7)", async () => {
     await using served = await serveRpc(await lonelyHost(), { authorizer });
     const client = served.peerings("gRPC");
     const lacks = "Permission denied: token with AccessorID 'reader' lacks permission 'service:write'";

@@ -93,7 +93,7 @@ describe("TokenCodec and running Consul servers", () => {
 });
 
 describe("TokenCodec.encode", () => {
-  it("TOK1: writes exactly the 7 keys in order, Locality null without locality", () => {
+  it("writes exactly the 7 keys in order, Locality null without locality (TOK1)", () => {
     const json = Buffer.from(TokenCodec.encode({ ...real, remote: { partition: "", datacenter: "dc1" } }), "base64");
     const parsed: unknown = JSON.parse(json.toString());
     assert.ok(typeof parsed === "object" && parsed !== null && "Remote" in parsed);
@@ -109,7 +109,7 @@ describe("TokenCodec.encode", () => {
     assert.equal(JSON.stringify(parsed.Remote), '{"Partition":"","Datacenter":"dc1","Locality":null}');
   });
 
-  it("TOK2: keeps manual addresses beside the server's own", () => {
+  it("keeps manual addresses beside the server's own (TOK2)", () => {
     const text = TokenCodec.encode({ ...real, manualServerAddresses: ["32.1.2.3:8502"] });
     const token = take(text);
     assert.deepEqual(token.manualServerAddresses, ["32.1.2.3:8502"]);
@@ -149,7 +149,7 @@ describe("TokenCodec.encode", () => {
 });
 
 describe("TokenCodec.decode", () => {
-  it("TOK3: refuses what is no base64 with the offset of the fault", () => {
+  it("refuses what is no base64 with the offset of the fault (TOK3)", () => {
     const illegal = (text: string, offset: number): void =>
       refuses(() => TokenCodec.decode(text), `failed to decode token: illegal base64 data at input byte ${offset}`);
     illegal("+++/+++", 4);
@@ -167,12 +167,12 @@ describe("TokenCodec.decode", () => {
     illegal("é", 0);
   });
 
-  it("TOK3: drops line breaks anywhere", () => {
+  it("drops line breaks anywhere (TOK3)", () => {
     const wrapped = of("1.21.4").text.replace(/.{76}/g, "$&\r\n");
     assert.deepEqual(TokenCodec.decode(`\n${wrapped}\n`), real);
   });
 
-  it("TOK3: Cg== is unexpected end of JSON input, e30K lacks addresses", () => {
+  it("Cg== is unexpected end of JSON input, e30K lacks addresses (TOK3)", () => {
     refuses(() => take("Cg=="), "unexpected end of JSON input");
     refuses(() => take(""), "unexpected end of JSON input");
     refuses(() => take("e30K"), "peering token server addresses value is empty");
@@ -234,7 +234,7 @@ describe("TokenCodec.decode", () => {
     }
   });
 
-  it("TOK7: takes unknown keys at any depth, lower-case keys, null arrays", () => {
+  it("takes unknown keys at any depth, lower-case keys, null arrays (TOK7)", () => {
     const json =
       '{"ca":null,"serveraddresses":["a:1"],"PEERID":"p","Other":[{"x":[1,-2.5e7,true]}],' +
       '"remote":{"datacenter":"d","X":null,"locality":{"region":"r","y":1}}}';
@@ -266,7 +266,7 @@ describe("TokenCodec.decode", () => {
     assert.equal(name(Buffer.from([0x61, 0xff, 0x62])), "a\ufffdb");
   });
 
-  it("TOK8: takes a token of 1.13: five keys, CA null, Remote empty", () => {
+  it("takes a token of 1.13: five keys, CA null, Remote empty (TOK8)", () => {
     const token = take(of("1.13").text);
     assert.deepEqual(token.ca, []);
     assert.deepEqual(token.manualServerAddresses, []);
@@ -299,7 +299,7 @@ describe("TokenCodec.validate", () => {
   const block = (type: string, content: string): string =>
     `-----BEGIN ${type}-----\n${content}\n-----END ${type}-----\n`;
 
-  it("TOK4: a CA must be PEM", () => {
+  it("a CA must be PEM (TOK4)", () => {
     for (const pem of [
       "notavalidcert",
       "",
@@ -312,13 +312,13 @@ describe("TokenCodec.validate", () => {
     }
   });
 
-  it("TOK4: its first block must be a certificate", () => {
+  it("its first block must be a certificate (TOK4)", () => {
     const key = block("EC PRIVATE KEY", "AAAA");
     refused({ ca: [key] }, "peering token invalid CA: first PEM-block should be CERTIFICATE type");
     refused({ ca: [key + real.ca[0]] }, "peering token invalid CA: first PEM-block should be CERTIFICATE type");
   });
 
-  it("TOK4: a broken certificate is x509: malformed certificate", () => {
+  it("a broken certificate is x509: malformed certificate (TOK4)", () => {
     refused({ ca: [block("CERTIFICATE", "AAAA")] }, "peering token invalid CA: x509: malformed certificate");
   });
 
@@ -333,7 +333,7 @@ describe("TokenCodec.validate", () => {
     refused({ ca: [`${begins}-----END X-----\n`] }, "peering token invalid CA: no PEM-encoded data found");
   });
 
-  it("TOK5: every address, manual ones first, needs host and port", () => {
+  it("every address, manual ones first, needs host and port (TOK5)", () => {
     for (const address of ["1.2.3.4", "a:0", "a:99999", "a:http", "fd00::1:8503"]) {
       refused({ serverAddresses: ["a:1", address] }, `${address} is not a valid peering server address`);
       const manual = { manualServerAddresses: ["a:1", address], serverAddresses: ["also bad"] };
@@ -345,11 +345,11 @@ describe("TokenCodec.validate", () => {
     }
   });
 
-  it("TOK5: no addresses at all", () => {
+  it("no addresses at all (TOK5)", () => {
     refused({ serverAddresses: [], manualServerAddresses: [] }, "peering token server addresses value is empty");
   });
 
-  it("TOK6: server name is needed with a CA, peer ID always, in this order", () => {
+  it("server name is needed with a CA, peer ID always, in this order (TOK6)", () => {
     refused({ serverName: "", peerId: "" }, "peering token server name value is empty");
     refused({ ca: [], serverName: "", peerId: "" }, "peering token peer ID value is empty");
     TokenCodec.validate({ ...real, peerId: "x" });
@@ -382,7 +382,7 @@ describe("TokenCodec.inspect", () => {
     assert.match(certificate?.subject ?? "", /^CN=\S+$/);
   });
 
-  it("TOK9: tells every root of the CA", () => {
+  it("tells every root of the CA (TOK9)", () => {
     const other = TokenCodec.decode(of("1.15.4").text).ca;
     const description = TokenCodec.inspect(TokenCodec.encode({ ...real, ca: [...real.ca, ...other] }));
     assert.equal(new Set(description.certificates.map(({ fingerprint }) => fingerprint)).size, 2);

@@ -258,7 +258,7 @@ test("garbage after the settings is an error and nothing else", async () => {
   }
 });
 
-test("ch3 case 26: an acceptor that takes the connection and says nothing is given up", async () => {
+test("an acceptor that takes the connection and says nothing is given up (ch3 case 26)", async () => {
   const sockets: Socket[] = [];
   const server = createTcpServer((socket) => sockets.push(socket));
   server.listen(0, "127.0.0.1");
@@ -287,7 +287,7 @@ test("ch3 case 26: an acceptor that takes the connection and says nothing is giv
   await once(server, "close");
 });
 
-test("ch3 case 26: an acceptor that freezes is noticed by a PING", async () => {
+test("an acceptor that freezes is noticed by a PING (ch3 case 26)", async () => {
   await using relay = await startRelay();
   await using acceptor = await startAcceptor({ plaintextListen: "127.0.0.1:0" }, identity);
   relay.forwardTo(acceptor.address);

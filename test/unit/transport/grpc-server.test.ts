@@ -108,7 +108,7 @@ const framed = (body: Uint8Array): Uint8Array => {
 };
 const empty = framed(new Uint8Array());
 
-test("ch1 case 3: under the peering SNI only PeerStreamService passes; elsewhere all services do", async () => {
+test("under the peering SNI only PeerStreamService passes; elsewhere all services do (ch1 case 3)", async () => {
   await using acceptor = await startAcceptor({ listen: "127.0.0.1:0", routes }, identity);
   await using plain = await startAcceptor({ ...PLAIN, routes }, identity);
   const healthCheck = { ":path": "/grpc.health.v1.Health/Check" };

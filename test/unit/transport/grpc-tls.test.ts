@@ -64,7 +64,7 @@ test("the name is compared without regard to case", async () => {
   assert.equal(await dial(identity, target), undefined);
 });
 
-test("ch1 case 4, ch3 case 22: a wrong server name fails, naming the real SAN", async () => {
+test("a wrong server name fails, naming the real SAN (ch1 case 4, ch3 case 22)", async () => {
   const target = (address: string): DialTarget => ({
     ...trusting(address, root.certificatePem),
     serverName: "server.dc2.peering.x.consul",
@@ -80,7 +80,7 @@ test("a certificate without any DNS name is valid for none", async () => {
   assert.match(message ?? "", /certificate is valid for no name, not server\.dc1/);
 });
 
-test("ch1 case 5, ch3 case 22: a foreign CA fails with an unknown authority", async () => {
+test("a foreign CA fails with an unknown authority (ch1 case 5, ch3 case 22)", async () => {
   const message = await dial(identity, (address) => trusting(address, otherRoot.certificatePem));
   assert.match(message ?? "", /x509: certificate signed by unknown authority/);
   assert.ok(message?.includes(SERVER_NAME), message);
@@ -156,7 +156,7 @@ test("an anchor that is not self-signed is trusted, as by Go", async () => {
   assert.equal(await dial(leaf, (address) => trusting(address, intermediate.certificatePem)), undefined);
 });
 
-test("ch1 case 6: without roots plaintext HTTP/2 is used", async () => {
+test("without roots plaintext HTTP/2 is used (ch1 case 6)", async () => {
   await using acceptor = await startAcceptor({ plaintextListen: "127.0.0.1:0" }, identity);
   await using dialer = grpcTransport();
   const stream = await dialer.openStream(plaintext(acceptor.address), never);
@@ -175,7 +175,7 @@ test("plaintext to a TLS port and TLS to a plaintext port fail as unavailable", 
   }
 });
 
-test("ch1 case 7: an element that is not PEM fails with its text, a private key without", async () => {
+test("an element that is not PEM fails with its text, a private key without (ch1 case 7)", async () => {
   await using dialer = grpcTransport();
   const broken = "-----BEGIN CERTIFICATE-----\nbm90IGEgY2VydA==\n-----END CERTIFICATE-----\n";
   for (const element of ["not a pem", "", broken]) {
@@ -195,7 +195,7 @@ test("ch1 case 7: an element that is not PEM fails with its text, a private key 
   await (await dialer.openStream(trusting(acceptor.address, endless), never)).close();
 });
 
-test("ch1 case 8: an acceptor that selects no ALPN protocol", async () => {
+test("an acceptor that selects no ALPN protocol (ch1 case 8)", async () => {
   const { certificateChainPem, privateKeyPem } = identity.current();
   const server = createServer({ cert: certificateChainPem, key: privateKeyPem }, (socket) => {
     assert.equal(socket.alpnProtocol, false);
@@ -225,7 +225,7 @@ test("ch1 case 8: an acceptor that selects no ALPN protocol", async () => {
   await once(server, "close");
 });
 
-test("ch1 cases 1 and 2: each handshake asks for the certificate, with any SNI and none, and wants none back", async () => {
+test("each handshake asks for the certificate, with any SNI and none, and wants none back (ch1 cases 1 and 2)", async () => {
   const [first, second] = [await newLeaf(root), await newLeaf(root)];
   let shown = first;
   await using acceptor = await startAcceptor(TLS, { serverName: SERVER_NAME, current: () => shown });

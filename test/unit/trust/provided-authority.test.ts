@@ -137,7 +137,7 @@ test("rotation in three steps: every certificate issued on the way verifies for 
   assert.equal(changes, 3);
 });
 
-test("ch5 CA: a change that nobody with the old roots could follow is refused, unless forced", async () => {
+test("a change that nobody with the old roots could follow is refused, unless forced", async () => {
   const [o, n] = [await authorityCertificate("o"), await authorityCertificate("n")];
   const authority = providedAuthority({ trustDomain, ...signedBy(o) });
   const before = authority.roots();

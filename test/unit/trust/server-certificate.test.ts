@@ -51,7 +51,7 @@ function served(
   return { certificate, authority, clock, issuedAt, fail, warnings };
 }
 
-test("ch1 1.1.3: before the first certificate a handshake fails, afterwards it is served", async () => {
+test("before the first certificate a handshake fails, afterwards it is served", async () => {
   const { certificate, authority } = served();
   await using _ = certificate;
   assert.equal(certificate.serverName, `server.dc1.peering.${trustDomain}`);
@@ -67,7 +67,7 @@ test("ch1 1.1.3: before the first certificate a handshake fails, afterwards it i
   });
 });
 
-test("ch5 leafs: renewed once, at a random point between 60 and 90 % of its life", async () => {
+test("renewed once, at a random point between 60 and 90 % of its life", async () => {
   await fc.assert(
     fc.asyncProperty(fc.double({ min: 0, max: 1, maxExcluded: true, noNaN: true }), async (fraction) => {
       const { certificate, clock, issuedAt } = served(fraction);
@@ -83,7 +83,7 @@ test("ch5 leafs: renewed once, at a random point between 60 and 90 % of its life
   );
 });
 
-test("ch5 leafs, ch3 10.4: renewed within 30 s of another root becoming active, once", async () => {
+test("renewed within 30 s of another root becoming active, once", async () => {
   for (const fraction of [0, 0.5, 0.999]) {
     const { certificate, authority, clock, issuedAt } = served(fraction);
     await using _ = certificate;

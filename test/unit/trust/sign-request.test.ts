@@ -47,7 +47,7 @@ function uri(value: string): { type: "url"; value: string } {
   return { type: "url", value };
 }
 
-test("ch5 leafs: a service leaf has one URI, no subject and no DNS name", async () => {
+test("a service leaf has one URI, no subject and no DNS name", async () => {
   await using authority = await builtInAuthority({ storage: memoryStorage(), clock: new ManualClock(START) });
   const id = `spiffe://${authority.trustDomain}/ns/default/dc/dc1/svc/web`;
   const signed = await authority.signRequest(await request([uri(id)]), "dc1");
@@ -60,7 +60,7 @@ test("ch5 leafs: a service leaf has one URI, no subject and no DNS name", async 
   assert.deepEqual([fields.notBefore, fields.notAfter], [START - 60_000, START - 60_000 + 3 * DAY]);
 });
 
-test("ch5 CA: DNS names lose what follows a colon and repeat no more; an agent gets our trust domain", async () => {
+test("DNS names lose what follows a colon and repeat no more; an agent gets our trust domain", async () => {
   await using authority = await builtInAuthority({ storage: memoryStorage() });
   const path = "/agent/client/dc/dc1/id/n1";
   const csr = await request([uri(`spiffe://dummy.trustdomain${path}`), dns("localhost"), dns("a.b:80"), dns("a.b:81")]);
@@ -69,7 +69,7 @@ test("ch5 CA: DNS names lose what follows a colon and repeat no more; an agent g
   assert.deepEqual(fields.dnsNames, ["localhost", "a.b"]);
 });
 
-test("ch5 CA: requests against the rules are refused with Consul's texts", async () => {
+test("requests against the rules are refused with Consul's texts", async () => {
   await using authority = await builtInAuthority({ storage: memoryStorage() });
   const own = authority.trustDomain;
   const other = "99999999-2222-3333-4444-555555555555.consul";

@@ -6,7 +6,7 @@ import { canSign, formatSpiffeId, parseSpiffeId, type SpiffeId } from "../../../
 const trustDomain = "11111111-2222-3333-4444-555555555555.consul";
 const web = { kind: "service", trustDomain, partition: "", namespace: "", datacenter: "dc1", service: "web" } as const;
 
-test("ch5 identities: a service in the default partition, whatever its namespace", () => {
+test("identities: a service in the default partition, whatever its namespace", () => {
   const expected = `spiffe://${trustDomain}/ns/default/dc/dc1/svc/web`;
   assert.equal(formatSpiffeId(web), expected);
   assert.equal(formatSpiffeId({ ...web, namespace: "other" }), expected);
@@ -14,14 +14,14 @@ test("ch5 identities: a service in the default partition, whatever its namespace
   assert.equal(formatSpiffeId({ ...web, partition: "Default" }), expected);
 });
 
-test("ch5 identities: another partition of a service precedes the namespace, in lower case", () => {
+test("identities: another partition of a service precedes the namespace, in lower case", () => {
   assert.equal(
     formatSpiffeId({ ...web, partition: "Part1" }),
     `spiffe://${trustDomain}/ap/part1/ns/default/dc/dc1/svc/web`,
   );
 });
 
-test("ch5 identities: the partition of gateways and agents is ignored", () => {
+test("identities: the partition of gateways and agents is ignored", () => {
   for (const partition of ["", "default", "part1"]) {
     assert.equal(
       formatSpiffeId({ kind: "mesh-gateway", trustDomain, partition, datacenter: "dc1" }),
@@ -34,13 +34,13 @@ test("ch5 identities: the partition of gateways and agents is ignored", () => {
   }
 });
 
-test("ch5 identities: servers", () => {
+test("identities: servers", () => {
   const id = { kind: "server", trustDomain, datacenter: "dc1" } as const;
   assert.equal(formatSpiffeId(id), `spiffe://${trustDomain}/agent/server/dc/dc1`);
   assert.deepEqual(parseSpiffeId(formatSpiffeId(id)), id);
 });
 
-test("ch5 identities: every form reads back, with and without a partition", () => {
+test("identities: every form reads back, with and without a partition", () => {
   for (const [prefix, partition] of [
     ["", "default"],
     ["/ap/part1", "part1"],
@@ -66,7 +66,7 @@ test("ch5 identities: every form reads back, with and without a partition", () =
   }
 });
 
-test("ch5 identities: percent-encoded segments are decoded; bad ones name the field", () => {
+test("identities: percent-encoded segments are decoded; bad ones name the field", () => {
   const id = parseSpiffeId(`spiffe://${trustDomain}/ap/a%2Fp/ns/foo%2Fbar/dc/d%2Fc/svc/s%2Fv`);
   assert.deepEqual(id, {
     kind: "service",
@@ -90,7 +90,7 @@ test("ch5 identities: percent-encoded segments are decoded; bad ones name the fi
   }
 });
 
-test("ch5 identities: another scheme and an unknown path are refused", () => {
+test("identities: another scheme and an unknown path are refused", () => {
   for (const uri of ["http://example.com/ns/default/dc/dc1/svc/web", "", "nonsense"]) {
     assert.throws(() => parseSpiffeId(uri), {
       code: "invalid-argument",
@@ -112,13 +112,13 @@ test("ch5 identities: another scheme and an unknown path are refused", () => {
   }
 });
 
-test("ch5 identities: a signing id", () => {
+test("identities: a signing id", () => {
   const id = parseSpiffeId("spiffe://1234.consul");
   assert.deepEqual(id, { kind: "signing", clusterId: "1234", domain: "consul" });
   assert.equal(formatSpiffeId(id), "spiffe://1234.consul");
 });
 
-test("ch5 identities: any name of a service reads back", () => {
+test("identities: any name of a service reads back", () => {
   fc.assert(
     fc.property(fc.string({ minLength: 1, unit: "grapheme" }), (service) => {
       assert.deepEqual(parseSpiffeId(formatSpiffeId({ ...web, service })), {
@@ -131,7 +131,7 @@ test("ch5 identities: any name of a service reads back", () => {
   );
 });
 
-test("ch5 identities: whom an authority may sign", () => {
+test("identities: whom an authority may sign", () => {
   const own = (domain: string): SpiffeId[] => [
     { ...web, trustDomain: domain },
     { kind: "mesh-gateway", trustDomain: domain, partition: "default", datacenter: "dc1" },

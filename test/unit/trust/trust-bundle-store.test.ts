@@ -59,7 +59,7 @@ async function newStore(): Promise<{
   return { store: await TrustBundleStore.open({ storage, authority, logger }), storage, authority, logger, warnings };
 }
 
-test("ch1 case 122: a bundle without roots, or with an entry that holds no certificate, is refused", () => {
+test("a bundle without roots, or with an entry that holds no certificate, is refused (ch1 case 122)", () => {
   const broken = "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n";
   for (const rootPems of [
     [],
@@ -184,7 +184,7 @@ test("the union holds our own roots and those of every peer once, one certificat
   assert.deepEqual(store.union(), [root(0), root(5), root(3), root(4)]);
 });
 
-test("D-24: a bundle with our own trust domain, or with what is none, is refused", async () => {
+test("a bundle with our own trust domain, or with what is none, is refused (D-24)", async () => {
   const { store, storage } = await newStore();
   for (const claimed of [trustDomain, trustDomain.toUpperCase(), "", " ", `${trustDomain}.`, ` ${trustDomain}`]) {
     await assert.rejects(store.write(bundle("peer-a", [root(1)], { trustDomain: claimed })), {
@@ -195,7 +195,7 @@ test("D-24: a bundle with our own trust domain, or with what is none, is refused
   assert.deepEqual((await storage.read(["trust-bundles"])).entries, []);
 });
 
-test("D-24: a trust domain belongs to the first peering that names it; another one may name it with no other roots", async () => {
+test("a trust domain belongs to the first peering that names it; another one may name it with no other roots (D-24)", async () => {
   const { store, storage, authority } = await newStore();
   const late = bundle("peer-b", [root(3)], { trustDomain: "PEER-A.consul" });
   await store.write(bundle("peer-a", [root(1), root(2)]));
@@ -216,7 +216,7 @@ test("D-24: a trust domain belongs to the first peering that names it; another o
   assert.deepEqual(store.union(), [root(0), root(3)]);
 });
 
-test("D-24: what is stored already and names what it may not is told to nobody, from the start", async () => {
+test("what is stored already and names what it may not is told to nobody, from the start (D-24)", async () => {
   const { storage, authority, logger, warnings } = await newStore();
   await storage.commit([bundleWrite(bundle("first", [root(1)], { trustDomain: "shared.consul" }))]);
   await storage.commit([

@@ -107,7 +107,7 @@ function generated(message: ReplicationMessage): MessageInitShape<typeof Replica
 
 describe("encodeMessage and decodeMessage", () => {
   for (const { name, message, bytes } of vectors) {
-    it(`ch1 case 117: ${name}, byte for byte`, () => {
+    it(`${name}, byte for byte (ch1 case 117)`, () => {
       assert.equal(hexOf(encodeMessage(message)), bytes);
       assert.deepEqual(decodeMessage(hex(bytes)), message);
     });

@@ -98,7 +98,7 @@ describe("resources", () => {
     assert.throws(() => decodeTrustBundle(hex("1201ff")), invalid);
   });
 
-  it("ch1 case 117: LeaderAddress and ExchangeSecretRequest, byte for byte", () => {
+  it("LeaderAddress and ExchangeSecretRequest, byte for byte (ch1 case 117)", () => {
     const leader = vectorBytes.get("LeaderAddress 10.0.0.2:8300 (bare message)");
     assert.equal(hexOf(encodeLeaderAddress("10.0.0.2:8300")), leader);
     assert.equal(decodeLeaderAddress(hex(leader ?? "")), "10.0.0.2:8300");
@@ -111,7 +111,7 @@ describe("resources", () => {
     assert.deepEqual(fromBinary(ExchangeSecretRequestSchema, hex(exchange)), request);
   });
 
-  it("ch1 case 117: the instance X2, as the schema reads it", () => {
+  it("the instance X2, as the schema reads it (ch1 case 117)", () => {
     const message = vectors.find(({ name }) => name.includes("X2"))?.message;
     assert.ok(message?.type === "response" && message.resource !== undefined);
     const service = fromBinary(ExportedServiceSchema, message.resource.value);
@@ -130,7 +130,7 @@ describe("status details", () => {
     leaderAddress: "10.0.0.2:8300",
   };
 
-  it("ch1 case 117: grpc-status-details-bin, byte for byte", () => {
+  it("grpc-status-details-bin, byte for byte (ch1 case 117)", () => {
     assert.equal(encodeStatusDetails(refusal), vectorBytes.get(name));
     assert.deepEqual(decodeStatusDetails(vectorBytes.get(name) ?? ""), refusal);
   });

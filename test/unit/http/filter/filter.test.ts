@@ -76,7 +76,7 @@ function refused(expression: string): string {
   return assert.fail(`${expression} was accepted`);
 }
 
-describe("ch4 case 64: the filter table of 4.5.4", () => {
+describe("the table of filter expressions (ch4 case 64)", () => {
   const table: readonly (readonly [string, boolean, Thing?])[] = [
     // Text: `in` and `contains` look for a part of it.
     ["Service.Service == web", true],
