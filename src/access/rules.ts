@@ -38,8 +38,7 @@ function isNamed(kind: string): kind is AclResource {
 
 /**
  * Reads rules as Consul writes them, in HCL 1 or JSON: `peering = "read"`, `service_prefix "" { policy = "write" }`. Keys
- * and policies are taken in any case, as there; what Consul passes over in silence, unknown rules and unknown keys, is
- * refused.
+ * and policies are taken in any case, as there. Unknown rules and keys, which Consul ignores, are refused (D-61).
  * @throws {PeeringError} `invalid-argument`: `At line 3: reason` or `At 3:7: reason`.
  */
 export function parseAclRules(text: string): readonly AclRule[] {

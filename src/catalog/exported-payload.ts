@@ -405,7 +405,7 @@ export class PayloadEncoder {
       .repeatedStringField(Field.service.tags, service.tags)
       .stringField(Field.service.address, service.address);
     writeTextMap(writer, Field.service.meta, service.meta);
-    // Consul 1.22 tells 0 beside several, so that who knows of one alone is left with none.
+    // Consul 1.22 sends 0 beside several, so an importer that knows only one port gets none (D-53).
     const port = this.#strictConsul && service.ports !== undefined ? 0 : service.port;
     writer.int32Field(Field.service.port, port);
     writeWeights(writer, service.weights);

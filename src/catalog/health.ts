@@ -22,8 +22,8 @@ export const NODE_MAINTENANCE = "_node_maintenance";
 export const SERVICE_MAINTENANCE = "_service_maintenance:";
 
 /**
- * Whether a status keeps an instance from being handed out. Consul hands out instances of peers in `maintenance`; here what
- * the exporter's own readers are not given, the importer's are not given either.
+ * Whether a status keeps an instance from being handed out. Consul hands out instances of peers in `maintenance`; here the
+ * importer's readers get only what the exporter's own readers get (D-52).
  */
 export function isCritical(status: string): boolean {
   return status === "critical" || status === "maintenance";
@@ -31,7 +31,7 @@ export function isCritical(status: string): boolean {
 
 /**
  * The one status that stands for all checks of an instance on the wire; `undefined` without checks. Anything that keeps
- * the instance out here is `critical`, so that no importer hands it out; else an unknown status text beats every known one and
+ * the instance out here is `critical`, so that no importer hands it out (D-52); else an unknown status text beats every known one and
  * travels as it is.
  * @param strictConsul - as Consul 1.13.4, 1.14.2 and later. Maintenance is `maintenance`, which its importers hand out, and an
  *   unknown text beats `critical`.

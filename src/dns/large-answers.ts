@@ -12,8 +12,8 @@ export interface LargeAnswerLimits {
 }
 
 /**
- * Bounds the large answers over UDP that go to one network: they fill the line of all its addresses. Whoever asks in the name of another has the answer sent to that
- * one: what is short in the question and long in the answer makes a flood of it.
+ * Bounds the large answers over UDP that go to one network (D-60). Over UDP the address of the asker can be forged: short
+ * questions with long answers would flood the network of that address.
  */
 export class LargeAnswers {
   readonly #limits: LargeAnswerLimits;

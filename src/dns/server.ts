@@ -52,7 +52,7 @@ export interface DnsServerOptions {
   /**
    * Most bytes of an answer over UDP, whatever an asker with EDNS says it can take: at least 512, at most 65 467. What goes beyond
    * is cut, and the TC bit sends the asker to TCP. Default 1 232, which fits any network in one piece, as resolvers agreed
-   * upon (DNS Flag Day 2020); Consul has no such limit.
+   * upon (DNS Flag Day 2020); Consul has no such limit (D-60).
    */
   readonly maxUdpBytes?: number;
   /** What goes over UDP to whoever may not have asked. Beyond it the TC bit sends the asker to TCP, with no answer. */

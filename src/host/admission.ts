@@ -13,8 +13,8 @@ const WINDOW_MS = 1_000;
 const GRACE_MS = 2_000;
 
 /**
- * Opens and exchanges that nobody has authorised yet, counted by where they come from: whoever makes many of them is
- * refused, and nobody else. What is kept is bounded by the limits for all sources together.
+ * Counts opens and exchanges by source before they are authorised, and refuses those of a source that makes too many
+ * (D-58). The limits for all sources together bound what is kept.
  */
 export class Admission {
   readonly #clock: Clock;

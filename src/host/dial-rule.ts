@@ -23,7 +23,7 @@ export const defaultForbiddenAddresses: readonly string[] = [
   "fd20:ce::254/128",
 ];
 
-/** Which addresses of peers are dialed. They come from tokens and from peers, neither of whom is to choose all that we connect to. */
+/** Which addresses of peers are dialed (D-57): tokens and peers name them, and must not choose everything that we connect to. */
 export class DialRule {
   readonly #forbidden: AddressRanges;
   readonly #incidents: Incidents;

@@ -21,7 +21,7 @@ import {
   type StoredService,
 } from "./import-index.js";
 
-/** Bounds on what peers can make us hold. What is beyond is refused by name; what is known goes on. Ours; Consul has none. */
+/** Bounds on what peers can make us hold. What exceeds one is refused by name; the rest stays (D-56). Consul has none. */
 export interface ImportLimits extends PayloadLimits {
   /** Services that one peer exports to us. Default 200 000. */
   readonly servicesPerPeer: number;

@@ -217,8 +217,8 @@ export class Links implements AsyncDisposable {
   }
 
   /**
-   * Tells the peer `Terminated`, and resolves when its stream is gone. What was received before finds the gate in storage
-   * closed: the record is not active any more.
+   * Sends the peer `Terminated`, and resolves when its stream is gone. What was received before cannot be stored: the
+   * record is not active any more (D-11).
    */
   async terminate(peeringId: string): Promise<void> {
     const live = this.#live.get(peeringId);

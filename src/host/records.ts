@@ -301,7 +301,7 @@ export class PeeringRecords implements AsyncDisposable {
   /**
    * The first write of an establish: a new record as the token tells it, or one whose exchange failed before, without a
    * secret. It stays when the exchange of secrets fails. A record that has a secret takes nothing but `meta` before the
-   * exchange has succeeded, where Consul lets a token that fails replace the cluster of a peering that works.
+   * exchange has succeeded, where Consul lets a token that fails replace the cluster of a peering that works (D-51).
    * @param request - `connected`: whether a stream is up now; then the known server addresses of that cluster are kept.
    *   `ownServerName`: our own, to recognise a token of our own.
    * @returns For {@link finishEstablish}.
@@ -486,7 +486,7 @@ export class PeeringRecords implements AsyncDisposable {
 
   /**
    * Marks a record as DELETING and drops its secrets. What must be gone before the record can be removed is for the host
-   * to remove. A record that is DELETING already, and a name that is unknown, are left alone.
+   * to remove. A record that is DELETING already, and a name that is unknown, are left alone. The name keeps its spelling (D-14).
    * @returns The record, undefined where there is none.
    */
   async markDeleting(name: string): Promise<Peering | undefined> {

@@ -66,7 +66,7 @@ export function endsToWrite(call: Call): { readonly source: string; readonly des
   }
   const source = endIn(call, "source");
   const destination = endIn(call, "destination");
-  // Consul would pass over them, and write what was not asked for.
+  // Consul ignores them, and writes another intention than was asked for (D-62).
   requireDefaults("Source", source);
   requireDefaults("Destination", destination);
   return { source: source.service, destination: destination.service };

@@ -275,7 +275,7 @@ const rows: Readonly<Record<PeeringEventType, Row>> = {
     initial: refused("unknown-peering"),
     living: both(updated("store-trust-bundle")),
     deleting: both(refused("marked-for-deletion")),
-    // Consul stores it, after the cleanup for ever; nothing is imported for a record that is not active.
+    // Consul stores it and never removes it; nothing is imported for a record that is not active (D-54).
     terminated: both(refused("not-active")),
     undefined: both(refused("unknown-state")),
   },

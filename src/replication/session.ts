@@ -266,7 +266,7 @@ export class ReplicationSession implements Session {
         this.#notLeader("cannot establish a peering stream on a follower node", out);
         return;
       }
-      // Ours: who never says Open does not keep a stream for ever.
+      // A caller that never sends `Open` cannot keep a stream for ever (D-55).
       this.#heartbeatInByMs = this.#nowMs + this.#timings.heartbeatTimeoutMs;
       return;
     }

@@ -46,7 +46,7 @@ export const DEFAULT_LEAF_TTL_MS: number = 72 * HOUR_MS;
 const MIN_LEAF_TTL_MS = HOUR_MS;
 const MAX_LEAF_TTL_MS = 8_760 * HOUR_MS;
 // Consul's cross-signed certificates live for 7 days. But a Consul dialer goes on with the roots it read when its dial
-// loop began, for months if the stream holds; ours lets it come back for a year.
+// loop began, for months if the stream holds. Here it can come back for a year (D-59).
 const CROSS_SIGNED_TTL_MS = 8_760 * HOUR_MS;
 const DEFAULT_SIGNING_REQUEST_BYTES = 16_384;
 const DEFAULT_CONFIGURATION_BYTES = 65_536;

@@ -1,0 +1,46 @@
+import assert from "node:assert/strict";
+import { readFileSync } from "node:fs";
+import { describe, it } from "node:test";
+import { citations, writtenFiles } from "../support/citations.js";
+
+const files = writtenFiles();
+
+/** Numbers that have a heading in `page`: `## D-n: text`. */
+function defined(page: string, prefix: string): readonly string[] {
+  const headings = readFileSync(page, "utf8").matchAll(new RegExp(`^##+ (${prefix}\\d+): .`, "gm"));
+  return [...headings].map(([, number = ""]) => number);
+}
+
+describe("docs/deviations.md", () => {
+  const page = "docs/deviations.md";
+  const numbers = defined(page, "D-");
+  const cited = citations(
+    files.filter((file) => file !== page),
+    /\bD-\d+\b/g,
+  );
+
+  it("defines each number that is cited, once", () => {
+    assert.ok(cited.size > 30, "citations are found");
+    assert.deepEqual(numbers, [...new Set(numbers)]);
+    assert.deepEqual(
+      [...cited].filter(([number]) => !numbers.includes(number)),
+      [],
+    );
+    const inPage = citations([page], /\bD-\d+\b/g);
+    assert.deepEqual(
+      [...inPage.keys()].filter((number) => !numbers.includes(number)),
+      [],
+    );
+  });
+
+  it("defines no number that no code cites", () => {
+    const inCode = citations(
+      files.filter((file) => file.endsWith(".ts")),
+      /\bD-\d+\b/g,
+    );
+    assert.deepEqual(
+      numbers.filter((number) => !inCode.has(number)),
+      [],
+    );
+  });
+});
