@@ -44,3 +44,31 @@ describe("docs/deviations.md", () => {
     );
   });
 });
+
+describe("docs/invariants.md", () => {
+  const page = "docs/invariants.md";
+  const numbers = defined(page, "[IL]");
+  const inSimulator = files.filter((file) => file.startsWith("src/testing/simulator/"));
+  const cited = citations(
+    [...inSimulator, ...files.filter((file) => /^(?:src\/host|test)\/.*\.ts$/.test(file))],
+    // Neither "L4" and "L7" of networks, nor a type parameter.
+    /\b(?:I[1-9]\d?|L[1-9])\b(?! intention| protocol)/g,
+  );
+
+  it("has one paragraph for each number that is cited", () => {
+    assert.ok(cited.size > 30, "citations are found");
+    assert.deepEqual(numbers, [...new Set(numbers)]);
+    assert.deepEqual(
+      [...cited].filter(([number]) => !numbers.includes(number)),
+      [],
+    );
+  });
+
+  it("has no paragraph that the simulator does not cite", () => {
+    const inCode = citations(inSimulator, /\b(?:I[1-9]\d?|L[1-9])\b/g);
+    assert.deepEqual(
+      numbers.filter((number) => !inCode.has(number)),
+      [],
+    );
+  });
+});

@@ -19,11 +19,10 @@ const MINUTE_MS = 60_000;
 const PLANNED_MS = 10_000;
 
 /**
- * The safety invariants of specification chapter 3, section 15.3, as an observer sees them who reads every disk, hears
- * every message and looks into every host after each event. Disks are judged commit by commit, for that is what the next
- * start finds.
+ * Checks the invariants of docs/invariants.md. It reads every disk, hears every message and looks into every host after
+ * each event. Disks are judged commit by commit, because the next start finds what a commit left.
  *
- * Nothing here, nor in the judges, asks the code that is judged what is right: of a host only what it holds is read.
+ * Neither this class nor the judges ask the code under test what is right: they only read what a host holds.
  */
 export class InvariantChecker {
   readonly failures: string[] = [];

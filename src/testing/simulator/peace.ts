@@ -64,7 +64,7 @@ const SCENES = [
 ] as const;
 export type Scene = (typeof SCENES)[number];
 
-/** What a world promises once nothing goes wrong any more (chapter 3, section 15.4). */
+/** What must become true once the faults have stopped: L1 to L9 of docs/invariants.md. */
 export class Peace {
   readonly #world: SimWorld;
   readonly #observers: readonly Observer[];

@@ -28,9 +28,9 @@ import { digestOf } from "./stored-forms.js";
 export const SCRIPTS = [
   /** Opens with a valid secret and refuses everything, with the nonces it was given and with others. */
   "nack-everything",
-  /** Opens, and says `Terminated` in the same breath, as a dialer of Consul may (quirk Q-7). */
+  /** Opens, and says `Terminated` in the same breath, as a dialer of Consul may. */
   "terminated-after-open",
-  /** Opens as fast as it can, with secrets that never were any (Q-1). */
+  /** Opens as fast as it can, with secrets that never existed, as a dialer of Consul may. */
   "hot-loop",
   /** Opens, then sends what no peer should. */
   "nonsense",
