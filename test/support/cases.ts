@@ -1,29 +1,29 @@
-/** A case as the map names it: `ch1 12`, `ch2 LC3`. */
+import { readFileSync } from "node:fs";
+
+/** A case as the page names it: `ch1 12`, `ch2 LC3`. */
 export type CaseName = string;
 
-/** The cases whose proof belongs to the library's core, transport, trust, command line, HTTP API, calls and DNS. */
-export function coreCases(): readonly CaseName[] {
-  return [
-    ...numbered("ch1", [1, 119], [121, 123]),
-    ...lettered("TOK", 10),
-    ...lettered("ST", 23),
-    ...lettered("LC", 21),
-    ...lettered("CL", 7),
-    ...lettered("RPC", 8),
-    ...lettered("HT", 13),
-    ...numbered("ch3", [1, 26], [32, 91], [93, 95], [97, 99]),
-    ...numbered("ch4", [1, 86]),
-  ];
+/** A row of test/CASES.md. */
+export interface CaseRow {
+  readonly name: CaseName;
+  /** What must be true. */
+  readonly text: string;
+  /** Files that prove it, or why there are none. */
+  readonly proof: string;
 }
 
-function numbered(chapter: string, ...ranges: readonly (readonly [number, number])[]): readonly CaseName[] {
-  return ranges.flatMap(([first, last]) =>
-    Array.from({ length: last - first + 1 }, (_, index) => `${chapter} ${first + index}`),
+export const CASES_PAGE = "test/CASES.md";
+
+/** The cases, as the page has them. */
+export function readCases(): readonly CaseRow[] {
+  return [...readFileSync(CASES_PAGE, "utf8").matchAll(/^\| (ch\d \w+) \| (.*) \| (.+) \|$/gm)].map(
+    ([, name = "", text = "", proof = ""]) => ({ name, text, proof }),
   );
 }
 
-function lettered(prefix: string, count: number): readonly CaseName[] {
-  return Array.from({ length: count }, (_, index) => `ch2 ${prefix}${index + 1}`);
+/** Whether tests are among the proofs of files like this: tests, scenarios with a real Consul, suites that are shipped. */
+export function provesCases(file: string): boolean {
+  return /\.test\.ts$|^test\/interop\/scenarios\/.*\.ts$|^src\/testing\/(?:transport|storage)-suite\.ts$/.test(file);
 }
 
 /** The cases that a test file says it proves: "ch1 case 44", "ch3 cases 13 and 14", "ch1 cases 53 to 55", "LC3". */

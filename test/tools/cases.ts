@@ -1,19 +1,20 @@
-// Prints the rows of test/CASES.md that the tests themselves answer for.
+// Writes into test/CASES.md which files prove each case, as the tests themselves say. A reason instead of files is kept.
 //
 //   node --import tsx test/tools/cases.ts
-import { readdirSync, readFileSync } from "node:fs";
-import { coreCases, mentionedCases } from "../support/cases.js";
+import { readFileSync, writeFileSync } from "node:fs";
+import { CASES_PAGE, mentionedCases, provesCases, readCases } from "../support/cases.js";
+import { writtenFiles } from "../support/citations.js";
 
-const files = readdirSync("test", { recursive: true, encoding: "utf8" })
-  .filter((name) => name.endsWith(".test.ts") || /^interop.scenarios/.test(name))
-  .map((name) => `test/${name.replaceAll("\\", "/")}`)
-  .concat("src/testing/transport-suite.ts", "src/testing/storage-suite.ts")
-  .sort();
 const proofs = new Map<string, string[]>();
-for (const file of files) {
+for (const file of writtenFiles().filter(provesCases).sort()) {
   for (const name of mentionedCases(readFileSync(file, "utf8"))) proofs.set(name, [...(proofs.get(name) ?? []), file]);
 }
-for (const name of coreCases()) {
-  const found = proofs.get(name) ?? [];
-  console.log(`| ${name} | ${found.length === 0 ? "?" : found.map((file) => `\`${file}\``).join(", ")} |`);
+let page = readFileSync(CASES_PAGE, "utf8");
+for (const { name, text, proof } of readCases()) {
+  const files = proofs.get(name)?.map((file) => `\`${file}\``);
+  page = page.replace(
+    `| ${name} | ${text} | ${proof} |`,
+    () => `| ${name} | ${text} | ${files?.join(", ") ?? proof} |`,
+  );
 }
+writeFileSync(CASES_PAGE, page);

@@ -35,11 +35,11 @@ describe("registering and deregistering over HTTP", () => {
 
   const peerName = "cannot register requests with PeerName in them";
   const refusals: readonly (readonly [string, unknown, number, string])[] = [
-    ["case 1: on the request", { ...web, PeerName: "p" }, 500, peerName],
-    ["case 1: on the service", { ...web, Service: { Service: "web", PeerName: "p" } }, 500, peerName],
-    ["case 1: on the check", { ...web, Check: { Name: "c", PeerName: "p" } }, 500, peerName],
+    ["a PeerName on the request (ch4 case 1)", { ...web, PeerName: "p" }, 500, peerName],
+    ["a PeerName on the service (ch4 case 1)", { ...web, Service: { Service: "web", PeerName: "p" } }, 500, peerName],
+    ["a PeerName on the check (ch4 case 1)", { ...web, Check: { Name: "c", PeerName: "p" } }, 500, peerName],
     [
-      "case 1: on one of several checks",
+      "a PeerName on one of several checks (ch4 case 1)",
       { ...web, Checks: [{ Name: "c" }, { Name: "d", PeerName: "p" }] },
       500,
       peerName,
@@ -48,9 +48,14 @@ describe("registering and deregistering over HTTP", () => {
     ["no address", { Node: "n1" }, 500, "Must provide address if SkipNodeUpdate is not set"],
     ["a bad id", { ...web, ID: "x" }, 500, "Bad node ID: uuid string is wrong length"],
     ["another datacenter", { ...web, Datacenter: "dc9" }, 500, "No path to datacenter"],
-    ["case 7", { ...web, Check: { Name: "c", ServiceID: "nope" } }, 500, "Unknown service ID 'nope' for check ID 'c'"],
     [
-      "case 8",
+      "a check of an unknown service (ch4 case 7)",
+      { ...web, Check: { Name: "c", ServiceID: "nope" } },
+      500,
+      "Unknown service ID 'nope' for check ID 'c'",
+    ],
+    [
+      "a proxy without port and destination (ch4 case 8)",
       { ...web, Service: { Kind: "connect-proxy", Service: "p" } },
       500,
       "2 errors occurred:\n\t* Port or SocketPath must be set for a connect-proxy\n\t* Proxy.DestinationServiceName must be non-empty for Connect proxy services\n\n",
@@ -86,7 +91,7 @@ describe("registering and deregistering over HTTP", () => {
     assert.equal(answer.headers["allow"], "OPTIONS,PUT");
   });
 
-  it("case 9: a missing target is deregistered with success, and no index moves", async () => {
+  it("a missing target is deregistered with success, and no index moves (ch4 case 9)", async () => {
     const before = (await served.ask("GET", "/v1/catalog/nodes")).headers["x-consul-index"];
     for (const target of [{ Node: "x" }, { Node: "x", ServiceID: "y" }, { Node: "x", CheckID: "y" }]) {
       assert.equal((await put(served, "/v1/catalog/deregister", target)).text, "true");
@@ -257,7 +262,7 @@ describe("transactions", () => {
     assert.equal(results[1].Service.Service, "web");
   });
 
-  it("case 10: writes nothing when the second operation fails", async () => {
+  it("writes nothing when the second operation fails (ch4 case 10)", async () => {
     const missing = { Service: { Verb: "get", Node: "n1", Service: { ID: "x", Service: "x" } } };
     const answer = await put(served, "/v1/txn", [setNode, missing]);
     assert.equal(answer.status, 409);
