@@ -122,7 +122,7 @@ const SERVER_IDENTITY = /^spiffe:\/\/[^/?#]+\/agent\/server\/dc\/[^/?#]+$/i;
 
 /**
  * The SPIFFE ids of a certificate that is none of a server's, such as a service's. An authority signs those for many, and one
- * that lets them choose DNS names would let them be the server. Consul looks at the DNS name alone (1.13 to 1.22).
+ * that lets them choose DNS names would let them be the server. Consul looks at the DNS name alone (D-63).
  */
 function foreignIdentity(socket: TLSSocket): string | undefined {
   const names = socket.getPeerX509Certificate()?.subjectAltName ?? "";

@@ -35,7 +35,7 @@ export interface GrpcLimits {
   readonly maxReceiveFromDialerBytes: number;
   /**
    * Largest message taken from an acceptor, in bytes. Default 50 MiB. Consul's acceptors send whatever there is, and its
-   * dialers, which take 8 MiB (1.14.2 and later), lose the whole stream to one service above that, again and again.
+   * dialers, which take 8 MiB (1.14.2 and later), lose the whole stream to one service above that, again and again (D-64).
    */
   readonly maxReceiveFromAcceptorBytes: number;
   /** Bound on a connection attempt, TCP, TLS and HTTP/2 settings together, in milliseconds. Default 20 000, as grpc-go. */
