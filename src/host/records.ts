@@ -2,6 +2,7 @@ import { type Clock, type Random, randomId } from "../environment.js";
 import { errorText, PeeringError } from "../errors.js";
 import { nameKey, validatePeeringMeta, validatePeerName } from "../peering/names.js";
 import { isActive, type Peering, roleOf, type TrustBundle } from "../peering/peering.js";
+import { type PeeringWrite, writePeering } from "../peering/peering-write.js";
 import { RecordTables } from "../peering/record-tables.js";
 import {
   digestSecret,
@@ -20,17 +21,13 @@ import {
   transition,
 } from "../peering/state-machine.js";
 import {
-  combineChanges,
-  deletePeering,
   deleteTrustBundle,
   isUnchanged,
-  type PeeringWrite,
+  NO_CHANGES,
+  performStep,
   prefixed,
   type RecordChanges,
-  terminatePeering,
-  writePeering,
-  writeSecrets,
-  writeTrustBundle,
+  type StepMaterial,
 } from "../peering/transactions.js";
 import {
   PEERING_GATES_PREFIX,
@@ -138,8 +135,8 @@ const PROMOTING: Wrapping = { prefix: "failed to persist peering", status: Statu
 
 interface Plan<T> {
   readonly changes: RecordChanges;
-  readonly patches?: readonly PeeringPatch[];
-  readonly effects?: readonly PeeringEffect[];
+  /** The step of the state machine that they come from; undefined for what goes round it. */
+  readonly step?: Transition<Peering>;
   /** What the caller is given once the changes are committed. */
   readonly result: () => T;
 }
@@ -291,9 +288,9 @@ export class PeeringRecords implements AsyncDisposable {
       const establishmentSecret = this.#unusedSecret(tables);
       const step = transition(this.byName(peerName), { type: "generate-token", id, name: peerName, meta });
       const establishment = digestSecret(establishmentSecret);
-      const request: SecretsRequest = { type: "generate_token", establishment };
+      const secrets: SecretsRequest = { type: "generate_token", establishment };
       return planned(WRITING, () =>
-        this.#planRecord(tables, step, request, (peering) => ({ peering, establishmentSecret })),
+        this.#planStep(tables, step, (peering) => ({ peering, establishmentSecret }), { secrets }),
       );
     }, WRITING);
   }
@@ -330,9 +327,7 @@ export class PeeringRecords implements AsyncDisposable {
       const existing = this.byName(peerName);
       const fields = withKnownAddresses(fieldsOf(token, meta), existing, connected);
       const step = transition(existing, { type: "establish-begun", id, name: peerName, fields });
-      return planned(WRITING, () =>
-        this.#planRecord(tables, step, undefined, (peering) => ({ id: peering.id, fields, connected })),
-      );
+      return planned(WRITING, () => this.#planStep(tables, step, (peering) => ({ id: peering.id, fields, connected })));
     }, WRITING);
   }
 
@@ -348,11 +343,8 @@ export class PeeringRecords implements AsyncDisposable {
       const current = this.byId(begun.id);
       const fields = withKnownAddresses(begun.fields, current, begun.connected);
       const step = transition(current, { type: "establish-finished", fields });
-      const request: SecretsRequest = { type: "establish", sealedActive };
-      const plan = planned(WRITING, () => this.#planRecord(tables, step, request, (peering) => peering));
-      if (current === undefined || current.peerServerName === fields.peerServerName) return plan;
-      // What the former cluster is trusted by says nothing of this one.
-      return { ...plan, changes: combineChanges(plan.changes, deleteTrustBundle(tables, current.name)) };
+      const secrets: SecretsRequest = { type: "establish", sealedActive };
+      return planned(WRITING, () => this.#planStep(tables, step, (peering) => peering, { secrets }));
     }, WRITING);
   }
 
@@ -383,11 +375,9 @@ export class PeeringRecords implements AsyncDisposable {
     transition(right ? this.byId(id) : undefined, { type: "secret-exchanged" });
     return this.#write((tables) => {
       const pending = this.#unusedSecret(tables);
-      const peering = this.byId(id);
-      if (peering !== undefined) transition(peering, { type: "secret-exchanged" });
-      const request: SecretsRequest = { type: "exchange_secret", establishment, pending: digestSecret(pending) };
-      const changes = planned(EXCHANGING, () => writeSecrets(tables, id, request));
-      return { changes, result: () => pending };
+      const step = transition(this.byId(id), { type: "secret-exchanged" });
+      const secrets: SecretsRequest = { type: "exchange_secret", establishment, pending: digestSecret(pending) };
+      return planned(EXCHANGING, () => this.#planStep(tables, step, () => pending, { secrets }));
     }, EXCHANGING);
   }
 
@@ -417,9 +407,8 @@ export class PeeringRecords implements AsyncDisposable {
         // Whatever became of the secret since: if it is not pending any more, the promotion fails as in Consul, and
         // the dialer that tries again with what is active then succeeds.
         const step = transition(this.byId(id), event);
-        if (!step.written) return { changes: NO_CHANGES, result: () => this.#verdict(id, step) };
-        const promotion: SecretsRequest = { type: "promote_pending", active: given };
-        return planned(PROMOTING, () => this.#planRecord(tables, step, promotion, () => this.#verdict(id, step)));
+        const secrets: SecretsRequest = { type: "promote_pending", active: given };
+        return planned(PROMOTING, () => this.#plan(tables, step, () => this.#verdict(id, step), { secrets }));
       }, PROMOTING);
     } catch (error) {
       return refusal(StatusCode.Internal, errorText(error));
@@ -447,8 +436,7 @@ export class PeeringRecords implements AsyncDisposable {
       const step = transition(peering, { type: "trust-bundle-received", name, rootPems, servers });
       const written = { peerName: name, trustDomain, rootPems, exportedPartition };
       this.#tables.domains.requireFree(nameKey(name), written);
-      const changes = writeTrustBundle(tables, written, servers);
-      return { changes, patches: step.patches, effects: step.effects, result: () => {} };
+      return this.#plan(tables, step, () => {}, { bundle: written });
     });
   }
 
@@ -466,7 +454,7 @@ export class PeeringRecords implements AsyncDisposable {
     await this.#write((tables) => {
       requireMeant(this.byId(id), meant);
       const step = transition(this.byId(id), { type: "server-addresses-received", addresses });
-      return this.#planRecord(tables, step, undefined, () => {});
+      return this.#plan(tables, step, () => {});
     });
   }
 
@@ -478,9 +466,7 @@ export class PeeringRecords implements AsyncDisposable {
   async terminate(id: string, meant: { readonly peerId?: string } = {}): Promise<boolean> {
     return this.#write((tables): Plan<boolean> => {
       const step = transition(this.byId(id), { type: "peer-terminated", ...meant });
-      if (!step.written) return { changes: NO_CHANGES, result: () => false };
-      const changes = terminatePeering(tables, id);
-      return { changes, patches: step.patches, effects: step.effects, result: () => true };
+      return this.#plan(tables, step, () => step.written);
     });
   }
 
@@ -495,8 +481,7 @@ export class PeeringRecords implements AsyncDisposable {
       // The epoch itself would count as no deletion time.
       const at = Math.max(1, Math.trunc(this.#options.clock.wall()));
       const step = transition(before, { type: "delete-requested", at });
-      if (!step.written) return { changes: NO_CHANGES, result: () => before };
-      return this.#planRecord(tables, step, undefined, (peering) => peering);
+      return this.#plan(tables, step, () => before && this.byId(before.id));
     });
   }
 
@@ -522,11 +507,8 @@ export class PeeringRecords implements AsyncDisposable {
    */
   async remove(id: string): Promise<void> {
     await this.#write((tables) => {
-      const before = this.byId(id);
-      const step = transition(before, { type: "cleanup-finished" });
-      if (!step.written || before === undefined) return { changes: NO_CHANGES, result: () => {} };
-      const changes = combineChanges(deleteTrustBundle(tables, before.name), deletePeering(tables, before.name));
-      return { changes, patches: step.patches, effects: step.effects, result: () => {} };
+      const step = transition(this.byId(id), { type: "cleanup-finished" });
+      return this.#plan(tables, step, () => {});
     });
   }
 
@@ -634,25 +616,21 @@ export class PeeringRecords implements AsyncDisposable {
     return { verdict: "authorized", peering };
   }
 
-  /** The record as a step of the machine left it, written with its secrets. */
-  #planRecord<T>(
+  /** A step of the machine, with what it asks for in the same commit. */
+  #plan<T>(tables: RecordTables, step: Transition<Peering>, result: () => T, material?: StepMaterial): Plan<T> {
+    return { changes: performStep(tables, step, material), step, result };
+  }
+
+  /** The same where the step leaves a record, which the result is made of. */
+  #planStep<T>(
     tables: RecordTables,
     step: Transition<Peering>,
-    secrets: SecretsRequest | undefined,
     result: (peering: Peering) => T,
+    material?: StepMaterial,
   ): Plan<T> {
     const { peering } = step;
-    if (peering === undefined) throw new TypeError("this step leaves no record to write");
-    const { createIndex: _created, modifyIndex: _modified, state, ...fields } = peering;
-    // A state that stays is not written, so that "TERMINATED again" is told from a write over a TERMINATED record.
-    const moved = tables.peerings.get(peering.id)?.state !== state;
-    const changes = writePeering(tables, moved ? { ...fields, state } : fields, secrets);
-    return {
-      changes,
-      patches: step.patches,
-      effects: step.effects,
-      result: () => result(this.byId(peering.id) ?? peering),
-    };
+    if (peering === undefined) throw new TypeError("this step leaves no record");
+    return this.#plan(tables, step, () => result(this.byId(peering.id) ?? peering), material);
   }
 
   /** What is kept of secrets that were given as they are. */
@@ -790,9 +768,11 @@ export class PeeringRecords implements AsyncDisposable {
   }
 
   /** Memory follows what was committed as `revision`. */
-  #commit(planned: Pick<Plan<unknown>, "changes" | "patches" | "effects">, revision: bigint): void {
+  #commit(planned: Pick<Plan<unknown>, "changes" | "step">, revision: bigint): void {
     const tables = this.#tables;
-    const { changes, patches, effects = [] } = planned;
+    const { changes, step } = planned;
+    const effects = step?.effects ?? [];
+    const patches = step?.patches;
     const events: PeeringChange[] = [];
     for (const [id, written] of changes.peerings) {
       const before = tables.peerings.get(id);
@@ -926,8 +906,6 @@ class Tables extends RecordTables {
     this.domains = new TrustDomains(trustDomain);
   }
 }
-
-const NO_CHANGES: RecordChanges = { peerings: new Map(), secrets: new Map(), bundles: new Map() };
 
 function fieldsOf(token: EstablishingToken, meta: Readonly<Record<string, string>>): EstablishFields {
   return {

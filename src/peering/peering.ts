@@ -66,3 +66,13 @@ export function isActive(peering: Pick<Peering, "state" | "deletedAt"> | undefin
 export function roleOf(peering: Pick<Peering, "peerServerAddresses" | "manualServerAddresses">): Role {
   return shouldDial(peering) ? "dialer" : "acceptor";
 }
+
+export function isRemoteEmpty(remote: RemoteInfo): boolean {
+  const { partition, datacenter, locality } = remote;
+  const nowhere = locality === undefined || (locality.region === "" && locality.zone === "");
+  return partition === "" && datacenter === "" && nowhere;
+}
+
+export function withNewline(pem: string): string {
+  return pem.endsWith("\n") ? pem : `${pem}\n`;
+}

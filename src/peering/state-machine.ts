@@ -2,8 +2,15 @@ import { enablePatches, produceWithPatches } from "immer";
 import { PeeringError } from "../errors.js";
 import type { RemoteInfo } from "../wire/messages.js";
 import { type Status, StatusCode } from "../wire/status.js";
-import { type Peering, type PeeringState, type Role, roleOf, type StoredState } from "./peering.js";
-import { isRemoteEmpty, withNewline } from "./transactions.js";
+import {
+  isRemoteEmpty,
+  type Peering,
+  type PeeringState,
+  type Role,
+  roleOf,
+  type StoredState,
+  withNewline,
+} from "./peering.js";
 
 // immer keeps patches in a plug-in that is to be switched on once; doing it again changes nothing.
 enablePatches();
@@ -68,7 +75,10 @@ export type PeeringEvent =
 
 export type PeeringEventType = PeeringEvent["type"];
 
-/** What is to be done besides keeping the new record. Those about secrets and bundles belong into the same commit. */
+/**
+ * What is to be done besides keeping the new record. {@link CommitEffect}s belong into the same commit and are performed by
+ * `transactions.ts`, the others by the host once that is stored.
+ */
 export type PeeringEffect =
   /** E becomes a new secret; an unused former token dies. */
   | { readonly type: "store-establishment-secret" }
@@ -96,6 +106,63 @@ export type PeeringEffect =
   | { readonly type: "remove-record" };
 
 export type PeeringEffectType = PeeringEffect["type"];
+
+/** Who performs each effect: the commit of the record, or the host after it. */
+interface PerformedBy {
+  readonly "store-establishment-secret": "commit";
+  readonly "exchange-secret": "commit";
+  readonly "promote-secret": "commit";
+  readonly "store-stream-secret": "commit";
+  readonly "drop-secrets": "commit";
+  readonly "store-trust-bundle": "commit";
+  readonly "accept-stream": "host";
+  readonly "refuse-stream": "host";
+  readonly "send-terminated": "host";
+  readonly "end-stream": "host";
+  readonly "start-dialing": "host";
+  readonly redial: "host";
+  readonly "stop-dialing": "host";
+  readonly "remove-imports": "host";
+  readonly "remove-trust-bundle": "host";
+  readonly "remove-record": "host";
+}
+
+type EffectsOf<By extends "commit" | "host"> = Extract<
+  PeeringEffect,
+  { readonly type: { [T in PeeringEffectType]: PerformedBy[T] extends By ? T : never }[PeeringEffectType] }
+>;
+
+/** Effects on secrets and trust bundles, stored with the record. */
+export type CommitEffect = EffectsOf<"commit">;
+/** Effects on streams, dialing and what is imported. */
+export type HostEffect = EffectsOf<"host">;
+
+const PERFORMED_BY: PerformedBy = {
+  "store-establishment-secret": "commit",
+  "exchange-secret": "commit",
+  "promote-secret": "commit",
+  "store-stream-secret": "commit",
+  "drop-secrets": "commit",
+  "store-trust-bundle": "commit",
+  "accept-stream": "host",
+  "refuse-stream": "host",
+  "send-terminated": "host",
+  "end-stream": "host",
+  "start-dialing": "host",
+  redial: "host",
+  "stop-dialing": "host",
+  "remove-imports": "host",
+  "remove-trust-bundle": "host",
+  "remove-record": "host",
+};
+
+export function isCommitEffect(effect: PeeringEffect): effect is CommitEffect {
+  return PERFORMED_BY[effect.type] === "commit";
+}
+
+export function isHostEffect(effect: PeeringEffect): effect is HostEffect {
+  return PERFORMED_BY[effect.type] === "host";
+}
 
 /** A JSON-patch-like change of the record; an empty path replaces it as a whole (`undefined`: it is gone). */
 export interface PeeringPatch {
@@ -153,6 +220,9 @@ export interface RoleCells {
 export type TransitionTable = Readonly<Record<PeeringEventType, Readonly<Record<PeeringState, RoleCells>>>>;
 
 export interface Transition<P extends MachinePeering = MachinePeering> {
+  readonly event: PeeringEventType;
+  /** The record before, undefined where there was none. */
+  readonly before: P | undefined;
   /** The record afterwards, undefined where there is none. Its indexes are for whoever stores it to set. */
   readonly peering: P | undefined;
   /** Whether the record is to be written, also where no field but its index changes. */
@@ -370,20 +440,29 @@ export function transition(peering: MachinePeering | undefined, event: PeeringEv
     // Refused whatever the role, and also where manual addresses would do (D-32).
     throw wrongRole("Cannot switch peering dialing mode from true to false");
   }
+  const stays = (effects: readonly PeeringEffect[]): Transition => ({
+    event: event.type,
+    before: peering,
+    peering,
+    written: false,
+    patches: [],
+    effects,
+  });
   if (event.type === "peer-terminated" && peering !== undefined && isStale(peering, event)) {
-    return { peering, written: false, patches: [], effects: [{ type: "end-stream" }] };
+    return stays([{ type: "end-stream" }]);
   }
   switch (cell.outcome) {
     case "refused":
       throw refusalError(cell.refusal, peering, event);
     case "stream-refused":
-      return { peering, written: false, patches: [], effects: [refuseStream(cell.refusal, event)] };
+      return stays([refuseStream(cell.refusal, event)]);
     case "unchanged":
-      return { peering, written: false, patches: [], effects: effectsOf(cell.effects) };
+      return stays(effectsOf(cell.effects));
     case "updated":
     case "moved": {
       const to = cell.outcome === "moved" ? cell.to : peering?.state;
-      return { ...write(peering, event, to), written: true, effects: effectsOf(cell.effects) };
+      const effects = effectsOf(cell.effects);
+      return { event: event.type, before: peering, ...write(peering, event, to), written: true, effects };
     }
   }
 }

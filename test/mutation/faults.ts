@@ -114,7 +114,7 @@ export const plantedFaults: readonly PlantedFault[] = [
   fault(
     "deleted-keeps-secrets",
     "a record that is deleted keeps its secrets",
-    [TRANSACTIONS, "if (!isActive(record) || (row", "if ((row"],
+    [TRANSACTIONS, '      case "drop-secrets":\n        row = undefined;', '      case "drop-secrets":'],
     SIMULATOR,
   ),
   fault(
