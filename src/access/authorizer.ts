@@ -116,7 +116,7 @@ export class Access {
   }
 
   /**
-   * What may be read of our own data, or of a peer's. Every answer with records is cut by this (specification 2.10).
+   * What may be read of our own data, or of a peer's. Every answer with records is filtered by this.
    * Names of other clusters are no matter for our rules: imports are read by whoever was granted to write any service of
    * ours, as the proxies of the mesh are, or may read all of them; and their nodes likewise.
    * @param peer - `""` for our own.

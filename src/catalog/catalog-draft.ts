@@ -74,7 +74,7 @@ export type OperationRecord =
   | { readonly type: "service"; readonly node: string; readonly record: InstanceRecord }
   | { readonly type: "check"; readonly record: CheckRecord };
 
-/** The name under which an instance is found as a mesh destination (specification 4.1.1); undefined: under none. */
+/** The mesh destination that an instance stands for: a proxy's destination, a native instance's own name; else undefined. */
 export function connectName(service: Service): string | undefined {
   if (service.kind === "connect-proxy") return service.proxy?.destinationServiceName;
   return service.connect?.native === true ? service.name : undefined;
@@ -362,7 +362,7 @@ export class CatalogDraft {
     this.#set(this.#connect, connectKey, (this.#connect.get(connectKey) ?? 0) + by);
   }
 
-  // Operations, each as Consul's store does them (specification 4.1.4 step 6 and 7, 4.1.8).
+  // Operations, each as Consul's store does it: a write that changes nothing keeps the stored record and its indexes.
 
   #putNode(node: Node): NodeRecord {
     const nodeKey = lowerCase(node.name);

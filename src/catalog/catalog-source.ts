@@ -10,7 +10,7 @@ export interface CatalogChange {
  * Where a host's own services come from: the built-in catalog, or a registry of the host's own.
  *
  * The first change of a watch holds every service, also when there are none. Later ones hold at least what differs from
- * what was delivered before; states in between may be skipped, the newest never (specification 4.7.2).
+ * what was delivered before; states in between may be skipped, the newest never.
  */
 export interface CatalogSource {
   watch(signal: AbortSignal): AsyncIterable<CatalogChange>;

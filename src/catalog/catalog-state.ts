@@ -6,7 +6,7 @@ import { lowerCase } from "./names.js";
 import { emptyList } from "./registration.js";
 import { VirtualIps, virtualIpAddress, virtualIpKey } from "./virtual-ips.js";
 
-/** What is known about a service name (the kind names of specification 4.2.1). */
+/** Which kinds of instances a service name has. */
 export interface ServiceKinds {
   /** As registered. */
   readonly name: string;
@@ -52,7 +52,7 @@ export type RecordChange =
 
 type CheckChange = RecordChange & { readonly type: "check" };
 
-/** The marks that are not about one node or one service (specification 4.1.9). */
+/** The marks of whole tables, beside those of single nodes and services. A mark is the index of the last change. */
 export interface TableMarks {
   readonly nodes: bigint;
   readonly services: bigint;

@@ -36,7 +36,7 @@ export interface ResolvedTarget extends ChainTarget {
   readonly subsetDefinition: ResolverSubset;
 }
 
-/** What the importer of a mesh service must know of its chain (specification 4.2.2). */
+/** What the importer of a mesh service must know of its chain. */
 export interface ChainInfo {
   /** Lower-case. */
   readonly protocol: string;

@@ -248,7 +248,7 @@ export class ConfigEntrySet {
     return isObject(member(this.get("service-defaults", service)?.extra, "Destination"));
   }
 
-  /** Protocol of a service, lower-cased (specification 4.2.3). */
+  /** Protocol of a service, lower-cased: `service-defaults` decide, then `proxy-defaults`, else tcp. */
   protocolOf(service: string): string {
     return protocolFrom(this.get("service-defaults", service), this.get("proxy-defaults", "global"));
   }
@@ -307,7 +307,7 @@ export function frontedBy(entry: ConfigEntry | undefined): readonly string[] {
   return entry?.kind === "terminating-gateway" ? entry.services.map(({ name }) => lowerCase(name)) : [];
 }
 
-/** Protocol of a service with these entries, lower-cased (specification 4.2.3). */
+/** Protocol of a service with these entries, lower-cased. */
 export function protocolFrom(own: ServiceDefaultsEntry | undefined, all: ProxyDefaultsEntry | undefined): string {
   if (own !== undefined) return lowerCase(own.protocol ?? "tcp");
   const { protocol }: JsonObject = all?.config ?? {};

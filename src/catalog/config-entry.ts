@@ -272,7 +272,7 @@ function parseExportedServices(source: EntryReader, unknown: string[]): Exported
     return fields;
   });
   finish(source, unknown);
-  // The order of these checks is the specification's: a caller sees the first failure alone.
+  // The order of these checks is Consul's: a caller sees only the first failure.
   if (name !== "" && name !== "default") throw invalidEntry('exported-services Name must be "default"');
   checkMeta(meta);
   for (const [i, block] of blocks.entries()) {

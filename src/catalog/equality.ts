@@ -11,7 +11,7 @@ import { lowerCase } from "./names.js";
 import { samePorts } from "./ports.js";
 
 /*
- * Whether a write changes anything (specification 4.1.8). Records are normalised when they are parsed or decoded, so
+ * Whether a write changes anything: one that does not keeps the stored record and its indexes. Records are normalised when they are parsed or decoded, so
  * absent and empty lists and maps are the same value here already.
  */
 

@@ -178,7 +178,7 @@ function checkPermissions(entries: ConfigEntrySet, { service, protocol }: Compil
 }
 
 /**
- * The rules between entries (specification 4.2.5 and 4.9.3), for a write that turns `before` into `after`. As in Consul, every
+ * The rules between entries, for a write that turns `before` into `after`. As in Consul, every
  * chain that the write may touch must be right afterwards, also where it was not before.
  *
  * @param kind - of the entry that is written or deleted.

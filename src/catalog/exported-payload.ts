@@ -93,7 +93,7 @@ function isInt32(value: number): boolean {
   return (value | 0) === value;
 }
 
-/** The rules of service metadata at an importer (specification 2.2.7), on bytes as Consul counts them. */
+/** The rules of service metadata at an importer, on bytes as Consul counts them. */
 function metaProblem(meta: StringMap): string | undefined {
   const keys = Object.keys(meta);
   if (keys.length === 0) return undefined;
@@ -112,7 +112,7 @@ function metaProblem(meta: StringMap): string | undefined {
   return undefined;
 }
 
-/** What no importer could take of any node: it keys by name, and takes UUIDs alone (specification 1.6.1). */
+/** Why no importer could take a node: it needs a name, and an id that is a UUID, if it has one. */
 function nodeProblem(node: Node): string | undefined {
   if (node.name === "") return "the node has no name";
   return node.id === "" || isUuid(node.id) ? undefined : `node id "${node.id}" is not a UUID`;
@@ -321,7 +321,7 @@ export class PayloadEncoder {
 
   /**
    * What a peer is sent of the service `name`: its ordinary instances, without what the mesh added to them, each with its
-   * checks flattened into one, in a fixed order (specification 1.5.5).
+   * checks flattened into one, in a fixed order (docs/protocol.md, "an ordinary instance").
    *
    * @param instances - all that are registered under the name, of any kind and in any order.
    * @throws {PeeringError} `invalid-registration`: an instance that a Consul importer would refuse or not survive; it is
@@ -343,8 +343,8 @@ export class PayloadEncoder {
   }
 
   /**
-   * What a peer is sent of a mesh service: one instance per mesh gateway under `<name>-sidecar-proxy`, standing in for the
-   * real sidecars (specification 1.5.6). Empty without gateways.
+   * What a peer is sent of a mesh service: one instance per mesh gateway under `<name>-sidecar-proxy`, in place of the
+   * real sidecars (docs/protocol.md, "sidecars of a mesh service"). Empty without gateways.
    *
    * @throws {PeeringError} `invalid-registration`: a gateway that no importer could take.
    */

@@ -64,7 +64,7 @@ export interface ResolvedName {
   readonly chain: ChainInfo | undefined;
 }
 
-/** @param key - lower-cased. Undefined when the peer is shown nothing of it (specification 4.2.2). */
+/** @param key - lower-cased. Undefined when the peer is shown nothing of it. */
 export function resolveName(input: ExportInput, rules: PeerRules, key: string): ResolvedName | undefined {
   if (isReserved(key)) return undefined;
   const { entries, names } = input;
@@ -76,7 +76,7 @@ export function resolveName(input: ExportInput, rules: PeerRules, key: string): 
 }
 
 /**
- * The export set of the peering named `peerName` (specification 4.2.2). Blocks add up. Names that differ in case alone are
+ * The export set of the peering named `peerName` (docs/protocol.md, "Exported services: which"). Blocks add up. Names that differ in case alone are
  * one name.
  *
  * @throws {PeeringError} `invalid-argument`: no datacenter.
@@ -116,7 +116,7 @@ export function peersForService(input: Pick<ExportInput, "entries" | "names">, s
 
 /**
  * Names of peers whose callers may reach the instances of `service`: of those it is given to, and of those given a service
- * whose discovery chain leads to it (specification 2.3.8), sorted.
+ * whose discovery chain leads to it, sorted.
  */
 export function peersReachingService(input: ExportInput, service: string): readonly string[] {
   const key = lowerCase(service);

@@ -1,6 +1,6 @@
 import type { Check } from "./instance.js";
 
-/** Importance of a status when checks are flattened; what Consul does not know comes first (specification 4.3.4). */
+/** Importance of a status when checks are flattened; a status that Consul does not know comes first. */
 const importance: ReadonlyMap<string, number> = new Map([
   ["maintenance", 1],
   ["critical", 2],

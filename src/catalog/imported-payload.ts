@@ -207,7 +207,7 @@ function readInstance(reader: ProtobufReader): ServiceInstance {
   return { node, service, checks };
 }
 
-/** Without locality, which an importer does not keep of nodes (specification 1.6.1). */
+/** Without locality, which an importer does not keep of nodes. */
 function readNode(reader: ProtobufReader): Node {
   let { id, name, address, datacenter } = emptyNode;
   const taggedAddresses: [string, string][] = [];
@@ -520,7 +520,7 @@ export interface InstanceDiff {
   readonly removed: readonly ServiceInstance[];
 }
 
-/** Compared as Consul compares what is written with what is stored (specification 4.1.8). */
+/** Compared as Consul compares a write with the stored record. */
 export function diffInstances(before: readonly ServiceInstance[], after: readonly ServiceInstance[]): InstanceDiff {
   const gone = new Map(before.map((instance) => [instanceKey(instance), instance]));
   const added: ServiceInstance[] = [];

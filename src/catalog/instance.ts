@@ -112,7 +112,7 @@ export interface Service {
   readonly locality?: Locality;
 }
 
-/** A health check. `serviceId` is `""` for a check of the node. Status is free text; see specification 4.1.3. */
+/** A health check. `serviceId` is `""` for a check of the node. Status is free text: unknown ones are stored as they are. */
 export interface Check {
   readonly node: string;
   readonly checkId: string;

@@ -191,8 +191,7 @@ function checkJwt(jwt: IntentionJwt | undefined): void {
 }
 
 /**
- * The sources in the order of their precedence, with texts of Consul 1.21 for what is wrong with them (specification
- * 4.9.3).
+ * The sources in the order of their precedence, with texts of Consul 1.21 for what is wrong with them.
  * @param destination - the name of the entry.
  * @throws {PeeringError} `invalid-entry`.
  */
@@ -334,7 +333,7 @@ export interface IntendedCall {
 
 /**
  * The source that decides about a call: of those that match, the first one by precedence; undefined when none does, and the
- * default decides. A `*` without a peer covers local callers alone, one with a peer that peer's (specification 4.9.3).
+ * default decides. A `*` without a peer covers local callers alone, one with a peer that peer's.
  * @param intentions - gives the sources of a destination, or of `*`.
  */
 export function intentionFor(

@@ -92,7 +92,7 @@ export interface PayloadSummary {
 
 /**
  * The names, lower-cased, under which a resource id may be meant: the id itself, and where it may be qualified by an
- * Enterprise partition and namespace, its last part (specification 4.3.2).
+ * Enterprise partition and namespace, its last part.
  */
 export function serviceKeys(resourceId: string): readonly [string, ...string[]] {
   const key = lowerCase(resourceId);
@@ -103,7 +103,7 @@ export function serviceKeys(resourceId: string): readonly [string, ...string[]] 
 
 /**
  * Judges the payload of an `ExportedService` without building what it describes: whether it is well-formed and names what
- * must be named (specification 4.4.2, D-30). Values are not judged: unknown kinds, statuses, ports are stored as they come.
+ * must be named (D-30). Values are not judged: unknown kinds, statuses, ports are stored as they come.
  *
  * @param resourceId - the name the peer gave the resource.
  * @throws {PeeringError} `invalid-message`, or `resource-exhausted` beyond a limit, status INTERNAL: nothing of the payload

@@ -49,7 +49,7 @@ export interface QueryTemplate {
   readonly removeEmptyTags?: boolean;
 }
 
-/** A question that is kept under a name, for HTTP and DNS (specification 4.5.6). */
+/** A prepared query, for HTTP and DNS. */
 export interface PreparedQuery {
   readonly id: string;
   /** Unique, compared without case. */

@@ -380,7 +380,7 @@ function parsePorts(value: unknown): readonly ServicePort[] | undefined {
 
 const weightFields: ReadonlySet<keyof Weights> = new Set<keyof Weights>(["passing", "warning"]);
 
-/** Missing, or invalid in a catalog register: 1 and 1 (specification 4.1.3). */
+/** Missing weights, or invalid ones in a catalog registration, are 1 and 1. */
 function parseWeights(value: unknown): Weights {
   if (value === undefined || value === null) return defaultWeights;
   const from = fields(value, "service.weights", weightFields);
@@ -663,7 +663,7 @@ export function gatewayWithSidecar(kind: string): string {
 /** What is wrong with a sidecar that says which id it is to have. */
 export const SIDECAR_WITH_ID = "A SidecarService cannot specify an ID as this is managed by the agent";
 
-/** The rules by kind (specification 4.1.4); all of them are collected. */
+/** The rules by kind; all broken ones are collected. */
 function kindProblems(service: Service, hasSidecar: boolean): readonly string[] {
   const problems: string[] = [];
   const { kind, ports = [], socketPath, proxy } = service;
@@ -806,8 +806,8 @@ const registrationFields: ReadonlySet<keyof Registration> = new Set<keyof Regist
 ]);
 
 /**
- * Checks everything about a registration that needs no other record, and fills in the defaults (specification 4.1.4,
- * steps 1 to 5; Consul 1.21). Takes input from untyped callers too. The caller's objects are copied, never kept.
+ * Checks everything about a registration that needs no other record, and fills in the defaults
+ * (Consul 1.21). Takes input from untyped callers too. The caller's objects are copied, never kept.
  * @param datacenter - the catalog's own.
  * @throws {PeeringError} `invalid-registration` with Consul's text.
  */
@@ -902,7 +902,7 @@ function parseOperation(input: unknown, datacenter: string): ParsedOperation {
 }
 
 /**
- * Checks every operation by itself, before any is applied (specification 4.1.6).
+ * Checks every operation by itself, before any is applied.
  * @throws {TransactionError} when any is invalid.
  * @throws {PeeringError} `invalid-registration`: more than {@link MAX_TRANSACTION_OPERATIONS}.
  */
@@ -931,7 +931,7 @@ const MAX_META_VALUE_BYTES = 512;
 const META_KEY = /^[a-zA-Z0-9_-]+$/;
 
 /**
- * Why metadata breaks the rules (specification 4.1.3); undefined when it does not.
+ * Why metadata breaks Consul's rules for numbers, lengths and characters; undefined when it does not.
  * @param kind - of the service that it is about; `query`: of a query that asks for it, whoever gave it to a node.
  */
 export function metaProblem(meta: StringMap, kind: string): string | undefined {

@@ -14,7 +14,7 @@ function outsideAddress({ node, service }: ServiceInstance): string {
 }
 
 /**
- * The server addresses an acceptor sends its peers (specification 4.3.6): those of the servers, or of the mesh gateways
+ * The server addresses an acceptor sends its peers: those of the servers, or of the mesh gateways
  * where peers come in through them. Undefined when there are none: an empty list is never sent.
  */
 export function serverAddressesToSend(

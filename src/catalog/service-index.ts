@@ -2,7 +2,7 @@ import { compareUtf8 } from "./byte-order.js";
 import type { Service, ServiceInstance } from "./instance.js";
 import { lowerCase } from "./names.js";
 
-/** What exports need to know of the local names; see specification 4.2.1. Names are keyed lower-cased. */
+/** What exports need to know of the local service names, keyed lower-cased. */
 export interface LocalNames {
   /** Names with an ordinary instance, as registered. */
   readonly typical: ReadonlyMap<string, string>;

@@ -6,7 +6,7 @@ import type { ServiceInstance } from "./instance.js";
  */
 export const TRANSIT_PATH_KEY = "peerage-path";
 
-/** As long as a value of service metadata may be (specification 2.2.7). */
+/** The maximum length of a value of service metadata. */
 const MOST_PATH_BYTES = 512;
 
 /** Why a service of one peer is not carried over to another. */

@@ -15,7 +15,7 @@ export function virtualIpKey(peer: string, service: string): string {
 }
 
 /**
- * Which service has which virtual IP (specification 4.8): always the lowest one free, so that freed addresses are used
+ * Which service has which virtual IP: always the lowest one free, so that freed addresses are used
  * first and the assignments alone are the whole state.
  */
 export class VirtualIps {

@@ -58,7 +58,7 @@ interface Suffix {
   readonly port?: string | undefined;
 }
 
-/** Takes a name apart as Consul 1.14.2 to 1.22 does (specification 4.6.2 and 4.6.3). */
+/** Takes a name apart as Consul 1.14.2 to 1.22 does. */
 export function parseName(name: string, type: QuestionType, settings: NameSettings): ParsedName {
   const lower = nameKey(name);
   if (lower.endsWith(".in-addr.arpa")) return { type: "reverse", address: reverseIpv4(lower) };

@@ -72,7 +72,7 @@ interface Budget {
   readonly from: string;
 }
 
-/** Answers questions from a {@link DnsSource}, as Consul 1.18 to 1.22 does (specification 4.6), whole and uncut. */
+/** Answers questions from a {@link DnsSource}, as Consul 1.18 to 1.22 does, whole and uncut. */
 export class Resolver {
   readonly #source: DnsSource;
   readonly #settings: ResolverSettings;

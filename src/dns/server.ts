@@ -109,7 +109,7 @@ const PORT_TRIES = 10;
 const UDP_BUFFER_BYTES = 1024 * 1024;
 
 /**
- * Serves DNS for a host's own and imported services, as Consul 1.18 to 1.22 does (specification 4.6). The host is only
+ * Serves DNS for a host's own and imported services, as Consul 1.18 to 1.22 does. The host is only
  * read, and outlives the server.
  * @throws {TypeError} for an impossible option.
  * @throws {PeeringError} `invalid-argument` for an address that is none, `unavailable` when it cannot be bound.

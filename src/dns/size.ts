@@ -61,7 +61,7 @@ const UDP_MOST_ANSWERS = 8;
 /** Consul keeps so much clear for the header of UDP. */
 const UDP_RESERVE = 8;
 
-/** The limits of Consul 1.13 to 1.22 (specification 4.6.8), and our own one over UDP. */
+/** The limits of Consul 1.13 to 1.22, and our own one over UDP (D-60). */
 export function sizeLimits(request: SizeRequest): SizeLimits {
   const { transport, questionType, ednsBytes = 0, udpAnswerLimit, maxUdpBytes } = request;
   const most = questionType === "SRV" ? 1_024 : 4_096;

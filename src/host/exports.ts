@@ -13,7 +13,7 @@ import type { ExportEngine } from "./export-engine.js";
 import type { PeeringRecords } from "./records.js";
 import type { Transit } from "./transit.js";
 
-/** Which of our services which peers may see: the `exported-services` entry (specification 2.7.3). */
+/** Which of our services which peers may see: the `exported-services` entry. */
 export type ExportedServicesInput = Omit<ExportedServicesEntry, "kind" | "name">;
 
 /** The exports of a host, and why a service is exported or not. */

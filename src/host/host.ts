@@ -309,7 +309,7 @@ async function composeHost(options: HostOptions, opened: AsyncDisposable[]): Pro
       const value = encodeTrustBundle({ trustDomain: authority.trustDomain, rootPems, exportedPartition: "" });
       resources.push(exportedResource(ResourceUrl.trustBundle, ResourceId.trustBundle, value));
     }
-    // A dialer never sends addresses, and an empty list is never sent (specification 1.6.5).
+    // A dialer never sends addresses, and an empty list is never sent.
     const addresses = role === "acceptor" ? serverAddresses() : undefined;
     if (addresses !== undefined) {
       const value = encodeServerAddresses(addresses);

@@ -50,7 +50,7 @@ export interface Hold {
   newer: Hold | undefined;
 }
 
-/** A node of a peer: it exists while a service holds it, and is as the last committed of these says (§4.4.3). */
+/** A node of a peer. It exists while a service has an instance on it, and looks as the service stored last describes it. */
 export interface ImportedNode {
   readonly name: string;
   /** Undefined once nothing holds it. */

@@ -142,7 +142,7 @@ export class ImportPlan {
     return undefined;
   }
 
-  /** A list creates nothing: it removes what it does not name (specification 1.6.3). */
+  /** A list creates nothing: it removes what it does not name. */
   *#planList(names: readonly string[]): Steps<void> {
     // The first list of a stream comes ahead of the services, and removes nothing.
     if (this.writes.size === 0 && this.#index.size === 0) return;

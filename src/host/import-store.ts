@@ -36,8 +36,8 @@ export interface ImportedService {
 }
 
 /**
- * The virtual addresses of services that peers export to the mesh (specification 4.8). Names are lower-cased; a service may
- * be claimed, or released, that is so already.
+ * The virtual addresses of services that peers export to the mesh. Names are lower-cased. Claiming or releasing twice
+ * is a no-op.
  */
 export interface ImportedAddresses {
   /** Gives each an address, before anyone sees the proxies that show it. @throws {PeeringError} as `Storage.commit`. */

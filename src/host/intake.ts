@@ -20,7 +20,7 @@ export interface IntakeOptions {
   readonly batchBytes?: number;
 }
 
-/** Storage failures are retried this often, 100 ms · 2ⁿ apart, before they are answered (specification 4.11 item 12). */
+/** A storage failure is answered after this many tries, 100 ms · 2ⁿ apart (D-31). */
 const STORAGE_TRIES = 3;
 const FIRST_RETRY_MS = 100;
 

@@ -268,7 +268,7 @@ export class Links implements AsyncDisposable {
     return contested;
   }
 
-  /** Tells every session; an acceptor's streams end at their next message, dialed ones at once (chapter 3, section 2.3). */
+  /** Tells every session; an acceptor's streams end at their next message, dialed ones at once. */
   leadershipChanged(): void {
     const { isLeader, leaderAddress } = this.#options.leadership;
     for (const link of this.#running) link.feed({ type: "leadership", leader: isLeader, leaderAddress });

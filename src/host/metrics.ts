@@ -8,7 +8,7 @@ export interface Metric {
 }
 
 /**
- * Consul's gauges of peerings (chapter 3, section 12.1; Consul 1.14 to 1.22): what the leader emits every 9 s. A node that
+ * Consul's gauges of peerings (Consul 1.14 to 1.22): what the leader emits every 9 s. A node that
  * does not lead reports that it exports nothing, without labels, as Consul does once when it loses the lead.
  */
 export function peeringMetrics(peerings: readonly PeeringView[], isLeader: boolean): readonly Metric[] {

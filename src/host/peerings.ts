@@ -23,7 +23,7 @@ export interface PeeringView {
   readonly id: string;
   readonly name: string;
   readonly role: Role;
-  /** ACTIVE and FAILING are computed from the record, the live stream and now; the others are stored (§2.4.1). */
+  /** ACTIVE and FAILING are computed from the record, the live stream and now; the others are stored. */
   readonly state: PeeringState;
   /** Milliseconds since the epoch; set while DELETING. */
   readonly deletedAt: number | undefined;

@@ -39,7 +39,7 @@ export interface PeeringStatus {
   /** What Consul calls StreamStatus: lists of names, and times of the last traffic. */
   readonly stream: StreamStatus;
   readonly facts: StreamFacts;
-  /** Consul's health rule (chapter 3, section 7.3). */
+  /** Consul's health rule: see `isHealthy`. */
   readonly healthy: boolean;
   readonly lastHeartbeatSent: number | undefined;
   readonly lastFailure: PeeringFailure | undefined;

@@ -27,7 +27,7 @@ const NAMING_KINDS = [
 
 /**
  * Holds virtual addresses in the catalog for what is no instance of it: services that peers export to the mesh, and local
- * ones that configuration entries name (specification 4.8). Whatever a crash leaves between an entry or an import and its
+ * ones that configuration entries name. Whatever a crash leaves between an entry or an import and its
  * address is put right by {@link repair}.
  */
 export class VirtualIpClaims implements ImportedAddresses, AsyncDisposable {

@@ -346,7 +346,7 @@ async function deregister(call: Call): Promise<Answer> {
   return {};
 }
 
-/** Services of this very node (specification 4.1.7). */
+/** `/v1/agent/service…`: services of this node. */
 export const agentServiceOperations: readonly Operation[] = [
   {
     method: "PUT",

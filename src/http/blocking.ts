@@ -49,7 +49,7 @@ const MAX_WAIT_MS = 600_000;
 const JITTER_FRACTION = 16;
 
 /**
- * Answers a read at once, or, given an index, once the index exceeds it or the wait is over (specification 2.5.7). A
+ * Answers a read at once, or, given an index, once the index exceeds it or the wait is over. A
  * client whose index lies ahead of ours, as after a restore, waits in full and starts again from the index it is told.
  * @throws `call.signal.reason` when the client has gone.
  * @throws {PeeringError} `permission-denied`: the caller has lost a right while it waited; `resource-exhausted`: too many calls

@@ -69,7 +69,7 @@ export interface Server {
   readonly rootsIndex: () => bigint;
 }
 
-/** The headers of a read (specification 2.6.3). */
+/** The headers of a read, such as its index. */
 export interface ReadHeaders {
   /** Told as at least 1. */
   readonly index: bigint;

@@ -159,7 +159,7 @@ async function nodeServices(call: Call): Promise<Answer> {
   });
 }
 
-/** What is read of `/v1/catalog` (specification 4.5.3). */
+/** The reads of `/v1/catalog`. */
 export const catalogReads: readonly Operation[] = [
   {
     method: "GET",

@@ -118,7 +118,7 @@ function requireDeregistration(
   access.require(right);
 }
 
-/** `/v1/catalog` (specification 4.1.4, 4.1.5 and 4.5.3); its datacenters are told by the system's operations. */
+/** `/v1/catalog`, apart from its datacenters, which `system.ts` answers. */
 export const catalogOperations: readonly Operation[] = [
   {
     method: "PUT",

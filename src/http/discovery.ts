@@ -33,7 +33,7 @@ export interface Scope {
   readonly central?: (change: ConfigEntryChange) => boolean;
 }
 
-/** The parameters that every read of the catalog and of health shares (specification 2.6.4 and 4.5.2). */
+/** The parameters that every read of the catalog and of health shares. */
 export interface DiscoveryOptions extends ReadOptions {
   readonly peer: string;
   readonly nodeMeta: readonly (readonly [string, string])[];
@@ -219,7 +219,7 @@ function centralIndex({ configEntries }: PeeringHost): bigint {
   return latest(configEntries.kindIndex("proxy-defaults"), configEntries.kindIndex("service-defaults"));
 }
 
-// What the caller may see (specification 2.10).
+// What the caller may see.
 
 /** Tells what may be shown of one scope's data, and whether something was not. */
 export class Visibility {
@@ -275,7 +275,7 @@ function stamp(revision: bigint): Stamped {
 
 function importedView(host: PeeringHost, peer: string, instance: ServiceInstance, indexes: Stamped): InstanceView {
   const { service } = instance;
-  // Who speaks for a service of the mesh shows the virtual address that it has here (specification 4.8).
+  // An instance that speaks for a mesh service shows the virtual address of that service here.
   const destination = connectName(service) ?? "";
   const address = destination === "" ? undefined : host.catalog.virtualIp(destination, peer);
   const virtual = address === undefined ? {} : { [VIRTUAL]: { address, port: service.port } };

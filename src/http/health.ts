@@ -164,7 +164,7 @@ const instanceParameters = [
 ] as const;
 const checkParameters = [...discoveryParameters, nodeMetaParameter, nearParameter] as const;
 
-/** `/v1/health` (specification 4.5.2). */
+/** `/v1/health`. */
 export const healthOperations: readonly Operation[] = [
   {
     method: "GET",

@@ -24,7 +24,7 @@ export function decodeFailed({ message }: GoJsonError, hint = ""): HttpError {
   return badRequest(`Request decode failed: ${message}${hint}`);
 }
 
-/** Where a code alone decides; every other failure behind the endpoints is a 500, also a validation (specification 2.6.3). */
+/** The status of errors whose code decides it. Every other failure of an endpoint is a 500, as in Consul, also a validation. */
 const STATUS: Partial<Record<PeeringErrorCode, number>> = {
   "permission-denied": 403,
   "resource-exhausted": 429,

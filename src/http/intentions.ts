@@ -41,7 +41,7 @@ import { consistencyOf } from "./query.js";
 import type { JsonSchema, Operation, ParameterDoc } from "./routes.js";
 import { bodySchema } from "./shape-json.js";
 
-// Intentions one by one (specification 4.9.3): each is a source of the config entry of its destination.
+// Intentions one by one: each is a source of the config entry of its destination.
 
 export interface StoredIntention extends Intention {
   readonly stored: StoredConfigEntry;
@@ -469,7 +469,7 @@ export const intentionSchema: JsonSchema = objectOf({
 
 const PATTERN = "/v1/connect/intentions";
 
-/** `/v1/connect/intentions` (specification 4.9.3). */
+/** `/v1/connect/intentions`. */
 export const intentionOperations: readonly Operation[] = [
   {
     method: "GET",

@@ -15,7 +15,7 @@ const STATE_NAMES: Readonly<Record<PeeringState, string>> = {
   terminated: "TERMINATED",
 };
 
-/** A peering as Consul 1.15 and later print it (specification 2.2.1). */
+/** A peering as Consul 1.15 and later print it. */
 export function peeringJson(view: PeeringView): Json {
   const { stream } = view.status;
   return {

@@ -43,7 +43,7 @@ import { catalogBody } from "./registration-json.js";
 import type { JsonSchema, Operation } from "./routes.js";
 import { bodySchema } from "./shape-json.js";
 
-// Prepared queries (specification 4.5.6, Consul 1.21): questions kept under a name, which may fall back to peers.
+// Prepared queries (Consul 1.21): stored under a name, they may fall back to peers.
 
 interface TargetBody {
   readonly Peer: string;
@@ -400,7 +400,7 @@ const readMembers: Readonly<Record<string, JsonSchema>> = {
   ResultsFilteredByACLs: flag,
 };
 
-/** `/v1/query` (specification 4.5.6). */
+/** `/v1/query`. */
 export const queryOperations: readonly Operation[] = [
   {
     method: "GET",

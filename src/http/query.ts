@@ -8,7 +8,7 @@ export interface Consistency {
   readonly cached: boolean;
 }
 
-/** Options of a read, taken from its query and headers (specification 2.6.4). */
+/** Options of a read, taken from its query and headers. */
 export interface ReadOptions extends Consistency {
   /** 0n: do not wait. */
   readonly minIndex: bigint;

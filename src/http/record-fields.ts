@@ -23,7 +23,7 @@ import {
 } from "./filter/fields.js";
 import type { CheckView, InstanceView, NodeView, ServiceView } from "./records-json.js";
 
-// What filters may name in each kind of record (specification 4.5.4, Consul 1.21).
+// What filters may name in each kind of record (Consul 1.21).
 
 const addressFields: Fields<ServiceAddress> = {
   Address: text(({ address }) => address),

@@ -28,7 +28,7 @@ export interface InstanceView extends NodeView, ServiceView {
 /** A Go struct: what is undefined is left out. */
 export type JsonStruct = { readonly [key: string]: Json | undefined };
 
-// Consul 1.21 (specification 4.1.2): members in its order; what it leaves out when empty is undefined here.
+// As Consul 1.21: members in its order; a member that it leaves out when empty is undefined here.
 
 export function localityJson(locality: Locality | undefined): Json | undefined {
   return locality && { Region: locality.region || undefined, Zone: locality.zone || undefined };

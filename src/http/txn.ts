@@ -233,7 +233,7 @@ function queryMeta(index: bigint, filtered: boolean): Readonly<Record<string, Js
   };
 }
 
-/** `/v1/txn` for what a catalog holds (specification 4.1.6). */
+/** `/v1/txn` for what a catalog holds. */
 export const txnOperations: readonly Operation[] = [
   {
     method: "PUT",

@@ -33,7 +33,7 @@ import { instanceFields, nodeContentsFields } from "./record-fields.js";
 import { checkJson, type InstanceView, type JsonStruct, type NodeView, serviceJson } from "./records-json.js";
 import type { JsonSchema, Operation } from "./routes.js";
 
-// What Consul's pages read, and the one place where it lists what is imported (specification 4.5.3, Consul 1.21).
+// The reads of Consul's pages (1.21), the only ones that list local and imported services together.
 
 /**
  * Answers a read of local and imported data: the index counts both, where Consul's passes over what is imported (D-37).

@@ -21,7 +21,7 @@ async function assign(call: Call): Promise<Answer> {
   return { json: { Found: taken !== undefined, UnassignedFrom: from.length === 0 ? null : from } };
 }
 
-/** Addresses that operators give to services of the mesh, besides the one that each is assigned (specification 4.8). */
+/** Addresses that operators give to services of the mesh, besides the one that each is assigned. */
 export const virtualIpOperations: readonly Operation[] = [
   {
     method: "PUT",

@@ -1,6 +1,6 @@
 import type { RemoteInfo } from "../wire/messages.js";
 
-/** What a record may hold. ACTIVE and FAILING are observed, never stored (specification 2.4.1). */
+/** What a record may hold. ACTIVE and FAILING are observed, never stored: see `reportedState`. */
 export type StoredState = "pending" | "establishing" | "deleting" | "terminated";
 
 /**
@@ -11,7 +11,7 @@ export type PeeringState = "initial" | StoredState | "active" | "failing" | "und
 
 export type Role = "acceptor" | "dialer";
 
-/** The stored record of one peering (specification 2.2.1). */
+/** The stored record of one peering. */
 export interface Peering {
   /** Our own UUID of it. Immutable. */
   readonly id: string;
@@ -32,7 +32,7 @@ export interface Peering {
   readonly modifyIndex: bigint;
 }
 
-/** A cluster's identity as a peer trusts it (specification 2.2.5). */
+/** A cluster's identity as a peer trusts it. */
 export interface TrustBundle {
   readonly trustDomain: string;
   /** Our alias for the cluster it belongs to. */

@@ -29,7 +29,7 @@ export interface EstablishFields {
   readonly meta: Readonly<Record<string, string>>;
 }
 
-/** Everything that can happen to a peering (specification 2.4.2). */
+/** Everything that can happen to a peering. */
 export type PeeringEvent =
   /** A caller asks for a token. `id` and `meta` serve a new record only. */
   | {
@@ -266,7 +266,7 @@ interface Row {
   readonly undefined: RoleCells;
 }
 
-/** Specification 2.4.2. ACTIVE and FAILING behave as what is stored for that role: PENDING and ESTABLISHING. */
+/** ACTIVE and FAILING behave as the stored state of that role: PENDING and ESTABLISHING. docs/state-machine.md shows all. */
 const rows: Readonly<Record<PeeringEventType, Row>> = {
   "generate-token": {
     initial: moved("pending", "store-establishment-secret"),

@@ -21,8 +21,8 @@ export interface Refusal {
 export type Change = "upsert" | "delete";
 
 /**
- * The resource in a response, or which of the rules that need no more than the envelope it breaks (specification 1.3.6).
- * A deletion, which Consul 1.13 alone sends, is a service without instances.
+ * The resource in a response, or the rule of the envelope that it breaks (docs/protocol.md, "Updates, nonces, ACK and NACK").
+ * A deletion, which only Consul 1.13 sends, is a service without instances.
  * @param legacy - whether the peer is Consul 1.13, which sends no nonces.
  */
 export function openEnvelope(response: ResponseMessage, legacy: boolean): ReceivedResource | Refusal {

@@ -230,7 +230,7 @@ export class OutboundTable {
           this.#present.add(resourceId);
         } else {
           this.#present.delete(resourceId);
-          // To Consul 1.13 an empty UPSERT would still be a service that it imports (specification 1.7).
+          // To Consul 1.13 an empty UPSERT would still be a service that it imports.
           if (this.#band === "legacy") {
             return { type: "response", nonce, resourceUrl, resourceId, operation: Operation.Delete };
           }
@@ -250,7 +250,7 @@ export class OutboundTable {
 
   /**
    * Notes the peer's answer. Only diagnostics hang on it: nonces that we never used, or used for a version that was
-   * superseded since, are as good as any (specification 1.3.5).
+   * superseded since, are accepted as well.
    */
   answered(nonce: string, refusal: string | undefined): void {
     const row = this.#unanswered.get(nonce);

@@ -59,8 +59,8 @@ interface Applying {
 }
 
 /**
- * One replication stream as a value: both roles, from the `Open` to the drain (specification 1.3, Consul 1.14 to 1.22).
- * Whether the peer is Consul 1.13 shows on each stream anew, and is no option (specification 1.7).
+ * One replication stream as a value: both roles, from the `Open` to the drain (docs/protocol.md, "The stream").
+ * Whether the peer is Consul 1.13 is detected on each stream, without an option (D-50).
  *
  * It reads no clock and performs nothing. The owner gives it what happened and does what comes back, in order. What goes
  * out waits in a table keyed by resource and is given out only against `writable`; what comes in is answered when the
@@ -281,7 +281,7 @@ export class ReplicationSession implements Session {
     this.#startLoop();
   }
 
-  /** From here on both roles do the same (specification 1.3.4). */
+  /** From here on both roles do the same, apart from the dialer's subscription to server addresses. */
   #startLoop(): void {
     this.#heartbeatOutAtMs = this.#nowMs + this.#timings.heartbeatIntervalMs;
     this.#heartbeatInByMs = this.#nowMs + this.#timings.heartbeatTimeoutMs;
@@ -428,14 +428,14 @@ export class ReplicationSession implements Session {
     if (lane === Lane.exportedService || lane === Lane.trustBundle) this.#exports.open(lane);
     // Addresses go from the acceptor to the dialer only: the other way round they are always refused.
     if (lane === Lane.serverAddresses && this.#role === "acceptor") this.#exports.open(lane);
-    // The subscription to the services brings the list too, whether or not the list was asked for (1.5.1). Consul 1.13
+    // The subscription to the services brings the list too, whether or not the list was asked for. Consul 1.13
     // does not know it, so it waits until the band is known.
     if (this.#band === "modern" && this.#subscribed.has(ResourceUrl.exportedService)) {
       this.#exports.open(Lane.exportedServiceList);
     }
   }
 
-  /** What a subscription says about the peer's version (specification 1.7). */
+  /** Detects the peer's version by its subscriptions (D-50). */
   #learnBand(lane: Lane, out: SessionOutput[]): void {
     if (lane === Lane.exportedServiceList) {
       this.#learned("modern", out);
@@ -567,7 +567,7 @@ export class ReplicationSession implements Session {
       this.#heartbeatOutAtMs = this.#nowMs + this.#timings.heartbeatIntervalMs;
       this.#send({ type: "heartbeat" }, 0, out);
     }
-    // Ahead of the answers: one to a type that was not subscribed to ends the stream (specification 1.3.5).
+    // Ahead of the answers: an answer for a type that was not subscribed to ends the stream.
     while (this.#credit > 0) {
       const resourceUrl = this.#subscriptions.shift();
       if (resourceUrl === undefined) break;
@@ -631,7 +631,7 @@ export class ReplicationSession implements Session {
       return;
     }
     if (this.#judged !== undefined) {
-      // What arrived before the end counts, in particular `Terminated` (specification 1.9, item 6).
+      // What arrived before the end counts, in particular `Terminated`.
       this.#endBehindOpen ??= { error };
       return;
     }

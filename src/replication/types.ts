@@ -135,7 +135,7 @@ export type SessionOptions = {
 
 export type SessionPhase = "opening" | "connected" | "draining" | "closed";
 
-/** Consul 1.13 (`legacy`) or later (`modern`); found out anew on every stream (specification 1.7). */
+/** Consul 1.13 (`legacy`) or later (`modern`), detected on each stream (D-50). */
 export type SessionBand = "unknown" | "legacy" | "modern";
 
 /**

@@ -24,7 +24,7 @@ const STATES: Readonly<Record<PeeringState, State>> = {
   terminated: State.TERMINATED,
 };
 
-/** A peering as PeeringService tells it (specification 2.2.1). */
+/** A peering as an answer of PeeringService. */
 export function peeringMessage(view: PeeringView): MessageInit<typeof PeeringSchema> {
   const { stream } = view.status;
   const { partition, datacenter, locality } = view.remote;
@@ -94,7 +94,7 @@ export function givenRecord(message: Peering): Omit<PeeringWrite, "id"> {
   };
 }
 
-/** ACTIVE and FAILING are never stored: what a healthy record of that role has stands for them (specification 2.4.2). */
+/** ACTIVE and FAILING are never stored: the state of a healthy record of that role stands for them. */
 function givenState(state: State, dialer: boolean): StoredState | undefined {
   switch (state) {
     case State.PENDING:

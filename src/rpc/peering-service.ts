@@ -14,7 +14,7 @@ import { RpcCall, type RpcServer } from "./rpc-call.js";
 const WRITE: Right = { resource: "peering", access: "write" };
 const READ: Right = { resource: "peering", access: "read" };
 
-/** Consul's PeeringService over a host (specification 2.5), with its texts. What is malformed is told before who may ask. */
+/** Consul's PeeringService over a host, with its texts. A malformed request is refused before rights are looked at. */
 export function peeringService(server: RpcServer): ServiceImpl<typeof PeeringService> {
   const method =
     <Request, Response>(run: (request: Request, call: RpcCall) => Promise<Response>) =>

@@ -70,7 +70,7 @@ function notFound(peer: string): PeeringError {
   });
 }
 
-/** Imports are read all or not at all: the rule speaks of services and nodes of ours, not of theirs (specification 2.10). */
+/** A caller may read all imports or none, because rules name our services and nodes, not those of peers. */
 function missingRight(peer: string): MissingRight {
   return (access) => {
     const readable = access.readable(peer);

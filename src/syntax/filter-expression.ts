@@ -50,7 +50,7 @@ const selectorOperators: readonly (readonly [MatchOperator, readonly string[]])[
 ];
 
 /**
- * Parses a filter in the language of go-bexpr (specification 4.5.4).
+ * Parses a filter in the language of go-bexpr.
  * @throws {SyntaxError} with where it went wrong: `<line>:<column> (<offset>): no match found, expected: …`.
  */
 export function parseExpression(text: string): Expression {

@@ -353,7 +353,7 @@ function servePeer(
     void serveExchangeSecret(call, options.handler);
     return;
   }
-  // A dialer uses a connection for one stream. Consul's wait for its end even after the status (specification 1.3.9).
+  // A dialer uses a connection for one stream. Consul's waits for its end even after the status (D-2).
   stream.once("close", () => session.destroyed || session.close());
   options.handler.stream(call);
 }

@@ -33,7 +33,7 @@ export interface CertificateAuthority extends AsyncDisposable {
   roots(): readonly CaRoot[];
   /** Calls `listener` after each change of the roots, until the returned function is called. */
   onRootsChanged(listener: () => void): () => void;
-  /** A certificate for the servers of a datacenter (specification 1.1.5). */
+  /** A certificate for the servers of a datacenter (docs/protocol.md, "The connection"). */
   issueServer(datacenter: string): Promise<IssuedCertificate>;
   /**
    * A certificate for a service of a datacenter. Who may have it is the caller's to decide.

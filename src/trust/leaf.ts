@@ -89,7 +89,7 @@ export type OwnKeyLeafRequest = Omit<LeafRequest, "keyPem" | "uri" | "dnsNames">
   readonly trustDomain: string;
 };
 
-/** A leaf for the servers of a datacenter, with a key of its own (specification 1.1.5). */
+/** A leaf for the servers of a datacenter, with a key of its own (docs/protocol.md, "The connection"). */
 export async function issueServerLeaf(request: OwnKeyLeafRequest): Promise<IssuedCertificate> {
   const { datacenter, trustDomain } = request;
   const uri = formatSpiffeId({ kind: "server", trustDomain, datacenter });

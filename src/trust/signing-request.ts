@@ -28,8 +28,7 @@ const SHOWN_CHARACTERS = 100;
 /**
  * The one identity that a request asks for, and the DNS names that go with it: none for a service or a mesh gateway, the name
  * of the servers for a server, and for an agent those it asks for, outside of the trust domain.
- * @throws {PeeringError} `invalid-argument`: the request breaks a rule of specification 5.3.1, with Consul's texts, or it
- *   names anything else.
+ * @throws {PeeringError} `invalid-argument`: the request breaks a rule, with Consul's texts, or names anything else.
  */
 export function namesToSign(
   { names }: SigningRequest,

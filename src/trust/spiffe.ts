@@ -1,7 +1,7 @@
 import { PeeringError } from "../errors.js";
 
 /**
- * An identity in a certificate (specification 5.2.2). Trust domains and the partition compare without case; a partition
+ * An identity in a certificate. Trust domains and the partition compare without case; a partition
  * that is missing reads as `default`.
  */
 export type SpiffeId =

@@ -189,7 +189,7 @@ export class TrustBundleStore implements AsyncDisposable {
     return this.#view.bundles;
   }
 
-  /** Every root to trust: see {@link TrustBundleView.union}. Scoped to all peers; a proxy gets fewer (specification 5.18). */
+  /** Every root to trust: see {@link TrustBundleView.union}. Of all peers together; a proxy gets fewer. */
   union(): readonly string[] {
     return this.#view.union;
   }

@@ -6,7 +6,7 @@ import * as x509 from "@peculiar/x509";
 import { PeeringError } from "../errors.js";
 import type { SigningRequest } from "./signing-request.js";
 
-/** Certificates of authorities, and those of servers and services (specification 5.3.1). */
+/** Certificates of authorities, and those of servers and services. */
 export type CertificateUsage = "authority" | "leaf";
 
 export interface CertificateRequest {

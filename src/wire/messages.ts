@@ -58,7 +58,7 @@ export type ReplicationMessage =
 /** `ResponseMessage.operation`. */
 export const Operation = { Unspecified: 0, Upsert: 1, Delete: 2 } as const;
 
-/** The four resource types, compared byte for byte (specification 1.2.1). */
+/** The four resource types, compared byte for byte. */
 export const ResourceUrl = {
   exportedService: "type.googleapis.com/hashicorp.consul.internal.peerstream.ExportedService",
   /** Since Consul 1.14. */

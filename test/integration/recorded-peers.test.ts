@@ -50,8 +50,8 @@ const DEVIATIONS: Readonly<Record<string, Deviation>> = {
     why: "the words are those of another protobuf library",
     ours: /^13 upsert error, .*: failed to unmarshal resource: /,
   },
-  "bad node id": { why: "nothing further is validated (specification 4.4.2)", ours: /^ack$/ },
-  "check for another service id": { why: "nothing further is validated (specification 4.4.2)", ours: /^ack$/ },
+  "bad node id": { why: "values are stored as they come (D-30)", ours: /^ack$/ },
+  "check for another service id": { why: "values are stored as they come (D-30)", ours: /^ack$/ },
   "connect-proxy without a Proxy block": { why: "taken from Consul 1.18 on", ours: /^ack$/, versions: ["1.15.4"] },
   "trust bundle without trust domain; with text that is not PEM": { why: "D-23", ours: NO_ROOTS },
   "trust bundle with two roots, then an empty one; server addresses sent to an acceptor": {

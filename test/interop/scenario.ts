@@ -10,7 +10,7 @@ export const ROLES: readonly Role[] = ["dialer", "acceptor"];
 export interface Scenario {
   /** As it stands in the table. */
   readonly name: string;
-  /** The cases of the specification that it proves. */
+  /** The cases of test/CASES.md that it proves. */
   readonly proves?: string;
   /** Default: both. */
   readonly roles?: readonly Role[];

@@ -96,7 +96,7 @@ function sorted(instances: readonly Compared[]): readonly Compared[] {
   return instances.toSorted((one, other) => (JSON.stringify(one.service) < JSON.stringify(other.service) ? -1 : 1));
 }
 
-/** A local instance as it must arrive: its checks made one (specification 1.5.5). */
+/** A local instance as it must arrive: its checks made one. */
 function asExported(instance: InstanceRecord): Compared {
   const { Node, Service, Checks } = instance;
   const check = {

@@ -1,5 +1,5 @@
 import assert from "node:assert/strict";
-import { readFileSync } from "node:fs";
+import { existsSync, readFileSync } from "node:fs";
 import { describe, it } from "node:test";
 import { citations, writtenFiles } from "../support/citations.js";
 
@@ -68,6 +68,29 @@ describe("docs/invariants.md", () => {
     const inCode = citations(inSimulator, /\b(?:I[1-9]\d?|L[1-9])\b/g);
     assert.deepEqual(
       numbers.filter((number) => !inCode.has(number)),
+      [],
+    );
+  });
+});
+
+describe("texts outside of the repository", () => {
+  // "hostname specification" and "the gRPC specification" are no citations.
+  const outside =
+    /\b[Ss]pecifications? (?:[Cc]hapter )?\d|§ ?\d|\b[Cc]hapter \d+, section|\bDEV-\d|\bQ-\d|\bch\d (?:§|\d+\.\d)/g;
+
+  it("are cited nowhere", () => {
+    const cited = citations(
+      files.filter((file) => file !== "test/unit/citations.test.ts"),
+      outside,
+    );
+    assert.deepEqual([...cited], []);
+  });
+
+  it("are not pages that do not exist", () => {
+    const pages = citations(files, /\bdocs\/[\w-]+\.md\b/g);
+    assert.ok(pages.size > 5);
+    assert.deepEqual(
+      [...pages].filter(([page]) => !existsSync(page)),
       [],
     );
   });

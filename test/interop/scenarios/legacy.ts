@@ -41,7 +41,7 @@ function seenAsLegacy({ ours, consul }: Pair): void {
   assert.equal(ours.peering(consul.name).status.band, "legacy");
 }
 
-/** Consul 1.13, which no later Consul can peer with (specification 1.7). */
+/** Consul 1.13, which no later Consul can peer with. */
 export const legacyScenarios: readonly Scenario[] = [
   {
     name: "1.13: peered, services equal on both sides",

@@ -264,7 +264,7 @@ function bySortedKey<T>(map: Readonly<Record<string, T>>): Record<string, T> {
   return Object.fromEntries(Object.entries(map).sort(([left], [right]) => compareUtf8(left, right)));
 }
 
-/** The same instance in the generated types, written from specification 1.5.5 alone. */
+/** The same instance in the generated types, written without a look at the encoder. */
 function expected({ node: from, service: of, checks }: ServiceInstance) {
   const status = flattenedStatus(checks, false);
   const addresses = Object.entries(of.taggedAddresses).filter(([key]) => key !== "consul-virtual");

@@ -237,7 +237,7 @@ describe("registration", () => {
 describe("service metadata", () => {
   const pair = (key: string, value: string, kind = ""): string | undefined => metaProblem({ [key]: value }, kind);
 
-  it("follows the rules of specification 2.2.7", () => {
+  it("follows Consul's rules of metadata", () => {
     const loading = (key: string, value: string): string => `Couldn't load metadata pair ('${key}', '${value}'): `;
     assert.equal(pair("", "v"), `${loading("", "v")}Key cannot be blank`);
     assert.equal(pair("a b", "v"), `${loading("a b", "v")}Key contains invalid characters`);

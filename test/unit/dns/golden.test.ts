@@ -28,7 +28,7 @@ const DIFFERENCES: readonly {
   readonly expected: (recorded: Case) => Partial<Asked>;
 }[] = [
   {
-    why: "specification 4.6.4: a reverse lookup that finds nothing is NXDOMAIN since 1.18.0; before, it was SERVFAIL",
+    why: "a reverse lookup that finds nothing is NXDOMAIN since 1.18.0; before, it was SERVFAIL",
     applies: (version, [, type, , code]) => /^1\.1[35]\./.test(version) && type === "PTR" && code === "SERVFAIL",
     expected: () => ({
       code: "NXDOMAIN",
@@ -39,13 +39,13 @@ const DIFFERENCES: readonly {
     }),
   },
   {
-    why: "specification 4.6.3: names that end in .peer are known since 1.14.2; before, they were NXDOMAIN",
+    why: "names that end in .peer are known since 1.14.2; before, they were NXDOMAIN",
     applies: (version, [name, , , code]) =>
       version === "1.13.8" && code === "NXDOMAIN" && /\.peer\.consul$/i.test(name),
     expected: asOfBase,
   },
   {
-    why: "specification 4.10: 1.13 exports sidecars also of services that are in no mesh, so that these have addresses, too",
+    why: "1.13 exports sidecars also of services that are in no mesh, so that these have addresses, too",
     applies: (version, [name]) => version === "1.13.8" && name === "plain.virtual.cluster-a.consul",
     expected: asOfBase,
   },

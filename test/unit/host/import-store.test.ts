@@ -586,7 +586,7 @@ describe("watching", () => {
 });
 
 describe("against a catalog that registers and deregisters record by record", () => {
-  /** The steps of specification 4.4.3, as they stand there. */
+  /** An importer as Consul's: it writes record by record. */
   class RecordByRecord {
     readonly nodes = new Map<string, string>();
     /** By node, then id: name and port. */

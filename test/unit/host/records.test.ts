@@ -746,7 +746,7 @@ describe("restarts and faults", () => {
     assert.equal(await secretOf(await d.restart(), dialerId), secret);
   });
 
-  // Chapter 3, section 9.3: what is durable at each crash, and how it heals.
+  // What is durable at each crash, and how it heals.
   it("a crash after the token: generate again (ch3 case 87)", async () => {
     const { restart, records } = await cluster();
     await records.generateToken({ peerName: "west" });

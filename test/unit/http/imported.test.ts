@@ -294,7 +294,7 @@ describe("what Consul 1.21.4 answered about imports (HT11, HT12, ch4 cases 2, 60
           if (header === "X-Consul-Index") assert.match(ours ?? "", /^[1-9]\d*$/);
           // Nothing is cached here, so that nothing is missed in a cache.
           else if (header === "Age") assert.equal(ours, undefined);
-          // Ours says `blocking-query` also where a streaming backend would answer (specification 2.6.3).
+          // Ours says `blocking-query` also where a streaming backend would answer.
           else if (header === "X-Consul-Query-Backend") assert.equal(ours, "blocking-query");
           else assert.equal(ours, value, header);
         }

@@ -124,7 +124,7 @@ const LEFT_OVER = ["establish", "token"];
 
 interface Group {
   readonly name: string;
-  /** Cases of the specification that its requests are. */
+  /** Cases of test/CASES.md that its requests are. */
   readonly proves?: string;
   readonly authorizer?: Authorizer;
   readonly start?: Step;

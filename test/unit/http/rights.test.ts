@@ -5,7 +5,7 @@ import { operations } from "../../../src/http/routes.js";
 import { secretFor, tokensFor } from "../../support/acl.js";
 import { eventually, HttpPair, type RawAnswer } from "../../support/http-pair.js";
 
-// Which right opens which endpoint (specification 2.10), for every line of the route table: a route without an entry here
+// Which right opens which endpoint, for every line of the route table: a route without an entry here
 // fails the test. Where a server of Consul 1.21.4 was asked the same with the same rules, it decided alike.
 
 /** One request to a route, and what it takes. */

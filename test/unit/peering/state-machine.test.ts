@@ -71,7 +71,7 @@ const EVENTS: { readonly [T in PeeringEventType]: Extract<PeeringEvent, { readon
   "cleanup-finished": { type: "cleanup-finished" },
 };
 
-// Specification 2.4.2, written down once more, apart from the code. Columns: no record | living acceptor | living dialer |
+// The table, written down once more, apart from the code. Columns: no record | living acceptor | living dialer |
 // deleting acceptor | deleting dialer | terminated acceptor | terminated dialer | unknown state, acceptor | and dialer.
 // `=` nothing is written, `~` written in the same state, `> state` moved; then the effects. `! text` an error.
 // `x code text` the stream is refused, `xT` after a `Terminated`.
@@ -286,7 +286,7 @@ function outcome(peering: MachinePeering | undefined, event: PeeringEvent): stri
 describe("every cell of the table", () => {
   const types = Object.keys(EXPECTED).filter((type): type is PeeringEventType => type in TRANSITIONS);
 
-  it("names the same events and states as the specification", () => {
+  it("names the same events and states as the table", () => {
     assert.deepEqual(new Set(Object.keys(TRANSITIONS)), new Set(types));
     assert.equal(types.length, Object.keys(EXPECTED).length);
     for (const type of types) assert.deepEqual(Object.keys(TRANSITIONS[type]), PEERING_STATES);

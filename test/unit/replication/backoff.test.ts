@@ -83,7 +83,7 @@ test("the count starts anew after a stream of 60 s, or when told so, and all cla
   assert.equal(retries.failed(StatusCode.Unavailable), 2_000);
 });
 
-/** The retry loop of specification 3 §3.2 without its waiting: what the host runs around the counter. */
+/** The retry loop without its waiting: what the host runs around the counter. */
 function retryLoop(
   attempt: (count: number) => Error | undefined,
   cancelled: () => boolean,

@@ -122,7 +122,7 @@ test("nothing of a type is sent before the peer subscribed to it", () => {
   driver.feed(exported(addresses(), service("web"), list("web"), roots()));
   assert.equal(driver.session.wantsToSend, false);
   assert.equal(driver.status.queuedResources, 4);
-  assert.deepEqual(words(driver.receive(subscription(EL))), [], "the list is the services' (1.5.1)");
+  assert.deepEqual(words(driver.receive(subscription(EL))), [], "the list comes with the services");
   assert.deepEqual(words(driver.receive(subscription(SA))), ["server-addrs=addresses"]);
   assert.deepEqual(words(driver.receive(subscription(ES))), ["exported-service-list=web", "web=1"]);
   assert.deepEqual(words(driver.receive(subscription(TB))), ["roots=roots"]);

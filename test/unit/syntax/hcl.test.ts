@@ -76,7 +76,7 @@ describe("HCL", () => {
     });
   }
 
-  it("reads a config entry as the specification writes it (2.7.3)", () => {
+  it("reads a config entry as Consul's documentation writes it", () => {
     const text = `Kind = "exported-services"
 Name = "default"
 Services = [ { Name = "web", Consumers = [ { Peer = "b-peer" } ] } ]`;

@@ -51,7 +51,7 @@ export async function newAuthority(
   return { certificatePem, keyPem };
 }
 
-/** A server certificate of the profile of specification 1.1.5, and its key. */
+/** A server certificate as Consul's acceptors have it, and its key. */
 export async function newLeaf(
   authority: TestAuthority,
   options: LeafOptions = {},

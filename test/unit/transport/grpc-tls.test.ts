@@ -52,7 +52,7 @@ async function shownBy(address: string, options: object = {}): Promise<{ serial:
   return { serial, socket };
 }
 
-test("the certificate of specification 1.1.5, trusted by its root", async () => {
+test("a certificate as Consul's acceptors have it, trusted by its root", async () => {
   assert.equal(await dial(identity, (address) => trusting(address, root.certificatePem)), undefined);
 });
 

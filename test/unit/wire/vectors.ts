@@ -69,7 +69,7 @@ const messages: readonly [name: string, message: ReplicationMessage][] = [
     response("00000007", ResourceUrl.exportedService, "web", ""),
   ],
   [
-    "response 00000006, ExportedService web with instance X2 of §1.8",
+    "response 00000006, ExportedService web with instance X2",
     response(
       "00000006",
       ResourceUrl.exportedService,
@@ -82,7 +82,7 @@ const messages: readonly [name: string, message: ReplicationMessage][] = [
   ],
 ];
 
-/** The envelope vectors of the specification (1.2.10), each with what it means. */
+/** Envelopes as bytes, each with the message that it means. */
 export const vectors: readonly { name: string; message: ReplicationMessage; bytes: string }[] = messages.map(
   ([name, message]) => ({ name, message, bytes: vectorBytes.get(name) ?? "missing" }),
 );
