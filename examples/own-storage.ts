@@ -3,45 +3,83 @@
 //   node build/examples/own-storage.js          a host on it, stopped and started again
 //   node build/examples/own-storage.js --suite  what every storage must do, proven by the shipped suite
 import { createHash } from "node:crypto";
+import { EventEmitter, once } from "node:events";
 import { closeSync, fsyncSync, mkdtempSync, openSync, readFileSync, renameSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import type { Entry, Expectation, Key, Page, Snapshot, Storage, Write } from "peerage";
+import type {
+  Entry,
+  Expectation,
+  Key,
+  Removal,
+  Snapshot,
+  Storage,
+  StorageChanges,
+  StorageLimits,
+  StoragePage,
+  Write,
+} from "peerage";
 import { createHost, PeeringError } from "peerage";
 import { storageSuite } from "peerage/testing";
 import { memoryNetwork } from "peerage/transport/memory";
 
-interface Watch {
-  readonly prefix: Key;
-  /** What it has not yielded yet. */
-  changed: bigint | undefined;
-  wake: () => void;
+/** A commit that `changes` remembers. */
+interface Commit {
+  readonly revision: bigint;
+  readonly writes: readonly Write[];
 }
 
+/** A reader that is further behind is told to read again. */
+const REMEMBERED_COMMITS = 100;
+
 class JsonFileStorage implements Storage {
+  /** The whole file is written at every commit, so this is about how large it may grow at once. */
+  readonly limits: StorageLimits = { writes: 10_000, bytes: 16 * 1024 * 1024 };
   readonly #file: string;
-  readonly #watches = new Set<Watch>();
+  readonly #events = new EventEmitter().setMaxListeners(0);
   #entries: ReadonlyMap<string, Entry>;
   #revision: bigint;
+  #commits: Commit[] = [];
+  /** What changed at this revision or before is forgotten. */
+  #horizon: bigint;
   #closed = false;
 
   /** @throws {PeeringError} `locked`: the file is in use. `storage-damaged`, `storage-failed`: it cannot be read. */
   constructor(file: string) {
     this.#file = file;
     ({ entries: this.#entries, revision: this.#revision } = load(file));
+    this.#horizon = this.#revision;
     lock(file);
   }
 
-  async read(prefix: Key, signal?: AbortSignal, page?: Page): Promise<Snapshot> {
+  async read(prefix: Key, signal?: AbortSignal): Promise<Snapshot> {
     signal?.throwIfAborted();
     this.#mustBeOpen();
     const entries = [...this.#entries.values()].filter(({ key }) => isUnder(key, prefix)).sort(byKey);
-    return { entries: page === undefined ? entries : pageOf(entries, page), revision: this.#revision };
+    return { entries, revision: this.#revision };
   }
 
-  // There is no await in it, so commits take effect in the order of the calls.
+  // A snapshot is a list of its own, so what others write meanwhile does not change it.
+  async *pages(prefix: Key, bytes: number, signal?: AbortSignal): AsyncGenerator<StoragePage, void> {
+    const { entries, revision } = await this.read(prefix, signal);
+    for (let start = 0; start === 0 || start < entries.length; ) {
+      let end = start;
+      for (let room = bytes; end < entries.length && (end === start || room > 0); end++) {
+        room -= entries[end]?.value.length ?? 0;
+      }
+      yield { entries: entries.slice(start, end), damaged: [], revision };
+      signal?.throwIfAborted();
+      this.#mustBeOpen();
+      start = Math.max(end, 1);
+    }
+  }
+
+  // There is no await in it, so commits take effect in the order of the calls. All are durable, also those that need not be.
   async commit(writes: readonly Write[], expect: readonly Expectation[] = []): Promise<bigint> {
     this.#mustBeOpen();
+    if (writes.length > this.limits.writes || sizeOf(writes) > this.limits.bytes) {
+      throw new PeeringError("resource-exhausted", "the commit is over the limits of the storage");
+    }
     for (const { key, revision } of expect) {
       if (this.#entries.get(JSON.stringify(key))?.revision === revision) continue;
       throw new PeeringError("conflict", `${key.join("/")} is not at the expected revision`);
@@ -52,44 +90,41 @@ class JsonFileStorage implements Storage {
       if (value === undefined) entries.delete(JSON.stringify(key));
       else entries.set(JSON.stringify(key), { key, value, revision });
     }
-    // First the disk, then what reads see: a commit that fails has not happened.
+    // First the disk, then what readers see: a commit that fails has not happened.
     save(this.#file, entries, revision);
     this.#entries = entries;
     this.#revision = revision;
-    for (const watch of this.#watches) {
-      if (!writes.some(({ key }) => isUnder(key, watch.prefix))) continue;
-      watch.changed = revision;
-      watch.wake();
-    }
+    this.#commits.push({ revision, writes });
+    if (this.#commits.length > REMEMBERED_COMMITS) this.#horizon = this.#commits.shift()?.revision ?? 0n;
+    this.#events.emit("commit");
     return revision;
   }
 
-  async *watch(prefix: Key, after: bigint, signal: AbortSignal): AsyncGenerator<bigint, void> {
-    // What was deleted meanwhile left no trace, so a watch that starts late yields once to be safe.
-    const watch: Watch = { prefix, changed: after < this.#revision ? this.#revision : undefined, wake: () => {} };
-    const wake = (): void => watch.wake();
-    this.#watches.add(watch);
-    signal.addEventListener("abort", wake);
-    try {
-      while (!signal.aborted && !this.#closed) {
-        const revision = watch.changed;
-        watch.changed = undefined;
-        if (revision !== undefined) yield revision;
-        else
-          await new Promise<void>((resolve) => {
-            watch.wake = resolve;
-          });
+  async *changes(prefix: Key, after: bigint, signal: AbortSignal): AsyncGenerator<StorageChanges, void> {
+    for (let known = after; !signal.aborted && !this.#closed; ) {
+      const revision = this.#revision;
+      const isForgotten = known < this.#horizon;
+      const newest = new Map<string, Entry | Removal>();
+      for (const commit of this.#commits.filter((each) => each.revision > known)) {
+        for (const { key, value } of commit.writes.filter((write) => isUnder(write.key, prefix))) {
+          const { revision } = commit;
+          newest.set(JSON.stringify(key), value === undefined ? { key, revision } : { key, value, revision });
+        }
       }
-    } finally {
-      this.#watches.delete(watch);
-      signal.removeEventListener("abort", wake);
+      if (revision > known) known = revision;
+      if (isForgotten) yield { type: "reset", revision };
+      else if (newest.size > 0) {
+        const entries = [...newest.values()].filter((change) => "value" in change);
+        const removed = [...newest.values()].filter((change) => !("value" in change));
+        yield { type: "changed", entries, removed, revision };
+      } else await once(this.#events, "commit", { signal }).catch(() => {});
     }
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
     if (this.#closed) return;
     this.#closed = true;
-    for (const watch of this.#watches) watch.wake();
+    this.#events.emit("commit");
     rmSync(lockOf(this.#file));
   }
 
@@ -98,30 +133,22 @@ class JsonFileStorage implements Storage {
   }
 }
 
+/** A key counts as much as its parts do. */
+function sizeOf(writes: readonly Write[]): number {
+  return writes.reduce((sum, { key, value }) => sum + Buffer.byteLength(key.join("")) + (value?.length ?? 0), 0);
+}
+
 /** A prefix names its own entry and everything below it. */
 const isUnder = (key: Key, prefix: Key): boolean => prefix.every((part, index) => key[index] === part);
 
 /** Parts compare as UTF-8 bytes, and a key comes before what lies below it. */
-const byKey = (a: Entry, b: Entry): number => compareKeys(a.key, b.key);
-
-function compareKeys(a: Key, b: Key): number {
-  for (const [index, part] of a.entries()) {
-    const other = b[index];
+function byKey(a: Entry, b: Entry): number {
+  for (const [index, part] of a.key.entries()) {
+    const other = b.key[index];
     if (other === undefined) return 1;
     if (part !== other) return Buffer.compare(Buffer.from(part), Buffer.from(other));
   }
-  return a.length - b.length;
-}
-
-/** What is behind a key, until that makes so many bytes. */
-function pageOf(entries: readonly Entry[], { after, bytes }: Page): readonly Entry[] {
-  const behind = entries.filter((entry) => after === undefined || compareKeys(entry.key, after) > 0);
-  let room = bytes;
-  const full = behind.findIndex(({ value }) => {
-    room -= value.length;
-    return room <= 0;
-  });
-  return full < 0 ? behind : behind.slice(0, full + 1);
+  return a.key.length - b.key.length;
 }
 
 const lockOf = (file: string): string => `${file}.lock`;

@@ -197,7 +197,19 @@ export type {
   SessionStatus,
   SessionTimings,
 } from "./replication/types.js";
-export type { Entry, Expectation, Key, Page, Snapshot, Storage, Write } from "./storage/storage.js";
+export type {
+  CommitOptions,
+  Entry,
+  Expectation,
+  Key,
+  Removal,
+  Snapshot,
+  Storage,
+  StorageChanges,
+  StorageLimits,
+  StoragePage,
+  Write,
+} from "./storage/storage.js";
 export { type PeeringToken, type TokenCertificate, TokenCodec, type TokenDescription } from "./token/token-codec.js";
 export {
   type Connection,

@@ -504,8 +504,10 @@ export class Catalog implements CatalogSource, AsyncDisposable {
     for (let failures = 0; !signal.aborted; failures++) {
       try {
         if (failures > 0) after = await this.#catchUp();
-        for await (const revision of this.#storage.watch(HEAD_KEY, after, signal)) {
+        for await (const changes of this.#storage.changes(HEAD_KEY, after, signal)) {
           failures = 0;
+          const [head] = changes.type === "changed" ? changes.entries : [];
+          const revision = head?.revision ?? changes.revision;
           // As long as our own commits succeed nobody else wrote: each expects the head that was known.
           if (revision > (this.#head ?? 0n)) await this.#running;
           if (revision > (this.#head ?? 0n)) await this.#catchUp();

@@ -2,6 +2,8 @@ import { errorText, PeeringError } from "../errors.js";
 import type { Incidents } from "../incidents.js";
 import type { Storage } from "../storage/storage.js";
 
+const NOT_READ = "the storage could not be read";
+
 /**
  * `storage`, whose failures are counted and logged, whoever asked it: a commit fails for somebody who is told, such as a peer,
  * and need not be able to do anything about a disk that is full. Disposing of it disposes of `storage`.
@@ -23,11 +25,23 @@ export function reportedStorage(storage: Storage, incidents: Incidents): Storage
     return result;
   };
   return {
-    read: (prefix, signal, page) =>
-      observed(storage.read(prefix, signal, page), "storage-read-failed", "the storage could not be read", signal),
-    commit: (writes, expect) =>
-      observed(storage.commit(writes, expect), "storage-commit-failed", "the storage did not take a commit"),
-    watch: (prefix, after, signal) => storage.watch(prefix, after, signal),
+    limits: storage.limits,
+    read: (prefix, signal) => observed(storage.read(prefix, signal), "storage-read-failed", NOT_READ, signal),
+    async *pages(prefix, bytes, signal) {
+      const pages = storage.pages(prefix, bytes, signal)[Symbol.asyncIterator]();
+      try {
+        for (;;) {
+          const page = await observed(pages.next(), "storage-read-failed", NOT_READ, signal);
+          if (page.done === true) return;
+          yield page.value;
+        }
+      } finally {
+        await pages.return?.();
+      }
+    },
+    commit: (writes, expect, options) =>
+      observed(storage.commit(writes, expect, options), "storage-commit-failed", "the storage did not take a commit"),
+    changes: (prefix, after, signal) => storage.changes(prefix, after, signal),
     [Symbol.asyncDispose]: () => storage[Symbol.asyncDispose](),
   };
 }

@@ -1,5 +1,5 @@
-import { PeeringError } from "../errors.js";
-import type { Entry, Key, Page, Snapshot, Storage } from "./storage.js";
+import { damagedEntries } from "./damaged-entries.js";
+import type { Entry, Key, Snapshot, Storage, StoragePage } from "./storage.js";
 
 export interface ExpendableOptions {
   /** Whether a row is one of those that can be had again. */
@@ -9,51 +9,34 @@ export interface ExpendableOptions {
 }
 
 /**
- * Reads rows that can be had again, such as what peers sent: those that are damaged are deleted first, so that they keep no
- * host from starting.
+ * Reads rows that can be had again, such as what peers sent: those that are damaged are deleted, so that they keep no host
+ * from starting.
  * @throws {PeeringError} as `Storage.read`, `storage-damaged` only where other rows are damaged as well; as `Storage.commit`.
  */
-export async function readExpendable(
-  storage: Storage,
-  prefix: Key,
-  { isExpendable, onDropped }: ExpendableOptions,
-  page?: Page,
-): Promise<Snapshot> {
-  try {
-    return await storage.read(prefix, undefined, page);
-  } catch (error) {
-    const damaged = error instanceof PeeringError && error.code === "storage-damaged" ? error.damagedKeys : [];
-    if (damaged.length === 0 || !damaged.every(isExpendable)) throw error;
-    await storage.commit(damaged.map((key) => ({ key, value: undefined })));
-    for (const key of damaged) onDropped(key);
+export async function readExpendable(storage: Storage, prefix: Key, options: ExpendableOptions): Promise<Snapshot> {
+  let entries: readonly Entry[] = [];
+  let revision = 0n;
+  for await (const page of expendablePages(storage, prefix, options, Number.POSITIVE_INFINITY)) {
+    entries = entries.length === 0 ? page.entries : [...entries, ...page.entries];
+    revision = page.revision;
   }
-  return storage.read(prefix, undefined, page);
+  return { entries, revision };
 }
 
-/**
- * As {@link readExpendable}, page by page, for what may be more than fits into memory. It is not of one moment.
- * @param bytes - of a page, about.
- */
+/** As {@link readExpendable}, in pages. What is damaged is deleted when all are read. */
 export async function* expendablePages(
   storage: Storage,
   prefix: Key,
-  options: ExpendableOptions,
+  { isExpendable, onDropped }: ExpendableOptions,
   bytes: number,
-): AsyncGenerator<Snapshot, void> {
-  for (let last: Entry | undefined; ; ) {
-    const page = last === undefined ? { bytes } : { after: last.key, bytes };
-    const snapshot = await readExpendable(storage, prefix, options, page);
-    const next = snapshot.entries.at(-1);
-    // A storage that knows no pages gives all of them at once, and again.
-    if (next === undefined || (last !== undefined && sameKey(next.key, last.key))) {
-      if (last === undefined) yield snapshot;
-      return;
-    }
-    last = next;
-    yield snapshot;
+): AsyncGenerator<StoragePage, void> {
+  const damaged: Key[] = [];
+  for await (const page of storage.pages(prefix, bytes)) {
+    if (!page.damaged.every(isExpendable)) throw damagedEntries(page.damaged);
+    damaged.push(...page.damaged);
+    yield page;
   }
-}
-
-function sameKey(left: Key, right: Key): boolean {
-  return left.length === right.length && left.every((part, index) => part === right[index]);
+  if (damaged.length === 0) return;
+  await storage.commit(damaged.map((key) => ({ key, value: undefined })));
+  for (const key of damaged) onDropped(key);
 }

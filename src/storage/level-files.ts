@@ -1,6 +1,7 @@
 import { readdir, readFile } from "node:fs/promises";
 import { join } from "node:path";
 import { errorText, PeeringError } from "../errors.js";
+import { RESTORE } from "./damaged-entries.js";
 import {
   blockRows,
   damagedBlocks,
@@ -21,9 +22,6 @@ export interface FilesVerified {
   /** Keys of rows in tables whose values are damaged, and nothing else. They may have been written again since. */
   readonly damagedKeys: readonly Buffer[];
 }
-
-/** What helps where data are lost. */
-export const RESTORE = "Restore the directory from a backup, or remove it and peer again.";
 
 /** @param reason - why, for an operator: it names files and never what is in them. */
 export function damagedDirectory(directory: string, reason: string, remedy: string = RESTORE): PeeringError {

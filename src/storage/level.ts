@@ -1,25 +1,37 @@
 import { open, rm } from "node:fs/promises";
 import { join } from "node:path";
-import { ClassicLevel } from "classic-level";
 import { asPeeringError, errorText, PeeringError } from "../errors.js";
 import { Incidents } from "../incidents.js";
+import { ChangeLog, type LoggedWrite } from "./change-log.js";
+import { damagedEntries } from "./damaged-entries.js";
 import { ABOVE_EVERY_KEY, decodeKey, encodeEntryKey, encodeKey } from "./key-encoding.js";
 import { AcknowledgedRevision, cannotOpen, DataDirectory, inUse } from "./level-directory.js";
-import { damagedDirectory, type FilesVerified, RESTORE, verifyFiles } from "./level-files.js";
+import { causeOf, codeOf, type Database, databaseAt, type EngineOptions, isInUse } from "./level-engine.js";
+import { damagedDirectory, type FilesVerified, verifyFiles } from "./level-files.js";
 import type { TableRow } from "./level-format.js";
 import { FORMER_KEY, FormerSecrets, isSecret, type Surroundings } from "./level-former.js";
+import { Reading, revisionOf } from "./level-reading.js";
 import {
   batchRevision,
   FORMAT_KEY,
   REVISION_KEY,
-  ROW_HEADER_BYTES,
   RowWriter,
   readRow,
   readUncheckedRow,
   rowRevision,
 } from "./level-rows.js";
-import type { Entry, Expectation, Key, Page, Snapshot, Storage, Write } from "./storage.js";
-import { WatchHub } from "./watch.js";
+import { mustFit } from "./limits.js";
+import type {
+  CommitOptions,
+  Expectation,
+  Key,
+  Snapshot,
+  Storage,
+  StorageChanges,
+  StorageLimits,
+  StoragePage,
+  Write,
+} from "./storage.js";
 
 export interface LevelOptions {
   /** Writes kept in memory, and in the log on disk, before they are sorted into tables, in bytes. Default 16 MiB. */
@@ -51,7 +63,7 @@ export async function openLevel(directory: string, options: LevelOptions = {}): 
   const place = await DataDirectory.claim(directory, incidents);
   let opened: Opened | undefined;
   try {
-    const openDatabase = (): Promise<Opened> => openAt(place, incidents, writeBufferBytes, cacheBytes);
+    const openDatabase = (): Promise<Opened> => openAt(place, incidents, { writeBufferBytes, cacheBytes });
     opened = await openDatabase();
     await place.sweep();
     const acknowledged = await AcknowledgedRevision.open(place, opened.revision, incidents);
@@ -63,7 +75,6 @@ export async function openLevel(directory: string, options: LevelOptions = {}): 
   }
 }
 
-type Database = ClassicLevel<Buffer, Uint8Array>;
 interface Opened {
   readonly database: Database;
   readonly revision: bigint;
@@ -75,31 +86,19 @@ const UNCHECKED_FORMAT = "peerage storage 1";
 /** While the rows of the former are written again, so that it does not read what it does not know. */
 const CHANGING_FORMAT = "peerage storage 1 to 2";
 
-/** Read from the disk at a time. */
-const READ_AHEAD_BYTES = 1024 * 1024;
+/** TODO */
+const LIMITS: StorageLimits = { writes: 1_000_000, bytes: 256 * 1024 * 1024 };
 
 /** Bytes of writes that go to disk in one batch; a single larger commit goes alone. */
 const GROUP_BYTES = 8 * 1024 * 1024;
 
-async function openAt(
-  place: DataDirectory,
-  incidents: Incidents,
-  writeBufferSize: number,
-  cacheSize: number,
-): Promise<Opened> {
+async function openAt(place: DataDirectory, incidents: Incidents, engine: EngineOptions): Promise<Opened> {
   const { acknowledged, cut, damagedKeys } = await verify(place);
-  const database: Database = new ClassicLevel<Buffer, Uint8Array>(place.path, {
-    keyEncoding: "buffer",
-    valueEncoding: "view",
-    // Compressing costs more time than it saves here: what is written is read back rarely.
-    compression: false,
-    writeBufferSize,
-    cacheSize,
-  });
+  const database = databaseAt(place.path, engine);
   try {
     await database.open();
     await adoptFormat(place, database);
-    const revision = revisionOf(place, database.getSync(REVISION_KEY));
+    const revision = revisionOf(place.name, database.getSync(REVISION_KEY));
     // It may all have been in the log, and that may be gone.
     mustReach(place, acknowledged, revision);
     if (cut !== undefined) {
@@ -144,16 +143,6 @@ async function verify(place: DataDirectory): Promise<FilesVerified & { readonly 
     if (await isInUse(place.path)) throw inUse(place.name, error);
     throw openError(place.name, error);
   }
-}
-
-/** Whether another process has it open. It makes the engine lock the directory, and then refuse to open it. */
-async function isInUse(path: string): Promise<boolean> {
-  try {
-    await new ClassicLevel(path).open({ createIfMissing: false, errorIfExists: true });
-  } catch (error) {
-    return codeOf(causeOf(error)) === "LEVEL_LOCKED";
-  }
-  return false;
 }
 
 function isDamaged({ key, value }: TableRow): boolean | undefined {
@@ -232,36 +221,12 @@ async function dropDamaged(
   }
 }
 
-/** @throws {PeeringError} `storage-damaged` */
-function revisionOf(place: DataDirectory, stored: Uint8Array | undefined): bigint {
-  const row = stored === undefined ? undefined : readRow(REVISION_KEY, stored);
-  if (row?.state !== "sound") throw damagedDirectory(place.name, "the row that says how far its commits go");
-  return row.revision;
-}
-
 function openError(directory: string, error: unknown): PeeringError {
   if (error instanceof PeeringError) return error;
   const cause = causeOf(error);
   if (codeOf(cause) === "LEVEL_LOCKED") return inUse(directory, cause);
   if (codeOf(cause) === "LEVEL_CORRUPTION") return damagedDirectory(directory, errorText(cause));
   return cannotOpen(directory, cause);
-}
-
-function causeOf(error: unknown): unknown {
-  return error instanceof Error && error.cause instanceof Error ? error.cause : error;
-}
-
-function codeOf(error: unknown): unknown {
-  return error instanceof Error && "code" in error ? error.code : undefined;
-}
-
-function damagedEntries(place: DataDirectory, keys: readonly Key[]): PeeringError {
-  const names = keys.slice(0, 3).map((key) => key.join("/"));
-  const more = keys.length > names.length ? ` and ${keys.length - names.length} more` : "";
-  return new PeeringError("storage-damaged", `stored in ${place.name}, damaged: ${names.join(", ")}${more}`, {
-    remedy: RESTORE,
-    damagedKeys: keys,
-  });
 }
 
 /** Of an entry, or of a row of the storage's own. */
@@ -273,13 +238,8 @@ function nameOf(key: Uint8Array): string {
 /** The write did not go through as a whole, so that nothing of it is found again. */
 const REFUSED = /No space left|quota|File too large/i;
 
-interface EncodedWrite {
-  readonly key: string;
-  readonly value: Uint8Array | undefined;
-}
-
 interface PendingCommit {
-  readonly writes: readonly EncodedWrite[];
+  readonly writes: readonly LoggedWrite[];
   readonly expect: readonly { readonly key: string; readonly expectation: Expectation }[];
   readonly bytes: number;
   readonly resolve: (revision: bigint) => void;
@@ -299,6 +259,7 @@ interface NumberedCommit {
 }
 
 class LevelStorage implements Storage {
+  readonly limits: StorageLimits = LIMITS;
   readonly #place: DataDirectory;
   readonly #writeBufferBytes: number;
   readonly #acknowledged: AcknowledgedRevision;
@@ -306,13 +267,13 @@ class LevelStorage implements Storage {
   readonly #openDatabase: () => Promise<Opened>;
   #database: Database;
   #former: FormerSecrets;
-  readonly #hub: WatchHub;
+  readonly #log: ChangeLog;
   #revision: bigint;
   #queue: PendingCommit[] = [];
   readonly #deletions: PendingDeletion[] = [];
   #writing: Promise<void> | undefined;
-  readonly #reads = new Set<Promise<unknown>>();
-  /** Set while the database is closed and opened again; reads wait for it. */
+  readonly #readings = new Set<Reading>();
+  /** Set while the database is closed and opened again; readings wait for it. */
   #reopening: Promise<void> | undefined;
   /** Why commits are refused since a write failed. */
   #broken: unknown;
@@ -340,79 +301,47 @@ class LevelStorage implements Storage {
     this.#database = opened.database;
     this.#former = this.#formerSecretsOf(opened.database);
     this.#revision = opened.revision;
-    this.#hub = new WatchHub(opened.revision);
+    this.#log = new ChangeLog(opened.revision);
   }
 
-  async read(prefix: Key, signal?: AbortSignal, page?: Page): Promise<Snapshot> {
+  async read(prefix: Key, signal?: AbortSignal): Promise<Snapshot> {
+    for await (const { entries, damaged, revision } of this.pages(prefix, Number.POSITIVE_INFINITY, signal)) {
+      if (damaged.length > 0) throw damagedEntries(damaged, this.#place.name);
+      return { entries, revision };
+    }
+    throw new Error("a reading without a page");
+  }
+
+  async *pages(prefix: Key, bytes: number, signal?: AbortSignal): AsyncGenerator<StoragePage, void> {
     signal?.throwIfAborted();
     this.#mustBeOpen();
     const encoded = encodeKey(prefix);
-    await this.#reopening;
+    while (this.#reopening !== undefined) await this.#reopening;
     this.#mustBeOpen();
-    const reading = this.#readNow(encoded, signal, page);
-    this.#reads.add(reading);
+    const reading = new Reading(this.#database, this.#place.name, encoded, signal);
+    this.#readings.add(reading);
     try {
-      return await reading;
+      for (let page = await reading.next(bytes); page !== undefined; page = await reading.next(bytes)) {
+        yield page;
+        signal?.throwIfAborted();
+      }
     } catch (error) {
       signal?.throwIfAborted();
       throw this.#failureOf(error);
     } finally {
-      this.#reads.delete(reading);
+      await reading.close();
+      this.#readings.delete(reading);
     }
   }
 
-  async #readNow(prefix: string, signal: AbortSignal | undefined, page: Page | undefined): Promise<Snapshot> {
-    const database = this.#database;
-    const snapshot = database.snapshot();
-    try {
-      const after = page?.after && encodeEntryKey(page.after);
-      const iterator = database.iterator({
-        ...(after === undefined || after < prefix
-          ? { gte: Buffer.from(prefix, "latin1") }
-          : { gt: Buffer.from(after, "latin1") }),
-        lt: Buffer.from(prefix + ABOVE_EVERY_KEY, "latin1"),
-        snapshot,
-        highWaterMarkBytes: READ_AHEAD_BYTES,
-      });
-      try {
-        const revision = revisionOf(this.#place, database.getSync(REVISION_KEY, { snapshot }));
-        const entries: Entry[] = [];
-        const damaged: Key[] = [];
-        for (let room = page?.bytes ?? Number.POSITIVE_INFINITY; room > 0; ) {
-          const batch = await iterator.nextv(1000);
-          signal?.throwIfAborted();
-          for (const [key, stored] of batch) {
-            if (room <= 0) break;
-            const row = readRow(key, stored);
-            if (row.state === "unknown") throw damagedDirectory(this.#place.name, "an entry's key does not match it");
-            const decoded = decodeKey(key.toString("latin1"));
-            if (row.state === "damaged") {
-              damaged.push(decoded);
-              continue;
-            }
-            room -= row.value.length;
-            entries.push({ key: decoded, value: row.value, revision: row.revision });
-          }
-          if (batch.length === 0) break;
-        }
-        if (damaged.length > 0) throw damagedEntries(this.#place, damaged);
-        return { entries, revision };
-      } finally {
-        await iterator.close();
-      }
-    } finally {
-      await snapshot.close();
-    }
-  }
-
-  async commit(writes: readonly Write[], expect: readonly Expectation[] = []): Promise<bigint> {
+  async commit(
+    writes: readonly Write[],
+    expect: readonly Expectation[] = [],
+    _options: CommitOptions = {},
+  ): Promise<bigint> {
     this.#mustBeOpen();
-    let bytes = 0;
-    const encodedWrites = writes.map(({ key, value }) => {
-      const encoded = encodeEntryKey(key);
-      bytes += encoded.length + ROW_HEADER_BYTES + (value?.length ?? 0);
-      return { key: encoded, value };
-    });
+    const bytes = mustFit(writes, this.limits);
+    const encodedWrites = writes.map((write) => ({ ...write, encoded: encodeEntryKey(write.key) }));
     const encodedExpect = expect.map((expectation) => ({ key: encodeEntryKey(expectation.key), expectation }));
     return new Promise((resolve, reject) => {
       this.#queue.push({ writes: encodedWrites, expect: encodedExpect, bytes, resolve, reject });
@@ -420,20 +349,20 @@ class LevelStorage implements Storage {
     });
   }
 
-  watch(prefix: Key, after: bigint, signal: AbortSignal): AsyncIterable<bigint> {
-    return this.#hub.watch(prefix, after, signal, () => this.#revision);
+  changes(prefix: Key, after: bigint, signal: AbortSignal): AsyncIterable<StorageChanges> {
+    return this.#log.changes(prefix, after, signal);
   }
 
-  /** Commits begun before are still written; watches end; then the directory is free. */
+  /** Commits begun before are still written, pages are still read; then the directory is free. */
   [Symbol.asyncDispose](): Promise<void> {
     this.#closing ??= this.#close();
     return this.#closing;
   }
 
   async #close(): Promise<void> {
-    this.#hub.close();
+    this.#log.close();
     await this.#writing;
-    await Promise.allSettled(this.#reads);
+    await this.#interrupt(new PeeringError("closed", "the storage is closed"));
     await this.#former.idle();
     // Should that fail, the next start removes nothing, which takes a moment.
     if (this.#former.takeDone()) await this.#database.del(FORMER_KEY).catch(() => {});
@@ -447,7 +376,7 @@ class LevelStorage implements Storage {
 
   #formerSecretsOf(database: Database): FormerSecrets {
     const surroundings: Surroundings = {
-      readsEnded: () => Promise.allSettled(this.#reads),
+      readsEnded: () => Promise.all(Array.from(this.#readings, ({ ended }) => ended)),
       deleteBetweenCommits: (keys) => this.#deleteBetweenCommits(keys),
       mergeTables: (first, last) => database.compactRange(first, last),
       incidents: this.#incidents,
@@ -475,6 +404,11 @@ class LevelStorage implements Storage {
       this.#broken ??= error;
       reject(error);
     }
+  }
+
+  /** Ends what is read. A page that is being read is still given. */
+  async #interrupt(error: PeeringError): Promise<void> {
+    await Promise.all(Array.from(this.#readings, (reading) => reading.interrupt(error)));
   }
 
   #mustBeOpen(): void {
@@ -576,7 +510,7 @@ class LevelStorage implements Storage {
       revision++;
       numbered.push({ commit, revision });
       if (!track) continue;
-      for (const { key, value } of commit.writes) written.set(key, value === undefined ? undefined : revision);
+      for (const { encoded, value } of commit.writes) written.set(encoded, value === undefined ? undefined : revision);
     }
     return numbered;
   }
@@ -594,11 +528,11 @@ class LevelStorage implements Storage {
     const batch = this.#database.batch();
     let replaces = false;
     for (const { commit, revision } of numbered) {
-      for (const { key, value } of commit.writes) {
-        const encoded = Buffer.from(key, "latin1");
-        replaces ||= isSecret(key) && this.#database.getSync(encoded) !== undefined;
-        if (value === undefined) batch.del(encoded);
-        else batch.put(encoded, this.#writer.row(encoded, revision, value));
+      for (const { encoded, value } of commit.writes) {
+        const key = Buffer.from(encoded, "latin1");
+        replaces ||= isSecret(encoded) && this.#database.getSync(key) !== undefined;
+        if (value === undefined) batch.del(key);
+        else batch.put(key, this.#writer.row(key, revision, value));
       }
     }
     if (replaces) batch.put(FORMER_KEY, this.#writer.row(FORMER_KEY, newest, new Uint8Array()));
@@ -610,12 +544,7 @@ class LevelStorage implements Storage {
   }
 
   #announce(numbered: readonly NumberedCommit[]): void {
-    for (const { commit, revision } of numbered) {
-      this.#hub.changed(
-        revision,
-        commit.writes.map((write) => write.key),
-      );
-    }
+    for (const { commit, revision } of numbered) this.#log.add(revision, commit.writes);
   }
 
   #failureOf(error: unknown): PeeringError {
@@ -647,7 +576,7 @@ class LevelStorage implements Storage {
   }
 
   async #reopen(): Promise<void> {
-    await Promise.allSettled(this.#reads);
+    await this.#interrupt(new PeeringError("unavailable", "the database was opened again meanwhile"));
     // It waits for what is to be written, which is refused now.
     for (const deletion of this.#deletions.splice(0)) await this.#delete(deletion);
     await this.#former.idle();

@@ -1,51 +1,80 @@
 import { PeeringError } from "../errors.js";
+import { ChangeLog } from "./change-log.js";
 import { encodeEntryKey, encodeKey, isUnder } from "./key-encoding.js";
-import type { Entry, Expectation, Key, Page, Snapshot, Storage, Write } from "./storage.js";
-import { WatchHub } from "./watch.js";
+import { mustFit } from "./limits.js";
+import { pagesOf } from "./paging.js";
+import type {
+  Entry,
+  Expectation,
+  Key,
+  Snapshot,
+  Storage,
+  StorageChanges,
+  StorageLimits,
+  StoragePage,
+  Write,
+} from "./storage.js";
+
+export interface MemoryStorageOptions {
+  /** What one commit may hold. Default: no limit. */
+  readonly limits?: Partial<StorageLimits>;
+}
 
 /** A storage that lives and dies with the process: for tests, and for hosts that may start anew each time. */
-export function memoryStorage(): Storage {
-  return new MemoryStorage();
+export function memoryStorage(options: MemoryStorageOptions = {}): Storage {
+  return new MemoryStorage(options);
 }
 
 class MemoryStorage implements Storage {
+  readonly limits: StorageLimits;
   readonly #entries = new SortedEntries();
-  readonly #hub = new WatchHub(0n);
-  #revision = 0n;
+  readonly #log = new ChangeLog(0n);
   #closed = false;
 
-  async read(prefix: Key, signal?: AbortSignal, page?: Page): Promise<Snapshot> {
+  constructor({ limits }: MemoryStorageOptions) {
+    this.limits = { writes: Number.POSITIVE_INFINITY, bytes: Number.POSITIVE_INFINITY, ...limits };
+  }
+
+  async read(prefix: Key, signal?: AbortSignal): Promise<Snapshot> {
     signal?.throwIfAborted();
     this.#mustBeOpen();
-    const after = page?.after && encodeEntryKey(page.after);
-    return { entries: this.#entries.under(encodeKey(prefix), after, page?.bytes), revision: this.#revision };
+    return { entries: this.#entries.under(encodeKey(prefix)), revision: this.#log.revision };
+  }
+
+  async *pages(prefix: Key, bytes: number, signal?: AbortSignal): AsyncGenerator<StoragePage, void> {
+    const { entries, revision } = await this.read(prefix, signal);
+    for (const page of pagesOf(entries, revision, bytes)) {
+      yield page;
+      signal?.throwIfAborted();
+      this.#mustBeOpen();
+    }
   }
 
   // Everything happens during the call itself: that is what makes the order of the commits that of the calls.
   async commit(writes: readonly Write[], expect: readonly Expectation[] = []): Promise<bigint> {
     this.#mustBeOpen();
-    const keys = writes.map((write) => encodeEntryKey(write.key));
+    mustFit(writes, this.limits);
+    const logged = writes.map((write) => ({ ...write, encoded: encodeEntryKey(write.key) }));
     for (const { key, revision } of expect) {
       if (this.#entries.get(encodeEntryKey(key))?.revision === revision) continue;
       throw new PeeringError("conflict", `${key.join("/")} is not at the expected revision`);
     }
-    const revision = ++this.#revision;
-    for (const [index, { key, value }] of writes.entries()) {
-      const encoded = keys[index] ?? "";
+    const revision = this.#log.revision + 1n;
+    for (const { key, value, encoded } of logged) {
       if (value === undefined) this.#entries.delete(encoded);
       else this.#entries.set(encoded, { key, value, revision });
     }
-    this.#hub.changed(revision, keys);
+    this.#log.add(revision, logged);
     return revision;
   }
 
-  watch(prefix: Key, after: bigint, signal: AbortSignal): AsyncIterable<bigint> {
-    return this.#hub.watch(prefix, after, signal, () => this.#revision);
+  changes(prefix: Key, after: bigint, signal: AbortSignal): AsyncIterable<StorageChanges> {
+    return this.#log.changes(prefix, after, signal);
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
     this.#closed = true;
-    this.#hub.close();
+    this.#log.close();
   }
 
   #mustBeOpen(): void {
@@ -97,22 +126,15 @@ class SortedEntries {
     if (chunk.keys.length === 0) this.#chunks.splice(position, 1);
   }
 
-  /** @param after - only what comes behind it. @param bytes - no more values than make so many. */
-  under(prefix: string, after = "", bytes: number = Number.POSITIVE_INFINITY): readonly Entry[] {
+  under(prefix: string): readonly Entry[] {
     const found: Entry[] = [];
-    const first = after < prefix ? prefix : after;
-    let room = bytes;
-    for (let position = this.#chunkOf(first); position < this.#chunks.length; position++) {
+    for (let position = this.#chunkOf(prefix); position < this.#chunks.length; position++) {
       const chunk = this.#chunks[position];
       if (chunk === undefined) break;
-      for (let index = firstNotBelow(chunk.keys, first); index < chunk.keys.length; index++) {
+      for (let index = firstNotBelow(chunk.keys, prefix); index < chunk.keys.length; index++) {
         const entry = chunk.entries[index];
-        const key = chunk.keys[index] ?? "";
-        if (key === after) continue;
-        if (entry === undefined || !isUnder(key, prefix)) return found;
+        if (entry === undefined || !isUnder(chunk.keys[index] ?? "", prefix)) return found;
         found.push(entry);
-        room -= entry.value.length;
-        if (room <= 0) return found;
       }
     }
     return found;

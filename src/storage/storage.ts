@@ -20,47 +20,96 @@ export interface Expectation {
   readonly revision: bigint | undefined;
 }
 
-/** A part of what lies under a prefix, for what may be more than fits into memory. */
-export interface Page {
-  /** Entries behind this key, which need not exist. Default: from the first on. */
-  readonly after?: Key;
-  /** Once the values that were read have so many bytes, the page is full. It has one entry at least, if any are left. */
-  readonly bytes: number;
-}
-
 /** Entries of one moment. */
 export interface Snapshot {
   readonly entries: readonly Entry[];
-  /** The newest revision at that moment; 0n for a storage that was never written. */
+  /** The newest revision at that moment. */
   readonly revision: bigint;
 }
+
+/** A part of a {@link Snapshot}, for what may be more than fits into memory. */
+export interface StoragePage {
+  readonly entries: readonly Entry[];
+  /** Keys whose values are not what was committed. They are not among the entries. */
+  readonly damaged: readonly Key[];
+  /** The same for all pages of one reading. */
+  readonly revision: bigint;
+}
+
+/** What one commit may hold. A caller that has more makes several commits, or refuses it where it must be all or nothing. */
+export interface StorageLimits {
+  readonly writes: number;
+  /** Bytes of keys and values. A key has the bytes of its parts. */
+  readonly bytes: number;
+}
+
+export interface CommitOptions {
+  /**
+   * `relaxed`: survives the end of the process, but a loss of power may take it back, and every relaxed commit after it too.
+   * A later durable commit makes it durable. Default `durable`.
+   */
+  readonly durability?: "durable" | "relaxed";
+}
+
+/** A key that was deleted. */
+export interface Removal {
+  readonly key: Key;
+  /** The revision of the commit that deleted it last. */
+  readonly revision: bigint;
+}
+
+/** Changes under a prefix. With them a reader knows everything up to `revision`, also where they are older. */
+export type StorageChanges =
+  | {
+      readonly type: "changed";
+      /** Each key once, in no particular order: here as it is now, or among `removed`. */
+      readonly entries: readonly Entry[];
+      readonly removed: readonly Removal[];
+      readonly revision: bigint;
+    }
+  /** The storage does not remember what changed: read again. `revision` is the newest one. */
+  | { readonly type: "reset"; readonly revision: bigint };
 
 /**
  * Where a host keeps what must survive it. Values and keys given to it must not be changed afterwards; what it returns
  * may be shared and must not be changed either.
+ *
+ * Revisions may begin above 0 and may jump. One that was given once is never given again with other content, also where a
+ * loss of power took its commit back.
  */
 export interface Storage extends AsyncDisposable {
+  readonly limits: StorageLimits;
+
   /**
    * Entries under `prefix` in key order (parts compared as UTF-8 bytes), all read at one revision.
    * @throws {PeeringError} `storage-failed`, `closed`; `storage-damaged`: what is stored there is not what was committed, and
    *   `damagedKeys` names the entries if it is only that; `signal.reason` when aborted.
-   * @param page - reads no more than this of them; each page is of a moment of its own. Default: all.
    */
-  read(prefix: Key, signal?: AbortSignal, page?: Page): Promise<Snapshot>;
+  read(prefix: Key, signal?: AbortSignal): Promise<Snapshot>;
 
   /**
-   * Applies every write or none, durably, and returns the new revision. Revisions only grow. A key written twice keeps
-   * the later write. Commits take effect in the order of the calls.
+   * The same in pages, all of one revision, while others write. There is at least one page, also where there is no entry.
+   * The reader finishes soon or returns the iterator: the storage may keep what was written over meanwhile.
+   * @param bytes - a page is full once its values have so many bytes; it holds one entry at least, if any are left.
+   * @throws {PeeringError} as `read`, but names damaged entries in the page; `unavailable`: the reading was interrupted, read
+   *   again.
+   */
+  pages(prefix: Key, bytes: number, signal?: AbortSignal): AsyncIterable<StoragePage>;
+
+  /**
+   * Applies every write or none, and returns the new revision. Revisions only grow. A key written twice keeps the later
+   * write. Commits take effect in the order of the calls.
    * @throws {PeeringError} `conflict`: an expectation failed and nothing was written. Read again, then retry.
+   * @throws {PeeringError} `resource-exhausted`: there is more in it than the limits allow; nothing was written.
    * @throws {PeeringError} `storage-failed`: the backend refused; nothing was written. A damaged entry is written over, or
    *   deleted, as any other.
    * @throws {PeeringError} `unavailable`: the backend did not answer; the writes may or may not have happened.
    */
-  commit(writes: readonly Write[], expect?: readonly Expectation[]): Promise<bigint>;
+  commit(writes: readonly Write[], expect?: readonly Expectation[], options?: CommitOptions): Promise<bigint>;
 
   /**
-   * Yields the newest revision each time something under `prefix` changed after revision `after`; changes that fall
-   * together may yield once. Ends quietly when `signal` aborts or the storage is closed.
+   * Tells each change under `prefix` with a revision above `after`, of whoever committed it. Changes that fall together come
+   * as one, with the newest of each key. Ends quietly when `signal` aborts or the storage is closed.
    */
-  watch(prefix: Key, after: bigint, signal: AbortSignal): AsyncIterable<bigint>;
+  changes(prefix: Key, after: bigint, signal: AbortSignal): AsyncIterable<StorageChanges>;
 }

@@ -5,7 +5,16 @@ import { join } from "node:path";
 import { describe, it } from "node:test";
 import { isDeepStrictEqual } from "node:util";
 import { PeeringError } from "../errors.js";
-import type { Entry, Expectation, Key, Snapshot, Storage, Write } from "../storage/storage.js";
+import type {
+  Entry,
+  Expectation,
+  Key,
+  Snapshot,
+  Storage,
+  StorageChanges,
+  StoragePage,
+  Write,
+} from "../storage/storage.js";
 
 /** So often each file is damaged. */
 const DAMAGES = 12;
@@ -48,8 +57,11 @@ export function storageSuite(
   };
 
   describe(`${name} storage`, () => {
-    test("never written: no entries, revision 0", async (storage) => {
-      assert.deepEqual(await storage.read([]), { entries: [], revision: 0n });
+    test("never written: no entries, and a revision below that of the first commit", async (storage) => {
+      const { entries, revision } = await storage.read([]);
+      assert.deepEqual(entries, []);
+      assert.ok(revision >= 0n);
+      assert.ok((await storage.commit([put(["a"], "1")])) > revision);
     });
 
     test("a commit is read back, each entry with the revision that wrote it", async (storage) => {
@@ -90,29 +102,76 @@ export function storageSuite(
       ];
       const beside: Key[] = [[""], ["a\0"], ["aa"], ["b"]];
       const sizes = [0, 10, 3, 0, 7, 25, 1, 2];
-      await storage.commit([
+      const revision = await storage.commit([
         ...all.map((key, index) => put(key, "x".repeat(sizes[index] ?? 0))),
         ...beside.map((key) => put(key, "y")),
       ]);
-      for (const bytes of [1, 10, 100]) {
+      for (const [bytes, count] of [
+        [1, 6],
+        [10, 4],
+        [100, 1],
+        [Number.POSITIVE_INFINITY, 1],
+      ] as const) {
         const found: Entry[] = [];
-        for (let after: Key | undefined; ; after = found.at(-1)?.key) {
-          const { entries } = await storage.read(["a"], undefined, after === undefined ? { bytes } : { after, bytes });
-          if (entries.length === 0) break;
-          const before = entries.slice(0, -1).reduce((sum, { value }) => sum + value.length, 0);
+        let pages = 0;
+        for await (const page of storage.pages(["a"], bytes)) {
+          const before = page.entries.slice(0, -1).reduce((sum, { value }) => sum + value.length, 0);
           assert.ok(before < bytes, "the page was full before its last entry");
-          found.push(...entries);
+          assert.ok(page.entries.length > 0, "a page has an entry as long as any are left");
+          assert.deepEqual({ ...page, entries: [] }, { entries: [], damaged: [], revision });
+          found.push(...page.entries);
+          pages++;
         }
+        assert.deepEqual(found, (await storage.read(["a"])).entries);
         assert.deepEqual(keys(found), all);
+        assert.equal(pages, count, "a page is full no sooner");
       }
-      // A key that is not there any more, and one that never was.
-      assert.deepEqual(
-        keys((await storage.read(["a"], undefined, { after: ["a", "bb"], bytes: 100 })).entries),
-        all.slice(5),
-      );
-      assert.deepEqual((await storage.read(["a"], undefined, { after: ["a", "ü", "x"], bytes: 100 })).entries, []);
-      assert.deepEqual((await storage.read(["a"], undefined, { after: ["z"], bytes: 100 })).entries, []);
-      assert.deepEqual(keys((await storage.read(["a"], undefined, { after: ["A"], bytes: 100 })).entries), all);
+    });
+
+    test("there is a page of nothing", async (storage) => {
+      const revision = await storage.commit([put(["a"], "1")]);
+      assert.deepEqual(await pagesOf(storage, ["b"], 10), [{ entries: [], damaged: [], revision }]);
+    });
+
+    test("all pages are of one revision, while others write", async (storage) => {
+      const count = 40;
+      const value = (round: number): string => `${round}`.padStart(10, "0");
+      const all = Array.from({ length: count }, (_, index): Key => ["a", `${index}`]);
+      const revision = await storage.commit(all.map((key) => put(key, value(0))));
+      const before = await storage.read(["a"]);
+      const found: Entry[] = [];
+      let round = 0;
+      for await (const page of storage.pages(["a"], 50)) {
+        round++;
+        await storage.commit([
+          ...all.map((key) => put(key, value(round))),
+          remove(["a", `${round}`]),
+          put(["a", "0", "x"], ""),
+        ]);
+        assert.equal(page.revision, revision);
+        found.push(...page.entries);
+      }
+      assert.ok(round > 4, "it was more than a page");
+      assert.deepEqual(found, before.entries);
+    });
+
+    test("a reading that is left early, or aborted, or of a storage that closes, ends", async (storage) => {
+      await storage.commit(Array.from({ length: 40 }, (_, index) => put(["a", `${index}`], "1")));
+      for await (const _ of storage.pages(["a"], 1)) break;
+      const reason = new Error("enough");
+      await assert.rejects(pagesOf(storage, ["a"], 1, AbortSignal.abort(reason)), (error) => error === reason);
+      const controller = new AbortController();
+      const aborting = async (): Promise<void> => {
+        for await (const _ of storage.pages(["a"], 1, controller.signal)) controller.abort(reason);
+      };
+      await assert.rejects(aborting(), (error) => error === reason);
+      const left = storage.pages(["a"], 1)[Symbol.asyncIterator]();
+      await left.next();
+      await storage[Symbol.asyncDispose]();
+      await assert.rejects(async () => {
+        while ((await left.next()).done !== true);
+      }, withCode("closed"));
+      await assert.rejects(pagesOf(storage, ["a"], 1), withCode("closed"));
     });
 
     test("entries come in key order, parts compared as UTF-8 bytes", async (storage) => {
@@ -261,7 +320,8 @@ export function storageSuite(
           await storage.commit([put(["x", value], value)]);
         }
       })();
-      let newest = 0n;
+      const { revision: first } = await storage.read([]);
+      let newest = first;
       for (let read = 0; read < 100; read++) {
         const { entries, revision } = await storage.read(["x"]);
         assert.ok(revision >= newest, "revisions only grow");
@@ -270,7 +330,10 @@ export function storageSuite(
         assert.equal(found["x/first"], found["x/last"]);
         assert.ok(entries.length <= 3);
         const newestEntry = entries.some((entry) => entry.revision === revision);
-        assert.ok(newestEntry || revision === 0n, "every commit wrote here, so the snapshot's revision is an entry's");
+        assert.ok(
+          newestEntry || revision === first,
+          "every commit wrote here, so the snapshot's revision is an entry's",
+        );
       }
       await writing;
     });
@@ -289,98 +352,207 @@ export function storageSuite(
       await assert.rejects(storage.read(["a"], AbortSignal.abort(reason)), (error) => error === reason);
     });
 
-    test("watch yields the revision of a change under its prefix, and of no other", async (storage) => {
+    test("changes tells what is written and deleted under its prefix, and nothing else", async (storage) => {
       const { revision } = await storage.read([]);
-      await using watching = watch(storage, ["a"], revision);
-      const next = watching.next();
+      await using following = follow(storage, ["a"], revision);
+      const next = following.next();
       await storage.commit([put(["b"], "1")]);
       await storage.commit([put(["aa"], "1"), put(["a\0"], "1")]);
-      const changed = await storage.commit([put(["b"], "2"), put(["a", "x"], "1")]);
-      assert.equal(await next, changed);
-      const removing = watching.next();
-      const removed = await storage.commit([remove(["a", "x"])]);
-      assert.equal(await removing, removed);
+      const changed = await storage.commit([put(["b"], "2"), put(["a", "x"], "1"), put(["a"], "")]);
+      assert.deepEqual(await next, {
+        type: "changed",
+        entries: [
+          { key: ["a"], value: bytes(""), revision: changed },
+          { key: ["a", "x"], value: bytes("1"), revision: changed },
+        ],
+        removed: [],
+        revision: changed,
+      });
+      const removing = following.next();
+      const removed = await storage.commit([remove(["b"]), remove(["a", "x"])]);
+      assert.deepEqual(await removing, {
+        type: "changed",
+        entries: [],
+        removed: [{ key: ["a", "x"], revision: removed }],
+        revision: removed,
+      });
     });
 
-    test("watch yields what changed between the read and its own begin", async (storage) => {
+    test("changes tells what changed between the read and its own begin: of each key the newest", async (storage) => {
+      await storage.commit([put(["a", "gone"], "1"), put(["a", "same"], "1")]);
       const { revision } = await storage.read(["a"]);
-      await storage.commit([put(["a"], "1")]);
-      const newest = await storage.commit([put(["a"], "2")]);
-      await storage.commit([put(["b"], "1")]);
-      await using watching = watch(storage, ["a"], revision);
-      assert.ok(((await watching.next()) ?? 0n) >= newest);
+      await storage.commit([put(["a", "again"], "1"), put(["a", "twice"], "1"), remove(["a", "back"])]);
+      await storage.commit([put(["a", "twice"], "2"), remove(["a", "gone"]), remove(["a", "again"])]);
+      await storage.commit([put(["a", "back"], "3"), put(["b"], "1")]);
+      await using following = follow(storage, ["a"], revision);
+      const copy = new Replica();
+      copy.take(await following.next());
+      assert.deepEqual(copy.told, [
+        ["a/again", undefined],
+        ["a/back", "3"],
+        ["a/gone", undefined],
+        ["a/twice", "2"],
+      ]);
+      assert.ok((await storage.read(["b"])).revision === copy.revision, "it knows everything up to the newest one");
     });
 
-    test("watch begun at the newest revision yields nothing older", async (storage) => {
+    test("changes begun at the newest revision tells nothing older", async (storage) => {
       await storage.commit([put(["a"], "1")]);
       const { revision } = await storage.read(["a"]);
-      await using watching = watch(storage, ["a"], revision);
-      const next = watching.next();
+      await using following = follow(storage, ["a"], revision);
+      const next = following.next();
       const changed = await storage.commit([put(["a"], "2")]);
-      assert.equal(await next, changed);
+      assert.deepEqual(await next, {
+        type: "changed",
+        entries: [{ key: ["a"], value: bytes("2"), revision: changed }],
+        removed: [],
+        revision: changed,
+      });
     });
 
-    test("a slow watcher gets the newest revision, once", async (storage) => {
-      await using watching = watch(storage, ["a"], 0n);
-      const first = watching.next();
+    test("changes that fall together come as one, with the newest of each key", async (storage) => {
+      await using following = follow(storage, ["a"], (await storage.read([])).revision);
+      const copy = new Replica();
+      const first = following.next();
       await storage.commit([put(["a"], "0")]);
-      await first;
+      copy.take(await first);
       let newest = 0n;
-      for (let round = 1; round <= 50; round++) newest = await storage.commit([put(["a"], `${round}`)]);
-      // Changes may have been put together in any way, but the newest is the last.
-      let seen = 0n;
-      while (seen < newest) {
-        const revision = (await watching.next()) ?? assert.fail("the watch ended");
-        assert.ok(revision > seen && revision <= newest);
-        seen = revision;
+      for (let round = 1; round <= 50; round++) {
+        newest = await storage.commit([put(["a"], `${round}`), put(["a", `${round % 3}`], `${round}`)]);
+        if (round % 5 === 0) newest = await storage.commit([remove(["a", "0"])]);
       }
-      const next = watching.next();
+      while (copy.revision < newest) copy.take(await following.next());
+      assert.deepEqual(copy.contents, contents((await storage.read(["a"])).entries));
+      const next = following.next();
       const later = await storage.commit([put(["a"], "later")]);
-      assert.equal(await next, later);
+      assert.equal((await next)?.revision, later);
     });
 
-    test("a watcher that reads on every yield always ends with the newest state", async (storage) => {
-      const seen = (async () => {
-        await using watching = watch(storage, ["n"], 0n);
-        for (;;) {
-          await watching.next();
-          const { entries } = await storage.read(["n"]);
-          if (isDeepStrictEqual(entries[0]?.value, bytes("200"))) return;
-        }
+    test("a key that one commit writes and deletes is told as it is then", async (storage) => {
+      await using following = follow(storage, ["a"], (await storage.read([])).revision);
+      const next = following.next();
+      await storage.commit([put(["a", "1"], "x"), remove(["a", "1"]), remove(["a", "2"]), put(["a", "2"], "y")]);
+      const copy = new Replica();
+      copy.take(await next);
+      assert.deepEqual(copy.told, [
+        ["a/1", undefined],
+        ["a/2", "y"],
+      ]);
+    });
+
+    test("a reader that has taken all changes has what a read shows", async (storage) => {
+      const following = follow(storage, ["n"], (await storage.read([])).revision);
+      const copy = new Replica();
+      const reading = (async () => {
+        await using _ = following;
+        while (copy.contents["n/last"] !== "200") copy.take(await following.next());
       })();
-      for (let round = 1; round <= 200; round++) await storage.commit([put(["n"], `${round}`)]);
-      await seen;
+      for (let round = 1; round <= 200; round++) {
+        await storage.commit([
+          put(["n", `${round % 7}`], `${round}`),
+          remove(["n", `${round % 5}`]),
+          put(["n", "last"], `${round}`),
+        ]);
+      }
+      await reading;
+      assert.deepEqual(copy.contents, contents((await storage.read(["n"])).entries));
     });
 
-    test("several watchers of one prefix each get every change", async (storage) => {
-      await using one = watch(storage, ["a"], 0n);
-      await using two = watch(storage, [], 0n);
+    test("a reader far behind is told the changes, or to read again; either way it knows all then", async (storage) => {
+      const { revision } = await storage.commit([put(["a", "first"], "1")]).then(() => storage.read([]));
+      const slow = follow(storage, ["a"], revision);
+      await using _ = slow;
+      const copy = new Replica();
+      const first = slow.next();
+      await storage.commit([put(["a", "second"], "1"), remove(["a", "first"])]);
+      copy.take(await first);
+      // More than any storage remembers, if it forgets at all.
+      const wide = "x".repeat(1_000_000);
+      for (let round = 0; round < 12; round++) {
+        await storage.commit([
+          put(["b", `${round}`], wide),
+          ...Array.from({ length: 500 }, (_, index) => put(["c", `${index}`], `${round}`)),
+        ]);
+        await storage.commit([put(["a", `${round}`], "1"), remove(["a", `${round - 2}`])]);
+      }
+      const { entries } = await storage.read(["a"]);
+      const late = follow(storage, ["a"], revision);
+      await using __ = late;
+      for (const reader of [slow, late]) {
+        const changes = (await reader.next()) ?? assert.fail("it ended");
+        if (changes.type === "changed" && reader === slow) {
+          copy.take(changes);
+          assert.deepEqual(copy.contents, contents(entries));
+        }
+        assert.equal(changes.revision, (await storage.read([])).revision);
+      }
+      const next = slow.next();
+      const later = await storage.commit([put(["a", "later"], "1")]);
+      assert.deepEqual(await next, {
+        type: "changed",
+        entries: [{ key: ["a", "later"], value: bytes("1"), revision: later }],
+        removed: [],
+        revision: later,
+      });
+    });
+
+    test("a commit is told whole, however large, to those who wait for it", async (storage) => {
+      await using following = follow(storage, ["a"], (await storage.read([])).revision);
+      const next = following.next();
+      const writes = Array.from({ length: 5000 }, (_, index) => put(["a", `${index}`], "x".repeat(1000)));
+      const revision = await storage.commit(writes);
+      const changes = (await next) ?? assert.fail("it ended");
+      assert.ok(changes.type === "changed");
+      assert.equal(changes.entries.length, writes.length);
+      assert.equal(changes.revision, revision);
+    });
+
+    test("several readers of one prefix are each told every change", async (storage) => {
+      const { revision } = await storage.read([]);
+      await using one = follow(storage, ["a"], revision);
+      await using two = follow(storage, [], revision);
       const waiting = Promise.all([one.next(), two.next()]);
-      const revision = await storage.commit([put(["a"], "1")]);
-      assert.deepEqual(await waiting, [revision, revision]);
+      const changed = await storage.commit([put(["a"], "1")]);
+      for (const changes of await waiting) assert.deepEqual([changes?.type, changes?.revision], ["changed", changed]);
     });
 
-    test("watch ends quietly when aborted: before, while waiting, and with something to yield", async (storage) => {
-      for await (const _ of storage.watch([], 0n, AbortSignal.abort())) assert.fail("aborted before");
-      const waiting = watch(storage, ["a"], 0n);
+    test("changes ends quietly when aborted: before, while waiting, and with something to tell", async (storage) => {
+      for await (const _ of storage.changes([], 0n, AbortSignal.abort())) assert.fail("aborted before");
+      const { revision } = await storage.read([]);
+      const waiting = follow(storage, ["a"], revision);
       const next = waiting.next();
       waiting.abort();
       assert.equal(await next, undefined);
-      const yielding = watch(storage, ["a"], 0n);
-      const first = yielding.next();
+      const telling = follow(storage, ["a"], revision);
+      const first = telling.next();
       await storage.commit([put(["a"], "1")]);
       await first;
       await storage.commit([put(["a"], "2")]);
-      yielding.abort();
-      assert.equal(await yielding.next(), undefined);
+      telling.abort();
+      assert.equal(await telling.next(), undefined);
     });
 
-    test("closed: watches end, calls reject with closed, closing twice is fine", async (storage) => {
-      const watching = watch(storage, ["a"], 0n);
-      const next = watching.next();
+    test("a commit over the limits is refused and writes nothing", async (storage) => {
+      const { limits } = storage;
+      assert.ok(limits.writes >= 16 && limits.bytes >= 64 * 1024, "too little for any host");
+      const before = await storage.commit([put(["a"], "1")]);
+      const over: (readonly Write[])[] = [];
+      if (limits.writes <= 1_000_000) {
+        over.push(Array.from({ length: limits.writes + 1 }, (_, index) => put([`${index}`], "")));
+      }
+      if (limits.bytes <= 100_000_000)
+        over.push([put(["a"], "2"), { key: ["b"], value: new Uint8Array(limits.bytes) }]);
+      for (const writes of over) await assert.rejects(storage.commit(writes), withCode("resource-exhausted"));
+      assert.deepEqual(contents((await storage.read([])).entries), { a: "1" });
+      assert.equal((await storage.read([])).revision, before);
+    });
+
+    test("closed: changes end, calls reject with closed, closing twice is fine", async (storage) => {
+      const following = follow(storage, ["a"], (await storage.read([])).revision);
+      const next = following.next();
       await storage[Symbol.asyncDispose]();
       assert.equal(await next, undefined);
-      for await (const _ of storage.watch([], 0n, new AbortController().signal)) assert.fail("closed before");
+      for await (const _ of storage.changes([], 0n, new AbortController().signal)) assert.fail("closed before");
       await assert.rejects(storage.read([]), withCode("closed"));
       await assert.rejects(storage.commit([put(["a"], "1")]), withCode("closed"));
       await storage[Symbol.asyncDispose]();
@@ -422,14 +594,14 @@ export function storageSuite(
         await using storage = await open(directory);
         assert.deepEqual(await storage.read([]), before);
         await assert.rejects(storage.commit([], [{ key: ["c"], revision: 1n }]), withCode("conflict"));
-        await using watching = watch(storage, [], before.revision);
-        const next = watching.next();
+        await using following = follow(storage, [], before.revision);
+        const next = following.next();
         const revision = await storage.commit([put(["d"], "1")]);
         assert.ok(revision > before.revision);
-        assert.equal(await next, revision);
-        // Nobody remembers what the last process changed, so to be safe something did.
-        await using early = watch(storage, ["c"], 0n);
-        assert.ok(((await early.next()) ?? 0n) >= before.revision);
+        assert.equal((await next)?.revision, revision);
+        // What the last process changed may be forgotten, but not that something did.
+        await using early = follow(storage, ["c"], before.revision - 1n);
+        assert.ok(((await early.next())?.revision ?? 0n) >= before.revision);
       }));
 
     it("in use, the directory is refused with locked, and the user is not disturbed", () =>
@@ -559,7 +731,7 @@ async function compareWithModel(storage: Storage, seed: number): Promise<void> {
     [...model.values()]
       .filter((entry) => prefix.every((each, index) => entry.key[index] === each))
       .toSorted((left, right) => compareKeys(left.key, right.key));
-  let revision = 0n;
+  let { revision } = await storage.read([]);
   for (let step = 0; step < 150; step++) {
     const writes = Array.from({ length: Math.floor(random() * 5) }, () =>
       random() < 0.3 ? remove(key()) : put(key(), `${step}`),
@@ -608,19 +780,24 @@ function compareKeys(left: Key, right: Key): number {
   return left.length - right.length;
 }
 
-interface Watching extends AsyncDisposable {
-  /** The next revision; undefined when the watch ended. */
-  next(): Promise<bigint | undefined>;
+interface Following extends AsyncDisposable {
+  /** The next changes, those of an entry in key order; undefined when they ended. */
+  next(): Promise<StorageChanges | undefined>;
   abort(): void;
 }
 
-function watch(storage: Storage, prefix: Key, after: bigint): Watching {
+function follow(storage: Storage, prefix: Key, after: bigint): Following {
   const controller = new AbortController();
-  const iterator = storage.watch(prefix, after, controller.signal)[Symbol.asyncIterator]();
+  const iterator = storage.changes(prefix, after, controller.signal)[Symbol.asyncIterator]();
   return {
     async next() {
       const result = await iterator.next();
-      return result.done === true ? undefined : result.value;
+      if (result.done === true) return undefined;
+      if (result.value.type === "reset") return result.value;
+      const { entries, removed, ...rest } = result.value;
+      const byKey = (left: { readonly key: Key }, right: { readonly key: Key }): number =>
+        compareKeys(left.key, right.key);
+      return { ...rest, entries: entries.toSorted(byKey), removed: removed.toSorted(byKey) };
     },
     abort: () => controller.abort(),
     async [Symbol.asyncDispose]() {
@@ -628,6 +805,54 @@ function watch(storage: Storage, prefix: Key, after: bigint): Watching {
       await iterator.return?.();
     },
   };
+}
+
+/** What a reader knows that does nothing but to take changes. */
+class Replica {
+  readonly #contents = new Map<string, string>();
+  #told: [string, string | undefined][] = [];
+  #revision = 0n;
+
+  take(changes: StorageChanges | undefined): void {
+    assert.ok(changes?.type === "changed", `${changes?.type ?? "the end"} instead of changes`);
+    const { entries, removed, revision } = changes;
+    assert.ok(revision > this.#revision, "each time it knows more");
+    for (const each of [...entries, ...removed]) assert.ok(each.revision > this.#revision && each.revision <= revision);
+    const told = [...entries, ...removed].map(({ key }) => JSON.stringify(key));
+    assert.equal(new Set(told).size, told.length, "no key comes twice");
+    this.#revision = revision;
+    this.#told = Object.entries(contents(entries));
+    for (const [key, value] of this.#told) this.#contents.set(key, value ?? "");
+    for (const { key } of removed) {
+      this.#told.push([key.join("/"), undefined]);
+      this.#contents.delete(key.join("/"));
+    }
+    this.#told.sort(([left], [right]) => (left < right ? -1 : 1));
+  }
+
+  get contents(): Record<string, string> {
+    return Object.fromEntries(this.#contents);
+  }
+
+  /** The changes taken last. */
+  get told(): readonly (readonly [string, string | undefined])[] {
+    return this.#told;
+  }
+
+  get revision(): bigint {
+    return this.#revision;
+  }
+}
+
+async function pagesOf(
+  storage: Storage,
+  prefix: Key,
+  bytes: number,
+  signal?: AbortSignal,
+): Promise<readonly StoragePage[]> {
+  const pages: StoragePage[] = [];
+  for await (const page of storage.pages(prefix, bytes, signal)) pages.push(page);
+  return pages;
 }
 
 function bytes(text: string): Uint8Array {

@@ -536,7 +536,7 @@ class StoredAuthority implements BuiltInAuthority {
     const { signal } = this.#abort;
     while (!signal.aborted) {
       try {
-        for await (const _ of storage.watch(STATE_KEY, this.#stored.stateRevision, signal)) {
+        for await (const _ of storage.changes(STATE_KEY, this.#stored.stateRevision, signal)) {
           await this.#exclusive(() => this.#refresh(signal));
         }
         return; // The signal aborted, or the storage was closed.

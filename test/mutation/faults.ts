@@ -478,19 +478,19 @@ export const plantedFaults: readonly PlantedFault[] = [
   fault(
     "damage-stops-start",
     "a host does not start when something is damaged that its peers send again",
-    ["src/storage/expendable.ts", "damaged.length === 0 || !damaged.every(isExpendable)", "damaged.length >= 0"],
+    ["src/storage/expendable.ts", "!page.damaged.every(isExpendable)", "page.damaged.length > 0"],
     SIMULATOR,
   ),
   fault(
     "damage-untold",
     "damaged rows are dropped without a word",
-    ["src/storage/expendable.ts", "    for (const key of damaged) onDropped(key);\n", ""],
+    ["src/storage/expendable.ts", "  for (const key of damaged) onDropped(key);\n", ""],
     SIMULATOR,
   ),
   fault(
     "damaged-catalog-dropped",
     "damaged services of the cluster's own are dropped, as if a peer sent them again",
-    ["src/storage/expendable.ts", "damaged.length === 0 || !damaged.every(isExpendable)", "damaged.length === 0"],
+    ["src/storage/expendable.ts", "!page.damaged.every(isExpendable)", "false"],
     SIMULATOR,
   ),
   fault(

@@ -12,6 +12,7 @@ import { memoryStorage } from "../../src/storage/memory.js";
 import { grpcTransport } from "../../src/transport/grpc.js";
 import { memoryNetwork } from "../../src/transport/memory.js";
 import { type BuiltInAuthority, builtInAuthority } from "../../src/trust/built-in-authority.js";
+import { storageWith } from "./storage.js";
 
 const PATIENCE_MS = 30_000;
 const LOOK_AGAIN_MS = 5;
@@ -131,12 +132,10 @@ export async function twoHosts(kind: Kind, options: Partial<HostOptions> = {}): 
 /** A storage whose owner may dispose of it without ending it for the next one. */
 export function borrowed(disk: ReturnType<typeof memoryStorage>): ReturnType<typeof memoryStorage> {
   const closed = new AbortController();
-  return {
-    read: (prefix, signal) => disk.read(prefix, signal),
-    commit: (writes, expect) => disk.commit(writes, expect),
-    watch: (prefix, after, signal) => disk.watch(prefix, after, AbortSignal.any([signal, closed.signal])),
+  return storageWith(disk, {
+    changes: (prefix, after, signal) => disk.changes(prefix, after, AbortSignal.any([signal, closed.signal])),
     [Symbol.asyncDispose]: async () => closed.abort(),
-  };
+  });
 }
 
 /** Generates a token at the acceptor and establishes with it at the dialer; each calls the other by its name. */

@@ -1,5 +1,16 @@
 import { PeeringError } from "../../errors.js";
-import type { Expectation, Key, Page, Snapshot, Storage, Write } from "../../storage/storage.js";
+import { pagesOf } from "../../storage/paging.js";
+import type {
+  CommitOptions,
+  Expectation,
+  Key,
+  Snapshot,
+  Storage,
+  StorageChanges,
+  StorageLimits,
+  StoragePage,
+  Write,
+} from "../../storage/storage.js";
 import type { Damage } from "./damage.js";
 import { type Life, type Scheduler, whenAwake } from "./scheduler.js";
 
@@ -37,16 +48,22 @@ export class SimStorage implements Storage {
     this.#options = options;
   }
 
-  async read(prefix: Key, signal?: AbortSignal, page?: Page): Promise<Snapshot> {
-    await this.#turn();
-    signal?.throwIfAborted();
-    if (this.#options.failsToRead?.() === true) throw new PeeringError("storage-failed", "the simulated disk fails");
-    const snapshot = await this.#options.disk.read(prefix, undefined, page);
+  get limits(): StorageLimits {
+    return this.#options.disk.limits;
+  }
+
+  async read(prefix: Key, signal?: AbortSignal): Promise<Snapshot> {
+    const snapshot = await this.#read(prefix, signal);
     this.#options.damage?.verify(snapshot.entries);
     return snapshot;
   }
 
-  async commit(writes: readonly Write[], expect?: readonly Expectation[]): Promise<bigint> {
+  async *pages(prefix: Key, bytes: number, signal?: AbortSignal): AsyncGenerator<StoragePage, void> {
+    const { entries, revision } = await this.#read(prefix, signal);
+    yield* pagesOf(entries, revision, bytes, (key) => this.#options.damage?.has(key) === true);
+  }
+
+  async commit(writes: readonly Write[], expect?: readonly Expectation[], options?: CommitOptions): Promise<bigint> {
     const { fate, crash, scheduler } = this.#options;
     const begunAt = scheduler.now;
     await this.#turn();
@@ -56,30 +73,37 @@ export class SimStorage implements Storage {
       case "lost":
         throw new PeeringError("unavailable", "the simulated disk did not answer");
       case "unanswered":
-        await this.#take(writes, expect, begunAt);
+        await this.#take(begunAt, writes, expect, options);
         throw new PeeringError("unavailable", "the simulated disk did not answer");
       case "crash-before":
         crash();
         return never();
       case "crash-after":
-        await this.#take(writes, expect, begunAt);
+        await this.#take(begunAt, writes, expect, options);
         crash();
         return never();
       default:
-        return this.#take(writes, expect, begunAt);
+        return this.#take(begunAt, writes, expect, options);
     }
   }
 
-  watch(prefix: Key, after: bigint, signal: AbortSignal): AsyncIterable<bigint> {
-    return this.#options.disk.watch(prefix, after, signal);
+  changes(prefix: Key, after: bigint, signal: AbortSignal): AsyncIterable<StorageChanges> {
+    return this.#options.disk.changes(prefix, after, signal);
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
     this.#closed = true;
   }
 
-  async #take(writes: readonly Write[], expect: readonly Expectation[] | undefined, begunAt: number): Promise<bigint> {
-    const revision = await this.#options.disk.commit(writes, expect);
+  async #read(prefix: Key, signal: AbortSignal | undefined): Promise<Snapshot> {
+    await this.#turn();
+    signal?.throwIfAborted();
+    if (this.#options.failsToRead?.() === true) throw new PeeringError("storage-failed", "the simulated disk fails");
+    return this.#options.disk.read(prefix);
+  }
+
+  async #take(begunAt: number, ...[writes, ...rest]: Parameters<Storage["commit"]>): Promise<bigint> {
+    const revision = await this.#options.disk.commit(writes, ...rest);
     this.#options.onCommit?.(writes, begunAt);
     this.#options.damage?.written(writes);
     return revision;

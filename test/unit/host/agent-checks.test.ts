@@ -12,6 +12,7 @@ import type { Storage } from "../../../src/storage/storage.js";
 import { type TestClock, testClock } from "../../../src/testing/fake-peer/test-clock.js";
 import { eventually } from "../../support/hosts.js";
 import { LogRecorder } from "../../support/log-recorder.js";
+import { storageWith } from "../../support/storage.js";
 
 function definition(method: CheckMethod, fields: Partial<CheckDefinition> = {}): CheckDefinition {
   return {
@@ -29,16 +30,6 @@ function definition(method: CheckMethod, fields: Partial<CheckDefinition> = {}):
 
 const ttl = (ttlMs = 10_000, fields: Partial<CheckDefinition> = {}): CheckDefinition =>
   definition({ type: "ttl", ttlMs }, fields);
-
-/** A storage with commits of its own. */
-function committing(inner: Storage, commit: Storage["commit"]): Storage {
-  return {
-    read: (prefix, signal) => inner.read(prefix, signal),
-    commit,
-    watch: (prefix, after, signal) => inner.watch(prefix, after, signal),
-    [Symbol.asyncDispose]: () => inner[Symbol.asyncDispose](),
-  };
-}
 
 class Agent implements AsyncDisposable {
   readonly clock: TestClock = testClock();
@@ -389,9 +380,9 @@ describe("what is stored of checks", () => {
   it("writes a status again that the storage refused", async () => {
     const inner = memoryStorage();
     let full = false;
-    const storage = committing(inner, (...commit) =>
-      full ? Promise.reject(new Error("no space left on device")) : inner.commit(...commit),
-    );
+    const storage = storageWith(inner, {
+      commit: (...given) => (full ? Promise.reject(new Error("no space left on device")) : inner.commit(...given)),
+    });
     await using agent = await Agent.start({}, storage);
     await agent.serve("web", ttl(), "passing");
     full = true;
@@ -427,10 +418,12 @@ describe("what is stored of checks", () => {
     const inner = memoryStorage();
     let commits = 0;
     const held: (() => void)[] = [];
-    const storage = committing(inner, async (...commit) => {
-      commits++;
-      if (commits === 1) await new Promise<void>((go) => held.push(go));
-      return inner.commit(...commit);
+    const storage = storageWith(inner, {
+      async commit(...given) {
+        commits++;
+        if (commits === 1) await new Promise<void>((go) => held.push(go));
+        return inner.commit(...given);
+      },
     });
     await using agent = await Agent.start({}, storage);
     const first = agent.serve("web", ttl(1_000));

@@ -16,7 +16,15 @@ import type { Clock } from "../../../src/environment.js";
 import { PeeringError } from "../../../src/errors.js";
 import { Catalog, type CatalogUpdate, type IndexedInstance, type Judge } from "../../../src/host/catalog.js";
 import { memoryStorage } from "../../../src/storage/memory.js";
-import type { Expectation, Key, Snapshot, Storage, Write } from "../../../src/storage/storage.js";
+import type {
+  Key,
+  Snapshot,
+  Storage,
+  StorageChanges,
+  StorageLimits,
+  StoragePage,
+} from "../../../src/storage/storage.js";
+import { storageWith } from "../../support/storage.js";
 
 const n1 = { node: "n1", address: "10.0.0.1" };
 const n2 = { node: "n2", address: "10.0.0.2" };
@@ -50,27 +58,36 @@ class FaultyStorage implements Storage {
     this.#inner = inner;
   }
 
-  async read(prefix: Key, signal?: AbortSignal): Promise<Snapshot> {
-    if (this.failRead !== undefined) throw this.failRead;
-    return this.#inner.read(prefix, signal);
+  get limits(): StorageLimits {
+    return this.#inner.limits;
   }
 
-  async commit(writes: readonly Write[], expect?: readonly Expectation[]): Promise<bigint> {
+  async read(...given: Parameters<Storage["read"]>): Promise<Snapshot> {
+    if (this.failRead !== undefined) throw this.failRead;
+    return this.#inner.read(...given);
+  }
+
+  async *pages(...given: Parameters<Storage["pages"]>): AsyncGenerator<StoragePage> {
+    if (this.failRead !== undefined) throw this.failRead;
+    yield* this.#inner.pages(...given);
+  }
+
+  async commit(...given: Parameters<Storage["commit"]>): Promise<bigint> {
     if (this.failCommit !== undefined) throw this.failCommit;
     this.commits++;
-    const revision = await this.#inner.commit(writes, expect);
+    const revision = await this.#inner.commit(...given);
     if (this.failAfterCommit !== undefined) throw this.failAfterCommit;
     return revision;
   }
 
-  async *watch(prefix: Key, after: bigint, signal: AbortSignal): AsyncGenerator<bigint> {
+  async *changes(prefix: Key, after: bigint, signal: AbortSignal): AsyncGenerator<StorageChanges> {
     const broken = this.#breakWatches.signal;
     if (broken.aborted) throw new PeeringError("unavailable", "the storage does not answer");
     const stop = new AbortController();
     const abort = (): void => stop.abort();
     signal.addEventListener("abort", abort, { once: true });
     broken.addEventListener("abort", abort, { once: true });
-    yield* this.#inner.watch(prefix, after, stop.signal);
+    yield* this.#inner.changes(prefix, after, stop.signal);
     if (broken.aborted) throw new PeeringError("unavailable", "the storage does not answer");
   }
 
@@ -1082,17 +1099,14 @@ describe("catalog over a failing storage", () => {
   it("readers see nothing of a commit that is under way", async () => {
     const storage = memoryStorage();
     let release: () => void = () => {};
-    const slow: Storage = {
-      read: (prefix, signal) => storage.read(prefix, signal),
-      commit: async (writes, expect) => {
+    const slow = storageWith(storage, {
+      commit: async (...given) => {
         await new Promise<void>((resolve) => {
           release = resolve;
         });
-        return storage.commit(writes, expect);
+        return storage.commit(...given);
       },
-      watch: (prefix, after, signal) => storage.watch(prefix, after, signal),
-      [Symbol.asyncDispose]: () => storage[Symbol.asyncDispose](),
-    };
+    });
     await withCatalog(slow, async (catalog) => {
       const writing = catalog.register({ ...n1, service: { name: "web" } });
       await nextTurn();

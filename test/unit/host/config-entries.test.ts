@@ -7,6 +7,7 @@ import { Incidents } from "../../../src/incidents.js";
 import { CONFIG_PREFIX } from "../../../src/storage/keys.js";
 import { memoryStorage } from "../../../src/storage/memory.js";
 import type { Storage } from "../../../src/storage/storage.js";
+import { storageWith } from "../../support/storage.js";
 
 const datacenter = "dc1";
 
@@ -16,18 +17,18 @@ function exporting(...names: readonly string[]): ConfigEntryInput {
 
 /** A storage whose commits can be made to fail. */
 function failing(storage: Storage): Storage & { failure: PeeringError | undefined; commits: number } {
-  return {
-    failure: undefined,
+  const self = {
+    ...storageWith(storage, {
+      async commit(...given) {
+        self.commits++;
+        if (self.failure !== undefined) throw self.failure;
+        return storage.commit(...given);
+      },
+    }),
+    failure: undefined as PeeringError | undefined,
     commits: 0,
-    read: (prefix, signal) => storage.read(prefix, signal),
-    watch: (prefix, after, signal) => storage.watch(prefix, after, signal),
-    async commit(writes, expect) {
-      this.commits++;
-      if (this.failure !== undefined) throw this.failure;
-      return storage.commit(writes, expect);
-    },
-    [Symbol.asyncDispose]: () => storage[Symbol.asyncDispose](),
   };
+  return self;
 }
 
 test("an entry is written, read, listed, changed and deleted, with its indexes", async () => {

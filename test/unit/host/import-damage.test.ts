@@ -6,7 +6,9 @@ import { Catalog } from "../../../src/host/catalog.js";
 import { type ImportItem, ImportStore } from "../../../src/host/import-store.js";
 import { Incidents } from "../../../src/incidents.js";
 import { memoryStorage } from "../../../src/storage/memory.js";
+import { pagesOf } from "../../../src/storage/paging.js";
 import type { Key, Storage } from "../../../src/storage/storage.js";
+import { storageWith } from "../../support/storage.js";
 import { peered, register, World } from "../../support/world.js";
 import { payload, wireInstance } from "../catalog/import-fixtures.js";
 
@@ -28,19 +30,21 @@ async function rowOf(storage: Storage, key: Key): Promise<Uint8Array | undefined
 /** A storage of which some entries read as damaged until they are written or deleted. */
 function rotten(inner: Storage, ...damaged: readonly Key[]): Storage {
   const bad = new Map(damaged.map((key) => [key.join("/"), key]));
-  return {
-    async read(prefix, signal, page) {
+  return storageWith(inner, {
+    async read(prefix, signal) {
       const hit = [...bad.values()].filter((key) => prefix.every((part, index) => key[index] === part));
       if (hit.length > 0) throw new PeeringError("storage-damaged", "rotten", { damagedKeys: hit });
-      return inner.read(prefix, signal, page);
+      return inner.read(prefix, signal);
     },
-    commit(writes, expect) {
-      for (const { key } of writes) bad.delete(key.join("/"));
-      return inner.commit(writes, expect);
+    async *pages(prefix, bytes, signal) {
+      const { entries, revision } = await inner.read(prefix, signal);
+      yield* pagesOf(entries, revision, bytes, (key) => bad.has(key.join("/")));
     },
-    watch: (prefix, after, signal) => inner.watch(prefix, after, signal),
-    [Symbol.asyncDispose]: () => inner[Symbol.asyncDispose](),
-  };
+    commit(...given) {
+      for (const { key } of given[0]) bad.delete(key.join("/"));
+      return inner.commit(...given);
+    },
+  });
 }
 
 describe("a damaged import", () => {
@@ -129,12 +133,13 @@ describe("a damaged import", () => {
     const inner = memoryStorage();
     await filled(inner);
     let storage = inner;
-    const store = await ImportStore.open({
-      read: (prefix, signal, page) => storage.read(prefix, signal, page),
-      commit: (writes, expect) => storage.commit(writes, expect),
-      watch: (prefix, after, signal) => inner.watch(prefix, after, signal),
-      [Symbol.asyncDispose]: () => inner[Symbol.asyncDispose](),
-    });
+    const store = await ImportStore.open(
+      storageWith(inner, {
+        read: (...given) => storage.read(...given),
+        pages: (...given) => storage.pages(...given),
+        commit: (...given) => storage.commit(...given),
+      }),
+    );
     storage = rotten(inner, web);
     const watch = store.watch({ peeringId: PEER, signal: new AbortController().signal })[Symbol.asyncIterator]();
     const { value } = await watch.next();

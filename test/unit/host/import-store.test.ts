@@ -10,6 +10,7 @@ import { type ImportChange, type ImportItem, ImportStore } from "../../../src/ho
 import { openLevel } from "../../../src/storage/level.js";
 import { memoryStorage } from "../../../src/storage/memory.js";
 import type { Storage } from "../../../src/storage/storage.js";
+import { storageWith } from "../../support/storage.js";
 import { payload, type WireInstance, wireInstance } from "../catalog/import-fixtures.js";
 
 const PEER = "11111111-0000-0000-0000-000000000000";
@@ -53,18 +54,18 @@ async function nodeNames(store: ImportStore, peer = PEER): Promise<readonly stri
 
 /** Counts commits, and fails them when told to. */
 function observed(inner: Storage): Storage & { commits: number; fail: PeeringError | undefined } {
-  return {
+  const self = {
+    ...storageWith(inner, {
+      async commit(...given) {
+        if (self.fail !== undefined) throw self.fail;
+        self.commits++;
+        return inner.commit(...given);
+      },
+    }),
     commits: 0,
-    fail: undefined,
-    read: (prefix, signal) => inner.read(prefix, signal),
-    async commit(writes, expect) {
-      if (this.fail !== undefined) throw this.fail;
-      this.commits++;
-      return inner.commit(writes, expect);
-    },
-    watch: (prefix, after, signal) => inner.watch(prefix, after, signal),
-    [Symbol.asyncDispose]: () => inner[Symbol.asyncDispose](),
+    fail: undefined as PeeringError | undefined,
   };
+  return self;
 }
 
 describe("applying", () => {
@@ -332,16 +333,13 @@ describe("storage at fault", () => {
     const inner = memoryStorage();
     const lost = new PeeringError("unavailable", "the answer was lost");
     let losing = false;
-    const storage: Storage = {
-      read: (prefix, signal) => inner.read(prefix, signal),
-      watch: (prefix, after, signal) => inner.watch(prefix, after, signal),
-      async commit(writes, expect) {
-        const revision = await inner.commit(writes, expect);
+    const storage = storageWith(inner, {
+      async commit(...given) {
+        const revision = await inner.commit(...given);
         if (losing) throw lost;
         return revision;
       },
-      [Symbol.asyncDispose]: () => inner[Symbol.asyncDispose](),
-    };
+    });
     const store = await ImportStore.open(storage);
     await applied(store, upsert("web", wireInstance("web")));
     losing = true;

@@ -3,7 +3,16 @@ import type { Random } from "../../../src/environment.js";
 import { PeeringError } from "../../../src/errors.js";
 import { type EstablishingToken, PeeringRecords, type PeeringRecordsOptions } from "../../../src/host/records.js";
 import { memoryStorage } from "../../../src/storage/memory.js";
-import type { Expectation, Key, Snapshot, Storage, Write } from "../../../src/storage/storage.js";
+import type {
+  CommitOptions,
+  Expectation,
+  Snapshot,
+  Storage,
+  StorageChanges,
+  StorageLimits,
+  StoragePage,
+  Write,
+} from "../../../src/storage/storage.js";
 import { plainSecretBox } from "../../../src/trust/secret-box.js";
 
 /** Different bytes at every call, the same in every run. */
@@ -33,25 +42,37 @@ export class FaultyStorage implements Storage {
     this.inner = inner;
   }
 
-  read(prefix: Key, signal?: AbortSignal): Promise<Snapshot> {
-    return this.inner.read(prefix, signal);
+  get limits(): StorageLimits {
+    return this.inner.limits;
   }
 
-  async commit(writes: readonly Write[], expect: readonly Expectation[] = []): Promise<bigint> {
+  read(...given: Parameters<Storage["read"]>): Promise<Snapshot> {
+    return this.inner.read(...given);
+  }
+
+  pages(...given: Parameters<Storage["pages"]>): AsyncIterable<StoragePage> {
+    return this.inner.pages(...given);
+  }
+
+  async commit(
+    writes: readonly Write[],
+    expect: readonly Expectation[] = [],
+    options?: CommitOptions,
+  ): Promise<bigint> {
     const before = this.beforeCommit;
     this.beforeCommit = undefined;
     await before?.();
     const fault = this.faults.shift();
     if (fault === "failed") throw new PeeringError("storage-failed", "disk full");
     if (fault === "lost") throw new PeeringError("unavailable", "no answer");
-    const revision = await this.inner.commit(writes, expect);
+    const revision = await this.inner.commit(writes, expect, options);
     this.commits.push({ writes, expect });
     if (fault === "committed-unanswered") throw new PeeringError("unavailable", "no answer");
     return revision;
   }
 
-  watch(prefix: Key, after: bigint, signal: AbortSignal): AsyncIterable<bigint> {
-    return this.inner.watch(prefix, after, signal);
+  changes(...given: Parameters<Storage["changes"]>): AsyncIterable<StorageChanges> {
+    return this.inner.changes(...given);
   }
 
   [Symbol.asyncDispose](): PromiseLike<void> {

@@ -8,19 +8,23 @@ import { memoryNetwork } from "../../../src/transport/memory.js";
 import { builtInAuthority } from "../../../src/trust/built-in-authority.js";
 import { eventually } from "../../support/hosts.js";
 import { LogRecorder } from "../../support/log-recorder.js";
+import { storageWith } from "../../support/storage.js";
 
 /** A storage that fails as it is told to. */
-function failing(): Storage & { failure: PeeringError | undefined; reading: PeeringError | undefined } {
+function failing(): Storage & Record<"failure" | "reading" | "readingPages", PeeringError | undefined> {
   const storage = memoryStorage();
-  const self = {
-    failure: undefined as PeeringError | undefined,
-    reading: undefined as PeeringError | undefined,
-    read: (prefix: Parameters<Storage["read"]>[0], signal?: AbortSignal) =>
-      self.reading === undefined ? storage.read(prefix, signal) : Promise.reject(self.reading),
-    commit: (...args: Parameters<Storage["commit"]>) =>
-      self.failure === undefined ? storage.commit(...args) : Promise.reject(self.failure),
-    watch: (...args: Parameters<Storage["watch"]>) => storage.watch(...args),
-    [Symbol.asyncDispose]: () => storage[Symbol.asyncDispose](),
+  const self: ReturnType<typeof failing> = {
+    ...storageWith(storage, {
+      read: (...given) => (self.reading === undefined ? storage.read(...given) : Promise.reject(self.reading)),
+      async *pages(...given) {
+        if (self.readingPages !== undefined) throw self.readingPages;
+        yield* storage.pages(...given);
+      },
+      commit: (...given) => (self.failure === undefined ? storage.commit(...given) : Promise.reject(self.failure)),
+    }),
+    failure: undefined,
+    reading: undefined,
+    readingPages: undefined,
   };
   return self;
 }
@@ -94,11 +98,13 @@ describe("a storage that does not take a commit", () => {
   });
 });
 
-it("a storage that cannot be read is reported", async () => {
-  const storage = failing();
-  const logger = new LogRecorder();
-  await using authority = await builtInAuthority({ storage: memoryStorage() });
-  storage.reading = full;
-  await assert.rejects(createHost({ storage, authority, transport: memoryNetwork().transport(), logger }), full);
-  assert.ok(logger.lines.some(({ fields }) => fields["incident"] === "storage-read-failed"));
-});
+for (const how of ["reading", "readingPages"] as const) {
+  it(`a storage that cannot be read is reported (${how})`, async () => {
+    const storage = failing();
+    const logger = new LogRecorder();
+    await using authority = await builtInAuthority({ storage: memoryStorage() });
+    storage[how] = full;
+    await assert.rejects(createHost({ storage, authority, transport: memoryNetwork().transport(), logger }), full);
+    assert.ok(logger.lines.some(({ fields }) => fields["incident"] === "storage-read-failed"));
+  });
+}

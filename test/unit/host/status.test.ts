@@ -9,6 +9,7 @@ import { encodeExportedServiceList } from "../../../src/wire/resources.js";
 import { StatusCode } from "../../../src/wire/status.js";
 import { servicePayload } from "../../support/messages.js";
 import { has, heavy, load, type Role, type Scene, scene } from "../../support/misbehaving.js";
+import { storageWith } from "../../support/storage.js";
 
 const SERVICES = 16;
 
@@ -223,19 +224,16 @@ describe("status", () => {
     const { memoryStorage } = await import("../../../src/storage/memory.js");
     const disk = memoryStorage();
     let slow = false;
-    const storage: typeof disk = {
-      read: (prefix, signal) => disk.read(prefix, signal),
-      watch: (prefix, after, signal) => disk.watch(prefix, after, signal),
-      async commit(writes, expect) {
+    const storage = storageWith(disk, {
+      async commit(...given) {
         if (slow) {
           await new Promise<void>((resolve) => {
             commit = resolve;
           });
         }
-        return disk.commit(writes, expect);
+        return disk.commit(...given);
       },
-      [Symbol.asyncDispose]: () => disk[Symbol.asyncDispose](),
-    };
+    });
     await using at = await up("dialer", { host: { storage } });
     const { host, bad } = at;
     slow = true;

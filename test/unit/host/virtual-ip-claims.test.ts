@@ -3,8 +3,8 @@ import { describe, it } from "node:test";
 import { PeeringError } from "../../../src/errors.js";
 import { type ImportedAddresses, type ImportItem, ImportStore } from "../../../src/host/import-store.js";
 import { memoryStorage } from "../../../src/storage/memory.js";
-import type { Storage } from "../../../src/storage/storage.js";
 import { eventually, type TwoHosts, twoHosts } from "../../support/hosts.js";
+import { storageWith } from "../../support/storage.js";
 import { payload, wireInstance } from "../catalog/import-fixtures.js";
 
 const PEER = "11111111-0000-0000-0000-000000000000";
@@ -44,17 +44,13 @@ async function noted(): Promise<{
   const { notes } = addresses;
   const inner = memoryStorage();
   const fail: { reason: PeeringError | undefined } = { reason: undefined };
-  const storage: Storage = {
-    ...inner,
-    read: (prefix, signal) => inner.read(prefix, signal),
-    watch: (prefix, after, signal) => inner.watch(prefix, after, signal),
-    commit: (writes, expect) => {
+  const storage = storageWith(inner, {
+    commit: (...given) => {
       if (fail.reason !== undefined) return Promise.reject(fail.reason);
       notes.push("commit");
-      return inner.commit(writes, expect);
+      return inner.commit(...given);
     },
-    [Symbol.asyncDispose]: () => inner[Symbol.asyncDispose](),
-  };
+  });
   const store = await ImportStore.open(storage, {}, addresses);
   return { store, notes, take: () => notes.splice(0), fail };
 }

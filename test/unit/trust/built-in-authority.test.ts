@@ -4,11 +4,12 @@ import { test } from "node:test";
 import { inspect } from "node:util";
 import { PeeringError } from "../../../src/errors.js";
 import { memoryStorage } from "../../../src/storage/memory.js";
-import type { Expectation, Storage, Write } from "../../../src/storage/storage.js";
+import type { Storage, Write } from "../../../src/storage/storage.js";
 import { certificatesIn } from "../../../src/token/pem.js";
 import { peeringServerName } from "../../../src/trust/authority.js";
 import { type BuiltInAuthority, builtInAuthority } from "../../../src/trust/built-in-authority.js";
 import { sealedSecretBox } from "../../../src/trust/secret-box.js";
+import { storageWith } from "../../support/storage.js";
 import { fieldsOf, verifyAsGo } from "./go-verifier.js";
 import { handshake, ManualClock, settle } from "./support.js";
 
@@ -283,16 +284,13 @@ test("a rotation is one commit; one that fails changes nothing", async () => {
   const inner = memoryStorage();
   let failure: PeeringError | undefined;
   const commits: (readonly Write[])[] = [];
-  const storage: Storage = {
-    read: (prefix, signal) => inner.read(prefix, signal),
-    watch: (prefix, after, signal) => inner.watch(prefix, after, signal),
-    async commit(writes: readonly Write[], expect?: readonly Expectation[]) {
+  const storage = storageWith(inner, {
+    async commit(...given) {
       if (failure !== undefined) throw failure;
-      commits.push(writes);
-      return inner.commit(writes, expect);
+      commits.push(given[0]);
+      return inner.commit(...given);
     },
-    [Symbol.asyncDispose]: () => inner[Symbol.asyncDispose](),
-  };
+  });
   const { authority } = await open({ storage });
   await using _ = authority;
   const before = authority.roots();
@@ -315,16 +313,13 @@ test("a rotation is one commit; one that fails changes nothing", async () => {
 test("a rotation whose commit is reported lost but happened is found", async () => {
   const inner = memoryStorage();
   let lose = false;
-  const storage: Storage = {
-    read: (prefix, signal) => inner.read(prefix, signal),
-    watch: (prefix, after, signal) => inner.watch(prefix, after, signal),
-    async commit(writes: readonly Write[], expect?: readonly Expectation[]) {
-      const revision = await inner.commit(writes, expect);
+  const storage = storageWith(inner, {
+    async commit(...given) {
+      const revision = await inner.commit(...given);
       if (lose) throw new PeeringError("unavailable", "no answer");
       return revision;
     },
-    [Symbol.asyncDispose]: () => inner[Symbol.asyncDispose](),
-  };
+  });
   const { authority } = await open({ storage });
   await using _ = authority;
   lose = true;

@@ -4,7 +4,6 @@ import { describe, it } from "node:test";
 import { setImmediate } from "node:timers/promises";
 import { Incidents } from "../../../src/incidents.js";
 import { memoryStorage } from "../../../src/storage/memory.js";
-import type { Storage } from "../../../src/storage/storage.js";
 import { certificatesIn } from "../../../src/token/pem.js";
 import { peeringServerName } from "../../../src/trust/authority.js";
 import {
@@ -14,6 +13,7 @@ import {
 } from "../../../src/trust/built-in-authority.js";
 import { sealedSecretBox } from "../../../src/trust/secret-box.js";
 import { givenRoot, newKey, pemOf } from "../../support/given-root.js";
+import { storageWith } from "../../support/storage.js";
 import { withUnreadableKey } from "../../support/unreadable-key.js";
 import { fieldsOf, verifyAsGo } from "./go-verifier.js";
 import { handshake, ManualClock } from "./support.js";
@@ -93,15 +93,12 @@ describe("the configuration of the authority", () => {
   it("writes nothing when nothing is changed", async () => {
     let commits = 0;
     const inner = memoryStorage();
-    const storage: Storage = {
-      read: (...given) => inner.read(...given),
-      watch: (...given) => inner.watch(...given),
+    const storage = storageWith(inner, {
       commit: (...given) => {
         commits++;
         return inner.commit(...given);
       },
-      [Symbol.asyncDispose]: () => inner[Symbol.asyncDispose](),
-    };
+    });
     const root = await givenRoot();
     await using authority = await open({ storage });
     const change = { PrivateKey: root.keyPem, RootCert: root.certificatePem };

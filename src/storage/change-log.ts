@@ -1,0 +1,141 @@
+import { encodeKey, isUnder } from "./key-encoding.js";
+import type { Entry, Key, Removal, StorageChanges, Write } from "./storage.js";
+
+/**
+ * So many keys, and bytes of values, of past commits are remembered. A reader that falls behind them must read everything
+ * again, so it is what a busy host writes in some seconds; the values are held in memory, so it is no more than that.
+ */
+const REMEMBERED_KEYS = 4096;
+const REMEMBERED_BYTES = 4 * 1024 * 1024;
+
+/** A write of a commit, with its encoded key. */
+export interface LoggedWrite extends Write {
+  readonly encoded: string;
+}
+
+interface Commit {
+  readonly revision: bigint;
+  readonly writes: readonly LoggedWrite[];
+  readonly bytes: number;
+}
+
+/** Knows everything up to `revision`, and remembers nothing by itself: being slow and starting late are the same. */
+interface Reader {
+  readonly prefix: string;
+  revision: bigint;
+  /** Whether something under the prefix changed after `revision`. */
+  behind: boolean;
+  wake: () => void;
+}
+
+/** The recent commits of one storage, and the readers that are told of them. A reader costs the same however slow it is. */
+export class ChangeLog {
+  readonly #readers = new Set<Reader>();
+  readonly #commits: Commit[] = [];
+  #keys = 0;
+  #bytes = 0;
+  /** What changed at this revision or before is not remembered. */
+  #horizon: bigint;
+  #revision: bigint;
+  #closed = false;
+
+  /** @param revision - the storage's revision now. */
+  constructor(revision: bigint) {
+    this.#horizon = revision;
+    this.#revision = revision;
+  }
+
+  /** The newest revision. */
+  get revision(): bigint {
+    return this.#revision;
+  }
+
+  /** Call it for every commit, in their order, once reads show it. */
+  add(revision: bigint, writes: readonly LoggedWrite[]): void {
+    this.#revision = revision;
+    let bytes = 0;
+    for (const { value } of writes) bytes += value?.length ?? 0;
+    this.#commits.push({ revision, writes, bytes });
+    this.#keys += writes.length;
+    this.#bytes += bytes;
+    this.#forget();
+    for (const reader of this.#readers) {
+      if (reader.behind) continue;
+      if (writes.some(({ encoded }) => isUnder(encoded, reader.prefix))) {
+        reader.behind = true;
+        reader.wake();
+      } else reader.revision = revision;
+    }
+  }
+
+  /** Ends what all readers read. */
+  close(): void {
+    this.#closed = true;
+    for (const reader of this.#readers) reader.wake();
+  }
+
+  /** As `Storage.changes`. */
+  async *changes(prefix: Key, after: bigint, signal: AbortSignal): AsyncGenerator<StorageChanges, void> {
+    const encoded = encodeKey(prefix);
+    const reader: Reader = { prefix: encoded, revision: after, behind: after < this.#revision, wake: () => {} };
+    const wake = (): void => reader.wake();
+    this.#readers.add(reader);
+    signal.addEventListener("abort", wake);
+    try {
+      while (!signal.aborted && !this.#closed) {
+        const changes = reader.behind ? this.#since(reader) : undefined;
+        if (changes !== undefined) yield changes;
+        else {
+          await new Promise<void>((resolve) => {
+            reader.wake = resolve;
+          });
+        }
+      }
+    } finally {
+      this.#readers.delete(reader);
+      signal.removeEventListener("abort", wake);
+    }
+  }
+
+  /** The newest commit is kept whatever its size: those who wait for it must not read everything again. */
+  #forget(): void {
+    let forgotten = 0;
+    for (const commit of this.#commits.slice(0, -1)) {
+      const fits = this.#commits.length - forgotten <= REMEMBERED_KEYS;
+      if (fits && this.#keys <= REMEMBERED_KEYS && this.#bytes <= REMEMBERED_BYTES) break;
+      this.#keys -= commit.writes.length;
+      this.#bytes -= commit.bytes;
+      this.#horizon = commit.revision;
+      forgotten++;
+    }
+    this.#commits.splice(0, forgotten);
+  }
+
+  /** What changed under the reader's prefix, which it knows afterwards; undefined: nothing. */
+  #since(reader: Reader): StorageChanges | undefined {
+    const after = reader.revision;
+    const revision = this.#revision;
+    reader.revision = revision;
+    reader.behind = false;
+    if (after < this.#horizon) return { type: "reset", revision };
+    const newest = new Map<string, Entry | Removal>();
+    for (const commit of this.#commits) {
+      if (commit.revision <= after) continue;
+      for (const { encoded, key, value } of commit.writes) {
+        if (!isUnder(encoded, reader.prefix)) continue;
+        newest.set(
+          encoded,
+          value === undefined ? { key, revision: commit.revision } : { key, value, revision: commit.revision },
+        );
+      }
+    }
+    if (newest.size === 0) return undefined;
+    const entries: Entry[] = [];
+    const removed: Removal[] = [];
+    for (const change of newest.values()) {
+      if ("value" in change) entries.push(change);
+      else removed.push(change);
+    }
+    return { type: "changed", entries, removed, revision };
+  }
+}
