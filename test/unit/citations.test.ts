@@ -76,7 +76,7 @@ describe("docs/invariants.md", () => {
 describe("texts outside of the repository", () => {
   // "hostname specification" and "the gRPC specification" are no citations.
   const outside =
-    /\b[Ss]pecifications? (?:[Cc]hapter )?\d|§ ?\d|\b[Cc]hapter \d+, section|\bDEV-\d|\bQ-\d|\bch\d (?:§|\d+\.\d)/g;
+    /\b[Ss]pecifications?[\s*/]+(?:[Cc]hapter )?\d|§ ?\d|\b[Cc]hapter \d+, section|\bDEV-\d|\bQ-\d|\bch\d (?:§|\d+\.\d)/g;
 
   it("are cited nowhere", () => {
     const cited = citations(
