@@ -1,4 +1,4 @@
-// A peer that is none, for the tests of your own project: it exports what the test says, shows what it was sent, and
+// A fake peer, for the tests of your own project: it exports what the test says, shows what it was sent, and
 // misbehaves on command. No binaries, no ports, and time passes when the test wants it to.
 //
 //   node --test build/examples/fake-peer.js

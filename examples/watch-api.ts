@@ -58,5 +58,5 @@ for await (const { event } of overGrpc.watchImportedServices({ peer: "east" })) 
   if (next === undefined) break;
   await next();
 }
-// Whoever still watches is told to come back later.
+// Clients that still watch are asked to come back later.
 stopping.abort();

@@ -36,7 +36,7 @@ const show = (sign: string, instances: readonly ServiceInstance[]): void => {
 };
 
 const stop = new AbortController();
-// `service: "web"` would watch one service alone. Whoever is slow gets the newest state, not every one in between.
+// `service: "web"` would watch one service alone. A slow reader gets the newest state, not every one in between.
 for await (const change of west.imports.watch({ peer: "east", signal: stop.signal })) {
   if (change.type === "snapshot") {
     console.log(`the watch begins with ${change.services.size} services`);

@@ -6,7 +6,7 @@ export class AddressRanges {
 
   /**
    * @param needsLength - whether a range without a length is refused, as Consul does where it asks for networks.
-   * @throws {TypeError} for what is no range.
+   * @throws {TypeError} for an invalid range.
    */
   constructor(ranges: readonly string[], { needsLength = false }: { readonly needsLength?: boolean } = {}) {
     for (const range of ranges) {

@@ -59,7 +59,7 @@ interface Holder extends Place {
 
 /**
  * Places for what strangers ask of us, such as connections. When all are taken, a newcomer gets one nevertheless: first that
- * of whoever has waited longest, if that is longer than the grace, then the oldest of the source that holds most, if that is more
+ * of the stranger that has waited longest, if that is longer than the grace, then the oldest of the source that holds most, if that is more
  * than the newcomer's source holds. So those who hold places keep nobody out, however many of them there are.
  */
 export class Places {
@@ -112,7 +112,7 @@ export class Places {
     return holder;
   }
 
-  /** Takes away the place of whoever has waited longest. False: nobody has for longer than the grace. */
+  /** Takes away the place that was taken first. False: none is older than the grace. */
   displaceStale(): boolean {
     const [longest] = this.#waiting;
     return this.#displaceStale(longest);
@@ -123,7 +123,7 @@ export class Places {
     return this.#waiting.size;
   }
 
-  /** Takes away the place of whoever waits longest. False: nobody waits. */
+  /** Takes away the place that was taken first. False: there is none. */
   displaceWaiting(): boolean {
     const [longest] = this.#waiting;
     return longest !== undefined && this.#displace(longest);

@@ -50,7 +50,7 @@ export interface Authorizer {
   resolve(token: string): Promise<Identity | undefined>;
   /**
    * Synchronous, for it is asked for every item of a list.
-   * @throws {PeeringError} `permission-denied`: whoever it was is not known any more.
+   * @throws {PeeringError} `permission-denied`: the identity is no longer known.
    */
   allowed(identity: Identity, right: Right): boolean;
 }
@@ -117,8 +117,8 @@ export class Access {
 
   /**
    * What may be read of our own data, or of a peer's. Every answer with records is filtered by this.
-   * Names of other clusters are no matter for our rules: imports are read by whoever was granted to write any service of
-   * ours, as the proxies of the mesh are, or may read all of them; and their nodes likewise.
+   * Our rules do not cover names of other clusters: imports, with their nodes, are shown to identities that may write any
+   * service of ours, as the proxies of the mesh may, or may read all services and all nodes.
    * @param peer - `""` for our own.
    */
   readable(peer: string): ReadableNames {

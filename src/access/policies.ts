@@ -4,7 +4,7 @@ import { HclBody, type HclItem, isHclList } from "../syntax/hcl.js";
 import type { Authorizer, Identity } from "./authorizer.js";
 import { type AclRule, labelled, problem, RuleSet, readHcl, rulesOf, shown } from "./rules.js";
 
-/** What somebody is granted: the sum of named policies and of rules of his own. */
+/** What an identity is granted: the sum of named policies and of its own rules. */
 export interface AclGrant {
   /** Names in {@link AclPolicies.policies}. Default: none. */
   readonly policies?: readonly string[];
@@ -37,8 +37,8 @@ const ANONYMOUS = "anonymous";
 /** An authorizer whose policies can be replaced while it is in use. */
 export interface PolicyAuthorizer extends Authorizer {
   /**
-   * Goes by these policies from now on, also for whoever was known before: a token that is still there has the rights that it
-   * has now, and one that is not is refused like any that does not exist.
+   * Applies these policies from now on, also to identities that are known already: a token that is still there has its new
+   * rights, and one that is gone is refused like an unknown one.
    * @throws {TypeError} as {@link policyAuthorizer}; the policies of before stay then.
    */
   replace(policies: AclPolicies): void;
@@ -48,7 +48,7 @@ export interface PolicyAuthorizer extends Authorizer {
  * An authorizer that follows rules as Consul 1.13 to 1.22 does: the rule of the very name counts before that of the longest
  * prefix; of several rules about the same, `deny` counts before `write` and that before `read`; `write` implies `read`;
  * where no rule speaks of `peering` or `mesh`, that of `operator` counts. Secrets are compared in constant time.
- * @throws {TypeError} for a policy that does not exist, two tokens of one id or one secret, or a digest that is none.
+ * @throws {TypeError} for a policy that does not exist, two tokens of one id or one secret, or an invalid digest.
  */
 export function policyAuthorizer(policies: AclPolicies): PolicyAuthorizer {
   let grants = new Grants(policies);

@@ -192,7 +192,7 @@ export class RuleSet {
     this.#implyIntentions();
   }
 
-  /** Where a service's rules say nothing of intentions, whoever may read the service may read who may call it. */
+  /** If a service's rules do not mention intentions, reading the service includes reading its intentions. */
   #implyIntentions(): void {
     const services = this.#named.get("service");
     if (services === undefined) return;
@@ -208,7 +208,7 @@ export class RuleSet {
   /** A right on a resource with names that says neither which nor how many is taken for all of them. */
   allows({ resource, access, name, scope }: Right): boolean {
     if (isScalar(resource)) return this.#allowsScalar(resource, access);
-    // Intentions of `*` hold for every service: whoever may write them may write each (Consul 1.13 to 1.22).
+    // Intentions of `*` hold for every service, so writing them takes the right for each (Consul 1.13 to 1.22).
     if (resource === "intention" && name === "*") {
       return this.allows({ resource, access, scope: access === "read" ? "any" : "all" });
     }

@@ -205,7 +205,7 @@ export class CatalogDraft {
   /**
    * Gives a local service, if it has a virtual IP, these addresses besides, and takes them from those who had them.
    * @returns the services they were taken from, by name; undefined: the service has no virtual IP.
-   * @throws {PeeringError} `invalid-registration` for what is no address, and for too many.
+   * @throws {PeeringError} `invalid-registration` for an invalid address, and for too many.
    */
   setManualVirtualIps(service: string, addresses: readonly string[]): readonly string[] | undefined {
     checkManualAddresses(addresses);

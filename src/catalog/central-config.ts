@@ -63,7 +63,7 @@ export function centralNames(service: Service, entries: ConfigEntrySet): readonl
   return [own, ...upstreams, ...overrides].map(lowerCase);
 }
 
-/** An instance as config entries make it; what is no proxy is as it was. */
+/** An instance as config entries make it; an instance that is not a proxy is returned unchanged. */
 export function withCentralConfig<Instance extends Service>(service: Instance, entries: ConfigEntrySet): Instance {
   if (!isMerged(service)) return service;
   const proxy = service.proxy ?? emptyProxy;

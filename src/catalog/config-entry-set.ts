@@ -202,7 +202,7 @@ export class ConfigEntrySet {
     return this.get("exported-services", "default");
   }
 
-  /** Whether peers shall dial our mesh gateways instead of our servers. Default false. */
+  /** Whether peers are to dial our mesh gateways instead of our servers. Default false. */
   get peerThroughMeshGateways(): boolean {
     return this.get("mesh", "mesh")?.peering?.peerThroughMeshGateways ?? false;
   }

@@ -37,7 +37,7 @@ export function certificateProblem(certificatePem: string, keyPem: string): stri
   const block = firstBlock(certificatePem);
   if (block === undefined) return "failed to parse certificate PEM";
   const certificate = read(() => new X509Certificate(block.text));
-  // Node reads the key when it is asked for: of one that is none, such as a point that is not on its curve, Go says so at once.
+  // Node reads the key lazily. Go refuses an invalid one, such as a point that is not on its curve, at once.
   const publicKey = read(() => certificate?.publicKey);
   if (certificate === undefined || publicKey === undefined)
     return "failed to parse certificate: x509: malformed certificate";

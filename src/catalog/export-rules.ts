@@ -58,7 +58,7 @@ export class ExportRules {
     }
   }
 
-  /** Whether a block stands for all services, whoever it gives them to. */
+  /** Whether a block stands for all services, for any peer. */
   get hasWildcard(): boolean {
     return this.#blocks.has("*");
   }

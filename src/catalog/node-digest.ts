@@ -6,7 +6,7 @@ const DIGESTED_TOGETHER = 4 * 1024 * 1024;
 
 /**
  * What a payload says of each of its nodes, as two halves of 32 bits: to tell whether two payloads of one peer say the same.
- * Made to be fast. Who makes two equal on purpose has one of two nodes of his own shown for the other.
+ * Made to be fast. A peer that makes two equal on purpose only has one of its own nodes shown for the other.
  * @param value - the canonical payload, so that the order of maps does not matter.
  */
 export function* nodeDigestSteps(value: Uint8Array, nodes: readonly NodePlace[]): Steps<readonly number[]> {

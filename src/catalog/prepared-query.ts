@@ -18,7 +18,7 @@ export interface QueriedService {
   readonly peer?: string;
   /** Tried in order while nothing is found. */
   readonly targets?: readonly QueryTarget[];
-  /** Kept for whoever wrote it: no other datacenter can be reached from here. */
+  /** Stored and returned, and not used: no other datacenter can be reached from here. */
   readonly datacenters?: readonly string[];
   /** Kept likewise. Default 0. */
   readonly nearestDatacenters?: number;
@@ -55,7 +55,7 @@ export interface PreparedQuery {
   /** Unique, compared without case. */
   readonly name: string;
   readonly template?: QueryTemplate;
-  /** Whose rights decide what is found; absent: those of whoever asks. A secret. */
+  /** Whose rights decide what is found; absent: those of the caller. A secret. */
   readonly token?: string;
   readonly service: QueriedService;
   /** How long DNS answers may be kept, and how that was written; absent: as answers about the service. */

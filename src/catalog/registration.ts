@@ -33,7 +33,7 @@ export interface ServiceRegistration {
   readonly address?: string | undefined;
   /** 0 to 65535. Default 0: none. */
   readonly port?: number | undefined;
-  /** Instead of `port`: several, with names of their own. One is the default, and is told to whoever can take only one. */
+  /** Instead of `port`: several, with names of their own. One is the default, for readers that take only one. */
   readonly ports?:
     | readonly { readonly name: string; readonly port: number; readonly default?: boolean | undefined }[]
     | undefined;
@@ -932,7 +932,7 @@ const META_KEY = /^[a-zA-Z0-9_-]+$/;
 
 /**
  * Why metadata breaks Consul's rules for numbers, lengths and characters; undefined when it does not.
- * @param kind - of the service that it is about; `query`: of a query that asks for it, whoever gave it to a node.
+ * @param kind - of the service that it is about; `query`: of a query that asks for it.
  */
 export function metaProblem(meta: StringMap, kind: string): string | undefined {
   if (meta === emptyMap) return undefined;

@@ -243,7 +243,7 @@ export const sidecarShape: Shape = {
   Proxy: { ...one(proxyShape), always: null },
 };
 
-/** How a check is made, as the catalog keeps it for whoever makes it. */
+/** How a check is made, as the catalog stores it for the program that makes it. */
 export const checkDefinitionShape: Shape = {
   Interval: duration,
   OutputMaxSize: uint32,

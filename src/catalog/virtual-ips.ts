@@ -58,7 +58,7 @@ export class VirtualIps {
     if (services?.size === 0) this.#claimed.delete(peer);
   }
 
-  /** The key of whoever has an address that an operator gave. */
+  /** The key of the service that an operator gave this address. */
   manualHolder(address: string): string | undefined {
     return this.#manual.get(address);
   }

@@ -95,7 +95,7 @@ export const agentFlags: readonly Flag[] = [
     kind: "text",
     placeholder: "file",
     usage:
-      "File with the key that seals private keys and stream secrets in -data-dir: 32 random bytes in base64, as `consul keygen` prints them. Further lines may hold former keys: what they sealed is sealed anew at the start. The variable PEERAGE_ENCRYPT_KEY may hold the keys themselves, separated by commas. Without it they are stored as they are.",
+      "File with the key that seals private keys and stream secrets in -data-dir: 32 random bytes in base64, as `consul keygen` prints them. Further lines may hold former keys: what they sealed is sealed with the first key at the start. The variable PEERAGE_ENCRYPT_KEY may hold the keys themselves, separated by commas. Without it they are stored as they are.",
   },
   { name: "dev", kind: "boolean", usage: "Keeps everything in memory: nothing outlives the process." },
   {

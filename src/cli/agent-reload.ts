@@ -7,7 +7,7 @@ import { type AgentOptions, readPolicies, readTls } from "./agent-options.js";
 import type { CommandLineIo } from "./command.js";
 import type { LogLevel } from "./log.js";
 
-/** What a running agent can be given anew. */
+/** The configuration that a running agent can take without a restart. */
 export interface Reloadable {
   readonly setLogLevel: (level: LogLevel) => void;
   /** Undefined: there are none. @throws for policies that cannot be used. */

@@ -13,8 +13,8 @@ function packageVersion(): string {
 
 /** What those signals of the agent do that neither stop it nor kill it. */
 const actions: Record<"SIGHUP" | "SIGUSR1", () => void> = { SIGHUP: () => {}, SIGUSR1: () => {} };
-// From the first moment and for every command: without a listener Node opens a port for debuggers, to which whoever can connect
-// runs what he likes.
+// From the first moment and for every command: without a listener Node opens a port for debuggers, and a program that
+// connects to it can run any code.
 process.on("SIGUSR1", () => actions.SIGUSR1());
 
 /** What ends a process that does not listen, and what a Consul does not end for either: log rotation sends them, and limits. */
@@ -25,7 +25,7 @@ const QUIT_CODE = 2;
 function untilStopped(): AbortSignal {
   const stopping = new AbortController();
   const stop = (): void => {
-    // The next one, whichever, kills: whoever is in a hurry need not wait.
+    // A second one of either kind kills the process at once.
     for (const signal of ["SIGINT", "SIGTERM"] as const) process.off(signal, stop);
     stopping.abort();
   };
@@ -40,7 +40,7 @@ function untilStopped(): AbortSignal {
   return stopping.signal;
 }
 
-// Whoever reads the output may have gone, as `head` does.
+// The reader of the output may have gone, as `head` does.
 process.stdout.on("error", (error: NodeJS.ErrnoException) => {
   if (error.code !== "EPIPE") process.exitCode ||= 1;
 });

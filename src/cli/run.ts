@@ -158,6 +158,6 @@ function failureText(error: unknown): string {
   if (error instanceof FlagError) return `${textOf(error.message)}${error.usage}\n`;
   if (error instanceof CommandError)
     return textOf([error.message, ...(error.remedy === undefined ? [] : [error.remedy])]);
-  // A mistake of ours: whoever reports it needs to say where it was made.
+  // A bug of ours: a report needs the place.
   return textOf((error instanceof Error ? (error.stack ?? error.message) : String(error)).split("\n"));
 }

@@ -127,7 +127,7 @@ export interface ConfigWriteRequestOptions extends RequestOptions {
 
 /** `/v1/peering…` */
 export interface PeeringsClient {
-  /** The token for the cluster that shall establish. */
+  /** The token for the cluster that is to establish. */
   generateToken(options: ClientGenerateTokenOptions): Promise<string>;
   establish(options: ClientEstablishOptions): Promise<void>;
   /** The peering; undefined when there is none of this name. */
@@ -271,7 +271,7 @@ export class ConsulClient implements Disposable {
   readonly #connection: HttpConnection;
   readonly #defaults: RequestOptions;
 
-  /** Connects when first used. @throws {TypeError} for an address that is none. */
+  /** Connects when first used. @throws {TypeError} for an invalid address. */
   constructor(options: ConsulClientOptions = {}) {
     const { address, token, basicAuth, datacenter, partition, namespace, tls } = options;
     this.#connection = new HttpConnection({

@@ -55,7 +55,7 @@ export class HttpConnection {
   readonly #agent: PlainAgent;
   readonly #headers: Readonly<Record<string, string>>;
 
-  /** @throws {TypeError} for an address that is none, or a certificate without its key. */
+  /** @throws {TypeError} for an invalid address, or a certificate without its key. */
   constructor(options: ConnectionOptions) {
     this.#address = parseAddress(options.address);
     this.#headers = options.headers;

@@ -1,4 +1,4 @@
-/** An answer with a status that is none of success. The message is worded as Consul's own Go client words it. */
+/** An answer whose status is not a success. The message is worded as Consul's own Go client words it. */
 export class HttpError extends Error {
   override readonly name = "HttpError";
   readonly status: number;

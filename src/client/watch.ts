@@ -9,7 +9,7 @@ export interface WatchOptions {
 
 /**
  * Yields the present answer, then a new one each time the index has moved. No newest state is skipped; states that were
- * replaced while the consumer was busy may be. An index that went backwards, as after a restore, starts the watch anew.
+ * replaced while the consumer was busy may be. An index that went backwards, as after a restore, starts the watch over.
  *
  * ```ts
  * for await (const { value } of watch((options) => client.peerings.list(options), { signal })) console.log(value);

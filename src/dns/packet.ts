@@ -30,7 +30,7 @@ export type DecodedQuery =
   | { readonly type: "query"; readonly query: DnsQuery }
   /** No question to work on: `reply` says so. */
   | { readonly type: "refused"; readonly reply: Uint8Array }
-  /** An answer, or no DNS at all: whoever replies to these can be made to talk to itself. */
+  /** An answer, or no DNS at all: a server that replies to these can be made to talk to itself. */
   | { readonly type: "ignored" };
 
 export interface Reply {

@@ -63,7 +63,7 @@ export function isEncodable(name: string): boolean {
   return name.split(".").every((label) => label !== "" && Buffer.byteLength(label) <= 63);
 }
 
-/** The address record of an IP, in its shortest form; undefined for what is none. An IPv4 address in IPv6 form counts as IPv4. */
+/** The address record of an IP, in its shortest form; undefined for other text. An IPv4 address in IPv6 form counts as IPv4. */
 export function addressOf(text: string): { readonly type: "A" | "AAAA"; readonly data: string } | undefined {
   if (isIPv4(text)) return { type: "A", data: text };
   if (!isIPv6(text) || text.includes("%")) return undefined;
@@ -82,7 +82,7 @@ export function addressBytes({ type, data }: { readonly type: "A" | "AAAA"; read
   return type === "A" ? Uint8Array.from(data.split("."), Number) : ipv6Bytes(data);
 }
 
-/** The IP behind a label below `addr`, in its shortest form; undefined for what is none. */
+/** The IP behind a label below `addr`, in its shortest form; undefined for other labels. */
 export function addressOfHex(label: string): { readonly type: "A" | "AAAA"; readonly data: string } | undefined {
   if (!/^[0-9a-f]+$/i.test(label)) return undefined;
   const bytes = Uint8Array.from(Buffer.from(label, "hex"));

@@ -51,7 +51,7 @@ export interface ResolverQuestion {
   readonly edns: boolean;
   /** What the answer may be sent with, which bounds the work of making it. */
   readonly bytes: number;
-  /** The address of who asks, or of whom is asked for. */
+  /** The address of the asker, or of the client that it asks for. */
   readonly from: string;
 }
 
@@ -287,7 +287,7 @@ export class Resolver {
     return [first, ...(await this.#alias(first.data, level, budget))];
   }
 
-  /** What a name leads to that lies in our domains. Others are the business of whoever asks. */
+  /** Where an alias leads, if that name lies in our domains. Names elsewhere are for the asker to look up. */
   async #alias(name: string, level: number, budget: Budget): Promise<readonly DnsRecord[]> {
     if (level >= MOST_ALIAS_LEVELS || budget.lookups <= 0 || !this.#isOurs(name)) return [];
     budget.lookups--;

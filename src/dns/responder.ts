@@ -15,7 +15,7 @@ export interface ResponderParts {
   readonly largeAnswers: LargeAnswers;
 }
 
-/** How a question came, and from which `host:port`: over UDP nobody has shown that the address is his. */
+/** How a question came, and from which `host:port`: over UDP the address may be forged. */
 export interface Origin {
   readonly transport: "tcp" | "udp";
   readonly from: string;

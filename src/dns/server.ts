@@ -52,10 +52,10 @@ export interface DnsServerOptions {
   /**
    * Most bytes of an answer over UDP, whatever an asker with EDNS says it can take: at least 512, at most 65 467. What goes beyond
    * is cut, and the TC bit sends the asker to TCP. Default 1 232, which fits any network in one piece, as resolvers agreed
-   * upon (DNS Flag Day 2020); Consul has no such limit (D-60).
+   * (DNS Flag Day 2020); Consul has no such limit (D-60).
    */
   readonly maxUdpBytes?: number;
-  /** What goes over UDP to whoever may not have asked. Beyond it the TC bit sends the asker to TCP, with no answer. */
+  /** Bounds large answers over UDP, whose address may be forged. Beyond them the TC bit sends the asker to TCP, without an answer. */
   readonly largeAnswers?: {
     /** An answer is large when it is longer than so many times its question. Default 3, as QUIC allows. */
     readonly factor?: number;
@@ -112,7 +112,7 @@ const UDP_BUFFER_BYTES = 1024 * 1024;
  * Serves DNS for a host's own and imported services, as Consul 1.18 to 1.22 does. The host is only
  * read, and outlives the server.
  * @throws {TypeError} for an impossible option.
- * @throws {PeeringError} `invalid-argument` for an address that is none, `unavailable` when it cannot be bound.
+ * @throws {PeeringError} `invalid-argument` for an invalid address, `unavailable` when it cannot be bound.
  */
 export async function dnsServer(host: PeeringHost, options: DnsServerOptions): Promise<DnsServer> {
   const clock = options.clock ?? systemClock;
@@ -271,7 +271,7 @@ class Server implements DnsServer {
     });
   }
 
-  /** One question after the other, in the order they came; whoever dawdles, also in taking answers, is cut off. */
+  /** One question after the other, in the order they came. A client that is slow to ask or to take answers is cut off. */
   async #serveConnection(socket: TcpSocket, connection: Connection): Promise<void> {
     try {
       let pending: Buffer = Buffer.alloc(0);
@@ -325,7 +325,7 @@ async function bindUdp(host: string, port: number): Promise<UdpSocket> {
 }
 
 async function bindTcp(host: string, port: number): Promise<TcpServer> {
-  // Whoever has asked may close its side and still read the answer.
+  // A client may close its side after its question and still read the answer.
   const server = createTcpServer({ allowHalfOpen: true, noDelay: true });
   server.listen(port, host === "" ? "0.0.0.0" : host);
   await once(server, "listening");

@@ -24,7 +24,7 @@ export interface DnsSource {
   virtualIp(peer: string, service: string): Promise<string | undefined>;
   /**
    * What the prepared query that answers to a name or an id finds; undefined: there is none.
-   * @param from - the address of who asks, or of whom is asked for.
+   * @param from - the address of the asker, or of the client that it asks for.
    * @param visible - what may be shown of the instances of a place; what is hidden there is not found. Default: all.
    */
   query(nameOrId: string, from: string, visible?: VisibleInstances): Promise<QueryAnswer | undefined>;
@@ -141,7 +141,7 @@ class DecodedImports {
   }
 
   async instances(peer: string, service: string): Promise<readonly ServiceInstance[]> {
-    // By id: a peering that was made anew under the name has nothing of the former one.
+    // By id: a peering that was created again under the name has nothing of the former one.
     const peering = this.#host.internals.records.byName(peer);
     if (peering === undefined) return [];
     const key = `${peering.id}/${service}`;

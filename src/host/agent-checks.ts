@@ -113,7 +113,7 @@ export class AgentChecks implements AsyncDisposable {
   /**
    * Goes on with the checks that `storage` has of this node. A TTL that ended meanwhile is critical.
    * @throws {PeeringError} what the storage throws.
-   * @throws {TypeError} for a range that is none.
+   * @throws {TypeError} for an invalid range.
    */
   static async open(options: AgentChecksOptions): Promise<AgentChecks> {
     const checks = new AgentChecks(options);

@@ -153,7 +153,7 @@ interface Waiter {
   readonly end: (reason: unknown) => void;
 }
 
-/** Written by every commit of the catalog: whoever holds its revision has seen all of them. */
+/** Written by every commit of the catalog: a reader that knows its revision has seen all of them. */
 const HEAD_KEY: Key = [...CATALOG_PREFIX, "head"];
 
 /** A node. Names and ids in keys are lower-cased, as the catalog compares them. */
@@ -327,8 +327,8 @@ export class Catalog implements CatalogSource, AsyncDisposable {
   }
 
   /**
-   * Assigns virtual IPs to services and holds them until {@link releaseVirtualIps}, for what is no instance of this
-   * catalog: config entries that name services, or the imports of a peer. One commit at most.
+   * Assigns virtual IPs to services and holds them until {@link releaseVirtualIps}, for services without an instance in this
+   * catalog: those that config entries name, or the imports of a peer. One commit at most.
    * @param peer - `""` for local services.
    * @throws {PeeringError} as {@link register}.
    */

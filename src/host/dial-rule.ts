@@ -28,7 +28,7 @@ export class DialRule {
   readonly #forbidden: AddressRanges;
   readonly #incidents: Incidents;
 
-  /** @throws {TypeError} for what is no range. */
+  /** @throws {TypeError} for an invalid range. */
   constructor(forbidden: readonly string[], incidents: Incidents) {
     this.#forbidden = new AddressRanges(forbidden);
     this.#incidents = incidents;

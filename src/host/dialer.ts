@@ -33,7 +33,7 @@ const CHANGED_MS = 1_000;
 interface Loop {
   readonly stop: AbortController;
   readonly finished: Promise<void>;
-  /** Ends the wait between attempts and starts the count anew: what the dial depends on has changed. */
+  /** Ends the wait between attempts and starts the count over: what the dial depends on has changed. */
   restart: () => void;
   fingerprint: string;
   /** The record changed since the plan of the running attempt was read: look again when the loop ends. */
@@ -107,7 +107,7 @@ export class Dialer implements AsyncDisposable {
       .then(async () => {
         if (this.#loops.get(peeringId) === running) this.#loops.delete(peeringId);
         this.#options.onStopped(peeringId);
-        // Such as a record that was established anew while the stream of the old one was still draining.
+        // Such as a record that was established again while the stream of the old one was still draining.
         if (running.changed) await this.sync(peeringId);
       })
       .catch((error: unknown) => {

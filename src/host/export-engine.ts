@@ -63,7 +63,7 @@ export interface ExportEngineOptions {
   readonly sliceInstances?: number;
 }
 
-/** With more names than this to move, a list is sorted anew instead of name by name. */
+/** With more names than this to move, a list is sorted as a whole instead of name by name. */
 const MANY_NAMES = 32;
 
 /** A few milliseconds of encoding. */
@@ -144,9 +144,9 @@ export function listResource(names: readonly string[]): ExportedResource {
 }
 
 /**
- * Follows the catalog and the configuration entries, and tells every attached stream what its peer shall have: the whole
- * state when it attaches, then changes. A service is encoded once a change for all peers; what comes out as it was is
- * told to nobody.
+ * Follows the catalog and the configuration entries, and gives every attached stream what its peer is to have: the whole
+ * state when it attaches, then changes. A service is encoded once a change for all peers; an unchanged payload is
+ * not sent.
  *
  * Encoding is done in slices, so that heartbeats and what is encoded already are sent in between: of a large change the
  * first slice is given at once, the others one by one in later turns. What the entries export to any peer is encoded
@@ -215,7 +215,7 @@ export class ExportEngine implements AsyncDisposable {
   }
 
   /**
-   * Feeds a stream with what its peer shall have: `exported` and `withdrawn` inputs. The first is the list with what is
+   * Feeds a stream with what its peer is to have: `exported` and `withdrawn` inputs. The first is the list with what is
    * encoded; it is given before `attach` returns when the catalog is known by then. What must be encoded yet follows.
    *
    * @param sink - must not throw; must not attach or detach.
@@ -383,7 +383,7 @@ export class ExportEngine implements AsyncDisposable {
       if (this.#postponed(published)) continue;
       const before = published.payload;
       const after = this.#payload(published);
-      // Unless it was due for somebody, whoever sees it has it.
+      // Unchanged, and no peer waits for it: those that see it have it.
       if (!this.#due.delete(published) && before === after) continue;
       for (const attachment of published.peers) this.#offer(attachment, published, batches);
     }
@@ -430,7 +430,7 @@ export class ExportEngine implements AsyncDisposable {
     for (const published of this.#due) {
       if (this.#budget <= 0) break;
       this.#due.delete(published);
-      // It may have been forgotten, and the name published anew.
+      // It may have been forgotten, and the name published again.
       if (this.#find(published.key, published.name) !== published) continue;
       this.#payload(published);
       for (const attachment of published.peers) this.#offer(attachment, published, batches);

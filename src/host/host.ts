@@ -363,7 +363,7 @@ async function composeHost(options: HostOptions, opened: AsyncDisposable[]): Pro
       // A peer that has said `Terminated` knows; only one that we delete is told and waited for.
       if (peering.state === "deleting") await links.terminate(peeringId);
       else links.dismiss(peeringId);
-      // Established anew meanwhile, it is left alone: what there is then belongs to the new stream.
+      // Established again meanwhile, it is left alone: what there is then belongs to the new stream.
       await importStore.removePeer(peeringId, records.inactiveExpectation(peeringId));
       await records.removeTrustBundle(peering.name);
       if (peering.state !== "deleting") return;

@@ -172,7 +172,7 @@ export class ImportPayloads {
     if (known !== undefined) return known;
     const decoding = inTurns(decodeSteps(view.value, nodesOf(view)));
     const reference = decoding.then((instances) => new WeakRef(instances));
-    // Whoever waits for it hears of a failure; this is for those who come later.
+    // Callers that wait for it get the failure; this lets later ones try again.
     reference.catch(() => this.#decoded.delete(view));
     this.#decoded.set(view, reference);
     return decoding;

@@ -23,7 +23,7 @@ export class ImportPeer {
   readonly index: PeerIndex;
   /** Names that have a virtual address, as far as we know: kept while an instance of the name or a proxy for it is left. */
   readonly addressed: Set<string> = new Set();
-  /** Held by whoever writes, and by readers that need storage and index to agree. */
+  /** Held by writers, and by readers that need storage and index to agree. */
   readonly mutex: Mutex = new Mutex();
   /** Nothing comes any more: its peering was deleted. */
   over = false;

@@ -209,7 +209,7 @@ export class ImportStore implements AsyncDisposable {
     return newest;
   }
 
-  /** Calls `listener` after every commit of imports, whoever they are from; it must not throw. @returns Ends it. */
+  /** Calls `listener` after every commit of imports of any peer; it must not throw. @returns Ends it. */
   onAnyChange(listener: () => void): () => void {
     const own = (): void => listener();
     this.#listeners.add(own);

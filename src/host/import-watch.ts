@@ -120,7 +120,7 @@ async function* follow(options: FollowOptions): AsyncGenerator<FollowEvent, void
       });
     }
   } catch (error) {
-    // Whoever closed the storage is not interested any more.
+    // The storage was closed: the watch is over.
     if (!(error instanceof PeeringError && error.code === "closed")) throw error;
   } finally {
     if (cursor !== undefined) feed.leave(cursor);

@@ -65,7 +65,7 @@ interface LiveLink {
 }
 
 const REPLACED: Status = { code: StatusCode.Unavailable, message: "replaced by a newer stream" };
-const ESTABLISHED_ANEW: Status = { code: StatusCode.Unavailable, message: "the peering was established anew" };
+const ESTABLISHED_ANEW: Status = { code: StatusCode.Unavailable, message: "the peering was established again" };
 const DAMAGED: Status = {
   code: StatusCode.Unavailable,
   message: "imports that are stored were damaged, and are to be sent again",
@@ -563,7 +563,7 @@ export class Links implements AsyncDisposable {
   }
 }
 
-/** Told to nobody: a stream whose intake is closed answers nothing any more. */
+/** Discarded: a closed intake sends no answers. */
 const REPLACED_MEANWHILE = new PeeringError("aborted", "the stream was replaced or has ended");
 
 function undecodable(error: unknown): PeeringError {

@@ -37,8 +37,8 @@ export interface HostOptions {
   readonly authority?: CertificateAuthority;
   /**
    * Which services of one peer are carried over to another, beside what `exported-services` exports. A service goes to no
-   * cluster that it came through, and a local one of the same name goes first. Instances keep their addresses: whoever
-   * imports them must be able to reach those. Default: none.
+   * cluster that it came through, and a local one of the same name goes first. Instances keep their addresses, so
+   * the clusters that import them must be able to reach those. Default: none.
    */
   readonly transit?: readonly TransitRule[];
   /** Where our own services come from. Default: the built-in catalog, in `storage`. */
@@ -47,7 +47,7 @@ export interface HostOptions {
   readonly advertise?: readonly string[];
   /**
    * Seals what must be kept secret at rest: stream secrets of a dialer, CA keys. What is stored otherwise, as it is or with an
-   * older key of the box, is sealed anew at the start. Default: stored as they are.
+   * older key of the box, is sealed with the newest key at the start. Default: stored as they are.
    */
   readonly secretBox?: SecretBox;
   /** Whether exported services can be reached through mesh gateways. Default true, as `connect.enabled` of a Consul server. */

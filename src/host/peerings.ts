@@ -52,7 +52,7 @@ export interface GenerateTokenOptions {
   readonly peerName: string;
   /** Free key/values kept with a new record; ignored when the peering exists already, as in Consul. */
   readonly meta?: Readonly<Record<string, string>>;
-  /** `host:port` where the other side shall dial instead of the advertised addresses. Not looked at, as in Consul. */
+  /** `host:port` that the other side dials instead of the advertised addresses. Not looked at, as in Consul. */
   readonly serverExternalAddresses?: readonly string[];
 }
 
@@ -80,7 +80,7 @@ export interface PeeringsParts {
   readonly authority: CertificateAuthority;
   readonly datacenter: string;
   readonly remote: RemoteInfo;
-  /** Where peers shall dial us now; undefined when there is nowhere. */
+  /** The addresses that peers can dial us at now; undefined when there are none. */
   readonly serverAddresses: () => readonly string[] | undefined;
   readonly throughGateways: () => boolean;
   readonly leadership: Leadership;
@@ -101,9 +101,9 @@ export class Peerings implements AsyncDisposable {
   }
 
   /**
-   * Generates a token for the cluster that shall be known as `peerName`, and its record where there is none. A token
+   * Generates a token for the cluster that will be known here as `peerName`, and its record where there is none. A token
    * works once; generating another one voids an unused one and disturbs nothing that runs.
-   * @returns The token's text. Whoever holds it can peer: keep it secret.
+   * @returns The token's text. Its holder can peer: keep it secret.
    * @throws {PeeringError} `invalid-name`, `invalid-argument` (meta); `wrong-role`: the name belongs to a
    *   peering we dial; `invalid-record`: the peering is being deleted, or was terminated by the peer and must be deleted
    *   first; `unavailable`: this host listens nowhere, or its root certificate is not valid; `storage-failed`.

@@ -76,7 +76,7 @@ export class PreparedQueries {
   /** How many templates have a name of a length: a name is looked for by as many prefixes. */
   readonly #prefixLengths = new Map<number, number>();
   readonly #listeners = new Set<() => void>();
-  /** Held by whoever writes: a name is looked for and taken in one go. */
+  /** Held by writers: looking for a name and taking it are one step. */
   readonly #mutex = new Mutex();
   #index = 0n;
 

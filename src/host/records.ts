@@ -335,7 +335,7 @@ export class PeeringRecords implements AsyncDisposable {
    * The second write of an establish: the record as ESTABLISHING, all that the token told of the cluster, and its stream
    * secret, in one commit.
    * @param begun - what {@link beginEstablish} returned.
-   * @throws {PeeringError} `invalid-record`: the record was deleted meanwhile; it is not made anew (D-19).
+   * @throws {PeeringError} `invalid-record`: the record was deleted meanwhile; it is not created again (D-19).
    */
   async finishEstablish(begun: BegunEstablish, streamSecret: string): Promise<Peering> {
     const sealedActive = streamSecret === "" ? new Uint8Array() : this.#seal(streamSecret);
@@ -398,7 +398,7 @@ export class PeeringRecords implements AsyncDisposable {
       await this.#current();
       event = this.#openEvent(id, open, given);
     } catch {
-      // Memory could not be read anew, or the dialer's secret could not be unsealed.
+      // Memory could not be read again, or the dialer's secret could not be unsealed.
       return refusal(StatusCode.Internal, `failed to find peering secrets for PeerID: ${peerId}`);
     }
     if (event.type !== "opened-with-pending-secret") return this.#verdict(id, transition(this.byId(id), event));
@@ -420,7 +420,7 @@ export class PeeringRecords implements AsyncDisposable {
    * @param meant - `peerId` of the record when the stream was opened. `servers`: whether the peer's servers are trusted
    *   by it, too, which those of Consul 1.13 are not: the record keeps the roots it has then. Default true.
    * @throws {PeeringError} `invalid-bundle`: no usable roots (D-23), or a trust domain that this peer may not name;
-   *   `invalid-record`: no such record, it is not active, or it was established anew with another peer since.
+   *   `invalid-record`: no such record, it is not active, or it was established again with another peer since.
    */
   async writeTrustBundle(
     id: string,
@@ -444,7 +444,7 @@ export class PeeringRecords implements AsyncDisposable {
    * Stores where the acceptor can be dialed from now on. Manual addresses stay and go first.
    * @param meant - `peerId` of the record when the stream was opened.
    * @throws {PeeringError} `wrong-role`: we are the acceptor, or the list is empty (D-32); `invalid-record`: no such
-   *   record, it is not active, or it was established anew with another peer since.
+   *   record, it is not active, or it was established again with another peer since.
    */
   async writeServerAddresses(
     id: string,
@@ -459,7 +459,7 @@ export class PeeringRecords implements AsyncDisposable {
   }
 
   /**
-   * The peer deleted the peering. Does nothing for a record that is gone, DELETING, or established anew since (D-12).
+   * The peer deleted the peering. Does nothing for a record that is gone, DELETING, or established again since (D-12).
    * @param meant - `peerId` of the record when the stream was opened.
    * @returns Whether the record became TERMINATED.
    */
@@ -515,7 +515,7 @@ export class PeeringRecords implements AsyncDisposable {
   /** Removes the bundle of that peer, if there is one and no active record it belongs to. The record keeps the roots. */
   async removeTrustBundle(peerName: string): Promise<void> {
     await this.#write((tables) => {
-      // Established anew since the cleanup began: this bundle is of the new life.
+      // Established again since the cleanup began: this bundle is of the new life.
       const changes = isActive(this.byName(peerName)) ? NO_CHANGES : deleteTrustBundle(tables, peerName);
       return { changes, result: () => {} };
     });
@@ -663,7 +663,7 @@ export class PeeringRecords implements AsyncDisposable {
     return this.#unusedId((secret) => tables.isSecretInUse(digestSecret(secret)));
   }
 
-  /** Seals as the box does it today. What it does not open stays as it is: whoever dials with it is told why. */
+  /** Seals as the box does it today. A secret that it cannot open stays as it is; dialing with it fails and says why. */
   #sealAnew(): Promise<void> {
     const { secretBox } = this.#options;
     return this.#write((tables) => {
@@ -699,7 +699,7 @@ export class PeeringRecords implements AsyncDisposable {
   }
 
   /**
-   * One step: planned over the tables as they are, committed as a whole, then kept in memory and reported. Planned anew
+   * One step: planned over the tables as they are, committed as a whole, then kept in memory and reported. Planned again
    * when another process was faster.
    * @param wrapping - of failures of the storage.
    */
@@ -717,7 +717,7 @@ export class PeeringRecords implements AsyncDisposable {
           const code = error instanceof PeeringError ? error.code : undefined;
           this.#stale ||= code === "conflict" || code === "unavailable";
           if (code === "conflict" && attempt < CONFLICT_TRIES) continue;
-          // What was written after all shall be known as soon as can be, not only when the next step asks.
+          // A commit that failed may have been written: read it now rather than at the next step.
           if (this.#stale) await this.#load().catch(() => this.#options.onStale?.());
           throw wrapping === undefined ? error : prefixed(wrapping.prefix, error, wrapping.status);
         }
@@ -854,7 +854,7 @@ export class PeeringRecords implements AsyncDisposable {
     this.#follow(tables, revision);
   }
 
-  /** Takes over tables read anew, and reports what differs. Nobody listens yet when they are read first. */
+  /** Takes over tables read again, and reports what differs. Nobody listens yet when they are read first. */
   #follow(tables: Tables, revision: bigint): void {
     const before = this.#tables;
     this.#tables = tables;
@@ -932,7 +932,7 @@ function withKnownAddresses(
 /** A stream speaks for the peering it was opened for (D-12), even while the record is another one's already (I19). */
 function requireMeant(peering: Peering | undefined, meant: { readonly peerId?: string }): void {
   if (peering === undefined || meant.peerId === undefined || meant.peerId === peering.peerId) return;
-  throw new PeeringError("invalid-record", "peering was established anew with another peer");
+  throw new PeeringError("invalid-record", "peering was established again with another peer");
 }
 
 /** No entry has it: revisions grow from 1. */

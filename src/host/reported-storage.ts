@@ -5,11 +5,11 @@ import type { Storage } from "../storage/storage.js";
 const NOT_READ = "the storage could not be read";
 
 /**
- * `storage`, whose failures are counted and logged, whoever asked it: a commit fails for somebody who is told, such as a peer,
- * and need not be able to do anything about a disk that is full. Disposing of it disposes of `storage`.
+ * `storage`, whose failures are counted and logged. The caller that gets the error, such as a peer, often cannot do anything about
+ * a full disk; the operator can. Disposing of it disposes of `storage`.
  */
 export function reportedStorage(storage: Storage, incidents: Incidents): Storage {
-  // Observed on the side, so that the caller gets his promise as it is.
+  // Observed on the side, so that the caller gets its promise unchanged.
   const observed = <Result>(
     result: Promise<Result>,
     kind: string,

@@ -53,7 +53,7 @@ export interface StreamLinkOptions {
   readonly limits?: ReceiveLimits;
   /** Performs an effect; what comes of it returns through {@link StreamLink.feed}. Must not throw. */
   readonly perform: (effect: LinkEffect) => void;
-  /** Called after each input, for whoever mirrors the session's status. */
+  /** Called after each input, to mirror the session's status. */
   readonly onProgress?: () => void;
 }
 

@@ -119,7 +119,7 @@ export class Transit implements AsyncDisposable {
   readonly #sources = new Map<string, Source>();
   readonly #destinations = new Set<Destination>();
   readonly #ending = new Set<Promise<void>>();
-  /** Services that changed and were told to nobody yet, by the key of their source. */
+  /** Services that changed and were not passed on yet, by the key of their source. */
   readonly #untold = new Map<string, Set<string>>();
   #telling: Timer | undefined;
   #toldAtMs = Number.NEGATIVE_INFINITY;

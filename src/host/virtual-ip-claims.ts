@@ -26,7 +26,7 @@ const NAMING_KINDS = [
 ] as const;
 
 /**
- * Holds virtual addresses in the catalog for what is no instance of it: services that peers export to the mesh, and local
+ * Holds virtual addresses in the catalog for services without an instance in it: those that peers export to the mesh, and local
  * ones that configuration entries name. Whatever a crash leaves between an entry or an import and its
  * address is put right by {@link repair}.
  */

@@ -139,7 +139,7 @@ async function write(call: Call): Promise<Answer> {
   await requireWrite(call, decoded.kind, decoded.name, decoded.entry);
   checkName(decoded);
   const written = await call.host.configEntries.setUntyped(decoded.entry, cas === undefined ? {} : { cas });
-  // Whoever reads next finds the addresses that belong to the entry.
+  // The next read finds the addresses that belong to the entry.
   await call.host.internals.virtualIps.settled();
   return { json: written };
 }

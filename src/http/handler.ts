@@ -149,7 +149,7 @@ export function httpHandler(host: PeeringHost, options: HttpHandlerOptions = {})
   const limits = options.limits ?? new CallLimits({ clock, incidents: host.incidents });
 
   const answer: HttpListener = (request, response) => {
-    // A client that went away is no failure of ours; the signal tells whoever works for it.
+    // A client that went away is no failure of ours; the signal ends the work for it.
     request.on("error", () => {});
     response.on("error", () => {});
     const gone = new AbortController();

@@ -379,7 +379,7 @@ async function remove(call: Call): Promise<Answer> {
   return {};
 }
 
-/** Of the query as it is. What does not exist is told to whoever may write its likes. */
+/** The right to write the stored query. That a query is missing is shown only to callers that could write it. */
 async function requireWrite(call: Call, id: string): Promise<void> {
   const known = call.host.queries.get(id);
   await call.require({ resource: "query", access: "write", name: known?.query.name ?? "" });

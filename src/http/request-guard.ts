@@ -61,7 +61,7 @@ export class RequestGuard {
   readonly #rate: RequestRate | undefined;
   readonly #perSecond: number | undefined;
 
-  /** @throws {TypeError} for a host, origin or network that is none, and for a rate at which nothing may come. */
+  /** @throws {TypeError} for an invalid host, origin or network, and for a rate of 0. */
   constructor(
     { allowedHosts = [], allowedOrigins = [], allowWriteFrom = [], requestsPerSecond }: RequestGuardOptions,
     incidents: Incidents,
@@ -175,7 +175,7 @@ function namedHosts(rawHeaders: readonly string[]): readonly string[] {
   return rawHeaders.filter((_, index) => index % 2 === 1 && /^(?:host|:authority)$/i.test(rawHeaders[index - 1] ?? ""));
 }
 
-/** The host of `host[:port]` in the one spelling that the URL standard has for it; undefined for what is no host. */
+/** The host of `host[:port]` in the one spelling that the URL standard has for it; undefined for an invalid host. */
 function canonicalHost(authority: string): string | undefined {
   if (!/^(?:\[[\da-f:.]+\]|[\w.-]+)(?::\d*)?$/i.test(authority)) return undefined;
   try {
@@ -190,7 +190,7 @@ function isLoopback(address: string | undefined): boolean {
   return LOOPBACK_HOST.test(canonicalHost(isIPv6(address) ? `[${address}]` : address) ?? "");
 }
 
-/** @throws {TypeError} for what is no host. */
+/** @throws {TypeError} for an invalid host. */
 function allowedHost(text: string): string {
   if (text === ANY) return ANY;
   const host = isIPv6(text) ? `[${text}]` : text;
@@ -200,7 +200,7 @@ function allowedHost(text: string): string {
   return canonical;
 }
 
-/** @throws {TypeError} for what is no origin. */
+/** @throws {TypeError} for an invalid origin. */
 function allowedOrigin(text: string): string {
   if (text === ANY || text === "null") return text;
   try {

@@ -83,7 +83,7 @@ function verbOf(type: string, verb: string): TransactionVerb {
   throw new PeeringError("invalid-registration", `unknown ${type} operation: ${verb}`);
 }
 
-/** @throws {PeeringError} `invalid-registration`, {@link HttpError}: what is no operation of a catalog. */
+/** @throws {PeeringError} `invalid-registration`, {@link HttpError}: it is not an operation of a catalog. */
 function operationOf({ Node: node, Service: service, Check: check }: OperationBody): TransactionOperation {
   if (node !== undefined) {
     const verb = verbOf("node", node.Verb);

@@ -209,7 +209,7 @@ export interface StreamInstance {
   end(at: number, error?: string): void;
 }
 
-/** What is known about the streams of every peering, by local id. In memory only: a restart begins anew. */
+/** What is known about the streams of every peering, by local id. In memory only: a restart starts over. */
 export class StreamTracker {
   readonly #entries = new Map<string, TrackerEntry>();
 

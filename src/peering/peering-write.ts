@@ -10,7 +10,7 @@ export type PeeringWrite = Omit<Peering, "state" | "createIndex" | "modifyIndex"
 /**
  * Writes a record, and what becomes of its secrets, or nothing (Consul's PeeringWrite, 1.21). The record is replaced as
  * a whole; a record that is not active loses its secrets, and so does a dialer's whose cluster is another one now: a
- * stream secret is shown to nobody but who gave it.
+ * stream secret is shown only to the cluster that gave it.
  * @throws {PeeringError} `invalid-record`, `wrong-role`, `invalid-secret` with Consul's texts.
  */
 export function writePeering(tables: RecordTables, write: PeeringWrite, secrets?: SecretsRequest): RecordChanges {
@@ -95,7 +95,7 @@ function withoutEpoch(write: PeeringWrite): PeeringWrite {
 /** The latest moment that a date can be, in milliseconds. */
 const LATEST_MS = 8.64e15;
 
-/** @throws {PeeringError} `invalid-record` for what is no time at all. */
+/** @throws {PeeringError} `invalid-record` for a time that is not a number or out of range. */
 function isDeletionTime(deletedAt: number | undefined): boolean {
   if (deletedAt !== undefined && !(Math.abs(deletedAt) <= LATEST_MS)) {
     throw new PeeringError("invalid-record", "Invalid deletion time");

@@ -223,7 +223,7 @@ export interface Transition<P extends MachinePeering = MachinePeering> {
   readonly event: PeeringEventType;
   /** The record before, undefined where there was none. */
   readonly before: P | undefined;
-  /** The record afterwards, undefined where there is none. Its indexes are for whoever stores it to set. */
+  /** The record afterwards, undefined where there is none. The store sets its indexes. */
   readonly peering: P | undefined;
   /** Whether the record is to be written, also where no field but its index changes. */
   readonly written: boolean;
@@ -291,7 +291,7 @@ const rows: Readonly<Record<PeeringEventType, Row>> = {
     undefined: both(unchanged()),
   },
   "establish-finished": {
-    // Removed meanwhile: Consul would create it anew (D-19).
+    // Removed meanwhile: Consul would create it again (D-19).
     initial: refused("write-marked-for-deletion"),
     living: byRole(refused("establish-by-acceptor"), moved("establishing", "store-stream-secret", "start-dialing")),
     deleting: byRole(refused("establish-by-acceptor"), refused("write-marked-for-deletion")),
@@ -596,7 +596,7 @@ function isLiving(peering: MachinePeering | undefined): boolean {
   return peering !== undefined && !["deleting", "terminated", "undefined"].includes(peering.state);
 }
 
-/** Meant for the peering this record was before it was established anew (D-12). */
+/** Meant for the peering this record was before it was established again (D-12). */
 function isStale(peering: MachinePeering, event: { readonly peerId?: string }): boolean {
   return event.peerId !== undefined && event.peerId !== peering.peerId;
 }

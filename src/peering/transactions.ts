@@ -63,7 +63,7 @@ export function performStep(
     dropBundle();
   }
   if (written && before !== undefined && namesAnother(before, step)) {
-    // A stream secret is shown to nobody but the cluster that gave it.
+    // A stream secret is shown only to the cluster that gave it.
     if (!isSameCluster(before, record)) row = undefined;
     // The roots of the former cluster say nothing of this one.
     if (before.peerServerName !== record.peerServerName) dropBundle();

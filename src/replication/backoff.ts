@@ -7,7 +7,7 @@ const FAST_CAP_MS = 8_192;
 const SLOW_CAP_MS = 64_000;
 const EXCHANGE_GAP_MS = 150;
 
-/** How long a stream must have stood for the count of failures to start anew, in milliseconds (D-5). */
+/** How long a stream must have stood for the count of failures to start over, in milliseconds (D-5). */
 export const STABLE_STREAM_MS = 60_000;
 
 /** Far above where every wait has reached its cap, and far below where a count would lose precision. */
@@ -62,7 +62,7 @@ export class RetryCounter {
     return dialBackoffMs(this.#failures, typeof failure === "number" ? failure : statusCodeOf(failure));
   }
 
-  /** Starts the count anew: what the loop dials, or with what, has changed. */
+  /** Starts the count over: what the loop dials, or with what, has changed. */
   reset(): void {
     this.#failures = 0;
   }

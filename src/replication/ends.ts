@@ -30,7 +30,7 @@ export function rpcErrorText(error: PeeringError): string {
     : `rpc error: code = ${codeNames[status] ?? `Code(${status})`} desc = ${message}`;
 }
 
-/** What an end that the host decided means to whoever reads the status. */
+/** The error that the status shows for an end that the host decided. */
 export function errorOf(status: Status): PeeringError {
   return new PeeringError(errorCodeOf(status.code), status.message, { status: status.code });
 }

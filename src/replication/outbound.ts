@@ -146,7 +146,7 @@ export class OutboundTable {
 
   /**
    * Takes the newest version of a resource. Returns its size when it is too large for the peer and that was not known.
-   * @throws {TypeError} for a type URL that is none of the four.
+   * @throws {TypeError} for a type URL other than the four.
    */
   put(resource: ExportedResource): number | undefined {
     const lane = laneOf(resource.resourceUrl);

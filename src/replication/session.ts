@@ -128,7 +128,7 @@ export class ReplicationSession implements Session {
     this.#limits = { ...defaultSessionLimits, ...options.limits };
     this.#strictConsul = options.strictConsul ?? false;
     this.#maxSendBytes = options.maxSendBytes;
-    // Whoever has not shown to be newer may be Consul 1.13, whose stream would break on more.
+    // Until the peer proves newer, assume Consul 1.13, whose stream breaks on larger messages.
     this.#exports = new OutboundTable(Math.min(options.maxSendBytes, LEGACY_RECEIVE_BYTES));
     if (options.role === "dialer") {
       this.#remoteId = options.remoteId;
@@ -501,7 +501,7 @@ export class ReplicationSession implements Session {
       if (this.#isClosed()) return;
     }
     if (failure === undefined || this.#strictConsul) return;
-    // What storage refused would be missing until it changes: the next stream brings everything anew (D-31). The answers
+    // What storage refused would be missing until it changes: the next stream brings everything again (D-31). The answers
     // go first, without waiting for credit.
     for (let answer = this.#answers.take(); answer !== undefined; answer = this.#answers.take()) {
       out.push({ type: "send", message: answer });
@@ -597,7 +597,7 @@ export class ReplicationSession implements Session {
   #stop(out: SessionOutput[]): void {
     if (this.#phase === "draining") return;
     if (this.#role === "acceptor" && this.#phase === "opening") {
-      // Whoever opens is not known to be the peer yet, so it is not told more than that.
+      // The caller is not known to be the peer yet, so it gets no more than this.
       const text = `peering is marked as deleted: ${this.#judged?.peerId ?? ""}`;
       this.#fail("aborted", StatusCode.Aborted, text, out);
       return;

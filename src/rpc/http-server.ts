@@ -32,7 +32,7 @@ export interface HttpServerOptions {
   readonly rpc: RpcListener;
   /** Answers what else is asked, such as the listener that `httpHandler` of `peerage/http` makes. Default: 404. */
   readonly http?: HttpListener;
-  /** Serves over TLS 1.2 or 1.3, with HTTP/2 for whoever offers it. Default: in plaintext. */
+  /** Serves over TLS 1.2 or 1.3, with HTTP/2 for clients that offer it. Default: in plaintext. */
   readonly tls?: ServerTls;
   /** Whether clients must show a certificate of an authority of `tls`. Default false. */
   readonly verifiesClients?: boolean;
@@ -96,7 +96,7 @@ const PING = { intervalMs: 30_000, timeoutMs: 10_000 };
 /**
  * Serves HTTP/1.1 and HTTP/2 on one port: the first bytes of a connection tell which it is. In plaintext, clients of HTTP/2 must
  * know that beforehand, as those of gRPC do.
- * @throws {PeeringError} `invalid-argument` for an address that is none, or certificates that cannot be used, `unavailable` when
+ * @throws {PeeringError} `invalid-argument` for an invalid address, or certificates that cannot be used, `unavailable` when
  *   it cannot be bound.
  */
 export async function httpServer(options: HttpServerOptions): Promise<HttpServer> {
@@ -338,7 +338,7 @@ function continueWhenRead(request: IncomingMessage, response: ServerResponse): v
 /** Reads as much of a connection as tells what it is, and puts it back. */
 function recognise(socket: Socket, recognised: (isHttp2: boolean) => void): void {
   let head = Buffer.alloc(0);
-  // Whoever takes the connection over listens for himself; until then a reset would end the process.
+  // The server that takes the connection over has its own listener; until then a reset would end the process.
   socket.on("error", () => {});
   // It may be half open, for HTTP/1.1; but who says no more before a word of that is gone.
   const gone = (): void => void socket.destroy();

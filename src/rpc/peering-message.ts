@@ -56,7 +56,7 @@ export function peeringMessage(view: PeeringView): MessageInit<typeof PeeringSch
   };
 }
 
-/** @param index - of its last write, which we tell as that of its first one, too: bundles are written anew as a whole. */
+/** @param index - of its last write, which stands for its creation, too: a bundle is always written as a whole. */
 export function trustBundleMessage(bundle: TrustBundle, index: bigint): MessageInit<typeof PeeringTrustBundleSchema> {
   return {
     TrustDomain: bundle.trustDomain,

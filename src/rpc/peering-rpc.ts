@@ -136,7 +136,7 @@ export function peeringRpc(host: PeeringHost, options: PeeringRpcOptions = {}): 
   const handlers = new Map<string, UniversalHandler>(router.handlers.map((handler) => [handler.requestPath, handler]));
 
   const answer = (handler: UniversalHandler, request: HttpRequest, response: HttpResponse) => {
-    // A client that went away is no failure of ours; the signal of its call tells whoever works for it.
+    // A client that went away is no failure of ours; the signal of its call ends the work for it.
     request.on("error", () => {});
     response.on("error", () => {});
     const refusal = guard.judge(request);

@@ -15,7 +15,7 @@ const INSTANCES_TOGETHER = 50;
 
 /**
  * Everything imported from a peer at one moment, then each change. What a slow reader has not taken yet waits in the host's
- * import store: of each service that changed what it was, once, shared with whoever has not been told either.
+ * import store: the former version of each changed service, once, shared by all slow readers.
  * @param service - `""`: all.
  */
 export async function* watchImports(

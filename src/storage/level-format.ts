@@ -228,7 +228,7 @@ function blockEntries(block: Buffer): readonly { readonly key: Buffer; readonly 
   for (let index = 0, before = -1; index < restarts; index++) {
     const at = block.readUInt32LE(end + 4 * index);
     if (at <= before || (index === 0 && at !== 0) || (entries.length > 0 && !wholeKeysAt.has(at))) {
-      throw new RangeError("it begins anew where no key does");
+      throw new RangeError("it begins again where no key does");
     }
     before = at;
   }

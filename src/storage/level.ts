@@ -558,7 +558,7 @@ class LevelStorage implements Storage {
 
   /**
    * Makes the database usable after a failed write. The log may end in half a record then, and what were appended to it
-   * would be lost on recovery, so it is opened anew; but first the disk must take what that needs, for until then the
+   * would be lost on recovery, so it is closed and opened again; but first the disk must take what that needs, for until then the
    * open one still answers reads.
    * @throws {PeeringError} `storage-failed` when it is not usable yet.
    */

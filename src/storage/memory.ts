@@ -20,7 +20,7 @@ export interface MemoryStorageOptions {
   readonly limits?: Partial<StorageLimits>;
 }
 
-/** A storage that lives and dies with the process: for tests, and for hosts that may start anew each time. */
+/** A storage that lives and dies with the process: for tests, and for hosts that may start over each time. */
 export function memoryStorage(options: MemoryStorageOptions = {}): Storage {
   return new MemoryStorage(options);
 }

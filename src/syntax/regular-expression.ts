@@ -404,7 +404,7 @@ class PatternParser {
     if (this.#take("+")) return [1, Number.POSITIVE_INFINITY];
     if (this.#take("?")) return [0, 1];
     if (this.#peek() !== "{") return undefined;
-    // What is no repetition is a brace like any other character.
+    // A brace that begins no repetition is an ordinary character.
     const found = /^\{(\d{1,9})(?:(,)(\d{1,9})?)?\}/.exec(
       this.#pattern.slice(this.#position, this.#position + 24).join(""),
     );

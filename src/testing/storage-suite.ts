@@ -20,7 +20,7 @@ import type {
 const DAMAGES = 12;
 
 export interface StorageSuiteOptions {
-  /** Whether what was committed is found again when the same directory is opened anew. Default false. */
+  /** Whether what was committed is found again when the same directory is opened again. Default false. */
   readonly durable?: boolean;
   /**
    * Whether what it keeps lies in files of the directory. Then no other user may read these, a second one is `locked` by

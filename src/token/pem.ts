@@ -75,7 +75,7 @@ function lineStarting(text: string, marker: string, from: number): number {
   return found < 0 ? -1 : found + 1;
 }
 
-/** The certificates in a text, in order. What is no parsable certificate is left out, as Go's pool does. */
+/** The certificates in a text, in order. Text that cannot be parsed as a certificate is left out, as Go's pool does. */
 export function certificatesIn(text: string): readonly ParsedCertificate[] {
   const found: ParsedCertificate[] = [];
   for (const { type, content, hasHeaders } of pemBlocks(text)) {

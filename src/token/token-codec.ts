@@ -17,7 +17,7 @@ import { splitHostPort } from "./address.js";
 import { decodeBase64 } from "./base64.js";
 import { firstPemBlock } from "./pem.js";
 
-/** What a peering token says. Whoever holds it holds the establishment secret. */
+/** The content of a peering token. It includes the establishment secret. */
 export interface PeeringToken {
   /** PEM certificates the dialer trusts for the acceptor's servers, and no others. Empty: plaintext (1.13). */
   readonly ca: readonly string[];

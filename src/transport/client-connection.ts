@@ -30,7 +30,7 @@ export interface ClientConnection {
 }
 
 const CLOSE_GRACE_MS = 1000;
-/** Of what is no certificate, and of what an acceptor says as it hangs up, in an error. */
+/** Characters that an error quotes of a bad certificate, or of an acceptor's last words. */
 const SHOWN_CHARACTERS = 1_024;
 
 function unavailable(reason: string, cause?: unknown): PeeringError {
@@ -46,7 +46,7 @@ function unavailable(reason: string, cause?: unknown): PeeringError {
  */
 function parseCertificates(elements: readonly string[]): readonly string[] {
   return elements.flatMap((element) => {
-    // As Go's AppendCertsFromPEM: what is no certificate is passed over, as long as one remains.
+    // As Go's AppendCertsFromPEM: entries without a certificate are skipped, as long as one is left.
     const certificates = certificatesIn(element);
     if (certificates.length === 0) {
       const shown = element.includes("PRIVATE KEY") ? "(a private key)" : element.slice(0, SHOWN_CHARACTERS);
@@ -121,7 +121,7 @@ const URI_NAME = /(?:^|, )URI:("(?:[^"\\]|\\.)*"|[^,]*)/g;
 const SERVER_IDENTITY = /^spiffe:\/\/[^/?#]+\/agent\/server\/dc\/[^/?#]+$/i;
 
 /**
- * The SPIFFE ids of a certificate that is none of a server's, such as a service's. An authority signs those for many, and one
+ * The SPIFFE id of a certificate that is not a server's, such as a service's; undefined for a server's. An authority signs those for many, and one
  * that lets them choose DNS names would let them be the server. Consul looks at the DNS name alone (D-63).
  */
 function foreignIdentity(socket: TLSSocket): string | undefined {

@@ -359,7 +359,7 @@ export class ConnectionLimits {
 
   #outOfDescriptors(error: unknown): void {
     reportOutOfDescriptors(this.#incidents, error);
-    // Whoever only waits gives his back.
+    // Connections that only wait give their descriptors back.
     while (this.#displaceStale());
   }
 }

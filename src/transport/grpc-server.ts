@@ -69,7 +69,7 @@ export interface GrpcServerOptions {
 /**
  * Serves one address.
  * @param identity - undefined: plaintext, HTTP/2 with prior knowledge.
- * @throws {PeeringError} `unavailable` when the address cannot be bound, `invalid-argument` for one that is none.
+ * @throws {PeeringError} `unavailable` when the address cannot be bound, `invalid-argument` for an invalid one.
  */
 export async function startServer(
   address: string,

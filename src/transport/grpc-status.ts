@@ -49,7 +49,7 @@ export function percentEncode(text: string): string {
   return encoded;
 }
 
-/** The reverse of {@link percentEncode}; what is no valid escape stays as it is, as the gRPC specification demands. */
+/** The reverse of {@link percentEncode}; an invalid escape stays as it is, as the gRPC specification demands. */
 export function percentDecode(text: string): string {
   if (!text.includes("%")) return text;
   const bytes: number[] = [];

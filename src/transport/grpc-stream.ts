@@ -171,7 +171,7 @@ abstract class GrpcStream implements ReplicationStream {
       this.#queue(messages);
       if (error.code === "resource-exhausted") this.#untilAuthorized?.refused(error);
       this.endReceiving(error);
-      // Whoever sends this is not read any further; the owner of the stream closes it.
+      // Nothing more is read from a peer that sends this; the owner of the stream closes it.
       this.#stream.pause();
       return;
     }

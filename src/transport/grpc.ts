@@ -77,7 +77,7 @@ export interface GrpcTransportOptions {
   /** `host:port` to accept peers on, with TLS. Port 0 takes a free one. Default: none. */
   readonly listen?: string;
   /**
-   * `host:port` to accept peers on in plaintext. Insecure: whoever can listen on the network reads what is replicated and
+   * `host:port` to accept peers on in plaintext. Insecure: a program that can listen on the network reads what is replicated and
    * the secrets of streams. Only for dialers of Consul 1.13 that were given a token without CA; with the tokens of a host
    * they use TLS. Default: none.
    */

@@ -275,7 +275,7 @@ class Pipe {
   }
 
   async read(): Promise<readonly Uint8Array[] | undefined> {
-    // Never at once: whoever relies on that has a bug that only a wire would show.
+    // Never synchronously: code that relied on that would have a bug that only a real network shows.
     await undefined;
     while (this.#messages.length === 0) {
       if (this.#released) return undefined;

@@ -29,7 +29,7 @@ export interface IssuedCertificate {
 export interface CertificateAuthority extends AsyncDisposable {
   /** `<cluster uuid>.consul`, lower-case; never changes. */
   readonly trustDomain: string;
-  /** Every root peers shall trust, the active one included. Never empty. */
+  /** Every root that peers must trust, the active one included. Never empty. */
   roots(): readonly CaRoot[];
   /** Calls `listener` after each change of the roots, until the returned function is called. */
   onRootsChanged(listener: () => void): () => void;

@@ -9,7 +9,7 @@ import { fingerprintOf, rootIdOf } from "./pem.js";
 
 /** Roots and a signing key of a host's own. */
 export interface ProvidedMaterial {
-  /** Every root peers shall trust, PEM; an entry may hold several. Self-signed: dialers on OpenSSL want that. */
+  /** Every root that peers must trust, PEM; an entry may hold several. Self-signed: dialers on OpenSSL need that. */
   readonly rootPems: readonly string[];
   /**
    * PEM: the certificate of the signing key, which may be one of the roots; after it the intermediates that lead from it

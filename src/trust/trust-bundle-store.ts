@@ -24,7 +24,7 @@ const MOST_ENTRY_CHARACTERS = 64 * 1024;
 
 /**
  * The bundle as it may be stored, if it may be (D-23): it has roots, and each entry holds a certificate. Each certificate is
- * kept once, encoded anew: what else an entry holds would stay with the peering, and be shown with it, for nothing. Consul
+ * stored once, as its own PEM: other text in an entry would be stored and shown for nothing. Consul
  * stores anything, and dials in plaintext after an empty one.
  * @throws {PeeringError} `invalid-bundle`.
  */
@@ -125,7 +125,7 @@ export interface TrustBundleView {
   readonly bundles: readonly TrustBundle[];
   /** Our own roots, then those of these bundles; distinct, one certificate each, PEM ending in a newline. */
   readonly union: readonly string[];
-  /** Bundles that are stored and told to nobody, by lower-cased peer name. */
+  /** Bundles that are stored and not handed out, by lower-cased peer name. */
   readonly withheld: ReadonlyMap<string, WithheldReason>;
 }
 
@@ -194,7 +194,7 @@ export class TrustBundleStore implements AsyncDisposable {
     return this.#view.union;
   }
 
-  /** The bundles that are stored and told to nobody, and why. */
+  /** The bundles that are stored and not handed out, and why. */
   withheld(): ReadonlyMap<string, WithheldReason> {
     return this.#view.withheld;
   }

@@ -51,8 +51,8 @@ interface Owner {
 }
 
 /**
- * The trust bundles that are stored, and who may claim which trust domain: ours nobody, any other one whoever names it first, until
- * its bundle is removed or names another one. Several peerings may lead to one cluster: a later bundle may name the same domain
+ * The trust bundles that are stored, and which peering owns which trust domain (D-24): ours none, any other one the peering that names it
+ * first, until its bundle is removed or names another one. Several peerings may lead to one cluster: a later bundle may name the same domain
  * when each root of it is one of the first one's, for it adds nothing to what is trusted then. A change takes as long as there are
  * bundles that it may decide about, however many there are.
  */
@@ -203,7 +203,7 @@ function textOf(reason: WithheldReason, trustDomain: string): string {
     case "invalid-trust-domain":
       return `trust bundle with an invalid trust domain: ${shown}`;
     case "own-trust-domain":
-      return `trust bundle claims the trust domain of the cluster that receives it: ${shown}; clusters that peer must have different ones: found one of the two anew, with a cluster id of its own`;
+      return `trust bundle claims the trust domain of the cluster that receives it: ${shown}; clusters that peer must have different ones: create one of the two again, with its own cluster id`;
     case "trust-domain-of-another-peering":
       return `trust bundle claims the trust domain of another peering, with other roots: ${shown}`;
     case "no-usable-root":
@@ -220,7 +220,7 @@ function byAge(
   return first < second ? -1 : 1;
 }
 
-/** The distinct certificates of a bundle by fingerprint, each encoded anew; undefined where an entry holds none. */
+/** The distinct certificates of a bundle by fingerprint, each as its own PEM; undefined where an entry holds none. */
 export function rootsOf(bundle: Pick<TrustBundle, "rootPems">): ReadonlyMap<string, string> | undefined {
   const roots = new Map<string, string>();
   for (const entry of bundle.rootPems) {

@@ -448,7 +448,7 @@ export class ProtobufWriter {
     return new Uint8Array(this.#buffer.buffer, this.#buffer.byteOffset, this.#length);
   }
 
-  /** A copy of what was written. The writer begins anew with the buffer it has grown: for many messages in a row. */
+  /** A copy of what was written. The writer starts over and keeps its buffer: for many messages in a row. */
   take(): Uint8Array {
     // Small ones share memory that Node has ready, which costs a fraction of an allocation for each.
     const copy = Buffer.allocUnsafe(this.#length);

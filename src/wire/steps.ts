@@ -1,5 +1,5 @@
 /**
- * Work that is done in steps of a bounded size: every `next` does one, the last returns the result. So whoever has it done
+ * Work that is done in steps of a bounded size: every `next` does one, the last returns the result. So the caller
  * can do other things in between, however much a peer has sent.
  */
 export type Steps<Result> = Generator<undefined, Result, undefined>;

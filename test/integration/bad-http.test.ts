@@ -1,5 +1,5 @@
 // What no client of good faith sends, byte by byte, to the server that an agent runs: each is refused with a text that says
-// why, or answered for what it is; nothing ends the process, and nobody is shown what he did not ask for.
+// why, or answered for what it is; nothing ends the process, and no client is shown an answer that it did not ask for.
 import assert from "node:assert/strict";
 import { once } from "node:events";
 import { connect, type Socket } from "node:net";
@@ -155,7 +155,7 @@ describe("one request inside another", { timeout: 60_000 }, () => {
   });
 });
 
-describe("requests that are none", { timeout: 60_000 }, () => {
+describe("invalid requests", { timeout: 60_000 }, () => {
   const cases: readonly (readonly [string, string, number])[] = [
     ["no version, as before there was one", "GET /v1/peerings\r\n\r\n", 200],
     ["another protocol", "GET /v1/peerings HTTP/3.0\r\nHost: localhost\r\n\r\n", 400],

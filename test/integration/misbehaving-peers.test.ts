@@ -199,7 +199,7 @@ describe("a line that carries one byte a second, under TLS", () => {
     it(`is given up by a host whose peer is the ${role}, and the next one serves`, async () => {
       await using relay = await startRelay();
       const { services, takenAheadBytes } = LOADS.grpc;
-      // Whoever is dialed says that it is at the relay.
+      // The acceptor advertises the relay's address.
       const host = { timings: { sendStallMs: STALL_MS } };
       await using at = await scene("grpc", role, {
         host: role === "dialer" ? { ...host, advertise: [relay.address] } : host,

@@ -187,7 +187,7 @@ describe("certificates that are not the expected ones", () => {
     const own = ownAuthority(root);
     return {
       ...own,
-      // Whatever is shown counts as of the active root; another id has the certificate issued anew.
+      // Whatever is shown counts as of the active root; with another id a new certificate is issued.
       roots: () => own.roots().map((one) => ({ ...one, id: rootId() })),
       issueServer: async () => {
         const certificate = await issue();

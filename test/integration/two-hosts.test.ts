@@ -61,7 +61,7 @@ for (const kind of ["memory", "grpc and level"] satisfies readonly Kind[]) {
     });
 
     for (const role of ["acceptor", "dialer"] as const) {
-      it(`the ${role} deletes; TERMINATED on the other; established anew (LC10, LC11, LC12)`, async () => {
+      it(`the ${role} deletes; TERMINATED on the other; established again (LC10, LC11, LC12)`, async () => {
         await using pair = await twoHosts(kind);
         const { acceptor, dialer } = pair;
         await offerServices(acceptor.host, "dialer", ["web"]);

@@ -172,7 +172,7 @@ async function drive(context: TestContext, binary: ConsulBinary, { a, b }: Serve
   });
 
   if (run.since("1.16.0")) {
-    await context.test("services export adds a consumer, whoever does it (CL5)", async () => {
+    await context.test("services export adds a consumer, with either command line (CL5)", async () => {
       await run.consul(a, "services", "export", "-name=web", "-consumer-peers=far");
       const environment = { CONSUL_HTTP_ADDR: a };
       const ours = await runPeerage(["services", "export", "-name=web", "-consumer-peers=west,further"], {

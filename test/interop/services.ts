@@ -117,7 +117,7 @@ function asImported(instance: InstanceRecord): Compared {
 
 function endpointOf({ Node, Service }: InstanceRecord): Omit<Compared, "checks"> {
   const { ID, Address, Datacenter, TaggedAddresses, Meta } = Node;
-  // A virtual address is given by whoever imports, for his own proxies.
+  // Each importer assigns its own virtual address, for its own proxies.
   const { "consul-virtual": _, ...addresses } = Service.TaggedAddresses;
   return {
     node: { ID, Node: Node.Node, Address, Datacenter, TaggedAddresses, Meta },

@@ -24,7 +24,7 @@ export async function settles<Value>(
   }
 }
 
-/** For what can only be seen to go on not happening, and for outages that shall last. */
+/** For proof that something does not happen, and for outages that must last. */
 export function pause(delayMs: number): Promise<void> {
   return new Promise((resolve) => setTimeout(resolve, delayMs));
 }

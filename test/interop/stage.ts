@@ -30,7 +30,7 @@ export class Stage implements AsyncDisposable {
     this.#remarks.push(text);
   }
 
-  /** What everything on the stage printed last, for whoever must find out why a scenario failed. */
+  /** What everything on the stage printed last, to find out why a scenario failed. */
   get output(): string {
     return this.#props.map(({ name, output }) => `--- ${name}\n${output}`).join("\n");
   }

@@ -172,7 +172,7 @@ export const plantedFaults: readonly PlantedFault[] = [
   ),
   fault(
     "cleanup-not-bound-to-gate",
-    "a cleanup goes on when its record has been established anew",
+    "a cleanup goes on when its record has been established again",
     [HOST, "records.inactiveExpectation(peeringId)", "[]"],
     SIMULATOR,
   ),
@@ -599,7 +599,7 @@ export const plantedFaults: readonly PlantedFault[] = [
   ),
   fault(
     "long-answers-at-once",
-    "a long answer is made in one turn, whoever reads it",
+    "a long answer is made in one turn, also for a slow reader",
     ["src/http/answer-body.ts", "writer.write(PIECE_BYTES)", "writer.write(Number.POSITIVE_INFINITY)"],
     "test/unit/http/slow-readers.test.ts",
   ),

@@ -54,7 +54,7 @@ function lockedClosure(
 ): Record<string, LockedPackage> {
   const closure: Record<string, LockedPackage> = {};
   const add = (name: string, from: string): void => {
-    // As Node resolves it: nested in whoever asks, else one level up, and so on.
+    // As Node resolves it: nested in the package that asks, else one level up, and so on.
     for (let parent = from; ; parent = parent.slice(0, Math.max(0, parent.lastIndexOf("/node_modules/")))) {
       const path = `${parent === "" ? "" : `${parent}/`}node_modules/${name}`;
       const entry = packages[path];

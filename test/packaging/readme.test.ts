@@ -26,7 +26,7 @@ interface Block {
   readonly promised: string | undefined;
 }
 
-/** Commands that other tests, or whoever runs the tests, have run. */
+/** Commands that other tests have run, or that started the tests. */
 const elsewhere: Readonly<Record<string, string>> = {
   "npm ci && npm start": "test/examples/examples.test.ts",
   "npm ci && npm test": ".ci/run",

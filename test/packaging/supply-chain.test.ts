@@ -36,8 +36,8 @@ function nameOf(path: string): string {
 }
 
 /**
- * Everything that runs in a process of a user's, the two drivers included. Each is one more to trust: whoever adds one says why
- * in the change.
+ * Everything that runs in a process of a user's, the two drivers included. Each is one more to trust: a change that adds one says
+ * why.
  */
 const RUNTIME: readonly string[] = [
   "@bufbuild/protobuf",
@@ -124,7 +124,7 @@ describe("what is installed", () => {
     for (const [name, range] of asked) assert.match(range, /^[\dxX*~^<>=|. \w-]+$/, `${name} is wanted from ${range}`);
     for (const [name, range] of asked)
       assert.doesNotMatch(range, /^[a-z][\w-]*:|\//i, `${name} is wanted from ${range}`);
-    // What npm is told of registries, by whoever cloned this.
+    // The registries that this clone's npm is configured with.
     const settings = readFileSync(".npmrc", "utf8").trim().split("\n");
     assert.deepEqual(settings.sort(), ["audit=false", "fund=false"]);
   });
@@ -142,10 +142,10 @@ describe("what is installed", () => {
     for (const script of ["preinstall", "install", "postinstall"]) assert.equal(manifest.scripts[script], undefined);
   });
 
-  it("is, of what runs at a user's, what was decided upon", () => {
+  it("holds the packages that were chosen to run at a user's, and no others", () => {
     const closure = new Set<string>();
     const add = (name: string, from: string): void => {
-      // As Node resolves it: nested in whoever asks, else one level up, and so on.
+      // As Node resolves it: nested in the package that asks, else one level up, and so on.
       for (let parent = from; ; parent = parent.slice(0, Math.max(0, parent.lastIndexOf("/node_modules/")))) {
         const path = `${parent === "" ? "" : `${parent}/`}node_modules/${name}`;
         const found = locked[path];

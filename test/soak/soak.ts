@@ -88,7 +88,7 @@ function attackers(places: number, attack: () => Promise<void>): readonly Promis
     while (!stop.signal.aborted) {
       attacks++;
       await attack().catch(() => {});
-      // Some kinds are refused at once; even an attacker has to connect anew.
+      // Some kinds are refused at once; even an attacker has to connect each time.
       await delay(20 * random.fraction());
     }
   });
@@ -163,7 +163,7 @@ function hostility(agent: Agent): readonly Promise<void>[] {
       socket.write(request(`/v1/health/service/s${random.below(services)}?index=100000000&wait=5s`));
       await untilClosed(socket, 6_000);
     }),
-    // Requests and packets that are none.
+    // Invalid requests and packets.
     ...attackers(4, async () => {
       const socket = open(random.chance(0.5) ? http : grpc);
       socket.write(Buffer.from(random.bytes(1 + random.below(60_000))));

@@ -72,7 +72,7 @@ export const authorizeScript: Script = {
     ask("a target of another type", { Target: 1, ClientCertURI: uri("web") }),
     ask("other capitals", { target: "db", clientcerturi: uri("web") }),
     ask("names with underscores", { target: "db", client_cert_uri: uri("web") }),
-    ask("an identity that is none", { Target: "db", ClientCertURI: "web" }),
+    ask("an invalid identity", { Target: "db", ClientCertURI: "web" }),
     ask("another scheme", { Target: "db", ClientCertURI: "https://example.com/ns/default/dc/dc1/svc/web" }),
     ask("a bad escape", { Target: "db", ClientCertURI: uri("%zz") }),
     ask("a path without meaning", { Target: "db", ClientCertURI: `spiffe://${DOMAIN}/x` }),

@@ -292,7 +292,7 @@ export const intentionScript: Script = {
 
     // With ids again, where the entries are gone.
     request("delete the entry", "DELETE", "/v1/config/service-intentions/db"),
-    create("create anew", allow, { keep: "third" }),
+    create("create again", allow, { keep: "third" }),
     exact("PUT", "web", "db", { Action: "deny" }),
     readEntry("db"),
     request("change by id after a write by name", "PUT", `${INTENTIONS}/{third}`, { body: allow }),

@@ -55,7 +55,7 @@ const TICK_MS = 5;
 
 /**
  * Fills, peers, and puts the load on. Fails when anything is refused, when an answer is wrong or older than one before it,
- * or, by the time limit of whoever calls, when somebody who waits is not woken for the last state.
+ * or, by the caller's time limit, when a waiting reader is not woken for the last state.
  */
 export async function putLoadOn(targets: LoadTargets, options: LoadOptions): Promise<LoadFigures> {
   const { services, instances, watchers, updates, writers, calmMs = 0 } = options;

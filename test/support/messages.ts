@@ -49,7 +49,7 @@ export function subscribe(resourceUrl: string, peerId = ""): RequestMessage {
   return { type: "request", peerId, responseNonce: "", resourceUrl };
 }
 
-/** A secret exchanged with `acceptor` for a dialer that it shall know as `name`, by a program that is no host. */
+/** A secret exchanged with `acceptor` for a dialer that it will know as `name`, by a program that is no host. */
 export async function exchanged(
   world: World,
   acceptor: Site,

@@ -174,7 +174,7 @@ export const registrationCases: readonly RegistrationCase[] = [
   txn({ Service: { Verb: "set", Node: "n1", Service: { Service: "s", Proxy: { Foo: 1 } } } }),
   txn({ Node: { Verb: "set", Node: { Node: "n1", Foo: 1 } } }),
   txn({ Check: { Verb: "set", Check: { Node: "n1", CheckID: "c", Foo: 1 } } }),
-  // A list that there is not, indexes that are none, and what the mesh asks of kinds besides proxies.
+  // A missing list, invalid indexes, and the rules of the mesh for kinds besides proxies.
   { ...node({ Node: "n3", CreateIndex: 0 }), read: "/v1/catalog/node-services/n3" },
   ...[-1, 1.5, 18_446_744_073_709_552_000, "1", true].map((index) => node({ CreateIndex: index })),
   service({ ModifyIndex: -1 }),

@@ -215,7 +215,7 @@ export class World {
         this.#waiters.delete(waiter);
         waiter.resolve(held(waiter));
       }
-      // Whoever was woken does its next step before time goes on.
+      // Code that was woken runs before time goes on.
       await new Promise((resolve) => setImmediate(resolve));
     }
     this.#pumping = false;

@@ -59,7 +59,7 @@ const events: { readonly [T in PeeringEventType]: readonly [Extract<PeeringEvent
   ],
   "peer-terminated": [
     { type: "peer-terminated" },
-    "The peer deleted the peering. Meant for what the record was before it was established anew: only the stream ends.",
+    "The peer deleted the peering. Meant for what the record was before it was established again: only the stream ends.",
   ],
   "delete-requested": [{ type: "delete-requested", at: 1 }, "An operator deletes the peering."],
   "cleanup-finished": [{ type: "cleanup-finished" }, "Imported data and trust bundle are gone."],

@@ -62,7 +62,7 @@ describe("AddressRanges", () => {
     }
   });
 
-  it("refuses what is no range", () => {
+  it("refuses an invalid range", () => {
     for (const range of [
       "",
       "x",

@@ -19,7 +19,7 @@ const GROUPS: readonly (readonly string[])[] = [
   ["testing", "index.ts"],
 ];
 const PURE: readonly string[] = ["syntax", "wire", "access", "token", "peering", "catalog", "replication"];
-/** All a host may know of its backends, so that whoever does not use one does not load it. */
+/** All a host may know of its backends, so that unused ones are never loaded. */
 const CONTRACTS: readonly string[] = [
   "storage/storage.ts",
   "storage/keys.ts",

@@ -12,7 +12,7 @@ import { type Field, type Fields, type Match, own } from "./fields.js";
 export interface Filter<Item> {
   /** @throws {PeeringError} `invalid-argument` when a pattern of it is none: as in Consul, found out with the first item. */
   holds(item: Item): boolean;
-  /** Steps that patterns have taken so far, each far below a microsecond: for whoever must let others have a turn. */
+  /** Steps that patterns have taken so far, each far below a microsecond: for callers that must let others have a turn. */
   readonly steps: number;
 }
 

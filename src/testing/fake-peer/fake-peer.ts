@@ -61,7 +61,7 @@ export interface HostAnswer {
 const EXCHANGE_MS = 5_000;
 
 /**
- * A cluster that is none: it says what a test wants it to say to the host under test, and shows what it was told. It
+ * A fake cluster: it says what a test wants it to say to the host under test, and shows what it was sent. It
  * speaks as Consul 1.14 to 1.22 do, over any transport, in either role, and misbehaves on command.
  */
 export async function fakePeer(options: FakePeerOptions): Promise<FakePeer> {
@@ -384,7 +384,7 @@ export class FakePeer implements AsyncDisposable {
     return stream.response(ResourceUrl.exportedServiceList, ResourceId.exportedServiceList, value);
   }
 
-  /** Calls `listener` with the services that were offered anew; with none where the list alone has changed. */
+  /** Calls `listener` with the services whose offer has changed; with none where only the list has changed. */
   onOffer(listener: (names: readonly string[]) => void): () => void {
     this.#offerListeners.add(listener);
     return () => this.#offerListeners.delete(listener);

@@ -251,7 +251,7 @@ export class Adversary {
   }
 
   /**
-   * An acceptor deletes a peering and makes it anew, and its dialer establishes over the old record before it has read
+   * An acceptor deletes a peering and creates it again, and its dialer establishes over the old record before it has read
    * the `Terminated` of the old stream: that one must not end the new peering (D-12).
    */
   #replace(): void {

@@ -2,7 +2,7 @@ import { PeeringError } from "../../errors.js";
 import type { Entry, Key, Write } from "../../storage/storage.js";
 
 /**
- * Stored values of one disk that are not what was written. Whoever reads one is told which, as by a storage that verifies what it
+ * Stored values of one disk that are not what was written. Reading one fails and names it, as with a storage that verifies what it
  * reads, until it is written again or deleted.
  */
 export class Damage {

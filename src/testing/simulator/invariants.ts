@@ -78,7 +78,7 @@ export class InvariantChecker {
 
   // --- the network -----------------------------------------------------------------------------------------------------
 
-  /** A token was handed out, by a host or by a peer that is none. */
+  /** A token was handed out, by a host or by a scripted peer. */
   tokenGiven(cluster: SimCluster | undefined, text: string): void {
     const token: { readonly PeerID: string; readonly ServerAddresses: readonly string[] | null } = JSON.parse(
       Buffer.from(text, "base64").toString(),

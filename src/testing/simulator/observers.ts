@@ -58,7 +58,7 @@ export function observe(
       },
       (error: unknown) => {
         over = true;
-        // A disk may fail a read, and who watches begins anew then.
+        // A disk may fail a read, and who watches starts over then.
         if (!(error instanceof PeeringError)) checker.fail(`${cluster.name}: a watch failed: ${errorText(error)}`);
       },
     );

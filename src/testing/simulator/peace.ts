@@ -399,7 +399,7 @@ export class Peace {
     await this.#peerAgain(acceptor, dialer);
   }
 
-  /** A record that is established anew while its cleanup is under way: what is imported then is the new peering's. */
+  /** A record that is established again while its cleanup is under way: what is imported then is the new peering's. */
   async #peerDuringCleanup(acceptor: SimCluster, dialer: SimCluster): Promise<void> {
     const { scheduler, random } = this.#world;
     this.#world.diskMs = random.between(50, 1_500);
@@ -420,7 +420,7 @@ export class Peace {
   }
 
   /**
-   * The record is established anew by another process on the same disk, while this one still cleans up after the former
+   * The record is established again by another process on the same disk, while this one still cleans up after the former
    * peering: what was imported belongs to the record that stands.
    */
   async #establishElsewhere(acceptor: SimCluster, dialer: SimCluster): Promise<void> {
@@ -556,7 +556,7 @@ export class Peace {
     });
   }
 
-  /** Whoever takes nothing is let go of, although it says that it is there. */
+  /** A peer that takes nothing loses its stream, although it sends heartbeats. */
   async #deaf(victim: SimCluster): Promise<void> {
     const name = await this.#script("deaf", victim, 10 * 60_000);
     await this.#runUntil(this.#world.scheduler.now + 2 * SILENCE_MS);

@@ -360,7 +360,7 @@ class Scripted {
     void stream.send(addresses(stream), addresses(stream, `${name}:8503`, `${name}:8503`), addresses(stream));
   }
 
-  /** The record is established anew with another acceptor while the stream of the first one stands. */
+  /** The record is established again with another acceptor while the stream of the first one stands. */
   async #usurped(): Promise<void> {
     const { random, network } = this.#world;
     const { name } = this.#options;
@@ -505,7 +505,7 @@ class Scripted {
   }
 }
 
-/** Secrets that are not this one, and would be to whoever compares badly. */
+/** Secrets that a careless comparison would take for this one. */
 export function nearMisses(secret: string): readonly string[] {
   const last = secret.endsWith("0") ? "1" : "0";
   return [secret.slice(0, -1) + last, secret.slice(0, 8), secret.toUpperCase(), `${secret}\n`, "", secret.slice(1)];

@@ -117,7 +117,7 @@ export class SimNetwork {
     this.#aliases.set(alias, address);
   }
 
-  /** Nobody is reached at this address any more, whoever listens there, until {@link healAll}. */
+  /** Nothing is reached at this address until {@link healAll}, also if a host listens there. */
   block(address: string): void {
     this.#blocked.add(address);
   }
@@ -166,7 +166,7 @@ function pair(a: string, b: string): string {
 
 /** One connection with its one stream. */
 export class Connection {
-  /** PeerID of the `Open` that the dialer sent, once it did, and its secret. Set by whoever watches the network. */
+  /** PeerID of the `Open` that the dialer sent, once it did, and its secret. Set by the observer of the network. */
   opened: { readonly peerId: string; readonly streamSecretId: string } | undefined;
   readonly dialer: SimStream;
   readonly acceptor: SimStream;

@@ -24,7 +24,7 @@ export interface SimStorageOptions {
   readonly disk: Storage;
   /** What of it is not what was written. Default: nothing. */
   readonly damage?: Damage;
-  /** Decided anew at each commit. */
+  /** Decided at each commit. */
   readonly fate: (writes: readonly Write[]) => CommitFate;
   /** Whether the next read fails. Default: never. */
   readonly failsToRead?: () => boolean;

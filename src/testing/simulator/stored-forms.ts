@@ -9,7 +9,7 @@ import {
 } from "../../storage/keys.js";
 import type { Key, Write } from "../../storage/storage.js";
 
-// What a disk holds, read without the code that wrote it: whoever judges a host must not ask the host.
+// What a disk holds, read without the code that wrote it: a judge must not ask the host that it judges.
 
 export interface StoredRecord {
   readonly id: string;

@@ -17,7 +17,7 @@ const DRAIN_MS = 5_000;
 const SLACK_MS = 5_000;
 /** Opens of one source that are judged in one second, at most: twice the limit, where two windows meet. */
 const JUDGED_PER_SECOND = 400;
-/** Whoever tries less often than this is no flood. */
+/** A source that tries less often than this is no flood. */
 const CALM_PER_SECOND = 100;
 /** How a stream ends that was accepted, as in Consul; one that was not ends with other words. */
 const ENDS_AFTER_ACCEPTANCE = [

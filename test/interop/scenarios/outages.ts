@@ -8,7 +8,7 @@ import { change, deregister, exchange, exchanged, exportTo, inStep, register } f
 import { pause, present, settles } from "../settles.js";
 import { Pair, recordOf, type Stage, stateOf } from "../stage.js";
 
-/** The back-off of whoever dials may have grown, and each attempt into silence takes 20 s. */
+/** The dialer's back-off may have grown, and each attempt into silence takes 20 s. */
 const PATIENCE_MS = 120_000;
 const LONG_OUTAGE_MS = 310_000;
 

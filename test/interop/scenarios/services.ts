@@ -156,7 +156,7 @@ export const serviceScenarios: readonly Scenario[] = [
 
       await offer(ours, [http, metrics]);
       await exportTo(ours, consul, ["web"]);
-      // Whoever knows of one port only has at least the default one.
+      // A Consul that knows only one port has at least the default one.
       await arrives(ours, consul, 8_080, knows ? [http, metrics] : []);
       const moved = { ...metrics, Default: true };
       await offer(ours, [{ ...http, Default: false }, moved]);

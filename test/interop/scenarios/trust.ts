@@ -7,7 +7,7 @@ import { change, exchange, exchanged, exportTo, inStep, register } from "../serv
 import { settles } from "../settles.js";
 import { Pair, recordOf, type Stage } from "../stage.js";
 
-/** Consul makes a new root when its key shall be another one. */
+/** Consul makes a new root when another kind of key is configured. */
 async function rotate(consul: ConsulServer, bits: 256 | 384, crossSign = true): Promise<void> {
   await consul.put("/v1/connect/ca/configuration", {
     Provider: "consul",
@@ -159,5 +159,5 @@ export const trustScenarios: readonly Scenario[] = [
   },
 ];
 
-/** The back-off of whoever dials may have grown while the other was away. */
+/** The dialer's back-off may have grown while the other side was away. */
 const PATIENCE_MS = 60_000;

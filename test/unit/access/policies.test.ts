@@ -99,7 +99,7 @@ describe("policies from a file", () => {
     ]);
   });
 
-  it("refusals name the accessor, and whoever has no token", async () => {
+  it("refusals name the accessor, or the anonymous token", async () => {
     const authorizer = policyAuthorizer(parseAclPolicies(FILE));
     const [, write] = rights;
     assert.ok(write !== undefined);
@@ -122,7 +122,7 @@ describe("policies from a file", () => {
   const token = (inner: string): string => `token "t" {\n  ${inner}\n}`;
   const refused: readonly (readonly [string, string, string])[] = [
     ["an unknown key", 'policys "a" {}', 'At line 1: unknown key "policys"'],
-    ["a default that is none", '\n\ndefault_policy = "maybe"', 'At line 3: default_policy is "allow" or "deny"'],
+    ["an invalid default", '\n\ndefault_policy = "maybe"', 'At line 3: default_policy is "allow" or "deny"'],
     ["two defaults", 'default_policy = "deny"\ndefault_policy = "allow"', "At line 2: default_policy is given twice"],
     ["a policy given twice", 'policy "a" {}\npolicy "a" {}', 'At line 2: policy "a" is given twice'],
     ["a policy without a name", 'policy {\n peering = "read" }', "At line 2: policy takes one name and a block"],
@@ -143,7 +143,7 @@ describe("policies from a file", () => {
     ["an empty secret", token('secret = ""'), 'At line 2: the secret of token "t" is none'],
     ["the secret of nobody", token('secret = "anonymous"'), 'At line 2: the secret of token "t" is none'],
     [
-      "a digest that is none",
+      "an invalid digest",
       token('secret_sha256 = "abc"'),
       'At line 2: secret_sha256 of token "t" is not 64 hexadecimal digits',
     ],
@@ -173,9 +173,9 @@ describe("policies from a file", () => {
       token('secret = "a"\n  rules {\n peering = "x" }'),
       'At line 4: peering is none of "deny", "read", "write"',
     ],
-    ["what is no HCL", 'default_policy = "deny"\ntoken "t" {', "At 2:12: object expected closing RBRACE got: EOF"],
+    ["invalid HCL", 'default_policy = "deny"\ntoken "t" {', "At 2:12: object expected closing RBRACE got: EOF"],
     [
-      "what is no JSON",
+      "invalid JSON",
       '{"token": {"t": {"secret": "a"},}}',
       "At 1:33: invalid character '}' looking for beginning of object key string",
     ],
@@ -229,7 +229,7 @@ describe("policies from a program", () => {
     assert.deepEqual(await granted(authorizer, ""), []);
   });
 
-  it("goes by policies that replace others, also for whoever was known before", async () => {
+  it("applies policies that replace others, also to identities that are known already", async () => {
     const other = createHash("sha256").update("another").digest();
     const peering = parseAclRules('peering = "read"');
     const service = parseAclRules('service_prefix "" { policy = "read" }');
@@ -264,7 +264,7 @@ describe("policies from a program", () => {
   const wrong: readonly (readonly [string, AclPolicies, string])[] = [
     ["a policy that does not exist", { anonymous: { policies: ["x"] } }, 'there is no policy "x"'],
     [
-      "a digest that is none",
+      "an invalid digest",
       { tokens: [{ accessorId: "a", secretSha256: Buffer.from("x") }] },
       "the digest of token a is not 32 bytes long",
     ],

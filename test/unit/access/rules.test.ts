@@ -78,12 +78,12 @@ const refused: readonly (readonly [string, string, string])[] = [
     'At line 1: unknown rule "peering_prefix"',
   ],
   ["a block for what has no names", 'peering { policy = "read" }', "At line 1: peering takes a policy, and no block"],
-  ["a policy that is none", 'peering = "list"', 'At line 1: peering is none of "deny", "read", "write"'],
+  ["an invalid policy", 'peering = "list"', 'At line 1: peering is none of "deny", "read", "write"'],
   ["a policy that is no text", "mesh = 1", 'At line 1: mesh is none of "deny", "read", "write"'],
   ["an assignment given twice", 'mesh = "read"\nmesh = "deny"', "At line 2: mesh is given twice"],
   ["a block without a policy", 'service "web" {\n intentions = "read" }', 'At line 1: service "web" has no policy'],
   [
-    "lists of what is no key",
+    "lists under a key that takes none",
     'node "n" { policy = "list" }',
     'At line 1: policy of node "n" is none of "deny", "read", "write"',
   ],
@@ -107,7 +107,7 @@ const refused: readonly (readonly [string, string, string])[] = [
     '{\n"service": {\n"web": {"policy": 1}}}',
     'At line 3: policy of service "web" is none of "deny", "read", "write"',
   ],
-  ["what is no HCL", 'service "web" }', "At 1:15: a key needs '=' or '{', got \"}\""],
+  ["invalid HCL", 'service "web" }', "At 1:15: a key needs '=' or '{', got \"}\""],
   ["half of it", 'service "web" {', "At 1:16: object expected closing RBRACE got: EOF"],
 ];
 
@@ -292,7 +292,7 @@ describe("precedence of rules", () => {
         const one = set.allows(right("service", access, { name }));
         assert.ok(!set.allows(right("service", access, { scope: "all" })) || one);
         assert.ok(!one || set.allows(right("service", access, { scope: "any" })));
-        // Whoever says neither which nor how many means all.
+        // A rule that names neither which nor how many covers all.
         assert.equal(set.allows(right("service", access)), set.allows(right("service", access, { scope: "all" })));
       }),
     );

@@ -75,7 +75,7 @@ for (const [entry, message] of unsafe) {
     refusedWrite(entrySet(exporting(["*", "b"])), entry, message);
     refusedWrite(entrySet(entry), exporting(["web", "b"]), message);
     refusedWrite(entrySet(entry), exporting(["*", "b"]), message);
-    // Exported to nobody, or another one exported: fine.
+    // Exported to no peer, or another one exported: fine.
     write(entrySet(entry), exporting(["api", "b"]));
     write(entrySet(entry), { kind: "exported-services", services: [{ name: "web", consumers: [{}] }] });
   });

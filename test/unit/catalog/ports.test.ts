@@ -61,7 +61,7 @@ describe("several ports", () => {
     assert.deepEqual([none?.service.port, none?.service.ports], [0, undefined]);
   });
 
-  it("are exported with the default one as the port, for whoever knows of one only", () => {
+  it("are exported with the default one as the port, for importers that know only one", () => {
     const { value } = encodeServicePayload("web", [instance("web", { port: 8_080, ports: [http, metrics] })]);
     const [sent] = fromBinary(ExportedServiceSchema, value).Nodes;
     assert.equal(sent?.Service?.Port, 8_080);

@@ -47,7 +47,7 @@ describe("registration", () => {
     assert.throws(() => parseDeregistration({ serviceId: "web" }, "dc1"), { message: "Must provide node" });
   });
 
-  it("refuses what is no UUID, with the parser's reason", () => {
+  it("refuses an invalid UUID, with the parser's reason", () => {
     const id = "40e4a748-2192-161a-0510-9bf59fe950b5";
     assert.equal(parseRegistration({ ...node, id }, "dc1").node.id, id);
     assert.equal(refusal({ ...node, id: "x" }), "Bad node ID: uuid string is wrong length");
@@ -128,7 +128,7 @@ describe("registration", () => {
     }
   });
 
-  it("refuses ports that are none, and numbers that are none", () => {
+  it("refuses invalid ports, and invalid numbers", () => {
     const port = (value: unknown): string => refusal({ ...node, service: { name: "web", port: value } });
     const rule = "service.port must be a whole number from 0 to 65535, not";
     assert.equal(port(65_536), `${rule} 65536`);

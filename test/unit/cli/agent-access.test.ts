@@ -39,7 +39,7 @@ async function fileOf(directory: { readonly path: string }, name: string, text: 
 const ANONYMOUS = /Permission denied: anonymous token lacks permission 'peering:read'/;
 
 describe("peerage agent -acl-policies", () => {
-  it("serves each as his token allows, over HTTP, calls, command line and DNS", async () => {
+  it("serves each caller as its token allows, over HTTP, calls, command line and DNS", async () => {
     await using directory = await temporaryDirectory();
     const stopping = new AbortController();
     const path = await fileOf(directory, "policies.hcl", POLICIES);
@@ -118,10 +118,10 @@ describe("peerage agent -acl-policies", () => {
   });
 
   const wrong: readonly (readonly [string, string, RegExp])[] = [
-    ["a rule that is none", 'policy "a" {\n  servcie "web" {}\n}', /At line 2: unknown rule "servcie"\n$/],
+    ["an invalid rule", 'policy "a" {\n  servcie "web" {}\n}', /At line 2: unknown rule "servcie"\n$/],
     ["a token without a secret", 'token "a" {\n}', /At line 1: token "a" has neither secret nor secret_sha256\n$/],
-    ["what is no HCL", `token "a" {\n  secret "${SECRET}"\n}`, /At 3:1: a key needs '=' or '\{', got "\}"\n$/],
-    ["what is no JSON", `{\n"token": {"a": {"secret": "${SECRET}",}}}`, /At 2:\d+: invalid character '\}' looking for/],
+    ["invalid HCL", `token "a" {\n  secret "${SECRET}"\n}`, /At 3:1: a key needs '=' or '\{', got "\}"\n$/],
+    ["invalid JSON", `{\n"token": {"a": {"secret": "${SECRET}",}}}`, /At 2:\d+: invalid character '\}' looking for/],
   ];
   for (const [what, text, expected] of wrong) {
     it(`refuses ${what} with exit code 1, the file, the line, and no secret`, async () => {

@@ -86,7 +86,7 @@ describe("peerage agent -encrypt-key-file", () => {
     assert.equal((await withKey(`${wrong}, ${right}`)).exit, 0);
   });
 
-  it("refuses what is no list of keys, naming the place and showing nothing of it", async () => {
+  it("refuses a file that is not a list of keys, naming the place and showing nothing of it", async () => {
     await using directory = await temporaryDirectory();
     const file = join(directory.path, "keys");
     const key = newKey();
@@ -94,7 +94,7 @@ describe("peerage agent -encrypt-key-file", () => {
       const { exit, stderr } = await agent(["-dev", "-encrypt-key-file", file], { environment });
       assert.equal(exit, 1);
       assert.match(stderr, expected);
-      assert.ok(!stderr.includes(key.slice(0, 20)), "keys are shown to nobody");
+      assert.ok(!stderr.includes(key.slice(0, 20)), "keys are never shown");
     };
     const where = `Error reading the encryption keys ${file}:`;
     await refused(new RegExp(`^${where} ENOENT`));

@@ -162,7 +162,7 @@ describe("peerage agent -https", () => {
       /^Error starting the agent: TLS: the key is not that of the certificate\n$/m,
     ],
     [
-      "authorities that are none",
+      "invalid authorities",
       () => serving("-ca", file("rubbish.pem")),
       /TLS: there is no certificate among those of authorities\n$/,
     ],

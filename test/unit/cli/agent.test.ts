@@ -529,7 +529,7 @@ describe("peerage agent", () => {
       ["-dev", "-http-unsent-bytes-per-source=0"],
       /^Invalid http-unsent-bytes-per-source: "0" is no number from 1 to \d+\n$/,
     ],
-    ["a rule that is none", ["-dev", "-transit=a:b"], /^Invalid transit: "a:b" is not from:to:service\n$/],
+    ["an invalid rule", ["-dev", "-transit=a:b"], /^Invalid transit: "a:b" is not from:to:service\n$/],
     ["an argument", ["-dev", "now"], /^Unexpected argument: now\n$/],
     ["every address, and none advertised", ["-dev", "-bind", "0.0.0.0"], /^Must specify -advertise: /],
     [

@@ -197,7 +197,7 @@ describe("peerage peering token inspect", () => {
     }
   });
 
-  it("fails for a token that is none, or that nobody can use, and does not repeat it", async () => {
+  it("fails for a token that is invalid or cannot be used, and does not print it", async () => {
     const garbage = await runPeerage(["peering", "token", "inspect", "garbage"]);
     assert.deepEqual(
       garbage,

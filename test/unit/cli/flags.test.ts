@@ -19,7 +19,7 @@ describe("flags", () => {
     }
   });
 
-  it("end at the first argument that is none, at a lone dash, and after --", () => {
+  it("end at the first argument that is not a flag, at a lone dash, and after --", () => {
     assert.deepEqual(parseFlags(flags, ["-cas", "x", "-name", "y"]).rest, ["x", "-name", "y"]);
     assert.deepEqual(parseFlags(flags, ["-", "-cas"]).rest, ["-", "-cas"]);
     assert.deepEqual(parseFlags(flags, ["--", "-cas"]).rest, ["-cas"]);

@@ -134,7 +134,7 @@ describe("ConsulClient", () => {
     });
   });
 
-  it("refuses names that are empty, and addresses that are none", async () => {
+  it("refuses names that are empty, and invalid addresses", async () => {
     using client = new ConsulClient({ address: "127.0.0.1:1" });
     await assert.rejects(client.peerings.generateToken({ peerName: "" }), TypeError);
     await assert.rejects(client.peerings.read(""), TypeError);
@@ -180,7 +180,7 @@ describe("watch", () => {
     knownLeader: undefined,
   });
 
-  it("yields each new index once, and starts anew when it goes backwards", async () => {
+  it("yields each new index once, and starts over when it goes backwards", async () => {
     const answers = [
       answer(5n, "a"),
       answer(5n, "a"),

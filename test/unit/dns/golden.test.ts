@@ -89,7 +89,7 @@ function compare(version: string, recorded: Case, asked: Asked): void {
   const what = `${name} ${type} over ${transport}`;
   const difference = DIFFERENCES.find(({ applies }) => applies(version, recorded));
   const { packet: _packet, ...plain } = asked;
-  // Which of twelve instances the three answers are of is chosen anew for each question.
+  // Which of twelve instances the three answers are of is chosen again for each question.
   const chosen = name === "many.service.cluster-a.peer.consul" && transport === "udp";
   const form = (records: readonly string[]): readonly string[] =>
     records.map((record) => (chosen ? inform(record) : record).replace(/ A 240\..*/, " A a virtual address")).sort();

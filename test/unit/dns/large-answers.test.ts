@@ -190,7 +190,7 @@ describe("large answers over UDP", () => {
     assert.equal(cut, 10);
   });
 
-  it("refuses limits that are none", async () => {
+  it("refuses invalid limits", async () => {
     await using host = await createHost({ storage: memoryStorage(), transport: memoryNetwork().transport() });
     for (const options of [
       { maxUdpBytes: 511 },

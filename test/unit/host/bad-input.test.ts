@@ -171,7 +171,7 @@ describe("names and metadata", () => {
     }
   });
 
-  it("an external address that is none goes into the token as in Consul, and the dialer names it", async () => {
+  it("an invalid external address goes into the token as in Consul, and the dialer names it", async () => {
     const world = new World();
     const { acceptor, dialer } = await peered(world);
     for (const address of ["noport", "a:0", "a:http", ""]) {

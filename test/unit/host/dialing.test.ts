@@ -131,7 +131,7 @@ describe("the dial loop", () => {
     assert.deepEqual(waits(acceptor, 1_024), [8, 8, 8, 8, 8]);
   });
 
-  it("after a stream of a minute the count begins anew, after a short one it goes on (D-5)", async () => {
+  it("after a stream of a minute the count starts over, after a short one it goes on (D-5)", async () => {
     const world = new World();
     const acceptor = new ScriptedAcceptor(world);
     await acceptor.listen("a:1");
@@ -181,7 +181,7 @@ describe("the dial loop", () => {
     await world.until(() => dialer.state("acceptor") === "active", "the first message connects it");
   });
 
-  it("an address that is none is told, and the next one is tried (ch1 case 72, ch3 case 18)", async () => {
+  it("an invalid address is told, and the next one is tried (ch1 case 72, ch3 case 18)", async () => {
     const world = new World();
     const { acceptor, dialer } = await peered(world);
     acceptor.crash();
@@ -236,7 +236,7 @@ describe("the dial loop", () => {
     assert.deepEqual([...new Set(acceptor.opens.map(({ address }) => address))], ["manual:1"]);
   });
 
-  it("addresses that are none are refused by name, and those known stay", async () => {
+  it("invalid addresses are refused by name, and those known stay", async () => {
     for (const address of ["nonsense", "host:0", "host:x"]) {
       const world = new World();
       const acceptor = new ScriptedAcceptor(world);

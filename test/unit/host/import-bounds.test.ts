@@ -1,4 +1,4 @@
-// What is imported takes no more room than it may, whoever sends it and however many watch it.
+// Imports stay within their bounds of memory, for any sender and any number of watchers.
 import assert from "node:assert/strict";
 import { describe, it } from "node:test";
 import { type ImportItem, type ImportLimits, ImportStore } from "../../../src/host/import-store.js";

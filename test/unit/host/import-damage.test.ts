@@ -61,7 +61,7 @@ describe("a damaged import", () => {
       (row) => Buffer.concat([row.subarray(0, 48), payload(wireInstance("web", { port: 99 }))]),
     ],
     ["with another digest", web, (row) => Buffer.concat([Buffer.from("x".repeat(44)), row.subarray(44)])],
-    ["under a key that is none", ["imports", "x"], (row) => row],
+    ["under an invalid key", ["imports", "x"], (row) => row],
     ["under a key that is longer", [...web, "more"], (row) => row],
   ];
   for (const [name, key, damage] of cases) {

@@ -29,7 +29,7 @@ describe("the index of what is imported", () => {
     assert.equal(store.index(OTHER, "absent"), 1n);
   });
 
-  it("grows for all services on a node that another payload changed, and tells whoever listens to them", async () => {
+  it("grows for all services on a node that another payload changed, and tells their listeners", async () => {
     const store = await ImportStore.open(memoryStorage());
     for (const name of ["web", "db"])
       await upsert(store, name, wireInstance(name, { node: "n1", address: "10.0.0.1" }));

@@ -217,7 +217,7 @@ describe("applying", () => {
     assert.equal(storage.commits, 2);
   });
 
-  it("a node and a service spelled anew stay one (ch4 case 58)", async () => {
+  it("a node and a service spelled in another way stay one (ch4 case 58)", async () => {
     const store = await ImportStore.open(memoryStorage());
     await applied(store, upsert("Web", wireInstance("web", { node: "Node" })));
     await applied(store, upsert("web", wireInstance("WEB", { node: "NODE", id: "WEB-1" })));

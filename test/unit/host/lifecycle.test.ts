@@ -234,7 +234,7 @@ describe("peering", () => {
     assert.deepEqual([view.peerServerAddresses, view.state], [[acceptor.address], "active"]);
   });
 
-  it("establishing anew over a live stream does not disturb it; its next stream has the new secret (LC9, ch1 case 16, ch3 case 86)", async () => {
+  it("establishing again over a live stream does not disturb it; its next stream has the new secret (LC9, ch1 case 16, ch3 case 86)", async () => {
     const world = new World();
     const { acceptor, dialer } = await peered(world);
     const secrets = (): string[] => world.messages(dialer, "open").map((open) => open.streamSecretId);
@@ -294,7 +294,7 @@ describe("peering", () => {
     await world.until(() => dialer.count("acceptor", "web") === 2, "the peering works as before");
   });
 
-  it("a failing establish shows the stream secret to nobody else, also with the peer down and after a restart", async () => {
+  it("a failing establish shows the stream secret to no other cluster, also with the peer down and after a restart", async () => {
     const world = new World();
     const { acceptor, dialer } = await peered(world);
     const other = await world.site("other");

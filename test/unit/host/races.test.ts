@@ -26,7 +26,7 @@ describe("a stream that was replaced", () => {
   });
 });
 
-describe("establishing anew with another cluster", () => {
+describe("establishing again with another cluster", () => {
   it("the stream that stands writes no roots into the record of the other, and ends once that is established (I19)", async () => {
     const world = new World();
     const { acceptor, dialer } = await peered(world);

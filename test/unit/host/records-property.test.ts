@@ -253,7 +253,7 @@ class World {
 }
 
 function at<T>(list: readonly T[], position: number): T | undefined {
-  // Newer ones first: most steps shall be about what just happened.
+  // Newer ones first: most steps should be about what just happened.
   return list.length === 0 ? undefined : list[list.length - 1 - (position % Math.min(list.length, 3))];
 }
 

@@ -684,7 +684,7 @@ describe("ends", () => {
     const after = must(records.byId(dialerId));
     assert.deepEqual(after, { ...before, state: "terminated", modifyIndex: after.modifyIndex });
     await records.remove(dialerId);
-    assert.equal(records.byId(dialerId), after, "the operator shall see it");
+    assert.equal(records.byId(dialerId), after, "the operator still sees it");
   });
 
   it("removal takes bundle, secrets, name and gate with it", async () => {
@@ -834,7 +834,7 @@ describe("restarts and faults", () => {
     assert.deepEqual(told, ["terminated"]);
   });
 
-  it("another process on the same storage: a stale step is planned anew, on what is there", async () => {
+  it("another process on the same storage: a stale step is planned again, on the newest state", async () => {
     const { records, restart } = await cluster();
     const other = await restart();
     const { peering } = await records.generateToken({ peerName: "west" });

@@ -84,7 +84,7 @@ describe("a restart in any state goes on by itself", () => {
         );
       });
 
-      it(`TERMINATED, the ${role} after a ${how}: it stays so, is clean, and can be deleted or established anew`, async () => {
+      it(`TERMINATED, the ${role} after a ${how}: it stays so, is clean, and can be deleted or established again`, async () => {
         const world = new World();
         const sites = await peered(world);
         const [site, other] = role === "acceptor" ? [sites.acceptor, sites.dialer] : [sites.dialer, sites.acceptor];
@@ -200,7 +200,7 @@ const steps: readonly Step[] = [
       await world.settled(acceptor, "dialer", dialer, "acceptor");
     },
     afterwards: async (world, acceptor, dialer) => {
-      // Once the second write is there it dials by itself; before, the operator establishes anew.
+      // Once the second write is there it dials by itself; before, the operator establishes again.
       if (dialer.state("acceptor") !== "establishing") await peer(world, acceptor, dialer);
       await world.settled(acceptor, "dialer", dialer, "acceptor");
     },

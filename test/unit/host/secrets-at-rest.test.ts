@@ -56,7 +56,7 @@ async function storedSecrets(directory: string): Promise<readonly string[]> {
   return found;
 }
 
-it("given a key, and later another one, a host seals what is there anew, and the former form is in no file", async () => {
+it("given a key, and later another one, a host seals its stored secrets with that key, and no file keeps the former form", async () => {
   await using directory = await temporaryDirectory();
   await live(directory.path, undefined);
   const plain = await storedSecrets(directory.path);

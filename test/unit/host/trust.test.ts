@@ -166,7 +166,7 @@ describe("roots", () => {
     assert.equal(stream.end, undefined);
   });
 
-  it("a bundle that names our own trust domain, or another peer's, is refused with what is wrong, and told to nobody (D-24)", async () => {
+  it("a bundle that names our own trust domain, or another peer's, is refused with a reason, and not handed out (D-24)", async () => {
     const world = new World();
     const { acceptor, dialer } = await peered(world);
     const { host } = acceptor;

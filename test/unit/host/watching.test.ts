@@ -210,7 +210,7 @@ describe("imports.watch", () => {
       return change;
     });
     await world.pass(10);
-    assert.equal(over, false, "a peering that is terminated can be established anew");
+    assert.equal(over, false, "a peering that is terminated can be established again");
     await world.result(dialer.host.peerings.delete("acceptor"));
     assert.equal(await next, undefined);
   });

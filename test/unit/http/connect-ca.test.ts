@@ -55,7 +55,7 @@ async function served(options: Partial<HostOptions> = {}, more: Parameters<typeo
   return serve(host, more);
 }
 
-/** On a clock that only the test moves, where nobody waits for his turn to be signed. */
+/** On a clock that only the test moves, where no certificate waits for its turn to be signed. */
 async function unhurried(options: Partial<HostOptions> & { readonly clock: ManualClock }): Promise<ServedHost> {
   const at = await served(options, { clock: options.clock });
   assert.equal((await put(at, UNHURRIED)).status, 200);
@@ -254,7 +254,7 @@ describe("the certificate of a service", () => {
     assert.deepEqual([headers["x-cache"], headers["age"]], ["HIT", "7"]);
   });
 
-  it("is given to whoever may write the service, and to nobody else, also where it is held", async () => {
+  it("is given only to callers that may write the service, also when it is held already", async () => {
     const rules = (policy: string, name = "web"): string => `service "${name}" { policy = "${policy}" }`;
     const all = [rules("write"), rules("read"), rules("write", "api")];
     await using at = await served({}, { authorizer: tokensFor(all) });
@@ -401,7 +401,7 @@ describe("the configuration over HTTP", () => {
     assert.equal((await rootsOf(at)).length, 1);
   });
 
-  it("is refused for providers that keep their keys elsewhere, and for what is no object", async () => {
+  it("is refused for providers that keep their keys elsewhere, and for JSON that is not an object", async () => {
     await using at = await served();
     for (const provider of ["vault", "aws-pca"]) {
       const { status, text } = await at.ask("PUT", CONFIGURATION, {

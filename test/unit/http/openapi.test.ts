@@ -91,7 +91,7 @@ describe("the bodies in the OpenAPI document", () => {
     ...readdirSync("test/golden/scripted").map((file) => `scripted/${file}`),
   ];
 
-  /** Other spellings of members, what Consul passes over, and a duration that is none. */
+  /** Other spellings of members, what Consul passes over, and an invalid duration. */
   const untold = /: (?:[a-z_]+|Foo) is not in the schema$|Definition\.Interval: true is no string or integer$/;
 
   it("fit all that Consul took", () => {

@@ -170,7 +170,7 @@ describe("prepared queries over HTTP, as Consul 1.21.4 answered", { timeout: 60_
       500,
       "ID must be empty when creating a new prepared query",
     ]);
-    // The last two are known to a fork of Consul, and to nobody else.
+    // Only a fork of Consul knows the last two.
     for (const [body, field] of [
       [{ Nope: 1 }, "Nope"],
       [{ Service: { ...w, IncludeAll: true } }, "IncludeAll"],

@@ -256,7 +256,7 @@ describe("the origin of a write", () => {
     ["a page of the same name and another scheme", { Origin: "https://localhost" }, 403],
     ["a page whose origin contains an allowed one", { Origin: "https://ui.example.com.evil.example" }, 403],
     ["two origins", { Origin: `https://ui.example.com, ${EVIL}` }, 403],
-    ["an origin that is none", { Origin: "localhost:8500" }, 403],
+    ["an invalid origin", { Origin: "localhost:8500" }, 403],
     ["JSON all the same", { Origin: EVIL, "Content-Type": "application/json" }, 403],
     ["a browser that tells the site and no origin", { ...form, "Sec-Fetch-Site": "cross-site" }, 403],
     ["a site that no browser names", { "Sec-Fetch-Site": "elsewhere" }, 403],
@@ -417,7 +417,7 @@ describe("writes from elsewhere", () => {
     assert.equal(await overHttp2(one.port, { ":path": `${CALLS}/GenerateToken` }), 403);
     assert.equal(await call("PeeringList"), 200);
     assert.equal((await send(one.port, { method: "GET", path: "/v1/catalog/nodes" })).status, 200);
-    // As in Consul, what is no write at all is refused for that first.
+    // As in Consul, a method that the endpoint does not have is refused first.
     assert.equal((await send(one.port, { method: "PUT", path: READ })).status, 405);
     assert.equal((await send(one.port, { method: "PUT", path: "/v1/nothing" })).status, 404);
     assert.equal((await send(one.port, { method: "OPTIONS", path: "/v1/config" })).status, 200);

@@ -17,8 +17,8 @@ interface Probe {
   /** Rules that suffice as well. */
   readonly instead?: readonly string[];
   /**
-   * What is shown to whoever has the rights, and to nobody else, where an answer is cut and not refused. Absent: who lacks
-   * a right is refused.
+   * What is shown only to callers with the rights, where an answer is filtered and not refused. Absent: a caller without
+   * the right is refused.
    */
   readonly shows?: RegExp;
   /** A refusal does not say which right is missing, as in Consul. */
@@ -717,7 +717,7 @@ describe("which right opens which endpoint", { timeout: 60_000 }, () => {
     }
   }
 
-  it("tells whoever has a token that something was left out, and nobody else", async () => {
+  it("tells only callers with a token that something was left out", async () => {
     const told = async (path: string, secret: string): Promise<boolean> => {
       const { headers } = await pair.b.ask("GET", path, { headers: { "X-Consul-Token": secret } });
       return headers["x-consul-results-filtered-by-acls"] === "true";

@@ -39,7 +39,7 @@ describe("an answer that several wait for", () => {
     assert.equal(made(), 5);
   });
 
-  it("is made anew for a later index, and when nobody is left whom the change has woken", async () => {
+  it("is created again for a later index, and when nobody is left whom the change has woken", async () => {
     const shared = new SharedAnswers();
     const { make, made } = maker();
     const [one, other] = [shared.join("question"), shared.join("question")];

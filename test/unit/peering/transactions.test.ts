@@ -198,8 +198,8 @@ describe("record writes", () => {
       { peerServerName: "server.dc1.peering.b.consul" },
     ]) {
       assert.ok(!applied(before, writePeering(before, writeOf(dialer, changed))).secrets.has(dialer.id));
-      const anew = applied(before, writePeering(before, writeOf(dialer, changed), made));
-      assert.ok(anew.secrets.has(dialer.id), "the new cluster's secret comes with it");
+      const renewed = applied(before, writePeering(before, writeOf(dialer, changed), made));
+      assert.ok(renewed.secrets.has(dialer.id), "the new cluster's secret comes with it");
     }
     const moved = { ...dialer, peerServerAddresses: ["10.0.0.9:8503"], meta: { a: "b" } };
     assert.ok(applied(before, writePeering(before, writeOf(moved))).secrets.has(dialer.id), "addresses may change");

@@ -68,7 +68,7 @@ test("the status is found through wrapped errors (ch1 case 70, ch3 case 15)", ()
   assert.equal(statusCodeOf(ring), undefined);
 });
 
-test("the count starts anew after a stream of 60 s, or when told so, and all classes share it (D-5)", () => {
+test("the count starts over after a stream of 60 s, or when told so, and all classes share it (D-5)", () => {
   const retries = new RetryCounter();
   assert.deepEqual(
     [1, 2, 3].map(() => retries.failed(StatusCode.Unavailable)),

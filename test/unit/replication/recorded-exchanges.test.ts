@@ -50,7 +50,7 @@ class Replay {
   }
 
   async say(message: ReplicationMessage): Promise<void> {
-    // The recorder also sent what we never do; the answers to that are none to us.
+    // The recorder also sent what we never send; answers to that do not concern us.
     if (message.type === "request" && isAnswer(message) && !this.#isSent(message.resourceUrl)) return;
     if (message.type === "open") this.#peerId = message.peerId;
     let outputs = this.driver.receive(message);

@@ -58,7 +58,7 @@ async function ask(
 }
 
 describe("the server of HTTP over TLS", () => {
-  it("serves the HTTP API and calls, over HTTP/1.1 and, for whoever offers it, HTTP/2", async () => {
+  it("serves the HTTP API and calls, over HTTP/1.1 and, for clients that offer it, HTTP/2", async () => {
     await using one = await served();
     assert.equal(await ask(one.port), 200);
     const sessionManager = new Http2SessionManager(`https://127.0.0.1:${one.port}`, {}, { ca: authority.certificate });

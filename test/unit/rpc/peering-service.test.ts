@@ -191,7 +191,7 @@ describe("PeeringService's reads", () => {
     assert.equal(missing.Peering, undefined);
   });
 
-  it("refuse an index and a time that are none", async () => {
+  it("refuse an invalid index and an invalid time", async () => {
     await using served = await serveRpc(await lonelyHost());
     const client = served.peerings();
     const reading = (headers: Record<string, string>) => refusal(client.peeringList({}, { headers }));

@@ -291,7 +291,7 @@ describe("WatchImportedServices", () => {
     );
   });
 
-  it("begins anew with everything when it is opened again", async () => {
+  it("starts over with everything when it is opened again", async () => {
     await using pair = await twoHosts("memory");
     await offerServices(pair.acceptor.host, "dialer", ["web"]);
     await peerThem(pair);
@@ -466,7 +466,7 @@ describe("a watch", () => {
     assert.deepEqual(await refusal(expiring.until(() => false)), ["PermissionDenied", "ACL not found"]);
   });
 
-  it("sends one who reads slowly the newest state, and keeps no more for him than that", async () => {
+  it("sends a slow reader the newest state, and keeps no more than that", async () => {
     await using pair = await twoHosts("memory");
     const { acceptor, dialer } = pair;
     const ballast = "x".repeat(500);
@@ -500,7 +500,7 @@ describe("a watch", () => {
         return last?.service.port === round;
       }, "the round arrives");
     }
-    // 2 MB a round were imported. Then he reads on: services come with the port they had when there was room for them.
+    // 2 MB a round were imported. Then the client reads on: services come with the port they had when there was room for them.
     let text = "";
     let bytes = 0;
     const ports = new Map<string, number>();
@@ -514,7 +514,7 @@ describe("a watch", () => {
       if (ports.size === 200 && [...ports.values()].every((port) => port === ROUNDS)) break;
     }
     const round = 200 * 20 * 510;
-    // The kernel has taken some of them for him, up to ten megabytes.
+    // The kernel has taken some of them, up to ten megabytes.
     assert.ok(bytes < 9 * round, `${bytes} bytes came, for ${ROUNDS} states of ${round} each`);
   });
 });

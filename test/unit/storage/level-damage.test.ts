@@ -86,7 +86,7 @@ async function refused(directory: string, code: string, ...texts: readonly strin
 const record = (index: number): Write => put(["records", `${index}`], `value of record ${index}.`);
 
 describe("level, damaged log", () => {
-  it("one flipped bit amid 300 commits: refused before anything is changed, naming the log", () =>
+  it("one flipped bit among 300 commits: refused before anything is changed, naming the log", () =>
     withDirectory(async (directory) => {
       await fill(
         directory,
@@ -274,7 +274,7 @@ describe("level, damaged table", () => {
       assert.equal((await storage.read([])).entries.length, 2);
     }));
 
-  it("in what is no value: refused, naming the file", () =>
+  it("outside of any value: refused, naming the file", () =>
     withDirectory(async (directory) => {
       await fill(directory, life, []);
       const table = fileOf(directory, ".ldb", "peerings");

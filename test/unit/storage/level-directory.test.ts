@@ -226,7 +226,7 @@ describe("level, permissions", { skip: !posix }, () => {
       assert.equal(modeOf(parent), 0o700, "the test's own");
     }));
 
-  it("one that is made anew is closed with all that leads to it, and nothing is reported", () =>
+  it("one that is created again is closed with all that leads to it, and nothing is reported", () =>
     withRoot(async (parent) => {
       const incidents = new Incidents();
       await using _storage = await openLevel(join(parent, "a", "b"), { incidents });

@@ -67,7 +67,7 @@ describe("level, former values of secrets", () => {
         assert.deepEqual(holding(directory, "the former"), []);
       }));
 
-    it(`${name}, amid tables of several levels, while others read and write: in no file`, () =>
+    it(`${name}, among tables of several levels, while others read and write: in no file`, () =>
       withDirectory(async (directory) => {
         for (let life = 0; life < 3; life++) {
           await using storage = await open(directory);
@@ -111,7 +111,7 @@ describe("level, former values of secrets", () => {
       }));
   }
 
-  it("what is no secret is not looked for", () =>
+  it("values that are not secrets are not looked for", () =>
     withDirectory(async (directory) => {
       {
         await using storage = await open(directory);

@@ -49,7 +49,7 @@ const refused: readonly (readonly [string, string, string | RegExp])[] = [
   ["a list without commas", "a = [1 2]", 'At 1:8: error parsing list, expected comma or list end, got "2"'],
   ["a comment that does not end", "/* a", "At 1:1: comment not terminated"],
   ["a heredoc that does not end", "a = <<EOF\nx", "At 1:5: heredoc not terminated"],
-  ["an escape that is none", String.raw`a = "\q"`, "At 1:6: illegal char escape"],
+  ["an invalid escape", String.raw`a = "\q"`, "At 1:6: illegal char escape"],
   ["a character beyond all", String.raw`a = "\UFFFFFFFF"`, "At 1:6: illegal char escape"],
   ["half a character", String.raw`a = "\ud800"`, "At 1:6: illegal char escape"],
   ["an octal number that is no byte", String.raw`a = "\777"`, "At 1:6: illegal char escape"],

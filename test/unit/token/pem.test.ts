@@ -50,7 +50,7 @@ describe("the certificates in a text", () => {
     );
   });
 
-  it("end where the text does, be it amid a marker", () => {
+  it("end where the text does, also within a marker", () => {
     for (const rest of ["-----BEGIN CERTIFICATE-----", "-----BEGIN ", "-----END CERTIFICATE-----", "-----"]) {
       assert.equal(certificatesIn(`${first}${rest}`).length, 1, rest);
     }

@@ -149,7 +149,7 @@ describe("TokenCodec.encode", () => {
 });
 
 describe("TokenCodec.decode", () => {
-  it("refuses what is no base64 with the offset of the fault (TOK3)", () => {
+  it("refuses text that is not base64, with the offset of the fault (TOK3)", () => {
     const illegal = (text: string, offset: number): void =>
       refuses(() => TokenCodec.decode(text), `failed to decode token: illegal base64 data at input byte ${offset}`);
     illegal("+++/+++", 4);
@@ -256,7 +256,7 @@ describe("TokenCodec.decode", () => {
     assert.deepEqual(TokenCodec.decode(textOf(remote)).remote, { partition: "", datacenter: "2" });
   });
 
-  it("reads escapes and replaces what is no text", () => {
+  it("reads escapes and replaces invalid text", () => {
     const name = (json: string | Buffer): string =>
       TokenCodec.decode(
         Buffer.concat([Buffer.from('{"ServerName":"'), Buffer.from(json), Buffer.from('"}')]).toString("base64"),

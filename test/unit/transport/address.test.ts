@@ -11,7 +11,7 @@ test("host and port, IPv6 in brackets", () => {
   assert.equal(formatAddress("a.b", 1), "a.b:1");
 });
 
-test("what is no address says so in the words of Go, and is UNAVAILABLE", () => {
+test("an invalid address says so in the words of Go, and is UNAVAILABLE", () => {
   const expected = {
     bad: "address bad: missing port in address",
     "[::1]": "address [::1]: missing port in address",

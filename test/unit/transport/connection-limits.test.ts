@@ -221,7 +221,7 @@ describe("limits on connections", () => {
     await closed(peer);
   });
 
-  it("leave the reserve of descriptors alone, whoever has the others", async () => {
+  it("leave the reserve of descriptors alone, whatever holds the others", async () => {
     // Also those of others, whom this process has more of than nine.
     const none = setup({ descriptors: 64, reservedDescriptors: 55 });
     await using full = await listener(none.limits, "http");

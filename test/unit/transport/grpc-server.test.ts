@@ -24,7 +24,7 @@ const root = await newAuthority("Root");
 const identity = fixedIdentity(await newLeaf(root));
 const PLAIN: GrpcTransportOptions = { plaintextListen: "127.0.0.1:0" };
 
-/** A service of the program that is none of the peers' business. */
+/** A service of the program that peers must not reach. */
 function healthMethod(): DescMethodUnary {
   const file = create(FileDescriptorProtoSchema, {
     name: "health.proto",
@@ -157,7 +157,7 @@ test("unknown services and methods are UNIMPLEMENTED", async () => {
   });
 });
 
-test("what is no gRPC request is refused as by grpc-go: 405 for another method, 415 for another content type", async () => {
+test("a request that is not gRPC is refused as by grpc-go: 405 for another method, 415 for another content type", async () => {
   await using acceptor = await startAcceptor(PLAIN, identity);
   await withSession(`http://${acceptor.address}`, async (session) => {
     const path = { ":path": `${SERVICE}/StreamResources` };

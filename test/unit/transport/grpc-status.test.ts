@@ -24,7 +24,7 @@ test("grpc-message: any text survives, and only printable ASCII is sent", () => 
   assert.equal(percentEncode("100 %\né"), "100 %25%0A%C3%A9");
 });
 
-test("grpc-message: what is no escape stays, invalid UTF-8 becomes U+FFFD, nothing throws", () => {
+test("grpc-message: an invalid escape stays, invalid UTF-8 becomes U+FFFD, nothing throws", () => {
   assert.equal(percentDecode("50% of %zz %4"), "50% of %zz %4");
   assert.equal(percentDecode("%ff"), "\ufffd");
   fc.assert(fc.property(fc.string(), (text) => typeof percentDecode(text) === "string"));

@@ -375,7 +375,7 @@ describe("a configuration that cannot be", () => {
     }
   });
 
-  it("of a key or root that is none, that do not belong together, or that would not work", async () => {
+  it("of a key or root that is invalid, that do not belong together, or that would not work", async () => {
     const now = Date.now();
     const root = await givenRoot();
     const other = await givenRoot();

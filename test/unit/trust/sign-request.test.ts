@@ -245,7 +245,7 @@ test("a request has nothing beside it, in PEM and in DER, and is no larger than 
   await assert.rejects(small.signRequest(csr, "dc1"), { message: /of which 100 are allowed/ });
 });
 
-test("a request that is none, or whose signature is not its own, is refused", async () => {
+test("a request that is invalid, or has the signature of another key, is refused", async () => {
   await using authority = await builtInAuthority({ storage: memoryStorage() });
   const csr = await request([uri(`spiffe://${authority.trustDomain}/ns/default/dc/dc1/svc/web`)]);
   const der = Buffer.from(csr.replace(/-----[^-]+-----|\s/g, ""), "base64");

@@ -184,7 +184,7 @@ test("the union holds our own roots and those of every peer once, one certificat
   assert.deepEqual(store.union(), [root(0), root(5), root(3), root(4)]);
 });
 
-test("a bundle with our own trust domain, or with what is none, is refused (D-24)", async () => {
+test("a bundle with our own trust domain, or with an invalid one, is refused (D-24)", async () => {
   const { store, storage } = await newStore();
   for (const claimed of [trustDomain, trustDomain.toUpperCase(), "", " ", `${trustDomain}.`, ` ${trustDomain}`]) {
     await assert.rejects(store.write(bundle("peer-a", [root(1)], { trustDomain: claimed })), {
@@ -204,7 +204,7 @@ test("a trust domain belongs to the first peering that names it; another one may
     message: 'trust bundle claims the trust domain of another peering, with other roots: "PEER-A.consul"',
   });
   await store.write({ ...late, rootPems: [root(2)] });
-  // Whoever was first stays first, also where its bundle is the younger one, and after a restart.
+  // The first peering stays first, also if its bundle is the younger one, and after a restart.
   await store.write(bundle("peer-a", [root(1), root(2), root(4)]));
   for (const each of [store, await TrustBundleStore.open({ storage, authority })]) {
     await assert.rejects(each.write(late), { code: "invalid-bundle" });
@@ -216,7 +216,7 @@ test("a trust domain belongs to the first peering that names it; another one may
   assert.deepEqual(store.union(), [root(0), root(3)]);
 });
 
-test("what is stored already and names what it may not is told to nobody, from the start (D-24)", async () => {
+test("a stored bundle that names a foreign trust domain is not handed out, from the start (D-24)", async () => {
   const { storage, authority, logger, warnings } = await newStore();
   await storage.commit([bundleWrite(bundle("first", [root(1)], { trustDomain: "shared.consul" }))]);
   await storage.commit([

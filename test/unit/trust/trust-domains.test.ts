@@ -133,9 +133,9 @@ describe("trust domains, as bundles come and go", () => {
           if (claim === undefined) stored.delete(name);
           else stored.set(name, claim);
           const changes = kept.set(name, claim);
-          const anew = new TrustDomains(OWN, stored);
-          assert.deepEqual(sorted(kept.allWithheld()), sorted(anew.allWithheld()));
-          for (const each of names) assert.deepEqual(kept.withheld(each), anew.withheld(each));
+          const rebuilt = new TrustDomains(OWN, stored);
+          assert.deepEqual(sorted(kept.allWithheld()), sorted(rebuilt.allWithheld()));
+          for (const each of names) assert.deepEqual(kept.withheld(each), rebuilt.withheld(each));
           if (bundle !== undefined) assert.equal(free, kept.withheld(name) === undefined);
           const after = new Set(kept.allWithheld().keys());
           assert.deepEqual(new Set(changes.withheld), new Set([...after].filter((each) => !before.has(each))));

@@ -37,7 +37,7 @@ it("the answer, as the schema has it", () => {
   );
 });
 
-it("fields of a later version are passed over; what is no message is refused", () => {
+it("fields of a later version are ignored; bytes that are no message are refused", () => {
   const later = Buffer.concat([encodeExchangeRequest("id", "secret"), Buffer.of(0x1a, 0x01, 0x78, 0x20, 0x05)]);
   assert.deepEqual(decodeExchangeRequest(later), { peerId: "id", establishmentSecret: "secret" });
   assert.equal(decodeExchangeResponse(Buffer.of(0x12, 0x01, 0x78)), "");

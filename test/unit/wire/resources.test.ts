@@ -90,7 +90,7 @@ describe("resources", () => {
     );
   });
 
-  it("refuse what is no such message", () => {
+  it("refuse bytes that are no such message", () => {
     for (const decode of [decodeExportedServiceList, decodeServerAddresses, decodeTrustBundle, decodeLeaderAddress]) {
       assert.throws(() => decode(hex("0a05")), invalid, decode.name);
       assert.throws(() => decode(hex("0a01ff")), invalid, decode.name);

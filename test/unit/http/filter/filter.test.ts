@@ -218,7 +218,7 @@ describe("the table of filter expressions (ch4 case 64)", () => {
     });
   }
 
-  it("refuses a pattern that is none when there is something to match", () => {
+  it("refuses an invalid pattern when there is something to match", () => {
     const filter = compileFilter("Service.Service matches `(`", fields);
     assert.throws(
       () => filter.holds({ service: web }),
