@@ -123,7 +123,7 @@ export interface PeeringRecordsOptions {
 const CONFLICT_TRIES = 4;
 const RANDOM_TRIES = 100;
 
-/** How failures of the store are told to callers of a step; refusals of the state machine have their whole text. */
+/** How storage errors are wrapped for callers of a step. Refusals of the state machine have their full text already. */
 interface Wrapping {
   readonly prefix: string;
   readonly status?: number;
