@@ -108,8 +108,8 @@ export interface Storage extends AsyncDisposable {
   commit(writes: readonly Write[], expect?: readonly Expectation[], options?: CommitOptions): Promise<bigint>;
 
   /**
-   * Tells each change under `prefix` with a revision above `after`, of whoever committed it. Changes that fall together come
-   * as one, with the newest of each key. Ends quietly when `signal` aborts or the storage is closed.
+   * Yields each change under `prefix` with a revision above `after`, also those of other processes. Changes that fall
+   * together come as one, with the newest of each key. Ends quietly when `signal` aborts or the storage is closed.
    */
   changes(prefix: Key, after: bigint, signal: AbortSignal): AsyncIterable<StorageChanges>;
 }
