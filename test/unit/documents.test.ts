@@ -1,8 +1,26 @@
 import assert from "node:assert/strict";
 import { existsSync, readdirSync, readFileSync } from "node:fs";
+import { dirname, join } from "node:path";
 import { describe, it } from "node:test";
 
-const DOCUMENTS: readonly string[] = readdirSync(".").filter((name) => name.endsWith(".md"));
+const DOCUMENTS: readonly string[] = [
+  ...readdirSync(".").filter((name) => name.endsWith(".md")),
+  ...readdirSync("docs").flatMap((name) => (name.endsWith(".md") ? [`docs/${name}`] : [])),
+  "test/CASES.md",
+];
+
+/** The anchors of a page, as GitHub makes them of its headings. */
+function anchorsOf(page: string): ReadonlySet<string> {
+  const headings = readFileSync(page, "utf8").matchAll(/^#+ (.+)$/gm);
+  return new Set(
+    [...headings].map(([, text = ""]) =>
+      text
+        .toLowerCase()
+        .replace(/[^\w\- ]/g, "")
+        .replaceAll(" ", "-"),
+    ),
+  );
+}
 const manifest: { readonly scripts: Readonly<Record<string, string>> } = JSON.parse(
   readFileSync("package.json", "utf8"),
 );
@@ -11,13 +29,24 @@ describe("documents", () => {
   for (const document of DOCUMENTS) {
     const text = readFileSync(document, "utf8");
 
+    it(`${document} links to pages and headings that exist`, () => {
+      const links = [...text.matchAll(/\]\((?!https?:)([^)#]*)(?:#([^)]+))?\)/g)];
+      const missing = links.filter(([, path = "", anchor]) => {
+        const page = path === "" ? document : join(dirname(document), path);
+        return !existsSync(page) || (anchor !== undefined && !anchorsOf(page).has(anchor));
+      });
+      assert.deepEqual(
+        missing.map(([link]) => link),
+        [],
+      );
+    });
+
     it(`${document} names files that exist`, () => {
-      const links = [...text.matchAll(/\]\((?!https?:|#)([^)#]+)[^)]*\)/g)].map(([, path]) => path ?? "");
       // Paths in the code, with or without the `src/` in front of them.
       const mentions = [
         ...text.matchAll(/`([\w.-]+(?:\/[\w.-]+)*\/?[\w-]*\.(?:ts|mjs|md|json)|[\w-]+\/(?:[\w-]+\/)*)`/g),
       ];
-      const paths = [...links, ...mentions.map(([, path]) => path ?? "")];
+      const paths = mentions.map(([, path]) => path ?? "");
       const missing = paths.filter((path) => !existsSync(path) && !existsSync(`src/${path}`));
       assert.deepEqual(missing, []);
     });
