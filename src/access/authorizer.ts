@@ -1,6 +1,6 @@
 import { PeeringError } from "../errors.js";
 
-/** What rules speak of. What is served here asks for some of these rights only. */
+/** The resources of rules. The endpoints here ask for only some of these rights. */
 export type AclResource =
   | "acl"
   | "agent"

@@ -120,7 +120,7 @@ function hexOf(digest: Uint8Array): string {
   return Buffer.from(digest).toString("hex");
 }
 
-/** What is kept of a secret. */
+/** The stored form of a secret. */
 export function digestOf(secret: string): Uint8Array {
   return createHash("sha256").update(secret).digest();
 }

@@ -253,7 +253,7 @@ export class CatalogDraft {
     }
   }
 
-  // Reads: what was changed here, else what is committed.
+  // Reads: a record changed here, else the committed one.
 
   #changes(nodeKey: string): NodeChanges {
     const known = this.nodes.get(nodeKey);

@@ -9,8 +9,8 @@ export interface CatalogChange {
 /**
  * Where a host's own services come from: the built-in catalog, or a registry of the host's own.
  *
- * The first change of a watch holds every service, also when there are none. Later ones hold at least what differs from
- * what was delivered before; states in between may be skipped, the newest never.
+ * The first change of a watch holds every service, also when there are none. Later ones hold at least the services that
+ * differ from those delivered before; states in between may be skipped, the newest never.
  */
 export interface CatalogSource {
   watch(signal: AbortSignal): AsyncIterable<CatalogChange>;

@@ -246,7 +246,7 @@ class ConnectEntry {
 }
 
 /**
- * The local catalog in memory: what is committed, and nothing else. Changes are made in a {@link CatalogDraft} and
+ * The committed local catalog, in memory. Changes are made in a {@link CatalogDraft} and
  * taken over as a whole. Records are frozen and shared, and a change costs what it touches, not what there is.
  */
 export class CatalogState implements CommittedCatalog {

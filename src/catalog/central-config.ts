@@ -88,7 +88,7 @@ export function withCentralConfig<Instance extends Service>(service: Instance, e
   return { ...service, proxy: withoutNothing(merged) };
 }
 
-/** What is empty is not said. */
+/** Leaves out empty values. */
 function withoutNothing(proxy: ProxyDefinition): ProxyDefinition {
   const { config, upstreams = [], extra = {}, ...rest } = proxy;
   const kept = Object.entries(extra).filter(([, value]) => !isEmpty(value));
@@ -108,7 +108,7 @@ interface CentralConfig {
   readonly expose: JsonObject;
   readonly accessLogs: JsonObject;
   readonly extensions: readonly JsonValue[];
-  /** What is said of each upstream, by {@link targetKey}. */
+  /** The settings of each upstream, by {@link targetKey}. */
   readonly upstreams: ReadonlyMap<string, Target & { readonly config: JsonObject }>;
 }
 

@@ -112,7 +112,7 @@ export interface CompiledChain {
   readonly isDefault: boolean;
   /** Which overrides made a difference. */
   readonly customized: ReadonlySet<keyof ChainOverrides>;
-  /** Why a proxy could not use this chain, in Consul's words; what was found until then is in the other fields. */
+  /** Why a proxy could not use this chain, in Consul's words; the other fields hold the chain as far as it was compiled. */
   readonly problem: string | undefined;
   /** The problem is that it has more parts than {@link ChainLimits} allow. */
   readonly tooLong: boolean;
@@ -164,7 +164,7 @@ class ChainProblem extends Error {
 }
 
 type Draft<Node> = { -readonly [Key in keyof Node]: Node[Key] };
-/** Where a request would go next; what is left out stays as it is. */
+/** Where a request would go next; missing parts stay unchanged. */
 type Rewrite = Partial<Pick<ChainTarget, "service" | "subset" | "datacenter" | "peer">>;
 
 class Compiler {
@@ -277,7 +277,7 @@ class Compiler {
       readonly node: Draft<SplitterNode>;
       readonly splits: ChainSplit[];
     }[] = [];
-    // Recorded before what is behind it is looked at, so that a circle ends.
+    // Recorded before its successors are compiled, so that a circle ends.
     const enter = (of: string): string | undefined => {
       const key = `splitter:${nodeName(of)}`;
       if (this.nodes.has(key)) return key;
@@ -409,7 +409,7 @@ class Compiler {
     return connectTimeoutMs;
   }
 
-  /** Keeps a target, with what is said of its service. */
+  /** Adds a target, with the settings of its service. */
   #retain(
     at: ChainTarget,
     resolver: ServiceResolverEntry | undefined,
@@ -573,7 +573,7 @@ export function compileChain(
   };
 }
 
-/** What is told of a chain to importers: targets matter for protocols without HTTP semantics alone. */
+/** The part of a chain that importers get. Targets matter only for protocols without HTTP semantics. */
 export function chainInfo(chain: CompiledChain): ChainInfo {
   return { protocol: chain.protocol, tcpTargets: isHttpLike(chain.protocol) ? [] : chain.targets };
 }

@@ -29,7 +29,7 @@ interface EntryBase {
   readonly extra?: JsonObject;
 }
 
-/** What is exported to whom; one per cluster. */
+/** Which services are exported to which peers; one entry per cluster. */
 export interface ExportedServicesEntry extends EntryBase {
   readonly kind: "exported-services";
   readonly name: "default";

@@ -13,7 +13,7 @@ function keptShape(shape: Shape): Shape {
   return Object.fromEntries(Object.entries(shape).filter(([, { kept }]) => kept === "extra"));
 }
 
-/** `fields` with what is kept in them in Consul's form. */
+/** `fields` with their stored values in Consul's form. */
 function withKept(fields: Fields, shape: Shape, path: string): Fields {
   const result: Record<string, unknown> & { extra?: unknown } = { ...fields };
   if (fields.extra !== undefined && fields.extra !== null) {

@@ -540,7 +540,7 @@ const EXTENSIONS = ["aws/lambda", "ext-authz", "lua", "otel-access-logging", "pr
   (name) => `builtin/${name}`,
 );
 
-/** What is in the arguments is for the proxy to judge. */
+/** The arguments are not judged here: the proxy does that. */
 function extensionProblems(kept: Kept): readonly string[] {
   return objects(kept, "EnvoyExtensions").flatMap((extension, index) => {
     const name = text(extension, "Name");

@@ -60,7 +60,7 @@ const nothing = new Uint8Array(0);
 /** Came with Node 20.12, and takes half the time. */
 const oneShot: typeof crypto.hash | undefined = crypto.hash;
 
-/** Digest of any payload, by which what is sent twice is told apart from what changed. */
+/** Digest of any payload: equal digests mean an unchanged payload. */
 export function payloadDigest(value: Uint8Array): string {
   if (oneShot !== undefined) return oneShot("sha256", value, "base64");
   return crypto.createHash("sha256").update(value).digest("base64");

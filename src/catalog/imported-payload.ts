@@ -79,7 +79,7 @@ export function decodePayload(value: Uint8Array, nodeOf: NodeOf = noNode): reado
   return doAll(decodeSteps(value, nodeOf));
 }
 
-/** What is known of a node, by its lower-cased name. */
+/** A node from another source, by its lower-cased name. */
 export type NodeOf = (name: string) => DecodedNode | undefined;
 
 const noNode: NodeOf = () => undefined;

@@ -6,7 +6,7 @@ export interface Listing<Item> extends Iterable<Item> {
 }
 
 /**
- * What is made of records. Records stay as they are, and are much smaller than what is made of them, so that a long list that
+ * Elements made of records. Records stay unchanged, and are much smaller than the elements, so that a long list that
  * is told bit by bit costs little until the end of it.
  */
 export function listing<Source, Item>(sources: Listing<Source>, make: (source: Source) => Item): Listing<Item> {

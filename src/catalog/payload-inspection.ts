@@ -46,7 +46,7 @@ export const defaultPayloadLimits: PayloadLimits = {
   destinationsPerService: 1_000,
 };
 
-/** For what is stored already: it was within the limits of its time. */
+/** For stored payloads, which were within the limits of their time. */
 export const noPayloadLimits: PayloadLimits = {
   instancesPerService: Number.POSITIVE_INFINITY,
   checksPerInstance: Number.POSITIVE_INFINITY,

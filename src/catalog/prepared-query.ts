@@ -6,7 +6,7 @@ import { metaProblem } from "./registration.js";
 
 /** Where a query looks when it finds nothing. One that names a datacenter is passed over: none can be reached from here. */
 export interface QueryTarget {
-  /** Our name of a peering: what is imported from it under the same service name. */
+  /** Our name of a peering: its imports under the same service name. */
   readonly peer?: string;
   readonly datacenter?: string;
 }
@@ -55,7 +55,7 @@ export interface PreparedQuery {
   /** Unique, compared without case. */
   readonly name: string;
   readonly template?: QueryTemplate;
-  /** Whose rights decide what is found; absent: those of the caller. A secret. */
+  /** The token whose rights limit the results; absent: those of the caller. A secret. */
   readonly token?: string;
   readonly service: QueriedService;
   /** How long DNS answers may be kept, and how that was written; absent: as answers about the service. */

@@ -411,7 +411,7 @@ const proxyFields: ReadonlySet<keyof ProxyDefinition> = new Set<keyof ProxyDefin
   "extra",
 ]);
 
-/** What is kept, in Consul's form. */
+/** The stored fields, in Consul's form. */
 function keptObject(value: unknown, path: string, shape: Shape): JsonObject {
   const object = jsonObject(value, path);
   if (object === emptyMap || Object.keys(object).length === 0) return emptyMap;

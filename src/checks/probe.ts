@@ -36,7 +36,7 @@ const STATUS_TAG = (1 << 3) | WireType.Varint;
 /** Headers that a redirect to another host does not get (as in Go). */
 const PRIVATE_HEADERS: ReadonlySet<string> = new Set(["authorization", "cookie", "cookie2", "www-authenticate"]);
 
-/** Probes once, and says what was found with Consul's texts (1.21). Never rejects, and is over in time. */
+/** Probes once, and reports the result with Consul's texts (1.21). Never rejects, and is over in time. */
 export async function probe(method: ProbeMethod, options: ProbeOptions): Promise<CheckResult> {
   // Let go of as soon as the probe is over: signals made by `AbortSignal.timeout` and `AbortSignal.any` stay for the whole
   // timeout, and leave a little behind at the signal of the check for as long as that lives.

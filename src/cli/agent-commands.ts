@@ -138,9 +138,9 @@ const maint: Command = {
   help: `Usage: peerage maint [options]
 
   Puts the node of the agent, or one service on it, into maintenance, or
-  takes it out. What is in maintenance has a critical check, so that DNS
+  takes it out. Maintenance is a critical check, so that DNS
   and reads of healthy instances leave it out. It stays so over a restart.
-  Without options, shows what is in maintenance, and why.
+  Without options, lists everything in maintenance, and why.
 
   Examples:
 
@@ -179,7 +179,7 @@ const maint: Command = {
   },
 };
 
-/** What is in maintenance, as Consul shows it. */
+/** The node and services in maintenance, as Consul shows them. */
 async function maintained(agent: AgentClient): Promise<readonly string[]> {
   const self = await attempt("Error querying agent", () => agent.self());
   const config = memberOf(self, "Config");

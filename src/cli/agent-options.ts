@@ -200,7 +200,7 @@ export const agentFlags: readonly Flag[] = [
     kind: "text",
     placeholder: "number",
     usage:
-      "Values, which are elements of lists and members of objects, that the JSON of a request body may have; a registration, config entry or prepared query may have twice as many with what is added to it. Raise it for config entries with very many sources or consumers. Default: 50000.",
+      "Values, which are elements of lists and members of objects, that the JSON of a request body may have; a registration, config entry or prepared query may have twice as many with its defaults. Raise it for config entries with very many sources or consumers. Default: 50000.",
   },
   {
     name: "query-template-characters",
@@ -548,7 +548,7 @@ function valid<Value>(name: string, read: () => Value): Value {
 }
 
 /**
- * What is given and cannot be meant: `-acl-policies "$FILE"` with a variable that is not set must not start an agent without them.
+ * Options whose value cannot be meant: `-acl-policies "$FILE"` with a variable that is not set must not start an agent without them.
  * @throws {CommandError}
  */
 function checkText(name: string, value: string): void {
@@ -610,7 +610,7 @@ export async function readTls({ certificate, key, ca }: TlsFiles, io: CommandLin
   };
 }
 
-/** A key itself is taken from the environment alone: what is on the command line can be seen by every user. */
+/** A key itself is taken only from the environment: every user can see a command line. */
 async function readEncryption(path: string, io: CommandLineIo): Promise<EncryptionKeys | undefined> {
   const keys = io.environment[ENCRYPT_KEY] || undefined;
   if (keys !== undefined && path !== "")

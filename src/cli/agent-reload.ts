@@ -51,7 +51,7 @@ export class AgentReload {
     });
   }
 
-  /** The agent runs: what was asked for before is done now. */
+  /** The agent runs: a reload that was asked for before is done now. */
   start(started: AgentOptions, logger: Logger, parts: Reloadable): void {
     this.#running = { started, logger, parts };
     this.#latest = started;
@@ -88,7 +88,7 @@ export class AgentReload {
         reloaded.push(what);
       } catch (error) {
         problems.push(`${what}: ${errorText(error)}`);
-        logger.error("not reloaded: what there was stays", { what, error: errorText(error) });
+        logger.error("not reloaded: the former configuration stays", { what, error: errorText(error) });
       }
     };
     await attempt("configuration", async () => {

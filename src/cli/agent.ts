@@ -20,7 +20,7 @@ import { registerServer } from "./agent-server.js";
 import { type CommandContext, CommandError } from "./command.js";
 import { LogFeed, levelOf, lineLogger } from "./log.js";
 
-/** What is one of in a process. */
+/** The parts that a process has one of. */
 interface Shared {
   readonly logger: Logger;
   readonly incidents: Incidents;

@@ -298,7 +298,7 @@ export const catalogCommands: CommandGroup = {
   help: `Usage: peerage catalog <subcommand> [options] [args]
 
   This command has subcommands for interacting with the catalog, also with
-  what was imported from peers.
+  the services imported from peers.
 
   Register a service:
 

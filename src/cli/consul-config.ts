@@ -63,7 +63,7 @@ export async function readConsulConfig(
   return config === undefined ? NONE : configOf(config, node);
 }
 
-/** Reads from what was decoded, and remembers what of it was read. */
+/** Reads decoded keys, and remembers which of them were read. */
 class Taken {
   readonly #config: JsonObject;
   readonly #taken = new Set<string>();
@@ -125,7 +125,7 @@ class Taken {
     if (value !== undefined && values.includes(value)) this.#taken.add(path);
   }
 
-  /** What was given and not read: the most general keys of which nothing was. */
+  /** The keys that were given and not read: of each unread group its most general key. */
   left(): readonly string[] {
     const left: string[] = [];
     const look = (object: JsonObject, path: string): void => {
@@ -214,7 +214,7 @@ function clusterIdOf(taken: Taken): string | undefined {
   return clusterId;
 }
 
-/** Keys that ask for what is so in any case. */
+/** Keys that ask for behaviour that is always on. */
 function asItIs(taken: Taken, datacenter: string): void {
   taken.holds("bootstrap", true);
   taken.holds("bootstrap_expect", 0, 1);

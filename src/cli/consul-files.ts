@@ -62,7 +62,7 @@ async function filesAt(path: string, given: string, io: CommandLineIo): Promise<
   for (const name of [...names].sort()) {
     const file = join(path, name);
     const format = formatOf(file, given);
-    // As Consul does: what stands beside configuration, and what is below, is none.
+    // As Consul does: other files, and folders below, are not configuration.
     if (format === undefined || (await directoryAt(file, io)) !== undefined) continue;
     files.push({ path: file, format, text: await io.readFile(file) });
   }
@@ -81,7 +81,7 @@ async function directoryAt(path: string, io: CommandLineIo): Promise<readonly st
   }
 }
 
-/** One file with its keys in the one spelling they have, and what is null left out. @throws {CommandError} with Consul's text. */
+/** One file with its keys in their one spelling, without nulls. @throws {CommandError} with Consul's text. */
 function decode({ path, text, format }: ConfigFile): JsonObject {
   // As one that is made first and written later.
   if (text === "") return {};
@@ -114,7 +114,7 @@ function errorsText(errors: readonly string[], what: string): string {
   return `${errors.length} error${errors.length === 1 ? "" : "s"} ${what}: ${errors.join("; ")}`;
 }
 
-/** Reads values by their shapes, and gathers what is wrong. */
+/** Reads values by their shapes, and collects the faults. */
 class Decoder {
   readonly mismatches: string[] = [];
   readonly unknown: string[] = [];

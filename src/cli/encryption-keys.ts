@@ -2,7 +2,7 @@ import { stat } from "node:fs/promises";
 import { errorText } from "../errors.js";
 import { CommandError, type CommandLineIo } from "./command.js";
 
-/** Keys that seal secrets at rest, and what is to be said of where they were found. */
+/** Keys that seal secrets at rest, and warnings about where they were found. */
 export interface EncryptionKeys {
   /** The first seals, all open. */
   readonly keys: readonly Uint8Array[];

@@ -1,4 +1,4 @@
-/** A flag of a command, described once: how it is parsed, and what is said of it. */
+/** A flag of a command, described once, for parsing and for the help. */
 export interface Flag {
   readonly name: string;
   readonly kind: "text" | "boolean" | "unsigned" | "texts" | "pairs";

@@ -244,7 +244,7 @@ export const servicesCommands: CommandGroup = {
 
     $ peerage services export -name=web -consumer-peers=other-cluster
 
-  List what is exported:
+  List the exported services:
 
     $ peerage services exported-services`,
   commands: { deregister, export: exportService, "exported-services": exportedServices, register },

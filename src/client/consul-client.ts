@@ -79,7 +79,7 @@ export interface ReadOptions extends RequestOptions {
 
 /** What a read of the catalog can be given. */
 export interface CatalogReadOptions extends ReadOptions {
-  /** What was imported from this peer, instead of what is registered here. */
+  /** Reads the imports from this peer instead of the local data. */
   readonly peer?: string;
   /** Nearest first, seen from this node. */
   readonly near?: string;
@@ -237,7 +237,7 @@ export interface MaintenanceOptions extends RequestOptions {
   readonly reason?: string;
 }
 
-/** `/v1/agent…`: the agent that is asked, and what is registered at it. Bodies and answers are as the API documents them. */
+/** `/v1/agent…`: the agent, and the services and checks registered at it. Bodies and answers are as the API documents them. */
 export interface AgentClient {
   self(options?: RequestOptions): Promise<JsonObject>;
   members(options?: MembersOptions): Promise<readonly JsonObject[]>;
@@ -301,7 +301,7 @@ export class ConsulClient implements Disposable {
     };
   }
 
-  /** What is exported to whom, wildcards expanded: `/v1/exported-services` (Consul 1.17 and later). */
+  /** Which services are exported to which peers, wildcards expanded: `/v1/exported-services` (Consul 1.17 and later). */
   exportedServices(options: ReadOptions = {}): Promise<ReadAnswer<readonly ExportedServiceRecord[]>> {
     return this.#read("/v1/exported-services", options, listOf(readExportedService));
   }
@@ -495,7 +495,7 @@ export class ConsulClient implements Disposable {
     return { ...factsOf(answer), value: read(parseJson(answer.text, `the answer of ${path}`)) };
   }
 
-  /** As `#read`; undefined for what is not there. */
+  /** As `#read`; undefined for a missing record. */
   async #readOrNone<Value>(
     path: string,
     options: HealthReadOptions,

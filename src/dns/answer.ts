@@ -17,7 +17,7 @@ export interface AnswerSettings {
   readonly serviceTtls: Readonly<Record<string, number>>;
 }
 
-/** What was asked, and whose data answers it. */
+/** The question, and whose data answers it. */
 export interface AnswerContext {
   readonly settings: AnswerSettings;
   /** As the asker wrote it. */

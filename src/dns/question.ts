@@ -38,7 +38,7 @@ export type Lookup =
 export type ParsedName =
   | {
       readonly type: "inside";
-      /** The domain as the asker spelled it: what is built for the answer ends in it. */
+      /** The domain as the asker spelled it: names in the answer end in it. */
       readonly domain: string;
       /** The same, lower-cased. */
       readonly zone: string;

@@ -1,6 +1,6 @@
 import { isIPv4, isIPv6 } from "node:net";
 
-/** What is asked for, in DNS's own spelling: `A`, `SRV`, `ANY`; `UNKNOWN_65` for a type without a name here. */
+/** The type of a question, in DNS's own spelling: `A`, `SRV`, `ANY`; `UNKNOWN_65` for a type without a name here. */
 export type QuestionType = string;
 
 /** A resource record of class IN. Names carry no dot at their end; the TTL counts seconds. */

@@ -64,7 +64,7 @@ const MOST_ALIAS_LOOKUPS = 16;
 const TRANSFERS: ReadonlySet<QuestionType> = new Set(["AXFR", "IXFR"]);
 const NODE_TYPES: ReadonlySet<QuestionType> = new Set(["A", "AAAA", "ANY", "TXT"]);
 
-/** What is left to spend on one question. */
+/** The work that one question may still cause. */
 interface Budget {
   lookups: number;
   readonly edns: boolean;

@@ -84,7 +84,7 @@ export interface DnsServerOptions {
   readonly tcpTimeoutMs?: number;
   /** Where answers come from. Default: the host. */
   readonly source?: DnsSource;
-  /** Decides what is answered: what callers without a token may read, and no more. Default: everything. */
+  /** Limits answers to what callers without a token may read. Default: everything. */
   readonly authorizer?: Authorizer;
   readonly clock?: Clock;
   /** Shuffles answers. Default: the process's own. */

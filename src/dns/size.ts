@@ -25,7 +25,7 @@ export interface Frame {
 }
 
 export interface FittedAnswer extends DnsAnswer {
-  /** What was left out: some of the answers, or only what is beside them. */
+  /** Which records were left out: some answers, or only additional ones. */
   readonly missing: "nothing" | "others" | "answers";
   /** Not even one answer fits: the asker must come again over TCP, whatever the settings say. */
   readonly hopeless: boolean;

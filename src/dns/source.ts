@@ -14,7 +14,7 @@ export interface DnsSource {
   /** Of this cluster. */
   readonly datacenter: string;
   isPeering(name: string): boolean;
-  /** All instances of a service, whatever their health; none for what is unknown. */
+  /** All instances of a service, whatever their health; none for an unknown service. */
   instances(peer: string, service: string): Promise<readonly ServiceInstance[]>;
   /** Our own instances that speak for a service in the mesh, and the terminating gateways in front of it. */
   connectInstances(service: string): Promise<readonly ServiceInstance[]>;
@@ -25,7 +25,7 @@ export interface DnsSource {
   /**
    * What the prepared query that answers to a name or an id finds; undefined: there is none.
    * @param from - the address of the asker, or of the client that it asks for.
-   * @param visible - what may be shown of the instances of a place; what is hidden there is not found. Default: all.
+   * @param visible - the instances of a place that may be shown; hidden ones are not found. Default: all.
    */
   query(nameOrId: string, from: string, visible?: VisibleInstances): Promise<QueryAnswer | undefined>;
   /** Which of our own nodes, or else services, has that address. */

@@ -23,7 +23,7 @@ export class MessageWriter {
   readonly #names = new NameTable();
   #at = 0;
 
-  /** @param room - at least what is written, as it would be without pointers. */
+  /** @param room - at least the size of the message without pointers. */
   constructor(room: number) {
     this.#buffer = Buffer.allocUnsafe(room);
   }
@@ -50,7 +50,7 @@ export class MessageWriter {
     this.#buffer.writeUInt16BE(this.#at - lengthAt - 2, lengthAt);
   }
 
-  /** What was written. */
+  /** The written bytes. */
   end(): Buffer {
     return this.#buffer.subarray(0, this.#at);
   }

@@ -20,7 +20,7 @@ export interface PreparedCheck {
   readonly definition: CheckDefinition;
 }
 
-/** The host's own node: made with what is first registered on it, left alone afterwards. */
+/** The host's own node: created with the first registration on it, left alone afterwards. */
 export function ownNode({ server }: Call): {
   readonly node: string;
   readonly address: string;

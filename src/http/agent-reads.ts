@@ -47,7 +47,7 @@ async function members(call: Call): Promise<Answer> {
   return { json: LazyList.of(members, memberJson), filtered: visible.filtered };
 }
 
-/** What was registered at this node, by id. */
+/** The services registered at this node, by id. */
 async function services(call: Call): Promise<Answer> {
   call.refuseNamespace();
   call.refusePartition();
@@ -62,7 +62,7 @@ async function services(call: Call): Promise<Answer> {
   return { json, filtered: visible.filtered };
 }
 
-/** With what was found last, which the catalog may not have yet. */
+/** With the last result, which the catalog may not have yet. */
 function withResult(call: Call, check: IndexedCheck): IndexedCheck {
   const result = call.host.checks.result(check.checkId);
   return result === undefined ? check : { ...check, ...result };
@@ -199,7 +199,7 @@ async function healthByName(call: Call): Promise<Answer> {
   return healthAnswer(call, statusOf(worst), worst.status, json);
 }
 
-/** An agent knows no index of what is registered at it. */
+/** An agent has no index of its own services and checks. */
 function agentCheckJson(check: IndexedCheck): JsonStruct {
   return checkJson({ peer: "", check: { ...check, createIndex: 0n, modifyIndex: 0n } });
 }
@@ -251,7 +251,7 @@ const serviceHealthSchema: JsonSchema = objectOf({
   Checks: orNull(listOf(checkSchema)),
 });
 
-/** What Consul's clients ask an agent about itself: this node, and what is registered at it. */
+/** The reads of Consul's clients about an agent: this node, its services and its checks. */
 export const agentReadOperations: readonly Operation[] = [
   {
     method: "GET",

@@ -61,7 +61,7 @@ export class WholeBody {
 
 /** An answer that is made as fast as it is read, piece by piece. */
 export class GrowingBody {
-  /** What is in memory until the last piece is made. */
+  /** The bytes in memory until the last piece is made. */
   readonly keptBytes: number;
   readonly #writer: JsonWriter;
   #first: Buffer | undefined;

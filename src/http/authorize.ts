@@ -107,7 +107,7 @@ export const authorizeOperations: readonly Operation[] = [
       {
         path: "/v1/agent/connect/authorize",
         id: "authorizeConnection",
-        summary: "Whether a service may call another one: by intentions, else by what holds by default.",
+        summary: "Whether a service may call another one: by intentions, else by the default.",
         parameters: [],
         body: bodySchema(authorizeType.form),
         answer: objectOf({ Authorized: flag, Reason: text }),

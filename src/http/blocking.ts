@@ -97,7 +97,7 @@ export async function blocking<Result>(
         await call.turn(waited && !over);
         woken = false;
         const reading = atLeastOne(query.read());
-        // What was missing and still is, is no news, however much was written beside it.
+        // A record that is still missing is no change, however much was written beside it.
         if (reading.found === false && missing) minIndex = reading.index;
         missing ||= reading.found === false;
         if (over || reading.index > minIndex) {
@@ -136,7 +136,7 @@ export function onlyChanges<Result>(
     ...query,
     read: () => {
       const reading = query.read();
-      // What is not waited for is looked at once.
+      // Without a wait it is read once.
       if (minIndex === 0n) return reading;
       const now = form(reading.result);
       const same = now === known;

@@ -100,7 +100,7 @@ export interface Answer {
   readonly headers?: Readonly<Record<string, string>>;
 }
 
-/** What is known of one request before its operation runs. */
+/** One request, before its operation runs. */
 export interface CallParts {
   /** Percent-decoded. */
   readonly path: string;

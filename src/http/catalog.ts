@@ -23,7 +23,7 @@ async function register(call: Call): Promise<Answer> {
 }
 
 /**
- * Takes the rights on what a write changes, whatever its request named. What is removed is also its node's to remove (Consul
+ * Requires the rights on everything that a write changes, whatever its request named. What is removed is also its node's to remove (Consul
  * 1.14 to 1.22).
  */
 export function judgeFor(access: Access): Judge {
@@ -40,7 +40,7 @@ function requireService(access: Access, name: string): void {
   access.require({ resource: "service", access: "write", name });
 }
 
-/** @throws {HttpError} 403: `service:write` on what is named, `node:write` for a node that is new and for its checks. */
+/** @throws {HttpError} 403: `service:write` on the named service, `node:write` for a node that is new and for its checks. */
 function requireRegistration(access: Access, host: PeeringHost, registration: Registration): void {
   const { node: name, service } = registration;
   if (service !== undefined) requireInstance(access, host, name, service);

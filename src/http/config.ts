@@ -108,7 +108,7 @@ function referencedServices(value: unknown, found: Set<string> = new Set()): Set
     for (const [key, item] of Object.entries(value)) {
       if (key === "service" && typeof item === "string" && item !== "") found.add(item);
       else if (key === "targets" && Array.isArray(item)) referencedServices(item.filter(isLocalTarget), found);
-      // What is kept and not interpreted names no services.
+      // Kinds that are only stored name no services.
       else if (key !== "extra" && key !== "meta" && key !== "match") referencedServices(item, found);
     }
   }

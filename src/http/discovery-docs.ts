@@ -9,7 +9,7 @@ function query(name: string, description: string): ParameterDoc {
 export const discoveryParameters: readonly ParameterDoc[] = [
   ...readParameters,
   datacenterParameter,
-  query("peer", "Reads what is imported from this peer instead of local data."),
+  query("peer", "Reads the imports from this peer instead of local data."),
   query("filter", "An expression of go-bexpr over the records."),
 ];
 export const nodeMetaParameter: ParameterDoc = query(

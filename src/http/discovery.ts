@@ -27,9 +27,9 @@ export interface Scope {
   readonly service?: string;
   /** The index of a read of local data. */
   readonly local: (indexes: CatalogIndexes) => bigint;
-  /** Configuration entries of gateways change what is read, too. Default false. */
+  /** Config entries of gateways change the answer, too. Default false. */
   readonly gateways?: boolean;
-  /** Whether a change of `proxy-defaults` or `service-defaults` may change what is read. Default: none does. */
+  /** Whether a change of `proxy-defaults` or `service-defaults` may change the answer. Default: none does. */
   readonly central?: (change: ConfigEntryChange) => boolean;
 }
 

@@ -59,7 +59,7 @@ export function endIn(call: Call, parameter: "source" | "destination", withPeer 
   );
 }
 
-/** Both ends of what is to be written: local services, named. @throws {HttpError} 500. */
+/** Both ends of an intention to write: local services, named. @throws {HttpError} 500. */
 export function endsToWrite(call: Call): { readonly source: string; readonly destination: string } {
   for (const parameter of ["source", "destination"] as const) {
     if (onlyValue(call, parameter) === "") throw new HttpError(500, `required query parameter '${parameter}' not set`);

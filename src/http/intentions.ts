@@ -333,7 +333,7 @@ async function putExact(call: Call): Promise<Answer> {
   return { json: true };
 }
 
-/** Metadata belongs to the whole entry: who sends back what was read says nothing new. */
+/** Metadata belongs to the whole entry: sending back an answer unchanged changes nothing. */
 function checkMeta(before: ServiceIntentionsEntry | undefined, { Meta }: IntentionBody): void {
   const given = Object.entries(Meta);
   if (given.length === 0) return;
@@ -479,7 +479,7 @@ export const intentionOperations: readonly Operation[] = [
       {
         path: PATTERN,
         id: "listIntentions",
-        summary: "Who may call whom, by precedence: the sources of the config entries of kind service-intentions.",
+        summary: "Intentions, by precedence: the sources of the config entries of kind service-intentions.",
         parameters: readParameters,
         answer: listOf(intentionSchema),
       },
@@ -507,7 +507,7 @@ export const intentionOperations: readonly Operation[] = [
       {
         path: `${PATTERN}/exact`,
         id: "readIntention",
-        summary: "What is said of one source and one destination.",
+        summary: "The intention of one source and one destination.",
         parameters: [...readParameters, ...ends],
         answer: intentionSchema,
       },
@@ -522,7 +522,7 @@ export const intentionOperations: readonly Operation[] = [
         path: `${PATTERN}/exact`,
         id: "writeIntention",
         summary:
-          "Writes what is said of one local source and one destination, into the config entry of the destination.",
+          "Writes the intention of one local source and one destination, into the config entry of the destination.",
         parameters: ends,
         body: bodySchema(intentionBodyType.form),
         answer: flag,
@@ -537,7 +537,7 @@ export const intentionOperations: readonly Operation[] = [
       {
         path: `${PATTERN}/exact`,
         id: "deleteIntention",
-        summary: "Deletes what is said of one local source and one destination; nothing there is a success.",
+        summary: "Deletes the intention of one local source and one destination; a missing one is a success.",
         parameters: ends,
         answer: flag,
       },

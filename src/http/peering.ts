@@ -65,7 +65,7 @@ async function generateToken(call: Call): Promise<Answer> {
   if (request.Partition !== "" && request.Partition.toLowerCase() !== "default") {
     throw new HttpError(500, "Partitions are a Consul Enterprise feature");
   }
-  // What is malformed is told before who may ask, as in Consul.
+  // A malformed request is refused before rights are looked at, as in Consul.
   validatePeerName(request.PeerName);
   validatePeeringMeta(request.Meta);
   await call.require({ resource: "peering", access: "write" });

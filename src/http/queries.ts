@@ -112,7 +112,7 @@ const bodyType: GoType<QueryBody> = goStruct<QueryBody>("structs.PreparedQuery",
   ModifyIndex: goAny,
 });
 
-/** What is absent or `null` is told as such again, and an empty list as an empty list. @throws {HttpError} 500 with Consul's text. */
+/** Absent or `null` stays that in answers, and an empty list stays an empty list. @throws {HttpError} 500 with Consul's text. */
 function queryInput({ Name: name, Session, Token, Template, Service, DNS }: QueryBody): PreparedQueryInput {
   const refuse = (why: string): HttpError => new HttpError(500, `Invalid prepared query: ${why}`);
   const { NearestN, Datacenters, Targets } = Service.Failover;

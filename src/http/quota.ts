@@ -22,7 +22,7 @@ export class Quota {
     return undefined;
   }
 
-  /** Gives back what was taken. */
+  /** Gives the taken part back. */
   give(source: string, amount: number): void {
     const left = (this.#taken.get(source) ?? 0) - amount;
     if (left > 0) this.#taken.set(source, left);

@@ -25,7 +25,7 @@ export interface InstanceView extends NodeView, ServiceView {
   readonly checks: readonly IndexedCheck[];
 }
 
-/** A Go struct: what is undefined is left out. */
+/** A Go struct: undefined members are left out. */
 export type JsonStruct = { readonly [key: string]: Json | undefined };
 
 // As Consul 1.21: members in its order; a member that it leaves out when empty is undefined here.

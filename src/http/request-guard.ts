@@ -33,7 +33,7 @@ export interface RequestGuardOptions {
   readonly requestsPerSecond?: number;
 }
 
-/** What is looked at of a request. */
+/** The parts of a request that are looked at. */
 type GuardedRequest = Pick<HttpRequest, "method" | "httpVersion" | "headers" | "rawHeaders" | "socket">;
 
 export interface Refusal {

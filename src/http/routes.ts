@@ -49,7 +49,7 @@ export type JsonSchema = {
   readonly [key: string]: JsonSchema | string | boolean | number | readonly (JsonSchema | string)[];
 };
 
-/** One line of the route table: what is served, and all that is told about it. */
+/** One line of the route table: an operation and its documentation. */
 export interface Operation {
   readonly method: Method;
   /** An exact path, or a prefix when it ends in `/`, or prefix and end with a `*` between; the longest match serves a request. */

@@ -53,7 +53,7 @@ export class SharedAnswers {
     const asleep = (): void => {
       if (!isWoken) return;
       isWoken = false;
-      // The last one takes it along: what is asked later is answered from what there is then.
+      // The last one takes it along: later calls are answered from the data of their time.
       if (--group.woken === 0) group.made = undefined;
     };
     return {

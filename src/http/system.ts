@@ -60,7 +60,7 @@ interface Member {
   readonly tags: Readonly<Record<string, string>>;
 }
 
-/** What is the same of each. */
+/** The parts that all of them share. */
 const MEMBER = {
   Status: 1,
   ProtocolMin: 1,

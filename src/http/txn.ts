@@ -158,7 +158,7 @@ function conflict(faults: readonly Fault[]): Answer {
 }
 
 /**
- * What is looked up needs no right: it is left out of the results.
+ * Reads need no right: records that may not be read are left out of the results.
  * @param before - the operations before this one, whose rights were taken.
  * @throws {PeeringError} `permission-denied`
  */

@@ -36,7 +36,7 @@ import type { JsonSchema, Operation } from "./routes.js";
 // The reads of Consul's pages (1.21), the only ones that list local and imported services together.
 
 /**
- * Answers a read of local and imported data: the index counts both, where Consul's passes over what is imported (D-37).
+ * Answers a read of local and imported data: the index counts both, where Consul's ignores imports (D-37).
  * These reads tell no consistency.
  */
 export async function answerFromAll(

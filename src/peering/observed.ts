@@ -2,7 +2,7 @@ import { PeeringError } from "../errors.js";
 import type { Peering, StoredState } from "./peering.js";
 
 /**
- * What was seen of the streams of one peering since this process began: facts, each with its time in milliseconds since
+ * Observations of the streams of one peering since this process began: facts, each with its time in milliseconds since
  * the Unix epoch, undefined while it did not happen. Times and lists outlive the stream they came from.
  */
 export interface StreamFacts {
@@ -56,7 +56,7 @@ export type StreamObservation =
   | { readonly type: "exported"; readonly services: readonly string[] }
   | { readonly type: "progress"; readonly facts: StreamObservations };
 
-/** What is known of a peering that had no stream yet. */
+/** The facts of a peering that had no stream yet. */
 export const NO_STREAM_FACTS: StreamFacts = {
   connected: false,
   neverConnected: true,
@@ -209,7 +209,7 @@ export interface StreamInstance {
   end(at: number, error?: string): void;
 }
 
-/** What is known about the streams of every peering, by local id. In memory only: a restart starts over. */
+/** The facts about the streams of every peering, by local id. In memory only: a restart begins without any. */
 export class StreamTracker {
   readonly #entries = new Map<string, TrackerEntry>();
 

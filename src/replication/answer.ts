@@ -27,7 +27,7 @@ export type Change = "upsert" | "delete";
  */
 export function openEnvelope(response: ResponseMessage, legacy: boolean): ReceivedResource | Refusal {
   const { resourceUrl, resourceId, operation, resource } = response;
-  // Ours: what is kept of a name that nothing is stored for would otherwise have no bound.
+  // Ours: names of services that are refused are kept for the status, and must be bounded.
   if (resourceId.length > MOST_ID_CHARACTERS) {
     return malformed(`received response with a ResourceID of ${resourceId.length} characters`);
   }
@@ -42,7 +42,7 @@ export function openEnvelope(response: ResponseMessage, legacy: boolean): Receiv
     return notApplied("delete", resourceUrl, resourceId, `unexpected resourceURL: ${resourceUrl}`);
   }
   if (operation !== Operation.Upsert) {
-    // Consul 1.14 and later know no other name: what was DELETE in 1.13 is a bare number to them.
+    // Consul 1.14 and later know no other name: DELETE of 1.13 is a bare number to them.
     const name = operation === Operation.Unspecified ? quote("OPERATION_UNSPECIFIED") : String(operation);
     return malformed(`unsupported operation: ${name}`);
   }

@@ -30,7 +30,7 @@ export function laneOf(resourceUrl: string): Lane | undefined {
   }
 }
 
-/** What a stream knows about one resource: what waits to be sent of it, and what was sent. */
+/** The state of one resource on a stream: the version that waits, and the version that was sent. */
 interface Row {
   readonly lane: Lane;
   readonly id: string;
@@ -136,7 +136,7 @@ export class OutboundTable {
     this.#queues[lane].open = true;
   }
 
-  /** What the stream has found out about its peer: what was too large before may fit now. */
+  /** The peer's version was detected: a resource that was too large may fit now. */
   learned(band: SessionBand, maxSendBytes: number): void {
     this.#band = band;
     this.#maxSendBytes = maxSendBytes;

@@ -452,7 +452,7 @@ export class ReplicationSession implements Session {
     this.#band = band;
     if (band === "modern") this.#exports.learned(band, this.#maxSendBytes);
     else this.#exports.learned(band, this.#exports.maxSendBytes);
-    // Said by now of what is too large for any peer; of what is too large for Consul 1.13, it is known only now.
+    // Resources too large for any peer were reported before; those too large only for Consul 1.13 are known now.
     for (const [resource, bytes] of this.#exports.tooLarge) {
       if (bytes <= this.#maxSendBytes) this.#heldBack(resource, bytes, out);
     }

@@ -48,7 +48,7 @@ export type SessionInput =
   /** Our exports moved: newest state of these resources. Given before the peer subscribes, they wait. */
   | { readonly type: "exported"; readonly resources: readonly ExportedResource[] }
   /**
-   * These services are exported no more: what is queued of them is dropped and forgotten, nothing is sent (D-26). Consul
+   * These services are no longer exported: their queued updates are dropped, and nothing is sent (D-26). Consul
    * 1.13, which knows no list, is told of each.
    */
   | { readonly type: "withdrawn"; readonly resourceIds: readonly string[] }
@@ -81,7 +81,7 @@ export type SessionOutput =
       readonly bytes: number;
       readonly limit: number;
     }
-  /** Dialer: end our direction after what was sent so far. */
+  /** Dialer: end our direction after the messages sent so far. */
   | { readonly type: "half-close" }
   /**
    * Last output. Acceptor: end the call with `status`; dialer: close the connection.

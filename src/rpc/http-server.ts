@@ -353,7 +353,7 @@ function recognise(socket: Socket, recognised: (isHttp2: boolean) => void): void
     socket.pause();
     socket.unshift(head);
     recognised(isHttp2);
-    // A session of HTTP/2 reads by itself what was put back.
+    // An HTTP/2 session reads the bytes that were put back by itself.
     if (!isHttp2) socket.resume();
   };
   socket.on("data", look);

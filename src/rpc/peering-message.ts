@@ -68,7 +68,7 @@ export function trustBundleMessage(bundle: TrustBundle, index: bigint): MessageI
   };
 }
 
-/** A record as PeeringWrite is given it; indexes and what is observed of streams are not the caller's to write. */
+/** A record as PeeringWrite is given it; callers cannot write indexes and observations of streams. */
 export function givenRecord(message: Peering): Omit<PeeringWrite, "id"> {
   const { DeletedAt, Remote } = message;
   const addresses = {

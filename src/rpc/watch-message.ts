@@ -19,7 +19,7 @@ import {
 } from "../wire/gen/peerage/watch/v1/watch_pb.js";
 import { type MessageInit, timestamp, timestampOrUnset } from "./message.js";
 
-// Between what a host tells and the messages of the watch service. What is named here field by field cannot hold a secret.
+// Converts views of a host to messages of the watch service, field by field, so that no secret can slip in.
 
 const STATES: Readonly<Record<PeeringState, State>> = {
   initial: State.UNSPECIFIED,

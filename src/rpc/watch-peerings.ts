@@ -9,8 +9,8 @@ import { peeringMessage } from "./watch-message.js";
 type Response = MessageInit<typeof WatchPeeringsResponseSchema>;
 
 /**
- * Every peering, then each that differs from what was sent of it last. Nothing is queued: what to send is found out when
- * the caller can take it, so that one who reads slowly costs what was sent last and no more.
+ * Every peering, then each one that differs from its last message. Nothing is queued: the next message is made when the
+ * caller can take it, so that a slow reader costs no more than the last message of each peering.
  * @param name - `""`: all.
  */
 export async function* watchPeerings(call: RpcCall, name: string): AsyncGenerator<Response, void, undefined> {

@@ -23,7 +23,7 @@ export async function readExpendable(storage: Storage, prefix: Key, options: Exp
   return { entries, revision };
 }
 
-/** As {@link readExpendable}, in pages. What is damaged is deleted when all are read. */
+/** As {@link readExpendable}, in pages. Damaged entries are deleted when all are read. */
 export async function* expendablePages(
   storage: Storage,
   prefix: Key,

@@ -32,7 +32,7 @@ export const QUERIES_PREFIX: Key = ["queries"];
 /** `host/agent-checks.ts`: checks that a node runs, by lower-cased node and check id. */
 export const CHECK_DEFINITIONS_PREFIX: Key = ["check-definitions"];
 
-/** `host/agent-checks.ts`: what was reported of TTL checks last, by lower-cased node and check id. */
+/** `host/agent-checks.ts`: the last reports of TTL checks, by lower-cased node and check id. */
 export const CHECK_REPORTS_PREFIX: Key = ["check-reports"];
 
 /** `host/import-store.ts`: imported services as they came, by local id of the peering and lower-cased name. */

@@ -9,7 +9,7 @@ const PRIVATE_DIRECTORY = 0o700;
 const PRIVATE_FILE = 0o600;
 const OTHERS = 0o077;
 const WRITABLE_BY_ALL = 0o002;
-/** As `/tmp` has it: only owners rename what is in there. */
+/** As `/tmp` has it: only owners can rename entries. */
 const STICKY = 0o1000;
 
 /** Of the engine and of ours; what else lies in the directory is left alone. */
@@ -115,7 +115,7 @@ export class DataDirectory {
     );
   }
 
-  /** Who can rename what is on the way to the data can put others in their place. */
+  /** A user who can rename a folder above the data can replace the data. */
   async #lookAtParents(): Promise<void> {
     if (process.getuid === undefined) return;
     for (let parent = dirname(this.path); ; parent = dirname(parent)) {

@@ -13,7 +13,7 @@ import {
   type TableRow,
 } from "./level-format.js";
 
-/** What is to be told of files that can be opened. */
+/** Notes about files that can be opened. */
 export interface FilesVerified {
   /** The log ends in what cannot be read, and nothing follows: a write that was cut short. */
   readonly cut: { readonly file: string; readonly at: number; readonly bytes: number } | undefined;
@@ -23,12 +23,12 @@ export interface FilesVerified {
   readonly damagedKeys: readonly Buffer[];
 }
 
-/** @param reason - why, for an operator: it names files and never what is in them. */
+/** @param reason - why, for an operator: it names files and never their content. */
 export function damagedDirectory(directory: string, reason: string, remedy: string = RESTORE): PeeringError {
   return new PeeringError("storage-damaged", `the data directory ${directory} is damaged: ${reason}`, { remedy });
 }
 
-/** How what is in the files is to be read. */
+/** How the files are to be read. */
 export interface Reading {
   /** Whether a row of a damaged block is damaged in its value alone; undefined where it is more, or unclear. */
   readonly isDamaged: (row: TableRow) => boolean | undefined;

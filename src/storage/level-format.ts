@@ -45,7 +45,7 @@ export function readLog(file: Buffer): LogContents {
     const blockEnd = Math.min(at - (at % LOG_BLOCK_BYTES) + LOG_BLOCK_BYTES, file.length);
     const fragment = readFragment(file, at, blockEnd);
     if (fragment === undefined) {
-      // What is left of a block and takes no header is filled up; nobody reads it.
+      // The rest of a block that is too short for a header is padding.
       if (blockEnd - at >= LOG_HEADER_BYTES || blockEnd % LOG_BLOCK_BYTES !== 0) {
         fail(at);
         goesOn ||= beginsBetween(file, at + 1, blockEnd);

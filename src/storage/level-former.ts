@@ -3,7 +3,7 @@ import type { Incidents } from "../incidents.js";
 import { ABOVE_EVERY_KEY, encodeKey, isUnder } from "./key-encoding.js";
 import { CA_STATE_KEY, PEERING_SECRETS_PREFIX } from "./keys.js";
 
-/** Where secrets lie: what is written over or deleted there must not stay in the files. */
+/** Where secrets lie: former values must not stay in the files. */
 const SECRET_PREFIXES: readonly string[] = [CA_STATE_KEY, PEERING_SECRETS_PREFIX].map(encodeKey);
 
 /** Kept from the commit that replaced a secret until its former value is gone, for the next start to know of it. */

@@ -39,7 +39,7 @@ export interface LevelOptions {
   /** Blocks of tables kept in memory, in bytes. Default 8 MiB. */
   readonly cacheBytes?: number;
   /**
-   * Counts and logs what was found and mended: a write that was cut short, a damaged entry, a directory that others could
+   * Counts and logs faults that were found and mended: a write that was cut short, a damaged entry, a directory that others could
    * read. Default: silent.
    */
   readonly incidents?: Incidents;
@@ -50,7 +50,7 @@ export interface LevelOptions {
  * process at a time. Commits that wait while one is written go to disk together.
  *
  * Before anything is opened, the checksums of all files are verified. A write that was cut short, as by a loss of power, is
- * dropped unless it was acknowledged. What is damaged otherwise is refused, except for values of entries: reads name these.
+ * dropped unless it was acknowledged. Other damage refuses the directory, except for values of entries: reads name these.
  *
  * After a failed write the storage first proves that the disk takes writes again, then goes on; until then every commit
  * is refused with `storage-failed` while reads are still answered.
@@ -118,7 +118,7 @@ async function openAt(place: DataDirectory, incidents: Incidents, engine: Engine
   }
 }
 
-/** @throws {PeeringError} `storage-damaged`: the data end before what was acknowledged. */
+/** @throws {PeeringError} `storage-damaged`: the data end before the last acknowledged commit. */
 function mustReach(place: DataDirectory, acknowledged: bigint | undefined, revision: bigint | undefined): void {
   if (acknowledged === undefined || revision === undefined || acknowledged <= revision) return;
   throw damagedDirectory(
@@ -152,7 +152,7 @@ function isDamaged({ key, value }: TableRow): boolean | undefined {
   return state === "unknown" ? undefined : state === "damaged";
 }
 
-/** Marks what is new, and gives the rows of 0.1 their checksums. @throws {PeeringError} `storage-failed`: foreign data. */
+/** Marks a new database, and gives the rows of 0.1 their checksums. @throws {PeeringError} `storage-failed`: foreign data. */
 async function adoptFormat(place: DataDirectory, database: Database): Promise<void> {
   const stored = database.getSync(FORMAT_KEY);
   const format = stored === undefined ? undefined : Buffer.from(stored).toString();
@@ -406,7 +406,7 @@ class LevelStorage implements Storage {
     }
   }
 
-  /** Ends what is read. A page that is being read is still given. */
+  /** Ends all reads. A page that is being read is still delivered. */
   async #interrupt(error: PeeringError): Promise<void> {
     await Promise.all(Array.from(this.#readings, (reading) => reading.interrupt(error)));
   }
@@ -577,7 +577,7 @@ class LevelStorage implements Storage {
 
   async #reopen(): Promise<void> {
     await this.#interrupt(new PeeringError("unavailable", "the database was opened again meanwhile"));
-    // It waits for what is to be written, which is refused now.
+    // It waits for the queued commits, which are refused now.
     for (const deletion of this.#deletions.splice(0)) await this.#delete(deletion);
     await this.#former.idle();
     await this.#database.close();

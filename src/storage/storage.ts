@@ -30,7 +30,7 @@ export interface Snapshot {
 /** A part of a {@link Snapshot}, for what may be more than fits into memory. */
 export interface StoragePage {
   readonly entries: readonly Entry[];
-  /** Keys whose values are not what was committed. They are not among the entries. */
+  /** Keys whose values are damaged. They are not among the entries. */
   readonly damaged: readonly Key[];
   /** The same for all pages of one reading. */
   readonly revision: bigint;

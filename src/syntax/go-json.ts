@@ -24,7 +24,7 @@ export function int64From(value: number): bigint {
   return whole >= -(2 ** 63) && whole < 2 ** 63 ? BigInt(whole) : -(2n ** 63n);
 }
 
-/** A number with its text: what is an integer, and how large, is for the reader to decide. */
+/** A number with its text: the reader decides whether it is an integer, and of which size. */
 export class GoNumber {
   readonly text: string;
   constructor(text: string) {
@@ -38,7 +38,7 @@ export class GoNumber {
  */
 export class GoJsonError extends Error {
   override readonly name = "GoJsonError";
-  /** Where the text breaks, in bytes; undefined when it is sound and only not what was wanted. */
+  /** Where the text breaks, in bytes; undefined when it is valid JSON of the wrong type. */
   readonly offset: number | undefined;
   constructor(text: string, offset?: number) {
     super(text);
@@ -100,7 +100,7 @@ class Scanner {
   readonly #endText: string;
   #position = 0;
 
-  /** @param endText - what is said where the input ends too early. */
+  /** @param endText - the error text for an input that ends too early. */
   constructor(bytes: Uint8Array, endText: string) {
     this.#bytes = Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength);
     this.#text = this.#bytes.toString("latin1");
@@ -189,7 +189,7 @@ class Scanner {
     const written = this.#bytes.toString("utf8", start, this.#position);
     this.#position++;
     if (!isEscaped) return written;
-    // Looked at above, so that it is a string of JSON: the engine's own parser is many times as fast as what is written here.
+    // Looked at above, so that it is a string of JSON: the engine's own parser is many times faster than code here.
     const meant: unknown = JSON.parse(`"${written}"`);
     return String(meant).replace(/\p{Surrogate}+/gu, (lone) => "\ufffd".repeat(lone.length));
   }
@@ -314,7 +314,7 @@ export interface GoPath {
   readonly fields: readonly string[];
 }
 
-/** What is read, for documents: `duration` is a text or a number of nanoseconds. */
+/** The kind of value, for documents: `duration` is a text or a number of nanoseconds. */
 export type GoForm =
   | "text"
   | "flag"
@@ -325,7 +325,7 @@ export type GoForm =
   | { readonly map: GoForm }
   | { readonly fields: Readonly<Record<string, GoForm>> };
 
-/** Reads one Go type: what is absent or `null` is its zero value. @throws {GoJsonError} */
+/** Reads one Go type: absent or `null` is its zero value. @throws {GoJsonError} */
 export interface GoType<T> {
   /** As Go writes the type, for example `map[string]string`. */
   readonly name: string;

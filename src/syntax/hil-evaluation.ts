@@ -11,7 +11,7 @@ export interface HilScope {
 /** Takes one integer, and cannot fail. */
 export type HilFunction = (parameter: bigint) => string;
 
-/** What was checked, with a type: to be computed in a scope with the same names. */
+/** A checked expression with its type, to be evaluated in a scope with the same names. */
 interface Typed {
   readonly type: HilType;
   readonly compute: (scope: HilScope) => HilValue;
@@ -193,7 +193,7 @@ const wholeNumbers: Readonly<Record<"+" | "-" | "*" | "/" | "%", (left: bigint, 
   "%": (left, right) => left % right,
 };
 
-// Conversions. What is converted and how is HIL's.
+// Conversions, as in HIL.
 
 type Conversion = (value: HilValue) => HilValue;
 

@@ -299,7 +299,7 @@ class Parser {
     return token;
   }
 
-  /** The token that comes next; what is in front of it is passed over, it itself is not. */
+  /** The next token. Blanks before it are consumed; the token itself is not. */
   #peek(): Token {
     if (this.#peeked !== undefined) return this.#peeked;
     while (/^[ \t\r\n]$/.test(this.#characters[this.#position] ?? "")) this.#advance(1);

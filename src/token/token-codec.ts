@@ -62,7 +62,7 @@ export interface TokenDescription {
   readonly writtenBy: "1.13" | "1.14 to 1.15" | "1.16 or later";
   /** Every rule the token breaks, in the order they are checked; empty when {@link TokenCodec.validate} accepts it. */
   readonly problems: readonly string[];
-  /** What is allowed but will hinder a dialer, one sentence each. */
+  /** Allowed contents that will hinder a dialer, one sentence each. */
   readonly warnings: readonly string[];
 }
 
@@ -78,7 +78,7 @@ export interface TokenCodec {
    */
   decode(text: string): PeeringToken;
   /**
-   * Applies Consul's rules to what was decoded; the first broken one is reported. Establishment secret, `remote` and
+   * Applies Consul's rules to a decoded token; the first broken one is reported. Establishment secret, `remote` and
    * the validity dates of certificates are not checked.
    *
    * @throws {PeeringError} `invalid-token` with Consul's text.

@@ -137,7 +137,7 @@ function forbidden(address: string, ips: readonly string[]): string {
   return `${address} must not be dialed: it is ${ips.join(", ")}`;
 }
 
-/** Looks a name up, and keeps those of its addresses that may be dialed: what was judged is what is connected to. */
+/** Looks a name up, and keeps those of its addresses that may be dialed: only addresses that were checked are connected to. */
 function lookupAllowed(address: string, mayDial: (ip: string) => boolean): LookupFunction {
   return (hostname, options, callback) => {
     lookup(hostname, { ...options, all: true }, (error, found) => {

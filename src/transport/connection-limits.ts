@@ -71,14 +71,14 @@ export interface Connection {
    * @returns the handshake is over.
    */
   handshake(begin: () => void): () => void;
-  /** It has a request. Call what is returned, once or more often, when that has been answered. */
+  /** It has a request. Call the returned function, once or more often, when that has been answered. */
   request(): () => void;
   /**
-   * It has a call over HTTP/2. Call what is returned, once or more often, when its stream is closed.
+   * It has a call over HTTP/2. Call the returned function, once or more often, when its stream is closed.
    * @returns undefined: there are too many, and it must be refused.
    */
   stream(): (() => void) | undefined;
-  /** It belongs to a peer that was authorised: it counts for nobody, and nobody displaces it. Until what is returned is called. */
+  /** It belongs to a peer that was authorised: it counts for nobody, and nobody displaces it. Until the returned function is called. */
   authorized(): () => void;
 }
 

@@ -227,7 +227,7 @@ function certificateRefresher(server: Http2SecureServer, identity: ServerIdentit
 }
 
 interface ServerConnection {
-  /** What is under the session, and stays when that has ended. */
+  /** The socket under the session, which outlives it. */
   readonly socket: Socket;
   readonly known: Connection;
   session: ServerHttp2Session | undefined;
@@ -244,7 +244,7 @@ function keyOf({ remoteAddress, remotePort }: Socket | TLSSocket): string {
   return `${remoteAddress} ${remotePort}`;
 }
 
-/** @param socket - what is under the session, and stays when that has ended. */
+/** @param socket - under the session, which it outlives. */
 function startSession(session: ServerHttp2Session, socket: Socket, options: GrpcServerOptions): void {
   session.on("error", (error) => options.logger.debug("connection lost", { error: errorText(error) }));
   const connection = session.socket;

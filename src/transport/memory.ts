@@ -292,7 +292,7 @@ class Pipe {
     return messages;
   }
 
-  /** Nothing more goes through; what was written before still can be read. The first call counts. */
+  /** Nothing more goes through; earlier messages can still be read. The first call counts. */
   end(error?: PeeringError): void {
     this.#end ??= { error };
     this.#notify();

@@ -30,7 +30,7 @@ export interface ReplicationStream {
   /**
    * The next messages in order, at least one; `undefined` when the peer half-closed (to an acceptor) or ended the call
    * with status OK (to a dialer), or when we closed the stream. One call at a time. Messages may share one buffer with
-   * others that arrived with them: copy what is kept for long.
+   * others that arrived with them: copy messages that are kept for long.
    * @throws {PeeringError} with `status` when the call ended with an error, was reset, or the connection was lost.
    *   Messages that had arrived before are delivered first.
    */
@@ -42,7 +42,7 @@ export interface ReplicationStream {
    * @throws {PeeringError} with `status` as `receive`.
    */
   send(messages: readonly Uint8Array[]): Promise<void>;
-  /** Flushes what was sent and ends our direction (dialer), or does nothing (acceptor: see `close`). */
+  /** Flushes and ends our direction (dialer), or does nothing (acceptor: see `close`). */
   halfClose(): Promise<void>;
   /**
    * Ends the stream for good; later calls of it do nothing. Acceptor: flushes, sends `status` (default OK) as trailers.

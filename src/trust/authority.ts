@@ -9,7 +9,7 @@ export interface CaRoot {
   /** Milliseconds since the epoch. */
   readonly notAfter: number;
   readonly rotatedOutAt?: number;
-  /** What is sent between leaf and root, PEM, such as the root as the one before it signed it. Default: none. */
+  /** Intermediates that are sent between leaf and root, PEM, such as the root cross-signed by the former one. Default: none. */
   readonly intermediatePems?: readonly string[];
 }
 

@@ -153,7 +153,7 @@ export interface BuiltInAuthority extends CertificateAuthority {
 /**
  * Opens the certificate authority kept in a storage, or founds it there with a new cluster id and root (EC P-256, ten
  * years). Nodes of one cluster that share a storage share it too, and see each other's rotations.
- * @throws {PeeringError} `storage-failed`: what is stored is damaged; nothing was changed. `invalid-argument`: the key
+ * @throws {PeeringError} `storage-failed`: the stored data are damaged; nothing was changed. `invalid-argument`: the key
  *   is sealed and the box does not open it. Storage's errors.
  * @throws {TypeError} `leafTtlMs` out of range; `clusterId` is no UUID.
  */
@@ -199,7 +199,7 @@ interface StoredRoot {
   readonly given?: "key" | "root" | undefined;
 }
 
-/** What was configured. */
+/** The configuration. */
 interface StoredConfiguration {
   readonly shown: Readonly<Record<string, CaConfigurationValue>>;
   readonly forceWithoutCrossSigning: boolean;
@@ -210,7 +210,7 @@ interface State {
   readonly roots: readonly StoredRoot[];
   /** Undefined: never configured. */
   readonly configuration?: StoredConfiguration | undefined;
-  /** The revision at which it was founded; undefined in what was written then. */
+  /** The revision at which it was founded; undefined in the first write. */
   readonly createdAt?: string | undefined;
 }
 
@@ -477,7 +477,7 @@ class StoredAuthority implements BuiltInAuthority {
     }
   }
 
-  /** Reads what is stored now; what we know may be older, or the outcome of a commit unknown. */
+  /** Reads the stored state; the one in memory may be older, or the outcome of a commit unknown. */
   async #refresh(signal?: AbortSignal): Promise<void> {
     const stored = await load(this.#settings.storage, signal);
     if (stored === undefined) throw damaged("it is gone");
@@ -485,7 +485,7 @@ class StoredAuthority implements BuiltInAuthority {
     this.#accept(stored);
   }
 
-  /** Tries again from what is stored, as often as another node was faster. */
+  /** Tries again from the stored state, as often as another node was faster. */
   async #retrying<T>(attempt: () => Promise<T>): Promise<T> {
     for (let conflicts = 0; ; conflicts++) {
       try {
@@ -521,7 +521,7 @@ class StoredAuthority implements BuiltInAuthority {
     const calendarAheadMs = clock.wall() - clock.now();
     return clock.after(PRUNE_INTERVAL_MS, () => {
       this.#pruneTimer = this.#pruneLater();
-      // What looks old because the clock was set may not be, and what is dropped is gone.
+      // A root may look old only because the clock was set, and a dropped root is gone for good.
       if (Math.abs(clock.wall() - clock.now() - calendarAheadMs) > BACKDATE_MS) return;
       this.prune().catch((error: unknown) => {
         if (this.#abort.signal.aborted) return;
@@ -585,7 +585,7 @@ async function found(settings: Settings): Promise<Stored> {
 }
 
 /**
- * What is stored, its key sealed as the box does it today.
+ * The stored form, its key sealed as the box seals it today.
  * @throws {PeeringError} `invalid-argument`: the box does not open it; nothing was changed. As `Storage.commit`.
  */
 async function sealAnew(found: Stored, { storage, secretBox }: Settings): Promise<Stored> {
@@ -736,12 +736,12 @@ function signsFor(key: KeyObject, publicKey: KeyObject): boolean {
   }
 }
 
-/** The active root, with what is known of it from now on; undefined: a configuration asks for another one. */
+/** The active root, with its settings from now on; undefined: a configuration asks for another one. */
 function keptRoot(active: StoredRoot, wanted: KeyKind, material: GivenMaterial | undefined): StoredRoot | undefined {
   const certificate = new X509Certificate(active.certificatePem);
   if (material?.root !== undefined) {
     if (!material.root.certificate.raw.equals(certificate.raw)) return undefined;
-    // What was made for a given key is shown, and comes back when somebody changes another value.
+    // A root that was made for a given key is shown, and comes back with it when another value is changed.
     return active.given === undefined ? { ...active, given: "root" } : active;
   }
   if (material !== undefined) {
@@ -949,7 +949,7 @@ function decodeState(value: Uint8Array): State {
   try {
     parsed = JSON.parse(new TextDecoder("utf-8", { fatal: true }).decode(value));
   } catch {
-    // Without the cause: it would quote what was stored, keys included.
+    // Without the cause: it would quote the stored text, keys included.
     throw damaged("it is not JSON");
   }
   const fields = fieldsOf(parsed);

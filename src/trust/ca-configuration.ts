@@ -3,7 +3,7 @@ import { durationText, parseDuration } from "../syntax/go-duration.js";
 import type { KeyKind } from "./leaf.js";
 
 // The configuration of Consul's built-in provider, as Consul 1.21 reads it: keys without regard to case, values of the wrong
-// type where they can be taken for one of the right type, and its texts for what is refused.
+// type where they can be taken for one of the right type, and its texts for refused values.
 
 /** A value of a configuration: Consul's are of no other kind. */
 export type CaConfigurationValue = string | number | boolean | null;

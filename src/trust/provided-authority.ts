@@ -38,7 +38,7 @@ export interface ProvidedAuthority extends CertificateAuthority {
    * root beside the old one; then the new signing key; then, when every peer has connected, without the old root. Or
    * give a certificate of the new key signed by the old root among the intermediates.
    * @param options - `force`: also where nobody who trusts the present roots only would accept the new key. Default false.
-   * @throws {PeeringError} `invalid-argument`: what was given does not fit together, or `force` is needed; nothing was
+   * @throws {PeeringError} `invalid-argument`: certificates and key do not fit together, or `force` is needed; nothing was
    *   changed.
    */
   update(material: ProvidedMaterial, options?: { readonly force?: boolean }): void;
@@ -102,7 +102,7 @@ interface CheckedMaterial {
   readonly signer: LeafSigner;
   /** The roots, parsed. */
   readonly anchors: readonly ParsedCertificate[];
-  /** The signing certificate and what is sent after it. */
+  /** The signing certificate and the intermediates sent after it. */
   readonly chain: readonly ParsedCertificate[];
 }
 

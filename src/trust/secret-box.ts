@@ -9,9 +9,9 @@ import { PeeringError } from "../errors.js";
 export interface SecretBox {
   /** The form in which `secret` is stored. */
   seal(secret: Uint8Array): Uint8Array;
-  /** What was sealed. @throws {PeeringError} `invalid-argument`: with a key that was not given, or damaged. */
+  /** The opened secret. @throws {PeeringError} `invalid-argument`: it is damaged, or sealed with an unknown key. */
   open(sealed: Uint8Array): Uint8Array;
-  /** Whether `seal` would do it in the same way today. A host seals again, when it starts, what is sealed in another. */
+  /** Whether it is sealed with the newest key. A host seals the others again when it starts. */
   isCurrent(sealed: Uint8Array): boolean;
 }
 
@@ -73,7 +73,7 @@ export function sealedSecretBox(keys: Uint8Array | readonly Uint8Array[], random
       const known = named.find((each) => each.name.toString("hex") === name);
       if (known === undefined) {
         const given = named.map((each) => each.name.toString("hex")).join(", ");
-        throw cannotOpen(`it is sealed with key ${name}, and what was given is ${given}`, REMEDY);
+        throw cannotOpen(`it is sealed with key ${name}, and the given keys are ${given}`, REMEDY);
       }
       const secret = decrypted(known.key, sealed, 1 + NAME_BYTES);
       if (secret === undefined) throw cannotOpen("it is damaged");

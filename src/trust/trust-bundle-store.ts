@@ -119,7 +119,7 @@ function decodeFields(value: Uint8Array): { readonly bundle: TrustBundle; readon
   return typeof since === "string" && /^[1-9][0-9]{0,19}$/.test(since) ? { bundle, since: BigInt(since) } : undefined;
 }
 
-/** What is trusted at one moment. */
+/** The trusted roots at one moment. */
 export interface TrustBundleView {
   /** Every stored bundle that is not withheld, sorted by peer name. */
   readonly bundles: readonly TrustBundle[];
@@ -166,7 +166,7 @@ export class TrustBundleStore implements AsyncDisposable {
     this.#stopListening = options.authority.onRootsChanged(() => this.#changed());
   }
 
-  /** Reads what is stored. @throws {PeeringError} `storage-failed`, `closed`: from the storage. */
+  /** Reads the stored bundles. @throws {PeeringError} `storage-failed`, `closed`: from the storage. */
   static async open(options: TrustBundleStoreOptions): Promise<TrustBundleStore> {
     const store = new TrustBundleStore(options);
     try {
@@ -249,7 +249,7 @@ export class TrustBundleStore implements AsyncDisposable {
     let entries: readonly Entry[];
     let commits: number;
     do {
-      // What is committed while we read may not be in what we read.
+      // A commit during the read may be missing from it.
       commits = this.#commits;
       ({ entries } = await readTrustBundles(this.#storage, (key) => this.#reportDamage(key)));
     } while (commits !== this.#commits);

@@ -169,7 +169,7 @@ function importAlgorithm(
   );
 }
 
-/** DER holds no more than what its header says, and PEM nothing beside it: what is signed is what was shown. */
+/** DER holds no more than what its header says, and PEM nothing beside it: the signed bytes are the ones that were checked. */
 function certificateRequestIn(pem: string): Buffer {
   const block = /^\s*-----BEGIN ((?:NEW )?CERTIFICATE REQUEST)-----([A-Za-z0-9+/=\s]+)-----END \1-----\s*$/.exec(pem);
   const der = Buffer.from(block?.[2] ?? "", "base64");

@@ -77,7 +77,7 @@ export class ProtobufReader {
 
   /**
    * Reads `bytes` from `start` up to, not including, `end`. Nothing is copied; `bytes` must not change meanwhile.
-   * @param budget - bounds what is read here, and in messages that are read through {@link message}. Default: no bounds.
+   * @param budget - bounds the fields and bytes read here, and in messages that are read through {@link message}. Default: no bounds.
    */
   constructor(bytes: Uint8Array, start = 0, end: number = bytes.length, budget?: ReadBudget) {
     this.#bytes = Buffer.isBuffer(bytes) ? bytes : Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength);
@@ -435,20 +435,20 @@ export class ProtobufWriter {
     return value ? this.tag(field, WireType.Varint).bool(value) : this;
   }
 
-  /** What was written, in memory of its own: right for bytes that are kept. The writer must not be used any more. */
+  /** The written bytes, in memory of their own: right for bytes that are kept. The writer must not be used any more. */
   finish(): Uint8Array {
     return new Uint8Array(this.#buffer.subarray(0, this.#length));
   }
 
   /**
-   * What was written, as a view of memory that may be larger and shared: faster, and right for bytes that are sent and
+   * The written bytes, as a view of memory that may be larger and shared: faster, and right for bytes that are sent and
    * forgotten. The writer must not be used any more.
    */
   finishView(): Uint8Array {
     return new Uint8Array(this.#buffer.buffer, this.#buffer.byteOffset, this.#length);
   }
 
-  /** A copy of what was written. The writer starts over and keeps its buffer: for many messages in a row. */
+  /** A copy of the written bytes. The writer starts over and keeps its buffer: for many messages in a row. */
   take(): Uint8Array {
     // Small ones share memory that Node has ready, which costs a fraction of an allocation for each.
     const copy = Buffer.allocUnsafe(this.#length);

@@ -31,7 +31,7 @@ type Predicate<Item> = (item: Item) => boolean;
 
 /**
  * Makes a filter for records whose fields are `fields` out of an expression of go-bexpr.
- * @throws {PeeringError} `invalid-argument` with Consul's text up to the list of what was expected (1.21).
+ * @throws {PeeringError} `invalid-argument` with Consul's text up to the list of expected tokens (1.21).
  */
 export function compileFilter<Item>(expression: string, fields: Fields<Item>): Filter<Item> {
   const counter = { steps: 0 };

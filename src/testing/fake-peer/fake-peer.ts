@@ -378,7 +378,7 @@ export class FakePeer implements AsyncDisposable {
     return stream.response(ResourceUrl.exportedService, name, value);
   }
 
-  /** The names of what is offered now. */
+  /** The names of the services offered now. */
   listResponse(stream: FakeStream): ResponseMessage {
     const value = encodeExportedServiceList([...this.#offered.keys()].sort());
     return stream.response(ResourceUrl.exportedServiceList, ResourceId.exportedServiceList, value);

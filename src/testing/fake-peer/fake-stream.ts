@@ -8,7 +8,7 @@ import type { Behaviour } from "./behaviour.js";
 
 /** One message, as the two sides of a stream exchanged it. */
 export interface TranscriptEntry {
-  /** `peer` is the fake one, `host` what is under test. */
+  /** `peer` is the fake one, `host` the host under test. */
   readonly from: "peer" | "host";
   readonly message: ReplicationMessage;
   /** On the clock of the fake peer, in milliseconds. */
@@ -92,7 +92,7 @@ export class FakeStream implements AsyncIterable<ReplicationMessage> {
     };
   }
 
-  /** Says this, after what was said before. Resolves once the transport took it: to false where it never will. */
+  /** Sends this, after earlier messages. Resolves once the transport took it: to false where it never will. */
   send(...messages: readonly ReplicationMessage[]): Promise<boolean> {
     return this.sendBytes(...encodeMessages(messages));
   }
@@ -149,7 +149,7 @@ export class FakeStream implements AsyncIterable<ReplicationMessage> {
     for (let message = await this.next(); message !== undefined; message = await this.next()) yield message;
   }
 
-  /** Ends this side after what was said before: a dialer half-closes, an acceptor ends the call with `status`. */
+  /** Ends this side after earlier messages: a dialer half-closes, an acceptor ends the call with `status`. */
   async finish(status: Status = { code: StatusCode.Ok, message: "" }): Promise<void> {
     await this.#writer;
     if (this.role === "dialer") await this.#parts.stream.halfClose();

@@ -20,7 +20,7 @@ export class Damage {
     return this.#keys.has(JSON.stringify(key));
   }
 
-  /** What is stored is whole again, as from a backup. */
+  /** All stored values are right again, as from a backup. */
   mend(): void {
     this.#keys.clear();
   }

@@ -30,7 +30,7 @@ const DAMAGE_TOLD = [
 /** Whose word counts of the node of a two-faced peer, one after another. */
 const TWO_FACED_TURNS = ["left", "right", "left"];
 
-/** What is played when everything is at rest. Each promises something. */
+/** Scenes that are played when everything is at rest. Each checks a promise. */
 const SCENES = [
   "acceptor deletes",
   "dialer deletes",
@@ -77,7 +77,7 @@ export class Peace {
   /** Every peering that can connect becomes ACTIVE, every exported service imported and equal, and what was deleted gone. */
   async converge(): Promise<void> {
     const { clusters, scheduler, checker } = this.#world;
-    // What is frozen still thaws first: until then nothing can be expected of it.
+    // Hosts that are still frozen thaw first: until then nothing can be expected of them.
     const thawed = Math.max(...clusters.map(({ life }) => life.frozenUntil));
     await this.#runUntil(thawed);
     const end = scheduler.now + CALM_MS;

@@ -4,7 +4,7 @@ import { type Court, UNDER_WAY_MS } from "./record-judge.js";
 import { type DiskView, dials, isBundle, isImport, isStanding, type StoredRecord } from "./stored-forms.js";
 import type { HostEnd, Received } from "./stream-judge.js";
 
-/** What was begun before its stream ended may wait so long for its turn. */
+/** A commit that was begun before its stream ended may wait this long for its turn. */
 const TURN_MS = 5_000;
 const SIDECAR = "-sidecar-proxy";
 

@@ -22,7 +22,7 @@ export interface SimStorageOptions {
   readonly life: Life;
   /** What survives crashes. */
   readonly disk: Storage;
-  /** What of it is not what was written. Default: nothing. */
+  /** Its damaged values. Default: none. */
   readonly damage?: Damage;
   /** Decided at each commit. */
   readonly fate: (writes: readonly Write[]) => CommitFate;

@@ -79,7 +79,7 @@ export class DiskView {
     return this.imports.get(id) ?? new Map();
   }
 
-  /** What is left of a peering that has no record any more, in words. */
+  /** Leftovers of a peering without a record, in words. */
   leftOf(id: string, name: string): readonly string[] {
     const left: string[] = [];
     if (this.importsOf(id).size > 0) left.push("imports");

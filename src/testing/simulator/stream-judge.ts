@@ -74,7 +74,7 @@ export class HostEnd {
   lastNonce = 0n;
   readonly received: Received[] = [];
   readonly subscriptions: Set<string> = new Set();
-  /** What was sent last of each type that has one resource. */
+  /** The last message of each type that has one resource. */
   readonly lastSent: Map<string, string> = new Map();
 
   constructor(stream: SimStream, cluster: SimCluster, openedAt: number) {

@@ -70,7 +70,7 @@ describe("peerage agent -encrypt-key-file", () => {
     assert.equal((await withKey(right)).exit, 0);
     const [name] = storedKeys(data);
     for (const [result, text] of [
-      [await withKey(wrong), `it is sealed with key ${name}, and what was given is `],
+      [await withKey(wrong), `it is sealed with key ${name}, and the given keys are `],
       [await agent(["-data-dir", data]), `it is sealed with key ${name} and no key was given\n`],
     ] as const) {
       assert.equal(result.exit, 1);

@@ -297,7 +297,7 @@ describe("peerage agent on SIGHUP", () => {
     // A key that does not fit, as when a renewal is half written.
     await files("info", { ...(await authority.issue("renewed")), key: server.key }, policies("second"));
     const certificates = (await one.reload()).join("");
-    assert.match(certificates, /"level":"error","message":"not reloaded: what there was stays"/);
+    assert.match(certificates, /"level":"error","message":"not reloaded: the former configuration stays"/);
     assert.match(certificates, /"what":"certificates","error":"TLS: the key is not that of the certificate"/);
     assert.deepEqual(
       [await shownBy(https), await may(http, "first"), await may(http, "second")],

@@ -83,7 +83,7 @@ it("with a wrong key, or none, it does not start, says which one it needs, and c
   await live(directory.path, sealedSecretBox(firstKey));
   const sealed = await storedSecrets(directory.path);
   for (const [secretBox, text] of [
-    [sealedSecretBox(secondKey), /sealed with key [0-9a-f]{16}, and what was given is [0-9a-f]{16}$/],
+    [sealedSecretBox(secondKey), /sealed with key [0-9a-f]{16}, and the given keys are [0-9a-f]{16}$/],
     [undefined, /sealed with key [0-9a-f]{16} and no key was given$/],
   ] as const) {
     await assert.rejects(live(directory.path, secretBox), (error) => {

@@ -62,7 +62,7 @@ test("of several keys the first seals, and all open; what another one sealed is 
   assert.deepEqual(after.open(sealed), secret);
   assert.throws(() => after.open(old), {
     ...unreadable,
-    message: /sealed with key [0-9a-f]{16}, and what was given is /,
+    message: /sealed with key [0-9a-f]{16}, and the given keys are /,
   });
   assert.throws(() => before.open(sealed), unreadable);
   assert.throws(() => sealedSecretBox([third, first]).open(sealed), unreadable);

@@ -283,7 +283,7 @@ export const ExportedServiceSchema: GenMessage<ExportedService> = /*@__PURE__*/
   messageDesc(file_hashicorp_consul_internal_peerstream_peerstream, 4);
 
 /**
- * The names of all services exported now. What is not in it is no longer imported. Since Consul 1.14.
+ * The names of all services exported now. Other services are no longer imported. Since Consul 1.14.
  *
  * @generated from message hashicorp.consul.internal.peerstream.ExportedServiceList
  */
