@@ -1,7 +1,7 @@
 import type { Clock, Logger, Random } from "../environment.js";
 import { sleep } from "../environment.js";
 import { asPeeringError, PeeringError } from "../errors.js";
-import { addressesToDial, isActive, type Peering, shouldDial } from "../peering/peering.js";
+import { addressesToDial, type Peering } from "../peering/peering.js";
 import { exchangeDelayMs, RetryCounter } from "../replication/backoff.js";
 import { joinHostPort, splitPushedAddress } from "../token/address.js";
 import type { DialTarget, ExchangeSecretRequest, Transport } from "../transport/transport.js";
@@ -23,6 +23,8 @@ export interface DialerOptions {
   ) => Promise<{ readonly end: LinkEnd; readonly connectedMs: number }>;
   /** An attempt failed; the next one comes in `waitMs`. */
   readonly onFailure: (peeringId: string, error: PeeringError, address: string | undefined, waitMs: number) => void;
+  /** An attempt failed or its stream was lost. Unless {@link Dialer.redial} is called meanwhile, the loop ends. */
+  readonly onLost: (peeringId: string) => void;
   /** The loop has ended. */
   readonly onStopped: (peeringId: string) => void;
 }
@@ -36,8 +38,10 @@ interface Loop {
   /** Ends the wait between attempts and starts the count over: what the dial depends on has changed. */
   restart: () => void;
   fingerprint: string;
-  /** The record changed since the plan of the running attempt was read: look again when the loop ends. */
-  changed: boolean;
+  /** Asked for since the plan of the running attempt was read: begin again when the loop ends. */
+  again: boolean;
+  /** The loop goes on after its attempt. */
+  redial: boolean;
 }
 
 /**
@@ -59,35 +63,55 @@ export class Dialer implements AsyncDisposable {
     return this.#loops.has(peeringId);
   }
 
-  /** Starts, restarts or stops the loop of `peeringId` so that it fits its record. */
-  async sync(peeringId: string): Promise<void> {
-    let plan: Dialable | undefined;
-    try {
-      plan = await this.#options.plan(peeringId);
-    } catch (error) {
-      // The loop asks again, with its back-off.
-      if (!this.#disposed && !this.#loops.has(peeringId)) this.#start(peeringId, "");
-      throw error;
-    }
+  /** Starts the loop of `peeringId`. One that ends just now begins again. */
+  start(peeringId: string): void {
     if (this.#disposed) return;
     const loop = this.#loops.get(peeringId);
-    if (loop !== undefined) loop.changed = true;
-    if (plan === undefined || !isActive(plan.peering) || !shouldDial(plan.peering)) {
-      loop?.stop.abort();
-      return;
+    if (loop === undefined) this.#start(peeringId);
+    else {
+      loop.again = true;
+      this.changed(peeringId);
     }
-    const fingerprint = fingerprintOf(plan);
-    if (loop === undefined) this.#start(peeringId, fingerprint);
-    else if (loop.fingerprint !== fingerprint) {
-      loop.fingerprint = fingerprint;
-      loop.restart();
-    }
+  }
+
+  /** Has the loop of `peeringId`, whose attempt was lost, go on. */
+  redial(peeringId: string): void {
+    const loop = this.#loops.get(peeringId);
+    if (loop !== undefined) loop.redial = true;
+  }
+
+  /** Ends the loop of `peeringId`, with its wait or its attempt to connect. */
+  end(peeringId: string): void {
+    const loop = this.#loops.get(peeringId);
+    if (loop === undefined) return;
+    loop.again = false;
+    loop.stop.abort();
+  }
+
+  /** Ends all of them. */
+  endAll(): void {
+    for (const peeringId of this.#loops.keys()) this.end(peeringId);
+  }
+
+  /** A record has changed. If its loop dials with something else now, it does so without waiting any longer. */
+  changed(peeringId: string): void {
+    const loop = this.#loops.get(peeringId);
+    if (loop === undefined) return;
+    this.#options.plan(peeringId).then(
+      (plan) => {
+        if (plan === undefined || loop.fingerprint === fingerprintOf(plan)) return;
+        loop.fingerprint = fingerprintOf(plan);
+        loop.restart();
+      },
+      // The loop asks again, with its back-off.
+      () => {},
+    );
   }
 
   /** Ends every wait and every attempt to connect. Streams that stand are not touched: they belong to the links. */
   stop(): void {
     this.#disposed = true;
-    for (const loop of this.#loops.values()) loop.stop.abort();
+    this.endAll();
   }
 
   /** Stops, and waits until the last stream has been let go of. */
@@ -96,22 +120,26 @@ export class Dialer implements AsyncDisposable {
     await Promise.all([...this.#loops.values()].map((loop) => loop.finished));
   }
 
-  #start(peeringId: string, fingerprint: string): void {
+  #start(peeringId: string): void {
     const { logger } = this.#options;
     const stop = new AbortController();
-    const loop: Loop = { stop, restart: () => {}, fingerprint, changed: false, finished: Promise.resolve() };
+    const loop: Loop = {
+      stop,
+      restart: () => {},
+      fingerprint: "",
+      again: false,
+      redial: false,
+      finished: Promise.resolve(),
+    };
     const finished = this.#run(peeringId, loop)
       .catch((error: unknown) => {
         if (!stop.signal.aborted) logger.error("dial loop ended", { peeringId, error: String(error) });
       })
-      .then(async () => {
+      .then(() => {
         if (this.#loops.get(peeringId) === running) this.#loops.delete(peeringId);
         this.#options.onStopped(peeringId);
         // Such as a record that was established again while the stream of the old one was still draining.
-        if (running.changed) await this.sync(peeringId);
-      })
-      .catch((error: unknown) => {
-        logger.error("error establishing peering stream", { peer_id: peeringId, error: String(error) });
+        if (running.again) this.start(peeringId);
       });
     const running = Object.assign(loop, { finished });
     this.#loops.set(peeringId, running);
@@ -124,7 +152,7 @@ export class Dialer implements AsyncDisposable {
     let ring: readonly string[] = [];
     let position = 0;
     while (!signal.aborted) {
-      loop.changed = false;
+      loop.again = false;
       let plan: Dialable | undefined;
       try {
         plan = await this.#options.plan(peeringId);
@@ -151,6 +179,9 @@ export class Dialer implements AsyncDisposable {
       const begunMs = clock.now();
       const { error, connectedMs } = await this.#attempt(plan, address, signal);
       if (error === undefined || signal.aborted) return;
+      loop.redial = false;
+      this.#options.onLost(peeringId);
+      if (!loop.redial) return;
       // Such as a stream that ended because the peering was established with another cluster: no failure of the new one.
       if (loop.fingerprint === fingerprintOf(plan)) {
         const waitMs = retries.failed(error.status ?? StatusCode.Unknown, connectedMs);

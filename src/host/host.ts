@@ -12,7 +12,6 @@ import {
 } from "../environment.js";
 import { errorText, PeeringError } from "../errors.js";
 import { Incidents } from "../incidents.js";
-import { isActive } from "../peering/peering.js";
 import type { ExportedResource } from "../replication/types.js";
 import type { Storage } from "../storage/storage.js";
 import { TokenCodec } from "../token/token-codec.js";
@@ -26,11 +25,12 @@ import { type RemoteInfo, ResourceId, ResourceUrl } from "../wire/messages.js";
 import { encodeServerAddresses, encodeTrustBundle } from "../wire/resources.js";
 import { AgentChecks } from "./agent-checks.js";
 import { Catalog } from "./catalog.js";
-import { Cleanup } from "./cleanup.js";
 import { ConfigEntries } from "./config-entries.js";
+import { Deletion } from "./deletion.js";
 import { DialFailures } from "./dial-failures.js";
 import { DialRule, defaultForbiddenAddresses } from "./dial-rule.js";
 import { Dialer } from "./dialer.js";
+import { Effects } from "./effects.js";
 import { ExportEngine } from "./export-engine.js";
 import { Exports } from "./exports.js";
 import { Gateways } from "./gateways.js";
@@ -203,6 +203,7 @@ async function composeHost(options: HostOptions, opened: AsyncDisposable[]): Pro
   checkNumbers("timings", { ...options.timings });
   checkNumbers("checks", { concurrentProbes: options.checks?.concurrentProbes, checks: options.checks?.checks });
   const limits = { ...defaultLimits, ...options.limits };
+  const leads = (): boolean => enabled && leadership.isLeader;
   const dialRule = new DialRule(options.forbiddenAddresses ?? defaultForbiddenAddresses, incidents);
 
   const authority: CertificateAuthority = open(
@@ -334,14 +335,15 @@ async function composeHost(options: HostOptions, opened: AsyncDisposable[]): Pro
     strictConsul,
     remote,
     clusterResources,
-    onPeerTerminated: (peeringId) => cleanup.request(peeringId),
+    perform: (task, stream) => effects.perform(task, stream),
   });
   const dialFailures = new DialFailures(clock, logger);
   const dialer = new Dialer({
     transport,
     clock,
     logger,
-    plan: async (peeringId) => (enabled && leadership.isLeader ? records.dialable(peeringId) : undefined),
+    plan: async (peeringId) => (leads() ? records.dialable(peeringId) : undefined),
+    onLost: (peeringId) => records.observe(peeringId, { type: "stream-lost" }),
     serve: (plan, target, signal) =>
       links.dial(plan, { ...target, mayDial: dialRule.mayDial(plan.peering.name) }, signal),
     onFailure: (peeringId, error, address, waitMs) => {
@@ -353,35 +355,9 @@ async function composeHost(options: HostOptions, opened: AsyncDisposable[]): Pro
       board.dialStopped(peeringId);
     },
   });
-  const cleanup: Cleanup = new Cleanup({
-    clock,
-    logger,
-    clean: async (peeringId) => {
-      if (!enabled || !leadership.isLeader) return;
-      const peering = records.byId(peeringId);
-      if (peering === undefined || isActive(peering)) return;
-      // A peer that has said `Terminated` knows; only one that we delete is told and waited for.
-      if (peering.state === "deleting") await links.terminate(peeringId);
-      else links.dismiss(peeringId);
-      // Established again meanwhile, it is left alone: what there is then belongs to the new stream.
-      await importStore.removePeer(peeringId, records.inactiveExpectation(peeringId));
-      await records.removeTrustBundle(peering.name);
-      if (peering.state !== "deleting") return;
-      await records.remove(peeringId);
-      board.forget(peeringId);
-      importStore.end(peeringId);
-    },
-  });
-  const sync = (peeringId: string): void => {
-    dialer.sync(peeringId).catch((error: unknown) => {
-      logger.error("error establishing peering stream", { peer_id: peeringId, error: String(error) });
-    });
-    const peering = records.byId(peeringId);
-    if (peering !== undefined && !isActive(peering) && leadership.isLeader) cleanup.request(peeringId);
-  };
-  const syncAll = (): void => {
-    for (const peering of records.list()) sync(peering.id);
-  };
+  const deletion = new Deletion({ clock, logger, records, links, imports: importStore, board, mayRemove: leads });
+  const effects: Effects = new Effects({ records, links, dialer, deletion, leads });
+  records.performWith((task) => effects.perform(task));
 
   const listener = !enabled
     ? undefined
@@ -409,7 +385,7 @@ async function composeHost(options: HostOptions, opened: AsyncDisposable[]): Pro
     records,
     links,
     dialer,
-    cleanup,
+    deletion,
     board,
     imports: importStore,
     transport,
@@ -423,12 +399,11 @@ async function composeHost(options: HostOptions, opened: AsyncDisposable[]): Pro
     throughGateways,
     leadership,
     enabled,
-    sync,
     codec: TokenCodec,
   });
 
   const forget = [
-    records.onChange((peeringId) => sync(peeringId)),
+    records.onChange((peeringId) => dialer.changed(peeringId)),
     authority.onRootsChanged(() => links.clusterResourcesChanged()),
     importStore.onDamage((peeringId) => links.fetchAgain(peeringId)),
     engine.onGatewaysChanged(() => {
@@ -440,7 +415,7 @@ async function composeHost(options: HostOptions, opened: AsyncDisposable[]): Pro
     leadership.onChange(() => {
       links.leadershipChanged();
       void virtualIps.repair(importStore);
-      syncAll();
+      effects.resume();
     }),
   ];
   open({
@@ -452,10 +427,10 @@ async function composeHost(options: HostOptions, opened: AsyncDisposable[]): Pro
       await peerings[Symbol.asyncDispose]();
       await links[Symbol.asyncDispose]();
       await dialer[Symbol.asyncDispose]();
-      await cleanup[Symbol.asyncDispose]();
+      await deletion[Symbol.asyncDispose]();
     },
   });
-  syncAll();
+  effects.resume();
 
   return new PeeringHost({
     datacenter,

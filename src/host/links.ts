@@ -15,12 +15,13 @@ import {
 import { type Status, StatusCode } from "../wire/status.js";
 import { Admission } from "./admission.js";
 import type { DialRule } from "./dial-rule.js";
+import type { OpenedStream } from "./effects.js";
 import type { ExportEngine } from "./export-engine.js";
 import type { ImportItem, ImportStore } from "./import-store.js";
 import { Intake, type IntakeItem } from "./intake.js";
 import type { Leadership } from "./leadership.js";
 import type { HostLimits } from "./options.js";
-import type { Dialable, PeeringRecords } from "./records.js";
+import type { Dialable, HostTask, PeeringRecords } from "./records.js";
 import type { BoardStream, StatusBoard } from "./status-board.js";
 import { type LinkEffect, type LinkEnd, StreamLink } from "./stream-link.js";
 import { inTurns } from "./turns.js";
@@ -42,8 +43,8 @@ export interface LinksOptions {
   readonly remote: RemoteInfo;
   /** Roots and, for dialers, server addresses: what every stream of that role carries besides services. */
   readonly clusterResources: (role: "acceptor" | "dialer") => readonly ExportedResource[];
-  /** The peer deleted the peering; the record has been marked. */
-  readonly onPeerTerminated: (peeringId: string) => void;
+  /** Accepts or refuses a stream. */
+  readonly perform: (task: HostTask, stream: OpenedStream) => void;
 }
 
 /** A trust bundle that was refused, while the stream stands over which it came. */
@@ -88,6 +89,8 @@ export class Links implements AsyncDisposable {
   readonly #options: LinksOptions;
   readonly #live = new Map<string, LiveLink>();
   readonly #bound = new Set<LiveLink>();
+  /** By peering: streams that have come up, and are not bound yet. */
+  readonly #arriving = new Map<string, StreamLink>();
   readonly #running = new Set<StreamLink>();
   readonly #admission: Admission;
   readonly #stop = new AbortController();
@@ -166,16 +169,8 @@ export class Links implements AsyncDisposable {
     target: DialTarget,
     signal: AbortSignal,
   ): Promise<{ readonly end: LinkEnd; readonly connectedMs: number }> {
-    const { clock, transport, records, timings, strictConsul, limits, remote, leadership } = this.#options;
+    const { clock, transport, timings, strictConsul, limits, remote, leadership } = this.#options;
     const stream = await transport.openStream(target, signal);
-    // Connecting takes its time: what was to be dialed may be deleted by now, or be another peering.
-    const current = records.byId(plan.peering.id);
-    if (current === undefined || !isActive(current) || current.peerId !== plan.peering.peerId) {
-      await stream.close();
-      throw new PeeringError("aborted", "the peering changed while it was being dialed", {
-        status: StatusCode.Canceled,
-      });
-    }
     const session = new ReplicationSession({
       role: "dialer",
       remoteId: plan.peering.peerId,
@@ -197,6 +192,13 @@ export class Links implements AsyncDisposable {
       },
       onProgress: () => live?.seen.progress(),
     });
+    // Connecting takes its time: what was to be dialed may be deleted by now, or be another peering.
+    if (!this.#connect(link, plan.peering)) {
+      await link.ended;
+      throw new PeeringError("aborted", "the peering changed while it was being dialed", {
+        status: StatusCode.Canceled,
+      });
+    }
     const bound = this.#bind(link, plan.peering, (binding) => {
       live = binding;
     });
@@ -208,23 +210,33 @@ export class Links implements AsyncDisposable {
     return { end, connectedMs: connectedAt === undefined ? 0 : clock.now() - connectedAt };
   }
 
-  /** Ends a stream that the peer opened after it had said `Terminated`, before that was stored. */
-  dismiss(peeringId: string): void {
+  /**
+   * Ends the stream that comes up for this peering just now, or else the one that stands; one over which the peer has said
+   * `Terminated` ends by itself. @param peerId - only a stream that was opened for that peer.
+   */
+  dismiss(peeringId: string, peerId?: string): void {
+    const status = { code: StatusCode.Aborted, message: `peering is marked as deleted: ${peeringId}` };
+    const arriving = this.#arriving.get(peeringId);
     const live = this.#live.get(peeringId);
-    if (live === undefined || live.peerTerminated) return;
-    const message = `peering is marked as deleted: ${peeringId}`;
-    live.link.feed({ type: "abort", status: { code: StatusCode.Aborted, message } });
+    if (arriving !== undefined) arriving.feed({ type: "abort", status });
+    else if (live !== undefined && !live.peerTerminated && (peerId === undefined || live.peering.peerId === peerId)) {
+      live.link.feed({ type: "abort", status });
+    }
+  }
+
+  /** Tells the peer `Terminated`, over a stream that stands or comes up just now. */
+  terminate(peeringId: string): void {
+    const link = this.#arriving.get(peeringId) ?? this.#live.get(peeringId)?.link;
+    link?.feed({ type: "stop" });
   }
 
   /**
-   * Sends the peer `Terminated`, and resolves when its stream is gone. What was received before cannot be stored: the
-   * record is not active any more (D-11).
+   * Resolves when the stream of this peering is gone, unless the peer has said `Terminated` over it. What was received
+   * before finds the gate in storage closed: the record is not active any more.
    */
-  async terminate(peeringId: string): Promise<void> {
+  async drained(peeringId: string): Promise<void> {
     const live = this.#live.get(peeringId);
-    if (live === undefined) return;
-    live.link.feed({ type: "stop" });
-    if (!live.peerTerminated) await live.link.ended;
+    if (live !== undefined && !live.peerTerminated) await live.link.ended;
   }
 
   /** Ends a stream that was opened for another peer than the one this peering is established with now. */
@@ -298,33 +310,35 @@ export class Links implements AsyncDisposable {
 
   /** `onBound` is called before the session hears of it, for what waited behind the Open takes effect at once then. */
   async #authorize(link: StreamLink, open: OpenMessage, onBound: (live: LiveLink) => void): Promise<void> {
-    const { records, logger } = this.#options;
+    const { records, logger, perform } = this.#options;
+    const opened: OpenedStream = {
+      refuse: (status, terminated) => link.feed({ type: "refused", status, terminated }),
+      accept: (peering) => {
+        // Gone while it was judged: it must not take the place of a stream that stands.
+        if (link.closed || !this.#connect(link, peering)) return;
+        logger.info("accepted initial replication request from peer", {
+          peer_name: peering.name,
+          peer_id: peering.id,
+        });
+        this.#bind(link, peering, onBound);
+        link.feed({ type: "authorized" });
+      },
+    };
     try {
-      const judged = await records.authorizeOpen(open);
-      if (judged.verdict === "refused") {
-        link.feed({ type: "refused", status: judged.status, terminated: judged.terminated });
-        return;
-      }
-      // Gone while it was judged: it must not take the place of a stream that stands.
-      if (link.closed) return;
-      logger.info("accepted initial replication request from peer", {
-        peer_name: judged.peering.name,
-        peer_id: judged.peering.id,
-      });
-      // Deleted between the verdict and now: the keep set no longer holds it.
-      const current = records.byId(judged.peering.id);
-      if (current === undefined || !isActive(current)) {
-        const message = `peering is marked as deleted: ${judged.peering.id}`;
-        link.feed({ type: "refused", status: { code: StatusCode.Aborted, message }, terminated: true });
-        return;
-      }
-      this.#bind(link, current, onBound);
-      link.feed({ type: "authorized" });
+      await records.authorizeOpen(open, (task) => perform(task, opened));
     } catch (error) {
       const failure = asPeeringError(error, "storage-failed");
       const status = { code: failure.status ?? StatusCode.Internal, message: failure.message };
       link.feed({ type: "refused", status, terminated: false });
     }
+  }
+
+  /** A stream has come up. @returns Whether it may go on: the peering may be another one by now. */
+  #connect(link: StreamLink, { id, peerId }: Peering): boolean {
+    this.#arriving.set(id, link);
+    this.#options.records.observe(id, { type: "stream-connected", peerId });
+    this.#arriving.delete(id);
+    return !link.closed;
   }
 
   /** @param onBound - is called before the session hears of exports: it may have something to say of them. */
@@ -400,7 +414,7 @@ export class Links implements AsyncDisposable {
   }
 
   async #peerTerminated(live: LiveLink): Promise<void> {
-    const { records, logger, clock, onPeerTerminated } = this.#options;
+    const { records, logger, clock } = this.#options;
     const { id, name, peerId } = live.peering;
     logger.info("peering was deleted by our peer: marking peering as terminated and cleaning up imported resources", {
       peer_name: name,
@@ -410,7 +424,7 @@ export class Links implements AsyncDisposable {
     for (let waitMs = FIRST_RETRY_MS; !this.#stop.signal.aborted; waitMs = Math.min(2 * waitMs, LONGEST_RETRY_MS)) {
       try {
         await records.terminate(id, { peerId });
-        return onPeerTerminated(id);
+        return;
       } catch (error) {
         logger.error("failed to mark peering as terminated", { peer_name: name, peer_id: id, error: errorText(error) });
       }

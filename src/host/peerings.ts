@@ -1,13 +1,13 @@
 import type { Clock, Random } from "../environment.js";
 import { PeeringError } from "../errors.js";
-import { isActive, type Peering, type PeeringState, type Role, roleOf } from "../peering/peering.js";
+import { type Peering, type PeeringState, type Role, roleOf } from "../peering/peering.js";
 import type { PeeringToken, TokenCodec } from "../token/token-codec.js";
 import type { Transport } from "../transport/transport.js";
 import { type CertificateAuthority, peeringServerName } from "../trust/authority.js";
 import { activeRootFault, ROOT_REMEDY } from "../trust/root-validity.js";
 import type { RemoteInfo } from "../wire/messages.js";
 import { StatusCode } from "../wire/status.js";
-import type { Cleanup } from "./cleanup.js";
+import type { Deletion } from "./deletion.js";
 import type { DialRule } from "./dial-rule.js";
 import { type Dialer, exchangeSecret } from "./dialer.js";
 import type { ImportStore } from "./import-store.js";
@@ -70,7 +70,7 @@ export interface PeeringsParts {
   readonly records: PeeringRecords;
   readonly links: Links;
   readonly dialer: Dialer;
-  readonly cleanup: Cleanup;
+  readonly deletion: Deletion;
   readonly board: StatusBoard;
   readonly imports: Pick<ImportStore, "services">;
   readonly transport: Transport;
@@ -85,7 +85,6 @@ export interface PeeringsParts {
   readonly throughGateways: () => boolean;
   readonly leadership: Leadership;
   readonly enabled: boolean;
-  readonly sync: (peeringId: string) => void;
   readonly codec: typeof TokenCodec;
 }
 
@@ -235,16 +234,14 @@ export class Peerings implements AsyncDisposable {
    */
   async delete(name: string): Promise<void> {
     this.requireEnabled();
-    const { records, sync } = this.#parts;
-    const peering = await records.markDeleting(name);
-    if (peering !== undefined) sync(peering.id);
+    await this.#parts.records.markDeleting(name);
   }
 
   /** Resolves when the cleanup that a delete or a termination started for `name`, if any, is over. */
   async deleted(name: string): Promise<void> {
-    const { records, cleanup } = this.#parts;
+    const { records, deletion } = this.#parts;
     const peering = records.byName(name);
-    if (peering !== undefined && !isActive(peering)) await cleanup.settled(peering.id);
+    if (peering !== undefined) await deletion.settled(peering.id);
   }
 
   /** @internal What every call begins with. @throws {PeeringError} with status FAILED_PRECONDITION. */
@@ -279,13 +276,17 @@ export class Peerings implements AsyncDisposable {
       ownServerName: peeringServerName(datacenter, authority.trustDomain),
     });
     const mayDial = dialRule.mayDial(options.peerName);
-    const streamSecret = await exchangeSecret({ transport, clock, random, signal, mayDial }, begun.fields, {
-      peerId: token.peerId,
-      establishmentSecret: token.establishmentSecret,
-    });
-    const established = await records.finishEstablish(begun, streamSecret);
-    links.retire(established.id, established.peerId);
-    return this.#view(established);
+    let streamSecret: string;
+    try {
+      streamSecret = await exchangeSecret({ transport, clock, random, signal, mayDial }, begun.fields, {
+        peerId: token.peerId,
+        establishmentSecret: token.establishmentSecret,
+      });
+    } catch (error) {
+      records.observe(begun.id, { type: "establish-failed" });
+      throw error;
+    }
+    return this.#view(await records.finishEstablish(begun, streamSecret));
   }
 
   #view(peering: Peering): PeeringView {

@@ -14,6 +14,10 @@ import {
 } from "../peering/secrets.js";
 import {
   type EstablishFields,
+  type HostEffect,
+  isDialed,
+  isHostEffect,
+  type ObservedEvent,
   type PeeringEffect,
   type PeeringEvent,
   type PeeringPatch,
@@ -47,7 +51,7 @@ import {
 import { claimedSince, type StoredClaim, TrustDomains } from "../trust/trust-domains.js";
 import type { OpenMessage, RemoteInfo } from "../wire/messages.js";
 import { defaultIdentityLimits, type IdentityLimits } from "../wire/resources.js";
-import { type Status, StatusCode } from "../wire/status.js";
+import { StatusCode } from "../wire/status.js";
 import { isUuid } from "../wire/uuid.js";
 import { Mutex } from "./mutex.js";
 import { decodePeering, decodeSecrets, encodePeering, encodeSecrets } from "./record-codec.js";
@@ -98,10 +102,16 @@ export interface Dialable {
   readonly streamSecret: string;
 }
 
-export type OpenVerdict =
-  /** Look the record up again before you act on it: a delete may have been committed since. */
-  | { readonly verdict: "authorized"; readonly peering: Peering }
-  | { readonly verdict: "refused"; readonly status: Status; readonly terminated: boolean };
+/** What the state machine asks of the host after an event. */
+export interface HostTask {
+  readonly peeringId: string;
+  /** The record now; undefined where there is none. */
+  readonly peering: Peering | undefined;
+  /** In this order. */
+  readonly effects: readonly HostEffect[];
+  /** Whether they take the place of what is still to be done for the state that the record had. */
+  readonly replaces: boolean;
+}
 
 export interface PeeringRecordsOptions {
   readonly storage: Storage;
@@ -137,6 +147,10 @@ interface Plan<T> {
   readonly changes: RecordChanges;
   /** The step of the state machine that they come from; undefined for what goes round it. */
   readonly step?: Transition<Peering>;
+  /** Whom the step is about where there is no such record. */
+  readonly peeringId?: string;
+  /** Does what the step asks of the host. Default: as for all steps. */
+  readonly perform?: (task: HostTask) => void;
   /** What the caller is given once the changes are committed. */
   readonly result: () => T;
 }
@@ -153,6 +167,7 @@ export class PeeringRecords implements AsyncDisposable {
   readonly #options: PeeringRecordsOptions;
   readonly #writes = new Mutex();
   readonly #listeners = new Set<(peeringId: string, change: PeeringChange) => void>();
+  #perform: (task: HostTask) => void = () => {};
   readonly #feeds = new Set<Feed>();
   #tables: Tables;
   readonly #bundleListeners = new Set<() => void>();
@@ -265,8 +280,7 @@ export class PeeringRecords implements AsyncDisposable {
     await this.#current();
     const row = this.#tables.secrets.get(id);
     const peering = this.byId(id);
-    if (peering === undefined || row?.role !== "dialer" || !isActive(peering) || peering.peerId === "")
-      return undefined;
+    if (peering === undefined || row?.role !== "dialer" || !isDialed(peering)) return undefined;
     return { peering, streamSecret: this.#unseal(row.sealedActive) };
   }
 
@@ -384,13 +398,18 @@ export class PeeringRecords implements AsyncDisposable {
   /**
    * Acceptor: judges the first message of a stream, in Consul's order. The pending secret becomes the active one, with
    * what the dialer says of itself, in one commit, before it authorises anything.
+   * @param perform - called once, at the moment of the verdict, with an effect that accepts or refuses the stream.
    */
-  async authorizeOpen(open: OpenMessage): Promise<OpenVerdict> {
+  async authorizeOpen(open: OpenMessage, perform: (task: HostTask) => void): Promise<void> {
     const { peerId } = open;
+    const refuse = (code: number, message: string): void => {
+      const refusal: HostEffect = { type: "refuse-stream", status: { code, message }, terminated: false };
+      perform({ peeringId: peerId, peering: undefined, effects: [refusal], replaces: false });
+    };
     if (peerId === "") {
-      return refusal(StatusCode.InvalidArgument, "initial subscription request must specify a PeerID");
+      return refuse(StatusCode.InvalidArgument, "initial subscription request must specify a PeerID");
     }
-    if (!isUuid(peerId)) return refusal(StatusCode.Internal, `failed to find PeerID: ${peerId}`);
+    if (!isUuid(peerId)) return refuse(StatusCode.Internal, `failed to find PeerID: ${peerId}`);
     const id = peerId.toLowerCase();
     const given = digestSecret(open.streamSecretId);
     let event: PeeringEvent;
@@ -399,19 +418,26 @@ export class PeeringRecords implements AsyncDisposable {
       event = this.#openEvent(id, open, given);
     } catch {
       // Memory could not be read again, or the dialer's secret could not be unsealed.
-      return refusal(StatusCode.Internal, `failed to find peering secrets for PeerID: ${peerId}`);
+      return refuse(StatusCode.Internal, `failed to find peering secrets for PeerID: ${peerId}`);
     }
-    if (event.type !== "opened-with-pending-secret") return this.#verdict(id, transition(this.byId(id), event));
+    if (event.type !== "opened-with-pending-secret") {
+      const peering = this.byId(id);
+      return perform(taskOf(id, transition(peering, event), peering));
+    }
     try {
-      return await this.#write((tables): Plan<OpenVerdict> => {
+      await this.#write((tables): Plan<void> => {
         // Whatever became of the secret since: if it is not pending any more, the promotion fails as in Consul, and
         // the dialer that tries again with what is active then succeeds.
         const step = transition(this.byId(id), event);
         const secrets: SecretsRequest = { type: "promote_pending", active: given };
-        return planned(PROMOTING, () => this.#plan(tables, step, () => this.#verdict(id, step), { secrets }));
+        return planned(PROMOTING, () => ({
+          ...this.#plan(tables, step, () => {}, { secrets }),
+          perform,
+          peeringId: id,
+        }));
       }, PROMOTING);
     } catch (error) {
-      return refusal(StatusCode.Internal, errorText(error));
+      refuse(StatusCode.Internal, errorText(error));
     }
   }
 
@@ -466,7 +492,7 @@ export class PeeringRecords implements AsyncDisposable {
   async terminate(id: string, meant: { readonly peerId?: string } = {}): Promise<boolean> {
     return this.#write((tables): Plan<boolean> => {
       const step = transition(this.byId(id), { type: "peer-terminated", ...meant });
-      return this.#plan(tables, step, () => step.written);
+      return { ...this.#plan(tables, step, () => step.written), peeringId: id };
     });
   }
 
@@ -537,6 +563,20 @@ export class PeeringRecords implements AsyncDisposable {
     });
   }
 
+  /** Something was seen that is never stored: what it asks for is performed before this returns. */
+  observe(id: string, event: ObservedEvent): void {
+    const peering = this.byId(id);
+    this.#perform(taskOf(id, transition(peering, event), peering));
+  }
+
+  /**
+   * Has `perform` do what the state machine asks of the host, called at once after each step that is stored, and after each
+   * change by another process with what that record has to `resume`. It must not throw.
+   */
+  performWith(perform: (task: HostTask) => void): void {
+    this.#perform = perform;
+  }
+
   /**
    * Calls `listener` at once after each commit that changed a record, before the caller of that step goes on. It must
    * not throw.
@@ -604,16 +644,6 @@ export class PeeringRecords implements AsyncDisposable {
   #match(row: SecretsRow, given: SecretDigest): "active" | "pending" | undefined {
     if (row.role === "acceptor") return matchStreamSecret(row, given);
     return sameSecret(digestSecret(this.#unseal(row.sealedActive)), given) ? "active" : undefined;
-  }
-
-  #verdict(id: string, step: Transition): OpenVerdict {
-    for (const effect of step.effects) {
-      if (effect.type !== "refuse-stream") continue;
-      return { verdict: "refused", status: effect.status, terminated: effect.terminated };
-    }
-    const peering = this.byId(id);
-    if (peering === undefined) throw new TypeError("a stream was accepted for a record that is not there");
-    return { verdict: "authorized", peering };
   }
 
   /** A step of the machine, with what it asks for in the same commit. */
@@ -709,7 +739,7 @@ export class PeeringRecords implements AsyncDisposable {
       for (let attempt = 1; ; attempt++) {
         if (this.#stale) await wrapped(wrapping, () => this.#load());
         const planned = plan(this.#tables);
-        if (isUnchanged(planned.changes)) return planned.result();
+        if (isUnchanged(planned.changes)) return this.#done(planned);
         let revision: bigint;
         try {
           revision = await this.#store(planned.changes);
@@ -722,9 +752,16 @@ export class PeeringRecords implements AsyncDisposable {
           throw wrapping === undefined ? error : prefixed(wrapping.prefix, error, wrapping.status);
         }
         this.#commit(planned, revision);
-        return planned.result();
+        return this.#done(planned);
       }
     });
+  }
+
+  /** After what it changes is stored. */
+  #done<T>({ step, peeringId, perform = this.#perform, result }: Plan<T>): T {
+    const id = (step?.peering ?? step?.before)?.id ?? peeringId;
+    if (step !== undefined && id !== undefined) perform(taskOf(id, step, this.byId(id)));
+    return result();
   }
 
   /** One commit of everything, bound to what the plan was made from. */
@@ -808,6 +845,7 @@ export class PeeringRecords implements AsyncDisposable {
       this.#options.trustBundles?.committed(name, bundle, revision);
     }
     this.#report(events, revision);
+    if (step === undefined) for (const { peeringId } of events) this.observe(peeringId, { type: "resumed" });
     if (changes.bundles.size > 0) this.#bundlesChanged(revision);
   }
 
@@ -881,6 +919,7 @@ export class PeeringRecords implements AsyncDisposable {
     }
     if (this.#index === 0n) this.#index = revision;
     this.#report(events, revision);
+    for (const { peeringId } of events) this.observe(peeringId, { type: "resumed" });
     this.#bundlesChanged(revision);
   }
 
@@ -960,8 +999,10 @@ async function wrapped<T>(wrapping: Wrapping | undefined, task: () => Promise<T>
   }
 }
 
-function refusal(code: number, message: string): OpenVerdict {
-  return { verdict: "refused", status: { code, message }, terminated: false };
+function taskOf(peeringId: string, step: Transition<Peering>, peering: Peering | undefined): HostTask {
+  const { event, before, effects } = step;
+  const replaces = event === "resumed" || before?.state !== step.peering?.state;
+  return { peeringId, peering, effects: effects.filter(isHostEffect), replaces };
 }
 
 function wholeRecord(peering: Peering | undefined): readonly PeeringPatch[] {

@@ -54,13 +54,24 @@ export function addressesToDial(
   return peering.manualServerAddresses.length > 0 ? peering.manualServerAddresses : peering.peerServerAddresses;
 }
 
+/** States that differ in what an event does; see the table of the state machine. */
+export type StateColumn = "initial" | "living" | "deleting" | "terminated" | "undefined";
+
+/** ACTIVE and FAILING behave as what is stored for their role. */
+export const COLUMN_OF: Readonly<Record<PeeringState, StateColumn>> = {
+  initial: "initial",
+  pending: "living",
+  establishing: "living",
+  active: "living",
+  failing: "living",
+  deleting: "deleting",
+  terminated: "terminated",
+  undefined: "undefined",
+};
+
 /** Exists, not terminated, not being deleted. Not the same as ACTIVE. */
-export function isActive(peering: Pick<Peering, "state" | "deletedAt"> | undefined): boolean {
-  return (
-    peering !== undefined &&
-    peering.state !== "terminated" &&
-    (peering.deletedAt === undefined || peering.deletedAt === 0)
-  );
+export function isActive(peering: { readonly state: PeeringState } | undefined): boolean {
+  return peering !== undefined && COLUMN_OF[peering.state] === "living";
 }
 
 export function roleOf(peering: Pick<Peering, "peerServerAddresses" | "manualServerAddresses">): Role {

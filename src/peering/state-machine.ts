@@ -3,11 +3,14 @@ import { PeeringError } from "../errors.js";
 import type { RemoteInfo } from "../wire/messages.js";
 import { type Status, StatusCode } from "../wire/status.js";
 import {
+  COLUMN_OF,
+  isActive,
   isRemoteEmpty,
   type Peering,
   type PeeringState,
   type Role,
   roleOf,
+  type StateColumn,
   type StoredState,
   withNewline,
 } from "./peering.js";
@@ -55,9 +58,15 @@ export type PeeringEvent =
   | { readonly type: "opened-with-pending-secret"; readonly peerId: string; readonly remote: RemoteInfo }
   | { readonly type: "opened-with-active-secret"; readonly peerId: string }
   | { readonly type: "opened-with-other-secret"; readonly peerId: string; readonly secretsKnown: boolean }
-  /** Our own dial succeeded, or a stream ended without `Terminated`: observed, never stored. */
-  | { readonly type: "stream-connected" }
+  /** A stream was accepted, or our own dial succeeded; `peerId`: the record's when it was dialed. Observed, never stored. */
+  | { readonly type: "stream-connected"; readonly peerId?: string }
+  /** A dial failed, or its stream ended without `Terminated`. Observed, never stored. */
   | { readonly type: "stream-lost" }
+  /**
+   * The host starts, comes to lead, or finds the record written by another process: what is to be done follows from what is
+   * stored. Never stored itself.
+   */
+  | { readonly type: "resumed" }
   /** `servers`: whether the peer's servers are trusted by these roots; those of Consul 1.13 are not. Default true. */
   | {
       readonly type: "trust-bundle-received";
@@ -74,6 +83,17 @@ export type PeeringEvent =
   | { readonly type: "cleanup-finished" };
 
 export type PeeringEventType = PeeringEvent["type"];
+
+/** What is seen and never stored: such an event has effects, and leaves the record as it is. */
+export type ObservedEvent = Extract<PeeringEvent, { readonly type: keyof Observed }>;
+
+/** The effects that each of them may have. */
+interface Observed {
+  readonly "establish-failed": never;
+  readonly "stream-connected": "send-terminated" | "end-stream";
+  readonly "stream-lost": "redial";
+  readonly resumed: Exclude<HostEffect["type"], "accept-stream" | "refuse-stream" | "redial">;
+}
 
 /**
  * What is to be done besides keeping the new record. {@link CommitEffect}s belong into the same commit and are performed by
@@ -95,9 +115,11 @@ export type PeeringEffect =
   | { readonly type: "refuse-stream"; readonly status: Status; readonly terminated: boolean }
   /** Tells the peer over its stream, if one is up, then drains it. */
   | { readonly type: "send-terminated" }
-  /** Drains and closes the stream without telling. */
-  | { readonly type: "end-stream" }
+  /** Closes the stream without telling. `peerId`: only one that was opened for that peer. */
+  | { readonly type: "end-stream"; readonly peerId?: string }
+  /** Dials the cluster that the record names; a stream to another one ends. */
   | { readonly type: "start-dialing" }
+  /** Dials again, after a while. */
   | { readonly type: "redial" }
   | { readonly type: "stop-dialing" }
   | { readonly type: "remove-imports" }
@@ -171,10 +193,15 @@ export interface PeeringPatch {
   readonly value?: unknown;
 }
 
+/** The record stays as it is. */
+interface Unchanged<E extends PeeringEffectType> {
+  readonly outcome: "unchanged";
+  readonly effects: readonly E[];
+}
+
 /** What one event does to one kind of peering. */
 export type Cell =
-  /** The record stays as it is. */
-  | { readonly outcome: "unchanged"; readonly effects: readonly PeeringEffectType[] }
+  | Unchanged<PeeringEffectType>
   /** The record is written, its state stays. */
   | { readonly outcome: "updated"; readonly effects: readonly PeeringEffectType[] }
   /** The record is written in a new state; `initial`: it is removed. */
@@ -211,9 +238,9 @@ export type StreamRefusal =
   | "unknown-state";
 
 /** The cell of an acceptor and that of a dialer. A peering that is not there yet has no role: both are one. */
-export interface RoleCells {
-  readonly acceptor: Cell;
-  readonly dialer: Cell;
+export interface RoleCells<C extends Cell = Cell> {
+  readonly acceptor: C;
+  readonly dialer: C;
 }
 
 /** The whole table: every event in every state and role. */
@@ -244,7 +271,7 @@ export const PEERING_STATES: readonly PeeringState[] = [
   "undefined",
 ];
 
-const unchanged = (...effects: PeeringEffectType[]): Cell => ({ outcome: "unchanged", effects });
+const unchanged = <E extends PeeringEffectType>(...effects: E[]): Unchanged<E> => ({ outcome: "unchanged", effects });
 const updated = (...effects: PeeringEffectType[]): Cell => ({ outcome: "updated", effects });
 const moved = (to: StoredState | "initial", ...effects: PeeringEffectType[]): Cell => ({
   outcome: "moved",
@@ -253,21 +280,24 @@ const moved = (to: StoredState | "initial", ...effects: PeeringEffectType[]): Ce
 });
 const refused = (refusal: Refusal): Cell => ({ outcome: "refused", refusal });
 const streamRefused = (refusal: StreamRefusal): Cell => ({ outcome: "stream-refused", refusal });
-const both = (cell: Cell): RoleCells => ({ acceptor: cell, dialer: cell });
-const byRole = (acceptor: Cell, dialer: Cell): RoleCells => ({ acceptor, dialer });
+const both = <C extends Cell>(cell: C): RoleCells<C> => ({ acceptor: cell, dialer: cell });
+const byRole = <C extends Cell>(acceptor: C, dialer: C): RoleCells<C> => ({ acceptor, dialer });
 
-/** Columns that differ. While a peering lives, what an event does depends on its role alone, or on its state as well. */
-interface Row {
-  readonly initial: Cell;
-  readonly living: RoleCells;
-  readonly deleting: RoleCells;
-  readonly terminated: RoleCells;
-  /** A state this version does not know: nothing is built on it, but it can be ended. */
-  readonly undefined: RoleCells;
-}
+/**
+ * Columns that differ. While a peering lives, what an event does depends on its role alone, or on its state as well. A state
+ * this version does not know (`undefined`) can be ended, but nothing is built on it.
+ */
+type Row<C extends Cell> = { readonly initial: C } & Readonly<Record<Exclude<StateColumn, "initial">, RoleCells<C>>>;
 
-/** ACTIVE and FAILING behave as the stored state of that role: PENDING and ESTABLISHING. docs/state-machine.md shows all. */
-const rows: Readonly<Record<PeeringEventType, Row>> = {
+type Rows = {
+  readonly [T in PeeringEventType]: Row<T extends keyof Observed ? Unchanged<Observed[T]> : Cell>;
+};
+
+/** What goes with a record that is deleted, in this order. */
+const REMOVAL = ["remove-imports", "remove-trust-bundle", "remove-record"] as const;
+
+/** What happens in each cell, and in no other place: docs/state-machine.md shows all. */
+const rows: Rows = {
   "generate-token": {
     initial: moved("pending", "store-establishment-secret"),
     living: byRole(updated("store-establishment-secret"), refused("already-established")),
@@ -341,6 +371,19 @@ const rows: Readonly<Record<PeeringEventType, Row>> = {
     terminated: both(unchanged()),
     undefined: both(unchanged()),
   },
+  resumed: {
+    initial: unchanged("end-stream", "stop-dialing"),
+    living: byRole(unchanged(), unchanged("start-dialing")),
+    deleting: byRole(
+      unchanged("send-terminated", ...REMOVAL),
+      unchanged("stop-dialing", "send-terminated", ...REMOVAL),
+    ),
+    terminated: byRole(
+      unchanged("end-stream", "remove-imports", "remove-trust-bundle"),
+      unchanged("end-stream", "stop-dialing", "remove-imports", "remove-trust-bundle"),
+    ),
+    undefined: both(unchanged()),
+  },
   "trust-bundle-received": {
     initial: refused("unknown-peering"),
     living: both(updated("store-trust-bundle")),
@@ -374,7 +417,7 @@ const rows: Readonly<Record<PeeringEventType, Row>> = {
     initial: unchanged(),
     living: deletion(),
     deleting: both(unchanged()),
-    terminated: both(moved("deleting", "drop-secrets", "remove-imports", "remove-trust-bundle", "remove-record")),
+    terminated: both(moved("deleting", "drop-secrets", ...REMOVAL)),
     undefined: deletion(),
   },
   "cleanup-finished": {
@@ -387,23 +430,26 @@ const rows: Readonly<Record<PeeringEventType, Row>> = {
 };
 
 function deletion(): RoleCells {
-  const cleanup = ["remove-imports", "remove-trust-bundle", "remove-record"] as const;
   return byRole(
-    moved("deleting", "drop-secrets", "send-terminated", ...cleanup),
-    moved("deleting", "drop-secrets", "stop-dialing", "send-terminated", ...cleanup),
+    moved("deleting", "drop-secrets", "send-terminated", ...REMOVAL),
+    moved("deleting", "drop-secrets", "stop-dialing", "send-terminated", ...REMOVAL),
   );
 }
 
-function expand(row: Row): Readonly<Record<PeeringState, RoleCells>> {
+function expand(row: Row<Cell>): Readonly<Record<PeeringState, RoleCells>> {
+  const cells = (state: PeeringState): RoleCells => {
+    const column = COLUMN_OF[state];
+    return column === "initial" ? both(row.initial) : row[column];
+  };
   return {
-    initial: both(row.initial),
-    pending: row.living,
-    establishing: row.living,
-    active: row.living,
-    failing: row.living,
-    deleting: row.deleting,
-    terminated: row.terminated,
-    undefined: row.undefined,
+    initial: cells("initial"),
+    pending: cells("pending"),
+    establishing: cells("establishing"),
+    active: cells("active"),
+    failing: cells("failing"),
+    deleting: cells("deleting"),
+    terminated: cells("terminated"),
+    undefined: cells("undefined"),
   };
 }
 
@@ -419,12 +465,18 @@ export const TRANSITIONS: TransitionTable = {
   "opened-with-other-secret": expand(rows["opened-with-other-secret"]),
   "stream-connected": expand(rows["stream-connected"]),
   "stream-lost": expand(rows["stream-lost"]),
+  resumed: expand(rows.resumed),
   "trust-bundle-received": expand(rows["trust-bundle-received"]),
   "server-addresses-received": expand(rows["server-addresses-received"]),
   "peer-terminated": expand(rows["peer-terminated"]),
   "delete-requested": expand(rows["delete-requested"]),
   "cleanup-finished": expand(rows["cleanup-finished"]),
 };
+
+/** Whether a host that leads keeps dialing this peering, as it starts to when it resumes. */
+export function isDialed(peering: Peering): boolean {
+  return transition(peering, { type: "resumed" }).effects.some(({ type }) => type === "start-dialing");
+}
 
 /**
  * What `event` makes of `peering` (undefined: there is none yet). The given record is unchanged; nothing is stored.
@@ -436,7 +488,7 @@ export function transition(peering: MachinePeering | undefined, event: PeeringEv
 export function transition(peering: MachinePeering | undefined, event: PeeringEvent): Transition {
   const role: Role = peering === undefined ? "acceptor" : roleOf(peering);
   const cell = TRANSITIONS[event.type][peering?.state ?? "initial"][role];
-  if (event.type === "server-addresses-received" && event.addresses.length === 0 && isLiving(peering)) {
+  if (event.type === "server-addresses-received" && event.addresses.length === 0 && isActive(peering)) {
     // Refused whatever the role, and also where manual addresses would do (D-32).
     throw wrongRole("Cannot switch peering dialing mode from true to false");
   }
@@ -448,8 +500,8 @@ export function transition(peering: MachinePeering | undefined, event: PeeringEv
     patches: [],
     effects,
   });
-  if (event.type === "peer-terminated" && peering !== undefined && isStale(peering, event)) {
-    return stays([{ type: "end-stream" }]);
+  if ((event.type === "peer-terminated" || event.type === "stream-connected") && isStale(peering, event)) {
+    return stays([{ type: "end-stream", ...(event.peerId === undefined ? {} : { peerId: event.peerId }) }]);
   }
   switch (cell.outcome) {
     case "refused":
@@ -592,12 +644,10 @@ function isEstablished({ state }: Pick<MachinePeering, "state">): boolean {
   return state === "establishing" || state === "active" || state === "failing";
 }
 
-function isLiving(peering: MachinePeering | undefined): boolean {
-  return peering !== undefined && !["deleting", "terminated", "undefined"].includes(peering.state);
-}
-
-/** Meant for the peering this record was before it was established again (D-12). */
-function isStale(peering: MachinePeering, event: { readonly peerId?: string }): boolean {
+/** Of a stream that was opened before this record was established again with another peer (D-12). */
+function isStale(peering: MachinePeering | undefined, event: { readonly peerId?: string }): boolean {
+  // What is being deleted has forgotten its peer.
+  if (peering === undefined || peering.state === "deleting") return false;
   return event.peerId !== undefined && event.peerId !== peering.peerId;
 }
 

@@ -35,6 +35,7 @@ const MACHINE = "src/peering/state-machine.ts";
 const RECORDS = "src/host/records.ts";
 const LINKS = "src/host/links.ts";
 const HOST = "src/host/host.ts";
+const DELETION = "src/host/deletion.ts";
 const DIALER = "src/host/dialer.ts";
 const INTAKE = "src/host/intake.ts";
 const IMPORTS = "src/host/import-store.ts";
@@ -173,7 +174,7 @@ export const plantedFaults: readonly PlantedFault[] = [
   fault(
     "cleanup-not-bound-to-gate",
     "a cleanup goes on when its record has been established again",
-    [HOST, "records.inactiveExpectation(peeringId)", "[]"],
+    [DELETION, "records.inactiveExpectation(peeringId)", "[]"],
     SIMULATOR,
   ),
 
@@ -223,8 +224,8 @@ export const plantedFaults: readonly PlantedFault[] = [
     "a stream that the peer opened after its Terminated stands for ever",
     [
       LINKS,
-      "    if (live === undefined || live.peerTerminated) return;\n    const message",
-      "    if (live !== null) return;\n    const message",
+      "    else if (live !== undefined && !live.peerTerminated && (peerId",
+      "    else if (live === null && (peerId",
     ],
     SIMULATOR,
   ),
@@ -247,13 +248,17 @@ export const plantedFaults: readonly PlantedFault[] = [
   fault(
     "cleanup-leaves-imports",
     "a cleanup leaves what was imported",
-    [HOST, "      await importStore.removePeer(peeringId, records.inactiveExpectation(peeringId));\n", ""],
+    [
+      DELETION,
+      "        return imports.removePeer(peeringId, records.inactiveExpectation(peeringId));",
+      "        return;",
+    ],
     SIMULATOR,
   ),
   fault(
     "cleanup-leaves-bundle",
     "a cleanup leaves the trust bundle",
-    [HOST, "      await records.removeTrustBundle(peering.name);\n", ""],
+    [DELETION, "        if (peering !== undefined) await records.removeTrustBundle(peering.name);\n", ""],
     SIMULATOR,
   ),
   fault(
@@ -277,7 +282,7 @@ export const plantedFaults: readonly PlantedFault[] = [
   fault(
     "follower-dials",
     "a follower dials",
-    [HOST, "(enabled && leadership.isLeader ? records.dialable", "(enabled ? records.dialable"],
+    [HOST, "(leads() ? records.dialable", "(enabled ? records.dialable"],
     SIMULATOR,
   ),
   fault(
@@ -299,11 +304,7 @@ export const plantedFaults: readonly PlantedFault[] = [
   fault(
     "follower-cleans",
     "a follower cleans up",
-    [
-      HOST,
-      "      if (!enabled || !leadership.isLeader) return;\n      const peering",
-      "      if (!enabled) return;\n      const peering",
-    ],
+    [DELETION, "step === undefined || !mayRemove()", "step === undefined"],
     SIMULATOR,
   ),
   fault(
@@ -334,7 +335,7 @@ export const plantedFaults: readonly PlantedFault[] = [
     "a push without any address is taken",
     [
       MACHINE,
-      'if (event.type === "server-addresses-received" && event.addresses.length === 0 && isLiving(peering)) {',
+      'if (event.type === "server-addresses-received" && event.addresses.length === 0 && isActive(peering)) {',
       "if (false) {",
     ],
     SIMULATOR,
@@ -469,7 +470,7 @@ export const plantedFaults: readonly PlantedFault[] = [
     "a dialer opens streams while the secret of its token is still to be exchanged",
     [
       RECORDS,
-      'if (peering === undefined || row?.role !== "dialer" || !isActive(peering) || peering.peerId === "")\n      return undefined;\n    return { peering, streamSecret: this.#unseal(row.sealedActive) };',
+      'if (peering === undefined || row?.role !== "dialer" || !isDialed(peering)) return undefined;\n    return { peering, streamSecret: this.#unseal(row.sealedActive) };',
       'if (peering === undefined || row?.role === "acceptor" || !isActive(peering) || peering.peerId === "")\n      return undefined;\n    return { peering, streamSecret: row === undefined ? "none" : this.#unseal(row.sealedActive) };',
     ],
     SIMULATOR,

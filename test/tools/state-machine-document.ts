@@ -47,8 +47,18 @@ const events: { readonly [T in PeeringEventType]: readonly [Extract<PeeringEvent
     { type: "opened-with-other-secret", peerId: "<id>", secretsKnown: true },
     "A dialer opened a stream with any other secret.",
   ],
-  "stream-connected": [{ type: "stream-connected" }, "A stream is up. Observed, never stored."],
-  "stream-lost": [{ type: "stream-lost" }, "A stream ended without `Terminated`. Observed, never stored."],
+  "stream-connected": [
+    { type: "stream-connected" },
+    "A stream was accepted, or a dial succeeded. Opened for what the record was before it was established again: the stream ends. Observed, never stored.",
+  ],
+  "stream-lost": [
+    { type: "stream-lost" },
+    "A dial failed, or its stream ended without `Terminated`. Observed, never stored.",
+  ],
+  resumed: [
+    { type: "resumed" },
+    "The host starts, comes to lead, or finds the record written by another process: what is to be done follows from what is stored.",
+  ],
   "trust-bundle-received": [
     { type: "trust-bundle-received", name: "<name>", rootPems: [] },
     "The peer sent its roots.",

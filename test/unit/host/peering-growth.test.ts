@@ -10,7 +10,7 @@ import { memoryNetwork } from "../../../src/transport/memory.js";
 import { plainSecretBox } from "../../../src/trust/secret-box.js";
 import { TrustBundleStore } from "../../../src/trust/trust-bundle-store.js";
 import { assertLinear } from "../../support/growth.js";
-import { OWN_TRUST_DOMAIN, REMOTE, seededRandom, tokenOf } from "./records-fixture.js";
+import { judged, OWN_TRUST_DOMAIN, REMOTE, seededRandom, tokenOf } from "./records-fixture.js";
 
 const numbers = (size: number): readonly number[] => Array.from({ length: size }, (_, index) => index);
 const [A = "", B = ""] = fixedRootPems;
@@ -69,7 +69,7 @@ describe("the time of one peering does not grow with how many there are", () => 
           each(of, async (index) => {
             const streamSecretId = world.secrets.get(index) ?? "";
             const open = { type: "open", peerId: idOf(world, index), streamSecretId, remote: REMOTE } as const;
-            assert.equal((await world.records.authorizeOpen(open)).verdict, "authorized");
+            assert.equal((await judged(world.records, open)).verdict, "authorized");
           }),
         "read by name": ({ records }, of) =>
           each(of, (index) => assert.equal(records.byName(`p${index}`)?.name, `p${index}`)),

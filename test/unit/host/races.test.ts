@@ -2,7 +2,7 @@ import assert from "node:assert/strict";
 import { describe, it } from "node:test";
 import { silentLogger } from "../../../src/environment.js";
 import { PeeringError } from "../../../src/errors.js";
-import { Cleanup } from "../../../src/host/cleanup.js";
+import { Deletion } from "../../../src/host/deletion.js";
 import { Dialer } from "../../../src/host/dialer.js";
 import type { Peering } from "../../../src/peering/peering.js";
 import { Scheduler, virtualClock } from "../../../src/testing/simulator/scheduler.js";
@@ -84,20 +84,35 @@ describe("cleaning up", () => {
     await world.until(() => records.trustBundle("acceptor") === undefined, "and so does the bundle");
   });
 
-  it("every request is followed by a look at the record, however close to the end of the last one it comes", async () => {
-    for (let delay = 0; delay < 12; delay++) {
-      let looks = 0;
-      const clock = virtualClock(new Scheduler(), { alive: true });
-      const clean = async (): Promise<void> => {
-        looks++;
-      };
-      await using cleanup = new Cleanup({ clock, logger: silentLogger, clean });
-      cleanup.request("p");
+  it("what is asked for is removed, however close to the end of the last task it is asked for", async () => {
+    for (let delay = 0; delay < 24; delay++) {
+      let removed = 0;
+      await using deletion = new Deletion({
+        clock: virtualClock(new Scheduler(), { alive: true }),
+        logger: silentLogger,
+        records: {
+          byId: () => undefined,
+          inactiveExpectation: () => [],
+          removeTrustBundle: async () => {},
+          remove: async () => {},
+        },
+        links: { drained: async () => {} },
+        imports: {
+          removePeer: async () => {
+            removed++;
+          },
+          end: () => {},
+        },
+        board: { forget: () => {} },
+        mayRemove: () => true,
+      });
+      deletion.replace("p", ["remove-imports"]);
       for (let turn = 0; turn < delay; turn++) await Promise.resolve();
-      const before = looks;
-      cleanup.request("p");
+      const before = removed;
+      deletion.replace("p", ["remove-imports"]);
       for (let turn = 0; turn < 50; turn++) await Promise.resolve();
-      assert.ok(looks > before, `requested ${delay} turns later`);
+      assert.ok(removed > before || (before === 0 && removed === 1), `asked for ${delay} turns later`);
+      await deletion.settled("p");
     }
   });
 });
@@ -116,9 +131,10 @@ describe("the dial loop", () => {
       logger: silentLogger,
       plan: async () => {
         reads++;
-        if (reads <= 3) throw new PeeringError("storage-failed", "cannot be read");
+        if (reads <= 2) throw new PeeringError("storage-failed", "cannot be read");
         return { peering: record, streamSecret: "s" };
       },
+      onLost: () => {},
       serve: async () => {
         served.push(scheduler.now);
         return { end: { status: { code: 0, message: "" }, error: undefined }, connectedMs: 0 };
@@ -126,7 +142,7 @@ describe("the dial loop", () => {
       onFailure: (_id, error, address, waitMs) => failures.push(`${error.message} ${address} ${waitMs}`),
       onStopped: () => failures.push("stopped"),
     });
-    await assert.rejects(dialer.sync("p"), /cannot be read/);
+    dialer.start("p");
     await scheduler.run(
       60_000,
       () => served.length > 0,
@@ -146,19 +162,20 @@ describe("the dial loop", () => {
       logger: silentLogger,
       plan: async () => {
         reads++;
-        // For `sync` twice, for the loop once, and then the look after its end.
-        if (reads === 4) throw new PeeringError("storage-failed", "cannot be read");
+        // For the loop, for `start` beside it, and then for the loop that begins after its end.
+        if (reads === 3) throw new PeeringError("storage-failed", "cannot be read");
         const addresses = { peerId: "q", peerServerAddresses: ["a:1"] };
         return { peering: { ...blank, ...addresses, id: "p", state: "establishing" }, streamSecret: "s" };
       },
       serve: async () => {
-        if (++served === 1) await dialer.sync("p");
+        if (++served === 1) dialer.start("p");
         return { end: { status: { code: 0, message: "" }, error: undefined }, connectedMs: 0 };
       },
       onFailure: () => {},
+      onLost: () => {},
       onStopped: () => {},
     });
-    await dialer.sync("p");
+    dialer.start("p");
     await scheduler.run(
       60_000,
       () => served === 2,

@@ -1,7 +1,9 @@
+import assert from "node:assert/strict";
 import { createHash } from "node:crypto";
 import type { Random } from "../../../src/environment.js";
 import { PeeringError } from "../../../src/errors.js";
 import { type EstablishingToken, PeeringRecords, type PeeringRecordsOptions } from "../../../src/host/records.js";
+import type { Peering } from "../../../src/peering/peering.js";
 import { memoryStorage } from "../../../src/storage/memory.js";
 import type {
   CommitOptions,
@@ -14,6 +16,8 @@ import type {
   Write,
 } from "../../../src/storage/storage.js";
 import { plainSecretBox } from "../../../src/trust/secret-box.js";
+import type { OpenMessage } from "../../../src/wire/messages.js";
+import type { Status } from "../../../src/wire/status.js";
 
 /** Different bytes at every call, the same in every run. */
 export function seededRandom(seed = 1): Random {
@@ -106,6 +110,27 @@ export async function cluster(
       ...options,
     });
   return { storage, records: await open(), restart: open };
+}
+
+export type OpenVerdict =
+  | { readonly verdict: "authorized"; readonly peering: Peering }
+  | { readonly verdict: "refused"; readonly status: Status; readonly terminated: boolean };
+
+/** What becomes of a stream that is opened with these words. */
+export async function judged(records: PeeringRecords, open: OpenMessage): Promise<OpenVerdict> {
+  const verdicts: OpenVerdict[] = [];
+  await records.authorizeOpen(open, ({ peering, effects }) => {
+    for (const effect of effects) {
+      if (effect.type === "refuse-stream") {
+        verdicts.push({ verdict: "refused", status: effect.status, terminated: effect.terminated });
+      } else if (effect.type === "accept-stream" && peering !== undefined) {
+        verdicts.push({ verdict: "authorized", peering });
+      }
+    }
+  });
+  const [verdict, ...others] = verdicts;
+  assert.ok(verdict !== undefined && others.length === 0);
+  return verdict;
 }
 
 export function tokenOf(peerId: string, changed: Partial<EstablishingToken> = {}): EstablishingToken {

@@ -6,7 +6,7 @@ import { decodeSecrets } from "../../../src/host/record-codec.js";
 import type { BegunEstablish, PeeringRecords } from "../../../src/host/records.js";
 import { isActive, type Peering, roleOf } from "../../../src/peering/peering.js";
 import { fixedRootPems } from "../../../src/testing/fixed-roots.js";
-import { type Cluster, cluster, type Fault, REMOTE, tokenOf } from "./records-fixture.js";
+import { type Cluster, cluster, type Fault, judged, REMOTE, tokenOf } from "./records-fixture.js";
 
 // Random runs of two clusters, with storage that fails and processes that restart: the invariants I1 to I11
 // of docs/invariants.md are checked after every step, on what is stored and on what is in memory.
@@ -177,15 +177,15 @@ class World {
 
   async #open(token: Token | undefined, secret: string | undefined): Promise<void> {
     if (token === undefined || secret === undefined) return;
-    const judged = await this.#side(token.side).authorizeOpen({
+    const verdict = await judged(this.#side(token.side), {
       type: "open",
       peerId: token.id,
       streamSecretId: secret,
       remote: REMOTE,
     });
-    if (judged.verdict === "refused") return;
-    assert.equal(isActive(judged.peering), true, "I12");
-    assert.equal(roleOf(judged.peering), "acceptor");
+    if (verdict.verdict === "refused") return;
+    assert.equal(isActive(verdict.peering), true, "I12");
+    assert.equal(roleOf(verdict.peering), "acceptor");
     assert.equal(this.#dead.get(token.id)?.has(secret) ?? false, false, "I4: a replaced secret opens nothing");
     const former = this.#active.get(token.id);
     this.#active.set(token.id, secret);

@@ -6,7 +6,8 @@ import type { Peering, TrustBundle } from "../../../src/peering/peering.js";
 import { fixedRootPems } from "../../../src/testing/fixed-roots.js";
 import { sealedSecretBox } from "../../../src/trust/secret-box.js";
 import { bundleWrite } from "../../../src/trust/trust-bundle-store.js";
-import { cluster, OWN_TRUST_DOMAIN, REMOTE, tokenOf } from "./records-fixture.js";
+import type { OpenMessage } from "../../../src/wire/messages.js";
+import { cluster, judged, OWN_TRUST_DOMAIN, REMOTE, tokenOf } from "./records-fixture.js";
 
 const UNKNOWN = "99999999-9999-9999-9999-999999999999";
 const [ROOT_1 = "", ROOT_2 = "", ROOT_3 = ""] = fixedRootPems;
@@ -36,14 +37,14 @@ async function peered(a: PeeringRecords, d: PeeringRecords): Promise<{ id: strin
   return { id: peering.id, dialerId: begun.id, secret };
 }
 
-function open(peerId: string, streamSecretId: string, remote = REMOTE): Parameters<PeeringRecords["authorizeOpen"]>[0] {
+function open(peerId: string, streamSecretId: string, remote = REMOTE): OpenMessage {
   return { type: "open", peerId, streamSecretId, remote };
 }
 
 async function refusalOf(records: PeeringRecords, peerId: string, secret: string): Promise<string> {
-  const judged = await records.authorizeOpen(open(peerId, secret));
-  if (judged.verdict === "authorized") return "authorized";
-  return `${judged.terminated ? "Terminated, " : ""}${judged.status.code} ${judged.status.message}`;
+  const verdict = await judged(records, open(peerId, secret));
+  if (verdict.verdict === "authorized") return "authorized";
+  return `${verdict.terminated ? "Terminated, " : ""}${verdict.status.code} ${verdict.status.message}`;
 }
 
 async function secretOf(records: PeeringRecords, id: string): Promise<string | undefined> {
@@ -418,14 +419,14 @@ describe("opening a stream", () => {
     const { records, storage } = await cluster();
     const { id, secret } = await peered(records, (await cluster(2)).records);
     const commits = storage.commits.length;
-    const first = await records.authorizeOpen(open(id, secret));
+    const first = await judged(records, open(id, secret));
     assert.ok(first.verdict === "authorized");
     assert.deepEqual(first.peering.remote, REMOTE);
     assert.deepEqual(
       storage.commits.slice(commits).map(({ writes }) => writes.map(({ key }) => key[0])),
       [["peerings", "peering-secrets"]],
     );
-    const second = await records.authorizeOpen(open(id, secret, { ...REMOTE, datacenter: "dc9" }));
+    const second = await judged(records, open(id, secret, { ...REMOTE, datacenter: "dc9" }));
     assert.ok(second.verdict === "authorized");
     assert.deepEqual(second.peering.remote, REMOTE);
     assert.equal(storage.commits.length, commits + 1);
@@ -730,7 +731,7 @@ describe("restarts and faults", () => {
     const d = await cluster(2);
     const { id, dialerId, secret } = await peered(a.records, d.records);
     await a.records.generateToken({ peerName: "other", meta: { "odd-key": "ü" } });
-    await a.records.authorizeOpen(open(id, secret));
+    await judged(a.records, open(id, secret));
     await d.records.writeTrustBundle(dialerId, BUNDLE);
     await a.records.markDeleting("other");
     for (const { records, restart } of [a, d]) {
@@ -908,7 +909,7 @@ describe("secrets at rest", () => {
     const begun = await d.records.beginEstablish({ peerName: "east", token: tokenOf(peering.id), connected: false });
     const secret = await a.records.exchangeSecret({ peerId: peering.id, establishmentSecret });
     await d.records.finishEstablish(begun, secret);
-    await a.records.authorizeOpen(open(peering.id, secret));
+    await judged(a.records, open(peering.id, secret));
     for (const { storage } of [a, d]) {
       for (const { writes } of storage.commits) {
         for (const { value } of writes) {

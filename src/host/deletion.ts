@@ -1,0 +1,125 @@
+import { type Clock, type Logger, sleep } from "../environment.js";
+import { errorText } from "../errors.js";
+import type { HostEffect } from "../peering/state-machine.js";
+import type { ImportStore } from "./import-store.js";
+import type { Links } from "./links.js";
+import type { PeeringRecords } from "./records.js";
+import type { StatusBoard } from "./status-board.js";
+
+/** What is removed of a peering that is not active any more. */
+export type Removal = Extract<HostEffect["type"], `remove-${string}`>;
+
+export interface DeletionOptions {
+  readonly clock: Clock;
+  readonly logger: Logger;
+  readonly records: Pick<PeeringRecords, "inactiveExpectation" | "byId" | "removeTrustBundle" | "remove">;
+  readonly links: Pick<Links, "drained">;
+  readonly imports: Pick<ImportStore, "removePeer" | "end">;
+  readonly board: Pick<StatusBoard, "forget">;
+  /** Whether this host may: a follower leaves it to the leader, which resumes it. */
+  readonly mayRemove: () => boolean;
+}
+
+const FIRST_RETRY_MS = 1_000;
+const LONGEST_RETRY_MS = 60_000;
+
+/** What is left to remove of one peering, in order. */
+interface Rest {
+  readonly steps: Removal[];
+}
+
+/**
+ * Removes what deleted and terminated peerings leave behind: one task per peering, which waits until its stream is gone,
+ * retries with back-off what the storage refuses, and rests when nothing is left (D-13).
+ */
+export class Deletion implements AsyncDisposable {
+  readonly #options: DeletionOptions;
+  readonly #stop = new AbortController();
+  readonly #rests = new Map<string, Rest>();
+  readonly #tasks = new Map<string, Promise<void>>();
+
+  constructor(options: DeletionOptions) {
+    this.#options = options;
+  }
+
+  /** Removes these of `peeringId` from now on, in order, and nothing that was asked for before. */
+  replace(peeringId: string, steps: readonly Removal[]): void {
+    if (this.#stop.signal.aborted) return;
+    if (steps.length === 0) {
+      this.#rests.delete(peeringId);
+      return;
+    }
+    this.#rests.set(peeringId, { steps: [...steps] });
+    if (!this.#tasks.has(peeringId)) this.#begin(peeringId);
+  }
+
+  /** Resolves when nothing is left to remove of `peeringId`. */
+  async settled(peeringId: string): Promise<void> {
+    for (let task = this.#tasks.get(peeringId); task !== undefined; task = this.#tasks.get(peeringId)) await task;
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    this.#stop.abort();
+    await Promise.all(this.#tasks.values());
+  }
+
+  #begin(peeringId: string): void {
+    const task = this.#run(peeringId).finally(() => {
+      this.#tasks.delete(peeringId);
+      // Asked for after the last look of the task and before its end.
+      if (this.#rests.has(peeringId) && !this.#stop.signal.aborted) this.#begin(peeringId);
+    });
+    this.#tasks.set(peeringId, task);
+  }
+
+  async #run(peeringId: string): Promise<void> {
+    const { clock, logger, links, mayRemove } = this.#options;
+    for (let waitMs = FIRST_RETRY_MS; !this.#stop.signal.aborted; waitMs = Math.min(waitMs * 2, LONGEST_RETRY_MS)) {
+      let rest: Rest | undefined;
+      try {
+        // What its stream brings until its end would come back.
+        await links.drained(peeringId);
+        for (;;) {
+          rest = this.#rests.get(peeringId);
+          const step = rest?.steps[0];
+          if (rest === undefined || step === undefined || !mayRemove()) {
+            this.#rests.delete(peeringId);
+            return;
+          }
+          await this.#remove(peeringId, step);
+          rest.steps.shift();
+        }
+      } catch (error) {
+        // Such as a record that was established again meanwhile: what there is now belongs to the new stream.
+        if (rest !== this.#rests.get(peeringId)) continue;
+        logger.error("failed to clean up after peering", { peeringId, error: errorText(error), retryMs: waitMs });
+      }
+      try {
+        await sleep(clock, waitMs, this.#stop.signal);
+      } catch {
+        return;
+      }
+    }
+  }
+
+  /** Each of them changes nothing where it is done already. */
+  async #remove(peeringId: string, step: Removal): Promise<void> {
+    const { records, imports, board } = this.#options;
+    switch (step) {
+      case "remove-imports":
+        return imports.removePeer(peeringId, records.inactiveExpectation(peeringId));
+      case "remove-trust-bundle": {
+        const peering = records.byId(peeringId);
+        if (peering !== undefined) await records.removeTrustBundle(peering.name);
+        return;
+      }
+      case "remove-record":
+        await records.remove(peeringId);
+        board.forget(peeringId);
+        imports.end(peeringId);
+        return;
+      default:
+        return step satisfies never;
+    }
+  }
+}
