@@ -1,4 +1,5 @@
 import { AddressRanges } from "../address-ranges.js";
+import { KeyedMutex, Mutex } from "../base/mutex.js";
 import { MEMBERSHIP_CHECK } from "../catalog/health.js";
 import { lowerCase } from "../catalog/names.js";
 import type { Registration } from "../catalog/registration.js";
@@ -16,7 +17,6 @@ import type { Incidents } from "../incidents.js";
 import { CHECK_DEFINITIONS_PREFIX, CHECK_REPORTS_PREFIX } from "../storage/keys.js";
 import type { Entry, Key, Storage, Write } from "../storage/storage.js";
 import type { Catalog, CatalogWriteOptions } from "./catalog.js";
-import { KeyedMutex, Mutex } from "./mutex.js";
 
 /** Bounds of the checks that an agent runs. */
 export interface CheckLimits {

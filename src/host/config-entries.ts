@@ -13,15 +13,20 @@ import { checkEntryGuards } from "../catalog/export-guards.js";
 import { lowerCase } from "../catalog/names.js";
 import { entryShapes } from "../catalog/shapes.js";
 import { defaultWriteLimits, type WriteLimits } from "../catalog/write-limits.js";
-import { errorText, PeeringError } from "../errors.js";
+import type { Clock } from "../environment.js";
+import { PeeringError } from "../errors.js";
 import type { Incidents } from "../incidents.js";
 import { CONFIG_PREFIX } from "../storage/keys.js";
 import type { Key, Storage } from "../storage/storage.js";
+import {
+  type DecodedRow,
+  type RowChange,
+  StoredTable,
+  type TableChange,
+  type TablePlan,
+} from "../storage/stored-table.js";
 import { plainSecretBox, type SecretBox } from "../trust/secret-box.js";
 import { requireFewValues } from "./record-limit.js";
-
-/** Another writer of the same storage may win a race; each loss costs one reading. */
-const CONFLICT_TRIES = 5;
 
 /** An entry with the revisions of its first and its last write. */
 export interface StoredConfigEntry {
@@ -40,6 +45,8 @@ export interface ConfigEntriesOptions {
   readonly incidents?: Incidents;
   /** How secrets in entries are kept. Default: as they are. */
   readonly secretBox?: SecretBox;
+  /** For the waits after the storage failed. Default: the system's. */
+  readonly clock?: Clock;
 }
 
 export interface ConfigWriteOptions {
@@ -57,12 +64,8 @@ export interface ConfigEntryChange {
   readonly former: ConfigEntry | undefined;
 }
 
-function entryId(kind: ConfigEntryKind, name: string): string {
-  return `${kind}/${lowerCase(name)}`;
-}
-
-function keyOf(kind: ConfigEntryKind, name: string): Key {
-  return [...CONFIG_PREFIX, kind, lowerCase(name)];
+function pathOf(kind: ConfigEntryKind, name: string): Key {
+  return [kind, lowerCase(name)];
 }
 
 /** Equal entries have equal texts: members in one order. */
@@ -104,68 +107,69 @@ function encode(entry: ConfigEntry, createIndex: bigint | undefined, secretBox: 
   );
 }
 
-interface DecodedEntry extends StoredConfigEntry {
-  /** Whether its secrets are sealed as they would be today. */
-  readonly current: boolean;
-}
-
-function decode(key: Key, value: Uint8Array, revision: bigint, secretBox: SecretBox): DecodedEntry {
-  try {
-    const stored: unknown = JSON.parse(decoder.decode(value));
-    if (typeof stored !== "object" || stored === null || !("entry" in stored)) throw new TypeError("no entry in it");
-    const createIndex = "createIndex" in stored ? BigInt(String(stored.createIndex)) : revision;
-    const entry = parseConfigEntry(stored.entry);
-    const secrets: Record<string, string> = {};
-    let current = true;
-    for (const [name, text] of Object.entries("sealed" in stored ? (stored.sealed ?? {}) : {})) {
-      const sealed = Buffer.from(String(text), "base64");
-      secrets[name] = decoder.decode(secretBox.open(sealed));
-      current &&= secretBox.isCurrent(sealed);
-    }
-    const whole = Object.keys(secrets).length === 0 ? entry : { ...entry, extra: { ...entry.extra, ...secrets } };
-    return { entry: whole, createIndex, modifyIndex: revision, current };
-  } catch (error) {
-    throw new PeeringError("storage-failed", `stored config entry ${key.join("/")} is damaged: ${errorText(error)}`, {
-      cause: error,
-    });
+function decode(value: Uint8Array, secretBox: SecretBox): DecodedRow<ConfigEntry> {
+  const stored: unknown = JSON.parse(decoder.decode(value));
+  if (typeof stored !== "object" || stored === null || !("entry" in stored)) throw new TypeError("no entry in it");
+  const created = "createIndex" in stored ? { created: BigInt(String(stored.createIndex)) } : {};
+  const entry = parseConfigEntry(stored.entry);
+  const secrets: Record<string, string> = {};
+  let outdated = false;
+  for (const [name, text] of Object.entries("sealed" in stored ? (stored.sealed ?? {}) : {})) {
+    const sealed = Buffer.from(String(text), "base64");
+    secrets[name] = decoder.decode(secretBox.open(sealed));
+    outdated ||= !secretBox.isCurrent(sealed);
   }
+  const row = Object.keys(secrets).length === 0 ? entry : { ...entry, extra: { ...entry.extra, ...secrets } };
+  return { row, ...created, outdated };
 }
 
 /** The configuration entries of a host: checked when written, kept in storage, read from memory. */
-export class ConfigEntries {
-  readonly #storage: Storage;
+export class ConfigEntries implements AsyncDisposable {
   readonly #datacenter: string;
   readonly #limits: ChainLimits & Pick<WriteLimits, "recordValues">;
   readonly #incidents: Incidents | undefined;
-  readonly #secretBox: SecretBox;
-  readonly #listeners = new Set<(change: ConfigEntryChange) => void>();
-  #stored = new Map<string, StoredConfigEntry>();
+  readonly #table: StoredTable<ConfigEntry>;
   #entries: ConfigEntrySet;
-  #index = 0n;
+  /** The entries after the write that is under way, as its guards judged them. */
+  #judged: ConfigEntrySet | undefined;
   readonly #kindIndexes = new Map<ConfigEntryKind, bigint>();
   /** That of kinds of which nothing was written since the start: what was deleted before leaves nothing. */
-  #indexAtStart = 0n;
-  /** The write that runs or ran last; the next one waits for it. Never rejects. */
-  #last: Promise<unknown> = Promise.resolve();
+  readonly #indexAtStart: bigint;
 
-  private constructor(options: ConfigEntriesOptions) {
-    const { storage, datacenter, incidents, secretBox = plainSecretBox } = options;
-    if (datacenter === "") throw new TypeError("datacenter cannot be empty");
-    this.#storage = storage;
-    this.#datacenter = datacenter;
-    const limits = { ...defaultChainLimits, ...defaultWriteLimits, ...options.limits };
+  private constructor(
+    options: ConfigEntriesOptions,
+    limits: ChainLimits & WriteLimits,
+    table: StoredTable<ConfigEntry>,
+  ) {
+    this.#datacenter = options.datacenter;
     this.#limits = limits;
-    this.#incidents = incidents;
-    this.#secretBox = secretBox;
-    this.#entries = ConfigEntrySet.of([], limits);
+    this.#incidents = options.incidents;
+    this.#table = table;
+    this.#entries = ConfigEntrySet.of(
+      Array.from(table.rows(), ({ row }) => row),
+      limits,
+    );
+    this.#indexAtStart = table.revision;
+    // The first of all listeners: others read what it makes.
+    table.onChange((change) => this.#follow(change));
   }
 
   /** @throws {PeeringError} `storage-failed`: the storage cannot be read, or an entry in it is damaged; it is named. */
   static async open(options: ConfigEntriesOptions): Promise<ConfigEntries> {
-    const entries = new ConfigEntries(options);
-    await entries.#sealAgain(await entries.#load());
-    entries.#indexAtStart = entries.#index;
-    return entries;
+    const { storage, datacenter, incidents, clock, secretBox = plainSecretBox } = options;
+    if (datacenter === "") throw new TypeError("datacenter cannot be empty");
+    const table = await StoredTable.open<ConfigEntry>({
+      storage,
+      prefix: CONFIG_PREFIX,
+      rowName: "config entry",
+      format: {
+        encode: (entry, created) => encode(entry, created, secretBox),
+        decode: (_path, value) => decode(value, secretBox),
+      },
+      clock,
+      incidents,
+    });
+    return new ConfigEntries(options, { ...defaultChainLimits, ...defaultWriteLimits, ...options.limits }, table);
   }
 
   /** All entries as of now: immutable, a later write makes another set. */
@@ -175,7 +179,7 @@ export class ConfigEntries {
 
   /** Index of the last write to any entry; 0n before the first. */
   get index(): bigint {
-    return this.#index;
+    return this.#table.revision;
   }
 
   /** Index of the last write to any entry of a kind, or of those that cannot be told from it. */
@@ -189,7 +193,8 @@ export class ConfigEntries {
 
   /** The entry with its indexes. */
   stored(kind: ConfigEntryKind, name: string): StoredConfigEntry | undefined {
-    return this.#stored.get(entryId(kind, name));
+    const stored = this.#table.get(...pathOf(kind, name));
+    return stored && { entry: stored.row, createIndex: stored.created, modifyIndex: stored.revision };
   }
 
   /** Entries of one kind, or of all, by kind and lower-cased name. */
@@ -250,11 +255,16 @@ export class ConfigEntries {
     });
   }
 
-  /** Calls `listener` after each change, once it is stored, until the returned function is called. */
+  /** Calls `listener` for each change, once it is stored, until the returned function is called. */
   onChange(listener: (change: ConfigEntryChange) => void): () => void {
-    const own = (change: ConfigEntryChange): void => listener(change);
-    this.#listeners.add(own);
-    return () => this.#listeners.delete(own);
+    return this.#table.onChange(({ changes }) => {
+      for (const change of changes) listener(changeOf(change));
+    });
+  }
+
+  /** Refuses further writes, and waits for those that were begun. The storage stays open. */
+  [Symbol.asyncDispose](): Promise<void> {
+    return this.#table[Symbol.asyncDispose]();
   }
 
   #parsed(entry: unknown): ConfigEntry {
@@ -263,44 +273,31 @@ export class ConfigEntries {
   }
 
   #write(kind: ConfigEntryKind, name: string, make: () => ConfigEntry | undefined, cas?: bigint): Promise<boolean> {
-    // One after the other: the guards of a write judge the entries as the one before left them.
-    const written = this.#last.then(() => this.#writeNow(kind, name, make, cas));
-    this.#last = written.catch(() => undefined);
-    return written;
-  }
-
-  async #writeNow(
-    kind: ConfigEntryKind,
-    name: string,
-    make: () => ConfigEntry | undefined,
-    cas: bigint | undefined,
-  ): Promise<boolean> {
-    for (let tries = 1; ; tries++) {
+    return this.#table.write((): TablePlan<ConfigEntry, boolean> => {
       const before = this.stored(kind, name);
       const entry = make();
-      if (entry === undefined ? before === undefined : canonical(entry) === canonical(before?.entry)) return true;
-      if (cas !== undefined && cas !== (before?.modifyIndex ?? 0n)) return false;
+      const isSame = entry === undefined ? before === undefined : canonical(entry) === canonical(before?.entry);
+      if (isSame) return { writes: [], result: () => true };
+      if (cas !== undefined && cas !== (before?.modifyIndex ?? 0n)) return { writes: [], result: () => false };
       const entries = entry === undefined ? this.#entries.without(kind, name) : this.#entries.with(entry);
       if (entry !== undefined) checkNeighbours(this.#entries, entry);
-      const written = entry?.name ?? before?.entry.name ?? name;
-      this.#check(entries, kind, written);
-      const key = keyOf(kind, name);
-      const value = entry === undefined ? undefined : encode(entry, before?.createIndex, this.#secretBox);
-      try {
-        const revision = await this.#storage.commit([{ key, value }], [{ key, revision: before?.modifyIndex }]);
-        this.#index = revision;
-        this.#entries = entries;
-        const id = entryId(kind, name);
-        if (entry === undefined) this.#stored.delete(id);
-        else this.#stored.set(id, { entry, createIndex: before?.createIndex ?? revision, modifyIndex: revision });
-      } catch (error) {
-        if (!(error instanceof PeeringError) || error.code !== "conflict" || tries >= CONFLICT_TRIES) throw error;
-        await this.#reload();
-        continue;
-      }
-      this.#notify({ kind, name: written, entry, former: before?.entry });
-      return true;
+      this.#check(entries, kind, entry?.name ?? before?.entry.name ?? name);
+      this.#judged = entries;
+      return { writes: [{ path: pathOf(kind, name), row: entry }], result: () => true };
+    });
+  }
+
+  /** What is derived from the rows becomes that of the rows as they are. */
+  #follow({ changes, revision, own }: TableChange<ConfigEntry>): void {
+    let entries = this.#entries;
+    for (const change of changes) {
+      const { kind, name, entry } = changeOf(change);
+      entries = entry === undefined ? entries.without(kind, name) : entries.with(entry);
+      this.#kindIndexes.set(kind, revision);
     }
+    // It holds what the guards have computed already.
+    this.#entries = (own ? this.#judged : undefined) ?? entries;
+    this.#judged = undefined;
   }
 
   #check(entries: ConfigEntrySet, kind: ConfigEntryKind, name: string): void {
@@ -318,64 +315,10 @@ export class ConfigEntries {
       throw error;
     }
   }
+}
 
-  /** @returns the entries whose secrets are sealed in another way than they would be today. */
-  async #load(): Promise<readonly DecodedEntry[]> {
-    const { entries } = await this.#storage.read(CONFIG_PREFIX);
-    const stored = new Map<string, StoredConfigEntry>();
-    const stale: DecodedEntry[] = [];
-    for (const { key, value, revision } of entries) {
-      const decoded = decode(key, value, revision, this.#secretBox);
-      const { entry, createIndex, modifyIndex } = decoded;
-      stored.set(entryId(entry.kind, entry.name), { entry, createIndex, modifyIndex });
-      if (!decoded.current) stale.push(decoded);
-      if (revision > this.#index) this.#index = revision;
-    }
-    this.#stored = stored;
-    this.#entries = ConfigEntrySet.of(
-      [...stored.values()].map(({ entry }) => entry),
-      this.#limits,
-    );
-    return stale;
-  }
-
-  /** With the first key, what another one sealed, or none: a key that is taken out of use must open nothing. */
-  async #sealAgain(stale: readonly DecodedEntry[]): Promise<void> {
-    if (stale.length === 0) return;
-    const rows = stale.map(({ entry, createIndex, modifyIndex }) => ({
-      key: keyOf(entry.kind, entry.name),
-      value: encode(entry, createIndex, this.#secretBox),
-      revision: modifyIndex,
-    }));
-    try {
-      await this.#storage.commit(
-        rows.map(({ key, value }) => ({ key, value })),
-        rows.map(({ key, revision }) => ({ key, revision })),
-      );
-    } catch (error) {
-      // Another host of the same storage has written them since, sealed in its own way.
-      if (!(error instanceof PeeringError) || error.code !== "conflict") throw error;
-    }
-    await this.#load();
-  }
-
-  /** After a conflict: takes over what another writer stored, and tells of it. */
-  async #reload(): Promise<void> {
-    const before = this.#stored;
-    await this.#load();
-    for (const [id, { entry, modifyIndex }] of this.#stored) {
-      const former = before.get(id);
-      if (former?.modifyIndex === modifyIndex) continue;
-      this.#notify({ kind: entry.kind, name: entry.name, entry, former: former?.entry });
-    }
-    for (const [id, { entry }] of before) {
-      if (this.#stored.has(id)) continue;
-      this.#notify({ kind: entry.kind, name: entry.name, entry: undefined, former: entry });
-    }
-  }
-
-  #notify(change: ConfigEntryChange): void {
-    this.#kindIndexes.set(change.kind, this.#index);
-    for (const listener of [...this.#listeners]) listener(change);
-  }
+function changeOf({ before, after }: RowChange<ConfigEntry>): ConfigEntryChange {
+  const entry = after?.row ?? before?.row;
+  if (entry === undefined) throw new TypeError("a change of no config entry");
+  return { kind: entry.kind, name: entry.name, entry: after?.row, former: before?.row };
 }

@@ -239,8 +239,8 @@ async function composeHost(options: HostOptions, opened: AsyncDisposable[]): Pro
       onStale: () => void refresh(),
     }),
   );
-  const configEntries = await ConfigEntries.open({ storage, datacenter, limits, incidents, secretBox });
-  const queries = await PreparedQueries.open({ storage, random, limits, incidents, secretBox });
+  const configEntries = open(await ConfigEntries.open({ storage, datacenter, limits, incidents, secretBox, clock }));
+  const queries = open(await PreparedQueries.open({ storage, random, limits, incidents, secretBox, clock }));
   const catalog = open(await Catalog.open({ storage, datacenter, limits, incidents, clock }));
   const checks = open(
     await AgentChecks.open({

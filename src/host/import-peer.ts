@@ -1,7 +1,7 @@
+import { Mutex } from "../base/mutex.js";
 import type { PayloadView } from "../catalog/payload-parts.js";
 import { ChangeFeed } from "./change-feed.js";
 import { type ImportTotals, PeerIndex } from "./import-index.js";
-import { Mutex } from "./mutex.js";
 
 /** Views are what a service looked like; undefined: it had no instances. */
 export type ImportFeed = ChangeFeed<PayloadView | undefined>;

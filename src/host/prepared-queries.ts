@@ -10,14 +10,14 @@ import {
 } from "../catalog/prepared-query.js";
 import { type CompiledTemplate, compileTemplate, templateCharacters } from "../catalog/query-template.js";
 import { defaultWriteLimits, type WriteLimits } from "../catalog/write-limits.js";
-import { type Random, randomId } from "../environment.js";
-import { errorText, PeeringError } from "../errors.js";
+import { type Clock, type Random, randomId } from "../environment.js";
+import { PeeringError } from "../errors.js";
 import type { Incidents } from "../incidents.js";
 import { QUERIES_PREFIX } from "../storage/keys.js";
 import type { Storage } from "../storage/storage.js";
+import { type DecodedRow, type Stored, StoredTable, type TablePlan } from "../storage/stored-table.js";
 import { plainSecretBox, type SecretBox } from "../trust/secret-box.js";
 import { isUuid } from "../wire/uuid.js";
-import { Mutex } from "./mutex.js";
 import { exhausted, requireFewValues } from "./record-limit.js";
 
 /** A query with the revisions of its first and its last write. */
@@ -47,10 +47,12 @@ export interface PreparedQueriesOptions {
   readonly limits?: WriteLimits;
   /** Told of each limit that is hit. Default: nobody. */
   readonly incidents?: Incidents;
+  /** For the waits after the storage failed. Default: the system's. */
+  readonly clock?: Clock;
 }
 
 /** What is stored of a query. */
-interface QueryRow {
+interface StoredForm {
   /** Without its token. */
   readonly query: PreparedQuery;
   /** In base64. */
@@ -58,75 +60,104 @@ interface QueryRow {
   readonly createIndex?: string;
 }
 
+/** A query, ready to be asked. */
+interface QueryRow {
+  readonly query: PreparedQuery;
+  /** Undefined: it is none. */
+  readonly template: CompiledTemplate | undefined;
+}
+
 const encoder = new TextEncoder();
 const decoder = new TextDecoder("utf-8", { fatal: true });
 
+function encode(query: PreparedQuery, created: bigint | undefined, secretBox: SecretBox): Uint8Array {
+  const { token, ...rest } = query;
+  const stored: StoredForm = {
+    query: rest,
+    ...(token !== undefined && { sealedToken: Buffer.from(secretBox.seal(encoder.encode(token))).toString("base64") }),
+    ...(created !== undefined && { createIndex: String(created) }),
+  };
+  return encoder.encode(JSON.stringify(stored));
+}
+
+function decode(value: Uint8Array, secretBox: SecretBox, renderedCharacters: number): DecodedRow<QueryRow> {
+  const { query: rest, sealedToken, createIndex }: StoredForm = JSON.parse(decoder.decode(value));
+  const sealed = sealedToken === undefined ? undefined : Buffer.from(sealedToken, "base64");
+  const query = sealed === undefined ? rest : { ...rest, token: decoder.decode(secretBox.open(sealed)) };
+  checkPreparedQuery(query);
+  return {
+    row: { query, template: compiled(query, renderedCharacters) },
+    ...(createIndex === undefined ? {} : { created: BigInt(createIndex) }),
+    outdated: sealed !== undefined && !secretBox.isCurrent(sealed),
+  };
+}
+
+/** @throws {PeeringError} `invalid-argument` with Consul's text. */
+function compiled(query: PreparedQuery, renderedCharacters: number): CompiledTemplate | undefined {
+  if (!isTemplate(query)) return undefined;
+  try {
+    return compileTemplate(query, renderedCharacters);
+  } catch (error) {
+    if (error instanceof PeeringError && error.code === "invalid-argument") throw refused(error.message);
+    throw error;
+  }
+}
+
 /** The prepared queries of a host: kept in storage, read from memory. */
-export class PreparedQueries {
-  readonly #storage: Storage;
+export class PreparedQueries implements AsyncDisposable {
   readonly #random: Random;
-  readonly #secretBox: SecretBox;
   readonly #limits: WriteLimits;
   readonly #incidents: Incidents | undefined;
-  readonly #stored = new Map<string, StoredQuery>();
+  readonly #table: StoredTable<QueryRow>;
   /** Ids by lower-cased name; that of the template without a name is under `""`. */
   readonly #ids = new Map<string, string>();
-  /** By id. */
-  readonly #templates = new Map<string, CompiledTemplate>();
   /** How many templates have a name of a length: a name is looked for by as many prefixes. */
   readonly #prefixLengths = new Map<number, number>();
-  readonly #listeners = new Set<() => void>();
-  /** Held by writers: looking for a name and taking it are one step. */
-  readonly #mutex = new Mutex();
-  #index = 0n;
 
-  private constructor({
-    storage,
-    random,
-    secretBox = plainSecretBox,
-    limits = defaultWriteLimits,
-    incidents,
-  }: PreparedQueriesOptions) {
-    this.#storage = storage;
-    this.#random = random;
-    this.#secretBox = secretBox;
-    this.#limits = limits;
-    this.#incidents = incidents;
+  private constructor(options: PreparedQueriesOptions, table: StoredTable<QueryRow>) {
+    this.#random = options.random;
+    this.#limits = options.limits ?? defaultWriteLimits;
+    this.#incidents = options.incidents;
+    this.#table = table;
+    for (const { row } of table.rows()) this.#add(row);
+    table.onChange(({ changes }) => {
+      for (const { before } of changes) if (before !== undefined) this.#remove(before.row);
+      for (const { after } of changes) if (after !== undefined) this.#add(after.row);
+    });
   }
 
   /** @throws {PeeringError} `storage-failed`: the storage cannot be read, or an entry in it is damaged; it is named. */
   static async open(options: PreparedQueriesOptions): Promise<PreparedQueries> {
-    const queries = new PreparedQueries(options);
-    const { entries } = await options.storage.read(QUERIES_PREFIX);
-    for (const { key, value, revision } of entries) {
-      try {
-        const row: QueryRow = JSON.parse(decoder.decode(value));
-        const query = queries.#unsealed(row);
-        checkPreparedQuery(query);
-        const createIndex = row.createIndex === undefined ? revision : BigInt(row.createIndex);
-        queries.#put({ query, createIndex, modifyIndex: revision }, queries.#compiled(query));
-        if (revision > queries.#index) queries.#index = revision;
-        if (!queries.#isCurrent(row)) await queries.#store(query, queries.get(query.id));
-      } catch (error) {
-        const why = `the stored query ${key.join("/")} is damaged: ${errorText(error)}`;
-        throw new PeeringError("storage-failed", why, { cause: error });
-      }
-    }
-    return queries;
+    const { storage, secretBox = plainSecretBox, limits = defaultWriteLimits, clock, incidents } = options;
+    const table = await StoredTable.open<QueryRow>({
+      storage,
+      prefix: QUERIES_PREFIX,
+      rowName: "query",
+      format: {
+        encode: ({ query }, created) => encode(query, created, secretBox),
+        decode: (_path, value) => decode(value, secretBox, limits.renderedCharacters),
+      },
+      clock,
+      incidents,
+    });
+    return new PreparedQueries(options, table);
   }
 
   /** Index of the last write to any query; 0n before the first. */
   get index(): bigint {
-    return this.#index;
+    return this.#table.revision;
   }
 
   /** All of them, by id. */
   list(): readonly StoredQuery[] {
-    return [...this.#stored.values()].sort((left, right) => compareUtf8(left.query.id, right.query.id));
+    return Array.from(this.#table.rows(), storedQuery).sort((left, right) =>
+      compareUtf8(left.query.id, right.query.id),
+    );
   }
 
   get(id: string): StoredQuery | undefined {
-    return this.#stored.get(lowerCase(id));
+    const stored = this.#table.get(lowerCase(id));
+    return stored && storedQuery(stored);
   }
 
   /**
@@ -145,7 +176,7 @@ export class PreparedQueries {
     }
     const found = this.#named(idOrName) ?? this.#longestPrefix(idOrName);
     if (found === undefined) return undefined;
-    const template = this.#templates.get(found.query.id);
+    const template = this.#table.get(found.query.id)?.row.template;
     return template === undefined ? found : { ...found, query: this.#rendered(template, idOrName) };
   }
 
@@ -163,27 +194,26 @@ export class PreparedQueries {
 
   /** @throws {PeeringError} `not-found` with Consul's text, and as `Storage.commit`. */
   async delete(id: string): Promise<void> {
-    await this.#mutex.run(async () => {
+    await this.#table.write((): TablePlan<QueryRow, void> => {
       const known = this.get(id);
       if (known === undefined) throw missing(id);
-      this.#index = await this.#storage.commit([{ key: [...QUERIES_PREFIX, known.query.id], value: undefined }]);
-      this.#drop(known);
-      this.#notify();
+      return { writes: [{ path: [known.query.id], row: undefined }], result: () => {} };
     });
   }
 
-  /** Calls `listener` after each write, until the returned function is called. */
+  /** Calls `listener` after each change, until the returned function is called. */
   onChange(listener: () => void): () => void {
-    const own = (): void => listener();
-    this.#listeners.add(own);
-    return () => {
-      this.#listeners.delete(own);
-    };
+    return this.#table.onChange(() => listener());
+  }
+
+  /** Refuses further writes, and waits for those that were begun. The storage stays open. */
+  [Symbol.asyncDispose](): Promise<void> {
+    return this.#table[Symbol.asyncDispose]();
   }
 
   #named(name: string): StoredQuery | undefined {
     const id = this.#ids.get(lowerCase(name));
-    return id === undefined ? undefined : this.#stored.get(id);
+    return id === undefined ? undefined : this.get(id);
   }
 
   #longestPrefix(name: string): StoredQuery | undefined {
@@ -200,21 +230,14 @@ export class PreparedQueries {
     return best;
   }
 
-  #put(stored: StoredQuery, template: CompiledTemplate | undefined): void {
-    const { id, name } = stored.query;
-    const before = this.#stored.get(id);
-    if (before !== undefined) this.#drop(before);
-    this.#stored.set(id, stored);
+  #add({ query: { id, name }, template }: QueryRow): void {
     this.#ids.set(lowerCase(name), id);
-    if (template === undefined) return;
-    this.#templates.set(id, template);
-    this.#countPrefix(name, 1);
+    if (template !== undefined) this.#countPrefix(name, 1);
   }
 
-  #drop({ query: { id, name } }: StoredQuery): void {
-    this.#stored.delete(id);
+  #remove({ query: { name }, template }: QueryRow): void {
     this.#ids.delete(lowerCase(name));
-    if (this.#templates.delete(id)) this.#countPrefix(name, -1);
+    if (template !== undefined) this.#countPrefix(name, -1);
   }
 
   #countPrefix(name: string, by: 1 | -1): void {
@@ -228,11 +251,11 @@ export class PreparedQueries {
     requireFewValues("a prepared query", query, this.#limits.recordValues, this.#incidents);
     this.#requireShort(query);
     checkPreparedQuery(query);
-    await this.#mutex.run(async () => {
-      const known = this.get(query.id);
-      if (mustExist && known === undefined) throw missing(query.id);
+    const id = lowerCase(query.id);
+    await this.#table.write((): TablePlan<QueryRow, void> => {
+      if (mustExist && this.get(id) === undefined) throw missing(query.id);
       const other = this.#named(query.name);
-      if (other !== undefined && other.query.id !== query.id) {
+      if (other !== undefined && other.query.id !== id) {
         throw refused(
           query.name === ""
             ? "a query template with an empty name already exists"
@@ -242,10 +265,8 @@ export class PreparedQueries {
       if (isUuid(query.name) && this.get(query.name) !== undefined) {
         throw refused(`name '${query.name}' aliases an existing query ID`);
       }
-      const template = this.#compiled(query);
-      const stored = await this.#store(query, known);
-      this.#put(stored, template);
-      this.#notify();
+      const row = { query: { ...query, id }, template: compiled(query, this.#limits.renderedCharacters) };
+      return { writes: [{ path: [id], row }], result: () => {} };
     });
   }
 
@@ -269,49 +290,10 @@ export class PreparedQueries {
       throw error;
     }
   }
+}
 
-  /** @throws {PeeringError} `invalid-argument` with Consul's text. */
-  #compiled(query: PreparedQuery): CompiledTemplate | undefined {
-    if (!isTemplate(query)) return undefined;
-    try {
-      return compileTemplate(query, this.#limits.renderedCharacters);
-    } catch (error) {
-      if (error instanceof PeeringError && error.code === "invalid-argument") throw refused(error.message);
-      throw error;
-    }
-  }
-
-  async #store(query: PreparedQuery, known: StoredQuery | undefined): Promise<StoredQuery> {
-    const { token, ...rest } = query;
-    const createIndex = known?.createIndex;
-    const row: QueryRow = {
-      query: rest,
-      ...(token !== undefined && {
-        sealedToken: Buffer.from(this.#secretBox.seal(encoder.encode(token))).toString("base64"),
-      }),
-      ...(createIndex !== undefined && { createIndex: String(createIndex) }),
-    };
-    const key = [...QUERIES_PREFIX, query.id];
-    const revision = await this.#storage.commit(
-      [{ key, value: encoder.encode(JSON.stringify(row)) }],
-      [{ key, revision: known?.modifyIndex }],
-    );
-    this.#index = revision;
-    return { query, createIndex: createIndex ?? revision, modifyIndex: revision };
-  }
-
-  #unsealed({ query, sealedToken }: QueryRow): PreparedQuery {
-    if (sealedToken === undefined) return query;
-    return { ...query, token: decoder.decode(this.#secretBox.open(Buffer.from(sealedToken, "base64"))) };
-  }
-
-  #isCurrent({ sealedToken }: QueryRow): boolean {
-    return sealedToken === undefined || this.#secretBox.isCurrent(Buffer.from(sealedToken, "base64"));
-  }
-
-  #notify(): void {
-    for (const listener of [...this.#listeners]) listener();
-  }
+function storedQuery({ row, created, revision }: Stored<QueryRow>): StoredQuery {
+  return { query: row.query, createIndex: created, modifyIndex: revision };
 }
 
 function missing(id: string): PeeringError {

@@ -1,3 +1,4 @@
+import { Mutex } from "../base/mutex.js";
 import { type Clock, type Random, randomId } from "../environment.js";
 import { errorText, PeeringError } from "../errors.js";
 import { nameKey, validatePeeringMeta, validatePeerName } from "../peering/names.js";
@@ -53,7 +54,6 @@ import type { OpenMessage, RemoteInfo } from "../wire/messages.js";
 import { defaultIdentityLimits, type IdentityLimits } from "../wire/resources.js";
 import { StatusCode } from "../wire/status.js";
 import { isUuid } from "../wire/uuid.js";
-import { Mutex } from "./mutex.js";
 import { decodePeering, decodeSecrets, encodePeering, encodeSecrets } from "./record-codec.js";
 
 /** A change of one record. */

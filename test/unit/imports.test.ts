@@ -6,7 +6,7 @@ import ts from "typescript";
 
 /** Folders of src/ in groups, lowest first: an import may point downwards, or stay in its own folder. */
 const GROUPS: readonly (readonly string[])[] = [
-  ["errors.ts", "environment.ts", "incidents.ts", "sources.ts", "address-ranges.ts"],
+  ["base", "errors.ts", "environment.ts", "incidents.ts", "sources.ts", "address-ranges.ts"],
   ["syntax"],
   ["wire"],
   ["access", "token", "peering", "catalog", "replication"],
@@ -23,6 +23,8 @@ const PURE: readonly string[] = ["syntax", "wire", "access", "token", "peering",
 const CONTRACTS: readonly string[] = [
   "storage/storage.ts",
   "storage/keys.ts",
+  "storage/replica.ts",
+  "storage/stored-table.ts",
   "storage/expendable.ts",
   "transport/transport.ts",
 ];

@@ -120,9 +120,9 @@ test("what another writer stored is taken over, told, and judged again", async (
   const storage = memoryStorage();
   const mine = await ConfigEntries.open({ storage, datacenter });
   const other = await ConfigEntries.open({ storage, datacenter });
-  await other.set({ kind: "service-resolver", name: "web", redirect: { datacenter: "dc2" } });
   const changes: ConfigEntryChange[] = [];
   mine.onChange((change) => changes.push(change));
+  await other.set({ kind: "service-resolver", name: "web", redirect: { datacenter: "dc2" } });
   await other.set(exporting("api"));
   await assert.rejects(mine.set(exporting("web")), { code: "invalid-entry", message: /cross-datacenter/ });
   assert.deepEqual(changes.map(({ kind }) => kind).sort(), ["exported-services", "service-resolver"]);

@@ -143,6 +143,16 @@ describe("prepared queries of a host", () => {
     await assert.rejects(queries.create({ name: "n", service: { name: "" } }), invalid);
   });
 
+  it("have one name each also where two hosts write at the same time", async () => {
+    const storage = memoryStorage();
+    await using one = await PreparedQueries.open({ storage, random: systemRandom });
+    await using other = await PreparedQueries.open({ storage, random: systemRandom });
+    const made = await Promise.allSettled([one.create(web), other.create({ ...web, name: "WEB" })]);
+    assert.deepEqual(made.map(({ status }) => status).sort(), ["fulfilled", "rejected"]);
+    assert.match(String(made.find(({ status }) => status === "rejected")?.reason), /aliases an existing query name/);
+    for (const queries of [one, other]) assert.equal(queries.list().length, 1);
+  });
+
   const template = (name: string, regexp = ""): Omit<PreparedQuery, "id"> => ({
     name,
     template: { type: "name_prefix_match", regexp },
@@ -246,7 +256,7 @@ describe("prepared queries of a host", () => {
     await storage.commit([{ key: [...QUERIES_PREFIX, "x"], value: Buffer.from("{}") }]);
     await assert.rejects(PreparedQueries.open({ storage, random: systemRandom }), {
       code: "storage-failed",
-      message: /the stored query queries\/x is damaged/,
+      message: /stored query queries\/x is damaged/,
     });
   });
 });

@@ -1,0 +1,278 @@
+import type { Clock } from "../environment.js";
+import type { Incidents } from "../incidents.js";
+import { encodeKey } from "./key-encoding.js";
+import { type Receiver, Replica, type ReplicaContents } from "./replica.js";
+import type { Entry, Expectation, Key, Storage } from "./storage.js";
+
+/** A row as it is stored, with the revisions of its first and of its last write. */
+export interface Stored<Row> {
+  readonly row: Row;
+  readonly created: bigint;
+  readonly revision: bigint;
+}
+
+/** What the bytes of an entry say. */
+export interface DecodedRow<Row> {
+  readonly row: Row;
+  /** Revision of the first write. Default: that of the entry. */
+  readonly created?: bigint;
+  /** It would be stored otherwise today, such as sealed with another key: it is written again when the table is opened. */
+  readonly outdated?: boolean;
+}
+
+/** How the rows of a table are stored. A path is what the key of a row has below the prefix of the table. */
+export interface RowFormat<Row> {
+  /** @param created - undefined at the first write: its revision is not known before the commit. */
+  encode(row: Row, created: bigint | undefined): Uint8Array;
+  /** @throws why the bytes are no row. */
+  decode(path: Key, value: Uint8Array): DecodedRow<Row>;
+}
+
+/** A row before and after a commit. Undefined: there was none, or there is none. */
+export interface RowChange<Row> {
+  readonly path: Key;
+  readonly before: Stored<Row> | undefined;
+  readonly after: Stored<Row> | undefined;
+}
+
+/** What one commit changed, or several that this process did not make. */
+export interface TableChange<Row> {
+  readonly changes: readonly RowChange<Row>[];
+  /** Of the table afterwards. */
+  readonly revision: bigint;
+  /** Whether it is the write of this table that is under way. */
+  readonly own: boolean;
+}
+
+export interface RowWrite<Row> {
+  readonly path: Key;
+  /** Undefined deletes. */
+  readonly row: Row | undefined;
+}
+
+/** One write of a table, decided on the rows of this moment. */
+export interface TablePlan<Row, Result> {
+  /** None: nothing is committed. */
+  readonly writes: readonly RowWrite<Row>[];
+  /** What must hold besides, of entries that belong to no row of this table. Default: nothing. */
+  readonly expect?: readonly Expectation[];
+  /** Makes the answer once the writes are committed, and the rows are those. */
+  readonly result: () => Result;
+}
+
+export interface StoredTableOptions<Row> {
+  readonly storage: Storage;
+  /** Every entry below it belongs to the table. */
+  readonly prefix: Key;
+  /** What a row is, for messages, such as `config entry`. */
+  readonly rowName: string;
+  readonly format: RowFormat<Row>;
+  /** For the waits between attempts to read the storage. Default: the system's. */
+  readonly clock?: Clock | undefined;
+  /** Told of damaged rows and of a storage that cannot be followed. Default: nobody. */
+  readonly incidents?: Incidents | undefined;
+}
+
+/**
+ * Rows under one prefix of a storage, all in memory: the one copy that this process has of them. Reads are synchronous. A
+ * write is decided on the rows as they are, committed, and only then seen by readers. What other processes write to the
+ * same storage is followed change by change; see {@link Replica}.
+ *
+ * A row that cannot be decoded keeps the table from being opened. One that another process writes later is reported, and
+ * the row before it stays in memory.
+ */
+export class StoredTable<Row> implements AsyncDisposable {
+  readonly #options: StoredTableOptions<Row>;
+  readonly #held: HeldRows<Row>;
+  readonly #replica: Replica;
+
+  private constructor(options: StoredTableOptions<Row>, held: HeldRows<Row>, replica: Replica) {
+    this.#options = options;
+    this.#held = held;
+    this.#replica = replica;
+  }
+
+  /**
+   * Loads all rows of one revision.
+   * @throws {PeeringError} `storage-damaged`, `storage-failed`: the storage cannot be read, or a row cannot be decoded; its
+   *   key is named. Also what `Storage.commit` throws, where outdated rows are to be written again.
+   */
+  static async open<Row>(options: StoredTableOptions<Row>): Promise<StoredTable<Row>> {
+    const { storage, prefix, rowName, clock, incidents } = options;
+    const held = new HeldRows(prefix, options.format);
+    const replica = await Replica.open({ storage, prefix, rowName, contents: held, clock, incidents });
+    const table = new StoredTable(options, held, replica);
+    try {
+      await table.#writeAgain(held.outdated.splice(0));
+    } catch (error) {
+      await table[Symbol.asyncDispose]();
+      throw error;
+    }
+    return table;
+  }
+
+  /** The row of a path; undefined: there is none. */
+  get(...path: Key): Stored<Row> | undefined {
+    return this.#held.rows.get(encodeKey(path))?.stored;
+  }
+
+  /** All rows, in no order. */
+  *rows(): Iterable<Stored<Row>> {
+    for (const { stored } of this.#held.rows.values()) yield stored;
+  }
+
+  get size(): number {
+    return this.#held.rows.size;
+  }
+
+  /** Revision of the last commit that changed the table; 0n before the first. It only grows. */
+  get revision(): bigint {
+    return this.#replica.revision;
+  }
+
+  /**
+   * Makes one write, after those that were begun before.
+   * @param plan - decides on the rows as they are now. It is called again where another process was faster.
+   * @throws what `plan` throws; {@link PeeringError} `storage-failed`: nothing was changed; `unavailable`: it may have been
+   *   written; `conflict`: an expectation of the plan failed, or other processes kept being faster; `closed`.
+   */
+  write<Result>(plan: () => TablePlan<Row, Result>): Promise<Result> {
+    const { prefix, format } = this.#options;
+    return this.#replica.write(() => {
+      const { writes, expect, result } = plan();
+      return {
+        writes: writes.map(({ path, row }) => ({
+          key: [...prefix, ...path],
+          value: row === undefined ? undefined : format.encode(row, this.get(...path)?.created),
+        })),
+        expect,
+        done: (revision) => {
+          this.#held.write(writes, revision);
+          return result();
+        },
+      };
+    });
+  }
+
+  /**
+   * Calls `listener` after each change, in the order in which they were given, until the returned function is called. It must
+   * not throw.
+   */
+  onChange(listener: (change: TableChange<Row>) => void): () => void {
+    const own = (change: TableChange<Row>): void => listener(change);
+    this.#held.listeners.add(own);
+    return () => this.#held.listeners.delete(own);
+  }
+
+  /** Refuses further writes, and waits for those that were begun. The storage stays open. */
+  [Symbol.asyncDispose](): Promise<void> {
+    return this.#replica[Symbol.asyncDispose]();
+  }
+
+  /** So that a key that is taken out of use opens nothing that is stored. */
+  async #writeAgain(outdated: readonly Key[]): Promise<void> {
+    // One write of each commit is that of the head.
+    const mostTogether = Math.max(1, this.#options.storage.limits.writes - 1);
+    for (let start = 0; start < outdated.length; start += mostTogether) {
+      const paths = outdated.slice(start, start + mostTogether);
+      await this.write(() => ({
+        writes: paths.flatMap((path) => {
+          const stored = this.get(...path);
+          return stored === undefined ? [] : [{ path, row: stored.row }];
+        }),
+        result: () => undefined,
+      }));
+    }
+  }
+}
+
+interface Held<Row> {
+  readonly path: Key;
+  readonly stored: Stored<Row>;
+}
+
+/** The rows in memory. */
+class HeldRows<Row> implements ReplicaContents {
+  readonly rows: Map<string, Held<Row>> = new Map();
+  /** Paths of rows that were loaded and would be stored otherwise today. */
+  readonly outdated: Key[] = [];
+  readonly listeners: Set<(change: TableChange<Row>) => void> = new Set();
+  readonly #prefix: Key;
+  readonly #format: RowFormat<Row>;
+
+  constructor(prefix: Key, format: RowFormat<Row>) {
+    this.#prefix = prefix;
+    this.#format = format;
+  }
+
+  load(): Receiver {
+    const missing = new Map(this.rows);
+    const { changes, put, done } = this.#receiver();
+    return {
+      put: (entry) => {
+        const id = encodeKey(this.#pathOf(entry.key));
+        missing.delete(id);
+        if (this.rows.get(id)?.stored.revision !== entry.revision) put(entry);
+      },
+      remove: () => {},
+      done: (revision) => {
+        for (const { path, stored } of missing.values()) changes.push({ path, before: stored, after: undefined });
+        done(revision);
+      },
+    };
+  }
+
+  follow(): Receiver {
+    return this.#receiver();
+  }
+
+  /** Takes over what was committed as `revision`. */
+  write(writes: readonly RowWrite<Row>[], revision: bigint): void {
+    const changes = writes.map(({ path, row }): RowChange<Row> => {
+      const before = this.#at(path);
+      return {
+        path,
+        before,
+        after: row === undefined ? undefined : { row, created: before?.created ?? revision, revision },
+      };
+    });
+    this.#take({ changes, revision, own: true });
+  }
+
+  #receiver(): Receiver & { readonly changes: RowChange<Row>[] } {
+    const changes: RowChange<Row>[] = [];
+    return {
+      changes,
+      put: ({ key, value, revision }: Entry) => {
+        const path = this.#pathOf(key);
+        const { row, created = revision, outdated = false } = this.#format.decode(path, value);
+        changes.push({ path, before: this.#at(path), after: { row, created, revision } });
+        if (outdated) this.outdated.push(path);
+      },
+      remove: (key) => {
+        const path = this.#pathOf(key);
+        const before = this.#at(path);
+        if (before !== undefined) changes.push({ path, before, after: undefined });
+      },
+      done: (revision) => this.#take({ changes, revision, own: false }),
+    };
+  }
+
+  #take(change: TableChange<Row>): void {
+    if (change.changes.length === 0) return;
+    for (const { path, after } of change.changes) {
+      const id = encodeKey(path);
+      if (after === undefined) this.rows.delete(id);
+      else this.rows.set(id, { path, stored: after });
+    }
+    for (const listener of [...this.listeners]) listener(change);
+  }
+
+  #at(path: Key): Stored<Row> | undefined {
+    return this.rows.get(encodeKey(path))?.stored;
+  }
+
+  #pathOf(key: Key): Key {
+    return key.slice(this.#prefix.length);
+  }
+}
