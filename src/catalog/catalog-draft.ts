@@ -58,6 +58,18 @@ export interface NodeChanges {
   readonly checkOwners: Map<string, string | undefined>;
 }
 
+/** Changes that the committed catalog can take over. */
+export interface AppliedDraft {
+  /** The index of everything that it wrote, once the commit has one. */
+  readonly stamp: Stamp;
+  /** By lower-cased name. */
+  readonly nodes: ReadonlyMap<string, NodeChanges>;
+  /** By {@link virtualIpKey}. Undefined: it is freed. */
+  readonly virtualIps: { readonly changes: ReadonlyMap<string, VirtualIpRecord | undefined> };
+  /** A check as it is after the changes. Asked only for checks of which the changes of their node know the owner. */
+  checkRecord(nodeKey: string, checkKey: string): CheckRecord | undefined;
+}
+
 /** Something that an operation changes, under a name that it had before or has afterwards. */
 export type Touched =
   /** The node itself, or a check of it. */
@@ -91,7 +103,7 @@ const VIRTUAL_TAG = "consul-virtual";
  * Changes that are not committed: reads see them, the committed catalog does not. Each operation applies as a whole or,
  * when it throws, not at all.
  */
-export class CatalogDraft {
+export class CatalogDraft implements AppliedDraft {
   /** The index everything written here gets, once the commit has one. */
   readonly stamp: Stamp = { index: 0n };
   readonly nodes: Map<string, NodeChanges> = new Map();

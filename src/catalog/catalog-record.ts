@@ -1,4 +1,3 @@
-import { errorText, PeeringError } from "../errors.js";
 import { compareUtf8 } from "./byte-order.js";
 import type { Check, Node, Service, ServiceInstance } from "./instance.js";
 import { parseCheckShape, parseNodeShape, parseServiceShape } from "./registration.js";
@@ -173,12 +172,6 @@ function isJson(value: unknown): value is Json {
   return typeof value === "object" && value !== null && !Array.isArray(value);
 }
 
-function corrupt(key: readonly string[], cause: unknown): PeeringError {
-  return new PeeringError("storage-failed", `the stored entry ${key.join("/")} is corrupt: ${errorText(cause)}`, {
-    cause,
-  });
-}
-
 function parsed(value: Uint8Array): Json {
   const json: unknown = JSON.parse(decoder.decode(value));
   if (!isJson(json)) throw new TypeError("it is no JSON object");
@@ -201,22 +194,12 @@ function stampsFrom(json: Json, entryRevision: bigint, stampOf: StampOf): { crea
   };
 }
 
-/** @throws {PeeringError} `storage-failed` that names the key: not what {@link encodeCheckRecord} writes. */
-export function decodeCheckRecord(
-  key: readonly string[],
-  nodeKey: string,
-  value: Uint8Array,
-  revision: bigint,
-  stampOf: StampOf,
-): CheckRecord {
-  try {
-    const json = parsed(value);
-    const check = parseCheckShape(json.check, nodeKey);
-    if (check.checkId === "") throw new TypeError("the check has no id");
-    return { check, ...stampsFrom(json, revision, stampOf) };
-  } catch (error) {
-    throw corrupt(key, error);
-  }
+/** @throws why it is not what {@link encodeCheckRecord} writes. */
+export function decodeCheckRecord(nodeKey: string, value: Uint8Array, revision: bigint, stampOf: StampOf): CheckRecord {
+  const json = parsed(value);
+  const check = parseCheckShape(json.check, nodeKey);
+  if (check.checkId === "") throw new TypeError("the check has no id");
+  return { check, ...stampsFrom(json, revision, stampOf) };
 }
 
 /** Versions before 0.1 stored checks with their node or service; what they stored is not read. */
@@ -226,7 +209,7 @@ function requireNoChecks(json: Json): void {
 }
 
 /** Services with many checks share one list of tags with them. */
-function withSharedTags(record: CheckRecord, service: Service): CheckRecord {
+export function withSharedTags(record: CheckRecord, service: Service): CheckRecord {
   const { check } = record;
   if (check.serviceTags === service.tags || !sameTags(check.serviceTags, service.tags)) return record;
   return { ...record, check: Object.freeze({ ...check, serviceTags: service.tags }) };
@@ -242,36 +225,30 @@ function sameTags(left: readonly string[], right: readonly string[]): boolean {
 
 /**
  * @param checks - those of the node itself, by key.
- * @throws {PeeringError} `storage-failed` that names the key: not what {@link encodeNodeRecord} writes.
+ * @throws why it is not what {@link encodeNodeRecord} writes.
  */
 export function decodeNodeRecord(
-  key: readonly string[],
   value: Uint8Array,
   revision: bigint,
   stampOf: StampOf,
   checks: ReadonlyMap<string, CheckRecord>,
 ): NodeRecord {
-  try {
-    const json = parsed(value);
-    requireNoChecks(json);
-    const node = parseNodeShape(json.node, "");
-    if (node.name === "") throw new TypeError("the node has no name");
-    return {
-      node,
-      checks: checkRecords(checks),
-      ...stampsFrom(json, revision, stampOf),
-    };
-  } catch (error) {
-    throw corrupt(key, error);
-  }
+  const json = parsed(value);
+  requireNoChecks(json);
+  const node = parseNodeShape(json.node, "");
+  if (node.name === "") throw new TypeError("the node has no name");
+  return {
+    node,
+    checks: checkRecords(checks),
+    ...stampsFrom(json, revision, stampOf),
+  };
 }
 
 /**
  * @param checks - those of the instance, by key.
- * @throws {PeeringError} `storage-failed` that names the key: not what {@link encodeInstanceRecord} writes.
+ * @throws why it is not what {@link encodeInstanceRecord} writes.
  */
 export function decodeInstanceRecord(
-  key: readonly string[],
   nodeKey: string,
   serviceKey: string,
   value: Uint8Array,
@@ -279,40 +256,27 @@ export function decodeInstanceRecord(
   stampOf: StampOf,
   checks: ReadonlyMap<string, CheckRecord>,
 ): InstanceRecord {
-  try {
-    const json = parsed(value);
-    requireNoChecks(json);
-    const service = parseServiceShape(json.service);
-    if (service.name === "" || service.id === "") throw new TypeError("the service has no name or no id");
-    return {
-      nodeKey,
-      key: serviceKey,
-      service,
-      checks: checkRecords(new Map(Array.from(checks, ([id, record]) => [id, withSharedTags(record, service)]))),
-      ...stampsFrom(json, revision, stampOf),
-      view: undefined,
-      viewOf: undefined,
-    };
-  } catch (error) {
-    throw corrupt(key, error);
-  }
+  const json = parsed(value);
+  requireNoChecks(json);
+  const service = parseServiceShape(json.service);
+  if (service.name === "" || service.id === "") throw new TypeError("the service has no name or no id");
+  return {
+    nodeKey,
+    key: serviceKey,
+    service,
+    checks: checkRecords(new Map(Array.from(checks, ([id, record]) => [id, withSharedTags(record, service)]))),
+    ...stampsFrom(json, revision, stampOf),
+    view: undefined,
+    viewOf: undefined,
+  };
 }
 
-/** @throws {PeeringError} `storage-failed` that names the key: not what {@link encodeVirtualIpRecord} writes. */
-export function decodeVirtualIpRecord(
-  key: readonly string[],
-  peer: string,
-  service: string,
-  value: Uint8Array,
-): VirtualIpRecord {
-  try {
-    const { offset, claimed, manual = [] } = parsed(value);
-    if (typeof offset !== "number" || !Number.isInteger(offset) || offset < 1) throw new TypeError("no usable offset");
-    if (!Array.isArray(manual) || !manual.every((address) => typeof address === "string")) {
-      throw new TypeError("no usable addresses");
-    }
-    return { peer, service, offset, claimed: claimed === true, ...(manual.length > 0 && { manual }) };
-  } catch (error) {
-    throw corrupt(key, error);
+/** @throws why it is not what {@link encodeVirtualIpRecord} writes. */
+export function decodeVirtualIpRecord(peer: string, service: string, value: Uint8Array): VirtualIpRecord {
+  const { offset, claimed, manual = [] } = parsed(value);
+  if (typeof offset !== "number" || !Number.isInteger(offset) || offset < 1) throw new TypeError("no usable offset");
+  if (!Array.isArray(manual) || !manual.every((address) => typeof address === "string")) {
+    throw new TypeError("no usable addresses");
   }
+  return { peer, service, offset, claimed: claimed === true, ...(manual.length > 0 && { manual }) };
 }

@@ -1,5 +1,11 @@
 import { compareUtf8 } from "./byte-order.js";
-import { CatalogDraft, type CommittedCatalog, connectName, type NodeChanges } from "./catalog-draft.js";
+import {
+  type AppliedDraft,
+  CatalogDraft,
+  type CommittedCatalog,
+  connectName,
+  type NodeChanges,
+} from "./catalog-draft.js";
 import type { CheckRecord, InstanceRecord, NodeRecord, VirtualIpRecord } from "./catalog-record.js";
 import type { Check, Node, Service, ServiceInstance, ServiceKind } from "./instance.js";
 import { lowerCase } from "./names.js";
@@ -313,7 +319,7 @@ export class CatalogState implements CommittedCatalog {
   }
 
   /** What differs between a draft and this, in no particular order; nothing when the draft changed nothing. */
-  *changes(draft: CatalogDraft): Generator<RecordChange> {
+  *changes(draft: AppliedDraft): Generator<RecordChange> {
     for (const [nodeKey, changes] of draft.nodes) {
       const entry = this.#nodes.get(nodeKey);
       if (changes.recordChanged && !sameNodeRecord(changes.record, entry?.record)) {
@@ -332,7 +338,7 @@ export class CatalogState implements CommittedCatalog {
     }
   }
 
-  *#checkChanges(draft: CatalogDraft, nodeKey: string, changes: NodeChanges): Generator<CheckChange> {
+  *#checkChanges(draft: AppliedDraft, nodeKey: string, changes: NodeChanges): Generator<CheckChange> {
     for (const [key, owner] of changes.checkOwners) {
       const record = draft.checkRecord(nodeKey, key);
       if (record === this.checkRecord(nodeKey, key)) continue;
@@ -345,7 +351,7 @@ export class CatalogState implements CommittedCatalog {
   }
 
   /** Takes over a draft of this very state; everything it wrote gets `index`. */
-  apply(draft: CatalogDraft, index: bigint): AppliedChange {
+  apply(draft: AppliedDraft, index: bigint): AppliedChange {
     draft.stamp.index = index;
     const touched = new Map<string, string>();
     for (const [nodeKey, changes] of draft.nodes) {

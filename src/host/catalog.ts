@@ -1,21 +1,8 @@
 import { compareUtf8 } from "../catalog/byte-order.js";
 import type { CatalogDraft, Judge, OperationRecord } from "../catalog/catalog-draft.js";
-import {
-  type CheckRecord,
-  decodeCheckRecord,
-  decodeInstanceRecord,
-  decodeNodeRecord,
-  decodeVirtualIpRecord,
-  encodeCheckRecord,
-  encodeInstanceRecord,
-  encodeNodeRecord,
-  encodeVirtualIpRecord,
-  type InstanceRecord,
-  type NodeRecord,
-  type Stamp,
-} from "../catalog/catalog-record.js";
+import type { CheckRecord, InstanceRecord, NodeRecord, Stamp } from "../catalog/catalog-record.js";
 import type { CatalogChange, CatalogSource } from "../catalog/catalog-source.js";
-import { CatalogState, type RecordChange, type ServiceKinds } from "../catalog/catalog-state.js";
+import type { CatalogState, ServiceKinds } from "../catalog/catalog-state.js";
 import type { Check, Node, Service, ServiceInstance, ServiceKind } from "../catalog/instance.js";
 import { type Listing, listing } from "../catalog/listing.js";
 import { lowerCase } from "../catalog/names.js";
@@ -30,12 +17,13 @@ import {
 } from "../catalog/registration.js";
 import { virtualIpKey } from "../catalog/virtual-ips.js";
 import { defaultWriteLimits, type WriteLimits } from "../catalog/write-limits.js";
-import { type Clock, sleep, systemClock } from "../environment.js";
-import { asPeeringError, PeeringError } from "../errors.js";
+import type { Clock } from "../environment.js";
+import { PeeringError } from "../errors.js";
 import { Incidents } from "../incidents.js";
-import { readExpendable } from "../storage/expendable.js";
 import { CATALOG_PREFIX } from "../storage/keys.js";
-import type { Entry, Key, Storage, Write } from "../storage/storage.js";
+import { Replica } from "../storage/replica.js";
+import type { Storage } from "../storage/storage.js";
+import { expendableAddresses, HeldCatalog } from "./held-catalog.js";
 import { requireFewValues } from "./record-limit.js";
 import { sortByKeys } from "./turns.js";
 
@@ -105,8 +93,8 @@ export interface CatalogUpdate extends CatalogChange {
 }
 
 /**
- * The index a read has now: it grows when the answer of that read may have changed, and mostly only then
- * (Consul 1.21). Never 0. A restart raises all of them to the last commit.
+ * The index a read has now: it grows when the answer of that read may have changed, and mostly only then (specification
+ * 4.1.9, Consul 1.21). Never 0. A restart raises all of them to the last commit.
  */
 export interface CatalogIndexes {
   readonly nodes: bigint;
@@ -153,39 +141,8 @@ interface Waiter {
   readonly end: (reason: unknown) => void;
 }
 
-/** Written by every commit of the catalog: a reader that knows its revision has seen all of them. */
-const HEAD_KEY: Key = [...CATALOG_PREFIX, "head"];
-
-/** A node. Names and ids in keys are lower-cased, as the catalog compares them. */
-function nodeEntryKey(node: string): Key {
-  return [...CATALOG_PREFIX, "node", node];
-}
-
-/** One instance of a service. Sorts behind every node, so that nodes are loaded first. */
-function serviceEntryKey(node: string, id: string): Key {
-  return [...CATALOG_PREFIX, "service", node, id];
-}
-
-/**
- * One check of a service on a node; `""`: of the node itself. Sorts before nodes and services, so that what a check belongs to is
- * loaded with all of its checks.
- */
-function checkEntryKey(node: string, service: string, id: string): Key {
-  return [...CATALOG_PREFIX, "check", node, service, id];
-}
-
-/** Stands for the local cluster, which has no peer name. */
-const LOCAL = "~";
-
-function virtualIpEntryKey(peer: string, service: string): Key {
-  return [...CATALOG_PREFIX, "virtual-ip", peer || LOCAL, service];
-}
-
 /** Writes of one commit: while it is on its way to disk, those who follow the catalog work on the one before. */
 const WRITTEN_TOGETHER = 256;
-const MAX_CONFLICTS = 5;
-const FIRST_RETRY_MS = 500;
-const LAST_RETRY_MS = 60_000;
 
 /**
  * The built-in catalog of a cluster's own nodes, services and checks. All of it is in memory; every write is committed
@@ -194,24 +151,17 @@ const LAST_RETRY_MS = 60_000;
  * Reads are synchronous: whatever is read without an `await` in between belongs to one moment.
  */
 export class Catalog implements CatalogSource, AsyncDisposable {
-  readonly #storage: Storage;
   readonly #datacenter: string;
   readonly #recordValues: number;
   readonly #incidents: Incidents;
-  readonly #clock: Clock;
   readonly #closing = new AbortController();
-  #state: CatalogState;
-  /** Revision of the last commit of the catalog; undefined: never written. */
-  #head: bigint | undefined;
-  /** The storage may hold more than we know: a commit was not answered. */
-  #doubtful = false;
+  readonly #held: HeldCatalog;
+  readonly #replica: Replica;
 
   #queue: QueuedWrite[] = [];
   /** How many of the queue are being written already: they are taken off it later, many at once. */
   #begun = 0;
-  readonly #jobs: (() => Promise<void>)[] = [];
   #running: Promise<void> | undefined;
-  #following: Promise<void> | undefined;
   readonly #watchers = new Set<Watcher>();
   readonly #waiters = new Set<Waiter>();
 
@@ -221,26 +171,38 @@ export class Catalog implements CatalogSource, AsyncDisposable {
    *   throws.
    */
   static async open(options: CatalogOptions): Promise<Catalog> {
-    const { state, head } = await load(options.storage, options.incidents ?? new Incidents());
-    return new Catalog(options, state, head);
+    const { storage, clock, incidents } = options;
+    const held = new HeldCatalog();
+    const replica = await Replica.open({
+      storage,
+      prefix: CATALOG_PREFIX,
+      rowName: "catalog entry",
+      contents: held,
+      expendable: expendableAddresses,
+      clock,
+      incidents,
+    });
+    return new Catalog(options, held, replica);
   }
 
-  private constructor(options: CatalogOptions, state: CatalogState, head: bigint | undefined) {
-    this.#storage = options.storage;
+  private constructor(options: CatalogOptions, held: HeldCatalog, replica: Replica) {
     this.#datacenter = options.datacenter;
     this.#incidents = options.incidents ?? new Incidents();
     this.#recordValues = (options.limits ?? defaultWriteLimits).recordValues;
-    this.#clock = options.clock ?? systemClock;
-    this.#state = state;
-    this.#head = head;
-    this.#following = this.#follow();
+    this.#held = held;
+    this.#replica = replica;
+    held.onChange = (services) => this.#changed(services);
+  }
+
+  get #state(): CatalogState {
+    return this.#held.state;
   }
 
   // Writing.
 
   /**
    * Writes a node with at most one service and any number of checks, all or nothing. What is stored already and equal
-   * stays as it is, with its indexes.
+   * stays as it is, with its indexes (specification 4.1.8).
    * @returns the index at which it is visible.
    * @throws {PeeringError} `invalid-registration` with Consul's text; `storage-failed`, `unavailable`, `conflict`,
    *   `closed`: nothing was changed (after `unavailable` it may have been).
@@ -308,7 +270,7 @@ export class Catalog implements CatalogSource, AsyncDisposable {
   }
 
   /**
-   * At most 128 operations, all or nothing (Consul 1.14 to 1.22).
+   * At most 128 operations, all or nothing (specification 4.1.6, Consul 1.14 to 1.22).
    * @throws {TransactionError} (`invalid-registration`) with the text of every operation that failed.
    * @throws {PeeringError} as {@link register}.
    */
@@ -401,11 +363,6 @@ export class Catalog implements CatalogSource, AsyncDisposable {
   async #workOff(): Promise<void> {
     await undefined;
     for (;;) {
-      const job = this.#jobs.shift();
-      if (job !== undefined) {
-        await job();
-        continue;
-      }
       const group = this.#nextGroup();
       if (group.length === 0) {
         // In the same turn as the look into the queue, or what comes in between would wait for ever.
@@ -434,10 +391,8 @@ export class Catalog implements CatalogSource, AsyncDisposable {
   }
 
   /** @throws {PeeringError} for all of the group: nothing of it was stored. */
-  async #commit(group: readonly QueuedWrite[]): Promise<void> {
-    for (let conflicts = 0; ; ) {
-      if (this.#closing.signal.aborted) throw closed();
-      if (this.#doubtful) await this.#reload();
+  #commit(group: readonly QueuedWrite[]): Promise<void> {
+    return this.#replica.write(() => {
       const draft = this.#state.draft();
       const settle: Finish[] = [];
       for (const write of group) {
@@ -448,27 +403,15 @@ export class Catalog implements CatalogSource, AsyncDisposable {
           settle.push(() => write.reject(error));
         }
       }
-      const writes: Write[] = [];
-      for (const change of this.#state.changes(draft)) writes.push(writeOf(change, draft.stamp));
-      if (writes.length > 0) {
-        writes.push({ key: HEAD_KEY, value: new Uint8Array() });
-        let revision: bigint;
-        try {
-          revision = await this.#storage.commit(writes, [{ key: HEAD_KEY, revision: this.#head }]);
-        } catch (error) {
-          if (!(error instanceof PeeringError) || error.code === "unavailable") this.#doubtful = true;
-          const known = asPeeringError(error, "storage-failed");
-          if (known.code !== "conflict" || ++conflicts > MAX_CONFLICTS) throw known;
-          // Another host wrote the catalog: what this one wants is judged again by what there is now.
-          this.#doubtful = true;
-          continue;
-        }
-        this.#head = revision;
-        this.#changed(this.#state.apply(draft, revision).services);
-      }
-      for (const finish of settle) finish(this.#head ?? 1n);
-      return;
-    }
+      const writes = this.#held.writesOf(draft);
+      return {
+        writes,
+        done: (revision) => {
+          if (writes.length > 0) this.#held.take(draft, revision);
+          for (const finish of settle) finish(atLeastOne(revision));
+        },
+      };
+    });
   }
 
   #changed(services: ReadonlyMap<string, string>): void {
@@ -479,66 +422,6 @@ export class Catalog implements CatalogSource, AsyncDisposable {
       watcher.wake();
     }
     for (const waiter of this.#waiters) waiter.check();
-  }
-
-  // Following the storage, for the day another host writes to it.
-
-  async #reload(): Promise<void> {
-    const { state, head } = await load(this.#storage, this.#incidents);
-    this.#doubtful = false;
-    if (head === this.#head) return;
-    const services = new Map<string, string>();
-    for (const before of [this.#state, state]) {
-      for (const key of before.serviceKeys()) services.set(key, before.serviceName(key) ?? key);
-    }
-    this.#state = state;
-    this.#head = head;
-    this.#changed(services);
-  }
-
-  /** Never rejects. */
-  async #follow(): Promise<void> {
-    const { signal } = this.#closing;
-    // What `open` read is the state to begin with; each later round looks first what it missed.
-    let after = this.#head ?? 0n;
-    for (let failures = 0; !signal.aborted; failures++) {
-      try {
-        if (failures > 0) after = await this.#catchUp();
-        for await (const changes of this.#storage.changes(HEAD_KEY, after, signal)) {
-          failures = 0;
-          const [head] = changes.type === "changed" ? changes.entries : [];
-          const revision = head?.revision ?? changes.revision;
-          // As long as our own commits succeed nobody else wrote: each expects the head that was known.
-          if (revision > (this.#head ?? 0n)) await this.#running;
-          if (revision > (this.#head ?? 0n)) await this.#catchUp();
-        }
-      } catch (error) {
-        if (error instanceof PeeringError && error.code === "closed") return;
-      }
-      const waitMs = failures === 0 ? 0 : Math.min(FIRST_RETRY_MS * 2 ** (failures - 1), LAST_RETRY_MS);
-      await sleep(this.#clock, waitMs, signal).catch(() => {});
-    }
-  }
-
-  /** Makes sure that we know the newest commit of the catalog; returns a revision it is known at. */
-  async #catchUp(): Promise<bigint> {
-    const { entries, revision } = await this.#storage.read(HEAD_KEY, this.#closing.signal);
-    const newest = entries[0]?.revision ?? 0n;
-    if (newest > (this.#head ?? 0n)) {
-      await new Promise<void>((resolve, reject) => {
-        this.#jobs.push(async () => {
-          try {
-            // A commit of our own may have been on its way; then there is nothing to read.
-            if (newest > (this.#head ?? 0n)) await this.#reload();
-            resolve();
-          } catch (error) {
-            reject(error);
-          }
-        });
-        this.#run();
-      });
-    }
-    return revision;
   }
 
   // Reading.
@@ -734,7 +617,7 @@ export class Catalog implements CatalogSource, AsyncDisposable {
 
   /** Revision of the last commit that changed the catalog; 0 before the first. */
   get revision(): bigint {
-    return this.#head ?? 0n;
+    return this.#replica.revision;
   }
 
   /** The indexes of this moment. */
@@ -799,7 +682,7 @@ export class Catalog implements CatalogSource, AsyncDisposable {
   }
 
   /**
-   * The local services as states, first all of them, then those that changed. Each update is what
+   * The local services as states, first all of them, then those that changed (specification 4.7.2). Each update is what
    * the catalog holds when it is asked for: a slow consumer costs one set of names and skips what lies in between. Ends
    * when `signal` aborts or the catalog is disposed of.
    */
@@ -885,7 +768,7 @@ export class Catalog implements CatalogSource, AsyncDisposable {
       for (const waiter of this.#waiters) waiter.end(closed());
     }
     await this.#running;
-    await this.#following;
+    await this.#replica[Symbol.asyncDispose]();
   }
 }
 
@@ -938,133 +821,4 @@ function resultOf(operation: OperationRecord): TransactionResult {
     case "check":
       return { type: "check", check: indexedCheck(operation.record) };
   }
-}
-
-function writeOf(change: RecordChange, stamp: Stamp): Write {
-  switch (change.type) {
-    case "node":
-      return {
-        key: nodeEntryKey(change.nodeKey),
-        value: change.record && encodeNodeRecord(change.record, stamp),
-      };
-    case "instance":
-      return {
-        key: serviceEntryKey(change.nodeKey, change.key),
-        value: change.record && encodeInstanceRecord(change.record, stamp),
-      };
-    case "check":
-      return {
-        key: checkEntryKey(change.nodeKey, change.owner, change.key),
-        value: change.record && encodeCheckRecord(change.record, change.nodeKey, stamp),
-      };
-    case "virtual-ip":
-      return {
-        key: virtualIpEntryKey(change.peer, change.service),
-        value: change.record && encodeVirtualIpRecord(change.record),
-      };
-  }
-}
-
-/** Whether an entry holds the virtual address of an imported service, which is claimed again when it is missing. */
-function isOfImport([, type, peer]: Key): boolean {
-  return type === "virtual-ip" && peer !== undefined && peer !== LOCAL;
-}
-
-async function load(
-  storage: Storage,
-  incidents: Incidents,
-): Promise<{ state: CatalogState; head: bigint | undefined }> {
-  const reportDamage = (key: Key): void => {
-    const fields = { entry: key.join("/") };
-    incidents.report(
-      "virtual-ip-damaged",
-      "the virtual address of an imported service is damaged: it gets another",
-      fields,
-    );
-  };
-  const expendable = { isExpendable: isOfImport, onDropped: reportDamage };
-  const { entries } = await readExpendable(storage, CATALOG_PREFIX, expendable);
-  const loading = new Loading();
-  for (const entry of entries) {
-    try {
-      loading.add(entry);
-    } catch (error) {
-      if (!isOfImport(entry.key)) throw error;
-      reportDamage(entry.key);
-    }
-  }
-  return loading.end();
-}
-
-/** Makes a state of stored entries, which come in the order of their keys. */
-class Loading {
-  readonly #state = new CatalogState();
-  readonly #stamps = new Map<bigint, Stamp>();
-  /** Checks that were loaded before what they belong to: by node, by service or `""`, by their own key. */
-  readonly #checks = new Map<string, Map<string, Map<string, CheckRecord>>>();
-  #head: bigint | undefined;
-
-  /** @throws {PeeringError} `storage-failed`, with the key. */
-  add({ key, value, revision }: Entry): void {
-    const [, type, first = "", second = "", third = ""] = key;
-    switch (type) {
-      case "head":
-        this.#head = revision;
-        return;
-      case "check": {
-        const ofNode = this.#checks.get(first) ?? new Map<string, Map<string, CheckRecord>>();
-        const ofOwner = ofNode.get(second) ?? new Map<string, CheckRecord>();
-        ofOwner.set(third, decodeCheckRecord(key, first, value, revision, this.#stampOf));
-        this.#checks.set(first, ofNode.set(second, ofOwner));
-        return;
-      }
-      case "node":
-        this.#state.loadNode(first, decodeNodeRecord(key, value, revision, this.#stampOf, this.#take(first, "")));
-        return;
-      case "service": {
-        const checks = this.#take(first, second);
-        const record = decodeInstanceRecord(key, first, second, value, revision, this.#stampOf, checks);
-        if (this.#state.loadInstance(record)) return;
-        throw new PeeringError("storage-failed", `the stored entry ${key.join("/")} has no node`);
-      }
-      case "virtual-ip": {
-        const peer = first === LOCAL ? "" : first;
-        this.#state.virtualIps.set(virtualIpKey(peer, second), decodeVirtualIpRecord(key, peer, second, value));
-        return;
-      }
-      default:
-        throw new PeeringError("storage-failed", `the stored entry ${key.join("/")} is of no known type`);
-    }
-  }
-
-  /** @throws {PeeringError} `storage-failed`: a check belongs to nothing. */
-  end(): { state: CatalogState; head: bigint | undefined } {
-    for (const [node, ofNode] of this.#checks) {
-      for (const [service, checks] of ofNode) {
-        const [id = ""] = checks.keys();
-        const key = checkEntryKey(node, service, id).join("/");
-        throw new PeeringError(
-          "storage-failed",
-          `the stored entry ${key} has no ${service === "" ? "node" : "service"}`,
-        );
-      }
-    }
-    this.#state.loaded(this.#head ?? 0n);
-    return { state: this.#state, head: this.#head };
-  }
-
-  #take(node: string, service: string): ReadonlyMap<string, CheckRecord> {
-    const ofNode = this.#checks.get(node);
-    const checks = ofNode?.get(service) ?? new Map<string, CheckRecord>();
-    ofNode?.delete(service);
-    return checks;
-  }
-
-  readonly #stampOf = (index: bigint): Stamp => {
-    const known = this.#stamps.get(index);
-    if (known !== undefined) return known;
-    const stamp = { index };
-    this.#stamps.set(index, stamp);
-    return stamp;
-  };
 }

@@ -573,7 +573,7 @@ describe("catalog", () => {
       const key = write.key.join("/");
       await assert.rejects(Catalog.open({ storage, datacenter: "dc1" }), {
         code: "storage-failed",
-        message: new RegExp(`${key} is corrupt: it was written by a version before 0.1, so begin with an empty data`),
+        message: new RegExp(`${key} is damaged: it was written by a version before 0.1, so begin with an empty data`),
       });
     }
   });
