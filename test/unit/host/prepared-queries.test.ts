@@ -149,7 +149,8 @@ describe("prepared queries of a host", () => {
     await using other = await PreparedQueries.open({ storage, random: systemRandom });
     const made = await Promise.allSettled([one.create(web), other.create({ ...web, name: "WEB" })]);
     assert.deepEqual(made.map(({ status }) => status).sort(), ["fulfilled", "rejected"]);
-    assert.match(String(made.find(({ status }) => status === "rejected")?.reason), /aliases an existing query name/);
+    const refusal = made.find((each) => each.status === "rejected");
+    assert.match(String(refusal?.reason), /aliases an existing query name/);
     for (const queries of [one, other]) assert.equal(queries.list().length, 1);
   });
 
