@@ -158,6 +158,7 @@ export type { ExportSync, ImportProgress, ImportSync, ServiceSync } from "./host
 export type { PeeringFailure, PeeringStatus } from "./host/status-board.js";
 export type { ReceiveLimits } from "./host/stream-link.js";
 export type { TransitRule } from "./host/transit.js";
+export type { PeeringTransition } from "./host/transitions.js";
 export { Incidents } from "./incidents.js";
 export { type StreamFacts, type StreamStatus, ZERO_TIME } from "./peering/observed.js";
 export type { Peering, PeeringState, Role, StoredState, TrustBundle } from "./peering/peering.js";

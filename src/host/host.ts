@@ -391,6 +391,7 @@ async function composeHost(options: HostOptions, opened: AsyncDisposable[]): Pro
     transport,
     dialRule,
     clock,
+    logger,
     random,
     authority,
     datacenter,

@@ -1,5 +1,5 @@
-import type { Clock, Random } from "../environment.js";
-import { PeeringError } from "../errors.js";
+import type { Clock, Logger, Random } from "../environment.js";
+import { errorText, PeeringError } from "../errors.js";
 import { type Peering, type PeeringState, type Role, roleOf } from "../peering/peering.js";
 import type { PeeringToken, TokenCodec } from "../token/token-codec.js";
 import type { Transport } from "../transport/transport.js";
@@ -17,6 +17,7 @@ import { type Metric, peeringMetrics } from "./metrics.js";
 import type { PeeringRecords } from "./records.js";
 import type { ServiceSync } from "./service-sync.js";
 import type { PeeringStatus, StatusBoard } from "./status-board.js";
+import type { PeeringTransition } from "./transitions.js";
 
 /** A peering as read: its record, the state a Consul client would be shown, and the facts behind it. */
 export interface PeeringView {
@@ -76,6 +77,7 @@ export interface PeeringsParts {
   readonly transport: Transport;
   readonly dialRule: DialRule;
   readonly clock: Clock;
+  readonly logger: Logger;
   readonly random: Random;
   readonly authority: CertificateAuthority;
   readonly datacenter: string;
@@ -225,6 +227,22 @@ export class Peerings implements AsyncDisposable {
       either.removeEventListener("abort", notice);
       for (const stop of forget) stop();
     }
+  }
+
+  /**
+   * Calls `listener` after each step in the life of a peering that is stored, in order: the feed of an audit log. A `listener`
+   * that throws is logged and called again at the next step.
+   * @returns Ends it.
+   */
+  onTransition(listener: (transition: PeeringTransition) => void): () => void {
+    const { records, logger } = this.#parts;
+    return records.onTransition((transition) => {
+      try {
+        listener(transition);
+      } catch (error) {
+        logger.error("a listener of transitions failed", { error: errorText(error) });
+      }
+    });
   }
 
   /**

@@ -55,6 +55,7 @@ import { defaultIdentityLimits, type IdentityLimits } from "../wire/resources.js
 import { StatusCode } from "../wire/status.js";
 import { isUuid } from "../wire/uuid.js";
 import { decodePeering, decodeSecrets, encodePeering, encodeSecrets } from "./record-codec.js";
+import { changedFields, type PeeringTransition } from "./transitions.js";
 
 /** A change of one record. */
 export interface PeeringChange {
@@ -168,6 +169,7 @@ export class PeeringRecords implements AsyncDisposable {
   readonly #writes = new Mutex();
   readonly #listeners = new Set<(peeringId: string, change: PeeringChange) => void>();
   #perform: (task: HostTask) => void = () => {};
+  readonly #transitionListeners = new Set<(transition: PeeringTransition) => void>();
   readonly #feeds = new Set<Feed>();
   #tables: Tables;
   readonly #bundleListeners = new Set<() => void>();
@@ -587,6 +589,12 @@ export class PeeringRecords implements AsyncDisposable {
     return () => this.#listeners.delete(listener);
   }
 
+  /** Calls `listener` after each stored step. It must not throw. @returns Ends it. */
+  onTransition(listener: (transition: PeeringTransition) => void): () => void {
+    this.#transitionListeners.add(listener);
+    return () => this.#transitionListeners.delete(listener);
+  }
+
   /** Calls `listener` at once after each commit that changed a trust bundle. It must not throw. @returns Ends it. */
   onBundlesChange(listener: () => void): () => void {
     this.#bundleListeners.add(listener);
@@ -811,6 +819,7 @@ export class PeeringRecords implements AsyncDisposable {
     const effects = step?.effects ?? [];
     const patches = step?.patches;
     const events: PeeringChange[] = [];
+    const transitions = this.#transitionsOf(planned, revision);
     for (const [id, written] of changes.peerings) {
       const before = tables.peerings.get(id);
       if (movesGate(before, written)) setOrDelete(tables.gates, id, written === undefined ? undefined : revision);
@@ -845,8 +854,47 @@ export class PeeringRecords implements AsyncDisposable {
       this.#options.trustBundles?.committed(name, bundle, revision);
     }
     this.#report(events, revision);
+    this.#tell(transitions);
     if (step === undefined) for (const { peeringId } of events) this.observe(peeringId, { type: "resumed" });
     if (changes.bundles.size > 0) this.#bundlesChanged(revision);
+  }
+
+  /** Of a commit whose changes are still to be made to memory. */
+  #transitionsOf({ changes, step }: Pick<Plan<unknown>, "changes" | "step">, revision: bigint): PeeringTransition[] {
+    const { peerings } = this.#tables;
+    const others = [
+      ...(changes.secrets.size > 0 ? ["secrets"] : []),
+      ...(changes.bundles.size > 0 ? ["trustBundle"] : []),
+    ];
+    if (step !== undefined) return [this.#transition(step, step.before, step.peering, others, revision)];
+    return [...changes.peerings].map(([id, after]) =>
+      this.#transition(undefined, peerings.get(id), after, others, revision),
+    );
+  }
+
+  #transition(
+    step: Transition<Peering> | undefined,
+    before: Peering | undefined,
+    after: Peering | undefined,
+    others: readonly string[],
+    revision: bigint,
+  ): PeeringTransition {
+    return {
+      at: this.#options.clock.wall(),
+      id: (after ?? before)?.id ?? "",
+      name: (after ?? before)?.name ?? "",
+      event: step?.event,
+      before: before?.state ?? "initial",
+      after: after?.state ?? "initial",
+      changed: [...changedFields(before, after, step?.patches), ...others].sort(),
+      revision,
+    };
+  }
+
+  #tell(transitions: readonly PeeringTransition[]): void {
+    for (const transition of transitions) {
+      for (const listener of [...this.#transitionListeners]) listener(transition);
+    }
   }
 
   #bundlesChanged(revision: bigint): void {
@@ -919,6 +967,11 @@ export class PeeringRecords implements AsyncDisposable {
     }
     if (this.#index === 0n) this.#index = revision;
     this.#report(events, revision);
+    this.#tell(
+      events.map(({ peeringId, peering }) =>
+        this.#transition(undefined, before.peerings.get(peeringId), peering, [], revision),
+      ),
+    );
     for (const { peeringId } of events) this.observe(peeringId, { type: "resumed" });
     this.#bundlesChanged(revision);
   }

@@ -562,7 +562,11 @@ function write(
     draft.state = to;
     change(draft, event);
   });
-  return { peering: next, patches };
+  // What is written as it was is no change.
+  const old = new Map<string, unknown>(Object.entries(peering));
+  const isChange = ({ path, value }: PeeringPatch): boolean =>
+    path.length !== 1 || JSON.stringify(old.get(String(path[0]))) !== JSON.stringify(value);
+  return { peering: next, patches: patches.filter(isChange) };
 }
 
 function create(event: PeeringEvent): MachinePeering {
