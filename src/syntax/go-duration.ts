@@ -1,3 +1,5 @@
+import { Buffer } from "node:buffer";
+
 const UNIT_NANOSECONDS: Readonly<Record<string, number>> = {
   ns: 1,
   us: 1e3,
@@ -10,6 +12,10 @@ const UNIT_NANOSECONDS: Readonly<Record<string, number>> = {
 };
 /** What a Go duration can hold, about 292 years; one more where it is negative. */
 const MAX_NANOSECONDS = 2n ** 63n - 1n;
+/** Of a whole number that may be that large. */
+const MAX_DIGITS = 19;
+/** Longer ones are none: nobody writes them, and each part takes its time. */
+const MAX_LENGTH = 1_000;
 
 /** Milliseconds of a Go duration such as `1h30m` or `1.5s`; undefined when it is none. */
 export function parseDuration(text: string): number | undefined {
@@ -19,19 +25,50 @@ export function parseDuration(text: string): number | undefined {
 
 /** The same in nanoseconds, to the last one. */
 export function parseNanoseconds(text: string): bigint | undefined {
-  const match = /^([+-]?)(.*)$/s.exec(text);
-  const [, sign = "", body = ""] = match ?? [];
-  if (body === "0") return 0n;
-  if (body === "" || body.length > 200 || !/^(?:(?:\d+\.?\d*|\.\d+)(?:ns|us|µs|μs|ms|s|m|h))+$/.test(body)) {
-    return undefined;
-  }
+  const read = readDuration(text);
+  return typeof read === "bigint" ? read : undefined;
+}
+
+/** What Go says of a text that is no duration. */
+export function durationProblem(text: string): string {
+  const read = readDuration(text);
+  return typeof read === "bigint" ? "" : read;
+}
+
+/** All of them may be empty, so that no text is looked at twice. */
+const PART = /(\d*)(\.?)(\d*)([^\d.]*)/y;
+
+/** Nanoseconds, or what Go says of the first fault. */
+function readDuration(text: string): bigint | string {
+  const sign = text.startsWith("-") ? "-" : "";
+  const begin = /^[+-]/.test(text) ? 1 : 0;
+  const most = MAX_NANOSECONDS + (sign === "-" ? 1n : 0n);
+  if (text.slice(begin) === "0") return 0n;
+  const invalid = (): string => `time: invalid duration ${quoted(text)}`;
+  if (begin === text.length || text.length > MAX_LENGTH) return invalid();
   let nanoseconds = 0n;
-  for (const [, whole = "", part = "", unit = ""] of body.matchAll(/(\d*)(?:\.(\d*))?(ns|us|µs|μs|ms|s|m|h)/g)) {
-    const size = UNIT_NANOSECONDS[unit] ?? 0;
-    nanoseconds += BigInt(whole) * BigInt(size) + fractionOf(part, size);
+  for (PART.lastIndex = begin; PART.lastIndex < text.length; ) {
+    const [, whole = "", , part = "", unit = ""] = PART.exec(text) ?? [];
+    if (whole === "" && part === "") return invalid();
+    const digits = whole.replace(/^0+/, "");
+    if (digits.length > MAX_DIGITS || BigInt(digits) > MAX_NANOSECONDS + 1n) return invalid();
+    if (unit === "") return `time: missing unit in duration ${quoted(text)}`;
+    const size = Object.hasOwn(UNIT_NANOSECONDS, unit) ? UNIT_NANOSECONDS[unit] : undefined;
+    if (size === undefined) return `time: unknown unit ${quoted(unit)} in duration ${quoted(text)}`;
+    nanoseconds += BigInt(digits) * BigInt(size) + fractionOf(part, size);
+    if (nanoseconds > MAX_NANOSECONDS + 1n) return invalid();
   }
-  if (nanoseconds > MAX_NANOSECONDS + (sign === "-" ? 1n : 0n)) return undefined;
+  if (nanoseconds > most) return invalid();
   return sign === "-" ? -nanoseconds : nanoseconds;
+}
+
+/** As Go's package of times quotes: by bytes, where a character is not one of ASCII that is seen. */
+function quoted(text: string): string {
+  const escaped = (character: string): string =>
+    character === '"' || character === "\\"
+      ? `\\${character}`
+      : [...Buffer.from(character)].map((byte) => `\\x${byte.toString(16).padStart(2, "0")}`).join("");
+  return `"${text.replace(/["\\]|[^ -\x7f]/gu, escaped)}"`;
 }
 
 /** What the digits behind a point are of a unit: a float in Go, too, of the digits that 64 bits hold. */
@@ -45,21 +82,6 @@ function fractionOf(digits: string, size: number): bigint {
     scale *= 10;
   }
   return BigInt(Math.trunc(Number(value) * (size / scale)));
-}
-
-/** What Go says of a text that is no duration. */
-export function durationProblem(text: string): string {
-  const quoted = JSON.stringify(text);
-  const [, ...parts] = /^[+-]?((?:\d+\.?\d*|\.\d+)[^\d.]*)+$/s.exec(text) ?? [];
-  if (parts.length > 0) {
-    for (const [, unit = ""] of text.matchAll(/(?:\d+\.?\d*|\.\d+)([^\d.]*)/gs)) {
-      if (unit === "") return `time: missing unit in duration ${quoted}`;
-      if (!Object.hasOwn(UNIT_NANOSECONDS, unit)) {
-        return `time: unknown unit ${JSON.stringify(unit)} in duration ${quoted}`;
-      }
-    }
-  }
-  return `time: invalid duration ${quoted}`;
 }
 
 /** A duration as Go writes it: `1m30s`, `250ms`. `""` for none. */

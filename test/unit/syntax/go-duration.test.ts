@@ -1,7 +1,13 @@
 import assert from "node:assert/strict";
 import { describe, it } from "node:test";
 import fc from "fast-check";
-import { durationText, nanosecondsText, parseDuration, parseNanoseconds } from "../../../src/syntax/go-duration.js";
+import {
+  durationProblem,
+  durationText,
+  nanosecondsText,
+  parseDuration,
+  parseNanoseconds,
+} from "../../../src/syntax/go-duration.js";
 
 const MOST = 2n ** 63n - 1n;
 
@@ -37,6 +43,35 @@ describe("a duration as Go writes it", () => {
   it("is none beyond 64 bits, and one nanosecond more where it is negative", () => {
     for (const text of ["2562047h47m16.854775808s", "-2562047h47m16.854775809s", "9999999h", `${"9".repeat(40)}ns`]) {
       assert.equal(parseNanoseconds(text), undefined, text);
+    }
+  });
+
+  it("is none for the reason that Go 1.26 tells", () => {
+    const told: readonly (readonly [string, string])[] = [
+      ["", 'time: invalid duration ""'],
+      ["1", 'time: missing unit in duration "1"'],
+      [".s", 'time: invalid duration ".s"'],
+      ["1e3s", 'time: unknown unit "e" in duration "1e3s"'],
+      ["1s-1s", 'time: unknown unit "s-" in duration "1s-1s"'],
+      ["1..5s", 'time: missing unit in duration "1..5s"'],
+      ["1s2", 'time: missing unit in duration "1s2"'],
+      ["1s..", 'time: invalid duration "1s.."'],
+      ["ü", 'time: invalid duration "\\xc3\\xbc"'],
+      ["1.5é2", 'time: unknown unit "\\xc3\\xa9" in duration "1.5\\xc3\\xa92"'],
+      ['a"b', 'time: invalid duration "a\\"b"'],
+      ["1\\", 'time: unknown unit "\\\\" in duration "1\\\\"'],
+      ["1h\n", 'time: unknown unit "h\\x0a" in duration "1h\\x0a"'],
+      ["1s99999999999999999999x", 'time: invalid duration "1s99999999999999999999x"'],
+      ["9999999999999999999x", 'time: invalid duration "9999999999999999999x"'],
+    ];
+    for (const [text, problem] of told) assert.equal(durationProblem(text), problem);
+    assert.equal(durationProblem("1s"), "");
+    assert.equal(parseNanoseconds(`${"0".repeat(30)}1s`), 1_000_000_000n);
+  });
+
+  it("is looked at once, however many ways there are to take its digits apart", () => {
+    for (const text of [`${"1".repeat(900)}..`, `${"1".repeat(5_000_000)}..`, "1s".repeat(2_000_000)]) {
+      assert.equal(durationProblem(text), `time: invalid duration "${text}"`);
     }
   });
 
