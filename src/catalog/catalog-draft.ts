@@ -92,6 +92,10 @@ export function connectName(service: Service): string | undefined {
   return service.connect?.native === true ? service.name : undefined;
 }
 
+function requireCheckId({ checkId }: Check): void {
+  if (checkId === "") throw invalid("Must provide check ID or name");
+}
+
 function checkKeyOf(check: Check): string {
   return lowerCase(check.checkId);
 }
@@ -512,6 +516,7 @@ export class CatalogDraft implements AppliedDraft {
   #putCheck(check: Check): CheckRecord {
     const nodeKey = lowerCase(check.node);
     if (this.#node(nodeKey) === undefined) throw invalid("Missing node registration");
+    requireCheckId(check);
     const owner = lowerCase(check.serviceId);
     let definition = check;
     if (owner !== "") {
@@ -624,6 +629,7 @@ export class CatalogDraft implements AppliedDraft {
       }
       case "check": {
         const { check } = operation;
+        requireCheckId(check);
         const nodeKey = lowerCase(check.node);
         const checkKey = checkKeyOf(check);
         return this.#perform(operation, {

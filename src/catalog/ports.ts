@@ -6,7 +6,7 @@ export function portsProblem(ports: readonly ServicePort[]): string | undefined 
   let defaults = 0;
   for (const { name, port, default: isDefault } of ports) {
     if (name.trim() === "") return "Ports.Name cannot be empty";
-    if (port === 0) return "Ports.Port must be greater than zero";
+    if (port <= 0) return "Ports.Port must be greater than zero";
     if (names.has(name)) return `Ports.Name ${JSON.stringify(name)} has to be unique`;
     names.add(name);
     if (isDefault) defaults++;

@@ -13,7 +13,7 @@ function numberOf(from: JsonValue | undefined, name: string): number {
   return typeof value === "number" ? value : 0;
 }
 
-function memberOf(from: JsonValue | undefined, name: string): JsonValue | undefined {
+export function memberOf(from: JsonValue | undefined, name: string): JsonValue | undefined {
   return typeof from === "object" && from !== null && !isList(from) && Object.hasOwn(from, name)
     ? from[name]
     : undefined;

@@ -1,5 +1,6 @@
 import { PeeringError } from "../errors.js";
 import { parseDuration } from "../syntax/go-duration.js";
+import { listProblems } from "./entry-reader.js";
 import type {
   Check,
   Connect,
@@ -18,7 +19,7 @@ import type {
 } from "./instance.js";
 import { lowerCase } from "./names.js";
 import { defaultPort, portsProblem } from "./ports.js";
-import { proxyProblems, textOf } from "./proxy-rules.js";
+import { memberOf, proxyProblems, textOf } from "./proxy-rules.js";
 import { consulForm, keptExtra, ownForm } from "./shape-reader.js";
 import { checkDefinitionShape, proxyExtraShape, type Shape, sidecarShape, upstreamShape } from "./shapes.js";
 
@@ -31,7 +32,7 @@ export interface ServiceRegistration {
   readonly tags?: readonly string[] | undefined;
   /** Default `""`: the node's address. */
   readonly address?: string | undefined;
-  /** 0 to 65535. Default 0: none. */
+  /** Any whole number; one beyond 65535 is no answer to questions of DNS. Default 0: none. */
   readonly port?: number | undefined;
   /** Instead of `port`: several, with names of their own. One is the default, for readers that take only one. */
   readonly ports?:
@@ -206,7 +207,6 @@ export const emptyList: readonly never[] = Object.freeze([]);
 export const defaultWeights: Weights = Object.freeze({ passing: 1, warning: 1 });
 
 const CHECK_STATUS_DEFAULT = "critical";
-const INT32_MAX = 2_147_483_647;
 const MAX_JSON_DEPTH = 64;
 const PEER_NAME_REFUSED = "cannot register requests with PeerName in them";
 
@@ -258,10 +258,11 @@ function flag(value: unknown, path: string): boolean {
   throw invalid(`${path} must be true or false`);
 }
 
-function wholeNumber(value: unknown, path: string, maximum: number): number {
+/** Any, as in Consul: an invalid port is stored all the same, and left out where a port is needed. */
+function wholeNumber(value: unknown, path: string): number {
   if (value === undefined || value === null) return 0;
-  if (typeof value !== "number" || !Number.isInteger(value) || value < 0 || value > maximum) {
-    throw invalid(`${path} must be a whole number from 0 to ${maximum}, not ${describe(value)}`);
+  if (typeof value !== "number" || !Number.isSafeInteger(value)) {
+    throw invalid(`${path} must be a whole number, not ${describe(value)}`);
   }
   return value === 0 ? 0 : value;
 }
@@ -347,7 +348,7 @@ function parseLocality(value: unknown, path: string): Locality | undefined {
   const from = fields(value, path, localityFields);
   const region = text(from.region, `${path}.region`);
   const zone = text(from.zone, `${path}.zone`);
-  return region === "" && zone === "" ? undefined : Object.freeze({ region, zone });
+  return Object.freeze({ region, zone });
 }
 
 const addressFields: ReadonlySet<keyof ServiceAddress> = new Set<keyof ServiceAddress>(["address", "port"]);
@@ -356,7 +357,7 @@ function parseServiceAddress(value: unknown, path: string): ServiceAddress {
   const from = fields(value, path, addressFields);
   return Object.freeze({
     address: text(from.address, `${path}.address`),
-    port: wholeNumber(from.port, `${path}.port`, 65_535),
+    port: wholeNumber(from.port, `${path}.port`),
   });
 }
 
@@ -371,7 +372,7 @@ function parsePorts(value: unknown): readonly ServicePort[] | undefined {
     const from = fields(element, path, portFields);
     return Object.freeze({
       name: text(from.name, `${path}.name`),
-      port: wholeNumber(from.port, `${path}.port`, 65_535),
+      port: wholeNumber(from.port, `${path}.port`),
       default: flag(from.default, `${path}.default`),
     });
   });
@@ -438,7 +439,7 @@ function parseProxy(value: unknown): ProxyDefinition | undefined {
     destinationServiceName: text(from.destinationServiceName, "service.proxy.destinationServiceName"),
     destinationServiceId: text(from.destinationServiceId, "service.proxy.destinationServiceId"),
     localServiceAddress: text(from.localServiceAddress, "service.proxy.localServiceAddress"),
-    localServicePort: wholeNumber(from.localServicePort, "service.proxy.localServicePort", 65_535),
+    localServicePort: wholeNumber(from.localServicePort, "service.proxy.localServicePort"),
     localServiceSocketPath: text(from.localServiceSocketPath, "service.proxy.localServiceSocketPath"),
     mode: text(from.mode, "service.proxy.mode"),
     ...(Object.keys(config).length > 0 && { config }),
@@ -524,7 +525,7 @@ export function parseServiceShape(value: unknown): Service {
   const proxy = parseProxy(from.proxy);
   const connect = parseConnect(from.connect);
   const locality = parseLocality(from.locality, "service.locality");
-  const port = wholeNumber(from.port, "service.port", 65_535);
+  const port = wholeNumber(from.port, "service.port");
   const ports = parsePorts(from.ports);
   return Object.freeze({
     kind: text(from.kind, "service.kind"),
@@ -583,7 +584,7 @@ export function parseCheckShape(value: unknown, node: string): Check {
     type: text(from.type, "check.type"),
     interval: text(from.interval, "check.interval"),
     timeout: text(from.timeout, "check.timeout"),
-    exposedPort: wholeNumber(from.exposedPort, "check.exposedPort", INT32_MAX),
+    exposedPort: wholeNumber(from.exposedPort, "check.exposedPort"),
     definition: keptObject(from.definition, "check.definition", checkDefinitionShape),
   });
 }
@@ -649,33 +650,43 @@ function uuidProblem(id: string): string | undefined {
   return `encoding/hex: invalid byte: U+${code} '${odd[0]}'`;
 }
 
-function validateNode(node: Node, datacenter: string): void {
-  const problem = node.id === "" ? undefined : uuidProblem(node.id);
+function requireNode({ id, name }: Node): void {
+  if (name === "") throw invalid("Must provide node");
+  const problem = id === "" ? undefined : uuidProblem(id);
   if (problem !== undefined) throw invalid(`Bad node ID: ${problem}`);
-  if (node.datacenter !== datacenter) throw invalid("No path to datacenter");
 }
 
-/** What is wrong with a gateway that is to have a sidecar. */
-export function gatewayWithSidecar(kind: string): string {
-  return `A ${kind} cannot have a sidecar service defined`;
+function requireDatacenter(given: string, own: string): void {
+  if (given !== own) throw invalid("No path to datacenter");
 }
 
-/** What is wrong with a sidecar that says which id it is to have. */
-export const SIDECAR_WITH_ID = "A SidecarService cannot specify an ID as this is managed by the agent";
+/** As it was given: what is read back has the default one of several there, and may be written again (Consul refuses it). */
+function givenPort({ port, ports = [] }: Service): number {
+  return ports.length > 0 && port === defaultPort(ports) ? 0 : port;
+}
+
+/** What an agent may see to for the sidecars that it makes itself. */
+function placeProblems(service: Service): readonly string[] {
+  const { kind, locality, socketPath } = service;
+  return [
+    ...(locality?.region === "" && locality.zone !== "" ? ["zone cannot be set without region"] : []),
+    ...(kind === "connect-proxy" && givenPort(service) === 0 && socketPath === ""
+      ? ["Port or SocketPath must be set for a connect-proxy"]
+      : []),
+  ];
+}
 
 /** The rules by kind; all broken ones are collected. */
-function kindProblems(service: Service, hasSidecar: boolean): readonly string[] {
+function kindProblems(service: Service): readonly string[] {
   const problems: string[] = [];
   const { kind, ports = [], socketPath, proxy } = service;
-  // As it was given: what is read back has the default one of several there, and may be written again (Consul refuses it).
-  const port = ports.length > 0 && service.port === defaultPort(ports) ? 0 : service.port;
+  const port = givenPort(service);
   const native = service.connect?.native === true;
-  if (service.locality?.region === "") problems.push("zone cannot be set without region");
+  const sidecar = service.connect?.sidecarService;
   if (ports.length > 0 && (kind === "connect-proxy" || kind.endsWith("-gateway"))) {
     problems.push(`Ports cannot be set for a ${kind}`);
   }
   if (kind === "connect-proxy") {
-    if (port === 0 && socketPath === "") problems.push("Port or SocketPath must be set for a connect-proxy");
     const destination = proxy?.destinationServiceName.trim() ?? "";
     if (destination === "") {
       problems.push("Proxy.DestinationServiceName must be non-empty for Connect proxy services");
@@ -690,7 +701,7 @@ function kindProblems(service: Service, hasSidecar: boolean): readonly string[] 
     problems.push(`Port must be non-zero for a ${kind}`);
   }
   if (kind.endsWith("-gateway")) {
-    if (hasSidecar) problems.push(gatewayWithSidecar(kind));
+    if (sidecar !== undefined) problems.push(`A ${kind} cannot have a sidecar service defined`);
     const set: readonly (readonly [string, boolean])[] = [
       ["DestinationServiceName", (proxy?.destinationServiceName ?? "") !== ""],
       ["DestinationServiceID", (proxy?.destinationServiceId ?? "") !== ""],
@@ -703,8 +714,11 @@ function kindProblems(service: Service, hasSidecar: boolean): readonly string[] 
       if (given) problems.push(`The Proxy.${field} configuration is invalid for a ${kind}`);
     }
   }
-  if (textOf(service.connect?.sidecarService, "ID") !== "") {
-    problems.push(SIDECAR_WITH_ID);
+  if (textOf(sidecar, "ID") !== "") {
+    problems.push("A SidecarService cannot specify an ID as this is managed by the agent");
+  }
+  if (memberOf(memberOf(sidecar, "Connect"), "SidecarService") !== undefined) {
+    problems.push("A SidecarService cannot have a nested SidecarService");
   }
   if (native && port === 0 && socketPath === "") {
     problems.push("Port or SocketPath must be set for a Connect native service.");
@@ -715,17 +729,31 @@ function kindProblems(service: Service, hasSidecar: boolean): readonly string[] 
   return problems;
 }
 
+/** @throws {PeeringError} `invalid-registration`: a kind that there is not. */
+export function requireKind(kind: string): asserts kind is ServiceKind {
+  if (!kinds.has(kind)) throw invalid(`Invalid service kind ${JSON.stringify(kind)}`);
+}
+
+function listed(problems: readonly string[]): string | undefined {
+  return problems.length === 0 ? undefined : listProblems(problems);
+}
+
+/**
+ * What breaks the rules in a service by itself, in Consul's words; undefined: nothing does.
+ * @param isMade - it is a sidecar that an agent makes, and finds a port for.
+ * @throws {PeeringError} `invalid-registration`: a field of the wrong type.
+ */
+export function serviceProblem(registration: ServiceRegistration, isMade = false): string | undefined {
+  const service = parseServiceShape(registration);
+  return listed([...(isMade ? [] : placeProblems(service)), ...kindProblems(service)]);
+}
+
 /** The shape and the rules of one service, its id filled in. */
 function parseService(value: unknown): Service {
   const service = parseServiceShape(value);
-  const sidecar = field(field(value, "connect"), "sidecarService");
-  const hasSidecar = sidecar !== undefined && sidecar !== null;
-  if (!kinds.has(service.kind)) throw invalid(`Invalid service kind ${JSON.stringify(service.kind)}`);
-  const problems = kindProblems(service, hasSidecar);
-  if (problems.length > 0) {
-    const heading = problems.length === 1 ? "1 error occurred:" : `${problems.length} errors occurred:`;
-    throw invalid(`${heading}\n${problems.map((problem) => `\t* ${problem}\n`).join("")}\n`);
-  }
+  requireKind(service.kind);
+  const problem = listed([...placeProblems(service), ...kindProblems(service)]);
+  if (problem !== undefined) throw invalid(problem);
   if (service.name === "") {
     throw invalid(
       service.id === ""
@@ -786,10 +814,6 @@ function isPositive(value: JsonValue | undefined): boolean {
   return (typeof value === "string" ? (parseDuration(value) ?? 0) : typeof value === "number" ? value : 0) > 0;
 }
 
-function requireCheckId(check: Check): void {
-  if (check.checkId === "") throw invalid("Must provide check ID or name");
-}
-
 const registrationFields: ReadonlySet<keyof Registration> = new Set<keyof Registration>([
   "node",
   "id",
@@ -821,9 +845,9 @@ export function parseRegistration(input: unknown, datacenter: string): ParsedReg
 
   const skipNodeUpdate = flag(from.skipNodeUpdate, "skipNodeUpdate");
   const node = nodeFrom(from, from.node, "node", from.nodeMeta, "nodeMeta", datacenter);
-  if (node.name === "") throw invalid("Must provide node");
+  requireDatacenter(node.datacenter, datacenter);
+  requireNode(node);
   if (node.address === "" && !skipNodeUpdate) throw invalid("Must provide address if SkipNodeUpdate is not set");
-  validateNode(node, datacenter);
 
   const serviceInput = from.service;
   const service = serviceInput === undefined || serviceInput === null ? undefined : parseService(serviceInput);
@@ -832,7 +856,6 @@ export function parseRegistration(input: unknown, datacenter: string): ParsedReg
   const checks: Check[] = [];
   for (const checkInput of checkInputs) {
     const parsed = withType(parseCheckShape(checkInput, node.name));
-    requireCheckId(parsed);
     if (lowerCase(parsed.node) !== nodeKey) {
       throw invalid(
         `Node '${parsed.node}' for check '${parsed.checkId}' doesn't match register request node '${node.name}'`,
@@ -857,11 +880,10 @@ const deregistrationFields: ReadonlySet<keyof Deregistration> = new Set<keyof De
  */
 export function parseDeregistration(input: unknown, datacenter: string): ParsedDeregistration {
   const from = fields(input, "deregistration", deregistrationFields);
-  if (namesPeer(from)) throw invalid(PEER_NAME_REFUSED);
+  requireDatacenter(text(from.datacenter, "datacenter") || datacenter, datacenter);
   const node = text(from.node, "node");
   if (node === "") throw invalid("Must provide node");
-  const where = text(from.datacenter, "datacenter");
-  if (where !== "" && where !== datacenter) throw invalid("No path to datacenter");
+  if (namesPeer(from)) throw invalid(PEER_NAME_REFUSED);
   return { node, serviceId: text(from.serviceId, "serviceId"), checkId: text(from.checkId, "checkId") };
 }
 
@@ -882,23 +904,28 @@ function parseOperation(input: unknown, datacenter: string): ParsedOperation {
   if (!isVerb(verb)) throw invalid(`unknown ${type} operation: ${text(verb, "operation.verb")}`);
   const modifyIndex = from.modifyIndex ?? 0n;
   if (typeof modifyIndex !== "bigint") throw invalid("operation.modifyIndex must be a bigint");
+  // What is looked up is found by its name alone, and a node that is not named is none.
   if (type === "node") {
     const node = parseNodeShape(from.node, datacenter);
-    if (node.name === "") throw invalid("Must provide node");
-    validateNode(node, datacenter);
+    if (verb === "get") return { type, verb, node, modifyIndex };
+    requireNode(node);
+    requireDatacenter(node.datacenter, datacenter);
     return { type, verb, node, modifyIndex };
   }
   if (type === "service") {
     const node = text(from.node, "operation.node");
-    if (node === "") throw invalid("Must provide node");
-    // What is looked up is found by its id alone.
     const service = verb === "get" ? parseServiceShape(from.service) : parseService(from.service);
     return { type, verb, node, service, modifyIndex };
   }
-  const check = parseCheckShape(from.check, "");
-  if (check.node === "") throw invalid("Must provide node");
-  requireCheckId(check);
-  return { type, verb, check, modifyIndex };
+  return { type, verb, check: parseCheckShape(from.check, ""), modifyIndex };
+}
+
+/**
+ * Checks one operation of a transaction by itself.
+ * @throws {PeeringError} `invalid-registration` with Consul's text.
+ */
+export function checkOperation(operation: TransactionOperation, datacenter: string): void {
+  parseOperation(operation, datacenter);
 }
 
 /**

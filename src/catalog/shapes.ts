@@ -225,8 +225,45 @@ export const agentProxyShape: Shape = {
   }),
 };
 
-/** A sidecar that a registration asks an agent for. The catalog keeps what it was told, and makes none. */
-export const sidecarShape: Shape = {
+/** A check in the definition of a service. */
+const serviceCheckShape: Shape = {
+  CheckID: always(text),
+  Name: always(text),
+  Status: always(text),
+  Notes: always(text),
+  ScriptArgs: always(texts),
+  HTTP: always(text),
+  H2PING: always(text),
+  H2PingUseTLS: always(flag),
+  Header: always({ as: "textsMap" }),
+  Method: always(text),
+  Body: always(text),
+  DisableRedirects: always(flag),
+  TCP: always(text),
+  TCPUseTLS: always(flag),
+  UDP: always(text),
+  Interval: always(nanoseconds),
+  AliasNode: always(text),
+  AliasService: always(text),
+  DockerContainerID: always(text),
+  Shell: always(text),
+  GRPC: always(text),
+  GRPCUseTLS: always(flag),
+  OSService: always(text),
+  TLSServerName: always(text),
+  TLSSkipVerify: always(flag),
+  Timeout: always(nanoseconds),
+  TTL: always(nanoseconds),
+  SuccessBeforePassing: always(int),
+  FailuresBeforeWarning: always(int),
+  FailuresBeforeCritical: always(int),
+  ProxyHTTP: always(text),
+  ProxyGRPC: always(text),
+  DeregisterCriticalServiceAfter: always(nanoseconds),
+  OutputMaxSize: always(int),
+};
+
+const innerSidecarShape: Shape = {
   Kind: text,
   ID: always(text),
   Name: always(text),
@@ -236,11 +273,19 @@ export const sidecarShape: Shape = {
   Meta: always(textMap),
   Port: always(int),
   SocketPath: always(text),
+  Check: value(serviceCheckShape),
+  Checks: always(list(serviceCheckShape)),
   Weights: { ...one({ Passing: always(int), Warning: always(int) }), always: null },
   Token: always(text),
   EnableTagOverride: always(flag),
   Locality: { ...one({ Region: text, Zone: text }), always: null },
   Proxy: { ...one(proxyShape), always: null },
+};
+
+/** A sidecar that a registration asks an agent for. The catalog keeps what it was told, and makes none. */
+export const sidecarShape: Shape = {
+  ...innerSidecarShape,
+  Connect: { ...one({ Native: flag, SidecarService: one(innerSidecarShape) }), always: null },
 };
 
 /** How a check is made, as the catalog stores it for the program that makes it. */
@@ -271,6 +316,43 @@ export const checkDefinitionShape: Shape = {
   AliasService: text,
   SessionName: text,
   TTL: nanoseconds,
+};
+
+// What a transaction may say, which is what Consul's client in Go has.
+
+const DEFINED_BY_AGENTS_ALONE = new Set([
+  "OutputMaxSize",
+  "DisableRedirects",
+  "H2PING",
+  "H2PingUseTLS",
+  "ScriptArgs",
+  "DockerContainerID",
+  "Shell",
+  "AliasNode",
+  "AliasService",
+  "TTL",
+]);
+const CHECKS_OF_AGENTS_ALONE = new Set(["DisableRedirects", "ProxyHTTP", "ProxyGRPC", "OutputMaxSize"]);
+
+/** A check of a sidecar as a transaction may say it: durations are texts. */
+export const transactionCheckShape: Shape = Object.fromEntries(
+  Object.entries(serviceCheckShape)
+    .filter(([name]) => !CHECKS_OF_AGENTS_ALONE.has(name))
+    .map(([name, field]) => [name, field.as === "nanoseconds" ? text : field]),
+);
+
+/** How a check is made, as a transaction may say it. */
+export const transactionCheckDefinitionShape: Shape = Object.fromEntries(
+  Object.entries(checkDefinitionShape).filter(([name]) => !DEFINED_BY_AGENTS_ALONE.has(name)),
+);
+
+/** A sidecar as a transaction may say it, which Consul does not keep. */
+export const transactionSidecarShape: Shape = {
+  ...Object.fromEntries(Object.entries(innerSidecarShape).filter(([name]) => name !== "Token")),
+  Check: ignored,
+  Checks: ignored,
+  Namespace: ignored,
+  Partition: ignored,
 };
 
 // Config entries.

@@ -8,7 +8,15 @@ import { durationText } from "../syntax/go-duration.js";
 import { goString, goStruct } from "../syntax/go-json.js";
 import type { Answer, Call } from "./call.js";
 import { judgeFor } from "./catalog.js";
-import { checkDefinition, isEmptyCheck, loneCheckType, type ServiceCheckBody } from "./check-json.js";
+import {
+  type CheckBody,
+  checkDefinition,
+  checkProblem,
+  checkTypeOf,
+  isEmptyCheck,
+  loneCheckType,
+  type ServiceCheckBody,
+} from "./check-json.js";
 import { badRequest, HttpError } from "./http-error.js";
 import { catalogBody } from "./registration-json.js";
 import type { Operation, ParameterDoc } from "./routes.js";
@@ -30,40 +38,54 @@ export function ownNode({ server }: Call): {
   return { node: server.nodeName, address: host || "127.0.0.1", skipNodeUpdate: true };
 }
 
+/** The checks of a service: a `Check` that says nothing is none. */
+export function givenChecks(
+  check: ServiceCheckBody | undefined,
+  checks: readonly ServiceCheckBody[],
+): readonly ServiceCheckBody[] {
+  return check === undefined || isEmptyCheck(check) ? checks : [check, ...checks];
+}
+
+/** @param where - what is said of the place of a check with a problem. @throws {HttpError} 400 with Consul's text. */
+export function validateChecks(checks: readonly ServiceCheckBody[], where = ""): void {
+  for (const body of checks) {
+    const problem = checkProblem(body);
+    if (problem !== undefined) throw badRequest(`Invalid check${where}: ${problem}`);
+  }
+  if (checks.some(({ Status: status }) => status !== "" && !isCheckStatus(status))) {
+    throw badRequest("Status for checks must 'passing', 'warning', 'critical'");
+  }
+}
+
 /**
  * The checks of a service that is being registered. One that is there already keeps what it found.
- * @throws {HttpError} with Consul's text.
+ * @throws {HttpError} as {@link checkDefinition}.
  */
 export function serviceChecks(
   call: Call,
   service: { readonly id: string; readonly name: string },
-  check: ServiceCheckBody | undefined,
   checks: readonly ServiceCheckBody[],
 ): readonly PreparedCheck[] {
-  const given = check === undefined || isEmptyCheck(check) ? checks : [check, ...checks];
-  return given.map((body, index) => {
-    const definition = checkDefinition(body);
-    if (!["", "passing", "warning", "critical"].includes(body.Status)) {
-      throw badRequest("Status for checks must 'passing', 'warning', 'critical'");
-    }
-    const place = given.length > 1 ? `:${index + 1}` : "";
-    return prepared(call, definition, {
+  return checks.map((body, index) => {
+    const place = checks.length > 1 ? `:${index + 1}` : "";
+    return prepared(call, body, {
       checkId: body.CheckID || `service:${service.id}${place}`,
       name: body.Name || `Service '${service.name}' check`,
       status: body.Status,
       notes: body.Notes,
       serviceId: service.id,
-      interval: durationText(definition.intervalMs),
-      timeout: durationText(definition.timeoutMs),
+      interval: durationText(body.Interval),
+      timeout: durationText(body.Timeout),
     });
   });
 }
 
 function prepared(
   call: Call,
-  definition: CheckDefinition,
+  body: CheckBody,
   registration: CheckRegistration & { readonly checkId: string },
 ): PreparedCheck {
+  const definition = checkDefinition(body);
   const { host, server } = call;
   const known = host.catalog.check(server.nodeName, registration.checkId);
   const before = known && (host.checks.result(registration.checkId) ?? known);
@@ -71,7 +93,7 @@ function prepared(
     definition,
     registration: {
       ...registration,
-      type: definition.method.type,
+      type: checkTypeOf(body, definition),
       ...(before && { status: before.status, output: before.output }),
     },
   };
@@ -83,21 +105,23 @@ async function register(call: Call): Promise<Answer> {
   const body = await catalogBody(call, loneCheckType);
   if (body.Name === "") throw badRequest("Missing check name");
   if (body.Status !== "" && !isCheckStatus(body.Status)) throw badRequest("Bad check status");
-  const definition = checkDefinition(body);
+  const problem = checkProblem(body);
+  if (problem !== undefined) throw badRequest(`Invalid check: ${problem}`);
   const { host, server } = call;
   const serviceId = body.ServiceID || body.service_id;
   const service = serviceId === "" ? undefined : host.catalog.service(server.nodeName, serviceId);
-  if (serviceId !== "" && service === undefined) {
+  // The catalog finds an id in any case, and an agent's own services as they are written alone.
+  if (serviceId !== "" && service?.id !== serviceId) {
     throw new HttpError(404, `ServiceID ${JSON.stringify(serviceId)} does not exist`);
   }
-  const check = prepared(call, definition, {
+  const check = prepared(call, body, {
     checkId: body.ID || body.Name,
     name: body.Name,
     status: body.Status,
     notes: body.Notes,
     serviceId: service?.id ?? "",
-    interval: durationText(definition.intervalMs) || "0s",
-    timeout: durationText(definition.timeoutMs) || "0s",
+    interval: durationText(body.Interval) || "0s",
+    timeout: durationText(body.Timeout) || "0s",
   });
   const access = await call.access();
   requireOwner(access, server.nodeName, service?.name ?? "");
@@ -105,7 +129,7 @@ async function register(call: Call): Promise<Answer> {
   if (existing !== undefined) requireOwner(access, server.nodeName, existing.serviceName);
   await host.checks.register(
     [{ ...ownNode(call), checks: [check.registration] }],
-    new Map([[check.registration.checkId, definition]]),
+    new Map([[check.registration.checkId, check.definition]]),
     { judge: judgeFor(access) },
   );
   return {};

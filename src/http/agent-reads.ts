@@ -220,11 +220,15 @@ function agentServiceJson({ host }: Call, registered: ServiceView["service"]): J
     TaggedAddresses: addressesJson(service.taggedAddresses),
     Weights: { Passing: service.weights.passing, Warning: service.weights.warning },
     EnableTagOverride: service.enableTagOverride,
-    Proxy: service.kind === "" ? undefined : proxyJson(service.proxy, agentProxyShape),
+    Proxy: isProxy(service.kind) ? proxyJson(service.proxy, agentProxyShape) : undefined,
     Connect: service.connect?.native === true ? connectJson(service.connect) : undefined,
     Datacenter: host.datacenter,
     Locality: service.locality && { Region: service.locality.region, Zone: service.locality.zone },
   };
+}
+
+function isProxy(kind: string): boolean {
+  return kind === "connect-proxy" || kind.endsWith("-gateway");
 }
 
 /** Without the virtual address that the catalog adds: an agent does not know it. */

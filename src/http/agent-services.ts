@@ -1,18 +1,17 @@
 import { isIP } from "node:net";
 import type { Access } from "../access/authorizer.js";
-import { listProblems } from "../catalog/entry-reader.js";
 import type { JsonObject, StringMap } from "../catalog/instance.js";
 import { isList, isObject } from "../catalog/kept-members.js";
 import { lowerCase } from "../catalog/names.js";
 import { textOf } from "../catalog/proxy-rules.js";
-import { gatewayWithSidecar, metaProblem, SIDECAR_WITH_ID } from "../catalog/registration.js";
+import { metaProblem, type ServiceRegistration, serviceProblem } from "../catalog/registration.js";
 import { PeeringError } from "../errors.js";
 import type { Judge } from "../host/catalog.js";
 import {
   type GoFields,
   type GoType,
-  goAliased,
   goBool,
+  goDecoded,
   goInt,
   goList,
   goMap,
@@ -20,21 +19,21 @@ import {
   goString,
   goStruct,
 } from "../syntax/go-json.js";
-import { ownNode, type PreparedCheck, serviceChecks, unknownService } from "./agent-checks.js";
+import { givenChecks, ownNode, serviceChecks, unknownService, validateChecks } from "./agent-checks.js";
 import type { Answer, Call } from "./call.js";
 import { judgeFor, requireInstance } from "./catalog.js";
-import { isEmptyCheck, type ServiceCheckBody, serviceCheckType } from "./check-json.js";
-import { badRequest } from "./http-error.js";
+import { type ServiceCheckBody, serviceCheckType } from "./check-json.js";
+import { badRequest, HttpError } from "./http-error.js";
 import {
   type AddressBody,
   addressesType,
   catalogBody,
+  connectTypeOf,
   type LocalityBody,
   localityType,
   type PortBody,
   portsType,
   proxyType,
-  type ServiceBody,
   serviceRegistration,
   type WeightsBody,
   weightsType,
@@ -77,8 +76,6 @@ const sidecarType: GoType<Definition | undefined> = {
   read: (value, path) => definitionType.read(value, path),
 };
 
-const connectFields: GoFields<ConnectBody> = { Native: goBool, SidecarService: sidecarType };
-
 const definitionFields: GoFields<Definition> = {
   Kind: goString,
   ID: goString,
@@ -95,18 +92,16 @@ const definitionFields: GoFields<Definition> = {
   Check: goOptional(serviceCheckType),
   Checks: goList(serviceCheckType),
   Proxy: proxyType,
-  // As in Consul, which passes over what it does not know here.
-  Connect: goAliased(goStruct<ConnectBody>("structs.ServiceConnect", connectFields, { strict: false }), connectFields, {
-    sidecar_service: "SidecarService",
-  }),
+  Connect: connectTypeOf<ConnectBody>({ Native: goBool, SidecarService: sidecarType }),
   Locality: goOptional(localityType),
   Token: goString,
 };
 
-const definitionType: GoType<Definition> = goAliased(
-  goStruct<Definition>("structs.ServiceDefinition", definitionFields),
-  definitionFields,
-  { enable_tag_override: "EnableTagOverride", tagged_addresses: "TaggedAddresses" },
+const definitionType: GoType<Definition> = goDecoded(
+  goStruct<Definition>("structs.ServiceDefinition", definitionFields, {
+    aliases: { enable_tag_override: "EnableTagOverride", tagged_addresses: "TaggedAddresses" },
+  }),
+  (read) => read,
 );
 
 const SIDECAR = "-sidecar-proxy";
@@ -120,8 +115,10 @@ async function register(call: Call): Promise<Answer> {
   call.refuseNamespace();
   call.refusePartition();
   const body = await catalogBody(call, definitionType);
-  validate(body);
+  if (body.Name === "") throw badRequest("Missing service name");
+  if (["0.0.0.0", "::", "[::]"].includes(body.Address)) throw badRequest("Invalid service address");
   const access = await call.access();
+  validate(body);
   const { SidecarService: sidecar } = body.Connect;
   const write = (): Promise<void> => writeService(call, body, access);
   // A port that is free is taken before anything else looks for one.
@@ -134,16 +131,32 @@ async function writeService(call: Call, body: Definition, access: Access): Promi
   const id = body.ID || body.Name;
   const { catalog } = call.host;
   const node = ownNode(call);
-  const services = [serviceOf(call, body, id)];
+  const definitions = [{ ...body, ID: id }];
+  requireInstance(access, call.host, node.node, registrationOf(body, id));
   const sidecar = body.Connect.SidecarService;
   if (sidecar !== undefined) {
-    services.push(sidecarOf(call, body, id, sidecar));
-  }
-  const registrations = services.map(({ service, checks }) => {
-    const registration = serviceRegistration(service);
+    const made = sidecarOf(call, body, id, sidecar);
+    const registration = registrationOf(made, made.ID);
+    // It is judged before a port is found for it.
+    const problem = serviceProblem({ ...registration, port: sidecar.Port }, true);
+    if (problem !== undefined) throw badRequest(`Failed Validation: ${problem}`);
     requireInstance(access, call.host, node.node, registration);
-    return { ...node, service: registration, checks: checks.map((each) => each.registration) };
-  });
+    definitions.push(made);
+  }
+  for (const { TaggedAddresses: addresses } of definitions) requireFamilies(addresses);
+  const services = definitions.map((definition) => ({
+    registration: registrationOf(definition, definition.ID),
+    checks: serviceChecks(
+      call,
+      { id: definition.ID, name: definition.Name },
+      givenChecks(definition.Check, definition.Checks),
+    ),
+  }));
+  const registrations = services.map(({ registration, checks }) => ({
+    ...node,
+    service: registration,
+    checks: checks.map((each) => each.registration),
+  }));
   const judge: Judge = (touched) => {
     // The agent puts its own node there itself, with the first service.
     const made = catalog.nodeAlone(node.node) === undefined;
@@ -170,8 +183,6 @@ async function writeService(call: Call, body: Definition, access: Access): Promi
 
 /** @throws {HttpError} 400 with Consul's text. */
 function validate(body: Definition): void {
-  if (body.Name === "") throw badRequest("Missing service name");
-  if (["0.0.0.0", "::", "[::]"].includes(body.Address)) throw badRequest("Invalid service address");
   const { Weights: weights } = body;
   if (weights !== undefined) {
     const problem = weightsProblem(weights);
@@ -180,14 +191,16 @@ function validate(body: Definition): void {
   const problem = metaProblem(body.Meta ?? {}, body.Kind);
   if (problem !== undefined) throw badRequest(`Invalid Service Meta: ${problem}`);
   const { SidecarService: sidecar } = body.Connect;
+  if (sidecar !== undefined && body.Ports.length > 0) {
+    throw badRequest("MultiPort cannot be used with Consul Connect.");
+  }
+  const broken = serviceProblem(registrationOf(body, body.ID || body.Name, sidecar));
+  if (broken !== undefined) throw badRequest(`Validation failed: ${broken}`);
+  validateChecks(givenChecks(body.Check, body.Checks));
   if (sidecar === undefined) return;
-  if (body.Ports.length > 0) throw badRequest("MultiPort cannot be used with Consul Connect.");
-  const problems = [
-    ...(body.Kind.endsWith("-gateway") ? [gatewayWithSidecar(body.Kind)] : []),
-    ...(sidecar.ID === "" ? [] : [SIDECAR_WITH_ID]),
-    ...(sidecar.Connect.SidecarService === undefined ? [] : ["A SidecarService cannot have a nested SidecarService"]),
-  ];
-  if (problems.length > 0) throw badRequest(`Validation failed: ${listProblems(problems)}`);
+  validateChecks(givenChecks(sidecar.Check, sidecar.Checks), " in sidecar_service");
+  const sidecarProblem = metaProblem(sidecar.Meta ?? {}, sidecar.Kind);
+  if (sidecarProblem !== undefined) throw badRequest(`Invalid SidecarService: ${sidecarProblem}`);
 }
 
 function weightsProblem({ Passing: passing, Warning: warning }: WeightsBody): string | undefined {
@@ -205,39 +218,60 @@ function told(error: unknown): unknown {
   return badRequest(/^\d+ errors? occurred:/.test(text) ? `Validation failed: ${text}` : text);
 }
 
-interface Prepared {
-  readonly service: ServiceBody;
-  readonly checks: readonly PreparedCheck[];
+/** The families of addresses by whose tags services are found: what has such a tag must be one. */
+const FAMILIES: readonly (readonly [tag: string, family: 4 | 6])[] = [
+  ["lan_ipv4", 4],
+  ["wan_ipv4", 4],
+  ["lan_ipv6", 6],
+];
+
+/** @throws {HttpError} 500 with Consul's text: a tag is that of a family, and its address none of it. */
+function requireFamilies(addresses: Readonly<Record<string, AddressBody>>): void {
+  for (const [tag, family] of FAMILIES) {
+    const address = Object.hasOwn(addresses, tag) ? addresses[tag] : undefined;
+    if (address === undefined || familyOf(address.Address) === family) continue;
+    throw new HttpError(500, `Service tagged address "${tag}" must be a valid ipv${family} address`);
+  }
 }
 
-/** @throws {HttpError} with Consul's text: what is wrong with a check. */
-function serviceOf(call: Call, body: Definition, id: string): Prepared {
-  return {
-    service: {
-      Kind: body.Kind,
-      ID: id,
-      Service: body.Name,
-      Tags: body.Tags ?? [],
-      Address: body.Address,
-      TaggedAddresses: { ...addressesByFamily(body), ...body.TaggedAddresses },
-      Meta: body.Meta ?? {},
-      Port: body.Port,
-      Ports: body.Ports,
-      SocketPath: body.SocketPath,
-      Weights: body.Weights,
-      EnableTagOverride: body.EnableTagOverride,
-      Proxy: withUpstreamTypes(body.Proxy),
-      Connect: {
-        Native: body.Connect.Native,
-        SidecarService: undefined,
-        PeerMeta: undefined,
-      },
-      Locality: body.Locality,
-      PeerName: "",
-      CreateIndex: 0n,
-      ModifyIndex: 0n,
+/** 0: no address of the Internet Protocol, nor one that says of which zone it is. */
+function familyOf(address: string): number {
+  return address.includes("%") ? 0 : isIP(address);
+}
+
+/** @param sidecar - as it is to be judged together with its service; the agent registers it by itself. */
+function registrationOf(body: Definition, id: string, sidecar?: Definition): ServiceRegistration {
+  return serviceRegistration({
+    Kind: body.Kind,
+    ID: id,
+    Service: body.Name,
+    Tags: body.Tags ?? [],
+    Address: body.Address,
+    TaggedAddresses: { ...addressesByFamily(body), ...body.TaggedAddresses },
+    Meta: body.Meta ?? {},
+    Port: body.Port,
+    Ports: body.Ports,
+    SocketPath: body.SocketPath,
+    Weights: body.Weights,
+    EnableTagOverride: body.EnableTagOverride,
+    Proxy: withUpstreamTypes(body.Proxy),
+    Connect: {
+      Native: body.Connect.Native,
+      SidecarService: sidecar && nestedOf(sidecar),
+      PeerMeta: undefined,
     },
-    checks: serviceChecks(call, { id, name: body.Name }, body.Check, body.Checks),
+    Locality: body.Locality,
+    PeerName: "",
+    CreateIndex: 0n,
+    ModifyIndex: 0n,
+  });
+}
+
+/** What rules there are about of a sidecar inside its service. */
+function nestedOf(sidecar: Definition): JsonObject {
+  return {
+    ...(sidecar.ID !== "" && { ID: sidecar.ID }),
+    ...(sidecar.Connect.SidecarService !== undefined && { Connect: { SidecarService: {} } }),
   };
 }
 
@@ -253,35 +287,32 @@ function withUpstreamTypes(proxy: JsonObject): JsonObject {
 
 /** What an agent of Consul adds to a service with an address of its own. */
 function addressesByFamily({ Address, Port, Ports }: Definition): Readonly<Record<string, AddressBody>> {
-  const family = isIP(Address);
+  const family = familyOf(Address);
   if (family === 0) return {};
   const address = { Address, Port: Ports.find((port) => port.Default)?.Port ?? Port };
   return { [`lan_ipv${family}`]: address, [`wan_ipv${family}`]: address };
 }
 
 /** The proxy beside a service: what it does not say itself it has from the service, as in Consul 1.21. */
-function sidecarOf(call: Call, parent: Definition, parentId: string, sidecar: Definition): Prepared {
+function sidecarOf(call: Call, parent: Definition, parentId: string, sidecar: Definition): Definition {
   const id = `${parentId}${SIDECAR}`;
   const proxy = sidecarProxy(parent, parentId, sidecar.Proxy);
   const address = sidecar.Address || parent.Address;
   const port = sidecar.Port || freeSidecarPort(call, id);
-  const checked = sidecar.Checks.length > 0 || (sidecar.Check !== undefined && !isEmptyCheck(sidecar.Check));
-  return serviceOf(
-    call,
-    {
-      ...sidecar,
-      Kind: sidecar.Kind || "connect-proxy",
-      Name: sidecar.Name || `${parent.Name}${SIDECAR}`,
-      Tags: sidecar.Tags !== undefined && sidecar.Tags.length > 0 ? sidecar.Tags : parent.Tags,
-      Meta: Object.keys(sidecar.Meta ?? {}).length > 0 ? sidecar.Meta : parent.Meta,
-      Locality: sidecar.Locality ?? parent.Locality,
-      Address: address,
-      Port: port,
-      Proxy: proxy,
-      Checks: checked ? sidecar.Checks : sidecarChecks(parentId, address || textOf(proxy, "LocalServiceAddress"), port),
-    },
-    id,
-  );
+  const checked = givenChecks(sidecar.Check, sidecar.Checks).length > 0;
+  return {
+    ...sidecar,
+    ID: id,
+    Kind: sidecar.Kind || "connect-proxy",
+    Name: sidecar.Name || `${parent.Name}${SIDECAR}`,
+    Tags: sidecar.Tags !== undefined && sidecar.Tags.length > 0 ? sidecar.Tags : parent.Tags,
+    Meta: Object.keys(sidecar.Meta ?? {}).length > 0 ? sidecar.Meta : parent.Meta,
+    Locality: sidecar.Locality ?? parent.Locality,
+    Address: address,
+    Port: port,
+    Proxy: proxy,
+    Checks: checked ? sidecar.Checks : sidecarChecks(parentId, address || textOf(proxy, "LocalServiceAddress"), port),
+  };
 }
 
 function sidecarProxy(parent: Definition, parentId: string, proxy: JsonObject): JsonObject {

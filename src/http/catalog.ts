@@ -7,14 +7,14 @@ import { catalogReads } from "./catalog-reads.js";
 import { ownDatacenter } from "./discovery.js";
 import { registeredSchema } from "./discovery-docs.js";
 import { HttpError } from "./http-error.js";
-import { catalogBody, deregisterType, registerType, registrationOf } from "./registration-json.js";
+import { catalogBody, deregisterType, enterprise, registerType, registrationOf } from "./registration-json.js";
 import type { Operation } from "./routes.js";
 import { bodySchema } from "./shape-json.js";
 
 async function register(call: Call): Promise<Answer> {
   call.refuseNamespace();
   call.refusePartition();
-  const registration = registrationOf(await catalogBody(call, registerType));
+  const registration = registrationOf(await catalogBody(call, registerType, enterprise));
   ownDatacenter(call);
   const access = await call.access();
   requireRegistration(access, call.host, registration);
@@ -78,7 +78,7 @@ export function nameOfInstance({ catalog }: PeeringHost, node: string, id: strin
 async function deregister(call: Call): Promise<Answer> {
   call.refuseNamespace();
   call.refusePartition();
-  const body = await catalogBody(call, deregisterType);
+  const body = await catalogBody(call, deregisterType, enterprise);
   ownDatacenter(call);
   const target = {
     node: body.Node,

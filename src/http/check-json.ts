@@ -1,10 +1,15 @@
+import type { JsonObject } from "../catalog/instance.js";
 import type { CheckDefinition, CheckMethod, CheckTls } from "../checks/definition.js";
 import { durationProblem, parseDuration } from "../syntax/go-duration.js";
 import {
+  type GoFields,
+  type GoJson,
   GoJsonError,
   GoNumber,
   type GoType,
+  goAny,
   goBool,
+  goDecoded,
   goInt,
   goList,
   goMap,
@@ -12,33 +17,49 @@ import {
   goStruct,
   int64From,
 } from "../syntax/go-json.js";
-import { badRequest, HttpError } from "./http-error.js";
+import { HttpError } from "./http-error.js";
+
+/** A duration as it was written: it is read when everything else was. */
+const writtenDuration: GoType<GoJson> = { ...goAny, name: "time.Duration", form: "duration" };
 
 /** Milliseconds of a text like `10s`, or of a number of nanoseconds. Other values are passed over, as in Consul. */
-const durationType: GoType<number> = {
-  name: "time.Duration",
-  form: "duration",
-  zero: () => 0,
-  read: (value) => {
-    if (value instanceof GoNumber) return Number(int64From(Number(value.text))) / 1e6;
-    if (typeof value !== "string") return 0;
-    const milliseconds = parseDuration(value);
-    if (milliseconds === undefined) throw new GoJsonError(durationProblem(value));
-    return milliseconds;
-  },
-};
+function millisecondsOf(value: GoJson): number {
+  if (value instanceof GoNumber) return Number(int64From(Number(value.text))) / 1e6;
+  if (typeof value !== "string") return 0;
+  const milliseconds = parseDuration(value);
+  if (milliseconds === undefined) throw new GoJsonError(durationProblem(value));
+  return milliseconds;
+}
 
-/** A duration may be there and zero, which is not the same as absent where another spelling is looked at, too. */
+interface WrittenDurations {
+  readonly Interval: GoJson;
+  readonly Timeout: GoJson;
+  readonly TTL: GoJson;
+  readonly DeregisterCriticalServiceAfter: GoJson;
+  readonly deregister_critical_service_after: GoJson;
+}
+
 interface Durations {
   readonly Interval: number;
   readonly Timeout: number;
   readonly TTL: number;
   readonly DeregisterCriticalServiceAfter: number;
-  readonly deregister_critical_service_after: number;
+}
+
+/** @throws {GoJsonError} one of them is none. */
+function durationsOf(read: WrittenDurations): Durations {
+  return {
+    Interval: millisecondsOf(read.Interval),
+    Timeout: millisecondsOf(read.Timeout),
+    TTL: millisecondsOf(read.TTL),
+    DeregisterCriticalServiceAfter: millisecondsOf(
+      read.DeregisterCriticalServiceAfter ?? read.deregister_critical_service_after,
+    ),
+  };
 }
 
 /** What every check in the body of a registration can say (Consul 1.21), with the second spellings that Consul takes. */
-export interface CheckBody extends Durations {
+interface CheckFields {
   readonly Name: string;
   readonly Status: string;
   readonly Notes: string;
@@ -52,7 +73,6 @@ export interface CheckBody extends Durations {
   readonly Method: string;
   readonly Body: string;
   readonly DisableRedirects: boolean;
-  readonly disable_redirects: boolean;
   readonly H2PING: string;
   readonly H2PingUseTLS: boolean;
   readonly h2ping_use_tls: boolean;
@@ -79,23 +99,30 @@ export interface CheckBody extends Durations {
   readonly OutputMaxSize: number;
 }
 
-/** A check in the registration of a service. */
-export interface ServiceCheckBody extends CheckBody {
+export interface CheckBody extends CheckFields, Durations {}
+
+interface ServiceCheckFields extends CheckFields {
   readonly CheckID: string;
   readonly ProxyHTTP: string;
   readonly ProxyGRPC: string;
 }
 
-/** A check that is registered by itself. */
-export interface LoneCheckBody extends CheckBody {
+/** A check in the registration of a service. */
+export interface ServiceCheckBody extends ServiceCheckFields, Durations {}
+
+interface LoneCheckFields extends CheckFields {
   readonly ID: string;
   readonly Token: string;
+  readonly disable_redirects: boolean;
 }
+
+/** A check that is registered by itself. */
+export interface LoneCheckBody extends LoneCheckFields, Durations {}
 
 /** True unless it is given: Consul's default of the flag beside it. */
 const goBoolOrTrue: GoType<boolean> = { ...goBool, zero: () => true };
 
-const shared: { readonly [Name in keyof CheckBody]: GoType<CheckBody[Name]> } = {
+const shared: GoFields<CheckFields & WrittenDurations> = {
   Name: goString,
   Status: goString,
   Notes: goString,
@@ -109,7 +136,6 @@ const shared: { readonly [Name in keyof CheckBody]: GoType<CheckBody[Name]> } = 
   Method: goString,
   Body: goString,
   DisableRedirects: goBool,
-  disable_redirects: goBool,
   H2PING: goString,
   H2PingUseTLS: goBoolOrTrue,
   h2ping_use_tls: goBoolOrTrue,
@@ -134,73 +160,146 @@ const shared: { readonly [Name in keyof CheckBody]: GoType<CheckBody[Name]> } = 
   FailuresBeforeWarning: goInt,
   FailuresBeforeCritical: goInt,
   OutputMaxSize: goInt,
-  Interval: durationType,
-  Timeout: durationType,
-  TTL: durationType,
-  DeregisterCriticalServiceAfter: durationType,
-  deregister_critical_service_after: durationType,
+  Interval: writtenDuration,
+  Timeout: writtenDuration,
+  TTL: writtenDuration,
+  DeregisterCriticalServiceAfter: writtenDuration,
+  deregister_critical_service_after: writtenDuration,
 };
 
-export const serviceCheckType: GoType<ServiceCheckBody> = goStruct<ServiceCheckBody>("structs.CheckType", {
-  ...shared,
-  CheckID: goString,
-  ProxyHTTP: goString,
-  ProxyGRPC: goString,
-});
+export const serviceCheckType: GoType<ServiceCheckBody> = goDecoded(
+  goStruct<ServiceCheckFields & WrittenDurations>("structs.CheckType", {
+    ...shared,
+    CheckID: goString,
+    ProxyHTTP: goString,
+    ProxyGRPC: goString,
+  }),
+  (read): ServiceCheckBody => ({ ...read, ...durationsOf(read) }),
+);
 
-export const loneCheckType: GoType<LoneCheckBody> = goStruct<LoneCheckBody>("structs.CheckDefinition", {
-  ...shared,
-  ID: goString,
-  Token: goString,
-});
+export const loneCheckType: GoType<LoneCheckBody> = goDecoded(
+  goStruct<LoneCheckFields & WrittenDurations>("structs.CheckDefinition", {
+    ...shared,
+    ID: goString,
+    Token: goString,
+    disable_redirects: goBool,
+  }),
+  (read): LoneCheckBody => ({
+    ...read,
+    ...durationsOf(read),
+    DisableRedirects: read.DisableRedirects || read.disable_redirects,
+  }),
+);
 
 const LEAST_INTERVAL_MS = 1_000;
 
 /** Whether a check says nothing at all: Consul passes over such a `Check`, though not one in `Checks`. */
 export function isEmptyCheck(body: ServiceCheckBody): boolean {
-  const nothing = serviceCheckType.zero();
-  return JSON.stringify(body) === JSON.stringify(nothing);
+  return Object.keys(keptCheck(body)).length === 0;
+}
+
+function scriptOf(body: CheckBody): readonly string[] {
+  return [body.ScriptArgs, body.Args, body.script_args].find((args) => args.length > 0) ?? [];
+}
+
+/** What says too little in a check, or what does not go together, in Consul's words. */
+export function checkProblem(body: CheckBody): string | undefined {
+  const alias = body.AliasNode !== "" || body.AliasService !== "";
+  const timed = isTimed(body);
+  if (body.Interval > 0 && body.TTL > 0) return "Interval and TTL cannot both be specified";
+  if (timed && body.Interval <= 0) {
+    return "Interval must be > 0 for Script, HTTP, H2PING, TCP, UDP or OSService checks";
+  }
+  if (timed && alias) return "Interval cannot be set for Alias checks";
+  if (alias && body.TTL > 0) return "TTL must be not be set for Alias checks";
+  if (!timed && !alias && body.TTL <= 0) return "TTL must be > 0 for TTL checks";
+  if (body.OutputMaxSize < 0) return "MaxOutputMaxSize must be positive";
+  return body.FailuresBeforeWarning > body.FailuresBeforeCritical
+    ? "FailuresBeforeWarning can't be higher than FailuresBeforeCritical"
+    : undefined;
+}
+
+/** Whether it is run again and again. */
+function isTimed(body: CheckBody): boolean {
+  const probed = [body.HTTP, body.TCP, body.UDP, body.GRPC, body.H2PING, body.OSService];
+  return scriptOf(body).length > 0 || probed.some((text) => text !== "");
 }
 
 /**
- * What a check is to do.
- * @throws {HttpError} 400 with Consul's text: it says too little, or what does not go together. 500: what no agent of ours
- *   runs, with Consul's text where a Consul by default refuses it, too.
+ * What a check without a problem is to do.
+ * @throws {HttpError} 500: what no agent of ours runs.
  */
 export function checkDefinition(body: CheckBody): CheckDefinition {
-  const invalid = (problem: string): HttpError => badRequest(`Invalid check: ${problem}`);
-  const scripted = [body.ScriptArgs, body.Args, body.script_args].some((args) => args.length > 0);
-  const alias = body.AliasNode !== "" || body.AliasService !== "";
-  const probed = [body.HTTP, body.TCP, body.UDP, body.GRPC, body.H2PING, body.OSService].some((text) => text !== "");
-  const timed = scripted || probed;
-  if (body.Interval > 0 && body.TTL > 0) throw invalid("Interval and TTL cannot both be specified");
-  if (timed && body.Interval <= 0) {
-    throw invalid("Interval must be > 0 for Script, HTTP, H2PING, TCP, UDP or OSService checks");
-  }
-  if (timed && alias) throw invalid("Interval cannot be set for Alias checks");
-  if (alias && body.TTL > 0) throw invalid("TTL must be not be set for Alias checks");
-  if (!timed && !alias && body.TTL <= 0) throw invalid("TTL must be > 0 for TTL checks");
-  if (body.OutputMaxSize < 0) throw invalid("MaxOutputMaxSize must be positive");
-  if (body.FailuresBeforeWarning > body.FailuresBeforeCritical) {
-    throw invalid("FailuresBeforeWarning can't be higher than FailuresBeforeCritical");
-  }
-  if (scripted || body.DockerContainerID !== "" || body.docker_container_id !== "") {
+  if (scriptOf(body).length > 0) {
     throw new HttpError(
       500,
       "Scripts are disabled on this agent from remote calls: it runs no scripts, neither itself nor in containers",
     );
   }
-  const method = methodOf(body);
   return {
-    method,
-    intervalMs: timed ? Math.max(body.Interval, LEAST_INTERVAL_MS) : 0,
+    method: methodOf(body),
+    intervalMs: isTimed(body) ? Math.max(body.Interval, LEAST_INTERVAL_MS) : 0,
     timeoutMs: Math.max(body.Timeout, 0),
     successBeforePassing: body.SuccessBeforePassing,
     failuresBeforeWarning: body.FailuresBeforeWarning,
     failuresBeforeCritical: body.FailuresBeforeCritical,
-    deregisterCriticalServiceAfterMs: body.DeregisterCriticalServiceAfter || body.deregister_critical_service_after,
+    deregisterCriticalServiceAfterMs: body.DeregisterCriticalServiceAfter,
     outputMaxBytes: body.OutputMaxSize,
   };
+}
+
+/** What Consul says that a check is: the one it runs, unless it names a gRPC server besides. */
+export function checkTypeOf(body: CheckBody, { method }: CheckDefinition): string {
+  return body.GRPC === "" ? method.type : "grpc";
+}
+
+/** A check as the catalog keeps it in the definition of a sidecar. */
+export function keptCheck(body: ServiceCheckBody): JsonObject {
+  const nanoseconds = (milliseconds: number): number => Math.round(milliseconds * 1e6);
+  return {
+    ...nonZero({
+      CheckID: body.CheckID,
+      Name: body.Name,
+      Status: body.Status,
+      Notes: body.Notes,
+      HTTP: body.HTTP,
+      H2PING: body.H2PING,
+      H2PingUseTLS: body.H2PING !== "" && body.H2PingUseTLS && body.h2ping_use_tls,
+      Method: body.Method,
+      Body: body.Body,
+      DisableRedirects: body.DisableRedirects,
+      TCP: body.TCP,
+      TCPUseTLS: body.TCPUseTLS || body.tcp_use_tls,
+      UDP: body.UDP,
+      Interval: nanoseconds(body.Interval),
+      AliasNode: body.AliasNode,
+      AliasService: body.AliasService,
+      DockerContainerID: body.DockerContainerID || body.docker_container_id,
+      Shell: body.Shell,
+      GRPC: body.GRPC,
+      GRPCUseTLS: body.GRPCUseTLS || body.grpc_use_tls,
+      OSService: body.OSService,
+      TLSServerName: body.TLSServerName || body.tls_server_name,
+      TLSSkipVerify: body.TLSSkipVerify || body.tls_skip_verify,
+      Timeout: nanoseconds(body.Timeout),
+      TTL: nanoseconds(body.TTL),
+      SuccessBeforePassing: body.SuccessBeforePassing,
+      FailuresBeforeWarning: body.FailuresBeforeWarning,
+      FailuresBeforeCritical: body.FailuresBeforeCritical,
+      ProxyHTTP: body.ProxyHTTP,
+      ProxyGRPC: body.ProxyGRPC,
+      DeregisterCriticalServiceAfter: nanoseconds(body.DeregisterCriticalServiceAfter),
+      OutputMaxSize: body.OutputMaxSize,
+    }),
+    ...(scriptOf(body).length > 0 && { ScriptArgs: scriptOf(body) }),
+    ...(Object.keys(body.Header).length > 0 && { Header: body.Header }),
+  };
+}
+
+function nonZero(fields: Readonly<Record<string, string | number | boolean>>): JsonObject {
+  return Object.fromEntries(
+    Object.entries(fields).filter(([, value]) => value !== "" && value !== 0 && value !== false),
+  );
 }
 
 /** Of several methods the first counts, in Consul's order. */
@@ -217,7 +316,7 @@ function methodOf(body: CheckBody): CheckMethod {
       method: body.Method || "GET",
       headers: body.Header,
       body: body.Body,
-      followRedirects: !body.DisableRedirects && !body.disable_redirects,
+      followRedirects: !body.DisableRedirects,
       tls,
     };
   }
@@ -228,11 +327,11 @@ function methodOf(body: CheckBody): CheckMethod {
   if (body.GRPC !== "") {
     return { type: "grpc", target: body.GRPC, tls: body.GRPCUseTLS || body.grpc_use_tls ? tls : undefined };
   }
-  if (body.H2PING !== "") {
-    return { type: "h2ping", address: body.H2PING, tls: body.H2PingUseTLS && body.h2ping_use_tls ? tls : undefined };
-  }
   if (body.OSService !== "") {
     throw new HttpError(500, "OSService checks are not run here: this agent asks no service manager");
+  }
+  if (body.H2PING !== "") {
+    return { type: "h2ping", address: body.H2PING, tls: body.H2PingUseTLS && body.h2ping_use_tls ? tls : undefined };
   }
   return { type: "alias", node: body.AliasNode, service: body.AliasService };
 }

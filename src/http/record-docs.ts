@@ -143,6 +143,10 @@ export const flatInstanceSchema: JsonSchema = objectOf({
   ModifyIndex: index,
 });
 
+/** Where Consul tells that there are no tags as `null`. */
+export const looseServiceSchema: JsonSchema = objectOf({ ...serviceMembers, Tags: textsOrNull });
+export const looseCheckSchema: JsonSchema = objectOf({ ...checkMembers, ServiceTags: textsOrNull });
+
 /** A node with everything on it, as Consul's own pages read it. */
 export const nodeContentsSchema: JsonSchema = objectOf({
   ID: text,
@@ -151,6 +155,6 @@ export const nodeContentsSchema: JsonSchema = objectOf({
   Address: text,
   TaggedAddresses: textsByKeyOrNull,
   Meta: textsByKeyOrNull,
-  Services: listOf(objectOf({ ...serviceMembers, Tags: textsOrNull })),
-  Checks: listOf(objectOf({ ...checkMembers, ServiceTags: textsOrNull })),
+  Services: listOf(looseServiceSchema),
+  Checks: listOf(looseCheckSchema),
 });

@@ -1,4 +1,4 @@
-import type { JsonObject, Locality, ServiceKind, StringMap } from "../catalog/instance.js";
+import type { JsonObject, JsonValue, Locality, StringMap } from "../catalog/instance.js";
 import { isList, isObject } from "../catalog/kept-members.js";
 import type {
   CheckRegistration,
@@ -6,6 +6,7 @@ import type {
   Registration,
   ServiceRegistration,
 } from "../catalog/registration.js";
+import { requireKind } from "../catalog/registration.js";
 import { ownForm } from "../catalog/shape-reader.js";
 import {
   checkDefinitionShape,
@@ -20,8 +21,8 @@ import {
   type GoJson,
   type GoJsonError,
   type GoType,
-  goAliased,
   goBool,
+  goDecoded,
   goInt,
   goList,
   goMap,
@@ -35,8 +36,9 @@ import {
   readGo,
 } from "../syntax/go-json.js";
 import type { Call } from "./call.js";
+import { keptCheck, serviceCheckType } from "./check-json.js";
 import { decodeFailed, HttpError } from "./http-error.js";
-import { goRecord, type RecordOptions } from "./shape-go.js";
+import { goRecord, held, mapped, type RecordOptions } from "./shape-go.js";
 
 // The bodies of writes to the catalog, as Consul 1.21 decodes them, and `Ports` of 1.22: what it knows and we do not keep is `goAny`.
 
@@ -54,6 +56,7 @@ const spellings = (...names: readonly string[]): Readonly<Record<string, string>
 
 /** The spellings with underscores that Consul takes in JSON, where it takes any. */
 const proxyOptions: RecordOptions = {
+  decoded: true,
   aliases: spellings(
     "DestinationServiceName",
     "DestinationServiceID",
@@ -66,6 +69,7 @@ const proxyOptions: RecordOptions = {
   ),
   inside: {
     Upstreams: {
+      decoded: true,
       aliases: spellings(
         "DestinationType",
         "DestinationPartition",
@@ -79,7 +83,9 @@ const proxyOptions: RecordOptions = {
         "MeshGateway",
       ),
     },
-    Expose: { inside: { Paths: { aliases: spellings("ListenerPort", "LocalPathPort", "ParsedFromCheck") } } },
+    Expose: {
+      inside: { Paths: { decoded: true, aliases: spellings("ListenerPort", "LocalPathPort", "ParsedFromCheck") } },
+    },
   },
 };
 
@@ -98,31 +104,48 @@ interface PeerMetaBody {
   readonly Protocol: string;
 }
 
+const keptChecks: GoType<JsonValue | undefined> = held(goOptional(goList(mapped(serviceCheckType, keptCheck))));
+
+/** A sidecar that the catalog keeps as it was told of it. */
+const sidecarOptions: RecordOptions = {
+  decoded: true,
+  aliases: spellings("EnableTagOverride", "TaggedAddresses"),
+  types: { Check: held(mapped(serviceCheckType, keptCheck)), Checks: keptChecks },
+  inside: { Proxy: proxyOptions },
+};
 const sidecarType: GoType<JsonObject | undefined> = goOptional(
   goRecord("structs.ServiceDefinition", sidecarShape, {
-    aliases: spellings("EnableTagOverride", "TaggedAddresses"),
-    inside: { Proxy: proxyOptions },
+    ...sidecarOptions,
+    inside: {
+      ...sidecarOptions.inside,
+      Connect: {
+        decoded: true,
+        strict: false,
+        aliases: spellings("SidecarService"),
+        inside: { SidecarService: sidecarOptions },
+      },
+    },
   }),
 );
 
-const connectFields: GoFields<ConnectBody> = {
+/** As in Consul, which passes over what it does not know here. */
+export function connectTypeOf<T extends { readonly SidecarService: unknown }>(fields: GoFields<T>): GoType<T> {
+  const aliases = { sidecar_service: "SidecarService" as const };
+  const struct = goStruct<T>("structs.ServiceConnect", fields, { strict: false, aliases });
+  return goDecoded(struct, (read) => read);
+}
+
+const connectType: GoType<ConnectBody> = connectTypeOf<ConnectBody>({
   Native: goBool,
   SidecarService: sidecarType,
   PeerMeta: goOptional(
-    goStruct<PeerMetaBody>("structs.PeeringServiceMeta", {
-      SNI: goList(goString),
-      SpiffeID: goList(goString),
-      Protocol: goString,
-    }),
+    goStruct<PeerMetaBody>(
+      "structs.PeeringServiceMeta",
+      { SNI: goList(goString), SpiffeID: goList(goString), Protocol: goString },
+      { strict: false },
+    ),
   ),
-};
-
-// As in Consul, which passes over what it does not know here.
-const connectType: GoType<ConnectBody> = goAliased(
-  goStruct<ConnectBody>("structs.ServiceConnect", connectFields, { strict: false }),
-  connectFields,
-  { sidecar_service: "SidecarService" },
-);
+});
 
 export interface AddressBody {
   readonly Address: string;
@@ -172,7 +195,7 @@ export interface ServiceBody {
   readonly ModifyIndex: bigint;
 }
 
-export const serviceType: GoType<ServiceBody> = goStruct<ServiceBody>("structs.NodeService", {
+export const serviceFields: GoFields<ServiceBody> = {
   Kind: goString,
   ID: goString,
   Service: goString,
@@ -191,7 +214,8 @@ export const serviceType: GoType<ServiceBody> = goStruct<ServiceBody>("structs.N
   PeerName: goString,
   CreateIndex: goUint64,
   ModifyIndex: goUint64,
-});
+};
+const serviceType: GoType<ServiceBody> = goStruct<ServiceBody>("structs.NodeService", serviceFields);
 
 export interface CheckBody {
   readonly Node: string;
@@ -213,7 +237,7 @@ export interface CheckBody {
   readonly ModifyIndex: bigint;
 }
 
-export const checkType: GoType<CheckBody> = goStruct<CheckBody>("structs.HealthCheck", {
+export const checkFields: GoFields<CheckBody> = {
   Node: goString,
   CheckID: goString,
   Name: goString,
@@ -229,10 +253,11 @@ export const checkType: GoType<CheckBody> = goStruct<CheckBody>("structs.HealthC
   ExposedPort: goInt,
   PeerName: goString,
   // Consul passes over what it does not know here; its client writes durations twice.
-  Definition: goRecord("structs.HealthCheckDefinition", checkDefinitionShape, { strict: false }),
+  Definition: goRecord("structs.HealthCheckDefinition", checkDefinitionShape, { strict: false, decoded: true }),
   CreateIndex: goUint64,
   ModifyIndex: goUint64,
-});
+};
+const checkType: GoType<CheckBody> = goStruct<CheckBody>("structs.HealthCheck", checkFields);
 
 export interface NodeBody {
   readonly ID: string;
@@ -247,7 +272,7 @@ export interface NodeBody {
   readonly ModifyIndex: bigint;
 }
 
-export const nodeType: GoType<NodeBody> = goStruct<NodeBody>("structs.Node", {
+export const nodeFields: GoFields<NodeBody> = {
   ID: goString,
   Node: goString,
   Address: goString,
@@ -258,7 +283,7 @@ export const nodeType: GoType<NodeBody> = goStruct<NodeBody>("structs.Node", {
   Locality: goOptional(localityType),
   CreateIndex: goUint64,
   ModifyIndex: goUint64,
-});
+};
 
 export interface RegisterBody {
   readonly ID: string;
@@ -306,28 +331,31 @@ export interface DeregisterBody {
   readonly Token: string;
 }
 
-export const deregisterType: GoType<DeregisterBody> = goStruct<DeregisterBody>("structs.DeregisterRequest", {
-  Datacenter: goString,
-  Node: goString,
-  ServiceID: goString,
-  CheckID: goString,
-  Address: goString,
-  PeerName: goString,
-  Token: goString,
-});
+export const deregisterType: GoType<DeregisterBody> = goDecoded(
+  goStruct<DeregisterBody>(
+    "struct { Address string; *structs.Alias }",
+    {
+      Datacenter: goString,
+      Node: goString,
+      ServiceID: goString,
+      CheckID: goString,
+      Address: goString,
+      PeerName: goString,
+      Token: goString,
+    },
+    { shown: "Alias" },
+  ),
+  (read) => read,
+);
 
 /** A body of the catalog. @throws {HttpError} 400 `Request decode failed: …`. */
-export async function catalogBody<T>(
-  call: Call,
-  type: GoType<T>,
-  hint: (error: GoJsonError) => string = enterprise,
-): Promise<T> {
+export async function catalogBody<T>(call: Call, type: GoType<T>, hint?: (error: GoJsonError) => string): Promise<T> {
   const read = (body: Buffer): T => {
     const json = readFirstValue(body);
     boundChecks(call, json);
     return readGo(json, type);
   };
-  return call.decoded(read, (error) => decodeFailed(error, hint(error)));
+  return call.decoded(read, (error) => decodeFailed(error, hint?.(error)));
 }
 
 /**
@@ -354,10 +382,9 @@ function checksIn(json: GoJson): number {
   return count;
 }
 
-function enterprise({ message }: GoJsonError): string {
-  const field = /^json: unknown field "(namespace|partition)"$/i.exec(message)?.[1];
-  if (field === undefined) return "";
-  return ` - ${field.charAt(0).toUpperCase()}${field.slice(1).toLowerCase()}s are a Consul Enterprise feature`;
+/** What Consul adds about a key of another edition, where it knows one. */
+export function enterprise({ message }: GoJsonError): string {
+  return message === 'json: unknown field "Namespace"' ? " - Namespaces are a Consul Enterprise feature" : "";
 }
 
 function locality(body: LocalityBody | undefined): Locality | undefined {
@@ -387,25 +414,10 @@ function proxyOf(body: JsonObject): ServiceRegistration["proxy"] {
   };
 }
 
-const kinds: ReadonlySet<string> = new Set<ServiceKind>([
-  "",
-  "connect-proxy",
-  "mesh-gateway",
-  "terminating-gateway",
-  "ingress-gateway",
-  "api-gateway",
-  "destination",
-]);
-
-function isKind(kind: string): kind is ServiceKind {
-  return kinds.has(kind);
-}
-
-/** @throws {HttpError} 500: a kind that there is not. */
+/** @throws {PeeringError} `invalid-registration`: a kind that there is not. */
 export function serviceRegistration(body: ServiceBody): ServiceRegistration {
-  const { Kind: kind, Proxy: proxy } = body;
-  if (!isKind(kind)) throw new HttpError(500, `Invalid service kind ${JSON.stringify(kind)}`);
-  const { Connect: connect } = body;
+  const { Kind: kind, Proxy: proxy, Connect: connect } = body;
+  requireKind(kind);
   const addresses = Object.entries(body.TaggedAddresses);
   return {
     kind,

@@ -1,20 +1,21 @@
 import type { JsonObject, JsonValue } from "../catalog/instance.js";
 import { isNothing } from "../catalog/shape-reader.js";
 import type { Field, Shape } from "../catalog/shapes.js";
-import { nanosecondsText, parseNanoseconds } from "../syntax/go-duration.js";
+import { durationProblem, nanosecondsText, parseNanoseconds } from "../syntax/go-duration.js";
 import {
   GoJsonError,
   GoNumber,
   type GoType,
-  goAliased,
   goAny,
   goBool,
+  goDecoded,
   goInt,
   goList,
   goMap,
   goOptional,
   goString,
   goStruct,
+  goUint,
   int64From,
   plainJson,
 } from "../syntax/go-json.js";
@@ -22,29 +23,28 @@ import {
 // Records by their shapes as Go's own decoder takes them: keys in any case, values of exactly their type.
 
 export interface RecordOptions {
+  /** Whether Consul has a decoder of its own for it, which tells of mistakes inside at once. Default false. */
+  readonly decoded?: boolean;
   /** Second spellings of keys, with what they stand for: such a one counts where the first says nothing. */
   readonly aliases?: Readonly<Record<string, string>>;
   /** Whether a key that is no field is an error. Default true. */
   readonly strict?: boolean;
+  /** Of fields that are not read as the shape says. */
+  readonly types?: Readonly<Record<string, GoType<JsonValue | undefined>>>;
   /** Of records inside, by the names of their fields. */
   readonly inside?: Readonly<Record<string, RecordOptions>>;
 }
 
-/** Nanoseconds from a text or a number; other values are passed over, as in Consul. */
-const goNanoseconds: GoType<bigint> = {
-  name: "time.Duration",
-  form: "duration",
-  zero: () => 0n,
-  read: (value) => {
-    if (value instanceof GoNumber) return int64From(Number(value.text));
-    if (typeof value !== "string") return 0n;
-    const nanoseconds = parseNanoseconds(value);
-    if (nanoseconds === undefined) throw new GoJsonError(`time: invalid duration ${JSON.stringify(value)}`);
-    return nanoseconds;
-  },
-};
+/** Of a text or a number; other values are passed over, as in Consul. @throws {GoJsonError} */
+function nanosecondsOf(value: JsonValue | undefined): bigint {
+  if (typeof value === "number") return int64From(value);
+  if (typeof value !== "string") return 0n;
+  const nanoseconds = parseNanoseconds(value);
+  if (nanoseconds === undefined) throw new GoJsonError(durationProblem(value));
+  return nanoseconds;
+}
 
-function mapped<From, To>(type: GoType<From>, change: (from: From) => To): GoType<To> {
+export function mapped<From, To>(type: GoType<From>, change: (from: From) => To): GoType<To> {
   return {
     name: type.name,
     form: type.form,
@@ -54,15 +54,24 @@ function mapped<From, To>(type: GoType<From>, change: (from: From) => To): GoTyp
 }
 
 /** Whatever it reads, as one of the values that a record may hold. */
-function held<Value extends JsonValue | undefined>(type: GoType<Value>): GoType<JsonValue | undefined> {
+export function held<Value extends JsonValue | undefined>(type: GoType<Value>): GoType<JsonValue | undefined> {
   return mapped(type, (value): JsonValue | undefined => value);
 }
+
+/** As it was written: it is read when everything else was. */
+const writtenDuration: GoType<JsonValue | undefined> = {
+  ...held(
+    mapped(goAny, (value) => (value instanceof GoNumber ? Number(value.text) : typeof value === "string" ? value : 0)),
+  ),
+  name: "time.Duration",
+  form: "duration",
+};
 
 function fieldType(name: string, { as, pointer }: Field, options: RecordOptions): GoType<JsonValue | undefined> {
   if (typeof as === "object") {
     const record = goRecord(`structs.${name}`, as.shape, options);
-    if (as.many === "list") return held(goList(record));
-    if (as.many === "map") return held(goMap(record));
+    if (as.many === "list") return held(goOptional(goList(record)));
+    if (as.many === "map") return held(goOptional(goMap(record)));
     return pointer === true ? held(goOptional(record)) : held(record);
   }
   switch (as) {
@@ -70,21 +79,21 @@ function fieldType(name: string, { as, pointer }: Field, options: RecordOptions)
       return held(goBool);
     case "number":
     case "int":
+      return held(goInt);
     case "uint32":
     case "uint64":
-      return held(goInt);
+      return held(goUint);
     case "nanoseconds":
-      return held(mapped(goNanoseconds, Number));
     case "duration":
-      return held(mapped(goNanoseconds, nanosecondsText));
+      return writtenDuration;
     case "texts":
-      return held(goList(goString));
+      return held(goOptional(goList(goString)));
     case "textMap":
-      return held(goMap(goString));
+      return held(goOptional(goMap(goString)));
     case "textsMap":
-      return held(goMap(goList(goString)));
+      return held(goOptional(goMap(goList(goString))));
     case "json":
-      return held(goMap(mapped(goAny, plainJson)));
+      return held(goOptional(goMap(mapped(goAny, plainJson))));
     default:
       return held(goString);
   }
@@ -92,16 +101,25 @@ function fieldType(name: string, { as, pointer }: Field, options: RecordOptions)
 
 /** A record in Consul's form: under Consul's names, without what means the same as nothing. */
 export function goRecord(name: string, shape: Shape, options: RecordOptions = {}): GoType<JsonObject> {
-  const { aliases = {}, inside = {}, strict = true } = options;
+  const { aliases = {}, inside = {}, types: given = {}, strict = true, decoded = false } = options;
   const types: Record<string, GoType<JsonValue | undefined>> = {};
-  for (const [key, field] of Object.entries(shape)) types[key] = fieldType(key, field, inside[key] ?? {});
-  const read = goAliased(goStruct<Record<string, JsonValue | undefined>>(name, types, { strict }), types, aliases);
-  return mapped(read, (values) => {
+  for (const [key, field] of Object.entries(shape)) types[key] = given[key] ?? fieldType(key, field, inside[key] ?? {});
+  const struct = goStruct<Record<string, JsonValue | undefined>>(name, types, { strict, aliases });
+  const finish = (values: Readonly<Record<string, JsonValue | undefined>>): JsonObject => {
     const record: Record<string, JsonValue> = {};
     for (const [key, field] of Object.entries(shape)) {
-      const said = values[key];
+      const said = finished(values[key], field);
       if (said !== undefined && !isNothing(said, field)) record[key] = said;
     }
     return record;
-  });
+  };
+  return decoded ? goDecoded(struct, finish) : mapped(struct, finish);
+}
+
+/** @throws {GoJsonError} what was to be a duration is none. */
+function finished(value: JsonValue | undefined, { as }: Field): JsonValue | undefined {
+  if (as === "ignored") return undefined;
+  if (as !== "nanoseconds" && as !== "duration") return value;
+  const nanoseconds = nanosecondsOf(value);
+  return as === "duration" ? nanosecondsText(nanoseconds) : Number(nanoseconds);
 }

@@ -99,13 +99,13 @@ export function structSchema(
 
 export function fieldSchema({ as, always }: Field, use: Use = "answer"): JsonSchema {
   if (use === "body" && (as === "duration" || as === "nanoseconds")) return bodySchema("duration");
+  const orNull = (type: string): JsonSchema["type"] => (always === null ? [type, "null"] : type);
   if (typeof as === "object") {
     const shape = structSchema(as.shape, use);
     if (as.many === "one") return always === null ? { anyOf: [shape, { type: "null" }] } : shape;
-    if (as.many === "map") return { type: "object", additionalProperties: shape };
-    return { type: always === null ? ["array", "null"] : "array", items: shape };
+    if (as.many === "map") return { type: orNull("object"), additionalProperties: shape };
+    return { type: orNull("array"), items: shape };
   }
-  const orNull = (type: string): JsonSchema["type"] => (always === null ? [type, "null"] : type);
   switch (as) {
     case "text":
     case "duration":
@@ -128,7 +128,7 @@ export function fieldSchema({ as, always }: Field, use: Use = "answer"): JsonSch
     case "textMap":
       return { ...textsByKey, type: orNull("object") };
     case "textsMap":
-      return { type: "object", additionalProperties: texts };
+      return { type: orNull("object"), additionalProperties: texts };
     case "json":
       return { ...anyObject, type: orNull("object") };
     case "ignored":

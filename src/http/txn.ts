@@ -1,6 +1,7 @@
 import type { Access } from "../access/authorizer.js";
 import { lowerCase } from "../catalog/names.js";
 import {
+  checkOperation,
   MAX_TRANSACTION_OPERATIONS,
   TransactionError,
   type TransactionOperation,
@@ -9,68 +10,19 @@ import {
 import { PeeringError, toldText } from "../errors.js";
 import type { TransactionResult } from "../host/catalog.js";
 import type { PeeringHost } from "../host/host.js";
-import {
-  type GoJson,
-  type GoType,
-  goAny,
-  goList,
-  goOptional,
-  goString,
-  goStruct,
-  isGoList,
-  readFirstValue,
-  readGo,
-} from "../syntax/go-json.js";
+import { type GoType, goList, goOptional, isGoList, readFirstValue, readGo } from "../syntax/go-json.js";
 import type { Answer, Call } from "./call.js";
 import { judgeFor, nameOfInstance, requireInstance } from "./catalog.js";
 import { ownDatacenter } from "./discovery.js";
 import { badRequest, HttpError, refusalOf } from "./http-error.js";
 import type { Json } from "./json.js";
 import { flag, index, listOf, objectOf, text } from "./operation-docs.js";
-import { checkSchema, nodeSchema, serviceSchema } from "./record-docs.js";
+import { looseCheckSchema, looseServiceSchema, nodeSchema } from "./record-docs.js";
 import { checkJson, nodeJson, serviceJson } from "./records-json.js";
-import {
-  type CheckBody,
-  checkRegistration,
-  checkType,
-  type NodeBody,
-  nodeRegistration,
-  nodeType,
-  type ServiceBody,
-  serviceRegistration,
-  serviceType,
-} from "./registration-json.js";
+import { checkRegistration, nodeRegistration, serviceRegistration } from "./registration-json.js";
 import type { Operation } from "./routes.js";
 import { bodySchema } from "./shape-json.js";
-
-interface OperationBody {
-  readonly Node: { readonly Verb: string; readonly Node: NodeBody } | undefined;
-  readonly Service: { readonly Verb: string; readonly Node: string; readonly Service: ServiceBody } | undefined;
-  readonly Check: { readonly Verb: string; readonly Check: CheckBody } | undefined;
-  readonly KV: GoJson;
-  readonly Intention: GoJson;
-}
-
-const operationType: GoType<OperationBody> = goStruct<OperationBody>("api.TxnOp", {
-  Node: goOptional(
-    goStruct<{ readonly Verb: string; readonly Node: NodeBody }>("api.NodeTxnOp", { Verb: goString, Node: nodeType }),
-  ),
-  Service: goOptional(
-    goStruct<{ readonly Verb: string; readonly Node: string; readonly Service: ServiceBody }>("api.ServiceTxnOp", {
-      Verb: goString,
-      Node: goString,
-      Service: serviceType,
-    }),
-  ),
-  Check: goOptional(
-    goStruct<{ readonly Verb: string; readonly Check: CheckBody }>("api.CheckTxnOp", {
-      Verb: goString,
-      Check: checkType,
-    }),
-  ),
-  KV: goAny,
-  Intention: goAny,
-});
+import { type OperationBody, operationType } from "./txn-json.js";
 
 const verbs: ReadonlySet<string> = new Set<TransactionVerb>(["get", "set", "cas", "delete", "delete-cas"]);
 
@@ -83,8 +35,18 @@ function verbOf(type: string, verb: string): TransactionVerb {
   throw new PeeringError("invalid-registration", `unknown ${type} operation: ${verb}`);
 }
 
-/** @throws {PeeringError} `invalid-registration`, {@link HttpError}: it is not an operation of a catalog. */
-function operationOf({ Node: node, Service: service, Check: check }: OperationBody): TransactionOperation {
+const operationsType: GoType<readonly (OperationBody | undefined)[]> = goList(goOptional(operationType));
+
+/** One that says nothing is none, and has no number. @throws {HttpError} 400: there is nothing at all, of which Consul breaks. */
+function withContent(body: OperationBody | undefined): readonly OperationBody[] {
+  if (body === undefined) throw badRequest("Failed to parse body: an operation is null");
+  return Object.values(body).every((part) => part === undefined) ? [] : [body];
+}
+
+/** @throws {PeeringError} `invalid-registration`: it is not an operation of a catalog. */
+function operationOf({ KV: pair, Node: node, Service: service, Check: check }: OperationBody): TransactionOperation {
+  if (pair !== undefined)
+    throw new PeeringError("invalid-registration", "only node, service and check operations are supported");
   if (node !== undefined) {
     const verb = verbOf("node", node.Verb);
     return { type: "node", verb, node: nodeRegistration(node.Node), modifyIndex: node.Node.ModifyIndex };
@@ -98,11 +60,9 @@ function operationOf({ Node: node, Service: service, Check: check }: OperationBo
       modifyIndex: service.Service.ModifyIndex,
     };
   }
-  if (check !== undefined) {
-    const verb = verbOf("check", check.Verb);
-    return { type: "check", verb, check: checkRegistration(check.Check), modifyIndex: check.Check.ModifyIndex };
-  }
-  throw new PeeringError("invalid-registration", "only node, service and check operations are supported");
+  if (check === undefined) throw new TypeError("an operation without any was to be left out");
+  const verb = verbOf("check", check.Verb);
+  return { type: "check", verb, check: checkRegistration(check.Check), modifyIndex: check.Check.ModifyIndex };
 }
 
 interface Fault {
@@ -115,9 +75,12 @@ async function transaction(call: Call): Promise<Answer> {
   call.refusePartition();
   const read = (body: Buffer): { readonly count: number; readonly bodies: readonly OperationBody[] } => {
     const json = readFirstValue(body);
-    const given = isGoList(json) ? json.length : 0;
+    const count = isGoList(json) ? json.length : 0;
     // Of too many nothing is made: they are refused below.
-    return { count: given, bodies: given > MAX_TRANSACTION_OPERATIONS ? [] : readGo(json, goList(operationType)) };
+    return {
+      count,
+      bodies: count > MAX_TRANSACTION_OPERATIONS ? [] : readGo(json, operationsType).flatMap(withContent),
+    };
   };
   const { count, bodies } = await call.decoded(read, ({ message }) => badRequest(`Failed to parse body: ${message}`));
   ownDatacenter(call);
@@ -130,6 +93,7 @@ async function transaction(call: Call): Promise<Answer> {
   for (const [index, operation] of bodies.entries()) {
     try {
       const parsed = operationOf(operation);
+      checkOperation(parsed, call.host.datacenter);
       requireOperation(access, call.host, parsed, operations);
       operations.push(parsed);
     } catch (error) {
@@ -147,14 +111,13 @@ async function transaction(call: Call): Promise<Answer> {
     return { json: { ...json, ...queryMeta(index, filtered && call.token !== "") }, read: { index } };
   } catch (error) {
     if (!(error instanceof TransactionError)) throw error;
-    return conflict(
-      error.errors.map(({ operationIndex, what }) => ({ OpIndex: operationIndex, What: toldText(what) })),
-    );
+    const told = error.errors.map(({ operationIndex, what }) => ({ OpIndex: operationIndex, What: toldText(what) }));
+    return conflict(told, readOnly ? queryMeta(call.host.catalog.revision, false) : {});
   }
 }
 
-function conflict(faults: readonly Fault[]): Answer {
-  return { status: 409, json: { Results: null, Errors: faults.map((fault) => ({ ...fault })) } };
+function conflict(faults: readonly Fault[], meta: Readonly<Record<string, Json>> = {}): Answer {
+  return { status: 409, json: { Results: null, Errors: faults.map((fault) => ({ ...fault })), ...meta } };
 }
 
 /**
@@ -210,14 +173,21 @@ function mayRead(access: Access, result: TransactionResult): boolean {
   }
 }
 
+/** A transaction tells none where others tell that there are none. */
+function listed(tags: readonly string[]): readonly string[] | null {
+  return tags.length === 0 ? null : tags;
+}
+
 function resultJson(result: TransactionResult): Json {
   switch (result.type) {
     case "node":
       return { Node: nodeJson({ peer: "", node: result.node }) };
     case "service":
-      return { Service: serviceJson({ peer: "", service: result.service }) };
+      return { Service: { ...serviceJson({ peer: "", service: result.service }), Tags: listed(result.service.tags) } };
     case "check":
-      return { Check: checkJson({ peer: "", check: result.check }) };
+      return {
+        Check: { ...checkJson({ peer: "", check: result.check }), ServiceTags: listed(result.check.serviceTags) },
+      };
   }
 }
 
@@ -246,7 +216,9 @@ export const txnOperations: readonly Operation[] = [
         summary: "Operations on nodes, services and checks, all or nothing; 409 names those that failed.",
         body: listOf(bodySchema(operationType.form)),
         answer: objectOf({
-          Results: listOf(objectOf({ "Node?": nodeSchema, "Service?": serviceSchema, "Check?": checkSchema })),
+          Results: listOf(
+            objectOf({ "Node?": nodeSchema, "Service?": looseServiceSchema, "Check?": looseCheckSchema }),
+          ),
           Errors: { type: "null" },
           "Index?": index,
           "LastContact?": index,

@@ -307,11 +307,29 @@ function quoted(character: string): string {
 
 // Typed reading.
 
+/**
+ * What is wrong with a value that is read to its end all the same: of several mistakes Go tells the first, unless a type with a
+ * decoder of its own finds some, which ends the reading.
+ */
+class GoFaults {
+  #first: GoJsonError | undefined;
+
+  add(text: string): void {
+    this.#first ??= new GoJsonError(text);
+  }
+
+  /** @throws {GoJsonError} the first one, if there is any. */
+  raise(): void {
+    if (this.#first !== undefined) throw this.#first;
+  }
+}
+
 /** Where a value stands, for the texts of mismatches. */
 export interface GoPath {
   /** The outermost struct type. */
   readonly struct: string;
   readonly fields: readonly string[];
+  readonly faults: GoFaults;
 }
 
 /** The kind of value, for documents: `duration` is a text or a number of nanoseconds. */
@@ -325,13 +343,18 @@ export type GoForm =
   | { readonly map: GoForm }
   | { readonly fields: Readonly<Record<string, GoForm>> };
 
-/** Reads one Go type: absent or `null` is its zero value. @throws {GoJsonError} */
+/** Reads one Go type: absent is its zero value, and so is a value of another type, of which the faults of the path tell. */
 export interface GoType<T> {
   /** As Go writes the type, for example `map[string]string`. */
   readonly name: string;
   readonly form: GoForm;
   readonly zero: () => T;
-  /** @param before - what an equal key has said already; a struct given twice fills in the first. */
+  /** Whether `null` is a value of the type. Default: no, and it leaves what an equal key has said already. */
+  readonly nullable?: true;
+  /**
+   * @param before - what an equal key has said already; a struct given twice fills in the first.
+   * @throws {GoJsonError} what a decoder of the type's own finds.
+   */
   readonly read: (value: Exclude<GoJson, null>, path: GoPath, before?: T) => T;
 }
 
@@ -351,13 +374,16 @@ export function isGoObject(value: GoJson): value is GoObject {
   return value instanceof GoObject;
 }
 
-function mismatch(value: GoJson, path: GoPath, type: string, what = kindOf(value)): GoJsonError {
+/** Tells that a value is of another type. @returns what there is instead of it. */
+function mismatched<T>(type: GoType<T>, value: GoJson, path: GoPath, before?: T, what: string = kindOf(value)): T {
   const target = path.fields.length === 0 ? "value" : `struct field ${path.struct}.${path.fields.join(".")}`;
-  return new GoJsonError(`json: cannot unmarshal ${what} into Go ${target} of type ${type}`);
+  path.faults.add(`json: cannot unmarshal ${what} into Go ${target} of type ${type.name}`);
+  return before ?? type.zero();
 }
 
 function readAs<T>(type: GoType<T>, value: GoJson, path: GoPath, before?: T): T {
-  return value === null ? type.zero() : type.read(value, path, before);
+  if (value !== null) return type.read(value, path, before);
+  return type.nullable === true ? type.zero() : (before ?? type.zero());
 }
 
 /** A string under another name. */
@@ -366,9 +392,8 @@ export function goText(name: string): GoType<string> {
     name,
     form: "text",
     zero: () => "",
-    read: (value, path) => {
-      if (typeof value !== "string") throw mismatch(value, path, name);
-      return value;
+    read(value, path, before) {
+      return typeof value === "string" ? value : mismatched(this, value, path, before);
     },
   };
 }
@@ -379,9 +404,8 @@ export const goBool: GoType<boolean> = {
   name: "bool",
   form: "flag",
   zero: () => false,
-  read: (value, path) => {
-    if (typeof value !== "boolean") throw mismatch(value, path, "bool");
-    return value;
+  read(value, path, before) {
+    return typeof value === "boolean" ? value : mismatched(this, value, path, before);
   },
 };
 
@@ -389,13 +413,23 @@ export const goInt: GoType<number> = {
   name: "int",
   form: "integer",
   zero: () => 0,
-  read: (value, path) => {
-    if (!(value instanceof GoNumber)) throw mismatch(value, path, "int");
+  read(value, path, before) {
+    if (!(value instanceof GoNumber)) return mismatched(this, value, path, before);
     const number = Number(value.text);
-    if (!/^-?\d+$/.test(value.text) || !Number.isSafeInteger(number)) {
-      throw mismatch(value, path, "int", `number ${value.text}`);
-    }
-    return number;
+    return /^-?\d+$/.test(value.text) && Number.isSafeInteger(number)
+      ? number + 0
+      : mismatched(this, value, path, before, `number ${value.text}`);
+  },
+};
+
+/** No less than 0. */
+export const goUint: GoType<number> = {
+  ...goInt,
+  name: "uint",
+  read(value, path, before) {
+    return value instanceof GoNumber && value.text.startsWith("-")
+      ? mismatched(this, value, path, before, `number ${value.text}`)
+      : goInt.read.call(this, value, path, before);
   },
 };
 
@@ -406,50 +440,75 @@ export const goUint64: GoType<bigint> = {
   name: "uint64",
   form: "integer",
   zero: () => 0n,
-  read: (value, path) => {
-    if (!(value instanceof GoNumber)) throw mismatch(value, path, "uint64");
+  read(value, path, before) {
+    if (!(value instanceof GoNumber)) return mismatched(this, value, path, before);
     const number = /^\d{1,20}$/.test(value.text) ? BigInt(value.text) : MAX_UINT64 + 1n;
-    if (number > MAX_UINT64) throw mismatch(value, path, "uint64", `number ${value.text}`);
-    return number;
+    return number > MAX_UINT64 ? mismatched(this, value, path, before, `number ${value.text}`) : number;
   },
 };
 
 /** Anything, as plain JSON. */
-export const goAny: GoType<GoJson> = { name: "interface {}", form: "any", zero: () => null, read: (value) => value };
+export const goAny: GoType<GoJson> = {
+  name: "interface {}",
+  form: "any",
+  zero: () => null,
+  nullable: true,
+  read: (value) => value,
+};
 
 export function goList<T>(element: GoType<T>): GoType<readonly T[]> {
-  const name = `[]${element.name}`;
   return {
-    name,
+    name: `[]${element.name}`,
     form: { list: element.form },
     zero: () => [],
-    read: (value, path) => {
-      if (!isGoList(value)) throw mismatch(value, path, name);
+    nullable: true,
+    read(value, path, before) {
+      if (!isGoList(value)) return mismatched(this, value, path, before);
       return value.map((item) => readAs(element, item, path));
     },
   };
 }
 
 export function goMap<T>(element: GoType<T>): GoType<Readonly<Record<string, T>>> {
-  const name = `map[string]${element.name}`;
   return {
-    name,
+    name: `map[string]${element.name}`,
     form: { map: element.form },
     zero: () => ({}),
-    read: (value, path) => {
-      if (!isGoObject(value)) throw mismatch(value, path, name);
-      return Object.fromEntries(value.members.map((member) => [member.key, readAs(element, member.value, path)]));
+    nullable: true,
+    read(value, path, before) {
+      if (!isGoObject(value)) return mismatched(this, value, path, before);
+      const pairs = value.members.map((member): [string, T] => [member.key, readAs(element, member.value, path)]);
+      return Object.fromEntries([...Object.entries(before ?? {}), ...pairs]);
     },
   };
 }
 
-/** A pointer to a struct: absent and `null` are told from an empty one. */
+/** A pointer to a struct, or a list or map: absent and `null` are told from an empty one. */
 export function goOptional<T>(type: GoType<T>): GoType<T | undefined> {
   return {
-    name: `*${type.name}`,
+    name: type.nullable === true ? type.name : `*${type.name}`,
     form: type.form,
     zero: () => undefined,
+    nullable: true,
     read: (value, path, before) => type.read(value, path, before),
+  };
+}
+
+/**
+ * A type with a decoder of its own: what is wrong inside ends the reading, whatever was wrong before.
+ * @param finish - makes the value of what was read. May throw a {@link GoJsonError}.
+ */
+export function goDecoded<Read, T>(type: GoType<Read>, finish: (read: Read) => T): GoType<T> {
+  return {
+    name: type.name,
+    form: type.form,
+    zero: () => finish(type.zero()),
+    read: (value, path) => {
+      const faults = new GoFaults();
+      const read = type.read(value, { ...path, faults });
+      faults.raise();
+      return finish(read);
+    },
   };
 }
 
@@ -459,19 +518,28 @@ export type GoFields<T> = { readonly [Key in keyof T & string]: GoType<T[Key]> }
  * A struct: keys match exactly, else without regard to case; `null` is a struct of zero values.
  * @param name - with its package, as Go prints it: `api.PeeringGenerateTokenRequest`.
  * @param options - `strict`: a key that is no field is an error. Default true. `shown`: how texts call it where it is the
- *   outermost. Default: the name without its package.
+ *   outermost. Default: the name without its package. `aliases`: fields by second keys, which are in small letters; such a one
+ *   counts where the field has its zero value, as in Consul.
  */
 export function goStruct<T>(
   name: string,
   fields: GoFields<T>,
-  options: { readonly strict?: boolean; readonly shown?: string } = {},
+  options: {
+    readonly strict?: boolean;
+    readonly shown?: string;
+    readonly aliases?: Readonly<Record<string, keyof T & string>>;
+  } = {},
 ): GoType<T> {
-  const strict = options.strict ?? true;
+  const { strict = true, aliases = {} } = options;
   const keys = Object.keys(fields).filter((key): key is keyof T & string => Object.hasOwn(fields, key));
   const exact = new Map<string, keyof T & string>(keys.map((key) => [key, key]));
   const folded = new Map<string, keyof T & string>(keys.map((key) => [key.toLowerCase(), key]));
+  const second = new Map<string, keyof T & string>(Object.entries(aliases));
   const bare = options.shown ?? name.slice(name.indexOf(".") + 1);
-  const build = (values: ReadonlyMap<string, unknown>, before?: T): T => {
+  type Values = Map<keyof T & string, T[keyof T & string]>;
+  const isZero = (key: keyof T & string, value: unknown): boolean =>
+    JSON.stringify(value) === JSON.stringify(fields[key].zero());
+  const build = (values: Values, before?: T): T => {
     const made: Partial<T> = { ...before };
     for (const key of keys) {
       if (values.has(key)) made[key] = values.get(key) as T[typeof key];
@@ -483,52 +551,37 @@ export function goStruct<T>(
     name,
     form: { fields: Object.fromEntries(keys.map((key) => [key, fields[key].form])) },
     zero: () => build(new Map()),
-    read: (value, path, before) => {
-      if (!isGoObject(value)) throw mismatch(value, path, name);
-      const values = new Map<keyof T & string, T[keyof T & string]>();
+    read(value, path, before) {
+      if (!isGoObject(value)) return mismatched(this, value, path, before);
+      const values: Values = new Map();
+      const others: Values = new Map();
       for (const { key: given, value: item } of value.members) {
-        const key = exact.get(given) ?? folded.get(given.toLowerCase());
+        const own = exact.get(given) ?? folded.get(given.toLowerCase());
+        const key = own ?? second.get(given.toLowerCase());
         if (key === undefined) {
-          if (strict) throw new GoJsonError(`json: unknown field ${JSON.stringify(given)}`);
+          if (strict) path.faults.add(`json: unknown field ${JSON.stringify(given)}`);
           continue;
         }
-        const inner = { struct: path.struct === "" ? bare : path.struct, fields: [...path.fields, key] };
-        values.set(key, readAs(fields[key], item, inner, values.get(key) ?? before?.[key]));
+        const inner = {
+          struct: path.struct === "" ? bare : path.struct,
+          fields: [...path.fields, key],
+          faults: path.faults,
+        };
+        const said = own === undefined ? others.get(key) : (values.get(key) ?? before?.[key]);
+        (own === undefined ? others : values).set(key, readAs(fields[key], item, inner, said));
       }
+      for (const [key, other] of others) if (isZero(key, values.get(key) ?? fields[key].zero())) values.set(key, other);
       return build(values, before);
-    },
-  };
-}
-
-/**
- * A struct some of whose fields have a second key.
- * @param aliases - fields by these keys, which are in small letters: such a one counts where the field has its zero value, as in Consul.
- */
-export function goAliased<T>(
-  struct: GoType<T>,
-  fields: GoFields<T>,
-  aliases: Readonly<Record<string, keyof T & string>>,
-): GoType<T> {
-  const second = new Map<string, keyof T & string>(Object.entries(aliases));
-  return {
-    ...struct,
-    read: (value, path, before) => {
-      if (!isGoObject(value)) return struct.read(value, path, before);
-      const isSecond = ({ key }: GoMember): boolean => second.has(key.toLowerCase());
-      const made = struct.read(new GoObject(value.members.filter((member) => !isSecond(member))), path, before);
-      for (const { key: given, value: item } of value.members.filter(isSecond)) {
-        const key = second.get(given.toLowerCase());
-        if (key === undefined || JSON.stringify(made[key]) !== JSON.stringify(fields[key].zero())) continue;
-        made[key] = readAs(fields[key], item, { ...path, fields: [...path.fields, key] });
-      }
-      return made;
     },
   };
 }
 
 /** A parsed value as `type`; `null` is its zero value. @throws {GoJsonError} with Go's text. */
 export function readGo<T>(value: GoJson, type: GoType<T>): T {
-  return readAs(type, value, { struct: "", fields: [] });
+  const faults = new GoFaults();
+  const read = readAs(type, value, { struct: "", fields: [], faults });
+  faults.raise();
+  return read;
 }
 
 /** The first value of a body as `type`. @throws {GoJsonError} with Go's text. */

@@ -193,8 +193,8 @@ describe("catalog and exports", () => {
       [{ node: "", address: "10.0.0.1" }, "Must provide node"],
       [{ node: "n1", address: "" }, "Must provide address if SkipNodeUpdate is not set"],
       [{ ...node, service: { name: "" } }, "Must provide service name (Service.Service)"],
-      [{ ...node, service: { name: "x", port: 65_536 } }, /^service\.port must be a whole number from 0 to 65535/],
-      [{ ...node, service: { name: "x", port: -1 } }, /^service\.port must be a whole number from 0 to 65535/],
+      [{ ...node, service: { name: "x", port: 0.5 } }, /^service\.port must be a whole number/],
+      [{ ...node, service: { name: "x", port: 2 ** 53 } }, /^service\.port must be a whole number/],
       [{ ...node, service: { name: "x" }, checks: [{ name: "c", serviceId: "missing" }] }, /missing/],
     ] as const) {
       await refused(world, acceptor, () => catalog.register(registration), "invalid-registration", text);

@@ -71,7 +71,7 @@ describe("registering and deregistering over HTTP", () => {
       "a partition",
       { ...web, Service: { Service: "web", Partition: "x" } },
       400,
-      'Request decode failed: json: unknown field "Partition" - Partitions are a Consul Enterprise feature',
+      'Request decode failed: json: unknown field "Partition"',
     ],
     ["nothing", "", 400, "Request decode failed: EOF"],
     ["half of it", '{"Node":', 400, "Request decode failed: unexpected EOF"],

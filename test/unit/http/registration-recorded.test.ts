@@ -19,13 +19,13 @@ const recorded: readonly Recorded[] = readGolden("registrations/1.21.4.jsonl")
   .filter((line) => line !== "")
   .map((line) => JSON.parse(line));
 
-/** Nothing and an empty map are one; a proxy's extensions are shown by our agent, too. */
+/** Nothing and an empty map are one; a proxy's extensions are shown by our agent, too; indexes are each server's own. */
 function settled(value: unknown): unknown {
   if (Array.isArray(value)) return value.map(settled);
   if (typeof value === "string") return value.replace(/(struct field )\S+( of type).*/, "$1…$2 …");
   if (typeof value !== "object" || value === null) return value;
   const members = Object.entries(value).map(([key, item]): [string, unknown] => [key, settled(item)]);
-  return Object.fromEntries(members.filter(([key, item]) => !(MAPS.has(key) && isNothing(item))));
+  return Object.fromEntries(members.filter(([key, item]) => key !== "Index" && !(MAPS.has(key) && isNothing(item))));
 }
 
 const MAPS = new Set(["TaggedAddresses", "Meta"]);
@@ -35,8 +35,8 @@ function isNothing(value: unknown): boolean {
 }
 
 describe("registrations", { timeout: 60_000 }, () => {
-  it("are taken, refused and given back as Consul 1.21 does, unknown keys included", async () => {
-    await using pair = await HttpPair.start();
+  it("are taken, refused and given back as Consul 1.21 does, of several mistakes the same one told", async () => {
+    await using pair = await HttpPair.start(10, {}, "agent1");
     const ask = async (method: string, path: string, body?: unknown): Promise<{ status: number; answer: unknown }> => {
       const sent = body === undefined ? {} : { body: JSON.stringify(body) };
       const { status, text } = await pair.a.ask(method, path, sent);
@@ -59,7 +59,32 @@ describe("registrations", { timeout: 60_000 }, () => {
       }
     }
     assert.deepEqual(differing, []);
-    assert.ok(recorded.length > 60);
+    assert.ok(recorded.length > 200);
+  });
+
+  it("answer for `null` and for what is not written, where Consul 1.21 breaks or says that all went well", async () => {
+    await using pair = await HttpPair.start();
+    const put = async (path: string, body: unknown): Promise<readonly [number, string]> => {
+      const { status, text } = await pair.a.ask("PUT", path, { body: JSON.stringify(body) });
+      return [status, text];
+    };
+    const node = { Node: "n", Address: "10.0.0.9" };
+    assert.deepEqual(await put("/v1/catalog/register", { ...node, Service: { Service: "s", Proxy: null } }), [
+      200,
+      "true",
+    ]);
+    assert.deepEqual(await put("/v1/catalog/register", { ...node, Check: { Name: "c", Definition: null } }), [
+      200,
+      "true",
+    ]);
+    assert.deepEqual(await put("/v1/txn", [null]), [400, "Failed to parse body: an operation is null"]);
+    for (const [fields, what] of [
+      [{ Node: "nobody" }, "Missing node registration"],
+      [{ Node: "n", ServiceID: "nobody" }, "Missing service registration"],
+    ] as const) {
+      const [status, text] = await put("/v1/txn", [{ Check: { Verb: "cas", Check: { CheckID: "new", ...fields } } }]);
+      assert.deepEqual([status, JSON.parse(text)], [409, { Results: null, Errors: [{ OpIndex: 0, What: what }] }]);
+    }
   });
 
   it("are found by the parts of their proxies", async () => {

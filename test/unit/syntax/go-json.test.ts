@@ -5,6 +5,7 @@ import {
   decodeGo,
   GoJsonError,
   goBool,
+  goDecoded,
   goInt,
   goList,
   goMap,
@@ -167,6 +168,58 @@ describe("JSON as Go reads it", () => {
       plainJson(readFirstValue(bytes('{"a":1,"__proto__":2,"a":3}'))),
       JSON.parse('{"a":3,"__proto__":2}'),
     );
+  });
+
+  it("tells the first of several mistakes, unless a decoder of its own finds one further inside", () => {
+    const inner = goDecoded(
+      goStruct<{ readonly N: number; readonly Wait: string }>("x.Inner", { N: goInt, Wait: goString }),
+      (read) => {
+        if (read.Wait === "bad") throw new GoJsonError("a bad wait");
+        return read;
+      },
+    );
+    const outer = goStruct<{
+      readonly A: string;
+      readonly List: readonly string[];
+      readonly Inner: { readonly N: number; readonly Wait: string };
+    }>("x.Outer", { A: goString, List: goList(goString), Inner: inner }, { aliases: { second: "A" } });
+    const told = (text: string): string => {
+      try {
+        decodeGo(Buffer.from(text), outer);
+      } catch (error) {
+        assert.ok(error instanceof GoJsonError);
+        return error.message;
+      }
+      return "";
+    };
+    const number = "json: cannot unmarshal number into Go struct field Outer.A of type string";
+    assert.equal(told('{"A":1,"Foo":2,"List":3}'), number);
+    assert.equal(told('{"Foo":2,"A":1}'), 'json: unknown field "Foo"');
+    assert.equal(
+      told('{"List":["a",1,{}]}'),
+      "json: cannot unmarshal number into Go struct field Outer.List of type string",
+    );
+    assert.equal(told('{"A":1,"Inner":{"Wait":"bad"}}'), "a bad wait");
+    assert.equal(
+      told('{"A":1,"Inner":{"Wait":"bad","N":"x"}}'),
+      "json: cannot unmarshal string into Go struct field Outer.Inner.N of type int",
+    );
+    assert.equal(told('{"A":1,"Inner":{"N":1,"Foo":2}}'), 'json: unknown field "Foo"');
+    assert.equal(told('{"A":"x","second":1}'), number);
+    assert.equal(told('{"A":"x","second":"y","Inner":null}'), "");
+    assert.equal(decodeGo(Buffer.from('{"A":"x","second":"y"}'), outer).A, "x");
+    assert.equal(decodeGo(Buffer.from('{"second":"y","A":""}'), outer).A, "y");
+  });
+
+  it("leaves with `null` what an equal key has said, and takes it for no list and no map", () => {
+    const type = goStruct<{
+      readonly A: string;
+      readonly L: readonly string[];
+      readonly M: Readonly<Record<string, string>>;
+    }>("x.T", { A: goString, L: goList(goString), M: goMap(goString) });
+    const read = (text: string): unknown => decodeGo(Buffer.from(text), type);
+    assert.deepEqual(read('{"A":"x","A":null,"L":["a"],"L":null,"M":{"a":"b"},"M":null}'), { A: "x", L: [], M: {} });
+    assert.deepEqual(read('{"M":{"a":"b","c":"d"},"m":{"c":"e"}}'), { A: "", L: [], M: { a: "b", c: "e" } });
   });
 
   it("a whole value is one and no more", () => {
