@@ -68,6 +68,19 @@ export class ChangeLog {
     }
   }
 
+  /** Something changed that cannot be told: all read again. @param revision - the newest one now. */
+  reset(revision: bigint): void {
+    this.#revision = revision;
+    this.#horizon = revision;
+    this.#commits.length = 0;
+    this.#keys = 0;
+    this.#bytes = 0;
+    for (const reader of this.#readers) {
+      reader.behind = true;
+      reader.wake();
+    }
+  }
+
   /** Ends what all readers read. */
   close(): void {
     this.#closed = true;

@@ -145,9 +145,9 @@ export class DataDirectory {
 }
 
 /**
- * The newest revision that anybody was told is stored, beside the database: what was acknowledged and is not found again was
- * lost, while a write that was cut short before may be. It is written without a sync, after that of the database, so it is
- * never ahead of what is on disk.
+ * The newest revision that anybody was told is durable, beside the database: what was acknowledged and is not found again was
+ * lost, while a write that was cut short before, or was not synced, may be. It is written without a sync, after that of the
+ * database, so it is never ahead of what is on disk.
  */
 export class AcknowledgedRevision {
   readonly #descriptor: number;
@@ -159,8 +159,7 @@ export class AcknowledgedRevision {
   }
 
   /**
-   * As the last process left it; undefined when there is none, as in data of 0.1.
-   * @returns 0n also for one that is damaged: only the file itself is then.
+   * As the last process left it; undefined when there is none, as in data of 0.1, or it is damaged.
    */
   static async read(directory: DataDirectory): Promise<bigint | undefined> {
     const text = await readFile(join(directory.path, ACKNOWLEDGED), "latin1").catch((error: unknown) => {
@@ -168,8 +167,8 @@ export class AcknowledgedRevision {
       throw error;
     });
     if (text === undefined) return undefined;
-    const revision = /^(\d{20}) /.exec(text)?.[1] ?? "0";
-    return text === lineOf(BigInt(revision)).toString("latin1") ? BigInt(revision) : 0n;
+    const revision = BigInt(/^(\d{20}) /.exec(text)?.[1] ?? "0");
+    return text === lineOf(revision).toString("latin1") ? revision : undefined;
   }
 
   static async open(directory: DataDirectory, revision: bigint, incidents: Incidents): Promise<AcknowledgedRevision> {
@@ -259,7 +258,7 @@ function belongsTo(name: string, owner: number, user: number): PeeringError {
   });
 }
 
-export function inUse(name: string, cause: unknown): PeeringError {
+export function inUse(name: string, cause?: unknown): PeeringError {
   return new PeeringError("locked", `the data directory ${name} is in use by another process`, {
     cause,
     remedy: "Stop the other process, or give this one a directory of its own. A process can open a directory once.",

@@ -13,10 +13,19 @@ import {
   type TableRow,
 } from "./level-format.js";
 
+/** A log, from there to its end. */
+export interface LogPart {
+  readonly file: string;
+  readonly at: number;
+}
+
 /** Notes about files that can be opened. */
 export interface FilesVerified {
-  /** The log ends in what cannot be read, and nothing follows: a write that was cut short. */
-  readonly cut: { readonly file: string; readonly at: number; readonly bytes: number } | undefined;
+  /**
+   * The logs end in what cannot be read: a write that was cut short, or several that were not synced when the power went. Parts of
+   * logs are `lost` in which the engine would read something behind it.
+   */
+  readonly cut: (LogPart & { readonly bytes: number; readonly lost: readonly LogPart[] }) | undefined;
   /** Of the newest commit in the logs; undefined: there is none. */
   readonly revision: bigint | undefined;
   /** Keys of rows in tables whose values are damaged, and nothing else. They may have been written again since. */
@@ -34,6 +43,8 @@ export interface Reading {
   readonly isDamaged: (row: TableRow) => boolean | undefined;
   /** The revision of the commit that a batch in the log is; undefined where it is none. */
   readonly revisionOf: (batch: Buffer) => bigint | undefined;
+  /** All up to this revision was synced; undefined: that is not known. */
+  readonly acknowledged: bigint | undefined;
 }
 
 /**
@@ -41,14 +52,15 @@ export interface Reading {
  * of a log's block, a manifest's end, a missing `CURRENT` with all the tables it led to.
  * @throws {PeeringError} `storage-damaged`: opening would lose something, or show something that was never written.
  */
-export async function verifyFiles(directory: string, { isDamaged, revisionOf }: Reading): Promise<FilesVerified> {
+export async function verifyFiles(directory: string, reading: Reading): Promise<FilesVerified> {
+  const { isDamaged } = reading;
   const names = await readdir(directory);
   const current = await readCurrent(directory, names);
   if (current === undefined) return { cut: undefined, revision: undefined, damagedKeys: [] };
   const manifest = await readFileOf(directory, current, manifestOf);
   const numbers = (extension: RegExp): Map<number, string> =>
     new Map(names.filter((name) => extension.test(name)).map((name) => [Number.parseInt(name, 10), name]));
-  const logs = await verifyLogs(directory, manifest, numbers(/^\d+\.log$/), revisionOf);
+  const logs = await verifyLogs(directory, manifest, numbers(/^\d+\.log$/), reading);
   const damagedKeys: Buffer[] = [];
   const tables = numbers(/^\d+\.(?:ldb|sst)$/);
   for (const [number, bytes] of manifest.tables) {
@@ -104,7 +116,7 @@ async function verifyLogs(
   directory: string,
   manifest: Manifest,
   logs: ReadonlyMap<number, string>,
-  revisionOf: Reading["revisionOf"],
+  { revisionOf, acknowledged }: Reading,
 ): Promise<Pick<FilesVerified, "cut" | "revision">> {
   const { logNumber, previousLogNumber } = manifest;
   if (logNumber > 0 && !logs.has(logNumber)) {
@@ -113,21 +125,39 @@ async function verifyLogs(
   const needed = [...logs.keys()].filter((number) => number >= logNumber || number === previousLogNumber);
   let sequence: number | undefined;
   let revision: bigint | undefined;
-  let newest: { readonly file: string; readonly log: LogContents; readonly bytes: number } | undefined;
+  let cut: (LogPart & { bytes: number; lost: LogPart[] }) | undefined;
+  /** Whether what is behind may be missing: nothing of it was answered as durable, and a loss of power takes it in any order. */
+  const mayBeLost = (): boolean => acknowledged !== undefined && revision !== undefined && revision >= acknowledged;
   for (const number of needed.sort((left, right) => left - right)) {
     const file = logs.get(number) ?? "";
-    newest = await readFileOf(directory, file, (bytes) => {
+    await readFileOf(directory, file, (bytes) => {
       const log = readLog(bytes);
-      if (log.goesOn) throw new RangeError(`the write at byte ${log.unreadableAt} cannot be read, but later ones can`);
+      const { unreadableAt, records, goesOn } = log;
+      const [first] = records;
+      const isBehind = cut !== undefined || (first !== undefined && isGap(first, sequence, manifest));
+      if (isBehind && first !== undefined && mayBeLost()) {
+        cut ??= { file, at: 0, bytes: bytes.length, lost: [] };
+        cut.lost.push({ file, at: 0 });
+        return;
+      }
       sequence = lastSequenceOf(log, sequence, manifest);
-      for (const batch of log.records) revision = revisionOf(batch) ?? revision;
-      return { file, log, bytes: bytes.length };
+      for (const batch of records) revision = revisionOf(batch) ?? revision;
+      if (unreadableAt === undefined) return;
+      if (goesOn && !mayBeLost()) {
+        throw new RangeError(`the write at byte ${unreadableAt} cannot be read, but later ones can`);
+      }
+      const lost = goesOn ? [{ file, at: unreadableAt }] : [];
+      cut = { file, at: unreadableAt, bytes: bytes.length - unreadableAt, lost };
     });
   }
-  if (newest?.log.unreadableAt === undefined) return { cut: undefined, revision };
-  const { file, bytes } = newest;
-  const at = newest.log.unreadableAt;
-  return { cut: { file, at, bytes: bytes - at }, revision };
+  return { cut, revision };
+}
+
+/** Whether writes are missing before the first one of a log. @param before - the number of the last write before it. */
+function isGap(record: Buffer, before: number | undefined, manifest: Manifest): boolean {
+  const { sequence } = readBatchHeader(record);
+  // The first may be in tables already.
+  return before === undefined ? sequence > manifest.lastSequence + 1 : sequence !== before + 1;
 }
 
 /**
@@ -139,9 +169,7 @@ function lastSequenceOf(log: LogContents, before: number | undefined, manifest: 
   let last = before;
   for (const record of log.records) {
     const { sequence, count } = readBatchHeader(record);
-    // The first may be in tables already.
-    const gap = last === undefined ? sequence > manifest.lastSequence + 1 : sequence !== last + 1;
-    if (gap) throw new RangeError(`writes before number ${sequence} are missing`);
+    if (isGap(record, last, manifest)) throw new RangeError(`writes before number ${sequence} are missing`);
     last = sequence + count - 1;
   }
   return last;

@@ -6,6 +6,9 @@ export const FORMAT_KEY: Buffer = Buffer.from(`${ABOVE_EVERY_KEY}format`, "latin
 /** Written in the batch of every commit, so that any snapshot of the database knows its own revision. */
 export const REVISION_KEY: Buffer = Buffer.from(`${ABOVE_EVERY_KEY}revision`, "latin1");
 
+/** No revision above this one was ever given. Behind a clean end it is the newest one; else the next start goes on above it. */
+export const RESERVED_KEY: Buffer = Buffer.from(`${ABOVE_EVERY_KEY}reserved`, "latin1");
+
 /** One byte of form, seven of revision, the checksum of these and the key, and that of the value. */
 export const ROW_HEADER_BYTES = 16;
 /** Rows of 0.1 begin with the revision, whose first byte is 0, and have no checksums. */

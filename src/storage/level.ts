@@ -7,13 +7,15 @@ import { damagedEntries } from "./damaged-entries.js";
 import { ABOVE_EVERY_KEY, decodeKey, encodeEntryKey, encodeKey } from "./key-encoding.js";
 import { AcknowledgedRevision, cannotOpen, DataDirectory, inUse } from "./level-directory.js";
 import { causeOf, codeOf, type Database, databaseAt, type EngineOptions, isInUse } from "./level-engine.js";
-import { damagedDirectory, type FilesVerified, verifyFiles } from "./level-files.js";
+import { damagedDirectory, type FilesVerified, type LogPart, verifyFiles } from "./level-files.js";
 import type { TableRow } from "./level-format.js";
 import { FORMER_KEY, FormerSecrets, isSecret, type Surroundings } from "./level-former.js";
+import { LevelLogs } from "./level-logs.js";
 import { Reading, revisionOf } from "./level-reading.js";
 import {
   batchRevision,
   FORMAT_KEY,
+  RESERVED_KEY,
   REVISION_KEY,
   RowWriter,
   readRow,
@@ -46,11 +48,13 @@ export interface LevelOptions {
 }
 
 /**
- * Opens, or creates, the storage in `directory`: embedded, durable (each commit is on disk before it resolves), for one
- * process at a time. Commits that wait while one is written go to disk together.
+ * Opens, or creates, the storage in `directory`: embedded, durable (each commit is on disk before it resolves, if it is not a
+ * relaxed one), for one process at a time. Commits that wait while one is written go to disk together.
  *
  * Before anything is opened, the checksums of all files are verified. A write that was cut short, as by a loss of power, is
- * dropped unless it was acknowledged. Other damage refuses the directory, except for values of entries: reads name these.
+ * dropped, and all that follow it, unless one of them was acknowledged as durable. Other damage refuses the directory, except
+ * for values of entries: reads name these. After a process that did not close the storage, revisions go on above all that it may
+ * have given.
  *
  * After a failed write the storage first proves that the disk takes writes again, then goes on; until then every commit
  * is refused with `storage-failed` while reads are still answered.
@@ -63,7 +67,8 @@ export async function openLevel(directory: string, options: LevelOptions = {}): 
   const place = await DataDirectory.claim(directory, incidents);
   let opened: Opened | undefined;
   try {
-    const openDatabase = (): Promise<Opened> => openAt(place, incidents, { writeBufferBytes, cacheBytes });
+    const openDatabase = (given?: bigint): Promise<Opened> =>
+      openAt(place, incidents, { writeBufferBytes, cacheBytes }, given);
     opened = await openDatabase();
     await place.sweep();
     const acknowledged = await AcknowledgedRevision.open(place, opened.revision, incidents);
@@ -75,9 +80,16 @@ export async function openLevel(directory: string, options: LevelOptions = {}): 
   }
 }
 
+type Batch = ReturnType<Database["batch"]>;
+
+/** Of rows that are a revision and nothing else. */
+const NO_VALUE = new Uint8Array();
+
 interface Opened {
   readonly database: Database;
   readonly revision: bigint;
+  /** As it was found: nothing that was given before is missing. */
+  readonly isWhole: boolean;
 }
 
 const FORMAT = "peerage storage 2";
@@ -86,36 +98,63 @@ const UNCHECKED_FORMAT = "peerage storage 1";
 /** While the rows of the former are written again, so that it does not read what it does not know. */
 const CHANGING_FORMAT = "peerage storage 1 to 2";
 
-/** TODO */
-const LIMITS: StorageLimits = { writes: 1_000_000, bytes: 256 * 1024 * 1024 };
+/** A commit is several times in memory while it is written, and those that come behind it wait. */
+const LIMITS: StorageLimits = { writes: 100_000, bytes: 64 * 1024 * 1024 };
+
+/** So many revisions are reserved at a time: that costs one sync, and so many are skipped when the process did not end well. */
+const RESERVED_AHEAD = 10_000n;
 
 /** Bytes of writes that go to disk in one batch; a single larger commit goes alone. */
 const GROUP_BYTES = 8 * 1024 * 1024;
 
-async function openAt(place: DataDirectory, incidents: Incidents, engine: EngineOptions): Promise<Opened> {
+/** @param given - the newest revision that was given; undefined: that is not known, because another process did. */
+async function openAt(
+  place: DataDirectory,
+  incidents: Incidents,
+  engine: EngineOptions,
+  given?: bigint,
+): Promise<Opened> {
   const { acknowledged, cut, damagedKeys } = await verify(place);
+  if (cut !== undefined) await dropLost(place, cut.lost);
   const database = databaseAt(place.path, engine);
   try {
     await database.open();
     await adoptFormat(place, database);
-    const revision = revisionOf(place.name, database.getSync(REVISION_KEY));
+    const found = revisionOf(place.name, database.getSync(REVISION_KEY));
     // It may all have been in the log, and that may be gone.
-    mustReach(place, acknowledged, revision);
+    mustReach(place, acknowledged, found);
+    const mayBeGiven = given ?? reservedOf(place, database.getSync(RESERVED_KEY));
+    const isWhole = mayBeGiven <= found;
+    const revision = isWhole ? found : mayBeGiven + 1n;
     if (cut !== undefined) {
       incidents.report("storage-write-cut-short", "the end of the log is dropped: its write was cut short", {
         directory: place.name,
-        ...cut,
+        file: cut.file,
+        at: cut.at,
+        bytes: cut.bytes,
       });
     }
     // Every log begins with it, so that it says how far it goes though the first commit in it is damaged.
-    await database.put(REVISION_KEY, new RowWriter().row(REVISION_KEY, revision, new Uint8Array()), { sync: true });
+    const batch = database.batch();
+    const writer = new RowWriter();
+    for (const key of [RESERVED_KEY, REVISION_KEY]) batch.put(key, writer.row(key, revision, NO_VALUE));
+    await batch.write({ sync: true });
     await dropDamaged(place, database, damagedKeys, incidents);
     await place.tighten();
-    return { database, revision };
+    return { database, revision, isWhole };
   } catch (error) {
     await database.close();
     throw openError(place.name, error);
   }
+}
+
+/** No revision above it was given. @throws {PeeringError} `storage-damaged` */
+function reservedOf(place: DataDirectory, stored: Uint8Array | undefined): bigint {
+  // Before there were reservations, each commit was on disk before its revision was given.
+  if (stored === undefined) return 0n;
+  const revision = rowRevision(RESERVED_KEY, stored);
+  if (revision === undefined) throw damagedDirectory(place.name, "the row that says which revisions were given");
+  return revision;
 }
 
 /** @throws {PeeringError} `storage-damaged`: the data end before the last acknowledged commit. */
@@ -134,14 +173,29 @@ function mustReach(place: DataDirectory, acknowledged: bigint | undefined, revis
  */
 async function verify(place: DataDirectory): Promise<FilesVerified & { readonly acknowledged: bigint | undefined }> {
   try {
-    const files = await verifyFiles(place.path, { isDamaged, revisionOf: batchRevision });
     const acknowledged = await AcknowledgedRevision.read(place);
+    const files = await verifyFiles(place.path, { isDamaged, revisionOf: batchRevision, acknowledged });
+    if (files.cut !== undefined && files.cut.lost.length > 0 && (await isInUse(place.path))) throw inUse(place.name);
     mustReach(place, acknowledged, files.revision);
     return { ...files, acknowledged };
   } catch (error) {
     // Files that another process writes meanwhile look damaged.
     if (await isInUse(place.path)) throw inUse(place.name, error);
     throw openError(place.name, error);
+  }
+}
+
+/** The engine would read on behind what it cannot read, and show writes without those before them. */
+async function dropLost(place: DataDirectory, lost: readonly LogPart[]): Promise<void> {
+  // The last one first: what is left is a log without an end at any time.
+  for (const { file, at } of lost.toReversed()) {
+    const log = await open(join(place.path, file), "r+");
+    try {
+      await log.truncate(at);
+      await log.sync();
+    } finally {
+      await log.close();
+    }
   }
 }
 
@@ -159,7 +213,7 @@ async function adoptFormat(place: DataDirectory, database: Database): Promise<vo
   if (format === FORMAT) return;
   if (format === UNCHECKED_FORMAT || format === CHANGING_FORMAT) return addChecksums(place, database);
   if (format === undefined && (await database.keys({ limit: 1 }).all()).length === 0) {
-    const first = new RowWriter().row(REVISION_KEY, 0n, new Uint8Array());
+    const first = new RowWriter().row(REVISION_KEY, 0n, NO_VALUE);
     await database.batch().put(FORMAT_KEY, Buffer.from(FORMAT)).put(REVISION_KEY, first).write({ sync: true });
     return;
   }
@@ -195,7 +249,7 @@ async function addChecksums(place: DataDirectory, database: Database): Promise<v
     batch = database.batch();
     bytes = 0;
   }
-  if (revision === undefined) batch.put(REVISION_KEY, writer.row(REVISION_KEY, 0n, new Uint8Array()));
+  if (revision === undefined) batch.put(REVISION_KEY, writer.row(REVISION_KEY, 0n, NO_VALUE));
   await batch.put(FORMAT_KEY, Buffer.from(FORMAT)).write({ sync: true });
   // The rows without checksums are still in tables, where damage to them could not be told from damage to these.
   await database.compactRange(Buffer.alloc(0), Buffer.from(`${ABOVE_EVERY_KEY}${ABOVE_EVERY_KEY}`, "latin1"));
@@ -242,6 +296,7 @@ interface PendingCommit {
   readonly writes: readonly LoggedWrite[];
   readonly expect: readonly { readonly key: string; readonly expectation: Expectation }[];
   readonly bytes: number;
+  readonly isDurable: boolean;
   readonly resolve: (revision: bigint) => void;
   readonly reject: (error: unknown) => void;
 }
@@ -264,17 +319,20 @@ class LevelStorage implements Storage {
   readonly #writeBufferBytes: number;
   readonly #acknowledged: AcknowledgedRevision;
   readonly #incidents: Incidents;
-  readonly #openDatabase: () => Promise<Opened>;
+  readonly #openDatabase: (given: bigint) => Promise<Opened>;
+  readonly #logs: LevelLogs;
   #database: Database;
   #former: FormerSecrets;
   readonly #log: ChangeLog;
   #revision: bigint;
+  /** No revision above this one is given until a higher one is on disk. */
+  #reserved: bigint;
   #queue: PendingCommit[] = [];
   readonly #deletions: PendingDeletion[] = [];
   #writing: Promise<void> | undefined;
   readonly #readings = new Set<Reading>();
   /** Set while the database is closed and opened again; readings wait for it. */
-  #reopening: Promise<void> | undefined;
+  #reopening: Promise<unknown> | undefined;
   /** Why commits are refused since a write failed. */
   #broken: unknown;
   /** What the failed write held. It may turn out to be on disk. */
@@ -290,7 +348,7 @@ class LevelStorage implements Storage {
     writeBufferBytes: number,
     acknowledged: AcknowledgedRevision,
     incidents: Incidents,
-    openDatabase: () => Promise<Opened>,
+    openDatabase: (given: bigint) => Promise<Opened>,
     opened: Opened,
   ) {
     this.#place = place;
@@ -300,7 +358,9 @@ class LevelStorage implements Storage {
     this.#openDatabase = openDatabase;
     this.#database = opened.database;
     this.#former = this.#formerSecretsOf(opened.database);
+    this.#logs = new LevelLogs(place.path, writeBufferBytes);
     this.#revision = opened.revision;
+    this.#reserved = opened.revision;
     this.#log = new ChangeLog(opened.revision);
   }
 
@@ -337,14 +397,15 @@ class LevelStorage implements Storage {
   async commit(
     writes: readonly Write[],
     expect: readonly Expectation[] = [],
-    _options: CommitOptions = {},
+    { durability = "durable" }: CommitOptions = {},
   ): Promise<bigint> {
     this.#mustBeOpen();
     const bytes = mustFit(writes, this.limits);
     const encodedWrites = writes.map((write) => ({ ...write, encoded: encodeEntryKey(write.key) }));
     const encodedExpect = expect.map((expectation) => ({ key: encodeEntryKey(expectation.key), expectation }));
     return new Promise((resolve, reject) => {
-      this.#queue.push({ writes: encodedWrites, expect: encodedExpect, bytes, resolve, reject });
+      const isDurable = durability === "durable";
+      this.#queue.push({ writes: encodedWrites, expect: encodedExpect, bytes, isDurable, resolve, reject });
       this.#writing ??= this.#writeAll();
     });
   }
@@ -364,8 +425,7 @@ class LevelStorage implements Storage {
     await this.#writing;
     await this.#interrupt(new PeeringError("closed", "the storage is closed"));
     await this.#former.idle();
-    // Should that fail, the next start removes nothing, which takes a moment.
-    if (this.#former.takeDone()) await this.#database.del(FORMER_KEY).catch(() => {});
+    await this.#finish();
     await this.#database.close();
     this.#acknowledged.close();
     await this.#tightening;
@@ -374,11 +434,29 @@ class LevelStorage implements Storage {
     await this.#place.release();
   }
 
+  /** All is on disk then, and the next start need not skip revisions. */
+  async #finish(): Promise<void> {
+    const batch = this.#database.batch();
+    if (this.#former.takeDone()) batch.del(FORMER_KEY);
+    this.#mark(batch, RESERVED_KEY, this.#revision);
+    this.#mark(batch, REVISION_KEY, this.#revision);
+    try {
+      if (this.#broken !== undefined) throw this.#broken;
+      await this.#write(batch, { sync: true, bytes: 0, rows: 3 });
+      this.#acknowledged.write(this.#revision);
+    } catch (error) {
+      this.#incidents.report("storage-end-unwritten", "the storage was closed without its last write", {
+        directory: this.#place.name,
+        error: errorText(error),
+      });
+    }
+  }
+
   #formerSecretsOf(database: Database): FormerSecrets {
     const surroundings: Surroundings = {
       readsEnded: () => Promise.all(Array.from(this.#readings, ({ ended }) => ended)),
       deleteBetweenCommits: (keys) => this.#deleteBetweenCommits(keys),
-      mergeTables: (first, last) => database.compactRange(first, last),
+      mergeTables: (first, last) => this.#logs.merging(() => database.compactRange(first, last)),
       incidents: this.#incidents,
     };
     return new FormerSecrets(surroundings, database.getSync(FORMER_KEY) !== undefined);
@@ -468,25 +546,25 @@ class LevelStorage implements Storage {
     const numbered = this.#judge(group);
     const newest = numbered.at(-1)?.revision;
     if (newest === undefined) return;
+    let isOnDisk: boolean;
     try {
-      await this.#writeBatch(numbered, newest);
+      isOnDisk = await this.#writeBatch(numbered, newest);
     } catch (error) {
       this.#broken = error;
       this.#doubtful = numbered;
+      let isThere: boolean;
       try {
-        await this.#repair();
+        isThere = await this.#repair();
       } catch {
         const code = REFUSED.test(errorText(error)) ? "storage-failed" : "unavailable";
         throw new PeeringError(code, this.#failureText(error), { cause: error });
       }
-      if (this.#revision !== newest) {
-        throw new PeeringError("storage-failed", this.#failureText(error), { cause: error });
-      }
+      if (!isThere) throw new PeeringError("storage-failed", this.#failureText(error), { cause: error });
       for (const { commit, revision } of numbered) commit.resolve(revision);
       return;
     }
     this.#revision = newest;
-    this.#acknowledged.write(newest);
+    if (isOnDisk) this.#acknowledged.write(newest);
     this.#announce(numbered);
     for (const { commit, revision } of numbered) commit.resolve(revision);
   }
@@ -524,10 +602,15 @@ class LevelStorage implements Storage {
     return revision;
   }
 
-  async #writeBatch(numbered: readonly NumberedCommit[], newest: bigint): Promise<void> {
+  /** @returns Whether all up to this is on disk; else it may still be lost with the power. */
+  async #writeBatch(numbered: readonly NumberedCommit[], newest: bigint): Promise<boolean> {
     const batch = this.#database.batch();
     let replaces = false;
+    let rows = 3;
+    let bytes = 0;
     for (const { commit, revision } of numbered) {
+      rows += commit.writes.length;
+      bytes += commit.bytes;
       for (const { encoded, value } of commit.writes) {
         const key = Buffer.from(encoded, "latin1");
         replaces ||= isSecret(encoded) && this.#database.getSync(key) !== undefined;
@@ -535,12 +618,30 @@ class LevelStorage implements Storage {
         else batch.put(key, this.#writer.row(key, revision, value));
       }
     }
-    if (replaces) batch.put(FORMER_KEY, this.#writer.row(FORMER_KEY, newest, new Uint8Array()));
+    if (replaces) this.#mark(batch, FORMER_KEY, newest);
     else if (this.#former.takeDone()) batch.del(FORMER_KEY);
+    const reserved = newest > this.#reserved ? newest + RESERVED_AHEAD : this.#reserved;
+    if (reserved > this.#reserved) this.#mark(batch, RESERVED_KEY, reserved);
     // The last one: that is where it is looked for in a log.
-    batch.put(REVISION_KEY, this.#writer.row(REVISION_KEY, newest, new Uint8Array()));
-    await batch.write({ sync: true });
+    this.#mark(batch, REVISION_KEY, newest);
+    // What removes a former secret may not be lost before the secret is.
+    const sync = replaces || reserved > this.#reserved || numbered.some(({ commit }) => commit.isDurable);
+    await this.#write(batch, { sync, bytes, rows });
+    this.#reserved = reserved;
     if (replaces) this.#former.remove();
+    return sync;
+  }
+
+  #mark(batch: Batch, key: Buffer, revision: bigint): void {
+    batch.put(key, this.#writer.row(key, revision, NO_VALUE));
+  }
+
+  async #write(
+    batch: Batch,
+    { sync, bytes, rows }: { readonly sync: boolean; readonly bytes: number; readonly rows: number },
+  ): Promise<void> {
+    await batch.write({ sync });
+    await this.#logs.written(bytes, rows);
   }
 
   #announce(numbered: readonly NumberedCommit[]): void {
@@ -560,14 +661,16 @@ class LevelStorage implements Storage {
    * Makes the database usable after a failed write. The log may end in half a record then, and what were appended to it
    * would be lost on recovery, so it is closed and opened again; but first the disk must take what that needs, for until then the
    * open one still answers reads.
+   * @returns Whether what is doubtful was written.
    * @throws {PeeringError} `storage-failed` when it is not usable yet.
    */
-  async #repair(): Promise<void> {
+  async #repair(): Promise<boolean> {
     try {
       // Opening again sorts the log into a table, which takes about as much.
       await probe(join(this.#place.path, "probe"), this.#writeBufferBytes + 1024 * 1024);
-      this.#reopening = this.#reopen();
-      await this.#reopening;
+      const reopening = this.#reopen();
+      this.#reopening = reopening;
+      return await reopening;
     } catch (error) {
       throw new PeeringError("storage-failed", this.#failureText(error), { cause: error });
     } finally {
@@ -575,22 +678,25 @@ class LevelStorage implements Storage {
     }
   }
 
-  async #reopen(): Promise<void> {
+  async #reopen(): Promise<boolean> {
     await this.#interrupt(new PeeringError("unavailable", "the database was opened again meanwhile"));
     // It waits for the queued commits, which are refused now.
     for (const deletion of this.#deletions.splice(0)) await this.#delete(deletion);
     await this.#former.idle();
     await this.#database.close();
-    const { database, revision } = await this.#openDatabase();
+    const { database, revision, isWhole } = await this.#openDatabase(this.#revision);
     this.#database = database;
     this.#former = this.#formerSecretsOf(database);
     this.#broken = undefined;
-    if (revision > this.#revision) {
-      this.#revision = revision;
-      this.#acknowledged.write(revision);
-      this.#announce(this.#doubtful);
-    }
+    const doubtful = this.#doubtful;
     this.#doubtful = [];
+    const isThere = isWhole && revision > this.#revision;
+    if (!isWhole) this.#log.reset(revision);
+    this.#revision = revision;
+    this.#reserved = revision;
+    this.#acknowledged.write(revision);
+    if (isThere) this.#announce(doubtful);
+    return isThere;
   }
 }
 

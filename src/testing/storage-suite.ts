@@ -18,6 +18,8 @@ import type {
 
 /** So often each file is damaged. */
 const DAMAGES = 12;
+/** Commits that a loss of power may take. */
+const RELAXED = 20;
 
 export interface StorageSuiteOptions {
   /** Whether what was committed is found again when the same directory is opened again. Default false. */
@@ -27,6 +29,11 @@ export interface StorageSuiteOptions {
    * whatever path it comes, and damage is noticed: what is read is what was committed, or nothing is. Default false.
    */
   readonly files?: boolean;
+  /**
+   * Whether relaxed commits lie in files that grow and are not synced: then a loss of power leaves the directory as it was at the
+   * last durable commit, or with some of what was appended since. Default false: relaxed commits are as durable as others.
+   */
+  readonly losesRelaxed?: boolean;
 }
 
 /**
@@ -579,6 +586,7 @@ export function storageSuite(
 
     if (options.durable === true) durableTests();
     if (options.files === true) fileTests();
+    if (options.losesRelaxed === true) powerLossTests();
   });
 
   function durableTests(): void {
@@ -604,6 +612,29 @@ export function storageSuite(
         assert.ok(((await early.next())?.revision ?? 0n) >= before.revision);
       }));
 
+    it("a relaxed commit is told and read as others are, and found when it is opened again", () =>
+      withDirectory(async (directory) => {
+        let before: Snapshot;
+        {
+          await using storage = await open(directory);
+          await using following = follow(storage, [], (await storage.read([])).revision);
+          const next = following.next();
+          const [relaxed, durable] = await Promise.all([
+            storage.commit([put(["a"], "1")], [{ key: ["a"], revision: undefined }], { durability: "relaxed" }),
+            storage.commit([put(["b"], "1")]),
+          ]);
+          const last = await storage.commit([put(["a"], "2")], [{ key: ["a"], revision: relaxed }], {
+            durability: "relaxed",
+          });
+          assert.ok(relaxed < durable && durable < last);
+          assert.equal((await next)?.type, "changed");
+          before = await storage.read([]);
+          assert.deepEqual(contents(before.entries), { a: "2", b: "1" });
+        }
+        await using storage = await open(directory);
+        assert.deepEqual(await storage.read([]), before, "it was closed, so no revision need be skipped");
+      }));
+
     it("in use, the directory is refused with locked, and the user is not disturbed", () =>
       withDirectory(async (directory) => {
         await using storage = await open(directory);
@@ -611,6 +642,52 @@ export function storageSuite(
         await assert.rejects(open(directory), withCode("locked"));
         await storage.commit([put(["a"], "2")]);
         assert.deepEqual(contents((await storage.read([])).entries), { a: "2" });
+      }));
+  }
+
+  function powerLossTests(): void {
+    it("after a loss of power it has what was durable, a beginning of the rest, and gives no revision twice", () =>
+      withDirectory(async (root) => {
+        const directory = join(root, "data");
+        const copy = join(root, "copy");
+        await mkdir(directory);
+        /** By revision: how many relaxed commits there were. */
+        const given = new Map<bigint, number>();
+        {
+          await using storage = await open(directory);
+          await storage.commit([put(["durable", "1"], "1"), put(["count"], "0")]);
+          await storage.commit([put(["early"], "")], [], { durability: "relaxed" });
+          given.set(await storage.commit([put(["durable", "2"], "2")]), 0);
+          await cp(directory, join(root, "before"), { recursive: true });
+          for (let count = 1; count <= RELAXED; count++) {
+            const writes = [put(["count"], `${count}`), put(["relaxed", `${count}`], relaxedText(count))];
+            given.set(await storage.commit(writes, [], { durability: "relaxed" }), count);
+          }
+          await cp(directory, join(root, "after"), { recursive: true });
+        }
+        const counts = new Set<number>();
+        for await (const loss of losses(root, copy)) {
+          const count = await afterLoss(() => open(copy), given, loss);
+          counts.add(count);
+        }
+        assert.ok(counts.has(0) && counts.has(RELAXED) && counts.size > 3, "nothing, all and something was left");
+      }));
+
+    it("a durable commit makes those before it durable", () =>
+      withDirectory(async (root) => {
+        const directory = join(root, "data");
+        await mkdir(directory);
+        await using storage = await open(directory);
+        for (let count = 1; count <= 5; count++) {
+          await storage.commit([put(["relaxed", `${count}`], "")], [], { durability: "relaxed" });
+        }
+        const last = storage.commit([put(["relaxed", "6"], "")], [], { durability: "relaxed" });
+        const revision = await storage.commit([put(["durable"], "")]);
+        await last;
+        await cp(directory, join(root, "copy"), { recursive: true });
+        await using copy = await open(join(root, "copy"));
+        assert.deepEqual((await copy.read([])).entries, (await storage.read([])).entries);
+        assert.ok((await copy.read([])).revision >= revision);
       }));
   }
 
@@ -651,7 +728,11 @@ export function storageSuite(
         for await (const damaged of damages(directory, join(root, "damaged"))) {
           const shown = await readDamaged(() => open(join(root, "damaged")));
           if (shown === undefined) refused++;
-          else assert.deepEqual(shown, expected, damaged);
+          else {
+            assert.deepEqual(shown.entries, expected.entries, damaged);
+            // What says that it ended well may be lost; then it goes on above all that it may have given.
+            assert.ok(shown.revision >= expected.revision, damaged);
+          }
         }
         assert.ok(refused > 0, "some of it mattered");
       }));
@@ -719,6 +800,75 @@ async function readDamaged(open: () => Promise<Storage>): Promise<Snapshot | und
     }
     return undefined;
   }
+}
+
+/** Many together are more than a storage reads, or checks, at a time. */
+function relaxedText(count: number): string {
+  return "x".repeat(4_000 + count);
+}
+
+/** Copies as a loss of power may leave the directory: nothing that was appended since, all of it, or some in any order. */
+async function* losses(root: string, copy: string): AsyncGenerator<string, void> {
+  const fresh = async (from: string): Promise<void> => {
+    await rm(copy, { recursive: true, force: true });
+    await cp(join(root, from), copy, { recursive: true });
+  };
+  await fresh("before");
+  yield "all that was not synced is gone";
+  await fresh("after");
+  yield "nothing is gone";
+  const grown: { readonly name: string; readonly whole: Buffer; readonly synced: number }[] = [];
+  for (const name of await readdir(join(root, "after"))) {
+    const whole = await readFile(join(root, "after", name));
+    const before = await readFile(join(root, "before", name)).catch(() => Buffer.alloc(0));
+    if (before.length > 0 && whole.length > before.length && whole.subarray(0, before.length).equals(before)) {
+      grown.push({ name, whole, synced: before.length });
+    }
+  }
+  assert.ok(grown.length > 0, "relaxed commits are appended to a file");
+  const random = randomNumbers(1);
+  for (const { name, whole, synced } of grown) {
+    const pick = (from: number): number => from + Math.floor(random() * (whole.length - from));
+    for (let count = 0; count < DAMAGES; count++) {
+      await fresh("after");
+      const first = pick(synced);
+      const last = pick(first);
+      if (count % 2 === 0) {
+        await writeFile(join(copy, name), whole.subarray(0, first));
+        yield `${name} is cut at byte ${first}`;
+      } else {
+        await writeFile(join(copy, name), Buffer.from(whole).fill(0, first, last));
+        yield `${name} has zeros from byte ${first} to ${last}`;
+      }
+    }
+  }
+}
+
+/** How many relaxed commits are left. Then the storage is used, and closed. */
+async function afterLoss(
+  open: () => Promise<Storage>,
+  given: ReadonlyMap<bigint, number>,
+  loss: string,
+): Promise<number> {
+  await using storage = await open();
+  const { entries, revision } = await storage.read([]);
+  const { count = "", early, ...rest } = contents(entries);
+  const left = Number(count);
+  const expected = Array.from({ length: left }, (_, index) => [`relaxed/${index + 1}`, relaxedText(index + 1)]);
+  assert.deepEqual(rest, { "durable/1": "1", "durable/2": "2", ...Object.fromEntries(expected) }, loss);
+  assert.equal(early, "", "it was before a durable one");
+  assert.equal(given.get(revision) ?? left, left, `${loss}: revision ${revision} was given with other content`);
+  const next = await storage.commit([put(["next"], "")], [], { durability: "relaxed" });
+  assert.ok(!given.has(next) && next > revision, `${loss}: revision ${next} is given again`);
+  for (const [known, content] of given) {
+    if (content === left) continue;
+    await using following = follow(storage, [], known);
+    const changes = await following.next();
+    // Who knew less may be told what changed; who knew what is lost must read again.
+    if (content > left) assert.equal(changes?.type, "reset", loss);
+    assert.equal(changes?.revision, next);
+  }
+  return left;
 }
 
 async function compareWithModel(storage: Storage, seed: number): Promise<void> {

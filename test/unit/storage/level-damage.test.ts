@@ -8,7 +8,7 @@ import { ClassicLevel } from "classic-level";
 import { PeeringError } from "../../../src/errors.js";
 import { Incidents } from "../../../src/incidents.js";
 import { openLevel } from "../../../src/storage/level.js";
-import type { Key, Snapshot, Write } from "../../../src/storage/storage.js";
+import type { Entry, Key, Snapshot, Write } from "../../../src/storage/storage.js";
 
 async function withDirectory(action: (directory: string) => Promise<void>): Promise<void> {
   const root = await mkdtemp(join(tmpdir(), "peerage-damage-"));
@@ -32,6 +32,19 @@ async function fill(directory: string, ...lives: readonly (readonly Write[])[][]
     snapshot = await storage.read([]);
   }
   return snapshot ?? assert.fail("no life was given");
+}
+
+/** What a process leaves that is killed after these commits: it did not get to what is written last. */
+async function fillAndKill(directory: string, commits: readonly (readonly Write[])[]): Promise<readonly Entry[]> {
+  const living = `${directory}-living`;
+  await using storage = await openLevel(living);
+  for (const writes of commits) await storage.commit(writes);
+  // A mark names the process and the directory, and the number of the directory is used again.
+  cpSync(living, directory, { recursive: true, filter: (path) => !path.includes("in-use-") });
+  const { entries } = await storage.read([]);
+  await storage[Symbol.asyncDispose]();
+  rmSync(living, { recursive: true });
+  return entries;
 }
 
 async function readAll(directory: string, incidents = new Incidents()): Promise<Snapshot> {
@@ -160,10 +173,10 @@ describe("level, damaged log", () => {
     withDirectory(async (directory) => {
       const commits = [[record(1)], [record(2)], [record(3)]];
       const before = `${directory}-before`;
-      const expected = await fill(before, commits);
+      const expected = await fillAndKill(before, commits);
       const known = statSync(fileOf(before, ".log")).size;
       // The log of a process that wrote one commit more and died before it said so.
-      await fill(directory, [...commits, [record(4)]]);
+      await fillAndKill(directory, [...commits, [record(4)]]);
       const whole = readFileSync(fileOf(directory, ".log"));
       assert.deepEqual(whole.subarray(0, known), readFileSync(fileOf(before, ".log")));
       const damaged = Buffer.from(whole);
@@ -179,15 +192,16 @@ describe("level, damaged log", () => {
         cpSync(before, directory, { recursive: true });
         writeFileSync(fileOf(directory, ".log"), log);
         const incidents = new Incidents();
-        assert.deepEqual(await readAll(directory, incidents), expected);
+        const found = await readAll(directory, incidents);
+        assert.deepEqual(found.entries, expected);
         assert.equal(incidents.counts().get("storage-write-cut-short"), 1);
-        assert.deepEqual(await readAll(directory), expected, "and again");
+        assert.deepEqual(await readAll(directory), found, "and again");
       }
     }));
 
   it("cut, or damaged, in commits that were acknowledged: refused, and opened without them by who accepts the loss", () =>
     withDirectory(async (directory) => {
-      await fill(directory, [[record(1)], [record(2)], [record(3)], [record(4)]]);
+      await fillAndKill(directory, [[record(1)], [record(2)], [record(3)], [record(4)]]);
       const log = fileOf(directory, ".log");
       const bytes = readFileSync(log);
       const last = placeOf(log, "value of record 4.");
@@ -203,8 +217,8 @@ describe("level, damaged log", () => {
         await refused(`${directory}2`, "storage-damaged", "up to revision 4 were acknowledged");
         rmSync(join(`${directory}2`, "acknowledged"));
         const { entries, revision } = await readAll(`${directory}2`);
-        assert.ok(revision === 2n || revision === 3n);
-        assert.equal(entries.length, Number(revision));
+        assert.ok(entries.length === 2 || entries.length === 3);
+        assert.ok(revision > 4n, "what was given is not given again");
         rmSync(`${directory}2`, { recursive: true });
       }
     }));

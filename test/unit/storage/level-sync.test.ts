@@ -3,24 +3,9 @@ import { mkdtemp, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterEach, beforeEach, describe, it } from "node:test";
-import { ClassicLevel } from "classic-level";
 import { openLevel } from "../../../src/storage/level.js";
 import type { Storage } from "../../../src/storage/storage.js";
-
-interface ChainedBatch {
-  _write(options: { readonly sync?: boolean }): Promise<void>;
-}
-
-/** The batches of every database, as LevelDB is given them. A process that is killed loses none of them; a power cut may. */
-async function batchPrototype(directory: string): Promise<ChainedBatch> {
-  const database = new ClassicLevel(directory);
-  await database.open();
-  const batch = database.batch();
-  const prototype: ChainedBatch = Object.getPrototypeOf(batch);
-  await batch.close();
-  await database.close();
-  return prototype;
-}
+import { batchPrototype, type ChainedBatch } from "../../support/level.js";
 
 describe("a commit of the level storage", () => {
   let directory = "";
@@ -47,6 +32,28 @@ describe("a commit of the level storage", () => {
     for (const { finish } of writes) finish();
     await storage[Symbol.asyncDispose]();
     await rm(directory, { recursive: true, force: true });
+  });
+
+  it("is not written through when it is relaxed, but for the first one, which reserves revisions; with a durable one it is", async () => {
+    const commit = (name: string, durability: "relaxed" | "durable"): Promise<bigint> =>
+      storage.commit([{ key: [name], value: Uint8Array.of(1) }], [], { durability });
+    const written = async (count: number): Promise<readonly boolean[]> => {
+      while (writes.length < count) await new Promise((resolve) => setImmediate(resolve));
+      writes[count - 1]?.finish();
+      return writes.map(({ sync }) => sync);
+    };
+    const first = commit("first", "relaxed");
+    assert.deepEqual(await written(1), [true]);
+    await first;
+    const second = commit("second", "relaxed");
+    assert.deepEqual(await written(2), [true, false]);
+    await second;
+    const group = [commit("third", "relaxed"), commit("fourth", "durable"), commit("fifth", "relaxed")];
+    assert.deepEqual(await written(3), [true, false, true]);
+    await Promise.all(group);
+    const last = storage[Symbol.asyncDispose]();
+    assert.deepEqual(await written(4), [true, false, true, true], "so is the end");
+    await last;
   });
 
   it("is written through to the disk before it is answered, whether it goes alone or with others", async () => {

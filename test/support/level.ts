@@ -1,0 +1,19 @@
+import { ClassicLevel } from "classic-level";
+
+export interface ChainedBatch {
+  _write(options: { readonly sync?: boolean }): Promise<void>;
+}
+
+/**
+ * What writes the batches of every database of this process, for a test to see or to fail them.
+ * @param directory - for a database of its own.
+ */
+export async function batchPrototype(directory: string): Promise<ChainedBatch> {
+  const database = new ClassicLevel(directory);
+  await database.open();
+  const batch = database.batch();
+  const prototype: ChainedBatch = Object.getPrototypeOf(batch);
+  await batch.close();
+  await database.close();
+  return prototype;
+}
