@@ -1,7 +1,7 @@
 import { isIPv6 } from "node:net";
 import type { Clock } from "./environment.js";
 
-/** Who is behind an address, `host:port`: the host, and of an IPv6 address the /64, for its owner has all of that. */
+/** The source of an address `host:port`: the IPv4 address, or the /64 of an IPv6 one, since one owner has all of that. */
 export function sourceOf(remoteAddress: string): string {
   const host = remoteAddress.replace(/:\d*$/, "").replace(/^\[(.*)\]$/, "$1");
   if (!isIPv6(host)) return host;
@@ -60,7 +60,7 @@ interface Holder extends Place {
 /**
  * Places for what strangers ask of us, such as connections. When all are taken, a newcomer gets one nevertheless: first that
  * of the stranger that has waited longest, if that is longer than the grace, then the oldest of the source that holds most, if that is more
- * than the newcomer's source holds. So those who hold places keep nobody out, however many of them there are.
+ * than the newcomer's source holds. So callers that hold places keep no newcomer out, however many there are.
  */
 export class Places {
   readonly #limits: PlaceLimits;

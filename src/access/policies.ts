@@ -31,7 +31,7 @@ export interface AclPolicies {
   readonly anonymous?: AclGrant;
 }
 
-/** The name by which Consul knows those who have no token, and which may be given instead of one. */
+/** Consul's name of the anonymous token. It may be given instead of a token. */
 const ANONYMOUS = "anonymous";
 
 /** An authorizer whose policies can be replaced while it is in use. */

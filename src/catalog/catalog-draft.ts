@@ -219,7 +219,7 @@ export class CatalogDraft implements AppliedDraft {
   }
 
   /**
-   * Gives a local service, if it has a virtual IP, these addresses besides, and takes them from those who had them.
+   * Gives a local service, if it has a virtual IP, these addresses besides, and takes them from the services that had them.
    * @returns the services they were taken from, by name; undefined: the service has no virtual IP.
    * @throws {PeeringError} `invalid-registration` for an invalid address, and for too many.
    */

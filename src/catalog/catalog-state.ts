@@ -234,7 +234,7 @@ function isLater(record: InstanceRecord, than: InstanceRecord): boolean {
   return index > other || (index === other && compareRecords(record, than) >= 0);
 }
 
-/** Who speaks for a service in the mesh. */
+/** The instances that speak for a service in the mesh. */
 class ConnectEntry {
   readonly instances: InstanceList = new InstanceList();
   /** Keys of the services that these are instances of. */

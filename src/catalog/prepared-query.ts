@@ -24,7 +24,7 @@ export interface QueriedService {
   readonly nearestDatacenters?: number;
   /**
    * The node whose instances come first, of those that are found here: a name, `_agent` for the node of this host, or `_ip` for
-   * the node with the address of who asks.
+   * the node with the caller's address.
    */
   readonly near?: string;
   /** Wants every check to pass. Default false: none may be critical. */
@@ -103,7 +103,7 @@ export function isTemplate({ template }: Pick<PreparedQuery, "template">): boole
   return template !== undefined && template.type !== "";
 }
 
-/** Shown in place of a token to who may not see it. */
+/** Shown in place of a token that the caller may not see. */
 export const HIDDEN_TOKEN = "<hidden>";
 
 /** @throws {PeeringError} `invalid-argument` with the text of Consul 1.21. */

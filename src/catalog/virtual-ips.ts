@@ -21,7 +21,7 @@ export function virtualIpKey(peer: string, service: string): string {
 export class VirtualIps {
   readonly #records = new Map<string, VirtualIpRecord>();
   readonly #taken = new OffsetSet();
-  /** Keys of those who have an address that an operator gave, by that address. */
+  /** Keys of the services with an address that an operator gave, by that address. */
   readonly #manual = new Map<string, string>();
   /** Services whose address is claimed, by peer. */
   readonly #claimed = new Map<string, Set<string>>();
@@ -139,7 +139,7 @@ export function checkManualAddresses(addresses: readonly string[]): void {
 export class VirtualIpDraft {
   readonly #base: VirtualIps;
   readonly changes: Map<string, VirtualIpRecord | undefined> = new Map();
-  /** Who has addresses that operators gave, where that differs from the base. */
+  /** Services with addresses that operators gave, where that differs from the base. */
   readonly #manual = new Map<string, string | undefined>();
   /** Offsets whose use differs from the base. */
   readonly #uses = new Map<number, boolean>();

@@ -15,6 +15,6 @@ export const agentCommand: Command = {
 
     $ peerage agent -dev`,
   flags: agentFlags,
-  // Loaded by those who run one: the other commands are to start at once.
+  // Loaded only to run an agent: the other commands start faster without it.
   run: async (context) => (await import("./agent.js")).runAgent(context),
 };

@@ -25,7 +25,7 @@ export class DefinedServices {
   #checks: ReadonlySet<string> = new Set();
 
   constructor(host: PeeringHost) {
-    // Who writes the configuration needs no token.
+    // Definitions of the configuration need no token.
     this.#listener = httpHandler(host);
   }
 

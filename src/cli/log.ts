@@ -46,7 +46,7 @@ export class LogFeed {
   }
 
   tell(level: LogLevel, line: (form: LineForm) => string): void {
-    // One text for all who listen: those who do not read what they are sent hold it many times.
+    // One text for all listeners: slow ones would otherwise hold many copies.
     const made = new Map<LineForm, string>();
     for (const listener of [...this.#listeners]) {
       if (!isAsUrgent(level, listener.level)) continue;

@@ -16,7 +16,7 @@ export const versionCommand: Command = {
     },
   ],
   async run({ flags, version, print, printJson }) {
-    // Loaded by those who ask: the other commands are to start at once.
+    // Loaded only here: the other commands start faster without it.
     const { FOLLOWED_VERSION } = await import("../http/index.js");
     const format = flags.text("format");
     if (format === "json") {

@@ -44,7 +44,7 @@ export interface QueryAnswer {
   readonly near?: string;
 }
 
-/** @param token - whose rights count; `""`: those of who has none. */
+/** @param token - whose rights count; `""`: the anonymous token. */
 export type VisibleInstances = (
   peer: string,
   instances: readonly ServiceInstance[],

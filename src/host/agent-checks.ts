@@ -362,7 +362,7 @@ export class AgentChecks implements AsyncDisposable {
         signal,
       });
     } finally {
-      // The place goes to who waits longest; only without one it is free.
+      // The place goes to the probe that waits longest; it is free when none waits.
       const next = this.#waiting.shift();
       if (next === undefined) this.#probing--;
       else next();

@@ -141,7 +141,7 @@ interface Waiter {
   readonly end: (reason: unknown) => void;
 }
 
-/** Writes of one commit: while it is on its way to disk, those who follow the catalog work on the one before. */
+/** Writes of one commit: while it is on its way to disk, followers of the catalog work on the one before. */
 const WRITTEN_TOGETHER = 256;
 
 /**

@@ -1,6 +1,6 @@
 import type { Steps } from "../wire/steps.js";
 
-/** What a key was from one change of it to the next, for those who have not been told of the latter. */
+/** The value of a key between two of its changes, for readers that have not seen the second one. */
 interface Past<Version> {
   readonly version: Version;
   /** The change that ended it. */

@@ -160,7 +160,7 @@ export class ExportEngine implements AsyncDisposable {
   /** By lower-cased name; more than one where blocks spell a name differently. */
   readonly #published = new Map<string, Published[]>();
   readonly #attachments = new Set<Attachment>();
-  /** To be encoded, and then given to those who see them, in a later turn. */
+  /** To be encoded, and then given to the peers that see them, in a later turn. */
   readonly #due = new Set<Published>();
   #nextSlice: Timer | undefined;
   /** Instances that may still be encoded in this turn. */
@@ -406,7 +406,7 @@ export class ExportEngine implements AsyncDisposable {
     return new Map();
   }
 
-  /** Whether it is for a later turn to encode this and to give it to those who see it; if so, that is arranged. */
+  /** Whether a later turn encodes this and gives it to the peers that see it; if so, that is scheduled. */
   #postponed(published: Published): boolean {
     if (published.current) return false;
     // Nobody waits for what no stream has asked for.

@@ -9,7 +9,7 @@ export type ImportFeed = ChangeFeed<PayloadView | undefined>;
 /** Those who follow one service of a peer, or all of them. */
 export interface Following {
   readonly feed: ImportFeed;
-  /** Called after each change; what it was, those who watch take from the feed. */
+  /** Called after each change; watchers take the former value from the feed. */
   readonly listeners: Set<() => void>;
 }
 
@@ -37,7 +37,7 @@ export class ImportPeer {
     this.index = new PeerIndex(totals);
   }
 
-  /** Calls `listener` after each change of a service, or of any. @returns those who follow the same, and ends it. */
+  /** Calls `listener` after each change of a service, or of any. @returns the listeners of the same, and a function that ends it. */
   follow(key: string, listener: () => void): { readonly feed: ImportFeed; readonly end: () => void } {
     let following = this.#following.get(key);
     if (following === undefined) {
@@ -74,7 +74,7 @@ export class ImportPeer {
   }
 
   /**
-   * Tells those who follow.
+   * Notifies the listeners.
    * @param changed - with what each was before, where somebody {@link isKnown knows} it.
    * @param others - that may look otherwise, for listeners.
    */

@@ -563,7 +563,7 @@ export class ImportStore implements AsyncDisposable {
     for (const listener of this.#listeners) listener();
   }
 
-  /** What those who follow were told of services that a commit changes, by key. Call it with the mutex held. */
+  /** The versions that watchers saw of the services that a commit changes, by key. Call it with the mutex held. */
   async #viewsBefore(peer: ImportPeer, part: Part): Promise<ReadonlyMap<string, PayloadView | undefined>> {
     const before = new Map<string, PayloadView | undefined>();
     if (!peer.isWatched) return before;

@@ -7,7 +7,7 @@ import { CLOCK_STEP_MS, MAX_WAIT_MS, renewalTime, retryDelay, rotationTime, vali
 
 export interface LeafLimits {
   /**
-   * Certificates of services that are held with their keys for those who ask for them again. Default 16 384; beyond, the one that was
+   * Certificates of services that are held with their keys for further requests. Default 16 384; beyond, the one that was
    * not asked for the longest is dropped, and issued again when it is asked for.
    */
   readonly leafCertificates: number;
@@ -114,7 +114,7 @@ export class LeafCertificates implements AsyncDisposable {
   async current(service: string): Promise<ServiceLeaf> {
     this.requireName(service);
     const held = this.#hold(service);
-    // What failed a moment ago is not tried again for one who has a certificate: its former root is trusted still.
+    // A renewal that failed a moment ago is not tried again for a service with a certificate: its root is still trusted.
     const mayWait = held.leaf !== undefined && !this.#isInvalid(held.leaf);
     if (this.#isDue(held) && !(mayWait && this.#options.clock.now() < held.retryAtMs)) {
       try {

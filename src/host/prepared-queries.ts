@@ -331,7 +331,7 @@ export async function runQuery<Instance extends QueriedInstance>(
   return result;
 }
 
-/** Who asks a query. */
+/** The caller of a query. */
 export interface QuerySource {
   /** Name of a node, `_agent` or `_ip`, in place of what the query says; `""`: it is for the query to say. */
   readonly near: string;

@@ -52,7 +52,7 @@ export class AnswerTurns {
   readonly #waiting = new Map<string, Waiting>();
   readonly #unsent = new Map<string | object, number>();
   #unsentInAll = 0;
-  /** Who has bytes that are not sent, and since when; the longest first. */
+  /** Clients with bytes that are not sent, and since when; the longest first. */
   readonly #readers = new Map<Answerer, { bytes: number; readonly sinceMs: number }>();
   /** Those who have the same thing in memory, by that. It counts for the first one. */
   readonly #shared = new Map<object, Set<Answerer>>();

@@ -93,7 +93,7 @@ function decision(
   const { permissions, action, precedence } = found;
   const says = permissions === undefined ? `Action: ${action?.toUpperCase()}` : `Permissions: ${permissions.length}`;
   const intention = `${DEFAULT}/${found.name} => ${DEFAULT}/${destination} (${id}Precedence: ${precedence}, ${says})`;
-  // Who judges a connection does not know the requests on it.
+  // A judge of connections does not know the requests on them.
   if (permissions !== undefined) return [false, `Matched L7 intention: ${intention}`];
   return [action === "allow", `Matched L4 intention: ${intention}`];
 }

@@ -10,7 +10,7 @@ export interface BodyLimits {
   readonly timeoutMs: number;
 }
 
-/** Who sends a body. */
+/** The sender of a body. */
 export interface BodySender {
   readonly allowance: CallAllowance;
   /** @throws what a caller is refused with who may write nothing, or is not known. */

@@ -94,7 +94,7 @@ async function connectInstances(call: Call): Promise<Answer> {
   const options = namedOptions(call, "service name");
   const service = options.name;
   const scope = connectScope(call.host, options.peer, service);
-  // Who may not read the service is told of nothing that speaks for it, under whatever name.
+  // Without the right to read the service, nothing that speaks for it is shown, under any name.
   const access = await call.access();
   const readable = access.readable(options.peer).service(service);
   const read = centralRead(call, scope, `connect ${service}`, () => call.host.gateways.connectInstances(service));

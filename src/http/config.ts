@@ -115,7 +115,7 @@ function referencedServices(value: unknown, found: Set<string> = new Set()): Set
   return found;
 }
 
-/** Who may see the services of a peer is not for our rules to say. */
+/** Rules of this cluster do not decide who may see the services of a peer. */
 function isLocalTarget(target: unknown): boolean {
   return !(typeof target === "object" && target !== null && "peer" in target && target.peer !== "");
 }

@@ -193,7 +193,7 @@ async function leaf(call: Call): Promise<Answer> {
   const service = call.rest;
   leafCertificates.requireName(service);
   await call.require({ resource: "service", access: "write", name: service });
-  // Who does not wait gets none that is due for renewal, or of a root that was rotated out.
+  // A call that does not wait gets no certificate that is due for renewal or of a root that was rotated out.
   const waits = options.minIndex > 0n;
   const held = leafCertificates.peek(service);
   const now = waits ? await leafCertificates.known(service) : await leafCertificates.current(service);

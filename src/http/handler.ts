@@ -83,7 +83,7 @@ const DEFAULT_BODY_TIMEOUT_MS = 30_000;
 const DEFAULT_WRITE_TIMEOUT_MS = 60_000;
 /** The version of Consul whose behaviour is followed, and which clients are told. */
 export const FOLLOWED_VERSION = "1.21.4";
-/** From here on an answer is compressed for those who accept it, as Consul does. */
+/** Longer answers are compressed for clients that accept it, as in Consul. */
 const GZIP_BYTES = 1_400;
 const DEFAULT_MONITOR_LINES = 512;
 const PLAIN = "text/plain; charset=utf-8";

@@ -162,7 +162,7 @@ function mapOrNull(values: Readonly<Record<string, string>> | undefined): Json {
   return values === undefined ? null : new Map(Object.entries(values));
 }
 
-/** @param access - of who reads it: tokens are shown to those who may write ACLs, as in Consul. */
+/** @param access - of the caller: tokens are shown only to callers that may write ACLs, as in Consul. */
 function queryJson({ query, createIndex, modifyIndex }: StoredQuery, access: Access): Json {
   const { id, name, template, token = "", service, ttl } = query;
   const shown = token === "" || access.may({ resource: "acl", access: "write" });

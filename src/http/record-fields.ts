@@ -76,7 +76,7 @@ function listOf(value: JsonValue | undefined): readonly JsonValue[] {
   return isList(value) ? value : [];
 }
 
-// Who configured an upstream is not for filters, in Consul either.
+// Filters cannot name the origin of an upstream, in Consul either.
 const { CentrallyConfigured: _, ...upstreamFields } = shapeFields(
   upstreamShape,
   (upstream: JsonObject) => upstream,

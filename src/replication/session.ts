@@ -326,7 +326,7 @@ export class ReplicationSession implements Session {
 
   #authorized(out: SessionOutput[]): void {
     if (this.#phase !== "opening" || this.#judged === undefined) return;
-    // Who says where it runs is no Consul 1.13. Who does not may still be newer: its own subscriptions tell.
+    // A dialer that says where it runs is not Consul 1.13. One that does not may still be newer: its subscriptions show it.
     this.#learned(this.#judged.remote === undefined ? "legacy" : "modern", out);
     this.#listWithheld = this.#band === "legacy";
     this.#judged = undefined;

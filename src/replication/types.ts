@@ -116,8 +116,8 @@ export type SessionOptions = {
   readonly timings?: Partial<SessionTimings>;
   readonly limits?: Partial<SessionLimits>;
   /**
-   * Largest message the peer accepts, in bytes: 8 MiB towards a dialer, 50 MiB towards an acceptor. Consul 1.13, and who
-   * has not shown to be newer, is sent no more than 4 MiB whatever this says.
+   * Largest message the peer accepts, in bytes: 8 MiB towards a dialer, 50 MiB towards an acceptor. Consul 1.13, and a
+   * peer that has not proven newer, is sent no more than 4 MiB whatever this says.
    */
   readonly maxSendBytes: number;
   /** Keeps the stream after a storage failure, as Consul does. Default false. */

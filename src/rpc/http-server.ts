@@ -119,7 +119,7 @@ export async function httpServer(options: HttpServerOptions): Promise<HttpServer
     headersTimeout: headersTimeoutMs,
     requestTimeout: options.requestTimeoutMs ?? 60_000,
     keepAliveTimeout: keepAliveTimeoutMs,
-    // By default Node looks for those who are late twice a minute.
+    // By default Node looks for late clients twice a minute.
     connectionsCheckingInterval: Math.ceil(headersTimeoutMs / LOOKS),
   };
   const serve: RequestListener = (request, response) => {

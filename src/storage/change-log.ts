@@ -110,7 +110,7 @@ export class ChangeLog {
     }
   }
 
-  /** The newest commit is kept whatever its size: those who wait for it must not read everything again. */
+  /** The newest commit is kept whatever its size: watchers that wait for it must not read everything again. */
   #forget(): void {
     let forgotten = 0;
     for (const commit of this.#commits.slice(0, -1)) {

@@ -503,7 +503,7 @@ export function storageSuite(
       });
     });
 
-    test("a commit is told whole, however large, to those who wait for it", async (storage) => {
+    test("a commit is told whole, however large, to every watcher", async (storage) => {
       await using following = follow(storage, ["a"], (await storage.read([])).revision);
       const next = following.next();
       const writes = Array.from({ length: 5000 }, (_, index) => put(["a", `${index}`], "x".repeat(1000)));

@@ -62,7 +62,7 @@ export class Handshakes {
     return () => leave();
   }
 
-  /** Gives places to those who wait, one to each source in turn, as long as there are any. */
+  /** Gives places to waiting handshakes, one to each source in turn, as long as there are any. */
   #give(): void {
     if (this.#giving) return;
     this.#giving = true;

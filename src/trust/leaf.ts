@@ -7,7 +7,7 @@ import { formatSpiffeId } from "./spiffe.js";
 /** How far back a certificate begins, for verifiers whose clock is behind. */
 export const BACKDATE_MS = 60_000;
 
-/** Who signs leafs at the moment. */
+/** The current signer of leafs. */
 export interface LeafSigner {
   readonly certificatePem: string;
   readonly keyPem: string;

@@ -131,7 +131,7 @@ export interface TrustBundleView {
 
 export interface TrustBundleStoreOptions {
   readonly storage: Storage;
-  /** Who we are: its trust domain and its roots. */
+  /** Our own trust domain and roots. */
   readonly authority: Pick<CertificateAuthority, "trustDomain" | "roots" | "onRootsChanged">;
   /** Default: silent. A warning for a bundle that cannot be read. */
   readonly logger?: Logger;

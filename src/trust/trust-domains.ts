@@ -24,7 +24,7 @@ export interface StoredClaim {
 /** A bundle that is withheld. */
 export interface Withheld {
   readonly reason: WithheldReason;
-  /** Who has the trust domain, where it is another peering. */
+  /** The other peering that owns the trust domain, if there is one. */
   readonly owner?: string;
 }
 
@@ -196,7 +196,7 @@ function sameKeys(left: ReadonlyMap<string, unknown>, right: ReadonlyMap<string,
   return left.size === right.size && [...left.keys()].every((key) => right.has(key));
 }
 
-/** Of the peer, who is not told who else peers with us. */
+/** For the peer, which must not learn which other peerings there are. */
 function textOf(reason: WithheldReason, trustDomain: string): string {
   const shown = JSON.stringify(trustDomain.slice(0, SHOWN_CHARACTERS));
   switch (reason) {

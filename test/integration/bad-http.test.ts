@@ -180,7 +180,7 @@ describe("invalid requests", { timeout: 60_000 }, () => {
     });
   }
 
-  it("what is upgraded to nothing is answered as if it had not asked", async () => {
+  it("a request for an unknown upgrade is answered as if it had not asked", async () => {
     const headers = "Upgrade: h2c, websocket\r\nHTTP2-Settings: AAMAAABkAAQAAP__\r\n";
     const [answer] = await exchange(
       Buffer.from(`GET /v1/status/leader HTTP/1.1\r\nHost: localhost\r\n${headers}Connection: upgrade, close\r\n\r\n`),

@@ -22,7 +22,7 @@ function mountSmallDisk(directory: string): Disposable | undefined {
   return { [Symbol.dispose]: () => void execFileSync("umount", ["-l", directory], { stdio: "ignore" }) };
 }
 
-it("an importer whose disk is full: no ACK for what is not stored, the rest stays whole, and with room again all arrives", async (context) => {
+it("an importer whose disk is full: no ACK for services that are not stored, the rest stays whole, and with room again all arrives", async (context) => {
   await using directory = await temporaryDirectory();
   using disk = mountSmallDisk(directory.path);
   if (disk === undefined) return context.skip("a small disk cannot be mounted here");

@@ -132,7 +132,7 @@ function registerTests(): void {
       assert.equal(again.catalog.instances("web").length, 1);
     });
 
-    it("an address in use is refused with `unavailable`, and what was opened before is closed again", async () => {
+    it("an address in use is refused with `unavailable`, and the listener opened before it is closed again", async () => {
       await using directory = await temporaryDirectory();
       await using first = await createHost({
         storage: memoryStorage(),

@@ -52,7 +52,7 @@ for (const kind of ["memory", "grpc"] as const satisfies readonly Kind[]) {
       const { services, takenAheadBytes } = LOADS[kind];
 
       for (const misbehaviour of ["stops-reading", "one-byte-a-second"] as const) {
-        it(`${misbehaviour}: what waits is bounded by what is exported, and the stream ends (ch1 case 119)`, async () => {
+        it(`${misbehaviour}: the queue is bounded by the number of exports, and the stream ends (ch1 case 119)`, async () => {
           await using at = await scene(kind, role, stalls(kind));
           const { host, bad } = at;
           await isUp(at);

@@ -213,7 +213,7 @@ async function play(exchange: Exchange): Promise<readonly Outcome[]> {
 }
 
 for (const version of RECORDED_VERSIONS) {
-  describe(`what was said to Consul ${version}, said to our host`, () => {
+  describe(`messages recorded with Consul ${version}, sent to our host`, () => {
     let compared = 0;
     const deviated = new Set<string>();
     for (const scenario of SCENARIOS) {

@@ -124,7 +124,7 @@ async function drive(context: TestContext, binary: ConsulBinary, { a, b }: Serve
     }, "both ends are ACTIVE, and know of the service");
   });
 
-  await context.test("what is read (CL3, CL4, CL7)", async () => {
+  await context.test("the commands that read (CL3, CL4, CL7)", async () => {
     for (const [address, name] of [
       [a, "west"],
       [b, "east"],
@@ -151,7 +151,7 @@ async function drive(context: TestContext, binary: ConsulBinary, { a, b }: Serve
     assert.match(await run.consul(a, "members"), /^Node .*\n.* alive +server +\d+\./);
   });
 
-  await context.test("what is refused (CL2)", async () => {
+  await context.test("the refusals (CL2)", async () => {
     for (const line of [
       "peering read -name nope",
       "peering read",

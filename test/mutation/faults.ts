@@ -247,7 +247,7 @@ export const plantedFaults: readonly PlantedFault[] = [
   ),
   fault(
     "cleanup-leaves-imports",
-    "a cleanup leaves what was imported",
+    "a cleanup leaves imports behind",
     [
       DELETION,
       "        return imports.removePeer(peeringId, records.inactiveExpectation(peeringId));",
@@ -374,7 +374,7 @@ export const plantedFaults: readonly PlantedFault[] = [
   ),
   fault(
     "ack-before-commit",
-    "what was received is acknowledged before it is committed",
+    "a resource is acknowledged before it is committed",
     [
       INTAKE,
       "const results = await this.#apply(batch);",
@@ -394,7 +394,7 @@ export const plantedFaults: readonly PlantedFault[] = [
   ),
   fault(
     "storage-failure-forgotten",
-    "a stream goes on after its storage has failed, and what was refused stays missing",
+    "a stream goes on after its storage has failed, and the refused resource stays missing",
     [SESSION, "if (failure === undefined || this.#strictConsul) return;", "if (failure !== null) return;"],
     SIMULATOR,
   ),
@@ -1056,7 +1056,7 @@ export const plantedFaults: readonly PlantedFault[] = [
   ),
   fault(
     "chain-wait-ends-early",
-    "a wait for a chain ends with what is written for other services",
+    "a wait for a chain ends with writes for other services",
     ["src/http/blocking.ts", "return same ? { ...reading, index: minIndex } : reading;", "return reading;"],
     "test/unit/http/discovery-chain.test.ts",
   ),
@@ -1222,7 +1222,7 @@ export const plantedFaults: readonly PlantedFault[] = [
   ),
   fault(
     "writes-of-a-check-overtake",
-    "what is written of a check does not wait for what was written of it before",
+    "a write of a check does not wait for the write of it before",
     ["src/host/mutex.ts", "if (last !== undefined) before.add(last);", "if (last === undefined) before.clear();"],
     "test/unit/host/agent-checks.test.ts",
   ),

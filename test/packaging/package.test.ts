@@ -136,7 +136,7 @@ describe("the package", () => {
     await run(project, "npm", "ci", "--prefer-offline", "--no-audit", "--no-fund");
   }
 
-  it("holds what is needed and nothing else", async () => {
+  it("holds the needed files and no others", async () => {
     const allowed = /^(dist\/.+\.(js|d\.ts)|proto\/.+\.proto|package\.json|README\.md|CHANGELOG\.md|LICENSE)$/;
     assert.deepEqual(
       packed.filter((path) => !allowed.test(path)),

@@ -97,7 +97,7 @@ const LICENCES: readonly string[] = [
   "Python-2.0",
 ];
 
-describe("what is installed", () => {
+describe("installed packages", () => {
   it("is locked, to one version each whose content is known", () => {
     assert.equal(lock.lockfileVersion, 3);
     assert.ok(packages.length > 100);
@@ -182,7 +182,7 @@ describe("what is installed", () => {
   });
 });
 
-describe("what is published", () => {
+describe("the published package", () => {
   const report = execFileSync("npm", ["pack", "--dry-run", "--json", "--ignore-scripts"], {
     encoding: "utf8",
     env: Object.fromEntries(Object.entries(process.env).filter(([name]) => !/^(npm_|NODE_TEST)/i.test(name))),

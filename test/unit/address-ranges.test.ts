@@ -81,7 +81,7 @@ describe("AddressRanges", () => {
     assert.ok(!new AddressRanges([]).leadsInto("0.0.0.0"));
   });
 
-  it("the default forbids what is nobody's, and leaves loopback, private and public addresses", () => {
+  it("the default forbids addresses of nobody, and leaves loopback, private and public ones", () => {
     const ranges = new AddressRanges(defaultForbiddenAddresses);
     for (const address of [
       "0.0.0.0",

@@ -155,7 +155,7 @@ describe("imports", () => {
     );
   });
 
-  it("who judges simulated hosts takes nothing but types and constants from what is judged", () => {
+  it("the judges of simulated hosts take nothing but types and constants from the judged code", () => {
     const judges = /^testing\/simulator\/(invariants|secret-ledger|stored-forms|[a-z]+-judge)\.ts$/;
     const harmless = /^(wire\/(codec|messages|resources|status)\.ts|storage\/keys\.ts)$/;
     const own = within.filter(({ from }) => judges.test(from));

@@ -526,7 +526,7 @@ export class Peace {
     await this.#peerAgain(acceptor, dialer);
   }
 
-  /** What a cleanup has left to do is done by who leads, once it can. */
+  /** The leader finishes a cleanup, once it can. */
   async #followerCleans(
     following: SimCluster,
     deleting: SimCluster,
@@ -761,7 +761,7 @@ export class Peace {
 
   async #compareObservers(): Promise<void> {
     for (const observer of this.#observers) {
-      // Who is slow may still be at it.
+      // A slow one may not have finished.
       await this.#within(
         CALM_MS,
         "an observer has seen everything",

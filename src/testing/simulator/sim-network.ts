@@ -112,7 +112,7 @@ export class SimNetwork {
     }
   }
 
-  /** `alias` leads to who listens at `address`, too. */
+  /** `alias` leads to the listener at `address`, too. */
   addAlias(alias: string, address: string): void {
     this.#aliases.set(alias, address);
   }
@@ -122,7 +122,7 @@ export class SimNetwork {
     this.#blocked.add(address);
   }
 
-  /** Who is meant by an address; `""` where it leads nowhere. */
+  /** The host behind an address; `""` where it leads nowhere. */
   resolve(address: string): string {
     return this.#blocked.has(address) ? "" : (this.#aliases.get(address) ?? address);
   }
@@ -144,7 +144,7 @@ export class SimNetwork {
     return this.isPartitioned(from, to) || (this.#sites.get(to)?.life.frozenUntil ?? 0) > this.#scheduler.now;
   }
 
-  /** Who listens at `to`, as far as `from` can tell. */
+  /** The listener at `to`, as far as `from` can tell. */
   reach(from: string, to: string): Site | undefined {
     return this.isPartitioned(from, to) ? undefined : this.#sites.get(to);
   }

@@ -200,7 +200,7 @@ export class SimWorld {
   }
 
   /**
-   * The cluster starts again with another address to be dialed at. Who knows the old one has a while to hear of it, then
+   * The cluster starts again with another address to be dialed at. Dialers that know the old one have a while to learn it, then
    * nobody is reached there until the faults stop.
    */
   moveAddress(cluster: SimCluster): void {

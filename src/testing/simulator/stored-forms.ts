@@ -40,7 +40,7 @@ export function isStanding(record: { readonly state: string } | undefined): bool
   return record !== undefined && record.state !== "terminated" && record.state !== "deleting";
 }
 
-/** Who has addresses dials. */
+/** A record with addresses dials. */
 export function dials(record: Pick<StoredRecord, "peerServerAddresses" | "manualServerAddresses">): boolean {
   return record.peerServerAddresses.length + record.manualServerAddresses.length > 0;
 }

@@ -208,7 +208,7 @@ export class StreamJudge {
     if (limited && this.#within(this.#opens, source, end.openedAt) < CALM_PER_SECOND) {
       this.#court.fail(`${cluster.name} refuses ${stream.remoteAddress} for what others do`);
     }
-    // Who does not lead says so to everybody, whatever the secret.
+    // A follower says so to every caller, whatever the secret.
     if (limited || end.boundAt !== undefined || status.code === StatusCode.FailedPrecondition) return;
     // By when it came: the answers may come all at once, when a disk answers again.
     this.#note(this.#judged, source, end.openedAt);

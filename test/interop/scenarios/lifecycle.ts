@@ -269,7 +269,7 @@ export const lifecycleScenarios: readonly Scenario[] = [
     },
   },
   {
-    name: "control: a token of Consul's for what was terminated is dead",
+    name: "control: a token of Consul's for a terminated peering is dead",
     proves: "ch3 case 69",
     roles: ["dialer"],
     async run(stage) {

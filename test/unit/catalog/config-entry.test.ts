@@ -83,7 +83,7 @@ for (const [what, input, message] of exportedServices) {
   test(`exported-services with ${what} is refused`, () => refused(input, message));
 }
 
-test("an exported-services entry is taken as it is, without what is empty", () => {
+test("an exported-services entry is taken unchanged, without empty values", () => {
   const input = {
     kind: "exported-services",
     services: [
@@ -240,7 +240,7 @@ test("fields that are not interpreted stay under extra", () => {
   assert.deepEqual(parseConfigEntry(entry), entry);
 });
 
-test("anything at all is taken or refused with a typed error, and what was taken is taken again unchanged", () => {
+test("anything at all is taken or refused with a typed error, and an accepted entry is accepted again unchanged", () => {
   const kinds = fc.constantFrom(
     "exported-services",
     "service-resolver",

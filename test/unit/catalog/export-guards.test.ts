@@ -115,7 +115,7 @@ test("redirects in a circle and inconsistent protocols are refused", () => {
   );
 });
 
-test("what was wrong before is held against a write that touches it, and against no other, as in Consul", () => {
+test("an older fault fails a write that touches it, and no other write, as in Consul", () => {
   const broken = entrySet(exporting(["web", "b"]), resolver({ redirect: { datacenter: "dc2" } }), {
     kind: "service-router",
     name: "api",

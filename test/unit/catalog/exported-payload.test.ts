@@ -316,7 +316,7 @@ function wellFormed(instances: readonly ServiceInstance[]): boolean {
   return JSON.stringify(instances) === JSON.stringify(instances).replace(/\\ud[89a-f]/gi, "");
 }
 
-test("the generated code reads what was meant, and writes what we wrote", () => {
+test("the generated code reads the same service, and writes the same bytes", () => {
   const kept = new PayloadEncoder();
   fc.assert(
     fc.property(

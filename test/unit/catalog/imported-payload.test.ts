@@ -15,7 +15,7 @@ function only(value: Uint8Array): ServiceInstance {
 }
 
 describe("decoding", () => {
-  it("gives every field as it was registered, but what is not imported of it", () => {
+  it("gives every field as it was registered, apart from those that are not imported", () => {
     const sent: ServiceInstance = {
       node: node("Node-1", {
         id: "11111111-2222-3333-4444-555555555555",
@@ -153,7 +153,7 @@ describe("decoding", () => {
     assert.equal(checks[0]?.status, "critical");
   });
 
-  it("what is known of a node from elsewhere replaces the node and its checks", () => {
+  it("a node from another source replaces the node and its checks", () => {
     const record = payloadNode();
     const known = decodeNode({ record, checks: [] });
     const [decoded] = decodePayload(

@@ -71,7 +71,7 @@ describe("what cannot be stored is refused (ch4 case 55, ch1 case 110)", () => {
   });
 });
 
-describe("limits on what is cheap to send and dear to hold", () => {
+describe("limits on payloads that are cheap to send and expensive to hold", () => {
   const text = (field: number, content: string): Buffer => message(field, Buffer.from(content));
   const message = (field: number, ...content: readonly Uint8Array[]): Buffer =>
     Buffer.from(new ProtobufWriter().tag(field, 2).bytes(Buffer.concat(content)).finish());
@@ -227,7 +227,7 @@ describe("limits on what is cheap to send and dear to hold", () => {
     );
   });
 
-  it("what is at a limit is good", () => {
+  it("a payload at a limit is good", () => {
     const value = Buffer.concat(
       ["a", "b"].map((id) =>
         one({
@@ -383,7 +383,7 @@ describe("bad bytes are refused (ch4 case 44)", () => {
   });
 });
 
-describe("what is known of a payload", () => {
+describe("the summary of a payload", () => {
   it("each node once by its lower-cased name, each instance once by node and id (ch1 case 107)", () => {
     const value = payload(
       wireInstance("web", { node: "N1", id: "a" }),

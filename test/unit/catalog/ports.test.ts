@@ -113,7 +113,7 @@ describe("registrations with several ports", () => {
   const parse = (fields: object) =>
     parseRegistration({ node: "n1", address: "10.0.0.1", service: { name: "web", ...fields } }, "dc1").service;
 
-  it("take the default one as the port, and what was read may be written again", () => {
+  it("take the default one as the port, and an answer may be written again", () => {
     const registered = parse({ ports: [metrics, http] });
     assert.deepEqual([registered?.port, registered?.ports], [8_080, [metrics, http]]);
     assert.deepEqual(parse({ port: 8_080, ports: [metrics, http] }), registered);

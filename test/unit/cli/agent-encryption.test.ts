@@ -28,7 +28,7 @@ function storedKeys(data: string): ReadonlySet<string> {
 }
 
 describe("peerage agent -encrypt-key-file", () => {
-  it("seals what is there, takes another key, and keeps nothing of the former form in its files", async () => {
+  it("seals the stored secrets, takes another key, and keeps nothing of the former form in its files", async () => {
     await using directory = await temporaryDirectory();
     const data = join(directory.path, "data");
     const file = join(directory.path, "keys");

@@ -274,7 +274,7 @@ describe("what commands print", () => {
     }
   }
 
-  it("is one line of what is wrong with flags and commands, and then what there are", async () => {
+  it("is one line about the wrong flag or command, and then the list of them", async () => {
     for (const args of [["peering", "list", `-${HOSTILE}`], ["peering", HOSTILE], [HOSTILE]]) {
       const { stderr } = await runPeerage(args);
       assert.deepEqual(unseenIn(stderr.replaceAll("    \t", "")), []);
@@ -298,14 +298,14 @@ describe("log lines", () => {
     return written;
   };
 
-  it("are one each, and show what is not to be seen", () => {
+  it("are one each, and show invisible characters", () => {
     const [line = "", ...others] = lines("pretty");
     assert.deepEqual(others, []);
     assertSeen(line, "one line\n", "pretty");
     assert.ok(line.includes(visible(HOSTILE)));
   });
 
-  it("are JSON that says what was said", () => {
+  it("are JSON with the same text", () => {
     const [line = ""] = lines("json");
     assertSeen(line, "one line\n", "json");
     assert.deepEqual(JSON.parse(line), {

@@ -161,7 +161,7 @@ describe("DNS answers", () => {
     assert.deepEqual(passing.answers, [`${WEB} 0 A 10.0.0.4`]);
   });
 
-  it("weights follow the worst status; 1 for what is unknown, 0 for a maintenance check (ch4 case 74)", async () => {
+  it("weights follow the worst status; 1 for an unknown status, 0 for a maintenance check (ch4 case 74)", async () => {
     const weights = { passing: 10, warning: 5 };
     const cases: readonly (readonly [Parameters<typeof instance>[0]["checks"], number])[] = [
       [[], 10],

@@ -192,7 +192,7 @@ describe("compressed names", () => {
     for (const one of wrong) assert.throws(() => reply("web.consul", { answers: [one] }), RangeError);
   });
 
-  it("answers what is asked of the root", () => {
+  it("answers questions about the root", () => {
     const packet = reply(".", { code: "REFUSED" });
     assert.deepEqual([packet.readUInt16BE(4), packet.length], [CLASS_IN, 12 + 5]);
   });

@@ -144,7 +144,7 @@ describe("large answers over UDP", () => {
     assert.equal(limit.admit("192.0.2.1:1", 40, 121), false);
   });
 
-  it("go to so many networks a second, so that what is remembered of them is bounded", async () => {
+  it("go to a limited number of networks a second, so that the memory for them is bounded", async () => {
     const clock = new HandClock();
     const incidents = new Incidents({ clock });
     const limit = new LargeAnswers({ factor: 3, perSecond: 10, networks: 100 }, clock, incidents);

@@ -18,7 +18,7 @@ describe("sizes", () => {
     fc.assert(fc.property(record, (one) => assert.equal(recordLength(one), wire([one]))));
   });
 
-  it("are kept, whatever an answer holds, and what is left answers first", () => {
+  it("are kept, whatever an answer holds, with the first answers", () => {
     const records = fc.array(record, { maxLength: 30 });
     fc.assert(
       fc.property(
@@ -100,7 +100,7 @@ describe("sizes", () => {
     assert.equal(few.answers.length, 4);
   });
 
-  it("give up only so much of what is additional where there is no answer", () => {
+  it("lose only as many additional records as needed where there is no answer", () => {
     const negative = { ...answer, answers: [], additionals: [address(0), meta(0)] };
     const fitted = fit(negative, frame, limitsOf(32 + recordLength(address(0))));
     assert.deepEqual([fitted.additionals, fitted.missing, fitted.hopeless], [[address(0)], "others", false]);

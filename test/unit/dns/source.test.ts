@@ -9,7 +9,7 @@ async function addresses(world: World, source: DnsSource, service: string): Prom
 }
 
 describe("what DNS reads of a host", () => {
-  it("is what is imported now, however often it was asked before", async () => {
+  it("returns the imports of now, however often it was asked before", async () => {
     const world = new World();
     const { acceptor, dialer } = await peered(world);
     const source = hostSource(dialer.host);

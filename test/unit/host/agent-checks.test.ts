@@ -339,7 +339,7 @@ describe("a service with a critical check", () => {
   });
 });
 
-describe("what is stored of checks", () => {
+describe("the stored state of checks", () => {
   it("is as before when the catalog refuses a registration", async () => {
     await using agent = await Agent.start();
     await agent.serve("web", ttl(1_000));

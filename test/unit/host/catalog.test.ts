@@ -105,7 +105,7 @@ class FaultyStorage implements Storage {
 }
 
 describe("catalog", () => {
-  it("local data is what is registered here, and nothing of it is a peer's (ch4 case 2)", async () => {
+  it("local data are the registrations of this host, and nothing of a peer (ch4 case 2)", async () => {
     await withCatalog(memoryStorage(), async (catalog) => {
       await catalog.register({ ...n1, service: { name: "web", port: 80 } });
       assert.deepEqual(
@@ -314,7 +314,7 @@ describe("catalog", () => {
     });
   });
 
-  it("renames a node whose UUID arrives under a new name, and drops what was on it", async () => {
+  it("renames a node whose UUID arrives under a new name, and drops its services and checks", async () => {
     await withCatalog(memoryStorage(), async (catalog) => {
       const id = "40e4a748-2192-161a-0510-9bf59fe950b5";
       const created = await catalog.register({ ...n1, id, service: { name: "web" } });

@@ -35,7 +35,7 @@ test("the private key of a certificate is sealed at rest, and given back after a
   assert.deepEqual(after.get("inline-certificate", "gw")?.extra, ec);
 });
 
-test("a start with another first key seals what is there again, so that the old key can go", async () => {
+test("a start with another first key seals stored secrets again, so that the old key can go", async () => {
   const storage = memoryStorage();
   const plain = await ConfigEntries.open({ storage, datacenter });
   await plain.set(certificate);

@@ -276,7 +276,7 @@ describe("the dial loop", () => {
     }
   });
 
-  it("a change of what is dialed restarts the wait, the count and the ring (ch3 cases 8 and 24)", async () => {
+  it("a change of the dialed cluster or addresses restarts the wait, the count and the ring (ch3 cases 8 and 24)", async () => {
     const world = new World();
     const acceptor = new ScriptedAcceptor(world);
     for (const address of ["a:1", "b:1", "c:1"]) await acceptor.listen(address);

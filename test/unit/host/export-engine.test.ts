@@ -344,7 +344,7 @@ test("an invalid service alone is held back, named, and goes out when it is vali
   await engine[Symbol.asyncDispose]();
 });
 
-test("a watch that fails begins again: at once, then after growing waits, and what is gone is gone", async () => {
+test("a watch that fails begins again: at once, then after growing waits, and removed services go", async () => {
   const clock = new FakeClock();
   const random = { bytes: () => new Uint8Array(0), fraction: () => 0.5 };
   const { engine, catalog } = await open({ clock, random }, exporting(["*", "b"]));
@@ -465,7 +465,7 @@ test("of a large state the list and a first slice are given at once, the rest in
   await engine[Symbol.asyncDispose]();
 });
 
-test("what is exported is encoded before a peer comes, and again when it changes", async () => {
+test("exports are encoded before a peer comes, and again when they change", async () => {
   const clock = new FakeClock();
   const { engine, catalog } = await open({ clock, sliceInstances: 1 }, exporting(["*", "b"]));
   await catalog.give([instance("a"), instance("c"), instance("d")]);

@@ -88,7 +88,7 @@ const exportEach = ({ configEntries }: Exporting, of: number): Promise<boolean> 
 };
 const has = ({ services }: Exporting, count: number): Promise<void> => until(() => services.size === count);
 
-describe("the time of exports grows with what is exported", () => {
+describe("the time of exports grows with their number", () => {
   for (const [name, set] of [
     ["all services", exportAll],
     ["services that are named", exportEach],

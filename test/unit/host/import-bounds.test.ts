@@ -29,7 +29,7 @@ async function apply(
   return results.map((refused) => refused && `${refused.code}: ${refused.message}`);
 }
 
-describe("limits on what is stored of peers", () => {
+describe("limits on stored imports", () => {
   // Two services of ten instances each are within the limit, and nothing is added to them.
   const cases: readonly [limit: keyof ImportLimits, most: (bytes: number) => number, reason: RegExp, inAll: boolean][] =
     [
@@ -41,7 +41,7 @@ describe("limits on what is stored of peers", () => {
       ["indexBytesInAll", () => 6_000, /bytes of memory for names and nodes of all peers/, true],
     ];
   for (const [limit, most, reason, inAll] of cases) {
-    it(`${limit}: what is beyond is refused by name, known ones go on, and a service that goes makes room`, async () => {
+    it(`${limit}: a service beyond it is refused by name, known ones go on, and a service that goes makes room`, async () => {
       const bytes = service("aa", 10).type === "service" ? payloadBytes(service("aa", 10)) : 0;
       const storage = memoryStorage();
       const limits = { [limit]: most(bytes) };

@@ -153,7 +153,7 @@ describe("a damaged virtual address", () => {
   const rowsOf = async (storage: Storage): Promise<readonly Key[]> =>
     (await storage.read(["catalog"])).entries.map(({ key }) => key).filter((key) => key.includes("east"));
 
-  it("of an imported service is dropped and reported, and another one is claimed; what is local must be whole", async () => {
+  it("of an imported service is dropped and reported, and another one is claimed; a damaged local one refuses the start", async () => {
     const storage = memoryStorage();
     const opened = (incidents?: Incidents): Promise<Catalog> =>
       Catalog.open({ storage, datacenter: "dc1", ...(incidents && { incidents }) });

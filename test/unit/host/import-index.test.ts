@@ -12,7 +12,7 @@ async function upsert(store: ImportStore, name: string, ...instances: readonly W
   assert.deepEqual(results, [undefined]);
 }
 
-describe("the index of what is imported", () => {
+describe("the index of imports", () => {
   it("grows for the service that changed, and for absent ones with the last instance of any", async () => {
     const store = await ImportStore.open(memoryStorage());
     assert.equal(store.index(undefined, "web"), 1n);

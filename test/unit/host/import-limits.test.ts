@@ -34,7 +34,7 @@ describe("what a peer says of itself", () => {
     assert.deepEqual(acceptor.host.trustBundles.read("raw")?.rootPems, [root]);
   });
 
-  it("is refused beyond a limit, by name, and shown and counted; what was there stays, and so does the stream", async () => {
+  it("is refused beyond a limit, by name, and shown and counted; earlier imports stay, and so does the stream", async () => {
     const world = new World();
     const limits = { rootsPerPeer: 1, trustBundleBytes: 5_000, servicesPerPeer: 2 };
     const acceptor = await world.site("acceptor", { limits });

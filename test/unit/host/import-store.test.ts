@@ -191,7 +191,7 @@ describe("applying", () => {
     }
   });
 
-  it("what is stored already is not written, also after a restart and with maps in another order (ch4 cases 53, 56, ch1 cases 104, 106)", async () => {
+  it("an unchanged service is not written, also after a restart and with maps in another order (ch4 cases 53, 56, ch1 cases 104, 106)", async () => {
     const storage = observed(memoryStorage());
     const store = await ImportStore.open(storage);
     const withMeta = (...keys: readonly string[]): WireInstance => {
@@ -226,7 +226,7 @@ describe("applying", () => {
     assert.equal((await store.instances(PEER, "weB")).length, 1);
   });
 
-  it("of what is refused nothing is stored; what came with it is (ch4 cases 54, 55)", async () => {
+  it("a refused payload is not stored; those that came with it are (ch4 cases 54, 55)", async () => {
     const storage = observed(memoryStorage());
     const store = await ImportStore.open(storage);
     await applied(store, upsert("web", wireInstance("web", { address: "before" })));
@@ -329,7 +329,7 @@ describe("storage at fault", () => {
     assert.deepEqual(store.services(PEER), []);
   });
 
-  it("removing a peer takes with it what was written by a commit whose answer was lost (I17)", async () => {
+  it("removing a peer also removes imports of a commit whose answer was lost (I17)", async () => {
     const inner = memoryStorage();
     const lost = new PeeringError("unavailable", "the answer was lost");
     let losing = false;

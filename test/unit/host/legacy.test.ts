@@ -94,7 +94,7 @@ function answers({ stream }: Legacy): readonly string[] {
 
 for (const [role, meet] of roles) {
   describe(`Consul 1.13 at the other end of a host that is the ${role}`, () => {
-    it("it gets services and no list, and a DELETE for what is exported no more (ch1 cases 112, 114 and 116)", async () => {
+    it("it gets services and no list, and a DELETE for services that are no longer exported (ch1 cases 112, 114 and 116)", async () => {
       const world = new World();
       const legacy = await meet(world);
       const { site, name, stream } = legacy;

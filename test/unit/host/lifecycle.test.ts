@@ -443,7 +443,7 @@ describe("reported states", () => {
     assert.equal(dialer.peering("acceptor").status.failedAttempts, 0);
   });
 
-  it("a dialer back from a restart comes by itself, and loses what was un-exported meanwhile (ch1 case 106, ch3 case 17)", async () => {
+  it("a dialer back from a restart connects by itself, and loses services un-exported meanwhile (ch1 case 106, ch3 case 17)", async () => {
     const world = new World();
     const { acceptor, dialer } = await peered(world);
     dialer.crash();
@@ -513,7 +513,7 @@ describe("reported states", () => {
   });
 });
 
-describe("what is replicated", () => {
+describe("replication", () => {
   it("a new stream brings nothing new, and nothing is written (ch1 case 104)", async () => {
     const world = new World();
     const { acceptor, dialer } = await peered(world);

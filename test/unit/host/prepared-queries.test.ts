@@ -42,7 +42,7 @@ describe("the selection of a query", () => {
   const names = (service: Omit<QueriedService, "name">): readonly string[] =>
     selectedInstances({ name: "web", ...service }, instances).map(({ name }) => name);
 
-  it("takes what is not critical, or what passes, but for checks it does not look at", () => {
+  it("takes instances that are not critical, or that pass, ignoring the checks it is told to ignore", () => {
     assert.deepEqual(names({}), ["plain", "tagged", "meta", "warning"]);
     assert.deepEqual(names({ onlyPassing: true }), ["plain", "tagged", "meta"]);
     assert.equal(names({ onlyPassing: true, ignoreCheckIds: ["c"] }).length, 6);

@@ -69,7 +69,7 @@ describe("establishing again with another cluster", () => {
 });
 
 describe("cleaning up", () => {
-  it("what is active again by the time it is cleaned loses nothing (I20)", async () => {
+  it("a peering that is active again by the time it is cleaned loses nothing (I20)", async () => {
     const world = new World();
     const { dialer } = await peered(world);
     const { id } = dialer.peering("acceptor");

@@ -286,7 +286,7 @@ describe("establishing", () => {
     }
   });
 
-  it("the second write never brings back what was deleted meanwhile, nor its namesake (D-19)", async () => {
+  it("the second write never brings back a record deleted meanwhile, nor one of the same name (D-19)", async () => {
     const text = "failed to write peering: cannot write to peering that is marked for deletion";
     const { records } = await cluster();
     const begun = await records.beginEstablish({ peerName: "east", token: tokenOf(UNKNOWN), connected: false });
@@ -575,7 +575,7 @@ describe("what peers push", () => {
     assert.deepEqual(after.trustBundle("z-first"), undefined);
   });
 
-  it("what was stored before and names what it may not is not told, and is after its owner is gone (D-24)", async () => {
+  it("a stored bundle with another's trust domain is not handed out until its owner is gone (D-24)", async () => {
     const { records, storage, restart } = await cluster();
     for (const peerName of ["first", "second", "third"]) await records.generateToken({ peerName });
     const stored = (peerName: string, trustDomain: string, root: string): Promise<unknown> =>
@@ -975,7 +975,7 @@ describe("reading", () => {
     assert.deepEqual(changes[1]?.effects.map(({ type }) => type).includes("remove-imports"), true);
   });
 
-  it("changes() begins with what is there, joins what falls together and ends with its signal", async () => {
+  it("changes() begins with the current state, joins changes that fall together and ends with its signal", async () => {
     const { records } = await cluster();
     await records.generateToken({ peerName: "b" });
     await records.generateToken({ peerName: "a" });

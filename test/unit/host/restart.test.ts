@@ -120,7 +120,7 @@ describe("a restart in any state goes on by itself", () => {
     });
   }
 
-  it("what a peer withdrew while a host was down is gone when it is back, and what is new is there", async () => {
+  it("services that a peer withdrew while a host was down are gone when it is back, and new ones are there", async () => {
     const world = new World();
     const { acceptor, dialer } = await peered(world);
     dialer.crash();

@@ -219,7 +219,7 @@ describe("status", () => {
     assert.equal(host.peerings.services("nobody"), undefined);
   });
 
-  it("says what is received and not stored yet", async () => {
+  it("shows resources that are received and not stored yet", async () => {
     let commit = (): void => {};
     const { memoryStorage } = await import("../../../src/storage/memory.js");
     const disk = memoryStorage();

@@ -17,7 +17,7 @@ const topologies = fc.record({
   }),
 });
 
-test("whatever the peerings and the rules: hosts come to rest, nothing comes back, and what is gone is gone everywhere", async () => {
+test("whatever the peerings and the rules: hosts come to rest, nothing comes back, and a removed service is gone everywhere", async () => {
   let carried = 0;
   await fc.assert(
     fc.asyncProperty(topologies, async ({ pairs, orders }) => {

@@ -55,7 +55,7 @@ function applied(changes: readonly ImportChange[]): Readonly<Record<string, read
 }
 
 describe("peerings.watch", () => {
-  it("begins with what is there, also with nothing, then tells each change of a record and of a stream (ch3 case 59)", async () => {
+  it("begins with the current state, also an empty one, then tells each change of a record and of a stream (ch3 case 59)", async () => {
     const world = new World();
     const [acceptor, dialer] = [await world.site("acceptor"), await world.site("dialer")];
     const reader = new Reader<PeeringsChange>(world, (signal) => dialer.host.peerings.watch(signal));
@@ -113,7 +113,7 @@ describe("peerings.watch", () => {
 });
 
 describe("imports.watch", () => {
-  it("begins with a snapshot; every change follows and leads to what is there", async () => {
+  it("begins with a snapshot; every change follows and leads to the current state", async () => {
     const world = new World();
     const { acceptor, dialer } = await peered(world);
     const reader = new Reader<ImportChange>(world, (signal) => dialer.host.imports.watch({ peer: "acceptor", signal }));

@@ -101,7 +101,7 @@ function comparable(headers: Readonly<Record<string, string>>): unknown {
 }
 
 describe("what a server of Consul 1.21.4 answered about its authority", () => {
-  it("is what is answered here, in the same order", async () => {
+  it("is the answer here, in the same order", async () => {
     await using at = await served();
     assert.ok(recorded.length > 50);
     for (const { name, request, response } of recorded) {
@@ -136,7 +136,7 @@ describe("what a server of Consul 1.21.4 answered about its authority", () => {
 });
 
 describe("roots", () => {
-  it("are told as PEM, with what is sent between them and a leaf, and by id", async () => {
+  it("are told as PEM, with their intermediates, and by id", async () => {
     await using at = await served();
     await put(at, { PrivateKeyBits: 384 });
     const roots = await rootsOf(at);

@@ -7,7 +7,7 @@ import { ConfigEntrySet } from "../../../src/catalog/config-entry-set.js";
 import { eventually, HttpPair } from "../../support/http-pair.js";
 
 describe("discovery chains over HTTP", () => {
-  it("are waited for, and what is written for others ends no wait", async () => {
+  it("are waited for, and writes for others end no wait", async () => {
     await using pair = await HttpPair.start();
     const { a } = pair;
     const { configEntries } = a.host;

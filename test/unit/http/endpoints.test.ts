@@ -77,7 +77,7 @@ describe("peering endpoints", { timeout: 60_000 }, () => {
     assert.equal(JSON.parse(changed.text).ModifyIndex, Number(changed.headers["x-consul-index"]));
   });
 
-  it("what is missing is waited for in vain, whatever else is written (HT6)", async () => {
+  it("a wait for a missing peering is not ended by other writes (HT6)", async () => {
     await using pair = await HttpPair.start(50);
     const { a } = pair;
     await a.host.peerings.generateToken({ peerName: "foo" });
@@ -375,7 +375,7 @@ describe("system endpoints", { timeout: 60_000 }, () => {
     assert.match(String(root?.SigningKeyID), /^([0-9a-f]{2}:){31}[0-9a-f]{2}$/);
   });
 
-  it("the OpenAPI document tells of every route, and of what is answered", async () => {
+  it("the OpenAPI document has every route, with its answers", async () => {
     await using pair = await HttpPair.start();
     await pair.a.host.peerings.generateToken({ peerName: "foo", meta: { a: "b" } });
     type Schema = {

@@ -87,7 +87,7 @@ describe("who waits for what gateways front", { timeout: 60_000 }, () => {
     }
   });
 
-  it("finds an ingress gateway as its entry, and what is in the mesh, have it", async () => {
+  it("finds an ingress gateway by its entry and the services of the mesh", async () => {
     await using pair = await HttpPair.start(1);
     const { a } = pair;
     const { catalog, configEntries } = a.host;

@@ -15,7 +15,7 @@ function lazy(value: Json): Json {
 }
 
 describe("JSON as Go writes it", () => {
-  it("sorts maps by bytes, keeps the order of structs, leaves out what is undefined", () => {
+  it("sorts maps by bytes, keeps the order of structs, leaves out undefined members", () => {
     const map = new Map([
       ["b", 1],
       ["10", 2],
@@ -75,7 +75,7 @@ describe("JSON as Go writes it", () => {
     assert.deepEqual([made, writer.done, writer.openElements], [3, false, 1_000]);
   });
 
-  it("what is written is what is read", () => {
+  it("writing and reading gives the same value", () => {
     fc.assert(
       fc.property(fc.jsonValue({ noUnicodeString: false }), fc.boolean(), (value, pretty) => {
         const text = writeJson(JSON.parse(JSON.stringify(value)), pretty);

@@ -141,7 +141,7 @@ describe("the bodies in the OpenAPI document", () => {
 });
 
 describe("the OpenAPI document", () => {
-  it("is what is served, with itself among the operations", async () => {
+  it("lists the served operations, itself among them", async () => {
     await using pair = await HttpPair.start();
     const served: unknown = JSON.parse((await pair.a.ask("GET", "/v1/openapi.json")).text);
     assert.deepEqual(served, openApiDocument([...operations, openApiOperation(operations)]));

@@ -145,7 +145,7 @@ for (const kind of ["a server of node:http", "the server of both versions of HTT
       assert.equal((await client.answers(count)).length, count);
     });
 
-    it("a body is read whole, and what is sent behind it waits", async () => {
+    it("a body is read whole, and requests behind it wait", async () => {
       begun = 0;
       const client = await RawClient.open(port);
       const entry = `${"\r\n\r\n".repeat(20_000)}{"Kind":"mesh"}`;

@@ -243,7 +243,7 @@ describe("what Consul's pages read", { timeout: 60_000 }, () => {
     assert.deepEqual([nameless.status, nameless.text], [400, "Missing node name"]);
   });
 
-  it("a read waits for what is imported, and for the end of it (D-37)", async () => {
+  it("a read waits for imports, and for their removal (D-37)", async () => {
     await using pair = await peered();
     const { a, b } = pair;
     const index = (await b.ask("GET", "/v1/internal/ui/services")).headers["x-consul-index"];

@@ -123,7 +123,7 @@ describe("the tracker", () => {
     assert.equal(tracker.connectedStreams().get(ID), newer);
   });
 
-  it("a stream that outlives what was forgotten does not bring it back", () => {
+  it("a stream that outlives forgotten facts does not bring them back", () => {
     const tracker = new StreamTracker();
     const stream = tracker.connected(ID, 1);
     tracker.forget(ID);

@@ -343,7 +343,7 @@ describe("secrets", () => {
     }
   });
 
-  it("what is marked for deletion frees all its secrets (ST14, ch3 case 82)", () => {
+  it("a record marked for deletion frees all its secrets (ST14, ch3 case 82)", () => {
     const before = tables([ACCEPTOR], { establishment: E1, pending: P1, active: S1 });
     const after = applied(before, writePeering(before, writeOf(ACCEPTOR, { state: "deleting", deletedAt: 9 })));
     assert.equal(after.secrets.size, 0);

@@ -161,7 +161,7 @@ for (const role of roles) {
       assert.deepEqual(operations(driver.feed({ type: "tick" })), ["web 2 without"], "the newest state alone");
     });
 
-    it("what was never sent is withdrawn without a word (D-26)", () => {
+    it("a service that was never sent is withdrawn without a message (D-26)", () => {
       const driver = legacy(role);
       driver.reading = false;
       driver.session.handle({ type: "writable", bytes: 0 }, driver.now);

@@ -93,7 +93,7 @@ describe("the server of both versions of HTTP", () => {
     socket.destroy();
   });
 
-  it("serves Consul's API over HTTP/2, too: reads beside one that waits, writes, and what is refused", async () => {
+  it("serves Consul's API over HTTP/2, too: reads beside one that waits, writes, and refusals", async () => {
     await using one = await served({}, { maxBodyBytes: 1_000_000 });
     const session = connectHttp2(`http://${one.server.address}`);
     const ask = async (method: string, path: string, body?: Buffer | string, headers = {}) => {
@@ -297,7 +297,7 @@ describe("the server of both versions of HTTP", () => {
     assert.ok(late >= 1, "one of the clocks, or both where they are so fast");
   });
 
-  it("closes what is idle when it is disposed of, and cuts off what goes on for too long", async () => {
+  it("closes idle connections when it is disposed of, and cuts off calls that take too long", async () => {
     const one = await served({ drainMs: 20 });
     const silent = await one.connect();
     const session = connectHttp2(`http://${one.server.address}`);

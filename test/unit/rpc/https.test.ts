@@ -227,7 +227,7 @@ describe("the server of HTTP over TLS", () => {
     assert.equal(incidents.counts().get("handshake-displaced"), 2);
   });
 
-  it("closes everything when it is disposed of, also what is in its handshake", async () => {
+  it("closes everything when it is disposed of, also connections in their handshake", async () => {
     const one = await served({ drainMs: 20 });
     const raw = createConnection(one.port, "127.0.0.1")
       .on("error", () => {})

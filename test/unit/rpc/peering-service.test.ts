@@ -95,7 +95,7 @@ describe("PeeringService", () => {
     await client.trustBundleListByService({ ServiceName: "web", Namespace: "Default" });
   });
 
-  it("what is missing is no failure, and without a stream the status is empty (RPC3)", async () => {
+  it("a missing peering is no failure, and without a stream the status is empty (RPC3)", async () => {
     await using served = await serveRpc(await lonelyHost());
     const client = served.peerings("gRPC");
     assert.equal((await client.peeringRead({ Name: "baz" })).Peering, undefined);

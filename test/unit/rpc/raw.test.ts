@@ -252,7 +252,7 @@ describe("bad input", () => {
 });
 
 describe("the listener", () => {
-  it("leaves what is not its own to the next one, and answers 404 without one", async () => {
+  it("leaves other paths to the next handler, and answers 404 without one", async () => {
     await using host = await lonelyHost();
     const rpc = peeringRpc(host);
     const server = createServer((request, response) =>

@@ -143,7 +143,7 @@ describe("a fake peer", () => {
   });
 
   for (const role of ["acceptor", "dialer"] as const) {
-    it(`plays what was recorded, as ${role}`, async () => {
+    it(`plays a recording, as ${role}`, async () => {
       await using first = await pair("memory", role);
       first.peer.offer(web("n1"), web("n2"));
       await first.peer.until(() => first.peer.acknowledged("web"));

@@ -66,7 +66,7 @@ async function closed({ socket }: Client): Promise<void> {
 }
 
 describe("limits on connections", () => {
-  it("close what is more than one source may have, and take one again when another has gone", async () => {
+  it("close connections beyond the limit of one source, and take one again when another has gone", async () => {
     const { limits, counts } = setup();
     await using http = await listener(limits, "http", { perSource: 2 });
     const first = await http.connect();

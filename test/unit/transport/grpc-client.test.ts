@@ -312,7 +312,7 @@ test("PINGs that are answered keep a silent stream open", async () => {
   assert.deepEqual(await stream.receive(), [Uint8Array.of(1)]);
 });
 
-test("what was sent before the status is delivered first, however much it is and however late it is read", async () => {
+test("messages sent before the status are delivered first, however many they are and however late they are read", async () => {
   await using acceptor = await startAcceptor({ plaintextListen: "127.0.0.1:0" }, identity);
   await using dialer = grpcTransport();
   const stream = await dialer.openStream(plaintext(acceptor.address), never);

@@ -23,7 +23,7 @@ function frame(flag: number, length: number, body: Uint8Array = new Uint8Array(l
   return concat([header, body]);
 }
 
-test("what is encoded is read back, however it is chunked", () => {
+test("encoded messages are read back, however they are chunked", () => {
   fc.assert(
     fc.property(messagesOf(200), fc.array(fc.nat(60), { maxLength: 200 }), (messages, cuts) => {
       const bytes = concat(encodeFrames(messages));

@@ -347,7 +347,7 @@ describe("a configuration that cannot be", () => {
     });
   }
 
-  it("takes numbers of nanoseconds, null for what is not said, and what Terraform's examples hold", async () => {
+  it("takes numbers of nanoseconds, null for missing values, and Terraform's examples", async () => {
     await using authority = await open();
     await authority.configure(
       configured({ LeafCertTTL: 7_200_000_000_000, PrivateKeyType: null, RotationPeriod: "2160h" }),

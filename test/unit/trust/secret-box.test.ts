@@ -81,7 +81,7 @@ test("of several keys the first seals, and all open; what another one sealed is 
   assert.equal(plainSecretBox.isCurrent(sealed), false);
 });
 
-test("what was sealed before keys had names is opened, and not current", () => {
+test("a secret sealed before keys had names is opened, and not current", () => {
   // The form, the nonce, the tag, the ciphertext.
   const nonce = new Uint8Array(12);
   const cipher = createCipheriv("aes-256-gcm", key, nonce);

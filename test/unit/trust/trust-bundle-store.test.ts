@@ -122,7 +122,7 @@ test("a bundle is kept under its peer's name without case, and deleted there", (
   assert.deepEqual(bundleRemoval("Cluster-B"), { key: trustBundleKey("cluster-b"), value: undefined });
 });
 
-test("what is stored reads back as it was received, without a newline added", () => {
+test("a stored bundle reads back as it was received, without a newline added", () => {
   fc.assert(
     fc.property(
       fc.record(

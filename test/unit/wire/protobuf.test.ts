@@ -85,7 +85,7 @@ describe("ProtobufWriter", () => {
     assert.deepEqual(new ProtobufWriter().string("a\ud800").finish(), hex("0461efbfbd"));
   });
 
-  it("starts over after take, without touching what was taken", () => {
+  it("starts over after take, without touching the taken bytes", () => {
     const writer = new ProtobufWriter(2);
     const first = writer.string("first").take();
     const second = writer.string("other").take();

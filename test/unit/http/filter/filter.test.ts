@@ -228,7 +228,7 @@ describe("the table of filter expressions (ch4 case 64)", () => {
     );
   });
 
-  it("refuses what is nested without end instead of running out of stack", () => {
+  it("refuses endless nesting instead of running out of stack", () => {
     assert.match(refused(`${"(".repeat(100_000)}a == b`), /nested more than 200 levels deep$/);
     assert.match(refused(`${"not ".repeat(100_000)}a == b`), /nested more than 200 levels deep$/);
   });
