@@ -93,8 +93,8 @@ export interface CatalogUpdate extends CatalogChange {
 }
 
 /**
- * The index a read has now: it grows when the answer of that read may have changed, and mostly only then (specification
- * 4.1.9, Consul 1.21). Never 0. A restart raises all of them to the last commit.
+ * The index a read has now: it grows when the answer of that read may have changed, and mostly only then
+ * (Consul 1.21). Never 0. A restart raises all of them to the last commit.
  */
 export interface CatalogIndexes {
   readonly nodes: bigint;
@@ -202,7 +202,7 @@ export class Catalog implements CatalogSource, AsyncDisposable {
 
   /**
    * Writes a node with at most one service and any number of checks, all or nothing. What is stored already and equal
-   * stays as it is, with its indexes (specification 4.1.8).
+   * stays as it is, with its indexes.
    * @returns the index at which it is visible.
    * @throws {PeeringError} `invalid-registration` with Consul's text; `storage-failed`, `unavailable`, `conflict`,
    *   `closed`: nothing was changed (after `unavailable` it may have been).
@@ -270,7 +270,7 @@ export class Catalog implements CatalogSource, AsyncDisposable {
   }
 
   /**
-   * At most 128 operations, all or nothing (specification 4.1.6, Consul 1.14 to 1.22).
+   * At most 128 operations, all or nothing (Consul 1.14 to 1.22).
    * @throws {TransactionError} (`invalid-registration`) with the text of every operation that failed.
    * @throws {PeeringError} as {@link register}.
    */
@@ -682,7 +682,7 @@ export class Catalog implements CatalogSource, AsyncDisposable {
   }
 
   /**
-   * The local services as states, first all of them, then those that changed (specification 4.7.2). Each update is what
+   * The local services as states, first all of them, then those that changed. Each update is what
    * the catalog holds when it is asked for: a slow consumer costs one set of names and skips what lies in between. Ends
    * when `signal` aborts or the catalog is disposed of.
    */

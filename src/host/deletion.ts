@@ -30,7 +30,7 @@ interface Rest {
 
 /**
  * Removes what deleted and terminated peerings leave behind: one task per peering, which waits until its stream is gone,
- * retries with back-off what the storage refuses, and rests when nothing is left (D-13).
+ * retries with back-off what the storage refuses, and rests when nothing is left (D-11, D-13).
  */
 export class Deletion implements AsyncDisposable {
   readonly #options: DeletionOptions;

@@ -22,8 +22,8 @@ export interface EffectsOptions {
 }
 
 /**
- * Performs what the state machine asks of a host: each effect here and nowhere else. What a follower must not do (tell a
- * peer, dial, remove) is left to the leader, of whom the machine asks it again when that one resumes.
+ * Performs the effects that the state machine asks of a host: each effect here and nowhere else. A follower must not
+ * tell a peer, dial or remove: the machine asks the leader for these effects again when it resumes.
  */
 export class Effects {
   readonly #options: EffectsOptions;

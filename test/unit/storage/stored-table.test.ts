@@ -379,7 +379,7 @@ describe("a stored table", () => {
     assert.equal(told, 1);
   });
 
-  it("holds what the storage holds at rest, whatever fails and whoever writes", async () => {
+  it("holds the storage's rows at rest, whatever fails and whichever process writes", async () => {
     const names = fc.constantFrom("a", "b", "c");
     const step = fc.record({
       table: fc.nat(2),
