@@ -120,7 +120,7 @@ export class CatalogDraft implements AppliedDraft {
   /** How to take back what the operation being applied did so far, in order. */
   readonly #undo: (() => void)[] = [];
   /**
-   * What the operation being applied changed already: only what was there before its first change is to be put back. So an
+   * The changes of the operation being applied: only the state before its first change is to be put back. So an
    * operation with many checks does not hold the checks of its node or service as they were before each of them.
    */
   readonly #changed = new Map<object, Set<string>>();

@@ -18,7 +18,7 @@ export interface ServiceKinds {
   readonly name: string;
   /** Has an instance without a kind. */
   readonly typical: boolean;
-  /** Has one that does not speak for itself in the mesh either: gateways to what is outside of it front such services. */
+  /** Has one that does not speak for itself in the mesh either: gateways to services outside of it front such services. */
   readonly ordinary: boolean;
   /** Has a connect-native instance, or a proxy names it as its destination. */
   readonly connectEnabled: boolean;

@@ -7,7 +7,7 @@ import { lowerCase } from "./names.js";
 import type { LocalNames } from "./service-index.js";
 import type { TransitObstacle } from "./transit.js";
 
-/** All that decides what is exported, at one moment. */
+/** All inputs of the export rules, at one moment. */
 export interface ExportInput {
   readonly entries: ConfigEntrySet;
   readonly names: LocalNames;

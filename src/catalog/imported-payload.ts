@@ -71,7 +71,7 @@ export function decodeNode(encoded: EncodedNode): DecodedNode {
  * checks take the service's name and tags, as in Consul 1.13 to 1.22. What the mesh of the exporter alone uses of a proxy
  * (upstreams, exposed paths, extensions) and definitions of checks are left out; Consul sends neither.
  *
- * @param nodeOf - what is known of a node, by its lower-cased name, from elsewhere; without it, or where it answers
+ * @param nodeOf - the node from another source, by its lower-cased name; without it, or where it answers
  *   undefined, the payload's own copy is taken.
  * @throws {PeeringError} `invalid-message`: never for what `inspectPayload` found good.
  */

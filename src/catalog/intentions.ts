@@ -56,7 +56,7 @@ export interface IntentionSource {
   /** For services of an HTTP-like protocol, in the order in which they are tried. */
   readonly permissions?: readonly IntentionPermission[];
   /**
-   * The higher one decides: 9 from name to name, 8 from `*`, 6 to `*`, 5 from `*` to `*`. Computed; what is given is not
+   * The higher one decides: 9 from name to name, 8 from `*`, 6 to `*`, 5 from `*` to `*`. Computed; a given value is not
    * looked at.
    */
   readonly precedence?: number;
@@ -191,7 +191,7 @@ function checkJwt(jwt: IntentionJwt | undefined): void {
 }
 
 /**
- * The sources in the order of their precedence, with texts of Consul 1.21 for what is wrong with them.
+ * The sources in the order of their precedence, with Consul's texts for their faults (1.21).
  * @param destination - the name of the entry.
  * @throws {PeeringError} `invalid-entry`.
  */

@@ -660,7 +660,7 @@ function requireDatacenter(given: string, own: string): void {
   if (given !== own) throw invalid("No path to datacenter");
 }
 
-/** As it was given: what is read back has the default one of several there, and may be written again (Consul refuses it). */
+/** The given port. An answer has the default one of several here, and may be written again (Consul refuses it). */
 function givenPort({ port, ports = [] }: Service): number {
   return ports.length > 0 && port === defaultPort(ports) ? 0 : port;
 }

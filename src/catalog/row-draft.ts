@@ -58,7 +58,7 @@ export class RowDraft implements AppliedDraft {
     this.virtualIps.changes.set(virtualIpKey(peer, service), record);
   }
 
-  /** Puts together what was set. Call it once, before the draft is applied. */
+  /** Joins the rows that were set. Call it once, before the draft is applied. */
   build(): void {
     for (const [nodeKey, rows] of this.#rows) this.nodes.set(nodeKey, this.#changesOf(nodeKey, rows));
   }
@@ -100,7 +100,7 @@ export class RowDraft implements AppliedDraft {
     return changes;
   }
 
-  /** A check that has gone to another service is removed there and set here: what is set counts. */
+  /** A check that has gone to another service is removed there and set here: the new row counts. */
   #setOwners(nodeKey: string, { checks }: RowsOfNode, { checkOwners }: NodeChanges): void {
     for (const [owner, owned] of checks) {
       for (const [key, record] of owned) {

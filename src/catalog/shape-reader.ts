@@ -28,7 +28,7 @@ export interface ReadEntry {
 
 /**
  * Reads a record with the leniency of Consul's decoder of config entries: keys in any case or with underscores, one object
- * where a list is expected and the reverse, numbers, truth values and texts for each other. What is not interpreted has
+ * where a list is expected and the reverse, numbers, truth values and texts for each other. A value that is not interpreted has
  * Consul's form then, and no zero value that means the same as nothing.
  */
 export function readShape(given: GoObject, shape: Shape): ReadEntry {

@@ -161,7 +161,7 @@ export class VirtualIpDraft {
     return this.#manual.has(address) ? this.#manual.get(address) : this.#base.manualHolder(address);
   }
 
-  /** Also undoes: setting what was there before restores it. */
+  /** Also undoes: setting the former value restores it. */
   set(key: string, record: VirtualIpRecord | undefined): void {
     const before = this.get(key);
     if (before !== undefined) {

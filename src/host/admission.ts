@@ -14,7 +14,7 @@ const GRACE_MS = 2_000;
 
 /**
  * Counts opens and exchanges by source before they are authorised, and refuses those of a source that makes too many
- * (D-58). The limits for all sources together bound what is kept.
+ * (D-58). The limits for all sources together bound the memory for it.
  */
 export class Admission {
   readonly #clock: Clock;
@@ -53,7 +53,7 @@ export class Admission {
     // Half of what all have together is there for everybody. Of the rest a network gets the less, the more it has had: who
     // comes last finds something left, however many attempts others make, and from however many addresses they can.
     const mostInAll = (unauthorizedPerSecondInAll * (1 + 1 / ofNetwork)) / 2;
-    // Before those in all are counted: what is refused of one source must not use up what is left for the others.
+    // Before those in all are counted: refused attempts of one source must not use up the others' share.
     if (attempts > unauthorizedPerSecond || this.#attemptsInAll >= mostInAll) {
       this.#incidents.report(
         "unauthorized-rate",

@@ -56,7 +56,7 @@ interface Running {
   streak: Streak;
   /** Newer than the catalog has it, when a write waits. */
   result: CheckResult;
-  /** Last reported of a TTL, without what is said of its end. */
+  /** The last report of a TTL check, without the text about its end. */
   reported: string;
   /** Since when it is critical, and when its service is to go for that. */
   removal: Timer | undefined;
@@ -97,7 +97,7 @@ export class AgentChecks implements AsyncDisposable {
   readonly #aliases = new Set<Running>();
   readonly #closing = new AbortController();
   readonly #choices = new Mutex();
-  /** By check: what is written of one is written in the order it came, and storage commits those of several together. */
+  /** By check: writes of one check keep their order, and the storage commits those of several together. */
   readonly #writes = new KeyedMutex();
   /** Checks that are being added. */
   #adding = 0;
@@ -426,7 +426,7 @@ export class AgentChecks implements AsyncDisposable {
     return { status: "passing", output: checks.length === 0 ? "No checks found." : "All checks passing." };
   }
 
-  // What was found.
+  // The result.
 
   /** Takes a result over, and writes it. @throws {PeeringError} as `Catalog.register`; it is tried again by itself. */
   async #settle(running: Running, result: CheckResult): Promise<void> {

@@ -201,8 +201,8 @@ export class Catalog implements CatalogSource, AsyncDisposable {
   // Writing.
 
   /**
-   * Writes a node with at most one service and any number of checks, all or nothing. What is stored already and equal
-   * stays as it is, with its indexes.
+   * Writes a node with at most one service and any number of checks, all or nothing. An equal record that is stored already
+   * stays unchanged, with its indexes.
    * @returns the index at which it is visible.
    * @throws {PeeringError} `invalid-registration` with Consul's text; `storage-failed`, `unavailable`, `conflict`,
    *   `closed`: nothing was changed (after `unavailable` it may have been).
@@ -353,7 +353,7 @@ export class Catalog implements CatalogSource, AsyncDisposable {
     });
   }
 
-  /** Starts working off the queue in a microtask, so that what is written in one go is committed together. */
+  /** Starts working off the queue in a microtask, so that writes of one turn are committed together. */
   #run(): void {
     if (this.#running !== undefined) return;
     this.#running = this.#workOff();
@@ -455,7 +455,7 @@ export class Catalog implements CatalogSource, AsyncDisposable {
     return listing(sorted, ([, record]) => indexedNode(record));
   }
 
-  /** A node without what is on it, at the same cost however much that is; undefined: there is none of that name. */
+  /** A node without its services, at the same cost however many there are; undefined: there is none of that name. */
   nodeAlone(name: string): IndexedNode | undefined {
     const record = this.#state.nodeRecord(lowerCase(name));
     return record && indexedNode(record);

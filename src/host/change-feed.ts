@@ -48,7 +48,7 @@ export class ChangeFeed<Version> {
     return this.#cursors;
   }
 
-  /** What is kept, for tests: keys that changed, and what they were. */
+  /** For tests: the keys that changed, and their former values. */
   get size(): { readonly changes: number; readonly versions: number } {
     let versions = 0;
     for (const { past } of this.#changes.values()) versions += past.length;

@@ -133,7 +133,7 @@ export class ConfigEntries implements AsyncDisposable {
   /** The entries after the write that is under way, as its guards judged them. */
   #judged: ConfigEntrySet | undefined;
   readonly #kindIndexes = new Map<ConfigEntryKind, bigint>();
-  /** That of kinds of which nothing was written since the start: what was deleted before leaves nothing. */
+  /** The index of kinds without a write since the start: earlier deletions leave no trace. */
   readonly #indexAtStart: bigint;
 
   private constructor(
@@ -206,7 +206,7 @@ export class ConfigEntries implements AsyncDisposable {
   }
 
   /**
-   * Writes an entry, whole. One equal to what is stored is a success that changes nothing, whatever `cas` says, as in
+   * Writes an entry, whole. One equal to the stored entry is a success that changes nothing, whatever `cas` says, as in
    * Consul 1.21.
    *
    * @param entry - also untyped input: it is checked like any other.
@@ -220,7 +220,7 @@ export class ConfigEntries implements AsyncDisposable {
     return this.setUntyped(withConsulExtras(entry), options);
   }
 
-  /** {@link set} for input of unknown shape, of which what is only kept has Consul's form already. */
+  /** {@link set} for input of unknown shape, whose uninterpreted fields have Consul's form already. */
   async setUntyped(entry: unknown, options: ConfigWriteOptions = {}): Promise<boolean> {
     const parsed = this.#parsed(entry);
     return this.#write(parsed.kind, parsed.name, () => parsed, options.cas);

@@ -6,7 +6,7 @@ import type { Links } from "./links.js";
 import type { PeeringRecords } from "./records.js";
 import type { StatusBoard } from "./status-board.js";
 
-/** What is removed of a peering that is not active any more. */
+/** A part of an ended peering that is to be removed. */
 export type Removal = Extract<HostEffect["type"], `remove-${string}`>;
 
 export interface DeletionOptions {
@@ -23,14 +23,14 @@ export interface DeletionOptions {
 const FIRST_RETRY_MS = 1_000;
 const LONGEST_RETRY_MS = 60_000;
 
-/** What is left to remove of one peering, in order. */
+/** The remaining removals of one peering, in order. */
 interface Rest {
   readonly steps: Removal[];
 }
 
 /**
  * Removes what deleted and terminated peerings leave behind: one task per peering, which waits until its stream is gone,
- * retries with back-off what the storage refuses, and rests when nothing is left (D-11, D-13).
+ * retries failed removals with back-off, and rests when nothing is left (D-11, D-13).
  */
 export class Deletion implements AsyncDisposable {
   readonly #options: DeletionOptions;

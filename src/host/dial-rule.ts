@@ -35,7 +35,7 @@ export class DialRule {
   }
 
   /**
-   * What is wrong with the first address that is not `host:port`, or whose host is forbidden; undefined where all are well.
+   * The fault of the first address that is not `host:port`, or whose host is forbidden; undefined if all are good.
    * What a name stands for is found out, and judged by {@link mayDial}, when it is dialed.
    */
   faultOf(addresses: readonly string[]): string | undefined {

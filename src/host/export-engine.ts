@@ -88,7 +88,7 @@ interface Attachment {
 interface Chain {
   readonly name: string;
   readonly info: ChainInfo;
-  /** What was given to the stream last; undefined: nothing yet, it is held back. */
+  /** The last payload given to the stream; undefined: none yet, it is held back. */
   digest: string | undefined;
 }
 
@@ -148,7 +148,7 @@ export function listResource(names: readonly string[]): ExportedResource {
  * state when it attaches, then changes. A service is encoded once a change for all peers; an unchanged payload is
  * not sent.
  *
- * Encoding is done in slices, so that heartbeats and what is encoded already are sent in between: of a large change the
+ * Encoding is done in slices, so that heartbeats and finished payloads are sent in between: of a large change the
  * first slice is given at once, the others one by one in later turns. What the entries export to any peer is encoded
  * beforehand, so that a stream which attaches later finds it ready.
  */
@@ -170,7 +170,7 @@ export class ExportEngine implements AsyncDisposable {
   readonly #abort = new AbortController();
   readonly #forgetEntries: () => void;
   readonly #running: Promise<void>;
-  /** What is exported to anybody at all. */
+  /** The services that are exported to any peer. */
   #anyPeer: PeerRules;
   #known = false;
 
@@ -240,7 +240,7 @@ export class ExportEngine implements AsyncDisposable {
     }
     return () => {
       if (!this.#attachments.delete(attachment)) return;
-      // What was encoded stays, for the next stream of this peer.
+      // Payloads stay, for the next stream of this peer.
       for (const [key, name] of attachment.services) this.#find(key, name)?.peers.delete(attachment);
     };
   }
@@ -334,7 +334,7 @@ export class ExportEngine implements AsyncDisposable {
     if (first || change.names.size > 0) for (const listener of [...this.#nameListeners]) listener();
   }
 
-  /** What an entry says of one service changes what is told of it, and of those whose chains lead to it. */
+  /** A change of an entry about one service affects the exports of it, and of services whose chains lead to it. */
   #entryChanged({ kind, name, former, entry }: ConfigEntryChange): void {
     switch (kind) {
       case "exported-services":
@@ -389,7 +389,7 @@ export class ExportEngine implements AsyncDisposable {
     }
   }
 
-  /** Encodes in later turns what the entries export to any peer: all of it, or what is exported of these names. */
+  /** Encodes in later turns the services that the entries export to any peer: all of them, or those of these names. */
   #encodeAhead(keys: Iterable<string> | undefined): void {
     const { exact, wildcard } = this.#anyPeer;
     for (const key of keys ?? candidateNames(this.#input, this.#anyPeer)) {
@@ -456,7 +456,7 @@ export class ExportEngine implements AsyncDisposable {
     this.#resolve(attachment, [...keys].sort(), batches);
   }
 
-  /** Brings a stream from what it knows of these names to what is due. */
+  /** Brings a stream up to date on these names. */
   #resolve(attachment: Attachment, keys: Iterable<string>, batches: Map<Attachment, Batch>): void {
     const input = this.#input;
     const resolved: (readonly [string, ResolvedName | undefined])[] = [];
@@ -504,7 +504,7 @@ export class ExportEngine implements AsyncDisposable {
       this.#release(attachment, known);
       const batch = batchOf(batches, attachment);
       batch.services.delete(known);
-      // Where the id is that of a chain's sidecars too, what is queued under it is theirs.
+      // Where the id is that of a chain's sidecars too, queued updates under it are theirs.
       if (!this.#hiddenBySidecar(attachment, key) && !batch.sidecars.has(known)) {
         // The list takes its instances from the peer, unless it goes on naming it for its chain alone (D-25).
         const listed = name === undefined && listedName(due, this.#options.strictConsul) !== undefined;

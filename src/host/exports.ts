@@ -34,7 +34,7 @@ export class Exports {
     readonly records: PeeringRecords;
     readonly transit: Transit;
     readonly catalog: Catalog | undefined;
-    /** Where counting begins: more than what was counted before a restart. */
+    /** Where counting begins: above every count before a restart. */
     readonly firstIndex: bigint;
   }) {
     this.#configEntries = parts.configEntries;
@@ -76,7 +76,7 @@ export class Exports {
     return [...list, ...this.#transit.names(peerName)].sort(compareUtf8);
   }
 
-  /** What is exported to which peers, with `*` resolved to the ordinary services, by name. */
+  /** Which services are exported to which peers, with `*` resolved to the ordinary services, by name. */
   resolved(): readonly ExportedServiceView[] {
     const { entries } = this.#configEntries;
     if (this.#catalog === undefined) return exportedServicesView({ entries, names: this.#engine.names });

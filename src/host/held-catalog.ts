@@ -59,7 +59,7 @@ export class HeldCatalog implements ReplicaContents {
   /** Called after each change, with the services that changed: lower-cased names to the names as they are spelled. */
   onChange: (services: ReadonlyMap<string, string>) => void = () => {};
 
-  /** What is to be stored for a draft of the state; empty where it changes nothing. */
+  /** The writes that store a draft of the state; empty where it changes nothing. */
   writesOf(draft: AppliedDraft): readonly Write[] {
     return Array.from(this.state.changes(draft), (change) => writeOf(change, draft.stamp));
   }

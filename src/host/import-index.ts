@@ -2,7 +2,7 @@ import { compareUtf8 } from "../catalog/byte-order.js";
 import { doAll, StepMeter, type Steps } from "../wire/steps.js";
 import { mergeSteps, sortSteps } from "./turns.js";
 
-/** What is known of a stored service without its payload. */
+/** A stored service without its payload. */
 export interface ServiceHead {
   /** Lower-cased. */
   readonly key: string;
@@ -75,7 +75,7 @@ const noHolds: readonly Hold[] = [];
 const NODES_TOGETHER = 5_000;
 
 /**
- * What is imported from one peer, without payloads: small enough to be in memory for every service there is. Services are
+ * The imports from one peer, without payloads: small enough to be in memory for every service there is. Services are
  * linked with the nodes they have instances on, and a node with all that hold it, newest first; so that a change costs what
  * it touches, however many services share a node.
  */

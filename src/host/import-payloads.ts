@@ -30,7 +30,7 @@ export interface ImportPayloadsOptions {
 
 const noNodes: ReadonlyMap<string, EncodedNode> = new Map();
 
-/** Reads what is not in the index, and keeps of it what was used last: nothing is decoded unless somebody wants to see it. */
+/** Reads payloads from the storage and keeps the ones used last. A payload is decoded only when a reader asks for it. */
 export class ImportPayloads {
   readonly #options: ImportPayloadsOptions;
   readonly #kept = new KeptViews();
@@ -107,7 +107,7 @@ export class ImportPayloads {
     return views;
   }
 
-  /** What was written just now speaks for its nodes itself. Copied, so that it keeps no message that it came in. */
+  /** A payload that was just written describes its nodes itself. Copied, so that it keeps no message that it came in. */
   keepWritten(service: StoredService, payload: Uint8Array): void {
     this.#kept.keep(service, { value: new Uint8Array(payload), nodes: noNodes, apart: service.apart });
   }

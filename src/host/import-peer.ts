@@ -16,7 +16,7 @@ export interface Following {
 /** In place of a service, which has a name. */
 export const ALL = "";
 
-/** What is imported from one peer, and who follows it. */
+/** The imports from one peer, and their listeners. */
 export class ImportPeer {
   /** Our id of the peering. */
   readonly id: string;

@@ -27,12 +27,12 @@ export interface ImportLimits extends PayloadLimits {
   readonly servicesPerPeer: number;
   /** Instances of one peer, of all its services together. Default 500 000. */
   readonly instancesPerPeer: number;
-  /** Bytes of what is stored of one peer. Default 256 MiB. */
+  /** Bytes that are stored of one peer. Default 256 MiB. */
   readonly payloadBytesPerPeer: number;
   /** The same of all peers together. Default 1 GiB. */
   readonly payloadBytesInAll: number;
   /**
-   * Bytes of memory, about, for what is known of the services of one peer without their payloads: 400 for a service, 90 for
+   * Bytes of memory, about, for the index of the services of one peer, without their payloads: 400 for a service, 90 for
    * each node it is on, and 140 for a node, with their names. Default 64 MiB.
    */
   readonly indexBytesPerPeer: number;
@@ -73,7 +73,7 @@ interface Share {
 /** Names looked at in one step. */
 const NAMES_TOGETHER = 5_000;
 
-/** What is to be written of what a peer sent: nothing of it is done yet. */
+/** The writes that follow from messages of a peer. Planning writes nothing. */
 export class ImportPlan {
   readonly #index: PeerIndex;
   readonly #totals: ImportTotals;
@@ -90,7 +90,7 @@ export class ImportPlan {
   }
 
   /**
-   * Plans what is valid of the items, in this order.
+   * Plans the valid items, in this order.
    * @returns for each item undefined, or why nothing of it is applied.
    */
   *steps(items: readonly ImportItem[]): Steps<readonly (PeeringError | undefined)[]> {
@@ -161,12 +161,12 @@ export class ImportPlan {
     }
   }
 
-  /** The digest of what is planned for a service, else of what is stored of it. */
+  /** The digest of the planned version of a service, else of the stored one. */
   #known(key: string): string | undefined {
     return this.writes.has(key) ? this.writes.get(key)?.head.digest : this.#index.get(key)?.digest;
   }
 
-  /** @param known - what is planned or stored under the key. */
+  /** @param known - the planned or stored version under the key. */
   #set(key: string, write: PlannedWrite | undefined, known: Share | undefined = this.#shareOf(key)): void {
     if (known !== undefined) this.#grow(known, -1);
     if (write !== undefined) this.#grow(shareOf(write.head), 1);
@@ -183,7 +183,7 @@ export class ImportPlan {
     growth.indexBytes += sign * indexBytes;
   }
 
-  /** What is planned for a service, else what is stored of it, takes. */
+  /** The share of the limits that the planned version of a service takes, else the stored one. */
   #shareOf(key: string): Share | undefined {
     if (this.writes.has(key)) {
       const head = this.writes.get(key)?.head;
@@ -193,7 +193,7 @@ export class ImportPlan {
     return stored && shareOfStored(stored);
   }
 
-  /** The limit that a service would exceed in place of what is known of it. What takes no more than before goes on. */
+  /** The limit that a service would exceed in place of its known version. One that takes no more than before is accepted. */
   #beyond(head: ServiceHead, known: Share | undefined): string | undefined {
     const index = this.#index;
     const totals = this.#totals;
@@ -226,7 +226,7 @@ export class ImportPlan {
   }
 }
 
-/** Of what is stored under a key. @throws {PeeringError} `invalid-message`: it is not that service. */
+/** The head of a stored payload. @throws {PeeringError} `invalid-message`: it is not that service. */
 export function* storedHeadSteps(key: string, payload: Uint8Array): Steps<ServiceHead> {
   const summary = yield* inspectionSteps(payload, key, noPayloadLimits);
   if (summary.instances === 0 || lowerCase(summary.service) !== key) {

@@ -7,7 +7,7 @@ import type { Entry, Key } from "../storage/storage.js";
 const DIGEST_BYTES = 44;
 const HEADER_BYTES = DIGEST_BYTES + 4;
 
-/** What is stored of a service of a peer. */
+/** The stored row of a service of a peer. */
 export interface ImportRow {
   readonly digest: string;
   readonly place: number;

@@ -60,10 +60,10 @@ const KEPT_NODES = 1_000;
 /** About what a node takes to be decoded, in fields. */
 const NODE_FIELDS = 20;
 
-/** What is committed together; undefined: the service goes. */
+/** The rows of one commit; undefined: the service goes. */
 type Part = Map<string, PlannedWrite | undefined>;
 
-/** What is known of a row without its payload. */
+/** A row without its payload. */
 interface StoredHead {
   readonly peeringId: string;
   readonly head: ServiceHead;
@@ -92,7 +92,7 @@ interface WatchOptions {
  * In memory there is only an index; payloads are read, and instances decoded, when somebody reads or watches them.
  *
  * Peers are told apart by our id of the peering and share nothing but the limits; local data lies elsewhere. Everything can be
- * fetched again from the peers, so what is damaged is dropped.
+ * fetched again from the peers, so damaged rows are dropped.
  */
 export class ImportStore implements AsyncDisposable {
   readonly #storage: Storage;
@@ -121,7 +121,7 @@ export class ImportStore implements AsyncDisposable {
   }
 
   /**
-   * Makes the index of what is stored; what of it is damaged is dropped and reported, for the peers send everything again.
+   * Makes the index of the stored rows. Damaged ones are dropped and reported: the peers send everything again.
    * @throws {PeeringError} as `Storage.read` and `Storage.commit`.
    */
   static async open(
@@ -141,13 +141,13 @@ export class ImportStore implements AsyncDisposable {
   }
 
   /**
-   * Applies what a peer sent, in this order, all that is valid; in one commit unless that were too large. What is stored already
+   * Applies what a peer sent, in this order, all that is valid; in one commit unless that were too large. A service that is stored already
    * is not written again, also when its maps come in another order.
    *
    * @param expect - what must hold for each commit, such as a record that is still active.
    * @returns for each item undefined, or why nothing of it was applied: `invalid-message`, or `resource-exhausted` beyond a
    *   limit, both with the cause a NACK names.
-   * @throws {PeeringError} `conflict` when an expectation failed; as `Storage.commit`. What was not committed before is not
+   * @throws {PeeringError} `conflict` when an expectation failed; as `Storage.commit`. Items that were not committed before are not
    *   applied then; all of it can be tried again.
    */
   async apply(
@@ -236,7 +236,7 @@ export class ImportStore implements AsyncDisposable {
   }
 
   /**
-   * The instances of one service of a peer, as they came and each with its node's newest record; none for what is unknown.
+   * The instances of one service of a peer, as they came and each with its node's newest record; none for an unknown service or peer.
    * @throws {PeeringError} as `Storage.read`.
    */
   async instances(peeringId: string, service: string): Promise<readonly ServiceInstance[]> {
@@ -261,7 +261,7 @@ export class ImportStore implements AsyncDisposable {
   }
 
   /**
-   * A node that holds an imported instance, with the checks of the node itself; undefined for what is unknown.
+   * A node that holds an imported instance, with the checks of the node itself; undefined for an unknown node or peer.
    * @throws {PeeringError} as `Storage.read`.
    */
   async node(peeringId: string, name: string): Promise<DecodedNode | undefined> {
@@ -316,7 +316,7 @@ export class ImportStore implements AsyncDisposable {
   }
 
   /**
-   * What is imported from a peer now, or one service of it, then what becomes of each service, until `signal` aborts, the
+   * The imports from a peer now, or one service of it, then the changes of each service, until `signal` aborts, the
    * store is closed or the peering's imports {@link end}. The newest state is never skipped; states in between may be. However
    * slow its consumer is, a watch costs what that has not been told, and shares it with others.
    * @throws {PeeringError} as `Storage.read`.
@@ -334,7 +334,7 @@ export class ImportStore implements AsyncDisposable {
   }
 
   /**
-   * Makes the addresses of a peer agree with what is imported from it: a crash may have come between the two.
+   * Makes the addresses of a peer agree with its imports: a crash may have come between the two.
    * @param claimed - lower-cased names that have one.
    * @throws {PeeringError} as `Storage.commit`.
    */
@@ -416,7 +416,7 @@ export class ImportStore implements AsyncDisposable {
     }
   }
 
-  /** Takes what is stored into the index, in the order of the commits, for the last one speaks for its nodes. */
+  /** Adds the stored rows to the index, in the order of their commits, because the last one describes its nodes. */
   async #adopt(stored: readonly StoredHead[]): Promise<void> {
     const sorted = await inTurns(sortSteps(stored, compareCommits));
     await inTurns(this.#adoptSteps(sorted));
@@ -522,7 +522,7 @@ export class ImportStore implements AsyncDisposable {
     if (released.length > 0) await this.#release(peer, released);
   }
 
-  /** Makes the index say what was committed. Returns other services that look otherwise, and names that may need no address. */
+  /** Brings the index up to the commit. Returns other services that look otherwise, and names that may need no address. */
   *#takeOver(
     peer: ImportPeer,
     part: Part,
@@ -619,7 +619,7 @@ function deletionsOf(keys: readonly Key[]): readonly Write[] {
   return keys.map((key) => ({ key, value: undefined }));
 }
 
-/** Services of the mesh for which what is written speaks. */
+/** Services of the mesh for which the written instances speak. */
 function meshNames(part: Part): ReadonlySet<string> {
   const names = new Set<string>();
   for (const write of part.values()) for (const name of write?.head.mesh ?? []) names.add(name);

@@ -50,7 +50,7 @@ export class Imports {
   }
 
   /**
-   * Calls `listener` after each change of what is imported from `peer`, or of one service of it, also when the peering goes
+   * Calls `listener` after each change of the imports from `peer`, or of one service of it, also when the peering goes
    * or comes back; it must not throw. To be called before the read that the wait begins with.
    * @returns Ends it.
    */
@@ -74,12 +74,12 @@ export class Imports {
     };
   }
 
-  /** The index of a read of what is imported from all peers together: it grows with every change. 1 at least. */
+  /** The index of a read of the imports from all peers: it grows with every change. 1 at least. */
   get newestIndex(): bigint {
     return this.#store.newestIndex;
   }
 
-  /** Calls `listener` after each change of what is imported, from whichever peer; it must not throw. @returns Ends it. */
+  /** Calls `listener` after each change of imports from any peer; it must not throw. @returns Ends it. */
   onAnyChange(listener: () => void): () => void {
     return this.#store.onAnyChange(listener);
   }
@@ -116,13 +116,13 @@ export class Imports {
     return peering === undefined ? { services: 0, instances: 0 } : this.#store.count(peering.id);
   }
 
-  /** The instances of one service of `peer`; none for what is unknown. */
+  /** The instances of one service of `peer`; none for an unknown service or peer. */
   async instances(options: { readonly peer: string; readonly service: string }): Promise<readonly ServiceInstance[]> {
     const peering = this.#records.byName(options.peer);
     return peering === undefined ? [] : this.#store.instances(peering.id, options.service);
   }
 
-  /** A node of `peer` that holds an imported instance; undefined for what is unknown. */
+  /** A node of `peer` that holds an imported instance; undefined for an unknown node or peer. */
   async node(options: { readonly peer: string; readonly name: string }): Promise<Node | undefined> {
     const peering = this.#records.byName(options.peer);
     return peering === undefined ? undefined : (await this.#store.node(peering.id, options.name))?.node;

@@ -30,7 +30,7 @@ interface Waiting {
 }
 
 /**
- * What was received and waits for its commit: a table keyed by resource, so its memory is bounded by what the peer
+ * Received resources that wait for their commit: a table keyed by resource, so its memory is bounded by what the peer
  * exports, not by how often it changes. While one batch is being committed the next one gathers.
  */
 export class Intake {

@@ -35,7 +35,7 @@ export interface ServiceLeaf {
   readonly issuedAtMs: number;
 }
 
-/** What is known of a service that was asked for. */
+/** A service that was asked for. */
 interface Held {
   readonly service: string;
   leaf: ServiceLeaf | undefined;
@@ -135,7 +135,7 @@ export class LeafCertificates implements AsyncDisposable {
     return held.leaf;
   }
 
-  /** What is held now; undefined: nothing. */
+  /** The certificate held now; undefined: none. */
   peek(service: string): ServiceLeaf | undefined {
     return this.#held.get(service)?.leaf;
   }

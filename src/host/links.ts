@@ -192,7 +192,7 @@ export class Links implements AsyncDisposable {
       },
       onProgress: () => live?.seen.progress(),
     });
-    // Connecting takes its time: what was to be dialed may be deleted by now, or be another peering.
+    // Connecting takes time: the record may be deleted by now, or belong to another peering.
     if (!this.#connect(link, plan.peering)) {
       await link.ended;
       throw new PeeringError("aborted", "the peering changed while it was being dialed", {
@@ -246,7 +246,7 @@ export class Links implements AsyncDisposable {
       live.link.feed({ type: "abort", status: ESTABLISHED_ANEW });
   }
 
-  /** What is imported is not all stored any more: the next stream brings everything again. */
+  /** Some stored imports were damaged and dropped: the next stream brings everything again. */
   fetchAgain(peeringId: string): void {
     this.#live.get(peeringId)?.link.feed({ type: "abort", status: DAMAGED });
   }
@@ -477,7 +477,7 @@ export class Links implements AsyncDisposable {
     return results;
   }
 
-  /** Counts what was refused of a peer's, other than for its form: the rest goes on. */
+  /** Counts refused resources of a peer, except malformed ones. The others go on. */
   #noteRefusal(peering: Peering, resource: string, { code, message }: PeeringError): void {
     const { incidents } = this.#options;
     const fields = { peer_name: peering.name, resource, reason: message };

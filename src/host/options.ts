@@ -23,7 +23,7 @@ export interface HostOptions {
   /** Name of this cluster's datacenter. Default `"dc1"`. It is part of the server name in tokens: do not change it later. */
   readonly datacenter?: string;
   /**
-   * Name of the node that this host is: what is registered at `/v1/agent` belongs to it, and its checks run here. Default
+   * Name of the node that this host is: registrations at `/v1/agent` belong to it, and its checks run here. Default
    * `"peerage"`.
    */
   readonly nodeName?: string;
@@ -46,7 +46,7 @@ export interface HostOptions {
   /** `host:port` of our gRPC endpoints as peers reach them, for tokens and pushes. Default: where the transport listens. */
   readonly advertise?: readonly string[];
   /**
-   * Seals what must be kept secret at rest: stream secrets of a dialer, CA keys. What is stored otherwise, as it is or with an
+   * Seals what must be kept secret at rest: stream secrets of a dialer, CA keys. Secrets that are stored unsealed or with an
    * older key of the box, is sealed with the newest key at the start. Default: stored as they are.
    */
   readonly secretBox?: SecretBox;
@@ -68,7 +68,7 @@ export interface HostOptions {
   readonly leadership?: Leadership;
   /**
    * Behaves as Consul also where ours is better and it shows on the wire: chain-only names in the list (D-25), the end of a
-   * stream whose resources cannot be stored (D-31), a port beside several, `maintenance` for what is in maintenance. For conformance runs. Default false.
+   * stream whose resources cannot be stored (D-31), no port beside several (D-53), `maintenance` as a status (D-52). For conformance runs. Default false.
    */
   readonly strictConsul?: boolean;
   /** Default: Consul's. */

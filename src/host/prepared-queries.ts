@@ -51,7 +51,7 @@ export interface PreparedQueriesOptions {
   readonly clock?: Clock;
 }
 
-/** What is stored of a query. */
+/** The stored form of a query. */
 interface StoredForm {
   /** Without its token. */
   readonly query: PreparedQuery;

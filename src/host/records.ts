@@ -185,7 +185,7 @@ export class PeeringRecords implements AsyncDisposable {
   }
 
   /**
-   * Reads what is stored.
+   * Reads the stored records.
    * @throws {PeeringError} `storage-failed`: the storage cannot be read, or an entry is corrupt (its key is named).
    */
   static async open(options: PeeringRecordsOptions): Promise<PeeringRecords> {
@@ -429,7 +429,7 @@ export class PeeringRecords implements AsyncDisposable {
     try {
       await this.#write((tables): Plan<void> => {
         // Whatever became of the secret since: if it is not pending any more, the promotion fails as in Consul, and
-        // the dialer that tries again with what is active then succeeds.
+        // the dialer that tries again with the secret that is active then succeeds.
         const step = transition(this.byId(id), event);
         const secrets: SecretsRequest = { type: "promote_pending", active: given };
         return planned(PROMOTING, () => ({
@@ -671,7 +671,7 @@ export class PeeringRecords implements AsyncDisposable {
     return this.#plan(tables, step, () => result(this.byId(peering.id) ?? peering), material);
   }
 
-  /** What is kept of secrets that were given as they are. */
+  /** The stored form of secrets that were given in plain text. */
   #secretsRequest(given: GivenSecrets): SecretsRequest {
     switch (given.type) {
       case "generate_token":
@@ -812,7 +812,7 @@ export class PeeringRecords implements AsyncDisposable {
     return this.#options.storage.commit(writes, expect);
   }
 
-  /** Memory follows what was committed as `revision`. */
+  /** Memory follows the commit of `revision`. */
   #commit(planned: Pick<Plan<unknown>, "changes" | "step">, revision: bigint): void {
     const tables = this.#tables;
     const { changes, step } = planned;
@@ -985,7 +985,7 @@ export class PeeringRecords implements AsyncDisposable {
   }
 }
 
-/** Memory: the tables, and what is known of them besides. */
+/** The tables in memory, with derived facts. */
 class Tables extends RecordTables {
   readonly bundleRevisions: Map<string, bigint> = new Map();
   readonly secretRevisions: Map<string, bigint> = new Map();
@@ -1089,7 +1089,7 @@ class Feed {
   push(change: PeeringChange): void {
     const older = this.#waiting.get(change.peeringId);
     this.#waiting.delete(change.peeringId);
-    // What was not taken is replaced as a whole: patches of patches would grow without bound.
+    // A change that was not read yet is replaced as a whole: patches of patches would grow without bound.
     this.#waiting.set(
       change.peeringId,
       older === undefined

@@ -6,7 +6,7 @@ import type { ImportedService } from "./import-store.js";
 /**
  * How far a service of the peer's has come on the stream there is, or was last: the peer has listed it; it was received
  * and waits for its commit; its newest version was applied; or it was refused. `unknown`: nothing was heard of it on that
- * stream, and what is stored is from an older one.
+ * stream, and the stored version is from an older one.
  */
 export type ImportProgress = "listed" | "received" | "applied" | "refused" | "unknown";
 
@@ -75,7 +75,7 @@ export class ImportOutcomes {
     else this.#refusedResources.set(resourceUrl, reason);
   }
 
-  /** A list was applied: what is not on it is no service of the peer's any more. */
+  /** A list was applied: services that it does not name are gone. */
   list(names: readonly string[]): void {
     this.#names = names;
     this.#listed = undefined;
@@ -138,7 +138,7 @@ export class ImportOutcomes {
 }
 
 /**
- * @param heldBack - what is held back from whatever stream there is, by name, with the reason.
+ * @param heldBack - services that are held back from the stream, if there is one, by name, with the reason.
  * @param reasons - why services are held back from this stream, or were refused on it.
  */
 export function exportSync(

@@ -60,7 +60,7 @@ export interface PeeringStatus {
   readonly withheldServices: ReadonlyMap<string, string>;
   /**
    * Services of the peer that were refused on the stream there is, or was last, and resources of other types by their type
-   * URL: name to reason. What was stored of them before is kept. Of very many the first 10 000.
+   * URL: name to reason. Their former versions are kept. Of very many, the first 10 000.
    */
   readonly refusedImports: ReadonlyMap<string, string>;
   /** Inward: responses received and not applied yet. */
@@ -251,7 +251,7 @@ export class StatusBoard {
     return reportedState(peering, this.#tracker.facts(peering.id));
   }
 
-  /** @param stored - what is imported from this peer now. */
+  /** @param stored - the names of the imports from this peer. */
   servicesOf(peeringId: string, stored: readonly ImportedService[]): ServiceSync {
     const entry = this.#entries.get(peeringId);
     const services = entry?.stream?.session.services();

@@ -17,7 +17,7 @@ const TAKEN_BYTES = 256 * 1024;
 /** How long the last words of a stream may wait for a writer that is not getting on. */
 const FLUSH_MS = 1_000;
 
-/** Bounds on what is taken of a stream. Ours; Consul has none. */
+/** Bounds on the messages taken from a stream (D-56). Consul has none. */
 export interface ReceiveLimits extends EnvelopeLimits {
   /**
    * Resources that are received and not stored yet. Beyond, nothing more is read of the stream until half of them are, so

@@ -86,7 +86,7 @@ interface Destination {
   /** The list the export engine gave, and its names lower-cased; undefined before the first. */
   list: readonly string[] | undefined;
   local: ReadonlySet<string>;
-  /** What was given to the stream, by lower-cased name. */
+  /** The versions given to the stream, by lower-cased name. */
   readonly carried: Map<string, ExportedResource>;
   trustDomain: string | undefined;
 }
@@ -133,7 +133,7 @@ export class Transit implements AsyncDisposable {
     this.#recordsChanged();
   }
 
-  /** As {@link ExportEngine.attach}, with what is carried over to the peer. */
+  /** As {@link ExportEngine.attach}, with the services that are carried over to the peer. */
   attach(peer: ExportPeer, sink: (input: SessionInput) => void): () => void {
     const { engine } = this.#options;
     const key = lowerCase(peer.name);
@@ -310,7 +310,7 @@ export class Transit implements AsyncDisposable {
     for (const [name, instances] of services) {
       const service = lowerCase(name);
       if (!this.#rules.some((rule) => rule.fromKey === key && covers(rule, service))) continue;
-      // What is reached through the mesh alone, as the sidecars of it, is not to be reached through us.
+      // Instances that are reached only through the mesh, such as its sidecars, cannot be reached through us.
       const plain = service.endsWith(SIDECAR_SUFFIX) ? [] : instances.filter((one) => one.service.kind === "");
       if (plain.length > 0) source.services.set(service, this.#carry(source, name, plain));
       else if (!source.services.delete(service)) continue;
@@ -395,7 +395,7 @@ export class Transit implements AsyncDisposable {
     );
   }
 
-  /** Brings a stream from what it knows of these services to what is due. */
+  /** Brings a stream up to date on these services. */
   #resolve(destination: Destination, keys: Iterable<string>): void {
     // Before the first list nothing is known of the local names.
     if (destination.list === undefined) return;

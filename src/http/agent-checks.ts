@@ -46,7 +46,7 @@ export function givenChecks(
   return check === undefined || isEmptyCheck(check) ? checks : [check, ...checks];
 }
 
-/** @param where - what is said of the place of a check with a problem. @throws {HttpError} 400 with Consul's text. */
+/** @param where - names the check in the text of a problem. @throws {HttpError} 400 with Consul's text. */
 export function validateChecks(checks: readonly ServiceCheckBody[], where = ""): void {
   for (const body of checks) {
     const problem = checkProblem(body);

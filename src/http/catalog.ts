@@ -23,7 +23,7 @@ async function register(call: Call): Promise<Answer> {
 }
 
 /**
- * Requires the rights on everything that a write changes, whatever its request named. What is removed is also its node's to remove (Consul
+ * Requires the rights on everything that a write changes, whatever its request named. Removing something also takes a right on its node (Consul
  * 1.14 to 1.22).
  */
 export function judgeFor(access: Access): Judge {

@@ -178,7 +178,7 @@ function chosen<Item>(items: Listing<Item>, indexes: readonly number[]): Listing
 }
 
 /**
- * Answers a read, at once or when its index has grown. The index is taken before the data: what is newer in these is told
+ * Answers a read, at once or when its index has grown. The index is taken before the data: newer records among these are told
  * again, and nothing is missed.
  */
 export async function answerRead(

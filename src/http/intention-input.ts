@@ -17,7 +17,7 @@ import {
 import type { Call } from "./call.js";
 import { badRequest, decodeFailed, HttpError } from "./http-error.js";
 
-// What requests about intentions say, with Consul's words for what is wrong with it (1.21).
+// Reads requests about intentions, with Consul's texts for their faults (1.21).
 
 /** One end of an intention: `api`, `default/api`, `default/default/api`, and at a source `peer:<peer>/api`. */
 export interface End {

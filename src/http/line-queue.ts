@@ -17,7 +17,7 @@ export class LineQueue implements AsyncIterable<string> {
     if (this.#ended) return;
     if (this.#lines.length >= this.#most) {
       if (this.#full) return;
-      // First: what is told of it may be a line, too.
+      // First: the report of it may be a line, too.
       this.#full = true;
       this.#leftOut();
       return;

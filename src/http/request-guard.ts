@@ -83,7 +83,7 @@ export class RequestGuard {
     return this.#origins.size > 0;
   }
 
-  /** What is wrong with how often a request comes, its host or its origin; undefined: nothing. */
+  /** Why a request is refused: its rate, its host or its origin; undefined: it is not. */
   judge(request: GuardedRequest): Refusal | undefined {
     if (this.#rate?.admit(request.socket.remoteAddress ?? "") === false) {
       const fields = { limit: this.#perSecond };

@@ -116,7 +116,7 @@ export function goRecord(name: string, shape: Shape, options: RecordOptions = {}
   return decoded ? goDecoded(struct, finish) : mapped(struct, finish);
 }
 
-/** @throws {GoJsonError} what was to be a duration is none. */
+/** @throws {GoJsonError} it is not a duration. */
 function finished(value: JsonValue | undefined, { as }: Field): JsonValue | undefined {
   if (as === "ignored") return undefined;
   if (as !== "nanoseconds" && as !== "duration") return value;

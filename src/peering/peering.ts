@@ -57,7 +57,7 @@ export function addressesToDial(
 /** States that differ in what an event does; see the table of the state machine. */
 export type StateColumn = "initial" | "living" | "deleting" | "terminated" | "undefined";
 
-/** ACTIVE and FAILING behave as what is stored for their role. */
+/** ACTIVE and FAILING behave as the stored state of their role. */
 export const COLUMN_OF: Readonly<Record<PeeringState, StateColumn>> = {
   initial: "initial",
   pending: "living",

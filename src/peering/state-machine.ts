@@ -156,7 +156,7 @@ type EffectsOf<By extends "commit" | "host"> = Extract<
 
 /** Effects on secrets and trust bundles, stored with the record. */
 export type CommitEffect = EffectsOf<"commit">;
-/** Effects on streams, dialing and what is imported. */
+/** Effects on streams, dialing and imports. */
 export type HostEffect = EffectsOf<"host">;
 
 const PERFORMED_BY: PerformedBy = {
@@ -562,7 +562,7 @@ function write(
     draft.state = to;
     change(draft, event);
   });
-  // What is written as it was is no change.
+  // Writing a record unchanged is no change.
   const old = new Map<string, unknown>(Object.entries(peering));
   const isChange = ({ path, value }: PeeringPatch): boolean =>
     path.length !== 1 || JSON.stringify(old.get(String(path[0]))) !== JSON.stringify(value);
@@ -650,7 +650,7 @@ function isEstablished({ state }: Pick<MachinePeering, "state">): boolean {
 
 /** Of a stream that was opened before this record was established again with another peer (D-12). */
 function isStale(peering: MachinePeering | undefined, event: { readonly peerId?: string }): boolean {
-  // What is being deleted has forgotten its peer.
+  // A record that is being deleted has forgotten its peer.
   if (peering === undefined || peering.state === "deleting") return false;
   return event.peerId !== undefined && event.peerId !== peering.peerId;
 }

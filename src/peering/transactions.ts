@@ -34,7 +34,7 @@ const WRITING_SECRETS = "failed to write peering secret";
 /**
  * Performs a step of the state machine as far as it belongs into one commit: the record as the step left it, and its
  * effects on secrets and trust bundle. What else the step asks for is for the host to do after the commit.
- * @throws {PeeringError} `invalid-secret` with Consul's texts: the secrets do not fit what is stored.
+ * @throws {PeeringError} `invalid-secret` with Consul's texts: the secrets do not fit the stored ones.
  */
 export function performStep(
   tables: RecordTables,

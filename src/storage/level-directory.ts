@@ -147,7 +147,7 @@ export class DataDirectory {
 /**
  * The newest revision that anybody was told is durable, beside the database: what was acknowledged and is not found again was
  * lost, while a write that was cut short before, or was not synced, may be. It is written without a sync, after that of the
- * database, so it is never ahead of what is on disk.
+ * database, so it is never ahead of the disk.
  */
 export class AcknowledgedRevision {
   readonly #descriptor: number;

@@ -14,7 +14,7 @@ export function databaseAt(path: string, { writeBufferBytes, cacheBytes }: Engin
   return new ClassicLevel<Buffer, Uint8Array>(path, {
     keyEncoding: "buffer",
     valueEncoding: "view",
-    // Compressing costs more time than it saves here: what is written is read back rarely.
+    // Compressing costs more time than it saves here: values are rarely read back.
     compression: false,
     writeBufferSize: writeBufferBytes,
     cacheSize: cacheBytes,

@@ -187,7 +187,7 @@ async function verify(place: DataDirectory): Promise<FilesVerified & { readonly 
 
 /** The engine would read on behind what it cannot read, and show writes without those before them. */
 async function dropLost(place: DataDirectory, lost: readonly LogPart[]): Promise<void> {
-  // The last one first: what is left is a log without an end at any time.
+  // The last one first, so that the rest is always a log without its end.
   for (const { file, at } of lost.toReversed()) {
     const log = await open(join(place.path, file), "r+");
     try {
@@ -661,7 +661,7 @@ class LevelStorage implements Storage {
    * Makes the database usable after a failed write. The log may end in half a record then, and what were appended to it
    * would be lost on recovery, so it is closed and opened again; but first the disk must take what that needs, for until then the
    * open one still answers reads.
-   * @returns Whether what is doubtful was written.
+   * @returns Whether the doubtful commit was written.
    * @throws {PeeringError} `storage-failed` when it is not usable yet.
    */
   async #repair(): Promise<boolean> {

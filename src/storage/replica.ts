@@ -23,7 +23,7 @@ export interface ReplicaContents {
   follow(): Receiver;
 }
 
-/** One write, decided on what is held at this moment. */
+/** One write, decided on the state of this moment. */
 export interface Plan<Result> {
   /** None: nothing is committed. */
   readonly writes: readonly Write[];
@@ -122,7 +122,7 @@ export class Replica implements AsyncDisposable {
 
   /**
    * Makes one write, after those that were begun before.
-   * @param plan - decides on what is held now. It is called again where another process was faster.
+   * @param plan - decides on the state of now. It is called again where another process was faster.
    * @throws what `plan` throws; {@link PeeringError} `storage-failed`: nothing was changed; `unavailable`: it may have been
    *   written; `conflict`: an expectation of the plan failed, or other processes kept being faster; `closed`.
    */

@@ -226,7 +226,7 @@ class HeldRows<Row> implements ReplicaContents {
     return this.#receiver();
   }
 
-  /** Takes over what was committed as `revision`. */
+  /** Takes over the commit of `revision`. */
   write(writes: readonly RowWrite<Row>[], revision: bigint): void {
     const changes = writes.map(({ path, row }): RowChange<Row> => {
       const before = this.#at(path);

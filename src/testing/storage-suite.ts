@@ -216,7 +216,7 @@ export function storageSuite(
       assert.deepEqual((await storage.read(["a"])).entries[0]?.value, value);
     });
 
-    test("undefined deletes, also what is not there", async (storage) => {
+    test("undefined deletes, also a missing key", async (storage) => {
       await storage.commit([put(["a"], "1"), put(["a", "b"], "1")]);
       const revision = await storage.commit([remove(["a"]), remove(["z"])]);
       const snapshot = await storage.read([]);
@@ -359,7 +359,7 @@ export function storageSuite(
       await assert.rejects(storage.read(["a"], AbortSignal.abort(reason)), (error) => error === reason);
     });
 
-    test("changes tells what is written and deleted under its prefix, and nothing else", async (storage) => {
+    test("changes yields writes and deletions under its prefix, and nothing else", async (storage) => {
       const { revision } = await storage.read([]);
       await using following = follow(storage, ["a"], revision);
       const next = following.next();
@@ -720,7 +720,7 @@ export function storageSuite(
       }),
     );
 
-    it("with any byte changed, or any file cut short, it shows what was committed, or refuses", () =>
+    it("with any byte changed, or any file cut short, it shows the committed data, or refuses", () =>
       withDirectory(async (root) => {
         const directory = join(root, "data");
         const expected = await fillForDamage(() => open(directory), directory);
@@ -753,7 +753,7 @@ async function fillForDamage(open: () => Promise<Storage>, directory: string): P
   return await storage.read([]);
 }
 
-/** Makes one damaged copy after the other; what was done to it. */
+/** Makes one damaged copy after the other, each with a description of the damage. */
 async function* damages(directory: string, copy: string): AsyncGenerator<string, void> {
   const random = randomNumbers(1);
   for (const name of await readdir(directory)) {

@@ -983,7 +983,8 @@ function decodeRoot(value: unknown): StoredRoot {
   if (sealedKey !== undefined && typeof sealedKey !== "string") throw damaged("a key is not text");
   if (rotatedOutAt !== undefined && typeof rotatedOutAt !== "number") throw damaged("a time is not a number");
   const given = fields.get("given");
-  if (given !== undefined && given !== "key" && given !== "root") throw damaged("what was given of a root is unknown");
+  if (given !== undefined && given !== "key" && given !== "root")
+    throw damaged("the stored kind of a given root is unknown");
   return { certificatePem, intermediatePems, sealedKey, rotatedOutAt, given };
 }
 

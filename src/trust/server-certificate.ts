@@ -194,7 +194,7 @@ export class ServerCertificate implements ServerIdentity, AsyncDisposable {
   #rootsChanged(): void {
     // While a renewal runs nobody knows yet which root it will have; it looks for itself afterwards.
     if (this.#renewing !== undefined) return;
-    // With no certificate yet, such as under a root that had expired, the new root is what was waited for.
+    // With no certificate yet, such as under a root that had expired, the new root ends the wait.
     if (this.#certificate === undefined) this.#renew();
     else if (this.#considerRotation(this.#certificate)) this.#schedule();
   }

@@ -53,7 +53,7 @@ interface Owner {
 /**
  * The trust bundles that are stored, and which peering owns which trust domain (D-24): ours none, any other one the peering that names it
  * first, until its bundle is removed or names another one. Several peerings may lead to one cluster: a later bundle may name the same domain
- * when each root of it is one of the first one's, for it adds nothing to what is trusted then. A change takes as long as there are
+ * when each root of it is one of the first one's, because it adds no trust then. A change takes as long as there are
  * bundles that it may decide about, however many there are.
  */
 export class TrustDomains {

@@ -121,7 +121,7 @@ function sayHeartbeats(stream: FakeStream, peer: FakePeer): () => void {
  * Plays the peer's side of a recorded exchange again: its messages in their order, each response only after the host has
  * answered the one before, as it had in the recording. What the host says is in the transcript, to be compared. `Open` is
  * said, or waited for and judged, with the secrets of this run; everything else is said as it was.
- * @param recording - a {@link FakeStream.transcript}, or the like. What is `from` the host is not looked at.
+ * @param recording - a {@link FakeStream.transcript}, or the like. Messages `from` the host are ignored.
  */
 export function recordedScript(recording: readonly Pick<TranscriptEntry, "from" | "message">[]): FakePeerScript {
   return async (stream, peer) => {

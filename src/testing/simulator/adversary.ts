@@ -172,7 +172,7 @@ export class Adversary {
       const before = this.#exported.get(cluster);
       this.#world.attempt("unexport", cluster.name, host.exports.delete());
       if (before === undefined || random.chance(0.3)) return;
-      // And again what was exported before: the stream that stands must bring it again.
+      // And exported again: the stream that stands must send it again.
       scheduler.after(random.between(1, 200), () => {
         if (cluster.host === host && !this.#world.isFrozen(cluster)) {
           this.#world.attempt("export", `${cluster.name} as before`, host.exports.set({ services: before }));

@@ -161,7 +161,7 @@ export class InvariantChecker {
 
   // --- hosts -----------------------------------------------------------------------------------------------------------
 
-  /** What is seen in a host between two events: I14 to I16, and what time demands of its streams. */
+  /** Looks into a host between two events: I14 to I16, and the deadlines of its streams. */
   check(cluster: SimCluster): void {
     const { host } = cluster;
     if (host === undefined) return;

@@ -74,7 +74,7 @@ export class Peace {
     this.#observers = observers;
   }
 
-  /** Every peering that can connect becomes ACTIVE, every exported service imported and equal, and what was deleted gone. */
+  /** Every peering that can connect becomes ACTIVE, every exported service imported and equal, and every deleted peering gone. */
   async converge(): Promise<void> {
     const { clusters, scheduler, checker } = this.#world;
     // Hosts that are still frozen thaw first: until then nothing can be expected of them.
@@ -399,7 +399,7 @@ export class Peace {
     await this.#peerAgain(acceptor, dialer);
   }
 
-  /** A record that is established again while its cleanup is under way: what is imported then is the new peering's. */
+  /** A record that is established again while its cleanup is under way: imports from then on are the new peering's. */
   async #peerDuringCleanup(acceptor: SimCluster, dialer: SimCluster): Promise<void> {
     const { scheduler, random } = this.#world;
     this.#world.diskMs = random.between(50, 1_500);
@@ -421,7 +421,7 @@ export class Peace {
 
   /**
    * The record is established again by another process on the same disk, while this one still cleans up after the former
-   * peering: what was imported belongs to the record that stands.
+   * peering: the imports belong to the record that stands.
    */
   async #establishElsewhere(acceptor: SimCluster, dialer: SimCluster): Promise<void> {
     const { scheduler, network, failingImports } = this.#world;
@@ -565,7 +565,7 @@ export class Peace {
     }
   }
 
-  /** An ACK of what was never sent acknowledges nothing. */
+  /** An ACK with an unused nonce acknowledges nothing. */
   async #wrongNonces(victim: SimCluster): Promise<void> {
     const { host } = victim;
     const name = await this.#script("wrong-nonces", victim, 60_000);
@@ -620,7 +620,7 @@ export class Peace {
     return name;
   }
 
-  // --- What is promised ----------------------------------------------------------------------------------------------------
+  // --- Promises -----------------------------------------------------------------------------------------------------------
 
   async #within(limitMs: number, what: string, holds: () => boolean | Promise<boolean>): Promise<void> {
     const { scheduler } = this.#world;
@@ -717,7 +717,7 @@ export class Peace {
     return missing;
   }
 
-  /** What the next start would find is what is in memory, and nothing else: no orphans, nothing forgotten. */
+  /** The next start would find exactly the state in memory: no orphans, nothing missing. */
   #diskMissing(cluster: SimCluster, host: PeeringHost): readonly string[] {
     const { records, imports } = host.internals;
     const disk = this.#world.checker.disk(cluster);

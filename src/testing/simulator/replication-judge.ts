@@ -138,7 +138,7 @@ export class ReplicationJudge {
       thawedAt,
     );
     if (this.#court.now() - linkedAt > UNDER_WAY_MS) {
-      this.#court.fail(`${at}: what was imported changed without a stream (I20)`);
+      this.#court.fail(`${at}: imports changed without a stream (I20)`);
     }
     const what = `${cluster.name} ${id} service ${key}`;
     const asked = this.#askedFor(what, streams, begunAt, (content) => leadsTo(content, key, value));

@@ -13,7 +13,7 @@ import { type Life, type Scheduler, type SeededRandom, whenAwake } from "./sched
 /** Bytes a sender may have under way before it waits. */
 const WINDOW_BYTES = 64 * 1024;
 const CONNECT_BOUND_MS = 20_000;
-/** How long an acceptor tries to get out what was sent before its end. */
+/** How long an acceptor tries to deliver the messages before its end. */
 const FLUSH_MS = 500;
 
 /** How the network is at the moment. */
@@ -170,7 +170,7 @@ export class Connection {
   opened: { readonly peerId: string; readonly streamSecretId: string } | undefined;
   readonly dialer: SimStream;
   readonly acceptor: SimStream;
-  /** Half-open: what is sent goes nowhere, and nobody is told. */
+  /** Half-open: messages go nowhere, without an error. */
   frozen = false;
   /** A slow reader: nothing is delivered before this virtual time. */
   pausedUntil = 0;
@@ -303,7 +303,7 @@ export class SimStream implements ReplicationStream {
     this.#wake();
     if (this.role === "acceptor") {
       this.#deliver({ type: "end", status });
-      // What was sent before goes ahead of the end, which takes its time where the other side does not read.
+      // Earlier messages go ahead of the end, which takes time if the other side does not read.
       if (this.#stalledSince !== undefined) {
         await new Promise<void>((resolve) => this.#scheduler.after(FLUSH_MS, resolve));
       }

@@ -32,7 +32,7 @@ export interface StoredBundle {
   readonly rootPems: readonly string[];
 }
 
-/** Not imported from where it is used: the layout of the disk is what is judged here. */
+/** Written out here rather than imported: the layout of the disk is judged, too. */
 const BUNDLES_PREFIX: Key = ["trust-bundles"];
 
 /** Neither terminated nor about to be deleted. */

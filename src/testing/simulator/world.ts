@@ -36,7 +36,7 @@ export interface SimulationResult {
  * Runs a world of two to five hosts under a seeded adversary: delays, lost and half-open connections, partitions, slow
  * readers, disks that fail, lag or die before or after a commit, clocks that jump, peers that keep to no protocol. The
  * invariants of docs/invariants.md are checked after every event; when the faults have stopped, every
- * peering that can connect must be ACTIVE, every exported service imported and equal, what was deleted gone, and then
+ * peering that can connect must be ACTIVE, every exported service imported and equal, every deleted peering gone, and then
  * nothing may happen any more.
  */
 export async function simulate(options: SimulationOptions): Promise<SimulationResult> {
