@@ -1,20 +1,32 @@
+import { retry } from "../base/retry.js";
 import { type ConfigEntrySet, EVERY_SERVICE, frontedBy } from "../catalog/config-entry-set.js";
 import { lowerCase } from "../catalog/names.js";
-import type { Logger } from "../environment.js";
+import type { Clock, Logger } from "../environment.js";
 import { errorText } from "../errors.js";
+import type { Peering } from "../peering/peering.js";
 import type { Catalog } from "./catalog.js";
 import type { ConfigEntries, ConfigEntryChange } from "./config-entries.js";
 import type { ImportedAddresses, ImportStore } from "./import-store.js";
 import type { Leadership } from "./leadership.js";
-import type { PeeringRecords } from "./records.js";
+
+/** All peerings by their local ids and names, such as the records. */
+export interface NamedPeerings {
+  list(): readonly Pick<Peering, "id" | "name">[];
+  byId(id: string): Pick<Peering, "name"> | undefined;
+}
 
 export interface VirtualIpClaimsOptions {
   readonly catalog: Catalog;
   readonly configEntries: ConfigEntries;
-  readonly records: PeeringRecords;
-  readonly leadership: Leadership;
+  readonly records: NamedPeerings;
+  readonly leadership: Pick<Leadership, "isLeader">;
+  readonly clock: Clock;
   readonly logger: Logger;
 }
+
+/** Waits after an address could not be claimed or released. */
+const FIRST_RETRY_MS = 1_000;
+const MAX_RETRY_MS = 60_000;
 
 /** Kinds of entries whose name is that of a service which then has a virtual address, as in Consul 1.16 and later. */
 const NAMING_KINDS = [
@@ -27,17 +39,20 @@ const NAMING_KINDS = [
 
 /**
  * Holds virtual addresses in the catalog for services without an instance in it: those that peers export to the mesh, and local
- * ones that configuration entries name. Whatever a crash leaves between an entry or an import and its
- * address is put right by {@link repair}.
+ * ones that configuration entries name. Whatever a crash or a failure leaves between an entry or an import and its
+ * address is put right: after a crash by {@link repair}, after a failure by attempts with growing waits.
  */
 export class VirtualIpClaims implements ImportedAddresses, AsyncDisposable {
   readonly #options: VirtualIpClaimsOptions;
+  #imports: Pick<ImportStore, "repairAddresses"> | undefined;
   /** The work on local names that runs or ran last. Never rejects. */
   #last: Promise<void> = Promise.resolve();
   readonly #forget: () => void;
-  #ended = false;
-  /** A change failed: the next one looks at all names. */
+  readonly #end = new AbortController();
+  /** A change failed: all names are to be looked at. */
   #behind = false;
+  /** Attempts to put right what failed. Never rejects. */
+  #mending: Promise<void> | undefined;
 
   constructor(options: VirtualIpClaimsOptions) {
     this.#options = options;
@@ -60,14 +75,20 @@ export class VirtualIpClaims implements ImportedAddresses, AsyncDisposable {
   }
 
   /** To be called when this node begins to lead. Never rejects. */
-  async repair(imports: ImportStore): Promise<void> {
+  async repair(imports: Pick<ImportStore, "repairAddresses">): Promise<void> {
+    this.#imports = imports;
+    await this.#repairAll();
+  }
+
+  async #repairAll(): Promise<void> {
     const { records, catalog, leadership } = this.#options;
     if (!leadership.isLeader) return;
+    this.#behind = false;
     const known = new Set<string>();
     for (const { id, name } of records.list()) {
       const peer = lowerCase(name);
       known.add(peer);
-      await this.#attempt(() => imports.repairAddresses(id, catalog.claimedVirtualIps(peer)));
+      await this.#attempt(async () => this.#imports?.repairAddresses(id, catalog.claimedVirtualIps(peer)));
     }
     for (const peer of catalog.claimingPeers()) {
       if (peer === "" || known.has(peer)) continue;
@@ -82,16 +103,16 @@ export class VirtualIpClaims implements ImportedAddresses, AsyncDisposable {
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
-    this.#ended = true;
+    this.#end.abort();
     this.#forget();
     await this.#last;
+    await this.#mending;
   }
 
   /** A change of an entry moves the address of its own name; of a gateway, those of what it fronts. */
   async #follow({ kind, name, former, entry }: ConfigEntryChange): Promise<void> {
     const { catalog, configEntries, leadership } = this.#options;
-    if (this.#ended || !leadership.isLeader) return;
-    if (this.#behind) return this.#syncLocal();
+    if (this.#end.signal.aborted || !leadership.isLeader) return;
     const isGateway = kind === "terminating-gateway";
     if (!isGateway && !NAMING_KINDS.some((naming) => naming === kind)) return;
     const keys = new Set(isGateway ? [...frontedBy(former), ...frontedBy(entry)] : [lowerCase(name)]);
@@ -104,8 +125,7 @@ export class VirtualIpClaims implements ImportedAddresses, AsyncDisposable {
 
   async #syncLocal(): Promise<void> {
     const { catalog, configEntries, leadership } = this.#options;
-    if (this.#ended || !leadership.isLeader) return;
-    this.#behind = false;
+    if (this.#end.signal.aborted || !leadership.isLeader) return;
     const wanted = namedServices(configEntries.entries);
     const claimed = catalog.claimedVirtualIps("");
     const missing = [...wanted].filter((name) => !claimed.has(name));
@@ -114,14 +134,31 @@ export class VirtualIpClaims implements ImportedAddresses, AsyncDisposable {
     if (unused.length > 0) await this.#attempt(() => catalog.releaseVirtualIps("", unused));
   }
 
-  /** What fails is left for the next change or start: an address too many, or too few for a while, is no harm. */
+  /** An address too many, or too few for a while, is no harm: it does not keep an import or an entry from being written. */
   async #attempt(action: () => Promise<unknown>): Promise<void> {
+    const { signal } = this.#end;
     try {
       await action();
     } catch (error) {
       this.#behind = true;
-      if (!this.#ended)
-        this.#options.logger.warn("virtual addresses were not brought up to date", { error: errorText(error) });
+      if (signal.aborted) return;
+      this.#options.logger.warn("virtual addresses were not brought up to date", { error: errorText(error) });
+      this.#mending ??= this.#mend().finally(() => {
+        this.#mending = undefined;
+      });
+    }
+  }
+
+  async #mend(): Promise<void> {
+    const mended = async (): Promise<void> => {
+      await this.#repairAll();
+      if (this.#behind) throw new Error("an address could not be claimed or released");
+    };
+    const { clock } = this.#options;
+    try {
+      await retry(mended, { clock, signal: this.#end.signal, firstMs: FIRST_RETRY_MS, maxMs: MAX_RETRY_MS });
+    } catch {
+      // The host is closed.
     }
   }
 }

@@ -1,11 +1,17 @@
 import assert from "node:assert/strict";
 import { describe, it } from "node:test";
+import { silentLogger } from "../../../src/environment.js";
 import { PeeringError } from "../../../src/errors.js";
+import { Catalog } from "../../../src/host/catalog.js";
+import { ConfigEntries } from "../../../src/host/config-entries.js";
 import { type ImportedAddresses, type ImportItem, ImportStore } from "../../../src/host/import-store.js";
+import { alwaysLeader } from "../../../src/host/leadership.js";
+import { VirtualIpClaims } from "../../../src/host/virtual-ip-claims.js";
 import { memoryStorage } from "../../../src/storage/memory.js";
 import { eventually, type TwoHosts, twoHosts } from "../../support/hosts.js";
 import { storageWith } from "../../support/storage.js";
 import { payload, wireInstance } from "../catalog/import-fixtures.js";
+import { ManualClock } from "../trust/support.js";
 
 const PEER = "11111111-0000-0000-0000-000000000000";
 
@@ -51,7 +57,7 @@ async function noted(): Promise<{
       return inner.commit(...given);
     },
   });
-  const store = await ImportStore.open(storage, {}, addresses);
+  const store = await ImportStore.open(storage, { addresses });
   return { store, notes, take: () => notes.splice(0), fail };
 }
 
@@ -142,6 +148,41 @@ async function exporting(): Promise<TwoHosts> {
 function addressOf({ dialer }: TwoHosts, service: string): string | undefined {
   return dialer.host.catalog.virtualIp(service, "exporter");
 }
+
+describe("virtual addresses that could not be released", () => {
+  it("are released as soon as the storage takes commits again, also those of a peering that is gone by then", async () => {
+    const inner = memoryStorage();
+    let fails = false;
+    const storage = storageWith(inner, {
+      commit: (...given) =>
+        fails ? Promise.reject(new PeeringError("storage-failed", "disk full")) : inner.commit(...given),
+    });
+    const clock = new ManualClock(0);
+    await using catalog = await Catalog.open({ storage, datacenter: "dc1" });
+    const configEntries = await ConfigEntries.open({ storage: inner, datacenter: "dc1" });
+    let peerings = [{ id: PEER, name: "East" }];
+    await using claims = new VirtualIpClaims({
+      catalog,
+      configEntries,
+      records: { list: () => peerings, byId: (id) => peerings.find((peering) => peering.id === id) },
+      leadership: alwaysLeader,
+      clock,
+      logger: silentLogger,
+    });
+    // Nothing is imported.
+    await claims.repair({ repairAddresses: (id, claimed) => claims.release(id, [...claimed]) });
+    await claims.claim(PEER, ["web", "db"]);
+    fails = true;
+    await claims.release(PEER, ["web"]);
+    peerings = [];
+    for (let second = 0; second < 5; second++) await clock.advance(1_000);
+    assert.notEqual(catalog.virtualIp("web", "east"), undefined);
+    fails = false;
+    for (let second = 0; second < 60; second++) await clock.advance(1_000);
+    assert.deepEqual(catalog.claimingPeers(), []);
+    assert.equal(clock.pending, 0);
+  });
+});
 
 describe("virtual addresses of a host", () => {
   it("belong to the imported services of the mesh, and survive a restart (ch4 case 83)", async () => {
