@@ -33,7 +33,7 @@ interface LogListener {
   readonly end: () => void;
 }
 
-/** The listeners to the log as it is written, each at a level of its own. */
+/** Those who listen to the log as it is written, each at a level of its own. */
 export class LogFeed {
   readonly #listeners = new Set<LogListener>();
   #ended = false;

@@ -254,8 +254,8 @@ async function composeHost(options: HostOptions, opened: AsyncDisposable[]): Pro
       limits: options.checks,
     }),
   );
-  const virtualIps = open(new VirtualIpClaims({ catalog, configEntries, records, leadership, logger }));
-  const importStore = open(await ImportStore.open(storage, limits, virtualIps, incidents));
+  const virtualIps = open(new VirtualIpClaims({ catalog, configEntries, records, leadership, clock, logger }));
+  const importStore = open(await ImportStore.open(storage, { limits, addresses: virtualIps, incidents, clock }));
   await virtualIps.repair(importStore);
   const catalogSource: CatalogSource = options.catalogSource ?? catalog;
   const board = new StatusBoard(clock);

@@ -6,7 +6,7 @@ import { type ImportTotals, PeerIndex } from "./import-index.js";
 /** Views are what a service looked like; undefined: it had no instances. */
 export type ImportFeed = ChangeFeed<PayloadView | undefined>;
 
-/** The listeners of one service of a peer, or of all of them. */
+/** Those who follow one service of a peer, or all of them. */
 export interface Following {
   readonly feed: ImportFeed;
   /** Called after each change; watchers take the former value from the feed. */

@@ -1,8 +1,10 @@
+import { retry } from "../base/retry.js";
 import { compareUtf8 } from "../catalog/byte-order.js";
 import { type DecodedNode, decodeNode, type EncodedNode } from "../catalog/imported-payload.js";
 import type { ServiceInstance } from "../catalog/instance.js";
 import { lowerCase } from "../catalog/names.js";
 import type { PayloadView } from "../catalog/payload-parts.js";
+import { type Clock, systemClock } from "../environment.js";
 import { errorText, PeeringError } from "../errors.js";
 import { Incidents } from "../incidents.js";
 import { IMPORTS_PREFIX } from "../storage/keys.js";
@@ -87,6 +89,21 @@ interface WatchOptions {
   readonly signal: AbortSignal;
 }
 
+export interface ImportStoreOptions {
+  /** Default: {@link defaultImportLimits}. */
+  readonly limits?: Partial<ImportLimits>;
+  /** Gives imported services of the mesh their virtual addresses. Default: they get none. */
+  readonly addresses?: ImportedAddresses;
+  /** Told of limits that are hit and of damaged imports. Default: nobody. */
+  readonly incidents?: Incidents;
+  /** For the waits after the storage failed. Default: the system's. */
+  readonly clock?: Clock;
+}
+
+/** Waits after a commit was not answered and the storage could not be read. */
+const FIRST_RETRY_MS = 500;
+const MAX_RETRY_MS = 60_000;
+
 /**
  * What peers export to us: one storage entry per peer and service that holds the payload as received (design, decision 2).
  * In memory there is only an index; payloads are read, and instances decoded, when somebody reads or watches them.
@@ -105,14 +122,19 @@ export class ImportStore implements AsyncDisposable {
   readonly #damageListeners = new Set<(peeringId: string) => void>();
   /** By peer and name; the one asked for last comes last. */
   readonly #keptNodes = new Map<string, KeptNode>();
-  #closed = false;
+  readonly #clock: Clock;
+  readonly #closing = new AbortController();
+  /** Attempts to find out what became of commits that were not answered. None of them rejects. */
+  readonly #settling = new Set<Promise<void>>();
   /** The revision that was read when it was opened: no reader who waited before may miss what happened meanwhile. */
   #floor = 0n;
 
-  private constructor(storage: Storage, limits: ImportLimits, addresses: ImportedAddresses, incidents: Incidents) {
+  private constructor(storage: Storage, options: ImportStoreOptions) {
+    const { limits, addresses = noAddresses, incidents = new Incidents(), clock = systemClock } = options;
     this.#storage = storage;
-    this.#limits = limits;
+    this.#limits = { ...defaultImportLimits, ...limits };
     this.#addresses = addresses;
+    this.#clock = clock;
     this.#payloads = new ImportPayloads({
       storage,
       incidents,
@@ -124,13 +146,8 @@ export class ImportStore implements AsyncDisposable {
    * Makes the index of the stored rows. Damaged ones are dropped and reported: the peers send everything again.
    * @throws {PeeringError} as `Storage.read` and `Storage.commit`.
    */
-  static async open(
-    storage: Storage,
-    limits: Partial<ImportLimits> = {},
-    addresses: ImportedAddresses = noAddresses,
-    incidents: Incidents = new Incidents(),
-  ): Promise<ImportStore> {
-    const store = new ImportStore(storage, { ...defaultImportLimits, ...limits }, addresses, incidents);
+  static async open(storage: Storage, options: ImportStoreOptions = {}): Promise<ImportStore> {
+    const store = new ImportStore(storage, options);
     const stored: StoredHead[] = [];
     for await (const { entries, revision } of store.#payloads.pages(IMPORTS_PREFIX)) {
       store.#floor = revision;
@@ -358,8 +375,9 @@ export class ImportStore implements AsyncDisposable {
 
   /** Ends every watch. The storage stays open: it is the host's. */
   async [Symbol.asyncDispose](): Promise<void> {
-    this.#closed = true;
+    this.#closing.abort();
     for (const peer of this.#peers.values()) peer.wake();
+    await Promise.all(this.#settling);
   }
 
   #peer(peeringId: string): ImportPeer {
@@ -378,7 +396,7 @@ export class ImportStore implements AsyncDisposable {
       key: keyOf(service),
       payloads: this.#payloads,
       signal,
-      isClosed: () => this.#closed,
+      isClosed: () => this.#closing.signal.aborted,
       settle: () => this.#settleDoubt(peer),
     };
   }
@@ -480,6 +498,23 @@ export class ImportStore implements AsyncDisposable {
     this.#notify(peer, changed, others);
   }
 
+  /** What was written after all is to be known soon, not only when somebody reads or writes next. */
+  #settleSoon(peer: ImportPeer): void {
+    const settled = retry(() => peer.mutex.run(() => this.#settleDoubt(peer)), {
+      clock: this.#clock,
+      signal: this.#closing.signal,
+      firstMs: FIRST_RETRY_MS,
+      maxMs: MAX_RETRY_MS,
+      onFailure: (error) => {
+        if (error instanceof PeeringError && error.code === "closed") throw error;
+      },
+    }).catch(() => {
+      // The store or its storage is closed.
+    });
+    this.#settling.add(settled);
+    void settled.then(() => this.#settling.delete(settled));
+  }
+
   // Writing.
 
   /** Call it with the mutex held. */
@@ -507,9 +542,11 @@ export class ImportStore implements AsyncDisposable {
       revision = await this.#storage.commit(writes, expect);
     } catch (error) {
       const code = error instanceof PeeringError ? error.code : undefined;
-      // Where it may have been written, the next attempt or the next start finds out what is needed.
       if (code === "conflict") await this.#release(peer, claims);
-      else if (code !== "storage-failed") peer.doubt = new Map([...before, ...(peer.doubt ?? [])]);
+      else if (code !== "storage-failed") {
+        peer.doubt = new Map([...before, ...(peer.doubt ?? [])]);
+        this.#settleSoon(peer);
+      }
       throw error;
     }
     const { others, released } = await inTurns(this.#takeOver(peer, part, revision));

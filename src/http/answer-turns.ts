@@ -54,7 +54,7 @@ export class AnswerTurns {
   #unsentInAll = 0;
   /** Clients with bytes that are not sent, and since when; the longest first. */
   readonly #readers = new Map<Answerer, { bytes: number; readonly sinceMs: number }>();
-  /** Answers that share an object in memory, by that object. It counts for the first one. */
+  /** Those who have the same thing in memory, by that. It counts for the first one. */
   readonly #shared = new Map<object, Set<Answerer>>();
   /** Sources and connections of which it was told that something waits until they have read, and `all`. */
   readonly #told = new Set<string | object>();

@@ -864,7 +864,7 @@ async function afterLoss(
     if (content === left) continue;
     await using following = follow(storage, [], known);
     const changes = await following.next();
-    // A watcher that knew less may be told what changed; one that knew a lost revision must read again.
+    // Who knew less may be told what changed; who knew what is lost must read again.
     if (content > left) assert.equal(changes?.type, "reset", loss);
     assert.equal(changes?.revision, next);
   }

@@ -19,7 +19,7 @@ interface Waiting {
 
 /**
  * Lets few TLS handshakes of a listener be under way at once: each costs more work than anything else that a stranger can ask
- * for. Others wait, and sources take turns. A handshake that never finishes keeps nobody out: its place is taken away.
+ * for. Others wait, and sources take turns. Those who never finish one keep nobody out: their places are taken away.
  */
 export class Handshakes {
   readonly #listener: string;

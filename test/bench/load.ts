@@ -98,7 +98,7 @@ try {
     [
       `node ${process.version}, ${cores} cores; the importing agent ${pinned ? "has one of them" : "shares them"}`,
       `${options.services} services of ${INSTANCES} instances; ${options.watchers} wait; ${options.questions} questions a second for ${result.questionSeconds.toFixed(1)} s`,
-      `burst of ${options.updates} updates over HTTP: ${result.burstSeconds.toFixed(2)} s until the last waiting reader has seen the last state; ${result.wakes} were woken`,
+      `burst of ${options.updates} updates over HTTP: ${result.burstSeconds.toFixed(2)} s until the last of those who wait has seen the last state; ${result.wakes} were woken`,
       `${result.questions} questions, all answered right; ${result.askedAgain} were asked twice; p50 ${result.answerP50Ms.toFixed(2)} ms, p99 ${result.answerP99Ms.toFixed(1)} ms, at most ${result.answerMaxMs.toFixed(0)} ms`,
       `cpu, exporter ${result.exporterCpu.toFixed(2)} s, importer ${result.importerCpu.toFixed(2)} s; importer ${result.importerRssMiB.toFixed(0)} MiB`,
     ].join("\n"),

@@ -550,7 +550,7 @@ export const plantedFaults: readonly PlantedFault[] = [
   // --- What strangers and tokens make an agent hold -------------------------------------------------------------------------
   fault(
     "answers-pile-up",
-    "answers are made for clients that have not read the last ones",
+    "answers are made for those who have not read the last ones",
     [
       "src/http/answer-turns.ts",
       "    if (unsent < this.#limitOf(key)) return false;\n",
@@ -927,7 +927,7 @@ export const plantedFaults: readonly PlantedFault[] = [
   ),
   fault(
     "places-unfair",
-    "callers that hold all places keep newcomers out",
+    "those who hold all places keep newcomers out",
     ["src/sources.ts", "    let most = own;\n", "    let most = Number.POSITIVE_INFINITY;\n"],
     "test/unit/sources.test.ts",
     "test/unit/host/admission.test.ts",

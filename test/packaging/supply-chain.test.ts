@@ -138,7 +138,7 @@ describe("installed packages", () => {
       manifest.allowScripts,
       Object.fromEntries(Object.keys(INSTALL_SCRIPTS).map((name) => [name, false])),
     );
-    // Nor do we run anything at a user's: `prepare` runs only in a clone.
+    // Nor do we run anything at a user's: `prepare` is for those who clone this.
     for (const script of ["preinstall", "install", "postinstall"]) assert.equal(manifest.scripts[script], undefined);
   });
 

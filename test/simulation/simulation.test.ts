@@ -125,7 +125,7 @@ describe("simulated worlds of two to five hosts", () => {
   });
 
   it("count a stream as accepted that is lost while it is judged: what came behind its Open is followed", async () => {
-    const { failures, trace } = await simulate({ seed: 398 });
+    const { failures, trace } = await simulate({ seed: 753 });
     const begun = trace.findIndex((line) => line.endsWith("script-busy x1 at h3"));
     const lost = trace.findIndex((line) => line.endsWith("cut x1:8503 h3:8503"));
     assert.ok(begun >= 0 && lost > begun, "the seed plays another world now: look for one in which this happens");
@@ -144,7 +144,7 @@ describe("simulated worlds of two to five hosts", () => {
 
 describe("a crash at a commit of the caller's choice", () => {
   /** A world in which each of two hosts gives tokens, establishes, imports, is told `Terminated`, deletes and cleans up. */
-  const WORLD = { seed: 72, hosts: 2, steps: 60, scenes: 0 };
+  const WORLD = { seed: 48, hosts: 2, steps: 60, scenes: 0 };
   /** Of each host, that many are tried: among them are all of these. */
   const COMMITS = 43;
 

@@ -106,7 +106,7 @@ export async function fakeServer(answer: (request: FakeRequest) => FakeAnswer | 
       const request = { method, url: new URL(incoming.url ?? "", "http://server"), headers, body };
       requests.push(request);
       const answered = answer(request);
-      // Left open: a command may wait for input.
+      // Left open: for those who wait.
       if (answered === undefined) return;
       response.writeHead(answered.status ?? 200, answered.headers);
       response.end(typeof answered.body === "string" ? answered.body : JSON.stringify(answered.body));

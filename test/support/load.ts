@@ -10,7 +10,7 @@ export interface LoadOptions {
   readonly services: number;
   /** Of each service, each on a node of its own. */
   readonly instances: number;
-  /** Readers that wait for the changes of one service each, at the importing side. */
+  /** Who wait for the changes of one service each, at the importing side. */
   readonly watchers: number;
   /** Each changes the address and the tag of one instance. */
   readonly updates: number;

@@ -7,7 +7,6 @@ import { writtenFiles } from "../support/citations.js";
 const RIDDLES: readonly RegExp[] = [
   /\b(?:whoever|whomever|whosoever|anew|amid|amidst|upon|shall|herein|thereof|hereby|hitherto|heretofore)\b/i,
   /\bof whom\b|\bto nobody\b|\bthat (?:is|are) none\b(?! of)|\bwhat is none\b|\bwhat is no [a-z]/i,
-  /\bthose who\b|\b(?:for|of|to|by|from|than) who [a-z]+s?\b|\bone who\b/i,
   /\b(?:[Hh]e|[Hh]is|[Hh]im|[Hh]imself|[Ss]he)\b/,
 ];
 /** They hold the list itself. */

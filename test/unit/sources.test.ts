@@ -52,7 +52,7 @@ describe("places", () => {
     assert.equal(take("e"), "all", "nobody holds more than it does");
   });
 
-  it("are taken first from the holder that has waited for longer than the grace", async () => {
+  it("are taken first from who has waited for longer than the grace", async () => {
     const { clock, displaced, take } = setup({ inAll: 3, perSource: 10 });
     const [worker] = [take("a", "worker")];
     if (typeof worker === "object") worker.work();

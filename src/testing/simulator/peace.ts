@@ -579,8 +579,8 @@ export class Peace {
   }
 
   /**
-   * A node is as the newest service that is still on it describes it: for a reader that has read the service before, for a
-   * watcher of it, and after a restart.
+   * A node is what the newest of the services says that are still on it: for who has read the service before, for who
+   * watches it, and after a restart.
    */
   async #twoFaced(victim: SimCluster): Promise<void> {
     const { host } = victim;

@@ -10,7 +10,7 @@ async function sees(rules: string, byDefault: "allow" | "deny"): Promise<readonl
 }
 
 describe("what may be read of a peer's (2.10)", () => {
-  it("imports are for tokens that may write a service, or may read all services and nodes (RPC8)", async () => {
+  it("is for who was granted to write a service, or may read all there are (RPC8)", async () => {
     assert.deepEqual(await sees("", "deny"), []);
     assert.deepEqual(await sees('service "any" { policy = "read" } node "any" { policy = "read" }', "deny"), []);
     assert.deepEqual(await sees('service "x" { policy = "write" }', "deny"), ["services", "nodes"]);
@@ -18,7 +18,7 @@ describe("what may be read of a peer's (2.10)", () => {
     assert.deepEqual(await sees('node_prefix "" { policy = "read" }', "deny"), ["nodes"]);
   });
 
-  it("imports are hidden from tokens that may not read all of our data, also where the default is to allow", async () => {
+  it("is hidden from who may not read something of ours, also where the default is to allow", async () => {
     assert.deepEqual(await sees("", "allow"), ["services", "nodes"]);
     assert.deepEqual(await sees('service "x" { policy = "deny" }', "allow"), ["nodes"]);
     assert.deepEqual(await sees('node "x" { policy = "deny" }', "allow"), ["services"]);

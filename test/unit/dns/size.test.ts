@@ -118,7 +118,7 @@ describe("sizes", () => {
     const more = { answers: 4_096, plainWhenCut: false, ours: false };
     assert.deepEqual(sizeLimits(request), least);
     assert.deepEqual(sizeLimits({ ...request, udpAnswerLimit: 100 }), { ...least, answers: 8 });
-    // An asker that takes no more than without EDNS is answered as without.
+    // Who can take no more than without EDNS is answered as without.
     assert.deepEqual(sizeLimits({ ...request, ednsBytes: 0 }), least);
     assert.deepEqual(sizeLimits({ ...request, ednsBytes: 512 }), least);
     assert.deepEqual(sizeLimits({ ...request, ednsBytes: 1_232 }), {

@@ -83,7 +83,7 @@ describe("admission", () => {
     assert.equal(incidents.counts().get("unauthorized-streams"), 3);
   });
 
-  it("gives a new source a place when others hold all of them: that of the source with the most", async () => {
+  it("gives a new source a place when others hold all of them, and that of who holds most", async () => {
     for (const [sources, each] of [
       [10, 100],
       [500, 2],

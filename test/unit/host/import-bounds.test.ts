@@ -45,7 +45,7 @@ describe("limits on stored imports", () => {
       const bytes = service("aa", 10).type === "service" ? payloadBytes(service("aa", 10)) : 0;
       const storage = memoryStorage();
       const limits = { [limit]: most(bytes) };
-      let store = await ImportStore.open(storage, limits);
+      let store = await ImportStore.open(storage, { limits });
       const names = ["aa", "bb", "cc", "dd", "ee", "ff", "gg", "hh"];
       const first = await apply(
         store,
@@ -61,7 +61,7 @@ describe("limits on stored imports", () => {
       }
       assert.match(first[names.indexOf(refused)] ?? "", new RegExp(`service="${refused}"`));
       // The next start finds the same, and counts the same.
-      store = await ImportStore.open(storage, limits);
+      store = await ImportStore.open(storage, { limits });
       assert.deepEqual(store.count(PEER), { services: kept.length, instances: 10 * kept.length });
       const [known = ""] = kept;
       assert.deepEqual(await apply(store, PEER, [service(known, 10, 81)]), [undefined]);

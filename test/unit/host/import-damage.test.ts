@@ -71,7 +71,7 @@ describe("a damaged import", () => {
       const row = Buffer.from((await rowOf(storage, web)) ?? []);
       await storage.commit([{ key, value: damage(row) }]);
       const incidents = new Incidents();
-      const store = await ImportStore.open(storage, {}, undefined, incidents);
+      const store = await ImportStore.open(storage, { incidents });
       assert.equal(incidents.counts().get("import-damaged"), 1);
       assert.equal(
         (await storage.read(key)).entries.find((entry) => entry.key.length === key.length),
@@ -94,7 +94,7 @@ describe("a damaged import", () => {
     const inner = memoryStorage();
     await filled(inner);
     const incidents = new Incidents();
-    const store = await ImportStore.open(rotten(inner, web), {}, undefined, incidents);
+    const store = await ImportStore.open(rotten(inner, web), { incidents });
     assert.equal(incidents.counts().get("import-damaged"), 1);
     assert.deepEqual(
       store.services(PEER).map((service) => service.name),
@@ -110,7 +110,7 @@ describe("a damaged import", () => {
     it(`that ${name} while the host runs is dropped by the first who reads it, and its peering told to fetch it again`, async () => {
       const storage = memoryStorage();
       const incidents = new Incidents();
-      const store = await ImportStore.open(storage, {}, undefined, incidents);
+      const store = await ImportStore.open(storage, { incidents });
       await store.apply(PEER, [upsert("web"), upsert("db")]);
       const damaged: string[] = [];
       store.onDamage((peeringId) => damaged.push(peeringId));

@@ -12,6 +12,7 @@ import { memoryStorage } from "../../../src/storage/memory.js";
 import type { Storage } from "../../../src/storage/storage.js";
 import { storageWith } from "../../support/storage.js";
 import { payload, type WireInstance, wireInstance } from "../catalog/import-fixtures.js";
+import { ManualClock } from "../trust/support.js";
 
 const PEER = "11111111-0000-0000-0000-000000000000";
 const OTHER = "22222222-0000-0000-0000-000000000000";
@@ -251,7 +252,7 @@ describe("applying", () => {
   });
 
   it("beyond the services of one peer, a new one is refused and known ones go on", async () => {
-    const store = await ImportStore.open(memoryStorage(), { servicesPerPeer: 2 });
+    const store = await ImportStore.open(memoryStorage(), { limits: { servicesPerPeer: 2 } });
     const { results } = await store.apply(
       PEER,
       ["a", "b", "c"].map((name) => upsert(name, wireInstance(name))),
@@ -327,6 +328,31 @@ describe("storage at fault", () => {
     assert.deepEqual(await known.instances(PEER, "web"), []);
     assert.deepEqual(known.services(PEER), []);
     assert.deepEqual(store.services(PEER), []);
+  });
+
+  it("a commit of unknown fate is found out without a reader, as soon as the storage can be read", async () => {
+    const inner = memoryStorage();
+    const clock = new ManualClock(0);
+    let fails = false;
+    const storage = storageWith(inner, {
+      async commit(...given) {
+        await inner.commit(...given);
+        fails = true;
+        throw new PeeringError("unavailable", "no answer");
+      },
+      pages: (...given) => {
+        if (fails) throw new PeeringError("storage-failed", "it cannot be read");
+        return inner.pages(...given);
+      },
+    });
+    await using store = await ImportStore.open(storage, { clock });
+    await assert.rejects(store.apply(PEER, [upsert("web", wireInstance("web"))]), { code: "unavailable" });
+    await clock.advance(10_000);
+    assert.equal(store.count(PEER).services, 0);
+    fails = false;
+    for (let second = 0; second < 60; second++) await clock.advance(1_000);
+    assert.equal(store.count(PEER).services, 1);
+    assert.equal(clock.pending, 0);
   });
 
   it("removing a peer also removes imports of a commit whose answer was lost (I17)", async () => {

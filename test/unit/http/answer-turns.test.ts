@@ -158,7 +158,7 @@ describe("turns to answer", () => {
     assert.deepEqual(await started([watched.ask(answererOf("b"))]), [false]);
   });
 
-  it("come to waiting calls once the slowest reader that they wait for has been cut off", async () => {
+  it("come to those who wait once the longest of the slow readers for whom they do has been cut off", async () => {
     const clock = testClock();
     const turns = new AnswerTurns(LIMITS, () => {}, clock);
     const cut: string[] = [];

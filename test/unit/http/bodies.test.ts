@@ -118,7 +118,7 @@ describe("a body of a caller who may write nothing", { timeout: 60_000 }, () => 
     });
   }
 
-  it("takes nothing from callers that may write", async () => {
+  it("takes nothing from those who may write", async () => {
     await using one = await served({ bodyBytesPerSource: 400 * KIB, bodyBytesInAll: 400 * KIB });
     const strangers = await Promise.all(Array.from({ length: 3 }, () => one.open()));
     for (const { socket } of strangers) socket.write(`${putText(50 * KIB)}{`);

@@ -164,7 +164,7 @@ describe("roots", () => {
     assert.ok(serialNumber.toLowerCase().endsWith(serial.toString(16)));
   });
 
-  it("wake waiting reads when they rotate, and not when another value is configured", async () => {
+  it("wake those who wait for them when they rotate, and not when another value is configured", async () => {
     await using at = await served();
     const { headers } = await at.ask("GET", ROOTS);
     const waiting = at.ask("GET", `${ROOTS}?index=${headers["x-consul-index"]}&wait=1m`);
@@ -204,7 +204,7 @@ describe("the certificate of a service", () => {
     }
   });
 
-  it("is of the new root for the first call after a rotation, and waiting calls get it within half a minute", async () => {
+  it("is of the new root as soon as one asks after a rotation, and those who wait get it within half a minute", async () => {
     const clock = new ManualClock(Date.now());
     await using at = await unhurried({ clock });
     const leaf = await leafOf(at, "web");
@@ -227,7 +227,7 @@ describe("the certificate of a service", () => {
     assert.deepEqual(await leafOf(at, "web"), renewed);
   });
 
-  it("is renewed in time for waiting calls, and returned after the wait when nothing has changed", async () => {
+  it("is renewed in time for those who wait, and told after the wait when nothing has changed", async () => {
     const clock = new ManualClock(Date.now());
     // Renewed as early as may be: at 60 % of its life, which began a minute ago.
     const random = { ...systemRandom, fraction: () => 0 };
@@ -419,7 +419,7 @@ describe("the configuration over HTTP", () => {
     assert.equal((await rootsOf(at)).length, 1);
   });
 
-  it("is refused before it is read for callers that may not write it", async () => {
+  it("is refused before it is read for those who may not write it", async () => {
     const rules = ['operator = "read"', 'operator = "write"'];
     await using at = await served({}, { authorizer: tokensFor(rules) });
     const ask = (method: string, rule: string): Promise<RawAnswer> =>

@@ -527,7 +527,7 @@ describe("requests as such", { timeout: 60_000 }, () => {
     assert.equal((await answered(a, "GET", "/v1/imported-services"))[0], 404);
   });
 
-  it("long answers are compressed for clients that accept it", async () => {
+  it("long answers are compressed for those who accept it", async () => {
     await using pair = await HttpPair.start();
     const path = "/v1/openapi.json";
     const plain = await pair.a.ask("GET", path);

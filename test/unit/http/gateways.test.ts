@@ -138,7 +138,7 @@ describe("who waits for what gateways front", { timeout: 60_000 }, () => {
 });
 
 describe("a place outside of the mesh, which service-defaults name", () => {
-  it("comes and goes behind a gateway for all services, also for waiting reads", async () => {
+  it("comes and goes behind a gateway for all services, for those who wait for it, too", async () => {
     await using pair = await HttpPair.start(1);
     const { a } = pair;
     const { catalog, configEntries } = a.host;

@@ -336,7 +336,7 @@ describe("prepared queries over HTTP, as Consul 1.21.4 answered", { timeout: 60_
     assert.equal((await source.query("agent", "10.0.0.2"))?.near, "n3");
   });
 
-  it("are found with the rights of their token, which is shown to callers that may write ACLs", async () => {
+  it("are found with the rights of their token, which is shown to those who may write ACLs", async () => {
     const [reader, writer, owner] = [
       'service_prefix "" { policy = "read" }\nnode_prefix "" { policy = "read" }',
       'query_prefix "" { policy = "write" }',

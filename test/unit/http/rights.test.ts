@@ -38,7 +38,7 @@ const ownService = read("service", "own");
 const proxy = read("service", "web-proxy");
 const everyService = read("service_prefix", "");
 const everyNode = read("node_prefix", "");
-/** Imports are for callers that may read everything, or write anything. */
+/** Imports are read by who may read everything, or write anything. */
 const imports = { rules: [everyService, everyNode], instead: [write("service", "any")] };
 const importedServices = { rules: [everyService], instead: [write("service", "any")] };
 const peeringWrite = { rules: ['peering = "write"'], instead: ['operator = "write"'] };

@@ -23,7 +23,7 @@ describe("an answer that several wait for", () => {
     assert.deepEqual([made(), new Set(answers).size], [1, 1]);
   });
 
-  it("is made for each question and identity, and for calls that did not wait", async () => {
+  it("is made for each question and identity, and for those who did not wait", async () => {
     const shared = new SharedAnswers();
     const { make, made } = maker();
     const calls = [

@@ -93,7 +93,7 @@ describe("clients that do not read", { timeout: 60_000 }, () => {
     assert.ok(made * PIECE_BYTES >= BYTES * 0.95);
   });
 
-  it("get the same, piece by piece, as a fast reader, compressed and indented, too", async () => {
+  it("get the same, piece by piece, as one who reads at once, compressed and indented, too", async () => {
     await using server = await served({});
     const get = async (path: string, headers: Readonly<Record<string, string>> = {}) => {
       const response = await fetch(`http://127.0.0.1:${server.port}${path}`, { headers });

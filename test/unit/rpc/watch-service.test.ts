@@ -519,7 +519,7 @@ describe("a watch", () => {
   });
 });
 
-describe("a client that does not read at all", () => {
+describe("one who does not read at all", () => {
   it("is cut off, and forgotten", async () => {
     await using pair = await twoHosts("memory");
     await peerThem(pair);

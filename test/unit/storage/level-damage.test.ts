@@ -199,7 +199,7 @@ describe("level, damaged log", () => {
       }
     }));
 
-  it("cut, or damaged, in commits that were acknowledged: refused, and opened without them for an operator that accepts the loss", () =>
+  it("cut, or damaged, in commits that were acknowledged: refused, and opened without them by who accepts the loss", () =>
     withDirectory(async (directory) => {
       await fillAndKill(directory, [[record(1)], [record(2)], [record(3)], [record(4)]]);
       const log = fileOf(directory, ".log");

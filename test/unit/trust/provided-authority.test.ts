@@ -115,7 +115,7 @@ test("intermediates are sent after the leaf, roots are not", async () => {
   await handshake(issued, { ca: [root.certificatePem], servername });
 });
 
-test("rotation in three steps: every certificate issued on the way verifies for a peer that is one step behind", async () => {
+test("rotation in three steps: every certificate issued on the way verifies for who is one step behind", async () => {
   const [o, n] = [await authorityCertificate("o"), await authorityCertificate("n")];
   const both = [o.certificatePem, n.certificatePem];
   const steps = [
