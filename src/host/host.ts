@@ -103,6 +103,7 @@ export class PeeringHost implements AsyncDisposable {
     readonly records: PeeringRecords;
     readonly imports: ImportStore;
     readonly links: Links;
+    readonly dialer: Dialer;
     readonly board: StatusBoard;
     readonly virtualIps: VirtualIpClaims;
   };
@@ -456,7 +457,7 @@ async function composeHost(options: HostOptions, opened: AsyncDisposable[]): Pro
     trustBundles,
     listener,
     incidents,
-    internals: { records, imports: importStore, links, board, virtualIps },
+    internals: { records, imports: importStore, links, dialer, board, virtualIps },
     disposables: [...opened].reverse(),
   });
 }

@@ -194,13 +194,23 @@ export interface PeeringPatch {
 }
 
 /** The record stays as it is. */
-interface Unchanged<E extends PeeringEffectType> {
+interface Unchanged<E extends PeeringEffectType> extends Reached {
   readonly outcome: "unchanged";
   readonly effects: readonly E[];
 }
 
+/** What a host has to do with a cell. */
+interface Reached {
+  /** Why no host reaches this cell; undefined: hosts do. It says what holds for whoever uses the machine alone. */
+  readonly unreachable?: string;
+  /** Why its effects find nothing to do in a host any more, though one reaches it. */
+  readonly redundant?: string;
+}
+
 /** What one event does to one kind of peering. */
-export type Cell =
+export type Cell = Outcome & Reached;
+
+type Outcome =
   | Unchanged<PeeringEffectType>
   /** The record is written, its state stays. */
   | { readonly outcome: "updated"; readonly effects: readonly PeeringEffectType[] }
@@ -280,6 +290,8 @@ const moved = (to: StoredState | "initial", ...effects: PeeringEffectType[]): Ce
 });
 const refused = (refusal: Refusal): Cell => ({ outcome: "refused", refusal });
 const streamRefused = (refusal: StreamRefusal): Cell => ({ outcome: "stream-refused", refusal });
+const unreachable = <C extends Cell>(unreachable: string, cell: C): C => ({ ...cell, unreachable });
+const redundant = <C extends Cell>(redundant: string, cell: C): C => ({ ...cell, redundant });
 const both = <C extends Cell>(cell: C): RoleCells<C> => ({ acceptor: cell, dialer: cell });
 const byRole = <C extends Cell>(acceptor: C, dialer: C): RoleCells<C> => ({ acceptor, dialer });
 
@@ -292,6 +304,15 @@ type Row<C extends Cell> = { readonly initial: C } & Readonly<Record<Exclude<Sta
 type Rows = {
   readonly [T in PeeringEventType]: Row<T extends keyof Observed ? Unchanged<Observed[T]> : Cell>;
 };
+
+const NO_DIALER = "an establish is of a dialer, and a record keeps its role";
+const NO_TOKEN = "a dialer keeps no secret of a token";
+const NO_PENDING = "a dialer keeps no pending secret";
+const NO_SECRETS = "the secrets go in the commit that marks a record";
+const SAME_TURN = "a stream is accepted in the turn in which its record is judged";
+const NO_LOOP = "only a dial loop is lost, and it is stopped in the turn in which its record ceases to be dialed";
+const UNKNOWN_STATE = "a host does not start on a stored state that it does not know";
+const STREAM_ENDED = "the stream drains by itself, and the one that took its place was ended with the record";
 
 /** What goes with a record that is deleted, in this order. */
 const REMOVAL = ["remove-imports", "remove-trust-bundle", "remove-record"] as const;
@@ -315,38 +336,50 @@ const rows: Rows = {
   },
   "establish-failed": {
     initial: unchanged(),
-    living: both(unchanged()),
-    deleting: both(unchanged()),
-    terminated: both(unchanged()),
+    living: byRole(unreachable(NO_DIALER, unchanged()), unchanged()),
+    deleting: byRole(unreachable(NO_DIALER, unchanged()), unchanged()),
+    terminated: byRole(unreachable(NO_DIALER, unchanged()), unchanged()),
     undefined: both(unchanged()),
   },
   "establish-finished": {
     // Removed meanwhile: Consul would create it again (D-19).
     initial: refused("write-marked-for-deletion"),
-    living: byRole(refused("establish-by-acceptor"), moved("establishing", "store-stream-secret", "start-dialing")),
-    deleting: byRole(refused("establish-by-acceptor"), refused("write-marked-for-deletion")),
-    terminated: byRole(refused("establish-by-acceptor"), moved("establishing", "store-stream-secret", "start-dialing")),
+    living: byRole(
+      unreachable(NO_DIALER, refused("establish-by-acceptor")),
+      moved("establishing", "store-stream-secret", "start-dialing"),
+    ),
+    deleting: byRole(unreachable(NO_DIALER, refused("establish-by-acceptor")), refused("write-marked-for-deletion")),
+    terminated: byRole(
+      unreachable(NO_DIALER, refused("establish-by-acceptor")),
+      moved("establishing", "store-stream-secret", "start-dialing"),
+    ),
     undefined: byRole(refused("establish-by-acceptor"), refused("unknown-state")),
   },
   "secret-exchanged": {
     initial: refused("invalid-establishment-secret"),
-    living: byRole(unchanged("exchange-secret"), refused("invalid-establishment-secret")),
-    deleting: both(refused("invalid-establishment-secret")),
+    living: byRole(unchanged("exchange-secret"), unreachable(NO_TOKEN, refused("invalid-establishment-secret"))),
+    deleting: byRole(
+      refused("invalid-establishment-secret"),
+      unreachable(NO_TOKEN, refused("invalid-establishment-secret")),
+    ),
     // An unused secret may have survived the peer's `Terminated`; it opens nothing any more (D-20).
-    terminated: both(refused("invalid-establishment-secret")),
+    terminated: byRole(
+      refused("invalid-establishment-secret"),
+      unreachable(NO_TOKEN, refused("invalid-establishment-secret")),
+    ),
     undefined: both(refused("invalid-establishment-secret")),
   },
   "opened-with-pending-secret": {
     initial: streamRefused("unknown-peer-id"),
-    living: byRole(updated("promote-secret", "accept-stream"), streamRefused("wrong-end")),
-    deleting: both(streamRefused("deleting")),
-    terminated: both(streamRefused("terminated")),
+    living: byRole(updated("promote-secret", "accept-stream"), unreachable(NO_PENDING, streamRefused("wrong-end"))),
+    deleting: byRole(streamRefused("deleting"), unreachable(NO_PENDING, streamRefused("deleting"))),
+    terminated: byRole(streamRefused("terminated"), unreachable(NO_PENDING, streamRefused("terminated"))),
     undefined: both(streamRefused("unknown-state")),
   },
   "opened-with-active-secret": {
-    initial: streamRefused("unknown-peer-id"),
+    initial: unreachable(NO_SECRETS, streamRefused("unknown-peer-id")),
     living: byRole(unchanged("accept-stream"), streamRefused("wrong-end")),
-    deleting: both(streamRefused("deleting")),
+    deleting: both(unreachable(NO_SECRETS, streamRefused("deleting"))),
     terminated: both(streamRefused("terminated")),
     undefined: both(streamRefused("unknown-state")),
   },
@@ -360,15 +393,15 @@ const rows: Rows = {
   "stream-connected": {
     initial: unchanged("end-stream"),
     living: both(unchanged()),
-    deleting: both(unchanged("send-terminated")),
-    terminated: both(unchanged("end-stream")),
+    deleting: byRole(unreachable(SAME_TURN, unchanged("send-terminated")), unchanged("send-terminated")),
+    terminated: byRole(unreachable(SAME_TURN, unchanged("end-stream")), unchanged("end-stream")),
     undefined: both(unchanged("end-stream")),
   },
   "stream-lost": {
-    initial: unchanged(),
-    living: byRole(unchanged(), unchanged("redial")),
-    deleting: both(unchanged()),
-    terminated: both(unchanged()),
+    initial: unreachable(NO_LOOP, unchanged()),
+    living: byRole(unreachable(NO_LOOP, unchanged()), unchanged("redial")),
+    deleting: both(unreachable(NO_LOOP, unchanged())),
+    terminated: both(unreachable(NO_LOOP, unchanged())),
     undefined: both(unchanged()),
   },
   resumed: {
@@ -400,14 +433,14 @@ const rows: Rows = {
     undefined: both(refused("unknown-state")),
   },
   "peer-terminated": {
-    initial: unchanged("end-stream"),
+    initial: redundant(STREAM_ENDED, unchanged("end-stream")),
     living: byRole(
       moved("terminated", "end-stream", "remove-imports", "remove-trust-bundle"),
       moved("terminated", "end-stream", "stop-dialing", "remove-imports", "remove-trust-bundle"),
     ),
     // Consul brings the record back as TERMINATED, and never removes it (D-12).
-    deleting: both(unchanged("end-stream")),
-    terminated: both(unchanged("end-stream")),
+    deleting: both(redundant(STREAM_ENDED, unchanged("end-stream"))),
+    terminated: both(redundant(STREAM_ENDED, unchanged("end-stream"))),
     undefined: byRole(
       moved("terminated", "end-stream", "remove-imports", "remove-trust-bundle"),
       moved("terminated", "end-stream", "stop-dialing", "remove-imports", "remove-trust-bundle"),
@@ -439,7 +472,10 @@ function deletion(): RoleCells {
 function expand(row: Row<Cell>): Readonly<Record<PeeringState, RoleCells>> {
   const cells = (state: PeeringState): RoleCells => {
     const column = COLUMN_OF[state];
-    return column === "initial" ? both(row.initial) : row[column];
+    if (column === "initial") return both(row.initial);
+    if (column !== "undefined") return row[column];
+    const { acceptor, dialer } = row.undefined;
+    return byRole(unreachable(UNKNOWN_STATE, acceptor), unreachable(UNKNOWN_STATE, dialer));
   };
   return {
     initial: cells("initial"),

@@ -179,6 +179,12 @@ function groups(type: PeeringEventType): readonly Group[] {
 }
 
 function told(state: PeeringState | undefined, role: Role | "both", cell: Cell, event: PeeringEvent): string {
+  const text = outcome(state, role, cell, event);
+  if (cell.unreachable !== undefined) return `${text}. No host gets here: ${cell.unreachable}`;
+  return cell.redundant === undefined ? text : `${text}. A host has nothing left to do: ${cell.redundant}`;
+}
+
+function outcome(state: PeeringState | undefined, role: Role | "both", cell: Cell, event: PeeringEvent): string {
   switch (cell.outcome) {
     case "unchanged":
       return withEffects("the record stays as it is", cell.effects);
