@@ -2,6 +2,7 @@ import assert from "node:assert/strict";
 import { existsSync, readdirSync, readFileSync } from "node:fs";
 import { dirname, join } from "node:path";
 import { describe, it } from "node:test";
+import { writtenFiles } from "../support/citations.js";
 
 const DOCUMENTS: readonly string[] = [
   ...readdirSync(".").filter((name) => name.endsWith(".md")),
@@ -59,6 +60,19 @@ describe("documents", () => {
       );
     });
   }
+
+  it("docs/protocol.md quotes names and texts that the code has", () => {
+    const files = writtenFiles().filter((file) => /^(?:src|proto)\/.*\.(?:ts|proto)$/.test(file));
+    const code = files.map((file) => readFileSync(file, "utf8")).join("\n");
+    const quotes = [...readFileSync("docs/protocol.md", "utf8").matchAll(/`([^`\n]+)`/g)];
+    // A text may go on behind the part that is quoted.
+    const texts = quotes.map(([, text = ""]) => text.replace(/…$/, "").trim()).filter((text) => !/[<>/]/.test(text));
+    assert.ok(texts.length > 60);
+    assert.deepEqual(
+      texts.filter((text) => !code.includes(text)),
+      [],
+    );
+  });
 
   it("ARCHITECTURE.md names every folder of src/, and every first part of a stored key", () => {
     const text = readFileSync("ARCHITECTURE.md", "utf8");
