@@ -15,7 +15,8 @@ import type { Clock, Logger, Random, Timer } from "../environment.js";
 import { errorText, PeeringError } from "../errors.js";
 import type { Incidents } from "../incidents.js";
 import { CHECK_DEFINITIONS_PREFIX, CHECK_REPORTS_PREFIX } from "../storage/keys.js";
-import type { Entry, Key, Storage, Write } from "../storage/storage.js";
+import { cutWrites } from "../storage/limits.js";
+import type { CommitOptions, Entry, Key, Storage, Write } from "../storage/storage.js";
 import type { Catalog, CatalogWriteOptions } from "./catalog.js";
 
 /** Bounds of the checks that an agent runs. */
@@ -512,16 +513,17 @@ export class AgentChecks implements AsyncDisposable {
     });
     try {
       const ids = [...reported].map(({ id }) => lowerCase(id));
-      await this.#writes.run(ids, () => this.#commit(rows));
+      // Relaxed: a report that is lost is made again, or its check expires.
+      await this.#writes.run(ids, () => this.#commit(rows, { durability: "relaxed" }));
     } catch (error) {
       this.#options.logger.warn("reports of TTL checks were not stored", { error: errorText(error) });
     }
   }
 
-  async #commit(writes: readonly Write[]): Promise<void> {
-    for (let begin = 0; begin < writes.length; begin += ROWS_TOGETHER) {
-      await this.#options.storage.commit(writes.slice(begin, begin + ROWS_TOGETHER));
-    }
+  async #commit(writes: readonly Write[], options?: CommitOptions): Promise<void> {
+    const { storage } = this.#options;
+    const limits = { ...storage.limits, writes: Math.min(ROWS_TOGETHER, storage.limits.writes) };
+    for (const together of cutWrites(writes, limits)) await storage.commit(together, [], options);
   }
 
   #failed(running: Running, error: unknown): void {

@@ -21,8 +21,9 @@ import type { Clock } from "../environment.js";
 import { PeeringError } from "../errors.js";
 import { Incidents } from "../incidents.js";
 import { CATALOG_PREFIX } from "../storage/keys.js";
-import { Replica } from "../storage/replica.js";
-import type { Storage } from "../storage/storage.js";
+import { fits, sizeOf } from "../storage/limits.js";
+import { type Plan, Replica } from "../storage/replica.js";
+import type { Storage, StorageLimits } from "../storage/storage.js";
 import { expendableAddresses, HeldCatalog } from "./held-catalog.js";
 import { requireFewValues } from "./record-limit.js";
 import { sortByKeys } from "./turns.js";
@@ -141,6 +142,9 @@ interface Waiter {
   readonly end: (reason: unknown) => void;
 }
 
+/** What the claim of a virtual address takes of a commit, at most. */
+const CLAIM: StorageLimits = { writes: 2, bytes: 1_024 };
+
 /** Writes of one commit: while it is on its way to disk, followers of the catalog work on the one before. */
 const WRITTEN_TOGETHER = 256;
 
@@ -222,7 +226,8 @@ export class Catalog implements CatalogSource, AsyncDisposable {
 
   /**
    * Many registrations in order, all of them or none, in one commit.
-   * @throws {PeeringError} as {@link register}; an invalid one is named by its position from 0.
+   * @throws {PeeringError} as {@link register}; an invalid one is named by its position from 0. `resource-exhausted`: the
+   *   storage does not take so much in one commit (`Storage.limits`).
    */
   async registerAll(registrations: Iterable<Registration>, { judge }: CatalogWriteOptions = {}): Promise<bigint> {
     const parsed: ParsedRegistration[] = [];
@@ -290,23 +295,32 @@ export class Catalog implements CatalogSource, AsyncDisposable {
 
   /**
    * Assigns virtual IPs to services and holds them until {@link releaseVirtualIps}, for services without an instance in this
-   * catalog: those that config entries name, or the imports of a peer. One commit at most.
+   * catalog: those that config entries name, or the imports of a peer. Not all or nothing, where the storage does not take them
+   * in one commit.
    * @param peer - `""` for local services.
    * @throws {PeeringError} as {@link register}.
    */
   claimVirtualIps(peer: string, services: readonly string[]): Promise<bigint> {
-    return this.#write((draft) => {
-      for (const service of services) draft.claimVirtualIp(peer, service, true);
-      return (index) => index;
-    });
+    return this.#setClaims(peer, services, true);
   }
 
   /** Ends claims; an address is freed when no instance uses it either. @throws {PeeringError} as {@link register}. */
   releaseVirtualIps(peer: string, services: readonly string[]): Promise<bigint> {
-    return this.#write((draft) => {
-      for (const service of services) draft.claimVirtualIp(peer, service, false);
-      return (index) => index;
-    });
+    return this.#setClaims(peer, services, false);
+  }
+
+  async #setClaims(peer: string, services: readonly string[], isClaimed: boolean): Promise<bigint> {
+    const { writes, bytes } = this.#replica.limits;
+    const together = Math.max(1, Math.floor(Math.min(writes / CLAIM.writes, bytes / CLAIM.bytes)));
+    let index = atLeastOne(this.#replica.revision);
+    for (let begun = 0; begun < services.length; begun += together) {
+      const part = services.slice(begun, begun + together);
+      index = await this.#write((draft) => {
+        for (const service of part) draft.claimVirtualIp(peer, service, isClaimed);
+        return (written) => written;
+      });
+    }
+    return index;
   }
 
   /**
@@ -369,11 +383,7 @@ export class Catalog implements CatalogSource, AsyncDisposable {
         this.#running = undefined;
         return;
       }
-      try {
-        await this.#commit(group);
-      } catch (error) {
-        for (const write of group) write.reject(error);
-      }
+      for (let begun = 0; begun < group.length; ) begun += await this.#commit(group.slice(begun));
     }
   }
 
@@ -390,28 +400,48 @@ export class Catalog implements CatalogSource, AsyncDisposable {
     return group;
   }
 
-  /** @throws {PeeringError} for all of the group: nothing of it was stored. */
-  #commit(group: readonly QueuedWrite[]): Promise<void> {
-    return this.#replica.write(() => {
-      const draft = this.#state.draft();
-      const settle: Finish[] = [];
-      for (const write of group) {
-        try {
-          settle.push(write.apply(draft));
-        } catch (error) {
-          if (write.alone) throw error;
-          settle.push(() => write.reject(error));
+  /**
+   * Commits the first of the group: as many as the storage takes together.
+   * @returns how many those were. Each is answered; never rejects.
+   */
+  async #commit(group: readonly QueuedWrite[]): Promise<number> {
+    const { limits } = this.#replica;
+    let count = group.length;
+    try {
+      await this.#replica.write(() => {
+        let plan = this.#planOf(group);
+        // What is too large alone is for the storage to refuse.
+        for (count = group.length; count > 1 && !fits(sizeOf(plan.writes), limits); ) {
+          count = Math.ceil(count / 2);
+          plan = this.#planOf(group.slice(0, count));
         }
+        return plan;
+      });
+    } catch (error) {
+      for (const write of group.slice(0, count)) write.reject(error);
+    }
+    return count;
+  }
+
+  #planOf(group: readonly QueuedWrite[]): Plan<void> {
+    const draft = this.#state.draft();
+    const settle: Finish[] = [];
+    for (const write of group) {
+      try {
+        settle.push(write.apply(draft));
+      } catch (error) {
+        if (write.alone) throw error;
+        settle.push(() => write.reject(error));
       }
-      const writes = this.#held.writesOf(draft);
-      return {
-        writes,
-        done: (revision) => {
-          if (writes.length > 0) this.#held.take(draft, revision);
-          for (const finish of settle) finish(atLeastOne(revision));
-        },
-      };
-    });
+    }
+    const writes = this.#held.writesOf(draft);
+    return {
+      writes,
+      done: (revision) => {
+        if (writes.length > 0) this.#held.take(draft, revision);
+        for (const finish of settle) finish(atLeastOne(revision));
+      },
+    };
   }
 
   #changed(services: ReadonlyMap<string, string>): void {

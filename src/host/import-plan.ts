@@ -83,10 +83,14 @@ export class ImportPlan {
   /** What the peer will have more than it has, or at most so much more. */
   readonly #growth: Share = { services: 0, instances: 0, payloadBytes: 0, indexBytes: 0 };
 
-  constructor(index: PeerIndex, totals: ImportTotals, limits: ImportLimits) {
+  readonly #payloadBytes: number;
+
+  /** @param payloadBytes - of one service, which the storage takes. */
+  constructor(index: PeerIndex, totals: ImportTotals, limits: ImportLimits, payloadBytes: number) {
     this.#index = index;
     this.#totals = totals;
     this.#limits = limits;
+    this.#payloadBytes = payloadBytes;
   }
 
   /**
@@ -208,6 +212,8 @@ export class ImportPlan {
     if (exceeds(instances, index.instances, growth.instances, limits.instancesPerPeer)) {
       return `more than ${limits.instancesPerPeer} instances of one peer`;
     }
+    if (head.bytes > this.#payloadBytes)
+      return `more than ${this.#payloadBytes} bytes, which are all that the storage takes`;
     const bytes = head.bytes - (known?.payloadBytes ?? 0);
     if (exceeds(bytes, index.payloadBytes, growth.payloadBytes, limits.payloadBytesPerPeer)) {
       return `more than ${limits.payloadBytesPerPeer} bytes of one peer`;

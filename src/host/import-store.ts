@@ -8,9 +8,10 @@ import { type Clock, systemClock } from "../environment.js";
 import { errorText, PeeringError } from "../errors.js";
 import { Incidents } from "../incidents.js";
 import { IMPORTS_PREFIX } from "../storage/keys.js";
-import type { Entry, Expectation, Key, Storage, Write } from "../storage/storage.js";
+import { cutWrites, fits } from "../storage/limits.js";
+import type { CommitOptions, Entry, Expectation, Key, Storage, StorageLimits, Write } from "../storage/storage.js";
 import { StepMeter, type Steps } from "../wire/steps.js";
-import { holders, type ImportTotals, type ServiceHead, type StoredService } from "./import-index.js";
+import { holders, type ImportTotals, type PeerIndex, type ServiceHead, type StoredService } from "./import-index.js";
 import { ImportPayloads } from "./import-payloads.js";
 import { ALL, ImportPeer } from "./import-peer.js";
 import {
@@ -50,11 +51,12 @@ export interface ImportedAddresses {
 
 const noAddresses: ImportedAddresses = { claim: async () => {}, release: async () => {} };
 
-/** Services, and bytes of them, committed together at most. */
-const COMMITTED_TOGETHER = 2_500;
-const COMMITTED_BYTES = 16 * 1024 * 1024;
+/** Services committed together at most. */
+const COMMITTED: StorageLimits = { writes: 2_500, bytes: 16 * 1024 * 1024 };
 /** Deleted with one commit when a peer goes. */
-const REMOVED_TOGETHER = 1_000;
+const REMOVED: StorageLimits = { writes: 1_000, bytes: 1024 * 1024 };
+/** Of a row beside its payload: its header, and its key with the longest name. */
+const ROW_BYTES = 512;
 /** With so many services that have come, they are put in order where that can be done in turns. */
 const MANY_UNSORTED = 1_000;
 /** Nodes that were asked for last and are kept, of all peers. */
@@ -175,7 +177,8 @@ export class ImportStore implements AsyncDisposable {
     const peer = this.#peer(peeringId);
     return peer.mutex.run(async () => {
       await this.#settleDoubt(peer);
-      const plan = new ImportPlan(peer.index, this.#totals, this.#limits);
+      const payloadBytes = this.#storage.limits.bytes - ROW_BYTES;
+      const plan = new ImportPlan(peer.index, this.#totals, this.#limits, payloadBytes);
       const results = await inTurns(plan.steps(items));
       await this.#commit(peer, plan, expect);
       return { results };
@@ -313,20 +316,15 @@ export class ImportStore implements AsyncDisposable {
   async removePeer(peeringId: string, expect: readonly Expectation[] = []): Promise<void> {
     const peer = this.#peer(peeringId);
     await peer.mutex.run(async () => {
-      while (peer.index.size > 0) {
-        const part: Part = new Map();
-        for (const key of peer.index.keys()) {
-          part.set(key, undefined);
-          if (part.size === REMOVED_TOGETHER) break;
-        }
-        await this.#commitPart(peer, part, expect);
+      for (const part of partsOf(deletionsIn(peer.index), within(REMOVED, this.#storage.limits))) {
+        await this.#commitPart(peer, part, expect, { durability: "durable" });
       }
       peer.doubt = undefined;
       // A commit whose answer was lost may have been made all the same.
       for await (const { entries } of this.#payloads.pages([...IMPORTS_PREFIX, peeringId])) {
-        const keys = entries.map(({ key }) => key);
-        for (let start = 0; start < keys.length; start += REMOVED_TOGETHER) {
-          await this.#storage.commit(deletionsOf(keys.slice(start, start + REMOVED_TOGETHER)), expect);
+        const writes = deletionsOf(entries.map(({ key }) => key));
+        for (const together of cutWrites(writes, within(REMOVED, this.#storage.limits))) {
+          await this.#storage.commit(together, expect);
         }
       }
     });
@@ -519,27 +517,25 @@ export class ImportStore implements AsyncDisposable {
 
   /** Call it with the mutex held. */
   async #commit(peer: ImportPeer, plan: ImportPlan, expect: readonly Expectation[]): Promise<void> {
-    let part: Part = new Map();
-    let bytes = 0;
-    for (const [key, write] of plan.writes) {
-      if (write === undefined && peer.index.get(key) === undefined) continue;
-      part.set(key, write);
-      bytes += write?.value.length ?? 0;
-      if (part.size < COMMITTED_TOGETHER && bytes < COMMITTED_BYTES) continue;
-      await this.#commitPart(peer, part, expect);
-      part = new Map();
-      bytes = 0;
+    const changes = [...plan.writes].filter(([key, write]) => write !== undefined || peer.index.get(key) !== undefined);
+    for (const part of partsOf(changes, within(COMMITTED, this.#storage.limits))) {
+      // The peer sends everything again on its next stream, so a loss of power loses nothing.
+      await this.#commitPart(peer, part, expect, { durability: "relaxed" });
     }
-    if (part.size > 0) await this.#commitPart(peer, part, expect);
   }
 
-  async #commitPart(peer: ImportPeer, part: Part, expect: readonly Expectation[]): Promise<void> {
+  async #commitPart(
+    peer: ImportPeer,
+    part: Part,
+    expect: readonly Expectation[],
+    options: CommitOptions,
+  ): Promise<void> {
     const writes = await inTurns(rowSteps(peer.id, part));
     const claims = await this.#claim(peer, meshNames(part));
     const before = await this.#viewsBefore(peer, part);
     let revision: bigint;
     try {
-      revision = await this.#storage.commit(writes, expect);
+      revision = await this.#storage.commit(writes, expect, options);
     } catch (error) {
       const code = error instanceof PeeringError ? error.code : undefined;
       if (code === "conflict") await this.#release(peer, claims);
@@ -654,6 +650,35 @@ function later(left: bigint, right: bigint): bigint {
 
 function deletionsOf(keys: readonly Key[]): readonly Write[] {
   return keys.map((key) => ({ key, value: undefined }));
+}
+
+/** Of all services, which may be dropped one after the other meanwhile. */
+function* deletionsIn(index: PeerIndex): Generator<readonly [string, undefined], void> {
+  for (const key of index.keys()) yield [key, undefined];
+}
+
+function within(most: StorageLimits, limits: StorageLimits): StorageLimits {
+  return { writes: Math.min(most.writes, limits.writes), bytes: Math.min(most.bytes, limits.bytes) };
+}
+
+/** Cuts what is to be written into commits, in its order. */
+function* partsOf(
+  changes: Iterable<readonly [string, PlannedWrite | undefined]>,
+  limits: StorageLimits,
+): Generator<Part, void> {
+  let part: Part = new Map();
+  let bytes = 0;
+  for (const [key, write] of changes) {
+    const more = ROW_BYTES + (write?.value.length ?? 0);
+    if (part.size > 0 && !fits({ writes: part.size + 1, bytes: bytes + more }, limits)) {
+      yield part;
+      part = new Map();
+      bytes = 0;
+    }
+    part.set(key, write);
+    bytes += more;
+  }
+  if (part.size > 0) yield part;
 }
 
 /** Services of the mesh for which the written instances speak. */

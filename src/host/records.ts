@@ -130,6 +130,8 @@ export interface PeeringRecordsOptions {
   readonly onStale?: () => void;
 }
 
+/** A row with a sealed secret takes less. */
+const SEALED_BYTES = 1_024;
 /** Tried so often when another process on the same storage was faster (D-17: the race of two first tokens). */
 const CONFLICT_TRIES = 4;
 const RANDOM_TRIES = 100;
@@ -702,11 +704,18 @@ export class PeeringRecords implements AsyncDisposable {
   }
 
   /** Seals as the box does it today. A secret that it cannot open stays as it is; dialing with it fails and says why. */
-  #sealAnew(): Promise<void> {
+  async #sealAnew(): Promise<void> {
+    const { writes, bytes } = this.#options.storage.limits;
+    const together = Math.max(1, Math.floor(Math.min(writes, bytes / SEALED_BYTES)));
+    while ((await this.#sealSome(together)) === together);
+  }
+
+  #sealSome(most: number): Promise<number> {
     const { secretBox } = this.#options;
     return this.#write((tables) => {
       const secrets = new Map<string, SecretsRow>();
       for (const [id, row] of tables.secrets) {
+        if (secrets.size === most) break;
         if (row.role !== "dialer" || secretBox.isCurrent(row.sealedActive)) continue;
         try {
           secrets.set(id, { ...row, sealedActive: secretBox.seal(secretBox.open(row.sealedActive)) });
@@ -714,7 +723,7 @@ export class PeeringRecords implements AsyncDisposable {
           if (!(error instanceof PeeringError)) throw error;
         }
       }
-      return { changes: { ...NO_CHANGES, secrets }, result: () => undefined };
+      return { changes: { ...NO_CHANGES, secrets }, result: () => secrets.size };
     });
   }
 

@@ -20,7 +20,11 @@ export function reportedStorage(storage: Storage, incidents: Incidents): Storage
       const code = error instanceof PeeringError ? error.code : undefined;
       // Another writer was faster, the host stops, or the reader has gone: the storage is well.
       if (code === "conflict" || code === "closed" || signal?.aborted === true) return;
-      incidents.report(kind, message, { code, error: errorText(error) });
+      const isTooLarge = code === "resource-exhausted";
+      const [what, text] = isTooLarge
+        ? ["storage-limit", "a commit was over the limits of the storage"]
+        : [kind, message];
+      incidents.report(what, text, { code, error: errorText(error) });
     });
     return result;
   };

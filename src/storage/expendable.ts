@@ -1,4 +1,5 @@
 import { damagedEntries } from "./damaged-entries.js";
+import { cutWrites } from "./limits.js";
 import type { Entry, Key, Snapshot, Storage, StoragePage } from "./storage.js";
 
 export interface ExpendableOptions {
@@ -37,6 +38,7 @@ export async function* expendablePages(
     yield page;
   }
   if (damaged.length === 0) return;
-  await storage.commit(damaged.map((key) => ({ key, value: undefined })));
+  const deletions = damaged.map((key) => ({ key, value: undefined }));
+  for (const writes of cutWrites(deletions, storage.limits)) await storage.commit(writes);
   for (const key of damaged) onDropped(key);
 }

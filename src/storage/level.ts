@@ -41,6 +41,11 @@ export interface LevelOptions {
   /** Blocks of tables kept in memory, in bytes. Default 8 MiB. */
   readonly cacheBytes?: number;
   /**
+   * What one commit may hold, for it is several times in memory while it is written, and those behind it wait: 1,000,000 writes
+   * and 256 MiB. Beyond, it is refused with `resource-exhausted`.
+   */
+  readonly limits?: Partial<StorageLimits>;
+  /**
    * Counts and logs faults that were found and mended: a write that was cut short, a damaged entry, a directory that others could
    * read. Default: silent.
    */
@@ -72,7 +77,8 @@ export async function openLevel(directory: string, options: LevelOptions = {}): 
     opened = await openDatabase();
     await place.sweep();
     const acknowledged = await AcknowledgedRevision.open(place, opened.revision, incidents);
-    return new LevelStorage(place, writeBufferBytes, acknowledged, incidents, openDatabase, opened);
+    const limits = { ...DEFAULT_LIMITS, ...options.limits };
+    return new LevelStorage(place, limits, writeBufferBytes, acknowledged, incidents, openDatabase, opened);
   } catch (error) {
     await opened?.database.close();
     await place.release();
@@ -98,8 +104,8 @@ const UNCHECKED_FORMAT = "peerage storage 1";
 /** While the rows of the former are written again, so that it does not read what it does not know. */
 const CHANGING_FORMAT = "peerage storage 1 to 2";
 
-/** A commit is several times in memory while it is written, and those that come behind it wait. */
-const LIMITS: StorageLimits = { writes: 100_000, bytes: 64 * 1024 * 1024 };
+/** Enough for 100,000 instances that are registered together. */
+const DEFAULT_LIMITS: StorageLimits = { writes: 1_000_000, bytes: 256 * 1024 * 1024 };
 
 /** So many revisions are reserved at a time: that costs one sync, and so many are skipped when the process did not end well. */
 const RESERVED_AHEAD = 10_000n;
@@ -314,7 +320,7 @@ interface NumberedCommit {
 }
 
 class LevelStorage implements Storage {
-  readonly limits: StorageLimits = LIMITS;
+  readonly limits: StorageLimits;
   readonly #place: DataDirectory;
   readonly #writeBufferBytes: number;
   readonly #acknowledged: AcknowledgedRevision;
@@ -345,6 +351,7 @@ class LevelStorage implements Storage {
 
   constructor(
     place: DataDirectory,
+    limits: StorageLimits,
     writeBufferBytes: number,
     acknowledged: AcknowledgedRevision,
     incidents: Incidents,
@@ -352,6 +359,7 @@ class LevelStorage implements Storage {
     opened: Opened,
   ) {
     this.#place = place;
+    this.limits = limits;
     this.#writeBufferBytes = writeBufferBytes;
     this.#acknowledged = acknowledged;
     this.#incidents = incidents;

@@ -4,7 +4,8 @@ import { type Clock, systemClock } from "../environment.js";
 import { asPeeringError, errorText, PeeringError } from "../errors.js";
 import { Incidents } from "../incidents.js";
 import { damagedEntries } from "./damaged-entries.js";
-import type { Entry, Expectation, Key, Storage, StorageChanges, Write } from "./storage.js";
+import { bytesOf, cutWrites } from "./limits.js";
+import type { Entry, Expectation, Key, Storage, StorageChanges, StorageLimits, Write } from "./storage.js";
 
 /** Takes what the storage tells, entry by entry. Memory changes with the last call alone. */
 export interface Receiver {
@@ -120,6 +121,12 @@ export class Replica implements AsyncDisposable {
     return this.#revision;
   }
 
+  /** What the writes of a plan may be: the storage takes no more together, and the head is one of them. */
+  get limits(): StorageLimits {
+    const { writes, bytes } = this.#storage.limits;
+    return { writes: writes - 1, bytes: bytes - bytesOf({ key: this.#headKey, value: undefined }) };
+  }
+
   /**
    * Makes one write, after those that were begun before.
    * @param plan - decides on the state of now. It is called again where another process was faster.
@@ -200,11 +207,8 @@ export class Replica implements AsyncDisposable {
     const revision = head ?? newest;
     if (revision > this.#revision) this.#revision = revision;
     receiver.done(this.#revision);
-    const mostTogether = Math.max(1, this.#storage.limits.writes);
-    for (let start = 0; start < dropped.length; start += mostTogether) {
-      const keys = dropped.slice(start, start + mostTogether);
-      await this.#storage.commit(keys.map((key) => ({ key, value: undefined })));
-    }
+    const deletions = dropped.map((key) => ({ key, value: undefined }));
+    for (const writes of cutWrites(deletions, this.#storage.limits)) await this.#storage.commit(writes);
   }
 
   /**

@@ -1,8 +1,9 @@
 import type { Clock } from "../environment.js";
 import type { Incidents } from "../incidents.js";
 import { encodeKey } from "./key-encoding.js";
+import { cutWrites } from "./limits.js";
 import { type Receiver, Replica, type ReplicaContents } from "./replica.js";
-import type { Entry, Expectation, Key, Storage } from "./storage.js";
+import type { Entry, Expectation, Key, Storage, Write } from "./storage.js";
 
 /** A row as it is stored, with the revisions of its first and of its last write. */
 export interface Stored<Row> {
@@ -171,12 +172,17 @@ export class StoredTable<Row> implements AsyncDisposable {
 
   /** So that a key that is taken out of use opens nothing that is stored. */
   async #writeAgain(outdated: readonly Key[]): Promise<void> {
-    // One write of each commit is that of the head.
-    const mostTogether = Math.max(1, this.#options.storage.limits.writes - 1);
-    for (let start = 0; start < outdated.length; start += mostTogether) {
-      const paths = outdated.slice(start, start + mostTogether);
+    const { prefix, format } = this.#options;
+    const now = outdated.flatMap((path): readonly Write[] => {
+      const stored = this.get(...path);
+      return stored === undefined
+        ? []
+        : [{ key: [...prefix, ...path], value: format.encode(stored.row, stored.created) }];
+    });
+    for (const together of cutWrites(now, this.#replica.limits)) {
       await this.write(() => ({
-        writes: paths.flatMap((path) => {
+        writes: together.flatMap(({ key }) => {
+          const path = key.slice(prefix.length);
           const stored = this.get(...path);
           return stored === undefined ? [] : [{ path, row: stored.row }];
         }),

@@ -126,12 +126,48 @@ export const plantedFaults: readonly PlantedFault[] = [
   ),
   // --- Storage ---------------------------------------------------------------------------------------------------------
   fault(
+    "revisions-given-twice",
+    "after a process that did not close the storage, revisions go on where the log ends",
+    [LEVEL, "isWhole ? found : mayBeGiven + 1n", "found"],
+    "test/compliance/storage.test.ts",
+  ),
+  fault(
+    "revisions-reserved-too-few",
+    "after a process that did not close the storage, the last revision that may have been given is that of what is left",
+    [LEVEL, "isWhole ? found : mayBeGiven + 1n", "isWhole ? found : mayBeGiven"],
+    "test/unit/storage/level-power.test.ts",
+  ),
+  fault(
+    "lost-end-left",
+    "what the engine reads behind a gap in its logs is not dropped",
+    [LEVEL, "  if (cut !== undefined) await dropLost(place, cut.lost);\n", ""],
+    "test/compliance/storage.test.ts",
+  ),
+  fault(
+    "left-log-not-synced",
+    "a log that the engine has left is not synced",
+    ["src/storage/level-logs.ts", "    for (const log of logs) await syncFile(join(this.#path, log));\n", ""],
+    "test/unit/storage/level-power.test.ts",
+  ),
+  fault(
+    "changes-forgotten-in-silence",
+    "a reader who is too far behind is told what is remembered, as if that were all",
+    ["src/storage/change-log.ts", "if (after < this.#horizon) return", "if (after < 0n) return"],
+    "test/compliance/storage.test.ts",
+  ),
+  fault(
+    "imports-over-the-limit",
+    "a service that is larger than the storage takes holds up all others",
+    ["src/host/import-plan.ts", "if (head.bytes > this.#payloadBytes)", "if (head.bytes < 0)"],
+    "test/unit/host/storage-limits.test.ts",
+  ),
+  fault(
     "commits-not-synced",
     "commits are not on disk when they are answered",
     [
       LEVEL,
-      "await batch.write({ sync: true });\n    if (replaces)",
-      "await batch.write({ sync: false });\n    if (replaces)",
+      "await this.#write(batch, { sync, bytes, rows });",
+      "await this.#write(batch, { sync: false, bytes, rows });",
     ],
     "test/unit/storage/level-sync.test.ts",
   ),
@@ -264,11 +300,7 @@ export const plantedFaults: readonly PlantedFault[] = [
   fault(
     "cleanup-leaves-unanswered-commits",
     "a cleanup leaves what a commit without an answer has stored",
-    [
-      IMPORTS,
-      "          await this.#storage.commit(deletionsOf(keys.slice(start, start + REMOVED_TOGETHER)), expect);\n",
-      "",
-    ],
+    [IMPORTS, "          await this.#storage.commit(together, expect);\n", ""],
     SIMULATOR,
   ),
   fault(
@@ -504,11 +536,7 @@ export const plantedFaults: readonly PlantedFault[] = [
   fault(
     "log-gap-unseen",
     "writes that are missing between two of the log are not noticed",
-    [
-      "src/storage/level-files.ts",
-      "const gap = last === undefined ? sequence > manifest.lastSequence + 1 : sequence !== last + 1;",
-      "const gap = false;",
-    ],
+    ["src/storage/level-files.ts", "if (isGap(record, last, manifest)) throw", "if (record.length < 0) throw"],
     "test/unit/storage/level-damage.test.ts",
   ),
   fault(
@@ -516,8 +544,8 @@ export const plantedFaults: readonly PlantedFault[] = [
     "writes that are missing before the first of the log are not noticed",
     [
       "src/storage/level-files.ts",
-      "last === undefined ? sequence > manifest.lastSequence + 1 :",
-      "last === undefined ? false :",
+      "return before === undefined ? sequence > manifest.lastSequence + 1 :",
+      "return before === undefined ? false :",
     ],
     "test/unit/storage/level-damage.test.ts",
   ),
@@ -1223,7 +1251,7 @@ export const plantedFaults: readonly PlantedFault[] = [
   fault(
     "writes-of-a-check-overtake",
     "a write of a check does not wait for the write of it before",
-    ["src/host/mutex.ts", "if (last !== undefined) before.add(last);", "if (last === undefined) before.clear();"],
+    ["src/base/mutex.ts", "if (last !== undefined) before.add(last);", "if (last === undefined) before.clear();"],
     "test/unit/host/agent-checks.test.ts",
   ),
 ];
