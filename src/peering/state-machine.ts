@@ -201,7 +201,7 @@ interface Unchanged<E extends PeeringEffectType> extends Reached {
 
 /** What a host has to do with a cell. */
 interface Reached {
-  /** Why no host reaches this cell; undefined: hosts do. It says what holds for whoever uses the machine alone. */
+  /** Why no host reaches this cell; undefined: hosts do. The cell is for programs that use the machine without a host. */
   readonly unreachable?: string;
   /** Why its effects find nothing to do in a host any more, though one reaches it. */
   readonly redundant?: string;

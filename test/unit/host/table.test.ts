@@ -430,7 +430,7 @@ describe("stream-lost", () => {
 });
 
 describe("resumed", () => {
-  it("dials after a restart, and when this host comes to lead, whoever is to be dialed", async () => {
+  it("dials the peers of active records after a restart, and when this host comes to lead", async () => {
     const at = await scene("living", "dialer");
     const { world, site, name, leadership } = at;
     await site.restart();
