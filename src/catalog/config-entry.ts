@@ -547,13 +547,12 @@ function parseSplitter(source: EntryReader, unknown: string[]): ServiceSplitterE
   }
   // Hundredths of a per cent are the finest step; sums of doubles would miss 100 by a hair.
   const hundredths = splits.map((split) => Math.round(split.weight * 100));
-  for (const weight of hundredths) {
-    if (weight < 0) throw invalidEntry("split weights must lie between 0 and 100");
-  }
   const sum = hundredths.reduce((total, weight) => total + weight, 0);
   if (sum !== 10_000) {
     throw invalidEntry(`the sum of all split weights must be 100, not ${Math.fround(sum / 100).toFixed(6)}`);
   }
+  // Consul takes them; there is nothing that such a weight could mean.
+  if (hundredths.some((weight) => weight < 0)) throw invalidEntry("split weights must lie between 0 and 100");
   return { kind: "service-splitter", name, splits, ...common };
 }
 

@@ -1,5 +1,6 @@
 import { Buffer } from "node:buffer";
-import { nanosecondsText, parseNanoseconds } from "../syntax/go-duration.js";
+import { durationProblem, nanosecondsText, parseNanoseconds } from "../syntax/go-duration.js";
+import { goQuote } from "../syntax/go-escape.js";
 import {
   type GoJson,
   GoNumber,
@@ -99,6 +100,25 @@ function isZero(value: JsonValue): boolean {
   return value === "" || value === 0 || value === false || value === null;
 }
 
+/** A member that means a field. The smaller the rank, the better its spelling. */
+interface Taken {
+  readonly rank: number;
+  readonly value: GoJson;
+  readonly key: string;
+}
+
+/** A number as Go writes it without an exponent. */
+function decimalText(value: number): string {
+  const text = Object.is(value, -0) ? "-0" : String(value);
+  const [, sign = "", whole = "", part = "", exponent = ""] = /^(-?)(\d+)\.?(\d*)e([+-]\d+)$/.exec(text) ?? [];
+  if (exponent === "") return text;
+  const places = Number(exponent);
+  const digits = whole + part;
+  return places < 0
+    ? `${sign}0.${"0".repeat(-places - 1)}${digits}`
+    : `${sign}${digits.padEnd(whole.length + places, "0")}`;
+}
+
 class Reader {
   readonly unknown: string[] = [];
   readonly mismatches: string[] = [];
@@ -112,24 +132,32 @@ class Reader {
 
   object(given: GoObject, shape: Shape, path: string, names: Names): Record<string, PlainJson> {
     const index = this.#indexOf(shape);
-    const taken = new Map<string, { readonly rank: number; readonly value: GoJson }>();
+    const taken = new Map<string, Taken>();
     const unknown: string[] = [];
+    const passOver = (key: string): unknown =>
+      unknown.push(`invalid config key "${at(path, key)}"${hint(at(path, key))}`);
     for (const [key, value] of membersOf(given)) {
       const found = index.find(key);
-      if (found === undefined) unknown.push(`invalid config key "${at(path, key)}"${hint(at(path, key))}`);
-      else {
-        const before = taken.get(found.name);
-        if (before === undefined || found.rank < before.rank) taken.set(found.name, { rank: found.rank, value });
+      if (found === undefined) {
+        passOver(key);
+        continue;
       }
+      const { name, rank } = found;
+      // Another spelling is put in the place of the name in small letters, unless that is there.
+      const one: Taken = { rank, value, key: rank === SPELLED ? name.toLowerCase() : key };
+      const before = taken.get(name);
+      const [winner, loser] = before === undefined || rank < before.rank ? [one, before] : [before, one];
+      taken.set(name, winner);
+      if (loser !== undefined && loser.key !== winner.key) passOver(loser.key);
     }
     const fields: Record<string, PlainJson> = {};
     const extra: Record<string, PlainJson> = {};
     for (const { name, own, field } of index.fields) {
       const value = unpacked(taken.get(name)?.value ?? null, field.as);
-      if (value === null || field.as === "ignored" || field.written) continue;
+      if (value === null || field.as === "ignored") continue;
       const inner: Names = field.kept === undefined ? names : "consul";
       const read = this.#field(value, field, at(path, name), inner);
-      if (read === undefined || (inner === "consul" && isNothing(read, field))) continue;
+      if (read === undefined || field.written || (inner === "consul" && isNothing(read, field))) continue;
       if (names === "consul") fields[name] = read;
       else if (field.kept === "extra") extra[name] = read;
       else fields[own] = read;
@@ -192,7 +220,8 @@ class Reader {
 
   #nested(value: Given, { many, shape }: Nested, path: string, names: Names): PlainJson | undefined {
     const struct = (item: GoJson, at: string): Record<string, PlainJson> | undefined => {
-      const only = item === null ? new GoObject([]) : item;
+      const single = item === null ? null : unpacked(item, "json");
+      const only = single ?? new GoObject([]);
       return isGoObject(only) ? this.object(only, shape, at, names) : this.#noMap(only, at);
     };
     if (many === "one") return struct(value, path);
@@ -221,8 +250,8 @@ class Reader {
     const value = unpacked(given, "text");
     if (typeof value === "string") return value;
     if (typeof value === "boolean") return value ? "1" : "0";
-    if (value instanceof GoNumber) return String(Number(value.text));
-    if (value !== null) this.#mismatch(value, path, "string", field);
+    if (value instanceof GoNumber) return decimalText(Number(value.text));
+    if (value !== null) this.#mismatch(value, path, field.goType ?? "string", field);
     return "";
   }
 
@@ -265,7 +294,7 @@ class Reader {
     if (typeof value !== "string") return this.#mismatch(value, path, "time.Duration", field);
     const nanoseconds = parseNanoseconds(value);
     if (nanoseconds !== undefined) return nanoseconds;
-    this.mismatches.push(`error decoding '${path}': time: invalid duration ${JSON.stringify(value)}`);
+    this.mismatches.push(`error decoding '${path}': ${durationProblem(value)}`);
     return undefined;
   }
 
@@ -285,7 +314,7 @@ class Reader {
     problem: "invalid syntax" | "value out of range",
     { secret }: Field,
   ): undefined {
-    const quoted = secret ? "" : `parsing ${JSON.stringify(value)}: `;
+    const quoted = secret ? "" : `parsing ${goQuote(value)}: `;
     this.mismatches.push(`cannot parse '${path}' as ${kind}: strconv.Parse${parser}: ${quoted}${problem}`);
     return undefined;
   }
@@ -398,6 +427,9 @@ function goText(value: GoJson): string {
   return `map[${members.map(([key, item]) => `${key}:${goText(item)}`).join(" ")}]`;
 }
 
+/** The rank of a spelling with underscores. */
+const SPELLED = 2;
+
 /** What the keys of a record may mean. Made once for all records of a shape that are read together. */
 class ShapeIndex {
   readonly fields: readonly { readonly name: string; readonly own: string; readonly field: Field }[];
@@ -424,6 +456,6 @@ class ShapeIndex {
     const same = this.#folded.get(folded);
     if (same !== undefined) return { name: same, rank: 1 };
     const spelled = this.#spelled.get(folded);
-    return spelled === undefined ? undefined : { name: spelled, rank: 2 };
+    return spelled === undefined ? undefined : { name: spelled, rank: SPELLED };
   }
 }

@@ -45,6 +45,8 @@ export interface Field {
   readonly written?: true;
   /** Never quoted. */
   readonly secret?: true;
+  /** The Go type of a text, where texts of mismatches name it. Default `string`. */
+  readonly goType?: string;
   /** Other spellings of the key in config entries. Default: the one with underscores. */
   readonly aliases?: readonly string[];
 }
@@ -95,6 +97,12 @@ function kept(shape: Shape): Shape {
 }
 
 const text: Field = { as: "text" };
+
+/** A text with a Go type of its own. */
+function textOf(goType: string): Field {
+  return { as: "text", goType };
+}
+
 const flag: Field = { as: "flag" };
 const int: Field = { as: "int" };
 const uint32: Field = { as: "uint32" };
@@ -126,7 +134,7 @@ function map(shape: Shape): Field {
 
 // Proxies.
 
-const meshGateway: Shape = { Mode: text };
+const meshGateway: Shape = { Mode: textOf("structs.MeshGatewayMode") };
 
 const envoyExtensions = list({
   Name: always(text),
@@ -146,7 +154,7 @@ const transparentProxy: Shape = { OutboundListenerPort: int, DialedDirectly: fla
 const accessLogs: Shape = {
   Enabled: flag,
   DisableListenerLogs: flag,
-  Type: text,
+  Type: textOf("structs.LogSinkType"),
   Path: text,
   JSONFormat: text,
   TextFormat: text,
@@ -404,9 +412,9 @@ const failoverPolicy: Shape = { Mode: text, Regions: texts };
 const prioritizeByLocality = one({ Mode: text });
 
 const proxyEntryShape: Shape = {
-  Mode: text,
+  Mode: textOf("structs.ProxyMode"),
   TransparentProxy: value(transparentProxy),
-  MutualTLSMode: text,
+  MutualTLSMode: textOf("structs.MutualTLSMode"),
   MeshGateway: value(meshGateway),
   Expose: value(expose),
 };
@@ -427,7 +435,7 @@ export const jwtField: Field = one({
 
 /** Of an intention's source. */
 export const permissionsField: Field = list({
-  Action: text,
+  Action: textOf("structs.IntentionAction"),
   HTTP: one({
     PathExact: text,
     PathPrefix: text,
@@ -481,14 +489,30 @@ const loadBalancer = one({
 
 // Gateways and their routes.
 
-const tlsParameters: Shape = { TLSMinVersion: text, TLSMaxVersion: text, CipherSuites: texts };
+const tlsVersion = textOf("types.TLSVersion");
+const cipherSuites: Field = { as: "texts", goType: "types.TLSCipherSuite" };
+const tlsParameters: Shape = { TLSMinVersion: tlsVersion, TLSMaxVersion: tlsVersion, CipherSuites: cipherSuites };
 const sds = one({ ClusterName: text, CertResource: text });
 const gatewayTls: Shape = { Enabled: always(flag), SDS: sds, ...tlsParameters };
 
 const reference: Shape = { Kind: always(text), Name: always(text), SectionName: oneSpelling(always(text)) };
 
 /** Told by Consul's controller of API gateways alone, whatever is written. */
-const status: Field = { as: "ignored", always: { Conditions: null } };
+const status: Field = {
+  ...value({
+    Conditions: always(
+      list({
+        Type: text,
+        Status: text,
+        Reason: text,
+        Message: text,
+        Resource: one(reference),
+        LastTransitionTime: { as: "time" },
+      }),
+    ),
+  }),
+  written: true,
+};
 
 /** Community Edition knows none of their fields. */
 const jwtPolicy = one({ JWT: one({}) });
@@ -530,12 +554,12 @@ export const entryShapes: Readonly<Record<ConfigEntryKind, Shape>> = {
           Name: always(text),
           Hostname: always(text),
           Port: always(int),
-          Protocol: always(text),
+          Protocol: always(textOf("structs.APIGatewayListenerProtocol")),
           TLS: value({
             Certificates: always(list(reference)),
-            MaxVersion: oneSpelling(always(text), "tls_max_version"),
-            MinVersion: oneSpelling(always(text), "tls_min_version"),
-            CipherSuites: always(texts),
+            MaxVersion: oneSpelling(always(tlsVersion)),
+            MinVersion: oneSpelling(always(tlsVersion)),
+            CipherSuites: oneSpelling(always(cipherSuites)),
           }),
           Override: jwtPolicy,
           Default: jwtPolicy,
@@ -586,10 +610,14 @@ export const entryShapes: Readonly<Record<ConfigEntryKind, Shape>> = {
           ResponseFilters: responseFilters,
           Matches: always(
             list({
-              Headers: always(list({ Match: always(text), Name: always(text), Value: always(text) })),
-              Method: always(text),
-              Path: value({ Match: always(text), Value: always(text) }),
-              Query: always(list({ Match: always(text), Name: always(text), Value: always(text) })),
+              Headers: always(
+                list({ Match: always(textOf("structs.HTTPHeaderMatchType")), Name: always(text), Value: always(text) }),
+              ),
+              Method: always(textOf("structs.HTTPMatchMethod")),
+              Path: value({ Match: always(textOf("structs.HTTPPathMatchType")), Value: always(text) }),
+              Query: always(
+                list({ Match: always(textOf("structs.HTTPQueryMatchType")), Name: always(text), Value: always(text) }),
+              ),
             }),
           ),
           Services: always(
@@ -752,11 +780,11 @@ export const entryShapes: Readonly<Record<ConfigEntryKind, Shape>> = {
     Sources: {
       ...list({
         Name: text,
-        Action: text,
+        Action: textOf("structs.IntentionAction"),
         Permissions: permissionsField,
         Precedence: { as: "number" },
         LegacyID: writtenText,
-        Type: { as: "text", always: "consul" },
+        Type: { ...textOf("structs.IntentionSourceType"), always: "consul" },
         Description: text,
         LegacyMeta: textMap,
         LegacyCreateTime: writtenText,

@@ -5,6 +5,7 @@ import { type CheckDefinition, type CheckStatus, isCheckStatus } from "../checks
 import { PeeringError } from "../errors.js";
 import type { IndexedCheck } from "../host/catalog.js";
 import { durationText } from "../syntax/go-duration.js";
+import { goQuote } from "../syntax/go-escape.js";
 import { goString, goStruct } from "../syntax/go-json.js";
 import type { Answer, Call } from "./call.js";
 import { judgeFor } from "./catalog.js";
@@ -112,7 +113,7 @@ async function register(call: Call): Promise<Answer> {
   const service = serviceId === "" ? undefined : host.catalog.service(server.nodeName, serviceId);
   // The catalog finds an id in any case, and an agent's own services as they are written alone.
   if (serviceId !== "" && service?.id !== serviceId) {
-    throw new HttpError(404, `ServiceID ${JSON.stringify(serviceId)} does not exist`);
+    throw new HttpError(404, `ServiceID ${goQuote(serviceId)} does not exist`);
   }
   const check = prepared(call, body, {
     checkId: body.ID || body.Name,
@@ -153,7 +154,7 @@ async function ownCheck(call: Call, id: string): Promise<IndexedCheck> {
   const check = call.host.catalog.check(nodeName, id);
   if (check === undefined) {
     const hint = "Ensure that the check ID is passed, not the check name.";
-    throw new HttpError(404, `Unknown check ID ${JSON.stringify(id)}. ${hint}`);
+    throw new HttpError(404, `Unknown check ID ${goQuote(id)}. ${hint}`);
   }
   requireOwner(access, nodeName, check.serviceName);
   return check;
@@ -253,7 +254,7 @@ async function maintain(
 
 export function unknownService(id: string): HttpError {
   const hint = "Ensure that the service ID is passed, not the service name.";
-  return new HttpError(404, `Unknown service ID ${JSON.stringify(id)}. ${hint}`);
+  return new HttpError(404, `Unknown service ID ${goQuote(id)}. ${hint}`);
 }
 
 const noteParameter: ParameterDoc = { name: "note", in: "query", description: "Becomes the output of the check." };

@@ -2,9 +2,9 @@ import { type ConfigEntryKind, isConfigEntryKind } from "../catalog/config-entry
 import { listProblems } from "../catalog/entry-reader.js";
 import type { IntentionJwt, IntentionSource } from "../catalog/intentions.js";
 import { goKind, membersOf, readShape } from "../catalog/shape-reader.js";
-import { entryShapes, type Field, jwtField, permissionsField, type Shape } from "../catalog/shapes.js";
+import { entryShapes, jwtField, permissionsField, type Shape } from "../catalog/shapes.js";
 import type { StoredConfigEntry } from "../host/config-entries.js";
-import { type GoJson, GoObject, isGoObject, type PlainJson } from "../syntax/go-json.js";
+import { type GoJson, GoNumber, GoObject, isGoList, isGoObject, type PlainJson } from "../syntax/go-json.js";
 import { badRequest } from "./http-error.js";
 import type { Json } from "./json.js";
 import { index } from "./operation-docs.js";
@@ -12,9 +12,8 @@ import type { JsonSchema } from "./routes.js";
 import { fieldJson, fieldSchema, structJson, structSchema } from "./shape-json.js";
 
 // What every entry may have, before and after its own fields.
-const ignored: Field = { as: "ignored" };
 const meta: Shape = { Meta: { as: "textMap" } };
-const common: Shape = { ...meta, CreateIndex: ignored, ModifyIndex: ignored, Hash: ignored };
+const common: Shape = { ...meta, Hash: { as: "uint64", written: true } };
 
 /** An entry as read from a request: of the library's form, not checked yet. */
 export interface DecodedEntry {
@@ -29,17 +28,32 @@ export function decodeConfigEntry(body: GoJson): DecodedEntry {
   if (body !== null && !isGoObject(body)) throw refused(`'' expected a map, got '${goKind(body)}'`);
   const top = body ?? new GoObject([]);
   const given = membersOf(top);
-  const kind = given.get("Kind") ?? given.get("kind") ?? null;
-  if (kind === null) throw refused("Payload does not contain a kind/Kind key at the top level");
+  const unfit = numberBeyond(top);
+  if (unfit !== undefined) throw refused(`json: cannot unmarshal number ${unfit} into Go value of type float64`);
+  const kind = given.has("Kind") ? given.get("Kind") : given.get("kind");
+  if (kind === undefined) throw refused("Payload does not contain a kind/Kind key at the top level");
   if (typeof kind !== "string") throw refused("Kind value in payload is not a string");
   if (!isConfigEntryKind(kind)) throw refused(`invalid config entry kind: ${kind}`);
-  const { fields, mismatches, unknown } = readShape(top, { ...entryShapes[kind], ...common });
+  // These are passed over as they are written here, and are unknown in other capitals.
+  const own = top.members.filter(({ key }) => !["Kind", "kind", "CreateIndex", "ModifyIndex"].includes(key));
+  const { fields, mismatches, unknown } = readShape(new GoObject(own), { ...entryShapes[kind], ...common });
   if (mismatches.length > 0) {
     throw refused(`${mismatches.length} error(s) decoding:\n\n${mismatches.map((text) => `* ${text}`).join("\n")}`);
   }
   if (unknown.length > 0) throw refused(listProblems(unknown));
   const { name } = fields;
   return { kind, name: typeof name === "string" ? name : "", entry: { ...fields, kind } };
+}
+
+/** The first number that is none of Go's floats. */
+function numberBeyond(value: GoJson): string | undefined {
+  if (value instanceof GoNumber) return Number.isFinite(Number(value.text)) ? undefined : value.text;
+  const parts = isGoList(value) ? value : isGoObject(value) ? value.members.map((member) => member.value) : [];
+  for (const part of parts) {
+    const found = numberBeyond(part);
+    if (found !== undefined) return found;
+  }
+  return undefined;
 }
 
 function refused(why: string): Error {

@@ -148,11 +148,10 @@ async function parsedBody(call: Call): Promise<GoJson> {
   return call.decoded(readFirstValue, ({ message }) => badRequest(`Request decoding failed: ${message}`));
 }
 
-/** Over HTTP the name must be said, also of what exists once. */
+/** Over HTTP the name of this kind must be given, though there is only one. */
 function checkName({ kind, name }: DecodedEntry): void {
   if (name !== "") return;
   if (kind === "exported-services") throw new HttpError(500, 'exported-services Name must be "default"');
-  if (kind === "proxy-defaults") throw new HttpError(500, 'invalid name (""), only "global" is supported');
 }
 
 /** @throws {HttpError} 500 with the text of Go's parser, as Consul. */

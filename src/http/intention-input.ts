@@ -1,10 +1,8 @@
 import type { GivenSource } from "../catalog/intention-writes.js";
 import {
   decodeGo,
-  type GoJson,
   type GoJsonError,
   type GoType,
-  goAny,
   goBool,
   goInt,
   goList,
@@ -13,6 +11,7 @@ import {
   goString,
   goStruct,
   goText,
+  goUint64,
 } from "../syntax/go-json.js";
 import type { Call } from "./call.js";
 import { badRequest, decodeFailed, HttpError } from "./http-error.js";
@@ -167,8 +166,8 @@ export interface IntentionBody {
   readonly CreatedAt: string;
   readonly UpdatedAt: string;
   readonly Hash: string;
-  readonly CreateIndex: GoJson;
-  readonly ModifyIndex: GoJson;
+  readonly CreateIndex: bigint;
+  readonly ModifyIndex: bigint;
 }
 
 const action = goText("structs.IntentionAction");
@@ -240,8 +239,8 @@ export const intentionBodyType: GoType<IntentionBody> = goStruct<IntentionBody>(
     CreatedAt: goString,
     UpdatedAt: goString,
     Hash: goString,
-    CreateIndex: goAny,
-    ModifyIndex: goAny,
+    CreateIndex: goUint64,
+    ModifyIndex: goUint64,
   },
   { shown: ".Alias" },
 );

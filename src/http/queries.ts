@@ -11,9 +11,7 @@ import { nearestNode, runQuery, type StoredQuery } from "../host/prepared-querie
 import { inTurns, sortSteps } from "../host/turns.js";
 import { durationProblem, parseDuration } from "../syntax/go-duration.js";
 import {
-  type GoJson,
   type GoType,
-  goAny,
   goBool,
   goInt,
   goList,
@@ -21,6 +19,7 @@ import {
   goOptional,
   goString,
   goStruct,
+  goUint64,
 } from "../syntax/go-json.js";
 import { isUuid } from "../wire/uuid.js";
 import type { Answer, Call } from "./call.js";
@@ -74,8 +73,8 @@ interface QueryBody {
     readonly Peer: string;
   };
   readonly DNS: { readonly TTL: string };
-  readonly CreateIndex: GoJson;
-  readonly ModifyIndex: GoJson;
+  readonly CreateIndex: bigint;
+  readonly ModifyIndex: bigint;
 }
 
 const bodyType: GoType<QueryBody> = goStruct<QueryBody>("structs.PreparedQuery", {
@@ -108,8 +107,8 @@ const bodyType: GoType<QueryBody> = goStruct<QueryBody>("structs.PreparedQuery",
     Peer: goString,
   }),
   DNS: goStruct<QueryBody["DNS"]>("structs.QueryDNSOptions", { TTL: goString }),
-  CreateIndex: goAny,
-  ModifyIndex: goAny,
+  CreateIndex: goUint64,
+  ModifyIndex: goUint64,
 });
 
 /** Absent or `null` stays that in answers, and an empty list stays an empty list. @throws {HttpError} 500 with Consul's text. */

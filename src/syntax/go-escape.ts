@@ -38,3 +38,19 @@ export function goEscape(text: string, at: number): GoEscape | undefined {
   const byte = hexadecimal === undefined ? Number.parseInt(octal ?? "", 8) : Number.parseInt(hexadecimal, 16);
   return byte > 255 ? undefined : { length, bytes: Buffer.of(byte) };
 }
+
+const SHORT: ReadonlyMap<string, string> = new Map(
+  Object.entries(SIMPLE).map(([letter, character]) => [character, `\\${letter}`]),
+);
+
+/** A text between quotes, as Go's `%q` prints it: what cannot be seen is escaped. */
+export function goQuote(text: string): string {
+  const escaped = (character: string): string => {
+    const short = SHORT.get(character);
+    if (short !== undefined) return short;
+    const code = character.codePointAt(0) ?? 0;
+    const [mark, digits] = code < 0x80 ? ["x", 2] : code < 0x1_0000 ? ["u", 4] : ["U", 8];
+    return `\\${mark}${code.toString(16).padStart(digits, "0")}`;
+  };
+  return `"${text.replace(/["\\]|(?! )[\p{C}\p{Z}]/gu, escaped)}"`;
+}

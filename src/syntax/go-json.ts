@@ -1,4 +1,5 @@
 import { Buffer } from "node:buffer";
+import { goQuote } from "./go-escape.js";
 
 /** A value as parsed: numbers keep their text. */
 export type GoJson = null | boolean | string | GoNumber | readonly GoJson[] | GoObject;
@@ -559,7 +560,7 @@ export function goStruct<T>(
         const own = exact.get(given) ?? folded.get(given.toLowerCase());
         const key = own ?? second.get(given.toLowerCase());
         if (key === undefined) {
-          if (strict) path.faults.add(`json: unknown field ${JSON.stringify(given)}`);
+          if (strict) path.faults.add(`json: unknown field ${goQuote(given)}`);
           continue;
         }
         const inner = {

@@ -40,6 +40,21 @@ describe("config entries of every kind", { timeout: 60_000 }, () => {
       }
     }
     assert.deepEqual(differing, []);
-    assert.ok(recorded.length > 200);
+    assert.ok(recorded.length > 240);
+  });
+
+  it("are refused with a number that a double does not hold, and print a zero with its sign", async () => {
+    await using pair = await HttpPair.start();
+    const put = async (body: string): Promise<readonly [number, string]> => {
+      const { status, text } = await pair.a.ask("PUT", "/v1/config", { body });
+      return [status, text];
+    };
+    const refused = "Request decoding failed: json: cannot unmarshal number 1e400 into Go value of type float64";
+    for (const body of ['{"Kind":"mesh","a":1e400}', '{"Kind":1,"a":[{"b":[1e400]}]}']) {
+      assert.deepEqual(await put(body), [400, refused]);
+    }
+    assert.deepEqual(await put('{"Kind":"mesh","Meta":{"a":-0}}'), [200, "true"]);
+    const { text } = await pair.a.ask("GET", "/v1/config/mesh/mesh");
+    assert.deepEqual(JSON.parse(text).Meta, { a: "-0" });
   });
 });

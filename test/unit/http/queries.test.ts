@@ -140,6 +140,20 @@ describe("prepared queries over HTTP, as Consul 1.21.4 answered", { timeout: 60_
     ]);
   });
 
+  it("are refused with an index that is not one", async () => {
+    await using pair = await HttpPair.start();
+    for (const index of [[], {}, "1", -1, 1.5]) {
+      const query = { Name: "q", Service: { Service: "web" }, CreateIndex: index };
+      const [status, text] = await ask(pair.a, "POST", "/v1/query", query);
+      assert.equal(status, 400, String(text));
+      assert.match(String(text), /^Request decode failed: json: cannot unmarshal \S+ .*of type uint64$/);
+    }
+    assert.match(
+      await create(pair.a, { Name: "q", Service: { Service: "web" }, CreateIndex: 3, ModifyIndex: null }),
+      /-/,
+    );
+  });
+
   it("are refused with the reason", async () => {
     await using pair = await HttpPair.start();
     const { a } = pair;
