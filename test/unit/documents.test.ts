@@ -2,6 +2,9 @@ import assert from "node:assert/strict";
 import { existsSync, readdirSync, readFileSync } from "node:fs";
 import { dirname, join } from "node:path";
 import { describe, it } from "node:test";
+import { defaultLimits } from "../../src/host/options.js";
+import { dialBackoffMs, STABLE_STREAM_MS } from "../../src/replication/backoff.js";
+import { defaultSessionLimits, defaultSessionTimings } from "../../src/replication/session.js";
 import { writtenFiles } from "../support/citations.js";
 
 const DOCUMENTS: readonly string[] = [
@@ -70,6 +73,30 @@ describe("documents", () => {
     assert.ok(texts.length > 60);
     assert.deepEqual(
       texts.filter((text) => !code.includes(text)),
+      [],
+    );
+  });
+
+  it("docs/protocol.md gives the times and sizes that the code has", () => {
+    const page = readFileSync("docs/protocol.md", "utf8");
+    const { heartbeatIntervalMs, heartbeatTimeoutMs, sendStallMs, drainMs } = defaultSessionTimings;
+    const { answerBytes, applies, applyBytes } = defaultSessionLimits;
+    const { maxSendToDialerBytes, maxSendToAcceptorBytes, unstoredResources, unstoredBytes } = defaultLimits;
+    const inMiB = (bytes: number): string => `${bytes / 1024 / 1024} MiB`;
+    const facts = [
+      `a \`Heartbeat\` every ${heartbeatIntervalMs / 1_000} s`,
+      `Only heartbeats count: ${heartbeatTimeoutMs / 1_000} s without one`,
+      `nothing is taken for ${sendStallMs / 1_000} s`,
+      `Both close after ${drainMs / 1_000} s`,
+      `a stream that stood for ${STABLE_STREAM_MS / 1_000} s`,
+      `at most ${dialBackoffMs(1_000, undefined) / 1_000} s`,
+      `${applies.toLocaleString("en")} resources or ${inMiB(applyBytes)} received`,
+      `${inMiB(answerBytes)} of answers`,
+      `While ${unstoredResources.toLocaleString("en")} resources or ${inMiB(unstoredBytes)} wait`,
+      `An acceptor takes messages up to ${inMiB(maxSendToAcceptorBytes)}, a Consul dialer ${inMiB(maxSendToDialerBytes)}`,
+    ];
+    assert.deepEqual(
+      facts.filter((fact) => !page.includes(fact)),
       [],
     );
   });
