@@ -371,7 +371,7 @@ export function transportSuite(name: string, open: () => Promise<TransportFixtur
       }
     });
 
-    test("an address without port (ch1 case 72, ch3 case 18)", async (pair) => {
+    test("an address without a port is refused with its text (ch1 case 72, ch3 case 18)", async (pair) => {
       const target = { ...pair.target, address: "bad" };
       const signal = new AbortController().signal;
       for (const attempt of [

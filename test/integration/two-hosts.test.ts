@@ -4,7 +4,7 @@ import { eventually, inStep, isEqual, type Kind, offerServices, peerThem, twoHos
 
 for (const kind of ["memory", "grpc and level"] satisfies readonly Kind[]) {
   describe(`two hosts over ${kind}`, () => {
-    it("ACTIVE on both ends, both directions imported and equal, counts and facts right (LC2, ch3 case 2)", async () => {
+    it("both ends are ACTIVE, both directions imported and equal, counts and facts right (LC2, ch3 case 2)", async () => {
       await using pair = await twoHosts(kind);
       const { acceptor, dialer } = pair;
       await offerServices(acceptor.host, "dialer", ["web", "db", "cache"]);

@@ -347,7 +347,7 @@ function sidecars(name: string, info: ChainInfo, gateways: readonly ServiceInsta
   return decode(encodeSidecarPayload(input).value);
 }
 
-test("a synthetic sidecar field by field, with our name of the peer in its SNI (ch1 case 87, ch4 case 36)", () => {
+test("a synthetic sidecar has the expected fields, with our name of the peer in its SNI (ch1 case 87, ch4 case 36)", () => {
   const gw: ServiceInstance = {
     node: node("gw", { address: "10.0.0.9", meta: { rack: "1" } }),
     service: service("mesh-gateway", {

@@ -384,7 +384,7 @@ describe("bad bytes are refused (ch4 case 44)", () => {
 });
 
 describe("the summary of a payload", () => {
-  it("each node once by its lower-cased name, each instance once by node and id (ch1 case 107)", () => {
+  it("counts each node once by its lower-cased name, each instance once by node and id (ch1 case 107)", () => {
     const value = payload(
       wireInstance("web", { node: "N1", id: "a" }),
       wireInstance("web", { node: "n1", id: "A" }),

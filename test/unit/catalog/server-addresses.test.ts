@@ -5,7 +5,7 @@ import { gateway, node } from "./export-fixtures.js";
 
 const servers = ["198.18.0.1:8503"];
 
-test("server addresses, or those of the gateways, best first (ch4 case 42, ch1 case 91)", () => {
+test("sends the servers' addresses, or those of the gateways, best first (ch4 case 42, ch1 case 91)", () => {
   const first = gateway("a", "n1", 443, { taggedAddresses: { wan: { address: "154.238.12.252", port: 8443 } } });
   const second = { ...gateway("b", "n2", 443), node: node("n2", { taggedAddresses: { wan: "172.217.22.15" } }) };
   const third = gateway("c", "n3", 443, { address: "fd00::1" });

@@ -13,7 +13,7 @@ async function asked(input: SourceInput, name: string, type: string, settings: R
 }
 
 describe("DNS answers", () => {
-  it("A, AAAA, SRV, ANY and TXT of a peer's service; the owner keeps the asker's case (ch4 case 67)", async () => {
+  it("answers A, AAAA, SRV, ANY and TXT for a peer's service; the owner keeps the asker's case (ch4 case 67)", async () => {
     const input = {
       instances: { p: [instance({ service: { name: "web", port: 8_080, weights: { passing: 3, warning: 1 } } })] },
     };
@@ -193,7 +193,7 @@ describe("DNS answers", () => {
     }
   });
 
-  it("WAN addresses of a peer's service always, of a node when it is of another datacenter (ch4 case 76)", async () => {
+  it("answers WAN addresses of a peer's service always, of a node when it is of another datacenter (ch4 case 76)", async () => {
     const wan = { wan: { address: "198.51.100.22", port: 9_081 }, wan_ipv4: { address: "198.51.100.23", port: 0 } };
     const service = { name: "web", address: "10.9.0.1", port: 81, taggedAddresses: wan };
     const node = (datacenter: string) => ({ datacenter, taggedAddresses: { wan: "203.0.113.1" } });
@@ -238,7 +238,7 @@ describe("DNS answers", () => {
     assert.deepEqual((await asked(service(family), WEB, "A")).answers, [`${WEB} 0 A 10.9.0.1`]);
   });
 
-  it("100 instances: 3 over UDP, more with EDNS, all over TCP; TC only when it is enabled (ch4 case 77)", async () => {
+  it("answers 100 instances: 3 over UDP, more with EDNS, all over TCP; TC only when it is enabled (ch4 case 77)", async () => {
     const many = Array.from({ length: 100 }, (_, index) =>
       instance({ node: { name: `n${index}`, address: `10.3.0.${index}` }, service: { name: "web" } }),
     );

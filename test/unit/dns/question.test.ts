@@ -34,7 +34,7 @@ describe("names", () => {
     assert.deepEqual(lookup("web.connect.p"), { type: "connect", service: "web", scope: elsewhere });
   });
 
-  it("each row of suffixes (ch4 case 71)", () => {
+  it("reads each suffix as Consul does (ch4 case 71)", () => {
     assert.deepEqual(lookup("web.service"), { ...web, scope: local });
     assert.deepEqual(lookup("web.service.dc1.dc"), { ...web, scope: local });
     assert.deepEqual(lookup("web.service.dc2.dc"), { ...web, scope: elsewhere });
@@ -73,7 +73,7 @@ describe("names", () => {
     }
   });
 
-  it("tags with dots, RFC 2782 with and without `service`, `_tcp` (ch4 case 72)", () => {
+  it("reads tags with dots, and RFC 2782 with and without `service`, `_tcp` (ch4 case 72)", () => {
     assert.deepEqual(lookup("a.b.web.service"), { ...web, tag: "a.b", scope: local });
     assert.deepEqual(lookup("_web._v1.service"), { ...web, tag: "v1", scope: local });
     assert.deepEqual(lookup("_web._tcp.service.p.peer"), { ...web, scope: p });

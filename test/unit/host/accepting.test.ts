@@ -74,7 +74,7 @@ describe("opening a stream", () => {
     assert.equal(acceptor.state("dialer"), "active", "and the stream that stands is not disturbed");
   });
 
-  it("a secret that is wrong, empty, or the establishment secret itself (ch1 cases 26 and 29, ch3 case 43)", async () => {
+  it("a secret that is wrong, empty, or the establishment secret itself opens no stream (ch1 cases 26 and 29, ch3 case 43)", async () => {
     const world = new World();
     const acceptor = await world.site("acceptor");
     const { peerId, streamSecretId } = await exchanged(world, acceptor, "dialer");
@@ -89,7 +89,7 @@ describe("opening a stream", () => {
     assert.equal(acceptor.state("dialer"), "pending");
   });
 
-  it("the dialing end is not to be dialed (ch1 case 32)", async () => {
+  it("a dialer's record refuses streams (ch1 case 32)", async () => {
     const world = new World();
     const { dialer } = await peered(world);
     const { id } = dialer.peering("acceptor");
@@ -119,7 +119,7 @@ describe("opening a stream", () => {
     assert.equal(await contentOf(world, acceptor), before);
   });
 
-  it("exchanges with a wrong id, an empty or an unknown secret (ch1 cases 12 and 13, ch3 cases 45 and 85, D-20)", async () => {
+  it("exchanges with a wrong id, an empty or an unknown secret are refused (ch1 cases 12 and 13, ch3 cases 45 and 85, D-20)", async () => {
     const world = new World();
     const acceptor = await world.site("acceptor");
     await world.result(acceptor.host.peerings.generateToken({ peerName: "dialer" }));
@@ -322,7 +322,7 @@ describe("leadership", () => {
 });
 
 describe("what we send on an open stream", () => {
-  it("nothing of a type before it is subscribed to (ch4 case 28)", async () => {
+  it("sends nothing of a type before it is subscribed to (ch4 case 28)", async () => {
     const world = new World();
     const acceptor = await world.site("acceptor");
     await offer(world, acceptor, "dialer", "web");
@@ -372,7 +372,7 @@ describe("what we send on an open stream", () => {
 });
 
 describe("what a peer sends on an open stream", () => {
-  it("each is answered for itself, the stream stays, and only good ones are stored (ch1 cases 44 to 51, 54, 98, 100 and 110)", async () => {
+  it("each response is answered by itself, the stream stays, and only good ones are stored (ch1 cases 44 to 51, 54, 98, 100 and 110)", async () => {
     const world = new World();
     const acceptor = await world.site("acceptor");
     const { stream } = await openAs(world, acceptor, "dialer");

@@ -79,7 +79,7 @@ function waits(acceptor: ScriptedAcceptor, unitMs: number): readonly number[] {
 }
 
 describe("the dial loop", () => {
-  it("any other error: 2, 4, 8 … 64 s, for ever, and the status tells attempts and the next one (ch3 case 11)", async () => {
+  it("waits 2, 4, 8 … 64 s after any other error, for ever, and the status shows the attempts and the next one (ch3 case 11)", async () => {
     const world = new World();
     const acceptor = new ScriptedAcceptor(world);
     await acceptor.listen("a:1");
@@ -120,7 +120,7 @@ describe("the dial loop", () => {
     );
   });
 
-  it("RESOURCE_EXHAUSTED waits 8192 ms each time (ch3 case 12)", async () => {
+  it("waits 8192 ms after RESOURCE_EXHAUSTED, each time (ch3 case 12)", async () => {
     const world = new World();
     const acceptor = new ScriptedAcceptor(world);
     await acceptor.listen("a:1");
@@ -158,7 +158,7 @@ describe("the dial loop", () => {
     }
   });
 
-  it("connected from the acceptor's first message, and a refused Open never reads ACTIVE (D-7, ch3 case 57)", async () => {
+  it("is connected from the acceptor's first message, and a refused Open never reads ACTIVE (D-7, ch3 case 57)", async () => {
     const world = new World();
     const acceptor = new ScriptedAcceptor(world);
     await acceptor.listen("a:1");
@@ -181,7 +181,7 @@ describe("the dial loop", () => {
     await world.until(() => dialer.state("acceptor") === "active", "the first message connects it");
   });
 
-  it("an invalid address is told, and the next one is tried (ch1 case 72, ch3 case 18)", async () => {
+  it("an invalid address shows in the status, and the next one is tried (ch1 case 72, ch3 case 18)", async () => {
     const world = new World();
     const { acceptor, dialer } = await peered(world);
     acceptor.crash();

@@ -748,7 +748,7 @@ describe("restarts and faults", () => {
   });
 
   // What is durable at each crash, and how it heals.
-  it("a crash after the token: generate again (ch3 case 87)", async () => {
+  it("after a crash behind the token, generating again works (ch3 case 87)", async () => {
     const { restart, records } = await cluster();
     await records.generateToken({ peerName: "west" });
     const again = await restart();

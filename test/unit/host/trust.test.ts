@@ -17,7 +17,7 @@ function knownRoots(site: Site, peerName: string): readonly string[] {
 }
 
 describe("tokens", () => {
-  it("every root, the own name and address, the manual ones beside them (ch3 case 89, TOK1, TOK2, TOK9)", async () => {
+  it("a token has every root, the own name and address, and the manual ones (ch3 case 89, TOK1, TOK2, TOK9)", async () => {
     const world = new World();
     const acceptor = await world.site("acceptor", { locality: { region: "r", zone: "z" } });
     acceptor.authority.rotate();

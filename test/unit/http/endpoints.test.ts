@@ -20,7 +20,7 @@ async function json(served: ServedHost, path: string): Promise<unknown> {
 }
 
 describe("peering endpoints", { timeout: 60_000 }, () => {
-  it("bodies of token and establish (HT1)", async () => {
+  it("bodies of token and establish are refused with Consul's texts (HT1)", async () => {
     await using pair = await HttpPair.start();
     for (const what of ["token", "establish"]) {
       const path = `/v1/peering/${what}`;
@@ -113,7 +113,7 @@ describe("peering endpoints", { timeout: 60_000 }, () => {
     await Promise.all(followers);
   });
 
-  it("bad parameters are told alone (HT7, D-34)", async () => {
+  it("a bad parameter is answered with its error alone (HT7, D-34)", async () => {
     await using pair = await HttpPair.start();
     for (const [query, why] of [
       ["index=-1", "Invalid index"],
@@ -171,7 +171,7 @@ describe("peering endpoints", { timeout: 60_000 }, () => {
 });
 
 describe("configuration endpoints", { timeout: 60_000 }, () => {
-  it("spelling, unknown keys and cas (HT9)", async () => {
+  it("config entries: spelling, unknown keys and cas are judged as by Consul (HT9)", async () => {
     await using pair = await HttpPair.start();
     const { a } = pair;
     const entry = {
@@ -435,7 +435,7 @@ describe("access", { timeout: 60_000 }, () => {
     assert.deepEqual([unknown.status, unknown.text], [403, "ACL not found"]);
   });
 
-  it("what a token lacks is named (RPC6)", async () => {
+  it("a refusal names the missing right (RPC6)", async () => {
     await using pair = await HttpPair.start(10, { authorizer: readers });
     const { a } = pair;
     assert.deepEqual(await answered(a, "GET", "/v1/peerings"), [

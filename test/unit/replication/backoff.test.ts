@@ -5,7 +5,7 @@ import { PeeringError } from "../../../src/errors.js";
 import { dialBackoffMs, exchangeDelayMs, RetryCounter, statusCodeOf } from "../../../src/replication/backoff.js";
 import { StatusCode } from "../../../src/wire/status.js";
 
-test("back-off after FAILED_PRECONDITION (ch1 case 68, ch3 case 10)", () => {
+test("backs off after FAILED_PRECONDITION: 8 ms, then doubling up to 8192 ms (ch1 case 68, ch3 case 10)", () => {
   const waits: readonly (readonly [number, number])[] = [
     ...[0, 1, 2, 3, 4, 5].map((n) => [n, 8] as const),
     [6, 16],
@@ -19,7 +19,7 @@ test("back-off after FAILED_PRECONDITION (ch1 case 68, ch3 case 10)", () => {
   for (const [n, wait] of waits) assert.equal(dialBackoffMs(n, StatusCode.FailedPrecondition), wait, `n = ${n}`);
 });
 
-test("back-off after any other error, or none with a code (ch1 case 69, ch3 case 11)", () => {
+test("backs off after any other error: 2 s, doubling up to 64 s (ch1 case 69, ch3 case 11)", () => {
   const seconds = [1, 2, 4, 8, 16, 32, 64];
   for (const status of [StatusCode.Unknown, StatusCode.PermissionDenied, StatusCode.Unavailable, 99, undefined]) {
     seconds.forEach((wait, n) => {

@@ -345,7 +345,7 @@ describe("TokenCodec.validate", () => {
     }
   });
 
-  it("no addresses at all (TOK5)", () => {
+  it("no addresses at all are refused (TOK5)", () => {
     refused({ serverAddresses: [], manualServerAddresses: [] }, "peering token server addresses value is empty");
   });
 
