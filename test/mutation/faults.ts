@@ -35,6 +35,7 @@ const MACHINE = "src/peering/state-machine.ts";
 const RECORDS = "src/host/records.ts";
 const LINKS = "src/host/links.ts";
 const HOST = "src/host/host.ts";
+const EFFECTS = "src/host/effects.ts";
 const DELETION = "src/host/deletion.ts";
 const DIALER = "src/host/dialer.ts";
 const INTAKE = "src/host/intake.ts";
@@ -338,6 +339,39 @@ export const plantedFaults: readonly PlantedFault[] = [
     "a follower cleans up",
     [DELETION, "step === undefined || !mayRemove()", "step === undefined"],
     SIMULATOR,
+  ),
+  fault(
+    "restart-forgets-what-was-begun",
+    "a host that starts or comes to lead does nothing about the peerings that are stored",
+    [EFFECTS, 'for (const { id } of records.list()) records.observe(id, { type: "resumed" });', ""],
+    SIMULATOR,
+    "test/unit/host/table.test.ts",
+  ),
+  fault(
+    "stream-to-former-cluster-stays",
+    "a stream to the former cluster of a record stands when the record is established with another one",
+    [EFFECTS, "if (peering !== undefined) links.retire(peeringId, peering.peerId);", ""],
+    "test/unit/host/table.test.ts",
+  ),
+  fault(
+    "dial-outlives-record",
+    "a dial that succeeds after its record was deleted is served",
+    [
+      LINKS,
+      "if (!this.#connect(link, plan.peering)) {",
+      "if (!this.#connect(link, plan.peering) && link === undefined) {",
+    ],
+    "test/unit/host/table.test.ts",
+  ),
+  fault(
+    "former-removal-goes-on",
+    "what was to be removed of a record is removed after it was established again, too",
+    [
+      DELETION,
+      "      this.#rests.delete(peeringId);\n      return;\n    }\n    this.#rests.set",
+      "      return;\n    }\n    this.#rests.set",
+    ],
+    "test/unit/host/races.test.ts",
   ),
   fault(
     "first-dial-plan-kept",

@@ -121,7 +121,8 @@ function otherOutcomes(
   const refusedInstead = ["refused", { outcome: "refused", refusal: "unknown-state" }] as const;
   if (cell.outcome === "unchanged") return [refusedInstead];
   const stays = ["record not written", { outcome: "unchanged", effects }] as const;
-  if (cell.outcome === "updated") return [stays, ["moved", { outcome: "moved", to: "terminated", effects }]];
+  if (cell.outcome === "updated")
+    return [stays, ["moved", { outcome: "moved", to: column === "terminated" ? "pending" : "terminated", effects }]];
   // Nothing can be written in the same state where there is nothing, and nothing but the removal leads to nothing.
   return [column === "initial" ? refusedInstead : ["state stays", { outcome: "updated", effects }], stays];
 }

@@ -87,24 +87,8 @@ describe("cleaning up", () => {
   it("what is asked for is removed, however close to the end of the last task it is asked for", async () => {
     for (let delay = 0; delay < 24; delay++) {
       let removed = 0;
-      await using deletion = new Deletion({
-        clock: virtualClock(new Scheduler(), { alive: true }),
-        logger: silentLogger,
-        records: {
-          byId: () => undefined,
-          inactiveExpectation: () => [],
-          removeTrustBundle: async () => {},
-          remove: async () => {},
-        },
-        links: { drained: async () => {} },
-        imports: {
-          removePeer: async () => {
-            removed++;
-          },
-          end: () => {},
-        },
-        board: { forget: () => {} },
-        mayRemove: () => true,
+      await using deletion = deletionOf(new Scheduler(), async () => {
+        removed++;
       });
       deletion.replace("p", ["remove-imports"]);
       for (let turn = 0; turn < delay; turn++) await Promise.resolve();
@@ -115,7 +99,46 @@ describe("cleaning up", () => {
       await deletion.settled("p");
     }
   });
+
+  it("what is asked for no longer is not tried again", async () => {
+    const scheduler = new Scheduler();
+    let tries = 0;
+    await using deletion = deletionOf(scheduler, async () => {
+      tries++;
+      throw new PeeringError("storage-failed", "disk full");
+    });
+    const pass = (untilMs: number): Promise<void> =>
+      scheduler.run(
+        untilMs,
+        () => false,
+        () => {},
+      );
+    deletion.replace("p", ["remove-imports"]);
+    await pass(2_000);
+    assert.equal(tries, 2, "at once, and after a second");
+    deletion.replace("p", []);
+    await pass(600_000);
+    assert.equal(tries, 2);
+    await deletion.settled("p");
+  });
 });
+
+function deletionOf(scheduler: Scheduler, removePeer: () => Promise<void>): Deletion {
+  return new Deletion({
+    clock: virtualClock(scheduler, { alive: true }),
+    logger: silentLogger,
+    records: {
+      byId: () => undefined,
+      inactiveExpectation: () => [],
+      removeTrustBundle: async () => {},
+      remove: async () => {},
+    },
+    links: { drained: async () => {} },
+    imports: { removePeer, end: () => {} },
+    board: { forget: () => {} },
+    mayRemove: () => true,
+  });
+}
 
 describe("the dial loop", () => {
   it("a secret that cannot be read now is asked for again, with the back-off, and shows as the failure it is", async () => {

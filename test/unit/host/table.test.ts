@@ -301,8 +301,11 @@ function openOf(
 
 /** How a host ends a stream that is opened with this secret: `Terminated` where it says so, then the status. */
 async function answer(at: Scene, secret: string, peerId = at.id): Promise<string> {
+  const open = { ...openOf(at, secret), peerId };
+  const { verdict } = await at.world.result(judged(at.site.host.internals.records, open));
+  assert.equal(verdict, "refused", "at its opening, not once it is up");
   const stream = await at.world.raw(at.site);
-  await stream.say({ ...openOf(at, secret), peerId });
+  await stream.say(open);
   const end = await stream.ended();
   const said = stream.received.map(({ type }) => `${type}, `).join("");
   return `${said}${end === "ok" ? "ok" : `${end.status} ${end.message}`}`;
