@@ -1,5 +1,5 @@
 import { PeeringError } from "../errors.js";
-import type { Peering, StoredState } from "./peering.js";
+import { isActive, type Peering, type StoredState } from "./peering.js";
 
 /**
  * Observations of the streams of one peering since this process began: facts, each with its time in milliseconds since
@@ -135,7 +135,7 @@ export type ReportedState = StoredState | "active" | "failing";
  * @param facts - undefined: no stream was seen since this process began.
  */
 export function reportedState(peering: Pick<Peering, "state">, facts: StreamFacts | undefined): ReportedState {
-  if (peering.state === "deleting" || peering.state === "terminated") return peering.state;
+  if (!isActive(peering)) return peering.state;
   if (facts?.connected === true) return "active";
   return facts !== undefined && facts.disconnectErrorMessage !== "" ? "failing" : peering.state;
 }

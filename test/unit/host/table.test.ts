@@ -16,6 +16,7 @@ import { judged, seededRandom } from "./records-fixture.js";
 type Column = "living" | "deleting" | "terminated";
 
 const ROLES: readonly Role[] = ["acceptor", "dialer"];
+const ONE: Readonly<Record<Role, string>> = { acceptor: "an acceptor", dialer: "a dialer" };
 const ENDED: readonly Column[] = ["deleting", "terminated"];
 
 /** A host with a record of this role in this column. What is imported, and the trust bundle, are there still. */
@@ -153,7 +154,7 @@ function exchangeOf({ site, id }: Scene, establishmentSecret: string): Promise<s
   return site.host.internals.records.exchangeSecret({ peerId: id, establishmentSecret });
 }
 
-/** A token of nobody who can be reached. */
+/** A token of a cluster that cannot be reached. */
 function deadToken(): string {
   return TokenCodec.encode({
     ca: fixedRootPems.slice(0, 1),
@@ -458,7 +459,7 @@ describe("resumed", () => {
 
   for (const role of ROLES) {
     for (const column of ENDED) {
-      it(`finishes after a restart with what a ${role} that is ${column} leaves behind`, async () => {
+      it(`finishes after a restart with what ${ONE[role]} that is ${column} leaves behind`, async () => {
         const at = await scene(column, role);
         at.site.crash();
         release(at.site);
@@ -468,7 +469,7 @@ describe("resumed", () => {
       });
     }
 
-    it(`tells the peer of a ${role} that another process deletes`, async () => {
+    it(`tells the peer of ${ONE[role]} that another process deletes`, async () => {
       const at = await scene("living", role);
       await elsewhere(at, (others) => others.markDeleting(at.name));
       await refresh(at);
@@ -476,7 +477,7 @@ describe("resumed", () => {
       assert.equal(at.world.messages(at.site, "terminated").length, 1);
     });
 
-    it(`ends the stream of a ${role} that another process terminates, or removes`, async () => {
+    it(`ends the stream of ${ONE[role]} that another process terminates, or removes`, async () => {
       for (const end of ["terminate", "remove"] as const) {
         const at = await scene("living", role);
         const { links, dialer } = at.site.host.internals;
@@ -574,7 +575,7 @@ function ended(pem: string): string {
 
 describe("peer-terminated", () => {
   for (const role of ROLES) {
-    it(`makes a ${role} that lives TERMINATED: its stream ends, nobody dials, and what it brought goes`, async () => {
+    it(`makes ${ONE[role]} that lives TERMINATED: its stream ends, nobody dials, and what it brought goes`, async () => {
       const at = await scene("living", role);
       const { records, links, dialer } = at.site.host.internals;
       assert.equal(await at.world.result(records.terminate(at.id)), true);
@@ -586,7 +587,7 @@ describe("peer-terminated", () => {
     });
 
     for (const column of ENDED) {
-      it(`leaves a ${role} that is ${column} as it is`, async () => {
+      it(`leaves ${ONE[role]} that is ${column} as it is`, async () => {
         const at = await scene(column, role);
         release(at.site);
         const before = stored(at);
@@ -614,7 +615,7 @@ describe("peer-terminated", () => {
 
 describe("delete-requested", () => {
   for (const role of ROLES) {
-    it(`marks a ${role} that lives, tells its peer, drops its secrets, and removes everything`, async () => {
+    it(`marks ${ONE[role]} that lives, tells its peer, drops its secrets, and removes everything`, async () => {
       const at = await scene("living", role);
       await at.world.result(at.site.host.peerings.delete(at.name));
       assert.equal(stored(at)?.state, "deleting");
@@ -624,7 +625,7 @@ describe("delete-requested", () => {
       assert.equal(at.world.messages(at.site, "terminated").length, 1);
     });
 
-    it(`marks a ${role} that was terminated, and removes what is left`, async () => {
+    it(`marks ${ONE[role]} that was terminated, and removes what is left`, async () => {
       const at = await scene("terminated", role);
       release(at.site);
       assert.ok(hasSecrets(at));
@@ -634,7 +635,7 @@ describe("delete-requested", () => {
       await goes(at, true);
     });
 
-    it(`does nothing to a ${role} that is deleted already`, async () => {
+    it(`does nothing to ${ONE[role]} that is deleted already`, async () => {
       const at = await scene("deleting", role);
       release(at.site);
       const before = stored(at);
