@@ -1,5 +1,6 @@
 import { errorText } from "../errors.js";
 import { parseExpression } from "../syntax/filter-expression.js";
+import { goQuote } from "../syntax/go-escape.js";
 import type { ConfigEntry, ServiceResolverEntry, ServiceRoute } from "./config-entry.js";
 import type { ConfigEntrySet } from "./config-entry-set.js";
 import { certificateProblem } from "./entry-certificate.js";
@@ -135,8 +136,6 @@ function prefixed(prefix: string, problem: Problem): Problem {
   return problem === undefined ? undefined : prefix + problem;
 }
 
-const quoted = (value: string): string => JSON.stringify(value);
-
 const TLS_VERSIONS = ["TLS_AUTO", "TLSv1_0", "TLSv1_1", "TLSv1_2", "TLSv1_3"];
 const NEWEST_TLS = "TLSv1_3";
 const CIPHER_SUITES: ReadonlySet<string> = new Set([
@@ -192,7 +191,7 @@ function headersProblem(headers: Kept | undefined, protocol: string): Problem {
 /** Certificates from a secret discovery service, at the gateway, its listener and the service. */
 function sdsProblem(gateway: Kept, listener: Kept, service: Kept): Problem {
   const port = number(listener, "Port");
-  const name = quoted(text(service, "Name"));
+  const name = goQuote(text(service, "Name"));
   const sds = (from: Kept): Kept | undefined => object(object(from, "TLS"), "SDS");
   const cluster = (from: Kept): boolean => text(sds(from), "ClusterName") !== "";
   const certificate = (from: Kept): boolean => text(sds(from), "CertResource") !== "";
@@ -221,9 +220,9 @@ function hostProblem(host: string, tls: boolean): Problem {
       ? "Host '*' is not allowed when TLS is enabled, all hosts must be valid DNS records to add as a DNSSAN"
       : undefined;
   }
-  if (!isDomainName(host)) return `Host ${quoted(host)} must be a valid DNS hostname`;
+  if (!isDomainName(host)) return `Host ${goQuote(host)} must be a valid DNS hostname`;
   return hasOuterWildcard(host)
-    ? `Host ${quoted(host)} is not valid, a wildcard specifier is only allowed as the leftmost label`
+    ? `Host ${goQuote(host)} is not valid, a wildcard specifier is only allowed as the leftmost label`
     : undefined;
 }
 
@@ -242,7 +241,7 @@ function ingressServiceProblem(gateway: Kept, listener: Kept, service: Kept, nam
   ] as const) {
     const problem = headersProblem(object(service, field), protocol);
     if (problem !== undefined) {
-      return `${called} ${problem} (service ${quoted(name)} on listener on port ${number(listener, "Port")})`;
+      return `${called} ${problem} (service ${goQuote(name)} on listener on port ${number(listener, "Port")})`;
     }
   }
   if (protocol === "tcp") {
@@ -302,18 +301,18 @@ function apiListenerProblem(listener: Kept): Problem {
   const port = number(listener, "Port");
   const tls = object(listener, "TLS") ?? {};
   if (protocol !== "http" && protocol !== "tcp") {
-    return `unsupported listener protocol ${quoted(protocol)}, must be one of 'tcp', or 'http'`;
+    return `unsupported listener protocol ${goQuote(protocol)}, must be one of 'tcp', or 'http'`;
   }
   if (protocol === "tcp" && hostname !== "") return "hostname specification is not supported when using TCP";
   if (port <= 0 || port > 65_535) return `listener port ${port} not in the range 1-65535`;
   if (hasOuterWildcard(hostname)) {
-    return `host ${quoted(hostname)} is not valid, a wildcard specifier is only allowed as the left-most label`;
+    return `host ${goQuote(hostname)} is not valid, a wildcard specifier is only allowed as the left-most label`;
   }
   return (
     firstOf(objects(tls, "Certificates"), (certificate) => {
       const kind = text(certificate, "Kind");
       if (kind !== "file-system-certificate" && kind !== "inline-certificate") {
-        return `unsupported certificate kind: ${quoted(kind)}, must be 'file-system-certificate' or 'inline-certificate'`;
+        return `unsupported certificate kind: ${goQuote(kind)}, must be 'file-system-certificate' or 'inline-certificate'`;
       }
       return text(certificate, "Name") === "" ? "certificate reference must have a name" : undefined;
     }) ?? tlsProblem(text(tls, "MinVersion"), text(tls, "MaxVersion"), texts(tls, "CipherSuites"))
@@ -329,9 +328,9 @@ function apiGatewayProblem(gateway: Kept): Problem {
     firstOf(listeners, (listener) => {
       const name = text(listener, "Name");
       if (!LISTENER_NAME.test(name)) {
-        return `listener name ${quoted(name)} is invalid, must be at least 1 character and contain only letters, numbers, or dashes`;
+        return `listener name ${goQuote(name)} is invalid, must be at least 1 character and contain only letters, numbers, or dashes`;
       }
-      if (names.has(name)) return `found multiple listeners with the name ${quoted(name)}`;
+      if (names.has(name)) return `found multiple listeners with the name ${goQuote(name)}`;
       names.add(name);
       return undefined;
     }) ??
@@ -340,7 +339,7 @@ function apiGatewayProblem(gateway: Kept): Problem {
       byPort.set(number(listener, "Port"), listener);
       const differs = ["Hostname", "Protocol"].some((name) => text(other, name) !== text(listener, name));
       return other !== undefined && differs
-        ? `listeners ${quoted(text(other, "Name"))} and ${quoted(text(listener, "Name"))} cannot be merged`
+        ? `listeners ${goQuote(text(other, "Name"))} and ${goQuote(text(listener, "Name"))} cannot be merged`
         : undefined;
     }) ??
     firstOf(listeners, apiListenerProblem)
@@ -351,7 +350,7 @@ function parentsProblem(route: Kept): Problem {
   const seen = new Set<string>();
   return firstOf(objects(route, "Parents"), (parent) => {
     const kind = text(parent, "Kind");
-    if (kind !== "api-gateway") return `unsupported parent kind: ${quoted(kind)}, must be 'api-gateway'`;
+    if (kind !== "api-gateway") return `unsupported parent kind: ${goQuote(kind)}, must be 'api-gateway'`;
     const id = JSON.stringify([text(parent, "Name"), text(parent, "SectionName")]);
     if (seen.has(id)) return "route parents must be unique";
     seen.add(id);
@@ -368,7 +367,7 @@ function namedMatchProblem(match: Kept, types: readonly string[], said: string):
 
 function routeMatchProblem(match: Kept): Problem {
   const method = text(match, "Method");
-  if (method !== "" && !HTTP_METHODS.includes(method)) return `Method contains an invalid method ${quoted(method)}`;
+  if (method !== "" && !HTTP_METHODS.includes(method)) return `Method contains an invalid method ${goQuote(method)}`;
   const path = object(match, "Path");
   const type = text(path, "Match");
   const value = text(path, "Value");
@@ -395,15 +394,15 @@ function routeMatchProblem(match: Kept): Problem {
         ? "Path, match type should be one of exact, prefix, or regex"
         : value.startsWith("/")
           ? undefined
-          : `Path, ${type} type match doesn't start with '/': ${quoted(value)}`)
+          : `Path, ${type} type match doesn't start with '/': ${goQuote(value)}`)
   );
 }
 
 function httpRouteProblem(route: Kept): Problem {
   return (
     firstOf(texts(route, "Hostnames"), (host) => {
-      if (!isDomainName(host)) return `host ${quoted(host)} must be a valid DNS hostname`;
-      return host.includes("*") ? `host ${quoted(host)} must not be a wildcard` : undefined;
+      if (!isDomainName(host)) return `host ${goQuote(host)} must be a valid DNS hostname`;
+      return host.includes("*") ? `host ${goQuote(host)} must not be a wildcard` : undefined;
     }) ??
     parentsProblem(route) ??
     firstOf(objects(route, "Rules"), (rule, at) =>
@@ -418,7 +417,7 @@ function terminatingServiceProblem(name: string, kept: Kept): Problem {
   const given = (field: string): boolean => text(kept, field) !== "";
   const whole = ["CAFile", "CertFile", "KeyFile"].every(given);
   return (given("CertFile") || given("KeyFile")) && !whole
-    ? `Service ${quoted(name)} must have a CertFile, CAFile, and KeyFile specified for TLS origination`
+    ? `Service ${goQuote(name)} must have a CertFile, CAFile, and KeyFile specified for TLS origination`
     : undefined;
 }
 
@@ -466,8 +465,12 @@ function isBase64(value: string): boolean {
 function remoteKeysProblem(remote: Kept): Problem {
   const uri = text(remote, "URI");
   if (uri === "") return "Remote JWKS URI is required";
+  // biome-ignore lint/suspicious/noControlCharactersInRegex: these are looked for.
+  if (/[\x00-\x1f\x7f]/.test(uri)) {
+    return `Remote JWKS URI is invalid: parse ${goQuote(uri)}: net/url: invalid control character in URL, uri: ${uri}`;
+  }
   if (!uri.startsWith("/") && !/^[a-zA-Z][a-zA-Z0-9+.-]*:/.test(uri)) {
-    return `Remote JWKS URI is invalid: parse ${quoted(uri)}: invalid URI for request, uri: ${uri}`;
+    return `Remote JWKS URI is invalid: parse ${goQuote(uri)}: invalid URI for request, uri: ${uri}`;
   }
   const backOff = object(object(remote, "RetryPolicy"), "RetryPolicyBackOff");
   const longest = number(backOff, "MaxInterval");
@@ -477,7 +480,7 @@ function remoteKeysProblem(remote: Kept): Problem {
   const cluster = object(remote, "JWKSCluster");
   const type = text(cluster, "DiscoveryType");
   if (type !== "" && !DISCOVERY_TYPES.includes(type)) {
-    return `unsupported jwks cluster discovery type: ${quoted(type)}`;
+    return `unsupported jwks cluster discovery type: ${goQuote(type)}`;
   }
   const certificates = object(cluster, "TLSCertificates");
   if (certificates === undefined) return undefined;
@@ -533,7 +536,7 @@ const MTLS_MODES = ["", "strict", "permissive"];
 function mutualTlsProblem(kept: Kept): Problem {
   const mode = text(kept, "MutualTLSMode");
   if (MTLS_MODES.includes(mode)) return undefined;
-  return `Invalid MutualTLSMode ${quoted(mode)}. Must be one of "", "strict", or "permissive".`;
+  return `Invalid MutualTLSMode ${goQuote(mode)}. Must be one of "", "strict", or "permissive".`;
 }
 
 const EXTENSIONS = ["aws/lambda", "ext-authz", "lua", "otel-access-logging", "property-override", "wasm"].map(
@@ -546,7 +549,7 @@ function extensionProblems(kept: Kept): readonly string[] {
     const name = text(extension, "Name");
     if (name === "") return [`invalid EnvoyExtensions[${index}]: Name is required`];
     if (EXTENSIONS.includes(name)) return [];
-    return [`invalid EnvoyExtensions[${index}][${name}]: name ${quoted(name)} is not a built-in extension`];
+    return [`invalid EnvoyExtensions[${index}][${name}]: name ${goQuote(name)} is not a built-in extension`];
   });
 }
 
@@ -687,7 +690,7 @@ function subsetsProblem({ subsets = {} }: ServiceResolverEntry): Problem {
     try {
       parseExpression(filter);
     } catch (error) {
-      return `Filter for subset ${quoted(subset)} is not a valid expression: ${errorText(error)}`;
+      return `Filter for subset ${goQuote(subset)} is not a valid expression: ${errorText(error)}`;
     }
     return undefined;
   });
@@ -719,7 +722,7 @@ function routeProblem({ match, destination }: ServiceRoute, index: number): Prob
   const paths = ["PathExact", "PathPrefix", "PathRegex"];
   for (const name of ["PathExact", "PathPrefix"]) {
     const value = text(http, name);
-    if (value !== "" && !value.startsWith("/")) return `${route} ${name} doesn't start with '/': ${quoted(value)}`;
+    if (value !== "" && !value.startsWith("/")) return `${route} ${name} doesn't start with '/': ${goQuote(value)}`;
   }
   if (said(http, paths) > 1) {
     return `${route} should only contain at most one of PathExact, PathPrefix, or PathRegex`;
@@ -739,8 +742,8 @@ function routeProblem({ match, destination }: ServiceRoute, index: number): Prob
     firstOf(objects(http, "Header"), header) ??
     firstOf(objects(http, "QueryParam"), parameter) ??
     firstOf(methods, (method, at) => {
-      if (!HTTP_METHODS.includes(method)) return `${route} Methods contains an invalid method ${quoted(method)}`;
-      return methods.indexOf(method) < at ? `${route} Methods contains ${quoted(method)} more than once` : undefined;
+      if (!HTTP_METHODS.includes(method)) return `${route} Methods contains an invalid method ${goQuote(method)}`;
+      return methods.indexOf(method) < at ? `${route} Methods contains ${goQuote(method)} more than once` : undefined;
     }) ??
     (text(destination?.extra, "PrefixRewrite") !== "" && said(http, ["PathExact", "PathPrefix"]) === 0
       ? `${route} cannot make use of PrefixRewrite without configuring either PathExact or PathPrefix`
@@ -748,7 +751,7 @@ function routeProblem({ match, destination }: ServiceRoute, index: number): Prob
     firstOf(texts(destination?.extra, "RetryOn"), (condition) =>
       RETRY_CONDITIONS.includes(condition)
         ? undefined
-        : `${route} contains an invalid retry condition: ${quoted(condition)}`,
+        : `${route} contains an invalid retry condition: ${goQuote(condition)}`,
     )
   );
 }
@@ -762,15 +765,15 @@ function hashProblem(policy: Kept, index: number): Problem {
   const value = text(policy, "FieldValue");
   const source = isTrue(policy, "SourceIP");
   const cookie = object(policy, "CookieConfig");
-  if (field !== "" && !HASHED.includes(field)) return `${bad} ${quoted(field)} is not a supported field`;
+  if (field !== "" && !HASHED.includes(field)) return `${bad} ${goQuote(field)} is not a supported field`;
   if (source && field !== "") {
-    return `${bad} A single hash policy cannot hash both a source address and a ${quoted(field)}`;
+    return `${bad} A single hash policy cannot hash both a source address and a ${goQuote(field)}`;
   }
   if (source && value !== "") return `${bad} A FieldValue cannot be specified when hashing SourceIP`;
-  if (field !== "" && value === "") return `${bad} Field ${quoted(field)} was specified without a FieldValue`;
+  if (field !== "" && value === "") return `${bad} Field ${goQuote(field)} was specified without a FieldValue`;
   if (value !== "" && field === "") return `${bad} FieldValue requires a Field to apply to`;
   if (cookie === undefined) return undefined;
-  if (field !== "cookie") return `${bad} cookie_config provided for ${quoted(field)}`;
+  if (field !== "cookie") return `${bad} cookie_config provided for ${goQuote(field)}`;
   return isTrue(cookie, "Session") && number(cookie, "TTL") !== 0
     ? `${bad} a session cookie cannot have an associated TTL`
     : undefined;
@@ -779,18 +782,18 @@ function hashProblem(policy: Kept, index: number): Problem {
 function balancerProblem(balancer: Kept | undefined): Problem {
   if (balancer === undefined) return undefined;
   const policy = text(balancer, "Policy");
-  if (!BALANCERS.includes(policy)) return `Bad LoadBalancer policy: ${quoted(policy)} is not supported`;
+  if (!BALANCERS.includes(policy)) return `Bad LoadBalancer policy: ${goQuote(policy)} is not supported`;
   for (const [field, only] of [
     ["RingHashConfig", "ring_hash"],
     ["LeastRequestConfig", "least_request"],
   ] as const) {
     if (policy !== only && member(balancer, field) !== undefined) {
-      return `Bad LoadBalancer configuration. ${field} specified for incompatible load balancing policy ${quoted(policy)}`;
+      return `Bad LoadBalancer configuration. ${field} specified for incompatible load balancing policy ${goQuote(policy)}`;
     }
   }
   const policies = objects(balancer, "HashPolicies");
   return policies.length > 0 && policy !== "ring_hash" && policy !== "maglev"
-    ? `Bad LoadBalancer configuration: HashPolicies specified for non-hash-based Policy: ${quoted(policy)}`
+    ? `Bad LoadBalancer configuration: HashPolicies specified for non-hash-based Policy: ${goQuote(policy)}`
     : firstOf(policies, hashProblem);
 }
 
@@ -875,7 +878,7 @@ export function checkNeighbours(before: ConfigEntrySet, entry: ConfigEntry): voi
     const other = CLASHES[kind];
     if (before.get(other, name) !== undefined) {
       throw invalidEntry(
-        `cannot create a "${kind}" config entry with name ${quoted(name)}, a "${other}" config entry with that name already exists`,
+        `cannot create a "${kind}" config entry with name ${goQuote(name)}, a "${other}" config entry with that name already exists`,
       );
     }
   }

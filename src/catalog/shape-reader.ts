@@ -211,8 +211,8 @@ class Reader {
           [],
         );
       case "json":
-        if (!isGoObject(value)) return this.#noMap(value, path);
-        return this.#encoded ? plainJson(value) : freeForm(value);
+        if (isGoObject(value)) return this.#encoded ? plainJson(value) : freeForm(value);
+        return this.#merged(value, path, (item) => freeForm(item));
       case "ignored":
         return undefined;
     }
@@ -235,13 +235,32 @@ class Reader {
     path: string,
     read: (item: Given, path: string) => PlainJson | undefined,
     nothing: PlainJson,
-  ): PlainJson | undefined {
-    if (!isGoObject(value)) return this.#noMap(value, path);
+  ): Record<string, PlainJson> | undefined {
+    if (!isGoObject(value)) return this.#merged(value, path, (item, at) => this.#map(item, at, read, nothing));
     const pairs: [string, PlainJson][] = [];
     for (const [key, item] of membersOf(value)) {
       const only = unpacked(item, "text");
       const member = only === null ? nothing : read(only, `${path}[${key}]`);
       if (member !== undefined) pairs.push([key, member]);
+    }
+    return Object.fromEntries(pairs);
+  }
+
+  /** A list where a map is meant: its maps are put together, as far as they are sound. */
+  #merged(
+    value: Given,
+    path: string,
+    read: (item: GoObject, path: string) => Record<string, PlainJson> | undefined,
+  ): Record<string, PlainJson> | undefined {
+    if (this.#encoded || !isGoList(value)) return this.#noMap(value, path);
+    const before = this.mismatches.length;
+    const pairs: [string, PlainJson][] = [];
+    for (const [index, item] of value.entries()) {
+      const place = `${path}[${index}]`;
+      const only = item === null ? new GoObject([]) : item;
+      const part = isGoObject(only) ? read(only, place) : this.#noMap(only, place);
+      if (this.mismatches.length > before) break;
+      for (const pair of Object.entries(part ?? {})) pairs.push(pair);
     }
     return Object.fromEntries(pairs);
   }
@@ -417,10 +436,18 @@ function goTypeName(value: Given): string {
   return isGoObject(value) ? "map[string]interface {}" : goKind(value);
 }
 
+/** A number as Go prints a value that it knows nothing of: with an exponent if it is small, or of more than six digits. */
+function floatText(value: number): string {
+  if (Object.is(value, -0)) return "-0";
+  const text = value.toExponential();
+  const exponent = Number(text.slice(text.indexOf("e") + 1));
+  return exponent >= -4 && exponent < 6 ? String(value) : text.replace(/e([+-])(\d)$/, "e$10$2");
+}
+
 /** As Go prints a value that it knows nothing of. */
 function goText(value: GoJson): string {
   if (value === null) return "<nil>";
-  if (value instanceof GoNumber) return String(Number(value.text));
+  if (value instanceof GoNumber) return floatText(Number(value.text));
   if (isGoList(value)) return `[${value.map(goText).join(" ")}]`;
   if (!isGoObject(value)) return String(value);
   const members = [...membersOf(value)].sort(([left], [right]) => (left < right ? -1 : 1));

@@ -35,7 +35,10 @@ function verbOf(type: string, verb: string): TransactionVerb {
   throw new PeeringError("invalid-registration", `unknown ${type} operation: ${verb}`);
 }
 
-const operationsType: GoType<readonly (OperationBody | undefined)[]> = goList(goOptional(operationType));
+const operationsType: GoType<readonly (OperationBody | undefined)[]> = {
+  ...goList(goOptional(operationType)),
+  name: "api.TxnOps",
+};
 
 /** One that says nothing is none, and has no number. @throws {HttpError} 400: there is nothing at all, of which Consul breaks. */
 function withContent(body: OperationBody | undefined): readonly OperationBody[] {

@@ -465,6 +465,18 @@ export const configCases: readonly ConfigCase[] = [
   upstream({ ConnectTimeoutMs: 'a\u0000b\u00a0é"' }),
   write("service-intentions", { Sources: [["a"]] }),
   write("service-intentions", { Sources: [[{ Name: "a", Action: "allow" }]] }),
+  // Lists of maps where one map is meant, and numbers that are printed in complaints.
+  ...[[], [{ a: "b" }, { c: 1 }, { a: "d" }], ["a", "b"], [{ a: {} }, { b: [] }], [null, { a: "b" }], 1].map((Meta) =>
+    write("mesh", { Meta }),
+  ),
+  ...[[], [{ a: [1] }, { b: [2, 3] }], [null, { a: 1 }], ["a", "b"]].map((Config) =>
+    write("proxy-defaults", { Config }, "global"),
+  ),
+  write("service-resolver", { Subsets: [], Failover: [{ "*": { Datacenters: ["dc2"] } }, { "*": { Service: "b" } }] }),
+  write("mesh", {
+    AllowEnablingPermissiveMutualTLS: [1e-7, 0.000012, 1.5e21, 0.0001, 100000, 1000000, 123456789, 1.5, -1e6, 0],
+  }),
+  ...["a\nb", "http://a\u007fb", "a b"].map((URI) => keys({ Remote: { URI } })),
   { body: { Kind: "proxy-defaults" } },
   remove("/v1/config/proxy-defaults/global"),
   write("proxy-defaults", { Config: { protocol: "http" } }, "global"),
