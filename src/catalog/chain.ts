@@ -1,4 +1,5 @@
 import { parseDuration } from "../syntax/go-duration.js";
+import { goQuote } from "../syntax/go-escape.js";
 import { compareUtf8 } from "./byte-order.js";
 import { type ChainEntries, readChain } from "./chain-entries.js";
 import type {
@@ -203,7 +204,7 @@ class Compiler {
     const advanced = [...this.nodes.values()].some(({ type }) => type !== "resolver");
     if (advanced && !isHttpLike(this.protocol)) {
       this.#fail(
-        `discovery chain "${this.#service}" uses a protocol "${this.protocol}" that does not permit advanced routing or splitting behavior`,
+        `discovery chain ${goQuote(this.#service)} uses a protocol ${goQuote(this.protocol)} that does not permit advanced routing or splitting behavior`,
       );
     }
     this.#removeUnused(start);
@@ -222,7 +223,7 @@ class Compiler {
   #count(parts: number): void {
     this.#parts += parts;
     if (this.#parts <= this.#maxParts) return;
-    const problem = `discovery chain "${this.#service}" has more than ${this.#maxParts} routes, splits and targets`;
+    const problem = `discovery chain ${goQuote(this.#service)} has more than ${this.#maxParts} routes, splits and targets`;
     throw new ChainProblem(problem, true);
   }
 
@@ -450,7 +451,7 @@ class Compiler {
     if (this.protocol === "") this.protocol = protocol;
     else if (protocol !== this.protocol) {
       this.#fail(
-        `discovery chain "${this.#service}" uses inconsistent protocols; service "${service}" has "${protocol}" which is not "${this.protocol}"`,
+        `discovery chain ${goQuote(this.#service)} uses inconsistent protocols; service ${goQuote(service)} has ${goQuote(protocol)} which is not ${goQuote(this.protocol)}`,
       );
     }
   }

@@ -629,6 +629,9 @@ export function parseConfigEntry(input: unknown): ConfigEntry {
     }
     case "service-defaults": {
       const name = requireName(source);
+      if (name === "*") {
+        throw invalidEntry("service-defaults name must be the name of a service, and not a wildcard");
+      }
       const protocol = lowerCase(source.text("protocol"));
       const common = parseCommon(source, unknown);
       if (!PROTOCOLS.has(protocol)) throw invalidEntry(listProblems([`invalid value for protocol: ${protocol}`]));

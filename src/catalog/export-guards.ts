@@ -1,4 +1,5 @@
 import { PeeringError } from "../errors.js";
+import { goQuote } from "../syntax/go-escape.js";
 import { compareUtf8 } from "./byte-order.js";
 import { type CompiledChain, compileChain, isHttpLike } from "./chain.js";
 import { isChainEntry, readChain, relatedServices } from "./chain-entries.js";
@@ -29,7 +30,7 @@ function refused(message: string): PeeringError {
 function checkExport(entries: ConfigEntrySet, name: string): void {
   for (const resolver of readChain(entries, name).resolvers.values()) {
     const problem = unsafeResolver(resolver);
-    if (problem !== undefined) throw refused(`peer exported service "${name}" ${problem}`);
+    if (problem !== undefined) throw refused(`peer exported service ${goQuote(name)} ${problem}`);
   }
 }
 
@@ -52,13 +53,13 @@ function identities({ nodes, targets }: CompiledChain): ReadonlyMap<string, stri
 function checkTargets(before: CompiledChain, after: CompiledChain): void {
   if (isHttpLike(after.protocol)) return;
   if (before.problem !== undefined) {
-    throw refused(`error compiling current discovery chain for "${before.service}": ${before.problem}`);
+    throw refused(`error compiling current discovery chain for ${goQuote(before.service)}: ${before.problem}`);
   }
   const known = identities(before);
   for (const [identity, id] of identities(after)) {
     if (known.has(identity)) continue;
     throw refused(
-      `peer exported service "${after.service}" uses protocol="${after.protocol}" and cannot introduce new discovery chain targets like "${id}"`,
+      `peer exported service ${goQuote(after.service)} uses protocol=${goQuote(after.protocol)} and cannot introduce new discovery chain targets like ${goQuote(id)}`,
     );
   }
 }

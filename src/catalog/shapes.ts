@@ -876,7 +876,6 @@ export const entryShapes: Readonly<Record<ConfigEntryKind, Shape>> = {
           SNI: text,
           DisableAutoHostRewrite: oneSpelling(flag),
         }),
-        Namespace: ignored,
       }),
       always: null,
     },
