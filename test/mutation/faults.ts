@@ -236,7 +236,7 @@ export const plantedFaults: readonly PlantedFault[] = [
     "terminated-of-old-stream",
     "a Terminated of a stream to the former peer of a record ends the new peering",
     [MACHINE, "return event.peerId !== undefined && event.peerId !== peering.peerId;", "return false;"],
-    SIMULATOR,
+    "test/unit/host/records.test.ts",
   ),
   fault(
     "replaced-stream-applies",
