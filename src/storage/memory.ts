@@ -18,6 +18,8 @@ import type {
 export interface MemoryStorageOptions {
   /** What one commit may hold. Default: no limit. */
   readonly limits?: Partial<StorageLimits>;
+  /** What it holds to begin with, such as what another storage had. Default: nothing, at revision 0. */
+  readonly from?: Snapshot;
 }
 
 /** A storage that lives and dies with the process: for tests, and for hosts that may start over each time. */
@@ -28,10 +30,12 @@ export function memoryStorage(options: MemoryStorageOptions = {}): Storage {
 class MemoryStorage implements Storage {
   readonly limits: StorageLimits;
   readonly #entries = new SortedEntries();
-  readonly #log = new ChangeLog(0n);
+  readonly #log: ChangeLog;
   #closed = false;
 
-  constructor({ limits }: MemoryStorageOptions) {
+  constructor({ limits, from }: MemoryStorageOptions) {
+    this.#log = new ChangeLog(from?.revision ?? 0n);
+    for (const entry of from?.entries ?? []) this.#entries.set(encodeEntryKey(entry.key), entry);
     this.limits = { writes: Number.POSITIVE_INFINITY, bytes: Number.POSITIVE_INFINITY, ...limits };
   }
 

@@ -133,6 +133,16 @@ export const plantedFaults: readonly PlantedFault[] = [
     "test/compliance/storage.test.ts",
   ),
   fault(
+    "simulated-revisions-given-twice",
+    "after a loss of power, revisions go on where the disk ends",
+    [
+      "src/testing/simulator/sim-disk.ts",
+      "    if (this.#reserved > this.#revision) this.#revision = this.#reserved + 1n;\n",
+      "",
+    ],
+    SIMULATOR,
+  ),
+  fault(
     "revisions-reserved-too-few",
     "after a process that did not close the storage, the last revision that may have been given is that of what is left",
     [LEVEL, "isWhole ? found : mayBeGiven + 1n", "isWhole ? found : mayBeGiven"],

@@ -3,7 +3,7 @@ import { spawnSync } from "node:child_process";
 import { dirname, extname, join } from "node:path";
 import { describe, it } from "node:test";
 import { fileURLToPath } from "node:url";
-import { simulate } from "../../src/testing/index.js";
+import { type SimulationResult, simulate } from "../../src/testing/index.js";
 
 /** Small enough for every change; `npm run simulate -- --runs 2000` looks further. */
 const SEEDS = 80;
@@ -76,7 +76,21 @@ const KINDS = [
   "scene-the mesh goes",
   "scene-what is sent again is damaged",
   "scene-what is not sent again is damaged",
+  "scene-the power fails",
+  "commits-lost-with-power",
+  "a stream that is lost while its acceptor is busy with it",
 ];
+
+/** Worlds that are soon played. */
+const SMALL = { hosts: 2, steps: 60, scenes: 0 };
+
+/** What came behind the Open of a stream that is lost while it is judged is followed, so it counts as accepted. */
+function isLostWhileBusy(trace: readonly string[]): boolean {
+  return trace.some((line, at) => {
+    const [, peer, host] = / script-busy (x\d+) at (h\d+)$/.exec(line) ?? [];
+    return peer !== undefined && trace.slice(at).some((later) => later.endsWith(`cut ${peer}:8503 ${host}:8503`));
+  });
+}
 
 describe("simulated worlds of two to five hosts", () => {
   const counts = new Map<string, number>();
@@ -85,7 +99,8 @@ describe("simulated worlds of two to five hosts", () => {
     const last = first + SEEDS_PER_TEST - 1;
     it(`the invariants hold at every step, and what is promised in peace comes true (seeds ${first} to ${last}) (ch3 case 99)`, async () => {
       for (let seed = first; seed <= last; seed++) {
-        const { failures, counts: seen } = await simulate({ seed });
+        const { failures, trace, counts: seen } = await simulate({ seed });
+        if (isLostWhileBusy(trace)) counts.set("a stream that is lost while its acceptor is busy with it", 1);
         assert.deepEqual(failures.slice(0, 3), [], `replay with: npm run simulate -- --seed ${seed}`);
         for (const [kind, count] of Object.entries(seen)) counts.set(kind, (counts.get(kind) ?? 0) + count);
       }
@@ -124,14 +139,6 @@ describe("simulated worlds of two to five hosts", () => {
     assert.match(last, new RegExp(digest));
   });
 
-  it("count a stream as accepted that is lost while it is judged: what came behind its Open is followed", async () => {
-    const { failures, trace } = await simulate({ seed: 753 });
-    const begun = trace.findIndex((line) => line.endsWith("script-busy x1 at h3"));
-    const lost = trace.findIndex((line) => line.endsWith("cut x1:8503 h3:8503"));
-    assert.ok(begun >= 0 && lost > begun, "the seed plays another world now: look for one in which this happens");
-    assert.deepEqual(failures, []);
-  });
-
   it("take any number of hosts from two to five", async () => {
     for (const hosts of [2, 3, 4, 5]) {
       const { failures, trace } = await simulate({ seed: 1_000 + hosts, hosts, steps: 30 });
@@ -143,36 +150,48 @@ describe("simulated worlds of two to five hosts", () => {
 });
 
 describe("a crash at a commit of the caller's choice", () => {
-  /** A world in which each of two hosts gives tokens, establishes, imports, is told `Terminated`, deletes and cleans up. */
-  const WORLD = { seed: 48, hosts: 2, steps: 60, scenes: 0 };
-  /** Of each host, that many are tried: among them are all of these. */
-  const COMMITS = 43;
-
-  it("goes through what the comment on its world says", async () => {
-    const { trace, counts } = await simulate(WORLD);
+  /** Each of two hosts gives tokens, establishes, imports, is told `Terminated`, deletes and cleans up. */
+  const hasEverything = ({ trace, counts }: SimulationResult): boolean => {
     const was = (what: string): boolean => trace.some((line) => new RegExp(`^\\S+ ${what}: done$`).test(line));
-    for (const [host, peer] of [
+    const pairs = [
       ["h0", "h1"],
       ["h1", "h0"],
-    ]) {
-      assert.ok(was(`peer ${host} dials ${peer}: .*`), `${host} establishes with a token of ${peer}`);
-      assert.ok(was(`export ${peer} .*>${host}.*`), `${peer} exports to ${host}`);
-      assert.ok(was(`delete ${host} ${peer}`), `${host} deletes ${peer}`);
-    }
-    assert.ok((counts["sent-terminated"] ?? 0) >= 2, "each is told");
-  });
+    ];
+    return (
+      (counts["sent-terminated"] ?? 0) >= 2 &&
+      pairs.every(
+        ([host, peer]) =>
+          was(`peer ${host} dials ${peer}: .*`) && was(`export ${peer} .*>${host}.*`) && was(`delete ${host} ${peer}`),
+      )
+    );
+  };
+  let world: Promise<SimulationResult> | undefined;
+  /** Of each host, so many are tried. */
+  const MAX_COMMITS = 40;
 
   for (const host of [0, 1]) {
     for (const when of ["before", "after"] as const) {
-      it(`is survived ${when} each of the first ${COMMITS} commits of host ${host}`, async () => {
-        let crashes = 0;
-        for (let commit = 1; commit <= COMMITS; commit++) {
-          const { failures, counts } = await simulate({ ...WORLD, crashAt: { host, commit, when } });
-          assert.deepEqual(failures.slice(0, 3), [], `host ${host}, ${when} commit ${commit}`);
-          crashes += counts["crash-at-commit"] ?? 0;
+      it(`is survived ${when} each of the first commits of host ${host}, in a world where both do everything`, async () => {
+        world ??= worldIn(hasEverything);
+        const { seed } = await world;
+        let crashed = 0;
+        for (let commit = 1; commit === crashed + 1 && commit <= MAX_COMMITS; commit++) {
+          const crashAt = { host, commit, when };
+          const { failures, counts } = await simulate({ ...SMALL, seed, crashAt });
+          assert.deepEqual(failures.slice(0, 3), [], `seed ${seed}, host ${host}, ${when} commit ${commit}`);
+          crashed += counts["crash-at-commit"] ?? 0;
         }
-        assert.equal(crashes, COMMITS);
+        assert.ok(crashed > 20, `it made ${crashed} commits`);
       });
     }
   }
 });
+
+/** The first of the small worlds in which this happens. What they play changes with all that takes time or chance in them. */
+async function worldIn(happens: (result: SimulationResult) => boolean): Promise<SimulationResult> {
+  for (let seed = 1; seed <= 1_000; seed++) {
+    const result = await simulate({ ...SMALL, seed });
+    if (happens(result)) return result;
+  }
+  return assert.fail("it happens in no world");
+}

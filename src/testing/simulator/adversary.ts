@@ -317,7 +317,9 @@ export class Adversary {
     const { random, clusters } = this.#world;
     this.#world.count("power-loss");
     this.#world.note("the power fails");
-    for (const cluster of clusters) if (random.chance(0.7)) this.#world.crash(cluster, cluster.life);
+    for (const cluster of clusters) {
+      if (random.chance(0.7)) this.#world.crash(cluster, cluster.life, undefined, "power-loss");
+    }
   }
 
   /** A process dies, and some of what its peers sent cannot be read any more when it starts again. */

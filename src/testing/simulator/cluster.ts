@@ -1,7 +1,7 @@
 import type { PeeringHost } from "../../host/host.js";
-import type { Storage } from "../../storage/storage.js";
 import type { FixedAuthority } from "../fixed-authority.js";
 import type { Damage } from "./damage.js";
+import type { SimDisk } from "./sim-disk.js";
 import type { SimLeadership } from "./sim-leadership.js";
 
 /** One simulated cluster: what survives its crashes, and the life it leads now. */
@@ -11,7 +11,7 @@ export interface SimCluster {
   readonly address: string;
   /** Where it says that it is to be dialed. */
   advertised: readonly string[];
-  readonly disk: Storage;
+  readonly disk: SimDisk;
   readonly damage: Damage;
   /** Why its last life has not begun. */
   refusal: unknown;

@@ -1,8 +1,9 @@
-import type { Write } from "../../storage/storage.js";
+import type { Entry, Write } from "../../storage/storage.js";
 import type { ExchangeSecretRequest } from "../../transport/transport.js";
 import { decodeMessage } from "../../wire/codec.js";
 import type { Status } from "../../wire/status.js";
 import type { SimCluster } from "./cluster.js";
+import { IndexJudge } from "./index-judge.js";
 import { type Court, RecordJudge } from "./record-judge.js";
 import { ReplicationJudge } from "./replication-judge.js";
 import { SecretLedger } from "./secret-ledger.js";
@@ -35,6 +36,7 @@ export class InvariantChecker {
   readonly #ledger: SecretLedger;
   readonly #streams: StreamJudge;
   readonly #replication: ReplicationJudge;
+  readonly #indexes: IndexJudge;
   /** Addresses that tokens named, with the PeerID they were for. */
   readonly #tokenAddresses = new Set<string>();
   #watchedAt = 0;
@@ -49,6 +51,7 @@ export class InvariantChecker {
     };
     const disk = (cluster: SimCluster): DiskView => this.disk(cluster);
     this.#records = new RecordJudge(this.#court);
+    this.#indexes = new IndexJudge(this.#court);
     this.#ledger = new SecretLedger(this.#court);
     this.#streams = new StreamJudge(this.#court, {
       disk,
@@ -135,7 +138,8 @@ export class InvariantChecker {
   // --- disks -----------------------------------------------------------------------------------------------------------
 
   /** A commit took effect on the disk of `cluster`, which its host began at `begunAt`. */
-  committed(cluster: SimCluster, writes: readonly Write[], begunAt: number): void {
+  committed(cluster: SimCluster, writes: readonly Write[], begunAt: number, revision: bigint): void {
+    this.#indexes.committed(cluster, writes, revision);
     const disk = this.disk(cluster);
     const ids = writes.flatMap(({ key }) => (isRecord(key) ? [key[1] ?? ""] : []));
     const before = new Map(ids.map((id) => [id, disk.records.get(id)]));
@@ -147,6 +151,13 @@ export class InvariantChecker {
     this.#records.committed(cluster, disk, writes);
     if (writes.some(({ key }) => isSecrets(key))) this.#ledger.stored(cluster, disk);
     this.#replication.committed(cluster, before, writes, begunAt);
+  }
+
+  /** The power failed, and this is left on the disk of `cluster`. */
+  lost(cluster: SimCluster, left: readonly Entry[]): void {
+    const view = new DiskView();
+    view.apply(left);
+    this.#disks.set(cluster.name, view);
   }
 
   /** Every secret that was given to anyone so far. */
@@ -165,6 +176,7 @@ export class InvariantChecker {
   check(cluster: SimCluster): void {
     const { host } = cluster;
     if (host === undefined) return;
+    this.#indexes.look(cluster);
     const { records, links, board } = host.internals;
     for (const peering of records.list()) {
       const { id, state } = peering;

@@ -27,6 +27,8 @@ const DAMAGE_TOLD = [
   ["catalog", "virtual-ip-damaged"],
 ] as const;
 
+const POWER_LOSSES = 3;
+
 /** Whose word counts of the node of a two-faced peer, one after another. */
 const TWO_FACED_TURNS = ["left", "right", "left"];
 
@@ -61,6 +63,7 @@ const SCENES = [
   "the mesh goes",
   "what is sent again is damaged",
   "what is not sent again is damaged",
+  "the power fails",
 ] as const;
 export type Scene = (typeof SCENES)[number];
 
@@ -184,6 +187,8 @@ export class Peace {
         return this.#damageWhatIsSentAgain(one, other, acceptor, dialer);
       case "what is not sent again is damaged":
         return this.#damageWhatIsNotSentAgain(one, acceptor, dialer);
+      case "the power fails":
+        return this.#losePower(one, other, acceptor, dialer);
       case "deaf":
         return this.#deaf(one);
       case "wrong nonces":
@@ -494,6 +499,34 @@ export class Peace {
     }
     await this.#within(10_000, `${importing.name} takes back the virtual address of ${name}`, () => !held());
     if (importing.host?.peerings.read(exporting.name) === undefined) await this.#peerAgain(acceptor, dialer);
+  }
+
+  /** Imports of which readers were told may be lost: they come again, and no reader is told their index for something else. */
+  async #losePower(
+    importing: SimCluster,
+    exporting: SimCluster,
+    acceptor: SimCluster,
+    dialer: SimCluster,
+  ): Promise<void> {
+    const world = this.#world;
+    for (let round = 0; round < POWER_LOSSES && !this.#failed; round++) {
+      const name = `power-${round}`;
+      await this.#offer(exporting, importing, name);
+      await this.#within(10_000, `${importing.name} imports ${name} of ${exporting.name}`, () => {
+        return (
+          importing.host?.imports.services({ peer: exporting.name }).some((service) => service.name === name) === true
+        );
+      });
+      world.crash(importing, importing.life, 1_000, "power-loss");
+      await world.runUntil(Number.POSITIVE_INFINITY, () => importing.host !== undefined || this.#failed);
+      // Something else is committed before the peer sends it again.
+      await world.settled(Promise.all([importing.host?.catalog.register({ node: name, address: "10.9.9.9" })]));
+      await world.settled(Promise.all([importing.host?.catalog.deregister({ node: name })]));
+      await this.#within(RECONNECT_MS, `L1: ${dialer.name} is back at ${acceptor.name}`, () => {
+        return this.#inStep(acceptor, dialer);
+      });
+    }
+    await world.settled(Promise.all([exporting.host?.catalog.deregister({ node: "late" })]));
   }
 
   /** Registers a service and exports everything to this peer. */

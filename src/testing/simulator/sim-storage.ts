@@ -29,7 +29,7 @@ export interface SimStorageOptions {
   /** Whether the next read fails. Default: never. */
   readonly failsToRead?: () => boolean;
   /** Sees every commit that took effect, and the virtual time at which its owner began it. */
-  readonly onCommit?: (writes: readonly Write[], begunAt: number) => void;
+  readonly onCommit?: (writes: readonly Write[], begunAt: number, revision: bigint) => void;
   /** How long the next operation takes, in virtual milliseconds. */
   readonly latencyMs: () => number;
   readonly crash: () => void;
@@ -104,7 +104,7 @@ export class SimStorage implements Storage {
 
   async #take(begunAt: number, ...[writes, ...rest]: Parameters<Storage["commit"]>): Promise<bigint> {
     const revision = await this.#options.disk.commit(writes, ...rest);
-    this.#options.onCommit?.(writes, begunAt);
+    this.#options.onCommit?.(writes, begunAt, revision);
     this.#options.damage?.written(writes);
     return revision;
   }

@@ -1,7 +1,6 @@
 import { errorText, PeeringError } from "../../errors.js";
 import { createHost, type PeeringHost } from "../../host/host.js";
 import { PeeringRecords } from "../../host/records.js";
-import { memoryStorage } from "../../storage/memory.js";
 import type { Write } from "../../storage/storage.js";
 import { plainSecretBox, type SecretBox, sealedSecretBox } from "../../trust/secret-box.js";
 import { fixedAuthority } from "../fixed-authority.js";
@@ -9,6 +8,7 @@ import type { MutableLife, SimCluster } from "./cluster.js";
 import { Damage } from "./damage.js";
 import { InvariantChecker } from "./invariants.js";
 import { Scheduler, SeededRandom, virtualClock } from "./scheduler.js";
+import { SimDisk } from "./sim-disk.js";
 import { SimLeadership } from "./sim-leadership.js";
 import { SimNetwork, type SimStream } from "./sim-network.js";
 import { type CommitFate, SimStorage } from "./sim-storage.js";
@@ -27,6 +27,9 @@ export interface SimWorldOptions {
   readonly crashAt: ForcedCrash | undefined;
   readonly onTrace: ((line: string) => void) | undefined;
 }
+
+/** How a process ends that does not end by itself. */
+export type CrashKind = "killed" | "power-loss";
 
 /** Clusters on one network in virtual time, and everything that is to be seen of them. */
 export class SimWorld {
@@ -57,6 +60,8 @@ export class SimWorld {
   scriptsUntil = 0;
   readonly #crashAt: ForcedCrash | undefined;
   readonly #onTrace: ((line: string) => void) | undefined;
+  /** By itself, so that it decides nothing else. */
+  readonly #power: SeededRandom;
   readonly #commits = new Map<SimCluster, number>();
   /** Since when these do not lead. */
   readonly #followers = new Map<SimCluster, number>();
@@ -67,6 +72,7 @@ export class SimWorld {
     this.#crashAt = crashAt;
     this.#onTrace = onTrace;
     this.random = new SeededRandom(seed);
+    this.#power = new SeededRandom(seed ^ 0x2545f491);
     this.network = new SimNetwork(this.scheduler, new SeededRandom(seed ^ 0x5bd1e995));
     this.checker = new InvariantChecker(
       (text) => this.note(`FAILURE ${text}`),
@@ -148,14 +154,31 @@ export class SimWorld {
     );
   }
 
-  crash(cluster: SimCluster, life: MutableLife, downMs: number = this.random.between(10, 30_000)): void {
+  /** @param kind - after a loss of power, commits that were not durable may be gone. */
+  crash(
+    cluster: SimCluster,
+    life: MutableLife,
+    downMs: number = this.random.between(10, 30_000),
+    kind: CrashKind = "killed",
+  ): void {
     if (!life.alive) return;
     life.alive = false;
+    this.#endDisk(cluster, kind);
     cluster.host = undefined;
     this.network.processDied(cluster.address);
     this.count("crash");
     this.note(`${cluster.name} crashes`);
     this.scheduler.after(downMs, () => this.start(cluster));
+  }
+
+  #endDisk(cluster: SimCluster, kind: CrashKind): void {
+    const { disk } = cluster;
+    const kept = kind === "killed" ? disk.relaxed : this.#power.below(disk.relaxed + 1);
+    if (kept < disk.relaxed) {
+      this.count("commits-lost-with-power");
+      this.note(`${cluster.name} loses ${disk.relaxed - kept} commits`);
+    }
+    this.checker.lost(cluster, disk.crashed(kept));
   }
 
   /** What one process sees of the disk of its cluster. */
@@ -167,7 +190,7 @@ export class SimWorld {
       damage: cluster.damage,
       fate: (writes) => this.#fateOf(cluster, writes),
       failsToRead: () => this.unreadableDisks.has(cluster) || (this.faults && this.random.chance(this.failRate)),
-      onCommit: (writes, begunAt) => this.checker.committed(cluster, writes, begunAt),
+      onCommit: (writes, begunAt, revision) => this.checker.committed(cluster, writes, begunAt, revision),
       latencyMs: () => this.random.between(0, this.diskMs),
       crash,
     });
@@ -237,7 +260,7 @@ export class SimWorld {
       name: `h${index}`,
       address,
       advertised: [address],
-      disk: memoryStorage(),
+      disk: new SimDisk(),
       damage: new Damage(),
       refusal: undefined,
       authority: fixedAuthority({
@@ -258,7 +281,9 @@ export class SimWorld {
     const random = new SeededRandom(this.random.below(2 ** 32));
     return createHost({
       datacenter: `dc${cluster.index}`,
-      storage: this.storage(cluster, life, () => this.crash(cluster, life)),
+      storage: this.storage(cluster, life, () =>
+        this.crash(cluster, life, undefined, this.#power.chance(0.3) ? "power-loss" : "killed"),
+      ),
       transport: this.network.transport(cluster.address, life),
       authority: cluster.authority,
       leadership: cluster.leadership,
