@@ -18,6 +18,7 @@ import type {
 import { plainSecretBox } from "../../../src/trust/secret-box.js";
 import type { OpenMessage } from "../../../src/wire/messages.js";
 import type { Status } from "../../../src/wire/status.js";
+import type { Site, World } from "../../support/world.js";
 
 /** Different bytes at every call, the same in every run. */
 export function seededRandom(seed = 1): Random {
@@ -146,3 +147,20 @@ export function tokenOf(peerId: string, changed: Partial<EstablishingToken> = {}
 }
 
 export const REMOTE = { partition: "", datacenter: "dc2", locality: { region: "r", zone: "z" } };
+
+/** Another process on the disk of a host, which hears of it only by reading again. */
+export async function elsewhere(
+  world: World,
+  site: Site,
+  work: (records: PeeringRecords) => Promise<unknown>,
+): Promise<void> {
+  const records = await PeeringRecords.open({
+    storage: site.disk,
+    clock: { wall: () => world.scheduler.now },
+    random: seededRandom(9),
+    secretBox: plainSecretBox,
+    trustDomain: site.authority.trustDomain,
+  });
+  await work(records);
+  await records[Symbol.asyncDispose]();
+}

@@ -1,14 +1,13 @@
 import assert from "node:assert/strict";
 import { describe, it } from "node:test";
 import { encodePeering } from "../../../src/host/record-codec.js";
-import { PeeringRecords } from "../../../src/host/records.js";
+import type { PeeringRecords } from "../../../src/host/records.js";
 import type { Peering, Role } from "../../../src/peering/peering.js";
 import { fixedRootPems } from "../../../src/testing/fixed-roots.js";
 import { TokenCodec } from "../../../src/token/token-codec.js";
-import { plainSecretBox } from "../../../src/trust/secret-box.js";
 import { exchange, REMOTE } from "../../support/messages.js";
 import { MovableLeadership, peered, type Site, World } from "../../support/world.js";
-import { judged, seededRandom } from "./records-fixture.js";
+import { elsewhere, judged } from "./records-fixture.js";
 
 // Each cell of the table of the state machine that a host can reach, at a host: `npm run mutate:table` changes one cell after
 // another and runs this.
@@ -81,19 +80,6 @@ async function goes({ world, site, name, id }: Scene, record: boolean): Promise<
   if (record) await world.until(() => records.byId(id) === undefined, "and at last the record", 70_000);
   else await world.pass(1_000);
   assert.equal(records.byId(id) === undefined, record);
-}
-
-/** Another process on the disk of a host, which hears of it by reading again. */
-async function elsewhere({ world, site }: Scene, work: (records: PeeringRecords) => Promise<unknown>): Promise<void> {
-  const records = await PeeringRecords.open({
-    storage: site.disk,
-    clock: { wall: () => world.scheduler.now },
-    random: seededRandom(9),
-    secretBox: plainSecretBox,
-    trustDomain: site.authority.trustDomain,
-  });
-  await work(records);
-  await records[Symbol.asyncDispose]();
 }
 
 async function refresh({ world, site }: Scene): Promise<void> {
@@ -378,7 +364,7 @@ describe("a stream that is opened", () => {
 
     const gone = await scene("living", "acceptor");
     const last = await gone.world.result(exchangeOf(gone, gone.unused));
-    await elsewhere(gone, async (others) => {
+    await elsewhere(gone.world, gone.site, async (others) => {
       await others.markDeleting(gone.name);
       await others.remove(gone.id);
     });
@@ -449,7 +435,7 @@ describe("resumed", () => {
   it("leaves the stream of an acceptor as it is when another process has written its record", async () => {
     const at = await scene("living", "acceptor");
     const opens = at.world.messages(at.other, "open").length;
-    await elsewhere(at, (others) => others.generateToken({ peerName: at.name }));
+    await elsewhere(at.world, at.site, (others) => others.generateToken({ peerName: at.name }));
     await refresh(at);
     await at.world.pass(60_000);
     assert.equal(at.site.state(at.name), "active");
@@ -471,7 +457,7 @@ describe("resumed", () => {
 
     it(`tells the peer of ${ONE[role]} that another process deletes`, async () => {
       const at = await scene("living", role);
-      await elsewhere(at, (others) => others.markDeleting(at.name));
+      await elsewhere(at.world, at.site, (others) => others.markDeleting(at.name));
       await refresh(at);
       await at.world.until(() => at.other.state(at.site.name) === "terminated", "it is told", 20_000);
       assert.equal(at.world.messages(at.site, "terminated").length, 1);
@@ -481,7 +467,7 @@ describe("resumed", () => {
       for (const end of ["terminate", "remove"] as const) {
         const at = await scene("living", role);
         const { links, dialer } = at.site.host.internals;
-        await elsewhere(at, async (others) => {
+        await elsewhere(at.world, at.site, async (others) => {
           if (end === "terminate") return others.terminate(at.id);
           await others.markDeleting(at.name);
           return others.remove(at.id);
@@ -498,7 +484,7 @@ describe("resumed", () => {
     for (const end of ["delete", "terminate", "remove"] as const) {
       const at = await scene("living", "dialer");
       await waiting(at);
-      await elsewhere(at, async (others) => {
+      await elsewhere(at.world, at.site, async (others) => {
         if (end === "terminate") return others.terminate(at.id);
         const marked = await others.markDeleting(at.name);
         return end === "remove" ? others.remove(at.id) : marked;

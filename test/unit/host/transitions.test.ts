@@ -1,10 +1,8 @@
 import assert from "node:assert/strict";
 import { describe, it } from "node:test";
-import { PeeringRecords } from "../../../src/host/records.js";
 import type { PeeringTransition } from "../../../src/host/transitions.js";
-import { plainSecretBox } from "../../../src/trust/secret-box.js";
 import { peer, type Site, World } from "../../support/world.js";
-import { seededRandom } from "./records-fixture.js";
+import { elsewhere } from "./records-fixture.js";
 
 function follow(site: Site): readonly PeeringTransition[] {
   const seen: PeeringTransition[] = [];
@@ -19,17 +17,9 @@ function told(transitions: readonly PeeringTransition[]): readonly string[] {
   );
 }
 
-/** Another process on the same disk, of which the host hears by reading again. */
-async function elsewhere(world: World, site: Site, work: (records: PeeringRecords) => Promise<unknown>): Promise<void> {
-  const records = await PeeringRecords.open({
-    storage: site.disk,
-    clock: { wall: () => world.scheduler.now },
-    random: seededRandom(9),
-    secretBox: plainSecretBox,
-    trustDomain: site.authority.trustDomain,
-  });
-  await work(records);
-  await records[Symbol.asyncDispose]();
+/** Another process, of which the host hears by reading again. */
+async function followed(world: World, site: Site, work: Parameters<typeof elsewhere>[2]): Promise<void> {
+  await elsewhere(world, site, work);
   await world.result(site.host.internals.records.refresh());
 }
 
@@ -72,8 +62,8 @@ describe("peerings.onTransition", () => {
     const world = new World();
     const site = await world.site("site");
     const seen = follow(site);
-    await elsewhere(world, site, (records) => records.generateToken({ peerName: "west", meta: { team: "a" } }));
-    await elsewhere(world, site, (records) => records.markDeleting("west"));
+    await followed(world, site, (records) => records.generateToken({ peerName: "west", meta: { team: "a" } }));
+    await followed(world, site, (records) => records.markDeleting("west"));
     assert.deepEqual(told(seen).slice(0, 2), [
       "? initial>pending: id manualServerAddresses meta name peerCaPems peerId peerServerAddresses peerServerName remote state",
       "? pending>deleting: deletedAt meta state",
