@@ -137,11 +137,11 @@ export class CatalogDraft implements AppliedDraft {
     this.#judged(judge, () => {
       const { node, service, checks } = registration;
       const nodeKey = lowerCase(node.name);
-      const serviceKey = service === undefined ? undefined : lowerCase(service.id);
       for (const check of checks) {
         if (check.serviceId === "") continue;
-        const owner = lowerCase(check.serviceId);
-        if (owner !== serviceKey && this.#instance(nodeKey, owner) === undefined) {
+        // As it is written, in Consul too: elsewhere ids compare without case.
+        const known = this.#instance(nodeKey, lowerCase(check.serviceId))?.service.id;
+        if (check.serviceId !== service?.id && check.serviceId !== known) {
           throw invalid(`Unknown service ID '${check.serviceId}' for check ID '${check.checkId}'`);
         }
       }

@@ -44,6 +44,9 @@ function sameAddress(left: ServiceAddress, right: ServiceAddress): boolean {
   return left.address === right.address && left.port === right.port;
 }
 
+/** A locality that says nothing; a node that has this one is written again for no other reason. */
+const NOWHERE: Locality = { region: "", zone: "" };
+
 function sameLocality(left: Locality | undefined, right: Locality | undefined): boolean {
   return left === right || (left?.region === right?.region && left?.zone === right?.zone);
 }
@@ -107,7 +110,7 @@ export function sameNode(left: Node, right: Node): boolean {
       left.datacenter === right.datacenter &&
       sameMap(left.taggedAddresses, right.taggedAddresses, identical) &&
       sameMap(left.meta, right.meta, identical) &&
-      sameLocality(left.locality, right.locality))
+      sameLocality(left.locality ?? NOWHERE, right.locality ?? NOWHERE))
   );
 }
 

@@ -278,6 +278,11 @@ export const registrationCases: readonly RegistrationCase[] = [
   service({ Connect: { SidecarService: { Connect: { SidecarService: {}, Foo: 1 } } } }),
   service({ Port: 1, Connect: { Native: true, PeerMeta: { Foo: 1 } } }),
   // What a check runs, and what it is called.
+  node({ Node: "n5", Service: { ID: "Spelled", Service: "s" } }),
+  node({ Node: "n5", Check: { Name: "c", ServiceID: "SPELLED" } }),
+  node({ Node: "n5", Check: { Name: "c", ServiceID: "Spelled" } }),
+  node({ Node: "n6", Service: { ID: "Spelled", Service: "s" }, Check: { Name: "c", ServiceID: "spelled" } }),
+  node({ Node: "n5", Service: { ID: "SPELLED", Service: "s" }, Check: { Name: "c", ServiceID: "Spelled" } }),
   ownCheck({ TTL: "1s", ServiceID: "nobody" }),
   ownCheck({ TTL: "1s", service_id: "nobody" }),
   own({ Check: { TTL: "1h", Status: "passing" } }),

@@ -196,7 +196,10 @@ describe("catalog", () => {
       assert.equal(storage.commits, 0);
       assert.deepEqual(catalog.nodes(), []);
       await catalog.register({ ...n1, service: { name: "web", tags: ["v1"] } });
-      await catalog.register({ ...n1, check: { checkId: "c", serviceId: "WEB", serviceName: "lie" } });
+      await catalog.register({ ...n1, check: { checkId: "c", serviceId: "web", serviceName: "lie" } });
+      await assert.rejects(catalog.register({ ...n1, check: { checkId: "d", serviceId: "WEB" } }), {
+        message: "Unknown service ID 'WEB' for check ID 'd'",
+      });
       const [check] = catalog.serviceChecks("web");
       assert.deepEqual([check?.serviceName, check?.serviceTags], ["web", ["v1"]]);
     });
@@ -705,8 +708,8 @@ class Model {
     return checks.some(
       ({ serviceId }) =>
         serviceId !== "" &&
-        serviceId.toLowerCase() !== service?.id.toLowerCase() &&
-        this.service(node.name.toLowerCase(), serviceId) === undefined,
+        serviceId !== service?.id &&
+        this.service(node.name.toLowerCase(), serviceId)?.value.service.id !== serviceId,
     );
   }
 
