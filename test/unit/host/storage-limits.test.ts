@@ -85,6 +85,7 @@ describe("hosts on storages with small limits", () => {
     await b.peerings.establish({ peerName: "a", token: await a.peerings.generateToken({ peerName: "b" }) });
     await eventually(() => b.imports.services({ peer: "a" }).length === 1, "the other one is imported");
     await eventually(() => a.peerings.read("b")?.status.withheldServices.has("large") === true, "the exporter is told");
+    assert.equal(b.incidents.counts().get("storage-limit"), undefined, "the storage was not asked for it");
     assert.deepEqual(
       b.imports.services({ peer: "a" }).map(({ name }) => name),
       ["s1"],
