@@ -246,10 +246,10 @@ export {
 } from "./trust/provided-authority.js";
 export { plainSecretBox, type SecretBox, sealedSecretBox } from "./trust/secret-box.js";
 export {
-  bundleRemoval,
-  bundleWrite,
   TrustBundleStore,
   type TrustBundleStoreOptions,
+  TrustBundles,
+  type TrustBundlesOptions,
   type TrustBundleView,
 } from "./trust/trust-bundle-store.js";
 export type { WithheldReason } from "./trust/trust-domains.js";

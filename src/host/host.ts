@@ -1,16 +1,8 @@
 import { createHash } from "node:crypto";
 import type { CatalogSource } from "../catalog/catalog-source.js";
 import { serverAddressesToSend } from "../catalog/server-addresses.js";
-import {
-  type Clock,
-  type Logger,
-  type Random,
-  silentLogger,
-  sleep,
-  systemClock,
-  systemRandom,
-} from "../environment.js";
-import { errorText, PeeringError } from "../errors.js";
+import { type Clock, type Logger, type Random, silentLogger, systemClock, systemRandom } from "../environment.js";
+import { PeeringError } from "../errors.js";
 import { Incidents } from "../incidents.js";
 import type { ExportedResource } from "../replication/types.js";
 import type { Storage } from "../storage/storage.js";
@@ -20,7 +12,7 @@ import type { CertificateAuthority } from "../trust/authority.js";
 import { type BuiltInAuthority, builtInAuthority, isBuiltIn } from "../trust/built-in-authority.js";
 import { plainSecretBox } from "../trust/secret-box.js";
 import { ServerCertificate } from "../trust/server-certificate.js";
-import { TrustBundleStore } from "../trust/trust-bundle-store.js";
+import { TrustBundles } from "../trust/trust-bundle-store.js";
 import { type RemoteInfo, ResourceId, ResourceUrl } from "../wire/messages.js";
 import { encodeServerAddresses, encodeTrustBundle } from "../wire/resources.js";
 import { AgentChecks } from "./agent-checks.js";
@@ -59,8 +51,6 @@ import {
 import { VirtualIpClaims } from "./virtual-ip-claims.js";
 
 /** Waits before records that may be out of date are read again. */
-const FIRST_REFRESH_MS = 1_000;
-const LONGEST_REFRESH_MS = 60_000;
 
 /**
  * A cluster in this process: peerings with others, its own services and exports, and what it imports.
@@ -86,7 +76,7 @@ export class PeeringHost implements AsyncDisposable {
   readonly imports: Imports;
   /** Questions about services that are kept under a name, for HTTP and DNS. */
   readonly queries: PreparedQueries;
-  readonly trustBundles: TrustBundleStore;
+  readonly trustBundles: TrustBundles;
   readonly authority: CertificateAuthority;
   /** The authority where it is a built-in one, and can be configured; undefined: the program that runs this host keeps its own. */
   readonly builtInAuthority: BuiltInAuthority | undefined;
@@ -153,7 +143,7 @@ export interface HostParts {
   readonly imports: Imports;
   readonly queries: PreparedQueries;
   readonly leadership: Leadership;
-  readonly trustBundles: TrustBundleStore;
+  readonly trustBundles: TrustBundles;
   readonly listener: Listener | undefined;
   readonly incidents: Incidents;
   readonly internals: PeeringHost["internals"];
@@ -210,24 +200,7 @@ async function composeHost(options: HostOptions, opened: AsyncDisposable[]): Pro
   const authority: CertificateAuthority = open(
     options.authority ?? (await builtInAuthority({ storage, clock, random, secretBox, logger, incidents })),
   );
-  const trustBundles = open(await TrustBundleStore.open({ storage, authority, logger, incidents }));
   const stop = new AbortController();
-  let refreshing = false;
-  const refresh = async (): Promise<void> => {
-    if (refreshing) return;
-    refreshing = true;
-    for (let waitMs = FIRST_REFRESH_MS; !stop.signal.aborted; waitMs = Math.min(2 * waitMs, LONGEST_REFRESH_MS)) {
-      await sleep(clock, waitMs, stop.signal).catch(() => {});
-      if (stop.signal.aborted) break;
-      try {
-        await records.refresh();
-        break;
-      } catch (error) {
-        logger.error("failed to read the peerings again", { error: errorText(error) });
-      }
-    }
-    refreshing = false;
-  };
   const records: PeeringRecords = open(
     await PeeringRecords.open({
       storage,
@@ -235,11 +208,12 @@ async function composeHost(options: HostOptions, opened: AsyncDisposable[]): Pro
       random,
       secretBox,
       trustDomain: authority.trustDomain,
-      trustBundles,
       identityLimits: limits,
-      onStale: () => void refresh(),
+      incidents,
     }),
   );
+  const trustBundles = open(new TrustBundles(records.trustDomains, { authority, logger, incidents }));
+  records.onBundlesChange((withheld) => trustBundles.changed(withheld));
   const configEntries = open(await ConfigEntries.open({ storage, datacenter, limits, incidents, secretBox, clock }));
   const queries = open(await PreparedQueries.open({ storage, random, limits, incidents, secretBox, clock }));
   const catalog = open(await Catalog.open({ storage, datacenter, limits, incidents, clock }));

@@ -327,6 +327,8 @@ export class ImportStore implements AsyncDisposable {
           await this.#storage.commit(together, expect);
         }
       }
+      // What was claimed for a commit that was refused.
+      await this.#release(peer, [...peer.addressed]);
     });
   }
 

@@ -1,7 +1,6 @@
 import { PeeringError } from "../errors.js";
 import type { Peering, StoredState } from "../peering/peering.js";
 import type { SecretsRow } from "../peering/secrets.js";
-import type { Entry } from "../storage/storage.js";
 import type { RemoteInfo } from "../wire/messages.js";
 
 // The stored form is JSON: records are small, few and worth reading in a dump. A record holds no `modifyIndex`, and no
@@ -13,16 +12,15 @@ export function encodePeering(peering: Peering): Uint8Array {
   return encode(createIndex === 0n ? fields : { ...fields, createIndex: createIndex.toString() });
 }
 
-/** @throws {PeeringError} `storage-failed`: the entry holds no record; the message names its key. */
-export function decodePeering(entry: Entry): Peering {
-  const fields = new Fields(entry, entry.value);
+/** @throws {PeeringError} `storage-failed`: it is no record of this id. */
+export function decodePeering(id: string, value: Uint8Array, revision: bigint): Peering {
+  const fields = new Fields(value);
   const state = fields.text("state");
   if (!isStoredState(state)) throw fields.corrupt("state");
   const deletedAt = fields.optional("deletedAt", (name) => fields.number(name));
   if ((deletedAt !== undefined) !== (state === "deleting")) throw fields.corrupt("deletedAt");
   const createIndex = fields.optional("createIndex", (name) => fields.index(name));
-  const id = fields.text("id");
-  if (id === "" || id !== entry.key.at(-1)) throw fields.corrupt("id");
+  if (id === "" || fields.text("id") !== id) throw fields.corrupt("id");
   const name = fields.text("name");
   if (name === "") throw fields.corrupt("name");
   return {
@@ -37,8 +35,8 @@ export function decodePeering(entry: Entry): Peering {
     peerServerAddresses: fields.texts("peerServerAddresses"),
     manualServerAddresses: fields.texts("manualServerAddresses"),
     remote: decodeRemote(fields.inner("remote")),
-    createIndex: createIndex ?? entry.revision,
-    modifyIndex: entry.revision,
+    createIndex: createIndex ?? revision,
+    modifyIndex: revision,
   };
 }
 
@@ -48,9 +46,9 @@ export function encodeSecrets(row: SecretsRow): Uint8Array {
   return encode({ role: row.role, sealedActive: Buffer.from(row.sealedActive).toString("base64") });
 }
 
-/** @throws {PeeringError} `storage-failed`: the entry holds no secrets; the message names its key, and nothing else. */
-export function decodeSecrets(entry: Entry): SecretsRow {
-  const fields = new Fields(entry, entry.value);
+/** @throws {PeeringError} `storage-failed`: it holds no secrets; the message says nothing of what it holds. */
+export function decodeSecrets(value: Uint8Array): SecretsRow {
+  const fields = new Fields(value);
   const role = fields.text("role");
   if (role === "dialer") {
     const sealedActive = new Uint8Array(Buffer.from(fields.text("sealedActive"), "base64"));
@@ -85,19 +83,16 @@ function isStoredState(state: string): state is StoredState {
 
 /** Fields of a stored JSON object, each checked as it is read. */
 class Fields {
-  readonly #entry: Entry;
   readonly #values: ReadonlyMap<string, unknown>;
 
-  constructor(entry: Entry, source: unknown) {
-    this.#entry = entry;
+  constructor(source: unknown) {
     const value = source instanceof Uint8Array ? this.#parse(source) : source;
     if (typeof value !== "object" || value === null || Array.isArray(value)) throw this.corrupt("value");
     this.#values = new Map(Object.entries(value));
   }
 
   corrupt(field: string): PeeringError {
-    const key = this.#entry.key.join("/");
-    return new PeeringError("storage-failed", `stored entry ${key} is corrupt: bad ${field}`, {
+    return new PeeringError("storage-failed", `bad ${field}`, {
       remedy: "Restore the data from a backup, or remove the entry and establish the peering again.",
     });
   }
@@ -146,7 +141,7 @@ class Fields {
   }
 
   inner(name: string): Fields {
-    return new Fields(this.#entry, this.#values.get(name));
+    return new Fields(this.#values.get(name));
   }
 
   optional<T>(name: string, read: (name: string) => T): T | undefined {

@@ -1,10 +1,10 @@
-import { Mutex } from "../base/mutex.js";
 import { type Clock, type Random, randomId } from "../environment.js";
 import { errorText, PeeringError } from "../errors.js";
+import type { Incidents } from "../incidents.js";
 import { nameKey, validatePeeringMeta, validatePeerName } from "../peering/names.js";
-import { isActive, type Peering, roleOf, type TrustBundle } from "../peering/peering.js";
+import { isActive, type Peering, type TrustBundle } from "../peering/peering.js";
 import { type PeeringWrite, writePeering } from "../peering/peering-write.js";
-import { RecordTables } from "../peering/record-tables.js";
+import type { RecordTables } from "../peering/record-tables.js";
 import {
   digestSecret,
   matchStreamSecret,
@@ -34,27 +34,18 @@ import {
   type RecordChanges,
   type StepMaterial,
 } from "../peering/transactions.js";
-import {
-  PEERING_GATES_PREFIX,
-  PEERING_NAMES_PREFIX,
-  PEERING_SECRETS_PREFIX,
-  PEERINGS_PREFIX,
-} from "../storage/keys.js";
-import type { Expectation, Key, Storage, Write } from "../storage/storage.js";
+import { gateKey, PEERINGS_PREFIX } from "../storage/keys.js";
+import { Replica } from "../storage/replica.js";
+import type { Expectation, Storage } from "../storage/storage.js";
 import type { SecretBox } from "../trust/secret-box.js";
-import {
-  bundleRemoval,
-  bundleWrite,
-  readTrustBundle,
-  readTrustBundles,
-  validateBundle,
-} from "../trust/trust-bundle-store.js";
-import { claimedSince, type StoredClaim, TrustDomains } from "../trust/trust-domains.js";
+import { expendableBundles, validateBundle } from "../trust/trust-bundle-store.js";
+import type { TrustDomains } from "../trust/trust-domains.js";
 import type { OpenMessage, RemoteInfo } from "../wire/messages.js";
 import { defaultIdentityLimits, type IdentityLimits } from "../wire/resources.js";
 import { StatusCode } from "../wire/status.js";
 import { isUuid } from "../wire/uuid.js";
-import { decodePeering, decodeSecrets, encodePeering, encodeSecrets } from "./record-codec.js";
+import { moveFormerRows } from "./former-peerings.js";
+import { type CommittedRows, HeldPeerings } from "./held-peerings.js";
 import { changedFields, type PeeringTransition } from "./transitions.js";
 
 /** A change of one record. */
@@ -116,7 +107,7 @@ export interface HostTask {
 
 export interface PeeringRecordsOptions {
   readonly storage: Storage;
-  readonly clock: Pick<Clock, "wall">;
+  readonly clock: Clock;
   readonly random: Random;
   /** For the one secret that must be readable again: the dialer's. */
   readonly secretBox: SecretBox;
@@ -124,16 +115,12 @@ export interface PeeringRecordsOptions {
   readonly identityLimits?: IdentityLimits;
   /** Our own, which no peer may claim. */
   readonly trustDomain: string;
-  /** Told of every bundle that was committed (undefined: removed). */
-  readonly trustBundles?: { committed(peerName: string, bundle: TrustBundle | undefined, revision: bigint): void };
-  /** Memory may be behind the storage, and reading it again failed: {@link PeeringRecords.refresh} is to be tried again. */
-  readonly onStale?: () => void;
+  /** Told of damaged bundles and of a storage that cannot be followed. Default: nobody. */
+  readonly incidents?: Incidents;
 }
 
 /** A row with a sealed secret takes less. */
 const SEALED_BYTES = 1_024;
-/** Tried so often when another process on the same storage was faster (D-17: the race of two first tokens). */
-const CONFLICT_TRIES = 4;
 const RANDOM_TRIES = 100;
 
 /** How storage errors are wrapped for callers of a step. Refusals of the state machine have their full text already. */
@@ -168,48 +155,61 @@ interface Plan<T> {
  */
 export class PeeringRecords implements AsyncDisposable {
   readonly #options: PeeringRecordsOptions;
-  readonly #writes = new Mutex();
+  readonly #held: HeldPeerings;
+  readonly #replica: Replica;
   readonly #listeners = new Set<(peeringId: string, change: PeeringChange) => void>();
   #perform: (task: HostTask) => void = () => {};
   readonly #transitionListeners = new Set<(transition: PeeringTransition) => void>();
   readonly #feeds = new Set<Feed>();
-  #tables: Tables;
-  readonly #bundleListeners = new Set<() => void>();
-  #index = 0n;
-  #bundleIndex = 0n;
-  /** Memory may be behind storage: read it again before the next step. */
-  #stale = true;
+  readonly #bundleListeners = new Set<(withheld: readonly string[]) => void>();
+  #index: bigint;
+  #bundleIndex: bigint;
   #closed = false;
 
-  private constructor(options: PeeringRecordsOptions) {
+  private constructor(options: PeeringRecordsOptions, held: HeldPeerings, replica: Replica) {
     this.#options = options;
-    this.#tables = new Tables(options.trustDomain);
+    this.#held = held;
+    this.#replica = replica;
+    this.#index = replica.revision;
+    this.#bundleIndex = replica.revision;
+    held.onForeign = (rows, revision) => this.#follow(rows, revision);
   }
 
   /**
-   * Reads the stored records.
-   * @throws {PeeringError} `storage-failed`: the storage cannot be read, or an entry is corrupt (its key is named).
+   * Reads the stored records, and follows what other processes make of them.
+   * @throws {PeeringError} `storage-failed`: the storage cannot be read, or an entry is damaged (its key is named).
    */
   static async open(options: PeeringRecordsOptions): Promise<PeeringRecords> {
-    const records = new PeeringRecords(options);
-    await records.refresh();
+    const { storage, trustDomain, clock, incidents } = options;
+    await moveFormerRows(storage);
+    const held = new HeldPeerings(trustDomain);
+    const replica = await Replica.open({
+      storage,
+      prefix: PEERINGS_PREFIX,
+      rowName: "peering entry",
+      contents: held,
+      expendable: expendableBundles(([, type]) => type === "bundle"),
+      clock,
+      incidents,
+    });
+    const records = new PeeringRecords(options, held, replica);
     await records.#sealAnew();
     return records;
   }
 
   /** All records, by name. */
   list(): readonly Peering[] {
-    return [...this.#tables.peerings.values()].sort(byName);
+    return [...this.#held.peerings.values()].sort(byName);
   }
 
   /** The record of that name, compared without case. */
   byName(name: string): Peering | undefined {
-    return this.#tables.byName(name);
+    return this.#held.byName(name);
   }
 
   /** The record of that local id. */
   byId(id: string): Peering | undefined {
-    return this.#tables.peerings.get(id);
+    return this.#held.peerings.get(id);
   }
 
   /** Revision of the last change of any record; after a start, that of the storage. It only grows. */
@@ -220,26 +220,31 @@ export class PeeringRecords implements AsyncDisposable {
   /** Acceptors whose last token is unused, by name. */
   outstandingTokens(): readonly Peering[] {
     return this.list().filter((peering) => {
-      const row = this.#tables.secrets.get(peering.id);
+      const row = this.#held.secrets.get(peering.id);
       return isActive(peering) && row?.role === "acceptor" && row.establishment !== "";
     });
   }
 
   /** @internal What the simulator checks its invariants on: records, secrets, bundles. */
   get tables(): RecordTables {
-    return this.#tables;
+    return this.#held;
+  }
+
+  /** Which trust bundles may be told. */
+  get trustDomains(): TrustDomains {
+    return this.#held.domains;
   }
 
   /** The trust bundle of that peer; undefined where there is none, or it names a trust domain that it may not name. */
   trustBundle(peerName: string): TrustBundle | undefined {
     const key = nameKey(peerName);
-    return this.#tables.domains.withheld(key) === undefined ? this.#tables.bundles.get(key) : undefined;
+    return this.#held.domains.withheld(key) === undefined ? this.#held.bundles.get(key) : undefined;
   }
 
   /** Revision since when that peer's trust bundle is told as it is; where there is none, of the last change of any bundle. */
   trustBundleIndex(peerName: string): bigint {
     const key = nameKey(peerName);
-    const revision = this.#tables.domains.withheld(key) ? undefined : this.#tables.bundleRevisions.get(key);
+    const revision = this.#held.domains.withheld(key) ? undefined : this.#held.bundleRevisions.get(key);
     return revision ?? this.#bundleIndex;
   }
 
@@ -250,7 +255,7 @@ export class PeeringRecords implements AsyncDisposable {
 
   /** All trust bundles that {@link trustBundle} tells, by peer name. */
   trustBundles(): readonly TrustBundle[] {
-    const told = [...this.#tables.bundles].filter(([key]) => this.#tables.domains.withheld(key) === undefined);
+    const told = [...this.#held.bundles].filter(([key]) => this.#held.domains.withheld(key) === undefined);
     return told.sort(([a], [b]) => compare(a, b)).map(([, bundle]) => bundle);
   }
 
@@ -261,8 +266,8 @@ export class PeeringRecords implements AsyncDisposable {
    */
   expectation(id: string): readonly Expectation[] {
     const peering = this.byId(id);
-    const revision = isActive(peering) ? this.#tables.gates.get(id) : undefined;
-    return [{ key: [...PEERING_GATES_PREFIX, id], revision: revision ?? NEVER }];
+    const revision = isActive(peering) ? this.#held.gates.get(id) : undefined;
+    return [{ key: gateKey(id), revision: revision ?? NEVER }];
   }
 
   /**
@@ -271,8 +276,8 @@ export class PeeringRecords implements AsyncDisposable {
    */
   inactiveExpectation(id: string): readonly Expectation[] {
     const peering = this.byId(id);
-    const revision = peering === undefined || isActive(peering) ? undefined : this.#tables.gates.get(id);
-    return [{ key: [...PEERING_GATES_PREFIX, id], revision: revision ?? NEVER }];
+    const revision = peering === undefined || isActive(peering) ? undefined : this.#held.gates.get(id);
+    return [{ key: gateKey(id), revision: revision ?? NEVER }];
   }
 
   /**
@@ -281,8 +286,8 @@ export class PeeringRecords implements AsyncDisposable {
    * @throws {PeeringError} `invalid-argument`: the secret was sealed with another key.
    */
   async dialable(id: string): Promise<Dialable | undefined> {
-    await this.#current();
-    const row = this.#tables.secrets.get(id);
+    await this.#replica.current();
+    const row = this.#held.secrets.get(id);
     const peering = this.byId(id);
     if (peering === undefined || row?.role !== "dialer" || !isDialed(peering)) return undefined;
     return { peering, streamSecret: this.#unseal(row.sealedActive) };
@@ -383,12 +388,12 @@ export class PeeringRecords implements AsyncDisposable {
     const id = peerId.toLowerCase();
     const establishment = digestSecret(establishmentSecret);
     try {
-      await this.#current();
+      await this.#replica.current();
     } catch (error) {
       throw prefixed("failed to read peering secret", error, StatusCode.Internal);
     }
     // Looked at before the queue of writes as well: a flood of wrong secrets costs no more than a comparison.
-    const row = this.#tables.secrets.get(id);
+    const row = this.#held.secrets.get(id);
     const right = row?.role === "acceptor" && sameSecret(row.establishment, establishment);
     transition(right ? this.byId(id) : undefined, { type: "secret-exchanged" });
     return this.#write((tables) => {
@@ -418,7 +423,7 @@ export class PeeringRecords implements AsyncDisposable {
     const given = digestSecret(open.streamSecretId);
     let event: PeeringEvent;
     try {
-      await this.#current();
+      await this.#replica.current();
       event = this.#openEvent(id, open, given);
     } catch {
       // Memory could not be read again, or the dialer's secret could not be unsealed.
@@ -465,7 +470,7 @@ export class PeeringRecords implements AsyncDisposable {
       const { trustDomain, rootPems, exportedPartition } = validateBundle(bundle, this.#options.identityLimits);
       const step = transition(peering, { type: "trust-bundle-received", name, rootPems, servers });
       const written = { peerName: name, trustDomain, rootPems, exportedPartition };
-      this.#tables.domains.requireFree(nameKey(name), written);
+      this.#held.domains.requireFree(nameKey(name), written);
       return this.#plan(tables, step, () => {}, { bundle: written });
     });
   }
@@ -597,8 +602,12 @@ export class PeeringRecords implements AsyncDisposable {
     return () => this.#transitionListeners.delete(listener);
   }
 
-  /** Calls `listener` at once after each commit that changed a trust bundle. It must not throw. @returns Ends it. */
-  onBundlesChange(listener: () => void): () => void {
+  /**
+   * Calls `listener` at once after each commit that changed a trust bundle, with the names of peers whose bundles are withheld
+   * since then. It must not throw.
+   * @returns Ends it.
+   */
+  onBundlesChange(listener: (withheld: readonly string[]) => void): () => void {
     this.#bundleListeners.add(listener);
     return () => this.#bundleListeners.delete(listener);
   }
@@ -627,21 +636,16 @@ export class PeeringRecords implements AsyncDisposable {
     }
   }
 
-  /** Reads everything again, and reports what another process on the same storage changed. */
-  async refresh(): Promise<void> {
-    await this.#writes.run(() => this.#load());
-  }
-
   /** Waits for the writes under way and ends every feed. The storage is the caller's and stays open. */
   async [Symbol.asyncDispose](): Promise<void> {
     this.#closed = true;
-    await this.#writes.idle();
+    await this.#replica[Symbol.asyncDispose]();
     for (const feed of this.#feeds) feed.end();
   }
 
   #openEvent(id: string, open: OpenMessage, given: SecretDigest): PeeringEvent {
     const { peerId } = open;
-    const row = this.#tables.secrets.get(id);
+    const row = this.#held.secrets.get(id);
     const match = row === undefined ? undefined : this.#match(row, given);
     if (match === "active") return { type: "opened-with-active-secret", peerId };
     if (match === undefined) {
@@ -706,7 +710,7 @@ export class PeeringRecords implements AsyncDisposable {
   /** Seals as the box does it today. A secret that it cannot open stays as it is; dialing with it fails and says why. */
   async #sealAnew(): Promise<void> {
     const { writes, bytes } = this.#options.storage.limits;
-    const together = Math.max(1, Math.floor(Math.min(writes, bytes / SEALED_BYTES)));
+    const together = Math.max(1, Math.floor(Math.min(writes - 1, bytes / SEALED_BYTES)));
     while ((await this.#sealSome(together)) === together);
   }
 
@@ -735,43 +739,31 @@ export class PeeringRecords implements AsyncDisposable {
     return new TextDecoder().decode(this.#options.secretBox.open(sealed));
   }
 
-  /** Waits until memory is known to be what storage holds, where that is in doubt. */
-  async #current(): Promise<void> {
-    if (this.#closed) throw new PeeringError("closed", "the peering records are closed");
-    if (this.#stale) {
-      await this.#writes.run(async () => {
-        if (this.#stale) await this.#load();
-      });
-    }
-  }
-
   /**
    * One step: planned over the tables as they are, committed as a whole, then kept in memory and reported. Planned again
    * when another process was faster.
    * @param wrapping - of failures of the storage.
    */
-  #write<T>(plan: (tables: RecordTables) => Plan<T>, wrapping?: Wrapping): Promise<T> {
-    return this.#writes.run(async () => {
-      if (this.#closed) throw new PeeringError("closed", "the peering records are closed");
-      for (let attempt = 1; ; attempt++) {
-        if (this.#stale) await wrapped(wrapping, () => this.#load());
-        const planned = plan(this.#tables);
-        if (isUnchanged(planned.changes)) return this.#done(planned);
-        let revision: bigint;
-        try {
-          revision = await this.#store(planned.changes);
-        } catch (error) {
-          const code = error instanceof PeeringError ? error.code : undefined;
-          this.#stale ||= code === "conflict" || code === "unavailable";
-          if (code === "conflict" && attempt < CONFLICT_TRIES) continue;
-          // A commit that failed may have been written: read it now rather than at the next step.
-          if (this.#stale) await this.#load().catch(() => this.#options.onStale?.());
-          throw wrapping === undefined ? error : prefixed(wrapping.prefix, error, wrapping.status);
-        }
-        this.#commit(planned, revision);
-        return this.#done(planned);
-      }
-    });
+  async #write<T>(plan: (tables: RecordTables) => Plan<T>, wrapping?: Wrapping): Promise<T> {
+    if (this.#closed) throw new PeeringError("closed", "the peering records are closed");
+    let isRefused = false;
+    try {
+      return await this.#replica.write(() => {
+        isRefused = true;
+        const planned = plan(this.#held);
+        isRefused = false;
+        const isChanged = !isUnchanged(planned.changes);
+        return {
+          writes: isChanged ? this.#held.writesOf(planned.changes) : [],
+          done: (revision) => {
+            if (isChanged) this.#commit(planned, revision);
+            return this.#done(planned);
+          },
+        };
+      });
+    } catch (error) {
+      throw isRefused || wrapping === undefined ? error : prefixed(wrapping.prefix, error, wrapping.status);
+    }
   }
 
   /** After what it changes is stored. */
@@ -781,96 +773,30 @@ export class PeeringRecords implements AsyncDisposable {
     return result();
   }
 
-  /** One commit of everything, bound to what the plan was made from. */
-  #store(changes: RecordChanges): Promise<bigint> {
-    const writes: Write[] = [];
-    const expect: Expectation[] = [];
-    const tables = this.#tables;
-    const write = (key: Key, value: Uint8Array | undefined): void => {
-      writes.push({ key, value });
-    };
-    for (const [id, peering] of changes.peerings) {
-      const before = tables.peerings.get(id);
-      const key = [...PEERINGS_PREFIX, id];
-      expect.push({ key, revision: before?.modifyIndex });
-      write(key, peering === undefined ? undefined : encodePeering(peering));
-      const name = nameKey((peering ?? before)?.name ?? "");
-      const nameEntry = [...PEERING_NAMES_PREFIX, name];
-      if (before === undefined) {
-        expect.push({ key: nameEntry, revision: undefined });
-        write(nameEntry, new TextEncoder().encode(id));
-      } else if (peering === undefined) {
-        write(nameEntry, undefined);
-      }
-      if (movesGate(before, peering)) {
-        write([...PEERING_GATES_PREFIX, id], peering === undefined ? undefined : new Uint8Array());
-      }
-    }
-    for (const [id, row] of changes.secrets) {
-      const key = [...PEERING_SECRETS_PREFIX, id];
-      expect.push({ key, revision: tables.secretRevisions.get(id) });
-      if (!changes.peerings.has(id)) {
-        expect.push({ key: [...PEERINGS_PREFIX, id], revision: tables.peerings.get(id)?.modifyIndex });
-      }
-      write(key, row === undefined ? undefined : encodeSecrets(row));
-    }
-    for (const [name, bundle] of changes.bundles) {
-      const since = bundle === undefined ? undefined : claimedSince(tables.domains.claims.get(name), bundle);
-      writes.push(bundle === undefined ? bundleRemoval(name) : bundleWrite(bundle, since));
-    }
-    return this.#options.storage.commit(writes, expect);
-  }
-
   /** Memory follows the commit of `revision`. */
   #commit(planned: Pick<Plan<unknown>, "changes" | "step">, revision: bigint): void {
-    const tables = this.#tables;
     const { changes, step } = planned;
     const effects = step?.effects ?? [];
     const patches = step?.patches;
-    const events: PeeringChange[] = [];
     const transitions = this.#transitionsOf(planned, revision);
-    for (const [id, written] of changes.peerings) {
-      const before = tables.peerings.get(id);
-      if (movesGate(before, written)) setOrDelete(tables.gates, id, written === undefined ? undefined : revision);
-      if (written === undefined) {
-        tables.setPeering(id, undefined);
-        events.push({ peeringId: id, peering: undefined, patches: wholeRecord(undefined), revision, effects });
-        continue;
+    const rows = this.#held.committed(changes, revision);
+    const events = [...rows.peerings].map(([peeringId, peering]): PeeringChange => {
+      if (peering === undefined || patches === undefined || this.byId(peeringId) === undefined) {
+        return { peeringId, peering, patches: wholeRecord(peering), revision, effects };
       }
-      const createIndex = written.createIndex === 0n ? revision : written.createIndex;
-      const peering = Object.freeze({ ...written, createIndex, modifyIndex: revision });
-      tables.setPeering(id, peering);
-      const changed = before === undefined || patches === undefined ? wholeRecord(peering) : patches;
       const indexed: PeeringPatch = { op: "replace", path: ["modifyIndex"], value: revision };
-      events.push({
-        peeringId: id,
-        peering,
-        patches: changed === patches ? [...patches, indexed] : changed,
-        revision,
-        effects,
-      });
-    }
-    for (const [id, row] of changes.secrets) {
-      tables.setSecrets(id, row);
-      setOrDelete(tables.secretRevisions, id, row === undefined ? undefined : revision);
-    }
-    for (const [name, bundle] of changes.bundles) {
-      const claim = bundle && { bundle, since: claimedSince(tables.domains.claims.get(name), bundle) ?? revision };
-      tables.setBundle(name, bundle);
-      setOrDelete(tables.bundleRevisions, name, bundle === undefined ? undefined : revision);
-      // Those that may be told again are news, too.
-      for (const served of tables.domains.set(name, claim).served) tables.bundleRevisions.set(served, revision);
-      this.#options.trustBundles?.committed(name, bundle, revision);
-    }
+      return { peeringId, peering, patches: [...patches, indexed], revision, effects };
+    });
+    const withheld = this.#held.take(rows, revision);
     this.#report(events, revision);
     this.#tell(transitions);
     if (step === undefined) for (const { peeringId } of events) this.observe(peeringId, { type: "resumed" });
-    if (changes.bundles.size > 0) this.#bundlesChanged(revision);
+    if (rows.claims.size > 0) this.#bundlesChanged(revision, withheld);
   }
 
   /** Of a commit whose changes are still to be made to memory. */
   #transitionsOf({ changes, step }: Pick<Plan<unknown>, "changes" | "step">, revision: bigint): PeeringTransition[] {
-    const { peerings } = this.#tables;
+    const { peerings } = this.#held;
     const others = [
       ...(changes.secrets.size > 0 ? ["secrets"] : []),
       ...(changes.bundles.size > 0 ? ["trustBundle"] : []),
@@ -906,83 +832,30 @@ export class PeeringRecords implements AsyncDisposable {
     }
   }
 
-  #bundlesChanged(revision: bigint): void {
+  #bundlesChanged(revision: bigint, withheld: readonly string[]): void {
     if (revision > this.#bundleIndex) this.#bundleIndex = revision;
-    for (const listener of [...this.#bundleListeners]) listener();
+    for (const listener of [...this.#bundleListeners]) listener(withheld);
   }
 
-  async #load(): Promise<void> {
-    const { storage } = this.#options;
-    const claims = new Map<string, StoredClaim>();
-    const tables = new Tables(this.#options.trustDomain);
-    const { entries, revision } = await storage.read(PEERINGS_PREFIX);
-    for (const entry of entries) {
-      const peering = Object.freeze(decodePeering(entry));
-      if (tables.byName(peering.name) !== undefined) {
-        throw new PeeringError("storage-failed", `stored entry ${entry.key.join("/")} is corrupt: name used twice`);
-      }
-      tables.setPeering(peering.id, peering);
-    }
-    for (const entry of (await storage.read(PEERING_SECRETS_PREFIX)).entries) {
-      const id = entry.key.at(-1) ?? "";
-      const row = decodeSecrets(entry);
-      const peering = tables.peerings.get(id);
-      if (peering !== undefined && roleOf(peering) !== row.role) {
-        throw new PeeringError("storage-failed", `stored entry ${entry.key.join("/")} is corrupt: of the wrong role`);
-      }
-      tables.secretRevisions.set(id, entry.revision);
-      tables.setSecrets(id, row);
-    }
-    for (const entry of (await storage.read(PEERING_GATES_PREFIX)).entries) {
-      tables.gates.set(entry.key.at(-1) ?? "", entry.revision);
-    }
-    for (const entry of (await readTrustBundles(storage, () => {})).entries) {
-      const claim = readTrustBundle(entry);
-      // The peer sends it again on its next stream; the store of bundles reports it.
-      if (claim === undefined) continue;
-      const name = entry.key.at(-1) ?? "";
-      tables.setBundle(name, claim.bundle);
-      tables.bundleRevisions.set(name, entry.revision);
-      claims.set(name, claim);
-    }
-    tables.domains = new TrustDomains(this.#options.trustDomain, claims);
-    this.#follow(tables, revision);
-  }
-
-  /** Takes over tables read again, and reports what differs. Nobody listens yet when they are read first. */
-  #follow(tables: Tables, revision: bigint): void {
-    const before = this.#tables;
-    this.#tables = tables;
-    for (const name of before.domains.allWithheld().keys()) {
-      const isServed = tables.bundles.has(name) && tables.domains.withheld(name) === undefined;
-      if (isServed) tables.bundleRevisions.set(name, revision);
-    }
-    this.#stale = false;
-    const events: PeeringChange[] = [];
-    for (const [id, peering] of tables.peerings) {
-      if (before.peerings.get(id)?.modifyIndex === peering.modifyIndex) continue;
-      events.push({ peeringId: id, peering, patches: wholeRecord(peering), revision, effects: [] });
-    }
-    for (const id of before.peerings.keys()) {
-      if (tables.peerings.has(id)) continue;
-      events.push({ peeringId: id, peering: undefined, patches: wholeRecord(undefined), revision, effects: [] });
-    }
-    for (const [name, claim] of tables.domains.claims) {
-      if (before.bundleRevisions.get(name) === tables.bundleRevisions.get(name)) continue;
-      this.#options.trustBundles?.committed(name, claim.bundle, claim.since);
-    }
-    for (const name of before.bundles.keys()) {
-      if (!tables.bundles.has(name)) this.#options.trustBundles?.committed(name, undefined, revision);
-    }
-    if (this.#index === 0n) this.#index = revision;
-    this.#report(events, revision);
-    this.#tell(
-      events.map(({ peeringId, peering }) =>
-        this.#transition(undefined, before.peerings.get(peeringId), peering, [], revision),
-      ),
+  /** Takes over what other processes committed, and reports it. */
+  #follow(rows: CommittedRows, revision: bigint): void {
+    const transitions = [...rows.peerings].map(([id, after]) =>
+      this.#transition(undefined, this.byId(id), after, [], revision),
     );
+    const withheld = this.#held.take(rows, revision);
+    const events = [...rows.peerings].map(
+      ([peeringId, peering]): PeeringChange => ({
+        peeringId,
+        peering,
+        patches: wholeRecord(peering),
+        revision,
+        effects: [],
+      }),
+    );
+    this.#report(events, revision);
+    this.#tell(transitions);
     for (const { peeringId } of events) this.observe(peeringId, { type: "resumed" });
-    this.#bundlesChanged(revision);
+    if (rows.claims.size > 0) this.#bundlesChanged(revision, withheld);
   }
 
   #report(events: readonly PeeringChange[], revision: bigint): void {
@@ -991,20 +864,6 @@ export class PeeringRecords implements AsyncDisposable {
       for (const feed of this.#feeds) feed.push(event);
       for (const listener of [...this.#listeners]) listener(event.peeringId, event);
     }
-  }
-}
-
-/** The tables in memory, with derived facts. */
-class Tables extends RecordTables {
-  readonly bundleRevisions: Map<string, bigint> = new Map();
-  readonly secretRevisions: Map<string, bigint> = new Map();
-  readonly gates: Map<string, bigint> = new Map();
-  /** Which bundles may be told. */
-  domains: TrustDomains;
-
-  constructor(trustDomain: string) {
-    super();
-    this.domains = new TrustDomains(trustDomain);
   }
 }
 
@@ -1039,25 +898,12 @@ function requireMeant(peering: Peering | undefined, meant: { readonly peerId?: s
 /** No entry has it: revisions grow from 1. */
 const NEVER = -1n;
 
-/** Whether a record begins or ceases to be active. */
-function movesGate(before: Peering | undefined, after: Peering | undefined): boolean {
-  return (before === undefined) !== (after === undefined) || isActive(before) !== isActive(after);
-}
-
 /** Plans under `wrapping`. @throws {PeeringError} A refusal of the store, with the prefix. */
 function planned<T>(wrapping: Wrapping, plan: () => T): T {
   try {
     return plan();
   } catch (error) {
     throw prefixed(wrapping.prefix, error, wrapping.status);
-  }
-}
-
-async function wrapped<T>(wrapping: Wrapping | undefined, task: () => Promise<T>): Promise<T> {
-  try {
-    return await task();
-  } catch (error) {
-    throw wrapping === undefined ? error : prefixed(wrapping.prefix, error, wrapping.status);
   }
 }
 
@@ -1069,11 +915,6 @@ function taskOf(peeringId: string, step: Transition<Peering>, peering: Peering |
 
 function wholeRecord(peering: Peering | undefined): readonly PeeringPatch[] {
   return [{ op: "replace", path: [], value: peering }];
-}
-
-function setOrDelete<K, V>(map: Map<K, V>, key: K, value: V | undefined): void {
-  if (value === undefined) map.delete(key);
-  else map.set(key, value);
 }
 
 function byName(a: Peering, b: Peering): number {

@@ -9,7 +9,7 @@ import { type Clock, type Logger, sleep, type Timer } from "../environment.js";
 import { errorText } from "../errors.js";
 import { isActive } from "../peering/peering.js";
 import type { ExportedResource, SessionInput } from "../replication/types.js";
-import type { TrustBundleStore } from "../trust/trust-bundle-store.js";
+import type { TrustBundles } from "../trust/trust-bundle-store.js";
 import { ResourceUrl } from "../wire/messages.js";
 import { type ExportEngine, type ExportPeer, listResource, serviceResource } from "./export-engine.js";
 import type { ImportDifference, ImportStore } from "./import-store.js";
@@ -32,7 +32,7 @@ export interface TransitOptions {
   readonly engine: ExportEngine;
   readonly imports: ImportStore;
   readonly records: PeeringRecords;
-  readonly trustBundles: TrustBundleStore;
+  readonly trustBundles: TrustBundles;
   readonly trustDomain: string;
   readonly clock: Clock;
   readonly logger: Logger;

@@ -84,12 +84,11 @@ export class VirtualIpClaims implements ImportedAddresses, AsyncDisposable {
     const { records, catalog, leadership } = this.#options;
     if (!leadership.isLeader) return;
     this.#behind = false;
-    const known = new Set<string>();
     for (const { id, name } of records.list()) {
-      const peer = lowerCase(name);
-      known.add(peer);
-      await this.#attempt(async () => this.#imports?.repairAddresses(id, catalog.claimedVirtualIps(peer)));
+      await this.#attempt(async () => this.#imports?.repairAddresses(id, catalog.claimedVirtualIps(lowerCase(name))));
     }
+    // Those that were removed meanwhile are among the others.
+    const known = new Set(records.list().map(({ name }) => lowerCase(name)));
     for (const peer of catalog.claimingPeers()) {
       if (peer === "" || known.has(peer)) continue;
       await this.#attempt(() => catalog.releaseVirtualIps(peer, [...catalog.claimedVirtualIps(peer)]));

@@ -11,17 +11,22 @@ export const CA_STATE_KEY: Key = ["ca", "state"];
 /** `host/catalog.ts`: the local catalog. */
 export const CATALOG_PREFIX: Key = ["catalog"];
 
-/** `host/records.ts`: peering records, by local id. */
+/**
+ * `host/held-peerings.ts`: peering records, secrets and gates by local id, trust bundles by lower-cased peer name; the second
+ * part says which.
+ */
 export const PEERINGS_PREFIX: Key = ["peerings"];
 
-/** `host/records.ts`: secrets of peerings, by local id. */
-export const PEERING_SECRETS_PREFIX: Key = ["peering-secrets"];
+/** Secrets of peerings. */
+export const PEERING_SECRETS_PREFIX: Key = [...PEERINGS_PREFIX, "secrets"];
 
-/** `host/records.ts`: local ids by lower-cased name, so that names are unique among all who write. */
-export const PEERING_NAMES_PREFIX: Key = ["peering-names"];
+/** The gate of a peering: written when its record begins or ceases to be active, for imports to be bound to. */
+export function gateKey(id: string): Key {
+  return [...PEERINGS_PREFIX, "gate", id];
+}
 
-/** `host/records.ts`: by local id; written when a record begins or ceases to be active, for imports to be bound to. */
-export const PEERING_GATES_PREFIX: Key = ["peering-gates"];
+/** Where early versions of 0.1 kept peerings; see `host/former-peerings.ts`. */
+export const FORMER_SECRETS_PREFIX: Key = ["peering-secrets"];
 
 /** `host/config-entries.ts`: configuration entries, by kind and lower-cased name. */
 export const CONFIG_PREFIX: Key = ["config"];

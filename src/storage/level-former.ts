@@ -1,10 +1,10 @@
 import { errorText } from "../errors.js";
 import type { Incidents } from "../incidents.js";
 import { ABOVE_EVERY_KEY, encodeKey, isUnder } from "./key-encoding.js";
-import { CA_STATE_KEY, PEERING_SECRETS_PREFIX } from "./keys.js";
+import { CA_STATE_KEY, FORMER_SECRETS_PREFIX, PEERING_SECRETS_PREFIX } from "./keys.js";
 
 /** Where secrets lie: former values must not stay in the files. */
-const SECRET_PREFIXES: readonly string[] = [CA_STATE_KEY, PEERING_SECRETS_PREFIX].map(encodeKey);
+const SECRET_PREFIXES: readonly string[] = [CA_STATE_KEY, PEERING_SECRETS_PREFIX, FORMER_SECRETS_PREFIX].map(encodeKey);
 
 /** Kept from the commit that replaced a secret until its former value is gone, for the next start to know of it. */
 export const FORMER_KEY: Buffer = Buffer.from(`${ABOVE_EVERY_KEY}former`, "latin1");

@@ -50,7 +50,7 @@ export interface ReplicaOptions {
   readonly rowName: string;
   readonly contents: ReplicaContents;
   /** Entries that can be had again. Those that are damaged are deleted; other damage keeps the replica from being loaded. */
-  readonly expendable?: Expendable;
+  readonly expendable?: Expendable | undefined;
   /** For the waits between attempts to read the storage. Default: the system's. */
   readonly clock?: Clock | undefined;
   /** Told of damaged entries and of a storage that cannot be followed. Default: nobody. */
@@ -153,6 +153,18 @@ export class Replica implements AsyncDisposable {
         this.#advance(revision, revision);
         return done(revision);
       }
+    });
+  }
+
+  /**
+   * Waits until it is known what became of a commit that was not answered, if there is one.
+   * @throws {PeeringError} as `Storage.read`, `closed`.
+   */
+  async current(): Promise<void> {
+    if (this.#closing.signal.aborted) throw this.#closed();
+    if (!this.#doubtful) return;
+    await this.#turns.run(async () => {
+      if (this.#doubtful) await this.#catchUp();
     });
   }
 
@@ -346,7 +358,8 @@ export class Replica implements AsyncDisposable {
 
   #damage(key: Key, cause: unknown): PeeringError {
     const why = `stored ${this.#options.rowName} ${key.join("/")} is damaged: ${errorText(cause)}`;
-    return new PeeringError("storage-failed", why, { cause });
+    const remedy = cause instanceof PeeringError ? cause.remedy : undefined;
+    return new PeeringError("storage-failed", why, { cause, ...(remedy !== undefined && { remedy }) });
   }
 
   #closed(): PeeringError {

@@ -2,7 +2,7 @@ import type { Clock } from "../environment.js";
 import type { Incidents } from "../incidents.js";
 import { encodeKey } from "./key-encoding.js";
 import { cutWrites } from "./limits.js";
-import { type Receiver, Replica, type ReplicaContents } from "./replica.js";
+import { type Expendable, type Receiver, Replica, type ReplicaContents } from "./replica.js";
 import type { Entry, Expectation, Key, Storage, Write } from "./storage.js";
 
 /** A row as it is stored, with the revisions of its first and of its last write. */
@@ -68,6 +68,8 @@ export interface StoredTableOptions<Row> {
   /** What a row is, for messages, such as `config entry`. */
   readonly rowName: string;
   readonly format: RowFormat<Row>;
+  /** Rows that can be had again. Default: none can. */
+  readonly expendable?: Expendable | undefined;
   /** For the waits between attempts to read the storage. Default: the system's. */
   readonly clock?: Clock | undefined;
   /** Told of damaged rows and of a storage that cannot be followed. Default: nobody. */
@@ -99,9 +101,9 @@ export class StoredTable<Row> implements AsyncDisposable {
    *   key is named. Also what `Storage.commit` throws, where outdated rows are to be written again.
    */
   static async open<Row>(options: StoredTableOptions<Row>): Promise<StoredTable<Row>> {
-    const { storage, prefix, rowName, clock, incidents } = options;
+    const { storage, prefix, rowName, expendable, clock, incidents } = options;
     const held = new HeldRows(prefix, options.format);
-    const replica = await Replica.open({ storage, prefix, rowName, contents: held, clock, incidents });
+    const replica = await Replica.open({ storage, prefix, rowName, contents: held, expendable, clock, incidents });
     const table = new StoredTable(options, held, replica);
     try {
       await table.#writeAgain(held.outdated.splice(0));

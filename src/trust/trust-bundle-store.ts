@@ -1,10 +1,11 @@
-import type { Logger } from "../environment.js";
+import type { Clock, Logger } from "../environment.js";
 import { silentLogger } from "../environment.js";
 import { PeeringError } from "../errors.js";
 import { Incidents } from "../incidents.js";
 import type { TrustBundle } from "../peering/peering.js";
-import { readExpendable } from "../storage/expendable.js";
-import type { Entry, Key, Snapshot, Storage, Write } from "../storage/storage.js";
+import type { Expendable } from "../storage/replica.js";
+import type { Key, Storage } from "../storage/storage.js";
+import { type Stored, StoredTable } from "../storage/stored-table.js";
 import { certificatesIn } from "../token/pem.js";
 import { defaultIdentityLimits, type IdentityLimits } from "../wire/resources.js";
 import type { CertificateAuthority } from "./authority.js";
@@ -13,11 +14,6 @@ import { claimedSince, rootsOf, type StoredClaim, TrustDomains, type WithheldRea
 
 /** Below it, one entry per peering that sent us a bundle. */
 export const TRUST_BUNDLES_PREFIX: Key = ["trust-bundles"];
-
-/** Where the bundle of a peering is kept. Peer names compare without case. */
-export function trustBundleKey(peerName: string): Key {
-  return [...TRUST_BUNDLES_PREFIX, peerName.toLowerCase()];
-}
 
 /** Of one entry, whatever is in it: far above what a certificate takes. */
 const MOST_ENTRY_CHARACTERS = 64 * 1024;
@@ -57,24 +53,6 @@ function tooMuch(): PeeringError {
   return new PeeringError("invalid-bundle", "trust bundle with too many or too large root certificates");
 }
 
-/** The rows of all bundles. Those that are damaged are deleted first: a peer sends its bundle on each stream. */
-export function readTrustBundles(storage: Storage, onDropped: (key: Key) => void): Promise<Snapshot> {
-  return readExpendable(storage, TRUST_BUNDLES_PREFIX, { isExpendable: () => true, onDropped });
-}
-
-/**
- * The write that stores a bundle, for a commit that holds the peering record as well. It is not validated here.
- * @param since - of the claim that it continues.
- */
-export function bundleWrite(bundle: TrustBundle, since?: bigint): Write {
-  return { key: trustBundleKey(bundle.peerName), value: encodeTrustBundle(bundle, since) };
-}
-
-/** The write that deletes the bundle of a peering, also where there is none. */
-export function bundleRemoval(peerName: string): Write {
-  return { key: trustBundleKey(peerName), value: undefined };
-}
-
 /**
  * The stored form of a bundle: JSON, for it is small, rare and worth reading in a dump.
  * @param since - {@link Claim.since}; where it is left out, it is the revision of the entry.
@@ -85,18 +63,14 @@ export function encodeTrustBundle(bundle: TrustBundle, since?: bigint): Uint8Arr
   return new TextEncoder().encode(JSON.stringify({ trustDomain, peerName, rootPems, exportedPartition, ...claim }));
 }
 
+/** What was stored of a bundle; `since` is undefined where it is the revision of the entry. */
+export interface StoredBundle {
+  readonly bundle: TrustBundle;
+  readonly since: bigint | undefined;
+}
+
 /** The bundle that was stored, or undefined where the bytes are not one. */
-export function decodeTrustBundle(value: Uint8Array): TrustBundle | undefined {
-  return decodeFields(value)?.bundle;
-}
-
-/** What an entry holds, or undefined where it is no bundle. */
-export function readTrustBundle(entry: Entry): StoredClaim | undefined {
-  const fields = decodeFields(entry.value);
-  return fields === undefined ? undefined : { bundle: fields.bundle, since: fields.since ?? entry.revision };
-}
-
-function decodeFields(value: Uint8Array): { readonly bundle: TrustBundle; readonly since?: bigint } | undefined {
+export function decodeTrustBundle(value: Uint8Array): StoredBundle | undefined {
   let parsed: unknown;
   try {
     parsed = JSON.parse(new TextDecoder("utf-8", { fatal: true }).decode(value));
@@ -115,8 +89,17 @@ function decodeFields(value: Uint8Array): { readonly bundle: TrustBundle; readon
   }
   if (!Array.isArray(rootPems) || !rootPems.every((pem): pem is string => typeof pem === "string")) return undefined;
   const bundle = { trustDomain, peerName, rootPems, exportedPartition };
-  if (since === undefined) return { bundle };
+  if (since === undefined) return { bundle, since };
   return typeof since === "string" && /^[1-9][0-9]{0,19}$/.test(since) ? { bundle, since: BigInt(since) } : undefined;
+}
+
+/** A peer sends its bundle on each stream. */
+export function expendableBundles(has: (key: Key) => boolean): Expendable {
+  return {
+    has,
+    incident: "trust-bundle-damaged",
+    message: "a stored trust bundle is damaged, and awaited from the peer",
+  };
 }
 
 /** The trusted roots at one moment. */
@@ -129,53 +112,47 @@ export interface TrustBundleView {
   readonly withheld: ReadonlyMap<string, WithheldReason>;
 }
 
-export interface TrustBundleStoreOptions {
-  readonly storage: Storage;
+export interface TrustBundlesOptions {
   /** Our own trust domain and roots. */
   readonly authority: Pick<CertificateAuthority, "trustDomain" | "roots" | "onRootsChanged">;
-  /** Default: silent. A warning for a bundle that cannot be read. */
+  /** Default: silent. */
   readonly logger?: Logger;
   /** Told of each bundle that begins to be withheld (`trust-bundle-withheld`). Default: one that writes to `logger`. */
   readonly incidents?: Incidents;
 }
 
-/**
- * The trust bundles of all peers, kept in storage and read from memory. A host commits a bundle together with its
- * peering record ({@link bundleWrite}, then {@link TrustBundleStore.committed}); used alone, `write` and `remove` do it.
- */
-export class TrustBundleStore implements AsyncDisposable {
-  readonly #storage: Storage;
-  readonly #authority: TrustBundleStoreOptions["authority"];
-  readonly #logger: Logger;
+export interface TrustBundleStoreOptions extends TrustBundlesOptions {
+  readonly storage: Storage;
+  /** For the waits after the storage failed. Default: the system's. */
+  readonly clock?: Clock;
+}
+
+/** The trust bundles of all peers as readers see them: those that are not withheld, and every root to trust. */
+export class TrustBundles implements AsyncDisposable {
+  readonly #authority: TrustBundlesOptions["authority"];
   readonly #incidents: Incidents;
-  #domains: TrustDomains;
+  readonly #domains: TrustDomains;
   readonly #wakers = new Set<() => void>();
   readonly #stopListening: () => void;
-  /** Made when somebody asks for it; undefined since the last change. */
+  /** Made when it is asked for; undefined since the last change. */
   #madeView: TrustBundleView | undefined;
   #version = 0;
-  #commits = 0;
   #closed = false;
 
-  private constructor(options: TrustBundleStoreOptions) {
-    this.#storage = options.storage;
-    this.#authority = options.authority;
-    this.#logger = options.logger ?? silentLogger;
-    this.#incidents = options.incidents ?? new Incidents({ logger: this.#logger });
-    this.#domains = new TrustDomains(options.authority.trustDomain);
-    this.#stopListening = options.authority.onRootsChanged(() => this.#changed());
+  /** @param domains - the bundles. The caller calls {@link changed} after each change of them. */
+  constructor(domains: TrustDomains, options: TrustBundlesOptions) {
+    const { authority, logger = silentLogger, incidents = new Incidents({ logger }) } = options;
+    this.#authority = authority;
+    this.#incidents = incidents;
+    this.#domains = domains;
+    this.#stopListening = authority.onRootsChanged(() => this.#changed());
+    this.#reportWithheld(domains.allWithheld().keys());
   }
 
-  /** Reads the stored bundles. @throws {PeeringError} `storage-failed`, `closed`: from the storage. */
-  static async open(options: TrustBundleStoreOptions): Promise<TrustBundleStore> {
-    const store = new TrustBundleStore(options);
-    try {
-      await store.refresh();
-    } catch (error) {
-      await store[Symbol.asyncDispose]();
-      throw error;
-    }
-    return store;
+  /** Has watches tell the bundles again. @param withheld - names of peers whose bundles are withheld since the last change. */
+  changed(withheld: Iterable<string>): void {
+    this.#reportWithheld(withheld);
+    this.#changed();
   }
 
   /** The bundle of a peering; undefined where there is none, or it is withheld. */
@@ -215,72 +192,7 @@ export class TrustBundleStore implements AsyncDisposable {
     }
   }
 
-  /**
-   * Stores a bundle in place of the peer's former one.
-   * @throws {PeeringError} `invalid-bundle`: it has no usable roots, or names a trust domain that it may not name (see
-   *   {@link WithheldReason}); nothing was changed. `storage-failed`, `unavailable`, `closed`: storage.
-   */
-  async write(given: TrustBundle): Promise<void> {
-    const bundle = validateBundle(given);
-    const name = bundle.peerName.toLowerCase();
-    this.#domains.requireFree(name, bundle);
-    const since = claimedSince(this.#domains.claims.get(name), bundle);
-    this.committed(name, bundle, await this.#storage.commit([bundleWrite(bundle, since)]));
-  }
-
-  /** Forgets the bundle of a peering. @throws {PeeringError} `storage-failed`, `unavailable`, `closed`: storage. */
-  async remove(peerName: string): Promise<void> {
-    const revision = await this.#storage.commit([bundleRemoval(peerName)]);
-    this.committed(peerName, undefined, revision);
-  }
-
-  /** Says that a commit with {@link bundleWrite} or {@link bundleRemoval} (`undefined`) of this peer has become `revision`. */
-  committed(peerName: string, bundle: TrustBundle | undefined, revision: bigint): void {
-    const name = peerName.toLowerCase();
-    const former = this.#domains.claims.get(name);
-    const { withheld } = this.#domains.set(name, bundle && { bundle, since: claimedSince(former, bundle) ?? revision });
-    this.#commits++;
-    this.#reportWithheld(withheld);
-    this.#changed();
-  }
-
-  /** Reads everything again: for changes made by others on the same storage. */
-  async refresh(): Promise<void> {
-    let entries: readonly Entry[];
-    let commits: number;
-    do {
-      // A commit during the read may be missing from it.
-      commits = this.#commits;
-      ({ entries } = await readTrustBundles(this.#storage, (key) => this.#reportDamage(key)));
-    } while (commits !== this.#commits);
-    const claims = new Map<string, StoredClaim>();
-    for (const entry of entries) {
-      const name = entry.key[TRUST_BUNDLES_PREFIX.length];
-      if (name === undefined) continue;
-      const claim = readTrustBundle(entry);
-      if (claim === undefined) this.#reportDamage(entry.key);
-      else claims.set(name, claim);
-    }
-    const before = this.#domains;
-    this.#domains = new TrustDomains(this.#authority.trustDomain, claims);
-    this.#reportWithheld(
-      [...this.#domains.allWithheld()].flatMap(([name, { reason }]) =>
-        before.withheld(name)?.reason === reason ? [] : [name],
-      ),
-    );
-    this.#changed();
-  }
-
-  #reportDamage(key: Key): void {
-    const fields = { entry: key.join("/") };
-    this.#incidents.report(
-      "trust-bundle-damaged",
-      "a stored trust bundle is damaged, and awaited from the peer",
-      fields,
-    );
-  }
-
-  /** Ends every watch. The storage is the caller's and stays open. */
+  /** Ends every watch. */
   async [Symbol.asyncDispose](): Promise<void> {
     this.#closed = true;
     this.#stopListening();
@@ -338,4 +250,85 @@ export class TrustBundleStore implements AsyncDisposable {
       signal.addEventListener("abort", done, { once: true });
     });
   }
+}
+
+/**
+ * The trust bundles of all peers, kept in a storage and read from memory, for applications that keep peerings themselves. A host
+ * keeps them with its peerings.
+ */
+export class TrustBundleStore extends TrustBundles {
+  readonly #table: StoredTable<StoredBundle>;
+  readonly #stored: TrustDomains;
+
+  private constructor(table: StoredTable<StoredBundle>, stored: TrustDomains, options: TrustBundlesOptions) {
+    super(stored, options);
+    this.#table = table;
+    this.#stored = stored;
+    table.onChange(({ changes }) => {
+      const withheld: string[] = [];
+      for (const { path, after } of changes)
+        withheld.push(...stored.set(path.join("/"), after && claimOf(after)).withheld);
+      this.changed(withheld);
+    });
+  }
+
+  /** Reads the stored bundles. @throws {PeeringError} `storage-failed`, `closed`: from the storage. */
+  static async open(options: TrustBundleStoreOptions): Promise<TrustBundleStore> {
+    const { storage, authority, clock, logger = silentLogger, incidents = new Incidents({ logger }) } = options;
+    const table = await StoredTable.open<StoredBundle>({
+      storage,
+      prefix: TRUST_BUNDLES_PREFIX,
+      rowName: "trust bundle",
+      format: {
+        encode: ({ bundle, since }) => encodeTrustBundle(bundle, since),
+        decode: (_path, value) => {
+          const row = decodeTrustBundle(value);
+          if (row === undefined) throw new TypeError("it is no trust bundle");
+          return { row };
+        },
+      },
+      expendable: expendableBundles(() => true),
+      clock,
+      incidents,
+    });
+    const claims = Array.from(
+      table.rows(),
+      (stored) => [stored.row.bundle.peerName.toLowerCase(), claimOf(stored)] as const,
+    );
+    return new TrustBundleStore(table, new TrustDomains(authority.trustDomain, claims), { ...options, incidents });
+  }
+
+  /**
+   * Stores a bundle in place of the peer's former one.
+   * @throws {PeeringError} `invalid-bundle`: it has no usable roots, or names a trust domain that it may not name (see
+   *   {@link WithheldReason}); nothing was changed. `storage-failed`, `unavailable`, `closed`: storage.
+   */
+  async write(given: TrustBundle): Promise<void> {
+    const bundle = validateBundle(given);
+    const name = bundle.peerName.toLowerCase();
+    await this.#table.write(() => {
+      this.#stored.requireFree(name, bundle);
+      const since = claimedSince(this.#stored.claims.get(name), bundle);
+      return { writes: [{ path: [name], row: { bundle, since } }], result: () => {} };
+    });
+  }
+
+  /** Forgets the bundle of a peering. @throws {PeeringError} `storage-failed`, `unavailable`, `closed`: storage. */
+  async remove(peerName: string): Promise<void> {
+    const name = peerName.toLowerCase();
+    await this.#table.write(() => ({
+      writes: this.#stored.claims.has(name) ? [{ path: [name], row: undefined }] : [],
+      result: () => {},
+    }));
+  }
+
+  /** Ends every watch, and waits for writes that were begun. The storage is the caller's and stays open. */
+  override async [Symbol.asyncDispose](): Promise<void> {
+    await super[Symbol.asyncDispose]();
+    await this.#table[Symbol.asyncDispose]();
+  }
+}
+
+function claimOf({ row, revision }: Stored<StoredBundle>): StoredClaim {
+  return { bundle: row.bundle, since: row.since ?? revision };
 }

@@ -33,6 +33,8 @@ const SECRETS = "src/peering/secrets.ts";
 const TRANSACTIONS = "src/peering/transactions.ts";
 const MACHINE = "src/peering/state-machine.ts";
 const RECORDS = "src/host/records.ts";
+const HELD_PEERINGS = "src/host/held-peerings.ts";
+const REPLICA = "src/storage/replica.ts";
 const LINKS = "src/host/links.ts";
 const HOST = "src/host/host.ts";
 const EFFECTS = "src/host/effects.ts";
@@ -184,8 +186,12 @@ export const plantedFaults: readonly PlantedFault[] = [
   ),
   fault(
     "commits-without-expectations",
-    "a record is written whatever another process has written since",
-    [RECORDS, "return this.#options.storage.commit(writes, expect);", "return this.#options.storage.commit(writes);"],
+    "rows are written whatever another process has written since",
+    [
+      REPLICA,
+      "return this.#storage.commit([...writes, head], [{ key: this.#headKey, revision: this.#head }, ...expect]",
+      "return this.#storage.commit([...writes, head], [...expect]",
+    ],
     SIMULATOR,
   ),
   fault(
@@ -199,10 +205,34 @@ export const plantedFaults: readonly PlantedFault[] = [
     SIMULATOR,
   ),
   fault(
+    "answer-lost-for-good",
+    "nobody finds out what became of a commit that was not answered",
+    [REPLICA, "await this.#settleDoubt();", "this.#doubtful = false;"],
+    "test/unit/storage/stored-table.test.ts",
+  ),
+  fault(
+    "others-not-followed",
+    "what another process commits is not seen before a write of one's own",
+    [REPLICA, "    replica.#following = replica.#follow();\n", ""],
+    "test/unit/storage/stored-table.test.ts",
+  ),
+  fault(
+    "own-commits-taken-twice",
+    "a commit of one's own is taken over again when the storage tells it",
+    [REPLICA, "      if (entry.revision <= this.#known) continue;\n", ""],
+    "test/unit/storage/stored-table.test.ts",
+  ),
+  fault(
+    "moved-check-is-lost",
+    "a check that another process moved to another service counts as removed",
+    ["src/catalog/row-draft.ts", "else if (!checkOwners.has(key) &&", "else if ("],
+    "test/unit/host/catalog-following.test.ts",
+  ),
+  fault(
     "gate-not-moved",
     "the gate of a record stays as it is when the record ceases to stand",
     [
-      RECORDS,
+      HELD_PEERINGS,
       "return (before === undefined) !== (after === undefined) || isActive(before) !== isActive(after);",
       "return (before === undefined) !== (after === undefined);",
     ],
@@ -213,8 +243,8 @@ export const plantedFaults: readonly PlantedFault[] = [
     "imports of a record that is deleted or terminated find a gate that fits",
     [
       RECORDS,
-      "const revision = isActive(peering) ? this.#tables.gates.get(id) : undefined;\n    return [{ key: [...PEERING_GATES_PREFIX, id], revision: revision ?? NEVER }];\n  }\n\n  /**\n   * What a commit that cleans",
-      "const revision = this.#tables.gates.get(id);\n    return [{ key: [...PEERING_GATES_PREFIX, id], revision: revision ?? NEVER }];\n  }\n\n  /**\n   * What a commit that cleans",
+      "const revision = isActive(peering) ? this.#held.gates.get(id) : undefined;\n    return [{ key: gateKey(id), revision: revision ?? NEVER }];\n  }\n\n  /**\n   * What a commit that cleans",
+      "const revision = this.#held.gates.get(id);\n    return [{ key: gateKey(id), revision: revision ?? NEVER }];\n  }\n\n  /**\n   * What a commit that cleans",
     ],
     SIMULATOR,
   ),

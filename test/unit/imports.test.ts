@@ -23,6 +23,7 @@ const PURE: readonly string[] = ["syntax", "wire", "access", "token", "peering",
 const CONTRACTS: readonly string[] = [
   "storage/storage.ts",
   "storage/keys.ts",
+  "storage/damaged-entries.ts",
   "storage/limits.ts",
   "storage/replica.ts",
   "storage/stored-table.ts",

@@ -141,7 +141,7 @@ export class InvariantChecker {
   committed(cluster: SimCluster, writes: readonly Write[], begunAt: number, revision: bigint): void {
     this.#indexes.committed(cluster, writes, revision);
     const disk = this.disk(cluster);
-    const ids = writes.flatMap(({ key }) => (isRecord(key) ? [key[1] ?? ""] : []));
+    const ids = writes.flatMap(({ key }) => (isRecord(key) ? [key[2] ?? ""] : []));
     const before = new Map(ids.map((id) => [id, disk.records.get(id)]));
     for (const record of before.values()) {
       for (const address of record === undefined ? [] : dialedAddresses(record)) {

@@ -23,7 +23,7 @@ const SIDECAR = "-sidecar-proxy";
 /** How an operator is told of a damaged row, by the first part of its key. */
 const DAMAGE_TOLD = [
   ["imports", "import-damaged"],
-  ["trust-bundles", "trust-bundle-damaged"],
+  ["peerings", "trust-bundle-damaged"],
   ["catalog", "virtual-ip-damaged"],
 ] as const;
 
@@ -349,7 +349,7 @@ export class Peace {
     const records = [...this.#world.checker.disk(damaged).records.values()];
     const [key = []] = await this.#restartDamaged(damaged, (stored) => {
       // A host makes the list of names from the records, and reads none of its rows.
-      const own = stored.filter((key) => key[0] !== "peering-names" && !records.some((one) => isSentAgain(key, one)));
+      const own = stored.filter((key) => !records.some((one) => isSentAgain(key, one)));
       // Rows of one owner may be many: a record is to be damaged as often as a service.
       const owner = random.pick([...new Set(own.map(([first]) => first))]);
       const chosen = random.pick(own.filter(([first]) => first === owner));

@@ -70,16 +70,16 @@ export class RecordJudge {
 
   /** @param disk - before the commit. It is brought up to date here. */
   committed(cluster: SimCluster, disk: DiskView, writes: readonly Write[]): void {
-    const touched = [...new Set(writes.filter(({ key }) => isRecord(key)).map(({ key }) => key[1] ?? ""))];
+    const touched = [...new Set(writes.filter(({ key }) => isRecord(key)).map(({ key }) => key[2] ?? ""))];
     const before = new Map(touched.map((id) => [id, disk.records.get(id)]));
-    const secrets = writes.filter(({ key }) => isSecrets(key)).map(({ key }) => key[1] ?? "");
+    const secrets = writes.filter(({ key }) => isSecrets(key)).map(({ key }) => key[2] ?? "");
     const secretsBefore = new Map(secrets.map((id) => [id, disk.secrets.get(id)]));
     disk.apply(writes);
     for (const id of touched) this.#recordMoved(cluster, disk, id, before.get(id));
     for (const id of secrets) this.#secretsMoved(cluster, disk, id, secretsBefore.get(id), touched.includes(id));
     if (touched.length > 0 || secrets.length > 0) this.#together(cluster, disk);
     for (const { key, value } of writes) {
-      if (isBundle(key) && value !== undefined) this.#bundleStored(cluster, disk, key[1] ?? "", touched);
+      if (isBundle(key) && value !== undefined) this.#bundleStored(cluster, disk, key[2] ?? "", touched);
     }
   }
 
@@ -104,7 +104,7 @@ export class RecordJudge {
       return;
     }
     if (was === undefined && this.#removed.has(id)) fail("a record that was removed came back (I11)");
-    if (disk.names.get(record.name.toLowerCase()) !== id) fail("its name leads to another record");
+    if (disk.recordOf(record.name)?.id !== id) fail("its name leads to another record");
     if ((record.deletedAt !== undefined) !== (to === "deleting")) fail(`DeletedAt while ${to} (I9)`);
     if (to !== "deleting" && (role === "dialer") !== (record.peerId !== "")) fail("the role and PeerID disagree (I8)");
     if (!disk.gates.has(id)) fail("it has no gate");

@@ -57,7 +57,7 @@ export class ReplicationJudge {
       // What cannot be read any more may go without a word of the peer, which sends it again.
       if (isImport(key) && value === undefined && cluster.damage.has(key)) continue;
       if (isImport(key)) this.#importMoved(cluster, disk, key[1] ?? "", key[2] ?? "", value, begunAt);
-      else if (isBundle(key) && value !== undefined) this.#bundleStored(cluster, disk, key[1] ?? "");
+      else if (isBundle(key) && value !== undefined) this.#bundleStored(cluster, disk, key[2] ?? "");
     }
     for (const [id, was] of before) {
       const record = disk.records.get(id);

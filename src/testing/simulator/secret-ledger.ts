@@ -1,6 +1,6 @@
 import type { SimCluster } from "./cluster.js";
 import type { Court } from "./record-judge.js";
-import { type DiskView, digestOf } from "./stored-forms.js";
+import { type DiskView, digestOf, isSecrets } from "./stored-forms.js";
 
 /** Whom a stream secret was given for. */
 interface Given {
@@ -85,7 +85,7 @@ export class SecretLedger {
   async search(cluster: SimCluster): Promise<void> {
     const { entries } = await cluster.disk.read([]);
     for (const { key, value } of entries) {
-      const isOwn = key[0] === "peering-secrets";
+      const isOwn = isSecrets(key);
       const bytes = Buffer.from(value.buffer, value.byteOffset, value.byteLength);
       // A dialer without a key for it keeps the one secret it needs as it is.
       const needed = isOwn && !cluster.sealed && bytes.includes('"role":"dialer"');

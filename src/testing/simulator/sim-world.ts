@@ -367,32 +367,18 @@ export class SimWorld {
     );
   }
 
-  /**
-   * A second process writes to the disk of a cluster. Its host hears of that a while later, as a node does that comes to
-   * lead.
-   */
+  /** A second process writes to the disk of a cluster, which its host follows. */
   async anotherProcess(cluster: SimCluster, work: (records: PeeringRecords) => Promise<void>): Promise<void> {
     const life = { alive: true, frozenUntil: 0, wallAheadMs: 0 };
     const random = new SeededRandom(this.random.below(2 ** 32));
-    const refreshMs = this.random.between(0, 3_000);
-    const { host } = cluster;
-    const refresh = (): void => {
-      if (host === undefined || cluster.host !== host) return;
-      host.internals.records.refresh().catch(() => this.scheduler.after(1_000, refresh));
-    };
     const storage = this.storage(cluster, life, () => {
       life.alive = false;
     });
     const secretBox = secretBoxOf(cluster, random);
-    try {
-      const clock = virtualClock(this.scheduler, life);
-      const { trustDomain } = cluster.authority;
-      const records = await PeeringRecords.open({ storage, clock, random, secretBox, trustDomain });
-      await work(records);
-      await records[Symbol.asyncDispose]();
-    } finally {
-      this.scheduler.after(refreshMs, refresh);
-    }
+    const clock = virtualClock(this.scheduler, life);
+    const { trustDomain } = cluster.authority;
+    await using records = await PeeringRecords.open({ storage, clock, random, secretBox, trustDomain });
+    await work(records);
   }
 
   /** An operator of a cluster establishes a peering. */

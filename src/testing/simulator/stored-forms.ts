@@ -1,12 +1,5 @@
 import { createHash } from "node:crypto";
-import {
-  CATALOG_PREFIX,
-  IMPORTS_PREFIX,
-  PEERING_GATES_PREFIX,
-  PEERING_NAMES_PREFIX,
-  PEERING_SECRETS_PREFIX,
-  PEERINGS_PREFIX,
-} from "../../storage/keys.js";
+import { CATALOG_PREFIX, IMPORTS_PREFIX, PEERINGS_PREFIX } from "../../storage/keys.js";
 import type { Key, Write } from "../../storage/storage.js";
 
 // What a disk holds, read without the code that wrote it: a judge must not ask the host that it judges.
@@ -32,8 +25,11 @@ export interface StoredBundle {
   readonly rootPems: readonly string[];
 }
 
-/** Written out here rather than imported: the layout of the disk is judged, too. */
-const BUNDLES_PREFIX: Key = ["trust-bundles"];
+// Written out here rather than imported: the layout of the disk is judged, too.
+const RECORDS_PREFIX: Key = [...PEERINGS_PREFIX, "record"];
+const SECRETS_PREFIX: Key = [...PEERINGS_PREFIX, "secrets"];
+const BUNDLES_PREFIX: Key = [...PEERINGS_PREFIX, "bundle"];
+const GATES_PREFIX: Key = [...PEERINGS_PREFIX, "gate"];
 
 /** Neither terminated nor about to be deleted. */
 export function isStanding(record: { readonly state: string } | undefined): boolean {
@@ -61,8 +57,6 @@ export class DiskView {
   readonly secrets: Map<string, StoredSecrets> = new Map();
   /** By lower-cased name of the peer. */
   readonly bundles: Map<string, StoredBundle> = new Map();
-  /** Ids by lower-cased name. */
-  readonly names: Map<string, string> = new Map();
   readonly gates: Set<string> = new Set();
   /** Values by service, by id of the peering. */
   readonly imports: Map<string, Map<string, Uint8Array>> = new Map();
@@ -85,7 +79,6 @@ export class DiskView {
     if (this.importsOf(id).size > 0) left.push("imports");
     if (this.secrets.has(id)) left.push("secrets");
     if (this.gates.has(id)) left.push("its gate");
-    if (this.names.get(name.toLowerCase()) === id) left.push("its name");
     if (this.recordOf(name) === undefined && this.bundles.has(name.toLowerCase())) left.push("its trust bundle");
     return left;
   }
@@ -95,17 +88,16 @@ export class DiskView {
   }
 
   #applyOne(key: Key, value: Uint8Array | undefined): void {
-    const id = key[1] ?? "";
-    if (isUnder(key, PEERINGS_PREFIX)) setOrDelete(this.records, id, value && readJson<StoredRecord>(value));
-    else if (isUnder(key, PEERING_SECRETS_PREFIX)) setOrDelete(this.secrets, id, value && readJson(value));
+    const [, peeringId = "", id = ""] = key;
+    if (isUnder(key, RECORDS_PREFIX)) setOrDelete(this.records, id, value && readJson<StoredRecord>(value));
+    else if (isUnder(key, SECRETS_PREFIX)) setOrDelete(this.secrets, id, value && readJson(value));
     else if (isUnder(key, BUNDLES_PREFIX)) setOrDelete(this.bundles, id, value && readJson(value));
-    else if (isUnder(key, PEERING_NAMES_PREFIX)) setOrDelete(this.names, id, value && new TextDecoder().decode(value));
-    else if (isUnder(key, PEERING_GATES_PREFIX)) {
+    else if (isUnder(key, GATES_PREFIX)) {
       if (value === undefined) this.gates.delete(id);
       else this.gates.add(id);
     } else if (isUnder(key, IMPORTS_PREFIX)) {
-      const services = this.imports.get(id) ?? new Map<string, Uint8Array>();
-      this.imports.set(id, services);
+      const services = this.imports.get(peeringId) ?? new Map<string, Uint8Array>();
+      this.imports.set(peeringId, services);
       setOrDelete(services, key[2] ?? "", value);
     } else if (isUnder(key, [...CATALOG_PREFIX, "virtual-ip"])) {
       const [, , peer = "", service = ""] = key;
@@ -118,18 +110,19 @@ export class DiskView {
 }
 
 export function isRecord(key: Key): boolean {
-  return isUnder(key, PEERINGS_PREFIX);
+  return isUnder(key, RECORDS_PREFIX);
 }
 
 /** What a peer brings again, by itself, of the peering of this record: imports, its trust bundle, virtual addresses. */
-export function isSentAgain([owner, first, second]: Key, { id, name }: StoredRecord): boolean {
+export function isSentAgain(key: Key, { id, name }: StoredRecord): boolean {
+  const [owner, first, second] = key;
   if (owner === IMPORTS_PREFIX[0]) return first === id;
-  if (owner === BUNDLES_PREFIX[0]) return first === name.toLowerCase();
+  if (isBundle(key)) return second === name.toLowerCase();
   return owner === CATALOG_PREFIX[0] && first === "virtual-ip" && second === name.toLowerCase();
 }
 
 export function isSecrets(key: Key): boolean {
-  return isUnder(key, PEERING_SECRETS_PREFIX);
+  return isUnder(key, SECRETS_PREFIX);
 }
 
 export function isBundle(key: Key): boolean {

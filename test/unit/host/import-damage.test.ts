@@ -191,7 +191,7 @@ describe("a host with damaged imports", () => {
     const { acceptor, dialer } = await peered(world);
     dialer.crash();
     await damageOf(dialer.disk, ["imports"], "web");
-    await damageOf(dialer.disk, ["trust-bundles"], "acceptor");
+    await damageOf(dialer.disk, ["peerings", "bundle"], "acceptor");
     await dialer.start();
     assert.deepEqual(dialer.imported("acceptor"), { db: 1 });
     assert.equal(dialer.host.incidents.counts().get("import-damaged"), 1);

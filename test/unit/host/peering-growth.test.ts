@@ -8,7 +8,7 @@ import { memoryStorage } from "../../../src/storage/memory.js";
 import { fixedRootPems } from "../../../src/testing/fixed-roots.js";
 import { memoryNetwork } from "../../../src/transport/memory.js";
 import { plainSecretBox } from "../../../src/trust/secret-box.js";
-import { TrustBundleStore } from "../../../src/trust/trust-bundle-store.js";
+import { TrustBundles } from "../../../src/trust/trust-bundle-store.js";
 import { assertLinear } from "../../support/growth.js";
 import { judged, OWN_TRUST_DOMAIN, REMOTE, seededRandom, tokenOf } from "./records-fixture.js";
 
@@ -17,7 +17,7 @@ const [A = "", B = ""] = fixedRootPems;
 
 interface Kept {
   readonly records: PeeringRecords;
-  readonly bundles: TrustBundleStore;
+  readonly bundles: TrustBundles;
   /** By the number of the peering. */
   readonly secrets: Map<number, string>;
 }
@@ -25,15 +25,15 @@ interface Kept {
 async function kept(): Promise<Kept> {
   const storage = memoryStorage();
   const authority = { trustDomain: OWN_TRUST_DOMAIN, roots: () => [], onRootsChanged: () => () => {} };
-  const bundles = await TrustBundleStore.open({ storage, authority });
   const records = await PeeringRecords.open({
     storage,
     clock: systemClock,
     random: seededRandom(),
     secretBox: plainSecretBox,
     trustDomain: OWN_TRUST_DOMAIN,
-    trustBundles: bundles,
   });
+  const bundles = new TrustBundles(records.trustDomains, { authority });
+  records.onBundlesChange((withheld) => bundles.changed(withheld));
   return { records, bundles, secrets: new Map() };
 }
 

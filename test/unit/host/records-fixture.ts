@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 import { createHash } from "node:crypto";
-import type { Random } from "../../../src/environment.js";
+import { type Random, systemClock } from "../../../src/environment.js";
 import { PeeringError } from "../../../src/errors.js";
 import { type EstablishingToken, PeeringRecords, type PeeringRecordsOptions } from "../../../src/host/records.js";
 import type { Peering } from "../../../src/peering/peering.js";
@@ -15,6 +15,7 @@ import type {
   StoragePage,
   Write,
 } from "../../../src/storage/storage.js";
+import { virtualClock } from "../../../src/testing/simulator/scheduler.js";
 import { plainSecretBox } from "../../../src/trust/secret-box.js";
 import type { OpenMessage } from "../../../src/wire/messages.js";
 import type { Status } from "../../../src/wire/status.js";
@@ -97,14 +98,14 @@ export interface Cluster {
 
 export async function cluster(
   seed = 1,
-  options: Partial<Pick<PeeringRecordsOptions, "secretBox" | "trustBundles">> = {},
+  options: Partial<Pick<PeeringRecordsOptions, "secretBox">> = {},
 ): Promise<Cluster> {
   const storage = new FaultyStorage();
   let starts = 0;
   const open = (): Promise<PeeringRecords> =>
     PeeringRecords.open({
       storage,
-      clock: { wall: () => 1_700_000_000_000 },
+      clock: { ...systemClock, wall: () => 1_700_000_000_000 },
       random: seededRandom(seed * 1_000 + starts++),
       secretBox: plainSecretBox,
       trustDomain: OWN_TRUST_DOMAIN,
@@ -148,7 +149,7 @@ export function tokenOf(peerId: string, changed: Partial<EstablishingToken> = {}
 
 export const REMOTE = { partition: "", datacenter: "dc2", locality: { region: "r", zone: "z" } };
 
-/** Another process on the disk of a host, which hears of it only by reading again. */
+/** Another process on the disk of a host, which follows it. */
 export async function elsewhere(
   world: World,
   site: Site,
@@ -156,11 +157,13 @@ export async function elsewhere(
 ): Promise<void> {
   const records = await PeeringRecords.open({
     storage: site.disk,
-    clock: { wall: () => world.scheduler.now },
+    clock: virtualClock(world.scheduler, { alive: true }),
     random: seededRandom(9),
     secretBox: plainSecretBox,
     trustDomain: site.authority.trustDomain,
   });
   await work(records);
   await records[Symbol.asyncDispose]();
+  const { index } = records;
+  await world.until(() => site.host.internals.records.index >= index, "the host follows");
 }

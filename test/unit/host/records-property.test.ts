@@ -203,8 +203,8 @@ class World {
     assert.deepEqual(records.list(), stored.list(), "memory is what storage holds");
 
     const digests: string[] = [];
-    for (const entry of (await storage.read(["peering-secrets"])).entries) {
-      const row = decodeSecrets(entry);
+    for (const entry of (await storage.read(["peerings", "secrets"])).entries) {
+      const row = decodeSecrets(entry.value);
       const peering = now.get(entry.key.at(-1) ?? "");
       assert.ok(peering !== undefined && peering.state !== "deleting", "I7: no secrets without a record, or DELETING");
       assert.equal(row.role, roleOf(peering), "I1: a dialer has one secret, an acceptor three slots");

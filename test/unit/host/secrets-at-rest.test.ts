@@ -46,7 +46,10 @@ async function storedSecrets(directory: string): Promise<readonly string[]> {
   const found: string[] = [];
   for (const name of ["acceptor", "dialer"]) {
     await using storage = await openLevel(join(directory, name));
-    for (const prefix of [["ca", "state"], ["peering-secrets"]]) {
+    for (const prefix of [
+      ["ca", "state"],
+      ["peerings", "secrets"],
+    ]) {
       for (const { value } of (await storage.read(prefix)).entries) {
         const text = Buffer.from(value).toString();
         found.push(...[...text.matchAll(/"sealed(?:Key|Active)":"([^"]+)"/g)].map(([, sealed]) => sealed ?? ""));

@@ -139,7 +139,7 @@ describe("hosts on storages with small limits", () => {
       }
     }
     const secrets = async (): Promise<readonly string[]> =>
-      (await storage.read(["peering-secrets"])).entries.map(({ value }) => Buffer.from(value).toString("latin1"));
+      (await storage.read(["peerings", "secrets"])).entries.map(({ value }) => Buffer.from(value).toString("latin1"));
     const before = await secrets();
     assert.equal(before.length, count);
     await using _ = await createHost({

@@ -110,6 +110,16 @@ describe("addresses of imported services", () => {
     assert.deepEqual(take(), ["claim web", "commit"]);
   });
 
+  it("are let go of with the peering, also those of an import that was never stored", async () => {
+    const { store, take, fail } = await noted();
+    fail.reason = new PeeringError("storage-failed", "disk full");
+    await assert.rejects(store.apply(PEER, [sidecar("web")]), { code: "storage-failed" });
+    fail.reason = undefined;
+    assert.deepEqual(take(), ["claim web"]);
+    await store.removePeer(PEER);
+    assert.deepEqual(take(), ["release web"]);
+  });
+
   it("are put right where a crash came between", async () => {
     const { store, take } = await noted();
     await store.apply(PEER, [plain("web"), sidecar("api"), plain("db")]);

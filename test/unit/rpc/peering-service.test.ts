@@ -4,7 +4,7 @@ import { memoryStorage } from "../../../src/storage/memory.js";
 import { fixedAuthority } from "../../../src/testing/fixed-authority.js";
 import { fixedRootPems } from "../../../src/testing/fixed-roots.js";
 import { TokenCodec } from "../../../src/token/token-codec.js";
-import { bundleWrite } from "../../../src/trust/trust-bundle-store.js";
+import { encodeTrustBundle } from "../../../src/trust/trust-bundle-store.js";
 import { PeeringState } from "../../../src/wire/gen/hashicorp/consul/internal/peering/peering_pb.js";
 import { eventually, inStep, offerServices, peerThem, twoHosts } from "../../support/hosts.js";
 import { lonelyHost, PROTOCOLS, refusal, serveRpc, tokens } from "./support.js";
@@ -269,8 +269,10 @@ describe("a bundle that names our own trust domain, or another peer's", () => {
     const storage = memoryStorage();
     const trustDomain = "11111111-2222-3333-4444-555555555555.consul";
     const [root1 = "", root2 = "", root3 = ""] = fixedRootPems;
-    const stored = (peerName: string, claimed: string, root: string): Promise<unknown> =>
-      storage.commit([bundleWrite({ peerName, trustDomain: claimed, rootPems: [root], exportedPartition: "" })]);
+    const stored = (peerName: string, claimed: string, root: string): Promise<unknown> => {
+      const value = encodeTrustBundle({ peerName, trustDomain: claimed, rootPems: [root], exportedPartition: "" });
+      return storage.commit([{ key: ["peerings", "bundle", peerName], value }]);
+    };
     await stored("first", "shared.consul", root1);
     await stored("second", "SHARED.consul", root2);
     await stored("third", trustDomain.toUpperCase(), root3);

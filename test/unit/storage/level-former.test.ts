@@ -35,7 +35,7 @@ async function bulk(storage: Storage, round: number): Promise<void> {
 
 const secrets: readonly Key[] = [
   ["ca", "state"],
-  ["peering-secrets", "1"],
+  ["peerings", "secrets", "1"],
 ];
 
 describe("level, former values of secrets", () => {
