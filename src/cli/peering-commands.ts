@@ -277,6 +277,47 @@ const inspectToken: Command = {
   },
 };
 
+const listTokens: Command = {
+  summary: "List the peerings whose last token is unused",
+  help: `Usage: peerage peering token list [options]
+
+  Lists the names of the peerings whose last token has not been used. The
+  holder of such a token can peer under that name.
+
+  Example:
+
+    $ peerage peering token list`,
+  flags: [...shared, formatFlag],
+  async run({ flags, client, print, printJson }) {
+    const format = requireFormat(flags);
+    const { peerings } = await client();
+    const names = await attempt("Error listing peering tokens", () => peerings.outstandingTokens());
+    if (format === "json") printJson(names, "compact");
+    else print(names.length === 0 ? "There are no unused peering tokens." : names);
+  },
+};
+
+const revokeToken: Command = {
+  summary: "Make the unused token of a peering worthless",
+  help: `Usage: peerage peering token revoke [options] -name <peer name>
+
+  Makes the last token of a peering worthless, if it has not been used. A
+  connection that is up goes on. The command exits with a non-zero code when
+  there is no unused token for that name.
+
+  Example:
+
+    $ peerage peering token revoke -name west-dc`,
+  flags: [...shared, nameFlag],
+  async run({ flags, client, print }) {
+    const name = requireName(flags);
+    const { peerings } = await client();
+    const revoked = await attempt(`Error revoking peering token for ${name}`, () => peerings.revokeToken(name));
+    if (!revoked) throw new CommandError(`There is no unused peering token for ${name}.`);
+    print(`Revoked the unused peering token for ${name}`);
+  },
+};
+
 export const peeringCommands: CommandGroup = {
   summary: "Create and manage peering connections between clusters",
   help: `Usage: peerage peering <subcommand> [options] [args]
@@ -319,15 +360,23 @@ export const peeringCommands: CommandGroup = {
     list,
     read,
     token: {
-      summary: "Look into peering tokens",
+      summary: "Look into peering tokens, and revoke them",
       help: `Usage: peerage peering token <subcommand> [options] [args]
 
-  This command has subcommands for peering tokens themselves. They ask no server.
+  This command has subcommands for peering tokens themselves.
 
-  Show what a token says:
+  Show what a token says, without asking any server:
 
-    $ peerage peering token inspect <token>`,
-      commands: { inspect: inspectToken },
+    $ peerage peering token inspect <token>
+
+  List the peerings whose last token is unused:
+
+    $ peerage peering token list
+
+  Make the unused token of a peering worthless:
+
+    $ peerage peering token revoke -name west-dc`,
+      commands: { inspect: inspectToken, list: listTokens, revoke: revokeToken },
     },
   },
 };

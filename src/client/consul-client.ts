@@ -135,7 +135,13 @@ export interface PeeringsClient {
   list(options?: ReadOptions): Promise<ReadAnswer<readonly PeeringRecord[]>>;
   /** Marks it for deletion, which goes on at the server. Nothing happens when there is none. */
   delete(name: string, options?: RequestOptions): Promise<void>;
+  /** Names of the peerings whose last token is unused. Of Peerage alone. */
+  outstandingTokens(options?: RequestOptions): Promise<readonly string[]>;
+  /** Makes the unused token of a peering worthless. False: there is none. Of Peerage alone. */
+  revokeToken(name: string, options?: RequestOptions): Promise<boolean>;
 }
+
+const TOKENS = "/v1/peerage/peering-tokens";
 
 /** Both ends of an intention: a service, `*`, and of a source that is read `peer:<peer>/<service>`. */
 export interface IntentionEnds {
@@ -353,6 +359,24 @@ export class ConsulClient implements Disposable {
       list: (options = {}) => this.#read("/v1/peerings", options, listOf(readPeering)),
       delete: async (name, options = {}) => {
         await this.#call("DELETE", `/v1/peering/${segment(name)}`, options);
+      },
+      outstandingTokens: async (options = {}) => {
+        const { value } = await this.#read(
+          TOKENS,
+          options,
+          listOf((json) => textOf(asObject(json, "a token"), "Name")),
+        );
+        return value;
+      },
+      revokeToken: async (name, options = {}) => {
+        try {
+          await this.#call("DELETE", `${TOKENS}/${segment(name)}`, options);
+          return true;
+        } catch (error) {
+          if (error instanceof HttpError && error.status === 404 && /no unused peering token/.test(error.message))
+            return false;
+          throw error;
+        }
       },
     };
   }

@@ -147,6 +147,22 @@ export class Peerings implements AsyncDisposable {
     return codec.encode(token);
   }
 
+  /** The peerings whose last token is unused, by name. The holder of such a token can peer under that name. */
+  outstandingTokens(): readonly PeeringView[] {
+    this.requireEnabled();
+    return this.#parts.records.outstandingTokens().map((peering) => this.#view(peering));
+  }
+
+  /**
+   * Makes the last token of a peering worthless, if it is unused. The stream, if there is one, goes on.
+   * @returns Whether there was one.
+   * @throws {PeeringError} `storage-failed`, `unavailable`: it may have been revoked.
+   */
+  async revokeToken(name: string): Promise<boolean> {
+    this.requireEnabled();
+    return this.#parts.records.revokeToken(name);
+  }
+
   /**
    * Peers with the cluster that generated `token`: exchanges the secrets and starts to dial. Resolves once the secret is
    * stored; the stream follows by itself. Establishing again under the same name re-establishes in place: a stream that is up

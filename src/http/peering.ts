@@ -150,6 +150,22 @@ async function remove(call: Call): Promise<Answer> {
   return {};
 }
 
+async function outstandingTokens(call: Call): Promise<Answer> {
+  call.refusePartition();
+  await call.require({ resource: "peering", access: "read" });
+  return { json: call.host.peerings.outstandingTokens().map(({ id, name }) => ({ ID: id, Name: name })) };
+}
+
+async function revokeToken(call: Call): Promise<Answer> {
+  call.refusePartition();
+  const name = peeringName(call);
+  await call.require({ resource: "peering", access: "write" });
+  if (!(await call.host.peerings.revokeToken(name))) {
+    throw new HttpError(404, `There is no unused peering token for ${JSON.stringify(name)}`);
+  }
+  return { json: true };
+}
+
 function peeringName(call: Call): string {
   if (call.rest === "") throw badRequest("Must specify a name to fetch.");
   return call.rest;
@@ -257,6 +273,33 @@ export const peeringOperations: readonly Operation[] = [
         path: "/v1/peering/{name}",
         id: "deletePeering",
         summary: "Deletes the peering and all that was imported through it; unknown names are a success.",
+      },
+    ],
+  },
+  // These two are ours: Consul has no such paths.
+  {
+    method: "GET",
+    pattern: "/v1/peerage/peering-tokens",
+    run: outstandingTokens,
+    docs: [
+      {
+        path: "/v1/peerage/peering-tokens",
+        id: "listPeeringTokens",
+        summary: "The peerings whose last token is unused, by name.",
+        answer: listOf(objectOf({ ID: text, Name: text })),
+      },
+    ],
+  },
+  {
+    method: "DELETE",
+    pattern: "/v1/peerage/peering-tokens/",
+    run: revokeToken,
+    docs: [
+      {
+        path: "/v1/peerage/peering-tokens/{name}",
+        id: "revokePeeringToken",
+        summary: "Makes the unused token of the peering of that name worthless; 404 where there is none.",
+        answer: { type: "boolean" },
       },
     ],
   },

@@ -138,7 +138,7 @@ describe("the main job", () => {
     ["is not an array", "{}", /a JSON array of registrations is expected/],
     ["is empty", "[]", /no service/],
     ["has a registration without a node", '[{"address": "192.0.2.1", "service": {"name": "x"}}]', /node/i],
-    ["has a bad port", '[{"node": "n", "address": "a", "service": {"name": "x", "port": 65536}}]', /port/i],
+    ["has a bad port", '[{"node": "n", "address": "a", "service": {"name": "x", "port": 1.5}}]', /port/i],
   ] as const) {
     it(`ends with 1 and says why when the file ${what}`, async () => {
       const file = join(directory, "bad.json");

@@ -103,6 +103,7 @@ function answers(text: string): Readonly<Record<string, unknown>> {
     "GET /v1/operator/raft/configuration": {
       Servers: [{ Node: text, ID: text, Address: text, ProtocolVersion: text, Voter: true, LastIndex: 1 }],
     },
+    "GET /v1/peerage/peering-tokens": [{ ID: text, Name: text }],
     "PUT /v1/catalog/register": true,
     "PUT /v1/catalog/deregister": true,
     "GET /v1/config/k": [entry],
@@ -178,6 +179,8 @@ const runs: Readonly<Record<string, (text: string) => readonly (readonly string[
     ["-name", "p"],
     ["-name", "p", "-format", "json"],
   ],
+  "peering token list": () => [[], ["-format", "json"]],
+  "peering token revoke": (text) => [["-name", text]],
   "peering token inspect": (text) => [[token(text)], ["-format", "json", token(text)], [text]],
   reload: () => [[]],
   "services deregister": (text) => [["-id", text]],

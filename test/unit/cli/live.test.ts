@@ -120,6 +120,28 @@ describe("recorded command lines of 1.21.4 at two live hosts (CL1, CL2, CL3, CL4
   }
 });
 
+describe("peering token at a live host", { timeout: 60_000 }, () => {
+  it("lists the peerings with an unused token, and revokes one", async () => {
+    await using pair = await HttpPair.start();
+    const { a } = pair;
+    const run = (...args: readonly string[]): ReturnType<typeof runPeerage> =>
+      runPeerage(["peering", "token", ...args, "-http-addr", `127.0.0.1:${a.port}`]);
+    assert.match((await run("list")).stdout, /no unused peering tokens/);
+    for (const peerName of ["west", "east"]) await a.host.peerings.generateToken({ peerName });
+    assert.equal((await run("list")).stdout, "east\nwest\n");
+    assert.equal((await run("list", "-format", "json")).stdout, '["east","west"]\n');
+    assert.match((await run("revoke", "-name", "east")).stdout, /Revoked/);
+    const again = await run("revoke", "-name", "east");
+    assert.equal(again.exit, 1);
+    assert.match(again.stderr, /There is no unused peering token for east/);
+    assert.match((await run("revoke")).stderr, /Missing the required -name flag/);
+    assert.deepEqual(
+      a.host.peerings.outstandingTokens().map(({ name }) => name),
+      ["west"],
+    );
+  });
+});
+
 describe("services export at a live host (CL5)", { timeout: 60_000 }, () => {
   it("merges consumers of one service, and exported-services shows them", async () => {
     await using pair = await HttpPair.start();

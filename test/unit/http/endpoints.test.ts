@@ -57,6 +57,31 @@ describe("peering endpoints", { timeout: 60_000 }, () => {
     );
   });
 
+  it("unused tokens are listed and revoked: a revoked one establishes nothing, and the record stays", async () => {
+    await using pair = await HttpPair.start();
+    const { a, b } = pair;
+    const path = "/v1/peerage/peering-tokens";
+    assert.deepEqual(await json(a, path), []);
+    const token = await a.host.peerings.generateToken({ peerName: "east" });
+    await a.host.peerings.generateToken({ peerName: "west" });
+    const names = async (): Promise<unknown> =>
+      Array.from((await json(a, path)) as readonly { readonly Name: string }[], ({ Name }) => Name);
+    assert.deepEqual(await names(), ["east", "west"]);
+    assert.deepEqual(await answered(a, "DELETE", `${path}/EAST`), [200, "true"]);
+    const [status, text] = await answered(a, "DELETE", `${path}/east`);
+    assert.deepEqual([status, text], [404, 'There is no unused peering token for "east"']);
+    assert.equal((await answered(a, "DELETE", `${path}/nobody`))[0], 404);
+    await assert.rejects(b.host.peerings.establish({ peerName: "a", token }), { code: "permission-denied" });
+    assert.equal(a.host.peerings.read("east")?.state, "pending");
+    const [west] = a.host.peerings.outstandingTokens();
+    assert.equal(west?.name, "west");
+    const other = await a.host.peerings.generateToken({ peerName: "east" });
+    await b.host.peerings.delete("a");
+    await eventually(() => b.host.peerings.read("a") === undefined, AbortSignal.timeout(20_000));
+    await b.host.peerings.establish({ peerName: "a", token: other });
+    assert.deepEqual(await names(), ["west"], "a token that was used is not outstanding");
+  });
+
   it("a read waits until its own record changes, and no longer than it was told (HT5)", async () => {
     await using pair = await HttpPair.start(50);
     const { a } = pair;

@@ -175,6 +175,8 @@ const matrix: Readonly<Record<string, readonly Probe[] | typeof PUBLIC>> = {
   ],
   "DELETE /v1/peering/": [{ path: "nobody", ...peeringWrite }],
   "GET /v1/peerings": [{ path: "", ...peeringRead }],
+  "GET /v1/peerage/peering-tokens": [{ path: "", ...peeringRead }],
+  "DELETE /v1/peerage/peering-tokens/": [{ path: "nobody", ...peeringWrite }],
 
   "PUT /v1/config": [
     { path: "", body: { Kind: "mesh" }, ...meshWrite },

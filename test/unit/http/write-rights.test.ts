@@ -313,6 +313,7 @@ const attempts: Readonly<Record<string, fc.Arbitrary<Omit<Attempt, "route">>>> =
     "",
   ),
   "DELETE /v1/peering/": fc.constantFrom("peer", "other").map((path) => ({ path })),
+  "DELETE /v1/peerage/peering-tokens/": fc.constantFrom("peer", "other").map((path) => ({ path })),
   "POST /v1/connect/intentions": flattened(fc.record({ ...intentionEnds, Action: intentionAction }), ""),
   "PUT /v1/connect/intentions/exact": exactIntention.chain((path) =>
     flattened(fc.record({ Action: intentionAction }), path),
