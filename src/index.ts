@@ -164,8 +164,11 @@ export { type StreamFacts, type StreamStatus, ZERO_TIME } from "./peering/observ
 export type { Peering, PeeringState, Role, StoredState, TrustBundle } from "./peering/peering.js";
 export {
   type Cell,
+  type CommitEffect,
   type EstablishFields,
+  type HostEffect,
   type MachinePeering,
+  type Outcome,
   PEERING_STATES,
   type PeeringEffect,
   type PeeringEffectType,
@@ -173,6 +176,7 @@ export {
   type PeeringEventType,
   type PeeringPatch,
   PeeringStateMachine,
+  type Reached,
   type Refusal,
   type RoleCells,
   type StreamRefusal,

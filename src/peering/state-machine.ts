@@ -200,7 +200,7 @@ interface Unchanged<E extends PeeringEffectType> extends Reached {
 }
 
 /** What a host has to do with a cell. */
-interface Reached {
+export interface Reached {
   /** Why no host reaches this cell; undefined: hosts do. The cell is for programs that use the machine without a host. */
   readonly unreachable?: string;
   /** Why its effects find nothing to do in a host any more, though one reaches it. */
@@ -210,7 +210,7 @@ interface Reached {
 /** What one event does to one kind of peering. */
 export type Cell = Outcome & Reached;
 
-type Outcome =
+export type Outcome =
   | Unchanged<PeeringEffectType>
   /** The record is written, its state stays. */
   | { readonly outcome: "updated"; readonly effects: readonly PeeringEffectType[] }

@@ -139,7 +139,7 @@ export class TrustBundles implements AsyncDisposable {
   #version = 0;
   #closed = false;
 
-  /** @param domains - the bundles. The caller calls {@link changed} after each change of them. */
+  /** @internal @param domains - the bundles. The caller calls `changed` after each change of them. */
   constructor(domains: TrustDomains, options: TrustBundlesOptions) {
     const { authority, logger = silentLogger, incidents = new Incidents({ logger }) } = options;
     this.#authority = authority;
@@ -149,7 +149,7 @@ export class TrustBundles implements AsyncDisposable {
     this.#reportWithheld(domains.allWithheld().keys());
   }
 
-  /** Has watches tell the bundles again. @param withheld - names of peers whose bundles are withheld since the last change. */
+  /** @internal Has watches tell the bundles again. @param withheld - names of peers whose bundles are withheld since the last change. */
   changed(withheld: Iterable<string>): void {
     this.#reportWithheld(withheld);
     this.#changed();
