@@ -164,9 +164,7 @@ export { type StreamFacts, type StreamStatus, ZERO_TIME } from "./peering/observ
 export type { Peering, PeeringState, Role, StoredState, TrustBundle } from "./peering/peering.js";
 export {
   type Cell,
-  type CommitEffect,
   type EstablishFields,
-  type HostEffect,
   type MachinePeering,
   type Outcome,
   PEERING_STATES,
@@ -184,6 +182,7 @@ export {
   type Transition,
   type TransitionTable,
   transition,
+  type Unchanged,
 } from "./peering/state-machine.js";
 export { defaultSessionLimits, defaultSessionTimings, ReplicationSession } from "./replication/session.js";
 export type {

@@ -96,7 +96,7 @@ interface Observed {
 }
 
 /**
- * What is to be done besides keeping the new record. {@link CommitEffect}s belong into the same commit and are performed by
+ * What is to be done besides keeping the new record. `CommitEffect`s belong into the same commit and are performed by
  * `transactions.ts`, the others by the host once that is stored.
  */
 export type PeeringEffect =
@@ -194,7 +194,7 @@ export interface PeeringPatch {
 }
 
 /** The record stays as it is. */
-interface Unchanged<E extends PeeringEffectType> extends Reached {
+export interface Unchanged<E extends PeeringEffectType> extends Reached {
   readonly outcome: "unchanged";
   readonly effects: readonly E[];
 }
