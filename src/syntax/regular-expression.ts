@@ -1,12 +1,14 @@
 import { PeeringError } from "../errors.js";
 
-/** Instructions a pattern may take; repetitions are written out, so `(a{1000}){1000}` is refused. */
+/** Instructions a pattern may take; repetitions are written out. */
 const MAX_INSTRUCTIONS = 2_000;
 /** Steps of one match, some tens of milliseconds: a long text under a large pattern is refused instead of stalling others. */
 const MAX_STEPS = 1_000_000;
 /** As in RE2. */
 const MAX_REPETITION = 1_000;
 const MAX_DEPTH = 100;
+/** Repetitions of repetitions without a group around the inner one, such as `a*(?i)*`. */
+const MAX_REPEATED = 10;
 /** Parts of a pattern written out: also those that take no instruction, such as an empty group. */
 const MAX_EMITTED = 20_000;
 
@@ -14,8 +16,15 @@ type CharacterTest = (code: number) => boolean;
 
 type Assertion = "begin" | "end" | "begin-line" | "end-line" | "boundary" | "no-boundary";
 
+interface CharacterNode {
+  readonly type: "character";
+  readonly test: CharacterTest;
+  /** How many parts the test looks at. */
+  readonly parts: number;
+}
+
 type Instruction =
-  | { readonly type: "character"; readonly test: CharacterTest }
+  | CharacterNode
   | { readonly type: "assert"; readonly assertion: Assertion }
   /** Goes on at each of these; the first is preferred. */
   | { readonly type: "split"; targets: readonly [number, number] }
@@ -26,7 +35,7 @@ type Instruction =
 
 type Node =
   | { readonly type: "empty" }
-  | { readonly type: "character"; readonly test: CharacterTest }
+  | CharacterNode
   | { readonly type: "assert"; readonly assertion: Assertion }
   | { readonly type: "sequence" | "choice"; readonly nodes: readonly Node[] }
   | { readonly type: "group"; readonly node: Node; readonly number: number }
@@ -37,6 +46,11 @@ type Node =
       readonly maximum: number;
       readonly lazy: boolean;
     };
+
+interface Repetition {
+  readonly minimum: number;
+  readonly maximum: number;
+}
 
 interface Flags {
   readonly ignoreCase: boolean;
@@ -144,11 +158,12 @@ export class RegularExpression {
       // It may begin at every character, unless it has begun at an earlier one.
       if (matched === undefined) add(current, { index: 0, saved: { slot: 0, at, before: undefined } }, at);
       else if (current.length === 0) break;
-      if (steps > MAX_STEPS) throw tooLong();
       const code = codes[at];
       for (const { index, saved } of current) {
         const instruction = program[index];
-        steps++;
+        // A large class is no single step.
+        steps += instruction?.type === "character" ? instruction.parts : 1;
+        if (steps > MAX_STEPS) throw tooLong();
         if (instruction?.type === "match") {
           // What follows in the list is less preferred.
           matched = { index, saved: { slot: 1, at, before: saved } };
@@ -246,6 +261,15 @@ function emit(node: Node, program: Instruction[], budget: Budget): void {
       return;
     case "repeat": {
       const { minimum, maximum, lazy } = node;
+      if (minimum === 0 && maximum === Number.POSITIVE_INFINITY && !mayBeEmpty(node.node)) {
+        // One loop, as in Go; which of several matches is preferred depends on it.
+        const split: { type: "split"; targets: readonly [number, number] } = { type: "split", targets: [0, 0] };
+        const at = append(program, budget, split);
+        emit(node.node, program, budget);
+        program.push({ type: "jump", target: at });
+        split.targets = preferring(at + 1, program.length, lazy);
+        return;
+      }
       const unbounded = maximum === Number.POSITIVE_INFINITY;
       let last = program.length;
       for (let count = 0; count < minimum; count++) {
@@ -273,9 +297,53 @@ function emit(node: Node, program: Instruction[], budget: Budget): void {
   }
 }
 
+/** Whether it matches without taking a character. */
+function mayBeEmpty(node: Node): boolean {
+  switch (node.type) {
+    case "empty":
+    case "assert":
+      return true;
+    case "character":
+      return false;
+    case "sequence":
+      return node.nodes.every(mayBeEmpty);
+    case "choice":
+      return node.nodes.some(mayBeEmpty);
+    case "group":
+      return mayBeEmpty(node.node);
+    case "repeat":
+      return node.minimum === 0 || mayBeEmpty(node.node);
+  }
+}
+
+/** How often repetitions within repetitions write a part out, at most. */
+function timesOf(node: Node): number {
+  switch (node.type) {
+    case "sequence":
+    case "choice":
+      return node.nodes.reduce((most, part) => Math.max(most, timesOf(part)), 1);
+    case "group":
+      return timesOf(node.node);
+    case "repeat": {
+      const { minimum, maximum } = node;
+      if (maximum === 0) return 1;
+      // `*`, `+` and `?` do not count, and neither does `{0,}`.
+      return Math.max(1, maximum === Number.POSITIVE_INFINITY ? minimum : maximum) * timesOf(node.node);
+    }
+    default:
+      return 1;
+  }
+}
+
 /** Once more, or on: greedy repetitions try the former first. */
 function preferring(again: number, on: number, lazy: boolean): readonly [number, number] {
   return lazy ? [on, again] : [again, on];
+}
+
+/** What one part of a class takes, or all but that. */
+interface Part {
+  readonly test: CharacterTest;
+  readonly isNegative: boolean;
 }
 
 const isDigit: CharacterTest = (code) => code >= 48 && code <= 57;
@@ -308,35 +376,57 @@ const namedClasses: Readonly<Record<string, CharacterTest>> = {
 
 const controlEscapes: Readonly<Record<string, number>> = { a: 7, f: 12, t: 9, n: 10, r: 13, v: 11 };
 
-function negated(test: CharacterTest): CharacterTest {
-  return (code) => !test(code);
-}
+/** Characters that differ in case alone, where JavaScript's upper and lower case of one of them do not lead to all others. */
+const FOLDINGS =
+  "Kk\u212a Ss\u017f \u00b5\u039c\u03bc \u00c5\u00e5\u212b \u00df\u1e9e \u01c4\u01c5\u01c6 " +
+  "\u01c7\u01c8\u01c9 \u01ca\u01cb\u01cc \u01f1\u01f2\u01f3 \u0345\u0399\u03b9\u1fbe \u0390\u1fd3 " +
+  "\u0392\u03b2\u03d0 \u0395\u03b5\u03f5 \u0398\u03b8\u03d1\u03f4 \u039a\u03ba\u03f0 \u03a0\u03c0\u03d6 " +
+  "\u03a1\u03c1\u03f1 \u03a3\u03c2\u03c3 \u03a6\u03c6\u03d5 \u03a9\u03c9\u2126 \u03b0\u1fe3 " +
+  "\u0412\u0432\u1c80 \u0414\u0434\u1c81 \u041e\u043e\u1c82 \u0421\u0441\u1c83 \u0422\u0442\u1c84\u1c85 " +
+  "\u042a\u044a\u1c86 \u0462\u0463\u1c87 \u1c88\ua64a\ua64b \u1e60\u1e61\u1e9b \u1f80\u1f88 \u1f81\u1f89 " +
+  "\u1f82\u1f8a \u1f83\u1f8b \u1f84\u1f8c \u1f85\u1f8d \u1f86\u1f8e \u1f87\u1f8f \u1f90\u1f98 \u1f91\u1f99 " +
+  "\u1f92\u1f9a \u1f93\u1f9b \u1f94\u1f9c \u1f95\u1f9d \u1f96\u1f9e \u1f97\u1f9f \u1fa0\u1fa8 \u1fa1\u1fa9 " +
+  "\u1fa2\u1faa \u1fa3\u1fab \u1fa4\u1fac \u1fa5\u1fad \u1fa6\u1fae \u1fa7\u1faf \u1fb3\u1fbc \u1fc3\u1fcc " +
+  "\u1ff3\u1ffc \ufb05\ufb06";
 
 /** Every character that differs from `code` in case alone, and itself. */
 function foldings(code: number): readonly number[] {
   const character = String.fromCodePoint(code);
+  // A space stands between them, and is no letter.
+  const at = code === 32 ? -1 : FOLDINGS.indexOf(character);
+  if (at >= 0) {
+    const end = FOLDINGS.indexOf(" ", at);
+    return codePoints(FOLDINGS.slice(FOLDINGS.lastIndexOf(" ", at) + 1, end < 0 ? undefined : end));
+  }
+  // The dotless i is that of one language: its upper case is an I, and that of an I is not.
+  if (code === 0x131) return [code];
   const found = new Set([code]);
   for (const other of [character.toLowerCase(), character.toUpperCase()]) {
-    const codes = Array.from(other, (part) => part.codePointAt(0) ?? 0);
+    const codes = codePoints(other);
     const [only] = codes;
     if (codes.length === 1 && only !== undefined) found.add(only);
   }
   return [...found];
 }
 
-function folded(test: CharacterTest): CharacterTest {
-  return (code) => foldings(code).some(test);
+function codePoints(text: string): readonly number[] {
+  return Array.from(text, (character) => character.codePointAt(0) ?? 0);
 }
 
 class PatternParser {
   readonly #pattern: readonly string[];
+  /** Where the last `:]` is. */
+  readonly #lastNameEnd: number;
   #position = 0;
   #depth = 0;
   #flags: Flags = { ignoreCase: false, multiLine: false, dotAll: false, swapLazy: false };
   #groups = 0;
+  /** Each name is compiled once. */
+  readonly #unicodeClasses = new Map<string, CharacterTest>();
 
   constructor(pattern: string) {
     this.#pattern = Array.from(pattern);
+    this.#lastNameEnd = this.#pattern.findLastIndex((next, at, all) => next === ":" && all[at + 1] === "]");
   }
 
   /** How many groups capture, once it is parsed. */
@@ -372,77 +462,98 @@ class PatternParser {
 
   #sequence(): Node {
     const nodes: Node[] = [];
+    // Where the repetition before begins, if that is what comes before.
+    let repetition: number | undefined;
+    // How often the last node has been repeated, with flags or an empty quote in between.
+    let repeated = 0;
     for (;;) {
       const next = this.#peek();
       if (next === undefined || next === "|" || next === ")") return { type: "sequence", nodes };
       const start = this.#position;
-      nodes.push(this.#repeated(this.#atom(), start));
+      const range = this.#repetition();
+      if (range === undefined) {
+        repetition = undefined;
+        const atoms = this.#atoms();
+        if (atoms.length > 0) repeated = 0;
+        for (const atom of atoms) nodes.push(atom);
+        continue;
+      }
+      const shown = (from: number): string => this.#pattern.slice(from, this.#position).join("");
+      const { minimum, maximum } = range;
+      const most = maximum === Number.POSITIVE_INFINITY ? minimum : maximum;
+      if (most > MAX_REPETITION || minimum > maximum) throw problem("invalid repeat count", shown(start));
+      const lazy = this.#take("?") !== this.#flags.swapLazy;
+      if (repetition !== undefined) throw problem("invalid nested repetition operator", shown(repetition));
+      // It is that of the node before, even if flags stand in between.
+      const node = nodes.pop();
+      if (node === undefined) throw problem("missing argument to repetition operator", shown(start));
+      if (++repeated > MAX_REPEATED) throw problem("expression nests too deeply", this.#pattern.join(""));
+      const repeat: Node = { type: "repeat", node, minimum, maximum, lazy };
+      if (most >= 2 && timesOf(repeat) > MAX_REPETITION) throw problem("invalid repeat count", shown(start));
+      nodes.push(repeat);
+      repetition = start;
     }
   }
 
-  #repeated(atom: Node, start: number): Node {
+  #repetition(): Repetition | undefined {
+    if (this.#take("*")) return { minimum: 0, maximum: Number.POSITIVE_INFINITY };
+    if (this.#take("+")) return { minimum: 1, maximum: Number.POSITIVE_INFINITY };
+    if (this.#take("?")) return { minimum: 0, maximum: 1 };
     const begin = this.#position;
-    const range = this.#repetition();
-    if (range === undefined) return atom;
-    const { swapLazy } = this.#flags;
-    const lazy = this.#take("?") !== swapLazy;
-    const second = this.#position;
-    if (this.#repetition() !== undefined) {
-      throw problem("invalid nested repetition operator", this.#pattern.slice(begin, this.#position).join(""));
-    }
-    this.#position = second;
-    const [minimum, maximum] = range;
-    const most = maximum === Number.POSITIVE_INFINITY ? minimum : maximum;
-    if (most > MAX_REPETITION || minimum > maximum) {
-      throw problem("invalid repeat count", this.#pattern.slice(start, this.#position).join(""));
-    }
-    return { type: "repeat", node: atom, minimum, maximum, lazy };
-  }
-
-  #repetition(): readonly [number, number] | undefined {
-    if (this.#take("*")) return [0, Number.POSITIVE_INFINITY];
-    if (this.#take("+")) return [1, Number.POSITIVE_INFINITY];
-    if (this.#take("?")) return [0, 1];
-    if (this.#peek() !== "{") return undefined;
+    const found = this.#braces();
     // A brace that begins no repetition is an ordinary character.
-    const found = /^\{(\d{1,9})(?:(,)(\d{1,9})?)?\}/.exec(
-      this.#pattern.slice(this.#position, this.#position + 24).join(""),
-    );
-    if (found === null) return undefined;
-    const [all, minimum = "0", comma, maximum] = found;
-    this.#position += all.length;
-    const least = Number(minimum);
-    return [least, comma === undefined ? least : maximum === undefined ? Number.POSITIVE_INFINITY : Number(maximum)];
+    if (found === undefined) this.#position = begin;
+    return found;
   }
 
-  #atom(): Node {
+  #braces(): Repetition | undefined {
+    if (!this.#take("{")) return undefined;
+    const minimum = this.#count();
+    if (minimum === undefined) return undefined;
+    if (this.#take("}")) return { minimum, maximum: minimum };
+    if (!this.#take(",")) return undefined;
+    if (this.#take("}")) return { minimum, maximum: Number.POSITIVE_INFINITY };
+    const maximum = this.#count();
+    return maximum === undefined || !this.#take("}") ? undefined : { minimum, maximum };
+  }
+
+  /** Undefined: there is none, or one that begins with a zero. */
+  #count(): number | undefined {
+    const begin = this.#position;
+    while (/^[0-9]$/.test(this.#peek() ?? "")) this.#position++;
+    const digits = this.#pattern.slice(begin, this.#position).join("");
+    // One that is far too large is not without end.
+    return /^(?:0|[1-9][0-9]*)$/.test(digits) ? Math.min(Number(digits), Number.MAX_SAFE_INTEGER) : undefined;
+  }
+
+  /** What comes next: one node, or none for flags that stand alone, or one for each character of a quote. */
+  #atoms(): readonly Node[] {
+    if (this.#take("\\Q")) return this.#quoted();
     const next = this.#pattern[this.#position++] ?? "";
     switch (next) {
-      case "(":
-        return this.#group();
+      case "(": {
+        const group = this.#group();
+        return group === undefined ? [] : [group];
+      }
       case "[":
-        return { type: "character", test: this.#class() };
+        return [this.#class()];
       case ".": {
         const { dotAll } = this.#flags;
-        return { type: "character", test: (code) => dotAll || code !== 10 };
+        return [{ type: "character", test: (code) => dotAll || code !== 10, parts: 1 }];
       }
       case "^":
-        return { type: "assert", assertion: this.#flags.multiLine ? "begin-line" : "begin" };
+        return [{ type: "assert", assertion: this.#flags.multiLine ? "begin-line" : "begin" }];
       case "$":
-        return { type: "assert", assertion: this.#flags.multiLine ? "end-line" : "end" };
-      case "*":
-      case "+":
-      case "?":
-        throw problem("missing argument to repetition operator", next);
+        return [{ type: "assert", assertion: this.#flags.multiLine ? "end-line" : "end" }];
       case "\\":
-        return this.#escape();
+        return [this.#escape()];
       default:
-        return this.#literal(next.codePointAt(0) ?? 0);
+        return [this.#literal(next.codePointAt(0) ?? 0)];
     }
   }
 
   #literal(code: number): Node {
-    return { type: "character", test: this.#characterTest(code) };
+    return { type: "character", test: this.#characterTest(code), parts: 1 };
   }
 
   #characterTest(code: number): CharacterTest {
@@ -451,23 +562,15 @@ class PatternParser {
     return (other) => codes.includes(other);
   }
 
-  #group(): Node {
+  /** Undefined: flags that stand alone and hold to the end of the group around them. */
+  #group(): Node | undefined {
     const start = this.#position - 1;
-    if (++this.#depth > MAX_DEPTH) throw problem("expression nests too deeply", this.#pattern.join(""));
     const outside = this.#flags;
     let number: number | undefined;
     if (!this.#take("?")) number = ++this.#groups;
-    else {
-      const name = /^P?<([A-Za-z0-9_]+)>/.exec(this.#rest(this.#position));
-      if (name !== null) {
-        this.#position += name[0].length;
-        number = ++this.#groups;
-      } else if (this.#takeFlags(start)) {
-        // The flags stand alone and hold to the end of the group around them.
-        this.#depth--;
-        return { type: "empty" };
-      }
-    }
+    else if (this.#takeName(start)) number = ++this.#groups;
+    else if (this.#takeFlags(start)) return undefined;
+    if (++this.#depth > MAX_DEPTH) throw problem("expression nests too deeply", this.#pattern.join(""));
     const node = this.#choice();
     if (!this.#take(")")) throw problem("missing closing )", this.#pattern.join(""));
     this.#flags = outside;
@@ -475,23 +578,44 @@ class PatternParser {
     return number === undefined ? node : { type: "group", node, number };
   }
 
+  /** `<name>` or `P<name>`; false: there is none. */
+  #takeName(start: number): boolean {
+    const begin = ["<", "P<"].find(
+      (text) => this.#pattern.slice(this.#position, this.#position + text.length).join("") === text,
+    );
+    if (begin === undefined || this.#peek(begin.length) === undefined) return false;
+    const end = this.#pattern.indexOf(">", this.#position);
+    if (end < 0) throw problem("invalid named capture", this.#rest(start));
+    const name = this.#pattern.slice(this.#position + begin.length, end).join("");
+    if (!/^[A-Za-z0-9_]+$/.test(name)) {
+      throw problem("invalid named capture", this.#pattern.slice(start, end + 1).join(""));
+    }
+    this.#position = end + 1;
+    return true;
+  }
+
   /** `i)` or `i:` and the like; true: nothing but flags. */
   #takeFlags(start: number): boolean {
     let { ignoreCase, multiLine, dotAll, swapLazy } = this.#flags;
     let on = true;
+    // A minus must be followed by a flag.
+    let complete = true;
     for (;;) {
       const next = this.#pattern[this.#position++];
-      if (next === "i") ignoreCase = on;
-      else if (next === "m") multiLine = on;
-      else if (next === "s") dotAll = on;
-      else if (next === "U") swapLazy = on;
-      else if (next === "-" && on) on = false;
-      else if (next === ":" || next === ")") {
+      if (next === "-" && on) {
+        on = false;
+        complete = false;
+      } else if ((next === ":" || next === ")") && complete) {
         this.#flags = { ignoreCase, multiLine, dotAll, swapLazy };
         return next === ")";
       } else {
+        if (next === "i") ignoreCase = on;
+        else if (next === "m") multiLine = on;
+        else if (next === "s") dotAll = on;
+        else if (next === "U") swapLazy = on;
         // Look-around above all is not RE2's.
-        throw problem("invalid or unsupported Perl syntax", this.#pattern.slice(start, this.#position).join(""));
+        else throw problem("invalid or unsupported Perl syntax", this.#pattern.slice(start, this.#position).join(""));
+        complete = true;
       }
     }
   }
@@ -505,39 +629,55 @@ class PatternParser {
       this.#position++;
       return { type: "assert", assertion };
     }
-    if (this.#take("Q")) return this.#quoted();
-    const test = this.#classEscape();
-    return test === undefined ? this.#literal(this.#characterEscape()) : { type: "character", test };
+    const part = this.#classEscape();
+    return part === undefined ? this.#literal(this.#characterEscape()) : this.#anyOf([part]);
   }
 
   /** All up to `\E` is meant literally. */
-  #quoted(): Node {
+  #quoted(): readonly Node[] {
     const nodes: Node[] = [];
     while (this.#peek() !== undefined && !this.#take("\\E")) {
       nodes.push(this.#literal(this.#pattern[this.#position++]?.codePointAt(0) ?? 0));
     }
-    return { type: "sequence", nodes };
+    return nodes;
   }
 
   /** What follows a backslash, when it names a class: `d`, `W`, `pL`, `P{Greek}`. */
-  #classEscape(): CharacterTest | undefined {
+  #classEscape(): Part | undefined {
     const next = this.#peek() ?? "";
     const lower = next.toLowerCase();
     if (Object.hasOwn(perlClasses, lower)) {
       this.#position++;
       const test = perlClasses[lower];
-      if (test !== undefined) return next === lower ? test : negated(test);
+      if (test !== undefined) return { test, isNegative: next !== lower };
     }
     if (lower !== "p" || (next !== "p" && next !== "P")) return undefined;
-    const found = /^[pP](?:\{(\^?)([A-Za-z_]+)\}|([A-Z]))/.exec(this.#rest(this.#position));
-    const shown = `\\${this.#pattern.slice(this.#position, this.#position + (found?.[0].length ?? 2)).join("")}`;
-    if (found === null) throw problem("invalid character class range", shown);
-    this.#position += found[0].length;
-    const [, caret, long, short] = found;
-    const test = unicodeClass(long ?? short ?? "");
-    if (test === undefined) throw problem("invalid character class range", shown);
-    const positive = this.#flags.ignoreCase ? folded(test) : test;
-    return (next === "P") === (caret === "^") ? positive : negated(positive);
+    const start = this.#position - 1;
+    const isLong = this.#peek(1) === "{";
+    const end = isLong ? this.#pattern.indexOf("}", this.#position) : this.#position + 1;
+    if (end < 0) throw problem("invalid character class range", this.#rest(start));
+    const text = this.#pattern.slice(this.#position + (isLong ? 2 : 1), isLong ? end : end + 1).join("");
+    this.#position = Math.min(end + 1, this.#pattern.length);
+    const isNegative = text.startsWith("^");
+    const name = isNegative ? text.slice(1) : text;
+    const test = this.#unicodeClasses.get(name) ?? unicodeClass(name);
+    if (test === undefined) {
+      throw problem("invalid character class range", this.#pattern.slice(start, this.#position).join(""));
+    }
+    this.#unicodeClasses.set(name, test);
+    return { test, isNegative: (next === "P") !== isNegative };
+  }
+
+  /** What any of the parts takes, or none of them. Case is ignored before a part is negated. */
+  #anyOf(parts: readonly Part[], isNegative = false): Node {
+    const { ignoreCase } = this.#flags;
+    const test: CharacterTest = ignoreCase
+      ? (code) => {
+          const codes = foldings(code);
+          return parts.some((part) => codes.some(part.test) !== part.isNegative) !== isNegative;
+        }
+      : (code) => parts.some((part) => part.test(code) !== part.isNegative) !== isNegative;
+    return { type: "character", test, parts: parts.length };
   }
 
   /** What follows a backslash, when it stands for one character. */
@@ -547,76 +687,97 @@ class PatternParser {
     if (next === undefined) throw problem("trailing backslash at end of expression", "");
     const control = Object.hasOwn(controlEscapes, next) ? controlEscapes[next] : undefined;
     if (control !== undefined) return control;
-    const rest = this.#pattern.slice(this.#position, this.#position + 12).join("");
     if (next === "x") {
-      const found = /^(?:([0-9a-fA-F]{2})|\{([0-9a-fA-F]{1,8})\})/.exec(rest);
-      const code = Number.parseInt(found?.[1] ?? found?.[2] ?? "", 16);
-      if (found !== null && code <= 0x10ffff) {
-        this.#position += found[0].length;
-        return code;
-      }
-    } else if (next === "0" || (/[1-7]/.test(next) && /^[0-7]/.test(rest))) {
+      const code = this.#hexadecimal();
+      if (code !== undefined) return code;
+    } else if (next === "0" || (/[1-7]/.test(next) && /[0-7]/.test(this.#peek() ?? ""))) {
       // A digit alone would be a back-reference, which RE2 does not know.
-      const digits = /^[0-7]{0,2}/.exec(rest)?.[0] ?? "";
+      const digits = /^[0-7]{0,2}/.exec(this.#pattern.slice(this.#position, this.#position + 2).join(""))?.[0] ?? "";
       this.#position += digits.length;
       return Number.parseInt(next + digits, 8);
-    } else if (/[!-/:-@[-`{-~]/.test(next)) return next.codePointAt(0) ?? 0;
+    } else if (next < "\x80" && !/[0-9A-Za-z]/.test(next)) return next.codePointAt(0) ?? 0;
     throw problem("invalid escape sequence", this.#pattern.slice(start, this.#position).join(""));
   }
 
-  #class(): CharacterTest {
+  /** `41` or `{1F600}`; undefined: it is none, and all up to the character that does not fit is taken. */
+  #hexadecimal(): number | undefined {
+    const isDigitOf16 = (character: string | undefined): boolean => /^[0-9a-fA-F]$/.test(character ?? "");
+    if (!this.#take("{")) {
+      const digits = this.#pattern.slice(this.#position, this.#position + 2);
+      this.#position += digits.length;
+      return digits.length === 2 && digits.every(isDigitOf16) ? Number.parseInt(digits.join(""), 16) : undefined;
+    }
+    let code: number | undefined;
+    for (;;) {
+      const next = this.#peek();
+      if (next === undefined) return undefined;
+      this.#position++;
+      if (next === "}") return code;
+      code = isDigitOf16(next) ? (code ?? 0) * 16 + Number.parseInt(next, 16) : undefined;
+      if (code === undefined || code > 0x10ffff) return undefined;
+    }
+  }
+
+  #class(): Node {
     const start = this.#position - 1;
     const negate = this.#take("^");
-    const tests: CharacterTest[] = [];
+    const parts: Part[] = [];
     for (let first = true; ; first = false) {
       const next = this.#peek();
       if (next === undefined) throw problem("missing closing ]", this.#rest(start));
       if (next === "]" && !first) break;
       const named = next === "[" ? this.#namedClass() : undefined;
       if (named !== undefined) {
-        tests.push(named);
+        parts.push(named);
         continue;
       }
       if (next === "\\") {
         this.#position++;
-        const test = this.#classEscape();
-        if (test !== undefined) {
-          tests.push(test);
+        const part = this.#classEscape();
+        if (part !== undefined) {
+          parts.push(part);
           continue;
         }
         this.#position--;
       }
-      const low = this.#classCharacter();
+      const from = this.#position;
+      const low = this.#classCharacter(start);
       let high = low;
       if (this.#peek() === "-" && this.#peek(1) !== undefined && this.#peek(1) !== "]") {
         this.#position++;
-        high = this.#classCharacter();
+        high = this.#classCharacter(start);
         if (high < low) {
-          throw problem("invalid character class range", `${String.fromCodePoint(low)}-${String.fromCodePoint(high)}`);
+          throw problem("invalid character class range", this.#pattern.slice(from, this.#position).join(""));
         }
       }
-      tests.push((code) => code >= low && code <= high);
+      parts.push({ test: (code) => code >= low && code <= high, isNegative: false });
     }
     this.#position++;
-    const any: CharacterTest = (code) => tests.some((test) => test(code));
-    const test = this.#flags.ignoreCase ? folded(any) : any;
-    return negate ? negated(test) : test;
+    return this.#anyOf(parts, negate);
   }
 
-  #classCharacter(): number {
+  #classCharacter(start: number): number {
     if (this.#take("\\")) return this.#characterEscape();
-    return this.#pattern[this.#position++]?.codePointAt(0) ?? 0;
+    const next = this.#pattern[this.#position++];
+    if (next === undefined) throw problem("missing closing ]", this.#rest(start));
+    return next.codePointAt(0) ?? 0;
   }
 
   /** `[:alpha:]` and `[:^alpha:]`; undefined: a bracket like any other character. */
-  #namedClass(): CharacterTest | undefined {
-    const found = /^\[:(\^?)([a-z]+):\]/.exec(this.#pattern.slice(this.#position, this.#position + 16).join(""));
-    if (found === null) return undefined;
-    const [all, caret, name = ""] = found;
-    const test = Object.hasOwn(namedClasses, name) ? namedClasses[name] : undefined;
-    if (test === undefined) throw problem("invalid character class range", all);
-    this.#position += all.length;
-    return caret === "^" ? negated(test) : test;
+  #namedClass(): Part | undefined {
+    if (this.#peek(1) !== ":") return undefined;
+    const start = this.#position;
+    let end = start + 2;
+    // What does not end is looked for once in the whole pattern.
+    if (end > this.#lastNameEnd) return undefined;
+    while (this.#pattern[end] !== ":" || this.#pattern[end + 1] !== "]") end++;
+    const name = this.#pattern.slice(start + 2, end).join("");
+    const isNegative = name.startsWith("^");
+    const positive = isNegative ? name.slice(1) : name;
+    const test = Object.hasOwn(namedClasses, positive) ? namedClasses[positive] : undefined;
+    if (test === undefined) throw problem("invalid character class range", `[:${name}:]`);
+    this.#position = end + 2;
+    return { test, isNegative };
   }
 }
 
@@ -636,7 +797,5 @@ function unicodeClass(name: string): CharacterTest | undefined {
 }
 
 function problem(reason: string, where: string): SyntaxError {
-  return new SyntaxError(
-    where === "" ? `error parsing regexp: ${reason}` : `error parsing regexp: ${reason}: \`${where}\``,
-  );
+  return new SyntaxError(`error parsing regexp: ${reason}: \`${where}\``);
 }

@@ -2,6 +2,16 @@ import assert from "node:assert/strict";
 import { describe, it } from "node:test";
 import fc from "fast-check";
 import { RegularExpression } from "../../../src/syntax/regular-expression.js";
+import { readGolden } from "../../golden/read.js";
+
+interface Recorded {
+  readonly pattern: string;
+  readonly subject: string;
+  /** Absent: it is a pattern. */
+  readonly error?: string;
+  /** Absent: it does not match. */
+  readonly groups?: readonly string[];
+}
 
 describe("patterns that cannot stall", () => {
   const table: readonly (readonly [string, string, boolean])[] = [
@@ -87,31 +97,57 @@ describe("patterns that cannot stall", () => {
     });
   }
 
+  it("reads, refuses and matches what is recorded as Go 1.26 does", () => {
+    const records = readGolden("regexp.jsonl").trim().split("\n");
+    const found = { refused: 0, matched: 0, unmatched: 0 };
+    for (const line of records) {
+      const { pattern, subject, error, groups }: Recorded = JSON.parse(line);
+      const answer = (): readonly string[] | undefined => new RegularExpression(pattern).match(subject);
+      if (error !== undefined) {
+        found.refused++;
+        assert.throws(answer, { name: "SyntaxError", message: error }, line);
+      } else {
+        found[groups === undefined ? "unmatched" : "matched"]++;
+        assert.deepEqual(answer(), groups, line);
+        assert.equal(new RegularExpression(pattern).test(subject), groups !== undefined, line);
+      }
+    }
+    for (const count of Object.values(found)) assert.ok(count > 300, JSON.stringify(found));
+  });
+
+  it("ignores case as JavaScript does, which knows the same folding", () => {
+    const cased: string[] = [];
+    for (let code = 0; code < 0x1f000; code++) {
+      const character = String.fromCodePoint(code);
+      if (/^\p{Changes_When_Casemapped}$/u.test(character)) cased.push(character);
+    }
+    assert.ok(cased.length > 2_500);
+    const all = cased.join("");
+    for (const character of cased) {
+      // Only these differ from it in case alone.
+      const expected: readonly string[] = all.match(new RegExp(character, "giu")) ?? [];
+      assert.ok(expected.includes(character));
+      for (const other of expected) assert.equal(new RegularExpression(`(?i)^${character}$`).test(other), true);
+      const near = [character.toLowerCase(), character.toUpperCase()].filter((each) => !expected.includes(each));
+      for (const other of near) assert.equal(new RegularExpression(`(?i)^${character}$`).test(other), false);
+    }
+  });
+
+  // Limits of ours, or of both.
   const refused: readonly (readonly [string, RegExp])[] = [
-    ["(?=a)", /invalid or unsupported Perl syntax: `\(\?=`$/],
-    ["(?!a)", /invalid or unsupported Perl syntax/],
-    ["(?<=a)b", /invalid or unsupported Perl syntax/],
-    ["(?<!a)b", /invalid or unsupported Perl syntax/],
-    ["(a)\\1", /invalid escape sequence: `\\1`$/],
-    ["\\k<a>", /invalid escape sequence/],
-    ["(", /missing closing \): `\(`$/],
-    [")", /unexpected \)/],
-    ["[a", /missing closing \]: `\[a`$/],
-    ["[b-a]", /invalid character class range: `b-a`$/],
-    ["[[:nope:]]", /invalid character class range/],
-    ["*", /missing argument to repetition operator: `\*`$/],
-    ["a**", /invalid nested repetition operator: `\*\*`$/],
-    ["a{1001}", /invalid repeat count: `\{1001\}`$|invalid repeat count/],
-    ["a{2,1}", /invalid repeat count/],
-    ["(a{1000}){1000}", /expression too large/],
-    ["(((){1000}){1000}){1000}", /expression too large/],
-    ["\\", /trailing backslash/],
-    ["\\pX", /invalid character class range/],
-    ["\\x{110000}", /invalid escape sequence/],
+    ["a{1000}{2}", /invalid nested repetition operator: `\{1000\}\{2\}`$/],
+    ["(a{1000}b{1000}c){1}", /expression too large/],
+    ["(?:a{500}b{500}c{500}d{500}e){1}", /expression too large/],
+    ["(?:a{99}b{99}c{99}){9}", /expression too large/],
+    [`(${"()".repeat(60)}){1000}`, /expression too large/],
+    [`a{${"9".repeat(1_000)}}`, /invalid repeat count: `\{9+\}`$/],
+    [`a{1,${"9".repeat(1_000)}}`, /invalid repeat count: `\{1,9+\}`$/],
     ["(".repeat(200), /nests too deeply/],
+    [`a${"*(?i)".repeat(20_000)}`, /nests too deeply/],
+    [`a${"*\\Q\\E".repeat(20_000)}`, /nests too deeply/],
   ];
   for (const [pattern, reason] of refused) {
-    it(`refuses ${JSON.stringify(pattern.slice(0, 30))}`, () => {
+    it(`refuses ${JSON.stringify(pattern.slice(0, 40))}`, () => {
       assert.throws(() => new RegularExpression(pattern), { name: "SyntaxError", message: reason });
     });
   }
@@ -133,6 +169,19 @@ describe("patterns that cannot stall", () => {
     assert.equal(pattern.test("a".repeat(100)), false);
     assert.throws(() => pattern.test("a".repeat(1_000_000)), { code: "resource-exhausted" });
     assert.throws(() => pattern.test("a".repeat(8_000_000)), { code: "resource-exhausted" });
+  });
+
+  it("counts what is in a class: a large one under a long text is refused", () => {
+    const letters = Array.from({ length: 2_000 }, (_, index) => String.fromCodePoint(0x4e00 + index)).join("");
+    for (const pattern of [`[${letters}]`, `[^${letters}]a`, `(?i)[${letters}]`, `[${"\\pL".repeat(2_000)}]`]) {
+      const steps = { steps: 0 };
+      assert.equal(new RegularExpression(pattern, steps).test("1".repeat(100)), false, pattern);
+      assert.ok(steps.steps >= 200_000, pattern);
+      const expression = new RegularExpression(pattern);
+      assert.throws(() => expression.test("1".repeat(50_000)), { code: "resource-exhausted" }, pattern);
+    }
+    // One of ordinary size is none.
+    assert.equal(new RegularExpression("^[a-zA-Z0-9_.-]{1,512}$").test("web.1".repeat(100)), true);
   });
 
   // What both engines know: no Unicode, no flags.
