@@ -31,7 +31,9 @@ interface Reader {
 /** The recent commits of one storage, and the readers that are told of them. A reader costs the same however slow it is. */
 export class ChangeLog {
   readonly #readers = new Set<Reader>();
-  readonly #commits: Commit[] = [];
+  #commits: Commit[] = [];
+  /** The oldest that is remembered. Those before it are taken off later, many at once. */
+  #first = 0;
   #keys = 0;
   #bytes = 0;
   /** What changed at this revision or before is not remembered. */
@@ -58,7 +60,6 @@ export class ChangeLog {
     this.#commits.push({ revision, writes, bytes });
     this.#keys += writes.length;
     this.#bytes += bytes;
-    this.#forget();
     for (const reader of this.#readers) {
       if (reader.behind) continue;
       if (writes.some(({ encoded }) => isUnder(encoded, reader.prefix))) {
@@ -66,13 +67,15 @@ export class ChangeLog {
         reader.wake();
       } else reader.revision = revision;
     }
+    this.#forget();
   }
 
   /** Something changed that cannot be told: all read again. @param revision - the newest one now. */
   reset(revision: bigint): void {
     this.#revision = revision;
     this.#horizon = revision;
-    this.#commits.length = 0;
+    this.#commits = [];
+    this.#first = 0;
     this.#keys = 0;
     this.#bytes = 0;
     for (const reader of this.#readers) {
@@ -110,18 +113,27 @@ export class ChangeLog {
     }
   }
 
-  /** The newest commit is kept whatever its size: watchers that wait for it must not read everything again. */
+  /** The newest commit is kept, whatever its size, for the readers that are woken for it: they need not read everything again. */
   #forget(): void {
-    let forgotten = 0;
-    for (const commit of this.#commits.slice(0, -1)) {
-      const fits = this.#commits.length - forgotten <= REMEMBERED_KEYS;
-      if (fits && this.#keys <= REMEMBERED_KEYS && this.#bytes <= REMEMBERED_BYTES) break;
+    const isAwaited = [...this.#readers].some(({ behind }) => behind);
+    const last = isAwaited ? this.#commits.length - 1 : this.#commits.length;
+    while (this.#first < last && this.#isFull()) {
+      const commit = this.#commits[this.#first];
+      if (commit === undefined) break;
       this.#keys -= commit.writes.length;
       this.#bytes -= commit.bytes;
       this.#horizon = commit.revision;
-      forgotten++;
+      this.#first++;
     }
-    this.#commits.splice(0, forgotten);
+    // Now and then, as it costs as much as what is left.
+    if (this.#first * 2 < this.#commits.length) return;
+    this.#commits = this.#commits.slice(this.#first);
+    this.#first = 0;
+  }
+
+  #isFull(): boolean {
+    const commits = this.#commits.length - this.#first;
+    return commits > REMEMBERED_KEYS || this.#keys > REMEMBERED_KEYS || this.#bytes > REMEMBERED_BYTES;
   }
 
   /** What changed under the reader's prefix, which it knows afterwards; undefined: nothing. */
@@ -132,8 +144,7 @@ export class ChangeLog {
     reader.behind = false;
     if (after < this.#horizon) return { type: "reset", revision };
     const newest = new Map<string, Entry | Removal>();
-    for (const commit of this.#commits) {
-      if (commit.revision <= after) continue;
+    for (const commit of this.#commits.slice(this.#firstAfter(after))) {
       for (const { encoded, key, value } of commit.writes) {
         if (!isUnder(encoded, reader.prefix)) continue;
         newest.set(
@@ -142,6 +153,7 @@ export class ChangeLog {
         );
       }
     }
+    this.#forget();
     if (newest.size === 0) return undefined;
     const entries: Entry[] = [];
     const removed: Removal[] = [];
@@ -150,5 +162,17 @@ export class ChangeLog {
       else removed.push(change);
     }
     return { type: "changed", entries, removed, revision };
+  }
+
+  /** Where the commits begin that came after a revision. */
+  #firstAfter(revision: bigint): number {
+    let low = this.#first;
+    let high = this.#commits.length;
+    while (low < high) {
+      const middle = (low + high) >>> 1;
+      if ((this.#commits[middle]?.revision ?? 0n) <= revision) low = middle + 1;
+      else high = middle;
+    }
+    return low;
   }
 }
