@@ -90,10 +90,9 @@ export class Replica implements AsyncDisposable {
   #revision = 0n;
   /** Everything that was committed up to this revision is held. */
   #known = 0n;
-  /** A commit was not answered: the storage may have more than is held. */
+  /** A commit was not answered: the storage may have more than is held. Looked into before the next write. */
   #doubtful = false;
   #following: Promise<void> = Promise.resolve();
-  #settling: Promise<void> | undefined;
 
   private constructor(options: ReplicaOptions) {
     this.#options = options;
@@ -146,8 +145,8 @@ export class Replica implements AsyncDisposable {
         } catch (error) {
           const code = error instanceof PeeringError ? error.code : undefined;
           if (code === "conflict" && attempt < MAX_ATTEMPTS && (await this.#catchUp())) continue;
-          // What was written after all is to be known soon, not only when somebody writes next.
-          if (code === undefined || code === "unavailable") await this.#settleDoubt();
+          // If it was made after all, the storage tells it like the commit of another process.
+          this.#doubtful ||= code === undefined || code === "unavailable";
           throw asPeeringError(error, "storage-failed");
         }
         this.#advance(revision, revision);
@@ -173,7 +172,6 @@ export class Replica implements AsyncDisposable {
     this.#closing.abort(this.#closed());
     await this.#turns.idle();
     await this.#following;
-    await this.#settling;
   }
 
   #commit(writes: readonly Write[], expect: readonly Expectation[]): Promise<bigint> {
@@ -299,41 +297,20 @@ export class Replica implements AsyncDisposable {
       await this.#storedHead();
       throw new PeeringError("unavailable", "the storage told no more changes");
     };
-    await this.#untilItWorks(followed, "storage-not-followed", "the storage could not be followed");
-  }
-
-  /** Finds out what became of a commit that was not answered: now, or as soon as the storage can be read. */
-  async #settleDoubt(): Promise<void> {
-    this.#doubtful = true;
     try {
-      await this.#catchUp();
-    } catch {
-      const settled = async (): Promise<void> => {
-        if (this.#doubtful) await this.#catchUp();
-      };
-      this.#settling ??= this.#untilItWorks(
-        () => this.#turns.run(settled),
-        "storage-in-doubt",
-        "a commit was not answered, and the storage could not be read since",
-      ).finally(() => {
-        this.#settling = undefined;
-      });
-    }
-  }
-
-  /** Never rejects. */
-  async #untilItWorks(task: (works: () => void) => Promise<void>, incident: string, message: string): Promise<void> {
-    try {
-      await retry(task, {
+      await retry(followed, {
         clock: this.#clock,
-        signal: this.#closing.signal,
+        signal,
         firstMs: FIRST_RETRY_MS,
         maxMs: MAX_RETRY_MS,
         // Most often a connection was lost that can be made again.
         atOnce: true,
         onFailure: (error) => {
           if (error instanceof PeeringError && error.code === "closed") throw error;
-          this.#incidents.report(incident, message, { rows: this.#options.rowName, error: errorText(error) });
+          this.#incidents.report("storage-not-followed", "the storage could not be followed", {
+            rows: this.#options.rowName,
+            error: errorText(error),
+          });
         },
       });
     } catch {

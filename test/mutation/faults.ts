@@ -206,8 +206,8 @@ export const plantedFaults: readonly PlantedFault[] = [
   ),
   fault(
     "answer-lost-for-good",
-    "nobody finds out what became of a commit that was not answered",
-    [REPLICA, "await this.#settleDoubt();", "this.#doubtful = false;"],
+    "a write is decided before it is known what became of one that was not answered",
+    [REPLICA, "        if (this.#doubtful) await this.#catchUp();\n        const { writes", "        const { writes"],
     "test/unit/storage/stored-table.test.ts",
   ),
   fault(

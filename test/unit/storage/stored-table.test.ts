@@ -271,6 +271,21 @@ describe("a stored table", () => {
     assert.deepEqual(contents(table), ["next"]);
   });
 
+  it("answers a plan that writes nothing only once it is known what became of the commit before", async () => {
+    const storage = new FaultyStorage(memoryStorage());
+    const { changes } = storage;
+    // What follows the storage is told nothing.
+    storage.changes = async function* () {
+      storage.changes = changes;
+      await new Promise(() => {});
+    };
+    const table = await open(storage);
+    storage.faults.push("unanswered");
+    await assert.rejects(put(table, "a", "written"), { code: "unavailable" });
+    assert.equal(table.get("a"), undefined);
+    assert.equal(await table.write(() => ({ writes: [], result: () => table.get("a")?.row })), "written");
+  });
+
   it("asks again until the storage says what became of it, and reports that it does not", async () => {
     const storage = new FaultyStorage(memoryStorage());
     const clock = new ManualClock(0);
@@ -399,6 +414,7 @@ describe("a stored table", () => {
             table.onChange(({ changes }) => {
               for (const { path, before, after } of changes) {
                 assert.equal(copy.get(path.join()), before?.row, "each change begins where the one before ended");
+                assert.notEqual(before?.revision, after?.revision, "none is told twice");
                 if (after === undefined) copy.delete(path.join());
                 else copy.set(path.join(), after.row);
               }
