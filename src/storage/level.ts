@@ -409,7 +409,7 @@ class LevelStorage implements Storage {
   ): Promise<bigint> {
     this.#mustBeOpen();
     const bytes = mustFit(writes, this.limits);
-    const encodedWrites = writes.map((write) => ({ ...write, encoded: encodeEntryKey(write.key) }));
+    const encodedWrites = writes.map(({ key, value }) => ({ key, value, encoded: encodeEntryKey(key) }));
     const encodedExpect = expect.map((expectation) => ({ key: encodeEntryKey(expectation.key), expectation }));
     return new Promise((resolve, reject) => {
       const isDurable = durability === "durable";

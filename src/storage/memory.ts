@@ -58,7 +58,7 @@ class MemoryStorage implements Storage {
   async commit(writes: readonly Write[], expect: readonly Expectation[] = []): Promise<bigint> {
     this.#mustBeOpen();
     mustFit(writes, this.limits);
-    const logged = writes.map((write) => ({ ...write, encoded: encodeEntryKey(write.key) }));
+    const logged = writes.map(({ key, value }) => ({ key, value, encoded: encodeEntryKey(key) }));
     for (const { key, revision } of expect) {
       if (this.#entries.get(encodeEntryKey(key))?.revision === revision) continue;
       throw new PeeringError("conflict", `${key.join("/")} is not at the expected revision`);
