@@ -87,13 +87,14 @@ interface Thread {
 export class RegularExpression {
   readonly #program: readonly Instruction[];
   readonly #groups: number;
-  readonly #counter: { steps: number };
+  readonly #counter: { steps: number } | undefined;
 
   /**
-   * @param counter - gets the steps that matching takes.
+   * @param counter - gets the steps that matching takes. Patterns that share one share its bound: all of them together may take
+   *   no more steps than one. Its owner sets it back. Default: each match has the bound for itself.
    * @throws {SyntaxError} for what RE2 does not know, and for patterns beyond its limits or ours.
    */
-  constructor(pattern: string, counter: { steps: number } = { steps: 0 }) {
+  constructor(pattern: string, counter?: { steps: number }) {
     const program: Instruction[] = [];
     const parser = new PatternParser(pattern);
     emit(parser.parse(), program, { left: MAX_EMITTED, instructions: MAX_INSTRUCTIONS });
@@ -133,7 +134,8 @@ export class RegularExpression {
   /** @param any - the first match that is found will do. */
   #run(text: string, any: boolean): Thread | undefined {
     const program = this.#program;
-    if (text.length > MAX_STEPS) throw tooLong();
+    const before = this.#counter?.steps ?? 0;
+    if (before + text.length > MAX_STEPS) throw tooLong();
     const codes = Array.from(text, (character) => character.codePointAt(0) ?? 0);
     // The position in the text at which an instruction was put on the list last.
     const seen = new Int32Array(program.length).fill(-1);
@@ -171,7 +173,7 @@ export class RegularExpression {
         const instruction = program[index];
         // A large class is no single step.
         steps += instruction?.type === "character" ? instruction.parts : 1;
-        if (steps > MAX_STEPS) throw tooLong();
+        if (before + steps > MAX_STEPS) throw tooLong();
         if (instruction?.type === "match") {
           // What follows in the list is less preferred.
           matched = { index, saved: { slot: 1, at, before: saved } };
@@ -185,7 +187,7 @@ export class RegularExpression {
       [current, following] = [following, current];
       following.length = 0;
     }
-    this.#counter.steps += steps + codes.length;
+    if (this.#counter !== undefined) this.#counter.steps += steps + codes.length;
     return matched;
   }
 }

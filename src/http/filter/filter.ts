@@ -10,10 +10,11 @@ import { type Field, type Fields, type Match, own } from "./fields.js";
 
 /** A filter that was understood. */
 export interface Filter<Item> {
-  /** @throws {PeeringError} `invalid-argument` when a pattern of it is none: as in Consul, found out with the first item. */
+  /**
+   * @throws {PeeringError} `invalid-argument` when a pattern of it is none: as in Consul, found out with the first item;
+   *   `resource-exhausted`: its patterns, all together, take too long for this item.
+   */
   holds(item: Item): boolean;
-  /** Steps that patterns have taken so far, each far below a microsecond: for callers that must let others have a turn. */
-  readonly steps: number;
 }
 
 const operatorNames: Readonly<Record<MatchOperator, string>> = {
@@ -43,13 +44,14 @@ export function compileFilter<Item>(expression: string, fields: Fields<Item>): F
     throw new PeeringError("invalid-argument", message, { cause: error });
   }
   return {
-    holds,
-    get steps() {
-      return counter.steps;
+    holds(item) {
+      counter.steps = 0;
+      return holds(item);
     },
   };
 }
 
+/** Steps that the patterns of a filter have taken for one item. */
 interface Counter {
   steps: number;
 }

@@ -218,6 +218,16 @@ describe("the table of filter expressions (ch4 case 64)", () => {
     });
   }
 
+  it("bounds what all patterns of a filter take for one item, and begins again with the next", () => {
+    const slow = "Service.Service matches `(a?){100}z`";
+    const service: Thing = { ...web, name: "a".repeat(1_000) };
+    const one = compileFilter(slow, fields);
+    for (let item = 0; item < 3; item++) assert.equal(one.holds({ service }), false);
+    const many = compileFilter(Array.from({ length: 20 }, () => slow).join(" or "), fields);
+    assert.throws(() => many.holds({ service }), { code: "resource-exhausted" });
+    assert.equal(many.holds({ service: web }), false);
+  });
+
   it("refuses an invalid pattern when there is something to match", () => {
     const filter = compileFilter("Service.Service matches `(`", fields);
     assert.throws(
