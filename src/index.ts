@@ -146,6 +146,7 @@ export { alwaysLeader, type Leadership } from "./host/leadership.js";
 export type { LeafCertificates, LeafCertificatesOptions, LeafLimits, ServiceLeaf } from "./host/leaf-certificates.js";
 export type { Metric } from "./host/metrics.js";
 export type { HostLimits, HostOptions } from "./host/options.js";
+export type { PeeringPatches } from "./host/peering-changes.js";
 export {
   type EstablishOptions,
   type GenerateTokenOptions,

@@ -366,7 +366,6 @@ async function composeHost(options: HostOptions, opened: AsyncDisposable[]): Pro
     transport,
     dialRule,
     clock,
-    logger,
     random,
     authority,
     datacenter,
@@ -379,7 +378,7 @@ async function composeHost(options: HostOptions, opened: AsyncDisposable[]): Pro
   });
 
   const forget = [
-    records.onChange((peeringId) => dialer.changed(peeringId)),
+    records.onChange(({ peeringId }) => dialer.changed(peeringId)),
     authority.onRootsChanged(() => links.clusterResourcesChanged()),
     importStore.onDamage((peeringId) => links.fetchAgain(peeringId)),
     engine.onGatewaysChanged(() => {

@@ -27,7 +27,7 @@ export class Imports {
     this.#store = parts.store;
     for (const { name, id } of parts.records.list()) this.#lastId.set(lowerCase(name), id);
     // The records end with the host that made both.
-    parts.records.onChange((peeringId, { peering }) => {
+    parts.records.onChange(({ peeringId, peering }) => {
       if (peering === undefined) return;
       const key = lowerCase(peering.name);
       this.#lastId.delete(key);

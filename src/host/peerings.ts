@@ -1,5 +1,7 @@
-import type { Clock, Logger, Random } from "../environment.js";
-import { errorText, PeeringError } from "../errors.js";
+import { latest } from "../base/latest.js";
+import type { Clock, Random } from "../environment.js";
+import { PeeringError } from "../errors.js";
+import { nameKey } from "../peering/names.js";
 import { type Peering, type PeeringState, type Role, roleOf } from "../peering/peering.js";
 import type { PeeringToken, TokenCodec } from "../token/token-codec.js";
 import type { Transport } from "../transport/transport.js";
@@ -14,10 +16,11 @@ import type { ImportStore } from "./import-store.js";
 import type { Leadership } from "./leadership.js";
 import type { Links } from "./links.js";
 import { type Metric, peeringMetrics } from "./metrics.js";
+import { type PeeringPatches, UnreadPatches } from "./peering-changes.js";
 import type { PeeringRecords } from "./records.js";
 import type { ServiceSync } from "./service-sync.js";
 import type { PeeringStatus, StatusBoard } from "./status-board.js";
-import type { PeeringTransition } from "./transitions.js";
+import { type PeeringTransition, transitionOf } from "./transitions.js";
 
 /** A peering as read: its record, the state a Consul client would be shown, and the facts behind it. */
 export interface PeeringView {
@@ -44,8 +47,13 @@ export interface PeeringView {
 
 /** A change of the list of peerings, their records or their streams. */
 export interface PeeringsChange {
-  /** All peerings, by name. */
+  /** All peerings that are watched, by name. */
   readonly peerings: readonly PeeringView[];
+  /**
+   * How records became what they are, since the change before. None at first, and where a stream alone has changed. A record
+   * that came and went in between is left out.
+   */
+  readonly changes: readonly PeeringPatches[];
 }
 
 export interface GenerateTokenOptions {
@@ -77,7 +85,6 @@ export interface PeeringsParts {
   readonly transport: Transport;
   readonly dialRule: DialRule;
   readonly clock: Clock;
-  readonly logger: Logger;
   readonly random: Random;
   readonly authority: CertificateAuthority;
   readonly datacenter: string;
@@ -216,49 +223,51 @@ export class Peerings implements AsyncDisposable {
   /**
    * The peerings now, and again after each change of a record or of a stream. The newest state is never skipped; states in
    * between may be.
+   * @param options - `name`: of the one peering to watch (without regard to case), whether or not there is one. Default: all.
    */
-  async *watch(signal: AbortSignal): AsyncGenerator<PeeringsChange, void, undefined> {
+  watch(
+    signal: AbortSignal,
+    options: { readonly name?: string } = {},
+  ): AsyncGenerator<PeeringsChange, void, undefined> {
     const { records, board } = this.#parts;
-    const either = AbortSignal.any([signal, this.#stop.signal]);
-    let changed = true;
-    let wake = (): void => {};
-    const notice = (): void => {
-      changed = true;
-      wake();
-    };
-    const forget = [records.onChange(notice), board.onChange(notice)];
-    either.addEventListener("abort", notice);
-    try {
-      while (!either.aborted) {
-        if (!changed) {
-          await new Promise<void>((resolve) => {
-            wake = resolve;
-          });
-        }
-        if (either.aborted) return;
-        changed = false;
-        yield { peerings: this.list() };
-      }
-    } finally {
-      either.removeEventListener("abort", notice);
-      for (const stop of forget) stop();
-    }
+    const key = options.name === undefined ? undefined : nameKey(options.name);
+    const isWatched = (name: string): boolean => key === undefined || nameKey(name) === key;
+    const watched = (): readonly Peering[] => records.list().filter(({ name }) => isWatched(name));
+    let unread = new UnreadPatches([]);
+    return latest({
+      signals: [signal, this.#stop.signal],
+      subscribe: (wake) => {
+        unread = new UnreadPatches(watched().map(({ id }) => id));
+        const forget = [
+          records.onChange((change) => {
+            if (change.patches.length === 0 || !isWatched(change.name)) return;
+            unread.add(change);
+            wake();
+          }),
+          board.onChange((peeringId) => {
+            const peering = records.byId(peeringId);
+            if (peering !== undefined && isWatched(peering.name)) wake();
+          }),
+        ];
+        return () => {
+          for (const stop of forget) stop();
+        };
+      },
+      read: () => {
+        this.requireEnabled();
+        return { peerings: watched().map((peering) => this.#view(peering)), changes: unread.take() };
+      },
+    });
   }
 
   /**
    * Calls `listener` after each step in the life of a peering that is stored, in order: the feed of an audit log. A `listener`
-   * that throws is logged and called again at the next step.
+   * that throws is reported (`listener-failed`) and called again at the next step.
    * @returns Ends it.
    */
   onTransition(listener: (transition: PeeringTransition) => void): () => void {
-    const { records, logger } = this.#parts;
-    return records.onTransition((transition) => {
-      try {
-        listener(transition);
-      } catch (error) {
-        logger.error("a listener of transitions failed", { error: errorText(error) });
-      }
-    });
+    const { records, clock } = this.#parts;
+    return records.onChange((change) => listener(transitionOf(change, clock.wall())));
   }
 
   /**

@@ -1,6 +1,7 @@
+import { Signal } from "../base/signal.js";
 import { type Clock, type Random, randomId } from "../environment.js";
 import { errorText, PeeringError } from "../errors.js";
-import type { Incidents } from "../incidents.js";
+import { Incidents } from "../incidents.js";
 import { nameKey, validatePeeringMeta, validatePeerName } from "../peering/names.js";
 import { isActive, type Peering, type TrustBundle } from "../peering/peering.js";
 import { type PeeringWrite, writePeering } from "../peering/peering-write.js";
@@ -19,9 +20,7 @@ import {
   isDialed,
   isHostEffect,
   type ObservedEvent,
-  type PeeringEffect,
   type PeeringEvent,
-  type PeeringPatch,
   type Transition,
   transition,
 } from "../peering/state-machine.js";
@@ -46,20 +45,7 @@ import { StatusCode } from "../wire/status.js";
 import { isUuid } from "../wire/uuid.js";
 import { moveFormerRows } from "./former-peerings.js";
 import { type CommittedRows, HeldPeerings } from "./held-peerings.js";
-import { changedFields, type PeeringTransition } from "./transitions.js";
-
-/** A change of one record. */
-export interface PeeringChange {
-  readonly peeringId: string;
-  /** The record now; undefined once it is removed. */
-  readonly peering: Peering | undefined;
-  /** What changed since the last change of this record that was delivered. An empty path: the record as a whole. */
-  readonly patches: readonly PeeringPatch[];
-  /** The revision of the storage that holds it. */
-  readonly revision: bigint;
-  /** What the state machine asks for besides; none where the change was made by another process. */
-  readonly effects: readonly PeeringEffect[];
-}
+import { type PeeringChange, patchesBetween, wholeRecord } from "./peering-changes.js";
 
 /** The fields of a peering token that end up in a record. */
 export interface EstablishingToken {
@@ -115,7 +101,7 @@ export interface PeeringRecordsOptions {
   readonly identityLimits?: IdentityLimits;
   /** Our own, which no peer may claim. */
   readonly trustDomain: string;
-  /** Told of damaged bundles and of a storage that cannot be followed. Default: nobody. */
+  /** Told of damaged bundles, of a storage that cannot be followed, and of listeners that throw. Default: nobody. */
   readonly incidents?: Incidents;
 }
 
@@ -157,11 +143,9 @@ export class PeeringRecords implements AsyncDisposable {
   readonly #options: PeeringRecordsOptions;
   readonly #held: HeldPeerings;
   readonly #replica: Replica;
-  readonly #listeners = new Set<(peeringId: string, change: PeeringChange) => void>();
+  readonly #changed: Signal<[PeeringChange]>;
+  readonly #bundlesChanged: Signal<[withheld: readonly string[]]>;
   #perform: (task: HostTask) => void = () => {};
-  readonly #transitionListeners = new Set<(transition: PeeringTransition) => void>();
-  readonly #feeds = new Set<Feed>();
-  readonly #bundleListeners = new Set<(withheld: readonly string[]) => void>();
   #index: bigint;
   #bundleIndex: bigint;
   #closed = false;
@@ -172,6 +156,9 @@ export class PeeringRecords implements AsyncDisposable {
     this.#replica = replica;
     this.#index = replica.revision;
     this.#bundleIndex = replica.revision;
+    const { incidents = new Incidents() } = options;
+    this.#changed = new Signal(incidents);
+    this.#bundlesChanged = new Signal(incidents);
     held.onForeign = (rows, revision) => this.#follow(rows, revision);
   }
 
@@ -587,60 +574,38 @@ export class PeeringRecords implements AsyncDisposable {
   }
 
   /**
-   * Calls `listener` at once after each commit that changed a record, before the caller of that step goes on. It must
-   * not throw.
+   * The feed of changes: `listener` is called at once after each commit that changed a record, or what is stored beside it,
+   * before the caller of that step goes on. What another process commits is told as soon as it is known here.
    * @returns Ends it.
    */
-  onChange(listener: (peeringId: string, change: PeeringChange) => void): () => void {
-    this.#listeners.add(listener);
-    return () => this.#listeners.delete(listener);
+  onChange(listener: (change: PeeringChange) => void): () => void {
+    return this.#changed.on(listener);
   }
 
-  /** Calls `listener` after each stored step. It must not throw. @returns Ends it. */
-  onTransition(listener: (transition: PeeringTransition) => void): () => void {
-    this.#transitionListeners.add(listener);
-    return () => this.#transitionListeners.delete(listener);
+  /**
+   * Calls `listener` after each change of the record of that name, compared without case, until the returned function is
+   * called.
+   */
+  onChangeOf(name: string, listener: (change: PeeringChange) => void): () => void {
+    const key = nameKey(name);
+    return this.onChange((change) => {
+      if (change.patches.length > 0 && nameKey(change.name) === key) listener(change);
+    });
   }
 
   /**
    * Calls `listener` at once after each commit that changed a trust bundle, with the names of peers whose bundles are withheld
-   * since then. It must not throw.
+   * since then.
    * @returns Ends it.
    */
   onBundlesChange(listener: (withheld: readonly string[]) => void): () => void {
-    this.#bundleListeners.add(listener);
-    return () => this.#bundleListeners.delete(listener);
+    return this.#bundlesChanged.on(listener);
   }
 
-  /**
-   * Every record as it is now, by name, then each change. Changes of one record that fall together come as one; the
-   * newest is never skipped. Ends when `signal` aborts or the records are disposed of.
-   */
-  async *changes(signal: AbortSignal): AsyncGenerator<PeeringChange, void, undefined> {
-    if (this.#closed) return;
-    const feed = new Feed(signal);
-    for (const peering of this.list()) {
-      feed.push({
-        peeringId: peering.id,
-        peering,
-        patches: wholeRecord(peering),
-        revision: this.#index,
-        effects: [],
-      });
-    }
-    this.#feeds.add(feed);
-    try {
-      yield* feed.drain();
-    } finally {
-      this.#feeds.delete(feed);
-    }
-  }
-
-  /** Waits for the writes under way and ends every feed. The storage is the caller's and stays open. */
+  /** Waits for the writes under way. The storage is the caller's and stays open. */
   async [Symbol.asyncDispose](): Promise<void> {
     this.#closed = true;
     await this.#replica[Symbol.asyncDispose]();
-    for (const feed of this.#feeds) feed.end();
   }
 
   #openEvent(id: string, open: OpenMessage, given: SecretDigest): PeeringEvent {
@@ -776,94 +741,68 @@ export class PeeringRecords implements AsyncDisposable {
   /** Memory follows the commit of `revision`. */
   #commit(planned: Pick<Plan<unknown>, "changes" | "step">, revision: bigint): void {
     const { changes, step } = planned;
-    const effects = step?.effects ?? [];
-    const patches = step?.patches;
-    const transitions = this.#transitionsOf(planned, revision);
     const rows = this.#held.committed(changes, revision);
-    const events = [...rows.peerings].map(([peeringId, peering]): PeeringChange => {
-      if (peering === undefined || patches === undefined || this.byId(peeringId) === undefined) {
-        return { peeringId, peering, patches: wholeRecord(peering), revision, effects };
-      }
-      const indexed: PeeringPatch = { op: "replace", path: ["modifyIndex"], value: revision };
-      return { peeringId, peering, patches: [...patches, indexed], revision, effects };
-    });
-    const withheld = this.#held.take(rows, revision);
-    this.#report(events, revision);
-    this.#tell(transitions);
-    if (step === undefined) for (const { peeringId } of events) this.observe(peeringId, { type: "resumed" });
-    if (rows.claims.size > 0) this.#bundlesChanged(revision, withheld);
+    const told = step === undefined ? this.#changesBy(rows, revision) : this.#changesOf(step, changes, rows, revision);
+    this.#take(rows, told, revision);
   }
 
-  /** Of a commit whose changes are still to be made to memory. */
-  #transitionsOf({ changes, step }: Pick<Plan<unknown>, "changes" | "step">, revision: bigint): PeeringTransition[] {
-    const { peerings } = this.#held;
-    const others = [
-      ...(changes.secrets.size > 0 ? ["secrets"] : []),
-      ...(changes.bundles.size > 0 ? ["trustBundle"] : []),
-    ];
-    if (step !== undefined) return [this.#transition(step, step.before, step.peering, others, revision)];
-    return [...changes.peerings].map(([id, after]) =>
-      this.#transition(undefined, peerings.get(id), after, others, revision),
-    );
-  }
-
-  #transition(
-    step: Transition<Peering> | undefined,
-    before: Peering | undefined,
-    after: Peering | undefined,
-    others: readonly string[],
+  /** What a step of the state machine changes, of a commit that memory is still to follow. */
+  #changesOf(
+    step: Transition<Peering>,
+    changes: RecordChanges,
+    rows: CommittedRows,
     revision: bigint,
-  ): PeeringTransition {
-    return {
-      at: this.#options.clock.wall(),
-      id: (after ?? before)?.id ?? "",
-      name: (after ?? before)?.name ?? "",
-      event: step?.event,
-      before: before?.state ?? "initial",
-      after: after?.state ?? "initial",
-      changed: [...changedFields(before, after, step?.patches), ...others].sort(),
-      revision,
-    };
-  }
-
-  #tell(transitions: readonly PeeringTransition[]): void {
-    for (const transition of transitions) {
-      for (const listener of [...this.#transitionListeners]) listener(transition);
-    }
-  }
-
-  #bundlesChanged(revision: bigint, withheld: readonly string[]): void {
-    if (revision > this.#bundleIndex) this.#bundleIndex = revision;
-    for (const listener of [...this.#bundleListeners]) listener(withheld);
-  }
-
-  /** Takes over what other processes committed, and reports it. */
-  #follow(rows: CommittedRows, revision: bigint): void {
-    const transitions = [...rows.peerings].map(([id, after]) =>
-      this.#transition(undefined, this.byId(id), after, [], revision),
-    );
-    const withheld = this.#held.take(rows, revision);
-    const events = [...rows.peerings].map(
-      ([peeringId, peering]): PeeringChange => ({
+  ): readonly PeeringChange[] {
+    const { event, before, patches } = step;
+    const record = step.peering ?? before;
+    if (record === undefined) return [];
+    const { id: peeringId, name } = record;
+    const isWritten = rows.peerings.has(peeringId);
+    const peering = isWritten ? rows.peerings.get(peeringId) : before;
+    return [
+      {
         peeringId,
+        name,
+        event,
+        before,
         peering,
-        patches: wholeRecord(peering),
+        patches: !isWritten
+          ? []
+          : before === undefined || peering === undefined
+            ? wholeRecord(peering)
+            : [...patches, { op: "replace", path: ["modifyIndex"], value: revision }],
+        beside: [
+          ...(changes.secrets.size > 0 ? (["secrets"] as const) : []),
+          ...(changes.bundles.size > 0 ? (["trustBundle"] as const) : []),
+        ],
         revision,
-        effects: [],
-      }),
-    );
-    this.#report(events, revision);
-    this.#tell(transitions);
-    for (const { peeringId } of events) this.observe(peeringId, { type: "resumed" });
-    if (rows.claims.size > 0) this.#bundlesChanged(revision, withheld);
+      },
+    ];
   }
 
-  #report(events: readonly PeeringChange[], revision: bigint): void {
-    if (events.length > 0 && revision > this.#index) this.#index = revision;
-    for (const event of events) {
-      for (const feed of this.#feeds) feed.push(event);
-      for (const listener of [...this.#listeners]) listener(event.peeringId, event);
-    }
+  /** What is changed by a commit that no step of the state machine stands for, and that memory is still to follow. */
+  #changesBy({ peerings }: CommittedRows, revision: bigint): readonly PeeringChange[] {
+    return [...peerings].map(([peeringId, peering]): PeeringChange => {
+      const before = this.byId(peeringId);
+      const patches = patchesBetween(before, peering);
+      const name = (peering ?? before)?.name ?? "";
+      return { peeringId, name, event: undefined, before, peering, patches, beside: [], revision };
+    });
+  }
+
+  /** Takes over what another process committed, and reports it. */
+  #follow(rows: CommittedRows, revision: bigint): void {
+    this.#take(rows, this.#changesBy(rows, revision), revision);
+  }
+
+  #take(rows: CommittedRows, changes: readonly PeeringChange[], revision: bigint): void {
+    const withheld = this.#held.take(rows, revision);
+    if (rows.peerings.size > 0 && revision > this.#index) this.#index = revision;
+    for (const change of changes) this.#changed.emit(change);
+    for (const { event, peeringId } of changes) if (event === undefined) this.observe(peeringId, { type: "resumed" });
+    if (rows.claims.size === 0) return;
+    if (revision > this.#bundleIndex) this.#bundleIndex = revision;
+    this.#bundlesChanged.emit(withheld);
   }
 }
 
@@ -913,65 +852,10 @@ function taskOf(peeringId: string, step: Transition<Peering>, peering: Peering |
   return { peeringId, peering, effects: effects.filter(isHostEffect), replaces };
 }
 
-function wholeRecord(peering: Peering | undefined): readonly PeeringPatch[] {
-  return [{ op: "replace", path: [], value: peering }];
-}
-
 function byName(a: Peering, b: Peering): number {
   return compare(nameKey(a.name), nameKey(b.name));
 }
 
 function compare(a: string, b: string): number {
   return a < b ? -1 : a > b ? 1 : 0;
-}
-
-/** Changes one consumer has not taken yet, the newest of each record. */
-class Feed {
-  readonly #signal: AbortSignal;
-  readonly #waiting = new Map<string, PeeringChange>();
-  #ended = false;
-  #wake = (): void => {};
-
-  constructor(signal: AbortSignal) {
-    this.#signal = signal;
-  }
-
-  push(change: PeeringChange): void {
-    const older = this.#waiting.get(change.peeringId);
-    this.#waiting.delete(change.peeringId);
-    // A change that was not read yet is replaced as a whole: patches of patches would grow without bound.
-    this.#waiting.set(
-      change.peeringId,
-      older === undefined
-        ? change
-        : { ...change, patches: wholeRecord(change.peering), effects: [...older.effects, ...change.effects] },
-    );
-    this.#wake();
-  }
-
-  end(): void {
-    this.#ended = true;
-    this.#wake();
-  }
-
-  async *drain(): AsyncGenerator<PeeringChange, void, undefined> {
-    const abort = (): void => this.#wake();
-    this.#signal.addEventListener("abort", abort, { once: true });
-    try {
-      while (!this.#signal.aborted && !this.#ended) {
-        const next = this.#waiting.entries().next();
-        if (next.done === true) {
-          await new Promise<void>((resolve) => {
-            this.#wake = resolve;
-          });
-          continue;
-        }
-        const [id, change] = next.value;
-        this.#waiting.delete(id);
-        yield change;
-      }
-    } finally {
-      this.#signal.removeEventListener("abort", abort);
-    }
-  }
 }

@@ -1,6 +1,6 @@
-import { isDeepStrictEqual } from "node:util";
-import type { Peering, StoredState } from "../peering/peering.js";
-import type { PeeringEventType, PeeringPatch } from "../peering/state-machine.js";
+import type { StoredState } from "../peering/peering.js";
+import type { PeeringEventType } from "../peering/state-machine.js";
+import { fieldsOf, type PeeringChange } from "./peering-changes.js";
 
 /**
  * One stored step in the life of a peering, for an audit log: what happened and which fields it changed, never a value, so
@@ -30,25 +30,23 @@ export interface PeeringTransition {
 /** Fields that say nothing of what happened. */
 const INDEXES = new Set(["createIndex", "modifyIndex"]);
 
-/** The fields that differ. @param patches - from the one to the other, where they are known. */
-export function changedFields(
-  before: Peering | undefined,
-  after: Peering | undefined,
-  patches: readonly PeeringPatch[] | undefined,
-): readonly string[] {
-  const paths = patches?.map(({ path }) => path[0]);
-  // A patch with an empty path replaces the record as a whole.
-  const fields = paths === undefined || paths.includes(undefined) ? differing(before, after) : paths.map(String);
-  return [...new Set(fields)].filter((field) => !INDEXES.has(field));
-}
-
-function differing(before: Peering | undefined, after: Peering | undefined): readonly string[] {
-  const [old, now] = [new Map<string, unknown>(entries(before)), new Map<string, unknown>(entries(after))];
-  return [...new Set([...old.keys(), ...now.keys()])].filter(
-    (field) => !isDeepStrictEqual(old.get(field), now.get(field)),
-  );
-}
-
-function entries(peering: Peering | undefined): readonly (readonly [string, unknown])[] {
-  return peering === undefined ? [] : Object.entries(peering);
+/** What an audit log is told of a change. */
+export function transitionOf(change: PeeringChange, at: number): PeeringTransition {
+  const { peeringId, name, event, before, peering, patches, beside, revision } = change;
+  const record = peering ?? before;
+  const fields = patches.flatMap(({ path }): readonly string[] => {
+    if (path.length > 0) return [String(path[0])];
+    return record === undefined ? [] : [...fieldsOf(record).keys()];
+  });
+  const changed = [...new Set([...fields, ...beside])].filter((field) => !INDEXES.has(field));
+  return {
+    at,
+    id: peeringId,
+    name,
+    event,
+    before: before?.state ?? "initial",
+    after: peering?.state ?? "initial",
+    changed: changed.sort(),
+    revision,
+  };
 }

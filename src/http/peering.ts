@@ -117,7 +117,7 @@ async function read(call: Call): Promise<Answer> {
       const view = host.peerings.read(name);
       return { index: view?.modifyIndex ?? records.index, result: view, found: view !== undefined };
     },
-    subscribe: (wake: () => void) => records.onChange(wake),
+    subscribe: (wake: () => void) => records.onChangeOf(name, wake),
   };
   return call.answer(options, query, async ({ index, result }) => {
     if (result === undefined) throw new HttpError(404, `Peering not found for ${JSON.stringify(name)}`);

@@ -58,7 +58,7 @@ export function peeringService(server: RpcServer): ServiceImpl<typeof PeeringSer
           const view = call.host.peerings.read(Name);
           return { index: view?.modifyIndex ?? records.index, result: view, found: view !== undefined };
         },
-        subscribe: (wake) => records.onChange(wake),
+        subscribe: (wake) => records.onChangeOf(Name, wake),
       });
       return result === undefined ? {} : { Peering: peeringMessage(result) };
     }),

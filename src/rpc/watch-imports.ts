@@ -29,7 +29,7 @@ export async function* watchImports(
   const peering = host.peerings.read(peer);
   if (peering === undefined) throw notFound(peer);
   let gone = false;
-  const forget = host.internals.records.onChange((id, { peering: now }) => {
+  const forget = host.internals.records.onChange(({ peeringId: id, peering: now }) => {
     if (id !== peering.id || now !== undefined) return;
     gone = true;
     watch.notice();

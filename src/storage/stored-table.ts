@@ -124,10 +124,6 @@ export class StoredTable<Row> implements AsyncDisposable {
     for (const { stored } of this.#held.rows.values()) yield stored;
   }
 
-  get size(): number {
-    return this.#held.rows.size;
-  }
-
   /** Revision of the last commit that changed the table; 0n before the first. It only grows. */
   get revision(): bigint {
     return this.#replica.revision;

@@ -1,7 +1,8 @@
 import assert from "node:assert/strict";
 import { describe, it } from "node:test";
 import { PeeringError } from "../../../src/errors.js";
-import type { PeeringChange, PeeringRecords } from "../../../src/host/records.js";
+import type { PeeringChange } from "../../../src/host/peering-changes.js";
+import type { PeeringRecords } from "../../../src/host/records.js";
 import type { Peering, TrustBundle } from "../../../src/peering/peering.js";
 import { fixedRootPems } from "../../../src/testing/fixed-roots.js";
 import { sealedSecretBox } from "../../../src/trust/secret-box.js";
@@ -837,7 +838,7 @@ describe("restarts and faults", () => {
     const { records, storage } = await cluster();
     const { peering } = await records.generateToken({ peerName: "west" });
     const told: (string | undefined)[] = [];
-    records.onChange((_, change) => told.push(change.peering?.state));
+    records.onChange(({ peering }) => told.push(peering?.state));
     storage.faults.push("lost");
     assert.equal((await failure(records.terminate(peering.id))).code, "unavailable");
     assert.equal(records.byId(peering.id)?.state, "pending");
@@ -963,9 +964,8 @@ describe("reading", () => {
   it("onChange tells at once, with patches from record to record", async () => {
     const { records } = await cluster();
     const changes: PeeringChange[] = [];
-    const stop = records.onChange((id, change) => {
-      assert.equal(id, change.peeringId);
-      assert.equal(records.byId(id), change.peering, "memory has it already");
+    const stop = records.onChange((change) => {
+      assert.equal(records.byId(change.peeringId), change.peering, "memory has it already");
       changes.push(change);
     });
     const { peering } = await records.generateToken({ peerName: "west" });
@@ -982,39 +982,46 @@ describe("reading", () => {
         ],
       ],
     );
-    assert.deepEqual(changes[1]?.effects.map(({ type }) => type).includes("remove-imports"), true);
+    assert.deepEqual(
+      changes.map(({ event, before, beside }) => [event, before?.state, beside]),
+      [
+        ["generate-token", undefined, ["secrets"]],
+        ["peer-terminated", "pending", []],
+      ],
+    );
   });
 
-  it("changes() begins with the current state, joins changes that fall together and ends with its signal", async () => {
+  it("onChangeOf tells the changes of one record, in any spelling of its name, and of the next one of that name", async () => {
     const { records } = await cluster();
-    await records.generateToken({ peerName: "b" });
-    await records.generateToken({ peerName: "a" });
-    const stop = new AbortController();
-    const feed = records.changes(stop.signal);
-    const next = async (): Promise<PeeringChange> => {
-      const { value, done } = await feed.next();
-      assert.ok(done !== true && value !== undefined);
-      return value;
-    };
-    assert.equal((await next()).peering?.name, "a");
-    assert.equal((await next()).peering?.name, "b");
-    await records.markDeleting("a");
-    const { peering } = await records.generateToken({ peerName: "b" });
-    await records.terminate(peering.id);
-    const first = await next();
-    assert.equal(first.peering?.state, "deleting");
-    const second = await next();
-    assert.equal(second.peering?.state, "terminated");
-    assert.deepEqual(second.patches, [{ op: "replace", path: [], value: second.peering }]);
-    const last = feed.next();
-    stop.abort();
-    assert.equal((await last).done, true);
-    const disposed = records.changes(new AbortController().signal);
-    await disposed.next();
-    await disposed.next();
-    const ended = disposed.next();
-    await records[Symbol.asyncDispose]();
-    assert.equal((await ended).done, true);
+    const told: string[] = [];
+    const stop = records.onChangeOf("West", ({ event, peering }) => told.push(`${event} ${peering?.state}`));
+    const { peering } = await records.generateToken({ peerName: "west" });
+    await records.generateToken({ peerName: "east" });
+    await records.markDeleting("east");
+    await records.markDeleting("WEST");
+    await records.remove(peering.id);
+    await records.generateToken({ peerName: "west" });
+    const expected = ["generate-token pending", "delete-requested deleting", "cleanup-finished undefined"];
+    assert.deepEqual(told, [...expected, "generate-token pending"]);
+    stop();
+    await records.markDeleting("west");
+    assert.equal(told.length, 4);
+  });
+
+  it("a listener that throws keeps neither the commit from memory nor the others from hearing of it", async () => {
+    const { records } = await cluster();
+    let told = 0;
+    records.onChange(() => {
+      throw new Error("a fault of the application");
+    });
+    records.onChange(() => told++);
+    records.onBundlesChange(() => {
+      throw new Error("another fault");
+    });
+    const { dialerId } = await peered((await cluster(2)).records, records);
+    await records.writeTrustBundle(dialerId, BUNDLE);
+    assert.equal(told, 3);
+    assert.deepEqual(records.trustBundle("east"), { ...BUNDLE, peerName: "east" });
   });
 });
 

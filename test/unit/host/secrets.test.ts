@@ -48,9 +48,10 @@ it("no secret, token or stream secret occurs in a log, an error, a view, an even
     (async () => {
       for await (const change of site.host.peerings.watch(stop.signal)) keep(change);
     })(),
-    (async () => {
-      for await (const change of site.host.internals.records.changes(stop.signal)) keep(change);
-    })(),
+  ]);
+  const forget = [acceptor, dialer, third].flatMap((site) => [
+    site.host.peerings.onTransition(keep),
+    site.host.internals.records.onChange(keep),
   ]);
   const failing = async (work: Promise<unknown>): Promise<void> => keep(await world.refusal(work));
   const token = async (site: Site, peerName: string): Promise<string> =>
@@ -104,6 +105,7 @@ it("no secret, token or stream secret occurs in a log, an error, a view, an even
   await world.until(() => acceptor.state("dialer") === "terminated", "and the other");
   for (const site of [acceptor, dialer, third]) keep(site.host.peerings.list());
   stop.abort();
+  for (const end of forget) end();
   await world.result(Promise.all(watching));
   for (const site of [acceptor, dialer, third]) keep(site.log.lines);
 

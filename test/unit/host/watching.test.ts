@@ -1,8 +1,12 @@
 import assert from "node:assert/strict";
 import { describe, it } from "node:test";
+import { applyPatches, enablePatches, type Patch } from "immer";
 import type { ImportChange } from "../../../src/host/import-store.js";
 import type { PeeringsChange } from "../../../src/host/peerings.js";
 import { exportTo, peer, peered, register, World } from "../../support/world.js";
+import { elsewhere } from "./records-fixture.js";
+
+enablePatches();
 
 /** Reads a watch one change at a time, when the test says so. */
 class Reader<T> {
@@ -28,6 +32,24 @@ class Reader<T> {
       if (condition(value)) return value;
     }
     throw new Error("the watch ended");
+  }
+}
+
+/** The records as a reader has them who knows nothing but the patches. */
+class Mirror {
+  #records: Record<string, { readonly id: string; readonly modifyIndex: bigint } | undefined> = {};
+
+  apply({ changes }: PeeringsChange): void {
+    for (const { id, patches } of changes) {
+      const copies = patches.map((patch): Patch => ({ ...patch, path: [id, ...patch.path] }));
+      this.#records = applyPatches(this.#records, copies);
+    }
+  }
+
+  indexes(): readonly (readonly [string, bigint])[] {
+    return Object.values(this.#records).flatMap((record) =>
+      record === undefined ? [] : [[record.id, record.modifyIndex]],
+    );
   }
 }
 
@@ -59,7 +81,7 @@ describe("peerings.watch", () => {
     const world = new World();
     const [acceptor, dialer] = [await world.site("acceptor"), await world.site("dialer")];
     const reader = new Reader<PeeringsChange>(world, (signal) => dialer.host.peerings.watch(signal));
-    assert.deepEqual(await reader.next(), { peerings: [] });
+    assert.deepEqual(await reader.next(), { peerings: [], changes: [] });
     await peer(world, acceptor, dialer);
     const state = (change: PeeringsChange): string => change.peerings[0]?.state ?? "none";
     assert.ok(["pending", "establishing"].includes(state(await reader.until(() => true))));
@@ -78,12 +100,92 @@ describe("peerings.watch", () => {
     const { acceptor, dialer } = await peered(world);
     const reader = new Reader<PeeringsChange>(world, (signal) => acceptor.host.peerings.watch(signal));
     await reader.next();
+    const { id } = acceptor.peering("dialer");
     for (let round = 0; round < 3; round++) await peer(world, acceptor, dialer);
     await world.result(acceptor.host.peerings.delete("dialer"));
     await world.until(() => acceptor.state("dialer") === "none", "it goes");
-    assert.deepEqual(await reader.next(), { peerings: [] });
+    const removed = { id, name: "dialer", patches: [{ op: "replace", path: [], value: undefined }] };
+    assert.deepEqual(await reader.next(), { peerings: [], changes: [removed] });
     reader.stop.abort();
     assert.equal(await reader.next(), undefined);
+  });
+
+  it("tells the patches of the state machine, which lead from each record to the next", async () => {
+    const world = new World();
+    const [acceptor, dialer] = [await world.site("acceptor"), await world.site("dialer")];
+    const reader = new Reader<PeeringsChange>(world, (signal) => dialer.host.peerings.watch(signal));
+    await reader.next();
+    await peer(world, acceptor, dialer);
+    await world.settled(acceptor, "dialer", dialer, "acceptor");
+    const mirror = new Mirror();
+    const fields = new Set<string>();
+    const follow = async (condition: (change: PeeringsChange) => boolean): Promise<void> => {
+      await reader.until((change) => {
+        for (const { patches } of change.changes) for (const { path } of patches) fields.add(String(path[0] ?? "all"));
+        mirror.apply(change);
+        const shown = change.peerings.map(({ id, modifyIndex }) => [id, modifyIndex]);
+        assert.deepEqual(mirror.indexes(), shown, "the patches say what the list shows");
+        return condition(change);
+      });
+    };
+    await follow(({ peerings }) => peerings[0]?.state === "active");
+    fields.clear();
+    await world.result(acceptor.host.peerings.delete("dialer"));
+    await follow(({ peerings }) => peerings[0]?.state === "terminated");
+    assert.deepEqual([...fields].sort(), ["modifyIndex", "state"]);
+    await world.result(dialer.host.peerings.delete("acceptor"));
+    await follow(({ peerings }) => peerings.length === 0);
+    assert.deepEqual(mirror.indexes(), []);
+  });
+
+  it("tells the patches of what another host on the same storage has written", async () => {
+    const world = new World();
+    const site = await world.site("site");
+    const reader = new Reader<PeeringsChange>(world, (signal) => site.host.peerings.watch(signal));
+    await reader.next();
+    await elsewhere(world, site, (records) => records.generateToken({ peerName: "west" }));
+    const made = await reader.next();
+    const { id } = site.peering("west");
+    assert.deepEqual(
+      made?.changes.map((change) => [change.id, change.name, change.patches.map(({ path }) => path)]),
+      [[id, "west", [[]]]],
+    );
+    await elsewhere(world, site, (records) => records.terminate(id));
+    const terminated = await reader.next();
+    assert.deepEqual(terminated?.changes[0]?.patches, [
+      { op: "replace", path: ["state"], value: "terminated" },
+      { op: "replace", path: ["modifyIndex"], value: site.peering("west").modifyIndex },
+    ]);
+    assert.equal(terminated?.peerings[0]?.state, "terminated");
+  });
+
+  it("of one name tells that peering alone, and sleeps while others change", async () => {
+    const world = new World();
+    const { acceptor, dialer } = await peered(world);
+    const other = await world.site("other");
+    const reader = new Reader<PeeringsChange>(world, (signal) =>
+      acceptor.host.peerings.watch(signal, { name: "OTHER" }),
+    );
+    assert.deepEqual(await reader.next(), { peerings: [], changes: [] });
+    const next = reader.next();
+    let woken = false;
+    void next.then(() => {
+      woken = true;
+    });
+    // A record, a stream and a removal of another peering.
+    await world.result(acceptor.host.peerings.generateToken({ peerName: "dialer" }));
+    for (const connection of world.network.connections) world.network.cut(connection);
+    await world.until(() => acceptor.state("dialer") === "active" && dialer.state("acceptor") === "active", "again");
+    await world.result(acceptor.host.peerings.delete("dialer"));
+    await world.until(() => acceptor.state("dialer") === "none", "it goes");
+    await world.pass(10);
+    assert.equal(woken, false);
+    await peer(world, acceptor, other);
+    assert.deepEqual(
+      (await next)?.peerings.map(({ name }) => name),
+      ["other"],
+    );
+    await reader.until(({ peerings }) => peerings[0]?.state === "active");
   });
 
   it("ends quietly when aborted: before, while it waits, and between two changes", async () => {

@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import { once } from "node:events";
 import { connect } from "node:net";
-import { describe, it } from "node:test";
+import { describe, it, mock } from "node:test";
 import { setImmediate } from "node:timers/promises";
 import { gunzipSync } from "node:zlib";
 import type { Authorizer } from "../../../src/http/index.js";
@@ -100,6 +100,24 @@ describe("peering endpoints", { timeout: 60_000 }, () => {
     const changed = await waiting;
     assert.ok(Number(changed.headers["x-consul-index"]) > ModifyIndex);
     assert.equal(JSON.parse(changed.text).ModifyIndex, Number(changed.headers["x-consul-index"]));
+  });
+
+  it("a waiting read looks again after the changes of its own record alone", async () => {
+    await using pair = await HttpPair.start(50);
+    const { a } = pair;
+    await a.host.peerings.generateToken({ peerName: "foo" });
+    const index = (await a.ask("GET", "/v1/peering/foo")).headers["x-consul-index"];
+    const reads = mock.method(a.host.peerings, "read");
+    const waiting = a.ask("GET", `/v1/peering/foo?index=${index}&wait=10m`);
+    await eventually(() => reads.mock.callCount() === 1, AbortSignal.timeout(20_000));
+    for (const peerName of ["b", "c", "d"]) await a.host.peerings.generateToken({ peerName });
+    // Whatever it has woken is done before the list of now is answered.
+    assert.equal(JSON.parse((await a.ask("GET", "/v1/peerings")).text).length, 4);
+    assert.equal(reads.mock.callCount(), 1);
+    await a.host.peerings.generateToken({ peerName: "foo" });
+    assert.equal((await waiting).status, 200);
+    assert.equal(reads.mock.callCount(), 2);
+    reads.mock.restore();
   });
 
   it("a wait for a missing peering is not ended by other writes (HT6)", async () => {

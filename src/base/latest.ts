@@ -1,0 +1,73 @@
+/**
+ * Lets one loop wait until something calls it. A call while nobody waits is kept, so none is lost between a look and the wait
+ * for the next one; many of them end one wait.
+ */
+export class Wake {
+  #isCalled = false;
+  #resolve: (() => void) | undefined;
+
+  /** Ends the wait there is, or the next one. Bound, so that it can be given as a listener. */
+  readonly call = (): void => {
+    if (this.#resolve === undefined) this.#isCalled = true;
+    else this.#resolve();
+  };
+
+  /** Forgets a call that nobody has waited for: to be called before a look at what it was about. */
+  clear(): void {
+    this.#isCalled = false;
+  }
+
+  /** Resolves once it was called since the last wait, or one of the signals is aborted. One caller waits at a time. */
+  wait(...signals: readonly AbortSignal[]): Promise<void> {
+    return new Promise((resolve, reject) => {
+      if (this.#resolve !== undefined) {
+        reject(new TypeError("two callers wait for one wake-up"));
+        return;
+      }
+      const done = (): void => {
+        this.#resolve = undefined;
+        for (const signal of signals) signal.removeEventListener("abort", done);
+        resolve();
+      };
+      this.#resolve = done;
+      for (const signal of signals) signal.addEventListener("abort", done);
+      if (!this.#isCalled && !signals.some(({ aborted }) => aborted)) return;
+      this.#isCalled = false;
+      done();
+    });
+  }
+}
+
+export interface LatestOptions<Value> {
+  /** Calls `wake` whenever there may be news, until the returned function is called. */
+  readonly subscribe: (wake: () => void) => () => void;
+  /** What there is now, asked for when the consumer can take it. Undefined: nothing that it does not know. */
+  readonly read: () => Value | undefined;
+  /** Each of them ends it. */
+  readonly signals: readonly AbortSignal[];
+}
+
+/**
+ * What there is now, and again after each change. The newest state is never skipped; states in between are, while the consumer
+ * is busy, so a slow one costs no more than a fast one. Ends quietly when a signal is aborted.
+ */
+export async function* latest<Value>(options: LatestOptions<Value>): AsyncGenerator<Value, void, undefined> {
+  const { subscribe, read, signals } = options;
+  const isOver = (): boolean => signals.some(({ aborted }) => aborted);
+  if (isOver()) return;
+  const wake = new Wake();
+  const unsubscribe = subscribe(wake.call);
+  try {
+    while (!isOver()) {
+      wake.clear();
+      const value = read();
+      if (value === undefined) await wake.wait(...signals);
+      else {
+        yield value;
+        if (!isOver()) await wake.wait(...signals);
+      }
+    }
+  } finally {
+    unsubscribe();
+  }
+}
