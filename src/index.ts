@@ -155,14 +155,17 @@ export {
   type PeeringView,
 } from "./host/peerings.js";
 export { PreparedQueries, type PreparedQueriesOptions, type StoredQuery } from "./host/prepared-queries.js";
+export type { GivenSecrets } from "./host/records.js";
 export type { ExportSync, ImportProgress, ImportSync, ServiceSync } from "./host/service-sync.js";
 export type { PeeringFailure, PeeringStatus } from "./host/status-board.js";
 export type { ReceiveLimits } from "./host/stream-link.js";
 export type { TransitRule } from "./host/transit.js";
 export type { PeeringTransition } from "./host/transitions.js";
+export type { HostChange, HostView } from "./host/view.js";
 export { Incidents } from "./incidents.js";
 export { type StreamFacts, type StreamStatus, ZERO_TIME } from "./peering/observed.js";
 export type { Peering, PeeringState, Role, StoredState, TrustBundle } from "./peering/peering.js";
+export type { PeeringWrite } from "./peering/peering-write.js";
 export {
   type Cell,
   type EstablishFields,

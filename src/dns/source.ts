@@ -60,14 +60,13 @@ const MOST_KEPT = 10_000;
 
 /** Reads a host: its own catalog, and what it imports. */
 export function hostSource(host: PeeringHost): DnsSource {
-  const { records } = host.internals;
   const decoded = new DecodedImports(host);
   let owners: { readonly revision: bigint; readonly byAddress: ReadonlyMap<string, AddressOwner> } | undefined;
   const instances = async (peer: string, service: string): Promise<readonly ServiceInstance[]> =>
     peer === "" ? host.catalog.instances(service) : decoded.instances(peer, service);
   return {
     datacenter: host.datacenter,
-    isPeering: (name) => records.byName(name) !== undefined,
+    isPeering: (name) => host.view.peering(name) !== undefined,
     instances,
     connectInstances: async (service) => [...host.gateways.connectInstances(service)],
     ingressInstances: async (service) => [...host.gateways.ingressInstances(service)],
@@ -142,7 +141,7 @@ class DecodedImports {
 
   async instances(peer: string, service: string): Promise<readonly ServiceInstance[]> {
     // By id: a peering that was created again under the name has nothing of the former one.
-    const peering = this.#host.internals.records.byName(peer);
+    const peering = this.#host.view.peering(peer);
     if (peering === undefined) return [];
     const key = `${peering.id}/${service}`;
     // Taken before the read: whatever changes meanwhile makes it too low.

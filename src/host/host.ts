@@ -48,9 +48,8 @@ import {
   listeningAddress,
   nodeNameWarning,
 } from "./validate-options.js";
+import { HostView } from "./view.js";
 import { VirtualIpClaims } from "./virtual-ip-claims.js";
-
-/** Waits before records that may be out of date are read again. */
 
 /**
  * A cluster in this process: peerings with others, its own services and exports, and what it imports.
@@ -88,15 +87,9 @@ export class PeeringHost implements AsyncDisposable {
   readonly listenAddress: string | undefined;
   /** Counts limits that refused, and what else went wrong unseen. */
   readonly incidents: Incidents;
-  /** @internal What the simulator looks into. */
-  readonly internals: {
-    readonly records: PeeringRecords;
-    readonly imports: ImportStore;
-    readonly links: Links;
-    readonly dialer: Dialer;
-    readonly board: StatusBoard;
-    readonly virtualIps: VirtualIpClaims;
-  };
+  /** The stored peerings and trust bundles, for programs that serve this host. */
+  readonly view: HostView;
+  readonly #machinery: HostMachinery;
   readonly #parts: readonly AsyncDisposable[];
   #disposed: Promise<void> | undefined;
 
@@ -120,7 +113,8 @@ export class PeeringHost implements AsyncDisposable {
     this.leafCertificates = parts.leafCertificates;
     this.listenAddress = parts.listener?.address;
     this.incidents = parts.incidents;
-    this.internals = parts.internals;
+    this.view = new HostView(parts.machinery);
+    this.#machinery = parts.machinery;
     this.#parts = parts.disposables;
   }
 
@@ -128,6 +122,26 @@ export class PeeringHost implements AsyncDisposable {
     this.#disposed ??= disposeAll(this.#parts);
     return this.#disposed;
   }
+
+  /** @internal As {@link machineryOf}. */
+  static machineryOf(host: PeeringHost): HostMachinery {
+    return host.#machinery;
+  }
+}
+
+/** @internal The parts behind the public ones. */
+export interface HostMachinery {
+  readonly records: PeeringRecords;
+  readonly imports: ImportStore;
+  readonly links: Links;
+  readonly dialer: Dialer;
+  readonly board: StatusBoard;
+  readonly virtualIps: VirtualIpClaims;
+}
+
+/** @internal For the simulator and for tests alone: programs that serve a host read its `view`. */
+export function machineryOf(host: PeeringHost): HostMachinery {
+  return PeeringHost.machineryOf(host);
 }
 
 /** @internal */
@@ -146,7 +160,7 @@ export interface HostParts {
   readonly trustBundles: TrustBundles;
   readonly listener: Listener | undefined;
   readonly incidents: Incidents;
-  readonly internals: PeeringHost["internals"];
+  readonly machinery: HostMachinery;
   readonly disposables: readonly AsyncDisposable[];
 }
 
@@ -430,7 +444,7 @@ async function composeHost(options: HostOptions, opened: AsyncDisposable[]): Pro
     trustBundles,
     listener,
     incidents,
-    internals: { records, imports: importStore, links, dialer, board, virtualIps },
+    machinery: { records, imports: importStore, links, dialer, board, virtualIps },
     disposables: [...opened].reverse(),
   });
 }

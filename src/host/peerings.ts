@@ -3,6 +3,7 @@ import type { Clock, Random } from "../environment.js";
 import { PeeringError } from "../errors.js";
 import { nameKey } from "../peering/names.js";
 import { type Peering, type PeeringState, type Role, roleOf } from "../peering/peering.js";
+import type { PeeringWrite } from "../peering/peering-write.js";
 import type { PeeringToken, TokenCodec } from "../token/token-codec.js";
 import type { Transport } from "../transport/transport.js";
 import { type CertificateAuthority, peeringServerName } from "../trust/authority.js";
@@ -17,7 +18,7 @@ import type { Leadership } from "./leadership.js";
 import type { Links } from "./links.js";
 import { type Metric, peeringMetrics } from "./metrics.js";
 import { type PeeringPatches, UnreadPatches } from "./peering-changes.js";
-import type { PeeringRecords } from "./records.js";
+import type { GivenSecrets, PeeringRecords } from "./records.js";
 import type { ServiceSync } from "./service-sync.js";
 import type { PeeringStatus, StatusBoard } from "./status-board.js";
 import { type PeeringTransition, transitionOf } from "./transitions.js";
@@ -278,6 +279,17 @@ export class Peerings implements AsyncDisposable {
   async delete(name: string): Promise<void> {
     this.requireEnabled();
     await this.#parts.records.markDeleting(name);
+  }
+
+  /**
+   * Writes a record as it is given, in place of the one of that name, whose id it keeps: Consul's `PeeringWrite`, an aid for tests.
+   * It goes round the state machine, and is held by the rules of the store alone.
+   * @throws {PeeringError} `invalid-record`, `wrong-role`, `invalid-secret`, `invalid-name` (of a new record);
+   *   `storage-failed`.
+   */
+  async write(record: Omit<PeeringWrite, "id">, secrets?: GivenSecrets): Promise<void> {
+    this.requireEnabled();
+    await this.#parts.records.write(record, secrets);
   }
 
   /** Resolves when the cleanup that a delete or a termination started for `name`, if any, is over. */

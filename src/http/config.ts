@@ -140,7 +140,7 @@ async function write(call: Call): Promise<Answer> {
   checkName(decoded);
   const written = await call.host.configEntries.setUntyped(decoded.entry, cas === undefined ? {} : { cas });
   // The next read finds the addresses that belong to the entry.
-  await call.host.internals.virtualIps.settled();
+  await call.host.view.settled();
   return { json: written };
 }
 
@@ -251,7 +251,7 @@ async function remove(call: Call): Promise<Answer> {
   const cas = casOf(call);
   await requireWrite(call, kind, name, undefined);
   const deleted = await call.host.configEntries.delete(kind, name, cas === undefined ? {} : { cas });
-  await call.host.internals.virtualIps.settled();
+  await call.host.view.settled();
   return { json: cas === undefined ? {} : deleted };
 }
 

@@ -87,7 +87,7 @@ function sharedOptions(call: Call): DiscoveryOptions {
   const { query, host } = call;
   const options = call.readOptions();
   const asked = query.get("peer") ?? "";
-  const peer = asked === "" ? "" : (host.internals.records.byName(asked)?.name ?? asked);
+  const peer = asked === "" ? "" : (host.view.peering(asked)?.name ?? asked);
   return { ...options, peer, nodeMeta: query.getAll("node-meta").map(pair) };
 }
 
@@ -451,8 +451,8 @@ export async function everyLocal({ host }: Call): Promise<Listing<InstanceView>>
 /** Every instance that is imported from a peer, by service, node and id, read at one moment. */
 export async function everyImported(call: Call, peer: string): Promise<Listing<InstanceView>> {
   const { host } = call;
-  const { imports, internals } = host;
-  if (internals.records.byName(peer) === undefined) return [];
+  const { imports, view } = host;
+  if (view.peering(peer) === undefined) return [];
   for await (const change of imports.watch({ peer, signal: call.signal })) {
     if (change.type !== "snapshot") break;
     const sorted = await sortByKeys(change.services, ([service]) => [lowerCase(service)]);

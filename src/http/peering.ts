@@ -111,13 +111,12 @@ async function read(call: Call): Promise<Answer> {
   const options = call.readOptions();
   await call.require({ resource: "peering", access: "read" });
   const { host } = call;
-  const { records } = host.internals;
   const query = {
     read: () => {
-      const view = host.peerings.read(name);
-      return { index: view?.modifyIndex ?? records.index, result: view, found: view !== undefined };
+      const peering = host.peerings.read(name);
+      return { index: peering?.modifyIndex ?? host.view.index, result: peering, found: peering !== undefined };
     },
-    subscribe: (wake: () => void) => records.onChangeOf(name, wake),
+    subscribe: (wake: () => void) => host.view.onChangeOf(name, wake),
   };
   return call.answer(options, query, async ({ index, result }) => {
     if (result === undefined) throw new HttpError(404, `Peering not found for ${JSON.stringify(name)}`);
@@ -130,11 +129,10 @@ async function list(call: Call): Promise<Answer> {
   const options = call.readOptions();
   await call.require({ resource: "peering", access: "read" });
   const { host } = call;
-  const { records } = host.internals;
   const query: BlockingQuery<readonly PeeringView[]> = {
-    read: () => ({ index: records.index, result: host.peerings.list() }),
-    index: () => records.index,
-    subscribe: (wake) => records.onChange(wake),
+    read: () => ({ index: host.view.index, result: host.peerings.list() }),
+    index: () => host.view.index,
+    subscribe: (wake) => host.view.onChange(wake),
   };
   return call.answer(options, query, async ({ index, result }) => ({
     json: LazyList.of(result, peeringJson),

@@ -70,7 +70,7 @@ export async function answerFromAll(
 /** The peers that a read is about; `""` is this cluster. */
 function peersOf(call: Call, asked: string): readonly string[] {
   if (asked !== "") return [asked];
-  const peers = call.host.internals.records.list().map(({ name }) => name);
+  const peers = call.host.view.peerings().map(({ name }) => name);
   return ["", ...peers.sort(compareUtf8)];
 }
 
@@ -214,7 +214,7 @@ async function exportedServices(call: Call): Promise<Answer> {
   if (peer === "") throw new HttpError(500, "must provide PeerName");
   const visible = await Visibility.of(call, "");
   return answerFromAll(call, options, async () => {
-    const known = call.host.internals.records.byName(peer) !== undefined;
+    const known = call.host.view.peering(peer) !== undefined;
     const names = known ? call.host.exports.servicesFor(peer) : [];
     const shown = names.filter((name) => visible.service(name));
     const json = shown.map((name) => {

@@ -52,13 +52,13 @@ export function peeringService(server: RpcServer): ServiceImpl<typeof PeeringSer
     peeringRead: method(async ({ Name, Partition }, call) => {
       refuseEnterprise("Partitions", Partition);
       await call.require(READ);
-      const { records } = call.host.internals;
+      const { view } = call.host;
       const { result } = await query<PeeringView | undefined>(call, {
         read: () => {
-          const view = call.host.peerings.read(Name);
-          return { index: view?.modifyIndex ?? records.index, result: view, found: view !== undefined };
+          const read = call.host.peerings.read(Name);
+          return { index: read?.modifyIndex ?? view.index, result: read, found: read !== undefined };
         },
-        subscribe: (wake) => records.onChangeOf(Name, wake),
+        subscribe: (wake) => view.onChangeOf(Name, wake),
       });
       return result === undefined ? {} : { Peering: peeringMessage(result) };
     }),
@@ -66,11 +66,11 @@ export function peeringService(server: RpcServer): ServiceImpl<typeof PeeringSer
     peeringList: method(async ({ Partition }, call) => {
       refuseEnterprise("Partitions", Partition);
       await call.require(READ);
-      const { records } = call.host.internals;
+      const { view } = call.host;
       const { index, result } = await query<readonly PeeringView[]>(call, {
-        read: () => ({ index: records.index, result: call.host.peerings.list() }),
-        index: () => records.index,
-        subscribe: (wake) => records.onChange(wake),
+        read: () => ({ index: view.index, result: call.host.peerings.list() }),
+        index: () => view.index,
+        subscribe: (wake) => view.onChange(wake),
       });
       return { Peerings: result.map(peeringMessage), OBSOLETEIndex: index };
     }),
@@ -92,20 +92,20 @@ export function peeringService(server: RpcServer): ServiceImpl<typeof PeeringSer
           remedy: "Use GenerateToken, Establish and PeeringDelete; in a test, serve it with allowPeeringWrite.",
         });
       }
-      await call.host.internals.records.write(givenRecord(Peering), givenSecrets(SecretsRequest));
+      await call.host.peerings.write(givenRecord(Peering), givenSecrets(SecretsRequest));
       return {};
     }),
 
     trustBundleRead: method(async ({ Name, Partition }, call) => {
       refuseEnterprise("Partitions", Partition);
       await call.require({ resource: "service", access: "write", scope: "any" });
-      const { records } = call.host.internals;
+      const { view } = call.host;
       const { index, result } = await query<TrustBundle | undefined>(call, {
         read: () => {
-          const bundle = records.trustBundle(Name);
-          return { index: records.trustBundleIndex(Name), result: bundle, found: bundle !== undefined };
+          const bundle = view.trustBundle(Name);
+          return { index: view.trustBundleIndex(Name), result: bundle, found: bundle !== undefined };
         },
-        subscribe: (wake) => records.onBundlesChange(wake),
+        subscribe: (wake) => view.onChange(wake),
       });
       return { OBSOLETEIndex: index, ...(result === undefined ? {} : { Bundle: trustBundleMessage(result, index) }) };
     }),
@@ -115,26 +115,25 @@ export function peeringService(server: RpcServer): ServiceImpl<typeof PeeringSer
       refuseEnterprise("Namespaces", Namespace);
       if (ServiceName === "") throw new PeeringError("invalid-argument", "missing service name");
       await call.require({ resource: "service", access: "write", name: ServiceName });
-      const { configEntries, exports, internals } = call.host;
-      const { records } = internals;
+      const { configEntries, exports, view } = call.host;
       const bundleOf = (name: string): readonly TrustBundle[] => {
-        const peering = records.byName(name);
+        const peering = view.peering(name);
         // Consumers are matched with capitals, and only those that are peered with count.
-        const bundle = isActive(peering) && peering?.name === name ? records.trustBundle(name) : undefined;
+        const bundle = isActive(peering) && peering?.name === name ? view.trustBundle(name) : undefined;
         return bundle === undefined ? [] : [bundle];
       };
       const bundles = (): readonly TrustBundle[] =>
-        Kind === "mesh-gateway" ? records.trustBundles() : exports.peersReaching(ServiceName).flatMap(bundleOf);
+        Kind === "mesh-gateway" ? view.trustBundles() : exports.peersReaching(ServiceName).flatMap(bundleOf);
       const { index, result } = await query<readonly TrustBundle[]>(call, {
-        read: () => ({ index: latest(records.bundleIndex, records.index, configEntries.index), result: bundles() }),
+        read: () => ({ index: latest(view.trustBundlesIndex, view.index, configEntries.index), result: bundles() }),
         subscribe: (wake) => {
-          const stops = [records.onBundlesChange(wake), records.onChange(wake), configEntries.onChange(wake)];
+          const stops = [view.onChange(wake), configEntries.onChange(wake)];
           return () => {
             for (const stop of stops) stop();
           };
         },
       });
-      const messages = result.map((bundle) => trustBundleMessage(bundle, records.trustBundleIndex(bundle.peerName)));
+      const messages = result.map((bundle) => trustBundleMessage(bundle, view.trustBundleIndex(bundle.peerName)));
       return { OBSOLETEIndex: index, Bundles: messages };
     }),
   };

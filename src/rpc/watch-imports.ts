@@ -29,8 +29,8 @@ export async function* watchImports(
   const peering = host.peerings.read(peer);
   if (peering === undefined) throw notFound(peer);
   let gone = false;
-  const forget = host.internals.records.onChange(({ peeringId: id, peering: now }) => {
-    if (id !== peering.id || now !== undefined) return;
+  const forget = host.view.onChange((change) => {
+    if (change.type !== "peering" || change.id !== peering.id || change.peering !== undefined) return;
     gone = true;
     watch.notice();
   });

@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import { describe, it } from "node:test";
 import { systemRandom } from "../../src/environment.js";
-import { createHost, type PeeringHost } from "../../src/host/host.js";
+import { createHost, machineryOf, type PeeringHost } from "../../src/host/host.js";
 import type { HostOptions } from "../../src/host/options.js";
 import { Incidents } from "../../src/incidents.js";
 import { memoryStorage } from "../../src/storage/memory.js";
@@ -227,7 +227,7 @@ describe("certificates that are not the expected ones", () => {
         message: text,
       });
       assert.equal(dialer.peerings.read("acceptor")?.state, "pending");
-      const row = acceptor.internals.records.tables.secrets.get(acceptor.peerings.read("dialer")?.id ?? "");
+      const row = machineryOf(acceptor).records.tables.secrets.get(acceptor.peerings.read("dialer")?.id ?? "");
       assert.ok(
         row?.role === "acceptor" && row.establishment !== "" && row.pending === "",
         "the token is unused still",

@@ -169,6 +169,21 @@ describe("imports", () => {
     );
   });
 
+  it("what serves a host knows its public parts alone", () => {
+    const users = new Set<string>();
+    for (const file of files) {
+      visit(file.tree, (node) => {
+        if (ts.isIdentifier(node) && /^(machineryOf|HostMachinery)$/.test(node.text)) users.add(file.path);
+      });
+    }
+    const simulator = /^testing\/simulator\//;
+    assert.ok([...users].some((path) => simulator.test(path)));
+    assert.deepEqual(
+      [...users].filter((path) => !simulator.test(path)),
+      ["host/host.ts"],
+    );
+  });
+
   it("one file imports each dependency", () => {
     const importers = new Map<string, Set<string>>();
     for (const { from, to } of external) {

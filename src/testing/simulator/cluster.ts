@@ -1,4 +1,4 @@
-import type { PeeringHost } from "../../host/host.js";
+import type { HostMachinery, PeeringHost } from "../../host/host.js";
 import type { FixedAuthority } from "../fixed-authority.js";
 import type { Damage } from "./damage.js";
 import type { SimDisk } from "./sim-disk.js";
@@ -23,6 +23,8 @@ export interface SimCluster {
   /** Virtual time until which this process certainly led: now, while it does. */
   readonly ledUntil: () => number;
   host: PeeringHost | undefined;
+  /** The parts of its host that the judges look into. */
+  readonly machinery: () => HostMachinery | undefined;
 }
 
 export interface MutableLife {

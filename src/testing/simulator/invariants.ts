@@ -174,10 +174,10 @@ export class InvariantChecker {
 
   /** Looks into a host between two events: I14 to I16, and the deadlines of its streams. */
   check(cluster: SimCluster): void {
-    const { host } = cluster;
-    if (host === undefined) return;
+    const machinery = cluster.machinery();
+    if (machinery === undefined) return;
     this.#indexes.look(cluster);
-    const { records, links, board } = host.internals;
+    const { records, links, board } = machinery;
     for (const peering of records.list()) {
       const { id, state } = peering;
       const phase = links.phaseOf(id);

@@ -1,7 +1,7 @@
 import { encodeServicePayload } from "../../catalog/exported-payload.js";
 import { decodePayload, diffInstances } from "../../catalog/imported-payload.js";
 import { errorText } from "../../errors.js";
-import type { PeeringHost } from "../../host/host.js";
+import { machineryOf, type PeeringHost } from "../../host/host.js";
 import type { PeeringView } from "../../host/peerings.js";
 import type { Key } from "../../storage/storage.js";
 import { TokenCodec } from "../../token/token-codec.js";
@@ -692,9 +692,9 @@ export class Peace {
       const streams = network.connections.filter(({ dialer, acceptor }) => {
         return dialer.address === cluster.address || acceptor.address === cluster.address;
       });
-      if (host.internals.links.streams > streams.length) {
+      if (machineryOf(host).links.streams > streams.length) {
         missing.push(
-          `${cluster.name} serves ${host.internals.links.streams} streams, of which ${streams.length} exist`,
+          `${cluster.name} serves ${machineryOf(host).links.streams} streams, of which ${streams.length} exist`,
         );
       }
       for (const peering of host.peerings.list()) {
@@ -752,7 +752,7 @@ export class Peace {
 
   /** The next start would find exactly the state in memory: no orphans, nothing missing. */
   #diskMissing(cluster: SimCluster, host: PeeringHost): readonly string[] {
-    const { records, imports } = host.internals;
+    const { records, imports } = machineryOf(host);
     const disk = this.#world.checker.disk(cluster);
     const missing: string[] = [];
     const known = new Map(disk.records);
@@ -785,7 +785,7 @@ export class Peace {
   ): Promise<boolean> {
     const record = this.#world.checker.disk(dialer).records.get(dialerId);
     if (record?.state !== "establishing" || !dials(record)) return false;
-    const { streamSecret: secret } = (await dialerHost.internals.records.dialable(dialerId)) ?? {};
+    const { streamSecret: secret } = (await machineryOf(dialerHost).records.dialable(dialerId)) ?? {};
     const disk = this.#world.checker.disk(acceptor);
     const row = disk.secrets.get(acceptorId);
     if (secret === undefined || row?.role !== "acceptor") return false;

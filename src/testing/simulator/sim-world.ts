@@ -1,5 +1,5 @@
 import { errorText, PeeringError } from "../../errors.js";
-import { createHost, type PeeringHost } from "../../host/host.js";
+import { createHost, machineryOf, type PeeringHost } from "../../host/host.js";
 import { PeeringRecords } from "../../host/records.js";
 import type { Write } from "../../storage/storage.js";
 import { plainSecretBox, type SecretBox, sealedSecretBox } from "../../trust/secret-box.js";
@@ -273,6 +273,7 @@ export class SimWorld {
       leadership: new SimLeadership(),
       ledUntil: () => (cluster.leadership.isLeader ? this.scheduler.now : (this.#followers.get(cluster) ?? 0)),
       host: undefined,
+      machinery: () => cluster.host && machineryOf(cluster.host),
     };
     return cluster;
   }

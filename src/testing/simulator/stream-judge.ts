@@ -292,7 +292,7 @@ export class StreamJudge {
     const id = opened?.peerId.toLowerCase() ?? "";
     const fail = (text: string): void => this.#court.fail(`${cluster.name} accepts ${stream.remoteAddress} ${text}`);
     const row = this.#witnesses.disk(cluster).secrets.get(id);
-    if (!isStanding(cluster.host?.internals.records.byId(id))) fail("for a record that does not stand (I12)");
+    if (!isStanding(cluster.machinery()?.records.byId(id))) fail("for a record that does not stand (I12)");
     if (row?.role !== "acceptor" || row.active !== digestOf(opened?.streamSecretId ?? "")) {
       fail("with a secret that is not the active one (I4, I12)");
     }
@@ -349,7 +349,7 @@ export class StreamJudge {
   #saidTerminated(end: HostEnd): void {
     const { cluster, stream } = end;
     end.terminatedOutAt = this.#court.now();
-    const { records } = cluster.host?.internals ?? {};
+    const { records } = cluster.machinery() ?? {};
     const record =
       stream.role === "acceptor"
         ? records?.byId(end.generation)

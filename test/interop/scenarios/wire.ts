@@ -1,5 +1,6 @@
 import assert from "node:assert/strict";
 import { asPeeringError, type PeeringError } from "../../../src/errors.js";
+import { machineryOf } from "../../../src/host/host.js";
 import { memoryStorage } from "../../../src/storage/memory.js";
 import { type PeeringToken, TokenCodec } from "../../../src/token/token-codec.js";
 import { grpcTransport } from "../../../src/transport/grpc.js";
@@ -133,7 +134,7 @@ export const wireScenarios: readonly Scenario[] = [
       const { ours, consul } = pair;
       const peering = ours.peering(consul.name);
       const target = { address: consul.grpc, serverName: peering.peerServerName, caPems: peering.peerCaPems };
-      const { streamSecret } = present(await ours.host.internals.records.dialable(peering.id), "stream secret");
+      const { streamSecret } = present(await machineryOf(ours.host).records.dialable(peering.id), "stream secret");
       const good = { peerId: peering.peerId, streamSecretId: streamSecret };
       await using transport = grpcTransport();
       const refused = async (open: typeof good, code: number, text: RegExp): Promise<void> => {

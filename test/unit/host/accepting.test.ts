@@ -1,6 +1,7 @@
 import assert from "node:assert/strict";
 import { describe, it } from "node:test";
 import { PeeringError } from "../../../src/errors.js";
+import { machineryOf } from "../../../src/host/host.js";
 import { type OpenMessage, type ReplicationMessage, ResourceUrl } from "../../../src/wire/messages.js";
 import { encodeServerAddresses, encodeTrustBundle } from "../../../src/wire/resources.js";
 import { StatusCode } from "../../../src/wire/status.js";
@@ -169,7 +170,7 @@ describe("opening a stream", () => {
     await world.result(watching);
     assert.deepEqual([...new Set(states)], ["active"]);
     assert.equal(acceptor.peering("dialer").status.lastFailure, undefined);
-    assert.deepEqual(acceptor.host.internals.links.contested(), []);
+    assert.deepEqual(machineryOf(acceptor.host).links.contested(), []);
   });
 
   it("what the first one still says when it has been replaced is not applied (ch3 case 47, I14)", async () => {

@@ -1,6 +1,7 @@
 import assert from "node:assert/strict";
 import { describe, it } from "node:test";
 import { PeeringError } from "../../../src/errors.js";
+import { machineryOf } from "../../../src/host/host.js";
 import { StatusCode } from "../../../src/wire/status.js";
 import { openAs, servicePayload, upsert } from "../../support/messages.js";
 import { peer, peered, register, type Site, World } from "../../support/world.js";
@@ -8,7 +9,7 @@ import { peer, peered, register, type Site, World } from "../../support/world.js
 /** What a peering that is gone for good leaves behind: nothing. */
 async function assertNothingLeft(world: World, site: Site, peerName: string, id: string): Promise<void> {
   assert.equal(site.state(peerName), "none");
-  assert.deepEqual(site.host.internals.imports.services(id), []);
+  assert.deepEqual(machineryOf(site.host).imports.services(id), []);
   assert.equal(site.host.trustBundles.read(peerName), undefined);
   const { entries } = await world.result(site.disk.read([]));
   const left = entries.filter(({ key }) => key.some((part) => part === id || part === peerName));

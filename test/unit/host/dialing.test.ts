@@ -1,5 +1,6 @@
 import assert from "node:assert/strict";
 import { describe, it } from "node:test";
+import { machineryOf } from "../../../src/host/host.js";
 import { TokenCodec } from "../../../src/token/token-codec.js";
 import type { ReplicationStream, Transport } from "../../../src/transport/transport.js";
 import { decodeMessage, encodeMessages } from "../../../src/wire/codec.js";
@@ -187,7 +188,7 @@ describe("the dial loop", () => {
     acceptor.crash();
     await world.until(() => dialer.state("acceptor") === "failing", "the stream is lost");
     const { id } = dialer.peering("acceptor");
-    const records = dialer.host.internals.records;
+    const records = machineryOf(dialer.host).records;
     await world.result(records.writeServerAddresses(id, ["gone:1", acceptor.address]));
     await world.until(
       () => dialer.peering("acceptor").status.lastFailure?.address === "gone:1",
@@ -287,7 +288,7 @@ describe("the dial loop", () => {
     await world.pass(1_000);
     const { id } = dialer.peering("acceptor");
     const changedAt = world.scheduler.now;
-    await world.result(dialer.host.internals.records.writeServerAddresses(id, ["c:1", "a:1"]));
+    await world.result(machineryOf(dialer.host).records.writeServerAddresses(id, ["c:1", "a:1"]));
     await world.until(() => acceptor.opens.length === 9, "it is tried again");
     const after = acceptor.opens.slice(6);
     assert.deepEqual(
@@ -328,7 +329,7 @@ describe("the dial loop", () => {
     const { acceptor, dialer } = await peered(world);
     const { id } = dialer.peering("acceptor");
     const { connectTime } = dialer.peering("acceptor").status.facts;
-    await world.result(dialer.host.internals.records.writeServerAddresses(id, ["elsewhere:1", acceptor.address]));
+    await world.result(machineryOf(dialer.host).records.writeServerAddresses(id, ["elsewhere:1", acceptor.address]));
     acceptor.authority.rotate();
     await peer(world, acceptor, dialer);
     await world.pass(60_000);
@@ -355,7 +356,7 @@ describe("the dial loop", () => {
     await acceptor.listen("a:1");
     acceptor.accept();
     const dialer = await world.site("dialer");
-    const { records } = dialer.host.internals;
+    const { records } = machineryOf(dialer.host);
     const begun = await world.result(
       records.beginEstablish({
         peerName: "acceptor",
@@ -386,7 +387,7 @@ describe("the dial loop", () => {
     await dialer.start({ peeringEnabled: false });
     await world.pass(300_000);
     assert.equal(world.messages(dialer, "open").length, opens);
-    const { records } = dialer.host.internals;
+    const { records } = machineryOf(dialer.host);
     assert.equal(records.byName("acceptor")?.state, "deleting");
     assert.equal(dialer.host.listenAddress, undefined);
     const { peerings } = dialer.host;

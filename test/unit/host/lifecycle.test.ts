@@ -1,6 +1,7 @@
 import assert from "node:assert/strict";
 import { describe, it } from "node:test";
 import { PeeringError } from "../../../src/errors.js";
+import { machineryOf } from "../../../src/host/host.js";
 import { TokenCodec } from "../../../src/token/token-codec.js";
 import { Operation, ResourceUrl } from "../../../src/wire/messages.js";
 import { exportTo, offer, peer, peered, register, type Site, World } from "../../support/world.js";
@@ -270,7 +271,7 @@ describe("peering", () => {
     const fresh = await tokenFor(world, other, "dialer");
     const stale = await tokenFor(world, acceptor, "dialer");
     await tokenFor(world, acceptor, "dialer");
-    const record = (): unknown => ({ ...dialer.host.internals.records.byName("acceptor"), modifyIndex: 0n });
+    const record = (): unknown => ({ ...machineryOf(dialer.host).records.byName("acceptor"), modifyIndex: 0n });
     const before = record();
     const opened = world.messages(dialer, "open");
     const tokens: readonly (readonly [string, string, string])[] = [
@@ -319,7 +320,7 @@ describe("peering", () => {
     const { acceptor, dialer } = await peered(world);
     const other = await world.site("other");
     const token = await tokenFor(world, other, "dialer");
-    const record = (): unknown => ({ ...dialer.host.internals.records.byName("acceptor"), modifyIndex: 0n });
+    const record = (): unknown => ({ ...machineryOf(dialer.host).records.byName("acceptor"), modifyIndex: 0n });
     const before = record();
     let exchanged = false;
     world.network.onExchange = () => {

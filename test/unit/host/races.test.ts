@@ -4,6 +4,7 @@ import { silentLogger } from "../../../src/environment.js";
 import { PeeringError } from "../../../src/errors.js";
 import { Deletion } from "../../../src/host/deletion.js";
 import { Dialer } from "../../../src/host/dialer.js";
+import { machineryOf } from "../../../src/host/host.js";
 import type { Peering } from "../../../src/peering/peering.js";
 import { Scheduler, virtualClock } from "../../../src/testing/simulator/scheduler.js";
 import { openAs, servicePayload, upsert } from "../../support/messages.js";
@@ -73,7 +74,7 @@ describe("cleaning up", () => {
     const world = new World();
     const { dialer } = await peered(world);
     const { id } = dialer.peering("acceptor");
-    const { records, imports } = dialer.host.internals;
+    const { records, imports } = machineryOf(dialer.host);
     const late = await world.refusal(imports.removePeer(id, records.inactiveExpectation(id)));
     assert.equal(late.code, "conflict");
     await world.result(records.removeTrustBundle("acceptor"));

@@ -2,6 +2,7 @@ import assert from "node:assert/strict";
 import { createHash } from "node:crypto";
 import { type Random, systemClock } from "../../../src/environment.js";
 import { PeeringError } from "../../../src/errors.js";
+import { machineryOf } from "../../../src/host/host.js";
 import { type EstablishingToken, PeeringRecords, type PeeringRecordsOptions } from "../../../src/host/records.js";
 import type { Peering } from "../../../src/peering/peering.js";
 import { memoryStorage } from "../../../src/storage/memory.js";
@@ -165,5 +166,5 @@ export async function elsewhere(
   await work(records);
   await records[Symbol.asyncDispose]();
   const { index } = records;
-  await world.until(() => site.host.internals.records.index >= index, "the host follows");
+  await world.until(() => machineryOf(site.host).records.index >= index, "the host follows");
 }

@@ -1,6 +1,7 @@
 import assert from "node:assert/strict";
 import { describe, it } from "node:test";
 import { errorText } from "../../../src/errors.js";
+import { machineryOf } from "../../../src/host/host.js";
 import type { CommitFate } from "../../../src/testing/simulator/sim-storage.js";
 import { exchange, REMOTE } from "../../support/messages.js";
 import { exportTo, peer, peered, register, type Site, World } from "../../support/world.js";
@@ -259,7 +260,7 @@ const steps: readonly Step[] = [
           await world.result(site.host.peerings.delete(peerName));
         }
         await world.until(() => site.state(peerName) === "none", "the record goes");
-        assert.deepEqual(site.host.internals.records.trustBundles(), []);
+        assert.deepEqual(machineryOf(site.host).records.trustBundles(), []);
         const { entries } = await world.result(site.disk.read([]));
         assert.deepEqual(
           entries.filter(({ key }) => key[0] === "imports").map(({ key }) => key),

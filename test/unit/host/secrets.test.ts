@@ -1,6 +1,7 @@
 import assert from "node:assert/strict";
 import { it } from "node:test";
 import { inspect } from "node:util";
+import { machineryOf } from "../../../src/host/host.js";
 import { TokenCodec } from "../../../src/token/token-codec.js";
 import { sealedSecretBox } from "../../../src/trust/secret-box.js";
 import { peer, peered, type Site, World } from "../../support/world.js";
@@ -51,7 +52,7 @@ it("no secret, token or stream secret occurs in a log, an error, a view, an even
   ]);
   const forget = [acceptor, dialer, third].flatMap((site) => [
     site.host.peerings.onTransition(keep),
-    site.host.internals.records.onChange(keep),
+    machineryOf(site.host).records.onChange(keep),
   ]);
   const failing = async (work: Promise<unknown>): Promise<void> => keep(await world.refusal(work));
   const token = async (site: Site, peerName: string): Promise<string> =>

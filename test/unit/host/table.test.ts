@@ -1,5 +1,6 @@
 import assert from "node:assert/strict";
 import { describe, it } from "node:test";
+import { machineryOf } from "../../../src/host/host.js";
 import { encodePeering } from "../../../src/host/record-codec.js";
 import type { PeeringRecords } from "../../../src/host/records.js";
 import type { Peering, Role } from "../../../src/peering/peering.js";
@@ -40,14 +41,14 @@ async function scene(column: Column, role: Role): Promise<Scene> {
   const [site, other] = role === "acceptor" ? [sites.acceptor, sites.dialer] : [sites.dialer, sites.acceptor];
   const { id } = site.peering(other.name);
   const dialerId = sites.dialer.peering("acceptor").id;
-  const { streamSecret = "" } = (await world.result(sites.dialer.host.internals.records.dialable(dialerId))) ?? {};
+  const { streamSecret = "" } = (await world.result(machineryOf(sites.dialer.host).records.dialable(dialerId))) ?? {};
   let unused = "";
   if (role === "acceptor") {
     const token = await world.result(site.host.peerings.generateToken({ peerName: other.name }));
     unused = TokenCodec.decode(token).establishmentSecret;
   }
   if (column === "deleting") await world.result(site.host.peerings.delete(other.name));
-  if (column === "terminated") await world.result(site.host.internals.records.terminate(id));
+  if (column === "terminated") await world.result(machineryOf(site.host).records.terminate(id));
   if (column !== "living") await hold(world, site, id);
   return { world, site, other, name: other.name, id, unused, secret: streamSecret, leadership };
 }
@@ -55,7 +56,7 @@ async function scene(column: Column, role: Role): Promise<Scene> {
 /** From now on the disk refuses, and the stream is over. */
 async function hold(world: World, site: Site, id: string): Promise<void> {
   site.fate = () => "fail";
-  await world.until(() => site.host.internals.links.phaseOf(id) === undefined, "the stream ends");
+  await world.until(() => machineryOf(site.host).links.phaseOf(id) === undefined, "the stream ends");
   await world.pass(1);
 }
 
@@ -64,16 +65,16 @@ function release(site: Site): void {
 }
 
 function stored({ site, id }: Scene): Peering | undefined {
-  return site.host.internals.records.byId(id);
+  return machineryOf(site.host).records.byId(id);
 }
 
 function hasSecrets({ site, id }: Scene): boolean {
-  return site.host.internals.records.tables.secrets.has(id);
+  return machineryOf(site.host).records.tables.secrets.has(id);
 }
 
 /** Everything of the peering goes, each in its turn: imports, bundle and, of one that is deleted, the record. */
 async function goes({ world, site, name, id }: Scene, record: boolean): Promise<void> {
-  const { records, imports } = site.host.internals;
+  const { records, imports } = machineryOf(site.host);
   const bundle = (): boolean => records.tables.bundles.has(name);
   await world.until(() => imports.services(id).length === 0 && bundle(), "first the imports go", 70_000);
   await world.until(() => !bundle() && records.byId(id) !== undefined, "then the bundle", 70_000);
@@ -105,7 +106,7 @@ describe("generate-token", () => {
     const after = stored(at);
     assert.ok(before !== undefined && after !== undefined && after.modifyIndex > before.modifyIndex);
     assert.deepEqual({ ...after, modifyIndex: before.modifyIndex }, before);
-    const { records } = at.site.host.internals;
+    const { records } = machineryOf(at.site.host);
     assert.equal((await at.world.refusal(exchangeOf(at, at.unused))).code, "permission-denied");
     await exchange(at.world, at.site, token);
     await at.world.result(at.site.host.peerings.generateToken({ peerName: "new" }));
@@ -133,7 +134,7 @@ describe("generate-token", () => {
 });
 
 function exchangeOf({ site, id }: Scene, establishmentSecret: string): Promise<string> {
-  return site.host.internals.records.exchangeSecret({ peerId: id, establishmentSecret });
+  return machineryOf(site.host).records.exchangeSecret({ peerId: id, establishmentSecret });
 }
 
 /** A token of a cluster that cannot be reached. */
@@ -202,19 +203,21 @@ describe("establish-begun", () => {
   it("makes a record where there is none", async () => {
     const at = await scene("living", "dialer");
     await at.world.refusal(at.site.host.peerings.establish({ peerName: "nobody", token: deadToken() }));
-    assert.equal(at.site.host.internals.records.byName("nobody")?.state, "pending");
+    assert.equal(machineryOf(at.site.host).records.byName("nobody")?.state, "pending");
   });
 });
 
 describe("establish-finished", () => {
   async function begun(at: Scene, name: string): Promise<Awaited<ReturnType<PeeringRecords["beginEstablish"]>>> {
     const token = TokenCodec.decode(deadToken());
-    return at.world.result(at.site.host.internals.records.beginEstablish({ peerName: name, token, connected: false }));
+    return at.world.result(
+      machineryOf(at.site.host).records.beginEstablish({ peerName: name, token, connected: false }),
+    );
   }
 
   it("is refused of a record that is deleted meanwhile, or gone", async () => {
     const at = await scene("living", "dialer");
-    const { records } = at.site.host.internals;
+    const { records } = machineryOf(at.site.host);
     const establish = await begun(at, at.name);
     await at.world.result(at.site.host.peerings.delete(at.name));
     await hold(at.world, at.site, at.id);
@@ -229,7 +232,7 @@ describe("establish-finished", () => {
     it(`makes a dialer that is ${column} dial the cluster of the token, and ends its stream to the former one`, async () => {
       const at = await scene(column, "dialer");
       release(at.site);
-      const { records, dialer, links } = at.site.host.internals;
+      const { records, dialer, links } = machineryOf(at.site.host);
       const establish = await begun(at, at.name);
       await at.world.result(records.finishEstablish(establish, "secret"));
       const record = stored(at);
@@ -251,7 +254,7 @@ describe("secret-exchanged", () => {
 
   it("is refused of a record that is not there, marked in the same moment, or terminated", async () => {
     const at = await scene("living", "acceptor");
-    const { records } = at.site.host.internals;
+    const { records } = machineryOf(at.site.host);
     const nobody = { peerId: "77777777-7777-4777-8777-777777777777", establishmentSecret: at.unused };
     const error = await at.world.refusal(records.exchangeSecret(nobody));
     assert.deepEqual([error.code, error.message], denied);
@@ -270,7 +273,7 @@ describe("secret-exchanged", () => {
     const before = stored(at);
     const secret = await at.world.result(exchangeOf(at, at.unused));
     assert.deepEqual(stored(at), before);
-    const { verdict } = await at.world.result(judged(at.site.host.internals.records, openOf(at, secret)));
+    const { verdict } = await at.world.result(judged(machineryOf(at.site.host).records, openOf(at, secret)));
     assert.equal(verdict, "authorized");
   });
 });
@@ -285,7 +288,7 @@ function openOf(
 /** How a host ends a stream that is opened with this secret: `Terminated` where it says so, then the status. */
 async function answer(at: Scene, secret: string, peerId = at.id): Promise<string> {
   const open = { ...openOf(at, secret), peerId };
-  const { verdict } = await at.world.result(judged(at.site.host.internals.records, open));
+  const { verdict } = await at.world.result(judged(machineryOf(at.site.host).records, open));
   assert.equal(verdict, "refused", "at its opening, not once it is up");
   const stream = await at.world.raw(at.site);
   await stream.say(open);
@@ -346,7 +349,7 @@ describe("a stream that is opened", () => {
   it("with a pending secret is refused once the record has ended", async () => {
     const at = await scene("living", "acceptor");
     const secret = await at.world.result(exchangeOf(at, at.unused));
-    const { records } = at.site.host.internals;
+    const { records } = machineryOf(at.site.host);
     const marking = at.site.host.peerings.delete(at.name);
     const marked = await at.world.result(judged(records, openOf(at, secret)));
     await at.world.result(marking);
@@ -355,7 +358,7 @@ describe("a stream that is opened", () => {
 
     const ended = await scene("living", "acceptor");
     const pending = await ended.world.result(exchangeOf(ended, ended.unused));
-    await ended.world.result(ended.site.host.internals.records.terminate(ended.id));
+    await ended.world.result(machineryOf(ended.site.host).records.terminate(ended.id));
     assert.match(await answer(ended, pending), new RegExp(`^10 .*marked as deleted: ${ended.id}$`));
 
     const gone = await scene("living", "acceptor");
@@ -364,7 +367,7 @@ describe("a stream that is opened", () => {
       await others.markDeleting(gone.name);
       await others.remove(gone.id);
     });
-    const unknown = await gone.world.result(judged(gone.site.host.internals.records, openOf(gone, last)));
+    const unknown = await gone.world.result(judged(machineryOf(gone.site.host).records, openOf(gone, last)));
     const nobody = `initial subscription for unknown PeerID: ${gone.id}`;
     assert.deepEqual(unknown, { verdict: "refused", status: { code: 3, message: nobody }, terminated: false });
   });
@@ -381,7 +384,7 @@ describe("stream-connected", () => {
     it(`ends a stream that comes up when its record is ${column}, before it says a word`, async () => {
       const at = await scene("living", "dialer");
       const { world, site, other, id } = at;
-      const { records, links } = site.host.internals;
+      const { records, links } = machineryOf(site.host);
       const plan = await world.result(records.dialable(id));
       assert.ok(plan !== undefined);
       if (column === "terminated") await world.result(records.terminate(id));
@@ -425,7 +428,7 @@ describe("resumed", () => {
     await world.until(() => site.state(name) !== "active", "the stream ends");
     leadership.move(true);
     await world.until(() => site.state(name) === "active", "it dials again", 60_000);
-    assert.equal(site.host.internals.dialer.isDialing(at.id), true);
+    assert.equal(machineryOf(site.host).dialer.isDialing(at.id), true);
   });
 
   it("leaves the stream of an acceptor as it is when another process has written its record", async () => {
@@ -446,7 +449,7 @@ describe("resumed", () => {
         release(at.site);
         await at.site.start();
         await goes(at, column === "deleting");
-        assert.equal(at.site.host.internals.dialer.isDialing(at.id), false);
+        assert.equal(machineryOf(at.site.host).dialer.isDialing(at.id), false);
       });
     }
 
@@ -460,7 +463,7 @@ describe("resumed", () => {
     it(`ends the stream of ${ONE[role]} that another process terminates, or removes`, async () => {
       for (const end of ["terminate", "remove"] as const) {
         const at = await scene("living", role);
-        const { links, dialer } = at.site.host.internals;
+        const { links, dialer } = machineryOf(at.site.host);
         await elsewhere(at.world, at.site, async (others) => {
           if (end === "terminate") return others.terminate(at.id);
           await others.markDeleting(at.name);
@@ -485,7 +488,7 @@ describe("resumed", () => {
       });
       at.site.fate = () => "fail";
       await at.world.pass(10);
-      assert.equal(at.site.host.internals.dialer.isDialing(at.id), false, end);
+      assert.equal(machineryOf(at.site.host).dialer.isDialing(at.id), false, end);
     }
   });
 });
@@ -507,7 +510,7 @@ describe("what a peer sends about itself", () => {
   it("a trust bundle is stored with a record that lives, and refused otherwise", async () => {
     for (const role of ROLES) {
       const at = await scene("living", role);
-      const { records } = at.site.host.internals;
+      const { records } = machineryOf(at.site.host);
       const before = stored(at);
       await at.world.result(records.writeTrustBundle(at.id, bundle));
       assert.deepEqual(records.trustBundle(at.name)?.rootPems, bundle.rootPems);
@@ -516,25 +519,30 @@ describe("what a peer sends about itself", () => {
         const end = await scene(column, role);
         release(end.site);
         const message = column === "deleting" ? "cannot write to peering that is marked for deletion" : GONE;
-        await refused(end, end.site.host.internals.records.writeTrustBundle(end.id, bundle), "invalid-record", message);
+        await refused(
+          end,
+          machineryOf(end.site.host).records.writeTrustBundle(end.id, bundle),
+          "invalid-record",
+          message,
+        );
       }
     }
     const at = await scene("living", "acceptor");
     const nobody = "77777777-7777-4777-8777-777777777777";
     const message = `cannot write peering trust bundle for unknown peering ${nobody}`;
-    await refused(at, at.site.host.internals.records.writeTrustBundle(nobody, bundle), "invalid-record", message);
+    await refused(at, machineryOf(at.site.host).records.writeTrustBundle(nobody, bundle), "invalid-record", message);
   });
 
   it("server addresses are stored with a dialer that lives, and refused otherwise", async () => {
     const addresses = ["10.9.9.9:8503"];
     const at = await scene("living", "dialer");
     const before = stored(at);
-    await at.world.result(at.site.host.internals.records.writeServerAddresses(at.id, addresses));
+    await at.world.result(machineryOf(at.site.host).records.writeServerAddresses(at.id, addresses));
     const after = stored(at);
     assert.ok(before !== undefined && after !== undefined && after.modifyIndex > before.modifyIndex);
     assert.deepEqual(after, { ...before, peerServerAddresses: addresses, modifyIndex: after.modifyIndex });
     const write = (end: Scene, id = end.id): Promise<void> =>
-      end.site.host.internals.records.writeServerAddresses(id, addresses);
+      machineryOf(end.site.host).records.writeServerAddresses(id, addresses);
     const acceptor = await scene("living", "acceptor");
     await refused(acceptor, write(acceptor), "wrong-role", "Cannot switch peering dialing mode from false to true");
     await refused(acceptor, write(acceptor, "77777777-7777-4777-8777-777777777777"), "invalid-record", GONE);
@@ -556,7 +564,7 @@ describe("peer-terminated", () => {
   for (const role of ROLES) {
     it(`makes ${ONE[role]} that lives TERMINATED: its stream ends, nobody dials, and what it brought goes`, async () => {
       const at = await scene("living", role);
-      const { records, links, dialer } = at.site.host.internals;
+      const { records, links, dialer } = machineryOf(at.site.host);
       assert.equal(await at.world.result(records.terminate(at.id)), true);
       assert.equal(stored(at)?.state, "terminated");
       await at.world.until(() => links.phaseOf(at.id) === undefined, "the stream ends", 2_000);
@@ -570,7 +578,7 @@ describe("peer-terminated", () => {
         const at = await scene(column, role);
         release(at.site);
         const before = stored(at);
-        assert.equal(await at.world.result(at.site.host.internals.records.terminate(at.id)), false);
+        assert.equal(await at.world.result(machineryOf(at.site.host).records.terminate(at.id)), false);
         assert.deepEqual(stored(at), before);
         await goes(at, column === "deleting");
       });
@@ -580,15 +588,15 @@ describe("peer-terminated", () => {
   it("ends a dial loop that waits", async () => {
     const at = await scene("living", "dialer");
     await waiting(at);
-    await at.world.result(at.site.host.internals.records.terminate(at.id));
+    await at.world.result(machineryOf(at.site.host).records.terminate(at.id));
     await at.world.pass(10);
-    assert.equal(at.site.host.internals.dialer.isDialing(at.id), false);
+    assert.equal(machineryOf(at.site.host).dialer.isDialing(at.id), false);
   });
 
   it("does nothing where there is no record", async () => {
     const at = await scene("living", "acceptor");
     const nobody = "77777777-7777-4777-8777-777777777777";
-    assert.equal(await at.world.result(at.site.host.internals.records.terminate(nobody)), false);
+    assert.equal(await at.world.result(machineryOf(at.site.host).records.terminate(nobody)), false);
   });
 });
 
@@ -630,7 +638,7 @@ describe("delete-requested", () => {
     await at.world.result(at.site.host.peerings.delete(at.name));
     at.site.fate = () => "fail";
     await at.world.pass(10);
-    assert.equal(at.site.host.internals.dialer.isDialing(at.id), false);
+    assert.equal(machineryOf(at.site.host).dialer.isDialing(at.id), false);
   });
 
   it("is success where there is no record", async () => {
@@ -643,17 +651,17 @@ describe("cleanup-finished", () => {
   it("removes a record that is deleted, is refused of one that lives, and leaves the others as they are", async () => {
     for (const role of ROLES) {
       const living = await scene("living", role);
-      await refused(living, living.site.host.internals.records.remove(living.id), "invalid-record", NOT_MARKED);
+      await refused(living, machineryOf(living.site.host).records.remove(living.id), "invalid-record", NOT_MARKED);
       const terminated = await scene("terminated", role);
       release(terminated.site);
       const before = stored(terminated);
-      await terminated.world.result(terminated.site.host.internals.records.remove(terminated.id));
+      await terminated.world.result(machineryOf(terminated.site.host).records.remove(terminated.id));
       assert.deepEqual(stored(terminated), before);
       const deleting = await scene("deleting", role);
       release(deleting.site);
-      await deleting.world.result(deleting.site.host.internals.records.remove(deleting.id));
+      await deleting.world.result(machineryOf(deleting.site.host).records.remove(deleting.id));
       assert.equal(stored(deleting), undefined);
-      await deleting.world.result(deleting.site.host.internals.records.remove(deleting.id));
+      await deleting.world.result(machineryOf(deleting.site.host).records.remove(deleting.id));
     }
   });
 });

@@ -1,6 +1,7 @@
 import assert from "node:assert/strict";
 import { describe, it } from "node:test";
 import type { Registration } from "../../../src/catalog/registration.js";
+import { machineryOf } from "../../../src/host/host.js";
 import { TokenCodec } from "../../../src/token/token-codec.js";
 import { ResourceId, ResourceUrl } from "../../../src/wire/messages.js";
 import { decodeServerAddresses, decodeTrustBundle, encodeTrustBundle } from "../../../src/wire/resources.js";
@@ -172,7 +173,7 @@ describe("roots", () => {
     const { host } = acceptor;
     const [root = ""] = rootsOf(await world.site("other"));
     const { stream } = await openAs(world, acceptor, "raw");
-    const told = [host.trustBundles.list(), host.internals.records.trustBundles(), host.trustBundles.union()];
+    const told = [host.trustBundles.list(), machineryOf(host).records.trustBundles(), host.trustBundles.union()];
     const cases = [
       [host.trustDomain.toUpperCase(), "trust bundle claims the trust domain of the cluster that receives it"],
       [dialer.host.trustDomain, "trust bundle claims the trust domain of another peering, with other roots"],
@@ -194,7 +195,7 @@ describe("roots", () => {
     }
     assert.ok(acceptor.log.has("warn", "the trust bundle of a peer is refused"));
     assert.deepEqual(
-      [host.trustBundles.list(), host.internals.records.trustBundles(), host.trustBundles.union()],
+      [host.trustBundles.list(), machineryOf(host).records.trustBundles(), host.trustBundles.union()],
       told,
     );
     assert.deepEqual(acceptor.peering("raw").peerCaPems, [], "nothing of it was taken");

@@ -1,6 +1,6 @@
 // Reads of the catalog and of health take time in proportion to what they tell.
 import { describe, it } from "node:test";
-import { createHost } from "../../../src/host/host.js";
+import { createHost, machineryOf } from "../../../src/host/host.js";
 import { memoryStorage } from "../../../src/storage/memory.js";
 import { memoryNetwork } from "../../../src/transport/memory.js";
 import { assertLinear } from "../../support/growth.js";
@@ -63,9 +63,9 @@ describe("the time of a read grows with what it tells", () => {
       size: 250,
       prepare: async (size) => {
         const server = await served();
-        const { peerings, internals } = server.host;
-        await peerings.generateToken({ peerName: "peer" });
-        const id = internals.records.byName("peer")?.id ?? "";
+        const { records, imports } = machineryOf(server.host);
+        await server.host.peerings.generateToken({ peerName: "peer" });
+        const id = records.byName("peer")?.id ?? "";
         const instances = numbers(size).map((index) =>
           wireInstance("web", {
             node: `n${index}`,
@@ -74,7 +74,7 @@ describe("the time of a read grows with what it tells", () => {
             nodeChecks: { alive: "passing" },
           }),
         );
-        await internals.imports.apply(id, [{ type: "service", name: "web", value: payload(...instances) }]);
+        await imports.apply(id, [{ type: "service", name: "web", value: payload(...instances) }]);
         return server;
       },
       dispose,

@@ -4,6 +4,7 @@ import { connect } from "node:net";
 import { describe, it, mock } from "node:test";
 import { setImmediate } from "node:timers/promises";
 import { gunzipSync } from "node:zlib";
+import { machineryOf } from "../../../src/host/host.js";
 import type { Authorizer } from "../../../src/http/index.js";
 import { eventually, HttpPair, type ServedHost } from "../../support/http-pair.js";
 
@@ -193,7 +194,7 @@ describe("peering endpoints", { timeout: 60_000 }, () => {
   it("a client that goes away ends its wait", async (context) => {
     await using pair = await HttpPair.start();
     const client = new AbortController();
-    const { records } = pair.a.host.internals;
+    const { records } = machineryOf(pair.a.host);
     let listeners = 0;
     const { onChange } = records;
     records.onChange = (listener) => {

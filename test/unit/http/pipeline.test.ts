@@ -2,7 +2,7 @@ import assert from "node:assert/strict";
 import diagnostics from "node:diagnostics_channel";
 import { after, before, describe, it } from "node:test";
 import { type Authorizer, allowAll } from "../../../src/access/authorizer.js";
-import { createHost, type PeeringHost } from "../../../src/host/host.js";
+import { createHost, machineryOf, type PeeringHost } from "../../../src/host/host.js";
 import { memoryStorage } from "../../../src/storage/memory.js";
 import { memoryNetwork } from "../../../src/transport/memory.js";
 import { eventually, serve } from "../../support/http-pair.js";
@@ -130,7 +130,7 @@ for (const kind of ["a server of node:http", "the server of both versions of HTT
     it("what waits behind a client that has gone is not begun", async () => {
       begun = 0;
       const client = await RawClient.open(port);
-      const { index } = host.internals.records;
+      const { index } = machineryOf(host).records;
       client.write(requestText("GET", `/v1/peerings?index=${index}&wait=10m`));
       await eventually(() => begun === 1, AbortSignal.timeout(LIMIT_MS));
       client.socket.resetAndDestroy();

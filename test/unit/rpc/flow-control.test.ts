@@ -1,10 +1,12 @@
 // Calls of clients that do not read what they are answered, or that wait in numbers.
+
 import assert from "node:assert/strict";
 import { once } from "node:events";
 import { type ClientHttp2Session, type ClientHttp2Stream, connect as connectHttp2, constants } from "node:http2";
 import { createConnection } from "node:net";
 import { describe, it, mock } from "node:test";
 import { type Authorizer, allowAll } from "../../../src/access/authorizer.js";
+import { machineryOf } from "../../../src/host/host.js";
 import { CallAllowance } from "../../../src/http/call-limits.js";
 import { CallLimits } from "../../../src/http/index.js";
 import { Incidents } from "../../../src/incidents.js";
@@ -134,7 +136,7 @@ describe("calls that wait", { timeout: 60_000 }, () => {
     const stop = new AbortController();
     const events = one.watches("gRPC").watchPeerings({}, { signal: stop.signal })[Symbol.asyncIterator]();
     await events.next();
-    const headers = { "min-query-index": String(one.host.internals.records.index), "max-query-time": "10m" };
+    const headers = { "min-query-index": String(machineryOf(one.host).records.index), "max-query-time": "10m" };
     const read = one.peerings("Connect").peeringList({}, { headers, signal: stop.signal });
     await waits(2);
     const refused = ["ResourceExhausted", "too many calls from 127.0.0.1 wait for a change: at most 2 may"];

@@ -1,5 +1,6 @@
 import assert from "node:assert/strict";
 import { describe, it } from "node:test";
+import { machineryOf } from "../../../src/host/host.js";
 import { memoryStorage } from "../../../src/storage/memory.js";
 import { fixedAuthority } from "../../../src/testing/fixed-authority.js";
 import { fixedRootPems } from "../../../src/testing/fixed-roots.js";
@@ -302,7 +303,7 @@ describe("the bundles of a service", () => {
     await using served = await serveRpc(await lonelyHost());
     const { host } = served;
     const client = served.peerings("gRPC");
-    const { records } = host.internals;
+    const { records } = machineryOf(host);
     const peers = async (ServiceName = "web"): Promise<readonly string[]> =>
       (await client.trustBundleListByService({ ServiceName })).Bundles.map(({ PeerName }) => PeerName);
     for (const PeerName of ["foo", "baz", "bar"]) await client.generateToken({ PeerName });
@@ -356,7 +357,7 @@ describe("PeeringWrite", () => {
   it("writes a record as it is given, with its secrets", async () => {
     await using served = await serveRpc(await lonelyHost(), { allowPeeringWrite: true });
     const client = served.peerings();
-    const { records } = served.host.internals;
+    const { records } = machineryOf(served.host);
     assert.deepEqual(await refusal(client.peeringWrite({})), ["Unknown", "missing required peering body"]);
     const Peering = { Name: "west", Meta: { a: "b" }, State: PeeringState.ACTIVE, Remote: { Datacenter: "dc9" } };
     const Request = { case: "generateToken", value: { establishmentSecret: "E" } } as const;

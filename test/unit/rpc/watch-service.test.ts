@@ -4,7 +4,7 @@ import { createConnection, type Socket } from "node:net";
 import { describe, it } from "node:test";
 import { Code, ConnectError } from "@connectrpc/connect";
 import type { Authorizer, Right } from "../../../src/access/authorizer.js";
-import type { PeeringHost } from "../../../src/host/host.js";
+import { machineryOf, type PeeringHost } from "../../../src/host/host.js";
 import { TokenCodec } from "../../../src/token/token-codec.js";
 import {
   type Instance,
@@ -93,7 +93,8 @@ async function rawSnapshot(url: string, method: string, body: string): Promise<s
 }
 
 /** How many listen to the records of a host from now on. */
-function countListeners({ internals: { records } }: PeeringHost): () => number {
+function countListeners(host: PeeringHost): () => number {
+  const { records } = machineryOf(host);
   let listeners = 0;
   const onChange = records.onChange.bind(records);
   records.onChange = (listener) => {
@@ -332,7 +333,7 @@ describe("a watch", () => {
     await peerThem(pair);
     await inStep(pair);
     const again = await pair.acceptor.host.peerings.generateToken({ peerName: "dialer" });
-    const { records } = pair.dialer.host.internals;
+    const { records } = machineryOf(pair.dialer.host);
     const dialable = await records.dialable(records.byName("acceptor")?.id ?? "");
     const secrets = [TokenCodec.decode(again).establishmentSecret, dialable?.streamSecret ?? ""];
     assert.ok(secrets.every((secret) => secret.length > 30));
