@@ -207,6 +207,7 @@ export type {
 } from "./replication/types.js";
 export type {
   CommitOptions,
+  DamagedEntry,
   Entry,
   Expectation,
   Key,

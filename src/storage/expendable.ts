@@ -1,6 +1,5 @@
-import { damagedEntries } from "./damaged-entries.js";
-import { cutWrites } from "./limits.js";
-import type { Entry, Key, Snapshot, Storage, StoragePage } from "./storage.js";
+import { damagedEntries, deleteDamaged } from "./damaged-entries.js";
+import type { DamagedEntry, Entry, Key, Snapshot, Storage, StoragePage } from "./storage.js";
 
 export interface ExpendableOptions {
   /** Whether a row is one of those that can be had again. */
@@ -31,14 +30,13 @@ export async function* expendablePages(
   { isExpendable, onDropped }: ExpendableOptions,
   bytes: number,
 ): AsyncGenerator<StoragePage, void> {
-  const damaged: Key[] = [];
+  const damaged: DamagedEntry[] = [];
   for await (const page of storage.pages(prefix, bytes)) {
-    if (!page.damaged.every(isExpendable)) throw damagedEntries(page.damaged);
+    if (!page.damaged.every(({ key }) => isExpendable(key))) throw damagedEntries(page.damaged);
     damaged.push(...page.damaged);
     yield page;
   }
   if (damaged.length === 0) return;
-  const deletions = damaged.map((key) => ({ key, value: undefined }));
-  for (const writes of cutWrites(deletions, storage.limits)) await storage.commit(writes);
-  for (const key of damaged) onDropped(key);
+  await deleteDamaged(storage, damaged);
+  for (const { key } of damaged) onDropped(key);
 }

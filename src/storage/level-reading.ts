@@ -3,7 +3,7 @@ import { ABOVE_EVERY_KEY, decodeKey } from "./key-encoding.js";
 import type { Database, DatabaseIterator } from "./level-engine.js";
 import { damagedDirectory } from "./level-files.js";
 import { REVISION_KEY, ROW_HEADER_BYTES, readRow } from "./level-rows.js";
-import type { Entry, Key, StoragePage } from "./storage.js";
+import type { DamagedEntry, Entry, StoragePage } from "./storage.js";
 
 /** Read from the disk at a time. */
 const READ_AHEAD_BYTES = 1024 * 1024;
@@ -77,7 +77,7 @@ export class Reading {
   async #read(bytes: number): Promise<StoragePage> {
     const revision = revisionOf(this.#name, this.#database.getSync(REVISION_KEY, { snapshot: this.#snapshot }));
     const entries: Entry[] = [];
-    const damaged: Key[] = [];
+    const damaged: DamagedEntry[] = [];
     for (let room = bytes; ; ) {
       if (this.#at === this.#rows.length) await this.#readAhead();
       const row = this.#rows[this.#at];
@@ -89,7 +89,7 @@ export class Reading {
       const read = readRow(key, stored);
       if (read.state === "unknown") throw damagedDirectory(this.#name, "an entry's key does not match it");
       const decoded = decodeKey(key.toString("latin1"));
-      if (read.state === "damaged") damaged.push(decoded);
+      if (read.state === "damaged") damaged.push({ key: decoded, revision: read.revision });
       else entries.push({ key: decoded, value: read.value, revision: read.revision });
       room -= stored.length - ROW_HEADER_BYTES;
     }

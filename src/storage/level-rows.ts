@@ -21,7 +21,7 @@ const VALUE_CHECK_AT = 12;
 export type Row =
   | { readonly state: "sound"; readonly revision: bigint; readonly value: Uint8Array }
   /** Key and revision are right, the value is not. */
-  | { readonly state: "damaged" }
+  | { readonly state: "damaged"; readonly revision: bigint }
   /** Not even the key is certain: another row may be missing. */
   | { readonly state: "unknown" };
 
@@ -48,7 +48,7 @@ export function readRow(key: Uint8Array, stored: Uint8Array): Row {
   const revision = rowRevision(key, stored);
   if (revision === undefined) return { state: "unknown" };
   const check = crc32c(stored, ROW_HEADER_BYTES, stored.length, uint32(stored, KEY_CHECK_AT));
-  if (check !== uint32(stored, VALUE_CHECK_AT)) return { state: "damaged" };
+  if (check !== uint32(stored, VALUE_CHECK_AT)) return { state: "damaged", revision };
   // Not `subarray`: the engine's bytes are a Buffer, and values are plain arrays.
   const value = new Uint8Array(stored.buffer, stored.byteOffset + ROW_HEADER_BYTES, stored.length - ROW_HEADER_BYTES);
   return { state: "sound", revision, value };

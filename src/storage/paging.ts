@@ -1,4 +1,4 @@
-import type { Entry, Key, StoragePage } from "./storage.js";
+import type { DamagedEntry, Entry, Key, StoragePage } from "./storage.js";
 
 /** The pages of entries that were read at one revision, as `Storage.pages` cuts them. */
 export function* pagesOf(
@@ -8,10 +8,10 @@ export function* pagesOf(
   isDamaged: (key: Key) => boolean = () => false,
 ): Generator<StoragePage, void> {
   let page: Entry[] = [];
-  let damaged: Key[] = [];
+  let damaged: DamagedEntry[] = [];
   let room = bytes;
   for (const [index, entry] of entries.entries()) {
-    if (isDamaged(entry.key)) damaged.push(entry.key);
+    if (isDamaged(entry.key)) damaged.push({ key: entry.key, revision: entry.revision });
     else page.push(entry);
     room -= entry.value.length;
     if (room > 0 || index === entries.length - 1) continue;

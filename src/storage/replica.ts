@@ -3,9 +3,18 @@ import { retry } from "../base/retry.js";
 import { type Clock, systemClock } from "../environment.js";
 import { asPeeringError, errorText, PeeringError } from "../errors.js";
 import { Incidents } from "../incidents.js";
-import { damagedEntries } from "./damaged-entries.js";
-import { bytesOf, cutWrites } from "./limits.js";
-import type { Entry, Expectation, Key, Storage, StorageChanges, StorageLimits, Write } from "./storage.js";
+import { damagedEntries, deleteDamaged } from "./damaged-entries.js";
+import { bytesOf } from "./limits.js";
+import type {
+  DamagedEntry,
+  Entry,
+  Expectation,
+  Key,
+  Storage,
+  StorageChanges,
+  StorageLimits,
+  Write,
+} from "./storage.js";
 
 /** Takes what the storage tells, entry by entry. Memory changes with the last call alone. */
 export interface Receiver {
@@ -57,8 +66,13 @@ export interface ReplicaOptions {
   readonly incidents?: Incidents | undefined;
 }
 
-/** Last part of the key of the head: the entry that each commit of a replica writes and expects. */
+/** Last part of the key of the head. */
 const HEAD = "head";
+
+/** The head of a prefix: the entry that each commit of a replica writes and expects. */
+export function headKey(prefix: Key): Key {
+  return [...prefix, HEAD];
+}
 
 /** Read at a time, in bytes of values. */
 const PAGE_BYTES = 1024 * 1024;
@@ -98,7 +112,7 @@ export class Replica implements AsyncDisposable {
     this.#options = options;
     this.#storage = options.storage;
     this.#prefix = options.prefix;
-    this.#headKey = [...options.prefix, HEAD];
+    this.#headKey = headKey(options.prefix);
     this.#clock = options.clock ?? systemClock;
     this.#incidents = options.incidents ?? new Incidents();
   }
@@ -188,13 +202,13 @@ export class Replica implements AsyncDisposable {
   /** Reads everything. Call it in a turn. */
   async #load(): Promise<void> {
     const receiver = this.#options.contents.load();
-    const dropped: Key[] = [];
+    const dropped: DamagedEntry[] = [];
     let head: bigint | undefined;
     let [newest, known] = [0n, 0n];
     for await (const page of this.#storage.pages(this.#prefix, PAGE_BYTES, this.#closing.signal)) {
-      const lost = page.damaged.filter((key) => !this.#isExpendable(key));
+      const lost = page.damaged.filter(({ key }) => !this.#isExpendable(key));
       if (lost.length > 0) throw damagedEntries(lost);
-      for (const key of page.damaged) this.#drop(key, "it is not what was stored", dropped);
+      for (const entry of page.damaged) this.#drop(entry, "it is not what was stored", dropped);
       for (const entry of page.entries) {
         if (entry.revision > newest) newest = entry.revision;
         if (this.#isHead(entry.key)) {
@@ -205,7 +219,7 @@ export class Replica implements AsyncDisposable {
           receiver.put(entry);
         } catch (error) {
           if (!this.#isExpendable(entry.key)) throw this.#damage(entry.key, error);
-          this.#drop(entry.key, errorText(error), dropped);
+          this.#drop(entry, errorText(error), dropped);
         }
       }
       known = page.revision;
@@ -217,8 +231,8 @@ export class Replica implements AsyncDisposable {
     const revision = head ?? newest;
     if (revision > this.#revision) this.#revision = revision;
     receiver.done(this.#revision);
-    const deletions = dropped.map((key) => ({ key, value: undefined }));
-    for (const writes of cutWrites(deletions, this.#storage.limits)) await this.#storage.commit(writes);
+    // One that is newer by now is told like the commit of any other process.
+    await deleteDamaged(this.#storage, dropped);
   }
 
   /**
@@ -326,10 +340,10 @@ export class Replica implements AsyncDisposable {
     return this.#options.expendable?.has(key) ?? false;
   }
 
-  #drop(key: Key, why: string, dropped: Key[]): void {
+  #drop({ key, revision }: DamagedEntry, why: string, dropped: DamagedEntry[]): void {
     const { expendable } = this.#options;
     if (expendable === undefined) return;
-    dropped.push(key);
+    dropped.push({ key, revision });
     this.#incidents.report(expendable.incident, expendable.message, { entry: key.join("/"), error: why });
   }
 

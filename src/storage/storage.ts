@@ -20,6 +20,13 @@ export interface Expectation {
   readonly revision: bigint | undefined;
 }
 
+/** An entry whose value is not what was committed. */
+export interface DamagedEntry {
+  readonly key: Key;
+  /** The revision of the commit that wrote it last. A commit that deletes it expects this revision, so that no newer value is lost. */
+  readonly revision: bigint;
+}
+
 /** Entries of one moment. */
 export interface Snapshot {
   readonly entries: readonly Entry[];
@@ -30,8 +37,8 @@ export interface Snapshot {
 /** A part of a {@link Snapshot}, for what may be more than fits into memory. */
 export interface StoragePage {
   readonly entries: readonly Entry[];
-  /** Keys whose values are damaged. They are not among the entries. */
-  readonly damaged: readonly Key[];
+  /** Entries whose values are damaged. They are not among the others. */
+  readonly damaged: readonly DamagedEntry[];
   /** The same for all pages of one reading. */
   readonly revision: bigint;
 }

@@ -9,6 +9,7 @@ import type { Storage } from "../../../src/storage/storage.js";
 import { fixedRootPems } from "../../../src/testing/fixed-roots.js";
 import { plainSecretBox } from "../../../src/trust/secret-box.js";
 import { encodeTrustBundle } from "../../../src/trust/trust-bundle-store.js";
+import { storageWith } from "../../support/storage.js";
 import { OWN_TRUST_DOMAIN, seededRandom } from "./records-fixture.js";
 
 const ids = ["11111111-0000-0000-0000-000000000001", "11111111-0000-0000-0000-000000000002"] as const;
@@ -86,6 +87,58 @@ describe("peerings of an early version of 0.1", () => {
     const { entries } = await storage.read([]);
     assert.deepEqual([...new Set(entries.map(({ key }) => key[0]))].sort(), ["imports", "peerings"]);
     assert.ok(entries.every(({ key }) => key.length === 3 || key[1] === "head"));
+  });
+
+  it("are looked for once: a later start reads the head of the peerings, and no other prefix", async () => {
+    const storage = memoryStorage();
+    await former(storage);
+    await (await open(storage))[Symbol.asyncDispose]();
+    const asked: string[] = [];
+    const counting = storageWith(storage, {
+      read: (prefix, signal) => {
+        asked.push(`read ${prefix.join("/")}`);
+        return storage.read(prefix, signal);
+      },
+      pages: (prefix, bytes, signal) => {
+        asked.push(`pages ${prefix.join("/")}`);
+        return storage.pages(prefix, bytes, signal);
+      },
+    });
+    await using records = await open(counting);
+    assert.equal(records.list().length, 2);
+    assert.deepEqual(asked.slice(0, 2), ["read peerings/head", "pages peerings"]);
+    assert.ok(
+      asked.every((each) => each.endsWith("peerings") || each.endsWith("peerings/head")),
+      asked.join(),
+    );
+  });
+
+  it("are moved once by two processes that start together: what the first one has changed since stays", async () => {
+    const storage = memoryStorage();
+    await former(storage);
+    let done = false;
+    const slow = storageWith(storage, {
+      async *pages(prefix, bytes, signal) {
+        yield* storage.pages(prefix, bytes, signal);
+        // What the slow one has read of the last prefix is old by the time it writes.
+        if (prefix[0] !== "peering-names" || done) return;
+        done = true;
+        await using fast = await open(storage);
+        await fast.generateToken({ peerName: "peer-0" });
+        await fast.markDeleting("peer-1");
+        await fast.remove(ids[1]);
+      },
+    });
+    await using records = await open(slow);
+    assert.ok(done);
+    assert.deepEqual(
+      records.list().map(({ name }) => name),
+      ["peer-0"],
+    );
+    assert.deepEqual(
+      records.outstandingTokens().map(({ name }) => name),
+      ["peer-0"],
+    );
   });
 
   it("are moved in commits that the storage takes, and the rest after a crash", async () => {

@@ -263,6 +263,9 @@ describe("level, damaged table", () => {
           assert.deepEqual(error.damagedKeys, [["imports", "p", "web"]]);
           assert.ok(!error.message.includes("address"), "values are nobody's business");
         }
+        for await (const page of storage.pages(["imports"], 1_000_000)) {
+          assert.deepEqual(page.damaged, [{ key: ["imports", "p", "web"], revision: 1n }]);
+        }
         // Its revision is certain, so expectations are judged as ever.
         const key = ["imports", "p", "web"];
         await assert.rejects(storage.commit([{ key, value: undefined }], [{ key, revision: 2n }]), {

@@ -346,9 +346,28 @@ describe("a stored table", () => {
     });
     const damaging = new FaultyStorage(storage);
     damaging.pages = async function* () {
-      yield { entries: [], damaged: [[...PREFIX, "bad"]], revision: 1n };
+      yield { entries: [], damaged: [{ key: [...PREFIX, "bad"], revision: 1n }], revision: 1n };
     };
     await assert.rejects(open(damaging), { code: "storage-damaged", damagedKeys: [[...PREFIX, "bad"]] });
+  });
+
+  it("does not delete a damaged row that another process writes again while the table is opened", async () => {
+    const storage = memoryStorage();
+    for (const name of ["a", "b", "c"]) await storage.commit([{ key: [...PREFIX, name], value: Buffer.from("?") }]);
+    const racing = new FaultyStorage(storage);
+    racing.pages = async function* (...given) {
+      yield* storage.pages(...given);
+      await storage.commit([{ key: [...PREFIX, "b"], value: Buffer.from("newer") }]);
+    };
+    const expendable = { has: () => true, incident: "thing-damaged", message: "a thing is damaged" };
+    await using table = await open(racing, { expendable });
+    await until(table, () => table.get("b")?.row === "newer");
+    assert.deepEqual(contents(table), ["newer"]);
+    const { entries } = await storage.read(PREFIX);
+    assert.deepEqual(
+      entries.map(({ key }) => key.at(-1)),
+      ["b"],
+    );
   });
 
   it("keeps the row it has where another process writes one that cannot be read, and reports it", async () => {
