@@ -1,6 +1,7 @@
 /**
- * Consul cluster peering as a library: {@link createHost} is the way in. The parts it composes can be used alone:
- * {@link TokenCodec}, {@link PeeringStateMachine}, {@link TrustBundleStore}, {@link ReplicationSession}.
+ * Consul cluster peering as a library: {@link createHost} is the way in. Four of its parts can be used alone:
+ * {@link TokenCodec}, {@link PeeringStateMachine}, {@link TrustBundleStore}, {@link ReplicationSession}. The rest of the
+ * machinery is in `peerage/protocol`.
  *
  * @packageDocumentation
  */
@@ -103,34 +104,32 @@ export {
   type Timer,
 } from "./environment.js";
 export { PeeringError, type PeeringErrorCode, type PeeringErrorOptions } from "./errors.js";
-export { AgentChecks, type AgentChecksOptions, type CheckLimits } from "./host/agent-checks.js";
-export {
+export type { AgentChecks, CheckLimits } from "./host/agent-checks.js";
+export type {
   Catalog,
-  type CatalogIndexes,
-  type CatalogNode,
-  type CatalogOptions,
-  type CatalogUpdate,
-  type CatalogWriteOptions,
-  type IndexedCheck,
-  type IndexedInstance,
-  type IndexedNode,
-  type IndexedService,
-  type Indexes,
-  type Judge,
-  type NodeListings,
-  type ServiceKinds,
-  type Touched,
-  type TransactionAnswer,
-  type TransactionResult,
+  CatalogIndexes,
+  CatalogNode,
+  CatalogUpdate,
+  CatalogWriteOptions,
+  IndexedCheck,
+  IndexedInstance,
+  IndexedNode,
+  IndexedService,
+  Indexes,
+  Judge,
+  NodeListings,
+  ServiceKinds,
+  Touched,
+  TransactionAnswer,
+  TransactionResult,
 } from "./host/catalog.js";
-export {
+export type {
   ConfigEntries,
-  type ConfigEntriesOptions,
-  type ConfigEntryChange,
-  type ConfigWriteOptions,
-  type StoredConfigEntry,
+  ConfigEntryChange,
+  ConfigWriteOptions,
+  StoredConfigEntry,
 } from "./host/config-entries.js";
-export { type ExportedServicesInput, Exports } from "./host/exports.js";
+export type { ExportedServicesInput, Exports } from "./host/exports.js";
 export type { Gateways } from "./host/gateways.js";
 export { createHost, PeeringHost } from "./host/host.js";
 export type {
@@ -141,20 +140,20 @@ export type {
   ImportPart,
   ImportSnapshot,
 } from "./host/import-store.js";
-export { Imports, type WatchImportsOptions } from "./host/imports.js";
+export type { Imports, WatchImportsOptions } from "./host/imports.js";
 export { alwaysLeader, type Leadership } from "./host/leadership.js";
 export type { LeafCertificates, LeafCertificatesOptions, LeafLimits, ServiceLeaf } from "./host/leaf-certificates.js";
 export type { Metric } from "./host/metrics.js";
 export type { HostLimits, HostOptions } from "./host/options.js";
 export type { PeeringPatches } from "./host/peering-changes.js";
-export {
-  type EstablishOptions,
-  type GenerateTokenOptions,
+export type {
+  EstablishOptions,
+  GenerateTokenOptions,
   Peerings,
-  type PeeringsChange,
-  type PeeringView,
+  PeeringsChange,
+  PeeringView,
 } from "./host/peerings.js";
-export { PreparedQueries, type PreparedQueriesOptions, type StoredQuery } from "./host/prepared-queries.js";
+export type { PreparedQueries, StoredQuery } from "./host/prepared-queries.js";
 export type { GivenSecrets } from "./host/records.js";
 export type { ExportSync, ImportProgress, ImportSync, ServiceSync } from "./host/service-sync.js";
 export type { PeeringFailure, PeeringStatus } from "./host/status-board.js";
@@ -163,32 +162,23 @@ export type { TransitRule } from "./host/transit.js";
 export type { PeeringTransition } from "./host/transitions.js";
 export type { HostChange, HostView } from "./host/view.js";
 export { Incidents } from "./incidents.js";
-export { type StreamFacts, type StreamStatus, ZERO_TIME } from "./peering/observed.js";
+export type { StreamFacts, StreamStatus } from "./peering/observed.js";
 export type { Peering, PeeringState, Role, StoredState, TrustBundle } from "./peering/peering.js";
 export type { PeeringWrite } from "./peering/peering-write.js";
 export {
-  type Cell,
   type EstablishFields,
   type MachinePeering,
-  type Outcome,
-  PEERING_STATES,
   type PeeringEffect,
   type PeeringEffectType,
   type PeeringEvent,
   type PeeringEventType,
   type PeeringPatch,
   PeeringStateMachine,
-  type Reached,
   type Refusal,
-  type RoleCells,
   type StreamRefusal,
-  TRANSITIONS,
   type Transition,
-  type TransitionTable,
-  transition,
-  type Unchanged,
 } from "./peering/state-machine.js";
-export { defaultSessionLimits, defaultSessionTimings, ReplicationSession } from "./replication/session.js";
+export { ReplicationSession } from "./replication/session.js";
 export type {
   AppliedResult,
   ExportedResource,
@@ -256,7 +246,7 @@ export { plainSecretBox, type SecretBox, sealedSecretBox } from "./trust/secret-
 export {
   TrustBundleStore,
   type TrustBundleStoreOptions,
-  TrustBundles,
+  type TrustBundles,
   type TrustBundlesOptions,
   type TrustBundleView,
 } from "./trust/trust-bundle-store.js";

@@ -198,7 +198,7 @@ describe("the package", () => {
       await rm(join(project, "node_modules", driver), { recursive: true });
     }
     const script = `
-      for (const path of ["", "/storage/memory", "/transport/memory", "/transport/grpc", "/wire", "/testing"]) {
+      for (const path of ["", "/protocol", "/storage/memory", "/transport/memory", "/transport/grpc", "/wire", "/testing"]) {
         await import("peerage" + path);
       }
       for (const path of ["/storage/level", "/dns"]) {

@@ -16,7 +16,7 @@ const GROUPS: readonly (readonly string[])[] = [
   ["http", "dns", "client"],
   ["rpc"],
   ["cli"],
-  ["testing", "index.ts"],
+  ["testing", "index.ts", "protocol.ts"],
 ];
 const PURE: readonly string[] = ["syntax", "wire", "access", "token", "peering", "catalog", "replication"];
 /** All a host may know of its backends, so that unused ones are never loaded. */
