@@ -23,7 +23,7 @@ export interface SimCluster {
   /** Virtual time until which this process certainly led: now, while it does. */
   readonly ledUntil: () => number;
   host: PeeringHost | undefined;
-  /** The parts of its host that the judges look into. */
+  /** @internal The parts of its host that the judges look into. */
   readonly machinery: () => HostMachinery | undefined;
 }
 
