@@ -6,11 +6,30 @@
  * @packageDocumentation
  */
 
-export type { CatalogChange, CatalogSource } from "./catalog/catalog-source.js";
+export {
+  type Clock,
+  type LogFields,
+  type Logger,
+  type Random,
+  silentLogger,
+  systemClock,
+  systemRandom,
+  type Timer,
+} from "./base/environment.js";
+export { PeeringError, type PeeringErrorCode, type PeeringErrorOptions } from "./base/errors.js";
+export { Incidents } from "./base/incidents.js";
+export type { SortedMap } from "./base/sorted-map.js";
+export type {
+  CheckDefinition,
+  CheckMethod,
+  CheckResult,
+  CheckStatus,
+  CheckTls,
+  ProbeMethod,
+} from "./checks/definition.js";
 export type {
   ConfigEntry,
   ConfigEntryInput,
-  ConfigEntryKind,
   ExportConsumer,
   ExportedServiceBlock,
   ExportedServicesEntry,
@@ -32,10 +51,51 @@ export type {
   ServiceSplit,
   ServiceSplitterEntry,
   TerminatingGatewayEntry,
-} from "./catalog/config-entry.js";
-export type { ChainLimits, ConfigEntrySet, Referred } from "./catalog/config-entry-set.js";
-export type { ExportRules, PeerRules } from "./catalog/export-rules.js";
-export type { ExportExplanation, ExportedServiceView, ExportReason } from "./catalog/exports.js";
+} from "./config/config-entry.js";
+export type { ChainLimits, ConfigEntrySet, Referred } from "./config/config-entry-set.js";
+export type { ExportRules, PeerRules } from "./config/export-rules.js";
+export type { ExportExplanation, ExportedServiceView, ExportReason } from "./config/exports.js";
+export type {
+  IntentionAction,
+  IntentionClaim,
+  IntentionHeader,
+  IntentionHttp,
+  IntentionJwt,
+  IntentionPermission,
+  IntentionSource,
+} from "./config/intentions.js";
+export type {
+  PreparedQuery,
+  PreparedQueryInput,
+  QueriedService,
+  QueryTarget,
+  QueryTemplate,
+} from "./config/prepared-query.js";
+export { TRANSIT_PATH_KEY, type TransitObstacle } from "./config/transit.js";
+export type { ExportedServicesInput, Exports } from "./exports/exports.js";
+export type { ExportSync, ImportProgress, ImportSync, ServiceSync } from "./exports/service-sync.js";
+export type { TransitRule } from "./exports/transit.js";
+export type { AgentChecks, CheckLimits } from "./host/agent-checks.js";
+export type { Gateways } from "./host/gateways.js";
+export { createHost, PeeringHost } from "./host/host.js";
+export type { Imports, WatchImportsOptions } from "./host/imports.js";
+export { alwaysLeader, type Leadership } from "./host/leadership.js";
+export type { LeafCertificates, LeafCertificatesOptions, LeafLimits, ServiceLeaf } from "./host/leaf-certificates.js";
+export type { Metric } from "./host/metrics.js";
+export type { HostLimits, HostOptions } from "./host/options.js";
+export type {
+  EstablishOptions,
+  GenerateTokenOptions,
+  Peerings,
+  PeeringsChange,
+  PeeringView,
+} from "./host/peerings.js";
+export type { PeeringFailure, PeeringStatus } from "./host/status-board.js";
+export type { ReceiveLimits } from "./host/stream-link.js";
+export type { PeeringTransition } from "./host/transitions.js";
+export type { HostChange, HostView } from "./host/view.js";
+export type { CatalogChange, CatalogSource } from "./model/catalog-source.js";
+export type { ConfigEntryKind } from "./model/entry-kinds.js";
 export type {
   Check,
   Connect,
@@ -52,25 +112,8 @@ export type {
   ServicePort,
   StringMap,
   Weights,
-} from "./catalog/instance.js";
-export type {
-  IntentionAction,
-  IntentionClaim,
-  IntentionHeader,
-  IntentionHttp,
-  IntentionJwt,
-  IntentionPermission,
-  IntentionSource,
-} from "./catalog/intentions.js";
-export type { Listing } from "./catalog/listing.js";
-export type { PayloadLimits } from "./catalog/payload-inspection.js";
-export type {
-  PreparedQuery,
-  PreparedQueryInput,
-  QueriedService,
-  QueryTarget,
-  QueryTemplate,
-} from "./catalog/prepared-query.js";
+} from "./model/instance.js";
+export type { Listing } from "./model/listing.js";
 export {
   type CheckRegistration,
   type Deregistration,
@@ -81,87 +124,9 @@ export {
   TransactionError,
   type TransactionOperation,
   type TransactionVerb,
-} from "./catalog/registration.js";
-export type { SortedMap } from "./catalog/sorted-map.js";
-export { TRANSIT_PATH_KEY, type TransitObstacle } from "./catalog/transit.js";
-export type { WriteLimits } from "./catalog/write-limits.js";
-export type {
-  CheckDefinition,
-  CheckMethod,
-  CheckResult,
-  CheckStatus,
-  CheckTls,
-  ProbeMethod,
-} from "./checks/definition.js";
-export {
-  type Clock,
-  type LogFields,
-  type Logger,
-  type Random,
-  silentLogger,
-  systemClock,
-  systemRandom,
-  type Timer,
-} from "./environment.js";
-export { PeeringError, type PeeringErrorCode, type PeeringErrorOptions } from "./errors.js";
-export type { AgentChecks, CheckLimits } from "./host/agent-checks.js";
-export type {
-  Catalog,
-  CatalogIndexes,
-  CatalogNode,
-  CatalogUpdate,
-  CatalogWriteOptions,
-  IndexedCheck,
-  IndexedInstance,
-  IndexedNode,
-  IndexedService,
-  Indexes,
-  Judge,
-  NodeListings,
-  ServiceKinds,
-  Touched,
-  TransactionAnswer,
-  TransactionResult,
-} from "./host/catalog.js";
-export type {
-  ConfigEntries,
-  ConfigEntryChange,
-  ConfigWriteOptions,
-  StoredConfigEntry,
-} from "./host/config-entries.js";
-export type { ExportedServicesInput, Exports } from "./host/exports.js";
-export type { Gateways } from "./host/gateways.js";
-export { createHost, PeeringHost } from "./host/host.js";
-export type {
-  ImportChange,
-  ImportDifference,
-  ImportedService,
-  ImportLimits,
-  ImportPart,
-  ImportSnapshot,
-} from "./host/import-store.js";
-export type { Imports, WatchImportsOptions } from "./host/imports.js";
-export { alwaysLeader, type Leadership } from "./host/leadership.js";
-export type { LeafCertificates, LeafCertificatesOptions, LeafLimits, ServiceLeaf } from "./host/leaf-certificates.js";
-export type { Metric } from "./host/metrics.js";
-export type { HostLimits, HostOptions } from "./host/options.js";
-export type { PeeringPatches } from "./host/peering-changes.js";
-export type {
-  EstablishOptions,
-  GenerateTokenOptions,
-  Peerings,
-  PeeringsChange,
-  PeeringView,
-} from "./host/peerings.js";
-export type { PreparedQueries, StoredQuery } from "./host/prepared-queries.js";
-export type { GivenSecrets } from "./host/records.js";
-export type { ExportSync, ImportProgress, ImportSync, ServiceSync } from "./host/service-sync.js";
-export type { PeeringFailure, PeeringStatus } from "./host/status-board.js";
-export type { ReceiveLimits } from "./host/stream-link.js";
-export type { TransitRule } from "./host/transit.js";
-export type { PeeringTransition } from "./host/transitions.js";
-export type { HostChange, HostView } from "./host/view.js";
-export { Incidents } from "./incidents.js";
+} from "./model/registration.js";
+export type { WriteLimits } from "./model/write-limits.js";
+export type { PayloadLimits } from "./payload/payload-inspection.js";
 export type { StreamFacts, StreamStatus } from "./peering/observed.js";
 export type { Peering, PeeringState, Role, StoredState, TrustBundle } from "./peering/peering.js";
 export type { PeeringWrite } from "./peering/peering-write.js";
@@ -209,6 +174,41 @@ export type {
   StoragePage,
   Write,
 } from "./storage/storage.js";
+export type {
+  Catalog,
+  CatalogIndexes,
+  CatalogNode,
+  CatalogUpdate,
+  CatalogWriteOptions,
+  IndexedCheck,
+  IndexedInstance,
+  IndexedNode,
+  IndexedService,
+  Indexes,
+  Judge,
+  NodeListings,
+  ServiceKinds,
+  Touched,
+  TransactionAnswer,
+  TransactionResult,
+} from "./stores/catalog.js";
+export type {
+  ConfigEntries,
+  ConfigEntryChange,
+  ConfigWriteOptions,
+  StoredConfigEntry,
+} from "./stores/config-entries.js";
+export type {
+  ImportChange,
+  ImportDifference,
+  ImportedService,
+  ImportLimits,
+  ImportPart,
+  ImportSnapshot,
+} from "./stores/import-store.js";
+export type { PeeringPatches } from "./stores/peering-changes.js";
+export type { PreparedQueries, StoredQuery } from "./stores/prepared-queries.js";
+export type { GivenSecrets } from "./stores/records.js";
 export { type PeeringToken, type TokenCertificate, TokenCodec, type TokenDescription } from "./token/token-codec.js";
 export {
   type Connection,

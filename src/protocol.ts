@@ -6,9 +6,6 @@
  */
 
 export { AgentChecks, type AgentChecksOptions, type CheckLimits } from "./host/agent-checks.js";
-export { Catalog, type CatalogOptions } from "./host/catalog.js";
-export { ConfigEntries, type ConfigEntriesOptions } from "./host/config-entries.js";
-export { PreparedQueries, type PreparedQueriesOptions } from "./host/prepared-queries.js";
 export { type StreamFacts, type StreamStatus, ZERO_TIME } from "./peering/observed.js";
 export {
   type Cell,
@@ -49,6 +46,9 @@ export type {
   SessionStatus,
   SessionTimings,
 } from "./replication/types.js";
+export { Catalog, type CatalogOptions } from "./stores/catalog.js";
+export { ConfigEntries, type ConfigEntriesOptions } from "./stores/config-entries.js";
+export { PreparedQueries, type PreparedQueriesOptions } from "./stores/prepared-queries.js";
 export { type PeeringToken, type TokenCertificate, TokenCodec, type TokenDescription } from "./token/token-codec.js";
 export { TrustBundleStore, type TrustBundleStoreOptions } from "./trust/trust-bundle-store.js";
 export type {

@@ -4,12 +4,12 @@ import { existsSync, readdirSync } from "node:fs";
 import { run } from "node:test";
 import { spec } from "node:test/reporters";
 
-const root = "build/test";
 const filter = process.argv.slice(2);
-const files = readdirSync(root, { recursive: true })
-  .filter((name) => name.endsWith(".test.js") && existsSync(`test/${name.slice(0, -3)}.ts`))
+const files = ["test", "interop"]
+  .flatMap((folder) => readdirSync(`build/${folder}`, { recursive: true }).map((name) => `${folder}/${name}`))
+  .filter((name) => name.endsWith(".test.js") && existsSync(`${name.slice(0, -3)}.ts`))
   .filter((name) => filter.length === 0 || filter.some((part) => name.includes(part)))
-  .map((name) => `${process.cwd()}/${root}/${name}`)
+  .map((name) => `${process.cwd()}/build/${name}`)
   .sort();
 if (files.length === 0) {
   console.error(`no test matches ${filter.join(" ")}`);

@@ -1,4 +1,4 @@
-import { PeeringError } from "../errors.js";
+import { PeeringError } from "../base/errors.js";
 
 /** The resources of rules. The endpoints here ask for only some of these rights. */
 export type AclResource =

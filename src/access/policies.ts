@@ -1,5 +1,5 @@
 import { createHash, timingSafeEqual } from "node:crypto";
-import { PeeringError } from "../errors.js";
+import { PeeringError } from "../base/errors.js";
 import { HclBody, type HclItem, isHclList } from "../syntax/hcl.js";
 import type { Authorizer, Identity } from "./authorizer.js";
 import { type AclRule, labelled, problem, RuleSet, readHcl, rulesOf, shown } from "./rules.js";

@@ -1,4 +1,4 @@
-import { PeeringError } from "../errors.js";
+import { PeeringError } from "../base/errors.js";
 import { HclBody, HclError, type HclItem, type HclValue, isHclList, parseHclBody } from "../syntax/hcl.js";
 import type { AclResource, Right } from "./authorizer.js";
 

@@ -1,4 +1,4 @@
-import { type Clock, sleep } from "../environment.js";
+import { type Clock, sleep } from "./environment.js";
 
 export interface RetryOptions {
   readonly clock: Clock;

@@ -1,5 +1,5 @@
-import { errorText } from "../errors.js";
-import type { Incidents } from "../incidents.js";
+import { errorText } from "./errors.js";
+import type { Incidents } from "./incidents.js";
 
 /**
  * The listeners of one kind of event. All of them are called, in the order in which they were added, whatever another one

@@ -5,7 +5,7 @@ import { connect as connectHttp2, constants, type IncomingHttpHeaders } from "no
 import { request as requestHttps } from "node:https";
 import { connect as connectTcp, isIP, type LookupFunction, type Socket } from "node:net";
 import { connect as connectTls } from "node:tls";
-import { errorText } from "../errors.js";
+import { errorText } from "../base/errors.js";
 import { joinHostPort } from "../token/address.js";
 import { parseAddress } from "../transport/address.js";
 import { encodeFrames, FrameReader } from "../transport/grpc-framing.js";

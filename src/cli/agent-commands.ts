@@ -1,7 +1,7 @@
 import { randomBytes } from "node:crypto";
+import { errorText } from "../base/errors.js";
 import type { AgentClient, Json, JsonObject } from "../client/index.js";
 import { isJsonObject, memberOf, textMapOf, textOf } from "../client/json-reader.js";
-import { errorText } from "../errors.js";
 import { type Command, CommandError, type CommandGroup } from "./command.js";
 import { clientFlags, partitionFlag, readOptions, serverFlags } from "./connection-flags.js";
 import { readConsulConfig } from "./consul-config.js";

@@ -1,8 +1,8 @@
 import { IncomingMessage } from "node:http";
 import { Socket } from "node:net";
 import { Writable } from "node:stream";
+import { PeeringError } from "../base/errors.js";
 import { type JsonObject, memberOf } from "../client/json-reader.js";
-import { PeeringError } from "../errors.js";
 import type { PeeringHost } from "../host/host.js";
 import { httpHandler } from "../http/index.js";
 import type { HttpListener, HttpResponse } from "../http/messages.js";

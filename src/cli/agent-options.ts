@@ -1,11 +1,11 @@
 import { isIP } from "node:net";
 import { hostname } from "node:os";
 import { type AclPolicies, parseAclPolicies } from "../access/policies.js";
+import { errorText } from "../base/errors.js";
 import { isJsonObject, type Json, type JsonObject } from "../client/json-reader.js";
 import type { DnsServerOptions } from "../dns/server.js";
-import { errorText } from "../errors.js";
+import type { TransitRule } from "../exports/transit.js";
 import type { HostLimits } from "../host/options.js";
-import type { TransitRule } from "../host/transit.js";
 import { advertisedAddresses, checkNodeName, datacenterName } from "../host/validate-options.js";
 import type { CallLimitsOptions } from "../http/call-limits.js";
 import type { HttpHandlerOptions } from "../http/handler.js";

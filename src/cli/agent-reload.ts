@@ -1,6 +1,6 @@
 import type { AclPolicies } from "../access/policies.js";
-import type { Logger } from "../environment.js";
-import { errorText } from "../errors.js";
+import type { Logger } from "../base/environment.js";
+import { errorText } from "../base/errors.js";
 import type { ServerTls } from "../rpc/server-tls.js";
 import type { Definitions } from "./agent-definitions.js";
 import { type AgentOptions, readPolicies, readTls } from "./agent-options.js";

@@ -1,9 +1,9 @@
 import { createHash } from "node:crypto";
 import { isIP } from "node:net";
-import { MEMBERSHIP_CHECK } from "../catalog/health.js";
-import { lowerCase } from "../catalog/names.js";
 import type { PeeringHost } from "../host/host.js";
 import { FOLLOWED_VERSION } from "../http/index.js";
+import { MEMBERSHIP_CHECK } from "../model/health.js";
+import { lowerCase } from "../model/names.js";
 import { splitHostPort } from "../token/address.js";
 
 /** Addresses that mean every interface, and lead nowhere. */

@@ -1,10 +1,10 @@
 import type { Authorizer } from "../access/authorizer.js";
 import { policyAuthorizer } from "../access/policies.js";
-import type { Logger } from "../environment.js";
-import { errorText, PeeringError } from "../errors.js";
+import type { Logger } from "../base/environment.js";
+import { errorText, PeeringError } from "../base/errors.js";
+import { Incidents } from "../base/incidents.js";
 import { createHost, type PeeringHost } from "../host/host.js";
 import { type AgentControl, CallLimits, httpHandler } from "../http/index.js";
-import { Incidents } from "../incidents.js";
 import { type HttpServer, type HttpServerOptions, httpServer, peeringRpc } from "../rpc/index.js";
 import { memoryStorage } from "../storage/memory.js";
 import type { Storage } from "../storage/storage.js";

@@ -1,6 +1,6 @@
+import { errorText } from "../base/errors.js";
 import type { JsonObject } from "../client/index.js";
 import { memberOf } from "../client/json-reader.js";
-import { errorText } from "../errors.js";
 import { HclError, parseHcl } from "../syntax/hcl.js";
 import { type Command, CommandError, type CommandGroup, type CommandLineIo } from "./command.js";
 import { readOptions, serverFlags } from "./connection-flags.js";

@@ -1,5 +1,5 @@
+import { errorText } from "../base/errors.js";
 import type { Json, JsonObject } from "../client/index.js";
-import { errorText } from "../errors.js";
 import {
   type GoJson,
   GoJsonError,

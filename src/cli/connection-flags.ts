@@ -1,6 +1,6 @@
 import { join } from "node:path";
+import { errorText } from "../base/errors.js";
 import { type ClientTlsOptions, ConsulClient, type RequestOptions } from "../client/index.js";
-import { errorText } from "../errors.js";
 import { CommandError, type CommandLineIo } from "./command.js";
 import type { Flag, ParsedFlags } from "./flags.js";
 

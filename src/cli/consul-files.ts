@@ -1,6 +1,6 @@
 import { join } from "node:path";
+import { errorText } from "../base/errors.js";
 import { isJsonObject, type Json, type JsonObject } from "../client/json-reader.js";
-import { errorText } from "../errors.js";
 import { HclError, parseHcl } from "../syntax/hcl.js";
 import { CommandError, type CommandLineIo } from "./command.js";
 import { configKeys, type Shape } from "./consul-keys.js";

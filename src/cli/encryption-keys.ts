@@ -1,5 +1,5 @@
 import { stat } from "node:fs/promises";
-import { errorText } from "../errors.js";
+import { errorText } from "../base/errors.js";
 import { CommandError, type CommandLineIo } from "./command.js";
 
 /** Keys that seal secrets at rest, and warnings about where they were found. */

@@ -1,6 +1,6 @@
+import { errorText } from "../base/errors.js";
 import { HttpError, type IntentionEnds, type IntentionRecord, type JsonObject } from "../client/index.js";
 import { memberOf } from "../client/json-reader.js";
-import { errorText } from "../errors.js";
 import { decodeGo, GoJsonError, goAny, isGoObject, plainJson } from "../syntax/go-json.js";
 import { type Command, CommandError, type CommandGroup, type CommandLineIo } from "./command.js";
 import { readOptions, serverFlags } from "./connection-flags.js";

@@ -1,4 +1,4 @@
-import type { LogFields, Logger } from "../environment.js";
+import type { LogFields, Logger } from "../base/environment.js";
 import { visible, visibleJson } from "./output.js";
 
 export const LOG_LEVELS = ["debug", "info", "warn", "error"] as const;

@@ -1,5 +1,5 @@
+import { errorText, PeeringError } from "../base/errors.js";
 import { HttpError, type PeeringRecord, type PeeringTroubles } from "../client/index.js";
-import { errorText, PeeringError } from "../errors.js";
 import { TokenCodec, type TokenDescription } from "../token/token-codec.js";
 import { type Command, type CommandContext, CommandError, type CommandGroup } from "./command.js";
 import { clientFlags, partitionFlag } from "./connection-flags.js";

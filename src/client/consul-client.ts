@@ -1,4 +1,4 @@
-import { PeeringError } from "../errors.js";
+import { PeeringError } from "../base/errors.js";
 import { type ClientTlsOptions, type HttpAnswer, HttpConnection, type HttpRequest } from "./http-connection.js";
 import { HttpError } from "./http-error.js";
 import {

@@ -2,7 +2,7 @@ import { type ClientRequest, type IncomingMessage, Agent as PlainAgent, request 
 import { type AgentOptions, Agent as TlsAgent, request as tlsRequest } from "node:https";
 import { isIP } from "node:net";
 import { checkServerIdentity } from "node:tls";
-import { errorText, PeeringError } from "../errors.js";
+import { errorText, PeeringError } from "../base/errors.js";
 
 /** Certificates and names for a server that is reached over TLS. */
 export interface ClientTlsOptions {

@@ -4,7 +4,7 @@
  * @module
  */
 
-export { PeeringError, type PeeringErrorCode, type PeeringErrorOptions } from "../errors.js";
+export { PeeringError, type PeeringErrorCode, type PeeringErrorOptions } from "../base/errors.js";
 export {
   type AgentClient,
   type CatalogClient,

@@ -1,4 +1,4 @@
-import { PeeringError } from "../errors.js";
+import { PeeringError } from "../base/errors.js";
 
 /** JSON as `JSON.parse` gives it. */
 export type Json = null | boolean | number | string | readonly Json[] | JsonObject;

@@ -1,5 +1,5 @@
-import { isCritical, isMaintenance } from "../catalog/health.js";
-import type { Check, Node, ServiceInstance } from "../catalog/instance.js";
+import { isCritical, isMaintenance } from "../model/health.js";
+import type { Check, Node, ServiceInstance } from "../model/instance.js";
 import { nameLength } from "./compression.js";
 import { addressOf, type DnsRecord, hexLabel, isEncodable, nameKey, type QuestionType } from "./records.js";
 import { recordLength, tooManyRecords } from "./size.js";

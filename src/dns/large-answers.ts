@@ -1,6 +1,6 @@
-import type { Clock } from "../environment.js";
-import type { Incidents } from "../incidents.js";
-import { networkOf, sourceOf } from "../sources.js";
+import type { Clock } from "../base/environment.js";
+import type { Incidents } from "../base/incidents.js";
+import { networkOf, sourceOf } from "../base/sources.js";
 
 export interface LargeAnswerLimits {
   /** An answer is large when it is longer than so many times its question. */

@@ -1,5 +1,5 @@
-import type { ServiceInstance } from "../catalog/instance.js";
-import { nearFirst } from "../catalog/prepared-query.js";
+import { nearFirst } from "../config/prepared-query.js";
+import type { ServiceInstance } from "../model/instance.js";
 import {
   type AnswerContext,
   type AnswerSettings,

@@ -1,5 +1,5 @@
-import type { Logger } from "../environment.js";
-import { errorText } from "../errors.js";
+import type { Logger } from "../base/environment.js";
+import { errorText } from "../base/errors.js";
 import type { LargeAnswers } from "./large-answers.js";
 import { type DnsQuery, decodeQuery, encodeReply, frameOf, subnetAddress } from "./packet.js";
 import { type DnsAnswer, emptyAnswer } from "./records.js";

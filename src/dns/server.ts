@@ -2,10 +2,10 @@ import { createSocket, type Socket as UdpSocket } from "node:dgram";
 import { once } from "node:events";
 import { createServer as createTcpServer, isIPv6, type Server as TcpServer, type Socket as TcpSocket } from "node:net";
 import type { Authorizer } from "../access/authorizer.js";
-import { type Clock, type Logger, type Random, silentLogger, systemClock } from "../environment.js";
-import { errorText, PeeringError } from "../errors.js";
+import { type Clock, type Logger, type Random, silentLogger, systemClock } from "../base/environment.js";
+import { errorText, PeeringError } from "../base/errors.js";
+import { Incidents } from "../base/incidents.js";
 import type { PeeringHost } from "../host/host.js";
-import { Incidents } from "../incidents.js";
 import { formatAddress, parseAddress } from "../transport/address.js";
 import {
   type Connection,

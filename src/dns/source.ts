@@ -1,9 +1,9 @@
 import { Access, type Authorizer } from "../access/authorizer.js";
-import { SIDECAR_SUFFIX } from "../catalog/exported-payload.js";
-import type { Node, ServiceInstance } from "../catalog/instance.js";
-import { lowerCase } from "../catalog/names.js";
 import type { PeeringHost } from "../host/host.js";
-import { nearestNode, runQuery } from "../host/prepared-queries.js";
+import type { Node, ServiceInstance } from "../model/instance.js";
+import { lowerCase } from "../model/names.js";
+import { SIDECAR_SUFFIX } from "../payload/exported-payload.js";
+import { nearestNode, runQuery } from "../stores/prepared-queries.js";
 import { canonicalAddress, isEncodable } from "./records.js";
 
 /**

@@ -1,6 +1,6 @@
-import type { Clock } from "../environment.js";
-import type { Incidents } from "../incidents.js";
-import { networkOf, type Place, Places, sourceOf } from "../sources.js";
+import type { Clock } from "../base/environment.js";
+import type { Incidents } from "../base/incidents.js";
+import { networkOf, type Place, Places, sourceOf } from "../base/sources.js";
 import type { HostLimits } from "./options.js";
 
 type AdmissionLimits = Pick<

@@ -1,8 +1,8 @@
-import { AddressRanges } from "../address-ranges.js";
+import { AddressRanges } from "../base/address-ranges.js";
+import type { Clock, Logger, Random, Timer } from "../base/environment.js";
+import { errorText, PeeringError } from "../base/errors.js";
+import type { Incidents } from "../base/incidents.js";
 import { KeyedMutex, Mutex } from "../base/mutex.js";
-import { MEMBERSHIP_CHECK } from "../catalog/health.js";
-import { lowerCase } from "../catalog/names.js";
-import type { Registration } from "../catalog/registration.js";
 import {
   type CheckDefinition,
   type CheckResult,
@@ -11,13 +11,13 @@ import {
   type ProbeMethod,
 } from "../checks/definition.js";
 import { afterResult, firstStreak, type Streak } from "../checks/thresholds.js";
-import type { Clock, Logger, Random, Timer } from "../environment.js";
-import { errorText, PeeringError } from "../errors.js";
-import type { Incidents } from "../incidents.js";
+import { MEMBERSHIP_CHECK } from "../model/health.js";
+import { lowerCase } from "../model/names.js";
+import type { Registration } from "../model/registration.js";
 import { CHECK_DEFINITIONS_PREFIX, CHECK_REPORTS_PREFIX } from "../storage/keys.js";
 import { cutWrites } from "../storage/limits.js";
 import type { CommitOptions, Entry, Key, Storage, Write } from "../storage/storage.js";
-import type { Catalog, CatalogWriteOptions } from "./catalog.js";
+import type { Catalog, CatalogWriteOptions } from "../stores/catalog.js";
 
 /** Bounds of the checks that an agent runs. */
 export interface CheckLimits {

@@ -1,9 +1,9 @@
-import { type Clock, type Logger, sleep } from "../environment.js";
-import { errorText } from "../errors.js";
+import { type Clock, type Logger, sleep } from "../base/environment.js";
+import { errorText } from "../base/errors.js";
 import type { HostEffect } from "../peering/state-machine.js";
-import type { ImportStore } from "./import-store.js";
+import type { ImportStore } from "../stores/import-store.js";
+import type { PeeringRecords } from "../stores/records.js";
 import type { Links } from "./links.js";
-import type { PeeringRecords } from "./records.js";
 import type { StatusBoard } from "./status-board.js";
 
 /** A part of an ended peering that is to be removed. */

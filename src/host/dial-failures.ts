@@ -1,5 +1,5 @@
-import type { Clock, Logger } from "../environment.js";
-import type { PeeringError } from "../errors.js";
+import type { Clock, Logger } from "../base/environment.js";
+import type { PeeringError } from "../base/errors.js";
 
 /** How often a failure that stays the same is logged. */
 const REPEAT_MS = 60_000;

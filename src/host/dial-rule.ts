@@ -1,6 +1,6 @@
 import { isIP } from "node:net";
-import { AddressRanges } from "../address-ranges.js";
-import type { Incidents } from "../incidents.js";
+import { AddressRanges } from "../base/address-ranges.js";
+import type { Incidents } from "../base/incidents.js";
 import { splitPushedAddress } from "../token/address.js";
 
 /**

@@ -1,12 +1,12 @@
-import type { Clock, Logger, Random } from "../environment.js";
-import { sleep } from "../environment.js";
-import { asPeeringError, PeeringError } from "../errors.js";
+import type { Clock, Logger, Random } from "../base/environment.js";
+import { sleep } from "../base/environment.js";
+import { asPeeringError, PeeringError } from "../base/errors.js";
 import { addressesToDial, type Peering } from "../peering/peering.js";
 import { exchangeDelayMs, RetryCounter } from "../replication/backoff.js";
+import type { Dialable } from "../stores/records.js";
 import { joinHostPort, splitPushedAddress } from "../token/address.js";
 import type { DialTarget, ExchangeSecretRequest, Transport } from "../transport/transport.js";
 import { StatusCode } from "../wire/status.js";
-import type { Dialable } from "./records.js";
 import type { LinkEnd } from "./stream-link.js";
 
 export interface DialerOptions {

@@ -1,10 +1,10 @@
 import type { Peering } from "../peering/peering.js";
 import type { HostEffect } from "../peering/state-machine.js";
+import type { HostTask, PeeringRecords } from "../stores/records.js";
 import type { Status } from "../wire/status.js";
 import type { Deletion, Removal } from "./deletion.js";
 import type { Dialer } from "./dialer.js";
 import type { Links } from "./links.js";
-import type { HostTask, PeeringRecords } from "./records.js";
 
 /** A stream that waits to be accepted or refused. */
 export interface OpenedStream {

@@ -1,10 +1,10 @@
-import { compareUtf8 } from "../catalog/byte-order.js";
-import { EVERY_SERVICE } from "../catalog/config-entry-set.js";
-import type { ServiceAddress } from "../catalog/instance.js";
-import { joined, type Listing } from "../catalog/listing.js";
-import { lowerCase } from "../catalog/names.js";
-import type { Catalog, IndexedInstance } from "./catalog.js";
-import type { ConfigEntries } from "./config-entries.js";
+import { compareUtf8 } from "../base/byte-order.js";
+import { EVERY_SERVICE } from "../config/config-entry-set.js";
+import type { ServiceAddress } from "../model/instance.js";
+import { joined, type Listing } from "../model/listing.js";
+import { lowerCase } from "../model/names.js";
+import type { Catalog, IndexedInstance } from "../stores/catalog.js";
+import type { ConfigEntries } from "../stores/config-entries.js";
 
 /** Services that are no part of the mesh, of which `*` of a gateway means none. */
 const NEVER_FRONTED: ReadonlySet<string> = new Set(["consul"]);

@@ -1,8 +1,8 @@
-import type { Check, Node, ServiceInstance } from "../catalog/instance.js";
-import { lowerCase } from "../catalog/names.js";
-import { PeeringError } from "../errors.js";
-import type { ImportChange, ImportedService, ImportPart, ImportStore } from "./import-store.js";
-import type { PeeringRecords } from "./records.js";
+import { PeeringError } from "../base/errors.js";
+import type { Check, Node, ServiceInstance } from "../model/instance.js";
+import { lowerCase } from "../model/names.js";
+import type { ImportChange, ImportedService, ImportPart, ImportStore } from "../stores/import-store.js";
+import type { PeeringRecords } from "../stores/records.js";
 
 /** Names of which the last peering is remembered. */
 const MAX_NAMES = 10_000;

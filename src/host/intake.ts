@@ -1,5 +1,5 @@
-import type { Clock } from "../environment.js";
-import { asPeeringError, type PeeringError } from "../errors.js";
+import type { Clock } from "../base/environment.js";
+import { asPeeringError, type PeeringError } from "../base/errors.js";
 import type { AppliedResult, ReceivedResource } from "../replication/types.js";
 
 /** One resource as received, with every `apply` it answers: the newest payload speaks for those it superseded. */

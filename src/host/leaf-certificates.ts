@@ -1,6 +1,6 @@
-import type { Clock, Random, Timer } from "../environment.js";
-import { errorText, PeeringError } from "../errors.js";
-import type { Incidents } from "../incidents.js";
+import type { Clock, Random, Timer } from "../base/environment.js";
+import { errorText, PeeringError } from "../base/errors.js";
+import type { Incidents } from "../base/incidents.js";
 import type { CertificateAuthority, IssuedCertificate } from "../trust/authority.js";
 import { serviceUri } from "../trust/leaf.js";
 import { CLOCK_STEP_MS, MAX_WAIT_MS, renewalTime, retryDelay, rotationTime, validityFault } from "../trust/renewal.js";

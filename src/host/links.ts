@@ -1,9 +1,13 @@
-import { type Clock, type Logger, sleep } from "../environment.js";
-import { asPeeringError, errorText, isStorageFault, PeeringError } from "../errors.js";
-import type { Incidents } from "../incidents.js";
+import { type Clock, type Logger, sleep } from "../base/environment.js";
+import { asPeeringError, errorText, isStorageFault, PeeringError } from "../base/errors.js";
+import type { Incidents } from "../base/incidents.js";
+import { inTurns } from "../base/turns.js";
+import type { ExportEngine } from "../exports/export-engine.js";
 import { isActive, type Peering, roleOf } from "../peering/peering.js";
 import { ReplicationSession } from "../replication/session.js";
 import type { ExportedResource, SessionPhase, SessionTimings } from "../replication/types.js";
+import type { ImportItem, ImportStore } from "../stores/import-store.js";
+import type { Dialable, HostTask, PeeringRecords } from "../stores/records.js";
 import type { DialTarget, ReplicationStream, Transport } from "../transport/transport.js";
 import { type OpenMessage, type RemoteInfo, ResourceUrl } from "../wire/messages.js";
 import {
@@ -16,15 +20,11 @@ import { type Status, StatusCode } from "../wire/status.js";
 import { Admission } from "./admission.js";
 import type { DialRule } from "./dial-rule.js";
 import type { OpenedStream } from "./effects.js";
-import type { ExportEngine } from "./export-engine.js";
-import type { ImportItem, ImportStore } from "./import-store.js";
 import { Intake, type IntakeItem } from "./intake.js";
 import type { Leadership } from "./leadership.js";
 import type { HostLimits } from "./options.js";
-import type { Dialable, HostTask, PeeringRecords } from "./records.js";
 import type { BoardStream, StatusBoard } from "./status-board.js";
 import { type LinkEffect, type LinkEnd, StreamLink } from "./stream-link.js";
-import { inTurns } from "./turns.js";
 
 export interface LinksOptions {
   readonly clock: Clock;

@@ -1,22 +1,22 @@
-import type { CatalogSource } from "../catalog/catalog-source.js";
-import { type ChainLimits, defaultChainLimits } from "../catalog/config-entry-set.js";
-import type { Locality } from "../catalog/instance.js";
-import { defaultWriteLimits, type WriteLimits } from "../catalog/write-limits.js";
-import type { Clock, Logger, Random } from "../environment.js";
-import type { Incidents } from "../incidents.js";
+import type { Clock, Logger, Random } from "../base/environment.js";
+import type { Incidents } from "../base/incidents.js";
+import { type ChainLimits, defaultChainLimits } from "../config/config-entry-set.js";
+import type { TransitRule } from "../exports/transit.js";
+import type { CatalogSource } from "../model/catalog-source.js";
+import type { Locality } from "../model/instance.js";
+import { defaultWriteLimits, type WriteLimits } from "../model/write-limits.js";
 import { defaultSessionLimits } from "../replication/session.js";
 import type { SessionLimits, SessionTimings } from "../replication/types.js";
 import type { Storage } from "../storage/storage.js";
+import { defaultImportLimits, type ImportLimits } from "../stores/import-store.js";
 import type { Transport } from "../transport/transport.js";
 import type { CertificateAuthority } from "../trust/authority.js";
 import type { SecretBox } from "../trust/secret-box.js";
 import { defaultIdentityLimits, type IdentityLimits } from "../wire/resources.js";
 import type { CheckLimits } from "./agent-checks.js";
-import { defaultImportLimits, type ImportLimits } from "./import-store.js";
 import type { Leadership } from "./leadership.js";
 import { defaultLeafLimits, type LeafLimits } from "./leaf-certificates.js";
 import { defaultReceiveLimits, type ReceiveLimits } from "./stream-link.js";
-import type { TransitRule } from "./transit.js";
 
 /** How a host is composed. Everything it is given it owns from then on, and disposes of with itself. */
 export interface HostOptions {

@@ -1,5 +1,5 @@
-import { errorText, PeeringError } from "../errors.js";
-import type { Incidents } from "../incidents.js";
+import { errorText, PeeringError } from "../base/errors.js";
+import type { Incidents } from "../base/incidents.js";
 import type { Storage } from "../storage/storage.js";
 
 const NOT_READ = "the storage could not be read";

@@ -1,6 +1,7 @@
-import { SIDECAR_SUFFIX } from "../catalog/exported-payload.js";
-import type { Clock } from "../environment.js";
-import type { PeeringError, PeeringErrorCode } from "../errors.js";
+import type { Clock } from "../base/environment.js";
+import type { PeeringError, PeeringErrorCode } from "../base/errors.js";
+import { exportSync, ImportOutcomes, type ServiceSync } from "../exports/service-sync.js";
+import { SIDECAR_SUFFIX } from "../payload/exported-payload.js";
 import {
   isHealthy,
   NO_STREAM_FACTS,
@@ -15,8 +16,7 @@ import {
 } from "../peering/observed.js";
 import type { Peering } from "../peering/peering.js";
 import type { Session, SessionBand, SessionPhase, SessionStatus } from "../replication/types.js";
-import type { ImportedService } from "./import-store.js";
-import { exportSync, ImportOutcomes, type ServiceSync } from "./service-sync.js";
+import type { ImportedService } from "../stores/import-store.js";
 
 /** Why a stream, or an attempt at one, ended. */
 export interface PeeringFailure {

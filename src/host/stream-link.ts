@@ -1,6 +1,6 @@
 import { setImmediate } from "node:timers/promises";
-import type { Clock, Timer } from "../environment.js";
-import { asPeeringError, type PeeringError } from "../errors.js";
+import type { Clock, Timer } from "../base/environment.js";
+import { asPeeringError, type PeeringError } from "../base/errors.js";
 import type { Session, SessionInput, SessionOutput } from "../replication/types.js";
 import type { ReplicationStream } from "../transport/transport.js";
 import { decodeMessage, defaultEnvelopeLimits, type EnvelopeLimits, encodeMessages } from "../wire/codec.js";

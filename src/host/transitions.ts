@@ -1,6 +1,6 @@
 import type { StoredState } from "../peering/peering.js";
 import type { PeeringEventType } from "../peering/state-machine.js";
-import { fieldsOf, type PeeringChange } from "./peering-changes.js";
+import { fieldsOf, type PeeringChange } from "../stores/peering-changes.js";
 
 /**
  * One stored step in the life of a peering, for an audit log: what happened and which fields it changed, never a value, so

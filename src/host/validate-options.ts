@@ -1,7 +1,7 @@
-import { errorText, PeeringError } from "../errors.js";
+import { errorText, PeeringError } from "../base/errors.js";
+import type { TransitRule } from "../exports/transit.js";
 import { nameKey, validatePeerName } from "../peering/names.js";
 import { splitHostPort, splitPushedAddress } from "../token/address.js";
-import type { TransitRule } from "./transit.js";
 
 const BASIC_NAME = /^[a-z0-9_-]+$/;
 const DNS_LABEL = /^[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?$/;

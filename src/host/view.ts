@@ -1,5 +1,5 @@
 import type { Peering, TrustBundle } from "../peering/peering.js";
-import type { PeeringRecords } from "./records.js";
+import type { PeeringRecords } from "../stores/records.js";
 import type { VirtualIpClaims } from "./virtual-ip-claims.js";
 
 /** What has changed in a {@link HostView}. */

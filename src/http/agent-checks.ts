@@ -1,9 +1,9 @@
 import type { Access } from "../access/authorizer.js";
-import { NODE_MAINTENANCE, SERVICE_MAINTENANCE } from "../catalog/health.js";
-import type { CheckRegistration } from "../catalog/registration.js";
+import { PeeringError } from "../base/errors.js";
 import { type CheckDefinition, type CheckStatus, isCheckStatus } from "../checks/definition.js";
-import { PeeringError } from "../errors.js";
-import type { IndexedCheck } from "../host/catalog.js";
+import { NODE_MAINTENANCE, SERVICE_MAINTENANCE } from "../model/health.js";
+import type { CheckRegistration } from "../model/registration.js";
+import type { IndexedCheck } from "../stores/catalog.js";
 import { durationText } from "../syntax/go-duration.js";
 import { goQuote } from "../syntax/go-escape.js";
 import { goString, goStruct } from "../syntax/go-json.js";

@@ -1,12 +1,12 @@
 import { isIP } from "node:net";
 import type { Access } from "../access/authorizer.js";
-import type { JsonObject, StringMap } from "../catalog/instance.js";
-import { isList, isObject } from "../catalog/kept-members.js";
-import { lowerCase } from "../catalog/names.js";
-import { textOf } from "../catalog/proxy-rules.js";
-import { metaProblem, type ServiceRegistration, serviceProblem } from "../catalog/registration.js";
-import { PeeringError } from "../errors.js";
-import type { Judge } from "../host/catalog.js";
+import { PeeringError } from "../base/errors.js";
+import type { JsonObject, StringMap } from "../model/instance.js";
+import { isList, isObject } from "../model/kept-members.js";
+import { lowerCase } from "../model/names.js";
+import { textOf } from "../model/proxy-rules.js";
+import { metaProblem, type ServiceRegistration, serviceProblem } from "../model/registration.js";
+import type { Judge } from "../stores/catalog.js";
 import {
   type GoFields,
   type GoType,

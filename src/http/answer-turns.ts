@@ -1,4 +1,4 @@
-import type { Clock, Timer } from "../environment.js";
+import type { Clock, Timer } from "../base/environment.js";
 
 /** One call, and whose answers it gets. */
 export interface Answerer {

@@ -1,5 +1,5 @@
-import { intentionFor } from "../catalog/intentions.js";
-import { PeeringError } from "../errors.js";
+import { PeeringError } from "../base/errors.js";
+import { intentionFor } from "../config/intentions.js";
 import { decodeGo, type GoType, goString, goStruct } from "../syntax/go-json.js";
 import { parseSpiffeId, type SpiffeId } from "../trust/spiffe.js";
 import type { Answer, Call } from "./call.js";

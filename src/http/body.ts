@@ -1,6 +1,6 @@
 import type { IncomingHttpHeaders } from "node:http";
 import type { Readable } from "node:stream";
-import type { Clock } from "../environment.js";
+import type { Clock } from "../base/environment.js";
 import type { CallAllowance } from "./call-limits.js";
 import { HttpError } from "./http-error.js";
 

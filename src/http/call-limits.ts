@@ -1,8 +1,8 @@
 import { Http2ServerRequest } from "node:http2";
-import { type Clock, type LogFields, systemClock } from "../environment.js";
-import { exhausted } from "../host/record-limit.js";
-import { Incidents } from "../incidents.js";
-import { Places, sourceOf } from "../sources.js";
+import { type Clock, type LogFields, systemClock } from "../base/environment.js";
+import { Incidents } from "../base/incidents.js";
+import { Places, sourceOf } from "../base/sources.js";
+import { exhausted } from "../stores/record-limit.js";
 import { formatAddress } from "../transport/address.js";
 import { type Answerer, AnswerTurns, type Unread } from "./answer-turns.js";
 import { HttpError } from "./http-error.js";

@@ -1,6 +1,6 @@
 import { isIP } from "node:net";
 import { Access, type Authorizer, type Identity, type Right } from "../access/authorizer.js";
-import type { Clock, LogFields, Random } from "../environment.js";
+import type { Clock, LogFields, Random } from "../base/environment.js";
 import type { PeeringHost } from "../host/host.js";
 import { GoJsonError, valuesAtMost } from "../syntax/go-json.js";
 import { WholeBody } from "./answer-body.js";

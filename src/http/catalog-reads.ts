@@ -1,7 +1,7 @@
-import { compareUtf8 } from "../catalog/byte-order.js";
-import { type Listing, listing } from "../catalog/listing.js";
-import { lowerCase } from "../catalog/names.js";
-import type { CatalogIndexes } from "../host/catalog.js";
+import { compareUtf8 } from "../base/byte-order.js";
+import { type Listing, listing } from "../model/listing.js";
+import { lowerCase } from "../model/names.js";
+import type { CatalogIndexes } from "../stores/catalog.js";
 import type { Answer, Call } from "./call.js";
 import { type CentralRead, centralParameter, centralRead } from "./central-config.js";
 import {

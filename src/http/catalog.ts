@@ -1,7 +1,7 @@
 import type { Access, Right } from "../access/authorizer.js";
-import type { Registration, ServiceRegistration } from "../catalog/registration.js";
-import type { Judge } from "../host/catalog.js";
 import type { PeeringHost } from "../host/host.js";
+import type { Registration, ServiceRegistration } from "../model/registration.js";
+import type { Judge } from "../stores/catalog.js";
 import type { Answer, Call } from "./call.js";
 import { catalogReads } from "./catalog-reads.js";
 import { ownDatacenter } from "./discovery.js";

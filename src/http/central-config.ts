@@ -1,6 +1,6 @@
-import { centralNames, withCentralConfig } from "../catalog/central-config.js";
-import type { Service } from "../catalog/instance.js";
-import { lowerCase } from "../catalog/names.js";
+import { centralNames, withCentralConfig } from "../config/central-config.js";
+import type { Service } from "../model/instance.js";
+import { lowerCase } from "../model/names.js";
 import type { Call } from "./call.js";
 import type { Scope } from "./discovery.js";
 import type { ServiceView } from "./records-json.js";

@@ -1,5 +1,5 @@
-import type { JsonObject } from "../catalog/instance.js";
 import type { CheckDefinition, CheckMethod, CheckTls } from "../checks/definition.js";
+import type { JsonObject } from "../model/instance.js";
 import { durationProblem, parseDuration } from "../syntax/go-duration.js";
 import {
   type GoFields,

@@ -1,9 +1,9 @@
-import { type ConfigEntryKind, isConfigEntryKind } from "../catalog/config-entry.js";
-import { listProblems } from "../catalog/entry-reader.js";
-import type { IntentionJwt, IntentionSource } from "../catalog/intentions.js";
-import { goKind, membersOf, readShape } from "../catalog/shape-reader.js";
-import { entryShapes, jwtField, permissionsField, type Shape } from "../catalog/shapes.js";
-import type { StoredConfigEntry } from "../host/config-entries.js";
+import type { IntentionJwt, IntentionSource } from "../config/intentions.js";
+import { type ConfigEntryKind, isConfigEntryKind } from "../model/entry-kinds.js";
+import { listProblems } from "../model/entry-reader.js";
+import { goKind, membersOf, readShape } from "../model/shape-reader.js";
+import { entryShapes, jwtField, permissionsField, type Shape } from "../model/shapes.js";
+import type { StoredConfigEntry } from "../stores/config-entries.js";
 import { type GoJson, GoNumber, GoObject, isGoList, isGoObject, type PlainJson } from "../syntax/go-json.js";
 import { badRequest } from "./http-error.js";
 import type { Json } from "./json.js";

@@ -1,8 +1,9 @@
 import { setImmediate } from "node:timers/promises";
 import type { Access, Right } from "../access/authorizer.js";
-import { type ConfigEntry, type ConfigEntryKind, isConfigEntryKind } from "../catalog/config-entry.js";
-import { lowerCase } from "../catalog/names.js";
-import type { StoredConfigEntry } from "../host/config-entries.js";
+import type { ConfigEntry } from "../config/config-entry.js";
+import { type ConfigEntryKind, isConfigEntryKind } from "../model/entry-kinds.js";
+import { lowerCase } from "../model/names.js";
+import type { StoredConfigEntry } from "../stores/config-entries.js";
 import { type GoJson, readFirstValue } from "../syntax/go-json.js";
 import type { BlockingQuery } from "./blocking.js";
 import type { Answer, Call } from "./call.js";

@@ -1,9 +1,9 @@
-import type { ChainNode, ChainOverrides, CompiledChain, ResolvedTarget } from "../catalog/chain.js";
-import { compileChain } from "../catalog/chain.js";
-import { customizationHash } from "../catalog/chain-customization.js";
-import type { ConfigEntryKind } from "../catalog/config-entry.js";
-import { readShape } from "../catalog/shape-reader.js";
-import { entryShapes, type Field, type Shape } from "../catalog/shapes.js";
+import type { ChainNode, ChainOverrides, CompiledChain, ResolvedTarget } from "../config/chain.js";
+import { compileChain } from "../config/chain.js";
+import { customizationHash } from "../config/chain-customization.js";
+import type { ConfigEntryKind } from "../model/entry-kinds.js";
+import { readShape } from "../model/shape-reader.js";
+import { entryShapes, type Field, type Shape } from "../model/shapes.js";
 import { durationText } from "../syntax/go-duration.js";
 import { type GoJson, GoObject, goAny, goMap, isGoObject, readFirstValue, readGo } from "../syntax/go-json.js";
 import { onlyChanges } from "./blocking.js";

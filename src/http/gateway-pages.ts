@@ -1,5 +1,5 @@
-import type { ConfigEntry } from "../catalog/config-entry.js";
-import { lowerCase } from "../catalog/names.js";
+import type { ConfigEntry } from "../config/config-entry.js";
+import { lowerCase } from "../model/names.js";
 import { joinHostPort } from "../token/address.js";
 import type { Answer, Call } from "./call.js";
 import { forEach, instancesOf, namedOptions, Visibility } from "./discovery.js";

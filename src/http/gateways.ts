@@ -1,8 +1,8 @@
-import { compareUtf8 } from "../catalog/byte-order.js";
-import type { ConfigEntry, KeptEntry, TerminatingGatewayEntry } from "../catalog/config-entry.js";
-import { ingressLinks } from "../catalog/ingress.js";
-import type { JsonObject, JsonValue } from "../catalog/instance.js";
-import { lowerCase } from "../catalog/names.js";
+import { compareUtf8 } from "../base/byte-order.js";
+import type { ConfigEntry, KeptEntry, TerminatingGatewayEntry } from "../config/config-entry.js";
+import { ingressLinks } from "../config/ingress.js";
+import type { JsonObject, JsonValue } from "../model/instance.js";
+import { lowerCase } from "../model/names.js";
 import type { Answer, Call } from "./call.js";
 import { namedOptions, Visibility } from "./discovery.js";
 import { discoveryParameters } from "./discovery-docs.js";

@@ -1,6 +1,6 @@
 import { type Authorizer, allowAll } from "../access/authorizer.js";
-import { type Clock, type Random, systemClock, systemRandom } from "../environment.js";
-import { errorText, PeeringError } from "../errors.js";
+import { type Clock, type Random, systemClock, systemRandom } from "../base/environment.js";
+import { errorText, PeeringError } from "../base/errors.js";
 import type { PeeringHost } from "../host/host.js";
 import type { Leadership } from "../host/leadership.js";
 import {

@@ -1,5 +1,5 @@
-import { type Listing, listing } from "../catalog/listing.js";
-import type { CatalogIndexes } from "../host/catalog.js";
+import { type Listing, listing } from "../model/listing.js";
+import type { CatalogIndexes } from "../stores/catalog.js";
 import type { Answer, Call } from "./call.js";
 import { type CentralRead, centralParameter, centralRead } from "./central-config.js";
 import {

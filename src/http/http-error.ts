@@ -1,4 +1,4 @@
-import { errorText, PeeringError, type PeeringErrorCode, toldText } from "../errors.js";
+import { errorText, PeeringError, type PeeringErrorCode, toldText } from "../base/errors.js";
 import type { GoJsonError } from "../syntax/go-json.js";
 import { StatusCode } from "../wire/status.js";
 

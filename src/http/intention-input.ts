@@ -1,4 +1,4 @@
-import type { GivenSource } from "../catalog/intention-writes.js";
+import type { GivenSource } from "../config/intention-writes.js";
 import {
   decodeGo,
   type GoJsonError,

@@ -1,6 +1,6 @@
 import type { Access, Right } from "../access/authorizer.js";
-import type { ServiceIntentionsEntry } from "../catalog/config-entry.js";
-import { listProblems } from "../catalog/entry-reader.js";
+import { randomId } from "../base/environment.js";
+import type { ServiceIntentionsEntry } from "../config/config-entry.js";
 import {
   checkLegacyIntention,
   type LegacyIntention,
@@ -10,11 +10,11 @@ import {
   withLegacyIntention,
   withoutIntention,
   withoutLegacyIntention,
-} from "../catalog/intention-writes.js";
-import { compareIntentions, type Intention, type IntentionSource, intentionFor } from "../catalog/intentions.js";
-import { lowerCase } from "../catalog/names.js";
-import { randomId } from "../environment.js";
-import type { ConfigEntryChange, StoredConfigEntry } from "../host/config-entries.js";
+} from "../config/intention-writes.js";
+import { compareIntentions, type Intention, type IntentionSource, intentionFor } from "../config/intentions.js";
+import { listProblems } from "../model/entry-reader.js";
+import { lowerCase } from "../model/names.js";
+import type { ConfigEntryChange, StoredConfigEntry } from "../stores/config-entries.js";
 import { type BlockingQuery, onlyChanges } from "./blocking.js";
 import type { Answer, Call, Server } from "./call.js";
 import { jwtJson, jwtSchema, permissionsJson, permissionsSchema } from "./config-json.js";

@@ -1,5 +1,5 @@
-import { compareUtf8 } from "../catalog/byte-order.js";
-import type { Listing } from "../catalog/listing.js";
+import { compareUtf8 } from "../base/byte-order.js";
+import type { Listing } from "../model/listing.js";
 
 /** What an answer is written from: maps become objects with sorted keys, other objects keep the order they have. */
 export type Json =

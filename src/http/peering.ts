@@ -1,4 +1,4 @@
-import { PeeringError } from "../errors.js";
+import { PeeringError } from "../base/errors.js";
 import type { PeeringView } from "../host/peerings.js";
 import { validatePeeringMeta, validatePeerName } from "../peering/names.js";
 import { decodeGo, type GoJsonError, type GoType, goList, goMap, goString, goStruct } from "../syntax/go-json.js";

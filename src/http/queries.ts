@@ -1,4 +1,5 @@
 import { Access } from "../access/authorizer.js";
+import { inTurns, sortSteps } from "../base/turns.js";
 import {
   checkPreparedQuery,
   HIDDEN_TOKEN,
@@ -6,9 +7,8 @@ import {
   type PreparedQuery,
   type PreparedQueryInput,
   type QueryTarget,
-} from "../catalog/prepared-query.js";
-import { nearestNode, runQuery, type StoredQuery } from "../host/prepared-queries.js";
-import { inTurns, sortSteps } from "../host/turns.js";
+} from "../config/prepared-query.js";
+import { nearestNode, runQuery, type StoredQuery } from "../stores/prepared-queries.js";
 import { durationProblem, parseDuration } from "../syntax/go-duration.js";
 import {
   type GoType,

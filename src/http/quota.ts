@@ -1,4 +1,4 @@
-import type { NoPlace } from "../sources.js";
+import type { NoPlace } from "../base/sources.js";
 
 /** An amount of something, such as bytes, of which each source may have a part. */
 export class Quota {

@@ -1,4 +1,4 @@
-import { agentProxyShape, checkDefinitionShape, proxyShape, sidecarShape } from "../catalog/shapes.js";
+import { agentProxyShape, checkDefinitionShape, proxyShape, sidecarShape } from "../model/shapes.js";
 import { flag, index, listOf, objectOf, text, texts, textsByKey, textsOrNull } from "./operation-docs.js";
 import type { JsonSchema } from "./routes.js";
 import { structSchema } from "./shape-json.js";

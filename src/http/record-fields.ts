@@ -5,9 +5,9 @@ import type {
   Proxy as ProxyDefinition,
   ServiceAddress,
   Weights,
-} from "../catalog/instance.js";
-import { isList, isObject } from "../catalog/kept-members.js";
-import { ownName, proxyExtraShape, type Shape, upstreamShape } from "../catalog/shapes.js";
+} from "../model/instance.js";
+import { isList, isObject } from "../model/kept-members.js";
+import { ownName, proxyExtraShape, type Shape, upstreamShape } from "../model/shapes.js";
 import type { NodeContents } from "./discovery.js";
 import {
   bool,

@@ -1,6 +1,6 @@
-import type { Connect, Locality, Proxy as ProxyDefinition, ServiceAddress, ServicePort } from "../catalog/instance.js";
-import { checkDefinitionShape, proxyShape, type Shape, sidecarShape } from "../catalog/shapes.js";
-import type { IndexedCheck, IndexedNode, IndexedService } from "../host/catalog.js";
+import type { Connect, Locality, Proxy as ProxyDefinition, ServiceAddress, ServicePort } from "../model/instance.js";
+import { checkDefinitionShape, proxyShape, type Shape, sidecarShape } from "../model/shapes.js";
+import type { IndexedCheck, IndexedNode, IndexedService } from "../stores/catalog.js";
 import { type Json, LazyList, textMapOrAbsent } from "./json.js";
 import { structJson } from "./shape-json.js";
 

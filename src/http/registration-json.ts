@@ -1,13 +1,8 @@
-import type { JsonObject, JsonValue, Locality, StringMap } from "../catalog/instance.js";
-import { isList, isObject } from "../catalog/kept-members.js";
-import type {
-  CheckRegistration,
-  NodeRegistration,
-  Registration,
-  ServiceRegistration,
-} from "../catalog/registration.js";
-import { requireKind } from "../catalog/registration.js";
-import { ownForm } from "../catalog/shape-reader.js";
+import type { JsonObject, JsonValue, Locality, StringMap } from "../model/instance.js";
+import { isList, isObject } from "../model/kept-members.js";
+import type { CheckRegistration, NodeRegistration, Registration, ServiceRegistration } from "../model/registration.js";
+import { requireKind } from "../model/registration.js";
+import { ownForm } from "../model/shape-reader.js";
 import {
   checkDefinitionShape,
   proxyExtraShape,
@@ -15,7 +10,7 @@ import {
   sidecarShape,
   underscored,
   upstreamShape,
-} from "../catalog/shapes.js";
+} from "../model/shapes.js";
 import {
   type GoFields,
   type GoJson,

@@ -1,8 +1,8 @@
 import type { IncomingHttpHeaders } from "node:http";
 import { isIPv6, Server, type Socket } from "node:net";
-import { AddressRanges } from "../address-ranges.js";
-import type { Clock, LogFields } from "../environment.js";
-import type { Incidents } from "../incidents.js";
+import { AddressRanges } from "../base/address-ranges.js";
+import type { Clock, LogFields } from "../base/environment.js";
+import type { Incidents } from "../base/incidents.js";
 import type { HttpRequest } from "./messages.js";
 import { RequestRate } from "./request-rate.js";
 

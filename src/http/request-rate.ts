@@ -1,5 +1,5 @@
-import type { Clock } from "../environment.js";
-import { sourceOf } from "../sources.js";
+import type { Clock } from "../base/environment.js";
+import { sourceOf } from "../base/sources.js";
 
 /** Sources that are remembered: those beyond share one allowance, so that many addresses cost no memory. */
 const MAX_SOURCES = 10_000;

@@ -1,5 +1,5 @@
-import type { Clock } from "../environment.js";
-import { PeeringError } from "../errors.js";
+import type { Clock } from "../base/environment.js";
+import { PeeringError } from "../base/errors.js";
 import { PIECE_BYTES } from "./answer-body.js";
 import type { CallAllowance } from "./call-limits.js";
 import type { HttpResponse } from "./messages.js";

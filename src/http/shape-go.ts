@@ -1,6 +1,6 @@
-import type { JsonObject, JsonValue } from "../catalog/instance.js";
-import { isNothing } from "../catalog/shape-reader.js";
-import type { Field, Shape } from "../catalog/shapes.js";
+import type { JsonObject, JsonValue } from "../model/instance.js";
+import { isNothing } from "../model/shape-reader.js";
+import type { Field, Shape } from "../model/shapes.js";
 import { durationProblem, nanosecondsText, parseNanoseconds } from "../syntax/go-duration.js";
 import {
   GoJsonError,

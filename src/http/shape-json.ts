@@ -1,4 +1,4 @@
-import { type Field, ownName, type Shape } from "../catalog/shapes.js";
+import { type Field, ownName, type Shape } from "../model/shapes.js";
 import type { GoForm } from "../syntax/go-json.js";
 import type { Json } from "./json.js";
 import { anyObject, texts, textsByKey } from "./operation-docs.js";

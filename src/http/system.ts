@@ -1,6 +1,6 @@
 import { arch, availableParallelism, cpus, freemem, hostname, platform, release, totalmem, uptime } from "node:os";
 import { allowAll } from "../access/authorizer.js";
-import { MEMBERSHIP_CHECK } from "../catalog/health.js";
+import { MEMBERSHIP_CHECK } from "../model/health.js";
 import type { AgentControl, Answer, Call } from "./call.js";
 import { ownDatacenter } from "./discovery.js";
 import { type Fields, integer as integerField, text as textField, textMap as textMapField } from "./filter/fields.js";

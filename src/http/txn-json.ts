@@ -1,11 +1,11 @@
-import type { JsonObject, JsonValue } from "../catalog/instance.js";
+import type { JsonObject, JsonValue } from "../model/instance.js";
 import {
   proxyShape,
   type Shape,
   transactionCheckDefinitionShape,
   transactionCheckShape,
   transactionSidecarShape,
-} from "../catalog/shapes.js";
+} from "../model/shapes.js";
 import { durationProblem, parseNanoseconds } from "../syntax/go-duration.js";
 import {
   GoJsonError,

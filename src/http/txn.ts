@@ -1,15 +1,15 @@
 import type { Access } from "../access/authorizer.js";
-import { lowerCase } from "../catalog/names.js";
+import { PeeringError, toldText } from "../base/errors.js";
+import type { PeeringHost } from "../host/host.js";
+import { lowerCase } from "../model/names.js";
 import {
   checkOperation,
   MAX_TRANSACTION_OPERATIONS,
   TransactionError,
   type TransactionOperation,
   type TransactionVerb,
-} from "../catalog/registration.js";
-import { PeeringError, toldText } from "../errors.js";
-import type { TransactionResult } from "../host/catalog.js";
-import type { PeeringHost } from "../host/host.js";
+} from "../model/registration.js";
+import type { TransactionResult } from "../stores/catalog.js";
 import { type GoType, goList, goOptional, isGoList, readFirstValue, readGo } from "../syntax/go-json.js";
 import type { Answer, Call } from "./call.js";
 import { judgeFor, nameOfInstance, requireInstance } from "./catalog.js";

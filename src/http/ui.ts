@@ -1,10 +1,10 @@
-import { compareUtf8 } from "../catalog/byte-order.js";
-import { connectName } from "../catalog/catalog-draft.js";
-import { EVERY_SERVICE } from "../catalog/config-entry-set.js";
-import { isCritical } from "../catalog/health.js";
-import { joined, type Listing } from "../catalog/listing.js";
-import { lowerCase } from "../catalog/names.js";
-import { sortByKeys } from "../host/turns.js";
+import { compareUtf8 } from "../base/byte-order.js";
+import { sortByKeys } from "../base/turns.js";
+import { EVERY_SERVICE } from "../config/config-entry-set.js";
+import { connectName } from "../model/catalog-draft.js";
+import { isCritical } from "../model/health.js";
+import { joined, type Listing } from "../model/listing.js";
+import { lowerCase } from "../model/names.js";
 import type { Answer, Call } from "./call.js";
 import {
   type DiscoveryOptions,

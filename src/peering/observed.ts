@@ -1,4 +1,4 @@
-import { PeeringError } from "../errors.js";
+import { PeeringError } from "../base/errors.js";
 import { isActive, type Peering, type StoredState } from "./peering.js";
 
 /**

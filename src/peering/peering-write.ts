@@ -1,4 +1,4 @@
-import { PeeringError } from "../errors.js";
+import { PeeringError } from "../base/errors.js";
 import { isActive, isRemoteEmpty, type Peering, roleOf, type StoredState, shouldDial } from "./peering.js";
 import type { RecordTables } from "./record-tables.js";
 import type { SecretsRequest } from "./secrets.js";

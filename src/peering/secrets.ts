@@ -1,5 +1,5 @@
 import { createHash, timingSafeEqual } from "node:crypto";
-import { PeeringError } from "../errors.js";
+import { PeeringError } from "../base/errors.js";
 
 /**
  * SHA-256 of a secret as lower-case hex; `""` stands for "no secret" and equals nothing. An acceptor keeps no more of a

@@ -1,5 +1,5 @@
 import { enablePatches, produceWithPatches } from "immer";
-import { PeeringError } from "../errors.js";
+import { PeeringError } from "../base/errors.js";
 import type { RemoteInfo } from "../wire/messages.js";
 import { type Status, StatusCode } from "../wire/status.js";
 import {

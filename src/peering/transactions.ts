@@ -1,4 +1,4 @@
-import { errorText, PeeringError } from "../errors.js";
+import { errorText, PeeringError } from "../base/errors.js";
 import { nameKey } from "./names.js";
 import { type Peering, type Role, roleOf, type TrustBundle } from "./peering.js";
 import type { RecordTables } from "./record-tables.js";

@@ -1,4 +1,4 @@
-import { PeeringError } from "../errors.js";
+import { PeeringError } from "../base/errors.js";
 import { StatusCode } from "../wire/status.js";
 
 const FAST_MS = 8;

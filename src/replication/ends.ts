@@ -1,4 +1,4 @@
-import { PeeringError, type PeeringErrorCode } from "../errors.js";
+import { PeeringError, type PeeringErrorCode } from "../base/errors.js";
 import type { Status } from "../wire/status.js";
 import { StatusCode } from "../wire/status.js";
 

@@ -1,5 +1,5 @@
-import type { PeeringErrorCode } from "../errors.js";
-import { isStorageFault, PeeringError } from "../errors.js";
+import type { PeeringErrorCode } from "../base/errors.js";
+import { isStorageFault, PeeringError } from "../base/errors.js";
 import type { OpenMessage, ReplicationMessage, RequestMessage, ResponseMessage } from "../wire/messages.js";
 import { Operation, ResourceUrl } from "../wire/messages.js";
 import type { Status } from "../wire/status.js";

@@ -1,4 +1,4 @@
-import type { PeeringError } from "../errors.js";
+import type { PeeringError } from "../base/errors.js";
 import type { OpenMessage, RemoteInfo, ReplicationMessage } from "../wire/messages.js";
 import type { Status } from "../wire/status.js";
 

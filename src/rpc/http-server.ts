@@ -10,11 +10,11 @@ import {
 import { createServer as createTlsServer } from "node:https";
 import type { Socket } from "node:net";
 import type { TLSSocket } from "node:tls";
-import { type Clock, type Logger, silentLogger, systemClock } from "../environment.js";
-import { errorText, PeeringError } from "../errors.js";
+import { type Clock, type Logger, silentLogger, systemClock } from "../base/environment.js";
+import { errorText, PeeringError } from "../base/errors.js";
+import { Incidents } from "../base/incidents.js";
 import type { HttpListener } from "../http/messages.js";
 import { Pipeline } from "../http/pipeline.js";
-import { Incidents } from "../incidents.js";
 import { formatAddress, parseAddress } from "../transport/address.js";
 import { type Connection, ConnectionLimits, hangUp } from "../transport/connection-limits.js";
 import { endRequest } from "../transport/grpc-stream.js";

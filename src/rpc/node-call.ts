@@ -1,6 +1,6 @@
 import { Http2ServerRequest } from "node:http2";
 import type { Authorizer } from "../access/authorizer.js";
-import type { Clock } from "../environment.js";
+import type { Clock } from "../base/environment.js";
 import { type BodyLimits, type BodySender, readBody } from "../http/body.js";
 import type { CallAllowance } from "../http/call-limits.js";
 import { HttpError } from "../http/http-error.js";

@@ -1,7 +1,7 @@
 import type { PeeringView } from "../host/peerings.js";
-import type { GivenSecrets } from "../host/records.js";
 import { type PeeringState, type StoredState, shouldDial, type TrustBundle } from "../peering/peering.js";
 import type { PeeringWrite } from "../peering/peering-write.js";
+import type { GivenSecrets } from "../stores/records.js";
 import {
   type Peering,
   type PeeringSchema,

@@ -1,7 +1,7 @@
 import { setMaxListeners } from "node:events";
 import { type Authorizer, allowAll } from "../access/authorizer.js";
-import { type Clock, type Logger, type Random, silentLogger, systemClock, systemRandom } from "../environment.js";
-import { errorText } from "../errors.js";
+import { type Clock, type Logger, type Random, silentLogger, systemClock, systemRandom } from "../base/environment.js";
+import { errorText } from "../base/errors.js";
 import type { PeeringHost } from "../host/host.js";
 import { CallLimits } from "../http/call-limits.js";
 import { type CorsHeaders, corsHeaders, isPreflight, preflightHeaders } from "../http/cors.js";

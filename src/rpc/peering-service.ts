@@ -1,5 +1,5 @@
 import type { Right } from "../access/authorizer.js";
-import { PeeringError } from "../errors.js";
+import { PeeringError } from "../base/errors.js";
 import type { PeeringView } from "../host/peerings.js";
 import { type BlockingQuery, blocking } from "../http/blocking.js";
 import { validatePeeringMeta, validatePeerName } from "../peering/names.js";

@@ -1,5 +1,5 @@
 import type { Socket } from "node:net";
-import type { Clock } from "../environment.js";
+import type { Clock } from "../base/environment.js";
 
 /** The least that is parsed at a time, unless nothing more has come, and the most. */
 const PIECE_BYTES = 1_024;

@@ -1,6 +1,6 @@
 import { Access, type Authorizer, type Right } from "../access/authorizer.js";
-import type { Clock, Random } from "../environment.js";
-import { PeeringError } from "../errors.js";
+import type { Clock, Random } from "../base/environment.js";
+import { PeeringError } from "../base/errors.js";
 import type { PeeringHost } from "../host/host.js";
 import type { Waiting } from "../http/blocking.js";
 import type { BodySender } from "../http/body.js";

@@ -1,6 +1,6 @@
 import { createPrivateKey } from "node:crypto";
 import { createSecureContext, type SecureContextOptions } from "node:tls";
-import { errorText, PeeringError } from "../errors.js";
+import { errorText, PeeringError } from "../base/errors.js";
 import { certificatesIn, type ParsedCertificate } from "../token/pem.js";
 
 /** Certificates of a server that is reached over TLS. */

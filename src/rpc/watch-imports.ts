@@ -1,5 +1,5 @@
-import { PeeringError } from "../errors.js";
-import type { ImportPart } from "../host/import-store.js";
+import { PeeringError } from "../base/errors.js";
+import type { ImportPart } from "../stores/import-store.js";
 import type { WatchImportedServicesResponseSchema } from "../wire/gen/peerage/watch/v1/watch_pb.js";
 import { StatusCode } from "../wire/status.js";
 import type { MessageInit } from "./message.js";

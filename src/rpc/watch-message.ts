@@ -1,6 +1,6 @@
-import type { Check, Locality, Node, Service, ServiceInstance } from "../catalog/instance.js";
 import type { PeeringView } from "../host/peerings.js";
 import type { PeeringFailure, PeeringStatus } from "../host/status-board.js";
+import type { Check, Locality, Node, Service, ServiceInstance } from "../model/instance.js";
 import type { PeeringState, Role } from "../peering/peering.js";
 import {
   Band,

@@ -1,4 +1,4 @@
-import { PeeringError, toldText } from "../errors.js";
+import { PeeringError, toldText } from "../base/errors.js";
 import { Code, ConnectError, connectError, type HandlerContext, type ServiceImpl } from "../transport/connect.js";
 import type { WatchService } from "../wire/gen/peerage/watch/v1/watch_pb.js";
 import { RpcCall, type RpcServer } from "./rpc-call.js";

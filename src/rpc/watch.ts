@@ -1,6 +1,6 @@
 import type { Access, Right } from "../access/authorizer.js";
-import { PeeringError } from "../errors.js";
-import { exhausted } from "../host/record-limit.js";
+import { PeeringError } from "../base/errors.js";
+import { exhausted } from "../stores/record-limit.js";
 import { StatusCode } from "../wire/status.js";
 import type { RpcCall } from "./rpc-call.js";
 

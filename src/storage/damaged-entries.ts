@@ -1,4 +1,4 @@
-import { PeeringError } from "../errors.js";
+import { PeeringError } from "../base/errors.js";
 import { cutWrites } from "./limits.js";
 import type { DamagedEntry, Storage } from "./storage.js";
 

@@ -8,11 +8,11 @@ import type { Key } from "./storage.js";
 export const CA_PREFIX: Key = ["ca"];
 export const CA_STATE_KEY: Key = ["ca", "state"];
 
-/** `host/catalog.ts`: the local catalog. */
+/** `stores/catalog.ts`: the local catalog. */
 export const CATALOG_PREFIX: Key = ["catalog"];
 
 /**
- * `host/held-peerings.ts`: peering records, secrets and gates by local id, trust bundles by lower-cased peer name; the second
+ * `stores/held-peerings.ts`: peering records, secrets and gates by local id, trust bundles by lower-cased peer name; the second
  * part says which.
  */
 export const PEERINGS_PREFIX: Key = ["peerings"];
@@ -25,13 +25,13 @@ export function gateKey(id: string): Key {
   return [...PEERINGS_PREFIX, "gate", id];
 }
 
-/** Where early versions of 0.1 kept peerings; see `host/former-peerings.ts`. */
+/** Where early versions of 0.1 kept peerings; see `stores/former-peerings.ts`. */
 export const FORMER_SECRETS_PREFIX: Key = ["peering-secrets"];
 
-/** `host/config-entries.ts`: configuration entries, by kind and lower-cased name. */
+/** `stores/config-entries.ts`: configuration entries, by kind and lower-cased name. */
 export const CONFIG_PREFIX: Key = ["config"];
 
-/** `host/prepared-queries.ts`: prepared queries, by id. */
+/** `stores/prepared-queries.ts`: prepared queries, by id. */
 export const QUERIES_PREFIX: Key = ["queries"];
 
 /** `host/agent-checks.ts`: checks that a node runs, by lower-cased node and check id. */
@@ -40,5 +40,5 @@ export const CHECK_DEFINITIONS_PREFIX: Key = ["check-definitions"];
 /** `host/agent-checks.ts`: the last reports of TTL checks, by lower-cased node and check id. */
 export const CHECK_REPORTS_PREFIX: Key = ["check-reports"];
 
-/** `host/import-store.ts`: imported services as they came, by local id of the peering and lower-cased name. */
+/** `stores/import-store.ts`: imported services as they came, by local id of the peering and lower-cased name. */
 export const IMPORTS_PREFIX: Key = ["imports"];

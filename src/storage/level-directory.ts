@@ -1,8 +1,8 @@
 import { closeSync, constants, fsyncSync, ftruncateSync, openSync, writeSync } from "node:fs";
 import { chmod, lstat, mkdir, open, readdir, readFile, realpath, rm, stat } from "node:fs/promises";
 import { dirname, join } from "node:path";
-import { errorText, PeeringError } from "../errors.js";
-import type { Incidents } from "../incidents.js";
+import { errorText, PeeringError } from "../base/errors.js";
+import type { Incidents } from "../base/incidents.js";
 import { crc32c } from "./crc32c.js";
 
 const PRIVATE_DIRECTORY = 0o700;

@@ -1,6 +1,6 @@
 import { readdir, readFile } from "node:fs/promises";
 import { join } from "node:path";
-import { errorText, PeeringError } from "../errors.js";
+import { errorText, PeeringError } from "../base/errors.js";
 import { RESTORE } from "./damaged-entries.js";
 import {
   blockRows,

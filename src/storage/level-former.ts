@@ -1,5 +1,5 @@
-import { errorText } from "../errors.js";
-import type { Incidents } from "../incidents.js";
+import { errorText } from "../base/errors.js";
+import type { Incidents } from "../base/incidents.js";
 import { ABOVE_EVERY_KEY, encodeKey, isUnder } from "./key-encoding.js";
 import { CA_STATE_KEY, FORMER_SECRETS_PREFIX, PEERING_SECRETS_PREFIX } from "./keys.js";
 

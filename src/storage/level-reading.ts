@@ -1,4 +1,4 @@
-import type { PeeringError } from "../errors.js";
+import type { PeeringError } from "../base/errors.js";
 import { ABOVE_EVERY_KEY, decodeKey } from "./key-encoding.js";
 import type { Database, DatabaseIterator } from "./level-engine.js";
 import { damagedDirectory } from "./level-files.js";

@@ -1,7 +1,7 @@
 import { open, rm } from "node:fs/promises";
 import { join } from "node:path";
-import { asPeeringError, errorText, PeeringError } from "../errors.js";
-import { Incidents } from "../incidents.js";
+import { asPeeringError, errorText, PeeringError } from "../base/errors.js";
+import { Incidents } from "../base/incidents.js";
 import { ChangeLog, type LoggedWrite } from "./change-log.js";
 import { damagedEntries } from "./damaged-entries.js";
 import { ABOVE_EVERY_KEY, decodeKey, encodeEntryKey, encodeKey } from "./key-encoding.js";

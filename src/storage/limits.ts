@@ -1,4 +1,4 @@
-import { PeeringError } from "../errors.js";
+import { PeeringError } from "../base/errors.js";
 import type { Key, StorageLimits, Write } from "./storage.js";
 
 /** What a write counts towards {@link StorageLimits.bytes}. */

@@ -1,4 +1,4 @@
-import { PeeringError } from "../errors.js";
+import { PeeringError } from "../base/errors.js";
 import { ChangeLog } from "./change-log.js";
 import { encodeEntryKey, encodeKey, isUnder } from "./key-encoding.js";
 import { mustFit } from "./limits.js";

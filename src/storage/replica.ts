@@ -1,8 +1,8 @@
+import { type Clock, systemClock } from "../base/environment.js";
+import { asPeeringError, errorText, PeeringError } from "../base/errors.js";
+import { Incidents } from "../base/incidents.js";
 import { Mutex } from "../base/mutex.js";
 import { retry } from "../base/retry.js";
-import { type Clock, systemClock } from "../environment.js";
-import { asPeeringError, errorText, PeeringError } from "../errors.js";
-import { Incidents } from "../incidents.js";
 import { damagedEntries, deleteDamaged } from "./damaged-entries.js";
 import { bytesOf } from "./limits.js";
 import type {

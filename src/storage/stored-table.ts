@@ -1,5 +1,5 @@
-import type { Clock } from "../environment.js";
-import type { Incidents } from "../incidents.js";
+import type { Clock } from "../base/environment.js";
+import type { Incidents } from "../base/incidents.js";
 import { encodeKey } from "./key-encoding.js";
 import { cutWrites } from "./limits.js";
 import { type Expendable, type Receiver, Replica, type ReplicaContents } from "./replica.js";

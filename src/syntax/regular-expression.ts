@@ -1,4 +1,4 @@
-import { PeeringError } from "../errors.js";
+import { PeeringError } from "../base/errors.js";
 
 // Why this is not re2js (2.10.0, tried on 2026-11-30 on two busy cores). It matches as Go does, in at most 13 ns for each
 // instruction and character, and about 1 ns more for each group that is asked for: that can be bounded. But a pattern stalls it

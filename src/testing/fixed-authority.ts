@@ -1,5 +1,5 @@
 import { X509Certificate } from "node:crypto";
-import { type Clock, systemClock } from "../environment.js";
+import { type Clock, systemClock } from "../base/environment.js";
 import type { CaRoot, CertificateAuthority, IssuedCertificate } from "../trust/authority.js";
 import { rootIdOf } from "../trust/pem.js";
 import { fixedRootPems } from "./fixed-roots.js";

@@ -4,7 +4,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { describe, it } from "node:test";
 import { isDeepStrictEqual } from "node:util";
-import { PeeringError } from "../errors.js";
+import { PeeringError } from "../base/errors.js";
 import { cutWrites } from "../storage/limits.js";
 import type {
   Entry,

@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 import { describe, it } from "node:test";
-import { PeeringError } from "../errors.js";
+import { PeeringError } from "../base/errors.js";
 import type {
   AcceptHandler,
   DialTarget,

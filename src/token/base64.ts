@@ -1,4 +1,4 @@
-import { PeeringError } from "../errors.js";
+import { PeeringError } from "../base/errors.js";
 
 /**
  * Decodes standard base64 strictly, but for line breaks, which are dropped anywhere. Node's own decoder takes nearly

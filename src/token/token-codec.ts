@@ -1,5 +1,5 @@
 import { createHash, X509Certificate } from "node:crypto";
-import { PeeringError } from "../errors.js";
+import { PeeringError } from "../base/errors.js";
 import {
   type GoJson,
   GoJsonError,

@@ -1,7 +1,7 @@
 import type { IncomingHttpHeaders, OutgoingHttpHeaders, ServerHttp2Stream } from "node:http2";
 import { Code, ConnectError, type ConnectRouter, createConnectRouter } from "@connectrpc/connect";
 import type { UniversalHandler } from "@connectrpc/connect/protocol";
-import { toldText } from "../errors.js";
+import { toldText } from "../base/errors.js";
 import { encodeStatusDetails } from "../wire/status-details.js";
 import { thrownStatus } from "./grpc-status.js";
 import { endRequest } from "./grpc-stream.js";

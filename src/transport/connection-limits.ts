@@ -1,10 +1,10 @@
 import { readdirSync, readFileSync } from "node:fs";
 import type { Http2Session } from "node:http2";
 import type { Socket } from "node:net";
-import { type Clock, systemClock, type Timer } from "../environment.js";
-import { errorText } from "../errors.js";
-import { Incidents } from "../incidents.js";
-import { type NoPlace, type Place, Places, sourceOf } from "../sources.js";
+import { type Clock, systemClock, type Timer } from "../base/environment.js";
+import { errorText } from "../base/errors.js";
+import { Incidents } from "../base/incidents.js";
+import { type NoPlace, type Place, Places, sourceOf } from "../base/sources.js";
 import { formatAddress } from "./address.js";
 import { Handshakes } from "./handshakes.js";
 

@@ -12,9 +12,9 @@ import {
 } from "node:http2";
 import type { Socket } from "node:net";
 import { TLSSocket } from "node:tls";
-import { type Logger, systemClock } from "../environment.js";
-import { errorText, PeeringError } from "../errors.js";
-import type { Incidents } from "../incidents.js";
+import { type Logger, systemClock } from "../base/environment.js";
+import { errorText, PeeringError } from "../base/errors.js";
+import type { Incidents } from "../base/incidents.js";
 import { type Status, StatusCode } from "../wire/status.js";
 import { formatAddress, parseAddress } from "./address.js";
 import type { UnaryCalls } from "./connect.js";

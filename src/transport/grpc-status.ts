@@ -1,5 +1,5 @@
 import { constants, type IncomingHttpHeaders, type OutgoingHttpHeaders } from "node:http2";
-import { PeeringError, type PeeringErrorCode } from "../errors.js";
+import { PeeringError, type PeeringErrorCode } from "../base/errors.js";
 import { type Status, StatusCode } from "../wire/status.js";
 import { decodeStatusDetails, encodeStatusDetails } from "../wire/status-details.js";
 

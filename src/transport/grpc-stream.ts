@@ -5,7 +5,7 @@ import {
   type IncomingHttpHeaders,
   type ServerHttp2Stream,
 } from "node:http2";
-import { asPeeringError, PeeringError } from "../errors.js";
+import { asPeeringError, PeeringError } from "../base/errors.js";
 import { type Status, StatusCode } from "../wire/status.js";
 import { encodeFrames, FrameReader } from "./grpc-framing.js";
 import { statusError, statusFromHeaders, statusFromHttp, statusFromReset, statusTrailers } from "./grpc-status.js";

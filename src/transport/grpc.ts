@@ -6,9 +6,9 @@
 
 import type { ClientHttp2Stream } from "node:http2";
 import { isIP } from "node:net";
-import { type Logger, silentLogger } from "../environment.js";
-import { PeeringError } from "../errors.js";
-import { Incidents } from "../incidents.js";
+import { type Logger, silentLogger } from "../base/environment.js";
+import { PeeringError } from "../base/errors.js";
+import { Incidents } from "../base/incidents.js";
 import { StatusCode } from "../wire/status.js";
 import { type ClientConnection, connectTo } from "./client-connection.js";
 import { type ConnectRouter, unaryCalls } from "./connect.js";

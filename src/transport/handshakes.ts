@@ -1,6 +1,6 @@
-import type { Clock, Timer } from "../environment.js";
-import type { Incidents } from "../incidents.js";
-import { type NoPlace, Places } from "../sources.js";
+import type { Clock, Timer } from "../base/environment.js";
+import type { Incidents } from "../base/incidents.js";
+import { type NoPlace, Places } from "../base/sources.js";
 
 export interface HandshakeLimits {
   /** Handshakes of one source that are under way. */

@@ -4,7 +4,7 @@
  * @module
  */
 
-import { PeeringError } from "../errors.js";
+import { PeeringError } from "../base/errors.js";
 import { certificatesIn, isIssuedBy } from "../token/pem.js";
 import { type Status, StatusCode } from "../wire/status.js";
 import { parseAddress } from "./address.js";

@@ -1,5 +1,5 @@
 import { constants, type Http2Session, type ServerHttp2Stream } from "node:http2";
-import type { Clock } from "../environment.js";
+import type { Clock } from "../base/environment.js";
 
 /** Streams that a client may reset at once, and in a second: fewer than nghttp2 takes, which then neither reads on nor tells. */
 const AT_ONCE = 900;

@@ -9,9 +9,9 @@ import {
   sleep,
   systemClock,
   systemRandom,
-} from "../environment.js";
-import { errorText, PeeringError } from "../errors.js";
-import { Incidents } from "../incidents.js";
+} from "../base/environment.js";
+import { errorText, PeeringError } from "../base/errors.js";
+import { Incidents } from "../base/incidents.js";
 import { CA_PREFIX, CA_STATE_KEY } from "../storage/keys.js";
 import type { Expectation, Key, Storage, Write } from "../storage/storage.js";
 import { certificatesIn, isIssuedBy, publicKeyOf } from "../token/pem.js";

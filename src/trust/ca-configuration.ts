@@ -1,4 +1,4 @@
-import { PeeringError } from "../errors.js";
+import { PeeringError } from "../base/errors.js";
 import { durationText, parseDuration } from "../syntax/go-duration.js";
 import type { KeyKind } from "./leaf.js";
 

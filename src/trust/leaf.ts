@@ -1,6 +1,6 @@
 import { generateKeyPair } from "node:crypto";
 import { promisify } from "node:util";
-import { PeeringError } from "../errors.js";
+import { PeeringError } from "../base/errors.js";
 import { type IssuedCertificate, peeringServerName } from "./authority.js";
 import { formatSpiffeId } from "./spiffe.js";
 

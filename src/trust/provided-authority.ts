@@ -1,6 +1,6 @@
 import { createPrivateKey, type X509Certificate } from "node:crypto";
-import { type Clock, type Random, systemClock, systemRandom } from "../environment.js";
-import { PeeringError } from "../errors.js";
+import { type Clock, type Random, systemClock, systemRandom } from "../base/environment.js";
+import { PeeringError } from "../base/errors.js";
 import { certificatesIn, isIssuedBy, type ParsedCertificate, publicKeyOf } from "../token/pem.js";
 import type { CaRoot, CertificateAuthority } from "./authority.js";
 import { DEFAULT_LEAF_TTL_MS } from "./built-in-authority.js";

@@ -1,4 +1,4 @@
-import type { Random } from "../environment.js";
+import type { Random } from "../base/environment.js";
 import type { IssuedCertificate } from "./authority.js";
 import { BACKDATE_MS } from "./leaf.js";
 

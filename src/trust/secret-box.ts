@@ -1,6 +1,6 @@
 import { createCipheriv, createDecipheriv, createHash } from "node:crypto";
-import { type Random, systemRandom } from "../environment.js";
-import { PeeringError } from "../errors.js";
+import { type Random, systemRandom } from "../base/environment.js";
+import { PeeringError } from "../base/errors.js";
 
 /**
  * How secrets that must be readable again are kept at rest: CA keys, and the stream secrets of a dialer. What an

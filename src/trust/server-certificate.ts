@@ -6,9 +6,9 @@ import {
   systemClock,
   systemRandom,
   type Timer,
-} from "../environment.js";
-import { errorText, PeeringError } from "../errors.js";
-import { Incidents } from "../incidents.js";
+} from "../base/environment.js";
+import { errorText, PeeringError } from "../base/errors.js";
+import { Incidents } from "../base/incidents.js";
 import type { ServerIdentity } from "../transport/transport.js";
 import { type CertificateAuthority, type IssuedCertificate, peeringServerName } from "./authority.js";
 import { CLOCK_STEP_MS, MAX_WAIT_MS, renewalTime, retryDelay, rotationTime, validityFault } from "./renewal.js";

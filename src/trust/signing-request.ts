@@ -1,5 +1,5 @@
 import { createPublicKey, type KeyObject } from "node:crypto";
-import { PeeringError } from "../errors.js";
+import { PeeringError } from "../base/errors.js";
 import { peeringServerName } from "./authority.js";
 import { canSign, formatSpiffeId, parseSpiffeId, type SpiffeId } from "./spiffe.js";
 

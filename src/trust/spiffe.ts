@@ -1,4 +1,4 @@
-import { PeeringError } from "../errors.js";
+import { PeeringError } from "../base/errors.js";
 
 /**
  * An identity in a certificate. Trust domains and the partition compare without case; a partition

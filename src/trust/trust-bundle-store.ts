@@ -1,7 +1,7 @@
-import type { Clock, Logger } from "../environment.js";
-import { silentLogger } from "../environment.js";
-import { PeeringError } from "../errors.js";
-import { Incidents } from "../incidents.js";
+import type { Clock, Logger } from "../base/environment.js";
+import { silentLogger } from "../base/environment.js";
+import { PeeringError } from "../base/errors.js";
+import { Incidents } from "../base/incidents.js";
 import type { TrustBundle } from "../peering/peering.js";
 import type { Expendable } from "../storage/replica.js";
 import type { Key, Storage } from "../storage/storage.js";

@@ -1,4 +1,4 @@
-import { PeeringError } from "../errors.js";
+import { PeeringError } from "../base/errors.js";
 import type { TrustBundle } from "../peering/peering.js";
 import { certificatesIn } from "../token/pem.js";
 import { fingerprintOf } from "./pem.js";

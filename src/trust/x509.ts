@@ -3,7 +3,7 @@
 import "reflect-metadata";
 import { createHash, createPrivateKey, createPublicKey, type KeyObject, webcrypto } from "node:crypto";
 import * as x509 from "@peculiar/x509";
-import { PeeringError } from "../errors.js";
+import { PeeringError } from "../base/errors.js";
 import type { SigningRequest } from "./signing-request.js";
 
 /** Certificates of authorities, and those of servers and services. */

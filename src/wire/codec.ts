@@ -1,4 +1,4 @@
-import { asPeeringError, errorText, PeeringError } from "../errors.js";
+import { asPeeringError, errorText, PeeringError } from "../base/errors.js";
 import type {
   AnyResource,
   OpenMessage,

@@ -5,7 +5,7 @@
  * @module
  */
 
-export { PeeringError, type PeeringErrorCode, type PeeringErrorOptions } from "../errors.js";
+export { PeeringError, type PeeringErrorCode, type PeeringErrorOptions } from "../base/errors.js";
 export {
   decodeMessage,
   defaultEnvelopeLimits,

@@ -1,5 +1,5 @@
 import { isUtf8 } from "node:buffer";
-import { PeeringError } from "../errors.js";
+import { PeeringError } from "../base/errors.js";
 import { StatusCode } from "./status.js";
 
 /** The low three bits of a tag. */

@@ -1,7 +1,7 @@
-import { PeeringError } from "../errors.js";
+import { PeeringError } from "../base/errors.js";
+import { doAll, STEP_FIELDS, type Steps } from "../base/steps.js";
 import { ProtobufReader, ProtobufWriter, ReadBudget, WireType } from "./protobuf.js";
 import { StatusCode } from "./status.js";
-import { doAll, STEP_FIELDS, type Steps } from "./steps.js";
 
 /** A cluster's identity as it crosses the stream. Consul sends no peer name, partition or index (1.13 to 1.22). */
 export interface TrustBundlePayload {

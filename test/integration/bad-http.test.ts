@@ -5,7 +5,7 @@ import { once } from "node:events";
 import { connect, type Socket } from "node:net";
 import { after, before, describe, it } from "node:test";
 import fc from "fast-check";
-import { toldText } from "../../src/errors.js";
+import { toldText } from "../../src/base/errors.js";
 import { createHost, type PeeringHost } from "../../src/host/host.js";
 import { httpHandler } from "../../src/http/index.js";
 import { operations } from "../../src/http/routes.js";

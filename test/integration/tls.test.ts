@@ -1,9 +1,9 @@
 import assert from "node:assert/strict";
 import { describe, it } from "node:test";
-import { systemRandom } from "../../src/environment.js";
+import { systemRandom } from "../../src/base/environment.js";
+import { Incidents } from "../../src/base/incidents.js";
 import { createHost, machineryOf, type PeeringHost } from "../../src/host/host.js";
 import type { HostOptions } from "../../src/host/options.js";
-import { Incidents } from "../../src/incidents.js";
 import { memoryStorage } from "../../src/storage/memory.js";
 import { TokenCodec } from "../../src/token/token-codec.js";
 import { grpcTransport } from "../../src/transport/grpc.js";

@@ -32,8 +32,8 @@ function fault(
 const SECRETS = "src/peering/secrets.ts";
 const TRANSACTIONS = "src/peering/transactions.ts";
 const MACHINE = "src/peering/state-machine.ts";
-const RECORDS = "src/host/records.ts";
-const HELD_PEERINGS = "src/host/held-peerings.ts";
+const RECORDS = "src/stores/records.ts";
+const HELD_PEERINGS = "src/stores/held-peerings.ts";
 const REPLICA = "src/storage/replica.ts";
 const LINKS = "src/host/links.ts";
 const HOST = "src/host/host.ts";
@@ -41,7 +41,7 @@ const EFFECTS = "src/host/effects.ts";
 const DELETION = "src/host/deletion.ts";
 const DIALER = "src/host/dialer.ts";
 const INTAKE = "src/host/intake.ts";
-const IMPORTS = "src/host/import-store.ts";
+const IMPORTS = "src/stores/import-store.ts";
 const SESSION = "src/replication/session.ts";
 const OUTBOUND = "src/replication/outbound.ts";
 const LEVEL = "src/storage/level.ts";
@@ -171,7 +171,7 @@ export const plantedFaults: readonly PlantedFault[] = [
   fault(
     "imports-over-the-limit",
     "a service that is larger than the storage takes holds up all others",
-    ["src/host/import-plan.ts", "if (head.bytes > this.#payloadBytes)", "if (head.bytes < 0)"],
+    ["src/stores/import-plan.ts", "if (head.bytes > this.#payloadBytes)", "if (head.bytes < 0)"],
     "test/unit/host/storage-limits.test.ts",
   ),
   fault(
@@ -225,8 +225,8 @@ export const plantedFaults: readonly PlantedFault[] = [
   fault(
     "moved-check-is-lost",
     "a check that another process moved to another service counts as removed",
-    ["src/catalog/row-draft.ts", "else if (!checkOwners.has(key) &&", "else if ("],
-    "test/unit/host/catalog-following.test.ts",
+    ["src/model/row-draft.ts", "else if (!checkOwners.has(key) &&", "else if ("],
+    "test/unit/stores/catalog-following.test.ts",
   ),
   fault(
     "gate-not-moved",
@@ -276,7 +276,7 @@ export const plantedFaults: readonly PlantedFault[] = [
     "terminated-of-old-stream",
     "a Terminated of a stream to the former peer of a record ends the new peering",
     [MACHINE, "return event.peerId !== undefined && event.peerId !== peering.peerId;", "return false;"],
-    "test/unit/host/records.test.ts",
+    "test/unit/stores/records.test.ts",
   ),
   fault(
     "replaced-stream-applies",
@@ -543,7 +543,7 @@ export const plantedFaults: readonly PlantedFault[] = [
     "list-ignored",
     "a list removes nothing",
     [
-      "src/host/import-plan.ts",
+      "src/stores/import-plan.ts",
       "      if (!isAllowed(key)) this.#set(key, undefined);\n    }\n  }",
       "      isAllowed(key);\n    }\n  }",
     ],
@@ -552,13 +552,13 @@ export const plantedFaults: readonly PlantedFault[] = [
   fault(
     "stale-node-record",
     "a node keeps the record of an entry that is gone",
-    ["src/host/import-index.ts", "    } else if (wasNewest", "    } else if (false"],
+    ["src/stores/import-index.ts", "    } else if (wasNewest", "    } else if (false"],
     SIMULATOR,
   ),
   fault(
     "newer-node-record-unseen",
     "a service is read as before although another one says otherwise of its node",
-    ["src/host/import-index.ts", "    if (differs && hold.older !== undefined) this.#changed.add(node);\n", ""],
+    ["src/stores/import-index.ts", "    if (differs && hold.older !== undefined) this.#changed.add(node);\n", ""],
     SIMULATOR,
   ),
   fault(
@@ -686,14 +686,14 @@ export const plantedFaults: readonly PlantedFault[] = [
   fault(
     "records-of-any-size",
     "a program may have a host judge a record with as many values as it likes",
-    ["src/host/record-limit.ts", "  if (!hasMoreValues(value, limit)) return;\n", "  if (limit >= 0) return;\n"],
-    "test/unit/host/write-limits.test.ts",
+    ["src/stores/record-limit.ts", "  if (!hasMoreValues(value, limit)) return;\n", "  if (limit >= 0) return;\n"],
+    "test/unit/stores/write-limits.test.ts",
   ),
   fault(
     "templates-of-any-length",
     "a query template may be as long as a body",
-    ["src/host/prepared-queries.ts", "    this.#requireShort(query);\n", ""],
-    "test/unit/host/write-limits.test.ts",
+    ["src/stores/prepared-queries.ts", "    this.#requireShort(query);\n", ""],
+    "test/unit/stores/write-limits.test.ts",
   ),
   fault(
     "slow-readers-stay",
@@ -835,11 +835,11 @@ export const plantedFaults: readonly PlantedFault[] = [
     "source-holds-all-places",
     "a source may have as many connections as there are places",
     [
-      "src/sources.ts",
+      "src/base/sources.ts",
       '    if (own.size >= this.#limits.perSource && !this.#displaceStale(firstWaiting(own))) return "source";\n',
       "",
     ],
-    "test/unit/sources.test.ts",
+    "test/unit/base/sources.test.ts",
     "test/unit/transport/connection-limits.test.ts",
   ),
   fault(
@@ -861,7 +861,11 @@ export const plantedFaults: readonly PlantedFault[] = [
   fault(
     "errors-as-long-as-told",
     "the text of an error repeats all that a client sent",
-    ["src/errors.ts", "if (text.length <= MAX_TOLD_CHARACTERS) return text;", "if (text.length >= 0) return text;"],
+    [
+      "src/base/errors.ts",
+      "if (text.length <= MAX_TOLD_CHARACTERS) return text;",
+      "if (text.length >= 0) return text;",
+    ],
     "test/unit/http/error-texts.test.ts",
   ),
   fault(
@@ -879,8 +883,8 @@ export const plantedFaults: readonly PlantedFault[] = [
   fault(
     "every-incident-logged",
     "a stranger can have a line logged with each packet",
-    ["src/incidents.ts", "if (now - tally.loggedAtMs < LOG_INTERVAL_MS) {", "if (now - tally.loggedAtMs < 0) {"],
-    "test/unit/incidents.test.ts",
+    ["src/base/incidents.ts", "if (now - tally.loggedAtMs < LOG_INTERVAL_MS) {", "if (now - tally.loggedAtMs < 0) {"],
+    "test/unit/base/incidents.test.ts",
   ),
   fault(
     "large-answer-factor",
@@ -908,34 +912,34 @@ export const plantedFaults: readonly PlantedFault[] = [
   fault(
     "imports-not-counted",
     "a peer may have as many services imported as it likes",
-    ["src/host/import-plan.ts", "      more > 0 && has + planned + more > most;", "      more > most;"],
-    "test/unit/host/import-bounds.test.ts",
+    ["src/stores/import-plan.ts", "      more > 0 && has + planned + more > most;", "      more > most;"],
+    "test/unit/stores/import-bounds.test.ts",
   ),
   fault(
     "bytes-of-all-not-counted",
     "what one peer has stored is bounded, and what all have is not",
     [
-      "src/host/import-plan.ts",
+      "src/stores/import-plan.ts",
       "exceeds(bytes, totals.payloadBytes, growth.payloadBytes, limits.payloadBytesInAll)",
       "false",
     ],
-    "test/unit/host/import-bounds.test.ts",
+    "test/unit/stores/import-bounds.test.ts",
   ),
   fault(
     "entries-not-counted",
     "a service may have any number of tags",
-    ["src/catalog/payload-inspection.ts", "    this.#entriesLeft -= count;\n", ""],
-    "test/unit/catalog/payload-inspection.test.ts",
+    ["src/payload/payload-inspection.ts", "    this.#entriesLeft -= count;\n", ""],
+    "test/unit/payload/payload-inspection.test.ts",
   ),
   fault(
     "names-of-any-length",
     "the name of an imported service may be of any length",
     [
-      "src/catalog/payload-inspection.ts",
+      "src/payload/payload-inspection.ts",
       "    if (end - start > most) this.#exhaustInstance(`the name of its service",
       "    if (end - start < 0) this.#exhaustInstance(`the name of its service",
     ],
-    "test/unit/catalog/payload-inspection.test.ts",
+    "test/unit/payload/payload-inspection.test.ts",
   ),
   fault(
     "one-turn-for-a-batch",
@@ -958,8 +962,8 @@ export const plantedFaults: readonly PlantedFault[] = [
   fault(
     "embedded-addresses-not-judged",
     "an address of IPv6 that leads to a forbidden one of IPv4 is dialed",
-    ["src/address-ranges.ts", "return embedded !== undefined && this.includes(embedded);", "return false;"],
-    "test/unit/address-ranges.test.ts",
+    ["src/base/address-ranges.ts", "return embedded !== undefined && this.includes(embedded);", "return false;"],
+    "test/unit/base/address-ranges.test.ts",
   ),
   fault(
     "check-resolves-anywhere",
@@ -1041,8 +1045,8 @@ export const plantedFaults: readonly PlantedFault[] = [
   fault(
     "places-unfair",
     "those who hold all places keep newcomers out",
-    ["src/sources.ts", "    let most = own;\n", "    let most = Number.POSITIVE_INFINITY;\n"],
-    "test/unit/sources.test.ts",
+    ["src/base/sources.ts", "    let most = own;\n", "    let most = Number.POSITIVE_INFINITY;\n"],
+    "test/unit/base/sources.test.ts",
     "test/unit/host/admission.test.ts",
   ),
   fault(
@@ -1102,8 +1106,8 @@ export const plantedFaults: readonly PlantedFault[] = [
   fault(
     "maintenance-handed-out",
     "an instance in maintenance is exported as one that can be handed out",
-    ["src/catalog/health.ts", "  if (!strictConsul && checks", "  if (false && checks"],
-    "test/unit/catalog/health.test.ts",
+    ["src/model/health.ts", "  if (!strictConsul && checks", "  if (false && checks"],
+    "test/unit/model/health.test.ts",
   ),
   fault(
     "check-goes-anywhere",
@@ -1114,14 +1118,14 @@ export const plantedFaults: readonly PlantedFault[] = [
   fault(
     "chain-without-bound",
     "splitters behind splitters make a chain as long as they like",
-    ["src/catalog/chain.ts", "if (this.#parts <= this.#maxParts) return;", "if (this.#parts > 0) return;"],
-    "test/unit/host/config-entries.test.ts",
+    ["src/config/chain.ts", "if (this.#parts <= this.#maxParts) return;", "if (this.#parts > 0) return;"],
+    "test/unit/stores/config-entries.test.ts",
   ),
   fault(
     "chain-not-looked-at",
     "a write does not look at the chains that lead to its service",
     [
-      "src/catalog/export-guards.ts",
+      "src/config/export-guards.ts",
       "relatedServices(entry).includes(name)) names.add(chain);",
       "relatedServices(entry).includes(name)) names.has(chain);",
     ],
@@ -1130,14 +1134,14 @@ export const plantedFaults: readonly PlantedFault[] = [
   fault(
     "chains-behind-not-looked-at",
     "a write does not look at the chains that lead to its service by way of others",
-    ["src/catalog/export-guards.ts", "judged(after, after.leadingTo(name))", "judged(after, [])"],
-    "test/unit/host/config-entries.test.ts",
+    ["src/config/export-guards.ts", "judged(after, after.leadingTo(name))", "judged(after, [])"],
+    "test/unit/stores/config-entries.test.ts",
   ),
   fault(
     "certificate-key-not-read",
     "a certificate whose key cannot be read has its write end in an error of OpenSSL",
-    ["src/catalog/entry-certificate.ts", " || publicKey === undefined)", ")"],
-    "test/unit/catalog/entry-certificate.test.ts",
+    ["src/config/entry-certificate.ts", " || publicKey === undefined)", ")"],
+    "test/unit/config/entry-certificate.test.ts",
   ),
   fault(
     "root-key-not-read",
@@ -1164,7 +1168,7 @@ export const plantedFaults: readonly PlantedFault[] = [
   fault(
     "intention-of-peer-replaced",
     "a write of a local source takes the place of one of a peer that has its name",
-    ["src/catalog/intention-writes.ts", "source.name === name && source.peer === undefined", "source.name === name"],
+    ["src/config/intention-writes.ts", "source.name === name && source.peer === undefined", "source.name === name"],
     "test/unit/http/scripted.test.ts",
   ),
   fault(
@@ -1210,34 +1214,34 @@ export const plantedFaults: readonly PlantedFault[] = [
   fault(
     "list-for-each-check",
     "a registration holds all checks of its node as they were before each of its checks",
-    ["src/catalog/catalog-draft.ts", "    if (keys.has(key)) return false;\n", ""],
-    "test/unit/host/catalog-growth.test.ts",
+    ["src/model/catalog-draft.ts", "    if (keys.has(key)) return false;\n", ""],
+    "test/unit/stores/catalog-growth.test.ts",
   ),
   fault(
     "sorted-map-copied",
     "a change of one check, or of one config entry, copies all of them",
     [
-      "src/catalog/sorted-map.ts",
+      "src/base/sorted-map.ts",
       "return new SortedMap(this.#chunks.toSpliced(position, 1, ...parts), this.size + 1 - replaced, this.#compare);",
       "return SortedMap.of(new Map([...this, [key, value]]), this.#compare);",
     ],
-    "test/unit/host/catalog-growth.test.ts",
+    "test/unit/stores/catalog-growth.test.ts",
   ),
   fault(
     "check-stored-twice",
     "a check that goes to another service stays stored with the former one",
     [
-      "src/catalog/catalog-state.ts",
+      "src/model/catalog-state.ts",
       "if (before !== undefined && before !== owner) {",
       "if (before !== undefined && owner === undefined) {",
     ],
-    "test/unit/host/catalog.test.ts",
+    "test/unit/stores/catalog.test.ts",
   ),
   fault(
     "checks-of-earlier-versions",
     "checks that an earlier version stored with their node are lost in silence",
-    ["src/catalog/catalog-record.ts", "if (json.checks === undefined) return;", "if (json !== undefined) return;"],
-    "test/unit/host/catalog.test.ts",
+    ["src/model/catalog-record.ts", "if (json.checks === undefined) return;", "if (json !== undefined) return;"],
+    "test/unit/stores/catalog.test.ts",
   ),
   fault(
     "peering-by-a-look-at-all",
@@ -1247,7 +1251,7 @@ export const plantedFaults: readonly PlantedFault[] = [
       "const id = this.#idByName.get(nameKey(name));",
       "const id = [...this.#peerings.values()].find((each) => nameKey(each.name) === nameKey(name))?.id;",
     ],
-    "test/unit/host/peering-growth.test.ts",
+    "test/unit/stores/peering-growth.test.ts",
   ),
   fault(
     "secrets-used-for-ever",
@@ -1265,27 +1269,31 @@ export const plantedFaults: readonly PlantedFault[] = [
     "manual-address-held-by-nobody",
     "an address that an operator gave to another service is taken for one that nobody has",
     [
-      "src/catalog/virtual-ips.ts",
+      "src/model/virtual-ips.ts",
       "if (this.#manual.get(address) === key) this.#manual.delete(address);",
       "this.#manual.delete(address);",
     ],
-    "test/unit/host/catalog.test.ts",
+    "test/unit/stores/catalog.test.ts",
   ),
   fault(
     "gateway-followed-in-full",
     "a write of a terminating gateway looks at all that is exported",
     [
-      "src/host/export-engine.ts",
+      "src/exports/export-engine.ts",
       "if (fronted.has(EVERY_SERVICE)) this.#entriesChanged();",
       "if (fronted.size > 0) this.#entriesChanged();",
     ],
-    "test/unit/host/export-growth.test.ts",
+    "test/unit/exports/export-growth.test.ts",
   ),
   fault(
     "gateway-that-is-gone",
     "a service is still exported for the mesh after the gateway in front of it is gone",
-    ["src/host/export-engine.ts", "new Set([...frontedBy(former), ...frontedBy(entry)])", "new Set(frontedBy(entry))"],
-    "test/unit/host/export-engine.test.ts",
+    [
+      "src/exports/export-engine.ts",
+      "new Set([...frontedBy(former), ...frontedBy(entry)])",
+      "new Set(frontedBy(entry))",
+    ],
+    "test/unit/exports/export-engine.test.ts",
   ),
   fault(
     "checks-without-bound",

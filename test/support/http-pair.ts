@@ -2,7 +2,7 @@ import { once } from "node:events";
 import { createServer, request, type Server } from "node:http";
 import type { AddressInfo } from "node:net";
 import { setImmediate } from "node:timers/promises";
-import type { Clock } from "../../src/environment.js";
+import type { Clock } from "../../src/base/environment.js";
 import { createHost, type PeeringHost } from "../../src/host/host.js";
 import { type HttpHandlerOptions, httpHandler } from "../../src/http/index.js";
 import { memoryStorage } from "../../src/storage/memory.js";

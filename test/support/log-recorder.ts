@@ -1,4 +1,4 @@
-import type { LogFields, Logger } from "../../src/environment.js";
+import type { LogFields, Logger } from "../../src/base/environment.js";
 
 export interface LogLine {
   readonly level: "debug" | "info" | "warn" | "error";

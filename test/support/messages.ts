@@ -1,5 +1,5 @@
-import { encodeServicePayload } from "../../src/catalog/exported-payload.js";
-import type { ServiceInstance } from "../../src/catalog/instance.js";
+import type { ServiceInstance } from "../../src/model/instance.js";
+import { encodeServicePayload } from "../../src/payload/exported-payload.js";
 import { TokenCodec } from "../../src/token/token-codec.js";
 import {
   type OpenMessage,
@@ -10,7 +10,7 @@ import {
   type ResponseMessage,
 } from "../../src/wire/messages.js";
 import { encodeExportedServiceList } from "../../src/wire/resources.js";
-import { instance } from "../unit/catalog/export-fixtures.js";
+import { instance } from "../unit/config/export-fixtures.js";
 import type { RawStream, Site, World } from "./world.js";
 
 export const REMOTE = { partition: "", datacenter: "raw" };

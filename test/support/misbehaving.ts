@@ -1,9 +1,9 @@
-import type { Registration } from "../../src/catalog/registration.js";
-import type { Clock } from "../../src/environment.js";
-import { systemClock } from "../../src/environment.js";
+import type { Clock } from "../../src/base/environment.js";
+import { systemClock } from "../../src/base/environment.js";
 import { createHost, type PeeringHost } from "../../src/host/host.js";
 import type { HostOptions } from "../../src/host/options.js";
 import type { PeeringView } from "../../src/host/peerings.js";
+import type { Registration } from "../../src/model/registration.js";
 import { memoryStorage } from "../../src/storage/memory.js";
 import {
   type FakePeer,

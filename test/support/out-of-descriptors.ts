@@ -2,7 +2,7 @@
 import { once } from "node:events";
 import { closeSync, openSync } from "node:fs";
 import { connect } from "node:net";
-import { Incidents } from "../../src/incidents.js";
+import { Incidents } from "../../src/base/incidents.js";
 import { httpServer } from "../../src/rpc/http-server.js";
 import { grpcTransport } from "../../src/transport/grpc.js";
 import { eventually } from "./hosts.js";

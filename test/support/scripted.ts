@@ -1,4 +1,4 @@
-// Requests in an order, which a real Consul has answered; recorded by test/tools/record-scripted.ts.
+// Requests in an order, which a real Consul has answered; recorded by tools/record-scripted.ts.
 import { readGolden } from "../golden/read.js";
 import { withoutVarying } from "./varying.js";
 

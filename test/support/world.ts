@@ -1,4 +1,4 @@
-import { PeeringError } from "../../src/errors.js";
+import { PeeringError } from "../../src/base/errors.js";
 import { createHost, type PeeringHost } from "../../src/host/host.js";
 import type { Leadership } from "../../src/host/leadership.js";
 import type { HostOptions } from "../../src/host/options.js";

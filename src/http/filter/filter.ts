@@ -1,4 +1,4 @@
-import { errorText, PeeringError } from "../../errors.js";
+import { errorText, PeeringError } from "../../base/errors.js";
 import {
   type Expression,
   type MatchExpression,

@@ -1,9 +1,9 @@
-import { encodeServicePayload } from "../../catalog/exported-payload.js";
-import { decodePayload } from "../../catalog/imported-payload.js";
-import type { ServiceInstance } from "../../catalog/instance.js";
-import { parseRegistration, type Registration } from "../../catalog/registration.js";
-import { type Clock, type Random, randomId, systemClock, systemRandom } from "../../environment.js";
-import { PeeringError } from "../../errors.js";
+import { type Clock, type Random, randomId, systemClock, systemRandom } from "../../base/environment.js";
+import { PeeringError } from "../../base/errors.js";
+import type { ServiceInstance } from "../../model/instance.js";
+import { parseRegistration, type Registration } from "../../model/registration.js";
+import { encodeServicePayload } from "../../payload/exported-payload.js";
+import { decodePayload } from "../../payload/imported-payload.js";
 import { memoryStorage } from "../../storage/memory.js";
 import { type PeeringToken, TokenCodec } from "../../token/token-codec.js";
 import type { DialTarget, Listener, ReplicationStream, Transport } from "../../transport/transport.js";

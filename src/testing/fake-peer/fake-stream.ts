@@ -1,5 +1,5 @@
-import { type Clock, sleep } from "../../environment.js";
-import { asPeeringError, PeeringError } from "../../errors.js";
+import { type Clock, sleep } from "../../base/environment.js";
+import { asPeeringError, PeeringError } from "../../base/errors.js";
 import type { ReplicationStream } from "../../transport/transport.js";
 import { decodeMessage, encodeMessages } from "../../wire/codec.js";
 import { Operation, type ReplicationMessage, type ResponseMessage } from "../../wire/messages.js";

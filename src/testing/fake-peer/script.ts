@@ -1,4 +1,4 @@
-import type { Timer } from "../../environment.js";
+import type { Timer } from "../../base/environment.js";
 import {
   type ReplicationMessage,
   type RequestMessage,

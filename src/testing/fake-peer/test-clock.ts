@@ -1,4 +1,4 @@
-import type { Clock } from "../../environment.js";
+import type { Clock } from "../../base/environment.js";
 import { type Life, Scheduler, virtualClock } from "../simulator/scheduler.js";
 
 /** A clock that stands still until the test moves it. */

@@ -1,7 +1,7 @@
 import { isDeepStrictEqual } from "node:util";
-import type { ServiceInstance } from "../../catalog/instance.js";
-import { errorText, PeeringError } from "../../errors.js";
+import { errorText, PeeringError } from "../../base/errors.js";
 import type { PeeringHost } from "../../host/host.js";
+import type { ServiceInstance } from "../../model/instance.js";
 import type { SimCluster } from "./cluster.js";
 import { virtualClock } from "./scheduler.js";
 import type { SimWorld } from "./sim-world.js";

@@ -1,8 +1,8 @@
-import { encodeServicePayload } from "../../catalog/exported-payload.js";
-import { decodePayload, diffInstances } from "../../catalog/imported-payload.js";
-import { errorText } from "../../errors.js";
+import { errorText } from "../../base/errors.js";
 import { machineryOf, type PeeringHost } from "../../host/host.js";
 import type { PeeringView } from "../../host/peerings.js";
+import { encodeServicePayload } from "../../payload/exported-payload.js";
+import { decodePayload, diffInstances } from "../../payload/imported-payload.js";
 import type { Key } from "../../storage/storage.js";
 import { TokenCodec } from "../../token/token-codec.js";
 import type { SimCluster } from "./cluster.js";

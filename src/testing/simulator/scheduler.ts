@@ -1,4 +1,4 @@
-import type { Clock, Random, Timer } from "../../environment.js";
+import type { Clock, Random, Timer } from "../../base/environment.js";
 
 /** Reproducible random numbers: the same seed draws the same sequence on every machine (splitmix32). */
 export class SeededRandom implements Random {

@@ -1,7 +1,7 @@
-import { encodeServicePayload } from "../../catalog/exported-payload.js";
-import { parseRegistration } from "../../catalog/registration.js";
-import { randomId } from "../../environment.js";
+import { randomId } from "../../base/environment.js";
 import type { PeeringHost } from "../../host/host.js";
+import { parseRegistration } from "../../model/registration.js";
+import { encodeServicePayload } from "../../payload/exported-payload.js";
 import { TokenCodec } from "../../token/token-codec.js";
 import type { Transport } from "../../transport/transport.js";
 import { encodeMessages } from "../../wire/codec.js";

@@ -1,4 +1,4 @@
-import { PeeringError } from "../../errors.js";
+import { PeeringError } from "../../base/errors.js";
 import { pagesOf } from "../../storage/paging.js";
 import type {
   CommitOptions,

@@ -1,7 +1,7 @@
-import { errorText, PeeringError } from "../../errors.js";
+import { errorText, PeeringError } from "../../base/errors.js";
 import { createHost, machineryOf, type PeeringHost } from "../../host/host.js";
-import { PeeringRecords } from "../../host/records.js";
 import type { Write } from "../../storage/storage.js";
+import { PeeringRecords } from "../../stores/records.js";
 import { plainSecretBox, type SecretBox, sealedSecretBox } from "../../trust/secret-box.js";
 import { fixedAuthority } from "../fixed-authority.js";
 import type { MutableLife, SimCluster } from "./cluster.js";

@@ -1,5 +1,5 @@
 import { createHash } from "node:crypto";
-import { errorText } from "../../errors.js";
+import { errorText } from "../../base/errors.js";
 import { Adversary } from "./adversary.js";
 import { Peace } from "./peace.js";
 import { type ForcedCrash, SimWorld } from "./sim-world.js";

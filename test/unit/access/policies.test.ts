@@ -7,7 +7,7 @@ import type { Authorizer, Right } from "../../../src/access/authorizer.js";
 import { Access } from "../../../src/access/authorizer.js";
 import { type AclPolicies, parseAclPolicies, policyAuthorizer } from "../../../src/access/policies.js";
 import { parseAclRules } from "../../../src/access/rules.js";
-import { PeeringError } from "../../../src/errors.js";
+import { PeeringError } from "../../../src/base/errors.js";
 
 const SECRET = "2a5d5c0e-5b40-4a54-9f8e-1f4a8ddc4d1c";
 const DIGEST = createHash("sha256").update(SECRET).digest("hex");

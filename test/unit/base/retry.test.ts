@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import { describe, it } from "node:test";
+import type { Clock } from "../../../src/base/environment.js";
 import { retry } from "../../../src/base/retry.js";
-import type { Clock } from "../../../src/environment.js";
 
 /** A clock whose waits are over at once, and written down. */
 function instantClock(): Clock & { readonly waits: number[] } {

@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import { describe, it } from "node:test";
+import { Incidents } from "../../../src/base/incidents.js";
 import { Signal } from "../../../src/base/signal.js";
-import { Incidents } from "../../../src/incidents.js";
 
 describe("Signal", () => {
   it("calls its listeners with the values, in the order in which they were added, until they are removed", () => {

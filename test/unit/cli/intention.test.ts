@@ -1,5 +1,5 @@
 // A session of `intention` commands as Consul's own program (1.21.4) went through it at a server of Consul, run again with ours
-// at ours; recorded by test/tools/record-intention-cli.ts.
+// at ours; recorded by tools/record-intention-cli.ts.
 import assert from "node:assert/strict";
 import { after, before, describe, it } from "node:test";
 import { runPeerage } from "../../support/command-line.js";

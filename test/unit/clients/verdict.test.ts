@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import { describe, it } from "node:test";
-import { goTestOutcomes, type Outcome, outcomesOf } from "../../clients/client.js";
-import { judge } from "../../clients/verdict.js";
+import { goTestOutcomes, type Outcome, outcomesOf } from "../../../clients/client.js";
+import { judge } from "../../../clients/verdict.js";
 
 const passed = (check: string): Outcome => ({ check, passed: true, message: "" });
 const failed = (check: string): Outcome => ({ check, passed: false, message: "why" });

@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import { describe, it } from "node:test";
+import { PeeringError } from "../../../src/base/errors.js";
 import type { DnsSource } from "../../../src/dns/index.js";
-import { PeeringError } from "../../../src/errors.js";
 import { type Asked, query } from "./client.js";
 import { answerOf, instance, originOf, type ResponderInput, responderOf, type SourceInput, sourceOf } from "./setup.js";
 

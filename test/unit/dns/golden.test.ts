@@ -1,8 +1,8 @@
 import assert from "node:assert/strict";
 import { describe, it } from "node:test";
-import type { Registration } from "../../../src/catalog/registration.js";
 import { type DnsServer, dnsServer } from "../../../src/dns/index.js";
 import { createHost, type PeeringHost } from "../../../src/host/host.js";
+import type { Registration } from "../../../src/model/registration.js";
 import { memoryStorage } from "../../../src/storage/memory.js";
 import { type MemoryNetwork, memoryNetwork } from "../../../src/transport/memory.js";
 import { readGolden } from "../../golden/read.js";

@@ -1,11 +1,11 @@
 import assert from "node:assert/strict";
 import { describe, it } from "node:test";
+import type { Clock } from "../../../src/base/environment.js";
+import { Incidents } from "../../../src/base/incidents.js";
 import type { DnsServerOptions } from "../../../src/dns/index.js";
 import { dnsServer } from "../../../src/dns/index.js";
 import { LargeAnswers } from "../../../src/dns/large-answers.js";
-import type { Clock } from "../../../src/environment.js";
 import { createHost } from "../../../src/host/host.js";
-import { Incidents } from "../../../src/incidents.js";
 import { memoryStorage } from "../../../src/storage/memory.js";
 import { memoryNetwork } from "../../../src/transport/memory.js";
 import { type Ask, exchange, query, readAnswer } from "./client.js";

@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 import { describe, it } from "node:test";
-import type { ServiceInstance } from "../../../src/catalog/instance.js";
+import type { ServiceInstance } from "../../../src/model/instance.js";
 import { readGolden } from "../../golden/read.js";
 import { query, readAnswer } from "./client.js";
 import { instance, originOf, responderOf, sourceOf } from "./setup.js";

@@ -1,12 +1,12 @@
 import fc from "fast-check";
-import type { Check, Node, Service, ServiceInstance } from "../../../src/catalog/instance.js";
+import { type Clock, silentLogger, systemClock } from "../../../src/base/environment.js";
+import { Incidents } from "../../../src/base/incidents.js";
 import { type LargeAnswerLimits, LargeAnswers } from "../../../src/dns/large-answers.js";
 import type { DnsRecord } from "../../../src/dns/records.js";
 import { Resolver, type ResolverSettings } from "../../../src/dns/resolver.js";
 import { type Origin, Responder } from "../../../src/dns/responder.js";
 import type { AddressOwner, DnsSource, QueryAnswer } from "../../../src/dns/source.js";
-import { type Clock, silentLogger, systemClock } from "../../../src/environment.js";
-import { Incidents } from "../../../src/incidents.js";
+import type { Check, Node, Service, ServiceInstance } from "../../../src/model/instance.js";
 import { SeededRandom } from "../../../src/testing/simulator/scheduler.js";
 import { type Ask, type Asked, query, readAnswer } from "./client.js";
 

@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 import { describe, it } from "node:test";
-import { PeeringError } from "../../../src/errors.js";
+import { PeeringError } from "../../../src/base/errors.js";
 import { machineryOf } from "../../../src/host/host.js";
 import { type OpenMessage, type ReplicationMessage, ResourceUrl } from "../../../src/wire/messages.js";
 import { encodeServerAddresses, encodeTrustBundle } from "../../../src/wire/resources.js";

@@ -1,9 +1,9 @@
 import assert from "node:assert/strict";
 import { describe, it } from "node:test";
-import { PeeringError } from "../../../src/errors.js";
+import { PeeringError } from "../../../src/base/errors.js";
+import { Incidents } from "../../../src/base/incidents.js";
 import { Admission } from "../../../src/host/admission.js";
 import { defaultLimits } from "../../../src/host/options.js";
-import { Incidents } from "../../../src/incidents.js";
 import { testClock } from "../../../src/testing/fake-peer/test-clock.js";
 import { StatusCode } from "../../../src/wire/status.js";
 import { exchanged, REMOTE } from "../../support/messages.js";

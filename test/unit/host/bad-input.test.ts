@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 import { describe, it } from "node:test";
-import type { PeeringErrorCode } from "../../../src/errors.js";
+import type { PeeringErrorCode } from "../../../src/base/errors.js";
 import { TokenCodec } from "../../../src/token/token-codec.js";
 import { peered, type Site, World } from "../../support/world.js";
 

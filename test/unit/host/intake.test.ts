@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { systemClock } from "../../../src/environment.js";
+import { systemClock } from "../../../src/base/environment.js";
 import { Intake, type IntakeItem } from "../../../src/host/intake.js";
 import type { AppliedResult, ReceivedResource } from "../../../src/replication/types.js";
 

@@ -1,12 +1,12 @@
 import assert from "node:assert/strict";
 import { describe, it } from "node:test";
-import { encodeSidecarPayload } from "../../../src/catalog/exported-payload.js";
+import { encodeSidecarPayload } from "../../../src/payload/exported-payload.js";
 import { fixedRootPems } from "../../../src/testing/fixed-roots.js";
 import { Operation, ResourceId, ResourceUrl, type ResponseMessage } from "../../../src/wire/messages.js";
 import { encodeServerAddresses, encodeTrustBundle } from "../../../src/wire/resources.js";
 import { exchanged, list, REMOTE, response, servicePayload, subscribe, upsert } from "../../support/messages.js";
 import { exportTo, offer, RawStream, type Site, World } from "../../support/world.js";
-import { gateway, TRUST_DOMAIN } from "../catalog/export-fixtures.js";
+import { gateway, TRUST_DOMAIN } from "../config/export-fixtures.js";
 
 /** Consul 1.13 as far as it shows on a stream, in the role that our site leaves it. */
 interface Legacy {

@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 import { describe, it } from "node:test";
-import { PeeringError } from "../../../src/errors.js";
+import { PeeringError } from "../../../src/base/errors.js";
 import { machineryOf } from "../../../src/host/host.js";
 import { TokenCodec } from "../../../src/token/token-codec.js";
 import { Operation, ResourceUrl } from "../../../src/wire/messages.js";

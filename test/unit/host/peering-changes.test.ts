@@ -1,10 +1,10 @@
 import assert from "node:assert/strict";
 import { describe, it } from "node:test";
 import { applyPatches, enablePatches, type Patch } from "immer";
-import { type PeeringChange, patchesBetween, UnreadPatches, wholeRecord } from "../../../src/host/peering-changes.js";
 import type { Peering } from "../../../src/peering/peering.js";
 import type { PeeringPatch } from "../../../src/peering/state-machine.js";
-import { seededRandom } from "./records-fixture.js";
+import { type PeeringChange, patchesBetween, UnreadPatches, wholeRecord } from "../../../src/stores/peering-changes.js";
+import { seededRandom } from "../stores/records-fixture.js";
 
 enablePatches();
 

@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import { describe, it } from "node:test";
-import { silentLogger } from "../../../src/environment.js";
-import { PeeringError } from "../../../src/errors.js";
+import { silentLogger } from "../../../src/base/environment.js";
+import { PeeringError } from "../../../src/base/errors.js";
 import { Deletion } from "../../../src/host/deletion.js";
 import { Dialer } from "../../../src/host/dialer.js";
 import { machineryOf } from "../../../src/host/host.js";

@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 import { describe, it } from "node:test";
-import { errorText } from "../../../src/errors.js";
+import { errorText } from "../../../src/base/errors.js";
 import { machineryOf } from "../../../src/host/host.js";
 import type { CommitFate } from "../../../src/testing/simulator/sim-storage.js";
 import { exchange, REMOTE } from "../../support/messages.js";

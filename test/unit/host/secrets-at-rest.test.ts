@@ -2,7 +2,7 @@ import assert from "node:assert/strict";
 import { readdirSync, readFileSync } from "node:fs";
 import { join } from "node:path";
 import { it } from "node:test";
-import { PeeringError } from "../../../src/errors.js";
+import { PeeringError } from "../../../src/base/errors.js";
 import { createHost, type PeeringHost } from "../../../src/host/host.js";
 import { openLevel } from "../../../src/storage/level.js";
 import { memoryNetwork } from "../../../src/transport/memory.js";

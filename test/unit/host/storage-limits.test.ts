@@ -1,10 +1,10 @@
 import assert from "node:assert/strict";
 import { describe, it } from "node:test";
-import { PeeringError } from "../../../src/errors.js";
-import { Catalog } from "../../../src/host/catalog.js";
+import { PeeringError } from "../../../src/base/errors.js";
 import { createHost, type PeeringHost } from "../../../src/host/host.js";
 import { memoryStorage } from "../../../src/storage/memory.js";
 import type { Storage } from "../../../src/storage/storage.js";
+import { Catalog } from "../../../src/stores/catalog.js";
 import { memoryNetwork } from "../../../src/transport/memory.js";
 import { sealedSecretBox } from "../../../src/trust/secret-box.js";
 import { eventually } from "../../support/hosts.js";

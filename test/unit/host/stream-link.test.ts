@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 import { describe, it } from "node:test";
-import { systemClock } from "../../../src/environment.js";
+import { systemClock } from "../../../src/base/environment.js";
 import { defaultReceiveLimits, type LinkEffect, StreamLink } from "../../../src/host/stream-link.js";
 import { ReplicationSession } from "../../../src/replication/session.js";
 import type { ReplicationStream } from "../../../src/transport/transport.js";

@@ -1,14 +1,14 @@
 import assert from "node:assert/strict";
 import { describe, it } from "node:test";
 import { machineryOf } from "../../../src/host/host.js";
-import { encodePeering } from "../../../src/host/record-codec.js";
-import type { PeeringRecords } from "../../../src/host/records.js";
 import type { Peering, Role } from "../../../src/peering/peering.js";
+import { encodePeering } from "../../../src/stores/record-codec.js";
+import type { PeeringRecords } from "../../../src/stores/records.js";
 import { fixedRootPems } from "../../../src/testing/fixed-roots.js";
 import { TokenCodec } from "../../../src/token/token-codec.js";
 import { exchange, REMOTE } from "../../support/messages.js";
 import { MovableLeadership, peered, type Site, World } from "../../support/world.js";
-import { elsewhere, judged } from "./records-fixture.js";
+import { elsewhere, judged } from "../stores/records-fixture.js";
 
 // Each cell of the table of the state machine that a host can reach, at a host: `npm run mutate:table` changes one cell after
 // another and runs this.

@@ -2,7 +2,7 @@ import assert from "node:assert/strict";
 import { describe, it } from "node:test";
 import type { PeeringTransition } from "../../../src/host/transitions.js";
 import { peer, type Site, World } from "../../support/world.js";
-import { elsewhere } from "./records-fixture.js";
+import { elsewhere } from "../stores/records-fixture.js";
 
 function follow(site: Site): readonly PeeringTransition[] {
   const seen: PeeringTransition[] = [];

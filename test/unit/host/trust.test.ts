@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import { describe, it } from "node:test";
-import type { Registration } from "../../../src/catalog/registration.js";
 import { machineryOf } from "../../../src/host/host.js";
+import type { Registration } from "../../../src/model/registration.js";
 import { TokenCodec } from "../../../src/token/token-codec.js";
 import { ResourceId, ResourceUrl } from "../../../src/wire/messages.js";
 import { decodeServerAddresses, decodeTrustBundle, encodeTrustBundle } from "../../../src/wire/resources.js";

@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 import { describe, it } from "node:test";
-import { PeeringError } from "../../../src/errors.js";
+import { PeeringError } from "../../../src/base/errors.js";
 import { createHost } from "../../../src/host/host.js";
 import type { HostOptions } from "../../../src/host/options.js";
 import { datacenterName } from "../../../src/host/validate-options.js";

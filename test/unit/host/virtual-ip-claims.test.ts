@@ -1,16 +1,16 @@
 import assert from "node:assert/strict";
 import { describe, it } from "node:test";
-import { silentLogger } from "../../../src/environment.js";
-import { PeeringError } from "../../../src/errors.js";
-import { Catalog } from "../../../src/host/catalog.js";
-import { ConfigEntries } from "../../../src/host/config-entries.js";
-import { type ImportedAddresses, type ImportItem, ImportStore } from "../../../src/host/import-store.js";
+import { silentLogger } from "../../../src/base/environment.js";
+import { PeeringError } from "../../../src/base/errors.js";
 import { alwaysLeader } from "../../../src/host/leadership.js";
 import { VirtualIpClaims } from "../../../src/host/virtual-ip-claims.js";
 import { memoryStorage } from "../../../src/storage/memory.js";
+import { Catalog } from "../../../src/stores/catalog.js";
+import { ConfigEntries } from "../../../src/stores/config-entries.js";
+import { type ImportedAddresses, type ImportItem, ImportStore } from "../../../src/stores/import-store.js";
 import { eventually, type TwoHosts, twoHosts } from "../../support/hosts.js";
 import { storageWith } from "../../support/storage.js";
-import { payload, wireInstance } from "../catalog/import-fixtures.js";
+import { payload, wireInstance } from "../payload/import-fixtures.js";
 import { ManualClock } from "../trust/support.js";
 
 const PEER = "11111111-0000-0000-0000-000000000000";

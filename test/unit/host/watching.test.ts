@@ -1,10 +1,10 @@
 import assert from "node:assert/strict";
 import { describe, it } from "node:test";
 import { applyPatches, enablePatches, type Patch } from "immer";
-import type { ImportChange } from "../../../src/host/import-store.js";
 import type { PeeringsChange } from "../../../src/host/peerings.js";
+import type { ImportChange } from "../../../src/stores/import-store.js";
 import { exportTo, peer, peered, register, World } from "../../support/world.js";
-import { elsewhere } from "./records-fixture.js";
+import { elsewhere } from "../stores/records-fixture.js";
 
 enablePatches();
 

@@ -2,9 +2,9 @@
 // the health of all its services, so its changes do take longer with more of them.
 import assert from "node:assert/strict";
 import { describe, it, mock } from "node:test";
+import { Incidents } from "../../../src/base/incidents.js";
 import { createHost } from "../../../src/host/host.js";
 import { CallLimits } from "../../../src/http/index.js";
-import { Incidents } from "../../../src/incidents.js";
 import { memoryStorage } from "../../../src/storage/memory.js";
 import { memoryNetwork } from "../../../src/transport/memory.js";
 import { assertLinear } from "../../support/growth.js";

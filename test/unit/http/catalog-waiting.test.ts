@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 import { describe, it } from "node:test";
-import type { CheckRegistration } from "../../../src/catalog/registration.js";
+import type { CheckRegistration } from "../../../src/model/registration.js";
 import { eventually, HttpPair, type RawAnswer } from "../../support/http-pair.js";
 
 /** Far longer than the tests may take: who is woken by nothing else makes them fail. */

@@ -1,7 +1,7 @@
 // What `?merge-central-config` tells and waits for; what it makes of entries is recorded (test/support/central-config-script.ts).
 import assert from "node:assert/strict";
 import { describe, it } from "node:test";
-import type { ConfigEntryInput } from "../../../src/catalog/config-entry.js";
+import type { ConfigEntryInput } from "../../../src/config/config-entry.js";
 import { CentralNames } from "../../../src/http/central-config.js";
 import { HttpPair, type RawAnswer, type ServedHost } from "../../support/http-pair.js";
 

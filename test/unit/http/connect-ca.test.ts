@@ -1,10 +1,10 @@
 import assert from "node:assert/strict";
 import { createPrivateKey, X509Certificate } from "node:crypto";
 import { describe, it, mock } from "node:test";
-import { systemRandom } from "../../../src/environment.js";
+import { systemRandom } from "../../../src/base/environment.js";
+import { Incidents } from "../../../src/base/incidents.js";
 import { createHost } from "../../../src/host/host.js";
 import type { HostOptions } from "../../../src/host/options.js";
-import { Incidents } from "../../../src/incidents.js";
 import { memoryStorage } from "../../../src/storage/memory.js";
 import { certificatesIn } from "../../../src/token/pem.js";
 import { memoryNetwork } from "../../../src/transport/memory.js";

@@ -1,9 +1,9 @@
 // What a chain is made of is compared with Consul's answers in scripted.test.ts.
 import assert from "node:assert/strict";
 import { describe, it, mock } from "node:test";
-import { compileChain } from "../../../src/catalog/chain.js";
-import { customizationHash } from "../../../src/catalog/chain-customization.js";
-import { ConfigEntrySet } from "../../../src/catalog/config-entry-set.js";
+import { compileChain } from "../../../src/config/chain.js";
+import { customizationHash } from "../../../src/config/chain-customization.js";
+import { ConfigEntrySet } from "../../../src/config/config-entry-set.js";
 import { eventually, HttpPair } from "../../support/http-pair.js";
 
 describe("discovery chains over HTTP", () => {

@@ -5,7 +5,7 @@ import { memoryStorage } from "../../../src/storage/memory.js";
 import { memoryNetwork } from "../../../src/transport/memory.js";
 import { assertLinear } from "../../support/growth.js";
 import { type ServedHost, serve } from "../../support/http-pair.js";
-import { payload, wireInstance } from "../catalog/import-fixtures.js";
+import { payload, wireInstance } from "../payload/import-fixtures.js";
 
 const numbers = (size: number): readonly number[] => Array.from({ length: size }, (_, index) => index);
 

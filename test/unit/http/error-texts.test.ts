@@ -3,8 +3,8 @@ import assert from "node:assert/strict";
 import { request } from "node:http";
 import { after, before, describe, it } from "node:test";
 import fc from "fast-check";
-import { MAX_TOLD_CHARACTERS, toldText } from "../../../src/errors.js";
-import { Incidents } from "../../../src/incidents.js";
+import { MAX_TOLD_CHARACTERS, toldText } from "../../../src/base/errors.js";
+import { Incidents } from "../../../src/base/incidents.js";
 import { type ServedPort, servePort } from "../../support/served-port.js";
 import { lonelyHost } from "../rpc/support.js";
 

@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 import { describe, it } from "node:test";
-import type { Registration } from "../../../src/catalog/registration.js";
+import type { Registration } from "../../../src/model/registration.js";
 import { secretFor, tokensFor } from "../../support/acl.js";
 import { eventually, HttpPair, type RawAnswer, type ServedHost } from "../../support/http-pair.js";
 

@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 import { after, before, describe, it } from "node:test";
-import type { CheckRegistration, Registration } from "../../../src/catalog/registration.js";
+import type { CheckRegistration, Registration } from "../../../src/model/registration.js";
 import { readGolden } from "../../golden/read.js";
 import { eventually, HttpPair } from "../../support/http-pair.js";
 

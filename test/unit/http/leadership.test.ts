@@ -1,10 +1,10 @@
 import assert from "node:assert/strict";
 import { describe, it } from "node:test";
-import type { CatalogSource } from "../../../src/catalog/catalog-source.js";
-import type { ServiceInstance } from "../../../src/catalog/instance.js";
 import { createHost } from "../../../src/host/host.js";
 import type { Leadership } from "../../../src/host/leadership.js";
 import type { HostOptions } from "../../../src/host/options.js";
+import type { CatalogSource } from "../../../src/model/catalog-source.js";
+import type { ServiceInstance } from "../../../src/model/instance.js";
 import { memoryStorage } from "../../../src/storage/memory.js";
 import { memoryNetwork } from "../../../src/transport/memory.js";
 import { type ServedHost, serve } from "../../support/http-pair.js";

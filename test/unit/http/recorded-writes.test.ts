@@ -1,5 +1,5 @@
 // Writes of configuration entries that Consul 1.21.4 took or refused, in the same order; recorded by
-// test/tools/record-config-writes.ts.
+// tools/record-config-writes.ts.
 import assert from "node:assert/strict";
 import { after, before, describe, it } from "node:test";
 import { HttpPair } from "../../support/http-pair.js";

@@ -7,7 +7,7 @@ import { HttpPair } from "../../support/http-pair.js";
 import { readSteps, replay } from "../../support/replay.js";
 import { ask } from "../dns/client.js";
 
-// What Consul 1.21.4 was asked and answered, in order, asked again of a host. test/tools/record-replay.ts records it.
+// What Consul 1.21.4 was asked and answered, in order, asked again of a host. tools/record-replay.ts records it.
 
 for (const file of readdirSync("test/golden/replay")) {
   describe(`answers are those of Consul 1.21.4: ${file}`, { timeout: 60_000 }, () => {

@@ -1,4 +1,4 @@
-// Scripted requests, answered as Consul 1.21.4 answered them; recorded by test/tools/record-scripted.ts.
+// Scripted requests, answered as Consul 1.21.4 answered them; recorded by tools/record-scripted.ts.
 import assert from "node:assert/strict";
 import { describe, it } from "node:test";
 import { secretFor, tokensFor } from "../../support/acl.js";

@@ -5,11 +5,11 @@ import { connect as connectHttp2, createServer as createHttp2 } from "node:http2
 import type { AddressInfo } from "node:net";
 import { text } from "node:stream/consumers";
 import { after, before, beforeEach, describe, it, mock } from "node:test";
+import { Incidents } from "../../../src/base/incidents.js";
 import type { PeeringHost } from "../../../src/host/host.js";
 import { PIECE_BYTES } from "../../../src/http/answer-body.js";
 import { CallLimits, type CallLimitsOptions, httpHandler } from "../../../src/http/index.js";
 import { JsonWriter } from "../../../src/http/json.js";
-import { Incidents } from "../../../src/incidents.js";
 import { type TestClock, testClock } from "../../../src/testing/index.js";
 import { eventually, HttpPair, serve } from "../../support/http-pair.js";
 import { keepsStill, RawClient, requestText } from "../../support/raw-http.js";

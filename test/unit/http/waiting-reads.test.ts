@@ -1,10 +1,10 @@
 import assert from "node:assert/strict";
 import { after, before, beforeEach, describe, it, type Mock, mock } from "node:test";
 import { setImmediate } from "node:timers/promises";
+import { Incidents } from "../../../src/base/incidents.js";
 import type { PeeringHost } from "../../../src/host/host.js";
 import { WholeBody } from "../../../src/http/answer-body.js";
 import { CallLimits, type CallLimitsOptions } from "../../../src/http/index.js";
-import { Incidents } from "../../../src/incidents.js";
 import { secretFor, tokensFor } from "../../support/acl.js";
 import { eventually, HttpPair, type ServedHost, serve } from "../../support/http-pair.js";
 import { RawClient, type RawResponse, requestText } from "../../support/raw-http.js";

@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import { readFile } from "node:fs/promises";
 import { it } from "node:test";
-import { stateMachineDocument } from "../../tools/state-machine-document.js";
+import { stateMachineDocument } from "../../../tools/state-machine-document.js";
 
 it("docs/state-machine.md is what the code says; else run `npm run generate:docs`", async () => {
   assert.equal(await readFile("docs/state-machine.md", "utf8"), stateMachineDocument());

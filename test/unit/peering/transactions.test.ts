@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 import { describe, it } from "node:test";
-import { PeeringError } from "../../../src/errors.js";
+import { PeeringError } from "../../../src/base/errors.js";
 import type { Peering, TrustBundle } from "../../../src/peering/peering.js";
 import { type PeeringWrite, writePeering } from "../../../src/peering/peering-write.js";
 import { RecordTables } from "../../../src/peering/record-tables.js";

@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import fc from "fast-check";
-import { PeeringError } from "../../../src/errors.js";
+import { PeeringError } from "../../../src/base/errors.js";
 import { dialBackoffMs, exchangeDelayMs, RetryCounter, statusCodeOf } from "../../../src/replication/backoff.js";
 import { StatusCode } from "../../../src/wire/status.js";
 

@@ -1,9 +1,9 @@
 import assert from "node:assert/strict";
 import { describe, it } from "node:test";
 import { fromBinary } from "@bufbuild/protobuf";
-import { ImportStore } from "../../../src/host/import-store.js";
 import type { SessionOutput } from "../../../src/replication/types.js";
 import { memoryStorage } from "../../../src/storage/memory.js";
+import { ImportStore } from "../../../src/stores/import-store.js";
 import { decodeMessage, encodeMessage } from "../../../src/wire/codec.js";
 import { ExportedServiceSchema } from "../../../src/wire/gen/hashicorp/consul/internal/peerstream/peerstream_pb.js";
 import type { ReplicationMessage, ResponseMessage } from "../../../src/wire/messages.js";

@@ -1,10 +1,10 @@
 // Real Consuls drive our session: what they sent to the recorder is said to a session in the recorder's place.
 import assert from "node:assert/strict";
 import { describe, it } from "node:test";
-import { PeeringError } from "../../../src/errors.js";
-import { ImportStore } from "../../../src/host/import-store.js";
+import { PeeringError } from "../../../src/base/errors.js";
 import type { SessionOutput } from "../../../src/replication/types.js";
 import { memoryStorage } from "../../../src/storage/memory.js";
+import { ImportStore } from "../../../src/stores/import-store.js";
 import type { ReplicationMessage, RequestMessage, ResponseMessage } from "../../../src/wire/messages.js";
 import { Operation } from "../../../src/wire/messages.js";
 import { decodeExportedServiceList, decodeServerAddresses, decodeTrustBundle } from "../../../src/wire/resources.js";

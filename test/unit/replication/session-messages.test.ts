@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { PeeringError } from "../../../src/errors.js";
+import { PeeringError } from "../../../src/base/errors.js";
 import type { SessionStatus } from "../../../src/replication/types.js";
 import type { RequestMessage, ResponseMessage } from "../../../src/wire/messages.js";
 import { StatusCode } from "../../../src/wire/status.js";

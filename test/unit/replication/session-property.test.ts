@@ -2,7 +2,7 @@ import assert from "node:assert/strict";
 import { test } from "node:test";
 import { inspect } from "node:util";
 import fc from "fast-check";
-import { PeeringError } from "../../../src/errors.js";
+import { PeeringError } from "../../../src/base/errors.js";
 import { ReplicationSession } from "../../../src/replication/session.js";
 import { redactMessage } from "../../../src/replication/trace.js";
 import type { AppliedResult, ReceivedResource, SessionInput, SessionOutput } from "../../../src/replication/types.js";

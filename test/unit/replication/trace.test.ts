@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import { inspect } from "node:util";
-import { PeeringError } from "../../../src/errors.js";
+import { PeeringError } from "../../../src/base/errors.js";
 import { redactMessage } from "../../../src/replication/trace.js";
 import { connected, Driver, open, SECRET, sent, subscription, TB } from "./driver.js";
 

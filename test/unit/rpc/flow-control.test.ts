@@ -6,10 +6,10 @@ import { type ClientHttp2Session, type ClientHttp2Stream, connect as connectHttp
 import { createConnection } from "node:net";
 import { describe, it, mock } from "node:test";
 import { type Authorizer, allowAll } from "../../../src/access/authorizer.js";
+import { Incidents } from "../../../src/base/incidents.js";
 import { machineryOf } from "../../../src/host/host.js";
 import { CallAllowance } from "../../../src/http/call-limits.js";
 import { CallLimits } from "../../../src/http/index.js";
-import { Incidents } from "../../../src/incidents.js";
 import { eventually } from "../../support/http-pair.js";
 import { lonelyHost, PROTOCOLS, refusal, type ServedRpc, serveRpc, tokens } from "./support.js";
 

@@ -7,7 +7,7 @@ import { after, before, describe, it } from "node:test";
 import { type ConnectionOptions, connect, type TLSSocket } from "node:tls";
 import { createClient } from "@connectrpc/connect";
 import { createGrpcTransport, Http2SessionManager } from "@connectrpc/connect-node";
-import { Incidents } from "../../../src/incidents.js";
+import { Incidents } from "../../../src/base/incidents.js";
 import { type HttpServerOptions, httpServer } from "../../../src/rpc/index.js";
 import { testClock } from "../../../src/testing/fake-peer/test-clock.js";
 import { ConnectionLimits } from "../../../src/transport/connection-limits.js";

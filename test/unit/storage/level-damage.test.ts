@@ -5,8 +5,8 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { describe, it } from "node:test";
 import { ClassicLevel } from "classic-level";
-import { PeeringError } from "../../../src/errors.js";
-import { Incidents } from "../../../src/incidents.js";
+import { PeeringError } from "../../../src/base/errors.js";
+import { Incidents } from "../../../src/base/incidents.js";
 import { openLevel } from "../../../src/storage/level.js";
 import type { Entry, Key, Snapshot, Write } from "../../../src/storage/storage.js";
 

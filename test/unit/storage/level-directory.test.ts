@@ -16,8 +16,8 @@ import {
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { describe, it } from "node:test";
-import { PeeringError } from "../../../src/errors.js";
-import { Incidents } from "../../../src/incidents.js";
+import { PeeringError } from "../../../src/base/errors.js";
+import { Incidents } from "../../../src/base/incidents.js";
 import { openLevel } from "../../../src/storage/level.js";
 
 async function withRoot(action: (root: string) => Promise<void>): Promise<void> {

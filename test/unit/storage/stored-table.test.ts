@@ -1,8 +1,8 @@
 import assert from "node:assert/strict";
 import { describe, it } from "node:test";
 import fc from "fast-check";
-import { PeeringError } from "../../../src/errors.js";
-import { Incidents } from "../../../src/incidents.js";
+import { PeeringError } from "../../../src/base/errors.js";
+import { Incidents } from "../../../src/base/incidents.js";
 import { memoryStorage } from "../../../src/storage/memory.js";
 import type { Key, Storage } from "../../../src/storage/storage.js";
 import {

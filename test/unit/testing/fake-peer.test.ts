@@ -1,8 +1,8 @@
 import assert from "node:assert/strict";
 import { describe, it } from "node:test";
-import type { Registration } from "../../../src/catalog/registration.js";
 import { createHost, type PeeringHost } from "../../../src/host/host.js";
 import type { HostOptions } from "../../../src/host/options.js";
+import type { Registration } from "../../../src/model/registration.js";
 import { memoryStorage } from "../../../src/storage/memory.js";
 import {
   type FakePeer,

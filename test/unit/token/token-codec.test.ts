@@ -2,7 +2,7 @@ import assert from "node:assert/strict";
 import { X509Certificate } from "node:crypto";
 import { describe, it } from "node:test";
 import fc from "fast-check";
-import { PeeringError } from "../../../src/errors.js";
+import { PeeringError } from "../../../src/base/errors.js";
 import { type PeeringToken, TokenCodec } from "../../../src/token/token-codec.js";
 import { readGolden } from "../../golden/read.js";
 

@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { PeeringError } from "../../../src/errors.js";
+import { PeeringError } from "../../../src/base/errors.js";
 import { formatAddress, parseAddress } from "../../../src/transport/address.js";
 
 test("host and port, IPv6 in brackets", () => {

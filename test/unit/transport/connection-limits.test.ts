@@ -3,7 +3,7 @@ import { once } from "node:events";
 import { readdirSync } from "node:fs";
 import { connect, createServer, type Socket } from "node:net";
 import { describe, it } from "node:test";
-import { Incidents } from "../../../src/incidents.js";
+import { Incidents } from "../../../src/base/incidents.js";
 import { testClock } from "../../../src/testing/fake-peer/test-clock.js";
 import {
   type Connection,

@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { AddressRanges } from "../../../src/address-ranges.js";
+import { AddressRanges } from "../../../src/base/address-ranges.js";
 import { grpcTransport } from "../../../src/transport/grpc.js";
 import type { DialTarget } from "../../../src/transport/transport.js";
 import { fixedIdentity, newAuthority, newLeaf, SERVER_NAME } from "./certificates.js";

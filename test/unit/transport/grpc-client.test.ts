@@ -3,7 +3,7 @@ import { once } from "node:events";
 import { createServer, type IncomingHttpHeaders, type ServerHttp2Session, type ServerHttp2Stream } from "node:http2";
 import { createServer as createTcpServer, type Socket } from "node:net";
 import { test } from "node:test";
-import { PeeringError } from "../../../src/errors.js";
+import { PeeringError } from "../../../src/base/errors.js";
 import { grpcTransport } from "../../../src/transport/grpc.js";
 import type { ReplicationStream } from "../../../src/transport/transport.js";
 import { fixedIdentity, newAuthority, newLeaf } from "./certificates.js";

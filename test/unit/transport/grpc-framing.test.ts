@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import fc from "fast-check";
-import { PeeringError } from "../../../src/errors.js";
+import { PeeringError } from "../../../src/base/errors.js";
 import { encodeFrames, FrameReader } from "../../../src/transport/grpc-framing.js";
 
 const messagesOf = (maxLength: number) => fc.array(fc.uint8Array({ maxLength }), { maxLength: 20 });

@@ -1,5 +1,5 @@
 import assert from "node:assert/strict";
-import { PeeringError } from "../../../src/errors.js";
+import { PeeringError } from "../../../src/base/errors.js";
 import { type GrpcTransportOptions, grpcTransport } from "../../../src/transport/grpc.js";
 import type { AcceptHandler, DialTarget, ReplicationStream, ServerIdentity } from "../../../src/transport/transport.js";
 

@@ -11,8 +11,8 @@ import { connect as connectTcp, createServer as createTcpServer, type Socket } f
 import { test } from "node:test";
 import { create, createFileRegistry, type DescMethod, type DescMethodUnary } from "@bufbuild/protobuf";
 import { FileDescriptorProtoSchema, FileDescriptorSetSchema } from "@bufbuild/protobuf/wkt";
-import { PeeringError } from "../../../src/errors.js";
-import { Incidents } from "../../../src/incidents.js";
+import { PeeringError } from "../../../src/base/errors.js";
+import { Incidents } from "../../../src/base/incidents.js";
 import { type GrpcTransportOptions, grpcTransport } from "../../../src/transport/grpc.js";
 import { eventually } from "../../support/hosts.js";
 import { fixedIdentity, newAuthority, newLeaf, SERVER_NAME } from "./certificates.js";

@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 import { describe, it } from "node:test";
-import { Incidents } from "../../../src/incidents.js";
+import { Incidents } from "../../../src/base/incidents.js";
 import { testClock } from "../../../src/testing/fake-peer/test-clock.js";
 import { Handshakes } from "../../../src/transport/handshakes.js";
 

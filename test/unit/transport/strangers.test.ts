@@ -3,7 +3,7 @@ import { once } from "node:events";
 import { type ClientHttp2Session, type ClientHttp2Stream, connect, type IncomingHttpHeaders } from "node:http2";
 import { connect as connectTcp, type Socket } from "node:net";
 import { describe, it } from "node:test";
-import { Incidents } from "../../../src/incidents.js";
+import { Incidents } from "../../../src/base/incidents.js";
 import { testClock } from "../../../src/testing/fake-peer/test-clock.js";
 import { parseAddress } from "../../../src/transport/address.js";
 import { ConnectionLimits } from "../../../src/transport/connection-limits.js";

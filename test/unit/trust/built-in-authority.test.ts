@@ -2,7 +2,7 @@ import assert from "node:assert/strict";
 import { createHash, X509Certificate } from "node:crypto";
 import { test } from "node:test";
 import { inspect } from "node:util";
-import { PeeringError } from "../../../src/errors.js";
+import { PeeringError } from "../../../src/base/errors.js";
 import { memoryStorage } from "../../../src/storage/memory.js";
 import type { Storage, Write } from "../../../src/storage/storage.js";
 import { certificatesIn } from "../../../src/token/pem.js";

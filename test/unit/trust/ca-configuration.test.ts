@@ -2,7 +2,7 @@ import assert from "node:assert/strict";
 import { createPrivateKey, X509Certificate } from "node:crypto";
 import { describe, it } from "node:test";
 import { setImmediate } from "node:timers/promises";
-import { Incidents } from "../../../src/incidents.js";
+import { Incidents } from "../../../src/base/incidents.js";
 import { memoryStorage } from "../../../src/storage/memory.js";
 import { certificatesIn } from "../../../src/token/pem.js";
 import { peeringServerName } from "../../../src/trust/authority.js";

@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import { X509Certificate } from "node:crypto";
 import { describe, it } from "node:test";
-import { Incidents } from "../../../src/incidents.js";
+import { Incidents } from "../../../src/base/incidents.js";
 import { memoryStorage } from "../../../src/storage/memory.js";
 import { type TestClock, testClock } from "../../../src/testing/fake-peer/test-clock.js";
 import { fixedAuthority } from "../../../src/testing/fixed-authority.js";

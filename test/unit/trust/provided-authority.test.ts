@@ -2,7 +2,7 @@ import assert from "node:assert/strict";
 import { generateKeyPairSync, X509Certificate } from "node:crypto";
 import { test } from "node:test";
 import { inspect } from "node:util";
-import { PeeringError } from "../../../src/errors.js";
+import { PeeringError } from "../../../src/base/errors.js";
 import { certificatesIn } from "../../../src/token/pem.js";
 import { peeringServerName } from "../../../src/trust/authority.js";
 import { type ProvidedMaterial, providedAuthority } from "../../../src/trust/provided-authority.js";

@@ -3,7 +3,7 @@ import assert from "node:assert/strict";
 import { webcrypto } from "node:crypto";
 import { test } from "node:test";
 import * as x509 from "@peculiar/x509";
-import { Incidents } from "../../../src/incidents.js";
+import { Incidents } from "../../../src/base/incidents.js";
 import { memoryStorage } from "../../../src/storage/memory.js";
 import { builtInAuthority } from "../../../src/trust/built-in-authority.js";
 import { fieldsOf } from "./go-verifier.js";

@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import { type AddressInfo, createServer as createTcpServer } from "node:net";
 import { connect, createSecureContext, TLSSocket } from "node:tls";
-import type { Clock, Timer } from "../../../src/environment.js";
+import type { Clock, Timer } from "../../../src/base/environment.js";
 
 /** A clock that only the test moves. Timers run in the order in which they are due, then in that of their creation. */
 export class ManualClock implements Clock {

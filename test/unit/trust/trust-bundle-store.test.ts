@@ -1,8 +1,8 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import fc from "fast-check";
-import type { Logger } from "../../../src/environment.js";
-import { Incidents } from "../../../src/incidents.js";
+import type { Logger } from "../../../src/base/environment.js";
+import { Incidents } from "../../../src/base/incidents.js";
 import type { TrustBundle } from "../../../src/peering/peering.js";
 import { memoryStorage } from "../../../src/storage/memory.js";
 import type { Write } from "../../../src/storage/storage.js";

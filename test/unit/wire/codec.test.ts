@@ -2,7 +2,7 @@ import assert from "node:assert/strict";
 import { describe, it } from "node:test";
 import { create, fromBinary, type MessageInitShape, toBinary } from "@bufbuild/protobuf";
 import fc from "fast-check";
-import { PeeringError } from "../../../src/errors.js";
+import { PeeringError } from "../../../src/base/errors.js";
 import { decodeMessage, encodeMessage, encodeMessages } from "../../../src/wire/codec.js";
 import { ReplicationMessageSchema } from "../../../src/wire/gen/hashicorp/consul/internal/peerstream/peerstream_pb.js";
 import { Operation, type ReplicationMessage, ResourceUrl } from "../../../src/wire/messages.js";

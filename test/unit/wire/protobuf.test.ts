@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import { describe, it } from "node:test";
 import fc from "fast-check";
-import { PeeringError } from "../../../src/errors.js";
+import { PeeringError } from "../../../src/base/errors.js";
 import { ProtobufReader, ProtobufWriter, WireType } from "../../../src/wire/protobuf.js";
 
 const hex = (text: string): Uint8Array => new Uint8Array(Buffer.from(text, "hex"));

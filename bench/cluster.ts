@@ -1,0 +1,239 @@
+// One side of the benchmark: a host on disk and TLS, or one end of a bare HTTP/2 stream, driven by the parent.
+import { connect, createSecureServer, type Http2SecureServer } from "node:http2";
+import { systemClock, systemRandom } from "../src/base/environment.js";
+import { createHost, type PeeringHost } from "../src/host/host.js";
+import type { ServiceInstance } from "../src/model/instance.js";
+import { encodeServicePayload } from "../src/payload/exported-payload.js";
+import { openLevel } from "../src/storage/level.js";
+import { memoryStorage } from "../src/storage/memory.js";
+import type { ImportDifference } from "../src/stores/import-store.js";
+import { TokenCodec } from "../src/token/token-codec.js";
+import { grpcTransport } from "../src/transport/grpc.js";
+import { peeringServerName } from "../src/trust/authority.js";
+import { builtInAuthority } from "../src/trust/built-in-authority.js";
+import { plainSecretBox } from "../src/trust/secret-box.js";
+import { decodeMessage, encodeMessage } from "../src/wire/codec.js";
+import { Operation, ResourceId, ResourceUrl } from "../src/wire/messages.js";
+import { encodeExportedServiceList } from "../src/wire/resources.js";
+import type { BenchCalls, Load } from "./calls.js";
+import { serveCalls } from "./calls.js";
+
+let host: PeeringHost | undefined;
+let bare: Http2SecureServer | undefined;
+const watching = new AbortController();
+let onDifference: (change: ImportDifference) => void = () => {};
+
+const theHost = (): PeeringHost => {
+  if (host === undefined) throw new Error("the host was not started");
+  return host;
+};
+
+/** As the transport's: the windows of the receiver bound what the sender may have under way. */
+const bareSettings = { initialWindowSize: 4 * 1024 * 1024, maxFrameSize: 64 * 1024 };
+
+/** Milliseconds on the clock that every process of this machine shares. */
+const sharedNow = (): number => Number(process.hrtime.bigint()) / 1e6;
+
+/** Instances of one service are spread over nodes that ten services share, or over five nodes in all. */
+function registration(load: Load, service: number, instance: number, tag: string) {
+  const number = service * load.instances + instance;
+  const node =
+    load.nodes === undefined ? Math.floor(service / load.perNode) * load.instances + instance : number % load.nodes;
+  const id = `svc-${service}-${instance}`;
+  return {
+    node: `node-${node}`,
+    address: `10.${(node >> 16) & 255}.${(node >> 8) & 255}.${node & 255}`,
+    service: { id, name: `svc-${service}`, port: 8000 + instance, tags: [tag], meta: { rev: tag } },
+    checks: [{ checkId: `chk-${id}`, name: "alive", serviceId: id, status: "passing" }],
+  };
+}
+
+const hasTag = (instances: readonly ServiceInstance[], tag: string): boolean =>
+  instances.some((instance) => instance.service.tags.includes(tag));
+
+/** Of one response, with its envelope and the frame of gRPC. */
+function wireBytes(resourceUrl: string, resourceId: string, value: Uint8Array): number {
+  const message = encodeMessage({
+    type: "response",
+    nonce: "00000001",
+    resourceUrl,
+    resourceId,
+    operation: Operation.Upsert,
+    resource: { typeUrl: resourceUrl, value },
+  });
+  return message.length + 5;
+}
+
+const calls: BenchCalls = {
+  async start({ directory, datacenter }) {
+    host = await createHost({
+      datacenter,
+      storage: await openLevel(directory),
+      transport: grpcTransport({ listen: "127.0.0.1:0" }),
+    });
+  },
+  async fill({ load, consumer }) {
+    const batch = [];
+    for (let service = 0; service < load.services; service++) {
+      for (let instance = 0; instance < load.instances; instance++) {
+        batch.push(registration(load, service, instance, "r0"));
+        if (batch.length === 1_000) await theHost().catalog.registerAll(batch.splice(0));
+      }
+    }
+    await theHost().catalog.registerAll(batch);
+    await theHost().exports.set({ services: [{ name: "*", consumers: [{ peer: consumer }] }] });
+  },
+  async token({ peerName }) {
+    return theHost().peerings.generateToken({ peerName });
+  },
+  async establish({ peerName, token }) {
+    const began = sharedNow();
+    await theHost().peerings.establish({ peerName, token });
+    return began;
+  },
+  async imported({ peerName, instances }) {
+    while (theHost().imports.count({ peer: peerName }).instances < instances) {
+      await new Promise((resolve) => setTimeout(resolve, 1));
+    }
+    return sharedNow();
+  },
+  async update({ load, service, tag }) {
+    const began = sharedNow();
+    await theHost().catalog.register(registration(load, service, 0, tag));
+    return began;
+  },
+  watch({ peerName }) {
+    return new Promise((resolve, reject) => {
+      const follow = async (): Promise<void> => {
+        for await (const change of theHost().imports.watch({ peer: peerName, signal: watching.signal })) {
+          if (change.type === "difference") onDifference(change);
+          else resolve();
+        }
+      };
+      follow().catch(reject);
+    });
+  },
+  sees({ count, tag }) {
+    return new Promise((resolve) => {
+      const seen = new Set<string>();
+      onDifference = (change) => {
+        if (hasTag([...change.added, ...change.changed], tag)) seen.add(change.service);
+        if (seen.size === count) resolve(sharedNow());
+      };
+    });
+  },
+  async burst({ load, count, tag }) {
+    const began = sharedNow();
+    await Promise.all(
+      Array.from({ length: count }, (_, service) => theHost().catalog.register(registration(load, service, 0, tag))),
+    );
+    return began;
+  },
+  async usage() {
+    const { user, system } = process.cpuUsage();
+    return { cpuSeconds: (user + system) / 1e6, rssMiB: process.memoryUsage.rss() / 1024 / 1024 };
+  },
+  async exportedBytes({ peerName }) {
+    const names = theHost().exports.forPeer(peerName);
+    let bytes = wireBytes(
+      ResourceUrl.exportedServiceList,
+      ResourceId.exportedServiceList,
+      encodeExportedServiceList(names),
+    );
+    for (const name of names) {
+      const { value } = encodeServicePayload(name, theHost().catalog.instances(name));
+      bytes += wireBytes(ResourceUrl.exportedService, name, value);
+    }
+    return bytes;
+  },
+  async drain({ token, services }) {
+    const { serverAddresses, serverName, ca, peerId, establishmentSecret } = TokenCodec.decode(token);
+    const target = { address: serverAddresses[0] ?? "", serverName, caPems: ca };
+    const { signal } = new AbortController();
+    await using transport = grpcTransport();
+    const began = sharedNow();
+    const { streamSecret } = await transport.exchangeSecret(
+      target,
+      { peerId, establishmentSecret },
+      { timeoutMs: 5_000, signal },
+    );
+    const stream = await transport.openStream(target, signal);
+    const subscriptions = [ResourceUrl.exportedService, ResourceUrl.exportedServiceList, ResourceUrl.trustBundle].map(
+      (resourceUrl) => encodeMessage({ type: "request", peerId, responseNonce: "", resourceUrl }),
+    );
+    const remote = { partition: "", datacenter: "dc2" };
+    await stream.send([
+      encodeMessage({ type: "open", peerId, streamSecretId: streamSecret, remote }),
+      ...subscriptions,
+    ]);
+    const arrived = new Set<string>();
+    while (arrived.size < services) {
+      const answers: Uint8Array[] = [];
+      for (const bytes of (await stream.receive()) ?? []) {
+        const message = decodeMessage(bytes);
+        if (message.type !== "response") continue;
+        const { resourceUrl, resourceId, nonce, resource } = message;
+        answers.push(encodeMessage({ type: "request", peerId: "", responseNonce: nonce, resourceUrl }));
+        const { length = 0 } = resource?.value ?? {};
+        if (resourceUrl === ResourceUrl.exportedService && length > 0) arrived.add(resourceId);
+      }
+      if (answers.length > 0) await stream.send(answers);
+    }
+    const ended = sharedNow();
+    await stream.close();
+    return (ended - began) / 1_000;
+  },
+  async serveBare() {
+    const authority = await builtInAuthority({
+      storage: memoryStorage(),
+      clock: systemClock,
+      random: systemRandom,
+      secretBox: plainSecretBox,
+    });
+    const { certificateChainPem, privateKeyPem } = await authority.issueServer("dc1");
+    const server = createSecureServer({ cert: certificateChainPem, key: privateKeyPem, settings: bareSettings });
+    bare = server;
+    server.on("session", (session) => session.setLocalWindowSize(16 * 1024 * 1024));
+    server.on("stream", (stream) => {
+      stream.on("data", () => {});
+      stream.on("end", () => {
+        stream.respond({ ":status": 200, "x-end": String(sharedNow()) });
+        stream.end();
+      });
+    });
+    await new Promise<void>((resolve) => server.listen(0, "127.0.0.1", resolve));
+    const address = server.address();
+    if (address === null || typeof address === "string") throw new Error("no port");
+    const [root] = authority.roots();
+    if (root === undefined) throw new Error("no root");
+    const serverName = peeringServerName("dc1", authority.trustDomain);
+    return { port: address.port, root: root.certificatePem, serverName };
+  },
+  async sendBare({ port, root, serverName, bytes }) {
+    const began = sharedNow();
+    // With the root, as a peer has it: Node would otherwise read the hundred and more that come with it.
+    const session = connect(`https://127.0.0.1:${port}`, { ca: root, servername: serverName, settings: bareSettings });
+    await new Promise((resolve) => session.once("remoteSettings", resolve));
+    const stream = session.request({ ":method": "POST", ":path": "/" });
+    const chunk = Buffer.alloc(64 * 1024, 7);
+    const ended = new Promise<number>((resolve, reject) => {
+      stream.on("response", (headers) => resolve(Number(headers["x-end"])));
+      stream.on("error", reject);
+    });
+    for (let sent = 0; sent < bytes; sent += chunk.length) {
+      const part = bytes - sent < chunk.length ? chunk.subarray(0, bytes - sent) : chunk;
+      if (!stream.write(part)) await new Promise((resolve) => stream.once("drain", resolve));
+    }
+    stream.end();
+    const at = await ended;
+    session.close();
+    return (at - began) / 1_000;
+  },
+  async stop() {
+    watching.abort();
+    bare?.close();
+    await host?.[Symbol.asyncDispose]();
+  },
+};
+
+serveCalls(calls);

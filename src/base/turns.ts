@@ -1,0 +1,84 @@
+import { setImmediate } from "node:timers/promises";
+import { compareUtf8 } from "./byte-order.js";
+import type { Steps } from "./steps.js";
+
+/** Does all steps; between two of them whatever else waits gets its turn. */
+export async function inTurns<Result>(steps: Steps<Result>): Promise<Result> {
+  for (;;) {
+    const step = steps.next();
+    if (step.done === true) return step.value;
+    await setImmediate();
+  }
+}
+
+/**
+ * Sorts in steps: runs that are sorted at once, then merged.
+ * @returns a new array.
+ */
+export function* sortSteps<Item extends object>(
+  items: readonly Item[],
+  compare: (left: Item, right: Item) => number,
+): Steps<Item[]> {
+  let runs: Item[][] = [];
+  for (let start = 0; start < items.length; start += SORTED_TOGETHER) {
+    if (start > 0) yield;
+    runs.push(items.slice(start, start + SORTED_TOGETHER).sort(compare));
+  }
+  while (runs.length > 1) {
+    const merged: Item[][] = [];
+    for (let index = 0; index < runs.length; index += 2) {
+      merged.push(yield* mergeSteps(runs[index] ?? [], runs[index + 1] ?? [], compare));
+    }
+    runs = merged;
+  }
+  return runs[0] ?? [];
+}
+
+/**
+ * Sorts in turns, by keys that are made once for each item: by the first ones in byte order, of equal ones by the next.
+ * @returns a new array.
+ */
+export async function sortByKeys<Item>(
+  items: Iterable<Item>,
+  keysOf: (item: Item) => readonly string[],
+): Promise<readonly Item[]> {
+  const keyed = Array.from(items, (item) => ({ item, keys: keysOf(item) }));
+  const sorted = await inTurns(sortSteps(keyed, (left, right) => compareKeys(left.keys, right.keys)));
+  return sorted.map(({ item }) => item);
+}
+
+function compareKeys(left: readonly string[], right: readonly string[]): number {
+  for (const [index, key] of left.entries()) {
+    const order = compareUtf8(key, right[index] ?? "");
+    if (order !== 0) return order;
+  }
+  return 0;
+}
+
+/** Items sorted at once, and merged in one step. */
+const SORTED_TOGETHER = 2_000;
+const MERGED_TOGETHER = 20_000;
+
+/** Merges two sorted arrays in steps, into a new one. */
+export function* mergeSteps<Item extends object>(
+  left: readonly Item[],
+  right: readonly Item[],
+  compare: (left: Item, right: Item) => number,
+): Steps<Item[]> {
+  const merged: Item[] = [];
+  let [i, j] = [0, 0];
+  for (;;) {
+    const [a, b] = [left[i], right[j]];
+    if (a === undefined || b === undefined) break;
+    if (compare(a, b) <= 0) {
+      merged.push(a);
+      i++;
+    } else {
+      merged.push(b);
+      j++;
+    }
+    if (merged.length % MERGED_TOGETHER === 0) yield;
+  }
+  for (const rest of [left.slice(i), right.slice(j)]) for (const item of rest) merged.push(item);
+  return merged;
+}

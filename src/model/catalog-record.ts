@@ -1,0 +1,282 @@
+import { compareUtf8 } from "../base/byte-order.js";
+import { SortedMap } from "../base/sorted-map.js";
+import type { Check, Node, Service, ServiceInstance } from "./instance.js";
+import { parseCheckShape, parseNodeShape, parseServiceShape } from "./registration.js";
+
+/** The index of one write; 0 until the commit that carries it is known to have succeeded. */
+export interface Stamp {
+  index: bigint;
+}
+
+export interface CheckRecord {
+  readonly check: Check;
+  readonly created: Stamp;
+  readonly modified: Stamp;
+}
+
+/** By key, in byte order. Each is stored by itself, so that a change of one costs the same however many there are. */
+export type CheckRecords = SortedMap<CheckRecord>;
+
+export const noChecks: CheckRecords = SortedMap.of(new Map(), compareUtf8);
+
+/** A node with its own checks. */
+export interface NodeRecord {
+  readonly node: Node;
+  readonly checks: CheckRecords;
+  readonly created: Stamp;
+  readonly modified: Stamp;
+}
+
+/** One instance of a service with its own checks. */
+export interface InstanceRecord {
+  /** Lower-cased node name. */
+  readonly nodeKey: string;
+  /** Lower-cased service id. */
+  readonly key: string;
+  readonly service: Service;
+  readonly checks: CheckRecords;
+  readonly created: Stamp;
+  readonly modified: Stamp;
+  /** What readers get, built when somebody reads, and the state of the node it was built from. */
+  view: ServiceInstance | undefined;
+  viewOf: NodeRecord | undefined;
+}
+
+/** A virtual IP of a service: an offset into 240.0.0.0/4. */
+export interface VirtualIpRecord {
+  /** `""` for local services. */
+  readonly peer: string;
+  /** Lower-cased service name. */
+  readonly service: string;
+  readonly offset: number;
+  /** Held by something that is not an instance of the catalog (a config entry, an import). */
+  readonly claimed: boolean;
+  /** Further addresses that an operator gave it; local services alone have any. */
+  readonly manual?: readonly string[];
+}
+
+// Buffers share memory among small values, which costs far less than an allocation for each.
+function utf8(text: string): Uint8Array {
+  return Buffer.from(text, "utf8");
+}
+
+const decoder = new TextDecoder("utf-8", { fatal: true });
+
+/** Nothing is written for the commit that is being made: its index is the revision of the entry itself. */
+function stampFields(record: { created: Stamp; modified: Stamp }, current: Stamp): { c?: string; m?: string } {
+  return {
+    ...(record.created !== current && { c: String(record.created.index) }),
+    ...(record.modified !== current && { m: String(record.modified.index) }),
+  };
+}
+
+function nonEmpty<Value extends object>(value: Value): Value | undefined {
+  return Object.keys(value).length === 0 ? undefined : value;
+}
+
+/**
+ * Empty strings, zeros and false are left out, and come back as the defaults they are.
+ * @param current - the stamp of the commit that will hold the value.
+ */
+export function encodeCheckRecord(record: CheckRecord, nodeKey: string, current: Stamp): Uint8Array {
+  const { check } = record;
+  return utf8(
+    JSON.stringify({
+      check: {
+        node: check.node === nodeKey ? undefined : check.node,
+        checkId: check.checkId,
+        name: check.name || undefined,
+        status: check.status,
+        notes: check.notes || undefined,
+        output: check.output || undefined,
+        serviceId: check.serviceId || undefined,
+        serviceName: check.serviceName || undefined,
+        serviceTags: check.serviceTags.length === 0 ? undefined : check.serviceTags,
+        type: check.type || undefined,
+        interval: check.interval || undefined,
+        timeout: check.timeout || undefined,
+        exposedPort: check.exposedPort || undefined,
+        definition: nonEmpty(check.definition),
+      },
+      ...stampFields(record, current),
+    }),
+  );
+}
+
+/** @param current - the stamp of the commit that will hold the value. */
+export function encodeNodeRecord(record: NodeRecord, current: Stamp): Uint8Array {
+  const { node } = record;
+  return utf8(
+    JSON.stringify({
+      node: {
+        name: node.name,
+        id: node.id || undefined,
+        address: node.address || undefined,
+        datacenter: node.datacenter,
+        taggedAddresses: nonEmpty(node.taggedAddresses),
+        meta: nonEmpty(node.meta),
+        locality: node.locality,
+      },
+      ...stampFields(record, current),
+    }),
+  );
+}
+
+/** @param current - the stamp of the commit that will hold the value. */
+export function encodeInstanceRecord(record: InstanceRecord, current: Stamp): Uint8Array {
+  const { service } = record;
+  const { weights } = service;
+  return utf8(
+    JSON.stringify({
+      service: {
+        kind: service.kind || undefined,
+        id: service.id,
+        name: service.name,
+        tags: service.tags.length === 0 ? undefined : service.tags,
+        address: service.address || undefined,
+        port: service.port || undefined,
+        ports: service.ports,
+        socketPath: service.socketPath || undefined,
+        taggedAddresses: nonEmpty(service.taggedAddresses),
+        meta: nonEmpty(service.meta),
+        weights: weights.passing === 1 && weights.warning === 1 ? undefined : weights,
+        enableTagOverride: service.enableTagOverride || undefined,
+        proxy: service.proxy,
+        connect: service.connect,
+        locality: service.locality,
+      },
+      ...stampFields(record, current),
+    }),
+  );
+}
+
+export function encodeVirtualIpRecord(record: VirtualIpRecord): Uint8Array {
+  return utf8(JSON.stringify({ offset: record.offset, claimed: record.claimed || undefined, manual: record.manual }));
+}
+
+/** An object as it was stored: which of these it has, and what they hold, is still to be seen. */
+interface Json {
+  readonly node?: unknown;
+  readonly service?: unknown;
+  readonly checks?: unknown;
+  readonly check?: unknown;
+  /** Index of creation, and of the last change; absent: the entry's own revision. */
+  readonly c?: unknown;
+  readonly m?: unknown;
+  readonly offset?: unknown;
+  readonly claimed?: unknown;
+  readonly manual?: unknown;
+}
+
+function isJson(value: unknown): value is Json {
+  return typeof value === "object" && value !== null && !Array.isArray(value);
+}
+
+function parsed(value: Uint8Array): Json {
+  const json: unknown = JSON.parse(decoder.decode(value));
+  if (!isJson(json)) throw new TypeError("it is no JSON object");
+  return json;
+}
+
+/** Stamps of equal indexes are one object: a catalog holds many more records than it saw commits. */
+export type StampOf = (index: bigint) => Stamp;
+
+function stampFrom(value: unknown, entryRevision: bigint, stampOf: StampOf): Stamp {
+  if (value === undefined) return stampOf(entryRevision);
+  if (typeof value !== "string" || !/^\d{1,20}$/.test(value)) throw new TypeError("an index is no number");
+  return stampOf(BigInt(value));
+}
+
+function stampsFrom(json: Json, entryRevision: bigint, stampOf: StampOf): { created: Stamp; modified: Stamp } {
+  return {
+    created: stampFrom(json.c, entryRevision, stampOf),
+    modified: stampFrom(json.m, entryRevision, stampOf),
+  };
+}
+
+/** @throws why it is not what {@link encodeCheckRecord} writes. */
+export function decodeCheckRecord(nodeKey: string, value: Uint8Array, revision: bigint, stampOf: StampOf): CheckRecord {
+  const json = parsed(value);
+  const check = parseCheckShape(json.check, nodeKey);
+  if (check.checkId === "") throw new TypeError("the check has no id");
+  return { check, ...stampsFrom(json, revision, stampOf) };
+}
+
+/** Versions before 0.1 stored checks with their node or service; what they stored is not read. */
+function requireNoChecks(json: Json): void {
+  if (json.checks === undefined) return;
+  throw new TypeError("it was written by a version before 0.1, so begin with an empty data directory");
+}
+
+/** Services with many checks share one list of tags with them. */
+export function withSharedTags(record: CheckRecord, service: Service): CheckRecord {
+  const { check } = record;
+  if (check.serviceTags === service.tags || !sameTags(check.serviceTags, service.tags)) return record;
+  return { ...record, check: Object.freeze({ ...check, serviceTags: service.tags }) };
+}
+
+function checkRecords(checks: ReadonlyMap<string, CheckRecord>): CheckRecords {
+  return checks.size === 0 ? noChecks : SortedMap.of(checks, compareUtf8);
+}
+
+function sameTags(left: readonly string[], right: readonly string[]): boolean {
+  return left.length === right.length && left.every((tag, index) => tag === right[index]);
+}
+
+/**
+ * @param checks - those of the node itself, by key.
+ * @throws why it is not what {@link encodeNodeRecord} writes.
+ */
+export function decodeNodeRecord(
+  value: Uint8Array,
+  revision: bigint,
+  stampOf: StampOf,
+  checks: ReadonlyMap<string, CheckRecord>,
+): NodeRecord {
+  const json = parsed(value);
+  requireNoChecks(json);
+  const node = parseNodeShape(json.node, "");
+  if (node.name === "") throw new TypeError("the node has no name");
+  return {
+    node,
+    checks: checkRecords(checks),
+    ...stampsFrom(json, revision, stampOf),
+  };
+}
+
+/**
+ * @param checks - those of the instance, by key.
+ * @throws why it is not what {@link encodeInstanceRecord} writes.
+ */
+export function decodeInstanceRecord(
+  nodeKey: string,
+  serviceKey: string,
+  value: Uint8Array,
+  revision: bigint,
+  stampOf: StampOf,
+  checks: ReadonlyMap<string, CheckRecord>,
+): InstanceRecord {
+  const json = parsed(value);
+  requireNoChecks(json);
+  const service = parseServiceShape(json.service);
+  if (service.name === "" || service.id === "") throw new TypeError("the service has no name or no id");
+  return {
+    nodeKey,
+    key: serviceKey,
+    service,
+    checks: checkRecords(new Map(Array.from(checks, ([id, record]) => [id, withSharedTags(record, service)]))),
+    ...stampsFrom(json, revision, stampOf),
+    view: undefined,
+    viewOf: undefined,
+  };
+}
+
+/** @throws why it is not what {@link encodeVirtualIpRecord} writes. */
+export function decodeVirtualIpRecord(peer: string, service: string, value: Uint8Array): VirtualIpRecord {
+  const { offset, claimed, manual = [] } = parsed(value);
+  if (typeof offset !== "number" || !Number.isInteger(offset) || offset < 1) throw new TypeError("no usable offset");
+  if (!Array.isArray(manual) || !manual.every((address) => typeof address === "string")) {
+    throw new TypeError("no usable addresses");
+  }
+  return { peer, service, offset, claimed: claimed === true, ...(manual.length > 0 && { manual }) };
+}

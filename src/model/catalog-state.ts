@@ -1,0 +1,720 @@
+import { compareUtf8 } from "../base/byte-order.js";
+import {
+  type AppliedDraft,
+  CatalogDraft,
+  type CommittedCatalog,
+  connectName,
+  type NodeChanges,
+} from "./catalog-draft.js";
+import type { CheckRecord, InstanceRecord, NodeRecord, VirtualIpRecord } from "./catalog-record.js";
+import type { Check, Node, Service, ServiceInstance, ServiceKind } from "./instance.js";
+import { lowerCase } from "./names.js";
+import { emptyList } from "./registration.js";
+import { VirtualIps, virtualIpAddress, virtualIpKey } from "./virtual-ips.js";
+
+/** Which kinds of instances a service name has. */
+export interface ServiceKinds {
+  /** As registered. */
+  readonly name: string;
+  /** Has an instance without a kind. */
+  readonly typical: boolean;
+  /** Has one that does not speak for itself in the mesh either: gateways to services outside of it front such services. */
+  readonly ordinary: boolean;
+  /** Has a connect-native instance, or a proxy names it as its destination. */
+  readonly connectEnabled: boolean;
+  /** Kinds of the instances with this name; empty for a name that only a proxy mentions. */
+  readonly kinds: ReadonlySet<string>;
+}
+
+/** What a commit changed for readers of services. */
+export interface AppliedChange {
+  /** Lower-cased name to the name as it is (or was last) registered. */
+  readonly services: ReadonlyMap<string, string>;
+}
+
+/** One entry to write; an undefined record deletes. */
+export type RecordChange =
+  | { readonly type: "node"; readonly nodeKey: string; readonly record: NodeRecord | undefined }
+  | {
+      readonly type: "instance";
+      readonly nodeKey: string;
+      readonly key: string;
+      readonly record: InstanceRecord | undefined;
+    }
+  | {
+      readonly type: "check";
+      readonly nodeKey: string;
+      /** Of its service; `""`: it is one of the node. */
+      readonly owner: string;
+      readonly key: string;
+      readonly record: CheckRecord | undefined;
+    }
+  | {
+      readonly type: "virtual-ip";
+      readonly peer: string;
+      readonly service: string;
+      readonly record: VirtualIpRecord | undefined;
+    };
+
+type CheckChange = RecordChange & { readonly type: "check" };
+
+/** The marks of whole tables, beside those of single nodes and services. A mark is the index of the last change. */
+export interface TableMarks {
+  readonly nodes: bigint;
+  readonly services: bigint;
+  readonly checks: bigint;
+  readonly lastNodeExtinction: bigint;
+  readonly lastServiceExtinction: bigint;
+  readonly virtualIps: bigint;
+}
+
+interface NodeEntry {
+  record: NodeRecord;
+  mark: bigint;
+  readonly instances: Map<string, InstanceRecord>;
+  /** Check key to the key of its service, `""` for a check of the node. */
+  readonly checkOwners: Map<string, string>;
+}
+
+/**
+ * With more checks than this, an instance lists them when somebody looks: of many, most changes are looked at by nobody, such as
+ * those of services that are not exported. With fewer, the list costs less than to remember how to make it.
+ */
+const LISTED_AT_ONCE = 64;
+
+/** With more records than this that came, all are sorted; fewer are put in their places. */
+const MANY_ADDED = 32;
+
+/**
+ * Records in byte order of node and service id. What comes and goes is put in order when somebody asks, who gets all of them:
+ * so a change costs the same however many there are.
+ */
+class InstanceList {
+  #records: InstanceRecord[] = [];
+  readonly #added = new Set<InstanceRecord>();
+  readonly #removed = new Set<InstanceRecord>();
+
+  get length(): number {
+    return this.#records.length + this.#added.size - this.#removed.size;
+  }
+
+  get sorted(): readonly InstanceRecord[] {
+    if (this.#removed.size > 0) {
+      this.#records = this.#records.filter((record) => !this.#removed.has(record));
+      this.#removed.clear();
+    }
+    const many = this.#added.size > MANY_ADDED;
+    for (const record of this.#added) {
+      if (many) this.#records.push(record);
+      else this.#records.splice(this.#placeOf(record), 0, record);
+    }
+    if (many) this.#records.sort(compareRecords);
+    this.#added.clear();
+    return this.#records;
+  }
+
+  add(record: InstanceRecord): void {
+    this.#added.add(record);
+  }
+
+  remove(record: InstanceRecord): void {
+    if (!this.#added.delete(record)) this.#removed.add(record);
+  }
+
+  #placeOf(record: InstanceRecord): number {
+    const records = this.#records;
+    let low = 0;
+    let high = records.length;
+    while (low < high) {
+      const middle = (low + high) >>> 1;
+      const probe = records[middle];
+      if (probe !== undefined && compareRecords(probe, record) < 0) low = middle + 1;
+      else high = middle;
+    }
+    return low;
+  }
+}
+
+function compareRecords(left: InstanceRecord, right: InstanceRecord): number {
+  return compareUtf8(left.nodeKey, right.nodeKey) || compareUtf8(left.key, right.key);
+}
+
+/** How often each of some values occurs. */
+class Tally<Value> {
+  readonly #counts = new Map<Value, number>();
+
+  get values(): IterableIterator<Value> {
+    return this.#counts.keys();
+  }
+
+  /** How many different values there are. */
+  get size(): number {
+    return this.#counts.size;
+  }
+
+  /** Returns whether the value has come, or is gone. */
+  count(value: Value, by: 1 | -1): boolean {
+    const before = this.#counts.get(value) ?? 0;
+    if (before + by > 0) this.#counts.set(value, before + by);
+    else this.#counts.delete(value);
+    return before === 0 || before + by === 0;
+  }
+}
+
+class ServiceEntry {
+  readonly key: string;
+  name: string;
+  mark = 0n;
+  readonly instances: InstanceList = new InstanceList();
+  readonly #spellings = new Tally<string>();
+  readonly #kinds = new Tally<string>();
+  #ordinary = 0;
+  /** The kinds, as it was asked for last. */
+  #knownKinds: ReadonlySet<string> | undefined;
+  /** The last write. Undefined: it is gone. */
+  #latest: InstanceRecord | undefined;
+
+  constructor(key: string, name: string) {
+    this.key = key;
+    this.name = name;
+  }
+
+  get ordinary(): boolean {
+    return this.#ordinary > 0;
+  }
+
+  get kinds(): ReadonlySet<string> {
+    this.#knownKinds ??= new Set(this.#kinds.values);
+    return this.#knownKinds;
+  }
+
+  add(record: InstanceRecord): void {
+    this.instances.add(record);
+    this.#count(record, 1);
+    if (this.#latest === undefined || isLater(record, this.#latest)) this.#latest = record;
+  }
+
+  replace(before: InstanceRecord, after: InstanceRecord): void {
+    const isOfLatest = this.#latest === before;
+    this.add(after);
+    this.remove(before);
+    // A write of its checks alone is none of the definition.
+    if (isOfLatest) this.#latest = after;
+  }
+
+  remove(record: InstanceRecord): void {
+    this.instances.remove(record);
+    this.#count(record, -1);
+    if (this.#latest === record) this.#latest = undefined;
+  }
+
+  /** The last write decides the spelling; of two in one commit, the later in byte order. */
+  respell(): void {
+    const [first] = this.#spellings.values;
+    if (this.#spellings.size === 1) this.name = first ?? this.name;
+    else {
+      if (this.#latest === undefined) {
+        for (const record of this.instances.sorted) {
+          if (this.#latest === undefined || isLater(record, this.#latest)) this.#latest = record;
+        }
+      }
+      this.name = this.#latest?.service.name ?? this.name;
+    }
+  }
+
+  #count({ service }: InstanceRecord, by: 1 | -1): void {
+    this.#spellings.count(service.name, by);
+    if (service.kind === "" && service.connect?.native !== true) this.#ordinary += by;
+    if (this.#kinds.count(service.kind, by)) this.#knownKinds = undefined;
+  }
+}
+
+function isLater(record: InstanceRecord, than: InstanceRecord): boolean {
+  const [index, other] = [record.modified.index, than.modified.index];
+  return index > other || (index === other && compareRecords(record, than) >= 0);
+}
+
+/** The instances that speak for a service in the mesh. */
+class ConnectEntry {
+  readonly instances: InstanceList = new InstanceList();
+  /** Keys of the services that these are instances of. */
+  readonly services: Tally<string> = new Tally<string>();
+
+  add(record: InstanceRecord): void {
+    this.instances.add(record);
+    this.services.count(lowerCase(record.service.name), 1);
+  }
+
+  remove(record: InstanceRecord): void {
+    this.instances.remove(record);
+    this.services.count(lowerCase(record.service.name), -1);
+  }
+}
+
+/**
+ * The committed local catalog, in memory. Changes are made in a {@link CatalogDraft} and
+ * taken over as a whole. Records are frozen and shared, and a change costs what it touches, not what there is.
+ */
+export class CatalogState implements CommittedCatalog {
+  readonly virtualIps: VirtualIps = new VirtualIps();
+  readonly #nodes = new Map<string, NodeEntry>();
+  readonly #services = new Map<string, ServiceEntry>();
+  readonly #connect = new Map<string, ConnectEntry>();
+  readonly #nodeIds = new Map<string, string>();
+  /** Keys of the nodes with an address. */
+  readonly #nodesAt = new Map<string, Set<string>>();
+  readonly #kindMarks = new Map<string, bigint>();
+  #marks: TableMarks = {
+    nodes: 0n,
+    services: 0n,
+    checks: 0n,
+    lastNodeExtinction: 0n,
+    lastServiceExtinction: 0n,
+    virtualIps: 0n,
+  };
+  #kinds: ReadonlyMap<string, ServiceKinds> | undefined;
+  readonly #nodeChecks = new WeakMap<NodeRecord, readonly Check[]>();
+
+  // What a draft reads.
+
+  nodeRecord(nodeKey: string): NodeRecord | undefined {
+    return this.#nodes.get(nodeKey)?.record;
+  }
+
+  instanceRecord(nodeKey: string, serviceKey: string): InstanceRecord | undefined {
+    return this.#nodes.get(nodeKey)?.instances.get(serviceKey);
+  }
+
+  instanceRecordsOn(nodeKey: string): Iterable<InstanceRecord> {
+    return this.#nodes.get(nodeKey)?.instances.values() ?? emptyList;
+  }
+
+  checkOwner(nodeKey: string, checkKey: string): string | undefined {
+    return this.#nodes.get(nodeKey)?.checkOwners.get(checkKey);
+  }
+
+  checkRecord(nodeKey: string, checkKey: string): CheckRecord | undefined {
+    const owner = this.checkOwner(nodeKey, checkKey);
+    if (owner === undefined) return undefined;
+    const holder = owner === "" ? this.nodeRecord(nodeKey) : this.instanceRecord(nodeKey, owner);
+    return holder?.checks.get(checkKey);
+  }
+
+  nodeKeyOfId(id: string): string | undefined {
+    return this.#nodeIds.get(id);
+  }
+
+  countNamed(serviceKey: string): number {
+    return this.#services.get(serviceKey)?.instances.length ?? 0;
+  }
+
+  countConnect(serviceKey: string): number {
+    return this.#connect.get(serviceKey)?.instances.length ?? 0;
+  }
+
+  // Changing.
+
+  draft(): CatalogDraft {
+    return new CatalogDraft(this);
+  }
+
+  /** What differs between a draft and this, in no particular order; nothing when the draft changed nothing. */
+  *changes(draft: AppliedDraft): Generator<RecordChange> {
+    for (const [nodeKey, changes] of draft.nodes) {
+      const entry = this.#nodes.get(nodeKey);
+      if (changes.recordChanged && !sameNodeRecord(changes.record, entry?.record)) {
+        yield { type: "node", nodeKey, record: changes.record };
+      }
+      for (const [key, record] of changes.instances) {
+        if (!sameInstanceRecord(record, entry?.instances.get(key))) yield { type: "instance", nodeKey, key, record };
+      }
+      yield* this.#checkChanges(draft, nodeKey, changes);
+    }
+    for (const [key, record] of draft.virtualIps.changes) {
+      const before = this.virtualIps.get(key);
+      if (record === before) continue;
+      const { peer, service } = record ?? before ?? { peer: "", service: "" };
+      yield { type: "virtual-ip", peer, service, record };
+    }
+  }
+
+  *#checkChanges(draft: AppliedDraft, nodeKey: string, changes: NodeChanges): Generator<CheckChange> {
+    for (const [key, owner] of changes.checkOwners) {
+      const record = draft.checkRecord(nodeKey, key);
+      if (record === this.checkRecord(nodeKey, key)) continue;
+      const before = this.checkOwner(nodeKey, key);
+      if (before !== undefined && before !== owner) {
+        yield { type: "check", nodeKey, owner: before, key, record: undefined };
+      }
+      if (owner !== undefined) yield { type: "check", nodeKey, owner, key, record };
+    }
+  }
+
+  /** Takes over a draft of this very state; everything it wrote gets `index`. */
+  apply(draft: AppliedDraft, index: bigint): AppliedChange {
+    draft.stamp.index = index;
+    const touched = new Map<string, string>();
+    for (const [nodeKey, changes] of draft.nodes) {
+      // Before anything is taken over: it is told by what is here.
+      const checked = new Set<string>();
+      for (const { owner } of this.#checkChanges(draft, nodeKey, changes)) checked.add(owner);
+      if (checked.size > 0) this.#raise(index, "checks");
+      this.#applyNode(nodeKey, changes, checked, index, touched);
+    }
+    for (const [key, record] of draft.virtualIps.changes) {
+      if (record === this.virtualIps.get(key)) continue;
+      this.virtualIps.set(key, record);
+      this.#raise(index, "virtualIps");
+    }
+    for (const key of touched.keys()) {
+      const service = this.#services.get(key);
+      if (service === undefined) continue;
+      if (service.instances.length === 0) {
+        this.#services.delete(key);
+        this.#raise(index, "lastServiceExtinction");
+        continue;
+      }
+      service.respell();
+      touched.set(key, service.name);
+    }
+    this.#kinds = undefined;
+    return { services: touched };
+  }
+
+  /** @param checked - keys of the services whose checks changed, and `""` when those of the node did. */
+  #applyNode(
+    nodeKey: string,
+    changes: NodeChanges,
+    checked: ReadonlySet<string>,
+    index: bigint,
+    touched: Map<string, string>,
+  ): void {
+    let entry = this.#nodes.get(nodeKey);
+    const before = entry?.record;
+    const after = changes.recordChanged ? changes.record : before;
+    if (entry === undefined) {
+      if (after === undefined) return;
+      entry = { record: after, mark: index, instances: new Map(), checkOwners: new Map() };
+      this.#nodes.set(nodeKey, entry);
+    }
+    for (const [key, record] of changes.instances) {
+      if (checked.has(key) || !sameInstanceRecord(record, entry.instances.get(key))) {
+        this.#applyInstance(entry, key, record, index, touched);
+      }
+    }
+    for (const [checkKey, owner] of changes.checkOwners) {
+      if (owner === undefined) entry.checkOwners.delete(checkKey);
+      else entry.checkOwners.set(checkKey, owner);
+    }
+    if (!checked.has("") && sameNodeRecord(before, after)) return;
+    if (before?.node !== after?.node) {
+      this.#raise(index, "nodes");
+      entry.mark = index;
+      if (before !== undefined && before.node.id !== "" && this.#nodeIds.get(lowerCase(before.node.id)) === nodeKey) {
+        this.#nodeIds.delete(lowerCase(before.node.id));
+      }
+      if (after !== undefined && after.node.id !== "") this.#nodeIds.set(lowerCase(after.node.id), nodeKey);
+      this.#moveNode(nodeKey, before?.node.address, after?.node.address);
+    }
+    if (after === undefined) {
+      this.#nodes.delete(nodeKey);
+      this.#raise(index, "lastNodeExtinction");
+      return;
+    }
+    entry.record = after;
+    for (const record of entry.instances.values()) this.#touch(record, index, touched);
+  }
+
+  #applyInstance(
+    entry: NodeEntry,
+    key: string,
+    after: InstanceRecord | undefined,
+    index: bigint,
+    touched: Map<string, string>,
+  ): void {
+    const before = entry.instances.get(key);
+    if (after === undefined) entry.instances.delete(key);
+    else entry.instances.set(key, after);
+    this.#place(before, after);
+    if (before !== undefined) this.#touch(before, index, touched);
+    if (after !== undefined) this.#touch(after, index, touched);
+    if (before?.service !== after?.service) {
+      this.#raise(index, "services", "nodes");
+      entry.mark = index;
+    }
+  }
+
+  #moveNode(nodeKey: string, from: string | undefined, to: string | undefined): void {
+    if (from !== undefined) {
+      const keys = this.#nodesAt.get(from);
+      keys?.delete(nodeKey);
+      if (keys?.size === 0) this.#nodesAt.delete(from);
+    }
+    if (to !== undefined) this.#nodesAt.set(to, (this.#nodesAt.get(to) ?? new Set()).add(nodeKey));
+  }
+
+  /** Moves an instance from where its old name and destination put it to where the new ones do. */
+  #place(before: InstanceRecord | undefined, after: InstanceRecord | undefined): void {
+    const oldKey = before && lowerCase(before.service.name);
+    const newKey = after && lowerCase(after.service.name);
+    const oldEntry = oldKey === undefined ? undefined : this.#services.get(oldKey);
+    if (after !== undefined && newKey !== undefined) {
+      let entry = this.#services.get(newKey);
+      if (entry === undefined) {
+        entry = new ServiceEntry(newKey, after.service.name);
+        this.#services.set(newKey, entry);
+      }
+      if (before !== undefined && oldEntry === entry) entry.replace(before, after);
+      else entry.add(after);
+    }
+    if (before !== undefined && oldKey !== newKey) oldEntry?.remove(before);
+
+    const oldConnect = connectKeyOf(before);
+    const newConnect = connectKeyOf(after);
+    const oldList = oldConnect === undefined ? undefined : this.#connect.get(oldConnect);
+    if (after !== undefined && newConnect !== undefined) {
+      let list = this.#connect.get(newConnect);
+      if (list === undefined) {
+        list = new ConnectEntry();
+        this.#connect.set(newConnect, list);
+      }
+      list.add(after);
+    }
+    if (before !== undefined && oldConnect !== undefined) {
+      oldList?.remove(before);
+      if (oldList?.instances.length === 0) this.#connect.delete(oldConnect);
+    }
+  }
+
+  #touch(record: InstanceRecord, index: bigint, touched: Map<string, string>): void {
+    const key = lowerCase(record.service.name);
+    const entry = this.#services.get(key);
+    if (!touched.has(key)) touched.set(key, entry?.name ?? record.service.name);
+    if (entry !== undefined) entry.mark = index;
+    this.#kindMarks.set(record.service.kind, index);
+  }
+
+  #raise(index: bigint, ...names: readonly (keyof TableMarks)[]): void {
+    if (names.every((name) => this.#marks[name] === index)) return;
+    const marks = { ...this.#marks };
+    for (const name of names) marks[name] = index;
+    this.#marks = marks;
+  }
+
+  // Loading, into a new state: nodes, then instances, then `loaded`.
+
+  /** @internal */
+  loadNode(nodeKey: string, record: NodeRecord): void {
+    const entry: NodeEntry = { record, mark: 0n, instances: new Map(), checkOwners: new Map() };
+    for (const checkKey of record.checks.keys()) entry.checkOwners.set(checkKey, "");
+    this.#nodes.set(nodeKey, entry);
+    if (record.node.id !== "") this.#nodeIds.set(lowerCase(record.node.id), nodeKey);
+    this.#moveNode(nodeKey, undefined, record.node.address);
+  }
+
+  /** False: its node is missing. @internal */
+  loadInstance(record: InstanceRecord): boolean {
+    const entry = this.#nodes.get(record.nodeKey);
+    if (entry === undefined) return false;
+    entry.instances.set(record.key, record);
+    for (const checkKey of record.checks.keys()) entry.checkOwners.set(checkKey, record.key);
+    this.#place(undefined, record);
+    return true;
+  }
+
+  /** Raises every mark to `index`: no reader who waited before the restart may miss what happened meanwhile. @internal */
+  loaded(index: bigint): void {
+    this.#raise(index, "nodes", "services", "checks", "lastNodeExtinction", "lastServiceExtinction", "virtualIps");
+    for (const entry of this.#nodes.values()) entry.mark = index;
+    for (const entry of this.#services.values()) {
+      entry.mark = index;
+      entry.respell();
+      for (const record of entry.instances.sorted) this.#kindMarks.set(record.service.kind, index);
+    }
+  }
+
+  // Reading.
+
+  get marks(): TableMarks {
+    return this.#marks;
+  }
+
+  nodeMark(nodeKey: string): bigint | undefined {
+    return this.#nodes.get(nodeKey)?.mark;
+  }
+
+  serviceMark(serviceKey: string): bigint | undefined {
+    return this.#services.get(serviceKey)?.mark;
+  }
+
+  kindMark(kind: string): bigint {
+    return this.#kindMarks.get(kind) ?? 0n;
+  }
+
+  /** The first by name of the nodes with an address. */
+  nodeRecordAt(address: string): NodeRecord | undefined {
+    let first: string | undefined;
+    for (const key of this.#nodesAt.get(address) ?? emptyList) {
+      if (first === undefined || compareUtf8(key, first) < 0) first = key;
+    }
+    return first === undefined ? undefined : this.nodeRecord(first);
+  }
+
+  /** By key, in no particular order. */
+  *nodeEntries(): Generator<readonly [string, NodeRecord]> {
+    for (const [key, { record }] of this.#nodes) yield [key, record];
+  }
+
+  /** In byte order of their keys. */
+  nodeRecords(): readonly NodeRecord[] {
+    return [...this.#nodes].sort(([left], [right]) => compareUtf8(left, right)).map(([, entry]) => entry.record);
+  }
+
+  /** In byte order of their keys. */
+  sortedInstancesOn(nodeKey: string): readonly InstanceRecord[] {
+    return [...this.instanceRecordsOn(nodeKey)].sort(compareRecords);
+  }
+
+  *checkRecords(): Generator<CheckRecord> {
+    for (const { record, instances } of this.#nodes.values()) {
+      yield* record.checks.values();
+      for (const instance of instances.values()) yield* instance.checks.values();
+    }
+  }
+
+  /** Lower-cased names, in no particular order. */
+  serviceKeys(): IterableIterator<string> {
+    return this.#services.keys();
+  }
+
+  /** The name as registered last; undefined when no instance has it. */
+  serviceName(serviceKey: string): string | undefined {
+    return this.#services.get(serviceKey)?.name;
+  }
+
+  /** Whether a service has an instance without a kind that does not speak for itself in the mesh. */
+  isOrdinary(serviceKey: string): boolean {
+    return this.#services.get(serviceKey)?.ordinary ?? false;
+  }
+
+  kindsOf(serviceKey: string): ReadonlySet<string> {
+    return this.#services.get(serviceKey)?.kinds ?? noKinds;
+  }
+
+  /** Whether anything speaks for a name in the mesh. */
+  isConnectEnabled(serviceKey: string): boolean {
+    return this.#connect.has(serviceKey);
+  }
+
+  /** In byte order of node and service id. */
+  instanceRecords(serviceKey: string): readonly InstanceRecord[] {
+    return this.#services.get(serviceKey)?.instances.sorted ?? emptyList;
+  }
+
+  /** Proxies for a name, and connect-native instances of it, in byte order of node and service id. */
+  connectRecords(serviceKey: string): readonly InstanceRecord[] {
+    return this.#connect.get(serviceKey)?.instances.sorted ?? emptyList;
+  }
+
+  /** The latest mark of the services whose instances speak for a name; undefined: none do. */
+  connectMark(serviceKey: string): bigint | undefined {
+    let latest: bigint | undefined;
+    for (const key of this.#connect.get(serviceKey)?.services.values ?? emptyList) {
+      const mark = this.#services.get(key)?.mark ?? 1n;
+      if (latest === undefined || mark > latest) latest = mark;
+    }
+    return latest;
+  }
+
+  /** The instance with its node and the checks of both, those of the node first. */
+  view(record: InstanceRecord): ServiceInstance {
+    const node = this.#nodes.get(record.nodeKey)?.record;
+    if (record.view !== undefined && record.viewOf === node) return record.view;
+    if (node === undefined) throw new TypeError("not an instance of this catalog");
+    const listed = (): readonly Check[] => {
+      const own = Array.from(record.checks.values(), ({ check }) => check);
+      const ofNode = this.#checksOf(node);
+      return own.length === 0 ? ofNode : Object.freeze([...ofNode, ...own]);
+    };
+    const isLazy = node.checks.size + record.checks.size > LISTED_AT_ONCE;
+    const { service } = record;
+    const view: ServiceInstance = isLazy
+      ? lazyView(node.node, service, listed)
+      : Object.freeze({ node: node.node, service, checks: listed() });
+    record.view = view;
+    record.viewOf = node;
+    return view;
+  }
+
+  /** Of the node itself: one list for all its instances, of which there may be many. */
+  #checksOf(node: NodeRecord): readonly Check[] {
+    if (node.checks.size === 0) return emptyList;
+    const known = this.#nodeChecks.get(node);
+    if (known !== undefined) return known;
+    const checks = Object.freeze(Array.from(node.checks.values(), ({ check }) => check));
+    this.#nodeChecks.set(node, checks);
+    return checks;
+  }
+
+  /** Lower-cased names, also those only proxies mention. */
+  kinds(): ReadonlyMap<string, ServiceKinds> {
+    if (this.#kinds !== undefined) return this.#kinds;
+    const kinds = new Map<string, ServiceKinds>();
+    for (const [key, entry] of this.#services) {
+      const typical: ServiceKind = "";
+      kinds.set(key, {
+        name: entry.name,
+        typical: entry.kinds.has(typical),
+        ordinary: entry.ordinary,
+        connectEnabled: this.#connect.has(key),
+        kinds: entry.kinds,
+      });
+    }
+    for (const [key, { instances }] of this.#connect) {
+      if (kinds.has(key)) continue;
+      const proxy = instances.sorted[0];
+      const name = (proxy && connectName(proxy.service)) ?? key;
+      kinds.set(key, { name, typical: false, ordinary: false, connectEnabled: true, kinds: new Set() });
+    }
+    this.#kinds = kinds;
+    return kinds;
+  }
+
+  virtualIp(peer: string, service: string): string | undefined {
+    const record = this.virtualIps.get(virtualIpKey(lowerCase(peer), lowerCase(service)));
+    return record && virtualIpAddress(record.offset);
+  }
+}
+
+const noKinds: ReadonlySet<string> = new Set();
+
+/** An instance that makes the list of its checks when somebody looks at it. */
+function lazyView(node: Node, service: Service, listed: () => readonly Check[]): ServiceInstance {
+  let checks: readonly Check[] | undefined;
+  return Object.freeze({
+    node,
+    service,
+    get checks() {
+      checks ??= listed();
+      return checks;
+    },
+  });
+}
+
+function connectKeyOf(record: InstanceRecord | undefined): string | undefined {
+  const name = record && connectName(record.service);
+  return name === undefined ? undefined : lowerCase(name);
+}
+
+// Apart from the checks, of which each is a record of its own. A draft may have put one somewhere and taken it away again: then
+// the record that held it is new and nothing in it is.
+
+function sameNodeRecord(left: NodeRecord | undefined, right: NodeRecord | undefined): boolean {
+  if (left === undefined || right === undefined) return left === right;
+  return left.node === right.node && left.modified === right.modified;
+}
+
+function sameInstanceRecord(left: InstanceRecord | undefined, right: InstanceRecord | undefined): boolean {
+  if (left === undefined || right === undefined) return left === right;
+  return left.service === right.service && left.modified === right.modified;
+}

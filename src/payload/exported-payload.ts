@@ -1,0 +1,473 @@
+import * as crypto from "node:crypto";
+import { compareUtf8 } from "../base/byte-order.js";
+import { PeeringError } from "../base/errors.js";
+import type { Steps } from "../base/steps.js";
+import type { ChainInfo } from "../config/chain.js";
+import { flattenedStatus } from "../model/health.js";
+import type { Locality, Node, Service, ServiceAddress, ServiceInstance, StringMap } from "../model/instance.js";
+import { lowerCase } from "../model/names.js";
+import { ProtobufWriter, WireType } from "../wire/protobuf.js";
+import { isUuid } from "../wire/uuid.js";
+
+/** The encoding of one `ExportedService` message. */
+export interface EncodedPayload {
+  readonly value: Uint8Array;
+  /** Equal digests are equal payloads. */
+  readonly digest: string;
+}
+
+/** Suffix of the names under which mesh services are sent. */
+export const SIDECAR_SUFFIX = "-sidecar-proxy";
+
+const metaKey = /^[a-zA-Z0-9_-]+$/;
+
+// The numbers of package hashicorp.consul.internal.service, as the messages below use them.
+const Field = {
+  nodes: 1,
+  instance: { node: 1, service: 2, checks: 3 },
+  node: { id: 1, name: 2, address: 3, datacenter: 4, taggedAddresses: 5, meta: 6, locality: 10 },
+  service: {
+    kind: 1,
+    id: 2,
+    name: 3,
+    tags: 4,
+    address: 5,
+    meta: 6,
+    port: 7,
+    weights: 8,
+    enableTagOverride: 9,
+    proxy: 11,
+    connect: 12,
+    taggedAddresses: 15,
+    enterpriseMeta: 16,
+    socketPath: 17,
+    locality: 19,
+    ports: 20,
+  },
+  proxy: { destinationServiceName: 1, destinationServiceId: 2 },
+  connect: { peerMeta: 4 },
+  peerMeta: { sni: 1, spiffeId: 2, protocol: 3 },
+  check: { node: 1, checkId: 2, name: 3, status: 4, serviceId: 7, serviceName: 8, enterpriseMeta: 13 },
+  address: { address: 1, port: 2 },
+  port: { port: 1, name: 2, default: 3 },
+  weights: { passing: 1, warning: 2 },
+  locality: { region: 1, zone: 2 },
+  map: { key: 1, value: 2 },
+} as const;
+
+const nothing = new Uint8Array(0);
+
+/** Came with Node 20.12, and takes half the time. */
+const oneShot: typeof crypto.hash | undefined = crypto.hash;
+
+/** Digest of any payload: equal digests mean an unchanged payload. */
+export function payloadDigest(value: Uint8Array): string {
+  if (oneShot !== undefined) return oneShot("sha256", value, "base64");
+  return crypto.createHash("sha256").update(value).digest("base64");
+}
+
+/** Bytes hashed in one step. */
+const HASHED_TOGETHER = 2 * 1024 * 1024;
+
+/** As {@link payloadDigest}, in steps. */
+export function* payloadDigestSteps(value: Uint8Array): Steps<string> {
+  if (value.length <= HASHED_TOGETHER) return payloadDigest(value);
+  const hash = crypto.createHash("sha256");
+  for (let start = 0; start < value.length; start += HASHED_TOGETHER) {
+    hash.update(value.subarray(start, start + HASHED_TOGETHER));
+    yield;
+  }
+  return hash.digest("base64");
+}
+
+function refusal(name: string, instance: ServiceInstance, why: string): PeeringError {
+  const { node, service } = instance;
+  return new PeeringError(
+    "invalid-registration",
+    `service "${name}" is not sent: instance "${service.id}" on node "${node.name}": ${why}`,
+    { remedy: "Register the instance again with valid values; it is sent as soon as it is valid." },
+  );
+}
+
+function isInt32(value: number): boolean {
+  return (value | 0) === value;
+}
+
+/** The rules of service metadata at an importer, on bytes as Consul counts them. */
+function metaProblem(meta: StringMap): string | undefined {
+  const keys = Object.keys(meta);
+  if (keys.length === 0) return undefined;
+  if (keys.length > 64) return "service metadata cannot contain more than 64 key/value pairs";
+  for (const key of keys) {
+    const value = meta[key] ?? "";
+    let why: string | undefined;
+    if (key === "") why = "Key cannot be blank";
+    else if (!metaKey.test(key)) why = "Key contains invalid characters";
+    else if (key.length > 128) why = "Key is too long (limit: 128 characters)";
+    else if (key.startsWith("consul-")) why = "Key prefix 'consul-' is reserved for internal use";
+    else if (value.length > 170 && Buffer.byteLength(value) > 512) why = "Value is too long (limit: 512 characters)";
+    // The value stays out of the message: it may be long.
+    if (why !== undefined) return `metadata key "${key}": ${why}`;
+  }
+  return undefined;
+}
+
+/** Why no importer could take a node: it needs a name, and an id that is a UUID, if it has one. */
+function nodeProblem(node: Node): string | undefined {
+  if (node.name === "") return "the node has no name";
+  return node.id === "" || isUuid(node.id) ? undefined : `node id "${node.id}" is not a UUID`;
+}
+
+/** What no importer could take of any instance: numbers that do not fit. */
+function numberProblem({ service }: ServiceInstance): string | undefined {
+  if (!isInt32(service.port)) return `port ${service.port} is not a 32-bit integer`;
+  if (!isInt32(service.weights.passing) || !isInt32(service.weights.warning)) {
+    return `weights ${service.weights.passing} and ${service.weights.warning} are not 32-bit integers`;
+  }
+  for (const { name, port } of service.ports ?? []) {
+    if (!isInt32(port)) return `port ${port} named "${name}" is not a 32-bit integer`;
+  }
+  for (const key in service.taggedAddresses) {
+    const port = service.taggedAddresses[key]?.port ?? 0;
+    if (!isInt32(port)) return `port ${port} of tagged address "${key}" is not a 32-bit integer`;
+  }
+  return undefined;
+}
+
+function instanceProblem(name: string, key: string, instance: ServiceInstance): string | undefined {
+  const { service } = instance;
+  if (service.id === "") return "it has no service id";
+  if (service.name !== name && lowerCase(service.name) !== key) return `it is named "${service.name}"`;
+  return numberProblem(instance) ?? metaProblem(service.meta);
+}
+
+interface EncodedNode {
+  /** With tag and length. */
+  readonly bytes: Uint8Array;
+  /** As an importer compares them. */
+  readonly id: string;
+  readonly name: string;
+}
+
+/** The first node whose id a node of another name has too: an importer takes that for a renaming, and drops one. */
+function sharedNodeId(nodes: readonly EncodedNode[]): number {
+  if (nodes.length <= 16) {
+    // Comparing a handful pair by pair is cheaper than a map, and most services have no more.
+    return nodes.findIndex((node, index) => {
+      if (node.id === "") return false;
+      for (let before = 0; before < index; before++) {
+        const other = nodes[before];
+        if (other !== undefined && other !== node && other.id === node.id && other.name !== node.name) return true;
+      }
+      return false;
+    });
+  }
+  const names = new Map<string, string>();
+  return nodes.findIndex((node) => {
+    if (node.id === "") return false;
+    const known = names.get(node.id);
+    if (known === undefined) names.set(node.id, node.name);
+    return known !== undefined && known !== node.name;
+  });
+}
+
+function compareInstances(left: ServiceInstance, right: ServiceInstance): number {
+  const { node: leftNode, service: leftService } = left;
+  const { node: rightNode, service: rightService } = right;
+  if (leftNode.name === rightNode.name) return compareUtf8(leftService.id, rightService.id);
+  // The separators stand for the empty namespace of Community Edition: "<node>/<namespace>/<id>".
+  return compareUtf8(`${leftNode.name}//${leftService.id}`, `${rightNode.name}//${rightService.id}`);
+}
+
+/** Keys of a map in byte order: equal maps have equal encodings. */
+function sortedKeys(map: Readonly<Record<string, unknown>>): readonly string[] {
+  const keys = Object.keys(map);
+  for (let index = 1; index < keys.length; index++) {
+    if (compareUtf8(keys[index - 1] ?? "", keys[index] ?? "") > 0) return keys.sort(compareUtf8);
+  }
+  return keys;
+}
+
+/** Key and value of a map are written also when empty, as Go does. */
+function writeKey(writer: ProtobufWriter, key: string): void {
+  writer.tag(Field.map.key, WireType.LengthDelimited).string(key);
+}
+
+function writeTextMap(writer: ProtobufWriter, field: number, map: StringMap): void {
+  for (const key of sortedKeys(map)) {
+    const mark = writer.beginMessage(field);
+    writeKey(writer, key);
+    writer.tag(Field.map.value, WireType.LengthDelimited).string(map[key] ?? "");
+    writer.endMessage(mark);
+  }
+}
+
+function writeAddressMap(writer: ProtobufWriter, field: number, map: Readonly<Record<string, ServiceAddress>>): void {
+  for (const key of sortedKeys(map)) {
+    const address = map[key];
+    // A virtual address is the exporter's own; importers assign theirs.
+    if (address === undefined || key === "consul-virtual") continue;
+    const mark = writer.beginMessage(field);
+    writeKey(writer, key);
+    const inner = writer.beginMessage(Field.map.value);
+    writer.stringField(Field.address.address, address.address).int32Field(Field.address.port, address.port);
+    writer.endMessage(inner).endMessage(mark);
+  }
+}
+
+function writeLocality(writer: ProtobufWriter, field: number, locality: Locality | undefined): void {
+  if (locality === undefined) return;
+  const mark = writer.beginMessage(field);
+  writer.stringField(Field.locality.region, locality.region).stringField(Field.locality.zone, locality.zone);
+  writer.endMessage(mark);
+}
+
+function encodeNode(node: Node): EncodedNode {
+  const writer = new ProtobufWriter();
+  const mark = writer.beginMessage(Field.instance.node);
+  writer
+    .stringField(Field.node.id, node.id)
+    .stringField(Field.node.name, node.name)
+    .stringField(Field.node.address, node.address)
+    .stringField(Field.node.datacenter, node.datacenter);
+  writeTextMap(writer, Field.node.taggedAddresses, node.taggedAddresses);
+  writeTextMap(writer, Field.node.meta, node.meta);
+  writeLocality(writer, Field.node.locality, node.locality);
+  return {
+    bytes: writer.endMessage(mark).finish(),
+    id: lowerCase(node.id),
+    name: lowerCase(node.name),
+  };
+}
+
+function writeWeights(writer: ProtobufWriter, { passing, warning }: Service["weights"]): void {
+  const mark = writer.beginMessage(Field.service.weights);
+  writer.int32Field(Field.weights.passing, passing).int32Field(Field.weights.warning, warning);
+  writer.endMessage(mark);
+}
+
+/** Present and empty, as Community Edition sends it. */
+function writeEnterpriseMeta(writer: ProtobufWriter, field: number): void {
+  writer.endMessage(writer.beginMessage(field));
+}
+
+function writeCheck(
+  writer: ProtobufWriter,
+  instance: ServiceInstance,
+  status: string | undefined,
+  id: string,
+  name: string,
+): void {
+  if (status === undefined) return;
+  const mark = writer.beginMessage(Field.instance.checks);
+  writer
+    .stringField(Field.check.node, instance.node.name)
+    .stringField(Field.check.checkId, `${id}:overall-check`)
+    .stringField(Field.check.name, "overall-check")
+    .stringField(Field.check.status, status)
+    .stringField(Field.check.serviceId, id)
+    .stringField(Field.check.serviceName, name);
+  writeEnterpriseMeta(writer, Field.check.enterpriseMeta);
+  writer.endMessage(mark);
+}
+
+export interface SidecarPayloadInput {
+  /** The mesh service. */
+  readonly name: string;
+  readonly chain: ChainInfo;
+  /** All local mesh gateways, in catalog order: their places give the instances their ids. */
+  readonly gateways: readonly ServiceInstance[];
+  /** Our name of the peering it is sent to. */
+  readonly peerName: string;
+  /** Ours. */
+  readonly trustDomain: string;
+  /** Ours. */
+  readonly datacenter: string;
+}
+
+function encodePeerMeta({ name, chain, peerName, trustDomain, datacenter }: SidecarPayloadInput): Uint8Array {
+  const identity = (dc: string, service: string): string =>
+    `spiffe://${trustDomain}/ns/default/dc/${dc}/svc/${service}`;
+  const own = identity(datacenter, name);
+  const targets = chain.tcpTargets.map((place) => identity(place.datacenter, place.service));
+  return new ProtobufWriter()
+    .repeatedStringField(Field.peerMeta.sni, [`${name}.default.default.${peerName}.external.${trustDomain}`])
+    .repeatedStringField(Field.peerMeta.spiffeId, [
+      own,
+      `spiffe://${trustDomain}/gateway/mesh/dc/${datacenter}`,
+      ...targets.filter((target) => target !== own),
+    ])
+    .stringField(Field.peerMeta.protocol, chain.protocol)
+    .finish();
+}
+
+/**
+ * Encodes what peers are sent of services. Equal input gives equal bytes from every encoder; one that is kept works
+ * faster, because it knows the nodes it has encoded.
+ */
+export class PayloadEncoder {
+  readonly #strictConsul: boolean;
+  readonly #writer = new ProtobufWriter(16 * 1024);
+  /** By identity: a node is the same object in all of its instances until it changes. */
+  readonly #nodes = new WeakMap<Node, EncodedNode>();
+
+  /**
+   * @param options - `strictConsul`: as Consul 1.22 does, tells no port of an instance that has several, beside those, and
+   *   `maintenance` of one that is in maintenance.
+   */
+  constructor(options: { readonly strictConsul?: boolean } = {}) {
+    this.#strictConsul = options.strictConsul ?? false;
+  }
+
+  /**
+   * What a peer is sent of the service `name`: its ordinary instances, without what the mesh added to them, each with its
+   * checks flattened into one, in a fixed order (docs/protocol.md, "an ordinary instance").
+   *
+   * @param instances - all that are registered under the name, of any kind and in any order.
+   * @throws {PeeringError} `invalid-registration`: an instance that a Consul importer would refuse or not survive; it is
+   *   named with what is wrong, and nothing of the service may be sent (D-28).
+   */
+  service(name: string, instances: readonly ServiceInstance[]): EncodedPayload {
+    const key = lowerCase(name);
+    // Such names are those of synthetic sidecars, with which these instances would collide.
+    const sent = key.endsWith(SIDECAR_SUFFIX) ? [] : instances.filter((instance) => instance.service.kind === "");
+    for (const instance of sent) {
+      const problem = instanceProblem(name, key, instance);
+      if (problem !== undefined) throw refusal(name, instance, problem);
+    }
+    if (sent.length > 1) sent.sort(compareInstances);
+    const nodes = this.#nodesOf(name, sent);
+    this.#begin();
+    for (const [index, instance] of sent.entries()) this.#writeInstance(instance, nodes[index]);
+    return this.#finish();
+  }
+
+  /**
+   * What a peer is sent of a mesh service: one instance per mesh gateway under `<name>-sidecar-proxy`, in place of the
+   * real sidecars (docs/protocol.md, "sidecars of a mesh service"). Empty without gateways.
+   *
+   * @throws {PeeringError} `invalid-registration`: a gateway that no importer could take.
+   */
+  sidecar(input: SidecarPayloadInput): EncodedPayload {
+    const { name, gateways } = input;
+    const sidecar = `${name}${SIDECAR_SUFFIX}`;
+    for (const gateway of gateways) {
+      const problem = numberProblem(gateway);
+      if (problem !== undefined) throw refusal(sidecar, gateway, problem);
+    }
+    const nodes = this.#nodesOf(sidecar, gateways);
+    const peerMeta = encodePeerMeta(input);
+    this.#begin();
+    for (const [index, gateway] of gateways.entries()) {
+      const mark = this.#writer.beginMessage(Field.nodes);
+      this.#writer.raw(nodes[index]?.bytes ?? nothing);
+      this.#writeSidecar(name, sidecar, index, gateway, peerMeta);
+      this.#writer.endMessage(mark);
+    }
+    return this.#finish();
+  }
+
+  #nodesOf(name: string, instances: readonly ServiceInstance[]): readonly EncodedNode[] {
+    const nodes = instances.map((instance) => {
+      let encoded = this.#nodes.get(instance.node);
+      if (encoded === undefined) {
+        const problem = nodeProblem(instance.node);
+        if (problem !== undefined) throw refusal(name, instance, problem);
+        encoded = encodeNode(instance.node);
+        this.#nodes.set(instance.node, encoded);
+      }
+      return encoded;
+    });
+    const shared = instances[sharedNodeId(nodes)];
+    if (shared !== undefined) throw refusal(name, shared, "its node has the id of another node");
+    return nodes;
+  }
+
+  /** A call before may have thrown half-way, at an instance that is not what its type says. */
+  #begin(): void {
+    if (this.#writer.length > 0) this.#writer.take();
+  }
+
+  #finish(): EncodedPayload {
+    const value = this.#writer.take();
+    return { value, digest: payloadDigest(value) };
+  }
+
+  #writeInstance(instance: ServiceInstance, node: EncodedNode | undefined): void {
+    const writer = this.#writer;
+    const { service } = instance;
+    const mark = writer.beginMessage(Field.nodes);
+    writer.raw(node?.bytes ?? nothing);
+    const inner = writer.beginMessage(Field.instance.service);
+    writer
+      .stringField(Field.service.id, service.id)
+      .stringField(Field.service.name, service.name)
+      .repeatedStringField(Field.service.tags, service.tags)
+      .stringField(Field.service.address, service.address);
+    writeTextMap(writer, Field.service.meta, service.meta);
+    // Consul 1.22 sends 0 beside several, so an importer that knows only one port gets none (D-53).
+    const port = this.#strictConsul && service.ports !== undefined ? 0 : service.port;
+    writer.int32Field(Field.service.port, port);
+    writeWeights(writer, service.weights);
+    writer.boolField(Field.service.enableTagOverride, service.enableTagOverride);
+    writeAddressMap(writer, Field.service.taggedAddresses, service.taggedAddresses);
+    writeEnterpriseMeta(writer, Field.service.enterpriseMeta);
+    writer.stringField(Field.service.socketPath, service.socketPath);
+    writeLocality(writer, Field.service.locality, service.locality);
+    for (const port of service.ports ?? []) {
+      const mark = writer.beginMessage(Field.service.ports);
+      writer.int32Field(Field.port.port, port.port).stringField(Field.port.name, port.name);
+      writer.boolField(Field.port.default, port.default);
+      writer.endMessage(mark);
+    }
+    writer.endMessage(inner);
+    writeCheck(writer, instance, this.#statusOf(instance), service.id, service.name);
+    writer.endMessage(mark);
+  }
+
+  #writeSidecar(name: string, sidecar: string, index: number, gateway: ServiceInstance, peerMeta: Uint8Array): void {
+    const writer = this.#writer;
+    const { service } = gateway;
+    const suffix = service.id === "" ? "" : `-instance-${index}`;
+    const id = `${sidecar}${suffix}`;
+    const inner = writer.beginMessage(Field.instance.service);
+    writer
+      .stringField(Field.service.kind, "connect-proxy")
+      .stringField(Field.service.id, id)
+      .stringField(Field.service.name, sidecar)
+      .stringField(Field.service.address, service.address)
+      .int32Field(Field.service.port, service.port);
+    writeWeights(writer, service.weights);
+    const proxy = writer.beginMessage(Field.service.proxy);
+    writer
+      .stringField(Field.proxy.destinationServiceName, name)
+      .stringField(Field.proxy.destinationServiceId, `${name}${suffix}`);
+    writer.endMessage(proxy);
+    const connect = writer.beginMessage(Field.service.connect);
+    writer.bytesField(Field.connect.peerMeta, peerMeta);
+    writer.endMessage(connect);
+    writeAddressMap(writer, Field.service.taggedAddresses, service.taggedAddresses);
+    writeEnterpriseMeta(writer, Field.service.enterpriseMeta);
+    writer.stringField(Field.service.socketPath, service.socketPath);
+    writer.endMessage(inner);
+    writeCheck(writer, gateway, this.#statusOf(gateway), id, sidecar);
+  }
+
+  #statusOf({ checks }: ServiceInstance): string | undefined {
+    return flattenedStatus(checks, this.#strictConsul);
+  }
+}
+
+/** {@link PayloadEncoder.service} once. @throws {PeeringError} `invalid-registration`. */
+export function encodeServicePayload(
+  name: string,
+  instances: readonly ServiceInstance[],
+  options?: { readonly strictConsul?: boolean },
+): EncodedPayload {
+  return new PayloadEncoder(options).service(name, instances);
+}
+
+/** {@link PayloadEncoder.sidecar} once. @throws {PeeringError} `invalid-registration`. */
+export function encodeSidecarPayload(input: SidecarPayloadInput): EncodedPayload {
+  return new PayloadEncoder().sidecar(input);
+}

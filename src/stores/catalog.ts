@@ -1,0 +1,854 @@
+import { compareUtf8 } from "../base/byte-order.js";
+import type { Clock } from "../base/environment.js";
+import { PeeringError } from "../base/errors.js";
+import { Incidents } from "../base/incidents.js";
+import { sortByKeys } from "../base/turns.js";
+import type { CatalogDraft, Judge, OperationRecord } from "../model/catalog-draft.js";
+import type { CheckRecord, InstanceRecord, NodeRecord, Stamp } from "../model/catalog-record.js";
+import type { CatalogChange, CatalogSource } from "../model/catalog-source.js";
+import type { CatalogState, ServiceKinds } from "../model/catalog-state.js";
+import type { Check, Node, Service, ServiceInstance, ServiceKind } from "../model/instance.js";
+import { type Listing, listing } from "../model/listing.js";
+import { lowerCase } from "../model/names.js";
+import {
+  type Deregistration,
+  type ParsedRegistration,
+  parseDeregistration,
+  parseRegistration,
+  parseTransaction,
+  type Registration,
+  type TransactionOperation,
+} from "../model/registration.js";
+import { virtualIpKey } from "../model/virtual-ips.js";
+import { defaultWriteLimits, type WriteLimits } from "../model/write-limits.js";
+import { CATALOG_PREFIX } from "../storage/keys.js";
+import { fits, sizeOf } from "../storage/limits.js";
+import { type Plan, Replica } from "../storage/replica.js";
+import type { Storage, StorageLimits } from "../storage/storage.js";
+import { expendableAddresses, HeldCatalog } from "./held-catalog.js";
+import { requireFewValues } from "./record-limit.js";
+
+export type { Judge, Touched } from "../model/catalog-draft.js";
+export type { ServiceKinds } from "../model/catalog-state.js";
+
+export interface CatalogOptions {
+  readonly storage: Storage;
+  /** The datacenter of every node. */
+  readonly datacenter: string;
+  /** Told of virtual addresses of imports that are damaged. Default: nobody. */
+  readonly incidents?: Incidents;
+  /** Default: `defaultWriteLimits`. */
+  readonly limits?: Pick<WriteLimits, "recordValues">;
+  /** For the waits after a storage watch broke. Default: the system's. */
+  readonly clock?: Clock;
+}
+
+/** When an object was first written and last changed: revisions of the storage. */
+export interface Indexes {
+  readonly createIndex: bigint;
+  readonly modifyIndex: bigint;
+}
+
+export type IndexedNode = Node & Indexes;
+export type IndexedService = Service & Indexes;
+export type IndexedCheck = Check & Indexes;
+
+/** A {@link ServiceInstance} with the indexes of its parts. */
+export interface IndexedInstance {
+  readonly node: IndexedNode;
+  readonly service: IndexedService;
+  /** Those of the node first. */
+  readonly checks: readonly IndexedCheck[];
+}
+
+/** A node with everything on it, to be told bit by bit. */
+export interface NodeListings {
+  readonly node: IndexedNode;
+  readonly services: Listing<IndexedService>;
+  readonly checks: Listing<IndexedCheck>;
+}
+
+/** A node with everything on it. */
+export interface CatalogNode {
+  readonly node: IndexedNode;
+  /** In byte order of their ids. */
+  readonly services: readonly IndexedService[];
+  /** Those of the node first, then those of its services. */
+  readonly checks: readonly IndexedCheck[];
+}
+
+/** What one operation of a transaction read or wrote. Deletions give none. */
+export type TransactionResult =
+  | { readonly type: "node"; readonly node: IndexedNode }
+  | { readonly type: "service"; readonly node: string; readonly service: IndexedService }
+  | { readonly type: "check"; readonly check: IndexedCheck };
+
+export interface TransactionAnswer {
+  readonly index: bigint;
+  readonly results: readonly TransactionResult[];
+}
+
+/** A change of the catalog and the revision it was read at; revisions grow from one to the next. */
+export interface CatalogUpdate extends CatalogChange {
+  readonly revision: bigint;
+}
+
+/**
+ * The index a read has now: it grows when the answer of that read may have changed, and mostly only then
+ * (Consul 1.21). Never 0. A restart raises all of them to the last commit.
+ */
+export interface CatalogIndexes {
+  readonly nodes: bigint;
+  readonly services: bigint;
+  readonly checks: bigint;
+  node(name: string): bigint;
+  /** Instances of a service, also of one that has none (any more). */
+  service(name: string): bigint;
+  /** Instances by connect name. */
+  connect(name: string): bigint;
+  /** Virtual addresses. */
+  readonly virtualIps: bigint;
+  /** Instances of a kind; `""` is the typical one. */
+  kind(kind: string): bigint;
+}
+
+export interface CatalogWriteOptions {
+  /**
+   * Looks at what the write would change, at the moment it is applied, and refuses it by throwing. What a request names and
+   * what it changes differ: a check may have belonged to another service, a node's id may be that of another node. Default: all
+   * is well.
+   */
+  readonly judge?: Judge;
+}
+
+type Finish = (index: bigint) => void;
+
+interface QueuedWrite {
+  /** Applies it to the draft and returns what to do after the commit. @throws what its caller is told. */
+  readonly apply: (draft: CatalogDraft) => Finish;
+  readonly reject: (error: unknown) => void;
+  /** Must not share a commit: it cannot be taken back from a draft. */
+  readonly alone: boolean;
+}
+
+interface Watcher {
+  /** Lower-cased names to the spelling they had last; undefined: everything, as nothing was delivered yet. */
+  pending: Map<string, string> | undefined;
+  wake: () => void;
+}
+
+interface Waiter {
+  readonly check: () => void;
+  readonly end: (reason: unknown) => void;
+}
+
+/** What the claim of a virtual address takes of a commit, at most. */
+const CLAIM: StorageLimits = { writes: 2, bytes: 1_024 };
+
+/** Writes of one commit: while it is on its way to disk, followers of the catalog work on the one before. */
+const WRITTEN_TOGETHER = 256;
+
+/**
+ * The built-in catalog of a cluster's own nodes, services and checks. All of it is in memory; every write is committed
+ * to the storage before anyone sees it. Writes that wait are committed together, each still all or nothing by itself.
+ *
+ * Reads are synchronous: whatever is read without an `await` in between belongs to one moment.
+ */
+export class Catalog implements CatalogSource, AsyncDisposable {
+  readonly #datacenter: string;
+  readonly #recordValues: number;
+  readonly #incidents: Incidents;
+  readonly #closing = new AbortController();
+  readonly #held: HeldCatalog;
+  readonly #replica: Replica;
+
+  #queue: QueuedWrite[] = [];
+  /** How many of the queue are being written already: they are taken off it later, many at once. */
+  #begun = 0;
+  #running: Promise<void> | undefined;
+  readonly #watchers = new Set<Watcher>();
+  readonly #waiters = new Set<Waiter>();
+
+  /**
+   * Loads the catalog that `storage` holds, or begins an empty one.
+   * @throws {PeeringError} `storage-failed`: an entry cannot be read; the message names its key. Also what the storage
+   *   throws.
+   */
+  static async open(options: CatalogOptions): Promise<Catalog> {
+    const { storage, clock, incidents } = options;
+    const held = new HeldCatalog();
+    const replica = await Replica.open({
+      storage,
+      prefix: CATALOG_PREFIX,
+      rowName: "catalog entry",
+      contents: held,
+      expendable: expendableAddresses,
+      clock,
+      incidents,
+    });
+    return new Catalog(options, held, replica);
+  }
+
+  private constructor(options: CatalogOptions, held: HeldCatalog, replica: Replica) {
+    this.#datacenter = options.datacenter;
+    this.#incidents = options.incidents ?? new Incidents();
+    this.#recordValues = (options.limits ?? defaultWriteLimits).recordValues;
+    this.#held = held;
+    this.#replica = replica;
+    held.onChange = (services) => this.#changed(services);
+  }
+
+  get #state(): CatalogState {
+    return this.#held.state;
+  }
+
+  // Writing.
+
+  /**
+   * Writes a node with at most one service and any number of checks, all or nothing. An equal record that is stored already
+   * stays unchanged, with its indexes.
+   * @returns the index at which it is visible.
+   * @throws {PeeringError} `invalid-registration` with Consul's text; `storage-failed`, `unavailable`, `conflict`,
+   *   `closed`: nothing was changed (after `unavailable` it may have been).
+   */
+  async register(registration: Registration, { judge }: CatalogWriteOptions = {}): Promise<bigint> {
+    const parsed = this.#parsed(registration);
+    return this.#write((draft) => {
+      draft.register(parsed, judge);
+      return (index) => index;
+    });
+  }
+
+  #parsed(registration: Registration): ParsedRegistration {
+    requireFewValues("a registration", registration, this.#recordValues, this.#incidents);
+    return parseRegistration(registration, this.#datacenter);
+  }
+
+  /**
+   * Many registrations in order, all of them or none, in one commit.
+   * @throws {PeeringError} as {@link register}; an invalid one is named by its position from 0. `resource-exhausted`: the
+   *   storage does not take so much in one commit (`Storage.limits`).
+   */
+  async registerAll(registrations: Iterable<Registration>, { judge }: CatalogWriteOptions = {}): Promise<bigint> {
+    const parsed: ParsedRegistration[] = [];
+    for (const registration of registrations) {
+      try {
+        parsed.push(this.#parsed(registration));
+      } catch (error) {
+        throw atPosition(error, parsed.length);
+      }
+    }
+    return this.#write((draft) => {
+      for (const [position, registration] of parsed.entries()) {
+        try {
+          draft.register(registration, judge);
+        } catch (error) {
+          throw atPosition(error, position);
+        }
+      }
+      return (index) => index;
+    }, true);
+  }
+
+  /**
+   * Removes a service with its checks, a check, or a node with everything on it. A missing target is no failure.
+   * @throws {PeeringError} as {@link register}.
+   */
+  async deregister(target: Deregistration, { judge }: CatalogWriteOptions = {}): Promise<bigint> {
+    const parsed = parseDeregistration(target, this.#datacenter);
+    return this.#write((draft) => {
+      draft.deregister(parsed, judge);
+      return (index) => index;
+    });
+  }
+
+  /**
+   * Changes the status and output of a check, and nothing else of it.
+   * @returns false when there is no such check: it is not made again.
+   * @throws {PeeringError} as {@link register}.
+   */
+  updateCheck(node: string, checkId: string, status: string, output: string): Promise<boolean> {
+    return this.#write((draft) => {
+      const found = draft.updateCheck(node, checkId, status, output);
+      return () => found;
+    });
+  }
+
+  /**
+   * At most 128 operations, all or nothing (Consul 1.14 to 1.22).
+   * @throws {TransactionError} (`invalid-registration`) with the text of every operation that failed.
+   * @throws {PeeringError} as {@link register}.
+   */
+  async transaction(
+    operations: readonly TransactionOperation[],
+    { judge }: CatalogWriteOptions = {},
+  ): Promise<TransactionAnswer> {
+    for (const operation of operations) {
+      requireFewValues("an operation of a transaction", operation, this.#recordValues, this.#incidents);
+    }
+    const parsed = parseTransaction(operations, this.#datacenter);
+    return this.#write((draft) => {
+      const records = draft.transaction(parsed, judge);
+      return (index) => ({ index, results: records.map(resultOf) });
+    });
+  }
+
+  /**
+   * Assigns virtual IPs to services and holds them until {@link releaseVirtualIps}, for services without an instance in this
+   * catalog: those that config entries name, or the imports of a peer. Not all or nothing, where the storage does not take them
+   * in one commit.
+   * @param peer - `""` for local services.
+   * @throws {PeeringError} as {@link register}.
+   */
+  claimVirtualIps(peer: string, services: readonly string[]): Promise<bigint> {
+    return this.#setClaims(peer, services, true);
+  }
+
+  /** Ends claims; an address is freed when no instance uses it either. @throws {PeeringError} as {@link register}. */
+  releaseVirtualIps(peer: string, services: readonly string[]): Promise<bigint> {
+    return this.#setClaims(peer, services, false);
+  }
+
+  async #setClaims(peer: string, services: readonly string[], isClaimed: boolean): Promise<bigint> {
+    const { writes, bytes } = this.#replica.limits;
+    const together = Math.max(1, Math.floor(Math.min(writes / CLAIM.writes, bytes / CLAIM.bytes)));
+    let index = atLeastOne(this.#replica.revision);
+    for (let begun = 0; begun < services.length; begun += together) {
+      const part = services.slice(begun, begun + together);
+      index = await this.#write((draft) => {
+        for (const service of part) draft.claimVirtualIp(peer, service, isClaimed);
+        return (written) => written;
+      });
+    }
+    return index;
+  }
+
+  /**
+   * Gives a local service that has a virtual IP these IPv4 addresses besides, at most 8, in place of those it had, and takes
+   * them from whichever service had them.
+   * @returns the services they were taken from, lower-cased; undefined: the service has no virtual IP, and nothing was done.
+   * @throws {PeeringError} as {@link register}.
+   */
+  assignManualVirtualIps(service: string, addresses: readonly string[]): Promise<readonly string[] | undefined> {
+    return this.#write((draft) => {
+      const taken = draft.setManualVirtualIps(service, addresses);
+      return () => taken;
+    });
+  }
+
+  /** The addresses an operator gave a local service. */
+  manualVirtualIps(service: string): readonly string[] {
+    return this.#state.virtualIps.get(virtualIpKey("", lowerCase(service)))?.manual ?? [];
+  }
+
+  /** Peers with services that are claimed, lower-cased; `""`: there are local ones. */
+  claimingPeers(): readonly string[] {
+    return this.#state.virtualIps.claimingPeers();
+  }
+
+  /** Services of a peer, or local ones, that are claimed, lower-cased. */
+  claimedVirtualIps(peer: string): ReadonlySet<string> {
+    return this.#state.virtualIps.claimedOf(lowerCase(peer));
+  }
+
+  #write<Result>(apply: (draft: CatalogDraft) => (index: bigint) => Result, alone = false): Promise<Result> {
+    return new Promise((resolve, reject) => {
+      if (this.#closing.signal.aborted) return reject(closed());
+      const queued: QueuedWrite = {
+        apply: (draft) => {
+          const finish = apply(draft);
+          return (index) => resolve(finish(index));
+        },
+        reject,
+        alone,
+      };
+      this.#queue.push(queued);
+      this.#run();
+    });
+  }
+
+  /** Starts working off the queue in a microtask, so that writes of one turn are committed together. */
+  #run(): void {
+    if (this.#running !== undefined) return;
+    this.#running = this.#workOff();
+  }
+
+  /** Never rejects: every failure belongs to a caller. */
+  async #workOff(): Promise<void> {
+    await undefined;
+    for (;;) {
+      const group = this.#nextGroup();
+      if (group.length === 0) {
+        // In the same turn as the look into the queue, or what comes in between would wait for ever.
+        this.#running = undefined;
+        return;
+      }
+      for (let begun = 0; begun < group.length; ) begun += await this.#commit(group.slice(begun));
+    }
+  }
+
+  #nextGroup(): readonly QueuedWrite[] {
+    const next = this.#queue.slice(this.#begun, this.#begun + WRITTEN_TOGETHER);
+    const lonely = next.findIndex((write) => write.alone);
+    const group = lonely < 0 ? next : next.slice(0, Math.max(lonely, 1));
+    this.#begun += group.length;
+    // Now and then, as it costs as much as what is left.
+    if (this.#begun * 2 >= this.#queue.length) {
+      this.#queue = this.#queue.slice(this.#begun);
+      this.#begun = 0;
+    }
+    return group;
+  }
+
+  /**
+   * Commits the first of the group: as many as the storage takes together.
+   * @returns how many those were. Each is answered; never rejects.
+   */
+  async #commit(group: readonly QueuedWrite[]): Promise<number> {
+    const { limits } = this.#replica;
+    let count = group.length;
+    try {
+      await this.#replica.write(() => {
+        let plan = this.#planOf(group);
+        // What is too large alone is for the storage to refuse.
+        for (count = group.length; count > 1 && !fits(sizeOf(plan.writes), limits); ) {
+          count = Math.ceil(count / 2);
+          plan = this.#planOf(group.slice(0, count));
+        }
+        return plan;
+      });
+    } catch (error) {
+      for (const write of group.slice(0, count)) write.reject(error);
+    }
+    return count;
+  }
+
+  #planOf(group: readonly QueuedWrite[]): Plan<void> {
+    const draft = this.#state.draft();
+    const settle: Finish[] = [];
+    for (const write of group) {
+      try {
+        settle.push(write.apply(draft));
+      } catch (error) {
+        if (write.alone) throw error;
+        settle.push(() => write.reject(error));
+      }
+    }
+    const writes = this.#held.writesOf(draft);
+    return {
+      writes,
+      done: (revision) => {
+        if (writes.length > 0) this.#held.take(draft, revision);
+        for (const finish of settle) finish(atLeastOne(revision));
+      },
+    };
+  }
+
+  #changed(services: ReadonlyMap<string, string>): void {
+    for (const watcher of this.#watchers) {
+      if (watcher.pending !== undefined) {
+        for (const [key, name] of services) watcher.pending.set(key, name);
+      }
+      watcher.wake();
+    }
+    for (const waiter of this.#waiters) waiter.check();
+  }
+
+  // Reading.
+
+  /** Every node, in byte order of the lower-cased names. */
+  nodes(): readonly IndexedNode[] {
+    return this.#state.nodeRecords().map(indexedNode);
+  }
+
+  /**
+   * A node with its services and checks, by id each, found in turns, and each made when it is looked at; undefined when there is
+   * none of that name.
+   */
+  async nodeContents(name: string): Promise<NodeListings | undefined> {
+    const nodeKey = lowerCase(name);
+    const record = this.#state.nodeRecord(nodeKey);
+    if (record === undefined) return undefined;
+    const instances = [...this.#state.instanceRecordsOn(nodeKey)];
+    const checks: CheckRecord[] = [];
+    for (const owner of [record, ...instances]) for (const check of owner.checks.values()) checks.push(check);
+    return {
+      node: indexedNode(record),
+      services: listing(await sortByKeys(instances, ({ key }) => [key]), indexedService),
+      checks: listing(await sortByKeys(checks, ({ check }) => [lowerCase(check.checkId)]), indexedCheck),
+    };
+  }
+
+  /** As {@link nodes}, found in turns, each made when it is looked at. */
+  async nodeListing(): Promise<Listing<IndexedNode>> {
+    const sorted = await sortByKeys(this.#state.nodeEntries(), ([key]) => [key]);
+    return listing(sorted, ([, record]) => indexedNode(record));
+  }
+
+  /** A node without its services, at the same cost however many there are; undefined: there is none of that name. */
+  nodeAlone(name: string): IndexedNode | undefined {
+    const record = this.#state.nodeRecord(lowerCase(name));
+    return record && indexedNode(record);
+  }
+
+  /** A node with its services and checks; undefined when there is none of that name. */
+  node(name: string): CatalogNode | undefined {
+    const nodeKey = lowerCase(name);
+    const record = this.#state.nodeRecord(nodeKey);
+    if (record === undefined) return undefined;
+    const instances = this.#state.sortedInstancesOn(nodeKey);
+    return {
+      node: indexedNode(record),
+      services: instances.map(indexedService),
+      checks: [record, ...instances].flatMap(indexedChecks),
+    };
+  }
+
+  /** Name of the node with exactly this address, of several the first by name; undefined: there is none. */
+  nodeAt(address: string): string | undefined {
+    return this.#state.nodeRecordAt(address)?.node.name;
+  }
+
+  /** One instance by its node and id; undefined: there is none. */
+  instance(node: string, serviceId: string): IndexedInstance | undefined {
+    const record = this.#state.instanceRecord(lowerCase(node), lowerCase(serviceId));
+    return record && this.#indexedInstance(record);
+  }
+
+  /** The service of one instance, without its node and its checks; undefined: there is none. */
+  service(node: string, serviceId: string): IndexedService | undefined {
+    const record = this.#state.instanceRecord(lowerCase(node), lowerCase(serviceId));
+    return record && indexedService(record);
+  }
+
+  /** The checks of one instance, without those of its node. */
+  checksOf(node: string, serviceId: string): readonly IndexedCheck[] {
+    const record = this.#state.instanceRecord(lowerCase(node), lowerCase(serviceId));
+    return record === undefined ? [] : indexedChecks(record);
+  }
+
+  /** One check by its node and id; undefined: there is none. */
+  check(node: string, checkId: string): IndexedCheck | undefined {
+    const record = this.#state.checkRecord(lowerCase(node), lowerCase(checkId));
+    return record && indexedCheck(record);
+  }
+
+  /** Whether there is a check of this id on a node. */
+  hasCheck(node: string, checkId: string): boolean {
+    return this.#state.checkOwner(lowerCase(node), lowerCase(checkId)) !== undefined;
+  }
+
+  /**
+   * What decides the health of an instance, the checks of its node first; with `serviceId` `""` what decides that of the
+   * node. Undefined: there is no such instance.
+   */
+  healthOf(node: string, serviceId: string): readonly Check[] | undefined {
+    const nodeKey = lowerCase(node);
+    if (serviceId === "") {
+      return Array.from(this.#state.nodeRecord(nodeKey)?.checks.values() ?? [], ({ check }) => check);
+    }
+    const record = this.#state.instanceRecord(nodeKey, lowerCase(serviceId));
+    return record && this.#state.view(record).checks;
+  }
+
+  /** Every service name, in byte order of the lower-cased names, with the tags its instances have, in byte order. */
+  services(): ReadonlyMap<string, readonly string[]> {
+    const services = new Map<string, readonly string[]>();
+    for (const key of this.#sortedServiceKeys()) {
+      services.set(this.#state.serviceName(key) ?? key, this.tags(key));
+    }
+    return services;
+  }
+
+  /** The names, as in {@link services}, found in turns. */
+  async serviceNames(): Promise<readonly string[]> {
+    const keys = await sortByKeys(this.#state.serviceKeys(), (key) => [key]);
+    return keys.map((key) => this.#state.serviceName(key) ?? key);
+  }
+
+  /** The tags that the instances of a service have, in byte order. */
+  tags(service: string): readonly string[] {
+    const tags = new Set<string>();
+    for (const record of this.#state.instanceRecords(lowerCase(service))) {
+      for (const tag of record.service.tags) tags.add(tag);
+    }
+    return [...tags].sort(compareUtf8);
+  }
+
+  /** The instances of a service, whatever their kind and health, in byte order of node and id; none: empty. */
+  instances(service: string): readonly ServiceInstance[] {
+    return this.#views(this.#state.instanceRecords(lowerCase(service)));
+  }
+
+  /** The same with the index of every part, each made when it is looked at. */
+  indexedInstances(service: string): Listing<IndexedInstance> {
+    return this.#indexed(this.#state.instanceRecords(lowerCase(service)));
+  }
+
+  /** The instances that speak for a service in the mesh: proxies for it, and its connect-native instances. */
+  connectInstances(service: string): readonly ServiceInstance[] {
+    return this.#views(this.#state.connectRecords(lowerCase(service)));
+  }
+
+  /** The same with the index of every part, each made when it is looked at. */
+  indexedConnectInstances(service: string): Listing<IndexedInstance> {
+    return this.#indexed(this.#state.connectRecords(lowerCase(service)));
+  }
+
+  /** Whether a service has an instance without a kind that does not speak for itself in the mesh. */
+  isOrdinary(service: string): boolean {
+    return this.#state.isOrdinary(lowerCase(service));
+  }
+
+  /** Whether a service has any instance. */
+  hasInstances(service: string): boolean {
+    return this.#state.kindsOf(lowerCase(service)).size > 0;
+  }
+
+  /** Whether a service has an instance of a kind. */
+  isOf(service: string, kind: ServiceKind): boolean {
+    return this.#state.kindsOf(lowerCase(service)).has(kind);
+  }
+
+  /** Whether anything speaks for a service in the mesh. */
+  isConnectEnabled(service: string): boolean {
+    return this.#state.isConnectEnabled(lowerCase(service));
+  }
+
+  /** The checks of all instances of a service, without those of their nodes. */
+  serviceChecks(service: string): readonly IndexedCheck[] {
+    return this.#state.instanceRecords(lowerCase(service)).flatMap(indexedChecks);
+  }
+
+  /**
+   * The checks in a state (`passing`, `warning`, `critical` …), or all of them for `any`, by node and id. Found in turns, each
+   * made when it is looked at.
+   */
+  async checksInState(state: string): Promise<Listing<IndexedCheck>> {
+    const found: CheckRecord[] = [];
+    for (const record of this.#state.checkRecords()) {
+      if (state === "any" || record.check.status === state) found.push(record);
+    }
+    return listing(
+      await sortByKeys(found, ({ check: { node, checkId } }) => [lowerCase(node), lowerCase(checkId)]),
+      indexedCheck,
+    );
+  }
+
+  /** What kinds each name has, keyed lower-cased; also names that only a proxy mentions. */
+  kinds(): ReadonlyMap<string, ServiceKinds> {
+    return this.#state.kinds();
+  }
+
+  /** The virtual IP of a service, or of a peer's; undefined when it has none. */
+  virtualIp(service: string, peer = ""): string | undefined {
+    return this.#state.virtualIp(peer, service);
+  }
+
+  /** Revision of the last commit that changed the catalog; 0 before the first. */
+  get revision(): bigint {
+    return this.#replica.revision;
+  }
+
+  /** The indexes of this moment. */
+  get index(): CatalogIndexes {
+    const state = this.#state;
+    const { marks } = state;
+    const absent = (extinction: bigint): bigint =>
+      atLeastOne(extinction > 0n ? extinction : highest(marks.checks, marks.services, marks.nodes));
+    return {
+      nodes: atLeastOne(marks.nodes),
+      services: atLeastOne(marks.services),
+      checks: atLeastOne(marks.checks),
+      virtualIps: atLeastOne(marks.virtualIps),
+      node: (name) => atLeastOne(state.nodeMark(lowerCase(name)) ?? absent(marks.lastNodeExtinction)),
+      service: (name) => atLeastOne(state.serviceMark(lowerCase(name)) ?? absent(marks.lastServiceExtinction)),
+      connect: (name) => state.connectMark(lowerCase(name)) ?? absent(marks.lastServiceExtinction),
+      kind: (kind) => atLeastOne(state.kindMark(kind)),
+    };
+  }
+
+  /**
+   * Resolves with the index a read has once that exceeds `after`: what a blocking query waits for.
+   * @param read - takes the index from the catalog, for example `() => catalog.index.service("web")`.
+   * @throws `signal.reason` when aborted, {@link PeeringError} `closed` when the catalog is disposed of.
+   */
+  indexAfter(read: () => bigint, after: bigint, signal: AbortSignal): Promise<bigint> {
+    return new Promise((resolve, reject) => {
+      if (signal.aborted) return reject(signal.reason);
+      if (this.#closing.signal.aborted) return reject(closed());
+      const stop = (): void => {
+        this.#waiters.delete(waiter);
+        signal.removeEventListener("abort", aborted);
+      };
+      const aborted = (): void => waiter.end(signal.reason);
+      const waiter: Waiter = {
+        check: () => {
+          try {
+            const index = read();
+            if (index <= after) return;
+            stop();
+            resolve(index);
+          } catch (error) {
+            waiter.end(error);
+          }
+        },
+        end: (reason) => {
+          stop();
+          reject(reason);
+        },
+      };
+      this.#waiters.add(waiter);
+      signal.addEventListener("abort", aborted, { once: true });
+      waiter.check();
+    });
+  }
+
+  /** Calls `listener` at once after each commit that changed the catalog, until the returned function is called. */
+  onChange(listener: () => void): () => void {
+    const waiter: Waiter = { check: () => listener(), end: () => {} };
+    this.#waiters.add(waiter);
+    return () => this.#waiters.delete(waiter);
+  }
+
+  /**
+   * The local services as states, first all of them, then those that changed. Each update is what
+   * the catalog holds when it is asked for: a slow consumer costs one set of names and skips what lies in between. Ends
+   * when `signal` aborts or the catalog is disposed of.
+   */
+  async *watch(signal: AbortSignal): AsyncGenerator<CatalogUpdate, void, void> {
+    const watcher: Watcher = { pending: undefined, wake: () => {} };
+    const ends = [signal, this.#closing.signal];
+    const wake = (): void => watcher.wake();
+    for (const end of ends) end.addEventListener("abort", wake);
+    this.#watchers.add(watcher);
+    try {
+      while (!ends.some((end) => end.aborted)) {
+        if (watcher.pending === undefined || watcher.pending.size > 0) {
+          yield this.#take(watcher);
+        } else {
+          await new Promise<void>((resolve) => {
+            watcher.wake = resolve;
+          });
+        }
+      }
+    } finally {
+      this.#watchers.delete(watcher);
+      for (const end of ends) end.removeEventListener("abort", wake);
+    }
+  }
+
+  #take(watcher: Watcher): CatalogUpdate {
+    const services = new Map<string, readonly ServiceInstance[]>();
+    const { pending } = watcher;
+    watcher.pending = new Map();
+    for (const key of pending?.keys() ?? this.#sortedServiceKeys()) {
+      const name = this.#state.serviceName(key) ?? pending?.get(key) ?? key;
+      services.set(name, this.#views(this.#state.instanceRecords(key)));
+    }
+    return { services, revision: this.revision };
+  }
+
+  #sortedServiceKeys(): readonly string[] {
+    return [...this.#state.serviceKeys()].sort(compareUtf8);
+  }
+
+  #views(records: readonly InstanceRecord[]): readonly ServiceInstance[] {
+    return Object.freeze(records.map((record) => this.#state.view(record)));
+  }
+
+  /** What they are now, whatever becomes of them until they are looked at. */
+  #indexed(records: readonly InstanceRecord[]): Listing<IndexedInstance> {
+    const nodes = records.map((record) => this.#nodeOf(record));
+    const kept = records.slice();
+    const at = (index: number): IndexedInstance | undefined => {
+      const [record, node] = [kept[index], nodes[index]];
+      return record && node && this.#indexedInstance(record, node);
+    };
+    return {
+      length: kept.length,
+      at,
+      *[Symbol.iterator]() {
+        for (let index = 0; index < kept.length; index++) {
+          const instance = at(index);
+          if (instance !== undefined) yield instance;
+        }
+      },
+    };
+  }
+
+  #nodeOf(record: InstanceRecord): NodeRecord {
+    const node = this.#state.nodeRecord(record.nodeKey);
+    if (node === undefined) throw new TypeError("not an instance of this catalog");
+    return node;
+  }
+
+  #indexedInstance(record: InstanceRecord, node = this.#nodeOf(record)): IndexedInstance {
+    return {
+      node: indexedNode(node),
+      service: indexedService(record),
+      checks: [node, record].flatMap(indexedChecks),
+    };
+  }
+
+  /** Refuses new writes, waits for the commit that is under way, ends every watch. The storage stays open. */
+  async [Symbol.asyncDispose](): Promise<void> {
+    if (!this.#closing.signal.aborted) {
+      this.#closing.abort(closed());
+      for (const waiter of this.#waiters) waiter.end(closed());
+    }
+    await this.#running;
+    await this.#replica[Symbol.asyncDispose]();
+  }
+}
+
+function closed(): PeeringError {
+  return new PeeringError("closed", "the catalog is closed");
+}
+
+function atPosition(error: unknown, position: number): unknown {
+  if (!(error instanceof PeeringError)) return error;
+  return new PeeringError(error.code, `registration ${position}: ${error.message}`, { cause: error });
+}
+
+function highest(...indexes: readonly bigint[]): bigint {
+  let high = 0n;
+  for (const index of indexes) if (index > high) high = index;
+  return high;
+}
+
+/** Consul never answers index 0: a client would take it for "no index". */
+function atLeastOne(index: bigint): bigint {
+  return index > 0n ? index : 1n;
+}
+
+function indexes(record: { readonly created: Stamp; readonly modified: Stamp }): Indexes {
+  return { createIndex: record.created.index, modifyIndex: record.modified.index };
+}
+
+function indexedNode(record: NodeRecord): IndexedNode {
+  return { ...record.node, ...indexes(record) };
+}
+
+function indexedService(record: InstanceRecord): IndexedService {
+  return { ...record.service, ...indexes(record) };
+}
+
+function indexedCheck(record: CheckRecord): IndexedCheck {
+  return { ...record.check, ...indexes(record) };
+}
+
+function indexedChecks({ checks }: NodeRecord | InstanceRecord): readonly IndexedCheck[] {
+  return Array.from(checks.values(), indexedCheck);
+}
+
+function resultOf(operation: OperationRecord): TransactionResult {
+  switch (operation.type) {
+    case "node":
+      return { type: "node", node: indexedNode(operation.record) };
+    case "service":
+      return { type: "service", node: operation.node, service: indexedService(operation.record) };
+    case "check":
+      return { type: "check", check: indexedCheck(operation.record) };
+  }
+}

@@ -1,0 +1,106 @@
+import { ChangeFeed } from "../base/change-feed.js";
+import { Mutex } from "../base/mutex.js";
+import type { PayloadView } from "../payload/payload-parts.js";
+import { type ImportTotals, PeerIndex } from "./import-index.js";
+
+/** Views are what a service looked like; undefined: it had no instances. */
+export type ImportFeed = ChangeFeed<PayloadView | undefined>;
+
+/** Those who follow one service of a peer, or all of them. */
+export interface Following {
+  readonly feed: ImportFeed;
+  /** Called after each change; watchers take the former value from the feed. */
+  readonly listeners: Set<() => void>;
+}
+
+/** In place of a service, which has a name. */
+export const ALL = "";
+
+/** The imports from one peer, and their listeners. */
+export class ImportPeer {
+  /** Our id of the peering. */
+  readonly id: string;
+  readonly index: PeerIndex;
+  /** Names that have a virtual address, as far as we know: kept while an instance of the name or a proxy for it is left. */
+  readonly addressed: Set<string> = new Set();
+  /** Held by writers, and by readers that need storage and index to agree. */
+  readonly mutex: Mutex = new Mutex();
+  /** Nothing comes any more: its peering was deleted. */
+  over = false;
+  /** The storage may hold more than the index says: what those services were that may have changed. */
+  doubt: ReadonlyMap<string, PayloadView | undefined> | undefined;
+  /** By service; {@link ALL}. */
+  readonly #following = new Map<string, Following>();
+
+  constructor(id: string, totals: ImportTotals) {
+    this.id = id;
+    this.index = new PeerIndex(totals);
+  }
+
+  /** Calls `listener` after each change of a service, or of any. @returns the listeners of the same, and a function that ends it. */
+  follow(key: string, listener: () => void): { readonly feed: ImportFeed; readonly end: () => void } {
+    let following = this.#following.get(key);
+    if (following === undefined) {
+      following = { feed: new ChangeFeed(), listeners: new Set() };
+      this.#following.set(key, following);
+    }
+    const { feed, listeners } = following;
+    // One that is given twice is called twice.
+    const own = (): void => listener();
+    listeners.add(own);
+    return {
+      feed,
+      end: () => {
+        listeners.delete(own);
+        if (listeners.size === 0 && this.#following.get(key) === following) this.#following.delete(key);
+      },
+    };
+  }
+
+  /** Whether anybody is to be told of changes. */
+  get isFollowed(): boolean {
+    return this.#following.size > 0;
+  }
+
+  /** Whether anybody is to be told what anything was before it changed. */
+  get isWatched(): boolean {
+    for (const { feed } of this.#following.values()) if (feed.followers > 0) return true;
+    return false;
+  }
+
+  /** Whether somebody follows a service who knows how it is now. */
+  isKnown(key: string): boolean {
+    return this.#following.get(ALL)?.feed.isKnown(key) === true || this.#following.get(key)?.feed.isKnown(key) === true;
+  }
+
+  /**
+   * Notifies the listeners.
+   * @param changed - with what each was before, where somebody {@link isKnown knows} it.
+   * @param others - that may look otherwise, for listeners.
+   */
+  notify(changed: ReadonlyMap<string, PayloadView | undefined>, others: readonly string[]): void {
+    const all = this.#following.get(ALL);
+    const woken = new Set<Following>();
+    if (all !== undefined && changed.size + others.length > 0) woken.add(all);
+    for (const [key, before] of changed) {
+      all?.feed.changed(key, before);
+      this.#following.get(key)?.feed.changed(key, before);
+    }
+    for (const keys of [changed.keys(), others]) {
+      for (const key of keys) {
+        const own = this.#following.get(key);
+        if (own !== undefined) woken.add(own);
+      }
+    }
+    for (const following of woken) call(following);
+  }
+
+  /** Wakes all who follow, for a reason that is no change. */
+  wake(): void {
+    for (const following of [...this.#following.values()]) call(following);
+  }
+}
+
+function call({ listeners }: Following): void {
+  for (const listener of [...listeners]) listener();
+}

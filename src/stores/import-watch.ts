@@ -1,0 +1,228 @@
+import { setImmediate } from "node:timers/promises";
+import type { Cursor, Untold } from "../base/change-feed.js";
+import { PeeringError } from "../base/errors.js";
+import { StepMeter } from "../base/steps.js";
+import { inTurns } from "../base/turns.js";
+import type { ServiceInstance } from "../model/instance.js";
+import type { InstanceDiff } from "../payload/imported-payload.js";
+import { differenceParts, instanceParts, type Parts, type PayloadView } from "../payload/payload-parts.js";
+import type { StoredService } from "./import-index.js";
+import { type ImportPayloads, READ_TOGETHER, READ_WHOLE_BYTES } from "./import-payloads.js";
+import { ALL, type ImportFeed, type ImportPeer } from "./import-peer.js";
+
+/** Everything imported at one revision, by service name: the first thing a watch yields, also when there is nothing. */
+export interface ImportSnapshot {
+  readonly type: "snapshot";
+  readonly revision: bigint;
+  readonly services: ReadonlyMap<string, readonly ServiceInstance[]>;
+}
+
+/** What became of one service since a watch said the last thing about it. */
+export interface ImportDifference {
+  readonly type: "difference";
+  readonly service: string;
+  /** The storage revision this leads to; within a watch it never falls. */
+  readonly revision: bigint;
+  readonly added: readonly ServiceInstance[];
+  /** As they are now. */
+  readonly changed: readonly ServiceInstance[];
+  /** As they were. */
+  readonly removed: readonly ServiceInstance[];
+}
+
+export type ImportChange = ImportSnapshot | ImportDifference;
+
+/** A piece of what a watch has to say, or that all pieces of what there was at first have come. */
+export type ImportPart =
+  | (Omit<ImportDifference, "type"> & {
+      readonly type: "part";
+      /** Whether the next part says more of the same change of the same service. */
+      readonly more: boolean;
+    })
+  | { readonly type: "complete"; readonly revision: bigint };
+
+/** What a follower is told, encoded still. */
+type FollowEvent =
+  | { readonly type: "there"; readonly view: PayloadView; readonly revision: bigint }
+  | { readonly type: "complete"; readonly revision: bigint }
+  | {
+      readonly type: "change";
+      readonly before: PayloadView | undefined;
+      readonly after: PayloadView | undefined;
+      readonly revision: bigint;
+    };
+
+export interface FollowOptions {
+  readonly peer: ImportPeer;
+  /** Lower-cased; {@link ALL}. */
+  readonly key: string;
+  readonly payloads: ImportPayloads;
+  readonly signal: AbortSignal;
+  /** Whether the store has been closed; the peer is woken when it is. */
+  readonly isClosed: () => boolean;
+  /** Makes index and storage agree. Called with the mutex of the peer held. */
+  readonly settle: () => Promise<void>;
+}
+
+/**
+ * What there is when it begins, service by service, then each that changed, until `signal` aborts or the peer is over. It keeps
+ * nothing but its place in the feed, and what of the last look it has not told yet.
+ */
+async function* follow(options: FollowOptions): AsyncGenerator<FollowEvent, void> {
+  const { peer, key, payloads, signal, settle } = options;
+  const isOver = (): boolean => signal.aborted || options.isClosed();
+  if (isOver()) return;
+  let wake = (): void => {};
+  let isWoken = false;
+  const { feed, end } = peer.follow(key, () => {
+    isWoken = true;
+    wake();
+  });
+  const abort = (): void => wake();
+  signal.addEventListener("abort", abort);
+  let cursor: Cursor | undefined;
+  const locked = <Result>(task: () => Promise<Result>): Promise<Result> =>
+    peer.mutex.run(async () => {
+      await settle();
+      return task();
+    });
+  try {
+    const start = await locked(() => join(peer, key, feed, payloads));
+    cursor = start.cursor;
+    const viewsOf = (keys: readonly string[]): Promise<ReadonlyMap<string, PayloadView>> =>
+      locked(() => viewsAt(peer, feed, start.cursor, payloads, keys));
+    for (const keys of groupsOf(start.keys)) {
+      const views = await viewsOf(keys);
+      for (const view of views.values()) {
+        if (isOver()) return;
+        yield { type: "there", view, revision: start.revision };
+      }
+    }
+    yield { type: "complete", revision: start.revision };
+    while (!isOver()) {
+      isWoken = false;
+      const { untold, revision } = await locked(async () => ({
+        untold: await inTurns<readonly Untold<PayloadView | undefined>[]>(feed.catchUp(start.cursor)),
+        revision: peer.index.revision,
+      }));
+      for (const group of groupsOf(untold)) {
+        const after = await viewsOf(group.map((change) => change.key));
+        for (const change of group) {
+          if (isOver()) return;
+          yield { type: "change", before: change.before, after: after.get(change.key), revision };
+        }
+      }
+      if (untold.length > 0) continue;
+      if (peer.over) return;
+      if (isWoken || isOver()) continue;
+      await new Promise<void>((resolve) => {
+        wake = resolve;
+      });
+    }
+  } catch (error) {
+    // The storage was closed: the watch is over.
+    if (!(error instanceof PeeringError && error.code === "closed")) throw error;
+  } finally {
+    if (cursor !== undefined) feed.leave(cursor);
+    end();
+    signal.removeEventListener("abort", abort);
+  }
+}
+
+/** Call it with the mutex held. */
+async function join(
+  peer: ImportPeer,
+  key: string,
+  feed: ImportFeed,
+  payloads: ImportPayloads,
+): Promise<{ readonly cursor: Cursor; readonly keys: readonly string[]; readonly revision: bigint }> {
+  const { index } = peer;
+  let keys: readonly string[] = [key];
+  if (key === ALL) {
+    const services = await inTurns(index.sortSteps());
+    // Where it is not much, at once: service by service it takes many times as long.
+    if (index.payloadBytes <= READ_WHOLE_BYTES) await payloads.views(peer, services);
+    keys = services.flatMap((service) => (index.get(service.key) === service ? service.key : []));
+  }
+  return { cursor: feed.join(), keys, revision: index.revision };
+}
+
+/** Services as they were at the moment of a cursor, by key; none: it had no instances. Call it with the mutex held. */
+async function viewsAt(
+  peer: ImportPeer,
+  feed: ImportFeed,
+  cursor: Cursor,
+  payloads: ImportPayloads,
+  keys: readonly string[],
+): Promise<ReadonlyMap<string, PayloadView>> {
+  const views = new Map<string, PayloadView>();
+  const current: StoredService[] = [];
+  for (const key of keys) {
+    const past = feed.at(cursor, key);
+    const service = past === undefined ? peer.index.get(key) : undefined;
+    if (past?.version !== undefined) views.set(key, past.version);
+    if (service !== undefined) current.push(service);
+  }
+  for (const [key, view] of await payloads.views(peer, current)) views.set(key, view);
+  return views;
+}
+
+/** A watch that tells everything there is at once, then whole differences. */
+export async function* watchWhole(options: FollowOptions): AsyncGenerator<ImportChange, void> {
+  const { payloads } = options;
+  const meter = new StepMeter();
+  let services = new Map<string, readonly ServiceInstance[]>();
+  for await (const event of follow(options)) {
+    if (event.type === "there") {
+      const instances = await payloads.decode(event.view);
+      const [first] = instances;
+      if (first !== undefined) services.set(first.service.name, instances);
+      if (meter.isOver(event.view.value.length >>> 2)) await setImmediate();
+    } else if (event.type === "complete") {
+      yield { type: "snapshot", revision: event.revision, services };
+      // The consumer's alone from now on.
+      services = new Map();
+    } else {
+      const { added, changed, removed } = await payloads.difference(event.before, event.after);
+      const first = added[0] ?? changed[0] ?? removed[0];
+      const service = first?.service.name;
+      if (service !== undefined)
+        yield { type: "difference", service, revision: event.revision, added, changed, removed };
+    }
+  }
+}
+
+/** A watch in parts of about `size` instances, made when they are asked for. */
+export async function* watchParts(options: FollowOptions, size: number): AsyncGenerator<ImportPart, void> {
+  for await (const event of follow(options)) {
+    if (event.type === "complete") {
+      yield event;
+      continue;
+    }
+    const { revision } = event;
+    const parts =
+      event.type === "there" ? addedParts(event.view, size) : differenceParts(event.before, event.after, size);
+    let last: Extract<ImportPart, { readonly type: "part" }> | undefined;
+    for (const part of parts) {
+      if (part === undefined) {
+        await setImmediate();
+        continue;
+      }
+      if (last !== undefined) yield { ...last, more: true };
+      const { added, changed, removed } = part;
+      const service = (added[0] ?? changed[0] ?? removed[0])?.service.name ?? "";
+      last = { type: "part", service, revision, added, changed, removed, more: false };
+    }
+    if (last !== undefined) yield last;
+  }
+}
+
+function* addedParts(view: PayloadView, size: number): Parts<InstanceDiff> {
+  for (const part of instanceParts(view, size)) {
+    yield part === undefined ? undefined : { added: part, changed: [], removed: [] };
+  }
+}
+
+function* groupsOf<Item>(items: readonly Item[]): Generator<readonly Item[]> {
+  for (let start = 0; start < items.length; start += READ_TOGETHER) yield items.slice(start, start + READ_TOGETHER);
+}

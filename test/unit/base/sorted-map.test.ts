@@ -1,0 +1,65 @@
+import assert from "node:assert/strict";
+import { test } from "node:test";
+import { compareUtf8 } from "../../../src/base/byte-order.js";
+import { SortedMap } from "../../../src/base/sorted-map.js";
+
+/** The next of a row of numbers that look random, and are the same in each run. */
+function next(seed: number): number {
+  return (seed * 16_807) % 2_147_483_647;
+}
+
+test("a sorted map says what a map says, and an older one stays as it was", () => {
+  const model = new Map<string, number>();
+  let map = SortedMap.of<number>(new Map());
+  let seed = 1;
+  for (let step = 0; step < 3_000; step++) {
+    seed = next(seed);
+    const key = `k${seed % 700}`;
+    const before = map;
+    const [size, value] = [before.size, before.get(key)];
+    if (seed % 3 === 0) {
+      model.delete(key);
+      map = map.without(key);
+    } else {
+      model.set(key, step);
+      map = map.with(key, step);
+    }
+    assert.equal(map.size, model.size);
+    assert.equal(map.get(key), model.get(key));
+    assert.equal(map.has(key), model.has(key));
+    assert.deepEqual([before.size, before.get(key)], [size, value]);
+  }
+  const sorted = [...model].sort(([left], [right]) => (left < right ? -1 : 1));
+  assert.ok(sorted.length > 300, "more than one chunk");
+  assert.deepEqual([...map], sorted);
+  assert.deepEqual([...SortedMap.of(model)], sorted);
+  assert.deepEqual(
+    [...map.under("k12")],
+    sorted.filter(([key]) => key.startsWith("k12")),
+  );
+  assert.deepEqual([...map.under("x")], []);
+  for (const key of model.keys()) map = map.without(key);
+  assert.deepEqual([map.size, [...map]], [0, []]);
+});
+
+test("a sorted map keeps another order of its keys", () => {
+  // By UTF-16 units the astral one comes before the last two, by UTF-8 bytes behind them.
+  const keys = ["a", "aa", "\u{1f600}", "\uff00", "\ue000", "z", "\u00e4"];
+  const sorted = keys.toSorted(compareUtf8);
+  assert.notDeepEqual(sorted, keys.toSorted());
+  let map = SortedMap.of<number>(new Map([["z", 0]]), compareUtf8);
+  for (const [index, key] of keys.entries()) map = map.with(key, index);
+  // More of each, so that there are several chunks.
+  const many = keys.flatMap((key) => Array.from({ length: 40 }, (_, index) => `${key}${index}`));
+  for (const key of many) map = map.with(key, 1);
+  const all = [...keys, ...many].sort(compareUtf8);
+  assert.deepEqual([...map.keys()], all);
+  assert.deepEqual([...SortedMap.of(new Map(all.map((key) => [key, 1])), compareUtf8).keys()], all);
+  assert.deepEqual(
+    [...map.under("\u{1f600}")].map(([key]) => key),
+    all.filter((key) => key.startsWith("\u{1f600}")),
+  );
+  for (const key of many) map = map.without(key);
+  assert.deepEqual([...map.keys()], sorted);
+  for (const [index, key] of keys.entries()) assert.equal(map.get(key), index);
+});

@@ -1,0 +1,98 @@
+import assert from "node:assert/strict";
+import { after, before, describe, it } from "node:test";
+import { createHost, type PeeringHost } from "../../../src/host/host.js";
+import { defaultWriteLimits, hasMoreValues } from "../../../src/model/write-limits.js";
+import { memoryStorage } from "../../../src/storage/memory.js";
+import { memoryNetwork } from "../../../src/transport/memory.js";
+
+const LIMITS = { recordValues: 100, templateCharacters: 20, renderedCharacters: 30 };
+const texts = (count: number): readonly string[] => Array.from({ length: count }, (_, index) => `t${index}`);
+
+describe("what one write may hold", () => {
+  let host: PeeringHost;
+  before(async () => {
+    host = await createHost({
+      storage: memoryStorage(),
+      transport: memoryNetwork().transport({}),
+      nodeName: "n1",
+      limits: LIMITS,
+    });
+  });
+  after(() => host[Symbol.asyncDispose]());
+
+  const refused = (what: string) => ({ code: "resource-exhausted", message: `${what} has more than 100 values` });
+  const counted = (kind: string): number => host.incidents.counts().get(kind) ?? 0;
+
+  it("is bounded for each way to write a record, and nothing is written beyond it", async () => {
+    const node = { node: "n1", address: "10.0.0.1" };
+    const tagged = (count: number) => ({ ...node, service: { name: "web", tags: texts(count) } });
+    const addresses = Object.fromEntries(texts(101).map((name) => [name, { address: "10.0.0.1", port: 1 }]));
+    const revision = await host.catalog.register(tagged(80));
+    const sources = (count: number) => texts(count).map((name) => ({ name, action: "allow" as const }));
+    const writes: readonly (readonly [string, () => Promise<unknown>])[] = [
+      ["a registration", () => host.catalog.register(tagged(101))],
+      [
+        "a registration",
+        () => host.catalog.register({ ...node, service: { name: "web", taggedAddresses: addresses } }),
+      ],
+      [
+        "an operation of a transaction",
+        () =>
+          host.catalog.transaction([
+            { type: "service", verb: "set", node: "n1", service: { name: "web", tags: texts(101) } },
+          ]),
+      ],
+      [
+        "a config entry",
+        () => host.configEntries.set({ kind: "service-intentions", name: "web", sources: sources(40) }),
+      ],
+      [
+        "a config entry",
+        () =>
+          host.configEntries.change("service-intentions", "web", () => ({
+            kind: "service-intentions",
+            name: "web",
+            sources: sources(40),
+          })),
+      ],
+      ["a prepared query", () => host.queries.create({ name: "q", service: { name: "web", tags: texts(101) } })],
+    ];
+    for (const [what, write] of writes) await assert.rejects(write(), refused(what));
+    await assert.rejects(host.catalog.registerAll([tagged(1), tagged(101)]), {
+      code: "resource-exhausted",
+      message: "registration 1: a registration has more than 100 values",
+    });
+    assert.equal(counted("record-values"), writes.length + 1);
+    assert.deepEqual([host.catalog.revision, host.configEntries.index, host.queries.list()], [revision, 0n, []]);
+    assert.equal(await host.configEntries.set({ kind: "service-intentions", name: "web", sources: sources(20) }), true);
+  });
+
+  it("is bounded for the texts of a template, and for what it is rendered to", async () => {
+    const template = (text: string) =>
+      host.queries.create({ name: "p-", template: { type: "name_prefix_match" }, service: { name: text } });
+    await assert.rejects(template(`\${name.suffix}${"x".repeat(10)}`), {
+      code: "resource-exhausted",
+      message: "the texts of a query template have more than 20 characters",
+    });
+    assert.equal(counted("query-template-too-long"), 1);
+    await template(`\${name.suffix}`);
+    assert.equal(host.queries.find(`p-${"x".repeat(30)}`)?.query.service.name.length, 30);
+    assert.throws(() => host.queries.find(`p-${"x".repeat(31)}`), { code: "resource-exhausted" });
+    assert.equal(counted("query-too-long"), 1);
+  });
+
+  it("is counted as elements and members, however deep, and without an end where there is none", () => {
+    const ring: Record<string, unknown> = {};
+    ring["again"] = ring;
+    for (const [value, count] of [
+      [{ a: 1, b: [2, { c: true, d: "x" }] }, 7],
+      [{ a: 0, b: "", c: false, d: null, e: undefined, f: [], g: {}, h: 1 }, 2],
+      [Object.fromEntries(texts(100).map((key) => [key, ""])), 101],
+      [[0, "", null, {}], 5],
+      [texts(1_000), 1_001],
+    ] as const) {
+      assert.deepEqual([hasMoreValues(value, count - 1), hasMoreValues(value, count)], [true, false]);
+    }
+    assert.ok(hasMoreValues(ring, defaultWriteLimits.recordValues));
+  });
+});
