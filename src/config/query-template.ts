@@ -42,9 +42,12 @@ function refuse(why: string): PeeringError {
   return new PeeringError("invalid-argument", `failed compiling template: ${why}`);
 }
 
-/** Characters of all texts of a template. */
-export function templateCharacters({ service }: PreparedQuery): number {
-  let count = 0;
+/** Characters of all texts of a template: its name, its pattern, and those of the service, keys of metadata included. */
+export function templateCharacters({ name, template, service }: PreparedQuery): number {
+  let count = name.length + (template?.regexp ?? "").length;
+  for (const metadata of [service.nodeMeta, service.serviceMeta]) {
+    for (const key of Object.keys(metadata ?? {})) count += key.length;
+  }
   mapped(service, (text) => {
     count += text.length;
     return text;

@@ -5,7 +5,7 @@ export interface WriteLimits {
    * 100 000, twice what a body may have, for records have more than was given; beyond it, and the next two: RESOURCE_EXHAUSTED.
    */
   readonly recordValues: number;
-  /** Characters of all texts of one query template, which are parsed when it is written. Default 65 536. */
+  /** Characters of all texts of one query template, its pattern included, which are parsed when it is written. Default 65 536. */
   readonly templateCharacters: number;
   /** Characters of all texts of one query that a template is rendered to, whenever its name is asked for. Default 1 000 000. */
   readonly renderedCharacters: number;

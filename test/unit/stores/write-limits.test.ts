@@ -75,6 +75,23 @@ describe("what one write may hold", () => {
       message: "the texts of a query template have more than 20 characters",
     });
     assert.equal(counted("query-template-too-long"), 1);
+    // Each text alone is within the bound.
+    const half = "x".repeat(11);
+    const query = { name: "q-", template: { type: "name_prefix_match" }, service: { name: "web" } };
+    const service = { name: "w" };
+    for (const long of [
+      { ...query, template: { ...query.template, regexp: `^${"x".repeat(20)}$` } },
+      { ...query, template: { ...query.template, regexp: half }, service: { name: half } },
+      { ...query, name: half, service: { name: half } },
+      { ...query, service: { ...service, tags: [half, half] } },
+      { ...query, service: { ...service, nodeMeta: { [half]: half } } },
+      { ...query, service: { ...service, serviceMeta: { ["x".repeat(30)]: "" } } },
+    ]) {
+      const before = counted("query-template-too-long");
+      await assert.rejects(host.queries.create(long), { code: "resource-exhausted" }, JSON.stringify(long));
+      assert.equal(counted("query-template-too-long"), before + 1);
+    }
+    await host.queries.create({ ...query, template: { ...query.template, regexp: "^q-(.*)$" } });
     await template(`\${name.suffix}`);
     assert.equal(host.queries.find(`p-${"x".repeat(30)}`)?.query.service.name.length, 30);
     assert.throws(() => host.queries.find(`p-${"x".repeat(31)}`), { code: "resource-exhausted" });
