@@ -81,8 +81,10 @@ const KINDS = [
   "a stream that is lost while its acceptor is busy with it",
 ];
 
-/** Worlds that are soon played. */
-const SMALL = { hosts: 2, steps: 60, scenes: 0 };
+/** Worlds that are soon played: every commit of theirs can be crashed at. */
+const SMALL = { hosts: 2, steps: 40, scenes: 0 };
+/** Where the search for such a world begins: most often its end, too. */
+const FIRST_SMALL = 97;
 
 /** What came behind the Open of a stream that is lost while it is judged is followed, so it counts as accepted. */
 function isLostWhileBusy(trace: readonly string[]): boolean {
@@ -166,16 +168,14 @@ describe("a crash at a commit of the caller's choice", () => {
     );
   };
   let world: Promise<SimulationResult> | undefined;
-  /** Of each host, so many are tried. */
-  const MAX_COMMITS = 40;
 
   for (const host of [0, 1]) {
     for (const when of ["before", "after"] as const) {
-      it(`is survived ${when} each of the first commits of host ${host}, in a world where both do everything`, async () => {
+      it(`is survived ${when} each commit of host ${host}, in a world where both do everything`, async () => {
         world ??= worldIn(hasEverything);
         const { seed } = await world;
         let crashed = 0;
-        for (let commit = 1; commit === crashed + 1 && commit <= MAX_COMMITS; commit++) {
+        for (let commit = 1; commit === crashed + 1; commit++) {
           const crashAt = { host, commit, when };
           const { failures, counts } = await simulate({ ...SMALL, seed, crashAt });
           assert.deepEqual(failures.slice(0, 3), [], `seed ${seed}, host ${host}, ${when} commit ${commit}`);
@@ -189,7 +189,8 @@ describe("a crash at a commit of the caller's choice", () => {
 
 /** The first of the small worlds in which this happens. What they play changes with all that takes time or chance in them. */
 async function worldIn(happens: (result: SimulationResult) => boolean): Promise<SimulationResult> {
-  for (let seed = 1; seed <= 1_000; seed++) {
+  for (let tries = 0; tries < 1_000; tries++) {
+    const seed = ((FIRST_SMALL - 1 + tries) % 1_000) + 1;
     const result = await simulate({ ...SMALL, seed });
     if (happens(result)) return result;
   }

@@ -37,7 +37,7 @@ export class IndexJudge {
     this.#hear(cluster, host.catalog.revision, "the catalog");
     this.#hear(cluster, host.configEntries.index, "the config entries");
     this.#hear(cluster, host.imports.newestIndex, "all imports");
-    for (const { name, modifyIndex } of host.peerings.list()) {
+    for (const { name, modifyIndex } of host.view.peerings()) {
       this.#hear(cluster, modifyIndex, `peering ${name}`);
       this.#hear(cluster, host.imports.index({ peer: name }), `the imports of ${name}`);
       for (const service of host.imports.services({ peer: name })) {
