@@ -150,7 +150,7 @@ export type {
   ExportProgress,
   ReceivedResource,
   Session,
-  SessionBand,
+  SessionDialect,
   SessionInput,
   SessionLimits,
   SessionOptions,

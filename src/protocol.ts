@@ -36,7 +36,7 @@ export type {
   ExportProgress,
   ReceivedResource,
   Session,
-  SessionBand,
+  SessionDialect,
   SessionInput,
   SessionLimits,
   SessionOptions,

@@ -5,7 +5,7 @@ import { readdirSync, readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 
 const BASE = "1.21.4";
-const LONGEST_VALUE = 80;
+const MAX_VALUE = 80;
 
 type Json = null | boolean | number | string | readonly Json[] | { readonly [key: string]: Json };
 interface Case {
@@ -51,7 +51,7 @@ function isList(value: Json): value is readonly Json[] {
 }
 
 function short(value: Json): string {
-  return JSON.stringify(value).slice(0, LONGEST_VALUE);
+  return JSON.stringify(value).slice(0, MAX_VALUE);
 }
 
 /** Adds to `found` in what two answers differ. */

@@ -38,7 +38,7 @@ async function laterCluster(stage: Stage): Promise<Cluster> {
 }
 
 function seenAsLegacy({ ours, consul }: Pair): void {
-  assert.equal(ours.peering(consul.name).status.band, "legacy");
+  assert.equal(ours.peering(consul.name).status.dialect, "legacy");
 }
 
 /** Consul 1.13, which no later Consul can peer with. */

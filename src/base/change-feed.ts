@@ -29,7 +29,7 @@ export interface Untold<Version> {
 }
 
 /** Changes looked at in one step. */
-const LOOKED_AT_TOGETHER = 5_000;
+const LOOKED_AT_BATCH = 5_000;
 
 /**
  * What changed, for followers that each go at a pace of their own. Each is at a moment; kept is what keys were at those
@@ -96,7 +96,7 @@ export class ChangeFeed<Version> {
     const untold: Untold<Version>[] = [];
     const first = this.#firstAfter(cursor.moment);
     for (let index = first; index < this.#log.length; index++) {
-      if (index % LOOKED_AT_TOGETHER === LOOKED_AT_TOGETHER - 1) yield;
+      if (index % LOOKED_AT_BATCH === LOOKED_AT_BATCH - 1) yield;
       const change = this.#log[index]?.change;
       const past = change && this.#pass(change, cursor);
       if (change !== undefined && past !== undefined) untold.push({ key: change.key, before: past.version });

@@ -20,9 +20,9 @@ export function* sortSteps<Item extends object>(
   compare: (left: Item, right: Item) => number,
 ): Steps<Item[]> {
   let runs: Item[][] = [];
-  for (let start = 0; start < items.length; start += SORTED_TOGETHER) {
+  for (let start = 0; start < items.length; start += SORTED_BATCH) {
     if (start > 0) yield;
-    runs.push(items.slice(start, start + SORTED_TOGETHER).sort(compare));
+    runs.push(items.slice(start, start + SORTED_BATCH).sort(compare));
   }
   while (runs.length > 1) {
     const merged: Item[][] = [];
@@ -56,8 +56,8 @@ function compareKeys(left: readonly string[], right: readonly string[]): number 
 }
 
 /** Items sorted at once, and merged in one step. */
-const SORTED_TOGETHER = 2_000;
-const MERGED_TOGETHER = 20_000;
+const SORTED_BATCH = 2_000;
+const MERGED_BATCH = 20_000;
 
 /** Merges two sorted arrays in steps, into a new one. */
 export function* mergeSteps<Item extends object>(
@@ -77,7 +77,7 @@ export function* mergeSteps<Item extends object>(
       merged.push(b);
       j++;
     }
-    if (merged.length % MERGED_TOGETHER === 0) yield;
+    if (merged.length % MERGED_BATCH === 0) yield;
   }
   for (const rest of [left.slice(i), right.slice(j)]) for (const item of rest) merged.push(item);
   return merged;

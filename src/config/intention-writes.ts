@@ -110,9 +110,9 @@ export interface LegacyEnds {
   readonly destination: string;
 }
 
-const LONGEST_VALUE = 512;
-const LONGEST_KEY = 128;
-const MOST_PAIRS = 64;
+const MAX_VALUE = 512;
+const MAX_KEY = 128;
+const MAX_PAIRS = 64;
 
 /** @throws {PeeringError} `invalid-entry`: all that is wrong with an intention of the older form. */
 export function checkLegacyIntention({ source, destination }: LegacyEnds, given: LegacyIntention): void {
@@ -125,19 +125,13 @@ export function checkLegacyIntention({ source, destination }: LegacyEnds, given:
   check(destination !== "", "DestinationName must be set");
   check(fits(source), "SourceName: wildcard character '*' cannot be used with partial values");
   check(fits(destination), "DestinationName: wildcard character '*' cannot be used with partial values");
-  check(
-    Buffer.byteLength(given.description ?? "") <= LONGEST_VALUE,
-    `Description exceeds maximum length ${LONGEST_VALUE}`,
-  );
+  check(Buffer.byteLength(given.description ?? "") <= MAX_VALUE, `Description exceeds maximum length ${MAX_VALUE}`);
   const meta = Object.entries(given.meta);
-  check(meta.length <= MOST_PAIRS, `Meta exceeds maximum element count ${MOST_PAIRS}`);
+  check(meta.length <= MAX_PAIRS, `Meta exceeds maximum element count ${MAX_PAIRS}`);
   for (const [key, value] of meta) {
     const shown = JSON.stringify(key);
-    check(Buffer.byteLength(key) <= LONGEST_KEY, `Meta key ${shown} exceeds maximum length ${LONGEST_KEY}`);
-    check(
-      Buffer.byteLength(value) <= LONGEST_VALUE,
-      `Meta value for key ${shown} exceeds maximum length ${LONGEST_VALUE}`,
-    );
+    check(Buffer.byteLength(key) <= MAX_KEY, `Meta key ${shown} exceeds maximum length ${MAX_KEY}`);
+    check(Buffer.byteLength(value) <= MAX_VALUE, `Meta value for key ${shown} exceeds maximum length ${MAX_VALUE}`);
   }
   check(given.action === "allow" || given.action === "deny", "Action must be set to 'allow' or 'deny'");
   check((given.permissions ?? []).length === 0, "Permissions must not be set when using the legacy APIs");

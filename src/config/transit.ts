@@ -7,7 +7,7 @@ import type { ServiceInstance } from "../model/instance.js";
 export const TRANSIT_PATH_KEY = "peerage-path";
 
 /** The maximum length of a value of service metadata. */
-const MOST_PATH_BYTES = 512;
+const MAX_PATH_BYTES = 512;
 
 /** Why a service of one peer is not carried over to another. */
 export type TransitObstacle =
@@ -70,7 +70,7 @@ export function carryOver(
     if (there.includes(ours)) return "came-through-here";
     const path = [...there, ours];
     const text = path.join(" ");
-    if (path.length - 1 > origin.mostHops || Buffer.byteLength(text) > MOST_PATH_BYTES) return "too-many-hops";
+    if (path.length - 1 > origin.mostHops || Buffer.byteLength(text) > MAX_PATH_BYTES) return "too-many-hops";
     if (path.length > longest.length) longest = path;
     for (const cluster of path) clusters.add(cluster);
     const { node, service, checks } = instance;

@@ -55,12 +55,12 @@ export interface ResolverQuestion {
   readonly from: string;
 }
 
-const MOST_SERVERS = 3;
-const MOST_ALIAS_LEVELS = 3;
+const MAX_SERVERS = 3;
+const MAX_ALIAS_LEVELS = 3;
 /** Records taken of an alias for an asker without EDNS. */
-const MOST_ALIAS_RECORDS = 5;
+const MAX_ALIAS_RECORDS = 5;
 /** Names of our own domain looked up for one question: instances choose them, and must not choose how long it takes. */
-const MOST_ALIAS_LOOKUPS = 16;
+const MAX_ALIAS_LOOKUPS = 16;
 const TRANSFERS: ReadonlySet<QuestionType> = new Set(["AXFR", "IXFR"]);
 const NODE_TYPES: ReadonlySet<QuestionType> = new Set(["A", "AAAA", "ANY", "TXT"]);
 
@@ -90,7 +90,7 @@ export class Resolver {
   async resolve(question: ResolverQuestion): Promise<DnsAnswer> {
     if (TRANSFERS.has(question.type)) return emptyAnswer("NOTIMP", true);
     const { edns, bytes, from } = question;
-    const budget: Budget = { lookups: MOST_ALIAS_LOOKUPS, edns, bytes, from };
+    const budget: Budget = { lookups: MAX_ALIAS_LOOKUPS, edns, bytes, from };
     return this.#answer(question.name, question.type, 0, budget);
   }
 
@@ -269,7 +269,7 @@ export class Resolver {
     const answers: DnsRecord[] = [];
     const additionals: DnsRecord[] = [];
     for (const { node } of shuffled(servers, this.#fraction)) {
-      if (answers.length === MOST_SERVERS) break;
+      if (answers.length === MAX_SERVERS) break;
       if (!/^[A-Za-z0-9-]{1,63}$/.test(node.name)) continue;
       const data = `${node.name}.node.${this.#source.datacenter}.${zone}`;
       if (!isEncodable(data) || answers.some((record) => record.data === data)) continue;
@@ -289,11 +289,11 @@ export class Resolver {
 
   /** Where an alias leads, if that name lies in our domains. Names elsewhere are for the asker to look up. */
   async #alias(name: string, level: number, budget: Budget): Promise<readonly DnsRecord[]> {
-    if (level >= MOST_ALIAS_LEVELS || budget.lookups <= 0 || !this.#isOurs(name)) return [];
+    if (level >= MAX_ALIAS_LEVELS || budget.lookups <= 0 || !this.#isOurs(name)) return [];
     budget.lookups--;
     const { answers } = await this.#answer(name.replace(/\.$/, ""), "ANY", level + 1, budget);
     const useful = answers.filter(({ type }) => type === "A" || type === "AAAA" || type === "CNAME");
-    return budget.edns ? useful : useful.slice(0, MOST_ALIAS_RECORDS);
+    return budget.edns ? useful : useful.slice(0, MAX_ALIAS_RECORDS);
   }
 
   #isOurs(name: string): boolean {

@@ -102,7 +102,7 @@ export interface DnsServer extends AsyncDisposable {
 }
 
 /** Questions worked on at the same time; more over UDP are dropped, as a full socket buffer would. */
-const MOST_IN_FLIGHT = 2_000;
+const MAX_IN_FLIGHT = 2_000;
 /** A free port of UDP may be taken for TCP; then another is tried. */
 const PORT_TRIES = 10;
 /** Questions wait here while the process does something else. Default buffers hold fewer than three hundred. */
@@ -233,8 +233,8 @@ class Server implements DnsServer {
     socket.on("error", (error) => this.#parts.logger.warn("DNS socket failed", { error: errorText(error) }));
     socket.on("message", (message, from) => {
       if (this.#disposed !== undefined) return;
-      if (this.#work.size >= MOST_IN_FLIGHT) {
-        const limit = MOST_IN_FLIGHT;
+      if (this.#work.size >= MAX_IN_FLIGHT) {
+        const limit = MAX_IN_FLIGHT;
         this.#parts.incidents.report("dns-question-dropped", "too many DNS questions at a time: one was dropped", {
           limit,
         });

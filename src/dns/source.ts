@@ -56,7 +56,7 @@ export type AddressOwner =
   | { readonly type: "service"; readonly name: string };
 
 /** Decoded instances kept in memory: about 20 MB. */
-const MOST_KEPT = 10_000;
+const MAX_KEPT = 10_000;
 
 /** Reads a host: its own catalog, and what it imports. */
 export function hostSource(host: PeeringHost): DnsSource {
@@ -155,12 +155,12 @@ class DecodedImports {
 
   #keep(key: string, index: bigint, instances: readonly ServiceInstance[]): void {
     // Names that there is nothing of are anybody's invention.
-    if (instances.length === 0 || instances.length > MOST_KEPT) return;
+    if (instances.length === 0 || instances.length > MAX_KEPT) return;
     this.#forget(key);
     this.#kept.set(key, { index, instances });
     this.#count += instances.length;
     for (const oldest of this.#kept.keys()) {
-      if (this.#count <= MOST_KEPT) break;
+      if (this.#count <= MAX_KEPT) break;
       this.#forget(oldest);
     }
   }

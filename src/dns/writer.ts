@@ -4,8 +4,8 @@ import { addressBytes, type DnsRecord } from "./records.js";
 const POINTER = 0xc000;
 const ROOT = Uint8Array.of(0);
 const CLASS_IN = 1;
-const MOST_LABEL_BYTES = 63;
-const MOST_TEXT_BYTES = 255;
+const MAX_LABEL_BYTES = 63;
+const MAX_TEXT_BYTES = 255;
 const TYPES: Readonly<Record<DnsRecord["type"], number>> = {
   A: 1,
   NS: 2,
@@ -69,7 +69,7 @@ export class MessageWriter {
         this.#name(record.data.target, false);
         break;
       case "TXT":
-        for (const text of record.data) this.#text(text, MOST_TEXT_BYTES);
+        for (const text of record.data) this.#text(text, MAX_TEXT_BYTES);
         break;
       case "SOA": {
         const { mname, rname, serial, refresh, retry, expire, minimum } = record.data;
@@ -89,7 +89,7 @@ export class MessageWriter {
     const written = pointer === undefined ? name.length : placed.end;
     for (let start = 0; start < written; ) {
       const end = labelEnd(name, start);
-      this.#text(name.slice(start, end), MOST_LABEL_BYTES);
+      this.#text(name.slice(start, end), MAX_LABEL_BYTES);
       start = end + 1;
     }
     if (pointer === undefined) this.bytes(ROOT);

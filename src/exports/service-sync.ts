@@ -33,7 +33,7 @@ export interface ServiceSync {
 }
 
 /** A peer can make us remember so many names that it never listed. */
-const MOST_UNLISTED = 10_000;
+const MAX_UNLISTED = 10_000;
 
 interface Outcome {
   /** As it came. */
@@ -62,7 +62,7 @@ export class ImportOutcomes {
     const key = lowerCase(name);
     const known = this.#outcomes.get(key);
     if (known === undefined) {
-      const most = 2 * this.#names.length + MOST_UNLISTED;
+      const most = 2 * this.#names.length + MAX_UNLISTED;
       if (this.#outcomes.size >= most) this.#prune();
       if (this.#outcomes.size >= most) return;
     }
@@ -88,7 +88,7 @@ export class ImportOutcomes {
     if (this.#refused === 0) return refused;
     this.#prune();
     for (const { name, reason } of this.#outcomes.values()) {
-      if (refused.size >= MOST_UNLISTED) break;
+      if (refused.size >= MAX_UNLISTED) break;
       if (reason !== undefined) refused.set(name, reason);
     }
     return refused;

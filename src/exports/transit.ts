@@ -39,11 +39,11 @@ export interface TransitOptions {
 }
 
 /** Encoded before others get a turn, in instances. */
-const ENCODED_TOGETHER = 500;
+const ENCODED_BATCH = 500;
 /** Changes that come closer together than this are told together: each change of the list is told whole. */
 const TOLD_TOGETHER_MS = 50;
 const FIRST_RETRY_MS = 500;
-const LONGEST_RETRY_MS = 60_000;
+const MAX_RETRY_MS = 60_000;
 
 /** Consul 1.13 exports its own servers, which nobody else does. */
 const RESERVED = "consul";
@@ -245,7 +245,7 @@ export class Transit implements AsyncDisposable {
     const { imports, logger, clock } = this.#options;
     const { peeringId, peerName } = source;
     const { signal } = source.stop;
-    for (let waitMs = FIRST_RETRY_MS; !signal.aborted; waitMs = Math.min(2 * waitMs, LONGEST_RETRY_MS)) {
+    for (let waitMs = FIRST_RETRY_MS; !signal.aborted; waitMs = Math.min(2 * waitMs, MAX_RETRY_MS)) {
       try {
         for await (const change of imports.watch({ peeringId, signal })) {
           if (signal.aborted) return;
@@ -294,7 +294,7 @@ export class Transit implements AsyncDisposable {
     for (const [name, all] of services) {
       slice.set(name, all);
       instances += all.length;
-      if (instances < ENCODED_TOGETHER) continue;
+      if (instances < ENCODED_BATCH) continue;
       this.#take(source, key, slice);
       slice = new Map();
       instances = 0;

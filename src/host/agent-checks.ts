@@ -80,7 +80,7 @@ const REPORTS_EVERY_MS = 1_000;
 /** Aliases are looked at again at most this often, however often the catalog changes. */
 const ALIASES_EVERY_MS = 50;
 /** Rows of one commit. */
-const ROWS_TOGETHER = 256;
+const ROWS_BATCH = 256;
 
 /**
  * The checks of one node, run as an agent of Consul runs them: probes at their intervals, TTLs that somebody must renew,
@@ -522,7 +522,7 @@ export class AgentChecks implements AsyncDisposable {
 
   async #commit(writes: readonly Write[], options?: CommitOptions): Promise<void> {
     const { storage } = this.#options;
-    const limits = { ...storage.limits, writes: Math.min(ROWS_TOGETHER, storage.limits.writes) };
+    const limits = { ...storage.limits, writes: Math.min(ROWS_BATCH, storage.limits.writes) };
     for (const together of cutWrites(writes, limits)) await storage.commit(together, [], options);
   }
 

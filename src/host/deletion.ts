@@ -3,8 +3,8 @@ import { errorText } from "../base/errors.js";
 import type { HostEffect } from "../peering/state-machine.js";
 import type { ImportStore } from "../stores/import-store.js";
 import type { PeeringRecords } from "../stores/records.js";
-import type { Links } from "./links.js";
 import type { StatusBoard } from "./status-board.js";
+import type { Streams } from "./streams.js";
 
 /** A part of an ended peering that is to be removed. */
 export type Removal = Extract<HostEffect["type"], `remove-${string}`>;
@@ -13,7 +13,7 @@ export interface DeletionOptions {
   readonly clock: Clock;
   readonly logger: Logger;
   readonly records: Pick<PeeringRecords, "inactiveExpectation" | "byId" | "removeTrustBundle" | "remove">;
-  readonly links: Pick<Links, "drained">;
+  readonly streams: Pick<Streams, "drained">;
   readonly imports: Pick<ImportStore, "removePeer" | "end">;
   readonly board: Pick<StatusBoard, "forget">;
   /** Whether this host may: a follower leaves it to the leader, which resumes it. */
@@ -21,7 +21,7 @@ export interface DeletionOptions {
 }
 
 const FIRST_RETRY_MS = 1_000;
-const LONGEST_RETRY_MS = 60_000;
+const MAX_RETRY_MS = 60_000;
 
 /** The remaining removals of one peering, in order. */
 interface Rest {
@@ -73,12 +73,12 @@ export class Deletion implements AsyncDisposable {
   }
 
   async #run(peeringId: string): Promise<void> {
-    const { clock, logger, links, mayRemove } = this.#options;
-    for (let waitMs = FIRST_RETRY_MS; !this.#stop.signal.aborted; waitMs = Math.min(waitMs * 2, LONGEST_RETRY_MS)) {
+    const { clock, logger, streams, mayRemove } = this.#options;
+    for (let waitMs = FIRST_RETRY_MS; !this.#stop.signal.aborted; waitMs = Math.min(waitMs * 2, MAX_RETRY_MS)) {
       let rest: Rest | undefined;
       try {
         // What its stream brings until its end would come back.
-        await links.drained(peeringId);
+        await streams.drained(peeringId);
         for (;;) {
           rest = this.#rests.get(peeringId);
           const step = rest?.steps[0];

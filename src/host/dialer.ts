@@ -108,7 +108,7 @@ export class Dialer implements AsyncDisposable {
     );
   }
 
-  /** Ends every wait and every attempt to connect. Streams that stand are not touched: they belong to the links. */
+  /** Ends every wait and every attempt to connect. Streams that stand are not touched: they belong to `Streams`. */
   stop(): void {
     this.#disposed = true;
     this.endAll();

@@ -4,7 +4,7 @@ import type { HostTask, PeeringRecords } from "../stores/records.js";
 import type { Status } from "../wire/status.js";
 import type { Deletion, Removal } from "./deletion.js";
 import type { Dialer } from "./dialer.js";
-import type { Links } from "./links.js";
+import type { Streams } from "./streams.js";
 
 /** A stream that waits to be accepted or refused. */
 export interface OpenedStream {
@@ -14,7 +14,7 @@ export interface OpenedStream {
 
 export interface EffectsOptions {
   readonly records: Pick<PeeringRecords, "list" | "observe">;
-  readonly links: Pick<Links, "terminate" | "dismiss" | "retire">;
+  readonly streams: Pick<Streams, "terminate" | "dismiss" | "retire">;
   readonly dialer: Pick<Dialer, "start" | "redial" | "end" | "endAll">;
   readonly deletion: Pick<Deletion, "replace">;
   /** Whether this host leads its cluster and has peering enabled. */
@@ -50,7 +50,7 @@ export class Effects {
   }
 
   #perform(effect: HostEffect, task: HostTask, removals: Removal[], stream: OpenedStream | undefined): void {
-    const { links, dialer, leads } = this.#options;
+    const { streams, dialer, leads } = this.#options;
     const { peeringId, peering } = task;
     switch (effect.type) {
       case "accept-stream":
@@ -62,13 +62,13 @@ export class Effects {
         stream.refuse(effect.status, effect.terminated);
         break;
       case "send-terminated":
-        if (leads()) links.terminate(peeringId);
+        if (leads()) streams.terminate(peeringId);
         break;
       case "end-stream":
-        links.dismiss(peeringId, effect.peerId);
+        streams.dismiss(peeringId, effect.peerId);
         break;
       case "start-dialing":
-        if (peering !== undefined) links.retire(peeringId, peering.peerId);
+        if (peering !== undefined) streams.retire(peeringId, peering.peerId);
         dialer.start(peeringId);
         break;
       case "redial":

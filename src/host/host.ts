@@ -33,11 +33,11 @@ import { Gateways } from "./gateways.js";
 import { Imports } from "./imports.js";
 import { alwaysLeader, type Leadership } from "./leadership.js";
 import { LeafCertificates } from "./leaf-certificates.js";
-import { Links } from "./links.js";
 import { defaultLimits, type HostOptions } from "./options.js";
 import { Peerings } from "./peerings.js";
 import { reportedStorage } from "./reported-storage.js";
 import { StatusBoard } from "./status-board.js";
+import { Streams } from "./streams.js";
 import {
   advertisedAddresses,
   checkNodeName,
@@ -133,7 +133,7 @@ export class PeeringHost implements AsyncDisposable {
 export interface HostMachinery {
   readonly records: PeeringRecords;
   readonly imports: ImportStore;
-  readonly links: Links;
+  readonly streams: Streams;
   readonly dialer: Dialer;
   readonly board: StatusBoard;
   readonly virtualIps: VirtualIpClaims;
@@ -308,7 +308,7 @@ async function composeHost(options: HostOptions, opened: AsyncDisposable[]): Pro
     return resources;
   };
 
-  const links: Links = new Links({
+  const streams: Streams = new Streams({
     dialRule,
     clock,
     logger,
@@ -334,7 +334,7 @@ async function composeHost(options: HostOptions, opened: AsyncDisposable[]): Pro
     plan: async (peeringId) => (leads() ? records.dialable(peeringId) : undefined),
     onLost: (peeringId) => records.observe(peeringId, { type: "stream-lost" }),
     serve: (plan, target, signal) =>
-      links.dial(plan, { ...target, mayDial: dialRule.mayDial(plan.peering.name) }, signal),
+      streams.dial(plan, { ...target, mayDial: dialRule.mayDial(plan.peering.name) }, signal),
     onFailure: (peeringId, error, address, waitMs) => {
       dialFailures.failed(records.byId(peeringId)?.name ?? peeringId, error, address, waitMs);
       board.dialFailed(peeringId, error, address, waitMs);
@@ -344,8 +344,8 @@ async function composeHost(options: HostOptions, opened: AsyncDisposable[]): Pro
       board.dialStopped(peeringId);
     },
   });
-  const deletion = new Deletion({ clock, logger, records, links, imports: importStore, board, mayRemove: leads });
-  const effects: Effects = new Effects({ records, links, dialer, deletion, leads });
+  const deletion = new Deletion({ clock, logger, records, streams, imports: importStore, board, mayRemove: leads });
+  const effects: Effects = new Effects({ records, streams, dialer, deletion, leads });
   records.performWith((task) => effects.perform(task));
 
   const listener = !enabled
@@ -353,14 +353,14 @@ async function composeHost(options: HostOptions, opened: AsyncDisposable[]): Pro
     : await transport.listen(
         {
           exchangeSecret: async (request, remoteAddress) => {
-            if (!links.admit(remoteAddress)) {
-              throw new PeeringError("resource-exhausted", Links.rateLimited.message, {
-                status: Links.rateLimited.code,
+            if (!streams.admit(remoteAddress)) {
+              throw new PeeringError("resource-exhausted", Streams.rateLimited.message, {
+                status: Streams.rateLimited.code,
               });
             }
             return { streamSecret: await records.exchangeSecret(request) };
           },
-          stream: (stream) => links.accept(stream),
+          stream: (stream) => streams.accept(stream),
         },
         certificate,
       );
@@ -372,7 +372,7 @@ async function composeHost(options: HostOptions, opened: AsyncDisposable[]): Pro
 
   const peerings = new Peerings({
     records,
-    links,
+    streams,
     dialer,
     deletion,
     board,
@@ -393,16 +393,16 @@ async function composeHost(options: HostOptions, opened: AsyncDisposable[]): Pro
 
   const forget = [
     records.onChange(({ peeringId }) => dialer.changed(peeringId)),
-    authority.onRootsChanged(() => links.clusterResourcesChanged()),
-    importStore.onDamage((peeringId) => links.fetchAgain(peeringId)),
+    authority.onRootsChanged(() => streams.clusterResourcesChanged()),
+    importStore.onDamage((peeringId) => streams.fetchAgain(peeringId)),
     engine.onGatewaysChanged(() => {
-      if (throughGateways()) links.clusterResourcesChanged();
+      if (throughGateways()) streams.clusterResourcesChanged();
     }),
     configEntries.onChange(({ kind }) => {
-      if (kind === "mesh") links.clusterResourcesChanged();
+      if (kind === "mesh") streams.clusterResourcesChanged();
     }),
     leadership.onChange(() => {
-      links.leadershipChanged();
+      streams.leadershipChanged();
       void virtualIps.repair(importStore);
       effects.resume();
     }),
@@ -414,7 +414,7 @@ async function composeHost(options: HostOptions, opened: AsyncDisposable[]): Pro
       // First nothing new is begun, then what runs is ended, then waited for.
       dialer.stop();
       await peerings[Symbol.asyncDispose]();
-      await links[Symbol.asyncDispose]();
+      await streams[Symbol.asyncDispose]();
       await dialer[Symbol.asyncDispose]();
       await deletion[Symbol.asyncDispose]();
     },
@@ -444,7 +444,7 @@ async function composeHost(options: HostOptions, opened: AsyncDisposable[]): Pro
     trustBundles,
     listener,
     incidents,
-    machinery: { records, imports: importStore, links, dialer, board, virtualIps },
+    machinery: { records, imports: importStore, streams, dialer, board, virtualIps },
     disposables: [...opened].reverse(),
   });
 }

@@ -18,9 +18,9 @@ import type { Deletion } from "./deletion.js";
 import type { DialRule } from "./dial-rule.js";
 import { type Dialer, exchangeSecret } from "./dialer.js";
 import type { Leadership } from "./leadership.js";
-import type { Links } from "./links.js";
 import { type Metric, peeringMetrics } from "./metrics.js";
 import type { PeeringStatus, StatusBoard } from "./status-board.js";
+import type { Streams } from "./streams.js";
 import { type PeeringTransition, transitionOf } from "./transitions.js";
 
 /** A peering as read: its record, the state a Consul client would be shown, and the facts behind it. */
@@ -78,7 +78,7 @@ export interface EstablishOptions {
 /** @internal */
 export interface PeeringsParts {
   readonly records: PeeringRecords;
-  readonly links: Links;
+  readonly streams: Streams;
   readonly dialer: Dialer;
   readonly deletion: Deletion;
   readonly board: StatusBoard;
@@ -314,7 +314,7 @@ export class Peerings implements AsyncDisposable {
   }
 
   async #establish(options: EstablishOptions): Promise<PeeringView> {
-    const { records, links, transport, clock, random, authority, datacenter, codec, dialRule } = this.#parts;
+    const { records, streams, transport, clock, random, authority, datacenter, codec, dialRule } = this.#parts;
     const token = codec.decode(options.token);
     codec.validate(token);
     const fault = dialRule.faultOf([...token.manualServerAddresses, ...token.serverAddresses]);
@@ -327,7 +327,7 @@ export class Peerings implements AsyncDisposable {
       peerName: options.peerName,
       token,
       meta: options.meta ?? {},
-      connected: existing !== undefined && links.isConnected(existing.id),
+      connected: existing !== undefined && streams.isConnected(existing.id),
       ownServerName: peeringServerName(datacenter, authority.trustDomain),
     });
     const mayDial = dialRule.mayDial(options.peerName);

@@ -15,7 +15,7 @@ import {
   streamStatus,
 } from "../peering/observed.js";
 import type { Peering } from "../peering/peering.js";
-import type { Session, SessionBand, SessionPhase, SessionStatus } from "../replication/types.js";
+import type { Session, SessionDialect, SessionPhase, SessionStatus } from "../replication/types.js";
 import type { ImportedService } from "../stores/import-store.js";
 
 /** Why a stream, or an attempt at one, ended. */
@@ -35,7 +35,7 @@ export interface PeeringStatus {
   /** `idle`: no stream and no attempt; `waiting`: between two attempts; else the phase of the stream there is. */
   readonly phase: "idle" | "waiting" | SessionPhase;
   /** Whether the other end of the stream there is speaks as Consul 1.13 (`legacy`) or as later ones; undefined without one. */
-  readonly band: SessionBand | undefined;
+  readonly dialect: SessionDialect | undefined;
   /** What Consul calls StreamStatus: lists of names, and times of the last traffic. */
   readonly stream: StreamStatus;
   readonly facts: StreamFacts;
@@ -168,7 +168,7 @@ export class BoardStream {
   /** Copies what the session knows into the facts that outlive it. */
   settle(): void {
     // Consul 1.13 sends no list: what it exports is what came of it.
-    if (this.session.status.band === "legacy") {
+    if (this.session.status.dialect === "legacy") {
       this.#instance.observe({ type: "imported", services: withoutSidecars(this.#stored()) });
     }
     this.#instance.observe({ type: "progress", facts: observations(this.session.status, this.#clock) });
@@ -277,7 +277,7 @@ export class StatusBoard {
       withheld.set(service, `refused by the peer: ${reason}`);
     return {
       phase: session?.phase ?? (entry?.nextAttemptAt === undefined ? "idle" : "waiting"),
-      band: session?.band,
+      dialect: session?.dialect,
       stream: streamStatus(facts),
       facts: facts ?? NO_STREAM_FACTS,
       healthy: facts !== undefined && !facts.neverConnected && isHealthy(facts, this.#clock.wall()),
@@ -353,7 +353,7 @@ function wallTime(monotonicMs: number | undefined, clock: Clock): number | undef
 
 /** The session's facts as times people read; what did not happen on this stream leaves the older fact in place. */
 function observations(status: SessionStatus, clock: Clock): StreamObservations {
-  const { band, exportedServices } = status;
+  const { dialect, exportedServices } = status;
   const at = (monotonicMs: number | undefined): number | undefined => wallTime(monotonicMs, clock);
   return {
     ...(status.lastAckMs === undefined ? {} : { lastAck: at(status.lastAckMs) }),
@@ -370,7 +370,7 @@ function observations(status: SessionStatus, clock: Clock): StreamObservations {
       : { lastReceiveError: at(status.lastReceiveErrorMs), lastReceiveErrorMessage: status.lastReceiveErrorMessage }),
     ...(exportedServices === undefined
       ? {}
-      : { exportedServices: band === "legacy" ? withoutSidecars(exportedServices) : exportedServices }),
+      : { exportedServices: dialect === "legacy" ? withoutSidecars(exportedServices) : exportedServices }),
   };
 }
 

@@ -11,7 +11,7 @@ import type { Status } from "../wire/status.js";
 const WRITE_BYTES = 64 * 1024;
 
 /** Messages, and about how many bytes of them, that are taken in before others get a turn. */
-const TAKEN_TOGETHER = 500;
+const TAKEN_BATCH = 500;
 const TAKEN_BYTES = 256 * 1024;
 
 /** How long the last words of a stream may wait for a writer that is not getting on. */
@@ -166,7 +166,7 @@ export class StreamLink {
     const messages: ReplicationMessage[] = [];
     let undecodable: PeeringError | undefined;
     let next = first;
-    for (let bytes = 0; next - first < TAKEN_TOGETHER && bytes < TAKEN_BYTES; ) {
+    for (let bytes = 0; next - first < TAKEN_BATCH && bytes < TAKEN_BYTES; ) {
       const message = batch[next];
       if (message === undefined) break;
       try {

@@ -67,14 +67,14 @@ export function payloadDigest(value: Uint8Array): string {
 }
 
 /** Bytes hashed in one step. */
-const HASHED_TOGETHER = 2 * 1024 * 1024;
+const HASHED_BATCH = 2 * 1024 * 1024;
 
 /** As {@link payloadDigest}, in steps. */
 export function* payloadDigestSteps(value: Uint8Array): Steps<string> {
-  if (value.length <= HASHED_TOGETHER) return payloadDigest(value);
+  if (value.length <= HASHED_BATCH) return payloadDigest(value);
   const hash = crypto.createHash("sha256");
-  for (let start = 0; start < value.length; start += HASHED_TOGETHER) {
-    hash.update(value.subarray(start, start + HASHED_TOGETHER));
+  for (let start = 0; start < value.length; start += HASHED_BATCH) {
+    hash.update(value.subarray(start, start + HASHED_BATCH));
     yield;
   }
   return hash.digest("base64");

@@ -122,7 +122,7 @@ export function* decodeSteps(value: Uint8Array, nodeOf: NodeOf = noNode): Steps<
   }
   const decoded: ServiceInstance[] = [];
   for (const { of, id, service } of instances) {
-    if (decoded.length % DECODED_TOGETHER === DECODED_TOGETHER - 1) yield;
+    if (decoded.length % DECODED_BATCH === DECODED_BATCH - 1) yield;
     of.byService ??= byService(of.checks);
     const nodeChecks = of.nodeChecks ?? of.byService.get("") ?? [];
     const serviceChecks = of.byService.get(id) ?? [];
@@ -145,7 +145,7 @@ function byService(checks: ReadonlyMap<string, Check>): ReadonlyMap<string, read
 
 /** Decoded in one step: a few milliseconds. */
 const DECODED_BYTES = 128 * 1024;
-const DECODED_TOGETHER = 2_000;
+const DECODED_BATCH = 2_000;
 
 interface PayloadNode {
   readonly node: Node;

@@ -2,7 +2,7 @@ import type { Steps } from "../base/steps.js";
 import type { NodePlace, Place } from "./payload-inspection.js";
 
 /** Bytes of nodes digested in one step. */
-const DIGESTED_TOGETHER = 4 * 1024 * 1024;
+const DIGESTED_BATCH = 4 * 1024 * 1024;
 
 /**
  * What a payload says of each of its nodes, as two halves of 32 bits: to tell whether two payloads of one peer say the same.
@@ -19,7 +19,7 @@ export function* nodeDigestSteps(value: Uint8Array, nodes: readonly NodePlace[])
     for (const check of node.checks) digest.add(check);
     digests.push(digest.low, digest.high);
     bytes += node.end - node.start;
-    if (bytes < DIGESTED_TOGETHER) continue;
+    if (bytes < DIGESTED_BATCH) continue;
     bytes = 0;
     yield;
   }

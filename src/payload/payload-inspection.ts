@@ -221,7 +221,7 @@ interface ReadNode extends NodePlace {
 /** Bytes read in one step, where they hold few fields. */
 const STEP_BYTES = 1024 * 1024;
 /** Bytes put in order in one step. */
-const SORTED_TOGETHER = 64 * 1024;
+const SORTED_BATCH = 64 * 1024;
 
 const none: readonly Place[] = [];
 const noMesh: readonly string[] = [];
@@ -752,7 +752,7 @@ export function* canonicalSteps(value: Uint8Array): Steps<Uint8Array> {
     if (instance === undefined) reader.skip(tag);
     sorted.set(value.subarray(start, reader.position), start);
     if (instance !== undefined) sortInstance(instance, value, sorted);
-    if (reader.position - copied < SORTED_TOGETHER) continue;
+    if (reader.position - copied < SORTED_BATCH) continue;
     copied = reader.position;
     yield;
   }

@@ -31,9 +31,9 @@ const INSTANCE_NODE = (1 << 3) | WireType.LengthDelimited;
 const NODE_NAME = (2 << 3) | WireType.LengthDelimited;
 
 /** Instances looked at in one step. */
-const LOOKED_AT_TOGETHER = 5_000;
+const LOOKED_AT_BATCH = 5_000;
 /** Instances decoded in one step. */
-const DECODED_TOGETHER = 500;
+const DECODED_BATCH = 500;
 
 /** Decodes the nodes of a view when they are asked for, once each. */
 export function nodesOf({ nodes }: PayloadView): NodeOf {
@@ -56,7 +56,7 @@ export function* instanceParts(view: PayloadView, size: number): Parts<readonly 
     for (let start = 0; start < all.length; start += size) yield all.slice(start, start + size);
     return;
   }
-  const most = Math.min(size, DECODED_TOGETHER);
+  const most = Math.min(size, DECODED_BATCH);
   const reader = new ProtobufReader(value);
   let [start, fields] = [0, 0];
   while (!reader.done) {
@@ -133,12 +133,12 @@ class Difference {
     for (const one of changed) this.#changed.push(one);
     for (const one of removed) this.#removed.push(one);
     // Decoding is nearly all of the work.
-    this.#groups += LOOKED_AT_TOGETHER / DECODED_TOGETHER;
+    this.#groups += LOOKED_AT_BATCH / DECODED_BATCH;
     this.#count += added.length + changed.length + removed.length;
   }
 
   isStepOver(): boolean {
-    return ++this.#groups >= LOOKED_AT_TOGETHER || this.#count >= this.#size;
+    return ++this.#groups >= LOOKED_AT_BATCH || this.#count >= this.#size;
   }
 
   /** What was gathered, where that is enough for a part, or where nothing comes after it. */
@@ -164,7 +164,7 @@ function* byNode(value: Uint8Array): Steps<Map<string, Group>> {
   const last = new Map<string, Group>();
   const reader = new ProtobufReader(value);
   for (let fields = 1; !reader.done; fields++) {
-    if (fields % LOOKED_AT_TOGETHER === 0) yield;
+    if (fields % LOOKED_AT_BATCH === 0) yield;
     const start = reader.position;
     const tag = reader.tag();
     if (tag !== INSTANCES) {

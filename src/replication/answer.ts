@@ -5,7 +5,7 @@ import { clip, laneOf } from "./outbound.js";
 import type { ReceivedResource } from "./types.js";
 
 /** Far above what names a service. */
-const MOST_ID_CHARACTERS = 1_024;
+const MAX_ID_CHARACTERS = 1_024;
 
 /** Why a response is not applied. */
 export interface Refusal {
@@ -28,7 +28,7 @@ export type Change = "upsert" | "delete";
 export function openEnvelope(response: ResponseMessage, legacy: boolean): ReceivedResource | Refusal {
   const { resourceUrl, resourceId, operation, resource } = response;
   // Ours: names of services that are refused are kept for the status, and must be bounded.
-  if (resourceId.length > MOST_ID_CHARACTERS) {
+  if (resourceId.length > MAX_ID_CHARACTERS) {
     return malformed(`received response with a ResourceID of ${resourceId.length} characters`);
   }
   if (laneOf(resourceUrl) === undefined) {

@@ -11,7 +11,7 @@ const EXCHANGE_GAP_MS = 150;
 export const STABLE_STREAM_MS = 60_000;
 
 /** Far above where every wait has reached its cap, and far below where a count would lose precision. */
-const MOST_FAILURES = 1_000_000;
+const MAX_FAILURES = 1_000_000;
 
 /**
  * How long a dial loop waits after its n-th consecutive failure, in milliseconds. Consul 1.14 to 1.22, without the
@@ -58,7 +58,7 @@ export class RetryCounter {
    */
   failed(failure: unknown, connectedMs = 0): number {
     if (connectedMs >= STABLE_STREAM_MS) this.#failures = 0;
-    this.#failures = Math.min(this.#failures + 1, MOST_FAILURES);
+    this.#failures = Math.min(this.#failures + 1, MAX_FAILURES);
     return dialBackoffMs(this.#failures, typeof failure === "number" ? failure : statusCodeOf(failure));
   }
 

@@ -1,6 +1,6 @@
 import type { ResponseMessage } from "../wire/messages.js";
 import { Operation, ResourceUrl } from "../wire/messages.js";
-import type { ExportedResource, ExportProgress, SessionBand } from "./types.js";
+import type { ExportedResource, ExportProgress, SessionDialect } from "./types.js";
 
 /** The four resource types, in the order in which they are sent. The list goes ahead of the services (D-25). */
 export const Lane = { trustBundle: 0, serverAddresses: 1, exportedServiceList: 2, exportedService: 3 } as const;
@@ -60,7 +60,7 @@ interface Queue {
 const NO_BYTES = new Uint8Array(0);
 
 /** Texts of the peer are kept up to this length: a peer must not fill our memory with them. */
-const MOST_TEXT = 1_024;
+const MAX_TEXT = 1_024;
 
 /**
  * Upper bound of the encoded size of the message that carries `resource`: beside the payload both type URLs, the id as
@@ -76,7 +76,7 @@ export function messageBytes(resource: ExportedResource): number {
  */
 export class OutboundTable {
   #maxSendBytes: number;
-  #band: SessionBand = "unknown";
+  #dialect: SessionDialect = "unknown";
   readonly #queues: readonly [Queue, Queue, Queue, Queue] = [newQueue(), newQueue(), newQueue(), newQueue()];
   readonly #unanswered = new Map<string, Row>();
   #sent = 0;
@@ -102,7 +102,7 @@ export class OutboundTable {
 
   /** Names of the last exported-service list sent; for Consul 1.13, which knows none, of the services it has instances of. */
   get sentNames(): readonly string[] | undefined {
-    return this.#band === "legacy" ? [...this.#present].sort() : this.#names;
+    return this.#dialect === "legacy" ? [...this.#present].sort() : this.#names;
   }
 
   /** Resources that are held back, with their sizes in bytes. */
@@ -137,10 +137,10 @@ export class OutboundTable {
   }
 
   /** The peer's version was detected: a resource that was too large may fit now. */
-  learned(band: SessionBand, maxSendBytes: number): void {
-    this.#band = band;
+  learned(dialect: SessionDialect, maxSendBytes: number): void {
+    this.#dialect = dialect;
     this.#maxSendBytes = maxSendBytes;
-    if (band === "modern") this.#present.clear();
+    if (dialect === "modern") this.#present.clear();
     if (this.heldBack.size > 0) for (const resource of this.#heldRows()) this.put(resource);
   }
 
@@ -197,7 +197,7 @@ export class OutboundTable {
     this.heldBack.delete(id);
     this.refused.delete(id);
     row.tooLarge = undefined;
-    if (this.#band !== "modern" && this.#present.has(id)) {
+    if (this.#dialect !== "modern" && this.#present.has(id)) {
       row.withdrawn = true;
       this.#enqueue(row, { resourceUrl: ResourceUrl.exportedService, resourceId: id, value: NO_BYTES, digest: "" });
       return;
@@ -225,13 +225,13 @@ export class OutboundTable {
       if (row.lane === Lane.exportedServiceList) this.#names = resource.names ?? [];
       const { resourceUrl, resourceId, value } = resource;
       if (row.withdrawn) queue.rows.delete(resourceId);
-      if (row.lane === Lane.exportedService && this.#band !== "modern") {
+      if (row.lane === Lane.exportedService && this.#dialect !== "modern") {
         if (value.length > 0) {
           this.#present.add(resourceId);
         } else {
           this.#present.delete(resourceId);
           // To Consul 1.13 an empty UPSERT would still be a service that it imports.
-          if (this.#band === "legacy") {
+          if (this.#dialect === "legacy") {
             return { type: "response", nonce, resourceUrl, resourceId, operation: Operation.Delete };
           }
         }
@@ -322,7 +322,7 @@ export class OutboundTable {
 
 /** `text`, cut where a peer says more than a status needs. */
 export function clip(text: string): string {
-  return text.length > MOST_TEXT ? `${text.slice(0, MOST_TEXT)}…` : text;
+  return text.length > MAX_TEXT ? `${text.slice(0, MAX_TEXT)}…` : text;
 }
 
 function newQueue(): Queue {

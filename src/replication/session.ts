@@ -11,7 +11,7 @@ import type {
   AppliedResult,
   ExportedResource,
   Session,
-  SessionBand,
+  SessionDialect,
   SessionInput,
   SessionLimits,
   SessionOptions,
@@ -38,8 +38,8 @@ export const defaultSessionLimits: SessionLimits = {
 };
 
 /** What may arrive behind an `Open` while it is judged. A dialer has five small messages to say there. */
-const MOST_BEHIND_OPEN = 64;
-const MOST_BYTES_BEHIND_OPEN = 1024 * 1024;
+const MAX_BEHIND_OPEN = 64;
+const MAX_BYTES_BEHIND_OPEN = 1024 * 1024;
 
 /** What Consul 1.13 receives at most in one message, in either role: the default of its gRPC library. */
 const LEGACY_RECEIVE_BYTES = 4 * 1024 * 1024;
@@ -76,7 +76,7 @@ export class ReplicationSession implements Session {
 
   #phase: SessionPhase = "opening";
   #started = false;
-  #band: SessionBand = "unknown";
+  #dialect: SessionDialect = "unknown";
   #nowMs = 0;
   #leader = true;
   #leaderAddress = "";
@@ -160,7 +160,7 @@ export class ReplicationSession implements Session {
     return {
       phase: this.#phase,
       connectedAtMs: this.#connectedAtMs,
-      band: this.#band,
+      dialect: this.#dialect,
       subscriptions: this.#subscribed,
       lastAckMs: this.#lastAckMs,
       lastNackMs: this.#lastNackMs,
@@ -302,7 +302,7 @@ export class ReplicationSession implements Session {
       if (this.#endBehindOpen !== undefined) return;
       this.#behindOpen.push(message);
       this.#bytesBehindOpen += message.type === "response" ? (message.resource?.value.length ?? 0) : 0;
-      if (this.#behindOpen.length > MOST_BEHIND_OPEN || this.#bytesBehindOpen > MOST_BYTES_BEHIND_OPEN) {
+      if (this.#behindOpen.length > MAX_BEHIND_OPEN || this.#bytesBehindOpen > MAX_BYTES_BEHIND_OPEN) {
         const text = "too many messages before the stream was authorized";
         this.#fail("resource-exhausted", StatusCode.ResourceExhausted, text, out);
       }
@@ -328,7 +328,7 @@ export class ReplicationSession implements Session {
     if (this.#phase !== "opening" || this.#judged === undefined) return;
     // A dialer that says where it runs is not Consul 1.13. One that does not may still be newer: its subscriptions show it.
     this.#learned(this.#judged.remote === undefined ? "legacy" : "modern", out);
-    this.#listWithheld = this.#band === "legacy";
+    this.#listWithheld = this.#dialect === "legacy";
     this.#judged = undefined;
     this.#connected();
     this.#startLoop();
@@ -429,8 +429,8 @@ export class ReplicationSession implements Session {
     // Addresses go from the acceptor to the dialer only: the other way round they are always refused.
     if (lane === Lane.serverAddresses && this.#role === "acceptor") this.#exports.open(lane);
     // The subscription to the services brings the list too, whether or not the list was asked for. Consul 1.13
-    // does not know it, so it waits until the band is known.
-    if (this.#band === "modern" && this.#subscribed.has(ResourceUrl.exportedService)) {
+    // does not know it, so it waits until the dialect is known.
+    if (this.#dialect === "modern" && this.#subscribed.has(ResourceUrl.exportedService)) {
       this.#exports.open(Lane.exportedServiceList);
     }
   }
@@ -442,16 +442,16 @@ export class ReplicationSession implements Session {
       if (!this.#listWithheld) return;
       this.#listWithheld = false;
       this.#subscriptions.push(ResourceUrl.exportedServiceList);
-    } else if (lane === Lane.serverAddresses && this.#role === "dialer" && this.#band === "unknown") {
+    } else if (lane === Lane.serverAddresses && this.#role === "dialer" && this.#dialect === "unknown") {
       this.#learned("legacy", out);
     }
   }
 
-  #learned(band: SessionBand, out: SessionOutput[]): void {
-    if (this.#band === band) return;
-    this.#band = band;
-    if (band === "modern") this.#exports.learned(band, this.#maxSendBytes);
-    else this.#exports.learned(band, this.#exports.maxSendBytes);
+  #learned(dialect: SessionDialect, out: SessionOutput[]): void {
+    if (this.#dialect === dialect) return;
+    this.#dialect = dialect;
+    if (dialect === "modern") this.#exports.learned(dialect, this.#maxSendBytes);
+    else this.#exports.learned(dialect, this.#exports.maxSendBytes);
     // Resources too large for any peer were reported before; those too large only for Consul 1.13 are known now.
     for (const [resource, bytes] of this.#exports.tooLarge) {
       if (bytes <= this.#maxSendBytes) this.#heldBack(resource, bytes, out);
@@ -460,7 +460,7 @@ export class ReplicationSession implements Session {
 
   #receiveResponse(response: ResponseMessage, out: SessionOutput[]): void {
     const { nonce } = response;
-    const received = openEnvelope(response, this.#band === "legacy");
+    const received = openEnvelope(response, this.#dialect === "legacy");
     if ("code" in received) {
       this.#noteReceiveError(received.reason);
       this.#answer(nonce, response.resourceUrl, received, out);
@@ -535,12 +535,12 @@ export class ReplicationSession implements Session {
       const bytes = this.#exports.put(resource);
       if (bytes === undefined) continue;
       // It goes out once the peer has shown that it can take it.
-      if (this.#band !== "unknown" || bytes > this.#maxSendBytes) this.#heldBack(resource, bytes, out);
+      if (this.#dialect !== "unknown" || bytes > this.#maxSendBytes) this.#heldBack(resource, bytes, out);
     }
   }
 
   #heldBack({ resourceUrl, resourceId }: ExportedResource, bytes: number, out: SessionOutput[]): void {
-    const limit = this.#band === "unknown" ? this.#maxSendBytes : this.#exports.maxSendBytes;
+    const limit = this.#dialect === "unknown" ? this.#maxSendBytes : this.#exports.maxSendBytes;
     out.push({ type: "held-back", resourceUrl, resourceId, bytes, limit });
   }
 

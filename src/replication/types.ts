@@ -136,7 +136,7 @@ export type SessionOptions = {
 export type SessionPhase = "opening" | "connected" | "draining" | "closed";
 
 /** Consul 1.13 (`legacy`) or later (`modern`), detected on each stream (D-50). */
-export type SessionBand = "unknown" | "legacy" | "modern";
+export type SessionDialect = "unknown" | "legacy" | "modern";
 
 /**
  * Facts about one stream. Times are on the clock of `nowMs`; undefined means it did not happen yet. The sets and maps are
@@ -146,7 +146,7 @@ export interface SessionStatus {
   /** `connected`: acceptor, from the accepted `Open`; dialer, from the acceptor's first message (D-7). */
   readonly phase: SessionPhase;
   readonly connectedAtMs: number | undefined;
-  readonly band: SessionBand;
+  readonly dialect: SessionDialect;
   /** Type URLs the peer subscribed to. */
   readonly subscriptions: ReadonlySet<string>;
   readonly lastAckMs: number | undefined;

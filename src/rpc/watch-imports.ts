@@ -11,7 +11,7 @@ type Response = MessageInit<typeof WatchImportedServicesResponseSchema>;
 type Part = Extract<ImportPart, { readonly type: "part" }>;
 
 /** A message stays far below the 4 MiB that clients of gRPC take by default, however large the instances are. */
-const INSTANCES_TOGETHER = 50;
+const INSTANCES_BATCH = 50;
 
 /**
  * Everything imported from a peer at one moment, then each change. What a slow reader has not taken yet waits in the host's
@@ -36,7 +36,7 @@ export async function* watchImports(
   });
   try {
     const options = { peer, signal: watch.signal, ...(service === "" ? {} : { service }) };
-    using changes = new Source(host.imports.watchParts(options, INSTANCES_TOGETHER), watch.notice);
+    using changes = new Source(host.imports.watchParts(options, INSTANCES_BATCH), watch.notice);
     for (;;) {
       if (gone) throw notFound(peer);
       const change = changes.take();
@@ -83,8 +83,8 @@ function missingRight(peer: string): MissingRight {
 function* messages({ service, revision, added, changed, removed, more }: Part): Generator<Response, void, undefined> {
   const upserted = [...added, ...changed];
   const total = upserted.length + removed.length;
-  for (let start = 0; start < total; start += INSTANCES_TOGETHER) {
-    const end = start + INSTANCES_TOGETHER;
+  for (let start = 0; start < total; start += INSTANCES_BATCH) {
+    const end = start + INSTANCES_BATCH;
     const value = {
       service,
       revision,

@@ -3,8 +3,8 @@ import type { PeeringFailure, PeeringStatus } from "../host/status-board.js";
 import type { Check, Locality, Node, Service, ServiceInstance } from "../model/instance.js";
 import type { PeeringState, Role } from "../peering/peering.js";
 import {
-  Band,
   type CheckSchema,
+  Dialect,
   type FailureSchema,
   type InstanceKeySchema,
   type InstanceSchema,
@@ -43,10 +43,10 @@ const PHASES: Readonly<Record<PeeringStatus["phase"], Phase>> = {
   closed: Phase.CLOSED,
 };
 
-const BANDS: Readonly<Record<NonNullable<PeeringStatus["band"]>, Band>> = {
-  unknown: Band.UNSPECIFIED,
-  legacy: Band.LEGACY,
-  modern: Band.MODERN,
+const DIALECTS: Readonly<Record<NonNullable<PeeringStatus["dialect"]>, Dialect>> = {
+  unknown: Dialect.UNSPECIFIED,
+  legacy: Dialect.LEGACY,
+  modern: Dialect.MODERN,
 };
 
 /** A status is told whenever a number in it has changed: it names no more services than a person would read. */
@@ -78,7 +78,7 @@ function statusMessage(status: PeeringStatus): MessageInit<typeof StatusSchema> 
   const { facts, lagMs } = status;
   return {
     phase: PHASES[status.phase],
-    band: status.band === undefined ? Band.UNSPECIFIED : BANDS[status.band],
+    dialect: status.dialect === undefined ? Dialect.UNSPECIFIED : DIALECTS[status.dialect],
     healthy: status.healthy,
     importedServices: facts.importedServices.length,
     exportedServices: facts.exportedServices.length,

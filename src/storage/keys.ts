@@ -12,7 +12,7 @@ export const CA_STATE_KEY: Key = ["ca", "state"];
 export const CATALOG_PREFIX: Key = ["catalog"];
 
 /**
- * `stores/held-peerings.ts`: peering records, secrets and gates by local id, trust bundles by lower-cased peer name; the second
+ * `stores/held-peerings.ts`: peering records, secrets and fences by local id, trust bundles by lower-cased peer name; the second
  * part says which.
  */
 export const PEERINGS_PREFIX: Key = ["peerings"];
@@ -20,8 +20,8 @@ export const PEERINGS_PREFIX: Key = ["peerings"];
 /** Secrets of peerings. */
 export const PEERING_SECRETS_PREFIX: Key = [...PEERINGS_PREFIX, "secrets"];
 
-/** The gate of a peering: written when its record begins or ceases to be active, for imports to be bound to. */
-export function gateKey(id: string): Key {
+/** The fence of a peering: written when its record begins or ceases to be active, for imports to be bound to. */
+export function fenceKey(id: string): Key {
   return [...PEERINGS_PREFIX, "gate", id];
 }
 

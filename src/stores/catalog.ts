@@ -146,7 +146,7 @@ interface Waiter {
 const CLAIM: StorageLimits = { writes: 2, bytes: 1_024 };
 
 /** Writes of one commit: while it is on its way to disk, followers of the catalog work on the one before. */
-const WRITTEN_TOGETHER = 256;
+const WRITTEN_BATCH = 256;
 
 /**
  * The built-in catalog of a cluster's own nodes, services and checks. All of it is in memory; every write is committed
@@ -388,7 +388,7 @@ export class Catalog implements CatalogSource, AsyncDisposable {
   }
 
   #nextGroup(): readonly QueuedWrite[] {
-    const next = this.#queue.slice(this.#begun, this.#begun + WRITTEN_TOGETHER);
+    const next = this.#queue.slice(this.#begun, this.#begun + WRITTEN_BATCH);
     const lonely = next.findIndex((write) => write.alone);
     const group = lonely < 0 ? next : next.slice(0, Math.max(lonely, 1));
     this.#begun += group.length;

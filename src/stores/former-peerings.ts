@@ -1,6 +1,6 @@
 import { PeeringError } from "../base/errors.js";
 import { damagedEntries } from "../storage/damaged-entries.js";
-import { FORMER_SECRETS_PREFIX, gateKey, PEERING_SECRETS_PREFIX, PEERINGS_PREFIX } from "../storage/keys.js";
+import { FORMER_SECRETS_PREFIX, fenceKey, PEERING_SECRETS_PREFIX, PEERINGS_PREFIX } from "../storage/keys.js";
 import { cutWrites } from "../storage/limits.js";
 import { headKey } from "../storage/replica.js";
 import type { Entry, Expectation, Key, Storage, Write } from "../storage/storage.js";
@@ -9,7 +9,7 @@ import { bundleKey, recordKey } from "./held-peerings.js";
 import { decodePeering, encodePeering } from "./record-codec.js";
 
 /** Of early versions of 0.1. */
-const GATES_PREFIX: Key = ["peering-gates"];
+const FENCES_PREFIX: Key = ["peering-gates"];
 const BUNDLES_PREFIX: Key = ["trust-bundles"];
 const NAMES_PREFIX: Key = ["peering-names"];
 
@@ -41,7 +41,7 @@ export async function moveFormerRows(storage: Storage): Promise<void> {
 async function moveAll(storage: Storage): Promise<void> {
   /** Which row each write is about: it is made only while that one is as it was read. */
   const rows = new Map<Write, Expectation>();
-  for (const prefix of [PEERINGS_PREFIX, FORMER_SECRETS_PREFIX, GATES_PREFIX, BUNDLES_PREFIX, NAMES_PREFIX]) {
+  for (const prefix of [PEERINGS_PREFIX, FORMER_SECRETS_PREFIX, FENCES_PREFIX, BUNDLES_PREFIX, NAMES_PREFIX]) {
     for await (const page of storage.pages(prefix, PAGE_BYTES)) {
       const lost = page.damaged.filter(({ key }) => isFormer(key));
       // A peer sends its bundle again.
@@ -76,8 +76,8 @@ function moved({ key: [owner, id = ""], value, revision }: Entry): readonly Writ
       return [{ key: recordKey(id), value: encodePeering(decodePeering(id, value, revision)) }];
     case FORMER_SECRETS_PREFIX[0]:
       return [{ key: [...PEERING_SECRETS_PREFIX, id], value }];
-    case GATES_PREFIX[0]:
-      return [{ key: gateKey(id), value }];
+    case FENCES_PREFIX[0]:
+      return [{ key: fenceKey(id), value }];
     case BUNDLES_PREFIX[0]: {
       const stored = decodeTrustBundle(value);
       if (stored === undefined) return [];

@@ -4,7 +4,7 @@ import { isActive, type Peering, roleOf } from "../peering/peering.js";
 import { RecordTables } from "../peering/record-tables.js";
 import type { SecretsRow } from "../peering/secrets.js";
 import type { RecordChanges } from "../peering/transactions.js";
-import { gateKey, PEERING_SECRETS_PREFIX, PEERINGS_PREFIX } from "../storage/keys.js";
+import { fenceKey, PEERING_SECRETS_PREFIX, PEERINGS_PREFIX } from "../storage/keys.js";
 import type { Receiver, ReplicaContents } from "../storage/replica.js";
 import type { Key, Write } from "../storage/storage.js";
 import { decodeTrustBundle, encodeTrustBundle } from "../trust/trust-bundle-store.js";
@@ -29,8 +29,8 @@ export interface CommittedRows {
   /** By id. */
   readonly peerings: ReadonlyMap<string, Peering | undefined>;
   readonly secrets: ReadonlyMap<string, SecretsRow | undefined>;
-  /** Revisions of the gates. */
-  readonly gates: ReadonlyMap<string, bigint | undefined>;
+  /** Revisions of the fences. */
+  readonly fences: ReadonlyMap<string, bigint | undefined>;
   /** Trust bundles by {@link nameKey} of the peer's name. */
   readonly claims: ReadonlyMap<string, StoredClaim | undefined>;
 }
@@ -42,7 +42,7 @@ export class HeldPeerings extends RecordTables implements ReplicaContents {
   /** Since when a trust bundle is told as it is, by {@link nameKey}. */
   readonly bundleRevisions: Map<string, bigint> = new Map();
   /** By id: the revision at which the record began or ceased to be active. */
-  readonly gates: Map<string, bigint> = new Map();
+  readonly fences: Map<string, bigint> = new Map();
   /** Called with what other processes committed, before it is taken into memory by {@link take}. */
   onForeign: (rows: CommittedRows, revision: bigint) => void = (rows, revision) => {
     this.take(rows, revision);
@@ -59,8 +59,8 @@ export class HeldPeerings extends RecordTables implements ReplicaContents {
     const writes: Write[] = [];
     for (const [id, peering] of changes.peerings) {
       writes.push({ key: recordKey(id), value: peering && encodePeering(peering) });
-      if (movesGate(this.peerings.get(id), peering)) {
-        writes.push({ key: gateKey(id), value: peering && new Uint8Array() });
+      if (movesFence(this.peerings.get(id), peering)) {
+        writes.push({ key: fenceKey(id), value: peering && new Uint8Array() });
       }
     }
     for (const [id, row] of changes.secrets) writes.push({ key: secretsKey(id), value: row && encodeSecrets(row) });
@@ -73,10 +73,10 @@ export class HeldPeerings extends RecordTables implements ReplicaContents {
 
   /** What these changes are once they are committed as `revision`. */
   committed(changes: RecordChanges, revision: bigint): CommittedRows {
-    const gates = new Map<string, bigint | undefined>();
+    const fences = new Map<string, bigint | undefined>();
     const peerings = new Map<string, Peering | undefined>();
     for (const [id, written] of changes.peerings) {
-      if (movesGate(this.peerings.get(id), written)) gates.set(id, written && revision);
+      if (movesFence(this.peerings.get(id), written)) fences.set(id, written && revision);
       const createIndex = written?.createIndex || revision;
       peerings.set(id, written && Object.freeze({ ...written, createIndex, modifyIndex: revision }));
     }
@@ -85,12 +85,12 @@ export class HeldPeerings extends RecordTables implements ReplicaContents {
       const since = bundle && (claimedSince(this.domains.claims.get(name), bundle) ?? revision);
       claims.set(name, bundle && { bundle, since: since ?? revision });
     }
-    return { peerings, secrets: changes.secrets, gates, claims };
+    return { peerings, secrets: changes.secrets, fences, claims };
   }
 
   /** Memory becomes what was committed. @returns names of peers whose bundles are withheld since then. */
-  take({ peerings, secrets, gates, claims }: CommittedRows, revision: bigint): readonly string[] {
-    for (const [id, gate] of gates) setOrDelete(this.gates, id, gate);
+  take({ peerings, secrets, fences, claims }: CommittedRows, revision: bigint): readonly string[] {
+    for (const [id, fence] of fences) setOrDelete(this.fences, id, fence);
     // First those that go: another record may have the name of one.
     for (const [id, peering] of peerings) if (peering === undefined) this.setPeering(id, undefined);
     for (const [id, peering] of peerings) if (peering !== undefined) this.setPeering(id, peering);
@@ -116,7 +116,7 @@ export class HeldPeerings extends RecordTables implements ReplicaContents {
         requireConsistent(rows);
         for (const id of this.peerings.keys()) if (!rows.peerings.has(id)) rows.peerings.set(id, undefined);
         for (const id of this.secrets.keys()) if (!rows.secrets.has(id)) rows.secrets.set(id, undefined);
-        for (const id of this.gates.keys()) if (!rows.gates.has(id)) rows.gates.set(id, undefined);
+        for (const id of this.fences.keys()) if (!rows.fences.has(id)) rows.fences.set(id, undefined);
         for (const name of this.bundles.keys()) if (!rows.claims.has(name)) rows.claims.set(name, undefined);
         // What is held already is no change.
         for (const [id, peering] of rows.peerings) {
@@ -142,7 +142,7 @@ export class HeldPeerings extends RecordTables implements ReplicaContents {
 class ReceivedRows implements CommittedRows {
   readonly peerings: Map<string, Peering | undefined> = new Map();
   readonly secrets: Map<string, SecretsRow | undefined> = new Map();
-  readonly gates: Map<string, bigint | undefined> = new Map();
+  readonly fences: Map<string, bigint | undefined> = new Map();
   readonly claims: Map<string, StoredClaim | undefined> = new Map();
 
   put({ key, value, revision }: { readonly key: Key; readonly value: Uint8Array; readonly revision: bigint }): void {
@@ -155,7 +155,7 @@ class ReceivedRows implements CommittedRows {
         this.secrets.set(id, decodeSecrets(value));
         return;
       case "gate":
-        this.gates.set(id, revision);
+        this.fences.set(id, revision);
         return;
       case "bundle": {
         const stored = decodeTrustBundle(value);
@@ -171,7 +171,7 @@ class ReceivedRows implements CommittedRows {
   remove([, type, id = ""]: Key): void {
     if (type === "record") this.peerings.set(id, undefined);
     else if (type === "secrets") this.secrets.set(id, undefined);
-    else if (type === "gate") this.gates.set(id, undefined);
+    else if (type === "gate") this.fences.set(id, undefined);
     else if (type === "bundle") this.claims.set(id, undefined);
   }
 }
@@ -195,7 +195,7 @@ function inconsistent(key: Key, why: string): PeeringError {
 }
 
 /** Whether a record begins or ceases to be active. */
-function movesGate(before: Peering | undefined, after: Peering | undefined): boolean {
+function movesFence(before: Peering | undefined, after: Peering | undefined): boolean {
   return (before === undefined) !== (after === undefined) || isActive(before) !== isActive(after);
 }
 

@@ -72,7 +72,7 @@ const NODE_BYTES = 140;
 const noHolds: readonly Hold[] = [];
 
 /** Nodes linked in one step. */
-const NODES_TOGETHER = 5_000;
+const NODES_BATCH = 5_000;
 
 /**
  * The imports from one peer, without payloads: small enough to be in memory for every service there is. Services are
@@ -203,7 +203,7 @@ export class PeerIndex {
       for (const service of holders(node)) {
         service.mark = this.revision;
         each(service);
-        if (++done % NODES_TOGETHER === 0) yield;
+        if (++done % NODES_BATCH === 0) yield;
       }
     }
   }
@@ -286,7 +286,7 @@ export class PeerIndex {
     const holds: Hold[] = new Array(nodes.length);
     let kept = 0;
     for (let index = 0; index < nodes.length; index++) {
-      if (index % NODES_TOGETHER === NODES_TOGETHER - 1) yield;
+      if (index % NODES_BATCH === NODES_BATCH - 1) yield;
       const name = nodes[index] ?? "";
       let hold = before[index];
       if (hold?.node.name !== name && before.length > 0) {

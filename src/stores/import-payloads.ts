@@ -14,7 +14,7 @@ import type { ImportPeer } from "./import-peer.js";
 import { decodeRow, rowKey } from "./import-rows.js";
 
 /** Rows read at the same time. */
-export const READ_TOGETHER = 64;
+export const READ_BATCH = 64;
 /** Of a peer that has no more than this all is read at once, where most of it is needed. */
 export const READ_WHOLE_BYTES: number = 16 * 1024 * 1024;
 const PAGE_BYTES = 1024 * 1024;
@@ -122,7 +122,7 @@ export class ImportPayloads {
     const wanted = await inTurns(bySpeaker(nodes));
     const found = new Map<string, EncodedNode>();
     const speakers = [...wanted.keys()];
-    const together = peer.index.payloadBytes <= READ_WHOLE_BYTES ? speakers.length : READ_TOGETHER;
+    const together = peer.index.payloadBytes <= READ_WHOLE_BYTES ? speakers.length : READ_BATCH;
     for (let start = 0; start < speakers.length; start += together) {
       const payloads = await this.payloads(peer, speakers.slice(start, start + together));
       await inTurns(nodesIn(payloads, wanted, found));
@@ -144,7 +144,7 @@ export class ImportPayloads {
       if (payload === undefined) damaged.push(service);
       else found.set(service, payload);
     };
-    if (services.length > READ_TOGETHER && peer.index.payloadBytes <= READ_WHOLE_BYTES) {
+    if (services.length > READ_BATCH && peer.index.payloadBytes <= READ_WHOLE_BYTES) {
       const { entries } = await this.read([...IMPORTS_PREFIX, peer.id]);
       const rows = new Map(entries.map((entry) => [entry.key[2], entry]));
       const steps = function* (): Steps<void> {
@@ -156,8 +156,8 @@ export class ImportPayloads {
       };
       await inTurns(steps());
     } else {
-      for (let start = 0; start < services.length; start += READ_TOGETHER) {
-        const group = services.slice(start, start + READ_TOGETHER);
+      for (let start = 0; start < services.length; start += READ_BATCH) {
+        const group = services.slice(start, start + READ_BATCH);
         const payloads = await Promise.all(group.map((service) => this.#payload(peer, service)));
         for (const [index, service] of group.entries()) take(service, payloads[index]);
       }

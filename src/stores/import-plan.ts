@@ -71,7 +71,7 @@ interface Share {
 }
 
 /** Names looked at in one step. */
-const NAMES_TOGETHER = 5_000;
+const NAMES_BATCH = 5_000;
 
 /** The writes that follow from messages of a peer. Planning writes nothing. */
 export class ImportPlan {
@@ -152,7 +152,7 @@ export class ImportPlan {
     if (this.writes.size === 0 && this.#index.size === 0) return;
     const allowed = new Set<string>();
     for (const [index, name] of names.entries()) {
-      if (index % NAMES_TOGETHER === NAMES_TOGETHER - 1) yield;
+      if (index % NAMES_BATCH === NAMES_BATCH - 1) yield;
       for (const key of serviceKeys(name)) allowed.add(key);
     }
     const isAllowed = (key: string): boolean =>
@@ -160,7 +160,7 @@ export class ImportPlan {
     for (const key of [...this.writes.keys()]) if (!isAllowed(key)) this.#set(key, undefined);
     let looked = 0;
     for (const key of this.#index.keys()) {
-      if (++looked % NAMES_TOGETHER === 0) yield;
+      if (++looked % NAMES_BATCH === 0) yield;
       if (!isAllowed(key)) this.#set(key, undefined);
     }
   }

@@ -7,7 +7,7 @@ import type { ServiceInstance } from "../model/instance.js";
 import type { InstanceDiff } from "../payload/imported-payload.js";
 import { differenceParts, instanceParts, type Parts, type PayloadView } from "../payload/payload-parts.js";
 import type { StoredService } from "./import-index.js";
-import { type ImportPayloads, READ_TOGETHER, READ_WHOLE_BYTES } from "./import-payloads.js";
+import { type ImportPayloads, READ_BATCH, READ_WHOLE_BYTES } from "./import-payloads.js";
 import { ALL, type ImportFeed, type ImportPeer } from "./import-peer.js";
 
 /** Everything imported at one revision, by service name: the first thing a watch yields, also when there is nothing. */
@@ -224,5 +224,5 @@ function* addedParts(view: PayloadView, size: number): Parts<InstanceDiff> {
 }
 
 function* groupsOf<Item>(items: readonly Item[]): Generator<readonly Item[]> {
-  for (let start = 0; start < items.length; start += READ_TOGETHER) yield items.slice(start, start + READ_TOGETHER);
+  for (let start = 0; start < items.length; start += READ_BATCH) yield items.slice(start, start + READ_BATCH);
 }

@@ -33,7 +33,7 @@ import {
   type RecordChanges,
   type StepMaterial,
 } from "../peering/transactions.js";
-import { gateKey, PEERINGS_PREFIX } from "../storage/keys.js";
+import { fenceKey, PEERINGS_PREFIX } from "../storage/keys.js";
 import { Replica } from "../storage/replica.js";
 import type { Expectation, Storage } from "../storage/storage.js";
 import type { SecretBox } from "../trust/secret-box.js";
@@ -253,8 +253,8 @@ export class PeeringRecords implements AsyncDisposable {
    */
   expectation(id: string): readonly Expectation[] {
     const peering = this.byId(id);
-    const revision = isActive(peering) ? this.#held.gates.get(id) : undefined;
-    return [{ key: gateKey(id), revision: revision ?? NEVER }];
+    const revision = isActive(peering) ? this.#held.fences.get(id) : undefined;
+    return [{ key: fenceKey(id), revision: revision ?? NEVER }];
   }
 
   /**
@@ -263,8 +263,8 @@ export class PeeringRecords implements AsyncDisposable {
    */
   inactiveExpectation(id: string): readonly Expectation[] {
     const peering = this.byId(id);
-    const revision = peering === undefined || isActive(peering) ? undefined : this.#held.gates.get(id);
-    return [{ key: gateKey(id), revision: revision ?? NEVER }];
+    const revision = peering === undefined || isActive(peering) ? undefined : this.#held.fences.get(id);
+    return [{ key: fenceKey(id), revision: revision ?? NEVER }];
   }
 
   /**

@@ -109,7 +109,7 @@ const PROBE_MS = 1_000;
 const OPEN_DESCRIPTORS = "/dev/fd";
 
 const DESCRIPTORS_WHERE_UNKNOWN = 1_024;
-const MOST_CONNECTIONS = 4_096;
+const MAX_CONNECTIONS = 4_096;
 const DEFAULT_GRACE_MS = 2_000;
 const DEFAULT_HANDSHAKES_PER_SOURCE = 64;
 const DEFAULT_HANDSHAKES = 512;
@@ -147,7 +147,7 @@ export class ConnectionLimits {
       throw new TypeError(`of ${descriptors} descriptors, ${reserved} are reserved: none is left for connections`);
     }
     this.#ceiling = descriptors - reserved;
-    this.#most = options.connections ?? MOST_CONNECTIONS;
+    this.#most = options.connections ?? MAX_CONNECTIONS;
     this.#graceMs = options.graceMs ?? DEFAULT_GRACE_MS;
     this.#handshakes = {
       perSource: options.handshakesPerSource ?? DEFAULT_HANDSHAKES_PER_SOURCE,

@@ -13,7 +13,7 @@ export function fingerprintOf(certificate: X509Certificate): string {
 const SUBJECT_KEY_ID = Buffer.from("0603551d0e", "hex");
 const CRITICAL = Buffer.from("0101ff", "hex");
 const OCTETS = 0x04;
-const LONGEST_KEY_ID = 64;
+const MAX_KEY_ID = 64;
 
 /** The id that a certificate gives its key; empty where it gives none. */
 export function subjectKeyIdOf({ raw }: X509Certificate): Uint8Array {
@@ -22,7 +22,7 @@ export function subjectKeyIdOf({ raw }: X509Certificate): Uint8Array {
     const [outer, outerLength = 0, inner, length = 0, ...id] = rest.subarray(
       rest.subarray(0, CRITICAL.length).equals(CRITICAL) ? CRITICAL.length : 0,
     );
-    const fits = length <= LONGEST_KEY_ID && outerLength === length + 2 && id.length >= length;
+    const fits = length <= MAX_KEY_ID && outerLength === length + 2 && id.length >= length;
     if (outer === OCTETS && inner === OCTETS && fits) return Uint8Array.from(id.slice(0, length));
   }
   return new Uint8Array();

@@ -16,7 +16,7 @@ import { claimedSince, rootsOf, type StoredClaim, TrustDomains, type WithheldRea
 export const TRUST_BUNDLES_PREFIX: Key = ["trust-bundles"];
 
 /** Of one entry, whatever is in it: far above what a certificate takes. */
-const MOST_ENTRY_CHARACTERS = 64 * 1024;
+const MAX_ENTRY_CHARACTERS = 64 * 1024;
 
 /**
  * The bundle as it may be stored, if it may be (D-23): it has roots, and each entry holds a certificate. Each certificate is
@@ -29,7 +29,7 @@ export function validateBundle<Bundle extends Pick<TrustBundle, "rootPems">>(
   { rootsPerPeer, trustBundleBytes }: Omit<IdentityLimits, "addressesPerPeer"> = defaultIdentityLimits,
 ): Bundle {
   const { rootPems } = bundle;
-  if (rootPems.length > rootsPerPeer || rootPems.some((pem) => pem.length > MOST_ENTRY_CHARACTERS)) throw tooMuch();
+  if (rootPems.length > rootsPerPeer || rootPems.some((pem) => pem.length > MAX_ENTRY_CHARACTERS)) throw tooMuch();
   // Before any is parsed, which takes many times as long as to look for it.
   if (beginnings(rootPems) > 2 * rootsPerPeer) throw tooMuch();
   const roots = rootsOf(bundle);

@@ -268,7 +268,7 @@ export class ProtobufReader {
 }
 
 /** Code units of a text whose size in UTF-8 takes one byte for sure. */
-const MOST_SHORT = 42;
+const MAX_SHORT = 42;
 
 /** Bytes a varint takes. */
 export function varintSize(value: number): number {
@@ -343,7 +343,7 @@ export class ProtobufWriter {
   /** Length-delimited. Lone surrogates become U+FFFD, so that the result is always valid UTF-8. */
   string(value: string): this {
     const { length } = value;
-    if (length > MOST_SHORT) {
+    if (length > MAX_SHORT) {
       const size = Buffer.byteLength(value, "utf8");
       this.uint32(size);
       this.#reserve(size);

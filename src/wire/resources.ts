@@ -83,7 +83,7 @@ export function decodeTrustBundle(
 ): TrustBundlePayload {
   const { rootsPerPeer, trustBundleBytes } = limits;
   if (value.length > trustBundleBytes) throw exhausted(`a trust bundle of ${value.length} bytes`);
-  const budget = new ReadBudget(rootsPerPeer + MOST_OTHER_FIELDS, trustBundleBytes);
+  const budget = new ReadBudget(rootsPerPeer + MAX_OTHER_FIELDS, trustBundleBytes);
   const reader = new ProtobufReader(value, 0, value.length, budget);
   let trustDomain = "";
   const rootPems: string[] = [];
@@ -104,7 +104,7 @@ export function decodeTrustBundle(
 
 function shortText(reader: ProtobufReader): string {
   const string = reader.string();
-  if (string.length > MOST_TEXT_BYTES) throw exhausted(`a text of ${string.length} characters`);
+  if (string.length > MAX_TEXT_BYTES) throw exhausted(`a text of ${string.length} characters`);
   return string;
 }
 
@@ -124,12 +124,12 @@ function encodeStrings(values: readonly string[]): Uint8Array {
 }
 
 /** Far above what names a service, a server or a cluster. */
-const MOST_TEXT_BYTES = 1_024;
+const MAX_TEXT_BYTES = 1_024;
 /** Unknown fields that a later version may have. */
-const MOST_OTHER_FIELDS = 1_000;
+const MAX_OTHER_FIELDS = 1_000;
 
 function* readStrings(value: Uint8Array, most: number): Steps<string[]> {
-  const reader = new ProtobufReader(value, 0, value.length, new ReadBudget(most + MOST_OTHER_FIELDS, MOST_TEXT_BYTES));
+  const reader = new ProtobufReader(value, 0, value.length, new ReadBudget(most + MAX_OTHER_FIELDS, MAX_TEXT_BYTES));
   const values: string[] = [];
   let fields = 0;
   while (!reader.done) {

@@ -35,12 +35,12 @@ const MACHINE = "src/peering/state-machine.ts";
 const RECORDS = "src/stores/records.ts";
 const HELD_PEERINGS = "src/stores/held-peerings.ts";
 const REPLICA = "src/storage/replica.ts";
-const LINKS = "src/host/links.ts";
+const STREAMS = "src/host/streams.ts";
 const HOST = "src/host/host.ts";
 const EFFECTS = "src/host/effects.ts";
 const DELETION = "src/host/deletion.ts";
 const DIALER = "src/host/dialer.ts";
-const INTAKE = "src/host/intake.ts";
+const APPLY_QUEUE = "src/host/apply-queue.ts";
 const IMPORTS = "src/stores/import-store.ts";
 const SESSION = "src/replication/session.ts";
 const OUTBOUND = "src/replication/outbound.ts";
@@ -195,10 +195,10 @@ export const plantedFaults: readonly PlantedFault[] = [
     SIMULATOR,
   ),
   fault(
-    "imports-not-bound-to-gate",
+    "imports-not-bound-to-fence",
     "imports are committed whether or not the record is active",
     [
-      LINKS,
+      STREAMS,
       "imports.apply(peering.id, batch, records.expectation(peering.id))",
       "imports.apply(peering.id, batch, [])",
     ],
@@ -229,8 +229,8 @@ export const plantedFaults: readonly PlantedFault[] = [
     "test/unit/stores/catalog-following.test.ts",
   ),
   fault(
-    "gate-not-moved",
-    "the gate of a record stays as it is when the record ceases to stand",
+    "fence-not-moved",
+    "the fence of a record stays as it is when the record ceases to stand",
     [
       HELD_PEERINGS,
       "return (before === undefined) !== (after === undefined) || isActive(before) !== isActive(after);",
@@ -239,17 +239,17 @@ export const plantedFaults: readonly PlantedFault[] = [
     SIMULATOR,
   ),
   fault(
-    "gate-open-for-inactive",
-    "imports of a record that is deleted or terminated find a gate that fits",
+    "fence-open-for-inactive",
+    "imports of a record that is deleted or terminated find a fence that fits",
     [
       RECORDS,
-      "const revision = isActive(peering) ? this.#held.gates.get(id) : undefined;\n    return [{ key: gateKey(id), revision: revision ?? NEVER }];\n  }\n\n  /**\n   * What a commit that cleans",
-      "const revision = this.#held.gates.get(id);\n    return [{ key: gateKey(id), revision: revision ?? NEVER }];\n  }\n\n  /**\n   * What a commit that cleans",
+      "const revision = isActive(peering) ? this.#held.fences.get(id) : undefined;\n    return [{ key: fenceKey(id), revision: revision ?? NEVER }];\n  }\n\n  /**\n   * What a commit that cleans",
+      "const revision = this.#held.fences.get(id);\n    return [{ key: fenceKey(id), revision: revision ?? NEVER }];\n  }\n\n  /**\n   * What a commit that cleans",
     ],
     SIMULATOR,
   ),
   fault(
-    "cleanup-not-bound-to-gate",
+    "cleanup-not-bound-to-fence",
     "a cleanup goes on when its record has been established again",
     [DELETION, "records.inactiveExpectation(peeringId)", "[]"],
     SIMULATOR,
@@ -281,26 +281,30 @@ export const plantedFaults: readonly PlantedFault[] = [
   fault(
     "replaced-stream-applies",
     "a stream that has been replaced goes on applying what its peer sends",
-    [LINKS, "    older?.intake.close();\n", ""],
+    [STREAMS, "    older?.applyQueue.close();\n", ""],
     SIMULATOR,
   ),
   fault(
     "replaced-stream-stays",
     "a stream that has been replaced is not ended",
-    [LINKS, '    older?.link.feed({ type: "abort", status: REPLACED });\n', ""],
+    [STREAMS, '    older?.link.feed({ type: "abort", status: REPLACED });\n', ""],
     SIMULATOR,
   ),
   fault(
-    "intake-open-on-terminated",
+    "apply-queue-open-on-terminated",
     "what the peer sent before its Terminated is still applied after it",
-    [LINKS, "        live.peerTerminated = true;\n        live.intake.close();", "        live.peerTerminated = true;"],
+    [
+      STREAMS,
+      "        live.peerTerminated = true;\n        live.applyQueue.close();",
+      "        live.peerTerminated = true;",
+    ],
     SIMULATOR,
   ),
   fault(
     "stream-outlives-terminated",
     "a stream that the peer opened after its Terminated stands for ever",
     [
-      LINKS,
+      STREAMS,
       "    else if (live !== undefined && !live.peerTerminated && (peerId",
       "    else if (live === null && (peerId",
     ],
@@ -319,7 +323,7 @@ export const plantedFaults: readonly PlantedFault[] = [
   fault(
     "terminated-not-stored-again",
     "a Terminated that could not be stored is forgotten",
-    [LINKS, "      await sleep(clock, waitMs, this.#stop.signal).catch(() => {});\n    }", "      return;\n    }"],
+    [STREAMS, "      await sleep(clock, waitMs, this.#stop.signal).catch(() => {});\n    }", "      return;\n    }"],
     SIMULATOR,
   ),
   fault(
@@ -361,14 +365,14 @@ export const plantedFaults: readonly PlantedFault[] = [
   fault(
     "follower-keeps-streams",
     "who leads no more keeps the streams it dialed",
-    [LINKS, 'if (roleOf(live.peering) === "dialer") live.link.feed({ type: "abort", status: SHUT_DOWN });', ""],
+    [STREAMS, 'if (roleOf(live.peering) === "dialer") live.link.feed({ type: "abort", status: SHUT_DOWN });', ""],
     SIMULATOR,
   ),
   fault(
     "follower-accepts",
     "a follower accepts streams",
     [
-      LINKS,
+      STREAMS,
       "    if (!leadership.isLeader) {\n      return void stream.close({",
       "    if (false) {\n      return void stream.close({",
     ],
@@ -390,14 +394,14 @@ export const plantedFaults: readonly PlantedFault[] = [
   fault(
     "stream-to-former-cluster-stays",
     "a stream to the former cluster of a record stands when the record is established with another one",
-    [EFFECTS, "if (peering !== undefined) links.retire(peeringId, peering.peerId);", ""],
+    [EFFECTS, "if (peering !== undefined) streams.retire(peeringId, peering.peerId);", ""],
     "test/unit/host/table.test.ts",
   ),
   fault(
     "dial-outlives-record",
     "a dial that succeeds after its record was deleted is served",
     [
-      LINKS,
+      STREAMS,
       "if (!this.#connect(link, plan.peering)) {",
       "if (!this.#connect(link, plan.peering) && link === undefined) {",
     ],
@@ -482,7 +486,7 @@ export const plantedFaults: readonly PlantedFault[] = [
     "ack-before-commit",
     "a resource is acknowledged before it is committed",
     [
-      INTAKE,
+      APPLY_QUEUE,
       "const results = await this.#apply(batch);",
       "void this.#apply(batch);\n      const results = answers(batch, []);",
     ],
@@ -534,9 +538,9 @@ export const plantedFaults: readonly PlantedFault[] = [
     SIMULATOR,
   ),
   fault(
-    "intake-order",
+    "apply-queue-order",
     "a newer version takes the place in the order of the one it supersedes",
-    [INTAKE, "      this.#waiting.delete(key);\n      superseded.resource", "      superseded.resource"],
+    [APPLY_QUEUE, "      this.#waiting.delete(key);\n      superseded.resource", "      superseded.resource"],
     SIMULATOR,
   ),
   fault(
@@ -944,7 +948,7 @@ export const plantedFaults: readonly PlantedFault[] = [
   fault(
     "one-turn-for-a-batch",
     "a batch of a stream is taken in without a turn for others",
-    ["src/host/stream-link.ts", "const TAKEN_TOGETHER = 500;", "const TAKEN_TOGETHER = 5_000;"],
+    ["src/host/stream-link.ts", "const TAKEN_BATCH = 500;", "const TAKEN_BATCH = 5_000;"],
     "test/unit/host/stream-link.test.ts",
   ),
   fault(

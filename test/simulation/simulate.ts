@@ -20,10 +20,10 @@ const shape = {
 };
 
 /** What follows from the first ones is seldom worth reading. */
-const MOST_FAILURES = 10;
+const MAX_FAILURES = 10;
 
 function report(result: SimulationResult): void {
-  for (const failure of result.failures.slice(0, MOST_FAILURES)) console.error(`seed ${result.seed}: ${failure}`);
+  for (const failure of result.failures.slice(0, MAX_FAILURES)) console.error(`seed ${result.seed}: ${failure}`);
 }
 
 if (options.seed !== undefined) {

@@ -22,7 +22,7 @@ export type Role = "acceptor" | "dialer";
 
 /** A step of virtual time, and how many of them a condition is waited for. */
 const STEP_MS = 500;
-const MOST_STEPS = 2_000;
+const MAX_STEPS = 2_000;
 
 /** A host with two fake peers: one that will misbehave, and one that must not notice. */
 export interface Scene extends AsyncDisposable {
@@ -69,7 +69,7 @@ export async function scene(kind: Kind, role: Role, options: SceneOptions = {}):
 
   const until = async (holds: () => boolean, what: string): Promise<void> => {
     if (kind === "grpc") return eventually(holds, what);
-    for (let step = 0; step < MOST_STEPS; step++) {
+    for (let step = 0; step < MAX_STEPS; step++) {
       if (holds()) return;
       await virtual.advance(STEP_MS);
     }

@@ -177,10 +177,10 @@ export class InvariantChecker {
     const machinery = cluster.machinery();
     if (machinery === undefined) return;
     this.#indexes.look(cluster);
-    const { records, links, board } = machinery;
+    const { records, streams, board } = machinery;
     for (const peering of records.list()) {
       const { id, state } = peering;
-      const phase = links.phaseOf(id);
+      const phase = streams.phaseOf(id);
       if (phase !== undefined) this.#replication.linked(cluster, id);
       const reported = board.stateOf(peering);
       const at = `${cluster.name} ${peering.name}`;
@@ -192,7 +192,7 @@ export class InvariantChecker {
         this.fail(`${at}: it reads active without a stream (I15, I16)`);
       }
     }
-    for (const name of links.contested()) this.fail(`${cluster.name}: two streams apply for ${name} (I14)`);
+    for (const name of streams.contested()) this.fail(`${cluster.name}: two streams apply for ${name} (I14)`);
   }
 
   /** To be called after every event: looks at the watchdogs once a virtual second. */

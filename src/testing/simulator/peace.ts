@@ -692,9 +692,9 @@ export class Peace {
       const streams = network.connections.filter(({ dialer, acceptor }) => {
         return dialer.address === cluster.address || acceptor.address === cluster.address;
       });
-      if (machineryOf(host).links.streams > streams.length) {
+      if (machineryOf(host).streams.count > streams.length) {
         missing.push(
-          `${cluster.name} serves ${machineryOf(host).links.streams} streams, of which ${streams.length} exist`,
+          `${cluster.name} serves ${machineryOf(host).streams.count} streams, of which ${streams.length} exist`,
         );
       }
       for (const peering of host.peerings.list()) {

@@ -107,7 +107,7 @@ export class RecordJudge {
     if (disk.recordOf(record.name)?.id !== id) fail("its name leads to another record");
     if ((record.deletedAt !== undefined) !== (to === "deleting")) fail(`DeletedAt while ${to} (I9)`);
     if (to !== "deleting" && (role === "dialer") !== (record.peerId !== "")) fail("the role and PeerID disagree (I8)");
-    if (!disk.gates.has(id)) fail("it has no gate");
+    if (!disk.fences.has(id)) fail("it has no fence");
     if (was === undefined) return;
     if (dials(was) !== dials(record) || was.name !== record.name) fail("role or name changed (I8)");
     if (to === "terminated" && from !== "terminated") {

@@ -46,7 +46,7 @@ interface Event {
 }
 
 /** More events without any time between them are no work but a loop that does not wait. */
-const MOST_AT_ONCE = 50_000;
+const MAX_AT_ONCE = 50_000;
 
 /**
  * Virtual time. Events happen one after another, at their time, in the order they were made; between two of them every
@@ -89,7 +89,7 @@ export class Scheduler {
         return;
       }
       atOnce = event.at > this.#now ? 0 : atOnce + 1;
-      if (atOnce > MOST_AT_ONCE) throw new Error(`virtual time stands still at ${this.#now} ms`);
+      if (atOnce > MAX_AT_ONCE) throw new Error(`virtual time stands still at ${this.#now} ms`);
       this.#now = event.at;
       event.action();
       await settle();

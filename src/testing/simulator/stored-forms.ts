@@ -29,7 +29,7 @@ export interface StoredBundle {
 const RECORDS_PREFIX: Key = [...PEERINGS_PREFIX, "record"];
 const SECRETS_PREFIX: Key = [...PEERINGS_PREFIX, "secrets"];
 const BUNDLES_PREFIX: Key = [...PEERINGS_PREFIX, "bundle"];
-const GATES_PREFIX: Key = [...PEERINGS_PREFIX, "gate"];
+const FENCES_PREFIX: Key = [...PEERINGS_PREFIX, "gate"];
 
 /** Neither terminated nor about to be deleted. */
 export function isStanding(record: { readonly state: string } | undefined): boolean {
@@ -57,7 +57,7 @@ export class DiskView {
   readonly secrets: Map<string, StoredSecrets> = new Map();
   /** By lower-cased name of the peer. */
   readonly bundles: Map<string, StoredBundle> = new Map();
-  readonly gates: Set<string> = new Set();
+  readonly fences: Set<string> = new Set();
   /** Values by service, by id of the peering. */
   readonly imports: Map<string, Map<string, Uint8Array>> = new Map();
   /** Services with a virtual address, by lower-cased name of the peer. */
@@ -78,7 +78,7 @@ export class DiskView {
     const left: string[] = [];
     if (this.importsOf(id).size > 0) left.push("imports");
     if (this.secrets.has(id)) left.push("secrets");
-    if (this.gates.has(id)) left.push("its gate");
+    if (this.fences.has(id)) left.push("its fence");
     if (this.recordOf(name) === undefined && this.bundles.has(name.toLowerCase())) left.push("its trust bundle");
     return left;
   }
@@ -92,9 +92,9 @@ export class DiskView {
     if (isUnder(key, RECORDS_PREFIX)) setOrDelete(this.records, id, value && readJson<StoredRecord>(value));
     else if (isUnder(key, SECRETS_PREFIX)) setOrDelete(this.secrets, id, value && readJson(value));
     else if (isUnder(key, BUNDLES_PREFIX)) setOrDelete(this.bundles, id, value && readJson(value));
-    else if (isUnder(key, GATES_PREFIX)) {
-      if (value === undefined) this.gates.delete(id);
-      else this.gates.add(id);
+    else if (isUnder(key, FENCES_PREFIX)) {
+      if (value === undefined) this.fences.delete(id);
+      else this.fences.add(id);
     } else if (isUnder(key, IMPORTS_PREFIX)) {
       const services = this.imports.get(peeringId) ?? new Map<string, Uint8Array>();
       this.imports.set(peeringId, services);

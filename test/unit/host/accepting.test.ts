@@ -170,7 +170,7 @@ describe("opening a stream", () => {
     await world.result(watching);
     assert.deepEqual([...new Set(states)], ["active"]);
     assert.equal(acceptor.peering("dialer").status.lastFailure, undefined);
-    assert.deepEqual(machineryOf(acceptor.host).links.contested(), []);
+    assert.deepEqual(machineryOf(acceptor.host).streams.contested(), []);
   });
 
   it("what the first one still says when it has been replaced is not applied (ch3 case 47, I14)", async () => {

@@ -108,7 +108,7 @@ for (const [role, meet] of roles) {
       assert.equal(services(legacy).at(-1), "-web");
       const urls = stream.received.flatMap((message) => ("resourceUrl" in message ? [message.resourceUrl] : []));
       assert.ok(!urls.includes(ResourceUrl.exportedServiceList));
-      assert.equal(site.peering(name).status.band, "legacy");
+      assert.equal(site.peering(name).status.dialect, "legacy");
       assert.deepEqual(site.peering(name).status.stream.exportedServices, []);
     });
 
@@ -172,11 +172,11 @@ describe("Consul 1.13 and then a later one", () => {
     await first.say({ type: "open", ...open }, bare(upsert(0, "api", servicePayload("api"))));
     await first.say(bare(upsert(0, "db", servicePayload("db"))));
     await world.until(() => site.count("old", "db") === 1, "it is imported");
-    assert.equal(site.peering("old").status.band, "legacy");
+    assert.equal(site.peering("old").status.dialect, "legacy");
     await first.close();
     const second = await world.raw(site);
     await second.say({ type: "open", ...open, remote: REMOTE });
-    await world.until(() => site.peering("old").status.band === "modern", "it is known as modern");
+    await world.until(() => site.peering("old").status.dialect === "modern", "it is known as modern");
     assert.deepEqual(site.imported("old"), { api: 1, db: 1 });
     await second.say(list(1, "api"));
     await world.until(() => site.count("old", "db") === 0, "what is not listed goes");

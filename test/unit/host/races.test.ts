@@ -134,7 +134,7 @@ function deletionOf(scheduler: Scheduler, removePeer: () => Promise<void>): Dele
       removeTrustBundle: async () => {},
       remove: async () => {},
     },
-    links: { drained: async () => {} },
+    streams: { drained: async () => {} },
     imports: { removePeer, end: () => {} },
     board: { forget: () => {} },
     mayRemove: () => true,

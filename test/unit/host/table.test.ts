@@ -56,7 +56,7 @@ async function scene(column: Column, role: Role): Promise<Scene> {
 /** From now on the disk refuses, and the stream is over. */
 async function hold(world: World, site: Site, id: string): Promise<void> {
   site.fate = () => "fail";
-  await world.until(() => machineryOf(site.host).links.phaseOf(id) === undefined, "the stream ends");
+  await world.until(() => machineryOf(site.host).streams.phaseOf(id) === undefined, "the stream ends");
   await world.pass(1);
 }
 
@@ -232,14 +232,14 @@ describe("establish-finished", () => {
     it(`makes a dialer that is ${column} dial the cluster of the token, and ends its stream to the former one`, async () => {
       const at = await scene(column, "dialer");
       release(at.site);
-      const { records, dialer, links } = machineryOf(at.site.host);
+      const { records, dialer, streams } = machineryOf(at.site.host);
       const establish = await begun(at, at.name);
       await at.world.result(records.finishEstablish(establish, "secret"));
       const record = stored(at);
       assert.deepEqual([record?.state, record?.peerId], ["establishing", establish.fields.peerId]);
       assert.equal((await at.world.result(records.dialable(at.id)))?.streamSecret, "secret");
       await at.world.until(() => dialer.isDialing(at.id), "it is dialed");
-      await at.world.until(() => links.phaseOf(at.id) === undefined, "the former stream ends", 10_000);
+      await at.world.until(() => streams.phaseOf(at.id) === undefined, "the former stream ends", 10_000);
       await at.world.until(
         () => at.site.peering(at.name).status.lastFailure?.address === "nowhere:8503",
         "at its address",
@@ -384,7 +384,7 @@ describe("stream-connected", () => {
     it(`ends a stream that comes up when its record is ${column}, before it says a word`, async () => {
       const at = await scene("living", "dialer");
       const { world, site, other, id } = at;
-      const { records, links } = machineryOf(site.host);
+      const { records, streams } = machineryOf(site.host);
       const plan = await world.result(records.dialable(id));
       assert.ok(plan !== undefined);
       if (column === "terminated") await world.result(records.terminate(id));
@@ -397,7 +397,7 @@ describe("stream-connected", () => {
         serverName: plan.peering.peerServerName,
         caPems: plan.peering.peerCaPems,
       };
-      const dial = links.dial(plan, target, new AbortController().signal);
+      const dial = streams.dial(plan, target, new AbortController().signal);
       const error = await world.refusal(dial);
       assert.equal(error.message, "the peering changed while it was being dialed");
       assert.equal(world.messages(site, "open").length, opens);
@@ -463,13 +463,13 @@ describe("resumed", () => {
     it(`ends the stream of ${ONE[role]} that another process terminates, or removes`, async () => {
       for (const end of ["terminate", "remove"] as const) {
         const at = await scene("living", role);
-        const { links, dialer } = machineryOf(at.site.host);
+        const { streams, dialer } = machineryOf(at.site.host);
         await elsewhere(at.world, at.site, async (others) => {
           if (end === "terminate") return others.terminate(at.id);
           await others.markDeleting(at.name);
           return others.remove(at.id);
         });
-        await at.world.until(() => links.phaseOf(at.id) === undefined, "the stream ends", 10_000);
+        await at.world.until(() => streams.phaseOf(at.id) === undefined, "the stream ends", 10_000);
         await at.world.until(() => !dialer.isDialing(at.id), "and nobody dials", 1_000);
         // Of a removal the host sees first that the record is marked: it tells its peer.
         assert.equal(at.world.messages(at.site, "terminated").length, end === "remove" ? 1 : 0);
@@ -564,10 +564,10 @@ describe("peer-terminated", () => {
   for (const role of ROLES) {
     it(`makes ${ONE[role]} that lives TERMINATED: its stream ends, nobody dials, and what it brought goes`, async () => {
       const at = await scene("living", role);
-      const { records, links, dialer } = machineryOf(at.site.host);
+      const { records, streams, dialer } = machineryOf(at.site.host);
       assert.equal(await at.world.result(records.terminate(at.id)), true);
       assert.equal(stored(at)?.state, "terminated");
-      await at.world.until(() => links.phaseOf(at.id) === undefined, "the stream ends", 2_000);
+      await at.world.until(() => streams.phaseOf(at.id) === undefined, "the stream ends", 2_000);
       await goes(at, false);
       assert.equal(dialer.isDialing(at.id), false);
       assert.equal(at.world.messages(at.site, "terminated").length, 0);

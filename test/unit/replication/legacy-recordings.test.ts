@@ -154,7 +154,7 @@ describe("recorded streams of Consul 1.13.8", () => {
       // A stream that was refused, or ended by something we never do, may not have come to its subscriptions.
       if (asked >= 3) {
         counts.streams++;
-        assert.equal(replay.driver.status.band, "legacy");
+        assert.equal(replay.driver.status.dialect, "legacy");
         assert.deepEqual([...replay.driver.status.subscriptions], [ES, TB, SA]);
         const own = said.flatMap((message) => (message.type === "response" ? [message.resourceUrl] : []));
         assert.deepEqual(new Set(own), new Set(recorder === "acceptor" ? [TB, SA, ES] : [TB, ES]));

@@ -192,7 +192,7 @@ async function play(replay: Replay, { recorder, events }: Exchange, counts: Reco
   count("streams");
   const all = recorder === "acceptor" ? [ES, EL, TB, SA] : [ES, EL, TB];
   assert.deepEqual(asked, all, "what Consul subscribes to, in its order");
-  assert.deepEqual([replay.driver.status.band, [...replay.driver.status.subscriptions]], ["modern", all]);
+  assert.deepEqual([replay.driver.status.dialect, [...replay.driver.status.subscriptions]], ["modern", all]);
   const said = sent(replay.outputs);
   const subscribed = said.flatMap((one) =>
     one.type === "request" && one.responseNonce === "" ? [one.resourceUrl] : [],

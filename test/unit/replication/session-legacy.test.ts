@@ -41,7 +41,7 @@ function legacy(role: Role): Driver {
   // Both roles of 1.13 ask for the same three, in this order.
   const peerId = role === "acceptor" ? PEER_ID : "";
   driver.receive(...[ES, TB, SA].map((url) => subscription(url, { peerId })));
-  assert.equal(driver.status.band, "legacy");
+  assert.equal(driver.status.dialect, "legacy");
   return driver;
 }
 
@@ -81,7 +81,7 @@ for (const role of roles) {
         seen.filter((word) => word.includes("=")),
         ["roots=roots", "web=1", "api=1"],
       );
-      assert.equal(driver.status.band, "legacy");
+      assert.equal(driver.status.dialect, "legacy");
       assert.equal(closeOf(outputs), undefined);
     });
 
@@ -192,7 +192,7 @@ for (const role of roles) {
   });
 }
 
-describe("1.7: which band a peer belongs to", () => {
+describe("1.7: which dialect a peer belongs to", () => {
   it("a dialer of 1.13 is told our addresses when it asks, an acceptor is not", () => {
     for (const role of roles) {
       const driver = legacy(role);
@@ -258,7 +258,7 @@ describe("1.7: which band a peer belongs to", () => {
     assert.deepEqual([...driver.status.heldBack.keys()], ["big"]);
   });
 
-  it("until the band is known, what goes is an empty UPSERT, and un-export is told so, too", () => {
+  it("until the dialect is known, what goes is an empty UPSERT, and un-export is told so, too", () => {
     const driver = new Driver("dialer");
     driver.feed({ type: "start" }, exported(list("api", "web"), service("web"), service("api", "")));
     assert.deepEqual(operations(driver.receive(subscription(ES))), ["web 1 with", "api 1 with"]);

@@ -94,7 +94,7 @@ test("an accepted Open is answered with three subscriptions, without PeerID (ch1
   assert.deepEqual(sent(driver.feed({ type: "authorized" })), [subscription(ES), subscription(EL), subscription(TB)]);
   assert.equal(driver.status.phase, "connected");
   assert.equal(driver.status.connectedAtMs, driver.now);
-  assert.equal(driver.status.band, "modern");
+  assert.equal(driver.status.dialect, "modern");
 });
 
 test("a dialer sends Open and three subscriptions at once, the list's when the acceptor asked for it (ch1 case 34)", () => {
@@ -105,9 +105,9 @@ test("a dialer sends Open and three subscriptions at once, the list's when the a
   assert.equal(driver.status.phase, "opening", "D-7: nothing is known before the acceptor has spoken");
   assert.deepEqual(driver.receive(subscription(ES)), []);
   assert.equal(driver.status.phase, "connected");
-  assert.equal(driver.status.band, "unknown");
+  assert.equal(driver.status.dialect, "unknown");
   assert.deepEqual(sent(driver.receive(subscription(EL))), [own(EL)]);
-  assert.equal(driver.status.band, "modern");
+  assert.equal(driver.status.dialect, "modern");
   assert.deepEqual(driver.receive(subscription(EL)), [], "only once");
 });
 
@@ -131,7 +131,7 @@ test("1.7: an acceptor that asks for addresses is 1.13: the list is neither aske
   const driver = new Driver("dialer");
   driver.feed({ type: "start" }, exported(list("web"), service("web")));
   assert.deepEqual(words(driver.receive(subscription(ES), subscription(TB), subscription(SA))), ["web=1"]);
-  assert.equal(driver.status.band, "legacy");
+  assert.equal(driver.status.dialect, "legacy");
 });
 
 test("1.7: a dialer without Remote is asked for no list, until it asks for ours", () => {
@@ -139,14 +139,14 @@ test("1.7: a dialer without Remote is asked for no list, until it asks for ours"
   const { remote: _, ...bare } = open();
   driver.receive(bare);
   assert.deepEqual(sent(driver.feed({ type: "authorized" })), [subscription(ES), subscription(TB)]);
-  assert.equal(driver.status.band, "legacy");
+  assert.equal(driver.status.dialect, "legacy");
   assert.deepEqual(words(driver.receive(subscription(ES))), []);
   assert.deepEqual(words(driver.feed(exported(list("web"), service("web")))), ["web=1"]);
   assert.deepEqual(words(driver.receive(subscription(EL))), [
     "subscribe ExportedServiceList",
     "exported-service-list=web",
   ]);
-  assert.equal(driver.status.band, "modern");
+  assert.equal(driver.status.dialect, "modern");
 });
 
 test("what arrives behind an Open waits for the judgement, in order", () => {

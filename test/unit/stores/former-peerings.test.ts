@@ -67,7 +67,7 @@ function open(storage: Storage): Promise<PeeringRecords> {
 }
 
 describe("peerings of an early version of 0.1", () => {
-  it("are there again, with their indexes, secrets, gates and the order of their trust domains", async () => {
+  it("are there again, with their indexes, secrets, fences and the order of their trust domains", async () => {
     const storage = memoryStorage();
     await former(storage);
     await using records = await open(storage);

@@ -698,7 +698,7 @@ describe("ends", () => {
     assert.equal(records.byId(dialerId), after, "the operator still sees it");
   });
 
-  it("removal takes bundle, secrets, name and gate with it", async () => {
+  it("removal takes bundle, secrets, name and fence with it", async () => {
     const { records, storage } = await cluster();
     const { dialerId } = await peered((await cluster(2)).records, records);
     await records.writeTrustBundle(dialerId, BUNDLE);
@@ -711,7 +711,7 @@ describe("ends", () => {
   });
 });
 
-describe("the gate of imports", () => {
+describe("the fence of imports", () => {
   const data = [{ key: ["imports", "x"], value: new Uint8Array() }];
 
   it("what expects it commits exactly while the record is active (I17, ch3 case 70)", async () => {

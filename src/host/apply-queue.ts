@@ -3,18 +3,18 @@ import { asPeeringError, type PeeringError } from "../base/errors.js";
 import type { AppliedResult, ReceivedResource } from "../replication/types.js";
 
 /** One resource as received, with every `apply` it answers: the newest payload speaks for those it superseded. */
-export interface IntakeItem {
+export interface QueuedUpdate {
   readonly resource: ReceivedResource;
   readonly ids: readonly number[];
 }
 
-export interface IntakeOptions {
+export interface ApplyQueueOptions {
   readonly clock: Clock;
   /**
    * Applies the items, in order, in as few commits as it can. One result per item: undefined, or why that payload is
    * refused. Throws when the storage is at fault; then nothing of the items is applied.
    */
-  readonly apply: (items: readonly IntakeItem[]) => Promise<readonly (PeeringError | undefined)[]>;
+  readonly apply: (items: readonly QueuedUpdate[]) => Promise<readonly (PeeringError | undefined)[]>;
   readonly done: (results: readonly AppliedResult[]) => void;
   /** Bytes of payload committed together at most. Default 4 MiB. */
   readonly batchBytes?: number;
@@ -33,14 +33,14 @@ interface Waiting {
  * Received resources that wait for their commit: a table keyed by resource, so its memory is bounded by what the peer
  * exports, not by how often it changes. While one batch is being committed the next one gathers.
  */
-export class Intake {
-  readonly #options: IntakeOptions;
+export class ApplyQueue {
+  readonly #options: ApplyQueueOptions;
   readonly #batchBytes: number;
   #waiting = new Map<string, Waiting>();
   #running = false;
   #closed = false;
 
-  constructor(options: IntakeOptions) {
+  constructor(options: ApplyQueueOptions) {
     this.#options = options;
     this.#batchBytes = options.batchBytes ?? 4 * 1024 * 1024;
   }
@@ -69,7 +69,7 @@ export class Intake {
     }
   }
 
-  /** Drops what waits and lets nothing in any more. A batch under way may still commit: the gate in storage decides. */
+  /** Drops what waits and lets nothing in any more. A batch under way may still commit: the fence in storage decides. */
   close(): void {
     this.#closed = true;
     this.#waiting.clear();
@@ -84,8 +84,8 @@ export class Intake {
     this.#running = false;
   }
 
-  #take(): readonly IntakeItem[] {
-    const batch: IntakeItem[] = [];
+  #take(): readonly QueuedUpdate[] {
+    const batch: QueuedUpdate[] = [];
     let bytes = 0;
     for (const [key, item] of this.#waiting) {
       if (bytes > 0 && bytes + item.resource.value.length > this.#batchBytes) break;
@@ -96,7 +96,7 @@ export class Intake {
     return batch;
   }
 
-  async #apply(batch: readonly IntakeItem[]): Promise<readonly AppliedResult[]> {
+  async #apply(batch: readonly QueuedUpdate[]): Promise<readonly AppliedResult[]> {
     for (let attempt = 1; ; attempt++) {
       try {
         return answers(batch, await this.#options.apply(batch));
@@ -118,7 +118,7 @@ export class Intake {
 }
 
 function answers(
-  batch: readonly IntakeItem[],
+  batch: readonly QueuedUpdate[],
   errors: readonly (PeeringError | undefined)[],
 ): readonly AppliedResult[] {
   const results: AppliedResult[] = [];

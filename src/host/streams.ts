@@ -18,15 +18,15 @@ import {
 } from "../wire/resources.js";
 import { type Status, StatusCode } from "../wire/status.js";
 import { Admission } from "./admission.js";
+import { ApplyQueue, type QueuedUpdate } from "./apply-queue.js";
 import type { DialRule } from "./dial-rule.js";
 import type { OpenedStream } from "./effects.js";
-import { Intake, type IntakeItem } from "./intake.js";
 import type { Leadership } from "./leadership.js";
 import type { HostLimits } from "./options.js";
 import type { BoardStream, StatusBoard } from "./status-board.js";
 import { type LinkEffect, type LinkEnd, StreamLink } from "./stream-link.js";
 
-export interface LinksOptions {
+export interface StreamsOptions {
   readonly clock: Clock;
   readonly logger: Logger;
   readonly incidents: Incidents;
@@ -49,16 +49,16 @@ export interface LinksOptions {
 
 /** A trust bundle that was refused, while the stream stands over which it came. */
 interface RefusedBundle {
-  readonly live: LiveLink;
+  readonly live: ActiveStream;
   readonly bundle: TrustBundlePayload;
   readonly servers: boolean;
 }
 
 /** One stream bound to its peering. */
-interface LiveLink {
+interface ActiveStream {
   readonly peering: Peering;
   readonly link: StreamLink;
-  readonly intake: Intake;
+  readonly applyQueue: ApplyQueue;
   readonly seen: BoardStream;
   detach: () => void;
   /** The peer has said `Terminated`: there is nobody to tell any more, only a drain to end. */
@@ -77,18 +77,18 @@ const RATE_LIMITED: Status = {
   message: "rate limit exceeded, try again later or against a different server",
 };
 /** Commits of imports that lose against a change of the record are tried again this often. */
-const GATE_TRIES = 5;
+const FENCE_TRIES = 5;
 const FIRST_RETRY_MS = 1_000;
-const LONGEST_RETRY_MS = 60_000;
+const MAX_RETRY_MS = 60_000;
 
 /**
  * The live streams, at most one per peering: the newest authorised one (D-1). Binds a stream to what it replicates: our
  * exports and roots outward, the import store and the records inward.
  */
-export class Links implements AsyncDisposable {
-  readonly #options: LinksOptions;
-  readonly #live = new Map<string, LiveLink>();
-  readonly #bound = new Set<LiveLink>();
+export class Streams implements AsyncDisposable {
+  readonly #options: StreamsOptions;
+  readonly #live = new Map<string, ActiveStream>();
+  readonly #bound = new Set<ActiveStream>();
   /** By peering: streams that have come up, and are not bound yet. */
   readonly #arriving = new Map<string, StreamLink>();
   readonly #running = new Set<StreamLink>();
@@ -98,7 +98,7 @@ export class Links implements AsyncDisposable {
   readonly #refusedBundles = new Map<string, RefusedBundle>();
   readonly #stopListening: () => void;
 
-  constructor(options: LinksOptions) {
+  constructor(options: StreamsOptions) {
     this.#options = options;
     this.#stopListening = options.records.onBundlesChange(() => this.#tryRefusedBundles());
     this.#admission = new Admission(options.clock, options.limits, options.incidents);
@@ -137,7 +137,7 @@ export class Links implements AsyncDisposable {
       limits,
       strictConsul,
     });
-    let live: LiveLink | undefined;
+    let live: ActiveStream | undefined;
     const link: StreamLink = new StreamLink({
       stream,
       session,
@@ -181,7 +181,7 @@ export class Links implements AsyncDisposable {
       limits,
       strictConsul,
     });
-    let live: LiveLink | undefined;
+    let live: ActiveStream | undefined;
     const link = new StreamLink({
       stream,
       session,
@@ -232,7 +232,7 @@ export class Links implements AsyncDisposable {
 
   /**
    * Resolves when the stream of this peering is gone, unless the peer has said `Terminated` over it. What was received
-   * before finds the gate in storage closed: the record is not active any more.
+   * before finds the fence in storage closed: the record is not active any more.
    */
   async drained(peeringId: string): Promise<void> {
     const live = this.#live.get(peeringId);
@@ -264,7 +264,7 @@ export class Links implements AsyncDisposable {
   }
 
   /** @internal Streams that are served now, authorised or not. */
-  get streams(): number {
+  get count(): number {
     return this.#running.size;
   }
 
@@ -272,8 +272,8 @@ export class Links implements AsyncDisposable {
   contested(): readonly string[] {
     const seen = new Set<string>();
     const contested: string[] = [];
-    for (const { peering, intake, link } of this.#bound) {
-      if (intake.closed && link.session.status.phase !== "connected") continue;
+    for (const { peering, applyQueue, link } of this.#bound) {
+      if (applyQueue.closed && link.session.status.phase !== "connected") continue;
       if (seen.has(peering.id)) contested.push(peering.name);
       seen.add(peering.id);
     }
@@ -309,7 +309,7 @@ export class Links implements AsyncDisposable {
   }
 
   /** `onBound` is called before the session hears of it, for what waited behind the Open takes effect at once then. */
-  async #authorize(link: StreamLink, open: OpenMessage, onBound: (live: LiveLink) => void): Promise<void> {
+  async #authorize(link: StreamLink, open: OpenMessage, onBound: (live: ActiveStream) => void): Promise<void> {
     const { records, logger, perform } = this.#options;
     const opened: OpenedStream = {
       refuse: (status, terminated) => link.feed({ type: "refused", status, terminated }),
@@ -342,21 +342,21 @@ export class Links implements AsyncDisposable {
   }
 
   /** @param onBound - is called before the session hears of exports: it may have something to say of them. */
-  #bind(link: StreamLink, peering: Peering, onBound: (live: LiveLink) => void): LiveLink {
+  #bind(link: StreamLink, peering: Peering, onBound: (live: ActiveStream) => void): ActiveStream {
     const { clock, exports, imports, board, clusterResources } = this.#options;
     const older = this.#live.get(peering.id);
-    older?.intake.close();
+    older?.applyQueue.close();
     const stored = (): readonly string[] => imports.services(peering.id).map(({ name }) => name);
     const seen = board.open(peering.id, link.session, stored);
-    const intake: Intake = new Intake({
+    const applyQueue: ApplyQueue = new ApplyQueue({
       clock,
       apply: (items) => this.#apply(live, items),
       done: (results) => link.feed({ type: "applied", results }),
     });
-    const live: LiveLink = {
+    const live: ActiveStream = {
       peering,
       link,
-      intake,
+      applyQueue,
       seen,
       peerTerminated: false,
       detach: () => {},
@@ -370,10 +370,10 @@ export class Links implements AsyncDisposable {
     return live;
   }
 
-  #unbind(live: LiveLink, end: LinkEnd): void {
+  #unbind(live: ActiveStream, end: LinkEnd): void {
     const { logger } = this.#options;
     live.detach();
-    live.intake.close();
+    live.applyQueue.close();
     this.#bound.delete(live);
     if (this.#refusedBundles.get(live.peering.id)?.live === live) this.#refusedBundles.delete(live.peering.id);
     const { id, name } = live.peering;
@@ -389,14 +389,14 @@ export class Links implements AsyncDisposable {
     if (this.#live.get(id) === live) this.#live.delete(id);
   }
 
-  #perform(live: LiveLink, effect: LinkEffect): void {
+  #perform(live: ActiveStream, effect: LinkEffect): void {
     switch (effect.type) {
       case "apply":
-        live.intake.add(effect.id, effect.resource);
+        live.applyQueue.add(effect.id, effect.resource);
         break;
       case "peer-terminated":
         live.peerTerminated = true;
-        live.intake.close();
+        live.applyQueue.close();
         void this.#peerTerminated(live);
         break;
       case "held-back":
@@ -413,7 +413,7 @@ export class Links implements AsyncDisposable {
     }
   }
 
-  async #peerTerminated(live: LiveLink): Promise<void> {
+  async #peerTerminated(live: ActiveStream): Promise<void> {
     const { records, logger, clock } = this.#options;
     const { id, name, peerId } = live.peering;
     logger.info("peering was deleted by our peer: marking peering as terminated and cleaning up imported resources", {
@@ -421,7 +421,7 @@ export class Links implements AsyncDisposable {
       peer_id: id,
     });
     // Nobody will say it again, so a storage that refuses is asked until it takes it.
-    for (let waitMs = FIRST_RETRY_MS; !this.#stop.signal.aborted; waitMs = Math.min(2 * waitMs, LONGEST_RETRY_MS)) {
+    for (let waitMs = FIRST_RETRY_MS; !this.#stop.signal.aborted; waitMs = Math.min(2 * waitMs, MAX_RETRY_MS)) {
       try {
         await records.terminate(id, { peerId });
         return;
@@ -437,7 +437,7 @@ export class Links implements AsyncDisposable {
    * record that is still active (I17), and none begun once the stream has been replaced: a newer one may have said
    * something else since (I14).
    */
-  async #apply(live: LiveLink, items: readonly IntakeItem[]): Promise<readonly (PeeringError | undefined)[]> {
+  async #apply(live: ActiveStream, items: readonly QueuedUpdate[]): Promise<readonly (PeeringError | undefined)[]> {
     const results: (PeeringError | undefined)[] = [];
     let run: ImportItem[] = [];
     const flush = async (): Promise<void> => {
@@ -463,7 +463,7 @@ export class Links implements AsyncDisposable {
         }
       }
       await flush();
-      if (live.intake.closed) results.push(REPLACED_MEANWHILE);
+      if (live.applyQueue.closed) results.push(REPLACED_MEANWHILE);
       else {
         refusal ??= await this.#applyToRecord(live, resourceUrl, value);
         if (refusal !== undefined) this.#noteRefusal(live.peering, resourceUrl, refusal);
@@ -490,11 +490,14 @@ export class Links implements AsyncDisposable {
     }
   }
 
-  async #commitImports(live: LiveLink, batch: readonly ImportItem[]): Promise<readonly (PeeringError | undefined)[]> {
+  async #commitImports(
+    live: ActiveStream,
+    batch: readonly ImportItem[],
+  ): Promise<readonly (PeeringError | undefined)[]> {
     const { records, imports } = this.#options;
-    const { peering, seen, intake } = live;
+    const { peering, seen, applyQueue } = live;
     for (let attempt = 1; ; attempt++) {
-      if (intake.closed) return batch.map(() => REPLACED_MEANWHILE);
+      if (applyQueue.closed) return batch.map(() => REPLACED_MEANWHILE);
       try {
         const { results } = await imports.apply(peering.id, batch, records.expectation(peering.id));
         batch.forEach((item, index) => {
@@ -509,7 +512,7 @@ export class Links implements AsyncDisposable {
       } catch (error) {
         const failure = asPeeringError(error, "storage-failed");
         if (failure.code !== "conflict") throw failure;
-        if (attempt === GATE_TRIES || !isActive(records.byId(peering.id))) {
+        if (attempt === FENCE_TRIES || !isActive(records.byId(peering.id))) {
           const refused = new PeeringError("aborted", "peering does not exist or has been marked for deletion");
           return batch.map(() => refused);
         }
@@ -517,7 +520,7 @@ export class Links implements AsyncDisposable {
     }
   }
 
-  async #applyToRecord(live: LiveLink, resourceUrl: string, value: Uint8Array): Promise<PeeringError | undefined> {
+  async #applyToRecord(live: ActiveStream, resourceUrl: string, value: Uint8Array): Promise<PeeringError | undefined> {
     const { records, limits, dialRule } = this.#options;
     const { id, peerId } = live.peering;
     try {
@@ -537,17 +540,17 @@ export class Links implements AsyncDisposable {
     }
   }
 
-  async #writeTrustBundle(live: LiveLink, bundle: TrustBundlePayload): Promise<void> {
+  async #writeTrustBundle(live: ActiveStream, bundle: TrustBundlePayload): Promise<void> {
     const { records } = this.#options;
     const { id, peerId } = live.peering;
     // The roots of a 1.13 mesh have nothing to do with the certificates of its servers, if they have any at all.
-    const servers = live.seen.session.status.band !== "legacy";
+    const servers = live.seen.session.status.dialect !== "legacy";
     this.#refusedBundles.delete(id);
     try {
       await records.writeTrustBundle(id, bundle, { peerId, servers });
     } catch (error) {
       if (!(error instanceof PeeringError) || error.code !== "invalid-bundle") throw error;
-      if (!live.intake.closed) this.#refusedBundles.set(id, { live, bundle, servers });
+      if (!live.applyQueue.closed) this.#refusedBundles.set(id, { live, bundle, servers });
       throw error;
     }
   }
@@ -560,7 +563,7 @@ export class Links implements AsyncDisposable {
     for (const [id, refused] of this.#refusedBundles) {
       const { live, bundle, servers } = refused;
       const { name, peerId } = live.peering;
-      if (live.intake.closed) continue;
+      if (live.applyQueue.closed) continue;
       this.#options.records.writeTrustBundle(id, bundle, { peerId, servers }).then(
         () => {
           if (this.#refusedBundles.get(id) === refused) this.#refusedBundles.delete(id);
@@ -577,7 +580,7 @@ export class Links implements AsyncDisposable {
   }
 }
 
-/** Discarded: a closed intake sends no answers. */
+/** Discarded: a closed applyQueue sends no answers. */
 const REPLACED_MEANWHILE = new PeeringError("aborted", "the stream was replaced or has ended");
 
 function undecodable(error: unknown): PeeringError {

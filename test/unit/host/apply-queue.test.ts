@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import { systemClock } from "../../../src/base/environment.js";
-import { Intake, type IntakeItem } from "../../../src/host/intake.js";
+import { ApplyQueue, type QueuedUpdate } from "../../../src/host/apply-queue.js";
 import type { AppliedResult, ReceivedResource } from "../../../src/replication/types.js";
 
 function resource(resourceId: string, byte: number): ReceivedResource {
@@ -13,10 +13,10 @@ async function turns(): Promise<void> {
 }
 
 test("what arrives while a batch is applied is the next one, and the newest speaks for what it supersedes", async () => {
-  const batches: (readonly IntakeItem[])[] = [];
+  const batches: (readonly QueuedUpdate[])[] = [];
   const done: AppliedResult[] = [];
   let release = (): void => {};
-  const intake = new Intake({
+  const queue = new ApplyQueue({
     clock: systemClock,
     apply: async (items) => {
       batches.push(items);
@@ -27,12 +27,12 @@ test("what arrives while a batch is applied is the next one, and the newest spea
     },
     done: (results) => done.push(...results),
   });
-  intake.add(1, resource("a", 1));
+  queue.add(1, resource("a", 1));
   await turns();
   assert.equal(batches.length, 1);
-  intake.add(2, resource("a", 2));
-  intake.add(3, resource("b", 3));
-  intake.add(4, resource("a", 4));
+  queue.add(2, resource("a", 2));
+  queue.add(3, resource("b", 3));
+  queue.add(4, resource("a", 4));
   release();
   await turns();
   assert.deepEqual(
