@@ -6,7 +6,7 @@ import { sleep, systemClock } from "../../../src/base/environment.js";
 describe("the system's clock", () => {
   it("keeps a program alive that waits for nothing else, and lets it end when the wait is cancelled", () => {
     const { href } = new URL(
-      `../../src/environment${import.meta.url.endsWith(".ts") ? ".ts" : ".js"}`,
+      `../../../src/base/environment${import.meta.url.endsWith(".ts") ? ".ts" : ".js"}`,
       import.meta.url,
     );
     const program = `
