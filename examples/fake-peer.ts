@@ -33,8 +33,8 @@ async function peered() {
     peer,
     host,
     async [Symbol.asyncDispose]() {
-      await host[Symbol.asyncDispose]();
-      await peer[Symbol.asyncDispose]();
+      await host.close();
+      await peer.close();
     },
   };
 }

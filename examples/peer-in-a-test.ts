@@ -32,8 +32,8 @@ async function twoClusters() {
     ours,
     theirs,
     async [Symbol.asyncDispose]() {
-      await ours[Symbol.asyncDispose]();
-      await theirs[Symbol.asyncDispose]();
+      await ours.close();
+      await theirs.close();
     },
   };
 }

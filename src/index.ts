@@ -6,6 +6,7 @@
  * @packageDocumentation
  */
 
+export type { Closable } from "./base/closable.js";
 export {
   type Clock,
   type LogFields,

@@ -39,7 +39,7 @@ const calls: ClusterCall = {
   },
   trustedRoots: async ({ peerName }) => host.peerings.read(peerName)?.peerCaPems.length ?? 0,
   stop: async () => {
-    await host[Symbol.asyncDispose]();
+    await host.close();
   },
 };
 

@@ -321,8 +321,12 @@ export class ConsulClient implements Disposable {
   }
 
   /** Closes the connections that are kept open; requests under way fail. */
-  [Symbol.dispose](): void {
+  close(): void {
     this.#connection.close();
+  }
+
+  [Symbol.dispose](): void {
+    this.close();
   }
 
   #peerings(): PeeringsClient {

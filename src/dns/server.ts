@@ -2,6 +2,7 @@ import { createSocket, type Socket as UdpSocket } from "node:dgram";
 import { once } from "node:events";
 import { createServer as createTcpServer, isIPv6, type Server as TcpServer, type Socket as TcpSocket } from "node:net";
 import type { Authorizer } from "../access/authorizer.js";
+import type { Closable } from "../base/closable.js";
 import { type Clock, type Logger, type Random, silentLogger, systemClock } from "../base/environment.js";
 import { errorText, PeeringError } from "../base/errors.js";
 import { Incidents } from "../base/incidents.js";
@@ -96,7 +97,7 @@ export interface DnsServerOptions {
 }
 
 /** A DNS server that runs until it is disposed of. */
-export interface DnsServer extends AsyncDisposable {
+export interface DnsServer extends Closable {
   /** `host:port` it really listens on, over UDP and TCP. */
   readonly address: string;
 }
@@ -207,9 +208,13 @@ class Server implements DnsServer {
     this.#serveTcp(this.#tcp);
   }
 
-  [Symbol.asyncDispose](): Promise<void> {
+  close(): Promise<void> {
     this.#disposed ??= this.#close();
     return this.#disposed;
+  }
+
+  [Symbol.asyncDispose](): Promise<void> {
+    return this.close();
   }
 
   async #close(): Promise<void> {

@@ -1,4 +1,5 @@
 import { AddressRanges } from "../base/address-ranges.js";
+import type { Closable } from "../base/closable.js";
 import type { Clock, Logger, Random, Timer } from "../base/environment.js";
 import { errorText, PeeringError } from "../base/errors.js";
 import type { Incidents } from "../base/incidents.js";
@@ -88,7 +89,7 @@ const ROWS_BATCH = 256;
  *
  * What a check found goes into the catalog: a new status at once, a new output alone up to five minutes later.
  */
-export class AgentChecks implements AsyncDisposable {
+export class AgentChecks implements Closable {
   readonly node: string;
   readonly #options: AgentChecksOptions;
   readonly #outputMaxBytes: number;
@@ -237,7 +238,7 @@ export class AgentChecks implements AsyncDisposable {
     await this.#settle(running, { status, output: kept });
   }
 
-  async [Symbol.asyncDispose](): Promise<void> {
+  async close(): Promise<void> {
     this.#closing.abort(new PeeringError("closed", "the host was disposed of"));
     this.#unsubscribe();
     this.#aliasTimer?.cancel();
@@ -245,6 +246,10 @@ export class AgentChecks implements AsyncDisposable {
     this.#storeTimer?.cancel();
     await this.#storeReports();
     await this.#writes.idle();
+  }
+
+  [Symbol.asyncDispose](): Promise<void> {
+    return this.close();
   }
 
   // Starting and ending.

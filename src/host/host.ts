@@ -1,4 +1,5 @@
 import { createHash } from "node:crypto";
+import type { Closable } from "../base/closable.js";
 import { type Clock, type Logger, type Random, silentLogger, systemClock, systemRandom } from "../base/environment.js";
 import { PeeringError } from "../base/errors.js";
 import { Incidents } from "../base/incidents.js";
@@ -57,7 +58,7 @@ import { VirtualIpClaims } from "./virtual-ip-claims.js";
  * Made by {@link createHost}. Disposing of it ends every stream (the peers will redial), stops every loop, and closes the
  * storage and transport it was given.
  */
-export class PeeringHost implements AsyncDisposable {
+export class PeeringHost implements Closable {
   readonly datacenter: string;
   /** `<cluster uuid>.consul`. */
   readonly trustDomain: string;
@@ -118,9 +119,13 @@ export class PeeringHost implements AsyncDisposable {
     this.#parts = parts.disposables;
   }
 
-  [Symbol.asyncDispose](): Promise<void> {
+  close(): Promise<void> {
     this.#disposed ??= disposeAll(this.#parts);
     return this.#disposed;
+  }
+
+  [Symbol.asyncDispose](): Promise<void> {
+    return this.close();
   }
 
   /** @internal As {@link machineryOf}. */

@@ -1,3 +1,4 @@
+import type { Closable } from "../base/closable.js";
 import type { Clock, Random, Timer } from "../base/environment.js";
 import { errorText, PeeringError } from "../base/errors.js";
 import type { Incidents } from "../base/incidents.js";
@@ -68,7 +69,7 @@ export interface LeafCertificatesOptions {
  * and 90 % of its life) or its root is not the active one any more, and is issued again when it is asked for then. While somebody
  * waits for its renewal that happens by itself; after a rotation within 30 seconds, so that not all are signed at once.
  */
-export class LeafCertificates implements AsyncDisposable {
+export class LeafCertificates implements Closable {
   readonly #options: LeafCertificatesOptions;
   /** By service, the one that was not asked for the longest first. */
   readonly #held = new Map<string, Held>();
@@ -158,7 +159,7 @@ export class LeafCertificates implements AsyncDisposable {
     return this.#held.size;
   }
 
-  async [Symbol.asyncDispose](): Promise<void> {
+  async close(): Promise<void> {
     this.#closed = true;
     this.#stopListening();
     this.#sweep?.cancel();
@@ -168,6 +169,10 @@ export class LeafCertificates implements AsyncDisposable {
     });
     this.#held.clear();
     await Promise.allSettled(issuing);
+  }
+
+  [Symbol.asyncDispose](): Promise<void> {
+    return this.close();
   }
 
   /** Undefined: half a character can be in no URI. */

@@ -1,3 +1,4 @@
+import type { Closable } from "../base/closable.js";
 import type { Clock, Random } from "../base/environment.js";
 import { PeeringError } from "../base/errors.js";
 import { latest } from "../base/latest.js";
@@ -99,7 +100,7 @@ export interface PeeringsParts {
 }
 
 /** The peerings of a host: made, read, watched and deleted here. */
-export class Peerings implements AsyncDisposable {
+export class Peerings implements Closable {
   readonly #parts: PeeringsParts;
   readonly #stop = new AbortController();
   readonly #running = new Set<Promise<unknown>>();
@@ -308,9 +309,13 @@ export class Peerings implements AsyncDisposable {
     });
   }
 
-  async [Symbol.asyncDispose](): Promise<void> {
+  async close(): Promise<void> {
     this.#stop.abort(new PeeringError("closed", "the host was disposed of"));
     await Promise.allSettled(this.#running);
+  }
+
+  [Symbol.asyncDispose](): Promise<void> {
+    return this.close();
   }
 
   async #establish(options: EstablishOptions): Promise<PeeringView> {

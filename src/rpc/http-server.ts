@@ -10,6 +10,7 @@ import {
 import { createServer as createTlsServer } from "node:https";
 import type { Socket } from "node:net";
 import type { TLSSocket } from "node:tls";
+import type { Closable } from "../base/closable.js";
 import { type Clock, type Logger, silentLogger, systemClock } from "../base/environment.js";
 import { errorText, PeeringError } from "../base/errors.js";
 import { Incidents } from "../base/incidents.js";
@@ -66,7 +67,7 @@ export interface HttpServerOptions {
 }
 
 /** A server that runs until it is disposed of. */
-export interface HttpServer extends AsyncDisposable {
+export interface HttpServer extends Closable {
   /** `host:port` it really listens on. */
   readonly address: string;
   /**
@@ -300,16 +301,18 @@ export async function httpServer(options: HttpServerOptions): Promise<HttpServer
     timer.cancel();
   };
   let stopped: Promise<void> | undefined;
+  const close = (): Promise<void> => {
+    stopped ??= stop();
+    return stopped;
+  };
   return {
     address: formatAddress(bound.address, bound.port),
     replaceCertificates: (replacement) => {
       if (secure === undefined) throw new TypeError("this server does not serve over TLS");
       secure.setSecureContext(secureContext(replacement, verifiesClients));
     },
-    [Symbol.asyncDispose]: () => {
-      stopped ??= stop();
-      return stopped;
-    },
+    close,
+    [Symbol.asyncDispose]: close,
   };
 }
 

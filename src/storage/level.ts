@@ -1,5 +1,6 @@
 import { open, rm } from "node:fs/promises";
 import { join } from "node:path";
+import type { Closable } from "../base/closable.js";
 import { asPeeringError, errorText, PeeringError } from "../base/errors.js";
 import { Incidents } from "../base/incidents.js";
 import { ChangeLog, type LoggedWrite } from "./change-log.js";
@@ -67,7 +68,7 @@ export interface LevelOptions {
  *   committed is missing, or cannot be told from what was not; nothing is changed. `storage-failed`: the directory cannot be
  *   used, belongs to another user, or holds something else.
  */
-export async function openLevel(directory: string, options: LevelOptions = {}): Promise<Storage> {
+export async function openLevel(directory: string, options: LevelOptions = {}): Promise<Storage & Closable> {
   const { writeBufferBytes = 16 * 1024 * 1024, cacheBytes = 8 * 1024 * 1024, incidents = new Incidents() } = options;
   const place = await DataDirectory.claim(directory, incidents);
   let opened: Opened | undefined;
@@ -319,7 +320,7 @@ interface NumberedCommit {
   readonly revision: bigint;
 }
 
-class LevelStorage implements Storage {
+class LevelStorage implements Storage, Closable {
   readonly limits: StorageLimits;
   readonly #place: DataDirectory;
   readonly #writeBufferBytes: number;
@@ -423,9 +424,13 @@ class LevelStorage implements Storage {
   }
 
   /** Commits begun before are still written, pages are still read; then the directory is free. */
-  [Symbol.asyncDispose](): Promise<void> {
+  close(): Promise<void> {
     this.#closing ??= this.#close();
     return this.#closing;
+  }
+
+  [Symbol.asyncDispose](): Promise<void> {
+    return this.close();
   }
 
   async #close(): Promise<void> {

@@ -1,3 +1,4 @@
+import type { Closable } from "../base/closable.js";
 import { PeeringError } from "../base/errors.js";
 import { ChangeLog } from "./change-log.js";
 import { encodeEntryKey, encodeKey, isUnder } from "./key-encoding.js";
@@ -23,11 +24,11 @@ export interface MemoryStorageOptions {
 }
 
 /** A storage that lives and dies with the process: for tests, and for hosts that may start over each time. */
-export function memoryStorage(options: MemoryStorageOptions = {}): Storage {
+export function memoryStorage(options: MemoryStorageOptions = {}): Storage & Closable {
   return new MemoryStorage(options);
 }
 
-class MemoryStorage implements Storage {
+class MemoryStorage implements Storage, Closable {
   readonly limits: StorageLimits;
   readonly #entries = new SortedEntries();
   readonly #log: ChangeLog;
@@ -76,9 +77,13 @@ class MemoryStorage implements Storage {
     return this.#log.changes(prefix, after, signal);
   }
 
-  async [Symbol.asyncDispose](): Promise<void> {
+  async close(): Promise<void> {
     this.#closed = true;
     this.#log.close();
+  }
+
+  [Symbol.asyncDispose](): Promise<void> {
+    return this.close();
   }
 
   #mustBeOpen(): void {

@@ -1,4 +1,5 @@
 import { compareUtf8 } from "../base/byte-order.js";
+import type { Closable } from "../base/closable.js";
 import type { Clock } from "../base/environment.js";
 import { PeeringError } from "../base/errors.js";
 import { Incidents } from "../base/incidents.js";
@@ -154,7 +155,7 @@ const WRITTEN_BATCH = 256;
  *
  * Reads are synchronous: whatever is read without an `await` in between belongs to one moment.
  */
-export class Catalog implements CatalogSource, AsyncDisposable {
+export class Catalog implements CatalogSource, Closable {
   readonly #datacenter: string;
   readonly #recordValues: number;
   readonly #incidents: Incidents;
@@ -792,13 +793,17 @@ export class Catalog implements CatalogSource, AsyncDisposable {
   }
 
   /** Refuses new writes, waits for the commit that is under way, ends every watch. The storage stays open. */
-  async [Symbol.asyncDispose](): Promise<void> {
+  async close(): Promise<void> {
     if (!this.#closing.signal.aborted) {
       this.#closing.abort(closed());
       for (const waiter of this.#waiters) waiter.end(closed());
     }
     await this.#running;
     await this.#replica[Symbol.asyncDispose]();
+  }
+
+  [Symbol.asyncDispose](): Promise<void> {
+    return this.close();
   }
 }
 

@@ -1,3 +1,4 @@
+import type { Closable } from "../base/closable.js";
 import type { Clock } from "../base/environment.js";
 import { PeeringError } from "../base/errors.js";
 import type { Incidents } from "../base/incidents.js";
@@ -118,7 +119,7 @@ function decode(value: Uint8Array, secretBox: SecretBox): DecodedRow<ConfigEntry
 }
 
 /** The configuration entries of a host: checked when written, kept in storage, read from memory. */
-export class ConfigEntries implements AsyncDisposable {
+export class ConfigEntries implements Closable {
   readonly #datacenter: string;
   readonly #limits: ChainLimits & Pick<WriteLimits, "recordValues">;
   readonly #incidents: Incidents | undefined;
@@ -257,8 +258,12 @@ export class ConfigEntries implements AsyncDisposable {
   }
 
   /** Refuses further writes, and waits for those that were begun. The storage stays open. */
-  [Symbol.asyncDispose](): Promise<void> {
+  close(): Promise<void> {
     return this.#table[Symbol.asyncDispose]();
+  }
+
+  [Symbol.asyncDispose](): Promise<void> {
+    return this.close();
   }
 
   #parsed(entry: unknown): ConfigEntry {

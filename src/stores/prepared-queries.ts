@@ -1,4 +1,5 @@
 import { compareUtf8 } from "../base/byte-order.js";
+import type { Closable } from "../base/closable.js";
 import { type Clock, type Random, randomId } from "../base/environment.js";
 import { PeeringError } from "../base/errors.js";
 import type { Incidents } from "../base/incidents.js";
@@ -104,7 +105,7 @@ function compiled(query: PreparedQuery, renderedCharacters: number): CompiledTem
 }
 
 /** The prepared queries of a host: kept in storage, read from memory. */
-export class PreparedQueries implements AsyncDisposable {
+export class PreparedQueries implements Closable {
   readonly #random: Random;
   readonly #limits: WriteLimits;
   readonly #incidents: Incidents | undefined;
@@ -207,8 +208,12 @@ export class PreparedQueries implements AsyncDisposable {
   }
 
   /** Refuses further writes, and waits for those that were begun. The storage stays open. */
-  [Symbol.asyncDispose](): Promise<void> {
+  close(): Promise<void> {
     return this.#table[Symbol.asyncDispose]();
+  }
+
+  [Symbol.asyncDispose](): Promise<void> {
+    return this.close();
   }
 
   #named(name: string): StoredQuery | undefined {

@@ -1,4 +1,5 @@
 import { X509Certificate } from "node:crypto";
+import type { Closable } from "../base/closable.js";
 import { type Clock, systemClock } from "../base/environment.js";
 import type { CaRoot, CertificateAuthority, IssuedCertificate } from "../trust/authority.js";
 import { rootIdOf } from "../trust/pem.js";
@@ -18,7 +19,7 @@ export interface FixedAuthorityOptions {
 }
 
 /** An authority for simulations: see {@link fixedAuthority}. */
-export interface FixedAuthority extends CertificateAuthority {
+export interface FixedAuthority extends CertificateAuthority, Closable {
   /** Makes the next root active and returns it; the former ones stay until {@link FixedAuthority.prune}. */
   rotate(): CaRoot;
   /** Drops every root that is not active, however young. Whether there was one. */
@@ -64,6 +65,8 @@ export function fixedAuthority(options: FixedAuthorityOptions): FixedAuthority {
     for (const listener of [...listeners]) listener();
   }
 
+  const close = async (): Promise<void> => listeners.clear();
+
   return {
     trustDomain: options.trustDomain.toLowerCase(),
     roots: () => [...inactive, active],
@@ -89,8 +92,7 @@ export function fixedAuthority(options: FixedAuthorityOptions): FixedAuthority {
       changed();
       return true;
     },
-    async [Symbol.asyncDispose]() {
-      listeners.clear();
-    },
+    close,
+    [Symbol.asyncDispose]: close,
   };
 }

@@ -6,6 +6,7 @@
 
 import type { ClientHttp2Stream } from "node:http2";
 import { isIP } from "node:net";
+import type { Closable } from "../base/closable.js";
 import { type Logger, silentLogger } from "../base/environment.js";
 import { PeeringError } from "../base/errors.js";
 import { Incidents } from "../base/incidents.js";
@@ -121,7 +122,7 @@ const defaultLimits: GrpcLimits = {
 const IDLE_MS = 120_000;
 
 /** A transport over gRPC. Without an address to listen on it only dials. */
-export function grpcTransport(options: GrpcTransportOptions = {}): Transport {
+export function grpcTransport(options: GrpcTransportOptions = {}): Transport & Closable {
   return new GrpcTransport(options);
 }
 
@@ -133,7 +134,7 @@ function prepare(): void {
   setImmediate(() => [isIP("localhost"), isIP("localhost")]).unref();
 }
 
-class GrpcTransport implements Transport {
+class GrpcTransport implements Transport, Closable {
   readonly #options: GrpcTransportOptions;
   readonly #limits: GrpcLimits;
   readonly #listeners = new Set<Listener>();
@@ -242,7 +243,7 @@ class GrpcTransport implements Transport {
     }
   }
 
-  async [Symbol.asyncDispose](): Promise<void> {
+  async close(): Promise<void> {
     const reason = new PeeringError("closed", "the transport is closed", { status: StatusCode.Canceled });
     this.#disposed ??= reason;
     for (const attempt of this.#attempts) attempt.abort(reason);
@@ -250,6 +251,10 @@ class GrpcTransport implements Transport {
       ...[...this.#listeners].map((listener) => listener[Symbol.asyncDispose]()),
       ...[...this.#connections].map((connection) => connection.abort(reason)),
     ]);
+  }
+
+  [Symbol.asyncDispose](): Promise<void> {
+    return this.close();
   }
 
   /** Opens a call, which owns the connection from then on. `cancellation` ends it early. */

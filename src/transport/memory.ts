@@ -4,6 +4,7 @@
  * @module
  */
 
+import type { Closable } from "../base/closable.js";
 import { PeeringError } from "../base/errors.js";
 import { certificatesIn, isIssuedBy } from "../token/pem.js";
 import { type Status, StatusCode } from "../wire/status.js";
@@ -30,7 +31,7 @@ export interface MemoryTransportOptions {
 
 /** A network of one process. Nothing in it takes time but turns of the microtask queue. */
 export interface MemoryNetwork {
-  transport(options?: MemoryTransportOptions): Transport;
+  transport(options?: MemoryTransportOptions): Transport & Closable;
   /** Loses every connection, or those to `address`, without a goodbye. New ones can be made at once. */
   cut(address?: string): void;
   /** Streams that are open now. */
@@ -62,7 +63,7 @@ class Network implements MemoryNetwork {
     return this.calls.size;
   }
 
-  transport(options: MemoryTransportOptions = {}): Transport {
+  transport(options: MemoryTransportOptions = {}): Transport & Closable {
     return new MemoryTransport(this, options, `dialer-${this.#nextDialer++}:1`);
   }
 
@@ -119,7 +120,7 @@ function vouches(root: string, chain: string): boolean {
   return certificatesIn(chain).some((one) => anchors.some((anchor) => isIssuedBy(one.certificate, anchor.certificate)));
 }
 
-class MemoryTransport implements Transport {
+class MemoryTransport implements Transport, Closable {
   readonly #network: Network;
   readonly #options: MemoryTransportOptions;
   readonly #name: string;
@@ -205,10 +206,14 @@ class MemoryTransport implements Transport {
     return new DialerEnd(target.address, call, toDialer, toAcceptor);
   }
 
-  async [Symbol.asyncDispose](): Promise<void> {
+  async close(): Promise<void> {
     for (const address of [...this.#addresses]) this.#stopListening(address);
     this.#disposed ??= new PeeringError("closed", "the transport is closed", { status: StatusCode.Canceled });
     for (const end of [...this.#open]) end(this.#disposed);
+  }
+
+  [Symbol.asyncDispose](): Promise<void> {
+    return this.close();
   }
 
   #stopListening(address: string): void {

@@ -1,5 +1,6 @@
 import { createPrivateKey, createPublicKey, type KeyObject, sign, verify, X509Certificate } from "node:crypto";
 import { setMaxListeners } from "node:events";
+import type { Closable } from "../base/closable.js";
 import {
   type Clock,
   type Logger,
@@ -113,7 +114,7 @@ export interface CaConfigurationChange {
 }
 
 /** The certificate authority a cluster keeps itself: see {@link builtInAuthority}. */
-export interface BuiltInAuthority extends CertificateAuthority {
+export interface BuiltInAuthority extends CertificateAuthority, Closable {
   /** The UUID in the trust domain, drawn once for the life of the storage. */
   readonly clusterId: string;
   /** What it is configured with now. */
@@ -396,12 +397,16 @@ class StoredAuthority implements BuiltInAuthority {
     );
   }
 
-  async [Symbol.asyncDispose](): Promise<void> {
+  async close(): Promise<void> {
     this.#abort.abort();
     this.#pruneTimer.cancel();
     this.#listeners.clear();
     await this.#lastTask;
     await this.#following;
+  }
+
+  [Symbol.asyncDispose](): Promise<void> {
+    return this.close();
   }
 
   #leafTerms(): { signer: LeafSigner; nowMs: number; ttlMs: number } {

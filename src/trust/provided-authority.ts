@@ -1,4 +1,5 @@
 import { createPrivateKey, type X509Certificate } from "node:crypto";
+import type { Closable } from "../base/closable.js";
 import { type Clock, type Random, systemClock, systemRandom } from "../base/environment.js";
 import { PeeringError } from "../base/errors.js";
 import { certificatesIn, isIssuedBy, type ParsedCertificate, publicKeyOf } from "../token/pem.js";
@@ -30,7 +31,7 @@ export interface ProvidedAuthorityOptions extends ProvidedMaterial {
 }
 
 /** A certificate authority made of a host's own roots and keys: see {@link providedAuthority}. */
-export interface ProvidedAuthority extends CertificateAuthority {
+export interface ProvidedAuthority extends CertificateAuthority, Closable {
   /**
    * Replaces roots and signing key: peers are told, and server certificates are renewed, by themselves.
    *
@@ -66,6 +67,8 @@ export function providedAuthority(options: ProvidedAuthorityOptions): ProvidedAu
     ttlMs: leafTtlMs,
   });
 
+  const close = async (): Promise<void> => listeners.clear();
+
   return {
     trustDomain,
     roots: () => checked.roots,
@@ -89,9 +92,8 @@ export function providedAuthority(options: ProvidedAuthorityOptions): ProvidedAu
       checked = next;
       for (const listener of [...listeners]) listener();
     },
-    async [Symbol.asyncDispose]() {
-      listeners.clear();
-    },
+    close,
+    [Symbol.asyncDispose]: close,
   };
 }
 

@@ -1,3 +1,4 @@
+import type { Closable } from "../base/closable.js";
 import type { Clock, Logger } from "../base/environment.js";
 import { silentLogger } from "../base/environment.js";
 import { PeeringError } from "../base/errors.js";
@@ -128,7 +129,7 @@ export interface TrustBundleStoreOptions extends TrustBundlesOptions {
 }
 
 /** The trust bundles of all peers as readers see them: those that are not withheld, and every root to trust. */
-export class TrustBundles implements AsyncDisposable {
+export class TrustBundles implements Closable {
   readonly #authority: TrustBundlesOptions["authority"];
   readonly #incidents: Incidents;
   readonly #domains: TrustDomains;
@@ -193,10 +194,14 @@ export class TrustBundles implements AsyncDisposable {
   }
 
   /** Ends every watch. */
-  async [Symbol.asyncDispose](): Promise<void> {
+  async close(): Promise<void> {
     this.#closed = true;
     this.#stopListening();
     this.#wake();
+  }
+
+  [Symbol.asyncDispose](): Promise<void> {
+    return this.close();
   }
 
   #changed(): void {
@@ -323,8 +328,8 @@ export class TrustBundleStore extends TrustBundles {
   }
 
   /** Ends every watch, and waits for writes that were begun. The storage is the caller's and stays open. */
-  override async [Symbol.asyncDispose](): Promise<void> {
-    await super[Symbol.asyncDispose]();
+  override async close(): Promise<void> {
+    await super.close();
     await this.#table[Symbol.asyncDispose]();
   }
 }

@@ -9,6 +9,7 @@ import { encodeServicePayload } from "../../src/payload/exported-payload.js";
 import { decodePayload, diffInstances } from "../../src/payload/imported-payload.js";
 import { openLevel } from "../../src/storage/level.js";
 import { memoryStorage } from "../../src/storage/memory.js";
+import type { Storage } from "../../src/storage/storage.js";
 import { grpcTransport } from "../../src/transport/grpc.js";
 import { memoryNetwork } from "../../src/transport/memory.js";
 import { type BuiltInAuthority, builtInAuthority } from "../../src/trust/built-in-authority.js";
@@ -130,7 +131,7 @@ export async function twoHosts(kind: Kind, options: Partial<HostOptions> = {}): 
 }
 
 /** A storage whose owner may dispose of it without ending it for the next one. */
-export function borrowed(disk: ReturnType<typeof memoryStorage>): ReturnType<typeof memoryStorage> {
+export function borrowed(disk: Storage): Storage {
   const closed = new AbortController();
   return storageWith(disk, {
     changes: (prefix, after, signal) => disk.changes(prefix, after, AbortSignal.any([signal, closed.signal])),

@@ -1,3 +1,4 @@
+import type { Closable } from "../../base/closable.js";
 import { type Clock, type Random, randomId, systemClock, systemRandom } from "../../base/environment.js";
 import { PeeringError } from "../../base/errors.js";
 import type { ServiceInstance } from "../../model/instance.js";
@@ -83,7 +84,7 @@ interface Parts extends FakePeerOptions {
 }
 
 /** See {@link fakePeer}. */
-export class FakePeer implements AsyncDisposable {
+export class FakePeer implements Closable {
   readonly clock: Clock;
   readonly #parts: Parts;
   /** Its own id of the peering, as an acceptor. */
@@ -400,7 +401,7 @@ export class FakePeer implements AsyncDisposable {
    * Ends its streams and its transport.
    * @throws what a script threw, unless `until` did already.
    */
-  async [Symbol.asyncDispose](): Promise<void> {
+  async close(): Promise<void> {
     if (this.#disposed) return;
     this.#disposed = true;
     const { transport, certificate, authority } = this.#parts;
@@ -412,6 +413,10 @@ export class FakePeer implements AsyncDisposable {
     await transport[Symbol.asyncDispose]();
     await authority[Symbol.asyncDispose]();
     if (this.#failure?.seen === false) this.#throwFailure();
+  }
+
+  [Symbol.asyncDispose](): Promise<void> {
+    return this.close();
   }
 
   #exchange(peerId: string, secret: string): { readonly streamSecret: string } {

@@ -132,7 +132,7 @@ describe("a damaged import", () => {
   it("that the storage finds while the host runs is dropped, and a read of everything goes on", async () => {
     const inner = memoryStorage();
     await filled(inner);
-    let storage = inner;
+    let storage: Storage = inner;
     const store = await ImportStore.open(
       storageWith(inner, {
         read: (...given) => storage.read(...given),
