@@ -10,7 +10,7 @@ export class Signal<Values extends readonly unknown[] = []> {
   readonly #incidents: Pick<Incidents, "report"> | undefined;
 
   /**
-   * @param incidents - told of each listener that throws (`listener-failed`). Without it, `emit` throws what a listener threw,
+   * @param incidents - told of each listener that throws (`event-listener-failed`). Without it, `emit` throws what a listener threw,
    *   once all of them have been called.
    */
   constructor(incidents?: Pick<Incidents, "report">) {
@@ -39,7 +39,7 @@ export class Signal<Values extends readonly unknown[] = []> {
         listener.call(...values);
       } catch (error) {
         if (this.#incidents === undefined) failures.push(error);
-        else this.#incidents.report("listener-failed", "a listener threw an error", { error: errorText(error) });
+        else this.#incidents.report("event-listener-failed", "a listener threw an error", { error: errorText(error) });
       }
     }
     if (failures.length === 1) throw failures[0];

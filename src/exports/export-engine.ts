@@ -9,6 +9,8 @@ import {
   type Timer,
 } from "../base/environment.js";
 import { errorText } from "../base/errors.js";
+import { Incidents } from "../base/incidents.js";
+import { Signal } from "../base/signal.js";
 import { type ChainInfo, equalChainInfo } from "../config/chain.js";
 import { EVERY_SERVICE, frontedBy } from "../config/config-entry-set.js";
 import type { PeerRules } from "../config/export-rules.js";
@@ -67,6 +69,8 @@ export interface ExportEngineOptions {
   /** For the waits after a failed watch, and between slices of encoding. Default: the system's. */
   readonly clock?: Clock;
   readonly random?: Random;
+  /** Told of listeners that throw. Default: one that writes to `logger`. */
+  readonly incidents?: Incidents;
   /** Instances encoded in one go, about, so that streams are served in between. Default 500. */
   readonly sliceInstances?: number;
 }
@@ -173,8 +177,8 @@ export class ExportEngine implements AsyncDisposable {
   #nextSlice: Timer | undefined;
   /** Instances that may still be encoded in this turn. */
   #budget = 0;
-  readonly #gatewayListeners = new Set<() => void>();
-  readonly #nameListeners = new Set<() => void>();
+  readonly #gatewaysChanged: Signal;
+  readonly #namesChanged: Signal;
   readonly #abort = new AbortController();
   readonly #forgetEntries: () => void;
   readonly #running: Promise<void>;
@@ -188,6 +192,9 @@ export class ExportEngine implements AsyncDisposable {
     if (options.trustDomain === "") throw new TypeError("trust domain cannot be empty");
     this.#options = options;
     this.#encoder = new PayloadEncoder(options);
+    const { logger, incidents = new Incidents({ logger }) } = options;
+    this.#gatewaysChanged = new Signal(incidents);
+    this.#namesChanged = new Signal(incidents);
     this.#anyPeer = options.configEntries.entries.exportRules.any;
     this.#forgetEntries = options.configEntries.onChange((change) => this.#entryChanged(change));
     this.#running = this.#follow();
@@ -210,16 +217,12 @@ export class ExportEngine implements AsyncDisposable {
 
   /** Calls `listener` after each change of {@link names}, until the returned function is called. */
   onNamesChanged(listener: () => void): () => void {
-    const own = (): void => listener();
-    this.#nameListeners.add(own);
-    return () => this.#nameListeners.delete(own);
+    return this.#namesChanged.on(listener);
   }
 
   /** Calls `listener` after each change of {@link meshGateways}, until the returned function is called. */
   onGatewaysChanged(listener: () => void): () => void {
-    const own = (): void => listener();
-    this.#gatewayListeners.add(own);
-    return () => this.#gatewayListeners.delete(own);
+    return this.#gatewaysChanged.on(listener);
   }
 
   /**
@@ -331,15 +334,15 @@ export class ExportEngine implements AsyncDisposable {
     this.#known = true;
     const batches = this.#begin();
     for (const key of change.services) this.#serviceChanged(key, batches);
-    if (change.gateways && !first) this.#gatewaysChanged(batches);
+    if (change.gateways && !first) this.#offerSidecars(batches);
     for (const attachment of this.#attachments) {
       if (first) this.#resolveAll(attachment, batches);
       else if (change.names.size > 0) this.#resolve(attachment, change.names, batches);
     }
     this.#encodeAhead(first ? undefined : change.names);
     this.#dispatch(batches);
-    if (change.gateways) for (const listener of [...this.#gatewayListeners]) listener();
-    if (first || change.names.size > 0) for (const listener of [...this.#nameListeners]) listener();
+    if (change.gateways) this.#gatewaysChanged.emit();
+    if (first || change.names.size > 0) this.#namesChanged.emit();
   }
 
   /** A change of an entry about one service affects the exports of it, and of services whose chains lead to it. */
@@ -448,7 +451,7 @@ export class ExportEngine implements AsyncDisposable {
     if (next !== undefined) this.#later(next);
   }
 
-  #gatewaysChanged(batches: Map<Attachment, Batch>): void {
+  #offerSidecars(batches: Map<Attachment, Batch>): void {
     for (const attachment of this.#attachments) {
       for (const chain of attachment.chains.values()) this.#offerSidecar(attachment, chain, batches);
     }

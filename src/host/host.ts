@@ -252,7 +252,7 @@ async function composeHost(options: HostOptions, opened: AsyncDisposable[]): Pro
   const importStore = open(await ImportStore.open(storage, { limits, addresses: virtualIps, incidents, clock }));
   await virtualIps.repair(importStore);
   const catalogSource: CatalogSource = options.catalogSource ?? catalog;
-  const board = new StatusBoard(clock);
+  const board = new StatusBoard(clock, incidents);
   const certificate = open(new ServerCertificate({ authority, datacenter, clock, random, logger, incidents }));
   const leafCertificates = open(new LeafCertificates({ authority, datacenter, clock, random, incidents, limits }));
   // An authority that cannot issue now, such as one whose root has expired, keeps nobody from dialing and from reading.
@@ -267,6 +267,7 @@ async function composeHost(options: HostOptions, opened: AsyncDisposable[]): Pro
       connect,
       strictConsul,
       logger,
+      incidents,
       clock,
       random,
       onHeldBack: (peer, service, reason) => board.heldBack(peer.id, service, reason),

@@ -2,6 +2,7 @@ import type { Closable } from "../base/closable.js";
 import type { Clock, Random, Timer } from "../base/environment.js";
 import { errorText, PeeringError } from "../base/errors.js";
 import type { Incidents } from "../base/incidents.js";
+import { Signal } from "../base/signal.js";
 import type { CertificateAuthority, IssuedCertificate } from "../trust/authority.js";
 import { serviceUri } from "../trust/leaf.js";
 import { CLOCK_STEP_MS, MAX_WAIT_MS, renewalTime, retryDelay, rotationTime, validityFault } from "../trust/renewal.js";
@@ -52,7 +53,7 @@ interface Held {
   retryAtMs: number;
   issuing: Promise<void> | undefined;
   timer: Timer | undefined;
-  readonly watchers: Set<() => void>;
+  readonly renewed: Signal;
 }
 
 export interface LeafCertificatesOptions {
@@ -144,12 +145,10 @@ export class LeafCertificates implements Closable {
   /** Keeps the certificate of a service valid, and calls `wake` when there is a new one, until the returned function is called. */
   watch(service: string, wake: () => void): () => void {
     const held = this.#hold(service);
-    // Wrapped, so that one function given twice is two watchers.
-    const watcher = (): void => wake();
-    held.watchers.add(watcher);
+    const forget = held.renewed.on(wake);
     this.#schedule(held);
     return () => {
-      held.watchers.delete(watcher);
+      forget();
       this.#schedule(held);
     };
   }
@@ -220,12 +219,12 @@ export class LeafCertificates implements Closable {
       retryAtMs: 0,
       issuing: undefined,
       timer: undefined,
-      watchers: new Set(),
+      renewed: new Signal(incidents),
     };
   }
 
   #unwatched(): Held | undefined {
-    for (const held of this.#held.values()) if (held.watchers.size === 0 && held.issuing === undefined) return held;
+    for (const held of this.#held.values()) if (held.renewed.size === 0 && held.issuing === undefined) return held;
     return undefined;
   }
 
@@ -233,7 +232,7 @@ export class LeafCertificates implements Closable {
     const { clock, limits } = this.#options;
     this.#sweep = undefined;
     for (const held of this.#held.values()) {
-      const unused = held.watchers.size === 0 && held.issuing === undefined;
+      const unused = held.renewed.size === 0 && held.issuing === undefined;
       if (unused && clock.now() - held.usedAtMs >= limits.leafCertificateUnusedMs) this.#held.delete(held.service);
     }
     if (this.#held.size > 0) this.#sweep = clock.after(SWEEP_INTERVAL_MS, () => this.#dropUnused());
@@ -291,7 +290,7 @@ export class LeafCertificates implements Closable {
       });
       throw error;
     }
-    for (const watcher of [...held.watchers]) watcher();
+    held.renewed.emit();
   }
 
   /** Seconds outlive a restart, and certificates are issued more seldom. */
@@ -305,7 +304,7 @@ export class LeafCertificates implements Closable {
   #schedule(held: Held): void {
     held.timer?.cancel();
     held.timer = undefined;
-    if (this.#closed || held.watchers.size === 0 || held.issuing !== undefined || held.leaf === undefined) return;
+    if (this.#closed || held.renewed.size === 0 || held.issuing !== undefined || held.leaf === undefined) return;
     const { clock, random } = this.#options;
     if (!held.rotated && !this.#isOfActiveRoot(held.leaf)) {
       held.rotated = true;

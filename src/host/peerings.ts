@@ -264,7 +264,7 @@ export class Peerings implements Closable {
 
   /**
    * Calls `listener` after each step in the life of a peering that is stored, in order: the feed of an audit log. A `listener`
-   * that throws is reported (`listener-failed`) and called again at the next step.
+   * that throws is reported (`event-listener-failed`) and called again at the next step.
    * @returns Ends it.
    */
   onTransition(listener: (transition: PeeringTransition) => void): () => void {

@@ -1,5 +1,7 @@
 import type { Clock } from "../base/environment.js";
 import type { PeeringError, PeeringErrorCode } from "../base/errors.js";
+import type { Incidents } from "../base/incidents.js";
+import { Signal } from "../base/signal.js";
 import { exportSync, ImportOutcomes, type ServiceSync } from "../exports/service-sync.js";
 import { SIDECAR_SUFFIX } from "../payload/exported-payload.js";
 import {
@@ -187,10 +189,12 @@ export class StatusBoard {
   readonly #clock: Clock;
   readonly #tracker = new StreamTracker();
   readonly #entries = new Map<string, BoardEntry>();
-  readonly #listeners = new Set<(peeringId: string) => void>();
+  readonly #changed: Signal<[peeringId: string]>;
 
-  constructor(clock: Clock) {
+  /** @param incidents - told of listeners that throw. */
+  constructor(clock: Clock, incidents: Incidents) {
     this.#clock = clock;
+    this.#changed = new Signal(incidents);
   }
 
   /**
@@ -209,8 +213,7 @@ export class StatusBoard {
 
   /** Calls `listener` after each change of a stream's state. */
   onChange(listener: (peeringId: string) => void): () => void {
-    this.#listeners.add(listener);
-    return () => this.#listeners.delete(listener);
+    return this.#changed.on(listener);
   }
 
   dialFailed(peeringId: string, error: PeeringError, address: string | undefined, waitMs: number): void {
@@ -343,7 +346,7 @@ export class StatusBoard {
   }
 
   #notify(peeringId: string): void {
-    for (const listener of this.#listeners) listener(peeringId);
+    this.#changed.emit(peeringId);
   }
 }
 

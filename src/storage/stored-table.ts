@@ -1,5 +1,6 @@
 import type { Clock } from "../base/environment.js";
-import type { Incidents } from "../base/incidents.js";
+import { Incidents } from "../base/incidents.js";
+import { Signal } from "../base/signal.js";
 import { encodeKey } from "./key-encoding.js";
 import { cutWrites } from "./limits.js";
 import { type Expendable, type Receiver, Replica, type ReplicaContents } from "./replica.js";
@@ -72,7 +73,7 @@ export interface StoredTableOptions<Row> {
   readonly expendable?: Expendable | undefined;
   /** For the waits between attempts to read the storage. Default: the system's. */
   readonly clock?: Clock | undefined;
-  /** Told of damaged rows and of a storage that cannot be followed. Default: nobody. */
+  /** Told of damaged rows, of a storage that cannot be followed, and of listeners that throw. Default: nobody. */
   readonly incidents?: Incidents | undefined;
 }
 
@@ -101,8 +102,8 @@ export class StoredTable<Row> implements AsyncDisposable {
    *   key is named. Also what `Storage.commit` throws, where outdated rows are to be written again.
    */
   static async open<Row>(options: StoredTableOptions<Row>): Promise<StoredTable<Row>> {
-    const { storage, prefix, rowName, expendable, clock, incidents } = options;
-    const held = new HeldRows(prefix, options.format);
+    const { storage, prefix, rowName, expendable, clock, incidents = new Incidents() } = options;
+    const held = new HeldRows(prefix, options.format, incidents);
     const replica = await Replica.open({ storage, prefix, rowName, contents: held, expendable, clock, incidents });
     const table = new StoredTable(options, held, replica);
     try {
@@ -154,13 +155,10 @@ export class StoredTable<Row> implements AsyncDisposable {
   }
 
   /**
-   * Calls `listener` after each change, in the order in which they were given, until the returned function is called. It must
-   * not throw.
+   * Calls `listener` after each change, in the order in which they were given, until the returned function is called.
    */
   onChange(listener: (change: TableChange<Row>) => void): () => void {
-    const own = (change: TableChange<Row>): void => listener(change);
-    this.#held.listeners.add(own);
-    return () => this.#held.listeners.delete(own);
+    return this.#held.changed.on(listener);
   }
 
   /** Refuses further writes, and waits for those that were begun. The storage stays open. */
@@ -200,11 +198,12 @@ class HeldRows<Row> implements ReplicaContents {
   readonly rows: Map<string, Held<Row>> = new Map();
   /** Paths of rows that were loaded and would be stored otherwise today. */
   readonly outdated: Key[] = [];
-  readonly listeners: Set<(change: TableChange<Row>) => void> = new Set();
+  readonly changed: Signal<[TableChange<Row>]>;
   readonly #prefix: Key;
   readonly #format: RowFormat<Row>;
 
-  constructor(prefix: Key, format: RowFormat<Row>) {
+  constructor(prefix: Key, format: RowFormat<Row>, incidents: Incidents) {
+    this.changed = new Signal(incidents);
     this.#prefix = prefix;
     this.#format = format;
   }
@@ -269,7 +268,7 @@ class HeldRows<Row> implements ReplicaContents {
       if (after === undefined) this.rows.delete(id);
       else this.rows.set(id, { path, stored: after });
     }
-    for (const listener of [...this.listeners]) listener(change);
+    this.changed.emit(change);
   }
 
   #at(path: Key): Stored<Row> | undefined {

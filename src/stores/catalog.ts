@@ -3,6 +3,8 @@ import type { Closable } from "../base/closable.js";
 import type { Clock } from "../base/environment.js";
 import { PeeringError } from "../base/errors.js";
 import { Incidents } from "../base/incidents.js";
+import { latest } from "../base/latest.js";
+import { Signal } from "../base/signal.js";
 import { sortByKeys } from "../base/turns.js";
 import type { CatalogDraft, Judge, OperationRecord } from "../model/catalog-draft.js";
 import type { CheckRecord, InstanceRecord, NodeRecord, Stamp } from "../model/catalog-record.js";
@@ -132,17 +134,6 @@ interface QueuedWrite {
   readonly alone: boolean;
 }
 
-interface Watcher {
-  /** Lower-cased names to the spelling they had last; undefined: everything, as nothing was delivered yet. */
-  pending: Map<string, string> | undefined;
-  wake: () => void;
-}
-
-interface Waiter {
-  readonly check: () => void;
-  readonly end: (reason: unknown) => void;
-}
-
 /** What the claim of a virtual address takes of a commit, at most. */
 const CLAIM: StorageLimits = { writes: 2, bytes: 1_024 };
 
@@ -167,8 +158,9 @@ export class Catalog implements CatalogSource, Closable {
   /** How many of the queue are being written already: they are taken off it later, many at once. */
   #begun = 0;
   #running: Promise<void> | undefined;
-  readonly #watchers = new Set<Watcher>();
-  readonly #waiters = new Set<Waiter>();
+  /** With lower-cased names of the services that may look otherwise, and their spelling. */
+  readonly #changes: Signal<[services: ReadonlyMap<string, string>]>;
+  readonly #ended: Signal;
 
   /**
    * Loads the catalog that `storage` holds, or begins an empty one.
@@ -193,10 +185,12 @@ export class Catalog implements CatalogSource, Closable {
   private constructor(options: CatalogOptions, held: HeldCatalog, replica: Replica) {
     this.#datacenter = options.datacenter;
     this.#incidents = options.incidents ?? new Incidents();
+    this.#changes = new Signal(this.#incidents);
+    this.#ended = new Signal(this.#incidents);
     this.#recordValues = (options.limits ?? defaultWriteLimits).recordValues;
     this.#held = held;
     this.#replica = replica;
-    held.onChange = (services) => this.#changed(services);
+    held.onChange = (services) => this.#changes.emit(services);
   }
 
   get #state(): CatalogState {
@@ -445,16 +439,6 @@ export class Catalog implements CatalogSource, Closable {
     };
   }
 
-  #changed(services: ReadonlyMap<string, string>): void {
-    for (const watcher of this.#watchers) {
-      if (watcher.pending !== undefined) {
-        for (const [key, name] of services) watcher.pending.set(key, name);
-      }
-      watcher.wake();
-    }
-    for (const waiter of this.#waiters) waiter.check();
-  }
-
   // Reading.
 
   /** Every node, in byte order of the lower-cased names. */
@@ -678,38 +662,34 @@ export class Catalog implements CatalogSource, Closable {
     return new Promise((resolve, reject) => {
       if (signal.aborted) return reject(signal.reason);
       if (this.#closing.signal.aborted) return reject(closed());
+      const end = (reason: unknown): void => {
+        stop();
+        reject(reason);
+      };
+      const aborted = (): void => end(signal.reason);
+      const check = (): void => {
+        try {
+          const index = read();
+          if (index <= after) return;
+          stop();
+          resolve(index);
+        } catch (error) {
+          end(error);
+        }
+      };
+      const forget = [this.#changes.on(check), this.#ended.on(() => end(closed()))];
       const stop = (): void => {
-        this.#waiters.delete(waiter);
+        for (const each of forget) each();
         signal.removeEventListener("abort", aborted);
       };
-      const aborted = (): void => waiter.end(signal.reason);
-      const waiter: Waiter = {
-        check: () => {
-          try {
-            const index = read();
-            if (index <= after) return;
-            stop();
-            resolve(index);
-          } catch (error) {
-            waiter.end(error);
-          }
-        },
-        end: (reason) => {
-          stop();
-          reject(reason);
-        },
-      };
-      this.#waiters.add(waiter);
       signal.addEventListener("abort", aborted, { once: true });
-      waiter.check();
+      check();
     });
   }
 
   /** Calls `listener` at once after each commit that changed the catalog, until the returned function is called. */
   onChange(listener: () => void): () => void {
-    const waiter: Waiter = { check: () => listener(), end: () => {} };
-    this.#waiters.add(waiter);
-    return () => this.#waiters.delete(waiter);
+    return this.#changes.on(() => listener());
   }
 
   /**
@@ -717,34 +697,30 @@ export class Catalog implements CatalogSource, Closable {
    * the catalog holds when it is asked for: a slow consumer costs one set of names and skips what lies in between. Ends
    * when `signal` aborts or the catalog is disposed of.
    */
-  async *watch(signal: AbortSignal): AsyncGenerator<CatalogUpdate, void, void> {
-    const watcher: Watcher = { pending: undefined, wake: () => {} };
-    const ends = [signal, this.#closing.signal];
-    const wake = (): void => watcher.wake();
-    for (const end of ends) end.addEventListener("abort", wake);
-    this.#watchers.add(watcher);
-    try {
-      while (!ends.some((end) => end.aborted)) {
-        if (watcher.pending === undefined || watcher.pending.size > 0) {
-          yield this.#take(watcher);
-        } else {
-          await new Promise<void>((resolve) => {
-            watcher.wake = resolve;
-          });
-        }
-      }
-    } finally {
-      this.#watchers.delete(watcher);
-      for (const end of ends) end.removeEventListener("abort", wake);
-    }
+  watch(signal: AbortSignal): AsyncGenerator<CatalogUpdate, void, void> {
+    /** Lower-cased names to the spelling they had last; undefined: everything, as nothing was delivered yet. */
+    let pending: Map<string, string> | undefined;
+    return latest({
+      signals: [signal, this.#closing.signal],
+      subscribe: (wake) =>
+        this.#changes.on((services) => {
+          if (pending !== undefined) for (const [key, name] of services) pending.set(key, name);
+          wake();
+        }),
+      read: () => {
+        if (pending?.size === 0) return undefined;
+        const names = pending;
+        pending = new Map();
+        return this.#updateOf(names);
+      },
+    });
   }
 
-  #take(watcher: Watcher): CatalogUpdate {
+  /** @param names - lower-cased, with the spelling they had last; undefined: of all services. */
+  #updateOf(names: ReadonlyMap<string, string> | undefined): CatalogUpdate {
     const services = new Map<string, readonly ServiceInstance[]>();
-    const { pending } = watcher;
-    watcher.pending = new Map();
-    for (const key of pending?.keys() ?? this.#sortedServiceKeys()) {
-      const name = this.#state.serviceName(key) ?? pending?.get(key) ?? key;
+    for (const key of names?.keys() ?? this.#sortedServiceKeys()) {
+      const name = this.#state.serviceName(key) ?? names?.get(key) ?? key;
       services.set(name, this.#views(this.#state.instanceRecords(key)));
     }
     return { services, revision: this.revision };
@@ -796,7 +772,7 @@ export class Catalog implements CatalogSource, Closable {
   async close(): Promise<void> {
     if (!this.#closing.signal.aborted) {
       this.#closing.abort(closed());
-      for (const waiter of this.#waiters) waiter.end(closed());
+      this.#ended.emit();
     }
     await this.#running;
     await this.#replica[Symbol.asyncDispose]();

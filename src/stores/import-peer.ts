@@ -1,5 +1,6 @@
 import { ChangeFeed } from "../base/change-feed.js";
 import { Mutex } from "../base/mutex.js";
+import { Signal } from "../base/signal.js";
 import type { PayloadView } from "../payload/payload-parts.js";
 import { type ImportTotals, PeerIndex } from "./import-index.js";
 
@@ -10,7 +11,7 @@ export type ImportFeed = ChangeFeed<PayloadView | undefined>;
 export interface Following {
   readonly feed: ImportFeed;
   /** Called after each change; watchers take the former value from the feed. */
-  readonly listeners: Set<() => void>;
+  readonly changed: Signal;
 }
 
 /** In place of a service, which has a name. */
@@ -41,18 +42,16 @@ export class ImportPeer {
   follow(key: string, listener: () => void): { readonly feed: ImportFeed; readonly end: () => void } {
     let following = this.#following.get(key);
     if (following === undefined) {
-      following = { feed: new ChangeFeed(), listeners: new Set() };
+      following = { feed: new ChangeFeed(), changed: new Signal() };
       this.#following.set(key, following);
     }
-    const { feed, listeners } = following;
-    // One that is given twice is called twice.
-    const own = (): void => listener();
-    listeners.add(own);
+    const { feed, changed } = following;
+    const forget = changed.on(listener);
     return {
       feed,
       end: () => {
-        listeners.delete(own);
-        if (listeners.size === 0 && this.#following.get(key) === following) this.#following.delete(key);
+        forget();
+        if (changed.size === 0 && this.#following.get(key) === following) this.#following.delete(key);
       },
     };
   }
@@ -92,15 +91,11 @@ export class ImportPeer {
         if (own !== undefined) woken.add(own);
       }
     }
-    for (const following of woken) call(following);
+    for (const { changed } of woken) changed.emit();
   }
 
   /** Wakes all who follow, for a reason that is no change. */
   wake(): void {
-    for (const following of [...this.#following.values()]) call(following);
+    for (const { changed } of [...this.#following.values()]) changed.emit();
   }
-}
-
-function call({ listeners }: Following): void {
-  for (const listener of [...listeners]) listener();
 }

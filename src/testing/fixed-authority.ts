@@ -1,6 +1,7 @@
 import { X509Certificate } from "node:crypto";
 import type { Closable } from "../base/closable.js";
 import { type Clock, systemClock } from "../base/environment.js";
+import { Signal } from "../base/signal.js";
 import type { CaRoot, CertificateAuthority, IssuedCertificate } from "../trust/authority.js";
 import { rootIdOf } from "../trust/pem.js";
 import { fixedRootPems } from "./fixed-roots.js";
@@ -38,7 +39,7 @@ export function fixedAuthority(options: FixedAuthorityOptions): FixedAuthority {
   if (!Number.isInteger(cluster) || cluster < 0 || cluster >= CLUSTERS) {
     throw new TypeError(`cluster must be a whole number from 0 to ${CLUSTERS - 1}`);
   }
-  const listeners = new Set<() => void>();
+  const rootsChanged = new Signal();
   let next = cluster;
   let active = takeRoot();
   let inactive: readonly CaRoot[] = [];
@@ -61,21 +62,12 @@ export function fixedAuthority(options: FixedAuthorityOptions): FixedAuthority {
     };
   }
 
-  function changed(): void {
-    for (const listener of [...listeners]) listener();
-  }
-
-  const close = async (): Promise<void> => listeners.clear();
+  const close = async (): Promise<void> => rootsChanged.clear();
 
   return {
     trustDomain: options.trustDomain.toLowerCase(),
     roots: () => [...inactive, active],
-    onRootsChanged(listener) {
-      // Wrapped, so that one function registered twice is two listeners.
-      const entry = (): void => listener();
-      listeners.add(entry);
-      return () => listeners.delete(entry);
-    },
+    onRootsChanged: (listener) => rootsChanged.on(listener),
     issueServer: async () => issue(),
     issueService: async () => issue(),
     rotate() {
@@ -83,13 +75,13 @@ export function fixedAuthority(options: FixedAuthorityOptions): FixedAuthority {
       active = takeRoot();
       // The list of roots is finite: one that comes again is no longer an old one.
       inactive = [...inactive, rotatedOut].filter(({ id }) => id !== active.id);
-      changed();
+      rootsChanged.emit();
       return active;
     },
     prune() {
       if (inactive.length === 0) return false;
       inactive = [];
-      changed();
+      rootsChanged.emit();
       return true;
     },
     close,

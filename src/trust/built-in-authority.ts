@@ -13,6 +13,7 @@ import {
 } from "../base/environment.js";
 import { errorText, PeeringError } from "../base/errors.js";
 import { Incidents } from "../base/incidents.js";
+import { Signal } from "../base/signal.js";
 import { CA_PREFIX, CA_STATE_KEY } from "../storage/keys.js";
 import type { Expectation, Key, Storage, Write } from "../storage/storage.js";
 import { certificatesIn, isIssuedBy, publicKeyOf } from "../token/pem.js";
@@ -227,7 +228,7 @@ class StoredAuthority implements BuiltInAuthority {
   readonly trustDomain: string;
   readonly clusterId: string;
   readonly #settings: Settings;
-  readonly #listeners = new Set<() => void>();
+  readonly #rootsChanged: Signal;
   readonly #abort = new AbortController();
   readonly #following: Promise<void>;
   #stored: Stored;
@@ -240,6 +241,7 @@ class StoredAuthority implements BuiltInAuthority {
 
   constructor(settings: Settings, stored: Stored) {
     this.#settings = settings;
+    this.#rootsChanged = new Signal(settings.incidents);
     this.#stored = stored;
     this.#roots = rootsOf(stored.state);
     this.#config = settingsOf(stored.state, settings);
@@ -256,10 +258,7 @@ class StoredAuthority implements BuiltInAuthority {
   }
 
   onRootsChanged(listener: () => void): () => void {
-    // Wrapped, so that one function registered twice is two listeners.
-    const entry = (): void => listener();
-    this.#listeners.add(entry);
-    return () => this.#listeners.delete(entry);
+    return this.#rootsChanged.on(listener);
   }
 
   async issueServer(datacenter: string): Promise<IssuedCertificate> {
@@ -400,7 +399,7 @@ class StoredAuthority implements BuiltInAuthority {
   async close(): Promise<void> {
     this.#abort.abort();
     this.#pruneTimer.cancel();
-    this.#listeners.clear();
+    this.#rootsChanged.clear();
     await this.#lastTask;
     await this.#following;
   }
@@ -473,13 +472,7 @@ class StoredAuthority implements BuiltInAuthority {
     const { id } = activeRootOf(roots);
     if (id !== former.id)
       this.#settings.logger.info("another root certificate is active now", { root: id, former: former.id });
-    for (const listener of [...this.#listeners]) {
-      try {
-        listener();
-      } catch (error) {
-        this.#settings.logger.error("listener for changed roots failed", { error: errorText(error) });
-      }
-    }
+    this.#rootsChanged.emit();
   }
 
   /** Reads the stored state; the one in memory may be older, or the outcome of a commit unknown. */

@@ -2,6 +2,7 @@ import { createPrivateKey, type X509Certificate } from "node:crypto";
 import type { Closable } from "../base/closable.js";
 import { type Clock, type Random, systemClock, systemRandom } from "../base/environment.js";
 import { PeeringError } from "../base/errors.js";
+import { Signal } from "../base/signal.js";
 import { certificatesIn, isIssuedBy, type ParsedCertificate, publicKeyOf } from "../token/pem.js";
 import type { CaRoot, CertificateAuthority } from "./authority.js";
 import { DEFAULT_LEAF_TTL_MS } from "./built-in-authority.js";
@@ -56,7 +57,7 @@ export function providedAuthority(options: ProvidedAuthorityOptions): ProvidedAu
   if (!/^[a-z0-9][a-z0-9-]*(\.[a-z0-9-]+)+$/.test(trustDomain)) {
     throw refusal("the trust domain must be a name such as <cluster uuid>.consul");
   }
-  const listeners = new Set<() => void>();
+  const rootsChanged = new Signal();
   let checked = check(options, clock.wall());
   const leafTerms = (datacenter: string): OwnKeyLeafRequest => ({
     signer: checked.signer,
@@ -67,17 +68,12 @@ export function providedAuthority(options: ProvidedAuthorityOptions): ProvidedAu
     ttlMs: leafTtlMs,
   });
 
-  const close = async (): Promise<void> => listeners.clear();
+  const close = async (): Promise<void> => rootsChanged.clear();
 
   return {
     trustDomain,
     roots: () => checked.roots,
-    onRootsChanged(listener) {
-      // Wrapped, so that one function registered twice is two listeners.
-      const entry = (): void => listener();
-      listeners.add(entry);
-      return () => listeners.delete(entry);
-    },
+    onRootsChanged: (listener) => rootsChanged.on(listener),
     issueServer: (datacenter) => issueServerLeaf(leafTerms(datacenter)),
     issueService: (datacenter, service) => issueServiceLeaf({ ...leafTerms(datacenter), service }),
     update(material, { force = false } = {}) {
@@ -90,7 +86,7 @@ export function providedAuthority(options: ProvidedAuthorityOptions): ProvidedAu
         );
       }
       checked = next;
-      for (const listener of [...listeners]) listener();
+      rootsChanged.emit();
     },
     close,
     [Symbol.asyncDispose]: close,

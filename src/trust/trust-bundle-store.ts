@@ -3,6 +3,8 @@ import type { Clock, Logger } from "../base/environment.js";
 import { silentLogger } from "../base/environment.js";
 import { PeeringError } from "../base/errors.js";
 import { Incidents } from "../base/incidents.js";
+import { latest } from "../base/latest.js";
+import { Signal } from "../base/signal.js";
 import type { TrustBundle } from "../peering/peering.js";
 import type { Expendable } from "../storage/replica.js";
 import type { Key, Storage } from "../storage/storage.js";
@@ -133,18 +135,18 @@ export class TrustBundles implements Closable {
   readonly #authority: TrustBundlesOptions["authority"];
   readonly #incidents: Incidents;
   readonly #domains: TrustDomains;
-  readonly #wakers = new Set<() => void>();
+  readonly #changes: Signal;
+  readonly #closing = new AbortController();
   readonly #stopListening: () => void;
   /** Made when it is asked for; undefined since the last change. */
   #madeView: TrustBundleView | undefined;
-  #version = 0;
-  #closed = false;
 
   /** @internal @param domains - the bundles. The caller calls `changed` after each change of them. */
   constructor(domains: TrustDomains, options: TrustBundlesOptions) {
     const { authority, logger = silentLogger, incidents = new Incidents({ logger }) } = options;
     this.#authority = authority;
     this.#incidents = incidents;
+    this.#changes = new Signal(incidents);
     this.#domains = domains;
     this.#stopListening = authority.onRootsChanged(() => this.#changed());
     this.#reportWithheld(domains.allWithheld().keys());
@@ -181,23 +183,18 @@ export class TrustBundles implements Closable {
    * The view now, and again after each change of a bundle or of our own roots. Views in between may be skipped, the
    * newest never is. Ends when `signal` aborts or the store is disposed of.
    */
-  async *watch(signal: AbortSignal): AsyncGenerator<TrustBundleView, void, undefined> {
-    let seen = -1;
-    while (!signal.aborted && !this.#closed) {
-      if (seen === this.#version) {
-        await this.#nextChange(signal);
-      } else {
-        seen = this.#version;
-        yield this.#view;
-      }
-    }
+  watch(signal: AbortSignal): AsyncGenerator<TrustBundleView, void, undefined> {
+    return latest({
+      signals: [signal, this.#closing.signal],
+      subscribe: (wake) => this.#changes.on(wake),
+      read: () => this.#view,
+    });
   }
 
   /** Ends every watch. */
   async close(): Promise<void> {
-    this.#closed = true;
+    this.#closing.abort();
     this.#stopListening();
-    this.#wake();
   }
 
   [Symbol.asyncDispose](): Promise<void> {
@@ -206,8 +203,7 @@ export class TrustBundles implements Closable {
 
   #changed(): void {
     this.#madeView = undefined;
-    this.#version++;
-    this.#wake();
+    this.#changes.emit();
   }
 
   #reportWithheld(peers: Iterable<string>): void {
@@ -238,22 +234,6 @@ export class TrustBundles implements Closable {
       for (const [fingerprint, pem] of this.#domains.rootsOf(bundle) ?? []) union.set(fingerprint, pem);
     }
     return { bundles: served, union: [...union.values()], withheld };
-  }
-
-  #wake(): void {
-    for (const waker of [...this.#wakers]) waker();
-  }
-
-  #nextChange(signal: AbortSignal): Promise<void> {
-    return new Promise((resolve) => {
-      const done = (): void => {
-        this.#wakers.delete(done);
-        signal.removeEventListener("abort", done);
-        resolve();
-      };
-      this.#wakers.add(done);
-      signal.addEventListener("abort", done, { once: true });
-    });
   }
 }
 

@@ -45,10 +45,10 @@ describe("Signal", () => {
     signal.on((text) => heard.push(text));
     signal.emit("x");
     assert.deepEqual(heard, ["x", "x"]);
-    assert.equal(incidents.counts().get("listener-failed"), 2);
+    assert.equal(incidents.counts().get("event-listener-failed"), 2);
     signal.emit("y");
     assert.deepEqual(heard, ["x", "x", "y", "y"], "a listener that threw is called again");
-    assert.equal(incidents.counts().get("listener-failed"), 4);
+    assert.equal(incidents.counts().get("event-listener-failed"), 4);
   });
 
   it("throws what listeners threw where nobody is told of it, after all were called", () => {

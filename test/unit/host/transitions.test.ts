@@ -92,7 +92,7 @@ describe("peerings.onTransition", () => {
     await world.result(site.host.peerings.generateToken({ peerName: "a" }));
     await world.result(site.host.peerings.generateToken({ peerName: "b" }));
     assert.equal(calls, 2);
-    assert.equal(site.host.incidents.counts().get("listener-failed"), 2);
+    assert.equal(site.host.incidents.counts().get("event-listener-failed"), 2);
     assert.ok(site.log.has("warn", "a listener threw an error"));
     stop();
     await world.result(site.host.peerings.generateToken({ peerName: "c" }));
