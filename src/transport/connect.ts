@@ -1,8 +1,18 @@
 import type { IncomingHttpHeaders, OutgoingHttpHeaders, ServerHttp2Stream } from "node:http2";
-import { Code, ConnectError, type ConnectRouter, createConnectRouter } from "@connectrpc/connect";
+import {
+  type Client,
+  Code,
+  ConnectError,
+  type ConnectRouter,
+  createClient,
+  createConnectRouter,
+} from "@connectrpc/connect";
 import type { UniversalHandler } from "@connectrpc/connect/protocol";
+import { createGrpcTransport } from "@connectrpc/connect-node";
 import { toldText } from "../base/errors.js";
-import { encodeStatusDetails } from "../wire/status-details.js";
+import type { Status } from "../wire/status.js";
+import { decodeStatusDetails, encodeStatusDetails } from "../wire/status-details.js";
+import type { ClientConnection } from "./client-connection.js";
 import { thrownStatus } from "./grpc-status.js";
 import { endRequest } from "./grpc-stream.js";
 
@@ -36,6 +46,45 @@ export function connectError(error: unknown): ConnectError {
   const details = status.leaderAddress === undefined ? undefined : encodeStatusDetails(status);
   const metadata = details === undefined ? undefined : { "grpc-status-details-bin": details };
   return new ConnectError(toldText(status.message), status.code, metadata, undefined, error);
+}
+
+/** A client for unary calls of `service` over a connection that stands already, with its certificate checked. */
+export function clientOver<Service extends Parameters<typeof createClient>[0]>(
+  { session, scheme, authority }: ClientConnection,
+  service: Service,
+  maxReceiveBytes: number,
+): Client<Service> {
+  const { origin } = new URL(`${scheme}://${authority}`);
+  const transport = createGrpcTransport({
+    baseUrl: origin,
+    acceptCompression: [],
+    readMaxBytes: maxReceiveBytes,
+    sessionManager: {
+      authority: origin,
+      request: async (method, path, headers, options) =>
+        session.request(
+          {
+            ...headers,
+            ":method": method,
+            ":scheme": scheme,
+            ":authority": authority,
+            ":path": path,
+            "user-agent": "peerage",
+          },
+          options,
+        ),
+      notifyResponseByteRead: () => {},
+    },
+  });
+  return createClient(service, transport);
+}
+
+/** The status that a call of {@link clientOver} failed with. */
+export function connectStatus(error: unknown): Status {
+  const { code, rawMessage: message, metadata } = ConnectError.from(error);
+  const details = metadata.get("grpc-status-details-bin");
+  const leaderAddress = details === null ? undefined : decodeStatusDetails(details)?.leaderAddress;
+  return { code, message, ...(leaderAddress === undefined ? {} : { leaderAddress }) };
 }
 
 /** Whatever `routes` adds. */

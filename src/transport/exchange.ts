@@ -1,29 +1,35 @@
 import { PeeringError } from "../base/errors.js";
-import {
-  decodeExchangeRequest,
-  decodeExchangeResponse,
-  encodeExchangeRequest,
-  encodeExchangeResponse,
-} from "../wire/exchange.js";
+import { decodeExchangeRequest, encodeExchangeResponse } from "../wire/exchange.js";
+import { PeerStreamService } from "../wire/gen/hashicorp/consul/internal/peerstream/peerstream_pb.js";
 import { StatusCode } from "../wire/status.js";
-import { thrownStatus } from "./grpc-status.js";
+import type { ClientConnection } from "./client-connection.js";
+import { clientOver, connectStatus } from "./connect.js";
+import { statusError, thrownStatus } from "./grpc-status.js";
 import type { AcceptHandler, ExchangeSecretRequest, ReplicationStream } from "./transport.js";
 
-// The one call of a peer beside the stream. It runs over what carries the stream, too: less code, and that of the stream is
-// warm when it opens.
+/** The answer to an exchange holds an id. */
+const MAX_ANSWER_BYTES = 64 * 1024;
 
 /**
- * Asks over a call that was just opened.
+ * Exchanges a secret over a connection that was just opened.
  * @throws {PeeringError} with the status of the answer.
  */
 export async function callExchangeSecret(
-  call: ReplicationStream,
-  request: ExchangeSecretRequest,
+  connection: ClientConnection,
+  { peerId, establishmentSecret }: ExchangeSecretRequest,
+  signal: AbortSignal,
 ): Promise<{ readonly streamSecret: string }> {
-  await call.send([encodeExchangeRequest(request.peerId, request.establishmentSecret)]);
-  const [answer] = await Promise.all([onlyMessage(call), call.halfClose()]);
-  return { streamSecret: decodeExchangeResponse(answer) };
+  const client = clientOver(connection, PeerStreamService, MAX_ANSWER_BYTES);
+  try {
+    const request = { PeerID: peerId, EstablishmentSecret: establishmentSecret };
+    const { StreamSecret } = await client.exchangeSecret(request, { signal });
+    return { streamSecret: StreamSecret };
+  } catch (error) {
+    throw connection.failure() ?? statusError(connectStatus(error), error);
+  }
 }
+
+// The acceptor answers over what carries the streams of peers, too: a caller is a stranger until then, and is bounded there.
 
 /** How long a caller may take to say what it wants: nothing is known of it until then. */
 const REQUEST_TIMEOUT_MS = 10_000;

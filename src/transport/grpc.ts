@@ -15,7 +15,7 @@ import { type ClientConnection, connectTo } from "./client-connection.js";
 import { type ConnectRouter, unaryCalls } from "./connect.js";
 import { ConnectionLimits } from "./connection-limits.js";
 import { callExchangeSecret } from "./exchange.js";
-import { EXCHANGE_SECRET, STREAM_RESOURCES, startServer } from "./grpc-server.js";
+import { STREAM_RESOURCES, startServer } from "./grpc-server.js";
 import { ClientGrpcStream } from "./grpc-stream.js";
 import type { KeepaliveOptions } from "./keepalive.js";
 import type {
@@ -100,9 +100,6 @@ export interface GrpcTransportOptions {
   /** Counts what limits refuse. Pass one to everything in a process. Default: one that writes to `logger`. */
   readonly incidents?: Incidents;
 }
-
-/** The answer to an exchange holds an id. */
-const UNARY_RECEIVE_BYTES = 64 * 1024;
 
 const defaultLimits: GrpcLimits = {
   maxReceiveFromDialerBytes: 50 * 1024 * 1024,
@@ -221,7 +218,7 @@ class GrpcTransport implements Transport, Closable {
     let connection: ClientConnection | undefined;
     try {
       connection = await this.#connect(target, bound.signal, undefined);
-      return await callExchangeSecret(this.#call(connection, EXCHANGE_SECRET, UNARY_RECEIVE_BYTES, bound), request);
+      return await callExchangeSecret(connection, request, bound.signal);
     } catch (error) {
       throw bound.signal.aborted ? bound.signal.reason : error;
     } finally {

@@ -1,13 +1,8 @@
 import { ProtobufReader, ProtobufWriter, WireType } from "./protobuf.js";
 
-// Both messages of ExchangeSecret are a few texts: written by hand, they need nothing that the stream does not use as well.
+// An acceptor reads and writes both messages of ExchangeSecret by hand: they are a few texts, and come from strangers.
 
 const text = (field: number): number => (field << 3) | WireType.LengthDelimited;
-
-/** An `ExchangeSecretRequest`. */
-export function encodeExchangeRequest(peerId: string, establishmentSecret: string): Uint8Array {
-  return new ProtobufWriter().stringField(1, peerId).stringField(2, establishmentSecret).finish();
-}
 
 /** @throws {PeeringError} `invalid-message`, status INTERNAL. */
 export function decodeExchangeRequest(bytes: Uint8Array): {
@@ -29,16 +24,4 @@ export function decodeExchangeRequest(bytes: Uint8Array): {
 /** An `ExchangeSecretResponse`. */
 export function encodeExchangeResponse(streamSecret: string): Uint8Array {
   return new ProtobufWriter().stringField(1, streamSecret).finish();
-}
-
-/** The stream secret. @throws {PeeringError} `invalid-message`, status INTERNAL. */
-export function decodeExchangeResponse(bytes: Uint8Array): string {
-  const reader = new ProtobufReader(bytes);
-  let streamSecret = "";
-  while (!reader.done) {
-    const tag = reader.tag();
-    if (tag === text(1)) streamSecret = reader.string();
-    else reader.skip(tag);
-  }
-  return streamSecret;
 }

@@ -42,6 +42,7 @@ function nameOf(path: string): string {
 const RUNTIME: readonly string[] = [
   "@bufbuild/protobuf",
   "@connectrpc/connect",
+  "@connectrpc/connect-node",
   "@peculiar/x509",
   "immer",
   "reflect-metadata",
@@ -66,7 +67,6 @@ const TOOLS: readonly string[] = [
   "@biomejs/biome",
   "@bufbuild/buf",
   "@bufbuild/protoc-gen-es",
-  "@connectrpc/connect-node",
   "@types/dns-packet",
   "@types/node",
   "fast-check",
