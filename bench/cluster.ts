@@ -157,7 +157,7 @@ const calls: BenchCalls = {
       { peerId, establishmentSecret },
       { timeoutMs: 5_000, signal },
     );
-    const stream = await transport.openStream(target, signal);
+    const stream = await transport.openStream(target, { signal });
     const subscriptions = [ResourceUrl.exportedService, ResourceUrl.exportedServiceList, ResourceUrl.trustBundle].map(
       (resourceUrl) => encodeMessage({ type: "request", peerId, responseNonce: "", resourceUrl }),
     );

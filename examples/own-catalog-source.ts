@@ -25,7 +25,7 @@ class RegistrySource implements CatalogSource {
   }
 
   /** First everything, then what changed: always whole services, never differences. */
-  async *watch(signal: AbortSignal): AsyncGenerator<CatalogChange, void> {
+  async *watch({ signal }: { readonly signal: AbortSignal }): AsyncGenerator<CatalogChange, void> {
     // Listening starts before the snapshot is taken, so that nothing falls in between.
     const events = on(this.#registry.events, "changed", { signal });
     try {

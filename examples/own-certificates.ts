@@ -55,7 +55,7 @@ await south.peerings.establish({ peerName: "north", token });
 
 /** Waits until south trusts this many roots of north. */
 async function trusted(count: number): Promise<void> {
-  for await (const _ of south.trustBundles.watch(new AbortController().signal)) {
+  for await (const _ of south.trustBundles.watch({ signal: new AbortController().signal })) {
     const roots = south.trustBundles.read("north")?.rootPems ?? [];
     if (roots.length !== count) continue;
     console.log(`south trusts ${subjects(roots)}`);

@@ -47,7 +47,7 @@ async function until(host: PeeringHost, holds: () => Promise<boolean>): Promise<
 }
 
 async function state(host: PeeringHost, wanted: PeeringState): Promise<void> {
-  for await (const _ of host.peerings.watch(AbortSignal.timeout(10_000))) {
+  for await (const _ of host.peerings.watch({ signal: AbortSignal.timeout(10_000) })) {
     if (host.peerings.read("theirs")?.state === wanted) return;
   }
   assert.fail(`it never became ${wanted}`);

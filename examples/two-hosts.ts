@@ -38,7 +38,7 @@ console.log(`east reads ${east.peerings.read("west")?.state}, west reads ${west.
 
 // Either side may end it. The other is told, and what it had imported goes.
 await east.peerings.delete("west");
-for await (const { peerings } of west.peerings.watch(stop.signal)) {
+for await (const { peerings } of west.peerings.watch({ signal: stop.signal })) {
   if (peerings[0]?.state === "terminated") break;
 }
 await west.peerings.deleted("east");

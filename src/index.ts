@@ -6,6 +6,7 @@
  * @packageDocumentation
  */
 
+export type { Abortable } from "./base/abortable.js";
 export type { Closable } from "./base/closable.js";
 export {
   type Clock,
@@ -90,6 +91,7 @@ export type {
   Peerings,
   PeeringsChange,
   PeeringView,
+  WatchPeeringsOptions,
 } from "./host/peerings.js";
 export type { PeeringFailure, PeeringStatus } from "./host/status-board.js";
 export type { ReceiveLimits } from "./host/stream-link.js";

@@ -300,7 +300,7 @@ export const legacyScenarios: readonly Scenario[] = [
         { peerId, establishmentSecret },
         { timeoutMs: 5_000, signal },
       );
-      const stream = await transport.openStream(target, signal);
+      const stream = await transport.openStream(target, { signal });
       const remote = { partition: "", datacenter: "dc9" };
       const resourceUrl = ResourceUrl.exportedServiceList;
       await stream.send([

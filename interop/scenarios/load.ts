@@ -213,7 +213,7 @@ export const loadScenarios: readonly Scenario[] = [
 
       const told = new AbortController();
       const event = (async () => {
-        for await (const { peerings } of ours.host.peerings.watch(told.signal)) {
+        for await (const { peerings } of ours.host.peerings.watch({ signal: told.signal })) {
           const reason = peerings.find(({ name }) => name === consul.name)?.status.withheldServices.get("large");
           if (reason !== undefined) return reason;
         }

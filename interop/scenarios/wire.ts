@@ -51,7 +51,7 @@ async function opened(
   target: DialTarget,
   open: { readonly peerId: string; readonly streamSecretId: string },
 ): Promise<Opened> {
-  const stream = await transport.openStream(target, new AbortController().signal);
+  const stream = await transport.openStream(target, { signal: new AbortController().signal });
   const received: string[] = [];
   try {
     await stream.send([encodeMessage({ type: "open", ...open, remote: { partition: "", datacenter: "dc9" } })]);

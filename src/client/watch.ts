@@ -1,8 +1,8 @@
 import type { ReadAnswer, ReadOptions } from "./consul-client.js";
 
 export interface WatchOptions {
-  /** Ends the watch, quietly. */
-  readonly signal: AbortSignal;
+  /** Ends the watch, quietly. Default: it goes on until its reader leaves. */
+  readonly signal?: AbortSignal;
   /** Bound on each single wait, in milliseconds. Default: the server's. */
   readonly waitMs?: number;
 }
@@ -19,19 +19,20 @@ export interface WatchOptions {
  */
 export async function* watch<Value>(
   read: (options: ReadOptions) => Promise<ReadAnswer<Value>>,
-  { signal, waitMs }: WatchOptions,
+  { signal, waitMs }: WatchOptions = {},
 ): AsyncGenerator<ReadAnswer<Value>, void, undefined> {
+  const isOver = (): boolean => signal?.aborted === true;
   let index: bigint | undefined;
-  while (!signal.aborted) {
+  while (!isOver()) {
     let answer: ReadAnswer<Value>;
     try {
       answer = await read({
-        signal,
+        ...(signal !== undefined && { signal }),
         ...(index !== undefined && { index }),
         ...(index !== undefined && waitMs !== undefined && { waitMs }),
       });
     } catch (error) {
-      if (signal.aborted) return;
+      if (isOver()) return;
       throw error;
     }
     // Index 0 would be answered at once, for ever.

@@ -310,7 +310,7 @@ export class ExportEngine implements AsyncDisposable {
     while (!signal.aborted) {
       try {
         let complete = true;
-        for await (const { services } of catalog.watch(signal)) {
+        for await (const { services } of catalog.watch({ signal })) {
           if (signal.aborted) return;
           this.#catalogChanged(services, complete);
           complete = false;

@@ -1,3 +1,4 @@
+import { type Abortable, signalOf } from "../base/abortable.js";
 import { PeeringError } from "../base/errors.js";
 import type { Check, Node, ServiceInstance } from "../model/instance.js";
 import { lowerCase } from "../model/names.js";
@@ -7,11 +8,10 @@ import type { PeeringRecords } from "../stores/records.js";
 /** Names of which the last peering is remembered. */
 const MAX_NAMES = 10_000;
 
-export interface WatchImportsOptions {
+export interface WatchImportsOptions extends Abortable {
   readonly peer: string;
   /** Default: all. */
   readonly service?: string;
-  readonly signal: AbortSignal;
 }
 
 /** What peers export to us. Read-only: only the peers' own messages change it. */
@@ -146,9 +146,10 @@ export class Imports {
     return this.#store.watchParts(this.#toWatch(options), size);
   }
 
-  #toWatch({ peer, service, signal }: WatchImportsOptions): Parameters<ImportStore["watch"]>[0] {
+  #toWatch(options: WatchImportsOptions): Parameters<ImportStore["watch"]>[0] {
+    const { peer, service } = options;
     const peering = this.#records.byName(peer);
     if (peering === undefined) throw new PeeringError("not-found", `Peering not found for "${peer}"`);
-    return { peeringId: peering.id, signal, ...(service === undefined ? {} : { service }) };
+    return { peeringId: peering.id, signal: signalOf(options), ...(service === undefined ? {} : { service }) };
   }
 }

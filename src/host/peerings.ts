@@ -1,3 +1,4 @@
+import { type Abortable, signalOf, unlessAborted } from "../base/abortable.js";
 import type { Closable } from "../base/closable.js";
 import type { Clock, Random } from "../base/environment.js";
 import { PeeringError } from "../base/errors.js";
@@ -67,12 +68,17 @@ export interface GenerateTokenOptions {
   readonly serverExternalAddresses?: readonly string[];
 }
 
-export interface EstablishOptions {
+export interface WatchPeeringsOptions extends Abortable {
+  /** Of the one peering to watch (without regard to case), whether or not there is one. Default: all. */
+  readonly name?: string;
+}
+
+export interface EstablishOptions extends Abortable {
   /** Our name for the cluster that generated the token. */
   readonly peerName: string;
   readonly token: string;
   readonly meta?: Readonly<Record<string, string>>;
-  /** Gives up the secret exchange. The record of the attempt stays, as in Consul. */
+  /** Gives up the secret exchange. The record of the attempt stays, as in Consul. Default: it is tried until it is decided. */
   readonly signal?: AbortSignal;
 }
 
@@ -224,20 +230,16 @@ export class Peerings implements Closable {
 
   /**
    * The peerings now, and again after each change of a record or of a stream. The newest state is never skipped; states in
-   * between may be.
-   * @param options - `name`: of the one peering to watch (without regard to case), whether or not there is one. Default: all.
+   * between may be. Ends when the host is closed, too.
    */
-  watch(
-    signal: AbortSignal,
-    options: { readonly name?: string } = {},
-  ): AsyncGenerator<PeeringsChange, void, undefined> {
+  watch(options: WatchPeeringsOptions = {}): AsyncGenerator<PeeringsChange, void, undefined> {
     const { records, board } = this.#parts;
     const key = options.name === undefined ? undefined : nameKey(options.name);
     const isWatched = (name: string): boolean => key === undefined || nameKey(name) === key;
     const watched = (): readonly Peering[] => records.list().filter(({ name }) => isWatched(name));
     let unread = new UnreadPatches([]);
     return latest({
-      signals: [signal, this.#stop.signal],
+      signals: [signalOf(options), this.#stop.signal],
       subscribe: (wake) => {
         unread = new UnreadPatches(watched().map(({ id }) => id));
         const forget = [
@@ -293,11 +295,14 @@ export class Peerings implements Closable {
     await this.#parts.records.write(record, secrets);
   }
 
-  /** Resolves when the cleanup that a delete or a termination started for `name`, if any, is over. */
-  async deleted(name: string): Promise<void> {
+  /**
+   * Resolves when the cleanup that a delete or a termination started for `name`, if any, is over.
+   * @throws `options.signal.reason` when aborted; the cleanup goes on.
+   */
+  async deleted(name: string, options: Abortable = {}): Promise<void> {
     const { records, deletion } = this.#parts;
     const peering = records.byName(name);
-    if (peering !== undefined) await deletion.settled(peering.id);
+    if (peering !== undefined) await unlessAborted(deletion.settled(peering.id), options);
   }
 
   /** @internal What every call begins with. @throws {PeeringError} with status FAILED_PRECONDITION. */

@@ -170,7 +170,7 @@ export class Streams implements AsyncDisposable {
     signal: AbortSignal,
   ): Promise<{ readonly end: LinkEnd; readonly connectedMs: number }> {
     const { clock, transport, timings, strictConsul, limits, remote, leadership } = this.#options;
-    const stream = await transport.openStream(target, signal);
+    const stream = await transport.openStream(target, { signal });
     const session = new ReplicationSession({
       role: "dialer",
       remoteId: plan.peering.peerId,

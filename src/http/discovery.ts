@@ -195,7 +195,7 @@ export async function answerRead(
   const subscribe = (wake: () => void): (() => void) => {
     const stop = new AbortController();
     // It fails when it is stopped here, and when the host ends: then nothing changes any more.
-    if (peer === "") catalog.indexAfter(ofRecords, options.minIndex, stop.signal).then(wake, () => {});
+    if (peer === "") catalog.indexAfter(ofRecords, options.minIndex, stop).then(wake, () => {});
     const forget = [
       ...(peer === "" ? [() => stop.abort()] : [imports.onChange(of, wake)]),
       ...(peer === "" && gateways

@@ -13,5 +13,6 @@ export interface CatalogChange {
  * differ from those delivered before; states in between may be skipped, the newest never.
  */
 export interface CatalogSource {
-  watch(signal: AbortSignal): AsyncIterable<CatalogChange>;
+  /** @param options - `signal`, which the host always gives, ends the watch. */
+  watch(options: { readonly signal: AbortSignal }): AsyncIterable<CatalogChange>;
 }

@@ -21,7 +21,10 @@ export async function* watchPeerings(call: RpcCall, name: string): AsyncGenerato
   });
   await watch.admit();
   const isWatched = (candidate: string): boolean => name === "" || nameKey(candidate) === nameKey(name);
-  using changes = new Source(host.peerings.watch(watch.signal, name === "" ? {} : { name }), watch.notice);
+  using changes = new Source(
+    host.peerings.watch({ signal: watch.signal, ...(name === "" ? {} : { name }) }),
+    watch.notice,
+  );
   const sent = new Map<string, { readonly name: string; readonly message: MessageInit<typeof PeeringSchema> }>();
   let complete = false;
   for (;;) {

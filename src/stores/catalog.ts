@@ -1,3 +1,4 @@
+import { type Abortable, signalOf } from "../base/abortable.js";
 import { compareUtf8 } from "../base/byte-order.js";
 import type { Closable } from "../base/closable.js";
 import type { Clock } from "../base/environment.js";
@@ -658,7 +659,8 @@ export class Catalog implements CatalogSource, Closable {
    * @param read - takes the index from the catalog, for example `() => catalog.index.service("web")`.
    * @throws `signal.reason` when aborted, {@link PeeringError} `closed` when the catalog is disposed of.
    */
-  indexAfter(read: () => bigint, after: bigint, signal: AbortSignal): Promise<bigint> {
+  indexAfter(read: () => bigint, after: bigint, options: Abortable = {}): Promise<bigint> {
+    const signal = signalOf(options);
     return new Promise((resolve, reject) => {
       if (signal.aborted) return reject(signal.reason);
       if (this.#closing.signal.aborted) return reject(closed());
@@ -697,11 +699,11 @@ export class Catalog implements CatalogSource, Closable {
    * the catalog holds when it is asked for: a slow consumer costs one set of names and skips what lies in between. Ends
    * when `signal` aborts or the catalog is disposed of.
    */
-  watch(signal: AbortSignal): AsyncGenerator<CatalogUpdate, void, void> {
+  watch(options: Abortable = {}): AsyncGenerator<CatalogUpdate, void, void> {
     /** Lower-cased names to the spelling they had last; undefined: everything, as nothing was delivered yet. */
     let pending: Map<string, string> | undefined;
     return latest({
-      signals: [signal, this.#closing.signal],
+      signals: [signalOf(options), this.#closing.signal],
       subscribe: (wake) =>
         this.#changes.on((services) => {
           if (pending !== undefined) for (const [key, name] of services) pending.set(key, name);

@@ -375,7 +375,7 @@ export function transportSuite(name: string, open: () => Promise<TransportFixtur
       const target = { ...pair.target, address: "bad" };
       const signal = new AbortController().signal;
       for (const attempt of [
-        pair.fixture.dialer.openStream(target, signal),
+        pair.fixture.dialer.openStream(target, { signal }),
         pair.fixture.dialer.exchangeSecret(target, anyRequest, { timeoutMs: 5000, signal }),
       ]) {
         const error = await assertPeeringError(attempt);
@@ -387,7 +387,9 @@ export function transportSuite(name: string, open: () => Promise<TransportFixtur
     test("another server name is refused, naming the real one (ch1 case 4)", async (pair) => {
       if (pair.target.caPems.length === 0) return;
       const target = { ...pair.target, serverName: "server.other.peering.example.consul" };
-      const error = await assertPeeringError(pair.fixture.dialer.openStream(target, new AbortController().signal));
+      const error = await assertPeeringError(
+        pair.fixture.dialer.openStream(target, { signal: new AbortController().signal }),
+      );
       assert.deepEqual([error.code, error.status], ["unauthenticated", StatusCode.Unavailable]);
       assert.ok(error.message.includes(pair.fixture.identity.serverName), error.message);
     });
@@ -535,7 +537,7 @@ class Pair implements AsyncDisposable {
   }
 
   async dial(signal: AbortSignal = new AbortController().signal): Promise<Stream> {
-    const stream = await this.fixture.dialer.openStream(this.target, signal);
+    const stream = await this.fixture.dialer.openStream(this.target, { signal });
     this.#streams.push(stream);
     return stream;
   }

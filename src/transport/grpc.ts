@@ -229,7 +229,7 @@ class GrpcTransport implements Transport, Closable {
     }
   }
 
-  async openStream(target: DialTarget, signal: AbortSignal): Promise<ReplicationStream> {
+  async openStream(target: DialTarget, { signal }: { readonly signal: AbortSignal }): Promise<ReplicationStream> {
     const keepalive = this.#options.dialerKeepalive ?? { intervalMs: 30_000, timeoutMs: 10_000 };
     const connection = await this.#connect(target, signal, keepalive);
     try {

@@ -185,7 +185,7 @@ class MemoryTransport implements Transport, Closable {
     }
   }
 
-  async openStream(target: DialTarget, signal: AbortSignal): Promise<ReplicationStream> {
+  async openStream(target: DialTarget, { signal }: { readonly signal: AbortSignal }): Promise<ReplicationStream> {
     await undefined;
     signal.throwIfAborted();
     if (this.#disposed !== undefined) throw this.#disposed;

@@ -91,9 +91,9 @@ export interface Transport extends AsyncDisposable {
   /**
    * Opens a stream over a connection of its own; resolves once the connection stands, without waiting for the acceptor
    * to speak.
-   * @param signal - gives up opening; has no effect on a stream that is open.
+   * @param options - `signal` gives up opening; has no effect on a stream that is open.
    * @throws {PeeringError} `unavailable` (status 14), `unauthenticated` (status 14) for a certificate that does not
    *   verify, `invalid-argument` for an address or PEM that cannot be used.
    */
-  openStream(target: DialTarget, signal: AbortSignal): Promise<ReplicationStream>;
+  openStream(target: DialTarget, options: { readonly signal: AbortSignal }): Promise<ReplicationStream>;
 }

@@ -1,3 +1,4 @@
+import { type Abortable, signalOf } from "../base/abortable.js";
 import type { Closable } from "../base/closable.js";
 import type { Clock, Logger } from "../base/environment.js";
 import { silentLogger } from "../base/environment.js";
@@ -183,9 +184,9 @@ export class TrustBundles implements Closable {
    * The view now, and again after each change of a bundle or of our own roots. Views in between may be skipped, the
    * newest never is. Ends when `signal` aborts or the store is disposed of.
    */
-  watch(signal: AbortSignal): AsyncGenerator<TrustBundleView, void, undefined> {
+  watch(options: Abortable = {}): AsyncGenerator<TrustBundleView, void, undefined> {
     return latest({
-      signals: [signal, this.#closing.signal],
+      signals: [signalOf(options), this.#closing.signal],
       subscribe: (wake) => this.#changes.on(wake),
       read: () => this.#view,
     });

@@ -45,10 +45,10 @@ async function live(): Promise<void> {
     establishing.catch(() => {});
     await eventually(() => dialer.host.peerings.read("nowhere") !== undefined, "it is being dialed");
     watching.push(
-      watch(dialer.host.peerings.watch(never)),
+      watch(dialer.host.peerings.watch({ signal: never })),
       watch(dialer.host.imports.watch({ peer: "acceptor", signal: never })),
-      watch(dialer.host.trustBundles.watch(never)),
-      watch(dialer.host.catalog.watch(never)),
+      watch(dialer.host.trustBundles.watch({ signal: never })),
+      watch(dialer.host.catalog.watch({ signal: never })),
     );
     await turn();
     if (!handles().includes("TCP")) throw new Error(`streams show in what is counted: ${handles()}`);

@@ -40,7 +40,7 @@ await eventually(() => seen("descriptors-exhausted") > 0, "it is noticed without
 const whenExhausted = seen("descriptors-exhausted");
 const transport = grpcTransport({ incidents });
 const dialed = await transport
-  .openStream({ address: "127.0.0.1:1", serverName: "", caPems: [] }, new AbortController().signal)
+  .openStream({ address: "127.0.0.1:1", serverName: "", caPems: [] }, { signal: new AbortController().signal })
   .then(
     () => "connected",
     (error: Error) => error.message,

@@ -259,7 +259,7 @@ export class World {
   async raw(site: Site, target: Partial<DialTarget> = {}): Promise<RawStream> {
     const transport = this.network.transport("raw:1", { alive: true });
     const full = { address: site.address, serverName: "", caPems: [], ...target };
-    return new RawStream(this, await this.result(transport.openStream(full, new AbortController().signal)));
+    return new RawStream(this, await this.result(transport.openStream(full, { signal: new AbortController().signal })));
   }
 
   /** A program that is no host and is dialed by one. */

@@ -1,3 +1,4 @@
+import type { Abortable } from "../../base/abortable.js";
 import type { Closable } from "../../base/closable.js";
 import { type Clock, type Random, randomId, systemClock, systemRandom } from "../../base/environment.js";
 import { PeeringError } from "../../base/errors.js";
@@ -193,7 +194,7 @@ export class FakePeer implements Closable {
   async connect(): Promise<FakeStream> {
     if (this.#dialed === undefined) throw new TypeError("a fake peer dials after establish()");
     const signal = new AbortController().signal;
-    const stream = await this.#parts.transport.openStream(this.#dialed.target, signal);
+    const stream = await this.#parts.transport.openStream(this.#dialed.target, { signal });
     return this.#serve(stream, "dialer");
   }
 
@@ -203,12 +204,12 @@ export class FakePeer implements Closable {
   }
 
   /** Waits for a stream that stands and is open, and returns it. @throws as {@link until}. */
-  async connected(signal?: AbortSignal): Promise<FakeStream> {
+  async connected(options: Abortable = {}): Promise<FakeStream> {
     let found: FakeStream | undefined;
     await this.until(() => {
       found = this.#streams.findLast((stream) => stream.opened && stream.end === undefined);
       return found !== undefined;
-    }, signal);
+    }, options);
     return found ?? this.stream;
   }
 
@@ -283,7 +284,7 @@ export class FakePeer implements Closable {
    * Waits for what this peer has seen or done to be as `holds` says. It is asked again after each event of the peer's.
    * @throws what a script threw, `signal.reason` when aborted, or {@link PeeringError} `closed`.
    */
-  async until(holds: () => boolean, signal?: AbortSignal): Promise<void> {
+  async until(holds: () => boolean, { signal }: Abortable = {}): Promise<void> {
     for (;;) {
       this.#throwFailure();
       signal?.throwIfAborted();

@@ -218,7 +218,7 @@ class Scripted {
   async #mute(): Promise<void> {
     const transport = this.#transport();
     for (let left = 5; left > 0; left--) {
-      await transport.openStream(this.#target(), new AbortController().signal);
+      await transport.openStream(this.#target(), { signal: new AbortController().signal });
     }
   }
 
@@ -462,7 +462,7 @@ class Scripted {
   }
 
   async #knock(transport: Transport, peerId: string, streamSecretId: string): Promise<void> {
-    const stream = await transport.openStream(this.#target(), new AbortController().signal);
+    const stream = await transport.openStream(this.#target(), { signal: new AbortController().signal });
     await stream.send(encodeMessages([{ type: "open", peerId, streamSecretId }]));
     // Let in by mistake, it leaves again.
     this.#after(1_000, () => void stream.close());
@@ -548,7 +548,7 @@ function slowly(transport: Transport, wait: () => Promise<void>): Transport {
         identity,
       ),
     exchangeSecret: (target, exchange, options) => transport.exchangeSecret(target, exchange, options),
-    openStream: (target, signal) => transport.openStream(target, signal),
+    openStream: (target, options) => transport.openStream(target, options),
     [Symbol.asyncDispose]: () => transport[Symbol.asyncDispose](),
   };
 }

@@ -441,7 +441,7 @@ class SimTransport implements Transport {
     });
   }
 
-  openStream(target: DialTarget, signal: AbortSignal): Promise<ReplicationStream> {
+  openStream(target: DialTarget, { signal }: { readonly signal: AbortSignal }): Promise<ReplicationStream> {
     if (!this.#life.alive) return new Promise(() => {});
     const address = this.#network.resolve(target.address);
     this.#network.onAttempt?.(this.#address, target.address, "stream");

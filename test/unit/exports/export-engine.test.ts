@@ -19,7 +19,7 @@ class FakeCatalog implements CatalogSource {
   readonly watches: { readonly changes: (CatalogChange | Error | undefined)[] }[] = [];
   #wake: (() => void) | undefined;
 
-  async *watch(signal: AbortSignal): AsyncIterable<CatalogChange> {
+  async *watch({ signal }: { readonly signal: AbortSignal }): AsyncIterable<CatalogChange> {
     const watch = { changes: [] as (CatalogChange | Error | undefined)[] };
     this.watches.push(watch);
     signal.addEventListener("abort", () => this.#wake?.(), { once: true });

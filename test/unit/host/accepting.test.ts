@@ -156,7 +156,8 @@ describe("opening a stream", () => {
     const states: string[] = [];
     const stop = new AbortController();
     const watching = (async () => {
-      for await (const { peerings } of acceptor.host.peerings.watch(stop.signal)) states.push(peerings[0]?.state ?? "");
+      for await (const { peerings } of acceptor.host.peerings.watch({ signal: stop.signal }))
+        states.push(peerings[0]?.state ?? "");
     })();
     const second = await world.raw(acceptor);
     await second.say(open);

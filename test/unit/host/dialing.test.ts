@@ -167,7 +167,8 @@ describe("the dial loop", () => {
     const states: string[] = [];
     const stop = new AbortController();
     const watching = (async () => {
-      for await (const { peerings } of dialer.host.peerings.watch(stop.signal)) states.push(peerings[0]?.state ?? "");
+      for await (const { peerings } of dialer.host.peerings.watch({ signal: stop.signal }))
+        states.push(peerings[0]?.state ?? "");
     })();
     await establish(world, dialer, tokenOf(["a:1"]));
     await world.until(() => acceptor.opens.length === 1, "it is dialed");
@@ -450,7 +451,7 @@ describe("silence", () => {
     }));
     await world.result(acceptor.host.catalog.registerAll(services));
     await world.result(acceptor.host.exports.set({ services: [{ name: "*", consumers: [{ peer: "dialer" }] }] }));
-    const stream = await world.result(transport.openStream(target, signal));
+    const stream = await world.result(transport.openStream(target, { signal }));
     const remote = { partition: "", datacenter: "raw" };
     await world.result(
       stream.send(

@@ -47,7 +47,7 @@ it("no secret, token or stream secret occurs in a log, an error, a view, an even
   const stop = new AbortController();
   const watching = [acceptor, dialer, third].flatMap((site) => [
     (async () => {
-      for await (const change of site.host.peerings.watch(stop.signal)) keep(change);
+      for await (const change of site.host.peerings.watch({ signal: stop.signal })) keep(change);
     })(),
   ]);
   const forget = [acceptor, dialer, third].flatMap((site) => [

@@ -280,7 +280,7 @@ describe("a service that is too large", () => {
       const stop = new AbortController();
       const seen: string[] = [];
       const watching = (async () => {
-        for await (const { peerings } of host.peerings.watch(stop.signal)) {
+        for await (const { peerings } of host.peerings.watch({ signal: stop.signal })) {
           const withheld = peerings.find(({ name }) => name === "bad")?.status.withheldServices;
           seen.push([...(withheld ?? [])].map(([name, reason]) => `${name}: ${reason}`).join());
         }

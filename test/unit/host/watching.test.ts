@@ -80,7 +80,7 @@ describe("peerings.watch", () => {
   it("begins with the current state, also an empty one, then tells each change of a record and of a stream (ch3 case 59)", async () => {
     const world = new World();
     const [acceptor, dialer] = [await world.site("acceptor"), await world.site("dialer")];
-    const reader = new Reader<PeeringsChange>(world, (signal) => dialer.host.peerings.watch(signal));
+    const reader = new Reader<PeeringsChange>(world, (signal) => dialer.host.peerings.watch({ signal }));
     assert.deepEqual(await reader.next(), { peerings: [], changes: [] });
     await peer(world, acceptor, dialer);
     const state = (change: PeeringsChange): string => change.peerings[0]?.state ?? "none";
@@ -98,7 +98,7 @@ describe("peerings.watch", () => {
   it("a reader that sleeps finds the newest state, once", async () => {
     const world = new World();
     const { acceptor, dialer } = await peered(world);
-    const reader = new Reader<PeeringsChange>(world, (signal) => acceptor.host.peerings.watch(signal));
+    const reader = new Reader<PeeringsChange>(world, (signal) => acceptor.host.peerings.watch({ signal }));
     await reader.next();
     const { id } = acceptor.peering("dialer");
     for (let round = 0; round < 3; round++) await peer(world, acceptor, dialer);
@@ -113,7 +113,7 @@ describe("peerings.watch", () => {
   it("tells the patches of the state machine, which lead from each record to the next", async () => {
     const world = new World();
     const [acceptor, dialer] = [await world.site("acceptor"), await world.site("dialer")];
-    const reader = new Reader<PeeringsChange>(world, (signal) => dialer.host.peerings.watch(signal));
+    const reader = new Reader<PeeringsChange>(world, (signal) => dialer.host.peerings.watch({ signal }));
     await reader.next();
     await peer(world, acceptor, dialer);
     await world.settled(acceptor, "dialer", dialer, "acceptor");
@@ -141,7 +141,7 @@ describe("peerings.watch", () => {
   it("tells the patches of what another host on the same storage has written", async () => {
     const world = new World();
     const site = await world.site("site");
-    const reader = new Reader<PeeringsChange>(world, (signal) => site.host.peerings.watch(signal));
+    const reader = new Reader<PeeringsChange>(world, (signal) => site.host.peerings.watch({ signal }));
     await reader.next();
     await elsewhere(world, site, (records) => records.generateToken({ peerName: "west" }));
     const made = await reader.next();
@@ -164,7 +164,7 @@ describe("peerings.watch", () => {
     const { acceptor, dialer } = await peered(world);
     const other = await world.site("other");
     const reader = new Reader<PeeringsChange>(world, (signal) =>
-      acceptor.host.peerings.watch(signal, { name: "OTHER" }),
+      acceptor.host.peerings.watch({ signal, name: "OTHER" }),
     );
     assert.deepEqual(await reader.next(), { peerings: [], changes: [] });
     const next = reader.next();
@@ -193,8 +193,8 @@ describe("peerings.watch", () => {
     const site = await world.site("alone");
     const before = new AbortController();
     before.abort();
-    for await (const _ of site.host.peerings.watch(before.signal)) assert.fail("nothing is told");
-    const waiting = new Reader<PeeringsChange>(world, (signal) => site.host.peerings.watch(signal));
+    for await (const _ of site.host.peerings.watch({ signal: before.signal })) assert.fail("nothing is told");
+    const waiting = new Reader<PeeringsChange>(world, (signal) => site.host.peerings.watch({ signal }));
     await waiting.next();
     const next = waiting.next();
     await world.pass(10);
@@ -205,7 +205,7 @@ describe("peerings.watch", () => {
   it("ends when the host is disposed of", async () => {
     const world = new World();
     const site = await world.site("alone");
-    const reader = new Reader<PeeringsChange>(world, (signal) => site.host.peerings.watch(signal));
+    const reader = new Reader<PeeringsChange>(world, (signal) => site.host.peerings.watch({ signal }));
     await reader.next();
     const next = reader.next();
     await world.pass(10);

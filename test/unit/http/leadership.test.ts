@@ -53,7 +53,7 @@ function registry(): CatalogSource & { readonly put: (name: string, instances: r
       pending.push([name, instances]);
       changed();
     },
-    async *watch(signal) {
+    async *watch({ signal }) {
       pending = [];
       yield { services: new Map(services) };
       while (!signal.aborted) {

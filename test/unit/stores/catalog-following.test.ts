@@ -8,8 +8,6 @@ import type { Storage } from "../../../src/storage/storage.js";
 import { Catalog } from "../../../src/stores/catalog.js";
 import { storageWith } from "../../support/storage.js";
 
-const never = new AbortController().signal;
-
 function open(storage: Storage): Promise<Catalog> {
   return Catalog.open({ storage, datacenter: "dc1" });
 }
@@ -17,7 +15,7 @@ function open(storage: Storage): Promise<Catalog> {
 /** Waits until a catalog holds what another one has committed. */
 async function follows(catalog: Catalog, leader: Catalog): Promise<void> {
   const { revision } = leader;
-  await catalog.indexAfter(() => catalog.revision, revision - 1n, never);
+  await catalog.indexAfter(() => catalog.revision, revision - 1n);
 }
 
 /** Everything that a catalog tells its readers. */
@@ -231,7 +229,7 @@ describe("a catalog that another process writes", () => {
     const before = reads;
     const stop = new AbortController();
     const told: string[] = [];
-    const updates = reader.watch(stop.signal);
+    const updates = reader.watch({ signal: stop.signal });
     await updates.next();
     const next = updates.next();
     await writer.updateCheck("n5", "c5", "critical", "down");

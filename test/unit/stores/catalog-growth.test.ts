@@ -130,7 +130,7 @@ describe("the time of the catalog grows with what it is given", () => {
           },
           "change the status while somebody watches": async (catalog, of) => {
             const end = new AbortController();
-            const watch = catalog.watch(end.signal);
+            const watch = catalog.watch({ signal: end.signal });
             await watch.next();
             for (const index of numbers(of)) {
               await catalog.updateCheck("n1", `c${index}`, "warning", "");

@@ -163,7 +163,7 @@ describe("catalog", () => {
       const index = await catalog.register({ ...n1, service: { name: "web" } });
       await catalog.register({ ...n2, service: { name: "db" } });
       assert.equal(catalog.index.service("web"), index);
-      const woken = catalog.indexAfter(() => catalog.index.service("web"), index, never);
+      const woken = catalog.indexAfter(() => catalog.index.service("web"), index);
       const removed = await catalog.deregister({ node: "n1", serviceId: "WEB" });
       assert.equal(await woken, removed);
       await catalog.register({ ...n2, service: { name: "db", port: 1 } });
@@ -651,10 +651,10 @@ describe("catalog", () => {
 
   it("refuses writes after it was disposed of, and ends its watches", async () => {
     const catalog = await Catalog.open({ storage: memoryStorage(), datacenter: "dc1" });
-    const watch = catalog.watch(never);
+    const watch = catalog.watch({ signal: never });
     await watch.next();
     const end = watch.next();
-    const waiting = catalog.indexAfter(() => catalog.index.nodes, 100n, never);
+    const waiting = catalog.indexAfter(() => catalog.index.nodes, 100n);
     waiting.catch(() => {});
     await catalog[Symbol.asyncDispose]();
     assert.equal((await end).done, true);
@@ -927,10 +927,10 @@ function nextTurn(): Promise<undefined> {
 describe("catalog watch", () => {
   it("begins with everything, also with nothing", async () => {
     await withCatalog(memoryStorage(), async (catalog) => {
-      const empty = await catalog.watch(never).next();
+      const empty = await catalog.watch({ signal: never }).next();
       assert.deepEqual(empty.value, { services: new Map(), revision: 0n });
       await catalog.register({ ...n1, service: { name: "web" } });
-      const first = await catalog.watch(never).next();
+      const first = await catalog.watch({ signal: never }).next();
       assert.deepEqual(first.value, {
         services: new Map([["web", catalog.instances("web")]]),
         revision: catalog.revision,
@@ -940,7 +940,7 @@ describe("catalog watch", () => {
 
   it("delivers right after the commit, and says so when a name is gone", async () => {
     await withCatalog(memoryStorage(), async (catalog) => {
-      const watch = catalog.watch(never);
+      const watch = catalog.watch({ signal: never });
       await watch.next();
       const changed = watch.next();
       await catalog.register({ ...n1, service: { name: "Web" } });
@@ -954,7 +954,7 @@ describe("catalog watch", () => {
   it("ends when its signal aborts", async () => {
     await withCatalog(memoryStorage(), async (catalog) => {
       const stop = new AbortController();
-      const watch = catalog.watch(stop.signal);
+      const watch = catalog.watch({ signal: stop.signal });
       await watch.next();
       const end = watch.next();
       stop.abort();
@@ -979,7 +979,7 @@ describe("catalog watch", () => {
                 else seen.set(name.toLowerCase(), instances);
               }
             };
-            const watch = catalog.watch(stop.signal);
+            const watch = catalog.watch({ signal: stop.signal });
             let pending: Promise<IteratorResult<CatalogUpdate, void>> | undefined;
             for (const step of steps) {
               if (step === "read") {
@@ -1019,7 +1019,7 @@ describe("catalog watch", () => {
           const seen = new Map<string, number | undefined>();
           let updates = 0;
           const reading = (async () => {
-            for await (const { services } of catalog.watch(stop.signal)) {
+            for await (const { services } of catalog.watch({ signal: stop.signal })) {
               updates++;
               for (const [name, instances] of services) seen.set(name, instances[0]?.service.port);
               assert.equal(seen.get("a"), seen.get("b"));
@@ -1078,7 +1078,7 @@ describe("catalog over a failing storage", () => {
     await withCatalog(storage, async (catalog) => {
       await catalog.register({ ...n1, service: { name: "web", port: 80 } });
       const before = await everything(catalog);
-      const watch = catalog.watch(never);
+      const watch = catalog.watch({ signal: never });
       await watch.next();
       storage.failCommit = new PeeringError("storage-failed", "no space left on device");
       const writes = await Promise.allSettled([
@@ -1158,7 +1158,7 @@ describe("catalog over a failing storage", () => {
         const stop = new AbortController();
         const seen: string[] = [];
         const reading = (async () => {
-          for await (const { services } of catalog.watch(stop.signal)) seen.push(...services.keys());
+          for await (const { services } of catalog.watch({ signal: stop.signal })) seen.push(...services.keys());
         })();
         await withCatalog(shared, async (other) => {
           await other.register({ ...n1, service: { name: "before" } });

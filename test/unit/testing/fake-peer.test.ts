@@ -234,7 +234,7 @@ describe("a fake peer's behaviour", () => {
     const peer = await fakePeer({ transport: memoryNetwork().transport() });
     const reason = new Error("enough");
     await assert.rejects(
-      peer.until(() => false, AbortSignal.abort(reason)),
+      peer.until(() => false, { signal: AbortSignal.abort(reason) }),
       reason,
     );
     const waiting = peer.until(() => false);

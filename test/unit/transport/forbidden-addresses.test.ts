@@ -48,7 +48,7 @@ test("an address that may not be dialed is not connected to, whatever it is call
       judged.clear();
       const forbidding = target(host, (ip) => !loopback.includes(ip));
       for (const call of [
-        () => dialer.openStream(forbidding, never),
+        () => dialer.openStream(forbidding, { signal: never }),
         () => dialer.exchangeSecret(forbidding, request, { timeoutMs: 10_000, signal: never }),
       ]) {
         const error = await failure(call());
@@ -70,14 +70,14 @@ test("an address that may not be dialed is not connected to, whatever it is call
       await using _ = { [Symbol.asyncDispose]: () => stream.close() };
       const stream = await dialer.openStream(
         target(host, () => true),
-        never,
+        { signal: never },
       );
       assert.ok(judged.has("127.0.0.1"));
     }
     // Of several addresses of a name those that may be dialed are.
     const stream = await dialer.openStream(
       target("localhost", (ip) => ip === "127.0.0.1"),
-      never,
+      { signal: never },
     );
     await stream.close();
   }

@@ -41,7 +41,7 @@ async function withServer(
   const address = `127.0.0.1:${bound.port}`;
   const dialer = grpcTransport();
   try {
-    await action(() => dialer.openStream(plaintext(address), never), address);
+    await action(() => dialer.openStream(plaintext(address), { signal: never }), address);
   } finally {
     await dialer[Symbol.asyncDispose]();
     for (const session of sessions) session.destroy();
@@ -247,7 +247,7 @@ test("garbage after the settings is an error and nothing else", async () => {
       {
         await using dialer = grpcTransport();
         const error = await failure(
-          dialer.openStream(plaintext(`127.0.0.1:${bound.port}`), never).then((stream) => stream.receive()),
+          dialer.openStream(plaintext(`127.0.0.1:${bound.port}`), { signal: never }).then((stream) => stream.receive()),
         );
         assert.equal(error.status, 14);
       }
@@ -270,14 +270,14 @@ test("an acceptor that takes the connection and says nothing is given up (ch3 ca
   {
     await using dialer = grpcTransport({ limits: { connectTimeoutMs: 50 } });
     for (const target of [plaintext(address), { address, serverName: "x", caPems: [root.certificatePem] }]) {
-      const error = await failure(dialer.openStream(target, never));
+      const error = await failure(dialer.openStream(target, { signal: never }));
       assert.deepEqual([error.code, error.status], ["unavailable", 14]);
       assert.match(error.message, /no connection within 50 ms/);
       const call = dialer.exchangeSecret(target, request, { timeoutMs: 20, signal: never });
       assert.equal((await failure(call)).code, "timeout");
       const reason = new Error("enough");
       const controller = new AbortController();
-      const aborted = assert.rejects(dialer.openStream(target, controller.signal), reason);
+      const aborted = assert.rejects(dialer.openStream(target, { signal: controller.signal }), reason);
       controller.abort(reason);
       await aborted;
     }
@@ -292,7 +292,7 @@ test("an acceptor that freezes is noticed by a PING (ch3 case 26)", async () => 
   await using acceptor = await startAcceptor({ plaintextListen: "127.0.0.1:0" }, identity);
   relay.forwardTo(acceptor.address);
   await using dialer = grpcTransport({ dialerKeepalive: { intervalMs: 20, timeoutMs: 20 } });
-  const stream = await dialer.openStream(plaintext(relay.address), never);
+  const stream = await dialer.openStream(plaintext(relay.address), { signal: never });
   await (await acceptor.next()).send([Uint8Array.of(1)]);
   assert.deepEqual(await stream.receive(), [Uint8Array.of(1)]);
   relay.freeze();
@@ -305,7 +305,7 @@ test("an acceptor that freezes is noticed by a PING (ch3 case 26)", async () => 
 test("PINGs that are answered keep a silent stream open", async () => {
   await using acceptor = await startAcceptor({ plaintextListen: "127.0.0.1:0" }, identity);
   await using dialer = grpcTransport({ dialerKeepalive: { intervalMs: 1, timeoutMs: 1000 } });
-  const stream = await dialer.openStream(plaintext(acceptor.address), never);
+  const stream = await dialer.openStream(plaintext(acceptor.address), { signal: never });
   const accepted = await acceptor.next();
   for (let turn = 0; turn < 20; turn += 1) await new Promise((resolve) => setTimeout(resolve, 1));
   await accepted.send([Uint8Array.of(1)]);
@@ -315,7 +315,7 @@ test("PINGs that are answered keep a silent stream open", async () => {
 test("messages sent before the status are delivered first, however many they are and however late they are read", async () => {
   await using acceptor = await startAcceptor({ plaintextListen: "127.0.0.1:0" }, identity);
   await using dialer = grpcTransport();
-  const stream = await dialer.openStream(plaintext(acceptor.address), never);
+  const stream = await dialer.openStream(plaintext(acceptor.address), { signal: never });
   const accepted = await acceptor.next();
   const message = new Uint8Array(64 * 1024);
   for (let index = 0; index < 48; index += 1) await accepted.send([message]);
@@ -334,7 +334,7 @@ test("disposing of the dialer while it connects gives up the attempt", async () 
   const bound = server.address();
   assert.ok(bound !== null && typeof bound === "object");
   const dialer = grpcTransport();
-  const attempt = failure(dialer.openStream(plaintext(`127.0.0.1:${bound.port}`), never));
+  const attempt = failure(dialer.openStream(plaintext(`127.0.0.1:${bound.port}`), { signal: never }));
   const [socket] = (await once(server, "connection")) as [Socket];
   await dialer[Symbol.asyncDispose]();
   assert.equal((await attempt).code, "closed");
@@ -351,7 +351,7 @@ test("an acceptor's close does not wait for ever for a dialer that takes nothing
   );
   relay.forwardTo(acceptor.address);
   await using dialer = grpcTransport();
-  const stream = await dialer.openStream(plaintext(relay.address), never);
+  const stream = await dialer.openStream(plaintext(relay.address), { signal: never });
   const accepted = await acceptor.next();
   relay.freeze();
   const message = new Uint8Array(1024 * 1024);

@@ -249,7 +249,7 @@ test("who is no peer yet can say little: 16 KiB in an exchange or a message, 32 
   await using dialer = grpcTransport();
   const many = Array.from({ length: 5 }, () => new Uint8Array(8 * 1024));
   for (const messages of [[large], [new Uint8Array(16 * 1024 + 1)], many]) {
-    const stream = await dialer.openStream(plaintext(acceptor.address), never);
+    const stream = await dialer.openStream(plaintext(acceptor.address), { signal: never });
     const sending = stream.send(messages).catch(() => {});
     const accepted = await acceptor.next();
     const refused = await failure(
@@ -262,7 +262,7 @@ test("who is no peer yet can say little: 16 KiB in an exchange or a message, 32 
     await sending;
   }
   assert.deepEqual(incidents.counts(), new Map([["unauthorized-bytes", 4]]));
-  const peer = await dialer.openStream(plaintext(acceptor.address), never);
+  const peer = await dialer.openStream(plaintext(acceptor.address), { signal: never });
   await peer.send([Uint8Array.of(1)]);
   const accepted = await acceptor.next();
   assert.deepEqual(await accepted.receive(), [Uint8Array.of(1)]);
@@ -333,7 +333,7 @@ test("a dialer that vanishes without a word is noticed by a PING", async () => {
   );
   relay.forwardTo(acceptor.address);
   await using dialer = grpcTransport();
-  const stream = await dialer.openStream(plaintext(relay.address), never);
+  const stream = await dialer.openStream(plaintext(relay.address), { signal: never });
   const accepted = await acceptor.next();
   relay.freeze();
   const error = await failure(accepted.receive());
@@ -409,9 +409,9 @@ test("a handler that throws where it must not ends that call alone", async () =>
   );
   await using dialer = grpcTransport();
   const target = plaintext(listener?.address ?? "");
-  const first = await dialer.openStream(target, never);
+  const first = await dialer.openStream(target, { signal: never });
   await failure(first.receive());
-  const second = await dialer.openStream(target, never);
+  const second = await dialer.openStream(target, { signal: never });
   assert.deepEqual(await second.receive(), [Uint8Array.of(2)]);
   await transport[Symbol.asyncDispose]();
 });

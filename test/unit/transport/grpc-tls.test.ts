@@ -29,7 +29,7 @@ async function dial(
   await using dialer = grpcTransport();
   const request = { peerId: "id", establishmentSecret: "secret" };
   const calls = [
-    dialer.openStream(target(acceptor.address), never),
+    dialer.openStream(target(acceptor.address), { signal: never }),
     dialer.exchangeSecret(target(acceptor.address), request, { timeoutMs: 10_000, signal: never }),
   ];
   const [stream, exchange] = await Promise.allSettled(calls);
@@ -159,7 +159,7 @@ test("an anchor that is not self-signed is trusted, as by Go", async () => {
 test("without roots plaintext HTTP/2 is used (ch1 case 6)", async () => {
   await using acceptor = await startAcceptor({ plaintextListen: "127.0.0.1:0" }, identity);
   await using dialer = grpcTransport();
-  const stream = await dialer.openStream(plaintext(acceptor.address), never);
+  const stream = await dialer.openStream(plaintext(acceptor.address), { signal: never });
   const accepted = await acceptor.next();
   await accepted.send([Uint8Array.of(1)]);
   assert.deepEqual(await stream.receive(), [Uint8Array.of(1)]);
@@ -170,7 +170,7 @@ test("plaintext to a TLS port and TLS to a plaintext port fail as unavailable", 
   await using plain = await startAcceptor({ plaintextListen: "127.0.0.1:0" }, identity);
   await using dialer = grpcTransport();
   for (const target of [plaintext(secure.address), trusting(plain.address, root.certificatePem)]) {
-    const error = await failure(dialer.openStream(target, never));
+    const error = await failure(dialer.openStream(target, { signal: never }));
     assert.deepEqual([error.code, error.status], ["unavailable", 14]);
   }
 });
@@ -180,19 +180,19 @@ test("an element that is not PEM fails with its text, a private key without (ch1
   const broken = "-----BEGIN CERTIFICATE-----\nbm90IGEgY2VydA==\n-----END CERTIFICATE-----\n";
   for (const element of ["not a pem", "", broken]) {
     const target = trusting("127.0.0.1:1", root.certificatePem, element);
-    const error = await failure(dialer.openStream(target, never));
+    const error = await failure(dialer.openStream(target, { signal: never }));
     assert.deepEqual([error.code, error.message], ["invalid-argument", `failed to parse PEM ${element}`]);
   }
-  const error = await failure(dialer.openStream(trusting("127.0.0.1:1", root.keyPem), never));
+  const error = await failure(dialer.openStream(trusting("127.0.0.1:1", root.keyPem), { signal: never }));
   assert.equal(error.message, "failed to parse PEM (a private key)");
   // As Go's AppendCertsFromPEM: what stands beside a certificate does not matter.
   await using acceptor = await startAcceptor(TLS, identity);
   const mixed = `some words\n${broken}${root.certificatePem}`;
-  await (await dialer.openStream(trusting(acceptor.address, mixed), never)).close();
+  await (await dialer.openStream(trusting(acceptor.address, mixed), { signal: never })).close();
   // Markers that are begun and not ended neither spoil a certificate nor take time that grows with their square.
   const begun = "-----BEGIN CERTIFICATE-----\n";
   const endless = `${begun}${root.certificatePem}${begun.repeat(200_000)}`;
-  await (await dialer.openStream(trusting(acceptor.address, endless), never)).close();
+  await (await dialer.openStream(trusting(acceptor.address, endless), { signal: never })).close();
 });
 
 test("an acceptor that selects no ALPN protocol can be dialed (ch1 case 8)", async () => {
@@ -214,7 +214,7 @@ test("an acceptor that selects no ALPN protocol can be dialed (ch1 case 8)", asy
   assert.ok(bound !== null && typeof bound === "object");
   {
     await using dialer = grpcTransport();
-    const stream = await dialer.openStream(trusting(`127.0.0.1:${bound.port}`, root.certificatePem), never);
+    const stream = await dialer.openStream(trusting(`127.0.0.1:${bound.port}`, root.certificatePem), { signal: never });
     await stream.send([Uint8Array.of(7, 8, 9)]);
     assert.deepEqual(await stream.receive(), [Uint8Array.of(7, 8, 9)]);
     await stream.halfClose();
@@ -253,10 +253,10 @@ test("no certificate yet: the handshake fails, and works once there is one", asy
   await using acceptor = await startAcceptor(TLS, late);
   await using dialer = grpcTransport();
   const target = trusting(acceptor.address, root.certificatePem);
-  const error = await failure(dialer.openStream(target, never));
+  const error = await failure(dialer.openStream(target, { signal: never }));
   assert.deepEqual([error.code, error.status], ["unavailable", 14]);
   ready = true;
-  await (await dialer.openStream(target, never)).close();
+  await (await dialer.openStream(target, { signal: never })).close();
 });
 
 test("TLS below 1.2 is refused", async () => {

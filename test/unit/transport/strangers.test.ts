@@ -91,7 +91,7 @@ describe("strangers at the port for peers", () => {
   it("are cut off without a stream that is authorised in time; who is a peer stays", async () => {
     await using acceptor = await serving({ unauthorizedTimeoutMs: 150 });
     await using dialer = grpcTransport();
-    const peer = await dialer.openStream(plaintext(acceptor.address), never);
+    const peer = await dialer.openStream(plaintext(acceptor.address), { signal: never });
     await (await acceptor.next()).send([Uint8Array.of(1)]);
     const silent = await tcp(acceptor);
     const idle = await session(acceptor);
@@ -115,7 +115,7 @@ describe("strangers at the port for peers", () => {
     assert.deepEqual(acceptor.counts(), { "handshake-timeout": 2 });
     await using dialer = grpcTransport();
     const target = { address: acceptor.address, serverName: SERVER_NAME, caPems: [root.certificatePem] };
-    const stream = await dialer.openStream(target, never);
+    const stream = await dialer.openStream(target, { signal: never });
     await stream.close();
   });
 
@@ -127,7 +127,7 @@ describe("strangers at the port for peers", () => {
     const silent = [await tcp(acceptor), await tcp(acceptor)];
     await using dialer = grpcTransport();
     const target = { address: acceptor.address, serverName: SERVER_NAME, caPems: [root.certificatePem] };
-    const opened = Promise.all([1, 2, 3, 4, 5].map(() => dialer.openStream(target, never)));
+    const opened = Promise.all([1, 2, 3, 4, 5].map(() => dialer.openStream(target, { signal: never })));
     await eventually(() => (incidents.counts().get("handshake-waits") ?? 0) === 5, "all wait");
     await clock.advance(2_000);
     const streams = await opened;
@@ -165,7 +165,7 @@ describe("strangers at the port for peers", () => {
   it("make room for a peer when they hold all connections, and take none from one", async () => {
     await using acceptor = await serving({ unauthorizedConnections: 6, unauthorizedConnectionsPerSource: 3 });
     await using dialer = grpcTransport();
-    const peers = [await dialer.openStream(plaintext(acceptor.address), never)];
+    const peers = [await dialer.openStream(plaintext(acceptor.address), { signal: never })];
     await (await acceptor.next()).send([Uint8Array.of(1)]);
     const strangers: Socket[] = [];
     for (let source = 2; source < 5; source++) {
@@ -179,7 +179,7 @@ describe("strangers at the port for peers", () => {
     }
     const left = (): number => strangers.filter(({ closed }) => !closed).length;
     await eventually(() => left() === 6, "what is too much for one source, and for all, is closed");
-    peers.push(await dialer.openStream(plaintext(acceptor.address), never));
+    peers.push(await dialer.openStream(plaintext(acceptor.address), { signal: never }));
     await (await acceptor.next()).send([Uint8Array.of(1)]);
     await eventually(() => left() === 5, "one has made room");
     for (const peer of peers) {

@@ -159,7 +159,7 @@ test("bundles are written, read, listed, removed, and survive a restart", async 
   await store.remove("PEER-B");
   await store.remove("unknown");
   assert.equal(store.read("peer-b"), undefined);
-  const views = reopened.watch(new AbortController().signal);
+  const views = reopened.watch();
   while (reopened.read("peer-b") !== undefined) await views.next();
   assert.deepEqual(reopened.list(), store.list());
 });
@@ -256,7 +256,7 @@ test("stored entries that are no bundle, or have no usable root, do not spoil th
 test("a watch begins with the view of now, and a slow reader gets the newest", async () => {
   const { store, authority } = await newStore();
   const abort = new AbortController();
-  const views = store.watch(abort.signal);
+  const views = store.watch({ signal: abort.signal });
   const take = async (): Promise<TrustBundleView | undefined> => {
     const { value } = await views.next();
     return value ?? undefined;
@@ -274,7 +274,7 @@ test("a watch begins with the view of now, and a slow reader gets the newest", a
 
 test("disposing of the store ends its watches and leaves the storage open", async () => {
   const { store, storage, authority } = await newStore();
-  const views = store.watch(new AbortController().signal);
+  const views = store.watch();
   await views.next();
   const last = views.next();
   await store[Symbol.asyncDispose]();

@@ -1,8 +1,10 @@
 import assert from "node:assert/strict";
+import { getEventListeners } from "node:events";
 import { readFileSync } from "node:fs";
 import { dirname, posix } from "node:path";
 import { describe, it } from "node:test";
 import ts from "typescript";
+import { type Abortable, unlessAborted } from "../../src/base/abortable.js";
 import type { Closable } from "../../src/base/closable.js";
 import { ConsulClient } from "../../src/client/consul-client.js";
 import { dnsServer } from "../../src/dns/server.js";
@@ -40,8 +42,10 @@ function exported(): readonly Exported[] {
   });
   return entries.flatMap((entry) =>
     parsed(entry).statements.flatMap((statement) => {
-      const own =
-        ts.isClassDeclaration(statement) || ts.isInterfaceDeclaration(statement) ? [statement.name?.text ?? ""] : [];
+      const isOwn =
+        (ts.isClassDeclaration(statement) || ts.isInterfaceDeclaration(statement)) &&
+        statement.modifiers?.some(({ kind }) => kind === ts.SyntaxKind.ExportKeyword) === true;
+      const own = isOwn ? [statement.name?.text ?? ""] : [];
       if (!ts.isExportDeclaration(statement)) return own.map((name) => ({ name, file: entry }));
       const { moduleSpecifier, exportClause } = statement;
       if (moduleSpecifier === undefined || !ts.isStringLiteral(moduleSpecifier)) return [];
@@ -68,6 +72,78 @@ function declarations(
   }
   return found;
 }
+
+/** Contracts whose methods are called with a signal of their own place by the library alone. */
+const POSITIONAL: readonly string[] = ["Storage.read", "Storage.pages", "Storage.changes"];
+
+/** The methods of exported classes and interfaces, and the exported functions, that take a signal as a parameter of its own. */
+function positionalSignals(names: readonly Exported[]): ReadonlySet<string> {
+  const wanted = new Map<string, Set<string>>();
+  for (const { name, file } of names) wanted.set(file, (wanted.get(file) ?? new Set()).add(name));
+  const found = new Set<string>();
+  const isSignal = ({ type }: ts.ParameterDeclaration): boolean => type?.getText() === "AbortSignal";
+  for (const [file, of] of wanted) {
+    for (const statement of parsed(file).statements) {
+      if (ts.isFunctionDeclaration(statement) && of.has(statement.name?.text ?? "")) {
+        if (statement.parameters.some(isSignal)) found.add(statement.name?.text ?? "");
+      }
+      if (!ts.isClassDeclaration(statement) && !ts.isInterfaceDeclaration(statement)) continue;
+      const owner = statement.name?.text ?? "";
+      if (!of.has(owner)) continue;
+      for (const member of statement.members) {
+        const name = member.name?.getText() ?? "";
+        if (name.startsWith("#") || !(ts.isMethodDeclaration(member) || ts.isMethodSignature(member))) continue;
+        if (member.parameters.some(isSignal)) found.add(`${owner}.${name}`);
+      }
+    }
+  }
+  return found;
+}
+
+describe("what waits or goes on", () => {
+  it("takes its signal in its options", () => {
+    assert.deepEqual([...positionalSignals(exported())].sort(), [...POSITIONAL].sort());
+  });
+
+  it("needs no signal, and ends with the reason of the one it is given", async () => {
+    const storage = memoryStorage();
+    await using host = await createHost({ storage, transport: memoryNetwork().transport() });
+    const first = async (watch: AsyncIterable<unknown>): Promise<boolean> => {
+      for await (const _ of watch) return true;
+      return false;
+    };
+    const ended = { signal: AbortSignal.abort(new Error("enough")) };
+    for (const watch of [
+      (options?: Abortable) => host.peerings.watch(options),
+      (options?: Abortable) => host.trustBundles.watch(options),
+      (options?: Abortable) => host.catalog.watch(options),
+    ]) {
+      assert.equal(await first(watch()), true);
+      assert.equal(await first(watch(ended)), false);
+    }
+    const { revision } = host.catalog;
+    assert.equal(await host.catalog.indexAfter(() => revision, revision - 1n), revision);
+    await assert.rejects(
+      host.catalog.indexAfter(() => revision, revision, ended),
+      { message: "enough" },
+    );
+    await host.peerings.deleted("nobody", ended);
+  });
+
+  it("gives up a wait where the signal aborts first, and leaves no listener behind", async () => {
+    const stop = new AbortController();
+    const never = new Promise<void>(() => {});
+    const waiting = unlessAborted(never, stop);
+    stop.abort(new Error("enough"));
+    await assert.rejects(waiting, { message: "enough" });
+    await assert.rejects(unlessAborted(never, stop), { message: "enough" });
+    const other = new AbortController();
+    assert.equal(await unlessAborted(Promise.resolve(1), other), 1);
+    await assert.rejects(unlessAborted(Promise.reject(new Error("no")), other), { message: "no" });
+    assert.equal(getEventListeners(other.signal, "abort").length, 0);
+    assert.equal(await unlessAborted(Promise.resolve(2), {}), 2);
+  });
+});
 
 describe("what holds resources", () => {
   it("has close() wherever it can be disposed of", () => {
