@@ -7,7 +7,8 @@ import type { IndexedCheck } from "../stores/catalog.js";
 import { durationText } from "../syntax/go-duration.js";
 import { goQuote } from "../syntax/go-escape.js";
 import { goString, goStruct } from "../syntax/go-json.js";
-import type { Answer, Call } from "./call.js";
+import type { Answer } from "./answer.js";
+import type { Call } from "./call.js";
 import { judgeFor } from "./catalog.js";
 import {
   type CheckBody,
@@ -19,8 +20,8 @@ import {
   type ServiceCheckBody,
 } from "./check-json.js";
 import { badRequest, HttpError } from "./http-error.js";
+import type { Operation, ParameterDoc } from "./operation.js";
 import { catalogBody } from "./registration-json.js";
-import type { Operation, ParameterDoc } from "./routes.js";
 import { bodySchema } from "./shape-json.js";
 
 /** A check as the catalog takes it, and what the agent runs for it. */

@@ -9,11 +9,13 @@ import { listing } from "../model/listing.js";
 import { lowerCase } from "../model/names.js";
 import { agentProxyShape } from "../model/shapes.js";
 import type { IndexedCheck } from "../stores/catalog.js";
+import type { Answer } from "./answer.js";
 import { blocking } from "./blocking.js";
-import type { Answer, Call } from "./call.js";
+import type { Call } from "./call.js";
 import { filterFor, Visibility } from "./discovery.js";
 import { badRequest, HttpError } from "./http-error.js";
 import { type Json, LazyList, LazyMap, textMap, writeJson } from "./json.js";
+import type { JsonSchema, Operation, ParameterDoc } from "./operation.js";
 import { listOf, objectOf, text } from "./operation-docs.js";
 import { checkSchema, mapOf, orNull, ownServiceSchema } from "./record-docs.js";
 import { checkFields, serviceFields } from "./record-fields.js";
@@ -27,7 +29,6 @@ import {
   proxyJson,
   type ServiceView,
 } from "./records-json.js";
-import type { JsonSchema, Operation, ParameterDoc } from "./routes.js";
 import { isOwnCheck, memberFields, memberJson, memberOf, memberSchema, SERVER_ID } from "./system.js";
 
 function isTrue(value: string | null): boolean {

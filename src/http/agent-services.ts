@@ -20,10 +20,12 @@ import {
   goStruct,
 } from "../syntax/go-json.js";
 import { givenChecks, ownNode, serviceChecks, unknownService, validateChecks } from "./agent-checks.js";
-import type { Answer, Call } from "./call.js";
+import type { Answer } from "./answer.js";
+import type { Call } from "./call.js";
 import { judgeFor, requireInstance } from "./catalog.js";
 import { type ServiceCheckBody, serviceCheckType } from "./check-json.js";
 import { badRequest, HttpError } from "./http-error.js";
+import type { Operation } from "./operation.js";
 import {
   type AddressBody,
   addressesType,
@@ -38,7 +40,6 @@ import {
   type WeightsBody,
   weightsType,
 } from "./registration-json.js";
-import type { Operation } from "./routes.js";
 import { bodySchema } from "./shape-json.js";
 
 interface Definition {

@@ -2,11 +2,12 @@ import { PeeringError } from "../base/errors.js";
 import { intentionFor } from "../config/intentions.js";
 import { decodeGo, type GoType, goString, goStruct } from "../syntax/go-json.js";
 import { parseSpiffeId, type SpiffeId } from "../trust/spiffe.js";
-import type { Answer, Call } from "./call.js";
+import type { Answer } from "./answer.js";
+import type { Call } from "./call.js";
 import { badRequest, decodeFailed } from "./http-error.js";
 import { intendedByDefault } from "./intentions.js";
+import type { Operation } from "./operation.js";
 import { flag, objectOf, text } from "./operation-docs.js";
-import type { Operation } from "./routes.js";
 import { bodySchema } from "./shape-json.js";
 
 // Whether a service may call another one, for a program beside the agent that was called (Consul 1.21).

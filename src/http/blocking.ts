@@ -1,9 +1,9 @@
-import type { Server } from "./call.js";
+import type { Clock, Random } from "../base/environment.js";
 import type { ReadOptions } from "./query.js";
 
 /** Who waits: a call over HTTP, or one of another protocol. */
 export interface Waiting {
-  readonly server: Pick<Server, "clock" | "random">;
+  readonly server: { readonly clock: Clock; readonly random: Random };
   /** Aborts when the client has gone. */
   readonly signal: AbortSignal;
   /** Looks again at the rights that were asked for. @throws {PeeringError} `permission-denied`: they are not there any more. */

@@ -3,13 +3,13 @@ import { Access, type Authorizer, type Identity, type Right } from "../access/au
 import type { Clock, LogFields, Random } from "../base/environment.js";
 import type { PeeringHost } from "../host/host.js";
 import { GoJsonError, valuesAtMost } from "../syntax/go-json.js";
+import type { Answer } from "./answer.js";
 import { WholeBody } from "./answer-body.js";
 import { type BlockingQuery, blocking, type Reading, type Waiting } from "./blocking.js";
 import { type BodyLimits, readBody } from "./body.js";
 import type { CallAllowance } from "./call-limits.js";
-import type { CentralNames } from "./central-config.js";
+import type { CentralNames } from "./central-names.js";
 import { badRequest, HttpError } from "./http-error.js";
-import type { Json } from "./json.js";
 import type { HttpRequest } from "./messages.js";
 import { type Consistency, parseConsistency, parseReadOptions, type ReadOptions } from "./query.js";
 import type { SharedAnswer, SharedAnswers } from "./shared-answers.js";
@@ -28,13 +28,6 @@ export interface AgentControl {
     options: { readonly level: string; readonly json: boolean },
     listener: { readonly line: (line: string) => void; readonly end: () => void },
   ) => (() => void) | undefined;
-}
-
-/** A body that goes on for as long as its client listens. */
-export interface BodyStream {
-  readonly chunks: AsyncIterable<string>;
-  /** Called once nobody listens any more, also where nobody began to. */
-  readonly end: () => void;
 }
 
 /** What every call can reach; one per handler. */
@@ -67,37 +60,6 @@ export interface Server {
   readonly control: AgentControl | undefined;
   /** Grows when the roots of the cluster change, also over a restart. */
   readonly rootsIndex: () => bigint;
-}
-
-/** The headers of a read, such as its index. */
-export interface ReadHeaders {
-  /** Told as at least 1. */
-  readonly index: bigint;
-  /** `X-Consul-Effective-Consistency`: catalog and health only. */
-  readonly consistency?: "leader" | "stale" | "consistent";
-  /** Something was hidden from the caller: told to callers with a token only. */
-  readonly filtered?: boolean;
-}
-
-/** What an operation answers. Failures are thrown. */
-export interface Answer {
-  /** Default 200. */
-  readonly status?: number;
-  /** The body as JSON. */
-  readonly json?: Json;
-  /** The body as plain text, instead of JSON. */
-  readonly text?: string;
-  /** Content type of the text. Default: plain. */
-  readonly textType?: string;
-  /** The body as JSON that is written already, instead of `json`: the same for many answers. */
-  readonly body?: WholeBody;
-  /** The body as plain text that goes on, instead of JSON. */
-  readonly stream?: BodyStream;
-  readonly read?: ReadHeaders;
-  /** For lists without an index, as {@link ReadHeaders.filtered}. */
-  readonly filtered?: boolean;
-  /** Of this answer alone. */
-  readonly headers?: Readonly<Record<string, string>>;
 }
 
 /** One request, before its operation runs. */

@@ -2,7 +2,8 @@ import { compareUtf8 } from "../base/byte-order.js";
 import { type Listing, listing } from "../model/listing.js";
 import { lowerCase } from "../model/names.js";
 import type { CatalogIndexes } from "../stores/catalog.js";
-import type { Answer, Call } from "./call.js";
+import type { Answer } from "./answer.js";
+import type { Call } from "./call.js";
 import { type CentralRead, centralParameter, centralRead } from "./central-config.js";
 import {
   answerRead,
@@ -29,11 +30,11 @@ import {
   tagParameter,
 } from "./discovery-docs.js";
 import { LazyList, LazyMap } from "./json.js";
+import type { Operation } from "./operation.js";
 import { listOf, objectOf } from "./operation-docs.js";
 import { flatInstanceSchema, mapOf, nodeSchema, orNull, serviceSchema } from "./record-docs.js";
 import { flatFields, nodeFields, serviceFields } from "./record-fields.js";
 import { flatJson, type InstanceView, nodeJson, serviceJson } from "./records-json.js";
-import type { Operation } from "./routes.js";
 
 async function nodes(call: Call): Promise<Answer> {
   const options = discoveryOptions(call);

@@ -2,13 +2,14 @@ import type { Access, Right } from "../access/authorizer.js";
 import type { PeeringHost } from "../host/host.js";
 import type { Registration, ServiceRegistration } from "../model/registration.js";
 import type { Judge } from "../stores/catalog.js";
-import type { Answer, Call } from "./call.js";
+import type { Answer } from "./answer.js";
+import type { Call } from "./call.js";
 import { catalogReads } from "./catalog-reads.js";
 import { ownDatacenter } from "./discovery.js";
 import { registeredSchema } from "./discovery-docs.js";
 import { HttpError } from "./http-error.js";
+import type { Operation } from "./operation.js";
 import { catalogBody, deregisterType, enterprise, registerType, registrationOf } from "./registration-json.js";
-import type { Operation } from "./routes.js";
 import { bodySchema } from "./shape-json.js";
 
 async function register(call: Call): Promise<Answer> {

@@ -7,8 +7,8 @@ import type { StoredConfigEntry } from "../stores/config-entries.js";
 import { type GoJson, GoNumber, GoObject, isGoList, isGoObject, type PlainJson } from "../syntax/go-json.js";
 import { badRequest } from "./http-error.js";
 import type { Json } from "./json.js";
+import type { JsonSchema } from "./operation.js";
 import { index } from "./operation-docs.js";
-import type { JsonSchema } from "./routes.js";
 import { fieldJson, fieldSchema, structJson, structSchema } from "./shape-json.js";
 
 // What every entry may have, before and after its own fields.

@@ -5,8 +5,9 @@ import { type ConfigEntryKind, isConfigEntryKind } from "../model/entry-kinds.js
 import { lowerCase } from "../model/names.js";
 import type { StoredConfigEntry } from "../stores/config-entries.js";
 import { type GoJson, readFirstValue } from "../syntax/go-json.js";
+import type { Answer } from "./answer.js";
 import type { BlockingQuery } from "./blocking.js";
-import type { Answer, Call } from "./call.js";
+import type { Call } from "./call.js";
 import {
   configEntryBody,
   configEntryJson,
@@ -18,6 +19,7 @@ import { filterFor, ownDatacenter } from "./discovery.js";
 import { type Fields, text as filterText, textMap as filterTextMap } from "./filter/fields.js";
 import { badRequest, HttpError } from "./http-error.js";
 import { LazyList } from "./json.js";
+import type { Operation } from "./operation.js";
 import {
   casParameter,
   datacenterParameter,
@@ -29,7 +31,6 @@ import {
   texts,
 } from "./operation-docs.js";
 import { parseUint64 } from "./query.js";
-import type { Operation } from "./routes.js";
 
 /** What reading an entry of a kind needs (Consul 1.21). */
 const READ: Readonly<Record<ConfigEntryKind, "nothing" | "mesh" | "service" | "intention" | "mesh or any service">> = {

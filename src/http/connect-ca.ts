@@ -15,10 +15,12 @@ import {
 import type { CaRoot } from "../trust/authority.js";
 import { type BuiltInAuthority, keyKindOf } from "../trust/built-in-authority.js";
 import { colonHex, subjectKeyIdOf } from "../trust/pem.js";
-import type { Answer, Call } from "./call.js";
+import type { Answer } from "./answer.js";
+import type { Call } from "./call.js";
 import { ownDatacenter } from "./discovery.js";
 import { badRequest, decodeFailed, HttpError } from "./http-error.js";
 import { type Json, timeText } from "./json.js";
+import type { JsonSchema, Operation, ParameterDoc } from "./operation.js";
 import {
   anyObject,
   datacenterParameter,
@@ -31,7 +33,6 @@ import {
   textsByKey,
   time,
 } from "./operation-docs.js";
-import type { JsonSchema, Operation, ParameterDoc } from "./routes.js";
 
 /** The one provider there is: the certificate authority that is built in. */
 const PROVIDER = "consul";

@@ -6,11 +6,13 @@ import { readShape } from "../model/shape-reader.js";
 import { entryShapes, type Field, type Shape } from "../model/shapes.js";
 import { durationText } from "../syntax/go-duration.js";
 import { type GoJson, GoObject, goAny, goMap, isGoObject, readFirstValue, readGo } from "../syntax/go-json.js";
+import type { Answer } from "./answer.js";
 import { onlyChanges } from "./blocking.js";
-import type { Answer, Call } from "./call.js";
+import type { Call } from "./call.js";
 import { ownDatacenter } from "./discovery.js";
 import { badRequest, HttpError } from "./http-error.js";
 import { type Json, writeJson } from "./json.js";
+import type { JsonSchema, Operation, ParameterDoc } from "./operation.js";
 import {
   anyObject,
   datacenterParameter,
@@ -24,7 +26,6 @@ import {
   textsOrNull,
 } from "./operation-docs.js";
 import { consistencyOf } from "./query.js";
-import type { JsonSchema, Operation, ParameterDoc } from "./routes.js";
 import { fieldJson, fieldSchema, structSchema } from "./shape-json.js";
 
 // What Consul's entries say of a route, a split and the like is written as in the entries themselves.

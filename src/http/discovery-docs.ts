@@ -1,5 +1,5 @@
+import type { JsonSchema, ParameterDoc } from "./operation.js";
 import { datacenterParameter, listOf, readParameters, text } from "./operation-docs.js";
-import type { JsonSchema, ParameterDoc } from "./routes.js";
 
 function query(name: string, description: string): ParameterDoc {
   return { name, in: "query", description };

@@ -1,14 +1,15 @@
 import type { ConfigEntry } from "../config/config-entry.js";
 import { lowerCase } from "../model/names.js";
 import { joinHostPort } from "../token/address.js";
-import type { Answer, Call } from "./call.js";
+import type { Answer } from "./answer.js";
+import type { Call } from "./call.js";
 import { forEach, instancesOf, namedOptions, Visibility } from "./discovery.js";
 import { discoveryParameters } from "./discovery-docs.js";
 import { type Link, linksOf } from "./gateways.js";
 import { byDestination, intentionJson, intentionSchema, mayRead, type StoredIntention } from "./intentions.js";
 import { LazyList } from "./json.js";
+import type { Operation } from "./operation.js";
 import { listOf, objectOf, texts } from "./operation-docs.js";
-import type { Operation } from "./routes.js";
 import { answerFromAll, ownSummaryFields, Summary } from "./ui.js";
 
 // What Consul's pages ask about a gateway (1.21).

@@ -3,13 +3,14 @@ import type { ConfigEntry, KeptEntry, TerminatingGatewayEntry } from "../config/
 import { ingressLinks } from "../config/ingress.js";
 import type { JsonObject, JsonValue } from "../model/instance.js";
 import { lowerCase } from "../model/names.js";
-import type { Answer, Call } from "./call.js";
+import type { Answer } from "./answer.js";
+import type { Call } from "./call.js";
 import { namedOptions, Visibility } from "./discovery.js";
 import { discoveryParameters } from "./discovery-docs.js";
 import { type Json, LazyList } from "./json.js";
+import type { JsonSchema, Operation } from "./operation.js";
 import { flag, index, listOf, objectOf, text, texts } from "./operation-docs.js";
 import { consistencyOf } from "./query.js";
-import type { JsonSchema, Operation } from "./routes.js";
 import { answerFromAll } from "./ui.js";
 
 /** A service behind a gateway. */

@@ -3,6 +3,7 @@ import { type Clock, type Random, systemClock, systemRandom } from "../base/envi
 import { errorText, PeeringError } from "../base/errors.js";
 import type { PeeringHost } from "../host/host.js";
 import type { Leadership } from "../host/leadership.js";
+import type { Answer, BodyStream, ReadHeaders } from "./answer.js";
 import {
   type AnswerBody,
   bytesOf,
@@ -14,24 +15,18 @@ import {
   WholeBody,
 } from "./answer-body.js";
 import { announcedLength } from "./body.js";
-import {
-  type AgentControl,
-  type Answer,
-  type BodyStream,
-  Call,
-  type CallParts,
-  type ReadHeaders,
-  type Server,
-} from "./call.js";
+import { type AgentControl, Call, type CallParts, type Server } from "./call.js";
 import { type CallAllowance, CallLimits } from "./call-limits.js";
-import { CentralNames } from "./central-config.js";
+import { CentralNames } from "./central-names.js";
 import { type CorsHeaders, corsHeaders, isPreflight, preflightHeaders } from "./cors.js";
 import { HttpError, refusalOf } from "./http-error.js";
 import type { HttpListener, HttpRequest, HttpResponse } from "./messages.js";
 import { openApiOperation } from "./openapi.js";
+import type { Operation } from "./operation.js";
 import { Pipeline } from "./pipeline.js";
 import { RequestGuard, type RequestGuardOptions } from "./request-guard.js";
-import { type Operation, operations, RouteTable } from "./routes.js";
+import { RouteTable } from "./route-table.js";
+import { operations } from "./routes.js";
 import { ReadTime } from "./send.js";
 import { SharedAnswers } from "./shared-answers.js";
 

@@ -1,6 +1,7 @@
 import { type Listing, listing } from "../model/listing.js";
 import type { CatalogIndexes } from "../stores/catalog.js";
-import type { Answer, Call } from "./call.js";
+import type { Answer } from "./answer.js";
+import type { Call } from "./call.js";
 import { type CentralRead, centralParameter, centralRead } from "./central-config.js";
 import {
   answerRead,
@@ -32,11 +33,11 @@ import {
 } from "./discovery-docs.js";
 import { HttpError } from "./http-error.js";
 import { LazyList } from "./json.js";
+import type { Operation } from "./operation.js";
 import { listOf } from "./operation-docs.js";
 import { checkSchema, instanceSchema } from "./record-docs.js";
 import { checkFields, instanceFields } from "./record-fields.js";
 import { type CheckView, checkJson, type InstanceView, instanceJson } from "./records-json.js";
-import type { Operation } from "./routes.js";
 
 async function service(call: Call): Promise<Answer> {
   const options = instanceOptions(call);

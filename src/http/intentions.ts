@@ -15,8 +15,9 @@ import { compareIntentions, type Intention, type IntentionSource, intentionFor }
 import { listProblems } from "../model/entry-reader.js";
 import { lowerCase } from "../model/names.js";
 import type { ConfigEntryChange, StoredConfigEntry } from "../stores/config-entries.js";
+import type { Answer } from "./answer.js";
 import { type BlockingQuery, onlyChanges } from "./blocking.js";
-import type { Answer, Call, Server } from "./call.js";
+import type { Call, Server } from "./call.js";
 import { jwtJson, jwtSchema, permissionsJson, permissionsSchema } from "./config-json.js";
 import { filterFor, ownDatacenter } from "./discovery.js";
 import { type Fields, text as filterText, integer, textMap } from "./filter/fields.js";
@@ -36,9 +37,9 @@ import {
   sourceOf,
 } from "./intention-input.js";
 import { type Json, LazyList, writeJson } from "./json.js";
+import type { JsonSchema, Operation, ParameterDoc } from "./operation.js";
 import { flag, index, listOf, objectOf, readParameters, text, textsByKey, time } from "./operation-docs.js";
 import { consistencyOf } from "./query.js";
-import type { JsonSchema, Operation, ParameterDoc } from "./routes.js";
 import { bodySchema } from "./shape-json.js";
 
 // Intentions one by one: each is a source of the config entry of its destination.

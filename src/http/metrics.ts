@@ -1,8 +1,9 @@
 import { memoryUsage } from "node:process";
-import type { Answer, Call } from "./call.js";
+import type { Answer } from "./answer.js";
+import type { Call } from "./call.js";
 import type { Json } from "./json.js";
+import type { JsonSchema, Operation } from "./operation.js";
 import { listOf, objectOf, text, textsByKey } from "./operation-docs.js";
-import type { JsonSchema, Operation } from "./routes.js";
 
 /** A number with the labels that tell it from others of its name. */
 interface Reading {

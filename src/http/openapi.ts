@@ -1,7 +1,7 @@
 import { WholeBody } from "./answer-body.js";
 import type { Json } from "./json.js";
+import type { JsonSchema, Operation, OperationDoc, ParameterDoc } from "./operation.js";
 import { commonParameters } from "./operation-docs.js";
-import type { JsonSchema, Operation, OperationDoc, ParameterDoc } from "./routes.js";
 
 const PATH = "/v1/openapi.json";
 

@@ -1,4 +1,4 @@
-import type { JsonSchema, ParameterDoc } from "./routes.js";
+import type { JsonSchema, ParameterDoc } from "./operation.js";
 
 function query(name: string, description: string): ParameterDoc {
   return { name, in: "query", description };

@@ -3,10 +3,12 @@ import type { PeeringView } from "../host/peerings.js";
 import { validatePeeringMeta, validatePeerName } from "../peering/names.js";
 import { decodeGo, type GoJsonError, type GoType, goList, goMap, goString, goStruct } from "../syntax/go-json.js";
 import { TokenCodec } from "../token/token-codec.js";
+import type { Answer } from "./answer.js";
 import type { BlockingQuery } from "./blocking.js";
-import type { Answer, Call } from "./call.js";
+import type { Call } from "./call.js";
 import { badRequest, HttpError } from "./http-error.js";
 import { LazyList } from "./json.js";
+import type { JsonSchema, Operation } from "./operation.js";
 import {
   index,
   listOf,
@@ -20,7 +22,6 @@ import {
   timeOrNull,
 } from "./operation-docs.js";
 import { peeringJson } from "./peering-json.js";
-import type { JsonSchema, Operation } from "./routes.js";
 
 interface TokenRequest {
   readonly PeerName: string;

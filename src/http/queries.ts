@@ -22,10 +22,12 @@ import {
   goUint64,
 } from "../syntax/go-json.js";
 import { isUuid } from "../wire/uuid.js";
-import type { Answer, Call } from "./call.js";
+import type { Answer } from "./answer.js";
+import type { Call } from "./call.js";
 import { connectInstancesOf, forEach, instancesOf, ownDatacenter, Visibility } from "./discovery.js";
 import { badRequest, HttpError } from "./http-error.js";
 import { type Json, LazyList } from "./json.js";
+import type { JsonSchema, Operation } from "./operation.js";
 import {
   anyObject,
   datacenterParameter,
@@ -39,7 +41,6 @@ import {
 import { consistencyOf, goBoolOf } from "./query.js";
 import { checkJson, type InstanceView, nodeJson, serviceJson } from "./records-json.js";
 import { catalogBody } from "./registration-json.js";
-import type { JsonSchema, Operation } from "./routes.js";
 import { bodySchema } from "./shape-json.js";
 
 // Prepared queries (Consul 1.21): stored under a name, they may fall back to peers.

@@ -1,6 +1,6 @@
 import { agentProxyShape, checkDefinitionShape, proxyShape, sidecarShape } from "../model/shapes.js";
+import type { JsonSchema } from "./operation.js";
 import { flag, index, listOf, objectOf, text, texts, textsByKey, textsOrNull } from "./operation-docs.js";
-import type { JsonSchema } from "./routes.js";
 import { structSchema } from "./shape-json.js";
 
 // The records of the catalog as answers show them: what `records-json.ts` writes.

@@ -1,8 +1,8 @@
 import { type Field, ownName, type Shape } from "../model/shapes.js";
 import type { GoForm } from "../syntax/go-json.js";
 import type { Json } from "./json.js";
+import type { JsonSchema } from "./operation.js";
 import { anyObject, texts, textsByKey } from "./operation-docs.js";
-import type { JsonSchema } from "./routes.js";
 
 // Records by their shapes: as Consul prints them, and as the document of the API describes them.
 

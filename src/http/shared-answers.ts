@@ -1,5 +1,5 @@
 import type { Identity } from "../access/authorizer.js";
-import type { Answer } from "./call.js";
+import type { Answer } from "./answer.js";
 
 /** What an answer depends on beside its question. */
 export interface Asked {

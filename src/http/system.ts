@@ -1,14 +1,15 @@
 import { arch, availableParallelism, cpus, freemem, hostname, platform, release, totalmem, uptime } from "node:os";
 import { allowAll } from "../access/authorizer.js";
 import { MEMBERSHIP_CHECK } from "../model/health.js";
-import type { AgentControl, Answer, Call } from "./call.js";
+import type { Answer } from "./answer.js";
+import type { AgentControl, Call } from "./call.js";
 import { ownDatacenter } from "./discovery.js";
 import { type Fields, integer as integerField, text as textField, textMap as textMapField } from "./filter/fields.js";
 import { badRequest, HttpError } from "./http-error.js";
 import { type Json, textMap, timeText } from "./json.js";
 import { LineQueue } from "./line-queue.js";
+import type { JsonSchema, Operation } from "./operation.js";
 import { anyObject, flag, index, listOf, objectOf, text, texts, textsByKey, time } from "./operation-docs.js";
-import type { JsonSchema, Operation } from "./routes.js";
 
 /** The node's own server is no service that somebody registered at it; Consul does not list it at an agent either. */
 export const SERVER_ID = "consul";

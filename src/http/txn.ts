@@ -11,16 +11,17 @@ import {
 } from "../model/registration.js";
 import type { TransactionResult } from "../stores/catalog.js";
 import { type GoType, goList, goOptional, isGoList, readFirstValue, readGo } from "../syntax/go-json.js";
-import type { Answer, Call } from "./call.js";
+import type { Answer } from "./answer.js";
+import type { Call } from "./call.js";
 import { judgeFor, nameOfInstance, requireInstance } from "./catalog.js";
 import { ownDatacenter } from "./discovery.js";
 import { badRequest, HttpError, refusalOf } from "./http-error.js";
 import type { Json } from "./json.js";
+import type { Operation } from "./operation.js";
 import { flag, index, listOf, objectOf, text } from "./operation-docs.js";
 import { looseCheckSchema, looseServiceSchema, nodeSchema } from "./record-docs.js";
 import { checkJson, nodeJson, serviceJson } from "./records-json.js";
 import { checkRegistration, nodeRegistration, serviceRegistration } from "./registration-json.js";
-import type { Operation } from "./routes.js";
 import { bodySchema } from "./shape-json.js";
 import { type OperationBody, operationType } from "./txn-json.js";
 

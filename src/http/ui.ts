@@ -5,7 +5,8 @@ import { connectName } from "../model/catalog-draft.js";
 import { isCritical } from "../model/health.js";
 import { joined, type Listing } from "../model/listing.js";
 import { lowerCase } from "../model/names.js";
-import type { Answer, Call } from "./call.js";
+import type { Answer } from "./answer.js";
+import type { Call } from "./call.js";
 import {
   type DiscoveryOptions,
   discoveryOptions,
@@ -27,11 +28,11 @@ import {
 import { discoveryParameters } from "./discovery-docs.js";
 import { HttpError } from "./http-error.js";
 import { type Json, LazyList, textMapOrAbsent } from "./json.js";
+import type { JsonSchema, Operation } from "./operation.js";
 import { anyObject, datacenterParameter, flag, index, listOf, objectOf, text, textsOrNull } from "./operation-docs.js";
 import { nodeContentsSchema } from "./record-docs.js";
 import { instanceFields, nodeContentsFields } from "./record-fields.js";
 import { checkJson, type InstanceView, type JsonStruct, type NodeView, serviceJson } from "./records-json.js";
-import type { JsonSchema, Operation } from "./routes.js";
 
 // The reads of Consul's pages (1.21), the only ones that list local and imported services together.
 

@@ -1,10 +1,11 @@
 import { allowAll } from "../access/authorizer.js";
+import type { Answer } from "./answer.js";
 import { blocking } from "./blocking.js";
-import type { Answer, Call } from "./call.js";
+import type { Call } from "./call.js";
 import { ownDatacenter } from "./discovery.js";
 import { badRequest, HttpError } from "./http-error.js";
 import type { Json } from "./json.js";
-import type { Method, Operation } from "./routes.js";
+import type { Method, Operation } from "./operation.js";
 
 // What Consul has and this library has not. Reads answer as a store does that is empty and stays so, and wait as they are
 // asked to: a 404 that comes at once has clients ask again at once, thousands of times a second. Writes answer 501: clients

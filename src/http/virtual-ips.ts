@@ -1,8 +1,9 @@
 import { goList, goString, goStruct } from "../syntax/go-json.js";
-import type { Answer, Call } from "./call.js";
+import type { Answer } from "./answer.js";
+import type { Call } from "./call.js";
+import type { Operation } from "./operation.js";
 import { anyObject, flag, objectOf, text, texts } from "./operation-docs.js";
 import { catalogBody } from "./registration-json.js";
-import type { Operation } from "./routes.js";
 
 interface ManualBody {
   readonly Service: string;

@@ -134,6 +134,26 @@ function dependencyNames(...fields: readonly string[]): readonly string[] {
   return fields.flatMap((field) => Object.keys(manifest[field] ?? {})).sort();
 }
 
+/** One line for each circle that a walk along the imports meets, from every file, its files in the order of importing. */
+function circles(imports: readonly Pick<Import, "from" | "to">[]): readonly string[] {
+  const targets = new Map<string, Set<string>>();
+  for (const { from, to } of imports) targets.set(from, (targets.get(from) ?? new Set()).add(to));
+  const found: string[] = [];
+  const done = new Set<string>();
+  const path: string[] = [];
+  const walk = (file: string): void => {
+    const start = path.indexOf(file);
+    if (start >= 0) found.push([...path.slice(start), file].join(" > "));
+    if (start >= 0 || done.has(file)) return;
+    path.push(file);
+    for (const target of targets.get(file) ?? []) walk(target);
+    path.pop();
+    done.add(file);
+  };
+  for (const file of targets.keys()) walk(file);
+  return found;
+}
+
 const files = sourceFiles();
 const imports = files.flatMap(importsOf);
 const within = imports.filter(({ to }) => to.endsWith(".ts"));
@@ -198,6 +218,25 @@ describe("imports", () => {
       [...users].filter((path) => !simulator.test(path)),
       ["host/host.ts"],
     );
+  });
+
+  it("no files import each other in a circle; in http/, no types either", () => {
+    const values = within.filter(({ typesOnly }) => !typesOnly);
+    assert.deepEqual(circles(values), []);
+    const ofHttp = within.filter(({ from, to }) => folderOf(from) === "http" && folderOf(to) === "http");
+    assert.ok(ofHttp.length > 100 && ofHttp.some(({ typesOnly }) => typesOnly));
+    assert.deepEqual(circles(ofHttp), []);
+  });
+
+  it("a circle of imports is found", () => {
+    const found = circles([
+      { from: "a", to: "b" },
+      { from: "b", to: "c" },
+      { from: "c", to: "b" },
+      { from: "d", to: "d" },
+      { from: "a", to: "e" },
+    ]);
+    assert.deepEqual(found, ["b > c > b", "d > d"]);
   });
 
   it("one file imports each dependency", () => {

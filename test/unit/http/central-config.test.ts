@@ -2,7 +2,7 @@
 import assert from "node:assert/strict";
 import { describe, it } from "node:test";
 import type { ConfigEntryInput } from "../../../src/config/config-entry.js";
-import { CentralNames } from "../../../src/http/central-config.js";
+import { CentralNames } from "../../../src/http/central-names.js";
 import { HttpPair, type RawAnswer, type ServedHost } from "../../support/http-pair.js";
 
 /** Far longer than the tests may take: who is woken by nothing else makes them fail. */

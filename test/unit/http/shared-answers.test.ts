@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 import { describe, it } from "node:test";
-import type { Answer } from "../../../src/http/call.js";
+import type { Answer } from "../../../src/http/answer.js";
 import { type Asked, SharedAnswers } from "../../../src/http/shared-answers.js";
 
 const identity = { accessorId: "a" };

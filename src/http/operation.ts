@@ -1,0 +1,44 @@
+import type { Answer } from "./answer.js";
+import type { Call } from "./call.js";
+
+export type Method = "GET" | "POST" | "PUT" | "DELETE";
+
+/** A parameter as the OpenAPI document tells of it. */
+export interface ParameterDoc {
+  readonly name: string;
+  readonly in: "query" | "header";
+  readonly description: string;
+}
+
+/** One path of the OpenAPI document that an operation answers. */
+export interface OperationDoc {
+  /** Path parameters in braces: `/v1/config/{kind}/{name}`. */
+  readonly path: string;
+  readonly id: string;
+  readonly summary: string;
+  /** Those of {@link readParameters} and the like. */
+  readonly parameters?: readonly ParameterDoc[];
+  /** JSON schema of the body, for operations that take one. */
+  readonly body?: JsonSchema;
+  /** JSON schema of the answer's body; absent: the body is empty. */
+  readonly answer?: JsonSchema;
+  /** Media type of the text that a parameter can ask for instead. */
+  readonly textAnswer?: string;
+}
+
+export type JsonSchema = {
+  readonly [key: string]: JsonSchema | string | boolean | number | readonly (JsonSchema | string)[];
+};
+
+/** One line of the route table: an operation and its documentation. */
+export interface Operation {
+  readonly method: Method;
+  /** An exact path, or a prefix when it ends in `/`, or prefix and end with a `*` between; the longest match serves a request. */
+  readonly pattern: string;
+  readonly run: (call: Call) => Promise<Answer>;
+  /** Answers for something that is not served: there is nothing to read, and nothing to change. */
+  readonly unserved?: true;
+  /** Consul can answer it from a cache, and tells so who asks for that. Nothing is cached here. */
+  readonly cacheable?: true;
+  readonly docs: readonly OperationDoc[];
+}
