@@ -1,5 +1,5 @@
 import { isIP } from "node:net";
-import { Access, type Authorizer, type Identity, type Right } from "../access/authorizer.js";
+import type { Access, Authorizer, Right } from "../access/authorizer.js";
 import type { Clock, LogFields, Random } from "../base/environment.js";
 import type { PeeringHost } from "../host/host.js";
 import { GoJsonError, valuesAtMost } from "../syntax/go-json.js";
@@ -8,6 +8,7 @@ import { WholeBody } from "./answer-body.js";
 import { type BlockingQuery, blocking, type Reading, type Waiting } from "./blocking.js";
 import { type BodyLimits, readBody } from "./body.js";
 import type { CallAllowance } from "./call-limits.js";
+import { Caller } from "./caller.js";
 import type { CentralNames } from "./central-names.js";
 import { badRequest, HttpError } from "./http-error.js";
 import type { HttpRequest } from "./messages.js";
@@ -88,10 +89,7 @@ export class Call implements Waiting {
   readonly signal: AbortSignal;
   readonly #request: HttpRequest;
   readonly #path: string;
-  readonly #allowance: CallAllowance;
-  readonly #required: Right[] = [];
-  #access: Promise<Access> | undefined;
-  #identity: Identity | undefined;
+  readonly #caller: Caller;
   #shared: SharedAnswer | undefined;
 
   constructor(server: Server, request: HttpRequest, parts: CallParts) {
@@ -102,7 +100,7 @@ export class Call implements Waiting {
     this.rest = parts.rest;
     this.query = parts.query;
     this.signal = parts.signal;
-    this.#allowance = parts.allowance;
+    this.#caller = new Caller(server.authorizer, this.#givenToken(), parts.allowance);
   }
 
   get host(): PeeringHost {
@@ -124,11 +122,7 @@ export class Call implements Waiting {
 
   /** The whole body. @throws as {@link readBody}, {@link HttpError} 413 when its JSON has too many values. */
   async body(): Promise<Buffer> {
-    const sender = {
-      allowance: this.#allowance,
-      requireWrite: async () => (await this.access()).requireWrite(),
-    };
-    const body = await readBody(this.#request, this.server.bodyLimits, sender, this.server.clock);
+    const body = await readBody(this.#request, this.server.bodyLimits, this.#caller, this.server.clock);
     const { maxBodyValues: limit } = this.server;
     if (body.length <= limit || valuesAtMost(body) <= limit) return body;
     this.report("body-values", "the JSON of a body has more values than it may", { limit });
@@ -152,11 +146,15 @@ export class Call implements Waiting {
 
   /** Counts a limit that the call has hit, as {@link CallAllowance.report}. */
   report(kind: string, message: string, fields: LogFields): void {
-    this.#allowance.report(kind, message, fields);
+    this.#caller.allowance.report(kind, message, fields);
+  }
+
+  get token(): string {
+    return this.#caller.token;
   }
 
   /** `?token=`, else `X-Consul-Token`, else a bearer token; `""` when there is none. */
-  get token(): string {
+  #givenToken(): string {
     const inQuery = this.query.get("token") ?? "";
     if (inQuery !== "") return inQuery;
     const inHeader = this.header("x-consul-token") ?? "";
@@ -167,30 +165,21 @@ export class Call implements Waiting {
 
   /** What the caller may do. @throws {PeeringError} `permission-denied`: `ACL not found`. */
   access(): Promise<Access> {
-    this.#access ??= Access.of(this.server.authorizer, this.token).then((access) => {
-      this.#identity = access.identity;
-      return access;
-    });
-    return this.#access;
+    return this.#caller.access();
   }
 
   /** @throws {PeeringError} `permission-denied`, which names the missing right. */
-  async require(right: Right): Promise<void> {
-    const access = await this.access();
-    access.require(right);
-    this.#required.push(right);
+  require(right: Right): Promise<void> {
+    return this.#caller.require(right);
   }
 
   /** Looks again at whom the token belongs to, and at the rights that were required. @throws {PeeringError} as `require`. */
-  async confirm(): Promise<void> {
-    if (this.#access === undefined) return;
-    this.#access = undefined;
-    const access = await this.access();
-    for (const right of this.#required) access.require(right);
+  confirm(): Promise<void> {
+    return this.#caller.confirm();
   }
 
   wait(over: () => void): () => void {
-    const leave = this.#allowance.wait(over);
+    const leave = this.#caller.allowance.wait(over);
     this.#shared ??= this.server.sharedAnswers.join(this.#question());
     return leave;
   }
@@ -198,22 +187,22 @@ export class Call implements Waiting {
   /** To be awaited before a read whose answer may be large; {@link blocking} does. */
   turn(changed = false): Promise<void> {
     if (changed) this.#shared?.woken();
-    return this.#allowance.turn(this.signal);
+    return this.#caller.allowance.turn(this.signal);
   }
 
   /** So many bytes are in memory until it is answered. */
   keep(bytes: number): void {
-    this.#allowance.keep(bytes);
+    this.#caller.allowance.keep(bytes);
   }
 
   /** Something is in memory until it is answered, for all calls that have the same one. */
   share(kept: object, bytes: number): void {
-    this.#allowance.share(kept, bytes);
+    this.#caller.allowance.share(kept, bytes);
   }
 
   pause(): void {
     this.#shared?.asleep();
-    this.#allowance.rest();
+    this.#caller.allowance.rest();
   }
 
   /**
@@ -227,7 +216,7 @@ export class Call implements Waiting {
   ): Promise<Answer> {
     const reading = await blocking(this, options, query);
     if (this.#shared === undefined) return make(reading);
-    const asked = { index: reading.index, identity: this.#identity };
+    const asked = { index: reading.index, identity: this.#caller.identity };
     return this.#shared.answer(asked, this.signal, async (forOthers) => {
       const { json, ...answer } = await make(reading);
       if (json === undefined) return answer;

@@ -41,7 +41,7 @@ export function refusalOf(error: unknown): { readonly status: number; readonly t
 }
 
 function statusOf(error: PeeringError): number {
-  if (/Permission denied|ACL not found/.test(error.message)) return 403;
+  if (error.code === "permission-denied") return 403;
   switch (error.status) {
     case StatusCode.PermissionDenied:
       return 403;

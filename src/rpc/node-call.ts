@@ -3,6 +3,7 @@ import type { Authorizer } from "../access/authorizer.js";
 import type { Clock } from "../base/environment.js";
 import { type BodyLimits, type BodySender, readBody } from "../http/body.js";
 import type { CallAllowance } from "../http/call-limits.js";
+import { Caller } from "../http/caller.js";
 import { HttpError } from "../http/http-error.js";
 import type { HttpRequest, HttpResponse } from "../http/messages.js";
 import { ReadTime } from "../http/send.js";
@@ -15,7 +16,7 @@ import {
   type UniversalHandler,
 } from "../transport/connect.js";
 import { endRequest } from "../transport/grpc-stream.js";
-import { callContext, RpcCaller } from "./rpc-call.js";
+import { callContext, tokenOf } from "./rpc-call.js";
 
 /** How calls are carried. */
 export interface Carrying {
@@ -41,7 +42,7 @@ export async function carryCall(
   });
   await allowance.begin(gone.signal);
   const header = fetchHeaders(request.headers);
-  const caller = new RpcCaller(authorizer, header, allowance);
+  const caller = new Caller(authorizer, tokenOf(header), allowance);
   const answer = await handler({
     httpVersion: request.httpVersion,
     method: request.method ?? "",

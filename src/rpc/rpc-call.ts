@@ -1,10 +1,9 @@
-import { Access, type Authorizer, type Right } from "../access/authorizer.js";
+import type { Access, Authorizer, Right } from "../access/authorizer.js";
 import type { Clock, Random } from "../base/environment.js";
 import { PeeringError } from "../base/errors.js";
 import type { PeeringHost } from "../host/host.js";
 import type { Waiting } from "../http/blocking.js";
-import type { BodySender } from "../http/body.js";
-import type { CallAllowance } from "../http/call-limits.js";
+import type { Caller } from "../http/caller.js";
 import { parseUint64 } from "../http/query.js";
 import { parseDuration } from "../syntax/go-duration.js";
 import {
@@ -66,37 +65,10 @@ export interface QueryOptions {
   readonly waitMs: number;
 }
 
-/** Who calls, as the head of a request tells it, and what the call may hold. */
-export class RpcCaller implements BodySender {
-  readonly allowance: CallAllowance;
-  readonly #authorizer: Authorizer;
-  readonly #token: string;
-  #judged: Promise<Access> | undefined;
-
-  constructor(authorizer: Authorizer, headers: Headers, allowance: CallAllowance) {
-    this.allowance = allowance;
-    this.#authorizer = authorizer;
-    this.#token = tokenOf(headers);
-  }
-
-  /** What the caller may do now. @throws {PeeringError} `permission-denied`: `ACL not found`. */
-  access(): Promise<Access> {
-    // The first look was at its body, a moment ago.
-    const judged = this.#judged;
-    this.#judged = undefined;
-    return judged ?? Access.of(this.#authorizer, this.#token);
-  }
-
-  async requireWrite(): Promise<void> {
-    this.#judged = Access.of(this.#authorizer, this.#token);
-    (await this.#judged).requireWrite();
-  }
-}
-
-const CALLER = createContextKey<RpcCaller | undefined>(undefined);
+const CALLER = createContextKey<Caller | undefined>(undefined);
 
 /** What a handler is to be called with, for {@link RpcCall} to be made of. */
-export function callContext(caller: RpcCaller): ContextValues {
+export function callContext(caller: Caller): ContextValues {
   return createContextValues().set(CALLER, caller);
 }
 
@@ -106,8 +78,7 @@ export class RpcCall implements Waiting {
   /** Aborts when the client has gone, its deadline is over, or the server shuts down. */
   readonly signal: AbortSignal;
   readonly #context: HandlerContext;
-  readonly #required: Right[] = [];
-  readonly #caller: RpcCaller;
+  readonly #caller: Caller;
 
   /** @param context - with what {@link callContext} returns. */
   constructor(server: RpcServer, context: HandlerContext) {
@@ -123,21 +94,24 @@ export class RpcCall implements Waiting {
     return this.server.host;
   }
 
-  /** What the caller may do now. @throws {PeeringError} `permission-denied`: `ACL not found`. */
+  /** What the caller may do. @throws {PeeringError} `permission-denied`: `ACL not found`. */
   access(): Promise<Access> {
     return this.#caller.access();
   }
 
+  /** What the caller may do now, looked up again. @throws {PeeringError} `permission-denied`: `ACL not found`. */
+  accessNow(): Promise<Access> {
+    return this.#caller.accessNow();
+  }
+
   /** @throws {PeeringError} `permission-denied`, which names the missing right. */
-  async require(right: Right): Promise<void> {
-    (await this.access()).require(right);
-    this.#required.push(right);
+  require(right: Right): Promise<void> {
+    return this.#caller.require(right);
   }
 
   /** Looks again at whom the token belongs to, and at the rights that were required. @throws {PeeringError} as `require`. */
-  async confirm(): Promise<void> {
-    const access = await this.access();
-    for (const right of this.#required) access.require(right);
+  confirm(): Promise<void> {
+    return this.#caller.confirm();
   }
 
   wait(over: () => void): () => void {
@@ -176,7 +150,7 @@ export class RpcCall implements Waiting {
 }
 
 /** `x-consul-token`, else a bearer token; `""` when there is none. */
-function tokenOf(headers: Headers): string {
+export function tokenOf(headers: Headers): string {
   const given = firstValue(headers, "x-consul-token");
   if (given !== "") return given;
   const [scheme = "", token = ""] = firstValue(headers, "authorization").split(/\s+/);

@@ -72,7 +72,7 @@ export class Watch implements Disposable {
     signal.throwIfAborted();
     const now = server.clock.now();
     if (this.#access === undefined || now - this.#judgedAt >= server.heartbeatMs) {
-      this.#access = await this.#call.access();
+      this.#access = await (this.#access === undefined ? this.#call.access() : this.#call.accessNow());
       this.#judgedAt = now;
       signal.throwIfAborted();
     }
