@@ -17,8 +17,8 @@ export class Wake {
     this.#isCalled = false;
   }
 
-  /** Resolves once it was called since the last wait, or one of the signals is aborted. One caller waits at a time. */
-  wait(...signals: readonly AbortSignal[]): Promise<void> {
+  /** Resolves once it was called since the last wait, or `signal` is aborted. One caller waits at a time. */
+  wait(signal?: AbortSignal): Promise<void> {
     return new Promise((resolve, reject) => {
       if (this.#resolve !== undefined) {
         reject(new TypeError("two callers wait for one wake-up"));
@@ -26,12 +26,12 @@ export class Wake {
       }
       const done = (): void => {
         this.#resolve = undefined;
-        for (const signal of signals) signal.removeEventListener("abort", done);
+        signal?.removeEventListener("abort", done);
         resolve();
       };
       this.#resolve = done;
-      for (const signal of signals) signal.addEventListener("abort", done);
-      if (!this.#isCalled && !signals.some(({ aborted }) => aborted)) return;
+      signal?.addEventListener("abort", done);
+      if (!this.#isCalled && signal?.aborted !== true) return;
       this.#isCalled = false;
       done();
     });
@@ -39,21 +39,23 @@ export class Wake {
 }
 
 export interface LatestOptions<Value> {
-  /** Calls `wake` whenever there may be news, until the returned function is called. */
+  /** Calls `wake` whenever there may be news, and once it `isClosed`, until the returned function is called. */
   readonly subscribe: (wake: () => void) => () => void;
   /** What there is now, asked for when the consumer can take it. Undefined: nothing that it does not know. */
   readonly read: () => Value | undefined;
-  /** Each of them ends it. */
-  readonly signals: readonly AbortSignal[];
+  /** Whether what is watched has ended. A signal that many watches share would have a listener of each. Default: it never does. */
+  readonly isClosed?: () => boolean;
+  readonly signal: AbortSignal;
 }
 
 /**
  * What there is now, and again after each change. The newest state is never skipped; states in between are, while the consumer
- * is busy, so a slow one costs no more than a fast one. Ends quietly when a signal is aborted.
+ * is busy, so a slow one costs no more than a fast one. Ends quietly when `signal` is aborted or
+ * the source is closed.
  */
 export async function* latest<Value>(options: LatestOptions<Value>): AsyncGenerator<Value, void, undefined> {
-  const { subscribe, read, signals } = options;
-  const isOver = (): boolean => signals.some(({ aborted }) => aborted);
+  const { subscribe, read, isClosed = () => false, signal } = options;
+  const isOver = (): boolean => signal.aborted || isClosed();
   if (isOver()) return;
   const wake = new Wake();
   const unsubscribe = subscribe(wake.call);
@@ -61,10 +63,10 @@ export async function* latest<Value>(options: LatestOptions<Value>): AsyncGenera
     while (!isOver()) {
       wake.clear();
       const value = read();
-      if (value === undefined) await wake.wait(...signals);
+      if (value === undefined) await wake.wait(signal);
       else {
         yield value;
-        if (!isOver()) await wake.wait(...signals);
+        if (!isOver()) await wake.wait(signal);
       }
     }
   } finally {

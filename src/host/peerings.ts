@@ -3,6 +3,7 @@ import type { Closable } from "../base/closable.js";
 import type { Clock, Random } from "../base/environment.js";
 import { PeeringError } from "../base/errors.js";
 import { latest } from "../base/latest.js";
+import { Signal } from "../base/signal.js";
 import type { ServiceSync } from "../exports/service-sync.js";
 import { nameKey } from "../peering/names.js";
 import { type Peering, type PeeringState, type Role, roleOf } from "../peering/peering.js";
@@ -109,6 +110,7 @@ export interface PeeringsParts {
 export class Peerings implements Closable {
   readonly #parts: PeeringsParts;
   readonly #stop = new AbortController();
+  readonly #ended = new Signal();
   readonly #running = new Set<Promise<unknown>>();
 
   /** @internal */
@@ -239,7 +241,8 @@ export class Peerings implements Closable {
     const watched = (): readonly Peering[] => records.list().filter(({ name }) => isWatched(name));
     let unread = new UnreadPatches([]);
     return latest({
-      signals: [signalOf(options), this.#stop.signal],
+      signal: signalOf(options),
+      isClosed: () => this.#stop.signal.aborted,
       subscribe: (wake) => {
         unread = new UnreadPatches(watched().map(({ id }) => id));
         const forget = [
@@ -252,6 +255,7 @@ export class Peerings implements Closable {
             const peering = records.byId(peeringId);
             if (peering !== undefined && isWatched(peering.name)) wake();
           }),
+          this.#ended.on(wake),
         ];
         return () => {
           for (const stop of forget) stop();
@@ -316,6 +320,7 @@ export class Peerings implements Closable {
 
   async close(): Promise<void> {
     this.#stop.abort(new PeeringError("closed", "the host was disposed of"));
+    this.#ended.emit();
     await Promise.allSettled(this.#running);
   }
 

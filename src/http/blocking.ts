@@ -1,4 +1,5 @@
 import type { Clock, Random } from "../base/environment.js";
+import { Wake } from "../base/latest.js";
 import type { ReadOptions } from "./query.js";
 
 /** Who waits: a call over HTTP, or one of another protocol. */
@@ -66,36 +67,29 @@ export async function blocking<Result>(
   }
   const { clock, random } = call.server;
   const { signal } = call;
-  let woken = false;
-  let wake = (): void => {};
-  const notice = (): void => {
-    woken = true;
-    wake();
-  };
+  const wake = new Wake();
   const asked = options.waitMs <= 0 ? DEFAULT_WAIT_MS : Math.min(options.waitMs, MAX_WAIT_MS);
   let over = false;
   const finish = (): void => {
     over = true;
-    wake();
+    wake.call();
   };
   const leave = call.wait(finish);
   const timer = clock.after(asked + (asked / JITTER_FRACTION) * random.fraction(), finish);
-  const abort = (): void => wake();
-  signal.addEventListener("abort", abort);
   // Armed before the first look, so that no write falls between a look and the wait for the next.
-  const unsubscribe = query.subscribe(notice);
+  const unsubscribe = query.subscribe(wake.call);
   let minIndex = options.minIndex;
   let missing = false;
   try {
     for (let waited = false; ; waited = true) {
       signal.throwIfAborted();
-      woken = false;
+      wake.clear();
       if (over || query.index === undefined || query.index() > minIndex) {
         // A look at the caller's rights may take a while: where there will be an answer, not in its turn.
         const decided = over || query.index !== undefined;
         if (waited && decided) await call.confirm();
         await call.turn(waited && !over);
-        woken = false;
+        wake.clear();
         const reading = atLeastOne(query.read());
         // A record that is still missing is no change, however much was written beside it.
         if (reading.found === false && missing) minIndex = reading.index;
@@ -106,14 +100,10 @@ export async function blocking<Result>(
         }
         call.pause();
       }
-      await new Promise<void>((resolve) => {
-        wake = resolve;
-        if (woken || over || signal.aborted) resolve();
-      });
+      if (!over) await wake.wait(signal);
     }
   } finally {
     unsubscribe();
-    signal.removeEventListener("abort", abort);
     timer.cancel();
     leave();
   }

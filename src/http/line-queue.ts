@@ -1,3 +1,4 @@
+import { Wake } from "../base/latest.js";
 /** Lines on their way to one reader; bounded, so that a reader which does not read costs so many. */
 export class LineQueue implements AsyncIterable<string> {
   readonly #most: number;
@@ -5,7 +6,7 @@ export class LineQueue implements AsyncIterable<string> {
   readonly #lines: string[] = [];
   #full = false;
   #ended = false;
-  #wake: () => void = () => {};
+  readonly #wake = new Wake();
 
   /** @param leftOut - called when lines are left out, once until there is room again. */
   constructor(most: number, leftOut: () => void) {
@@ -24,13 +25,13 @@ export class LineQueue implements AsyncIterable<string> {
     }
     this.#full = false;
     this.#lines.push(line);
-    this.#wake();
+    this.#wake.call();
   }
 
   /** The reader gets what there is, and then the end. */
   end(): void {
     this.#ended = true;
-    this.#wake();
+    this.#wake.call();
   }
 
   async *[Symbol.asyncIterator](): AsyncIterator<string> {
@@ -38,11 +39,7 @@ export class LineQueue implements AsyncIterable<string> {
       const lines = this.#lines.splice(0);
       if (lines.length > 0) yield lines.join("");
       else if (this.#ended) return;
-      else {
-        await new Promise<void>((resolve) => {
-          this.#wake = resolve;
-        });
-      }
+      else await this.#wake.wait();
     }
   }
 }

@@ -1,5 +1,6 @@
 import type { Access, Right } from "../access/authorizer.js";
 import { PeeringError } from "../base/errors.js";
+import { Wake } from "../base/latest.js";
 import { exhausted } from "../stores/record-limit.js";
 import { StatusCode } from "../wire/status.js";
 import type { RpcCall } from "./rpc-call.js";
@@ -21,9 +22,8 @@ export class Watch implements Disposable {
   #access: Access | undefined;
   #judgedAt = 0;
   #toldAt: number;
-  #noticed = false;
   #displaced = false;
-  #wake = (): void => {};
+  readonly #wake = new Wake();
   readonly #leave: () => void;
 
   /** @throws {PeeringError} `resource-exhausted`: too many calls wait already. */
@@ -45,10 +45,7 @@ export class Watch implements Disposable {
   };
 
   /** Something may have changed: the wait there is, or the next one, is over at once. */
-  readonly notice = (): void => {
-    this.#noticed = true;
-    this.#wake();
-  };
+  readonly notice: () => void = this.#wake.call;
 
   /** Something was sent. */
   told(): void {
@@ -89,16 +86,9 @@ export class Watch implements Disposable {
     const { clock, heartbeatMs } = this.#call.server;
     this.#call.pause();
     const untilHeartbeat = Math.max(0, this.#toldAt + heartbeatMs - clock.now());
-    if (!this.#noticed) {
-      await new Promise<void>((resolve) => {
-        const timer = clock.after(Math.min(delayMs, untilHeartbeat), resolve);
-        this.#wake = () => {
-          timer.cancel();
-          resolve();
-        };
-      });
-    }
-    this.#noticed = false;
+    const timer = clock.after(Math.min(delayMs, untilHeartbeat), this.#wake.call);
+    await this.#wake.wait();
+    timer.cancel();
   }
 
   [Symbol.dispose](): void {

@@ -1,3 +1,4 @@
+import { latest } from "../base/latest.js";
 import { encodeKey, isUnder } from "./key-encoding.js";
 import type { Entry, Key, Removal, StorageChanges, Write } from "./storage.js";
 
@@ -25,7 +26,7 @@ interface Reader {
   revision: bigint;
   /** Whether something under the prefix changed after `revision`. */
   behind: boolean;
-  wake: () => void;
+  readonly wake: () => void;
 }
 
 /** The recent commits of one storage, and the readers that are told of them. A reader costs the same however slow it is. */
@@ -91,26 +92,20 @@ export class ChangeLog {
   }
 
   /** As `Storage.changes`. */
-  async *changes(prefix: Key, after: bigint, signal: AbortSignal): AsyncGenerator<StorageChanges, void> {
+  changes(prefix: Key, after: bigint, signal: AbortSignal): AsyncGenerator<StorageChanges, void> {
     const encoded = encodeKey(prefix);
-    const reader: Reader = { prefix: encoded, revision: after, behind: after < this.#revision, wake: () => {} };
-    const wake = (): void => reader.wake();
-    this.#readers.add(reader);
-    signal.addEventListener("abort", wake);
-    try {
-      while (!signal.aborted && !this.#closed) {
-        const changes = reader.behind ? this.#since(reader) : undefined;
-        if (changes !== undefined) yield changes;
-        else {
-          await new Promise<void>((resolve) => {
-            reader.wake = resolve;
-          });
-        }
-      }
-    } finally {
-      this.#readers.delete(reader);
-      signal.removeEventListener("abort", wake);
-    }
+    let reader: Reader | undefined;
+    return latest({
+      signal,
+      isClosed: () => this.#closed,
+      subscribe: (wake) => {
+        const own = { prefix: encoded, revision: after, behind: after < this.#revision, wake };
+        reader = own;
+        this.#readers.add(own);
+        return () => this.#readers.delete(own);
+      },
+      read: () => (reader?.behind ? this.#since(reader) : undefined),
+    });
   }
 
   /** The newest commit is kept, whatever its size, for the readers that are woken for it: they need not read everything again. */

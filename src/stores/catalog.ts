@@ -703,12 +703,20 @@ export class Catalog implements CatalogSource, Closable {
     /** Lower-cased names to the spelling they had last; undefined: everything, as nothing was delivered yet. */
     let pending: Map<string, string> | undefined;
     return latest({
-      signals: [signalOf(options), this.#closing.signal],
-      subscribe: (wake) =>
-        this.#changes.on((services) => {
-          if (pending !== undefined) for (const [key, name] of services) pending.set(key, name);
-          wake();
-        }),
+      signal: signalOf(options),
+      isClosed: () => this.#closing.signal.aborted,
+      subscribe: (wake) => {
+        const forget = [
+          this.#changes.on((services) => {
+            if (pending !== undefined) for (const [key, name] of services) pending.set(key, name);
+            wake();
+          }),
+          this.#ended.on(wake),
+        ];
+        return () => {
+          for (const each of forget) each();
+        };
+      },
       read: () => {
         if (pending?.size === 0) return undefined;
         const names = pending;

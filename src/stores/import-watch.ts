@@ -1,6 +1,7 @@
 import { setImmediate } from "node:timers/promises";
 import type { Cursor, Untold } from "../base/change-feed.js";
 import { PeeringError } from "../base/errors.js";
+import { Wake } from "../base/latest.js";
 import { StepMeter } from "../base/steps.js";
 import { inTurns } from "../base/turns.js";
 import type { ServiceInstance } from "../model/instance.js";
@@ -72,14 +73,8 @@ async function* follow(options: FollowOptions): AsyncGenerator<FollowEvent, void
   const { peer, key, payloads, signal, settle } = options;
   const isOver = (): boolean => signal.aborted || options.isClosed();
   if (isOver()) return;
-  let wake = (): void => {};
-  let isWoken = false;
-  const { feed, end } = peer.follow(key, () => {
-    isWoken = true;
-    wake();
-  });
-  const abort = (): void => wake();
-  signal.addEventListener("abort", abort);
+  const wake = new Wake();
+  const { feed, end } = peer.follow(key, wake.call);
   let cursor: Cursor | undefined;
   const locked = <Result>(task: () => Promise<Result>): Promise<Result> =>
     peer.mutex.run(async () => {
@@ -100,7 +95,7 @@ async function* follow(options: FollowOptions): AsyncGenerator<FollowEvent, void
     }
     yield { type: "complete", revision: start.revision };
     while (!isOver()) {
-      isWoken = false;
+      wake.clear();
       const { untold, revision } = await locked(async () => ({
         untold: await inTurns<readonly Untold<PayloadView | undefined>[]>(feed.catchUp(start.cursor)),
         revision: peer.index.revision,
@@ -114,10 +109,7 @@ async function* follow(options: FollowOptions): AsyncGenerator<FollowEvent, void
       }
       if (untold.length > 0) continue;
       if (peer.over) return;
-      if (isWoken || isOver()) continue;
-      await new Promise<void>((resolve) => {
-        wake = resolve;
-      });
+      if (!isOver()) await wake.wait(signal);
     }
   } catch (error) {
     // The storage was closed: the watch is over.
@@ -125,7 +117,6 @@ async function* follow(options: FollowOptions): AsyncGenerator<FollowEvent, void
   } finally {
     if (cursor !== undefined) feed.leave(cursor);
     end();
-    signal.removeEventListener("abort", abort);
   }
 }
 

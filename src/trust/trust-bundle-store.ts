@@ -137,7 +137,7 @@ export class TrustBundles implements Closable {
   readonly #incidents: Incidents;
   readonly #domains: TrustDomains;
   readonly #changes: Signal;
-  readonly #closing = new AbortController();
+  #closed = false;
   readonly #stopListening: () => void;
   /** Made when it is asked for; undefined since the last change. */
   #madeView: TrustBundleView | undefined;
@@ -186,7 +186,8 @@ export class TrustBundles implements Closable {
    */
   watch(options: Abortable = {}): AsyncGenerator<TrustBundleView, void, undefined> {
     return latest({
-      signals: [signalOf(options), this.#closing.signal],
+      signal: signalOf(options),
+      isClosed: () => this.#closed,
       subscribe: (wake) => this.#changes.on(wake),
       read: () => this.#view,
     });
@@ -194,7 +195,8 @@ export class TrustBundles implements Closable {
 
   /** Ends every watch. */
   async close(): Promise<void> {
-    this.#closing.abort();
+    this.#closed = true;
+    this.#changes.emit();
     this.#stopListening();
   }
 

@@ -2,6 +2,8 @@ import type { Abortable } from "../../base/abortable.js";
 import type { Closable } from "../../base/closable.js";
 import { type Clock, type Random, randomId, systemClock, systemRandom } from "../../base/environment.js";
 import { PeeringError } from "../../base/errors.js";
+import { Wake } from "../../base/latest.js";
+import { Signal } from "../../base/signal.js";
 import type { ServiceInstance } from "../../model/instance.js";
 import { parseRegistration, type Registration } from "../../model/registration.js";
 import { encodeServicePayload } from "../../payload/exported-payload.js";
@@ -97,10 +99,10 @@ export class FakePeer implements Closable {
   #behaviour: Behaviour;
   #change = new AbortController();
   readonly #offered = new Map<string, Map<string, ServiceInstance>>();
-  readonly #offerListeners = new Set<(names: readonly string[]) => void>();
-  readonly #behaviourListeners = new Set<() => void>();
+  readonly #offerChanged = new Signal<[names: readonly string[]]>();
+  readonly #behaviourChanged = new Signal();
   readonly #streams: FakeStream[] = [];
-  readonly #listeners = new Set<() => void>();
+  readonly #events = new Signal();
   readonly #imported = new Map<string, readonly ServiceInstance[]>();
   readonly #answers = new Map<string, HostAnswer>();
   /** What the newest nonce of each resource stands for. */
@@ -285,20 +287,19 @@ export class FakePeer implements Closable {
    * @throws what a script threw, `signal.reason` when aborted, or {@link PeeringError} `closed`.
    */
   async until(holds: () => boolean, { signal }: Abortable = {}): Promise<void> {
-    for (;;) {
-      this.#throwFailure();
-      signal?.throwIfAborted();
-      if (holds()) return;
-      if (this.#disposed) throw new PeeringError("closed", "the fake peer was disposed of");
-      await new Promise<void>((resolve) => {
-        const wake = (): void => {
-          this.#listeners.delete(wake);
-          signal?.removeEventListener("abort", wake);
-          resolve();
-        };
-        this.#listeners.add(wake);
-        signal?.addEventListener("abort", wake, { once: true });
-      });
+    const wake = new Wake();
+    const forget = this.#events.on(wake.call);
+    try {
+      for (;;) {
+        wake.clear();
+        this.#throwFailure();
+        signal?.throwIfAborted();
+        if (holds()) return;
+        if (this.#disposed) throw new PeeringError("closed", "the fake peer was disposed of");
+        await wake.wait(signal);
+      }
+    } finally {
+      forget();
     }
   }
 
@@ -314,7 +315,7 @@ export class FakePeer implements Closable {
     const before = this.#change;
     this.#change = new AbortController();
     before.abort();
-    for (const listener of [...this.#behaviourListeners]) listener();
+    this.#behaviourChanged.emit();
   }
 
   /** Loses every stream without a goodbye. */
@@ -388,14 +389,12 @@ export class FakePeer implements Closable {
 
   /** Calls `listener` with the services whose offer has changed; with none where only the list has changed. */
   onOffer(listener: (names: readonly string[]) => void): () => void {
-    this.#offerListeners.add(listener);
-    return () => this.#offerListeners.delete(listener);
+    return this.#offerChanged.on(listener);
   }
 
   /** Calls `listener` when its behaviour has changed. */
   onBehaviour(listener: () => void): () => void {
-    this.#behaviourListeners.add(listener);
-    return () => this.#behaviourListeners.delete(listener);
+    return this.#behaviourChanged.on(listener);
   }
 
   /**
@@ -513,7 +512,7 @@ export class FakePeer implements Closable {
       this.#nonces.delete(this.#answers.get(key)?.nonce ?? "");
       this.#answers.set(key, { nonce: "", refusal: undefined });
     }
-    for (const listener of [...this.#offerListeners]) listener(names);
+    this.#offerChanged.emit(names);
   }
 
   #throwFailure(): void {
@@ -523,7 +522,7 @@ export class FakePeer implements Closable {
   }
 
   #notify(): void {
-    for (const listener of [...this.#listeners]) listener();
+    this.#events.emit();
   }
 }
 

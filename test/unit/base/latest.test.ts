@@ -57,19 +57,19 @@ describe("Wake", () => {
     await waiting;
   });
 
-  it("ends a wait when any of the signals is aborted, before or during it, and listens to none afterwards", async () => {
+  it("ends a wait when the signal is aborted, before or during it, and listens to it no longer than it waits", async () => {
     const wake = new Wake();
-    const [one, other] = [new AbortController(), new AbortController()];
-    const waiting = wake.wait(one.signal, other.signal);
-    assert.deepEqual([listeners(one.signal), listeners(other.signal)], [1, 1]);
-    other.abort();
-    await waiting;
-    assert.deepEqual([listeners(one.signal), listeners(other.signal)], [0, 0]);
-    await wake.wait(one.signal, other.signal);
-    const called = wake.wait(one.signal);
+    const stop = new AbortController();
+    const called = wake.wait(stop.signal);
+    assert.equal(listeners(stop.signal), 1);
     wake.call();
     await called;
-    assert.deepEqual([listeners(one.signal), listeners(other.signal)], [0, 0]);
+    assert.equal(listeners(stop.signal), 0);
+    const waiting = wake.wait(stop.signal);
+    stop.abort();
+    await waiting;
+    await wake.wait(stop.signal);
+    assert.equal(listeners(stop.signal), 0);
   });
 
   it("refuses a second caller, and the first one goes on to wait", async () => {
@@ -93,7 +93,7 @@ describe("latest", () => {
         state.reads++;
         return state.value;
       },
-      signals: [stop.signal],
+      signal: stop.signal,
     });
     const set = (value: number): void => {
       state.value = value;
@@ -129,7 +129,7 @@ describe("latest", () => {
         }
         return now;
       },
-      signals: [stop.signal],
+      signal: stop.signal,
     });
     assert.equal((await values.next()).value, 0);
     value = 1;
@@ -144,7 +144,7 @@ describe("latest", () => {
     const values = latest({
       subscribe: (wake) => signal.on(wake),
       read: () => news.shift(),
-      signals: [new AbortController().signal],
+      signal: new AbortController().signal,
     });
     const next = values.next();
     signal.emit();
@@ -177,6 +177,29 @@ describe("latest", () => {
     assert.equal(between.signal.size, 0);
   });
 
+  it("ends when its source is closed, as soon as that wakes it, and does not listen to a signal while it reads", async () => {
+    const signal = new Signal();
+    let closed = false;
+    const stop = new AbortController();
+    const open = (): AsyncGenerator<number, void, undefined> =>
+      latest({
+        subscribe: (wake) => signal.on(wake),
+        read: () => 1,
+        isClosed: () => closed,
+        signal: stop.signal,
+      });
+    const values = open();
+    await values.next();
+    assert.equal(listeners(stop.signal), 0);
+    const next = values.next();
+    assert.equal(await isSettled(next), false);
+    closed = true;
+    signal.emit();
+    assert.equal((await next).done, true);
+    assert.equal((await open().next()).done, true);
+    assert.deepEqual([signal.size, listeners(stop.signal)], [0, 0]);
+  });
+
   it("keeps nothing after its end: no listener of the source, none of the signals", async () => {
     const { values, signal, stop, set } = source();
     let seen = 0;
@@ -197,7 +220,7 @@ describe("latest", () => {
       read: () => {
         throw new Error("unreadable");
       },
-      signals: [stop.signal],
+      signal: stop.signal,
     });
     await assert.rejects(values.next(), /unreadable/);
     assert.equal(signal.size, 0);
