@@ -14,7 +14,7 @@ export interface DeletionOptions {
   readonly logger: Logger;
   readonly records: Pick<PeeringRecords, "inactiveExpectation" | "byId" | "removeTrustBundle" | "remove">;
   readonly streams: Pick<Streams, "drained">;
-  readonly imports: Pick<ImportStore, "removePeer" | "end">;
+  readonly imports: Pick<ImportStore, "removePeer">;
   readonly board: Pick<StatusBoard, "forget">;
   /** Whether this host may: a follower leaves it to the leader, which resumes it. */
   readonly mayRemove: () => boolean;
@@ -116,7 +116,6 @@ export class Deletion implements AsyncDisposable {
       case "remove-record":
         await records.remove(peeringId);
         board.forget(peeringId);
-        imports.end(peeringId);
         return;
       default:
         return step satisfies never;

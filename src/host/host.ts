@@ -249,7 +249,15 @@ async function composeHost(options: HostOptions, opened: AsyncDisposable[]): Pro
     }),
   );
   const virtualIps = open(new VirtualIpClaims({ catalog, configEntries, records, leadership, clock, logger }));
-  const importStore = open(await ImportStore.open(storage, { limits, addresses: virtualIps, incidents, clock }));
+  const importStore = open(
+    await ImportStore.open(storage, {
+      limits,
+      addresses: virtualIps,
+      incidents,
+      clock,
+      mayDelete: () => leadership.isLeader,
+    }),
+  );
   await virtualIps.repair(importStore);
   const catalogSource: CatalogSource = options.catalogSource ?? catalog;
   const board = new StatusBoard(clock, incidents);
@@ -400,6 +408,9 @@ async function composeHost(options: HostOptions, opened: AsyncDisposable[]): Pro
   const forget = [
     records.onChange(({ peeringId }) => dialer.changed(peeringId)),
     authority.onRootsChanged(() => streams.clusterResourcesChanged()),
+    records.onChange(({ peeringId, peering }) => {
+      if (peering === undefined) void importStore.end(peeringId);
+    }),
     importStore.onDamage((peeringId) => streams.fetchAgain(peeringId)),
     engine.onGatewaysChanged(() => {
       if (throughGateways()) streams.clusterResourcesChanged();

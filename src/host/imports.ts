@@ -129,7 +129,8 @@ export class Imports {
   }
 
   /**
-   * Everything imported now (a snapshot), then each change, as differences between instances. The newest state is never skipped;
+   * Everything imported now (a snapshot), then each change, as differences between instances. A later snapshot takes the place of all
+   * that was told: it comes where another host of the cluster wrote. The newest state is never skipped;
    * states in between may be. Ends when the peering is deleted, after the removal of all it had: a later one of the same name
    * is another. One that is TERMINATED may come back, so its watches go on.
    * @throws {PeeringError} `not-found` when there is no such peering.

@@ -51,6 +51,8 @@ export async function* watchImports(
       }
       if (change.type === "complete") {
         yield { event: { case: "snapshotComplete", value: { revision: change.revision } } };
+      } else if (change.type === "again") {
+        throw new PeeringError("unavailable", "another host wrote: watch again", { status: StatusCode.Unavailable });
       } else {
         for (const message of messages(change)) {
           await watch.admit();

@@ -138,25 +138,28 @@ export class ChangeLog {
     reader.revision = revision;
     reader.behind = false;
     if (after < this.#horizon) return { type: "reset", revision };
-    const newest = new Map<string, Entry | Removal>();
-    for (const commit of this.#commits.slice(this.#firstAfter(after))) {
-      for (const { encoded, key, value } of commit.writes) {
-        if (!isUnder(encoded, reader.prefix)) continue;
-        newest.set(
-          encoded,
-          value === undefined ? { key, revision: commit.revision } : { key, value, revision: commit.revision },
-        );
-      }
-    }
+    const { prefix } = reader;
+    const commits = this.#commits
+      .slice(this.#firstAfter(after))
+      .filter(({ writes }) => writes.some(({ encoded }) => isUnder(encoded, prefix)));
     this.#forget();
-    if (newest.size === 0) return undefined;
-    const entries: Entry[] = [];
-    const removed: Removal[] = [];
-    for (const change of newest.values()) {
-      if ("value" in change) entries.push(change);
-      else removed.push(change);
-    }
-    return { type: "changed", entries, removed, revision };
+    if (commits.length === 0) return undefined;
+    // Looked at by those alone who have not made the commits themselves.
+    let changes: Changes | undefined;
+    const made = (): Changes => {
+      changes ??= changesIn(commits, prefix);
+      return changes;
+    };
+    return {
+      type: "changed",
+      get entries() {
+        return made().entries;
+      },
+      get removed() {
+        return made().removed;
+      },
+      revision,
+    };
   }
 
   /** Where the commits begin that came after a revision. */
@@ -170,4 +173,27 @@ export class ChangeLog {
     }
     return low;
   }
+}
+
+interface Changes {
+  readonly entries: readonly Entry[];
+  readonly removed: readonly Removal[];
+}
+
+/** What commits changed under a prefix: the newest of each key. */
+function changesIn(commits: readonly Commit[], prefix: string): Changes {
+  const newest = new Map<string, Entry | Removal>();
+  for (const { revision, writes } of commits) {
+    for (const { encoded, key, value } of writes) {
+      if (!isUnder(encoded, prefix)) continue;
+      newest.set(encoded, value === undefined ? { key, revision } : { key, value, revision });
+    }
+  }
+  const entries: Entry[] = [];
+  const removed: Removal[] = [];
+  for (const change of newest.values()) {
+    if ("value" in change) entries.push(change);
+    else removed.push(change);
+  }
+  return { entries, removed };
 }

@@ -6,31 +6,37 @@ import { retry } from "../base/retry.js";
 import { damagedEntries, deleteDamaged } from "./damaged-entries.js";
 import { bytesOf } from "./limits.js";
 import type {
+  CommitOptions,
   DamagedEntry,
   Entry,
   Expectation,
   Key,
+  Removal,
   Storage,
   StorageChanges,
   StorageLimits,
   Write,
 } from "./storage.js";
 
-/** Takes what the storage tells, entry by entry. Memory changes with the last call alone. */
+/**
+ * Takes what the storage tells, entry by entry. Memory changes with the last call alone. Each call may take turns, and is waited
+ * for then.
+ */
 export interface Receiver {
   /** @throws why the entry is damaged; then the receiver goes on without it. */
-  put(entry: Entry): void;
-  remove(key: Key): void;
+  put(entry: Entry): void | Promise<void>;
+  /** @param revision - of the commit that deleted it. */
+  remove(key: Key, revision: bigint): void;
   /** That was all. @param revision - of the last commit under the prefix. @throws why the entries do not fit together. */
-  done(revision: bigint): void;
+  done(revision: bigint): void | Promise<void>;
 }
 
 /** What a process holds in memory of the entries under a prefix. */
 export interface ReplicaContents {
-  /** All entries follow: they take the place of those that are held. */
-  load(): Receiver;
-  /** What other processes changed follows. */
-  follow(): Receiver;
+  /** All entries of a section follow: they take the place of those that are held. */
+  load(section: string): Receiver;
+  /** What other processes changed of a section follows. */
+  follow(section: string): Receiver;
 }
 
 /** One write, decided on the state of this moment. */
@@ -39,13 +45,27 @@ export interface Plan<Result> {
   readonly writes: readonly Write[];
   /** What must hold besides, of entries that do not lie under the prefix. Default: nothing. */
   readonly expect?: readonly Expectation[] | undefined;
+  /** Default `durable`. */
+  readonly durability?: CommitOptions["durability"] | undefined;
+  /** Nothing is left of the section after it: its head goes, too. Default false. */
+  readonly isLast?: boolean | undefined;
   /** Makes memory what was committed, and the answer. @param revision - of the commit; of the last one, where nothing was to be written. */
-  readonly done: (revision: bigint) => Result;
+  readonly done: (revision: bigint) => Result | Promise<Result>;
 }
 
-/** Entries that can be had again, such as what a peer sent. */
+/** A section while nobody else of this process writes it or follows changes of it. */
+export interface Turn {
+  /** As {@link Replica.write}, but where another process was faster, the task that has the turn begins again. */
+  commit<Result>(plan: Plan<Result>): Promise<Result>;
+  /** Returns where what is held is what is stored. Where another process has written since, the task begins again. */
+  current(): Promise<void>;
+}
+
+/** Entries that can be had again, such as what a peer sent. Those that are damaged are ignored. */
 export interface Expendable {
   readonly has: (key: Key) => boolean;
+  /** Whether this process may delete them now. Default: always. */
+  readonly mayDelete?: () => boolean;
   /** Kind and message of the incident that is reported for each that is deleted. */
   readonly incident: string;
   readonly message: string;
@@ -55,6 +75,11 @@ export interface ReplicaOptions {
   readonly storage: Storage;
   /** Everything that lies under it belongs to the replica. */
   readonly prefix: Key;
+  /**
+   * Whether the first part of a path below the prefix, which is never empty, names a section: entries that are written and followed
+   * by themselves. Default false: there is one section, `""`.
+   */
+  readonly hasSections?: boolean | undefined;
   /** What an entry is, for messages, such as `config entry`. */
   readonly rowName: string;
   readonly contents: ReplicaContents;
@@ -69,10 +94,13 @@ export interface ReplicaOptions {
 /** Last part of the key of the head. */
 const HEAD = "head";
 
-/** The head of a prefix: the entry that each commit of a replica writes and expects. */
+/** The head of a prefix without sections: the entry that each commit of a replica writes and expects. */
 export function headKey(prefix: Key): Key {
   return [...prefix, HEAD];
 }
+
+/** First part, below the prefix, of the keys of the heads of sections. The second one is the section. */
+const HEADS = "";
 
 /** Read at a time, in bytes of values. */
 const PAGE_BYTES = 1024 * 1024;
@@ -83,36 +111,59 @@ const MAX_ATTEMPTS = 20;
 const FIRST_RETRY_MS = 500;
 const MAX_RETRY_MS = 60_000;
 
+/** Another process has written: what was decided is to be decided again. */
+class Overtaken extends PeeringError {
+  constructor(cause?: unknown) {
+    super("conflict", "other processes kept being faster", { cause });
+  }
+}
+
+interface Section {
+  readonly name: string;
+  readonly turns: Mutex;
+  /** Revision of the head; undefined: there is none. */
+  head: bigint | undefined;
+  /** Of the last commit that is held. It only grows. */
+  revision: bigint;
+  /** Everything of the section that was committed up to this revision is held. */
+  known: bigint;
+  /** A commit was not answered: the storage may have more than is held. Looked into before the next write. */
+  isDoubtful: boolean;
+}
+
+/** What changed of one section. */
+interface SectionChange {
+  readonly entries: readonly Entry[];
+  readonly removed: readonly Removal[];
+}
+
 /**
  * Keeps what a process holds in memory equal to what a storage has under a prefix, for all who write there: loading,
  * writing, following other processes, and what to do about conflicts, lost answers and damage.
  *
- * Each commit writes the head of its prefix and expects it as it was. So what a write was decided on still holds when it is
+ * Each commit writes the head of its section and expects it as it was. So what a write was decided on still holds when it is
  * committed; else it is decided again on what is newer. And a commit that succeeds shows that nothing was missed before it.
  */
 export class Replica implements AsyncDisposable {
   readonly #options: ReplicaOptions;
   readonly #storage: Storage;
   readonly #prefix: Key;
-  readonly #headKey: Key;
+  readonly #hasSections: boolean;
   readonly #clock: Clock;
   readonly #incidents: Incidents;
-  readonly #turns = new Mutex();
+  readonly #sections = new Map<string, Section>();
   readonly #closing = new AbortController();
-  /** Revision of the head; undefined: nobody has committed anything. */
-  #head: bigint | undefined;
-  #revision = 0n;
-  /** Everything that was committed up to this revision is held. */
+  /** Everything that was committed up to this revision is held, of all sections. */
   #known = 0n;
-  /** A commit was not answered: the storage may have more than is held. Looked into before the next write. */
-  #doubtful = false;
+  /** Commits that were begun, and whose results are not in memory yet. None of them rejects. */
+  readonly #committing = new Set<Promise<void>>();
   #following: Promise<void> = Promise.resolve();
 
   private constructor(options: ReplicaOptions) {
     this.#options = options;
     this.#storage = options.storage;
     this.#prefix = options.prefix;
-    this.#headKey = headKey(options.prefix);
+    this.#hasSections = options.hasSections ?? false;
     this.#clock = options.clock ?? systemClock;
     this.#incidents = options.incidents ?? new Incidents();
   }
@@ -124,47 +175,61 @@ export class Replica implements AsyncDisposable {
    */
   static async open(options: ReplicaOptions): Promise<Replica> {
     const replica = new Replica(options);
-    await replica.#load();
+    await replica.#load(options.prefix, replica.#hasSections ? [] : [replica.#section("")]);
     replica.#following = replica.#follow();
     return replica;
   }
 
   /** Revision of the last commit under the prefix that is held; 0n before the first. It only grows. */
   get revision(): bigint {
-    return this.#revision;
+    let newest = 0n;
+    for (const { revision } of this.#sections.values()) if (revision > newest) newest = revision;
+    return newest;
+  }
+
+  /** Everything that was committed up to this revision is held, whatever it was. */
+  get known(): bigint {
+    return this.#known;
   }
 
   /** What the writes of a plan may be: the storage takes no more together, and the head is one of them. */
-  get limits(): StorageLimits {
+  limits(section = ""): StorageLimits {
     const { writes, bytes } = this.#storage.limits;
-    return { writes: writes - 1, bytes: bytes - bytesOf({ key: this.#headKey, value: undefined }) };
+    return { writes: writes - 1, bytes: bytes - bytesOf({ key: this.#headKey(section), value: undefined }) };
   }
 
   /**
-   * Makes one write, after those that were begun before.
+   * Makes one write, after those of the section that were begun before.
    * @param plan - decides on the state of now. It is called again where another process was faster.
    * @throws what `plan` throws; {@link PeeringError} `storage-failed`: nothing was changed; `unavailable`: it may have been
    *   written; `conflict`: an expectation of the plan failed, or other processes kept being faster; `closed`.
    */
-  async write<Result>(plan: () => Plan<Result>): Promise<Result> {
+  write<Result>(plan: () => Plan<Result>): Promise<Result> {
+    return this.run("", (turn) => turn.commit(plan()));
+  }
+
+  /**
+   * Runs a task after those of the section that were begun before, once it is known what became of a commit that was not answered.
+   * @param task - is run again where another process was faster.
+   * @throws what the task throws; {@link PeeringError} as {@link write}, and as `Storage.read`.
+   */
+  async run<Result>(name: string, task: (turn: Turn) => Promise<Result>): Promise<Result> {
     if (this.#closing.signal.aborted) throw this.#closed();
-    return this.#turns.run(async () => {
+    const section = this.#section(name);
+    const turn: Turn = {
+      commit: (plan) => this.#commit(section, plan),
+      current: async () => {
+        if (await this.#catchUp(section)) throw new Overtaken();
+      },
+    };
+    return section.turns.run(async () => {
       for (let attempt = 1; ; attempt++) {
-        if (this.#doubtful) await this.#catchUp();
-        const { writes, expect = [], done } = plan();
-        if (writes.length === 0) return done(this.#revision);
-        let revision: bigint;
+        if (section.isDoubtful) await this.#catchUp(section);
         try {
-          revision = await this.#commit(writes, expect);
+          return await task(turn);
         } catch (error) {
-          const code = error instanceof PeeringError ? error.code : undefined;
-          if (code === "conflict" && attempt < MAX_ATTEMPTS && (await this.#catchUp())) continue;
-          // If it was made after all, the storage tells it like the commit of another process.
-          this.#doubtful ||= code === undefined || code === "unavailable";
-          throw asPeeringError(error, "storage-failed");
+          if (!(error instanceof Overtaken) || attempt === MAX_ATTEMPTS) throw error;
         }
-        this.#advance(revision, revision);
-        return done(revision);
       }
     });
   }
@@ -173,120 +238,197 @@ export class Replica implements AsyncDisposable {
    * Waits until it is known what became of a commit that was not answered, if there is one.
    * @throws {PeeringError} as `Storage.read`, `closed`.
    */
-  async current(): Promise<void> {
+  async current(section = ""): Promise<void> {
     if (this.#closing.signal.aborted) throw this.#closed();
-    if (!this.#doubtful) return;
-    await this.#turns.run(async () => {
-      if (this.#doubtful) await this.#catchUp();
-    });
+    if (this.#section(section).isDoubtful) await this.run(section, async () => {});
   }
 
   /** Refuses further writes, and waits for those that were begun. The storage stays open. */
   async [Symbol.asyncDispose](): Promise<void> {
     this.#closing.abort(this.#closed());
-    await this.#turns.idle();
+    for (const { turns } of this.#sections.values()) await turns.idle();
     await this.#following;
   }
 
-  #commit(writes: readonly Write[], expect: readonly Expectation[]): Promise<bigint> {
-    const head = { key: this.#headKey, value: new Uint8Array() };
-    return this.#storage.commit([...writes, head], [{ key: this.#headKey, revision: this.#head }, ...expect]);
+  #section(name: string): Section {
+    let section = this.#sections.get(name);
+    if (section === undefined) {
+      section = { name, turns: new Mutex(), head: undefined, revision: 0n, known: 0n, isDoubtful: false };
+      this.#sections.set(name, section);
+    }
+    return section;
   }
 
-  #advance(head: bigint, known: bigint): void {
-    this.#head = head;
-    if (head > this.#revision) this.#revision = head;
-    if (known > this.#known) this.#known = known;
+  /** Call it in a turn. */
+  async #commit<Result>(section: Section, { writes, expect = [], ...plan }: Plan<Result>): Promise<Result> {
+    const isOver = plan.isLast === true && section.head !== undefined;
+    if (writes.length === 0 && !isOver) return plan.done(section.revision);
+    const key = this.#headKey(section.name);
+    const head = { key, value: plan.isLast === true ? undefined : new Uint8Array() };
+    const expected = [{ key, revision: section.head }, ...expect];
+    const committing = this.#storage.commit([...writes, head], expected, { durability: plan.durability ?? "durable" });
+    const end = this.#begin();
+    let revision: bigint;
+    try {
+      revision = await committing;
+    } catch (error) {
+      end();
+      const code = error instanceof PeeringError ? error.code : undefined;
+      if (code === "conflict" && (await this.#catchUp(section))) throw new Overtaken(error);
+      // If it was made after all, the storage tells it like the commit of another process.
+      section.isDoubtful ||= code === undefined || code === "unavailable";
+      throw asPeeringError(error, "storage-failed");
+    }
+    this.#advance(section, head.value && revision, revision);
+    // Without sections, the head shows that nobody else has written. With them, it must be the very next revision.
+    if (!this.#hasSections || revision === this.#known + 1n) this.#known = later(this.#known, revision);
+    end();
+    return plan.done(revision);
   }
 
-  /** Reads everything. Call it in a turn. */
-  async #load(): Promise<void> {
-    const receiver = this.#options.contents.load();
+  /** A commit was begun. @returns to be called when its end is known. */
+  #begin(): () => void {
+    let end = (): void => {};
+    const committing = new Promise<void>((resolve) => {
+      end = resolve;
+    });
+    this.#committing.add(committing);
+    return () => {
+      this.#committing.delete(committing);
+      end();
+    };
+  }
+
+  #advance(section: Section, head: bigint | undefined, known: bigint): void {
+    section.head = head;
+    section.revision = later(section.revision, head ?? known);
+    section.known = later(section.known, known);
+  }
+
+  /**
+   * Reads everything under a prefix. Call it in the turns of its sections.
+   * @param sections - all whose entries lie there, as far as they are known.
+   */
+  async #load(prefix: Key, sections: Iterable<Section>): Promise<void> {
+    const { contents } = this.#options;
+    const loading = new Map<Section, { readonly receiver: Receiver; newest: bigint }>();
+    const begin = (section: Section): { readonly receiver: Receiver; newest: bigint } => {
+      const begun = loading.get(section) ?? { receiver: contents.load(section.name), newest: 0n };
+      loading.set(section, begun);
+      return begun;
+    };
+    const heads = new Map<Section, bigint>();
+    for (const section of sections) begin(section);
+    // The heads of sections do not lie under the prefix of one. What follows them is told again.
+    let known: bigint | undefined;
+    if (prefix !== this.#prefix) {
+      for (const section of sections) {
+        const { entries, revision } = await this.#storage.read(this.#headKey(section.name), this.#closing.signal);
+        for (const entry of entries) heads.set(section, entry.revision);
+        known = revision;
+      }
+    }
     const dropped: DamagedEntry[] = [];
-    let head: bigint | undefined;
-    let [newest, known] = [0n, 0n];
-    for await (const page of this.#storage.pages(this.#prefix, PAGE_BYTES, this.#closing.signal)) {
+    let newest = 0n;
+    for await (const page of this.#storage.pages(prefix, PAGE_BYTES, this.#closing.signal)) {
       const lost = page.damaged.filter(({ key }) => !this.#isExpendable(key));
       if (lost.length > 0) throw damagedEntries(lost);
       for (const entry of page.damaged) this.#drop(entry, "it is not what was stored", dropped);
       for (const entry of page.entries) {
-        if (entry.revision > newest) newest = entry.revision;
+        const section = this.#section(this.#sectionOf(entry.key));
+        const begun = begin(section);
+        begun.newest = later(begun.newest, entry.revision);
         if (this.#isHead(entry.key)) {
-          head = entry.revision;
+          heads.set(section, entry.revision);
           continue;
         }
         try {
-          receiver.put(entry);
+          const putting = begun.receiver.put(entry);
+          if (putting !== undefined) await putting;
         } catch (error) {
           if (!this.#isExpendable(entry.key)) throw this.#damage(entry.key, error);
           this.#drop(entry, errorText(error), dropped);
         }
       }
-      known = page.revision;
+      newest = page.revision;
     }
-    this.#doubtful = false;
-    this.#head = head;
-    if (known > this.#known) this.#known = known;
-    // A storage of an earlier version has no head.
-    const revision = head ?? newest;
-    if (revision > this.#revision) this.#revision = revision;
-    receiver.done(this.#revision);
+    known ??= newest;
+    for (const [section, begun] of loading) {
+      const head = heads.get(section);
+      section.isDoubtful = false;
+      section.head = head;
+      // A storage of an earlier version has no head.
+      section.revision = later(section.revision, head ?? begun.newest);
+      section.known = later(section.known, known);
+      await begun.receiver.done(section.revision);
+    }
+    if (prefix === this.#prefix) this.#known = later(this.#known, known);
+    if (this.#options.expendable?.mayDelete?.() === false) return;
     // One that is newer by now is told like the commit of any other process.
     await deleteDamaged(this.#storage, dropped);
   }
 
   /**
-   * Takes over what other processes committed. Call it in a turn.
+   * Takes over what other processes committed to a section. Call it in a turn.
    * @returns whether there was anything.
    */
-  async #catchUp(): Promise<boolean> {
+  async #catchUp(section: Section): Promise<boolean> {
     const { signal } = this.#closing;
-    const head = await this.#storedHead();
-    if (head === undefined || head === this.#head) {
-      this.#doubtful = false;
+    const before = section.head;
+    const head = await this.#storedHead(section);
+    if (head === before) {
+      section.isDoubtful = false;
       return false;
     }
-    for await (const change of this.#storage.changes(this.#prefix, this.#known, signal)) {
-      await this.#takeOver(change);
-      if (this.#head !== undefined && this.#head >= head) {
-        this.#doubtful = false;
-        return true;
-      }
+    const known = later(section.known, this.#known);
+    for await (const change of this.#storage.changes(this.#prefix, known, signal)) {
+      if (change.type === "reset") await this.#readAgain(section, change.revision);
+      else await this.#takeOver(section, this.#bySection(change).get(section.name), change.revision);
+      if (section.head === before || (head !== undefined && section.head !== undefined && section.head < head))
+        continue;
+      section.isDoubtful = false;
+      return true;
     }
     throw this.#closed();
   }
 
-  async #storedHead(): Promise<bigint | undefined> {
-    const { entries } = await this.#storage.read(this.#headKey, this.#closing.signal);
+  async #storedHead({ name }: Section): Promise<bigint | undefined> {
+    const { entries } = await this.#storage.read(this.#headKey(name), this.#closing.signal);
     return entries[0]?.revision;
   }
 
-  /** What the storage tells of commits, some of which are our own. Call it in a turn. */
-  async #takeOver(change: StorageChanges): Promise<void> {
-    if (change.type === "reset") {
-      if ((await this.#storedHead()) !== this.#head) return this.#load();
-      if (change.revision > this.#known) this.#known = change.revision;
-      return;
-    }
-    // Most changes are our own.
-    if (change.revision <= this.#known) return;
-    const receiver = this.#options.contents.follow();
-    let head: bigint | undefined;
+  /** The storage does not tell what changed up to a revision. Call it in a turn. */
+  async #readAgain(section: Section, revision: bigint): Promise<void> {
+    if ((await this.#storedHead(section)) === section.head) section.known = later(section.known, revision);
+    else await this.#load(this.#hasSections ? [...this.#prefix, section.name] : this.#prefix, [section]);
+  }
+
+  /** What the storage tells of commits up to a revision, some of which are our own. Call it in a turn. */
+  async #takeOver(section: Section, change: SectionChange | undefined, upTo: bigint): Promise<void> {
+    const known = later(section.known, this.#known);
+    if (upTo <= known) return;
+    const receiver = this.#options.contents.follow(section.name);
+    let { head } = section;
     let isNews = false;
-    for (const { key, revision } of change.removed) {
-      if (revision <= this.#known) continue;
-      receiver.remove(key);
+    for (const { key, revision } of change?.removed ?? []) {
+      if (revision <= known) continue;
+      if (this.#isHead(key)) {
+        head = undefined;
+        continue;
+      }
+      receiver.remove(key, revision);
       isNews = true;
     }
-    for (const entry of change.entries) {
-      if (entry.revision <= this.#known) continue;
+    for (const entry of change?.entries ?? []) {
+      if (entry.revision <= known) continue;
       if (this.#isHead(entry.key)) {
         head = entry.revision;
         continue;
       }
       isNews = true;
       try {
-        receiver.put(entry);
+        const putting = receiver.put(entry);
+        if (putting !== undefined) await putting;
       } catch (error) {
         this.#incidents.report("stored-row-damaged", "another process stored an entry that cannot be read", {
           entry: entry.key.join("/"),
@@ -294,9 +436,10 @@ export class Replica implements AsyncDisposable {
         });
       }
     }
-    if (head === undefined) this.#known = change.revision;
-    else this.#advance(head, change.revision);
-    if (isNews) receiver.done(this.#revision);
+    section.head = head;
+    section.revision = later(section.revision, head ?? 0n);
+    section.known = later(section.known, upTo);
+    if (isNews) await receiver.done(section.revision);
   }
 
   /** Never rejects. */
@@ -305,10 +448,12 @@ export class Replica implements AsyncDisposable {
     const followed = async (works: () => void): Promise<void> => {
       for await (const change of this.#storage.changes(this.#prefix, this.#known, signal)) {
         works();
-        await this.#turns.run(() => this.#takeOver(change));
+        // Most changes are our own.
+        await Promise.all(this.#committing);
+        if (change.revision > this.#known) await this.#followChange(change);
       }
       // It says why, if the storage is closed.
-      await this.#storedHead();
+      await this.#storage.read(this.#headKey(""), signal);
       throw new PeeringError("unavailable", "the storage told no more changes");
     };
     try {
@@ -332,8 +477,57 @@ export class Replica implements AsyncDisposable {
     }
   }
 
+  async #followChange(change: StorageChanges): Promise<void> {
+    const { revision } = change;
+    if (change.type === "reset") {
+      const heads = await this.#storage.read(this.#headsKey(), this.#closing.signal);
+      for (const { key } of heads.entries) this.#section(this.#sectionOf(key));
+      for (const section of this.#sections.values()) {
+        await section.turns.run(() => this.#readAgain(section, revision));
+      }
+    } else if (this.#hasSections) {
+      for (const [name, changed] of this.#bySection(change)) {
+        const section = this.#section(name);
+        await section.turns.run(() => this.#takeOver(section, changed, revision));
+      }
+    } else {
+      const section = this.#section("");
+      await section.turns.run(() => this.#takeOver(section, change, revision));
+    }
+    this.#known = later(this.#known, revision);
+  }
+
+  #bySection(change: Extract<StorageChanges, { readonly type: "changed" }>): ReadonlyMap<string, SectionChange> {
+    const sections = new Map<string, { readonly entries: Entry[]; readonly removed: Removal[] }>();
+    const of = ({ key }: { readonly key: Key }): { readonly entries: Entry[]; readonly removed: Removal[] } => {
+      const name = this.#sectionOf(key);
+      const known = sections.get(name) ?? { entries: [], removed: [] };
+      sections.set(name, known);
+      return known;
+    };
+    for (const entry of change.entries) of(entry).entries.push(entry);
+    for (const removal of change.removed) of(removal).removed.push(removal);
+    return sections;
+  }
+
+  #headsKey(): Key {
+    return this.#hasSections ? [...this.#prefix, HEADS] : headKey(this.#prefix);
+  }
+
+  #headKey(section: string): Key {
+    return this.#hasSections ? [...this.#headsKey(), section] : this.#headsKey();
+  }
+
+  #sectionOf(key: Key): string {
+    const { length } = this.#prefix;
+    if (!this.#hasSections) return "";
+    return (key[length] === HEADS ? key[length + 1] : key[length]) ?? "";
+  }
+
   #isHead(key: Key): boolean {
-    return key.length === this.#headKey.length && key.at(-1) === HEAD;
+    const { length } = this.#prefix;
+    if (this.#hasSections) return key[length] === HEADS;
+    return key.length === length + 1 && key[length] === HEAD;
   }
 
   #isExpendable(key: Key): boolean {
@@ -356,4 +550,8 @@ export class Replica implements AsyncDisposable {
   #closed(): PeeringError {
     return new PeeringError("closed", `what holds each ${this.#options.rowName} is closed`);
   }
+}
+
+function later(left: bigint, right: bigint): bigint {
+  return left > right ? left : right;
 }

@@ -175,7 +175,7 @@ export class StoredTable<Row> implements AsyncDisposable {
         ? []
         : [{ key: [...prefix, ...path], value: format.encode(stored.row, stored.created) }];
     });
-    for (const together of cutWrites(now, this.#replica.limits)) {
+    for (const together of cutWrites(now, this.#replica.limits())) {
       await this.write(() => ({
         writes: together.flatMap(({ key }) => {
           const path = key.slice(prefix.length);
@@ -191,6 +191,12 @@ export class StoredTable<Row> implements AsyncDisposable {
 interface Held<Row> {
   readonly path: Key;
   readonly stored: Stored<Row>;
+}
+
+interface RowReceiver<Row> extends Receiver {
+  readonly changes: RowChange<Row>[];
+  put(entry: Entry): void;
+  done(revision: bigint): void;
 }
 
 /** The rows in memory. */
@@ -242,7 +248,7 @@ class HeldRows<Row> implements ReplicaContents {
     this.#take({ changes, revision, own: true });
   }
 
-  #receiver(): Receiver & { readonly changes: RowChange<Row>[] } {
+  #receiver(): RowReceiver<Row> {
     const changes: RowChange<Row>[] = [];
     return {
       changes,

@@ -306,7 +306,7 @@ export class Catalog implements CatalogSource, Closable {
   }
 
   async #setClaims(peer: string, services: readonly string[], isClaimed: boolean): Promise<bigint> {
-    const { writes, bytes } = this.#replica.limits;
+    const { writes, bytes } = this.#replica.limits();
     const together = Math.max(1, Math.floor(Math.min(writes / CLAIM.writes, bytes / CLAIM.bytes)));
     let index = atLeastOne(this.#replica.revision);
     for (let begun = 0; begun < services.length; begun += together) {
@@ -401,7 +401,7 @@ export class Catalog implements CatalogSource, Closable {
    * @returns how many those were. Each is answered; never rejects.
    */
   async #commit(group: readonly QueuedWrite[]): Promise<number> {
-    const { limits } = this.#replica;
+    const limits = this.#replica.limits();
     let count = group.length;
     try {
       await this.#replica.write(() => {

@@ -1,44 +1,33 @@
 import { setImmediate } from "node:timers/promises";
-import type { Incidents } from "../base/incidents.js";
 import { StepMeter, type Steps } from "../base/steps.js";
 import { inTurns } from "../base/turns.js";
 import type { ServiceInstance } from "../model/instance.js";
 import { decodeSteps, type EncodedNode, type InstanceDiff } from "../payload/imported-payload.js";
 import { inspectionSteps, type NodePlace, noPayloadLimits } from "../payload/payload-inspection.js";
 import { differenceParts, nodesOf, type PayloadView } from "../payload/payload-parts.js";
-import { type ExpendableOptions, expendablePages, readExpendable } from "../storage/expendable.js";
 import { IMPORTS_PREFIX } from "../storage/keys.js";
-import type { Entry, Key, Snapshot, Storage } from "../storage/storage.js";
+import type { Turn } from "../storage/replica.js";
+import type { Entry, Key, Storage } from "../storage/storage.js";
 import { type ImportedNode, isOutdated, type StoredService } from "./import-index.js";
 import type { ImportPeer } from "./import-peer.js";
 import { decodeRow, rowKey } from "./import-rows.js";
+import { type KeptViews, noNodes } from "./import-views.js";
 
 /** Rows read at the same time. */
 export const READ_BATCH = 64;
 /** Of a peer that has no more than this all is read at once, where most of it is needed. */
 export const READ_WHOLE_BYTES: number = 16 * 1024 * 1024;
-const PAGE_BYTES = 1024 * 1024;
-/** Views that were used last and are kept, in bytes of their payloads, of all peers. */
-const KEPT_BYTES = 16 * 1024 * 1024;
-
 export interface ImportPayloadsOptions {
   readonly storage: Storage;
-  readonly incidents: Incidents;
-  /** Drops a service whose row is missing, or is not the one that was written. Called with the mutex of the peer held. */
-  readonly onDamaged: (peer: ImportPeer, service: StoredService) => Promise<void>;
+  readonly views: KeptViews;
+  /** Drops a service whose row is missing, or is not the one that was written. Called in a turn of the peer. */
+  readonly onDamaged: (peer: ImportPeer, service: StoredService, turn: Turn) => Promise<void>;
 }
-
-const noNodes: ReadonlyMap<string, EncodedNode> = new Map();
 
 /** Reads payloads from the storage and keeps the ones used last. A payload is decoded only when a reader asks for it. */
 export class ImportPayloads {
   readonly #options: ImportPayloadsOptions;
-  readonly #kept = new KeptViews();
-  readonly #expendable: ExpendableOptions = {
-    // Everything that is imported can be fetched again.
-    isExpendable: () => true,
-    onDropped: (key) => this.reportDamage(key, "its bytes are not those that were written"),
-  };
+  readonly #kept: KeptViews;
   /** By view, for all who have it at the same time. */
   readonly #decoded = new WeakMap<PayloadView, Promise<WeakRef<readonly ServiceInstance[]>>>();
 
@@ -47,23 +36,7 @@ export class ImportPayloads {
 
   constructor(options: ImportPayloadsOptions) {
     this.#options = options;
-  }
-
-  /** Rows of imports; of those that are damaged none. @throws {PeeringError} as `Storage.read` and `Storage.commit`. */
-  read(prefix: Key): Promise<Snapshot> {
-    return readExpendable(this.#options.storage, prefix, this.#expendable);
-  }
-
-  /** The same page by page, each small enough to be worked on at once. */
-  pages(prefix: Key): AsyncIterable<Snapshot> {
-    return expendablePages(this.#options.storage, prefix, this.#expendable, PAGE_BYTES);
-  }
-
-  reportDamage(key: Key, reason: string): void {
-    this.#options.incidents.report("import-damaged", "a stored import is damaged: it is dropped, and fetched again", {
-      entry: key.join("/"),
-      reason,
-    });
+    this.#kept = options.views;
   }
 
   /** A service as it is now, if nothing is being written and nobody else speaks for its nodes; else undefined. */
@@ -77,8 +50,12 @@ export class ImportPayloads {
     return this.#kept.keep(service, { value, nodes: noNodes, apart: service.apart });
   }
 
-  /** Services as they are now, by key. Call it with the mutex held. */
-  async views(peer: ImportPeer, services: readonly StoredService[]): Promise<ReadonlyMap<string, PayloadView>> {
+  /** Services as they are now, by key. Call it in a turn of the peer. */
+  async views(
+    peer: ImportPeer,
+    services: readonly StoredService[],
+    turn: Turn,
+  ): Promise<ReadonlyMap<string, PayloadView>> {
     const views = new Map<string, PayloadView>();
     const others: StoredService[] = [];
     for (const service of services) {
@@ -88,8 +65,8 @@ export class ImportPayloads {
     }
     if (others.length === 0) return views;
     const outdated = await inTurns(outdatedNodes(others));
-    const newest = outdated.length === 0 ? noNodes : await this.newestNodes(peer, outdated);
-    const payloads = await this.payloads(peer, others);
+    const newest = outdated.length === 0 ? noNodes : await this.newestNodes(peer, outdated, turn);
+    const payloads = await this.#payloads(peer, others, turn);
     const steps = function* (this: ImportPayloads): Steps<void> {
       const meter = new StepMeter();
       for (const [service, value] of payloads) {
@@ -107,36 +84,31 @@ export class ImportPayloads {
     return views;
   }
 
-  /** A payload that was just written describes its nodes itself. Copied, so that it keeps no message that it came in. */
-  keepWritten(service: StoredService, payload: Uint8Array): void {
-    this.#kept.keep(service, { value: new Uint8Array(payload), nodes: noNodes, apart: service.apart });
-  }
-
-  /** A service, or one of its nodes, is not as it was. */
-  drop(service: StoredService): void {
-    this.#kept.drop(service);
-  }
-
-  /** Nodes as the services that speak for them have them, by name. Call it with the mutex held. */
-  async newestNodes(peer: ImportPeer, nodes: Iterable<ImportedNode>): Promise<ReadonlyMap<string, EncodedNode>> {
+  /** Nodes as the services that speak for them have them, by name. Call it in a turn of the peer. */
+  async newestNodes(
+    peer: ImportPeer,
+    nodes: Iterable<ImportedNode>,
+    turn: Turn,
+  ): Promise<ReadonlyMap<string, EncodedNode>> {
     const wanted = await inTurns(bySpeaker(nodes));
     const found = new Map<string, EncodedNode>();
     const speakers = [...wanted.keys()];
     const together = peer.index.payloadBytes <= READ_WHOLE_BYTES ? speakers.length : READ_BATCH;
     for (let start = 0; start < speakers.length; start += together) {
-      const payloads = await this.payloads(peer, speakers.slice(start, start + together));
+      const payloads = await this.#payloads(peer, speakers.slice(start, start + together), turn);
       await inTurns(nodesIn(payloads, wanted, found));
     }
     return found;
   }
 
   /**
-   * The payloads of several services. Call it with the mutex held: a row that is not the one the index was made of is damaged
-   * then, and dropped.
+   * The payloads of several services. A row that is not the one the index was made of has been written by another process
+   * since, or is damaged, and dropped then.
    */
-  async payloads(
+  async #payloads(
     peer: ImportPeer,
     services: readonly StoredService[],
+    turn: Turn,
   ): Promise<ReadonlyMap<StoredService, Uint8Array>> {
     const found = new Map<StoredService, Uint8Array>();
     const damaged: StoredService[] = [];
@@ -145,7 +117,7 @@ export class ImportPayloads {
       else found.set(service, payload);
     };
     if (services.length > READ_BATCH && peer.index.payloadBytes <= READ_WHOLE_BYTES) {
-      const { entries } = await this.read([...IMPORTS_PREFIX, peer.id]);
+      const entries = await this.#read([...IMPORTS_PREFIX, peer.id]);
       const rows = new Map(entries.map((entry) => [entry.key[2], entry]));
       const steps = function* (): Steps<void> {
         const meter = new StepMeter();
@@ -162,7 +134,8 @@ export class ImportPayloads {
         for (const [index, service] of group.entries()) take(service, payloads[index]);
       }
     }
-    for (const service of damaged) await this.#options.onDamaged(peer, service);
+    if (damaged.length > 0) await turn.current();
+    for (const service of damaged) await this.#options.onDamaged(peer, service, turn);
     return found;
   }
 
@@ -200,8 +173,17 @@ export class ImportPayloads {
   async #payload(peer: ImportPeer, service: StoredService): Promise<Uint8Array | undefined> {
     const kept = this.#kept.get(service);
     if (kept !== undefined) return kept.value;
-    const { entries } = await this.read(rowKey(peer.id, service.key));
-    return payloadIn(entries[0], service);
+    const [entry] = await this.#read(rowKey(peer.id, service.key));
+    return payloadIn(entry, service);
+  }
+
+  /** Rows that are not damaged. @throws {PeeringError} as `Storage.read`. */
+  async #read(prefix: Key): Promise<readonly Entry[]> {
+    let entries: readonly Entry[] = [];
+    for await (const page of this.#options.storage.pages(prefix, Number.POSITIVE_INFINITY)) {
+      entries = entries.length === 0 ? page.entries : [...entries, ...page.entries];
+    }
+    return entries;
   }
 }
 
@@ -221,38 +203,6 @@ async function wholeDifference(before: PayloadView, after: PayloadView): Promise
     for (const one of part?.removed ?? []) removed.push(one);
   }
   return { added, changed, removed };
-}
-
-/** The views that were used last, up to a size. */
-class KeptViews {
-  readonly #views = new Map<StoredService, PayloadView>();
-  #bytes = 0;
-
-  get(service: StoredService): PayloadView | undefined {
-    const view = this.#views.get(service);
-    if (view === undefined) return undefined;
-    this.#views.delete(service);
-    this.#views.set(service, view);
-    return view;
-  }
-
-  keep(service: StoredService, view: PayloadView): PayloadView {
-    this.drop(service);
-    this.#views.set(service, view);
-    this.#bytes += view.value.length;
-    for (const oldest of this.#views.keys()) {
-      if (this.#bytes <= KEPT_BYTES) break;
-      this.drop(oldest);
-    }
-    return view;
-  }
-
-  drop(service: StoredService): void {
-    const view = this.#views.get(service);
-    if (view === undefined) return;
-    this.#bytes -= view.value.length;
-    this.#views.delete(service);
-  }
 }
 
 /** The payload in a row, if it is the one that the index was made of. */

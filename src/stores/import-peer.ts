@@ -1,11 +1,12 @@
 import { ChangeFeed } from "../base/change-feed.js";
-import { Mutex } from "../base/mutex.js";
 import { Signal } from "../base/signal.js";
 import type { PayloadView } from "../payload/payload-parts.js";
 import { type ImportTotals, PeerIndex } from "./import-index.js";
 
-/** Views are what a service looked like; undefined: it had no instances. */
-export type ImportFeed = ChangeFeed<PayloadView | undefined>;
+/** What a service looked like; undefined: it had no instances; `lost`: another process wrote over it before it was read here. */
+export type Former = PayloadView | undefined | "lost";
+
+export type ImportFeed = ChangeFeed<Former>;
 
 /** Those who follow one service of a peer, or all of them. */
 export interface Following {
@@ -24,12 +25,8 @@ export class ImportPeer {
   readonly index: PeerIndex;
   /** Names that have a virtual address, as far as we know: kept while an instance of the name or a proxy for it is left. */
   readonly addressed: Set<string> = new Set();
-  /** Held by writers, and by readers that need storage and index to agree. */
-  readonly mutex: Mutex = new Mutex();
   /** Nothing comes any more: its peering was deleted. */
   over = false;
-  /** The storage may hold more than the index says: what those services were that may have changed. */
-  doubt: ReadonlyMap<string, PayloadView | undefined> | undefined;
   /** By service; {@link ALL}. */
   readonly #following = new Map<string, Following>();
 
@@ -77,7 +74,7 @@ export class ImportPeer {
    * @param changed - with what each was before, where somebody {@link isKnown knows} it.
    * @param others - that may look otherwise, for listeners.
    */
-  notify(changed: ReadonlyMap<string, PayloadView | undefined>, others: readonly string[]): void {
+  notify(changed: ReadonlyMap<string, Former>, others: readonly string[]): void {
     const all = this.#following.get(ALL);
     const woken = new Set<Following>();
     if (all !== undefined && changed.size + others.length > 0) woken.add(all);

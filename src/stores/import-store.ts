@@ -1,8 +1,8 @@
 import { compareUtf8 } from "../base/byte-order.js";
-import { type Clock, systemClock } from "../base/environment.js";
-import { errorText, PeeringError } from "../base/errors.js";
+import type { Clock } from "../base/environment.js";
+import { isStorageFault, PeeringError } from "../base/errors.js";
 import { Incidents } from "../base/incidents.js";
-import { retry } from "../base/retry.js";
+import { Signal } from "../base/signal.js";
 import { StepMeter, type Steps } from "../base/steps.js";
 import { inTurns, sortSteps } from "../base/turns.js";
 import type { ServiceInstance } from "../model/instance.js";
@@ -11,19 +11,20 @@ import { type DecodedNode, decodeNode, type EncodedNode } from "../payload/impor
 import type { PayloadView } from "../payload/payload-parts.js";
 import { IMPORTS_PREFIX } from "../storage/keys.js";
 import { cutWrites, fits } from "../storage/limits.js";
-import type { CommitOptions, Entry, Expectation, Key, Storage, StorageLimits, Write } from "../storage/storage.js";
-import { holders, type ImportTotals, type PeerIndex, type ServiceHead, type StoredService } from "./import-index.js";
+import { type Plan, Replica, type Turn } from "../storage/replica.js";
+import type { Expectation, Key, Storage, StorageLimits, Write } from "../storage/storage.js";
+import { HeldImports, type Part } from "./held-imports.js";
+import { holders, type PeerIndex, type StoredService } from "./import-index.js";
 import { ImportPayloads } from "./import-payloads.js";
-import { ALL, ImportPeer } from "./import-peer.js";
+import { ALL, type ImportPeer } from "./import-peer.js";
 import {
   defaultImportLimits,
   type ImportItem,
   type ImportLimits,
   ImportPlan,
   type PlannedWrite,
-  storedHeadSteps,
 } from "./import-plan.js";
-import { decodeRow, encodeRow, rowKey } from "./import-rows.js";
+import { encodeRow, rowKey } from "./import-rows.js";
 import { type FollowOptions, type ImportChange, type ImportPart, watchParts, watchWhole } from "./import-watch.js";
 
 export { defaultImportLimits, type ImportItem, type ImportLimits } from "./import-plan.js";
@@ -55,26 +56,20 @@ const noAddresses: ImportedAddresses = { claim: async () => {}, release: async (
 const COMMITTED: StorageLimits = { writes: 2_500, bytes: 16 * 1024 * 1024 };
 /** Deleted with one commit when a peer goes. */
 const REMOVED: StorageLimits = { writes: 1_000, bytes: 1024 * 1024 };
+/** Rows read at a time, in bytes. */
+const PAGE_BYTES = 1024 * 1024;
+const KEPT_BYTES = 16 * 1024 * 1024;
 /** Of a row beside its payload: its header, and its key with the longest name. */
 const ROW_BYTES = 512;
-/** With so many services that have come, they are put in order where that can be done in turns. */
-const MANY_UNSORTED = 1_000;
 /** Nodes that were asked for last and are kept, of all peers. */
 const KEPT_NODES = 1_000;
 /** About what a node takes to be decoded, in fields. */
 const NODE_FIELDS = 20;
 
-/** The rows of one commit; undefined: the service goes. */
-type Part = Map<string, PlannedWrite | undefined>;
-
-/** A row without its payload. */
-interface StoredHead {
-  readonly peeringId: string;
-  readonly head: ServiceHead;
-  readonly revision: bigint;
-  /** Among the rows of its commit. */
-  readonly place: number;
-}
+const DAMAGED = {
+  incident: "import-damaged",
+  message: "a stored import is damaged: it is dropped, and fetched again",
+};
 
 /** What a node was when it was asked for last. */
 interface KeptNode {
@@ -100,47 +95,49 @@ export interface ImportStoreOptions {
   readonly incidents?: Incidents;
   /** For the waits after the storage failed. Default: the system's. */
   readonly clock?: Clock;
+  /** Whether damaged rows may be deleted: where several hosts share a storage, the one that fetches them again does. Default: always. */
+  readonly mayDelete?: () => boolean;
+  /** Payloads that were asked for last and are kept in memory, of all peers, in bytes. Default 16 MiB. */
+  readonly keptBytes?: number;
 }
-
-/** Waits after a commit was not answered and the storage could not be read. */
-const FIRST_RETRY_MS = 500;
-const MAX_RETRY_MS = 60_000;
 
 /**
  * What peers export to us: one storage entry per peer and service that holds the payload as received (design, decision 2).
- * In memory there is only an index; payloads are read, and instances decoded, when somebody reads or watches them.
+ * In memory there is only an index ({@link HeldImports}); payloads are read, and instances decoded, when somebody reads or
+ * watches them. What other processes write to the same storage is followed change by change.
  *
  * Peers are told apart by our id of the peering and share nothing but the limits; local data lies elsewhere. Everything can be
  * fetched again from the peers, so damaged rows are dropped.
  */
 export class ImportStore implements AsyncDisposable {
   readonly #storage: Storage;
+  readonly #replica: Replica;
+  readonly #held: HeldImports;
   readonly #limits: ImportLimits;
   readonly #addresses: ImportedAddresses;
+  readonly #incidents: Incidents;
+  readonly #mayDelete: () => boolean;
   readonly #payloads: ImportPayloads;
-  readonly #totals: ImportTotals = { payloadBytes: 0, indexBytes: 0 };
-  readonly #peers = new Map<string, ImportPeer>();
-  readonly #listeners = new Set<() => void>();
-  readonly #damageListeners = new Set<(peeringId: string) => void>();
+  readonly #damaged = new Signal<[peeringId: string]>();
   /** By peer and name; the one asked for last comes last. */
   readonly #keptNodes = new Map<string, KeptNode>();
-  readonly #clock: Clock;
-  readonly #closing = new AbortController();
-  /** Attempts to find out what became of commits that were not answered. None of them rejects. */
-  readonly #settling = new Set<Promise<void>>();
+  #isClosed = false;
   /** The revision that was read when it was opened: no reader who waited before may miss what happened meanwhile. */
-  #floor = 0n;
+  readonly #floor: bigint;
 
-  private constructor(storage: Storage, options: ImportStoreOptions) {
-    const { limits, addresses = noAddresses, incidents = new Incidents(), clock = systemClock } = options;
+  private constructor(storage: Storage, held: HeldImports, replica: Replica, options: ImportStoreOptions) {
     this.#storage = storage;
-    this.#limits = { ...defaultImportLimits, ...limits };
-    this.#addresses = addresses;
-    this.#clock = clock;
+    this.#held = held;
+    this.#replica = replica;
+    this.#floor = replica.known;
+    this.#limits = { ...defaultImportLimits, ...options.limits };
+    this.#addresses = options.addresses ?? noAddresses;
+    this.#incidents = options.incidents ?? new Incidents();
+    this.#mayDelete = options.mayDelete ?? (() => true);
     this.#payloads = new ImportPayloads({
       storage,
-      incidents,
-      onDamaged: (peer, service) => this.#dropDamaged(peer, service),
+      views: held.views,
+      onDamaged: (peer, service, turn) => this.#dropDamaged(peer, service, turn),
     });
   }
 
@@ -149,14 +146,19 @@ export class ImportStore implements AsyncDisposable {
    * @throws {PeeringError} as `Storage.read` and `Storage.commit`.
    */
   static async open(storage: Storage, options: ImportStoreOptions = {}): Promise<ImportStore> {
-    const store = new ImportStore(storage, options);
-    const stored: StoredHead[] = [];
-    for await (const { entries, revision } of store.#payloads.pages(IMPORTS_PREFIX)) {
-      store.#floor = revision;
-      for (const entry of entries) stored.push(...(await store.#headOf(entry)));
-    }
-    await store.#adopt(stored);
-    return store;
+    const { incidents, clock, mayDelete = () => true, keptBytes = KEPT_BYTES } = options;
+    const held = new HeldImports(keptBytes);
+    const replica = await Replica.open({
+      storage,
+      prefix: IMPORTS_PREFIX,
+      hasSections: true,
+      rowName: "import",
+      contents: held,
+      expendable: { has: () => true, mayDelete, ...DAMAGED },
+      clock,
+      incidents,
+    });
+    return new ImportStore(storage, held, replica, options);
   }
 
   /**
@@ -174,37 +176,44 @@ export class ImportStore implements AsyncDisposable {
     items: readonly ImportItem[],
     expect: readonly Expectation[] = [],
   ): Promise<{ readonly results: readonly (PeeringError | undefined)[] }> {
-    const peer = this.#peer(peeringId);
-    return peer.mutex.run(async () => {
-      await this.#settleDoubt(peer);
-      const payloadBytes = this.#storage.limits.bytes - ROW_BYTES;
-      const plan = new ImportPlan(peer.index, this.#totals, this.#limits, payloadBytes);
+    const peer = this.#held.peer(peeringId);
+    return this.#replica.run(peeringId, async (turn) => {
+      const limits = this.#replica.limits(peeringId);
+      const plan = new ImportPlan(peer.index, this.#held.totals, this.#limits, limits.bytes - ROW_BYTES);
       const results = await inTurns(plan.steps(items));
-      await this.#commit(peer, plan, expect);
+      const changes = [...plan.writes].filter(
+        ([key, write]) => write !== undefined || peer.index.get(key) !== undefined,
+      );
+      // No commit shows then that what the plan was decided on is what is stored.
+      if (changes.length === 0) await turn.current();
+      for (const part of partsOf(changes, within(COMMITTED, limits))) {
+        // The peer sends everything again on its next stream, so a loss of power loses nothing.
+        await this.#commitPart(peer, turn, part, { expect, durability: "relaxed" });
+      }
       return { results };
     });
   }
 
   /** How many services of a peer have instances, and how many those are: kept, not counted. */
   count(peeringId: string): { readonly services: number; readonly instances: number } {
-    const index = this.#peers.get(peeringId)?.index;
+    const index = this.#held.peers.get(peeringId)?.index;
     return { services: index?.size ?? 0, instances: index?.instances ?? 0 };
   }
 
   /** Every service of a peer that has instances, by lower-cased name. */
   services(peeringId: string): readonly ImportedService[] {
-    return (this.#peers.get(peeringId)?.index.sorted() ?? []).map(asImported);
+    return (this.#held.peers.get(peeringId)?.index.sorted() ?? []).map(asImported);
   }
 
   /** One service of a peer; undefined when it has no instances. */
   service(peeringId: string, name: string): ImportedService | undefined {
-    const service = this.#peers.get(peeringId)?.index.get(lowerCase(name));
+    const service = this.#held.peers.get(peeringId)?.index.get(lowerCase(name));
     return service && asImported(service);
   }
 
   /** The lower-cased names of the services that have instances on a node of a peer, in byte order. */
   servicesOn(peeringId: string, node: string): readonly string[] {
-    const found = this.#peers.get(peeringId)?.index.node(lowerCase(node));
+    const found = this.#held.peers.get(peeringId)?.index.node(lowerCase(node));
     return found === undefined ? [] : Array.from(holders(found), ({ key }) => key).sort(compareUtf8);
   }
 
@@ -215,7 +224,7 @@ export class ImportStore implements AsyncDisposable {
    */
   index(peeringId: string | undefined, service?: string): bigint {
     const floor = later(this.#floor, 1n);
-    const index = peeringId === undefined ? undefined : this.#peers.get(peeringId)?.index;
+    const index = peeringId === undefined ? undefined : this.#held.peers.get(peeringId)?.index;
     if (index === undefined) return floor;
     if (service === undefined) return later(floor, index.revision);
     const absent = index.extinction === 0n ? index.revision : index.extinction;
@@ -225,17 +234,13 @@ export class ImportStore implements AsyncDisposable {
   /** The index of a read of all that is imported. 1 at least. */
   get newestIndex(): bigint {
     let newest = this.index(undefined);
-    for (const { index } of this.#peers.values()) newest = later(newest, index.revision);
+    for (const { index } of this.#held.peers.values()) newest = later(newest, index.revision);
     return newest;
   }
 
   /** Calls `listener` after every commit of imports of any peer; it must not throw. @returns Ends it. */
   onAnyChange(listener: () => void): () => void {
-    const own = (): void => listener();
-    this.#listeners.add(own);
-    return () => {
-      this.#listeners.delete(own);
-    };
+    return this.#held.changed.on(listener);
   }
 
   /**
@@ -243,7 +248,7 @@ export class ImportStore implements AsyncDisposable {
    * @returns Ends it.
    */
   onChange(peeringId: string, service: string | undefined, listener: () => void): () => void {
-    return this.#peer(peeringId).follow(keyOf(service), listener).end;
+    return this.#held.peer(peeringId).follow(keyOf(service), listener).end;
   }
 
   /**
@@ -251,8 +256,7 @@ export class ImportStore implements AsyncDisposable {
    * not throw. @returns Ends it.
    */
   onDamage(listener: (peeringId: string) => void): () => void {
-    this.#damageListeners.add(listener);
-    return () => this.#damageListeners.delete(listener);
+    return this.#damaged.on(listener);
   }
 
   /**
@@ -260,7 +264,7 @@ export class ImportStore implements AsyncDisposable {
    * @throws {PeeringError} as `Storage.read`.
    */
   async instances(peeringId: string, service: string): Promise<readonly ServiceInstance[]> {
-    const peer = this.#peers.get(peeringId);
+    const peer = this.#held.peers.get(peeringId);
     const view = peer === undefined ? undefined : await this.#view(peer, lowerCase(service));
     return view === undefined ? [] : this.#payloads.decode(view);
   }
@@ -270,12 +274,11 @@ export class ImportStore implements AsyncDisposable {
    * @throws {PeeringError} as `Storage.read`.
    */
   async nodes(peeringId: string): Promise<readonly DecodedNode[]> {
-    const peer = this.#peers.get(peeringId);
+    const peer = this.#held.peers.get(peeringId);
     if (peer === undefined) return [];
-    const found = await peer.mutex.run(async () => {
-      await this.#settleDoubt(peer);
-      return this.#payloads.newestNodes(peer, peer.index.nodes());
-    });
+    const found = await this.#replica.run(peeringId, (turn) =>
+      this.#payloads.newestNodes(peer, peer.index.nodes(), turn),
+    );
     const nodes = await inTurns(decodeAll(found.values()));
     return inTurns(sortSteps(nodes, (left, right) => compareUtf8(left.node.name, right.node.name)));
   }
@@ -285,17 +288,14 @@ export class ImportStore implements AsyncDisposable {
    * @throws {PeeringError} as `Storage.read`.
    */
   async node(peeringId: string, name: string): Promise<DecodedNode | undefined> {
-    const peer = this.#peers.get(peeringId);
+    const peer = this.#held.peers.get(peeringId);
     const newest = peer?.index.node(lowerCase(name))?.newest;
     if (peer === undefined || newest === undefined) return undefined;
     const { node, low, high } = newest;
     const key = `${peeringId}/${node.name}`;
     let kept = this.#keptNodes.get(key);
     if (kept?.low !== low || kept.high !== high) {
-      const found = await peer.mutex.run(async () => {
-        await this.#settleDoubt(peer);
-        return this.#payloads.newestNodes(peer, [node]);
-      });
+      const found = await this.#replica.run(peeringId, (turn) => this.#payloads.newestNodes(peer, [node], turn));
       const encoded = found.get(node.name);
       if (encoded === undefined) return undefined;
       kept = { low, high, node: decodeNode(encoded) };
@@ -314,19 +314,21 @@ export class ImportStore implements AsyncDisposable {
    * @throws {PeeringError} `conflict` when an expectation failed; as `Storage.commit`.
    */
   async removePeer(peeringId: string, expect: readonly Expectation[] = []): Promise<void> {
-    const peer = this.#peer(peeringId);
-    await peer.mutex.run(async () => {
-      for (const part of partsOf(deletionsIn(peer.index), within(REMOVED, this.#storage.limits))) {
-        await this.#commitPart(peer, part, expect, { durability: "durable" });
+    const peer = this.#held.peer(peeringId);
+    await this.#replica.run(peeringId, async (turn) => {
+      await turn.current();
+      const limits = within(REMOVED, this.#replica.limits(peeringId));
+      for (const part of partsOf(deletionsIn(peer.index), limits)) {
+        await this.#commitPart(peer, turn, part, { expect, durability: "durable" });
       }
-      peer.doubt = undefined;
-      // A commit whose answer was lost may have been made all the same.
-      for await (const { entries } of this.#payloads.pages([...IMPORTS_PREFIX, peeringId])) {
-        const writes = deletionsOf(entries.map(({ key }) => key));
-        for (const together of cutWrites(writes, within(REMOVED, this.#storage.limits))) {
-          await this.#storage.commit(together, expect);
-        }
+      // What the index does not know, such as rows that are damaged.
+      const left: Key[] = [];
+      for await (const page of this.#storage.pages([...IMPORTS_PREFIX, peeringId], PAGE_BYTES)) {
+        for (const { key } of [...page.entries, ...page.damaged]) left.push(key);
       }
+      const done = (): void => {};
+      for (const writes of cutWrites(deletionsOf(left), limits)) await turn.commit({ writes, expect, done });
+      await turn.commit({ writes: [], expect, isLast: true, done });
       // What was claimed for a commit that was refused.
       await this.#release(peer, [...peer.addressed]);
     });
@@ -356,8 +358,9 @@ export class ImportStore implements AsyncDisposable {
    * @throws {PeeringError} as `Storage.commit`.
    */
   async repairAddresses(peeringId: string, claimed: ReadonlySet<string>): Promise<void> {
-    const peer = this.#peer(peeringId);
-    await peer.mutex.run(async () => {
+    const peer = this.#held.peer(peeringId);
+    await this.#replica.run(peeringId, async (turn) => {
+      await turn.current();
       peer.addressed.clear();
       for (const name of claimed) peer.addressed.add(name);
       await this.#claim(peer, peer.index.meshNames());
@@ -365,256 +368,109 @@ export class ImportStore implements AsyncDisposable {
     });
   }
 
-  /** Ends the watches of a peering that is no more, after the last change of it. */
-  end(peeringId: string): void {
-    const peer = this.#peers.get(peeringId);
+  /** Ends the watches of a peering that is no more, after the last change of it. Never rejects. */
+  async end(peeringId: string): Promise<void> {
+    const peer = this.#held.peers.get(peeringId);
     if (peer === undefined) return;
+    try {
+      await this.#replica.run(peeringId, (turn) => turn.current());
+    } catch {
+      // Nothing more can be told.
+    }
     peer.over = true;
     peer.wake();
   }
 
   /** Ends every watch. The storage stays open: it is the host's. */
   async [Symbol.asyncDispose](): Promise<void> {
-    this.#closing.abort();
-    for (const peer of this.#peers.values()) peer.wake();
-    await Promise.all(this.#settling);
-  }
-
-  #peer(peeringId: string): ImportPeer {
-    let peer = this.#peers.get(peeringId);
-    if (peer === undefined) {
-      peer = new ImportPeer(peeringId, this.#totals);
-      this.#peers.set(peeringId, peer);
-    }
-    return peer;
+    this.#isClosed = true;
+    for (const peer of this.#held.peers.values()) peer.wake();
+    await this.#replica[Symbol.asyncDispose]();
   }
 
   #followOptions({ peeringId, service, signal }: WatchOptions): FollowOptions {
-    const peer = this.#peer(peeringId);
+    const peer = this.#held.peer(peeringId);
     return {
       peer,
       key: keyOf(service),
       payloads: this.#payloads,
       signal,
-      isClosed: () => this.#closing.signal.aborted,
-      settle: () => this.#settleDoubt(peer),
+      isClosed: () => this.#isClosed,
+      run: (task) => this.#replica.run(peeringId, task),
     };
   }
 
   /** A service as it is now; undefined: it has no instances. */
   async #view(peer: ImportPeer, key: string): Promise<PayloadView | undefined> {
-    if (peer.doubt === undefined) {
+    await this.#replica.current(peer.id);
+    const found = peer.index.get(key);
+    if (found === undefined) return undefined;
+    const view = await this.#payloads.quickView(peer, found);
+    if (view !== undefined) return view;
+    return this.#replica.run(peer.id, async (turn) => {
       const service = peer.index.get(key);
-      const view = service && (await this.#payloads.quickView(peer, service));
-      if (service === undefined || view !== undefined) return view;
-    }
-    return peer.mutex.run(async () => {
-      await this.#settleDoubt(peer);
-      const service = peer.index.get(key);
-      return service && (await this.#payloads.views(peer, [service])).get(key);
+      return service && (await this.#payloads.views(peer, [service], turn)).get(key);
     });
   }
 
-  // Agreeing with the storage.
-
-  /** What the index needs of a row; none: it is damaged, and was dropped. */
-  async #headOf(entry: Entry): Promise<readonly StoredHead[]> {
-    const [, peeringId, key] = entry.key;
-    try {
-      if (peeringId === undefined || key === undefined || entry.key.length !== 3) throw new Error("unknown key");
-      const row = decodeRow(entry);
-      if (row === undefined) throw new Error("it is too short");
-      const head = await inTurns(storedHeadSteps(key, row.payload));
-      if (head.digest !== row.digest) throw new Error("its digest is not that of its payload");
-      return [{ peeringId, head, revision: entry.revision, place: row.place }];
-    } catch (error) {
-      this.#payloads.reportDamage(entry.key, errorText(error));
-      await this.#storage.commit(deletionsOf([entry.key]));
-      return [];
-    }
-  }
-
-  /** Adds the stored rows to the index, in the order of their commits, because the last one describes its nodes. */
-  async #adopt(stored: readonly StoredHead[]): Promise<void> {
-    const sorted = await inTurns(sortSteps(stored, compareCommits));
-    await inTurns(this.#adoptSteps(sorted));
-  }
-
-  *#adoptSteps(stored: readonly StoredHead[]): Steps<void> {
-    const meter = new StepMeter();
-    const touched = new Set<ImportPeer>();
-    for (const { peeringId, head, revision } of stored) {
-      const peer = this.#peer(peeringId);
-      touched.add(peer);
-      const known = peer.index.get(head.key);
-      if (known !== undefined) this.#payloads.drop(known);
-      yield* peer.index.put(head, revision);
-      if (meter.isOver(5 + 3 * head.nodes.length)) yield;
-    }
-    for (const { index } of touched) yield* index.settle((service) => this.#payloads.drop(service));
-  }
-
-  /** Drops a service whose row is missing, or is not the one that was written. Call it with the mutex held. */
-  async #dropDamaged(peer: ImportPeer, service: StoredService): Promise<void> {
+  /** Drops a service whose row is missing, or is not the one that was written. */
+  async #dropDamaged(peer: ImportPeer, service: StoredService, turn: Turn): Promise<void> {
     if (peer.index.get(service.key) !== service) return;
     const key = rowKey(peer.id, service.key);
-    this.#payloads.reportDamage(key, "it is missing, or not what was committed");
-    this.#payloads.drop(service);
-    peer.index.drop(service.key, peer.index.revision);
-    const others = await inTurns(this.#settle(peer));
-    this.#notify(peer, new Map([[service.key, undefined]]), others);
-    try {
-      await this.#storage.commit(deletionsOf([key]));
-    } catch (error) {
-      // Else the peer sends it again, and it is written over.
-      if (error instanceof PeeringError && error.code === "closed") throw error;
-    }
-    for (const listener of [...this.#damageListeners]) listener(peer.id);
-  }
-
-  /** Where a commit was not answered, makes the index say what the storage does. Call it with the mutex held. */
-  async #settleDoubt(peer: ImportPeer): Promise<void> {
-    const { doubt, index } = peer;
-    if (doubt === undefined) return;
-    const stored = new Set<string | undefined>();
-    const newer: StoredHead[] = [];
-    for await (const { entries } of this.#payloads.pages([...IMPORTS_PREFIX, peer.id])) {
-      for (const entry of entries) {
-        stored.add(entry.key[2]);
-        if (index.get(entry.key[2] ?? "")?.revision !== entry.revision) newer.push(...(await this.#headOf(entry)));
+    const error = "it is missing, or not what was committed";
+    this.#incidents.report(DAMAGED.incident, DAMAGED.message, { entry: key.join("/"), error });
+    await this.#held.drop(peer, service);
+    if (this.#mayDelete()) {
+      try {
+        await turn.commit({ writes: deletionsOf([key]), done: () => {} });
+      } catch (error) {
+        // Else the peer sends it again, and it is written over.
+        if (!(error instanceof PeeringError && isStorageFault(error))) throw error;
       }
     }
-    const changed = new Map(doubt);
-    for (const service of [...index.services()]) {
-      if (stored.has(service.key)) continue;
-      changed.set(service.key, doubt.get(service.key));
-      this.#payloads.drop(service);
-      index.drop(service.key, index.revision);
-    }
-    for (const { head } of newer) changed.set(head.key, doubt.get(head.key));
-    await this.#adopt(newer);
-    const others = await inTurns(this.#settle(peer));
-    peer.doubt = undefined;
-    this.#notify(peer, changed, others);
-  }
-
-  /** What was written after all is to be known soon, not only when somebody reads or writes next. */
-  #settleSoon(peer: ImportPeer): void {
-    const settled = retry(() => peer.mutex.run(() => this.#settleDoubt(peer)), {
-      clock: this.#clock,
-      signal: this.#closing.signal,
-      firstMs: FIRST_RETRY_MS,
-      maxMs: MAX_RETRY_MS,
-      onFailure: (error) => {
-        if (error instanceof PeeringError && error.code === "closed") throw error;
-      },
-    }).catch(() => {
-      // The store or its storage is closed.
-    });
-    this.#settling.add(settled);
-    void settled.then(() => this.#settling.delete(settled));
+    this.#damaged.emit(peer.id);
   }
 
   // Writing.
 
-  /** Call it with the mutex held. */
-  async #commit(peer: ImportPeer, plan: ImportPlan, expect: readonly Expectation[]): Promise<void> {
-    const changes = [...plan.writes].filter(([key, write]) => write !== undefined || peer.index.get(key) !== undefined);
-    for (const part of partsOf(changes, within(COMMITTED, this.#storage.limits))) {
-      // The peer sends everything again on its next stream, so a loss of power loses nothing.
-      await this.#commitPart(peer, part, expect, { durability: "relaxed" });
-    }
-  }
-
   async #commitPart(
     peer: ImportPeer,
+    turn: Turn,
     part: Part,
-    expect: readonly Expectation[],
-    options: CommitOptions,
+    { expect, durability }: Pick<Plan<void>, "expect" | "durability">,
   ): Promise<void> {
     const writes = await inTurns(rowSteps(peer.id, part));
+    const before = await this.#viewsBefore(peer, part, turn);
     const claims = await this.#claim(peer, meshNames(part));
-    const before = await this.#viewsBefore(peer, part);
-    let revision: bigint;
-    try {
-      revision = await this.#storage.commit(writes, expect, options);
-    } catch (error) {
-      const code = error instanceof PeeringError ? error.code : undefined;
-      if (code === "conflict") await this.#release(peer, claims);
-      else if (code !== "storage-failed") {
-        peer.doubt = new Map([...before, ...(peer.doubt ?? [])]);
-        this.#settleSoon(peer);
+    const done = async (revision: bigint): Promise<void> => {
+      const { others, released } = await inTurns(this.#held.take(peer, part, revision));
+      const changed = new Map<string, PayloadView | undefined>();
+      if (peer.isFollowed) {
+        for (const key of part.keys()) changed.set(key, before.get(key));
+        for (const [key, view] of before) changed.set(key, view);
       }
+      this.#held.notify(peer, changed, others);
+      if (released.length > 0) await this.#release(peer, released);
+    };
+    try {
+      await turn.commit({ writes, expect, durability, done });
+    } catch (error) {
+      if (error instanceof PeeringError && error.code === "conflict") await this.#release(peer, claims);
       throw error;
     }
-    const { others, released } = await inTurns(this.#takeOver(peer, part, revision));
-    const changed = new Map<string, PayloadView | undefined>();
-    if (peer.isFollowed) {
-      for (const key of part.keys()) changed.set(key, before.get(key));
-      for (const [key, view] of before) changed.set(key, view);
-    }
-    this.#notify(peer, changed, others);
-    if (released.length > 0) await this.#release(peer, released);
   }
 
-  /** Brings the index up to the commit. Returns other services that look otherwise, and names that may need no address. */
-  *#takeOver(
-    peer: ImportPeer,
-    part: Part,
-    revision: bigint,
-  ): Steps<{ readonly others: readonly string[]; readonly released: readonly string[] }> {
-    const { index } = peer;
-    const released: string[] = [];
-    const meter = new StepMeter();
-    for (const [key, write] of part) {
-      const known = index.get(key);
-      if (peer.addressed.size > 0) released.push(key, ...(known?.mesh ?? []));
-      if (known !== undefined) this.#payloads.drop(known);
-      const isKnown = peer.isKnown(key);
-      if (write === undefined) index.drop(key, revision);
-      else {
-        const service = yield* index.put(write.head, revision);
-        if (isKnown) this.#payloads.keepWritten(service, write.value);
-      }
-      if (meter.isOver(10 + 4 * (write?.head.nodes ?? known?.holds ?? []).length)) yield;
-    }
-    const others = yield* this.#settle(peer);
-    if (index.unsorted >= MANY_UNSORTED) yield* index.sortSteps();
-    return { others, released };
-  }
-
-  /** Returns the services that look otherwise through their nodes. */
-  *#settle(peer: ImportPeer): Steps<readonly string[]> {
-    const changed: string[] = [];
-    yield* peer.index.settle((service) => {
-      this.#payloads.drop(service);
-      changed.push(service.key);
-    });
-    return changed;
-  }
-
-  #notify(peer: ImportPeer, changed: ReadonlyMap<string, PayloadView | undefined>, others: readonly string[]): void {
-    peer.notify(changed, others);
-    for (const listener of this.#listeners) listener();
-  }
-
-  /** The versions that watchers saw of the services that a commit changes, by key. Call it with the mutex held. */
-  async #viewsBefore(peer: ImportPeer, part: Part): Promise<ReadonlyMap<string, PayloadView | undefined>> {
+  /** The versions that watchers saw of the services that a commit changes, by key. */
+  async #viewsBefore(peer: ImportPeer, part: Part, turn: Turn): Promise<ReadonlyMap<string, PayloadView | undefined>> {
     const before = new Map<string, PayloadView | undefined>();
     if (!peer.isWatched) return before;
-    const services = new Set<StoredService>();
-    const add = (service: StoredService): void => {
-      if (peer.isKnown(service.key)) services.add(service);
-    };
-    const heads = new Map<string, ServiceHead | undefined>();
-    for (const [key, write] of part) {
-      const service = peer.index.get(key);
+    const heads = new Map(Array.from(part, ([key, write]) => [key, write?.head]));
+    const services: StoredService[] = [];
+    for (const [key, service] of await inTurns(this.#held.known(peer, heads))) {
       if (service === undefined) before.set(key, undefined);
-      else add(service);
-      heads.set(key, write?.head);
+      else services.push(service);
     }
-    for (const node of await inTurns(peer.index.changedBy(heads))) for (const service of holders(node)) add(service);
-    for (const [key, view] of await this.#payloads.views(peer, [...services])) before.set(key, view);
+    for (const [key, view] of await this.#payloads.views(peer, services, turn)) before.set(key, view);
     return before;
   }
 
@@ -668,7 +524,7 @@ function* partsOf(
   changes: Iterable<readonly [string, PlannedWrite | undefined]>,
   limits: StorageLimits,
 ): Generator<Part, void> {
-  let part: Part = new Map();
+  let part = new Map<string, PlannedWrite | undefined>();
   let bytes = 0;
   for (const [key, write] of changes) {
     const more = ROW_BYTES + (write?.value.length ?? 0);
@@ -700,11 +556,6 @@ function* rowSteps(peeringId: string, part: Part): Steps<readonly Write[]> {
     if (meter.isOver(10 + ((value?.length ?? 0) >>> 8))) yield;
   }
   return writes;
-}
-
-/** The order in which rows were committed. */
-function compareCommits(left: StoredHead, right: StoredHead): number {
-  return Number(left.revision - right.revision) || left.place - right.place;
 }
 
 function* decodeAll(nodes: Iterable<EncodedNode>): Steps<readonly DecodedNode[]> {

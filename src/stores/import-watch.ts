@@ -7,11 +7,15 @@ import { inTurns } from "../base/turns.js";
 import type { ServiceInstance } from "../model/instance.js";
 import type { InstanceDiff } from "../payload/imported-payload.js";
 import { differenceParts, instanceParts, type Parts, type PayloadView } from "../payload/payload-parts.js";
+import type { Turn } from "../storage/replica.js";
 import type { StoredService } from "./import-index.js";
 import { type ImportPayloads, READ_BATCH, READ_WHOLE_BYTES } from "./import-payloads.js";
-import { ALL, type ImportFeed, type ImportPeer } from "./import-peer.js";
+import { ALL, type Former, type ImportFeed, type ImportPeer } from "./import-peer.js";
 
-/** Everything imported at one revision, by service name: the first thing a watch yields, also when there is nothing. */
+/**
+ * Everything imported at one revision, by service name: the first thing a watch yields, also when there is nothing. A later one
+ * takes the place of all that was told: another process wrote, and what was there before is not known.
+ */
 export interface ImportSnapshot {
   readonly type: "snapshot";
   readonly revision: bigint;
@@ -40,7 +44,9 @@ export type ImportPart =
       /** Whether the next part says more of the same change of the same service. */
       readonly more: boolean;
     })
-  | { readonly type: "complete"; readonly revision: bigint };
+  | { readonly type: "complete"; readonly revision: bigint }
+  /** What was told does not hold any more, see {@link ImportSnapshot}: everything follows, as at first. */
+  | { readonly type: "again" };
 
 /** What a follower is told, encoded still. */
 type FollowEvent =
@@ -51,7 +57,8 @@ type FollowEvent =
       readonly before: PayloadView | undefined;
       readonly after: PayloadView | undefined;
       readonly revision: bigint;
-    };
+    }
+  | { readonly type: "again" };
 
 export interface FollowOptions {
   readonly peer: ImportPeer;
@@ -61,8 +68,8 @@ export interface FollowOptions {
   readonly signal: AbortSignal;
   /** Whether the store has been closed; the peer is woken when it is. */
   readonly isClosed: () => boolean;
-  /** Makes index and storage agree. Called with the mutex of the peer held. */
-  readonly settle: () => Promise<void>;
+  /** Runs a task in a turn of the peer. */
+  readonly run: <Result>(task: (turn: Turn) => Promise<Result>) => Promise<Result>;
 }
 
 /**
@@ -70,46 +77,51 @@ export interface FollowOptions {
  * nothing but its place in the feed, and what of the last look it has not told yet.
  */
 async function* follow(options: FollowOptions): AsyncGenerator<FollowEvent, void> {
-  const { peer, key, payloads, signal, settle } = options;
+  const { peer, key, payloads, signal, run } = options;
   const isOver = (): boolean => signal.aborted || options.isClosed();
   if (isOver()) return;
   const wake = new Wake();
   const { feed, end } = peer.follow(key, wake.call);
   let cursor: Cursor | undefined;
-  const locked = <Result>(task: () => Promise<Result>): Promise<Result> =>
-    peer.mutex.run(async () => {
-      await settle();
-      return task();
-    });
   try {
-    const start = await locked(() => join(peer, key, feed, payloads));
-    cursor = start.cursor;
-    const viewsOf = (keys: readonly string[]): Promise<ReadonlyMap<string, PayloadView>> =>
-      locked(() => viewsAt(peer, feed, start.cursor, payloads, keys));
-    for (const keys of groupsOf(start.keys)) {
-      const views = await viewsOf(keys);
-      for (const view of views.values()) {
-        if (isOver()) return;
-        yield { type: "there", view, revision: start.revision };
-      }
-    }
-    yield { type: "complete", revision: start.revision };
-    while (!isOver()) {
-      wake.clear();
-      const { untold, revision } = await locked(async () => ({
-        untold: await inTurns<readonly Untold<PayloadView | undefined>[]>(feed.catchUp(start.cursor)),
-        revision: peer.index.revision,
-      }));
-      for (const group of groupsOf(untold)) {
-        const after = await viewsOf(group.map((change) => change.key));
-        for (const change of group) {
+    for (;;) {
+      const start = await run((turn) => join(peer, key, feed, payloads, turn));
+      cursor = start.cursor;
+      const told: Told = { cursor: start.cursor, ahead: new Map() };
+      const viewsOf = (keys: readonly string[]): Promise<ReadonlyMap<string, PayloadView>> =>
+        run((turn) => viewsAt(peer, feed, told, payloads, keys, turn));
+      for (const keys of groupsOf(start.keys)) {
+        for (const view of (await viewsOf(keys)).values()) {
           if (isOver()) return;
-          yield { type: "change", before: change.before, after: after.get(change.key), revision };
+          yield { type: "there", view, revision: start.revision };
         }
       }
-      if (untold.length > 0) continue;
-      if (peer.over) return;
-      if (!isOver()) await wake.wait(signal);
+      yield { type: "complete", revision: start.revision };
+      let isLost = false;
+      while (!isLost && !isOver()) {
+        wake.clear();
+        const { untold, revision } = await run(async () => ({
+          untold: await inTurns<readonly Untold<Former>[]>(feed.catchUp(start.cursor)),
+          revision: peer.index.revision,
+        }));
+        const before = new Map(untold.map((change) => [change.key, toldOf(told, change)]));
+        isLost = [...before.values()].includes("lost");
+        for (const group of isLost ? [] : groupsOf([...before])) {
+          const after = await viewsOf(group.map(([changed]) => changed));
+          for (const [changed, former] of group) {
+            if (isOver()) return;
+            if (former === "lost") continue;
+            yield { type: "change", before: former, after: after.get(changed), revision };
+          }
+        }
+        if (untold.length > 0) continue;
+        if (peer.over) return;
+        if (!isOver()) await wake.wait(signal);
+      }
+      if (isOver()) return;
+      feed.leave(start.cursor);
+      cursor = undefined;
+      yield { type: "again" };
     }
   } catch (error) {
     // The storage was closed: the watch is over.
@@ -120,41 +132,63 @@ async function* follow(options: FollowOptions): AsyncGenerator<FollowEvent, void
   }
 }
 
-/** Call it with the mutex held. */
 async function join(
   peer: ImportPeer,
   key: string,
   feed: ImportFeed,
   payloads: ImportPayloads,
+  turn: Turn,
 ): Promise<{ readonly cursor: Cursor; readonly keys: readonly string[]; readonly revision: bigint }> {
   const { index } = peer;
   let keys: readonly string[] = [key];
   if (key === ALL) {
     const services = await inTurns(index.sortSteps());
     // Where it is not much, at once: service by service it takes many times as long.
-    if (index.payloadBytes <= READ_WHOLE_BYTES) await payloads.views(peer, services);
+    if (index.payloadBytes <= READ_WHOLE_BYTES) await payloads.views(peer, services, turn);
     keys = services.flatMap((service) => (index.get(service.key) === service ? service.key : []));
   }
   return { cursor: feed.join(), keys, revision: index.revision };
 }
 
-/** Services as they were at the moment of a cursor, by key; none: it had no instances. Call it with the mutex held. */
+/** What a follower has been told. */
+interface Told {
+  readonly cursor: Cursor;
+  /** Services of which something newer was told than they were at the moment of the cursor. */
+  readonly ahead: Map<string, PayloadView | undefined>;
+}
+
+/** What was told last of a service that has changed since. */
+function toldOf({ ahead }: Told, { key, before }: Untold<Former>): Former {
+  if (!ahead.has(key)) return before;
+  const newer = ahead.get(key);
+  ahead.delete(key);
+  return newer;
+}
+
+/** Services as they were at the moment of a cursor, by key; as they are now, where that is not known. None: it had no instances. */
 async function viewsAt(
   peer: ImportPeer,
   feed: ImportFeed,
-  cursor: Cursor,
+  { cursor, ahead }: Told,
   payloads: ImportPayloads,
   keys: readonly string[],
+  turn: Turn,
 ): Promise<ReadonlyMap<string, PayloadView>> {
   const views = new Map<string, PayloadView>();
   const current: StoredService[] = [];
+  const lost: string[] = [];
   for (const key of keys) {
     const past = feed.at(cursor, key);
-    const service = past === undefined ? peer.index.get(key) : undefined;
-    if (past?.version !== undefined) views.set(key, past.version);
+    if (past !== undefined && past.version !== "lost") {
+      if (past.version !== undefined) views.set(key, past.version);
+      continue;
+    }
+    if (past !== undefined) lost.push(key);
+    const service = peer.index.get(key);
     if (service !== undefined) current.push(service);
   }
-  for (const [key, view] of await payloads.views(peer, current)) views.set(key, view);
+  for (const [key, view] of await payloads.views(peer, current, turn)) views.set(key, view);
+  for (const key of lost) ahead.set(key, views.get(key));
   return views;
 }
 
@@ -173,6 +207,8 @@ export async function* watchWhole(options: FollowOptions): AsyncGenerator<Import
       yield { type: "snapshot", revision: event.revision, services };
       // The consumer's alone from now on.
       services = new Map();
+    } else if (event.type === "again") {
+      services = new Map();
     } else {
       const { added, changed, removed } = await payloads.difference(event.before, event.after);
       const first = added[0] ?? changed[0] ?? removed[0];
@@ -186,7 +222,7 @@ export async function* watchWhole(options: FollowOptions): AsyncGenerator<Import
 /** A watch in parts of about `size` instances, made when they are asked for. */
 export async function* watchParts(options: FollowOptions, size: number): AsyncGenerator<ImportPart, void> {
   for await (const event of follow(options)) {
-    if (event.type === "complete") {
+    if (event.type === "complete" || event.type === "again") {
       yield event;
       continue;
     }

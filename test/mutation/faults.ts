@@ -42,6 +42,7 @@ const DELETION = "src/host/deletion.ts";
 const DIALER = "src/host/dialer.ts";
 const APPLY_QUEUE = "src/host/apply-queue.ts";
 const IMPORTS = "src/stores/import-store.ts";
+const FOLLOWING = "test/unit/stores/import-following.test.ts";
 const SESSION = "src/replication/session.ts";
 const OUTBOUND = "src/replication/outbound.ts";
 const LEVEL = "src/storage/level.ts";
@@ -187,11 +188,7 @@ export const plantedFaults: readonly PlantedFault[] = [
   fault(
     "commits-without-expectations",
     "rows are written whatever another process has written since",
-    [
-      REPLICA,
-      "return this.#storage.commit([...writes, head], [{ key: this.#headKey, revision: this.#head }, ...expect]",
-      "return this.#storage.commit([...writes, head], [...expect]",
-    ],
+    [REPLICA, "const expected = [{ key, revision: section.head }, ...expect];", "const expected = [...expect];"],
     SIMULATOR,
   ),
   fault(
@@ -207,7 +204,7 @@ export const plantedFaults: readonly PlantedFault[] = [
   fault(
     "answer-lost-for-good",
     "a write is decided before it is known what became of one that was not answered",
-    [REPLICA, "        if (this.#doubtful) await this.#catchUp();\n        const { writes", "        const { writes"],
+    [REPLICA, "        if (section.isDoubtful) await this.#catchUp(section);\n", ""],
     "test/unit/storage/stored-table.test.ts",
   ),
   fault(
@@ -219,7 +216,7 @@ export const plantedFaults: readonly PlantedFault[] = [
   fault(
     "own-commits-taken-twice",
     "a commit of one's own is taken over again when the storage tells it",
-    [REPLICA, "      if (entry.revision <= this.#known) continue;\n", ""],
+    [REPLICA, "      if (entry.revision <= known) continue;\n", ""],
     "test/unit/storage/stored-table.test.ts",
   ),
   fault(
@@ -343,15 +340,46 @@ export const plantedFaults: readonly PlantedFault[] = [
     SIMULATOR,
   ),
   fault(
-    "cleanup-leaves-unanswered-commits",
-    "a cleanup leaves what a commit without an answer has stored",
-    [IMPORTS, "          await this.#storage.commit(together, expect);\n", ""],
+    "cleanup-leaves-damage",
+    "a cleanup leaves stored imports that are damaged",
+    [IMPORTS, "await turn.commit({ writes, expect, done });", "{}"],
+    FOLLOWING,
+  ),
+  fault(
+    "cleanup-leaves-head",
+    "a cleanup leaves the head of the imports",
+    [IMPORTS, "      await turn.commit({ writes: [], expect, isLast: true, done });\n", ""],
     SIMULATOR,
+    FOLLOWING,
+  ),
+  fault(
+    "stale-imports-acknowledged",
+    "a service is taken for stored by an index that another host has made stale",
+    [IMPORTS, "      if (changes.length === 0) await turn.current();\n", ""],
+    FOLLOWING,
+  ),
+  fault(
+    "newer-import-taken-for-damage",
+    "an import that another host has written since is dropped as damaged",
+    ["src/stores/import-payloads.ts", "    if (damaged.length > 0) await turn.current();\n", ""],
+    FOLLOWING,
+  ),
+  fault(
+    "lost-version-told-as-none",
+    "a watch whose service another host wrote over is told that it had no instances before",
+    ["src/stores/held-imports.ts", '(this.views.get(service) ?? "lost")', "this.views.get(service)"],
+    FOLLOWING,
+  ),
+  fault(
+    "followers-delete-damage",
+    "a host that does not lead deletes damaged imports, which the one that leads then does not fetch again",
+    [REPLICA, "    if (this.#options.expendable?.mayDelete?.() === false) return;\n", ""],
+    FOLLOWING,
   ),
   fault(
     "cleanup-leaves-addresses",
     "the virtual addresses of imported services stay when the services go",
-    [IMPORTS, "    if (released.length > 0) await this.#release(peer, released);\n", ""],
+    [IMPORTS, "      if (released.length > 0) await this.#release(peer, released);\n", ""],
     SIMULATOR,
   ),
 
@@ -589,13 +617,13 @@ export const plantedFaults: readonly PlantedFault[] = [
   fault(
     "damage-stops-start",
     "a host does not start when something is damaged that its peers send again",
-    ["src/storage/expendable.ts", "!page.damaged.every(({ key }) => isExpendable(key))", "page.damaged.length > 0"],
+    [REPLICA, "page.damaged.filter(({ key }) => !this.#isExpendable(key))", "page.damaged"],
     SIMULATOR,
   ),
   fault(
     "damage-untold",
     "damaged rows are dropped without a word",
-    ["src/storage/expendable.ts", "  for (const { key } of damaged) onDropped(key);\n", ""],
+    [REPLICA, "this.#incidents.report(expendable.incident, expendable.message, {", "void ({"],
     SIMULATOR,
   ),
   fault(
@@ -608,7 +636,7 @@ export const plantedFaults: readonly PlantedFault[] = [
   fault(
     "damaged-catalog-dropped",
     "damaged services of the cluster's own are dropped, as if a peer sent them again",
-    ["src/storage/expendable.ts", "!page.damaged.every(({ key }) => isExpendable(key))", "false"],
+    [REPLICA, "page.damaged.filter(({ key }) => !this.#isExpendable(key))", "page.damaged.slice(0, 0)"],
     SIMULATOR,
   ),
   fault(

@@ -26,7 +26,7 @@ const HOST_PARTS: readonly string[] = [
 ];
 /** Of the folders with implementations, the files that a host needs whichever it is given. */
 const CONTRACTS =
-  /^(storage\/(damaged-entries|expendable|key-encoding|keys|limits|replica|stored-table)|transport\/(address|connection-limits|handshakes))\.js$/;
+  /^(storage\/(damaged-entries|key-encoding|keys|limits|replica|stored-table)|transport\/(address|connection-limits|handshakes))\.js$/;
 /** Loaded when they are needed first, or by programs that import them. */
 const LATER =
   /^(http|rpc|dns|client|cli|testing|page|mesh|api)\/|^wire\/(index|gen\/)|^trust\/x509|^checks\/probe|^protocol\.js$/;

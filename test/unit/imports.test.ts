@@ -43,7 +43,6 @@ const CONTRACTS: readonly string[] = [
   "storage/limits.ts",
   "storage/replica.ts",
   "storage/stored-table.ts",
-  "storage/expendable.ts",
   "transport/transport.ts",
 ];
 const GENERATED = "wire/gen/";

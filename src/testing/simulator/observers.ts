@@ -43,6 +43,7 @@ export function observe(
       if (change.revision < lastRevision) checker.fail(`${cluster.name}: a watch of ${peer} goes back in time`);
       lastRevision = change.revision;
       if (change.type === "snapshot") {
+        known.clear();
         for (const [service, instances] of change.services) take(service, instances, true);
       } else {
         take(change.service, change.removed, false);

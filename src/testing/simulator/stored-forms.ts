@@ -30,6 +30,7 @@ const RECORDS_PREFIX: Key = [...PEERINGS_PREFIX, "record"];
 const SECRETS_PREFIX: Key = [...PEERINGS_PREFIX, "secrets"];
 const BUNDLES_PREFIX: Key = [...PEERINGS_PREFIX, "bundle"];
 const FENCES_PREFIX: Key = [...PEERINGS_PREFIX, "gate"];
+const IMPORT_HEADS_PREFIX: Key = [...IMPORTS_PREFIX, ""];
 
 /** Neither terminated nor about to be deleted. */
 export function isStanding(record: { readonly state: string } | undefined): boolean {
@@ -60,6 +61,8 @@ export class DiskView {
   readonly fences: Set<string> = new Set();
   /** Values by service, by id of the peering. */
   readonly imports: Map<string, Map<string, Uint8Array>> = new Map();
+  /** Ids of peerings. */
+  readonly importHeads: Set<string> = new Set();
   /** Services with a virtual address, by lower-cased name of the peer. */
   readonly virtualIps: Map<string, Set<string>> = new Map();
 
@@ -77,6 +80,7 @@ export class DiskView {
   leftOf(id: string, name: string): readonly string[] {
     const left: string[] = [];
     if (this.importsOf(id).size > 0) left.push("imports");
+    if (this.importHeads.has(id)) left.push("the head of its imports");
     if (this.secrets.has(id)) left.push("secrets");
     if (this.fences.has(id)) left.push("its fence");
     if (this.recordOf(name) === undefined && this.bundles.has(name.toLowerCase())) left.push("its trust bundle");
@@ -95,7 +99,10 @@ export class DiskView {
     else if (isUnder(key, FENCES_PREFIX)) {
       if (value === undefined) this.fences.delete(id);
       else this.fences.add(id);
-    } else if (isUnder(key, IMPORTS_PREFIX)) {
+    } else if (isUnder(key, IMPORT_HEADS_PREFIX)) {
+      if (value === undefined) this.importHeads.delete(id);
+      else this.importHeads.add(id);
+    } else if (isImport(key)) {
       const services = this.imports.get(peeringId) ?? new Map<string, Uint8Array>();
       this.imports.set(peeringId, services);
       setOrDelete(services, key[2] ?? "", value);
@@ -116,7 +123,7 @@ export function isRecord(key: Key): boolean {
 /** What a peer brings again, by itself, of the peering of this record: imports, its trust bundle, virtual addresses. */
 export function isSentAgain(key: Key, { id, name }: StoredRecord): boolean {
   const [owner, first, second] = key;
-  if (owner === IMPORTS_PREFIX[0]) return first === id;
+  if (owner === IMPORTS_PREFIX[0]) return first === id || (first === "" && second === id);
   if (isBundle(key)) return second === name.toLowerCase();
   return owner === CATALOG_PREFIX[0] && first === "virtual-ip" && second === name.toLowerCase();
 }
@@ -130,7 +137,7 @@ export function isBundle(key: Key): boolean {
 }
 
 export function isImport(key: Key): boolean {
-  return isUnder(key, IMPORTS_PREFIX);
+  return isUnder(key, IMPORTS_PREFIX) && !isUnder(key, IMPORT_HEADS_PREFIX);
 }
 
 function isUnder(key: Key, prefix: Key): boolean {

@@ -135,7 +135,7 @@ function deletionOf(scheduler: Scheduler, removePeer: () => Promise<void>): Dele
       remove: async () => {},
     },
     streams: { drained: async () => {} },
-    imports: { removePeer, end: () => {} },
+    imports: { removePeer },
     board: { forget: () => {} },
     mayRemove: () => true,
   });

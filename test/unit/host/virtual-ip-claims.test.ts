@@ -95,6 +95,7 @@ describe("addresses of imported services", () => {
       "release chain-only",
       "commit",
       "release web",
+      "commit",
     ]);
   });
 
