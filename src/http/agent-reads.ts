@@ -12,8 +12,8 @@ import type { IndexedCheck } from "../stores/catalog.js";
 import type { Answer } from "./answer.js";
 import { blocking } from "./blocking.js";
 import type { Call } from "./call.js";
-import { filterFor, Visibility } from "./discovery.js";
 import { badRequest, HttpError } from "./http-error.js";
+import { filterFor } from "./in-turns.js";
 import { type Json, LazyList, LazyMap, textMap, writeJson } from "./json.js";
 import type { JsonSchema, Operation, ParameterDoc } from "./operation.js";
 import { listOf, objectOf, text } from "./operation-docs.js";
@@ -30,6 +30,7 @@ import {
   type ServiceView,
 } from "./records-json.js";
 import { isOwnCheck, memberFields, memberJson, memberOf, memberSchema, SERVER_ID } from "./system.js";
+import { Visibility } from "./visibility.js";
 
 function isTrue(value: string | null): boolean {
   return value !== null && /^(?:1|t|true)$/i.test(value);

@@ -3,24 +3,18 @@ import { type Listing, listing } from "../model/listing.js";
 import { lowerCase } from "../model/names.js";
 import type { CatalogIndexes } from "../stores/catalog.js";
 import type { Answer } from "./answer.js";
+import { answerRead } from "./answer-read.js";
 import type { Call } from "./call.js";
 import { type CentralRead, centralParameter, centralRead } from "./central-config.js";
 import {
-  answerRead,
   connectInstancesOf,
   connectScope,
-  discoveryOptions,
   everyImported,
   everyLocal,
-  filterFor,
-  forEach,
-  hasNodeMeta,
   instanceScope,
-  namedOptions,
   nodeOf,
   nodesOf,
   taggedInstancesOf,
-  Visibility,
 } from "./discovery.js";
 import {
   discoveryParameters,
@@ -29,12 +23,15 @@ import {
   nodeMetaParameter,
   tagParameter,
 } from "./discovery-docs.js";
+import { discoveryOptions, hasNodeMeta, namedOptions } from "./discovery-options.js";
+import { filterFor, forEach } from "./in-turns.js";
 import { LazyList, LazyMap } from "./json.js";
 import type { Operation } from "./operation.js";
 import { listOf, objectOf } from "./operation-docs.js";
 import { flatInstanceSchema, mapOf, nodeSchema, orNull, serviceSchema } from "./record-docs.js";
 import { flatFields, nodeFields, serviceFields } from "./record-fields.js";
 import { flatJson, type InstanceView, nodeJson, serviceJson } from "./records-json.js";
+import { Visibility } from "./visibility.js";
 
 async function nodes(call: Call): Promise<Answer> {
   const options = discoveryOptions(call);

@@ -1,8 +1,8 @@
 import { centralNames, withCentralConfig } from "../config/central-config.js";
 import type { Service } from "../model/instance.js";
 import { lowerCase } from "../model/names.js";
+import type { Scope } from "./answer-read.js";
 import type { Call } from "./call.js";
-import type { Scope } from "./discovery.js";
 import type { ParameterDoc } from "./operation.js";
 import type { ServiceView } from "./records-json.js";
 

@@ -15,9 +15,10 @@ import {
   type DecodedEntry,
   decodeConfigEntry,
 } from "./config-json.js";
-import { filterFor, ownDatacenter } from "./discovery.js";
+import { ownDatacenter } from "./discovery-options.js";
 import { type Fields, text as filterText, textMap as filterTextMap } from "./filter/fields.js";
 import { badRequest, HttpError } from "./http-error.js";
+import { filterFor } from "./in-turns.js";
 import { LazyList } from "./json.js";
 import type { Operation } from "./operation.js";
 import {

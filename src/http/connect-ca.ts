@@ -17,7 +17,7 @@ import { type BuiltInAuthority, keyKindOf } from "../trust/built-in-authority.js
 import { colonHex, subjectKeyIdOf } from "../trust/pem.js";
 import type { Answer } from "./answer.js";
 import type { Call } from "./call.js";
-import { ownDatacenter } from "./discovery.js";
+import { ownDatacenter } from "./discovery-options.js";
 import { badRequest, decodeFailed, HttpError } from "./http-error.js";
 import { type Json, timeText } from "./json.js";
 import type { JsonSchema, Operation, ParameterDoc } from "./operation.js";

@@ -9,7 +9,7 @@ import { type GoJson, GoObject, goAny, goMap, isGoObject, readFirstValue, readGo
 import type { Answer } from "./answer.js";
 import { onlyChanges } from "./blocking.js";
 import type { Call } from "./call.js";
-import { ownDatacenter } from "./discovery.js";
+import { ownDatacenter } from "./discovery-options.js";
 import { badRequest, HttpError } from "./http-error.js";
 import { type Json, writeJson } from "./json.js";
 import type { JsonSchema, Operation, ParameterDoc } from "./operation.js";

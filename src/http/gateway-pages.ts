@@ -3,14 +3,17 @@ import { lowerCase } from "../model/names.js";
 import { joinHostPort } from "../token/address.js";
 import type { Answer } from "./answer.js";
 import type { Call } from "./call.js";
-import { forEach, instancesOf, namedOptions, Visibility } from "./discovery.js";
+import { instancesOf } from "./discovery.js";
 import { discoveryParameters } from "./discovery-docs.js";
+import { namedOptions } from "./discovery-options.js";
 import { type Link, linksOf } from "./gateways.js";
+import { forEach } from "./in-turns.js";
 import { byDestination, intentionJson, intentionSchema, mayRead, type StoredIntention } from "./intentions.js";
 import { LazyList } from "./json.js";
 import type { Operation } from "./operation.js";
 import { listOf, objectOf, texts } from "./operation-docs.js";
 import { answerFromAll, ownSummaryFields, Summary } from "./ui.js";
+import { Visibility } from "./visibility.js";
 
 // What Consul's pages ask about a gateway (1.21).
 

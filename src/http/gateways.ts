@@ -5,13 +5,14 @@ import type { JsonObject, JsonValue } from "../model/instance.js";
 import { lowerCase } from "../model/names.js";
 import type { Answer } from "./answer.js";
 import type { Call } from "./call.js";
-import { namedOptions, Visibility } from "./discovery.js";
 import { discoveryParameters } from "./discovery-docs.js";
+import { namedOptions } from "./discovery-options.js";
 import { type Json, LazyList } from "./json.js";
 import type { JsonSchema, Operation } from "./operation.js";
 import { flag, index, listOf, objectOf, text, texts } from "./operation-docs.js";
 import { consistencyOf } from "./query.js";
 import { answerFromAll } from "./ui.js";
+import { Visibility } from "./visibility.js";
 
 /** A service behind a gateway. */
 export interface Link {

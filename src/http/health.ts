@@ -1,28 +1,18 @@
 import { type Listing, listing } from "../model/listing.js";
 import type { CatalogIndexes } from "../stores/catalog.js";
 import type { Answer } from "./answer.js";
+import { answerRead, type Scope } from "./answer-read.js";
 import type { Call } from "./call.js";
 import { type CentralRead, centralParameter, centralRead } from "./central-config.js";
 import {
-  answerRead,
   checksInState,
   connectInstancesOf,
   connectScope,
-  type DiscoveryOptions,
-  filterFor,
-  forEach,
-  hasNodeMeta,
-  type InstanceOptions,
-  instanceOptions,
   instanceScope,
   instancesOf,
-  kept,
-  namedOptions,
   nodeOf,
   nodesOf,
-  type Scope,
   taggedInstancesOf,
-  Visibility,
 } from "./discovery.js";
 import {
   discoveryParameters,
@@ -31,13 +21,22 @@ import {
   passingParameter,
   tagParameter,
 } from "./discovery-docs.js";
+import {
+  type DiscoveryOptions,
+  hasNodeMeta,
+  type InstanceOptions,
+  instanceOptions,
+  namedOptions,
+} from "./discovery-options.js";
 import { HttpError } from "./http-error.js";
+import { filterFor, forEach, kept } from "./in-turns.js";
 import { LazyList } from "./json.js";
 import type { Operation } from "./operation.js";
 import { listOf } from "./operation-docs.js";
 import { checkSchema, instanceSchema } from "./record-docs.js";
 import { checkFields, instanceFields } from "./record-fields.js";
 import { type CheckView, checkJson, type InstanceView, instanceJson } from "./records-json.js";
+import { Visibility } from "./visibility.js";
 
 async function service(call: Call): Promise<Answer> {
   const options = instanceOptions(call);

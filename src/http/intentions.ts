@@ -19,9 +19,10 @@ import type { Answer } from "./answer.js";
 import { type BlockingQuery, onlyChanges } from "./blocking.js";
 import type { Call, Server } from "./call.js";
 import { jwtJson, jwtSchema, permissionsJson, permissionsSchema } from "./config-json.js";
-import { filterFor, ownDatacenter } from "./discovery.js";
+import { ownDatacenter } from "./discovery-options.js";
 import { type Fields, text as filterText, integer, textMap } from "./filter/fields.js";
 import { badRequest, decodeFailed, HttpError } from "./http-error.js";
+import { filterFor } from "./in-turns.js";
 import {
   endIn,
   endsToWrite,

@@ -24,8 +24,10 @@ import {
 import { isUuid } from "../wire/uuid.js";
 import type { Answer } from "./answer.js";
 import type { Call } from "./call.js";
-import { connectInstancesOf, forEach, instancesOf, ownDatacenter, Visibility } from "./discovery.js";
+import { connectInstancesOf, instancesOf } from "./discovery.js";
+import { ownDatacenter } from "./discovery-options.js";
 import { badRequest, HttpError } from "./http-error.js";
+import { forEach } from "./in-turns.js";
 import { type Json, LazyList } from "./json.js";
 import type { JsonSchema, Operation } from "./operation.js";
 import {
@@ -42,6 +44,7 @@ import { consistencyOf, goBoolOf } from "./query.js";
 import { checkJson, type InstanceView, nodeJson, serviceJson } from "./records-json.js";
 import { catalogBody } from "./registration-json.js";
 import { bodySchema } from "./shape-json.js";
+import { Visibility } from "./visibility.js";
 
 // Prepared queries (Consul 1.21): stored under a name, they may fall back to peers.
 

@@ -3,7 +3,7 @@ import { allowAll } from "../access/authorizer.js";
 import { MEMBERSHIP_CHECK } from "../model/health.js";
 import type { Answer } from "./answer.js";
 import type { AgentControl, Call } from "./call.js";
-import { ownDatacenter } from "./discovery.js";
+import { ownDatacenter } from "./discovery-options.js";
 import { type Fields, integer as integerField, text as textField, textMap as textMapField } from "./filter/fields.js";
 import { badRequest, HttpError } from "./http-error.js";
 import { type Json, textMap, timeText } from "./json.js";

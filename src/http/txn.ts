@@ -14,7 +14,7 @@ import { type GoType, goList, goOptional, isGoList, readFirstValue, readGo } fro
 import type { Answer } from "./answer.js";
 import type { Call } from "./call.js";
 import { judgeFor, nameOfInstance, requireInstance } from "./catalog.js";
-import { ownDatacenter } from "./discovery.js";
+import { ownDatacenter } from "./discovery-options.js";
 import { badRequest, HttpError, refusalOf } from "./http-error.js";
 import type { Json } from "./json.js";
 import type { Operation } from "./operation.js";

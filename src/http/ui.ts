@@ -8,31 +8,26 @@ import { lowerCase } from "../model/names.js";
 import type { Answer } from "./answer.js";
 import type { Call } from "./call.js";
 import {
-  type DiscoveryOptions,
-  discoveryOptions,
   everyImported,
   everyLocal,
-  filterFor,
-  forEach,
   IMPORTED_BYTES,
   importedNode,
-  kept,
   localNode,
   type NodeContents,
-  namedOptions,
   nodeOf,
   nodesOf,
-  pauses,
-  Visibility,
 } from "./discovery.js";
 import { discoveryParameters } from "./discovery-docs.js";
+import { type DiscoveryOptions, discoveryOptions, namedOptions } from "./discovery-options.js";
 import { HttpError } from "./http-error.js";
+import { filterFor, forEach, kept, pauses } from "./in-turns.js";
 import { type Json, LazyList, textMapOrAbsent } from "./json.js";
 import type { JsonSchema, Operation } from "./operation.js";
 import { anyObject, datacenterParameter, flag, index, listOf, objectOf, text, textsOrNull } from "./operation-docs.js";
 import { nodeContentsSchema } from "./record-docs.js";
 import { instanceFields, nodeContentsFields } from "./record-fields.js";
 import { checkJson, type InstanceView, type JsonStruct, type NodeView, serviceJson } from "./records-json.js";
+import { Visibility } from "./visibility.js";
 
 // The reads of Consul's pages (1.21), the only ones that list local and imported services together.
 

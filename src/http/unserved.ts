@@ -2,7 +2,7 @@ import { allowAll } from "../access/authorizer.js";
 import type { Answer } from "./answer.js";
 import { blocking } from "./blocking.js";
 import type { Call } from "./call.js";
-import { ownDatacenter } from "./discovery.js";
+import { ownDatacenter } from "./discovery-options.js";
 import { badRequest, HttpError } from "./http-error.js";
 import type { Json } from "./json.js";
 import type { Method, Operation } from "./operation.js";

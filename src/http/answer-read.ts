@@ -1,0 +1,64 @@
+import { latest } from "../host/gateways.js";
+import type { PeeringHost } from "../host/host.js";
+import type { CatalogIndexes } from "../stores/catalog.js";
+import type { ConfigEntryChange } from "../stores/config-entries.js";
+import type { Answer } from "./answer.js";
+import type { Call } from "./call.js";
+import type { Json } from "./json.js";
+import { consistencyOf, type ReadOptions } from "./query.js";
+
+/** Whose data a read is about, and what it may wait for. */
+export interface Scope {
+  /** The name of the peering as its record spells it; as asked for when there is none; `""` for local data. */
+  readonly peer: string;
+  /** The service whose imports the read depends on; undefined: everything of the peer. */
+  readonly service?: string;
+  /** The index of a read of local data. */
+  readonly local: (indexes: CatalogIndexes) => bigint;
+  /** Config entries of gateways change the answer, too. Default false. */
+  readonly gateways?: boolean;
+  /** Whether a change of `proxy-defaults` or `service-defaults` may change the answer. Default: none does. */
+  readonly central?: (change: ConfigEntryChange) => boolean;
+}
+
+/**
+ * Answers a read, at once or when its index has grown. The index is taken before the data: newer records among these are told
+ * again, and nothing is missed.
+ */
+export async function answerRead(
+  call: Call,
+  options: ReadOptions,
+  scope: Scope,
+  load: () => Promise<{ readonly json: Json; readonly filtered: boolean }>,
+): Promise<Answer> {
+  const { catalog, configEntries, imports } = call.host;
+  const { peer, service, gateways = false, central } = scope;
+  const of = service === undefined ? { peer } : { peer, service };
+  const ofRecords = peer === "" ? (): bigint => scope.local(catalog.index) : (): bigint => imports.index(of);
+  const index = central === undefined ? ofRecords : (): bigint => latest(ofRecords(), centralIndex(call.host));
+  const subscribe = (wake: () => void): (() => void) => {
+    const stop = new AbortController();
+    // It fails when it is stopped here, and when the host ends: then nothing changes any more.
+    if (peer === "") catalog.indexAfter(ofRecords, options.minIndex, stop).then(wake, () => {});
+    const forget = [
+      ...(peer === "" ? [() => stop.abort()] : [imports.onChange(of, wake)]),
+      ...(peer === "" && gateways
+        ? [configEntries.onChange(() => void (ofRecords() > options.minIndex && wake()))]
+        : []),
+      ...(central === undefined ? [] : [configEntries.onChange((change) => void (central(change) && wake()))]),
+    ];
+    return () => {
+      for (const each of forget) each();
+    };
+  };
+  const query = { read: () => ({ index: index(), result: undefined }), index, subscribe };
+  return call.answer(options, query, async (reading) => {
+    const { json, filtered } = await load();
+    return { json, read: { index: reading.index, consistency: consistencyOf(options), filtered } };
+  });
+}
+
+/** Grows with each write of an entry that says how proxies are told. */
+function centralIndex({ configEntries }: PeeringHost): bigint {
+  return latest(configEntries.kindIndex("proxy-defaults"), configEntries.kindIndex("service-defaults"));
+}

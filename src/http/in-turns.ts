@@ -1,0 +1,65 @@
+import { setImmediate } from "node:timers/promises";
+import type { Listing } from "../model/listing.js";
+import type { Fields } from "./filter/fields.js";
+import { compileFilter } from "./filter/filter.js";
+import type { ReadOptions } from "./query.js";
+
+/** The items that a filter holds of, and which may be seen; found in turns. */
+export type Filter<Item> = (items: Listing<Item>, isSeen?: (item: Item) => boolean) => Promise<Listing<Item>>;
+
+/** @throws {PeeringError} when it is none. */
+export function filterFor<Item>(options: ReadOptions, fields: Fields<Item>): Filter<Item> {
+  const filter = options.filter === "" ? undefined : compileFilter(options.filter, fields);
+  return (items, isSeen = () => true) => kept(items, (item) => isSeen(item) && (filter?.holds(item) ?? true));
+}
+
+/** How long one look at items goes on until others have their turn. */
+const TURN_MS = 5;
+
+/** To be called before each part of a long piece of work: lets others have their turn when it is time. */
+export function pauses(): () => Promise<void> | undefined {
+  let begin = performance.now();
+  return () => {
+    if (performance.now() - begin <= TURN_MS) return undefined;
+    return setImmediate().then(() => {
+      begin = performance.now();
+    });
+  };
+}
+
+/** The items that a test holds of; others have their turn while they are looked at. */
+export async function kept<Item>(items: Listing<Item>, holds: (item: Item) => boolean): Promise<Listing<Item>> {
+  const indexes: number[] = [];
+  const pause = pauses();
+  for (let index = 0; index < items.length; index++) {
+    const pausing = pause();
+    if (pausing !== undefined) await pausing;
+    const item = items.at(index);
+    if (item !== undefined && holds(item)) indexes.push(index);
+  }
+  return indexes.length === items.length ? items : chosen(items, indexes);
+}
+
+/** Does something with each; others have their turn in between. */
+export async function forEach<Item>(items: Listing<Item>, look: (item: Item) => void): Promise<void> {
+  await kept(items, (item) => {
+    look(item);
+    return false;
+  });
+}
+
+function chosen<Item>(items: Listing<Item>, indexes: readonly number[]): Listing<Item> {
+  return {
+    length: indexes.length,
+    at: (place) => {
+      const index = indexes[place];
+      return index === undefined ? undefined : items.at(index);
+    },
+    *[Symbol.iterator]() {
+      for (const index of indexes) {
+        const item = items.at(index);
+        if (item !== undefined) yield item;
+      }
+    },
+  };
+}

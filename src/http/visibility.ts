@@ -1,0 +1,44 @@
+import type { Access, ReadableNames } from "../access/authorizer.js";
+import type { Call } from "./call.js";
+import type { CheckView, NodeView, ServiceView } from "./records-json.js";
+
+/** Tells what may be shown of one scope's data, and whether something was not. */
+export class Visibility {
+  readonly #readable: ReadableNames;
+  /** No node needs to be looked at: what may be seen of a service does not depend on where it is. */
+  readonly everyNode: boolean;
+  filtered = false;
+
+  constructor(access: Access, peer: string) {
+    this.#readable = access.readable(peer);
+    this.everyNode = peer !== "" || access.may({ resource: "node", access: "read", scope: "all" });
+  }
+
+  /** @throws {PeeringError} `permission-denied` for an unknown token. */
+  static async of(call: Call, peer: string): Promise<Visibility> {
+    return new Visibility(await call.access(), peer);
+  }
+
+  service(name: string): boolean {
+    return this.#seen(this.#readable.service(name));
+  }
+
+  node(name: string): boolean {
+    return this.#seen(this.#readable.node(name));
+  }
+
+  instance({ node, service }: NodeView & ServiceView): boolean {
+    return this.#seen(this.#readable.node(node.name) && this.#readable.service(service.name));
+  }
+
+  /** A check of a service is where the service is: it takes both rights. */
+  check({ check }: CheckView): boolean {
+    const service = check.serviceName === "" || this.#readable.service(check.serviceName);
+    return this.#seen(service && this.#readable.node(check.node));
+  }
+
+  #seen(seen: boolean): boolean {
+    if (!seen) this.filtered = true;
+    return seen;
+  }
+}
