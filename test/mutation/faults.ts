@@ -249,7 +249,7 @@ export const plantedFaults: readonly PlantedFault[] = [
     "cleanup-not-bound-to-fence",
     "a cleanup goes on when its record has been established again",
     [DELETION, "records.inactiveExpectation(peeringId)", "[]"],
-    SIMULATOR,
+    "test/unit/host/races.test.ts",
   ),
 
   // --- Generations of streams and records ------------------------------------------------------------------------------
@@ -637,7 +637,7 @@ export const plantedFaults: readonly PlantedFault[] = [
     "damaged-catalog-dropped",
     "damaged services of the cluster's own are dropped, as if a peer sent them again",
     [REPLICA, "page.damaged.filter(({ key }) => !this.#isExpendable(key))", "page.damaged.slice(0, 0)"],
-    SIMULATOR,
+    "test/unit/storage/stored-table.test.ts",
   ),
   fault(
     "value-not-verified",

@@ -2,7 +2,7 @@ import assert from "node:assert/strict";
 import { describe, it } from "node:test";
 import { silentLogger } from "../../../src/base/environment.js";
 import { PeeringError } from "../../../src/base/errors.js";
-import { Deletion } from "../../../src/host/deletion.js";
+import { Deletion, type DeletionOptions } from "../../../src/host/deletion.js";
 import { Dialer } from "../../../src/host/dialer.js";
 import { machineryOf } from "../../../src/host/host.js";
 import type { Peering } from "../../../src/peering/peering.js";
@@ -77,6 +77,10 @@ describe("cleaning up", () => {
     const { records, imports } = machineryOf(dialer.host);
     const late = await world.refusal(imports.removePeer(id, records.inactiveExpectation(id)));
     assert.equal(late.code, "conflict");
+    await using deletion = deletionOf(new Scheduler(), (...removal) => imports.removePeer(...removal), records);
+    deletion.replace(id, ["remove-imports"]);
+    await world.pass(10_000);
+    deletion.replace(id, []);
     await world.result(records.removeTrustBundle("acceptor"));
     assert.deepEqual(dialer.imported("acceptor"), { db: 1, web: 1 });
     assert.notEqual(records.trustBundle("acceptor"), undefined);
@@ -124,13 +128,17 @@ describe("cleaning up", () => {
   });
 });
 
-function deletionOf(scheduler: Scheduler, removePeer: () => Promise<void>): Deletion {
+function deletionOf(
+  scheduler: Scheduler,
+  removePeer: DeletionOptions["imports"]["removePeer"],
+  records: Pick<DeletionOptions["records"], "inactiveExpectation"> = { inactiveExpectation: () => [] },
+): Deletion {
   return new Deletion({
     clock: virtualClock(scheduler, { alive: true }),
     logger: silentLogger,
     records: {
       byId: () => undefined,
-      inactiveExpectation: () => [],
+      inactiveExpectation: (id) => records.inactiveExpectation(id),
       removeTrustBundle: async () => {},
       remove: async () => {},
     },
