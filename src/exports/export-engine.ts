@@ -1,15 +1,8 @@
 import { compareUtf8 } from "../base/byte-order.js";
-import {
-  type Clock,
-  type Logger,
-  type Random,
-  sleep,
-  systemClock,
-  systemRandom,
-  type Timer,
-} from "../base/environment.js";
+import { type Clock, type Logger, type Random, systemClock, systemRandom, type Timer } from "../base/environment.js";
 import { errorText } from "../base/errors.js";
 import { Incidents } from "../base/incidents.js";
+import { retry } from "../base/retry.js";
 import { Signal } from "../base/signal.js";
 import { type ChainInfo, equalChainInfo } from "../config/chain.js";
 import { EVERY_SERVICE, frontedBy } from "../config/config-entry-set.js";
@@ -306,25 +299,28 @@ export class ExportEngine implements AsyncDisposable {
   async #follow(): Promise<void> {
     const { catalog, logger, clock = systemClock, random = systemRandom } = this.#options;
     const { signal } = this.#abort;
-    let failures = 0;
-    while (!signal.aborted) {
-      try {
-        let complete = true;
-        for await (const { services } of catalog.watch({ signal })) {
-          if (signal.aborted) return;
-          this.#catalogChanged(services, complete);
-          complete = false;
-          failures = 0;
-        }
+    const followed = async (works: () => void): Promise<void> => {
+      let complete = true;
+      for await (const { services } of catalog.watch({ signal })) {
         if (signal.aborted) return;
-        throw new Error("the watch ended");
-      } catch (error) {
-        if (signal.aborted) return;
-        logger.error("error watching the catalog for exports", { error: errorText(error) });
-        const wait = failures === 0 ? 0 : Math.min(FIRST_RETRY_MS * 2 ** (failures - 1), MAX_RETRY_MS);
-        failures++;
-        await sleep(clock, wait * (1 + random.fraction()), signal).catch(() => {});
+        this.#catalogChanged(services, complete);
+        complete = false;
+        works();
       }
+      if (!signal.aborted) throw new Error("the watch ended");
+    };
+    try {
+      await retry(followed, {
+        clock,
+        signal,
+        firstMs: FIRST_RETRY_MS,
+        maxMs: MAX_RETRY_MS,
+        jitter: { share: 1, random },
+        atOnce: true,
+        onFailure: (error) => logger.error("error watching the catalog for exports", { error: errorText(error) }),
+      });
+    } catch {
+      // Disposed of.
     }
   }
 

@@ -1,7 +1,8 @@
 import { setImmediate } from "node:timers/promises";
 import { compareUtf8 } from "../base/byte-order.js";
-import { type Clock, type Logger, sleep, type Timer } from "../base/environment.js";
+import type { Clock, Logger, Timer } from "../base/environment.js";
 import { errorText } from "../base/errors.js";
+import { retry } from "../base/retry.js";
 import type { ExportReason } from "../config/exports.js";
 import { carryOver, type TransitObstacle } from "../config/transit.js";
 import type { ServiceInstance } from "../model/instance.js";
@@ -245,25 +246,30 @@ export class Transit implements AsyncDisposable {
     const { imports, logger, clock } = this.#options;
     const { peeringId, peerName } = source;
     const { signal } = source.stop;
-    for (let waitMs = FIRST_RETRY_MS; !signal.aborted; waitMs = Math.min(2 * waitMs, MAX_RETRY_MS)) {
-      try {
-        for await (const change of imports.watch({ peeringId, signal })) {
-          if (signal.aborted) return;
-          if (change.type === "snapshot") await this.#snapshot(source, key, change.services);
-          else {
-            const instances = await this.#instances(source, change);
-            if (signal.aborted) return;
-            this.#take(source, key, new Map([[change.service, instances]]));
-          }
-          waitMs = FIRST_RETRY_MS;
-        }
-        // It ends quietly with the store.
-        return;
-      } catch (error) {
+    const watched = async (works: () => void): Promise<void> => {
+      // It ends quietly with the store.
+      for await (const change of imports.watch({ peeringId, signal })) {
         if (signal.aborted) return;
-        logger.error("error watching imports to be carried over", { peer_name: peerName, error: errorText(error) });
-        await sleep(clock, waitMs, signal).catch(() => {});
+        if (change.type === "snapshot") await this.#snapshot(source, key, change.services);
+        else {
+          const instances = await this.#instances(source, change);
+          if (signal.aborted) return;
+          this.#take(source, key, new Map([[change.service, instances]]));
+        }
+        works();
       }
+    };
+    try {
+      await retry(watched, {
+        clock,
+        signal,
+        firstMs: FIRST_RETRY_MS,
+        maxMs: MAX_RETRY_MS,
+        onFailure: (error) =>
+          logger.error("error watching imports to be carried over", { peer_name: peerName, error: errorText(error) }),
+      });
+    } catch {
+      // The peering has gone, or the host is closed.
     }
   }
 

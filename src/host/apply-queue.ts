@@ -1,5 +1,6 @@
 import type { Clock } from "../base/environment.js";
 import { asPeeringError, type PeeringError } from "../base/errors.js";
+import { retry } from "../base/retry.js";
 import type { AppliedResult, ReceivedResource } from "../replication/types.js";
 
 /** One resource as received, with every `apply` it answers: the newest payload speaks for those it superseded. */
@@ -23,6 +24,7 @@ export interface ApplyQueueOptions {
 /** A storage failure is answered after this many tries, 100 ms · 2ⁿ apart (D-31). */
 const STORAGE_TRIES = 3;
 const FIRST_RETRY_MS = 100;
+const MAX_RETRY_MS = 1_000;
 
 interface Waiting {
   resource: ReceivedResource;
@@ -38,7 +40,7 @@ export class ApplyQueue {
   readonly #batchBytes: number;
   #waiting = new Map<string, Waiting>();
   #running = false;
-  #closed = false;
+  readonly #closing = new AbortController();
 
   constructor(options: ApplyQueueOptions) {
     this.#options = options;
@@ -46,11 +48,11 @@ export class ApplyQueue {
   }
 
   get closed(): boolean {
-    return this.#closed;
+    return this.#closing.signal.aborted;
   }
 
   add(id: number, resource: ReceivedResource): void {
-    if (this.#closed) return;
+    if (this.closed) return;
     const key = `${resource.resourceUrl} ${resource.resourceId}`;
     const superseded = this.#waiting.get(key);
     if (superseded === undefined) {
@@ -71,15 +73,15 @@ export class ApplyQueue {
 
   /** Drops what waits and lets nothing in any more. A batch under way may still commit: the fence in storage decides. */
   close(): void {
-    this.#closed = true;
+    this.#closing.abort();
     this.#waiting.clear();
   }
 
   async #run(): Promise<void> {
-    while (this.#waiting.size > 0 && !this.#closed) {
+    while (this.#waiting.size > 0 && !this.closed) {
       const batch = this.#take();
       const results = await this.#apply(batch);
-      if (!this.#closed) this.#options.done(results);
+      if (!this.closed) this.#options.done(results);
     }
     this.#running = false;
   }
@@ -97,22 +99,25 @@ export class ApplyQueue {
   }
 
   async #apply(batch: readonly QueuedUpdate[]): Promise<readonly AppliedResult[]> {
-    for (let attempt = 1; ; attempt++) {
-      try {
-        return answers(batch, await this.#options.apply(batch));
-      } catch (error) {
-        const failure = asPeeringError(error, "storage-failed");
-        const retriable = failure.code === "storage-failed" || failure.code === "unavailable";
-        if (!retriable || attempt === STORAGE_TRIES || this.#closed) {
-          return answers(
-            batch,
-            batch.map(() => failure),
-          );
-        }
-        await new Promise<void>((resolve) => {
-          this.#options.clock.after(FIRST_RETRY_MS * 2 ** (attempt - 1), resolve);
-        });
-      }
+    try {
+      const results = await retry(() => this.#options.apply(batch), {
+        clock: this.#options.clock,
+        signal: this.#closing.signal,
+        firstMs: FIRST_RETRY_MS,
+        maxMs: MAX_RETRY_MS,
+        maxAttempts: STORAGE_TRIES,
+        onFailure: (error) => {
+          const { code } = asPeeringError(error, "storage-failed");
+          if (code !== "storage-failed" && code !== "unavailable") throw error;
+        },
+      });
+      return answers(batch, results);
+    } catch (error) {
+      const failure = asPeeringError(error, "storage-failed");
+      return answers(
+        batch,
+        batch.map(() => failure),
+      );
     }
   }
 }

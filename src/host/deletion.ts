@@ -1,5 +1,6 @@
-import { type Clock, type Logger, sleep } from "../base/environment.js";
+import type { Clock, Logger } from "../base/environment.js";
 import { errorText } from "../base/errors.js";
+import { retry } from "../base/retry.js";
 import type { HostEffect } from "../peering/state-machine.js";
 import type { ImportStore } from "../stores/import-store.js";
 import type { PeeringRecords } from "../stores/records.js";
@@ -73,31 +74,39 @@ export class Deletion implements AsyncDisposable {
   }
 
   async #run(peeringId: string): Promise<void> {
-    const { clock, logger, streams, mayRemove } = this.#options;
-    for (let waitMs = FIRST_RETRY_MS; !this.#stop.signal.aborted; waitMs = Math.min(waitMs * 2, MAX_RETRY_MS)) {
-      let rest: Rest | undefined;
-      try {
-        // What its stream brings until its end would come back.
-        await streams.drained(peeringId);
-        for (;;) {
-          rest = this.#rests.get(peeringId);
-          const step = rest?.steps[0];
-          if (rest === undefined || step === undefined || !mayRemove()) {
-            this.#rests.delete(peeringId);
-            return;
-          }
-          await this.#remove(peeringId, step);
-          rest.steps.shift();
-        }
-      } catch (error) {
-        // Such as a record that was established again meanwhile: what there is now belongs to the new stream.
-        if (rest !== this.#rests.get(peeringId)) continue;
-        logger.error("failed to clean up after peering", { peeringId, error: errorText(error), retryMs: waitMs });
+    const { clock, logger } = this.#options;
+    try {
+      await retry(() => this.#removeAll(peeringId), {
+        clock,
+        signal: this.#stop.signal,
+        firstMs: FIRST_RETRY_MS,
+        maxMs: MAX_RETRY_MS,
+        onFailure: (error, retryMs) =>
+          logger.error("failed to clean up after peering", { peeringId, error: errorText(error), retryMs }),
+      });
+    } catch {
+      // The host is closed.
+    }
+  }
+
+  async #removeAll(peeringId: string): Promise<void> {
+    const { streams, mayRemove } = this.#options;
+    // What its stream brings until its end would come back.
+    await streams.drained(peeringId);
+    while (!this.#stop.signal.aborted) {
+      const rest = this.#rests.get(peeringId);
+      const step = rest?.steps[0];
+      if (rest === undefined || step === undefined || !mayRemove()) {
+        this.#rests.delete(peeringId);
+        return;
       }
       try {
-        await sleep(clock, waitMs, this.#stop.signal);
-      } catch {
-        return;
+        await this.#remove(peeringId, step);
+        rest.steps.shift();
+      } catch (error) {
+        if (rest === this.#rests.get(peeringId)) throw error;
+        // Such as a record that was established again meanwhile: what there is now belongs to the new stream.
+        await streams.drained(peeringId);
       }
     }
   }

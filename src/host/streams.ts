@@ -1,6 +1,7 @@
-import { type Clock, type Logger, sleep } from "../base/environment.js";
+import type { Clock, Logger } from "../base/environment.js";
 import { asPeeringError, errorText, isStorageFault, PeeringError } from "../base/errors.js";
 import type { Incidents } from "../base/incidents.js";
+import { retry } from "../base/retry.js";
 import { inTurns } from "../base/turns.js";
 import type { ExportEngine } from "../exports/export-engine.js";
 import { isActive, type Peering, roleOf } from "../peering/peering.js";
@@ -421,14 +422,21 @@ export class Streams implements AsyncDisposable {
       peer_id: id,
     });
     // Nobody will say it again, so a storage that refuses is asked until it takes it.
-    for (let waitMs = FIRST_RETRY_MS; !this.#stop.signal.aborted; waitMs = Math.min(2 * waitMs, MAX_RETRY_MS)) {
-      try {
-        await records.terminate(id, { peerId });
-        return;
-      } catch (error) {
-        logger.error("failed to mark peering as terminated", { peer_name: name, peer_id: id, error: errorText(error) });
-      }
-      await sleep(clock, waitMs, this.#stop.signal).catch(() => {});
+    try {
+      await retry(() => records.terminate(id, { peerId }), {
+        clock,
+        signal: this.#stop.signal,
+        firstMs: FIRST_RETRY_MS,
+        maxMs: MAX_RETRY_MS,
+        onFailure: (error) =>
+          logger.error("failed to mark peering as terminated", {
+            peer_name: name,
+            peer_id: id,
+            error: errorText(error),
+          }),
+      });
+    } catch {
+      // The host is closed.
     }
   }
 

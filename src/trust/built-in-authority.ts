@@ -13,6 +13,7 @@ import {
 } from "../base/environment.js";
 import { errorText, PeeringError } from "../base/errors.js";
 import { Incidents } from "../base/incidents.js";
+import { retry } from "../base/retry.js";
 import { Signal } from "../base/signal.js";
 import { CA_PREFIX, CA_STATE_KEY } from "../storage/keys.js";
 import type { Expectation, Key, Storage, Write } from "../storage/storage.js";
@@ -532,27 +533,22 @@ class StoredAuthority implements BuiltInAuthority {
   async #follow(): Promise<void> {
     const { storage, clock, logger } = this.#settings;
     const { signal } = this.#abort;
-    while (!signal.aborted) {
-      try {
-        for await (const _ of storage.changes(STATE_KEY, this.#stored.stateRevision, signal)) {
-          await this.#exclusive(() => this.#refresh(signal));
-        }
-        return; // The signal aborted, or the storage was closed.
-      } catch (error) {
-        if (signal.aborted) return;
-        logger.warn("roots cannot be followed in storage", { error: errorText(error) });
+    const followed = async (): Promise<void> => {
+      // It ends when the signal aborts, or the storage is closed.
+      for await (const _ of storage.changes(STATE_KEY, this.#stored.stateRevision, signal)) {
+        await this.#exclusive(() => this.#refresh(signal));
       }
-      await new Promise<void>((resolve) => {
-        const timer = clock.after(FOLLOW_RETRY_MS, resolve);
-        signal.addEventListener(
-          "abort",
-          () => {
-            timer.cancel();
-            resolve();
-          },
-          { once: true },
-        );
+    };
+    try {
+      await retry(followed, {
+        clock,
+        signal,
+        firstMs: FOLLOW_RETRY_MS,
+        maxMs: FOLLOW_RETRY_MS,
+        onFailure: (error) => logger.warn("roots cannot be followed in storage", { error: errorText(error) }),
       });
+    } catch {
+      // Disposed of.
     }
   }
 }

@@ -1,4 +1,5 @@
 import type { Random } from "../base/environment.js";
+import { backoffMs } from "../base/retry.js";
 import type { IssuedCertificate } from "./authority.js";
 import { BACKDATE_MS } from "./leaf.js";
 
@@ -30,8 +31,8 @@ export function rotationTime(nowMs: number, random: Random): number {
 
 /** How long to wait after so many failures in a row, one at least: 1 s, 2 s, 4 s up to 5 min, each up to 20 % longer. */
 export function retryDelay(failures: number, random: Random): number {
-  const delay = Math.min(SECOND_MS * 2 ** (failures - 1), MAX_RETRY_MS);
-  return delay * (1 + RETRY_JITTER * random.fraction());
+  const jitter = { share: RETRY_JITTER, random };
+  return backoffMs(failures - 1, { firstMs: SECOND_MS, maxMs: MAX_RETRY_MS, jitter });
 }
 
 /** Why a certificate is not valid at this time; undefined: it is. */

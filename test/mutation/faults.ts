@@ -320,7 +320,11 @@ export const plantedFaults: readonly PlantedFault[] = [
   fault(
     "terminated-not-stored-again",
     "a Terminated that could not be stored is forgotten",
-    [STREAMS, "      await sleep(clock, waitMs, this.#stop.signal).catch(() => {});\n    }", "      return;\n    }"],
+    [
+      STREAMS,
+      "await retry(() => records.terminate(id, { peerId }), {",
+      "await retry(() => records.terminate(id, { peerId }), { maxAttempts: 1,",
+    ],
     SIMULATOR,
   ),
   fault(
@@ -625,6 +629,33 @@ export const plantedFaults: readonly PlantedFault[] = [
     "damaged rows are dropped without a word",
     [REPLICA, "this.#incidents.report(expendable.incident, expendable.message, {", "void ({"],
     SIMULATOR,
+  ),
+  fault(
+    "wake-up-lost",
+    "a change that comes while nobody waits for it does not end the next wait",
+    [
+      "src/base/latest.ts",
+      "if (this.#resolve === undefined) this.#isCalled = true;",
+      "if (this.#resolve === undefined) return;",
+    ],
+    "test/unit/base/latest.test.ts",
+  ),
+  fault(
+    "listener-stops-others",
+    "a listener that throws keeps the others from hearing of it",
+    [
+      "src/base/signal.ts",
+      "if (this.#incidents === undefined) failures.push(error);",
+      "if (this.#incidents !== undefined) throw error;",
+    ],
+    "test/unit/base/signal.test.ts",
+    "test/unit/stores/records.test.ts",
+  ),
+  fault(
+    "attempts-without-end",
+    "a bounded number of attempts is not kept to",
+    ["src/base/retry.ts", "if (failures >= maxAttempts) throw error;", ""],
+    "test/unit/base/retry.test.ts",
   ),
   fault(
     "newer-row-deleted",
