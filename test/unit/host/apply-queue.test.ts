@@ -1,6 +1,7 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import { systemClock } from "../../../src/base/environment.js";
+import { PeeringError } from "../../../src/base/errors.js";
 import { ApplyQueue, type QueuedUpdate } from "../../../src/host/apply-queue.js";
 import type { AppliedResult, ReceivedResource } from "../../../src/replication/types.js";
 
@@ -45,4 +46,62 @@ test("what arrives while a batch is applied is the next one, and the newest spea
   release();
   await turns();
   assert.deepEqual(done, [{ id: 1 }, { id: 3 }, { id: 2 }, { id: 4 }]);
+});
+
+test("a storage that fails is asked three times, with growing waits; a refusal is final", async () => {
+  const waits: number[] = [];
+  const clock = {
+    ...systemClock,
+    after: (delayMs: number, action: () => void) => {
+      waits.push(delayMs);
+      queueMicrotask(action);
+      return { cancel: () => {} };
+    },
+  };
+  for (const [code, attempts] of [
+    ["storage-failed", 3],
+    ["unavailable", 3],
+    ["conflict", 1],
+  ] as const) {
+    let made = 0;
+    const done: AppliedResult[] = [];
+    const queue = new ApplyQueue({
+      clock,
+      apply: async () => {
+        made++;
+        throw new PeeringError(code, "no");
+      },
+      done: (results) => done.push(...results),
+    });
+    waits.length = 0;
+    queue.add(1, resource("a", 1));
+    for (let turn = 0; turn < 20; turn++) await turns();
+    assert.deepEqual([made, done.map(({ id, error }) => [id, error?.code])], [attempts, [[1, code]]]);
+    assert.deepEqual(waits, [100, 200].slice(0, attempts - 1));
+  }
+});
+
+test("a queue that is closed during a wait attempts nothing again, answers nothing, and leaves no timer", async () => {
+  let [timers, made] = [0, 0];
+  const clock = {
+    ...systemClock,
+    after: () => {
+      timers++;
+      return { cancel: () => timers-- };
+    },
+  };
+  const queue = new ApplyQueue({
+    clock,
+    apply: async () => {
+      made++;
+      throw new PeeringError("storage-failed", "the disk is full");
+    },
+    done: () => assert.fail("a closed queue answers nothing"),
+  });
+  queue.add(1, resource("a", 1));
+  await turns();
+  assert.deepEqual([made, timers], [1, 1]);
+  queue.close();
+  await turns();
+  assert.deepEqual([made, timers], [1, 0]);
 });
