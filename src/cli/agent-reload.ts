@@ -106,7 +106,7 @@ export class AgentReload {
     if (this.#defines(consul) || this.#defines(started.consul)) {
       await attempt("services and checks", () => parts.replaceDefinitions(consul));
     }
-    logger.info("reloaded", { what: reloaded.join(", "), log_level: logLevel });
+    logger.info("reloaded", { what: reloaded.join(", "), logLevel });
     const changed = [...settings].filter(([name, value]) => started.settings.get(name) !== value).map(([name]) => name);
     const later = changed.filter((name) => !RELOADED.has(name));
     // Whether there are any policies at all is decided when the agent starts.

@@ -619,7 +619,7 @@ export class ExportEngine implements AsyncDisposable {
     if (attachment.heldBack.get(resourceId) === reason) return;
     attachment.heldBack.set(resourceId, reason);
     this.#options.logger.warn("an exported service is held back", {
-      peer_name: attachment.peer.name,
+      peer: attachment.peer.name,
       service: resourceId,
       reason,
     });
@@ -666,7 +666,7 @@ export class ExportEngine implements AsyncDisposable {
       sink(input);
     } catch (error) {
       this.#options.logger.error("error handing exports to a stream", {
-        peer_name: peer.name,
+        peer: peer.name,
         error: errorText(error),
       });
     }

@@ -266,7 +266,7 @@ export class Transit implements AsyncDisposable {
         firstMs: FIRST_RETRY_MS,
         maxMs: MAX_RETRY_MS,
         onFailure: (error) =>
-          logger.error("error watching imports to be carried over", { peer_name: peerName, error: errorText(error) }),
+          logger.error("error watching imports to be carried over", { peer: peerName, error: errorText(error) }),
       });
     } catch {
       // The peering has gone, or the host is closed.
@@ -340,7 +340,7 @@ export class Transit implements AsyncDisposable {
       const payload = encodeServicePayload(name, carried.instances);
       return { name, resource: serviceResource(name, payload), path, clusters };
     } catch (error) {
-      logger.warn("a service cannot be carried over", { peer_name: peerName, service: name, error: errorText(error) });
+      logger.warn("a service cannot be carried over", { peer: peerName, service: name, error: errorText(error) });
       return { obstacle: "invalid" };
     }
   }

@@ -501,7 +501,7 @@ export class AgentChecks implements Closable {
     logger.warn("a service was removed: one of its checks was critical for too long", {
       service: check.serviceId,
       check: running.id,
-      after_ms: afterMs,
+      afterMs,
     });
     await this.forget(gone.map(({ checkId }) => checkId));
   }

@@ -82,7 +82,7 @@ export class Deletion implements AsyncDisposable {
         firstMs: FIRST_RETRY_MS,
         maxMs: MAX_RETRY_MS,
         onFailure: (error, retryMs) =>
-          logger.error("failed to clean up after peering", { peeringId, error: errorText(error), retryMs }),
+          logger.error("failed to clean up after peering", { peering: peeringId, error: errorText(error), retryMs }),
       });
     } catch {
       // The host is closed.

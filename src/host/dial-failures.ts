@@ -46,7 +46,7 @@ export class DialFailures {
       address,
       error: error.message,
       remedy: error.remedy,
-      next_attempt_ms: Math.round(waitMs),
+      retryMs: Math.round(waitMs),
       ...(before !== undefined && before.unlogged > 0 && { others: before.unlogged }),
     });
   }

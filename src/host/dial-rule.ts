@@ -54,7 +54,7 @@ export class DialRule {
     return (ip) => {
       if (!this.#forbidden.leadsInto(ip)) return true;
       this.#incidents.report("dial-forbidden", "an address of a peer is in a range that must not be dialed", {
-        peer_name: peerName,
+        peer: peerName,
         address: ip,
       });
       return false;

@@ -1,6 +1,6 @@
 import type { Clock, Logger, Random } from "../base/environment.js";
 import { sleep } from "../base/environment.js";
-import { asPeeringError, PeeringError } from "../base/errors.js";
+import { asPeeringError, errorText, PeeringError } from "../base/errors.js";
 import { addressesToDial, type Peering } from "../peering/peering.js";
 import { exchangeDelayMs, RetryCounter } from "../replication/backoff.js";
 import type { Dialable } from "../stores/records.js";
@@ -133,7 +133,7 @@ export class Dialer implements AsyncDisposable {
     };
     const finished = this.#run(peeringId, loop)
       .catch((error: unknown) => {
-        if (!stop.signal.aborted) logger.error("dial loop ended", { peeringId, error: String(error) });
+        if (!stop.signal.aborted) logger.error("dial loop ended", { peering: peeringId, error: errorText(error) });
       })
       .then(() => {
         if (this.#loops.get(peeringId) === running) this.#loops.delete(peeringId);

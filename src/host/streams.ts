@@ -159,7 +159,7 @@ export class Streams implements AsyncDisposable {
       place.leave();
       if (live !== undefined) this.#unbind(live, end);
       else if (end.error !== undefined) {
-        this.#options.logger.debug("stream refused", { remoteAddress: stream.remoteAddress, error: end.error.message });
+        this.#options.logger.debug("stream refused", { address: stream.remoteAddress, error: end.error.message });
       }
     });
   }
@@ -318,8 +318,8 @@ export class Streams implements AsyncDisposable {
         // Gone while it was judged: it must not take the place of a stream that stands.
         if (link.closed || !this.#connect(link, peering)) return;
         logger.info("accepted initial replication request from peer", {
-          peer_name: peering.name,
-          peer_id: peering.id,
+          peer: peering.name,
+          peering: peering.id,
         });
         this.#bind(link, peering, onBound);
         link.feed({ type: "authorized" });
@@ -378,11 +378,11 @@ export class Streams implements AsyncDisposable {
     this.#bound.delete(live);
     if (this.#refusedBundles.get(live.peering.id)?.live === live) this.#refusedBundles.delete(live.peering.id);
     const { id, name } = live.peering;
-    if (end.error === undefined) logger.info("closed stream", { peer_name: name, peer_id: id });
-    else logger.warn("stream ended", { peer_name: name, peer_id: id, error: end.error.message });
+    if (end.error === undefined) logger.info("closed stream", { peer: name, peering: id });
+    else logger.warn("stream ended", { peer: name, peering: id, error: end.error.message });
     if (end.error?.code === "resource-exhausted") {
       this.#options.incidents.report("peer-stream-over-limit", "a stream ended because a limit was exceeded", {
-        peer_name: name,
+        peer: name,
         error: end.error.message,
       });
     }
@@ -402,7 +402,7 @@ export class Streams implements AsyncDisposable {
         break;
       case "held-back":
         this.#options.logger.warn("service is too large for the peer and is held back", {
-          peer_name: live.peering.name,
+          peer: live.peering.name,
           service: effect.resourceId,
           bytes: effect.bytes,
           limit: effect.limit,
@@ -418,8 +418,8 @@ export class Streams implements AsyncDisposable {
     const { records, logger, clock } = this.#options;
     const { id, name, peerId } = live.peering;
     logger.info("peering was deleted by our peer: marking peering as terminated and cleaning up imported resources", {
-      peer_name: name,
-      peer_id: id,
+      peer: name,
+      peering: id,
     });
     // Nobody will say it again, so a storage that refuses is asked until it takes it.
     try {
@@ -430,8 +430,8 @@ export class Streams implements AsyncDisposable {
         maxMs: MAX_RETRY_MS,
         onFailure: (error) =>
           logger.error("failed to mark peering as terminated", {
-            peer_name: name,
-            peer_id: id,
+            peer: name,
+            peering: id,
             error: errorText(error),
           }),
       });
@@ -488,7 +488,7 @@ export class Streams implements AsyncDisposable {
   /** Counts refused resources of a peer, except malformed ones. The others go on. */
   #noteRefusal(peering: Peering, resource: string, { code, message }: PeeringError): void {
     const { incidents } = this.#options;
-    const fields = { peer_name: peering.name, resource, reason: message };
+    const fields = { peer: peering.name, resource, reason: message };
     if (code === "resource-exhausted") {
       incidents.report("import-over-limit", "what a peer exports is beyond a limit and is refused", fields);
     } else if (code === "invalid-bundle") {
@@ -577,8 +577,8 @@ export class Streams implements AsyncDisposable {
           if (this.#refusedBundles.get(id) === refused) this.#refusedBundles.delete(id);
           live.seen.appliedResource(ResourceUrl.trustBundle, undefined);
           this.#options.logger.info("stored the trust bundle that was refused before", {
-            peer_name: name,
-            peer_id: id,
+            peer: name,
+            peering: id,
           });
         },
         // It stays refused.

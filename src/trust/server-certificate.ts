@@ -173,7 +173,7 @@ export class ServerCertificate implements ServerIdentity, AsyncDisposable {
     const byMs = clock.wall() - clock.now() - this.#calendarAheadMs;
     if (Math.abs(byMs) < CLOCK_STEP_MS || this.#renewing !== undefined) return false;
     incidents.report("clock-set", "the clock was set or the machine slept: the server certificate is issued again", {
-      by_seconds: Math.round(byMs / SECOND_MS),
+      bySeconds: Math.round(byMs / SECOND_MS),
     });
     return true;
   }

@@ -242,7 +242,7 @@ describe("peerage agent on SIGHUP", () => {
         .split("\n")
         .map((each) => JSON.parse(each));
       const told = lines.find(({ message }) => message === "reloaded");
-      assert.deepEqual([told.what, told.log_level], ["configuration, ACL policies, certificates", "debug"]);
+      assert.deepEqual([told.what, told.logLevel], ["configuration, ACL policies, certificates", "debug"]);
       const later = lines.find(({ level }) => level === "warn");
       assert.deepEqual(
         [later.message, later.options],

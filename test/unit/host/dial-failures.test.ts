@@ -31,8 +31,8 @@ describe("the log of failed dials", () => {
     failures.stopped("p");
     fail("unknown authority", "b:1");
     assert.deepEqual(
-      logger.lines.map(({ level, fields: { peer, address, error, next_attempt_ms, others } }) =>
-        [level, peer, address, error, next_attempt_ms, others].join(" "),
+      logger.lines.map(({ level, fields: { peer, address, error, retryMs, others } }) =>
+        [level, peer, address, error, retryMs, others].join(" "),
       ),
       [
         "warn p a:1 refused 2000 ",

@@ -81,7 +81,7 @@ describe("a server certificate, when the clock is set", () => {
       assert.equal(at.incidents.counts().get("clock-set"), 1);
       const line = at.log.lines.find(({ fields }) => fields["incident"] === "clock-set");
       assert.match(line?.message ?? "", /the clock was set or the machine slept/);
-      assert.equal(line?.fields["by_seconds"], -aheadMs / SECOND);
+      assert.equal(line?.fields["bySeconds"], -aheadMs / SECOND);
       await clock.advance(HOUR);
       assert.equal(at.issued(), 2, "once");
     });
