@@ -18,7 +18,7 @@ export {
   systemRandom,
   type Timer,
 } from "./base/environment.js";
-export { PeeringError, type PeeringErrorCode, type PeeringErrorOptions } from "./base/errors.js";
+export { InvariantError, PeeringError, type PeeringErrorCode, type PeeringErrorOptions } from "./base/errors.js";
 export { Incidents } from "./base/incidents.js";
 export type { SortedMap } from "./base/sorted-map.js";
 export type {

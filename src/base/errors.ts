@@ -98,6 +98,14 @@ export class PeeringError extends Error {
   }
 }
 
+/**
+ * Something that the code relies on does not hold: a fault of this library, or of a part that a program gave it, and not of an
+ * argument. Wrong arguments of a program are a `TypeError` or a {@link PeeringError}.
+ */
+export class InvariantError extends Error {
+  override readonly name = "InvariantError";
+}
+
 /** Whether it is the storage that failed, and not what it was to store. */
 export function isStorageFault({ code }: PeeringError): boolean {
   return code === "storage-failed" || code === "storage-damaged" || code === "unavailable";

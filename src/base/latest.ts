@@ -1,3 +1,4 @@
+import { InvariantError } from "./errors.js";
 /**
  * Lets one loop wait until something calls it. A call while nobody waits is kept, so none is lost between a look and the wait
  * for the next one; many of them end one wait.
@@ -21,7 +22,7 @@ export class Wake {
   wait(signal?: AbortSignal): Promise<void> {
     return new Promise((resolve, reject) => {
       if (this.#resolve !== undefined) {
-        reject(new TypeError("two callers wait for one wake-up"));
+        reject(new InvariantError("two callers wait for one wake-up"));
         return;
       }
       const done = (): void => {

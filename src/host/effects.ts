@@ -1,3 +1,4 @@
+import { InvariantError } from "../base/errors.js";
 import type { Peering } from "../peering/peering.js";
 import type { HostEffect } from "../peering/state-machine.js";
 import type { HostTask, PeeringRecords } from "../stores/records.js";
@@ -54,11 +55,11 @@ export class Effects {
     const { peeringId, peering } = task;
     switch (effect.type) {
       case "accept-stream":
-        if (peering === undefined || stream === undefined) throw new TypeError("there is no stream to accept");
+        if (peering === undefined || stream === undefined) throw new InvariantError("there is no stream to accept");
         stream.accept(peering);
         break;
       case "refuse-stream":
-        if (stream === undefined) throw new TypeError("there is no stream to refuse");
+        if (stream === undefined) throw new InvariantError("there is no stream to refuse");
         stream.refuse(effect.status, effect.terminated);
         break;
       case "send-terminated":

@@ -1,3 +1,4 @@
+import { InvariantError } from "../base/errors.js";
 import type { ChainNode, ChainOverrides, CompiledChain, ResolvedTarget } from "../config/chain.js";
 import { compileChain } from "../config/chain.js";
 import { customizationHash } from "../config/chain-customization.js";
@@ -32,13 +33,13 @@ import { fieldJson, fieldSchema, structSchema } from "./shape-json.js";
 
 function memberOf(shape: Shape, name: string): Field {
   const field = shape[name];
-  if (field === undefined) throw new TypeError(`no ${name} in the shape`);
+  if (field === undefined) throw new InvariantError(`no ${name} in the shape`);
   return field;
 }
 
 function elementOf(kind: ConfigEntryKind, name: string): Field {
   const { as } = memberOf(entryShapes[kind], name);
-  if (typeof as !== "object") throw new TypeError(`${name} is no list`);
+  if (typeof as !== "object") throw new InvariantError(`${name} is no list`);
   return { as: { many: "one", shape: as.shape } };
 }
 

@@ -1,5 +1,5 @@
 import type { Access } from "../access/authorizer.js";
-import { PeeringError, toldText } from "../base/errors.js";
+import { InvariantError, PeeringError, toldText } from "../base/errors.js";
 import type { PeeringHost } from "../host/host.js";
 import { lowerCase } from "../model/names.js";
 import {
@@ -64,7 +64,7 @@ function operationOf({ KV: pair, Node: node, Service: service, Check: check }: O
       modifyIndex: service.Service.ModifyIndex,
     };
   }
-  if (check === undefined) throw new TypeError("an operation without any was to be left out");
+  if (check === undefined) throw new InvariantError("an operation without any was to be left out");
   const verb = verbOf("check", check.Verb);
   return { type: "check", verb, check: checkRegistration(check.Check), modifyIndex: check.Check.ModifyIndex };
 }

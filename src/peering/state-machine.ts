@@ -1,5 +1,5 @@
 import { enablePatches, produceWithPatches } from "immer";
-import { PeeringError } from "../base/errors.js";
+import { InvariantError, PeeringError } from "../base/errors.js";
 import type { RemoteInfo } from "../wire/messages.js";
 import { type Status, StatusCode } from "../wire/status.js";
 import {
@@ -613,7 +613,7 @@ function create(event: PeeringEvent): MachinePeering {
       requireDialable(event.fields);
       return { ...blank(event.id, event.name), ...event.fields };
     default:
-      throw new TypeError(`${event.type} creates no peering`);
+      throw new InvariantError(`${event.type} creates no peering`);
   }
 }
 
@@ -693,7 +693,7 @@ function isStale(peering: MachinePeering | undefined, event: { readonly peerId?:
 
 function effectsOf(types: readonly PeeringEffectType[]): readonly PeeringEffect[] {
   return types.map((type) => {
-    if (type === "refuse-stream") throw new TypeError("a refused stream is a cell of its own");
+    if (type === "refuse-stream") throw new InvariantError("a refused stream is a cell of its own");
     return { type };
   });
 }

@@ -1,4 +1,4 @@
-import { errorText, PeeringError } from "../base/errors.js";
+import { errorText, InvariantError, PeeringError } from "../base/errors.js";
 import { nameKey } from "./names.js";
 import { type Peering, type Role, roleOf, type TrustBundle } from "./peering.js";
 import type { RecordTables } from "./record-tables.js";
@@ -48,7 +48,7 @@ export function performStep(
   const stored = tables.secrets.get(id);
   const bundles = new Map<string, TrustBundle | undefined>();
   const secrets = (type: SecretsRequest["type"]): SecretsRow => {
-    if (material.secrets?.type !== type) throw new TypeError(`no secrets were given to ${type}`);
+    if (material.secrets?.type !== type) throw new InvariantError(`no secrets were given to ${type}`);
     const prefix = written ? WRITING_RECORD : WRITING_SECRETS;
     return secretsAfter(tables, roleOf(record), row, material.secrets, prefix);
   };
@@ -87,7 +87,7 @@ export function performStep(
         row = undefined;
         break;
       case "store-trust-bundle":
-        if (material.bundle === undefined) throw new TypeError("no trust bundle was given to store");
+        if (material.bundle === undefined) throw new InvariantError("no trust bundle was given to store");
         bundles.set(bundleKey, material.bundle);
         break;
       default:

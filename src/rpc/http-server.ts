@@ -12,7 +12,7 @@ import type { Socket } from "node:net";
 import type { TLSSocket } from "node:tls";
 import type { Closable } from "../base/closable.js";
 import { type Clock, type Logger, silentLogger, systemClock } from "../base/environment.js";
-import { errorText, PeeringError } from "../base/errors.js";
+import { errorText, InvariantError, PeeringError } from "../base/errors.js";
 import { Incidents } from "../base/incidents.js";
 import type { HttpListener } from "../http/messages.js";
 import { Pipeline } from "../http/pipeline.js";
@@ -285,7 +285,7 @@ export async function httpServer(options: HttpServerOptions): Promise<HttpServer
   }
   server.on("error", (error) => guard.failed(error));
   const bound = server.address();
-  if (bound === null || typeof bound === "string") throw new TypeError("a listener on a port has a port");
+  if (bound === null || typeof bound === "string") throw new InvariantError("a listener on a port has a port");
 
   const stop = async (): Promise<void> => {
     const closed = new Promise<void>((resolve) => server.close(() => resolve()));

@@ -1,6 +1,6 @@
 import type { Access, Authorizer, Right } from "../access/authorizer.js";
 import type { Clock, Random } from "../base/environment.js";
-import { PeeringError } from "../base/errors.js";
+import { InvariantError, PeeringError } from "../base/errors.js";
 import type { PeeringHost } from "../host/host.js";
 import type { Waiting } from "../http/blocking.js";
 import type { Caller } from "../http/caller.js";
@@ -83,7 +83,7 @@ export class RpcCall implements Waiting {
   /** @param context - with what {@link callContext} returns. */
   constructor(server: RpcServer, context: HandlerContext) {
     const caller = context.values.get(CALLER);
-    if (caller === undefined) throw new TypeError("a handler is called with its caller");
+    if (caller === undefined) throw new InvariantError("a handler is called with its caller");
     this.#caller = caller;
     this.server = server;
     this.signal = context.signal;

@@ -1,6 +1,6 @@
 import type { Closable } from "../base/closable.js";
 import type { Clock } from "../base/environment.js";
-import { PeeringError } from "../base/errors.js";
+import { InvariantError, PeeringError } from "../base/errors.js";
 import type { Incidents } from "../base/incidents.js";
 import { type ConfigEntry, type ConfigEntryInput, parseConfigEntry } from "../config/config-entry.js";
 import { type ChainLimits, ConfigEntrySet, defaultChainLimits } from "../config/config-entry-set.js";
@@ -318,6 +318,6 @@ export class ConfigEntries implements Closable {
 
 function changeOf({ before, after }: RowChange<ConfigEntry>): ConfigEntryChange {
   const entry = after?.row ?? before?.row;
-  if (entry === undefined) throw new TypeError("a change of no config entry");
+  if (entry === undefined) throw new InvariantError("a change of no config entry");
   return { kind: entry.kind, name: entry.name, entry: after?.row, former: before?.row };
 }

@@ -1,5 +1,5 @@
 import { type Clock, type Random, randomId } from "../base/environment.js";
-import { errorText, PeeringError } from "../base/errors.js";
+import { errorText, InvariantError, PeeringError } from "../base/errors.js";
 import { Incidents } from "../base/incidents.js";
 import { Signal } from "../base/signal.js";
 import { nameKey, validatePeeringMeta, validatePeerName } from "../peering/names.js";
@@ -638,7 +638,7 @@ export class PeeringRecords implements AsyncDisposable {
     material?: StepMaterial,
   ): Plan<T> {
     const { peering } = step;
-    if (peering === undefined) throw new TypeError("this step leaves no record");
+    if (peering === undefined) throw new InvariantError("this step leaves no record");
     return this.#plan(tables, step, () => result(this.byId(peering.id) ?? peering), material);
   }
 
@@ -665,7 +665,7 @@ export class PeeringRecords implements AsyncDisposable {
       const id = randomId(this.#options.random);
       if (!isUsed(id)) return id;
     }
-    throw new TypeError("the source of randomness repeats itself");
+    throw new InvariantError("the source of randomness repeats itself");
   }
 
   #unusedSecret(tables: RecordTables): string {

@@ -13,7 +13,7 @@ import {
 import type { Socket } from "node:net";
 import { TLSSocket } from "node:tls";
 import { type Logger, systemClock } from "../base/environment.js";
-import { errorText, PeeringError } from "../base/errors.js";
+import { errorText, InvariantError, PeeringError } from "../base/errors.js";
 import type { Incidents } from "../base/incidents.js";
 import { type Status, StatusCode } from "../wire/status.js";
 import { formatAddress, parseAddress } from "./address.js";
@@ -180,7 +180,7 @@ async function bind(server: AnyServer, host: string, port: number, address: stri
 
 function boundAddress(server: AnyServer, host: string): string {
   const bound = server.address();
-  if (bound === null || typeof bound === "string") throw new TypeError("a listener on a port has a port");
+  if (bound === null || typeof bound === "string") throw new InvariantError("a listener on a port has a port");
   return formatAddress(host === "" ? bound.address : host, bound.port);
 }
 

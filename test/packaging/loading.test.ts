@@ -100,6 +100,7 @@ describe("importing the package", () => {
     assert.deepEqual([...root.names].sort(), [
       "ConnectionLimits",
       "Incidents",
+      "InvariantError",
       "PeeringError",
       "PeeringHost",
       "PeeringStateMachine",

@@ -2,6 +2,7 @@ import assert from "node:assert/strict";
 import { getEventListeners } from "node:events";
 import { describe, it } from "node:test";
 import { setImmediate } from "node:timers/promises";
+import { InvariantError } from "../../../src/base/errors.js";
 import { latest, Wake } from "../../../src/base/latest.js";
 import { Signal } from "../../../src/base/signal.js";
 
@@ -75,7 +76,7 @@ describe("Wake", () => {
   it("refuses a second caller, and the first one goes on to wait", async () => {
     const wake = new Wake();
     const waiting = wake.wait();
-    await assert.rejects(wake.wait(), TypeError);
+    await assert.rejects(wake.wait(), InvariantError);
     assert.equal(await isSettled(waiting), false);
     wake.call();
     await waiting;
