@@ -40,5 +40,5 @@ export const CHECK_DEFINITIONS_PREFIX: Key = ["check-definitions"];
 /** `host/agent-checks.ts`: the last reports of TTL checks, by lower-cased node and check id. */
 export const CHECK_REPORTS_PREFIX: Key = ["check-reports"];
 
-/** `stores/import-store.ts`: imported services as they came, by local id of the peering and lower-cased name. */
+/** `stores/import-store.ts`: imported services as they came, by local id of the peering and lower-cased name; their heads under `""`. */
 export const IMPORTS_PREFIX: Key = ["imports"];

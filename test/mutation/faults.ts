@@ -357,6 +357,12 @@ export const plantedFaults: readonly PlantedFault[] = [
     FOLLOWING,
   ),
   fault(
+    "own-commits-looked-at",
+    "a host looks at each commit of its own again when the storage tells it",
+    [REPLICA, "if (change.revision > this.#known) await", "await"],
+    FOLLOWING,
+  ),
+  fault(
     "stale-imports-acknowledged",
     "a service is taken for stored by an index that another host has made stale",
     [IMPORTS, "      if (changes.length === 0) await turn.current();\n", ""],
