@@ -21,7 +21,8 @@ export function closeAfterResets(session: Http2Session, clock: Clock, close: () 
     if (left >= 0) return;
     session.off("stream", look);
     left = Number.POSITIVE_INFINITY;
-    close();
+    // Node 22 and later end the process when a session is destroyed while it reads: streams behind that have nobody to read them.
+    setImmediate(close);
   };
   const look = (stream: ServerHttp2Stream): void => {
     // Node may tell of a stream after it was reset.
