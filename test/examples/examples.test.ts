@@ -62,12 +62,12 @@ class Run {
 
 /** The line each must print. */
 const EXPECTED: Readonly<Record<string, RegExp>> = {
-  "fake-peer.js": /^# pass 3$/m,
+  "fake-peer.js": /^[#ℹ] pass 3$/m,
   "inspect-token.js": /^dial +peering\.example\.com:8503$/m,
   "own-catalog-source.js": /^the peer sees web at 10\.0\.0\.1, 10\.0\.0\.2, 10\.0\.0\.3$/m,
   "own-certificates.js": /^south trusts CN=Example Root 1 and CN=Example Root 2\nsouth trusts CN=Example Root 2\n/m,
   "own-storage.js": /^the second run found peering west in state pending$/m,
-  "peer-in-a-test.js": /^# pass 3$/m,
+  "peer-in-a-test.js": /^[#ℹ] pass 3$/m,
   "transit.js":
     /^new has web on n1\.old, which came through 2 clusters$[\s\S]*^after the deletion new has nothing of it$/m,
   "two-hosts.js": /^west found web of east at 10\.0\.0\.1:80$[\s\S]*^after the deletion west reads terminated,$/m,
@@ -93,7 +93,7 @@ describe("examples", () => {
   it("own-storage.js passes the suite of all storages", async () => {
     const { code, stdout, stderr } = await new Run("own-storage.js", "--suite").outcome();
     assert.equal(code, 0, stdout + stderr);
-    assert.match(stdout, /^# fail 0$/m);
+    assert.match(stdout, /^[#ℹ] fail 0$/m);
   });
 
   it("inspect-token.js names what is wrong with a token, and ends with 1", async () => {
