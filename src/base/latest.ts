@@ -44,7 +44,7 @@ export interface LatestOptions<Value> {
   readonly subscribe: (wake: () => void) => () => void;
   /** What there is now, asked for when the consumer can take it. Undefined: nothing that it does not know. */
   readonly read: () => Value | undefined;
-  /** Whether what is watched has ended. A signal that many watches share would have a listener of each. Default: it never does. */
+  /** Whether the watched source has ended. Asked, since a signal that many watches share would get a listener from each. Default: never. */
   readonly isClosed?: () => boolean;
   readonly signal: AbortSignal;
 }

@@ -11,10 +11,10 @@ export interface Flag {
   readonly shared?: boolean;
 }
 
-/** What is wrong with the flags of a command. */
+/** A mistake in the flags of a command. */
 export class FlagError extends Error {
   override readonly name = "FlagError";
-  /** What flags there are, in several lines. */
+  /** The flags of the command, in several lines. */
   readonly usage: string;
 
   constructor(message: string, usage: string) {

@@ -196,7 +196,7 @@ export type ExportReason =
   | { readonly type: "connect-disabled" }
   /** An ordinary service named like the sidecars of another exported service: its instances are never sent (D-27). */
   | { readonly type: "sidecar-name" }
-  /** Its instances cannot be sent; `problem` names one and what is wrong with it (D-28). */
+  /** Its instances cannot be sent; `problem` names one and its fault (D-28). */
   | { readonly type: "held-back"; readonly problem: string }
   /** It is imported from the peer `from` and carried over; `path`: the trust domains it came through, ours the last. */
   | { readonly type: "carried-over"; readonly from: string; readonly path: readonly string[] }

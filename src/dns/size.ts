@@ -155,8 +155,8 @@ class Measure {
 }
 
 /**
- * Cuts an answer until it fits: first the authorities and what is additional and serves no answer, then answers from the end,
- * with what serves them.
+ * Cuts an answer until it fits: first the authorities and the additional records that belong to no answer, then answers from the
+ * end, with their additional records.
  */
 export function fit(answer: DnsAnswer, frame: Frame, limits: SizeLimits): FittedAnswer {
   const fewEnough = answer.answers.length <= limits.answers;

@@ -219,8 +219,8 @@ export class ExportEngine implements AsyncDisposable {
   }
 
   /**
-   * Feeds a stream with what its peer is to have: `exported` and `withdrawn` inputs. The first is the list with what is
-   * encoded; it is given before `attach` returns when the catalog is known by then. What must be encoded yet follows.
+   * Feeds a stream with the exports for its peer, as `exported` and `withdrawn` inputs. The first input is the list, with the
+   * services that are encoded already; it is given before `attach` returns when the catalog is known by then. The others follow.
    *
    * @param sink - must not throw; must not attach or detach.
    * @returns detaches: nothing is given any more.

@@ -68,7 +68,7 @@ export class Exports {
   }
 
   /**
-   * The names this peer is told of now, in byte order: chains without instances of their own included (D-25), and what is
+   * The names this peer is told of now, in byte order: chains without instances of their own included (D-25), and services
    * carried over from other peers.
    */
   forPeer(peerName: string): readonly string[] {

@@ -17,8 +17,8 @@ export type HostChange =
  * The stored peerings of a host and the trust bundles of its peers, for programs that serve a host to clients: for reads with
  * an index, and for waits until that grows.
  *
- * Everything is in memory and is read without waiting: what is read together, without an `await` in between, is of one
- * moment, that of {@link index}. A change is seen by readers before {@link onChange} tells it. Where the state of a peering
+ * Everything is in memory and is read without waiting. Reads without an `await` between them see one moment, that of
+ * {@link index}. A change is seen by readers before {@link onChange} tells it. Where the state of a peering
  * is asked for, with its stream, read `host.peerings`.
  */
 export class HostView {

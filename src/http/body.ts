@@ -32,7 +32,7 @@ export function announcedLength({ headers }: RequestWithBody): number | undefine
 }
 
 /**
- * The body of a request. Of callers who may write nothing a short one is read, too, so that they are told what is wrong with it.
+ * The body of a request. A caller without any right to write has a short one read, too, so that it is told its mistakes.
  * @throws {HttpError} 413 when it is too long, 408 when it comes too slowly, 429 or 503 when too many bodies are being received,
  *   400 when the client goes away in the middle.
  * @throws as {@link BodySender.requireWrite} when it is too long for such a caller.

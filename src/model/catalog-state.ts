@@ -355,7 +355,7 @@ export class CatalogState implements CommittedCatalog {
     draft.stamp.index = index;
     const touched = new Map<string, string>();
     for (const [nodeKey, changes] of draft.nodes) {
-      // Before anything is taken over: it is told by what is here.
+      // Before the draft is taken over: the rows of before decide.
       const checked = new Set<string>();
       for (const { owner } of this.#checkChanges(draft, nodeKey, changes)) checked.add(owner);
       if (checked.size > 0) this.#raise(index, "checks");

@@ -904,7 +904,7 @@ function parseOperation(input: unknown, datacenter: string): ParsedOperation {
   if (!isVerb(verb)) throw invalid(`unknown ${type} operation: ${text(verb, "operation.verb")}`);
   const modifyIndex = from.modifyIndex ?? 0n;
   if (typeof modifyIndex !== "bigint") throw invalid("operation.modifyIndex must be a bigint");
-  // What is looked up is found by its name alone, and a node that is not named is none.
+  // A lookup needs the name alone; a node without a name is no node.
   if (type === "node") {
     const node = parseNodeShape(from.node, datacenter);
     if (verb === "get") return { type, verb, node, modifyIndex };

@@ -324,8 +324,8 @@ export class PayloadEncoder {
    * checks flattened into one, in a fixed order (docs/protocol.md, "an ordinary instance").
    *
    * @param instances - all that are registered under the name, of any kind and in any order.
-   * @throws {PeeringError} `invalid-registration`: an instance that a Consul importer would refuse or not survive; it is
-   *   named with what is wrong, and nothing of the service may be sent (D-28).
+   * @throws {PeeringError} `invalid-registration`: an instance that a Consul importer would refuse or not survive; the
+   *   error names it and its fault, and nothing of the service may be sent (D-28).
    */
   service(name: string, instances: readonly ServiceInstance[]): EncodedPayload {
     const key = lowerCase(name);

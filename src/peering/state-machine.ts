@@ -63,8 +63,8 @@ export type PeeringEvent =
   /** A dial failed, or its stream ended without `Terminated`. Observed, never stored. */
   | { readonly type: "stream-lost" }
   /**
-   * The host starts, comes to lead, or finds the record written by another process: what is to be done follows from what is
-   * stored. Never stored itself.
+   * The host starts, comes to lead, or finds the record written by another process: the stored state decides what to do. Never
+   * stored itself.
    */
   | { readonly type: "resumed" }
   /** `servers`: whether the peer's servers are trusted by these roots; those of Consul 1.13 are not. Default true. */
@@ -84,7 +84,7 @@ export type PeeringEvent =
 
 export type PeeringEventType = PeeringEvent["type"];
 
-/** What is seen and never stored: such an event has effects, and leaves the record as it is. */
+/** An observation, which is never stored: it has effects, and leaves the record as it is. */
 export type ObservedEvent = Extract<PeeringEvent, { readonly type: keyof Observed }>;
 
 /** The effects that each of them may have. */
@@ -96,7 +96,7 @@ interface Observed {
 }
 
 /**
- * What is to be done besides keeping the new record. `CommitEffect`s belong into the same commit and are performed by
+ * Work besides keeping the new record. `CommitEffect`s belong into the same commit and are performed by
  * `transactions.ts`, the others by the host once that is stored.
  */
 export type PeeringEffect =

@@ -120,7 +120,7 @@ export class ChangeLog {
       this.#horizon = commit.revision;
       this.#first++;
     }
-    // Now and then, as it costs as much as what is left.
+    // Now and then only: it costs as much as the commits that are left.
     if (this.#first * 2 < this.#commits.length) return;
     this.#commits = this.#commits.slice(this.#first);
     this.#first = 0;

@@ -126,7 +126,7 @@ async function verifyLogs(
   let sequence: number | undefined;
   let revision: bigint | undefined;
   let cut: (LogPart & { bytes: number; lost: LogPart[] }) | undefined;
-  /** Whether what is behind may be missing: nothing of it was answered as durable, and a loss of power takes it in any order. */
+  /** Whether later commits may be missing: none was answered as durable, and a loss of power takes them in any order. */
   const mayBeLost = (): boolean => acknowledged !== undefined && revision !== undefined && revision >= acknowledged;
   for (const number of needed.sort((left, right) => left - right)) {
     const file = logs.get(number) ?? "";

@@ -174,7 +174,7 @@ interface Block {
 
 /**
  * The blocks of rows in a table whose checksum does not match.
- * @throws {RangeError} What leads to the rows is damaged, so it cannot be told what is missing.
+ * @throws {RangeError} The index of the rows is damaged, so the missing rows cannot be named.
  */
 export function damagedBlocks(file: Buffer): readonly Buffer[] {
   const footerAt = file.length - FOOTER_BYTES;

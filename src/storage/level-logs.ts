@@ -1,7 +1,7 @@
 import { open, readdir } from "node:fs/promises";
 import { join } from "node:path";
 
-/** A row takes no more than so many bytes in memory beside its key and value: its number, its place in order, and what is left over. */
+/** A row takes no more than so many bytes in memory beside its key and value: its number, its place in order, and rounding. */
 const ROW_BYTES = 256;
 
 /**

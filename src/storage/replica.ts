@@ -57,7 +57,7 @@ export interface Plan<Result> {
 export interface Turn {
   /** As {@link Replica.write}, but where another process was faster, the task that has the turn begins again. */
   commit<Result>(plan: Plan<Result>): Promise<Result>;
-  /** Returns where what is held is what is stored. Where another process has written since, the task begins again. */
+  /** Resolves when memory equals the storage. If another process has written since, the task begins again. */
   current(): Promise<void>;
 }
 
@@ -141,8 +141,8 @@ interface SectionChange {
  * Keeps what a process holds in memory equal to what a storage has under a prefix, for all who write there: loading,
  * writing, following other processes, and what to do about conflicts, lost answers and damage.
  *
- * Each commit writes the head of its section and expects it as it was. So what a write was decided on still holds when it is
- * committed; else it is decided again on what is newer. And a commit that succeeds shows that nothing was missed before it.
+ * Each commit writes the head of its section and expects it as it was. So the state that a write was decided on still holds when it is
+ * committed; else the write is decided again on the newer state. And a commit that succeeds shows that nothing was missed before it.
  */
 export class Replica implements AsyncDisposable {
   readonly #options: ReplicaOptions;

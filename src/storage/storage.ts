@@ -89,8 +89,8 @@ export interface Storage extends AsyncDisposable {
 
   /**
    * Entries under `prefix` in key order (parts compared as UTF-8 bytes), all read at one revision.
-   * @throws {PeeringError} `storage-failed`, `closed`; `storage-damaged`: what is stored there is not what was committed, and
-   *   `damagedKeys` names the entries if it is only that; `signal.reason` when aborted.
+   * @throws {PeeringError} `storage-failed`, `closed`; `storage-damaged`: the stored bytes are not the committed ones, and
+   *   `damagedKeys` names the entries if nothing else is damaged; `signal.reason` when aborted.
    */
   read(prefix: Key, signal?: AbortSignal): Promise<Snapshot>;
 

@@ -388,7 +388,7 @@ export class Catalog implements CatalogSource, Closable {
     const lonely = next.findIndex((write) => write.alone);
     const group = lonely < 0 ? next : next.slice(0, Math.max(lonely, 1));
     this.#begun += group.length;
-    // Now and then, as it costs as much as what is left.
+    // Now and then only: it costs as much as the writes that are left.
     if (this.#begun * 2 >= this.#queue.length) {
       this.#queue = this.#queue.slice(this.#begun);
       this.#begun = 0;
@@ -406,7 +406,7 @@ export class Catalog implements CatalogSource, Closable {
     try {
       await this.#replica.write(() => {
         let plan = this.#planOf(group);
-        // What is too large alone is for the storage to refuse.
+        // A write that is too large alone is left to the storage, which refuses it.
         for (count = group.length; count > 1 && !fits(sizeOf(plan.writes), limits); ) {
           count = Math.ceil(count / 2);
           plan = this.#planOf(group.slice(0, count));

@@ -286,7 +286,7 @@ export class ConfigEntries implements Closable {
     });
   }
 
-  /** What is derived from the rows becomes that of the rows as they are. */
+  /** Brings the values derived from the rows up to date. */
   #follow({ changes, revision, own }: TableChange<ConfigEntry>): void {
     let entries = this.#entries;
     for (const change of changes) {

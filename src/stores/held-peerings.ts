@@ -24,7 +24,7 @@ export function bundleKey(name: string): Key {
   return [...PEERINGS_PREFIX, "bundle", name];
 }
 
-/** What is committed of peerings. Undefined: it is gone. */
+/** The rows of peerings that a commit changed. Undefined: the row is gone. */
 export interface CommittedRows {
   /** By id. */
   readonly peerings: ReadonlyMap<string, Peering | undefined>;
@@ -54,7 +54,7 @@ export class HeldPeerings extends RecordTables implements ReplicaContents {
     this.domains = new TrustDomains(trustDomain);
   }
 
-  /** What is to be stored for changes that were planned on these tables. */
+  /** The writes that store changes planned on these tables. */
   writesOf(changes: RecordChanges): readonly Write[] {
     const writes: Write[] = [];
     for (const [id, peering] of changes.peerings) {
@@ -118,7 +118,7 @@ export class HeldPeerings extends RecordTables implements ReplicaContents {
         for (const id of this.secrets.keys()) if (!rows.secrets.has(id)) rows.secrets.set(id, undefined);
         for (const id of this.fences.keys()) if (!rows.fences.has(id)) rows.fences.set(id, undefined);
         for (const name of this.bundles.keys()) if (!rows.claims.has(name)) rows.claims.set(name, undefined);
-        // What is held already is no change.
+        // A row that memory holds already is no change.
         for (const [id, peering] of rows.peerings) {
           if (peering !== undefined && this.peerings.get(id)?.modifyIndex === peering.modifyIndex)
             rows.peerings.delete(id);

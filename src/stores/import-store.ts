@@ -184,7 +184,7 @@ export class ImportStore implements AsyncDisposable {
       const changes = [...plan.writes].filter(
         ([key, write]) => write !== undefined || peer.index.get(key) !== undefined,
       );
-      // No commit shows then that what the plan was decided on is what is stored.
+      // Without a commit nothing shows that the plan was decided on the stored state.
       if (changes.length === 0) await turn.current();
       for (const part of partsOf(changes, within(COMMITTED, limits))) {
         // The peer sends everything again on its next stream, so a loss of power loses nothing.
@@ -346,7 +346,7 @@ export class ImportStore implements AsyncDisposable {
 
   /**
    * As {@link watch}, in parts: what there is, then `complete`, then changes, each of about `size` instances at most; so that
-   * what is told takes no more memory than its consumer has use for.
+   * it takes no more memory than its consumer has use for.
    */
   watchParts(options: WatchOptions, size: number): AsyncIterable<ImportPart> {
     return watchParts(this.#followOptions(options), size);
@@ -519,7 +519,7 @@ function within(most: StorageLimits, limits: StorageLimits): StorageLimits {
   return { writes: Math.min(most.writes, limits.writes), bytes: Math.min(most.bytes, limits.bytes) };
 }
 
-/** Cuts what is to be written into commits, in its order. */
+/** Cuts the writes into commits, in their order. */
 function* partsOf(
   changes: Iterable<readonly [string, PlannedWrite | undefined]>,
   limits: StorageLimits,

@@ -2,7 +2,7 @@ import { isDeepStrictEqual } from "node:util";
 import type { Peering } from "../peering/peering.js";
 import type { PeeringEventType, PeeringPatch } from "../peering/state-machine.js";
 
-/** One committed change of a peering: of its record, or of what is stored beside it. */
+/** One committed change of a peering: of its record, or of its secrets or trust bundle. */
 export interface PeeringChange {
   readonly peeringId: string;
   readonly name: string;

@@ -87,7 +87,7 @@ export interface HostTask {
   readonly peering: Peering | undefined;
   /** In this order. */
   readonly effects: readonly HostEffect[];
-  /** Whether they take the place of what is still to be done for the state that the record had. */
+  /** Whether they replace the effects that are still to be performed for the former state. */
   readonly replaces: boolean;
 }
 
@@ -574,7 +574,7 @@ export class PeeringRecords implements AsyncDisposable {
   }
 
   /**
-   * The feed of changes: `listener` is called at once after each commit that changed a record, or what is stored beside it,
+   * The feed of changes: `listener` is called at once after each commit that changed a record, its secrets or its bundle,
    * before the caller of that step goes on. What another process commits is told as soon as it is known here.
    * @returns Ends it.
    */
@@ -780,7 +780,7 @@ export class PeeringRecords implements AsyncDisposable {
     ];
   }
 
-  /** What is changed by a commit that no step of the state machine stands for, and that memory is still to follow. */
+  /** The changes of a commit without a step of the state machine, before memory follows it. */
   #changesBy({ peerings }: CommittedRows, revision: bigint): readonly PeeringChange[] {
     return [...peerings].map(([peeringId, peering]): PeeringChange => {
       const before = this.byId(peeringId);

@@ -309,8 +309,8 @@ function quoted(character: string): string {
 // Typed reading.
 
 /**
- * What is wrong with a value that is read to its end all the same: of several mistakes Go tells the first, unless a type with a
- * decoder of its own finds some, which ends the reading.
+ * The mistakes in a value that is read to its end all the same. Of several mistakes Go reports the first, unless a type with its
+ * own decoder finds one, which ends the reading.
  */
 class GoFaults {
   #first: GoJsonError | undefined;
@@ -496,7 +496,7 @@ export function goOptional<T>(type: GoType<T>): GoType<T | undefined> {
 }
 
 /**
- * A type with a decoder of its own: what is wrong inside ends the reading, whatever was wrong before.
+ * A type with its own decoder: a mistake inside ends the reading, whatever was found before.
  * @param finish - makes the value of what was read. May throw a {@link GoJsonError}.
  */
 export function goDecoded<Read, T>(type: GoType<Read>, finish: (read: Read) => T): GoType<T> {

@@ -60,7 +60,7 @@ export function parseHclBody(text: string, options: { readonly secret?: boolean 
 
 /**
  * The same as one object. A block (`web { … }`) is an object under its key; labels (`service "web" { … }`) are keys inside
- * of it, and blocks of one key with different labels are one object. What is given more than once under the same keys
+ * of it, and blocks of one key with different labels are one object. A value that is given more than once under the same keys
  * becomes a list: of the blocks in their order, or for plain values the last one alone.
  * @param options - as of {@link parseHclBody}.
  * @throws {HclError}

@@ -129,7 +129,7 @@ function operation(operator: HilOperator, operands: readonly Typed[]): Typed {
     return computed("bool", left, right, (one, other) => bool(operator === "&&" ? one && other : one || other));
   }
   const equality = operator === "==" || operator === "!=";
-  // For equality the first operand decides; what is larger is a question of numbers.
+  // For equality the first operand decides the type; only numbers are larger or smaller.
   const type = equality ? (operands[0]?.type ?? "string") : numeric;
   const [left, right] = operands.map((operand, index) =>
     required(operand, type, `operand ${index + 1} should be ${named(type)}, got ${named(operand.type)}`),

@@ -27,7 +27,7 @@ export interface StorageSuiteOptions {
   readonly durable?: boolean;
   /**
    * Whether what it keeps lies in files of the directory. Then no other user may read these, a second one is `locked` by
-   * whatever path it comes, and damage is noticed: what is read is what was committed, or nothing is. Default false.
+   * whatever path it comes, and damage is noticed: a read gives the committed bytes or fails. Default false.
    */
   readonly files?: boolean;
   /**
@@ -744,7 +744,7 @@ export function storageSuite(
   }
 }
 
-/** Commits that write, replace and delete, by two lives of a storage: so there is what is settled and what is recent. */
+/** Commits that write, replace and delete, by two lives of a storage: some are in tables, some in the log. */
 async function fillForDamage(open: () => Promise<Storage>, directory: string): Promise<Snapshot> {
   await mkdir(directory);
   for (const life of ["first", "second"]) {
@@ -869,7 +869,7 @@ async function afterLoss(
     if (content === left) continue;
     await using following = follow(storage, [], known);
     const changes = await following.next();
-    // Who knew less may be told what changed; who knew what is lost must read again.
+    // A reader that knew less may get the changes; one that knew a lost commit must read again.
     if (content > left) assert.equal(changes?.type, "reset", loss);
     assert.equal(changes?.revision, next);
   }

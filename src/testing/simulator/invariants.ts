@@ -23,7 +23,7 @@ const PLANNED_MS = 10_000;
  * Checks the invariants of docs/invariants.md. It reads every disk, hears every message and looks into every host after
  * each event. Disks are judged commit by commit, because the next start finds what a commit left.
  *
- * Neither this class nor the judges ask the code under test what is right: they only read what a host holds.
+ * Neither this class nor the judges take the right value from the code under test: they only read the state of a host.
  */
 export class InvariantChecker {
   readonly failures: string[] = [];

@@ -624,7 +624,7 @@ export class Peace {
       return instances?.[0]?.node.meta["rack"] === `as ${service} says`;
     };
     const observer = observe(this.#world, victim, host, name, 0);
-    // What is read is kept in memory, and must not be when another service says otherwise, or that one goes.
+    // A read is kept in memory, and must be dropped when another service says otherwise, or that one goes.
     for (const service of TWO_FACED_TURNS) {
       await this.#within(5_000, `the node of ${name} at ${victim.name} is as ${service} says`, saysAs(service));
       await this.#within(200, `${victim.name} tells of it who watches ${name}`, async () => {

@@ -68,7 +68,7 @@ export class SimDisk implements Storage {
   }
 
   /**
-   * The process ends that has it open; the next one finds what is left.
+   * The process that has it open ends; the next one finds the rest.
    * @param kept - so many of the relaxed commits are left. Default: all, as where the power does not fail.
    */
   crashed(kept: number = this.#relaxed.length): readonly Entry[] {

@@ -215,7 +215,7 @@ export class SimWorld {
     this.note(`partition ${cluster.name} ${other.name}`);
     this.network.partition(cluster.address, other.address);
     this.scheduler.after(this.random.between(10, 300_000), () => {
-      // In peace everything has been healed, and what is partitioned then is so on purpose.
+      // In peace everything has been healed: a partition then is deliberate.
       if (!this.faults) return;
       this.note(`heal ${cluster.name} ${other.name}`);
       this.network.heal(cluster.address, other.address);
