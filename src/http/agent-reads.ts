@@ -7,28 +7,25 @@ import { connectName } from "../model/catalog-draft.js";
 import { isMaintenance, MEMBERSHIP_CHECK } from "../model/health.js";
 import { listing } from "../model/listing.js";
 import { lowerCase } from "../model/names.js";
-import { agentProxyShape } from "../model/shapes.js";
-import type { IndexedCheck } from "../stores/catalog.js";
+import type { IndexedCheck, IndexedService } from "../stores/catalog.js";
 import type { Answer } from "./answer.js";
 import { blocking } from "./blocking.js";
 import type { Call } from "./call.js";
 import { badRequest, HttpError } from "./http-error.js";
 import { filterFor } from "./in-turns.js";
-import { type Json, LazyList, LazyMap, textMap, writeJson } from "./json.js";
+import { type Json, LazyList, LazyMap, type LazyStruct, writeJson } from "./json.js";
 import type { JsonSchema, Operation, ParameterDoc } from "./operation.js";
-import { listOf, objectOf, text } from "./operation-docs.js";
-import { checkSchema, mapOf, orNull, ownServiceSchema } from "./record-docs.js";
-import { checkFields, serviceFields } from "./record-fields.js";
+import { listOf, mapOf, objectOf, orNull, text } from "./operation-docs.js";
 import {
-  addressesJson,
+  type AgentServiceView,
+  agentServiceFields,
+  agentServiceJson,
+  agentServiceSchema,
   type CheckView,
+  checkFields,
   checkJson,
-  connectJson,
-  type JsonStruct,
-  portsJson,
-  proxyJson,
-  type ServiceView,
-} from "./records-json.js";
+  checkSchema,
+} from "./records.js";
 import { isOwnCheck, memberFields, memberJson, memberOf, memberSchema, SERVER_ID } from "./system.js";
 import { Visibility } from "./visibility.js";
 
@@ -53,14 +50,14 @@ async function members(call: Call): Promise<Answer> {
 async function services(call: Call): Promise<Answer> {
   call.refuseNamespace();
   call.refusePartition();
-  const filter = filterFor(call.readOptions(), serviceFields);
+  const filter = filterFor(call.readOptions(), agentServiceFields);
   const visible = await Visibility.of(call, "");
   await call.turn();
   const own = (await call.host.catalog.nodeContents(call.server.nodeName))?.services ?? [];
-  const views = listing(own, (service): ServiceView => ({ peer: "", service }));
+  const views = listing(own, (service) => agentView(call, service));
   const shown = await filter(views, ({ service: { id, name } }) => id !== SERVER_ID && visible.service(name));
   const byId = listing(shown, ({ service }) => [service.id, service] as const);
-  const json = LazyMap.of(byId, (service) => agentServiceJson(call, service));
+  const json = LazyMap.of(byId, (service) => ownServiceJson(call, service));
   return { json, filtered: visible.filtered };
 }
 
@@ -78,12 +75,12 @@ async function checks(call: Call): Promise<Answer> {
   const visible = await Visibility.of(call, "");
   await call.turn();
   const onNode = (await call.host.catalog.nodeContents(call.server.nodeName))?.checks ?? [];
-  const views = listing(onNode, (check): CheckView => ({ peer: "", check: withResult(call, check) }));
+  const views = listing(onNode, (check) => agentCheck(withResult(call, check)));
   const isSeen = ({ node, serviceId, serviceName }: IndexedCheck): boolean =>
     serviceId === "" ? visible.node(node) : visible.service(serviceName);
   const shown = await filter(views, ({ check }) => isOwnCheck(check) && isSeen(check));
-  const byId = listing(shown, ({ check }) => [check.checkId, check] as const);
-  const json = LazyMap.of(byId, agentCheckJson);
+  const byId = listing(shown, (view) => [view.check.checkId, view] as const);
+  const json = LazyMap.of(byId, checkJson);
   return { json, filtered: visible.filtered };
 }
 
@@ -97,13 +94,13 @@ async function service(call: Call): Promise<Answer> {
   const { nodeName } = call.server;
   const id = call.rest;
   const asked = call.query.get("hash") ?? "";
-  const read = (): { readonly hash: string; readonly json: JsonStruct } => {
+  const read = (): { readonly hash: string; readonly json: LazyStruct } => {
     const found = catalog.service(nodeName, id);
     if (found === undefined) throw new HttpError(404, `unknown service ID: ${id}`);
     access.require({ resource: "service", access: "read", name: found.name });
-    const json = agentServiceJson(call, found);
+    const json = ownServiceJson(call, found);
     const hash = createHash("sha256").update(writeJson(json)).digest("hex").slice(0, HASH_DIGITS);
-    return { hash, json: { ...json, ContentHash: hash } };
+    return { hash, json: json.with("ContentHash", hash) };
   };
   const { result } = await blocking(
     call,
@@ -142,8 +139,8 @@ function healthOf(call: Call, id: string): ServiceHealth | undefined {
   const status = aggregated(checks);
   const json = {
     AggregatedStatus: status,
-    Service: agentServiceJson(call, instance.service),
-    Checks: checks.map(agentCheckJson),
+    Service: ownServiceJson(call, instance.service),
+    Checks: checks.map((check) => checkJson(agentCheck(check))),
   };
   return { status, json };
 }
@@ -202,39 +199,24 @@ async function healthByName(call: Call): Promise<Answer> {
 }
 
 /** An agent has no index of its own services and checks. */
-function agentCheckJson(check: IndexedCheck): JsonStruct {
-  return checkJson({ peer: "", check: { ...check, createIndex: 0n, modifyIndex: 0n } });
+function agentCheck(check: IndexedCheck): CheckView {
+  return { peer: "", check: { ...check, createIndex: 0n, modifyIndex: 0n } };
 }
 
-/** Consul's `AgentService` (1.21): of a proxy, what config entries make of it. */
-function agentServiceJson({ host }: Call, registered: ServiceView["service"]): JsonStruct {
-  const service = withCentralConfig(asRegistered(host, registered), host.configEntries.entries);
-  return {
-    Kind: service.kind || undefined,
-    ID: service.id,
-    Service: service.name,
-    Tags: service.tags,
-    Meta: textMap(service.meta),
-    Port: service.port,
-    Ports: portsJson(service.ports),
-    Address: service.address,
-    SocketPath: service.socketPath || undefined,
-    TaggedAddresses: addressesJson(service.taggedAddresses),
-    Weights: { Passing: service.weights.passing, Warning: service.weights.warning },
-    EnableTagOverride: service.enableTagOverride,
-    Proxy: isProxy(service.kind) ? proxyJson(service.proxy, agentProxyShape) : undefined,
-    Connect: service.connect?.native === true ? connectJson(service.connect) : undefined,
-    Datacenter: host.datacenter,
-    Locality: service.locality && { Region: service.locality.region, Zone: service.locality.zone },
-  };
+function agentView({ host }: Call, service: IndexedService): AgentServiceView {
+  return { peer: "", service, datacenter: host.datacenter };
 }
 
-function isProxy(kind: string): boolean {
-  return kind === "connect-proxy" || kind.endsWith("-gateway");
+/** Of a proxy, what config entries make of it. */
+function ownServiceJson(call: Call, registered: IndexedService): LazyStruct {
+  const { host } = call;
+  return agentServiceJson(
+    agentView(call, withCentralConfig(asRegistered(host, registered), host.configEntries.entries)),
+  );
 }
 
 /** Without the virtual address that the catalog adds: an agent does not know it. */
-function asRegistered({ catalog }: PeeringHost, service: ServiceView["service"]): ServiceView["service"] {
+function asRegistered({ catalog }: PeeringHost, service: IndexedService): IndexedService {
   const { [VIRTUAL]: virtual, ...others } = service.taggedAddresses;
   const given = catalog.virtualIp(connectName(service) ?? "");
   return virtual === undefined || virtual.address !== given ? service : { ...service, taggedAddresses: others };
@@ -253,7 +235,7 @@ const formatParameter: ParameterDoc = {
 };
 const serviceHealthSchema: JsonSchema = objectOf({
   AggregatedStatus: text,
-  Service: orNull(ownServiceSchema),
+  Service: orNull(agentServiceSchema),
   Checks: orNull(listOf(checkSchema)),
 });
 
@@ -287,7 +269,7 @@ export const agentReadOperations: readonly Operation[] = [
         id: "listOwnServices",
         summary: "The services of this node, by id.",
         parameters: [filterParameter],
-        answer: mapOf(ownServiceSchema),
+        answer: mapOf(agentServiceSchema),
       },
     ],
   },
@@ -304,7 +286,7 @@ export const agentReadOperations: readonly Operation[] = [
           { name: "hash", in: "query", description: "Waits until the content has another hash." },
           { name: "wait", in: "query", description: "How long to wait at most." },
         ],
-        answer: ownServiceSchema,
+        answer: agentServiceSchema,
       },
     ],
   },

@@ -27,10 +27,19 @@ import { discoveryOptions, hasNodeMeta, namedOptions } from "./discovery-options
 import { filterFor, forEach } from "./in-turns.js";
 import { LazyList, LazyMap } from "./json.js";
 import type { Operation } from "./operation.js";
-import { listOf, objectOf } from "./operation-docs.js";
-import { flatInstanceSchema, mapOf, nodeSchema, orNull, serviceSchema } from "./record-docs.js";
-import { flatFields, nodeFields, serviceFields } from "./record-fields.js";
-import { flatJson, type InstanceView, nodeJson, serviceJson } from "./records-json.js";
+import { listOf, mapOf, objectOf, orNull } from "./operation-docs.js";
+import {
+  flatFields,
+  flatInstanceSchema,
+  flatJson,
+  type InstanceView,
+  nodeFields,
+  nodeJson,
+  nodeSchema,
+  serviceFields,
+  serviceJson,
+  serviceSchema,
+} from "./records.js";
 import { Visibility } from "./visibility.js";
 
 async function nodes(call: Call): Promise<Answer> {

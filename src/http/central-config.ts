@@ -4,7 +4,7 @@ import { lowerCase } from "../model/names.js";
 import type { Scope } from "./answer-read.js";
 import type { Call } from "./call.js";
 import type { ParameterDoc } from "./operation.js";
-import type { ServiceView } from "./records-json.js";
+import type { ServiceView } from "./records.js";
 
 /** A read of instances, and what its answer makes of each of them. */
 export interface CentralRead {

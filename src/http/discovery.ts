@@ -11,7 +11,7 @@ import type { IndexedCheck, IndexedInstance } from "../stores/catalog.js";
 import type { Scope } from "./answer-read.js";
 import type { Call } from "./call.js";
 import { forEach, kept, pauses } from "./in-turns.js";
-import type { CheckView, InstanceView, NodeView } from "./records-json.js";
+import type { CheckView, InstanceView, NodeContents, NodeView } from "./records.js";
 
 // What there is, local and imported, in one form. Imported records have the index of the payload that brought them (D-29).
 
@@ -102,15 +102,6 @@ export async function connectInstancesOf(call: Call, peer: string, service: stri
     });
   }
   return localViews(call.host, call.host.gateways.connectInstances(service));
-}
-
-/** A node with everything on it. */
-export interface NodeContents {
-  readonly node: NodeView;
-  /** By id. */
-  readonly services: Listing<InstanceView>;
-  /** By id, those of the node among those of its services. */
-  readonly checks: Listing<CheckView>;
 }
 
 function checkViews(peer: string, checks: readonly IndexedCheck[]): readonly CheckView[] {

@@ -33,9 +33,16 @@ import { filterFor, forEach, kept } from "./in-turns.js";
 import { LazyList } from "./json.js";
 import type { Operation } from "./operation.js";
 import { listOf } from "./operation-docs.js";
-import { checkSchema, instanceSchema } from "./record-docs.js";
-import { checkFields, instanceFields } from "./record-fields.js";
-import { type CheckView, checkJson, type InstanceView, instanceJson } from "./records-json.js";
+import {
+  type CheckView,
+  checkFields,
+  checkJson,
+  checkSchema,
+  type InstanceView,
+  instanceFields,
+  instanceJson,
+  instanceSchema,
+} from "./records.js";
 import { Visibility } from "./visibility.js";
 
 async function service(call: Call): Promise<Answer> {

@@ -12,7 +12,11 @@ export type Json =
   | ReadonlyMap<string, Json>
   | LazyList
   | LazyMap
+  | LazyStruct
   | { readonly [key: string]: Json | undefined };
+
+/** A Go struct: undefined members are left out. */
+export type JsonStruct = { readonly [key: string]: Json | undefined };
 
 /** A list whose elements are made one by one, when they are written: so that a long one is never there as a whole. */
 export class LazyList {
@@ -57,6 +61,43 @@ export class LazyMap {
   }
 }
 
+/** How a Go struct is written: its keys, and what makes the value of each of them. */
+export class StructForm<Item> {
+  /** As they are written, with their quotes. */
+  readonly keys: readonly string[];
+  readonly members: readonly StructMember<Item>[];
+
+  constructor(members: readonly (readonly [key: string, member: StructMember<Item>])[]) {
+    this.keys = members.map(([key]) => text(key));
+    this.members = members.map(([, member]) => member);
+  }
+}
+
+/** A Go struct whose members are made one by one, when they are written; undefined: it is left out. */
+export class LazyStruct {
+  /** As they are written. */
+  readonly keys: readonly string[];
+  readonly at: (index: number) => Json | undefined;
+
+  private constructor(keys: readonly string[], at: (index: number) => Json | undefined) {
+    this.keys = keys;
+    this.at = at;
+  }
+
+  /** @param form - its members must tell the same whenever they are called. */
+  static of<Item>(item: Item, { keys, members }: StructForm<Item>): LazyStruct {
+    return new LazyStruct(keys, (index) => members[index]?.(item));
+  }
+
+  /** With one more member, at the end. */
+  with(key: string, value: Json): LazyStruct {
+    const { at, keys } = this;
+    return new LazyStruct([...keys, text(key)], (index) => (index < keys.length ? at(index) : value));
+  }
+}
+
+export type StructMember<Item> = (item: Item) => Json | undefined;
+
 const UNSAFE = /[<>&\u2028\u2029]/g;
 const PRETTY_INDENT = "    ";
 const SPACE = 0x20;
@@ -100,8 +141,9 @@ type Composite = Exclude<Json, null | boolean | number | bigint | string>;
 /** A list or an object of which a part is written. */
 class OpenValue {
   readonly value: Composite;
-  /** Undefined: a list. */
+  /** Undefined: a list. Those of a {@link LazyStruct} are as they are written. */
   readonly keys: readonly string[] | undefined;
+  readonly isStruct: boolean;
   /** How many elements there are in memory, written ones included. */
   readonly size: number;
   index = 0;
@@ -110,11 +152,13 @@ class OpenValue {
 
   constructor(value: Composite) {
     this.value = value;
+    this.isStruct = value instanceof LazyStruct;
     if (isList(value) || value instanceof LazyList) {
       this.size = value.length;
       return;
     }
-    this.keys = isMap(value) || value instanceof LazyMap ? sortedByBytes(value.keys()) : Object.keys(value);
+    if (value instanceof LazyStruct) this.keys = value.keys;
+    else this.keys = isMap(value) || value instanceof LazyMap ? sortedByBytes(value.keys()) : Object.keys(value);
     this.size = this.keys.length;
   }
 
@@ -122,7 +166,7 @@ class OpenValue {
   element(): Json | undefined {
     const { value } = this;
     if (isList(value)) return value[this.index] ?? null;
-    if (value instanceof LazyList) return value.at(this.index);
+    if (value instanceof LazyList || value instanceof LazyStruct) return value.at(this.index);
     const key = this.keys?.[this.index] ?? "";
     return isMap(value) || value instanceof LazyMap ? (value.get(key) ?? null) : value[key];
   }
@@ -168,7 +212,7 @@ export class JsonWriter {
       this.#done = true;
       return;
     }
-    const { keys, size } = open;
+    const { keys, size, isStruct } = open;
     const indent = this.#pretty ? this.#lineAt(this.#open.length) : "";
     const colon = this.#pretty ? ": " : ":";
     while (open.index < size) {
@@ -178,7 +222,7 @@ export class JsonWriter {
       open.index++;
       if (value === undefined) continue;
       const before = open.empty ? indent : `,${indent}`;
-      this.#written += key === undefined ? before : before + text(key) + colon;
+      this.#written += key === undefined ? before : before + (isStruct ? key : text(key)) + colon;
       open.empty = false;
       if (this.#begin(value)) return;
     }

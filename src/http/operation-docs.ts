@@ -40,6 +40,14 @@ export function listOf(items: JsonSchema): JsonSchema {
   return { type: "array", items };
 }
 
+export function mapOf(values: JsonSchema): JsonSchema {
+  return { type: "object", additionalProperties: values };
+}
+
+export function orNull(schema: JsonSchema): JsonSchema {
+  return { anyOf: [schema, { type: "null" }] };
+}
+
 /** An object; every member is there unless its name ends in `?`. */
 export function objectOf(members: Readonly<Record<string, JsonSchema>>): JsonSchema {
   const names = Object.keys(members);

@@ -41,7 +41,7 @@ import {
   text,
 } from "./operation-docs.js";
 import { consistencyOf, goBoolOf } from "./query.js";
-import { checkJson, type InstanceView, nodeJson, serviceJson } from "./records-json.js";
+import { type InstanceView, looseCheckJson, looseServiceJson, nodeJson } from "./records.js";
 import { catalogBody } from "./registration-json.js";
 import { bodySchema } from "./shape-json.js";
 import { Visibility } from "./visibility.js";
@@ -332,13 +332,11 @@ function noneIsNull<Item extends Json>(items: readonly Item[]): Json {
 
 /** As in health, but that lists without items are null. */
 function instanceJson(view: InstanceView): Json {
-  const { peer, service, checks } = view;
+  const { peer, checks } = view;
   return {
     Node: nodeJson(view),
-    Service: { ...serviceJson(view), Tags: noneIsNull(service.tags) },
-    Checks: noneIsNull(
-      checks.map((check) => ({ ...checkJson({ peer, check }), ServiceTags: noneIsNull(check.serviceTags) })),
-    ),
+    Service: looseServiceJson(view),
+    Checks: noneIsNull(checks.map((check) => looseCheckJson({ peer, check }))),
   };
 }
 

@@ -19,8 +19,14 @@ import { badRequest, HttpError, refusalOf } from "./http-error.js";
 import type { Json } from "./json.js";
 import type { Operation } from "./operation.js";
 import { flag, index, listOf, objectOf, text } from "./operation-docs.js";
-import { looseCheckSchema, looseServiceSchema, nodeSchema } from "./record-docs.js";
-import { checkJson, nodeJson, serviceJson } from "./records-json.js";
+import {
+  looseCheckJson,
+  looseCheckSchema,
+  looseServiceJson,
+  looseServiceSchema,
+  nodeJson,
+  nodeSchema,
+} from "./records.js";
 import { checkRegistration, nodeRegistration, serviceRegistration } from "./registration-json.js";
 import { bodySchema } from "./shape-json.js";
 import { type OperationBody, operationType } from "./txn-json.js";
@@ -178,20 +184,14 @@ function mayRead(access: Access, result: TransactionResult): boolean {
 }
 
 /** A transaction tells none where others tell that there are none. */
-function listed(tags: readonly string[]): readonly string[] | null {
-  return tags.length === 0 ? null : tags;
-}
-
 function resultJson(result: TransactionResult): Json {
   switch (result.type) {
     case "node":
       return { Node: nodeJson({ peer: "", node: result.node }) };
     case "service":
-      return { Service: { ...serviceJson({ peer: "", service: result.service }), Tags: listed(result.service.tags) } };
+      return { Service: looseServiceJson({ peer: "", service: result.service }) };
     case "check":
-      return {
-        Check: { ...checkJson({ peer: "", check: result.check }), ServiceTags: listed(result.check.serviceTags) },
-      };
+      return { Check: looseCheckJson({ peer: "", check: result.check }) };
   }
 }
 

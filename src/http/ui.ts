@@ -7,26 +7,23 @@ import { joined, type Listing } from "../model/listing.js";
 import { lowerCase } from "../model/names.js";
 import type { Answer } from "./answer.js";
 import type { Call } from "./call.js";
-import {
-  everyImported,
-  everyLocal,
-  IMPORTED_BYTES,
-  importedNode,
-  localNode,
-  type NodeContents,
-  nodeOf,
-  nodesOf,
-} from "./discovery.js";
+import { everyImported, everyLocal, IMPORTED_BYTES, importedNode, localNode, nodeOf, nodesOf } from "./discovery.js";
 import { discoveryParameters } from "./discovery-docs.js";
 import { type DiscoveryOptions, discoveryOptions, namedOptions } from "./discovery-options.js";
 import { HttpError } from "./http-error.js";
 import { filterFor, forEach, kept, pauses } from "./in-turns.js";
-import { type Json, LazyList, textMapOrAbsent } from "./json.js";
+import { type Json, type JsonStruct, LazyList } from "./json.js";
 import type { JsonSchema, Operation } from "./operation.js";
 import { anyObject, datacenterParameter, flag, index, listOf, objectOf, text, textsOrNull } from "./operation-docs.js";
-import { nodeContentsSchema } from "./record-docs.js";
-import { instanceFields, nodeContentsFields } from "./record-fields.js";
-import { checkJson, type InstanceView, type JsonStruct, type NodeView, serviceJson } from "./records-json.js";
+import {
+  type InstanceView,
+  instanceFields,
+  type NodeContents,
+  type NodeView,
+  nodeContentsFields,
+  nodeContentsJson,
+  nodeContentsSchema,
+} from "./records.js";
 import { Visibility } from "./visibility.js";
 
 // The reads of Consul's pages (1.21), the only ones that list local and imported services together.
@@ -281,31 +278,6 @@ async function overview(call: Call): Promise<Answer> {
 }
 
 // Nodes.
-
-/** Absent lists are null here, not empty. */
-function nodeContentsJson(contents: NodeContents): Json {
-  const { peer, node } = contents.node;
-  return {
-    ID: node.id,
-    Node: node.name,
-    PeerName: peer || undefined,
-    Address: node.address,
-    TaggedAddresses: textMapOrAbsent(node.taggedAddresses) ?? null,
-    Meta: textMapOrAbsent(node.meta) ?? null,
-    Services: LazyList.of(contents.services, (view) => ({
-      ...serviceJson(view),
-      Tags: nullIfEmpty(view.service.tags),
-    })),
-    Checks: LazyList.of(contents.checks, (view) => ({
-      ...checkJson(view),
-      ServiceTags: nullIfEmpty(view.check.serviceTags),
-    })),
-  };
-}
-
-function nullIfEmpty(texts: readonly string[]): Json {
-  return texts.length === 0 ? null : texts;
-}
 
 async function visibleContents(contents: NodeContents, visible: Visibility): Promise<NodeContents | undefined> {
   if (!visible.node(contents.node.node.name)) return undefined;

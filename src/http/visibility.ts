@@ -1,6 +1,6 @@
 import type { Access, ReadableNames } from "../access/authorizer.js";
 import type { Call } from "./call.js";
-import type { CheckView, NodeView, ServiceView } from "./records-json.js";
+import type { CheckView, NodeView, ServiceView } from "./records.js";
 
 /** Tells what may be shown of one scope's data, and whether something was not. */
 export class Visibility {

@@ -15,8 +15,8 @@ import { configEntryJson, decodeConfigEntry } from "../../src/http/config-json.j
 import { compileFilter } from "../../src/http/filter/filter.js";
 import { HttpError } from "../../src/http/http-error.js";
 import { writeJson } from "../../src/http/json.js";
-import { serviceFields } from "../../src/http/record-fields.js";
-import type { ServiceView } from "../../src/http/records-json.js";
+import type { ServiceView } from "../../src/http/records.js";
+import { serviceFields } from "../../src/http/records.js";
 import { registerType } from "../../src/http/registration-json.js";
 import { decodePayload } from "../../src/payload/imported-payload.js";
 import { inspectPayload } from "../../src/payload/payload-inspection.js";

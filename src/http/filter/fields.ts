@@ -77,7 +77,7 @@ export function text<Item>(get: (item: Item) => string): Field<Item> {
   };
 }
 
-export function integer<Item>(get: (item: Item) => number): Field<Item> {
+export function integer<Item>(get: (item: Item) => number | bigint): Field<Item> {
   return {
     operators: scalarOperators,
     scalar: "integer",
@@ -131,7 +131,7 @@ function mapHolds(map: Readonly<Record<string, unknown>>, match: Match): boolean
 }
 
 /** A map whose values are looked at as `element` says. */
-function map<Item, Element>(
+export function map<Item, Element>(
   get: (item: Item) => Readonly<Record<string, Element>>,
   element: Field<Element>,
 ): Field<Item> {
@@ -198,22 +198,26 @@ export function structList<Item, Element>(
   };
 }
 
-export function struct<Item, Inner>(get: (item: Item) => Inner, fields: Fields<Inner>): Field<Item> {
-  const within = (field: Field<Inner>): Field<Item> => ({
+/** A field of a part of an item. */
+export function within<Item, Inner>(get: (item: Item) => Inner, field: Field<Inner>): Field<Item> {
+  return {
     operators: field.operators,
     scalar: field.scalar,
     child: (name) => {
       const child = field.child(name);
-      return child && within(child);
+      return child && within(get, child);
     },
     holds: (item, match) => field.holds(get(item), match),
-  });
+  };
+}
+
+export function struct<Item, Inner>(get: (item: Item) => Inner, fields: Fields<Inner>): Field<Item> {
   return {
     operators: noOperators,
     scalar: "text",
     child: (name) => {
       const field = own(fields, name);
-      return field && within(field);
+      return field && within(get, field);
     },
     holds: () => false,
   };

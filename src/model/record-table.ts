@@ -1,0 +1,98 @@
+import type { JsonObject, Proxy as ProxyDefinition, StringMap } from "./instance.js";
+import type { Shape } from "./shapes.js";
+
+// What a description of a record is made of. What the records hold is in `records.ts`.
+
+/** Answers that show a record: by itself, with its node in one flat object, or as its own agent tells of it. */
+export type View = "own" | "flat" | "agent";
+
+/** How a view shows an empty value: as the value, as `null`, not at all; `hidden`: it does not show the field ever. */
+export type Emptiness = "written" | "null" | "absent" | "hidden";
+
+/** How views show a field. */
+export interface FieldName {
+  /** Consul's name. */
+  readonly name: string;
+  /** Consul's name in a flat record. Default: {@link name}. */
+  readonly flat?: string;
+  /** How views show an empty value. Default: `written`. */
+  readonly empty?: Readonly<Partial<Record<View, Emptiness>>>;
+}
+
+/** One field of a record, under the library's name of it. */
+export interface Field<Value> extends FieldName {
+  readonly kind: Kind<Value>;
+}
+
+/** Every field of a record: one that is missing does not compile. */
+export type Fields<Item> = { readonly [Key in keyof Item]-?: Field<Item[Key]> };
+
+/** The description of a record. */
+export interface Table<Item> {
+  /** With every default. Fields that it does not have are optional. */
+  readonly empty: Item;
+  /** In the order in which Consul writes them. */
+  readonly fields: Fields<Item>;
+}
+
+/** What somebody makes of a field, by the kind of its value. `get` takes the value out of an item. */
+export interface Uses<Item, Result> {
+  text(get: (item: Item) => string): Result;
+  flag(get: (item: Item) => boolean): Result;
+  int(get: (item: Item) => number): Result;
+  /** An index of the catalog. */
+  index(get: (item: Item) => bigint): Result;
+  texts(get: (item: Item) => readonly string[]): Result;
+  textMap(get: (item: Item) => StringMap): Result;
+  one<Inner>(get: (item: Item) => Inner | undefined, table: Table<Inner>): Result;
+  list<Inner>(get: (item: Item) => readonly Inner[] | undefined, table: Table<Inner>): Result;
+  map<Inner>(get: (item: Item) => Readonly<Record<string, Inner>>, table: Table<Inner>): Result;
+  /** In Consul's form, and not interpreted. */
+  kept(get: (item: Item) => JsonObject | undefined, shape: Shape): Result;
+  proxy(get: (item: Item) => ProxyDefinition | undefined): Result;
+}
+
+/** The kind of a value: it knows which use of {@link Uses} is its own. */
+export interface Kind<Value> {
+  use<Item, Result>(uses: Uses<Item, Result>, get: (item: Item) => Value): Result;
+}
+
+export const text: Kind<string> = { use: (uses, get) => uses.text(get) };
+export const flag: Kind<boolean> = { use: (uses, get) => uses.flag(get) };
+export const int: Kind<number> = { use: (uses, get) => uses.int(get) };
+export const index: Kind<bigint> = { use: (uses, get) => uses.index(get) };
+export const texts: Kind<readonly string[]> = { use: (uses, get) => uses.texts(get) };
+export const textMap: Kind<StringMap> = { use: (uses, get) => uses.textMap(get) };
+export const proxy: Kind<ProxyDefinition | undefined> = { use: (uses, get) => uses.proxy(get) };
+
+export function one<Inner>(table: Table<Inner>): Kind<Inner> & Kind<Inner | undefined> {
+  return { use: (uses, get) => uses.one(get, table) };
+}
+
+export function list<Inner>(table: Table<Inner>): Kind<readonly Inner[] | undefined> {
+  return { use: (uses, get) => uses.list(get, table) };
+}
+
+export function map<Inner>(table: Table<Inner>): Kind<Readonly<Record<string, Inner>>> {
+  return { use: (uses, get) => uses.map(get, table) };
+}
+
+export function kept(shape: Shape): Kind<JsonObject> & Kind<JsonObject | undefined> {
+  return { use: (uses, get) => uses.kept(get, shape) };
+}
+
+/** What `usesOf` makes of every field of a record, in order. */
+export function useFields<Item, Result>(
+  { fields }: Table<Item>,
+  usesOf: (field: FieldName, key: keyof Item & string) => Uses<Item, Result>,
+): readonly Result[] {
+  const use = <Key extends keyof Item & string>(key: Key): Result => {
+    const field = fields[key];
+    return field.kind.use(usesOf(field, key), (item: Item) => item[key]);
+  };
+  return keysOf(fields).map(use);
+}
+
+function keysOf<Named extends object>(named: Named): readonly (keyof Named & string)[] {
+  return Object.keys(named).filter((key): key is keyof Named & string => Object.hasOwn(named, key));
+}
