@@ -73,7 +73,7 @@ function host(options: Partial<HostOptions>) {
 it("a process that has used up its descriptors itself tells of it, and its listener goes on once there are some again", () => {
   const typescript = import.meta.url.endsWith(".ts");
   const file = fileURLToPath(new URL(`../support/out-of-descriptors.${typescript ? "ts" : "js"}`, import.meta.url));
-  const command = `ulimit -n 100; exec "${process.execPath}" ${typescript ? "--import tsx" : ""} "${file}"`;
+  const command = `ulimit -n 250; exec "${process.execPath}" ${typescript ? "--import tsx" : ""} "${file}"`;
   const output = execFileSync("sh", ["-c", command], { encoding: "utf8" });
   const { before, whenExhausted, dialed, afterDial, again } = JSON.parse(output);
   assert.deepEqual([before, again], [true, true]);
