@@ -13,7 +13,7 @@ import { toldText } from "../base/errors.js";
 import type { Status } from "../wire/status.js";
 import { decodeStatusDetails, encodeStatusDetails } from "../wire/status-details.js";
 import type { ClientConnection } from "./client-connection.js";
-import { thrownStatus } from "./grpc-status.js";
+import { MAX_MESSAGE_CHARACTERS, thrownStatus } from "./grpc-status.js";
 import { endRequest } from "./grpc-stream.js";
 
 export {
@@ -81,7 +81,8 @@ export function clientOver<Service extends Parameters<typeof createClient>[0]>(
 
 /** The status that a call of {@link clientOver} failed with. */
 export function connectStatus(error: unknown): Status {
-  const { code, rawMessage: message, metadata } = ConnectError.from(error);
+  const { code, rawMessage, metadata } = ConnectError.from(error);
+  const message = rawMessage.slice(0, MAX_MESSAGE_CHARACTERS);
   const details = metadata.get("grpc-status-details-bin");
   const leaderAddress = details === null ? undefined : decodeStatusDetails(details)?.leaderAddress;
   return { code, message, ...(leaderAddress === undefined ? {} : { leaderAddress }) };

@@ -4,7 +4,7 @@ import { type Status, StatusCode } from "../wire/status.js";
 import { decodeStatusDetails, encodeStatusDetails } from "../wire/status-details.js";
 
 /** Longest `grpc-message` sent, and looked at, encoded: nghttp2 cannot send a header block over 64 KiB. */
-const MAX_MESSAGE_CHARACTERS = 8192;
+export const MAX_MESSAGE_CHARACTERS = 8192;
 
 const codes: ReadonlyMap<number, PeeringErrorCode> = new Map<number, PeeringErrorCode>([
   [StatusCode.InvalidArgument, "invalid-argument"],

@@ -1,6 +1,8 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
+import { Code, ConnectError, connectStatus } from "../../../src/transport/connect.js";
 import { serveExchangeSecret } from "../../../src/transport/exchange.js";
+import { MAX_MESSAGE_CHARACTERS } from "../../../src/transport/grpc-status.js";
 import type { ReplicationStream } from "../../../src/transport/transport.js";
 import type { Status } from "../../../src/wire/status.js";
 
@@ -25,4 +27,9 @@ test("a caller that does not say what it wants is not waited for", async () => {
   const alive = setInterval(() => {}, 60_000);
   await serveExchangeSecret(silent, { exchangeSecret, stream: () => {} }, 1).finally(() => clearInterval(alive));
   assert.deepEqual(closes[0], { code: 4, message: "the request took too long to arrive" });
+});
+
+test("an acceptor's error text is cut where that of a stream is", () => {
+  const error = new ConnectError("x".repeat(MAX_MESSAGE_CHARACTERS + 1), Code.Unknown);
+  assert.deepEqual(connectStatus(error), { code: 2, message: "x".repeat(MAX_MESSAGE_CHARACTERS) });
 });
