@@ -1,4 +1,5 @@
 import { InvariantError } from "./errors.js";
+
 /**
  * Lets one loop wait until something calls it. A call while nobody waits is kept, so none is lost between a look and the wait
  * for the next one; many of them end one wait.

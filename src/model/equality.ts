@@ -9,6 +9,7 @@ import type {
 } from "./instance.js";
 import { lowerCase } from "./names.js";
 import { samePorts } from "./ports.js";
+import { localityTable } from "./records.js";
 
 /*
  * Whether a write changes anything: one that does not keeps the stored record and its indexes. Records are normalised when they are parsed or decoded, so
@@ -45,7 +46,6 @@ function sameAddress(left: ServiceAddress, right: ServiceAddress): boolean {
 }
 
 /** A locality that says nothing; a node that has this one is written again for no other reason. */
-const NOWHERE: Locality = { region: "", zone: "" };
 
 function sameLocality(left: Locality | undefined, right: Locality | undefined): boolean {
   return left === right || (left?.region === right?.region && left?.zone === right?.zone);
@@ -110,7 +110,7 @@ export function sameNode(left: Node, right: Node): boolean {
       left.datacenter === right.datacenter &&
       sameMap(left.taggedAddresses, right.taggedAddresses, identical) &&
       sameMap(left.meta, right.meta, identical) &&
-      sameLocality(left.locality ?? NOWHERE, right.locality ?? NOWHERE))
+      sameLocality(left.locality ?? localityTable.empty, right.locality ?? localityTable.empty))
   );
 }
 

@@ -10,6 +10,7 @@ import type {
   Weights,
 } from "./instance.js";
 import { flag, index, int, kept, list, map, one, proxy, type Table, text, textMap, texts } from "./record-table.js";
+import { defaultWeights } from "./registration.js";
 import { checkDefinitionShape, sidecarShape } from "./shapes.js";
 
 /*
@@ -40,7 +41,7 @@ export const portTable: Table<ServicePort> = {
 };
 
 export const weightsTable: Table<Weights> = {
-  empty: { passing: 1, warning: 1 },
+  empty: defaultWeights,
   fields: { passing: { name: "Passing", kind: int }, warning: { name: "Warning", kind: int } },
 };
 

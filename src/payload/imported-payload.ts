@@ -19,6 +19,7 @@ import {
 } from "../model/instance.js";
 import { lowerCase } from "../model/names.js";
 import { defaultPort } from "../model/ports.js";
+import { addressTable, checkTable, localityTable, nodeTable, portTable, serviceTable } from "../model/records.js";
 import { ProtobufReader, WireType } from "../wire/protobuf.js";
 
 const text = (field: number): number => (field << 3) | WireType.LengthDelimited;
@@ -162,40 +163,9 @@ function putCheck(checks: Map<string, Check>, check: Check): void {
   checks.set(lowerCase(check.checkId), check);
 }
 
-const emptyNode: Node = { id: "", name: "", address: "", datacenter: "", taggedAddresses: {}, meta: {} };
-const emptyService: Service = {
-  kind: "",
-  id: "",
-  name: "",
-  tags: [],
-  address: "",
-  port: 0,
-  socketPath: "",
-  taggedAddresses: {},
-  meta: {},
-  weights: { passing: 1, warning: 1 },
-  enableTagOverride: false,
-};
-const emptyCheck: Check = {
-  node: "",
-  checkId: "",
-  name: "",
-  status: "",
-  notes: "",
-  output: "",
-  serviceId: "",
-  serviceName: "",
-  serviceTags: [],
-  type: "",
-  interval: "",
-  timeout: "",
-  exposedPort: 0,
-  definition: {},
-};
-
 function readInstance(reader: ProtobufReader): ServiceInstance {
-  let node = emptyNode;
-  let service = emptyService;
+  let node = nodeTable.empty;
+  let service = serviceTable.empty;
   const checks: Check[] = [];
   while (!reader.done) {
     const tag = reader.tag();
@@ -209,7 +179,7 @@ function readInstance(reader: ProtobufReader): ServiceInstance {
 
 /** Without locality, which an importer does not keep of nodes. */
 function readNode(reader: ProtobufReader): Node {
-  let { id, name, address, datacenter } = emptyNode;
+  let { id, name, address, datacenter } = nodeTable.empty;
   const taggedAddresses: [string, string][] = [];
   const meta: [string, string][] = [];
   while (!reader.done) {
@@ -226,7 +196,7 @@ function readNode(reader: ProtobufReader): Node {
 }
 
 function readService(reader: ProtobufReader): Service {
-  let { kind, id, name, address, port, socketPath, weights, enableTagOverride } = emptyService;
+  let { kind, id, name, address, port, socketPath, weights, enableTagOverride } = serviceTable.empty;
   const tags: string[] = [];
   const meta: [string, string][] = [];
   const taggedAddresses: [string, ServiceAddress][] = [];
@@ -248,7 +218,7 @@ function readService(reader: ProtobufReader): Service {
     else if (tag === SERVICE_PROXY) proxy = readProxy(reader.message(), proxy);
     else if (tag === SERVICE_CONNECT) connect = readConnect(reader.message(), connect);
     else if (tag === SERVICE_TAGGED_ADDRESSES) {
-      taggedAddresses.push(readMapEntry(reader.message(), readAddress, { address: "", port: 0 }));
+      taggedAddresses.push(readMapEntry(reader.message(), readAddress, addressTable.empty));
     } else if (tag === text(17)) socketPath = reader.string();
     else if (tag === SERVICE_LOCALITY) locality = readLocality(reader.message(), locality);
     else if (tag === text(20)) ports.push(readPort(reader.message()));
@@ -276,7 +246,7 @@ function readService(reader: ProtobufReader): Service {
 
 function readCheck(reader: ProtobufReader, node: string): Check {
   let { checkId, name, status, notes, output, serviceId, serviceName, type, interval, timeout, exposedPort } =
-    emptyCheck;
+    checkTable.empty;
   const serviceTags: string[] = [];
   while (!reader.done) {
     const tag = reader.tag();
@@ -353,7 +323,7 @@ function readAddress(parent: ProtobufReader): ServiceAddress {
 
 /** @internal */
 export function readPort(reader: ProtobufReader): ServicePort {
-  let { name, port, default: isDefault } = { name: "", port: 0, default: false };
+  let { name, port, default: isDefault } = portTable.empty;
   while (!reader.done) {
     const tag = reader.tag();
     if (tag === varint(1)) port = reader.int32();
@@ -378,7 +348,7 @@ function readWeights(reader: ProtobufReader): Weights {
 
 /** @internal */
 export function readLocality(reader: ProtobufReader, before?: Locality): Locality {
-  let { region, zone } = before ?? { region: "", zone: "" };
+  let { region, zone } = before ?? localityTable.empty;
   while (!reader.done) {
     const tag = reader.tag();
     if (tag === text(1)) region = reader.string();

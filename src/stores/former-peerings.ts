@@ -4,13 +4,12 @@ import { FORMER_SECRETS_PREFIX, fenceKey, PEERING_SECRETS_PREFIX, PEERINGS_PREFI
 import { cutWrites } from "../storage/limits.js";
 import { headKey } from "../storage/replica.js";
 import type { Entry, Expectation, Key, Storage, Write } from "../storage/storage.js";
-import { decodeTrustBundle, encodeTrustBundle } from "../trust/trust-bundle-store.js";
+import { decodeTrustBundle, encodeTrustBundle, TRUST_BUNDLES_PREFIX } from "../trust/trust-bundle-store.js";
 import { bundleKey, recordKey } from "./held-peerings.js";
 import { decodePeering, encodePeering } from "./record-codec.js";
 
 /** Of early versions of 0.1. */
 const FENCES_PREFIX: Key = ["peering-gates"];
-const BUNDLES_PREFIX: Key = ["trust-bundles"];
 const NAMES_PREFIX: Key = ["peering-names"];
 
 /** Read at a time, in bytes of values. */
@@ -41,11 +40,11 @@ export async function moveFormerRows(storage: Storage): Promise<void> {
 async function moveAll(storage: Storage): Promise<void> {
   /** Which row each write is about: it is made only while that one is as it was read. */
   const rows = new Map<Write, Expectation>();
-  for (const prefix of [PEERINGS_PREFIX, FORMER_SECRETS_PREFIX, FENCES_PREFIX, BUNDLES_PREFIX, NAMES_PREFIX]) {
+  for (const prefix of [PEERINGS_PREFIX, FORMER_SECRETS_PREFIX, FENCES_PREFIX, TRUST_BUNDLES_PREFIX, NAMES_PREFIX]) {
     for await (const page of storage.pages(prefix, PAGE_BYTES)) {
       const lost = page.damaged.filter(({ key }) => isFormer(key));
       // A peer sends its bundle again.
-      if (lost.length > 0 && prefix !== BUNDLES_PREFIX) throw damagedEntries(lost);
+      if (lost.length > 0 && prefix !== TRUST_BUNDLES_PREFIX) throw damagedEntries(lost);
       for (const entry of lost) rows.set({ key: entry.key, value: undefined }, entry);
       for (const entry of page.entries.filter(({ key }) => isFormer(key))) {
         for (const write of moved(entry)) rows.set(write, entry);
@@ -78,7 +77,7 @@ function moved({ key: [owner, id = ""], value, revision }: Entry): readonly Writ
       return [{ key: [...PEERING_SECRETS_PREFIX, id], value }];
     case FENCES_PREFIX[0]:
       return [{ key: fenceKey(id), value }];
-    case BUNDLES_PREFIX[0]: {
+    case TRUST_BUNDLES_PREFIX[0]: {
       const stored = decodeTrustBundle(value);
       if (stored === undefined) return [];
       return [{ key: bundleKey(id), value: encodeTrustBundle(stored.bundle, stored.since ?? revision) }];

@@ -63,10 +63,10 @@ export class HeldImports implements ReplicaContents {
     const peer = this.peer(section);
     const gone = new Set(peer.index.keys());
     const rows: StoredHead[] = [];
+    const put = addTo(rows, peer);
     return {
       put: async (entry) => {
-        const known = peer.index.get(keyOf(entry.key));
-        if (known?.revision !== entry.revision) rows.push(await storedHead(entry));
+        await put(entry);
         gone.delete(keyOf(entry.key));
       },
       remove: () => {},
@@ -79,10 +79,7 @@ export class HeldImports implements ReplicaContents {
     const gone = new Map<string, bigint>();
     const rows: StoredHead[] = [];
     return {
-      put: async (entry) => {
-        const known = peer.index.get(keyOf(entry.key));
-        if (known?.revision !== entry.revision) rows.push(await storedHead(entry));
-      },
+      put: addTo(rows, peer),
       remove: (key, revision) => {
         gone.set(keyOf(key), revision);
       },
@@ -190,6 +187,13 @@ export class HeldImports implements ReplicaContents {
 /** The part of a key that names the service. */
 function keyOf(key: Key): string {
   return key[IMPORTS_PREFIX.length + 1] ?? "";
+}
+
+/** Collects the rows that a peer does not have as they are stored. */
+function addTo(rows: StoredHead[], { index }: ImportPeer): (entry: Entry) => Promise<void> {
+  return async (entry) => {
+    if (index.get(keyOf(entry.key))?.revision !== entry.revision) rows.push(await storedHead(entry));
+  };
 }
 
 /** What the index needs of a row. @throws why it is damaged. */

@@ -36,7 +36,7 @@ import type { AcceptHandler, Listener, ServerIdentity } from "./transport.js";
 
 const PEER_STREAM_SERVICE = "hashicorp.consul.internal.peerstream.PeerStreamService";
 export const STREAM_RESOURCES: string = `/${PEER_STREAM_SERVICE}/StreamResources`;
-export const EXCHANGE_SECRET: string = `/${PEER_STREAM_SERVICE}/ExchangeSecret`;
+const EXCHANGE_SECRET: string = `/${PEER_STREAM_SERVICE}/ExchangeSecret`;
 /** A dialer uses a connection for one stream; the others are for the program's own services. */
 const MAX_CONCURRENT_STREAMS = 100;
 const FLOODED = "a connection sent too many frames of HTTP/2: it was closed";
