@@ -4,21 +4,7 @@ import { describe, it } from "node:test";
 import { setImmediate } from "node:timers/promises";
 import type { Clock } from "../../../src/base/environment.js";
 import { backoffMs, retry } from "../../../src/base/retry.js";
-
-/** A clock whose waits are over at once, and written down. */
-function instantClock(): Clock & { readonly waits: number[] } {
-  const waits: number[] = [];
-  return {
-    waits,
-    now: () => 0,
-    wall: () => 0,
-    after: (delayMs, action) => {
-      waits.push(delayMs);
-      queueMicrotask(action);
-      return { cancel: () => {} };
-    },
-  };
-}
+import { instantClock } from "../../support/instant-clock.js";
 
 describe("retry", () => {
   /** Fails so often, then answers. */

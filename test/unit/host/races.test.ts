@@ -8,6 +8,7 @@ import { machineryOf } from "../../../src/host/host.js";
 import type { Peering } from "../../../src/peering/peering.js";
 import { Scheduler, virtualClock } from "../../../src/testing/simulator/scheduler.js";
 import { openAs, servicePayload, upsert } from "../../support/messages.js";
+import { blankPeering } from "../../support/peerings.js";
 import { peered, World } from "../../support/world.js";
 
 describe("a stream that was replaced", () => {
@@ -156,7 +157,7 @@ describe("the dial loop", () => {
     const served: number[] = [];
     let reads = 0;
     const peering = { id: "p", peerId: "q", state: "establishing", peerServerAddresses: ["a:1"] };
-    const record: Peering = { ...blank, ...peering, state: "establishing" };
+    const record: Peering = { ...blankPeering, ...peering, state: "establishing" };
     await using dialer = new Dialer({
       transport: new World().network.transport("dialer:1", { alive: true }),
       clock: virtualClock(scheduler, { alive: true }),
@@ -197,7 +198,7 @@ describe("the dial loop", () => {
         // For the loop, for `start` beside it, and then for the loop that begins after its end.
         if (reads === 3) throw new PeeringError("storage-failed", "cannot be read");
         const addresses = { peerId: "q", peerServerAddresses: ["a:1"] };
-        return { peering: { ...blank, ...addresses, id: "p", state: "establishing" }, streamSecret: "s" };
+        return { peering: { ...blankPeering, ...addresses, id: "p", state: "establishing" }, streamSecret: "s" };
       },
       serve: async () => {
         if (++served === 1) dialer.start("p");
@@ -238,18 +239,3 @@ function roots(site: { readonly authority: { roots(): readonly { readonly certif
     .map((root) => root.certificatePem)
     .join("");
 }
-
-const blank: Peering = {
-  id: "",
-  name: "",
-  state: "pending",
-  meta: {},
-  peerId: "",
-  peerCaPems: [],
-  peerServerName: "",
-  peerServerAddresses: [],
-  manualServerAddresses: [],
-  remote: { partition: "", datacenter: "" },
-  createIndex: 0n,
-  modifyIndex: 0n,
-};

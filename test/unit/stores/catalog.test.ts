@@ -24,6 +24,7 @@ import type {
   StoragePage,
 } from "../../../src/storage/storage.js";
 import { Catalog, type CatalogUpdate, type IndexedInstance, type Judge } from "../../../src/stores/catalog.js";
+import { instantClock } from "../../support/instant-clock.js";
 import { storageWith } from "../../support/storage.js";
 
 const n1 = { node: "n1", address: "10.0.0.1" };
@@ -1056,21 +1057,6 @@ describe("catalog watch", () => {
     );
   });
 });
-
-/** A clock whose timers fire at once, and count. */
-function instantClock(): Clock & { readonly waits: readonly number[] } {
-  const waits: number[] = [];
-  return {
-    waits,
-    now: () => 0,
-    wall: () => 0,
-    after: (delayMs, action) => {
-      waits.push(delayMs);
-      const timer = setImmediate(action);
-      return { cancel: () => clearImmediate(timer) };
-    },
-  };
-}
 
 async function until(condition: () => boolean): Promise<void> {
   for (let turns = 0; !condition(); turns++) {

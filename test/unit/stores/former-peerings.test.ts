@@ -9,6 +9,7 @@ import { PeeringRecords } from "../../../src/stores/records.js";
 import { fixedRootPems } from "../../../src/testing/fixed-roots.js";
 import { plainSecretBox } from "../../../src/trust/secret-box.js";
 import { encodeTrustBundle } from "../../../src/trust/trust-bundle-store.js";
+import { blankPeering } from "../../support/peerings.js";
 import { storageWith } from "../../support/storage.js";
 import { OWN_TRUST_DOMAIN, seededRandom } from "./records-fixture.js";
 
@@ -16,20 +17,7 @@ const ids = ["11111111-0000-0000-0000-000000000001", "11111111-0000-0000-0000-00
 const [root1 = "", root2 = ""] = fixedRootPems;
 
 function peering(id: string, name: string, state: Peering["state"]): Peering {
-  return {
-    id,
-    name,
-    state,
-    meta: {},
-    peerId: "",
-    peerCaPems: [],
-    peerServerName: "",
-    peerServerAddresses: [],
-    manualServerAddresses: [],
-    remote: { partition: "", datacenter: "" },
-    createIndex: 0n,
-    modifyIndex: 0n,
-  };
+  return { ...blankPeering, id, name, state };
 }
 
 /** As an early version of 0.1 stored two peerings; the first is changed once more. */

@@ -11,19 +11,9 @@ import { memoryStorage } from "../../../src/storage/memory.js";
 import type { Storage } from "../../../src/storage/storage.js";
 import { type ImportChange, type ImportItem, ImportStore } from "../../../src/stores/import-store.js";
 import { storageWith } from "../../support/storage.js";
-import { payload, type WireInstance, wireInstance } from "../payload/import-fixtures.js";
+import { type WireInstance, wireInstance } from "../payload/import-fixtures.js";
 import { ManualClock } from "../trust/support.js";
-
-const PEER = "11111111-0000-0000-0000-000000000000";
-const OTHER = "22222222-0000-0000-0000-000000000000";
-
-function upsert(name: string, ...instances: readonly WireInstance[]): ImportItem {
-  return { type: "service", name, value: payload(...instances) };
-}
-
-function list(...names: readonly string[]): ImportItem {
-  return { type: "list", names };
-}
+import { list, OTHER, PEER, upsert } from "./import-items.js";
 
 async function applied(store: ImportStore, ...items: readonly ImportItem[]): Promise<void> {
   const { results } = await store.apply(PEER, items);
