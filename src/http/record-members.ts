@@ -1,5 +1,5 @@
 import type { JsonObject, JsonValue, Proxy as ProxyDefinition, StringMap } from "../model/instance.js";
-import { isList, isObject } from "../model/kept-members.js";
+import { isEmptyMap, isList, isObject } from "../model/kept-members.js";
 import type { Listing } from "../model/listing.js";
 import { type Emptiness, type FieldName, type Table, type Uses, useFields, type View } from "../model/record-table.js";
 import { agentProxyShape, ownName, proxyExtraShape, proxyShape, type Shape, upstreamShape } from "../model/shapes.js";
@@ -7,6 +7,7 @@ import {
   bool,
   type Field,
   type Fields,
+  group,
   integer,
   map,
   struct,
@@ -95,20 +96,9 @@ export function ordered<Item>(
   ];
 }
 
-/** A member that is an object with members of its own. */
-export function structMember<Item, Inner>(
-  name: string,
-  get: (item: Item) => Inner,
-  members: Members<Inner>,
-): Member<Item> {
-  const write = writerOf(members);
-  return {
-    name,
-    always: true,
-    json: (item) => write(get(item)),
-    schema: schemaOf(members),
-    filter: struct(get, filterOf(members)),
-  };
+/** A member that is an object, with members that are found in the item itself. */
+export function groupMember<Item>(name: string, members: Members<Item>): Member<Item> {
+  return { name, always: true, json: writerOf(members), schema: schemaOf(members), filter: group(filterOf(members)) };
 }
 
 /** A member that is a list of objects with members of their own. */
@@ -123,7 +113,7 @@ export function listMember<Item, Inner>(
     always: true,
     json: (item) => LazyList.of(get(item), write),
     schema: docs.listOf(schemaOf(members)),
-    filter: structList((item) => [...get(item)], filterOf(members)),
+    filter: structList(get, filterOf(members)),
   };
 }
 
@@ -242,11 +232,6 @@ function same<Value>(value: Value): Value {
 
 function isNothing(value: unknown): boolean {
   return value === undefined;
-}
-
-function isEmptyMap(map: Readonly<Record<string, unknown>>): boolean {
-  for (const _ in map) return false;
-  return true;
 }
 
 // Proxies, and what the catalog keeps in Consul's form.

@@ -7,6 +7,7 @@ import type { LazyStruct } from "./json.js";
 import type { JsonSchema } from "./operation.js";
 import {
   filterOf,
+  groupMember,
   listMember,
   type Members,
   membersIn,
@@ -14,7 +15,6 @@ import {
   onlyWhere,
   ordered,
   schemaOf,
-  structMember,
   textMember,
   writerOf,
 } from "./record-members.js";
@@ -111,8 +111,8 @@ export const looseCheckSchema: JsonSchema = schemaOf(looseCheckMembers);
 
 // Consul's `CheckServiceNode`.
 const instanceMembers: Members<InstanceView> = [
-  structMember("Node", (view) => view, nodeMembers),
-  structMember("Service", (view) => view, serviceMembers),
+  groupMember("Node", nodeMembers),
+  groupMember("Service", serviceMembers),
   listMember("Checks", ({ peer, checks }) => listing(checks, (check) => ({ peer, check })), checkMembers),
 ];
 export const instanceJson: (view: InstanceView) => LazyStruct = writerOf(instanceMembers);

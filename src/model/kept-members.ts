@@ -26,3 +26,9 @@ export function listMember(value: JsonValue | undefined, name: string): readonly
   const list = member(value, name);
   return isList(list) ? list : [];
 }
+
+/** As `Object.keys(map).length === 0`, without the list: it is asked for every record of an answer. */
+export function isEmptyMap(map: Readonly<Record<string, unknown>>): boolean {
+  for (const _ in map) return false;
+  return true;
+}

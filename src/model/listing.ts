@@ -10,16 +10,29 @@ export interface Listing<Item> extends Iterable<Item> {
  * is told bit by bit costs little until the end of it.
  */
 export function listing<Source, Item>(sources: Listing<Source>, make: (source: Source) => Item): Listing<Item> {
-  return {
-    length: sources.length,
-    at: (index) => {
-      const source = sources.at(index);
-      return source === undefined ? undefined : make(source);
-    },
-    *[Symbol.iterator]() {
-      for (const source of sources) yield make(source);
-    },
-  };
+  return new MadeListing(sources, make);
+}
+
+/** A class, because one is made for every record of an answer. */
+class MadeListing<Source, Item> implements Listing<Item> {
+  readonly length: number;
+  readonly #sources: Listing<Source>;
+  readonly #make: (source: Source) => Item;
+
+  constructor(sources: Listing<Source>, make: (source: Source) => Item) {
+    this.length = sources.length;
+    this.#sources = sources;
+    this.#make = make;
+  }
+
+  at(index: number): Item | undefined {
+    const source = this.#sources.at(index);
+    return source === undefined ? undefined : this.#make(source);
+  }
+
+  *[Symbol.iterator](): Generator<Item, void, undefined> {
+    for (const source of this.#sources) yield this.#make(source);
+  }
 }
 
 /** One list after another. */

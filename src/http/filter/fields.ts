@@ -1,3 +1,5 @@
+import { isEmptyMap } from "../../model/kept-members.js";
+import type { Listing } from "../../model/listing.js";
 import type { MatchOperator } from "../../syntax/filter-expression.js";
 import type { RegularExpression } from "../../syntax/regular-expression.js";
 
@@ -11,6 +13,9 @@ export interface Match {
   readonly pattern: () => RegularExpression;
 }
 
+/** Whether something holds for an item. */
+export type Predicate<Item> = (item: Item) => boolean;
+
 /**
  * What a selector may name in records of one kind: how to look at it, which operators it knows, and what lies below it.
  * Nothing of the record is copied or made into JSON to be looked at.
@@ -21,7 +26,8 @@ export interface Field<Item> {
   readonly scalar: "text" | "integer" | "bool";
   /** The field below this one; undefined: there is none of that name. */
   child(name: string): Field<Item> | undefined;
-  holds(item: Item, match: Match): boolean;
+  /** Made once for a filter, which may look at any number of items: what the match alone decides is decided here. */
+  predicate(match: Match): Predicate<Item>;
 }
 
 export type Fields<Item> = Readonly<Record<string, Field<Item>>>;
@@ -47,33 +53,31 @@ function holdsForNothing({ operator }: Match): boolean {
   return operator.startsWith("not-") || operator === "is-empty";
 }
 
-function textHolds(text: string, match: Match): boolean {
-  switch (match.operator) {
-    case "equal":
-      return text === match.value;
-    case "not-equal":
-      return text !== match.value;
-    case "in":
-      return text.includes(match.value);
-    case "not-in":
-      return !text.includes(match.value);
-    case "matches":
-      return match.pattern().test(text);
-    case "not-matches":
-      return !match.pattern().test(text);
-    case "is-empty":
-      return text === "";
-    case "is-not-empty":
-      return text !== "";
-  }
-}
-
 export function text<Item>(get: (item: Item) => string): Field<Item> {
   return {
     operators: textOperators,
     scalar: "text",
     child: noChild,
-    holds: (item, match) => textHolds(get(item), match),
+    predicate: ({ operator, value, pattern }) => {
+      switch (operator) {
+        case "equal":
+          return (item) => get(item) === value;
+        case "not-equal":
+          return (item) => get(item) !== value;
+        case "in":
+          return (item) => get(item).includes(value);
+        case "not-in":
+          return (item) => !get(item).includes(value);
+        case "matches":
+          return (item) => pattern().test(get(item));
+        case "not-matches":
+          return (item) => !pattern().test(get(item));
+        case "is-empty":
+          return (item) => get(item) === "";
+        case "is-not-empty":
+          return (item) => get(item) !== "";
+      }
+    },
   };
 }
 
@@ -82,7 +86,15 @@ export function integer<Item>(get: (item: Item) => number | bigint): Field<Item>
     operators: scalarOperators,
     scalar: "integer",
     child: noChild,
-    holds: (item, match) => (BigInt(get(item)) === match.scalar) === (match.operator === "equal"),
+    predicate: ({ operator, scalar }) => {
+      const isEqual = operator === "equal";
+      // An integer that no number is equals none.
+      const wanted = typeof scalar === "bigint" && BigInt(Number(scalar)) === scalar ? Number(scalar) : Number.NaN;
+      return (item) => {
+        const value = get(item);
+        return (typeof value === "number" ? value === wanted : value === scalar) === isEqual;
+      };
+    },
   };
 }
 
@@ -91,43 +103,37 @@ export function bool<Item>(get: (item: Item) => boolean): Field<Item> {
     operators: scalarOperators,
     scalar: "bool",
     child: noChild,
-    holds: (item, match) => (get(item) === match.scalar) === (match.operator === "equal"),
+    predicate: ({ operator, scalar }) => {
+      const wanted = operator === "equal" ? scalar === true : scalar !== true;
+      return (item) => get(item) === wanted;
+    },
   };
 }
 
 export function textList<Item>(get: (item: Item) => readonly string[]): Field<Item> {
-  const holds = (list: readonly string[], match: Match): boolean => {
-    switch (match.operator) {
-      case "in":
-      case "equal":
-        return list.includes(match.value);
-      case "not-in":
-      case "not-equal":
-        return !list.includes(match.value);
-      case "matches":
-        return list.some((element) => match.pattern().test(element));
-      case "not-matches":
-        return !list.some((element) => match.pattern().test(element));
-      case "is-empty":
-        return list.length === 0;
-      case "is-not-empty":
-        return list.length > 0;
-    }
+  return {
+    operators: listOperators,
+    scalar: "text",
+    child: noChild,
+    predicate: ({ operator, value, pattern }) => {
+      switch (operator) {
+        case "in":
+        case "equal":
+          return (item) => get(item).includes(value);
+        case "not-in":
+        case "not-equal":
+          return (item) => !get(item).includes(value);
+        case "matches":
+          return (item) => get(item).some((element) => pattern().test(element));
+        case "not-matches":
+          return (item) => !get(item).some((element) => pattern().test(element));
+        case "is-empty":
+          return (item) => get(item).length === 0;
+        case "is-not-empty":
+          return (item) => get(item).length > 0;
+      }
+    },
   };
-  return { operators: listOperators, scalar: "text", child: noChild, holds: (item, match) => holds(get(item), match) };
-}
-
-function mapHolds(map: Readonly<Record<string, unknown>>, match: Match): boolean {
-  switch (match.operator) {
-    case "in":
-      return Object.hasOwn(map, match.value);
-    case "not-in":
-      return !Object.hasOwn(map, match.value);
-    case "is-empty":
-      return Object.keys(map).length === 0;
-    default:
-      return Object.keys(map).length > 0;
-  }
 }
 
 /** A map whose values are looked at as `element` says. */
@@ -142,17 +148,32 @@ export function map<Item, Element>(
       const child = field.child(name);
       return child && at(key, child);
     },
-    holds: (item, match) => {
-      const entries = get(item);
-      const value = Object.hasOwn(entries, key) ? entries[key] : undefined;
-      return value === undefined ? holdsForNothing(match) : field.holds(value, match);
+    predicate: (match) => {
+      const holds = field.predicate(match);
+      const ofNothing = holdsForNothing(match);
+      return (item) => {
+        const entries = get(item);
+        const value = Object.hasOwn(entries, key) ? entries[key] : undefined;
+        return value === undefined ? ofNothing : holds(value);
+      };
     },
   });
   return {
     operators: mapOperators,
     scalar: "text",
     child: (key) => at(key, element),
-    holds: (item, match) => mapHolds(get(item), match),
+    predicate: ({ operator, value }) => {
+      switch (operator) {
+        case "in":
+          return (item) => Object.hasOwn(get(item), value);
+        case "not-in":
+          return (item) => !Object.hasOwn(get(item), value);
+        case "is-empty":
+          return (item) => isEmptyMap(get(item));
+        default:
+          return (item) => !isEmptyMap(get(item));
+      }
+    },
   };
 }
 
@@ -174,10 +195,7 @@ export function structMap<Item, Element>(
 }
 
 /** A list of objects: a match on a field of theirs holds when it does for any of them. */
-export function structList<Item, Element>(
-  get: (item: Item) => readonly Element[],
-  fields: Fields<Element>,
-): Field<Item> {
+export function structList<Item, Element>(get: (item: Item) => Listing<Element>, fields: Fields<Element>): Field<Item> {
   const anyOf = (field: Field<Element>): Field<Item> => ({
     operators: field.operators,
     scalar: field.scalar,
@@ -185,7 +203,10 @@ export function structList<Item, Element>(
       const child = field.child(name);
       return child && anyOf(child);
     },
-    holds: (item, match) => get(item).some((element) => field.holds(element, match)),
+    predicate: (match) => {
+      const holds = field.predicate(match);
+      return (item) => some(get(item), holds);
+    },
   });
   return {
     operators: emptinessOperators,
@@ -194,8 +215,20 @@ export function structList<Item, Element>(
       const field = own(fields, name);
       return field && anyOf(field);
     },
-    holds: (item, match) => (get(item).length === 0) === (match.operator === "is-empty"),
+    predicate: ({ operator }) => {
+      const isEmpty = operator === "is-empty";
+      return (item) => (get(item).length === 0) === isEmpty;
+    },
   };
+}
+
+/** Elements are made one by one, and none after the first that holds. */
+function some<Element>(list: Listing<Element>, holds: Predicate<Element>): boolean {
+  for (let index = 0; index < list.length; index++) {
+    const element = list.at(index);
+    if (element !== undefined && holds(element)) return true;
+  }
+  return false;
 }
 
 /** A field of a part of an item. */
@@ -207,20 +240,20 @@ export function within<Item, Inner>(get: (item: Item) => Inner, field: Field<Inn
       const child = field.child(name);
       return child && within(get, child);
     },
-    holds: (item, match) => field.holds(get(item), match),
+    predicate: (match) => {
+      const holds = field.predicate(match);
+      return (item) => holds(get(item));
+    },
   };
 }
 
+/** An object whose fields are looked at in the item itself. */
+export function group<Item>(fields: Fields<Item>): Field<Item> {
+  return { operators: noOperators, scalar: "text", child: (name) => own(fields, name), predicate: () => () => false };
+}
+
 export function struct<Item, Inner>(get: (item: Item) => Inner, fields: Fields<Inner>): Field<Item> {
-  return {
-    operators: noOperators,
-    scalar: "text",
-    child: (name) => {
-      const field = own(fields, name);
-      return field && within(get, field);
-    },
-    holds: () => false,
-  };
+  return within(get, group(fields));
 }
 
 export function own<Item>(fields: Fields<Item>, name: string): Field<Item> | undefined {

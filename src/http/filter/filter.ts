@@ -6,7 +6,7 @@ import {
   parseExpression,
 } from "../../syntax/filter-expression.js";
 import { RegularExpression } from "../../syntax/regular-expression.js";
-import { type Field, type Fields, type Match, own } from "./fields.js";
+import { type Field, type Fields, type Match, own, type Predicate } from "./fields.js";
 
 /** A filter that was understood. */
 export interface Filter<Item> {
@@ -27,8 +27,6 @@ const operatorNames: Readonly<Record<MatchOperator, string>> = {
   matches: "Matches",
   "not-matches": "Not Matches",
 };
-
-type Predicate<Item> = (item: Item) => boolean;
 
 /**
  * Makes a filter for records whose fields are `fields` out of an expression of go-bexpr.
@@ -71,8 +69,7 @@ function compile<Item>(expression: Expression, fields: Fields<Item>, counter: Co
     }
     case "match": {
       const field = fieldOf(expression.selector, fields);
-      const match = matchOf(expression, field, counter);
-      return (item) => field.holds(item, match);
+      return field.predicate(matchOf(expression, field, counter));
     }
   }
 }

@@ -14,6 +14,7 @@ import {
   textMap,
 } from "../../../../src/http/filter/fields.js";
 import { compileFilter } from "../../../../src/http/filter/filter.js";
+import { listing } from "../../../../src/model/listing.js";
 import { type Expression, parseExpression } from "../../../../src/syntax/filter-expression.js";
 
 interface Thing {
@@ -246,6 +247,56 @@ describe("the table of filter expressions (ch4 case 64)", () => {
   it("takes long chains", () => {
     assert.equal(holds(Array(2_000).fill("Service.Port == 1").join(" or ")), false);
     assert.equal(holds(Array(2_000).fill("Service.Port == 8080").join(" and ")), true);
+  });
+});
+
+describe("the work of a filter", () => {
+  it("decides once, for any number of items, what the expression alone decides", () => {
+    let made = 0;
+    const name = text(({ name }: Thing) => name);
+    const counted: Fields<Thing> = {
+      Service: {
+        ...name,
+        predicate: (match) => {
+          made++;
+          return name.predicate(match);
+        },
+      },
+    };
+    const filter = compileFilter("Service == web and Service != db and Service matches `^w`", counted);
+    for (let item = 0; item < 100; item++) assert.equal(filter.holds(web), true);
+    assert.equal(made, 3);
+  });
+
+  it("makes elements of a listing one by one, up to the first that matches", () => {
+    let made = 0;
+    const statuses = Array.from({ length: 100 }, (_, index) => (index === 2 ? "critical" : "passing"));
+    const checks = listing(statuses, (status) => {
+      made++;
+      return { status, tags: [] };
+    });
+    const listed: Fields<undefined> = { Checks: structList(() => checks, checkFields) };
+    assert.equal(compileFilter("Checks.Status == critical", listed).holds(undefined), true);
+    assert.equal(made, 3);
+    assert.equal(compileFilter("Checks is not empty", listed).holds(undefined), true);
+    assert.equal(made, 3);
+  });
+
+  it("compares whole numbers exactly, those that a number cannot hold among them", () => {
+    const number: Fields<{ readonly of: number | bigint }> = { N: integer(({ of }) => of) };
+    const equal = (value: string, of: number | bigint): boolean => {
+      const unequal = compileFilter(`N != ${JSON.stringify(value)}`, number).holds({ of });
+      const holds = compileFilter(`N == ${JSON.stringify(value)}`, number).holds({ of });
+      assert.notEqual(holds, unequal);
+      return holds;
+    };
+    assert.equal(equal("9007199254740993", 9_007_199_254_740_992), false);
+    assert.equal(equal("9007199254740992", 9_007_199_254_740_992), true);
+    assert.equal(equal("9007199254740993", 9_007_199_254_740_993n), true);
+    assert.equal(equal("9007199254740993", 9_007_199_254_740_992n), false);
+    assert.equal(equal("0x10", 16), true);
+    assert.equal(equal("0x10", 16n), true);
+    assert.equal(equal("-0", 0), true);
   });
 });
 
