@@ -16,7 +16,10 @@ export function backoffMs(doublings: number, { firstMs, maxMs, jitter }: Backoff
   return jitter === undefined ? waitMs : waitMs * (1 + jitter.share * jitter.random.fraction());
 }
 
-export interface RetryOptions extends Backoff {
+/** The wait after the n-th failure in a row, from 1, in milliseconds. */
+export type WaitRule = (failures: number, error: unknown) => number;
+
+export interface RetryOptions {
   readonly clock: Clock;
   /** Ends the attempts: `retry` throws its reason. */
   readonly signal: AbortSignal;
@@ -28,6 +31,10 @@ export interface RetryOptions extends Backoff {
   readonly onFailure?: (error: unknown, waitMs: number) => void;
 }
 
+function doubling(backoff: Backoff): WaitRule {
+  return (failures) => backoffMs(failures - 1, backoff);
+}
+
 /**
  * Attempts a task until it succeeds.
  * @param task - may call `works` once it does what it is for, so that a later failure counts as the first.
@@ -35,9 +42,10 @@ export interface RetryOptions extends Backoff {
  */
 export async function retry<Result>(
   task: (works: () => void) => Promise<Result>,
-  options: RetryOptions,
+  options: RetryOptions & (Backoff | { readonly waitMs: WaitRule }),
 ): Promise<Result> {
   const { clock, signal, atOnce = false, maxAttempts = Number.POSITIVE_INFINITY, onFailure } = options;
+  const waitAfter = "waitMs" in options ? options.waitMs : doubling(options);
   let failures = 0;
   const works = (): void => {
     failures = 0;
@@ -48,10 +56,10 @@ export async function retry<Result>(
       return await task(works);
     } catch (error) {
       signal.throwIfAborted();
-      const doublings = atOnce ? failures - 1 : failures;
       failures++;
       if (failures >= maxAttempts) throw error;
-      const waitMs = doublings < 0 ? 0 : backoffMs(doublings, options);
+      const counted = atOnce ? failures - 1 : failures;
+      const waitMs = counted === 0 ? 0 : waitAfter(counted, error);
       onFailure?.(error, waitMs);
       await sleep(clock, waitMs, signal);
     }

@@ -30,6 +30,16 @@ export class Signal<Values extends readonly unknown[] = []> {
     };
   }
 
+  /** Resolves when it is emitted the next time. Any number of callers may wait. */
+  next(): Promise<void> {
+    return new Promise((resolve) => {
+      const remove = this.on(() => {
+        remove();
+        resolve();
+      });
+    });
+  }
+
   /** Calls all listeners before it returns. */
   emit(...values: Values): void {
     const failures: unknown[] = [];

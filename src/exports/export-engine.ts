@@ -1,5 +1,6 @@
+import { Alarm } from "../base/alarm.js";
 import { compareUtf8 } from "../base/byte-order.js";
-import { type Clock, type Logger, type Random, systemClock, systemRandom, type Timer } from "../base/environment.js";
+import { type Clock, type Logger, type Random, systemClock, systemRandom } from "../base/environment.js";
 import { errorText } from "../base/errors.js";
 import { Incidents } from "../base/incidents.js";
 import { retry } from "../base/retry.js";
@@ -167,7 +168,7 @@ export class ExportEngine implements AsyncDisposable {
   readonly #attachments = new Set<Attachment>();
   /** To be encoded, and then given to the peers that see them, in a later turn. */
   readonly #due = new Set<Published>();
-  #nextSlice: Timer | undefined;
+  readonly #nextSlice: Alarm;
   /** Instances that may still be encoded in this turn. */
   #budget = 0;
   readonly #gatewaysChanged: Signal;
@@ -184,6 +185,7 @@ export class ExportEngine implements AsyncDisposable {
     if (options.datacenter === "") throw new TypeError("datacenter cannot be empty");
     if (options.trustDomain === "") throw new TypeError("trust domain cannot be empty");
     this.#options = options;
+    this.#nextSlice = new Alarm(options.clock ?? systemClock, () => this.#encodeSlice());
     this.#encoder = new PayloadEncoder(options);
     const { logger, incidents = new Incidents({ logger }) } = options;
     this.#gatewaysChanged = new Signal(incidents);
@@ -285,7 +287,7 @@ export class ExportEngine implements AsyncDisposable {
     this.#forgetEntries();
     this.#attachments.clear();
     this.#due.clear();
-    this.#nextSlice?.cancel();
+    this.#nextSlice.cancel();
     this.#abort.abort();
     await this.#running;
   }
@@ -424,12 +426,7 @@ export class ExportEngine implements AsyncDisposable {
 
   #later(published: Published): void {
     this.#due.add(published);
-    if (this.#nextSlice !== undefined || this.#abort.signal.aborted) return;
-    const { clock = systemClock } = this.#options;
-    this.#nextSlice = clock.after(0, () => {
-      this.#nextSlice = undefined;
-      this.#encodeSlice();
-    });
+    if (!this.#abort.signal.aborted) this.#nextSlice.ensure(0);
   }
 
   #encodeSlice(): void {

@@ -1,6 +1,7 @@
 import { setImmediate } from "node:timers/promises";
+import { Alarm } from "../base/alarm.js";
 import { compareUtf8 } from "../base/byte-order.js";
-import type { Clock, Logger, Timer } from "../base/environment.js";
+import type { Clock, Logger } from "../base/environment.js";
 import { errorText } from "../base/errors.js";
 import { retry } from "../base/retry.js";
 import type { ExportReason } from "../config/exports.js";
@@ -122,7 +123,7 @@ export class Transit implements AsyncDisposable {
   readonly #ending = new Set<Promise<void>>();
   /** Services that changed and were not passed on yet, by the key of their source. */
   readonly #untold = new Map<string, Set<string>>();
-  #telling: Timer | undefined;
+  readonly #telling: Alarm;
   #toldAtMs = Number.NEGATIVE_INFINITY;
   readonly #forget: () => void;
 
@@ -130,6 +131,10 @@ export class Transit implements AsyncDisposable {
   constructor(options: TransitOptions) {
     this.#options = options;
     this.#rules = options.rules.map(ruleOf);
+    this.#telling = new Alarm(options.clock, () => {
+      this.#toldAtMs = options.clock.now();
+      this.#tell();
+    });
     this.#forget = options.records.onChange(() => this.#recordsChanged());
     this.#recordsChanged();
   }
@@ -184,7 +189,7 @@ export class Transit implements AsyncDisposable {
   /** Stops following. Streams that are attached are the export engine's alone from now on. */
   async [Symbol.asyncDispose](): Promise<void> {
     this.#forget();
-    this.#telling?.cancel();
+    this.#telling.cancel();
     this.#destinations.clear();
     for (const key of [...this.#sources.keys()]) this.#end(key);
     await Promise.all(this.#ending);
@@ -353,12 +358,7 @@ export class Transit implements AsyncDisposable {
     const untold = this.#untold.get(key) ?? new Set();
     this.#untold.set(key, untold);
     for (const service of services) untold.add(service);
-    const waitMs = Math.max(0, this.#toldAtMs + TOLD_TOGETHER_MS - clock.now());
-    this.#telling ??= clock.after(waitMs, () => {
-      this.#telling = undefined;
-      this.#toldAtMs = clock.now();
-      this.#tell();
-    });
+    this.#telling.ensure(Math.max(0, this.#toldAtMs + TOLD_TOGETHER_MS - clock.now()));
   }
 
   #tell(): void {

@@ -1,8 +1,9 @@
 import type { Clock, Logger, Random } from "../base/environment.js";
 import { sleep } from "../base/environment.js";
 import { asPeeringError, errorText, PeeringError } from "../base/errors.js";
+import { retry } from "../base/retry.js";
 import { addressesToDial, type Peering } from "../peering/peering.js";
-import { exchangeDelayMs, RetryCounter } from "../replication/backoff.js";
+import { dialBackoffMs, exchangeDelayMs, STABLE_STREAM_MS, statusCodeOf } from "../replication/backoff.js";
 import type { Dialable } from "../stores/records.js";
 import { joinHostPort, splitPushedAddress } from "../token/address.js";
 import type { DialTarget, ExchangeSecretRequest, Transport } from "../transport/transport.js";
@@ -35,13 +36,23 @@ const CHANGED_MS = 1_000;
 interface Loop {
   readonly stop: AbortController;
   readonly finished: Promise<void>;
-  /** Ends the wait between attempts and starts the count over: what the dial depends on has changed. */
+  /** Ends the wait between attempts and starts the count of failures over: what the dial depends on has changed. */
   restart: () => void;
   fingerprint: string;
   /** Asked for since the plan of the running attempt was read: begin again when the loop ends. */
   again: boolean;
   /** The loop goes on after its attempt. */
   redial: boolean;
+}
+
+/** The attempts of a loop that dial with the same secret, addresses and certificates. */
+interface Round {
+  addresses: readonly string[];
+  /** The next one of them. */
+  position: number;
+  /** The one that the last attempt dialed. Undefined: it failed before it dialed. */
+  address: string | undefined;
+  begunMs: number;
 }
 
 /**
@@ -147,78 +158,69 @@ export class Dialer implements AsyncDisposable {
 
   async #run(peeringId: string, loop: Loop): Promise<void> {
     const { signal } = loop.stop;
-    const { clock } = this.#options;
-    const retries = new RetryCounter();
-    let ring: readonly string[] = [];
-    let position = 0;
+    const { clock, onFailure } = this.#options;
     while (!signal.aborted) {
-      loop.again = false;
-      let plan: Dialable | undefined;
+      const changed = new AbortController();
+      loop.restart = () => changed.abort();
+      const round: Round = { addresses: [], position: 0, address: undefined, begunMs: Number.NEGATIVE_INFINITY };
       try {
-        plan = await this.#options.plan(peeringId);
+        await retry((works) => this.#attempt(peeringId, loop, round, works), {
+          clock,
+          signal: AbortSignal.any([signal, changed.signal]),
+          waitMs: (failures, error) => dialBackoffMs(failures, statusCodeOf(error)),
+          onFailure: (error, waitMs) => {
+            onFailure(peeringId, asPeeringError(error, "unavailable"), round.address, waitMs);
+          },
+        });
+        return;
       } catch (error) {
-        // Such as a storage that cannot be read now: no reason to give a peer up for ever.
-        if (signal.aborted) return;
-        const failure = asPeeringError(error, "storage-failed");
-        const waitMs = retries.failed(failure.status ?? StatusCode.Unknown, 0);
-        this.#options.onFailure(peeringId, failure, undefined, waitMs);
-        if (await this.#wait(loop, waitMs)) retries.reset();
-        continue;
+        // Such as a stream that ended because the peering was established with another cluster: no failure of the new one.
+        if (!changed.signal.aborted) throw error;
       }
-      if (plan === undefined || signal.aborted) return;
-      loop.fingerprint = fingerprintOf(plan);
-      const addresses = addressesToDial(plan.peering);
-      if (addresses.join() !== ring.join()) {
-        ring = addresses;
-        position = 0;
-      }
-      const address = ring[position % ring.length];
-      if (address === undefined) return;
-      position = (position + 1) % ring.length;
-
-      const begunMs = clock.now();
-      const { error, connectedMs } = await this.#attempt(plan, address, signal);
-      if (error === undefined || signal.aborted) return;
-      loop.redial = false;
-      this.#options.onLost(peeringId);
-      if (!loop.redial) return;
-      // Such as a stream that ended because the peering was established with another cluster: no failure of the new one.
-      if (loop.fingerprint === fingerprintOf(plan)) {
-        const waitMs = retries.failed(error.status ?? StatusCode.Unknown, connectedMs);
-        this.#options.onFailure(peeringId, error, address, waitMs);
-        if (!(await this.#wait(loop, waitMs))) continue;
-      }
-      retries.reset();
-      position = 0;
       // At once, but for an acceptor that pushes another address on each stream before it hangs up.
-      await sleep(clock, begunMs + CHANGED_MS - clock.now(), signal).catch(() => {});
+      await sleep(clock, Math.max(0, round.begunMs + CHANGED_MS - clock.now()), signal).catch(() => {});
     }
   }
 
-  async #attempt(
-    plan: Dialable,
-    address: string,
-    signal: AbortSignal,
-  ): Promise<{ readonly error: PeeringError | undefined; readonly connectedMs: number }> {
+  /** Dials the next address and serves the stream. Resolves when there is nothing to dial any more. @throws if the stream was lost. */
+  async #attempt(peeringId: string, loop: Loop, round: Round, works: () => void): Promise<void> {
+    const { clock, serve, onLost } = this.#options;
+    const { signal } = loop.stop;
+    loop.again = false;
+    round.address = undefined;
+    const plan = await this.#plan(peeringId);
+    if (plan === undefined || signal.aborted) return;
+    loop.fingerprint = fingerprintOf(plan);
+    const addresses = addressesToDial(plan.peering);
+    if (addresses.join() !== round.addresses.join()) {
+      round.addresses = addresses;
+      round.position = 0;
+    }
+    const address = addresses[round.position % addresses.length];
+    if (address === undefined) return;
+    round.position = (round.position + 1) % addresses.length;
+    round.address = address;
+    round.begunMs = clock.now();
+    let failure: PeeringError | undefined;
     try {
-      const { end, connectedMs } = await this.#options.serve(plan, targetOf(plan.peering, address), signal);
-      return { error: end.error, connectedMs };
+      const { end, connectedMs } = await serve(plan, targetOf(plan.peering, address), signal);
+      failure = end.error;
+      if (connectedMs >= STABLE_STREAM_MS) works();
     } catch (error) {
-      return { error: asPeeringError(error, "unavailable"), connectedMs: 0 };
+      failure = asPeeringError(error, "unavailable");
     }
+    if (failure === undefined || signal.aborted) return;
+    loop.redial = false;
+    onLost(peeringId);
+    if (loop.redial) throw failure;
   }
 
-  /** Resolves to true when the loop was restarted before the wait was over. Rejects when stopped. */
-  async #wait(loop: Loop, waitMs: number): Promise<boolean> {
-    const wake = new AbortController();
-    loop.restart = () => wake.abort();
+  async #plan(peeringId: string): Promise<Dialable | undefined> {
     try {
-      await sleep(this.#options.clock, waitMs, AbortSignal.any([loop.stop.signal, wake.signal]));
-      return false;
-    } catch {
-      return wake.signal.aborted;
-    } finally {
-      loop.restart = () => {};
+      return await this.#options.plan(peeringId);
+    } catch (error) {
+      // Such as a storage that cannot be read now: no reason to give a peer up for ever.
+      throw asPeeringError(error, "storage-failed");
     }
   }
 }

@@ -1,5 +1,6 @@
+import { Alarm } from "../base/alarm.js";
 import type { Closable } from "../base/closable.js";
-import type { Clock, Random, Timer } from "../base/environment.js";
+import type { Clock, Random } from "../base/environment.js";
 import { errorText, PeeringError } from "../base/errors.js";
 import type { Incidents } from "../base/incidents.js";
 import { Signal } from "../base/signal.js";
@@ -52,7 +53,7 @@ interface Held {
   /** After a failure: not before this, on the monotonic clock. */
   retryAtMs: number;
   issuing: Promise<void> | undefined;
-  timer: Timer | undefined;
+  readonly renewal: Alarm;
   readonly renewed: Signal;
 }
 
@@ -76,11 +77,12 @@ export class LeafCertificates implements Closable {
   readonly #held = new Map<string, Held>();
   readonly #stopListening: () => void;
   #lastIndex = 0n;
-  #sweep: Timer | undefined;
+  readonly #sweep: Alarm;
   #closed = false;
 
   constructor(options: LeafCertificatesOptions) {
     this.#options = options;
+    this.#sweep = new Alarm(options.clock, () => this.#dropUnused());
     this.#stopListening = options.authority.onRootsChanged(() => {
       for (const held of this.#held.values()) this.#schedule(held);
     });
@@ -161,9 +163,9 @@ export class LeafCertificates implements Closable {
   async close(): Promise<void> {
     this.#closed = true;
     this.#stopListening();
-    this.#sweep?.cancel();
+    this.#sweep.cancel();
     const issuing = [...this.#held.values()].map((held) => {
-      held.timer?.cancel();
+      held.renewal.cancel();
       return held.issuing;
     });
     this.#held.clear();
@@ -188,12 +190,12 @@ export class LeafCertificates implements Closable {
     held.usedAtMs = clock.now();
     this.#held.delete(service);
     this.#held.set(service, held);
-    this.#sweep ??= clock.after(SWEEP_INTERVAL_MS, () => this.#dropUnused());
+    this.#sweep.ensure(SWEEP_INTERVAL_MS);
     return held;
   }
 
   #make(service: string): Held {
-    const { incidents, limits } = this.#options;
+    const { clock, incidents, limits } = this.#options;
     if (this.#held.size >= limits.leafCertificates) {
       incidents.report(
         "leaf-certificates",
@@ -208,7 +210,7 @@ export class LeafCertificates implements Closable {
       }
       this.#held.delete(dropped.service);
     }
-    return {
+    const held: Held = {
       service,
       leaf: undefined,
       dueAt: 0,
@@ -218,9 +220,10 @@ export class LeafCertificates implements Closable {
       failures: 0,
       retryAtMs: 0,
       issuing: undefined,
-      timer: undefined,
+      renewal: new Alarm(clock, () => this.#considerRenewal(held)),
       renewed: new Signal(incidents),
     };
+    return held;
   }
 
   #unwatched(): Held | undefined {
@@ -230,12 +233,11 @@ export class LeafCertificates implements Closable {
 
   #dropUnused(): void {
     const { clock, limits } = this.#options;
-    this.#sweep = undefined;
     for (const held of this.#held.values()) {
       const unused = held.renewed.size === 0 && held.issuing === undefined;
       if (unused && clock.now() - held.usedAtMs >= limits.leafCertificateUnusedMs) this.#held.delete(held.service);
     }
-    if (this.#held.size > 0) this.#sweep = clock.after(SWEEP_INTERVAL_MS, () => this.#dropUnused());
+    if (this.#held.size > 0) this.#sweep.set(SWEEP_INTERVAL_MS);
   }
 
   #isInvalid({ certificate }: ServiceLeaf): boolean {
@@ -302,8 +304,7 @@ export class LeafCertificates implements Closable {
 
   /** Sees to it that a certificate is renewed in time while somebody waits for that. */
   #schedule(held: Held): void {
-    held.timer?.cancel();
-    held.timer = undefined;
+    held.renewal.cancel();
     if (this.#closed || held.renewed.size === 0 || held.issuing !== undefined || held.leaf === undefined) return;
     const { clock, random } = this.#options;
     if (!held.rotated && !this.#isOfActiveRoot(held.leaf)) {
@@ -311,11 +312,14 @@ export class LeafCertificates implements Closable {
       held.dueAt = Math.min(held.dueAt, rotationTime(clock.wall(), random));
     }
     const waitMs = Math.max(held.dueAt - clock.wall(), held.retryAtMs - clock.now(), 0);
-    held.timer = clock.after(Math.min(waitMs, MAX_WAIT_MS), () => {
-      const isDue = clock.wall() >= held.dueAt || this.#clockWasSet(held);
-      // A failure is logged, and tried again.
-      if (isDue && clock.now() >= held.retryAtMs) this.#issue(held).catch(() => {});
-      else this.#schedule(held);
-    });
+    held.renewal.set(Math.min(waitMs, MAX_WAIT_MS));
+  }
+
+  #considerRenewal(held: Held): void {
+    const { clock } = this.#options;
+    const isDue = clock.wall() >= held.dueAt || this.#clockWasSet(held);
+    // A failure is logged, and tried again.
+    if (isDue && clock.now() >= held.retryAtMs) this.#issue(held).catch(() => {});
+    else this.#schedule(held);
   }
 }

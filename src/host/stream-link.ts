@@ -1,5 +1,6 @@
 import { setImmediate } from "node:timers/promises";
-import type { Clock, Timer } from "../base/environment.js";
+import { Alarm } from "../base/alarm.js";
+import type { Clock } from "../base/environment.js";
 import { asPeeringError, type PeeringError } from "../base/errors.js";
 import type { Session, SessionInput, SessionOutput } from "../replication/types.js";
 import type { ReplicationStream } from "../transport/transport.js";
@@ -72,8 +73,8 @@ export class StreamLink {
   #writing = false;
   #writer: Promise<void> = Promise.resolve();
   #halfCloseWanted = false;
-  #timer: Timer | undefined;
-  #timerDueMs = Number.POSITIVE_INFINITY;
+  readonly #deadline: Alarm;
+  #deadlineMs = Number.POSITIVE_INFINITY;
   /** Lets a reader go on that waits until enough is stored. */
   #readOn: (() => void) | undefined;
   #end: LinkEnd | undefined;
@@ -84,6 +85,10 @@ export class StreamLink {
     this.#stream = options.stream;
     this.#session = options.session;
     this.#clock = options.clock;
+    this.#deadline = new Alarm(options.clock, () => {
+      this.#deadlineMs = Number.POSITIVE_INFINITY;
+      this.feed({ type: "tick" });
+    });
     this.#limits = options.limits ?? defaultReceiveLimits;
     this.#perform = options.perform;
     this.#onProgress = options.onProgress;
@@ -252,20 +257,16 @@ export class StreamLink {
   #schedule(): void {
     const due = this.#session.deadlineMs;
     // A later deadline is found out when the earlier timer fires: cheaper than to move the timer at every message.
-    if (due === undefined || due >= this.#timerDueMs) return;
-    this.#timer?.cancel();
-    this.#timerDueMs = due;
-    this.#timer = this.#clock.after(Math.max(0, due - this.#clock.now()), () => {
-      this.#timerDueMs = Number.POSITIVE_INFINITY;
-      this.feed({ type: "tick" });
-    });
+    if (due === undefined || due >= this.#deadlineMs) return;
+    this.#deadlineMs = due;
+    this.#deadline.set(Math.max(0, due - this.#clock.now()));
   }
 
   #close(end: LinkEnd): void {
     if (this.#end !== undefined) return;
     this.#end = end;
     this.#readOn?.();
-    this.#timer?.cancel();
+    this.#deadline.cancel();
     const rest = this.#unsent;
     this.#unsent = [];
     void this.#finish(rest, end.status).then(

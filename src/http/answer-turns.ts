@@ -1,4 +1,5 @@
-import type { Clock, Timer } from "../base/environment.js";
+import { Alarm } from "../base/alarm.js";
+import type { Clock } from "../base/environment.js";
 
 /** One call, and whose answers it gets. */
 export interface Answerer {
@@ -61,14 +62,15 @@ export class AnswerTurns {
   #making = 0;
   /** One was begun in this turn of the event loop, or may be in the next one. */
   #scheduled = false;
-  /** Wakes us when the next reader is too slow. */
-  #slowTimer: Timer | undefined;
+  /** Comes when the next reader is too slow. */
+  readonly #readerIsSlow: Alarm;
 
   /** @param onUnread - is told when an answer waits because others have not been read: once, until they have. */
   constructor(limits: AnswerLimits, onUnread: (what: Unread, source: string) => void, clock: Clock) {
     this.#limits = limits;
     this.#onUnread = onUnread;
     this.#clock = clock;
+    this.#readerIsSlow = new Alarm(clock, () => this.#watchReaders());
   }
 
   /**
@@ -251,7 +253,7 @@ export class AnswerTurns {
 
   /** Of those for whom others wait, cuts off who has read nothing for the longest time, as soon as that is too long. */
   #watchReaders(): void {
-    if (this.#slowTimer !== undefined) return;
+    if (this.#readerIsSlow.isSet) return;
     const waitedFor = this.#waitedFor();
     if (waitedFor.size === 0) return;
     for (const [answerer, { sinceMs }] of this.#readers) {
@@ -263,10 +265,7 @@ export class AnswerTurns {
         answerer.cutOff();
         return;
       }
-      this.#slowTimer = this.#clock.after(leftMs, () => {
-        this.#slowTimer = undefined;
-        this.#watchReaders();
-      });
+      this.#readerIsSlow.set(leftMs);
       return;
     }
   }

@@ -10,11 +10,8 @@ const EXCHANGE_GAP_MS = 150;
 /** How long a stream must have stood for the count of failures to start over, in milliseconds (D-5). */
 export const STABLE_STREAM_MS = 60_000;
 
-/** Far above where every wait has reached its cap, and far below where a count would lose precision. */
-const MAX_FAILURES = 1_000_000;
-
 /**
- * How long a dial loop waits after its n-th consecutive failure, in milliseconds. Consul 1.14 to 1.22, without the
+ * How long a dial loop waits after its n-th consecutive failure, in milliseconds. All kinds of failure share the count. Consul 1.14 to 1.22, without the
  * overflow that makes those wait 0 from the 63rd failure on (D-5): the wait saturates and is never 0.
  *
  * | gRPC status | Wait |
@@ -40,32 +37,6 @@ export function statusCodeOf(error: unknown): number | undefined {
     error = error.cause;
   }
   return undefined;
-}
-
-/** Counts the consecutive failures of one dial loop. All classes of failure share the count. */
-export class RetryCounter {
-  #failures = 0;
-
-  /** Consecutive failures so far. */
-  get failures(): number {
-    return this.#failures;
-  }
-
-  /**
-   * Notes a failed attempt and returns how long to wait before the next one, in milliseconds.
-   * @param failure - the gRPC status code of the failure, or the error that carries it.
-   * @param connectedMs - how long the stream had stood since the acceptor's first message; 0 when it never did.
-   */
-  failed(failure: unknown, connectedMs = 0): number {
-    if (connectedMs >= STABLE_STREAM_MS) this.#failures = 0;
-    this.#failures = Math.min(this.#failures + 1, MAX_FAILURES);
-    return dialBackoffMs(this.#failures, typeof failure === "number" ? failure : statusCodeOf(failure));
-  }
-
-  /** Starts the count over: what the loop dials, or with what, has changed. */
-  reset(): void {
-    this.#failures = 0;
-  }
 }
 
 /**

@@ -1,7 +1,8 @@
 import { readdirSync, readFileSync } from "node:fs";
 import type { Http2Session } from "node:http2";
 import type { Socket } from "node:net";
-import { type Clock, systemClock, type Timer } from "../base/environment.js";
+import { Alarm } from "../base/alarm.js";
+import { type Clock, systemClock } from "../base/environment.js";
 import { errorText } from "../base/errors.js";
 import { Incidents } from "../base/incidents.js";
 import { type NoPlace, type Place, Places, sourceOf } from "../base/sources.js";
@@ -135,7 +136,7 @@ export class ConnectionLimits {
   readonly #clock: Clock;
   readonly #incidents: Incidents;
   readonly #listeners = new Set<Listener>();
-  #probeTimer: Timer | undefined;
+  readonly #nextProbe: Alarm;
   /** Descriptors that are no connections, when it was last looked. */
   #others = 0;
 
@@ -158,6 +159,7 @@ export class ConnectionLimits {
       inAll: options.streams ?? DEFAULT_STREAMS,
     };
     this.#clock = options.clock ?? systemClock;
+    this.#nextProbe = new Alarm(this.#clock, () => this.#probe());
     this.#incidents = options.incidents ?? new Incidents();
   }
 
@@ -168,7 +170,7 @@ export class ConnectionLimits {
     const handshakes = new Handshakes(name, handshakeLimits, this.#clock, this.#incidents);
     const listener: Listener = { name, places, handshakes, connections: 0 };
     this.#listeners.add(listener);
-    if (this.#probeTimer === undefined) this.#probe();
+    if (!this.#nextProbe.isSet) this.#probe();
     return {
       admit: (socket, end) => this.#admit(listener, limits, socket, end ?? (() => socket.destroy())),
       failed: (error) => {
@@ -178,9 +180,7 @@ export class ConnectionLimits {
       },
       close: () => {
         this.#listeners.delete(listener);
-        if (this.#listeners.size > 0) return;
-        this.#probeTimer?.cancel();
-        this.#probeTimer = undefined;
+        if (this.#listeners.size === 0) this.#nextProbe.cancel();
       },
     };
   }
@@ -209,11 +209,14 @@ export class ConnectionLimits {
     let requests = 0;
     let peers = 0;
     let used = false;
-    let timer: Timer | undefined;
+    const idle = new Alarm(this.#clock, () => {
+      if (!used) report("connection-silent", "a connection made no request in time and was closed");
+      end();
+    });
     let counted = false;
     let handshakeOver = (): void => {};
     const leave = (): void => {
-      timer?.cancel();
+      idle.cancel();
       handshakeOver();
       place?.leave();
       if (counted) listener.connections--;
@@ -237,17 +240,14 @@ export class ConnectionLimits {
       refuse(taken);
     };
     const settle = (): void => {
-      timer?.cancel();
+      idle.cancel();
       if (socket.destroyed) return;
       if (requests > 0) {
         place?.work();
         return;
       }
       place?.wait();
-      timer = this.#clock.after(used ? limits.idleMs : limits.firstRequestMs, () => {
-        if (!used) report("connection-silent", "a connection made no request in time and was closed");
-        end();
-      });
+      idle.set(used ? limits.idleMs : limits.firstRequestMs);
     };
     const begin = (over: () => void): (() => void) => {
       used = true;
@@ -348,7 +348,7 @@ export class ConnectionLimits {
    * none to accept with. Such a connection is closed by the system interface below it.
    */
   #probe(): void {
-    this.#probeTimer = this.#clock.after(PROBE_MS, () => this.#probe());
+    this.#nextProbe.set(PROBE_MS);
     try {
       this.#others = readdirSync(OPEN_DESCRIPTORS).length - this.#connections;
     } catch (error) {

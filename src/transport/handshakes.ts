@@ -1,4 +1,5 @@
-import type { Clock, Timer } from "../base/environment.js";
+import { Alarm } from "../base/alarm.js";
+import type { Clock } from "../base/environment.js";
 import type { Incidents } from "../base/incidents.js";
 import { type NoPlace, Places } from "../base/sources.js";
 
@@ -24,12 +25,11 @@ interface Waiting {
 export class Handshakes {
   readonly #listener: string;
   readonly #limits: HandshakeLimits;
-  readonly #clock: Clock;
   readonly #incidents: Incidents;
   readonly #places: Places;
   /** By source, the oldest first. The source whose turn is next stands first. */
   readonly #waiting = new Map<string, Set<Waiting>>();
-  #timer: Timer | undefined;
+  readonly #graceOver: Alarm;
   /** Places that are left while others are being given are given with them. */
   #giving = false;
 
@@ -37,7 +37,7 @@ export class Handshakes {
   constructor(listener: string, limits: HandshakeLimits, clock: Clock, incidents: Incidents) {
     this.#listener = listener;
     this.#limits = limits;
-    this.#clock = clock;
+    this.#graceOver = new Alarm(clock, () => this.#give());
     this.#incidents = incidents;
     this.#places = new Places({ ...limits, onlyStale: true }, clock);
   }
@@ -69,10 +69,9 @@ export class Handshakes {
     // One that is given a place goes to the end, and comes again.
     for (const source of this.#waiting.keys()) if (this.#giveTo(source) === "all") break;
     this.#giving = false;
-    this.#timer?.cancel();
-    this.#timer = undefined;
     // By then some who hold a place have had it for long enough.
-    if (this.#waiting.size > 0) this.#timer = this.#clock.after(this.#limits.graceMs, () => this.#give());
+    if (this.#waiting.size > 0) this.#graceOver.set(this.#limits.graceMs);
+    else this.#graceOver.cancel();
   }
 
   /** Why the source was given none. */

@@ -6,6 +6,7 @@
 
 import type { Closable } from "../base/closable.js";
 import { PeeringError } from "../base/errors.js";
+import { Signal } from "../base/signal.js";
 import { certificatesIn, isIssuedBy } from "../token/pem.js";
 import { type Status, StatusCode } from "../wire/status.js";
 import { parseAddress } from "./address.js";
@@ -252,8 +253,7 @@ class Pipe {
   #bytes = 0;
   #end: { readonly error: PeeringError | undefined } | undefined;
   #released = false;
-  #wake: () => void = () => {};
-  #changed: Promise<void> | undefined;
+  readonly #changed = new Signal();
 
   constructor(maxBytes: number) {
     this.#maxBytes = maxBytes;
@@ -272,9 +272,9 @@ class Pipe {
       this.#messages.push(message.slice());
       this.#bytes += message.length;
     }
-    this.#notify();
+    this.#changed.emit();
     while (this.#bytes > BUFFER_BYTES) {
-      await this.#change();
+      await this.#changed.next();
       this.#refuseIfEnded();
     }
   }
@@ -288,19 +288,19 @@ class Pipe {
         if (this.#end.error === undefined) return undefined;
         throw this.#end.error;
       }
-      await this.#change();
+      await this.#changed.next();
     }
     const messages = this.#messages;
     this.#messages = [];
     this.#bytes = 0;
-    this.#notify();
+    this.#changed.emit();
     return messages;
   }
 
   /** Nothing more goes through; earlier messages can still be read. The first call counts. */
   end(error?: PeeringError): void {
     this.#end ??= { error };
-    this.#notify();
+    this.#changed.emit();
   }
 
   /** The reader lets go: it reads nothing more, and the writer fails with `error`. */
@@ -314,18 +314,6 @@ class Pipe {
   #refuseIfEnded(): void {
     if (this.#end === undefined) return;
     throw this.#end.error ?? new PeeringError("stream-ended", "the call has ended", { status: StatusCode.Ok });
-  }
-
-  #change(): Promise<void> {
-    this.#changed ??= new Promise((resolve) => {
-      this.#wake = resolve;
-    });
-    return this.#changed;
-  }
-
-  #notify(): void {
-    this.#changed = undefined;
-    this.#wake();
   }
 }
 

@@ -1,12 +1,5 @@
-import {
-  type Clock,
-  type Logger,
-  type Random,
-  silentLogger,
-  systemClock,
-  systemRandom,
-  type Timer,
-} from "../base/environment.js";
+import { Alarm } from "../base/alarm.js";
+import { type Clock, type Logger, type Random, silentLogger, systemClock, systemRandom } from "../base/environment.js";
 import { errorText, PeeringError } from "../base/errors.js";
 import { Incidents } from "../base/incidents.js";
 import type { ServerIdentity } from "../transport/transport.js";
@@ -65,7 +58,7 @@ export class ServerCertificate implements ServerIdentity, AsyncDisposable {
   /** After a failure: how long to wait instead, whatever the calendar says. */
   #retryMs: number | undefined;
   #failures = 0;
-  #timer: Timer | undefined;
+  readonly #due: Alarm;
   #renewing: Promise<void> | undefined;
   #closed = false;
 
@@ -77,6 +70,7 @@ export class ServerCertificate implements ServerIdentity, AsyncDisposable {
       logger: options.logger ?? silentLogger,
       incidents: options.incidents ?? new Incidents(options),
     };
+    this.#due = new Alarm(this.#options.clock, () => this.#considerRenewal());
     this.serverName = peeringServerName(options.datacenter, options.authority.trustDomain);
     this.#ready = new Promise((resolve, reject) => {
       this.#resolveReady = resolve;
@@ -121,14 +115,14 @@ export class ServerCertificate implements ServerIdentity, AsyncDisposable {
   async [Symbol.asyncDispose](): Promise<void> {
     this.#closed = true;
     this.#stopListening();
-    this.#timer?.cancel();
+    this.#due.cancel();
     this.#rejectReady(new PeeringError("closed", "the server certificate was disposed of"));
     await this.#renewing;
   }
 
   #renew(): void {
     if (this.#closed || this.#renewing !== undefined) return;
-    this.#timer?.cancel();
+    this.#due.cancel();
     this.#retryMs = undefined;
     this.#renewing = this.#attempt().finally(() => {
       this.#renewing = undefined;
@@ -211,17 +205,14 @@ export class ServerCertificate implements ServerIdentity, AsyncDisposable {
   }
 
   #schedule(): void {
-    const { clock } = this.#options;
     this.#considerRoot();
-    this.#timer?.cancel();
-    const retryMs = this.#retryMs;
-    if (retryMs !== undefined) {
-      this.#timer = clock.after(retryMs, () => this.#renew());
-      return;
-    }
-    this.#timer = clock.after(Math.min(Math.max(this.#dueAt - clock.wall(), 0), MAX_WAIT_MS), () => {
-      if (this.#clockWasSet() || clock.wall() >= this.#dueAt) this.#renew();
-      else this.#schedule();
-    });
+    const leftMs = Math.max(this.#dueAt - this.#options.clock.wall(), 0);
+    this.#due.set(this.#retryMs ?? Math.min(leftMs, MAX_WAIT_MS));
+  }
+
+  #considerRenewal(): void {
+    const isRetry = this.#retryMs !== undefined;
+    if (isRetry || this.#clockWasSet() || this.#options.clock.wall() >= this.#dueAt) this.#renew();
+    else this.#schedule();
   }
 }

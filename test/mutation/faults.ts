@@ -458,25 +458,28 @@ export const plantedFaults: readonly PlantedFault[] = [
   fault(
     "first-dial-plan-kept",
     "a dial loop keeps the record and secret it began with",
-    [
-      DIALER,
-      "      let plan: Dialable | undefined;\n      try {\n        plan = await this.#options.plan(peeringId);\n      } catch (error) {\n        // Such",
-      "      let plan: Dialable | undefined;\n      try {\n        plan = (loop.first ??= await this.#options.plan(peeringId));\n      } catch (error) {\n        // Such",
-    ],
+    [DIALER, "const plan = await this.#plan(peeringId);", "const plan = (loop.first ??= await this.#plan(peeringId));"],
     SIMULATOR,
   ),
   fault(
     "pushes-hasten-dials",
     "an acceptor that pushes another address on each stream is dialed again at once",
-    [DIALER, "await sleep(clock, begunMs + CHANGED_MS - clock.now(), signal).catch(() => {});", ""],
+    [DIALER, "await sleep(clock, Math.max(0, round.begunMs + CHANGED_MS - clock.now()), signal).catch(() => {});", ""],
     SIMULATOR,
     "test/unit/host/dialing.test.ts",
   ),
   fault(
     "no-back-off",
     "a dialer waits for nothing between attempts",
-    [DIALER, "const waitMs = retries.failed(error.status ?? StatusCode.Unknown, connectedMs);", "const waitMs = 0;"],
+    [DIALER, "dialBackoffMs(failures, statusCodeOf(error)),", "0,"],
     SIMULATOR,
+    "test/unit/host/dialing.test.ts",
+  ),
+  fault(
+    "dial-count-goes-on",
+    "failures before a stream that stood for a minute lengthen the waits after it",
+    [DIALER, "if (connectedMs >= STABLE_STREAM_MS) works();", ""],
+    "test/unit/host/dialing.test.ts",
   ),
   fault(
     "empty-addresses-accepted",
@@ -894,8 +897,8 @@ export const plantedFaults: readonly PlantedFault[] = [
     "handshakes that nobody finishes keep others waiting until their connections are closed",
     [
       "src/transport/handshakes.ts",
-      "    if (this.#waiting.size > 0) this.#timer =",
-      "    if (this.#waiting.size < 0) this.#timer =",
+      "if (this.#waiting.size > 0) this.#graceOver.set(",
+      "if (this.#waiting.size < 0) this.#graceOver.set(",
     ],
     "test/unit/transport/handshakes.test.ts",
     "test/unit/transport/strangers.test.ts",
@@ -916,7 +919,7 @@ export const plantedFaults: readonly PlantedFault[] = [
     "a connection that says nothing is told of, and not closed",
     [
       "src/transport/connection-limits.ts",
-      'no request in time and was closed");\n        end();',
+      'no request in time and was closed");\n      end();',
       'no request in time and was closed");',
     ],
     "test/unit/transport/connection-limits.test.ts",

@@ -1,5 +1,6 @@
 import { type Clock, sleep } from "../../base/environment.js";
 import { asPeeringError, PeeringError } from "../../base/errors.js";
+import { Signal } from "../../base/signal.js";
 import type { ReplicationStream } from "../../transport/transport.js";
 import { decodeMessage, encodeMessages } from "../../wire/codec.js";
 import { Operation, type ReplicationMessage, type ResponseMessage } from "../../wire/messages.js";
@@ -44,7 +45,8 @@ export class FakeStream implements AsyncIterable<ReplicationMessage> {
   readonly transcript: TranscriptEntry[] = [];
   readonly #parts: FakeStreamParts;
   readonly #unread: ReplicationMessage[] = [];
-  #wakeReader: () => void = () => {};
+  /** A message or the end has come. */
+  readonly #changed = new Signal();
   #end: FakeStreamEnd | undefined;
   #opened = false;
   #closed = false;
@@ -122,9 +124,7 @@ export class FakeStream implements AsyncIterable<ReplicationMessage> {
   async next(): Promise<ReplicationMessage | undefined> {
     while (this.#unread.length === 0) {
       if (this.#end !== undefined) return undefined;
-      await new Promise<void>((resolve) => {
-        this.#wakeReader = resolve;
-      });
+      await this.#changed.next();
     }
     return this.#unread.shift();
   }
@@ -186,7 +186,7 @@ export class FakeStream implements AsyncIterable<ReplicationMessage> {
   #heard(message: ReplicationMessage): void {
     this.#note("host", message);
     this.#unread.push(message);
-    this.#wake();
+    this.#changed.emit();
   }
 
   #note(from: "peer" | "host", message: ReplicationMessage): void {
@@ -198,12 +198,8 @@ export class FakeStream implements AsyncIterable<ReplicationMessage> {
   #finished(end: FakeStreamEnd): void {
     if (this.#end !== undefined) return;
     this.#end = end;
-    this.#wake();
+    this.#changed.emit();
     this.#parts.onEvent();
-  }
-
-  #wake(): void {
-    this.#wakeReader();
   }
 
   async #write(encodings: readonly Uint8Array[]): Promise<boolean> {

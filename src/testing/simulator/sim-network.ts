@@ -1,4 +1,5 @@
 import { PeeringError } from "../../base/errors.js";
+import { Signal } from "../../base/signal.js";
 import type {
   AcceptHandler,
   DialTarget,
@@ -207,8 +208,8 @@ export class SimStream implements ReplicationStream {
   #lastDelivery = 0;
   #underWay = 0;
   #stalledSince: number | undefined;
-  #wakeReader: (() => void) | undefined;
-  #wakeWriters: (() => void)[] = [];
+  /** There may be something to receive, or room to send more. */
+  readonly #changed = new Signal();
 
   constructor(
     network: SimNetwork,
@@ -269,9 +270,7 @@ export class SimStream implements ReplicationStream {
       }
       if (this.#lost !== undefined) throw this.#lost;
       if (this.#closed) throw new PeeringError("closed", "the stream is closed", { status: StatusCode.Canceled });
-      await new Promise<void>((resolve) => {
-        this.#wakeReader = resolve;
-      });
+      await this.#changed.next();
     }
   }
 
@@ -285,9 +284,7 @@ export class SimStream implements ReplicationStream {
     this.#deliver({ type: "messages", messages, bytes });
     while (this.#underWay > this.connection.windowBytes) {
       this.#stalledSince ??= this.#scheduler.now;
-      await new Promise<void>((resolve) => {
-        this.#wakeWriters.push(resolve);
-      });
+      await this.#changed.next();
       this.#mustStand();
     }
   }
@@ -300,7 +297,7 @@ export class SimStream implements ReplicationStream {
     if (this.#closed) return;
     this.#closed = true;
     this.#network.onClose?.(this, status);
-    this.#wake();
+    this.#changed.emit();
     if (this.role === "acceptor") {
       this.#deliver({ type: "end", status });
       // Earlier messages go ahead of the end, which takes time if the other side does not read.
@@ -317,7 +314,7 @@ export class SimStream implements ReplicationStream {
   lose(reason: string): void {
     whenAwake(this.#scheduler, this.#life, () => {
       this.#lost ??= new PeeringError("unavailable", reason, { status: StatusCode.Unavailable });
-      this.#wake();
+      this.#changed.emit();
     });
   }
 
@@ -338,7 +335,7 @@ export class SimStream implements ReplicationStream {
       }
       whenAwake(this.#scheduler, other.#life, () => {
         other.#inbox.push(delivery);
-        other.#wake();
+        other.#changed.emit();
       });
     };
     this.#scheduler.after(this.#lastDelivery - this.#scheduler.now, attempt);
@@ -348,20 +345,7 @@ export class SimStream implements ReplicationStream {
     this.#underWay -= bytes;
     if (this.#underWay > this.connection.windowBytes) return;
     this.#stalledSince = undefined;
-    this.#wakeAllWriters();
-  }
-
-  #wake(): void {
-    const reader = this.#wakeReader;
-    this.#wakeReader = undefined;
-    reader?.();
-    this.#wakeAllWriters();
-  }
-
-  #wakeAllWriters(): void {
-    const writers = this.#wakeWriters;
-    this.#wakeWriters = [];
-    for (const wake of writers) wake();
+    this.#changed.emit();
   }
 
   #mustStand(): void {

@@ -90,6 +90,20 @@ describe("retry", () => {
     assert.deepEqual(clock.waits, [0, 100, 200, 400]);
   });
 
+  it("asks a rule for each wait, with the failures in a row and the last error", async () => {
+    const clock = instantClock();
+    const asked: string[] = [];
+    const waitMs = (failures: number, error: unknown): number => {
+      asked.push(`${failures} ${error}`);
+      return failures * 7;
+    };
+    await retry(failing(3), { clock, signal, waitMs });
+    assert.deepEqual(asked, ["1 Error: failure 1", "2 Error: failure 2", "3 Error: failure 3"]);
+    assert.deepEqual(clock.waits, [7, 14, 21]);
+    await retry(failing(3), { clock, signal, waitMs, atOnce: true });
+    assert.deepEqual(clock.waits.slice(3), [0, 7, 14]);
+  });
+
   it("begins with the first wait again after the task has worked", async () => {
     const clock = instantClock();
     let attempts = 0;

@@ -1,5 +1,6 @@
 import assert from "node:assert/strict";
 import { describe, it } from "node:test";
+import { setImmediate } from "node:timers/promises";
 import { Incidents } from "../../../src/base/incidents.js";
 import { Signal } from "../../../src/base/signal.js";
 
@@ -93,6 +94,22 @@ describe("Signal", () => {
     signal.on((value) => heard.push(value));
     signal.emit(2);
     assert.deepEqual(heard, [0, 1, 2]);
+  });
+
+  it("ends the wait of all who wait for the next event, and keeps no listener of theirs", async () => {
+    const signal = new Signal<[string]>();
+    const ended: string[] = [];
+    const waits = ["first", "second"].map((name) => signal.next().then(() => ended.push(name)));
+    await setImmediate();
+    assert.deepEqual([ended, signal.size], [[], 2]);
+    signal.emit("now");
+    await Promise.all(waits);
+    assert.deepEqual([ended, signal.size], [["first", "second"], 0]);
+    const next = signal.next().then(() => ended.push("third"));
+    await setImmediate();
+    assert.equal(ended.length, 2, "an event of the past ends no wait");
+    signal.emit("again");
+    await next;
   });
 
   it("keeps nothing of listeners that were removed or cleared", () => {

@@ -2,8 +2,10 @@ import assert from "node:assert/strict";
 import { test } from "node:test";
 import fc from "fast-check";
 import { PeeringError } from "../../../src/base/errors.js";
-import { dialBackoffMs, exchangeDelayMs, RetryCounter, statusCodeOf } from "../../../src/replication/backoff.js";
+import { retry } from "../../../src/base/retry.js";
+import { dialBackoffMs, exchangeDelayMs, statusCodeOf } from "../../../src/replication/backoff.js";
 import { StatusCode } from "../../../src/wire/status.js";
+import { instantClock } from "../../support/instant-clock.js";
 
 test("backs off after FAILED_PRECONDITION: 8 ms, then doubling up to 8192 ms (ch1 case 68, ch3 case 10)", () => {
   const waits: readonly (readonly [number, number])[] = [
@@ -55,11 +57,6 @@ test("the status is found through wrapped errors (ch1 case 70, ch3 case 15)", ()
       statusCodeOf(new PeeringError("unavailable", "two", { cause: new Error("", { cause: inner }) })),
       status,
     );
-    assert.equal(
-      new RetryCounter().failed(new Error("wrapped", { cause: inner })),
-      dialBackoffMs(1, status),
-      "the counter looks through wrappers too",
-    );
   }
   assert.equal(statusCodeOf(new Error("bare")), undefined);
   assert.equal(statusCodeOf("text"), undefined);
@@ -68,49 +65,46 @@ test("the status is found through wrapped errors (ch1 case 70, ch3 case 15)", ()
   assert.equal(statusCodeOf(ring), undefined);
 });
 
-test("the count starts over after a stream of 60 s, or when told so, and all classes share it (D-5)", () => {
-  const retries = new RetryCounter();
-  assert.deepEqual(
-    [1, 2, 3].map(() => retries.failed(StatusCode.Unavailable)),
-    [2_000, 4_000, 8_000],
-  );
-  assert.equal(retries.failed(StatusCode.FailedPrecondition), 8);
-  assert.equal(retries.failed(StatusCode.Unavailable, 59_999), 32_000);
-  assert.equal(retries.failed(StatusCode.Unavailable, 60_000), 2_000);
-  assert.equal(retries.failed(StatusCode.Unavailable), 4_000);
-  retries.reset();
-  assert.equal(retries.failures, 0);
-  assert.equal(retries.failed(StatusCode.Unavailable), 2_000);
-});
-
-/** The retry loop without its waiting: what the host runs around the counter. */
-function retryLoop(
-  attempt: (count: number) => Error | undefined,
-  cancelled: () => boolean,
-): { readonly calls: number; readonly errors: readonly string[]; readonly waits: readonly number[] } {
-  const retries = new RetryCounter();
-  const errors: string[] = [];
-  const waits: number[] = [];
-  for (let calls = 1; ; calls++) {
-    const error = attempt(calls);
-    if (error === undefined) return { calls, errors, waits };
-    errors.push(error.message);
-    const wait = retries.failed(error);
-    if (cancelled()) return { calls, errors, waits };
-    waits.push(wait);
-  }
+/** The waits of a dial loop whose attempts fail with these, one after the other, and then succeed. */
+async function waitsAfter(
+  failures: readonly (number | Error | "stood")[],
+  signal?: AbortSignal,
+): Promise<readonly number[]> {
+  const clock = instantClock();
+  const left = [...failures];
+  const attempt = async (works: () => void): Promise<void> => {
+    const failure = left.shift();
+    if (failure === undefined) return;
+    if (failure === "stood") works();
+    const status = typeof failure === "number" ? failure : StatusCode.Unavailable;
+    throw failure instanceof Error ? failure : new PeeringError("unavailable", "failed", { status });
+  };
+  await retry(attempt, {
+    clock,
+    signal: signal ?? new AbortController().signal,
+    waitMs: (count, error) => dialBackoffMs(count, statusCodeOf(error)),
+  });
+  return clock.waits;
 }
 
-test("a loop around the counter stops on success and on cancellation (ch1 case 71, ch3 cases 13 and 14)", () => {
-  const twice = (count: number): Error | undefined => (count <= 2 ? new Error(`error ${count}`) : undefined);
-  assert.deepEqual(
-    retryLoop(twice, () => false),
-    { calls: 3, errors: ["error 1", "error 2"], waits: [2_000, 4_000] },
-  );
-  assert.deepEqual(
-    retryLoop(twice, () => true),
-    { calls: 1, errors: ["error 1"], waits: [] },
-  );
+test("the count starts over after a stream that stood, and all kinds of failure share it (D-5)", async () => {
+  const { Unavailable, FailedPrecondition } = StatusCode;
+  const waits = await waitsAfter([
+    Unavailable,
+    Unavailable,
+    Unavailable,
+    FailedPrecondition,
+    Unavailable,
+    "stood",
+    Unavailable,
+  ]);
+  assert.deepEqual(waits, [2_000, 4_000, 8_000, 8, 32_000, 2_000, 4_000]);
+});
+
+test("a dial loop stops on success and on cancellation (ch1 case 71, ch3 cases 13 and 14)", async () => {
+  assert.deepEqual(await waitsAfter([new Error("error 1"), new Error("error 2")]), [2_000, 4_000]);
+  const stopped = AbortSignal.abort(new Error("stopped"));
+  await assert.rejects(waitsAfter([new Error("error 1")], stopped), /stopped/);
 });
 
 test("the gap between two secret exchanges is 150 ms and up to a quarter more", () => {

@@ -97,6 +97,24 @@ describe("a fake peer", () => {
     assert.deepEqual([peer.streams.length, stream.end], [1, undefined]);
   });
 
+  it("gives each of two readers that wait a message of its own", async () => {
+    const network = memoryNetwork();
+    await using peer = await fakePeer({
+      transport: network.transport({ listen: "fake:1" }),
+      script: async (stream) => {
+        await stream.expect("open");
+        stream.markOpened();
+        const read = await Promise.all([stream.next(), stream.next()]);
+        assert.equal(new Set(read).size, 2);
+        await stream.close();
+      },
+    });
+    await using host = await createHost({ storage: memoryStorage(), transport: network.transport() });
+    await host.peerings.establish({ peerName: "fake", token: peer.token() });
+    const stream = await peer.connected();
+    await eventually(() => stream.end !== undefined, "both have read, and the script has closed the stream");
+  });
+
   it("says what the host answered to whom", async () => {
     await using both = await pair("memory", "dialer");
     const { peer } = both;
