@@ -10,7 +10,7 @@ import { joinHostPort } from "../token/address.js";
 import { parseAddress } from "../transport/address.js";
 import { encodeFrames, FrameReader } from "../transport/grpc-framing.js";
 import { statusFromHeaders, statusFromHttp } from "../transport/grpc-status.js";
-import { ProtobufReader, ProtobufWriter, WireType } from "../wire/protobuf.js";
+import { ProtobufReader, ProtobufWriter, varintTag } from "../wire/protobuf.js";
 import type { CheckResult, CheckTls, ProbeMethod } from "./definition.js";
 
 export interface ProbeOptions {
@@ -32,7 +32,7 @@ const MAX_BODY_BYTES = 1024 * 1024;
 const GRPC_STATUSES: readonly string[] = ["UNKNOWN", "SERVING", "NOT_SERVING", "SERVICE_UNKNOWN"];
 const SERVING = 1;
 /** Field 1 of a `HealthCheckResponse`. */
-const STATUS_TAG = (1 << 3) | WireType.Varint;
+const STATUS_TAG = varintTag(1);
 /** Headers that a redirect to another host does not get (as in Go). */
 const PRIVATE_HEADERS: ReadonlySet<string> = new Set(["authorization", "cookie", "cookie2", "www-authenticate"]);
 

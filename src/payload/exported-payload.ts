@@ -8,6 +8,7 @@ import type { Locality, Node, Service, ServiceAddress, ServiceInstance, StringMa
 import { lowerCase } from "../model/names.js";
 import { ProtobufWriter, WireType } from "../wire/protobuf.js";
 import { isUuid } from "../wire/uuid.js";
+import { Field, MapEntry } from "./field-numbers.js";
 
 /** The encoding of one `ExportedService` message. */
 export interface EncodedPayload {
@@ -20,40 +21,6 @@ export interface EncodedPayload {
 export const SIDECAR_SUFFIX = "-sidecar-proxy";
 
 const metaKey = /^[a-zA-Z0-9_-]+$/;
-
-// The numbers of package hashicorp.consul.internal.service, as the messages below use them.
-const Field = {
-  nodes: 1,
-  instance: { node: 1, service: 2, checks: 3 },
-  node: { id: 1, name: 2, address: 3, datacenter: 4, taggedAddresses: 5, meta: 6, locality: 10 },
-  service: {
-    kind: 1,
-    id: 2,
-    name: 3,
-    tags: 4,
-    address: 5,
-    meta: 6,
-    port: 7,
-    weights: 8,
-    enableTagOverride: 9,
-    proxy: 11,
-    connect: 12,
-    taggedAddresses: 15,
-    enterpriseMeta: 16,
-    socketPath: 17,
-    locality: 19,
-    ports: 20,
-  },
-  proxy: { destinationServiceName: 1, destinationServiceId: 2 },
-  connect: { peerMeta: 4 },
-  peerMeta: { sni: 1, spiffeId: 2, protocol: 3 },
-  check: { node: 1, checkId: 2, name: 3, status: 4, serviceId: 7, serviceName: 8, enterpriseMeta: 13 },
-  address: { address: 1, port: 2 },
-  port: { port: 1, name: 2, default: 3 },
-  weights: { passing: 1, warning: 2 },
-  locality: { region: 1, zone: 2 },
-  map: { key: 1, value: 2 },
-} as const;
 
 const nothing = new Uint8Array(0);
 
@@ -190,14 +157,14 @@ function sortedKeys(map: Readonly<Record<string, unknown>>): readonly string[] {
 
 /** Key and value of a map are written also when empty, as Go does. */
 function writeKey(writer: ProtobufWriter, key: string): void {
-  writer.tag(Field.map.key, WireType.LengthDelimited).string(key);
+  writer.tag(MapEntry.Key, WireType.LengthDelimited).string(key);
 }
 
 function writeTextMap(writer: ProtobufWriter, field: number, map: StringMap): void {
   for (const key of sortedKeys(map)) {
     const mark = writer.beginMessage(field);
     writeKey(writer, key);
-    writer.tag(Field.map.value, WireType.LengthDelimited).string(map[key] ?? "");
+    writer.tag(MapEntry.Value, WireType.LengthDelimited).string(map[key] ?? "");
     writer.endMessage(mark);
   }
 }
@@ -209,8 +176,10 @@ function writeAddressMap(writer: ProtobufWriter, field: number, map: Readonly<Re
     if (address === undefined || key === "consul-virtual") continue;
     const mark = writer.beginMessage(field);
     writeKey(writer, key);
-    const inner = writer.beginMessage(Field.map.value);
-    writer.stringField(Field.address.address, address.address).int32Field(Field.address.port, address.port);
+    const inner = writer.beginMessage(MapEntry.Value);
+    writer
+      .stringField(Field.ServiceAddress.Address, address.address)
+      .int32Field(Field.ServiceAddress.Port, address.port);
     writer.endMessage(inner).endMessage(mark);
   }
 }
@@ -218,21 +187,21 @@ function writeAddressMap(writer: ProtobufWriter, field: number, map: Readonly<Re
 function writeLocality(writer: ProtobufWriter, field: number, locality: Locality | undefined): void {
   if (locality === undefined) return;
   const mark = writer.beginMessage(field);
-  writer.stringField(Field.locality.region, locality.region).stringField(Field.locality.zone, locality.zone);
+  writer.stringField(Field.Locality.Region, locality.region).stringField(Field.Locality.Zone, locality.zone);
   writer.endMessage(mark);
 }
 
 function encodeNode(node: Node): EncodedNode {
   const writer = new ProtobufWriter();
-  const mark = writer.beginMessage(Field.instance.node);
+  const mark = writer.beginMessage(Field.CheckServiceNode.Node);
   writer
-    .stringField(Field.node.id, node.id)
-    .stringField(Field.node.name, node.name)
-    .stringField(Field.node.address, node.address)
-    .stringField(Field.node.datacenter, node.datacenter);
-  writeTextMap(writer, Field.node.taggedAddresses, node.taggedAddresses);
-  writeTextMap(writer, Field.node.meta, node.meta);
-  writeLocality(writer, Field.node.locality, node.locality);
+    .stringField(Field.Node.ID, node.id)
+    .stringField(Field.Node.Node, node.name)
+    .stringField(Field.Node.Address, node.address)
+    .stringField(Field.Node.Datacenter, node.datacenter);
+  writeTextMap(writer, Field.Node.TaggedAddresses, node.taggedAddresses);
+  writeTextMap(writer, Field.Node.Meta, node.meta);
+  writeLocality(writer, Field.Node.Locality, node.locality);
   return {
     bytes: writer.endMessage(mark).finish(),
     id: lowerCase(node.id),
@@ -241,8 +210,8 @@ function encodeNode(node: Node): EncodedNode {
 }
 
 function writeWeights(writer: ProtobufWriter, { passing, warning }: Service["weights"]): void {
-  const mark = writer.beginMessage(Field.service.weights);
-  writer.int32Field(Field.weights.passing, passing).int32Field(Field.weights.warning, warning);
+  const mark = writer.beginMessage(Field.NodeService.Weights);
+  writer.int32Field(Field.Weights.Passing, passing).int32Field(Field.Weights.Warning, warning);
   writer.endMessage(mark);
 }
 
@@ -259,15 +228,15 @@ function writeCheck(
   name: string,
 ): void {
   if (status === undefined) return;
-  const mark = writer.beginMessage(Field.instance.checks);
+  const mark = writer.beginMessage(Field.CheckServiceNode.Checks);
   writer
-    .stringField(Field.check.node, instance.node.name)
-    .stringField(Field.check.checkId, `${id}:overall-check`)
-    .stringField(Field.check.name, "overall-check")
-    .stringField(Field.check.status, status)
-    .stringField(Field.check.serviceId, id)
-    .stringField(Field.check.serviceName, name);
-  writeEnterpriseMeta(writer, Field.check.enterpriseMeta);
+    .stringField(Field.HealthCheck.Node, instance.node.name)
+    .stringField(Field.HealthCheck.CheckID, `${id}:overall-check`)
+    .stringField(Field.HealthCheck.Name, "overall-check")
+    .stringField(Field.HealthCheck.Status, status)
+    .stringField(Field.HealthCheck.ServiceID, id)
+    .stringField(Field.HealthCheck.ServiceName, name);
+  writeEnterpriseMeta(writer, Field.HealthCheck.EnterpriseMeta);
   writer.endMessage(mark);
 }
 
@@ -291,13 +260,13 @@ function encodePeerMeta({ name, chain, peerName, trustDomain, datacenter }: Side
   const own = identity(datacenter, name);
   const targets = chain.tcpTargets.map((place) => identity(place.datacenter, place.service));
   return new ProtobufWriter()
-    .repeatedStringField(Field.peerMeta.sni, [`${name}.default.default.${peerName}.external.${trustDomain}`])
-    .repeatedStringField(Field.peerMeta.spiffeId, [
+    .repeatedStringField(Field.PeeringServiceMeta.SNI, [`${name}.default.default.${peerName}.external.${trustDomain}`])
+    .repeatedStringField(Field.PeeringServiceMeta.SpiffeID, [
       own,
       `spiffe://${trustDomain}/gateway/mesh/dc/${datacenter}`,
       ...targets.filter((target) => target !== own),
     ])
-    .stringField(Field.peerMeta.protocol, chain.protocol)
+    .stringField(Field.PeeringServiceMeta.Protocol, chain.protocol)
     .finish();
 }
 
@@ -359,7 +328,7 @@ export class PayloadEncoder {
     const peerMeta = encodePeerMeta(input);
     this.#begin();
     for (const [index, gateway] of gateways.entries()) {
-      const mark = this.#writer.beginMessage(Field.nodes);
+      const mark = this.#writer.beginMessage(Field.ExportedService.Nodes);
       this.#writer.raw(nodes[index]?.bytes ?? nothing);
       this.#writeSidecar(name, sidecar, index, gateway, peerMeta);
       this.#writer.endMessage(mark);
@@ -396,28 +365,28 @@ export class PayloadEncoder {
   #writeInstance(instance: ServiceInstance, node: EncodedNode | undefined): void {
     const writer = this.#writer;
     const { service } = instance;
-    const mark = writer.beginMessage(Field.nodes);
+    const mark = writer.beginMessage(Field.ExportedService.Nodes);
     writer.raw(node?.bytes ?? nothing);
-    const inner = writer.beginMessage(Field.instance.service);
+    const inner = writer.beginMessage(Field.CheckServiceNode.Service);
     writer
-      .stringField(Field.service.id, service.id)
-      .stringField(Field.service.name, service.name)
-      .repeatedStringField(Field.service.tags, service.tags)
-      .stringField(Field.service.address, service.address);
-    writeTextMap(writer, Field.service.meta, service.meta);
+      .stringField(Field.NodeService.ID, service.id)
+      .stringField(Field.NodeService.Service, service.name)
+      .repeatedStringField(Field.NodeService.Tags, service.tags)
+      .stringField(Field.NodeService.Address, service.address);
+    writeTextMap(writer, Field.NodeService.Meta, service.meta);
     // Consul 1.22 sends 0 beside several, so an importer that knows only one port gets none (D-53).
     const port = this.#strictConsul && service.ports !== undefined ? 0 : service.port;
-    writer.int32Field(Field.service.port, port);
+    writer.int32Field(Field.NodeService.Port, port);
     writeWeights(writer, service.weights);
-    writer.boolField(Field.service.enableTagOverride, service.enableTagOverride);
-    writeAddressMap(writer, Field.service.taggedAddresses, service.taggedAddresses);
-    writeEnterpriseMeta(writer, Field.service.enterpriseMeta);
-    writer.stringField(Field.service.socketPath, service.socketPath);
-    writeLocality(writer, Field.service.locality, service.locality);
+    writer.boolField(Field.NodeService.EnableTagOverride, service.enableTagOverride);
+    writeAddressMap(writer, Field.NodeService.TaggedAddresses, service.taggedAddresses);
+    writeEnterpriseMeta(writer, Field.NodeService.EnterpriseMeta);
+    writer.stringField(Field.NodeService.SocketPath, service.socketPath);
+    writeLocality(writer, Field.NodeService.Locality, service.locality);
     for (const port of service.ports ?? []) {
-      const mark = writer.beginMessage(Field.service.ports);
-      writer.int32Field(Field.port.port, port.port).stringField(Field.port.name, port.name);
-      writer.boolField(Field.port.default, port.default);
+      const mark = writer.beginMessage(Field.NodeService.Ports);
+      writer.int32Field(Field.ServicePort.Port, port.port).stringField(Field.ServicePort.Name, port.name);
+      writer.boolField(Field.ServicePort.Default, port.default);
       writer.endMessage(mark);
     }
     writer.endMessage(inner);
@@ -430,25 +399,25 @@ export class PayloadEncoder {
     const { service } = gateway;
     const suffix = service.id === "" ? "" : `-instance-${index}`;
     const id = `${sidecar}${suffix}`;
-    const inner = writer.beginMessage(Field.instance.service);
+    const inner = writer.beginMessage(Field.CheckServiceNode.Service);
     writer
-      .stringField(Field.service.kind, "connect-proxy")
-      .stringField(Field.service.id, id)
-      .stringField(Field.service.name, sidecar)
-      .stringField(Field.service.address, service.address)
-      .int32Field(Field.service.port, service.port);
+      .stringField(Field.NodeService.Kind, "connect-proxy")
+      .stringField(Field.NodeService.ID, id)
+      .stringField(Field.NodeService.Service, sidecar)
+      .stringField(Field.NodeService.Address, service.address)
+      .int32Field(Field.NodeService.Port, service.port);
     writeWeights(writer, service.weights);
-    const proxy = writer.beginMessage(Field.service.proxy);
+    const proxy = writer.beginMessage(Field.NodeService.Proxy);
     writer
-      .stringField(Field.proxy.destinationServiceName, name)
-      .stringField(Field.proxy.destinationServiceId, `${name}${suffix}`);
+      .stringField(Field.ConnectProxyConfig.DestinationServiceName, name)
+      .stringField(Field.ConnectProxyConfig.DestinationServiceID, `${name}${suffix}`);
     writer.endMessage(proxy);
-    const connect = writer.beginMessage(Field.service.connect);
-    writer.bytesField(Field.connect.peerMeta, peerMeta);
+    const connect = writer.beginMessage(Field.NodeService.Connect);
+    writer.bytesField(Field.ServiceConnect.PeerMeta, peerMeta);
     writer.endMessage(connect);
-    writeAddressMap(writer, Field.service.taggedAddresses, service.taggedAddresses);
-    writeEnterpriseMeta(writer, Field.service.enterpriseMeta);
-    writer.stringField(Field.service.socketPath, service.socketPath);
+    writeAddressMap(writer, Field.NodeService.TaggedAddresses, service.taggedAddresses);
+    writeEnterpriseMeta(writer, Field.NodeService.EnterpriseMeta);
+    writer.stringField(Field.NodeService.SocketPath, service.socketPath);
     writer.endMessage(inner);
     writeCheck(writer, gateway, this.#statusOf(gateway), id, sidecar);
   }

@@ -20,30 +20,8 @@ import {
 import { lowerCase } from "../model/names.js";
 import { defaultPort } from "../model/ports.js";
 import { addressTable, checkTable, localityTable, nodeTable, portTable, serviceTable } from "../model/records.js";
-import { ProtobufReader, WireType } from "../wire/protobuf.js";
-
-const text = (field: number): number => (field << 3) | WireType.LengthDelimited;
-const varint = (field: number): number => (field << 3) | WireType.Varint;
-
-// The numbers of package hashicorp.consul.internal.service, by message, as tags.
-const NODES = text(1);
-const MAP_KEY = text(1);
-const MAP_VALUE = text(2);
-const INSTANCE_NODE = text(1);
-const INSTANCE_SERVICE = text(2);
-const INSTANCE_CHECK = text(3);
-const NODE_NAME = text(2);
-const NODE_TAGGED_ADDRESSES = text(5);
-const NODE_META = text(6);
-const SERVICE_ID = text(2);
-const SERVICE_NAME = text(3);
-const SERVICE_META = text(6);
-const SERVICE_PROXY = text(11);
-const SERVICE_CONNECT = text(12);
-const SERVICE_TAGGED_ADDRESSES = text(15);
-const SERVICE_LOCALITY = text(19);
-const CHECK_ID = text(2);
-const CHECK_SERVICE_ID = text(7);
+import { fixed64Tag, lengthTag, ProtobufReader, varintTag } from "../wire/protobuf.js";
+import { Field, MapEntry, Struct, StructList, StructValue } from "./field-numbers.js";
 
 /** A node as a payload has it. */
 export interface EncodedNode {
@@ -97,7 +75,7 @@ export function* decodeSteps(value: Uint8Array, nodeOf: NodeOf = noNode): Steps<
       yield;
     }
     const tag = reader.tag();
-    if (tag !== NODES) {
+    if (tag !== lengthTag(Field.ExportedService.Nodes)) {
       reader.skip(tag);
       continue;
     }
@@ -169,9 +147,9 @@ function readInstance(reader: ProtobufReader): ServiceInstance {
   const checks: Check[] = [];
   while (!reader.done) {
     const tag = reader.tag();
-    if (tag === INSTANCE_NODE) node = readNode(reader.message());
-    else if (tag === INSTANCE_SERVICE) service = readService(reader.message());
-    else if (tag === INSTANCE_CHECK) checks.push(readCheck(reader.message(), ""));
+    if (tag === lengthTag(Field.CheckServiceNode.Node)) node = readNode(reader.message());
+    else if (tag === lengthTag(Field.CheckServiceNode.Service)) service = readService(reader.message());
+    else if (tag === lengthTag(Field.CheckServiceNode.Checks)) checks.push(readCheck(reader.message(), ""));
     else reader.skip(tag);
   }
   return { node, service, checks };
@@ -184,12 +162,13 @@ function readNode(reader: ProtobufReader): Node {
   const meta: [string, string][] = [];
   while (!reader.done) {
     const tag = reader.tag();
-    if (tag === text(1)) id = reader.string();
-    else if (tag === NODE_NAME) name = reader.string();
-    else if (tag === text(3)) address = reader.string();
-    else if (tag === text(4)) datacenter = reader.string();
-    else if (tag === NODE_TAGGED_ADDRESSES) taggedAddresses.push(readMapEntry(reader.message(), readText, ""));
-    else if (tag === NODE_META) meta.push(readMapEntry(reader.message(), readText, ""));
+    if (tag === lengthTag(Field.Node.ID)) id = reader.string();
+    else if (tag === lengthTag(Field.Node.Node)) name = reader.string();
+    else if (tag === lengthTag(Field.Node.Address)) address = reader.string();
+    else if (tag === lengthTag(Field.Node.Datacenter)) datacenter = reader.string();
+    else if (tag === lengthTag(Field.Node.TaggedAddresses))
+      taggedAddresses.push(readMapEntry(reader.message(), readText, ""));
+    else if (tag === lengthTag(Field.Node.Meta)) meta.push(readMapEntry(reader.message(), readText, ""));
     else reader.skip(tag);
   }
   return { id, name, address, datacenter, taggedAddresses: textMap(taggedAddresses), meta: textMap(meta) };
@@ -206,22 +185,22 @@ function readService(reader: ProtobufReader): Service {
   let locality: Locality | undefined;
   while (!reader.done) {
     const tag = reader.tag();
-    if (tag === text(1)) kind = reader.string();
-    else if (tag === SERVICE_ID) id = reader.string();
-    else if (tag === SERVICE_NAME) name = reader.string();
-    else if (tag === text(4)) tags.push(reader.string());
-    else if (tag === text(5)) address = reader.string();
-    else if (tag === SERVICE_META) meta.push(readMapEntry(reader.message(), readText, ""));
-    else if (tag === varint(7)) port = reader.int32();
-    else if (tag === text(8)) weights = readWeights(reader.message());
-    else if (tag === varint(9)) enableTagOverride = reader.bool();
-    else if (tag === SERVICE_PROXY) proxy = readProxy(reader.message(), proxy);
-    else if (tag === SERVICE_CONNECT) connect = readConnect(reader.message(), connect);
-    else if (tag === SERVICE_TAGGED_ADDRESSES) {
+    if (tag === lengthTag(Field.NodeService.Kind)) kind = reader.string();
+    else if (tag === lengthTag(Field.NodeService.ID)) id = reader.string();
+    else if (tag === lengthTag(Field.NodeService.Service)) name = reader.string();
+    else if (tag === lengthTag(Field.NodeService.Tags)) tags.push(reader.string());
+    else if (tag === lengthTag(Field.NodeService.Address)) address = reader.string();
+    else if (tag === lengthTag(Field.NodeService.Meta)) meta.push(readMapEntry(reader.message(), readText, ""));
+    else if (tag === varintTag(Field.NodeService.Port)) port = reader.int32();
+    else if (tag === lengthTag(Field.NodeService.Weights)) weights = readWeights(reader.message());
+    else if (tag === varintTag(Field.NodeService.EnableTagOverride)) enableTagOverride = reader.bool();
+    else if (tag === lengthTag(Field.NodeService.Proxy)) proxy = readProxy(reader.message(), proxy);
+    else if (tag === lengthTag(Field.NodeService.Connect)) connect = readConnect(reader.message(), connect);
+    else if (tag === lengthTag(Field.NodeService.TaggedAddresses)) {
       taggedAddresses.push(readMapEntry(reader.message(), readAddress, addressTable.empty));
-    } else if (tag === text(17)) socketPath = reader.string();
-    else if (tag === SERVICE_LOCALITY) locality = readLocality(reader.message(), locality);
-    else if (tag === text(20)) ports.push(readPort(reader.message()));
+    } else if (tag === lengthTag(Field.NodeService.SocketPath)) socketPath = reader.string();
+    else if (tag === lengthTag(Field.NodeService.Locality)) locality = readLocality(reader.message(), locality);
+    else if (tag === lengthTag(Field.NodeService.Ports)) ports.push(readPort(reader.message()));
     else reader.skip(tag);
   }
   return {
@@ -250,18 +229,18 @@ function readCheck(reader: ProtobufReader, node: string): Check {
   const serviceTags: string[] = [];
   while (!reader.done) {
     const tag = reader.tag();
-    if (tag === CHECK_ID) checkId = reader.string();
-    else if (tag === text(3)) name = reader.string();
-    else if (tag === text(4)) status = reader.string();
-    else if (tag === text(5)) notes = reader.string();
-    else if (tag === text(6)) output = reader.string();
-    else if (tag === CHECK_SERVICE_ID) serviceId = reader.string();
-    else if (tag === text(8)) serviceName = reader.string();
-    else if (tag === text(9)) serviceTags.push(reader.string());
-    else if (tag === text(12)) type = reader.string();
-    else if (tag === varint(14)) exposedPort = reader.int32();
-    else if (tag === text(15)) interval = reader.string();
-    else if (tag === text(16)) timeout = reader.string();
+    if (tag === lengthTag(Field.HealthCheck.CheckID)) checkId = reader.string();
+    else if (tag === lengthTag(Field.HealthCheck.Name)) name = reader.string();
+    else if (tag === lengthTag(Field.HealthCheck.Status)) status = reader.string();
+    else if (tag === lengthTag(Field.HealthCheck.Notes)) notes = reader.string();
+    else if (tag === lengthTag(Field.HealthCheck.Output)) output = reader.string();
+    else if (tag === lengthTag(Field.HealthCheck.ServiceID)) serviceId = reader.string();
+    else if (tag === lengthTag(Field.HealthCheck.ServiceName)) serviceName = reader.string();
+    else if (tag === lengthTag(Field.HealthCheck.ServiceTags)) serviceTags.push(reader.string());
+    else if (tag === lengthTag(Field.HealthCheck.Type)) type = reader.string();
+    else if (tag === varintTag(Field.HealthCheck.ExposedPort)) exposedPort = reader.int32();
+    else if (tag === lengthTag(Field.HealthCheck.Interval)) interval = reader.string();
+    else if (tag === lengthTag(Field.HealthCheck.Timeout)) timeout = reader.string();
     else reader.skip(tag);
   }
   return {
@@ -296,8 +275,8 @@ function readMapEntry<Value>(
   let value = missing;
   while (!reader.done) {
     const tag = reader.tag();
-    if (tag === MAP_KEY) key = reader.string();
-    else if (tag === MAP_VALUE) value = readValue(reader);
+    if (tag === lengthTag(MapEntry.Key)) key = reader.string();
+    else if (tag === lengthTag(MapEntry.Value)) value = readValue(reader);
     else reader.skip(tag);
   }
   return [key, value];
@@ -314,8 +293,8 @@ function readAddress(parent: ProtobufReader): ServiceAddress {
   let port = 0;
   while (!reader.done) {
     const tag = reader.tag();
-    if (tag === text(1)) address = reader.string();
-    else if (tag === varint(2)) port = reader.int32();
+    if (tag === lengthTag(Field.ServiceAddress.Address)) address = reader.string();
+    else if (tag === varintTag(Field.ServiceAddress.Port)) port = reader.int32();
     else reader.skip(tag);
   }
   return { address, port };
@@ -326,9 +305,9 @@ export function readPort(reader: ProtobufReader): ServicePort {
   let { name, port, default: isDefault } = portTable.empty;
   while (!reader.done) {
     const tag = reader.tag();
-    if (tag === varint(1)) port = reader.int32();
-    else if (tag === text(2)) name = reader.string();
-    else if (tag === varint(3)) isDefault = reader.bool();
+    if (tag === varintTag(Field.ServicePort.Port)) port = reader.int32();
+    else if (tag === lengthTag(Field.ServicePort.Name)) name = reader.string();
+    else if (tag === varintTag(Field.ServicePort.Default)) isDefault = reader.bool();
     else reader.skip(tag);
   }
   return { name, port, default: isDefault };
@@ -339,8 +318,8 @@ function readWeights(reader: ProtobufReader): Weights {
   let warning = 0;
   while (!reader.done) {
     const tag = reader.tag();
-    if (tag === varint(1)) passing = reader.int32();
-    else if (tag === varint(2)) warning = reader.int32();
+    if (tag === varintTag(Field.Weights.Passing)) passing = reader.int32();
+    else if (tag === varintTag(Field.Weights.Warning)) warning = reader.int32();
     else reader.skip(tag);
   }
   return { passing, warning };
@@ -351,8 +330,8 @@ export function readLocality(reader: ProtobufReader, before?: Locality): Localit
   let { region, zone } = before ?? localityTable.empty;
   while (!reader.done) {
     const tag = reader.tag();
-    if (tag === text(1)) region = reader.string();
-    else if (tag === text(2)) zone = reader.string();
+    if (tag === lengthTag(Field.Locality.Region)) region = reader.string();
+    else if (tag === lengthTag(Field.Locality.Zone)) zone = reader.string();
     else reader.skip(tag);
   }
   return { region, zone };
@@ -377,14 +356,15 @@ export function readProxy(reader: ProtobufReader, before: ProxyDefinition = empt
   let { localServiceSocketPath, mode, meshGatewayMode, config } = before;
   while (!reader.done) {
     const tag = reader.tag();
-    if (tag === text(1)) destinationServiceName = reader.string();
-    else if (tag === text(2)) destinationServiceId = reader.string();
-    else if (tag === text(3)) localServiceAddress = reader.string();
-    else if (tag === varint(4)) localServicePort = reader.int32();
-    else if (tag === text(5)) config = readStruct(reader.message(), 0);
-    else if (tag === text(7)) meshGatewayMode = readFirstText(reader.message());
-    else if (tag === text(9)) mode = reader.string();
-    else if (tag === text(11)) localServiceSocketPath = reader.string();
+    if (tag === lengthTag(Field.ConnectProxyConfig.DestinationServiceName)) destinationServiceName = reader.string();
+    else if (tag === lengthTag(Field.ConnectProxyConfig.DestinationServiceID)) destinationServiceId = reader.string();
+    else if (tag === lengthTag(Field.ConnectProxyConfig.LocalServiceAddress)) localServiceAddress = reader.string();
+    else if (tag === varintTag(Field.ConnectProxyConfig.LocalServicePort)) localServicePort = reader.int32();
+    else if (tag === lengthTag(Field.ConnectProxyConfig.Config)) config = readStruct(reader.message(), 0);
+    else if (tag === lengthTag(Field.ConnectProxyConfig.MeshGateway)) meshGatewayMode = readFirstText(reader.message());
+    else if (tag === lengthTag(Field.ConnectProxyConfig.Mode)) mode = reader.string();
+    else if (tag === lengthTag(Field.ConnectProxyConfig.LocalServiceSocketPath))
+      localServiceSocketPath = reader.string();
     else reader.skip(tag);
   }
   return {
@@ -404,7 +384,7 @@ function readFirstText(reader: ProtobufReader): string {
   let found = "";
   while (!reader.done) {
     const tag = reader.tag();
-    if (tag === text(1)) found = reader.string();
+    if (tag === lengthTag(Field.MeshGatewayConfig.Mode)) found = reader.string();
     else reader.skip(tag);
   }
   return found;
@@ -416,8 +396,8 @@ export function readConnect(reader: ProtobufReader, before?: Connect): Connect {
   let peerMeta = before?.peerMeta;
   while (!reader.done) {
     const tag = reader.tag();
-    if (tag === varint(1)) native = reader.bool();
-    else if (tag === text(4)) peerMeta = readPeerMeta(reader.message());
+    if (tag === varintTag(Field.ServiceConnect.Native)) native = reader.bool();
+    else if (tag === lengthTag(Field.ServiceConnect.PeerMeta)) peerMeta = readPeerMeta(reader.message());
     else reader.skip(tag);
   }
   return { native, ...(peerMeta === undefined ? {} : { peerMeta }) };
@@ -429,9 +409,9 @@ function readPeerMeta(reader: ProtobufReader): NonNullable<Connect["peerMeta"]> 
   let protocol = "";
   while (!reader.done) {
     const tag = reader.tag();
-    if (tag === text(1)) sni.push(reader.string());
-    else if (tag === text(2)) spiffeId.push(reader.string());
-    else if (tag === text(3)) protocol = reader.string();
+    if (tag === lengthTag(Field.PeeringServiceMeta.SNI)) sni.push(reader.string());
+    else if (tag === lengthTag(Field.PeeringServiceMeta.SpiffeID)) spiffeId.push(reader.string());
+    else if (tag === lengthTag(Field.PeeringServiceMeta.Protocol)) protocol = reader.string();
     else reader.skip(tag);
   }
   return { sni, spiffeId, protocol };
@@ -445,7 +425,7 @@ function readStruct(reader: ProtobufReader, depth: number): JsonObject {
   const fields: [string, JsonValue][] = [];
   while (!reader.done) {
     const tag = reader.tag();
-    if (tag === text(1)) {
+    if (tag === lengthTag(Struct.Fields)) {
       fields.push(readMapEntry(reader.message(), (inner) => readJson(inner.message(), depth + 1), null));
     } else reader.skip(tag);
   }
@@ -457,14 +437,14 @@ function readJson(reader: ProtobufReader, depth: number): JsonValue {
   let value: JsonValue = null;
   while (!reader.done) {
     const tag = reader.tag();
-    if (tag === varint(1)) {
+    if (tag === varintTag(StructValue.Null)) {
       reader.uint32();
       value = null;
-    } else if (tag === ((2 << 3) | WireType.Fixed64)) value = reader.double();
-    else if (tag === text(3)) value = reader.string();
-    else if (tag === varint(4)) value = reader.bool();
-    else if (tag === text(5)) value = readStruct(reader.message(), depth + 1);
-    else if (tag === text(6)) value = readJsonList(reader.message(), depth + 1);
+    } else if (tag === fixed64Tag(StructValue.Number)) value = reader.double();
+    else if (tag === lengthTag(StructValue.Text)) value = reader.string();
+    else if (tag === varintTag(StructValue.Flag)) value = reader.bool();
+    else if (tag === lengthTag(StructValue.Struct)) value = readStruct(reader.message(), depth + 1);
+    else if (tag === lengthTag(StructValue.List)) value = readJsonList(reader.message(), depth + 1);
     else reader.skip(tag);
   }
   return value;
@@ -475,7 +455,7 @@ function readJsonList(reader: ProtobufReader, depth: number): readonly JsonValue
   const values: JsonValue[] = [];
   while (!reader.done) {
     const tag = reader.tag();
-    if (tag === text(1)) values.push(readJson(reader.message(), depth + 1));
+    if (tag === lengthTag(StructList.Values)) values.push(readJson(reader.message(), depth + 1));
     else reader.skip(tag);
   }
   return values;

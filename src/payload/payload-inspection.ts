@@ -2,8 +2,9 @@ import { isUtf8 } from "node:buffer";
 import { asPeeringError, errorText, PeeringError } from "../base/errors.js";
 import { doAll, STEP_FIELDS, type Steps } from "../base/steps.js";
 import { lowerCase } from "../model/names.js";
-import { ProtobufReader, ReadBudget, WireType } from "../wire/protobuf.js";
+import { lengthTag, ProtobufReader, ReadBudget, WireType } from "../wire/protobuf.js";
 import { StatusCode } from "../wire/status.js";
+import { Field, MapEntry } from "./field-numbers.js";
 import { readConnect, readLocality, readPort, readProxy } from "./imported-payload.js";
 
 /**
@@ -158,50 +159,50 @@ export function* inspectionSteps(
   };
 }
 
-// The numbers of package hashicorp.consul.internal.service, by message, as tags. Written out, so that a switch over them is
-// one over numbers.
-const NODES = 0x0a;
-const MAP_KEY = 0x0a;
-const MAP_VALUE = 0x12;
-const INSTANCE_NODE = 0x0a;
-const INSTANCE_SERVICE = 0x12;
-const INSTANCE_CHECK = 0x1a;
-const NODE_ID = 0x0a;
-const NODE_NAME = 0x12;
-const NODE_ADDRESS = 0x1a;
-const NODE_DATACENTER = 0x22;
-const NODE_TAGGED_ADDRESSES = 0x2a;
-const NODE_META = 0x32;
-const NODE_PARTITION = 0x42;
-const NODE_PEER_NAME = 0x4a;
-const SERVICE_KIND = 0x0a;
-const SERVICE_ID = 0x12;
-const SERVICE_NAME = 0x1a;
-const SERVICE_TAGS = 0x22;
-const SERVICE_ADDRESS = 0x2a;
-const SERVICE_META = 0x32;
-const SERVICE_WEIGHTS = 0x42;
-const SERVICE_PROXY = 0x5a;
-const SERVICE_CONNECT = 0x62;
-const SERVICE_TAGGED_ADDRESSES = 0x7a;
-const SERVICE_SOCKET_PATH = 0x8a;
-const SERVICE_PEER_NAME = 0x92;
-const SERVICE_LOCALITY = 0x9a;
-const SERVICE_PORTS = 0xa2;
-const ADDRESS_ADDRESS = 0x0a;
-const CHECK_NODE = 0x0a;
-const CHECK_ID = 0x12;
-const CHECK_NAME = 0x1a;
-const CHECK_STATUS = 0x22;
-const CHECK_NOTES = 0x2a;
-const CHECK_OUTPUT = 0x32;
-const CHECK_SERVICE_ID = 0x3a;
-const CHECK_SERVICE_NAME = 0x42;
-const CHECK_SERVICE_TAGS = 0x4a;
-const CHECK_TYPE = 0x62;
-const CHECK_INTERVAL = 0x7a;
-const CHECK_TIMEOUT = 0x82;
-const CHECK_PEER_NAME = 0x8a;
+// As constants, so that a switch over them is one over numbers: it runs for every field of every instance.
+const NODES = lengthTag(Field.ExportedService.Nodes);
+const MAP_KEY = lengthTag(MapEntry.Key);
+const MAP_VALUE = lengthTag(MapEntry.Value);
+const INSTANCE_NODE = lengthTag(Field.CheckServiceNode.Node);
+const INSTANCE_SERVICE = lengthTag(Field.CheckServiceNode.Service);
+const INSTANCE_CHECK = lengthTag(Field.CheckServiceNode.Checks);
+const NODE_ID = lengthTag(Field.Node.ID);
+const NODE_NAME = lengthTag(Field.Node.Node);
+const NODE_ADDRESS = lengthTag(Field.Node.Address);
+const NODE_DATACENTER = lengthTag(Field.Node.Datacenter);
+const NODE_TAGGED_ADDRESSES = lengthTag(Field.Node.TaggedAddresses);
+const NODE_META = lengthTag(Field.Node.Meta);
+const NODE_PARTITION = lengthTag(Field.Node.Partition);
+const NODE_PEER_NAME = lengthTag(Field.Node.PeerName);
+const NODE_LOCALITY = lengthTag(Field.Node.Locality);
+const SERVICE_KIND = lengthTag(Field.NodeService.Kind);
+const SERVICE_ID = lengthTag(Field.NodeService.ID);
+const SERVICE_NAME = lengthTag(Field.NodeService.Service);
+const SERVICE_TAGS = lengthTag(Field.NodeService.Tags);
+const SERVICE_ADDRESS = lengthTag(Field.NodeService.Address);
+const SERVICE_META = lengthTag(Field.NodeService.Meta);
+const SERVICE_WEIGHTS = lengthTag(Field.NodeService.Weights);
+const SERVICE_PROXY = lengthTag(Field.NodeService.Proxy);
+const SERVICE_CONNECT = lengthTag(Field.NodeService.Connect);
+const SERVICE_TAGGED_ADDRESSES = lengthTag(Field.NodeService.TaggedAddresses);
+const SERVICE_SOCKET_PATH = lengthTag(Field.NodeService.SocketPath);
+const SERVICE_PEER_NAME = lengthTag(Field.NodeService.PeerName);
+const SERVICE_LOCALITY = lengthTag(Field.NodeService.Locality);
+const SERVICE_PORTS = lengthTag(Field.NodeService.Ports);
+const ADDRESS_ADDRESS = lengthTag(Field.ServiceAddress.Address);
+const CHECK_NODE = lengthTag(Field.HealthCheck.Node);
+const CHECK_ID = lengthTag(Field.HealthCheck.CheckID);
+const CHECK_NAME = lengthTag(Field.HealthCheck.Name);
+const CHECK_STATUS = lengthTag(Field.HealthCheck.Status);
+const CHECK_NOTES = lengthTag(Field.HealthCheck.Notes);
+const CHECK_OUTPUT = lengthTag(Field.HealthCheck.Output);
+const CHECK_SERVICE_ID = lengthTag(Field.HealthCheck.ServiceID);
+const CHECK_SERVICE_NAME = lengthTag(Field.HealthCheck.ServiceName);
+const CHECK_SERVICE_TAGS = lengthTag(Field.HealthCheck.ServiceTags);
+const CHECK_TYPE = lengthTag(Field.HealthCheck.Type);
+const CHECK_INTERVAL = lengthTag(Field.HealthCheck.Interval);
+const CHECK_TIMEOUT = lengthTag(Field.HealthCheck.Timeout);
+const CHECK_PEER_NAME = lengthTag(Field.HealthCheck.PeerName);
 
 /** A node while it is read. */
 interface ReadNode extends NodePlace {
@@ -438,6 +439,9 @@ class Inspection {
         case NODE_TAGGED_ADDRESSES:
           this.#countEntries(1);
           this.#mapEntry(tag, this.#message(end), false);
+          break;
+        case NODE_LOCALITY:
+          this.#inFull(end, readLocality);
           break;
         default:
           this.#skip(tag, end);
@@ -769,13 +773,13 @@ function sortInstance(reader: ProtobufReader, value: Uint8Array, sorted: Buffer)
   }
 }
 
-interface MapEntry extends Place {
+interface KeyedPlace extends Place {
   readonly key: Uint8Array;
 }
 
 /** Entries that stand together change places within the room they have together, so that no length changes. */
 function sortMaps(reader: ProtobufReader, maps: readonly number[], value: Uint8Array, sorted: Buffer): void {
-  let entries: MapEntry[] = [];
+  let entries: KeyedPlace[] = [];
   let map = 0;
   const endMap = (): void => {
     let position = entries[0]?.start ?? 0;

@@ -1,7 +1,8 @@
 import type { Steps } from "../base/steps.js";
 import type { ServiceInstance } from "../model/instance.js";
 import { lowerCase } from "../model/names.js";
-import { ProtobufReader, WireType } from "../wire/protobuf.js";
+import { lengthTag, ProtobufReader } from "../wire/protobuf.js";
+import { Field } from "./field-numbers.js";
 import {
   type DecodedNode,
   decodeNode,
@@ -26,9 +27,9 @@ export interface PayloadView {
 /** Things that are made one after another; in between, `undefined` ends a step in which none was made. */
 export type Parts<Item> = Generator<Item | undefined, void, undefined>;
 
-const INSTANCES = (1 << 3) | WireType.LengthDelimited;
-const INSTANCE_NODE = (1 << 3) | WireType.LengthDelimited;
-const NODE_NAME = (2 << 3) | WireType.LengthDelimited;
+const INSTANCES = lengthTag(Field.ExportedService.Nodes);
+const INSTANCE_NODE = lengthTag(Field.CheckServiceNode.Node);
+const NODE_NAME = lengthTag(Field.Node.Node);
 
 /** Instances looked at in one step. */
 const LOOKED_AT_BATCH = 5_000;

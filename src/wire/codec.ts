@@ -8,26 +8,31 @@ import type {
   ResponseMessage,
 } from "./messages.js";
 import { ResourceUrl } from "./messages.js";
-import { type KnownText, ProtobufReader, ProtobufWriter, ReadBudget, varintSize, WireType } from "./protobuf.js";
+import {
+  type KnownText,
+  lengthTag,
+  ProtobufReader,
+  ProtobufWriter,
+  ReadBudget,
+  varintSize,
+  varintTag,
+} from "./protobuf.js";
 import { StatusCode } from "./status.js";
 
 // The envelope is written by hand: the schema's own codec takes several times as long for each of a stream's messages.
 // The generated schemas of `peerstream` stay the oracle of its tests.
 
-const text = (field: number): number => (field << 3) | WireType.LengthDelimited;
-const varint = (field: number): number => (field << 3) | WireType.Varint;
-
 // Tags that are compared with for every message.
-const REQUEST_PEER_ID = text(1);
-const REQUEST_NONCE = text(2);
-const REQUEST_URL = text(3);
-const RESPONSE_NONCE = text(1);
-const RESPONSE_URL = text(2);
-const RESPONSE_ID = text(3);
-const RESPONSE_RESOURCE = text(4);
-const RESPONSE_OPERATION = varint(5);
-const ANY_URL = text(1);
-const ANY_VALUE = text(2);
+const REQUEST_PEER_ID = lengthTag(1);
+const REQUEST_NONCE = lengthTag(2);
+const REQUEST_URL = lengthTag(3);
+const RESPONSE_NONCE = lengthTag(1);
+const RESPONSE_URL = lengthTag(2);
+const RESPONSE_ID = lengthTag(3);
+const RESPONSE_RESOURCE = lengthTag(4);
+const RESPONSE_OPERATION = varintTag(5);
+const ANY_URL = lengthTag(1);
+const ANY_VALUE = lengthTag(2);
 
 const resourceUrls: readonly KnownText[] = Object.values(ResourceUrl).map((url) => ({
   text: url,
@@ -40,7 +45,13 @@ const encodedUrls: ReadonlyMap<string, Uint8Array> = new Map(
 );
 
 /** Members of the oneof `Payload`. */
-const Member = { Open: text(1), Request: text(2), Response: text(3), Terminated: text(4), Heartbeat: text(5) } as const;
+const Member = {
+  Open: lengthTag(1),
+  Request: lengthTag(2),
+  Response: lengthTag(3),
+  Terminated: lengthTag(4),
+  Heartbeat: lengthTag(5),
+} as const;
 
 /**
  * The encoding of one message, without gRPC framing; made to be sent, it may share memory with others. A message of type
@@ -103,14 +114,14 @@ function writeMessage(writer: ProtobufWriter, message: ReplicationMessage, size:
       writer.stringField(1, message.peerId).stringField(2, message.responseNonce);
       writeUrl(writer, 3, message.resourceUrl);
       if (message.error === undefined) return writer;
-      writer.uint32(text(5)).uint32(errorSize(message.error));
+      writer.uint32(lengthTag(5)).uint32(errorSize(message.error));
       return writer.int32Field(1, message.error.code).stringField(2, message.error.message);
     case "response":
       writer.uint32(Member.Response).uint32(size);
       writer.stringField(1, message.nonce);
       writeUrl(writer, 2, message.resourceUrl).stringField(3, message.resourceId);
       if (message.resource !== undefined) {
-        writer.uint32(text(4)).uint32(anySize(message.resource));
+        writer.uint32(lengthTag(4)).uint32(anySize(message.resource));
         writeUrl(writer, 1, message.resource.typeUrl).bytesField(2, message.resource.value);
       }
       return writer.int32Field(5, message.operation);
@@ -125,14 +136,14 @@ function writeMessage(writer: ProtobufWriter, message: ReplicationMessage, size:
 
 function writeUrl(writer: ProtobufWriter, field: number, url: string): ProtobufWriter {
   const encoded = encodedUrls.get(url);
-  return encoded === undefined ? writer.stringField(field, url) : writer.uint32(text(field)).raw(encoded);
+  return encoded === undefined ? writer.stringField(field, url) : writer.uint32(lengthTag(field)).raw(encoded);
 }
 
 function writeRemote(writer: ProtobufWriter, remote: RemoteInfo): ProtobufWriter {
-  writer.uint32(text(3)).uint32(remoteSize(remote));
+  writer.uint32(lengthTag(3)).uint32(remoteSize(remote));
   writer.stringField(1, remote.partition).stringField(2, remote.datacenter);
   if (remote.locality === undefined) return writer;
-  writer.uint32(text(3)).uint32(localitySize(remote.locality));
+  writer.uint32(lengthTag(3)).uint32(localitySize(remote.locality));
   return writer.stringField(1, remote.locality.region).stringField(2, remote.locality.zone);
 }
 
@@ -240,9 +251,9 @@ function readOpen(reader: ProtobufReader, before: Draft<OpenMessage> | undefined
   const open: Draft<OpenMessage> = before ?? { type: "open", peerId: "", streamSecretId: "" };
   while (!reader.done) {
     const tag = reader.tag();
-    if (tag === text(1)) open.peerId = reader.string();
-    else if (tag === text(2)) open.streamSecretId = reader.string();
-    else if (tag === text(3)) open.remote = readRemote(reader.message(), open.remote);
+    if (tag === lengthTag(1)) open.peerId = reader.string();
+    else if (tag === lengthTag(2)) open.streamSecretId = reader.string();
+    else if (tag === lengthTag(3)) open.remote = readRemote(reader.message(), open.remote);
     else reader.skip(tag);
   }
   return open;
@@ -252,9 +263,9 @@ function readRemote(reader: ProtobufReader, before: RemoteInfo | undefined): Rem
   const remote: Draft<RemoteInfo> = before ?? { partition: "", datacenter: "" };
   while (!reader.done) {
     const tag = reader.tag();
-    if (tag === text(1)) remote.partition = reader.string();
-    else if (tag === text(2)) remote.datacenter = reader.string();
-    else if (tag === text(3)) remote.locality = readLocality(reader.message(), remote.locality);
+    if (tag === lengthTag(1)) remote.partition = reader.string();
+    else if (tag === lengthTag(2)) remote.datacenter = reader.string();
+    else if (tag === lengthTag(3)) remote.locality = readLocality(reader.message(), remote.locality);
     else reader.skip(tag);
   }
   return remote;
@@ -264,8 +275,8 @@ function readLocality(reader: ProtobufReader, before: RemoteInfo["locality"]): {
   const locality = { region: "", zone: "", ...before };
   while (!reader.done) {
     const tag = reader.tag();
-    if (tag === text(1)) locality.region = reader.string();
-    else if (tag === text(2)) locality.zone = reader.string();
+    if (tag === lengthTag(1)) locality.region = reader.string();
+    else if (tag === lengthTag(2)) locality.zone = reader.string();
     else reader.skip(tag);
   }
   return locality;
@@ -278,7 +289,7 @@ function readRequest(reader: ProtobufReader, before: Draft<RequestMessage> | und
     if (tag === REQUEST_PEER_ID) request.peerId = reader.string();
     else if (tag === REQUEST_NONCE) request.responseNonce = reader.string();
     else if (tag === REQUEST_URL) request.resourceUrl = reader.oneOf(resourceUrls);
-    else if (tag === text(5)) request.error = readError(reader.message(), request.error);
+    else if (tag === lengthTag(5)) request.error = readError(reader.message(), request.error);
     else reader.skip(tag);
   }
   return request;
@@ -288,10 +299,10 @@ function readError(reader: ProtobufReader, before: RequestMessage["error"]): { c
   const error = { code: 0, message: "", ...before };
   while (!reader.done) {
     const tag = reader.tag();
-    if (tag === varint(1)) error.code = reader.int32();
-    else if (tag === text(2)) error.message = reader.beginning();
+    if (tag === varintTag(1)) error.code = reader.int32();
+    else if (tag === lengthTag(2)) error.message = reader.beginning();
     // Details mean nothing here, but must be well-formed.
-    else if (tag === text(3)) readAny(reader.message(), undefined);
+    else if (tag === lengthTag(3)) readAny(reader.message(), undefined);
     else reader.skip(tag);
   }
   return error;

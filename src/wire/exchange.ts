@@ -1,8 +1,6 @@
-import { ProtobufReader, ProtobufWriter, WireType } from "./protobuf.js";
+import { lengthTag, ProtobufReader, ProtobufWriter } from "./protobuf.js";
 
 // An acceptor reads and writes both messages of ExchangeSecret by hand: they are a few texts, and come from strangers.
-
-const text = (field: number): number => (field << 3) | WireType.LengthDelimited;
 
 /** @throws {PeeringError} `invalid-message`, status INTERNAL. */
 export function decodeExchangeRequest(bytes: Uint8Array): {
@@ -14,8 +12,8 @@ export function decodeExchangeRequest(bytes: Uint8Array): {
   let establishmentSecret = "";
   while (!reader.done) {
     const tag = reader.tag();
-    if (tag === text(1)) peerId = reader.string();
-    else if (tag === text(2)) establishmentSecret = reader.string();
+    if (tag === lengthTag(1)) peerId = reader.string();
+    else if (tag === lengthTag(2)) establishmentSecret = reader.string();
     else reader.skip(tag);
   }
   return { peerId, establishmentSecret };

@@ -5,6 +5,21 @@ import { StatusCode } from "./status.js";
 /** The low three bits of a tag. */
 export const WireType = { Varint: 0, Fixed64: 1, LengthDelimited: 2, StartGroup: 3, EndGroup: 4, Fixed32: 5 } as const;
 
+/** The tag of a text, of bytes and of a message. */
+export function lengthTag(field: number): number {
+  return (field << 3) | WireType.LengthDelimited;
+}
+
+/** The tag of an integer and of a bool. */
+export function varintTag(field: number): number {
+  return (field << 3) | WireType.Varint;
+}
+
+/** The tag of a double. */
+export function fixed64Tag(field: number): number {
+  return (field << 3) | WireType.Fixed64;
+}
+
 /** Groups are long gone from the language; nested deeper than this, they are an attack and no unknown field. */
 const MAX_GROUP_DEPTH = 100;
 

@@ -1,6 +1,6 @@
 import { PeeringError } from "../base/errors.js";
 import { doAll, STEP_FIELDS, type Steps } from "../base/steps.js";
-import { ProtobufReader, ProtobufWriter, ReadBudget, WireType } from "./protobuf.js";
+import { lengthTag, ProtobufReader, ProtobufWriter, ReadBudget } from "./protobuf.js";
 import { StatusCode } from "./status.js";
 
 /** A cluster's identity as it crosses the stream. Consul sends no peer name, partition or index (1.13 to 1.22). */
@@ -11,8 +11,6 @@ export interface TrustBundlePayload {
   /** Enterprise; `""` in Community Edition. */
   readonly exportedPartition: string;
 }
-
-const text = (field: number): number => (field << 3) | WireType.LengthDelimited;
 
 /** The value of a resource of type `ExportedServiceList`. */
 export function encodeExportedServiceList(names: readonly string[]): Uint8Array {
@@ -90,13 +88,13 @@ export function decodeTrustBundle(
   let exportedPartition = "";
   while (!reader.done) {
     const tag = reader.tag();
-    if (tag === text(1)) trustDomain = shortText(reader);
-    else if (tag === text(4)) {
+    if (tag === lengthTag(1)) trustDomain = shortText(reader);
+    else if (tag === lengthTag(4)) {
       if (rootPems.length >= rootsPerPeer) throw exhausted(`more than ${rootsPerPeer} root certificates`);
       rootPems.push(reader.string());
-    } else if (tag === text(5)) exportedPartition = shortText(reader);
+    } else if (tag === lengthTag(5)) exportedPartition = shortText(reader);
     // Unused, but text all the same: Consul refuses the whole message when it is no UTF-8.
-    else if (tag === text(2) || tag === text(3)) reader.string();
+    else if (tag === lengthTag(2) || tag === lengthTag(3)) reader.string();
     else reader.skip(tag);
   }
   return { trustDomain, rootPems, exportedPartition };
@@ -135,7 +133,7 @@ function* readStrings(value: Uint8Array, most: number): Steps<string[]> {
   while (!reader.done) {
     if (++fields % STEP_FIELDS === 0) yield;
     const tag = reader.tag();
-    if (tag !== text(1)) {
+    if (tag !== lengthTag(1)) {
       reader.skip(tag);
       continue;
     }

@@ -1,9 +1,7 @@
 import { LEADER_ADDRESS_URL } from "./messages.js";
-import { ProtobufReader, ProtobufWriter, WireType } from "./protobuf.js";
+import { lengthTag, ProtobufReader, ProtobufWriter, varintTag } from "./protobuf.js";
 import { decodeLeaderAddress, encodeLeaderAddress } from "./resources.js";
 import type { Status } from "./status.js";
-
-const text = (field: number): number => (field << 3) | WireType.LengthDelimited;
 
 /** The trailer `grpc-status-details-bin` of `status`: base64 of a `google.rpc.Status`, padding left out as gRPC does. */
 export function encodeStatusDetails(status: Status): string {
@@ -34,9 +32,9 @@ function readStatus(reader: ProtobufReader): Status {
   let leaderAddress: string | undefined;
   while (!reader.done) {
     const tag = reader.tag();
-    if (tag === ((1 << 3) | WireType.Varint)) code = reader.int32();
-    else if (tag === text(2)) message = reader.string();
-    else if (tag === text(3)) leaderAddress = readLeaderAddress(reader.message()) ?? leaderAddress;
+    if (tag === varintTag(1)) code = reader.int32();
+    else if (tag === lengthTag(2)) message = reader.string();
+    else if (tag === lengthTag(3)) leaderAddress = readLeaderAddress(reader.message()) ?? leaderAddress;
     else reader.skip(tag);
   }
   return leaderAddress === undefined ? { code, message } : { code, message, leaderAddress };
@@ -47,8 +45,8 @@ function readLeaderAddress(reader: ProtobufReader): string | undefined {
   let value = new Uint8Array();
   while (!reader.done) {
     const tag = reader.tag();
-    if (tag === text(1)) typeUrl = reader.string();
-    else if (tag === text(2)) value = new Uint8Array(reader.bytes());
+    if (tag === lengthTag(1)) typeUrl = reader.string();
+    else if (tag === lengthTag(2)) value = new Uint8Array(reader.bytes());
     else reader.skip(tag);
   }
   return typeUrl === LEADER_ADDRESS_URL ? decodeLeaderAddress(value) : undefined;
