@@ -3,7 +3,7 @@ import type { ConfigEntryKind } from "../model/entry-kinds.js";
 import type { JsonObject } from "../model/instance.js";
 import { isObject, member } from "../model/kept-members.js";
 import { lowerCase } from "../model/names.js";
-import { relatedServices } from "./chain-entries.js";
+import { relatedServices } from "./chain-links.js";
 import type { ConfigEntry, ExportedServicesEntry, ProxyDefaultsEntry, ServiceDefaultsEntry } from "./config-entry.js";
 import { ExportRules } from "./export-rules.js";
 import { ingressLinks } from "./ingress.js";

@@ -1,17 +1,9 @@
 import { InvariantError } from "../base/errors.js";
-import type { Peering } from "../peering/peering.js";
 import type { HostEffect } from "../peering/state-machine.js";
 import type { HostTask, PeeringRecords } from "../stores/records.js";
-import type { Status } from "../wire/status.js";
 import type { Deletion, Removal } from "./deletion.js";
 import type { Dialer } from "./dialer.js";
-import type { Streams } from "./streams.js";
-
-/** A stream that waits to be accepted or refused. */
-export interface OpenedStream {
-  accept(peering: Peering): void;
-  refuse(status: Status, terminated: boolean): void;
-}
+import type { OpenedStream, Streams } from "./streams.js";
 
 export interface EffectsOptions {
   readonly records: Pick<PeeringRecords, "list" | "observe">;

@@ -1,4 +1,4 @@
-import type { PeeringView } from "./peerings.js";
+import type { PeeringStatus } from "./status-board.js";
 
 /** One reading of a gauge, named as Consul names it (without its `consul.` prefix). */
 export interface Metric {
@@ -7,11 +7,17 @@ export interface Metric {
   readonly labels: Readonly<Record<string, string>>;
 }
 
+interface MeasuredPeering {
+  readonly id: string;
+  readonly name: string;
+  readonly status: PeeringStatus;
+}
+
 /**
  * Consul's gauges of peerings (Consul 1.14 to 1.22): what the leader emits every 9 s. A node that
  * does not lead reports that it exports nothing, without labels, as Consul does once when it loses the lead.
  */
-export function peeringMetrics(peerings: readonly PeeringView[], isLeader: boolean): readonly Metric[] {
+export function peeringMetrics(peerings: readonly MeasuredPeering[], isLeader: boolean): readonly Metric[] {
   if (!isLeader) return [{ name: "peering.exported_services", value: 0, labels: {} }];
   return peerings.flatMap((peering) => {
     const labels = { peer_name: peering.name, peer_id: peering.id };

@@ -21,11 +21,16 @@ import { type Status, StatusCode } from "../wire/status.js";
 import { Admission } from "./admission.js";
 import { ApplyQueue, type QueuedUpdate } from "./apply-queue.js";
 import type { DialRule } from "./dial-rule.js";
-import type { OpenedStream } from "./effects.js";
 import type { Leadership } from "./leadership.js";
 import type { HostLimits } from "./options.js";
 import type { BoardStream, StatusBoard } from "./status-board.js";
 import { type LinkEffect, type LinkEnd, StreamLink } from "./stream-link.js";
+
+/** A stream that waits to be accepted or refused. */
+export interface OpenedStream {
+  accept(peering: Peering): void;
+  refuse(status: Status, terminated: boolean): void;
+}
 
 export interface StreamsOptions {
   readonly clock: Clock;

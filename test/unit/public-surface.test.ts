@@ -13,7 +13,7 @@ import { httpServer } from "../../src/rpc/http-server.js";
 import { peeringRpc } from "../../src/rpc/peering-rpc.js";
 import { openLevel } from "../../src/storage/level.js";
 import { memoryStorage } from "../../src/storage/memory.js";
-import { fakePeer } from "../../src/testing/fake-peer/fake-peer.js";
+import { fakePeer } from "../../src/testing/fake-peer/start.js";
 import { fixedAuthority } from "../../src/testing/fixed-authority.js";
 import { grpcTransport } from "../../src/transport/grpc.js";
 import { memoryNetwork } from "../../src/transport/memory.js";

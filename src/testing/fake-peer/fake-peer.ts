@@ -1,6 +1,6 @@
 import type { Abortable } from "../../base/abortable.js";
 import type { Closable } from "../../base/closable.js";
-import { type Clock, type Random, randomId, systemClock, systemRandom } from "../../base/environment.js";
+import { type Clock, type Random, randomId } from "../../base/environment.js";
 import { PeeringError } from "../../base/errors.js";
 import { Wake } from "../../base/latest.js";
 import { Signal } from "../../base/signal.js";
@@ -8,12 +8,10 @@ import type { ServiceInstance } from "../../model/instance.js";
 import { parseRegistration, type Registration } from "../../model/registration.js";
 import { encodeServicePayload } from "../../payload/exported-payload.js";
 import { decodePayload } from "../../payload/imported-payload.js";
-import { memoryStorage } from "../../storage/memory.js";
 import { type PeeringToken, TokenCodec } from "../../token/token-codec.js";
 import type { DialTarget, Listener, ReplicationStream, Transport } from "../../transport/transport.js";
 import type { CertificateAuthority } from "../../trust/authority.js";
-import { builtInAuthority } from "../../trust/built-in-authority.js";
-import { ServerCertificate } from "../../trust/server-certificate.js";
+import type { ServerCertificate } from "../../trust/server-certificate.js";
 import {
   type OpenMessage,
   type ReplicationMessage,
@@ -33,7 +31,12 @@ import {
 import { type Status, StatusCode } from "../../wire/status.js";
 import { type Behaviour, type Misbehaviour, misbehaviours, wellBehaved } from "./behaviour.js";
 import { FakeStream } from "./fake-stream.js";
-import { type FakePeerScript, keepProtocol } from "./script.js";
+
+/**
+ * What a fake peer does with one stream, from its beginning on. The stream is not closed when the script is over; what a
+ * script throws while its stream stands is thrown by the peer's `until` and disposal.
+ */
+export type FakePeerScript = (stream: FakeStream, peer: FakePeer) => Promise<void>;
 
 export interface FakePeerOptions {
   /** How it is reached and reaches others; with an address to listen on it can mint tokens. It owns the transport. */
@@ -64,21 +67,8 @@ export interface HostAnswer {
 
 const EXCHANGE_MS = 5_000;
 
-/**
- * A fake cluster: it says what a test wants it to say to the host under test, and shows what it was sent. It
- * speaks as Consul 1.14 to 1.22 do, over any transport, in either role, and misbehaves on command.
- */
-export async function fakePeer(options: FakePeerOptions): Promise<FakePeer> {
-  const { datacenter = "fake", clock = systemClock, random = systemRandom } = options;
-  const authority = options.authority ?? (await builtInAuthority({ storage: memoryStorage(), clock, random }));
-  const certificate = new ServerCertificate({ authority, datacenter, clock, random });
-  await certificate.ready();
-  const peer = new FakePeer({ ...options, datacenter, clock, random, authority, certificate });
-  await peer.listen();
-  return peer;
-}
-
 interface Parts extends FakePeerOptions {
+  readonly script: FakePeerScript;
   readonly datacenter: string;
   readonly clock: Clock;
   readonly random: Random;
@@ -449,7 +439,7 @@ export class FakePeer implements Closable {
   }
 
   async #play(stream: FakeStream): Promise<void> {
-    const { script = keepProtocol } = this.#parts;
+    const { script } = this.#parts;
     try {
       await script(stream, this);
     } catch (error) {

@@ -7,14 +7,8 @@ import {
 } from "../../wire/messages.js";
 import { StatusCode } from "../../wire/status.js";
 import type { Behaviour } from "./behaviour.js";
-import type { FakePeer } from "./fake-peer.js";
+import type { FakePeer, FakePeerScript } from "./fake-peer.js";
 import type { FakeStream, TranscriptEntry } from "./fake-stream.js";
-
-/**
- * What a fake peer does with one stream, from its beginning on. The stream is not closed when the script is over; what a
- * script throws while its stream stands is thrown by the peer's `until` and disposal.
- */
-export type FakePeerScript = (stream: FakeStream, peer: FakePeer) => Promise<void>;
 
 const HEARTBEAT_MS = 15_000;
 const WRONG_NONCE = "deadbeef";

@@ -15,9 +15,9 @@ import {
 } from "../../wire/messages.js";
 import { encodeExportedServiceList, encodeServerAddresses, encodeTrustBundle } from "../../wire/resources.js";
 import { StatusCode } from "../../wire/status.js";
-import { type FakePeer, fakePeer } from "../fake-peer/fake-peer.js";
+import type { FakePeer, FakePeerScript } from "../fake-peer/fake-peer.js";
 import type { FakeStream } from "../fake-peer/fake-stream.js";
-import type { FakePeerScript } from "../fake-peer/script.js";
+import { fakePeer } from "../fake-peer/start.js";
 import { type FixedAuthority, fixedAuthority } from "../fixed-authority.js";
 import type { SimCluster } from "./cluster.js";
 import { type SeededRandom, virtualClock } from "./scheduler.js";
