@@ -133,36 +133,7 @@ export type { PayloadLimits } from "./payload/payload-inspection.js";
 export type { StreamFacts, StreamStatus } from "./peering/observed.js";
 export type { Peering, PeeringState, Role, StoredState, TrustBundle } from "./peering/peering.js";
 export type { PeeringWrite } from "./peering/peering-write.js";
-export {
-  type EstablishFields,
-  type MachinePeering,
-  type PeeringEffect,
-  type PeeringEffectType,
-  type PeeringEvent,
-  type PeeringEventType,
-  type PeeringPatch,
-  PeeringStateMachine,
-  type Refusal,
-  type StreamRefusal,
-  type Transition,
-} from "./peering/state-machine.js";
-export { ReplicationSession } from "./replication/session.js";
-export type {
-  AppliedResult,
-  ExportedResource,
-  ExportProgress,
-  ReceivedResource,
-  Session,
-  SessionDialect,
-  SessionInput,
-  SessionLimits,
-  SessionOptions,
-  SessionOutput,
-  SessionPhase,
-  SessionServices,
-  SessionStatus,
-  SessionTimings,
-} from "./replication/types.js";
+export * from "./pieces.js";
 export type {
   CommitOptions,
   DamagedEntry,
@@ -212,7 +183,6 @@ export type {
 export type { PeeringPatches } from "./stores/peering-changes.js";
 export type { PreparedQueries, StoredQuery } from "./stores/prepared-queries.js";
 export type { GivenSecrets } from "./stores/records.js";
-export { type PeeringToken, type TokenCertificate, TokenCodec, type TokenDescription } from "./token/token-codec.js";
 export {
   type Connection,
   type ConnectionGuard,
@@ -246,20 +216,5 @@ export {
   providedAuthority,
 } from "./trust/provided-authority.js";
 export { plainSecretBox, type SecretBox, sealedSecretBox } from "./trust/secret-box.js";
-export {
-  TrustBundleStore,
-  type TrustBundleStoreOptions,
-  type TrustBundles,
-  type TrustBundlesOptions,
-  type TrustBundleView,
-} from "./trust/trust-bundle-store.js";
+export type { TrustBundles, TrustBundlesOptions, TrustBundleView } from "./trust/trust-bundle-store.js";
 export type { WithheldReason } from "./trust/trust-domains.js";
-export type {
-  AnyResource,
-  OpenMessage,
-  RemoteInfo,
-  ReplicationMessage,
-  RequestMessage,
-  ResponseMessage,
-} from "./wire/messages.js";
-export type { Status } from "./wire/status.js";

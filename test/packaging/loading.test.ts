@@ -15,6 +15,7 @@ const HOST_PARTS: readonly string[] = [
   "model",
   "payload",
   "peering",
+  "pieces.js",
   "replication",
   "storage",
   "stores",

@@ -20,6 +20,7 @@ const GROUPS: readonly (readonly string[])[] = [
   ["http", "dns", "client"],
   ["rpc"],
   ["cli"],
+  ["pieces.ts"],
   ["testing", "index.ts", "protocol.ts"],
 ];
 const PURE: readonly string[] = [
