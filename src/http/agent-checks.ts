@@ -19,7 +19,7 @@ import {
   loneCheckType,
   type ServiceCheckBody,
 } from "./check-json.js";
-import { badRequest, HttpError } from "./http-error.js";
+import { badRequest, HttpRefusal } from "./http-refusal.js";
 import type { Operation, ParameterDoc } from "./operation.js";
 import { catalogBody } from "./registration-json.js";
 import { bodySchema } from "./shape-json.js";
@@ -48,7 +48,7 @@ export function givenChecks(
   return check === undefined || isEmptyCheck(check) ? checks : [check, ...checks];
 }
 
-/** @param where - names the check in the text of a problem. @throws {HttpError} 400 with Consul's text. */
+/** @param where - names the check in the text of a problem. @throws {HttpRefusal} 400 with Consul's text. */
 export function validateChecks(checks: readonly ServiceCheckBody[], where = ""): void {
   for (const body of checks) {
     const problem = checkProblem(body);
@@ -61,7 +61,7 @@ export function validateChecks(checks: readonly ServiceCheckBody[], where = ""):
 
 /**
  * The checks of a service that is being registered. One that is there already keeps what it found.
- * @throws {HttpError} as {@link checkDefinition}.
+ * @throws {HttpRefusal} as {@link checkDefinition}.
  */
 export function serviceChecks(
   call: Call,
@@ -114,7 +114,7 @@ async function register(call: Call): Promise<Answer> {
   const service = serviceId === "" ? undefined : host.catalog.service(server.nodeName, serviceId);
   // The catalog finds an id in any case, and an agent's own services as they are written alone.
   if (serviceId !== "" && service?.id !== serviceId) {
-    throw new HttpError(404, `ServiceID ${goQuote(serviceId)} does not exist`);
+    throw new HttpRefusal(404, `ServiceID ${goQuote(serviceId)} does not exist`);
   }
   const check = prepared(call, body, {
     checkId: body.ID || body.Name,
@@ -146,7 +146,7 @@ function requireOwner(access: Access, node: string, serviceName: string): void {
   );
 }
 
-/** A check of this node that the caller may change. @throws {HttpError} 404, {@link PeeringError} `permission-denied`. */
+/** A check of this node that the caller may change. @throws {HttpRefusal} 404, {@link PeeringError} `permission-denied`. */
 async function ownCheck(call: Call, id: string): Promise<IndexedCheck> {
   call.refuseNamespace();
   call.refusePartition();
@@ -155,7 +155,7 @@ async function ownCheck(call: Call, id: string): Promise<IndexedCheck> {
   const check = call.host.catalog.check(nodeName, id);
   if (check === undefined) {
     const hint = "Ensure that the check ID is passed, not the check name.";
-    throw new HttpError(404, `Unknown check ID ${goQuote(id)}. ${hint}`);
+    throw new HttpRefusal(404, `Unknown check ID ${goQuote(id)}. ${hint}`);
   }
   requireOwner(access, nodeName, check.serviceName);
   return check;
@@ -189,7 +189,7 @@ async function reportResult(call: Call, status: CheckStatus, output: string): Pr
   try {
     await call.host.checks.report(checkId, status, output);
   } catch (error) {
-    if (error instanceof PeeringError && error.code === "not-found") throw new HttpError(500, error.message);
+    if (error instanceof PeeringError && error.code === "not-found") throw new HttpRefusal(500, error.message);
     throw error;
   }
   return {};
@@ -199,7 +199,7 @@ async function reportResult(call: Call, status: CheckStatus, output: string): Pr
 
 const NO_REASON = "but no reason was provided. This is a default message.";
 
-/** The query's `enable`. @throws {HttpError} 400 with Consul's text. */
+/** The query's `enable`. @throws {HttpRefusal} 400 with Consul's text. */
 function enabled(call: Call): boolean {
   const value = call.query.get("enable");
   if (value === null) throw badRequest("Missing value for enable");
@@ -253,9 +253,9 @@ async function maintain(
   }
 }
 
-export function unknownService(id: string): HttpError {
+export function unknownService(id: string): HttpRefusal {
   const hint = "Ensure that the service ID is passed, not the service name.";
-  return new HttpError(404, `Unknown service ID ${goQuote(id)}. ${hint}`);
+  return new HttpRefusal(404, `Unknown service ID ${goQuote(id)}. ${hint}`);
 }
 
 const noteParameter: ParameterDoc = { name: "note", in: "query", description: "Becomes the output of the check." };

@@ -11,7 +11,7 @@ import type { IndexedCheck, IndexedService } from "../stores/catalog.js";
 import type { Answer } from "./answer.js";
 import { blocking } from "./blocking.js";
 import type { Call } from "./call.js";
-import { badRequest, HttpError } from "./http-error.js";
+import { badRequest, HttpRefusal } from "./http-refusal.js";
 import { filterFor } from "./in-turns.js";
 import { type Json, LazyList, LazyMap, type LazyStruct, writeJson } from "./json.js";
 import type { JsonSchema, Operation, ParameterDoc } from "./operation.js";
@@ -37,7 +37,7 @@ function isTrue(value: string | null): boolean {
 async function members(call: Call): Promise<Answer> {
   const segment = call.query.get("segment") ?? "";
   if (segment !== "" && segment !== "_all") {
-    throw new HttpError(500, "Network segments are not supported in this version of Consul");
+    throw new HttpRefusal(500, "Network segments are not supported in this version of Consul");
   }
   const visible = await Visibility.of(call, "");
   const wide = isTrue(call.query.get("wan"));
@@ -96,7 +96,7 @@ async function service(call: Call): Promise<Answer> {
   const asked = call.query.get("hash") ?? "";
   const read = (): { readonly hash: string; readonly json: LazyStruct } => {
     const found = catalog.service(nodeName, id);
-    if (found === undefined) throw new HttpError(404, `unknown service ID: ${id}`);
+    if (found === undefined) throw new HttpRefusal(404, `unknown service ID: ${id}`);
     access.require({ resource: "service", access: "read", name: found.name });
     const json = ownServiceJson(call, found);
     const hash = createHash("sha256").update(writeJson(json)).digest("hex").slice(0, HASH_DIGITS);

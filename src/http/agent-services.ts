@@ -24,7 +24,7 @@ import type { Answer } from "./answer.js";
 import type { Call } from "./call.js";
 import { judgeFor, requireInstance } from "./catalog.js";
 import { type ServiceCheckBody, serviceCheckType } from "./check-json.js";
-import { badRequest, HttpError } from "./http-error.js";
+import { badRequest, HttpRefusal } from "./http-refusal.js";
 import type { Operation } from "./operation.js";
 import {
   type AddressBody,
@@ -182,7 +182,7 @@ async function writeService(call: Call, body: Definition, access: Access): Promi
   await call.host.checks.forget(stale.map(({ checkId }) => checkId));
 }
 
-/** @throws {HttpError} 400 with Consul's text. */
+/** @throws {HttpRefusal} 400 with Consul's text. */
 function validate(body: Definition): void {
   const { Weights: weights } = body;
   if (weights !== undefined) {
@@ -226,12 +226,12 @@ const FAMILIES: readonly (readonly [tag: string, family: 4 | 6])[] = [
   ["lan_ipv6", 6],
 ];
 
-/** @throws {HttpError} 500 with Consul's text: a tag is that of a family, and its address none of it. */
+/** @throws {HttpRefusal} 500 with Consul's text: a tag is that of a family, and its address none of it. */
 function requireFamilies(addresses: Readonly<Record<string, AddressBody>>): void {
   for (const [tag, family] of FAMILIES) {
     const address = Object.hasOwn(addresses, tag) ? addresses[tag] : undefined;
     if (address === undefined || familyOf(address.Address) === family) continue;
-    throw new HttpError(500, `Service tagged address "${tag}" must be a valid ipv${family} address`);
+    throw new HttpRefusal(500, `Service tagged address "${tag}" must be a valid ipv${family} address`);
   }
 }
 
@@ -342,7 +342,7 @@ function sidecarChecks(parentId: string, address: string, port: number): readonl
   ];
 }
 
-/** The port the sidecar has already, else the first one that nothing on the node uses. @throws {HttpError} 400. */
+/** The port the sidecar has already, else the first one that nothing on the node uses. @throws {HttpRefusal} 400. */
 function freeSidecarPort(call: Call, id: string): number {
   const { catalog } = call.host;
   const before = catalog.service(call.server.nodeName, id);

@@ -4,7 +4,7 @@ import { decodeGo, type GoType, goString, goStruct } from "../syntax/go-json.js"
 import { parseSpiffeId, type SpiffeId } from "../trust/spiffe.js";
 import type { Answer } from "./answer.js";
 import type { Call } from "./call.js";
-import { badRequest, decodeFailed } from "./http-error.js";
+import { badRequest, decodeFailed } from "./http-refusal.js";
 import { intendedByDefault } from "./intentions.js";
 import type { Operation } from "./operation.js";
 import { flag, objectOf, text } from "./operation-docs.js";
@@ -47,7 +47,7 @@ async function authorize(call: Call): Promise<Answer> {
   return { json: { Authorized: authorized, Reason: reason }, headers: { "X-Cache": "MISS" } };
 }
 
-/** @throws {HttpError} 400: the identity is of no service. Its trust domain was judged with the certificate, by the program. */
+/** @throws {HttpRefusal} 400: the identity is of no service. Its trust domain was judged with the certificate, by the program. */
 function serviceIn(uri: string): Extract<SpiffeId, { readonly kind: "service" }> {
   let id: SpiffeId;
   try {

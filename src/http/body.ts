@@ -2,7 +2,7 @@ import type { IncomingHttpHeaders } from "node:http";
 import type { Readable } from "node:stream";
 import type { Clock } from "../base/environment.js";
 import type { CallAllowance } from "./call-limits.js";
-import { HttpError } from "./http-error.js";
+import { HttpRefusal } from "./http-refusal.js";
 
 /** What a client may send, and how long it may take. */
 export interface BodyLimits {
@@ -33,7 +33,7 @@ export function announcedLength({ headers }: RequestWithBody): number | undefine
 
 /**
  * The body of a request. A caller without any right to write has a short one read, too, so that it is told its mistakes.
- * @throws {HttpError} 413 when it is too long, 408 when it comes too slowly, 429 or 503 when too many bodies are being received,
+ * @throws {HttpRefusal} 413 when it is too long, 408 when it comes too slowly, 429 or 503 when too many bodies are being received,
  *   400 when the client goes away in the middle.
  * @throws as {@link BodySender.requireWrite} when it is too long for such a caller.
  */
@@ -45,9 +45,9 @@ export async function readBody(
 ): Promise<Buffer> {
   const { allowance } = sender;
   const announced = announcedLength(request);
-  const tooLarge = (): HttpError => {
+  const tooLarge = (): HttpRefusal => {
     allowance.report("body-too-large", "a body is longer than a body may be", { limit: limits.maxBytes });
-    return new HttpError(413, `Request body too large, max size: ${limits.maxBytes} bytes.`);
+    return new HttpRefusal(413, `Request body too large, max size: ${limits.maxBytes} bytes.`);
   };
   if (announced !== undefined && announced > limits.maxBytes) throw tooLarge();
   const stranger = await sender.requireWrite().then(
@@ -79,7 +79,7 @@ export async function readBody(
     };
     const timer = clock.after(limits.timeoutMs, () => {
       allowance.report("body-too-slow", "a body did not arrive in time", { limitMs: limits.timeoutMs });
-      fail(new HttpError(408, "The request body did not arrive in time.", { Connection: "close" }));
+      fail(new HttpRefusal(408, "The request body did not arrive in time.", { Connection: "close" }));
     });
     const leave = (): void => {
       timer.cancel();
@@ -113,6 +113,6 @@ export async function readBody(
   });
 }
 
-function endedEarly(): HttpError {
-  return new HttpError(400, "The request body ended too early.");
+function endedEarly(): HttpRefusal {
+  return new HttpRefusal(400, "The request body ended too early.");
 }

@@ -5,7 +5,7 @@ import { Places, sourceOf } from "../base/sources.js";
 import { exhausted } from "../stores/record-limit.js";
 import { formatAddress } from "../transport/address.js";
 import { type Answerer, AnswerTurns, type Unread } from "./answer-turns.js";
-import { HttpError } from "./http-error.js";
+import { HttpRefusal } from "./http-refusal.js";
 import type { HttpRequest, HttpResponse } from "./messages.js";
 import { Quota } from "./quota.js";
 
@@ -154,10 +154,10 @@ export class CallLimits {
     const fields = { source, limit: full === "source" ? perSource : inAll, stranger: isStranger };
     if (full === "source") {
       this.incidents.report("body-refused-to-source", "one source sends too many bodies at the same time", fields);
-      throw new HttpError(429, `too many bodies from ${source} are being received`);
+      throw new HttpRefusal(429, `too many bodies from ${source} are being received`);
     }
     this.incidents.report("body-refused", "too many bodies are being received at the same time", fields);
-    throw new HttpError(503, "too many bodies are being received");
+    throw new HttpRefusal(503, "too many bodies are being received");
   }
 
   #unread(what: Unread, source: string): void {
@@ -285,7 +285,7 @@ export class CallAllowance {
     return this.#limits.takeWait(this.#answerer.source, over);
   }
 
-  /** Room for a part of a body, until the call ends. @throws {HttpError} 429, 503 */
+  /** Room for a part of a body, until the call ends. @throws {HttpRefusal} 429, 503 */
   body(bytes: number, isStranger: boolean): void {
     if (!this.#ended) this.#bodies.push(this.#limits.takeBody(this.#answerer.source, bytes, isStranger));
   }

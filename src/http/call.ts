@@ -10,7 +10,7 @@ import { type BodyLimits, readBody } from "./body.js";
 import type { CallAllowance } from "./call-limits.js";
 import { Caller } from "./caller.js";
 import type { CentralNames } from "./central-names.js";
-import { badRequest, HttpError } from "./http-error.js";
+import { badRequest, HttpRefusal } from "./http-refusal.js";
 import type { HttpRequest } from "./messages.js";
 import { type Consistency, parseConsistency, parseReadOptions, type ReadOptions } from "./query.js";
 import type { SharedAnswer, SharedAnswers } from "./shared-answers.js";
@@ -120,13 +120,13 @@ export class Call implements Waiting {
     return given.replace(/^::ffff:(?=\d+\.)/i, "").replace(/%.*$/, "");
   }
 
-  /** The whole body. @throws as {@link readBody}, {@link HttpError} 413 when its JSON has too many values. */
+  /** The whole body. @throws as {@link readBody}, {@link HttpRefusal} 413 when its JSON has too many values. */
   async body(): Promise<Buffer> {
     const body = await readBody(this.#request, this.server.bodyLimits, this.#caller, this.server.clock);
     const { maxBodyValues: limit } = this.server;
     if (body.length <= limit || valuesAtMost(body) <= limit) return body;
     this.report("body-values", "the JSON of a body has more values than it may", { limit });
-    throw new HttpError(413, `Request body has too many JSON values, max: ${limit}.`);
+    throw new HttpRefusal(413, `Request body has too many JSON values, max: ${limit}.`);
   }
 
   /**
@@ -134,7 +134,7 @@ export class Call implements Waiting {
    * @param refuse - makes of what cannot be read what the operation answers.
    * @throws as {@link body}
    */
-  async decoded<T>(read: (body: Buffer) => T, refuse: (error: GoJsonError) => HttpError): Promise<T> {
+  async decoded<T>(read: (body: Buffer) => T, refuse: (error: GoJsonError) => HttpRefusal): Promise<T> {
     const body = await this.body();
     try {
       return read(body);
@@ -237,22 +237,22 @@ export class Call implements Waiting {
     return JSON.stringify([this.method, this.#path, parameters, this.token]);
   }
 
-  /** @throws {HttpError} 400 for a bad one. */
+  /** @throws {HttpRefusal} 400 for a bad one. */
   readOptions(): ReadOptions {
     return parseReadOptions(this.query, this.header("cache-control"));
   }
 
-  /** How fresh the answer must be. @throws {HttpError} 400 for what contradicts itself. */
+  /** How fresh the answer must be. @throws {HttpRefusal} 400 for what contradicts itself. */
   consistency(): Consistency {
     return parseConsistency(this.query, this.header("cache-control"));
   }
 
-  /** @throws {HttpError} 400: Community Edition has no partitions. */
+  /** @throws {HttpRefusal} 400: Community Edition has no partitions. */
   refusePartition(): void {
     this.#refuse("X-Consul-Partition", "partition", "Partitions");
   }
 
-  /** @throws {HttpError} 400: Community Edition has no namespaces. */
+  /** @throws {HttpRefusal} 400: Community Edition has no namespaces. */
   refuseNamespace(): void {
     this.#refuse("X-Consul-Namespace", "ns", "Namespaces");
   }

@@ -7,7 +7,7 @@ import type { Call } from "./call.js";
 import { catalogReads } from "./catalog-reads.js";
 import { registeredSchema } from "./discovery-docs.js";
 import { ownDatacenter } from "./discovery-options.js";
-import { HttpError } from "./http-error.js";
+import { HttpRefusal } from "./http-refusal.js";
 import type { Operation } from "./operation.js";
 import { catalogBody, deregisterType, enterprise, registerType, registrationOf } from "./registration-json.js";
 import { bodySchema } from "./shape-json.js";
@@ -41,7 +41,7 @@ function requireService(access: Access, name: string): void {
   access.require({ resource: "service", access: "write", name });
 }
 
-/** @throws {HttpError} 403: `service:write` on the named service, `node:write` for a node that is new and for its checks. */
+/** @throws {HttpRefusal} 403: `service:write` on the named service, `node:write` for a node that is new and for its checks. */
 function requireRegistration(access: Access, host: PeeringHost, registration: Registration): void {
   const { node: name, service } = registration;
   if (service !== undefined) requireInstance(access, host, name, service);
@@ -103,13 +103,13 @@ function requireDeregistration(
   if (access.may(right)) return;
   if (serviceId !== "") {
     const name = nameOfInstance(host, node, serviceId);
-    if (name === undefined) throw new HttpError(500, `Unknown service ID '${serviceId}'`);
+    if (name === undefined) throw new HttpRefusal(500, `Unknown service ID '${serviceId}'`);
     requireService(access, name);
     return;
   }
   if (checkId !== "") {
     const check = host.catalog.check(node, checkId);
-    if (check === undefined) throw new HttpError(500, `Unknown check ID '${checkId}'`);
+    if (check === undefined) throw new HttpRefusal(500, `Unknown check ID '${checkId}'`);
     const name = check.serviceId === "" ? undefined : nameOfInstance(host, node, check.serviceId);
     if (name !== undefined) {
       requireService(access, name);

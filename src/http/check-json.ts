@@ -17,7 +17,7 @@ import {
   goStruct,
   int64From,
 } from "../syntax/go-json.js";
-import { HttpError } from "./http-error.js";
+import { HttpRefusal } from "./http-refusal.js";
 
 /** A duration as it was written: it is read when everything else was. */
 const writtenDuration: GoType<GoJson> = { ...goAny, name: "time.Duration", form: "duration" };
@@ -227,11 +227,11 @@ function isTimed(body: CheckBody): boolean {
 
 /**
  * What a check without a problem is to do.
- * @throws {HttpError} 500: what no agent of ours runs.
+ * @throws {HttpRefusal} 500: what no agent of ours runs.
  */
 export function checkDefinition(body: CheckBody): CheckDefinition {
   if (scriptOf(body).length > 0) {
-    throw new HttpError(
+    throw new HttpRefusal(
       500,
       "Scripts are disabled on this agent from remote calls: it runs no scripts, neither itself nor in containers",
     );
@@ -328,7 +328,7 @@ function methodOf(body: CheckBody): CheckMethod {
     return { type: "grpc", target: body.GRPC, tls: body.GRPCUseTLS || body.grpc_use_tls ? tls : undefined };
   }
   if (body.OSService !== "") {
-    throw new HttpError(500, "OSService checks are not run here: this agent asks no service manager");
+    throw new HttpRefusal(500, "OSService checks are not run here: this agent asks no service manager");
   }
   if (body.H2PING !== "") {
     return { type: "h2ping", address: body.H2PING, tls: body.H2PingUseTLS && body.h2ping_use_tls ? tls : undefined };

@@ -5,7 +5,7 @@ import { goKind, membersOf, readShape } from "../model/shape-reader.js";
 import { entryShapes, jwtField, permissionsField, type Shape } from "../model/shapes.js";
 import type { StoredConfigEntry } from "../stores/config-entries.js";
 import { type GoJson, GoNumber, GoObject, isGoList, isGoObject, type PlainJson } from "../syntax/go-json.js";
-import { badRequest } from "./http-error.js";
+import { badRequest } from "./http-refusal.js";
 import type { Json } from "./json.js";
 import type { JsonSchema } from "./operation.js";
 import { index } from "./operation-docs.js";
@@ -23,7 +23,7 @@ export interface DecodedEntry {
   readonly entry: Readonly<Record<string, PlainJson>>;
 }
 
-/** @throws {HttpError} 400 `Request decoding failed: …` */
+/** @throws {HttpRefusal} 400 `Request decoding failed: …` */
 export function decodeConfigEntry(body: GoJson): DecodedEntry {
   if (body !== null && !isGoObject(body)) throw refused(`'' expected a map, got '${goKind(body)}'`);
   const top = body ?? new GoObject([]);

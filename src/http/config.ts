@@ -17,7 +17,7 @@ import {
 } from "./config-json.js";
 import { ownDatacenter } from "./discovery-options.js";
 import { type Fields, text as filterText, textMap as filterTextMap } from "./filter/fields.js";
-import { badRequest, HttpError } from "./http-error.js";
+import { badRequest, HttpRefusal } from "./http-refusal.js";
 import { filterFor } from "./in-turns.js";
 import { LazyList } from "./json.js";
 import type { Operation } from "./operation.js";
@@ -126,7 +126,7 @@ function isLocalTarget(target: unknown): boolean {
 async function requireWrite(call: Call, kind: ConfigEntryKind, name: string, entry: unknown): Promise<void> {
   const access = await call.access();
   const stored = call.host.configEntries.stored(kind, name)?.entry.name;
-  if (kind === "bound-api-gateway") throw new HttpError(403, "Permission denied: only writeable by controller");
+  if (kind === "bound-api-gateway") throw new HttpRefusal(403, "Permission denied: only writeable by controller");
   for (const right of rightsToWrite(kind, name, stored, entry)) access.require(right);
 }
 
@@ -154,17 +154,17 @@ async function parsedBody(call: Call): Promise<GoJson> {
 /** Over HTTP the name of this kind must be given, though there is only one. */
 function checkName({ kind, name }: DecodedEntry): void {
   if (name !== "") return;
-  if (kind === "exported-services") throw new HttpError(500, 'exported-services Name must be "default"');
+  if (kind === "exported-services") throw new HttpRefusal(500, 'exported-services Name must be "default"');
 }
 
-/** @throws {HttpError} 500 with the text of Go's parser, as Consul. */
+/** @throws {HttpRefusal} 500 with the text of Go's parser, as Consul. */
 function casOf(call: Call): bigint | undefined {
   const given = call.query.get("cas") ?? "";
   if (given === "") return undefined;
   const cas = parseUint64(given);
   if (cas !== undefined) return cas;
   const why = /^\d+$/.test(given) ? "value out of range" : "invalid syntax";
-  throw new HttpError(500, `strconv.ParseUint: parsing ${JSON.stringify(given)}: ${why}`);
+  throw new HttpRefusal(500, `strconv.ParseUint: parsing ${JSON.stringify(given)}: ${why}`);
 }
 
 async function read(call: Call): Promise<Answer> {
@@ -177,7 +177,7 @@ async function read(call: Call): Promise<Answer> {
 async function readOne(call: Call, kind: string, name: string): Promise<Answer> {
   const options = call.readOptions();
   ownDatacenter(call);
-  if (!isConfigEntryKind(kind)) throw new HttpError(500, `invalid config entry kind: ${kind}`);
+  if (!isConfigEntryKind(kind)) throw new HttpRefusal(500, `invalid config entry kind: ${kind}`);
   const access = await call.access();
   const right = rightToRead(access, kind, name);
   if (right !== undefined) access.require(right);
@@ -202,9 +202,9 @@ async function readOne(call: Call, kind: string, name: string): Promise<Answer> 
 async function readKind(call: Call, kind: string): Promise<Answer> {
   const options = call.readOptions();
   ownDatacenter(call);
-  if (kind !== "" && !isConfigEntryKind(kind)) throw new HttpError(500, `invalid config entry kind: ${kind}`);
+  if (kind !== "" && !isConfigEntryKind(kind)) throw new HttpRefusal(500, `invalid config entry kind: ${kind}`);
   if (options.filter !== "" && kind !== "service-defaults") {
-    throw new HttpError(500, `filtering not supported for config entry kind=${kind}`);
+    throw new HttpRefusal(500, `filtering not supported for config entry kind=${kind}`);
   }
   const filter = filterFor(options, serviceDefaultsFields);
   const access = await call.access();
@@ -246,10 +246,10 @@ async function remove(call: Call): Promise<Answer> {
   const slash = call.rest.indexOf("/");
   const kind = slash < 0 ? call.rest : call.rest.slice(0, slash);
   const name = slash < 0 ? "" : call.rest.slice(slash + 1);
-  if (kind === "" || name === "") throw new HttpError(404, "Must provide both a kind and name to delete");
+  if (kind === "" || name === "") throw new HttpRefusal(404, "Must provide both a kind and name to delete");
   if (!isConfigEntryKind(kind)) throw badRequest(`invalid config entry kind: ${kind}`);
   if (kind === "proxy-defaults" && name !== "global") {
-    throw new HttpError(500, `invalid name (${JSON.stringify(name)}), only "global" is supported`);
+    throw new HttpRefusal(500, `invalid name (${JSON.stringify(name)}), only "global" is supported`);
   }
   const cas = casOf(call);
   await requireWrite(call, kind, name, undefined);

@@ -18,7 +18,7 @@ import { colonHex, subjectKeyIdOf } from "../trust/pem.js";
 import type { Answer } from "./answer.js";
 import type { Call } from "./call.js";
 import { ownDatacenter } from "./discovery-options.js";
-import { badRequest, decodeFailed, HttpError } from "./http-error.js";
+import { badRequest, decodeFailed, HttpRefusal } from "./http-refusal.js";
 import { type Json, timeText } from "./json.js";
 import type { JsonSchema, Operation, ParameterDoc } from "./operation.js";
 import {
@@ -70,7 +70,7 @@ function pemsOf({ certificatePem, intermediatePems = [] }: CaRoot): readonly str
   return [certificatePem, ...intermediatePems];
 }
 
-/** @throws {HttpError} 400 with Consul's text. */
+/** @throws {HttpRefusal} 400 with Consul's text. */
 function pemParameter({ query }: Call): boolean {
   const given = query.get("pem") ?? "";
   if (/^(?:1|t|T|true|TRUE|True)$/.test(given)) return true;
@@ -167,7 +167,7 @@ async function configure(call: Call): Promise<Answer> {
   return {};
 }
 
-/** @throws {HttpError} 400: the program that runs this host keeps the keys. */
+/** @throws {HttpRefusal} 400: the program that runs this host keeps the keys. */
 function configurable({ host }: Call): BuiltInAuthority {
   const authority = host.builtInAuthority;
   if (authority !== undefined) return authority;
@@ -182,7 +182,7 @@ function requireProvider(provider: string): void {
   const why = OTHER_PROVIDERS.includes(provider)
     ? `CA provider ${name} is not supported here: the one provider is "consul"`
     : `unknown CA provider ${name}`;
-  throw new HttpError(500, `could not initialize provider: ${why}`);
+  throw new HttpRefusal(500, `could not initialize provider: ${why}`);
 }
 
 async function leaf(call: Call): Promise<Answer> {

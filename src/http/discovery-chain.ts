@@ -11,7 +11,7 @@ import type { Answer } from "./answer.js";
 import { onlyChanges } from "./blocking.js";
 import type { Call } from "./call.js";
 import { ownDatacenter } from "./discovery-options.js";
-import { badRequest, HttpError } from "./http-error.js";
+import { badRequest, HttpRefusal } from "./http-refusal.js";
 import { type Json, writeJson } from "./json.js";
 import type { JsonSchema, Operation, ParameterDoc } from "./operation.js";
 import {
@@ -161,9 +161,9 @@ const overrideShape: Shape = {
 };
 const MODES: ReadonlySet<unknown> = new Set(["", "none", "local", "remote"]);
 
-/** @throws {HttpError} 400 with Consul's text. Keys that it does not know are passed over, as by Consul. */
+/** @throws {HttpRefusal} 400 with Consul's text. Keys that it does not know are passed over, as by Consul. */
 async function overridesIn(call: Call): Promise<ChainOverrides> {
-  const refused = (why: string): HttpError => badRequest(`Request decoding failed: ${why}`);
+  const refused = (why: string): HttpRefusal => badRequest(`Request decoding failed: ${why}`);
   const read = (body: Buffer): GoJson => {
     const value = readFirstValue(body) ?? new GoObject([]);
     if (!isGoObject(value)) readGo(value, goMap(goAny));
@@ -208,7 +208,7 @@ async function readChain(call: Call): Promise<Answer> {
     read: () => {
       const chain = compileChain(configEntries.entries, service, from, overrides);
       if (chain.problem !== undefined) {
-        throw new HttpError(500, `failed to compile discovery chain: ${chain.problem}`);
+        throw new HttpRefusal(500, `failed to compile discovery chain: ${chain.problem}`);
       }
       return { index: configEntries.index, result: chainJson(call, chain, overrides) };
     },

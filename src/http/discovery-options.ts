@@ -1,6 +1,6 @@
 import type { Node } from "../model/instance.js";
 import type { Call } from "./call.js";
-import { badRequest, HttpError } from "./http-error.js";
+import { badRequest, HttpRefusal } from "./http-refusal.js";
 import { goBoolOf, type ReadOptions } from "./query.js";
 
 /** The parameters that every read of the catalog and of health shares. */
@@ -23,14 +23,14 @@ export interface InstanceOptions extends NamedOptions {
 
 // A request is judged in Consul's order: what its text alone shows to be wrong is told before another datacenter is.
 
-/** @throws {HttpError} with Consul's text, 400 or 500. */
+/** @throws {HttpRefusal} with Consul's text, 400 or 500. */
 export function discoveryOptions(call: Call): DiscoveryOptions {
   const options = sharedOptions(call);
   ownDatacenter(call);
   return options;
 }
 
-/** @param what - the path names. @throws {HttpError} as {@link discoveryOptions}, and 400 without a name. */
+/** @param what - the path names. @throws {HttpRefusal} as {@link discoveryOptions}, and 400 without a name. */
 export function namedOptions(call: Call, what: string): NamedOptions {
   const options = sharedOptions(call);
   const name = nameInPath(call, what);
@@ -38,7 +38,7 @@ export function namedOptions(call: Call, what: string): NamedOptions {
   return { ...options, name };
 }
 
-/** @throws {HttpError} as {@link namedOptions}, and 400 for a bad `passing`, or a peer together with a sameness group. */
+/** @throws {HttpRefusal} as {@link namedOptions}, and 400 for a bad `passing`, or a peer together with a sameness group. */
 export function instanceOptions(call: Call): InstanceOptions {
   const options = sharedOptions(call);
   const samenessGroup = call.query.get("sameness-group") || call.query.get("sg") || "";
@@ -61,7 +61,7 @@ function sharedOptions(call: Call): DiscoveryOptions {
   return { ...options, peer, nodeMeta: query.getAll("node-meta").map(pair) };
 }
 
-/** Present and empty means yes; a word is read as Go reads bools. @throws {HttpError} 400 for another. */
+/** Present and empty means yes; a word is read as Go reads bools. @throws {HttpRefusal} 400 for another. */
 function onlyPassing(call: Call): boolean {
   const given = call.query.get("passing");
   if (given === null) return false;
@@ -70,10 +70,10 @@ function onlyPassing(call: Call): boolean {
   throw badRequest("Invalid value for ?passing");
 }
 
-/** @throws {HttpError} 500 for the name of another datacenter: names in other capitals are others, as in Consul. */
+/** @throws {HttpRefusal} 500 for the name of another datacenter: names in other capitals are others, as in Consul. */
 export function ownDatacenter(call: Call): void {
   const datacenter = call.query.get("datacenter") || call.query.get("dc") || "";
-  if (datacenter !== "" && datacenter !== call.host.datacenter) throw new HttpError(500, "No path to datacenter");
+  if (datacenter !== "" && datacenter !== call.host.datacenter) throw new HttpRefusal(500, "No path to datacenter");
 }
 
 function pair(given: string): readonly [string, string] {
@@ -81,7 +81,7 @@ function pair(given: string): readonly [string, string] {
   return colon < 0 ? [given, ""] : [given.slice(0, colon), given.slice(colon + 1)];
 }
 
-/** The name that follows the path of an endpoint. @throws {HttpError} 400 `Missing <what>` when there is none. */
+/** The name that follows the path of an endpoint. @throws {HttpRefusal} 400 `Missing <what>` when there is none. */
 function nameInPath(call: Call, what: string): string {
   if (call.rest === "") throw badRequest(`Missing ${what}`);
   return call.rest;

@@ -19,7 +19,7 @@ import { type AgentControl, Call, type CallParts, type Server } from "./call.js"
 import { type CallAllowance, CallLimits } from "./call-limits.js";
 import { CentralNames } from "./central-names.js";
 import { type CorsHeaders, corsHeaders, isPreflight, preflightHeaders } from "./cors.js";
-import { HttpError, refusalOf } from "./http-error.js";
+import { HttpRefusal, refusalOf } from "./http-refusal.js";
 import type { HttpListener, HttpRequest, HttpResponse } from "./messages.js";
 import { openApiOperation } from "./openapi.js";
 import type { Operation } from "./operation.js";
@@ -252,7 +252,7 @@ async function serve(
     return { ...outgoing(await operation.run(call), call, common, operation) };
   } catch (error) {
     const { status, text } = refusalOf(error);
-    const extra = error instanceof HttpError ? headersFor(request, error.headers) : {};
+    const extra = error instanceof HttpRefusal ? headersFor(request, error.headers) : {};
     return { status, headers: { ...common, "Content-Type": PLAIN, ...extra }, body: WholeBody.text(text) };
   } finally {
     call.end();

@@ -28,7 +28,7 @@ import {
   instanceOptions,
   namedOptions,
 } from "./discovery-options.js";
-import { HttpError } from "./http-error.js";
+import { HttpRefusal } from "./http-refusal.js";
 import { filterFor, forEach, kept } from "./in-turns.js";
 import { LazyList } from "./json.js";
 import type { Operation } from "./operation.js";
@@ -94,7 +94,7 @@ async function instancesAnswer(
 ): Promise<Answer> {
   const { passing, samenessGroup } = options;
   const filter = filterFor(options, instanceFields);
-  if (samenessGroup !== "") throw new HttpError(500, "sameness groups are not supported in consul CE");
+  if (samenessGroup !== "") throw new HttpRefusal(500, "sameness groups are not supported in consul CE");
   const visible = await Visibility.of(call, options.peer);
   return answerRead(call, options, scope, async () => {
     const shown = await filter(

@@ -14,7 +14,7 @@ import {
   goUint64,
 } from "../syntax/go-json.js";
 import type { Call } from "./call.js";
-import { badRequest, decodeFailed, HttpError } from "./http-error.js";
+import { badRequest, decodeFailed, HttpRefusal } from "./http-refusal.js";
 
 // Reads requests about intentions, with Consul's texts for their faults (1.21).
 
@@ -30,7 +30,7 @@ const DEFAULT = "default";
 export const NO_NAMESPACES = "Namespaces is a Consul Enterprise feature";
 const NO_PARTITIONS = "Partitions is a Consul Enterprise feature";
 
-function endOf(given: string, withPeer: boolean, refuse: (why: string) => HttpError): End {
+function endOf(given: string, withPeer: boolean, refuse: (why: string) => HttpRefusal): End {
   const peered = given.startsWith("peer:");
   if (peered && !withPeer) throw refuse("cannot specify a peer here");
   const parts = given.replace(/^peer:/, "").split("/");
@@ -41,27 +41,28 @@ function endOf(given: string, withPeer: boolean, refuse: (why: string) => HttpEr
   return { peer, partition, namespace, service };
 }
 
-/** The one value of a parameter. @throws {HttpError} 500. */
+/** The one value of a parameter. @throws {HttpRefusal} 500. */
 function onlyValue(call: Call, parameter: string): string {
   const [value, ...others] = call.query.getAll(parameter);
   if (value !== undefined && others.length === 0) return value;
-  throw new HttpError(500, `required query parameter '${parameter}' not set`);
+  throw new HttpRefusal(500, `required query parameter '${parameter}' not set`);
 }
 
-/** @throws {HttpError} 500. */
+/** @throws {HttpRefusal} 500. */
 export function endIn(call: Call, parameter: "source" | "destination", withPeer = false): End {
   const given = onlyValue(call, parameter);
   return endOf(
     given,
     withPeer,
-    (why) => new HttpError(500, `${parameter} ${JSON.stringify(given)} is invalid: ${why}`),
+    (why) => new HttpRefusal(500, `${parameter} ${JSON.stringify(given)} is invalid: ${why}`),
   );
 }
 
-/** Both ends of an intention to write: local services, named. @throws {HttpError} 500. */
+/** Both ends of an intention to write: local services, named. @throws {HttpRefusal} 500. */
 export function endsToWrite(call: Call): { readonly source: string; readonly destination: string } {
   for (const parameter of ["source", "destination"] as const) {
-    if (onlyValue(call, parameter) === "") throw new HttpError(500, `required query parameter '${parameter}' not set`);
+    if (onlyValue(call, parameter) === "")
+      throw new HttpRefusal(500, `required query parameter '${parameter}' not set`);
   }
   const source = endIn(call, "source");
   const destination = endIn(call, "destination");
@@ -72,13 +73,13 @@ export function endsToWrite(call: Call): { readonly source: string; readonly des
 }
 
 function requireDefaults(end: "Source" | "Destination", { namespace, partition }: End): void {
-  if (namespace !== DEFAULT) throw new HttpError(500, `Invalid ${end}NS "${namespace}": ${NO_NAMESPACES}`);
-  if (partition !== DEFAULT) throw new HttpError(500, `Invalid ${end}Partition "${partition}": ${NO_PARTITIONS}`);
+  if (namespace !== DEFAULT) throw new HttpRefusal(500, `Invalid ${end}NS "${namespace}": ${NO_NAMESPACES}`);
+  if (partition !== DEFAULT) throw new HttpRefusal(500, `Invalid ${end}Partition "${partition}": ${NO_PARTITIONS}`);
 }
 
-/** @throws {HttpError} 500. */
+/** @throws {HttpRefusal} 500. */
 export function requireDefaultNamespace(namespace: string, what: string): void {
-  if (namespace !== DEFAULT) throw new HttpError(500, `Invalid ${what} "${namespace}": ${NO_NAMESPACES}`);
+  if (namespace !== DEFAULT) throw new HttpRefusal(500, `Invalid ${what} "${namespace}": ${NO_NAMESPACES}`);
 }
 
 export interface MatchQuestion {
@@ -87,22 +88,23 @@ export interface MatchQuestion {
   readonly names: ReadonlyMap<string, string>;
 }
 
-/** @throws {HttpError} 500. */
+/** @throws {HttpRefusal} 500. */
 export function matchQuestion(call: Call): MatchQuestion {
   const by = onlyValue(call, "by");
   if (by !== "source" && by !== "destination") {
-    throw new HttpError(500, "'by' parameter must be one of 'source' or 'destination'");
+    throw new HttpRefusal(500, "'by' parameter must be one of 'source' or 'destination'");
   }
   const given = call.query.getAll("name");
-  if (given.length === 0) throw new HttpError(500, "required query parameter 'name' not set");
+  if (given.length === 0) throw new HttpRefusal(500, "required query parameter 'name' not set");
   const ends = given.map((name) => {
-    const refuse = (why: string): HttpError => new HttpError(500, `name ${JSON.stringify(name)} is invalid: ${why}`);
+    const refuse = (why: string): HttpRefusal =>
+      new HttpRefusal(500, `name ${JSON.stringify(name)} is invalid: ${why}`);
     return [name, endOf(name, false, refuse)] as const;
   });
   for (const [, { namespace, partition }] of ends) {
     requireDefaultNamespace(namespace, "match entry namespace");
     if (partition !== DEFAULT) {
-      throw new HttpError(500, `Invalid match entry partition "${partition}": ${NO_PARTITIONS}`);
+      throw new HttpRefusal(500, `Invalid match entry partition "${partition}": ${NO_PARTITIONS}`);
     }
   }
   return { by, names: new Map(ends.map(([name, { service }]) => [name, service])) };
@@ -246,12 +248,12 @@ export const intentionBodyType: GoType<IntentionBody> = goStruct<IntentionBody>(
 );
 
 /** @param refuse - as of {@link Call.decoded}. */
-function bodyOf(call: Call, refuse: (error: GoJsonError) => HttpError): Promise<IntentionBody> {
+function bodyOf(call: Call, refuse: (error: GoJsonError) => HttpRefusal): Promise<IntentionBody> {
   return call.decoded((body) => decodeGo(body, intentionBodyType), refuse);
 }
 
-/** The body of a write by id. @throws {HttpError} 400, 500. */
-export async function legacyBody(call: Call, refuse: (error: GoJsonError) => HttpError): Promise<IntentionBody> {
+/** The body of a write by id. @throws {HttpRefusal} 400, 500. */
+export async function legacyBody(call: Call, refuse: (error: GoJsonError) => HttpRefusal): Promise<IntentionBody> {
   const body = await bodyOf(call, refuse);
   for (const [what, partition] of [
     ["destination", body.DestinationPartition],
@@ -264,23 +266,23 @@ export async function legacyBody(call: Call, refuse: (error: GoJsonError) => Htt
   return body;
 }
 
-/** The body of a write by names, which has them from its path. @throws {HttpError} 400, 500. */
+/** The body of a write by names, which has them from its path. @throws {HttpRefusal} 400, 500. */
 export async function exactBody(call: Call): Promise<IntentionBody> {
   const body = await bodyOf(call, decodeFailed);
   refusePeer(body);
   return body;
 }
 
-/** @throws {HttpError} 500: a source of a peer is written with the whole entry. */
+/** @throws {HttpRefusal} 500: a source of a peer is written with the whole entry. */
 export function refusePeer({ SourcePeer }: IntentionBody): void {
   if (SourcePeer === "") return;
-  throw new HttpError(500, "SourcePeer field is not supported on this endpoint. Use config entries instead");
+  throw new HttpRefusal(500, "SourcePeer field is not supported on this endpoint. Use config entries instead");
 }
 
-/** @throws {HttpError} with Consul's texts, which differ from one operation to the other. */
+/** @throws {HttpRefusal} with Consul's texts, which differ from one operation to the other. */
 export function requireDefaultNamespaces(
   body: IntentionBody,
-  refuse: (field: string, namespace: string) => HttpError,
+  refuse: (field: string, namespace: string) => HttpRefusal,
 ): void {
   for (const field of ["SourceNS", "DestinationNS"] as const) {
     const namespace = body[field];

@@ -21,7 +21,7 @@ import type { Call, Server } from "./call.js";
 import { jwtJson, jwtSchema, permissionsJson, permissionsSchema } from "./config-json.js";
 import { ownDatacenter } from "./discovery-options.js";
 import { type Fields, text as filterText, integer, textMap } from "./filter/fields.js";
-import { badRequest, decodeFailed, HttpError } from "./http-error.js";
+import { badRequest, decodeFailed, HttpRefusal } from "./http-refusal.js";
 import { filterFor } from "./in-turns.js";
 import {
   endIn,
@@ -111,8 +111,8 @@ export function mayRead(access: Access, { source, destination }: Intention): boo
 }
 
 /** Consul does not say here which right is missing. */
-function denied(): HttpError {
-  return new HttpError(403, "Permission denied");
+function denied(): HttpRefusal {
+  return new HttpRefusal(403, "Permission denied");
 }
 
 function mayWrite(access: Access, destination: string): boolean {
@@ -190,8 +190,8 @@ async function list(call: Call): Promise<Answer> {
   });
 }
 
-function noIntention(): HttpError {
-  return new HttpError(404, "Intention not found");
+function noIntention(): HttpRefusal {
+  return new HttpRefusal(404, "Intention not found");
 }
 
 /** Answers with one intention, which both of its ends may read. */
@@ -216,7 +216,7 @@ async function exact(call: Call): Promise<Answer> {
   requireDefaultNamespace(from.namespace, "SourceNS");
   requireDefaultNamespace(to.namespace, "DestinationNS");
   for (const [what, { service }] of Object.entries({ SourceName: from, DestinationName: to })) {
-    if (service === "") throw new HttpError(500, listProblems([`${what} is missing`]));
+    if (service === "") throw new HttpRefusal(500, listProblems([`${what} is missing`]));
   }
   const find = (): StoredIntention | undefined => {
     const stored = call.host.configEntries.stored("service-intentions", to.service);
@@ -248,7 +248,7 @@ async function check(call: Call): Promise<Answer> {
   requireDefaultNamespace(from.namespace, "source namespace");
   requireDefaultNamespace(to.namespace, "destination namespace");
   const type = call.query.get("source-type") ?? "consul";
-  if (type !== "consul") throw new HttpError(500, `unsupported SourceType: ${JSON.stringify(type)}`);
+  if (type !== "consul") throw new HttpRefusal(500, `unsupported SourceType: ${JSON.stringify(type)}`);
   if (to.service === "") await call.access();
   else await call.require({ resource: "service", access: "read", name: to.service });
   const { entries } = call.host.configEntries;
@@ -259,7 +259,7 @@ async function check(call: Call): Promise<Answer> {
   return { json: { Allowed: allowed } };
 }
 
-/** Each name may bring all intentions of `*` into the answer. @throws {HttpError} 400. */
+/** Each name may bring all intentions of `*` into the answer. @throws {HttpRefusal} 400. */
 function requireFewNames(call: Call, names: number): void {
   const { maxMatchNames: limit } = call.server;
   if (names <= limit) return;
@@ -339,10 +339,10 @@ async function putExact(call: Call): Promise<Answer> {
 function checkMeta(before: ServiceIntentionsEntry | undefined, { Meta }: IntentionBody): void {
   const given = Object.entries(Meta);
   if (given.length === 0) return;
-  if (before === undefined) throw new HttpError(500, "Meta must not be specified");
+  if (before === undefined) throw new HttpRefusal(500, "Meta must not be specified");
   const meta = new Map(Object.entries(before.meta ?? {}));
   if (meta.size === given.length && given.every(([key, value]) => meta.get(key) === value)) return;
-  throw new HttpError(500, "Meta must not be specified, or should be unchanged during an update.");
+  throw new HttpRefusal(500, "Meta must not be specified, or should be unchanged during an update.");
 }
 
 async function deleteExact(call: Call): Promise<Answer> {
@@ -357,12 +357,15 @@ async function deleteExact(call: Call): Promise<Answer> {
 async function create(call: Call): Promise<Answer> {
   call.refusePartition();
   call.refuseNamespace();
-  const body = await legacyBody(call, ({ message }) => new HttpError(500, `Failed to decode request body: ${message}`));
+  const body = await legacyBody(
+    call,
+    ({ message }) => new HttpRefusal(500, `Failed to decode request body: ${message}`),
+  );
   requireDefaultNamespaces(body, (field, namespace) => badRequest(`Invalid ${field}(${namespace}): ${NO_NAMESPACES}`));
   refusePeer(body);
   const destination = body.DestinationName;
   await requireWrite(call, destination);
-  if (body.ID !== "") throw new HttpError(500, "ID must be empty when creating a new intention");
+  if (body.ID !== "") throw new HttpRefusal(500, "ID must be empty when creating a new intention");
   const intention = legacyIntention(call, randomId(call.server.random), body);
   await change(call, destination, (before) => withLegacyIntention(before, destination, intention));
   return { json: { ID: intention.id } };
@@ -410,7 +413,7 @@ async function destinationOf(call: Call, what: "modify" | "delete"): Promise<str
   await call.access();
   const id = call.rest;
   const fault = idFault(id);
-  if (fault !== undefined) throw new HttpError(500, `Intention lookup failed: ${NO_LOOKUP} ${fault}`);
+  if (fault !== undefined) throw new HttpRefusal(500, `Intention lookup failed: ${NO_LOOKUP} ${fault}`);
   const found = byId(call, id);
   if (found === undefined) throw noSuchIntention(what, id);
   await requireWrite(call, found.destination);
@@ -424,11 +427,11 @@ async function updateById(call: Call): Promise<Answer> {
   refusePeer(body);
   const destination = await destinationOf(call, "modify");
   if (body.DestinationName !== destination) {
-    throw new HttpError(500, "Cannot modify Destination partition/namespace/name for an intention once it exists.");
+    throw new HttpRefusal(500, "Cannot modify Destination partition/namespace/name for an intention once it exists.");
   }
   requireDefaultNamespaces(body, (field, namespace) => {
     const end = field === "SourceNS" ? "source" : "destination";
-    return new HttpError(500, `Invalid ${end} namespace "${namespace}": ${NO_NAMESPACES}`);
+    return new HttpRefusal(500, `Invalid ${end} namespace "${namespace}": ${NO_NAMESPACES}`);
   });
   const intention = legacyIntention(call, call.rest, body);
   await change(call, destination, (before) => withChangedLegacyIntention(before, intention));

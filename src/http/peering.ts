@@ -6,7 +6,7 @@ import { TokenCodec } from "../token/token-codec.js";
 import type { Answer } from "./answer.js";
 import type { BlockingQuery } from "./blocking.js";
 import type { Call } from "./call.js";
-import { badRequest, HttpError } from "./http-error.js";
+import { badRequest, HttpRefusal } from "./http-refusal.js";
 import { LazyList } from "./json.js";
 import type { JsonSchema, Operation } from "./operation.js";
 import {
@@ -51,9 +51,9 @@ const establishRequest: GoType<EstablishRequest> = goStruct<EstablishRequest>("a
   Meta: goMap(goString),
 });
 
-/** Reads the body strictly: keys that are no field are refused. @throws {HttpError} 400 with Consul's text. */
+/** Reads the body strictly: keys that are no field are refused. @throws {HttpRefusal} 400 with Consul's text. */
 export async function strictBody<T>(call: Call, type: GoType<T>): Promise<T> {
-  const refuse = ({ message }: GoJsonError): HttpError => badRequest(`Body decoding failed: ${message}`);
+  const refuse = ({ message }: GoJsonError): HttpRefusal => badRequest(`Body decoding failed: ${message}`);
   return call.decoded((body) => decodeGo(body, type), refuse);
 }
 
@@ -64,7 +64,7 @@ async function generateToken(call: Call): Promise<Answer> {
     throw badRequest("PeerName is required in the payload when generating a new peering token.");
   }
   if (request.Partition !== "" && request.Partition.toLowerCase() !== "default") {
-    throw new HttpError(500, "Partitions are a Consul Enterprise feature");
+    throw new HttpRefusal(500, "Partitions are a Consul Enterprise feature");
   }
   // A malformed request is refused before rights are looked at, as in Consul.
   validatePeerName(request.PeerName);
@@ -80,7 +80,7 @@ async function generateToken(call: Call): Promise<Answer> {
   } catch (error) {
     // That we listen nowhere is no failure of a connection.
     if (error instanceof PeeringError && error.code === "unavailable" && error.status === undefined) {
-      throw new HttpError(500, error.message);
+      throw new HttpRefusal(500, error.message);
     }
     throw error;
   }
@@ -120,7 +120,7 @@ async function read(call: Call): Promise<Answer> {
     subscribe: (wake: () => void) => host.view.onChangeOf(name, wake),
   };
   return call.answer(options, query, async ({ index, result }) => {
-    if (result === undefined) throw new HttpError(404, `Peering not found for ${JSON.stringify(name)}`);
+    if (result === undefined) throw new HttpRefusal(404, `Peering not found for ${JSON.stringify(name)}`);
     return { json: peeringJson(result), read: { index } };
   });
 }
@@ -160,7 +160,7 @@ async function revokeToken(call: Call): Promise<Answer> {
   const name = peeringName(call);
   await call.require({ resource: "peering", access: "write" });
   if (!(await call.host.peerings.revokeToken(name))) {
-    throw new HttpError(404, `There is no unused peering token for ${JSON.stringify(name)}`);
+    throw new HttpRefusal(404, `There is no unused peering token for ${JSON.stringify(name)}`);
   }
   return { json: true };
 }

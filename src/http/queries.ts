@@ -26,7 +26,7 @@ import type { Answer } from "./answer.js";
 import type { Call } from "./call.js";
 import { connectInstancesOf, instancesOf } from "./discovery.js";
 import { ownDatacenter } from "./discovery-options.js";
-import { badRequest, HttpError } from "./http-error.js";
+import { badRequest, HttpRefusal } from "./http-refusal.js";
 import { forEach } from "./in-turns.js";
 import { type Json, LazyList } from "./json.js";
 import type { JsonSchema, Operation } from "./operation.js";
@@ -115,9 +115,9 @@ const bodyType: GoType<QueryBody> = goStruct<QueryBody>("structs.PreparedQuery",
   ModifyIndex: goUint64,
 });
 
-/** Absent or `null` stays that in answers, and an empty list stays an empty list. @throws {HttpError} 500 with Consul's text. */
+/** Absent or `null` stays that in answers, and an empty list stays an empty list. @throws {HttpRefusal} 500 with Consul's text. */
 function queryInput({ Name: name, Session, Token, Template, Service, DNS }: QueryBody): PreparedQueryInput {
-  const refuse = (why: string): HttpError => new HttpError(500, `Invalid prepared query: ${why}`);
+  const refuse = (why: string): HttpRefusal => new HttpRefusal(500, `Invalid prepared query: ${why}`);
   const { NearestN, Datacenters, Targets } = Service.Failover;
   const ttl = DNS.TTL === "" ? 0 : parseDuration(DNS.TTL);
   const template = { type: Template.Type, regexp: Template.Regexp, removeEmptyTags: Template.RemoveEmptyTags };
@@ -153,7 +153,7 @@ function queryInput({ Name: name, Session, Token, Template, Service, DNS }: Quer
   if (ttl === undefined) throw refuse(`Bad DNS TTL '${DNS.TTL}': ${durationProblem(DNS.TTL)}`);
   if (ttl < 0) throw refuse(`DNS TTL '${Math.round(ttl * 1e6)}', must be >=0`);
   // There are no sessions here, so that none is one.
-  if (Session !== "") throw new HttpError(500, `raft apply failed: invalid session ${JSON.stringify(Session)}`);
+  if (Session !== "") throw new HttpRefusal(500, `raft apply failed: invalid session ${JSON.stringify(Session)}`);
   return input;
 }
 
@@ -207,7 +207,7 @@ function queryJson({ query, createIndex, modifyIndex }: StoredQuery, access: Acc
 async function create(call: Call): Promise<Answer> {
   const body = await catalogBody(call, bodyType, () => "");
   ownDatacenter(call);
-  if (body.ID !== "") throw new HttpError(500, "ID must be empty when creating a new prepared query");
+  if (body.ID !== "") throw new HttpRefusal(500, "ID must be empty when creating a new prepared query");
   const input = queryInput(body);
   await call.require({ resource: "query", access: "write", name: input.name });
   return { json: { ID: await call.host.queries.create(input) } };
@@ -236,7 +236,7 @@ async function readOne(call: Call): Promise<Answer> {
   const options = call.readOptions();
   const id = call.rest;
   if (!isUuid(id)) {
-    throw new HttpError(500, "failed prepared query lookup: index error: UUID must be 36 characters");
+    throw new HttpRefusal(500, "failed prepared query lookup: index error: UUID must be 36 characters");
   }
   const { queries } = call.host;
   const query = {
@@ -252,8 +252,8 @@ async function readOne(call: Call): Promise<Answer> {
 
 const NO_QUERY = "Query not found";
 
-function unknown(): HttpError {
-  return new HttpError(404, NO_QUERY);
+function unknown(): HttpRefusal {
+  return new HttpRefusal(404, NO_QUERY);
 }
 
 async function execute(call: Call): Promise<Answer> {
@@ -267,7 +267,7 @@ async function execute(call: Call): Promise<Answer> {
   const { host, server } = call;
   const query = host.queries.find(call.rest)?.query;
   // Consul's cache tells the failure, and no longer which one it was.
-  if (query === undefined) throw options.cached ? new HttpError(500, NO_QUERY) : unknown();
+  if (query === undefined) throw options.cached ? new HttpRefusal(500, NO_QUERY) : unknown();
   const { name, connect = false } = query.service;
   const access = query.token === undefined ? caller : await Access.of(server.authorizer, query.token);
   let filtered = false;
@@ -340,24 +340,24 @@ function instanceJson(view: InstanceView): Json {
   };
 }
 
-/** 0: none. @throws {HttpError} 500 with Consul's text. */
+/** 0: none. @throws {HttpRefusal} 500 with Consul's text. */
 function limitOf(call: Call): number {
   const given = call.query.get("limit") ?? "";
   if (given === "") return 0;
   const limit = /^[+-]?\d{1,15}$/.test(given) ? Number(given) : undefined;
   if (limit === undefined) {
-    throw new HttpError(500, `Bad limit: strconv.Atoi: parsing ${JSON.stringify(given)}: invalid syntax`);
+    throw new HttpRefusal(500, `Bad limit: strconv.Atoi: parsing ${JSON.stringify(given)}: invalid syntax`);
   }
   return Math.max(limit, 0);
 }
 
-/** Whether the caller wants who speaks for the service in the mesh, whatever the query says. @throws {HttpError} 500 with Consul's text. */
+/** Whether the caller wants who speaks for the service in the mesh, whatever the query says. @throws {HttpRefusal} 500 with Consul's text. */
 function connectOf(call: Call): boolean {
   const given = call.query.get("connect") ?? "";
   const wanted = given === "" ? false : goBoolOf(given);
   if (wanted !== undefined) return wanted;
   const problem = `strconv.ParseBool: parsing ${JSON.stringify(given)}: invalid syntax`;
-  throw new HttpError(500, `Error parsing 'connect' value: ${problem}`);
+  throw new HttpRefusal(500, `Error parsing 'connect' value: ${problem}`);
 }
 
 async function update(call: Call): Promise<Answer> {

@@ -1,5 +1,5 @@
 import { parseDuration } from "../syntax/go-duration.js";
-import { badRequest } from "./http-error.js";
+import { badRequest } from "./http-refusal.js";
 
 /** How fresh an answer must be. */
 export interface Consistency {
@@ -40,7 +40,7 @@ export function parseUint64(text: string): bigint | undefined {
 
 /**
  * Reads the options that all reads share.
- * @throws {HttpError} 400 with Consul's text; ours answers nothing else (D-34).
+ * @throws {HttpRefusal} 400 with Consul's text; ours answers nothing else (D-34).
  */
 export function parseReadOptions(query: URLSearchParams, cacheControl: string | undefined): ReadOptions {
   const given = (name: string): string => query.get(name) ?? "";
@@ -53,7 +53,7 @@ export function parseReadOptions(query: URLSearchParams, cacheControl: string | 
   return { minIndex: index, waitMs: wait, ...consistency, filter: given("filter") };
 }
 
-/** The part of {@link parseReadOptions} that reads have, too, which cannot be waited for. @throws {HttpError} 400. */
+/** The part of {@link parseReadOptions} that reads have, too, which cannot be waited for. @throws {HttpRefusal} 400. */
 export function parseConsistency(query: URLSearchParams, cacheControl: string | undefined): Consistency {
   const stale = query.has("stale");
   const consistent = query.has("consistent");

@@ -32,7 +32,7 @@ import {
 } from "../syntax/go-json.js";
 import type { Call } from "./call.js";
 import { keptCheck, serviceCheckType } from "./check-json.js";
-import { decodeFailed, HttpError } from "./http-error.js";
+import { decodeFailed, HttpRefusal } from "./http-refusal.js";
 import { goRecord, held, mapped, type RecordOptions } from "./shape-go.js";
 
 // The bodies of writes to the catalog, as Consul 1.21 decodes them, and `Ports` of 1.22: what it knows and we do not keep is `goAny`.
@@ -343,7 +343,7 @@ export const deregisterType: GoType<DeregisterBody> = goDecoded(
   (read) => read,
 );
 
-/** A body of the catalog. @throws {HttpError} 400 `Request decode failed: …`. */
+/** A body of the catalog. @throws {HttpRefusal} 400 `Request decode failed: …`. */
 export async function catalogBody<T>(call: Call, type: GoType<T>, hint?: (error: GoJsonError) => string): Promise<T> {
   const read = (body: Buffer): T => {
     const json = readFirstValue(body);
@@ -356,14 +356,14 @@ export async function catalogBody<T>(call: Call, type: GoType<T>, hint?: (error:
 /**
  * Before anything is made of them: a check in memory is many times as large as its text, and each change of one writes the
  * service, or the node, with all of its checks.
- * @throws {HttpError} 413
+ * @throws {HttpRefusal} 413
  */
 function boundChecks(call: Call, json: GoJson): void {
   const { maxChecks: limit } = call.server;
   const count = checksIn(json);
   if (count <= limit) return;
   call.report("checks-per-registration", "a registration was refused: it has too many checks", { limit, count });
-  throw new HttpError(413, `Registration contains too many checks (${count} > ${limit})`);
+  throw new HttpRefusal(413, `Registration contains too many checks (${count} > ${limit})`);
 }
 
 /** How many checks lists of them have, those of a sidecar included. */
@@ -477,7 +477,7 @@ export function nodeRegistration(body: NodeBody): NodeRegistration {
   };
 }
 
-/** @throws {HttpError} as {@link serviceRegistration}. */
+/** @throws {HttpRefusal} as {@link serviceRegistration}. */
 export function registrationOf(body: RegisterBody): Registration {
   return {
     node: body.Node,

@@ -5,7 +5,7 @@ import type { Answer } from "./answer.js";
 import type { AgentControl, Call } from "./call.js";
 import { ownDatacenter } from "./discovery-options.js";
 import { type Fields, integer as integerField, text as textField, textMap as textMapField } from "./filter/fields.js";
-import { badRequest, HttpError } from "./http-error.js";
+import { badRequest, HttpRefusal } from "./http-refusal.js";
 import { type Json, textMap, timeText } from "./json.js";
 import { LineQueue } from "./line-queue.js";
 import type { JsonSchema, Operation } from "./operation.js";
@@ -25,10 +25,10 @@ function leaderOf({ host, server }: Call): string {
   return isLeader ? server.address : leaderAddress;
 }
 
-/** @throws {HttpError} 500: another datacenter is asked for, to which no gossip leads from here. */
+/** @throws {HttpRefusal} 500: another datacenter is asked for, to which no gossip leads from here. */
 function onlyDatacenter({ host, query }: Call): void {
   const asked = query.get("dc") ?? "";
-  if (asked !== "" && asked !== host.datacenter) throw new HttpError(500, "No path to datacenter");
+  if (asked !== "" && asked !== host.datacenter) throw new HttpRefusal(500, "No path to datacenter");
 }
 
 async function leader(call: Call): Promise<Answer> {
@@ -241,18 +241,18 @@ async function version(call: Call): Promise<Answer> {
   };
 }
 
-/** @throws {HttpError} 501: the program cannot be told to do that. */
+/** @throws {HttpRefusal} 501: the program cannot be told to do that. */
 async function controlOf(call: Call, what: string): Promise<AgentControl> {
   const { control, nodeName } = call.server;
   await call.require({ resource: "agent", access: "write", name: nodeName });
-  if (control === undefined) throw new HttpError(501, `${what} is not served by this program.`);
+  if (control === undefined) throw new HttpRefusal(501, `${what} is not served by this program.`);
   return control;
 }
 
 async function reload(call: Call): Promise<Answer> {
   const control = await controlOf(call, "Reading the configuration again");
   const problems = await control.reload();
-  if (problems.length > 0) throw new HttpError(500, problems.join("; "));
+  if (problems.length > 0) throw new HttpRefusal(500, problems.join("; "));
   return {};
 }
 
@@ -260,7 +260,7 @@ async function reload(call: Call): Promise<Answer> {
 async function monitor(call: Call): Promise<Answer> {
   const { control, nodeName, host, monitorLines } = call.server;
   await call.require({ resource: "agent", access: "read", name: nodeName });
-  if (control === undefined) throw new HttpError(501, "The log is not served by this program.");
+  if (control === undefined) throw new HttpRefusal(501, "The log is not served by this program.");
   const lines = new LineQueue(monitorLines, () =>
     host.incidents.report("log-lines-left-out", "a client reads the log too slowly: lines were left out", {
       limit: monitorLines,

@@ -15,7 +15,7 @@ import type { Answer } from "./answer.js";
 import type { Call } from "./call.js";
 import { judgeFor, nameOfInstance, requireInstance } from "./catalog.js";
 import { ownDatacenter } from "./discovery-options.js";
-import { badRequest, HttpError, refusalOf } from "./http-error.js";
+import { badRequest, HttpRefusal, refusalOf } from "./http-refusal.js";
 import type { Json } from "./json.js";
 import type { Operation } from "./operation.js";
 import { flag, index, listOf, objectOf, text } from "./operation-docs.js";
@@ -47,7 +47,7 @@ const operationsType: GoType<readonly (OperationBody | undefined)[]> = {
   name: "api.TxnOps",
 };
 
-/** One that says nothing is none, and has no number. @throws {HttpError} 400: there is nothing at all, of which Consul breaks. */
+/** One that says nothing is none, and has no number. @throws {HttpRefusal} 400: there is nothing at all, of which Consul breaks. */
 function withContent(body: OperationBody | undefined): readonly OperationBody[] {
   if (body === undefined) throw badRequest("Failed to parse body: an operation is null");
   return Object.values(body).every((part) => part === undefined) ? [] : [body];
@@ -95,7 +95,7 @@ async function transaction(call: Call): Promise<Answer> {
   const { count, bodies } = await call.decoded(read, ({ message }) => badRequest(`Failed to parse body: ${message}`));
   ownDatacenter(call);
   if (count > MAX_TRANSACTION_OPERATIONS) {
-    throw new HttpError(413, `Transaction contains too many operations (${count} > ${MAX_TRANSACTION_OPERATIONS})`);
+    throw new HttpRefusal(413, `Transaction contains too many operations (${count} > ${MAX_TRANSACTION_OPERATIONS})`);
   }
   const access = await call.access();
   const operations: TransactionOperation[] = [];

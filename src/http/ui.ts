@@ -10,7 +10,7 @@ import type { Call } from "./call.js";
 import { everyImported, everyLocal, IMPORTED_BYTES, importedNode, localNode, nodeOf, nodesOf } from "./discovery.js";
 import { discoveryParameters } from "./discovery-docs.js";
 import { type DiscoveryOptions, discoveryOptions, namedOptions } from "./discovery-options.js";
-import { HttpError } from "./http-error.js";
+import { HttpRefusal } from "./http-refusal.js";
 import { filterFor, forEach, kept, pauses } from "./in-turns.js";
 import { type Json, type JsonStruct, LazyList } from "./json.js";
 import type { JsonSchema, Operation } from "./operation.js";
@@ -204,7 +204,7 @@ async function services(call: Call): Promise<Answer> {
 async function exportedServices(call: Call): Promise<Answer> {
   const options = discoveryOptions(call);
   const { peer } = options;
-  if (peer === "") throw new HttpError(500, "must provide PeerName");
+  if (peer === "") throw new HttpRefusal(500, "must provide PeerName");
   const visible = await Visibility.of(call, "");
   return answerFromAll(call, options, async () => {
     const known = call.host.view.peering(peer) !== undefined;

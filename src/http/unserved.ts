@@ -3,7 +3,7 @@ import type { Answer } from "./answer.js";
 import { blocking } from "./blocking.js";
 import type { Call } from "./call.js";
 import { ownDatacenter } from "./discovery-options.js";
-import { badRequest, HttpError } from "./http-error.js";
+import { badRequest, HttpRefusal } from "./http-refusal.js";
 import type { Json } from "./json.js";
 import type { Method, Operation } from "./operation.js";
 
@@ -46,7 +46,7 @@ function refused(what: string, pattern: string, methods: readonly Method[]): rea
     method,
     pattern,
     run: async () => {
-      throw new HttpError(501, `${what} not served by this agent.`);
+      throw new HttpRefusal(501, `${what} not served by this agent.`);
     },
     unserved: true,
     docs: [],
@@ -57,8 +57,8 @@ const ALL: readonly Method[] = ["GET", "PUT", "POST", "DELETE"];
 
 /** ACLs without a policy file are off, which Consul's clients know how to tell; with one, it is where they are changed. */
 async function acl(call: Call): Promise<Answer> {
-  if (call.server.authorizer === allowAll) throw new HttpError(401, "ACL support disabled");
-  throw new HttpError(
+  if (call.server.authorizer === allowAll) throw new HttpRefusal(401, "ACL support disabled");
+  throw new HttpRefusal(
     501,
     "Tokens and policies are those of this agent's policy file: reading and changing them is not served.",
   );
@@ -83,7 +83,7 @@ export const unservedOperations: readonly Operation[] = [
   ...refused("Coordinates are", "/v1/coordinate/update", ["PUT"]),
   ...ALL.map((method): Operation => ({ method, pattern: "/v1/acl/", run: acl, unserved: true, docs: [] })),
   read("/v1/internal/ui/metrics-proxy/", async () => {
-    throw new HttpError(404, "Metrics proxy is not enabled");
+    throw new HttpRefusal(404, "Metrics proxy is not enabled");
   }),
   ...refused("Snapshots are", "/v1/snapshot", ["GET", "PUT"]),
   ...refused("This part of the operator API is", "/v1/operator/", ALL),

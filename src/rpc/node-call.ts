@@ -4,7 +4,7 @@ import type { Clock } from "../base/environment.js";
 import { type BodyLimits, type BodySender, readBody } from "../http/body.js";
 import type { CallAllowance } from "../http/call-limits.js";
 import { Caller } from "../http/caller.js";
-import { HttpError } from "../http/http-error.js";
+import { HttpRefusal } from "../http/http-refusal.js";
 import type { HttpRequest, HttpResponse } from "../http/messages.js";
 import { ReadTime } from "../http/send.js";
 import {
@@ -100,7 +100,7 @@ async function* bodyOf(
   try {
     yield await readBody(request, limits, sender, clock);
   } catch (error) {
-    if (!(error instanceof HttpError)) throw connectError(error);
+    if (!(error instanceof HttpRefusal)) throw connectError(error);
     throw new ConnectError(error.message, BODY_CODES[error.status] ?? Code.Canceled);
   }
 }

@@ -13,7 +13,7 @@ import { type DnsRecord, isEncodable } from "../../src/dns/records.js";
 import { checkDefinition, isEmptyCheck, serviceCheckType } from "../../src/http/check-json.js";
 import { configEntryJson, decodeConfigEntry } from "../../src/http/config-json.js";
 import { compileFilter } from "../../src/http/filter/filter.js";
-import { HttpError } from "../../src/http/http-error.js";
+import { HttpRefusal } from "../../src/http/http-refusal.js";
 import { writeJson } from "../../src/http/json.js";
 import type { ServiceView } from "../../src/http/records.js";
 import { serviceFields } from "../../src/http/records.js";
@@ -144,7 +144,7 @@ const certificate = (): readonly Buffer[] =>
 
 const json = fc.json({ maxDepth: 6 });
 const isBadRequest = (error: unknown): boolean =>
-  error instanceof GoJsonError || error instanceof HttpError || error instanceof PeeringError;
+  error instanceof GoJsonError || error instanceof HttpRefusal || error instanceof PeeringError;
 const isPeeringError = (error: unknown): boolean => error instanceof PeeringError;
 
 function query(name: string, type: number): Buffer {

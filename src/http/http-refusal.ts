@@ -3,8 +3,8 @@ import type { GoJsonError } from "../syntax/go-json.js";
 import { StatusCode } from "../wire/status.js";
 
 /** A refusal with its HTTP status; the text is the whole body. */
-export class HttpError extends Error {
-  override readonly name = "HttpError";
+export class HttpRefusal extends Error {
+  override readonly name = "HttpRefusal";
   readonly status: number;
   readonly headers: Readonly<Record<string, string>>;
 
@@ -15,12 +15,12 @@ export class HttpError extends Error {
   }
 }
 
-export function badRequest(text: string): HttpError {
-  return new HttpError(400, text);
+export function badRequest(text: string): HttpRefusal {
+  return new HttpRefusal(400, text);
 }
 
 /** What Consul says of a body that it cannot read. @param hint - more, said behind it. */
-export function decodeFailed({ message }: GoJsonError, hint = ""): HttpError {
+export function decodeFailed({ message }: GoJsonError, hint = ""): HttpRefusal {
   return badRequest(`Request decode failed: ${message}${hint}`);
 }
 
@@ -36,7 +36,7 @@ const STATUS: Partial<Record<PeeringErrorCode, number>> = {
 /** How a failure is answered: Consul 1.15 and later send the bare message. */
 export function refusalOf(error: unknown): { readonly status: number; readonly text: string } {
   const text = toldText(errorText(error));
-  if (error instanceof HttpError) return { status: error.status, text };
+  if (error instanceof HttpRefusal) return { status: error.status, text };
   return { status: error instanceof PeeringError ? statusOf(error) : 500, text };
 }
 

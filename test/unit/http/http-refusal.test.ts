@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import { describe, it } from "node:test";
 import { PeeringError } from "../../../src/base/errors.js";
-import { HttpError, refusalOf } from "../../../src/http/http-error.js";
+import { HttpRefusal, refusalOf } from "../../../src/http/http-refusal.js";
 import { StatusCode } from "../../../src/wire/status.js";
 
 describe("the status of a refusal", () => {
@@ -12,7 +12,7 @@ describe("the status of a refusal", () => {
       assert.deepEqual(refusalOf(new PeeringError("unavailable", text)), { status: 503, text });
       assert.deepEqual(refusalOf(new PeeringError("invalid-argument", text)), { status: 500, text });
       assert.deepEqual(refusalOf(new Error(text)), { status: 500, text });
-      assert.deepEqual(refusalOf(new HttpError(404, text)), { status: 404, text });
+      assert.deepEqual(refusalOf(new HttpRefusal(404, text)), { status: 404, text });
     }
   });
 
