@@ -4,7 +4,7 @@ import type { Key } from "./storage.js";
  * The first part of every key. Everything a host keeps lies under one of these prefixes; what comes after is its owner's.
  */
 
-/** `trust/built-in-authority.ts`: cluster id, roots with the key of the active one, serial numbers. */
+/** `trust/built-in-authority.ts`: cluster id, roots with the key of the active one, the next serial number. */
 export const CA_PREFIX: Key = ["ca"];
 export const CA_STATE_KEY: Key = ["ca", "state"];
 

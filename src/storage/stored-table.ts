@@ -62,6 +62,14 @@ export interface TablePlan<Row, Result> {
   readonly result: () => Result;
 }
 
+export interface TableWriteOptions {
+  /**
+   * Whether the plan is to decide on no older rows than the storage has now. It takes a read, and is for plans that may refuse, or
+   * write nothing: a commit shows by itself that the rows were the newest. Default false.
+   */
+  readonly current?: boolean;
+}
+
 export interface StoredTableOptions<Row> {
   readonly storage: Storage;
   /** Every entry below it belongs to the table. */
@@ -83,7 +91,7 @@ export interface StoredTableOptions<Row> {
  * same storage is followed change by change; see {@link Replica}.
  *
  * A row that cannot be decoded keeps the table from being opened. One that another process writes later is reported, and
- * the row before it stays in memory.
+ * the row before it stays in memory; {@link StoredTable.fault} says so to those who must not decide on it.
  */
 export class StoredTable<Row> implements AsyncDisposable {
   readonly #options: StoredTableOptions<Row>;
@@ -125,6 +133,14 @@ export class StoredTable<Row> implements AsyncDisposable {
     for (const { stored } of this.#held.rows.values()) yield stored;
   }
 
+  /**
+   * Why the row of a path cannot be read as it is stored: another process wrote it so, or it is expendable and was left so. What
+   * {@link get} returns is older then. Undefined: it can be read, or there is none.
+   */
+  fault(...path: Key): unknown {
+    return this.#held.faults.get(encodeKey(path));
+  }
+
   /** Revision of the last commit that changed the table; 0n before the first. It only grows. */
   get revision(): bigint {
     return this.#replica.revision;
@@ -132,15 +148,20 @@ export class StoredTable<Row> implements AsyncDisposable {
 
   /**
    * Makes one write, after those that were begun before.
-   * @param plan - decides on the rows as they are now. It is called again where another process was faster.
+   * @param plan - decides on the rows as they are now, which stay so until it is done. It is called again where another process
+   *   was faster.
    * @throws what `plan` throws; {@link PeeringError} `storage-failed`: nothing was changed; `unavailable`: it may have been
    *   written; `conflict`: an expectation of the plan failed, or other processes kept being faster; `closed`.
    */
-  write<Result>(plan: () => TablePlan<Row, Result>): Promise<Result> {
+  write<Result>(
+    plan: () => TablePlan<Row, Result> | Promise<TablePlan<Row, Result>>,
+    { current = false }: TableWriteOptions = {},
+  ): Promise<Result> {
     const { prefix, format } = this.#options;
-    return this.#replica.write(() => {
-      const { writes, expect, result } = plan();
-      return {
+    return this.#replica.run("", async (turn) => {
+      if (current) await turn.current();
+      const { writes, expect, result } = await plan();
+      return turn.commit({
         writes: writes.map(({ path, row }) => ({
           key: [...prefix, ...path],
           value: row === undefined ? undefined : format.encode(row, this.get(...path)?.created),
@@ -150,7 +171,7 @@ export class StoredTable<Row> implements AsyncDisposable {
           this.#held.write(writes, revision);
           return result();
         },
-      };
+      });
     });
   }
 
@@ -202,6 +223,8 @@ interface RowReceiver<Row> extends Receiver {
 /** The rows in memory. */
 class HeldRows<Row> implements ReplicaContents {
   readonly rows: Map<string, Held<Row>> = new Map();
+  /** Why rows cannot be read as they are stored. */
+  readonly faults: Map<string, unknown> = new Map();
   /** Paths of rows that were loaded and would be stored otherwise today. */
   readonly outdated: Key[] = [];
   readonly changed: Signal<[TableChange<Row>]>;
@@ -216,7 +239,8 @@ class HeldRows<Row> implements ReplicaContents {
 
   load(): Receiver {
     const missing = new Map(this.rows);
-    const { changes, put, done } = this.#receiver();
+    this.faults.clear();
+    const { changes, put, done } = this.#receiver(this.outdated);
     return {
       put: (entry) => {
         const id = encodeKey(this.#pathOf(entry.key));
@@ -248,18 +272,19 @@ class HeldRows<Row> implements ReplicaContents {
     this.#take({ changes, revision, own: true });
   }
 
-  #receiver(): RowReceiver<Row> {
+  #receiver(outdatedPaths: Key[] = []): RowReceiver<Row> {
     const changes: RowChange<Row>[] = [];
     return {
       changes,
       put: ({ key, value, revision }: Entry) => {
         const path = this.#pathOf(key);
-        const { row, created = revision, outdated = false } = this.#format.decode(path, value);
+        const { row, created = revision, outdated = false } = this.#decoded(path, value);
         changes.push({ path, before: this.#at(path), after: { row, created, revision } });
-        if (outdated) this.outdated.push(path);
+        if (outdated) outdatedPaths.push(path);
       },
       remove: (key) => {
         const path = this.#pathOf(key);
+        this.faults.delete(encodeKey(path));
         const before = this.#at(path);
         if (before !== undefined) changes.push({ path, before, after: undefined });
       },
@@ -267,10 +292,20 @@ class HeldRows<Row> implements ReplicaContents {
     };
   }
 
+  #decoded(path: Key, value: Uint8Array): DecodedRow<Row> {
+    try {
+      return this.#format.decode(path, value);
+    } catch (error) {
+      this.faults.set(encodeKey(path), error);
+      throw error;
+    }
+  }
+
   #take(change: TableChange<Row>): void {
     if (change.changes.length === 0) return;
     for (const { path, after } of change.changes) {
       const id = encodeKey(path);
+      this.faults.delete(id);
       if (after === undefined) this.rows.delete(id);
       else this.rows.set(id, { path, stored: after });
     }

@@ -13,10 +13,11 @@ import {
 } from "../base/environment.js";
 import { errorText, PeeringError } from "../base/errors.js";
 import { Incidents } from "../base/incidents.js";
-import { retry } from "../base/retry.js";
 import { Signal } from "../base/signal.js";
-import { CA_PREFIX, CA_STATE_KEY } from "../storage/keys.js";
-import type { Expectation, Key, Storage, Write } from "../storage/storage.js";
+import { RESTORE } from "../storage/damaged-entries.js";
+import { CA_PREFIX } from "../storage/keys.js";
+import type { Storage } from "../storage/storage.js";
+import { type RowFormat, type RowWrite, type Stored, StoredTable, type TablePlan } from "../storage/stored-table.js";
 import { certificatesIn, isIssuedBy, publicKeyOf } from "../token/pem.js";
 import { isUuid } from "../wire/uuid.js";
 import type { CaRoot, CertificateAuthority, IssuedCertificate } from "./authority.js";
@@ -58,11 +59,11 @@ const DEFAULT_TRUSTED_ROOTS = 32;
 const SIGNING_PATIENCE_MS = 500;
 const MAX_INTERMEDIATES = 4;
 const PRUNE_INTERVAL_MS = HOUR_MS;
-const FOLLOW_RETRY_MS = 5_000;
-const MAX_CONFLICTS = 16;
+/** Serial numbers that a node takes at once. */
+const SERIALS_BATCH = 64n;
 
-const STATE_KEY: Key = CA_STATE_KEY;
-const SERIAL_KEY: Key = ["ca", "serial"];
+const ROW_NAME = "part of the certificate authority";
+const LATER_VERSION = "Start the version of Peerage that wrote it, or a later one.";
 
 export interface BuiltInAuthorityOptions {
   /** Holds the cluster's id, its roots and the key of the active one, below `ca`. Not disposed of with the authority. */
@@ -179,8 +180,21 @@ export async function builtInAuthority(options: BuiltInAuthorityOptions): Promis
     configurationBytes: options.configurationBytes ?? DEFAULT_CONFIGURATION_BYTES,
     trustedRoots: options.trustedRoots ?? DEFAULT_TRUSTED_ROOTS,
   };
-  const stored = (await load(settings.storage)) ?? (await found(settings));
-  return new StoredAuthority(settings, await sealAnew(stored, settings));
+  const format = authorityFormat(settings);
+  const { storage, clock, incidents } = settings;
+  const table = await StoredTable.open({ storage, prefix: CA_PREFIX, rowName: ROW_NAME, format, clock, incidents });
+  try {
+    await found(table, settings);
+    const { row: state } = stateOf(table);
+    serialOf(table);
+    // Now rather than at the first leaf: a host without its key should not start.
+    openKey(activeOf(state), settings.secretBox);
+    format.clusterId = state.clusterId;
+    return new StoredAuthority(settings, table);
+  } catch (error) {
+    await table[Symbol.asyncDispose]();
+    throw error;
+  }
 }
 
 /** Whether an authority is a built-in one, which can be configured. */
@@ -213,17 +227,17 @@ interface State {
   readonly roots: readonly StoredRoot[];
   /** Undefined: never configured. */
   readonly configuration?: StoredConfiguration | undefined;
-  /** The revision at which it was founded; undefined in the first write. */
-  readonly createdAt?: string | undefined;
 }
 
-/** What storage holds, with what the next commit has to expect. */
-interface Stored {
-  readonly state: State;
-  readonly stateRevision: bigint;
-  readonly nextSerial: bigint;
-  readonly serialRevision: bigint;
-}
+/**
+ * The rows of an authority: its state, and, as a number by itself, the first serial number that no node has taken. They are one
+ * table, so that a new root and its serial number are one commit.
+ */
+type AuthorityRow = State | bigint;
+type AuthorityTable = StoredTable<AuthorityRow>;
+
+const STATE = "state";
+const SERIAL = "serial";
 
 class StoredAuthority implements BuiltInAuthority {
   readonly trustDomain: string;
@@ -231,27 +245,30 @@ class StoredAuthority implements BuiltInAuthority {
   readonly #settings: Settings;
   readonly #rootsChanged: Signal;
   readonly #abort = new AbortController();
-  readonly #following: Promise<void>;
-  #stored: Stored;
+  readonly #table: AuthorityTable;
+  /** Serial numbers that this node has taken and not given yet. */
+  #serials = { next: 0n, end: 0n };
   #roots: readonly CaRoot[];
   #config: CaSettings;
   /** When the next certificate of a service may be signed, on the monotonic clock. */
   #nextSigningMs = 0;
-  #lastTask: Promise<unknown> = Promise.resolve();
   #pruneTimer: { cancel(): void };
 
-  constructor(settings: Settings, stored: Stored) {
+  constructor(settings: Settings, table: AuthorityTable) {
+    const { row: state } = stateOf(table);
     this.#settings = settings;
     this.#rootsChanged = new Signal(settings.incidents);
-    this.#stored = stored;
-    this.#roots = rootsOf(stored.state);
-    this.#config = settingsOf(stored.state, settings);
-    this.clusterId = stored.state.clusterId;
+    this.#table = table;
+    this.#roots = rootsOf(state);
+    this.#config = settingsOf(state, settings);
+    this.clusterId = state.clusterId;
     this.trustDomain = trustDomainOf(this.clusterId);
     // As many as wait for their turn to be signed.
     setMaxListeners(0, this.#abort.signal);
     this.#pruneTimer = this.#pruneLater();
-    this.#following = this.#follow();
+    table.onChange(({ changes }) => {
+      for (const { after } of changes) if (isState(after?.row)) this.#accept(after.row);
+    });
   }
 
   roots(): readonly CaRoot[] {
@@ -312,14 +329,14 @@ class StoredAuthority implements BuiltInAuthority {
   }
 
   configuration(): CaConfiguration {
-    const { state, stateRevision } = this.#stored;
+    const { row: state, created, revision } = stateOf(this.#table);
     const { shown, forceWithoutCrossSigning } = configurationOf(state, this.#settings);
     const { given, certificatePem } = activeOf(state);
     return {
       config: given === undefined ? shown : { ...shown, RootCert: certificatePem },
       forceWithoutCrossSigning,
-      createIndex: state.createdAt === undefined ? stateRevision : BigInt(state.createdAt),
-      modifyIndex: stateRevision,
+      createIndex: created,
+      modifyIndex: revision,
     };
   }
 
@@ -328,27 +345,27 @@ class StoredAuthority implements BuiltInAuthority {
     this.#boundConfiguration(config);
     const wanted = readCaConfiguration(config, this.#settings.leafTtlMs);
     const material = checkMaterial(wanted, this.#settings.clock.wall());
-    return this.#exclusive(() =>
-      this.#retrying(async () => {
-        const { state, stateRevision } = this.#stored;
-        const configuration = { shown: wanted.shown, forceWithoutCrossSigning };
-        const kept = keptRoot(activeOf(state), wanted.settings.key, material);
-        if (kept === undefined) {
-          if (material !== undefined && material.keyPem === undefined) throw keyMissing();
-          const next = await rotate(this.#stored, this.#settings, { ...wanted, material, forceWithoutCrossSigning });
-          await this.#commit({ ...next.state, configuration }, next.serials);
-          return true;
-        }
-        const present = configurationOf(state, this.#settings);
-        if (kept === activeOf(state) && sameValues(present.shown, wanted.shown)) return false;
-        if (change.modifyIndex !== undefined && change.modifyIndex !== stateRevision) {
-          throw new PeeringError("conflict", "ModifyIndex did not match existing");
-        }
-        const roots = state.roots.map((root) => (root === activeOf(state) ? kept : root));
-        await this.#commit({ ...state, roots, configuration }, 0n);
-        return false;
-      }),
-    );
+    const plan = async (): Promise<AuthorityPlan<boolean>> => {
+      const { row: state, revision } = writableState(this.#table);
+      const configuration = { shown: wanted.shown, forceWithoutCrossSigning };
+      const kept = keptRoot(activeOf(state), wanted.settings.key, material);
+      if (kept === undefined) {
+        if (material !== undefined && material.keyPem === undefined) throw keyMissing();
+        const next = { ...wanted, material, forceWithoutCrossSigning, configuration };
+        const writes = await rotated(state, serialOf(this.#table), this.#settings, next);
+        return { writes, result: () => true };
+      }
+      const present = configurationOf(state, this.#settings);
+      if (kept === activeOf(state) && sameValues(present.shown, wanted.shown))
+        return { writes: [], result: () => false };
+      if (change.modifyIndex !== undefined && change.modifyIndex !== revision) {
+        throw new PeeringError("conflict", "ModifyIndex did not match existing");
+      }
+      const roots = state.roots.map((root) => (root === activeOf(state) ? kept : root));
+      return { writes: [stateWrite({ ...state, roots, configuration })], result: () => false };
+    };
+    // What is refused, and what is as it was, is so by the newest configuration, whichever node took it.
+    return this.#table.write(plan, { current: true });
   }
 
   #boundConfiguration(config: Readonly<Record<string, unknown>>): void {
@@ -367,42 +384,34 @@ class StoredAuthority implements BuiltInAuthority {
   }
 
   rotate(): Promise<CaRoot> {
-    return this.#exclusive(async () => {
-      const expected = this.#stored.stateRevision;
-      return this.#retrying(async () => {
-        if (this.#stored.stateRevision !== expected) {
-          throw new PeeringError("conflict", "the roots were changed by another node of this cluster");
-        }
-        const rotated = await rotate(this.#stored, this.#settings, {
-          settings: this.#config,
-          material: undefined,
-          forceWithoutCrossSigning: false,
-        });
-        await this.#commit(rotated.state, rotated.serials);
-        return activeRootOf(this.#roots);
-      });
+    let expected: bigint | undefined;
+    return this.#table.write(async (): Promise<AuthorityPlan<CaRoot>> => {
+      const { row: state, revision } = writableState(this.#table);
+      expected ??= revision;
+      if (revision !== expected) {
+        throw new PeeringError("conflict", "the roots were changed by another node of this cluster");
+      }
+      const next = { settings: this.#config, material: undefined, forceWithoutCrossSigning: false };
+      const writes = await rotated(state, serialOf(this.#table), this.#settings, next);
+      return { writes, result: () => activeRootOf(this.#roots) };
     });
   }
 
   prune(): Promise<boolean> {
-    return this.#exclusive(() =>
-      this.#retrying(async () => {
-        const { state } = this.#stored;
-        const oldest = this.#settings.clock.wall() - 2 * this.#config.leafTtlMs;
-        const roots = state.roots.filter(({ rotatedOutAt }) => rotatedOutAt === undefined || rotatedOutAt >= oldest);
-        if (roots.length === state.roots.length) return false;
-        await this.#commit({ ...state, roots }, 0n);
-        return true;
-      }),
-    );
+    return this.#table.write((): AuthorityPlan<boolean> => {
+      const { row: state } = writableState(this.#table);
+      const oldest = this.#settings.clock.wall() - 2 * this.#config.leafTtlMs;
+      const roots = state.roots.filter(({ rotatedOutAt }) => rotatedOutAt === undefined || rotatedOutAt >= oldest);
+      if (roots.length === state.roots.length) return { writes: [], result: () => false };
+      return { writes: [stateWrite({ ...state, roots })], result: () => true };
+    });
   }
 
   async close(): Promise<void> {
     this.#abort.abort();
     this.#pruneTimer.cancel();
     this.#rootsChanged.clear();
-    await this.#lastTask;
-    await this.#following;
+    await this.#table[Symbol.asyncDispose]();
   }
 
   [Symbol.asyncDispose](): Promise<void> {
@@ -412,7 +421,7 @@ class StoredAuthority implements BuiltInAuthority {
   #leafTerms(): { signer: LeafSigner; nowMs: number; ttlMs: number } {
     const { clock, secretBox } = this.#settings;
     const nowMs = clock.wall();
-    const active = activeOf(this.#stored.state);
+    const active = activeOf(stateOf(this.#table).row);
     const root = activeRootOf(this.#roots);
     const signer: LeafSigner = {
       certificatePem: active.certificatePem,
@@ -424,49 +433,42 @@ class StoredAuthority implements BuiltInAuthority {
     return { signer, nowMs, ttlMs: this.#config.leafTtlMs };
   }
 
-  #takeSerial(): Promise<bigint> {
-    return this.#exclusive(() =>
-      this.#retrying(async () => {
-        const serial = this.#stored.nextSerial;
-        await this.#commit(undefined, 1n);
-        return serial;
-      }),
-    );
-  }
-
-  /** Commits a new state (or none) and uses up serial numbers, provided that both are still what we know. */
-  async #commit(changed: State | undefined, serials: bigint): Promise<void> {
-    const known = this.#stored;
-    const state = changed && createdAt(changed, known);
-    const writes: Write[] = [];
-    const expect: Expectation[] = [];
-    const nextSerial = known.nextSerial + serials;
-    if (state !== undefined) {
-      writes.push({ key: STATE_KEY, value: encodeState(state) });
-      expect.push({ key: STATE_KEY, revision: known.stateRevision });
-    }
-    if (serials > 0n) {
-      writes.push({ key: SERIAL_KEY, value: encodeSerial(nextSerial) });
-      expect.push({ key: SERIAL_KEY, revision: known.serialRevision });
-    }
-    const revision = await this.#settings.storage.commit(writes, expect);
-    this.#accept({
-      state: state ?? known.state,
-      stateRevision: state === undefined ? known.stateRevision : revision,
-      nextSerial,
-      serialRevision: serials > 0n ? revision : known.serialRevision,
+  /**
+   * A serial number that was never given. Several are taken at once, in one commit before any of them is used: so the nodes of a
+   * cluster seldom wait for one another, and a crash loses some numbers and has none given twice.
+   */
+  async #takeSerial(): Promise<bigint> {
+    if (this.#abort.signal.aborted) throw new PeeringError("closed", "the certificate authority is closed");
+    const taken = this.#takenSerial();
+    if (taken !== undefined) return taken;
+    return this.#table.write((): AuthorityPlan<bigint> => {
+      const meanwhile = this.#takenSerial();
+      if (meanwhile !== undefined) return { writes: [], result: () => meanwhile };
+      const first = serialOf(this.#table);
+      const end = first + SERIALS_BATCH;
+      return {
+        writes: [{ path: [SERIAL], row: end }],
+        result: () => {
+          this.#serials = { next: first + 1n, end };
+          return first;
+        },
+      };
     });
   }
 
-  #accept(stored: Stored): void {
-    const changed = stored.stateRevision !== this.#stored.stateRevision;
-    this.#stored = stored;
-    if (!changed) return;
-    const config = settingsOf(stored.state, this.#settings);
+  #takenSerial(): bigint | undefined {
+    const { next, end } = this.#serials;
+    if (next === end) return undefined;
+    this.#serials = { next: next + 1n, end };
+    return next;
+  }
+
+  #accept(state: State): void {
+    const config = settingsOf(state, this.#settings);
     // Turns that were given out at another rate do not hold up those of this one.
     if (config.signaturesPerSecond !== this.#config.signaturesPerSecond) this.#nextSigningMs = 0;
     this.#config = config;
-    const roots = rootsOf(stored.state);
+    const roots = rootsOf(state);
     if (sameRoots(roots, this.#roots)) return;
     const former = activeRootOf(this.#roots);
     this.#roots = roots;
@@ -474,45 +476,6 @@ class StoredAuthority implements BuiltInAuthority {
     if (id !== former.id)
       this.#settings.logger.info("another root certificate is active now", { root: id, former: former.id });
     this.#rootsChanged.emit();
-  }
-
-  /** Reads the stored state; the one in memory may be older, or the outcome of a commit unknown. */
-  async #refresh(signal?: AbortSignal): Promise<void> {
-    const stored = await load(this.#settings.storage, signal);
-    if (stored === undefined) throw damaged("it is gone");
-    if (stored.state.clusterId !== this.clusterId) throw damaged("its cluster id has changed");
-    this.#accept(stored);
-  }
-
-  /** Tries again from the stored state, as often as another node was faster. */
-  async #retrying<T>(attempt: () => Promise<T>): Promise<T> {
-    for (let conflicts = 0; ; conflicts++) {
-      try {
-        return await attempt();
-      } catch (error) {
-        if (!(error instanceof PeeringError)) throw error;
-        if (error.code === "unavailable") {
-          // It may have happened: the next attempt, if there is one, has to know. That error is the one to report.
-          await this.#refresh().catch(() => undefined);
-          throw error;
-        }
-        if (error.code !== "conflict" || conflicts >= MAX_CONFLICTS) throw error;
-        const before = this.#stored;
-        await this.#refresh();
-        const { stateRevision, serialRevision } = this.#stored;
-        if (before.stateRevision === stateRevision && before.serialRevision === serialRevision) throw error;
-      }
-    }
-  }
-
-  /** One change at a time: within a process there is nothing to conflict with. */
-  #exclusive<T>(task: () => Promise<T>): Promise<T> {
-    const result = this.#lastTask.then(() => {
-      if (this.#abort.signal.aborted) throw new PeeringError("closed", "the certificate authority is closed");
-      return task();
-    });
-    this.#lastTask = result.catch(() => undefined);
-    return result;
   }
 
   #pruneLater(): { cancel(): void } {
@@ -528,83 +491,16 @@ class StoredAuthority implements BuiltInAuthority {
       });
     });
   }
-
-  /** Takes over what other nodes on the same storage change. */
-  async #follow(): Promise<void> {
-    const { storage, clock, logger } = this.#settings;
-    const { signal } = this.#abort;
-    const followed = async (): Promise<void> => {
-      // It ends when the signal aborts, or the storage is closed.
-      for await (const _ of storage.changes(STATE_KEY, this.#stored.stateRevision, signal)) {
-        await this.#exclusive(() => this.#refresh(signal));
-      }
-    };
-    try {
-      await retry(followed, {
-        clock,
-        signal,
-        firstMs: FOLLOW_RETRY_MS,
-        maxMs: FOLLOW_RETRY_MS,
-        onFailure: (error) => logger.warn("roots cannot be followed in storage", { error: errorText(error) }),
-      });
-    } catch {
-      // Disposed of.
-    }
-  }
 }
 
-/** Creates cluster id and root; or returns what another node has just created. */
-async function found(settings: Settings): Promise<Stored> {
-  const { storage, random, clusterId = randomId(random) } = settings;
-  const root = await makeRoot(clusterId, 1n, settings, settingsOf(undefined, settings));
-  const state: State = { clusterId, roots: [root] };
-  const nextSerial = 2n;
-  try {
-    const revision = await storage.commit(
-      [
-        { key: STATE_KEY, value: encodeState(state) },
-        { key: SERIAL_KEY, value: encodeSerial(nextSerial) },
-      ],
-      [
-        { key: STATE_KEY, revision: undefined },
-        { key: SERIAL_KEY, revision: undefined },
-      ],
-    );
-    return { state, stateRevision: revision, nextSerial, serialRevision: revision };
-  } catch (error) {
-    const other = error instanceof PeeringError && error.code === "conflict" ? await load(storage) : undefined;
-    if (other === undefined) throw error;
-    return other;
-  }
-}
-
-/**
- * The stored form, its key sealed as the box seals it today.
- * @throws {PeeringError} `invalid-argument`: the box does not open it; nothing was changed. As `Storage.commit`.
- */
-async function sealAnew(found: Stored, { storage, secretBox }: Settings): Promise<Stored> {
-  let stored = found;
-  for (let conflicts = 0; ; conflicts++) {
-    const active = activeOf(stored.state);
-    // Now rather than at the first leaf: a host without its key should not start.
-    const keyPem = openKey(active, secretBox);
-    if (secretBox.isCurrent(Buffer.from(active.sealedKey ?? "", "base64"))) return stored;
-    const sealed = { ...active, sealedKey: sealKey(keyPem, secretBox) };
-    const roots = stored.state.roots.map((root) => (root === active ? sealed : root));
-    const state = createdAt({ ...stored.state, roots }, stored);
-    try {
-      const stateRevision = await storage.commit(
-        [{ key: STATE_KEY, value: encodeState(state) }],
-        [{ key: STATE_KEY, revision: stored.stateRevision }],
-      );
-      return { ...stored, state, stateRevision };
-    } catch (error) {
-      const isConflict = error instanceof PeeringError && error.code === "conflict";
-      const other = isConflict && conflicts < MAX_CONFLICTS ? await load(storage) : undefined;
-      if (other === undefined) throw error;
-      stored = other;
-    }
-  }
+/** Creates cluster id and root, but only where nothing was ever stored: what is missing later is damage. */
+function found(table: AuthorityTable, settings: Settings): Promise<void> {
+  return table.write(async (): Promise<AuthorityPlan<void>> => {
+    if (table.revision > 0n) return { writes: [], result: () => {} };
+    const { random, clusterId = randomId(random) } = settings;
+    const root = await makeRoot(clusterId, 1n, settings, settingsOf(undefined, settings));
+    return { writes: [stateWrite({ clusterId, roots: [root] }), { path: [SERIAL], row: 2n }], result: () => {} };
+  });
 }
 
 function sealKey(keyPem: string, secretBox: SecretBox): string {
@@ -764,15 +660,17 @@ interface NextRoot {
   /** Undefined: key and root are to be made. */
   readonly material: GivenMaterial | undefined;
   readonly forceWithoutCrossSigning: boolean;
+  /** The configuration from then on. Default: as it is. */
+  readonly configuration?: StoredConfiguration;
 }
 
-/** The state with a new active root, and how many serial numbers that took. */
-async function rotate(
-  stored: Stored,
+/** Makes a state with a new active root, which takes two serial numbers. @param serial - the first one. */
+async function rotated(
+  state: State,
+  serial: bigint,
   settings: Settings,
   next: NextRoot,
-): Promise<{ readonly state: State; readonly serials: bigint }> {
-  const { state } = stored;
+): Promise<AuthorityPlan<unknown>["writes"]> {
   const former = activeOf(state);
   if (!next.forceWithoutCrossSigning && !settingsOf(state, settings).crossSigning) {
     throw new PeeringError(
@@ -781,7 +679,7 @@ async function rotate(
         "ForceWithoutCrossSigningSet but this may cause disruption - see documentation for more.",
     );
   }
-  const root = await nextRoot(stored, settings, next);
+  const root = await nextRoot(state, serial, settings, next);
   // A root that was rotated out can come back.
   const others = state.roots.filter(({ certificatePem }) => certificatePem !== root.certificatePem);
   if (others.length >= settings.trustedRoots) {
@@ -798,17 +696,25 @@ async function rotate(
     // Nothing will be signed with the old key again, so it is not kept.
     known === former ? { ...known, sealedKey: undefined, rotatedOutAt: now } : known,
   );
-  const intermediatePems = next.forceWithoutCrossSigning ? [] : await crossSigned(root, stored, settings);
-  return { state: { ...state, roots: [...roots, { ...root, intermediatePems }] }, serials: 2n };
+  const intermediatePems = next.forceWithoutCrossSigning ? [] : await crossSigned(root, state, serial + 1n, settings);
+  return [
+    stateWrite({
+      ...state,
+      configuration: next.configuration ?? state.configuration,
+      roots: [...roots, { ...root, intermediatePems }],
+    }),
+    { path: [SERIAL], row: serial + 2n },
+  ];
 }
 
 async function nextRoot(
-  { state, nextSerial }: Stored,
+  state: State,
+  serial: bigint,
   settings: Settings,
   { settings: wanted, material }: NextRoot,
 ): Promise<StoredRoot> {
   if (material?.root === undefined || material.keyPem === undefined) {
-    return makeRoot(state.clusterId, nextSerial, settings, wanted, material?.keyPem);
+    return makeRoot(state.clusterId, serial, settings, wanted, material?.keyPem);
   }
   const sealedKey = sealKey(material.keyPem, settings.secretBox);
   const { pem } = material.root;
@@ -818,7 +724,8 @@ async function nextRoot(
 /** The root as the active one signs it, newest first before those that lead on to what was active before that. */
 async function crossSigned(
   root: StoredRoot,
-  { state, nextSerial }: Stored,
+  state: State,
+  serialNumber: bigint,
   { clock, secretBox }: Settings,
 ): Promise<readonly string[]> {
   const former = activeOf(state);
@@ -826,18 +733,13 @@ async function crossSigned(
   const { crossSign } = await import("./x509.js");
   const pem = await crossSign({
     certificatePem: root.certificatePem,
-    serialNumber: nextSerial + 1n,
+    serialNumber,
     issuerPem: former.certificatePem,
     issuerKeyPem: openKey(former, secretBox),
     notBefore: now - BACKDATE_MS,
     notAfter: Math.min(now + CROSS_SIGNED_TTL_MS, notAfterOf(new X509Certificate(former.certificatePem))),
   });
   return [pem, ...former.intermediatePems].slice(0, MAX_INTERMEDIATES);
-}
-
-/** The state as it is to be written after `known`. */
-function createdAt(state: State, known: Pick<Stored, "state" | "stateRevision">): State {
-  return { ...state, createdAt: known.state.createdAt ?? known.stateRevision.toString() };
 }
 
 function configurationOf(state: State | undefined, { leafTtlMs }: Settings): StoredConfiguration {
@@ -849,7 +751,7 @@ function settingsOf(state: State | undefined, settings: Settings): CaSettings {
   try {
     return readCaConfiguration(configurationOf(state, settings).shown, settings.leafTtlMs).settings;
   } catch (error) {
-    throw damaged(`its configuration cannot be read (${errorText(error)})`);
+    throw unreadable(`its configuration cannot be read (${errorText(error)})`);
   }
 }
 
@@ -893,75 +795,134 @@ function rootsOf(state: State): readonly CaRoot[] {
 
 function activeOf(state: State): StoredRoot {
   const active = state.roots.find(({ rotatedOutAt }) => rotatedOutAt === undefined);
-  if (active === undefined) throw damaged("no root is active");
+  if (active === undefined) throw damaged(STATE, "no root is active");
   return active;
 }
 
 function activeRootOf(roots: readonly CaRoot[]): CaRoot {
   const active = roots.find((root) => root.active);
-  if (active === undefined) throw damaged("no root is active");
+  if (active === undefined) throw damaged(STATE, "no root is active");
   return active;
 }
 
 function openKey(root: StoredRoot, secretBox: SecretBox): string {
-  if (root.sealedKey === undefined) throw damaged("the active root has no key");
+  if (root.sealedKey === undefined) throw damaged(STATE, "the active root has no key");
   const pem = Buffer.from(secretBox.open(Buffer.from(root.sealedKey, "base64"))).toString();
-  if (!pem.startsWith("-----BEGIN ")) throw damaged("the active root's key is not one");
+  if (!pem.startsWith("-----BEGIN ")) throw damaged(STATE, "the active root's key is not one");
   return pem;
 }
 
-async function load(storage: Storage, signal?: AbortSignal): Promise<Stored | undefined> {
-  const { entries } = await storage.read(CA_PREFIX, signal);
-  const state = entries.find(({ key }) => key.length === STATE_KEY.length && key[1] === STATE_KEY[1]);
-  const serial = entries.find(({ key }) => key.length === SERIAL_KEY.length && key[1] === SERIAL_KEY[1]);
-  if (state === undefined && serial === undefined) return undefined;
-  if (state === undefined || serial === undefined) throw damaged("a part of it is missing");
+/** The rows of `authority` in a storage. */
+interface AuthorityFormat extends RowFormat<AuthorityRow> {
+  /** Once it is known: the state of another cluster is none of ours. */
+  clusterId: string | undefined;
+}
+
+function authorityFormat(settings: Settings): AuthorityFormat {
+  const { secretBox } = settings;
   return {
-    state: decodeState(state.value),
-    stateRevision: state.revision,
-    nextSerial: decodeSerial(serial.value),
-    serialRevision: serial.revision,
+    clusterId: undefined,
+    encode: (row, created) => (isState(row) ? encodeState(row, created, secretBox) : encoder.encode(row.toString())),
+    decode([name, ...more], value) {
+      if (name === SERIAL && more.length === 0) return { row: decodeSerial(value) };
+      if (name !== STATE || more.length > 0) throw unreadable("it is no part of one", LATER_VERSION);
+      const { row: state, created } = decodeState(value);
+      if (this.clusterId !== undefined && this.clusterId !== state.clusterId)
+        throw unreadable("its cluster id has changed");
+      // What it says is judged here, where the row is named if it cannot be read.
+      settingsOf(state, settings);
+      const { sealedKey } = activeOf(state);
+      const outdated = sealedKey !== undefined && !secretBox.isCurrent(Buffer.from(sealedKey, "base64"));
+      return { row: state, ...(created !== undefined && { created }), outdated };
+    },
   };
 }
 
-function encodeSerial(serial: bigint): Uint8Array {
-  return new TextEncoder().encode(serial.toString());
+type AuthorityPlan<Result> = TablePlan<AuthorityRow, Result>;
+
+function stateWrite(state: State): RowWrite<AuthorityRow> {
+  return { path: [STATE], row: state };
 }
+
+function isState(row: AuthorityRow | undefined): row is State {
+  return typeof row === "object";
+}
+
+/** The state, as it was read last. @throws {PeeringError} `storage-failed`: it is gone. */
+function stateOf(table: AuthorityTable): Stored<State> {
+  const stored = table.get(STATE);
+  if (!isState(stored?.row)) throw damaged(STATE, "it is missing");
+  return { ...stored, row: stored.row };
+}
+
+/**
+ * The state, for a write that takes its place.
+ * @throws {PeeringError} `storage-failed`: it is gone, or what another node wrote there since cannot be read and must not be lost.
+ */
+function writableState(table: AuthorityTable): Stored<State> {
+  requireReadable(table, STATE);
+  return stateOf(table);
+}
+
+/**
+ * The first serial number that no node has taken.
+ * @throws {PeeringError} `storage-failed`: it is gone or cannot be read: by the row that was read last, numbers would be given twice.
+ */
+function serialOf(table: AuthorityTable): bigint {
+  requireReadable(table, SERIAL);
+  const row = table.get(SERIAL)?.row;
+  if (typeof row !== "bigint") throw damaged(SERIAL, "it is missing");
+  return row;
+}
+
+function requireReadable(table: AuthorityTable, row: string): void {
+  const fault = table.fault(row);
+  if (fault !== undefined)
+    throw damaged(row, errorText(fault), fault instanceof PeeringError ? fault.remedy : undefined);
+}
+
+const encoder = new TextEncoder();
 
 function decodeSerial(value: Uint8Array): bigint {
   const text = new TextDecoder().decode(value);
-  if (!/^[1-9][0-9]*$/.test(text)) throw damaged("the serial number is not one");
+  if (!/^[1-9][0-9]*$/.test(text)) throw unreadable("the serial number is not one");
   return BigInt(text);
 }
 
-function encodeState(state: State): Uint8Array {
-  return new TextEncoder().encode(JSON.stringify({ version: 1, ...state }));
+/** The stored form, with the key sealed as the box seals it today. @throws {PeeringError} as {@link openKey}. */
+function encodeState(state: State, created: bigint | undefined, secretBox: SecretBox): Uint8Array {
+  const roots = state.roots.map((root) => {
+    if (root.sealedKey === undefined || secretBox.isCurrent(Buffer.from(root.sealedKey, "base64"))) return root;
+    return { ...root, sealedKey: sealKey(openKey(root, secretBox), secretBox) };
+  });
+  const since = created === undefined ? {} : { createdAt: created.toString() };
+  return encoder.encode(JSON.stringify({ version: 1, ...state, roots, ...since }));
 }
 
-function decodeState(value: Uint8Array): State {
+function decodeState(value: Uint8Array): { readonly row: State; readonly created: bigint | undefined } {
   let parsed: unknown;
   try {
     parsed = JSON.parse(new TextDecoder("utf-8", { fatal: true }).decode(value));
   } catch {
     // Without the cause: it would quote the stored text, keys included.
-    throw damaged("it is not JSON");
+    throw unreadable("it is not JSON");
   }
   const fields = fieldsOf(parsed);
-  if (fields.get("version") !== 1) throw damaged("it has another version");
+  if (fields.get("version") !== 1) throw unreadable("it has another version", LATER_VERSION);
   const clusterId = fields.get("clusterId");
   const roots = fields.get("roots");
-  if (typeof clusterId !== "string" || clusterId === "") throw damaged("it has no cluster id");
-  if (!Array.isArray(roots)) throw damaged("it has no roots");
+  if (typeof clusterId !== "string" || clusterId === "") throw unreadable("it has no cluster id");
+  if (!Array.isArray(roots)) throw unreadable("it has no roots");
   const createdAt = fields.get("createdAt");
   if (createdAt !== undefined && !(typeof createdAt === "string" && /^\d{1,20}$/.test(createdAt))) {
-    throw damaged("its first revision is not one");
+    throw unreadable("its first revision is not one");
   }
   const configuration = decodeConfiguration(fields.get("configuration"));
-  const state: State = { clusterId, roots: roots.map(decodeRoot), configuration, createdAt };
+  const state: State = { clusterId, roots: roots.map(decodeRoot), configuration };
   if (state.roots.filter(({ rotatedOutAt }) => rotatedOutAt === undefined).length !== 1) {
-    throw damaged("not exactly one root is active");
+    throw unreadable("not exactly one root is active");
   }
-  return state;
+  return { row: state, created: createdAt === undefined ? undefined : BigInt(createdAt) };
 }
 
 function decodeRoot(value: unknown): StoredRoot {
@@ -970,15 +931,15 @@ function decodeRoot(value: unknown): StoredRoot {
   const intermediatePems = fields.get("intermediatePems");
   const sealedKey = fields.get("sealedKey");
   const rotatedOutAt = fields.get("rotatedOutAt");
-  if (!isCertificate(certificatePem)) throw damaged("a root is not a certificate");
+  if (!isCertificate(certificatePem)) throw unreadable("a root is not a certificate");
   if (!Array.isArray(intermediatePems) || !intermediatePems.every(isCertificate)) {
-    throw damaged("an intermediate is not a certificate");
+    throw unreadable("an intermediate is not a certificate");
   }
-  if (sealedKey !== undefined && typeof sealedKey !== "string") throw damaged("a key is not text");
-  if (rotatedOutAt !== undefined && typeof rotatedOutAt !== "number") throw damaged("a time is not a number");
+  if (sealedKey !== undefined && typeof sealedKey !== "string") throw unreadable("a key is not text");
+  if (rotatedOutAt !== undefined && typeof rotatedOutAt !== "number") throw unreadable("a time is not a number");
   const given = fields.get("given");
   if (given !== undefined && given !== "key" && given !== "root")
-    throw damaged("the stored kind of a given root is unknown");
+    throw unreadable("the stored kind of a given root is unknown");
   return { certificatePem, intermediatePems, sealedKey, rotatedOutAt, given };
 }
 
@@ -987,7 +948,7 @@ function decodeConfiguration(value: unknown): StoredConfiguration | undefined {
   const fields = fieldsOf(value);
   const force = fields.get("forceWithoutCrossSigning");
   const shown = Object.fromEntries(fieldsOf(fields.get("shown")));
-  if (typeof force !== "boolean" || !isShown(shown)) throw damaged("its configuration is not one");
+  if (typeof force !== "boolean" || !isShown(shown)) throw unreadable("its configuration is not one");
   return { shown, forceWithoutCrossSigning: force };
 }
 
@@ -1008,6 +969,13 @@ function fieldsOf(value: unknown): ReadonlyMap<string, unknown> {
   return typeof value === "object" && value !== null ? new Map(Object.entries(value)) : new Map();
 }
 
-function damaged(why: string): PeeringError {
-  return new PeeringError("storage-failed", `the stored certificate authority cannot be used: ${why}`);
+/** Why bytes are no row. The table names the row. */
+function unreadable(why: string, remedy = RESTORE): PeeringError {
+  return new PeeringError("storage-failed", why, { remedy });
+}
+
+function damaged(row: string, why: string, remedy = RESTORE): PeeringError {
+  return new PeeringError("storage-failed", `stored ${ROW_NAME} ${[...CA_PREFIX, row].join("/")} is damaged: ${why}`, {
+    remedy,
+  });
 }

@@ -732,6 +732,54 @@ export const plantedFaults: readonly PlantedFault[] = [
     ],
     "test/unit/trust/built-in-authority.test.ts",
   ),
+  fault(
+    "serial-given-before-it-is-taken",
+    "a serial number is given that another host may take, too",
+    [
+      "src/trust/built-in-authority.ts",
+      "        writes: [{ path: [SERIAL], row: end }],",
+      "        writes: [{ path: [SERIAL], row: first + 1n }],",
+    ],
+    "test/unit/trust/shared-authority.test.ts",
+  ),
+  fault(
+    "serial-of-a-damaged-row",
+    "serial numbers are taken by the last row that could be read, although another host has written another one since",
+    ["src/trust/built-in-authority.ts", "  requireReadable(table, SERIAL);\n", ""],
+    "test/unit/trust/shared-authority.test.ts",
+  ),
+  fault(
+    "unreadable-roots-written-over",
+    "roots that another version wrote are written over by the state before them",
+    ["src/trust/built-in-authority.ts", "  requireReadable(table, STATE);\n", ""],
+    "test/unit/trust/shared-authority.test.ts",
+  ),
+  fault(
+    "authority-made-again",
+    "an authority whose rows are gone is made again under another cluster id",
+    [
+      "src/trust/built-in-authority.ts",
+      "    if (table.revision > 0n) return",
+      "    if (table.get(STATE) !== undefined) return",
+    ],
+    "test/unit/trust/built-in-authority.test.ts",
+  ),
+  fault(
+    "configured-by-an-old-state",
+    "a configuration is judged by what this host knows, although another host has taken another one since",
+    [
+      "src/trust/built-in-authority.ts",
+      "    return this.#table.write(plan, { current: true });",
+      "    return this.#table.write(plan);",
+    ],
+    "test/unit/trust/shared-authority.test.ts",
+  ),
+  fault(
+    "state-of-another-cluster-followed",
+    "the state of another cluster that is written over ours is followed",
+    ["src/trust/built-in-authority.ts", "    format.clusterId = state.clusterId;", "    format.clusterId = undefined;"],
+    "test/unit/trust/shared-authority.test.ts",
+  ),
   // --- What strangers and tokens make an agent hold -------------------------------------------------------------------------
   fault(
     "answers-pile-up",

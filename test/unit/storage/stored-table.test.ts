@@ -380,6 +380,79 @@ describe("a stored table", () => {
     await until(table, () => table.get("b") !== undefined);
     assert.equal(table.get("a")?.row, "good");
     assert.equal(incidents.counts().get("stored-row-damaged"), 1);
+    assert.match(String(table.fault("a")), /no row/);
+    assert.equal(table.fault("b"), undefined);
+  });
+
+  for (const [what, mend] of [
+    ["is written over", (table: StoredTable<string>) => put(table, "a", "new")],
+    [
+      "is removed by another process",
+      (_: StoredTable<string>, storage: Storage) => storage.commit([{ key: [...PREFIX, "a"], value: undefined }]),
+    ],
+    [
+      "can be read again",
+      (_: StoredTable<string>, storage: Storage) =>
+        storage.commit([{ key: [...PREFIX, "a"], value: Buffer.from("x") }]),
+    ],
+  ] as const) {
+    it(`says of a row that it cannot be read, until it ${what}`, async () => {
+      const storage = memoryStorage();
+      await storage.commit([{ key: [...PREFIX, "a"], value: Buffer.from("?") }]);
+      const incidents = new Incidents();
+      const expendable = { has: () => true, mayDelete: () => false, incident: "thing-damaged", message: "damaged" };
+      await using table = await open(storage, { incidents, expendable });
+      assert.match(String(table.fault("a")), /no row/);
+      assert.equal(table.get("a"), undefined);
+      await mend(table, storage);
+      await storage.commit([{ key: [...PREFIX, "b"], value: Buffer.from("fine") }]);
+      await until(table, () => table.get("b") !== undefined);
+      assert.equal(table.fault("a"), undefined);
+    });
+  }
+
+  it("keeps the rows as they are while a plan takes its time", async () => {
+    const storage = memoryStorage();
+    await using mine = await open(storage);
+    await using other = await open(storage);
+    const seen: (string | undefined)[] = [];
+    const written = mine.write(async () => {
+      seen.push(mine.get("a")?.row);
+      if (seen.length === 1) {
+        await put(other, "a", "theirs");
+        await storage.read([]);
+      }
+      assert.equal(mine.get("a")?.row, seen.at(-1));
+      return { writes: [{ path: ["b"], row: `after ${seen.at(-1)}` }], result: () => mine.get("b")?.row };
+    });
+    assert.equal(await written, "after theirs");
+    assert.deepEqual(seen, [undefined, "theirs"]);
+    await assert.rejects(
+      mine.write(async () => {
+        throw new RangeError("not today");
+      }),
+      RangeError,
+    );
+  });
+
+  it("decides on the newest rows where a plan asks for them, also when it writes nothing", async () => {
+    const storage = new FaultyStorage(memoryStorage());
+    // It is told nothing by itself.
+    const deaf = new FaultyStorage(storage);
+    deaf.changes = async function* (prefix, after, signal) {
+      if (told) yield* storage.changes(prefix, after, signal);
+    };
+    let told = false;
+    await using mine = await open(deaf);
+    await using other = await open(storage);
+    await put(other, "a", "theirs");
+    told = true;
+    const read = (): TablePlan<string, string | undefined> => ({ writes: [], result: () => mine.get("a")?.row });
+    assert.equal(await mine.write(read), undefined);
+    assert.equal(await mine.write(read, { current: true }), "theirs");
+    const { reads } = deaf;
+    assert.equal(await mine.write(read, { current: true }), "theirs");
+    assert.equal(deaf.reads, reads + 1);
   });
 
   it("writes outdated rows again when it is opened, in commits that the storage takes", async () => {

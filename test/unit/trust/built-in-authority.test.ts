@@ -364,7 +364,11 @@ test("a damaged authority is reported, not replaced, and its content is not quot
   const refused = (error: unknown): boolean => {
     assert.ok(error instanceof PeeringError);
     assert.equal(error.code, "storage-failed");
-    assert.match(error.message, /^the stored certificate authority cannot be used: /);
+    assert.match(error.message, /^stored part of the certificate authority ca\/(state|serial) is damaged: /);
+    assert.match(
+      error.remedy ?? "",
+      /^(Restore the directory from a backup|Start the version of Peerage that wrote it)/,
+    );
     assert.doesNotMatch(inspect(error), /sealedKey|BEGIN/);
     return true;
   };
@@ -394,6 +398,21 @@ test("a damaged authority is reported, not replaced, and its content is not quot
   await assert.rejects(open({ storage }), refused);
   await storage.commit([{ key: ["ca", "serial"], value: undefined }]);
   await assert.rejects(open({ storage }), refused);
+});
+
+test("an authority of which all rows are gone is not made new where there was one", async () => {
+  const { authority, storage } = await open();
+  await authority[Symbol.asyncDispose]();
+  await storage.commit([
+    { key: ["ca", "state"], value: undefined },
+    { key: ["ca", "serial"], value: undefined },
+  ]);
+  const { entries } = await storage.read([]);
+  await assert.rejects(open({ storage }), {
+    code: "storage-failed",
+    message: "stored part of the certificate authority ca/state is damaged: it is missing",
+  });
+  assert.deepEqual((await storage.read([])).entries, entries);
 });
 
 test("no leaf outlives its root, and an expired root signs nothing", async () => {
