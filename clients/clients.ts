@@ -5,6 +5,7 @@ import { goApi } from "./go-api.js";
 import { goTestutil } from "./go-testutil.js";
 import { javaClients } from "./java-clients.js";
 import { nodeConsul } from "./node-consul.js";
+import { nodeConsulSuite } from "./node-consul-suite.js";
 import { prometheus } from "./prometheus.js";
 import { pyConsul } from "./py-consul.js";
 import { springCloudConsul } from "./spring-cloud-consul.js";
@@ -14,6 +15,7 @@ import { traefik } from "./traefik.js";
 export const clients: readonly Client[] = [
   consulCli,
   nodeConsul,
+  nodeConsulSuite,
   pyConsul,
   consulTemplate,
   prometheus,

@@ -1,7 +1,7 @@
 import { type Client, outcomesOf } from "./client.js";
 import { EVENTS, GOSSIP, KEY_VALUE, SESSIONS } from "./not-served.js";
 
-/** The client of Node programs. Its package ships no tests: `node-consul/checks.mjs` calls all of it. */
+/** The client of Node programs. `node-consul/checks.mjs` calls all of it. */
 export const nodeConsul: Client = {
   name: "node-consul",
   packages: ["consul@2.0.1"],

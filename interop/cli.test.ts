@@ -209,6 +209,19 @@ describe("Consul's command line", { skip, timeout: 150_000 }, () => {
   after(() => processes.killAll());
 
   for (const path of paths) {
+    it(`each flag that the agent of ${path} lists is one of our agent`, async () => {
+      const listed = (output: string): readonly string[] =>
+        [...output.matchAll(/^ {2}-([\w-]+)/gm)].map(([, name = ""]) => name);
+      const consul = await runConsul(await consulBinary(path), "", ["agent", "-help"]);
+      const ours = listed((await runPeerage(["agent", "-help"])).stdout);
+      const theirs = listed(consul.stdout + consul.stderr);
+      assert.ok(theirs.length > 50, consul.stderr);
+      assert.deepEqual(
+        theirs.filter((name) => !ours.includes(name)),
+        [],
+      );
+    });
+
     it(`${path} and ours at two agents of ours`, async (context) => {
       const binary = await consulBinary(path);
       if (binary.band === "legacy") return context.skip(LEGACY);

@@ -14,6 +14,7 @@ import type { ServerTls } from "../rpc/server-tls.js";
 import type { ConnectionLimitsOptions } from "../transport/connection-limits.js";
 import { CommandError, type CommandLineIo } from "./command.js";
 import { type ConsulConfig, readConsulConfig } from "./consul-config.js";
+import { flagConfig } from "./consul-flags.js";
 import { type EncryptionKeys, parseEncryptionKeys, readEncryptionKeys } from "./encryption-keys.js";
 import type { Flag, ParsedFlags } from "./flags.js";
 import { isLogLevel, LOG_LEVELS, type LogLevel } from "./log.js";
@@ -376,6 +377,7 @@ export async function readAgentOptions(flags: ParsedFlags, io: CommandLineIo): P
     flags.text("config-format") || (fromEnvironment("config-format") ?? ""),
     flags.text("node") || fromEnvironment("node"),
     io,
+    flagConfig(flags),
   );
 
   const setting = (name: string): Setting =>
@@ -499,6 +501,7 @@ export async function readAgentOptions(flags: ParsedFlags, io: CommandLineIo): P
       ["node_id", consul.nodeId ?? ""],
       ["node_meta", JSON.stringify(consul.nodeMeta)],
       ["log_json", String(consul.logJson)],
+      ["pid_file", consul.pidFile ?? ""],
       ["peering.enabled", String(consul.peeringEnabled)],
     ]),
   };

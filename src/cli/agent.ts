@@ -17,7 +17,7 @@ import { DefinedServices } from "./agent-definitions.js";
 import { type AgentOptions, type ListenAddress, readAgentOptions, readPolicies, readTls } from "./agent-options.js";
 import { AgentReload } from "./agent-reload.js";
 import { registerServer } from "./agent-server.js";
-import { type CommandContext, CommandError } from "./command.js";
+import { type CommandContext, CommandError, type CommandLineIo } from "./command.js";
 import { LogFeed, levelOf, lineLogger } from "./log.js";
 
 /** The parts that a process has one of. */
@@ -62,6 +62,8 @@ export async function runAgent({ flags, io, print }: CommandContext): Promise<vo
   if (told.aborted) stopping.abort();
   told.addEventListener("abort", () => stopping.abort(), { once: true });
   await using host = await starting(() => openHost(options, shared));
+  // After the data directory was made: the file may lie beside it.
+  await using _pidFile = await pidFile(options, io);
   const { nodeId, nodeMeta } = options.consul;
   await starting(() => registerServer(host, { node: options.node, advertised: options.advertise, nodeId, nodeMeta }));
   const defined = new DefinedServices(host);
@@ -134,6 +136,16 @@ async function optional<Module>(load: () => Promise<Module>): Promise<Module | u
   } catch (error) {
     if (error instanceof Error && "code" in error && error.code === "ERR_MODULE_NOT_FOUND") return undefined;
     throw error;
+  }
+}
+
+/** @throws {CommandError} with Consul's text. */
+async function pidFile({ consul }: AgentOptions, io: CommandLineIo): Promise<AsyncDisposable | undefined> {
+  if (consul.pidFile === undefined) return undefined;
+  try {
+    return await io.holdPidFile(consul.pidFile);
+  } catch (error) {
+    throw new CommandError(`Could not open pid file: ${errorText(error)}`, { cause: error });
   }
 }
 

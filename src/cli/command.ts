@@ -11,6 +11,8 @@ export interface CommandLineIo {
   readonly stdin: () => Promise<string>;
   readonly readFile: (path: string) => Promise<string>;
   readonly readDirectory: (path: string) => Promise<readonly string[]>;
+  /** Writes the number of this process to a file, and removes the file when disposed. */
+  readonly holdPidFile: (path: string) => Promise<AsyncDisposable>;
   /** Milliseconds since the epoch. */
   readonly wall: () => number;
   /** Whether people read the standard error as it comes, and not a file or a program. */

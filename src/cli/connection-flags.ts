@@ -13,7 +13,7 @@ const ADDRESS_USAGE =
   "http://127.0.0.1:8500. The scheme can also be set to HTTPS by setting the environment variable CONSUL_HTTP_SSL=true.";
 
 function shared(name: string, usage: string, placeholder = "value"): Flag {
-  return { name, kind: "text", placeholder, usage, shared: true };
+  return { name, kind: "text", placeholder, usage, section: "http" };
 }
 
 /** Which server, and as whom: flags of every command that asks one, with Consul's words. */
@@ -66,7 +66,7 @@ export const serverFlags: readonly Flag[] = [
     kind: "boolean",
     usage:
       "Permit any Consul server (non-leader) to respond to this request. This allows for lower latency and higher throughput, but can result in stale data. This option has no effect on non-read operations. The default value is false.",
-    shared: true,
+    section: "http",
   },
   {
     name: "namespace",

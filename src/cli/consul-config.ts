@@ -6,6 +6,7 @@ import { isJsonObject, type Json, type JsonObject, memberOf } from "../client/js
 import { joinHostPort } from "../token/address.js";
 import { CommandError, type CommandLineIo } from "./command.js";
 import { readConsulFiles } from "./consul-files.js";
+import type { FlagConfig } from "./consul-flags.js";
 import { levelOf } from "./log.js";
 import { checkForm, serviceForm } from "./service-definitions.js";
 
@@ -21,6 +22,8 @@ export interface ConsulConfig {
   readonly defaultIntentionPolicy: "allow" | "deny" | undefined;
   readonly nodeMeta: Readonly<Record<string, string>>;
   readonly logJson: boolean;
+  /** File that holds the number of the process while the agent runs; undefined: none. */
+  readonly pidFile: string | undefined;
   readonly peeringEnabled: boolean;
   /** Undefined: everyone may do everything. */
   readonly policies: AclPolicies | undefined;
@@ -38,6 +41,7 @@ const NONE: ConsulConfig = {
   defaultIntentionPolicy: undefined,
   nodeMeta: {},
   logJson: false,
+  pidFile: undefined,
   peeringEnabled: true,
   policies: undefined,
   services: [],
@@ -50,6 +54,7 @@ const NONE: ConsulConfig = {
  * @param paths - of files and directories.
  * @param format - of files with any name; `""`: by their extension.
  * @param node - the name of the node, where something that comes first gives one.
+ * @param flags - what Consul's own flags set.
  * @throws {CommandError} with Consul's texts: what cannot be read, has an unknown key or a value of a wrong type, or cannot work
  *   here.
  */
@@ -58,8 +63,9 @@ export async function readConsulConfig(
   format: string,
   node: string | undefined,
   io: CommandLineIo,
+  flags?: FlagConfig,
 ): Promise<ConsulConfig> {
-  const config = await readConsulFiles(paths, format, io);
+  const config = await readConsulFiles(paths, format, io, flags);
   return config === undefined ? NONE : configOf(config, node);
 }
 
@@ -190,6 +196,7 @@ function configOf(config: JsonObject, node: string | undefined): ConsulConfig {
     defaultIntentionPolicy: intentionPolicyOf(taken),
     nodeMeta: taken.textMap("node_meta"),
     logJson: taken.flag("log_json") ?? false,
+    pidFile: taken.text("pid_file") || undefined,
     peeringEnabled,
     policies,
     services,

@@ -3,6 +3,7 @@ import { errorText } from "../base/errors.js";
 import { isJsonObject, type Json, type JsonObject } from "../client/json-reader.js";
 import { HclError, parseHcl } from "../syntax/hcl.js";
 import { CommandError, type CommandLineIo } from "./command.js";
+import { type FlagConfig, NO_FLAGS } from "./consul-flags.js";
 import { configKeys, type Shape } from "./consul-keys.js";
 
 type Format = "json" | "hcl";
@@ -11,13 +12,15 @@ type Format = "json" | "hcl";
  * Reads configuration files as Consul 1.21 does, those of a directory by their names; later ones win, and add to lists. Keys come
  * in the one spelling they have, without those that are null.
  * @param format - of files with any name; `""`: by their extension.
- * @returns undefined: there is no such file.
+ * @param flags - they come after all files.
+ * @returns undefined: no file and no flag says anything.
  * @throws {CommandError} with Consul's texts: what cannot be read, or has an unknown key or a value of a wrong type.
  */
 export async function readConsulFiles(
   paths: readonly string[],
   format: string,
   io: CommandLineIo,
+  flags: FlagConfig = NO_FLAGS,
 ): Promise<JsonObject | undefined> {
   if (format !== "" && !isFormat(format)) {
     throw new CommandError("config: -config-format must be either 'hcl' or 'json'");
@@ -30,7 +33,11 @@ export async function readConsulFiles(
       found = true;
     }
   }
-  return found ? merged : undefined;
+  merged = merge(merged, flags.keys);
+  for (const [index, text] of flags.pieces.entries()) {
+    merged = merge(merged, decode({ path: `flags-${index}.hcl`, text, format: "hcl" }));
+  }
+  return found || Object.keys(merged).length > 0 ? merged : undefined;
 }
 
 function isFormat(text: string): text is Format {

@@ -1,14 +1,16 @@
+export type FlagSection = "http" | "command" | "consul";
+
 /** A flag of a command, described once, for parsing and for the help. */
 export interface Flag {
   readonly name: string;
-  readonly kind: "text" | "boolean" | "unsigned" | "texts" | "pairs";
+  readonly kind: "text" | "boolean" | "unsigned" | "integer" | "texts" | "pairs";
   /** What stands for the value in a list of flags. Default: by its kind, as Go's flag package says it. */
   readonly placeholder?: string;
   readonly usage: string;
   /** For a text. Default `""`. */
   readonly fallback?: string;
-  /** Shared by the commands that ask a server; shown apart in the help. */
-  readonly shared?: boolean;
+  /** The part of the help that lists it. `http`: shared by the commands that ask a server. Default `command`. */
+  readonly section?: FlagSection;
 }
 
 /** A mistake in the flags of a command. */
@@ -112,18 +114,22 @@ export function parseFlags(flags: readonly Flag[], args: readonly string[]): Par
 
 function problemOf({ name, kind }: Flag, value: string): string | undefined {
   const quoted = JSON.stringify(value);
+  const invalid = `invalid value ${quoted} for flag -${name}`;
   switch (kind) {
     case "boolean":
       return TRUE.has(value) || FALSE.has(value)
         ? undefined
         : `invalid boolean value ${quoted} for -${name}: parse error`;
     case "unsigned":
-      if (!/^\d{1,20}$/.test(value)) return `invalid value ${quoted} for flag -${name}: parse error`;
-      return BigInt(value) < 2n ** 64n ? undefined : `invalid value ${quoted} for flag -${name}: value out of range`;
-    case "pairs":
-      return value.includes("=")
+      if (!/^\d{1,20}$/.test(value)) return `${invalid}: parse error`;
+      return BigInt(value) < 2n ** 64n ? undefined : `${invalid}: value out of range`;
+    case "integer":
+      if (!/^[+-]?\d+$/.test(value)) return `${invalid}: strconv.Atoi: parsing ${quoted}: invalid syntax`;
+      return Number.isSafeInteger(Number(value))
         ? undefined
-        : `invalid value ${quoted} for flag -${name}: Missing "=" value in argument: ${value}`;
+        : `${invalid}: strconv.Atoi: parsing ${quoted}: value out of range`;
+    case "pairs":
+      return value.includes("=") ? undefined : `${invalid}: Missing "=" value in argument: ${value}`;
     default:
       return undefined;
   }
@@ -133,6 +139,7 @@ const PLACEHOLDERS: Readonly<Record<Flag["kind"], string>> = {
   text: "string",
   boolean: "",
   unsigned: "uint",
+  integer: "int",
   texts: "value",
   pairs: "value",
 };
@@ -157,13 +164,18 @@ function flagUsage(flags: readonly Flag[]): string {
 
 const HELP_WIDTH = 67;
 
+/** As the help lists them. */
+const SECTIONS: readonly (readonly [section: FlagSection, title: string])[] = [
+  ["http", "HTTP API Options"],
+  ["command", "Command Options"],
+  ["consul", "Options of consul agent"],
+];
+
 /** The flags as a command's help lists them: those shared with other commands first. */
 export function flagHelp(flags: readonly Flag[]): string {
   const sections: string[] = [];
-  for (const [title, members] of [
-    ["HTTP API Options", flags.filter(({ shared }) => shared === true)],
-    ["Command Options", flags.filter(({ shared }) => shared !== true)],
-  ] as const) {
+  for (const [section, title] of SECTIONS) {
+    const members = flags.filter((flag) => (flag.section ?? "command") === section);
     if (members.length === 0) continue;
     const entries = sorted(members).map((flag) => {
       const placeholder = placeholderOf(flag);

@@ -1,6 +1,6 @@
 #!/usr/bin/env node
 import { readFileSync } from "node:fs";
-import { readdir, readFile } from "node:fs/promises";
+import { chmod, readdir, readFile, rm, writeFile } from "node:fs/promises";
 import { constants } from "node:os";
 import { text } from "node:stream/consumers";
 import { runCommandLine } from "./run.js";
@@ -55,6 +55,13 @@ function log(output: string): void {
   }
 }
 
+async function holdPidFile(path: string): Promise<AsyncDisposable> {
+  await writeFile(path, String(process.pid));
+  // For supervisors that run as another user.
+  await chmod(path, 0o644);
+  return { [Symbol.asyncDispose]: () => rm(path, { force: true }) };
+}
+
 // What it writes is its user's alone: an agent's data hold keys, and the database makes files when it likes.
 process.umask(0o077);
 const exitCode = await runCommandLine(process.argv.slice(2), packageVersion(), {
@@ -64,6 +71,7 @@ const exitCode = await runCommandLine(process.argv.slice(2), packageVersion(), {
   stdin: () => text(process.stdin),
   readFile: (path) => readFile(path, "utf8"),
   readDirectory: (path) => readdir(path),
+  holdPidFile,
   wall: () => Date.now(),
   people: process.stderr.isTTY === true,
   untilStopped,

@@ -1,4 +1,4 @@
-import { readdir, readFile } from "node:fs/promises";
+import { readdir, readFile, rm, writeFile } from "node:fs/promises";
 import { createServer, type IncomingMessage } from "node:http";
 import { text } from "node:stream/consumers";
 import { runCommandLine } from "../../src/cli/run.js";
@@ -38,6 +38,10 @@ export async function runPeerage(args: readonly string[], world: CommandLineWorl
     stdin: async () => world.stdin ?? "",
     readFile: (path) => readFile(path, "utf8"),
     readDirectory: (path) => readdir(path),
+    holdPidFile: async (path) => {
+      await writeFile(path, "1");
+      return { [Symbol.asyncDispose]: () => rm(path) };
+    },
     wall: () => Date.UTC(2026, 0, 1),
     people: false,
     untilStopped: () => world.signal ?? new AbortController().signal,

@@ -1,5 +1,5 @@
 import assert from "node:assert/strict";
-import { mkdir, writeFile } from "node:fs/promises";
+import { mkdir, readFile, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { after, before, describe, it } from "node:test";
 import { ConsulClient } from "../../../src/client/index.js";
@@ -329,6 +329,63 @@ describe("peerage agent -config-file", () => {
       ...ports,
     );
     assert.equal(exit, 0);
+  });
+});
+
+describe("peerage agent with the flags of consul agent", () => {
+  it("goes by them before Consul's files, and after its own flags", async () => {
+    const path = await file({ node_meta: { rack: "r1", row: "1" }, client_addr: "127.0.0.9", ports: { grpc_tls: 1 } });
+    const nodeId = "adf4238a-882b-9ddc-4a9d-5b6758e4159e";
+    const flags = ["-server", "-bootstrap-expect=1", "-client", "127.0.0.1", "-node-id", nodeId];
+    const metas = ["-node-meta", "rack:r2", "-node-meta=address:a:b", "-node-meta=bare"];
+    const { stderr } = await withAgent(["-config-file", path, ...flags, ...metas], async (http) => {
+      const self = await fetch(`http://${http}/v1/agent/self`);
+      const { Config, Meta } = JSON.parse(await self.text());
+      assert.equal(Config.NodeID, nodeId);
+      const { rack, row, address, bare } = Meta;
+      assert.deepEqual({ rack, row, address, bare }, { rack: "r2", row: "1", address: "a:b", bare: "" });
+    });
+    assert.doesNotMatch(stderr, /are ignored/);
+  });
+
+  it("switches ports off by them, and reads pieces of HCL after them", async () => {
+    const off = ["-http-port=-1", "-dns-port=9", "-grpc-tls-port=-1", "-hcl", "ports { dns = -1 }"];
+    const { exit, stdout } = await startAndStop("-dev", "-node=n", ...off);
+    assert.deepEqual([exit, stdout], [0, "Peerage agent ready: datacenter=dc1 node=n \n"]);
+    const { exit: refused, stderr } = await startAndStop("-dev", "-hcl", "ports { nope = 1 }", ...ports);
+    assert.equal(refused, 1);
+    assert.match(stderr, /^failed to parse flags-0\.hcl: 1 error occurred: invalid config key ports\.nope\n$/);
+  });
+
+  it("names those that it does not go by, without their values", async () => {
+    const joining = ["-encrypt=s3cret", "-retry-join=10.0.0.1", "-retry-join", "10.0.0.2", "-raft-protocol=3", "-ui"];
+    const { exit, stderr } = await startAndStop("-dev", ...joining, ...ports);
+    assert.equal(exit, 0);
+    const [line = "{}", ...others] = stderr.split("\n").filter((each) => each.includes("are ignored"));
+    assert.deepEqual(others, []);
+    assert.equal(JSON.parse(line).keys, "encrypt, raft_protocol, retry_join, ui_config");
+    assert.doesNotMatch(stderr, /s3cret/);
+  });
+
+  it("refuses values that cannot be meant", async () => {
+    for (const [args, error] of [
+      [["-client", ""], "Invalid client: it cannot be empty"],
+      [["-node-meta", " "], "Invalid node-meta: it cannot be empty"],
+      [["-client", "localhost"], "client_addr: invalid ip address: localhost"],
+      [["-http-port", "x"], 'invalid value "x" for flag -http-port: strconv.Atoi: parsing "x": invalid syntax'],
+      [["-server=false"], "Invalid server: false: this agent is always the server of its datacenter"],
+      [["-pid-file", join(directory.path, "nowhere", "pid")], "Could not open pid file: ENOENT"],
+    ] as const) {
+      const { exit, stderr } = await startAndStop("-dev", ...args, "-grpc-tls=127.0.0.1:0", "-dns=127.0.0.1:0");
+      assert.equal(exit, 1, args.join(" "));
+      assert.ok(stderr.startsWith(error), stderr);
+    }
+  });
+
+  it("writes the number of its process to -pid-file, and removes the file when it ends", async () => {
+    const path = join(directory.path, "agent.pid");
+    await withAgent(["-pid-file", path], async () => assert.match(await readFile(path, "utf8"), /^\d+$/));
+    await assert.rejects(readFile(path), /ENOENT/);
   });
 });
 

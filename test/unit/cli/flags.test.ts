@@ -8,8 +8,9 @@ const flags: readonly Flag[] = [
   { name: "cas", kind: "boolean", usage: "Compares." },
   { name: "index", kind: "unsigned", usage: "An index." },
   { name: "meta", kind: "pairs", usage: "Pairs." },
+  { name: "port", kind: "integer", usage: "A port.", section: "consul" },
   { name: "tag", kind: "texts", usage: "Tags." },
-  { name: "token", kind: "text", placeholder: "value", usage: "A token.", shared: true },
+  { name: "token", kind: "text", placeholder: "value", usage: "A token.", section: "http" },
 ];
 
 describe("flags", () => {
@@ -65,6 +66,11 @@ describe("flags", () => {
     [["-cas=maybe"], 'invalid boolean value "maybe" for -cas: parse error'],
     [["-index", "x"], 'invalid value "x" for flag -index: parse error'],
     [["-index", "18446744073709551616"], 'invalid value "18446744073709551616" for flag -index: value out of range'],
+    [["-port", "x"], 'invalid value "x" for flag -port: strconv.Atoi: parsing "x": invalid syntax'],
+    [
+      ["-port=99999999999999999999"],
+      'invalid value "99999999999999999999" for flag -port: strconv.Atoi: parsing "99999999999999999999": value out of range',
+    ],
     [["-meta", "x"], 'invalid value "x" for flag -meta: Missing "=" value in argument: x'],
   ];
   for (const [args, text] of wrong) {
@@ -79,11 +85,12 @@ describe("flags", () => {
     });
   }
 
-  it("are listed in the help of a command, shared ones first", () => {
+  it("are listed in the help of a command by their sections", () => {
     const help = flagHelp(flags);
     assert.match(
       help,
       /^HTTP API Options\n\n {2}-token=<value>\n {5}A token\.\n\nCommand Options\n\n {2}-cas\n {5}Compares\.\n/,
     );
+    assert.match(help, /\n\nOptions of consul agent\n\n {2}-port=<int>\n {5}A port\.$/);
   });
 });
