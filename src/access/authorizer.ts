@@ -26,26 +26,26 @@ export interface Right {
   readonly name?: string;
   /**
    * Instead of a name: `any`, it is enough to have the right on one name; `all`, on every name; `granted`, as `any`, but a
-   * rule must grant it: what holds by default does not count.
+   * rule must grant it: the default policy does not count.
    */
   readonly scope?: "any" | "all" | "granted";
 }
 
-/** Who asks. */
+/** The caller. */
 export interface Identity {
   /** Public id of the token; undefined for requests without one. */
   readonly accessorId: string | undefined;
 }
 
-/** Decides who may do what. */
+/** Decides the rights of callers. */
 export interface Authorizer {
-  /** What happens where no rule speaks; told in every answer. */
+  /** The policy where no rule applies; part of every answer. */
   readonly defaultPolicy: "allow" | "deny";
   /**
    * Whom the token belongs to.
    * @param token - `""` for a request without one.
-   * @returns undefined: there is no such token. The same object each time, as long as the rights of the token stay what they
-   *   are: reads of one identity that wait for the same share their answer.
+   * @returns undefined: there is no such token. The same object each time, as long as the rights of the token do not
+   *   change: reads of one identity that wait for the same share their answer.
    */
   resolve(token: string): Promise<Identity | undefined>;
   /**
@@ -78,7 +78,7 @@ export interface ReadableNames {
   node(name: string): boolean;
 }
 
-/** What one caller may do. */
+/** The rights of one caller. */
 export class Access {
   readonly identity: Identity;
   readonly #authorizer: Authorizer;
@@ -116,7 +116,7 @@ export class Access {
   }
 
   /**
-   * What may be read of our own data, or of a peer's. Every answer with records is filtered by this.
+   * Which records may be read, of our own data or of a peer's. Every answer with records is filtered by this.
    * Our rules do not cover names of other clusters: imports, with their nodes, are shown to identities that may write any
    * service of ours, as the proxies of the mesh may, or may read all services and all nodes.
    * @param peer - `""` for our own.
@@ -128,7 +128,7 @@ export class Access {
         node: (name) => this.may({ resource: "node", access: "read", name }),
       };
     }
-    // By a rule: who may not read some of our services would else read all of a peer's wherever the default is to allow.
+    // By a rule: a caller that may not read some of our services would else read all of a peer's wherever the default is to allow.
     const mesh = this.may({ resource: "service", access: "write", scope: "granted" });
     const services = mesh || this.may({ resource: "service", access: "read", scope: "all" });
     const nodes = mesh || this.may({ resource: "node", access: "read", scope: "all" });

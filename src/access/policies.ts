@@ -4,7 +4,7 @@ import { HclBody, type HclItem, isHclList } from "../syntax/hcl.js";
 import type { Authorizer, Identity } from "./authorizer.js";
 import { type AclRule, labelled, problem, RuleSet, readHcl, rulesOf, shown } from "./rules.js";
 
-/** What an identity is granted: the sum of named policies and of its own rules. */
+/** The rights of an identity: the sum of named policies and of its own rules. */
 export interface AclGrant {
   /** Names in {@link AclPolicies.policies}. Default: none. */
   readonly policies?: readonly string[];
@@ -19,9 +19,9 @@ export interface AclToken extends AclGrant {
   readonly secretSha256: Uint8Array;
 }
 
-/** Who may do what. */
+/** All identities and their rights. */
 export interface AclPolicies {
-  /** What holds where no rule speaks. Default `"deny"`. */
+  /** The policy where no rule applies. Default `"deny"`. */
   readonly defaultPolicy?: "allow" | "deny";
   /** Policies by name. Default: none. */
   readonly policies?: ReadonlyMap<string, readonly AclRule[]>;
@@ -52,7 +52,7 @@ export interface PolicyAuthorizer extends Authorizer {
  */
 export function policyAuthorizer(policies: AclPolicies): PolicyAuthorizer {
   let grants = new Grants(policies);
-  /** Digests of the secrets by which somebody was known; `""`: without one. */
+  /** Digests of all secrets that have resolved to an identity; `""`: without one. */
   const secrets = new WeakMap<Identity, string>();
   let identities = new Map<string, Identity>();
   const known = (accessorId: string | undefined, secret: string): Identity => {
@@ -93,7 +93,7 @@ export function policyAuthorizer(policies: AclPolicies): PolicyAuthorizer {
 class Grants {
   readonly defaultPolicy: "allow" | "deny";
   readonly tokens: readonly AclToken[];
-  /** What each may do, by the digest of its secret; `""`: those without one. */
+  /** The rights of each identity, by the digest of its secret; `""`: those without one. */
   readonly rules: ReadonlyMap<string, RuleSet>;
 
   /** @throws {TypeError} */
@@ -175,7 +175,7 @@ function policiesOf({ items }: HclBody): AclPolicies {
   const secrets = new Set<string>();
   let defaultPolicy: "allow" | "deny" | undefined;
   let anonymous: AclGrant | undefined;
-  // Policies first: grants may stand before what they name.
+  // Policies first: grants may stand before the policies that they name.
   for (const item of items.filter(({ keys: [key] }) => key === "policy")) {
     for (const { label, body, line } of labelled(item)) {
       if (policies.has(label)) throw problem({ line }, `policy ${JSON.stringify(label)} is given twice`);

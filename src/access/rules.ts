@@ -9,13 +9,13 @@ export type RulePolicy = "deny" | "read" | "list" | "write";
 export interface AclRule {
   readonly resource: AclResource;
   readonly policy: RulePolicy;
-  /** What it is about, for resources with names: one name, or all that begin with a prefix. Without it: all there is. */
+  /** The names it covers, for resources with names: one name, or all that begin with a prefix. Without it: all names. */
   readonly names?: { readonly exact: string } | { readonly prefix: string };
 }
 
-/** Of what has no name; each is one assignment. */
+/** Resources without names; each is one assignment. */
 const SCALARS: ReadonlySet<string> = new Set<AclResource>(["acl", "keyring", "mesh", "operator", "peering"]);
-/** Of what has names; each is a block, and another one with `_prefix`. */
+/** Resources with names; each is a block, and another one with `_prefix`. */
 const NAMED: ReadonlySet<string> = new Set<AclResource>([
   "agent",
   "event",
@@ -93,7 +93,7 @@ function namedRules({ label, body, line }: LabelledBlock, resource: AclResource,
   const given = rules.map((rule) => rule.resource);
   if (new Set(given).size < given.length) throw problem({ line }, `${what} says something twice`);
   if (!given.includes(resource)) throw problem({ line }, `${what} has no policy`);
-  // What an identity may intend is no matter of a service.
+  // A block of an identity grants no intentions.
   return resource === "identity" ? rules.filter((rule) => rule.resource === resource) : rules;
 }
 
@@ -170,13 +170,13 @@ class NamedRules {
 
 const NONE = new NamedRules();
 
-/** What the rules of all policies of a token come to. */
+/** The rules of all policies of a token, combined. */
 export class RuleSet {
   readonly #scalars = new Map<AclResource, RulePolicy>();
   readonly #named = new Map<AclResource, NamedRules>();
   readonly #default: boolean;
 
-  /** @param defaultPolicy - what holds where no rule speaks. */
+  /** @param defaultPolicy - applies where no rule does. */
   constructor(rules: Iterable<AclRule>, defaultPolicy: "allow" | "deny") {
     this.#default = defaultPolicy === "allow";
     for (const { resource, policy, names } of rules) {

@@ -9,7 +9,7 @@ export function signalOf({ signal }: Abortable): AbortSignal {
   return signal ?? new AbortController().signal;
 }
 
-/** What a promise resolves to. @throws as the promise, or `signal.reason` when aborted before. */
+/** The value of a promise. @throws as the promise, or `signal.reason` when aborted before. */
 export async function unlessAborted<Value>(promise: Promise<Value>, { signal }: Abortable): Promise<Value> {
   if (signal === undefined) return promise;
   return new Promise((resolve, reject) => {

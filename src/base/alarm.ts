@@ -1,6 +1,6 @@
 import type { Clock, Timer } from "./environment.js";
 
-/** One action that is due at most once at a time, and can be set again and again, also by the action itself. */
+/** An action that is due at most once at a time. It can be set again and again, also by the action itself. */
 export class Alarm {
   readonly #clock: Clock;
   readonly #action: () => void;

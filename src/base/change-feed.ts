@@ -13,7 +13,7 @@ interface Change<Version> {
   readonly key: string;
   /** The last one of the key. */
   sequence: number;
-  /** What it was at the moments that cursors are at, in order of time. */
+  /** Its former values that some cursor still needs, the oldest first. */
   readonly past: Past<Version>[];
 }
 
@@ -22,7 +22,7 @@ export interface Cursor {
   moment: number;
 }
 
-/** What a follower has to be told: its cursor has gone on since, and says what the key is. */
+/** A change that a follower has not seen: the value before it. Its cursor is past the change already, so it can read the new value. */
 export interface Untold<Version> {
   readonly key: string;
   readonly before: Version;
@@ -32,12 +32,12 @@ export interface Untold<Version> {
 const LOOKED_AT_BATCH = 5_000;
 
 /**
- * What changed, for followers that each go at a pace of their own. Each is at a moment; kept is what keys were at those
- * moments, once for all who need it, and nothing of what only lay in between. So a follower that never looks costs no more
- * than what has changed since, and another one beside it next to nothing.
+ * Changed keys, for followers that each read at their own pace. A follower is at a moment. The feed keeps the values of keys at
+ * those moments, once for all followers, and no values in between. So a follower that never reads costs no more
+ * than the changes since its moment, and a second follower at the same moment costs almost nothing.
  */
 export class ChangeFeed<Version> {
-  /** By key, those that have changed since the moment of a cursor. */
+  /** By key, the keys that have changed since the moment of some cursor. */
   readonly #changes = new Map<string, Change<Version>>();
   /** In order of time; undefined: the key has changed again, or all know of it. */
   #log: { readonly sequence: number; change: Change<Version> | undefined }[] = [];
@@ -70,7 +70,7 @@ export class ChangeFeed<Version> {
     this.#compact();
   }
 
-  /** Whether a follower knows how `key` is now: then what it is will be asked for once that changes. */
+  /** Whether some follower has the current value of `key`: then the value is needed once it changes. */
   isKnown(key: string): boolean {
     return this.#upToDate(this.#changes.get(key)) > 0;
   }
@@ -91,7 +91,7 @@ export class ChangeFeed<Version> {
     this.#compact();
   }
 
-  /** Moves a cursor to now. Returns what changed in between. Nothing may change until all steps are done. */
+  /** Moves a cursor to now, and returns the changes in between. Nothing may change until all steps are done. */
   *catchUp(cursor: Cursor): Steps<readonly Untold<Version>[]> {
     const untold: Untold<Version>[] = [];
     const first = this.#firstAfter(cursor.moment);
@@ -106,7 +106,7 @@ export class ChangeFeed<Version> {
     return untold;
   }
 
-  /** What a key was at the moment of a cursor; undefined: what it is now. */
+  /** The value of a key at the moment of a cursor; undefined: the present value. */
   at(cursor: Cursor, key: string): { readonly version: Version } | undefined {
     return pastAt(this.#changes.get(key), cursor);
   }

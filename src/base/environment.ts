@@ -28,7 +28,7 @@ export interface Random {
 /** Fields of a log line. Never secrets, tokens or keys. */
 export type LogFields = Readonly<Record<string, string | number | boolean | undefined>>;
 
-/** What a host writes about its work; shaped so that pino and console fit with a line of glue. Default: silent. */
+/** The log of a host; shaped so that pino and console fit with a line of glue. Default: silent. */
 export interface Logger {
   debug(message: string, fields?: LogFields): void;
   info(message: string, fields?: LogFields): void;

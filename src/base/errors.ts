@@ -9,7 +9,7 @@
  * | `invalid-argument` | a value breaks the rule named in the message |
  * | `invalid-bundle` | a trust bundle without a usable root certificate |
  * | `invalid-entry` | a config entry breaks the rule named in the message |
- * | `invalid-message` | what the peer sent is malformed or breaks the protocol |
+ * | `invalid-message` | a message of the peer is malformed or breaks the protocol |
  * | `invalid-name` | a peer name breaks the naming rule |
  * | `invalid-record` | a write that would break a rule of peering records |
  * | `invalid-registration` | a catalog registration breaks the rule named in the message |
@@ -65,11 +65,11 @@ export type PeeringErrorCode =
 export interface PeeringErrorOptions extends ErrorOptions {
   /** The gRPC status code that carried, or will carry, this failure between clusters. */
   readonly status?: number;
-  /** What the operator can do about it, one sentence. */
+  /** How the operator can mend it, in one sentence. */
   readonly remedy?: string;
   /**
    * Of `storage-damaged`: the keys of the stored entries that are damaged, where it is certain that nothing else is. Once each
-   * is deleted, or written again, what lies beside them can be read.
+   * is deleted, or written again, the entries beside them can be read.
    */
   readonly damagedKeys?: readonly (readonly string[])[];
   /** Server RPC address of the leader, from the `LeaderAddress` detail of the status: a hint that is never dialed. */
@@ -106,7 +106,7 @@ export class InvariantError extends Error {
   override readonly name = "InvariantError";
 }
 
-/** Whether it is the storage that failed, and not what it was to store. */
+/** Whether the storage failed, and not the value to be stored. */
 export function isStorageFault({ code }: PeeringError): boolean {
   return code === "storage-failed" || code === "storage-damaged" || code === "unavailable";
 }
@@ -116,7 +116,7 @@ export function errorText(error: unknown): string {
   return error instanceof Error ? error.message : String(error);
 }
 
-/** Longest text of an error that a caller is told, in characters. */
+/** Longest text of an error that is sent to a caller, in characters. */
 export const MAX_TOLD_CHARACTERS = 2_048;
 const END_CHARACTERS = 256;
 

@@ -11,7 +11,7 @@ interface Tally {
 }
 
 /**
- * Counts what an operator must learn of and no caller can be made to tell: a limit that refuses, a commit that fails, a
+ * Counts failures that operators must see and no caller can be told of: a limit that refuses, a commit that fails, a
  * descriptor that is missing. Each kind is logged as a warning at once, and then at most every 10 s, however often a
  * stranger causes it.
  */
@@ -26,7 +26,7 @@ export class Incidents {
   }
 
   /**
-   * @param kind - what happened, in kebab case, such as `http-body-too-large`. A literal: it becomes the name of a counter, so
+   * @param kind - in kebab case, such as `http-body-too-large`. A literal: it becomes the name of a counter, so
    *   nothing that a peer or client sent may be part of it.
    * @param message - the log line. The same for each incident of a kind.
    * @param fields - of this incident: who, how much, and the limit.

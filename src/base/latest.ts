@@ -1,7 +1,7 @@
 import { InvariantError } from "./errors.js";
 
 /**
- * Lets one loop wait until something calls it. A call while nobody waits is kept, so none is lost between a look and the wait
+ * Lets one loop wait until something calls it. A call while the loop does not wait is kept, so none is lost between a look and the wait
  * for the next one; many of them end one wait.
  */
 export class Wake {
@@ -14,7 +14,7 @@ export class Wake {
     else this.#resolve();
   };
 
-  /** Forgets a call that nobody has waited for: to be called before a look at what it was about. */
+  /** Forgets a call that came while the loop did not wait: to be called before a look at the state that the call was about. */
   clear(): void {
     this.#isCalled = false;
   }
@@ -43,7 +43,7 @@ export class Wake {
 export interface LatestOptions<Value> {
   /** Calls `wake` whenever there may be news, and once it `isClosed`, until the returned function is called. */
   readonly subscribe: (wake: () => void) => () => void;
-  /** What there is now, asked for when the consumer can take it. Undefined: nothing that it does not know. */
+  /** The present state, asked for when the consumer can take it. Undefined: nothing that it does not know. */
   readonly read: () => Value | undefined;
   /** Whether the watched source has ended. Asked, since a signal that many watches share would get a listener from each. Default: never. */
   readonly isClosed?: () => boolean;
@@ -51,7 +51,7 @@ export interface LatestOptions<Value> {
 }
 
 /**
- * What there is now, and again after each change. The newest state is never skipped; states in between are, while the consumer
+ * The present state, and again after each change. The newest state is never skipped; states in between are, while the consumer
  * is busy, so a slow one costs no more than a fast one. Ends quietly when `signal` is aborted or
  * the source is closed.
  */

@@ -37,7 +37,7 @@ function doubling(backoff: Backoff): WaitRule {
 
 /**
  * Attempts a task until it succeeds.
- * @param task - may call `works` once it does what it is for, so that a later failure counts as the first.
+ * @param task - may call `works` once it succeeds at its purpose, so that a later failure counts as the first.
  * @throws `signal.reason` once it is aborted, what `onFailure` throws, and the failure of the last of `maxAttempts`.
  */
 export async function retry<Result>(

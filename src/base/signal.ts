@@ -10,7 +10,7 @@ export class Signal<Values extends readonly unknown[] = []> {
   readonly #incidents: Pick<Incidents, "report"> | undefined;
 
   /**
-   * @param incidents - told of each listener that throws (`event-listener-failed`). Without it, `emit` throws what a listener threw,
+   * @param incidents - gets a report of each listener that throws (`event-listener-failed`). Without it, `emit` throws its error,
    *   once all of them have been called.
    */
   constructor(incidents?: Pick<Incidents, "report">) {

@@ -29,7 +29,7 @@ export class SortedMap<Value> {
     this.#compare = compare;
   }
 
-  /** @param compare - orders the keys as texts, a prefix before what it begins. Default: as `<` does. */
+  /** @param compare - orders the keys as texts, a prefix before longer keys. Default: as `<` does. */
   static of<Value>(entries: ReadonlyMap<string, Value>, compare: KeyOrder = compareUnits): SortedMap<Value> {
     const sorted = [...entries].sort(([left], [right]) => compare(left, right));
     const chunks: Chunk<Value>[] = [];

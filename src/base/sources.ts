@@ -33,7 +33,7 @@ export interface PlaceLimits {
   readonly perSource: number;
   /** How long a place is safe after it was taken or has ceased to work, in milliseconds. */
   readonly graceMs: number;
-  /** Whether nobody is displaced before the grace is over, because newcomers can wait. Default false. */
+  /** Whether no place is taken away before the grace is over, because newcomers can wait. Default false. */
   readonly onlyStale?: boolean;
 }
 
@@ -58,7 +58,7 @@ interface Holder extends Place {
 }
 
 /**
- * Places for what strangers ask of us, such as connections. When all are taken, a newcomer gets one nevertheless: first that
+ * Places for requests of strangers, such as connections. When all are taken, a newcomer gets one nevertheless: first that
  * of the stranger that has waited longest, if that is longer than the grace, then the oldest of the source that holds most, if that is more
  * than the newcomer's source holds. So callers that hold places keep no newcomer out, however many there are.
  */

@@ -4,7 +4,7 @@
  */
 export type Steps<Result> = Generator<undefined, Result, undefined>;
 
-/** Fields read in one step, about, or what takes as long: a few milliseconds. */
+/** About how many fields are read in one step, or other work that takes as long: a few milliseconds. */
 export const STEP_FIELDS = 25_000;
 
 /** All steps one after another. */
@@ -19,7 +19,7 @@ export function doAll<Result>(steps: Steps<Result>): Result {
 export class StepMeter {
   #left = STEP_FIELDS;
 
-  /** Counts a piece. @param size - in fields, or what takes as long to read. */
+  /** Counts a piece. @param size - in fields, or in other work that takes as long as reading so many. */
   isOver(size: number): boolean {
     this.#left -= size;
     if (this.#left > 0) return false;

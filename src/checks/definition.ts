@@ -8,7 +8,7 @@ export interface CheckTls {
 
 /** How a check finds out. The names are those of Consul's `Type` (1.21). */
 export type CheckMethod =
-  /** Somebody reports in time, or the check turns critical. */
+  /** A program reports in time, or the check turns critical. */
   | { readonly type: "ttl"; readonly ttlMs: number }
   | {
       readonly type: "http";
@@ -40,7 +40,7 @@ export interface CheckDefinition {
   readonly timeoutMs: number;
   /** Successes in a row before the check passes; 0 and 1 mean at once. */
   readonly successBeforePassing: number;
-  /** Failures in a row before the check warns. 0: as many as it takes to be critical. */
+  /** Failures in a row before the check warns. 0: as many as make it critical. */
   readonly failuresBeforeWarning: number;
   /** Failures in a row before the check is critical; 0 and 1 mean at once. */
   readonly failuresBeforeCritical: number;
@@ -52,7 +52,7 @@ export interface CheckDefinition {
 
 export type CheckStatus = "passing" | "warning" | "critical";
 
-/** What a probe found. */
+/** The result of a probe. */
 export interface CheckResult {
   readonly status: CheckStatus;
   readonly output: string;

@@ -15,9 +15,9 @@ import type { CheckResult, CheckTls, ProbeMethod } from "./definition.js";
 
 export interface ProbeOptions {
   readonly timeoutMs: number;
-  /** Of a body, its last bytes are told. */
+  /** How many of the last bytes of a body are shown. */
   readonly outputMaxBytes: number;
-  /** Whether an IP address may be connected to. Asked for each address, also those that a name or a redirect leads to. */
+  /** Whether checks may connect to an IP address. Asked for each address, also those that a name or a redirect leads to. */
   readonly allows: (address: string) => boolean;
   /** Ends the probe; its result is of no use then. */
   readonly signal: AbortSignal;
@@ -85,7 +85,7 @@ const DIAL_FAILURES: ReadonlyMap<string, string> = new Map([
 
 /** Why a connection over TCP was not made, in Go's words; undefined: it failed otherwise. */
 function dialFailure(error: unknown): string | undefined {
-  // Of several addresses of a name the first is told, as in Go.
+  // Of several addresses of a name the error names the first, as in Go.
   const first: unknown = error instanceof AggregateError ? error.errors[0] : error;
   if (!(first instanceof Error)) return undefined;
   const facts: Readonly<Record<string, unknown>> = Object.fromEntries(Object.entries(first));
@@ -141,7 +141,7 @@ function guardedLookup(allows: ProbeOptions["allows"]): LookupFunction {
   };
 }
 
-/** @throws what keeps an address from being connected to; names are judged when they are resolved. */
+/** @throws the reason why checks may not connect to an address; names are judged when they are resolved. */
 function requireAllowed(host: string, allows: ProbeOptions["allows"]): void {
   if (isIP(host) !== 0 && !allows(host)) throw forbidden(host);
 }
@@ -191,7 +191,7 @@ async function probeTcp(address: string, tls: CheckTls | undefined, options: Pro
   return { status: "passing", output: `${tls === undefined ? "TCP" : "TCP+TLS"} connect ${address}: Success` };
 }
 
-/** Passes when something answers, and when nothing says that nobody is there: UDP knows no more. */
+/** Passes when something answers, and when the system reports no refusal: over UDP nothing more can be known. */
 async function probeUdp(address: string, options: ProbeOptions, isLate: () => boolean): Promise<CheckResult> {
   const { host, port } = parseAddress(address);
   const { allows, signal } = options;
@@ -275,7 +275,7 @@ function send(call: HttpCall, tls: CheckTls, options: ProbeOptions): Promise<Inc
       method,
       headers: body === "" ? headers : { ...headers, "content-length": Buffer.byteLength(body) },
       lookup: guardedLookup(allows),
-      // A connection of its own for each probe, as in Consul: a kept one would hide that nobody accepts any more.
+      // A connection of its own for each probe, as in Consul: a kept one would hide that new connections are not accepted any more.
       agent: false,
       signal,
     };
@@ -319,7 +319,7 @@ async function readOutput(response: IncomingMessage, { outputMaxBytes }: ProbeOp
       if (read >= MAX_BODY_BYTES) break;
     }
   } catch {
-    // What came is told.
+    // The output shows the bytes that came.
   } finally {
     response.destroy();
   }

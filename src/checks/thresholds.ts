@@ -13,7 +13,7 @@ export function firstStreak({ successBeforePassing, failuresBeforeCritical }: Th
   return { successes: successBeforePassing, failures: failuresBeforeCritical };
 }
 
-/** The streak after a result, and what the check becomes; undefined: it stays as it is (Consul 1.21). */
+/** The streak after a result, and the new status of the check; undefined: it does not change (Consul 1.21). */
 export function afterResult(
   streak: Streak,
   result: CheckResult,

@@ -54,8 +54,8 @@ export interface ExportEngineOptions {
   readonly strictConsul: boolean;
   readonly logger: Logger;
   /**
-   * A service is not sent to this peer, because no Consul could take it: the reason names the instance. What was sent of
-   * it before stays with the peer (D-28).
+   * A service is not sent to this peer, because no Consul could take it: the reason names the instance. Instances of it sent
+   * before stay with the peer (D-28).
    */
   readonly onHeldBack?: (peer: ExportPeer, service: string, reason: string) => void;
   /** A service that was held back is sent again, or exported no more. */
@@ -63,7 +63,7 @@ export interface ExportEngineOptions {
   /** For the waits after a failed watch, and between slices of encoding. Default: the system's. */
   readonly clock?: Clock;
   readonly random?: Random;
-  /** Told of listeners that throw. Default: one that writes to `logger`. */
+  /** Gets a report of each listener that throws. Default: one that writes to `logger`. */
   readonly incidents?: Incidents;
   /** Instances encoded in one go, about, so that streams are served in between. Default 500. */
   readonly sliceInstances?: number;
@@ -110,11 +110,11 @@ interface Published {
 
 type Payload = ExportedResource | { readonly heldBack: string };
 
-/** What one event has for one stream. */
+/** The changes that one event makes for one stream. */
 interface Batch {
   readonly withdrawn: string[];
   list: ExportedResource | undefined;
-  /** By resource id: of what one event moves twice, the newest state alone is given. */
+  /** By resource id: the newest state only, where one event changes a resource twice. */
   readonly services: Map<string, ExportedResource>;
   readonly sidecars: Map<string, ExportedResource>;
 }
@@ -150,12 +150,12 @@ export function listResource(names: readonly string[]): ExportedResource {
 }
 
 /**
- * Follows the catalog and the configuration entries, and gives every attached stream what its peer is to have: the whole
+ * Follows the catalog and the configuration entries, and gives every attached stream the exports for its peer: the whole
  * state when it attaches, then changes. A service is encoded once a change for all peers; an unchanged payload is
  * not sent.
  *
  * Encoding is done in slices, so that heartbeats and finished payloads are sent in between: of a large change the
- * first slice is given at once, the others one by one in later turns. What the entries export to any peer is encoded
+ * first slice is given at once, the others one by one in later turns. Services that the entries export to any peer are encoded
  * beforehand, so that a stream which attaches later finds it ready.
  */
 export class ExportEngine implements AsyncDisposable {
@@ -251,7 +251,7 @@ export class ExportEngine implements AsyncDisposable {
     };
   }
 
-  /** What a peering of this name is shown, whether or not it exists. */
+  /** The exports for a peering of this name, whether or not it exists. */
   exportsFor(peerName: string): ResolvedExports {
     return resolveExports(this.#input, peerName);
   }
@@ -352,7 +352,7 @@ export class ExportEngine implements AsyncDisposable {
         return;
       case "terminating-gateway": {
         const fronted = new Set([...frontedBy(former), ...frontedBy(entry)]);
-        // What that stands for may be anything.
+        // A wildcard may stand for any service.
         if (fronted.has(EVERY_SERVICE)) this.#entriesChanged();
         else this.#resolveNames(fronted);
         return;
@@ -367,7 +367,7 @@ export class ExportEngine implements AsyncDisposable {
     }
   }
 
-  /** After what may have changed these names alone. */
+  /** After a change that concerns these names only. */
   #resolveNames(names: ReadonlySet<string>): void {
     if (!this.#known) return;
     const batches = this.#begin();
@@ -392,7 +392,7 @@ export class ExportEngine implements AsyncDisposable {
       if (this.#postponed(published)) continue;
       const before = published.payload;
       const after = this.#payload(published);
-      // Unchanged, and no peer waits for it: those that see it have it.
+      // Unchanged, and no peer waits for it: every peer that may see it has it.
       if (!this.#due.delete(published) && before === after) continue;
       for (const attachment of published.peers) this.#offer(attachment, published, batches);
     }
@@ -418,7 +418,7 @@ export class ExportEngine implements AsyncDisposable {
   /** Whether a later turn encodes this and gives it to the peers that see it; if so, that is scheduled. */
   #postponed(published: Published): boolean {
     if (published.current) return false;
-    // Nobody waits for what no stream has asked for.
+    // No stream has asked for it, so it can wait.
     if (this.#budget > 0 && published.peers.size > 0) return false;
     this.#later(published);
     return true;
@@ -450,7 +450,7 @@ export class ExportEngine implements AsyncDisposable {
     }
   }
 
-  /** Brings a stream up to date after what decides about any name may have changed. */
+  /** Brings a stream up to date after a change that may concern any name. */
   #resolveAll(attachment: Attachment, batches: Map<Attachment, Batch>): void {
     attachment.rules = this.#options.configEntries.entries.exportRules.of(attachment.peer.name);
     const keys = new Set(candidateNames(this.#input, attachment.rules));
@@ -604,7 +604,7 @@ export class ExportEngine implements AsyncDisposable {
       if (before !== undefined && "digest" in before && before.digest === encoded.digest) return before;
       published.payload = serviceResource(published.name, encoded);
     } catch (error) {
-      // Also what a catalog of the host's own gives that is no instance at all: it must not stop the others.
+      // A catalog of the host's own may give values that are not instances at all: they must not stop the others.
       const heldBack = errorText(error);
       if (before !== undefined && "heldBack" in before && before.heldBack === heldBack) return before;
       published.payload = { heldBack };

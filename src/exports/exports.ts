@@ -24,7 +24,7 @@ export class Exports {
   readonly #transit: Transit;
   /** Undefined where the host has a catalog source of its own, which has no indexes. */
   readonly #catalog: Catalog | undefined;
-  /** Counts what may have changed the answer, where the catalog does not. */
+  /** Counts changes, other than the catalog's, that may have changed the answer. */
   #changes: bigint;
 
   /** @internal */
@@ -68,7 +68,7 @@ export class Exports {
   }
 
   /**
-   * The names this peer is told of now, in byte order: chains without instances of their own included (D-25), and services
+   * The names that are exported to this peer now, in byte order: chains without instances of their own included (D-25), and services
    * carried over from other peers.
    */
   forPeer(peerName: string): readonly string[] {

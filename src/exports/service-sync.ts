@@ -26,9 +26,9 @@ export interface ExportSync {
 
 /** Both directions of a peering, service by service. */
 export interface ServiceSync {
-  /** What the peer exports to us. */
+  /** The services that the peer exports to us. */
   readonly imported: ReadonlyMap<string, ImportSync>;
-  /** What we export to the peer; empty without a stream, but for what no peer could take. */
+  /** The services that we export to the peer; empty without a stream, except those that no peer could take. */
   readonly exported: ReadonlyMap<string, ExportSync>;
 }
 
@@ -52,7 +52,7 @@ export class ImportOutcomes {
   readonly #refusedResources = new Map<string, string>();
   #refused = 0;
   #names: readonly string[] = [];
-  /** Of the names, made when it is asked for: on a first sync nobody does. */
+  /** A set of the names, made when it is needed: not during a first sync. */
   #listed: ReadonlySet<string> | undefined;
   /** How many lists were applied, and how many of them the outcomes have been compared with. */
   #lists = 0;
@@ -94,7 +94,7 @@ export class ImportOutcomes {
     return refused;
   }
 
-  /** Put off until somebody asks, because each list names everything. */
+  /** Put off until the state is read, because each list names everything. */
   #prune(): void {
     if (this.#compared === this.#lists) return;
     this.#compared = this.#lists;
@@ -106,7 +106,7 @@ export class ImportOutcomes {
     }
   }
 
-  /** What belongs to the listed names, lower-cased. */
+  /** All services of the listed names, lower-cased. */
   #there(): ReadonlySet<string> {
     this.#listed ??= new Set(this.#names.flatMap((name) => [lowerCase(name), lowerCase(name + SIDECAR_SUFFIX)]));
     return this.#listed;

@@ -42,12 +42,12 @@ export interface TransitOptions {
 
 /** Encoded before others get a turn, in instances. */
 const ENCODED_BATCH = 500;
-/** Changes that come closer together than this are told together: each change of the list is told whole. */
+/** Changes that come closer together than this are passed on together, because each change sends the whole list. */
 const TOLD_TOGETHER_MS = 50;
 const FIRST_RETRY_MS = 500;
 const MAX_RETRY_MS = 60_000;
 
-/** Consul 1.13 exports its own servers, which nobody else does. */
+/** Consul 1.13 exports its own servers under this name. */
 const RESERVED = "consul";
 
 interface Rule {
@@ -59,7 +59,7 @@ interface Rule {
   readonly names: ReadonlySet<string>;
 }
 
-/** What a peer that services are carried over from exports to us, encoded as we export it again. */
+/** The services that one source peer exports to us, encoded as we export them again. */
 interface Source {
   readonly peeringId: string;
   readonly peerName: string;
@@ -93,7 +93,7 @@ interface Destination {
   trustDomain: string | undefined;
 }
 
-/** What one event has for one stream. */
+/** The changes that one event makes for one stream. */
 interface Batch {
   readonly withdrawn: string[];
   readonly resources: ExportedResource[];
@@ -109,7 +109,7 @@ interface Candidate {
 
 /**
  * Carries services over from peer to peer: stands between the export engine and the streams of those peers that a rule
- * names, and adds to what they are given. Everything a service goes through is written into its metadata, and it goes to no
+ * names, and adds to their exports. Each cluster that a service passes through is written into its metadata, and it goes to no
  * cluster that is there already, so no ring of hosts carries anything round. Of several peers that export a name the one
  * nearest to its origin counts, for any other preference could make hosts change their minds for ever.
  *
@@ -171,7 +171,7 @@ export class Transit implements AsyncDisposable {
     return names;
   }
 
-  /** What the rules make of this service for this peer; nothing where none covers it. */
+  /** How the rules treat this service for this peer; nothing where no rule covers it. */
   explain(service: string, peerName: string): readonly ExportReason[] {
     const key = lowerCase(service);
     const best = this.#best(peerName, key);
@@ -245,7 +245,7 @@ export class Transit implements AsyncDisposable {
     this.#ending.add(ending);
   }
 
-  // --- What peers export to us -------------------------------------------------------------------------------------------
+  // --- Services that peers export to us ----------------------------------------------------------------------------------
 
   async #watch(source: Source, key: string): Promise<void> {
     const { imports, logger, clock } = this.#options;
@@ -350,7 +350,7 @@ export class Transit implements AsyncDisposable {
     }
   }
 
-  // --- What other peers are given ----------------------------------------------------------------------------------------
+  // --- Services for other peers ------------------------------------------------------------------------------------------
 
   /** Tells the streams that these services go to: a single change at once, many that follow each other together. */
   #sourceChanged(key: string, services: readonly string[]): void {
@@ -452,7 +452,7 @@ export class Transit implements AsyncDisposable {
     return keys;
   }
 
-  /** The service as it goes to this peer, were it not for local ones: of those that may, the one with the shortest way. */
+  /** The service as it goes to this peer, if no local one had the name: of several candidates, the one with the shortest way. */
   #best(peerName: string, key: string): CarriedResource | undefined {
     let best: CarriedResource | undefined;
     for (const { carried, obstacle } of this.#candidates(peerName, key)) {

@@ -85,7 +85,7 @@ function nodeProblem(node: Node): string | undefined {
   return node.id === "" || isUuid(node.id) ? undefined : `node id "${node.id}" is not a UUID`;
 }
 
-/** What no importer could take of any instance: numbers that do not fit. */
+/** The reason why no importer could take an instance: numbers that do not fit. */
 function numberProblem({ service }: ServiceInstance): string | undefined {
   if (!isInt32(service.port)) return `port ${service.port} is not a 32-bit integer`;
   if (!isInt32(service.weights.passing) || !isInt32(service.weights.warning)) {
@@ -271,7 +271,7 @@ function encodePeerMeta({ name, chain, peerName, trustDomain, datacenter }: Side
 }
 
 /**
- * Encodes what peers are sent of services. Equal input gives equal bytes from every encoder; one that is kept works
+ * Encodes services as peers are sent them. Equal input gives equal bytes from every encoder; one that is kept works
  * faster, because it knows the nodes it has encoded.
  */
 export class PayloadEncoder {
@@ -289,7 +289,7 @@ export class PayloadEncoder {
   }
 
   /**
-   * What a peer is sent of the service `name`: its ordinary instances, without what the mesh added to them, each with its
+   * The payload of the service `name`: its ordinary instances, without the fields that the mesh added to them, each with its
    * checks flattened into one, in a fixed order (docs/protocol.md, "an ordinary instance").
    *
    * @param instances - all that are registered under the name, of any kind and in any order.
@@ -312,7 +312,7 @@ export class PayloadEncoder {
   }
 
   /**
-   * What a peer is sent of a mesh service: one instance per mesh gateway under `<name>-sidecar-proxy`, in place of the
+   * The payload of a mesh service: one instance per mesh gateway under `<name>-sidecar-proxy`, in place of the
    * real sidecars (docs/protocol.md, "sidecars of a mesh service"). Empty without gateways.
    *
    * @throws {PeeringError} `invalid-registration`: a gateway that no importer could take.
@@ -352,7 +352,7 @@ export class PayloadEncoder {
     return nodes;
   }
 
-  /** A call before may have thrown half-way, at an instance that is not what its type says. */
+  /** An earlier call may have thrown half-way, at an instance that breaks its type. */
   #begin(): void {
     if (this.#writer.length > 0) this.#writer.take();
   }

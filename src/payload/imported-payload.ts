@@ -23,7 +23,7 @@ import { addressTable, checkTable, localityTable, nodeTable, portTable, serviceT
 import { fixed64Tag, lengthTag, ProtobufReader, varintTag } from "../wire/protobuf.js";
 import { Field, MapEntry, Struct, StructList, StructValue } from "./field-numbers.js";
 
-/** A node as a payload has it. */
+/** A node in the form of a payload. */
 export interface EncodedNode {
   /** A `Node` message. */
   readonly record: Uint8Array;
@@ -47,7 +47,7 @@ export function decodeNode(encoded: EncodedNode): DecodedNode {
 
 /**
  * The instances of a payload, normalised: of instances that appear twice the first counts, of checks the last; service
- * checks take the service's name and tags, as in Consul 1.13 to 1.22. What the mesh of the exporter alone uses of a proxy
+ * checks take the service's name and tags, as in Consul 1.13 to 1.22. Fields of a proxy that only the exporter's mesh uses
  * (upstreams, exposed paths, extensions) and definitions of checks are left out; Consul sends neither.
  *
  * @param nodeOf - the node from another source, by its lower-cased name; without it, or where it answers
@@ -282,7 +282,7 @@ function readMapEntry<Value>(
   return [key, value];
 }
 
-/** Safe for any key: none is taken for a property of objects. */
+/** Safe for any key: no key collides with a property of objects. */
 function textMap(entries: readonly [string, string][]): StringMap {
   return entries.length === 0 ? {} : Object.fromEntries(entries);
 }

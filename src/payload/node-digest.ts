@@ -5,7 +5,7 @@ import type { NodePlace, Place } from "./payload-inspection.js";
 const DIGESTED_BATCH = 4 * 1024 * 1024;
 
 /**
- * What a payload says of each of its nodes, as two halves of 32 bits: to tell whether two payloads of one peer say the same.
+ * Digests of the nodes of a payload, two halves of 32 bits each: to see whether two payloads of one peer describe a node alike.
  * Made to be fast. A peer that makes two equal on purpose only has one of its own nodes shown for the other.
  * @param value - the canonical payload, so that the order of maps does not matter.
  */
@@ -43,7 +43,7 @@ class Digest {
 
   add({ start, end }: Place): void {
     const bytes = this.#bytes;
-    // The length parts what comes one after the other.
+    // The length separates values that follow each other.
     let low = this.low ^ (end - start);
     let high = this.high ^ (end - start);
     let index = start;

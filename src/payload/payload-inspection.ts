@@ -21,7 +21,7 @@ export interface PayloadLimits {
   /** Checks of all instances of a service as readers see them, those of nodes at each instance. Default 200 000. */
   readonly checksPerService: number;
   /**
-   * Tags, also as each check repeats them, entries of maps (metadata, tagged addresses), ports, and fields of what the mesh
+   * Tags, also as each check repeats them, entries of maps (metadata, tagged addresses), ports, and fields that the mesh
    * needs (proxies and their configuration), of all instances of a service. Default 1 000 000.
    */
   readonly entriesPerService: number;
@@ -76,7 +76,7 @@ export interface Place {
   readonly end: number;
 }
 
-/** What must be known of a payload that is stored as it came. */
+/** The facts that must be known of a payload that is stored as it came. */
 export interface PayloadSummary {
   /** The service as its instances spell it; of a payload without instances, the resource id. */
   readonly service: string;
@@ -103,7 +103,7 @@ export function serviceKeys(resourceId: string): readonly [string, ...string[]] 
 }
 
 /**
- * Judges the payload of an `ExportedService` without building what it describes: whether it is well-formed and names what
+ * Judges the payload of an `ExportedService` without building its instances: whether it is well-formed and names what
  * must be named (D-30). Values are not judged: unknown kinds, statuses, ports are stored as they come.
  *
  * @param resourceId - the name the peer gave the resource.
@@ -128,7 +128,7 @@ export function* inspectionSteps(
   try {
     while (!inspection.step()) yield;
   } catch (error) {
-    // Beyond a limit nothing more is read: what the rest would be refused for does not matter.
+    // Beyond a limit nothing more is read: further reasons to refuse it do not matter.
     if (inspection.problem?.exhausted !== true) {
       throw new PeeringError("invalid-message", `failed to unmarshal resource: ${errorText(error)}`, {
         cause: error,
@@ -234,8 +234,8 @@ function meshOf(names: ReadonlySet<string> | undefined, serviceKey: string | und
 }
 
 /**
- * One pass over the bytes, for hundreds of thousands of instances a second: no object per message or text. What does not
- * occur in what Consul sends goes through {@link ProtobufReader}.
+ * One pass over the bytes, for hundreds of thousands of instances a second: no object per message or text. Fields that do not
+ * occur in payloads of Consul go through {@link ProtobufReader}.
  */
 class Inspection {
   readonly #bytes: Buffer;

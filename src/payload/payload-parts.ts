@@ -142,7 +142,7 @@ class Difference {
     return ++this.#groups >= LOOKED_AT_BATCH || this.#count >= this.#size;
   }
 
-  /** What was gathered, where that is enough for a part, or where nothing comes after it. */
+  /** The gathered changes, where they are enough for a part, or where no more follow. */
   take(): InstanceDiff | undefined {
     this.#groups = 0;
     if (this.#count === 0) return undefined;

@@ -36,7 +36,7 @@ export interface StreamFacts {
   readonly exportedServices: readonly string[];
 }
 
-/** Facts that a running stream adds to; whether it is up is said by connecting and ending it. */
+/** Facts that a running stream adds to; connecting and ending it set whether it is up. */
 export type StreamObservations = Partial<
   Omit<StreamFacts, "connected" | "neverConnected" | "connectTime" | "disconnectTime" | "disconnectErrorMessage">
 >;
@@ -154,7 +154,7 @@ export interface StreamStatus {
 /** `0001-01-01T00:00:00Z`, the time that Consul prints for "never" in some places, in Unix milliseconds. */
 export const ZERO_TIME = -62_135_596_800_000;
 
-/** What a read shows of the streams. Without facts everything is unset. */
+/** The stream facts that a read shows. Without facts everything is unset. */
 export function streamStatus(facts: StreamFacts | undefined): StreamStatus {
   if (facts === undefined) {
     return {
@@ -197,7 +197,7 @@ export function isHealthy(facts: StreamFacts, now: number, timeoutMs: number = H
   return !(lastReceiveError !== undefined && lastReceiveError > lastSuccess && now - lastReceiveError > timeoutMs);
 }
 
-/** One stream of a peering. Once a newer one was opened, what this one sees changes nothing any more (D-1). */
+/** One stream of a peering. Once a newer one was opened, observations of this one change nothing any more (D-1). */
 export interface StreamInstance {
   readonly peeringId: string;
   /** Whether this is the newest stream of its peering and has not ended. */

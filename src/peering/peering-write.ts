@@ -9,7 +9,7 @@ export type PeeringWrite = Omit<Peering, "state" | "createIndex" | "modifyIndex"
 
 /**
  * Writes a record, and what becomes of its secrets, or nothing (Consul's PeeringWrite, 1.21). The record is replaced as
- * a whole; a record that is not active loses its secrets, and so does a dialer's whose cluster is another one now: a
+ * a whole; a record that is not active loses its secrets, and so does a dialer's record that now names another cluster: a
  * stream secret is shown only to the cluster that gave it.
  * @throws {PeeringError} `invalid-record`, `wrong-role`, `invalid-secret` with Consul's texts.
  */

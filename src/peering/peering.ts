@@ -1,6 +1,6 @@
 import type { RemoteInfo } from "../wire/messages.js";
 
-/** What a record may hold. ACTIVE and FAILING are observed, never stored: see `reportedState`. */
+/** The states of a stored record. ACTIVE and FAILING are observed, never stored: see `reportedState`. */
 export type StoredState = "pending" | "establishing" | "deleting" | "terminated";
 
 /**
@@ -42,7 +42,7 @@ export interface TrustBundle {
   readonly exportedPartition: string;
 }
 
-/** The role, and nothing else records it: a dialer is who has addresses to dial. */
+/** The role, which nothing else records: a record with addresses to dial is a dialer's. */
 export function shouldDial(peering: Pick<Peering, "peerServerAddresses" | "manualServerAddresses">): boolean {
   return peering.peerServerAddresses.length > 0 || peering.manualServerAddresses.length > 0;
 }
@@ -54,7 +54,7 @@ export function addressesToDial(
   return peering.manualServerAddresses.length > 0 ? peering.manualServerAddresses : peering.peerServerAddresses;
 }
 
-/** States that differ in what an event does; see the table of the state machine. */
+/** States in which events have different effects; see the table of the state machine. */
 export type StateColumn = "initial" | "living" | "deleting" | "terminated" | "undefined";
 
 /** ACTIVE and FAILING behave as the stored state of their role. */

@@ -7,7 +7,7 @@ import { PeeringError } from "../base/errors.js";
  */
 export type SecretDigest = string;
 
-/** What an acceptor keeps: the token's secret until it is used, and up to two stream secrets. */
+/** The secrets of an acceptor: the token's secret until it is used, and up to two stream secrets. */
 export interface AcceptorSecrets {
   readonly role: "acceptor";
   /** E: of the last token, until it was exchanged. */
@@ -18,7 +18,7 @@ export interface AcceptorSecrets {
   readonly active: SecretDigest;
 }
 
-/** What a dialer keeps: its one stream secret, as the host's secret box sealed it. */
+/** The secret of a dialer: its one stream secret, as the host's secret box sealed it. */
 export interface DialerSecrets {
   readonly role: "dialer";
   readonly sealedActive: Uint8Array;

@@ -21,7 +21,7 @@ enablePatches();
 /** A peering as the machine moves it. `active` and `failing` come only from records that were written by hand. */
 export type MachinePeering = Omit<Peering, "state"> & { readonly state: Exclude<PeeringState, "initial"> };
 
-/** What an establishing dialer takes from a token and its caller. */
+/** The fields that an establishing dialer takes from a token and its caller. */
 export interface EstablishFields {
   readonly peerId: string;
   readonly peerCaPems: readonly string[];
@@ -63,7 +63,7 @@ export type PeeringEvent =
   /** A dial failed, or its stream ended without `Terminated`. Observed, never stored. */
   | { readonly type: "stream-lost" }
   /**
-   * The host starts, comes to lead, or finds the record written by another process: the stored state decides what to do. Never
+   * The host starts, comes to lead, or finds the record written by another process: the stored state decides the effects. Never
    * stored itself.
    */
   | { readonly type: "resumed" }
@@ -115,7 +115,7 @@ export type PeeringEffect =
   | { readonly type: "refuse-stream"; readonly status: Status; readonly terminated: boolean }
   /** Tells the peer over its stream, if one is up, then drains it. */
   | { readonly type: "send-terminated" }
-  /** Closes the stream without telling. `peerId`: only one that was opened for that peer. */
+  /** Closes the stream without a message. `peerId`: only one that was opened for that peer. */
   | { readonly type: "end-stream"; readonly peerId?: string }
   /** Dials the cluster that the record names; a stream to another one ends. */
   | { readonly type: "start-dialing" }
@@ -199,7 +199,7 @@ export interface Unchanged<E extends PeeringEffectType> extends Reached {
   readonly effects: readonly E[];
 }
 
-/** What a host has to do with a cell. */
+/** The effects of a cell that a host performs. */
 export interface Reached {
   /** Why no host reaches this cell; undefined: hosts do. The cell is for programs that use the machine without a host. */
   readonly unreachable?: string;
@@ -207,7 +207,7 @@ export interface Reached {
   readonly redundant?: string;
 }
 
-/** What one event does to one kind of peering. */
+/** The outcome of one event for one kind of peering. */
 export type Cell = Outcome & Reached;
 
 export type Outcome =
@@ -296,7 +296,7 @@ const both = <C extends Cell>(cell: C): RoleCells<C> => ({ acceptor: cell, diale
 const byRole = <C extends Cell>(acceptor: C, dialer: C): RoleCells<C> => ({ acceptor, dialer });
 
 /**
- * Columns that differ. While a peering lives, what an event does depends on its role alone, or on its state as well. A state
+ * Columns that differ. While a peering lives, the outcome of an event depends on its role alone, or on its state as well. A state
  * this version does not know (`undefined`) can be ended, but nothing is built on it.
  */
 type Row<C extends Cell> = { readonly initial: C } & Readonly<Record<Exclude<StateColumn, "initial">, RoleCells<C>>>;
@@ -314,10 +314,10 @@ const NO_LOOP = "only a dial loop is lost, and it is stopped in the turn in whic
 const UNKNOWN_STATE = "a host does not start on a stored state that it does not know";
 const STREAM_ENDED = "the stream drains by itself, and the one that took its place was ended with the record";
 
-/** What goes with a record that is deleted, in this order. */
+/** Removals that follow the deletion of a record, in this order. */
 const REMOVAL = ["remove-imports", "remove-trust-bundle", "remove-record"] as const;
 
-/** What happens in each cell, and in no other place: docs/state-machine.md shows all. */
+/** The outcome of each event, decided here and in no other place: docs/state-machine.md shows all. */
 const rows: Rows = {
   "generate-token": {
     initial: moved("pending", "store-establishment-secret"),

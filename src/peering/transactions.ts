@@ -6,7 +6,7 @@ import { applySecretsRequest, type SecretsRequest, type SecretsRow, validateSecr
 import { isCommitEffect, type Transition } from "./state-machine.js";
 
 /**
- * What a transaction does: new rows by key, `undefined` for removed ones; empty for a transaction that changes nothing.
+ * The rows that a transaction writes: new rows by key, `undefined` for removed ones; empty for a transaction that changes nothing.
  * Indexes of written records are those of the commit, so `modifyIndex` here (and `createIndex` of new ones) is 0n.
  */
 export interface RecordChanges {
@@ -21,7 +21,7 @@ export function isUnchanged(changes: RecordChanges): boolean {
   return changes.peerings.size === 0 && changes.secrets.size === 0 && changes.bundles.size === 0;
 }
 
-/** What the effects of a step are to store. */
+/** The values that the effects of a step are to store. */
 export interface StepMaterial {
   readonly secrets?: SecretsRequest;
   readonly bundle?: TrustBundle;
@@ -33,7 +33,7 @@ const WRITING_SECRETS = "failed to write peering secret";
 
 /**
  * Performs a step of the state machine as far as it belongs into one commit: the record as the step left it, and its
- * effects on secrets and trust bundle. What else the step asks for is for the host to do after the commit.
+ * effects on secrets and trust bundle. The host performs the other effects after the commit.
  * @throws {PeeringError} `invalid-secret` with Consul's texts: the secrets do not fit the stored ones.
  */
 export function performStep(

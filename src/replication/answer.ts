@@ -17,7 +17,7 @@ export interface Refusal {
   readonly reason: string;
 }
 
-/** What a response does to its resource, as a NACK names it. */
+/** The operation of a response on its resource, as a NACK names it. */
 export type Change = "upsert" | "delete";
 
 /**
@@ -81,7 +81,7 @@ export class AnswerQueue {
   #next = 0;
   #bytes = 0;
 
-  /** About what they weigh; 0 when none waits. */
+  /** About how many bytes they hold; 0 when none waits. */
   get bytes(): number {
     return this.#bytes;
   }
@@ -99,7 +99,7 @@ export class AnswerQueue {
     if (this.#next === this.#answers.length) {
       this.clear();
     } else if (this.#next > 1_024 && this.#next * 2 > this.#answers.length) {
-      // The part that was taken is let go of once it is the larger one, which costs O(1) for each answer.
+      // The answered part is dropped once it is the larger one, which costs O(1) for each answer.
       this.#answers = this.#answers.slice(this.#next);
       this.#next = 0;
     }

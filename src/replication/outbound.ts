@@ -14,7 +14,7 @@ export const laneUrls: readonly [string, string, string, string] = [
   ResourceUrl.exportedService,
 ];
 
-/** The lane of a type URL; undefined when it is none of the four. */
+/** The lane of a type URL; undefined when it is not one of the four. */
 export function laneOf(resourceUrl: string): Lane | undefined {
   switch (resourceUrl) {
     case ResourceUrl.exportedService:
@@ -37,7 +37,7 @@ interface Row {
   waiting: ExportedResource | undefined;
   /** The newest version, where it is too large for the peer. */
   tooLarge: ExportedResource | undefined;
-  /** What waits is the word that the service is exported no more. */
+  /** A deletion of the service waits to be sent. */
   withdrawn: boolean;
   sentDigest: string | undefined;
   /** Of the newest version sent, until it is answered. */
@@ -71,7 +71,7 @@ export function messageBytes(resource: ExportedResource): number {
 }
 
 /**
- * What one stream has to say about our exports: a table keyed by type and id, of which the newest version alone is kept.
+ * All that one stream has to send of our exports: a table keyed by type and id, with the newest version only.
  * Its size is bounded by the number of resources, however often they change and however slowly the peer reads.
  */
 export class OutboundTable {
@@ -172,7 +172,7 @@ export class OutboundTable {
     row.withdrawn = false;
     row.tooLarge = undefined;
     if (size > this.#maxSendBytes) {
-      // An older version that waits still is not the truth any more: the peer keeps what it has.
+      // An older version that still waits is outdated: the peer keeps the version it has.
       this.#unqueue(row);
       row.tooLarge = resource;
       const key = keyOf(row);
@@ -187,8 +187,8 @@ export class OutboundTable {
   }
 
   /**
-   * Drops and forgets a service, so that exporting it again sends it again. A peer that goes by the list learns it from
-   * there; any other is told so if it has instances of it.
+   * Drops and forgets a service, so that exporting it again sends it again. A peer that has a list learns from the list
+   * that the service is gone; any other is sent a deletion if it has instances of it.
    */
   withdraw(id: string): void {
     const { rows } = this.#queues[Lane.exportedService];

@@ -30,21 +30,21 @@ export const defaultSessionTimings: SessionTimings = {
   drainMs: 5_000,
 };
 
-/** Far above what a peer that keeps the protocol needs. */
+/** Far above the needs of a peer that keeps the protocol. */
 export const defaultSessionLimits: SessionLimits = {
   answerBytes: 64 * 1024 * 1024,
   applies: 1_000_000,
   applyBytes: 512 * 1024 * 1024,
 };
 
-/** What may arrive behind an `Open` while it is judged. A dialer has five small messages to say there. */
+/** The most messages that may arrive behind an `Open` while it is judged. A dialer has five small messages to send there. */
 const MAX_BEHIND_OPEN = 64;
 const MAX_BYTES_BEHIND_OPEN = 1024 * 1024;
 
-/** What Consul 1.13 receives at most in one message, in either role: the default of its gRPC library. */
+/** The largest message that Consul 1.13 receives, in either role: the default of its gRPC library. */
 const LEGACY_RECEIVE_BYTES = 4 * 1024 * 1024;
 
-/** About what a message weighs on the wire beside its payload, for `writable`. */
+/** About how many bytes a message takes on the wire beside its payload, for `writable`. */
 const ENVELOPE_BYTES = 200;
 
 const NOTHING: readonly SessionOutput[] = [];
@@ -62,9 +62,9 @@ interface Applying {
  * One replication stream as a value: both roles, from the `Open` to the drain (docs/protocol.md, "The stream").
  * Whether the peer is Consul 1.13 is detected on each stream, without an option (D-50).
  *
- * It reads no clock and performs nothing. The owner gives it what happened and does what comes back, in order. What goes
- * out waits in a table keyed by resource and is given out only against `writable`; what comes in is answered when the
- * owner says what became of it. So neither direction ever waits for the other, nor for storage (D-10).
+ * It reads no clock and performs nothing. The owner gives it inputs and performs the outputs, in order. Outgoing messages
+ * wait in a table keyed by resource and are given out only against `writable`; incoming ones are answered when the
+ * owner says how storing them ended. So neither direction ever waits for the other, nor for storage (D-10).
  */
 export class ReplicationSession implements Session {
   readonly #role: "acceptor" | "dialer";
@@ -87,7 +87,7 @@ export class ReplicationSession implements Session {
   #bytesBehindOpen = 0;
   #endBehindOpen: { readonly error: PeeringError | undefined } | undefined;
 
-  // What waits to be sent, in the order of the lanes: see #pump.
+  // Messages that wait to be sent, in the order of the lanes: see #pump.
   #open: OpenMessage | undefined;
   #terminatedWaits = false;
   #heartbeatWaits = false;
@@ -97,7 +97,7 @@ export class ReplicationSession implements Session {
   /** Whether our subscription to the list is held back until the peer shows that it knows the type. */
   #listWithheld = false;
   #credit = 0;
-  /** Whether something was given out that the transport has not said to have taken. */
+  /** Whether something was given out that the transport has not confirmed to have taken. */
   #unconfirmed = false;
 
   readonly #applying = new Map<number, Applying>();
@@ -199,7 +199,7 @@ export class ReplicationSession implements Session {
     this.#nowMs = nowMs;
     const out: SessionOutput[] = [];
     this.#perform(input, out);
-    // After the input: what has just arrived, perhaps a heartbeat after a stall of the whole process, counts first.
+    // After the input: a message that has just arrived, perhaps a heartbeat after a stall of the whole process, counts first.
     if (nowMs >= this.#dueMs()) this.#fireTimers(out);
     this.#pump(out);
     if (!this.wantsToSend) this.#acceptedByMs = Number.POSITIVE_INFINITY;
@@ -545,7 +545,7 @@ export class ReplicationSession implements Session {
   }
 
   /**
-   * Gives out what waits, lane by lane, while there is credit. The message that uses up the last of it may exceed it, so
+   * Gives out waiting messages, lane by lane, while there is credit. The message that uses up the last of it may exceed it, so
    * that a small window never holds a large message for ever.
    */
   #pump(out: SessionOutput[]): void {
@@ -611,7 +611,7 @@ export class ReplicationSession implements Session {
   }
 
   #abort(status: Status, out: SessionOutput[]): void {
-    // After `Terminated` both sides know what there is to know, and the end stays a graceful one.
+    // After `Terminated` both sides have nothing more to learn, and the end stays a graceful one.
     const graceful = this.#phase === "draining" && !this.#terminatedWaits;
     this.#close(out, status, graceful ? undefined : errorOf(status));
   }
@@ -637,7 +637,7 @@ export class ReplicationSession implements Session {
     }
     const opening = this.#role === "acceptor" && this.#phase === "opening";
     if (error === undefined) {
-      // Before the loop begins an acceptor of Consul returns what it received, as Go calls it.
+      // Before the loop begins an acceptor of Consul returns the error of receiving, as Go words it.
       const text = opening ? "EOF" : "stream ended unexpectedly";
       this.#noteReceiveError(text);
       this.#fail("stream-ended", StatusCode.Unknown, text, out);
@@ -713,7 +713,7 @@ export class ReplicationSession implements Session {
     this.#release();
   }
 
-  /** Lets go of what nobody will ask for any more. */
+  /** Frees the state that a closed session no longer needs. */
   #release(): void {
     this.#heartbeatWaits = false;
     this.#answers.clear();

@@ -9,7 +9,7 @@ export interface ExportedResource {
   readonly resourceId: string;
   /** The encoded payload (the value of the `Any`). */
   readonly value: Uint8Array;
-  /** Equal digests are equal payloads: what was sent last under this URL and id on this stream is not sent again. */
+  /** Equal digests are equal payloads: a payload that was sent last under this URL and id on this stream is not sent again. */
   readonly digest: string;
   /** For the exported-service list: its names, for status. */
   readonly names?: readonly string[];
@@ -49,7 +49,7 @@ export type SessionInput =
   | { readonly type: "exported"; readonly resources: readonly ExportedResource[] }
   /**
    * These services are no longer exported: their queued updates are dropped, and nothing is sent (D-26). Consul
-   * 1.13, which knows no list, is told of each.
+   * 1.13, which knows no list, gets a deletion for each.
    */
   | { readonly type: "withdrawn"; readonly resourceIds: readonly string[] }
   | { readonly type: "applied"; readonly results: readonly AppliedResult[] }
@@ -71,7 +71,7 @@ export type SessionOutput =
   | { readonly type: "send"; readonly message: ReplicationMessage }
   /** Commit it, then say `applied` with this id. A newer one of the same URL and id supersedes it. */
   | { readonly type: "apply"; readonly id: number; readonly resource: ReceivedResource }
-  /** The peer deleted the peering: mark the record TERMINATED. The session drains by itself. */
+  /** The peer deleted the peering: mark the record TERMINATED. The session then drains. */
   | { readonly type: "peer-terminated" }
   /** A resource is larger than the peer can receive: it alone is not sent, the peer keeps its last version (D-28). */
   | {
@@ -101,7 +101,7 @@ export interface SessionTimings {
   readonly drainMs: number;
 }
 
-/** Ours: what a peer that floods us or never reads may make a stream hold. Beyond, it ends with `resource-exhausted`. */
+/** Ours: the most that a stream may hold for a peer that floods us or never reads. Beyond, it ends with `resource-exhausted`. */
 export interface SessionLimits {
   /** ACKs and NACKs that wait to be sent, in bytes. Default 64 MiB, room for about 300 000. */
   readonly answerBytes: number;
@@ -177,7 +177,7 @@ export interface SessionStatus {
   readonly applyingBytes: number;
   /** Services too large for the peer, by id (resources of the other types: by type URL), with their size in bytes. */
   readonly heldBack: ReadonlyMap<string, number>;
-  /** What the peer refused (NACK), keyed as `heldBack`, with its message; until a newer version is acknowledged. */
+  /** Resources that the peer refused (NACK), keyed as `heldBack`, with its message; until a newer version is acknowledged. */
   readonly refusedByPeer: ReadonlyMap<string, string>;
 }
 
@@ -197,7 +197,7 @@ export interface SessionServices {
 /** The protocol of one stream as a value: see `session.ts`. */
 export interface Session {
   /**
-   * Returns what the host does next, in order. A malformed message becomes a NACK or a `close`, never a throw.
+   * Returns the outputs that the host performs next, in order. A malformed message becomes a NACK or a `close`, never a throw.
    * @param nowMs - monotonic milliseconds, never less than in the call before.
    */
   handle(input: SessionInput, nowMs: number): readonly SessionOutput[];

@@ -10,14 +10,14 @@ const UNIT_NANOSECONDS: Readonly<Record<string, number>> = {
   m: 60e9,
   h: 3600e9,
 };
-/** What a Go duration can hold, about 292 years; one more where it is negative. */
+/** The longest Go duration, about 292 years; a negative one holds one nanosecond more. */
 const MAX_NANOSECONDS = 2n ** 63n - 1n;
-/** Of a whole number that may be that large. */
+/** Digits of the largest whole number of nanoseconds. */
 const MAX_DIGITS = 19;
-/** Longer ones are none: nobody writes them, and each part takes its time. */
+/** Longer texts are refused: no real duration is as long, and each part takes time to read. */
 const MAX_LENGTH = 1_000;
 
-/** Milliseconds of a Go duration such as `1h30m` or `1.5s`; undefined when it is none. */
+/** Milliseconds of a Go duration such as `1h30m` or `1.5s`; undefined: the text is not a duration. */
 export function parseDuration(text: string): number | undefined {
   const nanoseconds = parseNanoseconds(text);
   return nanoseconds === undefined ? undefined : Number(nanoseconds) / 1e6;

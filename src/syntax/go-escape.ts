@@ -22,7 +22,7 @@ export interface GoEscape {
   readonly bytes: Buffer;
 }
 
-/** @param at - where the backslash stands. @returns undefined: what stands there is none. */
+/** @param at - the position of the backslash. @returns undefined: no valid escape stands there. */
 export function goEscape(text: string, at: number): GoEscape | undefined {
   ESCAPE.lastIndex = at;
   const found = ESCAPE.exec(text);
@@ -43,7 +43,7 @@ const SHORT: ReadonlyMap<string, string> = new Map(
   Object.entries(SIMPLE).map(([letter, character]) => [character, `\\${letter}`]),
 );
 
-/** A text between quotes, as Go's `%q` prints it: what cannot be seen is escaped. */
+/** A text between quotes, as Go's `%q` prints it: invisible characters are escaped. */
 export function goQuote(text: string): string {
   const escaped = (character: string): string => {
     const short = SHORT.get(character);

@@ -51,7 +51,7 @@ export class GoJsonError extends Error {
 const MAX_DEPTH = 500;
 
 /**
- * The first JSON value of a stream, as Go's decoder takes it: what follows is not looked at.
+ * The first JSON value of a stream, as Go's decoder reads it: text after it is not looked at.
  * @throws {GoJsonError} `EOF` for nothing but space, `unexpected EOF` for half a value, else where it breaks.
  */
 export function readFirstValue(bytes: Uint8Array): GoJson {
@@ -71,7 +71,7 @@ export function readWholeValue(bytes: Uint8Array): GoJson {
   return value;
 }
 
-/** What may follow a backslash, besides `u`. */
+/** Characters that may follow a backslash, besides `u`. */
 const ESCAPES = '"\\/bfnrt';
 const QUOTE = 0x22;
 const BACKSLASH = 0x5c;
@@ -80,7 +80,7 @@ const COMMA = 0x2c;
 const OPENING_BRACKET = 0x5b;
 const OPENING_BRACE = 0x7b;
 
-/** How many values some JSON has at most, without making any of them: what they take in memory is many times their text. */
+/** The most values that some JSON can have, without making any of them: in memory they take many times their text. */
 export function valuesAtMost(bytes: Uint8Array): number {
   let count = 1;
   let inString = false;
@@ -344,17 +344,17 @@ export type GoForm =
   | { readonly map: GoForm }
   | { readonly fields: Readonly<Record<string, GoForm>> };
 
-/** Reads one Go type: absent is its zero value, and so is a value of another type, of which the faults of the path tell. */
+/** Reads one Go type. An absent value becomes its zero value, and so does a value of another type, which `path` notes as a fault. */
 export interface GoType<T> {
   /** As Go writes the type, for example `map[string]string`. */
   readonly name: string;
   readonly form: GoForm;
   readonly zero: () => T;
-  /** Whether `null` is a value of the type. Default: no, and it leaves what an equal key has said already. */
+  /** Whether `null` is a value of the type. Default: no, and the value that an equal key had before stays. */
   readonly nullable?: true;
   /**
-   * @param before - what an equal key has said already; a struct given twice fills in the first.
-   * @throws {GoJsonError} what a decoder of the type's own finds.
+   * @param before - the value that an equal key had before; a struct given twice fills in the first.
+   * @throws {GoJsonError} a fault that the type's own decoder finds.
    */
   readonly read: (value: Exclude<GoJson, null>, path: GoPath, before?: T) => T;
 }
@@ -375,7 +375,7 @@ export function isGoObject(value: GoJson): value is GoObject {
   return value instanceof GoObject;
 }
 
-/** Tells that a value is of another type. @returns what there is instead of it. */
+/** Notes that a value is of another type. @returns the value to use instead. */
 function mismatched<T>(type: GoType<T>, value: GoJson, path: GoPath, before?: T, what: string = kindOf(value)): T {
   const target = path.fields.length === 0 ? "value" : `struct field ${path.struct}.${path.fields.join(".")}`;
   path.faults.add(`json: cannot unmarshal ${what} into Go ${target} of type ${type.name}`);
@@ -484,7 +484,7 @@ export function goMap<T>(element: GoType<T>): GoType<Readonly<Record<string, T>>
   };
 }
 
-/** A pointer to a struct, or a list or map: absent and `null` are told from an empty one. */
+/** A pointer to a struct, or a list or map: absent and `null` are distinct from an empty one. */
 export function goOptional<T>(type: GoType<T>): GoType<T | undefined> {
   return {
     name: type.nullable === true ? type.name : `*${type.name}`,
@@ -497,7 +497,7 @@ export function goOptional<T>(type: GoType<T>): GoType<T | undefined> {
 
 /**
  * A type with its own decoder: a mistake inside ends the reading, whatever was found before.
- * @param finish - makes the value of what was read. May throw a {@link GoJsonError}.
+ * @param finish - makes the value from the fields that were read. May throw a {@link GoJsonError}.
  */
 export function goDecoded<Read, T>(type: GoType<Read>, finish: (read: Read) => T): GoType<T> {
   return {

@@ -11,7 +11,7 @@ import {
   readWholeValue,
 } from "./go-json.js";
 
-/** Where a text is not what it should be; the message begins with the position, `At line:column: ` or `At line n: `. */
+/** A text that cannot be read; the message begins with the position, `At line:column: ` or `At line n: `. */
 export class HclError extends Error {
   override readonly name = "HclError";
 }
@@ -23,10 +23,10 @@ interface Token {
   readonly offset: number;
 }
 
-/** What stands under a key. */
+/** The value of a key. */
 export type HclValue = null | boolean | number | string | readonly HclValue[] | HclBody;
 
-/** What stands between braces, or in a file. */
+/** The members between braces, or of a file. */
 export class HclBody {
   readonly items: readonly HclItem[];
   constructor(items: readonly HclItem[]) {
@@ -71,7 +71,7 @@ export function parseHcl(text: string, options: { readonly secret?: boolean } = 
 
 function jsonBody(source: string): HclBody {
   const bytes = Buffer.from(source);
-  // One character is one byte, as offsets are told in bytes.
+  // One character is one byte, as offsets are counted in bytes.
   const lines = new Lines(bytes.toString("latin1"));
   const hclOf = (json: GoJson): HclValue => {
     if (json instanceof GoNumber) return Number(json.text);

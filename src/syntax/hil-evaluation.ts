@@ -2,7 +2,7 @@ import { HilError, type HilNode, type HilOperator, type HilValue } from "./hil.j
 
 type HilType = HilValue["type"];
 
-/** What the expressions of a text may name. */
+/** Variables and functions that the expressions of a text may name. */
 export interface HilScope {
   readonly variables: ReadonlyMap<string, string>;
   readonly functions: ReadonlyMap<string, HilFunction>;
@@ -104,7 +104,7 @@ function combined(node: HilNode, children: readonly Typed[]): Typed {
 
 function conditional(condition: Typed, yes: Typed | undefined, no: Typed | undefined): Typed {
   if (yes === undefined || no === undefined) throw new TypeError("a conditional has three parts");
-  // A string on the true side becomes what the other side is, else it is the other way round.
+  // A string on the true side is converted to the type of the other side, else it is the other way round.
   const type = yes.type === "string" ? no.type : yes.type;
   const unequal = `true and false expression types must match; have ${printed(yes)} and ${printed(no)}`;
   const sides = [required(yes, type, unequal), required(no, type, unequal)] as const;

@@ -74,7 +74,7 @@ interface Saved {
   readonly before: Saved | undefined;
 }
 
-/** An attempt at a match, and what it has saved. */
+/** An attempt at a match, and the positions it has saved. */
 interface Thread {
   readonly index: number;
   readonly saved: Saved | undefined;
@@ -113,7 +113,7 @@ export class RegularExpression {
   }
 
   /**
-   * The leftmost match in `text`, of several the one that Perl prefers, and what its groups took of it; those without a part in
+   * The leftmost match in `text`, of several the one that Perl prefers, and the text of its groups; those without a part in
    * it took `""`, as in Go. Undefined: there is none.
    * @throws {PeeringError} `resource-exhausted`: it takes too long to tell.
    */
@@ -175,7 +175,7 @@ export class RegularExpression {
         steps += instruction?.type === "character" ? instruction.parts : 1;
         if (before + steps > MAX_STEPS) throw tooLong();
         if (instruction?.type === "match") {
-          // What follows in the list is less preferred.
+          // Threads later in the list are less preferred.
           matched = { index, saved: { slot: 1, at, before: saved } };
           break;
         }
@@ -350,7 +350,7 @@ function preferring(again: number, on: number, lazy: boolean): readonly [number,
   return lazy ? [on, again] : [again, on];
 }
 
-/** What one part of a class takes, or all but that. */
+/** The characters that one part of a class matches, or all others. */
 interface Part {
   readonly test: CharacterTest;
   readonly isNegative: boolean;
@@ -472,7 +472,7 @@ class PatternParser {
 
   #sequence(): Node {
     const nodes: Node[] = [];
-    // Where the repetition before begins, if that is what comes before.
+    // Where the repetition before begins, if a repetition comes before.
     let repetition: number | undefined;
     // How often the last node has been repeated, with flags or an empty quote in between.
     let repeated = 0;
@@ -527,16 +527,16 @@ class PatternParser {
     return maximum === undefined || !this.#take("}") ? undefined : { minimum, maximum };
   }
 
-  /** Undefined: there is none, or one that begins with a zero. */
+  /** Undefined: there is no number, or one that begins with a zero. */
   #count(): number | undefined {
     const begin = this.#position;
     while (/^[0-9]$/.test(this.#peek() ?? "")) this.#position++;
     const digits = this.#pattern.slice(begin, this.#position).join("");
-    // One that is far too large is not without end.
+    // A count far too large is still a bound, not infinity.
     return /^(?:0|[1-9][0-9]*)$/.test(digits) ? Math.min(Number(digits), Number.MAX_SAFE_INTEGER) : undefined;
   }
 
-  /** What comes next: one node, or none for flags that stand alone, or one for each character of a quote. */
+  /** The next element: one node, or none for flags that stand alone, or one for each character of a quote. */
   #atoms(): readonly Node[] {
     if (this.#take("\\Q")) return this.#quoted();
     const next = this.#pattern[this.#position++] ?? "";
@@ -652,7 +652,7 @@ class PatternParser {
     return nodes;
   }
 
-  /** What follows a backslash, when it names a class: `d`, `W`, `pL`, `P{Greek}`. */
+  /** The text after a backslash, when it names a class: `d`, `W`, `pL`, `P{Greek}`. */
   #classEscape(): Part | undefined {
     const next = this.#peek() ?? "";
     const lower = next.toLowerCase();
@@ -690,7 +690,7 @@ class PatternParser {
     return { type: "character", test, parts: parts.length };
   }
 
-  /** What follows a backslash, when it stands for one character. */
+  /** The text after a backslash, when it stands for one character. */
   #characterEscape(): number {
     const start = this.#position - 1;
     const next = this.#pattern[this.#position++];
@@ -709,7 +709,7 @@ class PatternParser {
     throw problem("invalid escape sequence", this.#pattern.slice(start, this.#position).join(""));
   }
 
-  /** `41` or `{1F600}`; undefined: it is none, and all up to the character that does not fit is taken. */
+  /** `41` or `{1F600}`; undefined: it is no code point, and the text up to the character that does not fit is consumed. */
   #hexadecimal(): number | undefined {
     const isDigitOf16 = (character: string | undefined): boolean => /^[0-9a-fA-F]$/.test(character ?? "");
     if (!this.#take("{")) {
@@ -778,7 +778,7 @@ class PatternParser {
     if (this.#peek(1) !== ":") return undefined;
     const start = this.#position;
     let end = start + 2;
-    // What does not end is looked for once in the whole pattern.
+    // The end is looked for once in the whole pattern, and not again where there is none.
     if (end > this.#lastNameEnd) return undefined;
     while (this.#pattern[end] !== ":" || this.#pattern[end + 1] !== "]") end++;
     const name = this.#pattern.slice(start + 2, end).join("");

@@ -1,7 +1,7 @@
 import { PeeringError } from "../base/errors.js";
 
 /**
- * Decodes standard base64 strictly, but for line breaks, which are dropped anywhere. Node's own decoder takes nearly
+ * Decodes standard base64 strictly, except that line breaks are dropped anywhere. Node's own decoder takes nearly
  * everything.
  *
  * @throws {PeeringError} `invalid-token` with Consul's text: `failed to decode token: illegal base64 data at input byte
@@ -17,7 +17,7 @@ export function decodeBase64(text: string): Buffer {
       if (inGroup < 2 || inGroup + padding === 4) throw illegal(index);
       padding++;
     } else if (!/[A-Za-z0-9+/]/.test(character) || padding > 0) {
-      // What breaks off a group's padding is told as a fault of the padding before it.
+      // A character that interrupts a group's padding is reported as a fault of the padding before it.
       throw illegal(padding > 0 && inGroup + padding < 4 ? index - 1 : index);
     } else {
       inGroup = (inGroup + 1) % 4;

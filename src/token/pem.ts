@@ -35,7 +35,7 @@ function* pemBlocks(text: string): Generator<PemBlock> {
     if (next < 0 || next > end) {
       const type = markedType(lineAt(text, start), BEGIN);
       const lines = text.slice(lineEnd + 1, end).split("\n");
-      // What stands before the END line ends in a line break, so that there is a last line, which is empty.
+      // The text before the END line ends in a line break, so that there is a last line, which is empty.
       const headers = lines.findIndex((line) => !line.includes(":"));
       // Behind headers the END line comes after another line, be it an empty one.
       const isCut = headers > 0 && headers === lines.length - 1;

@@ -45,7 +45,7 @@ export interface TokenCertificate {
   readonly notAfter: number;
 }
 
-/** What may be shown of a token: everything but the secret. */
+/** The parts of a token that may be shown: everything but the secret. */
 export interface TokenDescription {
   readonly peerId: string;
   readonly serverName: string;
@@ -85,7 +85,7 @@ export interface TokenCodec {
    */
   validate(token: PeeringToken): void;
   /**
-   * Describes a token without its secret, for people who wonder what they were given.
+   * Describes a token without its secret, for people who want to know what a token is for.
    *
    * @param nowMs - milliseconds since the epoch; when given, certificates that are not valid then are warned of.
    * @throws {PeeringError} `invalid-token` as `decode`.

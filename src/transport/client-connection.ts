@@ -272,7 +272,7 @@ function startSession(
   const fail = (error: PeeringError): void => {
     failure ??= error;
   };
-  // These listeners stay for life: an error nobody hears, even of an idle session, ends the process.
+  // These listeners stay for life: an error without a listener, even of an idle session, ends the process.
   session.on("error", (error: Error) => fail(unavailable(`transport: ${error.message}`, error)));
   session.on("goaway", (code: number, _lastStreamId: number, data: Uint8Array | undefined) => {
     if (code === 0) return;

@@ -39,7 +39,7 @@ export interface UnaryCalls {
   serve(path: string, stream: ServerHttp2Stream, headers: IncomingHttpHeaders): Promise<void>;
 }
 
-/** What a handler throws, as Connect answers it: the status of a {@link PeeringError}, else UNKNOWN with the bare text. */
+/** The answer of Connect to an error of a handler: the status of a {@link PeeringError}, else UNKNOWN with the bare text. */
 export function connectError(error: unknown): ConnectError {
   const status = thrownStatus(error);
   // The detail as this library writes it for streams, rather than through Connect, which wants a schema for it.

@@ -49,7 +49,7 @@ export interface ConnectionLimitsOptions {
   readonly streams?: number;
   /** Default: the system's. */
   readonly clock?: Clock;
-  /** Told of each connection that is refused, displaced, or closed because it was silent. Default: nobody. */
+  /** Gets a report of each connection that is refused, displaced, or closed because it was silent. Default: no reports. */
   readonly incidents?: Incidents;
 }
 
@@ -79,15 +79,15 @@ export interface Connection {
    * @returns undefined: there are too many, and it must be refused.
    */
   stream(): (() => void) | undefined;
-  /** It belongs to a peer that was authorised: it counts for nobody, and nobody displaces it. Until the returned function is called. */
+  /** It belongs to an authorised peer: it counts against no limit and cannot be displaced. Until the returned function is called. */
   authorized(): () => void;
 }
 
-/** What one listener asks for each connection. */
+/** Admits the connections of one listener. */
 export interface ConnectionGuard {
   /**
    * Counts a connection, or closes it. It is given back when the socket closes.
-   * @param end - ends one that was silent for too long. Default: destroys the socket, as for one that is displaced.
+   * @param end - ends a connection that was silent for too long. Default: destroys the socket, as when it is displaced.
    */
   admit(socket: Socket, end?: () => void): Connection | undefined;
   /** The listener has failed, or could not accept a connection. */
@@ -116,11 +116,11 @@ const DEFAULT_HANDSHAKES_PER_SOURCE = 64;
 const DEFAULT_HANDSHAKES = 512;
 const DEFAULT_STREAMS_PER_SOURCE = 4_096;
 const DEFAULT_STREAMS = 16_384;
-/** One in so many places is kept for each listener: few, for what they are taken from may be at work. */
+/** One in so many places is kept for each listener: few, as these places may have to be taken from connections at work. */
 const GUARANTEED_PART = 8;
 
 /**
- * What all listeners of a process may hold together, so that connections of strangers never take the descriptors that storage
+ * The connections that all listeners of a process may hold together, so that strangers never take the descriptors that storage
  * and dialing need. Pass one to each listener of a process.
  */
 export class ConnectionLimits {
@@ -201,7 +201,7 @@ export class ConnectionLimits {
       else report("connection-refused", "all places for connections are taken: a new one was closed");
       socket.destroy();
     };
-    // In this order: for one that its source may not have nobody is displaced.
+    // In this order: a connection that its source may not have displaces none.
     const none = places.makeRoom(source);
     if (none !== undefined) return refuse(none);
     if (this.#connections >= this.#room && !this.#makeRoom(listener, source)) return refuse("all");

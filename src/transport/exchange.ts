@@ -31,7 +31,7 @@ export async function callExchangeSecret(
 
 // The acceptor answers over what carries the streams of peers, too: a caller is a stranger until then, and is bounded there.
 
-/** How long a caller may take to say what it wants: nothing is known of it until then. */
+/** How long a caller may take to send its request: nothing is known of it until then. */
 const REQUEST_TIMEOUT_MS = 10_000;
 
 /** Answers a call and ends it. Never rejects. */
@@ -57,7 +57,7 @@ export async function serveExchangeSecret(
   }
 }
 
-/** What one side of a unary call says, once it has ended its half. */
+/** The messages and the end of one side of a unary call. */
 async function onlyMessage(call: ReplicationStream): Promise<Uint8Array> {
   const messages: Uint8Array[] = [];
   for (let batch = await call.receive(); batch !== undefined; batch = await call.receive()) {

@@ -3,7 +3,7 @@ import { StatusCode } from "../wire/status.js";
 
 /** Compression flag and length in front of every gRPC message. */
 const HEADER_BYTES = 5;
-/** Up to this size messages are copied together, which costs less than a write each; larger ones are passed on as is. */
+/** Up to this size messages are copied together, which costs less than a write each; larger ones are passed on uncopied. */
 const COPY_BYTES = 64 * 1024;
 
 function writeHeader(target: Uint8Array, offset: number, length: number): void {
@@ -61,7 +61,7 @@ export class FrameReader {
   readonly #header = new DataView(new ArrayBuffer(HEADER_BYTES));
   #headerBytes = 0;
   #length = 0;
-  /** What has arrived of a message that spans chunks. */
+  /** The bytes that have arrived of a message that spans chunks. */
   #body: Uint8Array | undefined;
   #bodyBytes = 0;
 
@@ -77,7 +77,7 @@ export class FrameReader {
   /**
    * Appends the messages completed by `chunk` to `messages`.
    * @throws {PeeringError} `resource-exhausted` (status 8) for a message over the limit, `invalid-message` (status 13)
-   *   for one that is marked as compressed. The reader is useless afterwards; `messages` holds what came before.
+   *   for one that is marked as compressed. The reader is useless afterwards; `messages` holds the messages before it.
    */
   push(chunk: Uint8Array, messages: Uint8Array[]): void {
     let offset = 0;

@@ -45,7 +45,7 @@ const CLOSE_GRACE_MS = 1000;
 
 type AnyServer = Http2Server | Http2SecureServer;
 
-/** What callers may do whom nobody has authorised. Each bound is explained at {@link GrpcLimits}. */
+/** Bounds on callers that are not authorised. Each is explained at {@link GrpcLimits}. */
 export interface UnauthorizedLimits {
   readonly unauthorizedMessageBytes: number;
   readonly unauthorizedStreamBytes: number;
@@ -89,14 +89,14 @@ export async function startServer(
   const server =
     identity === undefined
       ? createServer(settings)
-      : // `ALPNProtocols` is h2 alone; a client that offers none is refused, which no gRPC client does.
+      : // `ALPNProtocols` is h2 alone; a client that offers no protocol is refused, and every gRPC client offers h2.
         createSecureServer({ ...settings, minVersion: "TLSv1.2", handshakeTimeout: options.handshakeTimeoutMs });
   const connections = new Map<string, ServerConnection>();
   const sessions = new Map<Http2Session, ServerConnection>();
   const streams = new Set<ServerHttp2Stream>();
   const refresh =
     identity === undefined ? () => {} : certificateRefresher(server as Http2SecureServer, identity, options.incidents);
-  // What takes a connection over, which is a handshake or a session, comes after our own look at it.
+  // The listeners that take a connection over, for a handshake or a session, run after our own check of it.
   const take = server.listeners("connection");
   server.removeAllListeners("connection");
   server.on("connection", (socket: Socket) => {
@@ -127,7 +127,7 @@ export async function startServer(
   server.on("stream", (stream: ServerHttp2Stream, headers: IncomingHttpHeaders) => {
     streams.add(stream);
     stream.once("close", () => streams.delete(stream));
-    // Unheard, the reset of a stream nobody has taken over yet would end the process.
+    // Without a listener, the reset of a stream that has no handler yet would end the process.
     stream.on("error", () => {});
     try {
       // A client that resets at once may already have taken its session with it.
@@ -153,7 +153,7 @@ export async function startServer(
   };
 }
 
-/** Tells of connections that come to nothing. Node closes them by itself. */
+/** Reports connections that fail before they carry a call. Node closes them by itself. */
 function reportFailures(server: AnyServer, { incidents, logger, handshakeTimeoutMs }: GrpcServerOptions): void {
   server.on("tlsClientError", (error: unknown) => {
     logger.debug("a handshake failed", { error: errorText(error) });
@@ -233,7 +233,7 @@ interface ServerConnection {
   session: ServerHttp2Session | undefined;
   /** Its handshake is over. */
   secured: () => void;
-  /** Calls of peers that are open and that nobody has authorised. */
+  /** Open calls of peers that are not authorised yet. */
   waiting: number;
   /** Calls so far but those of the program's own services. */
   calls: number;
@@ -336,7 +336,7 @@ function servePeer(
       maxBytes: unauthorizedStreamBytes,
       refused: (error) => {
         const source = remoteAddress;
-        const message = "a caller that nobody has authorised sent too much: its call was refused";
+        const message = "an unauthorised caller sent too much: its call was refused";
         options.incidents.report("unauthorized-bytes", message, { source, error: error.message });
       },
       // The first answer: on a stream only a peer gets one.
@@ -358,19 +358,19 @@ function servePeer(
   options.handler.stream(call);
 }
 
-/** What a connection is answered that has made, or has open, more calls than it may while nobody has authorised it. */
+/** The answer to a connection that makes, or has open, more calls than it may before it is authorised. */
 function exhausted(
   { waiting, calls }: ServerConnection,
   { unauthorized, incidents }: GrpcServerOptions,
 ): (Status & { readonly http: number }) | undefined {
   const { unauthorizedStreamsPerConnection, unauthorizedCallsPerConnection } = unauthorized;
   if (waiting < unauthorizedStreamsPerConnection && calls <= unauthorizedCallsPerConnection) return undefined;
-  const message = "too many calls on a connection that nobody has authorised: it was closed";
+  const message = "too many calls on an unauthorised connection: it was closed";
   incidents.report("unauthorized-calls", message, { waiting, calls });
   return { http: 200, code: StatusCode.ResourceExhausted, message: "too many calls before one was authorized" };
 }
 
-/** What a call is refused with before anything else happens, as grpc-go and Consul's servers do; undefined: served. */
+/** The status with which a call is refused before anything else happens, as grpc-go and Consul's servers do; undefined: served. */
 function refuse(
   headers: IncomingHttpHeaders,
   path: string,

@@ -26,7 +26,7 @@ export function statusError(status: Status, cause?: unknown): PeeringError {
   });
 }
 
-/** What a caller is answered when a handler throws: its own status, else UNKNOWN with the bare text, as grpc-go. */
+/** The answer to a caller when a handler throws: the error's own status, else UNKNOWN with the bare text, as grpc-go. */
 export function thrownStatus(error: unknown): Status {
   const message = error instanceof Error ? error.message : String(error);
   if (!(error instanceof PeeringError)) return { code: StatusCode.Unknown, message };

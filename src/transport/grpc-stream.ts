@@ -19,7 +19,7 @@ const SEND_AHEAD_BYTES = 512 * 1024;
 export interface GrpcStreamOptions {
   readonly remoteAddress: string;
   readonly maxReceiveBytes: number;
-  /** What holds until something was sent. Default: nothing else. */
+  /** Bounds until something was sent. Default: none. */
   readonly untilAuthorized?: UntilAuthorized;
   /** How long `close` waits for a peer that takes nothing any more, in milliseconds. */
   readonly closeGraceMs: number;
@@ -27,7 +27,7 @@ export interface GrpcStreamOptions {
   readonly connectionFailure: () => PeeringError | undefined;
 }
 
-/** Bounds on a caller that nobody has authorised: it gets no answer before. */
+/** Bounds on an unauthorised caller. The first answer to it lifts them. */
 export interface UntilAuthorized {
   /** Largest message. */
   readonly maxMessageBytes: number;
@@ -39,7 +39,7 @@ export interface UntilAuthorized {
   readonly authorized: () => void;
 }
 
-/** Messages over one HTTP/2 stream: what both sides of a call have in common. */
+/** Messages over one HTTP/2 stream: the common part of both sides of a call. */
 abstract class GrpcStream implements ReplicationStream {
   readonly remoteAddress: string;
   protected readonly options: GrpcStreamOptions;
@@ -65,7 +65,7 @@ abstract class GrpcStream implements ReplicationStream {
     const { maxReceiveBytes, untilAuthorized } = options;
     this.#untilAuthorized = untilAuthorized;
     this.#reader = new FrameReader(Math.min(maxReceiveBytes, untilAuthorized?.maxMessageBytes ?? maxReceiveBytes));
-    // What an error means is known when the stream closes; unheard it would end the process.
+    // The cause of an error is known when the stream closes; without a listener it would end the process.
     stream.on("error", () => {});
     stream.on("data", (chunk: Uint8Array) => this.#take(chunk));
   }
@@ -94,7 +94,7 @@ abstract class GrpcStream implements ReplicationStream {
     }
     if (buffers.length > 1) this.#stream.uncork();
     return new Promise((resolve, reject) => {
-      // A turn of the loop later, in which the peer gets what it can work on while more is made.
+      // A turn of the loop later: meanwhile the peer can work on these messages while more are made.
       if (this.#unsentBytes <= SEND_AHEAD_BYTES) setImmediate(resolve);
       else this.#senders.push({ resolve, reject });
     });
@@ -104,7 +104,7 @@ abstract class GrpcStream implements ReplicationStream {
 
   close(status: Status = { code: StatusCode.Ok, message: "" }): Promise<void> {
     if (this.#closing === undefined) {
-      // A receiver that waits is let go; what it did not take is dropped, so that the peer is never stuck on us.
+      // A receiver that waits is released; messages it did not take are dropped, so that the peer never waits for us.
       this.#received = [];
       this.endReceiving();
       this.#stream.resume();
@@ -259,7 +259,7 @@ export class ClientGrpcStream extends GrpcStream {
       this.#status = statusFromHeaders(headers);
       if (this.#status !== undefined) return;
       this.#status = statusFromHttp(headers[":status"] ?? 0, headers["content-type"]);
-      // What follows is no gRPC then, and not to be parsed.
+      // The rest is not gRPC then, and must not be parsed.
       if (this.#status !== undefined) this.#settle();
     });
     stream.on("trailers", (headers: IncomingHttpHeaders) => {
@@ -322,7 +322,7 @@ export class ServerGrpcStream extends GrpcStream {
     super(stream, options);
     this.#stream = stream;
     stream.on("end", () => {
-      // A reset ends the body as well; what it means is known at the close, which then follows.
+      // A reset ends the body as well; the close that follows shows its cause.
       if (!stream.aborted && stream.rstCode === 0) this.endReceiving(this.truncation());
     });
     stream.on("close", () => {
@@ -330,7 +330,7 @@ export class ServerGrpcStream extends GrpcStream {
       this.endReceiving(error);
       this.failSending(error);
     });
-    // Emitted once the body is out; what they say was set when it was ended.
+    // Emitted once the body is out; the trailers were set when it was ended.
     stream.on("wantTrailers", () => this.#sendTrailers());
   }
 
@@ -370,7 +370,7 @@ export function respondTrailersOnly(stream: ServerHttp2Stream, status: Status, h
   endRequest(stream);
 }
 
-/** After the answer is complete, tells a client that still sends that nobody listens (RFC 9113, 8.1). */
+/** After the answer is complete, tells a client that still sends that its body is not read (RFC 9113, 8.1). */
 export function endRequest(stream: ServerHttp2Stream): void {
   stream.resume();
   if (!stream.readableEnded) setImmediate(() => stream.destroyed || stream.close(constants.NGHTTP2_NO_ERROR));

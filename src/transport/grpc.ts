@@ -62,7 +62,7 @@ export interface GrpcLimits {
    * beyond this and the next: RESOURCE_EXHAUSTED.
    */
   readonly unauthorizedMessageBytes: number;
-  /** All that such a caller may send on one stream, in bytes: an `Open` and what follows it at once. Default 32 KiB. */
+  /** All bytes that such a caller may send on one stream: an `Open` and the messages right behind it. Default 32 KiB. */
   readonly unauthorizedStreamBytes: number;
   /**
    * Calls of peers that are open on one connection and were not authorised. Default 4, of which a dialer needs one; beyond this and
@@ -97,7 +97,7 @@ export interface GrpcTransportOptions {
   readonly connectionLimits?: ConnectionLimits;
   /** Default: silent. */
   readonly logger?: Logger;
-  /** Counts what limits refuse. Pass one to everything in a process. Default: one that writes to `logger`. */
+  /** Counts refusals by limits. Pass one to everything in a process. Default: one that writes to `logger`. */
   readonly incidents?: Incidents;
 }
 

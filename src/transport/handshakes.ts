@@ -20,7 +20,7 @@ interface Waiting {
 
 /**
  * Lets few TLS handshakes of a listener be under way at once: each costs more work than anything else that a stranger can ask
- * for. Others wait, and sources take turns. Those who never finish one keep nobody out: their places are taken away.
+ * for. Others wait, and sources take turns. Callers that never finish one keep no others out: their places are taken away.
  */
 export class Handshakes {
   readonly #listener: string;
@@ -66,10 +66,10 @@ export class Handshakes {
   #give(): void {
     if (this.#giving) return;
     this.#giving = true;
-    // One that is given a place goes to the end, and comes again.
+    // A source that is given a place moves to the end, and is visited again.
     for (const source of this.#waiting.keys()) if (this.#giveTo(source) === "all") break;
     this.#giving = false;
-    // By then some who hold a place have had it for long enough.
+    // By then some handshakes have held their place for long enough.
     if (this.#waiting.size > 0) this.#graceOver.set(this.#limits.graceMs);
     else this.#graceOver.cancel();
   }

@@ -43,7 +43,7 @@ export interface MemoryNetwork {
 const BUFFER_BYTES = 256 * 1024;
 const FIRST_FREE_PORT = 20_000;
 
-/** A network nobody else is on. */
+/** An empty network of its own. */
 export function memoryNetwork(): MemoryNetwork {
   return new Network();
 }
@@ -126,7 +126,7 @@ class MemoryTransport implements Transport, Closable {
   readonly #options: MemoryTransportOptions;
   readonly #name: string;
   readonly #addresses = new Set<string>();
-  /** What a disposal ends: waiting calls and open streams. */
+  /** Ends a waiting call or an open stream when the transport is closed. */
   readonly #open = new Set<(error: PeeringError) => void>();
   #disposed: PeeringError | undefined;
 
@@ -224,7 +224,7 @@ class MemoryTransport implements Transport, Closable {
   }
 }
 
-/** What the two ends of a stream share. */
+/** The state that both ends of a stream share. */
 class Call {
   readonly address: string;
   pipes: readonly Pipe[] = [];
@@ -268,7 +268,7 @@ class Pipe {
         this.end(new PeeringError("resource-exhausted", text, { status: StatusCode.ResourceExhausted }));
         break;
       }
-      // As over a wire: what the sender does with its bytes afterwards does not matter.
+      // Copied, as over a wire: the sender may use its bytes again.
       this.#messages.push(message.slice());
       this.#bytes += message.length;
     }

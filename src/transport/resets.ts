@@ -13,7 +13,7 @@ export function closeAfterResets(session: Http2Session, clock: Clock, close: () 
   let left = AT_ONCE;
   let countedAtMs = clock.now();
   const count = ({ rstCode }: ServerHttp2Stream): void => {
-    // What we refuse is no reset of the client's.
+    // A stream that we refuse is not reset by the client.
     if (rstCode === constants.NGHTTP2_NO_ERROR || rstCode === constants.NGHTTP2_REFUSED_STREAM) return;
     const now = clock.now();
     left = Math.min(AT_ONCE, left + ((now - countedAtMs) / 1_000) * PER_SECOND) - 1;
@@ -21,7 +21,7 @@ export function closeAfterResets(session: Http2Session, clock: Clock, close: () 
     if (left >= 0) return;
     session.off("stream", look);
     left = Number.POSITIVE_INFINITY;
-    // Node 22 and later end the process when a session is destroyed while it reads: streams behind that have nobody to read them.
+    // Node 22 and later end the process when a session is destroyed while it reads: streams that arrive then have no reader.
     setImmediate(close);
   };
   const look = (stream: ServerHttp2Stream): void => {

@@ -3,18 +3,18 @@ import type { IncomingHttpHeaders, SessionOptions } from "node:http2";
 /** Window of a whole connection, in bytes. */
 export const WINDOW_BYTES: number = 16 * 1024 * 1024;
 
-/** Windows of a connection and of its streams while nobody is authorised on it, in bytes: those that HTTP/2 begins with. */
+/** Windows of an unauthorised connection and of its streams, in bytes: the initial ones of HTTP/2. */
 export const UNAUTHORIZED_WINDOW_BYTES: number = 65_535;
 
-/** Of the headers of one call, in bytes, as HTTP/2 counts them: as many as Node takes over HTTP/1.1. */
+/** The largest headers of one call, in bytes, as HTTP/2 counts them: as many as Node takes over HTTP/1.1. */
 export const MAX_HEADER_BYTES: number = 16 * 1024;
-/** What an entry of a header list counts beside its texts (RFC 9113, 6.5.2). */
+/** Bytes that an entry of a header list counts beside its texts (RFC 9113, 6.5.2). */
 const ENTRY_BYTES = 32;
 /** Errors of nghttp2: too many frames that must be answered, and too many of one header list. */
 const FLOODS: readonly unknown[] = [-904, -905];
 
 /**
- * What both ends tell node:http2. Its own windows of 64 KiB would allow 64 KiB a round trip, and its 10 MB of session
+ * Options of node:http2 for both ends. Its own windows of 64 KiB would allow 64 KiB a round trip, and its 10 MB of session
  * memory would refuse streams beside one large message.
  */
 export const sessionOptions: SessionOptions = {

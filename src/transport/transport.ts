@@ -1,6 +1,6 @@
 import type { Status } from "../wire/status.js";
 
-/** What a dialer needs to reach one address of an acceptor. */
+/** Everything a dialer needs to reach one address of an acceptor. */
 export interface DialTarget {
   /** `host:port`, IPv6 hosts in brackets. */
   readonly address: string;
@@ -45,7 +45,7 @@ export interface ReplicationStream {
   /** Flushes and ends our direction (dialer), or does nothing (acceptor: see `close`). */
   halfClose(): Promise<void>;
   /**
-   * Ends the stream for good; later calls of it do nothing. Acceptor: flushes, sends `status` (default OK) as trailers.
+   * Ends the stream; later calls of `close` are no-ops. Acceptor: flushes, sends `status` (default OK) as trailers.
    * Dialer: cancels the call if it still runs, and closes its connection. Never throws. A pending `receive` ends.
    */
   close(status?: Status): Promise<void>;
@@ -56,11 +56,11 @@ export interface ExchangeSecretRequest {
   readonly establishmentSecret: string;
 }
 
-/** What the host does with calls of dialers. */
+/** The host's handlers for calls of dialers. */
 export interface AcceptHandler {
   /**
    * @param remoteAddress - of the caller, `host:port`.
-   * @throws {PeeringError} with `status`: what the caller is answered. Anything else thrown is answered UNKNOWN (2).
+   * @throws {PeeringError} with `status`: the answer to the caller. Anything else thrown is answered UNKNOWN (2).
    */
   exchangeSecret(request: ExchangeSecretRequest, remoteAddress: string): Promise<{ readonly streamSecret: string }>;
   /** Takes over a new stream. The handler owns it and closes it. */

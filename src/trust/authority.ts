@@ -36,7 +36,7 @@ export interface CertificateAuthority extends AsyncDisposable {
   /** A certificate for the servers of a datacenter (docs/protocol.md, "The connection"). */
   issueServer(datacenter: string): Promise<IssuedCertificate>;
   /**
-   * A certificate for a service of a datacenter. Who may have it is the caller's to decide.
+   * A certificate for a service of a datacenter. The caller decides whether its own caller may have it.
    * @throws {PeeringError} `resource-exhausted`: more than the authority is to sign at the moment.
    */
   issueService(datacenter: string, service: string): Promise<IssuedCertificate>;

@@ -8,7 +8,7 @@ import type { KeyKind } from "./leaf.js";
 /** A value of a configuration: Consul's are of no other kind. */
 export type CaConfigurationValue = string | number | boolean | null;
 
-/** What an authority goes by. Times in milliseconds. */
+/** The settings of an authority. Times in milliseconds. */
 export interface CaSettings {
   readonly leafTtlMs: number;
   readonly rootTtlMs: number;
@@ -16,14 +16,14 @@ export interface CaSettings {
   readonly key: KeyKind;
   /** False: this authority's roots sign no root that comes after them. */
   readonly crossSigning: boolean;
-  /** Leafs of services that are signed in a second; 0: as many as are asked for. */
+  /** How many leafs of services are signed in a second at most; 0: no limit. */
   readonly signaturesPerSecond: number;
 }
 
-/** What a configuration says. */
+/** A configuration, read and checked. */
 export interface ReadCaConfiguration {
   readonly settings: CaSettings;
-  /** What may be shown of it: all of it as it was given, without the private key and the root that belongs to it. */
+  /** The parts that may be shown: everything as given, without the private key and its root. */
   readonly shown: Readonly<Record<string, CaConfigurationValue>>;
   /** PEM; undefined: the authority makes its own. */
   readonly privateKeyPem: string | undefined;
@@ -151,7 +151,7 @@ function keyKind(type: string, bits: number): KeyKind {
   }
 }
 
-/** @throws {PeeringError} for a key that is not known: what it holds might be a secret that is spelled wrong. */
+/** @throws {PeeringError} for an unknown key: its value might be a secret under a misspelled key. */
 function byKey(config: Readonly<Record<string, unknown>>): ReadonlyMap<Key, unknown> {
   const found = new Map<Key, unknown>();
   for (const [spelled, value] of Object.entries(config)) {
@@ -180,7 +180,7 @@ export function isConfigurationValue(value: unknown): value is CaConfigurationVa
   return value === null || ["string", "number", "boolean"].includes(typeof value);
 }
 
-/** Takes values as Go's `mapstructure` does when it is told to be lenient, and gathers what it cannot take. */
+/** Takes values as Go's lenient `mapstructure` does, and gathers those that it cannot take. */
 class Values {
   readonly #given: ReadonlyMap<Key, unknown>;
   readonly #faults: string[] = [];

@@ -59,7 +59,7 @@ export async function signLeaf(request: LeafRequest): Promise<SignedLeaf> {
       remedy: "Rotate to a new root.",
     });
   }
-  // Certificates count in whole seconds; what we say of them is what they say.
+  // Certificates count in whole seconds; the times that we return are those of the certificate.
   const notBefore = Math.floor((nowMs - BACKDATE_MS) / 1000) * 1000;
   const notAfter = Math.min(notBefore + request.ttlMs, signer.notAfter);
   const { issueCertificate } = await import("./x509.js");
@@ -83,7 +83,7 @@ export async function signLeaf(request: LeafRequest): Promise<SignedLeaf> {
   };
 }
 
-/** What a leaf with a key of its own is issued from. */
+/** Everything that a leaf with a key of its own is issued from. */
 export type OwnKeyLeafRequest = Omit<LeafRequest, "keyPem" | "uri" | "dnsNames"> & {
   readonly datacenter: string;
   readonly trustDomain: string;

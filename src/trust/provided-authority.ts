@@ -25,7 +25,7 @@ export interface ProvidedMaterial {
 export interface ProvidedAuthorityOptions extends ProvidedMaterial {
   /** `<cluster uuid>.consul`; it must never change for the life of a cluster. Lower-cased. */
   readonly trustDomain: string;
-  /** Lifetime of what it issues, in milliseconds. Default 72 hours, as in Consul. */
+  /** Lifetime of the certificates it issues, in milliseconds. Default 72 hours, as in Consul. */
   readonly leafTtlMs?: number;
   readonly clock?: Clock;
   readonly random?: Random;
@@ -34,12 +34,12 @@ export interface ProvidedAuthorityOptions extends ProvidedMaterial {
 /** A certificate authority made of a host's own roots and keys: see {@link providedAuthority}. */
 export interface ProvidedAuthority extends CertificateAuthority, Closable {
   /**
-   * Replaces roots and signing key: peers are told, and server certificates are renewed, by themselves.
+   * Replaces roots and signing key. Peers then get the roots, and server certificates are renewed.
    *
    * A peer that is not connected must still be able to come back with the roots it has. So rotate in three steps: the new
    * root beside the old one; then the new signing key; then, when every peer has connected, without the old root. Or
    * give a certificate of the new key signed by the old root among the intermediates.
-   * @param options - `force`: also where nobody who trusts the present roots only would accept the new key. Default false.
+   * @param options - `force`: also where verifiers that trust only the present roots would refuse the new key. Default false.
    * @throws {PeeringError} `invalid-argument`: certificates and key do not fit together, or `force` is needed; nothing was
    *   changed.
    */
@@ -131,7 +131,7 @@ function check(material: ProvidedMaterial, nowMs: number): CheckedMaterial {
   if (Date.parse(signing.certificate.validFrom) > nowMs || Date.parse(root.certificate.validFrom) > nowMs) {
     throw refusal("the signing certificate or its root is not valid yet", CLOCK_REMEDY);
   }
-  // Verifiers have the roots; what they lack is everything between.
+  // Verifiers have the roots; they lack all certificates in between.
   const isAnchor = new Set(anchors.map(({ certificate }) => fingerprintOf(certificate)));
   const intermediatePems = chain
     .filter(({ certificate }) => !isAnchor.has(fingerprintOf(certificate)))

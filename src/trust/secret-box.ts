@@ -3,7 +3,7 @@ import { type Random, systemRandom } from "../base/environment.js";
 import { PeeringError } from "../base/errors.js";
 
 /**
- * How secrets that must be readable again are kept at rest: CA keys, and the stream secrets of a dialer. What an
+ * How secrets that must be readable again are kept at rest: CA keys, and the stream secrets of a dialer. A secret that an
  * acceptor only has to verify is kept as a digest and never comes here.
  */
 export interface SecretBox {
@@ -15,7 +15,7 @@ export interface SecretBox {
   isCurrent(sealed: Uint8Array): boolean;
 }
 
-// The first byte of everything a box writes says how the rest is kept, so that a wrong box is told from damage.
+// The first byte of a sealed secret names its form, so that a wrong box is distinguished from damage.
 const FORM_PLAIN = 0;
 /** Nonce, tag, ciphertext. Written before keys had names. */
 const FORM_UNNAMED_KEY = 1;
@@ -41,8 +41,8 @@ export const plainSecretBox: SecretBox = {
 };
 
 /**
- * Encrypts secrets with AES-256-GCM under a key the host keeps elsewhere. It also opens what {@link plainSecretBox} wrote, and
- * what it wrote with other keys of the list: a host that starts with it seals all that with the first key.
+ * Encrypts secrets with AES-256-GCM under a key the host keeps elsewhere. It also opens secrets that {@link plainSecretBox} wrote, and
+ * those sealed with other keys of the list: a host that starts with it seals them all with the first key.
  * @param keys - one key, or several, of which the first seals and all open. 32 random bytes each. Copied.
  * @throws {TypeError} A key of another length, or none.
  */
@@ -85,7 +85,7 @@ export function sealedSecretBox(keys: Uint8Array | readonly Uint8Array[], random
 
 interface NamedKey {
   readonly key: Uint8Array;
-  /** Tells keys apart and says nothing of them: they are random, so nobody finds one by trying. */
+  /** Identifies a key without revealing it: keys are random, so none is found by trying. */
   readonly name: Buffer;
 }
 
@@ -101,7 +101,7 @@ function nameIn(sealed: Uint8Array): string {
   return Buffer.from(sealed.subarray(1, 1 + NAME_BYTES)).toString("hex");
 }
 
-/** @param nonceAt - what precedes it, but for the oldest form, is authenticated. */
+/** @param nonceAt - the bytes before it are authenticated, except in the oldest form. */
 function decrypted(key: Uint8Array, sealed: Uint8Array, nonceAt: number): Uint8Array | undefined {
   const tagAt = nonceAt + NONCE_BYTES;
   const textAt = tagAt + TAG_BYTES;

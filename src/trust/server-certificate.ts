@@ -17,7 +17,7 @@ export interface ServerCertificateOptions {
   /** Default: silent. */
   readonly logger?: Logger;
   /**
-   * Told when the clock was set (`clock-set`), and when the active root is not valid (`root-not-valid`). Default: one that writes
+   * Gets a report when the clock was set (`clock-set`), and when the active root is not valid (`root-not-valid`). Default: one that writes
    * to `logger`.
    */
   readonly incidents?: Incidents;
@@ -76,7 +76,7 @@ export class ServerCertificate implements ServerIdentity, AsyncDisposable {
       this.#resolveReady = resolve;
       this.#rejectReady = reject;
     });
-    // Nobody has to wait for it; who does sees the failure.
+    // Waiting for it is optional; a caller that waits gets the failure.
     this.#ready.catch(() => undefined);
     this.#stopListening = options.authority.onRootsChanged(() => this.#rootsChanged());
     this.#renew();
@@ -186,7 +186,7 @@ export class ServerCertificate implements ServerIdentity, AsyncDisposable {
   }
 
   #rootsChanged(): void {
-    // While a renewal runs nobody knows yet which root it will have; it looks for itself afterwards.
+    // While a renewal runs, the root of the new certificate is not known yet; the renewal looks again afterwards.
     if (this.#renewing !== undefined) return;
     // With no certificate yet, such as under a root that had expired, the new root ends the wait.
     if (this.#certificate === undefined) this.#renew();
@@ -199,7 +199,7 @@ export class ServerCertificate implements ServerIdentity, AsyncDisposable {
     const active = authority.roots().find((root) => root.active);
     if (active === undefined || active.id === certificate.rootId) return false;
     this.#dueAt = Math.min(this.#dueAt, rotationTime(clock.wall(), random));
-    // The authority has just shown that it works: what it waits after a failure is over.
+    // The authority has just shown that it works: the wait after a failure is over.
     this.#retryMs = undefined;
     return true;
   }

@@ -3,14 +3,14 @@ import { PeeringError } from "../base/errors.js";
 import { peeringServerName } from "./authority.js";
 import { canSign, formatSpiffeId, parseSpiffeId, type SpiffeId } from "./spiffe.js";
 
-/** What a certificate signing request asks for, once it is known to be signed by its key. */
+/** The fields of a certificate signing request, once its signature is verified. */
 export interface SigningRequest {
   readonly publicKeyPem: string;
   /** Of the subject alternative names, in order: `url`, `dns`, `email`, `ip` and so on. */
   readonly names: readonly { readonly type: string; readonly value: string }[];
 }
 
-/** What of it is signed. Everything else of a request is ours to set, or refused. */
+/** The parts of it that are signed. Everything else of a request is ours to set, or refused. */
 export interface SignedNames {
   readonly uri: string;
   readonly dnsNames: readonly string[];

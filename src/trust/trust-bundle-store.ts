@@ -19,7 +19,7 @@ import { claimedSince, rootsOf, type StoredClaim, TrustDomains, type WithheldRea
 /** Below it, one entry per peering that sent us a bundle. */
 export const TRUST_BUNDLES_PREFIX: Key = ["trust-bundles"];
 
-/** Of one entry, whatever is in it: far above what a certificate takes. */
+/** The size limit of one entry: far above that of any certificate. */
 const MAX_ENTRY_CHARACTERS = 64 * 1024;
 
 /**
@@ -67,7 +67,7 @@ export function encodeTrustBundle(bundle: TrustBundle, since?: bigint): Uint8Arr
   return new TextEncoder().encode(JSON.stringify({ trustDomain, peerName, rootPems, exportedPartition, ...claim }));
 }
 
-/** What was stored of a bundle; `since` is undefined where it is the revision of the entry. */
+/** A bundle as stored; `since` is undefined where it is the revision of the entry. */
 export interface StoredBundle {
   readonly bundle: TrustBundle;
   readonly since: bigint | undefined;
@@ -121,7 +121,7 @@ export interface TrustBundlesOptions {
   readonly authority: Pick<CertificateAuthority, "trustDomain" | "roots" | "onRootsChanged">;
   /** Default: silent. */
   readonly logger?: Logger;
-  /** Told of each bundle that begins to be withheld (`trust-bundle-withheld`). Default: one that writes to `logger`. */
+  /** Gets a report of each bundle that begins to be withheld (`trust-bundle-withheld`). Default: one that writes to `logger`. */
   readonly incidents?: Incidents;
 }
 

@@ -5,7 +5,7 @@ import { fingerprintOf } from "./pem.js";
 
 /** Why a trust bundle may not speak for the trust domain that it names. */
 export type WithheldReason =
-  /** It names none, or what cannot be one, such as a text with spaces or with a dot at its end. */
+  /** It names no trust domain, or a text that cannot be one, such as one with spaces or with a dot at its end. */
   | "invalid-trust-domain"
   /** It names our own: its roots would speak for our services. */
   | "own-trust-domain"
@@ -82,7 +82,7 @@ export class TrustDomains {
     return this.#domains.get(domain)?.withheld.get(name);
   }
 
-  /** Those that may not be served, by lower-cased peer name. */
+  /** Bundles that may not be served, by lower-cased peer name. */
   allWithheld(): ReadonlyMap<string, Withheld> {
     return new Map([...this.#domains.values()].flatMap(({ withheld }) => [...withheld]));
   }
@@ -120,7 +120,7 @@ export class TrustDomains {
   ): void {
     const domain = this.#domains.get(key) ?? { claims: new Map(), owner: undefined, withheld: new Map() };
     const before = domain.owner;
-    // One that goes on naming the domain keeps its place.
+    // A peer that names the same domain again keeps its place.
     if (claim === undefined) domain.claims.delete(name);
     else domain.claims.set(name, claim);
     domain.owner = this.#ownerOf(domain.claims);

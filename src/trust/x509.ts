@@ -89,7 +89,7 @@ export interface CrossSigningRequest {
 }
 
 /**
- * The same certificate, signed by another authority: who trusts that one accepts what the certificate's key has signed. Its
+ * The same certificate, signed by another authority: verifiers that trust that one accept everything the certificate's key has signed. Its
  * names, its key id and its limits are taken over as they are encoded, for verifiers compare them byte for byte.
  * @throws {PeeringError} as {@link issueCertificate}.
  */
@@ -169,7 +169,7 @@ function importAlgorithm(
   );
 }
 
-/** DER holds no more than what its header says, and PEM nothing beside it: the signed bytes are the ones that were checked. */
+/** DER holds no more than its header announces, and PEM nothing beside it: the signed bytes are the ones that were checked. */
 function certificateRequestIn(pem: string): Buffer {
   const block = /^\s*-----BEGIN ((?:NEW )?CERTIFICATE REQUEST)-----([A-Za-z0-9+/=\s]+)-----END \1-----\s*$/.exec(pem);
   const der = Buffer.from(block?.[2] ?? "", "base64");

@@ -35,7 +35,7 @@ function exhausted(why: string): PeeringError {
 }
 
 /**
- * What may be read of a message and of all that is in it. What a field costs in memory and time does not depend on how few
+ * Bounds on reading a message and all messages in it. The memory and time that a field costs do not depend on how few
  * bytes it takes, so a bound on bytes alone bounds neither.
  */
 export class ReadBudget {
@@ -299,7 +299,7 @@ export class ProtobufWriter {
   #length = 0;
 
   /**
-   * @param capacity - bytes to begin with. A writer grows by itself, but one that need not is faster. Default 256.
+   * @param capacity - bytes to begin with. A writer grows when it must, but a large enough one is faster. Default 256.
    */
   constructor(capacity = 256) {
     this.#buffer = Buffer.allocUnsafe(capacity);
@@ -465,7 +465,7 @@ export class ProtobufWriter {
 
   /** A copy of the written bytes. The writer starts over and keeps its buffer: for many messages in a row. */
   take(): Uint8Array {
-    // Small ones share memory that Node has ready, which costs a fraction of an allocation for each.
+    // Small buffers share memory that Node has ready, which costs a fraction of an allocation for each.
     const copy = Buffer.allocUnsafe(this.#length);
     this.#buffer.copy(copy, 0, 0, this.#length);
     this.#length = 0;

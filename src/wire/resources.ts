@@ -36,7 +36,7 @@ export function encodeServerAddresses(addresses: readonly string[]): Uint8Array 
   return encodeStrings(addresses);
 }
 
-/** Bounds on what a peer says of itself, which stays with its record and is shown with it. Ours; Consul has none. */
+/** Bounds on the facts that a peer sends of itself, which are stored with its record and shown with it. Ours; Consul has none. */
 export interface IdentityLimits {
   /** Addresses of servers, or of mesh gateways in their place; more are refused. Default 1 000. */
   readonly addressesPerPeer: number;

@@ -14,7 +14,7 @@ export function encodeStatusDetails(status: Status): string {
 }
 
 /**
- * What a trailer `grpc-status-details-bin` says; padding is optional, details of other types are ignored. `undefined`
+ * The content of a trailer `grpc-status-details-bin`; padding is optional, details of other types are ignored. `undefined`
  * when it is malformed: the details are a hint, and a status stands without them.
  */
 export function decodeStatusDetails(trailer: string): Status | undefined {
