@@ -1,10 +1,11 @@
-// CONSUL_BIN=/usr/bin/consul npm run bench:checks -- [--checks 20000] [--interval 10] [--seconds 60] [--defined] [--without alias]
+// CONSUL_BIN=/usr/bin/consul npm run bench:checks -- [--checks 20000] [--interval 10] [--seconds 60] [--defined] [--alias 200]
+//   [--start-seconds 600]
 //
 // One agent runs so many checks, of all kinds in equal parts, each at the same interval: first an agent of ours with level
 // storage, then, where CONSUL_BIN names one, a real Consul as a durable server of its own. The checks are registered over HTTP or,
 // by --defined, in a file that the agent reads as it starts: the time that Consul takes to register one grows with how many it
-// has. By --without, those of a kind are left out: each alias check of Consul copies all checks of the agent. What they probe is one
-// other process. Processor time and memory are those of the agent alone. A figure is printed only when every check passes and as
+// has. By --alias, so many are alias checks, and TCP checks stand in for the others: each alias check of Consul copies all checks of
+// the agent. By --start-seconds, an agent has so long to know all of a file. What they probe is one other process. Processor time and memory are those of the agent alone. A figure is printed only when every check passes and as
 // many probes arrived as the interval asks for. Linux only: processor time is read from /proc.
 import { fork } from "node:child_process";
 import { once } from "node:events";
@@ -30,7 +31,8 @@ const { values: options } = parseArgs({
     interval: { type: "string", default: "10" },
     seconds: { type: "string", default: "60" },
     defined: { type: "boolean", default: false },
-    without: { type: "string", multiple: true, default: [] },
+    alias: { type: "string" },
+    "start-seconds": { type: "string", default: "600" },
   },
 });
 
@@ -40,14 +42,19 @@ const SECONDS = Number(options.seconds);
 /** Calls at once while services are registered and TTLs are reported. */
 const CALLERS = 16;
 /** In which all checks must be there, where a file defines them. */
-const START_MS = 600_000;
+const START_MS = 1_000 * Number(options["start-seconds"]);
 /** In which all checks must pass, once they are there. */
 const SETTLE_MS = 300_000;
 /** Between two looks at all checks, which take time of the agent. */
 const LOOK_MS = 3_000;
 
-const allKinds = ["http", "tcp", "udp", "grpc", "h2ping", "ttl", "alias"] as const;
-const kinds = allKinds.filter((kind) => !options.without.includes(kind));
+const kinds = ["http", "tcp", "udp", "grpc", "h2ping", "ttl", "alias"] as const;
+const MAX_ALIASES = options.alias === undefined ? Number.POSITIVE_INFINITY : Number(options.alias);
+
+function kindOf(number: number): (typeof kinds)[number] {
+  const kind = kinds[number % kinds.length] ?? "tcp";
+  return kind === "alias" && number >= MAX_ALIASES * kinds.length ? "tcp" : kind;
+}
 
 interface Target {
   readonly label: string;
@@ -93,7 +100,7 @@ class CheckTargets implements AsyncDisposable {
 /** The check of service `number`, as a client of Consul registers it. */
 function checkOf(number: number, ports: ProbedPorts): Readonly<Record<string, unknown>> {
   const timed = { Interval: `${INTERVAL_S}s`, Timeout: "5s" };
-  switch (kinds[number % kinds.length]) {
+  switch (kindOf(number)) {
     case "http":
       return { HTTP: `http://127.0.0.1:${ports.http}/health`, ...timed };
     case "tcp":
@@ -133,8 +140,8 @@ async function each(numbers: Iterable<number>, work: (number: number) => Promise
 }
 
 const all = Array.from({ length: CHECKS }, (_, number) => number);
-const ttls = all.filter((number) => kinds[number % kinds.length] === "ttl");
-const probed = all.filter((number) => !["ttl", "alias"].includes(kinds[number % kinds.length] ?? ""));
+const ttls = all.filter((number) => kindOf(number) === "ttl");
+const probed = all.filter((number) => !["ttl", "alias"].includes(kindOf(number)));
 
 /** Reports every TTL once an interval, evenly, until `signal` aborts. */
 async function reportTtls(target: Target, signal: AbortSignal): Promise<void> {
@@ -253,7 +260,10 @@ function print(row: Measured): void {
 }
 
 async function main(): Promise<void> {
-  console.log(`${CHECKS} checks of ${kinds.length} kinds, every ${INTERVAL_S} s, measured for ${SECONDS} s`);
+  const aliases = all.filter((number) => kindOf(number) === "alias").length;
+  console.log(
+    `${CHECKS} checks of ${kinds.length} kinds, ${aliases} of them of aliases, every ${INTERVAL_S} s, measured for ${SECONDS} s`,
+  );
   const processes = new Processes();
   process.once("exit", () => processes.killAll());
   process.once("SIGTERM", () => process.exit(1));
