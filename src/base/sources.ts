@@ -1,9 +1,10 @@
 import { isIPv6 } from "node:net";
 import type { Clock } from "./environment.js";
+import { hostOf } from "./host-port.js";
 
 /** The source of an address `host:port`: the IPv4 address, or the /64 of an IPv6 one, since one owner has all of that. */
 export function sourceOf(remoteAddress: string): string {
-  const host = remoteAddress.replace(/:\d*$/, "").replace(/^\[(.*)\]$/, "$1");
+  const host = hostOf(remoteAddress);
   if (!isIPv6(host)) return host;
   const mapped = /^::ffff:(\d+\.\d+\.\d+\.\d+)$/i.exec(host);
   if (mapped?.[1] !== undefined) return mapped[1];

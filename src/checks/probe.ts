@@ -6,7 +6,7 @@ import { request as requestHttps } from "node:https";
 import { connect as connectTcp, isIP, type LookupFunction, type Socket } from "node:net";
 import { connect as connectTls } from "node:tls";
 import { errorText } from "../base/errors.js";
-import { joinHostPort } from "../token/address.js";
+import { joinHostPort, withoutBrackets } from "../base/host-port.js";
 import { parseAddress } from "../transport/address.js";
 import { encodeFrames, FrameReader } from "../transport/grpc-framing.js";
 import { statusFromHeaders, statusFromHttp } from "../transport/grpc-status.js";
@@ -261,7 +261,7 @@ function requestHeaders(
 function send(call: HttpCall, tls: CheckTls, options: ProbeOptions): Promise<IncomingMessage> {
   const { url, method, body } = call;
   const { allows, signal } = options;
-  const host = url.hostname.replace(/^\[|\]$/g, "");
+  const host = withoutBrackets(url.hostname);
   requireAllowed(host, allows);
   if (url.protocol !== "http:" && url.protocol !== "https:") {
     throw new Error(`unsupported protocol scheme ${JSON.stringify(url.protocol.slice(0, -1))}`);

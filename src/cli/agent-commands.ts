@@ -1,5 +1,6 @@
 import { randomBytes } from "node:crypto";
 import { errorText } from "../base/errors.js";
+import { joinHostPort } from "../base/host-port.js";
 import type { AgentClient, Json, JsonObject } from "../client/index.js";
 import { isJsonObject, memberOf, textMapOf, textOf } from "../client/json-reader.js";
 import { type Command, CommandError, type CommandGroup } from "./command.js";
@@ -13,10 +14,6 @@ const MEMBER_STATUS = ["none", "alive", "leaving", "left", "failed"] as const;
 
 function shown(value: Json | undefined): string {
   return typeof value === "string" ? value : String(value ?? "");
-}
-
-function bracketed(host: string, port: string): string {
-  return host.includes(":") ? `[${host}]:${port}` : `${host}:${port}`;
 }
 
 const members: Command = {
@@ -85,7 +82,7 @@ function memberRow(member: JsonObject, segment: string): MemberRow {
     segment: all ? "<all>" : given["segment"] || "<default>",
   };
   const status = MEMBER_STATUS[Number(memberOf(member, "Status") ?? 0)] ?? "none";
-  const address = bracketed(textOf(member, "Addr"), shown(memberOf(member, "Port")));
+  const address = joinHostPort(textOf(member, "Addr"), shown(memberOf(member, "Port")));
   return { name: textOf(member, "Name"), address, status, type, tags };
 }
 

@@ -2,6 +2,7 @@ import { isIP } from "node:net";
 import { hostname } from "node:os";
 import { type AclPolicies, parseAclPolicies } from "../access/policies.js";
 import { errorText } from "../base/errors.js";
+import { withoutBrackets } from "../base/host-port.js";
 import { isJsonObject, type Json, type JsonObject } from "../client/json-reader.js";
 import type { DnsServerOptions } from "../dns/server.js";
 import type { TransitRule } from "../exports/transit.js";
@@ -562,7 +563,7 @@ function checkText(name: string, value: string): void {
 }
 
 function bindAddress(given: string): string {
-  const address = given.replace(/^\[(.*)\]$/, "$1");
+  const address = withoutBrackets(given);
   if (address === "") return "127.0.0.1";
   // Consul's words.
   if (isIP(address) === 0) throw new CommandError(`Invalid bind: invalid ip address: ${given}`);

@@ -1,10 +1,10 @@
 import { createHash } from "node:crypto";
 import { isIP } from "node:net";
+import { splitHostPort } from "../base/host-port.js";
 import type { PeeringHost } from "../host/host.js";
 import { FOLLOWED_VERSION } from "../http/index.js";
 import { MEMBERSHIP_CHECK } from "../model/health.js";
-import { lowerCase } from "../model/names.js";
-import { splitHostPort } from "../token/address.js";
+import { lowerCase } from "../syntax/names.js";
 
 /** Addresses that mean every interface, and lead nowhere. */
 const EVERYWHERE: readonly string[] = ["0.0.0.0", "::", ""];

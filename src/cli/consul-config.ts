@@ -2,8 +2,8 @@ import { isIP } from "node:net";
 import { hostname } from "node:os";
 import { type AclGrant, type AclPolicies, type AclToken, digestOf } from "../access/policies.js";
 import { parseAclRules } from "../access/rules.js";
+import { joinHostPort, withoutBrackets } from "../base/host-port.js";
 import { isJsonObject, type Json, type JsonObject, memberOf } from "../client/json-reader.js";
-import { joinHostPort } from "../token/address.js";
 import { CommandError, type CommandLineIo } from "./command.js";
 import { readConsulFiles } from "./consul-files.js";
 import type { FlagConfig } from "./consul-flags.js";
@@ -290,7 +290,7 @@ function address(taken: Taken, path: string): string {
   const several = given.split(/\s+/);
   if (several.length > 1) throw new CommandError(`${path}: multiple addresses found: ${given}`);
   if (given.startsWith("unix://")) throw new CommandError(`${path} cannot be a unix socket`);
-  const plain = given.replace(/^\[(.*)\]$/, "$1");
+  const plain = withoutBrackets(given);
   if (isIP(plain) === 0) throw new CommandError(`${path}: invalid ip address: ${given}`);
   return plain;
 }

@@ -1,6 +1,6 @@
+import { splitHostPort } from "../base/host-port.js";
 import { HttpError, type Json, type JsonObject } from "../client/index.js";
 import { asList, isJsonObject, memberOf, textOf } from "../client/json-reader.js";
-import { splitHostPort } from "../token/address.js";
 import { type Command, CommandError, type CommandGroup, type CommandLineIo } from "./command.js";
 import { clientFlags, partitionFlag, readOptions, serverFlags } from "./connection-flags.js";
 import { readConsulFiles } from "./consul-files.js";

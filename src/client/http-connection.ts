@@ -3,6 +3,7 @@ import { type AgentOptions, Agent as TlsAgent, request as tlsRequest } from "nod
 import { isIP } from "node:net";
 import { checkServerIdentity } from "node:tls";
 import { errorText, PeeringError } from "../base/errors.js";
+import { joinHostPort, withoutBrackets } from "../base/host-port.js";
 
 /** Certificates and names for a server that is reached over TLS. */
 export interface ClientTlsOptions {
@@ -165,7 +166,7 @@ function parseAddress(address: string): Address {
   return {
     secure: url.protocol === "https:",
     socketPath: undefined,
-    host: url.hostname.replace(/^\[|\]$/g, ""),
+    host: withoutBrackets(url.hostname),
     port: url.port === "" ? undefined : Number(url.port),
     prefix,
     shown: `${url.protocol}//${url.host}`,
@@ -179,8 +180,7 @@ function networkErrorText(error: unknown): string {
   const tls = tlsErrorText(error, String(error.code));
   if (tls !== undefined) return tls;
   const address = "address" in error ? String(error.address) : "";
-  const host = address.includes(":") ? `[${address}]` : address;
-  const target = "port" in error ? `tcp ${host}:${String(error.port)}` : `unix ${address}`;
+  const target = "port" in error ? `tcp ${joinHostPort(address, String(error.port))}` : `unix ${address}`;
   switch (error.code) {
     case "ECONNREFUSED":
       return `dial ${target}: connect: connection refused`;

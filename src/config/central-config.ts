@@ -7,7 +7,7 @@ import {
   type Service,
 } from "../model/instance.js";
 import { isList, isObject, listMember, member, textMember } from "../model/kept-members.js";
-import { lowerCase } from "../model/names.js";
+import { lowerCase } from "../syntax/names.js";
 import type { ServiceDefaultsEntry } from "./config-entry.js";
 import type { ConfigEntrySet } from "./config-entry-set.js";
 

@@ -2,7 +2,7 @@ import { SortedMap } from "../base/sorted-map.js";
 import type { ConfigEntryKind } from "../model/entry-kinds.js";
 import type { JsonObject } from "../model/instance.js";
 import { isObject, member } from "../model/kept-members.js";
-import { lowerCase } from "../model/names.js";
+import { lowerCase } from "../syntax/names.js";
 import { relatedServices } from "./chain-links.js";
 import type { ConfigEntry, ExportedServicesEntry, ProxyDefaultsEntry, ServiceDefaultsEntry } from "./config-entry.js";
 import { ExportRules } from "./export-rules.js";

@@ -2,7 +2,7 @@ import type { ConfigEntryKind } from "../model/entry-kinds.js";
 import { EntryReader, invalidEntry, listProblems, present, refuseEnterprise } from "../model/entry-reader.js";
 import type { JsonObject, StringMap } from "../model/instance.js";
 import { textMember } from "../model/kept-members.js";
-import { lowerCase } from "../model/names.js";
+import { isLabel, lowerCase } from "../syntax/names.js";
 import { checkedIntentions, type IntentionJwt, type IntentionSource, readIntentions } from "./intentions.js";
 
 /** Which cluster, by our name of the peering, may see a service. */
@@ -347,7 +347,7 @@ function parseResolver(source: EntryReader, unknown: string[]): ServiceResolverE
 /** Subsets are labels of a server name. */
 function subsetFault(subset: string): string | undefined {
   if (Buffer.byteLength(subset) > 63) return "must be non-empty and 63 characters or fewer";
-  if (/^[a-z0-9]([a-z0-9-]*[a-z0-9])?$/.test(subset)) return undefined;
+  if (isLabel(subset)) return undefined;
   return "must be 63 characters or fewer, begin or end with lower case alphanumeric characters, and contain lower case alphanumeric characters or '-' in between";
 }
 

@@ -1,5 +1,5 @@
 import { createPrivateKey, type KeyObject, X509Certificate } from "node:crypto";
-import { isDomainName } from "../model/names.js";
+import { isDomainName } from "../syntax/names.js";
 
 const SMALLEST_RSA_KEY = 2048;
 

@@ -1,9 +1,9 @@
 import { errorText } from "../base/errors.js";
 import { invalidEntry, listProblems } from "../model/entry-reader.js";
 import type { JsonObject, JsonValue } from "../model/instance.js";
-import { isDomainName } from "../model/names.js";
 import { parseExpression } from "../syntax/filter-expression.js";
 import { goQuote } from "../syntax/go-escape.js";
+import { isDomainName } from "../syntax/names.js";
 import type { ConfigEntry, ServiceResolverEntry, ServiceRoute } from "./config-entry.js";
 import type { ConfigEntrySet } from "./config-entry-set.js";
 import { certificateProblem } from "./entry-certificate.js";

@@ -1,4 +1,4 @@
-import { lowerCase } from "../model/names.js";
+import { lowerCase } from "../syntax/names.js";
 import type { ExportedServicesEntry } from "./config-entry.js";
 
 /** The servers themselves: in every catalog, never exported. */

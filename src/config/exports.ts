@@ -1,7 +1,7 @@
 import { compareUtf8 } from "../base/byte-order.js";
 import { PeeringError } from "../base/errors.js";
-import { lowerCase } from "../model/names.js";
 import type { LocalNames } from "../model/service-index.js";
+import { lowerCase } from "../syntax/names.js";
 import { type ChainInfo, chainInfo, compileChain } from "./chain.js";
 import { type ConfigEntrySet, EVERY_SERVICE } from "./config-entry-set.js";
 import { isReserved, type PeerRules } from "./export-rules.js";

@@ -1,8 +1,8 @@
 import { PeeringError } from "../base/errors.js";
 import { isCritical } from "../model/health.js";
 import type { Check, Node, Service, StringMap } from "../model/instance.js";
-import { lowerCase } from "../model/names.js";
 import { metaProblem } from "../model/registration.js";
+import { lowerCase } from "../syntax/names.js";
 
 /** Where a query looks when it finds nothing. One that names a datacenter is passed over: none can be reached from here. */
 export interface QueryTarget {

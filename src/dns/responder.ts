@@ -1,5 +1,6 @@
 import type { Logger } from "../base/environment.js";
 import { errorText } from "../base/errors.js";
+import { hostOf } from "../base/host-port.js";
 import type { LargeAnswers } from "./large-answers.js";
 import { type DnsQuery, decodeQuery, encodeReply, frameOf, subnetAddress } from "./packet.js";
 import { type DnsAnswer, emptyAnswer } from "./records.js";
@@ -56,7 +57,7 @@ export class Responder {
     if (!CLASSES.has(query.class)) return emptyAnswer("REFUSED", false);
     try {
       const { name, type, edns } = query;
-      const from = subnetAddress(edns?.subnet) ?? hostOf(origin.from);
+      const from = subnetAddress(edns?.subnet) ?? plainHost(origin.from);
       return await this.#parts.resolver.resolve({ name, type, edns: edns !== undefined, bytes: limits.bytes, from });
     } catch (error) {
       this.#failed(query, error);
@@ -85,9 +86,6 @@ export class Responder {
   }
 }
 
-function hostOf(address: string): string {
-  return address
-    .replace(/:\d+$/, "")
-    .replace(/^\[|\]$/g, "")
-    .replace(/^::ffff:(?=\d+\.)/i, "");
+function plainHost(address: string): string {
+  return hostOf(address).replace(/^::ffff:(?=\d+\.)/i, "");
 }

@@ -5,9 +5,10 @@ import type { Authorizer } from "../access/authorizer.js";
 import type { Closable } from "../base/closable.js";
 import { type Clock, type Logger, type Random, silentLogger, systemClock } from "../base/environment.js";
 import { errorText, PeeringError } from "../base/errors.js";
+import { joinHostPort } from "../base/host-port.js";
 import { Incidents } from "../base/incidents.js";
 import type { PeeringHost } from "../host/host.js";
-import { formatAddress, parseAddress } from "../transport/address.js";
+import { parseAddress } from "../transport/address.js";
 import {
   type Connection,
   type ConnectionGuard,
@@ -203,7 +204,7 @@ class Server implements DnsServer {
       }
     }
     const bound = this.#udp.address();
-    this.#address = formatAddress(bound.address, bound.port);
+    this.#address = joinHostPort(bound.address, bound.port);
     this.#serveUdp(this.#udp);
     this.#serveTcp(this.#tcp);
   }
@@ -247,7 +248,7 @@ class Server implements DnsServer {
       }
       this.#own(
         this.#parts.responder
-          .respond(message, { transport: "udp", from: formatAddress(from.address, from.port) })
+          .respond(message, { transport: "udp", from: joinHostPort(from.address, from.port) })
           .then((reply) => {
             if (reply === undefined || this.#disposed !== undefined) return;
             socket.send(reply, from.port, from.address, (error) => {
@@ -304,7 +305,7 @@ class Server implements DnsServer {
     const deadline = clock.after(tcpTimeoutMs, () => socket.destroy());
     const answered = connection.request();
     try {
-      const from = formatAddress(socket.remoteAddress ?? "", socket.remotePort ?? 0);
+      const from = joinHostPort(socket.remoteAddress ?? "", socket.remotePort ?? 0);
       const reply = await responder.respond(question, { transport: "tcp", from });
       if (reply === undefined) return false;
       await write(socket, reply);

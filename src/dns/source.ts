@@ -1,9 +1,9 @@
 import { Access, type Authorizer } from "../access/authorizer.js";
 import type { PeeringHost } from "../host/host.js";
 import type { Node, ServiceInstance } from "../model/instance.js";
-import { lowerCase } from "../model/names.js";
 import { SIDECAR_SUFFIX } from "../payload/exported-payload.js";
 import { nearestNode, runQuery } from "../stores/prepared-queries.js";
+import { lowerCase } from "../syntax/names.js";
 import { canonicalAddress, isEncodable } from "./records.js";
 
 /**

@@ -23,11 +23,11 @@ import {
 } from "../config/exports.js";
 import type { CatalogSource } from "../model/catalog-source.js";
 import type { ServiceInstance } from "../model/instance.js";
-import { lowerCase } from "../model/names.js";
 import { type LocalNames, ServiceIndex } from "../model/service-index.js";
 import { type EncodedPayload, PayloadEncoder, payloadDigest, SIDECAR_SUFFIX } from "../payload/exported-payload.js";
 import type { ExportedResource, SessionInput } from "../replication/types.js";
 import type { ConfigEntries, ConfigEntryChange } from "../stores/config-entries.js";
+import { lowerCase } from "../syntax/names.js";
 import { ResourceId, ResourceUrl } from "../wire/messages.js";
 import { encodeExportedServiceList } from "../wire/resources.js";
 

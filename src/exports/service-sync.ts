@@ -1,7 +1,7 @@
-import { lowerCase } from "../model/names.js";
 import { SIDECAR_SUFFIX } from "../payload/exported-payload.js";
 import type { ExportProgress, SessionServices } from "../replication/types.js";
 import type { ImportedService } from "../stores/import-store.js";
+import { lowerCase } from "../syntax/names.js";
 
 /**
  * How far a service of the peer's has come on the stream there is, or was last: the peer has listed it; it was received

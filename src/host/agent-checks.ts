@@ -13,12 +13,12 @@ import {
 } from "../checks/definition.js";
 import { afterResult, firstStreak, type Streak } from "../checks/thresholds.js";
 import { MEMBERSHIP_CHECK } from "../model/health.js";
-import { lowerCase } from "../model/names.js";
 import type { Registration } from "../model/registration.js";
 import { CHECK_DEFINITIONS_PREFIX, CHECK_REPORTS_PREFIX } from "../storage/keys.js";
 import { cutWrites } from "../storage/limits.js";
 import type { CommitOptions, Entry, Key, Storage, Write } from "../storage/storage.js";
 import type { Catalog, CatalogWriteOptions } from "../stores/catalog.js";
+import { lowerCase } from "../syntax/names.js";
 
 /** Bounds of the checks that an agent runs. */
 export interface CheckLimits {

@@ -1,7 +1,7 @@
 import { isIP } from "node:net";
 import { AddressRanges } from "../base/address-ranges.js";
+import { splitPushedAddress } from "../base/host-port.js";
 import type { Incidents } from "../base/incidents.js";
-import { splitPushedAddress } from "../token/address.js";
 
 /**
  * Ranges that no peer may have us connect to: this host and its links under addresses that are nobody's, groups, and where

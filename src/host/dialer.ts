@@ -1,11 +1,11 @@
 import type { Clock, Logger, Random } from "../base/environment.js";
 import { sleep } from "../base/environment.js";
 import { asPeeringError, errorText, PeeringError } from "../base/errors.js";
+import { joinHostPort, splitPushedAddress } from "../base/host-port.js";
 import { retry } from "../base/retry.js";
 import { addressesToDial, type Peering } from "../peering/peering.js";
 import { dialBackoffMs, exchangeDelayMs, STABLE_STREAM_MS, statusCodeOf } from "../replication/backoff.js";
 import type { Dialable } from "../stores/records.js";
-import { joinHostPort, splitPushedAddress } from "../token/address.js";
 import type { DialTarget, ExchangeSecretRequest, Transport } from "../transport/transport.js";
 import { StatusCode } from "../wire/status.js";
 import type { LinkEnd } from "./stream-link.js";

@@ -2,9 +2,9 @@ import { compareUtf8 } from "../base/byte-order.js";
 import { EVERY_SERVICE } from "../config/config-entry-set.js";
 import type { ServiceAddress } from "../model/instance.js";
 import { joined, type Listing } from "../model/listing.js";
-import { lowerCase } from "../model/names.js";
 import type { Catalog, IndexedInstance } from "../stores/catalog.js";
 import type { ConfigEntries } from "../stores/config-entries.js";
+import { lowerCase } from "../syntax/names.js";
 
 /** Services that are no part of the mesh, of which `*` of a gateway means none. */
 const NEVER_FRONTED: ReadonlySet<string> = new Set(["consul"]);

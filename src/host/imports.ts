@@ -1,9 +1,9 @@
 import { type Abortable, signalOf } from "../base/abortable.js";
 import { PeeringError } from "../base/errors.js";
 import type { Check, Node, ServiceInstance } from "../model/instance.js";
-import { lowerCase } from "../model/names.js";
 import type { ImportChange, ImportedService, ImportPart, ImportStore } from "../stores/import-store.js";
 import type { PeeringRecords } from "../stores/records.js";
+import { lowerCase } from "../syntax/names.js";
 
 /** Names of which the last peering is remembered. */
 const MAX_NAMES = 10_000;

@@ -5,12 +5,12 @@ import { PeeringError } from "../base/errors.js";
 import { latest } from "../base/latest.js";
 import { Signal } from "../base/signal.js";
 import type { ServiceSync } from "../exports/service-sync.js";
-import { nameKey } from "../peering/names.js";
 import { type Peering, type PeeringState, type Role, roleOf } from "../peering/peering.js";
 import type { PeeringWrite } from "../peering/peering-write.js";
 import type { ImportStore } from "../stores/import-store.js";
 import { type PeeringPatches, UnreadPatches } from "../stores/peering-changes.js";
 import type { GivenSecrets, PeeringRecords } from "../stores/records.js";
+import { lowerCase } from "../syntax/names.js";
 import type { PeeringToken, TokenCodec } from "../token/token-codec.js";
 import type { Transport } from "../transport/transport.js";
 import { type CertificateAuthority, peeringServerName } from "../trust/authority.js";
@@ -236,8 +236,8 @@ export class Peerings implements Closable {
    */
   watch(options: WatchPeeringsOptions = {}): AsyncGenerator<PeeringsChange, void, undefined> {
     const { records, board } = this.#parts;
-    const key = options.name === undefined ? undefined : nameKey(options.name);
-    const isWatched = (name: string): boolean => key === undefined || nameKey(name) === key;
+    const key = options.name === undefined ? undefined : lowerCase(options.name);
+    const isWatched = (name: string): boolean => key === undefined || lowerCase(name) === key;
     const watched = (): readonly Peering[] => records.list().filter(({ name }) => isWatched(name));
     let unread = new UnreadPatches([]);
     return latest({

@@ -1,10 +1,10 @@
 import { errorText, PeeringError } from "../base/errors.js";
+import { splitHostPort, splitPushedAddress } from "../base/host-port.js";
 import type { TransitRule } from "../exports/transit.js";
-import { nameKey, validatePeerName } from "../peering/names.js";
-import { splitHostPort, splitPushedAddress } from "../token/address.js";
+import { validatePeerName } from "../peering/names.js";
+import { isLabel, lowerCase } from "../syntax/names.js";
 
 const BASIC_NAME = /^[a-z0-9_-]+$/;
-const DNS_LABEL = /^[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?$/;
 /** What a name in DNS may have between dots. */
 const MAX_LABEL_BYTES = 63;
 const EVERY_ADDRESS: readonly string[] = ["0.0.0.0", "::", "0:0:0:0:0:0:0:0", "::ffff:0.0.0.0", "0"];
@@ -39,7 +39,7 @@ export function datacenterName(given: string): string {
 
 /** Why a name that is taken may still give trouble; undefined: it does not. With Consul's texts. */
 export function datacenterWarning(name: string): string | undefined {
-  if (DNS_LABEL.test(name)) return undefined;
+  if (isLabel(name)) return undefined;
   return (
     `Datacenter : ${JSON.stringify(name)} will not be PKI X.509 compatible due to invalid characters. ` +
     "Valid characters include lowercase alphanumeric characters with dashes in between."
@@ -122,7 +122,7 @@ export function checkTransitRules(rules: readonly TransitRule[]): void {
     const shown = `transit from ${JSON.stringify(from)} to ${JSON.stringify(to)}`;
     for (const name of [from, to]) {
       try {
-        validatePeerName(nameKey(name));
+        validatePeerName(lowerCase(name));
       } catch (error) {
         throw new PeeringError("invalid-argument", `${shown}: ${errorText(error)}`, { cause: error });
       }

@@ -2,11 +2,11 @@ import type { Clock, Logger } from "../base/environment.js";
 import { errorText } from "../base/errors.js";
 import { retry } from "../base/retry.js";
 import { type ConfigEntrySet, EVERY_SERVICE, frontedBy } from "../config/config-entry-set.js";
-import { lowerCase } from "../model/names.js";
 import type { Peering } from "../peering/peering.js";
 import type { Catalog } from "../stores/catalog.js";
 import type { ConfigEntries, ConfigEntryChange } from "../stores/config-entries.js";
 import type { ImportedAddresses, ImportStore } from "../stores/import-store.js";
+import { lowerCase } from "../syntax/names.js";
 import type { Leadership } from "./leadership.js";
 
 /** All peerings by their local ids and names, such as the records. */

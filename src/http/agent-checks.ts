@@ -1,5 +1,6 @@
 import type { Access } from "../access/authorizer.js";
 import { PeeringError } from "../base/errors.js";
+import { hostOf } from "../base/host-port.js";
 import { type CheckDefinition, type CheckStatus, isCheckStatus } from "../checks/definition.js";
 import { NODE_MAINTENANCE, SERVICE_MAINTENANCE } from "../model/health.js";
 import type { CheckRegistration } from "../model/registration.js";
@@ -36,8 +37,7 @@ export function ownNode({ server }: Call): {
   readonly address: string;
   readonly skipNodeUpdate: true;
 } {
-  const host = server.address.slice(0, Math.max(server.address.lastIndexOf(":"), 0)).replace(/^\[|\]$/g, "");
-  return { node: server.nodeName, address: host || "127.0.0.1", skipNodeUpdate: true };
+  return { node: server.nodeName, address: hostOf(server.address) || "127.0.0.1", skipNodeUpdate: true };
 }
 
 /** The checks of a service: a `Check` that says nothing is none. */

@@ -1,9 +1,9 @@
 import { isIP } from "node:net";
 import type { Access } from "../access/authorizer.js";
 import { PeeringError } from "../base/errors.js";
+import { joinHostPort } from "../base/host-port.js";
 import type { JsonObject, StringMap } from "../model/instance.js";
 import { isList, isObject } from "../model/kept-members.js";
-import { lowerCase } from "../model/names.js";
 import { textOf } from "../model/proxy-rules.js";
 import { metaProblem, type ServiceRegistration, serviceProblem } from "../model/registration.js";
 import type { Judge } from "../stores/catalog.js";
@@ -19,6 +19,7 @@ import {
   goString,
   goStruct,
 } from "../syntax/go-json.js";
+import { lowerCase } from "../syntax/names.js";
 import { givenChecks, ownNode, serviceChecks, unknownService, validateChecks } from "./agent-checks.js";
 import type { Answer } from "./answer.js";
 import type { Call } from "./call.js";
@@ -335,7 +336,7 @@ function sidecarProxy(parent: Definition, parentId: string, proxy: JsonObject): 
 /** What an agent of Consul checks of a sidecar that says nothing of checks: that it listens, and what it stands beside. */
 function sidecarChecks(parentId: string, address: string, port: number): readonly ServiceCheckBody[] {
   const nothing = serviceCheckType.zero();
-  const tcp = address.includes(":") ? `[${address}]:${port}` : `${address}:${port}`;
+  const tcp = joinHostPort(address, port);
   return [
     { ...nothing, Name: "Connect Sidecar Listening", TCP: tcp, Interval: SIDECAR_CHECK_MS },
     { ...nothing, Name: `Connect Sidecar Aliasing ${parentId}`, AliasService: parentId },

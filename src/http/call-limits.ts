@@ -1,9 +1,10 @@
 import { Http2ServerRequest } from "node:http2";
 import { type Clock, type LogFields, systemClock } from "../base/environment.js";
+import { joinHostPort } from "../base/host-port.js";
 import { Incidents } from "../base/incidents.js";
 import { Places, sourceOf } from "../base/sources.js";
 import { exhausted } from "../stores/record-limit.js";
-import { formatAddress } from "../transport/address.js";
+
 import { type Answerer, AnswerTurns, type Unread } from "./answer-turns.js";
 import { HttpRefusal } from "./http-refusal.js";
 import type { HttpRequest, HttpResponse } from "./messages.js";
@@ -111,7 +112,7 @@ export class CallLimits {
    */
   allowance(request: HttpRequest, response: HttpResponse): CallAllowance {
     const { remoteAddress = "", remotePort = 0 } = request.socket;
-    const source = sourceOf(formatAddress(remoteAddress, remotePort));
+    const source = sourceOf(joinHostPort(remoteAddress, remotePort));
     const isHttp2 = request instanceof Http2ServerRequest;
     const connection = isHttp2 ? (request.stream.session ?? request.stream) : request.socket;
     const cutOff = (): void => {

@@ -1,7 +1,7 @@
 import { compareUtf8 } from "../base/byte-order.js";
 import { type Listing, listing } from "../model/listing.js";
-import { lowerCase } from "../model/names.js";
 import type { CatalogIndexes } from "../stores/catalog.js";
+import { lowerCase } from "../syntax/names.js";
 import type { Answer } from "./answer.js";
 import { answerRead } from "./answer-read.js";
 import type { Call } from "./call.js";

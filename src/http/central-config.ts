@@ -1,6 +1,6 @@
 import { centralNames, withCentralConfig } from "../config/central-config.js";
 import type { Service } from "../model/instance.js";
-import { lowerCase } from "../model/names.js";
+import { lowerCase } from "../syntax/names.js";
 import type { Scope } from "./answer-read.js";
 import type { Call } from "./call.js";
 import type { ParameterDoc } from "./operation.js";

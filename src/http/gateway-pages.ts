@@ -1,6 +1,6 @@
+import { joinHostPort } from "../base/host-port.js";
 import type { ConfigEntry } from "../config/config-entry.js";
-import { lowerCase } from "../model/names.js";
-import { joinHostPort } from "../token/address.js";
+import { lowerCase } from "../syntax/names.js";
 import type { Answer } from "./answer.js";
 import type { Call } from "./call.js";
 import { instancesOf } from "./discovery.js";

@@ -2,7 +2,7 @@ import { compareUtf8 } from "../base/byte-order.js";
 import type { ConfigEntry, KeptEntry, TerminatingGatewayEntry } from "../config/config-entry.js";
 import { ingressLinks } from "../config/ingress.js";
 import type { JsonObject, JsonValue } from "../model/instance.js";
-import { lowerCase } from "../model/names.js";
+import { lowerCase } from "../syntax/names.js";
 import type { Answer } from "./answer.js";
 import type { Call } from "./call.js";
 import { discoveryParameters } from "./discovery-docs.js";

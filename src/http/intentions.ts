@@ -13,8 +13,8 @@ import {
 } from "../config/intention-writes.js";
 import { compareIntentions, type Intention, type IntentionSource, intentionFor } from "../config/intentions.js";
 import { listProblems } from "../model/entry-reader.js";
-import { lowerCase } from "../model/names.js";
 import type { ConfigEntryChange, StoredConfigEntry } from "../stores/config-entries.js";
+import { lowerCase } from "../syntax/names.js";
 import type { Answer } from "./answer.js";
 import { type BlockingQuery, onlyChanges } from "./blocking.js";
 import type { Call, Server } from "./call.js";

@@ -1,5 +1,6 @@
 import { arch, availableParallelism, cpus, freemem, hostname, platform, release, totalmem, uptime } from "node:os";
 import { allowAll } from "../access/authorizer.js";
+import { hostOf } from "../base/host-port.js";
 import { MEMBERSHIP_CHECK } from "../model/health.js";
 import type { Answer } from "./answer.js";
 import type { AgentControl, Call } from "./call.js";
@@ -78,11 +79,10 @@ const MEMBER = {
  */
 export function memberOf(call: Call, wide = false): Member {
   const { host, server } = call;
-  const colon = server.address.lastIndexOf(":");
-  const port = server.address.slice(colon + 1);
+  const port = server.address.slice(server.address.lastIndexOf(":") + 1);
   return {
     name: wide ? `${server.nodeName}.${host.datacenter}` : server.nodeName,
-    address: server.address.slice(0, Math.max(colon, 0)).replace(/^\[|\]$/g, ""),
+    address: hostOf(server.address),
     port: Number(port),
     tags: {
       acls: server.authorizer === allowAll ? "0" : "1",

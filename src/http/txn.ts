@@ -1,7 +1,6 @@
 import type { Access } from "../access/authorizer.js";
 import { InvariantError, PeeringError, toldText } from "../base/errors.js";
 import type { PeeringHost } from "../host/host.js";
-import { lowerCase } from "../model/names.js";
 import {
   checkOperation,
   MAX_TRANSACTION_OPERATIONS,
@@ -11,6 +10,7 @@ import {
 } from "../model/registration.js";
 import type { TransactionResult } from "../stores/catalog.js";
 import { type GoType, goList, goOptional, isGoList, readFirstValue, readGo } from "../syntax/go-json.js";
+import { lowerCase } from "../syntax/names.js";
 import type { Answer } from "./answer.js";
 import type { Call } from "./call.js";
 import { judgeFor, nameOfInstance, requireInstance } from "./catalog.js";

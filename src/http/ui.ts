@@ -4,7 +4,7 @@ import { EVERY_SERVICE } from "../config/config-entry-set.js";
 import { connectName } from "../model/catalog-draft.js";
 import { isCritical } from "../model/health.js";
 import { joined, type Listing } from "../model/listing.js";
-import { lowerCase } from "../model/names.js";
+import { lowerCase } from "../syntax/names.js";
 import type { Answer } from "./answer.js";
 import type { Call } from "./call.js";
 import { everyImported, everyLocal, IMPORTED_BYTES, importedNode, localNode, nodeOf, nodesOf } from "./discovery.js";

@@ -1,5 +1,6 @@
 import { compareUtf8 } from "../base/byte-order.js";
 import { PeeringError } from "../base/errors.js";
+import { lowerCase } from "../syntax/names.js";
 import {
   type CheckRecord,
   type CheckRecords,
@@ -12,7 +13,6 @@ import {
 import { sameCheck, sameNode, sameService } from "./equality.js";
 import { MEMBERSHIP_CHECK } from "./health.js";
 import type { Check, Node, Service } from "./instance.js";
-import { lowerCase } from "./names.js";
 import {
   emptyList,
   invalid,

@@ -1,4 +1,5 @@
 import { compareUtf8 } from "../base/byte-order.js";
+import { lowerCase } from "../syntax/names.js";
 import {
   type AppliedDraft,
   CatalogDraft,
@@ -8,7 +9,6 @@ import {
 } from "./catalog-draft.js";
 import type { CheckRecord, InstanceRecord, NodeRecord, VirtualIpRecord } from "./catalog-record.js";
 import type { Check, Node, Service, ServiceInstance, ServiceKind } from "./instance.js";
-import { lowerCase } from "./names.js";
 import { emptyList } from "./registration.js";
 import { VirtualIps, virtualIpAddress, virtualIpKey } from "./virtual-ips.js";
 

@@ -1,3 +1,4 @@
+import { lowerCase } from "../syntax/names.js";
 import type {
   Check,
   JsonValue,
@@ -7,7 +8,6 @@ import type {
   Service,
   ServiceAddress,
 } from "./instance.js";
-import { lowerCase } from "./names.js";
 import { samePorts } from "./ports.js";
 import { localityTable } from "./records.js";
 

@@ -1,3 +1,4 @@
+import { joinHostPort } from "../base/host-port.js";
 import type { JsonObject, JsonValue, Proxy as ProxyDefinition } from "./instance.js";
 
 // What Consul (1.21) demands of the proxy of a service, in its words and order.
@@ -110,8 +111,7 @@ function bindOf(upstream: JsonObject): string {
   const address = textOf(upstream, "localBindAddress");
   const path = textOf(upstream, "localBindSocketPath");
   if (port === 0 && address === "" && path !== "") return path;
-  const host = address || "127.0.0.1";
-  return host.includes(":") ? `[${host}]:${port}` : `${host}:${port}`;
+  return joinHostPort(address || "127.0.0.1", port);
 }
 
 const EXPOSED_PROTOCOLS = ["http", "http2"];

@@ -1,5 +1,7 @@
 import { PeeringError } from "../base/errors.js";
 import { parseDuration } from "../syntax/go-duration.js";
+import { metadataProblem } from "../syntax/metadata.js";
+import { lowerCase } from "../syntax/names.js";
 import { listProblems } from "./entry-reader.js";
 import type {
   Check,
@@ -17,7 +19,6 @@ import type {
   StringMap,
   Weights,
 } from "./instance.js";
-import { lowerCase } from "./names.js";
 import { defaultPort, portsProblem } from "./ports.js";
 import { memberOf, proxyProblems, textOf } from "./proxy-rules.js";
 import { consulForm, keptExtra, ownForm } from "./shape-reader.js";
@@ -952,38 +953,13 @@ export function parseTransaction(input: unknown, datacenter: string): readonly P
   return operations;
 }
 
-const MAX_META_PAIRS = 64;
-const MAX_META_KEY_BYTES = 128;
-const MAX_META_VALUE_BYTES = 512;
-const META_KEY = /^[a-zA-Z0-9_-]+$/;
-
 /**
  * Why metadata breaks Consul's rules for numbers, lengths and characters; undefined when it does not.
  * @param kind - of the service that it is about; `query`: of a query that asks for it.
  */
 export function metaProblem(meta: StringMap, kind: string): string | undefined {
   if (meta === emptyMap) return undefined;
-  const keys = Object.keys(meta);
-  if (keys.length > MAX_META_PAIRS) return "Node metadata cannot contain more than 64 key/value pairs";
-  for (const key of keys) {
-    const value = meta[key] ?? "";
-    const problem = pairProblem(key, value, kind);
-    if (problem !== undefined) return `Couldn't load metadata pair ('${key}', '${value}'): ${problem}`;
-  }
-  return undefined;
-}
-
-function pairProblem(key: string, value: string, kind: string): string | undefined {
-  if (key === "") return "Key cannot be blank";
-  if (!META_KEY.test(key)) return "Key contains invalid characters";
-  if (key.length > MAX_META_KEY_BYTES) return `Key is too long (limit: ${MAX_META_KEY_BYTES} characters)`;
-  // Consul's own mark on mesh gateways that join datacenters is the one exception.
-  const federation = kind === "mesh-gateway" && key === "consul-wan-federation";
-  if (key.startsWith("consul-") && !federation && kind !== "query")
-    return "Key prefix 'consul-' is reserved for internal use";
-  // A character is at most three bytes per UTF-16 unit, so most values need no counting.
-  if (value.length * 3 > MAX_META_VALUE_BYTES && Buffer.byteLength(value) > MAX_META_VALUE_BYTES) {
-    return `Value is too long (limit: ${MAX_META_VALUE_BYTES} characters)`;
-  }
-  return undefined;
+  // Consul's own mark on mesh gateways that join datacenters.
+  const isFederation = (key: string): boolean => kind === "mesh-gateway" && key === "consul-wan-federation";
+  return metadataProblem(meta, (key) => kind === "query" || isFederation(key));
 }

@@ -1,16 +1,14 @@
+import { joinHostPort } from "../base/host-port.js";
 import type { ServiceInstance } from "./instance.js";
-
-function join(host: string, port: number): string {
-  return host.includes(":") ? `[${host}]:${port}` : `${host}:${port}`;
-}
 
 /** Where the outside reaches a gateway: its own `wan` address, its address, its node's `wan` address, its node's address. */
 function outsideAddress({ node, service }: ServiceInstance): string {
   const { wan } = service.taggedAddresses;
   const { wan: nodeWan } = node.taggedAddresses;
-  if (wan !== undefined && wan.address !== "") return join(wan.address, wan.port === 0 ? service.port : wan.port);
+  if (wan !== undefined && wan.address !== "")
+    return joinHostPort(wan.address, wan.port === 0 ? service.port : wan.port);
   const host = [service.address, nodeWan, node.address].find((address) => address !== undefined && address !== "");
-  return join(host ?? "", service.port);
+  return joinHostPort(host ?? "", service.port);
 }
 
 /**

@@ -1,6 +1,6 @@
 import { compareUtf8 } from "../base/byte-order.js";
+import { lowerCase } from "../syntax/names.js";
 import type { Service, ServiceInstance } from "./instance.js";
-import { lowerCase } from "./names.js";
 
 /** What exports need to know of the local service names, keyed lower-cased. */
 export interface LocalNames {

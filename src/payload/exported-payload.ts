@@ -5,7 +5,9 @@ import type { Steps } from "../base/steps.js";
 import type { ChainInfo } from "../config/chain.js";
 import { flattenedStatus } from "../model/health.js";
 import type { Locality, Node, Service, ServiceAddress, ServiceInstance, StringMap } from "../model/instance.js";
-import { lowerCase } from "../model/names.js";
+import { isEmptyMap } from "../model/kept-members.js";
+import { metadataFault } from "../syntax/metadata.js";
+import { lowerCase } from "../syntax/names.js";
 import { ProtobufWriter, WireType } from "../wire/protobuf.js";
 import { isUuid } from "../wire/uuid.js";
 import { Field, MapEntry } from "./field-numbers.js";
@@ -19,8 +21,6 @@ export interface EncodedPayload {
 
 /** Suffix of the names under which mesh services are sent. */
 export const SIDECAR_SUFFIX = "-sidecar-proxy";
-
-const metaKey = /^[a-zA-Z0-9_-]+$/;
 
 const nothing = new Uint8Array(0);
 
@@ -60,23 +60,13 @@ function isInt32(value: number): boolean {
   return (value | 0) === value;
 }
 
-/** The rules of service metadata at an importer, on bytes as Consul counts them. */
+/** The rules of service metadata at an importer, which takes no reserved key at all. */
 function metaProblem(meta: StringMap): string | undefined {
-  const keys = Object.keys(meta);
-  if (keys.length === 0) return undefined;
-  if (keys.length > 64) return "service metadata cannot contain more than 64 key/value pairs";
-  for (const key of keys) {
-    const value = meta[key] ?? "";
-    let why: string | undefined;
-    if (key === "") why = "Key cannot be blank";
-    else if (!metaKey.test(key)) why = "Key contains invalid characters";
-    else if (key.length > 128) why = "Key is too long (limit: 128 characters)";
-    else if (key.startsWith("consul-")) why = "Key prefix 'consul-' is reserved for internal use";
-    else if (value.length > 170 && Buffer.byteLength(value) > 512) why = "Value is too long (limit: 512 characters)";
-    // The value stays out of the message: it may be long.
-    if (why !== undefined) return `metadata key "${key}": ${why}`;
-  }
-  return undefined;
+  if (isEmptyMap(meta)) return undefined;
+  const fault = metadataFault(meta);
+  if (fault === undefined) return undefined;
+  // The value stays out of the message: it may be long.
+  return fault.type === "pairs" ? `service metadata ${fault.reason}` : `metadata key "${fault.key}": ${fault.reason}`;
 }
 
 /** Why no importer could take a node: it needs a name, and an id that is a UUID, if it has one. */

@@ -17,9 +17,9 @@ import {
   type StringMap,
   type Weights,
 } from "../model/instance.js";
-import { lowerCase } from "../model/names.js";
 import { defaultPort } from "../model/ports.js";
 import { addressTable, checkTable, localityTable, nodeTable, portTable, serviceTable } from "../model/records.js";
+import { lowerCase } from "../syntax/names.js";
 import { fixed64Tag, lengthTag, ProtobufReader, varintTag } from "../wire/protobuf.js";
 import { Field, MapEntry, Struct, StructList, StructValue } from "./field-numbers.js";
 

@@ -1,7 +1,7 @@
 import { isUtf8 } from "node:buffer";
 import { asPeeringError, errorText, PeeringError } from "../base/errors.js";
 import { doAll, STEP_FIELDS, type Steps } from "../base/steps.js";
-import { lowerCase } from "../model/names.js";
+import { lowerCase } from "../syntax/names.js";
 import { lengthTag, ProtobufReader, ReadBudget, WireType } from "../wire/protobuf.js";
 import { StatusCode } from "../wire/status.js";
 import { Field, MapEntry } from "./field-numbers.js";

@@ -1,6 +1,6 @@
 import type { Steps } from "../base/steps.js";
 import type { ServiceInstance } from "../model/instance.js";
-import { lowerCase } from "../model/names.js";
+import { lowerCase } from "../syntax/names.js";
 import { lengthTag, ProtobufReader } from "../wire/protobuf.js";
 import { Field } from "./field-numbers.js";
 import {

@@ -1,4 +1,4 @@
-import { nameKey } from "./names.js";
+import { lowerCase } from "../syntax/names.js";
 import type { Peering, TrustBundle } from "./peering.js";
 import type { SecretDigest, SecretsRow } from "./secrets.js";
 
@@ -10,7 +10,7 @@ export class RecordTables {
   readonly #peerings = new Map<string, Peering>();
   readonly #secrets = new Map<string, SecretsRow>();
   readonly #bundles = new Map<string, TrustBundle>();
-  /** Local ids by {@link nameKey}. */
+  /** Local ids by {@link lowerCase}. */
   readonly #idByName = new Map<string, string>();
   /** How many slots of acceptors hold a digest. */
   readonly #digests = new Map<SecretDigest, number>();
@@ -25,14 +25,14 @@ export class RecordTables {
     return this.#secrets;
   }
 
-  /** By {@link nameKey} of the peer's name. */
+  /** By {@link lowerCase} of the peer's name. */
   get bundles(): ReadonlyMap<string, TrustBundle> {
     return this.#bundles;
   }
 
   /** The record of that name, compared without case. */
   byName(name: string): Peering | undefined {
-    const id = this.#idByName.get(nameKey(name));
+    const id = this.#idByName.get(lowerCase(name));
     return id === undefined ? undefined : this.#peerings.get(id);
   }
 
@@ -44,11 +44,11 @@ export class RecordTables {
   /** @param peering - undefined: it is gone. */
   setPeering(id: string, peering: Peering | undefined): void {
     const before = this.#peerings.get(id);
-    if (before !== undefined) this.#idByName.delete(nameKey(before.name));
+    if (before !== undefined) this.#idByName.delete(lowerCase(before.name));
     if (peering === undefined) this.#peerings.delete(id);
     else {
       this.#peerings.set(id, peering);
-      this.#idByName.set(nameKey(peering.name), id);
+      this.#idByName.set(lowerCase(peering.name), id);
     }
   }
 
@@ -60,7 +60,7 @@ export class RecordTables {
     else this.#secrets.set(id, row);
   }
 
-  /** @param name - a {@link nameKey}. @param bundle - undefined: it is gone. */
+  /** @param name - a {@link lowerCase}. @param bundle - undefined: it is gone. */
   setBundle(name: string, bundle: TrustBundle | undefined): void {
     if (bundle === undefined) this.#bundles.delete(name);
     else this.#bundles.set(name, bundle);

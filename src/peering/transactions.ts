@@ -1,5 +1,6 @@
 import { errorText, InvariantError, PeeringError } from "../base/errors.js";
-import { nameKey } from "./names.js";
+import { lowerCase } from "../syntax/names.js";
+
 import { type Peering, type Role, roleOf, type TrustBundle } from "./peering.js";
 import type { RecordTables } from "./record-tables.js";
 import { applySecretsRequest, type SecretsRequest, type SecretsRow, validateSecretsRequest } from "./secrets.js";
@@ -53,7 +54,7 @@ export function performStep(
     return secretsAfter(tables, roleOf(record), row, material.secrets, prefix);
   };
   let row = stored;
-  const bundleKey = nameKey(name);
+  const bundleKey = lowerCase(name);
   const dropBundle = (): void => {
     if (tables.bundles.has(bundleKey)) bundles.set(bundleKey, undefined);
   };
@@ -103,7 +104,7 @@ export function performStep(
 
 /** Removes a bundle; the record keeps its roots. Unknown: nothing. */
 export function deleteTrustBundle(tables: RecordTables, name: string): RecordChanges {
-  const key = nameKey(name);
+  const key = lowerCase(name);
   return tables.bundles.has(key) ? { ...NO_CHANGES, bundles: new Map([[key, undefined]]) } : NO_CHANGES;
 }
 

@@ -13,10 +13,11 @@ import type { TLSSocket } from "node:tls";
 import type { Closable } from "../base/closable.js";
 import { type Clock, type Logger, silentLogger, systemClock } from "../base/environment.js";
 import { errorText, InvariantError, PeeringError } from "../base/errors.js";
+import { joinHostPort } from "../base/host-port.js";
 import { Incidents } from "../base/incidents.js";
 import type { HttpListener } from "../http/messages.js";
 import { Pipeline } from "../http/pipeline.js";
-import { formatAddress, parseAddress } from "../transport/address.js";
+import { parseAddress } from "../transport/address.js";
 import { type Connection, ConnectionLimits, hangUp } from "../transport/connection-limits.js";
 import { endRequest } from "../transport/grpc-stream.js";
 import { keepAlive } from "../transport/keepalive.js";
@@ -306,7 +307,7 @@ export async function httpServer(options: HttpServerOptions): Promise<HttpServer
     return stopped;
   };
   return {
-    address: formatAddress(bound.address, bound.port),
+    address: joinHostPort(bound.address, bound.port),
     replaceCertificates: (replacement) => {
       if (secure === undefined) throw new TypeError("this server does not serve over TLS");
       secure.setSecureContext(secureContext(replacement, verifiesClients));

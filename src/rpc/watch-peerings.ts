@@ -1,5 +1,6 @@
 import { isDeepStrictEqual } from "node:util";
-import { nameKey } from "../peering/names.js";
+import { lowerCase } from "../syntax/names.js";
+
 import type { PeeringSchema, WatchPeeringsResponseSchema } from "../wire/gen/peerage/watch/v1/watch_pb.js";
 import type { MessageInit } from "./message.js";
 import type { RpcCall } from "./rpc-call.js";
@@ -20,7 +21,7 @@ export async function* watchPeerings(call: RpcCall, name: string): AsyncGenerato
     return access.may(right) ? undefined : right;
   });
   await watch.admit();
-  const isWatched = (candidate: string): boolean => name === "" || nameKey(candidate) === nameKey(name);
+  const isWatched = (candidate: string): boolean => name === "" || lowerCase(candidate) === lowerCase(name);
   using changes = new Source(
     host.peerings.watch({ signal: watch.signal, ...(name === "" ? {} : { name }) }),
     watch.notice,

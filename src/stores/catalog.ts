@@ -13,7 +13,6 @@ import type { CatalogChange, CatalogSource } from "../model/catalog-source.js";
 import type { CatalogState, ServiceKinds } from "../model/catalog-state.js";
 import type { Check, Node, Service, ServiceInstance, ServiceKind } from "../model/instance.js";
 import { type Listing, listing } from "../model/listing.js";
-import { lowerCase } from "../model/names.js";
 import {
   type Deregistration,
   type ParsedRegistration,
@@ -29,6 +28,7 @@ import { CATALOG_PREFIX } from "../storage/keys.js";
 import { fits, sizeOf } from "../storage/limits.js";
 import { type Plan, Replica } from "../storage/replica.js";
 import type { Storage, StorageLimits } from "../storage/storage.js";
+import { lowerCase } from "../syntax/names.js";
 import { expendableAddresses, HeldCatalog } from "./held-catalog.js";
 import { requireFewValues } from "./record-limit.js";
 

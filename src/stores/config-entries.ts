@@ -8,7 +8,6 @@ import { withConsulExtras } from "../config/entry-extras.js";
 import { checkNeighbours, settledEntry } from "../config/entry-rules.js";
 import { checkEntryGuards } from "../config/export-guards.js";
 import { CONFIG_ENTRY_KINDS, type ConfigEntryKind, isConfigEntryKind } from "../model/entry-kinds.js";
-import { lowerCase } from "../model/names.js";
 import { entryShapes } from "../model/shapes.js";
 import { defaultWriteLimits, type WriteLimits } from "../model/write-limits.js";
 import { CONFIG_PREFIX } from "../storage/keys.js";
@@ -20,6 +19,7 @@ import {
   type TableChange,
   type TablePlan,
 } from "../storage/stored-table.js";
+import { lowerCase } from "../syntax/names.js";
 import { plainSecretBox, type SecretBox } from "../trust/secret-box.js";
 import { requireFewValues } from "./record-limit.js";
 

@@ -1,5 +1,4 @@
 import { PeeringError } from "../base/errors.js";
-import { nameKey } from "../peering/names.js";
 import { isActive, type Peering, roleOf } from "../peering/peering.js";
 import { RecordTables } from "../peering/record-tables.js";
 import type { SecretsRow } from "../peering/secrets.js";
@@ -7,6 +6,7 @@ import type { RecordChanges } from "../peering/transactions.js";
 import { fenceKey, PEERING_SECRETS_PREFIX, PEERINGS_PREFIX } from "../storage/keys.js";
 import type { Receiver, ReplicaContents } from "../storage/replica.js";
 import type { Key, Write } from "../storage/storage.js";
+import { lowerCase } from "../syntax/names.js";
 import { decodeTrustBundle, encodeTrustBundle } from "../trust/trust-bundle-store.js";
 import { claimedSince, type StoredClaim, TrustDomains } from "../trust/trust-domains.js";
 import { decodePeering, decodeSecrets, encodePeering, encodeSecrets } from "./record-codec.js";
@@ -19,7 +19,7 @@ function secretsKey(id: string): Key {
   return [...PEERING_SECRETS_PREFIX, id];
 }
 
-/** @param name - a {@link nameKey}. */
+/** @param name - a {@link lowerCase}. */
 export function bundleKey(name: string): Key {
   return [...PEERINGS_PREFIX, "bundle", name];
 }
@@ -31,7 +31,7 @@ export interface CommittedRows {
   readonly secrets: ReadonlyMap<string, SecretsRow | undefined>;
   /** Revisions of the fences. */
   readonly fences: ReadonlyMap<string, bigint | undefined>;
-  /** Trust bundles by {@link nameKey} of the peer's name. */
+  /** Trust bundles by {@link lowerCase} of the peer's name. */
   readonly claims: ReadonlyMap<string, StoredClaim | undefined>;
 }
 
@@ -39,7 +39,7 @@ export interface CommittedRows {
 export class HeldPeerings extends RecordTables implements ReplicaContents {
   /** Which trust bundles may be told. */
   readonly domains: TrustDomains;
-  /** Since when a trust bundle is told as it is, by {@link nameKey}. */
+  /** Since when a trust bundle is told as it is, by {@link lowerCase}. */
   readonly bundleRevisions: Map<string, bigint> = new Map();
   /** By id: the revision at which the record began or ceased to be active. */
   readonly fences: Map<string, bigint> = new Map();
@@ -180,7 +180,7 @@ class ReceivedRows implements CommittedRows {
 function requireConsistent({ peerings, secrets }: CommittedRows): void {
   const names = new Set<string>();
   for (const [id, peering] of peerings) {
-    const name = nameKey(peering?.name ?? "");
+    const name = lowerCase(peering?.name ?? "");
     if (names.has(name)) throw inconsistent(recordKey(id), "name used twice");
     names.add(name);
   }

@@ -1,6 +1,5 @@
 import { asPeeringError, PeeringError } from "../base/errors.js";
 import { STEP_FIELDS, type Steps } from "../base/steps.js";
-import { lowerCase } from "../model/names.js";
 import { payloadDigestSteps, SIDECAR_SUFFIX } from "../payload/exported-payload.js";
 import { nodeDigestSteps } from "../payload/node-digest.js";
 import {
@@ -12,6 +11,7 @@ import {
   type PayloadSummary,
   serviceKeys,
 } from "../payload/payload-inspection.js";
+import { lowerCase } from "../syntax/names.js";
 import { StatusCode } from "../wire/status.js";
 import {
   type ImportTotals,

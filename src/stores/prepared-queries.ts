@@ -12,11 +12,11 @@ import {
   selectedInstances,
 } from "../config/prepared-query.js";
 import { type CompiledTemplate, compileTemplate, templateCharacters } from "../config/query-template.js";
-import { lowerCase } from "../model/names.js";
 import { defaultWriteLimits, type WriteLimits } from "../model/write-limits.js";
 import { QUERIES_PREFIX } from "../storage/keys.js";
 import type { Storage } from "../storage/storage.js";
 import { type DecodedRow, type Stored, StoredTable, type TablePlan } from "../storage/stored-table.js";
+import { lowerCase } from "../syntax/names.js";
 import { plainSecretBox, type SecretBox } from "../trust/secret-box.js";
 import { isUuid } from "../wire/uuid.js";
 import { exhausted, requireFewValues } from "./record-limit.js";

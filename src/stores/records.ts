@@ -2,7 +2,7 @@ import { type Clock, type Random, randomId } from "../base/environment.js";
 import { errorText, InvariantError, PeeringError } from "../base/errors.js";
 import { Incidents } from "../base/incidents.js";
 import { Signal } from "../base/signal.js";
-import { nameKey, validatePeeringMeta, validatePeerName } from "../peering/names.js";
+import { validatePeeringMeta, validatePeerName } from "../peering/names.js";
 import { isActive, type Peering, type TrustBundle } from "../peering/peering.js";
 import { type PeeringWrite, writePeering } from "../peering/peering-write.js";
 import type { RecordTables } from "../peering/record-tables.js";
@@ -36,6 +36,7 @@ import {
 import { fenceKey, PEERINGS_PREFIX } from "../storage/keys.js";
 import { Replica } from "../storage/replica.js";
 import type { Expectation, Storage } from "../storage/storage.js";
+import { lowerCase } from "../syntax/names.js";
 import type { SecretBox } from "../trust/secret-box.js";
 import { expendableBundles, validateBundle } from "../trust/trust-bundle-store.js";
 import type { TrustDomains } from "../trust/trust-domains.js";
@@ -224,13 +225,13 @@ export class PeeringRecords implements AsyncDisposable {
 
   /** The trust bundle of that peer; undefined where there is none, or it names a trust domain that it may not name. */
   trustBundle(peerName: string): TrustBundle | undefined {
-    const key = nameKey(peerName);
+    const key = lowerCase(peerName);
     return this.#held.domains.withheld(key) === undefined ? this.#held.bundles.get(key) : undefined;
   }
 
   /** Revision since when that peer's trust bundle is told as it is; where there is none, of the last change of any bundle. */
   trustBundleIndex(peerName: string): bigint {
-    const key = nameKey(peerName);
+    const key = lowerCase(peerName);
     const revision = this.#held.domains.withheld(key) ? undefined : this.#held.bundleRevisions.get(key);
     return revision ?? this.#bundleIndex;
   }
@@ -457,7 +458,7 @@ export class PeeringRecords implements AsyncDisposable {
       const { trustDomain, rootPems, exportedPartition } = validateBundle(bundle, this.#options.identityLimits);
       const step = transition(peering, { type: "trust-bundle-received", name, rootPems, servers });
       const written = { peerName: name, trustDomain, rootPems, exportedPartition };
-      this.#held.domains.requireFree(nameKey(name), written);
+      this.#held.domains.requireFree(lowerCase(name), written);
       return this.#plan(tables, step, () => {}, { bundle: written });
     });
   }
@@ -587,9 +588,9 @@ export class PeeringRecords implements AsyncDisposable {
    * called.
    */
   onChangeOf(name: string, listener: (change: PeeringChange) => void): () => void {
-    const key = nameKey(name);
+    const key = lowerCase(name);
     return this.onChange((change) => {
-      if (change.patches.length > 0 && nameKey(change.name) === key) listener(change);
+      if (change.patches.length > 0 && lowerCase(change.name) === key) listener(change);
     });
   }
 
@@ -853,7 +854,7 @@ function taskOf(peeringId: string, step: Transition<Peering>, peering: Peering |
 }
 
 function byName(a: Peering, b: Peering): number {
-  return compare(nameKey(a.name), nameKey(b.name));
+  return compare(lowerCase(a.name), lowerCase(b.name));
 }
 
 function compare(a: string, b: string): number {

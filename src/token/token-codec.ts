@@ -1,5 +1,6 @@
 import { createHash, X509Certificate } from "node:crypto";
 import { PeeringError } from "../base/errors.js";
+import { splitHostPort } from "../base/host-port.js";
 import {
   type GoJson,
   GoJsonError,
@@ -13,7 +14,6 @@ import {
   readWholeValue,
 } from "../syntax/go-json.js";
 import type { RemoteInfo } from "../wire/messages.js";
-import { splitHostPort } from "./address.js";
 import { decodeBase64 } from "./base64.js";
 import { firstPemBlock } from "./pem.js";
 

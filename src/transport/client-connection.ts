@@ -4,10 +4,11 @@ import { type ClientHttp2Session, connect as connectHttp2 } from "node:http2";
 import { connect as connectTcp, isIP, type LookupFunction, type Socket } from "node:net";
 import { checkServerIdentity, connect as connectTls, type PeerCertificate, type TLSSocket } from "node:tls";
 import { errorText, PeeringError } from "../base/errors.js";
+import { joinHostPort } from "../base/host-port.js";
 import type { Incidents } from "../base/incidents.js";
 import { certificatesIn } from "../token/pem.js";
 import { StatusCode } from "../wire/status.js";
-import { formatAddress, parseAddress } from "./address.js";
+import { parseAddress } from "./address.js";
 import { isOutOfDescriptors, reportOutOfDescriptors } from "./connection-limits.js";
 import { http2ErrorName } from "./grpc-status.js";
 import { type KeepaliveOptions, keepAlive } from "./keepalive.js";
@@ -263,7 +264,7 @@ function startSession(
 ): Promise<ClientConnection> {
   const scheme = target.caPems.length > 0 ? "https" : "http";
   const authority = scheme === "https" ? target.serverName : target.address;
-  const remoteAddress = formatAddress(socket.remoteAddress ?? "", socket.remotePort ?? 0);
+  const remoteAddress = joinHostPort(socket.remoteAddress ?? "", socket.remotePort ?? 0);
   let failure: PeeringError | undefined;
   // The URL only selects the scheme: the socket stands already, and every request names its own authority.
   const own = keepalive === undefined ? shortSessionOptions : sessionOptions;

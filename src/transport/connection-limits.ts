@@ -4,9 +4,10 @@ import type { Socket } from "node:net";
 import { Alarm } from "../base/alarm.js";
 import { type Clock, systemClock } from "../base/environment.js";
 import { errorText } from "../base/errors.js";
+import { joinHostPort } from "../base/host-port.js";
 import { Incidents } from "../base/incidents.js";
 import { type NoPlace, type Place, Places, sourceOf } from "../base/sources.js";
-import { formatAddress } from "./address.js";
+
 import { Handshakes } from "./handshakes.js";
 
 export interface ConnectionLimitsOptions {
@@ -193,7 +194,7 @@ export class ConnectionLimits {
       socket.destroy();
       return undefined;
     }
-    const source = sourceOf(formatAddress(remoteAddress, remotePort));
+    const source = sourceOf(joinHostPort(remoteAddress, remotePort));
     const report = (kind: string, message: string): void =>
       this.#incidents.report(kind, message, { listener: name, source });
     const refuse = (reason: NoPlace): undefined => {

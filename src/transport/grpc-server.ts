@@ -14,9 +14,10 @@ import type { Socket } from "node:net";
 import { TLSSocket } from "node:tls";
 import { type Logger, systemClock } from "../base/environment.js";
 import { errorText, InvariantError, PeeringError } from "../base/errors.js";
+import { joinHostPort } from "../base/host-port.js";
 import type { Incidents } from "../base/incidents.js";
 import { type Status, StatusCode } from "../wire/status.js";
-import { formatAddress, parseAddress } from "./address.js";
+import { parseAddress } from "./address.js";
 import type { UnaryCalls } from "./connect.js";
 import { type Connection, type ConnectionGuard, hangUp } from "./connection-limits.js";
 import { serveExchangeSecret } from "./exchange.js";
@@ -181,7 +182,7 @@ async function bind(server: AnyServer, host: string, port: number, address: stri
 function boundAddress(server: AnyServer, host: string): string {
   const bound = server.address();
   if (bound === null || typeof bound === "string") throw new InvariantError("a listener on a port has a port");
-  return formatAddress(host === "" ? bound.address : host, bound.port);
+  return joinHostPort(host === "" ? bound.address : host, bound.port);
 }
 
 async function stop(
@@ -324,7 +325,7 @@ function servePeer(
   };
   stream.once("close", waitsNoMore);
   const call = new ServerGrpcStream(stream, {
-    remoteAddress: formatAddress(remoteAddress, remotePort),
+    remoteAddress: joinHostPort(remoteAddress, remotePort),
     maxReceiveBytes: options.maxReceiveBytes,
     closeGraceMs: options.closeGraceMs,
     connectionFailure: () =>

@@ -1368,8 +1368,8 @@ export const plantedFaults: readonly PlantedFault[] = [
     "a peering is looked for among all of them",
     [
       "src/peering/record-tables.ts",
-      "const id = this.#idByName.get(nameKey(name));",
-      "const id = [...this.#peerings.values()].find((each) => nameKey(each.name) === nameKey(name))?.id;",
+      "const id = this.#idByName.get(lowerCase(name));",
+      "const id = [...this.#peerings.values()].find((each) => lowerCase(each.name) === lowerCase(name))?.id;",
     ],
     "test/unit/stores/peering-growth.test.ts",
   ),

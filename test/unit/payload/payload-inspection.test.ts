@@ -2,7 +2,6 @@ import assert from "node:assert/strict";
 import { describe, it } from "node:test";
 import fc from "fast-check";
 import { PeeringError } from "../../../src/base/errors.js";
-import { lowerCase } from "../../../src/model/names.js";
 import { PayloadEncoder, payloadDigest } from "../../../src/payload/exported-payload.js";
 import { decodePayload } from "../../../src/payload/imported-payload.js";
 import {
@@ -13,6 +12,7 @@ import {
   type PayloadLimits,
   serviceKeys,
 } from "../../../src/payload/payload-inspection.js";
+import { lowerCase } from "../../../src/syntax/names.js";
 import { decodeMessage } from "../../../src/wire/codec.js";
 import { ResourceUrl } from "../../../src/wire/messages.js";
 import { ProtobufWriter } from "../../../src/wire/protobuf.js";

@@ -1,7 +1,8 @@
 import assert from "node:assert/strict";
 import { describe, it } from "node:test";
 import { PeeringError } from "../../../src/base/errors.js";
-import { nameKey, validatePeeringMeta, validatePeerName } from "../../../src/peering/names.js";
+import { validatePeeringMeta, validatePeerName } from "../../../src/peering/names.js";
+import { lowerCase } from "../../../src/syntax/names.js";
 
 function textOf(run: () => void): string {
   try {
@@ -33,7 +34,7 @@ describe("peer names", () => {
   }
 
   it("names that differ by case alone are one (ST17)", () => {
-    assert.equal(nameKey("TheName"), nameKey("TheNAME"));
+    assert.equal(lowerCase("TheName"), lowerCase("TheNAME"));
   });
 });
 

@@ -6,7 +6,6 @@ import type { Clock } from "../../../src/base/environment.js";
 import { PeeringError } from "../../../src/base/errors.js";
 import { sameCheck, sameNode, sameService } from "../../../src/model/equality.js";
 import type { Check, Node, Service } from "../../../src/model/instance.js";
-import { lowerCase } from "../../../src/model/names.js";
 import {
   type CheckRegistration,
   type Deregistration,
@@ -24,6 +23,7 @@ import type {
   StoragePage,
 } from "../../../src/storage/storage.js";
 import { Catalog, type CatalogUpdate, type IndexedInstance, type Judge } from "../../../src/stores/catalog.js";
+import { lowerCase } from "../../../src/syntax/names.js";
 import { instantClock } from "../../support/instant-clock.js";
 import { storageWith } from "../../support/storage.js";
 

@@ -1,14 +1,15 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import { PeeringError } from "../../../src/base/errors.js";
-import { formatAddress, parseAddress } from "../../../src/transport/address.js";
+import { joinHostPort } from "../../../src/base/host-port.js";
+import { parseAddress } from "../../../src/transport/address.js";
 
 test("host and port, IPv6 in brackets", () => {
   assert.deepEqual(parseAddress("10.0.0.1:8503"), { host: "10.0.0.1", port: 8503 });
   assert.deepEqual(parseAddress("[::1]:0"), { host: "::1", port: 0 });
   assert.deepEqual(parseAddress(":8503"), { host: "", port: 8503 });
-  assert.equal(formatAddress("::1", 1), "[::1]:1");
-  assert.equal(formatAddress("a.b", 1), "a.b:1");
+  assert.equal(joinHostPort("::1", 1), "[::1]:1");
+  assert.equal(joinHostPort("a.b", 1), "a.b:1");
 });
 
 test("an invalid address says so in the words of Go, and is UNAVAILABLE", () => {

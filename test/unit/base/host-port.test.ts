@@ -1,7 +1,13 @@
 import assert from "node:assert/strict";
 import { describe, it } from "node:test";
 import fc from "fast-check";
-import { joinHostPort, splitHostPort, splitPushedAddress } from "../../../src/token/address.js";
+import {
+  hostOf,
+  joinHostPort,
+  splitHostPort,
+  splitPushedAddress,
+  withoutBrackets,
+} from "../../../src/base/host-port.js";
 
 describe("splitHostPort", () => {
   const good: readonly [address: string, host: string, port: number][] = [
@@ -77,4 +83,24 @@ describe("splitPushedAddress", () => {
   ]) {
     it(`refuses ${JSON.stringify(address)}`, () => assert.equal(splitPushedAddress(address), undefined));
   }
+});
+
+describe("hostOf", () => {
+  for (const [address, host] of [
+    ["1.2.3.4:80", "1.2.3.4"],
+    ["[::1]:80", "::1"],
+    ["[fe80::1%eth0]:80", "fe80::1%eth0"],
+    ["name:0", "name"],
+    ["name:", "name"],
+    ["name", "name"],
+    ["", ""],
+  ] as const) {
+    it(`of ${JSON.stringify(address)}`, () => assert.equal(hostOf(address), host));
+  }
+
+  it("leaves a host without brackets as it is", () => {
+    assert.equal(withoutBrackets("[::1]"), "::1");
+    assert.equal(withoutBrackets("::1"), "::1");
+    assert.equal(withoutBrackets("[::1"), "[::1");
+  });
 });
