@@ -4,6 +4,7 @@ import type { Clock, Logger, Random, Timer } from "../base/environment.js";
 import { errorText, PeeringError } from "../base/errors.js";
 import type { Incidents } from "../base/incidents.js";
 import { KeyedMutex, Mutex } from "../base/mutex.js";
+import { retry } from "../base/retry.js";
 import {
   type CheckDefinition,
   type CheckResult,
@@ -15,8 +16,8 @@ import { afterResult, firstStreak, type Streak } from "../checks/thresholds.js";
 import { MEMBERSHIP_CHECK } from "../model/health.js";
 import type { Registration } from "../model/registration.js";
 import { CHECK_DEFINITIONS_PREFIX, CHECK_REPORTS_PREFIX } from "../storage/keys.js";
-import { cutWrites } from "../storage/limits.js";
-import type { CommitOptions, Entry, Key, Storage, Write } from "../storage/storage.js";
+import type { Storage } from "../storage/storage.js";
+import { type RowFormat, type RowWrite, StoredTable, type TableChange } from "../storage/stored-table.js";
 import type { Catalog, CatalogWriteOptions } from "../stores/catalog.js";
 import { lowerCase } from "../syntax/names.js";
 
@@ -64,7 +65,16 @@ interface Running {
   removal: Timer | undefined;
   /** Of an output alone, which is written later. */
   writeLater: Timer | undefined;
-  writing: boolean;
+  /** An attempt to write the result that is under way. */
+  writing: Promise<void> | undefined;
+  /** Whether attempts go on until one succeeds. */
+  retrying: boolean;
+}
+
+interface StoredDefinition {
+  /** As it was given: its path is in lower case. */
+  readonly id: string;
+  readonly definition: CheckDefinition;
 }
 
 const DEFAULT_OUTPUT_BYTES = 4_096;
@@ -75,39 +85,51 @@ const DEFAULT_TIMEOUT_MS = 10_000;
 const OUTPUT_DELAY_MS = 300_000;
 /** A shorter time is taken as this one, as in Consul. */
 const LEAST_REMOVAL_MS = 60_000;
-const RETRY_MS = 1_000;
+const FIRST_RETRY_MS = 1_000;
+const MAX_RETRY_MS = 60_000;
 /** Reports of TTLs are stored together, this often at most. A crash loses so much of them. */
 const REPORTS_EVERY_MS = 1_000;
-/** Aliases are looked at again at most this often, however often the catalog changes. */
-const ALIASES_EVERY_MS = 50;
-/** Rows of one commit. */
-const ROWS_BATCH = 256;
+/** The catalog is looked at again at most this often, however often it changes. */
+const CATALOG_EVERY_MS = 50;
+/**
+ * So long a definition may be there without its check: a host stores the one, then the other, and another host is told of either
+ * by itself.
+ */
+const MISSING_MS = 60_000;
+/** The head of a table whose rows are named by check ids, none of which is empty. */
+const HEAD = "";
 
 /**
  * The checks of one node, run as an agent of Consul runs them: probes at their intervals, TTLs that somebody must renew,
- * aliases that follow another service. Their definitions are stored, and go on after a restart.
+ * aliases that follow another service. Their definitions are stored, and go on after a restart. Every host of the same storage
+ * and node name runs them, also those that another one registers.
  *
  * What a check found goes into the catalog: a new status at once, a new output alone up to five minutes later.
  */
 export class AgentChecks implements Closable {
   readonly node: string;
   readonly #options: AgentChecksOptions;
+  readonly #definitions: StoredTable<StoredDefinition>;
+  /** When the last reports of TTL checks end, on the wall clock in milliseconds. */
+  readonly #reports: StoredTable<number>;
   readonly #outputMaxBytes: number;
   readonly #allows: (address: string) => boolean;
   readonly #running = new Map<string, Running>();
   /** Those of them that are aliases, which each change of the catalog may concern. */
   readonly #aliases = new Set<Running>();
+  /** Definitions whose checks are not in the catalog, by lower-cased id, until they are forgotten. */
+  readonly #missing = new Map<string, Timer>();
   readonly #closing = new AbortController();
   readonly #choices = new Mutex();
-  /** By check: writes of one check keep their order, and the storage commits those of several together. */
+  /** By check: writes of one check keep their order, and those of several share commits. */
   readonly #writes = new KeyedMutex();
   /** Checks that are being added. */
   #adding = 0;
   /** TTLs that were reported since the last commit of reports. */
   #unstored = new Set<Running>();
   #storeTimer: Timer | undefined;
-  #aliasTimer: Timer | undefined;
-  #aliasesSeenAt = Number.NEGATIVE_INFINITY;
+  #catalogTimer: Timer | undefined;
+  #catalogSeenAt = Number.NEGATIVE_INFINITY;
   #probing = 0;
   readonly #waiting: (() => void)[] = [];
   readonly #unsubscribe: () => void;
@@ -118,26 +140,70 @@ export class AgentChecks implements Closable {
    * @throws {TypeError} for an invalid range.
    */
   static async open(options: AgentChecksOptions): Promise<AgentChecks> {
-    const checks = new AgentChecks(options);
-    await checks.#load();
-    return checks;
-  }
-
-  private constructor(options: AgentChecksOptions) {
-    this.#options = options;
-    this.node = options.node;
-    this.#outputMaxBytes = options.limits?.outputMaxBytes ?? DEFAULT_OUTPUT_BYTES;
+    const { clock, incidents, storage } = options;
+    const node = lowerCase(options.node);
     const allowed = options.limits?.allowedAddresses;
     const ranges = allowed && new AddressRanges(allowed);
-    this.#allows = (address) => ranges?.leadsInto(address) ?? true;
-    this.#unsubscribe = options.catalog.onChange(() => this.#lookAtAliases());
+    const shared = { storage, head: HEAD, clock, incidents };
+    const definitions = await StoredTable.open<StoredDefinition>({
+      ...shared,
+      prefix: [...CHECK_DEFINITIONS_PREFIX, node],
+      rowName: "check definition",
+      format: definitionFormat,
+      // Of a later version, most often: one check does not keep a host from starting, and is not lost.
+      expendable: {
+        has: () => true,
+        mayDelete: () => false,
+        incident: "check-damaged",
+        message:
+          "the stored definition of a check cannot be read: it is kept and does not run, until it is registered again or removed",
+      },
+    });
+    try {
+      const reports = await StoredTable.open<number>({
+        ...shared,
+        prefix: [...CHECK_REPORTS_PREFIX, node],
+        rowName: "report of a check",
+        format: reportFormat,
+        // One that is lost is made again, or its check expires.
+        durability: "relaxed",
+        expendable: {
+          has: () => true,
+          incident: "check-report-damaged",
+          message: "the stored report of a TTL check cannot be read, and is dropped",
+        },
+      });
+      return new AgentChecks(options, definitions, reports, (address) => ranges?.leadsInto(address) ?? true);
+    } catch (error) {
+      await definitions[Symbol.asyncDispose]();
+      throw error;
+    }
+  }
+
+  private constructor(
+    options: AgentChecksOptions,
+    definitions: StoredTable<StoredDefinition>,
+    reports: StoredTable<number>,
+    allows: (address: string) => boolean,
+  ) {
+    this.#options = options;
+    this.#definitions = definitions;
+    this.#reports = reports;
+    this.node = options.node;
+    this.#outputMaxBytes = options.limits?.outputMaxBytes ?? DEFAULT_OUTPUT_BYTES;
+    this.#allows = allows;
+    this.#unsubscribe = options.catalog.onChange(() => this.#lookAtCatalog());
+    definitions.onChange((change) => this.#followDefinitions(change));
+    reports.onChange((change) => this.#followReports(change));
+    this.#load();
   }
 
   /**
    * Stores the definitions, writes `registrations` to the catalog, and runs the checks. A check that is there already is
    * replaced, and keeps its status until it has run.
    * @param definitions - by check id; each id is one of a check in `registrations`.
-   * @throws {PeeringError} as `Catalog.registerAll`, `resource-exhausted`: too many checks. Nothing was changed then.
+   * @throws {PeeringError} as `Catalog.registerAll`, `resource-exhausted`: too many checks, `invalid-registration`: a check has no id.
+   *   Nothing was changed then.
    */
   async register(
     registrations: readonly Registration[],
@@ -145,6 +211,7 @@ export class AgentChecks implements Closable {
     options: CatalogWriteOptions = {},
   ): Promise<void> {
     const ids = [...definitions.keys()];
+    if (ids.includes("")) throw new PeeringError("invalid-registration", "a check that is to be run needs an id");
     await this.#writes.run(ids.map(lowerCase), async () => {
       const added = ids.filter((id) => !this.#running.has(lowerCase(id))).length;
       const most = this.#options.limits?.checks ?? DEFAULT_CHECKS;
@@ -168,22 +235,32 @@ export class AgentChecks implements Closable {
     definitions: ReadonlyMap<string, CheckDefinition>,
     options: CatalogWriteOptions,
   ): Promise<void> {
-    // The definitions first: a crash in between leaves some without a check, which the next start removes; the other way
-    // round it would leave checks that nobody runs.
-    await this.#commit([...definitions].map(([id, definition]) => definitionRow(this.node, id, definition)));
+    const rows = Array.from(definitions, ([id, definition]) => ({ path: [lowerCase(id)], row: { id, definition } }));
+    const stored = (path: readonly string[]): StoredDefinition | undefined => this.#definitions.get(...path)?.row;
+    // The definitions first: a crash in between leaves some without a check, which are forgotten later; the other way round it
+    // would leave checks that nobody runs. One that cannot be read stays until the catalog has taken what is in its place.
+    const first = rows.filter(({ path }) => this.#definitions.fault(...path) === undefined);
+    const before = first.map(({ path }) => ({ path, row: stored(path) }));
     try {
+      await this.#definitions.put(first);
       await this.#options.catalog.registerAll(registrations, options);
     } catch (error) {
-      const before = [...definitions.keys()].map((id): Write => {
-        const running = this.#running.get(lowerCase(id));
-        return running === undefined
-          ? { key: rowKey(CHECK_DEFINITIONS_PREFIX, this.node, id), value: undefined }
-          : definitionRow(this.node, running.id, running.definition);
-      });
-      await this.#commit(before);
+      await this.#putBack(before);
       throw error;
     }
+    // Those of the others, and what another host has forgotten meanwhile because there was no check.
+    await this.#definitions.put(rows.filter(({ path, row }) => stored(path) !== row));
     for (const [id, definition] of definitions) this.#start(id, definition);
+  }
+
+  async #putBack(before: readonly RowWrite<StoredDefinition>[]): Promise<void> {
+    try {
+      await this.#definitions.put(before);
+      // What was stored without an answer runs already.
+      for (const { path, row } of before) this.#run(path.join("/"), row);
+    } catch (error) {
+      this.#options.logger.warn("definitions of checks that were refused may be stored", { error: errorText(error) });
+    }
   }
 
   /** Runs a registration that takes something which nothing else on the node has, such as a free port, after others that do. */
@@ -195,15 +272,21 @@ export class AgentChecks implements Closable {
   async forget(checkIds: Iterable<string>): Promise<void> {
     const ids = [...checkIds];
     await this.#writes.run(ids.map(lowerCase), async () => {
-      const writes: Write[] = [];
-      for (const id of ids) {
-        this.#end(id);
-        for (const prefix of [CHECK_DEFINITIONS_PREFIX, CHECK_REPORTS_PREFIX]) {
-          writes.push({ key: rowKey(prefix, this.node, id), value: undefined });
-        }
-      }
-      await this.#commit(writes);
+      for (const id of ids) this.#end(id);
+      await this.#remove(ids);
     });
+  }
+
+  async #remove(ids: readonly string[]): Promise<void> {
+    // First, because nothing would remove them after a crash in between.
+    await this.#removeReports(ids);
+    // Also where none is known: there may be one that cannot be read.
+    await this.#definitions.put(ids.map((id) => ({ path: [lowerCase(id)], row: undefined })));
+  }
+
+  async #removeReports(ids: readonly string[]): Promise<void> {
+    const rows = ids.map((id) => ({ path: [lowerCase(id)], row: undefined }));
+    await this.#reports.put(rows.filter(({ path }) => this.#reports.get(...path) !== undefined));
   }
 
   /** Of a check that runs here. */
@@ -241,11 +324,12 @@ export class AgentChecks implements Closable {
   async close(): Promise<void> {
     this.#closing.abort(new PeeringError("closed", "the host was disposed of"));
     this.#unsubscribe();
-    this.#aliasTimer?.cancel();
-    for (const id of [...this.#running.keys()]) this.#end(id, true);
+    this.#catalogTimer?.cancel();
+    for (const id of [...this.#running.keys(), ...this.#missing.keys()]) this.#end(id, true);
     this.#storeTimer?.cancel();
     await this.#storeReports();
     await this.#writes.idle();
+    for (const table of [this.#reports, this.#definitions]) await table[Symbol.asyncDispose]();
   }
 
   [Symbol.asyncDispose](): Promise<void> {
@@ -254,34 +338,91 @@ export class AgentChecks implements Closable {
 
   // Starting and ending.
 
-  async #load(): Promise<void> {
-    const { storage, clock, incidents, catalog } = this.#options;
-    const node = lowerCase(this.node);
-    const { entries } = await storage.read([...CHECK_DEFINITIONS_PREFIX, node]);
-    const reports = new Map<string, number>();
-    for (const { key, value } of (await storage.read([...CHECK_REPORTS_PREFIX, node])).entries) {
-      reports.set(key.at(-1) ?? "", Number(Buffer.from(value).toString()));
+  #load(): void {
+    const { clock, catalog } = this.#options;
+    for (const { row } of this.#definitions.rows()) {
+      const running = this.#begin(row);
+      if (running?.definition.method.type !== "ttl") continue;
+      const expiresAt = this.#reports.get(lowerCase(row.id))?.row ?? 0;
+      const status = catalog.check(this.node, row.id)?.status;
+      if (expiresAt <= clock.wall() && status !== "critical") this.#expire(running);
     }
-    const dropped: Write[] = [];
-    for (const entry of entries) {
-      const stored = readDefinition(entry);
-      const check = stored && catalog.check(this.node, stored.id);
-      if (stored === undefined) {
-        const name = entry.key.join("/");
-        incidents.report("check-damaged", "the stored definition of a check cannot be read, and is dropped", { name });
+  }
+
+  /** Runs a check as it is stored, once the catalog has it. */
+  #begin({ id, definition }: StoredDefinition): Running | undefined {
+    if (this.#options.catalog.hasCheck(this.node, id)) return this.#start(id, definition);
+    this.#end(id);
+    this.#expectCheck(id);
+    return undefined;
+  }
+
+  #expectCheck(id: string): void {
+    const timer = this.#options.clock.after(MISSING_MS, () => {
+      this.#giveUp(id).catch((error: unknown) => {
+        if (this.#closing.signal.aborted) return;
+        this.#options.logger.warn("the definition of a check that is gone was not removed", {
+          check: id,
+          error: errorText(error),
+        });
+        this.#expectCheck(id);
+      });
+    });
+    this.#missing.get(lowerCase(id))?.cancel();
+    this.#missing.set(lowerCase(id), timer);
+  }
+
+  async #giveUp(id: string): Promise<void> {
+    const key = lowerCase(id);
+    const hasCheck = (): boolean => this.#options.catalog.hasCheck(this.node, id);
+    await this.#writes.run([key], async () => {
+      const known = this.#definitions.get(key);
+      if (!this.#missing.delete(key) || known === undefined) return;
+      if (hasCheck()) {
+        this.#begin(known.row);
+        return;
       }
-      if (stored === undefined || check === undefined) {
-        dropped.push({ key: entry.key, value: undefined });
-        dropped.push({ key: [...CHECK_REPORTS_PREFIX, ...entry.key.slice(1)], value: undefined });
-        continue;
-      }
-      const { method } = stored.definition;
-      const running = this.#start(stored.id, stored.definition);
-      if (method.type !== "ttl") continue;
-      const expiresAt = reports.get(lowerCase(stored.id)) ?? 0;
-      if (expiresAt <= clock.wall() && check.status !== "critical") this.#expire(running);
+      await this.#removeReports([id]);
+      await this.#definitions.write(() => {
+        // Another host may register it at this moment.
+        const isSame = this.#definitions.get(key)?.revision === known.revision && !hasCheck();
+        return { writes: isSame ? [{ path: [key], row: undefined }] : [], result: () => {} };
+      });
+    });
+  }
+
+  /** Another host stored definitions, or removed them. */
+  #followDefinitions({ changes, own }: TableChange<StoredDefinition>): void {
+    if (own || this.#closing.signal.aborted) return;
+    for (const { path, after } of changes) this.#run(path.join("/"), after?.row);
+  }
+
+  /** Has a check run as it is stored. */
+  #run(id: string, stored: StoredDefinition | undefined): void {
+    if (stored === undefined) this.#end(id);
+    else if (this.#running.get(id)?.definition !== stored.definition) this.#begin(stored);
+  }
+
+  /** Another host was told of TTL checks, and wrote their status. */
+  #followReports({ changes, own }: TableChange<number>): void {
+    if (own || this.#closing.signal.aborted) return;
+    for (const { path, after } of changes) {
+      const running = this.#running.get(path.join("/"));
+      if (after === undefined || running?.definition.method.type !== "ttl") continue;
+      this.#takeOver(running);
+      // It is told as much later here.
+      this.#armTtl(running, running.definition.method.ttlMs + REPORTS_EVERY_MS);
     }
-    await this.#commit(dropped);
+  }
+
+  /** What another host wrote of a check is what was found last. */
+  #takeOver(running: Running): void {
+    const check = this.#options.catalog.check(this.node, running.id);
+    if (check === undefined || !isCheckStatus(check.status) || running.retrying) return;
+    const before = running.result.status;
+    running.result = { status: check.status, output: check.output };
+    if (!check.output.startsWith("TTL expired")) running.reported = check.output;
+    if (check.status !== before) this.#armRemoval(running);
   }
 
   #start(id: string, definition: CheckDefinition): Running {
@@ -299,7 +440,8 @@ export class AgentChecks implements Closable {
       reported: check?.output ?? "",
       removal: undefined,
       writeLater: undefined,
-      writing: false,
+      writing: undefined,
+      retrying: false,
     };
     this.#running.set(lowerCase(id), running);
     this.#armRemoval(running);
@@ -310,7 +452,7 @@ export class AgentChecks implements Closable {
         break;
       case "alias":
         this.#aliases.add(running);
-        this.#lookAtAliases();
+        this.#lookAtCatalog();
         break;
       default:
         // Spread over the interval, so that a restart does not probe everything at once.
@@ -321,6 +463,8 @@ export class AgentChecks implements Closable {
 
   /** @param keepReport - the process ends, not the check. */
   #end(id: string, keepReport = false): void {
+    this.#missing.get(lowerCase(id))?.cancel();
+    this.#missing.delete(lowerCase(id));
     const running = this.#running.get(lowerCase(id));
     if (running === undefined) return;
     this.#running.delete(lowerCase(id));
@@ -332,11 +476,11 @@ export class AgentChecks implements Closable {
     if (!keepReport) this.#unstored.delete(running);
   }
 
-  /** It has no check in the catalog any more. */
+  /** It has no check in the catalog any more, or not yet. */
   #lose(running: Running): void {
     if (running.stop.signal.aborted) return;
     this.#end(running.id);
-    this.forget([running.id]).catch((error: unknown) => this.#failed(running, error));
+    this.#expectCheck(running.id);
   }
 
   // Finding out.
@@ -387,29 +531,46 @@ export class AgentChecks implements Closable {
 
   #expire(running: Running): void {
     const { reported } = running;
+    const status = this.#options.catalog.check(this.node, running.id)?.status ?? "";
+    // Another host that runs it may have written another status since: what was found here last is not what is to be replaced.
+    if (isCheckStatus(status) && status !== "critical") running.result = { ...running.result, status };
     const output = reported === "" ? "TTL expired" : `TTL expired (last output before timeout follows): ${reported}`;
     this.#options.logger.warn("a check was not reported in time and is critical", { check: running.id });
     this.#settle(running, { status: "critical", output }).catch((error: unknown) => this.#failed(running, error));
   }
 
-  #lookAtAliases(): void {
-    if (this.#aliases.size === 0 || this.#aliasTimer !== undefined || this.#closing.signal.aborted) return;
+  /** What changed there may concern aliases, and definitions that wait for their checks. */
+  #lookAtCatalog(): void {
+    if (this.#aliases.size + this.#missing.size === 0) return;
+    if (this.#catalogTimer !== undefined || this.#closing.signal.aborted) return;
     const { clock } = this.#options;
-    const wait = Math.max(0, this.#aliasesSeenAt + ALIASES_EVERY_MS - clock.now());
-    this.#aliasTimer = clock.after(wait, () => {
-      this.#aliasTimer = undefined;
-      this.#aliasesSeenAt = clock.now();
-      for (const running of [...this.#aliases]) {
-        const { method } = running.definition;
-        if (method.type !== "alias") continue;
-        if (!this.#options.catalog.hasCheck(this.node, running.id)) {
-          this.#lose(running);
-          continue;
-        }
-        const result = this.#aliased(running.id, method.node, method.service);
-        this.#settle(running, result).catch((error: unknown) => this.#failed(running, error));
-      }
+    const wait = Math.max(0, this.#catalogSeenAt + CATALOG_EVERY_MS - clock.now());
+    this.#catalogTimer = clock.after(wait, () => {
+      this.#catalogTimer = undefined;
+      this.#catalogSeenAt = clock.now();
+      this.#lookForMissing();
+      this.#lookAtAliases();
     });
+  }
+
+  #lookForMissing(): void {
+    for (const id of [...this.#missing.keys()]) {
+      const stored = this.#definitions.get(id);
+      if (stored !== undefined && this.#options.catalog.hasCheck(this.node, id)) this.#begin(stored.row);
+    }
+  }
+
+  #lookAtAliases(): void {
+    for (const running of [...this.#aliases]) {
+      const { method } = running.definition;
+      if (method.type !== "alias") continue;
+      if (!this.#options.catalog.hasCheck(this.node, running.id)) {
+        this.#lose(running);
+        continue;
+      }
+      const result = this.#aliased(running.id, method.node, method.service);
+      this.#settle(running, result).catch((error: unknown) => this.#failed(running, error));
+    }
   }
 
   /** The worst of the checks of a service and of its node; without any it passes, as in Consul. */
@@ -442,7 +603,7 @@ export class AgentChecks implements Closable {
     if (before.status !== result.status) {
       this.#armRemoval(running);
       await this.#write(running);
-    } else if (!running.writing) {
+    } else if (!running.retrying) {
       running.writeLater ??= this.#options.clock.after(OUTPUT_DELAY_MS, () => {
         running.writeLater = undefined;
         this.#write(running).catch((error: unknown) => this.#failed(running, error));
@@ -450,29 +611,52 @@ export class AgentChecks implements Closable {
     }
   }
 
-  async #write(running: Running): Promise<void> {
-    if (running.writing) return;
-    running.writing = true;
+  /** Writes the newest result. @throws {PeeringError} the first failure; attempts go on until one succeeds. */
+  #write(running: Running): Promise<void> {
+    if (running.retrying) return this.#attempt(running);
+    running.retrying = true;
+    return new Promise((resolve, reject) => {
+      let isFirst = true;
+      const trying = retry(() => this.#attempt(running), {
+        clock: this.#options.clock,
+        signal: running.stop.signal,
+        firstMs: FIRST_RETRY_MS,
+        maxMs: MAX_RETRY_MS,
+        onFailure: (error) => {
+          if (isFirst) reject(error);
+          else this.#failed(running, error);
+          isFirst = false;
+        },
+      });
+      const end = (): void => {
+        running.retrying = false;
+        resolve();
+      };
+      // It fails only with the end of the check.
+      trying.then(end, end);
+    });
+  }
+
+  /** One attempt, which who comes meanwhile waits for, too. */
+  #attempt(running: Running): Promise<void> {
+    if (running.stop.signal.aborted) return Promise.resolve();
+    running.writing ??= this.#writeNewest(running);
+    return running.writing;
+  }
+
+  async #writeNewest(running: Running): Promise<void> {
     try {
       for (;;) {
-        if (running.stop.signal.aborted) return;
         running.writeLater?.cancel();
         running.writeLater = undefined;
         const { result } = running;
         const found = await this.#options.catalog.updateCheck(this.node, running.id, result.status, result.output);
+        if (running.stop.signal.aborted) return;
         if (!found) return this.#lose(running);
         if (running.result === result) return;
       }
-    } catch (error) {
-      if (!running.stop.signal.aborted) {
-        running.writeLater = this.#options.clock.after(RETRY_MS, () => {
-          running.writeLater = undefined;
-          this.#write(running).catch((again: unknown) => this.#failed(running, again));
-        });
-      }
-      throw error;
     } finally {
-      running.writing = false;
+      running.writing = undefined;
     }
   }
 
@@ -496,6 +680,8 @@ export class AgentChecks implements Closable {
     const check = catalog.check(this.node, running.id);
     if (check === undefined) return this.#lose(running);
     if (check.serviceId === "") return;
+    // Another host that runs it finds otherwise.
+    if (check.status !== "critical") return this.#armRemoval(running);
     const gone = catalog.checksOf(this.node, check.serviceId);
     await catalog.deregister({ node: this.node, serviceId: check.serviceId });
     logger.warn("a service was removed: one of its checks was critical for too long", {
@@ -511,24 +697,15 @@ export class AgentChecks implements Closable {
     const { clock } = this.#options;
     const reported = this.#unstored;
     this.#unstored = new Set();
-    const rows = [...reported].flatMap(({ id, definition: { method } }): readonly Write[] => {
-      if (method.type !== "ttl") return [];
-      const value = Buffer.from(String(Math.round(clock.wall() + method.ttlMs)));
-      return [{ key: rowKey(CHECK_REPORTS_PREFIX, this.node, id), value }];
-    });
+    const rows = [...reported].flatMap(({ id, definition: { method } }) =>
+      method.type === "ttl" ? [{ path: [lowerCase(id)], row: Math.round(clock.wall() + method.ttlMs) }] : [],
+    );
     try {
       const ids = [...reported].map(({ id }) => lowerCase(id));
-      // Relaxed: a report that is lost is made again, or its check expires.
-      await this.#writes.run(ids, () => this.#commit(rows, { durability: "relaxed" }));
+      await this.#writes.run(ids, () => this.#reports.put(rows));
     } catch (error) {
       this.#options.logger.warn("reports of TTL checks were not stored", { error: errorText(error) });
     }
-  }
-
-  async #commit(writes: readonly Write[], options?: CommitOptions): Promise<void> {
-    const { storage } = this.#options;
-    const limits = { ...storage.limits, writes: Math.min(ROWS_BATCH, storage.limits.writes) };
-    for (const together of cutWrites(writes, limits)) await storage.commit(together, [], options);
   }
 
   #failed(running: Running, error: unknown): void {
@@ -541,28 +718,36 @@ export class AgentChecks implements Closable {
   }
 }
 
-function rowKey(prefix: Key, node: string, checkId: string): Key {
-  return [...prefix, lowerCase(node), lowerCase(checkId)];
-}
+const definitionFormat: RowFormat<StoredDefinition> = {
+  encode: (stored) => Buffer.from(JSON.stringify(stored)),
+  decode: (_path, value) => ({ row: readDefinition(value) }),
+};
 
-function definitionRow(node: string, id: string, definition: CheckDefinition): Write {
-  return {
-    key: rowKey(CHECK_DEFINITIONS_PREFIX, node, id),
-    value: Buffer.from(JSON.stringify({ id, definition })),
-  };
-}
+const reportFormat: RowFormat<number> = {
+  encode: (expiresAt) => Buffer.from(String(expiresAt)),
+  decode: (_path, value) => {
+    const text = Buffer.from(value).toString();
+    if (!/^\d{1,15}$/.test(text)) throw new TypeError("it is no time");
+    return { row: Number(text) };
+  },
+};
 
-/** Undefined: damaged, or written by a later version. */
-function readDefinition({ value }: Entry): { readonly id: string; readonly definition: CheckDefinition } | undefined {
+/** @throws {TypeError} why it is none. Nothing of it is quoted: there may be a password in it. */
+function readDefinition(value: Uint8Array): StoredDefinition {
+  let stored: unknown;
   try {
-    const stored: unknown = JSON.parse(Buffer.from(value).toString("utf8"));
-    if (typeof stored !== "object" || stored === null || !("id" in stored) || !("definition" in stored))
-      return undefined;
-    const { id, definition } = stored;
-    return typeof id === "string" && isDefinition(definition) ? { id, definition } : undefined;
+    stored = JSON.parse(Buffer.from(value).toString("utf8"));
   } catch {
-    return undefined;
+    throw new TypeError("it is not JSON");
   }
+  if (typeof stored !== "object" || stored === null || !("id" in stored) || !("definition" in stored)) {
+    throw new TypeError("it is no definition of a check");
+  }
+  const { id, definition } = stored;
+  if (typeof id !== "string" || !isDefinition(definition)) {
+    throw new TypeError("it is of a kind that this version does not know");
+  }
+  return { id, definition };
 }
 
 const METHODS: readonly string[] = ["ttl", "http", "h2ping", "tcp", "udp", "grpc", "alias"];

@@ -34,10 +34,10 @@ export const CONFIG_PREFIX: Key = ["config"];
 /** `stores/prepared-queries.ts`: prepared queries, by id. */
 export const QUERIES_PREFIX: Key = ["queries"];
 
-/** `host/agent-checks.ts`: checks that a node runs, by lower-cased node and check id. */
+/** `host/agent-checks.ts`: checks that a node runs, by lower-cased node and check id; the head under `""`. */
 export const CHECK_DEFINITIONS_PREFIX: Key = ["check-definitions"];
 
-/** `host/agent-checks.ts`: the last reports of TTL checks, by lower-cased node and check id. */
+/** `host/agent-checks.ts`: when the last reports of TTL checks end, by lower-cased node and check id; the head under `""`. */
 export const CHECK_REPORTS_PREFIX: Key = ["check-reports"];
 
 /** `stores/import-store.ts`: imported services as they came, by local id of the peering and lower-cased name; their heads under `""`. */

@@ -61,12 +61,12 @@ export interface Turn {
   current(): Promise<void>;
 }
 
-/** Entries that can be had again, such as what a peer sent. Those that are damaged are ignored. */
+/** Entries that can be had again, such as what a peer sent, or done without. Those that are damaged are ignored. */
 export interface Expendable {
   readonly has: (key: Key) => boolean;
-  /** Whether this process may delete them now. Default: always. */
+  /** Whether this process may delete them now. Never: they are left for a person, or a later version. Default: always. */
   readonly mayDelete?: () => boolean;
-  /** Kind and message of the incident that is reported for each that is deleted. */
+  /** Kind and message of the incident that is reported for each that is ignored. */
   readonly incident: string;
   readonly message: string;
 }
@@ -80,10 +80,15 @@ export interface ReplicaOptions {
    * by themselves. Default false: there is one section, `""`.
    */
   readonly hasSections?: boolean | undefined;
+  /**
+   * Last part of the key of the head, where there are no sections: no other entry may have it alone below the prefix. Default
+   * `head`.
+   */
+  readonly head?: string | undefined;
   /** What an entry is, for messages, such as `config entry`. */
   readonly rowName: string;
   readonly contents: ReplicaContents;
-  /** Entries that can be had again. Those that are damaged are deleted; other damage keeps the replica from being loaded. */
+  /** Entries that can be had again, or done without; other damage keeps the replica from being loaded. */
   readonly expendable?: Expendable | undefined;
   /** For the waits between attempts to read the storage. Default: the system's. */
   readonly clock?: Clock | undefined;
@@ -95,8 +100,8 @@ export interface ReplicaOptions {
 const HEAD = "head";
 
 /** The head of a prefix without sections: the entry that each commit of a replica writes and expects. */
-export function headKey(prefix: Key): Key {
-  return [...prefix, HEAD];
+export function headKey(prefix: Key, head: string = HEAD): Key {
+  return [...prefix, head];
 }
 
 /** First part, below the prefix, of the keys of the heads of sections. The second one is the section. */
@@ -511,7 +516,7 @@ export class Replica implements AsyncDisposable {
   }
 
   #headsKey(): Key {
-    return this.#hasSections ? [...this.#prefix, HEADS] : headKey(this.#prefix);
+    return this.#hasSections ? [...this.#prefix, HEADS] : headKey(this.#prefix, this.#options.head);
   }
 
   #headKey(section: string): Key {
@@ -527,7 +532,7 @@ export class Replica implements AsyncDisposable {
   #isHead(key: Key): boolean {
     const { length } = this.#prefix;
     if (this.#hasSections) return key[length] === HEADS;
-    return key.length === length + 1 && key[length] === HEAD;
+    return key.length === length + 1 && key[length] === (this.#options.head ?? HEAD);
   }
 
   #isExpendable(key: Key): boolean {

@@ -2,9 +2,9 @@ import type { Clock } from "../base/environment.js";
 import { Incidents } from "../base/incidents.js";
 import { Signal } from "../base/signal.js";
 import { encodeKey } from "./key-encoding.js";
-import { cutWrites } from "./limits.js";
+import { cutWrites, fits, sizeOf } from "./limits.js";
 import { type Expendable, type Receiver, Replica, type ReplicaContents } from "./replica.js";
-import type { Entry, Expectation, Key, Storage, Write } from "./storage.js";
+import type { CommitOptions, Entry, Expectation, Key, Storage, StorageLimits, Write } from "./storage.js";
 
 /** A row as it is stored, with the revisions of its first and of its last write. */
 export interface Stored<Row> {
@@ -74,10 +74,14 @@ export interface StoredTableOptions<Row> {
   readonly storage: Storage;
   /** Every entry below it belongs to the table. */
   readonly prefix: Key;
+  /** See {@link ReplicaOptions.head}: for rows whose paths are one part that somebody else chooses. */
+  readonly head?: string | undefined;
+  /** Of every write. `relaxed` is for rows that can be had again. Default `durable`. */
+  readonly durability?: CommitOptions["durability"] | undefined;
   /** What a row is, for messages, such as `config entry`. */
   readonly rowName: string;
   readonly format: RowFormat<Row>;
-  /** Rows that can be had again. Default: none can. */
+  /** Rows that can be had again, or done without. Default: there are none. */
   readonly expendable?: Expendable | undefined;
   /** For the waits between attempts to read the storage. Default: the system's. */
   readonly clock?: Clock | undefined;
@@ -97,6 +101,8 @@ export class StoredTable<Row> implements AsyncDisposable {
   readonly #options: StoredTableOptions<Row>;
   readonly #held: HeldRows<Row>;
   readonly #replica: Replica;
+  /** Of {@link put}, until a commit takes them. */
+  readonly #waiting: WaitingPut<Row>[] = [];
 
   private constructor(options: StoredTableOptions<Row>, held: HeldRows<Row>, replica: Replica) {
     this.#options = options;
@@ -110,9 +116,9 @@ export class StoredTable<Row> implements AsyncDisposable {
    *   key is named. Also what `Storage.commit` throws, where outdated rows are to be written again.
    */
   static async open<Row>(options: StoredTableOptions<Row>): Promise<StoredTable<Row>> {
-    const { storage, prefix, rowName, expendable, clock, incidents = new Incidents() } = options;
-    const held = new HeldRows(prefix, options.format, incidents);
-    const replica = await Replica.open({ storage, prefix, rowName, contents: held, expendable, clock, incidents });
+    const { incidents = new Incidents() } = options;
+    const held = new HeldRows(options.prefix, options.format, incidents);
+    const replica = await Replica.open({ ...options, contents: held, incidents });
     const table = new StoredTable(options, held, replica);
     try {
       await table.#writeAgain(held.outdated.splice(0));
@@ -157,22 +163,37 @@ export class StoredTable<Row> implements AsyncDisposable {
     plan: () => TablePlan<Row, Result> | Promise<TablePlan<Row, Result>>,
     { current = false }: TableWriteOptions = {},
   ): Promise<Result> {
-    const { prefix, format } = this.#options;
     return this.#replica.run("", async (turn) => {
       if (current) await turn.current();
       const { writes, expect, result } = await plan();
       return turn.commit({
-        writes: writes.map(({ path, row }) => ({
-          key: [...prefix, ...path],
-          value: row === undefined ? undefined : format.encode(row, this.get(...path)?.created),
-        })),
+        writes: writes.map((write) => this.#entryOf(write)),
         expect,
+        durability: this.#options.durability,
         done: (revision) => {
           this.#held.write(writes, revision);
           return result();
         },
       });
     });
+  }
+
+  /**
+   * Writes rows, whatever they are at the time. It is one commit if the storage takes as much together, else several, in the order
+   * of the rows. Callers that wait at the same time share commits, and their failures; of a row, the last write counts.
+   * @throws {PeeringError} as {@link write}. What was written in an earlier one of several commits stays.
+   */
+  async put(writes: readonly RowWrite<Row>[]): Promise<void> {
+    const entries = writes.map((write) => this.#entryOf(write));
+    let done = 0;
+    for (const together of cutWrites(entries, this.#replica.limits())) {
+      const rows = writes.slice(done, done + together.length);
+      done += together.length;
+      await new Promise<void>((resolve, reject) => {
+        this.#waiting.push({ writes: rows, size: sizeOf(together), resolve, reject });
+        if (this.#waiting.length === 1) this.#commitWaiting();
+      });
+    }
   }
 
   /**
@@ -187,14 +208,54 @@ export class StoredTable<Row> implements AsyncDisposable {
     return this.#replica[Symbol.asyncDispose]();
   }
 
+  #entryOf({ path, row }: RowWrite<Row>): Write {
+    const { prefix, format } = this.#options;
+    const value = row === undefined ? undefined : format.encode(row, this.get(...path)?.created);
+    return { key: [...prefix, ...path], value };
+  }
+
+  #commitWaiting(): void {
+    let taken: readonly WaitingPut<Row>[] = [];
+    const written = this.write((): TablePlan<Row, void> => {
+      if (taken.length === 0) {
+        taken = this.#takeWaiting();
+        if (this.#waiting.length > 0) this.#commitWaiting();
+      }
+      const last = new Map<string, RowWrite<Row>>();
+      for (const { writes } of taken) for (const write of writes) last.set(encodeKey(write.path), write);
+      return { writes: [...last.values()], result: () => {} };
+    });
+    written.then(
+      () => {
+        for (const { resolve } of taken) resolve();
+      },
+      (error: unknown) => {
+        for (const { reject } of taken.length === 0 ? this.#waiting.splice(0) : taken) reject(error);
+      },
+    );
+  }
+
+  /** Those that wait, or as many of them as one commit may hold. */
+  #takeWaiting(): readonly WaitingPut<Row>[] {
+    const limits = this.#replica.limits();
+    let count = 0;
+    let writes = 0;
+    let bytes = 0;
+    for (const { size } of this.#waiting) {
+      writes += size.writes;
+      bytes += size.bytes;
+      if (count > 0 && !fits({ writes, bytes }, limits)) break;
+      count++;
+    }
+    return this.#waiting.splice(0, count);
+  }
+
   /** So that a key that is taken out of use opens nothing that is stored. */
   async #writeAgain(outdated: readonly Key[]): Promise<void> {
-    const { prefix, format } = this.#options;
+    const { prefix } = this.#options;
     const now = outdated.flatMap((path): readonly Write[] => {
       const stored = this.get(...path);
-      return stored === undefined
-        ? []
-        : [{ key: [...prefix, ...path], value: format.encode(stored.row, stored.created) }];
+      return stored === undefined ? [] : [this.#entryOf({ path, row: stored.row })];
     });
     for (const together of cutWrites(now, this.#replica.limits())) {
       await this.write(() => ({
@@ -207,6 +268,14 @@ export class StoredTable<Row> implements AsyncDisposable {
       }));
     }
   }
+}
+
+/** Rows that wait to be written. */
+interface WaitingPut<Row> {
+  readonly writes: readonly RowWrite<Row>[];
+  readonly size: StorageLimits;
+  readonly resolve: () => void;
+  readonly reject: (error: unknown) => void;
 }
 
 interface Held<Row> {

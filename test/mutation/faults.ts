@@ -1467,4 +1467,64 @@ export const plantedFaults: readonly PlantedFault[] = [
     ["src/base/mutex.ts", "if (last !== undefined) before.add(last);", "if (last === undefined) before.clear();"],
     "test/unit/host/agent-checks.test.ts",
   ),
+  fault(
+    "unreadable-check-deleted",
+    "the definition of a check that a later version wrote is deleted",
+    ["src/host/agent-checks.ts", "        mayDelete: () => false,\n", ""],
+    "test/unit/host/agent-checks.test.ts",
+  ),
+  fault(
+    "unreadable-check-lost-to-a-refusal",
+    "a definition that cannot be read is lost to a registration that the catalog refuses",
+    [
+      "src/host/agent-checks.ts",
+      "rows.filter(({ path }) => this.#definitions.fault(...path) === undefined);",
+      "rows.slice();",
+    ],
+    "test/unit/host/agent-checks.test.ts",
+  ),
+  fault(
+    "check-forgotten-before-it-comes",
+    "the definition of a check that another host is about to register is deleted at once",
+    ["src/host/agent-checks.ts", "const MISSING_MS = 60_000;", "const MISSING_MS = 0;"],
+    "test/unit/host/agent-checks.test.ts",
+  ),
+  fault(
+    "forgotten-definition-not-stored-again",
+    "a check runs without a stored definition, because another host had given it up",
+    [
+      "src/host/agent-checks.ts",
+      "    await this.#definitions.put(rows.filter(({ path, row }) => stored(path) !== row));",
+      "    await this.#definitions.put(rows.filter(({ path }) => this.#definitions.fault(...path) !== undefined));",
+    ],
+    "test/unit/host/agent-checks.test.ts",
+  ),
+  fault(
+    "reports-to-another-host-missed",
+    "a TTL check is critical although it is reported to another host of the node",
+    ["src/host/agent-checks.ts", "    reports.onChange((change) => this.#followReports(change));\n", ""],
+    "test/unit/host/agent-checks.test.ts",
+  ),
+  fault(
+    "refused-definition-runs",
+    "a definition that was stored without an answer, and taken back, goes on running",
+    ["src/host/agent-checks.ts", '      for (const { path, row } of before) this.#run(path.join("/"), row);\n', ""],
+    "test/unit/host/agent-checks.test.ts",
+  ),
+  fault(
+    "check-has-the-key-of-the-head",
+    "a check of the id head takes the place of the head of its table",
+    ["src/host/agent-checks.ts", 'const HEAD = "";', 'const HEAD = "head";'],
+    "test/unit/host/agent-checks.test.ts",
+  ),
+  fault(
+    "put-over-the-limits",
+    "rows that are put at the same time are committed together however many they are",
+    [
+      "src/storage/stored-table.ts",
+      "if (count > 0 && !fits({ writes, bytes }, limits)) break;",
+      "if (count > 0 && !fits({ writes, bytes: 0 }, { ...limits, writes: 1e9 })) break;",
+    ],
+    "test/unit/storage/stored-table.test.ts",
+  ),
 ];

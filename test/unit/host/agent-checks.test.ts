@@ -3,11 +3,12 @@ import { once } from "node:events";
 import { createServer } from "node:http";
 import { describe, it } from "node:test";
 import { systemRandom } from "../../../src/base/environment.js";
+import { PeeringError } from "../../../src/base/errors.js";
 import { Incidents } from "../../../src/base/incidents.js";
 import type { CheckDefinition, CheckMethod } from "../../../src/checks/definition.js";
 import { AgentChecks, type CheckLimits } from "../../../src/host/agent-checks.js";
 import { memoryStorage } from "../../../src/storage/memory.js";
-import type { Storage } from "../../../src/storage/storage.js";
+import type { Snapshot, Storage } from "../../../src/storage/storage.js";
 import { Catalog } from "../../../src/stores/catalog.js";
 import { type TestClock, testClock } from "../../../src/testing/fake-peer/test-clock.js";
 import { eventually } from "../../support/hosts.js";
@@ -32,21 +33,27 @@ const ttl = (ttlMs = 10_000, fields: Partial<CheckDefinition> = {}): CheckDefini
   definition({ type: "ttl", ttlMs }, fields);
 
 class Agent implements AsyncDisposable {
-  readonly clock: TestClock = testClock();
+  readonly clock: TestClock;
   readonly logger: LogRecorder = new LogRecorder();
-  readonly incidents: Incidents = new Incidents({ clock: this.clock, logger: this.logger });
+  readonly incidents: Incidents;
   readonly storage: Storage;
   readonly #limits: CheckLimits;
   #catalog: Catalog | undefined;
   #checks: AgentChecks | undefined;
 
-  private constructor(storage: Storage, limits: CheckLimits) {
+  private constructor(storage: Storage, limits: CheckLimits, clock: TestClock) {
     this.storage = storage;
     this.#limits = limits;
+    this.clock = clock;
+    this.incidents = new Incidents({ clock, logger: this.logger });
   }
 
-  static async start(limits: CheckLimits = {}, storage: Storage = memoryStorage()): Promise<Agent> {
-    const agent = new Agent(storage, limits);
+  static async start(
+    limits: CheckLimits = {},
+    storage: Storage = memoryStorage(),
+    clock: TestClock = testClock(),
+  ): Promise<Agent> {
+    const agent = new Agent(storage, limits, clock);
     await agent.open();
     return agent;
   }
@@ -90,6 +97,12 @@ class Agent implements AsyncDisposable {
       ],
       new Map([[checkId, check]]),
     );
+  }
+
+  /** What is stored of its checks, without the heads. */
+  async stored(): Promise<readonly string[]> {
+    const all = [await this.storage.read(["check-definitions"]), await this.storage.read(["check-reports"])];
+    return all.flatMap(({ entries }) => entries.map(({ key }) => key.join("/"))).filter((key) => !key.endsWith("/"));
   }
 
   status(service: string): readonly [string, string] | undefined {
@@ -224,10 +237,9 @@ describe("a probe", () => {
     assert.equal(agent.checks.definition("b-check"), undefined);
     await agent.clock.advance(5_000);
     await eventually(() => agent.checks.definition("a-check") === undefined, "the check is forgotten");
-    await eventually(
-      async () => (await agent.storage.read(["check-definitions"])).entries.length === 0,
-      "nothing of it is stored",
-    );
+    assert.deepEqual(await agent.stored(), ["check-definitions/n0/a-check"]);
+    await agent.clock.advance(60_000);
+    await eventually(async () => (await agent.stored()).length === 0, "nothing of it is stored");
     assert.equal(agent.status("a"), undefined);
   });
 
@@ -333,7 +345,7 @@ describe("a service with a critical check", () => {
     assert.notEqual(agent.status("back"), undefined);
     assert.ok(agent.logger.has("warn", "a service was removed: one of its checks was critical for too long"));
     await eventually(
-      async () => (await agent.storage.read(["check-definitions"])).entries.length === 1,
+      async () => (await agent.stored()).join() === "check-definitions/n0/back-check,check-reports/n0/back-check",
       "its definition is removed, too",
     );
   });
@@ -361,20 +373,121 @@ describe("the stored state of checks", () => {
     assert.equal(agent.checks.definition("new"), undefined);
   });
 
-  it("does not keep a damaged definition, or one without a check, from being passed over at the start", async () => {
+  it("keeps a definition that it cannot read, names it, and runs the others", async () => {
     await using agent = await Agent.start();
     await agent.serve("web", ttl());
-    for (const [id, text] of [
-      ["x", "{"],
-      ["y", "[]"],
-      ["z", JSON.stringify({ id: "z", definition: ttl() })],
-    ] as const) {
+    await agent.checks.report("web-check", "passing", "");
+    const later = { id: "later", definition: { ...ttl(), method: { type: "quantum", password: "s3cret" } } };
+    const texts = { x: "{s3cret", y: "[]", later: JSON.stringify(later) };
+    for (const [id, text] of Object.entries(texts)) {
       await agent.storage.commit([{ key: ["check-definitions", "n0", id], value: Buffer.from(text) }]);
     }
+    for (let life = 1; life <= 2; life++) {
+      await agent.restart();
+      assert.deepEqual(agent.checks.definition("web-check"), ttl());
+      assert.equal(agent.checks.definition("later"), undefined);
+      assert.equal(agent.incidents.counts().get("check-damaged"), 3 * life);
+    }
+    const named = agent.logger.lines.filter(({ fields }) => fields["incident"] === "check-damaged");
+    assert.ok(named.some(({ fields }) => String(fields["entry"]).startsWith("check-definitions/n0/")));
+    assert.doesNotMatch(JSON.stringify(agent.logger.lines), /s3cret/);
+    await agent.clock.advance(61_000);
+    for (const [id, text] of Object.entries(texts)) {
+      const { entries } = await agent.storage.read(["check-definitions", "n0", id]);
+      assert.equal(Buffer.from(entries[0]?.value ?? []).toString(), text);
+    }
+  });
+
+  it("loses one that it cannot read only to a registration that is taken, or to whom removes the check", async () => {
+    await using agent = await Agent.start();
+    const key = ["check-definitions", "n0", "web-check"];
+    const text = async (): Promise<string> =>
+      Buffer.from((await agent.storage.read(key)).entries[0]?.value ?? []).toString();
+    const damage = async (): Promise<void> => {
+      await agent.storage.commit([{ key, value: Buffer.from("[]") }]);
+      await agent.restart();
+    };
+    await agent.serve("web", ttl());
+    await damage();
+    await assert.rejects(agent.checks.register([{ node: "", checks: [] }], new Map([["web-check", ttl()]])));
+    assert.equal(await text(), "[]");
+    await agent.serve("web", ttl(2_000));
+    assert.match(await text(), /"ttlMs":2000\}/);
     await agent.restart();
-    assert.deepEqual(agent.checks.definition("web-check"), ttl());
-    assert.equal(agent.incidents.counts().get("check-damaged"), 2);
-    assert.equal((await agent.storage.read(["check-definitions"])).entries.length, 1);
+    assert.deepEqual(agent.checks.definition("web-check"), ttl(2_000));
+    await damage();
+    await agent.checks.forget(["web-check"]);
+    assert.deepEqual(await agent.stored(), []);
+  });
+
+  it("drops a report that it cannot read: the check is as one that was not reported", async () => {
+    await using agent = await Agent.start();
+    await agent.serve("web", ttl(60_000));
+    await agent.checks.report("web-check", "passing", "");
+    await agent.close();
+    await agent.storage.commit([{ key: ["check-reports", "n0", "web-check"], value: Buffer.from("soon") }]);
+    await agent.open();
+    await eventually(() => agent.status("web")?.[0] === "critical", "the check is critical");
+    assert.equal(agent.incidents.counts().get("check-report-damaged"), 1);
+    assert.deepEqual(await agent.stored(), ["check-definitions/n0/web-check"]);
+  });
+
+  it("runs checks of any id, also that of the head of other tables, and none without an id", async () => {
+    await using agent = await Agent.start();
+    const checks = ["head", "Head/x"].map((checkId) => ({ checkId, serviceId: "", status: "passing" }));
+    const definitions = new Map(checks.map(({ checkId }) => [checkId, ttl()]));
+    const node = { node: "n0", address: "10.0.0.1" };
+    await agent.checks.register([{ ...node, checks }], definitions);
+    await agent.restart();
+    for (const { checkId } of checks) assert.deepEqual(agent.checks.definition(checkId), ttl());
+    await assert.rejects(agent.checks.register([{ ...node, checks: [] }], new Map([["", ttl()]])), {
+      code: "invalid-registration",
+    });
+  });
+
+  it("forgets a definition without a check after a minute, and runs one whose check comes before", async () => {
+    await using agent = await Agent.start();
+    await agent.serve("web", ttl());
+    for (const id of ["y", "z"]) {
+      const value = Buffer.from(JSON.stringify({ id, definition: ttl() }));
+      await agent.storage.commit([{ key: ["check-definitions", "n0", id], value }]);
+    }
+    await agent.restart();
+    assert.equal(agent.checks.definition("y"), undefined);
+    await agent.catalog.register({ node: "n0", skipNodeUpdate: true, checks: [{ checkId: "y", status: "passing" }] });
+    await agent.clock.advance(50);
+    assert.deepEqual(agent.checks.definition("y"), ttl());
+    await agent.clock.advance(60_000);
+    await eventually(async () => (await agent.stored()).length === 2, "the other one is forgotten");
+    assert.deepEqual(await agent.stored(), ["check-definitions/n0/web-check", "check-definitions/n0/y"]);
+  });
+
+  it("is right after a crash between any two commits of a registration", async () => {
+    const inner = memoryStorage({ limits: { bytes: 800 } });
+    const moments: Snapshot[] = [];
+    const storage = storageWith(inner, {
+      async commit(...given) {
+        moments.push(await inner.read([]));
+        return inner.commit(...given);
+      },
+    });
+    await using agent = await Agent.start({}, storage);
+    const ids = Array.from({ length: 8 }, (_, index) => `c${index}`);
+    const definitions = new Map(ids.map((id) => [id, ttl()]));
+    const checks = ids.map((checkId) => ({ checkId, serviceId: "", status: "passing" }));
+    await agent.checks.register(
+      checks.map((check) => ({ node: "n0", address: "10.0.0.1", checks: [check] })),
+      definitions,
+    );
+    moments.push(await inner.read([]));
+    assert.ok(moments.length >= 4, `${moments.length} moments`);
+    for (const from of moments) {
+      await using again = await Agent.start({}, memoryStorage({ from }));
+      await again.clock.advance(60_000);
+      const known = ids.filter((id) => again.catalog.check("n0", id) !== undefined);
+      for (const id of known) assert.ok(again.checks.definition(id) !== undefined, "each check is run by somebody");
+      await eventually(async () => (await again.stored()).length === known.length, "nothing else is kept");
+    }
   });
 
   it("writes a status again that the storage refused", async () => {
@@ -414,24 +527,206 @@ describe("the stored state of checks", () => {
     await agent.serve("d", ttl());
   });
 
-  it("waits for those before it of the same check, and for no others", async () => {
+  it("tries again, later and later, and tells each report whether it was written", async () => {
     const inner = memoryStorage();
-    let commits = 0;
-    const held: (() => void)[] = [];
+    let full = false;
+    let refused = 0;
+    const storage = storageWith(inner, {
+      commit: (...given) => {
+        if (!full) return inner.commit(...given);
+        refused++;
+        return Promise.reject(new Error("no space left on device"));
+      },
+    });
+    await using agent = await Agent.start({}, storage);
+    await agent.serve("web", ttl(3_600_000), "passing");
+    full = true;
+    await assert.rejects(agent.checks.report("web-check", "critical", "down"));
+    await assert.rejects(agent.checks.report("web-check", "warning", "hot"));
+    const before = refused;
+    await agent.clock.advance(600_000);
+    assert.ok(refused > before + 5 && refused < before + 40, `${refused - before} attempts in ten minutes`);
+    full = false;
+    await agent.checks.report("web-check", "passing", "fine");
+    await agent.clock.advance(60_000);
+    assert.deepEqual(agent.status("web"), ["passing", "fine"]);
+  });
+
+  it("is written in the order of the calls where they are of one check", async () => {
+    const inner = memoryStorage();
+    let held: (() => void) | undefined;
+    let isHeld = false;
     const storage = storageWith(inner, {
       async commit(...given) {
-        commits++;
-        if (commits === 1) await new Promise<void>((go) => held.push(go));
+        if (!isHeld && given[0].some(({ key }) => key[0] === "catalog")) {
+          isHeld = true;
+          await new Promise<void>((go) => {
+            held = go;
+          });
+        }
         return inner.commit(...given);
       },
     });
     await using agent = await Agent.start({}, storage);
     const first = agent.serve("web", ttl(1_000));
+    await eventually(() => held !== undefined, "the first one writes the catalog");
     const again = agent.serve("web", ttl(2_000));
-    await agent.serve("db", ttl());
-    assert.equal(agent.checks.definition("web-check"), undefined);
-    held.pop()?.();
-    await Promise.all([first, again]);
+    const other = agent.serve("db", ttl());
+    await eventually(async () => (await agent.stored()).length === 2, "the other check is stored");
+    const { entries } = await storage.read(["check-definitions", "n0", "web-check"]);
+    held?.();
+    await Promise.all([first, again, other]);
+    assert.match(Buffer.from(entries[0]?.value ?? []).toString(), /"ttlMs":1000\}/);
     assert.deepEqual(agent.checks.definition("web-check")?.method, { type: "ttl", ttlMs: 2_000 });
+  });
+
+  it("shares commits with those of others that are registered at the same time", async () => {
+    const inner = memoryStorage();
+    let commits = 0;
+    const storage = storageWith(inner, {
+      commit: (...given) => {
+        if (given[0].some(({ key }) => key[0] === "check-definitions")) commits++;
+        return inner.commit(...given);
+      },
+    });
+    await using agent = await Agent.start({}, storage);
+    const services = Array.from({ length: 50 }, (_, index) => `s${index}`);
+    await Promise.all(services.map((service) => agent.serve(service, ttl())));
+    assert.equal((await agent.stored()).length, 50);
+    assert.ok(commits < 10, `${commits} commits`);
+    await agent.clock.advance(0);
+    await Promise.all(services.map((service) => agent.checks.report(`${service}-check`, "passing", "")));
+    const before = (await storage.read([])).revision;
+    await agent.clock.advance(1_000);
+    await eventually(async () => (await agent.stored()).length === 100, "the reports are stored");
+    assert.equal((await storage.read([])).revision, before + 1n);
+  });
+});
+
+describe("two hosts of one node on one storage", () => {
+  async function both(): Promise<{ first: Agent; second: Agent } & AsyncDisposable> {
+    const first = await Agent.start();
+    const second = await Agent.start({}, first.storage, first.clock);
+    return {
+      first,
+      second,
+      async [Symbol.asyncDispose]() {
+        await second.close();
+        await first[Symbol.asyncDispose]();
+      },
+    };
+  }
+
+  /** Lets both be told of everything that is stored. */
+  async function told(agents: { first: Agent; second: Agent }, holds: (second: Agent) => boolean): Promise<void> {
+    await eventually(() => holds(agents.second), "the second host follows");
+  }
+
+  it("both run the checks that one of them registers, replaces and removes", async () => {
+    await using hosts = await both();
+    const { first, second } = hosts;
+    await first.serve("web", ttl(60_000), "passing");
+    await first.clock.advance(50);
+    await told(hosts, ({ checks }) => checks.definition("web-check") !== undefined);
+    await first.serve("web", ttl(90_000), "passing");
+    await told(hosts, ({ checks }) => checks.definition("web-check")?.method.type === "ttl");
+    await eventually(
+      () => JSON.stringify(second.checks.definition("web-check")) === JSON.stringify(ttl(90_000)),
+      "it is replaced",
+    );
+    await first.catalog.deregister({ node: "n0", serviceId: "web" });
+    await first.checks.forget(["web-check"]);
+    await told(hosts, ({ checks }) => checks.definition("web-check") === undefined);
+    await first.clock.advance(60_000);
+    assert.deepEqual(await first.stored(), []);
+  });
+
+  it("one that starts later runs them, too, and goes on alone", async () => {
+    const first = await Agent.start();
+    await first.serve("web", ttl(60_000));
+    await first.checks.report("web-check", "passing", "fine");
+    await first.clock.advance(1_000);
+    const second = await Agent.start({}, first.storage, first.clock);
+    assert.deepEqual(second.checks.definition("web-check"), ttl(60_000));
+    await first.close();
+    await first.clock.advance(59_999);
+    assert.deepEqual(second.status("web"), ["passing", "fine"]);
+    await first.clock.advance(2);
+    await eventually(() => second.status("web")?.[0] === "critical", "the check is critical");
+    await second[Symbol.asyncDispose]();
+  });
+
+  it("a report to one of them counts for the other one, which has it critical only when none comes", async () => {
+    await using hosts = await both();
+    const { first, second } = hosts;
+    await first.serve("web", ttl(10_000, { deregisterCriticalServiceAfterMs: 60_000 }));
+    await first.clock.advance(50);
+    await told(hosts, ({ checks }) => checks.definition("web-check") !== undefined);
+    for (let count = 0; count < 20; count++) {
+      await first.checks.report("web-check", "passing", "fine");
+      await first.clock.advance(5_000);
+      await eventually(() => second.checks.result("web-check")?.status === "passing", "the other one knows");
+      assert.deepEqual(second.status("web"), ["passing", "fine"]);
+    }
+    await first.close();
+    await second.clock.advance(12_000);
+    const expired = "TTL expired (last output before timeout follows): fine";
+    await eventually(() => second.status("web")?.join() === `critical,${expired}`, "the check is critical");
+    await second.clock.advance(60_000);
+    await eventually(() => second.status("web") === undefined, "its service is removed");
+    await first.open();
+  });
+
+  it("one does not forget the definition of a check that the other is about to register", async () => {
+    const inner = memoryStorage();
+    let held: (() => void) | undefined;
+    const storage = storageWith(inner, {
+      async commit(...given) {
+        if (held === undefined && given[0].some(({ key }) => key[0] === "catalog")) {
+          await new Promise<void>((go) => {
+            held = go;
+          });
+        }
+        return inner.commit(...given);
+      },
+    });
+    await using first = await Agent.start({}, storage);
+    const registering = first.serve("web", definition({ type: "alias", node: "", service: "web" }, { intervalMs: 0 }));
+    await eventually(() => held !== undefined, "the catalog is about to be written");
+    const second = await Agent.start({}, inner, first.clock);
+    assert.equal(second.checks.definition("web-check"), undefined);
+    await first.clock.advance(59_000);
+    assert.deepEqual(await second.stored(), ["check-definitions/n0/web-check"]);
+    // Even where it takes longer, each check has its definition in the end.
+    await first.clock.advance(2_000);
+    await eventually(async () => (await second.stored()).length === 0, "it is given up");
+    held?.();
+    await registering;
+    assert.deepEqual(await second.stored(), ["check-definitions/n0/web-check"]);
+    await first.clock.advance(50);
+    await eventually(() => second.checks.definition("web-check") !== undefined, "both run it");
+    assert.notEqual(first.checks.definition("web-check"), undefined);
+    await second.close();
+  });
+
+  it("run no check that a registration without an answer and without success has stored", async () => {
+    const inner = memoryStorage();
+    let lose = false;
+    const storage = storageWith(inner, {
+      async commit(...given) {
+        const revision = await inner.commit(...given);
+        if (!lose) return revision;
+        lose = false;
+        throw new PeeringError("unavailable", "no answer");
+      },
+    });
+    await using agent = await Agent.start({}, storage);
+    await agent.serve("web", ttl(1_000));
+    lose = true;
+    await assert.rejects(agent.serve("web", ttl(2_000)), { code: "unavailable" });
+    await agent.clock.advance(0);
+    assert.deepEqual(agent.checks.definition("web-check"), ttl(1_000));
+    await agent.restart();
+    assert.deepEqual(agent.checks.definition("web-check"), ttl(1_000));
   });
 });

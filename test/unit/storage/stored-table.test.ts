@@ -466,6 +466,83 @@ describe("a stored table", () => {
     assert.equal(table.get("row0")?.created, 1n);
   });
 
+  it("puts rows of callers that wait at the same time into one commit, the last of each row", async () => {
+    const storage = new FaultyStorage(memoryStorage());
+    await using table = await open(storage);
+    const told: TableChange<string>[] = [];
+    table.onChange((change) => told.push(change));
+    const names = Array.from({ length: 20 }, (_, index) => `row${index}`);
+    await Promise.all([
+      ...names.map((name) => table.put([{ path: [name], row: "x" }])),
+      table.put([
+        { path: ["row0"], row: undefined },
+        { path: ["row1"], row: "last" },
+      ]),
+    ]);
+    assert.ok(storage.commits <= 2, `${storage.commits} commits`);
+    assert.equal(table.get("row0"), undefined);
+    assert.equal(table.get("row1")?.row, "last");
+    assert.equal([...table.rows()].length, 19);
+    await table.put([]);
+    assert.ok(storage.commits <= 2);
+    await using again = await open(storage);
+    assert.deepEqual(contents(again), contents(table));
+    for (const { changes } of told) assert.equal(new Set(changes.map(({ path }) => path.join())).size, changes.length);
+  });
+
+  it("puts no more into one commit than the storage takes", async () => {
+    const limited = new FaultyStorage(memoryStorage({ limits: { writes: 4 } }));
+    await using table = await open(limited);
+    const rows = Array.from({ length: 10 }, (_, index) => ({ path: [`a${index}`], row: "x" }));
+    await Promise.all([
+      table.put(rows),
+      ...["b", "c", "d", "e"].map((name) => table.put([{ path: [name], row: "y" }])),
+    ]);
+    assert.equal([...table.rows()].length, 14);
+    assert.ok(limited.commits >= 5 && limited.commits <= 7, `${limited.commits} commits`);
+  });
+
+  it("tells each of those who share a commit that it failed, and none who comes later", async () => {
+    const storage = new FaultyStorage(memoryStorage());
+    await using table = await open(storage);
+    storage.faults.push("refused");
+    const results = await Promise.allSettled(["a", "b"].map((name) => table.put([{ path: [name], row: "x" }])));
+    assert.deepEqual(
+      results.map(({ status }) => status),
+      ["rejected", "rejected"],
+    );
+    await table.put([{ path: ["c"], row: "x" }]);
+    assert.deepEqual(contents(table), ["x"]);
+    await table[Symbol.asyncDispose]();
+    await assert.rejects(table.put([{ path: ["d"], row: "x" }]), { code: "closed" });
+  });
+
+  it("commits with the durability that it was given", async () => {
+    for (const durability of ["durable", "relaxed"] as const) {
+      const storage = new FaultyStorage(memoryStorage());
+      const seen: unknown[] = [];
+      const { commit } = storage;
+      storage.commit = (writes, expect, options) => {
+        seen.push(options?.durability);
+        return commit(writes, expect, options);
+      };
+      await using table = await open(storage, { durability });
+      await table.put([{ path: ["a"], row: "x" }]);
+      assert.deepEqual(seen, [durability]);
+    }
+  });
+
+  it("has rows of any name where its head has a name of its own", async () => {
+    const storage = memoryStorage();
+    await using mine = await open(storage, { head: "" });
+    await using other = await open(storage, { head: "" });
+    await mine.put([{ path: ["head"], row: "x" }]);
+    await until(other, () => other.get("head")?.row === "x");
+    await using again = await open(storage, { head: "" });
+    assert.deepEqual(contents(again), ["x"]);
+    assert.equal(again.revision, mine.revision);
+  });
+
   it("refuses writes once it is closed, and leaves the storage open", async () => {
     const storage = memoryStorage();
     const table = await open(storage);
