@@ -32,7 +32,7 @@ interface Target {
 
 const targetKey = ({ peer, name }: Target): string => `${peer}\0${name}`;
 
-/** Whether config entries change how an instance is told. */
+/** Whether config entries change how an instance is shown. */
 function isMerged({ kind, proxy = emptyProxy }: Service): boolean {
   if (GATEWAYS.has(kind)) return true;
   return kind === "connect-proxy" && (proxy.destinationServiceId !== "" || proxy.destinationServiceName !== "");
@@ -54,7 +54,7 @@ function overridesOf(defaults: ServiceDefaultsEntry | undefined): readonly JsonO
   return listMember(member(defaults?.extra, "UpstreamConfig"), "Overrides").filter(isObject);
 }
 
-/** Lower-cased names of the services whose defaults may change how an instance is told. */
+/** Lower-cased names of the services whose defaults may change how an instance is shown. */
 export function centralNames(service: Service, entries: ConfigEntrySet): readonly string[] {
   if (!isMerged(service)) return [];
   const own = configuredBy(service);
@@ -154,7 +154,7 @@ function serviceConfig(defaults: ServiceDefaultsEntry | undefined): JsonObject {
   });
 }
 
-/** What both say of all upstreams, and of each that the proxy or an override names. */
+/** The settings of both for all upstreams, and for each that the proxy or an override names. */
 function upstreamConfigs(
   entries: ConfigEntrySet,
   of: {
@@ -253,10 +253,10 @@ function mergedUpstreams(
 
 function mergedUpstream(upstream: JsonObject, { peer }: Target, central: JsonObject): JsonObject {
   const before = object(upstream, "config");
-  // Limits and the like are one value each: what the registration says of them counts whole.
+  // Limits, like other nested settings, are one value each: those of the registration count whole.
   const given = Object.entries(before).filter(([name, value]) => !isEmpty(value) || !Object.hasOwn(central, name));
   const { [GATEWAY_KEY]: _, protocol, ...others }: JsonObject = { ...central, ...Object.fromEntries(given) };
-  // What the service of a peer speaks is told by the peer.
+  // The peer tells the protocol of its service.
   const spoken = peer === "" ? protocol : before["protocol"];
   const config = { ...others, ...(spoken === undefined ? {} : { protocol: spoken }) };
   const mode = textMember(member(upstream, "meshGateway"), "mode") || opaqueGatewayMode(central);
@@ -268,7 +268,7 @@ function mergedUpstream(upstream: JsonObject, { peer }: Target, central: JsonObj
   };
 }
 
-/** An upstream that config entries alone speak of: a transparent proxy reaches it without being told to. */
+/** An upstream that only config entries name: a transparent proxy reaches it without a registration of its own. */
 function addedUpstream(peer: string, name: string, config: JsonObject): JsonObject {
   const mode = opaqueGatewayMode(config);
   return {

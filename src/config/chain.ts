@@ -26,7 +26,7 @@ export interface ChainTarget {
   readonly peer: string;
 }
 
-/** A target with what the entries of its service say of it. */
+/** A target with the settings of its service's entries. */
 export interface ResolvedTarget extends ChainTarget {
   readonly connectTimeoutMs: number;
   /** A proxy connects outside of the mesh: under this name. */
@@ -37,7 +37,7 @@ export interface ResolvedTarget extends ChainTarget {
   readonly subsetDefinition: ResolverSubset;
 }
 
-/** What the importer of a mesh service must know of its chain. */
+/** The facts that the importer of a mesh service must know of its chain. */
 export interface ChainInfo {
   /** Lower-case. */
   readonly protocol: string;
@@ -75,7 +75,7 @@ interface SplitterNode {
 interface ResolverNode {
   readonly type: "resolver";
   readonly name: string;
-  /** Whether nothing is said of the service. */
+  /** Whether no entry concerns the service. */
   readonly isDefault: boolean;
   /** Id of a target. */
   readonly target: string;
@@ -87,7 +87,7 @@ interface ResolverNode {
 
 export type ChainNode = RouterNode | SplitterNode | ResolverNode;
 
-/** What a caller may lay over the entries. */
+/** Settings of a caller that override the entries. */
 export interface ChainOverrides {
   /** Routers and splitters are passed over where it is not HTTP-like. */
   readonly protocol?: string;
@@ -109,7 +109,7 @@ export interface CompiledChain {
   readonly nodes: ReadonlyMap<string, ChainNode>;
   /** All targets, failover included, in byte order of their ids. */
   readonly targets: readonly ResolvedTarget[];
-  /** The chain leads to the service itself, and nothing is said of the way. */
+  /** The chain leads to the service itself, and no entry concerns the way. */
   readonly isDefault: boolean;
   /** Which overrides made a difference. */
   readonly customized: ReadonlySet<keyof ChainOverrides>;
@@ -227,7 +227,7 @@ class Compiler {
     throw new ChainProblem(problem, true);
   }
 
-  /** Routers and splitters do not count where the protocol is overridden by one that knows no requests. */
+  /** Routers and splitters do not count where the protocol is overridden by one without requests, such as tcp. */
   #unlessPlain<Entry>(entry: Entry | undefined): Entry | undefined {
     if (entry === undefined || !this.#plain) return entry;
     this.customized.add("protocol");
@@ -247,7 +247,7 @@ class Compiler {
           : this.#resolve(this.#target({ service, subset: serviceSubset })).key;
       return { definition, next };
     });
-    // What no route matches goes to the service itself.
+    // A request that no route matches goes to the service itself.
     const rest: ServiceRoute = {
       match: { HTTP: { PathPrefix: "/" } },
       destination: { service: router.name, namespace: "default", partition: "default" },
@@ -457,7 +457,7 @@ class Compiler {
   }
 
   /**
-   * Keys of all nodes that are reached from `start`, each one after those that it leads to.
+   * Keys of all nodes that are reached from `start`, each one after the nodes that it leads to.
    * @throws {ChainProblem} a node leads to itself.
    */
   #order(start: string): readonly string[] {
@@ -535,7 +535,7 @@ function isDefaultResolver(resolver: ServiceResolverEntry | undefined): boolean 
 
 /**
  * Where requests for `service` may go from `datacenter`: router, splitters, resolvers with redirects and failover, as Consul
- * 1.21 finds it. Total: what makes a chain unusable is told in `problem`.
+ * 1.21 finds it. Never throws: `problem` says why a chain is unusable.
  */
 export function compileChain(
   entries: ConfigEntrySet,

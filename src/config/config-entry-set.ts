@@ -30,7 +30,7 @@ function isOf<Kind extends ConfigEntryKind>(entry: ConfigEntry, kind: Kind): ent
 export const EVERY_SERVICE = "*";
 
 /**
- * What entries can be looked for by: a service that their chain leads to or they listen for, one that they front, a JWT provider,
+ * The names by which entries can be looked up: a service that their chain leads to or they listen for, one that they front, a JWT provider,
  * the source of intentions, and the id of one.
  */
 export type Referred = "service" | "fronted" | "jwt-provider" | "source" | "intention-id";
@@ -49,13 +49,13 @@ interface ExportedNames {
 
 /**
  * All configuration entries of one moment; names compare without case. Immutable: `with` and `without` return another, at the
- * cost of what they change.
+ * cost of the entry that changes.
  */
 export class ConfigEntrySet {
   /** How long a chain of these entries may get. */
   readonly limits: ChainLimits;
   readonly #maps: EntryMaps;
-  /** Which entries there are by what they name, and by their own kind and name. */
+  /** The entries by the names that they refer to, and by their own kind and name. */
   readonly #references: SortedMap<Reference>;
   #chainNames: ReadonlyMap<string, string> | undefined;
   #exportedNames: ExportedNames | undefined;
@@ -133,7 +133,7 @@ export class ConfigEntrySet {
     for (const [each, own] of now) if (!old.has(each)) references = references.with(each, own);
     const maps = { ...this.#maps, [kind]: entry === undefined ? map.without(key) : map.with(key, entry) };
     const changed = new ConfigEntrySet(maps, references, this.limits);
-    // What follows from entries of other kinds alone is as it was.
+    // Facts that follow from entries of other kinds alone do not change.
     if (kind !== "exported-services") {
       changed.#exportedNames = this.#exportedNames;
       changed.#exportRules = this.#exportRules;

@@ -136,7 +136,7 @@ export interface ServiceSplitterEntry extends EntryBase {
   readonly splits: readonly ServiceSplit[];
 }
 
-/** Who may call a service, or for `*` any service, through the mesh. Judged where the service runs; nothing of it is replicated. */
+/** The rights to call a service, or for `*` any service, through the mesh. Enforced where the service runs; nothing of it is replicated. */
 export interface ServiceIntentionsEntry extends EntryBase {
   readonly kind: "service-intentions";
   readonly name: string;
@@ -149,7 +149,7 @@ export interface ServiceIntentionsEntry extends EntryBase {
 export interface LinkedService {
   /** A service name, or `*`: every ordinary local service. */
   readonly name: string;
-  /** Kept and not interpreted: TLS files and the like. */
+  /** Fields that are kept and not interpreted, such as TLS files. */
   readonly extra?: JsonObject;
 }
 
@@ -200,14 +200,14 @@ export type ConfigEntry =
 
 type OptionalName<Entry extends ConfigEntry> = Omit<Entry, "name"> & Partial<Pick<Entry, "name">>;
 
-/** What a caller may write: a {@link ConfigEntry}; the name of those that exist once may be left out. */
+/** The input of a write: a {@link ConfigEntry}; the name of kinds that exist once may be left out. */
 export type ConfigEntryInput =
   | Exclude<ConfigEntry, ExportedServicesEntry | ProxyDefaultsEntry | MeshEntry>
   | OptionalName<ExportedServicesEntry>
   | OptionalName<ProxyDefaultsEntry>
   | OptionalName<MeshEntry>;
 
-/** What a service may speak. `""` stands for tcp. */
+/** The protocol of a service. `""` stands for tcp. */
 const PROTOCOLS: ReadonlySet<string> = new Set(["", "grpc", "http", "http2", "tcp"]);
 
 function checkMeta(meta: StringMap): void {
@@ -557,7 +557,7 @@ function parseCommon(source: EntryReader, unknown: string[]): { meta?: StringMap
   return present({ meta, extra });
 }
 
-/** Unknown keys of the whole entry are told together, before its content is judged. */
+/** Unknown keys of the whole entry are reported together, before its content is judged. */
 function finish(source: EntryReader, unknown: readonly string[]): void {
   source.end();
   if (unknown.length > 0) throw invalidEntry(listProblems(unknown));

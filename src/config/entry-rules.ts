@@ -8,7 +8,7 @@ import type { ConfigEntry, ServiceResolverEntry, ServiceRoute } from "./config-e
 import type { ConfigEntrySet } from "./config-entry-set.js";
 import { certificateProblem } from "./entry-certificate.js";
 
-// What Consul (1.21) demands of fields that the library keeps and does not interpret, in Consul's words and order.
+// The rules of Consul (1.21) for fields that the library keeps and does not interpret, in Consul's words and order.
 
 type Kept = JsonObject;
 
@@ -69,7 +69,7 @@ function orElse(from: Kept, name: string, value: JsonValue): Kept {
   return before === undefined || before === "" || before === 0 ? { ...from, [name]: value } : from;
 }
 
-// What Consul fills in.
+// Defaults that Consul fills in.
 
 function settledUpstream(upstream: Kept): Kept {
   const { ConnectTimeoutMs, ...rest } = lowered(upstream, "Protocol");
@@ -832,7 +832,7 @@ function keptProblem(entry: ConfigEntry, kept: Kept): Problem {
   }
 }
 
-/** What Consul's store says of a record that it has no key for. */
+/** The error of Consul's store for a record that it has no key for. */
 const NO_KEY = "failed inserting config entry: object missing primary index";
 
 function withLargeMethods(entry: ConfigEntry): ConfigEntry {
@@ -853,7 +853,7 @@ function withLargeMethods(entry: ConfigEntry): ConfigEntry {
 }
 
 /**
- * The entry as Consul stores it: with what it fills in.
+ * The entry as Consul stores it: with defaults filled in.
  * @throws {PeeringError} `invalid-entry` in Consul's words.
  */
 export function settledEntry(entry: ConfigEntry): ConfigEntry {
@@ -869,7 +869,7 @@ export function settledEntry(entry: ConfigEntry): ConfigEntry {
 const CLASHES = { "ingress-gateway": "terminating-gateway", "terminating-gateway": "ingress-gateway" } as const;
 
 /**
- * The rules between an entry that is to be written and those that are there.
+ * The rules between an entry that is to be written and the stored ones.
  * @throws {PeeringError} `invalid-entry` in Consul's words.
  */
 export function checkNeighbours(before: ConfigEntrySet, entry: ConfigEntry): void {

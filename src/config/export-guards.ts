@@ -71,7 +71,7 @@ interface Listened {
   readonly protocol: string;
 }
 
-/** What the listeners of an ingress gateway lead to, `*` aside. */
+/** The services that the listeners of an ingress gateway lead to, `*` aside. */
 function listened(gateway: ConfigEntry): readonly Listened[] {
   return listMember(gateway.extra, "Listeners").flatMap((listener) =>
     listMember(listener, "Services").flatMap((served) => {
@@ -97,8 +97,8 @@ function affectedGateways(
 }
 
 /**
- * A listener of TCP takes traffic of any protocol, unless requests have to be looked at; one that is written itself takes its
- * own alone.
+ * A listener of TCP takes traffic of any protocol, unless requests have to be looked at. Where the gateway's own entry is written,
+ * the protocols must be equal.
  */
 function checkListeners(gateway: ConfigEntry, chains: ReadonlyMap<string, CompiledChain>, strict: boolean): void {
   for (const { service, protocol } of listened(gateway)) {
@@ -113,8 +113,8 @@ function checkListeners(gateway: ConfigEntry, chains: ReadonlyMap<string, Compil
 }
 
 /**
- * The chains that a write of this entry may change, as Consul 1.21 picks them: those that lead to it at once, and of those that
- * do by way of others the ones of services with intentions. Consul looks at all services with intentions; the others were
+ * The chains that a write of this entry may change, as Consul 1.21 picks them: those that lead to it directly, and of those that
+ * lead to it indirectly the chains of services with intentions. Consul looks at all services with intentions; the others were
  * right before, and are.
  */
 function affectedChains(

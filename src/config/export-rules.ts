@@ -8,7 +8,7 @@ export function isReserved(key: string): boolean {
   return key === RESERVED;
 }
 
-/** What the exported-services entry says of one peer. */
+/** The rules of the exported-services entry for one peer. */
 export interface PeerRules {
   /** Lower-cased names to their spelling in the first block that has them. */
   readonly exact: ReadonlyMap<string, string>;
@@ -32,7 +32,7 @@ class Rules implements PeerRules {
 const noRules: PeerRules = { exact: new Map(), wildcard: false };
 const noPeers: ReadonlySet<string> = new Set();
 
-/** What the exported-services entry says, by peer and by service: made once for each entry, however often it is looked into. */
+/** The exported-services entry by peer and by service: made once for each entry, however often it is read. */
 export class ExportRules {
   readonly #any = new Rules();
   readonly #ofPeers = new Map<string, Rules>();

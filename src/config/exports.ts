@@ -19,7 +19,7 @@ export interface ExportInput {
   readonly strictConsul: boolean;
 }
 
-/** What one peer is shown. */
+/** The exports to one peer. */
 export interface ResolvedExports {
   /** Names sent as ordinary services, in byte order. */
   readonly services: readonly string[];
@@ -55,7 +55,7 @@ export function candidateNames(input: ExportInput, { exact, wildcard }: PeerRule
   return keys;
 }
 
-/** What a peer is shown of one name. */
+/** The exports to a peer under one name. */
 export interface ResolvedName {
   /** As the first block that names it exactly spells it, else as registered, else as its chain's entry does. */
   readonly name: string;
@@ -99,7 +99,7 @@ export function resolveExports(input: ExportInput, peerName: string): ResolvedEx
   };
 }
 
-/** Under which name the exported-service list has it, if it does (D-25). */
+/** The name under which the exported-service list has it, if it does (D-25). */
 export function listedName(resolved: ResolvedName | undefined, strictConsul: boolean): string | undefined {
   return resolved !== undefined && (resolved.ordinary || !strictConsul) ? resolved.name : undefined;
 }
@@ -273,7 +273,7 @@ export function explainExport(input: ExportInput, peer: string, service: string,
   return explanation(service, peer, { ordinary, mesh, reasons });
 }
 
-/** `explained`, with what the rules of transit make of it. */
+/** `explained`, with the reasons that the rules of transit add. */
 export function explainTransit(explained: ExportExplanation, transit: readonly ExportReason[]): ExportExplanation {
   const { service, peer, mesh } = explained;
   const ordinary = explained.ordinary || transit.some(({ type }) => type === "carried-over");

@@ -10,7 +10,7 @@ export interface IngressLink {
   readonly hosts: readonly string[];
 }
 
-/** What the entry of an ingress gateway leads to, listener by listener. */
+/** The services that the entry of an ingress gateway leads to, listener by listener. */
 export function ingressLinks({ extra = {} }: KeptEntry<"ingress-gateway">): readonly IngressLink[] {
   return objects(extra["Listeners"]).flatMap((listener) => {
     const { Port, Protocol } = listener;

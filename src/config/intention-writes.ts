@@ -3,10 +3,10 @@ import type { StringMap } from "../model/instance.js";
 import type { ServiceIntentionsEntry } from "./config-entry.js";
 import type { IntentionSource } from "./intentions.js";
 
-// Writes of single intentions, as what they make of the entry of their destination (Consul 1.21). What comes out is checked
+// Writes of single intentions, as changes of the entry of their destination (Consul 1.21). The changed entry is checked
 // when it is written, as any entry is.
 
-/** A source as somebody wrote it, not checked yet. */
+/** A source as a caller wrote it, not checked yet. */
 export interface GivenSource {
   readonly name: string;
   readonly action?: string;
@@ -104,7 +104,7 @@ export function noSuchIntention(what: "modify" | "delete", id: string): Error {
   return invalidEntry(`Cannot ${what} non-existent intention: '${id}'`);
 }
 
-/** What the older form of writing says of both ends. */
+/** The two ends of an intention, in the older form of writing. */
 export interface LegacyEnds {
   readonly source: string;
   readonly destination: string;

@@ -17,7 +17,7 @@ export interface IntentionHeader {
   readonly ignoreCase?: boolean;
 }
 
-/** What a request must look like; of the three forms of a path one at most. */
+/** Conditions on a request; of the three forms of a path one at most. */
 export interface IntentionHttp {
   readonly pathExact?: string;
   readonly pathPrefix?: string;
@@ -46,7 +46,7 @@ export interface IntentionPermission {
   readonly jwt?: IntentionJwt;
 }
 
-/** Who may call the service that the entry is named after. It has an action or permissions, and never both. */
+/** The callers of the service that the entry is named after. Each has an action or permissions, and never both. */
 export interface IntentionSource {
   /** A service, or `*` for every one; of another cluster where `peer` is given. */
   readonly name: string;
@@ -241,7 +241,7 @@ function checkPeer({ at, peer, partition, samenessGroup, reader }: PlacedSource)
     throw invalidEntry(`${at}.Peer: cannot set Peer and Partition at the same time.`);
   }
   if (samenessGroup !== "") {
-    // With a blank at the end, as Consul has it.
+    // With a blank at the end, as in Consul.
     throw invalidEntry(`${at}.SamenessGroup: Sameness groups are a Consul Enterprise feature. `);
   }
   refuseEnterprise(reader);
@@ -332,7 +332,7 @@ export interface IntendedCall {
 }
 
 /**
- * The source that decides about a call: of those that match, the first one by precedence; undefined when none does, and the
+ * The source that decides about a call: of all that match, the first one by precedence; undefined when none does, and the
  * default decides. A `*` without a peer covers local callers alone, one with a peer that peer's.
  * @param intentions - gives the sources of a destination, or of `*`.
  */

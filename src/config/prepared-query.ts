@@ -4,14 +4,14 @@ import type { Check, Node, Service, StringMap } from "../model/instance.js";
 import { metaProblem } from "../model/registration.js";
 import { lowerCase } from "../syntax/names.js";
 
-/** Where a query looks when it finds nothing. One that names a datacenter is passed over: none can be reached from here. */
+/** Where a query looks when it finds nothing. A target that names a datacenter is skipped: no other can be reached from here. */
 export interface QueryTarget {
   /** Our name of a peering: its imports under the same service name. */
   readonly peer?: string;
   readonly datacenter?: string;
 }
 
-/** What a query looks for. */
+/** The service that a query looks for. */
 export interface QueriedService {
   readonly name: string;
   /** Our name of the peering to look at first; absent: local instances. */
@@ -23,7 +23,7 @@ export interface QueriedService {
   /** Kept likewise. Default 0. */
   readonly nearestDatacenters?: number;
   /**
-   * The node whose instances come first, of those that are found here: a name, `_agent` for the node of this host, or `_ip` for
+   * The node whose instances come first, of local instances: a name, `_agent` for the node of this host, or `_ip` for
    * the node with the caller's address.
    */
   readonly near?: string;
@@ -43,7 +43,7 @@ export interface QueriedService {
 export interface QueryTemplate {
   /** `name_prefix_match`; `""`: the query is no template, whatever else is said here. */
   readonly type: string;
-  /** Of RE2; what its groups take of the name is `${match(n)}`. */
+  /** Of RE2; the text of its groups is `${match(n)}`. */
   readonly regexp?: string;
   /** Leaves out tags that come out as `""`. Default false. */
   readonly removeEmptyTags?: boolean;
@@ -96,7 +96,7 @@ export function selectedInstances<Instance extends QueriedInstance>(
   });
 }
 
-/** A query as somebody wants it kept, without its id. */
+/** A query as a caller gives it to be stored, without its id. */
 export type PreparedQueryInput = Omit<PreparedQuery, "id">;
 
 export function isTemplate({ template }: Pick<PreparedQuery, "template">): boolean {

@@ -15,7 +15,7 @@ function entriesOf(value: JsonValue | undefined): readonly [string, JsonValue][]
   return isObject(value) ? Object.entries(value) : [];
 }
 
-/** What two steps do to headers, one after the other; undefined when both do nothing. */
+/** The changes of two steps to headers, one after the other; undefined when both change nothing. */
 function merged(base: JsonValue | undefined, overrides: JsonValue | undefined): JsonObject | undefined {
   const both = [base, overrides];
   const headers: Record<string, JsonValue> = {};

@@ -15,7 +15,7 @@ export type TransitObstacle =
   | "local-name"
   /** The other peer exports no service of this name to us, or we are not peered with it. */
   | "not-imported"
-  /** A cluster is told apart from others by its trust domain, and the peer has not said its own yet. */
+  /** Clusters are identified by their trust domains, and the peer has not sent its own yet. */
   | "origin-unknown"
   | "destination-unknown"
   /** It has come through this cluster before. */

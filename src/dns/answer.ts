@@ -4,7 +4,7 @@ import { nameLength } from "./compression.js";
 import { addressOf, type DnsRecord, hexLabel, isEncodable, nameKey, type QuestionType } from "./records.js";
 import { recordLength, tooManyRecords } from "./size.js";
 
-/** What the making of records depends on besides the data. */
+/** Everything besides the data that the making of records depends on. */
 export interface AnswerSettings {
   /** Of this cluster. */
   readonly datacenter: string;
@@ -42,7 +42,7 @@ interface Location {
   readonly port: number;
 }
 
-/** Those fit to be answered with: without a critical check or, where only passing ones are wanted, with passing ones alone. */
+/** The healthy ones: without a critical check or, where only passing ones are wanted, with passing ones alone. */
 export function healthy(instances: readonly ServiceInstance[], onlyPassing: boolean): readonly ServiceInstance[] {
   const hinders = onlyPassing
     ? ({ status }: Check): boolean => status !== "passing"
@@ -112,7 +112,7 @@ export function nodeName(node: string, { peer, domain, settings }: AnswerContext
   return peer === "" ? `${node}.node.${settings.datacenter}.${domain}` : `${node}.node.${peer}.peer.${domain}`;
 }
 
-/** What a node's metadata says, as TXT records of its name: RFC 1464, or raw for keys that begin with `rfc1035-`. */
+/** A node's metadata, as TXT records of its name: RFC 1464, or raw for keys that begin with `rfc1035-`. */
 export function metaRecords(node: Node, owner: string, ttl: number): readonly DnsRecord[] {
   if (!isEncodable(owner)) return [];
   return Object.entries(node.meta).map(([key, value]) => {
@@ -134,7 +134,7 @@ export function nodeAddressRecord(node: Node, context: AnswerContext): DnsRecord
 /**
  * Answers to A, AAAA, ANY and TXT: all addresses, or one alias when there is no address at all.
  * The answer is empty when instances exist but none fits the type.
- * @param bytes - of the packet: what no longer fits is not made.
+ * @param bytes - of the packet: records that no longer fit are not made.
  */
 export function addressRecords(
   instances: readonly ServiceInstance[],
@@ -159,7 +159,7 @@ export function addressRecords(
 
 export interface SrvRecords {
   readonly answers: readonly DnsRecord[];
-  /** Without those of {@link SrvRecords.aliases}, which somebody must look up. */
+  /** Without the addresses of {@link SrvRecords.aliases}, which must be looked up. */
   readonly additionals: readonly DnsRecord[];
   /** Targets that are names of the instances' own choosing. */
   readonly aliases: readonly string[];
@@ -167,7 +167,7 @@ export interface SrvRecords {
 
 /**
  * Answers to SRV: one for each distinct node, address and port, with the addresses of their targets.
- * @param bytes - of the packet: what no longer fits is not made.
+ * @param bytes - of the packet: records that no longer fit are not made.
  */
 export function srvRecords(instances: readonly ServiceInstance[], context: AnswerContext, bytes: number): SrvRecords {
   const { name, ttl, peer, domain, settings } = context;
@@ -192,7 +192,7 @@ export function srvRecords(instances: readonly ServiceInstance[], context: Answe
     if (ip === undefined) target = address;
     else if (isNode) target = canonical;
     else target = `${hexLabel(ip)}.addr.${peer === "" ? `${settings.datacenter}.` : ""}${domain}`;
-    // What a peer says of itself need not fit a record.
+    // A peer's description of its nodes need not fit a record.
     if (!isEncodable(target) || !Number.isInteger(port) || port < 0 || port > 65_535) continue;
     answers.push({ type: "SRV", name, ttl, data: { priority: 1, weight: weightOf(instance), port, target } });
     if (ip === undefined) aliases.add(target);

@@ -2,7 +2,7 @@
 const LAST_TARGET = 0x3fff;
 const POINTER_BYTES = 2;
 
-/** How much of a name has to be written out; what follows is at `pointer`, or else it is the root. */
+/** How much of a name has to be written out; the rest is at `pointer`, or else it is the root. */
 export interface PlacedName {
   /** In bytes, the pointer included. */
   readonly length: number;
@@ -13,7 +13,7 @@ export interface PlacedName {
 
 /**
  * Where the names of a message begin, and the names above them, so that later ones can point there (RFC 1035, 4.1.4). It
- * compares byte for byte, as Consul does: what an asker wrote in capitals comes back in capitals.
+ * compares byte for byte, as Consul does: a name asked in capitals comes back in capitals.
  */
 export class NameTable {
   readonly #offsets = new Map<string, number>();

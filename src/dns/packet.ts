@@ -20,7 +20,7 @@ export interface DnsQuery {
 }
 
 export interface Edns {
-  /** What the asker can take over UDP. */
+  /** The size that the client accepts over UDP. */
   readonly bytes: number;
   /** Its client-subnet option, with the scope set to 0. */
   readonly subnet: Uint8Array | undefined;
@@ -108,7 +108,7 @@ export function decodeQuery(packet: Buffer): DecodedQuery {
   }
 }
 
-/** What a reply holds besides its records. */
+/** The parts of a reply besides its records. */
 export function frameOf({ name, question, edns }: DnsQuery): Frame {
   const subnetBytes = edns?.subnet === undefined ? 0 : OPTION_BYTES + edns.subnet.length;
   return {
@@ -158,7 +158,7 @@ function headerOnly(packet: Buffer, flags: number, code: ResponseCode): Uint8Arr
 }
 
 /**
- * The name of the question; undefined for one that no text stands for: compressed, too long, cut off, not UTF-8, or with
+ * The name of the question; undefined for a name that no text can express: compressed, too long, cut off, not UTF-8, or with
  * a dot or a control character within a label.
  */
 function readName(packet: Buffer): { readonly text: string; readonly end: number } | undefined {

@@ -16,7 +16,7 @@ export type Scope =
   | { readonly type: "peer"; readonly peer: string }
   | { readonly type: "elsewhere" };
 
-/** What a name asks for, lower-cased. */
+/** The meaning of a name, lower-cased. */
 export type Lookup =
   | {
       readonly type: "service";
@@ -52,7 +52,7 @@ const KINDS: ReadonlySet<string> = new Set(["service", "connect", "virtual", "in
 const LOCAL: Scope = { type: "local" };
 const ELSEWHERE: Scope = { type: "elsewhere" };
 
-/** What follows the kind of a name: whose data is asked for, and which of several ports. */
+/** The labels after the kind of a name: whose data is asked for, and which of several ports. */
 interface Suffix {
   readonly scope: Scope;
   readonly port?: string | undefined;

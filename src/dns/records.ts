@@ -35,7 +35,7 @@ export interface SoaData {
 
 export type ResponseCode = "NOERROR" | "FORMERR" | "SERVFAIL" | "NXDOMAIN" | "NOTIMP" | "REFUSED";
 
-/** An answer before it is cut to what its transport carries. */
+/** An answer before it is cut to the size of its transport. */
 export interface DnsAnswer {
   readonly code: ResponseCode;
   readonly authoritative: boolean;
@@ -53,7 +53,7 @@ export function nameKey(name: string): string {
   return name.replace(/[A-Z]+/g, (letters) => letters.toLowerCase());
 }
 
-// A peer may name its nodes and addresses as it likes; what no packet can carry must not get into one.
+// A peer may name its nodes and addresses as it likes; texts that no packet can carry must not get into one.
 // biome-ignore lint/suspicious/noControlCharactersInRegex: they are what is looked for.
 const UNPRINTABLE = /[\u0000-\u001f\u007f]/;
 

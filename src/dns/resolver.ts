@@ -49,7 +49,7 @@ export interface ResolverQuestion {
   readonly name: string;
   readonly type: QuestionType;
   readonly edns: boolean;
-  /** What the answer may be sent with, which bounds the work of making it. */
+  /** The size that the answer may have, which bounds the work of making it. */
   readonly bytes: number;
   /** The address of the asker, or of the client that it asks for. */
   readonly from: string;
@@ -86,7 +86,7 @@ export class Resolver {
     this.#wall = parts.wall;
   }
 
-  /** @throws what the source does: the asker is then told SERVFAIL. */
+  /** @throws the error of the source: the client then gets SERVFAIL. */
   async resolve(question: ResolverQuestion): Promise<DnsAnswer> {
     if (TRANSFERS.has(question.type)) return emptyAnswer("NOTIMP", true);
     const { edns, bytes, from } = question;
@@ -280,14 +280,14 @@ export class Resolver {
     return { ...emptyAnswer("NOERROR", true), answers, additionals };
   }
 
-  /** An answer that is an alias, with what that leads to. */
+  /** An answer that is an alias, with the records of its target. */
   async #withAlias(records: readonly DnsRecord[], level: number, budget: Budget): Promise<readonly DnsRecord[]> {
     const [first] = records;
     if (first?.type !== "CNAME") return records;
     return [first, ...(await this.#alias(first.data, level, budget))];
   }
 
-  /** Where an alias leads, if that name lies in our domains. Names elsewhere are for the asker to look up. */
+  /** The target of an alias, if that name lies in our domains. Clients look up other names themselves. */
   async #alias(name: string, level: number, budget: Budget): Promise<readonly DnsRecord[]> {
     if (level >= MAX_ALIAS_LEVELS || budget.lookups <= 0 || !this.#isOurs(name)) return [];
     budget.lookups--;
@@ -325,7 +325,7 @@ export class Resolver {
   }
 }
 
-/** Virtual and `addr` names are answered in lower case, but for the domain. */
+/** Virtual and `addr` names are answered in lower case, except for the domain. */
 function ownerOf(name: string, domain: string): string {
   return nameKey(name.slice(0, name.length - domain.length)) + domain;
 }

@@ -25,7 +25,7 @@ export interface Origin {
 /** IN, and any. */
 const CLASSES: ReadonlySet<number> = new Set([1, 255]);
 
-/** From one packet to the other: what the sockets of a server have in common. */
+/** Makes a reply packet from a query packet: the common part of a server's sockets. */
 export class Responder {
   readonly #parts: ResponderParts;
 

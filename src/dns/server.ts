@@ -29,7 +29,7 @@ export interface DnsServerOptions {
   readonly listen: string;
   /** The domain that names end in. Default `"consul"`. */
   readonly domain?: string;
-  /** Another one that is answered for as well. Default: none. */
+  /** A second domain that is answered for. Default: none. */
   readonly altDomain?: string;
   /**
    * As Consul, which knows a peer by `.<peer>.peer` alone. Default false: `web.service.<peer>.consul` and
@@ -52,7 +52,7 @@ export interface DnsServerOptions {
   /** Most answers over UDP to an asker without EDNS; never more than 8. Default 3. */
   readonly udpAnswerLimit?: number;
   /**
-   * Most bytes of an answer over UDP, whatever an asker with EDNS says it can take: at least 512, at most 65 467. What goes beyond
+   * Most bytes of an answer over UDP, whatever size a client with EDNS accepts: at least 512, at most 65 467. What goes beyond
    * is cut, and the TC bit sends the asker to TCP. Default 1 232, which fits any network in one piece, as resolvers agreed
    * (DNS Flag Day 2020); Consul has no such limit (D-60).
    */
@@ -68,13 +68,13 @@ export interface DnsServerOptions {
   };
   /** Most addresses in an answer, over any transport. Default 0: no limit. */
   readonly addressLimit?: number;
-  /** Sets the TC bit on answers that were cut. Default false, as in Consul: the asker takes what came as all there is. */
+  /** Sets the TC bit on answers that were cut. Default false, as in Consul: the client takes the answer as complete. */
   readonly enableTruncate?: boolean;
-  /** Answers with the `wan` addresses of what lies in another cluster. Default false. */
+  /** Answers with the `wan` addresses of services in other clusters. Default false. */
   readonly translateWanAddresses?: boolean;
   /** Adds the metadata of nodes as TXT records. Default true. */
   readonly nodeMetaTxt?: boolean;
-  /** Open TCP connections. Default 256; when there are as many, one that asks nothing makes room for a new one. */
+  /** Open TCP connections. Default 256; when there are as many, a silent one makes room for a new one. */
   readonly maxTcpConnections?: number;
   /**
    * Open TCP connections of one source: an IPv4 address, or the /64 of an IPv6 one. Default 128; beyond this, new ones are closed.
@@ -93,7 +93,7 @@ export interface DnsServerOptions {
   readonly random?: Pick<Random, "fraction">;
   /** Default: silent. */
   readonly logger?: Logger;
-  /** Counts what limits refuse. Pass one to everything in a process. Default: one that writes to `logger`. */
+  /** Counts refusals by limits. Pass one to everything in a process. Default: one that writes to `logger`. */
   readonly incidents?: Incidents;
 }
 

@@ -2,7 +2,7 @@ import { NameTable, nameLength } from "./compression.js";
 import type { DnsAnswer, DnsRecord } from "./records.js";
 import { nameKey } from "./records.js";
 
-/** What a packet may hold. */
+/** The limits of a packet. */
 export interface SizeLimits {
   /** Of the whole packet, its OPT record included. */
   readonly bytes: number;
@@ -15,7 +15,7 @@ export interface SizeLimits {
   readonly ours: boolean;
 }
 
-/** What a packet holds besides its records. */
+/** The parts of a packet besides its records. */
 export interface Frame {
   /** The name of the question. */
   readonly name: string;
@@ -35,15 +35,15 @@ export interface SizeRequest {
   readonly transport: "udp" | "tcp";
   /** Of the question. */
   readonly questionType: string;
-  /** What the asker's OPT record says it can take; undefined without EDNS. */
+  /** The size in the client's OPT record; undefined without EDNS. */
   readonly ednsBytes: number | undefined;
-  /** Answers over UDP without EDNS, or with one that can take no more than without. */
+  /** Answers over UDP without EDNS, or with a size no larger than without. */
   readonly udpAnswerLimit: number;
   /** Most bytes over UDP, whatever the asker can take. */
   readonly maxUdpBytes: number;
 }
 
-/** No record takes less: a pointer for its owner, ten bytes for what all have, and one for its data. */
+/** The least bytes of a record: a pointer for its owner, ten bytes for the fixed fields, and one for its data. */
 const LEAST_RECORD_BYTES = 13;
 
 /** So many records do not fit: more of them need not be made. */
@@ -53,9 +53,9 @@ export function tooManyRecords(bytes: number): number {
 
 /** What every asker can take over UDP (RFC 1035). */
 export const UDP_BYTES = 512;
-/** Leaves room for the framing of TCP and what Consul keeps clear. */
+/** Leaves room for the framing of TCP and for the bytes that Consul keeps clear. */
 const TCP_BYTES = 65_523;
-/** What Consul never exceeds over UDP. */
+/** The most bytes that Consul sends over UDP. */
 export const UDP_MOST_BYTES = 65_467;
 const UDP_MOST_ANSWERS = 8;
 /** Consul keeps so much clear for the header of UDP. */
@@ -87,7 +87,7 @@ export function recordLength(record: DnsRecord): number {
 
 /**
  * How many bytes a record takes.
- * @param name - what a name takes that begins so far into the record, and that may be compressed or not.
+ * @param name - the bytes of a name that begins so far into the record, and that may be compressed or not.
  */
 function lengthOf(record: DnsRecord, name: (text: string, offset: number, compress: boolean) => number): number {
   const length = name(record.name, 0, true) + 10;
@@ -134,7 +134,7 @@ class Measure {
     });
   }
 
-  /** False: they do not all fit. Then nobody cares how long the rest is. */
+  /** False: they do not all fit. Then the length of the rest does not matter. */
   addAll(sections: readonly (readonly DnsRecord[])[], most: number): boolean {
     for (const records of sections) {
       for (const record of records) {
@@ -145,7 +145,7 @@ class Measure {
     return this.#bytes <= most;
   }
 
-  /** What a record would take at most that comes later. */
+  /** The most bytes of a record that comes later. */
   lengthOf(record: DnsRecord): number {
     const names = this.#names;
     return lengthOf(record, (text, _, compress) =>
@@ -179,7 +179,7 @@ export function fit(answer: DnsAnswer, frame: Frame, limits: SizeLimits): Fitted
     const served = targets.servedBy(record);
     const length = served.reduce((sum, each) => sum + measure.lengthOf(each), 0);
     const fits = measure.bytes + beside + length <= room;
-    // One answer without what serves it is better than none.
+    // An answer without its additional records is better than none.
     if (!fits && answers.length > 0) break;
     answers.push(record);
     if (!fits) break;
@@ -211,7 +211,7 @@ class Targets {
     }
   }
 
-  /** Those that an answer leads to, also through an alias, and no answer before it. */
+  /** The additional records of one answer, also through an alias, and of no answer before it. */
   servedBy(answer: DnsRecord): readonly DnsRecord[] {
     const found: DnsRecord[] = [];
     let target = answer.type === "SRV" ? answer.data.target : answer.type === "NS" ? answer.data : undefined;

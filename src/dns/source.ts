@@ -23,7 +23,7 @@ export interface DnsSource {
   node(peer: string, name: string): Promise<Node | undefined>;
   virtualIp(peer: string, service: string): Promise<string | undefined>;
   /**
-   * What the prepared query that answers to a name or an id finds; undefined: there is none.
+   * The result of the prepared query with this name or id; undefined: there is none.
    * @param from - the address of the asker, or of the client that it asks for.
    * @param visible - the instances of a place that may be shown; hidden ones are not found. Default: all.
    */
@@ -58,7 +58,7 @@ export type AddressOwner =
 /** Decoded instances kept in memory: about 20 MB. */
 const MAX_KEPT = 10_000;
 
-/** Reads a host: its own catalog, and what it imports. */
+/** Reads a host: its own catalog, and its imports. */
 export function hostSource(host: PeeringHost): DnsSource {
   const decoded = new DecodedImports(host);
   let owners: { readonly revision: bigint; readonly byAddress: ReadonlyMap<string, AddressOwner> } | undefined;
@@ -98,7 +98,7 @@ export function hostSource(host: PeeringHost): DnsSource {
   };
 }
 
-/** The part of a source that those may see who have no token: nobody can give one in a question. */
+/** The part of a source that callers without a token may see: a question cannot carry one. */
 export function permittedSource(source: DnsSource, authorizer: Authorizer): DnsSource {
   const anonymous = (): Promise<Access> => Access.of(authorizer, "");
   const visible: VisibleInstances = async (peer, instances, token) => {

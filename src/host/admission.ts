@@ -9,7 +9,7 @@ type AdmissionLimits = Pick<
 >;
 
 const WINDOW_MS = 1_000;
-/** A dialer says at once what it wants: one that has not for so long may be displaced. */
+/** A dialer opens its stream at once: one that has not for so long may be displaced. */
 const GRACE_MS = 2_000;
 
 /**
@@ -50,7 +50,7 @@ export class Admission {
     const attempts = (this.#attempts.get(source) ?? 0) + 1;
     const ofNetwork = (this.#attempts.get(network) ?? 0) + 1;
     const { unauthorizedPerSecond, unauthorizedPerSecondInAll } = this.#limits;
-    // Half of what all have together is there for everybody. Of the rest a network gets the less, the more it has had: who
+    // Half of the total is open to every network. Of the rest a network gets the less, the more it has had: who
     // comes last finds something left, however many attempts others make, and from however many addresses they can.
     const mostInAll = (unauthorizedPerSecondInAll * (1 + 1 / ofNetwork)) / 2;
     // Before those in all are counted: refused attempts of one source must not use up the others' share.

@@ -71,7 +71,7 @@ export class ApplyQueue {
     }
   }
 
-  /** Drops what waits and lets nothing in any more. A batch under way may still commit: the fence in storage decides. */
+  /** Drops waiting resources and accepts no more. A batch under way may still commit: the fence in storage decides. */
   close(): void {
     this.#closing.abort();
     this.#waiting.clear();

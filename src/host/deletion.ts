@@ -91,7 +91,7 @@ export class Deletion implements AsyncDisposable {
 
   async #removeAll(peeringId: string): Promise<void> {
     const { streams, mayRemove } = this.#options;
-    // What its stream brings until its end would come back.
+    // Imports that its stream still brings would come back.
     await streams.drained(peeringId);
     while (!this.#stop.signal.aborted) {
       const rest = this.#rests.get(peeringId);
@@ -105,7 +105,7 @@ export class Deletion implements AsyncDisposable {
         rest.steps.shift();
       } catch (error) {
         if (rest === this.#rests.get(peeringId)) throw error;
-        // Such as a record that was established again meanwhile: what there is now belongs to the new stream.
+        // Such as a record that was established again meanwhile: the imports of now belong to the new stream.
         await streams.drained(peeringId);
       }
     }

@@ -4,8 +4,8 @@ import { splitPushedAddress } from "../base/host-port.js";
 import type { Incidents } from "../base/incidents.js";
 
 /**
- * Ranges that no peer may have us connect to: this host and its links under addresses that are nobody's, groups, and where
- * clouds tell a machine its credentials.
+ * Ranges that no peer may have us connect to: this host and its links under unassigned addresses, multicast groups, and
+ * the addresses at which clouds give a machine its credentials.
  */
 export const defaultForbiddenAddresses: readonly string[] = [
   "0.0.0.0/8",
@@ -36,7 +36,7 @@ export class DialRule {
 
   /**
    * The fault of the first address that is not `host:port`, or whose host is forbidden; undefined if all are good.
-   * What a name stands for is found out, and judged by {@link mayDial}, when it is dialed.
+   * The addresses of a name are found out, and judged by {@link mayDial}, when it is dialed.
    */
   faultOf(addresses: readonly string[]): string | undefined {
     for (const address of addresses) {

@@ -14,7 +14,7 @@ export interface DialerOptions {
   readonly transport: Transport;
   readonly clock: Clock;
   readonly logger: Logger;
-  /** What to dial a peering with, read again before every attempt (D-4); undefined while it must not be dialed. */
+  /** The record and secret to dial a peering with, read again before every attempt (D-4); undefined while it must not be dialed. */
   readonly plan: (peeringId: string) => Promise<Dialable | undefined>;
   /** Serves an open stream until its end. `stableMs`: how long the acceptor had been speaking. */
   readonly serve: (
@@ -36,7 +36,7 @@ const CHANGED_MS = 1_000;
 interface Loop {
   readonly stop: AbortController;
   readonly finished: Promise<void>;
-  /** Ends the wait between attempts and starts the count of failures over: what the dial depends on has changed. */
+  /** Ends the wait between attempts and starts the count of failures over: the record that the dial depends on has changed. */
   restart: () => void;
   fingerprint: string;
   /** Asked for since the plan of the running attempt was read: begin again when the loop ends. */
@@ -50,7 +50,7 @@ interface Round {
   addresses: readonly string[];
   /** The next one of them. */
   position: number;
-  /** The one that the last attempt dialed. Undefined: it failed before it dialed. */
+  /** The address of the last attempt. Undefined: it failed before it dialed. */
   address: string | undefined;
   begunMs: number;
 }
@@ -125,7 +125,7 @@ export class Dialer implements AsyncDisposable {
     this.endAll();
   }
 
-  /** Stops, and waits until the last stream has been let go of. */
+  /** Stops, and waits until the last stream has ended. */
   async [Symbol.asyncDispose](): Promise<void> {
     this.stop();
     await Promise.all([...this.#loops.values()].map((loop) => loop.finished));
@@ -226,7 +226,7 @@ export class Dialer implements AsyncDisposable {
 }
 
 export function targetOf(peering: Pick<Peering, "peerServerName" | "peerCaPems">, known: string): DialTarget {
-  // Consul writes addresses of IPv6 without brackets into what it pushes.
+  // Consul pushes IPv6 addresses without brackets.
   const parts = splitPushedAddress(known);
   const address = parts === undefined ? known : joinHostPort(parts.host, parts.port);
   return { address, serverName: peering.peerServerName, caPems: peering.peerCaPems };

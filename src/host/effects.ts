@@ -32,7 +32,7 @@ export class Effects {
     if (task.replaces) this.#options.deletion.replace(task.peeringId, removals);
   }
 
-  /** Goes on with every peering as it is stored: after a start, and when this host comes to lead. A follower dials nobody. */
+  /** Goes on with every peering as it is stored: after a start, and when this host comes to lead. A follower does not dial. */
   resume(): void {
     const { records, dialer, leads } = this.#options;
     if (!leads()) {

@@ -9,7 +9,7 @@ import { lowerCase } from "../syntax/names.js";
 /** Services that are no part of the mesh, of which `*` of a gateway means none. */
 const NEVER_FRONTED: ReadonlySet<string> = new Set(["consul"]);
 
-/** Which gateways stand in front of which local services: what config entries say, joined with what the catalog has (Consul 1.21). */
+/** Which gateways stand in front of which local services: config entries, joined with the catalog (Consul 1.21). */
 export class Gateways {
   readonly #catalog: Catalog;
   readonly #configEntries: ConfigEntries;

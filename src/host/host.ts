@@ -53,7 +53,7 @@ import { HostView } from "./view.js";
 import { VirtualIpClaims } from "./virtual-ip-claims.js";
 
 /**
- * A cluster in this process: peerings with others, its own services and exports, and what it imports.
+ * A cluster in this process: peerings with others, its own services and exports, and its imports.
  *
  * Made by {@link createHost}. Disposing of it ends every stream (the peers will redial), stops every loop, and closes the
  * storage and transport it was given.
@@ -86,7 +86,7 @@ export class PeeringHost implements Closable {
   readonly leadership: Leadership;
   /** `host:port` the transport really listens on; undefined for a host that only dials. */
   readonly listenAddress: string | undefined;
-  /** Counts limits that refused, and what else went wrong unseen. */
+  /** Counts refusals by limits, and failures that no caller sees. */
   readonly incidents: Incidents;
   /** The stored peerings and trust bundles, for programs that serve this host. */
   readonly view: HostView;
@@ -170,10 +170,10 @@ export interface HostParts {
 }
 
 /**
- * Starts a host: loads what the storage holds, listens, and goes on where the last process stopped, whatever state that
+ * Starts a host: loads the storage, listens, and goes on where the last process stopped, whatever state that
  * left.
  * @throws {PeeringError} `unavailable` when the address cannot be bound, `storage-failed` when the storage cannot be read.
- *   What it was given is disposed of then, too.
+ *   Everything given to it is disposed of then, too.
  */
 export async function createHost(options: HostOptions): Promise<PeeringHost> {
   // In the order of opening; closed in reverse, also when a later step fails.
@@ -263,7 +263,7 @@ async function composeHost(options: HostOptions, opened: AsyncDisposable[]): Pro
   const board = new StatusBoard(clock, incidents);
   const certificate = open(new ServerCertificate({ authority, datacenter, clock, random, logger, incidents }));
   const leafCertificates = open(new LeafCertificates({ authority, datacenter, clock, random, incidents, limits }));
-  // An authority that cannot issue now, such as one whose root has expired, keeps nobody from dialing and from reading.
+  // An authority that cannot issue now, such as one whose root has expired, must not keep others from dialing and reading.
   await certificate.attempted();
 
   const engine = open(

@@ -14,11 +14,11 @@ export interface WatchImportsOptions extends Abortable {
   readonly service?: string;
 }
 
-/** What peers export to us. Read-only: only the peers' own messages change it. */
+/** The services that peers export to us. Read-only: only the peers' own messages change it. */
 export class Imports {
   readonly #records: PeeringRecords;
   readonly #store: ImportStore;
-  /** The last peering of each lower-cased name, also of names that have none now: who asks for its imports hears of their end. */
+  /** The last peering of each lower-cased name, also of names without one now: readers of its imports must hear of their end. */
   readonly #lastId = new Map<string, string>();
 
   /** @internal */
@@ -140,7 +140,7 @@ export class Imports {
   }
 
   /**
-   * As {@link watch}, in parts of about `size` instances at most, each made when it is asked for: first all there is, then
+   * As {@link watch}, in parts of about `size` instances at most, each made when it is asked for: first the present services, then
    * `complete`, then changes. For consumers that are slow, or want little memory.
    */
   watchParts(options: WatchImportsOptions, size: number): AsyncIterable<ImportPart> {

@@ -4,7 +4,7 @@
  */
 export interface Leadership {
   readonly isLeader: boolean;
-  /** The leader's address as told to misguided dialers: a hint, may be `""`. */
+  /** The leader's address as sent to misguided dialers: a hint, may be `""`. */
   readonly leaderAddress: string;
   /** Calls `listener` after each change, until the returned function is called. */
   onChange(listener: () => void): () => void;

@@ -14,7 +14,7 @@ export interface LeafLimits {
    * not asked for the longest is dropped, and issued again when it is asked for.
    */
   readonly leafCertificates: number;
-  /** How long one is held that nobody asks for, in milliseconds. Default 72 hours, as in Consul. */
+  /** How long an unused one is held, in milliseconds. Default 72 hours, as in Consul. */
   readonly leafCertificateUnusedMs: number;
 }
 
@@ -73,7 +73,7 @@ export interface LeafCertificatesOptions {
  */
 export class LeafCertificates implements Closable {
   readonly #options: LeafCertificatesOptions;
-  /** By service, the one that was not asked for the longest first. */
+  /** By service, the least recently used first. */
   readonly #held = new Map<string, Held>();
   readonly #stopListening: () => void;
   #lastIndex = 0n;
@@ -302,7 +302,7 @@ export class LeafCertificates implements Closable {
     return this.#lastIndex;
   }
 
-  /** Sees to it that a certificate is renewed in time while somebody waits for that. */
+  /** Renews a certificate in time while a watch waits for that. */
   #schedule(held: Held): void {
     held.renewal.cancel();
     if (this.#closed || held.renewed.size === 0 || held.issuing !== undefined || held.leaf === undefined) return;

@@ -14,7 +14,7 @@ interface MeasuredPeering {
 }
 
 /**
- * Consul's gauges of peerings (Consul 1.14 to 1.22): what the leader emits every 9 s. A node that
+ * Consul's gauges of peerings (Consul 1.14 to 1.22), as the leader emits them every 9 s. A node that
  * does not lead reports that it exports nothing, without labels, as Consul does once when it loses the lead.
  */
 export function peeringMetrics(peerings: readonly MeasuredPeering[], isLeader: boolean): readonly Metric[] {

@@ -29,7 +29,7 @@ export interface HostOptions {
   readonly nodeName?: string;
   /** Bounds of the checks that this host runs for its node. */
   readonly checks?: CheckLimits;
-  /** Where this cluster runs, told to peers of Consul 1.16 and later. */
+  /** Where this cluster runs, sent to peers of Consul 1.16 and later. */
   readonly locality?: Locality;
   readonly storage: Storage;
   readonly transport: Transport;
@@ -46,7 +46,7 @@ export interface HostOptions {
   /** `host:port` of our gRPC endpoints as peers reach them, for tokens and pushes. Default: where the transport listens. */
   readonly advertise?: readonly string[];
   /**
-   * Seals what must be kept secret at rest: stream secrets of a dialer, CA keys. Secrets that are stored unsealed or with an
+   * Seals the secrets that are stored: stream secrets of a dialer, CA keys. Secrets that are stored unsealed or with an
    * older key of the box, is sealed with the newest key at the start. Default: stored as they are.
    */
   readonly secretBox?: SecretBox;
@@ -78,11 +78,11 @@ export interface HostOptions {
   readonly random?: Random;
   /** Default: silent. */
   readonly logger?: Logger;
-  /** Counts limits that refuse, and what else went wrong unseen. Pass one to everything in a process. Default: one that writes to `logger`. */
+  /** Counts refusals by limits, and failures that no caller sees. Pass one to everything in a process. Default: one that writes to `logger`. */
   readonly incidents?: Incidents;
 }
 
-/** Bounds on what peers and writers can make a host hold: of a whole host, of what it imports from a peer, and of a single stream. */
+/** Bounds on the data that peers and writers can make a host hold: of a whole host, of the imports from a peer, and of a single stream. */
 export interface HostLimits
   extends ImportLimits,
     SessionLimits,
@@ -110,9 +110,9 @@ export interface HostLimits
    * of the source that has most.
    */
   readonly unauthorizedStreamsInAll: number;
-  /** Largest message sent to an acceptor. Default 50 MiB, what Consul's accepts. */
+  /** Largest message sent to an acceptor. Default 50 MiB, the most that Consul's accepts. */
   readonly maxSendToAcceptorBytes: number;
-  /** Largest message sent to a dialer. Default 8 MiB, what Consul's accepts from 1.14.2 on. */
+  /** Largest message sent to a dialer. Default 8 MiB, the most that Consul's accepts from 1.14.2 on. */
   readonly maxSendToDialerBytes: number;
 }
 

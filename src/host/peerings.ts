@@ -42,7 +42,7 @@ export interface PeeringView {
   readonly peerServerAddresses: readonly string[];
   readonly manualServerAddresses: readonly string[];
   readonly peerCaPems: readonly string[];
-  /** What the other cluster said of itself; empty before the first stream. */
+  /** The other cluster's description of itself; empty before the first stream. */
   readonly remote: RemoteInfo;
   readonly createIndex: bigint;
   readonly modifyIndex: bigint;
@@ -54,7 +54,7 @@ export interface PeeringsChange {
   /** All peerings that are watched, by name. */
   readonly peerings: readonly PeeringView[];
   /**
-   * How records became what they are, since the change before. None at first, and where a stream alone has changed. A record
+   * How records changed, since the change before. None at first, and where a stream alone has changed. A record
    * that came and went in between is left out.
    */
   readonly changes: readonly PeeringPatches[];

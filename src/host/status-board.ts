@@ -28,17 +28,17 @@ export interface PeeringFailure {
   readonly message: string;
   /** The address dialed; undefined on an acceptor, and where the attempt failed before one was dialed. */
   readonly address: string | undefined;
-  /** When the first failure came of those that no working stream has interrupted, in milliseconds since the epoch. */
+  /** When the present series of failures began, in milliseconds since the epoch; a working stream ends a series. */
   readonly since: number;
 }
 
-/** What a host knows of a peering's streams: facts with times (milliseconds since the epoch), undefined while unseen. */
+/** Facts about a peering's streams, with times (milliseconds since the epoch), undefined while unseen. */
 export interface PeeringStatus {
   /** `idle`: no stream and no attempt; `waiting`: between two attempts; else the phase of the stream there is. */
   readonly phase: "idle" | "waiting" | SessionPhase;
-  /** Whether the other end of the stream there is speaks as Consul 1.13 (`legacy`) or as later ones; undefined without one. */
+  /** Whether the other end of the present stream speaks as Consul 1.13 (`legacy`) or as later ones; undefined without a stream. */
   readonly dialect: SessionDialect | undefined;
-  /** What Consul calls StreamStatus: lists of names, and times of the last traffic. */
+  /** StreamStatus, as Consul calls it: lists of names, and times of the last traffic. */
   readonly stream: StreamStatus;
   readonly facts: StreamFacts;
   /** Consul's health rule: see `isHealthy`. */
@@ -83,7 +83,7 @@ interface BoardEntry {
 
 const SAMPLE_MS = 100;
 
-/** One stream as the board follows it. What a replaced stream still reports changes nothing (D-1). */
+/** One stream as the board follows it. Reports of a replaced stream change nothing (D-1). */
 export class BoardStream {
   readonly #board: StatusBoard;
   readonly #instance: StreamInstance;
@@ -167,9 +167,9 @@ export class BoardStream {
     this.#outcomes.noteResource(resourceUrl, refusal);
   }
 
-  /** Copies what the session knows into the facts that outlive it. */
+  /** Copies the session's facts into those that outlive it. */
   settle(): void {
-    // Consul 1.13 sends no list: what it exports is what came of it.
+    // Consul 1.13 sends no list: its exports are the services that came.
     if (this.session.status.dialect === "legacy") {
       this.#instance.observe({ type: "imported", services: withoutSidecars(this.#stored()) });
     }
@@ -184,14 +184,14 @@ export class BoardStream {
   }
 }
 
-/** Status of every peering: what the tracker of Consul's rules says, and our own facts beside it. In memory only. */
+/** Status of every peering: the results of Consul's rules, and our own facts beside them. In memory only. */
 export class StatusBoard {
   readonly #clock: Clock;
   readonly #tracker = new StreamTracker();
   readonly #entries = new Map<string, BoardEntry>();
   readonly #changed: Signal<[peeringId: string]>;
 
-  /** @param incidents - told of listeners that throw. */
+  /** @param incidents - gets a report of each listener that throws. */
   constructor(clock: Clock, incidents: Incidents) {
     this.#clock = clock;
     this.#changed = new Signal(incidents);
@@ -225,7 +225,7 @@ export class StatusBoard {
     this.#notify(peeringId);
   }
 
-  /** Nobody waits for a next attempt any more. */
+  /** No next attempt is planned any more. */
   dialStopped(peeringId: string): void {
     const entry = this.#entries.get(peeringId);
     if (entry?.nextAttemptAt === undefined) return;
@@ -354,7 +354,7 @@ function wallTime(monotonicMs: number | undefined, clock: Clock): number | undef
   return monotonicMs === undefined ? undefined : clock.wall() - (clock.now() - monotonicMs);
 }
 
-/** The session's facts as times people read; what did not happen on this stream leaves the older fact in place. */
+/** The session's facts as times for people; an event that this stream has not seen leaves the older fact in place. */
 function observations(status: SessionStatus, clock: Clock): StreamObservations {
   const { dialect, exportedServices } = status;
   const at = (monotonicMs: number | undefined): number | undefined => wallTime(monotonicMs, clock);

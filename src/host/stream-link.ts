@@ -35,7 +35,7 @@ export const defaultReceiveLimits: ReceiveLimits = {
   unstoredBytes: 16 * 1024 * 1024,
 };
 
-/** What a link cannot do itself: outputs that touch records, storage or status. */
+/** Outputs that a link cannot perform itself: they touch records, storage or status. */
 export type LinkEffect = Exclude<
   SessionOutput,
   { readonly type: "send" } | { readonly type: "half-close" } | { readonly type: "close" }
@@ -52,7 +52,7 @@ export interface StreamLinkOptions {
   readonly session: Session;
   readonly clock: Clock;
   readonly limits?: ReceiveLimits;
-  /** Performs an effect; what comes of it returns through {@link StreamLink.feed}. Must not throw. */
+  /** Performs an effect; its result returns through {@link StreamLink.feed}. Must not throw. */
   readonly perform: (effect: LinkEffect) => void;
   /** Called after each input, to mirror the session's status. */
   readonly onProgress?: () => void;
@@ -106,7 +106,7 @@ export class StreamLink {
     return this.#end !== undefined;
   }
 
-  /** Resolves once the stream is closed and let go of. */
+  /** Resolves once the stream is closed and released. */
   get ended(): Promise<LinkEnd> {
     return this.#ended;
   }
@@ -118,7 +118,7 @@ export class StreamLink {
     return this.#ended;
   }
 
-  /** Gives the session an input and performs what comes out of it. Ignored after the end. */
+  /** Gives the session an input and performs its outputs. Ignored after the end. */
   feed(input: SessionInput): void {
     if (this.#end !== undefined) return;
     for (const output of this.#session.handle(input, this.#clock.now())) this.#handle(output);
@@ -166,7 +166,7 @@ export class StreamLink {
     }
   }
 
-  /** Takes in what it may of `batch` from `first` on, and returns where the rest begins. */
+  /** Takes as many messages of `batch` as it may from `first` on, and returns where the rest begins. */
   #receive(batch: readonly Uint8Array[], first: number): number {
     const messages: ReplicationMessage[] = [];
     let undecodable: PeeringError | undefined;
@@ -275,7 +275,7 @@ export class StreamLink {
     );
   }
 
-  /** What the peer must still read, such as `Terminated` or a last NACK, goes ahead of the end: if it reads at all. */
+  /** Messages that the peer must still read, such as `Terminated` or a last NACK, go ahead of the end: if it reads at all. */
   async #finish(rest: readonly ReplicationMessage[], status: Status): Promise<void> {
     if (rest.length > 0) {
       const flushed = this.#writer.then(() => this.#stream.send(encodeMessages(rest)));

@@ -67,7 +67,7 @@ interface ActiveStream {
   readonly applyQueue: ApplyQueue;
   readonly seen: BoardStream;
   detach: () => void;
-  /** The peer has said `Terminated`: there is nobody to tell any more, only a drain to end. */
+  /** The peer has said `Terminated`: no message is due any more, only the end of the drain. */
   peerTerminated: boolean;
 }
 
@@ -88,7 +88,7 @@ const FIRST_RETRY_MS = 1_000;
 const MAX_RETRY_MS = 60_000;
 
 /**
- * The live streams, at most one per peering: the newest authorised one (D-1). Binds a stream to what it replicates: our
+ * The live streams, at most one per peering: the newest authorised one (D-1). Connects a stream with the data it replicates: our
  * exports and roots outward, the import store and the records inward.
  */
 export class Streams implements AsyncDisposable {
@@ -110,7 +110,7 @@ export class Streams implements AsyncDisposable {
     this.#admission = new Admission(options.clock, options.limits, options.incidents);
   }
 
-  /** Counts one attempt nobody has authorised yet. False: over the limit, refuse without looking closer. */
+  /** Counts one unauthorised attempt. False: over the limit, refuse without looking closer. */
   admit(remoteAddress: string): boolean {
     return this.#admission.admit(remoteAddress);
   }
@@ -426,7 +426,7 @@ export class Streams implements AsyncDisposable {
       peer: name,
       peering: id,
     });
-    // Nobody will say it again, so a storage that refuses is asked until it takes it.
+    // The peer does not say it again, so a storage that refuses is asked until it accepts.
     try {
       await retry(() => records.terminate(id, { peerId }), {
         clock,
@@ -446,7 +446,7 @@ export class Streams implements AsyncDisposable {
   }
 
   /**
-   * Applies what a peer sent, in order: services and lists that stand together in one commit, each commit bound to a
+   * Applies messages of a peer, in order: services and lists that follow each other in one commit, each commit bound to a
    * record that is still active (I17), and none begun once the stream has been replaced: a newer one may have said
    * something else since (I14).
    */

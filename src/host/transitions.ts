@@ -3,8 +3,8 @@ import type { PeeringEventType } from "../peering/state-machine.js";
 import { fieldsOf, type PeeringChange } from "../stores/peering-changes.js";
 
 /**
- * One stored step in the life of a peering, for an audit log: what happened and which fields it changed, never a value, so
- * that no secret, certificate or metadata is told.
+ * One stored step in the life of a peering, for an audit log: the event and the names of the changed fields, never a value, so
+ * that no secret, certificate or metadata is revealed.
  */
 export interface PeeringTransition {
   /** When this host stored it, or noticed it, in milliseconds since the Unix epoch. */
@@ -13,8 +13,8 @@ export interface PeeringTransition {
   readonly id: string;
   readonly name: string;
   /**
-   * What happened, as the table of the state machine calls it. Undefined: the record was written by another process on the
-   * same storage, or by `PeeringWrite`; what happened there is not known.
+   * The event, as the table of the state machine calls it. Undefined: the record was written by another process on the
+   * same storage, or by `PeeringWrite`; the event there is not known.
    */
   readonly event: PeeringEventType | undefined;
   /** The stored state before; `initial`: there was no record. */
@@ -27,10 +27,10 @@ export interface PeeringTransition {
   readonly revision: bigint;
 }
 
-/** Fields that say nothing of what happened. */
+/** Fields that reveal nothing about the event. */
 const INDEXES = new Set(["createIndex", "modifyIndex"]);
 
-/** What an audit log is told of a change. */
+/** A change in the form for an audit log. */
 export function transitionOf(change: PeeringChange, at: number): PeeringTransition {
   const { peeringId, name, event, before, peering, patches, beside, revision } = change;
   const record = peering ?? before;

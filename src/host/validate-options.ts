@@ -5,7 +5,7 @@ import { validatePeerName } from "../peering/names.js";
 import { isLabel, lowerCase } from "../syntax/names.js";
 
 const BASIC_NAME = /^[a-z0-9_-]+$/;
-/** What a name in DNS may have between dots. */
+/** The longest part of a DNS name between dots. */
 const MAX_LABEL_BYTES = 63;
 const EVERY_ADDRESS: readonly string[] = ["0.0.0.0", "::", "0:0:0:0:0:0:0:0", "::ffff:0.0.0.0", "0"];
 const HOST_NAME = /^(?=.{1,253}$)[a-z0-9_](?:[a-z0-9_-]{0,62})?(?:\.[a-z0-9_](?:[a-z0-9_-]{0,62})?)*\.?$/i;
@@ -48,7 +48,7 @@ export function datacenterWarning(name: string): string | undefined {
 
 /**
  * A name that a node can have.
- * @throws {PeeringError} `invalid-argument`: no name, or one that stands for more than itself in a path, a log or a name in DNS.
+ * @throws {PeeringError} `invalid-argument`: no name, or one with a special meaning in a path, a log or a DNS name.
  */
 export function checkNodeName(name: string): void {
   if (name === "") throw invalid("node_name cannot be empty");
@@ -81,7 +81,7 @@ export function nodeNameWarning(name: string): string | undefined {
 
 /**
  * Addresses for peers to dial, without empty ones.
- * @throws {PeeringError} `invalid-argument`: one that leads nowhere; it is named.
+ * @throws {PeeringError} `invalid-argument`: one cannot be dialed; it is named.
  */
 export function advertisedAddresses(given: readonly string[]): readonly string[] {
   const addresses = given.map((address) => address.trim()).filter((address) => address !== "");
@@ -133,7 +133,7 @@ export function checkTransitRules(rules: readonly TransitRule[]): void {
 /**
  * Takes numbers that are given in place of defaults.
  * @param name - of the option, for the error.
- * @throws {PeeringError} `invalid-argument`: one that is negative or no number; it is named.
+ * @throws {PeeringError} `invalid-argument`: one that is negative or not a number; it is named.
  */
 export function checkNumbers(name: string, given: Readonly<Record<string, unknown>>): void {
   for (const [key, value] of Object.entries(given)) {

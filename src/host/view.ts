@@ -2,7 +2,7 @@ import type { Peering, TrustBundle } from "../peering/peering.js";
 import type { PeeringRecords } from "../stores/records.js";
 import type { VirtualIpClaims } from "./virtual-ip-claims.js";
 
-/** What has changed in a {@link HostView}. */
+/** The changed part of a {@link HostView}. */
 export type HostChange =
   | {
       readonly type: "peering";
@@ -51,7 +51,7 @@ export class HostView {
     return this.#records.bundleIndex;
   }
 
-  /** When the trust bundle of a peer became what it is; where there is none, {@link trustBundlesIndex}. */
+  /** When the trust bundle of a peer last changed; where there is none, {@link trustBundlesIndex}. */
   trustBundleIndex(peerName: string): bigint {
     return this.#records.trustBundleIndex(peerName);
   }
@@ -87,7 +87,7 @@ export class HostView {
   }
 
   /**
-   * Resolves when reads of the catalog show what follows from the config entries written before: the virtual addresses of the
+   * Resolves when reads of the catalog show the effects of the config entries written before: the virtual addresses of the
    * services that they name. Never rejects.
    */
   settled(): Promise<void> {

@@ -87,7 +87,7 @@ export class VirtualIpClaims implements ImportedAddresses, AsyncDisposable {
     for (const { id, name } of records.list()) {
       await this.#attempt(async () => this.#imports?.repairAddresses(id, catalog.claimedVirtualIps(lowerCase(name))));
     }
-    // Those that were removed meanwhile are among the others.
+    // Claims that were removed meanwhile are among the others.
     const known = new Set(records.list().map(({ name }) => lowerCase(name)));
     for (const peer of catalog.claimingPeers()) {
       if (peer === "" || known.has(peer)) continue;
@@ -108,7 +108,7 @@ export class VirtualIpClaims implements ImportedAddresses, AsyncDisposable {
     await this.#mending;
   }
 
-  /** A change of an entry moves the address of its own name; of a gateway, those of what it fronts. */
+  /** A change of an entry moves the address of its own name; of a gateway, those of the services behind it. */
   async #follow({ kind, name, former, entry }: ConfigEntryChange): Promise<void> {
     const { catalog, configEntries, leadership } = this.#options;
     if (this.#end.signal.aborted || !leadership.isLeader) return;

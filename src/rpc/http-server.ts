@@ -32,7 +32,7 @@ export interface HttpServerOptions {
   readonly listen: string;
   /** Answers calls, over HTTP/1.1 and HTTP/2. */
   readonly rpc: RpcListener;
-  /** Answers what else is asked, such as the listener that `httpHandler` of `peerage/http` makes. Default: 404. */
+  /** Answers all other requests, such as the listener that `httpHandler` of `peerage/http` makes. Default: 404. */
   readonly http?: HttpListener;
   /** Serves over TLS 1.2 or 1.3, with HTTP/2 for clients that offer it. Default: in plaintext. */
   readonly tls?: ServerTls;
@@ -63,7 +63,7 @@ export interface HttpServerOptions {
   readonly clock?: Clock;
   /** Default: silent. */
   readonly logger?: Logger;
-  /** Counts what limits refuse. Pass one to everything in a process. Default: one that writes to `logger`. */
+  /** Counts refusals by limits. Pass one to everything in a process. Default: one that writes to `logger`. */
   readonly incidents?: Incidents;
 }
 
@@ -79,7 +79,7 @@ export interface HttpServer extends Closable {
   replaceCertificates(tls: ServerTls): void;
 }
 
-/** What a client of HTTP/2 says first; no request of HTTP/1.1 begins so (RFC 9113, 3.4). */
+/** The first bytes of a client of HTTP/2; no request of HTTP/1.1 begins so (RFC 9113, 3.4). */
 const PREFACE = "PRI * HTTP/2.0\r\n";
 const MAX_CONCURRENT_STREAMS = 256;
 /** How often, while the head of a request may take its time, one looks whether it has. */
@@ -167,7 +167,7 @@ export async function httpServer(options: HttpServerOptions): Promise<HttpServer
       }
       if (closed !== undefined) stream.once("close", closed);
       const answered = known?.request();
-      // A client that goes on sending keeps the stream, but not what its connection is allowed for a request. The response of
+      // A client that goes on sending keeps the stream, but not its connection's allowance for a request. The response of
       // Node says that it has finished when its stream is closed.
       if (answered !== undefined) stream.once("finish", answered).once("close", answered);
       if (areHeadersTooLarge(request.headers)) {
@@ -209,7 +209,7 @@ export async function httpServer(options: HttpServerOptions): Promise<HttpServer
     incidents.report("session-flooded", FLOODED, fields);
   });
 
-  // The server of HTTP/1.1 listens, so that its limits hold; only what a connection is comes before its own look at it.
+  // The server of HTTP/1.1 listens, so that its limits hold; only the check for the protocol comes before its own parsing.
   const begun = secure === undefined ? "connection" : "secureConnection";
   const serveHttp1 = server.listeners(begun);
   server.removeAllListeners(begun);
@@ -219,14 +219,14 @@ export async function httpServer(options: HttpServerOptions): Promise<HttpServer
   const guard = (options.connectionLimits ?? new ConnectionLimits({ clock, incidents })).listener("http", {
     perSource: options.connectionsPerSource ?? 2_048,
     inAll: Number.POSITIVE_INFINITY,
-    // Node answers a head of HTTP/1.1 that is late with 408, when it looks next: this closes what it does not see.
+    // Node answers a late head of HTTP/1.1 with 408, when it looks next: this closes connections that it does not see.
     firstRequestMs: headersTimeoutMs * (1 + 2 / LOOKS),
     idleMs: keepAliveTimeoutMs,
   });
-  /** Tells what came over a connection, in plaintext or decrypted, and has it served. */
+  /** Detects the protocol of a connection, in plaintext or decrypted, and has it served. */
   const begin = (socket: Socket, known: Connection): void => {
     connections.set(socket, known);
-    // Node has answered by itself then.
+    // Node has answered already then.
     socket.on("error", (error: NodeJS.ErrnoException) => {
       const limit = HTTP1_LIMITS.get(error.code ?? "");
       if (limit === undefined) return;
@@ -317,7 +317,7 @@ export async function httpServer(options: HttpServerOptions): Promise<HttpServer
   };
 }
 
-/** Answers, and tells a client that then still sends that nobody reads it. */
+/** Answers, and tells a client that then still sends that its body is not read. */
 function answerOverHttp2(http: HttpListener, request: Http2ServerRequest, response: Http2ServerResponse): void {
   const { stream } = request;
   stream.once("finish", () => endRequest(stream));
@@ -330,8 +330,8 @@ function placeOf({ remoteAddress, remotePort, localAddress }: Socket): string {
 }
 
 /**
- * Tells a client that asks whether to send its body to do so when somebody reads it. Where nobody does, Node ends the connection
- * with the answer: what comes next may be the body or another request.
+ * Tells a client that asks whether to send its body to do so when a handler reads it. Where none does, Node ends the connection
+ * with the answer: the next bytes may be the body or another request.
  */
 function continueWhenRead(request: IncomingMessage, response: ServerResponse): void {
   request.once("resume", () => {
@@ -339,7 +339,7 @@ function continueWhenRead(request: IncomingMessage, response: ServerResponse): v
   });
 }
 
-/** Reads as much of a connection as tells what it is, and puts it back. */
+/** Reads as much of a connection as its protocol takes to detect, and puts it back. */
 function recognise(socket: Socket, recognised: (isHttp2: boolean) => void): void {
   let head = Buffer.alloc(0);
   // The server that takes the connection over has its own listener; until then a reset would end the process.
@@ -357,7 +357,7 @@ function recognise(socket: Socket, recognised: (isHttp2: boolean) => void): void
     socket.pause();
     socket.unshift(head);
     recognised(isHttp2);
-    // An HTTP/2 session reads the bytes that were put back by itself.
+    // An HTTP/2 session reads the bytes that were put back on its own.
     if (!isHttp2) socket.resume();
   };
   socket.on("data", look);

@@ -1,4 +1,4 @@
-/** What a message is made from: its fields, each of which may be left out. */
+/** The input for a message: its fields, each of which may be left out. */
 export type { MessageInitShape as MessageInit } from "@bufbuild/protobuf";
 
 /** The fields of `google.protobuf.Timestamp`. */
@@ -13,7 +13,7 @@ export function timestamp(milliseconds: number): TimestampFields {
   return { seconds: BigInt(seconds), nanos: Math.floor((milliseconds - seconds * 1_000) * 1e6) };
 }
 
-/** Unset for what did not happen. */
+/** Unset for times of events that did not happen. */
 export function timestampOrUnset(milliseconds: number | undefined): TimestampFields | undefined {
   return milliseconds === undefined ? undefined : timestamp(milliseconds);
 }

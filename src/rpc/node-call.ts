@@ -56,7 +56,7 @@ export async function carryCall(
   const start = (): void => {
     if (started) return;
     started = true;
-    // What the client still sends then is not read, so that nothing else can come over its connection.
+    // The rest of the client's body is not read then, so that nothing else can come over its connection.
     const last = request.readableEnded || isHttp2(request) ? {} : { Connection: "close" };
     response.writeHead(answer.status, { ...plainHeaders(answer.header), ...last });
   };

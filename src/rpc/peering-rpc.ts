@@ -18,11 +18,11 @@ import { watchService } from "./watch-service.js";
 
 /** How a host's services are served. */
 export interface PeeringRpcOptions extends RequestGuardOptions {
-  /** Who may do what; callers are known by `x-consul-token` or a bearer token. Default: everyone everything. */
+  /** The rights of callers, who are known by `x-consul-token` or a bearer token. Default: everyone may do everything. */
   readonly authorizer?: Authorizer;
   /**
-   * Whether `PeeringWrite` is served, which writes a record and its secrets as they are given, past every rule of what may
-   * become of a peering: an aid for tests. Default false; then it is refused with UNIMPLEMENTED.
+   * Whether `PeeringWrite` is served, which writes a record and its secrets as they are given, past all rules
+   * for the states of a peering: an aid for tests. Default false; then it is refused with UNIMPLEMENTED.
    */
   readonly allowPeeringWrite?: boolean;
   /** Longest message of a request. Default 4 MiB; beyond: RESOURCE_EXHAUSTED. */
@@ -182,7 +182,7 @@ function refuse(response: HttpResponse, status: number, text: string): void {
   response.end(text);
 }
 
-/** Aborts with `signal`, for the reason that callers are told. */
+/** Aborts with `signal`, with the reason that callers get. */
 function shutdownSignal(signal: AbortSignal): AbortSignal {
   const shutdown = new AbortController();
   // Every call that is under way listens to it, which Node would take for a leak.

@@ -118,7 +118,7 @@ export function peeringService(server: RpcServer): ServiceImpl<typeof PeeringSer
       const { configEntries, exports, view } = call.host;
       const bundleOf = (name: string): readonly TrustBundle[] => {
         const peering = view.peering(name);
-        // Consumers are matched with capitals, and only those that are peered with count.
+        // Consumers are matched with capitals, and only peers with a peering count.
         const bundle = isActive(peering) && peering?.name === name ? view.trustBundle(name) : undefined;
         return bundle === undefined ? [] : [bundle];
       };

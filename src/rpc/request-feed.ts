@@ -9,10 +9,10 @@ const END_OF_HEAD = "\r\n\r\n";
 const TURN_MS = 1;
 
 /**
- * Has a server of `node:http` parse what comes over a connection in pieces that end where a request may end, and nothing while
+ * Has a server of `node:http` parse the bytes of a connection in pieces that end where a request may end, and nothing while
  * the connection is held up. By itself it makes a request of each of the thousands that 64 KiB can hold, which cost a hundred
  * times as much, however little it has answered.
- * @param socket - one that the server has just been given.
+ * @param socket - a socket that the server has just been given.
  * @param isHeldUp - whether requests of this connection wait already.
  */
 export function feedInPieces(socket: Socket, isHeldUp: () => boolean, clock: Clock): void {

@@ -23,7 +23,7 @@ export interface RpcServer {
   readonly random: Random;
   /** Silence after which a watch sends a heartbeat, and the longest time between two looks at the caller's token. */
   readonly heartbeatMs: number;
-  /** How often a watch of peerings looks at facts that nobody announces. */
+  /** How often a watch of peerings looks at facts that change without a notice. */
   readonly statusIntervalMs: number;
 }
 
@@ -67,7 +67,7 @@ export interface QueryOptions {
 
 const CALLER = createContextKey<Caller | undefined>(undefined);
 
-/** What a handler is to be called with, for {@link RpcCall} to be made of. */
+/** The parameters of a handler, from which {@link RpcCall} is made. */
 export function callContext(caller: Caller): ContextValues {
   return createContextValues().set(CALLER, caller);
 }
@@ -94,12 +94,12 @@ export class RpcCall implements Waiting {
     return this.server.host;
   }
 
-  /** What the caller may do. @throws {PeeringError} `permission-denied`: `ACL not found`. */
+  /** The rights of the caller. @throws {PeeringError} `permission-denied`: `ACL not found`. */
   access(): Promise<Access> {
     return this.#caller.access();
   }
 
-  /** What the caller may do now, looked up again. @throws {PeeringError} `permission-denied`: `ACL not found`. */
+  /** The rights of the caller now, looked up again. @throws {PeeringError} `permission-denied`: `ACL not found`. */
   accessNow(): Promise<Access> {
     return this.#caller.accessNow();
   }
@@ -126,7 +126,7 @@ export class RpcCall implements Waiting {
     this.#caller.allowance.rest();
   }
 
-  /** @throws {PeeringError} `invalid-argument` for what cannot be read. */
+  /** @throws {PeeringError} `invalid-argument` for bytes that cannot be read. */
   queryOptions(): QueryOptions {
     const index = this.#metadata("min-query-index");
     const wait = this.#metadata("max-query-time");

@@ -5,7 +5,7 @@ import { certificatesIn, type ParsedCertificate } from "../token/pem.js";
 
 /** Certificates of a server that is reached over TLS. */
 export interface ServerTls {
-  /** PEM: the server's certificate, and then those that lead from it to an authority. */
+  /** PEM: the server's certificate, and then the intermediates from it to an authority. */
   readonly certificate: string;
   /** PEM: the key of the first one, not encrypted. */
   readonly key: string;
@@ -14,9 +14,9 @@ export interface ServerTls {
 }
 
 /**
- * What a server of `node:tls` is told.
+ * The options of a server of `node:tls`.
  * @param verifiesClients - whether clients must show a certificate of one of the authorities.
- * @throws {PeeringError} `invalid-argument` that names what cannot be used; no key is in it.
+ * @throws {PeeringError} `invalid-argument` that names the part that cannot be used; no key is in it.
  */
 export function secureContext({ certificate, key, ca }: ServerTls, verifiesClients: boolean): SecureContextOptions {
   const [own] = certificatesIn(certificate);

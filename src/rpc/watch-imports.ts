@@ -14,7 +14,7 @@ type Part = Extract<ImportPart, { readonly type: "part" }>;
 const INSTANCES_BATCH = 50;
 
 /**
- * Everything imported from a peer at one moment, then each change. What a slow reader has not taken yet waits in the host's
+ * Everything imported from a peer at one moment, then each change. Changes that a slow reader has not taken yet wait in the host's
  * import store: the former version of each changed service, once, shared by all slow readers.
  * @param service - `""`: all.
  */

@@ -49,7 +49,7 @@ const DIALECTS: Readonly<Record<NonNullable<PeeringStatus["dialect"]>, Dialect>>
   modern: Dialect.MODERN,
 };
 
-/** A status is told whenever a number in it has changed: it names no more services than a person would read. */
+/** A status is sent whenever a number in it has changed: it names no more services than a person would read. */
 const WITHHELD_NAMED = 100;
 
 /** A peering with its status, as a watch tells it. */
@@ -115,7 +115,7 @@ export function instanceMessage({ node, service, checks }: ServiceInstance): Mes
   return { node: nodeMessage(node), service: serviceMessage(service), checks: checks.map(checkMessage) };
 }
 
-/** What an instance is known by. */
+/** The key of an instance. */
 export function instanceKey({ node, service }: ServiceInstance): MessageInit<typeof InstanceKeySchema> {
   return { node: node.name, serviceId: service.id };
 }

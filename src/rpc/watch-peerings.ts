@@ -29,7 +29,7 @@ export async function* watchPeerings(call: RpcCall, name: string): AsyncGenerato
   const sent = new Map<string, { readonly name: string; readonly message: MessageInit<typeof PeeringSchema> }>();
   let complete = false;
   for (;;) {
-    // What it says is that something changed; the list of now may be newer.
+    // The notice says only that something changed; the list of now may be newer.
     changes.take();
     const listed = host.peerings.list().filter((view) => isWatched(view.name));
     for (const listedView of listed) {

@@ -5,7 +5,7 @@ import { RpcCall, type RpcServer } from "./rpc-call.js";
 import { watchImports } from "./watch-imports.js";
 import { watchPeerings } from "./watch-peerings.js";
 
-/** The watch service over a host. Failures have the codes of gRPC that say what they are. */
+/** The watch service over a host. Failures have the matching codes of gRPC. */
 export function watchService(server: RpcServer): ServiceImpl<typeof WatchService> {
   const method = <Request, Response>(run: (request: Request, call: RpcCall) => AsyncIterable<Response>) =>
     async function* (request: Request, context: HandlerContext): AsyncGenerator<Response, void, undefined> {

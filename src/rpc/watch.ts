@@ -59,7 +59,7 @@ export class Watch implements Disposable {
   }
 
   /**
-   * To be called before anything is told: resolves in turn.
+   * To be called before each message: resolves in turn.
    * @throws {PeeringError} `permission-denied`: the token is unknown, or lacks a right; `resource-exhausted`: there is no place
    *   for it any more.
    * @throws `signal.reason` when the caller has gone.
@@ -113,7 +113,7 @@ export class Source<Item> implements Disposable {
 
   /**
    * The item that has come since the last call; undefined when there is none yet, and then one is asked for.
-   * @throws What the iterable throws. {@link PeeringError} `closed` when it has ended: nobody ends it but the host.
+   * @throws the error of the iterable. {@link PeeringError} `closed` when it has ended: only the host ends it.
    */
   take(): Item | undefined {
     const answer = this.#answer;
@@ -129,9 +129,9 @@ export class Source<Item> implements Disposable {
     return answer.item;
   }
 
-  /** To be called when what the iterable waits for has been aborted, or it may go on for as long as that takes. */
+  /** To be called when the iterable's wait has been aborted, or it may go on for as long as that takes. */
   [Symbol.dispose](): void {
-    // With an item that nobody took it would wait for us, and keep listening.
+    // With an unread item it would wait for us, and keep listening.
     this.#iterator.return?.().then(
       () => {},
       () => {},

@@ -20,7 +20,7 @@ interface Commit {
   readonly bytes: number;
 }
 
-/** Knows everything up to `revision`, and remembers nothing by itself: being slow and starting late are the same. */
+/** Knows everything up to `revision`, and holds no changes itself: being slow and starting late are the same. */
 interface Reader {
   readonly prefix: string;
   revision: bigint;
@@ -29,7 +29,7 @@ interface Reader {
   readonly wake: () => void;
 }
 
-/** The recent commits of one storage, and the readers that are told of them. A reader costs the same however slow it is. */
+/** The recent commits of one storage, and the readers that follow them. A reader costs the same however slow it is. */
 export class ChangeLog {
   readonly #readers = new Set<Reader>();
   #commits: Commit[] = [];
@@ -37,7 +37,7 @@ export class ChangeLog {
   #first = 0;
   #keys = 0;
   #bytes = 0;
-  /** What changed at this revision or before is not remembered. */
+  /** Changes up to this revision are not remembered. */
   #horizon: bigint;
   #revision: bigint;
   #closed = false;
@@ -85,7 +85,7 @@ export class ChangeLog {
     }
   }
 
-  /** Ends what all readers read. */
+  /** Ends the reads of all readers. */
   close(): void {
     this.#closed = true;
     for (const reader of this.#readers) reader.wake();
@@ -120,7 +120,7 @@ export class ChangeLog {
       this.#horizon = commit.revision;
       this.#first++;
     }
-    // Now and then only: it costs as much as the commits that are left.
+    // Now and then only: it costs as much as the commits that are kept.
     if (this.#first * 2 < this.#commits.length) return;
     this.#commits = this.#commits.slice(this.#first);
     this.#first = 0;
@@ -131,7 +131,7 @@ export class ChangeLog {
     return commits > REMEMBERED_KEYS || this.#keys > REMEMBERED_KEYS || this.#bytes > REMEMBERED_BYTES;
   }
 
-  /** What changed under the reader's prefix, which it knows afterwards; undefined: nothing. */
+  /** The changes under the reader's prefix, which it knows afterwards; undefined: none. */
   #since(reader: Reader): StorageChanges | undefined {
     const after = reader.revision;
     const revision = this.#revision;

@@ -21,7 +21,7 @@ function entry(table: Int32Array, index: number): number {
 
 /**
  * The CRC-32C (Castagnoli) of `bytes` from `start` to `end`: what LevelDB's files use, and our own rows.
- * @param seed - the CRC of what comes before them.
+ * @param seed - the CRC of the bytes before them.
  */
 export function crc32c(bytes: Uint8Array, start = 0, end: number = bytes.length, seed = 0): number {
   let crc = ~seed;

@@ -18,7 +18,7 @@ export function damagedEntries(entries: readonly DamagedEntry[], where?: string)
 }
 
 /**
- * Deletes damaged entries that can be had again. One that was written again meanwhile stays as it is now.
+ * Deletes damaged entries that can be fetched again. One that was written again meanwhile stays as it is now.
  * @throws {PeeringError} as `Storage.commit`, but no `conflict`.
  */
 export async function deleteDamaged(

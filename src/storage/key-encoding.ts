@@ -1,8 +1,8 @@
 import type { Key } from "./storage.js";
 
 // UTF-8 never holds the byte FF. Each part ends in 00, and a 00 inside a part becomes 00 FF, so encoded keys sort as
-// their parts do, no key is mistaken for another, and what begins with an encoded prefix and does not go on with FF is
-// exactly what lies under it.
+// their parts do, no key is mistaken for another, and the keys that begin with an encoded prefix and do not go on with FF are
+// exactly those under it.
 const END = "\0";
 const ESCAPED_ZERO = "\0\u00ff";
 const ABOVE = "\u00ff";
@@ -32,7 +32,7 @@ export function encodeKey(key: Key): string {
   return encoded;
 }
 
-/** The key of {@link encodeKey}. @throws TypeError for what no key encodes to. */
+/** The key of {@link encodeKey}. @throws TypeError for bytes that no key encodes to. */
 export function decodeKey(encoded: string): Key {
   const key: string[] = [];
   for (let start = 0; start < encoded.length; ) {

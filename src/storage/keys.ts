@@ -1,7 +1,7 @@
 import type { Key } from "./storage.js";
 
 /*
- * The first part of every key. Everything a host keeps lies under one of these prefixes; what comes after is its owner's.
+ * The first part of every key. Everything a host keeps lies under one of these prefixes; the rest of a key is its owner's.
  */
 
 /** `trust/built-in-authority.ts`: cluster id, roots with the key of the active one, the next serial number. */

@@ -9,10 +9,10 @@ const PRIVATE_DIRECTORY = 0o700;
 const PRIVATE_FILE = 0o600;
 const OTHERS = 0o077;
 const WRITABLE_BY_ALL = 0o002;
-/** As `/tmp` has it: only owners can rename entries. */
+/** As for `/tmp`: only owners can rename entries. */
 const STICKY = 0o1000;
 
-/** Of the engine and of ours; what else lies in the directory is left alone. */
+/** Files of the engine and of ours; others in the directory are left alone. */
 const OURS = /^(?:\d+\.(?:log|ldb|sst|dbtmp)|MANIFEST-\d+|CURRENT|LOCK|LOG|LOG\.old|acknowledged|in-use-.*)$/;
 const IN_USE = /^in-use-/;
 const ACKNOWLEDGED = "acknowledged";
@@ -40,7 +40,7 @@ export class DataDirectory {
 
   /**
    * Makes the directory if there is none, and keeps other users out of it.
-   * @throws {PeeringError} `locked`: this process has it open. `storage-failed`: it cannot be used.
+   * @throws {PeeringError} `locked`: this process has it open already. `storage-failed`: it cannot be used.
    */
   static async claim(name: string, incidents: Incidents): Promise<DataDirectory> {
     const path = await directoryAt(name);
@@ -62,7 +62,7 @@ export class DataDirectory {
   }
 
   /**
-   * Sees to it that nobody else can read the files. The engine makes new ones as the umask has it.
+   * Makes the files unreadable for other users. The engine makes new ones as the umask has it.
    * @throws {PeeringError} `storage-failed`: one belongs to another user.
    */
   async tighten(): Promise<void> {
@@ -145,9 +145,9 @@ export class DataDirectory {
 }
 
 /**
- * The newest revision that anybody was told is durable, beside the database: what was acknowledged and is not found again was
- * lost, while a write that was cut short before, or was not synced, may be. It is written without a sync, after that of the
- * database, so it is never ahead of the disk.
+ * The newest revision that was acknowledged as durable, in a file beside the database. An acknowledged commit that is not found
+ * again was lost, while a write that was cut short before, or was not synced, may be missing. The file is written without a sync,
+ * after that of the database, so it is never ahead of the disk.
  */
 export class AcknowledgedRevision {
   readonly #descriptor: number;
@@ -183,7 +183,7 @@ export class AcknowledgedRevision {
     return acknowledged;
   }
 
-  /** Never throws: what it is for is done. */
+  /** Never throws: the commit that it notes is durable already. */
   write(revision: bigint): void {
     const line = lineOf(revision);
     try {
@@ -208,7 +208,7 @@ function lineOf(revision: bigint): Buffer {
 }
 
 /**
- * With all that it lies in. Node's own way to do that never ends, and takes all memory, where a system has a directory in which
+ * With all folders above it. Node's own way to do that never ends, and takes all memory, where a system has a directory in which
  * nothing can be made, such as /proc.
  */
 async function makeDirectory(path: string): Promise<void> {
@@ -221,7 +221,7 @@ async function makeDirectory(path: string): Promise<void> {
     if (code !== "ENOENT" || parent === path) throw error;
     await makeDirectory(parent);
     await mkdir(path, { mode: PRIVATE_DIRECTORY }).catch(async (failure: unknown) => {
-      // Somebody else may have made it.
+      // Another process may have made it.
       if (codeOf(failure) !== "EEXIST" || !(await stat(path)).isDirectory()) throw failure;
     });
   }

@@ -22,7 +22,7 @@ export interface LogPart {
 /** Notes about files that can be opened. */
 export interface FilesVerified {
   /**
-   * The logs end in what cannot be read: a write that was cut short, or several that were not synced when the power went. Parts of
+   * The logs end in unreadable bytes: a write that was cut short, or several that were not synced when the power went. Parts of
    * logs are `lost` in which the engine would read something behind it.
    */
   readonly cut: (LogPart & { readonly bytes: number; readonly lost: readonly LogPart[] }) | undefined;
@@ -41,14 +41,14 @@ export function damagedDirectory(directory: string, reason: string, remedy: stri
 export interface Reading {
   /** Whether a row of a damaged block is damaged in its value alone; undefined where it is more, or unclear. */
   readonly isDamaged: (row: TableRow) => boolean | undefined;
-  /** The revision of the commit that a batch in the log is; undefined where it is none. */
+  /** The revision of the commit that a batch in the log is; undefined: the batch is not a commit. */
   readonly revisionOf: (batch: Buffer) => bigint | undefined;
   /** All up to this revision was synced; undefined: that is not known. */
   readonly acknowledged: bigint | undefined;
 }
 
 /**
- * Reads every file that the engine is about to read, and changes none. For the engine skips what it cannot read: the rest
+ * Reads every file that the engine is about to read, and changes none. For the engine skips bytes that it cannot read: the rest
  * of a log's block, a manifest's end, a missing `CURRENT` with all the tables it led to.
  * @throws {PeeringError} `storage-damaged`: opening would lose something, or show something that was never written.
  */

@@ -2,7 +2,7 @@ import { crc32c } from "./crc32c.js";
 
 /*
  * LevelDB's files, as far as they must be read to know that they are whole (version 1.20; the formats have not changed since
- * 2012). The engine checks some of their checksums and passes in silence over what does not match.
+ * 2012). The engine checks some of their checksums and silently skips blocks that do not match.
  */
 
 const LOG_BLOCK_BYTES = 32_768;
@@ -11,7 +11,7 @@ const FULL = 1;
 const FIRST = 2;
 const LAST = 4;
 
-/** What a log holds, or a manifest, which is of the same form. */
+/** The records of a log, or of a manifest, which is of the same form. */
 export interface LogContents {
   /** Up to the first thing that cannot be read. */
   readonly records: readonly Buffer[];
@@ -111,7 +111,7 @@ export function readBatchHeader(record: Buffer): BatchHeader {
   return { sequence: Number(record.readBigUInt64LE(0)), count: record.readUInt32LE(8) };
 }
 
-/** What a database consists of. */
+/** The files that make up a database. */
 export interface Manifest {
   /** The oldest log that is still needed; 0 in a database that has none yet. */
   readonly logNumber: number;
@@ -258,7 +258,7 @@ export function blockRows(block: Buffer): readonly TableRow[] {
   });
 }
 
-/** Reads LevelDB's numbers and texts one after the other. @throws {RangeError} at the end of what it reads. */
+/** Reads LevelDB's numbers and texts one after the other. @throws {RangeError} at the end of its bytes. */
 class Cursor {
   readonly #bytes: Buffer;
   #at = 0;

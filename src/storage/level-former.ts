@@ -15,9 +15,9 @@ export const FORMER_KEY: Buffer = Buffer.from(`${ABOVE_EVERY_KEY}former`, "latin
  */
 const ROUNDS = 3;
 
-/** What it needs of the storage. */
+/** The parts of the storage that it needs. */
 export interface Surroundings {
-  /** Resolves when the reads are over that are under way: each keeps what it sees in the files. */
+  /** Resolves when all reads under way are over: each keeps the files that it sees. */
   readonly readsEnded: () => Promise<unknown>;
   /** Rejects where the storage cannot be written, as commits do. */
   readonly deleteBetweenCommits: (keys: readonly Buffer[]) => Promise<void>;
@@ -43,7 +43,7 @@ export class FormerSecrets {
     if (marked) this.remove();
   }
 
-  /** Call it after the commit that replaced a secret; those that come while it works are done together. */
+  /** Call it after the commit that replaced a secret; calls while it works are done together. */
   remove(): void {
     this.#asked = true;
     this.#done = false;

@@ -52,7 +52,7 @@ export class LevelLogs {
   }
 }
 
-/** Gone means that what it held is in a table, which the engine has synced. */
+/** Gone means that its rows are in a table, which the engine has synced. */
 async function syncFile(path: string): Promise<void> {
   try {
     const file = await open(path, "r");

@@ -53,7 +53,7 @@ export class Reading {
     return reading;
   }
 
-  /** Ends it after a page that is being read. @param error - what it is asked for later rejects with. */
+  /** Ends it after a page that is being read. @param error - with which later requests reject. */
   async interrupt(error: PeeringError): Promise<void> {
     this.#interrupted = error;
     await this.#busy;

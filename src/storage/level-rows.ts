@@ -73,7 +73,7 @@ export function readUncheckedRow(stored: Uint8Array): { revision: bigint; value:
 /** What precedes the row of the revision where a batch ends with it: the kind of the write, the key, how long the row is. */
 const REVISION_WRITE = Buffer.from([1, REVISION_KEY.length, ...REVISION_KEY, ROW_HEADER_BYTES]);
 
-/** The revision that a batch in the log leads to; undefined for one that is no commit. */
+/** The revision that a batch in the log leads to; undefined: the batch is not a commit. */
 export function batchRevision(batch: Buffer): bigint | undefined {
   const rowAt = batch.length - ROW_HEADER_BYTES;
   if (rowAt < REVISION_WRITE.length) return undefined;

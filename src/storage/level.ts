@@ -42,7 +42,7 @@ export interface LevelOptions {
   /** Blocks of tables kept in memory, in bytes. Default 8 MiB. */
   readonly cacheBytes?: number;
   /**
-   * What one commit may hold, for it is several times in memory while it is written, and those behind it wait: 1,000,000 writes
+   * The bounds of one commit, for it is several times in memory while it is written, and those behind it wait: 1,000,000 writes
    * and 256 MiB. Beyond, it is refused with `resource-exhausted`.
    */
   readonly limits?: Partial<StorageLimits>;
@@ -64,8 +64,8 @@ export interface LevelOptions {
  *
  * After a failed write the storage first proves that the disk takes writes again, then goes on; until then every commit
  * is refused with `storage-failed` while reads are still answered.
- * @throws {PeeringError} `locked`: another process, or this one, has it open. `storage-damaged`: something that was
- *   committed is missing, or cannot be told from what was not; nothing is changed. `storage-failed`: the directory cannot be
+ * @throws {PeeringError} `locked`: another process, or this one, has it open. `storage-damaged`: a commit
+ *   is missing, or cannot be distinguished from an unfinished write; nothing is changed. `storage-failed`: the directory cannot be
  *   used, belongs to another user, or holds something else.
  */
 export async function openLevel(directory: string, options: LevelOptions = {}): Promise<Storage & Closable> {
@@ -102,7 +102,7 @@ interface Opened {
 const FORMAT = "peerage storage 2";
 /** Of 0.1: rows without checksums. */
 const UNCHECKED_FORMAT = "peerage storage 1";
-/** While the rows of the former are written again, so that it does not read what it does not know. */
+/** While rows of the former format are rewritten: a version that knows one format only refuses to open the mixture. */
 const CHANGING_FORMAT = "peerage storage 1 to 2";
 
 /** Enough for 100,000 instances that are registered together. */
@@ -175,7 +175,7 @@ function mustReach(place: DataDirectory, acknowledged: bigint | undefined, revis
 }
 
 /**
- * Looks for damage before the engine opens the files: it drops what it cannot read, and the log with it.
+ * Looks for damage before the engine opens the files: it drops unreadable bytes, and the log with them.
  * @throws {PeeringError} `storage-damaged`; `locked`; `storage-failed`.
  */
 async function verify(place: DataDirectory): Promise<FilesVerified & { readonly acknowledged: bigint | undefined }> {
@@ -192,7 +192,7 @@ async function verify(place: DataDirectory): Promise<FilesVerified & { readonly 
   }
 }
 
-/** The engine would read on behind what it cannot read, and show writes without those before them. */
+/** The engine would read on behind unreadable bytes, and show writes without those before them. */
 async function dropLost(place: DataDirectory, lost: readonly LogPart[]): Promise<void> {
   // The last one first, so that the rest is always a log without its end.
   for (const { file, at } of lost.toReversed()) {
@@ -262,7 +262,7 @@ async function addChecksums(place: DataDirectory, database: Database): Promise<v
   await database.compactRange(Buffer.alloc(0), Buffer.from(`${ABOVE_EVERY_KEY}${ABOVE_EVERY_KEY}`, "latin1"));
 }
 
-/** Reports entries whose values are damaged, and drops what only older versions of entries are. */
+/** Reports entries whose values are damaged, and drops rows that hold only older versions of entries. */
 async function dropDamaged(
   place: DataDirectory,
   database: Database,
@@ -308,7 +308,7 @@ interface PendingCommit {
   readonly reject: (error: unknown) => void;
 }
 
-/** Of keys that are nobody's. */
+/** Keys that belong to no owner. */
 interface PendingDeletion {
   readonly keys: readonly Buffer[];
   readonly resolve: () => void;
@@ -342,7 +342,7 @@ class LevelStorage implements Storage, Closable {
   #reopening: Promise<unknown> | undefined;
   /** Why commits are refused since a write failed. */
   #broken: unknown;
-  /** What the failed write held. It may turn out to be on disk. */
+  /** The writes of the failed commit. They may turn out to be on disk. */
   #doubtful: readonly NumberedCommit[] = [];
   #closing: Promise<void> | undefined;
   readonly #writer = new RowWriter();
@@ -475,7 +475,7 @@ class LevelStorage implements Storage, Closable {
     return new FormerSecrets(surroundings, database.getSync(FORMER_KEY) !== undefined);
   }
 
-  /** In the order of commits, because what follows a write that failed would be lost with it. */
+  /** In the order of commits, because a commit behind a failed write would be lost with it. */
   async #deleteBetweenCommits(keys: readonly Buffer[]): Promise<void> {
     if (this.#broken !== undefined) throw this.#broken;
     return new Promise((resolve, reject) => {
@@ -671,8 +671,8 @@ class LevelStorage implements Storage, Closable {
   }
 
   /**
-   * Makes the database usable after a failed write. The log may end in half a record then, and what were appended to it
-   * would be lost on recovery, so it is closed and opened again; but first the disk must take what that needs, for until then the
+   * Makes the database usable after a failed write. The log may then end in half a record, and writes appended to it
+   * would be lost on recovery, so it is closed and opened again; but first the disk must accept the writes of that, for until then the
    * open one still answers reads.
    * @returns Whether the doubtful commit was written.
    * @throws {PeeringError} `storage-failed` when it is not usable yet.

@@ -1,12 +1,12 @@
 import { PeeringError } from "../base/errors.js";
 import type { Key, StorageLimits, Write } from "./storage.js";
 
-/** What a write counts towards {@link StorageLimits.bytes}. */
+/** How many bytes a write counts towards {@link StorageLimits.bytes}. */
 export function bytesOf({ key, value }: Write): number {
   return keyBytes(key) + (value?.length ?? 0);
 }
 
-/** What counts against the limits of writes that are committed together. */
+/** The size of writes that are committed together, as the limits count it. */
 export function sizeOf(writes: readonly Write[]): StorageLimits {
   let bytes = 0;
   for (const write of writes) bytes += bytesOf(write);

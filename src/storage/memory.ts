@@ -17,9 +17,9 @@ import type {
 } from "./storage.js";
 
 export interface MemoryStorageOptions {
-  /** What one commit may hold. Default: no limit. */
+  /** The bounds of one commit. Default: no limit. */
   readonly limits?: Partial<StorageLimits>;
-  /** What it holds to begin with, such as what another storage had. Default: nothing, at revision 0. */
+  /** The initial content, such as that of another storage. Default: empty, at revision 0. */
   readonly from?: Snapshot;
 }
 
@@ -55,7 +55,7 @@ class MemoryStorage implements Storage, Closable {
     }
   }
 
-  // Everything happens during the call itself: that is what makes the order of the commits that of the calls.
+  // Everything happens during the call itself: so commits have the order of the calls.
   async commit(writes: readonly Write[], expect: readonly Expectation[] = []): Promise<bigint> {
     this.#mustBeOpen();
     mustFit(writes, this.limits);

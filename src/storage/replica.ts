@@ -19,7 +19,7 @@ import type {
 } from "./storage.js";
 
 /**
- * Takes what the storage tells, entry by entry. Memory changes with the last call alone. Each call may take turns, and is waited
+ * Takes the entries that the storage delivers, one by one. Memory changes with the last call alone. Each call may take turns, and is waited
  * for then.
  */
 export interface Receiver {
@@ -31,11 +31,11 @@ export interface Receiver {
   done(revision: bigint): void | Promise<void>;
 }
 
-/** What a process holds in memory of the entries under a prefix. */
+/** The entries under a prefix as a process holds them in memory. */
 export interface ReplicaContents {
-  /** All entries of a section follow: they take the place of those that are held. */
+  /** All entries of a section follow: they replace those that are held. */
   load(section: string): Receiver;
-  /** What other processes changed of a section follows. */
+  /** The changes that other processes made in a section follow. */
   follow(section: string): Receiver;
 }
 
@@ -43,17 +43,17 @@ export interface ReplicaContents {
 export interface Plan<Result> {
   /** None: nothing is committed. */
   readonly writes: readonly Write[];
-  /** What must hold besides, of entries that do not lie under the prefix. Default: nothing. */
+  /** Further conditions, on entries outside of the prefix. Default: none. */
   readonly expect?: readonly Expectation[] | undefined;
   /** Default `durable`. */
   readonly durability?: CommitOptions["durability"] | undefined;
   /** Nothing is left of the section after it: its head goes, too. Default false. */
   readonly isLast?: boolean | undefined;
-  /** Makes memory what was committed, and the answer. @param revision - of the commit; of the last one, where nothing was to be written. */
+  /** Updates memory to the commit, and makes the answer. @param revision - of the commit; of the last one, where nothing was to be written. */
   readonly done: (revision: bigint) => Result | Promise<Result>;
 }
 
-/** A section while nobody else of this process writes it or follows changes of it. */
+/** A section while no other task of this process writes it or follows changes of it. */
 export interface Turn {
   /** As {@link Replica.write}, but where another process was faster, the task that has the turn begins again. */
   commit<Result>(plan: Plan<Result>): Promise<Result>;
@@ -92,7 +92,7 @@ export interface ReplicaOptions {
   readonly expendable?: Expendable | undefined;
   /** For the waits between attempts to read the storage. Default: the system's. */
   readonly clock?: Clock | undefined;
-  /** Told of damaged entries and of a storage that cannot be followed. Default: nobody. */
+  /** Gets a report of damaged entries and of a storage that cannot be followed. Default: no reports. */
   readonly incidents?: Incidents | undefined;
 }
 
@@ -116,7 +116,7 @@ const MAX_ATTEMPTS = 20;
 const FIRST_RETRY_MS = 500;
 const MAX_RETRY_MS = 60_000;
 
-/** Another process has written: what was decided is to be decided again. */
+/** Another process has written: the decision must be made again. */
 class Overtaken extends PeeringError {
   constructor(cause?: unknown) {
     super("conflict", "other processes kept being faster", { cause });
@@ -136,15 +136,15 @@ interface Section {
   isDoubtful: boolean;
 }
 
-/** What changed of one section. */
+/** The changes of one section. */
 interface SectionChange {
   readonly entries: readonly Entry[];
   readonly removed: readonly Removal[];
 }
 
 /**
- * Keeps what a process holds in memory equal to what a storage has under a prefix, for all who write there: loading,
- * writing, following other processes, and what to do about conflicts, lost answers and damage.
+ * Keeps the memory of a process equal to the stored entries under a prefix, for everything that writes there: loading,
+ * writing, following other processes, and handling conflicts, lost answers and damage.
  *
  * Each commit writes the head of its section and expects it as it was. So the state that a write was decided on still holds when it is
  * committed; else the write is decided again on the newer state. And a commit that succeeds shows that nothing was missed before it.
@@ -197,7 +197,7 @@ export class Replica implements AsyncDisposable {
     return this.#known;
   }
 
-  /** What the writes of a plan may be: the storage takes no more together, and the head is one of them. */
+  /** The bounds on the writes of a plan: the storage takes no more together, and the head is one of them. */
   limits(section = ""): StorageLimits {
     const { writes, bytes } = this.#storage.limits;
     return { writes: writes - 1, bytes: bytes - bytesOf({ key: this.#headKey(section), value: undefined }) };
@@ -216,7 +216,7 @@ export class Replica implements AsyncDisposable {
   /**
    * Runs a task after those of the section that were begun before, once it is known what became of a commit that was not answered.
    * @param task - is run again where another process was faster.
-   * @throws what the task throws; {@link PeeringError} as {@link write}, and as `Storage.read`.
+   * @throws the error of the task; {@link PeeringError} as {@link write}, and as `Storage.read`.
    */
   async run<Result>(name: string, task: (turn: Turn) => Promise<Result>): Promise<Result> {
     if (this.#closing.signal.aborted) throw this.#closed();
@@ -285,7 +285,7 @@ export class Replica implements AsyncDisposable {
       throw asPeeringError(error, "storage-failed");
     }
     this.#advance(section, head.value && revision, revision);
-    // Without sections, the head shows that nobody else has written. With them, it must be the very next revision.
+    // Without sections, the head shows that no other process has written. With them, it must be the very next revision.
     if (!this.#hasSections || revision === this.#known + 1n) this.#known = later(this.#known, revision);
     end();
     return plan.done(revision);
@@ -324,7 +324,7 @@ export class Replica implements AsyncDisposable {
     };
     const heads = new Map<Section, bigint>();
     for (const section of sections) begin(section);
-    // The heads of sections do not lie under the prefix of one. What follows them is told again.
+    // The heads of sections lie outside of any section's prefix. The changes after them are delivered again.
     let known: bigint | undefined;
     if (prefix !== this.#prefix) {
       for (const section of sections) {
@@ -369,12 +369,12 @@ export class Replica implements AsyncDisposable {
     }
     if (prefix === this.#prefix) this.#known = later(this.#known, known);
     if (this.#options.expendable?.mayDelete?.() === false) return;
-    // One that is newer by now is told like the commit of any other process.
+    // An entry that is newer by now is followed like the commit of any other process.
     await deleteDamaged(this.#storage, dropped);
   }
 
   /**
-   * Takes over what other processes committed to a section. Call it in a turn.
+   * Takes over the commits of other processes to a section. Call it in a turn.
    * @returns whether there was anything.
    */
   async #catchUp(section: Section): Promise<boolean> {
@@ -402,13 +402,13 @@ export class Replica implements AsyncDisposable {
     return entries[0]?.revision;
   }
 
-  /** The storage does not tell what changed up to a revision. Call it in a turn. */
+  /** The storage does not know the changes up to a revision. Call it in a turn. */
   async #readAgain(section: Section, revision: bigint): Promise<void> {
     if ((await this.#storedHead(section)) === section.head) section.known = later(section.known, revision);
     else await this.#load(this.#hasSections ? [...this.#prefix, section.name] : this.#prefix, [section]);
   }
 
-  /** What the storage tells of commits up to a revision, some of which are our own. Call it in a turn. */
+  /** The commits that the storage reports up to a revision, some of which are our own. Call it in a turn. */
   async #takeOver(section: Section, change: SectionChange | undefined, upTo: bigint): Promise<void> {
     const known = later(section.known, this.#known);
     if (upTo <= known) return;

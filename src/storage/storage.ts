@@ -20,7 +20,7 @@ export interface Expectation {
   readonly revision: bigint | undefined;
 }
 
-/** An entry whose value is not what was committed. */
+/** An entry whose value is not the committed one. */
 export interface DamagedEntry {
   readonly key: Key;
   /** The revision of the commit that wrote it last. A commit that deletes it expects this revision, so that no newer value is lost. */
@@ -34,7 +34,7 @@ export interface Snapshot {
   readonly revision: bigint;
 }
 
-/** A part of a {@link Snapshot}, for what may be more than fits into memory. */
+/** A part of a {@link Snapshot}, for content that may not fit into memory. */
 export interface StoragePage {
   readonly entries: readonly Entry[];
   /** Entries whose values are damaged. They are not among the others. */
@@ -43,7 +43,7 @@ export interface StoragePage {
   readonly revision: bigint;
 }
 
-/** What one commit may hold. A caller that has more makes several commits, or refuses it where it must be all or nothing. */
+/** The bounds of one commit. A caller with more writes makes several commits, or refuses it where it must be all or nothing. */
 export interface StorageLimits {
   readonly writes: number;
   /** Bytes of keys and values. A key has the bytes of its parts. */
@@ -74,14 +74,14 @@ export type StorageChanges =
       readonly removed: readonly Removal[];
       readonly revision: bigint;
     }
-  /** The storage does not remember what changed: read again. `revision` is the newest one. */
+  /** The storage does not remember the changes: read again. `revision` is the newest one. */
   | { readonly type: "reset"; readonly revision: bigint };
 
 /**
- * Where a host keeps what must survive it. Values and keys given to it must not be changed afterwards; what it returns
+ * Where a host keeps everything that must survive it. Values and keys given to it must not be changed afterwards; what it returns
  * may be shared and must not be changed either.
  *
- * Revisions may begin above 0 and may jump. One that was given once is never given again with other content, also where a
+ * Revisions may begin above 0 and may jump. A revision is never used again with other content, also where a
  * loss of power took its commit back.
  */
 export interface Storage extends AsyncDisposable {
@@ -96,7 +96,7 @@ export interface Storage extends AsyncDisposable {
 
   /**
    * The same in pages, all of one revision, while others write. There is at least one page, also where there is no entry.
-   * The reader finishes soon or returns the iterator: the storage may keep what was written over meanwhile.
+   * The reader finishes soon or returns the iterator: the storage may keep overwritten values meanwhile.
    * @param bytes - a page is full once its values have so many bytes; it holds one entry at least, if any are left.
    * @throws {PeeringError} as `read`, but names damaged entries in the page; `unavailable`: the reading was interrupted, read
    *   again.

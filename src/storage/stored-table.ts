@@ -13,7 +13,7 @@ export interface Stored<Row> {
   readonly revision: bigint;
 }
 
-/** What the bytes of an entry say. */
+/** The content of an entry's bytes. */
 export interface DecodedRow<Row> {
   readonly row: Row;
   /** Revision of the first write. Default: that of the entry. */
@@ -22,7 +22,7 @@ export interface DecodedRow<Row> {
   readonly outdated?: boolean;
 }
 
-/** How the rows of a table are stored. A path is what the key of a row has below the prefix of the table. */
+/** How the rows of a table are stored. A path is the part of a row's key below the prefix of the table. */
 export interface RowFormat<Row> {
   /** @param created - undefined at the first write: its revision is not known before the commit. */
   encode(row: Row, created: bigint | undefined): Uint8Array;
@@ -37,7 +37,7 @@ export interface RowChange<Row> {
   readonly after: Stored<Row> | undefined;
 }
 
-/** What one commit changed, or several that this process did not make. */
+/** The changes of one commit, or of several that this process did not make. */
 export interface TableChange<Row> {
   readonly changes: readonly RowChange<Row>[];
   /** Of the table afterwards. */
@@ -56,7 +56,7 @@ export interface RowWrite<Row> {
 export interface TablePlan<Row, Result> {
   /** None: nothing is committed. */
   readonly writes: readonly RowWrite<Row>[];
-  /** What must hold besides, of entries that belong to no row of this table. Default: nothing. */
+  /** Further conditions, on entries that belong to no row of this table. Default: none. */
   readonly expect?: readonly Expectation[];
   /** Makes the answer once the writes are committed, and the rows are those. */
   readonly result: () => Result;
@@ -85,13 +85,13 @@ export interface StoredTableOptions<Row> {
   readonly expendable?: Expendable | undefined;
   /** For the waits between attempts to read the storage. Default: the system's. */
   readonly clock?: Clock | undefined;
-  /** Told of damaged rows, of a storage that cannot be followed, and of listeners that throw. Default: nobody. */
+  /** Gets a report of damaged rows, of a storage that cannot be followed, and of listeners that throw. Default: no reports. */
   readonly incidents?: Incidents | undefined;
 }
 
 /**
  * Rows under one prefix of a storage, all in memory: the one copy that this process has of them. Reads are synchronous. A
- * write is decided on the rows as they are, committed, and only then seen by readers. What other processes write to the
+ * write is decided on the rows as they are, committed, and only then seen by readers. Writes of other processes to the
  * same storage is followed change by change; see {@link Replica}.
  *
  * A row that cannot be decoded keeps the table from being opened. One that another process writes later is reported, and
@@ -153,7 +153,7 @@ export class StoredTable<Row> implements AsyncDisposable {
   }
 
   /**
-   * Makes one write, after those that were begun before.
+   * Makes one write, after the writes that began before.
    * @param plan - decides on the rows as they are now, which stay so until it is done. It is called again where another process
    *   was faster.
    * @throws what `plan` throws; {@link PeeringError} `storage-failed`: nothing was changed; `unavailable`: it may have been

@@ -39,7 +39,7 @@ export interface CatalogOptions {
   readonly storage: Storage;
   /** The datacenter of every node. */
   readonly datacenter: string;
-  /** Told of virtual addresses of imports that are damaged. Default: nobody. */
+  /** Gets a report of each damaged virtual address of an import. Default: no reports. */
   readonly incidents?: Incidents;
   /** Default: `defaultWriteLimits`. */
   readonly limits?: Pick<WriteLimits, "recordValues">;
@@ -81,7 +81,7 @@ export interface CatalogNode {
   readonly checks: readonly IndexedCheck[];
 }
 
-/** What one operation of a transaction read or wrote. Deletions give none. */
+/** The record that one operation of a transaction read or wrote. Deletions give none. */
 export type TransactionResult =
   | { readonly type: "node"; readonly node: IndexedNode }
   | { readonly type: "service"; readonly node: string; readonly service: IndexedService }
@@ -106,7 +106,7 @@ export interface CatalogIndexes {
   readonly services: bigint;
   readonly checks: bigint;
   node(name: string): bigint;
-  /** Instances of a service, also of one that has none (any more). */
+  /** Instances of a service, also of one without instances (any more). */
   service(name: string): bigint;
   /** Instances by connect name. */
   connect(name: string): bigint;
@@ -118,9 +118,9 @@ export interface CatalogIndexes {
 
 export interface CatalogWriteOptions {
   /**
-   * Looks at what the write would change, at the moment it is applied, and refuses it by throwing. What a request names and
-   * what it changes differ: a check may have belonged to another service, a node's id may be that of another node. Default: all
-   * is well.
+   * Judges the write at the moment it is applied, and refuses it by throwing. The records that a request names and
+   * those it changes differ: a check may have belonged to another service, a node's id may be that of another node. Default: all
+   * are allowed.
    */
   readonly judge?: Judge;
 }
@@ -128,14 +128,14 @@ export interface CatalogWriteOptions {
 type Finish = (index: bigint) => void;
 
 interface QueuedWrite {
-  /** Applies it to the draft and returns what to do after the commit. @throws what its caller is told. */
+  /** Applies it to the draft and returns the work to do after the commit. @throws the error for its caller. */
   readonly apply: (draft: CatalogDraft) => Finish;
   readonly reject: (error: unknown) => void;
   /** Must not share a commit: it cannot be taken back from a draft. */
   readonly alone: boolean;
 }
 
-/** What the claim of a virtual address takes of a commit, at most. */
+/** The most that the claim of a virtual address adds to a commit. */
 const CLAIM: StorageLimits = { writes: 2, bytes: 1_024 };
 
 /** Writes of one commit: while it is on its way to disk, followers of the catalog work on the one before. */
@@ -143,7 +143,7 @@ const WRITTEN_BATCH = 256;
 
 /**
  * The built-in catalog of a cluster's own nodes, services and checks. All of it is in memory; every write is committed
- * to the storage before anyone sees it. Writes that wait are committed together, each still all or nothing by itself.
+ * to the storage before readers see it. Writes that wait are committed together, each still all or nothing.
  *
  * Reads are synchronous: whatever is read without an `await` in between belongs to one moment.
  */
@@ -165,8 +165,8 @@ export class Catalog implements CatalogSource, Closable {
 
   /**
    * Loads the catalog that `storage` holds, or begins an empty one.
-   * @throws {PeeringError} `storage-failed`: an entry cannot be read; the message names its key. Also what the storage
-   *   throws.
+   * @throws {PeeringError} `storage-failed`: an entry cannot be read; the message names its key. Also the errors of the storage
+   *   itself.
    */
   static async open(options: CatalogOptions): Promise<Catalog> {
     const { storage, clock, incidents } = options;
@@ -337,12 +337,12 @@ export class Catalog implements CatalogSource, Closable {
     return this.#state.virtualIps.get(virtualIpKey("", lowerCase(service)))?.manual ?? [];
   }
 
-  /** Peers with services that are claimed, lower-cased; `""`: there are local ones. */
+  /** Peers with claimed services, lower-cased; `""`: some local ones are claimed. */
   claimingPeers(): readonly string[] {
     return this.#state.virtualIps.claimingPeers();
   }
 
-  /** Services of a peer, or local ones, that are claimed, lower-cased. */
+  /** The claimed services of a peer, or the claimed local ones, lower-cased. */
   claimedVirtualIps(peer: string): ReadonlySet<string> {
     return this.#state.virtualIps.claimedOf(lowerCase(peer));
   }
@@ -375,7 +375,7 @@ export class Catalog implements CatalogSource, Closable {
     for (;;) {
       const group = this.#nextGroup();
       if (group.length === 0) {
-        // In the same turn as the look into the queue, or what comes in between would wait for ever.
+        // In the same turn as the look into the queue, or writes that come in between would wait for ever.
         this.#running = undefined;
         return;
       }
@@ -388,7 +388,7 @@ export class Catalog implements CatalogSource, Closable {
     const lonely = next.findIndex((write) => write.alone);
     const group = lonely < 0 ? next : next.slice(0, Math.max(lonely, 1));
     this.#begun += group.length;
-    // Now and then only: it costs as much as the writes that are left.
+    // Now and then only: it costs as much as the writes that are kept.
     if (this.#begun * 2 >= this.#queue.length) {
       this.#queue = this.#queue.slice(this.#begun);
       this.#begun = 0;
@@ -525,7 +525,7 @@ export class Catalog implements CatalogSource, Closable {
   }
 
   /**
-   * What decides the health of an instance, the checks of its node first; with `serviceId` `""` what decides that of the
+   * The checks that decide the health of an instance, those of its node first; with `serviceId` `""` those that decide that of the
    * node. Undefined: there is no such instance.
    */
   healthOf(node: string, serviceId: string): readonly Check[] | undefined {
@@ -655,7 +655,7 @@ export class Catalog implements CatalogSource, Closable {
   }
 
   /**
-   * Resolves with the index a read has once that exceeds `after`: what a blocking query waits for.
+   * Resolves with the index of a read once that exceeds `after`, as a blocking query needs it.
    * @param read - takes the index from the catalog, for example `() => catalog.index.service("web")`.
    * @throws `signal.reason` when aborted, {@link PeeringError} `closed` when the catalog is disposed of.
    */
@@ -696,7 +696,7 @@ export class Catalog implements CatalogSource, Closable {
 
   /**
    * The local services as states, first all of them, then those that changed. Each update is what
-   * the catalog holds when it is asked for: a slow consumer costs one set of names and skips what lies in between. Ends
+   * the catalog's content when it is asked for: a slow consumer costs one set of names and skips states in between. Ends
    * when `signal` aborts or the catalog is disposed of.
    */
   watch(options: Abortable = {}): AsyncGenerator<CatalogUpdate, void, void> {
@@ -744,7 +744,7 @@ export class Catalog implements CatalogSource, Closable {
     return Object.freeze(records.map((record) => this.#state.view(record)));
   }
 
-  /** What they are now, whatever becomes of them until they are looked at. */
+  /** Their present state, whatever becomes of them until they are looked at. */
   #indexed(records: readonly InstanceRecord[]): Listing<IndexedInstance> {
     const nodes = records.map((record) => this.#nodeOf(record));
     const kept = records.slice();

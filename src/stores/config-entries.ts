@@ -49,7 +49,7 @@ export interface ConfigWriteOptions {
   readonly cas?: bigint;
 }
 
-/** What changed; `entry` is undefined when it was deleted. */
+/** The changed entry; `entry` is undefined when it was deleted. */
 export interface ConfigEntryChange {
   readonly kind: ConfigEntryKind;
   readonly name: string;
@@ -145,7 +145,7 @@ export class ConfigEntries implements Closable {
       limits,
     );
     this.#indexAtStart = table.revision;
-    // The first of all listeners: others read what it makes.
+    // The first of all listeners: others read its results.
     table.onChange((change) => this.#follow(change));
   }
 
@@ -177,7 +177,7 @@ export class ConfigEntries implements Closable {
     return this.#table.revision;
   }
 
-  /** Index of the last write to any entry of a kind, or of those that cannot be told from it. */
+  /** Index of the last write to any entry of a kind, or of kinds that share its index. */
   kindIndex(kind: ConfigEntryKind): bigint {
     return this.#kindIndexes.get(kind) ?? this.#indexAtStart;
   }
@@ -206,7 +206,7 @@ export class ConfigEntries implements Closable {
    *
    * @param entry - also untyped input: it is checked like any other.
    * @returns false: `cas` did not match and nothing was written.
-   * @throws {PeeringError} `invalid-entry`: the entry, or what it would do to an exported service, breaks the rule named.
+   * @throws {PeeringError} `invalid-entry`: the entry, or its effect on an exported service, breaks the rule named.
    * @throws {PeeringError} `resource-exhausted`: it has too many values, or a discovery chain would get too long.
    * @throws {PeeringError} `storage-failed`, `unavailable`: it may have been written only with `unavailable`.
    */
@@ -222,7 +222,7 @@ export class ConfigEntries implements Closable {
   }
 
   /**
-   * Deletes an entry; one that does not exist is a success.
+   * Deletes an entry; deleting a missing one is a success.
    *
    * @returns false: `cas` did not match and nothing was deleted.
    * @throws {PeeringError} `invalid-entry`: without it an exported service or a discovery chain would break.
@@ -294,7 +294,7 @@ export class ConfigEntries implements Closable {
       entries = entry === undefined ? entries.without(kind, name) : entries.with(entry);
       this.#kindIndexes.set(kind, revision);
     }
-    // It holds what the guards have computed already.
+    // It holds the results of the guards already.
     this.#entries = (own ? this.#judged : undefined) ?? entries;
     this.#judged = undefined;
   }

@@ -68,7 +68,7 @@ function isFormer([owner, id, rest]: Key): boolean {
   return rest === undefined && (owner !== PEERINGS_PREFIX[0] || id !== "head");
 }
 
-/** What a row is stored as today. Indexes are in it, where the revision of the row stood for them. */
+/** The row in its present form. Indexes are in it, where the revision of the row stood for them. */
 function moved({ key: [owner, id = ""], value, revision }: Entry): readonly Write[] {
   switch (owner) {
     case PEERINGS_PREFIX[0]:

@@ -31,7 +31,7 @@ function serviceEntryKey(node: string, id: string): Key {
 }
 
 /**
- * One check of a service on a node; `""`: of the node itself. Sorts before nodes and services, so that what a check belongs to is
+ * One check of a service on a node; `""`: of the node itself. Sorts before nodes and services, so that the owner of a check is
  * loaded with all of its checks.
  */
 function checkEntryKey(node: string, service: string, id: string): Key {
@@ -156,7 +156,7 @@ function writeOf(change: RecordChange, stamp: Stamp): Write {
 class Loading {
   readonly #state = new CatalogState();
   readonly #stampOf: StampOf = stamps();
-  /** Checks that were loaded before what they belong to: by node, by service or `""`, by their own key. */
+  /** Checks that were loaded before their owners: by node, by service or `""`, by their own key. */
   readonly #checks = new Map<string, Map<string, Map<string, CheckRecord>>>();
 
   /** @throws why the entry is damaged. */

@@ -24,7 +24,7 @@ interface StoredHead {
   readonly place: number;
 }
 
-/** What a commit changed besides what it wrote. */
+/** Effects of a commit on services and names that it did not write. */
 export interface Taken {
   /** Other services that look otherwise. */
   readonly others: readonly string[];
@@ -34,12 +34,12 @@ export interface Taken {
 
 /**
  * The imports in memory: an index of each peer, without payloads, which is made of the rows as they are committed, by this
- * process or by others. A section of the storage holds what one peer exports.
+ * process or by others. A section of the storage holds the exports of one peer.
  */
 export class HeldImports implements ReplicaContents {
   readonly totals: ImportTotals = { payloadBytes: 0, indexBytes: 0 };
   readonly peers: Map<string, ImportPeer> = new Map();
-  /** How services are now, of those that were asked for last. */
+  /** The present views of services, of those that were asked for last. */
   readonly views: KeptViews;
   /** Called after every change of imports of any peer. */
   readonly changed: Signal = new Signal();
@@ -119,7 +119,7 @@ export class HeldImports implements ReplicaContents {
     this.changed.emit();
   }
 
-  /** The services that somebody knows and that look otherwise once a part is committed; undefined: there is none of that key. */
+  /** The known services that a part changes in the eyes of readers; undefined: the service is not there. */
   *known(
     peer: ImportPeer,
     part: ReadonlyMap<string, ServiceHead | undefined>,
@@ -136,7 +136,7 @@ export class HeldImports implements ReplicaContents {
     return services;
   }
 
-  /** Takes over what was stored, in the order of the commits, because the last one describes its nodes. */
+  /** Takes over stored rows, in the order of the commits, because the last one describes its nodes. */
   async #takeForeign(peer: ImportPeer, rows: readonly StoredHead[], gone: ReadonlyMap<string, bigint>): Promise<void> {
     if (rows.length === 0 && gone.size === 0) return;
     const sorted = await inTurns(sortSteps(rows, compareCommits));
@@ -196,7 +196,7 @@ function addTo(rows: StoredHead[], { index }: ImportPeer): (entry: Entry) => Pro
   };
 }
 
-/** What the index needs of a row. @throws why it is damaged. */
+/** The facts about a row that the index needs. @throws why it is damaged. */
 async function storedHead(entry: Entry): Promise<StoredHead> {
   const key = keyOf(entry.key);
   if (entry.key.length !== IMPORTS_PREFIX.length + 2) throw new Error("unknown key");

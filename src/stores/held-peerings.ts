@@ -39,11 +39,11 @@ export interface CommittedRows {
 export class HeldPeerings extends RecordTables implements ReplicaContents {
   /** Which trust bundles may be told. */
   readonly domains: TrustDomains;
-  /** Since when a trust bundle is told as it is, by {@link lowerCase}. */
+  /** Since when a trust bundle is served unchanged, by {@link lowerCase}. */
   readonly bundleRevisions: Map<string, bigint> = new Map();
   /** By id: the revision at which the record began or ceased to be active. */
   readonly fences: Map<string, bigint> = new Map();
-  /** Called with what other processes committed, before it is taken into memory by {@link take}. */
+  /** Called with the commits of other processes, before they are taken into memory by {@link take}. */
   onForeign: (rows: CommittedRows, revision: bigint) => void = (rows, revision) => {
     this.take(rows, revision);
   };
@@ -88,10 +88,10 @@ export class HeldPeerings extends RecordTables implements ReplicaContents {
     return { peerings, secrets: changes.secrets, fences, claims };
   }
 
-  /** Memory becomes what was committed. @returns names of peers whose bundles are withheld since then. */
+  /** Updates memory to a commit. @returns names of peers whose bundles are withheld since then. */
   take({ peerings, secrets, fences, claims }: CommittedRows, revision: bigint): readonly string[] {
     for (const [id, fence] of fences) setOrDelete(this.fences, id, fence);
-    // First those that go: another record may have the name of one.
+    // First the removed ones: another record may have the name of one.
     for (const [id, peering] of peerings) if (peering === undefined) this.setPeering(id, undefined);
     for (const [id, peering] of peerings) if (peering !== undefined) this.setPeering(id, peering);
     for (const [id, row] of secrets) this.setSecrets(id, row);
@@ -100,7 +100,7 @@ export class HeldPeerings extends RecordTables implements ReplicaContents {
       this.setBundle(name, claim?.bundle);
       setOrDelete(this.bundleRevisions, name, claim && revision);
       const changed = this.domains.set(name, claim);
-      // Those that may be told again are news, too.
+      // Bundles that may be served again are news, too.
       for (const served of changed.served) this.bundleRevisions.set(served, revision);
       withheld.push(...changed.withheld);
     }

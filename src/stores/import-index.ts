@@ -19,7 +19,7 @@ export interface ServiceHead {
   readonly mesh: readonly string[];
   /** Lower-cased names of its nodes, each once. */
   readonly nodes: readonly string[];
-  /** What it says of each of these: a digest in two halves, 32 bits with a sign. */
+  /** Its description of each of these: a digest in two halves, 32 bits with a sign. */
   readonly digests: readonly number[];
 }
 
@@ -35,7 +35,7 @@ export interface StoredService {
   holds: readonly Hold[];
   /** Of the commit that wrote it. */
   revision: bigint;
-  /** Of the last commit that changed what its instances look like, be it through a node. */
+  /** Of the last commit that changed how its instances look, be it through a node. */
   mark: bigint;
 }
 
@@ -63,7 +63,7 @@ export interface ImportTotals {
   indexBytes: number;
 }
 
-/** About what the index takes for a service, a name of the mesh, a hold and a node, beside the texts. */
+/** About how many bytes the index uses for a service, a name of the mesh, a hold and a node, beside the texts. */
 const SERVICE_BYTES = 400;
 const MESH_BYTES = 100;
 const HOLD_BYTES = 90;
@@ -155,7 +155,7 @@ export class PeerIndex {
     return this.#mesh.has(name);
   }
 
-  /** Takes over what a commit wrote. To be done in the order of the commits, and followed by {@link settle}. */
+  /** Takes over the writes of a commit. To be done in the order of the commits, and followed by {@link settle}. */
   *put(head: ServiceHead, revision: bigint): Steps<StoredService> {
     const known = this.#services.get(head.key);
     const service = known ?? this.#add(head);
@@ -228,7 +228,7 @@ export class PeerIndex {
         const { newest } = node;
         if (looked.has(node)) continue;
         looked.add(node);
-        // Once those of the part have let go of it, the newest that is left speaks for it.
+        // Once the services of the part have released it, the newest of the others describes it.
         let left = newest;
         while (left !== undefined && part.has(left.service.key)) left = left.older;
         if (newest !== undefined && left !== undefined && !sayTheSame(newest, left)) changed.add(node);
@@ -345,7 +345,7 @@ export class PeerIndex {
   }
 }
 
-/** The services that hold a node, the one that speaks for it first. */
+/** The services that hold a node, the one that describes it first. */
 export function* holders({ newest }: ImportedNode): Generator<StoredService> {
   for (let hold = newest; hold !== undefined; hold = hold.older) yield hold.service;
 }

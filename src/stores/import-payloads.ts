@@ -39,7 +39,7 @@ export class ImportPayloads {
     this.#kept = options.views;
   }
 
-  /** A service as it is now, if nothing is being written and nobody else speaks for its nodes; else undefined. */
+  /** A service as it is now, if nothing is being written and no other service describes its nodes; else undefined. */
   async quickView(peer: ImportPeer, service: StoredService): Promise<PayloadView | undefined> {
     const kept = this.#kept.get(service);
     if (kept !== undefined) return kept;
@@ -145,7 +145,7 @@ export class ImportPayloads {
     if (known !== undefined) return known;
     const decoding = inTurns(decodeSteps(view.value, nodesOf(view)));
     const reference = decoding.then((instances) => new WeakRef(instances));
-    // Callers that wait for it get the failure; this lets later ones try again.
+    // Callers that wait for it get the failure; later ones try again.
     reference.catch(() => this.#decoded.delete(view));
     this.#decoded.set(view, reference);
     return decoding;

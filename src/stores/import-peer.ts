@@ -3,12 +3,12 @@ import { Signal } from "../base/signal.js";
 import type { PayloadView } from "../payload/payload-parts.js";
 import { type ImportTotals, PeerIndex } from "./import-index.js";
 
-/** What a service looked like; undefined: it had no instances; `lost`: another process wrote over it before it was read here. */
+/** A former service; undefined: it had no instances; `lost`: another process wrote over it before it was read here. */
 export type Former = PayloadView | undefined | "lost";
 
 export type ImportFeed = ChangeFeed<Former>;
 
-/** Those who follow one service of a peer, or all of them. */
+/** The followers of one service of a peer, or of all. */
 export interface Following {
   readonly feed: ImportFeed;
   /** Called after each change; watchers take the former value from the feed. */
@@ -53,25 +53,25 @@ export class ImportPeer {
     };
   }
 
-  /** Whether anybody is to be told of changes. */
+  /** Whether any listener waits for changes. */
   get isFollowed(): boolean {
     return this.#following.size > 0;
   }
 
-  /** Whether anybody is to be told what anything was before it changed. */
+  /** Whether any watch needs the state before a change. */
   get isWatched(): boolean {
     for (const { feed } of this.#following.values()) if (feed.followers > 0) return true;
     return false;
   }
 
-  /** Whether somebody follows a service who knows how it is now. */
+  /** Whether some follower has the present state of a service. */
   isKnown(key: string): boolean {
     return this.#following.get(ALL)?.feed.isKnown(key) === true || this.#following.get(key)?.feed.isKnown(key) === true;
   }
 
   /**
    * Notifies the listeners.
-   * @param changed - with what each was before, where somebody {@link isKnown knows} it.
+   * @param changed - with the state before, where some follower {@link isKnown knows} it.
    * @param others - that may look otherwise, for listeners.
    */
   notify(changed: ReadonlyMap<string, Former>, others: readonly string[]): void {

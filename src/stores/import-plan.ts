@@ -21,7 +21,7 @@ import {
   type StoredService,
 } from "./import-index.js";
 
-/** Bounds on what peers can make us hold. What exceeds one is refused by name; the rest stays (D-56). Consul has none. */
+/** Bounds on the data that peers can make us hold. Data beyond one are refused by name; the rest stays (D-56). Consul has none. */
 export interface ImportLimits extends PayloadLimits {
   /** Services that one peer exports to us. Default 200 000. */
   readonly servicesPerPeer: number;
@@ -52,7 +52,7 @@ export const defaultImportLimits: ImportLimits = {
   indexBytesInAll: 128 * MiB,
 };
 
-/** What a peer sent: all instances of one service, or the names of all services it exports now. */
+/** A message of a peer: all instances of one service, or the names of all services it exports now. */
 export type ImportItem =
   | { readonly type: "service"; readonly name: string; readonly value: Uint8Array }
   | { readonly type: "list"; readonly names: readonly string[] };
@@ -62,7 +62,7 @@ export interface PlannedWrite {
   readonly value: Uint8Array;
 }
 
-/** What services take of what there are limits for. */
+/** Amounts that services count against the limits. */
 interface Share {
   services: number;
   instances: number;
@@ -80,7 +80,7 @@ export class ImportPlan {
   readonly #limits: ImportLimits;
   /** By key; undefined: the service goes. In the order in which they are to be committed. */
   readonly writes: Map<string, PlannedWrite | undefined> = new Map();
-  /** What the peer will have more than it has, or at most so much more. */
+  /** The growth of the peer's amounts by this plan, or an upper bound of it. */
   readonly #growth: Share = { services: 0, instances: 0, payloadBytes: 0, indexBytes: 0 };
 
   readonly #payloadBytes: number;
@@ -146,7 +146,7 @@ export class ImportPlan {
     return undefined;
   }
 
-  /** A list creates nothing: it removes what it does not name. */
+  /** A list creates nothing: it removes services that it does not name. */
   *#planList(names: readonly string[]): Steps<void> {
     // The first list of a stream comes ahead of the services, and removes nothing.
     if (this.writes.size === 0 && this.#index.size === 0) return;

@@ -46,7 +46,7 @@ export interface ImportedService {
 export interface ImportedAddresses {
   /** Gives each an address, before anyone sees the proxies that show it. @throws {PeeringError} as `Storage.commit`. */
   claim(peeringId: string, services: readonly string[]): Promise<void>;
-  /** Frees the addresses of those that have one. What fails is repaired by the next start; it never throws. */
+  /** Frees the addresses of services that have one. Failures are repaired by the next start; it never throws. */
   release(peeringId: string, services: readonly string[]): Promise<void>;
 }
 
@@ -63,7 +63,7 @@ const KEPT_BYTES = 16 * 1024 * 1024;
 const ROW_BYTES = 512;
 /** Nodes that were asked for last and are kept, of all peers. */
 const KEPT_NODES = 1_000;
-/** About what a node takes to be decoded, in fields. */
+/** About as many fields as decoding a node costs. */
 const NODE_FIELDS = 20;
 
 const DAMAGED = {
@@ -71,9 +71,9 @@ const DAMAGED = {
   message: "a stored import is damaged: it is dropped, and fetched again",
 };
 
-/** What a node was when it was asked for last. */
+/** A node as it was when it was asked for last. */
 interface KeptNode {
-  /** Of what was said of it then. */
+  /** The digest of its description then. */
   readonly low: number;
   readonly high: number;
   readonly node: DecodedNode;
@@ -91,22 +91,22 @@ export interface ImportStoreOptions {
   readonly limits?: Partial<ImportLimits>;
   /** Gives imported services of the mesh their virtual addresses. Default: they get none. */
   readonly addresses?: ImportedAddresses;
-  /** Told of limits that are hit and of damaged imports. Default: nobody. */
+  /** Gets a report of limits that are hit and of damaged imports. Default: no reports. */
   readonly incidents?: Incidents;
   /** For the waits after the storage failed. Default: the system's. */
   readonly clock?: Clock;
-  /** Whether damaged rows may be deleted: where several hosts share a storage, the one that fetches them again does. Default: always. */
+  /** Whether damaged rows may be deleted: where several hosts share a storage, only by the one that fetches them again. Default: always. */
   readonly mayDelete?: () => boolean;
   /** Payloads that were asked for last and are kept in memory, of all peers, in bytes. Default 16 MiB. */
   readonly keptBytes?: number;
 }
 
 /**
- * What peers export to us: one storage entry per peer and service that holds the payload as received (design, decision 2).
- * In memory there is only an index ({@link HeldImports}); payloads are read, and instances decoded, when somebody reads or
- * watches them. What other processes write to the same storage is followed change by change.
+ * The services that peers export to us: one storage entry per peer and service that holds the payload as received.
+ * In memory there is only an index ({@link HeldImports}); payloads are read, and instances decoded, for readers and
+ * watches. Writes of other processes to the same storage are followed change by change.
  *
- * Peers are told apart by our id of the peering and share nothing but the limits; local data lies elsewhere. Everything can be
+ * Peers are identified by our id of the peering and share nothing but the limits; local data lies elsewhere. Everything can be
  * fetched again from the peers, so damaged rows are dropped.
  */
 export class ImportStore implements AsyncDisposable {
@@ -122,7 +122,7 @@ export class ImportStore implements AsyncDisposable {
   /** By peer and name; the one asked for last comes last. */
   readonly #keptNodes = new Map<string, KeptNode>();
   #isClosed = false;
-  /** The revision that was read when it was opened: no reader who waited before may miss what happened meanwhile. */
+  /** The revision that was read when it was opened: a reader that waited before must not miss a change since. */
   readonly #floor: bigint;
 
   private constructor(storage: Storage, held: HeldImports, replica: Replica, options: ImportStoreOptions) {
@@ -162,10 +162,10 @@ export class ImportStore implements AsyncDisposable {
   }
 
   /**
-   * Applies what a peer sent, in this order, all that is valid; in one commit unless that were too large. A service that is stored already
+   * Applies messages of a peer, in this order, all that are valid; in one commit unless that were too large. A service that is stored already
    * is not written again, also when its maps come in another order.
    *
-   * @param expect - what must hold for each commit, such as a record that is still active.
+   * @param expect - conditions on each commit, such as a record that is still active.
    * @returns for each item undefined, or why nothing of it was applied: `invalid-message`, or `resource-exhausted` beyond a
    *   limit, both with the cause a NACK names.
    * @throws {PeeringError} `conflict` when an expectation failed; as `Storage.commit`. Items that were not committed before are not
@@ -310,7 +310,7 @@ export class ImportStore implements AsyncDisposable {
   /**
    * Removes everything imported from a peer, in commits of bounded size; what failed half-way is finished by the next
    * call, and a call with nothing left to do writes nothing.
-   * @param expect - what must hold for each commit, such as a record that is not active.
+   * @param expect - conditions on each commit, such as a record that is not active.
    * @throws {PeeringError} `conflict` when an expectation failed; as `Storage.commit`.
    */
   async removePeer(peeringId: string, expect: readonly Expectation[] = []): Promise<void> {
@@ -321,7 +321,7 @@ export class ImportStore implements AsyncDisposable {
       for (const part of partsOf(deletionsIn(peer.index), limits)) {
         await this.#commitPart(peer, turn, part, { expect, durability: "durable" });
       }
-      // What the index does not know, such as rows that are damaged.
+      // Rows that are not in the index, such as damaged ones.
       const left: Key[] = [];
       for await (const page of this.#storage.pages([...IMPORTS_PREFIX, peeringId], PAGE_BYTES)) {
         for (const { key } of [...page.entries, ...page.damaged]) left.push(key);
@@ -329,7 +329,7 @@ export class ImportStore implements AsyncDisposable {
       const done = (): void => {};
       for (const writes of cutWrites(deletionsOf(left), limits)) await turn.commit({ writes, expect, done });
       await turn.commit({ writes: [], expect, isLast: true, done });
-      // What was claimed for a commit that was refused.
+      // Addresses that were claimed for a commit that was refused.
       await this.#release(peer, [...peer.addressed]);
     });
   }
@@ -337,7 +337,7 @@ export class ImportStore implements AsyncDisposable {
   /**
    * The imports from a peer now, or one service of it, then the changes of each service, until `signal` aborts, the
    * store is closed or the peering's imports {@link end}. The newest state is never skipped; states in between may be. However
-   * slow its consumer is, a watch costs what that has not been told, and shares it with others.
+   * slow its consumer is, a watch costs as much as its unseen changes, and shares them with others.
    * @throws {PeeringError} as `Storage.read`.
    */
   watch(options: WatchOptions): AsyncIterable<ImportChange> {
@@ -345,7 +345,7 @@ export class ImportStore implements AsyncDisposable {
   }
 
   /**
-   * As {@link watch}, in parts: what there is, then `complete`, then changes, each of about `size` instances at most; so that
+   * As {@link watch}, in parts: the present services, then `complete`, then changes, each of about `size` instances at most; so that
    * it takes no more memory than its consumer has use for.
    */
   watchParts(options: WatchOptions, size: number): AsyncIterable<ImportPart> {
@@ -474,7 +474,7 @@ export class ImportStore implements AsyncDisposable {
     return before;
   }
 
-  /** Returns those that had no address before. */
+  /** Returns the services that had no address before. */
   async #claim(peer: ImportPeer, names: Iterable<string>): Promise<readonly string[]> {
     const missing = [...names].filter((name) => !peer.addressed.has(name));
     if (missing.length === 0) return missing;

@@ -14,7 +14,7 @@ import { ALL, type Former, type ImportFeed, type ImportPeer } from "./import-pee
 
 /**
  * Everything imported at one revision, by service name: the first thing a watch yields, also when there is nothing. A later one
- * takes the place of all that was told: another process wrote, and what was there before is not known.
+ * replaces everything before it: another process wrote, and the state before is not known.
  */
 export interface ImportSnapshot {
   readonly type: "snapshot";
@@ -37,7 +37,7 @@ export interface ImportDifference {
 
 export type ImportChange = ImportSnapshot | ImportDifference;
 
-/** A piece of what a watch has to say, or that all pieces of what there was at first have come. */
+/** A piece of a watch: a change, or the end of the initial state. */
 export type ImportPart =
   | (Omit<ImportDifference, "type"> & {
       readonly type: "part";
@@ -45,10 +45,10 @@ export type ImportPart =
       readonly more: boolean;
     })
   | { readonly type: "complete"; readonly revision: bigint }
-  /** What was told does not hold any more, see {@link ImportSnapshot}: everything follows, as at first. */
+  /** Everything told so far is void, see {@link ImportSnapshot}: the full state follows, as at first. */
   | { readonly type: "again" };
 
-/** What a follower is told, encoded still. */
+/** A change for a follower, encoded still. */
 type FollowEvent =
   | { readonly type: "there"; readonly view: PayloadView; readonly revision: bigint }
   | { readonly type: "complete"; readonly revision: bigint }
@@ -73,8 +73,8 @@ export interface FollowOptions {
 }
 
 /**
- * What there is when it begins, service by service, then each that changed, until `signal` aborts or the peer is over. It keeps
- * nothing but its place in the feed, and what of the last look it has not told yet.
+ * The present services when it begins, one by one, then each that changed, until `signal` aborts or the peer is over. It keeps
+ * nothing but its place in the feed, and the part of the last look that it has not told yet.
  */
 async function* follow(options: FollowOptions): AsyncGenerator<FollowEvent, void> {
   const { peer, key, payloads, signal, run } = options;
@@ -150,14 +150,14 @@ async function join(
   return { cursor: feed.join(), keys, revision: index.revision };
 }
 
-/** What a follower has been told. */
+/** The state that a follower has been told. */
 interface Told {
   readonly cursor: Cursor;
   /** Services of which something newer was told than they were at the moment of the cursor. */
   readonly ahead: Map<string, PayloadView | undefined>;
 }
 
-/** What was told last of a service that has changed since. */
+/** The state told last of a service that has changed since. */
 function toldOf({ ahead }: Told, { key, before }: Untold<Former>): Former {
   if (!ahead.has(key)) return before;
   const newer = ahead.get(key);

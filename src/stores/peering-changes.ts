@@ -6,7 +6,7 @@ import type { PeeringEventType, PeeringPatch } from "../peering/state-machine.js
 export interface PeeringChange {
   readonly peeringId: string;
   readonly name: string;
-  /** What happened; undefined: the record was written by another process on the same storage, or by `PeeringWrite`. */
+  /** The event; undefined: the record was written by another process on the same storage, or by `PeeringWrite`. */
   readonly event: PeeringEventType | undefined;
   /** Undefined: there was no record. */
   readonly before: Peering | undefined;
@@ -17,7 +17,7 @@ export interface PeeringChange {
    * the record is as it was.
    */
   readonly patches: readonly PeeringPatch[];
-  /** What else was written. */
+  /** Other rows of the commit. */
   readonly beside: readonly ("secrets" | "trustBundle")[];
   /** The revision of the storage that holds it. */
   readonly revision: bigint;

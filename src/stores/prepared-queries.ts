@@ -28,10 +28,10 @@ export interface StoredQuery {
   readonly modifyIndex: bigint;
 }
 
-/** What a query found, and where. */
+/** The instances that a query found, and their place. */
 export interface QueryResult<Instance> {
   readonly instances: readonly Instance[];
-  /** Our name of the peering they were imported from, or of the last that was asked; `""`: local ones. */
+  /** Our name of the peering they were imported from, or of the last one that was searched; `""`: local ones. */
   readonly peer: string;
   /** Ours; `""` for a peer's. */
   readonly datacenter: string;
@@ -46,7 +46,7 @@ export interface PreparedQueriesOptions {
   readonly secretBox?: SecretBox;
   /** Default: `defaultWriteLimits`. */
   readonly limits?: WriteLimits;
-  /** Told of each limit that is hit. Default: nobody. */
+  /** Gets a report of each limit that is hit. Default: no reports. */
   readonly incidents?: Incidents;
   /** For the waits after the storage failed. Default: the system's. */
   readonly clock?: Clock;
@@ -64,7 +64,7 @@ interface StoredForm {
 /** A query, ready to be asked. */
 interface QueryRow {
   readonly query: PreparedQuery;
-  /** Undefined: it is none. */
+  /** Undefined: it is not one. */
   readonly template: CompiledTemplate | undefined;
 }
 
@@ -310,7 +310,7 @@ function refused(why: string): PeeringError {
 }
 
 /**
- * Answers a query: with what its own place has, else with what the first of its targets has that has anything.
+ * Answers a query: with the instances of its own place, else with those of the first of its targets that has any.
  * @param read - all instances of the service at a peer, or at home for `""`.
  */
 export async function runQuery<Instance extends QueriedInstance>(
@@ -338,7 +338,7 @@ export async function runQuery<Instance extends QueriedInstance>(
 
 /** The caller of a query. */
 export interface QuerySource {
-  /** Name of a node, `_agent` or `_ip`, in place of what the query says; `""`: it is for the query to say. */
+  /** Name of a node, `_agent` or `_ip`, in place of the query's own; `""`: the query decides. */
   readonly near: string;
   /** Where the question came from. */
   readonly address: string;

@@ -40,13 +40,13 @@ export function decodePeering(id: string, value: Uint8Array, revision: bigint): 
   };
 }
 
-/** The value of a secrets row's entry: digests, and what the secret box sealed. */
+/** The value of a secrets row's entry: digests, and secrets that the secret box sealed. */
 export function encodeSecrets(row: SecretsRow): Uint8Array {
   if (row.role === "acceptor") return encode(row);
   return encode({ role: row.role, sealedActive: Buffer.from(row.sealedActive).toString("base64") });
 }
 
-/** @throws {PeeringError} `storage-failed`: it holds no secrets; the message says nothing of what it holds. */
+/** @throws {PeeringError} `storage-failed`: it holds no secrets; the message reveals nothing of its content. */
 export function decodeSecrets(value: Uint8Array): SecretsRow {
   const fields = new Fields(value);
   const role = fields.text("role");

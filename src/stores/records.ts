@@ -69,7 +69,7 @@ export type GivenSecrets =
 export interface BegunEstablish {
   /** Of the record. */
   readonly id: string;
-  /** What the record is to hold once the exchange of secrets has succeeded, and where that is to be asked for. */
+  /** The fields that the record gets once the exchange of secrets has succeeded, and where to exchange them. */
   readonly fields: EstablishFields;
   /** Whether a stream was up when it began. */
   readonly connected: boolean;
@@ -81,7 +81,7 @@ export interface Dialable {
   readonly streamSecret: string;
 }
 
-/** What the state machine asks of the host after an event. */
+/** Effects that the state machine asks the host to perform after an event. */
 export interface HostTask {
   readonly peeringId: string;
   /** The record now; undefined where there is none. */
@@ -102,7 +102,7 @@ export interface PeeringRecordsOptions {
   readonly identityLimits?: IdentityLimits;
   /** Our own, which no peer may claim. */
   readonly trustDomain: string;
-  /** Told of damaged bundles, of a storage that cannot be followed, and of listeners that throw. Default: nobody. */
+  /** Gets a report of damaged bundles, of a storage that cannot be followed, and of listeners that throw. Default: no reports. */
   readonly incidents?: Incidents;
 }
 
@@ -122,13 +122,13 @@ const PROMOTING: Wrapping = { prefix: "failed to persist peering", status: Statu
 
 interface Plan<T> {
   readonly changes: RecordChanges;
-  /** The step of the state machine that they come from; undefined for what goes round it. */
+  /** The step of the state machine that they come from; undefined for changes that bypass it. */
   readonly step?: Transition<Peering>;
   /** Whom the step is about where there is no such record. */
   readonly peeringId?: string;
-  /** Does what the step asks of the host. Default: as for all steps. */
+  /** Performs the effects of the step. Default: as for all steps. */
   readonly perform?: (task: HostTask) => void;
-  /** What the caller is given once the changes are committed. */
+  /** The result for the caller once the changes are committed. */
   readonly result: () => T;
 }
 
@@ -138,7 +138,7 @@ interface Plan<T> {
  * return values, and are kept as digests on acceptors.
  *
  * Every method that writes throws {@link PeeringError} `storage-failed` (nothing is changed), `unavailable` (it may have
- * been, and is read again), `conflict` (other writers kept being faster) and `closed`, besides what it names.
+ * been, and is read again), `conflict` (other writers kept being faster) and `closed`, besides its own.
  */
 export class PeeringRecords implements AsyncDisposable {
   readonly #options: PeeringRecordsOptions;
@@ -164,7 +164,7 @@ export class PeeringRecords implements AsyncDisposable {
   }
 
   /**
-   * Reads the stored records, and follows what other processes make of them.
+   * Reads the stored records, and follows the writes of other processes.
    * @throws {PeeringError} `storage-failed`: the storage cannot be read, or an entry is damaged (its key is named).
    */
   static async open(options: PeeringRecordsOptions): Promise<PeeringRecords> {
@@ -213,7 +213,7 @@ export class PeeringRecords implements AsyncDisposable {
     });
   }
 
-  /** @internal What the simulator checks its invariants on: records, secrets, bundles. */
+  /** @internal The state that the simulator checks its invariants on: records, secrets, bundles. */
   get tables(): RecordTables {
     return this.#held;
   }
@@ -229,7 +229,7 @@ export class PeeringRecords implements AsyncDisposable {
     return this.#held.domains.withheld(key) === undefined ? this.#held.bundles.get(key) : undefined;
   }
 
-  /** Revision since when that peer's trust bundle is told as it is; where there is none, of the last change of any bundle. */
+  /** Revision since when that peer's trust bundle is served unchanged; where there is none, of the last change of any bundle. */
   trustBundleIndex(peerName: string): bigint {
     const key = lowerCase(peerName);
     const revision = this.#held.domains.withheld(key) ? undefined : this.#held.bundleRevisions.get(key);
@@ -248,7 +248,7 @@ export class PeeringRecords implements AsyncDisposable {
   }
 
   /**
-   * What a commit of imports for this peering must expect. It holds while the record is active and changes only when it
+   * The conditions on a commit of imports for this peering. They hold while the record is active and change only when it
    * ceases to be, so that updates of a record and imports never conflict. For a record that is not active, an
    * expectation that always fails with `conflict`.
    */
@@ -259,7 +259,7 @@ export class PeeringRecords implements AsyncDisposable {
   }
 
   /**
-   * What a commit that cleans up after this peering must expect: the opposite of {@link expectation}. It holds from the
+   * The conditions on a commit that cleans up after this peering: the opposite of {@link expectation}. They hold from the
    * moment the record ceased to be active until it is active again or gone.
    */
   inactiveExpectation(id: string): readonly Expectation[] {
@@ -343,9 +343,9 @@ export class PeeringRecords implements AsyncDisposable {
   }
 
   /**
-   * The second write of an establish: the record as ESTABLISHING, all that the token told of the cluster, and its stream
+   * The second write of an establish: the record as ESTABLISHING, all facts of the token about the cluster, and its stream
    * secret, in one commit.
-   * @param begun - what {@link beginEstablish} returned.
+   * @param begun - the result of {@link beginEstablish}.
    * @throws {PeeringError} `invalid-record`: the record was deleted meanwhile; it is not created again (D-19).
    */
   async finishEstablish(begun: BegunEstablish, streamSecret: string): Promise<Peering> {
@@ -394,7 +394,7 @@ export class PeeringRecords implements AsyncDisposable {
 
   /**
    * Acceptor: judges the first message of a stream, in Consul's order. The pending secret becomes the active one, with
-   * what the dialer says of itself, in one commit, before it authorises anything.
+   * the dialer's description of itself, in one commit, before it authorises anything.
    * @param perform - called once, at the moment of the verdict, with an effect that accepts or refuses the stream.
    */
   async authorizeOpen(open: OpenMessage, perform: (task: HostTask) => void): Promise<void> {
@@ -439,7 +439,7 @@ export class PeeringRecords implements AsyncDisposable {
   }
 
   /**
-   * Stores what the peer's cluster is trusted by, together with the record whose next dial uses it.
+   * Stores the roots that the peer's cluster is trusted by, together with the record whose next dial uses them.
    * @param meant - `peerId` of the record when the stream was opened. `servers`: whether the peer's servers are trusted
    *   by it, too, which those of Consul 1.13 are not: the record keeps the roots it has then. Default true.
    * @throws {PeeringError} `invalid-bundle`: no usable roots (D-23), or a trust domain that this peer may not name;
@@ -494,8 +494,8 @@ export class PeeringRecords implements AsyncDisposable {
   }
 
   /**
-   * Marks a record as DELETING and drops its secrets. What must be gone before the record can be removed is for the host
-   * to remove. A record that is DELETING already, and a name that is unknown, are left alone. The name keeps its spelling (D-14).
+   * Marks a record as DELETING and drops its secrets. The host removes everything that must be gone before the record
+   * is. A record that is DELETING already, and a name that is unknown, are left alone. The name keeps its spelling (D-14).
    * @returns The record, undefined where there is none.
    */
   async markDeleting(name: string): Promise<Peering | undefined> {
@@ -524,7 +524,7 @@ export class PeeringRecords implements AsyncDisposable {
   }
 
   /**
-   * Removes a DELETING record for good, with its bundle and whatever is left of its secrets; its name is free then. A
+   * Removes a DELETING record, with its bundle and its remaining secrets; its name is free then. A
    * TERMINATED one stays for the operator to see, an unknown one is no failure.
    * @throws {PeeringError} `invalid-record`: it is active.
    */
@@ -560,15 +560,15 @@ export class PeeringRecords implements AsyncDisposable {
     });
   }
 
-  /** Something was seen that is never stored: what it asks for is performed before this returns. */
+  /** Something was seen that is never stored: the effects of the event are performed before this returns. */
   observe(id: string, event: ObservedEvent): void {
     const peering = this.byId(id);
     this.#perform(taskOf(id, transition(peering, event), peering));
   }
 
   /**
-   * Has `perform` do what the state machine asks of the host, called at once after each step that is stored, and after each
-   * change by another process with what that record has to `resume`. It must not throw.
+   * Has `perform` do the effects that the state machine asks for, called at once after each step that is stored, and after each
+   * change by another process with the effects that `resume` that record. It must not throw.
    */
   performWith(perform: (task: HostTask) => void): void {
     this.#perform = perform;
@@ -576,7 +576,7 @@ export class PeeringRecords implements AsyncDisposable {
 
   /**
    * The feed of changes: `listener` is called at once after each commit that changed a record, its secrets or its bundle,
-   * before the caller of that step goes on. What another process commits is told as soon as it is known here.
+   * before the caller of that step goes on. Commits of other processes are reported as soon as they are known here.
    * @returns Ends it.
    */
   onChange(listener: (change: PeeringChange) => void): () => void {
@@ -626,7 +626,7 @@ export class PeeringRecords implements AsyncDisposable {
     return sameSecret(digestSecret(this.#unseal(row.sealedActive)), given) ? "active" : undefined;
   }
 
-  /** A step of the machine, with what it asks for in the same commit. */
+  /** A step of the machine, with the effects to store in the same commit. */
   #plan<T>(tables: RecordTables, step: Transition<Peering>, result: () => T, material?: StepMaterial): Plan<T> {
     return { changes: performStep(tables, step, material), step, result };
   }
@@ -732,7 +732,7 @@ export class PeeringRecords implements AsyncDisposable {
     }
   }
 
-  /** After what it changes is stored. */
+  /** After its changes are stored. */
   #done<T>({ step, peeringId, perform = this.#perform, result }: Plan<T>): T {
     const id = (step?.peering ?? step?.before)?.id ?? peeringId;
     if (step !== undefined && id !== undefined) perform(taskOf(id, step, this.byId(id)));
@@ -747,7 +747,7 @@ export class PeeringRecords implements AsyncDisposable {
     this.#take(rows, told, revision);
   }
 
-  /** What a step of the state machine changes, of a commit that memory is still to follow. */
+  /** The changes of a step of the state machine, of a commit that memory is still to follow. */
   #changesOf(
     step: Transition<Peering>,
     changes: RecordChanges,
@@ -791,7 +791,7 @@ export class PeeringRecords implements AsyncDisposable {
     });
   }
 
-  /** Takes over what another process committed, and reports it. */
+  /** Takes over the commits of other processes, and reports them. */
   #follow(rows: CommittedRows, revision: bigint): void {
     this.#take(rows, this.#changesBy(rows, revision), revision);
   }
@@ -819,7 +819,7 @@ function fieldsOf(token: EstablishingToken, meta: Readonly<Record<string, string
   };
 }
 
-/** Over a live stream a cluster keeps us informed of its addresses; a token of it may be older than what it said last. */
+/** Over a live stream a cluster keeps us informed of its addresses; a token of it may be older than the last of these. */
 function withKnownAddresses(
   fields: EstablishFields,
   existing: Peering | undefined,
