@@ -109,7 +109,7 @@ const info: Command = {
   summary: "Provides debugging information for operators.",
   help: `Usage: peerage info [options]
 
-  Shows what the agent tells of itself, by parts.`,
+  Shows the agent's description of itself, by parts.`,
   flags: clientFlags,
   async run({ client, print }) {
     const server = await client();
@@ -198,7 +198,7 @@ const reload: Command = {
   help: `Usage: peerage reload [options]
 
   Has the agent read its files again, as SIGHUP does, and waits until it
-  has. What cannot be used is told, and what there was stays.`,
+  has. Settings that cannot be used are reported, and the former ones stay.`,
   flags: clientFlags,
   async run({ client, print }) {
     const server = await client();

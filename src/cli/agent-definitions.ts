@@ -32,7 +32,7 @@ export class DefinedServices {
   /**
    * Registers these, and removes those that were defined before and are no longer. Of one that is defined twice the last one
    * counts.
-   * @throws {PeeringError} `invalid-argument`: one that cannot be registered; those before it are, and a few behind it.
+   * @throws {PeeringError} `invalid-argument`: one cannot be registered; those before it are, and a few behind it.
    */
   async replace({ services, checks }: Definitions): Promise<void> {
     await each(services, (service) =>
@@ -53,7 +53,7 @@ export class DefinedServices {
 
   async #remove(kind: string, id: string): Promise<void> {
     const { status, text } = await this.#call(`${kind}/deregister/${encodeURIComponent(id)}`, "");
-    // Somebody else may have removed it.
+    // Another caller may have removed it.
     if (status !== 200 && status !== 404) {
       throw new PeeringError("invalid-argument", `Failed to deregister ${kind} ${JSON.stringify(id)}: ${text}`);
     }

@@ -69,15 +69,15 @@ export interface AgentOptions {
   readonly rotateRoot: boolean;
   readonly allowPeeringWrite: boolean;
   readonly dnsStrict: boolean;
-  /** What goes out over UDP; absent: the default. */
+  /** The size of answers over UDP; absent: the default. */
   readonly dnsLimits: Pick<DnsServerOptions, "maxUdpBytes" | "largeAnswers">;
   readonly connectionLimits: ConnectionLimitsOptions;
   /** Undefined: the default of the server. */
   readonly httpConnectionsPerSource: number | undefined;
-  /** Where policies are, or those that Consul's configuration makes; undefined: everyone may do everything. */
+  /** The file of policies, or those that Consul's configuration makes; undefined: everyone may do everything. */
   readonly acl: { readonly file: string } | { readonly policies: AclPolicies } | undefined;
   readonly logLevel: LogLevel;
-  /** What else Consul's configuration files say. */
+  /** Other settings of Consul's configuration files. */
   readonly consul: ConsulConfig;
   /** The value of each flag, wherever it was given, as a text that is the same for the same value. */
   readonly settings: ReadonlyMap<string, string>;
@@ -360,7 +360,7 @@ const SOURCES: ReadonlySet<string> = new Set(["config", "config-file", "config-d
 
 const ENCRYPT_KEY = "PEERAGE_ENCRYPT_KEY";
 
-/** What one source says of a flag: texts for lists, too. */
+/** The value of a flag in one source: texts for lists, too. */
 type Setting = string | readonly string[] | undefined;
 
 /** @throws {CommandError} that names the flag, variable or key which is wrong. */
@@ -522,7 +522,7 @@ function isOff(address: string): boolean {
   return address === "off" || /^(?:.*:)?-1$/.test(address);
 }
 
-/** @throws {CommandError} for what has no effect, or is missing. */
+/** @throws {CommandError} for settings that have no effect, or are missing. */
 function httpsOptions(
   text: (name: string) => string,
   verifyIncoming: boolean,

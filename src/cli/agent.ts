@@ -27,10 +27,10 @@ interface Shared {
   readonly connectionLimits: ConnectionLimits;
 }
 
-/** What HTTP, calls and DNS ask whether somebody may do something. Undefined: everyone may do everything. */
+/** Decides the rights of callers over HTTP, RPC and DNS. Undefined: everyone may do everything. */
 type Authorizing = { readonly authorizer?: Authorizer };
 
-/** Runs an agent until it is told to stop. @throws {CommandError} when it cannot start. */
+/** Runs an agent until it is stopped. @throws {CommandError} when it cannot start. */
 export async function runAgent({ flags, io, print }: CommandContext): Promise<void> {
   const readOptions = (): Promise<AgentOptions> => readAgentOptions(flags, io);
   const reload = new AgentReload(io, readOptions);
@@ -118,7 +118,7 @@ export async function runAgent({ flags, io, print }: CommandContext): Promise<vo
   feed.end();
 }
 
-/** @throws {CommandError} for what an operator can act on. */
+/** @throws {CommandError} for failures that an operator can mend. */
 async function starting<Part>(action: () => Promise<Part>): Promise<Part> {
   try {
     return await action();
@@ -193,7 +193,7 @@ async function rotateRoot(options: BuiltInAuthorityOptions & { readonly logger: 
   }
 }
 
-/** Undefined when nobody asked for DNS, and the package it needs is missing. */
+/** Undefined when DNS is not asked for, and the package it needs is missing. */
 async function openDns(
   host: PeeringHost,
   options: AgentOptions,

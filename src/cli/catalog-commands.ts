@@ -21,7 +21,7 @@ function catalogRead(flags: ParsedFlags): CatalogReadOptions {
   return { ...readOptions(flags), peer: flags.text("peer"), nodeMeta: flags.pairs("node-meta") };
 }
 
-/** What a catalog write is given: a file, or flags. */
+/** The input of a catalog write: a file, or flags. */
 async function bodyOf(
   flags: ParsedFlags,
   load: (path: string) => Promise<JsonObject>,
@@ -143,7 +143,7 @@ const deregister: Command = {
   },
 };
 
-/** The node, and what of it was meant. */
+/** The node, and the part of it that was meant. */
 function shownName(body: JsonObject): string {
   const service = memberOf(body, "Service");
   const named = isJsonObject(service) ? service : {};

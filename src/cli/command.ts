@@ -17,11 +17,11 @@ export interface CommandLineIo {
   readonly wall: () => number;
   /** Whether people read the standard error as it comes, and not a file or a program. */
   readonly people: boolean;
-  /** For what runs until it is told to end: from the first call on SIGTERM and SIGINT abort this, instead of killing. */
+  /** For commands that run until they are stopped: from the first call on SIGTERM and SIGINT abort this, instead of killing. */
   readonly untilStopped: () => AbortSignal;
-  /** For what can read its files again: from then on SIGHUP calls `action`, instead of killing. */
+  /** For commands that can read their files again: from then on SIGHUP calls `action`, instead of killing. */
   readonly onHangUp: (action: () => void) => void;
-  /** For what can tell of itself: from then on SIGUSR1 calls `action`; before, it does nothing. */
+  /** For commands that can report on themselves: from then on SIGUSR1 calls `action`; before, it does nothing. */
   readonly onReport: (action: () => void) => void;
 }
 
@@ -32,7 +32,7 @@ export interface CommandContext {
   readonly version: string;
   /** The server the shared flags name; connected to when first used, closed after the command. */
   readonly client: () => Promise<ConsulClient>;
-  /** Result, line by line: what a line holds that is not to be seen, a line break included, is escaped. */
+  /** Result, line by line: invisible characters in a line, a line break included, are escaped. */
   readonly print: (lines: string | readonly string[]) => void;
   readonly printJson: (value: Printable, form: JsonForm) => void;
   /** As `print`, on the standard error: something to know that is no failure. */

@@ -98,7 +98,7 @@ const setConfig: Command = {
       ...file,
       Config: config,
       State,
-      // As with Consul's command: what the file says of it does not count.
+      // As with Consul's command: the file's own value does not count.
       ForceWithoutCrossSigning: flags.boolean("force-without-cross-signing"),
       CreateIndex: Number(CreateIndex),
       ModifyIndex: Number(ModifyIndex),

@@ -10,7 +10,7 @@ import type { FlagConfig } from "./consul-flags.js";
 import { levelOf } from "./log.js";
 import { checkForm, serviceForm } from "./service-definitions.js";
 
-/** What Consul's configuration files say, as far as this agent goes by it. */
+/** The settings of Consul's configuration files that this agent follows. */
 export interface ConsulConfig {
   /** By the names of the agent's own flags. */
   readonly settings: ReadonlyMap<string, string | readonly string[]>;
@@ -18,7 +18,7 @@ export interface ConsulConfig {
   readonly nodeId: string | undefined;
   /** That of a cluster which is founded; one that has been keeps its own. */
   readonly clusterId: string | undefined;
-  /** Undefined: what the ACLs do by default. */
+  /** Undefined: the default of the ACLs. */
   readonly defaultIntentionPolicy: "allow" | "deny" | undefined;
   readonly nodeMeta: Readonly<Record<string, string>>;
   readonly logJson: boolean;
@@ -156,7 +156,7 @@ const MAX_PORT = 65_535;
 const UUID = /^[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}$/i;
 const CONSUL_LOG_LEVELS = "[TRACE DEBUG INFO WARN ERR ERROR]";
 
-/** @throws {CommandError} for what cannot work. */
+/** @throws {CommandError} for settings that cannot work. */
 function configOf(config: JsonObject, node: string | undefined): ConsulConfig {
   const taken = new Taken(config);
   const settings = new Map<string, string | readonly string[]>();

@@ -1,4 +1,4 @@
-/** What may stand under a key of Consul's configuration. */
+/** The type of the value under a key of Consul's configuration. */
 export type Shape =
   | "text"
   | "flag"
@@ -23,7 +23,7 @@ function mapOf(of: Shape): Shape {
 
 /**
  * An object with these keys.
- * @param scalars - names of keys, separated by spaces, by what stands under them.
+ * @param scalars - names of keys, separated by spaces, by the type of their values.
  * @param others - a function where an object may hold another one of its own kind.
  */
 function keys(scalars: Scalars, others: Readonly<Record<string, Shape | (() => Shape)>> = {}): Shape {

@@ -4,7 +4,7 @@ export type FlagSection = "http" | "command" | "consul";
 export interface Flag {
   readonly name: string;
   readonly kind: "text" | "boolean" | "unsigned" | "integer" | "texts" | "pairs";
-  /** What stands for the value in a list of flags. Default: by its kind, as Go's flag package says it. */
+  /** The placeholder for the value in a list of flags. Default: by its kind, as Go's flag package has it. */
   readonly placeholder?: string;
   readonly usage: string;
   /** For a text. Default `""`. */
@@ -29,7 +29,7 @@ export class FlagError extends Error {
 export class ParsedFlags {
   readonly #values: ReadonlyMap<string, readonly string[]>;
   readonly #fallbacks: ReadonlyMap<string, string>;
-  /** What follows the flags. */
+  /** The arguments after the flags. */
   readonly rest: readonly string[];
 
   constructor(flags: readonly Flag[], values: ReadonlyMap<string, readonly string[]>, rest: readonly string[]) {

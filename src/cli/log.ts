@@ -33,7 +33,7 @@ interface LogListener {
   readonly end: () => void;
 }
 
-/** Those who listen to the log as it is written, each at a level of its own. */
+/** The listeners to the log as it is written, each at a level of its own. */
 export class LogFeed {
   readonly #listeners = new Set<LogListener>();
   #ended = false;
@@ -74,7 +74,7 @@ export interface LineLoggerOptions {
   readonly form: LineForm;
   readonly wall: () => number;
   readonly write: (line: string) => void;
-  /** Told of every line, whatever its level. Default: nobody. */
+  /** Called with every line, whatever its level. Default: none. */
   readonly feed?: LogFeed;
 }
 

@@ -44,7 +44,7 @@ function untilStopped(): AbortSignal {
 process.stdout.on("error", (error: NodeJS.ErrnoException) => {
   if (error.code !== "EPIPE") process.exitCode ||= 1;
 });
-// What cannot be logged, for a disk that is full or a terminal that has gone, is no reason to end an agent that works.
+// A line that cannot be logged, because the disk is full or the terminal has gone, is no reason to end an agent that works.
 process.stderr.on("error", () => {});
 
 function log(output: string): void {
@@ -62,7 +62,7 @@ async function holdPidFile(path: string): Promise<AsyncDisposable> {
   return { [Symbol.asyncDispose]: () => rm(path, { force: true }) };
 }
 
-// What it writes is its user's alone: an agent's data hold keys, and the database makes files when it likes.
+// Only its user may read its files: an agent's data hold keys, and the database makes files when it likes.
 process.umask(0o077);
 const exitCode = await runCommandLine(process.argv.slice(2), packageVersion(), {
   environment: process.env,

@@ -1,6 +1,6 @@
 import type { Json } from "../client/index.js";
 
-/** What goes through JSON: members that are undefined are left out. */
+/** Values that go through JSON: undefined members are left out. */
 export type Printable = Json | undefined | readonly Printable[] | { readonly [key: string]: Printable };
 
 const INDENTS = { compact: 0, narrow: 2, indented: 4, tabbed: "\t" };

@@ -249,7 +249,7 @@ const deletePeering: Command = {
 };
 
 const inspectToken: Command = {
-  summary: "Show what a peering token says, without its secret",
+  summary: "Show the content of a peering token, without its secret",
   help: `Usage: peerage peering token inspect [options] <token | ->
 
   Shows what a peering token says without asking any server: where it leads,
@@ -389,7 +389,7 @@ function listOrNull(values: readonly string[]): readonly string[] | null {
   return values.length === 0 ? null : values;
 }
 
-/** The keys, their order and what is left out are the API's. */
+/** The keys, their order and the omitted ones are the API's. */
 function peeringJson(peering: PeeringRecord): Printable {
   const { StreamStatus: status, Remote: remote } = peering;
   return {

@@ -56,7 +56,7 @@ export const commands: CommandGroup = {
 
 /**
  * Runs one command line.
- * @param args - what follows the program's name.
+ * @param args - the arguments after the program's name.
  * @returns the exit code: 0 for success; 1 for a failure, which was told on the standard error, with some commands 2, as Consul's;
  *   127 for no such command.
  */
@@ -143,7 +143,7 @@ function failureCode({ failureCodes = { flags: 1, others: 1 } }: Command, error:
   return (error instanceof CommandError ? error.exit : undefined) ?? failureCodes.others;
 }
 
-/** The one place where lines become what a terminal gets. */
+/** The one place where lines are written to a terminal. */
 function textOf(lines: string | readonly string[]): string {
   return (
     [lines]

@@ -6,7 +6,7 @@ export const versionCommand: Command = {
 
   Prints the version of this program, and the version of Consul whose
   interfaces it has. With -format=json the key Version holds the latter:
-  programs that start Consul read it to know what they can ask for.`,
+  programs that start Consul read it to learn which features they can use.`,
   flags: [
     {
       name: "format",

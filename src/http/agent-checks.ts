@@ -25,7 +25,7 @@ import type { Operation, ParameterDoc } from "./operation.js";
 import { catalogBody } from "./registration-json.js";
 import { bodySchema } from "./shape-json.js";
 
-/** A check as the catalog takes it, and what the agent runs for it. */
+/** A check in the form of the catalog, and the definition that the agent runs for it. */
 export interface PreparedCheck {
   readonly registration: CheckRegistration & { readonly checkId: string };
   readonly definition: CheckDefinition;
@@ -60,7 +60,7 @@ export function validateChecks(checks: readonly ServiceCheckBody[], where = ""):
 }
 
 /**
- * The checks of a service that is being registered. One that is there already keeps what it found.
+ * The checks of a service that is being registered. One that exists already keeps its last result.
  * @throws {HttpRefusal} as {@link checkDefinition}.
  */
 export function serviceChecks(
@@ -238,7 +238,7 @@ async function serviceMaintenance(call: Call): Promise<Answer> {
   return {};
 }
 
-/** One that is in maintenance keeps the reason it has, as in Consul. */
+/** A service in maintenance already keeps its reason, as in Consul. */
 async function maintain(
   call: Call,
   enable: boolean,

@@ -154,7 +154,7 @@ function aggregated(checks: readonly IndexedCheck[]): string {
 const HEALTH_STATUS: Readonly<Record<string, number>> = { passing: 200, warning: 429 };
 const UNHEALTHY = 503;
 
-/** A status as HTTP has it, for load balancers that look no further. */
+/** A check status as a status of HTTP, for load balancers that look no further. */
 function healthAnswer(call: Call, status: number, reason: string, json: Json): Answer {
   const accepted = call.header("accept") ?? "";
   const asText = accepted.startsWith("text/plain") || call.query.get("format") === "text";

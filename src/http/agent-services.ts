@@ -211,7 +211,7 @@ function weightsProblem({ Passing: passing, Warning: warning }: WeightsBody): st
   return passing > 65_535 || warning > 65_535 ? "DNS Weight must be between 0 and 65535" : undefined;
 }
 
-/** How the catalog's refusals are told here. */
+/** The form in which the catalog's refusals are answered here. */
 function told(error: unknown): unknown {
   if (!(error instanceof PeeringError)) return error;
   const text = error.message.replace(/^registration \d+: /, "");
@@ -220,7 +220,7 @@ function told(error: unknown): unknown {
   return badRequest(/^\d+ errors? occurred:/.test(text) ? `Validation failed: ${text}` : text);
 }
 
-/** The families of addresses by whose tags services are found: what has such a tag must be one. */
+/** The families of addresses by whose tags services are found: an address with such a tag must be of the family. */
 const FAMILIES: readonly (readonly [tag: string, family: 4 | 6])[] = [
   ["lan_ipv4", 4],
   ["wan_ipv4", 4],
@@ -236,12 +236,12 @@ function requireFamilies(addresses: Readonly<Record<string, AddressBody>>): void
   }
 }
 
-/** 0: no address of the Internet Protocol, nor one that says of which zone it is. */
+/** 0: not an IP address, or one with a zone. */
 function familyOf(address: string): number {
   return address.includes("%") ? 0 : isIP(address);
 }
 
-/** @param sidecar - as it is to be judged together with its service; the agent registers it by itself. */
+/** @param sidecar - to be judged together with its service; the agent registers it afterwards. */
 function registrationOf(body: Definition, id: string, sidecar?: Definition): ServiceRegistration {
   return serviceRegistration({
     Kind: body.Kind,
@@ -277,7 +277,7 @@ function nestedOf(sidecar: Definition): JsonObject {
   };
 }
 
-/** An agent says of each upstream what it is. */
+/** An agent writes the type of each upstream. */
 function withUpstreamTypes(proxy: JsonObject): JsonObject {
   const { Upstreams: upstreams } = proxy;
   if (!isList(upstreams)) return proxy;
@@ -287,7 +287,7 @@ function withUpstreamTypes(proxy: JsonObject): JsonObject {
   };
 }
 
-/** What an agent of Consul adds to a service with an address of its own. */
+/** The tagged addresses that an agent of Consul adds to a service with an address of its own. */
 function addressesByFamily({ Address, Port, Ports }: Definition): Readonly<Record<string, AddressBody>> {
   const family = familyOf(Address);
   if (family === 0) return {};
@@ -295,7 +295,7 @@ function addressesByFamily({ Address, Port, Ports }: Definition): Readonly<Recor
   return { [`lan_ipv${family}`]: address, [`wan_ipv${family}`]: address };
 }
 
-/** The proxy beside a service: what it does not say itself it has from the service, as in Consul 1.21. */
+/** The proxy beside a service: fields that it leaves out come from the service, as in Consul 1.21. */
 function sidecarOf(call: Call, parent: Definition, parentId: string, sidecar: Definition): Definition {
   const id = `${parentId}${SIDECAR}`;
   const proxy = sidecarProxy(parent, parentId, sidecar.Proxy);
@@ -333,7 +333,7 @@ function sidecarProxy(parent: Definition, parentId: string, proxy: JsonObject): 
   };
 }
 
-/** What an agent of Consul checks of a sidecar that says nothing of checks: that it listens, and what it stands beside. */
+/** The default checks of a sidecar without checks in an agent of Consul: that it listens, and an alias of its service. */
 function sidecarChecks(parentId: string, address: string, port: number): readonly ServiceCheckBody[] {
   const nothing = serviceCheckType.zero();
   const tcp = joinHostPort(address, port);

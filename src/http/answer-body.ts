@@ -10,7 +10,7 @@ const compress = promisify(gzip);
  * to the system at once.
  */
 export const PIECE_BYTES: number = 64 * 1_024;
-/** What an element costs that is in memory until it is written, about, beside the record that it tells. */
+/** About the cost of an element that is in memory until it is written, beside its record. */
 const ELEMENT_BYTES = 32;
 /** What compressing an answer bit by bit costs, about, with the two settings below. */
 export const COMPRESSOR_BYTES: number = 128 * 1_024;
@@ -99,7 +99,7 @@ export class Compressor {
     this.#gzip.on("data", (chunk: Buffer) => this.#out.push(chunk));
   }
 
-  /** What has been compressed by then, which may be nothing. */
+  /** The bytes that have been compressed by then, maybe none. */
   add(piece: Buffer): Promise<Buffer> {
     return new Promise((resolve, reject) => {
       this.#gzip.write(piece, (error) => (error ? reject(error) : resolve(this.#take())));

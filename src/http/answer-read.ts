@@ -7,7 +7,7 @@ import type { Call } from "./call.js";
 import type { Json } from "./json.js";
 import { consistencyOf, type ReadOptions } from "./query.js";
 
-/** Whose data a read is about, and what it may wait for. */
+/** Whose data a read is about, and the query that it waits with. */
 export interface Scope {
   /** The name of the peering as its record spells it; as asked for when there is none; `""` for local data. */
   readonly peer: string;
@@ -22,7 +22,7 @@ export interface Scope {
 }
 
 /**
- * Answers a read, at once or when its index has grown. The index is taken before the data: newer records among these are told
+ * Answers a read, at once or when its index has grown. The index is taken before the data: newer records among these are reported
  * again, and nothing is missed.
  */
 export async function answerRead(
@@ -58,7 +58,7 @@ export async function answerRead(
   });
 }
 
-/** Grows with each write of an entry that says how proxies are told. */
+/** Grows with each write of an entry that changes how proxies are shown. */
 function centralIndex({ configEntries }: PeeringHost): bigint {
   return latest(configEntries.kindIndex("proxy-defaults"), configEntries.kindIndex("service-defaults"));
 }

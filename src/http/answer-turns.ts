@@ -22,7 +22,7 @@ export interface AnswerLimits {
   readonly slowReaderMs: number;
 }
 
-/** What has as many bytes of unsent answers as it may. */
+/** The scope that has as many bytes of unsent answers as it may. */
 export type Unread = "connection" | "source" | "all";
 
 type Start = () => void;
@@ -55,7 +55,7 @@ export class AnswerTurns {
   #unsentInAll = 0;
   /** Clients with bytes that are not sent, and since when; the longest first. */
   readonly #readers = new Map<Answerer, { bytes: number; readonly sinceMs: number }>();
-  /** Those who have the same thing in memory, by that. It counts for the first one. */
+  /** The answerers that share an object in memory, by that object. It counts for the first one. */
   readonly #shared = new Map<object, Set<Answerer>>();
   /** Sources and connections of which it was told that something waits until they have read, and `all`. */
   readonly #told = new Set<string | object>();
@@ -65,7 +65,7 @@ export class AnswerTurns {
   /** Comes when the next reader is too slow. */
   readonly #readerIsSlow: Alarm;
 
-  /** @param onUnread - is told when an answer waits because others have not been read: once, until they have. */
+  /** @param onUnread - called when an answer waits because others have not been read: once, until they have. */
   constructor(limits: AnswerLimits, onUnread: (what: Unread, source: string) => void, clock: Clock) {
     this.#limits = limits;
     this.#onUnread = onUnread;
@@ -251,7 +251,7 @@ export class AnswerTurns {
     return held ? "unread" : undefined;
   }
 
-  /** Of those for whom others wait, cuts off who has read nothing for the longest time, as soon as that is too long. */
+  /** Cuts off the client, among those that others wait for, that has read nothing for the longest time, as soon as that is too long. */
   #watchReaders(): void {
     if (this.#readerIsSlow.isSet) return;
     const waitedFor = this.#waitedFor();
@@ -260,7 +260,7 @@ export class AnswerTurns {
       if (!waitedFor.has(answerer.source) && !waitedFor.has(answerer.connection)) continue;
       const leftMs = sinceMs + this.#limits.slowReaderMs - this.#clock.now();
       if (leftMs <= 0) {
-        // What it holds is released when it has ended, which is when the next one is looked for.
+        // Its bytes are released when it has ended; the next slow client is looked for then.
         this.#readers.delete(answerer);
         answerer.cutOff();
         return;

@@ -4,7 +4,7 @@ import type { Json } from "./json.js";
 /** A body that goes on for as long as its client listens. */
 export interface BodyStream {
   readonly chunks: AsyncIterable<string>;
-  /** Called once nobody listens any more, also where nobody began to. */
+  /** Called once the client has gone, also where none was there. */
   readonly end: () => void;
 }
 
@@ -14,11 +14,11 @@ export interface ReadHeaders {
   readonly index: bigint;
   /** `X-Consul-Effective-Consistency`: catalog and health only. */
   readonly consistency?: "leader" | "stale" | "consistent";
-  /** Something was hidden from the caller: told to callers with a token only. */
+  /** Something was hidden from the caller: shown to callers with a token only. */
   readonly filtered?: boolean;
 }
 
-/** What an operation answers. Failures are thrown. */
+/** The answer of an operation. Failures are thrown. */
 export interface Answer {
   /** Default 200. */
   readonly status?: number;

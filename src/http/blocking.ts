@@ -2,7 +2,7 @@ import type { Clock, Random } from "../base/environment.js";
 import { Wake } from "../base/latest.js";
 import type { ReadOptions } from "./query.js";
 
-/** Who waits: a call over HTTP, or one of another protocol. */
+/** The call that waits, over HTTP or another protocol. */
 export interface Waiting {
   readonly server: { readonly clock: Clock; readonly random: Random };
   /** Aborts when the client has gone. */
@@ -26,7 +26,7 @@ export interface Waiting {
   pause(): void;
 }
 
-/** What a query finds at one moment. */
+/** The result of a query at one moment. */
 export interface Reading<Result> {
   readonly index: bigint;
   readonly result: Result;
@@ -51,7 +51,7 @@ const JITTER_FRACTION = 16;
 
 /**
  * Answers a read at once, or, given an index, once the index exceeds it or the wait is over. A
- * client whose index lies ahead of ours, as after a restore, waits in full and starts again from the index it is told.
+ * client whose index lies ahead of ours, as after a restore, waits in full and starts again from the index in the answer.
  * @throws `call.signal.reason` when the client has gone.
  * @throws {PeeringError} `permission-denied`: the caller has lost a right while it waited; `resource-exhausted`: too many calls
  *   wait.
@@ -110,7 +110,7 @@ export async function blocking<Result>(
 }
 
 /**
- * The query, as one that does not answer while what it found is the same: entries that it reads are written for others, too.
+ * The query, changed to wait while its result is the same: entries that it reads are also written for others.
  * For one call.
  *
  * @param minIndex - that of the call.

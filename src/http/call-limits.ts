@@ -53,7 +53,7 @@ export interface CallLimitsOptions {
   readonly answersAtOnce?: number;
   /** Default: the system's. */
   readonly clock?: Clock;
-  /** Told of each limit that is hit. Default: nobody. */
+  /** Gets a report of each limit that is hit. Default: no reports. */
   readonly incidents?: Incidents;
 }
 
@@ -62,7 +62,7 @@ const MIB = 1_024 * KIB;
 /** Of what bodies may have, the part of callers that may write nothing. */
 const STRANGERS = 4;
 
-/** Bounds what the calls of a process hold. Pass one to `httpHandler` and to `peeringRpc`, or each bounds its own. */
+/** Bounds on the calls of a process. Pass one to `httpHandler` and to `peeringRpc`, or each bounds its own. */
 export class CallLimits {
   /** @internal */
   readonly strangerBodyBytes: number;
@@ -96,7 +96,7 @@ export class CallLimits {
       (what, source) => this.#unread(what, source),
       clock,
     );
-    // None of them is stale, however long it waits: that is what it is for.
+    // None of them is stale, however long it waits: it is meant to wait.
     const graceMs = Number.POSITIVE_INFINITY;
     this.#waiting = new Places({ perSource: waitingPerSource, inAll: waitingInAll, graceMs }, clock);
     const quota = (part: number): Quota =>
@@ -192,7 +192,7 @@ function unlessAborted(signal: AbortSignal, wait: (start: () => void) => () => v
   });
 }
 
-/** What one call holds of the limits. */
+/** The shares of the limits that one call holds. */
 export class CallAllowance {
   readonly #limits: CallLimits;
   readonly #turns: AnswerTurns;
@@ -214,7 +214,7 @@ export class CallAllowance {
   }
 
   /**
-   * Resolves when the call may begin: over HTTP/2 not before its connection has read what it was answered. Over HTTP/1.1 it has
+   * Resolves when the call may begin: over HTTP/2 not before its connection has read its former answers. Over HTTP/1.1 it has
    * when a call gets here.
    * @throws `signal.reason`
    */
@@ -256,7 +256,7 @@ export class CallAllowance {
     this.rest();
   }
 
-  /** So many bytes are in memory until the call ends, beside those that are made. */
+  /** Notes so many bytes in memory until the call ends, beside those that are made. */
   keep(bytes: number): void {
     if (this.#ended) return;
     this.#keptBytes += bytes;

@@ -15,14 +15,14 @@ import type { HttpRequest } from "./messages.js";
 import { type Consistency, parseConsistency, parseReadOptions, type ReadOptions } from "./query.js";
 import type { SharedAnswer, SharedAnswers } from "./shared-answers.js";
 
-/** The program that serves, as those may use it who may write the agent. */
+/** The program that serves, as seen by callers with the right to write the agent. */
 export interface AgentControl {
   /** Has it read its configuration again. @returns why parts of it could not be used, a text each. */
   readonly reload: () => Promise<readonly string[]>;
   /** Has it end in order; returns at once. */
   readonly leave: () => void;
   /**
-   * Tells `listener` each line of the log of a level or a more urgent one, until what it returns is called.
+   * Calls `listener` with each line of the log of a level or a more urgent one, until the returned function is called.
    * @returns undefined: there is no such level.
    */
   readonly monitor: (
@@ -40,7 +40,7 @@ export interface Server {
   readonly nodeName: string;
   /** `host:port` told as the leader's; `""` when this host listens nowhere. */
   readonly address: string;
-  /** Version told by `agent/self`. */
+  /** Version shown by `agent/self`. */
   readonly version: string;
   readonly bodyLimits: BodyLimits;
   /** Values that the JSON of a body may have. */
@@ -57,7 +57,7 @@ export interface Server {
   readonly startedAt: number;
   /** Lines of the log that are kept for a client that does not read them. */
   readonly monitorLines: number;
-  /** Undefined: the program cannot be told to do anything. */
+  /** Undefined: the program takes no orders. */
   readonly control: AgentControl | undefined;
   /** Grows when the roots of the cluster change, also over a restart. */
   readonly rootsIndex: () => bigint;
@@ -67,7 +67,7 @@ export interface Server {
 export interface CallParts {
   /** Percent-decoded. */
   readonly path: string;
-  /** What follows the prefix of the route; `""` for an exact path. */
+  /** The rest of the path after the prefix of the route; `""` for an exact path. */
   readonly rest: string;
   readonly query: URLSearchParams;
   /** Aborts when the client has gone. */
@@ -75,14 +75,14 @@ export interface CallParts {
   readonly allowance: CallAllowance;
 }
 
-/** Parameters on which no answer depends: how long to wait for it, and the token, in whose place is who has it. */
+/** Parameters that do not change an answer: how long to wait for it, and the token, which stands for the caller's identity. */
 const NOT_ASKED: ReadonlySet<string> = new Set(["index", "wait", "token"]);
 
 /** One request to an operation of the route table. */
 export class Call implements Waiting {
   readonly server: Server;
   readonly method: string;
-  /** What follows the prefix of the route, percent-decoded; `""` for an exact path. */
+  /** The rest of the path after the prefix of the route, percent-decoded; `""` for an exact path. */
   readonly rest: string;
   readonly query: URLSearchParams;
   /** Aborts when the client has gone. */
@@ -112,7 +112,7 @@ export class Call implements Waiting {
     return Array.isArray(value) ? value[0] : value;
   }
 
-  /** The address that the call is said to come from: that which a proxy names, else that of the connection. Proves nothing. */
+  /** The address that the call claims to come from: the one that a proxy names, else that of the connection. Proves nothing. */
   get source(): string {
     const [forwarded = ""] = (this.header("x-forwarded-for") ?? "").split(",");
     const named = forwarded.trim();
@@ -131,7 +131,7 @@ export class Call implements Waiting {
 
   /**
    * The body as `read` reads it.
-   * @param refuse - makes of what cannot be read what the operation answers.
+   * @param refuse - makes the refusal of a body that cannot be read.
    * @throws as {@link body}
    */
   async decoded<T>(read: (body: Buffer) => T, refuse: (error: GoJsonError) => HttpRefusal): Promise<T> {
@@ -163,7 +163,7 @@ export class Call implements Waiting {
     return scheme.toLowerCase() === "bearer" ? token : "";
   }
 
-  /** What the caller may do. @throws {PeeringError} `permission-denied`: `ACL not found`. */
+  /** The rights of the caller. @throws {PeeringError} `permission-denied`: `ACL not found`. */
   access(): Promise<Access> {
     return this.#caller.access();
   }

@@ -26,7 +26,7 @@ export class Caller implements BodySender {
     return this.#identity;
   }
 
-  /** What the caller may do, looked up once. @throws {PeeringError} `permission-denied`: `ACL not found`. */
+  /** The rights of the caller, looked up once. @throws {PeeringError} `permission-denied`: `ACL not found`. */
   access(): Promise<Access> {
     this.#access ??= Access.of(this.#authorizer, this.token).then((access) => {
       this.#identity = access.identity;
@@ -35,7 +35,7 @@ export class Caller implements BodySender {
     return this.#access;
   }
 
-  /** What the caller may do now, looked up again. @throws {PeeringError} `permission-denied`: `ACL not found`. */
+  /** The rights of the caller now, looked up again. @throws {PeeringError} `permission-denied`: `ACL not found`. */
   accessNow(): Promise<Access> {
     this.#access = undefined;
     return this.access();

@@ -6,14 +6,14 @@ import type { Call } from "./call.js";
 import type { ParameterDoc } from "./operation.js";
 import type { ServiceView } from "./records.js";
 
-/** A read of instances, and what its answer makes of each of them. */
+/** A read of instances, and the change that its answer makes to each of them. */
 export interface CentralRead {
   readonly scope: Scope;
   readonly told: <View extends ServiceView>(view: View) => View;
 }
 
 /**
- * The read as it was asked for: with `?merge-central-config` proxies are told as `proxy-defaults` and `service-defaults` make
+ * The read as requested: with `?merge-central-config` proxies are shown as `proxy-defaults` and `service-defaults` configure
  * them, and a change of these ends a wait.
  *
  * @param what - is read: a text of its own for other instances.
@@ -50,5 +50,5 @@ export function centralRead(
 export const centralParameter: ParameterDoc = {
   name: "merge-central-config",
   in: "query",
-  description: "Present: proxies and gateways are told as `proxy-defaults` and `service-defaults` make them.",
+  description: "Present: proxies and gateways are shown as `proxy-defaults` and `service-defaults` configure them.",
 };

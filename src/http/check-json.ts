@@ -116,7 +116,7 @@ interface LoneCheckFields extends CheckFields {
   readonly disable_redirects: boolean;
 }
 
-/** A check that is registered by itself. */
+/** A check that is registered without a service definition. */
 export interface LoneCheckBody extends LoneCheckFields, Durations {}
 
 /** True unless it is given: Consul's default of the flag beside it. */
@@ -202,7 +202,7 @@ function scriptOf(body: CheckBody): readonly string[] {
   return [body.ScriptArgs, body.Args, body.script_args].find((args) => args.length > 0) ?? [];
 }
 
-/** What says too little in a check, or what does not go together, in Consul's words. */
+/** The missing or conflicting fields of a check, in Consul's words. */
 export function checkProblem(body: CheckBody): string | undefined {
   const alias = body.AliasNode !== "" || body.AliasService !== "";
   const timed = isTimed(body);
@@ -226,8 +226,8 @@ function isTimed(body: CheckBody): boolean {
 }
 
 /**
- * What a check without a problem is to do.
- * @throws {HttpRefusal} 500: what no agent of ours runs.
+ * The probe of a check without a problem.
+ * @throws {HttpRefusal} 500: no agent of ours runs such a check.
  */
 export function checkDefinition(body: CheckBody): CheckDefinition {
   if (scriptOf(body).length > 0) {
@@ -248,7 +248,7 @@ export function checkDefinition(body: CheckBody): CheckDefinition {
   };
 }
 
-/** What Consul says that a check is: the one it runs, unless it names a gRPC server besides. */
+/** Consul's type of a check: that of its probe, unless it names a gRPC server besides. */
 export function checkTypeOf(body: CheckBody, { method }: CheckDefinition): string {
   return body.GRPC === "" ? method.type : "grpc";
 }

@@ -75,7 +75,7 @@ export function permissionsJson(source: IntentionSource): Json | undefined {
   return fieldJson(source.permissions, permissionsField);
 }
 
-/** What the tokens of requests must be, for all sources; undefined: nothing is asked of them. */
+/** The conditions on tokens of requests, for all sources; undefined: there are none. */
 export function jwtJson(jwt: IntentionJwt | undefined): Json | undefined {
   return jwt && fieldJson(jwt, jwtField);
 }

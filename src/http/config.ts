@@ -56,7 +56,7 @@ const READ: Readonly<Record<ConfigEntryKind, "nothing" | "mesh" | "service" | "i
   "terminating-gateway": "service",
 };
 
-/** Kinds that are written with a right on what they are named after; the others need `mesh:write`. */
+/** Kinds that are written with a right on the service they are named after; the others need `mesh:write`. */
 const NAMED_KINDS: readonly ConfigEntryKind[] = [
   "service-defaults",
   "service-intentions",
@@ -118,7 +118,7 @@ function referencedServices(value: unknown, found: Set<string> = new Set()): Set
   return found;
 }
 
-/** Rules of this cluster do not decide who may see the services of a peer. */
+/** Rules of this cluster do not decide which callers see the services of a peer. */
 function isLocalTarget(target: unknown): boolean {
   return !(typeof target === "object" && target !== null && "peer" in target && target.peer !== "");
 }
@@ -232,7 +232,7 @@ function mayRead(access: Access, entry: ConfigEntry): boolean {
   return right === undefined || access.may(right);
 }
 
-/** What a filter may speak of. */
+/** The fields that a filter may name. */
 const serviceDefaultsFields: Fields<StoredConfigEntry> = {
   Kind: filterText(({ entry }) => entry.kind),
   Name: filterText(({ entry }) => entry.name),
@@ -323,7 +323,7 @@ export const configOperations: readonly Operation[] = [
       {
         path: "/v1/config/{kind}/{name}",
         id: "deleteConfigEntry",
-        summary: "Deletes a configuration entry; one that does not exist is a success.",
+        summary: "Deletes a configuration entry; deleting a missing one is a success.",
         parameters: [casParameter, datacenterParameter],
         answer: { type: ["object", "boolean"] },
       },

@@ -320,7 +320,7 @@ export const connectCaOperations: readonly Operation[] = [
       {
         path: "/v1/connect/ca/configuration",
         id: "readCaConfiguration",
-        summary: "What the certificate authority of this cluster is configured with; no private key.",
+        summary: "The configuration of this cluster's certificate authority; no private key.",
         parameters: [...readParameters, datacenterParameter],
         answer: objectOf({
           Provider: text,

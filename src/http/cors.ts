@@ -1,6 +1,6 @@
 import type { IncomingHttpHeaders } from "node:http";
 
-/** How long a browser may remember what it was allowed, in seconds; browsers take less where that is too long for them. */
+/** How long a browser may remember its permissions, in seconds; browsers take less where that is too long for them. */
 const MAX_AGE_SECONDS = 7_200;
 
 /** Headers that pages of allowed origins may send, and those of answers that they may read. */
@@ -9,12 +9,12 @@ export interface CorsHeaders {
   readonly response: readonly string[];
 }
 
-/** What a page of an allowed origin may see of the answer to its request. */
+/** The headers of an answer that a page of an allowed origin may see. */
 export function corsHeaders(origin: string, { response }: CorsHeaders): Readonly<Record<string, string>> {
   return { "Access-Control-Allow-Origin": origin, "Access-Control-Expose-Headers": response.join(", ") };
 }
 
-/** Whether a browser asks what it may ask. */
+/** Whether a request is a preflight: a browser asks for permission. */
 export function isPreflight(method: string | undefined, headers: IncomingHttpHeaders): boolean {
   return method === "OPTIONS" && headers.origin !== undefined && headers["access-control-request-method"] !== undefined;
 }

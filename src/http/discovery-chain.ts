@@ -29,7 +29,7 @@ import {
 import { consistencyOf } from "./query.js";
 import { fieldJson, fieldSchema, structSchema } from "./shape-json.js";
 
-// What Consul's entries say of a route, a split and the like is written as in the entries themselves.
+// Parts of Consul's entries, such as a route or a split, are written as in the entries themselves.
 
 function memberOf(shape: Shape, name: string): Field {
   const field = shape[name];
@@ -153,7 +153,7 @@ function chainJson(call: Call, chain: CompiledChain, overrides: ChainOverrides):
   };
 }
 
-/** What a POST may lay over the entries. */
+/** The overrides that a POST may contain. */
 const overrideShape: Shape = {
   OverrideMeshGateway: { as: { many: "one", shape: { Mode: { as: "text" } } } },
   OverrideProtocol: { as: "text" },
@@ -314,7 +314,7 @@ export const discoveryChainOperations: readonly Operation[] = [
       {
         path: PATH,
         id: "readOverriddenDiscoveryChain",
-        summary: "The same, with protocol, timeout or mesh gateways laid over what the entries say.",
+        summary: "The same, with protocol, timeout or mesh gateways in place of those of the entries.",
         parameters: [...readParameters, compileParameter, datacenterParameter],
         body: structSchema(overrideShape, "body"),
         answer,

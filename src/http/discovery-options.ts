@@ -17,11 +17,11 @@ export interface NamedOptions extends DiscoveryOptions {
 /** Those of a read of `/v1/health` about the instances of a service. */
 export interface InstanceOptions extends NamedOptions {
   readonly passing: boolean;
-  /** `""` when none is asked for. */
+  /** `""` when the caller asks for none. */
   readonly samenessGroup: string;
 }
 
-// A request is judged in Consul's order: what its text alone shows to be wrong is told before another datacenter is.
+// A request is judged in Consul's order: faults of its text alone are reported before another datacenter is.
 
 /** @throws {HttpRefusal} with Consul's text, 400 or 500. */
 export function discoveryOptions(call: Call): DiscoveryOptions {

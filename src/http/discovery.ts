@@ -13,7 +13,7 @@ import type { Call } from "./call.js";
 import { forEach, kept, pauses } from "./in-turns.js";
 import type { CheckView, InstanceView, NodeContents, NodeView } from "./records.js";
 
-// What there is, local and imported, in one form. Imported records have the index of the payload that brought them (D-29).
+// Local and imported records in one form. Imported records have the index of the payload that brought them (D-29).
 
 interface Stamped {
   readonly createIndex: bigint;
@@ -62,7 +62,7 @@ export async function instancesOf(call: Call, peer: string, service: string): Pr
   return importedViews(call, peer, instances, indexes);
 }
 
-/** What an instance costs that was read from the storage, about. Local ones are in memory anyway. */
+/** About the cost of an instance that was read from the storage. Local ones are in memory anyway. */
 export const IMPORTED_BYTES = 1_500;
 /** The same of a check alone. */
 const IMPORTED_CHECK_BYTES = 500;
@@ -72,7 +72,7 @@ export function sidecarName(service: string): string {
   return `${service}${SIDECAR_SUFFIX}`;
 }
 
-/** What a read of the instances of a service is about. */
+/** The parameters of a read of the instances of a service. */
 export function instanceScope({ gateways, catalog }: PeeringHost, peer: string, service: string): Scope {
   return {
     peer,
@@ -82,7 +82,7 @@ export function instanceScope({ gateways, catalog }: PeeringHost, peer: string, 
   };
 }
 
-/** What a read of {@link connectInstancesOf} is about. */
+/** The parameters of {@link connectInstancesOf}. */
 export function connectScope({ gateways }: PeeringHost, peer: string, service: string): Scope {
   return {
     peer,

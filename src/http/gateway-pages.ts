@@ -15,7 +15,7 @@ import { listOf, objectOf, texts } from "./operation-docs.js";
 import { answerFromAll, ownSummaryFields, Summary } from "./ui.js";
 import { Visibility } from "./visibility.js";
 
-// What Consul's pages ask about a gateway (1.21).
+// The reads of Consul's pages about a gateway (1.21).
 
 /** Where names of ingress gateways end in DNS. */
 const DOMAIN = "consul";

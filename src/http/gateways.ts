@@ -23,7 +23,7 @@ export interface Link {
   readonly json: Readonly<Record<string, Json | undefined>>;
 }
 
-/** What a terminating gateway fronts, by name: `*` is every ordinary service that is not named besides. */
+/** The services behind a terminating gateway, by name: `*` is every ordinary service that is not named besides. */
 function terminatingLinks({ host }: Call, { services }: TerminatingGatewayEntry): readonly Link[] {
   const { catalog } = host;
   const { entries } = host.configEntries;
@@ -56,7 +56,7 @@ function terminatingLinks({ host }: Call, { services }: TerminatingGatewayEntry)
   return [...links.values()].sort((left, right) => compareUtf8(left.service, right.service));
 }
 
-/** What an ingress gateway leads to: `*` is every service of the mesh that speaks what the listener does, and is not named there. */
+/** The services behind an ingress gateway: `*` is every service of the mesh with the listener's protocol that is not named there. */
 function ingressLinksOf({ host }: Call, entry: KeptEntry<"ingress-gateway">): readonly Link[] {
   const { catalog, configEntries } = host;
   const all = ingressLinks(entry);
@@ -107,7 +107,7 @@ async function gatewayServices(call: Call): Promise<Answer> {
     : { ...answer, read: { ...answer.read, consistency: consistencyOf(options) } };
 }
 
-/** What a gateway leads to by its entry. */
+/** The services behind a gateway by its entry. */
 export function linksOf(call: Call, entry: ConfigEntry | undefined): readonly Link[] {
   if (entry?.kind === "terminating-gateway") return terminatingLinks(call, entry);
   return entry?.kind === "ingress-gateway" ? ingressLinksOf(call, entry) : [];
@@ -141,7 +141,7 @@ export const gatewayOperations: readonly Operation[] = [
       {
         path: "/v1/catalog/gateway-services/{gateway}",
         id: "listGatewayServices",
-        summary: "What a terminating or an ingress gateway leads to, by its config entry.",
+        summary: "The services behind a terminating or an ingress gateway, by its config entry.",
         parameters: discoveryParameters,
         answer: listOf(linkSchema),
       },

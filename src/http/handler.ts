@@ -32,11 +32,11 @@ import { SharedAnswers } from "./shared-answers.js";
 
 /** How a host is served over HTTP. */
 export interface HttpHandlerOptions extends RequestGuardOptions {
-  /** Who may do what. Default: everyone everything. */
+  /** The rights of callers. Default: everyone may do everything. */
   readonly authorizer?: Authorizer;
   /** `host:port` told as the leader's by `status/leader`. Default: where the host's transport listens. */
   readonly address?: string;
-  /** Version told by `agent/self`; clients compare it with Consul's. Default: `1.21.4`, the one that is followed. */
+  /** Version shown by `agent/self`; clients compare it with Consul's. Default: `1.21.4`, the one that is followed. */
   readonly version?: string;
   /** Services that one question about the intentions of services may name. Default 256; beyond: 400. */
   readonly maxMatchNames?: number;
@@ -76,7 +76,7 @@ const DEFAULT_BODY_VALUES = 50_000;
 const DEFAULT_BODY_BYTES = 8 * 1024 * 1024;
 const DEFAULT_BODY_TIMEOUT_MS = 30_000;
 const DEFAULT_WRITE_TIMEOUT_MS = 60_000;
-/** The version of Consul whose behaviour is followed, and which clients are told. */
+/** The version of Consul whose behaviour is followed, and which clients see. */
 export const FOLLOWED_VERSION = "1.21.4";
 /** Longer answers are compressed for clients that accept it, as in Consul. */
 const GZIP_BYTES = 1_400;
@@ -207,7 +207,7 @@ async function serve(
   const target = splitTarget(request.url ?? "/");
   const path = decodePath(target.path);
   if (path === undefined) return plain(400, "400 Bad Request");
-  // As Consul does, without a word: what nobody can see is in no name.
+  // As Consul does, silently: invisible characters are part of no name.
   if (UNPRINTABLE.test(path)) return { status: 400, headers: {}, body: EMPTY };
   const match = table.match(path);
   switch (match.type) {
@@ -281,7 +281,7 @@ function outgoing(
   return { status, headers, body: answer.body ?? made };
 }
 
-/** Without a leader the answer is what this node knew last; for how long, nobody can tell it. */
+/** Without a leader the answer is the last state of this node; how old it is cannot be known. */
 function readHeaders(read: ReadHeaders, { isLeader, leaderAddress }: Leadership): Readonly<Record<string, string>> {
   return {
     ...(read.consistency === undefined ? {} : { "X-Consul-Effective-Consistency": read.consistency }),
@@ -292,7 +292,7 @@ function readHeaders(read: ReadHeaders, { isLeader, leaderAddress }: Leadership)
   };
 }
 
-/** Whose answer is sent, and what it may take. */
+/** The call whose answer is sent, and its share of the limits. */
 interface Sending {
   readonly allowance: CallAllowance;
   readonly time: ReadTime;
@@ -383,7 +383,7 @@ async function sendStream(response: HttpResponse, { status, headers }: Outgoing,
   response.end();
 }
 
-/** A header may repeat what a client named: what no header can hold is a space, as a newline is in Go's. */
+/** A header may repeat a name that a client sent: characters that no header can hold become spaces, as a newline does in Go's. */
 function headerValue(text: string): string {
   return text.replace(/[^\t -~]/gu, " ");
 }
@@ -396,7 +396,7 @@ function headersFor(
   return Connection === undefined || httpVersion.startsWith("2") ? others : { Connection, ...others };
 }
 
-/** Whether what a request still sends, and nobody wants, is more than is worth waiting for on its connection. */
+/** Whether the unread rest of a request is more than is worth waiting for on its connection. */
 function isEndless(request: HttpRequest, maxBytes: number): boolean {
   return !request.complete && (announcedLength(request) ?? Number.POSITIVE_INFINITY) > maxBytes;
 }
@@ -442,7 +442,7 @@ function notFoundText(path: string): string {
 function redirect(method: string | undefined, path: string, search: string): Outgoing {
   const escaped = encodeURI(path).replace(/[?#]/g, encodeURIComponent);
   const location = search === "" ? escaped : `${escaped}?${search}`;
-  // Only what a browser shows has a body, and only then a type.
+  // Only answers that a browser shows have a body, and only then a type.
   const shown = method === "GET" || method === "HEAD";
   return {
     status: 307,

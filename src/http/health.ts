@@ -64,7 +64,7 @@ async function connect(call: Call): Promise<Answer> {
   return instancesAnswer(call, options, read, () => connectInstancesOf(call, peer, name));
 }
 
-/** @throws {PeeringError} `permission-denied`: who asks for the mesh of a service must be able to read the service. */
+/** @throws {PeeringError} `permission-denied`: a caller that asks for the mesh of a service must be able to read the service. */
 async function requireService(call: Call, peer: string, name: string): Promise<void> {
   const access = await call.access();
   if (access.readable(peer).service(name)) return;

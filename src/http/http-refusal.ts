@@ -19,7 +19,7 @@ export function badRequest(text: string): HttpRefusal {
   return new HttpRefusal(400, text);
 }
 
-/** What Consul says of a body that it cannot read. @param hint - more, said behind it. */
+/** The answer of Consul to a body that it cannot read. @param hint - more text, at its end. */
 export function decodeFailed({ message }: GoJsonError, hint = ""): HttpRefusal {
   return badRequest(`Request decode failed: ${message}${hint}`);
 }

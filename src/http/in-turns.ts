@@ -7,7 +7,7 @@ import type { ReadOptions } from "./query.js";
 /** The items that a filter holds of, and which may be seen; found in turns. */
 export type Filter<Item> = (items: Listing<Item>, isSeen?: (item: Item) => boolean) => Promise<Listing<Item>>;
 
-/** @throws {PeeringError} when it is none. */
+/** @throws {PeeringError} when it is not one. */
 export function filterFor<Item>(options: ReadOptions, fields: Fields<Item>): Filter<Item> {
   const filter = options.filter === "" ? undefined : compileFilter(options.filter, fields);
   return (items, isSeen = () => true) => kept(items, (item) => isSeen(item) && (filter?.holds(item) ?? true));

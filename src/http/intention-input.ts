@@ -290,7 +290,7 @@ export function requireDefaultNamespaces(
   }
 }
 
-/** What a body says of the source, in the form of a config entry. */
+/** The source of a body, in the form of a config entry. */
 export function sourceOf(name: string, body: IntentionBody): GivenSource {
   const { Action, SourceType, Description, Permissions } = body;
   return {

@@ -124,7 +124,7 @@ async function requireWrite(call: Call, destination: string): Promise<void> {
 }
 
 /**
- * Writes the entry of a destination. The one that is there may be spelled in another way, as names compare without case: it
+ * Writes the entry of a destination. A stored one may be spelled in another way, as names compare without case: it
  * takes the right on both.
  */
 async function change(
@@ -198,7 +198,7 @@ function noIntention(): HttpRefusal {
 async function answerOne(call: Call, one: BlockingQuery<StoredIntention | undefined>): Promise<Answer> {
   const options = call.readOptions();
   await call.access();
-  // One that is not there is not waited for, as in Consul.
+  // A missing one is not waited for, as in Consul.
   if (one.read().result === undefined) throw noIntention();
   return call.answer(options, one, async ({ index, result }) => {
     if (result === undefined) throw noIntention();

@@ -1,7 +1,7 @@
 import { compareUtf8 } from "../base/byte-order.js";
 import type { Listing } from "../model/listing.js";
 
-/** What an answer is written from: maps become objects with sorted keys, other objects keep the order they have. */
+/** The values that an answer is written from: maps become objects with sorted keys, other objects keep the order they have. */
 export type Json =
   | null
   | boolean
@@ -61,7 +61,7 @@ export class LazyMap {
   }
 }
 
-/** How a Go struct is written: its keys, and what makes the value of each of them. */
+/** How a Go struct is written: its keys, and the function that makes the value of each. */
 export class StructForm<Item> {
   /** As they are written, with their quotes. */
   readonly keys: readonly string[];

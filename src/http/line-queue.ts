@@ -28,7 +28,7 @@ export class LineQueue implements AsyncIterable<string> {
     this.#wake.call();
   }
 
-  /** The reader gets what there is, and then the end. */
+  /** The reader gets the waiting lines, and then the end. */
   end(): void {
     this.#ended = true;
     this.#wake.call();

@@ -44,11 +44,11 @@ function metricsOf({ host }: Call): readonly Metric[] {
   const incidents = [...host.incidents.counts()].map(([kind, value]) => ({ labels: { kind }, value }));
   return [
     ...gauges,
-    runtime("alloc_bytes", "Memory that the process uses for what it holds.", heapUsed + external),
+    runtime("alloc_bytes", "Memory in use by objects of the process.", heapUsed + external),
     runtime("sys_bytes", "Memory that the process has from the system.", rss),
     {
       name: "consul.peerage.incident",
-      help: "Limits that refused, and what else went wrong unseen, by its kind, since the start.",
+      help: "Refusals by limits, and failures that no caller sees, by their kind, since the start.",
       type: "counter",
       readings: incidents,
     },

@@ -7,7 +7,7 @@ const PATH = "/v1/openapi.json";
 
 /** The operation that tells of the others and of itself. */
 export function openApiOperation(others: readonly Operation[]): Operation {
-  // Each form is written once, when somebody first asks for it.
+  // Each form is written once, when it is first needed.
   const bodies = new Map<boolean, Promise<WholeBody>>();
   const own: Operation = {
     method: "GET",

@@ -16,7 +16,7 @@ export interface OperationDoc {
   readonly path: string;
   readonly id: string;
   readonly summary: string;
-  /** Those of {@link readParameters} and the like. */
+  /** Those of {@link readParameters} and similar functions. */
   readonly parameters?: readonly ParameterDoc[];
   /** JSON schema of the body, for operations that take one. */
   readonly body?: JsonSchema;
@@ -38,7 +38,7 @@ export interface Operation {
   readonly run: (call: Call) => Promise<Answer>;
   /** Answers for something that is not served: there is nothing to read, and nothing to change. */
   readonly unserved?: true;
-  /** Consul can answer it from a cache, and tells so who asks for that. Nothing is cached here. */
+  /** Consul can answer it from a cache, and says so in a header when asked to. Nothing is cached here. */
   readonly cacheable?: true;
   readonly docs: readonly OperationDoc[];
 }

@@ -42,10 +42,10 @@ export function peeringJson(view: PeeringView): Json {
   };
 }
 
-/** Services named in one answer; of more, their number is told. */
+/** Services named in one answer; of more, only their number is given. */
 const MAX_NAMED = 100;
 
-/** What Consul does not tell, and what its clients pass over; absent while there is nothing wrong. */
+/** Fields that Consul does not have, and that its clients ignore; absent while there is nothing wrong. */
 function ownJson({
   lastFailure,
   failedAttempts,

@@ -152,7 +152,7 @@ function queryInput({ Name: name, Session, Token, Template, Service, DNS }: Quer
   if (Service.SamenessGroup !== "") throw refuse("sameness-groups are an enterprise-only feature");
   if (ttl === undefined) throw refuse(`Bad DNS TTL '${DNS.TTL}': ${durationProblem(DNS.TTL)}`);
   if (ttl < 0) throw refuse(`DNS TTL '${Math.round(ttl * 1e6)}', must be >=0`);
-  // There are no sessions here, so that none is one.
+  // There are no sessions here, so no id is one.
   if (Session !== "") throw new HttpRefusal(500, `raft apply failed: invalid session ${JSON.stringify(Session)}`);
   return input;
 }
@@ -441,7 +441,8 @@ export const queryOperations: readonly Operation[] = [
       {
         path: "/v1/query/{query}/execute",
         id: "executeQuery",
-        summary: "What a query, by id or name, finds now, at home or at the first of its targets that has anything.",
+        summary:
+          "The instances that a query, by id or name, finds now, at home or at the first of its targets that has any.",
         parameters: [
           ...readParameters,
           datacenterParameter,

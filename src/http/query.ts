@@ -18,7 +18,7 @@ export interface ReadOptions extends Consistency {
   readonly filter: string;
 }
 
-/** A word as Go reads bools; undefined when it is none. */
+/** A word as Go reads bools; undefined when it is not one. */
 export function goBoolOf(word: string): boolean | undefined {
   if (["1", "t", "T", "TRUE", "true", "True"].includes(word)) return true;
   return ["0", "f", "F", "FALSE", "false", "False"].includes(word) ? false : undefined;
@@ -31,7 +31,7 @@ export function consistencyOf({ stale, consistent }: Consistency): "leader" | "s
   return stale ? "stale" : consistent ? "consistent" : "leader";
 }
 
-/** An unsigned 64-bit decimal; undefined when it is none. */
+/** An unsigned 64-bit decimal; undefined when it is not one. */
 export function parseUint64(text: string): bigint | undefined {
   if (!/^\d{1,40}$/.test(text)) return undefined;
   const value = BigInt(text);
@@ -46,7 +46,7 @@ export function parseReadOptions(query: URLSearchParams, cacheControl: string | 
   const given = (name: string): string => query.get(name) ?? "";
   const index = given("index") === "" ? 0n : parseUint64(given("index"));
   const wait = given("wait") === "" ? 0 : parseDuration(given("wait"));
-  // In the order in which Consul looks at them: the first fault is told.
+  // In the order in which Consul looks at them: the first fault is reported.
   const consistency = parseConsistency(query, cacheControl);
   if (wait === undefined) throw badRequest("Invalid wait time");
   if (index === undefined) throw badRequest("Invalid index");

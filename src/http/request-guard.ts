@@ -50,7 +50,7 @@ const LOOPBACK_HOST = /^(?:(?:.+\.)?localhost|127(?:\.\d+){3}|\[::1\]|\[::ffff:7
 const BROWSER = /^Mozilla\//;
 
 /**
- * Keeps out what web pages send through the browser of somebody who can reach a server, and writes from elsewhere than they
+ * Keeps out requests that web pages send through the browser of a person who can reach a server, and writes from elsewhere than they
  * are allowed from. One rule for the HTTP API and for calls.
  */
 export class RequestGuard {
@@ -102,7 +102,7 @@ export class RequestGuard {
     return { status: 403, text: "Access is restricted" };
   }
 
-  /** The origin of a request, when its pages may call; undefined: it has none, or one that is not allowed. */
+  /** The origin of a request, when its pages may call; undefined: it has none, or a forbidden one. */
   allowedOrigin({ origin }: IncomingHttpHeaders): string | undefined {
     if (origin === undefined) return undefined;
     return this.#origins.has(ANY) || this.#origins.has(origin) ? origin : undefined;

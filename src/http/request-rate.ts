@@ -43,7 +43,7 @@ export class RequestRate {
     return bucket;
   }
 
-  /** A bucket that has had time to fill up is like one that is not there. */
+  /** A bucket that has had time to fill up is as good as a new one. */
   #forgetFull(now: number): void {
     for (const [source, { filledAtMs }] of this.#buckets) {
       if (now - filledAtMs >= 1_000) this.#buckets.delete(source);

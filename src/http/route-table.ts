@@ -6,7 +6,7 @@ export interface Route {
   readonly operations: ReadonlyMap<string, Operation>;
 }
 
-/** What a path leads to. */
+/** The operations of a path. */
 export type RouteMatch =
   | { readonly type: "route"; readonly route: Route; readonly rest: string }
   | { readonly type: "redirect"; readonly path: string }

@@ -4,7 +4,7 @@ import { PIECE_BYTES } from "./answer-body.js";
 import type { CallAllowance } from "./call-limits.js";
 import type { HttpResponse } from "./messages.js";
 
-/** How long a client may take to read what it is sent: an answer, or a message of one. Waiting for us does not count. */
+/** How long a client may take to read an answer, or a message of one. Waiting for us does not count. */
 export class ReadTime {
   readonly #limitMs: number;
   readonly #clock: Clock;
@@ -30,7 +30,7 @@ export class ReadTime {
     }
   }
 
-  /** Gives the client the rest of its time for what the system has not taken yet. */
+  /** Gives the client the rest of its time for bytes that the system has not taken yet. */
   limit(response: HttpResponse, allowance: CallAllowance): () => void {
     const timer = this.#clock.after(Math.max(0, this.#leftMs), () => {
       allowance.readTooSlowly(this.#limitMs);

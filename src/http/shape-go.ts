@@ -25,7 +25,7 @@ import {
 export interface RecordOptions {
   /** Whether Consul has a decoder of its own for it, which tells of mistakes inside at once. Default false. */
   readonly decoded?: boolean;
-  /** Second spellings of keys, with what they stand for: such a one counts where the first says nothing. */
+  /** Second spellings of keys, with their first ones: a second one counts where the first is missing. */
   readonly aliases?: Readonly<Record<string, string>>;
   /** Whether a key that is no field is an error. Default true. */
   readonly strict?: boolean;

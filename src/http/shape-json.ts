@@ -78,7 +78,7 @@ export function bodySchema(form: GoForm): JsonSchema {
   return { type: "object", properties: Object.fromEntries(properties) };
 }
 
-/** In answers, members that are always written are required; in bodies none is, and durations may be texts. */
+/** In answers, members that are always written are required; in bodies no member is, and durations may be texts. */
 type Use = "answer" | "body";
 
 export function structSchema(

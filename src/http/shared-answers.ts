@@ -1,7 +1,7 @@
 import type { Identity } from "../access/authorizer.js";
 import type { Answer } from "./answer.js";
 
-/** What an answer depends on beside its question. */
+/** Everything besides its question that an answer depends on. */
 export interface Asked {
   readonly index: bigint;
   /** Undefined: it depends on no rights. */
@@ -31,7 +31,7 @@ export interface SharedAnswer {
   /**
    * The answer that was made for another call of the group which the same change woke, and whose index and identity are the same,
    * or what `make` returns.
-   * @param make - is told whether the answer is for others, too.
+   * @param make - gets whether the answer is for others, too.
    * @throws what `make` throws, for whichever call, and `signal.reason` when this call has ended.
    */
   answer(asked: Asked, signal: AbortSignal, make: (forOthers: boolean) => Promise<Answer>): Promise<Answer>;

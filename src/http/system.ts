@@ -12,15 +12,15 @@ import { LineQueue } from "./line-queue.js";
 import type { JsonSchema, Operation } from "./operation.js";
 import { anyObject, flag, index, listOf, objectOf, text, texts, textsByKey, time } from "./operation-docs.js";
 
-/** The node's own server is no service that somebody registered at it; Consul does not list it at an agent either. */
+/** The node's own server is not a service that a caller registered; Consul does not list it at an agent either. */
 export const SERVER_ID = "consul";
 
-/** Whether somebody registered a check at this node. */
+/** Whether a caller registered a check at this node. */
 export function isOwnCheck({ checkId, serviceId }: { readonly checkId: string; readonly serviceId: string }): boolean {
   return checkId !== MEMBERSHIP_CHECK && serviceId !== SERVER_ID;
 }
 
-/** Where the leader is, as far as this node knows; `""`: nobody leads. */
+/** Where the leader is, as far as this node knows; `""`: there is no leader. */
 function leaderOf({ host, server }: Call): string {
   const { isLeader, leaderAddress } = host.leadership;
   return isLeader ? server.address : leaderAddress;
@@ -86,7 +86,7 @@ export function memberOf(call: Call, wide = false): Member {
     port: Number(port),
     tags: {
       acls: server.authorizer === allowAll ? "0" : "1",
-      // What stands behind the colon is the commit that a build was made of.
+      // The text behind the colon is the commit that a build was made of.
       build: `${server.version}:`,
       dc: host.datacenter,
       grpc_tls_port: port,
@@ -140,13 +140,13 @@ async function self(call: Call): Promise<Answer> {
   };
 }
 
-/** What Consul's clients look at of the numbers that Consul tells, as texts. */
+/** Those of Consul's figures that its clients look at, as texts. */
 function stats(call: Call): Json {
   const { host, server } = call;
   const { isLeader } = host.leadership;
   const node = host.catalog.node(server.nodeName);
   const index = String(host.catalog.revision);
-  // The server that the node is itself is nobody's registration.
+  // The server that the node itself is has not been registered by a caller.
   const checks = (node?.checks ?? []).filter(isOwnCheck);
   const services = (node?.services ?? []).filter(({ id }) => id !== SERVER_ID);
   return {
@@ -178,7 +178,7 @@ function stats(call: Call): Json {
   };
 }
 
-/** This node as the one server that votes: what Consul's test helpers and Terraform wait for. */
+/** This node as the one server that votes: Consul's test helpers and Terraform wait for it. */
 async function raftConfiguration(call: Call): Promise<Answer> {
   ownDatacenter(call);
   await call.require({ resource: "operator", access: "read" });
@@ -207,7 +207,7 @@ async function serverHealth(call: Call): Promise<Answer> {
   await call.require({ resource: "operator", access: "read" });
   const { host, server } = call;
   const { isLeader } = host.leadership;
-  // Without a leader nobody writes.
+  // Without a leader there are no writes.
   const healthy = leaderOf(call) !== "";
   return {
     status: healthy ? 200 : 429,
@@ -241,7 +241,7 @@ async function version(call: Call): Promise<Answer> {
   };
 }
 
-/** @throws {HttpRefusal} 501: the program cannot be told to do that. */
+/** @throws {HttpRefusal} 501: the program does not support that. */
 async function controlOf(call: Call, what: string): Promise<AgentControl> {
   const { control, nodeName } = call.server;
   await call.require({ resource: "agent", access: "write", name: nodeName });
@@ -351,7 +351,7 @@ export const systemOperations: readonly Operation[] = [
       {
         path: "/v1/agent/self",
         id: "readSelf",
-        summary: "What this node says of itself.",
+        summary: "This node's description of itself.",
         answer: objectOf({
           Config: objectOf({
             Datacenter: text,
@@ -435,7 +435,7 @@ export const systemOperations: readonly Operation[] = [
       {
         path: "/v1/agent/reload",
         id: "reloadAgent",
-        summary: "Has the agent read its configuration again; 500 tells what of it could not be used.",
+        summary: "Has the agent read its configuration again; 500 names the settings that could not be used.",
       },
     ],
   },

@@ -34,7 +34,7 @@ import { goRecord, held, mapped } from "./shape-go.js";
 
 const editions = { Namespace: goString, Partition: goString };
 
-/** What a struct reads, as a field of it that is not kept. */
+/** Fields that a struct reads and does not keep. */
 function passedOver<T>(type: GoType<T>): GoType<JsonValue | undefined> {
   return held(mapped(type, () => undefined));
 }

@@ -47,7 +47,7 @@ const operationsType: GoType<readonly (OperationBody | undefined)[]> = {
   name: "api.TxnOps",
 };
 
-/** One that says nothing is none, and has no number. @throws {HttpRefusal} 400: there is nothing at all, of which Consul breaks. */
+/** An empty operation does not count, and has no number. @throws {HttpRefusal} 400: there is nothing at all, on which Consul crashes. */
 function withContent(body: OperationBody | undefined): readonly OperationBody[] {
   if (body === undefined) throw badRequest("Failed to parse body: an operation is null");
   return Object.values(body).every((part) => part === undefined) ? [] : [body];
@@ -207,7 +207,7 @@ function queryMeta(index: bigint, filtered: boolean): Readonly<Record<string, Js
   };
 }
 
-/** `/v1/txn` for what a catalog holds. */
+/** `/v1/txn` for the records of a catalog. */
 export const txnOperations: readonly Operation[] = [
   {
     method: "PUT",

@@ -73,7 +73,7 @@ function everyInstance(call: Call, peer: string): Promise<Listing<InstanceView>>
 
 // Services.
 
-/** One service of one cluster, with what its instances and its proxies say. */
+/** One service of one cluster, with facts from its instances and its proxies. */
 export class Summary {
   readonly name: string;
   readonly peer: string;
@@ -112,7 +112,7 @@ export class Summary {
   /** A proxy of this service: its checks are checks of the service, too. */
   addProxy({ service, checks }: InstanceView): void {
     const transparent = service.proxy?.mode === "transparent";
-    // One that is not makes the whole service not.
+    // One instance that is not makes the whole service not.
     this.transparent = transparent && (this.transparent || !this.proxied);
     this.proxied = true;
     this.addChecks(checks);
@@ -131,7 +131,7 @@ export class Summary {
     };
   }
 
-  /** Without what leads to the service. @param gateway - what its gateway says of it. */
+  /** Without the ways to the service. @param gateway - the facts of its gateway. */
   ownJson(gateway: JsonStruct): JsonStruct {
     const statuses = [...this.#checks.values()];
     const count = (wanted: (status: string) => boolean): number => statuses.filter(wanted).length;
@@ -330,7 +330,7 @@ async function everyNode(call: Call, peer: string, visible: Visibility): Promise
   return found;
 }
 
-/** Local ones and those of every peer, whatever `peer` says, as in Consul. */
+/** Local ones and those of every peer, whatever the parameter `peer` is, as in Consul. */
 async function nodes(call: Call): Promise<Answer> {
   const options = discoveryOptions(call);
   const filter = filterFor(options, nodeContentsFields);

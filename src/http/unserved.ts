@@ -7,7 +7,7 @@ import { badRequest, HttpRefusal } from "./http-refusal.js";
 import type { Json } from "./json.js";
 import type { Method, Operation } from "./operation.js";
 
-// What Consul has and this library has not. Reads answer as a store does that is empty and stays so, and wait as they are
+// Parts of Consul that this library lacks. Reads answer as a store does that is empty and stays so, and wait as they are
 // asked to: a 404 that comes at once has clients ask again at once, thousands of times a second. Writes answer 501: clients
 // take a 404 of a removal for success.
 
@@ -28,7 +28,7 @@ async function noKey(call: Call): Promise<Answer> {
   return { status: 404, text: "", read: await wait(call) };
 }
 
-/** @param local - it is told by each agent of its own: another datacenter is not looked for. */
+/** @param local - each agent has its own: another datacenter is not looked for. */
 function nothing(json: Json, local = false): (call: Call) => Promise<Answer> {
   return async (call) => {
     if (!local) ownDatacenter(call);

@@ -2,10 +2,10 @@ import type { Access, ReadableNames } from "../access/authorizer.js";
 import type { Call } from "./call.js";
 import type { CheckView, NodeView, ServiceView } from "./records.js";
 
-/** Tells what may be shown of one scope's data, and whether something was not. */
+/** Decides which of one scope's data may be shown, and whether some were hidden. */
 export class Visibility {
   readonly #readable: ReadableNames;
-  /** No node needs to be looked at: what may be seen of a service does not depend on where it is. */
+  /** No node needs to be looked at: whether a service may be seen does not depend on its node. */
   readonly everyNode: boolean;
   filtered = false;
 

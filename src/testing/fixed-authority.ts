@@ -13,9 +13,9 @@ export interface FixedAuthorityOptions {
   readonly trustDomain: string;
   /** Which cluster of the test this is, 0 to 4: no two of them ever hold the same root. Default 0. */
   readonly cluster?: number;
-  /** For the validity of what it issues. Default: the system's. */
+  /** For the validity of its certificates. Default: the system's. */
   readonly clock?: Clock;
-  /** Lifetime of what it issues, in milliseconds. Default 72 hours. */
+  /** Lifetime of its certificates, in milliseconds. Default 72 hours. */
   readonly leafTtlMs?: number;
 }
 
@@ -29,7 +29,7 @@ export interface FixedAuthority extends CertificateAuthority, Closable {
 
 /**
  * A certificate authority without cryptography: real root certificates from a fixed list, always the same in the same
- * order, and all calls done at once, so that a simulation replays exactly. What it issues proves nothing (the chain is
+ * order, and all calls done at once, so that a simulation replays exactly. Its certificates prove nothing (the chain is
  * the root, the key is empty): use it with transports that do not verify, such as the memory transport.
  *
  * Disposing of it drops its listeners only: one authority may outlive the hosts of a simulated cluster that restarts.

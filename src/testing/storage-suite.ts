@@ -23,7 +23,7 @@ const DAMAGES = 12;
 const RELAXED = 20;
 
 export interface StorageSuiteOptions {
-  /** Whether what was committed is found again when the same directory is opened again. Default false. */
+  /** Whether commits are found again when the same directory is opened again. Default false. */
   readonly durable?: boolean;
   /**
    * Whether what it keeps lies in files of the directory. Then no other user may read these, a second one is `locked` by
@@ -40,7 +40,7 @@ export interface StorageSuiteOptions {
 /**
  * Registers with `node:test` what every {@link Storage} must do, for the one `open` returns.
  * @param open - a storage never written to, for a directory that exists, is empty, and is removed after the test;
- *   storages that need none ignore it. The suite disposes of what it opens.
+ *   storages that need none ignore it. The suite disposes of the storages it opens.
  */
 export function storageSuite(
   name: string,
@@ -266,7 +266,7 @@ export function storageSuite(
       assert.deepEqual(await storage.read([]), before);
     });
 
-    test("an expectation is of one entry, not of what lies below it", async (storage) => {
+    test("an expectation is of one entry, not of the keys below it", async (storage) => {
       await storage.commit([put(["a", "b"], "1")]);
       await storage.commit([put(["c"], "1")], [{ key: ["a"], revision: undefined }]);
       assert.deepEqual(contents((await storage.read(["c"])).entries), { c: "1" });
@@ -347,7 +347,7 @@ export function storageSuite(
       await writing;
     });
 
-    test("what a commit wrote is in every read begun after it resolved", async (storage) => {
+    test("the writes of a commit are in every read begun after it resolved", async (storage) => {
       for (let round = 0; round < 20; round++) {
         const revision = await storage.commit([put(["a"], `${round}`)]);
         const snapshot = await storage.read(["a"]);
@@ -387,7 +387,7 @@ export function storageSuite(
       });
     });
 
-    test("changes tells what changed between the read and its own begin: of each key the newest", async (storage) => {
+    test("changes delivers the changes between the read and its own begin: of each key the newest", async (storage) => {
       await storage.commit([put(["a", "gone"], "1"), put(["a", "same"], "1")]);
       const { revision } = await storage.read(["a"]);
       await storage.commit([put(["a", "again"], "1"), put(["a", "twice"], "1"), remove(["a", "back"])]);
@@ -437,7 +437,7 @@ export function storageSuite(
       assert.equal((await next)?.revision, later);
     });
 
-    test("a key that one commit writes and deletes is told as it is then", async (storage) => {
+    test("a key that one commit writes and deletes is delivered in its last state", async (storage) => {
       await using following = follow(storage, ["a"], (await storage.read([])).revision);
       const next = following.next();
       await storage.commit([put(["a", "1"], "x"), remove(["a", "1"]), remove(["a", "2"]), put(["a", "2"], "y")]);
@@ -449,7 +449,7 @@ export function storageSuite(
       ]);
     });
 
-    test("a reader that has taken all changes has what a read shows", async (storage) => {
+    test("a reader that has taken all changes has the same state as a read", async (storage) => {
       const following = follow(storage, ["n"], (await storage.read([])).revision);
       const copy = new Replica();
       const reading = (async () => {
@@ -467,7 +467,7 @@ export function storageSuite(
       assert.deepEqual(copy.contents, contents((await storage.read(["n"])).entries));
     });
 
-    test("a reader far behind is told the changes, or to read again; either way it knows all then", async (storage) => {
+    test("a reader far behind gets the changes, or has to read again; either way it then knows all", async (storage) => {
       const { revision } = await storage.commit([put(["a", "first"], "1")]).then(() => storage.read([]));
       const slow = follow(storage, ["a"], revision);
       await using _ = slow;
@@ -502,7 +502,7 @@ export function storageSuite(
       });
     });
 
-    test("a commit is told whole, however large, to every watcher", async (storage) => {
+    test("a commit is delivered whole, however large, to every watcher", async (storage) => {
       await using following = follow(storage, ["a"], (await storage.read([])).revision);
       const next = following.next();
       const { limits } = storage;
@@ -617,7 +617,7 @@ export function storageSuite(
         assert.ok(((await early.next())?.revision ?? 0n) >= before.revision);
       }));
 
-    it("a relaxed commit is told and read as others are, and found when it is opened again", () =>
+    it("a relaxed commit is delivered and read as others are, and found when it is opened again", () =>
       withDirectory(async (directory) => {
         let before: Snapshot;
         {
@@ -651,7 +651,7 @@ export function storageSuite(
   }
 
   function powerLossTests(): void {
-    it("after a loss of power it has what was durable, a beginning of the rest, and gives no revision twice", () =>
+    it("after a loss of power it has the durable commits, a beginning of the rest, and gives no revision twice", () =>
       withDirectory(async (root) => {
         const directory = join(root, "data");
         const copy = join(root, "copy");

@@ -18,7 +18,7 @@ export interface TransportFixture extends AsyncDisposable {
   readonly acceptor: Transport;
   /** Has none. */
   readonly dialer: Transport;
-  /** What the acceptor shows. */
+  /** The certificate and name that the acceptor shows. */
   readonly identity: ServerIdentity;
   /** How the dialer reaches the acceptor, once that listens at `address`. Without roots where there are none to check. */
   target(address: string): DialTarget;
@@ -35,7 +35,7 @@ export interface TransportFixture extends AsyncDisposable {
 
 /**
  * Registers with `node:test` what every {@link Transport} must do, for the ones `open` returns. The suite disposes of
- * what it opens.
+ * those that it opens.
  */
 export function transportSuite(name: string, open: () => Promise<TransportFixture>): void {
   const test = (title: string, action: (pair: Pair) => Promise<void>): void => {
@@ -180,7 +180,7 @@ export function transportSuite(name: string, open: () => Promise<TransportFixtur
       }
     });
 
-    test("the dialer's close cancels the call: the acceptor reads what came, then an error", async (pair) => {
+    test("the dialer's close cancels the call: the acceptor reads the messages that came, then an error", async (pair) => {
       const [dialer, acceptor] = await pair.stream();
       await dialer.send([message(5, 1)]);
       assert.deepEqual(await take(acceptor, 1), [message(5, 1)]);
@@ -363,7 +363,7 @@ export function transportSuite(name: string, open: () => Promise<TransportFixtur
       assert.deepEqual(await take(await pair.accepted(), 1), [message(3, 1)]);
     });
 
-    test("nobody listens: unavailable, status 14", async (pair) => {
+    test("no listener at the address: unavailable, status 14", async (pair) => {
       await pair.listener[Symbol.asyncDispose]();
       for (const attempt of [pair.dial(), pair.ask()]) {
         const error = await assertPeeringError(attempt);
@@ -462,7 +462,7 @@ async function next(stream: Stream): Promise<readonly Uint8Array[]> {
   return messages;
 }
 
-/** The acceptor says something: before that it may take only a little from a dialer, whom nobody has authorised yet. */
+/** The acceptor sends a message: before that it may take only a little from a dialer, which is not authorised yet. */
 async function answer(acceptor: ReplicationStream, dialer: ReplicationStream): Promise<void> {
   await acceptor.send([message(1, 1)]);
   await take(dialer, 1);

@@ -240,8 +240,8 @@ export const plantedFaults: readonly PlantedFault[] = [
     "imports of a record that is deleted or terminated find a fence that fits",
     [
       RECORDS,
-      "const revision = isActive(peering) ? this.#held.fences.get(id) : undefined;\n    return [{ key: fenceKey(id), revision: revision ?? NEVER }];\n  }\n\n  /**\n   * What a commit that cleans",
-      "const revision = this.#held.fences.get(id);\n    return [{ key: fenceKey(id), revision: revision ?? NEVER }];\n  }\n\n  /**\n   * What a commit that cleans",
+      "const revision = isActive(peering) ? this.#held.fences.get(id) : undefined;\n    return [{ key: fenceKey(id), revision: revision ?? NEVER }];\n  }\n\n  /**\n   * The conditions on a commit that cleans",
+      "const revision = this.#held.fences.get(id);\n    return [{ key: fenceKey(id), revision: revision ?? NEVER }];\n  }\n\n  /**\n   * The conditions on a commit that cleans",
     ],
     SIMULATOR,
   ),

@@ -3,13 +3,13 @@ import type { Listing } from "../../model/listing.js";
 import type { MatchOperator } from "../../syntax/filter-expression.js";
 import type { RegularExpression } from "../../syntax/regular-expression.js";
 
-/** A match whose value has been read as what its field holds. */
+/** A match whose value has been read as the type of its field. */
 export interface Match {
   readonly operator: MatchOperator;
   readonly value: string;
   /** The value of a match on a number or a bool. */
   readonly scalar: bigint | boolean | undefined;
-  /** The value as a pattern. @throws {SyntaxError} when it is none. */
+  /** The value as a pattern. @throws {SyntaxError} when it is not one. */
   readonly pattern: () => RegularExpression;
 }
 
@@ -17,7 +17,7 @@ export interface Match {
 export type Predicate<Item> = (item: Item) => boolean;
 
 /**
- * What a selector may name in records of one kind: how to look at it, which operators it knows, and what lies below it.
+ * The fields that a selector may name in records of one kind: how to look at each, which operators it knows, and its own fields.
  * Nothing of the record is copied or made into JSON to be looked at.
  */
 export interface Field<Item> {
@@ -26,7 +26,7 @@ export interface Field<Item> {
   readonly scalar: "text" | "integer" | "bool";
   /** The field below this one; undefined: there is none of that name. */
   child(name: string): Field<Item> | undefined;
-  /** Made once for a filter, which may look at any number of items: what the match alone decides is decided here. */
+  /** Made once for a filter, which may look at any number of items: decisions that depend on the match alone are made here. */
   predicate(match: Match): Predicate<Item>;
 }
 
@@ -48,7 +48,7 @@ const noOperators: ReadonlySet<MatchOperator> = new Set<MatchOperator>();
 
 const noChild = (): undefined => undefined;
 
-/** What a match says of something that is not there, such as the key of a map. */
+/** The result of a match for a missing value, such as the key of a map. */
 function holdsForNothing({ operator }: Match): boolean {
   return operator.startsWith("not-") || operator === "is-empty";
 }

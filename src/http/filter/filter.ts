@@ -118,7 +118,7 @@ const INTEGER =
   /^[+-]?(?:0[xX]_?[0-9a-fA-F]+(?:_[0-9a-fA-F]+)*|0[bB]_?[01]+(?:_[01]+)*|0[oO]?_?[0-7]+(?:_[0-7]+)*|0|[1-9][0-9]*(?:_[0-9]+)*)$/;
 const INT64_MAX = 2n ** 63n - 1n;
 
-/** As Go's `strconv.ParseInt` reads numbers whose base is told by how they begin. */
+/** As Go's `strconv.ParseInt` reads numbers whose prefix gives the base. */
 function parseInteger(value: string): bigint {
   if (!INTEGER.test(value)) throw new TypeError(`strconv.ParseInt: parsing ${JSON.stringify(value)}: invalid syntax`);
   const negative = value.startsWith("-");

@@ -2,13 +2,13 @@ import type { Status } from "../../wire/status.js";
 
 /** How a fake peer behaves. It can be changed at any moment, also while a stream stands. */
 export interface Behaviour {
-  /** Off: it takes nothing from the stream any more, so that what it is sent piles up at the sender. Default on. */
+  /** Off: it takes nothing from the stream any more, so that messages to it pile up at the sender. Default on. */
   readonly reads: boolean;
-  /** Off: what it says is lost on the way. Default on. */
+  /** Off: its messages are lost on the way. Default on. */
   readonly sends: boolean;
-  /** What it answers to every resource it is sent. Default `ack`. */
+  /** Its answer to every resource it is sent. Default `ack`. */
   readonly answers: "ack" | "nack" | "none";
-  /** The nonces in what it sends: as the protocol wants them, some that nobody gave out, or none at all. Default `right`. */
+  /** The nonces in its messages: right ones, invented ones, or none at all. Default `right`. */
   readonly nonces: "right" | "wrong" | "none";
   /** Whether it says every 15 s that it is there. Default on. */
   readonly heartbeats: boolean;
@@ -16,7 +16,7 @@ export interface Behaviour {
   readonly delayMs: number;
   /** How fast its line is in each direction; a message passes once all of its bytes have. Default: without limit. */
   readonly bytesPerSecond: number;
-  /** What it refuses secrets and streams with. Default: it refuses nobody. */
+  /** The error with which it refuses secrets and streams. Default: it refuses none. */
   readonly refuses: Status | undefined;
 }
 
@@ -41,7 +41,7 @@ export type Misbehaviour =
   | "half-open"
   | "wrong-nonces";
 
-/** What each of them changes. A flood is something a peer does: see `FakeStream.flood`. */
+/** The behaviour that each of them changes. A flood is an action of a peer: see `FakeStream.flood`. */
 export const misbehaviours: Readonly<Record<Misbehaviour, Partial<Behaviour>>> = {
   "stops-reading": { reads: false },
   "never-acknowledges": { answers: "none" },

@@ -33,7 +33,7 @@ import { type Behaviour, type Misbehaviour, misbehaviours, wellBehaved } from ".
 import { FakeStream } from "./fake-stream.js";
 
 /**
- * What a fake peer does with one stream, from its beginning on. The stream is not closed when the script is over; what a
+ * The actions of a fake peer on one stream, from its beginning on. The stream is not closed when the script is over; an error that a
  * script throws while its stream stands is thrown by the peer's `until` and disposal.
  */
 export type FakePeerScript = (stream: FakeStream, peer: FakePeer) => Promise<void>;
@@ -41,7 +41,7 @@ export type FakePeerScript = (stream: FakeStream, peer: FakePeer) => Promise<voi
 export interface FakePeerOptions {
   /** How it is reached and reaches others; with an address to listen on it can mint tokens. It owns the transport. */
   readonly transport: Transport;
-  /** What it does with each stream. Default: it keeps to the protocol, but for its behaviour. */
+  /** Run on each stream. Default: it keeps the protocol, within its behaviour. */
   readonly script?: FakePeerScript;
   /** How it behaves from the beginning on. Default: well. */
   readonly behaviour?: Misbehaviour | Partial<Behaviour>;
@@ -57,7 +57,7 @@ export interface FakePeerOptions {
   readonly random?: Random;
 }
 
-/** What the host answered to the newest version of a resource. */
+/** The host's answer to the newest version of a resource. */
 export interface HostAnswer {
   /** `""` while it was not sent yet. */
   readonly nonce: string;
@@ -95,7 +95,7 @@ export class FakePeer implements Closable {
   readonly #events = new Signal();
   readonly #imported = new Map<string, readonly ServiceInstance[]>();
   readonly #answers = new Map<string, HostAnswer>();
-  /** What the newest nonce of each resource stands for. */
+  /** The resource that each newest nonce belongs to. */
   readonly #nonces = new Map<string, string>();
   #listed: readonly string[] | undefined;
   #trustBundle: TrustBundlePayload | undefined;
@@ -127,12 +127,12 @@ export class FakePeer implements Closable {
 
   // --- Peering -----------------------------------------------------------------------------------------------------------
 
-  /** Where it listens; undefined for one that only dials. */
+  /** The address it listens at; undefined for a peer that only dials. */
   get listenAddress(): string | undefined {
     return this.#listener?.address;
   }
 
-  /** Where it is to be dialed; undefined for one that only dials. */
+  /** The address to dial it at; undefined for a peer that only dials. */
   get address(): string | undefined {
     return this.#listener === undefined ? undefined : (this.#parts.advertise ?? this.#listener.address);
   }
@@ -160,7 +160,7 @@ export class FakePeer implements Closable {
   }
 
   /**
-   * Uses a token of the host: exchanges its secret, and opens a stream. It does not dial again by itself: see
+   * Uses a token of the host: exchanges its secret, and opens a stream. It does not dial again on its own: see
    * {@link connect}.
    * @throws {PeeringError} as `TokenCodec.decode` and `Transport.exchangeSecret`.
    */
@@ -181,7 +181,7 @@ export class FakePeer implements Closable {
 
   /**
    * Opens a stream, another one if there is one already, with the secret it was given.
-   * @throws {TypeError} it has established with nobody. {@link PeeringError} as `Transport.openStream`.
+   * @throws {TypeError} it has established no peering. {@link PeeringError} as `Transport.openStream`.
    */
   async connect(): Promise<FakeStream> {
     if (this.#dialed === undefined) throw new TypeError("a fake peer dials after establish()");
@@ -240,7 +240,7 @@ export class FakePeer implements Closable {
     this.#tellOffered([]);
   }
 
-  /** What the host has answered, by service, or by type URL of the other resources. */
+  /** The host's answers, by service, or by type URL of the other resources. */
   get answers(): ReadonlyMap<string, HostAnswer> {
     return this.#answers;
   }
@@ -253,7 +253,7 @@ export class FakePeer implements Closable {
 
   // --- What it was told ----------------------------------------------------------------------------------------------------
 
-  /** Services of the host with their instances, as of now. One that was listed and never came is not among them. */
+  /** Services of the host with their instances, as of now. A service that was listed and never came is not among them. */
   get imported(): ReadonlyMap<string, readonly ServiceInstance[]> {
     return this.#imported;
   }
@@ -267,14 +267,14 @@ export class FakePeer implements Closable {
     return this.#trustBundle;
   }
 
-  /** Where the host says it is to be dialed. Only dialers are told. */
+  /** The addresses to dial the host at, as it sent them. Only dialers get them. */
   get serverAddresses(): readonly string[] | undefined {
     return this.#serverAddresses;
   }
 
   /**
-   * Waits for what this peer has seen or done to be as `holds` says. It is asked again after each event of the peer's.
-   * @throws what a script threw, `signal.reason` when aborted, or {@link PeeringError} `closed`.
+   * Waits until `holds` returns true of this peer's state. It is asked again after each event of the peer's.
+   * @throws the error of a script, `signal.reason` when aborted, or {@link PeeringError} `closed`.
    */
   async until(holds: () => boolean, { signal }: Abortable = {}): Promise<void> {
     const wake = new Wake();
@@ -322,7 +322,7 @@ export class FakePeer implements Closable {
 
   // --- For scripts -----------------------------------------------------------------------------------------------------------
 
-  /** The `Open` of a dialer. @throws {TypeError} it has established with nobody. */
+  /** The `Open` of a dialer. @throws {TypeError} it has established no peering. */
   openMessage(): OpenMessage {
     if (this.#dialed === undefined) throw new TypeError("a fake peer opens streams after establish()");
     const { peerId, streamSecret } = this.#dialed;
@@ -389,7 +389,7 @@ export class FakePeer implements Closable {
 
   /**
    * Ends its streams and its transport.
-   * @throws what a script threw, unless `until` did already.
+   * @throws the error of a script, unless `until` did already.
    */
   async close(): Promise<void> {
     if (this.#disposed) return;

@@ -39,7 +39,7 @@ const FLOOD_BATCH = 64;
 
 /** One stream of a fake peer, as its script sees it. */
 export class FakeStream implements AsyncIterable<ReplicationMessage> {
-  /** What the fake peer is on this stream. */
+  /** The role of the fake peer on this stream. */
   readonly role: "acceptor" | "dialer";
   /** Everything that was exchanged, in order. It can be played again: see `recordedScript`. */
   readonly transcript: TranscriptEntry[] = [];
@@ -76,7 +76,7 @@ export class FakeStream implements AsyncIterable<ReplicationMessage> {
     this.#parts.onEvent();
   }
 
-  /** What the host has said so far. */
+  /** The host's messages so far. */
   get heard(): readonly ReplicationMessage[] {
     return this.transcript.flatMap(({ from, message }) => (from === "host" ? [message] : []));
   }
@@ -120,7 +120,7 @@ export class FakeStream implements AsyncIterable<ReplicationMessage> {
     return count;
   }
 
-  /** The next message that nobody has taken yet; undefined at the end of the stream. */
+  /** The next unread message; undefined at the end of the stream. */
   async next(): Promise<ReplicationMessage | undefined> {
     while (this.#unread.length === 0) {
       if (this.#end !== undefined) return undefined;
@@ -233,7 +233,7 @@ export class FakeStream implements AsyncIterable<ReplicationMessage> {
     while (!this.#parts.behaviour().reads && !this.#closed) await changed(this.#parts.untilChange());
   }
 
-  /** What a message of this size takes at the present pace; cut short when the behaviour changes. */
+  /** Waits as long as a message of this size takes at the present pace; cut short when the behaviour changes. */
   async #pace(bytes: number): Promise<void> {
     const { behaviour, clock, untilChange } = this.#parts;
     const { delayMs, bytesPerSecond } = behaviour();

@@ -23,7 +23,7 @@ function subscription(resourceUrl: string, peerId: string): RequestMessage {
 
 /**
  * Opens the stream as Consul 1.14 to 1.22 do: a dialer says `Open` and subscribes to everything; an acceptor waits for an
- * `Open`, judges it, and subscribes to what a dialer has.
+ * `Open`, judges it, and subscribes to the resources of a dialer.
  * @returns whether the stream is open. If not, it was refused and closed.
  */
 export async function openStream(stream: FakeStream, peer: FakePeer): Promise<boolean> {
@@ -44,7 +44,7 @@ export async function openStream(stream: FakeStream, peer: FakePeer): Promise<bo
   return true;
 }
 
-/** The script of a peer that keeps to the protocol, but for what its {@link Behaviour} says. Used where none is given. */
+/** The script of a peer that keeps the protocol, within its {@link Behaviour}. The default. */
 export async function keepProtocol(stream: FakeStream, peer: FakePeer): Promise<void> {
   if (!stream.opened && !(await openStream(stream, peer))) return;
   const subscribed = new Set<string>();
@@ -55,7 +55,7 @@ export async function keepProtocol(stream: FakeStream, peer: FakePeer): Promise<
     if (!subscribed.has(ResourceUrl.exportedService)) return;
     push(...names.map((name) => peer.serviceResponse(stream, name)), peer.listResponse(stream));
   });
-  // Silence is no answer: what was not answered is, once it answers again.
+  // Silence is no answer: unanswered messages are answered once it answers again.
   const unanswered: ResponseMessage[] = [];
   const answer = (): void => {
     if (peer.behaviour.answers === "none") return;
@@ -84,7 +84,7 @@ export async function keepProtocol(stream: FakeStream, peer: FakePeer): Promise<
   }
 }
 
-/** What such a peer answers. */
+/** The answer of such a peer. */
 function answerTo(response: ResponseMessage, { answers, nonces }: Behaviour): ReplicationMessage {
   const { resourceUrl, nonce } = response;
   const responseNonce = nonces === "right" ? nonce : nonces === "wrong" ? WRONG_NONCE : "";
@@ -113,9 +113,9 @@ function sayHeartbeats(stream: FakeStream, peer: FakePeer): () => void {
 
 /**
  * Plays the peer's side of a recorded exchange again: its messages in their order, each response only after the host has
- * answered the one before, as it had in the recording. What the host says is in the transcript, to be compared. `Open` is
+ * answered the one before, as it had in the recording. The host's messages are in the transcript, to be compared. `Open` is
  * said, or waited for and judged, with the secrets of this run; everything else is said as it was.
- * @param recording - a {@link FakeStream.transcript}, or the like. Messages `from` the host are ignored.
+ * @param recording - such as a {@link FakeStream.transcript}. Messages `from` the host are ignored.
  */
 export function recordedScript(recording: readonly Pick<TranscriptEntry, "from" | "message">[]): FakePeerScript {
   return async (stream, peer) => {

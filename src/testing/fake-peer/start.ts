@@ -6,7 +6,7 @@ import { FakePeer, type FakePeerOptions } from "./fake-peer.js";
 import { keepProtocol } from "./script.js";
 
 /**
- * A fake cluster: it says what a test wants it to say to the host under test, and shows what it was sent. It
+ * A fake cluster: it sends the messages that a test wants to the host under test, and shows those that it gets. It
  * speaks as Consul 1.14 to 1.22 do, over any transport, in either role, and misbehaves on command.
  */
 export async function fakePeer(options: FakePeerOptions): Promise<FakePeer> {

@@ -215,7 +215,7 @@ export class Adversary {
           return Promise.any([establish(token), establish(token)]);
         case "two tokens at once": {
           const first = establish(token);
-          // Whatever becomes of it, the second one is what counts.
+          // Whatever happens to the first one, the second one counts.
           first.catch(() => {});
           return establish(await generate());
         }
@@ -278,7 +278,7 @@ export class Adversary {
 
   /**
    * A second process on the same disk gives a token for the same peer at the same time: of two records of one name one
-   * must win. The host hears of what the other has written a while later.
+   * must win. The host learns of the other's write a while later.
    */
   #anotherProcess(): void {
     const chosen = this.#someHost();
@@ -322,7 +322,7 @@ export class Adversary {
     }
   }
 
-  /** A process dies, and some of what its peers sent cannot be read any more when it starts again. */
+  /** A process dies, and some of the resources its peers sent cannot be read any more when it starts again. */
   #damage(): void {
     const { random } = this.#world;
     const chosen = this.#someHost();
@@ -415,7 +415,7 @@ export class Adversary {
 
   // --- others ----------------------------------------------------------------------------------------------------------
 
-  /** Somebody watches what a host imports, as fast as it comes or slowly. */
+  /** An observer watches the imports of a host, as fast as they come or slowly. */
   #observeSome(): void {
     const { random } = this.#world;
     const chosen = this.#someHost();

@@ -16,7 +16,7 @@ export interface SimCluster {
   /** Why its last life has not begun. */
   refusal: unknown;
   readonly authority: FixedAuthority;
-  /** Whether it has a key for what must be readable again. */
+  /** Whether it has a key for secrets that must be readable again. */
   readonly sealed: boolean;
   life: MutableLife;
   leadership: SimLeadership;

@@ -2,7 +2,7 @@ import { PeeringError } from "../../base/errors.js";
 import type { Entry, Key, Write } from "../../storage/storage.js";
 
 /**
- * Stored values of one disk that are not what was written. Reading one fails and names it, as with a storage that verifies what it
+ * Stored values of one disk that differ from the written ones. Reading one fails and names it, as with a storage that verifies what it
  * reads, until it is written again or deleted.
  */
 export class Damage {
@@ -29,7 +29,7 @@ export class Damage {
     for (const { key } of writes) this.#keys.delete(JSON.stringify(key));
   }
 
-  /** @throws {PeeringError} `storage-damaged`: there are damaged ones among these. */
+  /** @throws {PeeringError} `storage-damaged`: some of these are damaged. */
   verify(entries: readonly Entry[]): void {
     const damagedKeys = entries.map(({ key }) => key).filter((key) => this.has(key));
     if (damagedKeys.length === 0) return;

@@ -8,13 +8,13 @@ const FIRST = 1n;
 
 /**
  * Hears what readers of a host are told is its newest index, over all lives of its processes: an index that was told once is never told
- * again with another commit behind it (I28). What the commits are it reads from the disk.
+ * again with another commit behind it (I28). The commits themselves are read from the disk.
  */
 export class IndexJudge {
   readonly #court: Court;
   /** By cluster and revision: a digest of the commit that has it now. */
   readonly #commits = new Map<string, string>();
-  /** The same of what was told. */
+  /** The same of the commits that readers were told of. */
   readonly #told = new Map<string, string>();
 
   constructor(court: Court) {

@@ -202,7 +202,7 @@ export class InvariantChecker {
     for (const cluster of clusters) this.#streams.watch(cluster);
   }
 
-  /** What a host at rest has left undone, in words. */
+  /** The unfinished work of a host at rest, in words. */
   undone(cluster: SimCluster): readonly string[] {
     const disk = this.disk(cluster);
     const undone = [...this.#streams.unanswered(cluster)];

@@ -6,13 +6,13 @@ import type { SimCluster } from "./cluster.js";
 import { virtualClock } from "./scheduler.js";
 import type { SimWorld } from "./sim-world.js";
 
-/** Somebody who follows what a host imports from a peer, and puts it together from what the watch says. */
+/** An observer that follows the imports of a host from a peer, and builds its copy from the watch alone. */
 export interface Observer {
-  /** Where what it has put together is not what a read shows, in words; nothing while there is nothing to compare. */
+  /** Where its copy differs from a read, in words; nothing while there is nothing to compare. */
   differs(): Promise<string | undefined>;
 }
 
-/** @param pauseMs - it takes up to so long for each thing it is told. */
+/** @param pauseMs - it takes up to so long for each change. */
 export function observe(
   world: SimWorld,
   cluster: SimCluster,

@@ -67,7 +67,7 @@ const SCENES = [
 ] as const;
 export type Scene = (typeof SCENES)[number];
 
-/** What must become true once the faults have stopped: L1 to L9 of docs/invariants.md. */
+/** The conditions that must come true once the faults have stopped: L1 to L9 of docs/invariants.md. */
 export class Peace {
   readonly #world: SimWorld;
   readonly #observers: readonly Observer[];
@@ -234,7 +234,7 @@ export class Peace {
     });
   }
 
-  /** A peer that cannot be reached delays a delete by no more than the drain, and is told nothing later (L2, L4). */
+  /** A peer that cannot be reached delays a delete by no more than the drain, and gets no message later (L2, L4). */
   async #deleteIntoSilence(deleting: SimCluster, acceptor: SimCluster, dialer: SimCluster): Promise<void> {
     const { network } = this.#world;
     const other = deleting === acceptor ? dialer : acceptor;
@@ -285,7 +285,7 @@ export class Peace {
     });
   }
 
-  /** A process ends, or the power fails for all of them, and what it finds afterwards is not all what was written. */
+  /** A process ends, or the power fails for all of them, and some of the rows it finds afterwards are damaged. */
   async #restartDamaged(
     cluster: SimCluster,
     choose: (keys: readonly Key[]) => readonly Key[],
@@ -306,7 +306,7 @@ export class Peace {
     return damaged;
   }
 
-  /** It starts nevertheless, tells of each, shows nothing that is wrong, and has it all again soon. */
+  /** It starts nevertheless, reports each, shows nothing that is wrong, and has it all again soon. */
   async #damageWhatIsSentAgain(
     damaged: SimCluster,
     peer: SimCluster,
@@ -343,7 +343,7 @@ export class Peace {
     if (lost.length > 0) this.#fail(`${damaged.name} has lost ${lost.join(", ")}`);
   }
 
-  /** It does not start, and says which row it is; with what was written, from a backup, it goes on. */
+  /** It does not start, and names the row; with the original row, from a backup, it goes on. */
   async #damageWhatIsNotSentAgain(damaged: SimCluster, acceptor: SimCluster, dialer: SimCluster): Promise<void> {
     const { random, scheduler } = this.#world;
     const records = [...this.#world.checker.disk(damaged).records.values()];
@@ -386,7 +386,7 @@ export class Peace {
     });
   }
 
-  /** What the peer says once must be stored in the end, however long the disk refuses. */
+  /** A message that the peer sends once must be stored in the end, however long the disk refuses. */
   async #terminatedIntoFailure(
     deleting: SimCluster,
     hearing: SimCluster,
@@ -457,7 +457,7 @@ export class Peace {
     await this.#peerAgain(acceptor, dialer);
   }
 
-  /** What a disk refused is asked for again. */
+  /** Writes that a disk refused are attempted again. */
   async #failForAMoment(
     importing: SimCluster,
     exporting: SimCluster,
@@ -537,7 +537,7 @@ export class Peace {
     await this.#world.settled(Promise.all([host?.catalog.register(registration), host?.exports.set(exports)]));
   }
 
-  /** Commits that were made and not answered leave nothing behind when the peering goes, though no read told of them. */
+  /** Commits that were made and not answered leave nothing behind when the peering goes, though no read showed them. */
   async #cleanWithoutAnswers(
     deleting: SimCluster,
     peer: SimCluster,
@@ -707,7 +707,7 @@ export class Peace {
     return missing;
   }
 
-  /** What a dialer and its acceptor still lack. Where the two records do not belong together, nothing is promised. */
+  /** The differences between a dialer and its acceptor. Where the two records do not belong together, nothing is promised. */
   async #pairMissing(
     dialer: SimCluster,
     dialerHost: PeeringHost,
@@ -844,7 +844,7 @@ async function servicesOf(cluster: SimCluster, peer: SimCluster): Promise<Readon
   return read;
 }
 
-/** What the status of a peering says that cannot be true of one that is ACTIVE and at rest. */
+/** Parts of a peering's status that cannot be true while it is ACTIVE and at rest. */
 function statusMissing({ status }: PeeringView): readonly string[] {
   const wrong: string[] = [];
   const expect = (holds: boolean, text: string): void => {
@@ -863,7 +863,7 @@ function statusMissing({ status }: PeeringView): readonly string[] {
   return wrong;
 }
 
-/** Whether the list that the importer's status shows is what the exporter exports. */
+/** Whether the importer's status shows the list that the exporter exports. */
 function listsMissing(importer: string, view: PeeringView, exported: readonly string[]): readonly string[] {
   const shown = view.status.stream.importedServices.map((name) => name.toLowerCase()).toSorted();
   const expected = exported.map((name) => name.toLowerCase()).toSorted();

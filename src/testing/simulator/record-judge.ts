@@ -24,7 +24,7 @@ export interface Court {
 
 type Role = "acceptor" | "dialer";
 
-/** What a stored state may become in one commit, by role (I10); `none`: the record is removed. */
+/** The states that may follow a stored state in one commit, by role (I10); `none`: the record is removed. */
 const NEXT: Readonly<Record<Role, Readonly<Record<string, readonly string[]>>>> = {
   acceptor: {
     none: ["pending"],

@@ -14,7 +14,7 @@ interface Place {
   readonly index: number;
 }
 
-/** What the judge of the replication asks others. */
+/** The questions that the judge of the replication asks others. */
 export interface ReplicationWitnesses {
   readonly disk: (cluster: SimCluster) => DiskView;
   /** The streams of a peering, the newest first. */
@@ -54,7 +54,7 @@ export class ReplicationJudge {
   ): void {
     const disk = this.#witnesses.disk(cluster);
     for (const { key, value } of writes) {
-      // What cannot be read any more may go without a word of the peer, which sends it again.
+      // Rows that cannot be read any more may go without a message of the peer, which sends them again.
       if (isImport(key) && value === undefined && cluster.damage.has(key)) continue;
       if (isImport(key)) this.#importMoved(cluster, disk, key[1] ?? "", key[2] ?? "", value, begunAt);
       else if (isBundle(key) && value !== undefined) this.#bundleStored(cluster, disk, key[2] ?? "");
@@ -66,7 +66,7 @@ export class ReplicationJudge {
     }
   }
 
-  /** A host acknowledges: what it was sent, or something newer, must be on its disk. */
+  /** A host acknowledges: the resource it was sent, or a newer version, must be on its disk. */
   acknowledged(end: HostEnd, received: Received): void {
     const { cluster, recordId } = end;
     const disk = this.#witnesses.disk(cluster);

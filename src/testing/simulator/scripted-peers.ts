@@ -24,7 +24,7 @@ import { type SeededRandom, virtualClock } from "./scheduler.js";
 import type { SimWorld } from "./sim-world.js";
 import { digestOf } from "./stored-forms.js";
 
-/** What a peer that is no host may be like. */
+/** The ways of a peer that is not a host. */
 export const SCRIPTS = [
   /** Opens with a valid secret and refuses everything, with the nonces it was given and with others. */
   "nack-everything",
@@ -32,9 +32,9 @@ export const SCRIPTS = [
   "terminated-after-open",
   /** Opens as fast as it can, with secrets that never existed, as a dialer of Consul may. */
   "hot-loop",
-  /** Opens, then sends what no peer should. */
+  /** Opens, then sends messages that no peer should. */
   "nonsense",
-  /** Waits to be dialed; takes each stream, pushes what would cut the dialer off, and drops it. */
+  /** Waits to be dialed; takes each stream, pushes addresses that would cut the dialer off, and drops it. */
   "dropping-acceptor",
   /** Opens with the right secret, then with many that are almost right. */
   "near-miss",
@@ -91,7 +91,7 @@ const PUSHES = 40;
 
 /**
  * A peer that keeps to nothing but its script, over the same network as the hosts.
- * @returns once it has been let in or turned away; what it does then goes on by itself.
+ * @returns once it has been accepted or refused; its later actions go on without the caller.
  */
 export function scriptedPeer(world: SimWorld, options: ScriptedPeerOptions): Promise<void> {
   world.scriptsUntil = Math.max(world.scriptsUntil, world.scheduler.now + options.lastsMs);
@@ -226,7 +226,7 @@ class Scripted {
   async #nearMiss(): Promise<void> {
     const { checker, network } = this.#world;
     const { peer } = await this.#peer(async (stream, peer) => this.#open(stream, peer));
-    // Of a peering that nobody has opened yet, and for which there is no stream secret.
+    // Of a peering that has not been opened yet, and for which there is no stream secret.
     const unused = await this.#world.generateToken(this.#options.cluster, this.#options.name);
     const { peerId: ours, establishmentSecret } = TokenCodec.decode(unused);
     const strange = network.transport(`${this.#options.name}k:8503`, this.#life);
@@ -242,7 +242,7 @@ class Scripted {
     for (const guess of wrong) await this.#knock(strange, peerId, guess).catch(() => {});
   }
 
-  /** What a stream has still to say is older than what the next one says. */
+  /** Messages that a stream still brings are older than those of the next one. */
   async #twoStreams(): Promise<void> {
     const { random, network, scheduler } = this.#world;
     const lasting = (stream: FakeStream, from: number): void => {
@@ -280,7 +280,7 @@ class Scripted {
         void stream.send(service(stream, `svc-${version % 5}`, version));
         await this.#wait(3);
         if (!says || version !== 150) continue;
-        // What it says is stored late, and nothing that it said before is applied meanwhile.
+        // Its messages are stored late, and earlier ones are not applied meanwhile.
         this.#fail(failingRecords, 1_000);
         void stream.send({ type: "terminated" });
       }
@@ -339,7 +339,7 @@ class Scripted {
 
   // --- Acceptors ---------------------------------------------------------------------------------------------------------
 
-  /** Pushes what would cut the dialer off, and drops the stream. */
+  /** Pushes addresses that would cut the dialer off, and drops the stream. */
   async #pushAndDrop(stream: FakeStream): Promise<void> {
     const { random } = this.#world;
     const { name } = this.#options;
@@ -380,7 +380,7 @@ class Scripted {
     });
     await this.#establish(this.#tokenOf(former));
     await this.#wait(random.between(100, 600));
-    // So that what the former one says meets the commit of the latter.
+    // So that messages of the former stream meet the commit of the latter.
     this.#slowDisks(random.between(20, 400), 4_000);
     const { peer: latter } = await this.#peer(async (stream) => this.#subscribe(stream), `${name}b`, SLOW_EXCHANGE_MS);
     const ending = random.below(3);

@@ -23,7 +23,7 @@ export class SecretLedger {
     this.#court = court;
   }
 
-  /** What the disk of a cluster holds of secrets after a commit that wrote some. */
+  /** The secrets on the disk of a cluster after a commit that wrote some. */
   stored(cluster: SimCluster, disk: DiskView): void {
     const stored = this.#storedOf(cluster);
     for (const [id, row] of disk.secrets) {
@@ -48,7 +48,7 @@ export class SecretLedger {
 
   /**
    * An exchange succeeded (I4, I5).
-   * @param committed - whether an acceptor has committed one with this digest; undefined for one that is no host.
+   * @param committed - whether an acceptor has committed one with this digest; undefined for a peer that is not a host.
    */
   exchanged(
     cluster: SimCluster | undefined,

@@ -21,12 +21,12 @@ interface RelaxedCommit {
 }
 
 /**
- * What survives the crashes of a cluster: after a crash everything, after a loss of power what was durable and a beginning of the
+ * The data that survive the crashes of a cluster: after a crash all, after a loss of power the durable ones and a beginning of the
  * relaxed commits since. No revision is given twice.
  */
 export class SimDisk implements Storage {
   #storage: Storage = memoryStorage();
-  /** By key: what no loss of power takes. */
+  /** By key: data that no loss of power takes. */
   readonly #durable = new Map<string, Entry>();
   #revision = 0n;
   /** Since the last durable commit, in their order. */
@@ -68,7 +68,7 @@ export class SimDisk implements Storage {
   }
 
   /**
-   * The process that has it open ends; the next one finds the rest.
+   * The process that has it open ends; the next one finds the remaining data.
    * @param kept - so many of the relaxed commits are left. Default: all, as where the power does not fail.
    */
   crashed(kept: number = this.#relaxed.length): readonly Entry[] {

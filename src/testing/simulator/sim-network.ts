@@ -75,7 +75,7 @@ export class SimNetwork {
     this.#partitions.clear();
     this.#blocked.clear();
     for (const connection of this.#connections) {
-      // What froze half-open stays dead: its packets are gone. Both ends find out now at the latest. And what a slow
+      // A half-open connection stays dead: its packets are gone. Both ends find out now at the latest. And messages that a slow
       // reader still has to come would be late for a long time.
       const late = connection.dialer.isLate || connection.acceptor.isLate;
       if (connection.frozen || late) this.cut(connection);
@@ -275,7 +275,7 @@ export class SimStream implements ReplicationStream {
   }
 
   async send(messages: readonly Uint8Array[]): Promise<void> {
-    // What a process that died still held sends nothing.
+    // Messages of a process that died are not sent.
     if (!this.#life.alive) return new Promise(() => {});
     this.#mustStand();
     const bytes = messages.reduce((sum, message) => sum + message.length, 0);
@@ -310,7 +310,7 @@ export class SimStream implements ReplicationStream {
     this.#network.forget(this.connection);
   }
 
-  /** The connection is gone; what had arrived can still be read. */
+  /** The connection is gone; messages that had arrived can still be read. */
   lose(reason: string): void {
     whenAwake(this.#scheduler, this.#life, () => {
       this.#lost ??= new PeeringError("unavailable", reason, { status: StatusCode.Unavailable });
@@ -388,7 +388,7 @@ class SimTransport implements Transport {
     options: { readonly timeoutMs: number; readonly signal: AbortSignal },
   ): Promise<{ readonly streamSecret: string }> {
     const { timeoutMs, signal } = options;
-    // What a process that died still wanted is heard by nobody.
+    // A request of a process that died is not sent.
     if (!this.#life.alive) return new Promise(() => {});
     const address = this.#network.resolve(target.address);
     this.#network.onAttempt?.(this.#address, target.address, "exchange");

@@ -14,7 +14,7 @@ import type {
 import type { Damage } from "./damage.js";
 import { type Life, type Scheduler, whenAwake } from "./scheduler.js";
 
-/** What the world's adversary may do to one commit. A lost one was not made, an unanswered one was: both look the same. */
+/** Ways in which the world's adversary may harm one commit. A lost one was not made, an unanswered one was: both look the same. */
 export type CommitFate = "succeed" | "fail" | "lost" | "unanswered" | "crash-before" | "crash-after";
 
 export interface SimStorageOptions {
@@ -120,7 +120,7 @@ export class SimStorage implements Storage {
   }
 }
 
-/** What a process that crashed is still waiting for. */
+/** The answer that a process that crashed still waits for. */
 function never(): Promise<never> {
   return new Promise(() => {});
 }

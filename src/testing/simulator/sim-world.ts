@@ -181,7 +181,7 @@ export class SimWorld {
     this.checker.lost(cluster, disk.crashed(kept));
   }
 
-  /** What one process sees of the disk of its cluster. */
+  /** The disk of a cluster as one of its processes sees it. */
   storage(cluster: SimCluster, life: MutableLife, crash: () => void): SimStorage {
     return new SimStorage({
       scheduler: this.scheduler,
@@ -401,7 +401,7 @@ export class SimWorld {
   }
 }
 
-/** How a cluster keeps what must be readable again. */
+/** How a cluster keeps secrets that must be readable again. */
 function secretBoxOf({ sealed, index }: SimCluster, random: SeededRandom): SecretBox {
   return sealed ? sealedSecretBox(new Uint8Array(32).fill(index + 1), random) : plainSecretBox;
 }

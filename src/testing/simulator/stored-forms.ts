@@ -2,7 +2,7 @@ import { createHash } from "node:crypto";
 import { CATALOG_PREFIX, IMPORTS_PREFIX, PEERINGS_PREFIX } from "../../storage/keys.js";
 import type { Key, Write } from "../../storage/storage.js";
 
-// What a disk holds, read without the code that wrote it: a judge must not ask the host that it judges.
+// The content of a disk, read without the code that wrote it: a judge must not ask the host that it judges.
 
 export interface StoredRecord {
   readonly id: string;
@@ -47,12 +47,12 @@ export function dialedAddresses(record: StoredRecord): readonly string[] {
   return record.manualServerAddresses.length > 0 ? record.manualServerAddresses : record.peerServerAddresses;
 }
 
-/** What an acceptor is to keep of a secret. */
+/** The form in which an acceptor stores a secret. */
 export function digestOf(secret: string): string {
   return createHash("sha256").update(secret).digest("hex");
 }
 
-/** What one disk holds, as of its last commit. */
+/** The content of one disk, as of its last commit. */
 export class DiskView {
   readonly records: Map<string, StoredRecord> = new Map();
   readonly secrets: Map<string, StoredSecrets> = new Map();
@@ -120,7 +120,7 @@ export function isRecord(key: Key): boolean {
   return isUnder(key, RECORDS_PREFIX);
 }
 
-/** What a peer brings again, by itself, of the peering of this record: imports, its trust bundle, virtual addresses. */
+/** Rows that the peer of this record sends again: imports, its trust bundle, virtual addresses. */
 export function isSentAgain(key: Key, { id, name }: StoredRecord): boolean {
   const [owner, first, second] = key;
   if (owner === IMPORTS_PREFIX[0]) return first === id || (first === "" && second === id);

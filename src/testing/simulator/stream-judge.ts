@@ -27,7 +27,7 @@ const ENDS_AFTER_ACCEPTANCE = [
   "initial subscription requests for a resource type",
 ];
 
-/** What a response says of its resource. */
+/** The operation of a response on its resource. */
 export type Content =
   | { readonly kind: "service"; readonly key: string; readonly value: Uint8Array }
   | { readonly kind: "list"; readonly names: ReadonlySet<string> }
@@ -99,7 +99,7 @@ export class HostEnd {
   }
 }
 
-/** What the judge of the streams asks others. */
+/** The questions that the judge of the streams asks others. */
 export interface StreamWitnesses {
   readonly disk: (cluster: SimCluster) => DiskView;
   /** Whether the secret was given for the peering of this PeerID. */
@@ -217,7 +217,7 @@ export class StreamJudge {
     }
   }
 
-  /** What must happen on the streams of a host as time goes by. */
+  /** The actions that are due on the streams of a host as time goes by. */
   watch(cluster: SimCluster): void {
     const now = this.#court.now();
     for (const end of this.#standing) {
@@ -260,7 +260,7 @@ export class StreamJudge {
     }
   }
 
-  /** What a standing stream has received and not answered, in words. Nothing is, where nothing moves any more. */
+  /** Messages that a standing stream has received and not answered, in words. None where nothing moves any more. */
   unanswered(cluster: SimCluster): readonly string[] {
     return [...this.#standing]
       .filter((end) => end.cluster === cluster && end.isCurrent && !end.stream.connection.frozen)

@@ -21,14 +21,14 @@ export interface SimulationOptions {
 
 export interface SimulationResult {
   readonly seed: number;
-  /** What did not hold, in the order it was found; empty for a good run. */
+  /** The conditions that did not hold, in the order they were found; empty for a good run. */
   readonly failures: readonly string[];
-  /** What happened, one line each, with virtual times. */
+  /** The events, one line each, with virtual times. */
   readonly trace: readonly string[];
   /** SHA-256 of the trace: equal for equal runs. */
   readonly digest: string;
   readonly virtualMs: number;
-  /** What the run went through, to see that a set of seeds covers the ground. */
+  /** The events of the run, to see that a set of seeds covers the ground. */
   readonly counts: Readonly<Record<string, number>>;
 }
 

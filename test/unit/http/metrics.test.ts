@@ -64,7 +64,7 @@ describe("GET /v1/agent/metrics", () => {
       "# HELP consul_peering_healthy Whether the peering is healthy (1) or not (0).",
       "# TYPE consul_peering_healthy gauge",
       `consul_peering_healthy${labels} 1`,
-      "# HELP consul_peerage_incident Limits that refused, and what else went wrong unseen, by its kind, since the start.",
+      "# HELP consul_peerage_incident Refusals by limits, and failures that no caller sees, by their kind, since the start.",
       "# TYPE consul_peerage_incident counter",
       'consul_peerage_incident{kind="too-many"} 3',
       'consul_peerage_incident{kind="odd \\"kind\\""} 1',
