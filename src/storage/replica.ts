@@ -61,7 +61,7 @@ export interface Turn {
   current(): Promise<void>;
 }
 
-/** Entries that can be had again, such as what a peer sent, or done without. Those that are damaged are ignored. */
+/** Entries that can be fetched again, such as those a peer sent, or done without. Damaged ones are ignored. */
 export interface Expendable {
   readonly has: (key: Key) => boolean;
   /** Whether this process may delete them now. Never: they are left for a person, or a later version. Default: always. */
@@ -85,10 +85,10 @@ export interface ReplicaOptions {
    * `head`.
    */
   readonly head?: string | undefined;
-  /** What an entry is, for messages, such as `config entry`. */
+  /** The noun for an entry in messages, such as `config entry`. */
   readonly rowName: string;
   readonly contents: ReplicaContents;
-  /** Entries that can be had again, or done without; other damage keeps the replica from being loaded. */
+  /** Entries that can be fetched again, or done without; other damage keeps the replica from being loaded. */
   readonly expendable?: Expendable | undefined;
   /** For the waits between attempts to read the storage. Default: the system's. */
   readonly clock?: Clock | undefined;

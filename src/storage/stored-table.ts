@@ -76,12 +76,12 @@ export interface StoredTableOptions<Row> {
   readonly prefix: Key;
   /** See {@link ReplicaOptions.head}: for rows whose paths are one part that somebody else chooses. */
   readonly head?: string | undefined;
-  /** Of every write. `relaxed` is for rows that can be had again. Default `durable`. */
+  /** Of every write. `relaxed` is for rows that can be fetched again. Default `durable`. */
   readonly durability?: CommitOptions["durability"] | undefined;
-  /** What a row is, for messages, such as `config entry`. */
+  /** The noun for a row in messages, such as `config entry`. */
   readonly rowName: string;
   readonly format: RowFormat<Row>;
-  /** Rows that can be had again, or done without. Default: there are none. */
+  /** Rows that can be fetched again, or done without. Default: there are none. */
   readonly expendable?: Expendable | undefined;
   /** For the waits between attempts to read the storage. Default: the system's. */
   readonly clock?: Clock | undefined;
