@@ -391,9 +391,10 @@ export class AgentChecks implements Closable {
     });
   }
 
-  /** Another host stored definitions, or removed them. */
-  #followDefinitions({ changes, own }: TableChange<StoredDefinition>): void {
+  /** Another host stored definitions, or removed them. One that cannot be read does not run, neither as it was before. */
+  #followDefinitions({ changes, faults, own }: TableChange<StoredDefinition>): void {
     if (own || this.#closing.signal.aborted) return;
+    for (const path of faults) this.#end(path.join("/"));
     for (const { path, after } of changes) this.#run(path.join("/"), after?.row);
   }
 

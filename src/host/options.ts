@@ -23,8 +23,8 @@ export interface HostOptions {
   /** Name of this cluster's datacenter. Default `"dc1"`. It is part of the server name in tokens: do not change it later. */
   readonly datacenter?: string;
   /**
-   * Name of the node that this host is: registrations at `/v1/agent` belong to it, and its checks run here. Default
-   * `"peerage"`.
+   * Name of the node that this host is: registrations at `/v1/agent` belong to it, and its checks run here. Each of several hosts on
+   * one storage that have one name runs them: give them names of their own, or no checks that must run once. Default `"peerage"`.
    */
   readonly nodeName?: string;
   /** Bounds of the checks that this host runs for its node. */

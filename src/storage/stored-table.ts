@@ -40,6 +40,8 @@ export interface RowChange<Row> {
 /** The changes of one commit, or of several that this process did not make. */
 export interface TableChange<Row> {
   readonly changes: readonly RowChange<Row>[];
+  /** Paths of rows that another process wrote and that cannot be read; see {@link StoredTable.fault}. */
+  readonly faults: readonly Key[];
   /** Of the table afterwards. */
   readonly revision: bigint;
   /** Whether it is the write of this table that is under way. */
@@ -338,16 +340,25 @@ class HeldRows<Row> implements ReplicaContents {
         after: row === undefined ? undefined : { row, created: before?.created ?? revision, revision },
       };
     });
-    this.#take({ changes, revision, own: true });
+    this.#take({ changes, faults: [], revision, own: true });
   }
 
   #receiver(outdatedPaths: Key[] = []): RowReceiver<Row> {
     const changes: RowChange<Row>[] = [];
+    const faults: Key[] = [];
     return {
       changes,
       put: ({ key, value, revision }: Entry) => {
         const path = this.#pathOf(key);
-        const { row, created = revision, outdated = false } = this.#decoded(path, value);
+        let decoded: DecodedRow<Row>;
+        try {
+          decoded = this.#format.decode(path, value);
+        } catch (error) {
+          this.faults.set(encodeKey(path), error);
+          faults.push(path);
+          throw error;
+        }
+        const { row, created = revision, outdated = false } = decoded;
         changes.push({ path, before: this.#at(path), after: { row, created, revision } });
         if (outdated) outdatedPaths.push(path);
       },
@@ -357,21 +368,12 @@ class HeldRows<Row> implements ReplicaContents {
         const before = this.#at(path);
         if (before !== undefined) changes.push({ path, before, after: undefined });
       },
-      done: (revision) => this.#take({ changes, revision, own: false }),
+      done: (revision) => this.#take({ changes, faults, revision, own: false }),
     };
   }
 
-  #decoded(path: Key, value: Uint8Array): DecodedRow<Row> {
-    try {
-      return this.#format.decode(path, value);
-    } catch (error) {
-      this.faults.set(encodeKey(path), error);
-      throw error;
-    }
-  }
-
   #take(change: TableChange<Row>): void {
-    if (change.changes.length === 0) return;
+    if (change.changes.length + change.faults.length === 0) return;
     for (const { path, after } of change.changes) {
       const id = encodeKey(path);
       this.faults.delete(id);

@@ -120,3 +120,54 @@ for (const end of ["closes", "dies between two commits"] as const) {
     });
   });
 }
+
+describe("the roots of a cluster whose leader rotates them", () => {
+  it("are followed by a host that does not lead, and sent to peers when it comes to lead", async () => {
+    const network = memoryNetwork();
+    const clock = acceleratedClock();
+    const disk = memoryStorage();
+    const hostOn = (name: string, leadership: SimLeadership): Promise<PeeringHost> =>
+      createHost({
+        datacenter: "cluster",
+        storage: borrowed(disk),
+        leadership,
+        clock,
+        transport: network.transport({ listen: `${name}:8503` }),
+      });
+    const pems = (host: PeeringHost): readonly string[] =>
+      host.authority.roots().map(({ certificatePem }) => certificatePem);
+    const leading = new SimLeadership();
+    const following = new SimLeadership();
+    following.move(false);
+    const first = await hostOn("first", leading);
+    await using second = await hostOn("second", following);
+    await using peer = await createHost({
+      datacenter: PEER,
+      storage: memoryStorage(),
+      clock,
+      transport: network.transport({ listen: `${PEER}:8503` }),
+    });
+    const token = await peer.peerings.generateToken({ peerName: "cluster" });
+    await first.peerings.establish({ peerName: PEER, token });
+    const sent = (): readonly string[] => peer.trustBundles.read("cluster")?.rootPems ?? [];
+    await eventually(() => sent().length === 1, "the peer has the first root");
+
+    const rotated = await first.builtInAuthority?.rotate();
+    await eventually(() => second.authority.roots().length === 2, "the other host follows");
+    assert.deepEqual(pems(second), pems(first));
+    assert.equal((await second.authority.issueServer("cluster")).rootId, rotated?.id);
+
+    await first.close();
+    leading.move(false);
+    following.move(true);
+    const next = await second.builtInAuthority?.rotate();
+    assert.equal((await second.authority.issueServer("cluster")).rootId, next?.id);
+    await eventually(() => sent().length === 3, "the peer has what the new leader made");
+    assert.deepEqual(
+      [...sent()].map((pem) => pem.trim()).sort(),
+      pems(second)
+        .map((pem) => pem.trim())
+        .sort(),
+    );
+  });
+});

@@ -1506,6 +1506,22 @@ export const plantedFaults: readonly PlantedFault[] = [
     "test/unit/host/agent-checks.test.ts",
   ),
   fault(
+    "former-definition-goes-on",
+    "a check goes on as it was before a later version wrote its definition",
+    ["src/host/agent-checks.ts", '    for (const path of faults) this.#end(path.join("/"));\n', ""],
+    "test/unit/host/agent-checks.test.ts",
+  ),
+  fault(
+    "new-result-not-waited-for",
+    "a report is answered before the catalog has it, because another one is being written",
+    [
+      "src/host/agent-checks.ts",
+      "    if (running.retrying) return this.#attempt(running);",
+      "    if (running.retrying) return Promise.resolve();",
+    ],
+    "test/unit/host/agent-checks.test.ts",
+  ),
+  fault(
     "refused-definition-runs",
     "a definition that was stored without an answer, and taken back, goes on running",
     ["src/host/agent-checks.ts", '      for (const { path, row } of before) this.#run(path.join("/"), row);\n', ""],

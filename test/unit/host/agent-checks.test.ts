@@ -641,6 +641,24 @@ describe("two hosts of one node on one storage", () => {
     assert.deepEqual(await first.stored(), []);
   });
 
+  it("one does not go on with a definition in whose place a later version wrote another", async () => {
+    await using hosts = await both();
+    const { first, second } = hosts;
+    await first.serve("web", ttl(10_000), "passing");
+    await first.clock.advance(50);
+    await told(hosts, ({ checks }) => checks.definition("web-check") !== undefined);
+    const key = ["check-definitions", "n0", "web-check"];
+    const [before] = (await first.storage.read(key)).entries;
+    const later = JSON.stringify({ id: "web-check", definition: { ...ttl(), method: { type: "quantum" } } });
+    await first.storage.commit([{ key, value: Buffer.from(later) }]);
+    await told(hosts, ({ checks }) => checks.definition("web-check") === undefined);
+    await first.clock.advance(120_000);
+    assert.deepEqual(second.status("web"), ["passing", ""]);
+    assert.deepEqual(await first.stored(), [key.join("/")]);
+    await first.storage.commit([{ key, value: before?.value }]);
+    await told(hosts, ({ checks }) => checks.definition("web-check") !== undefined);
+  });
+
   it("one that starts later runs them, too, and goes on alone", async () => {
     const first = await Agent.start();
     await first.serve("web", ttl(60_000));

@@ -147,6 +147,7 @@ describe("a stored table", () => {
     assert.deepEqual(told, [
       {
         changes: [{ path: ["a"], before: undefined, after: { row: "two", created: revision, revision } }],
+        faults: [],
         revision,
         own: true,
       },
@@ -375,6 +376,8 @@ describe("a stored table", () => {
     const incidents = new Incidents();
     await using table = await open(storage, { incidents });
     await put(table, "a", "good");
+    const told: TableChange<string>[] = [];
+    table.onChange((change) => told.push(change));
     await storage.commit([{ key: [...PREFIX, "a"], value: Buffer.from("?") }]);
     await storage.commit([{ key: [...PREFIX, "b"], value: Buffer.from("fine") }]);
     await until(table, () => table.get("b") !== undefined);
@@ -382,6 +385,14 @@ describe("a stored table", () => {
     assert.equal(incidents.counts().get("stored-row-damaged"), 1);
     assert.match(String(table.fault("a")), /no row/);
     assert.equal(table.fault("b"), undefined);
+    assert.deepEqual(
+      told.flatMap(({ faults }) => faults),
+      [["a"]],
+    );
+    assert.deepEqual(
+      told.flatMap(({ changes }) => changes.map(({ path }) => path)),
+      [["b"]],
+    );
   });
 
   for (const [what, mend] of [
