@@ -1,4 +1,5 @@
 import assert from "node:assert/strict";
+import { setMaxListeners } from "node:events";
 import { describe, it } from "node:test";
 import type { CheckRegistration } from "../../../src/model/registration.js";
 import { eventually, HttpPair, type RawAnswer } from "../../support/http-pair.js";
@@ -136,6 +137,8 @@ describe("a wait for a local service (ch4 cases 4 and 5)", () => {
 describe("many who wait", () => {
   it("200 queries see the end of a burst, each of its own service", async () => {
     const signal = AbortSignal.timeout(LIMIT_MS);
+    // Each request listens to it until it is answered, and 200 wait at a time.
+    setMaxListeners(0, signal);
     const [services, rounds] = [40, 5];
     await using pair = await peered(signal, 0);
     const name = (index: number): string => `s-${index % services}`;

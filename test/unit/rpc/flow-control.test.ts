@@ -1,7 +1,7 @@
 // Calls of clients that do not read what they are answered, or that wait in numbers.
 
 import assert from "node:assert/strict";
-import { once } from "node:events";
+import { once, setMaxListeners } from "node:events";
 import { type ClientHttp2Session, type ClientHttp2Stream, connect as connectHttp2, constants } from "node:http2";
 import { createConnection } from "node:net";
 import { describe, it, mock } from "node:test";
@@ -218,6 +218,8 @@ describe("messages of requests", { timeout: 60_000 }, () => {
     assert.equal(incidents.counts().get("body-refused-to-source"), PROTOCOLS.length);
     // Those of watches, which are read once and for all, take no room.
     const stop = new AbortController();
+    // Each call listens to it until it ends, and 100 are open at a time.
+    setMaxListeners(0, stop.signal);
     for (let index = 0; index < 100; index++) {
       await one.watches("gRPC").watchPeerings({}, { signal: stop.signal })[Symbol.asyncIterator]().next();
     }
