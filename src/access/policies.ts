@@ -27,7 +27,7 @@ export interface AclPolicies {
   readonly policies?: ReadonlyMap<string, readonly AclRule[]>;
   /** Default: none. */
   readonly tokens?: readonly AclToken[];
-  /** What requests without a token may do, and DNS. Default: nothing but by the default policy. */
+  /** The rights of requests without a token, and of DNS. Default: none but by the default policy. */
   readonly anonymous?: AclGrant;
 }
 

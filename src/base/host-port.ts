@@ -28,7 +28,7 @@ export function readHostPort(address: string): HostPort | string {
   return /^[0-9]+$/.test(text) && port <= 65_535 ? { host, port } : `invalid port "${text}"`;
 }
 
-/** As {@link readHostPort}; undefined when it cannot be split, or when the port is 0, which nobody can dial. */
+/** As {@link readHostPort}; undefined when it cannot be split, or when the port is 0, which cannot be dialed. */
 export function splitHostPort(address: string): HostPort | undefined {
   const read = readHostPort(address);
   return typeof read === "string" || read.port === 0 ? undefined : read;

@@ -11,7 +11,7 @@ interface Tally {
 }
 
 /**
- * Counts failures that operators must see and no caller can be told of: a limit that refuses, a commit that fails, a
+ * Counts failures that operators must see and that reach no caller: a limit that refuses, a commit that fails, a
  * descriptor that is missing. Each kind is logged as a warning at once, and then at most every 10 s, however often a
  * stranger causes it.
  */

@@ -58,7 +58,7 @@ export interface AgentOptions {
   readonly transit: readonly TransitRule[];
   /** Which requests of HTTP and calls are taken. */
   readonly requests: RequestGuardOptions;
-  /** What calls may hold; absent: the default. */
+  /** Bounds on calls; absent: the default. */
   readonly callLimits: CallLimitsOptions;
   readonly bodyLimits: Pick<HttpHandlerOptions, "maxChecks" | "maxBodyValues">;
   readonly hostLimits: Partial<HostLimits>;
@@ -221,7 +221,7 @@ export const agentFlags: readonly Flag[] = [
     name: "leaf-certificate-unused-ms",
     kind: "text",
     placeholder: "milliseconds",
-    usage: "How long a certificate of a service is held that nobody asks for. Default: 259200000.",
+    usage: "How long an unused certificate of a service is held. Default: 259200000.",
   },
   {
     name: "grpc-tls",

@@ -104,7 +104,7 @@ export const serviceKeys: Shape = keys(
     locality: keys({ text: "region zone" }),
   },
 );
-/** Every key that Consul 1.21 takes in its configuration, also where nothing here goes by it. */
+/** Every key that Consul 1.21 takes in its configuration, also those without an effect here. */
 export const configKeys: Shape = keys(
   {
     text: "advertise_addr advertise_addr_ipv4 advertise_addr_ipv6 advertise_addr_wan advertise_addr_wan_ipv4 advertise_addr_wan_ipv6 advertise_reconnect_timeout bind_addr check_update_interval client_addr domain alt_domain data_dir datacenter default_query_time default_intention_policy discovery_max_stale encrypt license_path log_level log_file log_rotate_duration max_query_time node_id node_name pid_file primary_datacenter primary_gateways_interval raft_snapshot_interval reconnect_timeout reconnect_timeout_wan retry_interval retry_interval_wan serf_lan serf_wan server_name server_rejoin_age_max session_ttl_min syslog_facility ui_content_path ui_dir ae_interval check_deregister_interval_min check_reap_interval revision sync_coordinate_interval_min version version_prerelease version_metadata build_date segment partition license_poll_base_time license_poll_max_time license_update_base_time license_update_max_time acl_agent_master_token acl_agent_token acl_token acl_master_token acl_replication_token acl_datacenter acl_default_policy acl_down_policy acl_ttl ca_file ca_path cert_file key_file tls_cipher_suites tls_min_version",

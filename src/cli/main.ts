@@ -11,13 +11,13 @@ function packageVersion(): string {
   return typeof manifest === "object" && manifest !== null && "version" in manifest ? String(manifest.version) : "";
 }
 
-/** What those signals of the agent do that neither stop it nor kill it. */
+/** The actions of those signals of the agent that neither stop it nor kill it. */
 const actions: Record<"SIGHUP" | "SIGUSR1", () => void> = { SIGHUP: () => {}, SIGUSR1: () => {} };
 // From the first moment and for every command: without a listener Node opens a port for debuggers, and a program that
 // connects to it can run any code.
 process.on("SIGUSR1", () => actions.SIGUSR1());
 
-/** What ends a process that does not listen, and what a Consul does not end for either: log rotation sends them, and limits. */
+/** Signals that end a process without a listener, and do not end a Consul either: log rotation sends them, and limits. */
 const PASSED_OVER = ["SIGUSR2", "SIGALRM", "SIGVTALRM", "SIGXFSZ", "SIGIO", "SIGPWR"] as const;
 /** Consul's exit code after SIGQUIT. */
 const QUIT_CODE = 2;

@@ -8,7 +8,7 @@ const INDENTS = { compact: 0, narrow: 2, indented: 4, tabbed: "\t" };
 /** How JSON is printed; most of Consul's commands indent by four. */
 export type JsonForm = keyof typeof INDENTS;
 
-// What has no shape of its own, and can move, hide or turn round what has: control characters, with all that begin a command to
+// Characters that have no shape of their own, and can move, hide or turn round others: control characters, with all that begin a command to
 // a terminal, format characters, with those that change the direction of text, line and paragraph separators, halves of a pair.
 const UNSEEN = /[\p{Cc}\p{Cf}\p{Zl}\p{Zp}\p{Cs}]/gu;
 const SHORT: Readonly<Record<string, string>> = { "\n": "\\n", "\r": "\\r", "\t": "\\t" };

@@ -55,7 +55,7 @@ export interface ConsulClientOptions {
   readonly tls?: ClientTlsOptions;
 }
 
-/** What every request can be given. */
+/** The options of every request. */
 export interface RequestOptions {
   readonly datacenter?: string;
   readonly partition?: string;
@@ -63,7 +63,7 @@ export interface RequestOptions {
   readonly signal?: AbortSignal;
 }
 
-/** What a read can be given. */
+/** The options of a read. */
 export interface ReadOptions extends RequestOptions {
   /** Waits until the index of the answer exceeds this one, or `waitMs` is over. Take it from the answer before. */
   readonly index?: bigint;
@@ -77,7 +77,7 @@ export interface ReadOptions extends RequestOptions {
   readonly filter?: string;
 }
 
-/** What a read of the catalog can be given. */
+/** The options of a read of the catalog. */
 export interface CatalogReadOptions extends ReadOptions {
   /** Reads the imports from this peer instead of the local data. */
   readonly peer?: string;
@@ -188,7 +188,7 @@ export interface ConfigClient {
 
 /** `/v1/connect/ca…` */
 export interface ConnectClient {
-  /** What the certificate authority is configured with. It takes `operator:write`: servers of Consul tell private keys. */
+  /** The configuration of the certificate authority. It takes `operator:write`: servers of Consul show private keys. */
   caConfiguration(options?: ReadOptions): Promise<ReadAnswer<CaConfigurationRecord>>;
   /** Configures the certificate authority, whole. Another kind of key, a key or a root makes a new root active. */
   setCaConfiguration(configuration: JsonObject, options?: RequestOptions): Promise<void>;

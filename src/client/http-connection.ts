@@ -173,7 +173,7 @@ function parseAddress(address: string): Address {
   };
 }
 
-/** What Go says of the same failure: scripts and people look for these texts. */
+/** The text of Go for the same failure: scripts and people look for these texts. */
 function networkErrorText(error: unknown): string {
   if (error instanceof AggregateError && error.errors.length > 0) return networkErrorText(error.errors[0]);
   if (!(error instanceof Error) || !("code" in error)) return errorText(error);
@@ -224,7 +224,7 @@ function tlsErrorText(error: Error, code: string): string | undefined {
   return alert === undefined ? undefined : `remote error: tls: ${ALERTS.get(alert) ?? `alert(${alert})`}`;
 }
 
-/** What a server says with an alert, as Go words it. */
+/** The text of Go for an alert of a server. */
 const ALERTS: ReadonlyMap<string, string> = new Map([
   ["40", "handshake failure"],
   ["42", "bad certificate"],

@@ -37,7 +37,7 @@ export interface PeeringRecord {
   readonly CreateIndex: number;
   readonly ModifyIndex: number;
   readonly Remote: PeeringRemote;
-  /** What a server of this library tells besides; undefined from Consul, and while there is nothing wrong. */
+  /** Further fields of a server of this library; undefined from Consul, and while there is nothing wrong. */
   readonly Peerage: PeeringTroubles | undefined;
 }
 
@@ -91,7 +91,7 @@ export interface ConfigEntryRecord extends JsonObject {
   readonly Kind: string;
 }
 
-/** What the certificate authority of a cluster is configured with. */
+/** The configuration of a cluster's certificate authority. */
 export interface CaConfigurationRecord {
   readonly Provider: string;
   readonly Config: JsonObject;

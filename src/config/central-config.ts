@@ -11,7 +11,7 @@ import { lowerCase } from "../syntax/names.js";
 import type { ServiceDefaultsEntry } from "./config-entry.js";
 import type { ConfigEntrySet } from "./config-entry-set.js";
 
-// What proxy-defaults and service-defaults make of a proxy, as `?merge-central-config` of Consul 1.21 shows it.
+// Proxies as proxy-defaults and service-defaults configure them, and `?merge-central-config` of Consul 1.21 shows them.
 
 const GATEWAYS: ReadonlySet<string> = new Set([
   "mesh-gateway",

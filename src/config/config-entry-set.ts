@@ -187,7 +187,7 @@ export class ConfigEntrySet {
     return this.#exportedNames;
   }
 
-  /** What {@link exportedServices} says. */
+  /** The rules of {@link exportedServices}. */
   get exportRules(): ExportRules {
     this.#exportRules ??= new ExportRules(this.exportedServices);
     return this.#exportRules;

@@ -39,7 +39,7 @@ export interface IntentionJwt {
   readonly providers?: readonly { readonly name: string; readonly verifyClaims?: readonly IntentionClaim[] }[];
 }
 
-/** What becomes of requests of one form. */
+/** The decision on requests of one form. */
 export interface IntentionPermission {
   readonly action: IntentionAction;
   readonly http: IntentionHttp;

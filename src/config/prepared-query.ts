@@ -62,7 +62,7 @@ export interface PreparedQuery {
   readonly ttl?: { readonly seconds: number; readonly text: string };
 }
 
-/** What selection asks of an instance. */
+/** The facts about an instance that selection needs. */
 export interface QueriedInstance {
   readonly node: Pick<Node, "meta">;
   readonly service: Pick<Service, "tags" | "meta">;

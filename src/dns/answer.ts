@@ -239,7 +239,7 @@ function locate(instance: ServiceInstance, context: AnswerContext): Location | u
   return usable ? { address: own, ip, isNode: false, port } : undefined;
 }
 
-/** What something at several addresses is reached at. */
+/** The addresses at which a node or service is reached. */
 interface Addresses {
   readonly address: string;
   readonly ipv4: string;

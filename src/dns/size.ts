@@ -51,7 +51,7 @@ export function tooManyRecords(bytes: number): number {
   return Math.ceil(bytes / LEAST_RECORD_BYTES);
 }
 
-/** What every asker can take over UDP (RFC 1035). */
+/** The size that every client accepts over UDP (RFC 1035). */
 export const UDP_BYTES = 512;
 /** Leaves room for the framing of TCP and for the bytes that Consul keeps clear. */
 const TCP_BYTES = 65_523;

@@ -7,7 +7,7 @@ import { lowerCase } from "../syntax/names.js";
 import { canonicalAddress, isEncodable } from "./records.js";
 
 /**
- * What DNS reads. A peer of `""` means our own data. Names compare without case. A read that is refused throws, and the
+ * The data that DNS reads. A peer of `""` means our own data. Names compare without case. A read that is refused throws, and the
  * asker gets SERVFAIL.
  */
 export interface DnsSource {

@@ -44,7 +44,7 @@ interface Outcome {
   readonly lists: number;
 }
 
-/** What became of the services that arrived on a stream. */
+/** The outcomes of the services that arrived on a stream. */
 export class ImportOutcomes {
   /** By lower-cased name. */
   readonly #outcomes = new Map<string, Outcome>();

@@ -379,7 +379,7 @@ async function composeHost(options: HostOptions, opened: AsyncDisposable[]): Pro
         certificate,
       );
   if (listener !== undefined) open(listener);
-  // An empty list says that nobody reaches this host; one whose elements are all empty says nothing.
+  // An empty list says that no peer can reach this host; one whose elements are all empty says nothing.
   if (advertised.length === 0 && options.advertise?.length !== 0 && listener !== undefined) {
     advertised = [listeningAddress(listener.address)];
   }

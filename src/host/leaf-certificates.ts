@@ -68,7 +68,7 @@ export interface LeafCertificatesOptions {
 
 /**
  * Certificates of services, with their keys, for programs beside this host. One is held until it is due for renewal (between 60
- * and 90 % of its life) or its root is not the active one any more, and is issued again when it is asked for then. While somebody
+ * and 90 % of its life) or its root is not the active one any more, and is issued again when it is asked for then. While a watch
  * waits for its renewal that happens by itself; after a rotation within 30 seconds, so that not all are signed at once.
  */
 export class LeafCertificates implements Closable {

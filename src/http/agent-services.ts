@@ -269,7 +269,7 @@ function registrationOf(body: Definition, id: string, sidecar?: Definition): Ser
   });
 }
 
-/** What rules there are about of a sidecar inside its service. */
+/** The fields of a sidecar inside its service that have rules. */
 function nestedOf(sidecar: Definition): JsonObject {
   return {
     ...(sidecar.ID !== "" && { ID: sidecar.ID }),

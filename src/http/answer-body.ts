@@ -12,7 +12,7 @@ const compress = promisify(gzip);
 export const PIECE_BYTES: number = 64 * 1_024;
 /** About the cost of an element that is in memory until it is written, beside its record. */
 const ELEMENT_BYTES = 32;
-/** What compressing an answer bit by bit costs, about, with the two settings below. */
+/** About the memory that compressing an answer bit by bit takes, with the two settings below. */
 export const COMPRESSOR_BYTES: number = 128 * 1_024;
 const WINDOW_BITS = 13;
 const MEMORY_LEVEL = 7;

@@ -10,7 +10,7 @@ import { HttpRefusal } from "./http-refusal.js";
 import type { HttpRequest, HttpResponse } from "./messages.js";
 import { Quota } from "./quota.js";
 
-/** What calls may hold, of one source and together. A source is an IPv4 address, or the /64 of an IPv6 one. */
+/** Bounds on calls, of one source and together. A source is an IPv4 address, or the /64 of an IPv6 one. */
 export interface CallLimitsOptions {
   /**
    * Reads and watches of one source that wait for a change. Default 2 048, for many clients may come through one proxy; beyond:

@@ -31,7 +31,7 @@ export interface AgentControl {
   ) => (() => void) | undefined;
 }
 
-/** What every call can reach; one per handler. */
+/** The parts of the server that every call can reach; one per handler. */
 export interface Server {
   readonly host: PeeringHost;
   readonly authorizer: Authorizer;

@@ -56,7 +56,7 @@ function requireRegistration(access: Access, host: PeeringHost, registration: Re
 }
 
 /**
- * Takes the right on the name of an instance, on the name it has now, for nobody may take over another's, and on the
+ * Takes the right on the name of an instance, on the name it has now, for no caller may take over another's, and on the
  * service that a proxy speaks for.
  * @throws {PeeringError} `permission-denied`
  */

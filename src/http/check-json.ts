@@ -58,7 +58,7 @@ function durationsOf(read: WrittenDurations): Durations {
   };
 }
 
-/** What every check in the body of a registration can say (Consul 1.21), with the second spellings that Consul takes. */
+/** The members of every check in the body of a registration (Consul 1.21), with the second spellings that Consul takes. */
 interface CheckFields {
   readonly Name: string;
   readonly Status: string;

@@ -11,7 +11,7 @@ import type { JsonSchema } from "./operation.js";
 import { index } from "./operation-docs.js";
 import { fieldJson, fieldSchema, structJson, structSchema } from "./shape-json.js";
 
-// What every entry may have, before and after its own fields.
+// The members of every entry, before and after its own fields.
 const meta: Shape = { Meta: { as: "textMap" } };
 const common: Shape = { ...meta, Hash: { as: "uint64", written: true } };
 
@@ -80,7 +80,7 @@ export function jwtJson(jwt: IntentionJwt | undefined): Json | undefined {
   return jwt && fieldJson(jwt, jwtField);
 }
 
-/** What {@link configEntryJson} writes, of whatever kind. */
+/** The members that {@link configEntryJson} writes, of whatever kind. */
 export const configEntrySchema: JsonSchema = {
   anyOf: Object.entries(entryShapes).map(([kind, shape]) => {
     const { properties, required } = structSchema({ ...shape, ...meta });
@@ -92,7 +92,7 @@ export const configEntrySchema: JsonSchema = {
   }),
 };
 
-/** What {@link decodeConfigEntry} reads. */
+/** The members that {@link decodeConfigEntry} reads. */
 export const configEntryBody: JsonSchema = {
   anyOf: Object.entries(entryShapes).map(([kind, shape]) => {
     const { properties } = structSchema({ ...shape, ...meta }, "body");
@@ -104,8 +104,8 @@ export const configEntryBody: JsonSchema = {
   }),
 };
 
-/** What {@link jwtJson} writes. */
+/** The members that {@link jwtJson} writes. */
 export const jwtSchema: JsonSchema = fieldSchema(jwtField);
 
-/** What {@link permissionsJson} writes. */
+/** The members that {@link permissionsJson} writes. */
 export const permissionsSchema: JsonSchema = fieldSchema(permissionsField);

@@ -33,7 +33,7 @@ import {
 } from "./operation-docs.js";
 import { parseUint64 } from "./query.js";
 
-/** What reading an entry of a kind needs (Consul 1.21). */
+/** The right to read an entry of a kind (Consul 1.21). */
 const READ: Readonly<Record<ConfigEntryKind, "nothing" | "mesh" | "service" | "intention" | "mesh or any service">> = {
   "api-gateway": "service",
   "bound-api-gateway": "service",
@@ -65,7 +65,7 @@ const NAMED_KINDS: readonly ConfigEntryKind[] = [
   "service-splitter",
 ];
 
-/** What reading an entry needs; undefined: nothing. */
+/** The right that reading an entry needs; undefined: none. */
 function rightToRead(access: Access, kind: ConfigEntryKind, name: string): Right | undefined {
   const need = READ[kind];
   switch (need) {
@@ -84,7 +84,7 @@ function rightToRead(access: Access, kind: ConfigEntryKind, name: string): Right
 }
 
 /**
- * What writing or deleting an entry needs, in the order in which it is checked.
+ * The rights that writing or deleting an entry needs, in the order in which they are checked.
  * @param stored - the name of the entry that is there: it may be spelled in another way, as names compare without case.
  */
 function rightsToWrite(

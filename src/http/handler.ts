@@ -40,7 +40,7 @@ export interface HttpHandlerOptions extends RequestGuardOptions {
   readonly version?: string;
   /** Services that one question about the intentions of services may name. Default 256; beyond: 400. */
   readonly maxMatchNames?: number;
-  /** What becomes of a call between services of which no intention speaks. Default: the `defaultPolicy` of the authorizer. */
+  /** The decision on a call between services that no intention names. Default: the `defaultPolicy` of the authorizer. */
   readonly defaultIntentionPolicy?: "allow" | "deny";
   /** Checks that one registration of a service or a node may have, sidecars included. Default 4 096; beyond: 413. */
   readonly maxChecks?: number;
@@ -420,7 +420,7 @@ function splitTarget(url: string): { readonly path: string; readonly search: str
   return question < 0 ? { path: url, search: "" } : { path: url.slice(0, question), search: url.slice(question + 1) };
 }
 
-/** What Go does not take for printable: of white space, the plain space alone. */
+/** The characters that Go does not take for printable: of white space, it prints the plain space alone. */
 const UNPRINTABLE = /[^\p{L}\p{M}\p{N}\p{P}\p{S} ]/u;
 
 function decodePath(path: string): string | undefined {

@@ -143,7 +143,7 @@ async function state(call: Call): Promise<Answer> {
   });
 }
 
-/** What nodes say of themselves counts where it is asked for. */
+/** Changes of nodes count where the read asks for metadata of nodes. */
 function checksIndex({ nodeMeta }: DiscoveryOptions, { checks, nodes }: CatalogIndexes): bigint {
   return nodeMeta.length > 0 && nodes > checks ? nodes : checks;
 }

@@ -2,7 +2,7 @@ import type { IncomingHttpHeaders, OutgoingHttpHeaders } from "node:http";
 import type { Socket } from "node:net";
 import type { Readable, Writable } from "node:stream";
 
-/** A request of `node:http`, or of the like interface of `node:http2`. */
+/** A request of `node:http`, or of the similar interface of `node:http2`. */
 export interface HttpRequest extends Readable {
   readonly headers: IncomingHttpHeaders;
   /** Names and values in turn, as they came. */
@@ -15,7 +15,7 @@ export interface HttpRequest extends Readable {
   readonly socket: Socket;
 }
 
-/** An answer of `node:http`, or of the like interface of `node:http2`. */
+/** An answer of `node:http`, or of the similar interface of `node:http2`. */
 export interface HttpResponse extends Writable {
   setHeader(name: string, value: string): unknown;
   writeHead(status: number, headers: OutgoingHttpHeaders): unknown;

@@ -23,7 +23,7 @@ import type { JsonSchema } from "./operation.js";
 import * as docs from "./operation-docs.js";
 import { structJson, structSchema } from "./shape-json.js";
 
-// What answers, their document and filters make of the tables of `model/records.ts`.
+// Members of answers, of their document and of filters, made from the tables of `model/records.ts`.
 
 /** One member of the JSON of an item. */
 export interface Member<Item> {
@@ -33,7 +33,7 @@ export interface Member<Item> {
   readonly schema: JsonSchema;
   /** Whether it is never left out. */
   readonly always: boolean;
-  /** What filters make of it. */
+  /** The field as filters see it. */
   readonly filter: Field<Item>;
 }
 
@@ -45,14 +45,14 @@ export function writerOf<Item>(members: Members<Item>): (item: Item) => LazyStru
   return (item) => LazyStruct.of(item, form);
 }
 
-/** What the API's document says of items that have these members. */
+/** The schema of items that have these members, for the API's document. */
 export function schemaOf<Item>(members: Members<Item>): JsonSchema {
   return docs.objectOf(
     Object.fromEntries(members.map(({ name, always, schema }) => [always ? name : `${name}?`, schema])),
   );
 }
 
-/** What filters may name in items that have these members. */
+/** The fields that filters may name in items that have these members. */
 export function filterOf<Item>(members: Members<Item>): Fields<Item> {
   return Object.fromEntries(members.map(({ name, filter }) => [name, filter]));
 }

@@ -101,7 +101,7 @@ interface PeerMetaBody {
 
 const keptChecks: GoType<JsonValue | undefined> = held(goOptional(goList(mapped(serviceCheckType, keptCheck))));
 
-/** A sidecar that the catalog keeps as it was told of it. */
+/** A sidecar as registered, which the catalog keeps unchanged. */
 const sidecarOptions: RecordOptions = {
   decoded: true,
   aliases: spellings("EnableTagOverride", "TaggedAddresses"),
@@ -377,7 +377,7 @@ function checksIn(json: GoJson): number {
   return count;
 }
 
-/** What Consul adds about a key of another edition, where it knows one. */
+/** The addition of Consul about a key of another edition, where it knows one. */
 export function enterprise({ message }: GoJsonError): string {
   return message === 'json: unknown field "Namespace"' ? " - Namespaces are a Consul Enterprise feature" : "";
 }

@@ -46,7 +46,7 @@ const QUOTED_LENGTH = 100;
 const ANY = "*";
 /** Loopback hosts, as {@link canonicalHost} writes them. Names below `localhost` never leave a machine (RFC 6761, 6.3). */
 const LOOPBACK_HOST = /^(?:(?:.+\.)?localhost|127(?:\.\d+){3}|\[::1\]|\[::ffff:7f[\da-f]{2}:[\da-f]{1,4}\])$/;
-/** What every browser begins its `User-Agent` with. */
+/** The beginning of every browser's `User-Agent`. */
 const BROWSER = /^Mozilla\//;
 
 /**

@@ -106,7 +106,7 @@ export function memberJson({ name, address, port, tags }: Member): Json {
   return { Name: name, Addr: address, Port: port, Tags: textMap(tags), ...MEMBER };
 }
 
-/** What filters may name. */
+/** The fields that filters may name. */
 export const memberFields: Fields<Member> = {
   Name: textField(({ name }) => name),
   Addr: textField(({ address }) => address),

@@ -358,7 +358,7 @@ async function node(call: Call): Promise<Answer> {
   });
 }
 
-/** What {@link Summary.ownJson} writes. */
+/** The values that {@link Summary.ownJson} writes. */
 export const ownSummaryFields: Readonly<Record<string, JsonSchema>> = {
   "Kind?": text,
   Name: text,

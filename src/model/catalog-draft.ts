@@ -31,7 +31,7 @@ import {
   virtualIpKey,
 } from "./virtual-ips.js";
 
-/** What a draft reads of the committed catalog. Keys are lower-cased. */
+/** The reads of a draft from the committed catalog. Keys are lower-cased. */
 export interface CommittedCatalog {
   nodeRecord(nodeKey: string): NodeRecord | undefined;
   instanceRecord(nodeKey: string, serviceKey: string): InstanceRecord | undefined;
@@ -48,7 +48,7 @@ export interface CommittedCatalog {
   readonly virtualIps: VirtualIps;
 }
 
-/** What differs on one node. A key that maps to undefined is deleted. */
+/** The differences on one node. A key that maps to undefined is deleted. */
 export interface NodeChanges {
   /** The record as it is now; only meaningful when `recordChanged`. */
   record: NodeRecord | undefined;
@@ -80,7 +80,7 @@ export type Touched =
 /** Looks at what an operation changes before it counts. What it throws is what the operation fails with. */
 export type Judge = (touched: readonly Touched[]) => void;
 
-/** What one operation of a transaction read or wrote; the stamps are filled in by the commit. */
+/** The record that one operation of a transaction read or wrote; the stamps are filled in by the commit. */
 export type OperationRecord =
   | { readonly type: "node"; readonly record: NodeRecord }
   | { readonly type: "service"; readonly node: string; readonly record: InstanceRecord }
@@ -124,7 +124,7 @@ export class CatalogDraft implements AppliedDraft {
    * operation with many checks does not hold the checks of its node or service as they were before each of them.
    */
   readonly #changed = new Map<object, Set<string>>();
-  /** What the operation being applied changed so far. */
+  /** The records that the operation being applied has changed so far. */
   #touched: Touched[] = [];
 
   constructor(base: CommittedCatalog) {
@@ -306,7 +306,7 @@ export class CatalogDraft implements AppliedDraft {
     return found;
   }
 
-  /** As {@link CommittedCatalog.checkOwner}, of what there is after the changes. */
+  /** As {@link CommittedCatalog.checkOwner}, with the changes applied. */
   checkOwner(nodeKey: string, checkKey: string): string | undefined {
     const owners = this.nodes.get(nodeKey)?.checkOwners;
     return owners?.has(checkKey) === true ? owners.get(checkKey) : this.#base.checkOwner(nodeKey, checkKey);
@@ -564,7 +564,7 @@ export class CatalogDraft implements AppliedDraft {
     this.#setInstance({ ...instance, checks: change(instance.checks), view: undefined, viewOf: undefined });
   }
 
-  // What an operation touches.
+  // The records that an operation touches.
 
   /** @param before - the node that had the name, in its own spelling. */
   #touchNode(name: string, before?: NodeRecord): void {
@@ -679,7 +679,7 @@ export class CatalogDraft implements AppliedDraft {
   }
 }
 
-/** What this very commit wrote has no index yet, so no caller can name it. */
+/** A record written by this very commit has no index yet, so no caller can name it. */
 function isAt({ record }: OperationRecord, index: bigint): boolean {
   return index !== 0n && record.modified.index === index;
 }

@@ -37,7 +37,7 @@ export interface InstanceRecord {
   readonly checks: CheckRecords;
   readonly created: Stamp;
   readonly modified: Stamp;
-  /** What readers get, built when somebody reads, and the state of the node it was built from. */
+  /** The record as readers get it, built at the first read, and the state of the node it was built from. */
   view: ServiceInstance | undefined;
   viewOf: NodeRecord | undefined;
 }

@@ -26,7 +26,7 @@ export interface ServiceKinds {
   readonly kinds: ReadonlySet<string>;
 }
 
-/** What a commit changed for readers of services. */
+/** The services that a commit changed for readers. */
 export interface AppliedChange {
   /** Lower-cased name to the name as it is (or was last) registered. */
   readonly services: ReadonlyMap<string, string>;
@@ -77,7 +77,7 @@ interface NodeEntry {
 }
 
 /**
- * With more checks than this, an instance lists them when somebody looks: of many, most changes are looked at by nobody, such as
+ * With more checks than this, an instance lists them when it is read: of many, most changes are never read, such as
  * those of services that are not exported. With fewer, the list costs less than to remember how to make it.
  */
 const LISTED_AT_ONCE = 64;
@@ -86,7 +86,7 @@ const LISTED_AT_ONCE = 64;
 const MANY_ADDED = 32;
 
 /**
- * Records in byte order of node and service id. What comes and goes is put in order when somebody asks, who gets all of them:
+ * Records in byte order of node and service id. Additions and removals are put in order at the next read, which gets all of them:
  * so a change costs the same however many there are.
  */
 class InstanceList {
@@ -253,7 +253,7 @@ class ConnectEntry {
 
 /**
  * The committed local catalog, in memory. Changes are made in a {@link CatalogDraft} and
- * taken over as a whole. Records are frozen and shared, and a change costs what it touches, not what there is.
+ * taken over as a whole. Records are frozen and shared, and a change costs as much as it touches, not as much as is stored.
  */
 export class CatalogState implements CommittedCatalog {
   readonly virtualIps: VirtualIps = new VirtualIps();
@@ -275,7 +275,7 @@ export class CatalogState implements CommittedCatalog {
   #kinds: ReadonlyMap<string, ServiceKinds> | undefined;
   readonly #nodeChecks = new WeakMap<NodeRecord, readonly Check[]>();
 
-  // What a draft reads.
+  // Reads of a draft.
 
   nodeRecord(nodeKey: string): NodeRecord | undefined {
     return this.#nodes.get(nodeKey)?.record;
@@ -318,7 +318,7 @@ export class CatalogState implements CommittedCatalog {
     return new CatalogDraft(this);
   }
 
-  /** What differs between a draft and this, in no particular order; nothing when the draft changed nothing. */
+  /** The differences between a draft and this, in no particular order; none when the draft changed nothing. */
   *changes(draft: AppliedDraft): Generator<RecordChange> {
     for (const [nodeKey, changes] of draft.nodes) {
       const entry = this.#nodes.get(nodeKey);
@@ -688,7 +688,7 @@ export class CatalogState implements CommittedCatalog {
 
 const noKinds: ReadonlySet<string> = new Set();
 
-/** An instance that makes the list of its checks when somebody looks at it. */
+/** An instance that makes the list of its checks when it is read. */
 function lazyView(node: Node, service: Service, listed: () => readonly Check[]): ServiceInstance {
   let checks: readonly Check[] | undefined;
   return Object.freeze({

@@ -44,7 +44,7 @@ export interface ServicePort {
 export type JsonValue = null | boolean | number | string | readonly JsonValue[] | { readonly [key: string]: JsonValue };
 export type JsonObject = { readonly [key: string]: JsonValue };
 
-/** What Consul's exporter fills of a proxy, and what local registrations keep. */
+/** The fields of a proxy that Consul's exporter fills, and that local registrations keep. */
 export interface Proxy {
   readonly destinationServiceName: string;
   readonly destinationServiceId: string;

@@ -1,6 +1,6 @@
 import type { JsonObject, JsonValue } from "./instance.js";
 
-// What an entry keeps and does not interpret, under Consul's names.
+// Members that an entry keeps and does not interpret, under Consul's names.
 
 export function isObject(value: JsonValue | undefined): value is JsonObject {
   return typeof value === "object" && value !== null && !isList(value);

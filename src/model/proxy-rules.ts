@@ -1,7 +1,7 @@
 import { joinHostPort } from "../base/host-port.js";
 import type { JsonObject, JsonValue, Proxy as ProxyDefinition } from "./instance.js";
 
-// What Consul (1.21) demands of the proxy of a service, in its words and order.
+// The rules of Consul (1.21) for the proxy of a service, in its words and order.
 
 /** A member that is a text; `""` where there is none. */
 export function textOf(from: JsonValue | undefined, name: string): string {
@@ -71,7 +71,7 @@ function upstreamProblem(upstream: JsonObject): string | undefined {
   const peer = textOf(upstream, "destinationPeer");
   const partition = textOf(upstream, "destinationPartition");
   const datacenter = textOf(upstream, "datacenter");
-  // The Community Edition has one partition, which goes by two spellings.
+  // The Community Edition has one partition, with two spellings.
   const otherPartition = partition !== "" && partition !== "default";
   if (peer !== "" && otherPartition) return "upstreams must target peers in the same partition as the service";
   if (datacenter !== "" && otherPartition) return "upstreams cannot target another datacenter in non default partition";

@@ -1,7 +1,7 @@
 import type { JsonObject, Proxy as ProxyDefinition, StringMap } from "./instance.js";
 import type { Shape } from "./shapes.js";
 
-// What a description of a record is made of. What the records hold is in `records.ts`.
+// The parts of a description of a record. The records themselves are described in `records.ts`.
 
 /** Answers that show a record: by itself, with its node in one flat object, or as its own agent tells of it. */
 export type View = "own" | "flat" | "agent";
@@ -35,7 +35,7 @@ export interface Table<Item> {
   readonly fields: Fields<Item>;
 }
 
-/** What somebody makes of a field, by the kind of its value. `get` takes the value out of an item. */
+/** The use of a field, by the kind of its value. `get` takes the value out of an item. */
 export interface Uses<Item, Result> {
   text(get: (item: Item) => string): Result;
   flag(get: (item: Item) => boolean): Result;
@@ -81,7 +81,7 @@ export function kept(shape: Shape): Kind<JsonObject> & Kind<JsonObject | undefin
   return { use: (uses, get) => uses.kept(get, shape) };
 }
 
-/** What `usesOf` makes of every field of a record, in order. */
+/** The uses that `usesOf` makes of every field of a record, in order. */
 export function useFields<Item, Result>(
   { fields }: Table<Item>,
   usesOf: (field: FieldName, key: keyof Item & string) => Uses<Item, Result>,

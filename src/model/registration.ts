@@ -108,7 +108,7 @@ export interface Registration {
   readonly peerName?: string | undefined;
 }
 
-/** What to remove: `serviceId` wins over `checkId`; with neither, the node and everything on it. */
+/** The record to remove: `serviceId` wins over `checkId`; with neither, the node and everything on it. */
 export interface Deregistration {
   readonly node: string;
   readonly serviceId?: string | undefined;
@@ -185,7 +185,7 @@ export type ParsedOperation =
     }
   | { readonly type: "check"; readonly verb: TransactionVerb; readonly check: Check; readonly modifyIndex: bigint };
 
-/** What went wrong with one operation of a transaction. */
+/** The error of one operation of a transaction. */
 export interface OperationError {
   /** Position of the operation, from 0. */
   readonly operationIndex: number;
@@ -666,7 +666,7 @@ function givenPort({ port, ports = [] }: Service): number {
   return ports.length > 0 && port === defaultPort(ports) ? 0 : port;
 }
 
-/** What an agent may see to for the sidecars that it makes itself. */
+/** Broken rules on place and port, which an agent fulfils itself for the sidecars that it makes. */
 function placeProblems(service: Service): readonly string[] {
   const { kind, locality, socketPath } = service;
   return [
@@ -740,7 +740,7 @@ function listed(problems: readonly string[]): string | undefined {
 }
 
 /**
- * What breaks the rules in a service by itself, in Consul's words; undefined: nothing does.
+ * The rules that a service breaks, in Consul's words; undefined: none.
  * @param isMade - it is a sidecar that an agent makes, and finds a port for.
  * @throws {PeeringError} `invalid-registration`: a field of the wrong type.
  */
@@ -768,7 +768,7 @@ function parseService(value: unknown): Service {
   return service.id === "" ? Object.freeze({ ...service, id: service.name }) : service;
 }
 
-/** What a definition makes of a check that does not say its type itself, the first that fits (Consul 1.21). */
+/** The type of a check whose definition does not name it, the first that fits (Consul 1.21). */
 const CHECK_TYPES: readonly (readonly [key: string, type: string])[] = [
   ["GRPC", "grpc"],
   ["HTTP", "http"],

@@ -2,7 +2,7 @@ import { compareUtf8 } from "../base/byte-order.js";
 import { lowerCase } from "../syntax/names.js";
 import type { Service, ServiceInstance } from "./instance.js";
 
-/** What exports need to know of the local service names, keyed lower-cased. */
+/** The facts about local service names that exports need, keyed lower-cased. */
 export interface LocalNames {
   /** Names with an ordinary instance, as registered. */
   readonly typical: ReadonlyMap<string, string>;
@@ -10,7 +10,7 @@ export interface LocalNames {
   readonly connectEnabled: { has(name: string): boolean };
 }
 
-/** What one change of the catalog touched. */
+/** The names that one change of the catalog touched. */
 export interface IndexChange {
   /** Lower-cased. */
   readonly services: readonly string[];

@@ -39,7 +39,7 @@ export function readShape(given: GoObject, shape: Shape): ReadEntry {
 }
 
 /**
- * What a caller of the library gave to be kept, in Consul's form. Keys are those of Consul alone.
+ * A value that a caller of the library gave to be kept, in Consul's form. Keys are those of Consul alone.
  * @throws {PeeringError} `invalid-entry`: it holds something that Consul's record does not.
  */
 export function keptExtra(given: JsonObject, shape: Shape, path: string): JsonObject {
@@ -418,7 +418,7 @@ function at(path: string, key: string): string {
   return path === "" ? key : `${path}.${key}`;
 }
 
-/** What Consul's Community Edition adds about keys of another edition. */
+/** The addition of Consul's Community Edition about keys of another edition. */
 function hint(path: string): string {
   const folded = path.toLowerCase();
   if (folded.endsWith("namespace")) return ", namespaces are a consul enterprise feature";
@@ -457,7 +457,7 @@ function goText(value: GoJson): string {
 /** The rank of a spelling with underscores. */
 const SPELLED = 2;
 
-/** What the keys of a record may mean. Made once for all records of a shape that are read together. */
+/** The meanings that the keys of a record may have. Made once for all records of a shape that are read together. */
 class ShapeIndex {
   readonly fields: readonly { readonly name: string; readonly own: string; readonly field: Field }[];
   readonly #folded = new Map<string, string>();

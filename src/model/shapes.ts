@@ -1,7 +1,7 @@
 import type { ConfigEntryKind } from "./entry-kinds.js";
 import type { JsonValue } from "./instance.js";
 
-// What Consul's records hold (1.21), once for all who read, write, judge and document them.
+// The shapes of Consul's records (1.21), once for all code that reads, writes, judges and documents them.
 
 /** How a value is read and written. */
 export type Scalar =
@@ -160,7 +160,7 @@ const accessLogs: Shape = {
   TextFormat: text,
 };
 
-/** What a proxy sends to. */
+/** The upstreams of a proxy. */
 export const upstreamShape: Shape = {
   DestinationType: always(text),
   DestinationNamespace: text,
@@ -177,7 +177,7 @@ export const upstreamShape: Shape = {
   CentrallyConfigured: flag,
 };
 
-/** What a registered proxy keeps in `extra`, where it says anything. */
+/** The members that a registered proxy keeps in `extra`, where it has any. */
 export const proxyExtraShape: Shape = {
   EnvoyExtensions: envoyExtensions,
   Expose: { as: { many: "one", shape: expose } },
@@ -326,7 +326,7 @@ export const checkDefinitionShape: Shape = {
   TTL: nanoseconds,
 };
 
-// What a transaction may say, which is what Consul's client in Go has.
+// The members that a transaction may have, which are those of Consul's client in Go.
 
 const DEFINED_BY_AGENTS_ALONE = new Set([
   "OutputMaxSize",
@@ -543,7 +543,7 @@ const filters = value({
 
 const responseFilters = oneSpelling(value({ Headers: headerFilters }));
 
-/** What each kind of config entry has, besides `Meta` and its indexes. */
+/** The members of each kind of config entry, besides `Meta` and its indexes. */
 export const entryShapes: Readonly<Record<ConfigEntryKind, Shape>> = {
   "api-gateway": {
     Kind: text,

@@ -1,4 +1,4 @@
-/** What one write may hold: it is judged, compiled and stored in one go. */
+/** Bounds on one write: it is judged, compiled and stored in one go. */
 export interface WriteLimits {
   /**
    * Values of one registration, config entry or prepared query, each element, and each member that says something, being one. Default

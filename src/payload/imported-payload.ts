@@ -461,7 +461,7 @@ function readJsonList(reader: ProtobufReader, depth: number): readonly JsonValue
   return values;
 }
 
-/** What became of a service's instances, matched by node name and service id without case. */
+/** The changes of a service's instances, matched by node name and service id without case. */
 export interface InstanceDiff {
   readonly added: readonly ServiceInstance[];
   /** As they are now. */

@@ -16,7 +16,7 @@ import {
 
 /** A service at one moment: its payload, and the nodes of which another payload of the peer says something newer. */
 export interface PayloadView {
-  /** What `inspectPayload` found good. */
+  /** A payload that `inspectPayload` has accepted. */
   readonly value: Uint8Array;
   /** By lower-cased name; of other nodes the payload's own copy counts. */
   readonly nodes: ReadonlyMap<string, EncodedNode>;
@@ -71,7 +71,7 @@ export function* instanceParts(view: PayloadView, size: number): Parts<readonly 
 }
 
 /**
- * What became of the instances of a service, `size` of them or fewer at a time where that is possible: all of one node come
+ * The changes of the instances of a service, `size` of them or fewer at a time where that is possible: all of one node come
  * together. Only what differs is decoded.
  * @param before - undefined: there were none.
  * @param after - undefined: there are none.

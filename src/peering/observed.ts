@@ -125,7 +125,7 @@ export function observe(facts: StreamFacts, observation: StreamObservation): Str
   }
 }
 
-/** What readers are shown. */
+/** The facts in the form for readers. */
 export type ReportedState = StoredState | "active" | "failing";
 
 /**

@@ -515,7 +515,7 @@ export function isDialed(peering: Peering): boolean {
 }
 
 /**
- * What `event` makes of `peering` (undefined: there is none yet). The given record is unchanged; nothing is stored.
+ * The outcome of `event` for `peering` (undefined: there is none yet). The given record is unchanged; nothing is stored.
  * @throws {PeeringError} The event is a call that is refused here, with Consul's text: `wrong-role`, `invalid-record`,
  *   `permission-denied`, `invalid-token`, `invalid-transition` (a state this version does not know).
  */

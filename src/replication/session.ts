@@ -501,7 +501,7 @@ export class ReplicationSession implements Session {
       if (this.#isClosed()) return;
     }
     if (failure === undefined || this.#strictConsul) return;
-    // What storage refused would be missing until it changes: the next stream brings everything again (D-31). The answers
+    // Resources that storage refused would be missing until they change: the next stream brings everything again (D-31). The answers
     // go first, without waiting for credit.
     for (let answer = this.#answers.take(); answer !== undefined; answer = this.#answers.take()) {
       out.push({ type: "send", message: answer });
@@ -631,7 +631,7 @@ export class ReplicationSession implements Session {
       return;
     }
     if (this.#judged !== undefined) {
-      // What arrived before the end counts, in particular `Terminated`.
+      // Messages that arrived before the end count, in particular `Terminated`.
       this.#endBehindOpen ??= { error };
       return;
     }

@@ -22,7 +22,7 @@ export interface ReceivedResource {
   readonly value: Uint8Array;
 }
 
-/** What became of an `apply`. */
+/** The outcome of an `apply`. */
 export interface AppliedResult {
   readonly id: number;
   /**

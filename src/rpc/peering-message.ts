@@ -113,7 +113,7 @@ function givenState(state: State, dialer: boolean): StoredState | undefined {
   }
 }
 
-/** What becomes of the secrets; undefined: nothing. */
+/** The change of the secrets; undefined: none. */
 export function givenSecrets(message: SecretsWriteRequest | undefined): GivenSecrets | undefined {
   const request = message?.Request;
   switch (request?.case) {

@@ -61,13 +61,13 @@ const DEFAULT_BODY_TIMEOUT_MS = 30_000;
 const DEFAULT_WRITE_TIMEOUT_MS = 60_000;
 const DEFAULT_HEARTBEAT_MS = 30_000;
 const DEFAULT_STATUS_INTERVAL_MS = 1_000;
-/** What streams put before a message. */
+/** The bytes that streams put before a message. */
 const ENVELOPE_BYTES = 5;
 const CORS: CorsHeaders = {
   request: [...cors.allowedHeaders, ...REQUEST_METADATA],
   response: [...cors.exposedHeaders, ...RESPONSE_METADATA],
 };
-/** What Connect reads of a request, and repeats in full where it is wrong. */
+/** The headers of a request that Connect reads, and repeats in full where they are wrong. */
 const PROTOCOL_HEADERS = [
   "connect-accept-encoding",
   "connect-content-encoding",

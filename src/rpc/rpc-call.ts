@@ -14,7 +14,7 @@ import {
 } from "../transport/connect.js";
 import { StatusCode } from "../wire/status.js";
 
-/** What every call can reach; one for all of them. */
+/** The parts of the server that every call can reach; one for all of them. */
 export interface RpcServer {
   readonly host: PeeringHost;
   readonly authorizer: Authorizer;
@@ -44,7 +44,7 @@ export const REQUEST_METADATA: readonly string[] = [
   "allow-not-modified-response",
 ];
 
-/** What every read tells beside its index (Consul 1.14.8, 1.15.3 and later). */
+/** The metadata of every read beside its index (Consul 1.14.8, 1.15.3 and later). */
 const READ_METADATA: Readonly<Record<string, string>> = {
   lastcontact: "0s",
   knownleader: "true",

@@ -9,7 +9,7 @@ import type { RpcCall } from "./rpc-call.js";
 export type MissingRight = (access: Access) => Right | undefined;
 
 /**
- * What every watch does beside telling: it has a place among the calls that wait, waits for a change or for the time to look
+ * The common part of all watches: it has a place among the calls that wait, waits for a change or for the time to look
  * again, and then for its turn, sends a heartbeat where nothing else was sent, and looks at the caller's rights, the token's
  * included, while it runs.
  */

@@ -180,7 +180,7 @@ interface Changes {
   readonly removed: readonly Removal[];
 }
 
-/** What commits changed under a prefix: the newest of each key. */
+/** The changes of commits under a prefix: the newest of each key. */
 function changesIn(commits: readonly Commit[], prefix: string): Changes {
   const newest = new Map<string, Entry | Removal>();
   for (const { revision, writes } of commits) {

@@ -2,7 +2,7 @@ import { PeeringError } from "../base/errors.js";
 import { cutWrites } from "./limits.js";
 import type { DamagedEntry, Storage } from "./storage.js";
 
-/** What helps where data are lost. */
+/** The remedy where data are lost. */
 export const RESTORE = "Restore the directory from a backup, or remove it and peer again.";
 
 /** @param where - the storage, if it has a name. */

@@ -70,7 +70,7 @@ export function readUncheckedRow(stored: Uint8Array): { revision: bigint; value:
   return { revision, value: stored.subarray(REVISION_BYTES) };
 }
 
-/** What precedes the row of the revision where a batch ends with it: the kind of the write, the key, how long the row is. */
+/** The bytes before the row of the revision where a batch ends with it: the kind of the write, the key, how long the row is. */
 const REVISION_WRITE = Buffer.from([1, REVISION_KEY.length, ...REVISION_KEY, ROW_HEADER_BYTES]);
 
 /** The revision that a batch in the log leads to; undefined: the batch is not a commit. */

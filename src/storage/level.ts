@@ -258,7 +258,7 @@ async function addChecksums(place: DataDirectory, database: Database): Promise<v
   }
   if (revision === undefined) batch.put(REVISION_KEY, writer.row(REVISION_KEY, 0n, NO_VALUE));
   await batch.put(FORMAT_KEY, Buffer.from(FORMAT)).write({ sync: true });
-  // The rows without checksums are still in tables, where damage to them could not be told from damage to these.
+  // The rows without checksums are still in tables, where damage to them could not be distinguished from damage to these.
   await database.compactRange(Buffer.alloc(0), Buffer.from(`${ABOVE_EVERY_KEY}${ABOVE_EVERY_KEY}`, "latin1"));
 }
 
@@ -637,7 +637,7 @@ class LevelStorage implements Storage, Closable {
     if (reserved > this.#reserved) this.#mark(batch, RESERVED_KEY, reserved);
     // The last one: that is where it is looked for in a log.
     this.#mark(batch, REVISION_KEY, newest);
-    // What removes a former secret may not be lost before the secret is.
+    // The writes that remove a former secret may not be lost before the secret is.
     const sync = replaces || reserved > this.#reserved || numbered.some(({ commit }) => commit.isDurable);
     await this.#write(batch, { sync, bytes, rows });
     this.#reserved = reserved;

@@ -76,7 +76,7 @@ export interface StoredTableOptions<Row> {
   readonly storage: Storage;
   /** Every entry below it belongs to the table. */
   readonly prefix: Key;
-  /** See {@link ReplicaOptions.head}: for rows whose paths are one part that somebody else chooses. */
+  /** See {@link ReplicaOptions.head}: for rows whose paths are one part that a user chooses. */
   readonly head?: string | undefined;
   /** Of every write. `relaxed` is for rows that can be fetched again. Default `durable`. */
   readonly durability?: CommitOptions["durability"] | undefined;

@@ -621,7 +621,7 @@ export class Catalog implements CatalogSource, Closable {
     );
   }
 
-  /** What kinds each name has, keyed lower-cased; also names that only a proxy mentions. */
+  /** The kinds of each name, keyed lower-cased; also names that only a proxy mentions. */
   kinds(): ReadonlyMap<string, ServiceKinds> {
     return this.#state.kinds();
   }

@@ -71,7 +71,7 @@ export class HeldPeerings extends RecordTables implements ReplicaContents {
     return writes;
   }
 
-  /** What these changes are once they are committed as `revision`. */
+  /** The rows of these changes once they are committed as `revision`. */
   committed(changes: RecordChanges, revision: bigint): CommittedRows {
     const fences = new Map<string, bigint | undefined>();
     const peerings = new Map<string, Peering | undefined>();

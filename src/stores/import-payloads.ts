@@ -151,7 +151,7 @@ export class ImportPayloads {
     return decoding;
   }
 
-  /** What became of a service from one view to the other; undefined: it had no instances. Made once for all, too. */
+  /** The difference of a service from one view to the other; undefined: it had no instances. Made once for all, too. */
   async difference(before: PayloadView | undefined, after: PayloadView | undefined): Promise<InstanceDiff> {
     if (before === undefined || after === undefined) {
       return {

@@ -22,7 +22,7 @@ export interface ImportSnapshot {
   readonly services: ReadonlyMap<string, readonly ServiceInstance[]>;
 }
 
-/** What became of one service since a watch said the last thing about it. */
+/** The change of one service since a watch last reported it. */
 export interface ImportDifference {
   readonly type: "difference";
   readonly service: string;

@@ -23,7 +23,7 @@ export interface PeeringChange {
   readonly revision: bigint;
 }
 
-/** What became of the record of one peering. */
+/** The change of the record of one peering. */
 export interface PeeringPatches {
   /** Our own UUID of the peering. */
   readonly id: string;

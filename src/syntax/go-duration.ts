@@ -29,7 +29,7 @@ export function parseNanoseconds(text: string): bigint | undefined {
   return typeof read === "bigint" ? read : undefined;
 }
 
-/** What Go says of a text that is no duration. */
+/** The error of Go for a text that is not a duration. */
 export function durationProblem(text: string): string {
   const read = readDuration(text);
   return typeof read === "bigint" ? "" : read;
@@ -71,7 +71,7 @@ function quoted(text: string): string {
   return `"${text.replace(/["\\]|[^ -\x7f]/gu, escaped)}"`;
 }
 
-/** What the digits behind a point are of a unit: a float in Go, too, of the digits that 64 bits hold. */
+/** The value of the digits behind a point, as part of a unit: a float in Go, too, of the digits that 64 bits hold. */
 function fractionOf(digits: string, size: number): bigint {
   let value = 0n;
   let scale = 1;

@@ -225,7 +225,7 @@ function required(given: Typed | undefined, type: HilType, otherwise: string): T
 const MIN_INT = -(2n ** 63n);
 
 function truncated(value: number): bigint {
-  // What Go does with others depends on the machine; this is what amd64 does.
+  // The result of Go for others depends on the machine; this is that of amd64.
   return Math.abs(value) < 2 ** 63 ? BigInt(Math.trunc(value)) : MIN_INT;
 }
 

@@ -108,7 +108,7 @@ class Parser {
       const at = this.#at;
       const text = this.#text(quoted);
       if (text !== "") parts.push({ kind: "literal", value: { type: "string", value: text }, at });
-      // What ended the text: `${`, the quote, or the end.
+      // The end of the text: `${`, the quote, or the end of the input.
       if (!this.#skip("${")) {
         this.#skip('"');
         break;

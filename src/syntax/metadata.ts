@@ -4,13 +4,13 @@ const KEY_BYTES = 128;
 const VALUE_BYTES = 512;
 const RESERVED = "consul-";
 
-/** What is wrong with metadata, in Consul's words (1.13 to 1.22). */
+/** The fault of metadata, in Consul's words (1.13 to 1.22). */
 export type MetadataFault =
   | { readonly type: "pairs"; readonly reason: string }
   | { readonly type: "pair"; readonly key: string; readonly value: string; readonly reason: string };
 
 /**
- * What breaks the rules that Consul has for all metadata, of nodes, services and peerings: at most 64 pairs, keys of 1 to
+ * The broken rule, of those that Consul has for all metadata, of nodes, services and peerings: at most 64 pairs, keys of 1 to
  * 128 bytes of `[a-zA-Z0-9_-]` that do not start with `consul-`, values of at most 512 bytes.
  * @param mayUse - reserved keys that are allowed all the same. Default: none.
  */

@@ -604,7 +604,7 @@ class PatternParser {
     return true;
   }
 
-  /** `i)` or `i:` and the like; true: nothing but flags. */
+  /** `i)` or `i:`; true: nothing but flags. */
   #takeFlags(start: number): boolean {
     let { ignoreCase, multiLine, dotAll, swapLazy } = this.#flags;
     let on = true;
@@ -678,7 +678,7 @@ class PatternParser {
     return { test, isNegative: (next === "P") !== isNegative };
   }
 
-  /** What any of the parts takes, or none of them. Case is ignored before a part is negated. */
+  /** The characters that any of the parts matches, or none of them. Case is ignored before a part is negated. */
   #anyOf(parts: readonly Part[], isNegative = false): Node {
     const { ignoreCase } = this.#flags;
     const test: CharacterTest = ignoreCase

@@ -612,7 +612,7 @@ export function storageSuite(
         const revision = await storage.commit([put(["d"], "1")]);
         assert.ok(revision > before.revision);
         assert.equal((await next)?.revision, revision);
-        // What the last process changed may be forgotten, but not that something did.
+        // The changes of the last process may be forgotten, but not that there were some.
         await using early = follow(storage, ["c"], before.revision - 1n);
         assert.ok(((await early.next())?.revision ?? 0n) >= before.revision);
       }));
@@ -735,7 +735,7 @@ export function storageSuite(
           if (shown === undefined) refused++;
           else {
             assert.deepEqual(shown.entries, expected.entries, damaged);
-            // What says that it ended well may be lost; then it goes on above all that it may have given.
+            // The mark of a clean end may be lost; then it goes on above all revisions that it may have given.
             assert.ok(shown.revision >= expected.revision, damaged);
           }
         }
@@ -919,7 +919,7 @@ async function commitAll(storage: Storage, writes: readonly Write[]): Promise<vo
   for (const together of cutWrites(writes, storage.limits)) await storage.commit(together);
 }
 
-/** A small generator with a seed, so that a failure can be had again. */
+/** A small generator with a seed, so that a failure can be repeated. */
 function randomNumbers(seed: number): () => number {
   let state = seed;
   return () => {
@@ -967,7 +967,7 @@ function follow(storage: Storage, prefix: Key, after: bigint): Following {
   };
 }
 
-/** What a reader knows that does nothing but to take changes. */
+/** The state that a reader knows which only takes changes. */
 class Replica {
   readonly #contents = new Map<string, string>();
   #told: [string, string | undefined][] = [];

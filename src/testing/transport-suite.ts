@@ -29,7 +29,7 @@ export interface TransportFixture extends AsyncDisposable {
   /** Limits of the two, small enough for a test to exceed: at most 1 MiB each. */
   readonly maxReceiveFromDialerBytes: number;
   readonly maxReceiveFromAcceptorBytes: number;
-  /** Sockets and the like that are open in the process. */
+  /** Open sockets and other handles of the process. */
   openHandles(): number;
 }
 

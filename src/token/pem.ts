@@ -92,7 +92,7 @@ export interface ParsedCertificate {
   readonly certificate: X509Certificate;
 }
 
-/** What every certificate begins with: a sequence. Node would take text here as PEM once more. */
+/** The first byte of every certificate: a sequence. Node would take text here as PEM once more. */
 const SEQUENCE = 0x30;
 
 function parse(der: Buffer): X509Certificate | undefined {

@@ -97,7 +97,7 @@ function lost(reason: string): PeeringError {
   return new PeeringError("unavailable", `connection error: desc = "${reason}"`, { status: StatusCode.Unavailable });
 }
 
-/** What TLS would refuse, as far as tests of hosts need it: times and key usages are not looked at. */
+/** Refuses as TLS would, as far as tests of hosts need it: times and key usages are not looked at. */
 function checkIdentity(identity: ServerIdentity, target: DialTarget): void {
   const refuse = (reason: string): PeeringError =>
     new PeeringError(

@@ -1,4 +1,4 @@
-/** What names a service locally. An empty or missing namespace or partition reads as `default`. */
+/** The local key of a service. An empty or missing namespace or partition reads as `default`. */
 export interface ServiceName {
   readonly service: string;
   readonly namespace?: string;

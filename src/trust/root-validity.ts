@@ -2,7 +2,7 @@ import { X509Certificate } from "node:crypto";
 import type { CertificateAuthority } from "./authority.js";
 import { BACKDATE_MS } from "./leaf.js";
 
-/** What helps where the active root is not valid. */
+/** The remedy where the active root is not valid. */
 export const ROOT_REMEDY: string =
   "Set the clock of this machine. If it is right, the root was made while it was wrong, or is old: make a new one with " +
   "`rotate` of the authority, or start the agent once with -rotate-root; then generate new tokens.";

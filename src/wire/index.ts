@@ -1,5 +1,5 @@
 /**
- * What crosses between two clusters: the messages of a replication stream, the resources inside them, and the protobuf
+ * The data that crosses between two clusters: the messages of a replication stream, the resources inside them, and the protobuf
  * schemas of both; and the schemas of the services that `peerage/rpc` serves, for their clients.
  *
  * @module

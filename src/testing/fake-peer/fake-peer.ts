@@ -443,7 +443,7 @@ export class FakePeer implements Closable {
     try {
       await script(stream, this);
     } catch (error) {
-      // What fails because the stream has ended is no fault of the script's.
+      // A failure because the stream has ended is no fault of the script's.
       if (stream.end !== undefined && error instanceof PeeringError && error.code === "stream-ended") return;
       this.#failure ??= { error, seen: false };
       this.#notify();

@@ -14,7 +14,7 @@ export class IndexJudge {
   readonly #court: Court;
   /** By cluster and revision: a digest of the commit that has it now. */
   readonly #commits = new Map<string, string>();
-  /** The same of the commits that readers were told of. */
+  /** The same of the commits that readers have seen. */
   readonly #told = new Map<string, string>();
 
   constructor(court: Court) {

@@ -20,7 +20,7 @@ const RECONNECT_MS = 90_000;
 /** Heartbeat timeout and some: in this time a peer that fell silent reads FAILING (L8). */
 const SILENCE_MS = 125_000;
 const SIDECAR = "-sidecar-proxy";
-/** How an operator is told of a damaged row, by the first part of its key. */
+/** How the log names a damaged row, by the first part of its key. */
 const DAMAGE_TOLD = [
   ["imports", "import-damaged"],
   ["peerings", "trust-bundle-damaged"],
@@ -648,7 +648,7 @@ export class Peace {
     const { host } = victim;
     if (host === undefined) return name;
     const work = scriptedPeer(this.#world, { script, name, cluster: victim, host, lastsMs });
-    // What it is refused, it was to be refused; what must not happen the observer sees.
+    // Its refusals are right; the observer sees what must not happen.
     await this.#world.settled(work.catch(() => {}));
     return name;
   }
@@ -871,7 +871,7 @@ function listsMissing(importer: string, view: PeeringView, exported: readonly st
   return [`${importer} shows [${shown.join(" ")}] of ${view.name}, which exports [${expected.join(" ")}]`];
 }
 
-/** What `importer` lacks of what `exporter` exports to it. */
+/** Exports of `exporter` that `importer` lacks. */
 async function importMissing(
   importer: PeeringHost,
   exporterName: string,

@@ -131,7 +131,7 @@ export class ReplicationJudge {
     // A cleanup takes everything.
     if (!standing) return;
     const streams = this.#witnesses.streamsOf(cluster, id);
-    // A stream that is lost while it is accepted counts for no longer than a turn: nobody sees it between two events.
+    // A stream that is lost while it is accepted counts for no longer than a turn: no event falls into that time.
     const linkedAt = Math.max(
       this.#linked.get(`${cluster.name} ${id}`) ?? Number.NEGATIVE_INFINITY,
       streams[0]?.boundAt ?? Number.NEGATIVE_INFINITY,

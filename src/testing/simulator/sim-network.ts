@@ -329,7 +329,7 @@ export class SimStream implements ReplicationStream {
     const attempt = (): void => {
       const other = this.#other;
       if (connection.frozen || this.#network.isPartitioned(this.address, other.address)) {
-        // Lost for good: a connection whose packets went missing never delivers anything again.
+        // Lost: a connection whose packets went missing never delivers anything again.
         connection.frozen = true;
         return;
       }

@@ -20,7 +20,7 @@ export type CommitFate = "succeed" | "fail" | "lost" | "unanswered" | "crash-bef
 export interface SimStorageOptions {
   readonly scheduler: Scheduler;
   readonly life: Life;
-  /** What survives crashes. */
+  /** The data that survive crashes. */
   readonly disk: Storage;
   /** Its damaged values. Default: none. */
   readonly damage?: Damage;
@@ -37,7 +37,7 @@ export interface SimStorageOptions {
 
 /**
  * A disk as one life of a process sees it: slow, failing now and then, and the place where crashes happen: just before a
- * commit takes effect, or just after, when nobody has been told yet.
+ * commit takes effect, or just after, before the caller gets its answer.
  */
 export class SimStorage implements Storage {
   readonly #options: SimStorageOptions;

@@ -224,7 +224,7 @@ export class SimWorld {
 
   /**
    * The cluster starts again with another address to be dialed at. Dialers that know the old one have a while to learn it, then
-   * nobody is reached there until the faults stop.
+   * no host is reached there until the faults stop.
    */
   moveAddress(cluster: SimCluster): void {
     const former = cluster.advertised;
@@ -395,7 +395,7 @@ export class SimWorld {
     if (host === undefined) throw new PeeringError("unavailable", "nobody gives a token");
     const manual = this.random.chance(0.1) ? { serverExternalAddresses: [cluster.address] } : {};
     const token = await host.peerings.generateToken({ peerName, ...manual });
-    // What a process that died had still to say is heard by nobody.
+    // The messages of a process that died are not sent.
     if (cluster.host === host) this.checker.tokenGiven(cluster, token);
     return token;
   }

@@ -173,7 +173,7 @@ export class StreamJudge {
   received(stream: SimStream, cluster: SimCluster, bytes: Uint8Array): void {
     const end = this.opened(stream, cluster);
     end.lastReceivedAt = this.#court.now();
-    // What arrives then is discarded.
+    // Messages that arrive then are discarded.
     if (end.isEnding || end.replacedAt !== undefined) return;
     let message: ReplicationMessage;
     try {
