@@ -1,4 +1,4 @@
-// The watch API: what another program, or a page in a browser, is told of a cluster as it changes.
+// The watch API: what another program, or a page in a browser, sees of a cluster as it changes.
 //
 //   node build/examples/watch-api.js
 import { createClient } from "@connectrpc/connect";

@@ -38,7 +38,7 @@ const PRIVATE_HEADERS: ReadonlySet<string> = new Set(["authorization", "cookie",
 
 /** Probes once, and reports the result with Consul's texts (1.21). Never rejects, and is over in time. */
 export async function probe(method: ProbeMethod, options: ProbeOptions): Promise<CheckResult> {
-  // Let go of as soon as the probe is over: signals made by `AbortSignal.timeout` and `AbortSignal.any` stay for the whole
+  // Released as soon as the probe is over: signals made by `AbortSignal.timeout` and `AbortSignal.any` stay for the whole
   // timeout, and leave a little behind at the signal of the check for as long as that lives.
   const over = new AbortController();
   let isLate = false;

@@ -87,7 +87,7 @@ export class AnswerTurns {
 
   /**
    * Calls `start` when the next piece of an answer may be made, within that call: however much others have not read, for its own
-   * client has read what there was.
+   * client has read the piece before.
    * @returns as {@link wait}.
    */
   goOn(answerer: Answerer, start: () => void): () => void {

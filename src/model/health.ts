@@ -15,7 +15,7 @@ export function isMaintenance(checkId: string): boolean {
   return checkId === NODE_MAINTENANCE || checkId.startsWith(SERVICE_MAINTENANCE);
 }
 
-/** Consul's servers write it for each agent, whose own checks it is none of. */
+/** Consul's servers write it for each agent, beside the agent's own checks. */
 export const MEMBERSHIP_CHECK = "serfHealth";
 export const NODE_MAINTENANCE = "_node_maintenance";
 /** The id of the service follows. */

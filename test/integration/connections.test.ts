@@ -82,7 +82,7 @@ it("a process that has used up its descriptors itself tells of it, and its liste
 });
 
 describe("connections of strangers", () => {
-  it("leave an agent with 256 descriptors its API, its storage, its peers and new ones, and are told of", async () => {
+  it("leave an agent with 256 descriptors its API, its storage, its peers and new ones, and are reported", async () => {
     await using directory = await temporaryDirectory();
     await using agent = await limitedAgent(directory.path);
     using client = new ConsulClient({ address: agent.http });

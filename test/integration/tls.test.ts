@@ -278,7 +278,7 @@ describe("certificates that are not the expected ones", () => {
     });
   }
 
-  it("a token with another server name or another CA is told apart by its text (ch3 case 22)", async () => {
+  it("a token with another server name or another CA is recognised by the text of its error (ch3 case 22)", async () => {
     await using acceptor = await host();
     await using dialer = await host({ datacenter: "dc2", transport: grpcTransport() });
     const token = TokenCodec.decode(await acceptor.peerings.generateToken({ peerName: "dialer" }));

@@ -7,7 +7,7 @@ export interface SourceEdit {
   readonly replace: string;
 }
 
-/** A fault that somebody could make, and the checks that must find it. */
+/** A fault that a developer could make, and the checks that must find it. */
 export interface PlantedFault {
   /** For the table, and for `--only`. */
   readonly name: string;
@@ -964,7 +964,7 @@ export const plantedFaults: readonly PlantedFault[] = [
   ),
   fault(
     "silent-connections-stay",
-    "a connection that says nothing is told of, and not closed",
+    "a silent connection is reported, and not closed",
     [
       "src/transport/connection-limits.ts",
       'no request in time and was closed");\n      end();',

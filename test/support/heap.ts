@@ -12,7 +12,7 @@ export function collectGarbage(): void {
 
 /** Bytes that are in use: objects, and what lies outside of the heap for them. */
 export async function bytesInUse(): Promise<number> {
-  // What weak references hold is let go of between turns of the loop.
+  // Objects behind weak references are freed between turns of the loop.
   for (let round = 0; round < 3; round++) {
     await new Promise((resolve) => setImmediate(resolve));
     collectGarbage();

@@ -254,7 +254,7 @@ export const registrationCases: readonly RegistrationCase[] = [
   deregister({ Node: "n1", Datacenter: "dc2", Foo: 1 }),
   deregister({ Node: 1, Foo: 1 }),
   deregister({ Namespace: "x" }),
-  // What is told apart though it says nothing.
+  // Values that differ though they are empty.
   own({ Locality: {} }),
   own({ Locality: { Zone: "" } }),
   service({ Locality: {} }),

@@ -11,7 +11,7 @@ import { type Field, type Fields, type Match, own, type Predicate } from "./fiel
 /** A filter that was understood. */
 export interface Filter<Item> {
   /**
-   * @throws {PeeringError} `invalid-argument` when a pattern of it is none: as in Consul, found out with the first item;
+   * @throws {PeeringError} `invalid-argument` when it has an invalid pattern: as in Consul, found out with the first item;
    *   `resource-exhausted`: its patterns, all together, take too long for this item.
    */
   holds(item: Item): boolean;

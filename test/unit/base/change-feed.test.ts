@@ -61,7 +61,7 @@ describe("a feed of changes", () => {
             }
             versions += past.size;
           }
-          assert.equal(feed.size.versions, versions, "no more is kept than somebody needs");
+          assert.equal(feed.size.versions, versions, "no more is kept than some follower needs");
         }
         assert.equal(feed.followers, followers.size);
         for (const follower of followers.values()) look(follower);

@@ -103,7 +103,7 @@ describe("latest", () => {
     return { signal, state, stop, values, set };
   };
 
-  it("begins with what there is, and tells the newest after each change", async () => {
+  it("begins with the present state, and yields the newest after each change", async () => {
     const { values, set, state } = source();
     assert.equal((await values.next()).value, 0);
     const next = values.next();

@@ -52,7 +52,7 @@ describe("Signal", () => {
     assert.equal(incidents.counts().get("event-listener-failed"), 4);
   });
 
-  it("throws what listeners threw where nobody is told of it, after all were called", () => {
+  it("throws the errors of listeners where there are no incidents, after all listeners were called", () => {
     const signal = new Signal();
     let calls = 0;
     const failure = new Error("no");

@@ -325,7 +325,7 @@ describe("peerage config", () => {
 describe("peerage services export (CL5)", () => {
   const args = (peers: string): readonly string[] => ["services", "export", "-name=web", `-consumer-peers=${peers}`];
 
-  it("adds consumers to what there is, and writes with cas", async () => {
+  it("adds consumers to the stored ones, and writes with cas", async () => {
     const stored = {
       Kind: "exported-services",
       Name: "default",

@@ -23,7 +23,7 @@ describe("what DNS reads of a host", () => {
       assert.deepEqual(await addresses(world, source, "web"), [address]);
       assert.deepEqual(await addresses(world, source, "web"), [address]);
     }
-    // A node is told of with any of its services.
+    // A node is in the answer with any of its services.
     const service = { id: "db-1", name: "db" };
     await world.result(acceptor.host.catalog.register({ node: "node-1", address: "10.0.0.77", service }));
     await world.settled(acceptor, "dialer", dialer, "acceptor");

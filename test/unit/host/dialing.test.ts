@@ -433,7 +433,7 @@ describe("silence", () => {
     assert.equal(world.messages(dialer, "open").length, 2);
   });
 
-  it("a peer that reads nothing while something waits is let go of, although it sends heartbeats (ch1 case 119, D-10)", async () => {
+  it("the stream of a peer that reads nothing while messages wait is ended, although it sends heartbeats (ch1 case 119, D-10)", async () => {
     const world = new World();
     const acceptor = await world.site("acceptor");
     const transport: Transport = world.network.transport("raw:1", { alive: true });

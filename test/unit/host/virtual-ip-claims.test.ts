@@ -99,7 +99,7 @@ describe("addresses of imported services", () => {
     ]);
   });
 
-  it("are let go of again when the import is refused", async () => {
+  it("are released again when the import is refused", async () => {
     const { store, take, fail } = await noted();
     fail.reason = new PeeringError("conflict", "the record is not active");
     await assert.rejects(store.apply(PEER, [sidecar("web")]), { code: "conflict" });
@@ -111,7 +111,7 @@ describe("addresses of imported services", () => {
     assert.deepEqual(take(), ["claim web", "commit"]);
   });
 
-  it("are let go of with the peering, also those of an import that was never stored", async () => {
+  it("are released with the peering, also those of an import that was never stored", async () => {
     const { store, take, fail } = await noted();
     fail.reason = new PeeringError("storage-failed", "disk full");
     await assert.rejects(store.apply(PEER, [sidecar("web")]), { code: "storage-failed" });

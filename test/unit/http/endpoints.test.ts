@@ -546,7 +546,7 @@ describe("failures", { timeout: 60_000 }, () => {
 });
 
 describe("requests as such", { timeout: 60_000 }, () => {
-  it("paths are cleaned by a redirect, and unknown ones told apart", async () => {
+  it("paths are cleaned by a redirect, and unknown ones answered as such", async () => {
     await using pair = await HttpPair.start();
     const { a } = pair;
     for (const [path, location] of [

@@ -42,7 +42,7 @@ describe("what a node says of its leader", () => {
   }
 });
 
-/** A registry of somebody's own, of which names can be changed. */
+/** A registry of a user's own, whose names can be changed. */
 function registry(): CatalogSource & { readonly put: (name: string, instances: readonly ServiceInstance[]) => void } {
   const services = new Map<string, readonly ServiceInstance[]>();
   let changed = (): void => {};

@@ -108,7 +108,8 @@ describe("the bodies in the OpenAPI document", () => {
         const schema = bodyOf(method, path);
         const place = `${method} ${path.replace(/\?.*/s, "")}`;
         tried.set(place, (tried.get(place) ?? 0) + 1);
-        const found = schema === undefined ? ["nothing is told of it"] : schemaProblems(withoutNulls(body), schema);
+        const found =
+          schema === undefined ? ["the document has no schema for it"] : schemaProblems(withoutNulls(body), schema);
         problems.push(...found.filter((each) => !untold.test(each)).map((problem) => `${place}: ${problem}`));
       }
     }

@@ -1,4 +1,4 @@
-// Requests that a web page sends through the browser of somebody who can reach a server, beside those of Consul's clients,
+// Requests that a web page sends through the browser of a person who can reach a server, beside those of Consul's clients,
 // over real sockets.
 import assert from "node:assert/strict";
 import { execFile } from "node:child_process";

@@ -79,7 +79,7 @@ const reasons: readonly Reason[] = [
     names: /^\?(stale&consistent|index=bad|wait=bad)$/,
   },
   {
-    why: "how far a deletion, an exchange or a stream had come when somebody looked is chance",
+    why: "how far a deletion, an exchange or a stream had come at the time of the read is chance",
     versions: ["1.15.4", "1.18.2", "1.22.0-dev"],
     groups: ["peering-delete", "peering-establish", "two-names-one-acceptor"],
     some: /State|StreamStatus|answer\.status|->.*marked for deletion/,
@@ -110,7 +110,7 @@ const reasons: readonly Reason[] = [
   },
   { why: "names of peerings may have capitals before 1.14.4", versions: ["1.13.8"], names: /^name "UPPER"$/ },
   {
-    why: "how far a deletion had come when somebody looked is chance, and what a refused establish leaves is not the same",
+    why: "how far a deletion had come at the time of the read is chance, and a refused establish leaves other rows",
     versions: ["1.13.8"],
     groups: ["peering-delete", "peering-establish", "two-names-one-acceptor"],
   },

@@ -412,7 +412,7 @@ test("a synthetic sidecar has the expected fields, with our name of the peer in 
   );
 });
 
-test("two gateways on one node are told apart by place, with their own ports (ch4 case 35)", () => {
+test("two gateways on one node are distinguished by place, with their own ports (ch4 case 35)", () => {
   const sent = sidecars("web", chain("tcp"), [gateway("a", "n", 1), gateway("b", "n", 2)]);
   assert.deepEqual(
     sent.map((one) => [one.Service?.ID, one.Service?.Proxy?.DestinationServiceID, one.Service?.Port]),

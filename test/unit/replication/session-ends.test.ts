@@ -255,7 +255,7 @@ test("an aborted stream ends with its status and never with Terminated (ch1 case
   }
 });
 
-test("after the end nothing comes out any more, and everything is let go of", () => {
+test("after the end the session gives no outputs, and its state is freed", () => {
   const driver = connected("acceptor");
   driver.reading = false;
   driver.feed(exported(service("web"), service("api")));

@@ -178,7 +178,7 @@ describe("PeeringService's reads", () => {
     }
   });
 
-  it("answer with what there is once the time is over", async () => {
+  it("answer with the present state once the time is over", async () => {
     await using served = await serveRpc(await lonelyHost());
     const client = served.peerings("gRPC");
     await client.generateToken({ PeerName: "foo" });

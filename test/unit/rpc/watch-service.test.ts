@@ -137,7 +137,7 @@ const complete = (event: { readonly case: string | undefined }): boolean => even
 
 describe("WatchPeerings", () => {
   for (const protocol of PROTOCOLS) {
-    it(`tells over ${protocol} what there is, says so, then each change with its status, and what goes`, async () => {
+    it(`sends over ${protocol} the present services, the end of these, then each change with its status, and each removal`, async () => {
       await using pair = await twoHosts("memory");
       await offerServices(pair.acceptor.host, "dialer", ["web"]);
       await using served = await serveRpc(pair.dialer.host, { statusIntervalMs: 20 });

@@ -128,7 +128,7 @@ describe("the time of the catalog grows with what it is given", () => {
               assert.equal(await catalog.updateCheck("n1", `c${index}`, "critical", ""), true);
             }
           },
-          "change the status while somebody watches": async (catalog, of) => {
+          "change the status while a watch is open": async (catalog, of) => {
             const end = new AbortController();
             const watch = catalog.watch({ signal: end.signal });
             await watch.next();

@@ -1189,7 +1189,7 @@ describe("a judge of a write", () => {
     check: { checkId: "c", name: "c", serviceId: "mine", status: "passing" },
   };
 
-  it("sees what there is when the write is applied, and not when it was asked for", async () => {
+  it("sees the catalog of the moment when the write is applied, and not when it was requested", async () => {
     await withCatalog(memoryStorage(), async (catalog) => {
       await catalog.registerAll([{ ...n1, service: { name: "other", port: 1 } }]);
       const check = { checkId: "c", name: "c", serviceId: "other", status: "passing" };

@@ -1,4 +1,4 @@
-// What is done with imports takes time in proportion to what there is, however much is on one node or of one peer.
+// Work on imports takes time in proportion to their number, however much is on one node or of one peer.
 import { describe, it } from "node:test";
 import { memoryStorage } from "../../../src/storage/memory.js";
 import { type ImportItem, ImportStore } from "../../../src/stores/import-store.js";

@@ -433,7 +433,7 @@ describe("watching", () => {
     return { service, added: texts(added), changed: texts(changed), removed: texts(removed) };
   }
 
-  it("yields what there is first, also when there is nothing, then differences", async () => {
+  it("yields the present services first, also when there are none, then differences", async () => {
     const store = await ImportStore.open(memoryStorage());
     const watch = watching(store);
     assert.deepEqual(summary(await watch.next()), {});

@@ -208,7 +208,7 @@ describe("patterns that cannot stall", () => {
     );
   });
 
-  it("says of anything that it is a pattern or why it is none", () => {
+  it("accepts any text as a pattern, or says why it is invalid", () => {
     const parts = fc.constantFrom(
       "a",
       "(",

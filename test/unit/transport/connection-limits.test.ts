@@ -104,7 +104,7 @@ describe("limits on connections", () => {
     assert.ok(!asking.socket.closed);
     await clock.advance(1);
     await closed(asking);
-    assert.deepEqual(counts(), { "connection-silent": 1 }, "which is nothing to be told of");
+    assert.deepEqual(counts(), { "connection-silent": 1 }, "which is not reported");
   });
 
   it("give a place to a new source when others hold all of a listener, and to the longest silent last", async () => {

@@ -343,7 +343,7 @@ test("a dialer that vanishes without a word is noticed by a PING", async () => {
 });
 
 for (const secure of [false, true]) {
-  test(`a dialer that never closes its connection is let go of, ${secure ? "with TLS" : "in plaintext"}`, async () => {
+  test(`a dialer that never closes its connection is disconnected, ${secure ? "with TLS" : "in plaintext"}`, async () => {
     await using acceptor = await startAcceptor(
       {
         ...(secure ? { listen: "127.0.0.1:0" } : PLAIN),

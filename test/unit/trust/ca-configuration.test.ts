@@ -188,7 +188,7 @@ describe("a configuration that asks for another root", () => {
     assert.ok(new X509Certificate(root.certificatePem).checkPrivateKey(createPrivateKey(keyPem)));
     assert.deepEqual(authority.configuration().config, { RootCert: root.certificatePem });
     assert.equal(await authority.configure(configured({ PrivateKey: keyPem })), false);
-    // As somebody does who reads it, changes a value, and writes it.
+    // As an operator does who reads it, changes a value, and writes it.
     const shown = authority.configuration().config;
     assert.equal(await authority.configure(configured({ ...shown, LeafCertTTL: "50h" })), false);
     assert.deepEqual(authority.configuration().config, { LeafCertTTL: "50h", RootCert: root.certificatePem });

@@ -169,7 +169,7 @@ describe("a root that was made while the clock was wrong", () => {
     ["ahead by an hour", HOUR, /^it is not valid before 2026-01-01T01:00:00\.000Z$/],
     ["behind by eleven years", -11 * YEAR, /^it has expired on 2025-01-0/],
   ] as const) {
-    it(`${name} is told of when the clock is right, at the start and later, with what helps`, async () => {
+    it(`${name} is reported when the clock is right, at the start and later, with the remedy`, async () => {
       const storage = memoryStorage();
       const clock = testClock();
       clock.jump(aheadMs);
