@@ -203,7 +203,7 @@ export class AgentChecks implements Closable {
    * replaced, and keeps its status until it has run.
    * @param definitions - by check id; each id is one of a check in `registrations`.
    * @throws {PeeringError} as `Catalog.registerAll`, `resource-exhausted`: too many checks, `invalid-registration`: a check has no id.
-   *   Nothing was changed then.
+   *   Nothing was changed then, but with `unavailable`: it may have been.
    */
   async register(
     registrations: readonly Registration[],
@@ -245,7 +245,11 @@ export class AgentChecks implements Closable {
       await this.#definitions.put(first);
       await this.#options.catalog.registerAll(registrations, options);
     } catch (error) {
-      await this.#putBack(before);
+      // Where the catalog may have taken them all the same, new checks keep their definitions: if they do not come, those are
+      // forgotten.
+      const isOpen = error instanceof PeeringError && error.code === "unavailable";
+      await this.#putBack(isOpen ? before.filter(({ row }) => row !== undefined) : before);
+      if (isOpen) for (const { path, row } of first) if (stored(path) === row) this.#begin(row);
       throw error;
     }
     // Those of the others, and what another host has forgotten meanwhile because there was no check.

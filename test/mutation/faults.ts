@@ -1522,6 +1522,16 @@ export const plantedFaults: readonly PlantedFault[] = [
     "test/unit/host/agent-checks.test.ts",
   ),
   fault(
+    "check-without-definition-after-no-answer",
+    "a check that the catalog has taken without an answer is run by nobody",
+    [
+      "src/host/agent-checks.ts",
+      'const isOpen = error instanceof PeeringError && error.code === "unavailable";',
+      'const isOpen = error instanceof PeeringError && error.code === "aborted";',
+    ],
+    "test/unit/host/agent-checks.test.ts",
+  ),
+  fault(
     "refused-definition-runs",
     "a definition that was stored without an answer, and taken back, goes on running",
     ["src/host/agent-checks.ts", '      for (const { path, row } of before) this.#run(path.join("/"), row);\n', ""],

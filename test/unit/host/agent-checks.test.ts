@@ -527,6 +527,33 @@ describe("the stored state of checks", () => {
     await agent.serve("d", ttl());
   });
 
+  for (const isMade of [true, false]) {
+    it(`is whole where the catalog does not answer and has ${isMade ? "" : "not "}taken a new check`, async () => {
+      const inner = memoryStorage();
+      let lose = false;
+      const storage = storageWith(inner, {
+        async commit(...given) {
+          if (!lose || given[0].every(({ key }) => key[0] !== "catalog")) return inner.commit(...given);
+          lose = false;
+          if (isMade) await inner.commit(...given);
+          throw new PeeringError("unavailable", "no answer");
+        },
+      });
+      await using agent = await Agent.start({}, storage);
+      await agent.serve("db", ttl());
+      lose = true;
+      await assert.rejects(agent.serve("web", ttl()), { code: "unavailable" });
+      await agent.clock.advance(50);
+      await eventually(() => (agent.status("web") !== undefined) === isMade, "what the catalog has is known");
+      await agent.clock.advance(61_000);
+      const kept = isMade
+        ? ["check-definitions/n0/db-check", "check-definitions/n0/web-check"]
+        : ["check-definitions/n0/db-check"];
+      await eventually(async () => (await agent.stored()).join() === kept.join(), "what is stored fits the catalog");
+      assert.equal(agent.checks.definition("web-check") !== undefined, isMade);
+    });
+  }
+
   it("tries again, later and later, and tells each report whether it was written", async () => {
     const inner = memoryStorage();
     let full = false;
