@@ -100,7 +100,7 @@ function positionalSignals(names: readonly Exported[]): ReadonlySet<string> {
   return found;
 }
 
-describe("what waits or goes on", () => {
+describe("calls that wait or go on", () => {
   it("takes its signal in its options", () => {
     assert.deepEqual([...positionalSignals(exported())].sort(), [...POSITIONAL].sort());
   });

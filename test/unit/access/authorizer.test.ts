@@ -9,7 +9,7 @@ async function sees(rules: string, byDefault: "allow" | "deny"): Promise<readonl
   return [...(service("any") ? ["services"] : []), ...(node("any") ? ["nodes"] : [])];
 }
 
-describe("what may be read of a peer's (2.10)", () => {
+describe("the readable data of a peer (2.10)", () => {
   it("is for who was granted to write a service, or may read all there are (RPC8)", async () => {
     assert.deepEqual(await sees("", "deny"), []);
     assert.deepEqual(await sees('service "any" { policy = "read" } node "any" { policy = "read" }', "deny"), []);

@@ -140,7 +140,7 @@ describe("commands about an agent", () => {
     assert.deepEqual(Buffer.from((await run("keygen")).stdout, "base64").length, 32);
   });
 
-  it("show what a cluster of several answers as Consul shows it", async () => {
+  it("show the answers of a cluster of several hosts as Consul shows them", async () => {
     const member = (Name: string, role: string, more: object = {}): object => ({
       Name,
       Addr: role === "node" ? "::1" : "10.0.0.1",

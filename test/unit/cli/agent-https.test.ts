@@ -289,7 +289,7 @@ describe("peerage agent on SIGHUP", () => {
     };
   };
 
-  it("keeps what it has of what cannot be used, says why, and takes the rest", async () => {
+  it("keeps its former files where new ones cannot be used, says why, and takes the others", async () => {
     await files("info", server, policies("first"));
     await using one = await started();
     const { http, https } = one.agent;

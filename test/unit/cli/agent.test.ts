@@ -137,7 +137,7 @@ describe("peerage agent", () => {
     assert.equal((await result).exit, 0);
   });
 
-  it("bounds what a body and a record hold as its flags say", async () => {
+  it("bounds bodies and records as its flags say", async () => {
     const stopping = new AbortController();
     const limits = ["-http-max-body-values=1000", "-http-max-checks=1", "-query-template-characters=10"];
     const { http, result } = await startAgent(["-dev", ...ports, ...limits], stopping.signal);

@@ -109,7 +109,7 @@ describe("the server that is asked", () => {
 
 describe("peerage peering", () => {
   for (const name of ["generate-token", "generate"]) {
-    it(`${name} sends what the flags say (CL1, D-49)`, async () => {
+    it(`${name} sends the values of its flags (CL1, D-49)`, async () => {
       const flags = ["-name=b", "-meta=a=b", "-meta", "c=d=e", "-server-external-addresses", "a:1,b:2", "-partition=p"];
       const result = await against(["peering", name, ...flags], () => ({ body: { PeeringToken: "TOKEN" } }));
       assert.deepEqual(outcome(result), ok("TOKEN\n"));
@@ -146,7 +146,7 @@ describe("peerage peering", () => {
     assert.deepEqual(outcome(await against(["peering", "list", "-format=json"], () => ({ body: [] }))), ok("[]\n"));
   });
 
-  it("read shows what only some peerings have", async () => {
+  it("read shows fields that only some peerings have", async () => {
     const body = {
       ID: "i",
       Name: "n<1>",
@@ -164,7 +164,7 @@ describe("peerage peering", () => {
     assert.match(json.stdout, /^\{"ID":"i","Name":"n\\u003c1\\u003e","Partition":"p","DeletedAt":/);
   });
 
-  it("says what the server refuses (CL6)", async () => {
+  it("shows the server's refusals (CL6)", async () => {
     const text = "Permission denied: anonymous token lacks permission 'peering:read'";
     const result = await against(["peering", "read", "-name=n"], () => ({ status: 403, body: text }));
     assert.deepEqual(outcome(result), failed(`Error reading peering: Unexpected response code: 403 (${text})\n`));
@@ -295,7 +295,7 @@ describe("peerage config", () => {
     );
   });
 
-  it("read, list and delete name what the server refuses", async () => {
+  it("read, list and delete show the server's refusals", async () => {
     const missing = 'Config entry not found for "mesh" / "mesh"';
     assert.deepEqual(
       outcome(await against(["config", "read", "-kind=mesh", "-name=mesh"], () => ({ status: 404, body: missing }))),
@@ -312,7 +312,7 @@ describe("peerage config", () => {
     );
   });
 
-  it("list prints names, and nothing for none; delete prints what it deleted", async () => {
+  it("list prints names, and nothing for none; delete prints the deleted name", async () => {
     const args = ["config", "list", "-kind=service-defaults"];
     const body = ["web", "api"].map((Name) => ({ Kind: "service-defaults", Name }));
     assert.deepEqual(outcome(await against(args, () => ({ body }))), ok("web\napi\n"));
@@ -351,7 +351,7 @@ describe("peerage services export (CL5)", () => {
 });
 
 describe("peerage catalog", () => {
-  it("register sends what the flags say, or a file", async () => {
+  it("register sends the values of its flags, or a file", async () => {
     const flags = [
       "-node=n1",
       "-address=10.0.0.1",

@@ -50,7 +50,7 @@ async function withAgent(
 }
 
 describe("peerage agent -config-file", () => {
-  it("starts with what consul/sdk's testutil writes, and names once what it passes over", async () => {
+  it("starts with the file that consul/sdk's testutil writes, and names ignored keys once", async () => {
     const data = join(directory.path, "testutil");
     const path = await file({
       node_name: "node-1",
@@ -247,7 +247,7 @@ describe("peerage agent -config-file", () => {
     assert.equal(exit, 0);
   });
 
-  it("refuses in Consul's words what Consul refuses, and what cannot work here", async () => {
+  it("refuses in Consul's words the files that Consul refuses, and those that cannot work here", async () => {
     const refusals: readonly (readonly [content: string, extension: string, error: string])[] = [
       ['{"foo":1}', "json", "1 error occurred: invalid config key foo"],
       [

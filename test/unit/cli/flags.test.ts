@@ -26,7 +26,7 @@ describe("flags", () => {
     assert.deepEqual(parseFlags(flags, ["--", "-cas"]).rest, ["-cas"]);
   });
 
-  it("take what follows as their value, also when it looks like a flag", () => {
+  it("take the next argument as their value, also when it looks like a flag", () => {
     assert.equal(parseFlags(flags, ["-name", "-cas"]).text("name"), "-cas");
   });
 

@@ -235,7 +235,7 @@ test("explaining names the rule or the reason", () => {
 const someName = fc.constantFrom("web", "db", "API", "api", "consul", "virtual", "x-sidecar-proxy");
 const somePeer = fc.constantFrom("a", "b", "B");
 
-test("explaining agrees with what is exported, and bundles go to the peers that are exported to", () => {
+test("explaining agrees with the exports, and bundles go to the peers that are exported to", () => {
   const instances: fc.Arbitrary<ServiceInstance> = fc.oneof(
     someName.map((name) => instance(name)),
     someName.map((name) => sidecarOf(name)),
@@ -276,7 +276,7 @@ test("explaining agrees with what is exported, and bundles go to the peers that 
   );
 });
 
-test("the index equals one built from scratch of what is left", () => {
+test("the index equals one built from scratch of the remaining entries", () => {
   const kinds = fc.constantFrom("", "mesh-gateway", "connect-proxy");
   const change = fc.tuple(
     fc.constantFrom("a", "b", "A", "c"),

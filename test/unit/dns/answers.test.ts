@@ -311,7 +311,7 @@ describe("DNS answers", () => {
     assert.equal((await asked(input, "loop.service.consul", "SRV")).code, "NOERROR");
   });
 
-  it("what no packet can carry is left out: names too long, ports out of range, control characters", async () => {
+  it("records that no packet can carry are left out: names too long, ports out of range, control characters", async () => {
     const input = {
       instances: {
         p: [

@@ -30,7 +30,7 @@ describe("prepared queries over DNS", () => {
     ]);
   });
 
-  it("put near what the source says is near, and tell it who asks, or for whom a resolver asks", async () => {
+  it("order instances as the source says, which gets the address of the client, or of the one a resolver asks for", async () => {
     const asked: string[] = [];
     const instances = ["n1", "n2", "n3", "n4"].map((name, index) =>
       instance({ node: { name, address: `10.0.0.${index + 1}` }, service: { name: "web", port: 80 } }),
@@ -69,7 +69,7 @@ describe("prepared queries over DNS", () => {
     }
   });
 
-  it("show what may be read without a token", async () => {
+  it("show the records that may be read without a token", async () => {
     const code = async (authorizer: Parameters<typeof permittedSource>[1]): Promise<string> =>
       (await answerOf(responderOf(permittedSource(source, authorizer)), { name: "q1.query.consul", type: "A" })).code;
     assert.equal(await code(allowAll), "NOERROR");

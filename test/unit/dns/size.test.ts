@@ -14,7 +14,7 @@ function wire(records: readonly DnsRecord[]): number {
 }
 
 describe("sizes", () => {
-  it("of records are what they take on the wire", () => {
+  it("of records are those on the wire", () => {
     fc.assert(fc.property(record, (one) => assert.equal(recordLength(one), wire([one]))));
   });
 

@@ -489,7 +489,7 @@ test("an engine that is disposed of encodes nothing more", async () => {
   assert.equal(clock.waits.length, 0);
 });
 
-test("after any changes a peer that followed holds what one that attaches now is given", async () => {
+test("after any changes a peer that followed holds the same as one that attaches now", async () => {
   const exportable = fc.constantFrom("a", "b", "c", "A", "a-sidecar-proxy", "*");
   const step: fc.Arbitrary<Step | "slice"> = fc.oneof(
     fc.record({

@@ -75,7 +75,7 @@ async function settled(): Promise<void> {
   await new Promise((resolve) => setTimeout(resolve, 2));
 }
 
-it("what a stream has after any changes of entries is what one has that attaches then", async () => {
+it("after any changes of entries a stream has the same as one that attaches then", async () => {
   let written = 0;
   let compared = 0;
   await fc.assert(

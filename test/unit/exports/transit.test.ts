@@ -104,7 +104,7 @@ describe("transit: a chain of hosts", () => {
     assert.deepEqual(site("b").host.exports.forPeer("c"), []);
   });
 
-  it("carries what a rule names and no more, in the direction it names", async () => {
+  it("carries the services that a rule names and no more, in its direction", async () => {
     const world = new World();
     const site = await sites(world, "ab bc", { b: { transit: [{ from: "A", to: "C", services: ["WEB"] }] } });
     await offer(world, site("a"), "b", "web", "db");
@@ -175,7 +175,7 @@ describe("transit: a chain of hosts", () => {
     assert.equal(await seen(), "web-4 passing");
   });
 
-  it("a host in between that restarts carries on, and one that was away hears what has gone meanwhile", async () => {
+  it("a host in between that restarts carries on, and one that was away learns of removals meanwhile", async () => {
     const world = new World();
     const site = await sites(world, "ab bc", { b: { transit: [all("a", "c")] } });
     await offer(world, site("a"), "b", "web", "db");
@@ -382,7 +382,7 @@ describe("transit: with Consul 1.13", () => {
     return stream;
   }
 
-  it("what a 1.13 exports gets to a later one, but for its servers and synthetic sidecars", async () => {
+  it("exports of a 1.13 get to a later one, except its servers and synthetic sidecars", async () => {
     const world = new World();
     const site = await sites(world, "bc", { b: { transit: [all("old", "c")] } });
     const stream = await older(world, site("b"));

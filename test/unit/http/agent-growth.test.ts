@@ -38,7 +38,7 @@ const kinds: Readonly<Record<string, Call>> = {
   ],
 };
 
-describe("the time of calls to the agent grows with what they name", () => {
+describe("the time of calls to the agent grows with the services that they name", () => {
   for (const [name, register] of Object.entries(kinds)) {
     it(name, () =>
       assertLinear({

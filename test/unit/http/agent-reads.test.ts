@@ -12,7 +12,7 @@ async function get(served: ServedHost, path: string): Promise<unknown> {
 
 const SERVER = { node: "n0", advertised: ["127.0.0.11:8503"], nodeId: undefined, nodeMeta: {} };
 
-describe("what an agent tells of itself", () => {
+describe("an agent's answers about itself", () => {
   let pair: HttpPair;
   before(async () => {
     pair = await HttpPair.start(10, {}, "n0");
@@ -44,7 +44,7 @@ describe("what an agent tells of itself", () => {
     );
   });
 
-  it("is found by a filter over what a member has, and refuses a filter over what it has not", async () => {
+  it("is found by a filter over the fields of a member, and refuses a filter over others", async () => {
     for (const [filter, found] of [
       ['Name == "n0"', 1],
       ['Name == "n1"', 0],

@@ -25,7 +25,7 @@ async function written(served: ServedHost, entry: object): Promise<object | unde
 
 const VALUES = 30;
 
-describe("what Consul's own Go client can express", { timeout: 120_000 }, () => {
+describe("entries that Consul's own Go client can express", { timeout: 120_000 }, () => {
   for (const kind of Object.keys(entryTypes)) {
     it(`of ${kind} comes back, and is the same when it is written again`, async () => {
       await using pair = await HttpPair.start();
@@ -50,7 +50,7 @@ describe("what Consul's own Go client can express", { timeout: 120_000 }, () => 
   }
 });
 
-describe("what Consul's own Go client can register", { timeout: 120_000 }, () => {
+describe("registrations that Consul's own Go client can express", { timeout: 120_000 }, () => {
   it("comes back from the catalog", async () => {
     await using pair = await HttpPair.start();
     let taken = 0;

@@ -45,7 +45,7 @@ describe("a caller", () => {
     assert.equal(authorizer.lookups, 2);
   });
 
-  it("loses what it required once a right or the token is gone", async () => {
+  it("loses the rights that it required once one of them or the token is gone", async () => {
     const authorizer = new Counting();
     const caller = callerOf(authorizer);
     await caller.confirm();

@@ -101,7 +101,7 @@ describe("registering and deregistering over HTTP", () => {
     assert.deepEqual([refused.status, refused.text], [500, "Must provide node"]);
   });
 
-  it("keeps what it is given", async () => {
+  it("keeps all fields of a registration", async () => {
     const service = {
       Kind: "connect-proxy",
       ID: "p-1",
@@ -249,7 +249,7 @@ describe("transactions", () => {
   const setService = { Service: { Verb: "set", Node: "n1", Service: { ID: "w", Service: "web", Port: 80 } } };
   const setCheck = { Check: { Verb: "set", Check: { Node: "n1", CheckID: "c", ServiceID: "w", Status: "passing" } } };
 
-  it("writes all and tells what it wrote, without the headers of a read", async () => {
+  it("writes all and returns the written records, without the headers of a read", async () => {
     const answer = await put(served, "/v1/txn", [setNode, setService, setCheck]);
     assert.equal(answer.status, 200, answer.text);
     assert.equal(answer.headers["x-consul-index"], undefined);
@@ -420,7 +420,7 @@ describe("services of the host's own node", () => {
     });
   }
 
-  it("does not know what it does not know", async () => {
+  it("refuses unknown fields", async () => {
     const answer = await put(served, "/v1/agent/service/deregister/nope", "");
     assert.deepEqual(
       [answer.status, answer.text],
@@ -429,7 +429,7 @@ describe("services of the host's own node", () => {
   });
 });
 
-describe("what callers may see and write", () => {
+describe("the records that callers may see and write", () => {
   const allowed = new Set<string>();
   const authorizer: Authorizer = {
     defaultPolicy: "deny",
@@ -466,7 +466,7 @@ describe("what callers may see and write", () => {
     assert.equal((await pair.b.ask("GET", "/v1/health/service/db")).text, "[]");
   });
 
-  it("refuses what may not be written, and the mesh of a service that may not be read", async () => {
+  it("refuses writes without the right, and the mesh of a service that may not be read", async () => {
     const body = JSON.stringify({ Node: "n-web", Address: "10.0.0.1", Service: { Service: "web", Port: 2 } });
     const register = (): Promise<RawAnswer> => pair.b.ask("PUT", "/v1/catalog/register", { body });
     assert.match((await register()).text, /lacks permission 'service:write' on "web"/);

@@ -55,7 +55,7 @@ describe("rights on config entries", { timeout: 60_000 }, () => {
     });
   }
 
-  it("let nobody write what only Consul's controller writes", async () => {
+  it("let no caller write entries that only Consul's controller writes", async () => {
     await using pair = await HttpPair.start();
     const { status, text } = await pair.a.ask("DELETE", "/v1/config/bound-api-gateway/x");
     assert.deepEqual([status, text], [403, "Permission denied: only writeable by controller"]);

@@ -100,7 +100,7 @@ function comparable(headers: Readonly<Record<string, string>>): unknown {
     .sort();
 }
 
-describe("what a server of Consul 1.21.4 answered about its authority", () => {
+describe("answers of a server of Consul 1.21.4 about its authority", () => {
   it("is the answer here, in the same order", async () => {
     await using at = await served();
     assert.ok(recorded.length > 50);

@@ -22,7 +22,7 @@ async function read(server: ServedHost, path: string): Promise<void> {
 
 const dispose = (server: ServedHost): Promise<void> => server[Symbol.asyncDispose]();
 
-describe("the time of a read grows with what it tells", () => {
+describe("the time of a read grows with its answer", () => {
   it("of proxies for one service, and of the gateways in front of it", () =>
     assertLinear<ServedHost>({
       size: 250,

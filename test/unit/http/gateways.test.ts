@@ -72,7 +72,7 @@ describe("who waits for what gateways front", { timeout: 60_000 }, () => {
     await waiter.after(() => catalog.deregister({ node: "node-tgw" }), /^\[\]$/);
   });
 
-  it("is told the virtual addresses of what a terminating gateway fronts, as they come and go", async () => {
+  it("gets the virtual addresses of the services behind a terminating gateway, as they come and go", async () => {
     await using pair = await HttpPair.start(1);
     const { a } = pair;
     const { catalog, configEntries } = a.host;

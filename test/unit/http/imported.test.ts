@@ -249,7 +249,7 @@ function registrationsOfExporter(): readonly Registration[] {
   return registrations;
 }
 
-describe("what Consul 1.21.4 answered about imports (HT11, HT12, ch4 cases 2, 60 and 61)", () => {
+describe("answers of Consul 1.21.4 about imports (HT11, HT12, ch4 cases 2, 60 and 61)", () => {
   let pair: HttpPair;
   before(async () => {
     pair = await HttpPair.start();

@@ -28,7 +28,7 @@ describe("JSON as Go writes it", () => {
     );
   });
 
-  it("hides what a browser could take for markup", () => {
+  it("escapes characters that a browser could take for markup", () => {
     assert.equal(writeJson("<a&b>\u2028"), '"\\u003ca\\u0026b\\u003e\\u2028"');
   });
 

@@ -14,7 +14,7 @@ async function served(options: Partial<HostOptions>): Promise<ServedHost> {
   return serve(await createHost({ storage: memoryStorage(), transport, ...options }));
 }
 
-describe("what a node says of its leader", () => {
+describe("a node's answers about its leader", () => {
   const cases: readonly (readonly [
     string,
     Pick<Leadership, "isLeader" | "leaderAddress">,

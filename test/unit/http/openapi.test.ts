@@ -39,7 +39,7 @@ const recorded = readdirSync("test/golden/http")
   .sort();
 
 for (const file of recorded) {
-  describe(`the OpenAPI document and what Consul answered: ${file}`, () => {
+  describe(`the OpenAPI document and the answers of Consul: ${file}`, () => {
     const [, ...lines] = readGolden(`http/${file}`).trimEnd().split("\n");
     const cases: readonly Case[] = lines.map((line) => JSON.parse(line));
 
@@ -119,7 +119,7 @@ describe("the bodies in the OpenAPI document", () => {
     }
   });
 
-  it("say what each member is", () => {
+  it("describe each member", () => {
     const refused: readonly (readonly [string, string, unknown])[] = [
       ["PUT", "/v1/catalog/register", { Service: { Proxy: { Upstreams: [{ LocalBindPort: "x" }] } } }],
       ["PUT", "/v1/catalog/register", { Checks: [{ Definition: { Interval: true } }] }],
@@ -185,7 +185,7 @@ describe("the validator", () => {
     });
   }
 
-  it("takes one of many, goes into lists and maps, and knows what it does not know", () => {
+  it("takes one of many, goes into lists and maps, and reports unknown keys", () => {
     const either = { anyOf: [schema, { type: "null" }] };
     assert.deepEqual(schemaProblems(null, either), []);
     assert.deepEqual(schemaProblems([1, "x"], { type: "array", items: { type: "string" } }), [

@@ -118,7 +118,7 @@ for (const kind of ["a server of node:http", "the server of both versions of HTT
       for (const { socket } of [many, one]) socket.destroy();
     });
 
-    it("what follows the last request is not begun", async () => {
+    it("requests after the last one are not begun", async () => {
       await host.peerings.generateToken({ peerName: "kept" });
       const client = await RawClient.open(port);
       const last = requestText("GET", "/v1/peerings", ["Connection: close"]);
@@ -127,7 +127,7 @@ for (const kind of ["a server of node:http", "the server of both versions of HTT
       assert.equal(host.peerings.read("kept")?.state, "pending");
     });
 
-    it("what waits behind a client that has gone is not begun", async () => {
+    it("requests behind those of a client that has gone are not begun", async () => {
       begun = 0;
       const client = await RawClient.open(port);
       const { index } = machineryOf(host).records;

@@ -221,7 +221,7 @@ describe("prepared queries over HTTP, as Consul 1.21.4 answered", { timeout: 60_
     assert.deepEqual(await ids("/v1/query/mesh/execute"), ["proxy"]);
   });
 
-  it("take query:read and query:write on their names, and show what may be read", async () => {
+  it("take query:read and query:write on their names, and show only readable records", async () => {
     const authorizer: Authorizer = {
       defaultPolicy: "deny",
       resolve: async () => ({ accessorId: "id" }),
@@ -318,7 +318,7 @@ describe("prepared queries over HTTP, as Consul 1.21.4 answered", { timeout: 60_
     );
   });
 
-  it("put near what they are to be near, over HTTP and DNS", async () => {
+  it("order instances by nearness, over HTTP and DNS", async () => {
     await using pair = await HttpPair.start(10, {}, "n3");
     const { a } = pair;
     for (const [index, address] of ["10.0.0.1", "10.0.0.2", "10.0.0.3", "fd00::4"].entries()) {

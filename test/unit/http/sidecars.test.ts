@@ -55,7 +55,7 @@ describe("a sidecar registered with its service", () => {
     ]);
   });
 
-  it("has from its service what it leaves out or leaves empty", async () => {
+  it("takes missing and empty fields from its service", async () => {
     const weights = { Passing: 3, Warning: 2 };
     await register({
       ...{ Name: "parent", Port: 80, Tags: ["v1"], Meta: { a: "b" }, Weights: weights },

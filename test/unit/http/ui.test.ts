@@ -68,7 +68,7 @@ async function peered(options: { readonly authorizer?: Authorizer } = {}): Promi
   return pair;
 }
 
-describe("what Consul's pages read", { timeout: 60_000 }, () => {
+describe("the reads of Consul's pages", { timeout: 60_000 }, () => {
   it("sums up local services: tags, nodes, checks once each, proxies and gateways", async () => {
     await using pair = await peered();
     const all = await read<readonly Summary[]>(pair.a, "/v1/internal/ui/services");
@@ -191,7 +191,7 @@ describe("what Consul's pages read", { timeout: 60_000 }, () => {
     });
   });
 
-  it("tells what a terminating gateway fronts, and waits for it", async () => {
+  it("lists the services behind a terminating gateway, and waits for changes", async () => {
     await using pair = await peered();
     const { a } = pair;
     const path = "/v1/catalog/gateway-services/tgw";
@@ -264,7 +264,7 @@ describe("what Consul's pages read", { timeout: 60_000 }, () => {
     assert.deepEqual(left.map(named), ["web"]);
   });
 
-  it("names what a peer is sent instances of", async () => {
+  it("names the services whose instances a peer is sent", async () => {
     await using pair = await peered();
     const { a } = pair;
     const path = "/v1/internal/ui/exported-services";
@@ -278,7 +278,7 @@ describe("what Consul's pages read", { timeout: 60_000 }, () => {
     assert.deepEqual([nameless.status, nameless.text], [500, "must provide PeerName"]);
   });
 
-  it("shows what the token may read: local data by name, imported data as one", async () => {
+  it("shows the records that the token may read: local data by name, imported data as one", async () => {
     const authorizer: Authorizer = {
       defaultPolicy: "deny",
       resolve: async (token) => ({ accessorId: token || undefined }),

@@ -14,7 +14,7 @@ async function alone(options: HttpHandlerOptions = {}): Promise<ServedHost> {
   return serve(host, options);
 }
 
-describe("what Consul serves and this library does not", () => {
+describe("parts of Consul's API that this library does not serve", () => {
   const clock = testClock();
   let served: ServedHost;
   before(async () => {

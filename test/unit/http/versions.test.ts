@@ -127,7 +127,7 @@ function matches(reason: Reason, { version, group, name, differs }: Difference):
   );
 }
 
-describe("what other versions of Consul answered", () => {
+describe("answers of other versions of Consul", () => {
   for (const version of EVERY) {
     it(`${version}: each case in which it differs from 1.21.4 has its reason`, () => {
       const unexplained = differences.filter(

@@ -48,7 +48,7 @@ test("known statuses flatten to the worst, in any order", () => {
   );
 });
 
-test("what this cluster would not hand out is critical for its peers, whatever else the checks say", () => {
+test("instances that this cluster would not hand out are critical for its peers, whatever else the checks say", () => {
   const ids = ["c", "_node_maintenance", "_service_maintenance:x"];
   const statuses = ["maintenance", "critical", "warning", "passing", "weird", ""];
   const checkArbitrary = fc.record({ id: fc.constantFrom(...ids), status: fc.constantFrom(...statuses) });

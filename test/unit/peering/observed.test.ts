@@ -20,7 +20,7 @@ function facts(changed: Partial<StreamFacts>): StreamFacts {
   return { ...NO_STREAM_FACTS, ...changed };
 }
 
-describe("what each observation changes", () => {
+describe("the changes of each observation", () => {
   const before = facts({ connected: true, neverConnected: false, connectTime: 1, lastAck: 2, lastNackMessage: "old" });
   const cases: readonly (readonly [StreamObservation, Partial<StreamFacts>])[] = [
     [{ type: "acknowledged", at: 9 }, { lastAck: 9 }],
@@ -110,7 +110,7 @@ describe("the tracker", () => {
     assert.equal(tracker.facts(ID)?.disconnectErrorMessage, "");
   });
 
-  it("what a replaced stream still sees changes nothing (D-1)", () => {
+  it("observations of a replaced stream change nothing (D-1)", () => {
     const tracker = new StreamTracker();
     const old = tracker.connected(ID, 1);
     const newer = tracker.open(ID);

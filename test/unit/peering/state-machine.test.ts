@@ -323,7 +323,7 @@ describe("every cell of the table", () => {
   }
 });
 
-describe("what an event writes", () => {
+describe("the writes of an event", () => {
   it("a second token leaves the record as it is, its metadata too (LC1)", () => {
     const before = sample("pending", "acceptor");
     const { peering, written, patches } = transition(before, EVENTS["generate-token"]);
@@ -377,7 +377,7 @@ describe("what an event writes", () => {
     assert.deepEqual(transition(acceptor, opened).peering?.remote, acceptor.remote);
   });
 
-  it("the promotion stores what the dialer says of itself (ch1 case 30)", () => {
+  it("the promotion stores the dialer's description of itself (ch1 case 30)", () => {
     const { peering, patches } = transition(sample("pending", "acceptor"), EVENTS["opened-with-pending-secret"]);
     assert.deepEqual(peering?.remote, { partition: "", datacenter: "dc9" });
     assert.equal(patches.length, 1);

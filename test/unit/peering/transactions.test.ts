@@ -256,7 +256,7 @@ describe("secrets", () => {
     { type: "establish", sealedActive: new Uint8Array() },
   ];
 
-  it("what a request must carry (ST8, ch3 case 78)", () => {
+  it("the secrets that a request must carry (ST8, ch3 case 78)", () => {
     const generate: SecretsRequest = { type: "generate_token", establishment: E1 };
     assert.equal(isUnchanged(writeSecrets(EMPTY, A, generate)), true);
     for (const request of requests) {

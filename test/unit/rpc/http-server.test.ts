@@ -132,7 +132,7 @@ describe("the server of both versions of HTTP", () => {
     await failed;
   });
 
-  it("hangs up on who says nothing, or too little to know what it is", async () => {
+  it("closes connections that send nothing, or too little to detect their protocol", async () => {
     await using one = await served({ headersTimeoutMs: 20 });
     const half = await one.connect();
     half.write("PRI * HT");
@@ -271,7 +271,7 @@ describe("the server of both versions of HTTP", () => {
     for (const socket of sockets) socket.destroy();
   });
 
-  it("takes no more connections from one address than it may, and counts what it refuses", async () => {
+  it("takes no more connections from one address than it may, and counts refusals", async () => {
     const incidents = new Incidents();
     await using one = await served({ connectionsPerSource: 2, incidents });
     const sockets = [await one.connect(), await one.connect()];

@@ -57,7 +57,7 @@ async function statusOf(stream: ClientHttp2Stream): Promise<unknown> {
 }
 
 describe("streams of HTTP/2", () => {
-  it("end what waits for them when their client resets them", LIMIT, async () => {
+  it("end the work that waits for them when their client resets them", LIMIT, async () => {
     await using one = await served({}, 1);
     const session = await one.connect();
     for (let round = 0; round < 3; round++) {

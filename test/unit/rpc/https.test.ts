@@ -150,7 +150,7 @@ describe("the server of HTTP over TLS", () => {
     old.destroy();
   });
 
-  it("takes no certificate that cannot be used, names what is wrong, and keeps the one it has", async () => {
+  it("takes no certificate that cannot be used, names the fault, and keeps the one it has", async () => {
     await using one = await served({ tls: { ...own, ca: authority.certificate }, verifiesClients: true });
     const other = await authority.issue("other");
     const { ca: _, ...alone } = { ...other, ca: "" };
@@ -179,7 +179,7 @@ describe("the server of HTTP over TLS", () => {
     });
     after(() => one[Symbol.asyncDispose]());
 
-    it("ends what never shakes hands, or says nothing afterwards, and outlives what does so wrongly", async () => {
+    it("ends connections that never finish a handshake, or are silent afterwards, and survives broken handshakes", async () => {
       const bytes = [
         "",
         "GET / HTTP/1.1\r\nHost: localhost\r\n\r\n",

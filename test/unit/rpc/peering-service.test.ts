@@ -12,7 +12,7 @@ import { lonelyHost, PROTOCOLS, refusal, serveRpc, tokens } from "./support.js";
 
 describe("PeeringService", () => {
   for (const protocol of PROTOCOLS) {
-    it(`peers two clusters over ${protocol}, tells what they are, and parts them`, async () => {
+    it(`peers two clusters over ${protocol}, describes them, and parts them`, async () => {
       await using pair = await twoHosts("memory");
       await using east = await serveRpc(pair.acceptor.host);
       await using west = await serveRpc(pair.dialer.host);

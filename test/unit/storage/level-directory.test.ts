@@ -143,7 +143,7 @@ describe("level, one directory by several names", () => {
       assert.deepEqual((await copy.read([])).entries, (await storage.read([])).entries);
     }));
 
-  it("is not in use by what a killed process left", () =>
+  it("is not in use by files that a killed process left", () =>
     withRoot(async (directory) => {
       writeFileSync(join(directory, "in-use-1-1"), "");
       // As in a container, where every process has the same number.

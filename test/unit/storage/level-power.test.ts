@@ -89,7 +89,7 @@ it(
     }),
 );
 
-it("what is behind a commit that was answered as durable is dropped after a loss of power, and that is reported", () =>
+it("commits behind one that was answered as durable are dropped after a loss of power, and that is reported", () =>
   withRoot(async (root) => {
     const directory = join(root, "data");
     const copy = join(root, "copy");

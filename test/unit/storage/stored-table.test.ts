@@ -154,7 +154,7 @@ describe("a stored table", () => {
     ]);
   });
 
-  it("commits nothing where a plan writes nothing, and passes on what a plan throws", async () => {
+  it("commits nothing where a plan writes nothing, and passes on the error of a plan", async () => {
     const storage = new FaultyStorage(memoryStorage());
     await using table = await open(storage);
     assert.equal(await table.write(() => ({ writes: [], result: () => 7 })), 7);
@@ -179,7 +179,7 @@ describe("a stored table", () => {
     assert.equal(table.get("n")?.row, "20");
   });
 
-  it("follows what another process writes, at the cost of what that one changed", async () => {
+  it("follows the writes of another process, at the cost of their changes", async () => {
     const storage = new FaultyStorage(memoryStorage());
     await using writer = await open(storage);
     for (let index = 0; index < 500; index++) await put(writer, `row${index}`, "x");
@@ -246,7 +246,7 @@ describe("a stored table", () => {
     assert.equal(mine.get("a")?.row, "theirs");
   });
 
-  it("refuses a write at once where what it expects of other entries does not hold", async () => {
+  it("refuses a write at once where its conditions on other entries do not hold", async () => {
     const storage = memoryStorage();
     await using table = await open(storage);
     let plans = 0;

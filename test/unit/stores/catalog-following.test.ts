@@ -203,7 +203,7 @@ describe("a catalog that another process writes", () => {
     assert.equal(reader.check("n1", "c1")?.serviceId, "s2");
   });
 
-  it("reads no more than what was written, and tells only of the services that changed", async () => {
+  it("reads only the written rows, and reports only the services that changed", async () => {
     const storage = memoryStorage();
     let reads = 0;
     const counted = storageWith(storage, {

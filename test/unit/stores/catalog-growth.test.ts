@@ -73,7 +73,7 @@ const kinds: readonly [name: string, many: Many, size: number][] = [
 
 const dispose = (catalog: Catalog): Promise<void> => catalog[Symbol.asyncDispose]();
 
-describe("the time of the catalog grows with what it is given", () => {
+describe("the time of the catalog grows in proportion to its input", () => {
   for (const [name, many, size] of kinds) {
     it(`in ${name}`, () =>
       assertLinear({
@@ -238,7 +238,7 @@ describe("the time of the catalog grows with what it is given", () => {
     }));
 });
 
-describe("the memory of one registration grows with what it is given", () => {
+describe("the memory of one registration grows in proportion to its input", () => {
   const heapNow = (): number => {
     collectGarbage();
     return process.memoryUsage().heapUsed;

@@ -42,7 +42,7 @@ test("all of a proxy is kept, survives a restart, and counts as a change", async
   assert.deepEqual(after.instance("n", "p")?.service, before.instance("n", "p")?.service);
 });
 
-test("what Consul's proxy does not have is refused by name", async () => {
+test("fields that Consul's proxy does not have are refused by name", async () => {
   const catalog = await Catalog.open({ storage: memoryStorage(), datacenter });
   const refused = (proxy: ServiceRegistration["proxy"], why: RegExp): Promise<void> =>
     assert.rejects(catalog.register(sidecar(proxy)), { code: "invalid-registration", message: why });

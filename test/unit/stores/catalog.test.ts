@@ -206,7 +206,7 @@ describe("catalog", () => {
     });
   });
 
-  it("removing what does not exist succeeds and moves nothing (ch4 case 9)", async () => {
+  it("removing a missing record succeeds and moves nothing (ch4 case 9)", async () => {
     const storage = new FaultyStorage(memoryStorage());
     await withCatalog(storage, async (catalog) => {
       const index = await catalog.register({ ...n1, service: { name: "web" } });
@@ -356,7 +356,7 @@ describe("catalog", () => {
     });
   });
 
-  it("prefixes what the store refuses with where it arose", async () => {
+  it("prefixes the errors of the store with their origin", async () => {
     await withCatalog(memoryStorage(), async (catalog) => {
       await assert.rejects(catalog.register({ ...n1, service: { name: "web", meta: { "consul-x": "1" } } }), {
         message:
@@ -523,7 +523,7 @@ describe("catalog", () => {
     );
   });
 
-  it("commits what waits together in one commit, and tells each caller its own result", async () => {
+  it("commits waiting writes in one commit, and gives each caller its own result", async () => {
     const storage = new FaultyStorage(memoryStorage());
     await withCatalog(storage, async (catalog) => {
       const results = await Promise.allSettled([
@@ -1019,7 +1019,7 @@ describe("catalog watch", () => {
     );
   });
 
-  it("what one transaction writes is never seen apart (ch4 case 81)", async () => {
+  it("the writes of one transaction are never seen apart (ch4 case 81)", async () => {
     await fc.assert(
       fc.asyncProperty(fc.array(fc.integer({ min: 0, max: 3 }), { minLength: 1, maxLength: 20 }), async (pauses) => {
         await withCatalog(memoryStorage(), async (catalog) => {

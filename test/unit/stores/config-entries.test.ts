@@ -64,7 +64,7 @@ test("entries survive a restart, with their indexes", async () => {
   assert.equal(after.index, before.index);
 });
 
-test("cas writes only over what it names, and an equal entry is a success that moves nothing", async () => {
+test("cas writes only over the index that it names, and an equal entry is a success that moves nothing", async () => {
   const entries = await ConfigEntries.open({ storage: memoryStorage(), datacenter });
   assert.equal(await entries.set(exporting("web"), { cas: 7n }), false);
   assert.equal(await entries.set(exporting("web"), { cas: 0n }), true);
@@ -116,7 +116,7 @@ test("a failed commit changes nothing, and the next write goes on", async () => 
   );
 });
 
-test("what another writer stored is taken over, told, and judged again", async () => {
+test("the entries of another writer are taken over, reported, and judged again", async () => {
   const storage = memoryStorage();
   const mine = await ConfigEntries.open({ storage, datacenter });
   const other = await ConfigEntries.open({ storage, datacenter });

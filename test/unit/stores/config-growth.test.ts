@@ -63,7 +63,7 @@ async function prepare(size: number): Promise<PeeringHost> {
   return host;
 }
 
-describe("the time of a write of config entries grows with what it touches", () => {
+describe("the time of a write of config entries grows with the entries that it touches", () => {
   for (const [name, entry] of Object.entries(kinds)) {
     const write = async ({ configEntries }: PeeringHost, size: number, round: number): Promise<void> => {
       for (const index of numbers(size)) await configEntries.set(entry(index, round));

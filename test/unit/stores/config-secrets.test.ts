@@ -60,7 +60,7 @@ test("a refused certificate is told without its key", async () => {
   }
 });
 
-test("what a caller of the library gives to be kept has Consul's form, or is refused by name", async () => {
+test("fields that a caller of the library gives to be kept have Consul's form, or are refused by name", async () => {
   const entries = await ConfigEntries.open({ storage: memoryStorage(), datacenter });
   const set = (extra: JsonObject): Promise<boolean> => entries.set({ kind: "service-defaults", name: "s", extra });
   await assert.rejects(set({ Expose: { Checks: true }, Nope: 1 }), {

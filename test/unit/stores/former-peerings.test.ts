@@ -101,7 +101,7 @@ describe("peerings of an early version of 0.1", () => {
     );
   });
 
-  it("are moved once by two processes that start together: what the first one has changed since stays", async () => {
+  it("are moved once by two processes that start together: later changes of the first one stay", async () => {
     const storage = memoryStorage();
     await former(storage);
     let done = false;

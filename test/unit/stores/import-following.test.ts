@@ -248,7 +248,7 @@ describe("imports of several processes on one storage", () => {
     assert.equal(looks, 1, "it does look at what others wrote");
   });
 
-  it("are not decided on what has become stale: a service that seems to be stored is looked for in the storage", async () => {
+  it("are not decided on stale memory: a service that seems to be stored is looked for in the storage", async () => {
     const inner = memoryStorage();
     // It hears of nothing by itself.
     const deaf = storageWith(inner, {
@@ -335,7 +335,7 @@ describe("imports of several processes on one storage", () => {
     assert.deepEqual([...incidents.counts()], []);
   });
 
-  it("are told from the beginning where it is not known what was there before, and as changes where it is", async () => {
+  it("are sent from the beginning where the former state is not known, and as changes where it is", async () => {
     for (const keptBytes of [0, 1024 * 1024]) {
       const storage = memoryStorage();
       const leader = await ImportStore.open(storage);

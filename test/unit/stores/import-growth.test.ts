@@ -43,7 +43,7 @@ async function dispose({ store, end }: Imports): Promise<void> {
   await store[Symbol.asyncDispose]();
 }
 
-describe("the time of imports grows with what they are", () => {
+describe("the time of imports grows with their size", () => {
   it("in two services on the same nodes", () => {
     // Encoded beforehand: that is the work of the peer.
     const encoded = new Map<string, ImportItem>();

@@ -22,7 +22,7 @@ function bundle(nonce: number, ...rootPems: readonly string[]): ReplicationMessa
   return response(nonce, ResourceUrl.trustBundle, ResourceId.trustBundle, value);
 }
 
-describe("what a peer says of itself", () => {
+describe("a peer's description of itself", () => {
   it("stays in a record without what stands beside its certificates", async () => {
     const world = new World();
     const acceptor = await world.site("acceptor");

@@ -119,7 +119,7 @@ describe("applying", () => {
     });
   });
 
-  it("a node is what the last committed entry that holds it says", async () => {
+  it("a node is as the last committed entry that holds it describes it", async () => {
     const storage = memoryStorage();
     const store = await ImportStore.open(storage);
     await applied(store, upsert("a", wireInstance("a", { address: "1" })));
@@ -160,7 +160,7 @@ describe("applying", () => {
     assert.equal((await storage.read(["catalog"])).entries.length, 1);
   });
 
-  it("a list removes what it does not name, and spares its sidecars (ch4 case 51, ch1 cases 100, 105)", async () => {
+  it("a list removes the services that it does not name, and spares its sidecars (ch4 case 51, ch1 cases 100, 105)", async () => {
     const store = await ImportStore.open(memoryStorage());
     const names = ["web", "web-sidecar-proxy", "DB", "db-sidecar-proxy"];
     await applied(store, ...names.map((name) => upsert(name, wireInstance(name))));

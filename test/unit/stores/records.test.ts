@@ -491,7 +491,7 @@ function until(records: PeeringRecords, holds: () => boolean): Promise<void> {
   });
 }
 
-describe("what peers push", () => {
+describe("pushes of peers", () => {
   it("a bundle goes to the store and to the record, in one commit (ch1 case 108, ST18)", async () => {
     const told: (TrustBundle | undefined)[] = [];
     const { records, storage, restart } = await cluster();
@@ -912,7 +912,7 @@ describe("restarts and faults", () => {
 });
 
 describe("secrets at rest", () => {
-  it("the acceptor's storage holds no secret, the dialer's only what the box sealed (D-21)", async () => {
+  it("the acceptor's storage holds no secret, the dialer's only sealed ones (D-21)", async () => {
     const key = new Uint8Array(32).fill(7);
     const a = await cluster(1, { secretBox: sealedSecretBox(key) });
     const d = await cluster(2, { secretBox: sealedSecretBox(key) });

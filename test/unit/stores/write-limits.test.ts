@@ -8,7 +8,7 @@ import { memoryNetwork } from "../../../src/transport/memory.js";
 const LIMITS = { recordValues: 100, templateCharacters: 20, renderedCharacters: 30 };
 const texts = (count: number): readonly string[] => Array.from({ length: count }, (_, index) => `t${index}`);
 
-describe("what one write may hold", () => {
+describe("the limits of one write", () => {
   let host: PeeringHost;
   before(async () => {
     host = await createHost({
@@ -67,7 +67,7 @@ describe("what one write may hold", () => {
     assert.equal(await host.configEntries.set({ kind: "service-intentions", name: "web", sources: sources(20) }), true);
   });
 
-  it("is bounded for the texts of a template, and for what it is rendered to", async () => {
+  it("is bounded for the texts of a template, and for its rendered texts", async () => {
     const template = (text: string) =>
       host.queries.create({ name: "p-", template: { type: "name_prefix_match" }, service: { name: text } });
     await assert.rejects(template(`\${name.suffix}${"x".repeat(10)}`), {

@@ -54,7 +54,7 @@ describe("JSON as Go reads it", () => {
     assert.throws(() => readFirstValue(bytes("[".repeat(100_000))), GoJsonError);
   });
 
-  it("strings mean what they mean to JSON.parse, and a lone surrogate is replaced", () => {
+  it("strings mean the same as to JSON.parse, and a lone surrogate is replaced", () => {
     const piece = fc.oneof(
       fc.constantFrom(
         "\\u0061",
@@ -90,7 +90,7 @@ describe("JSON as Go reads it", () => {
     }
   });
 
-  it("reads escapes about as fast as what they stand for", () => {
+  it("reads escapes about as fast as the characters that they stand for", () => {
     const length = 4 * 1024 * 1024;
     const fastest = (text: string): number => {
       const body = bytes(text);
@@ -124,7 +124,7 @@ describe("JSON as Go reads it", () => {
     assert.equal(valuesAtMost(bytes('["a,b",2,{"c":3}]')), 5);
   });
 
-  it("structs take keys in any case, refuse others, and name what does not fit", () => {
+  it("structs take keys in any case, refuse others, and name values that do not fit", () => {
     const inner = goStruct<{ readonly Port: number }>("api.Inner", { Port: goInt });
     const type = goStruct<{
       readonly Name: string;
@@ -211,7 +211,7 @@ describe("JSON as Go reads it", () => {
     assert.equal(decodeGo(Buffer.from('{"second":"y","A":""}'), outer).A, "y");
   });
 
-  it("leaves with `null` what an equal key has said, and takes it for no list and no map", () => {
+  it("keeps with `null` the value of an equal key before, and does not take it for a list or a map", () => {
     const type = goStruct<{
       readonly A: string;
       readonly L: readonly string[];

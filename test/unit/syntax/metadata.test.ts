@@ -42,7 +42,7 @@ const cases: readonly (readonly [what: string, meta: Meta, reason: RegExp | unde
   ["the second pair", { a: "b", "c d": "e" }, /'?c d'?.*Key contains invalid characters/],
 ];
 
-describe("metadata of services, of peerings and of what is exported has the same rules", () => {
+describe("metadata of services, of peerings and of exports has the same rules", () => {
   for (const [what, meta, reason] of cases) {
     it(`for ${what}`, () => {
       for (const problem of [metaProblem(meta, ""), messageOf(() => validatePeeringMeta(meta)), exported(meta)]) {

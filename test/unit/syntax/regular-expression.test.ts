@@ -97,7 +97,7 @@ describe("patterns that cannot stall", () => {
     });
   }
 
-  it("reads, refuses and matches what is recorded as Go 1.26 does", () => {
+  it("reads, refuses and matches the recorded patterns as Go 1.26 does", () => {
     const records = readGolden("regexp.jsonl").trim().split("\n");
     const found = { refused: 0, matched: 0, unmatched: 0 };
     for (const line of records) {
@@ -171,7 +171,7 @@ describe("patterns that cannot stall", () => {
     assert.throws(() => pattern.test("a".repeat(8_000_000)), { code: "resource-exhausted" });
   });
 
-  it("counts what is in a class: a large one under a long text is refused", () => {
+  it("counts the members of a class: a large one under a long text is refused", () => {
     const letters = Array.from({ length: 2_000 }, (_, index) => String.fromCodePoint(0x4e00 + index)).join("");
     for (const pattern of [`[${letters}]`, `[^${letters}]a`, `(?i)[${letters}]`, `[${"\\pL".repeat(2_000)}]`]) {
       const steps = { steps: 0 };

@@ -65,7 +65,7 @@ const take = (text: string): PeeringToken => {
 
 describe("TokenCodec and running Consul servers", () => {
   for (const { origin, text, decoded } of written) {
-    it(`${origin}: reads what the server wrote`, () => {
+    it(`${origin}: reads the server's tokens`, () => {
       assert.deepEqual(take(text), {
         ca: decoded.CA ?? [],
         manualServerAddresses: decoded.ManualServerAddresses ?? [],

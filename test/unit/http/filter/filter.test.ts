@@ -251,7 +251,7 @@ describe("the table of filter expressions (ch4 case 64)", () => {
 });
 
 describe("the work of a filter", () => {
-  it("decides once, for any number of items, what the expression alone decides", () => {
+  it("decides once, for any number of items, all that depends on the expression alone", () => {
     let made = 0;
     const name = text(({ name }: Thing) => name);
     const counted: Fields<Thing> = {
