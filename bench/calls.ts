@@ -1,9 +1,9 @@
-// What the benchmark asks of its two processes.
+// The calls of the benchmark to its two processes.
 import { type ChildProcess, fork } from "node:child_process";
 import { once } from "node:events";
 import { fileURLToPath } from "node:url";
 
-/** What is registered: `services` of `instances` each; ten neighbouring services share a node, or all share `nodes`. */
+/** The registrations: `services` of `instances` each; ten neighbouring services share a node, or all share `nodes`. */
 export interface Load {
   readonly services: number;
   readonly instances: number;
@@ -32,7 +32,7 @@ export interface BenchCalls {
   sees(argument: { count: number; tag: string }): Promise<number>;
   burst(argument: { load: Load; count: number; tag: string }): Promise<number>;
   usage(): Promise<{ cpuSeconds: number; rssMiB: number }>;
-  /** What goes over the stream of the initial sync towards the importer, with envelopes and frames. */
+  /** The bytes on the stream of the initial sync towards the importer, with envelopes and frames. */
   exportedBytes(argument: { peerName: string }): Promise<number>;
   /**
    * Dials the acceptor of `token` as a peer that acknowledges whatever comes and keeps nothing: the seconds from the

@@ -1,4 +1,4 @@
-// What the checks of `checks.ts` probe, in a process of its own: an HTTP server, a TCP and a UDP port, and an HTTP/2 server
+// The targets of the checks of `checks.ts`, in a process of its own: an HTTP server, a TCP and a UDP port, and an HTTP/2 server
 // that answers pings and health calls of gRPC. It counts what arrives.
 import { createSocket } from "node:dgram";
 import { once } from "node:events";

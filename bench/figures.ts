@@ -1,4 +1,4 @@
-// What the benchmarks count with.
+// Helpers with which the benchmarks count.
 import { readFileSync } from "node:fs";
 
 /** Of the scheduler, in which the kernel tells how long a process ran. */

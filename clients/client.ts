@@ -28,11 +28,11 @@ export interface Known {
   readonly checks: readonly string[];
 }
 
-/** What became of one check. */
+/** The outcome of one check. */
 export interface Outcome {
   readonly check: string;
   readonly passed: boolean;
-  /** What was found instead. */
+  /** The result in place of the expected one. */
   readonly message: string;
 }
 

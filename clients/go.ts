@@ -4,10 +4,10 @@ import { type Installation, missingCommand } from "./installation.js";
 /** One package at a time: compilers of Go take all that a small machine has. */
 const GO_ENV = { GOFLAGS: "-p=1 -buildvcs=false", GOTOOLCHAIN: "local" };
 
-/** What our programs in Go share. */
+/** The common part of our programs in Go. */
 export const GO_PROGRAMS = "go-programs";
 
-/** What is missing to build a client that is written in Go. */
+/** The missing tools for building a client that is written in Go. */
 export function missingGo(processes: Processes): Promise<string | undefined> {
   return missingCommand(processes, "go", "version");
 }

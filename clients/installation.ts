@@ -22,7 +22,7 @@ export interface CommandOptions {
 }
 
 export interface CommandResult {
-  /** What it printed, to both streams. */
+  /** Its output, of both streams. */
   readonly output: string;
   /** 124: its time was over. */
   readonly code: number;

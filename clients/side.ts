@@ -76,7 +76,7 @@ export class Side implements AsyncDisposable {
     return this;
   }
 
-  /** What clients are told by their environment. */
+  /** The environment of clients. */
   get environment(): Readonly<Record<string, string>> {
     return {
       CONSUL_HTTP_ADDR: this.alpha.http,

@@ -1,13 +1,13 @@
 import type { Client, Outcome } from "./client.js";
 
-/** What a client found at one side; undefined where it was not run. */
+/** The findings of a client at one side; undefined where it was not run. */
 export type Found = readonly Outcome[] | undefined;
 
 export interface Verdict {
   /** One line of the table. */
   readonly consul: string;
   readonly peerage: string;
-  /** What differs, with its reason where there is one. */
+  /** The differences, each with its reason where there is one. */
   readonly lines: readonly string[];
   /** Whether something is wrong that nobody has given a reason for. */
   readonly failed: boolean;

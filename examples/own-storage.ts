@@ -40,7 +40,7 @@ class JsonFileStorage implements Storage {
   #entries: ReadonlyMap<string, Entry>;
   #revision: bigint;
   #commits: Commit[] = [];
-  /** What changed at this revision or before is forgotten. */
+  /** Changes up to this revision are forgotten. */
   #horizon: bigint;
   #closed = false;
 

@@ -40,7 +40,7 @@ for await (const _ of modern.imports.watch({ peer: "middle", signal })) {
 // Why it goes there, and why nothing goes round in a ring: the way it came is written into its metadata.
 console.log(middle.exports.explain("web", "new").text);
 
-// What came from a peer goes when that peering ends.
+// Services that came from a peer go when that peering ends.
 await middle.peerings.delete("old");
 for await (const _ of modern.imports.watch({ peer: "middle", signal })) {
   if (modern.imports.services({ peer: "middle" }).length === 0) break;

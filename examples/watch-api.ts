@@ -27,7 +27,7 @@ await using server = await httpServer({
   http: httpHandler(west, pages),
 });
 
-// What follows could run anywhere. A browser's transport is that of @connectrpc/connect-web.
+// The rest could run anywhere. A browser's transport is that of @connectrpc/connect-web.
 const baseUrl = `http://${server.address}`;
 const overGrpc = createClient(watchApi.WatchService, createGrpcTransport({ baseUrl }));
 const overConnect = createClient(watchApi.WatchService, createConnectTransport({ baseUrl, httpVersion: "1.1" }));
@@ -41,7 +41,7 @@ for await (const { event } of overConnect.watchPeerings({ name: "east" })) {
   break;
 }
 
-// What happens at east, one step whenever west's watcher has seen the one before.
+// Changes at east, one step whenever west's watcher has seen the one before.
 const web = { node: "n1", address: "10.0.0.1", service: { name: "web", port: 80 } };
 const steps = [() => east.catalog.register(web), () => east.catalog.deregister({ node: "n1", serviceId: "web" })];
 for await (const { event } of overGrpc.watchImportedServices({ peer: "east" })) {

@@ -20,7 +20,7 @@ const web = (port: number, ...tags: string[]): Registration => ({
   address: "10.0.0.1",
   service: { name: "web", port, tags },
 });
-// What happens at east, one step whenever west has seen the one before.
+// Changes at east, one step whenever west has seen the one before.
 const steps = [
   () => east.catalog.register(web(80)),
   () => east.catalog.register(web(80, "v2")),

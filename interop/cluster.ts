@@ -2,7 +2,7 @@ import type { ConsulClient } from "../src/client/index.js";
 
 /** One side of a peering, driven through Consul's HTTP API, which both sides serve. */
 export interface Cluster {
-  /** What the other side calls it. */
+  /** The other side's name for it. */
   readonly name: string;
   readonly datacenter: string;
   readonly client: ConsulClient;

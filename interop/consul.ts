@@ -173,7 +173,7 @@ export class ConsulServer implements Cluster, AsyncDisposable {
         ...configuration.flatMap((text) => ["-hcl", text]),
         ...(others ?? []).flatMap((address) => ["-retry-join", address, "-retry-interval", "1s"]),
       ],
-      // What the environment says about another Consul is not for this one.
+      // Variables of the environment for another Consul are not for this one.
       { PATH: process.env["PATH"], HOME: this.#directory },
     );
   }

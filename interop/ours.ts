@@ -25,7 +25,7 @@ export interface OursOptions {
   readonly host?: Partial<Pick<HostOptions, "timings" | "limits" | "strictConsul" | "connect" | "transit">>;
   readonly transport?: Omit<GrpcTransportOptions, "listen">;
   readonly advertise?: readonly string[];
-  /** What stands in for the built-in authority of this host. */
+  /** The authority in place of the built-in one of this host. */
   readonly authority?: (own: BuiltInAuthority) => CertificateAuthority;
   /** Default `peerage`: what the other side calls it. */
   readonly name?: string;
@@ -79,7 +79,7 @@ export class Ours implements Cluster, AsyncDisposable {
     return `127.0.0.1:${this.#peerPort}`;
   }
 
-  /** What it logged last. */
+  /** Its last log lines. */
   get output(): string {
     return this.#lines.join("\n");
   }

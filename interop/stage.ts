@@ -7,7 +7,7 @@ import { Relay } from "./relay.js";
 import type { Role } from "./scenario.js";
 import { present, settles } from "./settles.js";
 
-/** What one scenario in one role starts and uses. All of it ends with the stage. */
+/** The servers and hosts of one scenario in one role. All of them end with the stage. */
 export class Stage implements AsyncDisposable {
   readonly processes: Processes;
   readonly binary: ConsulBinary;
@@ -30,7 +30,7 @@ export class Stage implements AsyncDisposable {
     this.#remarks.push(text);
   }
 
-  /** What everything on the stage printed last, to find out why a scenario failed. */
+  /** The last output of all servers on the stage, to find out why a scenario failed. */
   get output(): string {
     return this.#props.map(({ name, output }) => `--- ${name}\n${output}`).join("\n");
   }

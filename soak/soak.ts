@@ -37,7 +37,7 @@ interface Agent {
   readonly http: string;
   readonly grpc: string;
   readonly dns: string;
-  /** What it wrote to its log. */
+  /** Its log. */
   readonly log: string[];
 }
 
@@ -247,7 +247,7 @@ try {
   }
   stop.abort();
   await Promise.all(underWay);
-  // What strangers held is free again, and all that was written has arrived.
+  // Everything that strangers held is free again, and all writes have arrived.
   const calmAt = performance.now() + 60_000;
   const missing = async (): Promise<readonly string[]> => {
     const lacking: string[] = [];

@@ -6,7 +6,7 @@ import { join } from "node:path";
 
 interface Json {
   readonly [key: string]: unknown;
-  // What is read of requests, answers and tokens.
+  // The fields that are read of requests, answers and tokens.
   readonly body?: unknown;
   readonly PeeringToken?: unknown;
   readonly status?: unknown;

@@ -200,7 +200,7 @@ async function record(server: Server, asked: Write): Promise<RecordedWrite> {
   return { ...asked, status, texts: [...texts].sort() };
 }
 
-/** What a write shows, whatever the services are called. */
+/** The result of a write, without the names of its services. */
 function shape({ method, path, body, status, texts }: RecordedWrite): string {
   const kind = method === "PUT" ? Object(body).Kind : path.split("/")[3];
   const plain = texts.map((text) => text.replace(/"[^"]*"|\[.*\]/g, "<>"));

@@ -1,4 +1,4 @@
-// What the main job asks of its two cluster processes, and how the answers come back.
+// The calls of the main job to its two cluster processes, and how the answers come back.
 import { type ChildProcess, fork } from "node:child_process";
 import { once } from "node:events";
 import { fileURLToPath } from "node:url";

@@ -70,7 +70,7 @@ async function freePort(): Promise<number> {
   return address.port;
 }
 
-/** What the importer lacks or has otherwise than the exporter, in words. */
+/** The differences between the importer and the exporter, in words. */
 async function differences(exporter: ClusterProcess, importer: ClusterProcess): Promise<readonly string[]> {
   const exported = await exporter.call("exported", { peerName: importer.name });
   const found: string[] = [];

@@ -17,7 +17,7 @@ const SYNC_MS = 2_000;
 const RESTARTS = 4;
 const LOOK_MS = 100;
 
-/** What our status said while `work` went on. */
+/** Our status while `work` went on. */
 async function watched(ours: Ours, peer: Cluster, work: Promise<void>) {
   const seen = { queued: 0, unacknowledged: 0, lag: 0, services: new Set<string>(), phases: new Set<string>() };
   let over = false;

@@ -38,7 +38,7 @@ async function registerGateway(cluster: Cluster, number: number): Promise<void> 
   });
 }
 
-/** What `importer` has to reach `service` of `exporter` through its gateways. */
+/** The records by which `importer` reaches `service` of `exporter` through its gateways. */
 async function proxiesOf(exporter: Cluster, importer: Cluster, service: string): Promise<readonly InstanceRecord[]> {
   const { value } = await importer.client.health.connect(service, { peer: exporter.name });
   return value.toSorted((one, other) => (one.Service.ID < other.Service.ID ? -1 : 1));

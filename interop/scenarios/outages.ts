@@ -51,7 +51,7 @@ async function partition(stage: Stage, outageMs: number): Promise<void> {
   await change(pair, "cut off");
   await exportTo(ours, consul, ["ours-web", "other"]);
   await register(ours, "other", 1);
-  // What was imported stays while the other cannot be reached.
+  // Imports stay while the other cannot be reached.
   assert.deepEqual(await ours.importedNames(consul.name), ["theirs-web"]);
   assert.deepEqual(await consul.importedNames(ours.name), ["ours-web"]);
   relay.heal();

@@ -115,7 +115,7 @@ export const trustScenarios: readonly Scenario[] = [
       await configure({ PrivateKey: given.keyPem, RootCert: given.certificatePem });
       await hasRoots(pair, "ours", 3);
       await pair.active();
-      // What is there already changes nothing.
+      // A root that is known already changes nothing.
       await configure({ RootCert: given.certificatePem });
       assert.equal(pair.ours.authority.roots().length, 3);
       await worksAfterRestarts(pair);

@@ -45,7 +45,7 @@ interface Opened {
   readonly error: PeeringError | undefined;
 }
 
-/** What comes of a stream that is opened so. */
+/** The outcome of a stream that is opened so. */
 async function opened(
   transport: Transport,
   target: DialTarget,

@@ -80,7 +80,7 @@ function payloads(): readonly Buffer[] {
   });
 }
 
-/** What was sent in a recorded request, if anything was. */
+/** The body of a recorded request, if it had one. */
 function bodyOf(request: unknown): readonly Buffer[] {
   if (typeof request !== "object" || request === null || !("body" in request)) return [];
   return [Buffer.from(typeof request.body === "string" ? request.body : JSON.stringify(request.body))];
@@ -259,7 +259,7 @@ export const targets: Readonly<Record<string, Target>> = {
     run: (input) => {
       const text = input.toString("utf8");
       const parsed = parseHcl(text);
-      // What was read is plain data.
+      // Values that were read are plain data.
       assert.equal(typeof JSON.stringify(parsed), "string");
     },
     isRefusal: (error) => error instanceof HclError,

@@ -1,4 +1,4 @@
-// What no client of good faith sends, byte by byte, to the server that an agent runs: each is refused with a text that says
+// Requests that no honest client sends, byte by byte, to the server that an agent runs: each is refused with a text that says
 // why, or answered for what it is; nothing ends the process, and no client is shown an answer that it did not ask for.
 import assert from "node:assert/strict";
 import { once } from "node:events";

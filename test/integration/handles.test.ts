@@ -17,7 +17,7 @@ const task = process.env[TASK];
 
 const unroutable = "10.255.255.1:8503";
 
-/** What keeps a process alive, or would, but for its own output. */
+/** Handles that keep a process alive, without those of its own output. */
 function handles(): string {
   return process.getActiveResourcesInfo().toSorted().join();
 }

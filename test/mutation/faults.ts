@@ -11,7 +11,7 @@ export interface SourceEdit {
 export interface PlantedFault {
   /** For the table, and for `--only`. */
   readonly name: string;
-  /** What is wrong while it is planted. */
+  /** The fault in words. */
   readonly what: string;
   readonly edits: readonly SourceEdit[];
   /** Each of these must find it: `"simulator"`, or a test file. */

@@ -5,7 +5,7 @@ import { dirname, join, resolve } from "node:path";
 import type { PlantedFault } from "./faults.js";
 import { plantedIn, readSource, sourcesUnder, transpiled } from "./plant.js";
 
-/** What became of one check while a fault was planted. */
+/** The outcome of one check while a fault was planted. */
 export interface Finding {
   /** `"simulator"`, or a test file. */
   readonly check: string;

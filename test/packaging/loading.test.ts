@@ -53,7 +53,7 @@ const SCRIPT = `
   process.stdout.write(JSON.stringify({ names, urls }));`;
 
 interface Loaded {
-  /** What the entry exports besides types. */
+  /** The exports of the entry besides types. */
   readonly names: readonly string[];
   /** Paths in dist/. */
   readonly modules: readonly string[];

@@ -22,7 +22,7 @@ interface Block {
   readonly section: string;
   readonly language: string;
   readonly text: string;
-  /** What it promises to print. */
+  /** The output that it promises. */
   readonly promised: string | undefined;
 }
 

@@ -1,4 +1,4 @@
-// What comes into this package from others, and what goes out of it.
+// The packages that come into this one, and the files that go out of it.
 import assert from "node:assert/strict";
 import { execFileSync } from "node:child_process";
 import { readdirSync, readFileSync } from "node:fs";
@@ -61,7 +61,7 @@ const RUNTIME: readonly string[] = [
   ...["level-transcoder", "maybe-combine-errors", "module-error", "napi-macros", "node-gyp-build"],
 ];
 
-/** What building and testing takes, beside. */
+/** The further packages for building and testing. */
 const TOOLS: readonly string[] = [
   "@arethetypeswrong/cli",
   "@biomejs/biome",

@@ -6,7 +6,7 @@ export type CaseName = string;
 /** A row of test/CASES.md. */
 export interface CaseRow {
   readonly name: CaseName;
-  /** What must be true. */
+  /** The condition that must be true. */
   readonly text: string;
   /** Files that prove it, or why there are none. */
   readonly proof: string;

@@ -51,7 +51,7 @@ export async function runPeerage(args: readonly string[], world: CommandLineWorl
   return { exit, stdout, stderr };
 }
 
-/** What an agent prints when it serves. */
+/** The line that an agent prints when it serves. */
 export const AGENT_READY: RegExp =
   /^Peerage agent ready: datacenter=(\S+) node=(\S+)(?: http=(\S+))?(?: grpc-tls=(\S+))?(?: dns=(\S+?))?(?: https=(\S+))?$/;
 

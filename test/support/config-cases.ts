@@ -436,7 +436,7 @@ export const configCases: readonly ConfigCase[] = [
   ingress({}, { TLS: { tlsminversion: "TLSv1_2", tls_min_version: "TLSv1_1" } }),
   listener({ TLS: { tls_min_version: "TLSv1_2" } }),
   listener({ TLS: { cipher_suites: [] } }),
-  // What is not kept is read all the same.
+  // Fields that are not kept are read all the same.
   ...[
     "x",
     [{}],

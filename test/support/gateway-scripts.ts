@@ -1,4 +1,4 @@
-// What Consul's pages ask about a gateway.
+// The reads of Consul's pages about a gateway.
 import type { Script, ScriptedRequest } from "./scripted.js";
 
 const get = (path: string, about = path): ScriptedRequest => ({ about, method: "GET", path });

@@ -277,7 +277,7 @@ export const registrationCases: readonly RegistrationCase[] = [
   service({ Connect: { SidecarService: { Checks: [{ Foo: 1 }] } } }),
   service({ Connect: { SidecarService: { Connect: { SidecarService: {}, Foo: 1 } } } }),
   service({ Port: 1, Connect: { Native: true, PeerMeta: { Foo: 1 } } }),
-  // What a check runs, and what it is called.
+  // The probe of a check, and its type.
   node({ Node: "n5", Service: { ID: "Spelled", Service: "s" } }),
   node({ Node: "n5", Check: { Name: "c", ServiceID: "SPELLED" } }),
   node({ Node: "n5", Check: { Name: "c", ServiceID: "Spelled" } }),

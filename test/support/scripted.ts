@@ -15,7 +15,7 @@ export interface ScriptedRequest {
   readonly keep?: string;
 }
 
-/** What a server said, without what is another one each time. */
+/** The answer of a server, without values that change each time. */
 export interface ScriptedAnswer {
   readonly status: number;
   readonly contentType: string;

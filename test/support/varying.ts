@@ -6,7 +6,7 @@ const CIRCLE = /\[\S+(?: -> \S+)+\]/g;
 /** Ours have none. */
 const LEFT_OUT = ["Hash"];
 
-/** What a server says, with what is another one each time, or of another server, by its form. */
+/** The answer of a server; values that change each time, or from server to server, are given by their form. */
 export function withoutVarying(value: unknown, ids: ReadonlyMap<string, string>): unknown {
   if (typeof value === "string") {
     const named = new Map([...ids].map(([name, id]) => [id, name]));

@@ -221,7 +221,7 @@ export class World {
     this.#pumping = false;
   }
 
-  /** What `work` comes to, while virtual time passes. */
+  /** The result of `work`, while virtual time passes. */
   async result<T>(work: Promise<T>): Promise<T> {
     let settled = false;
     const watched = work.finally(() => {

@@ -36,7 +36,7 @@ function unseenIn(output: string): readonly string[] {
     .map((code) => code.toString(16));
 }
 
-/** What a server says in which every text is `text`. */
+/** An answer of a server in which every text is `text`. */
 function answers(text: string): Readonly<Record<string, unknown>> {
   const map = { [text]: text };
   const peering = {

@@ -14,7 +14,7 @@ import {
 
 const SERVICES = ["allcrit", "api", "ext-db", "many", "multi", "native", "nocheck", "plain", "six", "web"];
 
-/** What is different on purpose, and why. */
+/** The intended differences, and why. */
 interface Deviation {
   readonly why: string;
   readonly stdout: (recorded: string) => string;

@@ -7,7 +7,7 @@ import { ConsulClient, HttpError, PeeringError, type ReadAnswer, watch } from ".
 import { type FakeAnswer, type FakeRequest, fakeServer } from "../../support/command-line.js";
 import { temporaryDirectory } from "../../support/hosts.js";
 
-/** What the call asks, with the answer it gets. */
+/** The request of the call, with the answer it gets. */
 async function asked(
   call: (client: ConsulClient) => Promise<unknown>,
   answer: FakeAnswer = { body: [] },

@@ -163,7 +163,7 @@ describe("intentions", () => {
       sourcesOf([{ name: "*", action: "deny" }, allow], "*").map(({ precedence }) => precedence),
       [6, 5],
     );
-    // What is stored reads back as it is.
+    // Stored entries read back unchanged.
     assert.deepEqual(sourcesOf(sources), sources);
   });
 

@@ -7,7 +7,7 @@ export interface Ask {
   readonly name: string;
   readonly type: string;
   readonly transport?: "udp" | "tcp";
-  /** What the asker says it can take; undefined: no EDNS. */
+  /** The size that the client accepts; undefined: no EDNS. */
   readonly edns?: number;
 }
 

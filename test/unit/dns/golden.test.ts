@@ -21,7 +21,7 @@ type Case = readonly [
 
 const VERSIONS = ["1.21.4", "1.15.4", "1.18.2", "1.22.0-dev", "1.13.8"] as const;
 
-/** What answers differently on purpose, and why. */
+/** Questions with intended differences, and why. */
 const DIFFERENCES: readonly {
   readonly why: string;
   readonly applies: (version: string, recorded: Case) => boolean;
@@ -51,7 +51,7 @@ const DIFFERENCES: readonly {
   },
 ];
 
-/** What 1.21.4 answered to the same question. */
+/** The answer of 1.21.4 to the same question. */
 function asOfBase([name, type, transport]: Case): Partial<Asked> {
   const base = readCases("1.21.4").find((one) => one[0] === name && one[1] === type && one[2] === transport);
   assert.ok(base !== undefined, `${name} ${type}`);

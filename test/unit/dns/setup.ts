@@ -171,7 +171,7 @@ export function originOf(transport: "udp" | "tcp", from = "10.0.0.9:5353"): Orig
   return { transport, from };
 }
 
-/** What is answered to `name type`, without any socket. */
+/** The answer to `name type`, without any socket. */
 export async function answerOf(responder: Responder, question: Ask): Promise<Asked> {
   const reply = await responder.respond(query(question), originOf(question.transport ?? "udp"));
   if (reply === undefined) throw new Error("no answer");

@@ -82,7 +82,7 @@ class FakeClock implements Clock {
 
 type Given = { readonly sent: readonly string[] } | { readonly withdrawn: readonly string[] };
 
-/** What a stream was given: list names and payload sizes, in order. */
+/** The inputs of a stream: list names and payload sizes, in order. */
 function described(input: SessionInput): Given {
   if (input.type === "withdrawn") return { withdrawn: input.resourceIds };
   assert.equal(input.type, "exported");
@@ -102,7 +102,7 @@ class Stream {
     this.detach = engine.attach({ id: `id-of-${name}`, name }, (input) => this.inputs.push(input));
   }
 
-  /** What came since the last call. */
+  /** The inputs since the last call. */
   take(): readonly Given[] {
     return this.inputs.splice(0).map(described);
   }
@@ -394,7 +394,7 @@ test("questions are answered without a stream", async () => {
   await engine[Symbol.asyncDispose]();
 });
 
-/** What a peer holds that applies all it is given, in order. */
+/** The state of a peer that applies all its inputs, in order. */
 class Importer {
   list: readonly string[] = [];
   readonly services = new Map<string, string>();

@@ -55,7 +55,7 @@ const change: fc.Arbitrary<Change> = fc.oneof(
 
 const changes = fc.array(change, { minLength: 1, maxLength: 10 });
 
-/** What a stream of the peer was given last, by resource. */
+/** The last inputs of a stream of the peer, by resource. */
 function follow(catalog: Catalog, configEntries: ConfigEntries): { engine: ExportEngine; given: Map<string, string> } {
   const engine = exportEngine(catalog, configEntries);
   const given = new Map<string, string>();

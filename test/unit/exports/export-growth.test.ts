@@ -1,4 +1,4 @@
-// What exports do takes time in proportion to what is exported, or to what changes.
+// Exports take time in proportion to the number of exported services, or of changes.
 import assert from "node:assert/strict";
 import { describe, it } from "node:test";
 import { setImmediate } from "node:timers/promises";

@@ -3,7 +3,7 @@ import { ExportEngine } from "../../../src/exports/export-engine.js";
 import type { Catalog } from "../../../src/stores/catalog.js";
 import type { ConfigEntries } from "../../../src/stores/config-entries.js";
 
-/** What exports from a catalog of `dc1`. */
+/** An export engine over a catalog of `dc1`. */
 export function exportEngine(catalog: Catalog, configEntries: ConfigEntries): ExportEngine {
   return new ExportEngine({
     catalog,

@@ -6,7 +6,7 @@ import { StatusCode } from "../../../src/wire/status.js";
 import { openAs, servicePayload, upsert } from "../../support/messages.js";
 import { peer, peered, register, type Site, World } from "../../support/world.js";
 
-/** What a peering that is gone for good leaves behind: nothing. */
+/** A removed peering leaves nothing behind. */
 async function assertNothingLeft(world: World, site: Site, peerName: string, id: string): Promise<void> {
   assert.equal(site.state(peerName), "none");
   assert.deepEqual(machineryOf(site.host).imports.services(id), []);

@@ -41,7 +41,7 @@ function filesOf(directory: string): readonly string[] {
   );
 }
 
-/** What is stored of secrets: keys of roots, and the dialer's stream secret. */
+/** The stored secrets: keys of roots, and the dialer's stream secret. */
 async function storedSecrets(directory: string): Promise<readonly string[]> {
   const found: string[] = [];
   for (const name of ["acceptor", "dialer"]) {

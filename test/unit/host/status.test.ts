@@ -1,4 +1,4 @@
-// What status says is true, and enough to tell one trouble from another.
+// The status is true, and enough to distinguish one trouble from another.
 import assert from "node:assert/strict";
 import { describe, it } from "node:test";
 import type { PeeringView } from "../../../src/host/peerings.js";
@@ -21,7 +21,7 @@ async function up(role: Role, options: Parameters<typeof scene>[2] = {}): Promis
   return at;
 }
 
-/** What an operator would go by. Nothing of it is a text. */
+/** The facts that an operator would use. None of them is a text. */
 function facts({ state, status }: PeeringView): string {
   const { phase, lastFailure, stalledMs, lagMs, withheldServices } = status;
   const trouble = state === "failing" ? `${lastFailure?.code}` : "";

@@ -38,11 +38,11 @@ interface Case {
     readonly body?: Json;
     readonly bodyText?: string;
   };
-  /** What the token in the answer says. */
+  /** The content of the token in the answer. */
   readonly token?: JsonObject;
 }
 
-/** What is different on purpose, and why; `skip`: the case is not replayed at all. */
+/** The intended differences, and why; `skip`: the case is not replayed at all. */
 interface Deviation {
   readonly why: string;
   readonly status?: number;

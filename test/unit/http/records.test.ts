@@ -1,4 +1,4 @@
-// What follows from the description of a record alone: its JSON, what the document says of it, and what filters may name.
+// All that follows from the description of a record alone: its JSON, its schema in the document, and the fields of filters.
 import assert from "node:assert/strict";
 import { after, before, describe, it } from "node:test";
 import { createHost } from "../../../src/host/host.js";

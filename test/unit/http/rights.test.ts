@@ -25,7 +25,7 @@ interface Probe {
   readonly terse?: true;
 }
 
-/** What is open to anyone, even with a token that does not exist. */
+/** Operations that are open to anyone, even with a token that does not exist. */
 const PUBLIC = "public";
 
 const read = (kind: string, name: string): string => `${kind} "${name}" { policy = "read" }`;

@@ -11,7 +11,7 @@ node_prefix "" { policy = "write" }
 operator = "write"
 mesh = "write"`;
 
-/** What is different on purpose, and why. */
+/** The intended differences, and why. */
 interface Deviation {
   readonly why: string;
   readonly answer: Partial<ScriptedAnswer>;

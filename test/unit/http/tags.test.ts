@@ -2,7 +2,7 @@ import assert from "node:assert/strict";
 import { after, before, describe, it } from "node:test";
 import { HttpPair } from "../../support/http-pair.js";
 
-// What Consul 1.21.4 answered to the same questions about the same instances.
+// The answers of Consul 1.21.4 to the same questions about the same instances.
 
 describe("?tag=", { timeout: 60_000 }, () => {
   let pair: HttpPair;

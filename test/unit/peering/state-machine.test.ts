@@ -270,7 +270,7 @@ function columnOf(state: PeeringState, role: Role): number {
   }
 }
 
-/** What happened, in the notation of the table above. */
+/** The outcome, in the notation of the table above. */
 function outcome(peering: MachinePeering | undefined, event: PeeringEvent): string {
   let result: Transition;
   try {

@@ -1,4 +1,4 @@
-// What comes from clients of any kind, byte for byte: browsers, and those that mean no good.
+// Requests of clients of any kind, byte for byte: browsers, and hostile ones.
 import assert from "node:assert/strict";
 import { once } from "node:events";
 import { createServer, type IncomingHttpHeaders } from "node:http";
@@ -125,7 +125,7 @@ describe("a browser", () => {
       const listed = await post(url, `${SERVICE}/PeeringList`, "{}", { origin: from });
       assert.equal(listed.headers.get("access-control-allow-origin"), null);
     }
-    // What a browser sends without asking first is no call.
+    // A request that a browser sends without a preflight is not a call.
     for (const type of ["text/plain", "application/x-www-form-urlencoded", "multipart/form-data; boundary=x"]) {
       const answer = await post(none.url, `${SERVICE}/PeeringDelete`, '{"Name":"x"}', { "content-type": type });
       assert.equal(answer.status, 415, type);

@@ -50,7 +50,7 @@ class Reader<Message extends { readonly event: { readonly case: string | undefin
   }
 }
 
-/** What a client of the watch of imports holds: instances by service and key. */
+/** The copy of a client of the watch of imports: instances by service and key. */
 class Mirror {
   readonly services = new Map<string, Map<string, Instance>>();
   revision = 0n;
@@ -76,7 +76,7 @@ class Mirror {
   }
 }
 
-/** What a browser gets, as text, up to the end of the snapshot. */
+/** The text that a browser gets, up to the end of the snapshot. */
 async function rawSnapshot(url: string, method: string, body: string): Promise<string> {
   const answer = await fetch(`${url}/peerage.watch.v1.WatchService/${method}`, {
     method: "POST",

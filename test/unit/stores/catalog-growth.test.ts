@@ -1,4 +1,4 @@
-// What the catalog does takes time in proportion to what it is given, however much is on one node or under one name.
+// The catalog takes time in proportion to its input, however much is on one node or under one name.
 import assert from "node:assert/strict";
 import { describe, it } from "node:test";
 import type { Registration, TransactionOperation } from "../../../src/model/registration.js";

@@ -833,7 +833,7 @@ async function perform(catalog: Catalog, step: Step): Promise<bigint> {
   return "register" in step ? catalog.register(step.register) : catalog.deregister(step.deregister);
 }
 
-/** What is told bit by bit must be what is told at once. */
+/** A listing read bit by bit must equal the same read at once. */
 async function listed(catalog: Catalog, name: string): Promise<unknown> {
   const [node, contents] = [catalog.node(name), await catalog.nodeContents(name)];
   const checks = node?.checks.toSorted((left, right) => compareUtf8(lowerCase(left.checkId), lowerCase(right.checkId)));

@@ -1,4 +1,4 @@
-// What a peer that is authorised, and hostile or huge, can make a host hold and do.
+// Bounds on the data and work that an authorised peer, hostile or huge, can cause at a host.
 import assert from "node:assert/strict";
 import { describe, it } from "node:test";
 import { fixedRootPems } from "../../../src/testing/fixed-roots.js";

@@ -590,7 +590,7 @@ describe("watching", () => {
     const last = open.next();
     const cold = await ImportStore.open(storage);
     await storage[Symbol.asyncDispose]();
-    // What was kept for it needs no storage.
+    // Views that were kept for it need no storage.
     assert.equal((await unread.next())?.type, "difference");
     const nothing = unread.next();
     assert.equal(await watching(cold).next(), undefined);
@@ -688,7 +688,7 @@ describe("against a catalog that registers and deregisters record by record", ()
     check: fc.option(status, { nil: undefined }),
   });
   const serviceName = fc.constantFrom("web", "db", "web-sidecar-proxy", "api");
-  /** What happens at the exporter; it sends each service it concerns, in any order and split into batches in any way. */
+  /** Changes at the exporter; it sends each service it concerns, in any order and split into batches in any way. */
   const step = fc.oneof(
     {
       weight: 4,

@@ -1,4 +1,4 @@
-// What is done with one peering takes as long with many of them as with few.
+// Work on one peering takes as long with many of them as with few.
 import assert from "node:assert/strict";
 import { describe, it } from "node:test";
 import { systemClock } from "../../../src/base/environment.js";

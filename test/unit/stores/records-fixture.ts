@@ -119,7 +119,7 @@ export type OpenVerdict =
   | { readonly verdict: "authorized"; readonly peering: Peering }
   | { readonly verdict: "refused"; readonly status: Status; readonly terminated: boolean };
 
-/** What becomes of a stream that is opened with these words. */
+/** The outcome of a stream that is opened with these words. */
 export async function judged(records: PeeringRecords, open: OpenMessage): Promise<OpenVerdict> {
   const verdicts: OpenVerdict[] = [];
   await records.authorizeOpen(open, ({ peering, effects }) => {
