@@ -35,8 +35,10 @@ import {
   type LocalityBody,
   localityType,
   type PortBody,
+  plainServiceTypes,
   portsType,
   proxyType,
+  type ServiceBody,
   serviceRegistration,
   type WeightsBody,
   weightsType,
@@ -79,6 +81,7 @@ const sidecarType: GoType<Definition | undefined> = {
 };
 
 const definitionFields: GoFields<Definition> = {
+  ...plainServiceTypes,
   Kind: goString,
   ID: goString,
   Name: goString,
@@ -243,30 +246,22 @@ function familyOf(address: string): number {
 
 /** @param sidecar - to be judged together with its service; the agent registers it afterwards. */
 function registrationOf(body: Definition, id: string, sidecar?: Definition): ServiceRegistration {
-  return serviceRegistration({
-    Kind: body.Kind,
+  const named: ServiceBody & { readonly ID: string } = {
+    ...body,
     ID: id,
     Service: body.Name,
-    Tags: body.Tags ?? [],
-    Address: body.Address,
     TaggedAddresses: { ...addressesByFamily(body), ...body.TaggedAddresses },
-    Meta: body.Meta ?? {},
-    Port: body.Port,
-    Ports: body.Ports,
-    SocketPath: body.SocketPath,
-    Weights: body.Weights,
-    EnableTagOverride: body.EnableTagOverride,
     Proxy: withUpstreamTypes(body.Proxy),
     Connect: {
       Native: body.Connect.Native,
       SidecarService: sidecar && nestedOf(sidecar),
       PeerMeta: undefined,
     },
-    Locality: body.Locality,
     PeerName: "",
     CreateIndex: 0n,
     ModifyIndex: 0n,
-  });
+  };
+  return serviceRegistration(named);
 }
 
 /** The fields of a sidecar inside its service that have rules. */

@@ -1,7 +1,9 @@
-import type { JsonObject, JsonValue, Locality, StringMap } from "../model/instance.js";
+import type { JsonObject, JsonValue, Locality, Service, StringMap } from "../model/instance.js";
 import { isList, isObject } from "../model/kept-members.js";
+import { plainFields, type Uses, useFields } from "../model/record-table.js";
+import { serviceTable } from "../model/records.js";
 import type { CheckRegistration, NodeRegistration, Registration, ServiceRegistration } from "../model/registration.js";
-import { requireKind } from "../model/registration.js";
+import { plainReading, requireKind } from "../model/registration.js";
 import { ownForm } from "../model/shape-reader.js";
 import {
   checkDefinitionShape,
@@ -169,19 +171,46 @@ export const portsType: GoType<readonly PortBody[]> = goList(
   goStruct<PortBody>("structs.ServicePort", { Name: goString, Port: goInt, Default: goBool }),
 );
 
+type PlainType = GoType<string> | GoType<boolean> | GoType<number> | GoType<readonly string[]> | GoType<StringMap>;
+
+/** How Consul decodes plain values; the others have types of their own. */
+class PlainTypes<Item> implements Uses<Item, Readonly<Record<string, PlainType>>> {
+  readonly #name: string;
+
+  constructor(name: string) {
+    this.#name = name;
+  }
+
+  text = (): Readonly<Record<string, PlainType>> => ({ [this.#name]: goString });
+  flag = (): Readonly<Record<string, PlainType>> => ({ [this.#name]: goBool });
+  int = (): Readonly<Record<string, PlainType>> => ({ [this.#name]: goInt });
+  texts = (): Readonly<Record<string, PlainType>> => ({ [this.#name]: goList(goString) });
+  textMap = (): Readonly<Record<string, PlainType>> => ({ [this.#name]: goMap(goString) });
+  index = nothing;
+  one = nothing;
+  list = nothing;
+  map = nothing;
+  kept = nothing;
+  proxy = nothing;
+}
+
+function nothing(): Readonly<Record<string, PlainType>> {
+  return {};
+}
+
+/** The plain fields of a service, which every body of one has. Other bodies call its name in another way. */
+export const plainServiceTypes: Readonly<Record<string, PlainType>> = Object.assign(
+  {},
+  ...useFields(serviceTable, ({ name }) => new PlainTypes<Service>(name), { name: () => undefined }),
+);
+
+/** Beside what {@link plainServiceTypes} reads. */
 export interface ServiceBody {
   readonly Kind: string;
-  readonly ID: string;
   readonly Service: string;
-  readonly Tags: readonly string[];
-  readonly Address: string;
   readonly TaggedAddresses: Readonly<Record<string, AddressBody>>;
-  readonly Meta: StringMap;
-  readonly Port: number;
   readonly Ports: readonly PortBody[];
-  readonly SocketPath: string;
   readonly Weights: WeightsBody | undefined;
-  readonly EnableTagOverride: boolean;
   readonly Proxy: JsonObject;
   readonly Connect: ConnectBody;
   readonly Locality: LocalityBody | undefined;
@@ -191,18 +220,12 @@ export interface ServiceBody {
 }
 
 export const serviceFields: GoFields<ServiceBody> = {
+  ...plainServiceTypes,
   Kind: goString,
-  ID: goString,
   Service: goString,
-  Tags: goList(goString),
-  Address: goString,
   TaggedAddresses: addressesType,
-  Meta: goMap(goString),
-  Port: goInt,
   Ports: portsType,
-  SocketPath: goString,
   Weights: weightsType,
-  EnableTagOverride: goBool,
   Proxy: proxyType,
   Connect: connectType,
   Locality: goOptional(localityType),
@@ -415,20 +438,14 @@ export function serviceRegistration(body: ServiceBody): ServiceRegistration {
   requireKind(kind);
   const addresses = Object.entries(body.TaggedAddresses);
   return {
+    ...plainFields(serviceTable, plainReading, { ...body }),
     kind,
-    id: body.ID,
     name: body.Service,
-    tags: body.Tags,
-    address: body.Address,
-    port: body.Port,
     ports: body.Ports.map(({ Name: name, Port: port, Default }) => ({ name, port, default: Default })),
-    socketPath: body.SocketPath,
     taggedAddresses: Object.fromEntries(
       addresses.map(([key, { Address: address, Port: port }]) => [key, { address, port }]),
     ),
-    meta: body.Meta,
     weights: body.Weights && { passing: body.Weights.Passing, warning: body.Weights.Warning },
-    enableTagOverride: body.EnableTagOverride,
     proxy: proxyOf(proxy),
     connect: {
       native: connect.Native,

@@ -1,6 +1,17 @@
 import { compareUtf8 } from "../base/byte-order.js";
 import { SortedMap } from "../base/sorted-map.js";
-import type { Check, Node, Service, ServiceInstance } from "./instance.js";
+import type {
+  Check,
+  JsonObject,
+  Node,
+  Proxy as ProxyDefinition,
+  Service,
+  ServiceInstance,
+  StringMap,
+} from "./instance.js";
+import { isEmptyMap } from "./kept-members.js";
+import { type Table, type Uses, useFields } from "./record-table.js";
+import { checkTable, nodeTable, serviceTable } from "./records.js";
 import { parseCheckShape, parseNodeShape, parseServiceShape } from "./registration.js";
 
 /** The index of one write; 0 until the commit that carries it is known to have succeeded. */
@@ -70,84 +81,102 @@ function stampFields(record: { created: Stamp; modified: Stamp }, current: Stamp
   };
 }
 
-function nonEmpty<Value extends object>(value: Value): Value | undefined {
-  return Object.keys(value).length === 0 ? undefined : value;
+/** A field that has a value, and the value. */
+type Stored<Item> = (item: Item, row: Record<string, unknown>) => void;
+
+/** What is stored of values: nothing of empty ones, which come back as the defaults they are. */
+class StoredUses<Item> implements Uses<Item, Stored<Item>> {
+  readonly #key: string;
+
+  constructor(key: string) {
+    this.#key = key;
+  }
+
+  text(get: (item: Item) => string): Stored<Item> {
+    return this.#unless(get, (value) => value === "");
+  }
+
+  flag(get: (item: Item) => boolean): Stored<Item> {
+    return this.#unless(get, (value) => !value);
+  }
+
+  int(get: (item: Item) => number): Stored<Item> {
+    return this.#unless(get, (value) => value === 0);
+  }
+
+  index(get: (item: Item) => bigint): Stored<Item> {
+    return (item, row) => {
+      row[this.#key] = String(get(item));
+    };
+  }
+
+  texts(get: (item: Item) => readonly string[]): Stored<Item> {
+    return this.#unless(get, (value) => value.length === 0);
+  }
+
+  textMap(get: (item: Item) => StringMap): Stored<Item> {
+    return this.#unless(get, isEmptyMap);
+  }
+
+  one<Inner>(get: (item: Item) => Inner | undefined, { empty }: Table<Inner>): Stored<Item> {
+    return this.#unless(get, (value) => value === empty);
+  }
+
+  list<Inner>(get: (item: Item) => readonly Inner[] | undefined): Stored<Item> {
+    return this.#unless(get, (value) => value === undefined);
+  }
+
+  map<Inner>(get: (item: Item) => Readonly<Record<string, Inner>>): Stored<Item> {
+    return this.#unless(get, isEmptyMap);
+  }
+
+  kept(get: (item: Item) => JsonObject | undefined): Stored<Item> {
+    return this.#unless(get, (value) => value === undefined || isEmptyMap(value));
+  }
+
+  proxy(get: (item: Item) => ProxyDefinition | undefined): Stored<Item> {
+    return this.#unless(get, (value) => value === undefined);
+  }
+
+  #unless<Value>(get: (item: Item) => Value, isEmpty: (value: Value) => boolean): Stored<Item> {
+    const key = this.#key;
+    return (item, row) => {
+      const value = get(item);
+      if (!isEmpty(value)) row[key] = value;
+    };
+  }
 }
 
+function rowOf<Item>(table: Table<Item>): (item: Item) => Record<string, unknown> {
+  const fields = useFields(table, (_, key) => new StoredUses<Item>(key));
+  return (item) => {
+    const row: Record<string, unknown> = {};
+    for (const store of fields) store(item, row);
+    return row;
+  };
+}
+
+const checkRow = rowOf(checkTable);
+const nodeRow = rowOf(nodeTable);
+const serviceRow = rowOf(serviceTable);
+
 /**
- * Empty strings, zeros and false are left out, and come back as the defaults they are.
  * @param current - the stamp of the commit that will hold the value.
  */
 export function encodeCheckRecord(record: CheckRecord, nodeKey: string, current: Stamp): Uint8Array {
-  const { check } = record;
-  return utf8(
-    JSON.stringify({
-      check: {
-        node: check.node === nodeKey ? undefined : check.node,
-        checkId: check.checkId,
-        name: check.name || undefined,
-        status: check.status,
-        notes: check.notes || undefined,
-        output: check.output || undefined,
-        serviceId: check.serviceId || undefined,
-        serviceName: check.serviceName || undefined,
-        serviceTags: check.serviceTags.length === 0 ? undefined : check.serviceTags,
-        type: check.type || undefined,
-        interval: check.interval || undefined,
-        timeout: check.timeout || undefined,
-        exposedPort: check.exposedPort || undefined,
-        definition: nonEmpty(check.definition),
-      },
-      ...stampFields(record, current),
-    }),
-  );
+  const check = checkRow(record.check);
+  if (check["node"] === nodeKey) delete check["node"];
+  return utf8(JSON.stringify({ check, ...stampFields(record, current) }));
 }
 
 /** @param current - the stamp of the commit that will hold the value. */
 export function encodeNodeRecord(record: NodeRecord, current: Stamp): Uint8Array {
-  const { node } = record;
-  return utf8(
-    JSON.stringify({
-      node: {
-        name: node.name,
-        id: node.id || undefined,
-        address: node.address || undefined,
-        datacenter: node.datacenter,
-        taggedAddresses: nonEmpty(node.taggedAddresses),
-        meta: nonEmpty(node.meta),
-        locality: node.locality,
-      },
-      ...stampFields(record, current),
-    }),
-  );
+  return utf8(JSON.stringify({ node: nodeRow(record.node), ...stampFields(record, current) }));
 }
 
 /** @param current - the stamp of the commit that will hold the value. */
 export function encodeInstanceRecord(record: InstanceRecord, current: Stamp): Uint8Array {
-  const { service } = record;
-  const { weights } = service;
-  return utf8(
-    JSON.stringify({
-      service: {
-        kind: service.kind || undefined,
-        id: service.id,
-        name: service.name,
-        tags: service.tags.length === 0 ? undefined : service.tags,
-        address: service.address || undefined,
-        port: service.port || undefined,
-        ports: service.ports,
-        socketPath: service.socketPath || undefined,
-        taggedAddresses: nonEmpty(service.taggedAddresses),
-        meta: nonEmpty(service.meta),
-        weights: weights.passing === 1 && weights.warning === 1 ? undefined : weights,
-        enableTagOverride: service.enableTagOverride || undefined,
-        proxy: service.proxy,
-        connect: service.connect,
-        locality: service.locality,
-      },
-      ...stampFields(record, current),
-    }),
-  );
+  return utf8(JSON.stringify({ service: serviceRow(record.service), ...stampFields(record, current) }));
 }
 
 export function encodeVirtualIpRecord(record: VirtualIpRecord): Uint8Array {

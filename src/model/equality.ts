@@ -1,15 +1,7 @@
 import { lowerCase } from "../syntax/names.js";
-import type {
-  Check,
-  JsonValue,
-  Locality,
-  Node,
-  Proxy as ProxyDefinition,
-  Service,
-  ServiceAddress,
-} from "./instance.js";
-import { samePorts } from "./ports.js";
-import { localityTable } from "./records.js";
+import type { Check, JsonObject, JsonValue, Node, Proxy as ProxyDefinition, Service, StringMap } from "./instance.js";
+import { type Table, type Uses, useFields } from "./record-table.js";
+import { checkTable, localityTable, nodeTable, serviceTable } from "./records.js";
 
 /*
  * Whether a write changes anything: one that does not keeps the stored record and its indexes. Records are normalised when they are parsed or decoded, so
@@ -39,16 +31,6 @@ function sameMap<Value>(
 
 function identical(left: string, right: string): boolean {
   return left === right;
-}
-
-function sameAddress(left: ServiceAddress, right: ServiceAddress): boolean {
-  return left.address === right.address && left.port === right.port;
-}
-
-/** A locality that says nothing; a node that has this one is written again for no other reason. */
-
-function sameLocality(left: Locality | undefined, right: Locality | undefined): boolean {
-  return left === right || (left?.region === right?.region && left?.zone === right?.zone);
 }
 
 function isList(value: JsonValue): value is readonly JsonValue[] {
@@ -100,56 +82,116 @@ function sameConnect(left: Service["connect"], right: Service["connect"]): boole
   return sameList(a.sni, b.sni) && sameList(a.spiffeId, b.spiffeId) && a.protocol === b.protocol;
 }
 
-/** Names compare without case: a node written again with only its spelling changed keeps the old one. */
-export function sameNode(left: Node, right: Node): boolean {
-  return (
-    left === right ||
-    (left.id === right.id &&
-      (left.name === right.name || lowerCase(left.name) === lowerCase(right.name)) &&
-      left.address === right.address &&
-      left.datacenter === right.datacenter &&
-      sameMap(left.taggedAddresses, right.taggedAddresses, identical) &&
-      sameMap(left.meta, right.meta, identical) &&
-      sameLocality(left.locality ?? localityTable.empty, right.locality ?? localityTable.empty))
-  );
+type Same<Value> = (left: Value, right: Value) => boolean;
+
+/** How values are compared, by kind. */
+class SameUses<Item> implements Uses<Item, Same<Item>> {
+  text(get: (item: Item) => string): Same<Item> {
+    return (left, right) => get(left) === get(right);
+  }
+
+  flag(get: (item: Item) => boolean): Same<Item> {
+    return (left, right) => get(left) === get(right);
+  }
+
+  int(get: (item: Item) => number): Same<Item> {
+    return (left, right) => get(left) === get(right);
+  }
+
+  index(get: (item: Item) => bigint): Same<Item> {
+    return (left, right) => get(left) === get(right);
+  }
+
+  texts(get: (item: Item) => readonly string[]): Same<Item> {
+    return (left, right) => sameList(get(left), get(right));
+  }
+
+  textMap(get: (item: Item) => StringMap): Same<Item> {
+    return (left, right) => sameMap(get(left), get(right), identical);
+  }
+
+  one<Inner>(get: (item: Item) => Inner | undefined, table: Table<Inner>): Same<Item> {
+    const same = sameBy(table);
+    return (left, right) => {
+      const [a, b] = [get(left), get(right)];
+      return a === b || (a !== undefined && b !== undefined && same(a, b));
+    };
+  }
+
+  list<Inner>(get: (item: Item) => readonly Inner[] | undefined, table: Table<Inner>): Same<Item> {
+    const same = sameBy(table);
+    return (left, right) => {
+      const [a = [], b = []] = [get(left), get(right)];
+      return (
+        a === b ||
+        (a.length === b.length &&
+          a.every((each, at) => {
+            const other = b[at];
+            return other !== undefined && same(each, other);
+          }))
+      );
+    };
+  }
+
+  map<Inner>(get: (item: Item) => Readonly<Record<string, Inner>>, table: Table<Inner>): Same<Item> {
+    const same = sameBy(table);
+    return (left, right) => sameMap(get(left), get(right), same);
+  }
+
+  kept(get: (item: Item) => JsonObject | undefined): Same<Item> {
+    return (left, right) => sameJson(get(left) ?? {}, get(right) ?? {});
+  }
+
+  proxy(get: (item: Item) => ProxyDefinition | undefined): Same<Item> {
+    return (left, right) => sameProxy(get(left), get(right));
+  }
 }
 
-/** Every field of the definition counts. */
-export function sameService(left: Service, right: Service): boolean {
-  return (
-    left === right ||
-    (left.kind === right.kind &&
-      left.id === right.id &&
-      left.name === right.name &&
-      sameList(left.tags, right.tags) &&
-      left.address === right.address &&
-      left.port === right.port &&
-      samePorts(left.ports, right.ports) &&
-      left.socketPath === right.socketPath &&
-      sameMap(left.taggedAddresses, right.taggedAddresses, sameAddress) &&
-      sameMap(left.meta, right.meta, identical) &&
-      left.weights.passing === right.weights.passing &&
-      left.weights.warning === right.weights.warning &&
-      left.enableTagOverride === right.enableTagOverride &&
-      sameProxy(left.proxy, right.proxy) &&
-      sameConnect(left.connect, right.connect) &&
-      sameLocality(left.locality, right.locality))
-  );
+/** @param instead - how to compare fields that do not compare as their kind does; undefined: they do not count. */
+function sameBy<Item>(
+  table: Table<Item>,
+  instead: { readonly [Key in keyof Item]?: (get: (item: Item) => Item[Key]) => Same<Item> | undefined } = {},
+): Same<Item> {
+  const uses = new SameUses<Item>();
+  const all = useFields(table, () => uses, instead);
+  return (left, right) => {
+    if (left === right) return true;
+    for (const same of all) if (!same(left, right)) return false;
+    return true;
+  };
 }
+
+/** Names compare without case: a record written again with only their spelling changed keeps the old one. */
+function nameOf<Item>(get: (item: Item) => string): Same<Item> {
+  return (left, right) => {
+    const [a, b] = [get(left), get(right)];
+    return a === b || lowerCase(a) === lowerCase(b);
+  };
+}
+
+const ignored = (): undefined => undefined;
+
+const sameLocality = sameBy(localityTable);
+
+export const sameNode: Same<Node> = sameBy(nodeTable, {
+  name: nameOf,
+  // A node that has an empty locality is written again for no other reason.
+  locality: (get) => (left, right) => sameLocality(get(left) ?? localityTable.empty, get(right) ?? localityTable.empty),
+});
+
+/**
+ * Every field of the definition counts, also the order of ports and which is the default; in Consul 1.22 only their names and
+ * numbers do, so that it misses such changes.
+ */
+export const sameService: Same<Service> = sameBy(serviceTable, {
+  connect: (get) => (left, right) => sameConnect(get(left), get(right)),
+});
 
 /** Type, interval, timeout and exposed port do not count, as in Consul 1.13 to 1.22. */
-export function sameCheck(left: Check, right: Check): boolean {
-  return (
-    left === right ||
-    ((left.node === right.node || lowerCase(left.node) === lowerCase(right.node)) &&
-      left.checkId === right.checkId &&
-      left.name === right.name &&
-      left.status === right.status &&
-      left.notes === right.notes &&
-      left.output === right.output &&
-      left.serviceId === right.serviceId &&
-      left.serviceName === right.serviceName &&
-      sameList(left.serviceTags, right.serviceTags) &&
-      sameJson(left.definition, right.definition))
-  );
-}
+export const sameCheck: Same<Check> = sameBy(checkTable, {
+  node: nameOf,
+  type: ignored,
+  interval: ignored,
+  timeout: ignored,
+  exposedPort: ignored,
+});

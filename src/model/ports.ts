@@ -19,15 +19,3 @@ export function portsProblem(ports: readonly ServicePort[]): string | undefined 
 export function defaultPort(ports: readonly ServicePort[]): number {
   return ports.find((port) => port.default)?.port ?? 0;
 }
-
-/** Their order and the default count, too; in Consul 1.22 only names and numbers do, so that it misses such changes. */
-export function samePorts(left: readonly ServicePort[] = [], right: readonly ServicePort[] = []): boolean {
-  return (
-    left === right ||
-    (left.length === right.length &&
-      left.every((port, index) => {
-        const other = right[index];
-        return port.name === other?.name && port.port === other.port && port.default === other.default;
-      }))
-  );
-}

@@ -52,17 +52,43 @@ export interface Uses<Item, Result> {
   proxy(get: (item: Item) => ProxyDefinition | undefined): Result;
 }
 
+/** How plain values are read of what a caller gave, or of what was stored. @throws for a value of another type. */
+export interface Reading {
+  text(given: unknown, path: string): string;
+  flag(given: unknown, path: string): boolean;
+  int(given: unknown, path: string): number;
+  texts(given: unknown, path: string): readonly string[];
+  textMap(given: unknown, path: string): StringMap;
+}
+
 /** The kind of a value: it knows which use of {@link Uses} is its own. */
 export interface Kind<Value> {
   use<Item, Result>(uses: Uses<Item, Result>, get: (item: Item) => Value): Result;
+  /** Of plain values alone: others have rules of their own. */
+  readonly read?: (reading: Reading, given: unknown, path: string) => Value;
 }
 
-export const text: Kind<string> = { use: (uses, get) => uses.text(get) };
-export const flag: Kind<boolean> = { use: (uses, get) => uses.flag(get) };
-export const int: Kind<number> = { use: (uses, get) => uses.int(get) };
+export const text: Kind<string> = {
+  use: (uses, get) => uses.text(get),
+  read: (reading, given, path) => reading.text(given, path),
+};
+export const flag: Kind<boolean> = {
+  use: (uses, get) => uses.flag(get),
+  read: (reading, given, path) => reading.flag(given, path),
+};
+export const int: Kind<number> = {
+  use: (uses, get) => uses.int(get),
+  read: (reading, given, path) => reading.int(given, path),
+};
 export const index: Kind<bigint> = { use: (uses, get) => uses.index(get) };
-export const texts: Kind<readonly string[]> = { use: (uses, get) => uses.texts(get) };
-export const textMap: Kind<StringMap> = { use: (uses, get) => uses.textMap(get) };
+export const texts: Kind<readonly string[]> = {
+  use: (uses, get) => uses.texts(get),
+  read: (reading, given, path) => reading.texts(given, path),
+};
+export const textMap: Kind<StringMap> = {
+  use: (uses, get) => uses.textMap(get),
+  read: (reading, given, path) => reading.textMap(given, path),
+};
 export const proxy: Kind<ProxyDefinition | undefined> = { use: (uses, get) => uses.proxy(get) };
 
 export function one<Inner>(table: Table<Inner>): Kind<Inner> & Kind<Inner | undefined> {
@@ -81,18 +107,81 @@ export function kept(shape: Shape): Kind<JsonObject> & Kind<JsonObject | undefin
   return { use: (uses, get) => uses.kept(get, shape) };
 }
 
-/** The uses that `usesOf` makes of every field of a record, in order. */
+/**
+ * The uses that `usesOf` makes of every field of a record, in order.
+ * @param instead - the uses of fields that have a meaning of their own; undefined: none.
+ */
 export function useFields<Item, Result>(
   { fields }: Table<Item>,
   usesOf: (field: FieldName, key: keyof Item & string) => Uses<Item, Result>,
+  instead: { readonly [Key in keyof Item]?: (get: (item: Item) => Item[Key]) => Result | undefined } = {},
 ): readonly Result[] {
-  const use = <Key extends keyof Item & string>(key: Key): Result => {
-    const field = fields[key];
-    return field.kind.use(usesOf(field, key), (item: Item) => item[key]);
+  const use = <Key extends keyof Item & string>(key: Key): readonly Result[] => {
+    const get = (item: Item): Item[Key] => item[key];
+    const own = instead[key];
+    if (own === undefined) return [fields[key].kind.use(usesOf(fields[key], key), get)];
+    const result = own(get);
+    return result === undefined ? [] : [result];
   };
-  return keysOf(fields).map(use);
+  return keysOf(fields).flatMap((key) => use(key));
 }
 
-function keysOf<Named extends object>(named: Named): readonly (keyof Named & string)[] {
+export type Draft<Item> = { -readonly [Key in keyof Item]: Item[Key] };
+
+/**
+ * Reads a record of an object with the names of its fields. What is absent has the default.
+ * @param path - the name of the record in errors.
+ * @param make - makes a record with every default, by a literal: frozen copies of an object have no form in common, and
+ *   looking at many of them is many times slower.
+ * @param instead - how to read fields that have rules of their own; undefined: they are absent.
+ * @throws {TypeError} at once: a field that is not plain, and has no reading of its own.
+ */
+export function readerOf<Item>(
+  table: Table<Item>,
+  path: string,
+  make: () => Draft<Item>,
+  reading: Reading,
+  instead: { readonly [Key in keyof Item]?: (given: unknown, path: string) => Item[Key] | undefined },
+): (from: Readonly<Record<string, unknown>>) => Draft<Item> {
+  const readers = keysOf(table.fields).map((key) => fieldReader(table, `${path}.${key}`, reading, key, instead[key]));
+  return (from) => {
+    const draft = make();
+    for (const read of readers) read(draft, from);
+    return draft;
+  };
+}
+
+function fieldReader<Item, Key extends keyof Item & string>(
+  table: Table<Item>,
+  path: string,
+  reading: Reading,
+  key: Key,
+  own: ((given: unknown, path: string) => Item[Key] | undefined) | undefined,
+): (draft: Draft<Item>, from: Readonly<Record<string, unknown>>) => void {
+  const plain = table.fields[key].kind.read;
+  if (own === undefined && plain === undefined) throw new TypeError(`nothing reads ${key}`);
+  const read = own ?? ((given: unknown) => plain?.(reading, given, path));
+  return (draft, from) => {
+    const value = read(from[key], path);
+    if (value !== undefined) draft[key] = value;
+  };
+}
+
+/** The plain fields that an object has under Consul's names. */
+export function plainFields<Item>(
+  table: Table<Item>,
+  reading: Reading,
+  from: Readonly<Record<string, unknown>>,
+): Partial<Item> {
+  const draft: Partial<Draft<Item>> = {};
+  const read = <Key extends keyof Item & string>(key: Key): void => {
+    const { name, kind } = table.fields[key];
+    if (kind.read !== undefined) draft[key] = kind.read(reading, from[name], name);
+  };
+  for (const key of keysOf(table.fields)) read(key);
+  return draft;
+}
+
+export function keysOf<Named extends object>(named: Named): readonly (keyof Named & string)[] {
   return Object.keys(named).filter((key): key is keyof Named & string => Object.hasOwn(named, key));
 }

@@ -9,8 +9,21 @@ import type {
   ServicePort,
   Weights,
 } from "./instance.js";
-import { flag, index, int, kept, list, map, one, proxy, type Table, text, textMap, texts } from "./record-table.js";
-import { defaultWeights } from "./registration.js";
+import {
+  type Draft,
+  flag,
+  index,
+  int,
+  kept,
+  list,
+  map,
+  one,
+  proxy,
+  type Table,
+  text,
+  textMap,
+  texts,
+} from "./record-table.js";
 import { checkDefinitionShape, sidecarShape } from "./shapes.js";
 
 /*
@@ -41,7 +54,7 @@ export const portTable: Table<ServicePort> = {
 };
 
 export const weightsTable: Table<Weights> = {
-  empty: defaultWeights,
+  empty: Object.freeze({ passing: 1, warning: 1 }),
   fields: { passing: { name: "Passing", kind: int }, warning: { name: "Warning", kind: int } },
 };
 
@@ -66,8 +79,9 @@ export const connectTable: Table<Connect> = {
   },
 };
 
-export const serviceTable: Table<Service> = {
-  empty: {
+/** With every default. */
+export function emptyService(): Draft<Service> {
+  return {
     kind: "",
     id: "",
     name: "",
@@ -79,7 +93,11 @@ export const serviceTable: Table<Service> = {
     meta: {},
     weights: weightsTable.empty,
     enableTagOverride: false,
-  },
+  };
+}
+
+export const serviceTable: Table<Service> = {
+  empty: emptyService(),
   fields: {
     kind: { name: "Kind", flat: "ServiceKind", kind: text, empty: { own: "absent", agent: "absent" } },
     id: { name: "ID", flat: "ServiceID", kind: text },
@@ -128,8 +146,9 @@ export const nodeTable: Table<Node> = {
   },
 };
 
-export const checkTable: Table<Check> = {
-  empty: {
+/** With every default. */
+export function emptyCheck(): Draft<Check> {
+  return {
     node: "",
     checkId: "",
     name: "",
@@ -144,7 +163,11 @@ export const checkTable: Table<Check> = {
     timeout: "",
     exposedPort: 0,
     definition: {},
-  },
+  };
+}
+
+export const checkTable: Table<Check> = {
+  empty: emptyCheck(),
   fields: {
     node: { name: "Node", kind: text },
     checkId: { name: "CheckID", kind: text },

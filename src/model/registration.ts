@@ -21,16 +21,21 @@ import type {
 } from "./instance.js";
 import { defaultPort, portsProblem } from "./ports.js";
 import { memberOf, proxyProblems, textOf } from "./proxy-rules.js";
+import { keysOf, type Reading, readerOf } from "./record-table.js";
+import { checkTable, emptyCheck, emptyService, serviceTable, weightsTable } from "./records.js";
 import { consulForm, keptExtra, ownForm } from "./shape-reader.js";
 import { checkDefinitionShape, proxyExtraShape, type Shape, sidecarShape, upstreamShape } from "./shapes.js";
 
+/** Fields of a record that a caller may leave out. */
+export type Given<Item, Key extends keyof Item> = { readonly [K in Key]?: Item[K] | undefined };
+
 /** One instance of a service, as a caller describes it. Everything absent has the default of {@link Service}. */
-export interface ServiceRegistration {
+export interface ServiceRegistration
+  extends Given<Service, Exclude<keyof Service, "name" | "ports" | "taggedAddresses" | "proxy" | "connect">> {
   readonly kind?: ServiceKind | undefined;
   /** Unique per node. Default: the name. */
   readonly id?: string | undefined;
   readonly name: string;
-  readonly tags?: readonly string[] | undefined;
   /** Default `""`: the node's address. */
   readonly address?: string | undefined;
   /** Any whole number; one beyond 65535 is no answer to questions of DNS. Default 0: none. */
@@ -39,7 +44,6 @@ export interface ServiceRegistration {
   readonly ports?:
     | readonly { readonly name: string; readonly port: number; readonly default?: boolean | undefined }[]
     | undefined;
-  readonly socketPath?: string | undefined;
   readonly taggedAddresses?:
     | Readonly<Record<string, { readonly address: string; readonly port?: number | undefined }>>
     | undefined;
@@ -47,7 +51,6 @@ export interface ServiceRegistration {
   readonly meta?: StringMap | undefined;
   /** `passing` 1 to 65535, `warning` 0 to 65535. Default 1 and 1, which also replaces invalid ones, as in Consul. */
   readonly weights?: Weights | undefined;
-  readonly enableTagOverride?: boolean | undefined;
   readonly proxy?: { readonly [Key in keyof ProxyDefinition]?: ProxyDefinition[Key] | undefined } | undefined;
   readonly connect?:
     | {
@@ -57,31 +60,21 @@ export interface ServiceRegistration {
         readonly sidecarService?: JsonObject | undefined;
       }
     | undefined;
-  readonly locality?: Locality | undefined;
   /** Always refused: imported data is written by replication only. */
   readonly peerName?: string | undefined;
 }
 
 /** A health check, as a caller describes it. Give `checkId` or `name`; the id defaults to the name. */
-export interface CheckRegistration {
+export interface CheckRegistration extends Given<Check, keyof Check> {
   /** Default: the node of the request. Another node is refused. */
   readonly node?: string | undefined;
   readonly checkId?: string | undefined;
-  readonly name?: string | undefined;
   /** `passing`, `warning`, `critical`, or any other text, which is stored as it is. Default `critical`. */
   readonly status?: string | undefined;
-  readonly notes?: string | undefined;
-  readonly output?: string | undefined;
   /** The service the check belongs to. Default `""`: a check of the node, which counts for every service on it. */
   readonly serviceId?: string | undefined;
   /** Checks of a service take name and tags from the service when they are written. */
   readonly serviceName?: string | undefined;
-  readonly serviceTags?: readonly string[] | undefined;
-  readonly type?: string | undefined;
-  readonly interval?: string | undefined;
-  readonly timeout?: string | undefined;
-  readonly exposedPort?: number | undefined;
-  readonly definition?: JsonObject | undefined;
   /** Always refused. */
   readonly peerName?: string | undefined;
 }
@@ -205,7 +198,7 @@ export class TransactionError extends PeeringError {
 /** Where a key of a shared empty value is expected, everyone gets this one. */
 export const emptyMap: Readonly<Record<string, never>> = Object.freeze({});
 export const emptyList: readonly never[] = Object.freeze([]);
-export const defaultWeights: Weights = Object.freeze({ passing: 1, warning: 1 });
+const defaultWeights: Weights = weightsTable.empty;
 
 const CHECK_STATUS_DEFAULT = "critical";
 const MAX_JSON_DEPTH = 64;
@@ -223,9 +216,9 @@ function isFields(value: unknown): value is Fields {
 }
 
 /** An object with no keys but those named; nothing is known of their values yet. */
-type Given<Name extends string> = { readonly [Key in Name]?: unknown };
+type Known<Name extends string> = { readonly [Key in Name]?: unknown };
 
-function hasOnly<Name extends string>(value: Fields, path: string, allowed: ReadonlySet<Name>): value is Given<Name> {
+function hasOnly<Name extends string>(value: Fields, path: string, allowed: ReadonlySet<Name>): value is Known<Name> {
   const known: ReadonlySet<string> = allowed;
   for (const key of Object.keys(value)) {
     if (!known.has(key)) throw invalid(`${path} has an unknown field ${JSON.stringify(key)}`);
@@ -233,7 +226,7 @@ function hasOnly<Name extends string>(value: Fields, path: string, allowed: Read
   return true;
 }
 
-function fields<Name extends string>(value: unknown, path: string, allowed: ReadonlySet<Name>): Given<Name> {
+function fields<Name extends string>(value: unknown, path: string, allowed: ReadonlySet<Name>): Known<Name> {
   if (isFields(value) && hasOnly(value, path, allowed)) return value;
   throw invalid(`${path} must be an object`);
 }
@@ -498,96 +491,49 @@ const kinds: ReadonlySet<string> = new Set<ServiceKind>([
   "destination",
 ]);
 
-const serviceFields: ReadonlySet<keyof ServiceRegistration> = new Set<keyof ServiceRegistration>([
-  "kind",
-  "id",
-  "name",
-  "tags",
-  "address",
-  "port",
-  "ports",
-  "socketPath",
-  "taggedAddresses",
-  "meta",
-  "weights",
-  "enableTagOverride",
-  "proxy",
-  "connect",
-  "locality",
-  "peerName",
-]);
+/** Plain values, as callers of the library and rows of the storage have them. */
+export const plainReading: Reading = { text, flag, int: wholeNumber, texts: textList, textMap: stringMap };
+
+const serviceFields: ReadonlySet<string> = new Set([...keysOf(serviceTable.fields), "peerName"]);
+const readService = readerOf(serviceTable, "service", emptyService, plainReading, {
+  id: keyText,
+  name: keyText,
+  ports: parsePorts,
+  taggedAddresses: (given, path) => mapOf(given, path, parseServiceAddress),
+  weights: parseWeights,
+  proxy: parseProxy,
+  connect: parseConnect,
+  locality: parseLocality,
+});
 
 /**
  * The shape of a service with every default filled in, none of the rules applied: also how stored records are read.
  * @throws {PeeringError} `invalid-registration`: a field of the wrong type.
  */
 export function parseServiceShape(value: unknown): Service {
-  const from = fields(value, "service", serviceFields);
-  const proxy = parseProxy(from.proxy);
-  const connect = parseConnect(from.connect);
-  const locality = parseLocality(from.locality, "service.locality");
-  const port = wholeNumber(from.port, "service.port");
-  const ports = parsePorts(from.ports);
-  return Object.freeze({
-    kind: text(from.kind, "service.kind"),
-    id: keyText(from.id, "service.id"),
-    name: keyText(from.name, "service.name"),
-    tags: textList(from.tags, "service.tags"),
-    address: text(from.address, "service.address"),
-    port: port === 0 ? defaultPort(ports ?? []) : port,
-    ...(ports !== undefined && { ports }),
-    socketPath: text(from.socketPath, "service.socketPath"),
-    taggedAddresses: mapOf(from.taggedAddresses, "service.taggedAddresses", parseServiceAddress),
-    meta: stringMap(from.meta, "service.meta"),
-    weights: parseWeights(from.weights),
-    enableTagOverride: flag(from.enableTagOverride, "service.enableTagOverride"),
-    ...(proxy !== undefined && { proxy }),
-    ...(connect !== undefined && { connect }),
-    ...(locality !== undefined && { locality }),
-  });
+  const service = readService(fields(value, "service", serviceFields));
+  if (service.port === 0) service.port = defaultPort(service.ports ?? []);
+  return Object.freeze(service);
 }
 
-const checkFields: ReadonlySet<keyof CheckRegistration> = new Set<keyof CheckRegistration>([
-  "node",
-  "checkId",
-  "name",
-  "status",
-  "notes",
-  "output",
-  "serviceId",
-  "serviceName",
-  "serviceTags",
-  "type",
-  "interval",
-  "timeout",
-  "exposedPort",
-  "definition",
-  "peerName",
-]);
+const checkFields: ReadonlySet<string> = new Set([...keysOf(checkTable.fields), "peerName"]);
+const readCheck = readerOf(checkTable, "check", emptyCheck, plainReading, {
+  node: keyText,
+  checkId: keyText,
+  serviceId: keyText,
+  definition: (given, path) => keptObject(given, path, checkDefinitionShape),
+});
 
 /**
  * The shape of a check with every default filled in; `node` is what an empty node becomes.
  * @throws {PeeringError} `invalid-registration`: a field of the wrong type.
  */
 export function parseCheckShape(value: unknown, node: string): Check {
-  const from = fields(value, "check", checkFields);
-  const name = text(from.name, "check.name");
-  return Object.freeze({
-    node: keyText(from.node, "check.node") || node,
-    checkId: keyText(from.checkId, "check.checkId") || keyText(name, "check.name"),
-    name,
-    status: text(from.status, "check.status") || CHECK_STATUS_DEFAULT,
-    notes: text(from.notes, "check.notes"),
-    output: text(from.output, "check.output"),
-    serviceId: keyText(from.serviceId, "check.serviceId"),
-    serviceName: text(from.serviceName, "check.serviceName"),
-    serviceTags: textList(from.serviceTags, "check.serviceTags"),
-    type: text(from.type, "check.type"),
-    interval: text(from.interval, "check.interval"),
-    timeout: text(from.timeout, "check.timeout"),
-    exposedPort: wholeNumber(from.exposedPort, "check.exposedPort"),
-    definition: keptObject(from.definition, "check.definition", checkDefinitionShape),
-  });
+  const check = readCheck(fields(value, "check", checkFields));
+  check.node ||= node;
+  check.checkId ||= keyText(check.name, "check.name");
+  check.status ||= CHECK_STATUS_DEFAULT;
+  return Object.freeze(check);
 }
 
 const nodeFields: ReadonlySet<keyof NodeRegistration> = new Set<keyof NodeRegistration>([
@@ -611,7 +557,7 @@ export function parseNodeShape(value: unknown, datacenter: string): Node {
 }
 
 function nodeFrom(
-  from: Given<"id" | "address" | "datacenter" | "taggedAddresses" | "locality">,
+  from: Known<"id" | "address" | "datacenter" | "taggedAddresses" | "locality">,
   name: unknown,
   namePath: string,
   meta: unknown,
