@@ -120,6 +120,7 @@ export type { Listing } from "./model/listing.js";
 export {
   type CheckRegistration,
   type Deregistration,
+  type Given,
   type NodeRegistration,
   type OperationError,
   type Registration,

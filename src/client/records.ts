@@ -197,6 +197,13 @@ export interface CatalogServiceRecord {
   readonly ServicePort: number;
   /** Empty unless it was registered with named ports. */
   readonly ServicePorts: readonly PortRecord[];
+  readonly ServiceSocketPath: string;
+  readonly ServiceEnableTagOverride: boolean;
+  /** As they came; empty for services outside of the mesh. */
+  readonly ServiceProxy: JsonObject;
+  readonly ServiceConnect: JsonObject;
+  /** `Region` and `Zone` (Consul 1.16 and later); empty where it says nothing. */
+  readonly ServiceLocality: JsonObject;
   readonly PeerName: string;
   readonly CreateIndex: number;
   readonly ModifyIndex: number;
@@ -399,6 +406,11 @@ export function readCatalogService(json: Json): CatalogServiceRecord {
     ServiceMeta: textMapOf(record, "ServiceMeta"),
     ServicePort: numberOf(record, "ServicePort"),
     ServicePorts: membersOf(record, "ServicePorts").map(readPort),
+    ServiceSocketPath: textOf(record, "ServiceSocketPath"),
+    ServiceEnableTagOverride: booleanOf(record, "ServiceEnableTagOverride"),
+    ServiceProxy: objectOf(record, "ServiceProxy"),
+    ServiceConnect: objectOf(record, "ServiceConnect"),
+    ServiceLocality: objectOf(record, "ServiceLocality"),
     PeerName: textOf(record, "PeerName"),
     CreateIndex: numberOf(record, "CreateIndex"),
     ModifyIndex: numberOf(record, "ModifyIndex"),
