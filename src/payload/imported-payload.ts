@@ -18,7 +18,15 @@ import {
   type Weights,
 } from "../model/instance.js";
 import { defaultPort } from "../model/ports.js";
-import { addressTable, checkTable, localityTable, nodeTable, portTable, serviceTable } from "../model/records.js";
+import {
+  addressTable,
+  checkTable,
+  emptyService,
+  localityTable,
+  nodeTable,
+  portTable,
+  serviceTable,
+} from "../model/records.js";
 import { lowerCase } from "../syntax/names.js";
 import { fixed64Tag, lengthTag, ProtobufReader, varintTag } from "../wire/protobuf.js";
 import { Field, MapEntry, Struct, StructList, StructValue } from "./field-numbers.js";
@@ -204,6 +212,8 @@ function readService(reader: ProtobufReader): Service {
     else reader.skip(tag);
   }
   return {
+    // Fields that do not cross the wire have their defaults.
+    ...emptyService(),
     kind,
     id,
     name,
