@@ -1553,4 +1553,27 @@ export const plantedFaults: readonly PlantedFault[] = [
     ],
     "test/unit/storage/stored-table.test.ts",
   ),
+  // --- One description of records ---------------------------------------------------------------------------------------
+  fault(
+    "unread-node-locality",
+    "texts in the locality of a node are not looked at",
+    [
+      "src/payload/payload-inspection.ts",
+      "        case NODE_LOCALITY:\n          this.#inFull(end, readLocality);\n          break;\n",
+      "",
+    ],
+    "test/unit/payload/field-numbers.test.ts",
+  ),
+  fault(
+    "swapped-field-numbers",
+    "interval and timeout of a check have each other's number",
+    ["src/payload/field-numbers.ts", "    Interval: 15,\n    Timeout: 16,\n", "    Interval: 16,\n    Timeout: 15,\n"],
+    "test/unit/payload/field-numbers.test.ts",
+  ),
+  fault(
+    "no-locality-of-listed-services",
+    "the client does not read the locality of services in lists of the catalog",
+    ["src/client/records.ts", 'objectOf(record, "ServiceLocality")', "{}"],
+    "test/unit/model/one-description.test.ts",
+  ),
 ];
