@@ -1,4 +1,5 @@
 import { Buffer } from "node:buffer";
+import { sameValue } from "../base/same-value.js";
 import { goQuote } from "./go-escape.js";
 
 /** A value as parsed: numbers keep their text. */
@@ -470,6 +471,12 @@ export function goList<T>(element: GoType<T>): GoType<readonly T[]> {
   };
 }
 
+/** As `Object.fromEntries` does: `__proto__` is a key like any other. */
+function define<T>(map: Record<string, T>, key: string, value: T): void {
+  if (key !== "__proto__") map[key] = value;
+  else Object.defineProperty(map, key, { value, enumerable: true, writable: true, configurable: true });
+}
+
 export function goMap<T>(element: GoType<T>): GoType<Readonly<Record<string, T>>> {
   return {
     name: `map[string]${element.name}`,
@@ -478,8 +485,10 @@ export function goMap<T>(element: GoType<T>): GoType<Readonly<Record<string, T>>
     nullable: true,
     read(value, path, before) {
       if (!isGoObject(value)) return mismatched(this, value, path, before);
-      const pairs = value.members.map((member): [string, T] => [member.key, readAs(element, member.value, path)]);
-      return Object.fromEntries([...Object.entries(before ?? {}), ...pairs]);
+      // That of an equal key is filled in, and not copied: a body may have the key thousands of times.
+      const map: Record<string, T> = before ?? {};
+      for (const member of value.members) define(map, member.key, readAs(element, member.value, path));
+      return map;
     },
   };
 }
@@ -538,8 +547,7 @@ export function goStruct<T>(
   const second = new Map<string, keyof T & string>(Object.entries(aliases));
   const bare = options.shown ?? name.slice(name.indexOf(".") + 1);
   type Values = Map<keyof T & string, T[keyof T & string]>;
-  const isZero = (key: keyof T & string, value: unknown): boolean =>
-    JSON.stringify(value) === JSON.stringify(fields[key].zero());
+  const isZero = (key: keyof T & string, value: unknown): boolean => sameValue(value, fields[key].zero());
   const build = (values: Values, before?: T): T => {
     const made: Partial<T> = { ...before };
     for (const key of keys) {

@@ -1576,4 +1576,14 @@ export const plantedFaults: readonly PlantedFault[] = [
     ["src/client/records.ts", 'objectOf(record, "ServiceLocality")', "{}"],
     "test/unit/model/one-description.test.ts",
   ),
+  fault(
+    "equal-key-copies-the-map",
+    "a body that names a map again copies the map each time",
+    [
+      "src/syntax/go-json.ts",
+      "const map: Record<string, T> = before ?? {};",
+      "const map: Record<string, T> = { ...before };",
+    ],
+    "test/unit/syntax/go-json.test.ts",
+  ),
 ];

@@ -18,6 +18,8 @@ import {
   valuesAtMost,
 } from "../../../src/syntax/go-json.js";
 
+import { assertLinear } from "../../support/growth.js";
+
 const bytes = (text: string): Uint8Array => new TextEncoder().encode(text);
 
 describe("JSON as Go reads it", () => {
@@ -234,4 +236,27 @@ describe("JSON as Go reads it", () => {
       assert.throws(() => readWholeValue(bytes(text)), { name: "GoJsonError", message: why, offset }, text);
     }
   });
+});
+
+describe("equal keys", () => {
+  const inner = goStruct<{ readonly Meta: Readonly<Record<string, string>> }>("api.Inner", { Meta: goMap(goString) });
+  const outer = goStruct<{ readonly Inner: { readonly Meta: Readonly<Record<string, string>> } }>("api.Outer", {
+    Inner: inner,
+  });
+  const members = (count: number): string => Array.from({ length: count }, (_, index) => `"k${index}":"v"`).join(",");
+
+  it("fill in one map, with the last value of each", () => {
+    const text = '{"Inner":{"Meta":{"a":"1","b":"1"}},"Inner":{"Meta":{"b":"2","__proto__":"3"}}}';
+    assert.deepEqual(
+      Object.entries(decodeGo(bytes(text), outer).Inner.Meta),
+      Object.entries({ a: "1", b: "2", ["__proto__"]: "3" }),
+    );
+  });
+
+  it("take a time that grows with the text, however large the map is", () =>
+    assertLinear({
+      size: 500,
+      prepare: async (size) => bytes(`{"Inner":{"Meta":{${members(size)}}}${',"Inner":{"Meta":{}}'.repeat(size)}}`),
+      steps: { read: (body) => decodeGo(body, outer) },
+    }));
 });
