@@ -31,6 +31,7 @@ import { DialRule, defaultForbiddenAddresses } from "./dial-rule.js";
 import { Dialer } from "./dialer.js";
 import { Effects } from "./effects.js";
 import { Gateways } from "./gateways.js";
+import { GivenTokens } from "./given-tokens.js";
 import { Imports } from "./imports.js";
 import { alwaysLeader, type Leadership } from "./leadership.js";
 import { LeafCertificates } from "./leaf-certificates.js";
@@ -403,6 +404,7 @@ async function composeHost(options: HostOptions, opened: AsyncDisposable[]): Pro
     leadership,
     enabled,
     codec: TokenCodec,
+    givenTokens: new GivenTokens(TokenCodec, limits, incidents),
   });
 
   const forget = [

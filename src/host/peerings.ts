@@ -20,6 +20,7 @@ import { StatusCode } from "../wire/status.js";
 import type { Deletion } from "./deletion.js";
 import type { DialRule } from "./dial-rule.js";
 import { type Dialer, exchangeSecret } from "./dialer.js";
+import type { GivenTokens } from "./given-tokens.js";
 import type { Leadership } from "./leadership.js";
 import { type Metric, peeringMetrics } from "./metrics.js";
 import type { PeeringStatus, StatusBoard } from "./status-board.js";
@@ -104,6 +105,7 @@ export interface PeeringsParts {
   readonly leadership: Leadership;
   readonly enabled: boolean;
   readonly codec: typeof TokenCodec;
+  readonly givenTokens: GivenTokens;
 }
 
 /** The peerings of a host: made, read, watched and deleted here. */
@@ -128,7 +130,7 @@ export class Peerings implements Closable {
    */
   async generateToken(options: GenerateTokenOptions): Promise<string> {
     this.requireEnabled();
-    const { records, authority, datacenter, remote, codec, clock } = this.#parts;
+    const { records, authority, datacenter, remote, codec, givenTokens, clock } = this.#parts;
     const serverAddresses = this.#parts.serverAddresses();
     if (serverAddresses === undefined) {
       // Looked up before the record is written, so that a failure leaves no record behind (D-16).
@@ -148,13 +150,15 @@ export class Peerings implements Closable {
         remedy: ROOT_REMEDY,
       });
     }
+    const manualServerAddresses = options.serverExternalAddresses ?? [];
+    givenTokens.requireFewAddresses({ manualServerAddresses, serverAddresses });
     const { peering, establishmentSecret } = await records.generateToken({
       peerName: options.peerName,
       meta: options.meta ?? {},
     });
     const token: PeeringToken = {
       ca: authority.roots().map((root) => root.certificatePem),
-      manualServerAddresses: options.serverExternalAddresses ?? [],
+      manualServerAddresses,
       serverAddresses,
       serverName: peeringServerName(datacenter, authority.trustDomain),
       peerId: peering.id,
@@ -162,6 +166,14 @@ export class Peerings implements Closable {
       remote,
     };
     return codec.encode(token);
+  }
+
+  /**
+   * Judges the text of a token as {@link establish} does, and does nothing else.
+   * @throws {PeeringError} `invalid-token`
+   */
+  requireSound(token: string): void {
+    this.#parts.givenTokens.read(token);
   }
 
   /** The peerings whose last token is unused, by name. The holder of such a token can peer under that name. */
@@ -329,9 +341,8 @@ export class Peerings implements Closable {
   }
 
   async #establish(options: EstablishOptions): Promise<PeeringView> {
-    const { records, streams, transport, clock, random, authority, datacenter, codec, dialRule } = this.#parts;
-    const token = codec.decode(options.token);
-    codec.validate(token);
+    const { records, streams, transport, clock, random, authority, datacenter, givenTokens, dialRule } = this.#parts;
+    const token = givenTokens.read(options.token);
     const fault = dialRule.faultOf([...token.manualServerAddresses, ...token.serverAddresses]);
     if (fault !== undefined) throw new PeeringError("invalid-token", fault);
     const signals = options.signal === undefined ? [this.#stop.signal] : [options.signal, this.#stop.signal];

@@ -2,7 +2,6 @@ import { PeeringError } from "../base/errors.js";
 import type { PeeringView } from "../host/peerings.js";
 import { validatePeeringMeta, validatePeerName } from "../peering/names.js";
 import { decodeGo, type GoJsonError, type GoType, goList, goMap, goString, goStruct } from "../syntax/go-json.js";
-import { TokenCodec } from "../token/token-codec.js";
 import type { Answer } from "./answer.js";
 import type { BlockingQuery } from "./blocking.js";
 import type { Call } from "./call.js";
@@ -94,7 +93,7 @@ async function establish(call: Call): Promise<Answer> {
     throw badRequest("PeeringToken is required in the payload when establishing a peering.");
   }
   validatePeerName(request.PeerName);
-  TokenCodec.validate(TokenCodec.decode(request.PeeringToken));
+  call.host.peerings.requireSound(request.PeeringToken);
   validatePeeringMeta(request.Meta);
   await call.require({ resource: "peering", access: "write" });
   await call.host.peerings.establish({

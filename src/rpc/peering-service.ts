@@ -4,7 +4,6 @@ import type { PeeringView } from "../host/peerings.js";
 import { type BlockingQuery, blocking } from "../http/blocking.js";
 import { validatePeeringMeta, validatePeerName } from "../peering/names.js";
 import { isActive, type TrustBundle } from "../peering/peering.js";
-import { TokenCodec } from "../token/token-codec.js";
 import { ConnectError, connectError, type HandlerContext, type ServiceImpl } from "../transport/connect.js";
 import type { PeeringService } from "../wire/gen/hashicorp/consul/internal/peering/peering_pb.js";
 import { StatusCode } from "../wire/status.js";
@@ -42,7 +41,7 @@ export function peeringService(server: RpcServer): ServiceImpl<typeof PeeringSer
 
     establish: method(async ({ PeerName, PeeringToken, Meta }, call) => {
       validatePeerName(PeerName);
-      TokenCodec.validate(TokenCodec.decode(PeeringToken));
+      call.host.peerings.requireSound(PeeringToken);
       validatePeeringMeta(Meta);
       await call.require(WRITE);
       await call.host.peerings.establish({ peerName: PeerName, token: PeeringToken, meta: Meta, signal: call.signal });

@@ -30,7 +30,7 @@ const MAX_ENTRY_CHARACTERS = 64 * 1024;
  */
 export function validateBundle<Bundle extends Pick<TrustBundle, "rootPems">>(
   bundle: Bundle,
-  { rootsPerPeer, trustBundleBytes }: Omit<IdentityLimits, "addressesPerPeer"> = defaultIdentityLimits,
+  { rootsPerPeer, trustBundleBytes }: Pick<IdentityLimits, "rootsPerPeer" | "trustBundleBytes"> = defaultIdentityLimits,
 ): Bundle {
   const { rootPems } = bundle;
   if (rootPems.length > rootsPerPeer || rootPems.some((pem) => pem.length > MAX_ENTRY_CHARACTERS)) throw tooMuch();

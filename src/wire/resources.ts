@@ -38,15 +38,18 @@ export function encodeServerAddresses(addresses: readonly string[]): Uint8Array 
 
 /** Bounds on the facts that a peer sends of itself, which are stored with its record and shown with it. Ours; Consul has none. */
 export interface IdentityLimits {
-  /** Addresses of servers, or of mesh gateways in their place; more are refused. Default 1 000. */
+  /** Characters of a peering token; a longer one is refused before it is read. Default 524 288. */
+  readonly tokenCharacters: number;
+  /** Addresses of servers, or of mesh gateways in their place, also in a token; more are refused. Default 1 000. */
   readonly addressesPerPeer: number;
-  /** Root certificates in a trust bundle; a bundle with more is refused. Default 100. */
+  /** Root certificates in a trust bundle or a token; one with more is refused. Default 100. */
   readonly rootsPerPeer: number;
   /** Bytes of a trust bundle, whatever is in it; a larger one is refused. Default 1 MiB. */
   readonly trustBundleBytes: number;
 }
 
 export const defaultIdentityLimits: IdentityLimits = {
+  tokenCharacters: 524_288,
   addressesPerPeer: 1_000,
   rootsPerPeer: 100,
   trustBundleBytes: 1024 * 1024,
@@ -77,7 +80,7 @@ export function encodeTrustBundle(bundle: TrustBundlePayload): Uint8Array {
  */
 export function decodeTrustBundle(
   value: Uint8Array,
-  limits: Omit<IdentityLimits, "addressesPerPeer"> = defaultIdentityLimits,
+  limits: Pick<IdentityLimits, "rootsPerPeer" | "trustBundleBytes"> = defaultIdentityLimits,
 ): TrustBundlePayload {
   const { rootsPerPeer, trustBundleBytes } = limits;
   if (value.length > trustBundleBytes) throw exhausted(`a trust bundle of ${value.length} bytes`);

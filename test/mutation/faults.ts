@@ -1422,6 +1422,12 @@ export const plantedFaults: readonly PlantedFault[] = [
     "test/unit/http/agent-growth.test.ts",
   ),
   fault(
+    "token-without-bound",
+    "a peering token may have any number of characters, certificates and addresses",
+    ["src/host/given-tokens.ts", "if (count <= limit) return;", "if (count >= 0) return;"],
+    "test/unit/host/bad-input.test.ts",
+  ),
+  fault(
     "values-without-bound",
     "the JSON of a body may have any number of values",
     [

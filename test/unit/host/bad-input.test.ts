@@ -1,6 +1,7 @@
 import assert from "node:assert/strict";
 import { describe, it } from "node:test";
 import type { PeeringErrorCode } from "../../../src/base/errors.js";
+import { Incidents } from "../../../src/base/incidents.js";
 import { TokenCodec } from "../../../src/token/token-codec.js";
 import { peered, type Site, World } from "../../support/world.js";
 
@@ -95,6 +96,32 @@ describe("tokens", () => {
     const { peerings } = dialer.host;
     const text = "peering token server name value is empty";
     await refused(world, dialer, () => peerings.establish({ peerName: "new", token }), "invalid-token", text);
+  });
+
+  it("one that has more than it may is refused, and counted", async () => {
+    const world = new World();
+    const incidents = new Incidents();
+    const limits = { tokenCharacters: 2_000, addressesPerPeer: 2, rootsPerPeer: 2 };
+    const { dialer } = await peered(world, { dialer: { limits, incidents } });
+    const { peerings } = dialer.host;
+    const addresses = ["10.0.0.1:1", "10.0.0.2:1", "10.0.0.3:1"];
+    const long = "A".repeat(2_001);
+    const cases: readonly (readonly [string, string])[] = [
+      [long, "peering token has too many characters (2001 > 2000)"],
+      [encode({ CA: [PEM, PEM, PEM] }), "peering token has too many certificates (3 > 2)"],
+      [encode({ ServerAddresses: addresses }), "peering token has too many server addresses (3 > 2)"],
+      [encode({ ManualServerAddresses: addresses }), "peering token has too many server addresses (3 > 2)"],
+    ];
+    for (const [token, text] of cases) {
+      await refused(world, dialer, () => peerings.establish({ peerName: "new", token }), "invalid-token", text);
+      assert.throws(() => peerings.requireSound(token), { code: "invalid-token", message: text });
+    }
+    const generate = (): Promise<string> =>
+      peerings.generateToken({ peerName: "new", serverExternalAddresses: addresses });
+    await refused(world, dialer, generate, "invalid-token", "peering token has too many server addresses (3 > 2)");
+    assert.equal(incidents.counts().get("token-too-large"), 2 * cases.length + 1);
+    assert.throws(() => peerings.requireSound(encode({ CA: [PEM, PEM] })), /malformed certificate/);
+    peerings.requireSound(encode({ ServerAddresses: addresses.slice(1) }));
   });
 
   it("our own is refused", async () => {

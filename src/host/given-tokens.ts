@@ -1,0 +1,49 @@
+import { PeeringError } from "../base/errors.js";
+import type { Incidents } from "../base/incidents.js";
+import type { PeeringToken, TokenCodec } from "../token/token-codec.js";
+import type { IdentityLimits } from "../wire/resources.js";
+
+export type TokenLimits = Pick<IdentityLimits, "tokenCharacters" | "addressesPerPeer" | "rootsPerPeer">;
+
+/** Reads peering tokens that callers give, and bounds what the ones have that are made. */
+export class GivenTokens {
+  readonly #codec: typeof TokenCodec;
+  readonly #limits: TokenLimits;
+  readonly #incidents: Incidents;
+
+  constructor(codec: typeof TokenCodec, limits: TokenLimits, incidents: Incidents) {
+    this.#codec = codec;
+    this.#limits = limits;
+    this.#incidents = incidents;
+  }
+
+  /**
+   * What a sound token says. Its certificates are read one by one, and its addresses dialed one after another: so there may be
+   * only so many of them.
+   * @throws {PeeringError} `invalid-token`
+   */
+  read(text: string): PeeringToken {
+    const { tokenCharacters, rootsPerPeer } = this.#limits;
+    this.#require(text.length, tokenCharacters, "characters");
+    const token = this.#codec.decode(text);
+    this.#require(token.ca.length, rootsPerPeer, "certificates");
+    this.requireFewAddresses(token);
+    this.#codec.validate(token);
+    return token;
+  }
+
+  /** @throws {PeeringError} `invalid-token` */
+  requireFewAddresses(token: Pick<PeeringToken, "manualServerAddresses" | "serverAddresses">): void {
+    const { addressesPerPeer: limit } = this.#limits;
+    for (const { length } of [token.manualServerAddresses, token.serverAddresses]) {
+      this.#require(length, limit, "server addresses");
+    }
+  }
+
+  #require(count: number, limit: number, what: string): void {
+    if (count <= limit) return;
+    const fields = { what, count, limit };
+    this.#incidents.report("token-too-large", "a peering token was refused: it has more than one may have", fields);
+    throw new PeeringError("invalid-token", `peering token has too many ${what} (${count} > ${limit})`);
+  }
+}
