@@ -15,7 +15,7 @@ import { badRequest, HttpRefusal } from "./http-refusal.js";
 import { filterFor } from "./in-turns.js";
 import { type Json, LazyList, LazyMap, type LazyStruct, writeJson } from "./json.js";
 import type { JsonSchema, Operation, ParameterDoc } from "./operation.js";
-import { listOf, mapOf, objectOf, orNull, text } from "./operation-docs.js";
+import { filterParameter, listOf, mapOf, objectOf, orNull, text } from "./operation-docs.js";
 import {
   type AgentServiceView,
   agentServiceFields,
@@ -221,12 +221,6 @@ function asRegistered({ catalog }: PeeringHost, service: IndexedService): Indexe
   const given = catalog.virtualIp(connectName(service) ?? "");
   return virtual === undefined || virtual.address !== given ? service : { ...service, taggedAddresses: others };
 }
-
-const filterParameter: ParameterDoc = {
-  name: "filter",
-  in: "query",
-  description: "An expression of go-bexpr over the records.",
-};
 
 const formatParameter: ParameterDoc = {
   name: "format",

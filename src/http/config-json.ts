@@ -1,15 +1,18 @@
-import type { IntentionJwt, IntentionSource } from "../config/intentions.js";
 import { type ConfigEntryKind, isConfigEntryKind } from "../model/entry-kinds.js";
 import { listProblems } from "../model/entry-reader.js";
 import { goKind, membersOf, readShape } from "../model/shape-reader.js";
-import { entryShapes, jwtField, permissionsField, type Shape } from "../model/shapes.js";
+import { entryShapes, type Shape } from "../model/shapes.js";
 import type { StoredConfigEntry } from "../stores/config-entries.js";
 import { type GoJson, GoNumber, GoObject, isGoList, isGoObject, type PlainJson } from "../syntax/go-json.js";
+import type { Fields } from "./filter/fields.js";
 import { badRequest } from "./http-refusal.js";
 import type { Json } from "./json.js";
 import type { JsonSchema } from "./operation.js";
 import { index } from "./operation-docs.js";
-import { fieldJson, fieldSchema, structJson, structSchema } from "./shape-json.js";
+import { filterOf } from "./record-members.js";
+import { indexMembers } from "./records.js";
+import { shapeFields } from "./shape-fields.js";
+import { structJson, structSchema } from "./shape-json.js";
 
 // The members of every entry, before and after its own fields.
 const meta: Shape = { Meta: { as: "textMap" } };
@@ -70,14 +73,12 @@ export function configEntryJson({ entry, createIndex, modifyIndex }: StoredConfi
   };
 }
 
-/** The permissions of an intention; undefined when it has an action instead. */
-export function permissionsJson(source: IntentionSource): Json | undefined {
-  return fieldJson(source.permissions, permissionsField);
-}
-
-/** The conditions on tokens of requests, for all sources; undefined: there are none. */
-export function jwtJson(jwt: IntentionJwt | undefined): Json | undefined {
-  return jwt && fieldJson(jwt, jwtField);
+/** The fields that filters may name in entries of a kind: those that {@link configEntryJson} writes. */
+export function configEntryFields(kind: ConfigEntryKind): Fields<StoredConfigEntry> {
+  return {
+    ...shapeFields({ ...entryShapes[kind], ...meta }, ({ entry }: StoredConfigEntry) => entry),
+    ...filterOf<StoredConfigEntry>(indexMembers),
+  };
 }
 
 /** The members that {@link configEntryJson} writes, of whatever kind. */
@@ -103,9 +104,3 @@ export const configEntryBody: JsonSchema = {
     };
   }),
 };
-
-/** The members that {@link jwtJson} writes. */
-export const jwtSchema: JsonSchema = fieldSchema(jwtField);
-
-/** The members that {@link permissionsJson} writes. */
-export const permissionsSchema: JsonSchema = fieldSchema(permissionsField);

@@ -10,13 +10,13 @@ import type { BlockingQuery } from "./blocking.js";
 import type { Call } from "./call.js";
 import {
   configEntryBody,
+  configEntryFields,
   configEntryJson,
   configEntrySchema,
   type DecodedEntry,
   decodeConfigEntry,
 } from "./config-json.js";
 import { ownDatacenter } from "./discovery-options.js";
-import { type Fields, text as filterText, textMap as filterTextMap } from "./filter/fields.js";
 import { badRequest, HttpRefusal } from "./http-refusal.js";
 import { filterFor } from "./in-turns.js";
 import { LazyList } from "./json.js";
@@ -24,6 +24,7 @@ import type { Operation } from "./operation.js";
 import {
   casParameter,
   datacenterParameter,
+  filterParameter,
   flag,
   listOf,
   objectOf,
@@ -199,14 +200,18 @@ async function readOne(call: Call, kind: string, name: string): Promise<Answer> 
   });
 }
 
+/** The one kind that Consul filters (1.21). */
+const FILTERED_KIND = "service-defaults";
+const filteredFields = configEntryFields(FILTERED_KIND);
+
 async function readKind(call: Call, kind: string): Promise<Answer> {
   const options = call.readOptions();
   ownDatacenter(call);
   if (kind !== "" && !isConfigEntryKind(kind)) throw new HttpRefusal(500, `invalid config entry kind: ${kind}`);
-  if (options.filter !== "" && kind !== "service-defaults") {
+  if (options.filter !== "" && kind !== FILTERED_KIND) {
     throw new HttpRefusal(500, `filtering not supported for config entry kind=${kind}`);
   }
-  const filter = filterFor(options, serviceDefaultsFields);
+  const filter = filterFor(options, filteredFields);
   const access = await call.access();
   const wanted = kind === "" ? undefined : kind;
   const { configEntries } = call.host;
@@ -231,14 +236,6 @@ function mayRead(access: Access, entry: ConfigEntry): boolean {
   const right = rightToRead(access, entry.kind, entry.name);
   return right === undefined || access.may(right);
 }
-
-/** The fields that a filter may name. */
-const serviceDefaultsFields: Fields<StoredConfigEntry> = {
-  Kind: filterText(({ entry }) => entry.kind),
-  Name: filterText(({ entry }) => entry.name),
-  Protocol: filterText(({ entry }) => (entry.kind === "service-defaults" ? (entry.protocol ?? "") : "")),
-  Meta: filterTextMap(({ entry }) => entry.meta ?? {}),
-};
 
 async function remove(call: Call): Promise<Answer> {
   call.refusePartition();
@@ -309,8 +306,9 @@ export const configOperations: readonly Operation[] = [
       {
         path: "/v1/config/{kind}",
         id: "listConfigEntries",
-        summary: "The configuration entries of a kind that the caller may read, by name.",
-        parameters: readParameters,
+        summary:
+          "The configuration entries of a kind that the caller may read, by name; `filter` is for service-defaults.",
+        parameters: [...readParameters, filterParameter],
         answer: listOf(configEntrySchema),
       },
     ],

@@ -1,5 +1,5 @@
 import type { JsonSchema, ParameterDoc } from "./operation.js";
-import { datacenterParameter, listOf, readParameters, text } from "./operation-docs.js";
+import { datacenterParameter, filterParameter, listOf, readParameters, text } from "./operation-docs.js";
 
 function query(name: string, description: string): ParameterDoc {
   return { name, in: "query", description };
@@ -10,7 +10,7 @@ export const discoveryParameters: readonly ParameterDoc[] = [
   ...readParameters,
   datacenterParameter,
   query("peer", "Reads the imports from this peer instead of local data."),
-  query("filter", "An expression of go-bexpr over the records."),
+  filterParameter,
 ];
 export const nodeMetaParameter: ParameterDoc = query(
   "node-meta",

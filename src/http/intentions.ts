@@ -11,16 +11,23 @@ import {
   withoutIntention,
   withoutLegacyIntention,
 } from "../config/intention-writes.js";
-import { compareIntentions, type Intention, type IntentionSource, intentionFor } from "../config/intentions.js";
+import {
+  compareIntentions,
+  type Intention,
+  type IntentionJwt,
+  type IntentionSource,
+  intentionFor,
+} from "../config/intentions.js";
 import { listProblems } from "../model/entry-reader.js";
+import type { StringMap } from "../model/instance.js";
+import { isEmptyMap } from "../model/kept-members.js";
+import { jwtField, permissionsField } from "../model/shapes.js";
 import type { ConfigEntryChange, StoredConfigEntry } from "../stores/config-entries.js";
 import { lowerCase } from "../syntax/names.js";
 import type { Answer } from "./answer.js";
 import { type BlockingQuery, onlyChanges } from "./blocking.js";
 import type { Call, Server } from "./call.js";
-import { jwtJson, jwtSchema, permissionsJson, permissionsSchema } from "./config-json.js";
 import { ownDatacenter } from "./discovery-options.js";
-import { type Fields, text as filterText, integer, textMap } from "./filter/fields.js";
 import { badRequest, decodeFailed, HttpRefusal } from "./http-refusal.js";
 import { filterFor } from "./in-turns.js";
 import {
@@ -39,8 +46,19 @@ import {
 } from "./intention-input.js";
 import { type Json, LazyList, writeJson } from "./json.js";
 import type { JsonSchema, Operation, ParameterDoc } from "./operation.js";
-import { flag, index, listOf, objectOf, readParameters, text, textsByKey, time } from "./operation-docs.js";
+import { filterParameter, flag, listOf, objectOf, readParameters, text } from "./operation-docs.js";
 import { consistencyOf } from "./query.js";
+import {
+  filterOf,
+  type Member,
+  type Members,
+  membersIn,
+  schemaOf,
+  shapeMember,
+  textMember,
+  writerOf,
+} from "./record-members.js";
+import { indexMembers } from "./records.js";
 import { bodySchema } from "./shape-json.js";
 
 // Intentions one by one: each is a source of the config entry of its destination.
@@ -55,51 +73,47 @@ function intentionsOf(stored: StoredConfigEntry): readonly StoredIntention[] {
   return entry.sources.map((source) => ({ destination: entry.name, source, stored }));
 }
 
-function metaOf({ source, stored }: StoredIntention): Readonly<Record<string, string>> {
-  return (source.legacyID === undefined ? stored.entry.meta : source.legacyMeta) ?? {};
+/** Undefined where there is none. */
+function metaOf({ source, stored }: StoredIntention): StringMap | undefined {
+  const meta = (source.legacyID === undefined ? stored.entry.meta : source.legacyMeta) ?? {};
+  return isEmptyMap(meta) ? undefined : meta;
 }
 
-/** As Consul prints it, without `Hash` (D-49). */
-export function intentionJson(intention: StoredIntention): Json {
-  const { destination, source, stored } = intention;
-  const meta = Object.entries(metaOf(intention));
-  return {
-    CreatedAt: source.legacyCreateTime,
-    UpdatedAt: source.legacyUpdateTime,
-    ID: source.legacyID,
-    Description: source.description,
-    SourceNS: "default",
-    SourceName: source.name,
-    DestinationNS: "default",
-    DestinationName: destination,
-    SourcePeer: source.peer,
-    SourceType: "consul",
-    Action: source.action,
-    Permissions: permissionsJson(source),
-    JWT: jwtJson(stored.entry.kind === "service-intentions" ? stored.entry.jwt : undefined),
-    Meta: meta.length === 0 ? undefined : new Map(meta),
-    Precedence: source.precedence ?? 0,
-    CreateIndex: stored.createIndex,
-    ModifyIndex: stored.modifyIndex,
-  };
+function jwtOf({ stored: { entry } }: StoredIntention): IntentionJwt | undefined {
+  return entry.kind === "service-intentions" ? entry.jwt : undefined;
 }
 
-const fields: Fields<StoredIntention> = {
-  ID: filterText(({ source }) => source.legacyID ?? ""),
-  Description: filterText(({ source }) => source.description ?? ""),
-  SourceNS: filterText(() => "default"),
-  SourceName: filterText(({ source }) => source.name),
-  SourcePartition: filterText(() => ""),
-  SourcePeer: filterText(({ source }) => source.peer ?? ""),
-  SourceSamenessGroup: filterText(() => ""),
-  SourceType: filterText(() => "consul"),
-  DestinationNS: filterText(() => "default"),
-  DestinationName: filterText(({ destination }) => destination),
-  DestinationPartition: filterText(() => ""),
-  Action: filterText(({ source }) => source.action ?? ""),
-  Precedence: integer(({ source }) => source.precedence ?? 0),
-  Meta: textMap(metaOf),
-};
+function constant(name: string, value: string): Member<StoredIntention> {
+  return textMember(name, () => value, true);
+}
+
+/** Consul's `Intention`, without `Hash` (D-49). Partitions and sameness groups are Consul Enterprise's: they are empty. */
+const members: Members<StoredIntention> = [
+  shapeMember("CreatedAt", ({ source }) => source.legacyCreateTime, { as: "time" }),
+  shapeMember("UpdatedAt", ({ source }) => source.legacyUpdateTime, { as: "time" }),
+  textMember("ID", ({ source }) => source.legacyID ?? ""),
+  textMember("Description", ({ source }) => source.description ?? ""),
+  constant("SourceNS", "default"),
+  textMember("SourceName", ({ source }) => source.name, true),
+  constant("DestinationNS", "default"),
+  textMember("DestinationName", ({ destination }) => destination, true),
+  textMember("SourcePartition", () => ""),
+  textMember("DestinationPartition", () => ""),
+  textMember("SourcePeer", ({ source }) => source.peer ?? ""),
+  textMember("SourceSamenessGroup", () => ""),
+  constant("SourceType", "consul"),
+  textMember("Action", ({ source }) => source.action ?? ""),
+  shapeMember("Permissions", ({ source }) => source.permissions, permissionsField),
+  shapeMember("JWT", jwtOf, jwtField),
+  shapeMember("Meta", metaOf, { as: "textMap" }),
+  shapeMember("Precedence", ({ source }) => source.precedence, { as: "int", always: 0 }),
+  ...membersIn(indexMembers, ({ stored }: StoredIntention) => stored),
+];
+
+/** As Consul prints it. */
+export const intentionJson: (intention: StoredIntention) => Json = writerOf(members);
+export const intentionSchema: JsonSchema = schemaOf(members);
+const fields = filterOf(members);
 
 function rightToRead(name: string): Right {
   return { resource: "intention", access: "read", name };
@@ -452,26 +466,6 @@ const sourceParameter: ParameterDoc = {
 const destinationParameter: ParameterDoc = { name: "destination", in: "query", description: "The called service." };
 const ends = [sourceParameter, destinationParameter];
 
-export const intentionSchema: JsonSchema = objectOf({
-  "CreatedAt?": time,
-  "UpdatedAt?": time,
-  "ID?": text,
-  "Description?": text,
-  SourceNS: text,
-  SourceName: text,
-  DestinationNS: text,
-  DestinationName: text,
-  "SourcePeer?": text,
-  SourceType: text,
-  "Action?": text,
-  "Permissions?": permissionsSchema,
-  "JWT?": jwtSchema,
-  "Meta?": textsByKey,
-  Precedence: index,
-  CreateIndex: index,
-  ModifyIndex: index,
-});
-
 const PATTERN = "/v1/connect/intentions";
 
 /** `/v1/connect/intentions`. */
@@ -485,7 +479,7 @@ export const intentionOperations: readonly Operation[] = [
         path: PATTERN,
         id: "listIntentions",
         summary: "Intentions, by precedence: the sources of the config entries of kind service-intentions.",
-        parameters: readParameters,
+        parameters: [...readParameters, filterParameter],
         answer: listOf(intentionSchema),
       },
     ],

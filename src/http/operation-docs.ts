@@ -21,6 +21,7 @@ export const readParameters: readonly ParameterDoc[] = [
 ];
 
 export const datacenterParameter: ParameterDoc = query("dc", "Accepted; there is one datacenter.");
+export const filterParameter: ParameterDoc = query("filter", "An expression of go-bexpr over the records.");
 export const casParameter: ParameterDoc = query(
   "cas",
   "Writes only if this is the entry's ModifyIndex; 0: if it is absent.",

@@ -309,7 +309,7 @@ export const peeringOperations: readonly Operation[] = [
       {
         path: "/v1/peerings",
         id: "listPeerings",
-        summary: "All peerings, by name.",
+        summary: "All peerings, by name; `filter` has no effect, as in Consul.",
         parameters: readParameters,
         answer: listOf(peeringSchema),
       },

@@ -1,15 +1,14 @@
-import type { JsonObject, JsonValue, Proxy as ProxyDefinition, StringMap } from "../model/instance.js";
-import { isEmptyMap, isList, isObject } from "../model/kept-members.js";
+import type { JsonObject, Proxy as ProxyDefinition, StringMap } from "../model/instance.js";
+import { isEmptyMap } from "../model/kept-members.js";
 import type { Listing } from "../model/listing.js";
 import { type Emptiness, type FieldName, type Table, type Uses, useFields, type View } from "../model/record-table.js";
-import { agentProxyShape, ownName, proxyExtraShape, proxyShape, type Shape, upstreamShape } from "../model/shapes.js";
+import { agentProxyShape, proxyShape, type Shape, type Field as ShapeField } from "../model/shapes.js";
 import {
   bool,
   type Field,
   type Fields,
   group,
   integer,
-  map,
   struct,
   structList,
   structMap,
@@ -21,7 +20,8 @@ import {
 import { type Json, LazyList, LazyStruct, StructForm, type StructMember, textMap as textMapJson } from "./json.js";
 import type { JsonSchema } from "./operation.js";
 import * as docs from "./operation-docs.js";
-import { structJson, structSchema } from "./shape-json.js";
+import { shapeField, shapeFields } from "./shape-fields.js";
+import { fieldJson, fieldSchema, structJson, structSchema } from "./shape-json.js";
 
 // Members of answers, of their document and of filters, made from the tables of `model/records.ts`.
 
@@ -33,8 +33,8 @@ export interface Member<Item> {
   readonly schema: JsonSchema;
   /** Whether it is never left out. */
   readonly always: boolean;
-  /** The field as filters see it. */
-  readonly filter: Field<Item>;
+  /** The field as filters see it; undefined: they cannot name it. */
+  readonly filter: Field<Item> | undefined;
 }
 
 export type Members<Item> = readonly Member<Item>[];
@@ -54,7 +54,7 @@ export function schemaOf<Item>(members: Members<Item>): JsonSchema {
 
 /** The fields that filters may name in items that have these members. */
 export function filterOf<Item>(members: Members<Item>): Fields<Item> {
-  return Object.fromEntries(members.map(({ name, filter }) => [name, filter]));
+  return Object.fromEntries(members.flatMap(({ name, filter }) => (filter === undefined ? [] : [[name, filter]])));
 }
 
 /** The members of a table in a view. @param empty - where the view shows empty values in another way than usual. */
@@ -72,7 +72,7 @@ export function membersIn<Item, Part>(members: Members<Part>, part: (item: Item)
   return members.map(({ json, filter, ...member }) => ({
     ...member,
     json: (item: Item) => json(part(item)),
-    filter: within(part, filter),
+    filter: filter && within(part, filter),
   }));
 }
 
@@ -121,6 +121,15 @@ export function listMember<Item, Inner>(
 export function textMember<Item>(name: string, get: (item: Item) => string, always = false): Member<Item> {
   const json: StructMember<Item> = always ? get : (item) => get(item) || undefined;
   return { name, always, json, schema: docs.text, filter: text(get) };
+}
+
+/** A member in the form of a field of Consul's records; undefined: it is left out, unless the field is `always` written. */
+export function shapeMember<Item>(name: string, get: (item: Item) => unknown, field: ShapeField): Member<Item> {
+  const json: StructMember<Item> = (item) => {
+    const value = get(item);
+    return value === undefined ? field.always : fieldJson(value, field);
+  };
+  return { name, always: field.always !== undefined, json, schema: fieldSchema(field), filter: shapeField(field, get) };
 }
 
 /** A member by the kind of its value. */
@@ -187,7 +196,7 @@ class MemberUses<Item> implements Uses<Item, Member<Item> | undefined> {
 
   kept(get: (item: Item) => JsonObject | undefined, shape: Shape): Member<Item> | undefined {
     const json = (value: JsonObject = {}): Json => structJson(value, shape, "consul");
-    const filter = struct(get, shapeFields(shape, same, same));
+    const filter = struct(get, shapeFields(shape, same, "consul"));
     return this.#member(get, isNothing, json, structSchema(shape), filter);
   }
 
@@ -241,98 +250,10 @@ function proxyJson({ destinationServiceId, meshGatewayMode, ...rest }: ProxyDefi
   return structJson(own, shape);
 }
 
-function ownMember(object: JsonObject, key: string): JsonValue | undefined {
-  return Object.hasOwn(object, key) ? object[key] : undefined;
-}
-
-function textIn(value: JsonValue | undefined): string {
-  return typeof value === "string" ? value : "";
-}
-
-function integerIn(value: JsonValue | undefined): number {
-  return typeof value === "number" && Number.isSafeInteger(value) ? value : 0;
-}
-
-function listIn(value: JsonValue | undefined): readonly JsonValue[] {
-  return isList(value) ? value : [];
-}
-
-function textsIn(value: JsonValue | undefined): readonly string[] {
-  return listIn(value).map(textIn);
-}
-
-function objectIn(value: JsonValue | undefined): JsonObject {
-  return isObject(value) ? value : {};
-}
-
-/** The fields of a record by its shape, under the library's names or Consul's; what has no fixed form cannot be named. */
-function shapeFields<Item>(
-  shape: Shape,
-  recordOf: (item: Item) => JsonValue | undefined,
-  nameOf: (name: string) => string,
-): Fields<Item> {
-  const fields: Record<string, Field<Item>> = {};
-  for (const [name, { as }] of Object.entries(shape)) {
-    const of = (item: Item): JsonValue | undefined => {
-      const record = recordOf(item);
-      return isObject(record) ? ownMember(record, nameOf(name)) : undefined;
-    };
-    const field = shapeField(as, of, nameOf);
-    if (field !== undefined) fields[name] = field;
-  }
-  return fields;
-}
-
-function shapeField<Item>(
-  as: Shape[string]["as"],
-  of: (item: Item) => JsonValue | undefined,
-  nameOf: (name: string) => string,
-): Field<Item> | undefined {
-  if (typeof as === "object") {
-    const inside = shapeFields<JsonValue | undefined>(as.shape, same, nameOf);
-    if (as.many === "one") return struct(of, inside);
-    if (as.many === "list") return structList((item: Item) => listIn(of(item)), inside);
-    return structMap((item: Item) => objectIn(of(item)), inside);
-  }
-  switch (as) {
-    case "text":
-    case "duration":
-      return text((item) => textIn(of(item)));
-    case "flag":
-      return bool((item) => of(item) === true);
-    case "int":
-    case "uint32":
-    case "uint64":
-    case "nanoseconds":
-      return integer((item) => integerIn(of(item)));
-    case "texts":
-      return textList((item) => textsIn(of(item)));
-    case "textMap":
-      return map((item: Item) => objectIn(of(item)), text(textIn));
-    case "textsMap":
-      return map((item: Item) => objectIn(of(item)), textList(textsIn));
-    default:
-      return undefined;
-  }
-}
-
 const proxyFields: Fields<ProxyDefinition | undefined> = {
-  DestinationServiceName: text((proxy) => proxy?.destinationServiceName ?? ""),
+  ...shapeFields(proxyShape, (proxy: ProxyDefinition | undefined) => proxy),
   DestinationServiceID: text((proxy) => proxy?.destinationServiceId ?? ""),
-  LocalServiceAddress: text((proxy) => proxy?.localServiceAddress ?? ""),
-  LocalServicePort: integer((proxy) => proxy?.localServicePort ?? 0),
-  LocalServiceSocketPath: text((proxy) => proxy?.localServiceSocketPath ?? ""),
-  Mode: text((proxy) => proxy?.mode ?? ""),
-  Upstreams: structList(
-    (proxy) => proxy?.upstreams ?? [],
-    shapeFields(upstreamShape, (upstream: JsonObject) => upstream, ownName),
-  ),
   MeshGateway: struct((proxy: ProxyDefinition | undefined) => proxy, {
     Mode: text((proxy) => proxy?.meshGatewayMode ?? ""),
   }),
-  ...shapeFields(
-    proxyExtraShape,
-    (proxy: ProxyDefinition | undefined) => proxy?.extra,
-    (name) => name,
-  ),
 };

@@ -1,6 +1,6 @@
 import type { Check, Service } from "../model/instance.js";
 import { type Listing, listing } from "../model/listing.js";
-import { checkTable, indexesTable, nodeTable, serviceTable } from "../model/records.js";
+import { checkTable, type Indexes, indexesTable, nodeTable, serviceTable } from "../model/records.js";
 import type { IndexedCheck, IndexedNode, IndexedService } from "../stores/catalog.js";
 import type { Fields } from "./filter/fields.js";
 import type { LazyStruct } from "./json.js";
@@ -65,11 +65,12 @@ const peerName = [textMember("PeerName", ({ peer }: FromPeer) => peer)];
 const nodeOf = ({ node }: NodeView): IndexedNode => node;
 const serviceOf = ({ service }: ServiceView): IndexedService => service;
 const checkOf = ({ check }: CheckView): IndexedCheck => check;
-const indexes = membersOf(indexesTable, "own");
+/** Members that every stored record has. */
+export const indexMembers: Members<Indexes> = membersOf(indexesTable, "own");
 
 // Consul's `Node`.
 const nodeMembers: Members<NodeView> = ordered(
-  [...membersIn(membersOf(nodeTable, "own"), nodeOf), ...peerName, ...membersIn(indexes, nodeOf)],
+  [...membersIn(membersOf(nodeTable, "own"), nodeOf), ...peerName, ...membersIn(indexMembers, nodeOf)],
   ["ID", "Node", "Address", "Datacenter", "PeerName"],
 );
 export const nodeJson: (view: NodeView) => LazyStruct = writerOf(nodeMembers);
@@ -80,7 +81,7 @@ export const nodeFields: Fields<NodeView> = filterOf(nodeMembers);
 const serviceMembersOf = (members: Members<Service>): Members<ServiceView> => [
   ...membersIn(members, serviceOf),
   textMember("PeerName", ({ peer }) => peer, true),
-  ...membersIn(indexes, serviceOf),
+  ...membersIn(indexMembers, serviceOf),
 ];
 const serviceMembers = serviceMembersOf(membersOf(serviceTable, "own"));
 export const serviceJson: (view: ServiceView) => LazyStruct = writerOf(serviceMembers);
@@ -94,7 +95,7 @@ const checkMembersOf = (members: Members<Check>): Members<CheckView> => [
     members.map(({ name }) => name).filter((name) => name !== "Definition"),
     ["Definition"],
   ),
-  ...membersIn(indexes, checkOf),
+  ...membersIn(indexMembers, checkOf),
 ];
 const checkMembers = checkMembersOf(membersOf(checkTable, "own"));
 export const checkJson: (view: CheckView) => LazyStruct = writerOf(checkMembers);
@@ -139,7 +140,7 @@ const flatMembers: Members<NodeView & ServiceView> = [
     serviceOf,
   ),
   ...peerName,
-  ...membersIn(indexes, serviceOf),
+  ...membersIn(indexMembers, serviceOf),
 ];
 export const flatJson: (view: NodeView & ServiceView) => LazyStruct = writerOf(flatMembers);
 export const flatInstanceSchema: JsonSchema = schemaOf(flatMembers);

@@ -2,12 +2,12 @@ import { type Field, ownName, type Shape } from "../model/shapes.js";
 import type { GoForm } from "../syntax/go-json.js";
 import type { Json } from "./json.js";
 import type { JsonSchema } from "./operation.js";
-import { anyObject, texts, textsByKey } from "./operation-docs.js";
+import { anyObject, texts, textsByKey, time } from "./operation-docs.js";
 
 // Records by their shapes: as Consul prints them, and as the document of the API describes them.
 
 /** Whose names the fields of a record have. */
-type Names = "own" | "consul";
+export type Names = "own" | "consul";
 
 /** A record as Consul prints it. */
 export function structJson(
@@ -109,9 +109,10 @@ export function fieldSchema({ as, always }: Field, use: Use = "answer"): JsonSch
   switch (as) {
     case "text":
     case "duration":
-    case "time":
     case "bytes":
       return { type: orNull("string") };
+    case "time":
+      return { ...time, type: orNull("string") };
     case "flag":
       return { type: "boolean" };
     case "number":
@@ -136,7 +137,7 @@ export function fieldSchema({ as, always }: Field, use: Use = "answer"): JsonSch
   }
 }
 
-function isRecord(value: unknown): value is Readonly<Record<string, unknown>> {
+export function isRecord(value: unknown): value is Readonly<Record<string, unknown>> {
   return typeof value === "object" && value !== null && !Array.isArray(value);
 }
 

@@ -1592,4 +1592,33 @@ export const plantedFaults: readonly PlantedFault[] = [
     ],
     "test/unit/syntax/go-json.test.ts",
   ),
+  fault(
+    "filter-without-kept-fields",
+    "filters look for all fields of a config entry where the interpreted ones are",
+    [
+      "src/http/shape-fields.ts",
+      'const isExtra = names === "own" && described.kept === "extra";',
+      "const isExtra = false;",
+    ],
+    "test/unit/http/config-filters.test.ts",
+    "test/unit/http/scripted.test.ts",
+  ),
+  fault(
+    "filter-sees-missing-objects",
+    "a filter compares the fields of an object that is missing as if they were there and empty",
+    ["src/http/filter/fields.ts", "return part !== undefined && holds(part);", "return holds(part as Inner);"],
+    "test/unit/http/config-filters.test.ts",
+  ),
+  fault(
+    "filter-takes-negative-unsigned",
+    "a filter compares an unsigned number with a signed one",
+    ["src/http/filter/filter.ts", "(!isSigned && /^[+-]/.test(value))", "false"],
+    "test/unit/http/scripted.test.ts",
+  ),
+  fault(
+    "filter-takes-any-unsigned",
+    "a filter compares a number of 32 bits with one that does not fit in them",
+    ["src/http/filter/filter.ts", "uint32: 2n ** 32n - 1n", "uint32: 2n ** 64n - 1n"],
+    "test/unit/http/scripted.test.ts",
+  ),
 ];

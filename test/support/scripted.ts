@@ -13,6 +13,8 @@ export interface ScriptedRequest {
   readonly rules?: string;
   /** The `ID` of the answer is `{<name>}` in later requests, and in all answers. */
   readonly keep?: string;
+  /** Of each item of a list in the answer, this member alone is looked at. */
+  readonly only?: string;
 }
 
 /** The answer of a server, without values that change each time. */
@@ -48,6 +50,10 @@ export function recorded(name: string): readonly RecordedRequest[] {
 
 const TOLD_HEADERS = ["x-consul-index", "x-consul-results-filtered-by-acls"];
 
+function membersOf(items: readonly unknown[], name: string): readonly unknown[] {
+  return items.map((item) => Object(item)[name]);
+}
+
 /** Sends one request after another, and remembers the ids that were given. */
 export class ScriptRun {
   readonly #address: string;
@@ -61,7 +67,7 @@ export class ScriptRun {
   }
 
   async send(request: ScriptedRequest): Promise<ScriptedAnswer> {
-    const { method, path, body, headers, rules, keep } = request;
+    const { method, path, body, headers, rules, keep, only } = request;
     const token = await this.#tokenFor(rules);
     const sent = body === undefined || typeof body === "string" ? body : JSON.stringify(body);
     const answer = await fetch(`${this.#address}${this.#filled(path)}`, {
@@ -77,7 +83,10 @@ export class ScriptRun {
       status: answer.status,
       contentType,
       headers: TOLD_HEADERS.filter((name) => answer.headers.has(name)),
-      body: withoutVarying(json ?? text, this.#ids),
+      body: withoutVarying(
+        only !== undefined && Array.isArray(json) ? membersOf(json, only) : (json ?? text),
+        this.#ids,
+      ),
     };
   }
 

@@ -1,6 +1,7 @@
 import { authorizeRightsScript, authorizeScript } from "./authorize-scripts.js";
 import { centralConfigScript } from "./central-config-script.js";
 import { chainRightsScript, chainScript } from "./chain-scripts.js";
+import { filterScript } from "./filter-script.js";
 import { destinationsScript, gatewayPagesScript } from "./gateway-scripts.js";
 import { intentionRightsScript, intentionScript } from "./intention-scripts.js";
 import { jwtScript } from "./jwt-script.js";
@@ -19,4 +20,5 @@ export const scripts: readonly Script[] = [
   oddScript,
   gatewayPagesScript,
   destinationsScript,
+  filterScript,
 ];

@@ -23,12 +23,15 @@ export type Predicate<Item> = (item: Item) => boolean;
 export interface Field<Item> {
   readonly operators: ReadonlySet<MatchOperator>;
   /** How a value of this field is written. */
-  readonly scalar: "text" | "integer" | "bool";
+  readonly scalar: "text" | "bool" | WholeNumber;
   /** The field below this one; undefined: there is none of that name. */
   child(name: string): Field<Item> | undefined;
   /** Made once for a filter, which may look at any number of items: decisions that depend on the match alone are made here. */
   predicate(match: Match): Predicate<Item>;
 }
+
+/** Go's type of a number: it says which values a filter may compare it with. */
+export type WholeNumber = "int64" | "uint32" | "uint64";
 
 export type Fields<Item> = Readonly<Record<string, Field<Item>>>;
 
@@ -81,18 +84,18 @@ export function text<Item>(get: (item: Item) => string): Field<Item> {
   };
 }
 
-export function integer<Item>(get: (item: Item) => number | bigint): Field<Item> {
+export function integer<Item>(get: (item: Item) => number | bigint, scalar: WholeNumber = "int64"): Field<Item> {
   return {
     operators: scalarOperators,
-    scalar: "integer",
+    scalar,
     child: noChild,
-    predicate: ({ operator, scalar }) => {
+    predicate: ({ operator, scalar: given }) => {
       const isEqual = operator === "equal";
       // An integer that no number is equals none.
-      const wanted = typeof scalar === "bigint" && BigInt(Number(scalar)) === scalar ? Number(scalar) : Number.NaN;
+      const wanted = typeof given === "bigint" && BigInt(Number(given)) === given ? Number(given) : Number.NaN;
       return (item) => {
         const value = get(item);
-        return (typeof value === "number" ? value === wanted : value === scalar) === isEqual;
+        return (typeof value === "number" ? value === wanted : value === given) === isEqual;
       };
     },
   };
@@ -196,24 +199,12 @@ export function structMap<Item, Element>(
 
 /** A list of objects: a match on a field of theirs holds when it does for any of them. */
 export function structList<Item, Element>(get: (item: Item) => Listing<Element>, fields: Fields<Element>): Field<Item> {
-  const anyOf = (field: Field<Element>): Field<Item> => ({
-    operators: field.operators,
-    scalar: field.scalar,
-    child: (name) => {
-      const child = field.child(name);
-      return child && anyOf(child);
-    },
-    predicate: (match) => {
-      const holds = field.predicate(match);
-      return (item) => some(get(item), holds);
-    },
-  });
   return {
     operators: emptinessOperators,
     scalar: "text",
     child: (name) => {
       const field = own(fields, name);
-      return field && anyOf(field);
+      return field && lifted(field, (holds) => (item) => some(get(item), holds));
     },
     predicate: ({ operator }) => {
       const isEmpty = operator === "is-empty";
@@ -231,20 +222,30 @@ function some<Element>(list: Listing<Element>, holds: Predicate<Element>): boole
   return false;
 }
 
-/** A field of a part of an item. */
-export function within<Item, Inner>(get: (item: Item) => Inner, field: Field<Inner>): Field<Item> {
+/** A field of something inside an item. @param lift - says of an item what a match says of that. */
+function lifted<Item, Inner>(field: Field<Inner>, lift: (holds: Predicate<Inner>) => Predicate<Item>): Field<Item> {
   return {
     operators: field.operators,
     scalar: field.scalar,
     child: (name) => {
       const child = field.child(name);
-      return child && within(get, child);
+      return child && lifted(child, lift);
     },
-    predicate: (match) => {
-      const holds = field.predicate(match);
-      return (item) => holds(get(item));
-    },
+    predicate: (match) => lift(field.predicate(match)),
   };
+}
+
+/** A field of a part of an item. */
+export function within<Item, Inner>(get: (item: Item) => Inner, field: Field<Inner>): Field<Item> {
+  return lifted(field, (holds) => (item) => holds(get(item)));
+}
+
+/** A field of a part that may be missing: no match on it holds then, as none on an element of an empty list does. */
+export function ifThere<Item, Inner>(get: (item: Item) => Inner | undefined, field: Field<Inner>): Field<Item> {
+  return lifted(field, (holds) => (item) => {
+    const part = get(item);
+    return part !== undefined && holds(part);
+  });
 }
 
 /** An object whose fields are looked at in the item itself. */

@@ -6,7 +6,7 @@ import {
   parseExpression,
 } from "../../syntax/filter-expression.js";
 import { RegularExpression } from "../../syntax/regular-expression.js";
-import { type Field, type Fields, type Match, own, type Predicate } from "./fields.js";
+import { type Field, type Fields, type Match, own, type Predicate, type WholeNumber } from "./fields.js";
 
 /** A filter that was understood. */
 export interface Filter<Item> {
@@ -91,7 +91,7 @@ function matchOf<Item>({ selector, operator, value }: MatchExpression, field: Fi
   let scalar: bigint | boolean | undefined;
   if (value !== undefined && field.scalar !== "text") {
     try {
-      scalar = field.scalar === "integer" ? parseInteger(value) : parseBool(value);
+      scalar = field.scalar === "bool" ? parseBool(value) : parseInteger(value, field.scalar);
     } catch (error) {
       const problem = `Failed to coerce value ${JSON.stringify(value)} for selector ${quote(selector)}`;
       throw new TypeError(`${problem}: ${errorText(error)}`, { cause: error });
@@ -116,17 +116,22 @@ function quote(selector: readonly string[]): string {
 
 const INTEGER =
   /^[+-]?(?:0[xX]_?[0-9a-fA-F]+(?:_[0-9a-fA-F]+)*|0[bB]_?[01]+(?:_[01]+)*|0[oO]?_?[0-7]+(?:_[0-7]+)*|0|[1-9][0-9]*(?:_[0-9]+)*)$/;
-const INT64_MAX = 2n ** 63n - 1n;
+const LARGEST: Readonly<Record<WholeNumber, bigint>> = {
+  int64: 2n ** 63n - 1n,
+  uint32: 2n ** 32n - 1n,
+  uint64: 2n ** 64n - 1n,
+};
 
-/** As Go's `strconv.ParseInt` reads numbers whose prefix gives the base. */
-function parseInteger(value: string): bigint {
-  if (!INTEGER.test(value)) throw new TypeError(`strconv.ParseInt: parsing ${JSON.stringify(value)}: invalid syntax`);
+/** As Go's `strconv.ParseInt` and `strconv.ParseUint` read numbers whose prefix gives the base. */
+function parseInteger(value: string, type: WholeNumber): bigint {
+  const isSigned = type === "int64";
+  const refused = (why: string): TypeError =>
+    new TypeError(`strconv.${isSigned ? "ParseInt" : "ParseUint"}: parsing ${JSON.stringify(value)}: ${why}`);
+  if (!INTEGER.test(value) || (!isSigned && /^[+-]/.test(value))) throw refused("invalid syntax");
   const negative = value.startsWith("-");
   const digits = value.replace(/^[+-]/, "").replaceAll("_", "");
   const magnitude = BigInt(/^0[0-7]/.test(digits) ? `0o${digits.slice(1)}` : digits);
-  if (magnitude > INT64_MAX + (negative ? 1n : 0n)) {
-    throw new TypeError(`strconv.ParseInt: parsing ${JSON.stringify(value)}: value out of range`);
-  }
+  if (magnitude > LARGEST[type] + (negative ? 1n : 0n)) throw refused("value out of range");
   return negative ? -magnitude : magnitude;
 }
 

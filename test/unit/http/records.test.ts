@@ -47,6 +47,51 @@ describe("a field that is added to the description of a service", () => {
   });
 });
 
+const upstream = {
+  ...{ Protocol: "grpc", ConnectTimeoutMs: 7, EnvoyListenerJSON: "l", EnvoyClusterJSON: "c" },
+  Limits: { MaxConnections: 3, MaxPendingRequests: 0, MaxConcurrentRequests: 4 },
+  PassiveHealthCheck: {
+    ...{ Interval: "10s", MaxFailures: 5, EnforcingConsecutive5xx: 9, MaxEjectionPercent: 8, BaseEjectionTime: "3s" },
+  },
+  MeshGateway: { Mode: "remote" },
+  BalanceOutboundConnections: "exact_balance",
+};
+const http = {
+  ...{ PathPrefix: "/a", Methods: ["GET"] },
+  Header: [
+    { Name: "h", Exact: "v", Invert: true, IgnoreCase: true },
+    { Name: "p", Present: true },
+  ],
+};
+const jwt = { Providers: [{ Name: "auth", VerifyClaims: [{ Path: ["a"], Value: "b" }] }] };
+const configEntries: readonly object[] = [
+  {
+    ...{ Kind: "service-defaults", Name: "web", Protocol: "http", Mode: "transparent", MutualTLSMode: "strict" },
+    TransparentProxy: { OutboundListenerPort: 5, DialedDirectly: true },
+    MeshGateway: { Mode: "local" },
+    Expose: { Checks: true, Paths: [{ ListenerPort: 1, Path: "/p", LocalPathPort: 2, Protocol: "http" }] },
+    ExternalSNI: "sni.example",
+    UpstreamConfig: {
+      Overrides: [
+        { Name: "db", Peer: "", ...upstream },
+        { Name: "far", Peer: "p" },
+      ],
+      Defaults: upstream,
+    },
+    ...{ MaxInboundConnections: 11, LocalConnectTimeoutMs: 12, LocalRequestTimeoutMs: 13, MaxRequestHeadersKB: 14 },
+    BalanceInboundConnections: "exact_balance",
+    EnvoyExtensions: [{ Name: "builtin/lua", Required: true, Arguments: { a: 1 }, ConsulVersion: ">1" }],
+    Meta: { k: "v" },
+  },
+  { Kind: "service-defaults", Name: "out", Destination: { Addresses: ["a.example"], Port: 443 } },
+  { Kind: "jwt-provider", Name: "auth", JSONWebKeySet: { Local: { JWKS: "e30=" } } },
+  {
+    ...{ Kind: "service-intentions", Name: "web", JWT: jwt },
+    Sources: [{ Name: "api", Permissions: [{ Action: "allow", HTTP: http, JWT: jwt }] }],
+  },
+  { Kind: "service-intentions", Name: "db", Sources: [{ Name: "api", Peer: "west", Action: "deny" }] },
+];
+
 /** Objects of any content, of which filters know nothing, in Consul either. */
 const FREE = /(^|\.)(Config|Arguments)$/;
 
@@ -110,6 +155,19 @@ describe("filters", () => {
       const { status, text } = await served.ask("PUT", "/v1/catalog/register", { body: JSON.stringify(body) });
       assert.equal(status, 200, text);
     }
+    for (const body of configEntries) {
+      const { status, text } = await served.ask("PUT", "/v1/config", { body: JSON.stringify(body) });
+      assert.equal(status, 200, text);
+    }
+    const intention = {
+      SourceName: "web",
+      DestinationName: "old",
+      Action: "allow",
+      Description: "d",
+      Meta: { k: "v" },
+    };
+    const created = await served.ask("POST", "/v1/connect/intentions", { body: JSON.stringify(intention) });
+    assert.equal(created.status, 200, created.text);
     const { ID: _, Service: __, ...rest } = full;
     const own = { ...rest, Name: "own", Connect: {}, Check: { TTL: "10s" } };
     const { status, text } = await served.ask("PUT", "/v1/agent/service/register", { body: JSON.stringify(own) });
@@ -144,6 +202,8 @@ describe("filters", () => {
     ["/v1/agent/services", (json) => values(json), 50],
     ["/v1/agent/checks", (json) => values(json), 16],
     ["/v1/internal/ui/nodes", (json) => json, 100],
+    ["/v1/config/service-defaults", (json) => json, 76],
+    ["/v1/connect/intentions", (json) => json, 35],
   ];
   for (const [path, items, enough] of reads) {
     it(`know every field that ${path} shows, and no object of any content (D-65)`, async () => {

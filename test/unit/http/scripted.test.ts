@@ -42,6 +42,10 @@ const deviations: Readonly<Record<string, Deviation>> = {
   "intentions of exit with intentions": { why: ONE_WITHOUT_ID, answer: { body: [webToDb, oneToGone, allToAll] } },
   "intentions of Exit in capitals": { why: ONE_WITHOUT_ID, answer: { body: [webToDb, oneToGone, allToAll] } },
   "intentions of enter for two listeners": { why: ONE_WITHOUT_ID, answer: { body: [webToDb, allToAll] } },
+  "/v1/config/service-defaults of which Destination.Addresses matches `1`, of none": {
+    why: "Patterns are looked for in the texts of a list, too",
+    answer: { status: 200, contentType: "application/json", body: [] },
+  },
   "exact PUT from web to two": { why: OTHER_CLUSTER, answer: done },
   "exact PUT from team/web to elsewhere": {
     why: OTHER_NAMESPACE,
