@@ -11,7 +11,8 @@ import { decodeQuery, encodeReply } from "../../src/dns/packet.js";
 import { parseName } from "../../src/dns/question.js";
 import { type DnsRecord, isEncodable } from "../../src/dns/records.js";
 import { checkDefinition, isEmptyCheck, serviceCheckType } from "../../src/http/check-json.js";
-import { configEntryJson, decodeConfigEntry } from "../../src/http/config-json.js";
+import { configEntryFields, configEntryJson, decodeConfigEntry } from "../../src/http/config-json.js";
+import { type Fields, struct } from "../../src/http/filter/fields.js";
 import { compileFilter } from "../../src/http/filter/filter.js";
 import { HttpRefusal } from "../../src/http/http-refusal.js";
 import { writeJson } from "../../src/http/json.js";
@@ -20,6 +21,7 @@ import { serviceFields } from "../../src/http/records.js";
 import { registerType } from "../../src/http/registration-json.js";
 import { decodePayload } from "../../src/payload/imported-payload.js";
 import { inspectPayload } from "../../src/payload/payload-inspection.js";
+import type { StoredConfigEntry } from "../../src/stores/config-entries.js";
 import { decodeGo, GoJsonError, plainJson, readWholeValue } from "../../src/syntax/go-json.js";
 import { HclError, parseHcl } from "../../src/syntax/hcl.js";
 import { HilError, parseHil } from "../../src/syntax/hil.js";
@@ -128,6 +130,9 @@ const filterTexts: readonly string[] = [
   'Service == "web" and Port != 1',
   "Name matches `(a|b)*c{2,5}[^x-z\\\\d]`",
   'any Ports as p { p.Name == "x" }',
+  "Entry.UpstreamConfig.Overrides.Limits.MaxConnections == 3 or Entry.Expose.Paths is empty",
+  'Entry.UpstreamConfig.Defaults.PassiveHealthCheck.MaxFailures != "4294967295" and Entry.Meta.k == v',
+  "Entry.Destination.Addresses contains a or Entry.MaxInboundConnections == 11 or Entry.CreateIndex != 1",
 ];
 
 const certificate = (): readonly Buffer[] =>
@@ -315,6 +320,10 @@ export const targets: Readonly<Record<string, Target>> = {
           "Tags",
           "Meta",
           "Port",
+          "Entry.UpstreamConfig.Overrides",
+          "Entry.UpstreamConfig.Overrides.Limits.MaxConnections",
+          "Entry.UpstreamConfig.Defaults.PassiveHealthCheck.MaxFailures",
+          "Entry.TransparentProxy.DialedDirectly",
           "==",
           "!=",
           "in",
@@ -335,7 +344,7 @@ export const targets: Readonly<Record<string, Target>> = {
       .map((parts) => parts.join(" ")),
     words: [" and ", " or ", "not ", "(", ")", "matches", "((a*)*)*", "{1,1000}", "[^", "\\p{L}", "Meta.", '"', "`"],
     run: (input) => {
-      const filter = compileFilter(input.toString("utf8"), serviceFields);
+      const filter = compileFilter(input.toString("utf8"), filterFields);
       filter.holds(serviceView);
     },
     isRefusal: isPeeringError,
@@ -488,6 +497,27 @@ function read(chunks: readonly Buffer[]): readonly string[] {
   for (const message of messages) assert.ok(message.length <= MAX_MESSAGE_BYTES);
   return [...messages.map((message) => Buffer.from(message).toString("hex")), end];
 }
+
+/** A config entry whose upstreams have all fields, some or none. */
+const filteredEntry: StoredConfigEntry = {
+  entry: {
+    ...{ kind: "service-defaults", name: "web", protocol: "http", meta: { k: "v" } },
+    extra: {
+      TransparentProxy: { DialedDirectly: true },
+      UpstreamConfig: {
+        Overrides: [{ Name: "db", Limits: { MaxConnections: 3 } }, { Name: "x" }],
+        Defaults: { PassiveHealthCheck: { MaxFailures: 5 } },
+      },
+      MaxInboundConnections: 11,
+    },
+  },
+  createIndex: 1n,
+  modifyIndex: 1n,
+};
+const filterFields: Fields<ServiceView> = {
+  ...serviceFields,
+  Entry: struct(() => filteredEntry, configEntryFields("service-defaults")),
+};
 
 const serviceView: ServiceView = {
   peer: "",
