@@ -60,7 +60,7 @@ export interface AgentOptions {
   readonly requests: RequestGuardOptions;
   /** Bounds on calls; absent: the default. */
   readonly callLimits: CallLimitsOptions;
-  readonly bodyLimits: Pick<HttpHandlerOptions, "maxChecks" | "maxBodyValues">;
+  readonly bodyLimits: Pick<HttpHandlerOptions, "maxChecks" | "maxRecords" | "maxBodyValues">;
   readonly hostLimits: Partial<HostLimits>;
   /** Ranges that checks may connect to; none: every address. */
   readonly checkAddresses: readonly string[];
@@ -196,6 +196,13 @@ export const agentFlags: readonly Flag[] = [
     kind: "text",
     placeholder: "number",
     usage: "Checks that one registration over HTTP may have, those of a sidecar included. Default: 4096.",
+  },
+  {
+    name: "http-max-records",
+    kind: "text",
+    placeholder: "number",
+    usage:
+      "Objects, such as upstreams, ports and addresses, that the JSON of one registration, transaction or prepared query may have. Default: 16384.",
   },
   {
     name: "http-max-body-values",
@@ -426,6 +433,7 @@ export async function readAgentOptions(flags: ParsedFlags, io: CommandLineIo): P
   const bodyBytesPerSource = number("http-body-bytes-per-source", 0, Number.MAX_SAFE_INTEGER);
   const unsentPerSource = number("http-unsent-bytes-per-source", 1, Number.MAX_SAFE_INTEGER);
   const maxChecks = number("http-max-checks", 0, Number.MAX_SAFE_INTEGER);
+  const maxRecords = number("http-max-records", 1, Number.MAX_SAFE_INTEGER);
   const maxBodyValues = number("http-max-body-values", 1_000, Number.MAX_SAFE_INTEGER);
   const templateCharacters = number("query-template-characters", 0, Number.MAX_SAFE_INTEGER);
   const leafCertificates = number("leaf-certificates", 1, Number.MAX_SAFE_INTEGER);
@@ -471,6 +479,7 @@ export async function readAgentOptions(flags: ParsedFlags, io: CommandLineIo): P
     },
     bodyLimits: {
       ...(maxChecks !== undefined && { maxChecks }),
+      ...(maxRecords !== undefined && { maxRecords }),
       ...(maxBodyValues !== undefined && { maxBodyValues }),
     },
     hostLimits: {

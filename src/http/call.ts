@@ -47,6 +47,8 @@ export interface Server {
   readonly maxBodyValues: number;
   /** Checks that one registration may have. */
   readonly maxChecks: number;
+  /** Objects that the JSON of one registration, transaction or prepared query may have. */
+  readonly maxRecords: number;
   /** How many services one question about intentions may name. */
   readonly maxMatchNames: number;
   /** Undefined: as the authorizer does where no rule speaks. */

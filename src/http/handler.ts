@@ -45,6 +45,11 @@ export interface HttpHandlerOptions extends RequestGuardOptions {
   /** Checks that one registration of a service or a node may have, sidecars included. Default 4 096; beyond: 413. */
   readonly maxChecks?: number;
   /**
+   * Objects that the JSON of one registration, transaction or prepared query may have: upstreams, ports, addresses and whatever else has
+   * fields. Each becomes a record with all of its fields. Default 16 384; beyond: 413.
+   */
+  readonly maxRecords?: number;
+  /**
    * Values that the JSON of a body may have, each element and member being one. In memory a value is many times as large as its text,
    * and each takes its time. Default 50 000; beyond: 413.
    */
@@ -72,6 +77,7 @@ export interface HttpHandlerOptions extends RequestGuardOptions {
 
 const DEFAULT_MATCH_NAMES = 256;
 const DEFAULT_CHECKS = 4_096;
+const DEFAULT_RECORDS = 16_384;
 const DEFAULT_BODY_VALUES = 50_000;
 const DEFAULT_BODY_BYTES = 8 * 1024 * 1024;
 const DEFAULT_BODY_TIMEOUT_MS = 30_000;
@@ -130,6 +136,7 @@ export function httpHandler(host: PeeringHost, options: HttpHandlerOptions = {})
     },
     maxBodyValues: options.maxBodyValues ?? DEFAULT_BODY_VALUES,
     maxChecks: options.maxChecks ?? DEFAULT_CHECKS,
+    maxRecords: options.maxRecords ?? DEFAULT_RECORDS,
     maxMatchNames: options.maxMatchNames ?? DEFAULT_MATCH_NAMES,
     defaultIntentionPolicy: options.defaultIntentionPolicy,
     sharedAnswers: new SharedAnswers(),

@@ -4,7 +4,7 @@ import { plainFields, type Uses, useFields } from "../model/record-table.js";
 import { serviceTable } from "../model/records.js";
 import type { CheckRegistration, NodeRegistration, Registration, ServiceRegistration } from "../model/registration.js";
 import { plainReading, requireKind } from "../model/registration.js";
-import { ownForm } from "../model/shape-reader.js";
+import { KeptShape } from "../model/shape-reader.js";
 import {
   checkDefinitionShape,
   proxyExtraShape,
@@ -371,6 +371,7 @@ export async function catalogBody<T>(call: Call, type: GoType<T>, hint?: (error:
   const read = (body: Buffer): T => {
     const json = readFirstValue(body);
     boundChecks(call, json);
+    boundRecords(call, json);
     return readGo(json, type);
   };
   return call.decoded(read, (error) => decodeFailed(error, hint?.(error)));
@@ -387,6 +388,32 @@ function boundChecks(call: Call, json: GoJson): void {
   if (count <= limit) return;
   call.report("checks-per-registration", "a registration was refused: it has too many checks", { limit, count });
   throw new HttpRefusal(413, `Registration contains too many checks (${count} > ${limit})`);
+}
+
+/**
+ * Before anything is made of them: an object becomes a record with all of its fields, however few it names, and so does `null` in
+ * a list of records.
+ * @throws {HttpRefusal} 413
+ */
+export function boundRecords(call: Call, json: GoJson): void {
+  const { maxRecords: limit } = call.server;
+  if (!hasMoreRecords(json, limit)) return;
+  call.report("records-per-registration", "a registration was refused: its JSON has too many objects", { limit });
+  throw new HttpRefusal(413, `Request body has too many JSON objects, max: ${limit}.`);
+}
+
+/** Whether there are more objects than so many, each `null` being one. Looks at no more than that. */
+function hasMoreRecords(json: GoJson, limit: number): boolean {
+  const open: GoJson[] = [json];
+  let count = 0;
+  for (let next = open.pop(); next !== undefined; next = open.pop()) {
+    if (next === null || isGoObject(next)) count++;
+    if (count > limit) return true;
+    if (next === null) continue;
+    const inside = isGoObject(next) ? next.members.map(({ value }) => value) : isGoList(next) ? next : [];
+    for (const each of inside) if (typeof each === "object") open.push(each);
+  }
+  return false;
 }
 
 /** How many checks lists of them have, those of a sidecar included. */
@@ -414,6 +441,8 @@ const texted = (from: JsonObject, name: string): string => {
   return typeof value === "string" ? value : "";
 };
 
+const upstreamForms = new KeptShape(upstreamShape);
+
 /** The proxy of a registration as the library has it. */
 function proxyOf(body: JsonObject): ServiceRegistration["proxy"] {
   const { LocalServicePort: port, Config: config, Upstreams: upstreams, MeshGateway: gateway } = body;
@@ -426,7 +455,7 @@ function proxyOf(body: JsonObject): ServiceRegistration["proxy"] {
     localServiceSocketPath: texted(body, "LocalServiceSocketPath"),
     mode: texted(body, "Mode"),
     config: isObject(config) ? config : undefined,
-    upstreams: isList(upstreams) ? upstreams.filter(isObject).map((each) => ownForm(each, upstreamShape)) : [],
+    upstreams: isList(upstreams) ? upstreams.filter(isObject).map((each) => upstreamForms.ownForm(each)) : [],
     meshGatewayMode: isObject(gateway) ? texted(gateway, "Mode") : "",
     extra: Object.fromEntries(extra),
   };

@@ -27,7 +27,7 @@ import {
   nodeJson,
   nodeSchema,
 } from "./records.js";
-import { checkRegistration, nodeRegistration, serviceRegistration } from "./registration-json.js";
+import { boundRecords, checkRegistration, nodeRegistration, serviceRegistration } from "./registration-json.js";
 import { bodySchema } from "./shape-json.js";
 import { type OperationBody, operationType } from "./txn-json.js";
 
@@ -87,10 +87,9 @@ async function transaction(call: Call): Promise<Answer> {
     const json = readFirstValue(body);
     const count = isGoList(json) ? json.length : 0;
     // Of too many nothing is made: they are refused below.
-    return {
-      count,
-      bodies: count > MAX_TRANSACTION_OPERATIONS ? [] : readGo(json, operationsType).flatMap(withContent),
-    };
+    if (count > MAX_TRANSACTION_OPERATIONS) return { count, bodies: [] };
+    boundRecords(call, json);
+    return { count, bodies: readGo(json, operationsType).flatMap(withContent) };
   };
   const { count, bodies } = await call.decoded(read, ({ message }) => badRequest(`Failed to parse body: ${message}`));
   ownDatacenter(call);

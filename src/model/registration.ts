@@ -23,8 +23,8 @@ import { defaultPort, portsProblem } from "./ports.js";
 import { memberOf, proxyProblems, textOf } from "./proxy-rules.js";
 import { keysOf, type Reading, readerOf } from "./record-table.js";
 import { checkTable, emptyCheck, emptyService, serviceTable, weightsTable } from "./records.js";
-import { consulForm, keptExtra, ownForm } from "./shape-reader.js";
-import { checkDefinitionShape, proxyExtraShape, type Shape, sidecarShape, upstreamShape } from "./shapes.js";
+import { KeptShape } from "./shape-reader.js";
+import { checkDefinitionShape, proxyExtraShape, sidecarShape, upstreamShape } from "./shapes.js";
 
 /** Fields of a record that a caller may leave out. */
 export type Given<Item, Key extends keyof Item> = { readonly [K in Key]?: Item[K] | undefined };
@@ -406,29 +406,34 @@ const proxyFields: ReadonlySet<keyof ProxyDefinition> = new Set<keyof ProxyDefin
   "extra",
 ]);
 
+const upstreams = new KeptShape(upstreamShape);
+const proxyExtras = new KeptShape(proxyExtraShape);
+const sidecars = new KeptShape(sidecarShape);
+const checkDefinitions = new KeptShape(checkDefinitionShape);
+
 /** The stored fields, in Consul's form. */
-function keptObject(value: unknown, path: string, shape: Shape): JsonObject {
+function keptObject(value: unknown, path: string, shape: KeptShape): JsonObject {
   const object = jsonObject(value, path);
   if (object === emptyMap || Object.keys(object).length === 0) return emptyMap;
   try {
-    return Object.freeze(keptExtra(object, shape, path));
+    return Object.freeze(shape.kept(object, path));
   } catch (error) {
     throw error instanceof PeeringError ? invalid(error.message) : error;
   }
 }
 
 function parseUpstream(value: unknown, path: string): JsonObject {
-  const given = consulForm(jsonObject(value, path), upstreamShape);
-  return Object.freeze(ownForm(keptObject(given, path, upstreamShape), upstreamShape));
+  const given = upstreams.consulForm(jsonObject(value, path));
+  return Object.freeze(upstreams.ownForm(keptObject(given, path, upstreams)));
 }
 
 function parseProxy(value: unknown): ProxyDefinition | undefined {
   if (value === undefined || value === null) return undefined;
   const from = fields(value, "service.proxy", proxyFields);
   const config = jsonObject(from.config, "service.proxy.config");
-  const extra = keptObject(from.extra, "service.proxy.extra", proxyExtraShape);
-  const upstreams = from.upstreams ?? emptyList;
-  if (!Array.isArray(upstreams)) throw invalid("service.proxy.upstreams must be a list");
+  const extra = keptObject(from.extra, "service.proxy.extra", proxyExtras);
+  const given = from.upstreams ?? emptyList;
+  if (!Array.isArray(given)) throw invalid("service.proxy.upstreams must be a list");
   const proxy: ProxyDefinition = {
     destinationServiceName: text(from.destinationServiceName, "service.proxy.destinationServiceName"),
     destinationServiceId: text(from.destinationServiceId, "service.proxy.destinationServiceId"),
@@ -437,8 +442,8 @@ function parseProxy(value: unknown): ProxyDefinition | undefined {
     localServiceSocketPath: text(from.localServiceSocketPath, "service.proxy.localServiceSocketPath"),
     mode: text(from.mode, "service.proxy.mode"),
     ...(Object.keys(config).length > 0 && { config }),
-    ...(upstreams.length > 0 && {
-      upstreams: Object.freeze(upstreams.map((each, at) => parseUpstream(each, `service.proxy.upstreams[${at}]`))),
+    ...(given.length > 0 && {
+      upstreams: Object.freeze(given.map((each, at) => parseUpstream(each, `service.proxy.upstreams[${at}]`))),
     }),
     meshGatewayMode: text(from.meshGatewayMode, "service.proxy.meshGatewayMode"),
     ...(Object.keys(extra).length > 0 && { extra }),
@@ -472,7 +477,7 @@ function parseConnect(value: unknown): Connect | undefined {
   const sidecarService =
     sidecar === undefined || sidecar === null
       ? undefined
-      : keptObject(sidecar, "service.connect.sidecarService", sidecarShape);
+      : keptObject(sidecar, "service.connect.sidecarService", sidecars);
   if (!native && peerMeta === undefined && sidecarService === undefined) return undefined;
   return Object.freeze({
     native,
@@ -521,7 +526,7 @@ const readCheck = readerOf(checkTable, "check", emptyCheck, plainReading, {
   node: keyText,
   checkId: keyText,
   serviceId: keyText,
-  definition: (given, path) => keptObject(given, path, checkDefinitionShape),
+  definition: (given, path) => keptObject(given, path, checkDefinitions),
 });
 
 /**

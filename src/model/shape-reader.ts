@@ -33,51 +33,61 @@ export interface ReadEntry {
  * Consul's form then, and no zero value that means the same as nothing.
  */
 export function readShape(given: GoObject, shape: Shape): ReadEntry {
-  const reader = new Reader(false);
+  const reader = new Reader(false, new ShapeIndexes());
   const fields = reader.object(given, shape, "", "own");
   return { fields, mismatches: [...reader.mismatches].sort(), unknown: reader.unknown };
 }
 
-/**
- * A value that a caller of the library gave to be kept, in Consul's form. Keys are those of Consul alone.
- * @throws {PeeringError} `invalid-entry`: it holds something that Consul's record does not.
- */
+/** Keeps records of one shape, of which a registration may have thousands: what its keys mean is worked out once. */
+export class KeptShape {
+  readonly #shape: Shape;
+  readonly #indexes = new ShapeIndexes();
+
+  constructor(shape: Shape) {
+    this.#shape = shape;
+  }
+
+  /**
+   * A value that a caller of the library gave to be kept, in Consul's form. Keys are those of Consul alone.
+   * @throws {PeeringError} `invalid-entry`: it holds something that Consul's record does not.
+   */
+  kept(given: JsonObject, path: string): JsonObject {
+    const reader = new Reader(true, this.#indexes);
+    const object = goJson(given);
+    const fields = isGoObject(object) ? reader.object(object, this.#shape, path, "consul") : {};
+    const [problem] = [...reader.unknown, ...reader.mismatches];
+    if (problem !== undefined) throw invalidEntry(problem);
+    return fields;
+  }
+
+  /** The fields that a record of the library's form keeps under Consul's names, given under the library's. */
+  consulForm(value: JsonObject): JsonObject {
+    return this.#renamed(value, this.#shape, (key, { consulNames }) => consulNames.get(key) ?? key);
+  }
+
+  /** A record in Consul's form under the library's names. */
+  ownForm(value: JsonObject): JsonObject {
+    return this.#renamed(value, this.#shape, (key, { ownNames }) => ownNames.get(key) ?? ownName(key));
+  }
+
+  #renamed(value: JsonObject, shape: Shape, rename: (key: string, index: ShapeIndex) => string): JsonObject {
+    const index = this.#indexes.of(shape);
+    const pairs = Object.entries(value).map(([key, item]): [string, JsonValue] => {
+      const name = rename(key, index);
+      const as = (shape[key] ?? shape[name])?.as;
+      const one = (each: JsonValue): JsonValue =>
+        typeof as === "object" && typeof each === "object" && each !== null && !isList(each)
+          ? this.#renamed(each, as.shape, rename)
+          : each;
+      return [name, isList(item) ? item.map(one) : one(item)];
+    });
+    return Object.fromEntries(pairs);
+  }
+}
+
+/** As {@link KeptShape.kept}, of a single record. */
 export function keptExtra(given: JsonObject, shape: Shape, path: string): JsonObject {
-  const reader = new Reader(true);
-  const object = goJson(given);
-  const fields = isGoObject(object) ? reader.object(object, shape, path, "consul") : {};
-  const [problem] = [...reader.unknown, ...reader.mismatches];
-  if (problem !== undefined) throw invalidEntry(problem);
-  return fields;
-}
-
-/** The fields that a record of the library's form keeps under Consul's names, given under the library's. */
-export function consulForm(value: JsonObject, shape: Shape): JsonObject {
-  const names = new Map(Object.keys(shape).map((name) => [ownName(name), name]));
-  return renamed(value, shape, (key) => names.get(key) ?? key, consulForm);
-}
-
-/** A record in Consul's form under the library's names. */
-export function ownForm(value: JsonObject, shape: Shape): JsonObject {
-  return renamed(value, shape, ownName, ownForm);
-}
-
-function renamed(
-  value: JsonObject,
-  shape: Shape,
-  rename: (key: string) => string,
-  inside: (value: JsonObject, shape: Shape) => JsonObject,
-): JsonObject {
-  const pairs = Object.entries(value).map(([key, item]): [string, JsonValue] => {
-    const name = rename(key);
-    const as = (shape[key] ?? shape[name])?.as;
-    const one = (each: JsonValue): JsonValue =>
-      typeof as === "object" && typeof each === "object" && each !== null && !isList(each)
-        ? inside(each, as.shape)
-        : each;
-    return [name, isList(item) ? item.map(one) : one(item)];
-  });
-  return Object.fromEntries(pairs);
+  return new KeptShape(shape).kept(given, path);
 }
 
 function goJson(value: JsonValue): GoJson {
@@ -124,14 +134,15 @@ class Reader {
   readonly mismatches: string[] = [];
   /** Whether it has Consul's form but for its zeros: bytes in base64, and lists where lists are meant. */
   readonly #encoded: boolean;
-  readonly #indexes = new Map<Shape, ShapeIndex>();
+  readonly #indexes: ShapeIndexes;
 
-  constructor(encoded: boolean) {
+  constructor(encoded: boolean, indexes: ShapeIndexes) {
     this.#encoded = encoded;
+    this.#indexes = indexes;
   }
 
   object(given: GoObject, shape: Shape, path: string, names: Names): Record<string, PlainJson> {
-    const index = this.#indexOf(shape);
+    const index = this.#indexes.of(shape);
     const taken = new Map<string, Taken>();
     const unknown: string[] = [];
     const passOver = (key: string): unknown =>
@@ -165,12 +176,6 @@ class Reader {
     // Those of inner records are told first.
     this.unknown.push(...unknown);
     return Object.keys(extra).length > 0 ? { ...fields, extra } : fields;
-  }
-
-  #indexOf(shape: Shape): ShapeIndex {
-    const known = this.#indexes.get(shape) ?? new ShapeIndex(shape);
-    this.#indexes.set(shape, known);
-    return known;
   }
 
   #field(value: Given, field: Field, path: string, names: Names): PlainJson | undefined {
@@ -457,9 +462,23 @@ function goText(value: GoJson): string {
 /** The rank of a spelling with underscores. */
 const SPELLED = 2;
 
-/** The meanings that the keys of a record may have. Made once for all records of a shape that are read together. */
+/** What the keys of records mean, of shapes and of those inside of them: worked out once for all records that are read together. */
+class ShapeIndexes {
+  readonly #known = new Map<Shape, ShapeIndex>();
+
+  of(shape: Shape): ShapeIndex {
+    const known = this.#known.get(shape) ?? new ShapeIndex(shape);
+    this.#known.set(shape, known);
+    return known;
+  }
+}
+
+/** What the keys of a record may mean. */
 class ShapeIndex {
   readonly fields: readonly { readonly name: string; readonly own: string; readonly field: Field }[];
+  /** The library's names by those of Consul, and the reverse. */
+  readonly ownNames: ReadonlyMap<string, string>;
+  readonly consulNames: ReadonlyMap<string, string>;
   readonly #folded = new Map<string, string>();
   /** With underscores, or as it is called in other places. */
   readonly #spelled = new Map<string, string>();
@@ -468,6 +487,8 @@ class ShapeIndex {
   constructor(shape: Shape) {
     this.#shape = shape;
     this.fields = Object.entries(shape).map(([name, field]) => ({ name, own: ownName(name), field }));
+    this.ownNames = new Map(this.fields.map(({ name, own }) => [name, own]));
+    this.consulNames = new Map(this.fields.map(({ name, own }) => [own, name]));
     for (const { name, field } of this.fields) {
       this.#folded.set(name.toLowerCase(), name);
       for (const spelling of field.aliases ?? [underscored(name)]) {

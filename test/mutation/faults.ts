@@ -1428,6 +1428,12 @@ export const plantedFaults: readonly PlantedFault[] = [
     "test/unit/host/bad-input.test.ts",
   ),
   fault(
+    "records-without-bound",
+    "the JSON of a registration may have any number of objects",
+    ["src/http/registration-json.ts", "if (count > limit) return true;", "if (count < 0) return true;"],
+    "test/unit/http/agent-growth.test.ts",
+  ),
+  fault(
     "values-without-bound",
     "the JSON of a body may have any number of values",
     [

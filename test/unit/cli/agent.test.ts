@@ -139,7 +139,12 @@ describe("peerage agent", () => {
 
   it("bounds bodies and records as its flags say", async () => {
     const stopping = new AbortController();
-    const limits = ["-http-max-body-values=1000", "-http-max-checks=1", "-query-template-characters=10"];
+    const limits = [
+      "-http-max-body-values=1000",
+      "-http-max-checks=1",
+      "-http-max-records=5",
+      "-query-template-characters=10",
+    ];
     const { http, result } = await startAgent(["-dev", ...ports, ...limits], stopping.signal);
     const answer = async (path: string, json: object, method = "PUT"): Promise<readonly unknown[]> => {
       const response = await fetch(`http://${http}${path}`, { method, body: JSON.stringify(json) });
@@ -152,6 +157,11 @@ describe("peerage agent", () => {
     assert.deepEqual(await answer(register, { Name: "web", Checks: checks }), [
       413,
       "Registration contains too many checks (2 > 1)",
+    ]);
+    const named = [1, 2, 3, 4, 5].map((port) => ({ Name: `p${port}`, Port: port }));
+    assert.deepEqual(await answer(register, { Name: "web", Ports: named }), [
+      413,
+      "Request body has too many JSON objects, max: 5.",
     ]);
     const template = { Name: "q", Template: { Type: "name_prefix_match" }, Service: { Service: "longer than 10" } };
     assert.deepEqual(await answer("/v1/query", template, "POST"), [

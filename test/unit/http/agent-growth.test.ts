@@ -161,6 +161,44 @@ describe("a registration with many checks", () => {
     assert.equal(host.catalog.instance("n1", "web")?.checks.length, 10);
   });
 
+  it("is refused when its JSON has too many objects, each null being one, and counted", async () => {
+    const host = await createHost({
+      storage: memoryStorage(),
+      transport: memoryNetwork().transport({}),
+      nodeName: "n1",
+    });
+    const incidents = new Incidents();
+    await using served = await serve(host, { maxRecords: 20, limits: new CallLimits({ incidents }) });
+    const ask = async (method: string, path: string, body: object): Promise<readonly [number, string]> => {
+      const { status, text } = await served.ask(method, path, { body: JSON.stringify(body) });
+      return [status, text];
+    };
+    const node = { Node: "n2", Address: "10.0.0.2" };
+    const addresses = (count: number): object => ({
+      TaggedAddresses: Object.fromEntries(
+        Array.from({ length: count }, (_, index) => [`a${index}`, { Address: "10.0.0.1", Port: 1 }]),
+      ),
+    });
+    const withAddresses = (count: number): object => ({ ...node, Service: { Service: "web", ...addresses(count) } });
+    assert.equal((await ask("PUT", "/v1/catalog/register", withAddresses(17)))[0], 200);
+    const refused = [413, "Request body has too many JSON objects, max: 20."] as const;
+    const upstreams = { Upstreams: Array.from({ length: 20 }, () => null) };
+    for (const [method, path, body] of [
+      ["PUT", "/v1/catalog/register", withAddresses(18)],
+      ["PUT", "/v1/agent/service/register", { Name: "web", Connect: { SidecarService: { Proxy: upstreams } } }],
+      ["PUT", "/v1/txn", [{ Service: { Verb: "set", Node: "n2", Service: { Service: "web", ...addresses(18) } } }]],
+      [
+        "POST",
+        "/v1/query",
+        { Service: { Service: "web", Failover: { Targets: Array.from({ length: 19 }, () => ({})) } } },
+      ],
+    ] as const) {
+      assert.deepEqual(await ask(method, path, body), refused, path);
+    }
+    assert.equal(incidents.counts().get("records-per-registration"), 4);
+    assert.equal(Object.keys(host.catalog.instance("n2", "web")?.service.taggedAddresses ?? {}).length, 17);
+  });
+
   it("is refused when its JSON has too many values, as is every other body", async () => {
     const host = await createHost({
       storage: memoryStorage(),
