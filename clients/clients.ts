@@ -9,6 +9,7 @@ import { nodeConsulSuite } from "./node-consul-suite.js";
 import { prometheus } from "./prometheus.js";
 import { pyConsul } from "./py-consul.js";
 import { springCloudConsul } from "./spring-cloud-consul.js";
+import { terraformProvider } from "./terraform-provider.js";
 import { traefik } from "./traefik.js";
 
 /** In the order in which they are run. */
@@ -20,6 +21,7 @@ export const clients: readonly Client[] = [
   consulTemplate,
   prometheus,
   traefik,
+  terraformProvider,
   javaClients,
   springCloudConsul,
   goTestutil,

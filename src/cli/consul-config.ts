@@ -174,7 +174,10 @@ function configOf(config: JsonObject, node: string | undefined): ConsulConfig {
   const writers = taken.texts("http_config.allow_write_http_from");
   if (writers.length > 0) settings.set("allow-write-http-from", writers);
   const perClient = taken.number("limits.http_max_conns_per_client");
-  if (perClient !== undefined) set("http-connections-per-source", String(perClient));
+  if (perClient !== undefined) {
+    // As Consul does: anything below 1 is no limit.
+    set("http-connections-per-source", String(perClient < 1 ? Number.MAX_SAFE_INTEGER : perClient));
+  }
   const nodeId = taken.text("node_id").toLowerCase();
   if (nodeId !== "" && !UUID.test(nodeId)) {
     throw new CommandError("failed to setup node ID: specified NodeID is invalid: it is no UUID");

@@ -53,6 +53,10 @@ function refused(what: string, pattern: string, methods: readonly Method[]): rea
   }));
 }
 
+function operator(path: string, methods: readonly Method[]): readonly Operation[] {
+  return refused("This part of the operator API is", `/v1/operator/${path}`, methods);
+}
+
 const ALL: readonly Method[] = ["GET", "PUT", "POST", "DELETE"];
 
 /** ACLs without a policy file are off, which Consul's clients know how to tell; with one, it is where they are changed. */
@@ -86,7 +90,13 @@ export const unservedOperations: readonly Operation[] = [
     throw new HttpRefusal(404, "Metrics proxy is not enabled");
   }),
   ...refused("Snapshots are", "/v1/snapshot", ["GET", "PUT"]),
-  ...refused("This part of the operator API is", "/v1/operator/", ALL),
+  // Those that Consul's community edition has: to others it answers 404, too.
+  ...operator("keyring", ALL),
+  ...operator("usage", ["GET"]),
+  ...operator("autopilot/configuration", ["GET", "PUT"]),
+  ...operator("autopilot/state", ["GET"]),
+  ...operator("raft/peer", ["DELETE"]),
+  ...operator("raft/transfer-leader", ["POST"]),
   ...["join/", "force-leave/"].flatMap((path) => refused("Gossip and its members are", `/v1/agent/${path}`, ["PUT"])),
   { method: "PUT", pattern: "/v1/agent/token/", run: acl, unserved: true, docs: [] },
 ];

@@ -382,6 +382,11 @@ describe("peerage agent with the flags of consul agent", () => {
     }
   });
 
+  it("takes Consul's number for any number of connections of a client", async () => {
+    const { exit } = await startAndStop("-dev", "-hcl", "limits { http_max_conns_per_client = -1 }", ...ports);
+    assert.equal(exit, 0);
+  });
+
   it("writes the number of its process to -pid-file, and removes the file when it ends", async () => {
     const path = join(directory.path, "agent.pid");
     await withAgent(["-pid-file", path], async () => assert.match(await readFile(path, "utf8"), /^\d+$/));

@@ -76,6 +76,18 @@ describe("parts of Consul's API that this library does not serve", () => {
     });
   }
 
+  it("parts of the operator API that only Consul's enterprise edition has are not found, as in the other", async () => {
+    for (const [method, path] of [
+      ["PUT", "license"],
+      ["POST", "area"],
+      ["GET", "area/x/members"],
+      ["GET", "segment"],
+    ] as const) {
+      const { status, text } = await served.ask(method, `/v1/operator/${path}`);
+      assert.deepEqual([status, text.trim()], [404, "Invalid URL path: not a recognized HTTP API endpoint"]);
+    }
+  });
+
   it("no path that writes and is not served answers as if it had been done, or as if nothing were there", async () => {
     for (const { method, pattern } of operations.filter((each) => each.unserved === true && each.method !== "GET")) {
       const { status } = await served.ask(method, `${pattern}${pattern.endsWith("/") ? "x" : ""}`);
