@@ -40,6 +40,11 @@ export class SortedMap<Value> {
     return new SortedMap(chunks, sorted.length, compare);
   }
 
+  /** The value of the last key; undefined: the map is empty. */
+  get last(): Value | undefined {
+    return this.#chunks.at(-1)?.values.at(-1);
+  }
+
   get(key: string): Value | undefined {
     const { chunk, index, found } = this.#find(key);
     return found ? chunk?.values[index] : undefined;

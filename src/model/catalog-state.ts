@@ -1,4 +1,5 @@
 import { compareUtf8 } from "../base/byte-order.js";
+import { SortedMap } from "../base/sorted-map.js";
 import { lowerCase } from "../syntax/names.js";
 import {
   type AppliedDraft,
@@ -84,6 +85,9 @@ const LISTED_AT_ONCE = 64;
 
 /** With more records than this that came, all are sorted; fewer are put in their places. */
 const MANY_ADDED = 32;
+
+/** Of the largest index: it has 64 bits. */
+const INDEX_DIGITS = 20;
 
 /**
  * Records in byte order of node and service id. Additions and removals are put in order at the next read, which gets all of them:
@@ -171,8 +175,8 @@ class ServiceEntry {
   #ordinary = 0;
   /** The kinds, as it was asked for last. */
   #knownKinds: ReadonlySet<string> | undefined;
-  /** The last write. Undefined: it is gone. */
-  #latest: InstanceRecord | undefined;
+  /** The instances in the order of their last writes, once the name was spelled in more than one way. */
+  #written: SortedMap<InstanceRecord> | undefined;
 
   constructor(key: string, name: string) {
     this.key = key;
@@ -191,35 +195,30 @@ class ServiceEntry {
   add(record: InstanceRecord): void {
     this.instances.add(record);
     this.#count(record, 1);
-    if (this.#latest === undefined || isLater(record, this.#latest)) this.#latest = record;
-  }
-
-  replace(before: InstanceRecord, after: InstanceRecord): void {
-    const isOfLatest = this.#latest === before;
-    this.add(after);
-    this.remove(before);
-    // A write of its checks alone is none of the definition.
-    if (isOfLatest) this.#latest = after;
+    this.#written = this.#written?.with(writeKey(record), record);
   }
 
   remove(record: InstanceRecord): void {
     this.instances.remove(record);
     this.#count(record, -1);
-    if (this.#latest === record) this.#latest = undefined;
+    const key = writeKey(record);
+    // A write of its checks alone leaves another record in its place.
+    if (this.#written?.get(key) === record) this.#written = this.#written.without(key);
   }
 
-  /** The last write decides the spelling; of two in one commit, the later in byte order. */
+  /**
+   * Takes the spelling of the instance that was written last; of two in one commit, of the later in byte order. It follows from
+   * the stored instances alone, so that it is the same after a restart.
+   */
   respell(): void {
     const [first] = this.#spellings.values;
-    if (this.#spellings.size === 1) this.name = first ?? this.name;
-    else {
-      if (this.#latest === undefined) {
-        for (const record of this.instances.sorted) {
-          if (this.#latest === undefined || isLater(record, this.#latest)) this.#latest = record;
-        }
-      }
-      this.name = this.#latest?.service.name ?? this.name;
-    }
+    if (this.#spellings.size > 1) {
+      this.#written ??= SortedMap.of(
+        new Map(Array.from(this.instances.sorted, (record) => [writeKey(record), record])),
+        compareUtf8,
+      );
+      this.name = this.#written.last?.service.name ?? this.name;
+    } else this.name = first ?? this.name;
   }
 
   #count({ service }: InstanceRecord, by: 1 | -1): void {
@@ -229,9 +228,9 @@ class ServiceEntry {
   }
 }
 
-function isLater(record: InstanceRecord, than: InstanceRecord): boolean {
-  const [index, other] = [record.modified.index, than.modified.index];
-  return index > other || (index === other && compareRecords(record, than) >= 0);
+/** Orders records by their last writes, then by node and service id. No name holds a NUL. */
+function writeKey({ modified, nodeKey, key }: InstanceRecord): string {
+  return `${String(modified.index).padStart(INDEX_DIGITS, "0")}\0${nodeKey}\0${key}`;
 }
 
 /** The instances that speak for a service in the mesh. */
@@ -464,10 +463,9 @@ export class CatalogState implements CommittedCatalog {
         entry = new ServiceEntry(newKey, after.service.name);
         this.#services.set(newKey, entry);
       }
-      if (before !== undefined && oldEntry === entry) entry.replace(before, after);
-      else entry.add(after);
+      entry.add(after);
     }
-    if (before !== undefined && oldKey !== newKey) oldEntry?.remove(before);
+    if (before !== undefined) oldEntry?.remove(before);
 
     const oldConnect = connectKeyOf(before);
     const newConnect = connectKeyOf(after);

@@ -1358,6 +1358,28 @@ export const plantedFaults: readonly PlantedFault[] = [
     "test/unit/stores/catalog.test.ts",
   ),
   fault(
+    "check-takes-the-spelling",
+    "an instance that gets a check no longer counts for the spelling of its name",
+    [
+      "src/model/catalog-state.ts",
+      "if (this.#written?.get(key) === record) this.#written = this.#written.without(key);",
+      "this.#written = this.#written?.without(key);",
+    ],
+    "test/unit/stores/catalog.test.ts",
+  ),
+  fault(
+    "spelling-not-followed",
+    "a write after the name was spelled in two ways does not count for its spelling",
+    ["src/model/catalog-state.ts", "    this.#written = this.#written?.with(writeKey(record), record);\n", ""],
+    "test/unit/stores/catalog.test.ts",
+  ),
+  fault(
+    "spelling-looked-for-everywhere",
+    "each change of a name that is spelled in two ways looks at all its instances",
+    ["src/model/catalog-state.ts", "      this.#written ??= SortedMap.of(", "      this.#written = SortedMap.of("],
+    "test/unit/model/catalog-state.test.ts",
+  ),
+  fault(
     "checks-of-earlier-versions",
     "checks that an earlier version stored with their node are lost in silence",
     ["src/model/catalog-record.ts", "if (json.checks === undefined) return;", "if (json !== undefined) return;"],

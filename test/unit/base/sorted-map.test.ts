@@ -27,6 +27,7 @@ test("a sorted map says what a map says, and an older one stays as it was", () =
     assert.equal(map.size, model.size);
     assert.equal(map.get(key), model.get(key));
     assert.equal(map.has(key), model.has(key));
+    assert.equal(map.last, [...map.values()].at(-1));
     assert.deepEqual([before.size, before.get(key)], [size, value]);
   }
   const sorted = [...model].sort(([left], [right]) => (left < right ? -1 : 1));
@@ -39,7 +40,7 @@ test("a sorted map says what a map says, and an older one stays as it was", () =
   );
   assert.deepEqual([...map.under("x")], []);
   for (const key of model.keys()) map = map.without(key);
-  assert.deepEqual([map.size, [...map]], [0, []]);
+  assert.deepEqual([map.size, [...map], map.last], [0, [], undefined]);
 });
 
 test("a sorted map keeps another order of its keys", () => {

@@ -252,6 +252,88 @@ describe("catalog", () => {
     });
   });
 
+  describe("a name that is spelled in two ways is shown as it is stored", () => {
+    // In the order in which they are written: the name is "web" before the steps of each case.
+    const web: Registration = { ...n1, service: { id: "db-1", name: "web" } };
+    const upper: Registration = { ...n2, service: { id: "x", name: "Web" } };
+    const latest: Registration = { ...n1, service: { id: "web", name: "web" } };
+    const check = { checkId: "c", serviceId: "db-1", status: "critical" };
+    const cases: readonly [what: string, shown: string, ...steps: ((catalog: Catalog) => Promise<unknown>)[]][] = [
+      [
+        "once the last write went to another name, with a check for an older instance",
+        "Web",
+        (catalog) => catalog.register({ ...n1, service: { id: "web", name: "api" }, check }),
+      ],
+      [
+        "once the last write was removed together with a change of an older check",
+        "Web",
+        async (catalog) => {
+          await Promise.all([catalog.deregister({ node: "n1", serviceId: "web" }), catalog.register({ ...n1, check })]);
+        },
+      ],
+      [
+        "once the last write was removed, and an older instance is checked later",
+        "Web",
+        (catalog) => catalog.deregister({ node: "n1", serviceId: "web" }),
+        (catalog) => catalog.register({ ...n1, check }),
+        (catalog) => catalog.updateCheck("n1", "c", "passing", ""),
+      ],
+      [
+        "once the older spelling was the only one for a time",
+        "web",
+        (catalog) => catalog.deregister({ node: "n2" }),
+        (catalog) => catalog.register(upper),
+        (catalog) => catalog.deregister({ node: "n2" }),
+        (catalog) => catalog.register({ ...web, check }),
+      ],
+      [
+        "once the older spelling was written again",
+        "web",
+        (catalog) => catalog.deregister({ node: "n1", serviceId: "web" }),
+        (catalog) => catalog.register({ ...n1, service: { id: "db-1", name: "web", tags: ["new"] } }),
+      ],
+      [
+        "which a check does not change",
+        "web",
+        (catalog) => catalog.register({ ...n1, check: { checkId: "last", serviceId: "web" } }),
+        (catalog) => catalog.register({ ...n2, check: { checkId: "older", serviceId: "x" } }),
+        (catalog) => catalog.register({ ...n2, check: { checkId: "node" } }),
+      ],
+      [
+        "in one commit with others, by the later in byte order",
+        "WEB",
+        (catalog) =>
+          catalog.registerAll([
+            { ...n2, service: { id: "z", name: "WEB" } },
+            { ...n2, service: { id: "y", name: "web" } },
+          ]),
+      ],
+    ];
+    for (const [what, shown, ...steps] of cases) {
+      it(what, async () => {
+        const storage = memoryStorage();
+        const names = (catalog: Catalog): readonly string[] =>
+          [...catalog.services().keys()].filter((name) => lowerCase(name) === "web");
+        await withCatalog(storage, async (catalog) => {
+          await withCatalog(storage, async (other) => {
+            for (const registration of [web, upper, latest]) await catalog.register(registration);
+            assert.deepEqual(names(catalog), ["web"]);
+            for (const step of steps) {
+              await step(catalog);
+              await withCatalog(storage, async (reloaded) => {
+                assert.deepEqual(names(reloaded), names(catalog));
+                assert.deepEqual([...reloaded.kinds()], [...catalog.kinds()]);
+              });
+            }
+            assert.deepEqual(names(catalog), [shown]);
+            await until(() => other.revision === catalog.revision);
+            assert.deepEqual(names(other), [shown], "of another process of the same storage");
+          });
+        });
+      });
+    }
+  });
+
   it("keeps all ports of an instance over a restart", async () => {
     const storage = memoryStorage();
     const ports = [
