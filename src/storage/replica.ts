@@ -31,10 +31,16 @@ export interface Receiver {
   done(revision: bigint): void | Promise<void>;
 }
 
+/** Takes all entries of a section. */
+export interface Loader extends Receiver {
+  /** There is an expendable entry, but its value is not what was stored. */
+  damaged(key: Key, why: Error): void;
+}
+
 /** The entries under a prefix as a process holds them in memory. */
 export interface ReplicaContents {
   /** All entries of a section follow: they replace those that are held. */
-  load(section: string): Receiver;
+  load(section: string): Loader;
   /** The changes that other processes made in a section follow. */
   follow(section: string): Receiver;
 }
@@ -316,8 +322,8 @@ export class Replica implements AsyncDisposable {
    */
   async #load(prefix: Key, sections: Iterable<Section>): Promise<void> {
     const { contents } = this.#options;
-    const loading = new Map<Section, { readonly receiver: Receiver; newest: bigint }>();
-    const begin = (section: Section): { readonly receiver: Receiver; newest: bigint } => {
+    const loading = new Map<Section, { readonly receiver: Loader; newest: bigint }>();
+    const begin = (section: Section): { readonly receiver: Loader; newest: bigint } => {
       const begun = loading.get(section) ?? { receiver: contents.load(section.name), newest: 0n };
       loading.set(section, begun);
       return begun;
@@ -338,7 +344,11 @@ export class Replica implements AsyncDisposable {
     for await (const page of this.#storage.pages(prefix, PAGE_BYTES, this.#closing.signal)) {
       const lost = page.damaged.filter(({ key }) => !this.#isExpendable(key));
       if (lost.length > 0) throw damagedEntries(lost);
-      for (const entry of page.damaged) this.#drop(entry, "it is not what was stored", dropped);
+      for (const entry of page.damaged) {
+        const why = new Error("it is not what was stored");
+        begin(this.#section(this.#sectionOf(entry.key))).receiver.damaged(entry.key, why);
+        this.#drop(entry, why.message, dropped);
+      }
       for (const entry of page.entries) {
         const section = this.#section(this.#sectionOf(entry.key));
         const begun = begin(section);

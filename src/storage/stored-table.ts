@@ -3,7 +3,7 @@ import { Incidents } from "../base/incidents.js";
 import { Signal } from "../base/signal.js";
 import { encodeKey } from "./key-encoding.js";
 import { cutWrites, fits, sizeOf } from "./limits.js";
-import { type Expendable, type Receiver, Replica, type ReplicaContents } from "./replica.js";
+import { type Expendable, type Loader, type Receiver, Replica, type ReplicaContents } from "./replica.js";
 import type { CommitOptions, Entry, Expectation, Key, Storage, StorageLimits, Write } from "./storage.js";
 
 /** A row as it is stored, with the revisions of its first and of its last write. */
@@ -287,6 +287,8 @@ interface Held<Row> {
 
 interface RowReceiver<Row> extends Receiver {
   readonly changes: RowChange<Row>[];
+  /** The row cannot be read. */
+  readonly lose: (path: Key, why: unknown) => void;
   put(entry: Entry): void;
   done(revision: bigint): void;
 }
@@ -308,15 +310,20 @@ class HeldRows<Row> implements ReplicaContents {
     this.#format = format;
   }
 
-  load(): Receiver {
+  load(): Loader {
     const missing = new Map(this.rows);
     this.faults.clear();
-    const { changes, put, done } = this.#receiver(this.outdated);
+    const { changes, put, lose, done } = this.#receiver(this.outdated);
     return {
       put: (entry) => {
         const id = encodeKey(this.#pathOf(entry.key));
         missing.delete(id);
         if (this.rows.get(id)?.stored.revision !== entry.revision) put(entry);
+      },
+      damaged: (key, why) => {
+        const path = this.#pathOf(key);
+        missing.delete(encodeKey(path));
+        lose(path, why);
       },
       remove: () => {},
       done: (revision) => {
@@ -346,16 +353,20 @@ class HeldRows<Row> implements ReplicaContents {
   #receiver(outdatedPaths: Key[] = []): RowReceiver<Row> {
     const changes: RowChange<Row>[] = [];
     const faults: Key[] = [];
+    const lose = (path: Key, why: unknown): void => {
+      this.faults.set(encodeKey(path), why);
+      faults.push(path);
+    };
     return {
       changes,
+      lose,
       put: ({ key, value, revision }: Entry) => {
         const path = this.#pathOf(key);
         let decoded: DecodedRow<Row>;
         try {
           decoded = this.#format.decode(path, value);
         } catch (error) {
-          this.faults.set(encodeKey(path), error);
-          faults.push(path);
+          lose(path, error);
           throw error;
         }
         const { row, created = revision, outdated = false } = decoded;

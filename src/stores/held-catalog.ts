@@ -17,7 +17,7 @@ import { CatalogState, type RecordChange } from "../model/catalog-state.js";
 import { RowDraft } from "../model/row-draft.js";
 import { virtualIpKey } from "../model/virtual-ips.js";
 import { CATALOG_PREFIX } from "../storage/keys.js";
-import type { Expendable, Receiver, ReplicaContents } from "../storage/replica.js";
+import type { Expendable, Loader, Receiver, ReplicaContents } from "../storage/replica.js";
 import type { Entry, Key, Write } from "../storage/storage.js";
 
 /** A node. Names and ids in keys are lower-cased, as the catalog compares them. */
@@ -69,10 +69,11 @@ export class HeldCatalog implements ReplicaContents {
     this.onChange(this.state.apply(draft, revision).services);
   }
 
-  load(): Receiver {
+  load(): Loader {
     const loading = new Loading();
     return {
       put: (entry) => loading.add(entry),
+      damaged: () => {},
       remove: () => {},
       done: (revision) => {
         const before = this.state;

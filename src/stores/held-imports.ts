@@ -2,7 +2,7 @@ import { Signal } from "../base/signal.js";
 import { StepMeter, type Steps } from "../base/steps.js";
 import { inTurns, sortSteps } from "../base/turns.js";
 import { IMPORTS_PREFIX } from "../storage/keys.js";
-import type { Receiver, ReplicaContents } from "../storage/replica.js";
+import type { Loader, Receiver, ReplicaContents } from "../storage/replica.js";
 import type { Entry, Key } from "../storage/storage.js";
 import { holders, type ImportTotals, type ServiceHead, type StoredService } from "./import-index.js";
 import { type Former, ImportPeer } from "./import-peer.js";
@@ -59,7 +59,7 @@ export class HeldImports implements ReplicaContents {
     return peer;
   }
 
-  load(section: string): Receiver {
+  load(section: string): Loader {
     const peer = this.peer(section);
     const gone = new Set(peer.index.keys());
     const rows: StoredHead[] = [];
@@ -69,6 +69,7 @@ export class HeldImports implements ReplicaContents {
         await put(entry);
         gone.delete(keyOf(entry.key));
       },
+      damaged: () => {},
       remove: () => {},
       done: async (revision) => this.#takeForeign(peer, rows, new Map(Array.from(gone, (key) => [key, revision]))),
     };

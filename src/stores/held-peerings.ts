@@ -4,7 +4,7 @@ import { RecordTables } from "../peering/record-tables.js";
 import type { SecretsRow } from "../peering/secrets.js";
 import type { RecordChanges } from "../peering/transactions.js";
 import { fenceKey, PEERING_SECRETS_PREFIX, PEERINGS_PREFIX } from "../storage/keys.js";
-import type { Receiver, ReplicaContents } from "../storage/replica.js";
+import type { Loader, Receiver, ReplicaContents } from "../storage/replica.js";
 import type { Key, Write } from "../storage/storage.js";
 import { lowerCase } from "../syntax/names.js";
 import { decodeTrustBundle, encodeTrustBundle } from "../trust/trust-bundle-store.js";
@@ -107,10 +107,11 @@ export class HeldPeerings extends RecordTables implements ReplicaContents {
     return withheld;
   }
 
-  load(): Receiver {
+  load(): Loader {
     const rows = new ReceivedRows();
     return {
       put: (entry) => rows.put(entry),
+      damaged: () => {},
       remove: () => {},
       done: (revision) => {
         requireConsistent(rows);

@@ -1587,6 +1587,13 @@ export const plantedFaults: readonly PlantedFault[] = [
     ],
     "test/unit/storage/stored-table.test.ts",
   ),
+  fault(
+    "damaged-row-not-told",
+    "a table does not know of a row whose value is not what was stored",
+    ["src/storage/stored-table.ts", "        lose(path, why);\n", ""],
+    "test/unit/storage/stored-table.test.ts",
+    "test/unit/host/agent-checks.test.ts",
+  ),
   // --- One description of records ---------------------------------------------------------------------------------------
   fault(
     "unread-node-locality",

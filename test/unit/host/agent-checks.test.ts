@@ -8,12 +8,12 @@ import { Incidents } from "../../../src/base/incidents.js";
 import type { CheckDefinition, CheckMethod } from "../../../src/checks/definition.js";
 import { AgentChecks, type CheckLimits } from "../../../src/host/agent-checks.js";
 import { memoryStorage } from "../../../src/storage/memory.js";
-import type { Snapshot, Storage } from "../../../src/storage/storage.js";
+import type { Entry, Snapshot, Storage } from "../../../src/storage/storage.js";
 import { Catalog } from "../../../src/stores/catalog.js";
 import { type TestClock, testClock } from "../../../src/testing/fake-peer/test-clock.js";
 import { eventually } from "../../support/hosts.js";
 import { LogRecorder } from "../../support/log-recorder.js";
-import { storageWith } from "../../support/storage.js";
+import { storageWith, storageWithDamage } from "../../support/storage.js";
 
 function definition(method: CheckMethod, fields: Partial<CheckDefinition> = {}): CheckDefinition {
   return {
@@ -398,27 +398,47 @@ describe("the stored state of checks", () => {
     }
   });
 
-  it("loses one that it cannot read only to a registration that is taken, or to whom removes the check", async () => {
-    await using agent = await Agent.start();
-    const key = ["check-definitions", "n0", "web-check"];
-    const text = async (): Promise<string> =>
-      Buffer.from((await agent.storage.read(key)).entries[0]?.value ?? []).toString();
-    const damage = async (): Promise<void> => {
-      await agent.storage.commit([{ key, value: Buffer.from("[]") }]);
+  const isBroken = ({ value }: Entry): boolean => Buffer.from(value).toString() === "[]";
+  for (const [what, isSound] of [
+    ["form", true],
+    ["checksum", false],
+  ] as const) {
+    it(`loses one whose ${what} is damaged only to a registration that is taken, or to the removal of the check`, async () => {
+      const storage = memoryStorage();
+      await using agent = await Agent.start({}, isSound ? storage : storageWithDamage(storage, isBroken));
+      const key = ["check-definitions", "n0", "web-check"];
+      const text = async (): Promise<string> =>
+        Buffer.from((await agent.storage.read(key)).entries[0]?.value ?? []).toString();
+      const damage = async (): Promise<void> => {
+        await agent.storage.commit([{ key, value: Buffer.from("[]") }]);
+        await agent.restart();
+      };
+      await agent.serve("web", ttl());
+      await damage();
+      assert.equal(agent.checks.definition("web-check"), undefined);
+      for (const refused of [
+        new Map([["web-check", ttl()]]),
+        new Map([
+          ["Web-Check", ttl()],
+          ["new", ttl()],
+        ]),
+      ]) {
+        await assert.rejects(agent.checks.register([{ node: "", checks: [] }], refused), {
+          code: "invalid-registration",
+        });
+        assert.equal(await text(), "[]");
+      }
       await agent.restart();
-    };
-    await agent.serve("web", ttl());
-    await damage();
-    await assert.rejects(agent.checks.register([{ node: "", checks: [] }], new Map([["web-check", ttl()]])));
-    assert.equal(await text(), "[]");
-    await agent.serve("web", ttl(2_000));
-    assert.match(await text(), /"ttlMs":2000\}/);
-    await agent.restart();
-    assert.deepEqual(agent.checks.definition("web-check"), ttl(2_000));
-    await damage();
-    await agent.checks.forget(["web-check"]);
-    assert.deepEqual(await agent.stored(), []);
-  });
+      assert.equal(await text(), "[]");
+      await agent.serve("web", ttl(2_000));
+      assert.match(await text(), /"ttlMs":2000\}/);
+      await agent.restart();
+      assert.deepEqual(agent.checks.definition("web-check"), ttl(2_000));
+      await damage();
+      await agent.checks.forget(["web-check"]);
+      assert.deepEqual(await agent.stored(), []);
+    });
+  }
 
   it("drops a report that it cannot read: the check is as one that was not reported", async () => {
     await using agent = await Agent.start();

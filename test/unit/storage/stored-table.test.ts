@@ -12,6 +12,7 @@ import {
   type TableChange,
   type TablePlan,
 } from "../../../src/storage/stored-table.js";
+import { storageWithDamage } from "../../support/storage.js";
 import { ManualClock } from "../trust/support.js";
 
 const PREFIX: Key = ["things"];
@@ -421,6 +422,68 @@ describe("a stored table", () => {
       assert.equal(table.fault("a"), undefined);
     });
   }
+
+  it("says of a row whose value is not what was stored that it cannot be read", async () => {
+    const inner = memoryStorage();
+    const damaged = new Set<string>();
+    const storage = storageWithDamage(inner, ({ key }) => damaged.has(key.join("/")));
+    const expendable = { has: () => true, mayDelete: () => false, incident: "thing-damaged", message: "damaged" };
+    await inner.commit([{ key: [...PREFIX, "a"], value: Buffer.from("good") }]);
+    damaged.add("things/a");
+    const incidents = new Incidents();
+    await using table = await open(storage, { incidents, expendable });
+    assert.match(String(table.fault("a")), /it is not what was stored/);
+    assert.equal(table.get("a"), undefined);
+    assert.equal(incidents.counts().get("thing-damaged"), 1);
+    assert.equal((await inner.read([...PREFIX, "a"])).entries.length, 1);
+    await put(table, "a", "new");
+    assert.equal(table.fault("a"), undefined);
+    assert.equal(table.get("a")?.row, "new");
+  });
+
+  it("keeps the row it has where all is read again and its value is not what was stored", async () => {
+    const storage = memoryStorage();
+    await using writer = await open(storage);
+    await put(writer, "a", "good");
+    let held: (() => void) | undefined;
+    let isDamaged = false;
+    const resetting = new FaultyStorage(storageWithDamage(storage, ({ key }) => isDamaged && key.at(-1) === "a"));
+    const inner = resetting.changes;
+    resetting.changes = async function* (prefix, after, signal) {
+      await new Promise<void>((resolve) => {
+        held = resolve;
+      });
+      yield { type: "reset", revision: 99n };
+      yield* inner(prefix, after, signal);
+    };
+    const expendable = { has: () => true, mayDelete: () => false, incident: "thing-damaged", message: "damaged" };
+    await using reader = await open(resetting, { expendable });
+    const told: TableChange<string>[] = [];
+    reader.onChange((change) => told.push(change));
+    await put(writer, "b", "new");
+    isDamaged = true;
+    held?.();
+    await until(reader, () => reader.get("b") !== undefined);
+    assert.equal(reader.get("a")?.row, "good");
+    assert.match(String(reader.fault("a")), /it is not what was stored/);
+    assert.deepEqual(
+      told.map(({ changes, faults }) => [changes.map(({ path }) => path), faults]),
+      [[[["b"]], [["a"]]]],
+    );
+  });
+
+  it("deletes a damaged row that it may delete, which is none that cannot be read then", async () => {
+    const inner = memoryStorage();
+    await inner.commit([{ key: [...PREFIX, "a"], value: Buffer.from("bad") }]);
+    const storage = storageWithDamage(inner, ({ value }) => Buffer.from(value).toString() === "bad");
+    const expendable = { has: () => true, incident: "thing-damaged", message: "damaged" };
+    await using table = await open(storage, { expendable });
+    assert.deepEqual((await inner.read([...PREFIX, "a"])).entries, []);
+    await put(table, "b", "good");
+    await inner.commit([{ key: [...PREFIX, "c"], value: Buffer.from("good") }]);
+    await until(table, () => table.get("c") !== undefined);
+    assert.equal(table.fault("a"), undefined);
+  });
 
   it("keeps the rows as they are while a plan takes its time", async () => {
     const storage = memoryStorage();
