@@ -316,6 +316,10 @@ export class Peace {
     const { random } = this.#world;
     const record = this.#world.checker.disk(damaged).recordOf(peer.name);
     if (record === undefined) return this.#fail(`${damaged.name} has no record of ${peer.name}`);
+    // What the scene before has removed at the peer may be here still, and does not come again.
+    await this.#within(RECONNECT_MS, `${damaged.name} has what ${peer.name} exports`, () =>
+      this.#inStep(acceptor, dialer),
+    );
     const before = (await this.#world.settled(servicesOf(damaged, peer))) ?? new Map();
     const all = random.chance(0.2);
     const keys = await this.#restartDamaged(damaged, (stored) =>
