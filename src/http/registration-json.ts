@@ -201,7 +201,7 @@ function nothing(): Readonly<Record<string, PlainType>> {
 /** The plain fields of a service, which every body of one has. Other bodies call its name in another way. */
 export const plainServiceTypes: Readonly<Record<string, PlainType>> = Object.assign(
   {},
-  ...useFields(serviceTable, ({ name }) => new PlainTypes<Service>(name), { name: () => undefined }),
+  ...useFields(serviceTable, ({ name }) => new PlainTypes<Service>(name), new Set(["name"] as const)),
 );
 
 /** Beside what {@link plainServiceTypes} reads. */

@@ -13,8 +13,8 @@ import {
 import { sameCheck, sameNode, sameService } from "./equality.js";
 import { MEMBERSHIP_CHECK } from "./health.js";
 import type { Check, Node, Service } from "./instance.js";
+import { emptyList } from "./record-table.js";
 import {
-  emptyList,
   invalid,
   metaProblem,
   type OperationError,

@@ -11,7 +11,15 @@ import type {
 } from "./instance.js";
 import { isEmptyMap } from "./kept-members.js";
 import { type Table, type Uses, useFields } from "./record-table.js";
-import { checkTable, nodeTable, serviceTable } from "./records.js";
+import {
+  checkTable,
+  nodeTable,
+  serviceTable,
+  weightsTable,
+  writtenOutOfCheck,
+  writtenOutOfNode,
+  writtenOutOfService,
+} from "./records.js";
 import { parseCheckShape, parseNodeShape, parseServiceShape } from "./registration.js";
 
 /** The index of one write; 0 until the commit that carries it is known to have succeeded. */
@@ -74,15 +82,16 @@ function utf8(text: string): Uint8Array {
 const decoder = new TextDecoder("utf-8", { fatal: true });
 
 /** Nothing is written for the commit that is being made: its index is the revision of the entry itself. */
-function stampFields(record: { created: Stamp; modified: Stamp }, current: Stamp): { c?: string; m?: string } {
-  return {
-    ...(record.created !== current && { c: String(record.created.index) }),
-    ...(record.modified !== current && { m: String(record.modified.index) }),
-  };
+function storedIndex(stamp: Stamp, current: Stamp): string | undefined {
+  return stamp === current ? undefined : String(stamp.index);
 }
 
-/** A field that has a value, and the value. */
-type Stored<Item> = (item: Item, row: Record<string, unknown>) => void;
+/** The fields of a record: what is undefined is not stored. */
+type Row = Record<string, unknown>;
+type RowOf<Item> = { readonly [Key in keyof Item]?: Item[Key] | undefined };
+
+/** Adds a field to a row, where it has a value. */
+type Stored<Item> = (item: Item, row: Row) => void;
 
 /** What is stored of values: nothing of empty ones, which come back as the defaults they are. */
 class StoredUses<Item> implements Uses<Item, Stored<Item>> {
@@ -147,36 +156,108 @@ class StoredUses<Item> implements Uses<Item, Stored<Item>> {
   }
 }
 
-function rowOf<Item>(table: Table<Item>): (item: Item) => Record<string, unknown> {
-  const fields = useFields(table, (_, key) => new StoredUses<Item>(key));
-  return (item) => {
-    const row: Record<string, unknown> = {};
+/** @param except - fields that are stored elsewhere. */
+function storeOf<Item>(table: Table<Item>, except: ReadonlySet<keyof Item>): (item: Item, row: Row) => void {
+  const fields = useFields(table, (_, key) => new StoredUses<Item>(key), except);
+  return (item, row) => {
     for (const store of fields) store(item, row);
-    return row;
   };
 }
 
-const checkRow = rowOf(checkTable);
-const nodeRow = rowOf(nodeTable);
-const serviceRow = rowOf(serviceTable);
+const storeOtherCheckFields = storeOf(checkTable, writtenOutOfCheck);
+const storeOtherNodeFields = storeOf(nodeTable, writtenOutOfNode);
+const storeOtherServiceFields = storeOf(serviceTable, writtenOutOfService);
+
+/** @param nodeKey - the node that a check has when its row names none. */
+function checkRow(check: Check, nodeKey: string): Row {
+  const row: Row = {
+    node: check.node === nodeKey ? undefined : check.node || undefined,
+    checkId: check.checkId || undefined,
+    name: check.name || undefined,
+    status: check.status || undefined,
+    notes: check.notes || undefined,
+    output: check.output || undefined,
+    serviceId: check.serviceId || undefined,
+    serviceName: check.serviceName || undefined,
+    serviceTags: check.serviceTags.length === 0 ? undefined : check.serviceTags,
+    type: check.type || undefined,
+    interval: check.interval || undefined,
+    timeout: check.timeout || undefined,
+    exposedPort: check.exposedPort || undefined,
+    definition: isEmptyMap(check.definition) ? undefined : check.definition,
+  } satisfies RowOf<Check>;
+  storeOtherCheckFields(check, row);
+  return row;
+}
+
+function nodeRow(node: Node): Row {
+  const row: Row = {
+    id: node.id || undefined,
+    name: node.name || undefined,
+    address: node.address || undefined,
+    datacenter: node.datacenter || undefined,
+    taggedAddresses: isEmptyMap(node.taggedAddresses) ? undefined : node.taggedAddresses,
+    meta: isEmptyMap(node.meta) ? undefined : node.meta,
+    locality: node.locality,
+  } satisfies RowOf<Node>;
+  storeOtherNodeFields(node, row);
+  return row;
+}
+
+function serviceRow(service: Service): Row {
+  const row: Row = {
+    kind: service.kind || undefined,
+    id: service.id || undefined,
+    name: service.name || undefined,
+    tags: service.tags.length === 0 ? undefined : service.tags,
+    address: service.address || undefined,
+    taggedAddresses: isEmptyMap(service.taggedAddresses) ? undefined : service.taggedAddresses,
+    meta: isEmptyMap(service.meta) ? undefined : service.meta,
+    port: service.port || undefined,
+    ports: service.ports,
+    socketPath: service.socketPath || undefined,
+    weights: service.weights === weightsTable.empty ? undefined : service.weights,
+    enableTagOverride: service.enableTagOverride || undefined,
+    locality: service.locality,
+    proxy: service.proxy,
+    connect: service.connect,
+  } satisfies RowOf<Service>;
+  storeOtherServiceFields(service, row);
+  return row;
+}
 
 /**
  * @param current - the stamp of the commit that will hold the value.
  */
 export function encodeCheckRecord(record: CheckRecord, nodeKey: string, current: Stamp): Uint8Array {
-  const check = checkRow(record.check);
-  if (check["node"] === nodeKey) delete check["node"];
-  return utf8(JSON.stringify({ check, ...stampFields(record, current) }));
+  const { created, modified } = record;
+  return utf8(
+    JSON.stringify({
+      check: checkRow(record.check, nodeKey),
+      c: storedIndex(created, current),
+      m: storedIndex(modified, current),
+    }),
+  );
 }
 
 /** @param current - the stamp of the commit that will hold the value. */
 export function encodeNodeRecord(record: NodeRecord, current: Stamp): Uint8Array {
-  return utf8(JSON.stringify({ node: nodeRow(record.node), ...stampFields(record, current) }));
+  const { created, modified } = record;
+  return utf8(
+    JSON.stringify({ node: nodeRow(record.node), c: storedIndex(created, current), m: storedIndex(modified, current) }),
+  );
 }
 
 /** @param current - the stamp of the commit that will hold the value. */
 export function encodeInstanceRecord(record: InstanceRecord, current: Stamp): Uint8Array {
-  return utf8(JSON.stringify({ service: serviceRow(record.service), ...stampFields(record, current) }));
+  const { created, modified } = record;
+  return utf8(
+    JSON.stringify({
+      service: serviceRow(record.service),
+      c: storedIndex(created, current),
+      m: storedIndex(modified, current),
+    }),
+  );
 }
 
 export function encodeVirtualIpRecord(record: VirtualIpRecord): Uint8Array {

@@ -10,7 +10,7 @@ import {
 } from "./catalog-draft.js";
 import type { CheckRecord, InstanceRecord, NodeRecord, VirtualIpRecord } from "./catalog-record.js";
 import type { Check, Node, Service, ServiceInstance, ServiceKind } from "./instance.js";
-import { emptyList } from "./registration.js";
+import { emptyList } from "./record-table.js";
 import { VirtualIps, virtualIpAddress, virtualIpKey } from "./virtual-ips.js";
 
 /** Which kinds of instances a service name has. */

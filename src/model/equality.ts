@@ -1,7 +1,18 @@
 import { lowerCase } from "../syntax/names.js";
 import type { Check, JsonObject, JsonValue, Node, Proxy as ProxyDefinition, Service, StringMap } from "./instance.js";
 import { type Table, type Uses, useFields } from "./record-table.js";
-import { checkTable, localityTable, nodeTable, serviceTable } from "./records.js";
+import {
+  addressTable,
+  checkTable,
+  localityTable,
+  nodeTable,
+  portTable,
+  serviceTable,
+  weightsTable,
+  writtenOutOfCheck,
+  writtenOutOfNode,
+  writtenOutOfService,
+} from "./records.js";
 
 /*
  * Whether a write changes anything: one that does not keeps the stored record and its indexes. Records are normalised when they are parsed or decoded, so
@@ -10,7 +21,9 @@ import { checkTable, localityTable, nodeTable, serviceTable } from "./records.js
 
 function sameList(left: readonly string[], right: readonly string[]): boolean {
   if (left === right) return true;
-  return left.length === right.length && left.every((element, index) => element === right[index]);
+  if (left.length !== right.length) return false;
+  for (let at = 0; at < left.length; at++) if (left[at] !== right[at]) return false;
+  return true;
 }
 
 function sameMap<Value>(
@@ -84,6 +97,26 @@ function sameConnect(left: Service["connect"], right: Service["connect"]): boole
 
 type Same<Value> = (left: Value, right: Value) => boolean;
 
+function sameGiven<Value>(left: Value | undefined, right: Value | undefined, same: Same<Value>): boolean {
+  return left === right || (left !== undefined && right !== undefined && same(left, right));
+}
+
+function sameElements<Value>(
+  left: readonly Value[] | undefined,
+  right: readonly Value[] | undefined,
+  same: Same<Value>,
+): boolean {
+  if (left === right) return true;
+  const [a, b] = [left ?? [], right ?? []];
+  return (
+    a.length === b.length &&
+    a.every((each, at) => {
+      const other = b[at];
+      return other !== undefined && same(each, other);
+    })
+  );
+}
+
 /** How values are compared, by kind. */
 class SameUses<Item> implements Uses<Item, Same<Item>> {
   text(get: (item: Item) => string): Same<Item> {
@@ -112,25 +145,12 @@ class SameUses<Item> implements Uses<Item, Same<Item>> {
 
   one<Inner>(get: (item: Item) => Inner | undefined, table: Table<Inner>): Same<Item> {
     const same = sameBy(table);
-    return (left, right) => {
-      const [a, b] = [get(left), get(right)];
-      return a === b || (a !== undefined && b !== undefined && same(a, b));
-    };
+    return (left, right) => sameGiven(get(left), get(right), same);
   }
 
   list<Inner>(get: (item: Item) => readonly Inner[] | undefined, table: Table<Inner>): Same<Item> {
     const same = sameBy(table);
-    return (left, right) => {
-      const [a = [], b = []] = [get(left), get(right)];
-      return (
-        a === b ||
-        (a.length === b.length &&
-          a.every((each, at) => {
-            const other = b[at];
-            return other !== undefined && same(each, other);
-          }))
-      );
-    };
+    return (left, right) => sameElements(get(left), get(right), same);
   }
 
   map<Inner>(get: (item: Item) => Readonly<Record<string, Inner>>, table: Table<Inner>): Same<Item> {
@@ -147,13 +167,10 @@ class SameUses<Item> implements Uses<Item, Same<Item>> {
   }
 }
 
-/** @param instead - how to compare fields that do not compare as their kind does; undefined: they do not count. */
-function sameBy<Item>(
-  table: Table<Item>,
-  instead: { readonly [Key in keyof Item]?: (get: (item: Item) => Item[Key]) => Same<Item> | undefined } = {},
-): Same<Item> {
+/** @param except - fields that are compared elsewhere, or do not count. */
+function sameBy<Item>(table: Table<Item>, except?: ReadonlySet<keyof Item>): Same<Item> {
   const uses = new SameUses<Item>();
-  const all = useFields(table, () => uses, instead);
+  const all = useFields(table, () => uses, except);
   return (left, right) => {
     if (left === right) return true;
     for (const same of all) if (!same(left, right)) return false;
@@ -162,36 +179,77 @@ function sameBy<Item>(
 }
 
 /** Names compare without case: a record written again with only their spelling changed keeps the old one. */
-function nameOf<Item>(get: (item: Item) => string): Same<Item> {
-  return (left, right) => {
-    const [a, b] = [get(left), get(right)];
-    return a === b || lowerCase(a) === lowerCase(b);
-  };
+function sameName(left: string, right: string): boolean {
+  return left === right || lowerCase(left) === lowerCase(right);
 }
 
-const ignored = (): undefined => undefined;
-
+const sameAddress = sameBy(addressTable);
+const samePort = sameBy(portTable);
+const sameWeights = sameBy(weightsTable);
 const sameLocality = sameBy(localityTable);
 
-export const sameNode: Same<Node> = sameBy(nodeTable, {
-  name: nameOf,
-  // A node that has an empty locality is written again for no other reason.
-  locality: (get) => (left, right) => sameLocality(get(left) ?? localityTable.empty, get(right) ?? localityTable.empty),
-});
+const sameOtherNodeFields = sameBy(nodeTable, writtenOutOfNode);
+
+export function sameNode(left: Node, right: Node): boolean {
+  return (
+    left === right ||
+    (left.id === right.id &&
+      sameName(left.name, right.name) &&
+      left.address === right.address &&
+      left.datacenter === right.datacenter &&
+      sameMap(left.taggedAddresses, right.taggedAddresses, identical) &&
+      sameMap(left.meta, right.meta, identical) &&
+      // A node that has an empty locality is written again for no other reason.
+      (left.locality === right.locality ||
+        sameLocality(left.locality ?? localityTable.empty, right.locality ?? localityTable.empty)) &&
+      sameOtherNodeFields(left, right))
+  );
+}
+
+const sameOtherServiceFields = sameBy(serviceTable, writtenOutOfService);
 
 /**
  * Every field of the definition counts, also the order of ports and which is the default; in Consul 1.22 only their names and
  * numbers do, so that it misses such changes.
  */
-export const sameService: Same<Service> = sameBy(serviceTable, {
-  connect: (get) => (left, right) => sameConnect(get(left), get(right)),
-});
+export function sameService(left: Service, right: Service): boolean {
+  return (
+    left === right ||
+    (left.kind === right.kind &&
+      left.id === right.id &&
+      left.name === right.name &&
+      sameList(left.tags, right.tags) &&
+      left.address === right.address &&
+      sameMap(left.taggedAddresses, right.taggedAddresses, sameAddress) &&
+      sameMap(left.meta, right.meta, identical) &&
+      left.port === right.port &&
+      sameElements(left.ports, right.ports, samePort) &&
+      left.socketPath === right.socketPath &&
+      sameWeights(left.weights, right.weights) &&
+      left.enableTagOverride === right.enableTagOverride &&
+      sameGiven(left.locality, right.locality, sameLocality) &&
+      sameProxy(left.proxy, right.proxy) &&
+      sameConnect(left.connect, right.connect) &&
+      sameOtherServiceFields(left, right))
+  );
+}
+
+const sameOtherCheckFields = sameBy(checkTable, writtenOutOfCheck);
 
 /** Type, interval, timeout and exposed port do not count, as in Consul 1.13 to 1.22. */
-export const sameCheck: Same<Check> = sameBy(checkTable, {
-  node: nameOf,
-  type: ignored,
-  interval: ignored,
-  timeout: ignored,
-  exposedPort: ignored,
-});
+export function sameCheck(left: Check, right: Check): boolean {
+  return (
+    left === right ||
+    (sameName(left.node, right.node) &&
+      left.checkId === right.checkId &&
+      left.name === right.name &&
+      left.status === right.status &&
+      left.notes === right.notes &&
+      left.output === right.output &&
+      left.serviceId === right.serviceId &&
+      left.serviceName === right.serviceName &&
+      sameList(left.serviceTags, right.serviceTags) &&
+      sameJson(left.definition, right.definition) &&
+      sameOtherCheckFields(left, right))
+  );
+}

@@ -3,6 +3,10 @@ import type { Shape } from "./shapes.js";
 
 // The parts of a description of a record. The records themselves are described in `records.ts`.
 
+/** The lists and maps of all records that have nothing in them. */
+export const emptyMap: Readonly<Record<string, never>> = Object.freeze({});
+export const emptyList: readonly never[] = Object.freeze([]);
+
 /** Answers that show a record: by itself, with its node in one flat object, or as its own agent tells of it. */
 export type View = "own" | "flat" | "agent";
 
@@ -108,46 +112,43 @@ export function kept(shape: Shape): Kind<JsonObject> & Kind<JsonObject | undefin
 }
 
 /**
- * The uses that `usesOf` makes of every field of a record, in order.
- * @param instead - the uses of fields that have a meaning of their own; undefined: none.
+ * The uses that `usesOf` makes of the fields of a record, in order.
+ * @param except - fields that have no such use. Default: none.
  */
 export function useFields<Item, Result>(
   { fields }: Table<Item>,
   usesOf: (field: FieldName, key: keyof Item & string) => Uses<Item, Result>,
-  instead: { readonly [Key in keyof Item]?: (get: (item: Item) => Item[Key]) => Result | undefined } = {},
+  except: ReadonlySet<keyof Item> = new Set(),
 ): readonly Result[] {
-  const use = <Key extends keyof Item & string>(key: Key): readonly Result[] => {
-    const get = (item: Item): Item[Key] => item[key];
-    const own = instead[key];
-    if (own === undefined) return [fields[key].kind.use(usesOf(fields[key], key), get)];
-    const result = own(get);
-    return result === undefined ? [] : [result];
-  };
-  return keysOf(fields).flatMap((key) => use(key));
+  const use = <Key extends keyof Item & string>(key: Key): Result =>
+    fields[key].kind.use(usesOf(fields[key], key), (item: Item): Item[Key] => item[key]);
+  return keysOf(fields)
+    .filter((key) => !except.has(key))
+    .map((key) => use(key));
 }
 
 export type Draft<Item> = { -readonly [Key in keyof Item]: Item[Key] };
 
+/** Reads fields of an object with the same names. */
+export type DraftReader<Item> = (draft: Draft<Item>, from: { readonly [Key in keyof Item]?: unknown }) => void;
+
 /**
- * Reads a record of an object with the names of its fields. What is absent has the default.
+ * Reads the fields of a record from an object with the names of its fields. What is absent has the default.
  * @param path - the name of the record in errors.
- * @param make - makes a record with every default, by a literal: frozen copies of an object have no form in common, and
- *   looking at many of them is many times slower.
- * @param instead - how to read fields that have rules of their own; undefined: they are absent.
- * @throws {TypeError} at once: a field that is not plain, and has no reading of its own.
+ * @param except - fields that are read elsewhere.
+ * @throws {TypeError} at once: a field that is not plain.
  */
 export function readerOf<Item>(
   table: Table<Item>,
   path: string,
-  make: () => Draft<Item>,
   reading: Reading,
-  instead: { readonly [Key in keyof Item]?: (given: unknown, path: string) => Item[Key] | undefined },
-): (from: Readonly<Record<string, unknown>>) => Draft<Item> {
-  const readers = keysOf(table.fields).map((key) => fieldReader(table, `${path}.${key}`, reading, key, instead[key]));
-  return (from) => {
-    const draft = make();
+  except: ReadonlySet<keyof Item>,
+): DraftReader<Item> {
+  const readers = keysOf(table.fields)
+    .filter((key) => !except.has(key))
+    .map((key) => fieldReader(table, `${path}.${key}`, reading, key));
+  return (draft, from) => {
     for (const read of readers) read(draft, from);
-    return draft;
   };
 }
 
@@ -156,14 +157,11 @@ function fieldReader<Item, Key extends keyof Item & string>(
   path: string,
   reading: Reading,
   key: Key,
-  own: ((given: unknown, path: string) => Item[Key] | undefined) | undefined,
-): (draft: Draft<Item>, from: Readonly<Record<string, unknown>>) => void {
-  const plain = table.fields[key].kind.read;
-  if (own === undefined && plain === undefined) throw new TypeError(`nothing reads ${key}`);
-  const read = own ?? ((given: unknown) => plain?.(reading, given, path));
+): DraftReader<Item> {
+  const { read } = table.fields[key].kind;
+  if (read === undefined) throw new TypeError(`nothing reads ${key}`);
   return (draft, from) => {
-    const value = read(from[key], path);
-    if (value !== undefined) draft[key] = value;
+    draft[key] = read(reading, from[key], path);
   };
 }
 

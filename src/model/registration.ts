@@ -21,8 +21,16 @@ import type {
 } from "./instance.js";
 import { defaultPort, portsProblem } from "./ports.js";
 import { memberOf, proxyProblems, textOf } from "./proxy-rules.js";
-import { keysOf, type Reading, readerOf } from "./record-table.js";
-import { checkTable, emptyCheck, emptyService, serviceTable, weightsTable } from "./records.js";
+import { emptyList, emptyMap, keysOf, type Reading, readerOf } from "./record-table.js";
+import {
+  checkTable,
+  emptyCheck,
+  emptyService,
+  serviceTable,
+  weightsTable,
+  writtenOutOfCheck,
+  writtenOutOfService,
+} from "./records.js";
 import { KeptShape } from "./shape-reader.js";
 import { checkDefinitionShape, proxyExtraShape, sidecarShape, upstreamShape } from "./shapes.js";
 
@@ -195,9 +203,6 @@ export class TransactionError extends PeeringError {
   }
 }
 
-/** Where a key of a shared empty value is expected, everyone gets this one. */
-export const emptyMap: Readonly<Record<string, never>> = Object.freeze({});
-export const emptyList: readonly never[] = Object.freeze([]);
 const defaultWeights: Weights = weightsTable.empty;
 
 const CHECK_STATUS_DEFAULT = "critical";
@@ -499,45 +504,75 @@ const kinds: ReadonlySet<string> = new Set<ServiceKind>([
 /** Plain values, as callers of the library and rows of the storage have them. */
 export const plainReading: Reading = { text, flag, int: wholeNumber, texts: textList, textMap: stringMap };
 
-const serviceFields: ReadonlySet<string> = new Set([...keysOf(serviceTable.fields), "peerName"]);
-const readService = readerOf(serviceTable, "service", emptyService, plainReading, {
-  id: keyText,
-  name: keyText,
-  ports: parsePorts,
-  taggedAddresses: (given, path) => mapOf(given, path, parseServiceAddress),
-  weights: parseWeights,
-  proxy: parseProxy,
-  connect: parseConnect,
-  locality: parseLocality,
-});
+const serviceFields: ReadonlySet<keyof Service | "peerName"> = new Set<keyof Service | "peerName">([
+  ...keysOf(serviceTable.fields),
+  "peerName",
+]);
+const readOtherServiceFields = readerOf(serviceTable, "service", plainReading, writtenOutOfService);
 
 /**
  * The shape of a service with every default filled in, none of the rules applied: also how stored records are read.
  * @throws {PeeringError} `invalid-registration`: a field of the wrong type.
  */
 export function parseServiceShape(value: unknown): Service {
-  const service = readService(fields(value, "service", serviceFields));
-  if (service.port === 0) service.port = defaultPort(service.ports ?? []);
+  const from = fields(value, "service", serviceFields);
+  // A literal gives all services one form, which makes them many times faster to look at than copies of an object.
+  const service = emptyService();
+  service.kind = text(from.kind, "service.kind");
+  service.id = keyText(from.id, "service.id");
+  service.name = keyText(from.name, "service.name");
+  service.tags = textList(from.tags, "service.tags");
+  service.address = text(from.address, "service.address");
+  service.taggedAddresses = mapOf(from.taggedAddresses, "service.taggedAddresses", parseServiceAddress);
+  service.meta = stringMap(from.meta, "service.meta");
+  service.port = wholeNumber(from.port, "service.port");
+  const ports = parsePorts(from.ports);
+  if (ports !== undefined) {
+    service.ports = ports;
+    if (service.port === 0) service.port = defaultPort(ports);
+  }
+  service.socketPath = text(from.socketPath, "service.socketPath");
+  service.weights = parseWeights(from.weights);
+  service.enableTagOverride = flag(from.enableTagOverride, "service.enableTagOverride");
+  const locality = parseLocality(from.locality, "service.locality");
+  if (locality !== undefined) service.locality = locality;
+  const proxy = parseProxy(from.proxy);
+  if (proxy !== undefined) service.proxy = proxy;
+  const connect = parseConnect(from.connect);
+  if (connect !== undefined) service.connect = connect;
+  readOtherServiceFields(service, from);
   return Object.freeze(service);
 }
 
-const checkFields: ReadonlySet<string> = new Set([...keysOf(checkTable.fields), "peerName"]);
-const readCheck = readerOf(checkTable, "check", emptyCheck, plainReading, {
-  node: keyText,
-  checkId: keyText,
-  serviceId: keyText,
-  definition: (given, path) => keptObject(given, path, checkDefinitions),
-});
+const checkFields: ReadonlySet<keyof Check | "peerName"> = new Set<keyof Check | "peerName">([
+  ...keysOf(checkTable.fields),
+  "peerName",
+]);
+const readOtherCheckFields = readerOf(checkTable, "check", plainReading, writtenOutOfCheck);
 
 /**
  * The shape of a check with every default filled in; `node` is what an empty node becomes.
  * @throws {PeeringError} `invalid-registration`: a field of the wrong type.
  */
 export function parseCheckShape(value: unknown, node: string): Check {
-  const check = readCheck(fields(value, "check", checkFields));
-  check.node ||= node;
+  const from = fields(value, "check", checkFields);
+  const check = emptyCheck();
+  check.node = keyText(from.node, "check.node") || node;
+  check.checkId = keyText(from.checkId, "check.checkId");
+  check.name = text(from.name, "check.name");
+  check.status = text(from.status, "check.status") || CHECK_STATUS_DEFAULT;
+  check.notes = text(from.notes, "check.notes");
+  check.output = text(from.output, "check.output");
+  check.serviceId = keyText(from.serviceId, "check.serviceId");
+  check.serviceName = text(from.serviceName, "check.serviceName");
+  check.serviceTags = textList(from.serviceTags, "check.serviceTags");
+  check.type = text(from.type, "check.type");
+  check.interval = text(from.interval, "check.interval");
+  check.timeout = text(from.timeout, "check.timeout");
+  check.exposedPort = wholeNumber(from.exposedPort, "check.exposedPort");
+  check.definition = keptObject(from.definition, "check.definition", checkDefinitions);
+  readOtherCheckFields(check, from);
   check.checkId ||= keyText(check.name, "check.name");
-  check.status ||= CHECK_STATUS_DEFAULT;
   return Object.freeze(check);
 }
 

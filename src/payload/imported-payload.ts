@@ -211,26 +211,25 @@ function readService(reader: ProtobufReader): Service {
     else if (tag === lengthTag(Field.NodeService.Ports)) ports.push(readPort(reader.message()));
     else reader.skip(tag);
   }
-  return {
-    // Fields that do not cross the wire have their defaults.
-    ...emptyService(),
-    kind,
-    id,
-    name,
-    tags,
-    address,
-    port: port === 0 ? defaultPort(ports) : port,
-    ...(ports.length === 0 ? {} : { ports }),
-    socketPath,
-    taggedAddresses: Object.fromEntries(taggedAddresses),
-    meta: textMap(meta),
-    weights,
-    enableTagOverride,
-    // Present and empty means the same as absent.
-    ...(isEmptyProxy(proxy) ? {} : { proxy }),
-    ...(connect === undefined || (!connect.native && connect.peerMeta === undefined) ? {} : { connect }),
-    ...(locality === undefined || (locality.region === "" && locality.zone === "") ? {} : { locality }),
-  };
+  // Fields that do not cross the wire have their defaults.
+  const service = emptyService();
+  service.kind = kind;
+  service.id = id;
+  service.name = name;
+  service.tags = tags;
+  service.address = address;
+  service.port = port === 0 ? defaultPort(ports) : port;
+  service.socketPath = socketPath;
+  service.taggedAddresses = Object.fromEntries(taggedAddresses);
+  service.meta = textMap(meta);
+  service.weights = weights;
+  service.enableTagOverride = enableTagOverride;
+  // Present and empty means the same as absent.
+  if (ports.length > 0) service.ports = ports;
+  if (!isEmptyProxy(proxy)) service.proxy = proxy;
+  if (connect !== undefined && (connect.native || connect.peerMeta !== undefined)) service.connect = connect;
+  if (locality !== undefined && (locality.region !== "" || locality.zone !== "")) service.locality = locality;
+  return service;
 }
 
 function readCheck(reader: ProtobufReader, node: string): Check {

@@ -6,12 +6,20 @@ import { readCatalogService, readService } from "../../../src/client/records.js"
 import { writeJson } from "../../../src/http/json.js";
 import { flatJson, serviceJson } from "../../../src/http/records.js";
 import { type ServiceBody, serviceFields, serviceRegistration } from "../../../src/http/registration-json.js";
-import { decodeInstanceRecord, encodeInstanceRecord, noChecks } from "../../../src/model/catalog-record.js";
-import { sameService } from "../../../src/model/equality.js";
-import type { JsonObject, Proxy as ProxyDefinition, Service, StringMap } from "../../../src/model/instance.js";
-import { keysOf, type Table, type Uses, useFields } from "../../../src/model/record-table.js";
-import { emptyService, nodeTable, serviceTable } from "../../../src/model/records.js";
-import { parseServiceShape } from "../../../src/model/registration.js";
+import {
+  decodeCheckRecord,
+  decodeInstanceRecord,
+  decodeNodeRecord,
+  encodeCheckRecord,
+  encodeInstanceRecord,
+  encodeNodeRecord,
+  noChecks,
+} from "../../../src/model/catalog-record.js";
+import { sameCheck, sameNode, sameService } from "../../../src/model/equality.js";
+import type { Check, JsonObject, Proxy as ProxyDefinition, Service, StringMap } from "../../../src/model/instance.js";
+import { keysOf, readerOf, type Table, text, type Uses, useFields } from "../../../src/model/record-table.js";
+import { checkTable, emptyCheck, emptyService, nodeTable, serviceTable } from "../../../src/model/records.js";
+import { parseCheckShape, parseNodeShape, parseServiceShape, plainReading } from "../../../src/model/registration.js";
 import { encodeServicePayload } from "../../../src/payload/exported-payload.js";
 import { decodePayload } from "../../../src/payload/imported-payload.js";
 import { instanceMessage } from "../../../src/rpc/watch-message.js";
@@ -85,6 +93,78 @@ describe("a field of the description of a service", () => {
       assert.deepEqual(read[key], full[key]);
     });
   }
+});
+
+const fullCheck = parseCheckShape({ ...sampleOf(checkTable), definition: { HTTP: "http://a" } }, "");
+const ignoredOfChecks: ReadonlySet<keyof Check> = new Set(["type", "interval", "timeout", "exposedPort"]);
+
+describe("a field of the description of a check", () => {
+  for (const key of keysOf(checkTable.fields)) {
+    it(`is read of a registration: ${key}`, () => assert.notDeepEqual(fullCheck[key], checkTable.empty[key]));
+
+    it(`is stored: ${key}`, () => {
+      const stamp = { index: 1n };
+      const row = encodeCheckRecord({ check: fullCheck, created: stamp, modified: stamp }, "n1", { index: 2n });
+      assert.deepEqual(decodeCheckRecord("n1", row, 1n, () => stamp).check[key], fullCheck[key]);
+    });
+
+    it(`is compared, unless Consul ignores it: ${key}`, () => {
+      assert.equal(sameCheck(fullCheck, { ...fullCheck }), true);
+      const { [key]: _, ...without } = fullCheck;
+      assert.equal(sameCheck(fullCheck, { ...emptyCheck(), ...without }), ignoredOfChecks.has(key));
+    });
+  }
+});
+
+const fullNode = parseNodeShape(sampleOf(nodeTable), "");
+
+describe("a field of the description of a node", () => {
+  for (const key of keysOf(nodeTable.fields)) {
+    it(`is read of a registration: ${key}`, () => assert.notDeepEqual(fullNode[key], nodeTable.empty[key]));
+
+    it(`is stored: ${key}`, () => {
+      const stamp = { index: 1n };
+      const row = encodeNodeRecord(
+        { node: fullNode, checks: noChecks, created: stamp, modified: stamp },
+        { index: 2n },
+      );
+      assert.deepEqual(decodeNodeRecord(row, 1n, () => stamp, new Map()).node[key], fullNode[key]);
+    });
+
+    it(`is compared: ${key}`, () => {
+      assert.equal(sameNode(fullNode, { ...fullNode }), true);
+      const { [key]: _, ...without } = fullNode;
+      assert.equal(sameNode(fullNode, { ...nodeTable.empty, ...without }), false);
+    });
+  }
+});
+
+/** A record with a field that nothing writes out. */
+interface Extended {
+  readonly known: string;
+  readonly added: string;
+}
+
+describe("a field that is not written out", () => {
+  const table: Table<Extended> = {
+    empty: { known: "", added: "" },
+    fields: { known: { name: "Known", kind: text }, added: { name: "Added", kind: text } },
+  };
+  const writtenOut: ReadonlySet<keyof Extended> = new Set<keyof Extended>(["known"]);
+
+  it("is read as its kind says", () => {
+    const draft = { known: "", added: "" };
+    readerOf(table, "record", plainReading, writtenOut)(draft, { known: "a", added: "b" });
+    assert.deepEqual(draft, { known: "", added: "b" });
+    assert.throws(() => readerOf(table, "record", plainReading, writtenOut)(draft, { added: 1 }), /record\.added/);
+  });
+
+  it("is used as its kind says", () => {
+    assert.deepEqual(
+      useFields<Extended, unknown>(table, ({ name }) => new Samples<Extended>(name), writtenOut),
+      ["a Added"],
+    );
+  });
 });
 
 /** What an ordinary service crosses without: an importer is told of it by its sidecar, or not at all. */
