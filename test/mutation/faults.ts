@@ -1656,4 +1656,26 @@ export const plantedFaults: readonly PlantedFault[] = [
     ["src/http/filter/filter.ts", "uint32: 2n ** 32n - 1n", "uint32: 2n ** 64n - 1n"],
     "test/unit/http/scripted.test.ts",
   ),
+  fault(
+    "node-datacenter-not-compared",
+    "a node whose datacenter alone changes keeps the old record",
+    ["src/model/equality.ts", "      left.datacenter === right.datacenter &&\n", ""],
+    "test/unit/model/one-description.test.ts",
+  ),
+  fault(
+    "check-timeout-not-stored",
+    "the timeout of a check is gone after a restart",
+    ["src/model/catalog-record.ts", "    timeout: check.timeout || undefined,\n", ""],
+    "test/unit/model/one-description.test.ts",
+  ),
+  fault(
+    "all-fields-count-as-written-out",
+    "a field that is described, but not written out, is not read",
+    [
+      "src/model/record-table.ts",
+      "if (read === undefined) throw new TypeError(`nothing reads ${key}`);",
+      "return () => {};",
+    ],
+    "test/unit/model/one-description.test.ts",
+  ),
 ];
