@@ -100,11 +100,11 @@ const MISSING_MS = 60_000;
 const HEAD = "";
 
 /**
- * The checks of one node, run as an agent of Consul runs them: probes at their intervals, TTLs that somebody must renew,
+ * The checks of one node, run as an agent of Consul runs them: probes at their intervals, TTLs that a program must renew,
  * aliases that follow another service. Their definitions are stored, and go on after a restart. Every host of the same storage
  * and node name runs them, also those that another one registers.
  *
- * What a check found goes into the catalog: a new status at once, a new output alone up to five minutes later.
+ * The result of a check goes into the catalog: a new status at once, a new output alone up to five minutes later.
  */
 export class AgentChecks implements Closable {
   readonly node: string;
@@ -136,7 +136,7 @@ export class AgentChecks implements Closable {
 
   /**
    * Goes on with the checks that `storage` has of this node. A TTL that ended meanwhile is critical.
-   * @throws {PeeringError} what the storage throws.
+   * @throws {PeeringError} as the storage does.
    * @throws {TypeError} for an invalid range.
    */
   static async open(options: AgentChecksOptions): Promise<AgentChecks> {
@@ -238,7 +238,7 @@ export class AgentChecks implements Closable {
     const rows = Array.from(definitions, ([id, definition]) => ({ path: [lowerCase(id)], row: { id, definition } }));
     const stored = (path: readonly string[]): StoredDefinition | undefined => this.#definitions.get(...path)?.row;
     // The definitions first: a crash in between leaves some without a check, which are forgotten later; the other way round it
-    // would leave checks that nobody runs. One that cannot be read stays until the catalog has taken what is in its place.
+    // would leave checks that never run. One that cannot be read stays until the catalog has taken the one in its place.
     const first = rows.filter(({ path }) => this.#definitions.fault(...path) === undefined);
     const before = first.map(({ path }) => ({ path, row: stored(path) }));
     try {
@@ -252,7 +252,7 @@ export class AgentChecks implements Closable {
       if (isOpen) for (const { path, row } of first) if (stored(path) === row) this.#begin(row);
       throw error;
     }
-    // Those of the others, and what another host has forgotten meanwhile because there was no check.
+    // Those of the other services, and definitions that another host has dropped meanwhile, for want of a check.
     await this.#definitions.put(rows.filter(({ path, row }) => stored(path) !== row));
     for (const [id, definition] of definitions) this.#start(id, definition);
   }
@@ -260,7 +260,7 @@ export class AgentChecks implements Closable {
   async #putBack(before: readonly RowWrite<StoredDefinition>[]): Promise<void> {
     try {
       await this.#definitions.put(before);
-      // What was stored without an answer runs already.
+      // A definition that was stored without an answer runs already.
       for (const { path, row } of before) this.#run(path.join("/"), row);
     } catch (error) {
       this.#options.logger.warn("definitions of checks that were refused may be stored", { error: errorText(error) });
@@ -298,7 +298,7 @@ export class AgentChecks implements Closable {
     return this.#running.get(lowerCase(checkId))?.definition;
   }
 
-  /** What a check that runs here found last, which the catalog may learn later. */
+  /** The last result of a check that runs here; the catalog may get it later. */
   result(checkId: string): CheckResult | undefined {
     return this.#running.get(lowerCase(checkId))?.result;
   }
@@ -420,7 +420,7 @@ export class AgentChecks implements Closable {
     }
   }
 
-  /** What another host wrote of a check is what was found last. */
+  /** The status that another host wrote is the last result of a check. */
   #takeOver(running: Running): void {
     const check = this.#options.catalog.check(this.node, running.id);
     if (check === undefined || !isCheckStatus(check.status) || running.retrying) return;
@@ -537,14 +537,14 @@ export class AgentChecks implements Closable {
   #expire(running: Running): void {
     const { reported } = running;
     const status = this.#options.catalog.check(this.node, running.id)?.status ?? "";
-    // Another host that runs it may have written another status since: what was found here last is not what is to be replaced.
+    // Another host that runs it may have written another status since: the last result here is then not the status to be replaced.
     if (isCheckStatus(status) && status !== "critical") running.result = { ...running.result, status };
     const output = reported === "" ? "TTL expired" : `TTL expired (last output before timeout follows): ${reported}`;
     this.#options.logger.warn("a check was not reported in time and is critical", { check: running.id });
     this.#settle(running, { status: "critical", output }).catch((error: unknown) => this.#failed(running, error));
   }
 
-  /** What changed there may concern aliases, and definitions that wait for their checks. */
+  /** A change there may concern aliases, and definitions that wait for their checks. */
   #lookAtCatalog(): void {
     if (this.#aliases.size + this.#missing.size === 0) return;
     if (this.#catalogTimer !== undefined || this.#closing.signal.aborted) return;

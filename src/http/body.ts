@@ -4,7 +4,7 @@ import type { Clock } from "../base/environment.js";
 import type { CallAllowance } from "./call-limits.js";
 import { HttpRefusal } from "./http-refusal.js";
 
-/** What a client may send, and how long it may take. */
+/** The size of bodies that a client may send, and the time that it may take. */
 export interface BodyLimits {
   readonly maxBytes: number;
   readonly timeoutMs: number;
@@ -13,7 +13,7 @@ export interface BodyLimits {
 /** The sender of a body. */
 export interface BodySender {
   readonly allowance: CallAllowance;
-  /** @throws what a caller is refused with who may write nothing, or is not known. */
+  /** @throws the refusal of a caller that is unknown, or may write nothing. */
   requireWrite(): Promise<void>;
 }
 
@@ -88,7 +88,7 @@ export async function readBody(
     const fail = (error: unknown): void => {
       leave();
       request.pause();
-      // A failure of the connection that comes later is nobody's any more.
+      // A later failure of the connection concerns no call any more.
       request.on("error", () => {});
       reject(error);
     };

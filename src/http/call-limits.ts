@@ -59,7 +59,7 @@ export interface CallLimitsOptions {
 
 const KIB = 1_024;
 const MIB = 1_024 * KIB;
-/** Of what bodies may have, the part of callers that may write nothing. */
+/** Callers without write rights may use one part in so many of the bounds on bodies. */
 const STRANGERS = 4;
 
 /** Bounds on the calls of a process. Pass one to `httpHandler` and to `peeringRpc`, or each bounds its own. */
@@ -106,7 +106,7 @@ export class CallLimits {
   }
 
   /**
-   * What one call may take; to be ended with it.
+   * The share of one call; to be ended with the call.
    * @param response - is destroyed when others wait for its client to read.
    * @internal
    */

@@ -94,7 +94,7 @@ export interface BuiltInAuthorityOptions {
   readonly incidents?: Incidents;
 }
 
-/** What an authority was configured with. There is no private key in it. */
+/** The configuration of an authority. There is no private key in it. */
 export interface CaConfiguration {
   /** As it was given, with Consul's names; `RootCert` where the active root or its key was given. */
   readonly config: Readonly<Record<string, CaConfigurationValue>>;
@@ -103,7 +103,7 @@ export interface CaConfiguration {
   readonly modifyIndex: bigint;
 }
 
-/** A configuration to be taken over, whole: what it does not say is as by default. */
+/** A configuration to be taken over, whole: a setting that it does not name has its default. */
 export interface CaConfigurationChange {
   /**
    * As Consul's built-in provider is configured: `LeafCertTTL`, `RootCertTTL`, `PrivateKeyType`, `PrivateKeyBits`, `PrivateKey`,
@@ -120,19 +120,19 @@ export interface CaConfigurationChange {
 export interface BuiltInAuthority extends CertificateAuthority, Closable {
   /** The UUID in the trust domain, drawn once for the life of the storage. */
   readonly clusterId: string;
-  /** What it is configured with now. */
+  /** The present configuration. */
   configuration(): CaConfiguration;
   /**
    * Takes over a configuration, in one commit, and makes a new root active where that asks for another one, as
    * {@link BuiltInAuthority.rotate} does: another kind of key, a key or root that is given, or none where one was given before. The
-   * root that is active already may be given without its key. What changes nothing does nothing.
+   * root that is active already may be given without its key. A configuration that changes nothing writes nothing.
    * @returns whether there is a new root.
    * @throws {PeeringError} `invalid-argument`: a value is out of range, or key and root are none that fit together; nothing was
    *   changed. Others as `rotate`.
    */
   configure(change: CaConfigurationChange): Promise<boolean>;
   /**
-   * Makes a new root active, in one commit. The former one signs it too, so that who knows only the former accepts what
+   * Makes a new root active, in one commit. The former one signs it too, so that clients that know only the former accept what
    * the new one issues; it stays in the list until {@link BuiltInAuthority.prune} drops it. Its key is of the kind that is
    * configured, and one of its own.
    * @throws {PeeringError} `conflict`: another node of this cluster changed the roots meanwhile. `resource-exhausted`: there are as
@@ -204,7 +204,7 @@ export function isBuiltIn(authority: CertificateAuthority): authority is BuiltIn
 
 type Settings = Required<Omit<BuiltInAuthorityOptions, "clusterId">> & { readonly clusterId: string | undefined };
 
-/** A root with what only the authority needs of it. */
+/** A root, with the parts that only the authority needs. */
 interface StoredRoot {
   readonly certificatePem: string;
   /** Cross-signed certificates, newest first; sent after each leaf. */
@@ -212,7 +212,7 @@ interface StoredRoot {
   /** The sealed key, base64; only the active root still has one. */
   readonly sealedKey: string | undefined;
   readonly rotatedOutAt: number | undefined;
-  /** What of it was given, and not made here: its key, or that and the certificate. */
+  /** The parts that were given, and not made here: its key, or its key and certificate. */
   readonly given?: "key" | "root" | undefined;
 }
 
@@ -364,7 +364,7 @@ class StoredAuthority implements BuiltInAuthority {
       const roots = state.roots.map((root) => (root === activeOf(state) ? kept : root));
       return { writes: [stateWrite({ ...state, roots, configuration })], result: () => false };
     };
-    // What is refused, and what is as it was, is so by the newest configuration, whichever node took it.
+    // Refusals, and "nothing changed", are decided by the newest configuration, whichever node took it.
     return this.#table.write(plan, { current: true });
   }
 
@@ -493,7 +493,7 @@ class StoredAuthority implements BuiltInAuthority {
   }
 }
 
-/** Creates cluster id and root, but only where nothing was ever stored: what is missing later is damage. */
+/** Creates cluster id and root, but only where nothing was ever stored: a row that is missing later is damage. */
 function found(table: AuthorityTable, settings: Settings): Promise<void> {
   return table.write(async (): Promise<AuthorityPlan<void>> => {
     if (table.revision > 0n) return { writes: [], result: () => {} };
@@ -549,7 +549,7 @@ interface GivenMaterial {
 }
 
 /**
- * What a configuration gives; undefined when that is nothing.
+ * The key and certificate that a configuration gives; undefined when it gives neither.
  * @throws {PeeringError} `invalid-argument`: it is no key, no root, or they do not belong together. Key and errors of parsers, which
  *   may quote it, are in no text.
  */
@@ -567,7 +567,7 @@ function checkMaterial(
   if (publicKey.asymmetricKeyType === "ed25519") {
     throw unconfigurable("error extracting root key info: unsupported key type");
   }
-  // By a signature, and not by comparing: what a key says of its public half need not be true.
+  // By a signature, and not by comparing: the public half that a private key names may be wrong.
   if (!signsFor(key, publicKey)) {
     throw unconfigurable(
       root === undefined ? "the private key does not work" : "the private key is not the one of the root cert",
@@ -649,7 +649,7 @@ const CURVE_BITS: ReadonlyMap<string, number> = new Map([
   ["secp521r1", 521],
 ]);
 
-/** As Consul tells it of a root. `type` is what Node calls it where Consul knows no such key. */
+/** The kind of key, as Consul shows it with a root. `type` is the name in Node, for keys that Consul does not know. */
 export function keyKindOf(publicKey: KeyObject): { readonly type: string; readonly bits: number } {
   const { namedCurve = "", modulusLength } = publicKey.asymmetricKeyDetails ?? {};
   return { type: publicKey.asymmetricKeyType ?? "", bits: modulusLength ?? CURVE_BITS.get(namedCurve) ?? 0 };
@@ -746,7 +746,7 @@ function configurationOf(state: State | undefined, { leafTtlMs }: Settings): Sto
   return state?.configuration ?? { shown: defaultConfiguration(leafTtlMs), forceWithoutCrossSigning: false };
 }
 
-/** What the configuration says, which was judged when it was taken over. */
+/** The settings in the configuration, which was judged when it was taken over. */
 function settingsOf(state: State | undefined, settings: Settings): CaSettings {
   try {
     return readCaConfiguration(configurationOf(state, settings).shown, settings.leafTtlMs).settings;
@@ -829,7 +829,7 @@ function authorityFormat(settings: Settings): AuthorityFormat {
       const { row: state, created } = decodeState(value);
       if (this.clusterId !== undefined && this.clusterId !== state.clusterId)
         throw unreadable("its cluster id has changed");
-      // What it says is judged here, where the row is named if it cannot be read.
+      // The configuration is judged here, where the row is named if it cannot be read.
       settingsOf(state, settings);
       const { sealedKey } = activeOf(state);
       const outdated = sealedKey !== undefined && !secretBox.isCurrent(Buffer.from(sealedKey, "base64"));
@@ -857,7 +857,7 @@ function stateOf(table: AuthorityTable): Stored<State> {
 
 /**
  * The state, for a write that takes its place.
- * @throws {PeeringError} `storage-failed`: it is gone, or what another node wrote there since cannot be read and must not be lost.
+ * @throws {PeeringError} `storage-failed`: it is gone, or another node has written it in a form that cannot be read and must not be lost.
  */
 function writableState(table: AuthorityTable): Stored<State> {
   requireReadable(table, STATE);
