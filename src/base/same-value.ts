@@ -1,20 +1,23 @@
-/** Deep equality of what consists of plain values; a member that is undefined is none. Stops at the first difference. */
+/** Deep equality of plain values, such as JSON. A member that is undefined is none, and the order of members does not count. */
 export function sameValue(left: unknown, right: unknown): boolean {
   if (left === right) return true;
-  if (typeof left !== "object" || typeof right !== "object" || left === null || right === null) return false;
-  if (Array.isArray(left) || Array.isArray(right)) {
+  if (Array.isArray(left)) {
     return (
-      Array.isArray(left) &&
       Array.isArray(right) &&
       left.length === right.length &&
       left.every((element: unknown, index) => sameValue(element, right[index]))
     );
   }
-  return sameMembers(new Map(Object.entries(left)), new Map(Object.entries(right)));
+  return isObject(left) && isObject(right) && sameMembers(left, right);
 }
 
-function sameMembers(left: ReadonlyMap<string, unknown>, right: ReadonlyMap<string, unknown>): boolean {
-  for (const [key, value] of left) if (!sameValue(value, right.get(key))) return false;
-  for (const [key, value] of right) if (value !== undefined && !left.has(key)) return false;
-  return true;
+function isObject(value: unknown): value is Readonly<Record<string, unknown>> {
+  return typeof value === "object" && value !== null && !Array.isArray(value);
+}
+
+function sameMembers(left: Readonly<Record<string, unknown>>, right: Readonly<Record<string, unknown>>): boolean {
+  for (const key of Object.keys(left)) {
+    if (!sameValue(left[key], Object.hasOwn(right, key) ? right[key] : undefined)) return false;
+  }
+  return Object.keys(right).every((key) => right[key] === undefined || Object.hasOwn(left, key));
 }

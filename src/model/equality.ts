@@ -1,5 +1,6 @@
+import { sameValue } from "../base/same-value.js";
 import { lowerCase } from "../syntax/names.js";
-import type { Check, JsonObject, JsonValue, Node, Proxy as ProxyDefinition, Service, StringMap } from "./instance.js";
+import type { Check, JsonObject, Node, Proxy as ProxyDefinition, Service, StringMap } from "./instance.js";
 import { type Table, type Uses, useFields } from "./record-table.js";
 import {
   addressTable,
@@ -46,27 +47,6 @@ function identical(left: string, right: string): boolean {
   return left === right;
 }
 
-function isList(value: JsonValue): value is readonly JsonValue[] {
-  return Array.isArray(value);
-}
-
-/** Deep equality of JSON values; the order of an object's keys does not matter. */
-export function sameJson(left: JsonValue, right: JsonValue): boolean {
-  if (left === right) return true;
-  if (typeof left !== "object" || typeof right !== "object" || left === null || right === null) return false;
-  if (isList(left)) {
-    return (
-      isList(right) &&
-      left.length === right.length &&
-      left.every((element, index) => {
-        const other = right[index];
-        return other !== undefined && sameJson(element, other);
-      })
-    );
-  }
-  return !isList(right) && sameMap(left, right, sameJson);
-}
-
 function sameProxy(left: ProxyDefinition | undefined, right: ProxyDefinition | undefined): boolean {
   if (left === right) return true;
   return (
@@ -79,16 +59,16 @@ function sameProxy(left: ProxyDefinition | undefined, right: ProxyDefinition | u
     left.localServiceSocketPath === right.localServiceSocketPath &&
     left.mode === right.mode &&
     left.meshGatewayMode === right.meshGatewayMode &&
-    sameJson(left.config ?? {}, right.config ?? {}) &&
-    sameJson(left.upstreams ?? [], right.upstreams ?? []) &&
-    sameJson(left.extra ?? {}, right.extra ?? {})
+    sameValue(left.config ?? {}, right.config ?? {}) &&
+    sameValue(left.upstreams ?? [], right.upstreams ?? []) &&
+    sameValue(left.extra ?? {}, right.extra ?? {})
   );
 }
 
 function sameConnect(left: Service["connect"], right: Service["connect"]): boolean {
   if (left === right) return true;
   if ((left?.native ?? false) !== (right?.native ?? false)) return false;
-  if (!sameJson(left?.sidecarService ?? {}, right?.sidecarService ?? {})) return false;
+  if (!sameValue(left?.sidecarService ?? {}, right?.sidecarService ?? {})) return false;
   const a = left?.peerMeta;
   const b = right?.peerMeta;
   if (a === undefined || b === undefined) return a === b;
@@ -159,7 +139,7 @@ class SameUses<Item> implements Uses<Item, Same<Item>> {
   }
 
   kept(get: (item: Item) => JsonObject | undefined): Same<Item> {
-    return (left, right) => sameJson(get(left) ?? {}, get(right) ?? {});
+    return (left, right) => sameValue(get(left) ?? {}, get(right) ?? {});
   }
 
   proxy(get: (item: Item) => ProxyDefinition | undefined): Same<Item> {
@@ -249,7 +229,7 @@ export function sameCheck(left: Check, right: Check): boolean {
       left.serviceId === right.serviceId &&
       left.serviceName === right.serviceName &&
       sameList(left.serviceTags, right.serviceTags) &&
-      sameJson(left.definition, right.definition) &&
+      sameValue(left.definition, right.definition) &&
       sameOtherCheckFields(left, right))
   );
 }
