@@ -69,6 +69,18 @@ export function goTestOutcomes({
   return [...outcomes.values(), { check: "runs to its end", passed: ended, message }];
 }
 
+/** The same for a run of one test; none when it was skipped. */
+export function goTestOutcome(
+  result: { readonly output: string; readonly code: number },
+  test: string,
+): readonly Outcome[] {
+  const outcome = goTestOutcomes(result).find(({ check }) => check === test);
+  if (outcome !== undefined) return [outcome];
+  if (result.code === 0) return [];
+  const message = /^(?:panic: |FAIL).*$/m.exec(result.output)?.[0] ?? result.output.slice(-500);
+  return [{ check: test, passed: false, message }];
+}
+
 /** The lines of a Go test that name a place in the source: those of its failures. */
 function said(output: string, test: string): string {
   const lines = output.split("\n");

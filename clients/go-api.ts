@@ -1,7 +1,7 @@
-import { type Client, goTestOutcomes, type Outcome } from "./client.js";
+import { type Client, goTestOutcome, type Outcome } from "./client.js";
 import { buildGoModule, missingGo } from "./go.js";
 import type { Installation } from "./installation.js";
-import { AGENT_TOKENS, COORDINATES, GOSSIP, KEY_VALUE, SCRIPTS } from "./not-served.js";
+import { AGENT_TOKENS, COORDINATES, GOSSIP, KEY_VALUE, SCRIPTS, UNKNOWN_CA_KEY } from "./not-served.js";
 import type { Side } from "./side.js";
 
 /** Tests that run at once, each with servers of its own. */
@@ -52,7 +52,7 @@ export const goApi: Client = {
       checks: ["TestAPI_AgentConnectCARoots_empty", "TestAPI_ConnectCARoots_empty"],
     },
     {
-      reason: "A key of a provider's configuration that nobody knows is refused.",
+      reason: UNKNOWN_CA_KEY,
       checks: ["TestAPI_ConnectCAConfig_get_set"],
     },
     {
@@ -96,9 +96,5 @@ async function runTest(installation: Installation, side: Side, test: string): Pr
   for (let tries = 1; tries < TRIES && BUSY.test(result.output); tries++) {
     result = await installation.run(installation.path("api.test"), args, options);
   }
-  const outcome = goTestOutcomes(result).find(({ check }) => check === test);
-  if (outcome !== undefined) return [outcome];
-  if (result.code === 0) return [];
-  const message = /^(?:panic: |FAIL).*$/m.exec(result.output)?.[0] ?? result.output.slice(-500);
-  return [{ check: test, passed: false, message }];
+  return goTestOutcome(result, test);
 }

@@ -3,7 +3,7 @@ import { join } from "node:path";
 import { isJsonObject, type Json, memberOf } from "../src/client/json-reader.js";
 import type { Client, Outcome } from "./client.js";
 import type { Installation } from "./installation.js";
-import { GOSSIP, SCRIPTS } from "./not-served.js";
+import { GOSSIP, SCRIPTS, SERVER_PORT } from "./not-served.js";
 
 /** A checkout of the client's repository: its package holds no tests. */
 const SOURCE = process.env["NODE_CONSUL_SOURCE"] ?? "";
@@ -55,7 +55,7 @@ export const nodeConsulSuite: Client = {
     },
     { reason: SCRIPTS, checks: ["Agent service register should create service with script check"] },
     {
-      reason: "There is no port of Consul's servers, 8300: an agent tells where peers reach it.",
+      reason: SERVER_PORT,
       checks: ["Status leader should return leader", "Status peers should return peers"],
     },
   ],

@@ -1,9 +1,9 @@
 import { cp } from "node:fs/promises";
 import { join } from "node:path";
-import { type Client, goTestOutcomes, type Outcome } from "./client.js";
+import { type Client, goTestOutcome, type Outcome } from "./client.js";
 import { buildGoModule, missingGo } from "./go.js";
 import type { Installation } from "./installation.js";
-import { OPERATOR } from "./not-served.js";
+import { OPERATOR, SERVER_PORT, UNKNOWN_CA_KEY } from "./not-served.js";
 import type { Side } from "./side.js";
 
 /** A checkout of the provider's repository: the proxy of Go modules does not serve all that it needs by its name. */
@@ -37,25 +37,14 @@ export const terraformProvider: Client = {
   },
   differences: [
     { reason: OPERATOR, checks: ["TestAccConsulAutopilotConfig_basic"] },
-    {
-      reason: "There is no port of Consul's servers, 8300: an agent tells where peers reach it.",
-      checks: ["TestAccDataConsulServiceHealth"],
-    },
-    {
-      reason: "A key of a provider's configuration that nobody knows is refused.",
-      checks: ["TestAccConsulCertificateAuthority"],
-    },
+    { reason: SERVER_PORT, checks: ["TestAccDataConsulServiceHealth"] },
+    { reason: UNKNOWN_CA_KEY, checks: ["TestAccConsulCertificateAuthority"] },
   ],
 };
 
-/** Those that are skipped, as for want of the enterprise edition, are no checks. */
 async function runTest(installation: Installation, side: Side, test: string): Promise<readonly Outcome[]> {
   const env = { TF_ACC: "1", SKIP_REMOTE_DATACENTER_TESTS: "1", CONSUL_TEST_BINARY: join(side.path, "consul") };
   const args = ["-test.v", "-test.run", `^${test}$`];
   const cwd = installation.path("consul");
-  const { output, code } = await installation.run(installation.path("provider.test"), args, { env, cwd });
-  if (/^--- SKIP/m.test(output)) return [];
-  const outcomes = goTestOutcomes({ output, code });
-  const made = outcomes.filter(({ check }) => check === test);
-  return made.length > 0 ? made : [{ check: test, passed: false, message: outcomes.at(-1)?.message ?? "" }];
+  return goTestOutcome(await installation.run(installation.path("provider.test"), args, { env, cwd }), test);
 }
