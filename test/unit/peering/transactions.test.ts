@@ -7,6 +7,7 @@ import { RecordTables } from "../../../src/peering/record-tables.js";
 import { type AcceptorSecrets, digestSecret, type SecretsRequest, sameSecret } from "../../../src/peering/secrets.js";
 import { type PeeringEffectType, transition } from "../../../src/peering/state-machine.js";
 import { deleteTrustBundle, isUnchanged, performStep, type RecordChanges } from "../../../src/peering/transactions.js";
+import { blankPeering } from "../../support/peerings.js";
 
 const A = "aaaaaaaa-aaaa-aaaa-aaaa-aaaaaaaaaaaa";
 const D = "dddddddd-dddd-dddd-dddd-dddddddddddd";
@@ -15,17 +16,8 @@ const [E1, E2, P1, P2, S1] = ["e1", "e2", "p1", "p2", "s1"].map(digestSecret);
 assert.ok(E1 && E2 && P1 && P2 && S1);
 
 const EMPTY = new RecordTables();
-const BLANK = {
-  meta: {},
-  peerId: "",
-  peerCaPems: [],
-  peerServerName: "",
-  peerServerAddresses: [],
-  manualServerAddresses: [],
-  remote: { partition: "", datacenter: "" },
-};
 const ACCEPTOR: Peering = {
-  ...BLANK,
+  ...blankPeering,
   id: A,
   name: "acceptor",
   state: "pending",
@@ -35,7 +27,7 @@ const ACCEPTOR: Peering = {
   modifyIndex: 4n,
 };
 const DIALER: Peering = {
-  ...BLANK,
+  ...blankPeering,
   id: D,
   name: "dialer",
   state: "establishing",

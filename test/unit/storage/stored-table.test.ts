@@ -112,6 +112,21 @@ class FaultyStorage implements Storage {
   }
 }
 
+/** A storage that has its readers read all again, once it is released, before it tells them of changes. */
+function storageThatResets(storage: Storage): { readonly resetting: Storage; readonly release: () => void } {
+  let release: (() => void) | undefined;
+  const resetting = new FaultyStorage(storage);
+  const inner = resetting.changes;
+  resetting.changes = async function* (prefix, after, signal) {
+    await new Promise<void>((resolve) => {
+      release = resolve;
+    });
+    yield { type: "reset", revision: 99n };
+    yield* inner(prefix, after, signal);
+  };
+  return { resetting, release: () => release?.() };
+}
+
 describe("a stored table", () => {
   it("keeps rows with the revisions of their first and last write, over a restart, too", async () => {
     const storage = memoryStorage();
@@ -312,24 +327,15 @@ describe("a stored table", () => {
     await using writer = await open(storage);
     await put(writer, "same", "s");
     await put(writer, "removed", "r");
-    let held: (() => void) | undefined;
     const decoded: string[] = [];
-    const resetting = new FaultyStorage(storage);
-    const inner = resetting.changes;
-    resetting.changes = async function* (prefix, after, signal) {
-      await new Promise<void>((resolve) => {
-        held = resolve;
-      });
-      yield { type: "reset", revision: 99n };
-      yield* inner(prefix, after, signal);
-    };
+    const { resetting, release } = storageThatResets(storage);
     await using reader = await open(resetting, { format: textFormat(decoded) });
     decoded.length = 0;
     const told: TableChange<string>[] = [];
     reader.onChange((change) => told.push(change));
     await put(writer, "removed", undefined);
     await put(writer, "added", "a");
-    held?.();
+    release();
     await until(reader, () => reader.get("added") !== undefined);
     assert.deepEqual(contents(reader), ["a", "s"]);
     assert.deepEqual(decoded, ["added"]);
@@ -445,24 +451,16 @@ describe("a stored table", () => {
     const storage = memoryStorage();
     await using writer = await open(storage);
     await put(writer, "a", "good");
-    let held: (() => void) | undefined;
     let isDamaged = false;
-    const resetting = new FaultyStorage(storageWithDamage(storage, ({ key }) => isDamaged && key.at(-1) === "a"));
-    const inner = resetting.changes;
-    resetting.changes = async function* (prefix, after, signal) {
-      await new Promise<void>((resolve) => {
-        held = resolve;
-      });
-      yield { type: "reset", revision: 99n };
-      yield* inner(prefix, after, signal);
-    };
+    const damaging = storageWithDamage(storage, ({ key }) => isDamaged && key.at(-1) === "a");
+    const { resetting, release } = storageThatResets(damaging);
     const expendable = { has: () => true, mayDelete: () => false, incident: "thing-damaged", message: "damaged" };
     await using reader = await open(resetting, { expendable });
     const told: TableChange<string>[] = [];
     reader.onChange((change) => told.push(change));
     await put(writer, "b", "new");
     isDamaged = true;
-    held?.();
+    release();
     await until(reader, () => reader.get("b") !== undefined);
     assert.equal(reader.get("a")?.row, "good");
     assert.match(String(reader.fault("a")), /it is not what was stored/);
