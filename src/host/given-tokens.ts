@@ -5,7 +5,7 @@ import type { IdentityLimits } from "../wire/resources.js";
 
 export type TokenLimits = Pick<IdentityLimits, "tokenCharacters" | "addressesPerPeer" | "rootsPerPeer">;
 
-/** Reads peering tokens that callers give, and bounds what the ones have that are made. */
+/** Reads peering tokens that callers give, and bounds the addresses of tokens that are made. */
 export class GivenTokens {
   readonly #codec: typeof TokenCodec;
   readonly #limits: TokenLimits;
@@ -18,8 +18,8 @@ export class GivenTokens {
   }
 
   /**
-   * What a sound token says. Its certificates are read one by one, and its addresses dialed one after another: so there may be
-   * only so many of them.
+   * The content of a valid token. Its certificates are read one by one, and its addresses dialed one after another, so their number
+   * is bounded.
    * @throws {PeeringError} `invalid-token`
    */
   read(text: string): PeeringToken {
@@ -43,7 +43,7 @@ export class GivenTokens {
   #require(count: number, limit: number, what: string): void {
     if (count <= limit) return;
     const fields = { what, count, limit };
-    this.#incidents.report("token-too-large", "a peering token was refused: it has more than one may have", fields);
+    this.#incidents.report("token-too-large", "a peering token was refused: it is over a limit", fields);
     throw new PeeringError("invalid-token", `peering token has too many ${what} (${count} > ${limit})`);
   }
 }

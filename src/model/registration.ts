@@ -26,6 +26,7 @@ import {
   checkTable,
   emptyCheck,
   emptyService,
+  nodeTable,
   serviceTable,
   weightsTable,
   writtenOutOfCheck,
@@ -577,13 +578,7 @@ export function parseCheckShape(value: unknown, node: string): Check {
 }
 
 const nodeFields: ReadonlySet<keyof NodeRegistration> = new Set<keyof NodeRegistration>([
-  "name",
-  "id",
-  "address",
-  "datacenter",
-  "taggedAddresses",
-  "meta",
-  "locality",
+  ...keysOf(nodeTable.fields),
   "peerName",
 ]);
 
