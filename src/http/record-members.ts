@@ -1,10 +1,12 @@
 import type { JsonObject, Proxy as ProxyDefinition, StringMap } from "../model/instance.js";
 import { isEmptyMap } from "../model/kept-members.js";
-import type { Listing } from "../model/listing.js";
+import { listing } from "../model/listing.js";
 import { type Emptiness, type FieldName, type Table, type Uses, useFields, type View } from "../model/record-table.js";
 import { agentProxyShape, proxyShape, type Shape, type Field as ShapeField } from "../model/shapes.js";
 import {
   bool,
+  type Elements,
+  elementsOf,
   type Field,
   type Fields,
   group,
@@ -102,18 +104,23 @@ export function groupMember<Item>(name: string, members: Members<Item>): Member<
 }
 
 /** A member that is a list of objects with members of their own. */
-export function listMember<Item, Inner>(
+export function listMember<Item, Source, Inner>(
   name: string,
-  get: (item: Item) => Listing<Inner>,
+  elements: Elements<Item, Source, Inner>,
   members: Members<Inner>,
 ): Member<Item> {
   const write = writerOf(members);
+  const { sources, make } = elements;
   return {
     name,
     always: true,
-    json: (item) => LazyList.of(get(item), write),
+    json: (item) =>
+      LazyList.of(
+        listing(sources(item), (source) => make(source, item)),
+        write,
+      ),
     schema: docs.listOf(schemaOf(members)),
-    filter: structList(get, filterOf(members)),
+    filter: structList(elements, filterOf(members)),
   };
 }
 
@@ -181,7 +188,10 @@ class MemberUses<Item> implements Uses<Item, Member<Item> | undefined> {
     const write = writerOf(members);
     const isEmpty = (values: readonly Inner[] = []): boolean => values.length === 0;
     const json = (values: readonly Inner[] = []): Json => LazyList.of(values, write);
-    const filter = structList((item: Item) => get(item) ?? [], filterOf(members));
+    const filter = structList(
+      elementsOf((item: Item) => get(item) ?? []),
+      filterOf(members),
+    );
     return this.#member(get, isEmpty, json, docs.listOf(schemaOf(members)), filter);
   }
 

@@ -1,8 +1,8 @@
 import type { Check, Service } from "../model/instance.js";
-import { type Listing, listing } from "../model/listing.js";
+import type { Listing } from "../model/listing.js";
 import { checkTable, type Indexes, indexesTable, nodeTable, serviceTable } from "../model/records.js";
 import type { IndexedCheck, IndexedNode, IndexedService } from "../stores/catalog.js";
-import type { Fields } from "./filter/fields.js";
+import { elementsOf, type Fields } from "./filter/fields.js";
 import type { LazyStruct } from "./json.js";
 import type { JsonSchema } from "./operation.js";
 import {
@@ -114,7 +114,7 @@ export const looseCheckSchema: JsonSchema = schemaOf(looseCheckMembers);
 const instanceMembers: Members<InstanceView> = [
   groupMember("Node", nodeMembers),
   groupMember("Service", serviceMembers),
-  listMember("Checks", ({ peer, checks }) => listing(checks, (check) => ({ peer, check })), checkMembers),
+  listMember("Checks", { sources: ({ checks }) => checks, make: (check, { peer }) => ({ peer, check }) }, checkMembers),
 ];
 export const instanceJson: (view: InstanceView) => LazyStruct = writerOf(instanceMembers);
 export const instanceSchema: JsonSchema = schemaOf(instanceMembers);
@@ -154,8 +154,16 @@ const nodeContentsMembers: Members<NodeContents> = [
     ),
     ({ node }: NodeContents) => node,
   ),
-  listMember("Services", ({ services }) => services, looseServiceMembers),
-  listMember("Checks", ({ checks }) => checks, looseCheckMembers),
+  listMember(
+    "Services",
+    elementsOf(({ services }) => services),
+    looseServiceMembers,
+  ),
+  listMember(
+    "Checks",
+    elementsOf(({ checks }) => checks),
+    looseCheckMembers,
+  ),
 ];
 export const nodeContentsJson: (contents: NodeContents) => LazyStruct = writerOf(nodeContentsMembers);
 export const nodeContentsSchema: JsonSchema = schemaOf(nodeContentsMembers);

@@ -1,6 +1,7 @@
 import { ownName, type Shape, type Field as ShapeField } from "../model/shapes.js";
 import {
   bool,
+  elementsOf,
   type Field,
   type Fields,
   group,
@@ -50,7 +51,7 @@ function valueField(as: ShapeField["as"], names: Names): Field<unknown> | undefi
   if (typeof as === "object") {
     const inside = shapeFields<unknown>(as.shape, (value) => value, names);
     if (as.many === "one") return group(inside);
-    return as.many === "list" ? structList(listIn, inside) : structMap(recordIn, inside);
+    return as.many === "list" ? structList(elementsOf(listIn), inside) : structMap(recordIn, inside);
   }
   switch (as) {
     case "text":

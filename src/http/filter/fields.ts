@@ -197,29 +197,43 @@ export function structMap<Item, Element>(
   );
 }
 
+/** A list inside an item whose elements are made of records of it when they are looked at. */
+export interface Elements<Item, Source, Element> {
+  readonly sources: (item: Item) => Listing<Source>;
+  readonly make: (source: Source, item: Item) => Element;
+}
+
+/** A list whose elements are in the item as they are looked at. */
+export function elementsOf<Item, Element>(get: (item: Item) => Listing<Element>): Elements<Item, Element, Element> {
+  return { sources: get, make: (element) => element };
+}
+
 /** A list of objects: a match on a field of theirs holds when it does for any of them. */
-export function structList<Item, Element>(get: (item: Item) => Listing<Element>, fields: Fields<Element>): Field<Item> {
+export function structList<Item, Source, Element>(
+  { sources, make }: Elements<Item, Source, Element>,
+  fields: Fields<Element>,
+): Field<Item> {
+  // Elements are made one by one, and none after the first that holds. No list of them is: it would be one for every item.
+  const some = (item: Item, holds: Predicate<Element>): boolean => {
+    const list = sources(item);
+    for (let index = 0; index < list.length; index++) {
+      const source = list.at(index);
+      if (source !== undefined && holds(make(source, item))) return true;
+    }
+    return false;
+  };
   return {
     operators: emptinessOperators,
     scalar: "text",
     child: (name) => {
       const field = own(fields, name);
-      return field && lifted(field, (holds) => (item) => some(get(item), holds));
+      return field && lifted(field, (holds) => (item) => some(item, holds));
     },
     predicate: ({ operator }) => {
       const isEmpty = operator === "is-empty";
-      return (item) => (get(item).length === 0) === isEmpty;
+      return (item) => (sources(item).length === 0) === isEmpty;
     },
   };
-}
-
-/** Elements are made one by one, and none after the first that holds. */
-function some<Element>(list: Listing<Element>, holds: Predicate<Element>): boolean {
-  for (let index = 0; index < list.length; index++) {
-    const element = list.at(index);
-    if (element !== undefined && holds(element)) return true;
-  }
-  return false;
 }
 
 /** A field of something inside an item. @param lift - says of an item what a match says of that. */

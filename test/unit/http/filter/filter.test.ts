@@ -4,6 +4,7 @@ import fc from "fast-check";
 import { PeeringError } from "../../../../src/base/errors.js";
 import {
   bool,
+  elementsOf,
   type Fields,
   integer,
   struct,
@@ -14,7 +15,6 @@ import {
   textMap,
 } from "../../../../src/http/filter/fields.js";
 import { compileFilter } from "../../../../src/http/filter/filter.js";
-import { listing } from "../../../../src/model/listing.js";
 import { type Expression, parseExpression } from "../../../../src/syntax/filter-expression.js";
 
 interface Thing {
@@ -45,7 +45,10 @@ const checkFields: Fields<Thing["checks"][number]> = {
 };
 const fields: Fields<{ readonly service: Thing }> = {
   Service: struct(({ service }) => service, thingFields),
-  Checks: structList(({ service }) => service.checks, checkFields),
+  Checks: structList(
+    elementsOf(({ service }) => service.checks),
+    checkFields,
+  ),
 };
 
 const web: Thing = {
@@ -268,14 +271,14 @@ describe("the work of a filter", () => {
     assert.equal(made, 3);
   });
 
-  it("makes elements of a listing one by one, up to the first that matches", () => {
+  it("makes elements of a list one by one, up to the first that matches", () => {
     let made = 0;
-    const statuses = Array.from({ length: 100 }, (_, index) => (index === 2 ? "critical" : "passing"));
-    const checks = listing(statuses, (status) => {
+    const sources = Array.from({ length: 100 }, (_, index) => (index === 2 ? "critical" : "passing"));
+    const make = (status: string): Thing["checks"][number] => {
       made++;
       return { status, tags: [] };
-    });
-    const listed: Fields<undefined> = { Checks: structList(() => checks, checkFields) };
+    };
+    const listed: Fields<undefined> = { Checks: structList({ sources: () => sources, make }, checkFields) };
     assert.equal(compileFilter("Checks.Status == critical", listed).holds(undefined), true);
     assert.equal(made, 3);
     assert.equal(compileFilter("Checks is not empty", listed).holds(undefined), true);
