@@ -37,7 +37,7 @@ export interface Outcome {
 }
 
 /**
- * What a program of `clients` printed: a line `ok NAME` or `not ok NAME: MESSAGE` for each check. One that does not end well
+ * The output of a program of `clients`: a line `ok NAME` or `not ok NAME: MESSAGE` for each check. One that does not end well
  * has failed a check more, so that those it did not come to are missed.
  */
 export function outcomesOf({ output, code }: { readonly output: string; readonly code: number }): readonly Outcome[] {
@@ -51,7 +51,7 @@ export function outcomesOf({ output, code }: { readonly output: string; readonly
   return [...outcomes, { check: "runs to its end", passed: ended, message }];
 }
 
-/** What `go test -v` printed: a check for each test of the package, those that were skipped aside. */
+/** The output of `go test -v`: a check for each test of the package, those that were skipped aside. */
 export function goTestOutcomes({
   output,
   code,

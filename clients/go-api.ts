@@ -81,7 +81,7 @@ export const goApi: Client = {
 };
 
 /**
- * What a busy machine brings about: testutil gives a server two seconds to start, and a server that refuses a certificate may have
+ * Failures of a busy machine: testutil gives a server two seconds to start, and a server that refuses a certificate may have
  * closed the connection before the client reads why.
  */
 const BUSY = /Failed to start server|write: broken pipe/;

@@ -1,4 +1,4 @@
-// What is in a peering token? Shows everything but the secret.
+// Shows everything in a peering token but the secret.
 //
 //   node build/examples/inspect-token.js TOKEN     or a token on standard input: ... inspect-token.js - < token.txt
 //   node build/examples/inspect-token.js           makes one, to have something to show

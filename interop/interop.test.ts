@@ -1,4 +1,4 @@
-// What needs no Consul: that the scenarios are named well, and that nothing is claimed where there is none to run them with.
+// Needs no Consul: checks that the scenarios are named well, and that nothing is claimed where there is none to run them with.
 import assert from "node:assert/strict";
 import { spawnSync } from "node:child_process";
 import { extname } from "node:path";

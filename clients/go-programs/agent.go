@@ -1,6 +1,6 @@
 package main
 
-// What programs that drive a client written in Go have in common: it is copied beside each of them.
+// The common part of programs that drive a client written in Go: it is copied beside each of them.
 
 import (
 	"bytes"

@@ -17,7 +17,7 @@ import (
 	"github.com/prometheus/prometheus/discovery/targetgroup"
 )
 
-// What is discovered: the targets of each service, newest state.
+// The discovered targets of each service, newest state.
 type state struct {
 	updates int
 	groups  map[string]*targetgroup.Group

@@ -31,7 +31,7 @@ func get(path string, into any) error {
 	return json.NewDecoder(answer.Body).Decode(into)
 }
 
-// What Traefik is told from now on, until `stop` is called.
+// The configurations that Traefik gets from now on, until `stop` is called.
 func provide(change func(*consulcatalog.Configuration)) (messages <-chan dynamic.Message, stop func(), err error) {
 	provider := &consulcatalog.Provider{}
 	provider.SetDefaults()

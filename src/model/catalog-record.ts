@@ -93,7 +93,7 @@ type RowOf<Item> = { readonly [Key in keyof Item]?: Item[Key] | undefined };
 /** Adds a field to a row, where it has a value. */
 type Stored<Item> = (item: Item, row: Row) => void;
 
-/** What is stored of values: nothing of empty ones, which come back as the defaults they are. */
+/** Values as they are stored: empty ones are left out, and come back as defaults. */
 class StoredUses<Item> implements Uses<Item, Stored<Item>> {
   readonly #key: string;
 

@@ -462,7 +462,7 @@ function goText(value: GoJson): string {
 /** The rank of a spelling with underscores. */
 const SPELLED = 2;
 
-/** What the keys of records mean, of shapes and of those inside of them: worked out once for all records that are read together. */
+/** The meanings of the keys of records, also of nested ones: worked out once for all records that are read together. */
 class ShapeIndexes {
   readonly #known = new Map<Shape, ShapeIndex>();
 
@@ -473,7 +473,7 @@ class ShapeIndexes {
   }
 }
 
-/** What the keys of a record may mean. */
+/** The meanings of the keys of a record. */
 class ShapeIndex {
   readonly fields: readonly { readonly name: string; readonly own: string; readonly field: Field }[];
   /** The library's names by those of Consul, and the reverse. */

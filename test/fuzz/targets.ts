@@ -39,7 +39,7 @@ export interface Target {
   readonly corpus: () => readonly Buffer[];
   /** Inputs with the structure of the language. */
   readonly structured: fc.Arbitrary<string | Uint8Array>;
-  /** What the language consists of. */
+  /** The tokens of the language. */
   readonly words: readonly string[];
   /** Inputs are JSON in this form, and are changed by its values as well as by bytes. */
   readonly json?: JsonForm;
@@ -174,7 +174,7 @@ const nameSettings = {
 };
 
 export const targets: Readonly<Record<string, Target>> = {
-  /** What an envelope says survives being written again. */
+  /** An envelope that is written again says the same. */
   message: {
     corpus: frames,
     structured: fc.uint8Array({ maxLength: 400 }),
@@ -191,7 +191,7 @@ export const targets: Readonly<Record<string, Target>> = {
     },
     isRefusal: isPeeringError,
   },
-  /** What inspection takes, decoding can read, with as many instances. */
+  /** Decoding can read every payload that inspection accepts, with as many instances. */
   payload: {
     corpus: payloads,
     structured: fc.uint8Array({ maxLength: 400 }),
@@ -235,7 +235,7 @@ export const targets: Readonly<Record<string, Target>> = {
     },
     isRefusal: isPeeringError,
   },
-  /** What Go's parser takes and JavaScript's, both understand alike. */
+  /** Go's parser and JavaScript's read alike every text that both accept. */
   json: {
     corpus: bodies,
     structured: json,
@@ -269,7 +269,7 @@ export const targets: Readonly<Record<string, Target>> = {
     },
     isRefusal: (error) => error instanceof HclError,
   },
-  /** What was compiled once gives the same text each time. */
+  /** A compiled template gives the same text each time. */
   hil: {
     corpus: () => some(lines("hil.jsonl")).map(({ 0: text }) => Buffer.from(String(text))),
     structured: fc
@@ -361,7 +361,7 @@ export const targets: Readonly<Record<string, Target>> = {
     },
     isRefusal: () => false,
   },
-  /** What is written as an answer to a question reads the same to another implementation. */
+  /** Another implementation reads the same answer. */
   "dns-answer": {
     corpus: () => dnsNames.flatMap((name) => [1, 33, 255].map((type) => query(name, type))),
     structured: fc.uint8Array({ maxLength: 100 }),
@@ -413,7 +413,7 @@ export const targets: Readonly<Record<string, Target>> = {
     },
     isRefusal: isBadRequest,
   },
-  /** What is taken as a config entry can be shown, and what is shown is taken again, and is the same. */
+  /** Every config entry that is accepted can be shown, and its JSON is accepted again as the same entry. */
   config: {
     corpus: () => [
       ...writtenEntries(),
@@ -466,7 +466,7 @@ function shownEntry(input: Buffer): string {
   const entry = settledEntry(parseConfigEntry(decodeConfigEntry(readWholeValue(input)).entry));
   checkNeighbours(ConfigEntrySet.empty, entry);
   checkEntryGuards(ConfigEntrySet.empty, ConfigEntrySet.of([entry]), entry.kind, entry.name, "dc1");
-  // What cannot be read back keeps a host from starting.
+  // A row that cannot be read back keeps a host from starting.
   const stored = JSON.stringify(entry);
   assert.deepEqual(JSON.parse(JSON.stringify(parseConfigEntry(JSON.parse(stored)))), JSON.parse(stored));
   return writeJson(configEntryJson({ entry, createIndex: 1n, modifyIndex: 2n }), false);

@@ -14,7 +14,7 @@ import { memoryStorage } from "../../src/storage/memory.js";
 import { memoryNetwork } from "../../src/transport/memory.js";
 import { placeOf } from "../unit/dns/client.js";
 
-/** In the catalog, and asked for by nobody here. */
+/** In the catalog, and not asked for here. */
 const PRIVATE = "10.66.6.6";
 const LIMIT_BYTES = 64 * 1024;
 
@@ -78,7 +78,7 @@ function responses(text: string): readonly Response[] {
     rest = rest.slice(head.length);
     const length = Number(/^content-length: (\d+)/im.exec(headers)?.[1] ?? 0);
     found.push({ status: Number(status), headers, body: rest.slice(0, length) });
-    // What Node refuses by itself has no body, but may say so in chunks.
+    // A refusal by Node itself has no body, but may be chunked.
     rest = /^transfer-encoding: chunked/im.test(headers) ? rest.replace(/^0\r\n\r\n/, "") : rest.slice(length);
   }
   return found;
@@ -94,7 +94,7 @@ function request(method: string, path: string, body?: string | Uint8Array, heade
   return Buffer.concat([Buffer.from(head, "latin1"), Buffer.from(body ?? "")]);
 }
 
-/** What must not be answered because it stands where only a body may be. */
+/** A request that must not be answered: it stands where only a body may be. */
 const SMUGGLED = "DELETE /v1/peering/kept HTTP/1.1\r\nHost: localhost\r\n\r\n";
 
 describe("one request inside another", { timeout: 60_000 }, () => {
@@ -108,7 +108,7 @@ describe("one request inside another", { timeout: 60_000 }, () => {
     ["a length with a sign", `${token}Content-Length: +${SMUGGLED.length}\r\n\r\n${SMUGGLED}`],
     ["a length with a blank in it", `${token}Content-Length: 1 0\r\n\r\n${SMUGGLED}`],
     ["a blank before the colon", `${token}Transfer-Encoding : chunked\r\n\r\n${hex}\r\n${SMUGGLED}\r\n0\r\n\r\n`],
-    ["an encoding nobody knows", `${token}Transfer-Encoding: xchunked\r\n\r\n${SMUGGLED}`],
+    ["an unknown encoding", `${token}Transfer-Encoding: xchunked\r\n\r\n${SMUGGLED}`],
     ["chunks that are not last", `${token}Transfer-Encoding: chunked, identity\r\n\r\n0\r\n\r\n${SMUGGLED}`],
     ["a chunk longer than any", `${token}Transfer-Encoding: chunked\r\n\r\n${"f".repeat(20)}\r\n${SMUGGLED}`],
     ["a chunk of no length", `${token}Transfer-Encoding: chunked\r\n\r\n-1\r\n${SMUGGLED}`],
@@ -160,7 +160,7 @@ describe("invalid requests", { timeout: 60_000 }, () => {
     ["no version, as before there was one", "GET /v1/peerings\r\n\r\n", 200],
     ["another protocol", "GET /v1/peerings HTTP/3.0\r\nHost: localhost\r\n\r\n", 400],
     ["no host", "GET /v1/peerings HTTP/1.1\r\n\r\n", 400],
-    ["a method nobody knows", "STEAL /v1/peerings HTTP/1.1\r\nHost: localhost\r\n\r\n", 400],
+    ["an unknown method", "STEAL /v1/peerings HTTP/1.1\r\nHost: localhost\r\n\r\n", 400],
     ["a method in small letters", "get /v1/peerings HTTP/1.1\r\nHost: localhost\r\n\r\n", 400],
     ["TLS", "\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03", 400],
     ["a blank in the path", "GET /v1/peer ings HTTP/1.1\r\nHost: localhost\r\n\r\n", 400],
@@ -269,7 +269,7 @@ describe("bodies", { timeout: 120_000 }, () => {
     ["a long text", JSON.stringify({ PeerName: "x".repeat(LIMIT_BYTES - 100) })],
     ["more than is taken", "x".repeat(LIMIT_BYTES + 1)],
   ];
-  /** What must be right before a body is read at all. */
+  /** Requests that must be refused before their body is read. */
   const targets: Readonly<Record<string, string>> = {
     "/v1/connect/intentions/exact": "/v1/connect/intentions/exact?source=a&destination=b",
     "/v1/discovery-chain/": "/v1/discovery-chain/web",
@@ -283,7 +283,7 @@ describe("bodies", { timeout: 120_000 }, () => {
         assert.ok([200, 400, 403, 409, 413, 500].includes(answer.status), `${what}: ${answer.status} ${answer.body}`);
         if (what === "more than is taken") assert.equal(answer.status, 413);
         assert.ok(answer.status === 200 || answer.body.length > 0, `${what} says why`);
-        // What a program says to its author is not for others.
+        // Texts that a program writes for its author must not reach others.
         assert.doesNotMatch(answer.body, /\n +at |TypeError|RangeError|is not a function|\.[jt]s:\d|Cannot read/, what);
       }
     });

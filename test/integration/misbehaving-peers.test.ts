@@ -127,13 +127,13 @@ for (const kind of ["memory", "grpc"] as const satisfies readonly Kind[]) {
           const since = bad.stream.heard.slice(sent).filter(({ type }) => type === "response");
           assert.deepEqual(since, [], "only heartbeats");
         }
-        // What it once refused comes again when it changes.
+        // A service that it refused comes again when it changes.
         bad.behave(wellBehaved);
         await load(host, services, "v1");
         await at.until(() => has(bad, services, "v1"), "all of the next version is taken");
         await at.until(() => at.view().status.lagMs === 0, "and acknowledged");
         assert.deepEqual([...at.view().status.withheldServices.keys()], [ResourceUrl.exportedServiceList]);
-        // What did not change comes again with the next stream.
+        // An unchanged service comes again with the next stream.
         await bad.drop();
         await at.until(() => at.view().state === "failing", "the stream is lost");
         await recovers(at, services, "v1");

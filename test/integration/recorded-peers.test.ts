@@ -1,4 +1,4 @@
-// What a recorded peer said to a real Consul is said to our host, by a fake peer over the memory transport: our answers
+// The messages of a recorded peer to a real Consul are sent to our host, by a fake peer over the memory transport: our answers
 // must mean what Consul's meant. Where ours is to differ, the deviation is named.
 import assert from "node:assert/strict";
 import { describe, it } from "node:test";
@@ -39,7 +39,7 @@ interface Deviation {
   readonly versions?: readonly RecordedVersion[];
 }
 
-/** What our host answers other than Consul, by what the recorder tried. */
+/** Answers of our host that differ from Consul's, by the recorder's attempt. */
 const DEVIATIONS: Readonly<Record<string, Deviation>> = {
   "empty node name": { why: "D-30: Consul panics", ours: NOT_READ },
   "no service id": { why: "D-30: Consul panics", ours: NOT_READ },
@@ -116,7 +116,7 @@ function withoutIds(text: string): string {
 }
 
 /**
- * What the recorder said, with the ids of this run: of a stream that Consul took, all of them; of one whose secret it
+ * The recorder's messages, with the ids of this run: of a stream that Consul took, all of them; of one whose secret it
  * refused, that of the peering; else none.
  */
 function inThisRun(message: ReplicationMessage, exchange: Exchange, peer: FakePeer): ReplicationMessage {

@@ -100,7 +100,7 @@ for (const end of ["closes", "dies between two commits"] as const) {
 
       isDead = end !== "closes";
       if (!isDead) await first[Symbol.asyncDispose]();
-      // What happens while nobody leads.
+      // Writes that are made while no host leads.
       await exporter.catalog.deregister({ node: "node-0", serviceId: "api-2" });
       await offerServices(exporter, "importer", ["new"]);
       const before = numberOf(second);

@@ -80,7 +80,7 @@ describe("a clock that was wrong", () => {
     });
   }
 
-  it("at the founding of a cluster: no token is given out that nobody can use, and the refusal says what helps", async () => {
+  it("at the founding of a cluster: no unusable token is given out, and the refusal says what helps", async () => {
     let wrongByMs = 365 * 24 * 3_600_000;
     const clock = { ...acceleratedClock(), wall: (): number => Date.now() + wrongByMs };
     const storage = memoryStorage();

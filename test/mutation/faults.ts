@@ -641,7 +641,7 @@ export const plantedFaults: readonly PlantedFault[] = [
   ),
   fault(
     "wake-up-lost",
-    "a change that comes while nobody waits for it does not end the next wait",
+    "a change that comes while no reader waits for it does not end the next wait",
     [
       "src/base/latest.ts",
       "if (this.#resolve === undefined) this.#isCalled = true;",
@@ -823,7 +823,7 @@ export const plantedFaults: readonly PlantedFault[] = [
   ),
   fault(
     "readers-cut-off-for-nobody",
-    "slow readers are cut off whose source nobody waits for",
+    "slow readers are cut off whose source has no waiting call",
     [
       "src/http/answer-turns.ts",
       "      if (!waitedFor.has(answerer.source) && !waitedFor.has(answerer.connection)) continue;\n",
@@ -942,7 +942,7 @@ export const plantedFaults: readonly PlantedFault[] = [
   ),
   fault(
     "handshakes-never-displaced",
-    "handshakes that nobody finishes keep others waiting until their connections are closed",
+    "unfinished handshakes keep others waiting until their connections are closed",
     [
       "src/transport/handshakes.ts",
       "if (this.#waiting.size > 0) this.#graceOver.set(",
@@ -1409,7 +1409,7 @@ export const plantedFaults: readonly PlantedFault[] = [
   ),
   fault(
     "manual-address-held-by-nobody",
-    "an address that an operator gave to another service is taken for one that nobody has",
+    "an address that an operator gave to another service is taken for a free one",
     [
       "src/model/virtual-ips.ts",
       "if (this.#manual.get(address) === key) this.#manual.delete(address);",
@@ -1557,7 +1557,7 @@ export const plantedFaults: readonly PlantedFault[] = [
   ),
   fault(
     "check-without-definition-after-no-answer",
-    "a check that the catalog has taken without an answer is run by nobody",
+    "a check that the catalog has taken without an answer is never run",
     [
       "src/host/agent-checks.ts",
       'const isOpen = error instanceof PeeringError && error.code === "unavailable";',

@@ -16,7 +16,7 @@ export function plantedIn(source: string, edit: SourceEdit): string {
   return source.split(edit.find).join(edit.replace);
 }
 
-/** What Node runs of a TypeScript file; types are not checked. @throws {Error} when it is no TypeScript. */
+/** The JavaScript that Node runs for a TypeScript file; types are not checked. @throws {Error} when it is no TypeScript. */
 export function transpiled(source: string, file: string): string {
   const { outputText, diagnostics = [] } = ts.transpileModule(source, {
     fileName: file,

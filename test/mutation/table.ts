@@ -51,7 +51,7 @@ export function cells(): readonly PlacedCell[] {
   });
 }
 
-/** What else could stand in each cell: every effect left out, another outcome, another refusal. */
+/** The other contents that a cell could have: every effect left out, another outcome, another refusal. */
 export function mutants(): readonly TableMutant[] {
   return cells().flatMap((placed) => {
     if (placed.cell.unreachable !== undefined) return [];

@@ -86,7 +86,7 @@ describe("the package", () => {
 
   before(async () => {
     work = await mkdtemp(join(tmpdir(), "peerage-package-"));
-    // What `npm test` has just built is packed; building it again here would pull it from under the other tests.
+    // Packs the build that `npm test` has just made; building it again here would pull it from under the other tests.
     const output = await run(root, "npm", "pack", "--json", "--ignore-scripts", "--pack-destination", work);
     const [report] = JSON.parse(output) as { filename: string; files: { path: string }[] }[];
     assert.ok(report !== undefined);

@@ -1,5 +1,5 @@
 // Runs the README: its programs and its commands, in their order, as a reader would, and compares what they print with what it
-// says they print. Only addresses are others: ports that are free, and this machine for a name that is nobody's.
+// says they print. Only addresses are others: ports that are free, and this machine for a name that does not exist.
 import assert from "node:assert/strict";
 import { type ChildProcess, execFile, spawn } from "node:child_process";
 import { once } from "node:events";
@@ -34,9 +34,9 @@ const elsewhere: Readonly<Record<string, string>> = {
 };
 /** The program that the text says how to run; `test/packaging/package.test.ts` compiles it, too. */
 const TOUR = "tour.mts";
-/** What goes on until it is interrupted; it prints a line when it is ready. */
+/** A command that runs until it is interrupted; it prints a line when it is ready. */
 const GOES_ON = /^npx (?:peerage agent|tsx (?:listen|serve)\.mts)\b/;
-/** What later commands of a section may use. */
+/** Values that later commands of a section may use. */
 const VARIABLES = "TOKEN PEERING_TOKEN CONSUL_HTTP_ADDR";
 const PORTS = /\b(?:7500|7503|7600|8500|8501|8503|8600|9500|9503|9504|9600|9601)\b/g;
 
@@ -162,7 +162,7 @@ class Project implements AsyncDisposable {
     const end = performance.now() + DEADLINE_MS;
     for (;;) {
       const printed = await this.#bash(rest);
-      // What was written a moment ago takes a moment to arrive.
+      // A write that was just made takes a moment to arrive.
       if (promised === undefined || printed === this.local(promised) || performance.now() > end) return printed;
       await delay(LOOK_AGAIN_MS);
     }
@@ -259,7 +259,7 @@ describe("README.md", () => {
             assert.equal(printed, project.local(block.promised ?? ""));
             return;
           }
-          // What `agent --acl-policies` does first with such a file.
+          // The first step of `agent --acl-policies` with such a file.
           if (block.language === "hcl") return void parseAclPolicies(block.text);
           const printed = await project.run(block);
           if (block.promised !== undefined) assert.equal(printed, project.local(block.promised));

@@ -19,7 +19,7 @@ const shape = {
   ...(options.steps === undefined ? {} : { steps: Number(options.steps) }),
 };
 
-/** What follows from the first ones is seldom worth reading. */
+/** Consequences of the first ones are seldom worth reading. */
 const MAX_FAILURES = 10;
 
 function report(result: SimulationResult): void {

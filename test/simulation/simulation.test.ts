@@ -86,7 +86,7 @@ const SMALL = { hosts: 2, steps: 40, scenes: 0 };
 /** Where the search for such a world begins: most often its end, too. */
 const FIRST_SMALL = 97;
 
-/** What came behind the Open of a stream that is lost while it is judged is followed, so it counts as accepted. */
+/** Messages behind the Open of a stream that is lost while it is judged are followed, so it counts as accepted. */
 function isLostWhileBusy(trace: readonly string[]): boolean {
   return trace.some((line, at) => {
     const [, peer, host] = / script-busy (x\d+) at (h\d+)$/.exec(line) ?? [];

@@ -1,4 +1,4 @@
-// What a program beside an agent asks about a connection that it was made: POST /v1/agent/connect/authorize.
+// The question of a program beside an agent about a connection that reached it: POST /v1/agent/connect/authorize.
 import type { Script, ScriptedRequest } from "./scripted.js";
 
 const PATH = "/v1/agent/connect/authorize";

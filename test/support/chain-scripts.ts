@@ -30,7 +30,7 @@ const splitter = (Name: string, ...Splits: readonly object[]): ScriptedRequest =
 const router = (Name: string, ...Routes: readonly object[]): ScriptedRequest =>
   entry({ Kind: "service-router", Name, Routes });
 
-/** What a chain is compiled from, and what Consul makes of it. Each set of entries has names of its own. */
+/** Entries of chains, and the chains that Consul compiles of them. Each set of entries has names of its own. */
 export const chainScript: Script = {
   name: "discovery-chains",
   rights: false,

@@ -4,7 +4,7 @@ import { collectGarbage } from "./heap.js";
 /** The larger size, in smaller ones. */
 const FACTOR = 8;
 /**
- * What is linear takes 8 times as long then, what is quadratic 64 times. The bound is three times the one and three eighths of the
+ * Linear work takes 8 times as long then, quadratic work 64 times. The bound is three times the one and three eighths of the
  * other: so much may disturbances, and a heap that no longer fits into the caches, add.
  */
 const MOST = 24;
@@ -16,7 +16,7 @@ const LEAST = 4;
  */
 const TRIES = 4;
 /**
- * What still seems too fast then is looked at again with so many times as much: what the garbage collector and the caches add to the
+ * Work that still seems too fast then is measured again with so many times as much: the time that the garbage collector and the caches add to the
  * larger size alone is then added to both, and what is quadratic stays so.
  */
 const CLOSER = 2;

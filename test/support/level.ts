@@ -5,7 +5,7 @@ export interface ChainedBatch {
 }
 
 /**
- * What writes the batches of every database of this process, for a test to see or to fail them.
+ * Writes the batches of every database of this process, for a test to see or to fail them.
  * @param directory - for a database of its own.
  */
 export async function batchPrototype(directory: string): Promise<ChainedBatch> {

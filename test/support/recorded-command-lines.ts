@@ -17,11 +17,11 @@ export function recordedCommandLines(version: string): readonly RecordedCommandL
 }
 
 /**
- * What differs on purpose:
+ * Intended differences:
  * - the program is called `peerage`, in the help of `peering`, too;
  * - `peering` has two subcommands more: `generate`, an alias (D-49), and `token`; `peering list` has the flag `-detailed`.
  *
- * What other versions of Consul print differently, and we do not follow: 1.22 labels `Peer Servers Name` and `Peer Servers
+ * Differences of other versions of Consul that we do not follow: 1.22 labels `Peer Servers Name` and `Peer Servers
  * Addresses`; 1.15 and 1.13 have no `exported-services`, and say so in their help; 1.13 passes on errors with their
  * `rpc error:` prefix and shows counts instead of `StreamStatus`.
  */
@@ -33,7 +33,7 @@ export function withoutOurs(text: string): string {
   return text.replace(/^ {4}(?:generate|token) {2,}.*\n/gm, "").replace(/^ {2}-detailed\n {4}\t.*\n/gm, "");
 }
 
-/** What is compared by its form alone: ids, certificates, tokens, times, indexes, and where servers listen. */
+/** Values that are compared by their form alone: ids, certificates, tokens, times, indexes, and where servers listen. */
 export function withoutVarying(text: string): string {
   return (
     text

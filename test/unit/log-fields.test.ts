@@ -22,7 +22,7 @@ function namesOf(literal: ts.ObjectLiteralExpression): readonly string[] {
   });
 }
 
-/** What the nearest constant of that name is made of. */
+/** The initializer of the nearest constant of that name. */
 function constantOf(identifier: ts.Identifier): ts.Expression | undefined {
   for (let node: ts.Node = identifier; node !== undefined; node = node.parent) {
     const statements = ts.isBlock(node) || ts.isSourceFile(node) || ts.isCaseClause(node) ? node.statements : [];

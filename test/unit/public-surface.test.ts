@@ -56,7 +56,7 @@ function exported(): readonly Exported[] {
   );
 }
 
-/** What the classes and interfaces of a file extend and implement, and whether they have a method `close`. */
+/** The parents of the classes and interfaces of a file, and whether each has a method `close`. */
 function declarations(
   file: string,
 ): ReadonlyMap<string, { readonly bases: readonly string[]; readonly closes: boolean }> {

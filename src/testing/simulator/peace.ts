@@ -316,7 +316,7 @@ export class Peace {
     const { random } = this.#world;
     const record = this.#world.checker.disk(damaged).recordOf(peer.name);
     if (record === undefined) return this.#fail(`${damaged.name} has no record of ${peer.name}`);
-    // What the scene before has removed at the peer may be here still, and does not come again.
+    // Services that the scene before removed at the peer may be here still, and do not come again.
     await this.#within(RECONNECT_MS, `${damaged.name} has what ${peer.name} exports`, () =>
       this.#inStep(acceptor, dialer),
     );

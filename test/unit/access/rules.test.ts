@@ -128,7 +128,7 @@ const right = (resource: AclResource, access: Right["access"], about: Pick<Right
   ...about,
 });
 
-/** What a text of rules allows, as `resource:access name`. */
+/** The rights that a text of rules gives, as `resource:access name`. */
 function allowed(text: string, rights: readonly Right[], byDefault: "allow" | "deny" = "deny"): readonly string[] {
   const set = new RuleSet(parseAclRules(text), byDefault);
   return rights
@@ -198,7 +198,7 @@ describe("what rules come to (2.10)", () => {
       "intention:read web",
       "intention:write web",
     ]);
-    // What is implied is implied by what all rules of a name come to.
+    // Implied rights follow from all rules of a name together.
     assert.deepEqual(
       allowed(
         'service "web" { policy = "deny" } service "web" { policy = "read" intentions = "read" }',

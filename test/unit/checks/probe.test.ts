@@ -58,7 +58,7 @@ function serveHttp(listener: RequestListener): Promise<Listening> {
   return listening(createHttp({ keepAlive: false }, listener));
 }
 
-/** An address where nobody listens. */
+/** An address without a listener. */
 async function closedAddress(): Promise<string> {
   const server = await listening(createTcp());
   await server[Symbol.asyncDispose]();
@@ -179,7 +179,7 @@ describe("an HTTP probe", () => {
     assert.equal((await run(http(url, { tls: { serverName: "", skipVerify: true } }))).status, "passing");
   });
 
-  it("is critical, with the reason, when nobody listens, when the URL is none, and when no answer comes in time", async () => {
+  it("is critical, with the reason, when there is no listener, when the URL is none, and when no answer comes in time", async () => {
     const closed = await closedAddress();
     const refused = (await run(http(`http://${closed}/`))).output;
     assert.equal(refused, `Get "http://${closed}/": dial tcp ${closed}: connect: connection refused`);
@@ -229,7 +229,7 @@ describe("other probes", () => {
     });
   });
 
-  it("UDP passes on an answer and on silence, and is critical when nobody is there", async () => {
+  it("UDP passes on an answer and on silence, and is critical when there is no listener", async () => {
     const socket = createSocket("udp4");
     socket.bind(0, "127.0.0.1");
     await once(socket, "listening");

@@ -87,7 +87,7 @@ describe("peerage agent -https", () => {
       [["-http-addr", at, "-ca-file", file("ca.pem"), "-tls-server-name", "server.dc1.consul"], {}],
       [["-http-addr", at, "-ca-file", file("ca.pem"), "-tls-server-name", "127.0.0.1"], {}],
       [[], { CONSUL_HTTP_ADDR: at, CONSUL_CACERT: file("ca.pem"), CONSUL_TLS_SERVER_NAME: "localhost" }],
-      // What the agent serves in plaintext stays.
+      // The plaintext port of the agent stays.
       [["-http-addr", open.http], {}],
       [
         ["-ca-file", file("ca.pem"), "-client-cert", file("client.pem"), "-client-key", file("client-key.pem")],
@@ -278,7 +278,7 @@ describe("peerage agent on SIGHUP", () => {
         hangUp();
         const isOver = (): boolean => log.slice(before).some((line) => line.includes('"message":"reloaded"'));
         await eventually(isOver, "it has read its files again");
-        // What is said of options comes with it.
+        // The warnings about options come with it.
         await new Promise((resolve) => setImmediate(resolve));
         return log.slice(before);
       },

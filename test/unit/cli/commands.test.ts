@@ -1,4 +1,4 @@
-// What the recordings do not hold; texts that Consul has are those 1.21.4 prints.
+// Cases that are not in the recordings; texts that Consul has are those of 1.21.4.
 import assert from "node:assert/strict";
 import { writeFile } from "node:fs/promises";
 import { join } from "node:path";

@@ -1,4 +1,4 @@
-// What commands print comes from servers, and to these from peers. Nothing of it may work a terminal, fake a line, or read
+// The output of commands comes from servers, and to these from peers. Nothing of it may work a terminal, fake a line, or read
 // backwards. Each command is run with names that are harmless and with names that are not: both print the same lines.
 import assert from "node:assert/strict";
 import { after, before, describe, it } from "node:test";

@@ -37,7 +37,7 @@ const deviations: Readonly<Record<string, Deviation>> = {
   },
 };
 
-/** What had happened, or had to be waited for, before a command line was recorded. */
+/** An event, or a state to wait for, before a command line was recorded. */
 const ready: Readonly<Record<string, (pair: HttpPair) => boolean>> = {
   "1.21.4/list.txt #1": ({ a, b }) =>
     [a.host.peerings.read("cli-e"), b.host.peerings.read("cli-x")].every(

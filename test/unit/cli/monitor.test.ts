@@ -33,7 +33,7 @@ async function withAgent(
   return stderr;
 }
 
-/** What comes of the log from now on: the answer begins before there is a line to send. */
+/** The log from now on: the answer begins before there is a line to send. */
 async function listen(
   agent: RunningAgent,
   query: string,

@@ -95,7 +95,7 @@ const wrong: Readonly<Record<string, readonly string[]>> = {
   transit: ["a", "a:b", "a:b:", ":b:c", "a::c", "a b:c:d", "*:b:c", "a:*:c", "a/x:b:c", "é:b:c"],
 };
 
-/** What else is to be given, so that nothing but the flag is wrong. */
+/** Further flags, so that nothing but the flag is wrong. */
 function others(name: string): readonly string[] {
   const places = ["http", "grpc-tls", "dns"].filter((other) => other !== name).map((other) => `-${other}=127.0.0.1:0`);
   const served = ["cert", "key", "ca"].includes(name)

@@ -41,7 +41,7 @@ test("a redirect of an exported TCP service to another one is refused, of an HTT
     'peer exported service "web" uses protocol="tcp" and cannot introduce new discovery chain targets like "other.default.default.dc1"',
   );
   write(entrySet(exporting(["web", "b"]), httpWeb), redirect);
-  // Not exported yet: nobody relies on its identity.
+  // Not exported yet: no peer relies on its identity.
   write(entrySet(), redirect);
   write(entrySet(redirect), exporting(["web", "b"]));
 });

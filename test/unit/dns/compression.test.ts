@@ -74,7 +74,7 @@ function pointersIn(packet: Buffer): readonly { readonly at: number; readonly to
   return pointers;
 }
 
-/** What the package that decodes for us makes of a record when it encodes it itself, without compression. */
+/** A record as the package that decodes for us encodes it, without compression. */
 function viaPackage(records: readonly DnsRecord[]): unknown {
   const answers = records.map((one): Answer => (one.type === "TXT" ? { ...one, data: [...one.data] } : one));
   return decode(encode({ type: "response", id: 0, flags: 0, answers })).answers;

@@ -105,7 +105,7 @@ function answeredTo(address: string, bytes: Buffer): Promise<Buffer> {
   });
 }
 
-/** What the sender said it takes, read without any mercy: the largest that any OPT record could mean. */
+/** The size that the sender accepts, read strictly: the largest that any OPT record could mean. */
 function udpLimit(packet: Buffer): number {
   let limit = 512;
   for (let offset = 12; offset + 5 <= packet.length; offset++) {

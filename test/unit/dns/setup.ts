@@ -136,7 +136,7 @@ export interface ResponderInput extends Partial<ResolverSettings> {
 
 export function responderOf(source: DnsSource, input: ResponderInput = {}): Responder {
   const { udpAnswerLimit = 3, maxUdpBytes = 1_232, enableTruncate = false, ...others } = input;
-  // What a test asks of itself has no limit, unless it wants one.
+  // Questions of a test have no limit, unless it sets one.
   const { largeAnswers = {}, clock = systemClock, incidents = new Incidents(), ...settings } = others;
   const limits = { factor: 3, perSecond: Number.MAX_SAFE_INTEGER, networks: 1_000, ...largeAnswers };
   const random = new SeededRandom(1);

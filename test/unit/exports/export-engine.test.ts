@@ -452,7 +452,7 @@ test("of a large state the list and a first slice are given at once, the rest in
   const stream = new Stream(engine);
   await catalog.give(["a", "c", "d", "e", "f"].map((name) => instance(name)));
   assert.deepEqual(stream.take(), [{ sent: ["list(a,c,d,e,f)", "a:1", "c:1"] }]);
-  // What changes meanwhile is given once and new; what goes is not given at all.
+  // A service that changes meanwhile is given once, in its new state; one that is removed is not given at all.
   await catalog.give(new Map([["d", [instance("d"), instance("d", { id: "2" })]]]));
   assert.deepEqual(stream.take(), [{ sent: ["d:2"] }]);
   await configEntries.set(exporting(["a", "b"], ["c", "b"], ["d", "b"], ["f", "b"]));
@@ -536,7 +536,7 @@ test("after any changes a peer that followed holds the same as one that attaches
     {
       numRuns: 200,
       examples: [
-        // What is left in the list for its chain alone must lose its instances all the same.
+        // A service that stays in the list for its chain alone must still lose its instances.
         [
           [
             { register: "a", count: 1, as: "" },

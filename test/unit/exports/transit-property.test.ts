@@ -71,7 +71,7 @@ test("whatever the peerings and the rules: hosts come to rest, nothing comes bac
   assert.ok(carried > 50, `${carried} services were carried over`);
 });
 
-/** Waits until nobody has sent a resource for 10 s. */
+/** Waits until no resource was sent for 10 s. */
 async function rest(world: World): Promise<void> {
   const talk = (): number => world.sent.filter(({ message }) => message.type === "response").length;
   for (let round = 0; round < 12; round++) {

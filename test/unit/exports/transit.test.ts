@@ -43,7 +43,7 @@ async function sites(
   return site;
 }
 
-/** Waits until nobody has sent a resource for 20 s, and fails where that does not come in two minutes. */
+/** Waits until no resource was sent for 20 s, and fails where that does not come in two minutes. */
 async function quiet(world: World): Promise<void> {
   const talk = (): number => world.sent.filter(({ message }) => message.type === "response").length;
   for (let round = 0; round < 6; round++) {

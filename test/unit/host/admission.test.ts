@@ -105,7 +105,7 @@ describe("admission", () => {
       const peer = admission.admitStream("192.0.2.1:1", () => ended.push("the peer"));
       assert.ok(peer !== undefined);
       assert.deepEqual(ended, ["10.0.0.0:0"]);
-      // What it has said is looked at: however much others open meanwhile, it stays.
+      // Its Open is being judged: it stays, however many streams others open meanwhile.
       peer.work();
       await clock.advance(10_000);
       for (let source = 0; source < 2_000; source++)

@@ -99,7 +99,7 @@ class Agent implements AsyncDisposable {
     );
   }
 
-  /** What is stored of its checks, without the heads. */
+  /** The stored rows of its checks, without the heads. */
   async stored(): Promise<readonly string[]> {
     const all = [await this.storage.read(["check-definitions"]), await this.storage.read(["check-reports"])];
     return all.flatMap(({ entries }) => entries.map(({ key }) => key.join("/"))).filter((key) => !key.endsWith("/"));
@@ -542,7 +542,7 @@ describe("the stored state of checks", () => {
       results.map(({ status }) => status),
       ["fulfilled", "fulfilled", "rejected"],
     );
-    // What is refused has no share of the limit.
+    // A refused check has no share of the limit.
     await agent.checks.forget(["a-check"]);
     await agent.serve("d", ttl());
   });

@@ -11,7 +11,7 @@ import { gateway, TRUST_DOMAIN } from "../config/export-fixtures.js";
 /** Consul 1.13 as far as it shows on a stream, in the role that our site leaves it. */
 interface Legacy {
   readonly site: Site;
-  /** What the site calls it. */
+  /** The site's name for it. */
   readonly name: string;
   readonly stream: RawStream;
 }

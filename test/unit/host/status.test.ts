@@ -271,7 +271,7 @@ describe("status", () => {
 
 describe("a service that is too large", () => {
   for (const role of ["acceptor", "dialer"] as const satisfies readonly Role[]) {
-    // What Consul's dialers and acceptors take: 8 MiB and 50 MiB.
+    // Consul's dialers accept 8 MiB, its acceptors 50 MiB.
     const instances = role === "dialer" ? 270 : 1_700;
 
     it(`for a peer that is the ${role}, it is held back alone, and goes out when it shrinks (ch1 case 123)`, async () => {

@@ -12,7 +12,7 @@ function rootsOf(site: Site): readonly string[] {
   return site.authority.roots().map((root) => root.certificatePem);
 }
 
-/** What `site` knows of the other's roots: its bundle, and for the dialer what it dials with. */
+/** The other's roots as `site` knows them: its bundle, and for the dialer the roots that it dials with. */
 function knownRoots(site: Site, peerName: string): readonly string[] {
   return site.host.trustBundles.read(peerName)?.rootPems ?? [];
 }

@@ -211,7 +211,7 @@ describe("a registration with many checks", () => {
       JSON.stringify({ Name: "w", Tags: Array.from({ length: count }, () => "t") });
     const agent = "/v1/agent/service/register";
     assert.equal((await served.ask("PUT", agent, { body: tags(900) })).status, 200);
-    // What stands in a text is no value.
+    // Brackets within a text count as no value.
     const text = JSON.stringify({ Name: "w", Address: "[,".repeat(1_000) });
     assert.equal((await served.ask("PUT", agent, { body: text })).status, 200);
     const requests = [

@@ -61,7 +61,7 @@ async function started(asked: readonly Asked[]): Promise<readonly boolean[]> {
 }
 
 describe("turns to answer", () => {
-  it("come at once where nobody waits, then one with each turn of the event loop", async () => {
+  it("come at once where no other answer waits, then one with each turn of the event loop", async () => {
     const watched = new Watched();
     const asked = Array.from({ length: LIMITS.atOnce }, () => watched.ask(answererOf("a")));
     const counts: number[] = [];
@@ -148,7 +148,7 @@ describe("turns to answer", () => {
     watched.turns.keep(answererOf("a"), 1);
     const held = watched.ask(answererOf("a"));
     assert.deepEqual(await started([held, watched.ask(answererOf("b"))]), [false, true]);
-    // What the first two had is that of the last one now.
+    // The share of the first two belongs to the last one now.
     leave[0]?.();
     assert.deepEqual(await started([held]), [false]);
     leave[1]?.();
@@ -178,7 +178,7 @@ describe("turns to answer", () => {
     await clock.advance(1);
     reader("second", "a", 1);
     await clock.advance(LIMITS.slowReaderMs);
-    assert.deepEqual(cut, [], "nobody waits");
+    assert.deepEqual(cut, [], "no answer waits");
     let begun = false;
     turns.wait(answererOf("a"), () => {
       begun = true;

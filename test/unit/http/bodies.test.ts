@@ -214,7 +214,7 @@ describe("bodies that are received at the same time", { timeout: 60_000 }, () =>
   });
 });
 
-describe("a body that nobody wants", { timeout: 60_000 }, () => {
+describe("a body that no operation takes", { timeout: 60_000 }, () => {
   for (const [method, path, status] of [
     ["PUT", "/v1/nothing", 404],
     ["PUT", "/v1/catalog/nodes", 405],

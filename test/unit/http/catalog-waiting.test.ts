@@ -59,7 +59,7 @@ describe("a wait for an imported service (ch4 case 63)", () => {
       await change();
       let answer = await waiting;
       assert.ok(indexOf(answer) > index, what);
-      // What comes in several messages may be told in several answers.
+      // A change that comes in several messages may be told in several answers.
       while (!seen(answer)) {
         const next = `${path}&index=${indexOf(answer)}&${WAIT}`;
         answer = await pair.b.ask("GET", next, { signal });

@@ -1,4 +1,4 @@
-// What `?merge-central-config` tells and waits for; what it makes of entries is recorded (test/support/central-config-script.ts).
+// Answers and waits of `?merge-central-config`; the result of merging entries is recorded (test/support/central-config-script.ts).
 import assert from "node:assert/strict";
 import { describe, it } from "node:test";
 import type { ConfigEntryInput } from "../../../src/config/config-entry.js";

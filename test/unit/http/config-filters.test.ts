@@ -1,5 +1,5 @@
 // Filters over config entries and intentions, where Consul's answers are not ours: it refuses the field, or drops the connection.
-// What they have in common is recorded (`filters` of scripted.test.ts).
+// Their common behaviour is recorded (`filters` of scripted.test.ts).
 import assert from "node:assert/strict";
 import { after, before, describe, it } from "node:test";
 import { compileFilter } from "../../../src/http/filter/filter.js";

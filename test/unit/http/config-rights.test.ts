@@ -6,7 +6,7 @@ import { HttpPair } from "../../support/http-pair.js";
 
 const { ec } = JSON.parse(readGolden("config-entries/certificates.json"));
 
-/** What is enough to read, and to write, an entry of the kind named `x` (Consul 1.21). */
+/** The rights that suffice to read, and to write, an entry of the kind named `x` (Consul 1.21). */
 const needs: Readonly<Record<string, { readonly read: readonly string[]; readonly fields: object }>> = {
   "api-gateway": { read: ["x"], fields: { Listeners: [{ Name: "a", Port: 1, Protocol: "http" }] } },
   "file-system-certificate": { read: ["mesh"], fields: {} },

@@ -86,7 +86,7 @@ function formOf(value: unknown): unknown {
   return Object.entries(value).map(([name, member]) => [name, formOf(member)]);
 }
 
-/** What differs from cluster to cluster. */
+/** Members that differ from cluster to cluster. */
 function withoutIds(text: string): string {
   return text.replace(/[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}/g, "ID");
 }
@@ -314,7 +314,7 @@ describe("the certificate of a service", () => {
     gone.abort();
   });
 
-  it("is dropped with its key when nobody has asked for it for long", async () => {
+  it("is dropped with its key when it was not asked for in a long time", async () => {
     const clock = new ManualClock(Date.now());
     await using at = await unhurried({ clock, limits: { leafCertificateUnusedMs: 7_200_000 } });
     await leafOf(at, "a");

@@ -1,4 +1,4 @@
-// What a chain is made of is compared with Consul's answers in scripted.test.ts.
+// The content of chains is compared with Consul's answers in scripted.test.ts.
 import assert from "node:assert/strict";
 import { describe, it, mock } from "node:test";
 import { compileChain } from "../../../src/config/chain.js";

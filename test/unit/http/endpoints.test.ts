@@ -173,7 +173,7 @@ describe("peering endpoints", { timeout: 60_000 }, () => {
     assert.equal((await answered(pair.a, "GET", "/v1/peerings?index=&wait=1h30m1.5s&stale"))[0], 200);
   });
 
-  it("an exchange that nobody answers is a 503 that names every attempt (HT13)", async () => {
+  it("an unanswered exchange is a 503 that names every attempt (HT13)", async () => {
     await using pair = await HttpPair.start(100);
     const token = await pair.a.host.peerings.generateToken({
       peerName: "x",

@@ -1,4 +1,4 @@
-// What a client sends may come back in the text of an error: never more of it than a bound, wherever the value stood.
+// A client's input may come back in the text of an error: never more of it than a bound, wherever the value stood.
 import assert from "node:assert/strict";
 import { request } from "node:http";
 import { after, before, describe, it } from "node:test";

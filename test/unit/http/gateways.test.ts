@@ -26,7 +26,7 @@ class Waiter {
     return this.#take(await this.#served.ask("GET", this.#path));
   }
 
-  /** What is told after `change`, at last: each answer that comes must be newer than the one before. */
+  /** The last answer after `change`; each answer must be newer than the one before. */
   async after(change: () => Promise<unknown>, seen: RegExp): Promise<void> {
     const signal = AbortSignal.timeout(20_000);
     const wait = (): Promise<RawAnswer> =>

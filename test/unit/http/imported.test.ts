@@ -189,7 +189,7 @@ function masked(value: unknown): unknown {
   );
 }
 
-/** What the recorded exporter must have had, as its importer shows it. */
+/** The catalog of the recorded exporter, as its importer shows it. */
 function registrationsOfExporter(): readonly Registration[] {
   const registrations: Registration[] = [];
   for (const { Node, Service, Checks } of everyInstance()) {
@@ -233,7 +233,7 @@ function registrationsOfExporter(): readonly Registration[] {
     },
     checks: [{ checkId: "mesh-gateway", status: "passing", serviceId: "mesh-gateway" }],
   });
-  // What makes each of them a service of the mesh is not exported, so that one way is as good as the other.
+  // The fields that make each of them a service of the mesh are not exported, so either way will do.
   for (const name of ["web", "native", "api", "ext-db"]) {
     registrations.push({
       node: "proxies",

@@ -12,7 +12,7 @@ async function ask(served: ServedHost, method: string, path: string, body?: unkn
   return [status, headers["content-type"] === "application/json" ? JSON.parse(text) : text];
 }
 
-/** What only one writer of this process can know. */
+/** A mark that only this writer knows. */
 function withoutIndexes(value: unknown): unknown {
   if (Array.isArray(value)) return value.map(withoutIndexes);
   const { CreateIndex: created, ModifyIndex: modified, ...rest } = Object(value);

@@ -1,4 +1,4 @@
-// What the document promises, Consul 1.21.4 kept; that ours keeps it, too, is checked with every answer that any test of the
+// Consul 1.21.4 kept all that the document promises; that ours keeps it, too, is checked with every answer that any test of the
 // HTTP API gets (`test/support/http-pair.ts`).
 import assert from "node:assert/strict";
 import { readdirSync } from "node:fs";
@@ -103,7 +103,7 @@ describe("the bodies in the OpenAPI document", () => {
       for (const sent of lines.map((line): Sent => JSON.parse(line))) {
         const { method = "PUT", path = "/v1/config", body, status = sent.answer?.status } = sent;
         if (status !== 200 || typeof body !== "object" || body === null || "kind" in body) continue;
-        // What is laid over a chain is converted to what it should be.
+        // Overrides of a chain are converted to their types.
         if (path.startsWith("/v1/discovery-chain/")) continue;
         const schema = bodyOf(method, path);
         const place = `${method} ${path.replace(/\?.*/s, "")}`;

@@ -9,7 +9,7 @@ import { eventually, serve } from "../../support/http-pair.js";
 import { keepsStill, RawClient, requestText } from "../../support/raw-http.js";
 import { servePort } from "../../support/served-port.js";
 
-/** Larger than what the system takes of one connection that nobody reads. */
+/** Larger than what the system takes of one connection that is not read. */
 const LARGE_BYTES = 512 * 1024;
 const LIMIT_MS = 30_000;
 

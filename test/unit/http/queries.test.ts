@@ -307,7 +307,7 @@ describe("prepared queries over HTTP, as Consul 1.21.4 answered", { timeout: 60_
           const told = await read(id);
           const { CreateIndex, ModifyIndex, ID, ...rest } = told;
           assert.deepEqual([rest, ID, typeof CreateIndex], [given, id, "number"]);
-          // What came goes back and comes again, as Terraform has it.
+          // The answer is written back and read again, as Terraform does.
           assert.deepEqual(await ask(a, "PUT", `/v1/query/${id}`, { ...rest, ID }), [200, ""]);
           assert.deepEqual({ ...(await read(id)), ModifyIndex }, told);
         } finally {
@@ -403,7 +403,7 @@ describe("prepared queries over HTTP, as Consul 1.21.4 answered", { timeout: 60_
     assert.equal(await status(web, "POST", "/v1/query", template("")), 403);
     assert.equal(await status(all, "POST", "/v1/query", template("")), 200);
     assert.equal(await status(web, "POST", "/v1/query", template("web-")), 200);
-    // What is explained is the template, which the caller must be allowed to read, whatever name it answers to.
+    // The template is explained, so the caller must be allowed to read it, whatever name it answers to.
     assert.equal(await status(web, "GET", "/v1/query/web-1/explain"), 200);
     assert.equal(await status(web, "GET", "/v1/query/other/explain"), 403);
     assert.equal(await status(all, "GET", "/v1/query/other/explain"), 200);

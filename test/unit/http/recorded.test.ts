@@ -128,7 +128,7 @@ interface Group {
   readonly proves?: string;
   readonly authorizer?: Authorizer;
   readonly start?: Step;
-  /** What happened between two requests, or had to be waited for. */
+  /** An event between two requests, or a state to wait for. */
   readonly before?: Readonly<Record<string, Step>>;
   readonly deviations?: Readonly<Record<string, Deviation>>;
 }
@@ -291,7 +291,7 @@ const groups: readonly Group[] = [
         body: (recorded) => ({ ...(recorded as JsonObject), State: "TERMINATED" }),
       },
       "token for a terminated accepting peering": {
-        why: "no token is made that nobody can use (D-15)",
+        why: "no unusable token is made (D-15)",
         status: 500,
         text: 'cannot create peering with name: "cluster-b"; the peering was terminated by the peer and must be deleted first',
       },

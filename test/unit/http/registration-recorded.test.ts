@@ -10,7 +10,7 @@ interface Recorded {
   readonly read?: string;
   readonly status: number;
   readonly answer: unknown;
-  /** What was read after a registration that was taken. */
+  /** Read after a registration that was accepted. */
   readonly stored?: unknown;
 }
 

@@ -7,14 +7,14 @@ import { HttpPair } from "../../support/http-pair.js";
 import { readSteps, replay } from "../../support/replay.js";
 import { ask } from "../dns/client.js";
 
-// What Consul 1.21.4 was asked and answered, in order, asked again of a host. tools/record-replay.ts records it.
+// The questions to Consul 1.21.4 and its answers, in order; a host is asked the same. tools/record-replay.ts records it.
 
 for (const file of readdirSync("test/golden/replay")) {
   describe(`answers are those of Consul 1.21.4: ${file}`, { timeout: 60_000 }, () => {
     it("to everything that was asked, in order", async (context) => {
       await using pair = await HttpPair.start(1, {}, "agent1");
       const { a } = pair;
-      // What a server of Consul registers of itself.
+      // The registration that a server of Consul makes of itself.
       await a.host.catalog.register({ node: "agent1", address: "127.0.0.1", service: { name: "consul", port: 8_300 } });
       await using dns = await dnsServer(a.host, { listen: "127.0.0.1:0" });
       const target = {

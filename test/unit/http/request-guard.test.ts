@@ -248,7 +248,7 @@ describe("the origin of a write", () => {
   const browser = { "User-Agent": "Mozilla/5.0 (X11; Linux x86_64; rv:60.0) Gecko/20100101 Firefox/60.0" };
   const own = "http://localhost:8500";
   const cases: readonly (readonly [string, Readonly<Record<string, string>>, number])[] = [
-    ["a page of another site that asks nobody", { ...form, Origin: EVIL, "Sec-Fetch-Site": "cross-site" }, 403],
+    ["a page of another site without a preflight", { ...form, Origin: EVIL, "Sec-Fetch-Site": "cross-site" }, 403],
     ["the same in a browser that says no more than the origin", { ...form, Origin: EVIL }, 403],
     ["a page in a sandbox, from a file, or after a redirect", { ...form, Origin: "null" }, 403],
     ["a page of another port of this machine", { Origin: "http://localhost:3000", "Sec-Fetch-Site": "same-site" }, 403],

@@ -17,7 +17,7 @@ interface Probe {
   /** Rules that suffice as well. */
   readonly instead?: readonly string[];
   /**
-   * What is shown only to callers with the rights, where an answer is filtered and not refused. Absent: a caller without
+   * The parts that are shown only to callers with the rights, where an answer is filtered and not refused. Absent: a caller without
    * the right is refused.
    */
   readonly shows?: RegExp;
@@ -79,7 +79,7 @@ const matrix: Readonly<Record<string, readonly Probe[] | typeof PUBLIC>> = {
       rules: [write("service", "web")],
     },
   ],
-  // What is read may say where keys are: Consul asks for the same since 1.8.6.
+  // The configuration may say where keys are: Consul asks for the same since 1.8.6.
   "GET /v1/connect/ca/configuration": [{ path: "", rules: ['operator = "write"'] }],
   "PUT /v1/connect/ca/configuration": [
     { path: "", body: { Provider: "consul", Config: { LeafCertTTL: "73h" } }, rules: ['operator = "write"'] },
@@ -138,7 +138,7 @@ const matrix: Readonly<Record<string, readonly Probe[] | typeof PUBLIC>> = {
   ],
   "PUT /v1/agent/service/deregister/": [
     { path: "gone", rules: [write("service", "gone")] },
-    // What stands beside it is removed with it.
+    // Checks beside it are removed with it.
     { path: "pair", rules: [write("service", "pair"), write("service", "beside")] },
   ],
   "GET /v1/agent/service/": [{ path: "own", rules: [ownService] }],
@@ -251,7 +251,7 @@ const matrix: Readonly<Record<string, readonly Probe[] | typeof PUBLIC>> = {
       body: { ...node, Service: { ID: "WEB-9", Service: "mine", Port: 80 } },
       rules: [mine, write("service", "web")],
     },
-    // What a node is besides its address is the node's, too; and so is an id that belongs to another one.
+    // All fields of a node need the rights of the node, and so does an id that belongs to another one.
     { path: "", body: { ...node, NodeMeta: { a: "b" } }, rules: [write("node", "n1")] },
     { path: "", body: { ...node, TaggedAddresses: { wan: "1.2.3.4" } }, rules: [write("node", "n1")] },
     { path: "", body: { ...node, Locality: { Region: "r" } }, rules: [write("node", "n1")] },
@@ -601,10 +601,10 @@ describe("which right opens which endpoint", { timeout: 60_000 }, () => {
   });
   after(() => pair[Symbol.asyncDispose]());
 
-  /** What probes take away, so that each finds it. */
+  /** Records that probes remove; they are made again for each. */
   async function restore(): Promise<void> {
     const { host } = pair.b;
-    // What a probe made must not be what the next one finds.
+    // The next probe must not find the records of this one.
     for (const node of ["n1", "peerage"]) {
       for (const { id, name } of host.catalog.node(node)?.services ?? []) {
         if (name === "mine" || name === "WEB") await host.catalog.deregister({ node, serviceId: id });

@@ -39,7 +39,7 @@ describe("an answer that several wait for", () => {
     assert.equal(made(), 5);
   });
 
-  it("is created again for a later index, and when nobody is left whom the change has woken", async () => {
+  it("is created again for a later index, and when no call is left that the change has woken", async () => {
     const shared = new SharedAnswers();
     const { make, made } = maker();
     const [one, other] = [shared.join("question"), shared.join("question")];
@@ -54,7 +54,7 @@ describe("an answer that several wait for", () => {
     assert.equal(made(), 3);
   });
 
-  it("is that of nobody who went away while it was made", async () => {
+  it("is not given to callers that left while it was made", async () => {
     const shared = new SharedAnswers();
     const [one, other] = [shared.join("question"), shared.join("question")];
     for (const call of [one, other]) call.woken();

@@ -15,7 +15,7 @@ import { eventually, HttpPair, serve } from "../../support/http-pair.js";
 import { keepsStill, RawClient, requestText } from "../../support/raw-http.js";
 
 const LIMIT_MS = 30_000;
-/** More than the system takes of a connection that nobody reads. */
+/** More than the system takes of a connection that is not read. */
 const BYTES = 12 * 1_024 * 1_024;
 const INSTANCES = 768;
 const SLOW_MS = 5_000;

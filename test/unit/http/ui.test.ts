@@ -255,7 +255,7 @@ describe("the reads of Consul's pages", { timeout: 60_000 }, () => {
     const next = b.ask("GET", `/v1/internal/ui/services?index=${changed.headers["x-consul-index"]}&wait=10m`);
     await b.host.peerings.delete("cluster-a");
     let left = JSON.parse((await next).text) as readonly Summary[];
-    // What goes may go in several commits.
+    // Removals may come in several commits.
     const signal = AbortSignal.timeout(20_000);
     while (left.length > 1) {
       signal.throwIfAborted();

@@ -3,7 +3,7 @@ import { existsSync } from "node:fs";
 import { describe, it } from "node:test";
 import { readGolden } from "../../golden/read.js";
 
-// What the recorded servers of other versions answered otherwise than 1.21.4 did, case by case, and why ours does not follow
+// Answers of the recorded servers of other versions that differ from 1.21.4, case by case, and why ours does not follow
 // them. The same cases are replayed against ours as 1.21.4 answered them (recorded.test.ts, imported.test.ts).
 
 interface Difference {

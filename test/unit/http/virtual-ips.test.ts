@@ -46,7 +46,7 @@ it("manual virtual IPs go to one service at a time, as Consul 1.21.4 answered", 
   ]);
   assert.deepEqual(await put(""), [400, "Request decode failed: EOF"]);
   assert.deepEqual(await put({ Peer: "x" }), [400, 'Request decode failed: json: unknown field "Peer"']);
-  // What was given stays when the service is registered again.
+  // The assigned address stays when the service is registered again.
   await a.host.catalog.register({ node: "n1", address: "10.0.0.1", service: { name: "db", port: 81 } });
   assert.deepEqual(a.host.catalog.manualVirtualIps("db"), ["1.2.3.4"]);
 });

@@ -37,7 +37,7 @@ describe("reads that wait", { timeout: 60_000 }, () => {
   after(() => close());
   beforeEach(() => {
     mock.restoreAll();
-    // What every answer about the instances of a service is made from.
+    // The source of every answer about the instances of a service.
     reads = mock.method(host.catalog, "indexedInstances");
   });
 
@@ -158,7 +158,7 @@ describe("reads that wait", { timeout: 60_000 }, () => {
   });
 
   it("are not read for anyone who lets too much unread, while others are", async () => {
-    // More than the system takes of a connection that nobody reads.
+    // More than the system takes of a connection that is not read.
     const bytes = 12 * 1024 * 1024;
     await host.catalog.registerAll(
       Array.from({ length: bytes / 32_768 }, (_, index) => ({
@@ -184,7 +184,7 @@ describe("reads that wait", { timeout: 60_000 }, () => {
       other?.write(requestText("GET", "/v1/health/service/small"));
       assert.equal((await other?.answer())?.status, 200);
     }
-    assert.equal(made(), 1, "nobody reads the first one");
+    assert.equal(made(), 1, "the first one is not read");
     assert.deepEqual(
       (await answersOf(deaf)).map(({ status }) => status),
       [200, 200, 200, 200],

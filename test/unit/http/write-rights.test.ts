@@ -402,7 +402,7 @@ function snapshot({ catalog, configEntries, queries, peerings, builtInAuthority 
     entries.set(`address ${name}`, { type: "address", value: value(catalog.manualVirtualIps(name)) });
   }
   for (const { name, state } of peerings.list()) {
-    // Whether a stream is up is nobody's request.
+    // Whether a stream is up is no matter of a request.
     const stored = state === "deleting" || state === "terminated" ? state : "there";
     entries.set(`peering ${name}`, { type: "peering", value: stored });
   }

@@ -167,7 +167,7 @@ describe("a field that is not written out", () => {
   });
 });
 
-/** What an ordinary service crosses without: an importer is told of it by its sidecar, or not at all. */
+/** Fields that the payload of an ordinary service leaves out: an importer gets them from its sidecar, or not at all. */
 const notExported: ReadonlySet<keyof Service> = new Set(["kind", "proxy", "connect"]);
 
 describe("a field that the message of Consul has", () => {

@@ -27,7 +27,7 @@ function fromConsul(...Ports: readonly { readonly Name: string; readonly Port: n
   return toBinary(ExportedServiceSchema, create(ExportedServiceSchema, { Nodes }));
 }
 
-/** What servers of Consul 1.22.7 and 2.1.0-dev sent for a service that was registered with `ports`; both alike. */
+/** Payload that servers of Consul 1.22.7 and 2.1.0-dev both sent for a service registered with `ports`. */
 const RECORDED =
   "1af9010a0830303030303030321248747970652e676f6f676c65617069732e636f6d2f6861736869636f72702e636f6e73756c2e696e7465" +
   "726e616c2e7065657273747265616d2e4578706f72746564536572766963651a03776562229b010a48747970652e676f6f676c6561706973" +

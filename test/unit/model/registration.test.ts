@@ -291,7 +291,7 @@ describe("transaction", () => {
 });
 
 describe("a check that does not say its type", () => {
-  // What Consul 1.21.4 made of each.
+  // The records that Consul 1.21.4 made of each.
   const types: readonly (readonly [definition: JsonObject, type: string])[] = [
     [{}, ""],
     [{ HTTP: "http://x", Interval: "10s" }, "http"],

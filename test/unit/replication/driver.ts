@@ -155,7 +155,7 @@ export function sent(outputs: readonly SessionOutput[]): ReplicationMessage[] {
   return outputs.flatMap((output) => (output.type === "send" ? [output.message] : []));
 }
 
-/** What was sent, one word each: enough to compare orders. */
+/** The sent messages, one word each: enough to compare orders. */
 export function words(outputs: readonly SessionOutput[]): string[] {
   return sent(outputs).map((message) => {
     if (message.type === "request") {

@@ -41,7 +41,7 @@ type Event = { readonly i: number } & (
 /** One stream as Consul 1.13.8 said its part of it to the recorder. */
 interface RecordedStream {
   readonly origin: string;
-  /** What the other side was, whose place our session takes. */
+  /** The role that our session takes over. */
   readonly recorder: "acceptor" | "dialer";
   readonly events: readonly Event[];
 }
@@ -81,7 +81,7 @@ class Replay {
   constructor(role: "acceptor" | "dialer", imports: ImportStore) {
     this.driver = new Driver(role);
     this.#imports = imports;
-    // What is exported waits until the peer asks for it.
+    // Exports wait until the peer subscribes.
     this.outputs.push(
       ...this.driver.feed({ type: "start" }, exported(list("ours"), service("ours"), roots(), addresses())),
     );
@@ -183,7 +183,7 @@ describe("our frames beside those of Consul 1.13.8", () => {
     assert.deepEqual(Buffer.from(bytes), bytesAt.get("1.13.8/acceptor-export#80"));
   });
 
-  /** What 1.13 was sent, and the line of its answer. */
+  /** A message that 1.13 received, and the line of its answer. */
   const refused: readonly (readonly [string, ResponseMessage, number])[] = [
     ["an unknown URL", response("x", { resourceUrl: "type.googleapis.com/nope.Nope" }), 22],
     ["no URL", response("x", { resourceUrl: "" }), 25],

@@ -41,7 +41,7 @@ class Replay {
     this.driver = new Driver(role);
     this.#imports = imports;
     this.outputs.push(...this.driver.feed({ type: "start" }));
-    // What is exported waits until the peer asks for it.
+    // Exports wait until the peer subscribes.
     this.outputs.push(...this.driver.feed(exported(list("ours"), service("ours"), roots(), addresses())));
   }
 

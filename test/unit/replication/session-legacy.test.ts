@@ -57,7 +57,7 @@ function large(id: string, bytes: number) {
   return { ...service(id), value: new Uint8Array(bytes), digest: `${bytes}` };
 }
 
-/** What was sent of services, with the operation. */
+/** The services that were sent, with the operation. */
 function operations(outputs: Parameters<typeof sent>[0]): string[] {
   return sent(outputs).flatMap((message) =>
     message.type === "response"

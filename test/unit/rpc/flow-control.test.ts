@@ -73,7 +73,7 @@ describe("a client of HTTP/2 that reads nothing", { timeout: 60_000 }, () => {
     await eventually(() => incidents.counts().has("answers-unread-by-connection"), AbortSignal.timeout(LIMIT_MS));
     await settled(one);
     assert.ok(lists.mock.callCount() <= 2, `${lists.mock.callCount()} of ${streams.length} answers made`);
-    // What is asked now is not even begun.
+    // A call that is made now is not even begun.
     const begun = authorizer.begun;
     streams.push(...Array.from({ length: 20 }, () => call(session, `${SERVICE}/PeeringList`)));
     await settled(one);
@@ -103,7 +103,7 @@ describe("a client of HTTP/2 that reads nothing", { timeout: 60_000 }, () => {
       await eventually(() => told() > before, AbortSignal.timeout(LIMIT_MS));
       if (end === "cancels") for (const stream of streams) stream.close(constants.NGHTTP2_CANCEL);
       else session.destroy();
-      // What it held is free again: this is the same source.
+      // Its share is free again: this is the same source.
       assert.equal((await one.peerings("gRPC").peeringList({})).Peerings.length, 13, end);
       session.destroy();
     }
@@ -144,7 +144,7 @@ describe("calls that wait", { timeout: 60_000 }, () => {
     const another = (): Promise<unknown> => one.watches("gRPC-web").watchPeerings({})[Symbol.asyncIterator]().next();
     assert.deepEqual(await refusal(another()), refused);
     assert.equal(incidents.counts().get("wait-refused-to-source"), 2);
-    // What does not wait is answered.
+    // A call that does not wait is answered.
     assert.equal((await one.peerings("Connect").peeringList({})).Peerings.length, 13);
     await one.host.peerings.generateToken({ peerName: "one-more" });
     assert.equal((await read).Peerings.length, 14);

@@ -91,7 +91,7 @@ describe("the server of HTTP over TLS", () => {
     await assert.rejects(secured(one.port, old), /alert protocol version|unsupported protocol/);
   });
 
-  it("lets in, where clients are verified, those of its authorities and nobody else", async () => {
+  it("lets in, where clients are verified, only those of its authorities", async () => {
     await using one = await served({ tls: { ...own, ca: authority.certificate }, verifiesClients: true });
     const stranger = await (await TestAuthority.create("Stranger")).issue("client");
     const expired = await authority.issue("late", { notAfter: Date.now() - 60_000 });
@@ -218,7 +218,7 @@ describe("the server of HTTP over TLS", () => {
         .resume(),
     );
     await Promise.all(silent.map((socket) => once(socket, "connect")));
-    // What they say at once stays until their handshake begins.
+    // Their first bytes wait until their handshake begins.
     const answers = Promise.all(Array.from({ length: 20 }, () => ask(one.port)));
     await eventually(() => (incidents.counts().get("handshake-waits") ?? 0) === 20, "all wait");
     await clock.advance(2_000);

@@ -56,7 +56,7 @@ export async function serveRpc(host: PeeringHost, options: PeeringRpcOptions = {
   };
 }
 
-/** A host that knows nobody. */
+/** A host without peerings. */
 export async function lonelyHost(options: Partial<HostOptions> = {}): Promise<PeeringHost> {
   const transport = memoryNetwork().transport({ listen: "alone:8503" });
   return createHost({ datacenter: "dc1", storage: memoryStorage(), transport, ...options });

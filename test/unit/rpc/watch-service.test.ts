@@ -540,7 +540,7 @@ describe("one who does not read at all", () => {
         service: { name: `web-${index}`, port: 1, meta: ballast },
       })),
     );
-    await eventually(() => listeners() === 0, "nobody listens any more");
+    await eventually(() => listeners() === 0, "no listener is left");
     socket.destroy();
   });
 });

@@ -139,7 +139,7 @@ function registerTests(): void {
         };
         for (let count = 0; count < acknowledgements; count++) note(await lineOf(lines));
         child.kill("SIGKILL");
-        // What it said before it died counts too; only a line cut short does not.
+        // Its lines before its end count, too; only a line cut short does not.
         for (let next = await lines.next(); next.done !== true; next = await lines.next()) {
           if (/^\d+ \d+ \d+$/.test(next.value)) note(next.value);
         }
@@ -201,7 +201,7 @@ function registerTests(): void {
   it("files that another process writes are in use, and not damaged", { timeout }, () =>
     withDirectory(async (directory) => {
       await using storage = await openLevel(directory);
-      // What reading it in the midst of a change may show.
+      // States that a read during a change may show.
       const current = await readFile(join(directory, "CURRENT"));
       await writeFile(join(directory, "CURRENT"), "");
       const expected = `locked the data directory ${directory} is in use by another process`;

@@ -34,7 +34,7 @@ async function fill(directory: string, ...lives: readonly (readonly Write[])[][]
   return snapshot ?? assert.fail("no life was given");
 }
 
-/** What a process leaves that is killed after these commits: it did not get to what is written last. */
+/** The files of a process that is killed after these commits, before its last writes. */
 async function fillAndKill(directory: string, commits: readonly (readonly Write[])[]): Promise<readonly Entry[]> {
   const living = `${directory}-living`;
   await using storage = await openLevel(living);

@@ -203,7 +203,7 @@ describe("level, a directory that cannot be used", () => {
       chownSync(join(directory, "CURRENT"), 12_345, 12_345);
       await refused(directory, "storage-failed", join(directory, "CURRENT"), "user 12345");
       chownSync(join(directory, "CURRENT"), 0, 0);
-      // What is not ours may be anyone's.
+      // A file that is not ours may belong to any program.
       writeFileSync(join(directory, "lost+found"), "");
       chownSync(join(directory, "lost+found"), 12_345, 12_345);
       await (await openLevel(directory))[Symbol.asyncDispose]();

@@ -99,7 +99,7 @@ describe("level, former values of secrets", () => {
           await using storage = await open(directory);
           await storage.commit([put(key, "the former")]);
           await storage.commit([put(key, "the newer")]);
-          // What a process that is killed now leaves behind.
+          // The files of a process that is killed now.
           cpSync(directory, copy, { recursive: true });
         }
         assert.notDeepEqual(holding(copy, "the former"), []);

@@ -12,7 +12,7 @@ describe("a commit of the level storage", () => {
   let storage: Storage;
   let prototype: ChainedBatch;
   let original: ChainedBatch["_write"];
-  /** What was asked of each write, and lets it go on: LevelDB would write it through to the disk meanwhile. */
+  /** Records the options of each write, and lets it go on: LevelDB would write it through to the disk meanwhile. */
   let writes: { readonly sync: boolean; readonly finish: () => void }[] = [];
 
   beforeEach(async () => {

@@ -291,7 +291,7 @@ describe("a stored table", () => {
   it("answers a plan that writes nothing only once it is known what became of the commit before", async () => {
     const storage = new FaultyStorage(memoryStorage());
     const { changes } = storage;
-    // What follows the storage is told nothing.
+    // Followers of the storage get no report.
     storage.changes = async function* () {
       storage.changes = changes;
       await new Promise(() => {});

@@ -129,7 +129,7 @@ describe("catalog", () => {
       const index = await catalog.register(registration);
       const before = [catalog.node("n1"), catalog.index.nodes, catalog.index.service("web"), storage.commits];
       assert.equal(await catalog.register(structuredClone(registration)), index);
-      // What the spelling of a node, or equal values in other words, would not change either.
+      // The spelling of a node, and equal values in other words, change nothing either.
       await catalog.register({ ...registration, node: "N1", taggedAddresses: {} });
       await catalog.register({ ...n1, address: "10.9.9.9", skipNodeUpdate: true });
       assert.deepEqual(

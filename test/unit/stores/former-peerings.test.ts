@@ -108,7 +108,7 @@ describe("peerings of an early version of 0.1", () => {
     const slow = storageWith(storage, {
       async *pages(prefix, bytes, signal) {
         yield* storage.pages(prefix, bytes, signal);
-        // What the slow one has read of the last prefix is old by the time it writes.
+        // The slow host's read of the last prefix is old by the time it writes.
         if (prefix[0] !== "peering-names" || done) return;
         done = true;
         await using fast = await open(storage);

@@ -760,7 +760,7 @@ describe("restarts and faults", () => {
     assert.equal(await secretOf(await d.restart(), dialerId), secret);
   });
 
-  // What is durable at each crash, and how it heals.
+  // The durable state at each crash, and how it heals.
   it("after a crash behind the token, generating again works (ch3 case 87)", async () => {
     const { restart, records } = await cluster();
     await records.generateToken({ peerName: "west" });
@@ -811,7 +811,7 @@ describe("restarts and faults", () => {
     assert.deepEqual((await restart()).list(), []);
   });
 
-  it("a refused commit changes neither storage nor memory, and nobody is told", async () => {
+  it("a refused commit changes neither storage nor memory, and no listener is called", async () => {
     const { records, storage, restart } = await cluster();
     const { peering } = await records.generateToken({ peerName: "west" });
     let told = 0;

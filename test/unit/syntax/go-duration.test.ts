@@ -12,7 +12,7 @@ import {
 const MOST = 2n ** 63n - 1n;
 
 describe("a duration as Go writes it", () => {
-  /** What `time.Duration.String` of Go 1.26 says, but for none. */
+  /** The text of `time.Duration.String` of Go 1.26, but for none. */
   const written: readonly (readonly [bigint, string])[] = [
     [1n, "1ns"],
     [-999n, "-999ns"],

@@ -29,7 +29,7 @@ function outcome(text: string): readonly [string, string] {
 }
 
 describe("HIL", () => {
-  // What hashicorp/hil of Consul 1.21.4 made of each text, with the same variables and function.
+  // The result of hashicorp/hil of Consul 1.21.4 for each text, with the same variables and function.
   it("gives the texts, and refuses with the words, of HashiCorp's own", () => {
     const recorded = readGolden("hil.jsonl").trim().split("\n");
     const seen = new Set<string>();

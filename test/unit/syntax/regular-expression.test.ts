@@ -62,7 +62,7 @@ describe("patterns that cannot stall", () => {
     });
   }
 
-  // What Go 1.26 found for the same.
+  // The matches that Go 1.26 found.
   const groups: readonly (readonly [string, string, readonly string[] | undefined])[] = [
     ["^geo-(.*?)-([^-]+?)$", "geo-a-b-c", ["geo-a-b-c", "a-b", "c"]],
     ["(a)(b)?", "ac", ["a", "a", ""]],
@@ -184,7 +184,7 @@ describe("patterns that cannot stall", () => {
     assert.equal(new RegularExpression("^[a-zA-Z0-9_.-]{1,512}$").test("web.1".repeat(100)), true);
   });
 
-  // What both engines know: no Unicode, no flags.
+  // Syntax that both engines know: no Unicode, no flags.
   const atom = fc.constantFrom("a", "b", ".", "[ab]", "[^a]", "\\w", "\\b", "(?:a|b)", "^", "$");
   const piece = fc.tuple(atom, fc.constantFrom("", "", "*", "+", "?", "{1,2}")).map(([what, often]) =>
     // A repeated assertion means something else to JavaScript, or nothing.

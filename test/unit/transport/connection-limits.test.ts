@@ -15,7 +15,7 @@ import { eventually } from "../../support/hosts.js";
 
 interface Client {
   readonly socket: Socket;
-  /** What the listener has of it; undefined: it was refused. */
+  /** The connection at the listener; undefined: it was refused. */
   readonly connection: Connection | undefined;
 }
 

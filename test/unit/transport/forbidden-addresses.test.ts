@@ -33,7 +33,7 @@ test("an address that may not be dialed is not connected to, whatever it is call
       },
     });
     const request = { peerId: "id", establishmentSecret: "secret" };
-    // What names stand for, and how else the resolver takes 127.0.0.1 to be written, is known once it is looked up.
+    // The address of a name, or of another spelling of 127.0.0.1, is known once it is looked up.
     for (const host of [
       "127.0.0.1",
       "localhost",

@@ -50,7 +50,7 @@ async function withServer(
   }
 }
 
-/** What `receive` ends with: the messages, then the status, or 0 for the end without error. */
+/** The outcome of `receive`: the messages, then the status, or 0 for the end without error. */
 async function outcome(
   stream: ReplicationStream,
 ): Promise<{ messages: number; status: number | undefined; text: string }> {

@@ -119,7 +119,7 @@ test("under the peering SNI only PeerStreamService passes; elsewhere all service
       const refused = await call(session, healthCheck, empty);
       assert.deepEqual([refused.status, refused.message], ["7", "invalid permissions to the specified endpoint"]);
       assert.equal((await call(session, exchange, empty)).status, "0");
-      // What exists nowhere is not forbidden but unknown.
+      // A method that exists nowhere is unknown, not forbidden.
       assert.equal((await call(session, { ":path": "/grpc.health.v1.Health/Watch" }, empty)).status, "12");
     },
     { servername: SERVER_NAME },

@@ -280,7 +280,7 @@ describe("a configuration that asks for another root", () => {
 });
 
 describe("a configuration that cannot be", () => {
-  // What a server of Consul 1.21.4 answered to the same.
+  // The answers of a server of Consul 1.21.4.
   const recorded: readonly (readonly [Readonly<Record<string, unknown>>, string])[] = [
     [{ LeafCertTTL: "1m" }, "leaf cert TTL must be greater or equal than 1h0m0s"],
     [{ LeafCertTTL: "9000h" }, "leaf cert TTL must be less than 8760h0m0s"],

@@ -37,7 +37,7 @@ export function fieldsOf(pem: string) {
 }
 
 /**
- * What Go's verifier demands of an acceptor's certificate, point by point.
+ * The demands of Go's verifier on an acceptor's certificate, one by one.
  * @param serverName - undefined: the certificate of a service, which is known by its SPIFFE id.
  * @returns the chain it found, leaf first.
  */

@@ -200,7 +200,7 @@ export type Peering = Message<"peerage.watch.v1.Peering"> & {
   peerCaPems: string[];
 
   /**
-   * What the other cluster said of itself; its datacenter is empty before the first stream.
+   * The other cluster as it describes itself; its datacenter is empty before the first stream.
    *
    * @generated from field: peerage.watch.v1.Remote remote = 12;
    */
@@ -563,7 +563,7 @@ export const ImportSnapshotCompleteSchema: GenMessage<ImportSnapshotComplete> = 
   messageDesc(file_peerage_watch_v1_watch, 12);
 
 /**
- * What became of one service. A service whose last instance is removed is gone.
+ * The change of one service. A service whose last instance is removed is gone.
  *
  * @generated from message peerage.watch.v1.ServiceChange
  */
@@ -1099,7 +1099,7 @@ export const PhaseSchema: GenEnum<Phase> = /*@__PURE__*/
   enumDesc(file_peerage_watch_v1_watch, 3);
 
 /**
- * What a cluster knows of its peers, told as it changes. Ours: Consul has nothing like it.
+ * The peers of a cluster and their services, told as they change. Ours: Consul has nothing like it.
  *
  * Each call tells everything there is, then `snapshot_complete`, then what changes, until the caller leaves. The newest
  * state of each thing always comes; states between two that were sent may be left out, and are for a caller that reads

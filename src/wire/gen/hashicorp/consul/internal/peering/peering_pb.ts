@@ -153,7 +153,7 @@ export const StreamStatusSchema: GenMessage<StreamStatus> = /*@__PURE__*/
   messageDesc(file_hashicorp_consul_internal_peering_peering, 1);
 
 /**
- * What becomes of the secrets of a peering with a write of its record.
+ * The change of the secrets of a peering with a write of its record.
  *
  * @generated from message hashicorp.consul.internal.peering.SecretsWriteRequest
  */
@@ -774,7 +774,7 @@ export const PeeringStateSchema: GenEnum<PeeringState> = /*@__PURE__*/
   enumDesc(file_hashicorp_consul_internal_peering_peering, 0);
 
 /**
- * What operators ask of the peerings of a cluster. Consul serves it between its own servers alone.
+ * Calls of operators about the peerings of a cluster. Consul serves it between its own servers alone.
  *
  * @generated from service hashicorp.consul.internal.peering.PeeringService
  */

@@ -330,7 +330,7 @@ export const OperationSchema: GenEnum<Operation> = /*@__PURE__*/
   enumDesc(file_hashicorp_consul_internal_peerstream_peerstream, 0);
 
 /**
- * What peers call on each other. The dialer is the client of both.
+ * Calls between peers. The dialer is the client of both.
  *
  * @generated from service hashicorp.consul.internal.peerstream.PeerStreamService
  */

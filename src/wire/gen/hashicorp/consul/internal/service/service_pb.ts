@@ -1055,7 +1055,7 @@ export const CheckTypeSchema: GenMessage<CheckType> = /*@__PURE__*/
   messageDesc(file_hashicorp_consul_internal_service_service, 17);
 
 /**
- * What a check does.
+ * The action of a check.
  *
  * @generated from message hashicorp.consul.internal.service.HealthCheckDefinition
  */
