@@ -8,6 +8,8 @@ const RIDDLES: readonly RegExp[] = [
   /\b(?:whoever|whomever|whosoever|anew|amid|amidst|upon|shall|herein|thereof|hereby|hitherto|heretofore)\b/i,
   /\bof whom\b|\bto nobody\b|\bthat (?:is|are) none\b(?! of)|\bwhat is none\b|\bwhat is no [a-z]/i,
   /\blet go of\b|\btold apart\b|\bsees to it\b|\bhad again\b|\bwhat there (?:is|was|are)\b|\bDefault: nobody\b/i,
+  // A comment that begins with it makes its reader wait for the noun.
+  /(?:\/\/|\*) What [^?]*$/,
   /\b(?:[Hh]e|[Hh]is|[Hh]im|[Hh]imself|[Ss]he)\b/,
 ];
 /** They hold the list itself. */
