@@ -4,6 +4,7 @@ import { type AclGrant, type AclPolicies, type AclToken, digestOf } from "../acc
 import { parseAclRules } from "../access/rules.js";
 import { joinHostPort, withoutBrackets } from "../base/host-port.js";
 import { isJsonObject, type Json, type JsonObject, memberOf } from "../client/json-reader.js";
+import { isUuid } from "../wire/uuid.js";
 import { CommandError, type CommandLineIo } from "./command.js";
 import { readConsulFiles } from "./consul-files.js";
 import type { FlagConfig } from "./consul-flags.js";
@@ -153,7 +154,6 @@ function isEmpty(value: Json): boolean {
 }
 
 const MAX_PORT = 65_535;
-const UUID = /^[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}$/i;
 const CONSUL_LOG_LEVELS = "[TRACE DEBUG INFO WARN ERR ERROR]";
 
 /** @throws {CommandError} for settings that cannot work. */
@@ -179,7 +179,7 @@ function configOf(config: JsonObject, node: string | undefined): ConsulConfig {
     set("http-connections-per-source", String(perClient < 1 ? Number.MAX_SAFE_INTEGER : perClient));
   }
   const nodeId = taken.text("node_id").toLowerCase();
-  if (nodeId !== "" && !UUID.test(nodeId)) {
+  if (nodeId !== "" && !isUuid(nodeId)) {
     throw new CommandError("failed to setup node ID: specified NodeID is invalid: it is no UUID");
   }
   if (taken.flag("server") === false) {
@@ -220,7 +220,7 @@ function clusterIdOf(taken: Taken): string | undefined {
   const clusterId = taken.value("connect.ca_config.cluster_id");
   if (clusterId === undefined) return undefined;
   if (typeof clusterId !== "string") throw new CommandError("cluster_id was supplied but was not a string");
-  if (!UUID.test(clusterId)) throw new CommandError("cluster_id was supplied but was not a valid UUID");
+  if (!isUuid(clusterId)) throw new CommandError("cluster_id was supplied but was not a valid UUID");
   return clusterId;
 }
 

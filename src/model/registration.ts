@@ -2,6 +2,7 @@ import { PeeringError } from "../base/errors.js";
 import { parseDuration } from "../syntax/go-duration.js";
 import { metadataProblem } from "../syntax/metadata.js";
 import { lowerCase } from "../syntax/names.js";
+import { uuidProblem } from "../wire/uuid.js";
 import { listProblems } from "./entry-reader.js";
 import type {
   Check,
@@ -619,17 +620,6 @@ function field(value: unknown, name: string): unknown {
 function namesPeer(value: unknown): boolean {
   const peerName = field(value, "peerName");
   return peerName !== undefined && peerName !== null && peerName !== "";
-}
-
-/** Why `id` is no UUID, in the words of Consul's parser; undefined when it is one. */
-function uuidProblem(id: string): string | undefined {
-  if (Buffer.byteLength(id) !== 36) return "uuid string is wrong length";
-  if (id[8] !== "-" || id[13] !== "-" || id[18] !== "-" || id[23] !== "-") return "uuid is improperly formatted";
-  const digits = id.slice(0, 8) + id.slice(9, 13) + id.slice(14, 18) + id.slice(19, 23) + id.slice(24);
-  const odd = /[^0-9a-fA-F]/u.exec(digits);
-  if (odd === null) return undefined;
-  const code = (odd[0].codePointAt(0) ?? 0).toString(16).toUpperCase().padStart(4, "0");
-  return `encoding/hex: invalid byte: U+${code} '${odd[0]}'`;
 }
 
 function requireNode({ id, name }: Node): void {
