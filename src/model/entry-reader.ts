@@ -1,5 +1,5 @@
 import { PeeringError } from "../base/errors.js";
-import type { JsonObject, JsonValue, StringMap } from "./instance.js";
+import { type JsonObject, type JsonValue, MAX_JSON_DEPTH, type StringMap } from "./instance.js";
 
 /** Several complaints in the form Consul gives them. */
 export function listProblems(problems: readonly string[]): string {
@@ -133,9 +133,9 @@ export function toJsonObject(value: unknown, path: string): JsonObject {
 }
 
 function toJson(value: unknown, path: string, depth: number): JsonValue {
-  if (depth > 64) throw invalidEntry(`${path}: nested too deep`);
   if (value === null || typeof value === "string" || typeof value === "boolean") return value;
   if (typeof value === "number" && Number.isFinite(value)) return value;
+  if (depth >= MAX_JSON_DEPTH) throw invalidEntry(`${path}: nested too deeply (limit: ${MAX_JSON_DEPTH} levels)`);
   if (Array.isArray(value)) return value.map((item: unknown, index) => toJson(item, `${path}[${index}]`, depth + 1));
   if (isFields(value)) {
     const pairs = Object.entries(value).filter(([, item]) => item !== undefined);

@@ -44,6 +44,12 @@ export interface ServicePort {
 export type JsonValue = null | boolean | number | string | readonly JsonValue[] | { readonly [key: string]: JsonValue };
 export type JsonObject = { readonly [key: string]: JsonValue };
 
+/**
+ * Lists and objects in one another that a {@link JsonObject} may have, itself included (D-66): deeper than any configuration, and far
+ * from the end of the stack for all that reads, compares and writes it.
+ */
+export const MAX_JSON_DEPTH = 64;
+
 /** The fields of a proxy that Consul's exporter fills, and that local registrations keep. */
 export interface Proxy {
   readonly destinationServiceName: string;

@@ -4,21 +4,22 @@ import { metadataProblem } from "../syntax/metadata.js";
 import { lowerCase } from "../syntax/names.js";
 import { uuidProblem } from "../wire/uuid.js";
 import { listProblems } from "./entry-reader.js";
-import type {
-  Check,
-  Connect,
-  JsonObject,
-  JsonValue,
-  Locality,
-  Node,
-  PeerMeta,
-  Proxy as ProxyDefinition,
-  Service,
-  ServiceAddress,
-  ServiceKind,
-  ServicePort,
-  StringMap,
-  Weights,
+import {
+  type Check,
+  type Connect,
+  type JsonObject,
+  type JsonValue,
+  type Locality,
+  MAX_JSON_DEPTH,
+  type Node,
+  type PeerMeta,
+  type Proxy as ProxyDefinition,
+  type Service,
+  type ServiceAddress,
+  type ServiceKind,
+  type ServicePort,
+  type StringMap,
+  type Weights,
 } from "./instance.js";
 import { defaultPort, portsProblem } from "./ports.js";
 import { memberOf, proxyProblems, textOf } from "./proxy-rules.js";
@@ -208,7 +209,6 @@ export class TransactionError extends PeeringError {
 const defaultWeights: Weights = weightsTable.empty;
 
 const CHECK_STATUS_DEFAULT = "critical";
-const MAX_JSON_DEPTH = 64;
 const PEER_NAME_REFUSED = "cannot register requests with PeerName in them";
 
 /** @internal */

@@ -8,6 +8,7 @@ import {
   type JsonObject,
   type JsonValue,
   type Locality,
+  MAX_JSON_DEPTH,
   type Node,
   type Proxy as ProxyDefinition,
   type Service,
@@ -426,11 +427,9 @@ function readPeerMeta(reader: ProtobufReader): NonNullable<Connect["peerMeta"]> 
   return { sni, spiffeId, protocol };
 }
 
-/** Deeper than any configuration is, and than a peer may make us recurse. */
-const MAX_STRUCT_DEPTH = 64;
-
+/** @param depth - lists and objects that it is in. */
 function readStruct(reader: ProtobufReader, depth: number): JsonObject {
-  if (depth > MAX_STRUCT_DEPTH) throw new PeeringError("invalid-message", "struct nested too deep");
+  boundDepth(depth);
   const fields: [string, JsonValue][] = [];
   while (!reader.done) {
     const tag = reader.tag();
@@ -452,15 +451,15 @@ function readJson(reader: ProtobufReader, depth: number): JsonValue {
     } else if (tag === fixed64Tag(StructValue.Number)) value = reader.double();
     else if (tag === lengthTag(StructValue.Text)) value = reader.string();
     else if (tag === varintTag(StructValue.Flag)) value = reader.bool();
-    else if (tag === lengthTag(StructValue.Struct)) value = readStruct(reader.message(), depth + 1);
-    else if (tag === lengthTag(StructValue.List)) value = readJsonList(reader.message(), depth + 1);
+    else if (tag === lengthTag(StructValue.Struct)) value = readStruct(reader.message(), depth);
+    else if (tag === lengthTag(StructValue.List)) value = readJsonList(reader.message(), depth);
     else reader.skip(tag);
   }
   return value;
 }
 
 function readJsonList(reader: ProtobufReader, depth: number): readonly JsonValue[] {
-  if (depth > MAX_STRUCT_DEPTH) throw new PeeringError("invalid-message", "struct nested too deep");
+  boundDepth(depth);
   const values: JsonValue[] = [];
   while (!reader.done) {
     const tag = reader.tag();
@@ -468,6 +467,11 @@ function readJsonList(reader: ProtobufReader, depth: number): readonly JsonValue
     else reader.skip(tag);
   }
   return values;
+}
+
+function boundDepth(depth: number): void {
+  if (depth < MAX_JSON_DEPTH) return;
+  throw new PeeringError("invalid-message", `a struct is nested too deeply (limit: ${MAX_JSON_DEPTH} levels)`);
 }
 
 /** The changes of a service's instances, matched by node name and service id without case. */

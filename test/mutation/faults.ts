@@ -1674,4 +1674,22 @@ export const plantedFaults: readonly PlantedFault[] = [
     ["src/model/record-table.ts", "    draft[key] = read(reading, from[key], path);\n", ""],
     "test/unit/model/one-description.test.ts",
   ),
+  fault(
+    "configuration-of-peer-nests-without-end",
+    "a peer's configuration of a proxy may nest as deeply as it likes",
+    ["src/payload/imported-payload.ts", "  if (depth < MAX_JSON_DEPTH) return;\n", "  if (depth >= 0) return;\n"],
+    "test/unit/payload/imported-payload.test.ts",
+  ),
+  fault(
+    "configuration-of-entry-nests-without-end",
+    "an object of any content in a config entry may nest as deeply as JSON",
+    ["src/model/entry-reader.ts", "  if (depth >= MAX_JSON_DEPTH) throw", "  if (depth >= 10_000) throw"],
+    "test/unit/http/nested-bodies.test.ts",
+  ),
+  fault(
+    "configuration-of-proxy-nests-without-end",
+    "an object of any content in a registration may nest as deeply as JSON",
+    ["src/model/registration.ts", "  if (depth >= MAX_JSON_DEPTH) throw", "  if (depth >= 10_000) throw"],
+    "test/unit/http/nested-bodies.test.ts",
+  ),
 ];

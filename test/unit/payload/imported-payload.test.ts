@@ -1,9 +1,12 @@
 import assert from "node:assert/strict";
 import { describe, it } from "node:test";
+import type { JsonValue } from "@bufbuild/protobuf";
 import { PeeringError } from "../../../src/base/errors.js";
-import type { ServiceInstance } from "../../../src/model/instance.js";
+import { MAX_JSON_DEPTH, type ServiceInstance } from "../../../src/model/instance.js";
+import { parseRegistration } from "../../../src/model/registration.js";
 import { encodeServicePayload, encodeSidecarPayload } from "../../../src/payload/exported-payload.js";
 import { decodeNode, decodePayload, diffInstances } from "../../../src/payload/imported-payload.js";
+import { inspectPayload } from "../../../src/payload/payload-inspection.js";
 import { ProtobufWriter } from "../../../src/wire/protobuf.js";
 import { check, instance, node, service } from "../config/export-fixtures.js";
 import { payload, wireInstance } from "./import-fixtures.js";
@@ -99,6 +102,33 @@ describe("decoding", () => {
     assert.equal(proxy.proxy?.meshGatewayMode, "local");
     assert.deepEqual(proxy.connect, { native: true });
   });
+
+  for (const [of, around] of [
+    ["objects", (value: JsonValue): JsonValue => ({ a: value })],
+    ["lists", (value: JsonValue): JsonValue => [value]],
+  ] as const) {
+    it(`reads a configuration that nests as deeply as one that is registered here may, and none that nests deeper: ${of}`, () => {
+      const configured = (depth: number): Uint8Array => {
+        let value: JsonValue = "deep";
+        for (let level = 1; level < depth; level++) value = around(value);
+        const { Service: given, ...rest } = wireInstance("web");
+        return payload({ ...rest, Service: { ...given, Proxy: { Config: { x: value } } } });
+      };
+      const deepest = configured(MAX_JSON_DEPTH);
+      assert.equal(inspectPayload(deepest, "web").instances, 1);
+      const { config } = only(deepest).service.proxy ?? {};
+      const proxy = { destinationServiceName: "db", config };
+      const registered = {
+        node: "n",
+        address: "192.0.2.1",
+        service: { name: "web", kind: "connect-proxy", port: 1, proxy },
+      };
+      assert.deepEqual(parseRegistration(registered, "dc1").service?.proxy?.config, config);
+      const refused = /nested too deeply \(limit: 64 levels\)/;
+      assert.throws(() => inspectPayload(configured(MAX_JSON_DEPTH + 1), "web"), refused);
+      assert.throws(() => decodePayload(configured(MAX_JSON_DEPTH + 1)), refused);
+    });
+  }
 
   it("refuses a configuration nested without end instead of running out of stack", () => {
     let value = new ProtobufWriter().tag(3, 2).string("deep").finish();
