@@ -2,9 +2,14 @@ import { setImmediate } from "node:timers/promises";
 import { compareUtf8 } from "./byte-order.js";
 import type { Steps } from "./steps.js";
 
-/** Does all steps; between two of them whatever else waits gets its turn. */
-export async function inTurns<Result>(steps: Steps<Result>): Promise<Result> {
+/**
+ * Does all steps; between two of them whatever else waits gets its turn.
+ * @param signal - ends the work before its next step.
+ * @throws `signal.reason`
+ */
+export async function inTurns<Result>(steps: Steps<Result>, signal?: AbortSignal): Promise<Result> {
   for (;;) {
+    signal?.throwIfAborted();
     const step = steps.next();
     if (step.done === true) return step.value;
     await setImmediate();

@@ -16,6 +16,7 @@ import {
   goList,
   goMap,
   goOptional,
+  goSteps,
   goString,
   goStruct,
 } from "../syntax/go-json.js";
@@ -77,7 +78,7 @@ const sidecarType: GoType<Definition | undefined> = {
   // That of the definition which it is inside of.
   form: { fields: {} },
   zero: () => undefined,
-  read: (value, path) => definitionType.read(value, path),
+  steps: (value, path) => goSteps(definitionType, value, path),
 };
 
 const definitionFields: GoFields<Definition> = {

@@ -1,6 +1,6 @@
 import { PeeringError } from "../base/errors.js";
 import { intentionFor } from "../config/intentions.js";
-import { decodeGo, type GoType, goString, goStruct } from "../syntax/go-json.js";
+import { decodeGoSteps, type GoType, goString, goStruct } from "../syntax/go-json.js";
 import { parseSpiffeId, type SpiffeId } from "../trust/spiffe.js";
 import type { Answer } from "./answer.js";
 import type { Call } from "./call.js";
@@ -31,7 +31,7 @@ const EVERY = "*";
 async function authorize(call: Call): Promise<Answer> {
   call.refuseNamespace();
   const { Target: target, ClientCertURI: uri } = await call.decoded(
-    (body) => decodeGo(body, authorizeType),
+    (body) => decodeGoSteps(body, authorizeType),
     decodeFailed,
   );
   call.refusePartition();

@@ -1,6 +1,10 @@
 import { isIP } from "node:net";
+import { setImmediate } from "node:timers/promises";
 import type { Access, Authorizer, Right } from "../access/authorizer.js";
 import type { Clock, LogFields, Random } from "../base/environment.js";
+import type { Mutex } from "../base/mutex.js";
+import { doAll, type Steps } from "../base/steps.js";
+import { inTurns } from "../base/turns.js";
 import type { PeeringHost } from "../host/host.js";
 import { GoJsonError, valuesAtMost } from "../syntax/go-json.js";
 import type { Answer } from "./answer.js";
@@ -43,6 +47,11 @@ export interface Server {
   /** Version shown by `agent/self`. */
   readonly version: string;
   readonly bodyLimits: BodyLimits;
+  /**
+   * Long bodies are read one after another: what is made of them takes many times their bytes, and a step of each in every turn would be
+   * a long turn.
+   */
+  readonly longBodies: Mutex;
   /** Values that the JSON of a body may have. */
   readonly maxBodyValues: number;
   /** Checks that one registration may have. */
@@ -76,6 +85,9 @@ export interface CallParts {
   readonly signal: AbortSignal;
   readonly allowance: CallAllowance;
 }
+
+/** A body that is no longer is read at once. */
+export const SHORT_BODY_BYTES: number = 16 * 1024;
 
 /** Parameters that do not change an answer: how long to wait for it, and the token, which stands for the caller's identity. */
 const NOT_ASKED: ReadonlySet<string> = new Set(["index", "wait", "token"]);
@@ -132,14 +144,18 @@ export class Call implements Waiting {
   }
 
   /**
-   * The body as `read` reads it.
+   * The body as `read` reads it. Other calls have their turn between its steps, where the body is long.
    * @param refuse - makes the refusal of a body that cannot be read.
-   * @throws as {@link body}
+   * @throws as {@link body}; `signal.reason` where the client goes away before a long one is read.
    */
-  async decoded<T>(read: (body: Buffer) => T, refuse: (error: GoJsonError) => HttpRefusal): Promise<T> {
+  async decoded<T>(read: (body: Buffer) => Steps<T>, refuse: (error: GoJsonError) => HttpRefusal): Promise<T> {
     const body = await this.body();
     try {
-      return read(body);
+      if (body.length <= SHORT_BODY_BYTES) return doAll(read(body));
+      return await this.server.longBodies.run(async () => {
+        await setImmediate();
+        return inTurns(read(body), this.signal);
+      });
     } catch (error) {
       if (error instanceof GoJsonError) throw refuse(error);
       throw error;

@@ -3,7 +3,7 @@ import type { Access, Right } from "../access/authorizer.js";
 import type { ConfigEntry } from "../config/config-entry.js";
 import { type ConfigEntryKind, isConfigEntryKind } from "../model/entry-kinds.js";
 import type { StoredConfigEntry } from "../stores/config-entries.js";
-import { type GoJson, readFirstValue } from "../syntax/go-json.js";
+import { firstValueSteps, type GoJson } from "../syntax/go-json.js";
 import { lowerCase } from "../syntax/names.js";
 import type { Answer } from "./answer.js";
 import type { BlockingQuery } from "./blocking.js";
@@ -149,7 +149,7 @@ async function write(call: Call): Promise<Answer> {
 }
 
 async function parsedBody(call: Call): Promise<GoJson> {
-  return call.decoded(readFirstValue, ({ message }) => badRequest(`Request decoding failed: ${message}`));
+  return call.decoded(firstValueSteps, ({ message }) => badRequest(`Request decoding failed: ${message}`));
 }
 
 /** Over HTTP the name of this kind must be given, though there is only one. */

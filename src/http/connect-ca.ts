@@ -1,7 +1,7 @@
 import { X509Certificate } from "node:crypto";
 import type { ServiceLeaf } from "../host/leaf-certificates.js";
 import {
-  decodeGo,
+  decodeGoSteps,
   type GoJson,
   type GoType,
   goAny,
@@ -154,7 +154,7 @@ async function configure(call: Call): Promise<Answer> {
   ownDatacenter(call);
   await call.require({ resource: "operator", access: "write" });
   const authority = configurable(call);
-  const body = await call.decoded((body) => decodeGo(body, configurationType), decodeFailed);
+  const body = await call.decoded((body) => decodeGoSteps(body, configurationType), decodeFailed);
   if (Object.keys(body.State).length > 0) {
     throw badRequest("Provider State is read-only. It must be omitted or identical to the current value");
   }

@@ -1,4 +1,5 @@
 import { InvariantError } from "../base/errors.js";
+import type { Steps } from "../base/steps.js";
 import type { ChainNode, ChainOverrides, CompiledChain, ResolvedTarget } from "../config/chain.js";
 import { compileChain } from "../config/chain.js";
 import { customizationHash } from "../config/chain-customization.js";
@@ -6,7 +7,7 @@ import type { ConfigEntryKind } from "../model/entry-kinds.js";
 import { readShape } from "../model/shape-reader.js";
 import { entryShapes, type Field, type Shape } from "../model/shapes.js";
 import { durationText } from "../syntax/go-duration.js";
-import { type GoJson, GoObject, goAny, goMap, isGoObject, readFirstValue, readGo } from "../syntax/go-json.js";
+import { firstValueSteps, type GoJson, GoObject, goAny, goMap, isGoObject, readGo } from "../syntax/go-json.js";
 import type { Answer } from "./answer.js";
 import { onlyChanges } from "./blocking.js";
 import type { Call } from "./call.js";
@@ -164,11 +165,11 @@ const MODES: ReadonlySet<unknown> = new Set(["", "none", "local", "remote"]);
 /** @throws {HttpRefusal} 400 with Consul's text. Keys that it does not know are passed over, as by Consul. */
 async function overridesIn(call: Call): Promise<ChainOverrides> {
   const refused = (why: string): HttpRefusal => badRequest(`Request decoding failed: ${why}`);
-  const read = (body: Buffer): GoJson => {
-    const value = readFirstValue(body) ?? new GoObject([]);
+  function* read(body: Buffer): Steps<GoJson> {
+    const value = (yield* firstValueSteps(body)) ?? new GoObject([]);
     if (!isGoObject(value)) readGo(value, goMap(goAny));
     return value;
-  };
+  }
   const given = await call.decoded(read, ({ message }) => refused(message));
   if (!isGoObject(given)) throw refused("not an object");
   const { fields, mismatches } = readShape(given, overrideShape);

@@ -1,6 +1,7 @@
 import { type Authorizer, allowAll } from "../access/authorizer.js";
 import { type Clock, type Random, systemClock, systemRandom } from "../base/environment.js";
 import { errorText, PeeringError } from "../base/errors.js";
+import { Mutex } from "../base/mutex.js";
 import type { PeeringHost } from "../host/host.js";
 import type { Leadership } from "../host/leadership.js";
 import type { Answer, BodyStream, ReadHeaders } from "./answer.js";
@@ -134,6 +135,7 @@ export function httpHandler(host: PeeringHost, options: HttpHandlerOptions = {})
       maxBytes: options.maxBodyBytes ?? DEFAULT_BODY_BYTES,
       timeoutMs: options.bodyTimeoutMs ?? DEFAULT_BODY_TIMEOUT_MS,
     },
+    longBodies: new Mutex(),
     maxBodyValues: options.maxBodyValues ?? DEFAULT_BODY_VALUES,
     maxChecks: options.maxChecks ?? DEFAULT_CHECKS,
     maxRecords: options.maxRecords ?? DEFAULT_RECORDS,

@@ -1,6 +1,6 @@
 import type { GivenSource } from "../config/intention-writes.js";
 import {
-  decodeGo,
+  decodeGoSteps,
   type GoJsonError,
   type GoType,
   goBool,
@@ -249,7 +249,7 @@ export const intentionBodyType: GoType<IntentionBody> = goStruct<IntentionBody>(
 
 /** @param refuse - as of {@link Call.decoded}. */
 function bodyOf(call: Call, refuse: (error: GoJsonError) => HttpRefusal): Promise<IntentionBody> {
-  return call.decoded((body) => decodeGo(body, intentionBodyType), refuse);
+  return call.decoded((body) => decodeGoSteps(body, intentionBodyType), refuse);
 }
 
 /** The body of a write by id. @throws {HttpRefusal} 400, 500. */

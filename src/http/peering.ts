@@ -1,7 +1,7 @@
 import { PeeringError } from "../base/errors.js";
 import type { PeeringView } from "../host/peerings.js";
 import { validatePeeringMeta, validatePeerName } from "../peering/names.js";
-import { decodeGo, type GoJsonError, type GoType, goList, goMap, goString, goStruct } from "../syntax/go-json.js";
+import { decodeGoSteps, type GoJsonError, type GoType, goList, goMap, goString, goStruct } from "../syntax/go-json.js";
 import type { Answer } from "./answer.js";
 import type { BlockingQuery } from "./blocking.js";
 import type { Call } from "./call.js";
@@ -53,7 +53,7 @@ const establishRequest: GoType<EstablishRequest> = goStruct<EstablishRequest>("a
 /** Reads the body strictly: keys that are no field are refused. @throws {HttpRefusal} 400 with Consul's text. */
 export async function strictBody<T>(call: Call, type: GoType<T>): Promise<T> {
   const refuse = ({ message }: GoJsonError): HttpRefusal => badRequest(`Body decoding failed: ${message}`);
-  return call.decoded((body) => decodeGo(body, type), refuse);
+  return call.decoded((body) => decodeGoSteps(body, type), refuse);
 }
 
 async function generateToken(call: Call): Promise<Answer> {

@@ -1,3 +1,4 @@
+import type { Steps } from "../base/steps.js";
 import type { JsonObject, JsonValue, Locality, Service, StringMap } from "../model/instance.js";
 import { isList, isObject } from "../model/kept-members.js";
 import { plainFields, type Uses, useFields } from "../model/record-table.js";
@@ -14,6 +15,7 @@ import {
   upstreamShape,
 } from "../model/shapes.js";
 import {
+  firstValueSteps,
   type GoFields,
   type GoJson,
   type GoJsonError,
@@ -23,19 +25,19 @@ import {
   goInt,
   goList,
   goMap,
+  goMapped,
   goOptional,
   goString,
   goStruct,
   goUint64,
   isGoList,
   isGoObject,
-  readFirstValue,
-  readGo,
+  readGoSteps,
 } from "../syntax/go-json.js";
 import type { Call } from "./call.js";
 import { keptCheck, serviceCheckType } from "./check-json.js";
 import { decodeFailed, HttpRefusal } from "./http-refusal.js";
-import { goRecord, held, mapped, type RecordOptions } from "./shape-go.js";
+import { goRecord, held, type RecordOptions } from "./shape-go.js";
 
 // The bodies of writes to the catalog, as Consul 1.21 decodes them, and `Ports` of 1.22: what it knows and we do not keep is `goAny`.
 
@@ -101,13 +103,13 @@ interface PeerMetaBody {
   readonly Protocol: string;
 }
 
-const keptChecks: GoType<JsonValue | undefined> = held(goOptional(goList(mapped(serviceCheckType, keptCheck))));
+const keptChecks: GoType<JsonValue | undefined> = held(goOptional(goList(goMapped(serviceCheckType, keptCheck))));
 
 /** A sidecar as registered, which the catalog keeps unchanged. */
 const sidecarOptions: RecordOptions = {
   decoded: true,
   aliases: spellings("EnableTagOverride", "TaggedAddresses"),
-  types: { Check: held(mapped(serviceCheckType, keptCheck)), Checks: keptChecks },
+  types: { Check: held(goMapped(serviceCheckType, keptCheck)), Checks: keptChecks },
   inside: { Proxy: proxyOptions },
 };
 const sidecarType: GoType<JsonObject | undefined> = goOptional(
@@ -368,12 +370,13 @@ export const deregisterType: GoType<DeregisterBody> = goDecoded(
 
 /** A body of the catalog. @throws {HttpRefusal} 400 `Request decode failed: …`. */
 export async function catalogBody<T>(call: Call, type: GoType<T>, hint?: (error: GoJsonError) => string): Promise<T> {
-  const read = (body: Buffer): T => {
-    const json = readFirstValue(body);
+  function* read(body: Buffer): Steps<T> {
+    const json = yield* firstValueSteps(body);
+    yield;
     boundChecks(call, json);
     boundRecords(call, json);
-    return readGo(json, type);
-  };
+    return yield* readGoSteps(json, type);
+  }
   return call.decoded(read, (error) => decodeFailed(error, hint?.(error)));
 }
 

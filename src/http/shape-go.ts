@@ -12,6 +12,7 @@ import {
   goInt,
   goList,
   goMap,
+  goMapped,
   goOptional,
   goString,
   goStruct,
@@ -44,24 +45,17 @@ function nanosecondsOf(value: JsonValue | undefined): bigint {
   return nanoseconds;
 }
 
-export function mapped<From, To>(type: GoType<From>, change: (from: From) => To): GoType<To> {
-  return {
-    name: type.name,
-    form: type.form,
-    zero: () => change(type.zero()),
-    read: (value, path) => change(type.read(value, path)),
-  };
-}
-
 /** Whatever it reads, as one of the values that a record may hold. */
 export function held<Value extends JsonValue | undefined>(type: GoType<Value>): GoType<JsonValue | undefined> {
-  return mapped(type, (value): JsonValue | undefined => value);
+  return goMapped(type, (value): JsonValue | undefined => value);
 }
 
 /** As it was written: it is read when everything else was. */
 const writtenDuration: GoType<JsonValue | undefined> = {
   ...held(
-    mapped(goAny, (value) => (value instanceof GoNumber ? Number(value.text) : typeof value === "string" ? value : 0)),
+    goMapped(goAny, (value) =>
+      value instanceof GoNumber ? Number(value.text) : typeof value === "string" ? value : 0,
+    ),
   ),
   name: "time.Duration",
   form: "duration",
@@ -93,7 +87,7 @@ function fieldType(name: string, { as, pointer }: Field, options: RecordOptions)
     case "textsMap":
       return held(goOptional(goMap(goList(goString))));
     case "json":
-      return held(goOptional(goMap(mapped(goAny, plainJson))));
+      return held(goOptional(goMap(goMapped(goAny, plainJson))));
     default:
       return held(goString);
   }
@@ -113,7 +107,7 @@ export function goRecord(name: string, shape: Shape, options: RecordOptions = {}
     }
     return record;
   };
-  return decoded ? goDecoded(struct, finish) : mapped(struct, finish);
+  return decoded ? goDecoded(struct, finish) : goMapped(struct, finish);
 }
 
 /** @throws {GoJsonError} it is not a duration. */

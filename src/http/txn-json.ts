@@ -13,6 +13,7 @@ import {
   type GoType,
   goBool,
   goList,
+  goMapped,
   goOptional,
   goString,
   goStruct,
@@ -27,7 +28,7 @@ import {
   type ServiceBody,
   serviceFields,
 } from "./registration-json.js";
-import { goRecord, held, mapped } from "./shape-go.js";
+import { goRecord, held } from "./shape-go.js";
 
 // The body of a transaction is made of the records of Consul's Go client (1.21), which are not those of its server: they have
 // members of other editions, no second spellings, and other durations.
@@ -36,14 +37,14 @@ const editions = { Namespace: goString, Partition: goString };
 
 /** Fields that a struct reads and does not keep. */
 function passedOver<T>(type: GoType<T>): GoType<JsonValue | undefined> {
-  return held(mapped(type, () => undefined));
+  return held(goMapped(type, () => undefined));
 }
 
 const sidecarCheckType: GoType<JsonObject> = goRecord("api.AgentServiceCheck", transactionCheckShape);
 
 const proxyType: GoType<JsonObject> = goRecord("api.AgentServiceConnectProxyConfig", proxyShape);
 
-const connectType: GoType<ServiceBody["Connect"]> = mapped(
+const connectType: GoType<ServiceBody["Connect"]> = goMapped(
   goStruct<{ readonly Native: boolean; readonly SidecarService: JsonObject | undefined }>("api.AgentServiceConnect", {
     Native: goBool,
     SidecarService: goOptional(
@@ -65,7 +66,7 @@ type ServiceOperationBody = ServiceBody & {
   readonly Datacenter: string;
 };
 
-const serviceType: GoType<ServiceBody> = mapped(
+const serviceType: GoType<ServiceBody> = goMapped(
   goStruct<ServiceOperationBody>("api.AgentService", {
     ...serviceFields,
     ...editions,
@@ -103,7 +104,7 @@ const definitionShape: Shape = {
   ...Object.fromEntries(DURATIONS.map((name) => [suffixed(name), { as: "duration" as const }])),
 };
 
-const definitionType: GoType<JsonObject> = mapped(
+const definitionType: GoType<JsonObject> = goMapped(
   goRecord("api.HealthCheckDefinition", definitionShape, {
     strict: false,
     decoded: true,
@@ -127,7 +128,7 @@ type CheckOperationBody = Omit<CheckBody, "Interval" | "Timeout"> & {
 
 const { Interval: _interval, Timeout: _timeout, ...operationCheckFields } = checkFields;
 
-const checkType: GoType<CheckBody> = mapped(
+const checkType: GoType<CheckBody> = goMapped(
   goStruct<CheckOperationBody>("api.HealthCheck", {
     ...operationCheckFields,
     ...editions,
@@ -136,7 +137,7 @@ const checkType: GoType<CheckBody> = mapped(
   (read): CheckBody => ({ ...read, Interval: "", Timeout: "" }),
 );
 
-const nodeType: GoType<NodeBody> = mapped(
+const nodeType: GoType<NodeBody> = goMapped(
   goStruct<NodeBody & { readonly Partition: string }>("api.Node", { ...nodeFields, Partition: goString }),
   (read): NodeBody => read,
 );
@@ -160,7 +161,7 @@ const pairType = goStruct("api.KVTxnOp", {
 });
 
 export const operationType: GoType<OperationBody> = goStruct<OperationBody>("api.TxnOp", {
-  KV: goOptional(mapped(pairType, (): true => true)),
+  KV: goOptional(goMapped(pairType, (): true => true)),
   Node: goOptional(
     goStruct<{ readonly Verb: string; readonly Node: NodeBody }>("api.NodeTxnOp", { Verb: goString, Node: nodeType }),
   ),

@@ -1,5 +1,6 @@
 import type { Access } from "../access/authorizer.js";
 import { InvariantError, PeeringError, toldText } from "../base/errors.js";
+import type { Steps } from "../base/steps.js";
 import type { PeeringHost } from "../host/host.js";
 import {
   checkOperation,
@@ -9,7 +10,7 @@ import {
   type TransactionVerb,
 } from "../model/registration.js";
 import type { TransactionResult } from "../stores/catalog.js";
-import { type GoType, goList, goOptional, isGoList, readFirstValue, readGo } from "../syntax/go-json.js";
+import { firstValueSteps, type GoType, goList, goOptional, isGoList, readGoSteps } from "../syntax/go-json.js";
 import { lowerCase } from "../syntax/names.js";
 import type { Answer } from "./answer.js";
 import type { Call } from "./call.js";
@@ -83,14 +84,15 @@ interface Fault {
 async function transaction(call: Call): Promise<Answer> {
   call.refuseNamespace();
   call.refusePartition();
-  const read = (body: Buffer): { readonly count: number; readonly bodies: readonly OperationBody[] } => {
-    const json = readFirstValue(body);
+  function* read(body: Buffer): Steps<{ readonly count: number; readonly bodies: readonly OperationBody[] }> {
+    const json = yield* firstValueSteps(body);
+    yield;
     const count = isGoList(json) ? json.length : 0;
     // Of too many nothing is made: they are refused below.
     if (count > MAX_TRANSACTION_OPERATIONS) return { count, bodies: [] };
     boundRecords(call, json);
-    return { count, bodies: readGo(json, operationsType).flatMap(withContent) };
-  };
+    return { count, bodies: (yield* readGoSteps(json, operationsType)).flatMap(withContent) };
+  }
   const { count, bodies } = await call.decoded(read, ({ message }) => badRequest(`Failed to parse body: ${message}`));
   ownDatacenter(call);
   if (count > MAX_TRANSACTION_OPERATIONS) {

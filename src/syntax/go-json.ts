@@ -1,5 +1,6 @@
 import { Buffer } from "node:buffer";
 import { sameValue } from "../base/same-value.js";
+import { doAll, StepMeter, type Steps } from "../base/steps.js";
 import { goQuote } from "./go-escape.js";
 
 /** A value as parsed: numbers keep their text. */
@@ -52,13 +53,18 @@ export class GoJsonError extends Error {
 const MAX_DEPTH = 500;
 
 /**
- * The first JSON value of a stream, as Go's decoder reads it: text after it is not looked at.
+ * The first JSON value of a stream, as Go's decoder reads it, in steps: text after it is not looked at.
  * @throws {GoJsonError} `EOF` for nothing but space, `unexpected EOF` for half a value, else where it breaks.
  */
-export function readFirstValue(bytes: Uint8Array): GoJson {
+export function* firstValueSteps(bytes: Uint8Array): Steps<GoJson> {
   const scanner = new Scanner(bytes, "unexpected EOF");
   if (scanner.atEnd()) throw new GoJsonError("EOF", bytes.length);
-  return scanner.value(0);
+  return yield* scanner.value();
+}
+
+/** As {@link firstValueSteps}, at once. */
+export function readFirstValue(bytes: Uint8Array): GoJson {
+  return doAll(firstValueSteps(bytes));
 }
 
 /**
@@ -67,7 +73,7 @@ export function readFirstValue(bytes: Uint8Array): GoJson {
  */
 export function readWholeValue(bytes: Uint8Array): GoJson {
   const scanner = new Scanner(bytes, "unexpected end of JSON input");
-  const value = scanner.value(0);
+  const value = doAll(scanner.value());
   if (!scanner.atEnd()) throw scanner.invalid("after top-level value");
   return value;
 }
@@ -95,6 +101,28 @@ export function valuesAtMost(bytes: Uint8Array): number {
   return count;
 }
 
+/** The object whose members are being read. */
+interface OpenObject {
+  readonly members: GoMember[];
+  readonly elements: undefined;
+  /** Of the member whose value comes next. */
+  key: string;
+  offset: number;
+}
+
+/** The list whose elements are being read. */
+interface OpenList {
+  readonly members: undefined;
+  readonly elements: GoJson[];
+}
+
+type Open = OpenObject | OpenList;
+
+/** What a value of JSON counts in a step: it takes as long to find as so many fields to read. */
+const VALUE_FIELDS = 4;
+/** Characters of a string that take as long as one field. */
+const FIELD_CHARACTERS = 64;
+
 class Scanner {
   readonly #bytes: Buffer;
   /** One character is one byte: the grammar is ASCII, and strings are decoded as they are found. */
@@ -114,14 +142,51 @@ class Scanner {
     return this.#position >= this.#text.length;
   }
 
-  value(depth: number): GoJson {
-    const first = this.#significant();
-    if (depth > MAX_DEPTH) throw new GoJsonError("exceeded max depth", this.#position);
+  /** The value here, in steps. */
+  *value(): Steps<GoJson> {
+    const meter = new StepMeter();
+    const outer: Open[] = [];
+    let open: Open | undefined;
+    for (;;) {
+      const start = this.#position;
+      if (open?.members !== undefined) this.#key(open);
+      const first = this.#significant();
+      const depth = open === undefined ? 0 : outer.length + 1;
+      if (depth > MAX_DEPTH) throw new GoJsonError("exceeded max depth", this.#position);
+      let value: GoJson;
+      if (first === "{" || first === "[") {
+        const isObject = first === "{";
+        this.#position++;
+        if (this.#significant() !== (isObject ? "}" : "]")) {
+          if (open !== undefined) outer.push(open);
+          open = isObject
+            ? { members: [], elements: undefined, key: "", offset: 0 }
+            : { members: undefined, elements: [] };
+          continue;
+        }
+        this.#position++;
+        value = isObject ? new GoObject([]) : [];
+      } else value = this.#scalar(first);
+      if (meter.isOver(VALUE_FIELDS + (this.#position - start) / FIELD_CHARACTERS)) yield;
+      for (;;) {
+        if (open === undefined) return value;
+        const { members } = open;
+        if (members === undefined) open.elements.push(value);
+        else members.push({ key: open.key, value, offset: open.offset });
+        const next = this.#significant();
+        if (next !== "," && next !== (members === undefined ? "]" : "}")) {
+          throw this.invalid(members === undefined ? "after array element" : "after object key:value pair");
+        }
+        this.#position++;
+        if (next === ",") break;
+        value = members === undefined ? open.elements : new GoObject(members);
+        open = outer.pop();
+      }
+    }
+  }
+
+  #scalar(first: string): GoJson {
     switch (first) {
-      case "{":
-        return this.#object(depth);
-      case "[":
-        return this.#array(depth);
       case '"':
         return this.#string();
       case "t":
@@ -136,41 +201,12 @@ class Scanner {
     }
   }
 
-  #object(depth: number): GoObject {
-    const members: GoMember[] = [];
+  #key(open: OpenObject): void {
+    if (this.#significant() !== '"') throw this.invalid("looking for beginning of object key string");
+    open.offset = this.#position;
+    open.key = this.#string();
+    if (this.#significant() !== ":") throw this.invalid("after object key");
     this.#position++;
-    if (this.#significant() === "}") {
-      this.#position++;
-      return new GoObject(members);
-    }
-    for (;;) {
-      if (this.#significant() !== '"') throw this.invalid("looking for beginning of object key string");
-      const offset = this.#position;
-      const key = this.#string();
-      if (this.#significant() !== ":") throw this.invalid("after object key");
-      this.#position++;
-      members.push({ key, value: this.value(depth + 1), offset });
-      const next = this.#significant();
-      if (next !== "," && next !== "}") throw this.invalid("after object key:value pair");
-      this.#position++;
-      if (next === "}") return new GoObject(members);
-    }
-  }
-
-  #array(depth: number): GoJson[] {
-    const elements: GoJson[] = [];
-    this.#position++;
-    if (this.#significant() === "]") {
-      this.#position++;
-      return elements;
-    }
-    for (;;) {
-      elements.push(this.value(depth + 1));
-      const next = this.#significant();
-      if (next !== "," && next !== "]") throw this.invalid("after array element");
-      this.#position++;
-      if (next === "]") return elements;
-    }
   }
 
   #string(): string {
@@ -193,7 +229,7 @@ class Scanner {
     if (!isEscaped) return written;
     // Looked at above, so that it is a string of JSON: the engine's own parser is many times faster than code here.
     const meant: unknown = JSON.parse(`"${written}"`);
-    return String(meant).replace(/\p{Surrogate}+/gu, (lone) => "\ufffd".repeat(lone.length));
+    return String(meant).toWellFormed();
   }
 
   #escape(): void {
@@ -332,6 +368,8 @@ export interface GoPath {
   readonly struct: string;
   readonly fields: readonly string[];
   readonly faults: GoFaults;
+  /** Of the whole reading. */
+  readonly meter: StepMeter;
 }
 
 /** The kind of value, for documents: `duration` is a text or a number of nanoseconds. */
@@ -346,18 +384,30 @@ export type GoForm =
   | { readonly fields: Readonly<Record<string, GoForm>> };
 
 /** Reads one Go type. An absent value becomes its zero value, and so does a value of another type, which `path` notes as a fault. */
-export interface GoType<T> {
+export type GoType<T> = GoScalar<T> | GoComposite<T>;
+
+interface GoTypeOf<T> {
   /** As Go writes the type, for example `map[string]string`. */
   readonly name: string;
   readonly form: GoForm;
   readonly zero: () => T;
   /** Whether `null` is a value of the type. Default: no, and the value that an equal key had before stays. */
   readonly nullable?: true;
+}
+
+/** A type whose values are read at once. */
+export interface GoScalar<T> extends GoTypeOf<T> {
   /**
    * @param before - the value that an equal key had before; a struct given twice fills in the first.
    * @throws {GoJsonError} a fault that the type's own decoder finds.
    */
   readonly read: (value: Exclude<GoJson, null>, path: GoPath, before?: T) => T;
+}
+
+/** A type whose values consist of others, of which there may be many: they are read in steps. */
+export interface GoComposite<T> extends GoTypeOf<T> {
+  /** As {@link GoScalar.read}. */
+  readonly steps: (value: Exclude<GoJson, null>, path: GoPath, before?: T) => Steps<T>;
 }
 
 function kindOf(value: GoJson): string {
@@ -383,13 +433,23 @@ function mismatched<T>(type: GoType<T>, value: GoJson, path: GoPath, before?: T,
   return before ?? type.zero();
 }
 
-function readAs<T>(type: GoType<T>, value: GoJson, path: GoPath, before?: T): T {
-  if (value !== null) return type.read(value, path, before);
+function ofNull<T>(type: GoType<T>, before?: T): T {
   return type.nullable === true ? type.zero() : (before ?? type.zero());
 }
 
+/** Reads a value of any type. */
+export function* goSteps<T>(type: GoType<T>, value: GoJson, path: GoPath, before?: T): Steps<T> {
+  if (value === null) return ofNull(type, before);
+  return "steps" in type ? yield* type.steps(value, path, before) : type.read(value, path, before);
+}
+
+/** Reads a value that is no composite: there are many of them, and none needs a step. */
+function readNow<T>(type: GoScalar<T>, value: GoJson, path: GoPath, before?: T): T {
+  return value === null ? ofNull(type, before) : type.read(value, path, before);
+}
+
 /** A string under another name. */
-export function goText(name: string): GoType<string> {
+export function goText(name: string): GoScalar<string> {
   return {
     name,
     form: "text",
@@ -400,9 +460,9 @@ export function goText(name: string): GoType<string> {
   };
 }
 
-export const goString: GoType<string> = goText("string");
+export const goString: GoScalar<string> = goText("string");
 
-export const goBool: GoType<boolean> = {
+export const goBool: GoScalar<boolean> = {
   name: "bool",
   form: "flag",
   zero: () => false,
@@ -411,7 +471,7 @@ export const goBool: GoType<boolean> = {
   },
 };
 
-export const goInt: GoType<number> = {
+export const goInt: GoScalar<number> = {
   name: "int",
   form: "integer",
   zero: () => 0,
@@ -425,7 +485,7 @@ export const goInt: GoType<number> = {
 };
 
 /** No less than 0. */
-export const goUint: GoType<number> = {
+export const goUint: GoScalar<number> = {
   ...goInt,
   name: "uint",
   read(value, path, before) {
@@ -438,7 +498,7 @@ export const goUint: GoType<number> = {
 const MAX_UINT64 = 2n ** 64n - 1n;
 
 /** An integer that may not fit a double: an index. */
-export const goUint64: GoType<bigint> = {
+export const goUint64: GoScalar<bigint> = {
   name: "uint64",
   form: "integer",
   zero: () => 0n,
@@ -450,7 +510,7 @@ export const goUint64: GoType<bigint> = {
 };
 
 /** Anything, as plain JSON. */
-export const goAny: GoType<GoJson> = {
+export const goAny: GoScalar<GoJson> = {
   name: "interface {}",
   form: "any",
   zero: () => null,
@@ -458,18 +518,26 @@ export const goAny: GoType<GoJson> = {
   read: (value) => value,
 };
 
-export function goList<T>(element: GoType<T>): GoType<readonly T[]> {
+export function goList<T>(element: GoType<T>): GoComposite<readonly T[]> {
   return {
     name: `[]${element.name}`,
     form: { list: element.form },
     zero: () => [],
     nullable: true,
-    read(value, path, before) {
+    *steps(value, path, before) {
       if (!isGoList(value)) return mismatched(this, value, path, before);
-      return value.map((item) => readAs(element, item, path));
+      const list: T[] = [];
+      for (const item of value) {
+        list.push("steps" in element ? yield* goSteps(element, item, path) : readNow(element, item, path));
+        if (path.meter.isOver(1)) yield;
+      }
+      return list;
     },
   };
 }
+
+/** What a member of an object counts in a step. */
+const KEY_FIELDS = 4;
 
 /** As `Object.fromEntries` does: `__proto__` is a key like any other. */
 function define<T>(map: Record<string, T>, key: string, value: T): void {
@@ -477,30 +545,33 @@ function define<T>(map: Record<string, T>, key: string, value: T): void {
   else Object.defineProperty(map, key, { value, enumerable: true, writable: true, configurable: true });
 }
 
-export function goMap<T>(element: GoType<T>): GoType<Readonly<Record<string, T>>> {
+export function goMap<T>(element: GoType<T>): GoComposite<Readonly<Record<string, T>>> {
   return {
     name: `map[string]${element.name}`,
     form: { map: element.form },
     zero: () => ({}),
     nullable: true,
-    read(value, path, before) {
+    *steps(value, path, before) {
       if (!isGoObject(value)) return mismatched(this, value, path, before);
       // That of an equal key is filled in, and not copied: a body may have the key thousands of times.
       const map: Record<string, T> = before ?? {};
-      for (const member of value.members) define(map, member.key, readAs(element, member.value, path));
+      for (const { key, value: item } of value.members) {
+        define(map, key, "steps" in element ? yield* goSteps(element, item, path) : readNow(element, item, path));
+        if (path.meter.isOver(KEY_FIELDS)) yield;
+      }
       return map;
     },
   };
 }
 
 /** A pointer to a struct, or a list or map: absent and `null` are distinct from an empty one. */
-export function goOptional<T>(type: GoType<T>): GoType<T | undefined> {
+export function goOptional<T>(type: GoType<T>): GoComposite<T | undefined> {
   return {
     name: type.nullable === true ? type.name : `*${type.name}`,
     form: type.form,
     zero: () => undefined,
     nullable: true,
-    read: (value, path, before) => type.read(value, path, before),
+    steps: (value, path, before) => goSteps(type, value, path, before),
   };
 }
 
@@ -508,16 +579,31 @@ export function goOptional<T>(type: GoType<T>): GoType<T | undefined> {
  * A type with its own decoder: a mistake inside ends the reading, whatever was found before.
  * @param finish - makes the value from the fields that were read. May throw a {@link GoJsonError}.
  */
-export function goDecoded<Read, T>(type: GoType<Read>, finish: (read: Read) => T): GoType<T> {
+export function goDecoded<Read, T>(type: GoType<Read>, finish: (read: Read) => T): GoComposite<T> {
   return {
     name: type.name,
     form: type.form,
     zero: () => finish(type.zero()),
-    read: (value, path) => {
+    *steps(value, path) {
       const faults = new GoFaults();
-      const read = type.read(value, { ...path, faults });
+      const read = yield* goSteps(type, value, { ...path, faults });
       faults.raise();
       return finish(read);
+    },
+  };
+}
+
+/** What `type` reads, changed. */
+export function goMapped<From, To>(type: GoType<From>, change: (from: From) => To): GoType<To> {
+  const { name, form } = type;
+  const zero = (): To => change(type.zero());
+  if ("read" in type) return { name, form, zero, read: (value, path) => change(type.read(value, path)) };
+  return {
+    name,
+    form,
+    zero,
+    *steps(value, path) {
+      return change(yield* type.steps(value, path));
     },
   };
 }
@@ -539,7 +625,7 @@ export function goStruct<T>(
     readonly shown?: string;
     readonly aliases?: Readonly<Record<string, keyof T & string>>;
   } = {},
-): GoType<T> {
+): GoComposite<T> {
   const { strict = true, aliases = {} } = options;
   const keys = Object.keys(fields).filter((key): key is keyof T & string => Object.hasOwn(fields, key));
   const exact = new Map<string, keyof T & string>(keys.map((key) => [key, key]));
@@ -560,8 +646,9 @@ export function goStruct<T>(
     name,
     form: { fields: Object.fromEntries(keys.map((key) => [key, fields[key].form])) },
     zero: () => build(new Map()),
-    read(value, path, before) {
+    *steps(value, path, before) {
       if (!isGoObject(value)) return mismatched(this, value, path, before);
+      if (path.meter.isOver(keys.length)) yield;
       const values: Values = new Map();
       const others: Values = new Map();
       for (const { key: given, value: item } of value.members) {
@@ -575,9 +662,13 @@ export function goStruct<T>(
           struct: path.struct === "" ? bare : path.struct,
           fields: [...path.fields, key],
           faults: path.faults,
+          meter: path.meter,
         };
         const said = own === undefined ? others.get(key) : (values.get(key) ?? before?.[key]);
-        (own === undefined ? others : values).set(key, readAs(fields[key], item, inner, said));
+        const type = fields[key];
+        const read = "steps" in type ? yield* goSteps(type, item, inner, said) : readNow(type, item, inner, said);
+        (own === undefined ? others : values).set(key, read);
+        if (path.meter.isOver(KEY_FIELDS)) yield;
       }
       for (const [key, other] of others) if (isZero(key, values.get(key) ?? fields[key].zero())) values.set(key, other);
       return build(values, before);
@@ -585,17 +676,29 @@ export function goStruct<T>(
   };
 }
 
-/** A parsed value as `type`; `null` is its zero value. @throws {GoJsonError} with Go's text. */
-export function readGo<T>(value: GoJson, type: GoType<T>): T {
+/** A parsed value as `type`, read in steps; `null` is its zero value. @throws {GoJsonError} with Go's text. */
+export function* readGoSteps<T>(value: GoJson, type: GoType<T>): Steps<T> {
   const faults = new GoFaults();
-  const read = readAs(type, value, { struct: "", fields: [], faults });
+  const read = yield* goSteps(type, value, { struct: "", fields: [], faults, meter: new StepMeter() });
   faults.raise();
   return read;
 }
 
-/** The first value of a body as `type`. @throws {GoJsonError} with Go's text. */
+/** As {@link readGoSteps}, at once. */
+export function readGo<T>(value: GoJson, type: GoType<T>): T {
+  return doAll(readGoSteps(value, type));
+}
+
+/** The first value of a body as `type`, in steps. @throws {GoJsonError} with Go's text. */
+export function* decodeGoSteps<T>(body: Uint8Array, type: GoType<T>): Steps<T> {
+  const value = yield* firstValueSteps(body);
+  yield;
+  return yield* readGoSteps(value, type);
+}
+
+/** As {@link decodeGoSteps}, at once. */
 export function decodeGo<T>(body: Uint8Array, type: GoType<T>): T {
-  return readGo(readFirstValue(body), type);
+  return doAll(decodeGoSteps(body, type));
 }
 
 /** Parsed input as ordinary JSON values. */

@@ -1466,6 +1466,28 @@ export const plantedFaults: readonly PlantedFault[] = [
     "test/unit/http/agent-growth.test.ts",
   ),
   fault(
+    "long-body-read-at-once",
+    "a long body is read in one turn",
+    ["src/http/call.ts", "if (body.length <= SHORT_BODY_BYTES)", "if (body.length >= 0)"],
+    "test/unit/http/long-bodies.test.ts",
+  ),
+  fault(
+    "long-bodies-read-together",
+    "a step of each long body is done in every turn",
+    [
+      "src/http/call.ts",
+      "return await this.server.longBodies.run(async () => {",
+      "return await (async (work: () => Promise<T>) => work())(async () => {",
+    ],
+    "test/unit/http/long-bodies.test.ts",
+  ),
+  fault(
+    "body-of-gone-client-read",
+    "a long body is read to its end when its client has gone away",
+    ["src/http/call.ts", "return inTurns(read(body), this.signal);", "return inTurns(read(body));"],
+    "test/unit/http/long-bodies.test.ts",
+  ),
+  fault(
     "checks-replaced-one-by-one",
     "each check that a registration replaces is removed in a commit of its own",
     [

@@ -1,8 +1,11 @@
 import assert from "node:assert/strict";
 import { describe, it } from "node:test";
 import fc from "fast-check";
+import type { Steps } from "../../../src/base/steps.js";
 import {
   decodeGo,
+  decodeGoSteps,
+  firstValueSteps,
   GoJsonError,
   goBool,
   goDecoded,
@@ -14,6 +17,7 @@ import {
   goStruct,
   plainJson,
   readFirstValue,
+  readGoSteps,
   readWholeValue,
   valuesAtMost,
 } from "../../../src/syntax/go-json.js";
@@ -259,4 +263,46 @@ describe("equal keys", () => {
       prepare: async (size) => bytes(`{"Inner":{"Meta":{${members(size)}}}${',"Inner":{"Meta":{}}'.repeat(size)}}`),
       steps: { read: (body) => decodeGo(body, outer) },
     }));
+});
+
+describe("long JSON", () => {
+  const record = goStruct<{ readonly A: string; readonly B: readonly string[] }>("api.Record", {
+    A: goString,
+    B: goList(goString),
+  });
+  const body = (count: number): Uint8Array =>
+    bytes(JSON.stringify(Array.from({ length: count }, (_, index) => ({ A: `a${index}`, B: ["b", "c"] }))));
+
+  /** How many steps there are, and what comes of them. */
+  function counted<Result>(work: Steps<Result>): { readonly steps: number; readonly result: Result } {
+    for (let steps = 1; ; steps++) {
+      const step = work.next();
+      if (step.done === true) return { steps, result: step.value };
+    }
+  }
+
+  for (const [name, work] of Object.entries({
+    parsed: (count: number): Steps<unknown> => firstValueSteps(body(count)),
+    read: (count: number): Steps<unknown> => readGoSteps(readFirstValue(body(count)), goList(record)),
+  })) {
+    it(`is ${name} in steps, of which there are more where it is longer`, () => {
+      assert.equal(counted(work(10)).steps, 1);
+      const few = counted(work(8_000)).steps;
+      assert.ok(few >= 4, `${few} steps`);
+      const many = counted(work(16_000)).steps;
+      assert.ok(many >= 2 * few - 2, `${few} and ${many} steps`);
+    });
+  }
+
+  it("is the same in steps and at once", () => {
+    const { result } = counted(decodeGoSteps(body(8_000), goList(record)));
+    assert.deepEqual(result, decodeGo(body(8_000), goList(record)));
+    assert.deepEqual(result[7_999], { A: "a7999", B: ["b", "c"] });
+  });
+
+  it("counts the characters of its strings", () => {
+    const texts = Array.from({ length: 100 }, () => "x".repeat(100_000));
+    const { steps } = counted(firstValueSteps(bytes(JSON.stringify(texts))));
+    assert.ok(steps >= 5, `${steps} steps`);
+  });
 });

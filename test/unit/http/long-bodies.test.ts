@@ -1,0 +1,126 @@
+// A long body is read in steps, with turns of the event loop in between for everybody else.
+import assert from "node:assert/strict";
+import { IncomingMessage, ServerResponse } from "node:http";
+import { Socket } from "node:net";
+import { describe, it } from "node:test";
+import { setImmediate } from "node:timers/promises";
+import { createHost, type PeeringHost } from "../../../src/host/host.js";
+import { httpHandler } from "../../../src/http/index.js";
+import type { HttpListener } from "../../../src/http/messages.js";
+import { memoryStorage } from "../../../src/storage/memory.js";
+import { memoryNetwork } from "../../../src/transport/memory.js";
+
+/** A call without a network: all turns that pass are turns of the work on it. */
+interface Asked {
+  readonly answered: Promise<{ readonly status: number; readonly text: string }>;
+  /** The client goes away. */
+  readonly leave: () => void;
+}
+
+function ask(handler: HttpListener, method: string, url: string, body: unknown): Asked {
+  const request = new IncomingMessage(new Socket());
+  Object.assign(request, { method, url, httpVersion: "1.1" });
+  const response = new ServerResponse(request);
+  const answered = new Promise<{ readonly status: number; readonly text: string }>((resolve) => {
+    response.end = (text?: unknown) => {
+      resolve({ status: response.statusCode, text: String(text) });
+      setImmediate().then(() => response.emit("close"));
+      return response;
+    };
+  });
+  request.push(typeof body === "string" ? body : JSON.stringify(body));
+  request.push(null);
+  handler(request, response);
+  return { answered, leave: () => response.emit("close") };
+}
+
+async function served(): Promise<{ readonly host: PeeringHost; readonly handler: HttpListener }> {
+  const transport = memoryNetwork().transport({});
+  const host = await createHost({ storage: memoryStorage(), transport, nodeName: "n1" });
+  return { host, handler: httpHandler(host) };
+}
+
+/** How many turns pass until a call is answered 200. */
+async function turnsOf({ answered }: Asked): Promise<number> {
+  let isOver = false;
+  const over = answered.then(({ status, text }) => {
+    isOver = true;
+    assert.equal(status, 200, text);
+  });
+  let turns = 0;
+  for (; !isOver; turns++) await setImmediate();
+  await over;
+  return turns;
+}
+
+/** Requests with so many things inside. */
+const kinds: Readonly<Record<string, (count: number) => readonly [method: string, url: string, body: object]>> = {
+  "a registration with many upstreams": (count) => [
+    "PUT",
+    "/v1/catalog/register",
+    {
+      Node: "n2",
+      Address: "10.0.0.2",
+      Service: {
+        Kind: "connect-proxy",
+        Service: "web-proxy",
+        Port: 1,
+        Proxy: {
+          DestinationServiceName: "web",
+          Upstreams: Array.from({ length: count }, (_, index) => ({
+            DestinationName: `db${index}`,
+            LocalBindPort: index + 1,
+          })),
+        },
+      },
+    },
+  ],
+};
+
+describe("others have turns while the agent works on", () => {
+  for (const [name, make] of Object.entries(kinds)) {
+    it(name, async () => {
+      const { host, handler } = await served();
+      await using _ = host;
+      const few = await turnsOf(ask(handler, ...make(1)));
+      const many = await turnsOf(ask(handler, ...make(12_000)));
+      assert.ok(many >= few + 10, `${few} and ${many} turns`);
+    });
+  }
+});
+
+describe("a long body", () => {
+  const long = (name: string, tags = 40_000): object => ({
+    Name: name,
+    Service: { Service: "web", Tags: Array.from({ length: tags }, (_, index) => `t${index}`) },
+  });
+
+  it("is read after the ones before it, while a short call is answered at once", async () => {
+    const { host, handler } = await served();
+    await using _ = host;
+    const order: string[] = [];
+    const note = async (name: string, { answered }: Asked): Promise<void> => {
+      assert.equal((await answered).status, 200);
+      order.push(name);
+    };
+    await Promise.all([
+      note("long 1", ask(handler, "POST", "/v1/query", long("q1"))),
+      note("long 2", ask(handler, "POST", "/v1/query", long("q2", 5_000))),
+      note("short", ask(handler, "POST", "/v1/query", { Name: "q3", Service: { Service: "web" } })),
+    ]);
+    assert.deepEqual(order, ["short", "long 1", "long 2"]);
+  });
+
+  it("of a client that has gone away is read no further, and does not hold up the next one", async () => {
+    const { host, handler } = await served();
+    await using _ = host;
+    const gone = ask(handler, "POST", "/v1/query", long("q1"));
+    const next = ask(handler, "POST", "/v1/query", long("q2"));
+    gone.leave();
+    assert.equal((await next.answered).status, 200);
+    assert.deepEqual(
+      host.queries.list().map(({ query }) => query.name),
+      ["q2"],
+    );
+  });
+});
