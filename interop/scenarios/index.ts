@@ -3,6 +3,7 @@ import { legacyScenarios } from "./legacy.js";
 import { lifecycleScenarios } from "./lifecycle.js";
 import { loadScenarios } from "./load.js";
 import { meshScenarios } from "./mesh.js";
+import { meshNodeScenarios } from "./mesh-node.js";
 import { outageScenarios } from "./outages.js";
 import { peeringScenarios } from "./peering.js";
 import { serviceScenarios } from "./services.js";
@@ -14,6 +15,7 @@ export const scenarios: readonly Scenario[] = [
   ...peeringScenarios,
   ...serviceScenarios,
   ...meshScenarios,
+  ...meshNodeScenarios,
   ...lifecycleScenarios,
   ...trustScenarios,
   ...wireScenarios,

@@ -126,6 +126,14 @@ export class Exports {
     return this.#engine.peersReaching(service);
   }
 
+  /** Calls `listener` after each change that may be one of {@link peersReaching}, until the returned function is called. */
+  onReachingChange(listener: () => void): () => void {
+    const forget = [this.#configEntries.onChange(listener), this.#engine.onNamesChanged(listener)];
+    return () => {
+      for (const stop of forget) stop();
+    };
+  }
+
   /**
    * Why `service` is, or is not, exported to `peer`: the rule that matched, or each reason that excludes it.
    * @throws {PeeringError} `not-found` when there is no such peering.

@@ -143,6 +143,7 @@ export interface HostMachinery {
   readonly dialer: Dialer;
   readonly board: StatusBoard;
   readonly virtualIps: VirtualIpClaims;
+  readonly dialRule: DialRule;
 }
 
 /** @internal For the simulator and for tests alone: programs that serve a host read its `view`. */
@@ -463,7 +464,7 @@ async function composeHost(options: HostOptions, opened: AsyncDisposable[]): Pro
     trustBundles,
     listener,
     incidents,
-    machinery: { records, imports: importStore, streams, dialer, board, virtualIps },
+    machinery: { records, imports: importStore, streams, dialer, board, virtualIps, dialRule },
     disposables: [...opened].reverse(),
   });
 }

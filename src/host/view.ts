@@ -1,5 +1,6 @@
 import type { Peering, TrustBundle } from "../peering/peering.js";
 import type { PeeringRecords } from "../stores/records.js";
+import type { DialRule } from "./dial-rule.js";
 import type { VirtualIpClaims } from "./virtual-ip-claims.js";
 
 /** The changed part of a {@link HostView}. */
@@ -24,11 +25,17 @@ export type HostChange =
 export class HostView {
   readonly #records: PeeringRecords;
   readonly #virtualIps: Pick<VirtualIpClaims, "settled">;
+  readonly #dialRule: DialRule;
 
   /** @internal */
-  constructor(parts: { readonly records: PeeringRecords; readonly virtualIps: Pick<VirtualIpClaims, "settled"> }) {
+  constructor(parts: {
+    readonly records: PeeringRecords;
+    readonly virtualIps: Pick<VirtualIpClaims, "settled">;
+    readonly dialRule: DialRule;
+  }) {
     this.#records = parts.records;
     this.#virtualIps = parts.virtualIps;
+    this.#dialRule = parts.dialRule;
   }
 
   /** Of the last change of any record; after a start, of the storage. It only grows. */
@@ -84,6 +91,14 @@ export class HostView {
   /** As {@link onChange}, for changes of the record of that name alone, compared without case. @returns Ends it. */
   onChangeOf(name: string, listener: () => void): () => void {
     return this.#records.onChangeOf(name, () => listener());
+  }
+
+  /**
+   * Whether an IP address that a peer named, such as that of a mesh gateway, may be dialed (`HostOptions.forbiddenAddresses`). A
+   * refusal is reported.
+   */
+  mayDial(peerName: string, ip: string): boolean {
+    return this.#dialRule.mayDial(peerName)(ip);
   }
 
   /**

@@ -9,7 +9,7 @@ import {
 } from "node:http2";
 import { createServer as createTlsServer } from "node:https";
 import type { Socket } from "node:net";
-import type { TLSSocket } from "node:tls";
+import { TLSSocket } from "node:tls";
 import type { Closable } from "../base/closable.js";
 import { type Clock, type Logger, silentLogger, systemClock } from "../base/environment.js";
 import { errorText, InvariantError, PeeringError } from "../base/errors.js";
@@ -38,6 +38,11 @@ export interface HttpServerOptions {
   readonly tls?: ServerTls;
   /** Whether clients must show a certificate of an authority of `tls`. Default false. */
   readonly verifiesClients?: boolean;
+  /**
+   * Looks at each client over TLS whose handshake is over, before anything of it is read: false closes the connection. Default: all
+   * may go on.
+   */
+  readonly admits?: (client: TLSSocket) => boolean;
   /**
    * How long the head of a request, or the handshake and the first bytes of a connection, may take, in milliseconds. Default
    * 10 000.
@@ -240,6 +245,8 @@ export async function httpServer(options: HttpServerOptions): Promise<HttpServer
       if (isHttp2) {
         // A client that has ended its side of a session is gone; only HTTP/1.1 has a use for the other half.
         socket.allowHalfOpen = false;
+        // Envoys that know of HTTP/2 beforehand offer no protocol by ALPN, and Node would refuse them.
+        if (socket instanceof TLSSocket && socket.alpnProtocol === false) socket.alpnProtocol = "h2";
         connection = socket;
         http2.emit("connection", socket);
       } else {
@@ -269,7 +276,8 @@ export async function httpServer(options: HttpServerOptions): Promise<HttpServer
     handshakes.set(place, (secured) => {
       over();
       unknown.delete(socket);
-      carry(secured);
+      if (options.admits?.(secured) === false) secured.destroy();
+      else carry(secured);
     });
     socket.once("close", () => {
       unknown.delete(socket);
@@ -325,7 +333,7 @@ function answerOverHttp2(http: HttpListener, request: Http2ServerRequest, respon
 }
 
 /** Where a connection comes from: tells connections to one listener apart. */
-function placeOf({ remoteAddress, remotePort, localAddress }: Socket): string {
+export function placeOf({ remoteAddress, remotePort, localAddress }: Socket): string {
   return `${remoteAddress} ${remotePort} ${localAddress}`;
 }
 

@@ -1,4 +1,4 @@
-import { createPrivateKey } from "node:crypto";
+import { constants, createPrivateKey } from "node:crypto";
 import { createSecureContext, type SecureContextOptions } from "node:tls";
 import { errorText, PeeringError } from "../base/errors.js";
 import { certificatesIn, type ParsedCertificate } from "../token/pem.js";
@@ -32,6 +32,8 @@ export function secureContext({ certificate, key, ca }: ServerTls, verifiesClien
     key,
     ...(ca === undefined ? {} : { ca: authorities.map(({ pem }) => pem) }),
     minVersion: "TLSv1.2",
+    // A resumed session is not verified again, and shows no intermediates.
+    ...(verifiesClients && { secureOptions: constants.SSL_OP_NO_TICKET }),
   } as const;
   try {
     createSecureContext(options);

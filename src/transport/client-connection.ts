@@ -1,7 +1,6 @@
 import { X509Certificate } from "node:crypto";
-import { lookup } from "node:dns";
 import { type ClientHttp2Session, connect as connectHttp2 } from "node:http2";
-import { connect as connectTcp, isIP, type LookupFunction, type Socket } from "node:net";
+import { connect as connectTcp, isIP, type Socket } from "node:net";
 import { checkServerIdentity, connect as connectTls, type PeerCertificate, type TLSSocket } from "node:tls";
 import { errorText, PeeringError } from "../base/errors.js";
 import { joinHostPort } from "../base/host-port.js";
@@ -9,6 +8,7 @@ import type { Incidents } from "../base/incidents.js";
 import { certificatesIn } from "../token/pem.js";
 import { StatusCode } from "../wire/status.js";
 import { parseAddress } from "./address.js";
+import { forbidden, lookupAllowed } from "./allowed-lookup.js";
 import { isOutOfDescriptors, reportOutOfDescriptors } from "./connection-limits.js";
 import { http2ErrorName } from "./grpc-status.js";
 import { type KeepaliveOptions, keepAlive } from "./keepalive.js";
@@ -132,25 +132,6 @@ function foreignIdentity(socket: TLSSocket): string | undefined {
     if (/^spiffe:/i.test(uri) && !SERVER_IDENTITY.test(uri)) return uri;
   }
   return undefined;
-}
-
-function forbidden(address: string, ips: readonly string[]): string {
-  return `${address} must not be dialed: it is ${ips.join(", ")}`;
-}
-
-/** Looks a name up, and keeps those of its addresses that may be dialed: only addresses that were checked are connected to. */
-function lookupAllowed(address: string, mayDial: (ip: string) => boolean): LookupFunction {
-  return (hostname, options, callback) => {
-    lookup(hostname, { ...options, all: true }, (error, found) => {
-      if (error !== null) return callback(error, "");
-      const ips = found.map((each) => each.address);
-      const allowed = found.filter((each) => mayDial(each.address));
-      const [first] = allowed;
-      if (first === undefined) callback(new Error(forbidden(address, ips)), "");
-      else if (options.all === true) callback(null, allowed);
-      else callback(null, first.address, first.family);
-    });
-  };
 }
 
 /** Connects TCP, and TLS where there are roots, and resolves with a verified socket. */

@@ -1,0 +1,225 @@
+import assert from "node:assert/strict";
+import { once } from "node:events";
+import { createServer as createHttpServer, request } from "node:http";
+import { connect, createServer } from "node:net";
+import { type MeshConnection, meshAgent, meshDial, meshListener } from "../../src/mesh/index.js";
+import { registerGateway, registerNative, serverName } from "../../test/support/mesh.js";
+import { SniGateway } from "../../test/support/sni-gateway.js";
+import { type ConsulServer, isBefore } from "../consul.js";
+import { Envoy, envoyBinary } from "../envoy.js";
+import type { Ours } from "../ours.js";
+import type { Scenario } from "../scenario.js";
+import { exportTo } from "../services.js";
+import { settles } from "../settles.js";
+import type { Stage } from "../stage.js";
+
+/** A pair whose Consul runs Envoys, and where nobody may call anybody unless an intention says so; undefined: it cannot be had. */
+async function meshOf(
+  stage: Stage,
+): Promise<{ readonly ours: Ours; readonly consul: ConsulServer; readonly envoy: Runner } | undefined> {
+  const binary = envoyBinary();
+  if (binary === undefined) {
+    stage.remark("skipped: ENVOY_BIN names no Envoy to test with");
+    return undefined;
+  }
+  if (isBefore(stage.binary.version, "1.18.0")) {
+    stage.remark("skipped: this Consul knows no default for intentions");
+    return undefined;
+  }
+  const [grpcPort = 0] = await stage.processes.ports(1);
+  const hcl = `ports { grpc = ${grpcPort} } default_intention_policy = "deny"`;
+  const { ours, consul } = await stage.pair({ consul: { hcl } });
+  const envoy: Runner = async (proxy, ports) => {
+    stage.use(await Envoy.start(stage.processes, consul, { binary, proxy, grpcPort, ports }));
+  };
+  return { ours, consul, envoy };
+}
+
+type Runner = (proxy: readonly string[], ports: readonly number[]) => Promise<void>;
+
+/** A server on a free port of 127.0.0.1. */
+async function served(server: ReturnType<typeof createServer>): Promise<AsyncDisposable & { readonly port: number }> {
+  server.listen(0, "127.0.0.1");
+  await once(server, "listening");
+  const address = server.address();
+  return {
+    port: typeof address === "object" && address !== null ? address.port : 0,
+    async [Symbol.asyncDispose]() {
+      server.close();
+    },
+  };
+}
+
+async function registerSidecar(
+  consul: ConsulServer,
+  service: string,
+  ports: { readonly service: number; readonly sidecar: number },
+  proxy: Readonly<Record<string, unknown>> = {},
+): Promise<void> {
+  await consul.put("/v1/agent/service/register", {
+    Name: service,
+    Port: ports.service,
+    Address: "127.0.0.1",
+    Connect: { SidecarService: { Port: ports.sidecar, Address: "127.0.0.1", Proxy: proxy as never } },
+  } as never);
+}
+
+async function registerConsulGateway(consul: ConsulServer, port: number): Promise<void> {
+  const address = { Address: "127.0.0.1", Port: port };
+  await consul.put("/v1/agent/service/register", {
+    Kind: "mesh-gateway",
+    Name: "mesh-gateway",
+    ...address,
+    TaggedAddresses: { lan: address, wan: address },
+  });
+}
+
+async function intend(consul: ConsulServer, destination: string, sources: readonly unknown[]): Promise<void> {
+  await consul.client.config.write({ Kind: "service-intentions", Name: destination, Sources: sources } as never);
+}
+
+async function allOf(stream: AsyncIterable<unknown>): Promise<string> {
+  let text = "";
+  for await (const chunk of stream) text += String(chunk);
+  return text;
+}
+
+/** Sends a word, ends, and returns all that comes back. */
+async function asked(connection: MeshConnection, word: string): Promise<string> {
+  connection.end(word);
+  return allOf(connection);
+}
+
+export const meshNodeScenarios: readonly Scenario[] = [
+  {
+    name: "a program of Node calls services behind Consul's mesh gateway",
+    roles: ["dialer"],
+    async run(stage) {
+      const mesh = await meshOf(stage);
+      if (mesh === undefined) return;
+      const { ours, consul, envoy } = mesh;
+      await using web = await served(createServer((socket) => socket.on("error", () => {}).pipe(socket)));
+      await using api = await served(
+        createHttpServer((incoming, response) => response.end(`${incoming.method} ${incoming.url}`)),
+      );
+      const [gatewayPort = 0, webPort = 0, apiPort = 0] = await stage.processes.ports(3);
+      await consul.client.config.write({ Kind: "service-defaults", Name: "api", Protocol: "http" });
+      await registerConsulGateway(consul, gatewayPort);
+      await registerSidecar(consul, "web", { service: web.port, sidecar: webPort });
+      await registerSidecar(consul, "api", { service: api.port, sidecar: apiPort });
+      await exportTo(consul, ours, ["web", "api"]);
+      await envoy(["-sidecar-for", "web"], [webPort]);
+      await envoy(["-sidecar-for", "api"], [apiPort]);
+      await envoy(["-gateway=mesh"], [gatewayPort]);
+      await settles(async () => {
+        const names = await ours.importedNames(consul.name);
+        assert.ok(names.includes("api-sidecar-proxy") && names.includes("web-sidecar-proxy"), names.join());
+      }, "both services are imported");
+
+      const dial = (as: string, service = "web"): Promise<MeshConnection> =>
+        meshDial(ours.host, { service, peer: consul.name, as });
+      const agent = meshAgent(ours.host, { as: "client" });
+      const get = async (path: string): Promise<readonly [number | undefined, string]> => {
+        const sent = request(`http://api.virtual.${consul.name}.consul${path}`, { agent });
+        sent.end();
+        const [response] = await once(sent, "response");
+        return [response.statusCode, await allOf(response)];
+      };
+      // Nothing is allowed yet: an orderly end without a byte over TCP, 403 over HTTP.
+      await settles(async () => {
+        await assert.rejects(asked(await dial("client"), "hello"), /before its first byte: perhaps it is denied/);
+      }, "TCP is denied");
+      await settles(async () => assert.deepEqual(await get("/v1/x"), [403, "RBAC: access denied"]), "HTTP is denied");
+
+      const from = { Name: "client", Peer: ours.name };
+      await intend(consul, "web", [{ ...from, Action: "allow" }]);
+      const permissions = [{ Action: "allow", HTTP: { PathPrefix: "/v1/", Methods: ["GET"] } }];
+      await intend(consul, "api", [{ ...from, Permissions: permissions }]);
+      await settles(async () => assert.equal(await asked(await dial("client"), "hello"), "hello"), "TCP is allowed");
+      await settles(async () => assert.deepEqual(await get("/v1/x"), [200, "GET /v1/x"]), "HTTP is allowed");
+      assert.deepEqual(await get("/v2"), [403, "RBAC: access denied"]);
+      await assert.rejects(asked(await dial("stranger"), "hello"), /perhaps it is denied/);
+
+      // Roots of both sides are replaced while requests go on.
+      const domains = [await consul.trustDomain(), ours.host.trustDomain];
+      await ours.authority.rotate();
+      for (let call = 0; call < 20; call++) assert.equal(await asked(await dial("client"), `${call}`), `${call}`);
+      await consul.put("/v1/connect/ca/configuration", {
+        Provider: "consul",
+        Config: { PrivateKeyType: "ec", PrivateKeyBits: 384 },
+      });
+      const rooted = (): number => ours.host.view.trustBundle(consul.name)?.rootPems.length ?? 0;
+      for (let call = 0; call < 20 || rooted() < 2; call++) {
+        assert.equal(await asked(await dial("client"), `${call}`), `${call}`);
+      }
+      assert.deepEqual(await get("/v1/x"), [200, "GET /v1/x"]);
+      assert.deepEqual([await consul.trustDomain(), ours.host.trustDomain], domains);
+      agent.destroy();
+    },
+  },
+  {
+    name: "a sidecar of Consul calls services of a program of Node",
+    roles: ["dialer"],
+    async run(stage) {
+      const mesh = await meshOf(stage);
+      if (mesh === undefined) return;
+      const { ours, consul, envoy } = mesh;
+      await using web = await meshListener(ours.host, {
+        service: "web",
+        listen: "127.0.0.1:0",
+        onConnection: (connection, { service, peer }) => connection.on("error", () => {}).end(`${service} of ${peer}`),
+      });
+      await using api = await meshListener(ours.host, {
+        service: "api",
+        listen: "127.0.0.1:0",
+        onRequest: (incoming, response, { service, peer }) => response.end(`${incoming.url} ${service} of ${peer}`),
+      });
+      await using gateway = await SniGateway.open();
+      for (const [service, { address }] of Object.entries({ web, api })) {
+        gateway.routes.set(serverName(service, ours.host, consul.name), address);
+        await registerNative(ours.host, service, address);
+      }
+      await ours.host.configEntries.set({ kind: "service-defaults", name: "api", protocol: "http" });
+      await registerGateway(ours.host, "gateway-1", gateway.port);
+      await exportTo(ours, consul, ["web", "api"]);
+      await consul.client.config.write({ Kind: "service-defaults", Name: "api", Protocol: "http" });
+      const [sidecar = 0, webPort = 0, apiPort = 0] = await stage.processes.ports(3);
+      const upstream = (DestinationName: string, LocalBindPort: number) => ({
+        ...{ DestinationName, LocalBindPort, DestinationPeer: ours.name },
+      });
+      const upstreams = [upstream("web", webPort), upstream("api", apiPort)];
+      await registerSidecar(consul, "client", { service: 1, sidecar }, { Upstreams: upstreams });
+      await envoy(["-sidecar-for", "client"], [sidecar, webPort, apiPort]);
+
+      const tcp = async (): Promise<string> => {
+        const socket = connect(webPort, "127.0.0.1");
+        return allOf(socket);
+      };
+      const get = async (path: string): Promise<readonly [number, string]> => {
+        const answer = await fetch(`http://127.0.0.1:${apiPort}${path}`);
+        return [answer.status, await answer.text()];
+      };
+      await settles(async () => {
+        assert.equal(await tcp(), "");
+        assert.ok((ours.host.incidents.counts().get("mesh-intention-denied") ?? 0) > 0);
+      }, "TCP is denied");
+      await settles(async () => assert.deepEqual(await get("/v1/x"), [403, "RBAC: access denied"]), "HTTP is denied");
+      const from = { name: "client", peer: consul.name };
+      await ours.host.configEntries.set({
+        ...{ kind: "service-intentions", name: "web" },
+        sources: [{ ...from, action: "allow" as const }],
+      });
+      const permissions = [{ action: "allow" as const, http: { pathPrefix: "/v1/" } }];
+      await ours.host.configEntries.set({
+        ...{ kind: "service-intentions", name: "api" },
+        sources: [{ ...from, permissions }],
+      });
+      assert.equal(await tcp(), `client of ${consul.name}`);
+      assert.deepEqual(await get("/v1/x"), [200, `/v1/x client of ${consul.name}`]);
+      assert.deepEqual(await get("/v2"), [403, "RBAC: access denied"]);
+      assert.deepEqual(await get("/v1/../v2"), [403, "RBAC: access denied"]);
+      await ours.authority.rotate();
+      for (let call = 0; call < 20; call++) assert.equal(await tcp(), `client of ${consul.name}`);
+    },
+  },
+];

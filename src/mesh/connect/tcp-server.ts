@@ -1,0 +1,100 @@
+import { once } from "node:events";
+import type { Socket } from "node:net";
+import { createServer, type TLSSocket } from "node:tls";
+import type { Closable } from "../../base/closable.js";
+import { errorText, InvariantError, PeeringError } from "../../base/errors.js";
+import { joinHostPort } from "../../base/host-port.js";
+import { placeOf } from "../../rpc/http-server.js";
+import { type ServerTls, secureContext } from "../../rpc/server-tls.js";
+import { parseAddress } from "../../transport/address.js";
+import type { ConnectionLimits } from "../../transport/connection-limits.js";
+
+export interface TcpServerOptions {
+  /** `host:port`. */
+  readonly listen: string;
+  readonly tls: ServerTls;
+  readonly connectionLimits: ConnectionLimits;
+  readonly connectionsPerSource: number;
+  readonly connections: number;
+  readonly handshakeTimeoutMs: number;
+  /** Gets each client whose handshake is over. */
+  readonly accept: (client: TLSSocket) => void;
+}
+
+/** A server of connections whose clients show certificates. */
+export interface TcpServer extends Closable {
+  readonly address: string;
+  replaceCertificates(tls: ServerTls): void;
+}
+
+/** @throws {PeeringError} `invalid-argument`: address or certificates cannot be used. `unavailable`: it cannot be bound. */
+export async function tcpServer(options: TcpServerOptions): Promise<TcpServer> {
+  const { listen, tls, accept, handshakeTimeoutMs } = options;
+  const { host, port } = parseAddress(listen);
+  const server = createServer({
+    ...secureContext(tls, true),
+    requestCert: true,
+    rejectUnauthorized: true,
+    allowHalfOpen: true,
+  });
+  // Node begins a handshake as soon as it accepts; here one waits for its turn.
+  const shakeHands = server.listeners("connection");
+  server.removeAllListeners("connection");
+  const guard = options.connectionLimits.listener("mesh", {
+    perSource: options.connectionsPerSource,
+    inAll: options.connections,
+    firstRequestMs: handshakeTimeoutMs,
+    idleMs: handshakeTimeoutMs,
+  });
+  const open = new Set<Socket>();
+  const handshakes = new Map<string, (client: TLSSocket) => void>();
+  server.on("tlsClientError", (_error, client) => client.destroy());
+  server.on("secureConnection", (client) => handshakes.get(placeOf(client))?.(client));
+  server.on("connection", (socket: Socket) => {
+    const known = guard.admit(socket);
+    if (known === undefined) return;
+    open.add(socket);
+    const place = placeOf(socket);
+    const over = known.handshake(() => {
+      for (const listener of shakeHands) listener.call(server, socket);
+    });
+    handshakes.set(place, (client) => {
+      over();
+      // From here on it is at work for as long as it stands.
+      const ended = known.request();
+      client.once("close", ended);
+      accept(client);
+    });
+    socket.once("close", () => {
+      open.delete(socket);
+      handshakes.delete(place);
+    });
+  });
+  try {
+    server.listen({ port, ...(host === "" ? {} : { host }) });
+    await once(server, "listening");
+  } catch (error) {
+    guard.close();
+    throw new PeeringError("unavailable", `cannot listen on ${listen}: ${errorText(error)}`, { cause: error });
+  }
+  server.on("error", (error) => guard.failed(error));
+  const bound = server.address();
+  if (bound === null || typeof bound === "string") throw new InvariantError("a listener on a port has a port");
+  let closed: Promise<void> | undefined;
+  const stop = async (): Promise<void> => {
+    guard.close();
+    const over = new Promise<void>((resolve) => server.close(() => resolve()));
+    for (const socket of open) socket.destroy();
+    await over;
+  };
+  const close = (): Promise<void> => {
+    closed ??= stop();
+    return closed;
+  };
+  return {
+    address: joinHostPort(bound.address, bound.port),
+    replaceCertificates: (replacement) => server.setSecureContext(secureContext(replacement, true)),
+    close,
+    [Symbol.asyncDispose]: close,
+  };
+}
