@@ -39,8 +39,8 @@ export interface HttpServerOptions {
   /** Whether clients must show a certificate of an authority of `tls`. Default false. */
   readonly verifiesClients?: boolean;
   /**
-   * Looks at each client over TLS whose handshake is over, before anything of it is read: false closes the connection. Default: all
-   * may go on.
+   * @internal Judges each client over TLS whose handshake is over, in place of Node, before anything of it is read: false closes the
+   * connection. It must look at `authorized`. Default: clients that `verifiesClients` refuses are closed.
    */
   readonly admits?: (client: TLSSocket) => boolean;
   /**
@@ -142,7 +142,7 @@ export async function httpServer(options: HttpServerOptions): Promise<HttpServer
             ...settings,
             ...secureContext(tls, verifiesClients),
             requestCert: verifiesClients,
-            rejectUnauthorized: verifiesClients,
+            rejectUnauthorized: verifiesClients && options.admits === undefined,
             ALPNProtocols: ["h2", "http/1.1"],
           },
           serve,

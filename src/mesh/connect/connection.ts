@@ -94,7 +94,9 @@ export class MeshConnection extends Duplex {
 
 function endedUnanswered(): PeeringError {
   const text = "the other side closed the connection before its first byte: perhaps it is denied by an intention";
-  return new PeeringError("unavailable", text, { remedy: "Look at the intentions of the service, where it runs." });
+  return new PeeringError("unavailable", text, {
+    remedy: "Look at the intentions of the service, and at the roots that its cluster trusts.",
+  });
 }
 
 /** An error of a connection for a caller: an alert says that our certificate was refused. */

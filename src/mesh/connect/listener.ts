@@ -89,6 +89,8 @@ export async function meshListener(host: PeeringHost, options: MeshListenerOptio
   const identities = new Map<string, VerifiedIdentity>();
   const verified = (client: TLSSocket): VerifiedIdentity | undefined => {
     try {
+      // No root of all that are trusted leads to it. Which of them does is judged below.
+      if (!client.authorized) throw new PeeringError("unauthenticated", String(client.authorizationError));
       const trust = material?.trust.roots ?? new Map<string, never>();
       return verifyChain(shownChain(client), { trust, role: "client", nowMs: Date.now() });
     } catch (error) {
@@ -110,18 +112,26 @@ export async function meshListener(host: PeeringHost, options: MeshListenerOptio
     });
   };
 
-  const acceptConnection = (client: TLSSocket, serve: MeshTcpListenerOptions["onConnection"]): void => {
-    // Whoever serves it has a listener of its own; until then a reset would end the process.
+  /** Whether it is served now. */
+  const acceptConnection = (client: TLSSocket, serve: MeshTcpListenerOptions["onConnection"]): boolean => {
+    // A reset that nobody listens for would end the process.
     client.on("error", () => {});
     const identity = verified(client);
-    if (identity === undefined) return void client.destroy();
+    if (identity === undefined) {
+      client.destroy();
+      return false;
+    }
     const from = caller(identity);
     const verdict = rules.connection(intendedCall(from, service));
-    if (verdict.allowed && from !== undefined) return serve(client, from);
+    if (verdict.allowed && from !== undefined) {
+      serve(client, from);
+      return true;
+    }
     denied(identity, verdict);
-    // As a sidecar: an orderly end without a byte.
-    client.end();
+    // As a sidecar: an orderly end without a byte. With unread bytes it would be a reset.
     client.resume();
+    client.end();
+    return false;
   };
   const serveRequest = (
     request: HttpRequest,
@@ -130,7 +140,10 @@ export async function meshListener(host: PeeringHost, options: MeshListenerOptio
   ): void => {
     const identity = identities.get(placeOf(request.socket));
     const target = normalizedTarget(request.url ?? "");
-    if (identity === undefined || target === undefined) return refuse(response, 400, "bad request");
+    if (identity === undefined || target === undefined) {
+      refuse(response, 400, "bad request");
+      return;
+    }
     const from = caller(identity, headerOf(request, "x-forwarded-client-cert"));
     const verdict = rules.request(intendedCall(from, service), {
       method: request.method ?? "",
@@ -160,7 +173,8 @@ export async function meshListener(host: PeeringHost, options: MeshListenerOptio
           client.once("close", () => identities.delete(place));
           return true;
         },
-        rpc: (request, response) => serveRequest(request, response, options.onRequest),
+        rpc: (_request, _response, next) => next?.(),
+        http: (request, response) => serveRequest(request, response, options.onRequest),
         headersTimeoutMs: handshakeTimeoutMs,
         connectionsPerSource,
         connectionLimits,

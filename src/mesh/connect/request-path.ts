@@ -12,9 +12,9 @@ export function normalizedTarget(target: string): { readonly path: string; reado
   const query = mark < 0 ? "" : rest.slice(mark);
   // A whole URL may have no path; any other target begins with one.
   if (!given.startsWith("/") && !(beginning !== "" && given === "")) return undefined;
-  const plain = given.replace(/%([0-9a-f]{2})/gi, (escape, hex: string) => {
+  const plain = given.replace(/%([0-9a-f]{2})/gi, (escaped, hex: string) => {
     const character = String.fromCharCode(Number.parseInt(hex, 16));
-    return /[A-Za-z0-9._~-]/.test(character) ? character : escape.toUpperCase();
+    return /[A-Za-z0-9._~-]/.test(character) ? character : escaped.toUpperCase();
   });
   const segments: string[] = [];
   const parts = plain.replaceAll("\\", "/").split("/").slice(1);

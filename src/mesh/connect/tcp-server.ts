@@ -17,8 +17,11 @@ export interface TcpServerOptions {
   readonly connectionsPerSource: number;
   readonly connections: number;
   readonly handshakeTimeoutMs: number;
-  /** Gets each client whose handshake is over. */
-  readonly accept: (client: TLSSocket) => void;
+  /**
+   * Gets each client whose handshake is over, whether or not it is `authorized`, and returns whether it is served. One that is not may stay
+   * for as long as a handshake.
+   */
+  readonly accept: (client: TLSSocket) => boolean;
 }
 
 /** A server of connections whose clients show certificates. */
@@ -34,7 +37,8 @@ export async function tcpServer(options: TcpServerOptions): Promise<TcpServer> {
   const server = createServer({
     ...secureContext(tls, true),
     requestCert: true,
-    rejectUnauthorized: true,
+    // `accept` judges: Node would close the connection, and tell nobody why.
+    rejectUnauthorized: false,
     allowHalfOpen: true,
   });
   // Node begins a handshake as soon as it accepts; here one waits for its turn.
@@ -60,10 +64,8 @@ export async function tcpServer(options: TcpServerOptions): Promise<TcpServer> {
     });
     handshakes.set(place, (client) => {
       over();
-      // From here on it is at work for as long as it stands.
-      const ended = known.request();
-      client.once("close", ended);
-      accept(client);
+      // One that is served is at work for as long as it stands.
+      if (accept(client)) client.once("close", known.request());
     });
     socket.once("close", () => {
       open.delete(socket);
