@@ -51,7 +51,7 @@ export class IntentionRules {
     this.#byDefault = byDefault;
   }
 
-  /** @param call - undefined: a caller of whom no intention can speak. */
+  /** @param call - undefined: a caller that no intention can name. */
   connection(call: IntendedCall | undefined): IntentionVerdict {
     return this.#judge(call, (source) => {
       if (source.action !== undefined) return verdictOf(source.action, `its source ${shown(source)}`);

@@ -64,6 +64,7 @@ class Run {
 const EXPECTED: Readonly<Record<string, RegExp>> = {
   "fake-peer.js": /^[#ℹ] pass 3$/m,
   "inspect-token.js": /^dial +peering\.example\.com:8503$/m,
+  "mesh.js": /^east says "hello checkout of west, you asked for \/menu"\nand to a stranger: 403 RBAC: access denied$/m,
   "own-catalog-source.js": /^the peer sees web at 10\.0\.0\.1, 10\.0\.0\.2, 10\.0\.0\.3$/m,
   "own-certificates.js": /^south trusts CN=Example Root 1 and CN=Example Root 2\nsouth trusts CN=Example Root 2\n/m,
   "own-storage.js": /^the second run found peering west in state pending$/m,

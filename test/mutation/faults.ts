@@ -46,6 +46,7 @@ const FOLLOWING = "test/unit/stores/import-following.test.ts";
 const SESSION = "src/replication/session.ts";
 const OUTBOUND = "src/replication/outbound.ts";
 const LEVEL = "src/storage/level.ts";
+const MESH = "test/integration/mesh.test.ts";
 
 /** The faults that `npm run mutate` plants, one after another. */
 export const plantedFaults: readonly PlantedFault[] = [
@@ -1713,5 +1714,77 @@ export const plantedFaults: readonly PlantedFault[] = [
     "an object of any content in a registration may nest as deeply as JSON",
     ["src/model/registration.ts", "  if (depth >= MAX_JSON_DEPTH) throw", "  if (depth >= 10_000) throw"],
     "test/unit/http/nested-bodies.test.ts",
+  ),
+  // --- The mesh --------------------------------------------------------------------------------------------------------
+  fault(
+    "mesh-any-root",
+    "a certificate in the mesh is judged by the roots of all trust domains, so that one peer signs for another",
+    [
+      "src/mesh/identity/verify-chain.ts",
+      "  const roots = trust.get(trustDomain) ?? [];",
+      "  const roots = [...trust.values()].flat();",
+    ],
+    "test/unit/mesh/verify-chain.test.ts",
+    MESH,
+  ),
+  fault(
+    "mesh-several-uris",
+    "a certificate in the mesh may hold a second URI",
+    [
+      "src/mesh/identity/verify-chain.ts",
+      "  if (uris.length === 0 || more.length > 0) throw",
+      "  if (uris.length === 0) throw",
+    ],
+    "test/unit/mesh/verify-chain.test.ts",
+    MESH,
+  ),
+  fault(
+    "mesh-any-service",
+    "a caller takes every service of the peer for the one that it dialed",
+    ["src/mesh/connect/dial.ts", "  if (identities.includes(uri)) return uri;", '  if (uri !== "") return uri;'],
+    MESH,
+  ),
+  fault(
+    "mesh-unverified-chain",
+    "a listener in the mesh does not look whether Node found the certificate to be trusted",
+    ["src/mesh/connect/listener.ts", "      if (!client.authorized) throw", "      if (client.destroyed) throw"],
+    MESH,
+  ),
+  fault(
+    "mesh-connection-not-judged",
+    "a listener in the mesh serves connections that intentions deny",
+    [
+      "src/mesh/connect/listener.ts",
+      "    const verdict = rules.connection(intendedCall(from, service));",
+      "    const verdict = { ...rules.connection(intendedCall(from, service)), allowed: true };",
+    ],
+    MESH,
+  ),
+  fault(
+    "mesh-raw-path",
+    "a listener in the mesh judges the path of a request as it was sent",
+    ["src/mesh/connect/listener.ts", "      path: target.path,", '      path: request.url ?? "",'],
+    MESH,
+  ),
+  fault(
+    "mesh-carried-for-anybody",
+    "a listener in the mesh believes every client that says whose request it carries",
+    [
+      "src/mesh/connect/callers.ts",
+      '  if (id.kind === "service") return callerIn(id, uri, clusters);\n  if (id.kind !== "mesh-gateway" || trustDomainOf(id) !== own.trustDomain.toLowerCase()) return undefined;',
+      '  if (id.kind === "service" && own.carriedFor === undefined) return callerIn(id, uri, clusters);',
+    ],
+    "test/unit/mesh/callers.test.ts",
+    MESH,
+  ),
+  fault(
+    "mesh-without-roots",
+    "a service of a peer is dialed though no root of the peer is known",
+    [
+      "src/mesh/connect/routes.ts",
+      "  if (bundle === undefined || rootPems.length === 0) throw noRoots",
+      "  if (bundle === undefined) throw noRoots",
+    ],
+    "test/unit/mesh/routes.test.ts",
   ),
 ];

@@ -94,6 +94,9 @@ describe("importing the package", () => {
     assert.ok(http.modules.some((module) => LATER.test(module)));
     const level = await loadedBy("peerage/storage/level");
     assert.ok(level.modules.includes("storage/level.js") && level.packages.includes("classic-level"));
+    const mesh = await loadedBy("peerage/mesh");
+    assert.ok(mesh.modules.includes("mesh/connect/dial.js"));
+    assert.deepEqual([...mesh.names].sort(), ["meshAgent", "meshDial", "meshHttp2", "meshListener"]);
   });
 
   it("gives the host, its ports and the four pieces; the rest of the machinery is in peerage/protocol", async () => {

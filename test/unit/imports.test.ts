@@ -19,6 +19,7 @@ const GROUPS: readonly (readonly string[])[] = [
   ["host"],
   ["http", "dns", "client"],
   ["rpc"],
+  ["mesh"],
   ["cli"],
   ["pieces.ts"],
   ["testing", "index.ts", "protocol.ts"],

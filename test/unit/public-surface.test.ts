@@ -9,6 +9,7 @@ import type { Closable } from "../../src/base/closable.js";
 import { ConsulClient } from "../../src/client/consul-client.js";
 import { dnsServer } from "../../src/dns/server.js";
 import { createHost } from "../../src/host/host.js";
+import { meshListener } from "../../src/mesh/index.js";
 import { httpServer } from "../../src/rpc/http-server.js";
 import { peeringRpc } from "../../src/rpc/peering-rpc.js";
 import { openLevel } from "../../src/storage/level.js";
@@ -178,7 +179,10 @@ describe("what holds resources", () => {
     const network = memoryNetwork();
     const memory = memoryStorage();
     const fixed = fixedAuthority({ trustDomain: "11111111-2222-3333-4444-555555555555.consul" });
+    const mesh = { service: "web", listen: "127.0.0.1:0" } as const;
     const closables: Readonly<Record<string, Closable>> = {
+      tcp: await meshListener(host, { ...mesh, onConnection: () => {} }),
+      api: await meshListener(host, { ...mesh, onRequest: () => {} }),
       http: await httpServer({ listen: "127.0.0.1:0", rpc }),
       dns: await dnsServer(host, { listen: "127.0.0.1:0" }),
       host,

@@ -6,19 +6,21 @@ import { errorText, PeeringError } from "../../base/errors.js";
 /** An alert of the other side, which may come after the handshake where it is TLS 1.3. */
 const ALERT = /^ERR_SSL_.*_ALERT_/;
 
-/**
- * A connection to a service of the mesh, whose certificate was verified. It reads and writes as any stream does, and also takes the
- * calls with which `node:http` treats a socket.
- */
-export class MeshConnection extends Duplex {
+/** A connection to a service of the mesh, whose certificate was verified. */
+export type MeshConnection = Duplex & {
   /** The SPIFFE id that the other side has shown. */
   readonly identity: string;
   /** `host:port` of the gateway or instance. */
   readonly address: string;
+};
+
+/** Reads and writes as any stream does, and also takes the calls with which `node:http` treats a socket. */
+export class MeshSocket extends Duplex {
+  readonly identity: string;
+  readonly address: string;
   readonly #socket: TLSSocket;
   #hasRead = false;
 
-  /** @internal */
   constructor(socket: TLSSocket, parts: { readonly identity: string; readonly address: string }) {
     super({ allowHalfOpen: true, autoDestroy: true });
     this.identity = parts.identity;

@@ -9,7 +9,7 @@ import { parseAddress } from "../../transport/address.js";
 import { forbidden, lookupAllowed } from "../../transport/allowed-lookup.js";
 import type { IssuedCertificate } from "../../trust/authority.js";
 import { shownChain, verifyChain } from "../identity/verify-chain.js";
-import { connectionError, MeshConnection } from "./connection.js";
+import { connectionError, type MeshConnection, MeshSocket } from "./connection.js";
 import { type MeshRoute, routeTo } from "./routes.js";
 
 /** How the mesh is dialed. */
@@ -66,9 +66,8 @@ export async function meshDial(host: PeeringHost, options: MeshDialOptions): Pro
   host.incidents.report("mesh-dial-failed", "a service of the mesh could not be connected to", {
     service,
     peer,
-    as,
+    caller: as,
     attempts: failures.length,
-    known: route.addresses.length,
     error: error.message,
   });
   throw error;
@@ -155,7 +154,7 @@ function connectTo(
         return;
       }
       settle();
-      resolve(new MeshConnection(socket, { identity, address }));
+      resolve(new MeshSocket(socket, { identity, address }));
     });
   });
 }

@@ -20,7 +20,7 @@ interface CommonOptions {
   readonly service: string;
   /** `host:port`. Port 0: any that is free. */
   readonly listen: string;
-  /** What becomes of callers of whom no intention speaks. Default `deny`. */
+  /** The decision on callers that no intention names. Default `deny`. */
   readonly defaultIntention?: IntentionAction;
   /** How long the handshake of a connection may take, in milliseconds. Default 10 000; then it is closed. */
   readonly handshakeTimeoutMs?: number;

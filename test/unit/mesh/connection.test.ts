@@ -3,7 +3,7 @@ import { once } from "node:events";
 import { Duplex } from "node:stream";
 import { describe, it } from "node:test";
 import type { TLSSocket } from "node:tls";
-import { connectionError, MeshConnection } from "../../../src/mesh/connect/connection.js";
+import { connectionError, MeshSocket } from "../../../src/mesh/connect/connection.js";
 
 /** A socket that is told what the other side does. */
 class ToldSocket extends Duplex {
@@ -23,9 +23,9 @@ class ToldSocket extends Duplex {
   }
 }
 
-function connected(): { readonly socket: ToldSocket; readonly connection: MeshConnection } {
+function connected(): { readonly socket: ToldSocket; readonly connection: MeshSocket } {
   const socket = new ToldSocket();
-  const connection = new MeshConnection(socket as unknown as TLSSocket, { identity: "spiffe://x", address: "x:1" });
+  const connection = new MeshSocket(socket as unknown as TLSSocket, { identity: "spiffe://x", address: "x:1" });
   return { socket, connection };
 }
 
