@@ -6,9 +6,9 @@
 // by --defined, in a file that the agent reads as it starts: the time that Consul takes to register one grows with how many it
 // has. By --alias, so many are alias checks, and TCP checks stand in for the others: each alias check of Consul copies all checks of
 // the agent. By --start-seconds, an agent has so long to know all of a file, and by --settle-seconds so long until all of
-// them pass. What they probe is one other process. Processor time and memory are those of the agent alone. A figure is printed only
-// when every check passes and as many probes arrived as the interval asks for. How many do not pass yet is told on stderr. Linux
-// only: processor time is read from /proc.
+// them pass. What they probe is one other process. Processor time and memory are those of the agent alone. A row says
+// how many checks did not pass afterwards, and how many probes arrived of those that the interval asks for. Linux only: processor
+// time is read from /proc.
 import { fork } from "node:child_process";
 import { once } from "node:events";
 import { readFileSync, rmSync } from "node:fs";
@@ -67,6 +67,8 @@ interface Target {
 
 interface Measured {
   readonly label: string;
+  /** After all the time to settle, and the measurement. */
+  readonly notPassing: number;
   /** Until all checks were there. */
   readonly startSeconds: number;
   readonly cpuPercent: number;
@@ -225,15 +227,8 @@ async function measure(target: Target, targets: CheckTargets, startedAt: number)
   const stop = new AbortController();
   const reports = reportTtls(target, stop.signal);
   try {
-    await settles(
-      async () => {
-        await pause(LOOK_MS);
-        const left = await notPassing(target);
-        if (left > 0) throw new Error(`${left} checks do not pass`);
-      },
-      "all checks pass",
-      SETTLE_MS,
-    );
+    const deadline = performance.now() + SETTLE_MS;
+    while ((await notPassing(target)) > 0 && performance.now() < deadline) await pause(LOOK_MS);
     await targets.seen();
     const before = cpuSeconds(target.pid);
     const from = performance.now();
@@ -242,18 +237,13 @@ async function measure(target: Target, targets: CheckTargets, startedAt: number)
     const used = cpuSeconds(target.pid) - before;
     const residents = residentMiB(target.pid);
     const seen = await targets.seen();
-    const left = await notPassing(target);
-    if (left > 0) throw new Error(`${target.label}: ${left} checks do not pass`);
-    const probesPerSecond = Object.values(seen).reduce((sum, count) => sum + count, 0) / seconds;
-    if (probesPerSecond < (0.95 * probed.length) / INTERVAL_S) {
-      throw new Error(`${target.label}: ${probesPerSecond.toFixed(0)} probes a second, fewer than its checks ask for`);
-    }
     return {
       label: target.label,
+      notPassing: await notPassing(target),
       startSeconds,
       cpuPercent: (100 * used) / seconds,
       residentMiB: residents,
-      probesPerSecond,
+      probesPerSecond: Object.values(seen).reduce((sum, count) => sum + count, 0) / seconds,
     };
   } finally {
     stop.abort();
@@ -266,9 +256,10 @@ function print(row: Measured): void {
     [
       row.label.padEnd(14),
       `${options.defined ? "started" : "registered"} in ${row.startSeconds.toFixed(1)} s`.padEnd(24),
-      `${row.probesPerSecond.toFixed(0)} probes/s`.padEnd(16),
+      `${row.probesPerSecond.toFixed(0)} of ${(probed.length / INTERVAL_S).toFixed(0)} probes/s`.padEnd(24),
       `cpu ${row.cpuPercent.toFixed(0)} %`.padEnd(12),
-      `${row.residentMiB.toFixed(0)} MiB`,
+      `${row.residentMiB.toFixed(0)} MiB`.padEnd(12),
+      row.notPassing === 0 ? "all pass" : `${row.notPassing} do not pass`,
     ].join(""),
   );
 }
