@@ -6,6 +6,17 @@ interface Chunk<Value> {
   readonly values: readonly Value[];
 }
 
+const NO_CHUNK: Chunk<never> = { keys: [], values: [] };
+
+function chunksOf<Value>(sorted: readonly (readonly [string, Value])[]): readonly Chunk<Value>[] {
+  const chunks: Chunk<Value>[] = [];
+  for (let first = 0; first < sorted.length; first += CHUNK) {
+    const some = sorted.slice(first, first + CHUNK);
+    chunks.push({ keys: some.map(([key]) => key), values: some.map(([, value]) => value) });
+  }
+  return chunks;
+}
+
 /** Less than 0: the left key comes first. 0: they are the same key. */
 export type KeyOrder = (left: string, right: string) => number;
 
@@ -32,12 +43,7 @@ export class SortedMap<Value> {
   /** @param compare - orders the keys as texts, a prefix before longer keys. Default: as `<` does. */
   static of<Value>(entries: ReadonlyMap<string, Value>, compare: KeyOrder = compareUnits): SortedMap<Value> {
     const sorted = [...entries].sort(([left], [right]) => compare(left, right));
-    const chunks: Chunk<Value>[] = [];
-    for (let first = 0; first < sorted.length; first += CHUNK) {
-      const some = sorted.slice(first, first + CHUNK);
-      chunks.push({ keys: some.map(([key]) => key), values: some.map(([, value]) => value) });
-    }
-    return new SortedMap(chunks, sorted.length, compare);
+    return new SortedMap(chunksOf(sorted), sorted.length, compare);
   }
 
   /** The value of the last key; undefined: the map is empty. */
@@ -68,6 +74,54 @@ export class SortedMap<Value> {
             { keys: keys.slice(half), values: values.slice(half) },
           ];
     return new SortedMap(this.#chunks.toSpliced(position, 1, ...parts), this.size + 1 - replaced, this.#compare);
+  }
+
+  /** With many changes at once, each at about the cost of an entry. @param changes - undefined: there is no such key afterwards. */
+  withAll(changes: ReadonlyMap<string, Value | undefined>): SortedMap<Value> {
+    if (changes.size === 0) return this;
+    const sorted = [...changes].sort(([left], [right]) => this.#compare(left, right));
+    const chunks: Chunk<Value>[] = [];
+    let size = this.size;
+    let copied = 0;
+    for (let next = 0; next < sorted.length; ) {
+      const { position } = this.#find(sorted[next]?.[0] ?? "");
+      for (; copied < position; copied++) chunks.push(this.#chunks[copied] ?? NO_CHUNK);
+      const behind = this.#chunks[position + 1]?.keys[0];
+      const first = next;
+      while (next < sorted.length && (behind === undefined || this.#compare(sorted[next]?.[0] ?? "", behind) < 0))
+        next++;
+      const before = this.#chunks[position] ?? NO_CHUNK;
+      const merged = this.#merged(before, sorted.slice(first, next));
+      size += merged.length - before.keys.length;
+      chunks.push(...chunksOf(merged));
+      copied = position + 1;
+    }
+    for (; copied < this.#chunks.length; copied++) chunks.push(this.#chunks[copied] ?? NO_CHUNK);
+    return new SortedMap(chunks, size, this.#compare);
+  }
+
+  /** The entries of a chunk with changes of it, both in order. */
+  #merged(
+    { keys, values }: Chunk<Value>,
+    changes: readonly (readonly [string, Value | undefined])[],
+  ): readonly (readonly [string, Value])[] {
+    const merged: (readonly [string, Value])[] = [];
+    let index = 0;
+    const keepUpTo = (limit: string | undefined): void => {
+      for (; index < keys.length; index++) {
+        const [key, value] = [keys[index], values[index]];
+        if (key === undefined || value === undefined) continue;
+        const order = limit === undefined ? -1 : this.#compare(key, limit);
+        if (order > 0) return;
+        if (order < 0) merged.push([key, value]);
+      }
+    };
+    for (const [key, value] of changes) {
+      keepUpTo(key);
+      if (value !== undefined) merged.push([key, value]);
+    }
+    keepUpTo(undefined);
+    return merged;
   }
 
   without(key: string): SortedMap<Value> {

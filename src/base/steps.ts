@@ -15,6 +15,12 @@ export function doAll<Result>(steps: Steps<Result>): Result {
   }
 }
 
+/** Work that is over already. */
+// biome-ignore lint/correctness/useYield: there is no step left.
+export function* atOnce<Result>(result: Result): Steps<Result> {
+  return result;
+}
+
 /** Of work that consists of many small pieces: says when a step of it is over. */
 export class StepMeter {
   #left = STEP_FIELDS;

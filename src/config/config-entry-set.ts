@@ -128,9 +128,10 @@ export class ConfigEntrySet {
     const map: SortedMap<ConfigEntry> = this.#maps[kind];
     const before = map.get(key);
     const [old, now] = [referencesOf(before), referencesOf(entry)];
-    let references = this.#references;
-    for (const each of old.keys()) if (!now.has(each)) references = references.without(each);
-    for (const [each, own] of now) if (!old.has(each)) references = references.with(each, own);
+    const moved = new Map<string, Reference | undefined>();
+    for (const each of old.keys()) if (!now.has(each)) moved.set(each, undefined);
+    for (const [each, own] of now) if (!old.has(each)) moved.set(each, own);
+    const references = this.#references.withAll(moved);
     const maps = { ...this.#maps, [kind]: entry === undefined ? map.without(key) : map.with(key, entry) };
     const changed = new ConfigEntrySet(maps, references, this.limits);
     // Facts that follow from entries of other kinds alone do not change.

@@ -1,3 +1,4 @@
+import { doAll, type Steps } from "../base/steps.js";
 import type { ConfigEntryKind } from "../model/entry-kinds.js";
 import { EntryReader, invalidEntry, listProblems, present, refuseEnterprise } from "../model/entry-reader.js";
 import type { JsonObject, StringMap } from "../model/instance.js";
@@ -580,6 +581,11 @@ function onlyName(source: EntryReader, kind: ConfigEntryKind, only: string): voi
  * @throws {PeeringError} `invalid-entry`: the message names the field and the rule it breaks.
  */
 export function parseConfigEntry(input: unknown): ConfigEntry {
+  return doAll(configEntrySteps(input));
+}
+
+/** As {@link parseConfigEntry}, in steps. */
+export function* configEntrySteps(input: unknown): Steps<ConfigEntry> {
   const unknown: string[] = [];
   const source = new EntryReader(input, "", unknown);
   const kind = source.text("kind");
@@ -597,6 +603,7 @@ export function parseConfigEntry(input: unknown): ConfigEntry {
     case "service-intentions": {
       const name = requireName(source);
       const read = readIntentions(source);
+      yield;
       const common = parseCommon(source, unknown);
       const { jwt } = read;
       return { kind, name, sources: checkedIntentions(name, read), ...(jwt && { jwt }), ...common };

@@ -1,5 +1,6 @@
 import { compareUtf8 } from "../base/byte-order.js";
 import { PeeringError } from "../base/errors.js";
+import { StepMeter, type Steps } from "../base/steps.js";
 import type { ConfigEntryKind } from "../model/entry-kinds.js";
 import { listProblems } from "../model/entry-reader.js";
 import { listMember, textMember } from "../model/kept-members.js";
@@ -167,6 +168,9 @@ function checkProviders(after: ConfigEntrySet, kind: ConfigEntryKind, name: stri
   }
 }
 
+/** What a node or a target of a chain counts in a step: it takes as long to make as so many fields to read. */
+const CHAIN_FIELDS = 50;
+
 function hasPermissions({ permissions }: IntentionSource): boolean {
   return permissions !== undefined;
 }
@@ -182,24 +186,29 @@ function checkPermissions(entries: ConfigEntrySet, { service, protocol }: Compil
 
 /**
  * The rules between entries, for a write that turns `before` into `after`. As in Consul, every
- * chain that the write may touch must be right afterwards, also where it was not before.
+ * chain that the write may touch must be right afterwards, also where it was not before. There may be many: they are compiled in
+ * steps.
  *
  * @param kind - of the entry that is written or deleted.
  * @param name - of this entry.
  * @throws {PeeringError} `invalid-entry` with Consul's text, `resource-exhausted`: a chain would get too long; nothing may be
  *   stored then.
  */
-export function checkEntryGuards(
+export function* checkEntryGuards(
   before: ConfigEntrySet,
   after: ConfigEntrySet,
   kind: ConfigEntryKind,
   name: string,
   datacenter: string,
-): void {
+): Steps<void> {
   if (kind === "mesh") return;
   checkProviders(after, kind, name);
+  const meter = new StepMeter();
   if (kind === "exported-services") {
-    for (const exported of after.exportedNames.toSorted(compareUtf8)) checkExport(after, exported);
+    for (const exported of after.exportedNames.toSorted(compareUtf8)) {
+      checkExport(after, exported);
+      if (meter.isOver(CHAIN_FIELDS)) yield;
+    }
     return;
   }
   const gateways = affectedGateways(before, after, kind, name);
@@ -214,6 +223,7 @@ export function checkEntryGuards(
       checkTargets(compileChain(before, affected, datacenter), chain);
     }
     chains.set(affected, chain);
+    if (meter.isOver(CHAIN_FIELDS * (chain.nodes.size + chain.targets.length))) yield;
   }
   for (const gateway of gateways) checkListeners(gateway, chains, kind === "ingress-gateway");
   if (kind === "ingress-gateway") return;

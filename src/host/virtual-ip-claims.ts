@@ -1,6 +1,8 @@
 import type { Clock, Logger } from "../base/environment.js";
 import { errorText } from "../base/errors.js";
 import { retry } from "../base/retry.js";
+import { StepMeter, type Steps } from "../base/steps.js";
+import { inTurns } from "../base/turns.js";
 import { type ConfigEntrySet, EVERY_SERVICE, frontedBy } from "../config/config-entry-set.js";
 import type { Peering } from "../peering/peering.js";
 import type { Catalog } from "../stores/catalog.js";
@@ -115,9 +117,7 @@ export class VirtualIpClaims implements ImportedAddresses, AsyncDisposable {
     const isGateway = kind === "terminating-gateway";
     if (!isGateway && !NAMING_KINDS.some((naming) => naming === kind)) return;
     const keys = new Set(isGateway ? [...frontedBy(former), ...frontedBy(entry)] : [lowerCase(name)]);
-    const isGiven = (key: string): boolean => isNamed(configEntries.entries, key);
-    const named = [...keys].filter(isGiven);
-    const others = [...keys].filter((key) => !isGiven(key));
+    const { named, others } = await inTurns(separated(keys, configEntries.entries));
     if (named.length > 0) await this.#attempt(() => catalog.claimVirtualIps("", named));
     if (others.length > 0) await this.#attempt(() => catalog.releaseVirtualIps("", others));
   }
@@ -160,6 +160,24 @@ export class VirtualIpClaims implements ImportedAddresses, AsyncDisposable {
       // The host is closed.
     }
   }
+}
+
+/** What a look at the entries of a name counts in a step. */
+const LOOK_FIELDS = 10;
+
+/** The names that have an address with these entries, and the others. */
+function* separated(
+  keys: Iterable<string>,
+  entries: ConfigEntrySet,
+): Steps<{ readonly named: readonly string[]; readonly others: readonly string[] }> {
+  const named: string[] = [];
+  const others: string[] = [];
+  const meter = new StepMeter();
+  for (const key of keys) {
+    (isNamed(entries, key) ? named : others).push(key);
+    if (meter.isOver(LOOK_FIELDS)) yield;
+  }
+  return { named, others };
 }
 
 /** Lower-cased names of local services that have an address whether there are instances or not. */

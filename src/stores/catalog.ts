@@ -1,3 +1,4 @@
+import { setImmediate } from "node:timers/promises";
 import { type Abortable, signalOf } from "../base/abortable.js";
 import { compareUtf8 } from "../base/byte-order.js";
 import type { Closable } from "../base/closable.js";
@@ -137,6 +138,9 @@ interface QueuedWrite {
 
 /** The most that the claim of a virtual address adds to a commit. */
 const CLAIM: StorageLimits = { writes: 2, bytes: 1_024 };
+
+/** Addresses that are claimed or released in one turn: a terminating gateway may front tens of thousands of services. */
+const CLAIMED_BATCH = 2_000;
 
 /** Writes of one commit: while it is on its way to disk, followers of the catalog work on the one before. */
 const WRITTEN_BATCH = 256;
@@ -291,8 +295,7 @@ export class Catalog implements CatalogSource, Closable {
 
   /**
    * Assigns virtual IPs to services and holds them until {@link releaseVirtualIps}, for services without an instance in this
-   * catalog: those that config entries name, or the imports of a peer. Not all or nothing, where the storage does not take them
-   * in one commit.
+   * catalog: those that config entries name, or the imports of a peer. Many are claimed in several commits, so not all or nothing.
    * @param peer - `""` for local services.
    * @throws {PeeringError} as {@link register}.
    */
@@ -307,9 +310,10 @@ export class Catalog implements CatalogSource, Closable {
 
   async #setClaims(peer: string, services: readonly string[], isClaimed: boolean): Promise<bigint> {
     const { writes, bytes } = this.#replica.limits();
-    const together = Math.max(1, Math.floor(Math.min(writes / CLAIM.writes, bytes / CLAIM.bytes)));
+    const together = Math.max(1, Math.floor(Math.min(CLAIMED_BATCH, writes / CLAIM.writes, bytes / CLAIM.bytes)));
     let index = atLeastOne(this.#replica.revision);
     for (let begun = 0; begun < services.length; begun += together) {
+      if (begun > 0) await setImmediate();
       const part = services.slice(begun, begun + together);
       index = await this.#write((draft) => {
         for (const service of part) draft.claimVirtualIp(peer, service, isClaimed);

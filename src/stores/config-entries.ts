@@ -2,7 +2,10 @@ import type { Closable } from "../base/closable.js";
 import type { Clock } from "../base/environment.js";
 import { InvariantError, PeeringError } from "../base/errors.js";
 import type { Incidents } from "../base/incidents.js";
-import { type ConfigEntry, type ConfigEntryInput, parseConfigEntry } from "../config/config-entry.js";
+import { sameValue } from "../base/same-value.js";
+import { atOnce, doAll, type Steps } from "../base/steps.js";
+import { inTurns } from "../base/turns.js";
+import { type ConfigEntry, type ConfigEntryInput, configEntrySteps, parseConfigEntry } from "../config/config-entry.js";
 import { type ChainLimits, ConfigEntrySet, defaultChainLimits } from "../config/config-entry-set.js";
 import { withConsulExtras } from "../config/entry-extras.js";
 import { checkNeighbours, settledEntry } from "../config/entry-rules.js";
@@ -59,17 +62,15 @@ export interface ConfigEntryChange {
   readonly former: ConfigEntry | undefined;
 }
 
-function pathOf(kind: ConfigEntryKind, name: string): Key {
-  return [kind, lowerCase(name)];
+/** What is to be written; without an entry, the one of the name is to be deleted. */
+interface EntryWrite {
+  readonly kind: ConfigEntryKind;
+  readonly name: string;
+  readonly entry: ConfigEntry | undefined;
 }
 
-/** Equal entries have equal texts: members in one order. */
-function canonical(value: unknown): string {
-  return JSON.stringify(value, (_, member: unknown) =>
-    typeof member === "object" && member !== null && !Array.isArray(member)
-      ? Object.fromEntries(Object.entries(member).sort(([left], [right]) => (left < right ? -1 : 1)))
-      : member,
-  );
+function pathOf(kind: ConfigEntryKind, name: string): Key {
+  return [kind, lowerCase(name)];
 }
 
 const encoder = new TextEncoder();
@@ -202,7 +203,8 @@ export class ConfigEntries implements Closable {
 
   /**
    * Writes an entry, whole. One equal to the stored entry is a success that changes nothing, whatever `cas` says, as in
-   * Consul 1.21.
+   * Consul 1.21. A long one is checked in turns, and so are the chains of others that may change with it; writes that are begun
+   * meanwhile come after it.
    *
    * @param entry - also untyped input: it is checked like any other.
    * @returns false: `cas` did not match and nothing was written.
@@ -210,15 +212,19 @@ export class ConfigEntries implements Closable {
    * @throws {PeeringError} `resource-exhausted`: it has too many values, or a discovery chain would get too long.
    * @throws {PeeringError} `storage-failed`, `unavailable`: it may have been written only with `unavailable`.
    */
-  async set(entry: ConfigEntryInput, options: ConfigWriteOptions = {}): Promise<boolean> {
+  async set(entry: ConfigEntryInput, { cas }: ConfigWriteOptions = {}): Promise<boolean> {
     requireFewValues("a config entry", entry, this.#limits.recordValues, this.#incidents);
-    return this.setUntyped(withConsulExtras(entry), options);
+    // At once: the caller's object is copied, never kept.
+    const parsed = doAll(this.#parsed(withConsulExtras(entry)));
+    return this.#write(() => this.#replacing(atOnce(parsed)), cas);
   }
 
-  /** {@link set} for input of unknown shape, whose uninterpreted fields have Consul's form already. */
-  async setUntyped(entry: unknown, options: ConfigWriteOptions = {}): Promise<boolean> {
-    const parsed = this.#parsed(entry);
-    return this.#write(parsed.kind, parsed.name, () => parsed, options.cas);
+  /**
+   * {@link set} for input of unknown shape, whose uninterpreted fields have Consul's form already. It is parsed in turns, too.
+   * @param entry - is not to be changed before the write is over.
+   */
+  async setUntyped(entry: unknown, { cas }: ConfigWriteOptions = {}): Promise<boolean> {
+    return this.#write(() => this.#replacing(this.#parsed(entry)), cas);
   }
 
   /**
@@ -229,7 +235,7 @@ export class ConfigEntries implements Closable {
    */
   async delete(kind: ConfigEntryKind, name: string, options: ConfigWriteOptions = {}): Promise<boolean> {
     if (!isConfigEntryKind(kind)) throw new PeeringError("invalid-entry", `invalid config entry kind: ${String(kind)}`);
-    return this.#write(kind, name, () => undefined, options.cas);
+    return this.#write(() => atOnce({ kind, name, entry: undefined }), options.cas);
   }
 
   /**
@@ -244,10 +250,7 @@ export class ConfigEntries implements Closable {
     name: string,
     make: (before: EntryOf<Kind> | undefined) => unknown,
   ): Promise<void> {
-    await this.#write(kind, name, () => {
-      const made = make(this.get(kind, name));
-      return made === undefined ? undefined : this.#parsed(made);
-    });
+    await this.#write(() => this.#changing(kind, name, make));
   }
 
   /** Calls `listener` for each change, once it is stored, until the returned function is called. */
@@ -266,42 +269,68 @@ export class ConfigEntries implements Closable {
     return this.close();
   }
 
-  #parsed(entry: unknown): ConfigEntry {
+  *#parsed(entry: unknown): Steps<ConfigEntry> {
     requireFewValues("a config entry", entry, this.#limits.recordValues, this.#incidents);
-    return settledEntry(parseConfigEntry(entry));
+    yield;
+    const parsed = yield* configEntrySteps(entry);
+    yield;
+    return settledEntry(parsed);
   }
 
-  #write(kind: ConfigEntryKind, name: string, make: () => ConfigEntry | undefined, cas?: bigint): Promise<boolean> {
-    return this.#table.write((): TablePlan<ConfigEntry, boolean> => {
-      const before = this.stored(kind, name);
-      const entry = make();
-      const isSame = entry === undefined ? before === undefined : canonical(entry) === canonical(before?.entry);
-      if (isSame) return { writes: [], result: () => true };
-      if (cas !== undefined && cas !== (before?.modifyIndex ?? 0n)) return { writes: [], result: () => false };
-      const entries = entry === undefined ? this.#entries.without(kind, name) : this.#entries.with(entry);
-      if (entry !== undefined) checkNeighbours(this.#entries, entry);
-      this.#check(entries, kind, entry?.name ?? before?.entry.name ?? name);
-      this.#judged = entries;
-      return { writes: [{ path: pathOf(kind, name), row: entry }], result: () => true };
-    });
+  *#replacing(parsing: Steps<ConfigEntry>): Steps<EntryWrite> {
+    const entry = yield* parsing;
+    return { kind: entry.kind, name: entry.name, entry };
+  }
+
+  *#changing<Kind extends ConfigEntryKind>(
+    kind: Kind,
+    name: string,
+    make: (before: EntryOf<Kind> | undefined) => unknown,
+  ): Steps<EntryWrite> {
+    const made = make(this.get(kind, name));
+    return { kind, name, entry: made === undefined ? undefined : yield* this.#parsed(made) };
+  }
+
+  /**
+   * Writes an entry. Others have their turn between the steps, but no other write comes in between.
+   * @param make - makes the entry, from those of the moment.
+   */
+  #write(make: () => Steps<EntryWrite>, cas?: bigint): Promise<boolean> {
+    return this.#table.write(() => inTurns(this.#planOf(make(), cas)));
+  }
+
+  *#planOf(making: Steps<EntryWrite>, cas: bigint | undefined): Steps<TablePlan<ConfigEntry, boolean>> {
+    const { kind, name, entry } = yield* making;
+    yield;
+    const before = this.stored(kind, name);
+    if (sameValue(entry, before?.entry)) return { writes: [], result: () => true };
+    if (cas !== undefined && cas !== (before?.modifyIndex ?? 0n)) return { writes: [], result: () => false };
+    if (entry !== undefined) checkNeighbours(this.#entries, entry);
+    yield;
+    const entries = entry === undefined ? this.#entries.without(kind, name) : this.#entries.with(entry);
+    yield;
+    yield* this.#check(entries, kind, entry?.name ?? before?.entry.name ?? name);
+    this.#judged = entries;
+    return { writes: [{ path: pathOf(kind, name), row: entry }], result: () => true };
   }
 
   /** Brings the values derived from the rows up to date. */
   #follow({ changes, revision, own }: TableChange<ConfigEntry>): void {
-    let entries = this.#entries;
+    // They hold the results of the guards already.
+    const judged = own ? this.#judged : undefined;
+    let entries = judged ?? this.#entries;
     for (const change of changes) {
       const { kind, name, entry } = changeOf(change);
-      entries = entry === undefined ? entries.without(kind, name) : entries.with(entry);
+      if (judged === undefined) entries = entry === undefined ? entries.without(kind, name) : entries.with(entry);
       this.#kindIndexes.set(kind, revision);
     }
-    // It holds the results of the guards already.
-    this.#entries = (own ? this.#judged : undefined) ?? entries;
+    this.#entries = entries;
     this.#judged = undefined;
   }
 
-  #check(entries: ConfigEntrySet, kind: ConfigEntryKind, name: string): void {
+  *#check(entries: ConfigEntrySet, kind: ConfigEntryKind, name: string): Steps<void> {
     try {
-      checkEntryGuards(this.#entries, entries, kind, name, this.#datacenter);
+      yield* checkEntryGuards(this.#entries, entries, kind, name, this.#datacenter);
     } catch (error) {
       if (error instanceof PeeringError && error.code === "resource-exhausted") {
         const fields = { kind, name, limit: this.#limits.chainParts };

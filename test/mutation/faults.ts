@@ -1489,6 +1489,32 @@ export const plantedFaults: readonly PlantedFault[] = [
     "test/unit/http/long-bodies.test.ts",
   ),
   fault(
+    "entry-written-at-once",
+    "a config entry is parsed and judged in one turn",
+    [
+      "src/stores/config-entries.ts",
+      "this.#table.write(() => inTurns(this.#planOf(make(), cas)))",
+      "this.#table.write(() => doAll(this.#planOf(make(), cas)))",
+    ],
+    "test/unit/stores/config-entries.test.ts",
+  ),
+  fault(
+    "chains-compiled-at-once",
+    "all chains that a config entry may change are compiled without a pause",
+    [
+      "src/config/export-guards.ts",
+      "if (meter.isOver(CHAIN_FIELDS * (chain.nodes.size + chain.targets.length))) yield;",
+      "",
+    ],
+    "test/unit/config/export-guards.test.ts",
+  ),
+  fault(
+    "addresses-claimed-at-once",
+    "any number of virtual addresses is claimed in one turn",
+    ["src/stores/catalog.ts", "if (begun > 0) await setImmediate();", ""],
+    "test/unit/stores/catalog.test.ts",
+  ),
+  fault(
     "checks-replaced-one-by-one",
     "each check that a registration replaces is removed in a commit of its own",
     [

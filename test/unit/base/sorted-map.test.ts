@@ -64,3 +64,32 @@ test("a sorted map keeps another order of its keys", () => {
   assert.deepEqual([...map.keys()], sorted);
   for (const [index, key] of keys.entries()) assert.equal(map.get(key), index);
 });
+
+test("many changes of a sorted map at once are the same as one after another", () => {
+  let seed = 7;
+  const random = (below: number): number => {
+    seed = next(seed);
+    return seed % below;
+  };
+  let map = SortedMap.of<number>(new Map());
+  for (let round = 0; round < 60; round++) {
+    const changes = new Map<string, number | undefined>();
+    const count = random(round % 2 === 0 ? 5 : 900);
+    for (let each = 0; each < count; each++) {
+      changes.set(`k${random(3_000)}`, random(3) === 0 ? undefined : random(1_000));
+    }
+    let expected = map;
+    for (const [key, value] of changes)
+      expected = value === undefined ? expected.without(key) : expected.with(key, value);
+    const before = [...map];
+    const changed = map.withAll(changes);
+    assert.deepEqual([...map], before, "the older one stays as it was");
+    assert.deepEqual([...changed], [...expected]);
+    assert.equal(changed.size, expected.size);
+    for (const key of changes.keys()) assert.equal(changed.get(key), expected.get(key));
+    map = changed;
+  }
+  assert.ok(map.size > 500, "several chunks");
+  const none = map.withAll(new Map(Array.from(map.keys(), (key) => [key, undefined])));
+  assert.deepEqual([none.size, [...none], none.last], [0, [], undefined]);
+});

@@ -1,15 +1,16 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import { PeeringError } from "../../../src/base/errors.js";
+import { doAll } from "../../../src/base/steps.js";
 import { type ConfigEntryInput, parseConfigEntry } from "../../../src/config/config-entry.js";
-import type { ConfigEntrySet } from "../../../src/config/config-entry-set.js";
+import { ConfigEntrySet } from "../../../src/config/config-entry-set.js";
 import { checkEntryGuards } from "../../../src/config/export-guards.js";
 import { entrySet, exporting } from "./export-fixtures.js";
 
 function write(before: ConfigEntrySet, input: ConfigEntryInput): ConfigEntrySet {
   const entry = parseConfigEntry(input);
   const after = before.with(entry);
-  checkEntryGuards(before, after, entry.kind, entry.name, "dc1");
+  doAll(checkEntryGuards(before, after, entry.kind, entry.name, "dc1"));
   return after;
 }
 
@@ -98,7 +99,7 @@ test("routers and splitters need an HTTP-like protocol, also after the protocol 
   const before = entrySet(httpWeb, router);
   refusedWrite(before, { kind: "proxy-defaults", config: {} }, message);
   assert.throws(() =>
-    checkEntryGuards(before, before.without("proxy-defaults", "global"), "proxy-defaults", "global", "dc1"),
+    doAll(checkEntryGuards(before, before.without("proxy-defaults", "global"), "proxy-defaults", "global", "dc1")),
   );
 });
 
@@ -130,5 +131,23 @@ test("an older fault fails a write that touches it, and no other write, as in Co
   );
   refusedWrite(broken, exporting(["web", "b"], ["db", "b"]), /cross-datacenter resolver redirect/);
   const mended = broken.without("service-router", "api");
-  checkEntryGuards(broken, mended, "service-router", "api", "dc1");
+  doAll(checkEntryGuards(broken, mended, "service-router", "api", "dc1"));
+});
+
+/** How often the judging of `proxy-defaults` lets others go on, with so many services that have a router. */
+function steps(routers: number): number {
+  const before = ConfigEntrySet.of(
+    Array.from({ length: routers }, (_, index) => parseConfigEntry({ kind: "service-router", name: `web${index}` })),
+  );
+  const defaults = parseConfigEntry({ kind: "proxy-defaults", name: "global", config: { protocol: "http" } });
+  const judging = checkEntryGuards(before, before.with(defaults), "proxy-defaults", "global", "dc1");
+  let count = 1;
+  while (judging.next().done !== true) count++;
+  return count;
+}
+
+test("chains that a write may change are compiled in steps, of which there are more where there are more chains", () => {
+  assert.equal(steps(10), 1);
+  assert.ok(steps(4_000) >= 10, String(steps(4_000)));
+  assert.ok(steps(8_000) >= 1.9 * steps(4_000));
 });

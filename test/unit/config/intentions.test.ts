@@ -1,6 +1,7 @@
 import assert from "node:assert/strict";
 import { describe, it } from "node:test";
 import { PeeringError } from "../../../src/base/errors.js";
+import { doAll } from "../../../src/base/steps.js";
 import { parseConfigEntry } from "../../../src/config/config-entry.js";
 import { ConfigEntrySet } from "../../../src/config/config-entry-set.js";
 import { checkEntryGuards } from "../../../src/config/export-guards.js";
@@ -189,12 +190,12 @@ describe("intentions", () => {
     const tcp = parseConfigEntry({ kind: "service-defaults", name: "web" });
     const text = 'service "web" has protocol "tcp", which is incompatible with L7 intentions permissions';
     const none = ConfigEntrySet.of([]);
-    invalid(() => checkEntryGuards(none, none.with(intentions), "service-intentions", "web", "dc1"), text);
+    invalid(() => doAll(checkEntryGuards(none, none.with(intentions), "service-intentions", "web", "dc1")), text);
     const with7 = none.with(http).with(intentions);
-    checkEntryGuards(none.with(http), with7, "service-intentions", "web", "dc1");
-    invalid(() => checkEntryGuards(with7, with7.with(tcp), "service-defaults", "web", "dc1"), text);
+    doAll(checkEntryGuards(none.with(http), with7, "service-intentions", "web", "dc1"));
+    invalid(() => doAll(checkEntryGuards(with7, with7.with(tcp), "service-defaults", "web", "dc1")), text);
     invalid(
-      () => checkEntryGuards(with7, with7.without("service-defaults", "web"), "service-defaults", "web", "dc1"),
+      () => doAll(checkEntryGuards(with7, with7.without("service-defaults", "web"), "service-defaults", "web", "dc1")),
       text,
     );
   });

@@ -514,6 +514,20 @@ describe("catalog", () => {
     });
   });
 
+  it("very many virtual IPs are claimed in several commits, with turns for others in between", async () => {
+    await withCatalog(memoryStorage(), async (catalog) => {
+      const names = Array.from({ length: 5_000 }, (_, index) => `s${index}`);
+      const revisions = new Set<bigint>();
+      const claimed = catalog.claimVirtualIps("", names);
+      for (let isOver = false; !isOver; ) {
+        isOver = await Promise.race([claimed.then(() => true), nextTurn().then(() => false)]);
+        revisions.add(catalog.revision);
+      }
+      assert.ok(revisions.size >= 3, `${revisions.size} commits were seen`);
+      assert.equal(catalog.claimedVirtualIps("").size, names.length);
+    });
+  });
+
   it("virtual IPs are assigned, shown, freed when unused and used again (ch4 case 83)", async () => {
     const storage = memoryStorage();
     await withCatalog(storage, async (catalog) => {

@@ -1,5 +1,6 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
+import { setImmediate } from "node:timers/promises";
 import { PeeringError } from "../../../src/base/errors.js";
 import { Incidents } from "../../../src/base/incidents.js";
 import type { ConfigEntryInput } from "../../../src/config/config-entry.js";
@@ -215,4 +216,49 @@ test("a subset whose filter is no expression is refused, and one that was stored
   await storage.commit([{ key: [...CONFIG_PREFIX, "service-resolver", "web"], value }]);
   const reopened = await ConfigEntries.open({ storage, datacenter });
   assert.equal(reopened.get("service-resolver", "web")?.subsets?.["v2"]?.filter, "bad");
+});
+
+test("no other write comes in between while an entry is judged in turns", async () => {
+  const entries = await ConfigEntries.open({ storage: memoryStorage(), datacenter });
+  await entries.set({ kind: "proxy-defaults", name: "global", config: { protocol: "http" } });
+  const others = Array.from({ length: 2_000 }, (_, index) => ({ service: `db${index}`, weight: 0.05 }));
+  const written = entries.setUntyped({ kind: "service-splitter", name: "web", splits: others });
+  const removed = entries.delete("proxy-defaults", "global");
+  assert.equal(await written, true);
+  await assert.rejects(removed, /discovery chain "web" uses a protocol "tcp"/);
+  assert.deepEqual(entries.get("service-splitter", "web")?.splits.length, others.length);
+  assert.ok(entries.get("proxy-defaults", "global"), "the defaults stay");
+});
+
+test("a close waits for an entry that is being judged in turns", async () => {
+  const storage = memoryStorage();
+  const entries = await ConfigEntries.open({ storage, datacenter });
+  const listed = Array.from({ length: 4_000 }, (_, index) => ({ name: `db${index}` }));
+  const written = entries.setUntyped({ kind: "terminating-gateway", name: "gateway", services: listed });
+  await setImmediate();
+  await entries.close();
+  assert.equal(await written, true);
+  const reopened = await ConfigEntries.open({ storage, datacenter });
+  assert.equal(reopened.get("terminating-gateway", "gateway")?.services.length, listed.length);
+});
+
+test("others have their turn while a long entry is written", async () => {
+  const entries = await ConfigEntries.open({ storage: memoryStorage(), datacenter });
+  await entries.set({ kind: "proxy-defaults", name: "global", config: { protocol: "http" } });
+  const turnsFor = async (services: number): Promise<number> => {
+    const stop = new AbortController();
+    let turns = 0;
+    const others = (async () => {
+      for (; !stop.signal.aborted; turns++) await setImmediate();
+    })();
+    const listed = Array.from({ length: services }, (_, index) => ({ Name: `web${index}` }));
+    const entry = { kind: "ingress-gateway", name: `gateway${services}` };
+    await entries
+      .setUntyped({ ...entry, extra: { Listeners: [{ Port: 80, Protocol: "http", Services: listed }] } })
+      .finally(() => stop.abort());
+    await others;
+    return turns;
+  };
+  const [few, many] = [await turnsFor(1), await turnsFor(4_000)];
+  assert.ok(many >= few + 10, `${few} and ${many} turns`);
 });
