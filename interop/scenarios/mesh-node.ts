@@ -1,8 +1,9 @@
 import assert from "node:assert/strict";
 import { once } from "node:events";
 import { createServer as createHttpServer, request } from "node:http";
-import { connect, createServer } from "node:net";
-import { type MeshConnection, meshAgent, meshDial, meshListener } from "../../src/mesh/index.js";
+import { connect as connectHttp2, createServer as createHttp2Server } from "node:http2";
+import { connect, createServer, type Server } from "node:net";
+import { type MeshConnection, meshAgent, meshDial, meshHttp2, meshListener } from "../../src/mesh/index.js";
 import { registerGateway, registerNative, serverName } from "../../test/support/mesh.js";
 import { SniGateway } from "../../test/support/sni-gateway.js";
 import { type ConsulServer, isBefore } from "../consul.js";
@@ -38,7 +39,7 @@ async function meshOf(
 type Runner = (proxy: readonly string[], ports: readonly number[]) => Promise<void>;
 
 /** A server on a free port of 127.0.0.1. */
-async function served(server: ReturnType<typeof createServer>): Promise<AsyncDisposable & { readonly port: number }> {
+async function served(server: Server): Promise<AsyncDisposable & { readonly port: number }> {
   server.listen(0, "127.0.0.1");
   await once(server, "listening");
   const address = server.address();
@@ -102,19 +103,25 @@ export const meshNodeScenarios: readonly Scenario[] = [
       await using api = await served(
         createHttpServer((incoming, response) => response.end(`${incoming.method} ${incoming.url}`)),
       );
-      const [gatewayPort = 0, webPort = 0, apiPort = 0] = await stage.processes.ports(3);
+      await using rpc = await served(
+        createHttp2Server((incoming, response) => void response.end(`${incoming.httpVersion} ${incoming.url}`)),
+      );
+      const [gatewayPort = 0, webPort = 0, apiPort = 0, rpcPort = 0] = await stage.processes.ports(4);
       await consul.client.config.write({ Kind: "service-defaults", Name: "api", Protocol: "http" });
+      await consul.client.config.write({ Kind: "service-defaults", Name: "rpc", Protocol: "http2" });
       await registerConsulGateway(consul, gatewayPort);
       await registerSidecar(consul, "web", { service: web.port, sidecar: webPort });
       await registerSidecar(consul, "api", { service: api.port, sidecar: apiPort });
-      await exportTo(consul, ours, ["web", "api"]);
+      await registerSidecar(consul, "rpc", { service: rpc.port, sidecar: rpcPort });
+      await exportTo(consul, ours, ["web", "api", "rpc"]);
       await envoy(["-sidecar-for", "web"], [webPort]);
       await envoy(["-sidecar-for", "api"], [apiPort]);
+      await envoy(["-sidecar-for", "rpc"], [rpcPort]);
       await envoy(["-gateway=mesh"], [gatewayPort]);
       await settles(async () => {
         const names = await ours.importedNames(consul.name);
-        assert.ok(names.includes("api-sidecar-proxy") && names.includes("web-sidecar-proxy"), names.join());
-      }, "both services are imported");
+        for (const name of ["api", "rpc", "web"]) assert.ok(names.includes(`${name}-sidecar-proxy`), names.join());
+      }, "the services are imported");
 
       const dial = (as: string, service = "web"): Promise<MeshConnection> =>
         meshDial(ours.host, { service, peer: consul.name, as });
@@ -139,6 +146,14 @@ export const meshNodeScenarios: readonly Scenario[] = [
       await settles(async () => assert.deepEqual(await get("/v1/x"), [200, "GET /v1/x"]), "HTTP is allowed");
       assert.deepEqual(await get("/v2"), [403, "RBAC: access denied"]);
       await assert.rejects(asked(await dial("stranger"), "hello"), /perhaps it is denied/);
+      await intend(consul, "rpc", [{ ...from, Action: "allow" }]);
+      await settles(async () => {
+        const session = await meshHttp2(ours.host, { service: "rpc", peer: consul.name, as: "client" });
+        const stream = session.request({ ":path": "/call" });
+        stream.end();
+        assert.equal(await allOf(stream), "2.0 /call");
+        session.close();
+      }, "HTTP/2 is allowed");
 
       // Roots of both sides are replaced while requests go on.
       const domains = [await consul.trustDomain(), ours.host.trustDomain];
@@ -153,6 +168,17 @@ export const meshNodeScenarios: readonly Scenario[] = [
         assert.equal(await asked(await dial("client"), `${call}`), `${call}`);
       }
       assert.deepEqual(await get("/v1/x"), [200, "GET /v1/x"]);
+
+      // A root that nothing leads to is refused until it has got there.
+      await ours.authority.configure({
+        config: { PrivateKeyType: "ec", PrivateKeyBits: 384 },
+        forceWithoutCrossSigning: true,
+      });
+      await assert.rejects(asked(await dial("client"), "hello"), {
+        code: "permission-denied",
+        message: /^the other side refused our certificate: /,
+      });
+      await settles(async () => assert.equal(await asked(await dial("client"), "hello"), "hello"), "it has got there");
       assert.deepEqual([await consul.trustDomain(), ours.host.trustDomain], domains);
       agent.destroy();
     },
@@ -174,22 +200,27 @@ export const meshNodeScenarios: readonly Scenario[] = [
         listen: "127.0.0.1:0",
         onRequest: (incoming, response, { service, peer }) => response.end(`${incoming.url} ${service} of ${peer}`),
       });
+      await using rpc = await meshListener(ours.host, {
+        service: "rpc",
+        listen: "127.0.0.1:0",
+        onRequest: (incoming, response) => response.end(incoming.httpVersion),
+      });
       await using gateway = await SniGateway.open();
-      for (const [service, { address }] of Object.entries({ web, api })) {
+      for (const [service, { address }] of Object.entries({ web, api, rpc })) {
         gateway.routes.set(serverName(service, ours.host, consul.name), address);
         await registerNative(ours.host, service, address);
       }
       await ours.host.configEntries.set({ kind: "service-defaults", name: "api", protocol: "http" });
+      await ours.host.configEntries.set({ kind: "service-defaults", name: "rpc", protocol: "http2" });
       await registerGateway(ours.host, "gateway-1", gateway.port);
-      await exportTo(ours, consul, ["web", "api"]);
-      await consul.client.config.write({ Kind: "service-defaults", Name: "api", Protocol: "http" });
-      const [sidecar = 0, webPort = 0, apiPort = 0] = await stage.processes.ports(3);
+      await exportTo(ours, consul, ["web", "api", "rpc"]);
+      const [sidecar = 0, webPort = 0, apiPort = 0, rpcPort = 0] = await stage.processes.ports(4);
       const upstream = (DestinationName: string, LocalBindPort: number) => ({
         ...{ DestinationName, LocalBindPort, DestinationPeer: ours.name },
       });
-      const upstreams = [upstream("web", webPort), upstream("api", apiPort)];
+      const upstreams = [upstream("web", webPort), upstream("api", apiPort), upstream("rpc", rpcPort)];
       await registerSidecar(consul, "client", { service: 1, sidecar }, { Upstreams: upstreams });
-      await envoy(["-sidecar-for", "client"], [sidecar, webPort, apiPort]);
+      await envoy(["-sidecar-for", "client"], [sidecar, webPort, apiPort, rpcPort]);
 
       const tcp = async (): Promise<string> => {
         const socket = connect(webPort, "127.0.0.1");
@@ -218,6 +249,15 @@ export const meshNodeScenarios: readonly Scenario[] = [
       assert.deepEqual(await get("/v1/x"), [200, `/v1/x client of ${consul.name}`]);
       assert.deepEqual(await get("/v2"), [403, "RBAC: access denied"]);
       assert.deepEqual(await get("/v1/../v2"), [403, "RBAC: access denied"]);
+      await ours.host.configEntries.set({
+        ...{ kind: "service-intentions", name: "rpc" },
+        sources: [{ ...from, action: "allow" as const }],
+      });
+      const session = connectHttp2(`http://127.0.0.1:${rpcPort}`);
+      const stream = session.request({ ":path": "/call" });
+      stream.end();
+      assert.equal(await allOf(stream), "2.0");
+      session.close();
       await ours.authority.rotate();
       for (let call = 0; call < 20; call++) assert.equal(await tcp(), `client of ${consul.name}`);
     },

@@ -51,8 +51,8 @@ export class IntentionRules {
     this.#byDefault = byDefault;
   }
 
-  /** @param call - undefined: a caller that no intention can name. */
-  connection(call: IntendedCall | undefined): IntentionVerdict {
+  /** Of a connection as a whole: sources with permissions for requests deny it. */
+  connection(call: IntendedCall): IntentionVerdict {
     return this.#judge(call, (source) => {
       if (source.action !== undefined) return verdictOf(source.action, `its source ${shown(source)}`);
       return {
@@ -62,8 +62,8 @@ export class IntentionRules {
     });
   }
 
-  /** As {@link connection}, of one request. */
-  request(call: IntendedCall | undefined, request: IntendedRequest): IntentionVerdict {
+  /** Of one request. */
+  request(call: IntendedCall, request: IntendedRequest): IntentionVerdict {
     return this.#judge(call, (source) => {
       if (source.action !== undefined) return verdictOf(source.action, `its source ${shown(source)}`);
       const permissions = source.permissions ?? [];
@@ -75,10 +75,9 @@ export class IntentionRules {
     });
   }
 
-  #judge(call: IntendedCall | undefined, decide: (source: IntentionSource) => IntentionVerdict): IntentionVerdict {
-    const source =
-      call === undefined ? undefined : intentionFor(call, (destination) => this.#entry(destination)?.sources ?? []);
-    if (call === undefined || source === undefined) return this.#default("no intention matches");
+  #judge(call: IntendedCall, decide: (source: IntentionSource) => IntentionVerdict): IntentionVerdict {
+    const source = intentionFor(call, (destination) => this.#entry(destination)?.sources ?? []);
+    if (source === undefined) return this.#default("no intention matches");
     const entries = [this.#entry(call.destination), this.#entry("*")];
     const own = entries.find((entry) => entry?.sources.includes(source));
     if (asksForToken(own?.jwt)) return unverifiable(`the source ${shown(source)}`);

@@ -1781,8 +1781,8 @@ export const plantedFaults: readonly PlantedFault[] = [
     "a listener in the mesh serves connections that intentions deny",
     [
       "src/mesh/connect/listener.ts",
-      "    const verdict = rules.connection(intendedCall(from, service));",
-      "    const verdict = { ...rules.connection(intendedCall(from, service)), allowed: true };",
+      "(call) => rules.connection(call));",
+      "(call) => ({ ...rules.connection(call), allowed: true }));",
     ],
     MESH,
   ),

@@ -1,5 +1,4 @@
 import type { X509Certificate } from "node:crypto";
-import type { IntendedCall } from "../../config/intentions.js";
 import type { PeeringHost } from "../../host/host.js";
 import { certificatesIn } from "../../token/pem.js";
 import { parseSpiffeId, type SpiffeId } from "../../trust/spiffe.js";
@@ -99,9 +98,4 @@ function serviceIn(uri: string): Extract<SpiffeId, { readonly kind: "service" }>
   } catch {
     return undefined;
   }
-}
-
-/** The call that intentions are asked about. */
-export function intendedCall(caller: MeshCaller | undefined, destination: string): IntendedCall | undefined {
-  return caller && { source: caller.service, peer: caller.peer, destination };
 }

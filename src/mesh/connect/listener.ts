@@ -3,15 +3,15 @@ import type { TLSSocket } from "node:tls";
 import type { Closable } from "../../base/closable.js";
 import { errorText, PeeringError } from "../../base/errors.js";
 import { latest } from "../../base/latest.js";
-import { IntentionRules, type IntentionVerdict } from "../../config/intention-rules.js";
-import type { IntentionAction } from "../../config/intentions.js";
+import { type IntendedRequest, IntentionRules, type IntentionVerdict } from "../../config/intention-rules.js";
+import type { IntendedCall, IntentionAction } from "../../config/intentions.js";
 import type { PeeringHost } from "../../host/host.js";
 import type { HttpRequest, HttpResponse } from "../../http/messages.js";
 import { httpServer, placeOf } from "../../rpc/http-server.js";
 import type { ServerTls } from "../../rpc/server-tls.js";
 import { ConnectionLimits } from "../../transport/connection-limits.js";
 import { shownChain, type VerifiedIdentity, verifyChain } from "../identity/verify-chain.js";
-import { type CallerTrust, callerOf, callerTrust, callingClusters, intendedCall, type MeshCaller } from "./callers.js";
+import { type CallerTrust, callerOf, callerTrust, callingClusters, type MeshCaller } from "./callers.js";
 import { normalizedTarget } from "./request-path.js";
 import { tcpServer } from "./tcp-server.js";
 
@@ -102,14 +102,22 @@ export async function meshListener(host: PeeringHost, options: MeshListenerOptio
       return undefined;
     }
   };
-  const caller = (identity: VerifiedIdentity, carriedFor?: string): MeshCaller | undefined =>
-    material && callerOf(identity, material.trust, { trustDomain: host.trustDomain, carriedFor });
-  const denied = (identity: VerifiedIdentity, { reason }: IntentionVerdict): void => {
+  /** The caller where it may go on. @param carriedFor - see {@link callerOf}. */
+  const allowed = (
+    identity: VerifiedIdentity,
+    carriedFor: string | undefined,
+    judge: (call: IntendedCall) => IntentionVerdict,
+  ): MeshCaller | undefined => {
+    const trust = material?.trust ?? callerTrust([]);
+    const from = callerOf(identity, trust, { trustDomain: host.trustDomain, carriedFor });
+    const verdict = from && judge({ source: from.service, peer: from.peer, destination: service });
+    if (verdict?.allowed === true) return from;
     incidents.report("mesh-intention-denied", "a caller in the mesh was denied by intentions", {
       service,
-      caller: identity.uri.slice(0, SHOWN_CHARACTERS),
-      reason,
+      caller: (from?.spiffeId ?? identity.uri).slice(0, SHOWN_CHARACTERS),
+      reason: verdict?.reason ?? "it is no service that intentions can name",
     });
+    return undefined;
   };
 
   /** Whether it is served now. */
@@ -121,13 +129,11 @@ export async function meshListener(host: PeeringHost, options: MeshListenerOptio
       client.destroy();
       return false;
     }
-    const from = caller(identity);
-    const verdict = rules.connection(intendedCall(from, service));
-    if (verdict.allowed && from !== undefined) {
-      serve(client, from);
+    const caller = allowed(identity, undefined, (call) => rules.connection(call));
+    if (caller !== undefined) {
+      serve(client, caller);
       return true;
     }
-    denied(identity, verdict);
     // As a sidecar: an orderly end without a byte. With unread bytes it would be a reset.
     client.resume();
     client.end();
@@ -144,20 +150,24 @@ export async function meshListener(host: PeeringHost, options: MeshListenerOptio
       refuse(response, 400, "bad request");
       return;
     }
-    const from = caller(identity, headerOf(request, "x-forwarded-client-cert"));
-    const verdict = rules.request(intendedCall(from, service), {
+    const asked: IntendedRequest = {
       method: request.method ?? "",
       path: target.path,
       header: (name) => headerOf(request, name),
-    });
-    if (verdict.allowed && from !== undefined) {
-      const writable: { url?: string | undefined } = request;
-      writable.url = target.path + target.query;
-      serve(request, response, from);
+    };
+    const caller = allowed(identity, headerOf(request, "x-forwarded-client-cert"), (call) =>
+      rules.request(call, asked),
+    );
+    if (caller === undefined) {
+      refuse(response, 403, "RBAC: access denied");
       return;
     }
-    denied(identity, verdict);
-    refuse(response, 403, "RBAC: access denied");
+    // Over HTTP/2 it stands in a header as well.
+    const { headers }: { readonly headers: Record<string, unknown> } = request;
+    const writable: { url?: string | undefined } = request;
+    writable.url = target.path + target.query;
+    if (headers[":path"] !== undefined) headers[":path"] = writable.url;
+    serve(request, response, caller);
   };
 
   const server = await ("onRequest" in options
@@ -170,7 +180,9 @@ export async function meshListener(host: PeeringHost, options: MeshListenerOptio
           if (identity === undefined) return false;
           const place = placeOf(client);
           identities.set(place, identity);
-          client.once("close", () => identities.delete(place));
+          client.once("close", () => {
+            if (identities.get(place) === identity) identities.delete(place);
+          });
           return true;
         },
         rpc: (_request, _response, next) => next?.(),

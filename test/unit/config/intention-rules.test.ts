@@ -70,12 +70,6 @@ describe("intentions of connections", () => {
       assert.equal(rules(entries, byDefault).connection(CALL).allowed, false);
     }
   });
-
-  it("leave a caller that no intention can name to the default", () => {
-    const entries: Entries = { db: { sources: [{ name: "*", action: "allow" }] } };
-    assert.equal(rules(entries).connection(undefined).allowed, false);
-    assert.equal(rules(entries).request(undefined, request()).allowed, false);
-  });
 });
 
 describe("intentions of requests", () => {
