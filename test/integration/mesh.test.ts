@@ -3,7 +3,7 @@ import assert from "node:assert/strict";
 import { X509Certificate } from "node:crypto";
 import { once } from "node:events";
 import { type Agent, type IncomingMessage, type RequestOptions, request } from "node:http";
-import { createServer as createTcpServer, type Server } from "node:net";
+import { createServer as createTcpServer, type Server, type Socket } from "node:net";
 import { after, before, describe, it } from "node:test";
 import { connect, createServer as createTlsServer } from "node:tls";
 import { splitHostPort } from "../../src/base/host-port.js";
@@ -328,10 +328,9 @@ describe("certificates in the mesh", () => {
       ],
     ] as const) {
       const server = createTlsServer({ cert: shown.certificatePem, key: shown.keyPem }, (socket) => socket.end("evil"));
-      const address = await listening(server);
-      gateway.routes.set(name, address);
+      await using evil = await listening(server);
+      gateway.routes.set(name, evil.address);
       await assert.rejects(dial(pair), { code: "unauthenticated", message: why });
-      server.close();
     }
   });
 
@@ -353,11 +352,24 @@ describe("certificates in the mesh", () => {
   });
 });
 
-async function listening(server: Server): Promise<string> {
+/** Has a server listen, until the end of the test. */
+async function listening(
+  server: Server,
+): Promise<AsyncDisposable & { readonly address: string; readonly port: number }> {
+  const sockets = new Set<Socket>();
+  server.on("connection", (socket) => sockets.add(socket));
   server.listen(0, "127.0.0.1");
   await once(server, "listening");
-  const address = server.address();
-  return `127.0.0.1:${typeof address === "object" ? address?.port : 0}`;
+  const bound = server.address();
+  const port = typeof bound === "object" && bound !== null ? bound.port : 0;
+  return {
+    port,
+    address: `127.0.0.1:${port}`,
+    async [Symbol.asyncDispose]() {
+      server.close();
+      for (const socket of sockets) socket.destroy();
+    },
+  };
 }
 
 describe("a rotation of the roots of both sides", () => {
@@ -415,12 +427,11 @@ describe("mesh gateways of a peer", () => {
     const { exporter, importer } = pair;
     await using listener = await greet(pair);
     // Nobody listens there; and one that accepts and says nothing.
-    const gone = createTcpServer();
-    const port = splitHostPort(await listening(gone))?.port ?? 0;
-    gone.close();
-    const silent = createTcpServer((socket) => socket.on("error", () => {}).resume());
-    await registerGateway(exporter.host, "gateway-0", port);
-    await registerGateway(exporter.host, "gateway-2", splitHostPort(await listening(silent))?.port ?? 0);
+    const gone = await listening(createTcpServer());
+    await gone[Symbol.asyncDispose]();
+    await using silent = await listening(createTcpServer((socket) => socket.on("error", () => {}).resume()));
+    await registerGateway(exporter.host, "gateway-0", gone.port);
+    await registerGateway(exporter.host, "gateway-2", silent.port);
     await intend(exporter.host, "web", [{ name: "client", peer: importer.name, action: "allow" }]);
     await pair.offer("web", listener.address);
     const proxies = { peer: exporter.name, service: "web-sidecar-proxy" };
@@ -444,7 +455,6 @@ describe("mesh gateways of a peer", () => {
     });
     await assert.rejects(dial(pair, { connectTimeoutMs: 200, attempts: 1 }), /\(2 more were not tried\)$/);
     assert.equal(importer.host.incidents.counts().get("mesh-dial-failed"), 2);
-    silent.close();
   });
 
   it("are not dialed in a range that must not be", async () => {
