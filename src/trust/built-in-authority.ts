@@ -32,17 +32,18 @@ import {
 } from "./ca-configuration.js";
 import {
   BACKDATE_MS,
+  DEFAULT_SIGNING_REQUEST_BYTES,
   generatePrivateKey,
   issueServerLeaf,
   issueServiceLeaf,
   type KeyKind,
   type LeafSigner,
   type SignedLeaf,
-  signLeaf,
+  signRequestedLeaf,
 } from "./leaf.js";
 import { rootIdOf } from "./pem.js";
 import { plainSecretBox, type SecretBox } from "./secret-box.js";
-import { keyFault, namesToSign, requireStrongKey } from "./signing-request.js";
+import { keyFault } from "./signing-request.js";
 
 const HOUR_MS = 3_600_000;
 /** Lifetime of a leaf in Consul (1.13 to 1.22), in milliseconds. */
@@ -52,7 +53,6 @@ const MAX_LEAF_TTL_MS = 8_760 * HOUR_MS;
 // Consul's cross-signed certificates live for 7 days. But a Consul dialer goes on with the roots it read when its dial
 // loop began, for months if the stream holds. Here it can come back for a year (D-59).
 const CROSS_SIGNED_TTL_MS = 8_760 * HOUR_MS;
-const DEFAULT_SIGNING_REQUEST_BYTES = 16_384;
 const DEFAULT_CONFIGURATION_BYTES = 65_536;
 const DEFAULT_TRUSTED_ROOTS = 32;
 /** How long a certificate of a service waits for its turn to be signed, as in Consul. */
@@ -309,23 +309,10 @@ class StoredAuthority implements BuiltInAuthority {
   }
 
   async signRequest(requestPem: string, datacenter: string): Promise<SignedLeaf> {
-    const { signingRequestBytes, incidents } = this.#settings;
-    if (requestPem.length > signingRequestBytes) {
-      incidents.report("signing-request-too-large", "a certificate signing request is too large and is refused", {
-        bytes: requestPem.length,
-        limit: signingRequestBytes,
-      });
-      throw new PeeringError(
-        "invalid-argument",
-        `the certificate signing request has ${requestPem.length} bytes, of which ${signingRequestBytes} are allowed`,
-      );
-    }
-    const { readCertificateRequest } = await import("./x509.js");
-    const request = await readCertificateRequest(requestPem);
-    const names = namesToSign(request, { trustDomain: this.trustDomain, datacenter });
-    requireStrongKey(request.publicKeyPem);
-    const serialNumber = await this.#takeSerial();
-    return signLeaf({ ...this.#leafTerms(), serialNumber, keyPem: request.publicKeyPem, ...names });
+    return signRequestedLeaf(requestPem, { datacenter, trustDomain: this.trustDomain }, this.#settings, async () => {
+      const serialNumber = await this.#takeSerial();
+      return { ...this.#leafTerms(), serialNumber };
+    });
   }
 
   configuration(): CaConfiguration {

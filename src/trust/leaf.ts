@@ -1,7 +1,9 @@
 import { generateKeyPair } from "node:crypto";
 import { promisify } from "node:util";
 import { PeeringError } from "../base/errors.js";
+import type { Incidents } from "../base/incidents.js";
 import { type IssuedCertificate, peeringServerName } from "./authority.js";
+import { namesToSign, requireStrongKey } from "./signing-request.js";
 import { formatSpiffeId } from "./spiffe.js";
 
 /** How far back a certificate begins, for verifiers whose clock is behind. */
@@ -81,6 +83,36 @@ export async function signLeaf(request: LeafRequest): Promise<SignedLeaf> {
     notAfter,
     rootId: signer.rootId,
   };
+}
+
+/** Default of the largest certificate signing request that is read, in bytes. */
+export const DEFAULT_SIGNING_REQUEST_BYTES = 16_384;
+
+/**
+ * Signs the identity that a certificate signing request asks for, as `signRequest` of an authority.
+ * @param terms - asked for once the request is found to be good.
+ */
+export async function signRequestedLeaf(
+  requestPem: string,
+  cluster: { readonly datacenter: string; readonly trustDomain: string },
+  { signingRequestBytes, incidents }: { readonly signingRequestBytes: number; readonly incidents: Incidents },
+  terms: () => Promise<Omit<LeafRequest, "keyPem" | "uri" | "dnsNames">>,
+): Promise<SignedLeaf> {
+  if (requestPem.length > signingRequestBytes) {
+    incidents.report("signing-request-too-large", "a certificate signing request is too large and is refused", {
+      bytes: requestPem.length,
+      limit: signingRequestBytes,
+    });
+    throw new PeeringError(
+      "invalid-argument",
+      `the certificate signing request has ${requestPem.length} bytes, of which ${signingRequestBytes} are allowed`,
+    );
+  }
+  const { readCertificateRequest } = await import("./x509.js");
+  const request = await readCertificateRequest(requestPem);
+  const names = namesToSign(request, cluster);
+  requireStrongKey(request.publicKeyPem);
+  return signLeaf({ ...(await terms()), keyPem: request.publicKeyPem, ...names });
 }
 
 /** Everything that a leaf with a key of its own is issued from. */

@@ -2,11 +2,20 @@ import { createPrivateKey, type X509Certificate } from "node:crypto";
 import type { Closable } from "../base/closable.js";
 import { type Clock, type Random, systemClock, systemRandom } from "../base/environment.js";
 import { PeeringError } from "../base/errors.js";
+import { Incidents } from "../base/incidents.js";
 import { Signal } from "../base/signal.js";
 import { certificatesIn, isIssuedBy, type ParsedCertificate, publicKeyOf } from "../token/pem.js";
 import type { CaRoot, CertificateAuthority } from "./authority.js";
 import { DEFAULT_LEAF_TTL_MS } from "./built-in-authority.js";
-import { issueServerLeaf, issueServiceLeaf, type LeafSigner, type OwnKeyLeafRequest } from "./leaf.js";
+import {
+  DEFAULT_SIGNING_REQUEST_BYTES,
+  issueServerLeaf,
+  issueServiceLeaf,
+  type LeafSigner,
+  type OwnKeyLeafRequest,
+  type SignedLeaf,
+  signRequestedLeaf,
+} from "./leaf.js";
 import { fingerprintOf, rootIdOf } from "./pem.js";
 
 /** Roots and a signing key of a host's own. */
@@ -27,6 +36,10 @@ export interface ProvidedAuthorityOptions extends ProvidedMaterial {
   readonly trustDomain: string;
   /** Lifetime of the certificates it issues, in milliseconds. Default 72 hours, as in Consul. */
   readonly leafTtlMs?: number;
+  /** Largest certificate signing request that is read, in bytes. Default 16 384; a larger one is refused. */
+  readonly signingRequestBytes?: number;
+  /** Gets a report of each request that is too large. Default: no reports. */
+  readonly incidents?: Incidents;
   readonly clock?: Clock;
   readonly random?: Random;
 }
@@ -44,6 +57,13 @@ export interface ProvidedAuthority extends CertificateAuthority, Closable {
    *   changed.
    */
   update(material: ProvidedMaterial, options?: { readonly force?: boolean }): void;
+  /**
+   * Signs a certificate signing request (PEM), as `signRequest` of the built-in authority does: the one identity that it asks for, of this
+   * datacenter, and no name besides. The caller decides who may ask for which identity.
+   * @throws {PeeringError} `invalid-argument`: not one PEM block that its own key has signed, larger than `signingRequestBytes`, of another
+   *   identity, or with a weak key.
+   */
+  signRequest(requestPem: string, datacenter: string): Promise<SignedLeaf>;
 }
 
 /**
@@ -59,14 +79,14 @@ export function providedAuthority(options: ProvidedAuthorityOptions): ProvidedAu
   }
   const rootsChanged = new Signal();
   let checked = check(options, clock.wall());
-  const leafTerms = (datacenter: string): OwnKeyLeafRequest => ({
+  const { signingRequestBytes = DEFAULT_SIGNING_REQUEST_BYTES, incidents = new Incidents() } = options;
+  const terms = () => ({
     signer: checked.signer,
     serialNumber: randomSerial(random),
-    datacenter,
-    trustDomain,
     nowMs: clock.wall(),
     ttlMs: leafTtlMs,
   });
+  const leafTerms = (datacenter: string): OwnKeyLeafRequest => ({ ...terms(), datacenter, trustDomain });
 
   const close = async (): Promise<void> => rootsChanged.clear();
 
@@ -76,6 +96,10 @@ export function providedAuthority(options: ProvidedAuthorityOptions): ProvidedAu
     onRootsChanged: (listener) => rootsChanged.on(listener),
     issueServer: (datacenter) => issueServerLeaf(leafTerms(datacenter)),
     issueService: (datacenter, service) => issueServiceLeaf({ ...leafTerms(datacenter), service }),
+    signRequest: (requestPem, datacenter) =>
+      signRequestedLeaf(requestPem, { datacenter, trustDomain }, { signingRequestBytes, incidents }, async () =>
+        terms(),
+      ),
     update(material, { force = false } = {}) {
       const next = check(material, clock.wall());
       if (!force && rootOf(next.chain, checked.anchors) === undefined) {

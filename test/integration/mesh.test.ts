@@ -305,6 +305,7 @@ describe("certificates in the mesh", () => {
       { uris: ["spiffe://dddddddd-0000-0000-0000-000000000000.consul/ns/default/dc/dc3/svc/client"] },
       { uris: [good, `spiffe://${trustDomain}/ns/default/dc/${exporter.name}/svc/client`] },
       { uris: [] },
+      { uris: [good], unknownCritical: true },
     ];
     for (const wanted of forged) {
       const certificate = await issue({ name: "forged", ...wanted }, root);

@@ -28,6 +28,8 @@ export interface Wanted {
   readonly notBefore?: number;
   readonly notAfter?: number;
   readonly name?: string;
+  /** Whether it has an extension that nobody knows, and that must not be passed over. */
+  readonly unknownCritical?: boolean;
 }
 
 const LEAF_USAGES = x509.KeyUsageFlags.digitalSignature | x509.KeyUsageFlags.keyEncipherment;
@@ -57,6 +59,7 @@ export async function issue(wanted: Wanted, issuer?: Issued): Promise<Issued> {
         new x509.BasicConstraintsExtension(ca, wanted.pathLength, true),
         new x509.KeyUsagesExtension(wanted.keyUsages ?? (ca ? CA_USAGES : LEAF_USAGES), true),
         ...(ca || usages.length === 0 ? [] : [new x509.ExtendedKeyUsageExtension([...usages])]),
+        ...(wanted.unknownCritical === true ? [new x509.Extension("1.2.3.4.5", true, Uint8Array.of(5, 0))] : []),
         ...(names.length === 0 ? [] : [new x509.SubjectAlternativeNameExtension(names, name === "")]),
       ],
     },

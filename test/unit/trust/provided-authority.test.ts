@@ -3,12 +3,14 @@ import { generateKeyPairSync, X509Certificate } from "node:crypto";
 import { test } from "node:test";
 import { inspect } from "node:util";
 import { PeeringError } from "../../../src/base/errors.js";
+import { Incidents } from "../../../src/base/incidents.js";
 import { certificatesIn } from "../../../src/token/pem.js";
 import { peeringServerName } from "../../../src/trust/authority.js";
 import { type ProvidedMaterial, providedAuthority } from "../../../src/trust/provided-authority.js";
 import { crossSign, issueCertificate } from "../../../src/trust/x509.js";
 import { withUnreadableKey } from "../../support/unreadable-key.js";
 import { fieldsOf, verifyAsGo } from "./go-verifier.js";
+import { request, uri } from "./signing-requests.js";
 import { handshake } from "./support.js";
 
 const DAY = 24 * 3_600_000;
@@ -227,4 +229,31 @@ test("no leaf outlives its signing certificate, and serial numbers are positive 
   const end = Date.parse(new X509Certificate(signing.certificatePem).validTo);
   assert.equal(new Set(leafs.map((leaf) => fieldsOf(leaf.certificateChainPem).serialNumber)).size, 8);
   for (const leaf of leafs) assert.equal(leaf.notAfter, end);
+});
+
+test("signs the identity that a request asks for, with its own roots, and nothing besides", async () => {
+  const root = await authorityCertificate("Root");
+  const incidents = new Incidents();
+  const material = {
+    rootPems: [root.certificatePem],
+    signingCertificatePem: root.certificatePem,
+    signingKeyPem: root.keyPem,
+  };
+  await using authority = providedAuthority({ ...material, trustDomain, signingRequestBytes: 2_000, incidents });
+  const id = `spiffe://${trustDomain}/gateway/mesh/dc/dc1`;
+  const signed = await authority.signRequest(await request([uri(id)]), "dc1");
+  const [leaf] = certificatesIn(signed.certificateChainPem);
+  assert.ok(leaf !== undefined && leaf.certificate.verify(new X509Certificate(root.certificatePem).publicKey));
+  assert.deepEqual(fieldsOf(signed.certificateChainPem).uris, [id]);
+  for (const [names, key, message] of [
+    [[uri(id.replace(trustDomain, "other.consul"))], undefined, /from a different trust domain/],
+    [[uri(id.replace("dc1", "dc2"))], undefined, /from a different datacenter/],
+    [[uri(id), { type: "dns" as const, value: "web" }], undefined, /does not allow a DNS name/],
+    [[uri(id)], "RSA 1024" as const, /must have 2048 to 8192 bits/],
+  ] as const) {
+    const csr = await request([...names], key === undefined ? {} : { key });
+    await assert.rejects(authority.signRequest(csr, "dc1"), { code: "invalid-argument", message });
+  }
+  await assert.rejects(authority.signRequest("x".repeat(2_001), "dc1"), { message: /of which 2000 are allowed/ });
+  assert.equal(incidents.counts().get("signing-request-too-large"), 1);
 });

@@ -1,51 +1,16 @@
 import "reflect-metadata";
 import assert from "node:assert/strict";
-import { webcrypto } from "node:crypto";
 import { test } from "node:test";
 import * as x509 from "@peculiar/x509";
 import { Incidents } from "../../../src/base/incidents.js";
 import { memoryStorage } from "../../../src/storage/memory.js";
 import { builtInAuthority } from "../../../src/trust/built-in-authority.js";
 import { fieldsOf } from "./go-verifier.js";
+import { request, uri } from "./signing-requests.js";
 import { ManualClock } from "./support.js";
 
 const START = Date.UTC(2026, 0, 1);
 const DAY = 24 * 3_600_000;
-
-interface Asked {
-  readonly subject?: string;
-  readonly extensions?: x509.Extension[];
-  readonly key?: "EC P-256" | "EC P-384" | "Ed25519" | `RSA ${number}`;
-  readonly exponent?: Uint8Array;
-}
-
-async function request(names: x509.JsonGeneralNames, asked: Asked = {}): Promise<string> {
-  const { subject, extensions = [], key = "EC P-256", exponent = Uint8Array.of(1, 0, 1) } = asked;
-  const [type, detail = ""] = key.split(" ");
-  const hash = "SHA-256";
-  const algorithm =
-    type === "RSA"
-      ? { name: "RSASSA-PKCS1-v1_5", hash, modulusLength: Number(detail), publicExponent: exponent }
-      : type === "EC"
-        ? { name: "ECDSA", namedCurve: detail }
-        : { name: "Ed25519" };
-  const keys = await webcrypto.subtle.generateKey(algorithm, true, ["sign", "verify"]);
-  assert.ok("privateKey" in keys);
-  const made = await x509.Pkcs10CertificateRequestGenerator.create(
-    {
-      keys,
-      ...(subject === undefined ? {} : { name: subject }),
-      signingAlgorithm: type === "EC" ? { name: "ECDSA", hash } : algorithm,
-      extensions: [new x509.SubjectAlternativeNameExtension(names), ...extensions],
-    },
-    webcrypto,
-  );
-  return made.toString("pem");
-}
-
-function uri(value: string): { type: "url"; value: string } {
-  return { type: "url", value };
-}
 
 test("a service leaf has one URI, no subject and no DNS name", async () => {
   await using authority = await builtInAuthority({ storage: memoryStorage(), clock: new ManualClock(START) });
