@@ -94,7 +94,7 @@ describe("a service of TCP of a peer", () => {
     assert.equal(countOf(pair, "mesh-intention-denied"), before + 2);
   });
 
-  it("serves callers that an intention allows, and no others, from the next connection on", async () => {
+  it("serves callers that an intention allows, and no others, from the next connection on (ch4 case 85)", async () => {
     const { exporter, importer } = pair;
     await intend(exporter.host, "web", [{ name: "client", peer: importer.name, action: "allow" }]);
     const connection = await dial(pair);
@@ -332,6 +332,34 @@ describe("certificates in the mesh", () => {
       await using evil = await listening(server);
       gateway.routes.set(name, evil.address);
       await assert.rejects(dial(pair), { code: "unauthenticated", message: why });
+    }
+  });
+
+  it("of our mesh gateway carry the requests of peers, each in the name of its caller", async () => {
+    const { exporter, importer } = pair;
+    const { trustDomain } = exporter.host;
+    const own = await issue({ ca: true, uris: [`spiffe://${trustDomain}`] });
+    await exporter.authority.configure({ config: { PrivateKey: own.keyPem, RootCert: own.certificatePem } });
+    await using api = await serveApi(pair, {
+      service: "api",
+      onRequest: (_, response, { service, peer }) => response.end(`${service} of ${peer}`),
+    });
+    await intend(exporter.host, "api", [{ name: "client", peer: importer.name, action: "allow" }]);
+    const gateway = await issue({ uris: [`spiffe://${trustDomain}/gateway/mesh/dc/${exporter.name}`] }, own);
+    const carried = (domain: string, service: string): string =>
+      `By=x;Hash=0a;Subject="";URI=spiffe://${domain}/ns/default/dc/dc2/svc/${service}`;
+    const get = (header: string): Promise<string> =>
+      answerTo(api.address, gateway, `GET / HTTP/1.1\r\nhost: x\r\nconnection: close\r\n${header}\r\n`);
+    const peer = importer.host.trustDomain;
+    const allowed = `x-forwarded-client-cert: ${carried(peer, "client")}\r\n`;
+    assert.match(await get(allowed), new RegExp(`^HTTP/1.1 200 OK[^]*client of ${importer.name}`));
+    for (const header of [
+      "",
+      `x-forwarded-client-cert: ${carried(peer, "other")}\r\n`,
+      `x-forwarded-client-cert: ${carried(trustDomain, "client")}\r\n`,
+      `x-forwarded-client-cert: ${carried(peer, "other")}\r\n${allowed}`,
+    ]) {
+      assert.match(await get(header), /^HTTP\/1.1 403 /, header);
     }
   });
 

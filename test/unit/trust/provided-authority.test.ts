@@ -243,7 +243,7 @@ test("signs the identity that a request asks for, with its own roots, and nothin
   const id = `spiffe://${trustDomain}/gateway/mesh/dc/dc1`;
   const signed = await authority.signRequest(await request([uri(id)]), "dc1");
   const [leaf] = certificatesIn(signed.certificateChainPem);
-  assert.ok(leaf !== undefined && leaf.certificate.verify(new X509Certificate(root.certificatePem).publicKey));
+  assert.equal(leaf?.certificate.verify(new X509Certificate(root.certificatePem).publicKey), true);
   assert.deepEqual(fieldsOf(signed.certificateChainPem).uris, [id]);
   for (const [names, key, message] of [
     [[uri(id.replace(trustDomain, "other.consul"))], undefined, /from a different trust domain/],
