@@ -36,7 +36,7 @@ await east.catalog.register({
   service: { name: "gateway", kind: "mesh-gateway", port },
 });
 
-// What east lets west see, and what it lets it do.
+// East exports the service to west, and lets one service of west call it.
 await east.configEntries.set({ kind: "service-defaults", name: "kitchen", protocol: "http" });
 await east.configEntries.set({
   kind: "service-intentions",

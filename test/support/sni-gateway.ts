@@ -19,7 +19,7 @@ export function serverNameIn(hello: Buffer): string | undefined {
   return "";
 }
 
-/** What a mesh gateway does for a service of TCP: it leads each connection to where its server name belongs, and opens none. */
+/** A mesh gateway as far as services of TCP need one: it leads each connection to where its server name belongs, and opens none. */
 export class SniGateway implements AsyncDisposable {
   /** `host:port` by server name. */
   readonly routes = new Map<string, string>();

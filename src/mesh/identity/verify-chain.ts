@@ -15,7 +15,7 @@ export interface VerifiedIdentity {
   readonly uri: string;
 }
 
-/** What the other side of a connection is to be. */
+/** The part of the other side in a TLS handshake. */
 export type MeshRole = "client" | "server";
 
 /** Certificates that a chain may hold, the leaf included. Consul's have two or three. */
