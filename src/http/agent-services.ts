@@ -2,6 +2,8 @@ import { isIP } from "node:net";
 import type { Access } from "../access/authorizer.js";
 import { PeeringError } from "../base/errors.js";
 import { joinHostPort } from "../base/host-port.js";
+import type { Steps } from "../base/steps.js";
+import { inTurns } from "../base/turns.js";
 import type { JsonObject, StringMap } from "../model/instance.js";
 import { isList, isObject } from "../model/kept-members.js";
 import { textOf } from "../model/proxy-rules.js";
@@ -124,7 +126,7 @@ async function register(call: Call): Promise<Answer> {
   if (body.Name === "") throw badRequest("Missing service name");
   if (["0.0.0.0", "::", "[::]"].includes(body.Address)) throw badRequest("Invalid service address");
   const access = await call.access();
-  validate(body);
+  await inTurns(validate(body));
   const { SidecarService: sidecar } = body.Connect;
   const write = (): Promise<void> => writeService(call, body, access);
   // A port that is free is taken before anything else looks for one.
@@ -144,7 +146,7 @@ async function writeService(call: Call, body: Definition, access: Access): Promi
     const made = sidecarOf(call, body, id, sidecar);
     const registration = registrationOf(made, made.ID);
     // It is judged before a port is found for it.
-    const problem = serviceProblem({ ...registration, port: sidecar.Port }, true);
+    const problem = await inTurns(serviceProblem({ ...registration, port: sidecar.Port }, true));
     if (problem !== undefined) throw badRequest(`Failed Validation: ${problem}`);
     requireInstance(access, call.host, node.node, registration);
     definitions.push(made);
@@ -188,7 +190,7 @@ async function writeService(call: Call, body: Definition, access: Access): Promi
 }
 
 /** @throws {HttpRefusal} 400 with Consul's text. */
-function validate(body: Definition): void {
+function* validate(body: Definition): Steps<void> {
   const { Weights: weights } = body;
   if (weights !== undefined) {
     const problem = weightsProblem(weights);
@@ -200,7 +202,7 @@ function validate(body: Definition): void {
   if (sidecar !== undefined && body.Ports.length > 0) {
     throw badRequest("MultiPort cannot be used with Consul Connect.");
   }
-  const broken = serviceProblem(registrationOf(body, body.ID || body.Name, sidecar));
+  const broken = yield* serviceProblem(registrationOf(body, body.ID || body.Name, sidecar));
   if (broken !== undefined) throw badRequest(`Validation failed: ${broken}`);
   validateChecks(givenChecks(body.Check, body.Checks));
   if (sidecar === undefined) return;

@@ -19,7 +19,7 @@ async function register(call: Call): Promise<Answer> {
   ownDatacenter(call);
   const access = await call.access();
   requireRegistration(access, call.host, registration);
-  await call.host.catalog.register(registration, { judge: judgeFor(access) });
+  await call.host.catalog.register(registration, { judge: judgeFor(access), inTurns: true });
   return { json: true };
 }
 

@@ -1,6 +1,7 @@
 import type { Access } from "../access/authorizer.js";
 import { InvariantError, PeeringError, toldText } from "../base/errors.js";
-import type { Steps } from "../base/steps.js";
+import { StepMeter, type Steps } from "../base/steps.js";
+import { inTurns } from "../base/turns.js";
 import type { PeeringHost } from "../host/host.js";
 import {
   checkOperation,
@@ -81,6 +82,28 @@ interface Fault {
   readonly What: string;
 }
 
+/** The operations, and what is wrong with those that are not allowed or break a rule. */
+function* operationsOf(
+  bodies: readonly OperationBody[],
+  host: PeeringHost,
+  access: Access,
+): Steps<{ readonly operations: readonly TransactionOperation[]; readonly faults: readonly Fault[] }> {
+  const operations: TransactionOperation[] = [];
+  const faults: Fault[] = [];
+  const meter = new StepMeter();
+  for (const [index, body] of bodies.entries()) {
+    try {
+      const operation = operationOf(body);
+      yield* checkOperation(operation, host.datacenter, meter);
+      requireOperation(access, host, operation, operations);
+      operations.push(operation);
+    } catch (error) {
+      faults.push({ OpIndex: index, What: refusalOf(error).text });
+    }
+  }
+  return { operations, faults };
+}
+
 async function transaction(call: Call): Promise<Answer> {
   call.refuseNamespace();
   call.refusePartition();
@@ -99,22 +122,14 @@ async function transaction(call: Call): Promise<Answer> {
     throw new HttpRefusal(413, `Transaction contains too many operations (${count} > ${MAX_TRANSACTION_OPERATIONS})`);
   }
   const access = await call.access();
-  const operations: TransactionOperation[] = [];
-  const faults: Fault[] = [];
-  for (const [index, operation] of bodies.entries()) {
-    try {
-      const parsed = operationOf(operation);
-      checkOperation(parsed, call.host.datacenter);
-      requireOperation(access, call.host, parsed, operations);
-      operations.push(parsed);
-    } catch (error) {
-      faults.push({ OpIndex: index, What: refusalOf(error).text });
-    }
-  }
+  const { operations, faults } = await inTurns(operationsOf(bodies, call.host, access));
   if (faults.length > 0) return conflict(faults);
   const readOnly = operations.every(({ verb }) => verb === "get");
   try {
-    const { index, results } = await call.host.catalog.transaction(operations, { judge: judgeFor(access) });
+    const { index, results } = await call.host.catalog.transaction(operations, {
+      judge: judgeFor(access),
+      inTurns: true,
+    });
     const shown = results.filter((result) => mayRead(access, result));
     const json = { Results: shown.map(resultJson), Errors: null };
     if (!readOnly) return { json };

@@ -1,4 +1,5 @@
 import { PeeringError } from "../base/errors.js";
+import { doAll, StepMeter, type Steps } from "../base/steps.js";
 import { parseDuration } from "../syntax/go-duration.js";
 import { metadataProblem } from "../syntax/metadata.js";
 import { lowerCase } from "../syntax/names.js";
@@ -710,21 +711,41 @@ function listed(problems: readonly string[]): string | undefined {
   return problems.length === 0 ? undefined : listProblems(problems);
 }
 
+/** What the parts of a registration count in a step. */
+const SERVICE_FIELDS = 30;
+const CHECK_FIELDS = 30;
+const UPSTREAM_FIELDS = 40;
+const ADDRESS_FIELDS = 4;
+
+/** About how long a service takes in each step of its reading: of some parts one may have thousands. */
+function fieldsOf({ tags, taggedAddresses, proxy }: Service): number {
+  return (
+    SERVICE_FIELDS +
+    tags.length +
+    ADDRESS_FIELDS * Object.keys(taggedAddresses).length +
+    UPSTREAM_FIELDS * (proxy?.upstreams?.length ?? 0)
+  );
+}
+
 /**
  * The rules that a service breaks, in Consul's words; undefined: none.
  * @param isMade - it is a sidecar that an agent makes, and finds a port for.
  * @throws {PeeringError} `invalid-registration`: a field of the wrong type.
  */
-export function serviceProblem(registration: ServiceRegistration, isMade = false): string | undefined {
+export function* serviceProblem(registration: ServiceRegistration, isMade = false): Steps<string | undefined> {
+  const meter = new StepMeter();
   const service = parseServiceShape(registration);
+  if (meter.isOver(fieldsOf(service))) yield;
   return listed([...(isMade ? [] : placeProblems(service)), ...kindProblems(service)]);
 }
 
 /** The shape and the rules of one service, its id filled in. */
-function parseService(value: unknown): Service {
+function* serviceSteps(value: unknown, meter: StepMeter): Steps<Service> {
   const service = parseServiceShape(value);
+  if (meter.isOver(fieldsOf(service))) yield;
   requireKind(service.kind);
   const problem = listed([...placeProblems(service), ...kindProblems(service)]);
+  if (meter.isOver(fieldsOf(service))) yield;
   if (problem !== undefined) throw invalid(problem);
   if (service.name === "") {
     throw invalid(
@@ -808,6 +829,12 @@ const registrationFields: ReadonlySet<keyof Registration> = new Set<keyof Regist
  * @throws {PeeringError} `invalid-registration` with Consul's text.
  */
 export function parseRegistration(input: unknown, datacenter: string): ParsedRegistration {
+  return doAll(registrationSteps(input, datacenter));
+}
+
+/** As {@link parseRegistration}, in steps. */
+export function* registrationSteps(input: unknown, datacenter: string): Steps<ParsedRegistration> {
+  const meter = new StepMeter();
   const from = fields(input, "registration", registrationFields);
   const given = from.checks ?? emptyList;
   if (!Array.isArray(given)) throw invalid("checks must be a list");
@@ -822,7 +849,8 @@ export function parseRegistration(input: unknown, datacenter: string): ParsedReg
   if (node.address === "" && !skipNodeUpdate) throw invalid("Must provide address if SkipNodeUpdate is not set");
 
   const serviceInput = from.service;
-  const service = serviceInput === undefined || serviceInput === null ? undefined : parseService(serviceInput);
+  const service =
+    serviceInput === undefined || serviceInput === null ? undefined : yield* serviceSteps(serviceInput, meter);
 
   const nodeKey = lowerCase(node.name);
   const checks: Check[] = [];
@@ -834,6 +862,7 @@ export function parseRegistration(input: unknown, datacenter: string): ParsedReg
       );
     }
     checks.push(parsed);
+    if (meter.isOver(CHECK_FIELDS)) yield;
   }
   return { node, skipNodeUpdate, service, checks };
 }
@@ -867,7 +896,7 @@ function isVerb(value: unknown): value is TransactionVerb {
   return value === "get" || value === "set" || value === "cas" || value === "delete" || value === "delete-cas";
 }
 
-function parseOperation(input: unknown, datacenter: string): ParsedOperation {
+function* operationSteps(input: unknown, datacenter: string, meter: StepMeter): Steps<ParsedOperation> {
   const from = fields(input, "operation", operationFields);
   const type = from.type;
   if (type !== "node" && type !== "service" && type !== "check") throw invalid("operation.type is unknown");
@@ -886,7 +915,7 @@ function parseOperation(input: unknown, datacenter: string): ParsedOperation {
   }
   if (type === "service") {
     const node = text(from.node, "operation.node");
-    const service = verb === "get" ? parseServiceShape(from.service) : parseService(from.service);
+    const service = verb === "get" ? parseServiceShape(from.service) : yield* serviceSteps(from.service, meter);
     return { type, verb, node, service, modifyIndex };
   }
   return { type, verb, check: parseCheckShape(from.check, ""), modifyIndex };
@@ -894,10 +923,11 @@ function parseOperation(input: unknown, datacenter: string): ParsedOperation {
 
 /**
  * Checks one operation of a transaction by itself.
+ * @param meter - of all operations.
  * @throws {PeeringError} `invalid-registration` with Consul's text.
  */
-export function checkOperation(operation: TransactionOperation, datacenter: string): void {
-  parseOperation(operation, datacenter);
+export function* checkOperation(operation: TransactionOperation, datacenter: string, meter: StepMeter): Steps<void> {
+  yield* operationSteps(operation, datacenter, meter);
 }
 
 /**
@@ -906,20 +936,27 @@ export function checkOperation(operation: TransactionOperation, datacenter: stri
  * @throws {PeeringError} `invalid-registration`: more than {@link MAX_TRANSACTION_OPERATIONS}.
  */
 export function parseTransaction(input: unknown, datacenter: string): readonly ParsedOperation[] {
+  return doAll(transactionSteps(input, datacenter));
+}
+
+/** As {@link parseTransaction}, in steps. */
+export function* transactionSteps(input: unknown, datacenter: string): Steps<readonly ParsedOperation[]> {
   if (!Array.isArray(input)) throw invalid("a transaction must be a list of operations");
   if (input.length > MAX_TRANSACTION_OPERATIONS) {
     throw invalid(`Transaction contains too many operations (${input.length} > ${MAX_TRANSACTION_OPERATIONS})`);
   }
+  const meter = new StepMeter();
   const operations: ParsedOperation[] = [];
   const errors: OperationError[] = [];
-  input.forEach((operation: unknown, operationIndex) => {
+  const given: readonly unknown[] = input;
+  for (const [operationIndex, operation] of given.entries()) {
     try {
-      operations.push(parseOperation(operation, datacenter));
+      operations.push(yield* operationSteps(operation, datacenter, meter));
     } catch (error) {
       if (!(error instanceof PeeringError)) throw error;
       errors.push({ operationIndex, what: error.message });
     }
-  });
+  }
   if (errors.length > 0) throw new TransactionError(errors);
   return operations;
 }

@@ -7,7 +7,8 @@ import { PeeringError } from "../base/errors.js";
 import { Incidents } from "../base/incidents.js";
 import { latest } from "../base/latest.js";
 import { Signal } from "../base/signal.js";
-import { sortByKeys } from "../base/turns.js";
+import { doAll, StepMeter, type Steps } from "../base/steps.js";
+import { inTurns, sortByKeys } from "../base/turns.js";
 import type { CatalogDraft, Judge, OperationRecord } from "../model/catalog-draft.js";
 import type { CheckRecord, InstanceRecord, NodeRecord, Stamp } from "../model/catalog-record.js";
 import type { CatalogChange, CatalogSource } from "../model/catalog-source.js";
@@ -16,12 +17,13 @@ import type { Check, Node, Service, ServiceInstance, ServiceKind } from "../mode
 import { type Listing, listing } from "../model/listing.js";
 import {
   type Deregistration,
+  type ParsedOperation,
   type ParsedRegistration,
   parseDeregistration,
-  parseRegistration,
-  parseTransaction,
   type Registration,
+  registrationSteps,
   type TransactionOperation,
+  transactionSteps,
 } from "../model/registration.js";
 import { virtualIpKey } from "../model/virtual-ips.js";
 import { defaultWriteLimits, type WriteLimits } from "../model/write-limits.js";
@@ -124,6 +126,11 @@ export interface CatalogWriteOptions {
    * are allowed.
    */
   readonly judge?: Judge;
+  /**
+   * Whether what is given is read in turns, for it may be long. It is not to be changed meanwhile, and writes that are begun later may
+   * be made before it. Default false.
+   */
+  readonly inTurns?: boolean;
 }
 
 type Finish = (index: bigint) => void;
@@ -134,6 +141,15 @@ interface QueuedWrite {
   readonly reject: (error: unknown) => void;
   /** Must not share a commit: it cannot be taken back from a draft. */
   readonly alone: boolean;
+  /** About how long it takes to apply, as many fields. */
+  readonly fields: number;
+}
+
+/** What a record that a write puts into the draft counts in a step. */
+const RECORD_FIELDS = 30;
+
+function fieldsOf({ checks }: ParsedRegistration): number {
+  return RECORD_FIELDS * (2 + checks.length);
 }
 
 /** The most that the claim of a virtual address adds to a commit. */
@@ -211,17 +227,36 @@ export class Catalog implements CatalogSource, Closable {
    * @throws {PeeringError} `invalid-registration` with Consul's text; `storage-failed`, `unavailable`, `conflict`,
    *   `closed`: nothing was changed (after `unavailable` it may have been).
    */
-  async register(registration: Registration, { judge }: CatalogWriteOptions = {}): Promise<bigint> {
-    const parsed = this.#parsed(registration);
-    return this.#write((draft) => {
-      draft.register(parsed, judge);
-      return (index) => index;
-    });
+  async register(registration: Registration, options: CatalogWriteOptions = {}): Promise<bigint> {
+    const { judge } = options;
+    const reading = this.#parsed(registration);
+    // Without an `await`, so that writes keep their order.
+    const parsed = options.inTurns === true ? await inTurns(reading) : doAll(reading);
+    return this.#write(
+      (draft) => {
+        draft.register(parsed, judge);
+        return (index) => index;
+      },
+      { fields: fieldsOf(parsed) },
+    );
   }
 
-  #parsed(registration: Registration): ParsedRegistration {
+  *#parsed(registration: Registration): Steps<ParsedRegistration> {
     requireFewValues("a registration", registration, this.#recordValues, this.#incidents);
-    return parseRegistration(registration, this.#datacenter);
+    yield;
+    return yield* registrationSteps(registration, this.#datacenter);
+  }
+
+  *#allParsed(registrations: Iterable<Registration>): Steps<readonly ParsedRegistration[]> {
+    const parsed: ParsedRegistration[] = [];
+    for (const registration of registrations) {
+      try {
+        parsed.push(yield* this.#parsed(registration));
+      } catch (error) {
+        throw atPosition(error, parsed.length);
+      }
+    }
+    return parsed;
   }
 
   /**
@@ -229,25 +264,23 @@ export class Catalog implements CatalogSource, Closable {
    * @throws {PeeringError} as {@link register}; an invalid one is named by its position from 0. `resource-exhausted`: the
    *   storage does not take so much in one commit (`Storage.limits`).
    */
-  async registerAll(registrations: Iterable<Registration>, { judge }: CatalogWriteOptions = {}): Promise<bigint> {
-    const parsed: ParsedRegistration[] = [];
-    for (const registration of registrations) {
-      try {
-        parsed.push(this.#parsed(registration));
-      } catch (error) {
-        throw atPosition(error, parsed.length);
-      }
-    }
-    return this.#write((draft) => {
-      for (const [position, registration] of parsed.entries()) {
-        try {
-          draft.register(registration, judge);
-        } catch (error) {
-          throw atPosition(error, position);
+  async registerAll(registrations: Iterable<Registration>, options: CatalogWriteOptions = {}): Promise<bigint> {
+    const { judge } = options;
+    const reading = this.#allParsed(registrations);
+    const parsed = options.inTurns === true ? await inTurns(reading) : doAll(reading);
+    return this.#write(
+      (draft) => {
+        for (const [position, registration] of parsed.entries()) {
+          try {
+            draft.register(registration, judge);
+          } catch (error) {
+            throw atPosition(error, position);
+          }
         }
-      }
-      return (index) => index;
-    }, true);
+        return (index) => index;
+      },
+      { alone: true, fields: parsed.reduce((sum, registration) => sum + fieldsOf(registration), 0) },
+    );
   }
 
   /**
@@ -281,16 +314,26 @@ export class Catalog implements CatalogSource, Closable {
    */
   async transaction(
     operations: readonly TransactionOperation[],
-    { judge }: CatalogWriteOptions = {},
+    options: CatalogWriteOptions = {},
   ): Promise<TransactionAnswer> {
+    const { judge } = options;
+    const reading = this.#transactionParsed(operations);
+    const parsed = options.inTurns === true ? await inTurns(reading) : doAll(reading);
+    return this.#write(
+      (draft) => {
+        const records = draft.transaction(parsed, judge);
+        return (index) => ({ index, results: records.map(resultOf) });
+      },
+      { fields: RECORD_FIELDS * parsed.length },
+    );
+  }
+
+  *#transactionParsed(operations: readonly TransactionOperation[]): Steps<readonly ParsedOperation[]> {
     for (const operation of operations) {
       requireFewValues("an operation of a transaction", operation, this.#recordValues, this.#incidents);
     }
-    const parsed = parseTransaction(operations, this.#datacenter);
-    return this.#write((draft) => {
-      const records = draft.transaction(parsed, judge);
-      return (index) => ({ index, results: records.map(resultOf) });
-    });
+    yield;
+    return yield* transactionSteps(operations, this.#datacenter);
   }
 
   /**
@@ -315,10 +358,13 @@ export class Catalog implements CatalogSource, Closable {
     for (let begun = 0; begun < services.length; begun += together) {
       if (begun > 0) await setImmediate();
       const part = services.slice(begun, begun + together);
-      index = await this.#write((draft) => {
-        for (const service of part) draft.claimVirtualIp(peer, service, isClaimed);
-        return (written) => written;
-      });
+      index = await this.#write(
+        (draft) => {
+          for (const service of part) draft.claimVirtualIp(peer, service, isClaimed);
+          return (written) => written;
+        },
+        { fields: RECORD_FIELDS * part.length },
+      );
     }
     return index;
   }
@@ -351,7 +397,10 @@ export class Catalog implements CatalogSource, Closable {
     return this.#state.virtualIps.claimedOf(lowerCase(peer));
   }
 
-  #write<Result>(apply: (draft: CatalogDraft) => (index: bigint) => Result, alone = false): Promise<Result> {
+  #write<Result>(
+    apply: (draft: CatalogDraft) => (index: bigint) => Result,
+    { alone = false, fields = RECORD_FIELDS }: Partial<Pick<QueuedWrite, "alone" | "fields">> = {},
+  ): Promise<Result> {
     return new Promise((resolve, reject) => {
       if (this.#closing.signal.aborted) return reject(closed());
       const queued: QueuedWrite = {
@@ -361,6 +410,7 @@ export class Catalog implements CatalogSource, Closable {
         },
         reject,
         alone,
+        fields,
       };
       this.#queue.push(queued);
       this.#run();
@@ -408,14 +458,14 @@ export class Catalog implements CatalogSource, Closable {
     const limits = this.#replica.limits();
     let count = group.length;
     try {
-      await this.#replica.write(() => {
-        let plan = this.#planOf(group);
+      await this.#replica.run("", async (turn) => {
+        let plan = await inTurns(this.#planOf(group));
         // A write that is too large alone is left to the storage, which refuses it.
         for (count = group.length; count > 1 && !fits(sizeOf(plan.writes), limits); ) {
           count = Math.ceil(count / 2);
-          plan = this.#planOf(group.slice(0, count));
+          plan = await inTurns(this.#planOf(group.slice(0, count)));
         }
-        return plan;
+        await turn.commit(plan);
       });
     } catch (error) {
       for (const write of group.slice(0, count)) write.reject(error);
@@ -423,9 +473,11 @@ export class Catalog implements CatalogSource, Closable {
     return count;
   }
 
-  #planOf(group: readonly QueuedWrite[]): Plan<void> {
+  /** In steps: nothing else changes the state in between. */
+  *#planOf(group: readonly QueuedWrite[]): Steps<Plan<void>> {
     const draft = this.#state.draft();
     const settle: Finish[] = [];
+    const meter = new StepMeter();
     for (const write of group) {
       try {
         settle.push(write.apply(draft));
@@ -433,8 +485,9 @@ export class Catalog implements CatalogSource, Closable {
         if (write.alone) throw error;
         settle.push(() => write.reject(error));
       }
+      if (meter.isOver(write.fields)) yield;
     }
-    const writes = this.#held.writesOf(draft);
+    const writes = yield* this.#held.writesOf(draft, meter);
     return {
       writes,
       done: (revision) => {

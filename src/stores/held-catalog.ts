@@ -1,4 +1,5 @@
 import { PeeringError } from "../base/errors.js";
+import type { StepMeter, Steps } from "../base/steps.js";
 import type { AppliedDraft } from "../model/catalog-draft.js";
 import {
   type CheckRecord,
@@ -52,6 +53,10 @@ export const expendableAddresses: Expendable = {
   message: "the virtual address of an imported service is damaged: it gets another",
 };
 
+/** What a record that is written counts in a step: about so many fields, and as many more as its bytes have. */
+const RECORD_FIELDS = 20;
+const FIELD_BYTES = 16;
+
 /** The catalog in memory, and how its records are stored. */
 export class HeldCatalog implements ReplicaContents {
   /** Another one after all entries were read again. */
@@ -59,9 +64,15 @@ export class HeldCatalog implements ReplicaContents {
   /** Called after each change, with the services that changed: lower-cased names to the names as they are spelled. */
   onChange: (services: ReadonlyMap<string, string>) => void = () => {};
 
-  /** The writes that store a draft of the state; empty where it changes nothing. */
-  writesOf(draft: AppliedDraft): readonly Write[] {
-    return Array.from(this.state.changes(draft), (change) => writeOf(change, draft.stamp));
+  /** The writes that store a draft of the state, made in steps; empty where it changes nothing. */
+  *writesOf(draft: AppliedDraft, meter: StepMeter): Steps<readonly Write[]> {
+    const writes: Write[] = [];
+    for (const change of this.state.changes(draft)) {
+      const write = writeOf(change, draft.stamp);
+      writes.push(write);
+      if (meter.isOver(RECORD_FIELDS + (write.value?.length ?? 0) / FIELD_BYTES)) yield;
+    }
+    return writes;
   }
 
   /** The state takes over a draft of it. */

@@ -1515,6 +1515,22 @@ export const plantedFaults: readonly PlantedFault[] = [
     "test/unit/stores/catalog.test.ts",
   ),
   fault(
+    "registration-written-at-once",
+    "a long write of the catalog is made in one turn",
+    [
+      "src/stores/catalog.ts",
+      "let plan = await inTurns(this.#planOf(group));",
+      "let plan = doAll(this.#planOf(group));",
+    ],
+    "test/unit/stores/catalog.test.ts",
+  ),
+  fault(
+    "registration-read-at-once",
+    "a long registration is read in one turn",
+    ["src/model/registration.ts", "if (meter.isOver(CHECK_FIELDS)) yield;", ""],
+    "test/unit/stores/catalog.test.ts",
+  ),
+  fault(
     "checks-replaced-one-by-one",
     "each check that a registration replaces is removed in a commit of its own",
     [

@@ -514,6 +514,68 @@ describe("catalog", () => {
     });
   });
 
+  it("a long registration is written in steps, and read in steps where its caller wants that", async () => {
+    await withCatalog(memoryStorage(), async (catalog) => {
+      const turnsOf = async (registered: Promise<unknown>): Promise<number> => {
+        let turns = 0;
+        for (let isOver = false; !isOver; turns++) {
+          isOver = await Promise.race([registered.then(() => true), nextTurn().then(() => false)]);
+        }
+        return turns;
+      };
+      const long = (node: string): Registration => ({
+        node,
+        address: "10.0.0.1",
+        checks: Array.from({ length: 4_000 }, (_, index) => ({ checkId: `c${index}`, name: "c", status: "passing" })),
+      });
+      const few = await turnsOf(catalog.register({ ...n1, service: { name: "web" } }));
+      const written = await turnsOf(catalog.register(long("n2")));
+      const read = await turnsOf(catalog.register(long("n3"), { inTurns: true }));
+      assert.ok(written >= few + 3, `${few} and ${written} turns`);
+      assert.ok(read >= written + 3, `${written} and ${read} turns`);
+      assert.equal(catalog.node("n3")?.checks.length, 4_000);
+    });
+  });
+
+  it("writes that come while a long one is made come after it, and see it", async () => {
+    await withCatalog(memoryStorage(), async (catalog) => {
+      await catalog.register(n1);
+      const checks = Array.from({ length: 4_000 }, (_, index) => ({
+        checkId: `c${index}`,
+        name: "c",
+        status: "passing",
+      }));
+      const order: string[] = [];
+      const note = (name: string) => () => order.push(name);
+      await Promise.all([
+        catalog.register({ ...n1, checks }).then(note("long")),
+        nextTurn()
+          .then(() => catalog.updateCheck("n1", "c3999", "critical", "gone"))
+          .then((found) => assert.equal(found, true))
+          .then(note("update")),
+      ]);
+      assert.deepEqual(order, ["long", "update"]);
+      assert.equal(catalog.check("n1", "c3999")?.status, "critical");
+    });
+  });
+
+  it("a close waits for a long write that is being made", async () => {
+    const storage = memoryStorage();
+    const checks = Array.from({ length: 4_000 }, (_, index) => ({
+      checkId: `c${index}`,
+      name: "c",
+      status: "passing",
+    }));
+    const catalog = await Catalog.open({ storage, datacenter: "dc1" });
+    const written = catalog.register({ ...n1, checks });
+    await nextTurn();
+    await catalog.close();
+    assert.ok((await written) > 0n, "it was written");
+    await withCatalog(storage, async (reopened) => {
+      assert.equal(reopened.node("n1")?.checks.length, 4_000);
+    });
+  });
+
   it("very many virtual IPs are claimed in several commits, with turns for others in between", async () => {
     await withCatalog(memoryStorage(), async (catalog) => {
       const names = Array.from({ length: 5_000 }, (_, index) => `s${index}`);
