@@ -256,6 +256,11 @@ export class ExportEngine implements AsyncDisposable {
     return resolveExports(this.#input, peerName);
   }
 
+  /** The names of the services among them, without the chains, which take nearly all of the time. */
+  servicesFor(peerName: string): readonly string[] {
+    return resolveExports({ ...this.#input, connect: false }, peerName).services;
+  }
+
   /** Why the peering of this name is shown `service`, or why it is not. */
   explain(service: string, peerName: string): ExportExplanation {
     const explanation = explainExport(this.#input, peerName, service);

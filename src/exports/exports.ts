@@ -115,7 +115,7 @@ export class Exports {
 
   /** The names this peer is sent instances of, in byte order: those of {@link forPeer} that are no chains alone. */
   servicesFor(peerName: string): readonly string[] {
-    return this.#engine.exportsFor(peerName).services;
+    return this.#engine.servicesFor(peerName);
   }
 
   /**

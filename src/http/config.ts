@@ -1,7 +1,8 @@
 import { setImmediate } from "node:timers/promises";
 import type { Access, Right } from "../access/authorizer.js";
+import { sortByKeys } from "../base/turns.js";
 import type { ConfigEntry } from "../config/config-entry.js";
-import { type ConfigEntryKind, isConfigEntryKind } from "../model/entry-kinds.js";
+import { CONFIG_ENTRY_KINDS, type ConfigEntryKind, isConfigEntryKind } from "../model/entry-kinds.js";
 import type { StoredConfigEntry } from "../stores/config-entries.js";
 import { firstValueSteps, type GoJson } from "../syntax/go-json.js";
 import { lowerCase } from "../syntax/names.js";
@@ -18,7 +19,7 @@ import {
 } from "./config-json.js";
 import { ownDatacenter } from "./discovery-options.js";
 import { badRequest, HttpRefusal } from "./http-refusal.js";
-import { filterFor } from "./in-turns.js";
+import { filterFor, gathered, kept } from "./in-turns.js";
 import { LazyList } from "./json.js";
 import type { Operation } from "./operation.js";
 import {
@@ -215,21 +216,42 @@ async function readKind(call: Call, kind: string): Promise<Answer> {
   const access = await call.access();
   const wanted = kind === "" ? undefined : kind;
   const { configEntries } = call.host;
-  const query: BlockingQuery<readonly StoredConfigEntry[]> = {
-    read: () => ({ index: configEntries.index, result: configEntries.list(wanted) }),
-    index: () => configEntries.index,
+  const index = (): bigint => configEntries.index;
+  const query: BlockingQuery<undefined> = {
+    read: () => ({ index: index(), result: undefined }),
+    index,
     subscribe: (wake) =>
       configEntries.onChange((change) => {
         if (wanted === undefined || change.kind === wanted) wake();
       }),
   };
-  return call.answer(options, query, async ({ index, result }) => {
-    const visible = result.filter(({ entry }) => mayRead(access, entry));
+  // The index is taken before the entries: newer ones among them are reported again.
+  return call.answer(options, query, async ({ index }) => {
+    const all = await entriesOf(call, wanted);
+    const visible = await kept(all, ({ entry }) => mayRead(access, entry));
     return {
       json: LazyList.of(await filter(visible), configEntryJson),
-      read: { index, filtered: visible.length < result.length },
+      read: { index, filtered: visible.length < all.length },
     };
   });
+}
+
+/** The entries of a kind, or of all kinds, by kind and name; found in turns. */
+export async function entriesOf(
+  { host: { configEntries } }: Call,
+  kind?: ConfigEntryKind,
+): Promise<readonly StoredConfigEntry[]> {
+  const { entries } = configEntries;
+  const found: StoredConfigEntry[] = [];
+  for (const each of kind === undefined ? CONFIG_ENTRY_KINDS : [kind]) {
+    const names = await sortByKeys(entries.all(each).keys(), (name) => [name]);
+    const stored = await gathered(names, (name) => {
+      const one = configEntries.stored(each, name);
+      return one === undefined ? [] : [one];
+    });
+    for (const one of stored) found.push(one);
+  }
+  return found;
 }
 
 function mayRead(access: Access, entry: ConfigEntry): boolean {
@@ -267,7 +289,7 @@ async function exportedServices(call: Call): Promise<Answer> {
     subscribe: (wake: () => void) => exports.onResolvedChange(wake),
   };
   return call.answer(options, query, async ({ index, result }) => {
-    const json = result.map(({ service, peers }) => ({
+    const json = LazyList.of(result, ({ service, peers }) => ({
       Service: service,
       Consumers: peers.length === 0 ? {} : { Peers: peers },
     }));

@@ -1,5 +1,6 @@
 import { joinHostPort } from "../base/host-port.js";
 import type { ConfigEntry } from "../config/config-entry.js";
+import type { Listing } from "../model/listing.js";
 import { lowerCase } from "../syntax/names.js";
 import type { Answer } from "./answer.js";
 import type { Call } from "./call.js";
@@ -7,9 +8,9 @@ import { instancesOf } from "./discovery.js";
 import { discoveryParameters } from "./discovery-docs.js";
 import { namedOptions } from "./discovery-options.js";
 import { type Link, linksOf } from "./gateways.js";
-import { forEach } from "./in-turns.js";
-import { byDestination, intentionJson, intentionSchema, mayRead, type StoredIntention } from "./intentions.js";
-import { LazyList } from "./json.js";
+import { forEach, gathered, kept, pauses } from "./in-turns.js";
+import { intentionJson, intentionSchema, intentionsOf, mayRead, toDestination } from "./intentions.js";
+import { type Json, LazyList } from "./json.js";
 import type { Operation } from "./operation.js";
 import { listOf, objectOf, texts } from "./operation-docs.js";
 import { answerFromAll, ownSummaryFields, Summary } from "./ui.js";
@@ -25,13 +26,13 @@ function entryOf({ host: { configEntries } }: Call, gateway: string): ConfigEntr
 }
 
 /** By lower-cased name of the service: a gateway may listen for it in several places. */
-function linksByService(links: readonly Link[]): ReadonlyMap<string, readonly [Link, ...Link[]]> {
+async function linksByService(links: Listing<Link>): Promise<ReadonlyMap<string, readonly [Link, ...Link[]]>> {
   const byService = new Map<string, [Link, ...Link[]]>();
-  for (const link of links) {
+  await forEach(links, (link) => {
     const known = byService.get(lowerCase(link.service));
     if (known === undefined) byService.set(lowerCase(link.service), [link]);
     else known.push(link);
-  }
+  });
   return byService;
 }
 
@@ -41,9 +42,12 @@ async function services(call: Call): Promise<Answer> {
   await call.require({ resource: "service", access: "read", name: options.name });
   const visible = await Visibility.of(call, "");
   return answerFromAll(call, options, async () => {
-    const links = linksOf(call, entryOf(call, options.name)).filter(({ service }) => visible.service(service));
-    const json = [];
-    for (const ofService of linksByService(links).values()) {
+    const every = await linksOf(call, entryOf(call, options.name));
+    const links = await kept(every, ({ service }) => visible.service(service));
+    const json: Json[] = [];
+    const pause = pauses();
+    for (const ofService of (await linksByService(links)).values()) {
+      await pause();
       const summary = new Summary(ofService[0].service, "");
       await forEach(await instancesOf(call, "", ofService[0].service), (view) => {
         if (visible.instance(view)) summary.add(view);
@@ -71,11 +75,10 @@ async function intentions(call: Call): Promise<Answer> {
   await call.require({ resource: "service", access: "read", name: options.name });
   const access = await call.access();
   return answerFromAll(call, options, async () => {
-    const links = linksOf(call, entryOf(call, options.name));
-    const matching = byDestination(call);
-    const names = links.length === 0 ? [] : [...linksByService(links).keys(), "*"];
-    const found: readonly StoredIntention[] = names.flatMap(matching);
-    const shown = found.filter((intention) => mayRead(access, intention));
+    const links = await linksOf(call, entryOf(call, options.name));
+    const names = links.length === 0 ? [] : [...(await linksByService(links)).keys(), "*"];
+    const found = await gathered(names, (name) => toDestination(call, name).flatMap(intentionsOf));
+    const shown = await kept(found, (intention) => mayRead(access, intention));
     return { json: LazyList.of(shown, intentionJson), filtered: shown.length < found.length };
   });
 }

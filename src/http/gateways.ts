@@ -1,4 +1,5 @@
 import { compareUtf8 } from "../base/byte-order.js";
+import { inTurns, sortSteps } from "../base/turns.js";
 import type { ConfigEntry, KeptEntry, TerminatingGatewayEntry } from "../config/config-entry.js";
 import { ingressLinks } from "../config/ingress.js";
 import type { JsonObject, JsonValue } from "../model/instance.js";
@@ -7,6 +8,7 @@ import type { Answer } from "./answer.js";
 import type { Call } from "./call.js";
 import { discoveryParameters } from "./discovery-docs.js";
 import { namedOptions } from "./discovery-options.js";
+import { forEach, kept } from "./in-turns.js";
 import { type Json, LazyList } from "./json.js";
 import type { JsonSchema, Operation } from "./operation.js";
 import { flag, index, listOf, objectOf, text, texts } from "./operation-docs.js";
@@ -24,7 +26,7 @@ export interface Link {
 }
 
 /** The services behind a terminating gateway, by name: `*` is every ordinary service that is not named besides. */
-function terminatingLinks({ host }: Call, { services }: TerminatingGatewayEntry): readonly Link[] {
+async function terminatingLinks({ host }: Call, { services }: TerminatingGatewayEntry): Promise<readonly Link[]> {
   const { catalog } = host;
   const { entries } = host.configEntries;
   const kindOf = (key: string): string | undefined => {
@@ -40,40 +42,46 @@ function terminatingLinks({ host }: Call, { services }: TerminatingGatewayEntry)
     AutoHostRewrite: DisableAutoHostRewrite !== true || undefined,
   });
   const links = new Map<string, Link>();
-  for (const { name, extra = {} } of services) {
+  await forEach(services, ({ name, extra = {} }) => {
     const key = lowerCase(name);
     if (name !== "*") links.set(key, { service: name, wildcard: false, json: json(key, extra) });
-  }
+  });
   const every = services.find(({ name }) => name === "*");
-  for (const [key, { name: service, ordinary }] of every === undefined ? [] : catalog.kinds()) {
-    if (!ordinary || key === "consul" || links.has(key)) continue;
-    links.set(key, { service, wildcard: true, json: json(key, every?.extra ?? {}) });
+  if (every !== undefined) {
+    const add = (key: string, service: string): void => {
+      links.set(key, { service, wildcard: true, json: json(key, every.extra ?? {}) });
+    };
+    await forEach([...catalog.kinds()], ([key, { name, ordinary }]) => {
+      if (ordinary && key !== "consul" && !links.has(key)) add(key, name);
+    });
+    await forEach([...entries.all("service-defaults")], ([key, { name }]) => {
+      if (!links.has(key) && entries.isDestination(key)) add(key, name);
+    });
   }
-  for (const [key, { name: service }] of every === undefined ? [] : entries.all("service-defaults")) {
-    if (links.has(key) || !entries.isDestination(key)) continue;
-    links.set(key, { service, wildcard: true, json: json(key, every?.extra ?? {}) });
-  }
-  return [...links.values()].sort((left, right) => compareUtf8(left.service, right.service));
+  return inTurns(sortSteps([...links.values()], (left, right) => compareUtf8(left.service, right.service)));
 }
 
 /** The services behind an ingress gateway: `*` is every service of the mesh with the listener's protocol that is not named there. */
-function ingressLinksOf({ host }: Call, entry: KeptEntry<"ingress-gateway">): readonly Link[] {
+async function ingressLinksOf({ host }: Call, entry: KeptEntry<"ingress-gateway">): Promise<readonly Link[]> {
   const { catalog, configEntries } = host;
   const all = ingressLinks(entry);
-  const links = all.flatMap(({ service, port, protocol, hosts }): readonly Required<Link>[] => {
+  const links: Required<Link>[] = [];
+  for (const { service, port, protocol, hosts } of all) {
     const listener = { port, hosts };
     const json = { Port: port, Protocol: protocol, Hosts: hosts.length === 0 ? undefined : hosts };
-    if (service !== "*") return [{ service, wildcard: false, listener, json }];
+    if (service !== "*") {
+      links.push({ service, wildcard: false, listener, json });
+      continue;
+    }
     const named = new Set(all.filter((link) => link.port === port).map((link) => lowerCase(link.service)));
-    return [...catalog.kinds()].flatMap(([key, { name, connectEnabled }]) =>
-      connectEnabled && !named.has(key) && configEntries.entries.protocolOf(key) === protocol
-        ? [{ service: name, wildcard: true, listener, json }]
-        : [],
-    );
-  });
-  return links.sort(
-    (left, right) => compareUtf8(left.service, right.service) || left.listener.port - right.listener.port,
-  );
+    await forEach([...catalog.kinds()], ([key, { name, connectEnabled }]) => {
+      if (!connectEnabled || named.has(key) || configEntries.entries.protocolOf(key) !== protocol) return;
+      links.push({ service: name, wildcard: true, listener, json });
+    });
+  }
+  const byPort = (left: Required<Link>, right: Required<Link>): number =>
+    compareUtf8(left.service, right.service) || left.listener.port - right.listener.port;
+  return inTurns(sortSteps(links, byPort));
 }
 
 function textOf(value: JsonValue | undefined): string | undefined {
@@ -90,7 +98,7 @@ async function gatewayServices(call: Call): Promise<Answer> {
     const { configEntries } = call.host;
     const stored =
       configEntries.stored("terminating-gateway", gateway) ?? configEntries.stored("ingress-gateway", gateway);
-    const links = linksOf(call, stored?.entry).filter(({ service }) => visible.service(service));
+    const links = await kept(await linksOf(call, stored?.entry), ({ service }) => visible.service(service));
     const json = LazyList.of(links, ({ service, wildcard, json }) => ({
       ...json,
       Gateway: { Name: stored?.entry.name },
@@ -107,8 +115,8 @@ async function gatewayServices(call: Call): Promise<Answer> {
     : { ...answer, read: { ...answer.read, consistency: consistencyOf(options) } };
 }
 
-/** The services behind a gateway by its entry. */
-export function linksOf(call: Call, entry: ConfigEntry | undefined): readonly Link[] {
+/** The services behind a gateway by its entry; found in turns. */
+export async function linksOf(call: Call, entry: ConfigEntry | undefined): Promise<readonly Link[]> {
   if (entry?.kind === "terminating-gateway") return terminatingLinks(call, entry);
   return entry?.kind === "ingress-gateway" ? ingressLinksOf(call, entry) : [];
 }

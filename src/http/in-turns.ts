@@ -48,6 +48,21 @@ export async function forEach<Item>(items: Listing<Item>, look: (item: Item) => 
   });
 }
 
+/** All that is made of each, one after another; others have their turn in between. */
+export async function gathered<Source, Item>(
+  sources: Iterable<Source>,
+  make: (source: Source) => Iterable<Item>,
+): Promise<Item[]> {
+  const items: Item[] = [];
+  const pause = pauses();
+  for (const source of sources) {
+    const pausing = pause();
+    if (pausing !== undefined) await pausing;
+    for (const item of make(source)) items.push(item);
+  }
+  return items;
+}
+
 function chosen<Item>(items: Listing<Item>, indexes: readonly number[]): Listing<Item> {
   return {
     length: indexes.length,

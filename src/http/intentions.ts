@@ -1,5 +1,6 @@
 import type { Access, Right } from "../access/authorizer.js";
 import { randomId } from "../base/environment.js";
+import { inTurns, mergeSteps, sortSteps } from "../base/turns.js";
 import type { ServiceIntentionsEntry } from "../config/config-entry.js";
 import {
   checkLegacyIntention,
@@ -27,9 +28,10 @@ import { lowerCase } from "../syntax/names.js";
 import type { Answer } from "./answer.js";
 import { type BlockingQuery, onlyChanges } from "./blocking.js";
 import type { Call, Server } from "./call.js";
+import { entriesOf } from "./config.js";
 import { ownDatacenter } from "./discovery-options.js";
 import { badRequest, decodeFailed, HttpRefusal } from "./http-refusal.js";
-import { filterFor } from "./in-turns.js";
+import { filterFor, gathered, kept } from "./in-turns.js";
 import {
   endIn,
   endsToWrite,
@@ -44,7 +46,7 @@ import {
   requireDefaultNamespaces,
   sourceOf,
 } from "./intention-input.js";
-import { type Json, LazyList, writeJson } from "./json.js";
+import { type Json, LazyList } from "./json.js";
 import type { JsonSchema, Operation, ParameterDoc } from "./operation.js";
 import { filterParameter, flag, listOf, objectOf, readParameters, text } from "./operation-docs.js";
 import { consistencyOf } from "./query.js";
@@ -67,7 +69,7 @@ export interface StoredIntention extends Intention {
   readonly stored: StoredConfigEntry;
 }
 
-function intentionsOf(stored: StoredConfigEntry): readonly StoredIntention[] {
+export function intentionsOf(stored: StoredConfigEntry): readonly StoredIntention[] {
   const { entry } = stored;
   if (entry.kind !== "service-intentions") return [];
   return entry.sources.map((source) => ({ destination: entry.name, source, stored }));
@@ -170,20 +172,15 @@ function query<Result>(
   };
 }
 
-function allIntentions(call: Call): readonly StoredIntention[] {
-  return call.host.configEntries.list("service-intentions").flatMap(intentionsOf);
-}
-
-/** Those of the entries that name a source, or have an intention with an id; others of these entries are among them. */
-function intentionsReferring(
+/** The entries that name a source, or have an intention with an id. */
+function entriesReferring(
   { host: { configEntries } }: Call,
   what: "source" | "intention-id",
   name: string,
-): readonly StoredIntention[] {
-  return [...configEntries.entries.referring(what, name)].flatMap((entry) => {
-    const stored = configEntries.stored(entry.kind, entry.name);
-    return stored === undefined ? [] : intentionsOf(stored);
-  });
+): readonly StoredConfigEntry[] {
+  return Array.from(configEntries.entries.referring(what, name)).flatMap(
+    (entry) => configEntries.stored(entry.kind, entry.name) ?? [],
+  );
 }
 
 async function list(call: Call): Promise<Answer> {
@@ -193,13 +190,16 @@ async function list(call: Call): Promise<Answer> {
   ownDatacenter(call);
   const filter = filterFor(options, fields);
   await call.access();
-  const all = query(call, () => ({ result: allIntentions(call) }));
-  return call.answer(options, all, async ({ index, result }) => {
+  const all = query(call, () => ({ result: undefined }));
+  // The index is taken before the intentions: newer ones among them are reported again.
+  return call.answer(options, all, async ({ index }) => {
     const access = await call.access();
-    const visible = result.filter((intention) => mayRead(access, intention)).sort(compareIntentions);
+    const found = await gathered(await entriesOf(call, "service-intentions"), intentionsOf);
+    const visible = await kept(found, (intention) => mayRead(access, intention));
+    const sorted = await inTurns(sortSteps([...visible], compareIntentions));
     return {
-      json: LazyList.of(await filter(visible), intentionJson),
-      read: { index, filtered: visible.length < result.length },
+      json: LazyList.of(await filter(sorted), intentionJson),
+      read: { index, filtered: visible.length < found.length },
     };
   });
 }
@@ -284,22 +284,28 @@ function requireFewNames(call: Call, names: number): void {
   throw badRequest(`at most ${limit} names can be matched at once`);
 }
 
-type Matching = (name: string) => readonly StoredIntention[];
-
-export function byDestination({ host: { configEntries } }: Call): Matching {
-  return (name) => {
-    const stored = configEntries.stored("service-intentions", name);
-    return stored === undefined ? [] : intentionsOf(stored);
-  };
+/** The entry of a destination, if there is one. */
+export function toDestination({ host: { configEntries } }: Call, name: string): readonly StoredConfigEntry[] {
+  const stored = configEntries.stored("service-intentions", name);
+  return stored === undefined ? [] : [stored];
 }
 
-function bySource(call: Call): Matching {
-  return (name) => {
-    const found = intentionsReferring(call, "source", name).filter(({ source }) => source.name === name);
-    // Where the entry names the local service, those of peers that have its name are shown, too (Consul 1.21).
-    const local = new Set(found.flatMap(({ source, stored }) => (source.peer === undefined ? [stored] : [])));
-    return found.filter(({ stored }) => local.has(stored));
-  };
+/** The entries that name a local service as a source: those of peers that have its name are shown with it (Consul 1.21). */
+function fromSource(call: Call, name: string): readonly StoredConfigEntry[] {
+  return entriesReferring(call, "source", name).filter(
+    ({ entry }) =>
+      entry.kind === "service-intentions" &&
+      entry.sources.some((source) => source.name === name && source.peer === undefined),
+  );
+}
+
+/** About the memory that one more place in a list takes. */
+const REFERENCE_BYTES = 8;
+
+/** A service, as it was asked for and by its name, and the entries of the intentions that it is one end of. */
+interface Matched {
+  readonly given: string;
+  readonly own: readonly StoredConfigEntry[];
 }
 
 /** Intentions that a service is one end of, those for all services included. */
@@ -311,27 +317,35 @@ async function match(call: Call): Promise<Answer> {
   ownDatacenter(call);
   requireFewNames(call, names.size);
   for (const name of names.values()) if (name !== "") await call.require(rightToRead(name));
+  const entriesFor = (name: string): readonly StoredConfigEntry[] =>
+    by === "destination" ? toDestination(call, name) : fromSource(call, name);
   const matches = query(call, () => {
-    const matching = by === "destination" ? byDestination(call) : bySource(call);
-    const result = [...names].map(([given, name]): [string, readonly StoredIntention[]] => {
-      const found = [...new Set([name, "*"])].flatMap(matching);
-      return [given, found.sort(compareIntentions)];
-    });
-    return { result, found: result.some(([, intentions]) => intentions.length > 0) };
+    const forAll = entriesFor("*");
+    const own = Array.from(names, ([given, name]): Matched => ({ given, own: name === "*" ? [] : entriesFor(name) }));
+    return { result: { forAll, own }, found: forAll.length > 0 || own.some((each) => each.own.length > 0) };
   });
-  const json = (result: readonly (readonly [string, readonly StoredIntention[]])[]): Json =>
-    new Map(
+  // Without a change of these entries it is not answered again, as in Consul.
+  const form = ({ forAll, own }: { readonly forAll: Matched["own"]; readonly own: readonly Matched[] }): string =>
+    [forAll, ...own.map((each) => each.own)]
+      .map((entries) => entries.map(({ entry, modifyIndex }) => `${entry.name} ${modifyIndex}`).join())
+      .join(";");
+  return call.answer(options, onlyChanges(matches, options.minIndex, form), async ({ index, result }) => {
+    const sorted = async (entries: readonly StoredConfigEntry[], name: string): Promise<readonly StoredIntention[]> => {
+      const found = await gathered(entries, (stored) =>
+        intentionsOf(stored).filter(({ source }) => by === "destination" || source.name === name),
+      );
+      return inTurns(sortSteps(found, compareIntentions));
+    };
+    const forAll = await sorted(result.forAll, "*");
+    const json = new Map<string, Json>();
+    for (const { given, own } of result.own) {
+      const found = await inTurns(mergeSteps(await sorted(own, names.get(given) ?? ""), forAll, compareIntentions));
+      call.keep(found.length * REFERENCE_BYTES);
       // Consul writes `null` where there are none.
-      result.map(([given, found]): [string, Json] => [
-        given,
-        found.length === 0 ? null : LazyList.of(found, intentionJson),
-      ]),
-    );
-  const changes = onlyChanges(matches, options.minIndex, (result) => writeJson(json(result)));
-  return call.answer(options, changes, async ({ index, result }) => ({
-    json: json(result),
-    read: { index, consistency: consistencyOf(options) },
-  }));
+      json.set(given, found.length === 0 ? null : LazyList.of(found, intentionJson));
+    }
+    return { json, read: { index, consistency: consistencyOf(options) } };
+  });
 }
 
 // Writes.
@@ -410,7 +424,9 @@ function idFault(id: string): string | undefined {
 const NO_LOOKUP = "failed config entry lookup: index error:";
 
 function byId(call: Call, id: string): StoredIntention | undefined {
-  return intentionsReferring(call, "intention-id", id).find(({ source }) => source.legacyID === id);
+  return entriesReferring(call, "intention-id", id)
+    .flatMap(intentionsOf)
+    .find(({ source }) => source.legacyID === id);
 }
 
 async function readById(call: Call): Promise<Answer> {

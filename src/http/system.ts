@@ -7,6 +7,7 @@ import type { AgentControl, Call } from "./call.js";
 import { ownDatacenter } from "./discovery-options.js";
 import { type Fields, integer as integerField, text as textField, textMap as textMapField } from "./filter/fields.js";
 import { badRequest, HttpRefusal } from "./http-refusal.js";
+import { kept } from "./in-turns.js";
 import { type Json, textMap, timeText } from "./json.js";
 import { LineQueue } from "./line-queue.js";
 import type { JsonSchema, Operation } from "./operation.js";
@@ -133,7 +134,7 @@ async function self(call: Call): Promise<Answer> {
       DebugConfig: {},
       Coord: null,
       Member: memberJson(memberOf(call)),
-      Stats: stats(call),
+      Stats: await stats(call),
       Meta: textMap(host.catalog.nodeAlone(server.nodeName)?.meta ?? {}),
       xDS: { SupportedProxies: {}, Port: -1, Ports: { Plaintext: -1, TLS: -1 } },
     },
@@ -141,18 +142,19 @@ async function self(call: Call): Promise<Answer> {
 }
 
 /** Those of Consul's figures that its clients look at, as texts. */
-function stats(call: Call): Json {
+async function stats(call: Call): Promise<Json> {
   const { host, server } = call;
   const { isLeader } = host.leadership;
-  const node = host.catalog.node(server.nodeName);
   const index = String(host.catalog.revision);
+  const node = await host.catalog.nodeContents(server.nodeName);
   // The server that the node itself is has not been registered by a caller.
-  const checks = (node?.checks ?? []).filter(isOwnCheck);
-  const services = (node?.services ?? []).filter(({ id }) => id !== SERVER_ID);
+  const checks = await kept(node?.checks ?? [], isOwnCheck);
+  const ttls = await kept(checks, ({ type }) => type === "ttl");
+  const services = await kept(node?.services ?? [], ({ id }) => id !== SERVER_ID);
   return {
     agent: {
       check_monitors: "0",
-      check_ttls: String(checks.filter(({ type }) => type === "ttl").length),
+      check_ttls: String(ttls.length),
       checks: String(checks.length),
       services: String(services.length),
     },

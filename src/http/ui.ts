@@ -209,8 +209,8 @@ async function exportedServices(call: Call): Promise<Answer> {
   return answerFromAll(call, options, async () => {
     const known = call.host.view.peering(peer) !== undefined;
     const names = known ? call.host.exports.servicesFor(peer) : [];
-    const shown = names.filter((name) => visible.service(name));
-    const json = shown.map((name) => {
+    const shown = await kept(names, (name) => visible.service(name));
+    const json = LazyList.of(shown, (name) => {
       const summary = new Summary(name, "");
       summary.datacenter = call.host.datacenter;
       return summary.json();

@@ -1757,6 +1757,16 @@ export const plantedFaults: readonly PlantedFault[] = [
     ["src/model/registration.ts", "  if (depth >= MAX_JSON_DEPTH) throw", "  if (depth >= 10_000) throw"],
     "test/unit/http/nested-bodies.test.ts",
   ),
+  fault(
+    "records-gathered-in-one-turn",
+    "a read gathers thousands of records without a turn for other calls",
+    [
+      "src/http/in-turns.ts",
+      "  for (const source of sources) {\n    const pausing = pause();\n    if (pausing !== undefined) await pausing;\n",
+      "  for (const source of sources) {\n    pause();\n",
+    ],
+    "test/unit/http/long-reads.test.ts",
+  ),
   // --- The mesh --------------------------------------------------------------------------------------------------------
   fault(
     "mesh-any-root",

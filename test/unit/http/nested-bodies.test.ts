@@ -206,7 +206,7 @@ async function writeDeepest(served: ServedHost, nesting: (typeof nestings)[numbe
     const write = (depth: number): Promise<{ readonly status: number; readonly text: string }> =>
       send(served, ["PUT", route], filled(body, nested(depth, nesting)));
     const what = `${route} ${places[0]}`;
-    // What a transaction knows nothing of, it passes over.
+    // A transaction ignores members that it does not know.
     let depth = MAX_JSON_DEPTH + 1;
     let refusal = "";
     for (;;) {
