@@ -1,5 +1,5 @@
 /** The input for a message: its fields, each of which may be left out. */
-export type { MessageInitShape as MessageInit } from "@bufbuild/protobuf";
+export type { MessageInit } from "../wire/schema.js";
 
 /** The fields of `google.protobuf.Timestamp`. */
 export interface TimestampFields {

@@ -67,9 +67,11 @@ const TOOLS: readonly string[] = [
   "@biomejs/biome",
   "@bufbuild/buf",
   "@bufbuild/protoc-gen-es",
+  "@grpc/grpc-js-xds",
   "@types/dns-packet",
   "@types/node",
   "fast-check",
+  "protobufjs",
   "publint",
   "tsx",
   "typedoc",
@@ -81,6 +83,7 @@ const INSTALL_SCRIPTS: Readonly<Record<string, string>> = {
   "@bufbuild/buf": "fetches the program where npm did not: it is an optional dependency, one for each platform",
   "classic-level": "compiles LevelDB where there is no binary for the platform: there is one for each that we test on",
   esbuild: "replaces a small script by the program: it works without",
+  protobufjs: "warns of versions in package.json that it finds odd",
 };
 
 /** Licences that allow what we do with what is under them, to all who get it from us. */
@@ -93,6 +96,7 @@ const LICENCES: readonly string[] = [
   "BSD-2-Clause",
   "BSD-3-Clause",
   "(Apache-2.0 AND BSD-3-Clause)",
+  "(BSD-3-Clause OR GPL-2.0)",
   "BlueOak-1.0.0",
   "Python-2.0",
 ];
