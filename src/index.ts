@@ -82,7 +82,13 @@ export type { Gateways } from "./host/gateways.js";
 export { createHost, PeeringHost } from "./host/host.js";
 export type { Imports, WatchImportsOptions } from "./host/imports.js";
 export { alwaysLeader, type Leadership } from "./host/leadership.js";
-export type { LeafCertificates, LeafCertificatesOptions, LeafLimits, ServiceLeaf } from "./host/leaf-certificates.js";
+export type {
+  LeafCertificates,
+  LeafCertificatesOptions,
+  LeafHolder,
+  LeafLimits,
+  ServiceLeaf,
+} from "./host/leaf-certificates.js";
 export type { Metric } from "./host/metrics.js";
 export type { HostLimits, HostOptions } from "./host/options.js";
 export type {

@@ -76,6 +76,7 @@ function deceiving(own: CertificateAuthority, shown: CertificateAuthority): Cert
     onRootsChanged: (listener) => own.onRootsChanged(listener),
     issueServer: (datacenter) => own.issueServer(datacenter),
     issueService: (datacenter, service) => own.issueService(datacenter, service),
+    issueMeshGateway: (datacenter) => own.issueMeshGateway(datacenter),
     swap: () => {
       swapped = true;
     },

@@ -5,7 +5,7 @@ import { errorText, PeeringError } from "../base/errors.js";
 import type { Incidents } from "../base/incidents.js";
 import { Signal } from "../base/signal.js";
 import type { CertificateAuthority, IssuedCertificate } from "../trust/authority.js";
-import { serviceUri } from "../trust/leaf.js";
+import { meshGatewayUri, serviceUri } from "../trust/leaf.js";
 import { CLOCK_STEP_MS, MAX_WAIT_MS, renewalTime, retryDelay, rotationTime, validityFault } from "../trust/renewal.js";
 
 export interface LeafLimits {
@@ -27,8 +27,15 @@ const SWEEP_INTERVAL_MS = 3_600_000;
 /** A certificate can hold no longer name. */
 const MAX_URI = 2_048;
 
+/** Stands for the mesh gateways where a service is asked for; no name that a caller gives is equal to it. */
+export const MESH_GATEWAY: unique symbol = Symbol("mesh gateway");
+
+/** Whose certificate it is: a service, by its name, or the mesh gateways. */
+export type LeafHolder = string | typeof MESH_GATEWAY;
+
 /** A certificate of a service as it is held. */
 export interface ServiceLeaf {
+  /** `""`: that of the mesh gateways. */
   readonly service: string;
   readonly serviceUri: string;
   readonly certificate: IssuedCertificate;
@@ -40,7 +47,7 @@ export interface ServiceLeaf {
 
 /** A service that was asked for. */
 interface Held {
-  readonly service: string;
+  readonly holder: LeafHolder;
   leaf: ServiceLeaf | undefined;
   /** When to renew, on the calendar. */
   dueAt: number;
@@ -74,7 +81,7 @@ export interface LeafCertificatesOptions {
 export class LeafCertificates implements Closable {
   readonly #options: LeafCertificatesOptions;
   /** By service, the least recently used first. */
-  readonly #held = new Map<string, Held>();
+  readonly #held = new Map<LeafHolder, Held>();
   readonly #stopListening: () => void;
   #lastIndex = 0n;
   readonly #sweep: Alarm;
@@ -115,9 +122,9 @@ export class LeafCertificates implements Closable {
    * @throws {PeeringError} `invalid-argument`: no certificate can hold this name. `resource-exhausted`: there is no room, or the
    *   authority is to sign no more at the moment. As the authority, where there is none yet.
    */
-  async current(service: string): Promise<ServiceLeaf> {
-    this.requireName(service);
-    const held = this.#hold(service);
+  async current(holder: LeafHolder): Promise<ServiceLeaf> {
+    if (holder !== MESH_GATEWAY) this.requireName(holder);
+    const held = this.#hold(holder);
     // A renewal that failed a moment ago is not tried again for a service with a certificate: its root is still trusted.
     const mayWait = held.leaf !== undefined && !this.#isInvalid(held.leaf);
     if (this.#isDue(held) && !(mayWait && this.#options.clock.now() < held.retryAtMs)) {
@@ -132,21 +139,21 @@ export class LeafCertificates implements Closable {
   }
 
   /** The one that is held and valid, whether or not it is due for renewal; otherwise as {@link LeafCertificates.current}. */
-  async known(service: string): Promise<ServiceLeaf> {
-    const held = this.#held.get(service);
-    if (held?.leaf === undefined || this.#isInvalid(held.leaf) || this.#clockWasSet(held)) return this.current(service);
-    this.#hold(service);
+  async known(holder: LeafHolder): Promise<ServiceLeaf> {
+    const held = this.#held.get(holder);
+    if (held?.leaf === undefined || this.#isInvalid(held.leaf) || this.#clockWasSet(held)) return this.current(holder);
+    this.#hold(holder);
     return held.leaf;
   }
 
   /** The certificate held now; undefined: none. */
-  peek(service: string): ServiceLeaf | undefined {
-    return this.#held.get(service)?.leaf;
+  peek(holder: LeafHolder): ServiceLeaf | undefined {
+    return this.#held.get(holder)?.leaf;
   }
 
   /** Keeps the certificate of a service valid, and calls `wake` when there is a new one, until the returned function is called. */
-  watch(service: string, wake: () => void): () => void {
-    const held = this.#hold(service);
+  watch(holder: LeafHolder, wake: () => void): () => void {
+    const held = this.#hold(holder);
     const forget = held.renewed.on(wake);
     this.#schedule(held);
     return () => {
@@ -177,24 +184,25 @@ export class LeafCertificates implements Closable {
   }
 
   /** Undefined: half a character can be in no URI. */
-  #uriOf(service: string): string | undefined {
+  #uriOf(service: LeafHolder): string | undefined {
     const { authority, datacenter } = this.#options;
+    if (service === MESH_GATEWAY) return meshGatewayUri({ trustDomain: authority.trustDomain, datacenter });
     if (/\p{Surrogate}/u.test(service)) return undefined;
     return serviceUri({ trustDomain: authority.trustDomain, datacenter, service });
   }
 
-  #hold(service: string): Held {
+  #hold(holder: LeafHolder): Held {
     if (this.#closed) throw new PeeringError("closed", "the host is closed");
     const { clock } = this.#options;
-    const held = this.#held.get(service) ?? this.#make(service);
+    const held = this.#held.get(holder) ?? this.#make(holder);
     held.usedAtMs = clock.now();
-    this.#held.delete(service);
-    this.#held.set(service, held);
+    this.#held.delete(holder);
+    this.#held.set(holder, held);
     this.#sweep.ensure(SWEEP_INTERVAL_MS);
     return held;
   }
 
-  #make(service: string): Held {
+  #make(holder: LeafHolder): Held {
     const { clock, incidents, limits } = this.#options;
     if (this.#held.size >= limits.leafCertificates) {
       incidents.report(
@@ -208,10 +216,10 @@ export class LeafCertificates implements Closable {
       if (dropped === undefined) {
         throw new PeeringError("resource-exhausted", "too many certificates of services are waited for");
       }
-      this.#held.delete(dropped.service);
+      this.#held.delete(dropped.holder);
     }
     const held: Held = {
-      service,
+      holder,
       leaf: undefined,
       dueAt: 0,
       calendarAheadMs: 0,
@@ -235,7 +243,7 @@ export class LeafCertificates implements Closable {
     const { clock, limits } = this.#options;
     for (const held of this.#held.values()) {
       const unused = held.renewed.size === 0 && held.issuing === undefined;
-      if (unused && clock.now() - held.usedAtMs >= limits.leafCertificateUnusedMs) this.#held.delete(held.service);
+      if (unused && clock.now() - held.usedAtMs >= limits.leafCertificateUnusedMs) this.#held.delete(held.holder);
     }
     if (this.#held.size > 0) this.#sweep.set(SWEEP_INTERVAL_MS);
   }
@@ -270,13 +278,17 @@ export class LeafCertificates implements Closable {
 
   async #attempt(held: Held): Promise<void> {
     const { authority, datacenter, clock, random, incidents } = this.#options;
-    const { service } = held;
+    const { holder } = held;
+    const service = holder === MESH_GATEWAY ? "" : holder;
     const calendarAheadMs = clock.wall() - clock.now();
     try {
-      const certificate = await authority.issueService(datacenter, service);
+      const certificate =
+        holder === MESH_GATEWAY
+          ? await authority.issueMeshGateway(datacenter)
+          : await authority.issueService(datacenter, holder);
       if (this.#closed) return;
       const index = this.#nextIndex();
-      const uri = this.#uriOf(service) ?? "";
+      const uri = this.#uriOf(holder) ?? "";
       held.leaf = { service, serviceUri: uri, certificate, index, issuedAtMs: clock.now() };
       held.dueAt = renewalTime(certificate, clock.wall(), random);
       held.calendarAheadMs = calendarAheadMs;

@@ -70,6 +70,7 @@ export function fixedAuthority(options: FixedAuthorityOptions): FixedAuthority {
     onRootsChanged: (listener) => rootsChanged.on(listener),
     issueServer: async () => issue(),
     issueService: async () => issue(),
+    issueMeshGateway: async () => issue(),
     rotate() {
       const rotatedOut: CaRoot = { ...active, active: false, rotatedOutAt: clock.wall() };
       active = takeRoot();

@@ -40,6 +40,12 @@ export interface CertificateAuthority extends AsyncDisposable {
    * @throws {PeeringError} `resource-exhausted`: more than the authority is to sign at the moment.
    */
   issueService(datacenter: string, service: string): Promise<IssuedCertificate>;
+  /**
+   * A certificate for the mesh gateways of a datacenter, with which they take over the requests of peers. The caller decides whether its own
+   * caller may have it.
+   * @throws {PeeringError} as {@link CertificateAuthority.issueService}.
+   */
+  issueMeshGateway(datacenter: string): Promise<IssuedCertificate>;
 }
 
 /** `server.<datacenter>.peering.<trust domain>`: SNI and DNS SAN of the control plane. */

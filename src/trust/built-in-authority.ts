@@ -34,6 +34,7 @@ import {
   BACKDATE_MS,
   DEFAULT_SIGNING_REQUEST_BYTES,
   generatePrivateKey,
+  issueMeshGatewayLeaf,
   issueServerLeaf,
   issueServiceLeaf,
   type KeyKind,
@@ -289,6 +290,12 @@ class StoredAuthority implements BuiltInAuthority {
     const serialNumber = await this.#takeSerial();
     const { trustDomain } = this;
     return issueServiceLeaf({ ...this.#leafTerms(), serialNumber, datacenter, trustDomain, service });
+  }
+
+  async issueMeshGateway(datacenter: string): Promise<IssuedCertificate> {
+    await this.#signingTurn();
+    const serialNumber = await this.#takeSerial();
+    return issueMeshGatewayLeaf({ ...this.#leafTerms(), serialNumber, datacenter, trustDomain: this.trustDomain });
   }
 
   /** @throws {PeeringError} `resource-exhausted`: so many wait for theirs that it would come too late. */

@@ -136,6 +136,16 @@ export async function issueServiceLeaf(
   return issueLeaf(request, serviceUri({ trustDomain, datacenter, service }), []);
 }
 
+/** A leaf for the mesh gateways of a datacenter, with a key of its own. Its SPIFFE id is the one name in it. */
+export async function issueMeshGatewayLeaf(request: OwnKeyLeafRequest): Promise<IssuedCertificate> {
+  return issueLeaf(request, meshGatewayUri(request), []);
+}
+
+/** The SPIFFE id of the mesh gateways of a datacenter. */
+export function meshGatewayUri(id: { readonly trustDomain: string; readonly datacenter: string }): string {
+  return formatSpiffeId({ kind: "mesh-gateway", partition: "default", ...id });
+}
+
 /** The SPIFFE id of a service of this cluster. */
 export function serviceUri(id: {
   readonly trustDomain: string;

@@ -9,6 +9,7 @@ import type { CaRoot, CertificateAuthority } from "./authority.js";
 import { DEFAULT_LEAF_TTL_MS } from "./built-in-authority.js";
 import {
   DEFAULT_SIGNING_REQUEST_BYTES,
+  issueMeshGatewayLeaf,
   issueServerLeaf,
   issueServiceLeaf,
   type LeafSigner,
@@ -100,6 +101,7 @@ export function providedAuthority(options: ProvidedAuthorityOptions): ProvidedAu
       signRequestedLeaf(requestPem, { datacenter, trustDomain }, { signingRequestBytes, incidents }, async () =>
         terms(),
       ),
+    issueMeshGateway: (datacenter) => issueMeshGatewayLeaf(leafTerms(datacenter)),
     update(material, { force = false } = {}) {
       const next = check(material, clock.wall());
       if (!force && rootOf(next.chain, checked.anchors) === undefined) {

@@ -39,6 +39,7 @@ it("no private key occurs in logs, errors, views or anything public that is prin
         return certificate;
       },
       issueService: (datacenter, service) => own.issueService(datacenter, service),
+      issueMeshGateway: (datacenter) => own.issueMeshGateway(datacenter),
     };
     const { entries } = await storage.read(["ca"]);
     for (const { value } of entries) {
