@@ -1,3 +1,5 @@
+import { isIP } from "node:net";
+
 /** An address split as a dialer or a listener needs it. */
 export interface HostPort {
   /** Without brackets; may be a name, or `""` where the address was `":port"`. */
@@ -58,4 +60,10 @@ export function hostOf(address: string): string {
 /** An IPv6 address as it is outside of an address with a port or of a URL; other hosts as they are. */
 export function withoutBrackets(host: string): string {
   return host.replace(/^\[(.*)\]$/, "$1");
+}
+
+/** 4 or 6 for an IP address; 0: it is none, such as a name. */
+export function ipVersion(address: string): 0 | 4 | 6 {
+  const version = isIP(address);
+  return version === 4 || version === 6 ? version : 0;
 }

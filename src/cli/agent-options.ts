@@ -52,6 +52,8 @@ export interface AgentOptions {
   readonly tlsFiles: TlsFiles | undefined;
   /** Undefined: no peer is accepted. */
   readonly grpcTls: ListenAddress | undefined;
+  /** Undefined: Envoys are not served. */
+  readonly grpc: ListenAddress | undefined;
   /** Undefined: not served. */
   readonly dns: ListenAddress | undefined;
   readonly advertise: readonly string[];
@@ -229,6 +231,13 @@ export const agentFlags: readonly Flag[] = [
     kind: "text",
     placeholder: "milliseconds",
     usage: "How long an unused certificate of a service is held. Default: 259200000.",
+  },
+  {
+    name: "grpc",
+    kind: "text",
+    placeholder: "host:port",
+    usage:
+      "Where to serve the Envoys of sidecars and mesh gateways, in plaintext; keys of services are sent there. Consul's port is 8502. Default: nowhere.",
   },
   {
     name: "grpc-tls",
@@ -462,6 +471,8 @@ export async function readAgentOptions(flags: ParsedFlags, io: CommandLineIo): P
     http: isOff(text("http")) ? undefined : listenAddress("http", text("http"), "127.0.0.1", 8500),
     ...httpsOptions(text, boolean("verify-incoming")),
     grpcTls,
+    grpc:
+      text("grpc") === "" || isOff(text("grpc")) ? undefined : listenAddress("grpc", text("grpc"), "127.0.0.1", 8502),
     dns: isOff(text("dns")) ? undefined : listenAddress("dns", text("dns"), "127.0.0.1", 8600),
     advertise,
     transit: texts("transit").map(transitRule),

@@ -2,10 +2,11 @@ import type { Authorizer } from "../access/authorizer.js";
 import { policyAuthorizer } from "../access/policies.js";
 import type { Logger } from "../base/environment.js";
 import { errorText, PeeringError } from "../base/errors.js";
-import { joinHostPort } from "../base/host-port.js";
+import { joinHostPort, splitHostPort } from "../base/host-port.js";
 import { Incidents } from "../base/incidents.js";
 import { createHost, type PeeringHost } from "../host/host.js";
 import { type AgentControl, CallLimits, httpHandler } from "../http/index.js";
+import type { XdsServer, XdsServerOptions } from "../mesh/index.js";
 import { type HttpServer, type HttpServerOptions, httpServer, peeringRpc } from "../rpc/index.js";
 import { memoryStorage } from "../storage/memory.js";
 import type { Storage } from "../storage/storage.js";
@@ -81,13 +82,18 @@ export async function runAgent({ flags, io, print }: CommandContext): Promise<vo
     },
   };
   const { defaultIntentionPolicy } = options.consul;
+  const intentionPolicy = defaultIntentionPolicy === undefined ? {} : { defaultIntentionPolicy };
+  await using xds =
+    options.grpc && (await starting(() => openXds(host, options, { ...authorizing, ...intentionPolicy }, shared)));
+  const xdsPort = splitHostPort(xds?.address ?? "")?.port;
   const listeners = await starting(async () => ({
     rpc: peeringRpc(host, { ...serving, allowPeeringWrite: options.allowPeeringWrite, signal: stopped }),
     http: httpHandler(host, {
       ...serving,
       ...options.bodyLimits,
       control,
-      ...(defaultIntentionPolicy !== undefined && { defaultIntentionPolicy }),
+      ...intentionPolicy,
+      ...(xdsPort !== undefined && { xdsPort }),
     }),
     ...(perSource !== undefined && { connectionsPerSource: perSource }),
     ...shared,
@@ -101,6 +107,7 @@ export async function runAgent({ flags, io, print }: CommandContext): Promise<vo
   const places = [
     ...(http === undefined ? [] : [`http=${http.address}`]),
     ...(host.listenAddress === undefined ? [] : [`grpc-tls=${host.listenAddress}`]),
+    ...(xds === undefined ? [] : [`grpc=${xds.address}`]),
     ...(dns === undefined ? [] : [`dns=${dns.address}`]),
     ...(https === undefined ? [] : [`https=${https.address}`]),
   ];
@@ -191,6 +198,18 @@ async function rotateRoot(options: BuiltInAuthorityOptions & { readonly logger: 
     await options.storage[Symbol.asyncDispose]();
     throw error;
   }
+}
+
+/** The messages of Envoy are loaded by agents that serve some. */
+async function openXds(
+  host: PeeringHost,
+  { grpc }: AgentOptions,
+  options: Authorizing & Pick<XdsServerOptions, "defaultIntentionPolicy">,
+  shared: Shared,
+): Promise<XdsServer | undefined> {
+  if (grpc === undefined) return undefined;
+  const { xdsServer } = await import("../mesh/index.js");
+  return xdsServer(host, { listen: addressText(grpc), ...options, ...shared });
 }
 
 /** Undefined when DNS is not asked for, and the package it needs is missing. */

@@ -270,6 +270,7 @@ function places(taken: Taken, set: (flag: string, value: string) => void): void 
   };
   place("http", "http", 8500, [client]);
   place("dns", "dns", 8600, [client]);
+  place("grpc", "grpc", -1, [client]);
   place("grpc-tls", "grpc_tls", 8503, [client, bind]);
   // Consul listens without a certificate, too, and fails every handshake.
   if (keyPair(taken) !== undefined) place("https", "https", -1, [client]);

@@ -62,6 +62,8 @@ export interface Server {
   readonly maxMatchNames: number;
   /** Undefined: as the authorizer does where no rule speaks. */
   readonly defaultIntentionPolicy: "allow" | "deny" | undefined;
+  /** The port at which Envoys are served in plaintext; undefined: they are not. */
+  readonly xdsPort: number | undefined;
   readonly sharedAnswers: SharedAnswers;
   readonly centralNames: CentralNames;
   /** Milliseconds since the epoch. */

@@ -43,6 +43,11 @@ export interface HttpHandlerOptions extends RequestGuardOptions {
   readonly maxMatchNames?: number;
   /** The decision on a call between services that no intention names. Default: the `defaultPolicy` of the authorizer. */
   readonly defaultIntentionPolicy?: "allow" | "deny";
+  /**
+   * The port of the `xdsServer` of `peerage/mesh` for the same host, in plaintext: `agent/self` shows it, and `consul connect envoy` reads it there.
+   * Default: none.
+   */
+  readonly xdsPort?: number;
   /** Checks that one registration of a service or a node may have, sidecars included. Default 4 096; beyond: 413. */
   readonly maxChecks?: number;
   /**
@@ -141,6 +146,7 @@ export function httpHandler(host: PeeringHost, options: HttpHandlerOptions = {})
     maxRecords: options.maxRecords ?? DEFAULT_RECORDS,
     maxMatchNames: options.maxMatchNames ?? DEFAULT_MATCH_NAMES,
     defaultIntentionPolicy: options.defaultIntentionPolicy,
+    xdsPort: options.xdsPort,
     sharedAnswers: new SharedAnswers(),
     centralNames: new CentralNames(),
     startedAt: clock.wall(),

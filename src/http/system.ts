@@ -119,6 +119,7 @@ export const memberFields: Fields<Member> = {
 async function self(call: Call): Promise<Answer> {
   const { host, server } = call;
   await call.require({ resource: "agent", access: "read", name: server.nodeName });
+  const { xdsPort = -1 } = server;
   return {
     json: {
       Config: {
@@ -136,7 +137,7 @@ async function self(call: Call): Promise<Answer> {
       Member: memberJson(memberOf(call)),
       Stats: await stats(call),
       Meta: textMap(host.catalog.nodeAlone(server.nodeName)?.meta ?? {}),
-      xDS: { SupportedProxies: {}, Port: -1, Ports: { Plaintext: -1, TLS: -1 } },
+      xDS: { SupportedProxies: {}, Port: xdsPort, Ports: { Plaintext: xdsPort, TLS: -1 } },
     },
   };
 }

@@ -1,10 +1,13 @@
 /**
- * The mesh for programs of Node without Envoy: {@link meshDial}, {@link meshAgent} and {@link meshHttp2} call services of this cluster and of its
- * peers, {@link meshListener} serves one.
+ * The mesh. With Envoy: {@link xdsServer} tells the sidecars and mesh gateways of a host what to do. For programs of Node without Envoy:
+ * {@link meshDial}, {@link meshAgent} and {@link meshHttp2} call services of this cluster and of its peers, {@link meshListener} serves one.
  *
  * @packageDocumentation
  */
 
+export type { ConnectedProxy, ShownRefusal } from "./ads/proxy-stream.js";
+export { defaultXdsLimits, type XdsLimits, type XdsServer, type XdsServerOptions, xdsServer } from "./ads/server.js";
+export type { Refusal } from "./ads/session.js";
 export type { MeshCaller } from "./connect/callers.js";
 export { type MeshAgentOptions, type MeshHttp2Options, meshAgent, meshHttp2 } from "./connect/clients.js";
 export type { MeshConnection } from "./connect/connection.js";
@@ -16,3 +19,5 @@ export {
   type MeshTcpListenerOptions,
   meshListener,
 } from "./connect/listener.js";
+export type { ResourceType } from "./xds/resources.js";
+export type { TlsPlacement } from "./xds/tls.js";

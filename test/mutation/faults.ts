@@ -1769,6 +1769,82 @@ export const plantedFaults: readonly PlantedFault[] = [
   ),
   // --- The mesh --------------------------------------------------------------------------------------------------------
   fault(
+    "xds-own-domain-of-a-peer",
+    "the trust bundle of a peer that names our own trust domain is given to proxies",
+    [
+      "src/mesh/snapshot/bundles.ts",
+      "  if (bundle.trustDomain.toLowerCase() === ownTrustDomain.toLowerCase())",
+      "  if (bundle.trustDomain === ownTrustDomain.toUpperCase())",
+    ],
+    "test/unit/mesh/sidecar-resources.test.ts",
+  ),
+  fault(
+    "xds-callers-of-every-peer",
+    "a mesh gateway takes the callers of all peers for each exported service",
+    [
+      "src/mesh/snapshot/gateway.ts",
+      "      bundles: bundles.filter(({ peerName }) => names.includes(peerName)),",
+      "      bundles,",
+    ],
+    "test/unit/mesh/gateway-resources.test.ts",
+  ),
+  fault(
+    "xds-http-without-leaf",
+    "a mesh gateway without a certificate passes requests of peers on unlooked at",
+    [
+      "src/mesh/snapshot/gateway.ts",
+      "    exported: services.filter(({ chain }) => known !== undefined || !isHttpLike(chain.protocol)),",
+      '    exported: services.map((one) => (known === undefined ? { ...one, chain: { ...one.chain, protocol: "tcp" } } : one)),',
+    ],
+    "test/unit/mesh/gateway-resources.test.ts",
+  ),
+  fault(
+    "xds-any-forwarded-caller",
+    "the rules for requests believe every caller that says whose request it carries",
+    [
+      "src/mesh/xds/rbac.ts",
+      "  return allOf([authenticated(gatewayPattern(trustDomain)), calling]);",
+      '  return trustDomain === "" ? allOf([authenticated(gatewayPattern(trustDomain)), calling]) : calling;',
+    ],
+    "test/unit/mesh/rbac.test.ts",
+  ),
+  fault(
+    "xds-token-not-looked-at",
+    "an intention that asks for a token allows callers without one",
+    [
+      "src/mesh/xds/rbac.ts",
+      '    const decided = (jwt?.providers ?? []).length > 0 ? "deny" : action;',
+      '    const decided = jwt === null ? "deny" : action;',
+    ],
+    "test/unit/mesh/rbac.test.ts",
+  ),
+  fault(
+    "xds-late-answer",
+    "a late answer says that a proxy has the endpoints that it has just forgotten",
+    ["src/mesh/ads/session.ts", "      state.pending?.sent.delete(each);", ""],
+    "test/unit/mesh/delta-session.test.ts",
+  ),
+  fault(
+    "xds-right-of-before",
+    "a proxy is told of a registration before its right on that one was looked at",
+    [
+      "src/mesh/ads/proxy-stream.ts",
+      "          await this.#options.authorize(news?.registration ?? this.#registration);",
+      "          await this.#options.authorize(this.#registration);",
+    ],
+    "test/unit/mesh/xds-server.test.ts",
+  ),
+  fault(
+    "xds-any-address",
+    "proxies are led to every address that a peer names",
+    [
+      "src/mesh/snapshot/peered.ts",
+      "hostnames || view.mayDial(peer, address)",
+      'hostnames || view.mayDial(peer, address) || address !== ""',
+    ],
+    "test/unit/mesh/sidecar-resources.test.ts",
+  ),
+  fault(
     "mesh-any-root",
     "a certificate in the mesh is judged by the roots of all trust domains, so that one peer signs for another",
     [

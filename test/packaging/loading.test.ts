@@ -96,7 +96,14 @@ describe("importing the package", () => {
     assert.ok(level.modules.includes("storage/level.js") && level.packages.includes("classic-level"));
     const mesh = await loadedBy("peerage/mesh");
     assert.ok(mesh.modules.includes("mesh/connect/dial.js"));
-    assert.deepEqual([...mesh.names].sort(), ["meshAgent", "meshDial", "meshHttp2", "meshListener"]);
+    assert.deepEqual([...mesh.names].sort(), [
+      "defaultXdsLimits",
+      "meshAgent",
+      "meshDial",
+      "meshHttp2",
+      "meshListener",
+      "xdsServer",
+    ]);
   });
 
   it("gives the host, its ports and the four pieces; the rest of the machinery is in peerage/protocol", async () => {

@@ -9,7 +9,7 @@ import type { Closable } from "../../src/base/closable.js";
 import { ConsulClient } from "../../src/client/consul-client.js";
 import { dnsServer } from "../../src/dns/server.js";
 import { createHost } from "../../src/host/host.js";
-import { meshListener } from "../../src/mesh/index.js";
+import { meshListener, xdsServer } from "../../src/mesh/index.js";
 import { httpServer } from "../../src/rpc/http-server.js";
 import { peeringRpc } from "../../src/rpc/peering-rpc.js";
 import { openLevel } from "../../src/storage/level.js";
@@ -183,6 +183,7 @@ describe("what holds resources", () => {
     const closables: Readonly<Record<string, Closable>> = {
       tcp: await meshListener(host, { ...mesh, onConnection: () => {} }),
       api: await meshListener(host, { ...mesh, onRequest: () => {} }),
+      xds: await xdsServer(host, { listen: "127.0.0.1:0" }),
       http: await httpServer({ listen: "127.0.0.1:0", rpc }),
       dns: await dnsServer(host, { listen: "127.0.0.1:0" }),
       host,

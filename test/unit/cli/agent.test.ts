@@ -460,7 +460,7 @@ describe("peerage agent", () => {
     assert.equal((await third.result).exit, 0);
   });
 
-  for (const taken of ["http", "grpc-tls", "dns"]) {
+  for (const taken of ["http", "grpc-tls", "grpc", "dns"]) {
     it(`fails with the address when the port for -${taken} is in use`, async () => {
       const other = createServer();
       other.listen(0, "127.0.0.1");

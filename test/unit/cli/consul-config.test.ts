@@ -84,7 +84,7 @@ describe("peerage agent -config-file", () => {
     assert.equal(lines.length, 1);
     assert.equal(
       JSON.parse(lines[0] ?? "").keys,
-      "performance, ports.grpc, ports.https, ports.serf_lan, ports.serf_wan, ports.server, skip_leave_on_interrupt, version",
+      "performance, ports.https, ports.serf_lan, ports.serf_wan, ports.server, skip_leave_on_interrupt, version",
     );
   });
 

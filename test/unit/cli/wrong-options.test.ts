@@ -85,6 +85,7 @@ const wrong: Readonly<Record<string, readonly string[]>> = {
   datacenter: ["a b", "a.b", "é", "a/b", "a:b", "*", "a,b", "x".repeat(64), "a@b", "a%b"],
   "encrypt-key-file": [...NO_FILE, "package.json"],
   "forbidden-addresses": [...NO_RANGE, "None"],
+  grpc: NO_PLACE,
   "grpc-tls": NO_PLACE,
   http: NO_PLACE,
   https: NO_PLACE,

@@ -1,0 +1,394 @@
+import { Alarm } from "../../base/alarm.js";
+import { compareUtf8 } from "../../base/byte-order.js";
+import type { Closable } from "../../base/closable.js";
+import type { Clock, Random } from "../../base/environment.js";
+import { errorText } from "../../base/errors.js";
+import { Signal } from "../../base/signal.js";
+import type { ConfigEntrySet } from "../../config/config-entry-set.js";
+import type { PeeringHost } from "../../host/host.js";
+import { type LeafHolder, MESH_GATEWAY } from "../../host/leaf-certificates.js";
+import { compileFilter } from "../../http/filter/filter.js";
+import { instanceFields } from "../../http/records.js";
+import type { ServiceInstance } from "../../model/instance.js";
+import { SIDECAR_SUFFIX } from "../../payload/exported-payload.js";
+import { addressesToDial, shouldDial, type TrustBundle } from "../../peering/peering.js";
+import { lowerCase } from "../../syntax/names.js";
+import { retryDelay } from "../../trust/renewal.js";
+import type { ExportedMeshService, MeshView, PeerServers, ProxyLeaf } from "../snapshot/view.js";
+
+/** The instances of one mesh service of a peer, as they were read last. */
+interface ImportedRead {
+  readonly peer: string;
+  readonly service: string;
+  users: number;
+  /** Of the state that `instances` is of; undefined: none was read. */
+  index: bigint | undefined;
+  instances: readonly ServiceInstance[] | undefined;
+  reading: boolean;
+}
+
+/** A certificate that proxies use. */
+interface UsedLeaf {
+  readonly holder: LeafHolder;
+  users: number;
+  stop: () => void;
+  problem: string;
+  failures: number;
+  issuing: boolean;
+  readonly retry: Alarm;
+}
+
+/** A fact that a snapshot was made of: asked again, to see whether it would be the same. */
+interface Dependency {
+  readonly read: () => unknown;
+  readonly seen: unknown;
+}
+
+/** A moment of the host as a {@link MeshView}, which remembers what was looked at. */
+export interface RecordedView {
+  readonly view: MeshView;
+  /** Remembers one more fact. */
+  depend(key: string, read: () => unknown): void;
+  /** Whether a fact that was looked at has changed. */
+  isStale(): boolean;
+  /** Gives up what is kept for it. */
+  release(): void;
+}
+
+/** The state of a host, for the proxies of its mesh. What is read or issued for several proxies is kept once for all of them. */
+export class HostSource implements Closable {
+  readonly #host: PeeringHost;
+  readonly #allowsByDefault: boolean;
+  readonly #clock: Clock;
+  readonly #random: Random;
+  readonly #news: Signal;
+  readonly #forget: readonly (() => void)[];
+  readonly #imported = new Map<string, ImportedRead>();
+  readonly #leafs = new Map<LeafHolder, UsedLeaf>();
+  #reaching = 0;
+  #closed = false;
+
+  constructor(options: {
+    readonly host: PeeringHost;
+    readonly allowsByDefault: boolean;
+    readonly clock: Clock;
+    readonly random: Random;
+  }) {
+    const { host } = options;
+    this.#host = host;
+    this.#allowsByDefault = options.allowsByDefault;
+    this.#clock = options.clock;
+    this.#random = options.random;
+    this.#news = new Signal(host.incidents);
+    const tell = (): void => this.#news.emit();
+    this.#forget = [
+      host.catalog.onChange(tell),
+      host.configEntries.onChange(tell),
+      host.view.onChange(tell),
+      host.imports.onAnyChange(tell),
+      host.authority.onRootsChanged(tell),
+      host.exports.onReachingChange(() => {
+        this.#reaching++;
+        tell();
+      }),
+    ];
+  }
+
+  /** Calls `listener` when a snapshot may have changed, until the returned function is called. */
+  onNews(listener: () => void): () => void {
+    return this.#news.on(listener);
+  }
+
+  async close(): Promise<void> {
+    this.#closed = true;
+    for (const stop of this.#forget) stop();
+    for (const leaf of this.#leafs.values()) {
+      leaf.stop();
+      leaf.retry.cancel();
+    }
+    this.#leafs.clear();
+    this.#imported.clear();
+    this.#news.clear();
+  }
+
+  [Symbol.asyncDispose](): Promise<void> {
+    return this.close();
+  }
+
+  /** The registration of a proxy; undefined: there is none. */
+  registration(node: string, id: string): ServiceInstance | undefined {
+    return this.#host.catalog.instance(node, id);
+  }
+
+  /** Changes with the registration, and when there comes to be one or none. */
+  registrationMark(node: string, id: string): bigint {
+    return this.#host.catalog.service(node, id)?.modifyIndex ?? -1n;
+  }
+
+  /** The state of this moment. */
+  record(): RecordedView {
+    const dependencies = new Map<string, Dependency>();
+    const imported = new Set<ImportedRead>();
+    const leafs = new Set<UsedLeaf>();
+    const depend = (key: string, read: () => unknown): void => {
+      if (!dependencies.has(key)) dependencies.set(key, { read, seen: read() });
+    };
+    const host = this.#host;
+    const { catalog, configEntries } = host;
+    const entries: ConfigEntrySet = configEntries.entries;
+    depend("entries", () => configEntries.index);
+    const leafOf = (holder: LeafHolder): ProxyLeaf | string => {
+      const used = this.#useLeaf(holder, leafs);
+      depend(`leaf ${String(holder)}`, () => host.leafCertificates.peek(holder)?.index ?? used.problem);
+      const found = host.leafCertificates.peek(holder)?.certificate;
+      return found ?? (used.problem || "it is being issued");
+    };
+    const bundlesOf = (peers: readonly string[]): readonly TrustBundle[] =>
+      peers.flatMap((peer) => host.view.trustBundle(peer) ?? []);
+    const exported = (): readonly ExportedMeshService[] => {
+      depend("exported", () => `${this.#reaching} ${host.view.index} ${host.exports.resolvedIndex}`);
+      const found = new Map<string, string[]>();
+      for (const { name, state } of host.view.peerings()) {
+        if (state === "deleting" || state === "terminated") continue;
+        for (const service of host.exports.forPeer(name)) found.set(service, [...(found.get(service) ?? []), name]);
+      }
+      return [...found].map(([service, peers]) => ({ service, peers: peers.sort(compareUtf8) }));
+    };
+    const view: MeshView = {
+      datacenter: host.datacenter,
+      trustDomain: host.trustDomain,
+      allowsByDefault: this.#allowsByDefault,
+      entries,
+      rootPems: () => {
+        depend("roots", () =>
+          host.authority
+            .roots()
+            .map(({ id, active }) => `${id}${active}`)
+            .join(),
+        );
+        return host.authority.roots().map(({ certificatePem }) => certificatePem);
+      },
+      leaf: leafOf,
+      gatewayLeaf: () => leafOf(MESH_GATEWAY),
+      targetInstances: ({ service, subset, subsetDefinition }) => {
+        depend(`connect ${lowerCase(service)}`, () => host.gateways.connectIndex(service));
+        const all = Array.from(host.gateways.connectInstances(service));
+        return subset === "" ? all : filtered(all, subsetDefinition.filter ?? "");
+      },
+      meshServices: () => {
+        depend("services", () => catalog.index.services);
+        const found: string[] = [];
+        for (const { name, connectEnabled } of catalog.kinds().values()) if (connectEnabled) found.push(name);
+        return found;
+      },
+      localGateways: () => {
+        depend("gateways", () => catalog.index.kind("mesh-gateway"));
+        return this.#gateways();
+      },
+      servers: () => {
+        depend("servers", () => catalog.index.service(SERVERS));
+        return catalog.instances(SERVERS);
+      },
+      bundle: (peer) => {
+        depend(`bundle ${lowerCase(peer)}`, () => host.view.trustBundleIndex(peer));
+        return host.view.trustBundle(peer);
+      },
+      bundles: () => {
+        depend("bundles", () => host.view.trustBundlesIndex);
+        return host.view.trustBundles();
+      },
+      bundlesReaching: (service) => {
+        depend("bundles", () => host.view.trustBundlesIndex);
+        depend(`reaching ${lowerCase(service)}`, () => host.exports.peersReaching(service).join());
+        return bundlesOf(host.exports.peersReaching(service));
+      },
+      imported: (peer, service) => {
+        const read = this.#useImported(peer, service, imported);
+        depend(`imported ${lowerCase(peer)} ${lowerCase(service)}`, () => read.index);
+        return read.instances;
+      },
+      mayDial: (peer, address) => host.view.mayDial(peer, address),
+      importedServices: (peer) => {
+        depend(`imports ${lowerCase(peer)}`, () => host.imports.index({ peer }));
+        return host.imports.services({ peer }).flatMap(({ name }) => {
+          return name.endsWith(SIDECAR_SUFFIX) ? [name.slice(0, -SIDECAR_SUFFIX.length)] : [];
+        });
+      },
+      exported,
+      peerServers: () => {
+        depend("peerings", () => host.view.index);
+        return host.view.peerings().flatMap((peering): readonly PeerServers[] => {
+          if (!shouldDial(peering)) return [];
+          return [
+            { serverName: peering.peerServerName, addresses: addressesToDial(peering), index: peering.modifyIndex },
+          ];
+        });
+      },
+      virtualIp: (service, peer) => {
+        depend("virtual addresses", () => catalog.index.virtualIps);
+        return catalog.virtualIp(service, peer);
+      },
+    };
+    return {
+      view,
+      depend,
+      isStale: () => {
+        for (const read of imported) this.#readAgain(read);
+        return [...dependencies.values()].some(({ read, seen }) => read() !== seen);
+      },
+      release: () => {
+        for (const read of imported) this.#releaseImported(read);
+        for (const used of leafs) this.#releaseLeaf(used);
+      },
+    };
+  }
+
+  #gatewaysAt = -1n;
+  #madeGateways: readonly ServiceInstance[] = [];
+
+  /** Found once for each change of any gateway. */
+  #gateways(): readonly ServiceInstance[] {
+    const { catalog } = this.#host;
+    const index = catalog.index.kind(MESH_GATEWAY_KIND);
+    if (index === this.#gatewaysAt) return this.#madeGateways;
+    const found: ServiceInstance[] = [];
+    for (const { name, kinds } of catalog.kinds().values()) {
+      if (!kinds.has(MESH_GATEWAY_KIND)) continue;
+      found.push(...catalog.instances(name).filter(({ service }) => service.kind === MESH_GATEWAY_KIND));
+    }
+    this.#gatewaysAt = index;
+    this.#madeGateways = found;
+    return found;
+  }
+
+  #useImported(peer: string, service: string, by: Set<ImportedRead>): ImportedRead {
+    const key = `${lowerCase(peer)} ${lowerCase(service)}`;
+    let read = this.#imported.get(key);
+    if (read === undefined) {
+      read = { peer, service, users: 0, index: undefined, instances: undefined, reading: false };
+      this.#imported.set(key, read);
+    }
+    if (!by.has(read)) {
+      by.add(read);
+      read.users++;
+    }
+    this.#readAgain(read);
+    return read;
+  }
+
+  /** Reads a service whose imports are newer than what was read of it. */
+  #readAgain(read: ImportedRead): void {
+    const { imports, incidents } = this.#host;
+    const asked = { peer: read.peer, service: `${read.service}${SIDECAR_SUFFIX}` };
+    const index = imports.index(asked);
+    if (read.reading || read.index === index || this.#closed) return;
+    read.reading = true;
+    imports.instances(asked).then(
+      (instances) => {
+        read.reading = false;
+        read.index = index;
+        const key = lowerCase(read.service);
+        read.instances = instances.filter(
+          ({ service }) =>
+            service.kind === "connect-proxy" && lowerCase(service.proxy?.destinationServiceName ?? "") === key,
+        );
+        if (!this.#closed) this.#news.emit();
+      },
+      (error: unknown) => {
+        // The former state stays; it is read again with the next news.
+        read.reading = false;
+        incidents.report("mesh-import-not-read", "an imported service could not be read for the proxies of the mesh", {
+          peer: read.peer,
+          service: read.service,
+          error: errorText(error),
+        });
+      },
+    );
+  }
+
+  #releaseImported(read: ImportedRead): void {
+    if (--read.users === 0) this.#imported.delete(`${lowerCase(read.peer)} ${lowerCase(read.service)}`);
+  }
+
+  #useLeaf(holder: LeafHolder, by: Set<UsedLeaf>): UsedLeaf {
+    const known = this.#leafs.get(holder);
+    const used = known ?? this.#makeLeaf(holder);
+    if (!by.has(used)) {
+      by.add(used);
+      used.users++;
+    }
+    if (this.#host.leafCertificates.peek(holder) === undefined) this.#issue(used);
+    return used;
+  }
+
+  #makeLeaf(holder: LeafHolder): UsedLeaf {
+    const used: UsedLeaf = {
+      holder,
+      users: 0,
+      stop: () => {},
+      problem: "",
+      failures: 0,
+      issuing: false,
+      retry: new Alarm(this.#clock, () => this.#issue(used)),
+    };
+    this.#leafs.set(holder, used);
+    try {
+      // Kept valid for as long as a proxy uses it.
+      used.stop = this.#host.leafCertificates.watch(holder, () => this.#news.emit());
+    } catch (error) {
+      used.problem = errorText(error);
+    }
+    return used;
+  }
+
+  #issue(used: UsedLeaf): void {
+    if (used.issuing || used.retry.isSet || this.#closed) return;
+    used.issuing = true;
+    const { leafCertificates } = this.#host;
+    leafCertificates.current(used.holder).then(
+      () => {
+        used.issuing = false;
+        used.failures = 0;
+        used.problem = "";
+        if (!this.#closed) this.#news.emit();
+      },
+      (error: unknown) => {
+        used.issuing = false;
+        used.problem = errorText(error);
+        if (this.#closed || used.users === 0) return;
+        used.retry.set(retryDelay(++used.failures, this.#random));
+        this.#news.emit();
+      },
+    );
+  }
+
+  #releaseLeaf(used: UsedLeaf): void {
+    if (--used.users > 0) return;
+    used.stop();
+    used.retry.cancel();
+    this.#leafs.delete(used.holder);
+  }
+}
+
+/** The name that the servers of a cluster are registered under. */
+const SERVERS = "consul";
+const MESH_GATEWAY_KIND = "mesh-gateway";
+
+/** Those that a subset has. A filter that cannot be understood has none: its calls must not reach others. */
+function filtered(instances: readonly ServiceInstance[], expression: string): readonly ServiceInstance[] {
+  if (expression === "") return instances;
+  try {
+    const filter = compileFilter(expression, instanceFields);
+    return instances.filter(({ node, service, checks }) => {
+      const indexes = { createIndex: 0n, modifyIndex: 0n };
+      return filter.holds({
+        peer: "",
+        node: { ...node, ...indexes },
+        service: { ...service, ...indexes },
+        checks: checks.map((check) => ({ ...check, ...indexes })),
+      });
+    });
+  } catch {
+    return [];
+  }
+}

@@ -1,0 +1,84 @@
+import { compareUtf8 } from "../../base/byte-order.js";
+import type { PeerMeta, ServiceInstance } from "../../model/instance.js";
+import type { TrustBundle } from "../../peering/peering.js";
+import { peeredClusterName } from "../../trust/names.js";
+import { bundleProblem, joinPems } from "./bundles.js";
+import { type Endpoints, endpointsOf } from "./endpoints.js";
+import type { MeshView } from "./view.js";
+
+/** A service of a peer, as a proxy of ours reaches it. */
+export interface PeeredService {
+  readonly service: string;
+  readonly peer: string;
+  /** Envoy's name of its cluster in a sidecar. */
+  readonly clusterName: string;
+  /** The roots of the peer, PEM. */
+  readonly rootPems: string;
+  /** As the peer told it, and not to be made from anything else. */
+  readonly sni: string;
+  readonly spiffeIds: readonly string[];
+  readonly protocol: string;
+  /** The gateways of the peer. */
+  readonly remote: Endpoints;
+  readonly instances: readonly ServiceInstance[];
+}
+
+const PROTOCOLS: ReadonlySet<string> = new Set(["tcp", "http", "http2", "grpc"]);
+
+/**
+ * A service of a peer, with all that a proxy needs to reach it and to know that it has reached it. A text says what is missing: a connection
+ * without a name to check, or without roots to check it by, is none to make.
+ */
+export function peeredService(view: MeshView, peer: string, service: string): PeeredService | string {
+  const bundle = view.bundle(peer);
+  if (bundle === undefined) return "the trust bundle of the peer has not come yet";
+  const problem = bundleProblem(bundle, view.trustDomain);
+  if (problem !== undefined) return problem;
+  const instances = view.imported(peer, service);
+  if (instances === undefined) return "its instances are being read";
+  const meta = peerMetaOf(instances);
+  if (meta === undefined) {
+    return instances.length === 0
+      ? "the peer does not export it to the mesh, or it has no instances there"
+      : "the peer says nothing of how to reach it in its mesh";
+  }
+  const [sni = ""] = meta.sni;
+  if (sni === "") return "the peer says no name under which to reach it";
+  const spiffeIds = meta.spiffeId.filter((id) => id !== "");
+  if (spiffeIds.length === 0) return "the peer says no identity by which to know it";
+  return {
+    service,
+    peer,
+    clusterName: clusterNameOf(bundle, service, peer),
+    rootPems: joinPems(bundle.rootPems),
+    sni,
+    spiffeIds,
+    protocol: protocolOf(meta),
+    remote: remoteEndpoints(view, peer, instances),
+    instances,
+  };
+}
+
+/** Where a peer says that its services are reached, as far as it may be dialed there. Names are looked up by Envoy. */
+export function remoteEndpoints(view: MeshView, peer: string, instances: readonly ServiceInstance[]): Endpoints {
+  const { list, hostnames } = endpointsOf(instances, "wan");
+  return { list: list.filter(({ address }) => hostnames || view.mayDial(peer, address)), hostnames };
+}
+
+function clusterNameOf({ trustDomain }: TrustBundle, service: string, peer: string): string {
+  return peeredClusterName({ service, namespace: "default", peer, trustDomain });
+}
+
+/** A protocol that is not known is carried as bytes, which opens nothing: the far side still decides who may call. */
+function protocolOf({ protocol }: PeerMeta): string {
+  const told = protocol.toLowerCase();
+  return PROTOCOLS.has(told) ? told : "tcp";
+}
+
+/** It is the same on all instances of a service; the first of a stable order that has one counts. */
+export function peerMetaOf(instances: readonly ServiceInstance[]): PeerMeta | undefined {
+  const inOrder = instances.toSorted(
+    (left, right) => compareUtf8(left.node.name, right.node.name) || compareUtf8(left.service.id, right.service.id),
+  );
+  return inOrder.find(({ service }) => service.connect?.peerMeta !== undefined)?.service.connect?.peerMeta;
+}

@@ -1,0 +1,268 @@
+import { compareUtf8 } from "../../base/byte-order.js";
+import { withCentralConfig } from "../../config/central-config.js";
+import { type CompiledChain, compileChain, type ResolvedTarget } from "../../config/chain.js";
+import { compareIntentions, type Intention } from "../../config/intentions.js";
+import type { ServiceInstance } from "../../model/instance.js";
+import type { TrustBundle } from "../../peering/peering.js";
+import { joinPems, usableBundles } from "./bundles.js";
+import { type Endpoints, endpointsOf } from "./endpoints.js";
+import { type PeeredService, peeredService } from "./peered.js";
+import {
+  type MeshSettings,
+  meshSettings,
+  type ProxySettings,
+  proxySettings,
+  transparency,
+  type Upstream,
+  upstreamSettings,
+  upstreamsOf,
+} from "./settings.js";
+import type { MeshView, ProxyLeaf } from "./view.js";
+
+/** The parts of all kinds of snapshots. */
+export interface SnapshotBase {
+  readonly datacenter: string;
+  readonly trustDomain: string;
+  /** The registration, with the settings of config entries. */
+  readonly instance: ServiceInstance;
+  readonly settings: ProxySettings;
+  readonly mesh: MeshSettings;
+  /** Each one PEM. */
+  readonly rootPems: readonly string[];
+  /** Where a call may be sent on its way to another cluster. */
+  readonly localGateways: Endpoints;
+  /** Parts that this snapshot was made without, and why, in plain words. */
+  readonly missing: readonly string[];
+}
+
+/** A place that a chain leads to. */
+export type ChainPlace =
+  | { readonly type: "local"; readonly target: ResolvedTarget; readonly endpoints: Endpoints }
+  | { readonly type: "peered"; readonly target: ResolvedTarget; readonly service: PeeredService };
+
+export type UpstreamRoute =
+  | { readonly type: "peered"; readonly service: PeeredService }
+  | {
+      readonly type: "chain";
+      readonly chain: CompiledChain;
+      /** By the ids of the targets; those that are not known are missing. */
+      readonly places: ReadonlyMap<string, ChainPlace>;
+    };
+
+/** An upstream that calls can be sent to. */
+export interface RoutedUpstream {
+  readonly upstream: Upstream;
+  /** Virtual addresses by which a transparent proxy knows it. */
+  readonly virtualIps: readonly string[];
+  readonly route: UpstreamRoute;
+}
+
+export interface SidecarSnapshot extends SnapshotBase {
+  readonly type: "sidecar";
+  /** The service that the proxy stands for. */
+  readonly service: string;
+  readonly leaf: ProxyLeaf;
+  readonly allowsByDefault: boolean;
+  /** Those for the service, in the order in which they count. */
+  readonly intentions: readonly Intention[];
+  /** Some intention or the entry of the service asks for JSON Web Tokens, which are not looked at here. */
+  readonly asksForTokens: boolean;
+  /** Of the peers whose callers may reach the service. */
+  readonly inboundBundles: readonly TrustBundle[];
+  /** By name. */
+  readonly upstreams: readonly RoutedUpstream[];
+  /** Undefined: the proxy is not transparent. */
+  readonly transparentPort: number | undefined;
+}
+
+/** There is nothing yet that a proxy could be told. */
+export interface NotReady {
+  readonly type: "not-ready";
+  readonly waitsFor: readonly string[];
+}
+
+/** How many upstreams without a port of their own a transparent proxy may have, and chains lead to places. */
+export interface SnapshotLimits {
+  /** Upstreams of one proxy that nothing registers, of a transparent proxy. */
+  readonly implicitUpstreams: number;
+}
+
+/** @param instance - the registration of the proxy, without the settings of config entries. */
+export function sidecarSnapshot(
+  instance: ServiceInstance,
+  view: MeshView,
+  limits: SnapshotLimits,
+): SidecarSnapshot | NotReady {
+  const service = withCentralConfig(instance.service, view.entries);
+  const own = service.proxy?.destinationServiceName ?? "";
+  if (own === "")
+    return { type: "not-ready", waitsFor: ["the registration names no service that the proxy stands for"] };
+  const rootPems = view.rootPems();
+  const leaf = view.leaf(own);
+  const waitsFor: string[] = [];
+  if (joinPems(rootPems).trim() === "") waitsFor.push("the roots of this cluster");
+  if (typeof leaf === "string") waitsFor.push(`the certificate of service "${own}": ${leaf}`);
+  if (waitsFor.length > 0 || typeof leaf === "string") return { type: "not-ready", waitsFor };
+  const missing: string[] = [];
+  const intentions = intentionsFor(own, view);
+  return {
+    type: "sidecar",
+    service: own,
+    datacenter: view.datacenter,
+    trustDomain: view.trustDomain,
+    instance: { ...instance, service },
+    settings: proxySettings(service),
+    mesh: meshSettings(view.entries),
+    rootPems,
+    leaf,
+    allowsByDefault: view.allowsByDefault,
+    intentions,
+    asksForTokens: asksForTokens(own, view),
+    inboundBundles: usableBundles(view.bundlesReaching(own), view.trustDomain, (text) => missing.push(text)),
+    localGateways: endpointsOf(view.localGateways(), "lan"),
+    upstreams: routedUpstreams({ ...instance, service }, view, limits, missing),
+    transparentPort: transparency(service)?.port,
+    missing: missing.sort(compareUtf8),
+  };
+}
+
+function intentionsFor(service: string, view: MeshView): readonly Intention[] {
+  const found: Intention[] = [];
+  for (const destination of [service, "*"]) {
+    for (const source of view.entries.get("service-intentions", destination)?.sources ?? []) {
+      found.push({ destination, source });
+    }
+  }
+  return found.sort(compareIntentions);
+}
+
+function asksForTokens(service: string, view: MeshView): boolean {
+  return [service, "*"].some((destination) => {
+    const extra = view.entries.get("service-intentions", destination)?.jwt?.providers ?? [];
+    return extra.length > 0;
+  });
+}
+
+function routedUpstreams(
+  instance: ServiceInstance,
+  view: MeshView,
+  limits: SnapshotLimits,
+  missing: string[],
+): readonly RoutedUpstream[] {
+  const transparent = transparency(instance.service) !== undefined;
+  const upstreams = new Map<string, Upstream>();
+  for (const upstream of upstreamsOf(instance.service)) {
+    if (upstream.id.name === "*" || (upstream.bind === undefined && !transparent)) continue;
+    upstreams.set(upstream.name, upstream);
+  }
+  if (transparent) addImplicit(upstreams, instance, view, limits, missing);
+  const routed: RoutedUpstream[] = [];
+  for (const name of [...upstreams.keys()].sort(compareUtf8)) {
+    const upstream = upstreams.get(name);
+    if (upstream === undefined) continue;
+    const route = routeOf(upstream, view, missing);
+    if (typeof route === "string") missing.push(`upstream "${name}": ${route}`);
+    else routed.push({ upstream, virtualIps: virtualIpsOf(upstream, view), route });
+  }
+  return routed;
+}
+
+function addImplicit(
+  upstreams: Map<string, Upstream>,
+  instance: ServiceInstance,
+  view: MeshView,
+  limits: SnapshotLimits,
+  missing: string[],
+): void {
+  const every = upstreamsOf(instance.service).find(({ id }) => id.name === "*")?.settings;
+  const settings = every ?? upstreamSettings(undefined, instance.service.proxy?.meshGatewayMode ?? "");
+  const own = instance.service.proxy?.destinationServiceName.toLowerCase();
+  let added = 0;
+  const add = (service: string, peer: string): void => {
+    const name = peer === "" ? service : `${service}?peer=${peer}`;
+    if (upstreams.has(name) || view.virtualIp(service, peer) === undefined) return;
+    if (++added > limits.implicitUpstreams) return;
+    const id = { type: "", name: service, datacenter: "", peer };
+    upstreams.set(name, { id, name, bind: undefined, settings });
+  };
+  for (const peer of view
+    .bundles()
+    .map(({ peerName }) => peerName)
+    .sort(compareUtf8)) {
+    for (const service of [...view.importedServices(peer)].sort(compareUtf8)) add(service, peer);
+  }
+  for (const service of [...view.meshServices()].sort(compareUtf8)) {
+    if (service.toLowerCase() !== own && mayBeCalled(instance, service, view)) add(service, "");
+  }
+  if (added > limits.implicitUpstreams) {
+    missing.push(
+      `${added - limits.implicitUpstreams} upstreams beyond the ${limits.implicitUpstreams} that a transparent proxy may have`,
+    );
+  }
+}
+
+/** Whether some intention lets the proxy's service call another one; its own proxy decides in the end. */
+function mayBeCalled(instance: ServiceInstance, service: string, view: MeshView): boolean {
+  const caller = instance.service.proxy?.destinationServiceName ?? "";
+  const decisive = intentionsFor(service, view).find(
+    ({ source }) => (source.peer ?? "") === "" && (source.name === caller || source.name === "*"),
+  );
+  if (decisive === undefined) return view.allowsByDefault;
+  return decisive.source.permissions !== undefined || decisive.source.action === "allow";
+}
+
+function virtualIpsOf({ id }: Upstream, view: MeshView): readonly string[] {
+  const found = new Set<string>();
+  const instances = id.peer === "" ? [] : (view.imported(id.peer, id.name) ?? []);
+  for (const { service } of instances) {
+    for (const tag of ["consul-virtual", "virtual"]) {
+      const address = service.taggedAddresses[tag]?.address;
+      if (address !== undefined && address !== "") found.add(address);
+    }
+  }
+  const own = view.virtualIp(id.name, id.peer);
+  if (own !== undefined) found.add(own);
+  return [...found].sort(compareUtf8);
+}
+
+function routeOf({ id, settings }: Upstream, view: MeshView, missing: string[]): UpstreamRoute | string {
+  if (id.type !== "") return `upstreams of type ${JSON.stringify(id.type)} are not served`;
+  if (id.peer !== "") {
+    const service = peeredService(view, id.peer, id.name);
+    return typeof service === "string" ? service : { type: "peered", service };
+  }
+  if (id.datacenter !== "" && id.datacenter !== view.datacenter) return "other datacenters are not served";
+  const chain = compileChain(view.entries, id.name, view.datacenter, {
+    ...(settings.protocol === "" ? {} : { protocol: settings.protocol }),
+    ...(settings.connectTimeoutMs > 0 ? { connectTimeoutMs: settings.connectTimeoutMs } : {}),
+    ...(settings.meshGatewayMode === "" ? {} : { meshGateway: settings.meshGatewayMode }),
+  });
+  if (chain.problem !== undefined) return chain.problem;
+  return {
+    type: "chain",
+    chain,
+    places: placesOf(chain, view, (text) => missing.push(`upstream "${id.name}": ${text}`)),
+  };
+}
+
+/** The places that a chain leads to, by the ids of its targets. @param problem - is told of each that is left out. */
+export function placesOf(
+  chain: CompiledChain,
+  view: MeshView,
+  problem: (text: string) => void,
+): ReadonlyMap<string, ChainPlace> {
+  const places = new Map<string, ChainPlace>();
+  for (const target of chain.targets) {
+    if (target.peer !== "") {
+      const service = peeredService(view, target.peer, target.service);
+      if (typeof service === "string") problem(`service "${target.service}" of peer "${target.peer}": ${service}`);
+      else places.set(target.id, { type: "peered", target, service });
+    } else if (target.datacenter !== view.datacenter) {
+      problem(`target "${target.id}": other datacenters are not served`);
+    } else {
+      const endpoints = endpointsOf(view.targetInstances(target), "lan", target.subsetDefinition.onlyPassing === true);
+      places.set(target.id, { type: "local", target, endpoints });
+    }
+  }
+  return places;
+}

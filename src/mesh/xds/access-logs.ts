@@ -1,0 +1,91 @@
+import {
+  type AccessLogSchema,
+  FileAccessLogSchema,
+  StderrAccessLogSchema,
+  StdoutAccessLogSchema,
+  type SubstitutionFormatStringSchema,
+} from "../../wire/envoy.js";
+import type { MessageFields } from "../../wire/schema.js";
+import type { AccessLogSettings } from "../snapshot/settings.js";
+import { named } from "./values.js";
+
+type AccessLogInit = MessageFields<typeof AccessLogSchema>;
+type Format = MessageFields<typeof SubstitutionFormatStringSchema>;
+
+/** Consul's default fields, in the order of their names, in which they are written. */
+const DEFAULT_FIELDS: Readonly<Record<string, string>> = {
+  authority: "%REQ(:AUTHORITY)%",
+  bytes_received: "%BYTES_RECEIVED%",
+  bytes_sent: "%BYTES_SENT%",
+  connection_termination_details: "%CONNECTION_TERMINATION_DETAILS%",
+  downstream_local_address: "%DOWNSTREAM_LOCAL_ADDRESS%",
+  downstream_remote_address: "%DOWNSTREAM_REMOTE_ADDRESS%",
+  duration: "%DURATION%",
+  method: "%REQ(:METHOD)%",
+  path: "%REQ(X-ENVOY-ORIGINAL-PATH?:PATH)%",
+  protocol: "%PROTOCOL%",
+  request_id: "%REQ(X-REQUEST-ID)%",
+  requested_server_name: "%REQUESTED_SERVER_NAME%",
+  response_code: "%RESPONSE_CODE%",
+  response_code_details: "%RESPONSE_CODE_DETAILS%",
+  response_flags: "%RESPONSE_FLAGS%",
+  route_name: "%ROUTE_NAME%",
+  start_time: "%START_TIME%",
+  upstream_cluster: "%UPSTREAM_CLUSTER%",
+  upstream_host: "%UPSTREAM_HOST%",
+  upstream_local_address: "%UPSTREAM_LOCAL_ADDRESS%",
+  upstream_service_time: "%RESP(X-ENVOY-UPSTREAM-SERVICE-TIME)%",
+  upstream_transport_failure_reason: "%UPSTREAM_TRANSPORT_FAILURE_REASON%",
+  user_agent: "%REQ(USER-AGENT)%",
+  x_forwarded_for: "%REQ(X-FORWARDED-FOR)%",
+};
+
+/** The logs of a listener, for connections that no filter chain takes. */
+export function listenerLogs(logs: AccessLogSettings | undefined): AccessLogInit[] {
+  if (logs === undefined || !logs.listenerLogs) return [];
+  const filter: AccessLogInit["filter"] = { filterSpecifier: { case: "responseFlagFilter", value: { flags: ["NR"] } } };
+  return sinks("Consul Listener Log", logs).map((sink) => ({ ...sink, filter }));
+}
+
+/** The logs of a filter. */
+export function filterLogs(logs: AccessLogSettings | undefined): AccessLogInit[] {
+  return logs === undefined ? [] : sinks("Consul Listener Filter Log", logs);
+}
+
+/** None for a type that does not exist. */
+function sinks(name: string, logs: AccessLogSettings): AccessLogInit[] {
+  const accessLogFormat = { case: "logFormat", value: formatOf(logs) } as const;
+  switch (logs.type) {
+    case "":
+    case "stdout":
+      return [named(name, StdoutAccessLogSchema, { accessLogFormat })];
+    case "stderr":
+      return [named(name, StderrAccessLogSchema, { accessLogFormat })];
+    case "file":
+      return logs.path === "" ? [] : [named(name, FileAccessLogSchema, { path: logs.path, accessLogFormat })];
+    default:
+      return [];
+  }
+}
+
+function formatOf({ jsonFormat, textFormat }: AccessLogSettings): Format {
+  if (jsonFormat === "" && textFormat !== "") {
+    const value = textFormat.endsWith("\n") ? textFormat : `${textFormat}\n`;
+    return { format: { case: "textFormatSource", value: { specifier: { case: "inlineString", value } } } };
+  }
+  return { format: { case: "jsonFormat", value: givenFields(jsonFormat) ?? { ...DEFAULT_FIELDS } } };
+}
+
+/** Undefined: it is no object of texts. Fields in the order of their names. */
+function givenFields(jsonFormat: string): Record<string, string> | undefined {
+  if (jsonFormat === "") return undefined;
+  let parsed: unknown;
+  try {
+    parsed = JSON.parse(jsonFormat);
+  } catch {
+    return undefined;
+  }
+  if (typeof parsed !== "object" || parsed === null || Array.isArray(parsed)) return undefined;
+  const texts = Object.entries(parsed).filter((entry): entry is [string, string] => typeof entry[1] === "string");
+  return Object.fromEntries(texts.sort(([left], [right]) => (left < right ? -1 : 1)));
+}

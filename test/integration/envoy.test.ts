@@ -1,0 +1,319 @@
+import assert from "node:assert/strict";
+import { once } from "node:events";
+import { createServer } from "node:http";
+import type { AddressInfo } from "node:net";
+import { describe, it } from "node:test";
+import { createHost, type PeeringHost } from "../../src/host/host.js";
+import { type XdsServer, type XdsServerOptions, xdsServer } from "../../src/mesh/index.js";
+import type { ServiceInstance } from "../../src/model/instance.js";
+import { memoryStorage } from "../../src/storage/memory.js";
+import { grpcTransport } from "../../src/transport/grpc.js";
+import { builtInAuthority } from "../../src/trust/built-in-authority.js";
+import { freePorts, RunningEnvoy, validate, withoutEnvoy } from "../support/envoy.js";
+import { eventually, temporaryDirectory } from "../support/hosts.js";
+import {
+  A_DOMAIN,
+  B_DOMAIN,
+  bundle,
+  imported,
+  instance,
+  type MadeResources,
+  made as madeOf,
+  root,
+  sidecar,
+  type ViewParts,
+} from "../support/mesh-view.js";
+
+/** A program that answers with its name and the path. */
+async function application(name: string): Promise<AsyncDisposable & { readonly port: number }> {
+  const server = createServer((request, response) => {
+    response.setHeader("connection", "close");
+    response.end(`${name} ${request.url}`);
+  });
+  server.listen(0, "127.0.0.1");
+  await once(server, "listening");
+  const { port } = server.address() as AddressInfo;
+  return {
+    port,
+    async [Symbol.asyncDispose]() {
+      server.closeAllConnections();
+      await new Promise((resolve) => server.close(resolve));
+    },
+  };
+}
+
+interface Cluster extends AsyncDisposable {
+  readonly host: PeeringHost;
+  readonly xds: XdsServer;
+}
+
+async function cluster(datacenter: string, options: Partial<XdsServerOptions>): Promise<Cluster> {
+  const host = await createHost({
+    datacenter,
+    storage: memoryStorage(),
+    transport: grpcTransport({ listen: "127.0.0.1:0" }),
+    nodeName: "n1",
+  });
+  const xds = await xdsServer(host, { listen: "127.0.0.1:0", defaultIntentionPolicy: "deny", ...options });
+  return {
+    host,
+    xds,
+    async [Symbol.asyncDispose]() {
+      await xds.close();
+      await host.close();
+    },
+  };
+}
+
+const node = { node: "n1", address: "127.0.0.1" };
+
+async function addService(
+  { host }: Cluster,
+  name: string,
+  ports: { readonly app: number; readonly proxy: number },
+  upstreams: readonly object[] = [],
+): Promise<void> {
+  await host.catalog.register({ ...node, service: { name, port: ports.app } });
+  const proxy = { destinationServiceName: name, localServicePort: ports.app, upstreams: upstreams as never };
+  const id = `${name}-sidecar-proxy`;
+  await host.catalog.register({ ...node, service: { kind: "connect-proxy", id, name: id, port: ports.proxy, proxy } });
+}
+
+async function addGateway({ host }: Cluster, port: number): Promise<void> {
+  const taggedAddresses = { lan: { address: "127.0.0.1", port }, wan: { address: "127.0.0.1", port } };
+  const service = {
+    kind: "mesh-gateway",
+    id: "gateway",
+    name: "gateway",
+    address: "127.0.0.1",
+    port,
+    taggedAddresses,
+  } as const;
+  await host.catalog.register({ ...node, service });
+}
+
+/** The status of an answer; undefined: the connection was closed without one. */
+async function ask(port: number, path: string): Promise<number | undefined> {
+  try {
+    const response = await fetch(`http://127.0.0.1:${port}${path}`, { headers: { connection: "close" } });
+    await response.text();
+    return response.status;
+  } catch {
+    return undefined;
+  }
+}
+
+async function becomes(port: number, path: string, status: number | undefined): Promise<void> {
+  await eventually(
+    async () => (await ask(port, path)) === status,
+    `${path} on port ${port} is answered with ${status}`,
+  );
+}
+
+describe("Envoys of two peered clusters", { skip: withoutEnvoy }, () => {
+  for (const tlsMaterial of ["inline", "sds"] as const) {
+    it(`carry what intentions allow and nothing else, with keys ${tlsMaterial}`, async () => {
+      await using directory = await temporaryDirectory();
+      await using one = await cluster("dc1", { tlsMaterial });
+      await using two = await cluster("dc2", { tlsMaterial });
+      await using web = await application("web");
+      await using api = await application("api");
+      const ports = await freePorts(16);
+      const port = (at: number): number => ports[at] ?? 0;
+      await one.host.configEntries.set({ kind: "service-defaults", name: "api", protocol: "http" });
+      await addService(one, "web", { app: web.port, proxy: port(0) });
+      await addService(one, "api", { app: api.port, proxy: port(1) });
+      await addGateway(one, port(2));
+      await addGateway(two, port(3));
+      const to = (destinationName: string, localBindPort: number, mode: string) => ({
+        destinationName,
+        destinationPeer: "one",
+        localBindPort,
+        meshGateway: { mode },
+      });
+      await addService(two, "client", { app: 1, proxy: port(4) }, [
+        to("web", port(5), "remote"),
+        to("api", port(6), "local"),
+      ]);
+      await addService(two, "other", { app: 1, proxy: port(7) }, [
+        to("web", port(8), "local"),
+        to("api", port(9), "remote"),
+      ]);
+      const consumers = [{ peer: "two" }];
+      await one.host.exports.set({
+        services: [
+          { name: "web", consumers },
+          { name: "api", consumers },
+        ],
+      });
+      await one.host.configEntries.set({
+        kind: "service-intentions",
+        name: "web",
+        sources: [{ name: "client", peer: "two", action: "allow" }],
+      });
+      await one.host.configEntries.set({
+        kind: "service-intentions",
+        name: "api",
+        sources: [{ name: "client", peer: "two", permissions: [{ action: "allow", http: { pathPrefix: "/ok" } }] }],
+      });
+      const token = await one.host.peerings.generateToken({ peerName: "two" });
+      await two.host.peerings.establish({ peerName: "one", token });
+
+      const start = (id: string, { xds }: Cluster, adminPort: number): Promise<RunningEnvoy> =>
+        RunningEnvoy.start({ id, xds: xds.address, adminPort, directory: directory.path });
+      await using _web = await start("web-sidecar-proxy", one, port(10));
+      await using _api = await start("api-sidecar-proxy", one, port(11));
+      await using gatewayOne = await start("gateway", one, port(12));
+      await using client = await start("client-sidecar-proxy", two, port(13));
+      await using _other = await start("other-sidecar-proxy", two, port(14));
+      await using gatewayTwo = await start("gateway", two, port(15));
+
+      await becomes(port(5), "/", 200);
+      await becomes(port(6), "/ok", 200);
+      // All is in place: what is refused now is refused by rules.
+      assert.equal(await ask(port(6), "/secret"), 403);
+      await becomes(port(9), "/ok", 403);
+      assert.equal(await ask(port(8), "/"), undefined);
+      assert.ok((await gatewayTwo.statistic("tcp.mesh_gateway_local.default.downstream_cx_total")) > 0);
+      assert.ok(await gatewayOne.isReady());
+      assert.ok(await client.isReady());
+      for (const { xds } of [one, two]) {
+        assert.deepEqual(
+          xds.proxies().map(({ refusals, waitsFor }) => ({ refusals, waitsFor })),
+          Array(3).fill({ refusals: [], waitsFor: [] }),
+        );
+      }
+
+      // A change of intentions is carried out by proxies that run.
+      await one.host.configEntries.set({
+        kind: "service-intentions",
+        name: "web",
+        sources: [{ name: "other", peer: "two", action: "allow" }],
+      });
+      await becomes(port(8), "/", 200);
+      await becomes(port(5), "/", undefined);
+      await one.host.exports.set({ services: [{ name: "api", consumers }] });
+      await becomes(port(8), "/", undefined);
+      await becomes(port(6), "/ok", 200);
+    });
+  }
+});
+
+/** The resources as a configuration that stands alone. */
+function asStatic({ shown }: MadeResources): object {
+  const text = JSON.stringify({
+    clusters: Object.values(shown.cluster),
+    listeners: Object.values(shown.listener),
+  });
+  return {
+    node: { id: "validated", cluster: "validated" },
+    dynamic_resources: {
+      ads_config: {
+        api_type: "DELTA_GRPC",
+        transport_api_version: "V3",
+        grpc_services: { envoy_grpc: { cluster_name: "ads" } },
+      },
+    },
+    static_resources: {
+      ...(JSON.parse(text) as object),
+    },
+  };
+}
+
+describe("Envoy, asked whether it takes what proxies are told", { skip: withoutEnvoy }, async () => {
+  await using authority = await builtInAuthority({ storage: memoryStorage() });
+  const material = await authority.issueMeshGateway("dc1");
+  const made = (proxy: ServiceInstance, parts: ViewParts): MadeResources => madeOf(proxy, { material, ...parts });
+  const bundles = [bundle("peer-a", A_DOMAIN), bundle("peer-b", B_DOMAIN, [root(2)])];
+  const ads = {
+    name: "ads",
+    type: "STATIC",
+    connectTimeout: "1s",
+    typedExtensionProtocolOptions: {
+      "envoy.extensions.upstreams.http.v3.HttpProtocolOptions": {
+        "@type": "type.googleapis.com/envoy.extensions.upstreams.http.v3.HttpProtocolOptions",
+        explicitHttpConfig: { http2ProtocolOptions: {} },
+      },
+    },
+    loadAssignment: { clusterName: "ads", endpoints: [] },
+  };
+  const gateway = instance({ kind: "mesh-gateway", name: "gateway", address: "127.0.0.1", port: 8443 });
+  const http = { kind: "proxy-defaults", name: "global", config: { protocol: "http" } } as const;
+  const logs = {
+    kind: "proxy-defaults",
+    name: "global",
+    config: { protocol: "grpc", max_inbound_connections: 7 },
+    extra: { AccessLogs: { Enabled: true, Type: "stderr" } },
+  } as const;
+  const services = { web: [sidecar("web")], api: [sidecar("api")] };
+  const exported = [
+    { service: "web", peers: ["peer-a", "peer-b"] },
+    { service: "api", peers: ["peer-a"] },
+  ];
+  const calls = sidecar("web", {
+    upstreams: [
+      { destinationName: "db", destinationPeer: "peer-a", localBindPort: 9090 },
+      { destinationName: "api", localBindPort: 9091 },
+    ] as never,
+  });
+  const names = ["a.example", "b.example"].map((wan, at) =>
+    imported("db", "peer-a", { wan, protocol: "http", node: `${at}` }),
+  );
+  const db = { "db?peer=peer-a": names };
+  const sources = [
+    { name: "*", peer: "peer-a", action: "allow", precedence: 8 },
+    {
+      name: "web",
+      peer: "peer-a",
+      permissions: [{ action: "allow", http: { pathRegex: "/a.*", methods: ["GET"] } }],
+      precedence: 9,
+    },
+  ] as const;
+  const intentions = { kind: "service-intentions", name: "web", sources } as const;
+  const mesh = { kind: "mesh", name: "mesh", peering: { peerThroughMeshGateways: true } } as const;
+  const servers = [instance({ name: "consul", port: 8300, meta: { grpc_tls_port: "8503" } })];
+  const failing = {
+    kind: "service-resolver",
+    name: "api",
+    failover: { "*": { targets: [{ peer: "peer-a", service: "db" }] } },
+  } as const;
+  const cases: Readonly<Record<string, () => MadeResources>> = {
+    "a sidecar with names of gateways and callers of two peers": () =>
+      made(calls, { bundles, inbound: bundles, imports: db, instances: services, entries: [intentions] }),
+    "a sidecar for requests, with failover to a peer": () =>
+      made(calls, {
+        bundles,
+        inbound: bundles,
+        imports: db,
+        instances: services,
+        entries: [http, intentions, failing],
+      }),
+    "a sidecar for gRPC with logs and a limit": () =>
+      made(calls, { inbound: bundles, instances: services, entries: [logs, intentions] }),
+    "a transparent proxy": () =>
+      made(sidecar("web", { mode: "transparent" }), {
+        bundles,
+        imports: db,
+        virtualIps: { "db?peer=peer-a": "240.0.0.1" },
+      }),
+    "a mesh gateway for connections": () => made(gateway, { bundles, instances: services, exported, imports: db }),
+    "a mesh gateway for requests, and the control plane": () =>
+      made(gateway, {
+        bundles,
+        instances: services,
+        exported,
+        imports: db,
+        entries: [http, mesh],
+        servers,
+        peerServers: [{ serverName: "server.dc2.peering.x", addresses: ["d.example:8503"], index: 1n }],
+      }),
+  };
+  for (const [name, make] of Object.entries(cases)) {
+    it(`takes ${name}`, async () => {
+      await using directory = await temporaryDirectory();
+      const configuration = asStatic(make()) as { static_resources: { clusters: object[] } };
+      configuration.static_resources.clusters.push(ads);
+      await validate(JSON.parse(JSON.stringify(configuration)), directory.path);
+    });
+  }
+});

@@ -1,0 +1,222 @@
+import assert from "node:assert/strict";
+import { describe, it } from "node:test";
+import { Code, ConnectError, createClient } from "@connectrpc/connect";
+import { createGrpcTransport } from "@connectrpc/connect-node";
+import { Incidents } from "../../../src/base/incidents.js";
+import { createHost, type PeeringHost } from "../../../src/host/host.js";
+import { type XdsServer, type XdsServerOptions, xdsServer } from "../../../src/mesh/index.js";
+import { memoryStorage } from "../../../src/storage/memory.js";
+import { memoryNetwork } from "../../../src/transport/memory.js";
+import { AggregatedDiscoveryService } from "../../../src/wire/envoy.js";
+import { secretFor, tokensFor } from "../../support/acl.js";
+import { eventually } from "../../support/hosts.js";
+import { XdsClient } from "../../support/xds-client.js";
+
+interface Served extends AsyncDisposable {
+  readonly host: PeeringHost;
+  readonly server: XdsServer;
+  readonly incidents: Incidents;
+}
+
+/** A host with a service `web` and its sidecar, and a mesh gateway. */
+async function served(options: Partial<XdsServerOptions> = {}): Promise<Served> {
+  const incidents = new Incidents();
+  const host = await createHost({
+    storage: memoryStorage(),
+    transport: memoryNetwork().transport(),
+    nodeName: "n1",
+    incidents,
+  });
+  await register(host);
+  const server = await xdsServer(host, { listen: "127.0.0.1:0", gatherMs: 1, incidents, ...options });
+  return {
+    host,
+    server,
+    incidents,
+    async [Symbol.asyncDispose]() {
+      await server.close();
+      await host.close();
+    },
+  };
+}
+
+async function register(host: PeeringHost): Promise<void> {
+  const node = { node: "n1", address: "127.0.0.1" };
+  const proxy = { destinationServiceName: "web", localServicePort: 80 };
+  await host.catalog.register({ ...node, service: { name: "web", port: 80 } });
+  await host.catalog.register({
+    ...node,
+    service: { kind: "connect-proxy", id: "web-sidecar-proxy", name: "web-sidecar-proxy", port: 21_000, proxy },
+  });
+  await host.catalog.register({
+    ...node,
+    service: { kind: "mesh-gateway", name: "gateway", address: "127.0.0.1", port: 8443 },
+  });
+}
+
+async function refusal(client: XdsClient): Promise<ConnectError> {
+  client.send("cluster");
+  try {
+    for (;;) await client.next();
+  } catch (error) {
+    assert.ok(error instanceof ConnectError, String(error));
+    return error;
+  }
+}
+
+const WEB = 'service "web" { policy = "write" }';
+const ID = "web-sidecar-proxy";
+
+describe("the server for Envoys", () => {
+  it("tells a sidecar what it is to do, and every change", async () => {
+    await using parts = await served();
+    await using client = new XdsClient(parts.server.address, { id: ID });
+    client.send("cluster");
+    assert.deepEqual(await client.acknowledged("cluster"), ["local_app"]);
+    client.send("listener");
+    assert.deepEqual(await client.acknowledged("listener"), ["public_listener:0.0.0.0:21000"]);
+    const [shown] = parts.server.proxies();
+    assert.equal(shown?.service, "web");
+    assert.deepEqual(shown?.waitsFor, []);
+    const intention = { kind: "service-intentions", name: "web", sources: [{ name: "db", action: "deny" }] } as const;
+    await parts.host.configEntries.set(intention);
+    assert.deepEqual(await client.acknowledged("listener"), ["public_listener:0.0.0.0:21000"]);
+  });
+
+  it("waits for a registration that comes later", async () => {
+    await using parts = await served();
+    await using client = new XdsClient(parts.server.address, { id: "db-sidecar-proxy" });
+    client.send("cluster");
+    await eventually(() => parts.server.proxies()[0]?.waitsFor.join().includes("no service") === true, "it waits");
+    const proxy = { destinationServiceName: "db", localServicePort: 80 };
+    await parts.host.catalog.register({
+      node: "n1",
+      address: "127.0.0.1",
+      service: { kind: "connect-proxy", id: "db-sidecar-proxy", name: "db-sidecar-proxy", port: 21_001, proxy },
+    });
+    assert.deepEqual(await client.acknowledged("cluster"), ["local_app"]);
+  });
+
+  it("tells a gateway that there is no cluster yet", async () => {
+    await using parts = await served();
+    await using client = new XdsClient(parts.server.address, { id: "gateway" });
+    client.send("cluster");
+    const names = await client.acknowledged("cluster");
+    assert.ok(
+      names.every((name) => name.startsWith("web.")),
+      names.join(),
+    );
+  });
+
+  it("tells nothing without the right to write the service", async () => {
+    const authorizer = tokensFor([WEB, 'service "web" { policy = "read" }', 'service "gateway" { policy = "write" }']);
+    await using parts = await served({ authorizer });
+    const ends = async (id: string, token: string): Promise<Code> => {
+      await using client = new XdsClient(parts.server.address, { id, token });
+      return (await refusal(client)).code;
+    };
+    assert.equal(await ends(ID, "no such token"), Code.Unauthenticated);
+    assert.equal(await ends(ID, ""), Code.PermissionDenied);
+    assert.equal(await ends(ID, secretFor('service "web" { policy = "read" }')), Code.PermissionDenied);
+    assert.equal(await ends("gateway", secretFor(WEB)), Code.PermissionDenied);
+    await using allowed = new XdsClient(parts.server.address, { id: ID, token: secretFor(WEB) });
+    allowed.send("cluster");
+    assert.deepEqual(await allowed.acknowledged("cluster"), ["local_app"]);
+    await using gateway = new XdsClient(parts.server.address, {
+      id: "gateway",
+      token: secretFor('service "gateway" { policy = "write" }'),
+    });
+    gateway.send("cluster");
+    await gateway.acknowledged("cluster");
+  });
+
+  it("ends a stream whose registration comes to be for another service, before it tells anything of that", async () => {
+    await using parts = await served();
+    await using client = new XdsClient(parts.server.address, { id: ID });
+    client.send("cluster");
+    await client.acknowledged("cluster");
+    const proxy = { destinationServiceName: "vault", localServicePort: 80 };
+    await parts.host.catalog.register({
+      node: "n1",
+      address: "127.0.0.1",
+      service: { kind: "connect-proxy", id: ID, name: ID, port: 21_000, proxy },
+    });
+    await assert.rejects(client.next(), { code: Code.Aborted });
+  });
+
+  it("shows and counts a refusal, until another response is accepted", async () => {
+    await using parts = await served();
+    await using client = new XdsClient(parts.server.address, { id: ID });
+    client.send("listener");
+    const { nonce } = await client.next();
+    client.send("listener", { responseNonce: nonce, errorDetail: { code: 13, message: "no such thing" } });
+    await eventually(() => parts.server.proxies()[0]?.refusals.length === 1, "the refusal is shown");
+    const [refused] = parts.server.proxies()[0]?.refusals ?? [];
+    assert.equal(refused?.message, "no such thing");
+    assert.deepEqual(refused?.names, ["public_listener:0.0.0.0:21000"]);
+    assert.equal(parts.incidents.counts().get("xds-response-refused"), 1);
+    client.send("listener");
+    await client.acknowledged("listener");
+    await eventually(() => parts.server.proxies()[0]?.refusals.length === 0, "the refusal is over");
+  });
+
+  it("takes as many proxies as its limit, and again when one has gone", async () => {
+    await using parts = await served({ limits: { proxies: 1 } });
+    const first = new XdsClient(parts.server.address, { id: ID });
+    first.send("cluster");
+    await first.acknowledged("cluster");
+    await using second = new XdsClient(parts.server.address, { id: ID });
+    assert.equal((await refusal(second)).code, Code.ResourceExhausted);
+    assert.equal(parts.incidents.counts().get("xds-proxies"), 1);
+    await first[Symbol.asyncDispose]();
+    await eventually(() => parts.server.proxies().length === 0, "the first one has gone");
+    await using third = new XdsClient(parts.server.address, { id: ID });
+    third.send("cluster");
+    await third.acknowledged("cluster");
+  });
+
+  it("ends a stream with a message that is too large", async () => {
+    await using parts = await served({ limits: { messageBytes: 1_000 } });
+    await using client = new XdsClient(parts.server.address, { id: ID });
+    client.send("endpoint", { resourceNamesSubscribe: ["x".repeat(2_000)] });
+    await assert.rejects(client.next(), { code: Code.ResourceExhausted });
+    await eventually(() => parts.incidents.counts().get("xds-message-too-large") === 1, "it is counted");
+  });
+
+  it("ends a stream with too many names, and tells no proxy of more resources than the limit", async () => {
+    await using parts = await served({ limits: { subscribedNames: 2, proxyResources: 1 } });
+    await using names = new XdsClient(parts.server.address, { id: ID });
+    names.send("endpoint", { resourceNamesSubscribe: ["1", "2", "3"] });
+    await assert.rejects(names.next(), { code: Code.ResourceExhausted });
+    assert.equal(parts.incidents.counts().get("xds-names"), 1);
+    await using client = new XdsClient(parts.server.address, { id: ID });
+    client.send("cluster");
+    await eventually(() => parts.incidents.counts().get("xds-proxy-resources") === 1, "it is counted");
+    await eventually(
+      () => parts.server.proxies().some(({ waitsFor }) => waitsFor.join().includes("are allowed")),
+      "it is shown",
+    );
+  });
+
+  it("answers the other call of the service as Consul does", async () => {
+    await using parts = await served();
+    const transport = createGrpcTransport({ baseUrl: `http://${parts.server.address}` });
+    const client = createClient(AggregatedDiscoveryService, transport);
+    const read = async (): Promise<void> => {
+      for await (const _ of client.streamAggregatedResources((async function* () {})()))
+        assert.fail("there is no response");
+    };
+    await assert.rejects(read, { code: Code.Unimplemented, rawMessage: "not implemented" });
+  });
+
+  it("gives up what it kept for proxies that have gone", async () => {
+    await using parts = await served();
+    const client = new XdsClient(parts.server.address, { id: ID });
+    client.send("cluster");
+    await client.acknowledged("cluster");
+    await client[Symbol.asyncDispose]();
+    await eventually(() => parts.server.proxies().length === 0, "it has gone");
+    await parts.server.close();
+    await assert.rejects(new XdsClient(parts.server.address, { id: ID }).next());
+  });
+});
