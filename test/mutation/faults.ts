@@ -1906,6 +1906,12 @@ export const plantedFaults: readonly PlantedFault[] = [
     MESH,
   ),
   fault(
+    "mesh-identity-in-a-subject",
+    "a peer writes an identity of another peer into the subject of a certificate, and is believed",
+    ["src/mesh/connect/callers.ts", 'Subject)="[^;,"\\\\]*")', 'Subject)="[^"]*")'],
+    "test/unit/mesh/callers.test.ts",
+  ),
+  fault(
     "mesh-without-roots",
     "a service of a peer is dialed though no root of the peer is known",
     [

@@ -53,8 +53,12 @@ export function callerTrust(clusters: readonly CallerCluster[]): CallerTrust {
   };
 }
 
-/** The header in which a gateway says whose request it carries: an identity at the end of its first element (Envoy). */
-const CARRIED = /^[^,]*;URI=([^;,]+)(?:,.*)?$/s;
+/**
+ * The header in which a gateway says whose request it carries: an identity at the end of its first element (Envoy). The other fields are
+ * matched exactly: a peer chooses the subject of its certificates, which could hold the text of another identity, and a certificate
+ * of two identities makes two fields of them.
+ */
+const CARRIED = /^(?:(?:By=[^;,"]*|Hash=[^;,"]*|(?:Cert|Chain|Subject)="[^;,"\\]*");)+URI=([^;,"]+)(?:,.*)?$/s;
 
 /**
  * Who calls: the service that the certificate names, or, where it is that of a mesh gateway of this cluster, the service of a peer that the

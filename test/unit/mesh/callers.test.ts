@@ -19,6 +19,9 @@ function caller(uri: string, carriedFor?: string): MeshCaller | undefined {
   return callerOf({ id: parseSpiffeId(uri), uri }, trust, { trustDomain: OWN, carriedFor });
 }
 
+/** A service of the second peer. */
+const OTHER = `spiffe://${PART}/ap/part1/ns/default/dc/dc2/svc/other`;
+
 /** As Envoy writes the header: at our gateway, then at the service. */
 function carried(uri: string, first = `By=${GATEWAY};Hash=0a;Cert="%2D";Chain="%2D";Subject="";URI=${uri}`): string {
   return `${first},By=spiffe://${OWN}/ns/default/dc/dc1/svc/web;Hash=0b;Subject="";URI=${GATEWAY}`;
@@ -58,6 +61,11 @@ describe("who calls in the mesh", () => {
       carried(CLIENT, `By=${GATEWAY};URI=${CLIENT};DNS=x`),
       carried(CLIENT, `By=${GATEWAY};Subject="CN=a,b";URI=${CLIENT}`),
       `By=${GATEWAY};Hash=0a,By=x;URI=${CLIENT}`,
+      // A peer that makes its certificates tell of a service of another peer.
+      carried(OTHER, `By=${GATEWAY};Hash=0a;Subject="CN=a;URI=${CLIENT},O=b";URI=${OTHER}`),
+      carried(OTHER, `By=${GATEWAY};Hash=0a;Subject="\\";URI=${CLIENT},O=b";URI=${OTHER}`),
+      carried(OTHER, `By=${GATEWAY};Hash=0a;Subject="";URI=${OTHER};URI=${CLIENT}`),
+      carried(OTHER, `By=${GATEWAY};Hash=0a;Subject="";URI=${CLIENT};URI=${OTHER}`),
     ]) {
       assert.equal(caller(GATEWAY, header), undefined, header);
     }
