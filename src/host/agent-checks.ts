@@ -1,3 +1,4 @@
+import { setImmediate } from "node:timers/promises";
 import { AddressRanges } from "../base/address-ranges.js";
 import type { Closable } from "../base/closable.js";
 import type { Clock, Logger, Random, Timer } from "../base/environment.js";
@@ -5,6 +6,8 @@ import { errorText, PeeringError } from "../base/errors.js";
 import type { Incidents } from "../base/incidents.js";
 import { KeyedMutex, Mutex } from "../base/mutex.js";
 import { retry } from "../base/retry.js";
+import { StepMeter, type Steps } from "../base/steps.js";
+import { inTurns } from "../base/turns.js";
 import {
   type CheckDefinition,
   type CheckResult,
@@ -16,7 +19,7 @@ import { afterResult, firstStreak, type Streak } from "../checks/thresholds.js";
 import { MEMBERSHIP_CHECK } from "../model/health.js";
 import type { Registration } from "../model/registration.js";
 import { CHECK_DEFINITIONS_PREFIX, CHECK_REPORTS_PREFIX } from "../storage/keys.js";
-import type { Storage } from "../storage/storage.js";
+import type { Key, Storage } from "../storage/storage.js";
 import { type RowFormat, type RowWrite, StoredTable, type TableChange } from "../storage/stored-table.js";
 import type { Catalog, CatalogWriteOptions } from "../stores/catalog.js";
 import { lowerCase } from "../syntax/names.js";
@@ -96,6 +99,10 @@ const CATALOG_EVERY_MS = 50;
  * by itself.
  */
 const MISSING_MS = 60_000;
+/** Definitions that are stored in one turn. */
+const STORED_BATCH = 1_000;
+/** What the start of a check counts in a step: it takes as long as so many fields to read. */
+const START_FIELDS = 50;
 /** The head of a table whose rows are named by check ids, none of which is empty. */
 const HEAD = "";
 
@@ -199,8 +206,9 @@ export class AgentChecks implements Closable {
   }
 
   /**
-   * Stores the definitions, writes `registrations` to the catalog, and runs the checks. A check that is there already is
-   * replaced, and keeps its status until it has run.
+   * Stores the definitions, writes `registrations` to the catalog, and runs the checks, of many some in each turn. A check that is
+   * there already is replaced, and keeps its status until it has run.
+   * @param registrations - are not to be changed before the write is over.
    * @param definitions - by check id; each id is one of a check in `registrations`.
    * @throws {PeeringError} as `Catalog.registerAll`, `resource-exhausted`: too many checks, `invalid-registration`: a check has no id.
    *   Nothing was changed then, but with `unavailable`: it may have been.
@@ -242,8 +250,8 @@ export class AgentChecks implements Closable {
     const first = rows.filter(({ path }) => this.#definitions.fault(...path) === undefined);
     const before = first.map(({ path }) => ({ path, row: stored(path) }));
     try {
-      await this.#definitions.put(first);
-      await this.#options.catalog.registerAll(registrations, options);
+      await this.#put(first);
+      await this.#options.catalog.registerAll(registrations, { ...options, inTurns: true });
     } catch (error) {
       // Where the catalog may have taken them all the same, new checks keep their definitions: if they do not come, those are
       // forgotten.
@@ -253,8 +261,26 @@ export class AgentChecks implements Closable {
       throw error;
     }
     // Those of the other services, and definitions that another host has dropped meanwhile, for want of a check.
-    await this.#definitions.put(rows.filter(({ path, row }) => stored(path) !== row));
-    for (const [id, definition] of definitions) this.#start(id, definition);
+    await this.#put(rows.filter(({ path, row }) => stored(path) !== row));
+    await inTurns(this.#startAll(rows));
+  }
+
+  /** Stores rows, a part of many in each turn. What was stored stays when a later part fails. */
+  async #put(rows: readonly RowWrite<StoredDefinition>[]): Promise<void> {
+    for (let first = 0; first < rows.length; first += STORED_BATCH) {
+      if (first > 0) await setImmediate();
+      await this.#definitions.put(rows.slice(first, first + STORED_BATCH));
+    }
+  }
+
+  *#startAll(rows: readonly { readonly path: Key; readonly row: StoredDefinition }[]): Steps<void> {
+    const meter = new StepMeter();
+    for (const { path, row } of rows) {
+      if (this.#closing.signal.aborted) return;
+      // Another host may have stored another one meanwhile, which runs then.
+      if (this.#definitions.get(...path)?.row === row) this.#start(row.id, row.definition);
+      if (meter.isOver(START_FIELDS)) yield;
+    }
   }
 
   async #putBack(before: readonly RowWrite<StoredDefinition>[]): Promise<void> {

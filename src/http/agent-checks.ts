@@ -1,6 +1,7 @@
 import type { Access } from "../access/authorizer.js";
 import { PeeringError } from "../base/errors.js";
 import { hostOf } from "../base/host-port.js";
+import type { StepMeter, Steps } from "../base/steps.js";
 import { type CheckDefinition, type CheckStatus, isCheckStatus } from "../checks/definition.js";
 import { NODE_MAINTENANCE, SERVICE_MAINTENANCE } from "../model/health.js";
 import type { CheckRegistration } from "../model/registration.js";
@@ -60,17 +61,19 @@ export function validateChecks(checks: readonly ServiceCheckBody[], where = ""):
 }
 
 /**
- * The checks of a service that is being registered. One that exists already keeps its last result.
+ * The checks of a service that is being registered, made in steps. One that exists already keeps its last result.
  * @throws {HttpRefusal} as {@link checkDefinition}.
  */
-export function serviceChecks(
+export function* serviceChecks(
   call: Call,
   service: { readonly id: string; readonly name: string },
   checks: readonly ServiceCheckBody[],
-): readonly PreparedCheck[] {
-  return checks.map((body, index) => {
+  meter: StepMeter,
+): Steps<readonly PreparedCheck[]> {
+  const all: PreparedCheck[] = [];
+  for (const [index, body] of checks.entries()) {
     const place = checks.length > 1 ? `:${index + 1}` : "";
-    return prepared(call, body, {
+    const check = prepared(call, body, {
       checkId: body.CheckID || `service:${service.id}${place}`,
       name: body.Name || `Service '${service.name}' check`,
       status: body.Status,
@@ -79,8 +82,14 @@ export function serviceChecks(
       interval: durationText(body.Interval),
       timeout: durationText(body.Timeout),
     });
-  });
+    all.push(check);
+    if (meter.isOver(CHECK_FIELDS)) yield;
+  }
+  return all;
 }
+
+/** What a check counts in a step: it takes as long to make as so many fields to read. */
+const CHECK_FIELDS = 50;
 
 function prepared(
   call: Call,

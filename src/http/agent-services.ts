@@ -2,7 +2,7 @@ import { isIP } from "node:net";
 import type { Access } from "../access/authorizer.js";
 import { PeeringError } from "../base/errors.js";
 import { joinHostPort } from "../base/host-port.js";
-import type { Steps } from "../base/steps.js";
+import { StepMeter, type Steps } from "../base/steps.js";
 import { inTurns } from "../base/turns.js";
 import type { JsonObject, StringMap } from "../model/instance.js";
 import { isList, isObject } from "../model/kept-members.js";
@@ -23,7 +23,14 @@ import {
   goStruct,
 } from "../syntax/go-json.js";
 import { lowerCase } from "../syntax/names.js";
-import { givenChecks, ownNode, serviceChecks, unknownService, validateChecks } from "./agent-checks.js";
+import {
+  givenChecks,
+  ownNode,
+  type PreparedCheck,
+  serviceChecks,
+  unknownService,
+  validateChecks,
+} from "./agent-checks.js";
 import type { Answer } from "./answer.js";
 import type { Call } from "./call.js";
 import { judgeFor, requireInstance } from "./catalog.js";
@@ -135,31 +142,57 @@ async function register(call: Call): Promise<Answer> {
   return {};
 }
 
-async function writeService(call: Call, body: Definition, access: Access): Promise<void> {
+interface PreparedService {
+  readonly registration: ServiceRegistration;
+  readonly checks: readonly PreparedCheck[];
+}
+
+/** What the parts of a definition count in a step. */
+const DEFINITION_FIELDS = 30;
+const UPSTREAM_FIELDS = 40;
+
+/** About how long a definition takes in each step of its way into the catalog. */
+function fieldsOf({ Proxy: { Upstreams: upstreams } }: Definition): number {
+  return DEFINITION_FIELDS + (isList(upstreams) ? UPSTREAM_FIELDS * upstreams.length : 0);
+}
+
+/** The service with its checks, and its sidecar with its own, made in steps. @throws {HttpRefusal}, and as {@link requireInstance}. */
+function* servicesOf(call: Call, body: Definition, access: Access): Steps<readonly PreparedService[]> {
+  const meter = new StepMeter();
   const id = body.ID || body.Name;
-  const { catalog } = call.host;
-  const node = ownNode(call);
-  const definitions = [{ ...body, ID: id }];
-  requireInstance(access, call.host, node.node, registrationOf(body, id));
+  const { node } = ownNode(call);
+  const own = registrationOf(body, id);
+  if (meter.isOver(fieldsOf(body))) yield;
+  requireInstance(access, call.host, node, own);
+  const definitions = [{ definition: { ...body, ID: id }, registration: own }];
   const sidecar = body.Connect.SidecarService;
   if (sidecar !== undefined) {
     const made = sidecarOf(call, body, id, sidecar);
     const registration = registrationOf(made, made.ID);
+    if (meter.isOver(fieldsOf(made))) yield;
     // It is judged before a port is found for it.
-    const problem = await inTurns(serviceProblem({ ...registration, port: sidecar.Port }, true));
+    const problem = yield* serviceProblem({ ...registration, port: sidecar.Port }, true);
     if (problem !== undefined) throw badRequest(`Failed Validation: ${problem}`);
-    requireInstance(access, call.host, node.node, registration);
-    definitions.push(made);
+    requireInstance(access, call.host, node, registration);
+    definitions.push({ definition: made, registration });
   }
-  for (const { TaggedAddresses: addresses } of definitions) requireFamilies(addresses);
-  const services = definitions.map((definition) => ({
-    registration: registrationOf(definition, definition.ID),
-    checks: serviceChecks(
-      call,
-      { id: definition.ID, name: definition.Name },
-      givenChecks(definition.Check, definition.Checks),
-    ),
-  }));
+  for (const { definition } of definitions) requireFamilies(definition.TaggedAddresses);
+  const services: PreparedService[] = [];
+  for (const { definition, registration } of definitions) {
+    const { ID, Name: name, Check: check, Checks: checks } = definition;
+    services.push({
+      registration,
+      checks: yield* serviceChecks(call, { id: ID, name }, givenChecks(check, checks), meter),
+    });
+  }
+  return services;
+}
+
+async function writeService(call: Call, body: Definition, access: Access): Promise<void> {
+  const id = body.ID || body.Name;
+  const { catalog } = call.host;
+  const node = ownNode(call);
+  const services = await inTurns(servicesOf(call, body, access));
   const registrations = services.map(({ registration, checks }) => ({
     ...node,
     service: registration,
@@ -202,9 +235,14 @@ function* validate(body: Definition): Steps<void> {
   if (sidecar !== undefined && body.Ports.length > 0) {
     throw badRequest("MultiPort cannot be used with Consul Connect.");
   }
-  const broken = yield* serviceProblem(registrationOf(body, body.ID || body.Name, sidecar));
+  const meter = new StepMeter();
+  const registration = registrationOf(body, body.ID || body.Name, sidecar);
+  if (meter.isOver(fieldsOf(body))) yield;
+  const broken = yield* serviceProblem(registration);
   if (broken !== undefined) throw badRequest(`Validation failed: ${broken}`);
+  if (meter.isOver(fieldsOf(body))) yield;
   validateChecks(givenChecks(body.Check, body.Checks));
+  if (meter.isOver(DEFINITION_FIELDS * body.Checks.length)) yield;
   if (sidecar === undefined) return;
   validateChecks(givenChecks(sidecar.Check, sidecar.Checks), " in sidecar_service");
   const sidecarProblem = metaProblem(sidecar.Meta ?? {}, sidecar.Kind);

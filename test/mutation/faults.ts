@@ -1185,13 +1185,17 @@ export const plantedFaults: readonly PlantedFault[] = [
   fault(
     "register-not-judged",
     "a registration is judged by what it names alone",
-    ["src/http/catalog.ts", "register(registration, { judge: judgeFor(access) })", "register(registration)"],
+    [
+      "src/http/catalog.ts",
+      "register(registration, { judge: judgeFor(access), inTurns: true })",
+      "register(registration, { inTurns: true })",
+    ],
     "test/unit/http/write-rights.test.ts",
   ),
   fault(
     "transaction-not-judged",
     "a transaction is judged by what it names alone",
-    ["src/http/txn.ts", "transaction(operations, { judge: judgeFor(access) })", "transaction(operations)"],
+    ["src/http/txn.ts", "      judge: judgeFor(access),\n", ""],
     "test/unit/http/write-rights.test.ts",
   ),
   fault(
@@ -1531,6 +1535,22 @@ export const plantedFaults: readonly PlantedFault[] = [
     "test/unit/stores/catalog.test.ts",
   ),
   fault(
+    "checks-started-at-once",
+    "all checks of a registration are started in one turn",
+    ["src/host/agent-checks.ts", "if (meter.isOver(START_FIELDS)) yield;", ""],
+    "test/unit/host/agent-checks.test.ts",
+  ),
+  fault(
+    "checks-started-after-close",
+    "checks of a registration are started when their host is closed",
+    [
+      "src/host/agent-checks.ts",
+      "if (this.#closing.signal.aborted) return;\n      // Another host may",
+      "// Another host may",
+    ],
+    "test/unit/host/agent-checks.test.ts",
+  ),
+  fault(
     "checks-replaced-one-by-one",
     "each check that a registration replaces is removed in a commit of its own",
     [
@@ -1593,8 +1613,8 @@ export const plantedFaults: readonly PlantedFault[] = [
     "a check runs without a stored definition, because another host had given it up",
     [
       "src/host/agent-checks.ts",
-      "    await this.#definitions.put(rows.filter(({ path, row }) => stored(path) !== row));",
-      "    await this.#definitions.put(rows.filter(({ path }) => this.#definitions.fault(...path) !== undefined));",
+      "    await this.#put(rows.filter(({ path, row }) => stored(path) !== row));",
+      "    await this.#put(rows.filter(({ path }) => this.#definitions.fault(...path) !== undefined));",
     ],
     "test/unit/host/agent-checks.test.ts",
   ),

@@ -2,6 +2,7 @@ import assert from "node:assert/strict";
 import { once } from "node:events";
 import { createServer } from "node:http";
 import { describe, it } from "node:test";
+import { setImmediate } from "node:timers/promises";
 import { systemRandom } from "../../../src/base/environment.js";
 import { PeeringError } from "../../../src/base/errors.js";
 import { Incidents } from "../../../src/base/incidents.js";
@@ -524,6 +525,41 @@ describe("the stored state of checks", () => {
     full = false;
     await agent.clock.advance(1_000);
     await eventually(() => agent.status("web")?.[0] === "critical", "the status is written");
+  });
+
+  /** Registers so many TTL checks of one service. @returns once the first of them runs, and the last does not yet. */
+  async function startMany(agent: Agent, count: number): Promise<{ readonly registered: Promise<void> }> {
+    const ids = Array.from({ length: count }, (_, index) => `c${index}`);
+    const registration = {
+      node: "n0",
+      address: "10.0.0.1",
+      service: { name: "web" },
+      checks: ids.map((checkId) => ({ checkId, serviceId: "web", status: "passing" })),
+    };
+    const registered = agent.checks.register([registration], new Map(ids.map((id) => [id, ttl()])));
+    const runs = (id: string): boolean => agent.checks.definition(id) !== undefined;
+    while (!runs("c0")) await setImmediate();
+    assert.equal(runs(`c${count - 1}`), false, "others have a turn before the last one runs");
+    return { registered };
+  }
+
+  it("runs many of one registration, some in each turn", async () => {
+    await using agent = await Agent.start();
+    const { registered } = await startMany(agent, 3_000);
+    await registered;
+    assert.notEqual(agent.checks.definition("c2999"), undefined);
+    assert.equal((await agent.stored()).length, 3_000);
+  });
+
+  it("runs no more of many once it is closed, and all of them after a restart", async () => {
+    const agent = await Agent.start();
+    const { registered } = await startMany(agent, 3_000);
+    const { checks } = agent;
+    await agent.restart();
+    await registered;
+    assert.deepEqual([checks.definition("c0"), checks.definition("c2999")], [undefined, undefined]);
+    assert.notEqual(agent.checks.definition("c2999"), undefined);
+    await agent.close();
   });
 
   it("is bounded: more checks than the node may have are refused and counted", async () => {

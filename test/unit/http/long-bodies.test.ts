@@ -84,6 +84,14 @@ const kinds: Readonly<Record<string, (count: number) => readonly [method: string
       Checks: Array.from({ length: Math.ceil(count / 3) }, (_, index) => ({ CheckID: `c${index}`, Name: "c" })),
     },
   ],
+  "an agent's service with many checks": (count) => [
+    "PUT",
+    "/v1/agent/service/register",
+    {
+      Name: "web",
+      Checks: Array.from({ length: Math.ceil(count / 3) }, (_, index) => ({ Name: `c${index}`, TTL: "60s" })),
+    },
+  ],
   "a transaction of services with many upstreams": (count) => [
     "PUT",
     "/v1/txn",
