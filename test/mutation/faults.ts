@@ -1829,6 +1829,16 @@ export const plantedFaults: readonly PlantedFault[] = [
     "test/unit/mesh/rbac.test.ts",
   ),
   fault(
+    "xds-unreadable-caller-allowed",
+    "where callers are allowed by default, one of a peer that the header does not tell escapes the intention that denies it",
+    [
+      "src/mesh/xds/rbac.ts",
+      "  if (throughGateway && allowsByDefault) {",
+      "  if (throughGateway && allowsByDefault && policies.length > 99) {",
+    ],
+    "test/unit/mesh/rbac.test.ts",
+  ),
+  fault(
     "xds-token-not-looked-at",
     "an intention that asks for a token allows callers without one",
     [
@@ -1928,8 +1938,9 @@ export const plantedFaults: readonly PlantedFault[] = [
   fault(
     "mesh-identity-in-a-subject",
     "a peer writes an identity of another peer into the subject of a certificate, and is believed",
-    ["src/mesh/connect/callers.ts", 'Subject)="[^;,"\\\\]*")', 'Subject)="[^"]*")'],
+    ["src/mesh/identity/carried.ts", 'Subject)="[^;,"\\\\\\\\]*")', 'Subject)="[^"]*")'],
     "test/unit/mesh/callers.test.ts",
+    "test/unit/mesh/rbac.test.ts",
   ),
   fault(
     "mesh-without-roots",

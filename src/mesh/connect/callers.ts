@@ -2,6 +2,7 @@ import type { X509Certificate } from "node:crypto";
 import type { PeeringHost } from "../../host/host.js";
 import { certificatesIn } from "../../token/pem.js";
 import { parseSpiffeId, type SpiffeId } from "../../trust/spiffe.js";
+import { ANY_IDENTITY, carriedPattern } from "../identity/carried.js";
 import { type MeshTrust, trustDomainOf, type VerifiedIdentity } from "../identity/verify-chain.js";
 
 /** The service that calls, as its certificate says, or a mesh gateway of ours on its behalf. */
@@ -53,12 +54,7 @@ export function callerTrust(clusters: readonly CallerCluster[]): CallerTrust {
   };
 }
 
-/**
- * The header in which a gateway says whose request it carries: an identity at the end of its first element (Envoy). The other fields are
- * matched exactly: a peer chooses the subject of its certificates, which could hold the text of another identity, and a certificate
- * of two identities makes two fields of them.
- */
-const CARRIED = /^(?:(?:By=[^;,"]*|Hash=[^;,"]*|(?:Cert|Chain|Subject)="[^;,"\\]*");)+URI=([^;,"]+)(?:,.*)?$/s;
+const CARRIED = new RegExp(carriedPattern(`(${ANY_IDENTITY})`));
 
 /**
  * Who calls: the service that the certificate names, or, where it is that of a mesh gateway of this cluster, the service of a peer that the

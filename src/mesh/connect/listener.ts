@@ -10,6 +10,7 @@ import type { HttpRequest, HttpResponse } from "../../http/messages.js";
 import { httpServer, placeOf } from "../../rpc/http-server.js";
 import type { ServerTls } from "../../rpc/server-tls.js";
 import { ConnectionLimits } from "../../transport/connection-limits.js";
+import { CARRIED_HEADER } from "../identity/carried.js";
 import { shownChain, type VerifiedIdentity, verifyChain } from "../identity/verify-chain.js";
 import { type CallerTrust, callerOf, callerTrust, callingClusters, type MeshCaller } from "./callers.js";
 import { normalizedTarget } from "./request-path.js";
@@ -155,9 +156,7 @@ export async function meshListener(host: PeeringHost, options: MeshListenerOptio
       path: target.path,
       header: (name) => headerOf(request, name),
     };
-    const caller = allowed(identity, headerOf(request, "x-forwarded-client-cert"), (call) =>
-      rules.request(call, asked),
-    );
+    const caller = allowed(identity, headerOf(request, CARRIED_HEADER), (call) => rules.request(call, asked));
     if (caller === undefined) {
       refuse(response, 403, "RBAC: access denied");
       return;

@@ -9,6 +9,7 @@ import {
   type StringMatcherSchema,
 } from "../../wire/envoy.js";
 import type { MessageFields } from "../../wire/schema.js";
+import { ANY_IDENTITY, CARRIED_HEADER, carriedPattern } from "../identity/carried.js";
 
 type Principal = MessageFields<typeof PrincipalSchema>;
 type Permission = MessageFields<typeof PermissionSchema>;
@@ -48,8 +49,6 @@ interface Rule {
   not: Source[];
 }
 
-const XFCC = "x-forwarded-client-cert";
-
 /** Rules for Envoy of which callers may call a service: every intention has its part in them, and none is passed over silently. */
 export function rbacRules(input: RbacInput): Rules {
   const { allowsByDefault } = input;
@@ -69,6 +68,10 @@ export function rbacRules(input: RbacInput): Rules {
     const permissions = requestsOf(rule.permissions, byDefault);
     if (permissions.length > 0)
       policies.push([`consul-intentions-layer7-${index}`, { permissions, principals: [principal] }]);
+  }
+  // A caller that cannot be told by the header would be no caller that a rule denies.
+  if (throughGateway && allowsByDefault) {
+    connections.push(allOf([authenticated(gatewayPattern(input.trustDomain)), negated(carrying(ANY_IDENTITY))]));
   }
   if (connections.length > 0) {
     policies.push([
@@ -163,11 +166,16 @@ function certified(source: Source): Principal {
 
 /** The first element alone: it is what our gateway says of its caller, and the gateway drops what that caller says itself. */
 function forwarded(source: Source): Principal {
-  const stringMatch = matching(`^[^,]+;URI=${identityPattern(source)}(?:,.*)?$`);
+  return carrying(identityPattern(source));
+}
+
+/** @param identity - a pattern. */
+function carrying(identity: string): Principal {
+  const stringMatch = matching(carriedPattern(identity));
   return {
     identifier: {
       case: "header",
-      value: { name: XFCC, headerMatchSpecifier: { case: "stringMatch", value: stringMatch } },
+      value: { name: CARRIED_HEADER, headerMatchSpecifier: { case: "stringMatch", value: stringMatch } },
     },
   };
 }

@@ -165,6 +165,29 @@ describe("rules of requests", () => {
     assert.equal(allows(made, { uri: local("web") }), true);
   });
 
+  it("take no caller of a peer whose certificate tells of another in its subject, or of two", () => {
+    const web = remote("web");
+    const db = remote("db");
+    const headers = [
+      `By=${GATEWAY};Hash=1;Subject="CN=a;URI=${db},O=b";URI=${web}`,
+      `By=${GATEWAY};Hash=1;Subject="\\";URI=${db},O=b";URI=${web}`,
+      `By=${GATEWAY};Hash=1;Subject="";URI=${db};URI=${web}`,
+      `By=${GATEWAY};Hash=1;Subject="";URI=${web};URI=${db}`,
+      `By=${GATEWAY};Hash=1;Subject="";URI=${db};DNS=x`,
+    ];
+    const allowing = rules([{ name: "db", peer: "peer1", action: "allow" }], { http: true });
+    assert.equal(allows(allowing, through(db)), true);
+    const denying = rules([{ name: "web", peer: "peer1", action: "deny" }], { http: true, allowsByDefault: true });
+    assert.equal(allows(denying, through(web)), false);
+    assert.equal(allows(denying, through(db)), true);
+    assert.equal(allows(denying, { uri: GATEWAY }), false);
+    assert.equal(allows(denying, { uri: local("x"), xfcc: "x" }), true);
+    for (const xfcc of headers) {
+      assert.equal(allows(allowing, { uri: GATEWAY, xfcc }), false, xfcc);
+      assert.equal(allows(denying, { uri: GATEWAY, xfcc }), false, xfcc);
+    }
+  });
+
   it("decide by the first permission that fits", () => {
     const made = rules(
       [
