@@ -1,3 +1,4 @@
+import { withoutTrailing } from "../base/trailing.js";
 import type { Json } from "../client/index.js";
 
 /** Values that go through JSON: undefined members are left out. */
@@ -79,7 +80,7 @@ export function goTime(time: string | undefined): string {
   const match = /^(\d{4,}-\d\d-\d\d)T(\d\d:\d\d:\d\d)(\.\d+)?(?:Z|([+-]\d\d):(\d\d))$/.exec(time);
   if (match === null) return time;
   const [, date = "", clock = "", fraction = "", hours, minutes] = match;
-  const digits = fraction.replace(/\.?0+$/, "");
+  const digits = withoutTrailing(withoutTrailing(fraction, "0"), ".");
   const zone = hours === undefined ? "+0000 UTC" : `${hours}${minutes} ${hours}${minutes}`;
   return `${date} ${clock}${digits} ${zone}`;
 }

@@ -4,6 +4,7 @@ import { isIP } from "node:net";
 import { checkServerIdentity } from "node:tls";
 import { errorText, PeeringError } from "../base/errors.js";
 import { joinHostPort, withoutBrackets } from "../base/host-port.js";
+import { withoutTrailing } from "../base/trailing.js";
 
 /** Certificates and names for a server that is reached over TLS. */
 export interface ClientTlsOptions {
@@ -162,7 +163,7 @@ function parseAddress(address: string): Address {
   if (url.protocol !== "http:" && url.protocol !== "https:") {
     throw new TypeError(`Unknown protocol scheme: ${url.protocol.slice(0, -1)}`);
   }
-  const prefix = url.pathname.replace(/\/+$/, "");
+  const prefix = withoutTrailing(url.pathname, "/");
   return {
     secure: url.protocol === "https:",
     socketPath: undefined,

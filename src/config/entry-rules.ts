@@ -604,7 +604,7 @@ function upstreamConfigProblems(config: Kept): readonly string[] {
   return [...overrides, ...(problem === undefined ? [] : [`error in upstream defaults: ${problem}`])];
 }
 
-const ADDRESS = /^(?:\d{1,3}(?:\.\d{1,3}){3}|[0-9a-fA-F:.]*:[0-9a-fA-F:.]*)$/;
+const ADDRESS = /^(?:\d{1,3}(?:\.\d{1,3}){3}|(?=[^:]*:)[0-9a-fA-F:.]+)$/;
 
 function destinationProblems(destination: Kept): readonly string[] {
   const addresses = texts(destination, "Addresses");

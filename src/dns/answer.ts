@@ -305,9 +305,12 @@ function isTarget(address: string): boolean {
 
 function rfc1464(key: string): string {
   const quote = (text: string): string => text.replace(/[`=]/g, "`$&");
-  const [, before = "", middle = "", after = ""] = /^([ \t]*)(.*?)([ \t]*)$/s.exec(key) ?? [];
+  const isBlank = (index: number): boolean => key[index] === " " || key[index] === "\t";
+  let [start, end] = [0, key.length];
+  while (start < end && isBlank(start)) start++;
+  while (end > start && isBlank(end - 1)) end--;
   const quoteBlanks = (blanks: string): string => blanks.replace(/[ \t]/g, "`$&");
-  return `${quoteBlanks(before)}${quote(middle)}${quoteBlanks(after)}`;
+  return `${quoteBlanks(key.slice(0, start))}${quote(key.slice(start, end))}${quoteBlanks(key.slice(end))}`;
 }
 
 /** Strings of at most 255 bytes, as a TXT record takes them. */

@@ -1,4 +1,5 @@
 import { joinHostPort } from "../base/host-port.js";
+import { withoutTrailing } from "../base/trailing.js";
 import type { ConfigEntry } from "../config/config-entry.js";
 import type { Listing } from "../model/listing.js";
 import { lowerCase } from "../syntax/names.js";
@@ -64,7 +65,7 @@ function addressesOf({ host }: Call, { service, listener }: Link): readonly stri
   if (listener === undefined) return [];
   const { hosts, port } = listener;
   const names = hosts.length > 0 ? hosts : [`${service}.ingress.${host.datacenter}.${DOMAIN}`];
-  return names.map((name) => joinHostPort(name.replace(/\.+$/, ""), port));
+  return names.map((name) => joinHostPort(withoutTrailing(name, "."), port));
 }
 
 /** The intentions of the services behind a gateway, and those for all services. */

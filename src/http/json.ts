@@ -1,4 +1,5 @@
 import { compareUtf8 } from "../base/byte-order.js";
+import { withoutTrailing } from "../base/trailing.js";
 import type { Listing } from "../model/listing.js";
 
 /** The values that an answer is written from: maps become objects with sorted keys, other objects keep the order they have. */
@@ -279,5 +280,6 @@ export function textMapOrAbsent(values: Readonly<Record<string, string>>): Reado
 
 /** Milliseconds since the epoch as RFC 3339 in UTC, without trailing zeros of the fraction. */
 export function timeText(milliseconds: number): string {
-  return new Date(milliseconds).toISOString().replace(/\.?0+Z$/, "Z");
+  const text = new Date(milliseconds).toISOString().slice(0, -1);
+  return `${withoutTrailing(withoutTrailing(text, "0"), ".")}Z`;
 }

@@ -120,7 +120,7 @@ interface Taken {
 /** A number as Go writes it without an exponent. */
 function decimalText(value: number): string {
   const text = Object.is(value, -0) ? "-0" : String(value);
-  const [, sign = "", whole = "", part = "", exponent = ""] = /^(-?)(\d+)\.?(\d*)e([+-]\d+)$/.exec(text) ?? [];
+  const [, sign = "", whole = "", part = "", exponent = ""] = /^(-?)(\d+)(?:\.(\d*))?e([+-]\d+)$/.exec(text) ?? [];
   if (exponent === "") return text;
   const places = Number(exponent);
   const digits = whole + part;
@@ -296,7 +296,7 @@ class Reader {
     if (typeof value !== "string") return this.#mismatch(value, path, type, field);
     const [kind, parser, form] =
       type === "float32"
-        ? (["float", "Float", /^[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?$/] as const)
+        ? (["float", "Float", /^[+-]?(?:\d+(?:\.\d*)?|\.\d+)(?:[eE][+-]?\d+)?$/] as const)
         : type === "int"
           ? (["int", "Int", /^[+-]?\d+$/] as const)
           : (["uint", "Uint", /^\d+$/] as const);
@@ -403,7 +403,7 @@ function numberOf(value: bigint | undefined): number | undefined {
 
 /** Whether a whole number, written in digits, fits into 64 bits. */
 function isInt64(text: string): boolean {
-  const [, sign = "", digits = ""] = /^([+-]?)0*(\d*)$/.exec(text) ?? [];
+  const [, sign = "", digits = ""] = /^([+-]?)0*([1-9]\d*)?$/.exec(text) ?? [];
   // Reading more digits takes its time.
   if (digits.length > 19) return false;
   const value = sign === "-" ? -BigInt(digits) : BigInt(digits);

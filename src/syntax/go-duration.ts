@@ -1,4 +1,5 @@
 import { Buffer } from "node:buffer";
+import { withoutTrailing } from "../base/trailing.js";
 
 const UNIT_NANOSECONDS: Readonly<Record<string, number>> = {
   ns: 1,
@@ -106,6 +107,6 @@ export function nanosecondsText(nanoseconds: bigint): string {
 /** A number with its last digits behind a point, without zeros at its end. */
 function decimal(value: bigint, digits: number): string {
   const text = `${value}`.padStart(digits + 1, "0");
-  const part = text.slice(-digits).replace(/0+$/, "");
+  const part = withoutTrailing(text.slice(-digits), "0");
   return `${text.slice(0, -digits)}${part === "" ? "" : `.${part}`}`;
 }

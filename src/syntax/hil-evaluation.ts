@@ -243,7 +243,7 @@ function integer(text: string): bigint {
 }
 
 function number(text: string): number {
-  if (/^[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?$/.test(text)) return Number(text);
+  if (/^[+-]?(?:\d+(?:\.\d*)?|\.\d+)(?:[eE][+-]?\d+)?$/.test(text)) return Number(text);
   if (/^nan$/i.test(text)) return Number.NaN;
   if (/^[+-]?inf(?:inity)?$/i.test(text)) return text.startsWith("-") ? -Infinity : Infinity;
   throw new HilError(`__builtin_StringToFloat: strconv.ParseFloat: parsing ${JSON.stringify(text)}: invalid syntax`);

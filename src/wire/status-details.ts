@@ -1,3 +1,4 @@
+import { withoutTrailing } from "../base/trailing.js";
 import { LEADER_ADDRESS_URL } from "./messages.js";
 import { lengthTag, ProtobufReader, ProtobufWriter, varintTag } from "./protobuf.js";
 import { decodeLeaderAddress, encodeLeaderAddress } from "./resources.js";
@@ -10,7 +11,7 @@ export function encodeStatusDetails(status: Status): string {
     const mark = writer.beginMessage(3);
     writer.stringField(1, LEADER_ADDRESS_URL).bytesField(2, encodeLeaderAddress(status.leaderAddress)).endMessage(mark);
   }
-  return Buffer.from(writer.finish()).toString("base64").replace(/=+$/, "");
+  return withoutTrailing(Buffer.from(writer.finish()).toString("base64"), "=");
 }
 
 /**

@@ -1952,4 +1952,10 @@ export const plantedFaults: readonly PlantedFault[] = [
     ],
     "test/unit/mesh/routes.test.ts",
   ),
+  fault(
+    "number-matched-in-many-ways",
+    "a text that is nearly a number is matched in as many ways as it is long",
+    ["src/model/shape-reader.ts", "(?:\\d+(?:\\.\\d*)?|", "(?:\\d+\\.?\\d*|"],
+    "test/unit/backtracking.test.ts",
+  ),
 ];
