@@ -3,7 +3,7 @@ import assert from "node:assert/strict";
 import { X509Certificate } from "node:crypto";
 import { once } from "node:events";
 import { type Agent, type IncomingMessage, type RequestOptions, request } from "node:http";
-import { createServer as createTcpServer, type Server, type Socket } from "node:net";
+import { connect as connectTcp, createServer as createTcpServer, type Server, type Socket } from "node:net";
 import { after, before, describe, it } from "node:test";
 import { connect, createServer as createTlsServer } from "node:tls";
 import { splitHostPort } from "../../src/base/host-port.js";
@@ -497,7 +497,35 @@ describe("mesh gateways of a peer", () => {
 });
 
 describe("a listener of the mesh", () => {
-  it("holds so many connections of one source, and closes those that do not finish their handshake", async () => {
+  it("closes connections that do not finish their handshake, and those of callers that are denied and stay", async () => {
+    await using pair = await meshPair();
+    const { host } = pair.exporter;
+    await using listener = await meshListener(host, {
+      service: "web",
+      listen: "127.0.0.1:0",
+      handshakeTimeoutMs: 1_500,
+      onConnection: () => assert.fail("nobody may call"),
+    });
+    const address = splitHostPort(listener.address) ?? { host: "", port: 0 };
+    const silent = connectTcp(address.port, address.host).resume();
+    const { certificate } = await host.leafCertificates.current("client");
+    // It keeps its side open.
+    const halfOpen = { allowHalfOpen: true };
+    const denied = connect({
+      ...address,
+      ...halfOpen,
+      cert: certificate.certificateChainPem,
+      key: certificate.privateKeyPem,
+      rejectUnauthorized: false,
+    }).resume();
+    denied.on("error", () => {});
+    const counts = (): readonly number[] =>
+      ["mesh-intention-denied", "connection-silent"].map((kind) => host.incidents.counts().get(kind) ?? 0);
+    await eventually(() => counts().join() === "1,2", "both are closed");
+    for (const socket of [silent, denied]) socket.destroy();
+  });
+
+  it("holds so many connections of one source", async () => {
     await using pair = await meshPair();
     const { host } = pair.exporter;
     await using listener = await meshListener(host, {

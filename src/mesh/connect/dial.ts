@@ -22,6 +22,7 @@ export interface MeshDialLimits {
   readonly random?: Random;
 }
 
+/** `signal` ends the attempt to connect; of a connection that stands it knows nothing. */
 export interface MeshDialOptions extends Abortable, MeshDialLimits {
   readonly service: string;
   /** Our name of the peering whose service it is. Default: a service of this cluster. */

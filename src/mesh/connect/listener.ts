@@ -202,10 +202,20 @@ export async function meshListener(host: PeeringHost, options: MeshListenerOptio
       }));
 
   const stop = new AbortController();
+  const unusable = (error: unknown): void =>
+    incidents.report("mesh-certificate-unusable", "a listener of the mesh goes on with its former certificates", {
+      service,
+      error: errorText(error),
+    });
+  // It fails only where the host was closed before its listener.
   const following = follow(host, service, stop.signal, (next) => {
-    material = next;
-    server.replaceCertificates(next.tls);
-  });
+    try {
+      server.replaceCertificates(next.tls);
+      material = next;
+    } catch (error) {
+      unusable(error);
+    }
+  }).catch(unusable);
   let closed: Promise<void> | undefined;
   const close = (): Promise<void> => {
     stop.abort();
@@ -222,7 +232,7 @@ async function follow(
   signal: AbortSignal,
   changed: (material: Material) => void,
 ): Promise<void> {
-  const { authority, leafCertificates, view, exports, incidents } = host;
+  const { authority, leafCertificates, view, exports } = host;
   const changes = latest({
     signal,
     subscribe: (wake) => {
@@ -238,16 +248,7 @@ async function follow(
     },
     read: materialReader(host, service),
   });
-  for await (const material of changes) {
-    try {
-      changed(material);
-    } catch (error) {
-      incidents.report("mesh-certificate-unusable", "a listener of the mesh goes on with its former certificates", {
-        service,
-        error: errorText(error),
-      });
-    }
-  }
+  for await (const material of changes) changed(material);
 }
 
 /** Gives the material where it is not that of the last time; undefined where it is, or where there is no certificate. */
