@@ -168,7 +168,7 @@ function checkProviders(after: ConfigEntrySet, kind: ConfigEntryKind, name: stri
   }
 }
 
-/** What a node or a target of a chain counts in a step: it takes as long to make as so many fields to read. */
+/** Weight of a node or a target of a chain in a step: it takes as long to make as so many fields to read. */
 const CHAIN_FIELDS = 50;
 
 function hasPermissions({ permissions }: IntentionSource): boolean {

@@ -101,7 +101,7 @@ const CATALOG_EVERY_MS = 50;
 const MISSING_MS = 60_000;
 /** Definitions that are stored in one turn. */
 const STORED_BATCH = 1_000;
-/** What the start of a check counts in a step: it takes as long as so many fields to read. */
+/** Weight of the start of a check in a step: it takes as long as so many fields to read. */
 const START_FIELDS = 50;
 /** The head of a table whose rows are named by check ids, none of which is empty. */
 const HEAD = "";

@@ -162,7 +162,7 @@ export class VirtualIpClaims implements ImportedAddresses, AsyncDisposable {
   }
 }
 
-/** What a look at the entries of a name counts in a step. */
+/** Weight of a look at the entries of a name in a step, in fields. */
 const LOOK_FIELDS = 10;
 
 /** The names that have an address with these entries, and the others. */

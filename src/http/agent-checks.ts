@@ -88,7 +88,7 @@ export function* serviceChecks(
   return all;
 }
 
-/** What a check counts in a step: it takes as long to make as so many fields to read. */
+/** Weight of a check in a step: it takes as long to make as so many fields to read. */
 const CHECK_FIELDS = 50;
 
 function prepared(

@@ -147,7 +147,7 @@ interface PreparedService {
   readonly checks: readonly PreparedCheck[];
 }
 
-/** What the parts of a definition count in a step. */
+/** Weights of the parts of a definition in a step, in fields. */
 const DEFINITION_FIELDS = 30;
 const UPSTREAM_FIELDS = 40;
 

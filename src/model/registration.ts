@@ -711,7 +711,7 @@ function listed(problems: readonly string[]): string | undefined {
   return problems.length === 0 ? undefined : listProblems(problems);
 }
 
-/** What the parts of a registration count in a step. */
+/** Weights of the parts of a registration in a step, in fields. */
 const SERVICE_FIELDS = 30;
 const CHECK_FIELDS = 30;
 const UPSTREAM_FIELDS = 40;

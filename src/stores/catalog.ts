@@ -145,7 +145,7 @@ interface QueuedWrite {
   readonly fields: number;
 }
 
-/** What a record that a write puts into the draft counts in a step. */
+/** Weight of a record that a write puts into the draft in a step, in fields. */
 const RECORD_FIELDS = 30;
 
 function fieldsOf({ checks }: ParsedRegistration): number {

@@ -62,7 +62,7 @@ export interface ConfigEntryChange {
   readonly former: ConfigEntry | undefined;
 }
 
-/** What is to be written; without an entry, the one of the name is to be deleted. */
+/** The entry to write; without it, the one of the name is to be deleted. */
 interface EntryWrite {
   readonly kind: ConfigEntryKind;
   readonly name: string;

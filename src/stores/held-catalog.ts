@@ -53,7 +53,7 @@ export const expendableAddresses: Expendable = {
   message: "the virtual address of an imported service is damaged: it gets another",
 };
 
-/** What a record that is written counts in a step: about so many fields, and as many more as its bytes have. */
+/** Weight of a record that is written in a step: so many fields, and one more for so many bytes of it. */
 const RECORD_FIELDS = 20;
 const FIELD_BYTES = 16;
 

@@ -118,7 +118,7 @@ interface OpenList {
 
 type Open = OpenObject | OpenList;
 
-/** What a value of JSON counts in a step: it takes as long to find as so many fields to read. */
+/** Weight of a value of JSON in a step: it takes as long to find as so many fields to read. */
 const VALUE_FIELDS = 4;
 /** Characters of a string that take as long as one field. */
 const FIELD_CHARACTERS = 64;
@@ -536,7 +536,7 @@ export function goList<T>(element: GoType<T>): GoComposite<readonly T[]> {
   };
 }
 
-/** What a member of an object counts in a step. */
+/** Weight of a member of an object in a step, in fields. */
 const KEY_FIELDS = 4;
 
 /** As `Object.fromEntries` does: `__proto__` is a key like any other. */
@@ -593,7 +593,7 @@ export function goDecoded<Read, T>(type: GoType<Read>, finish: (read: Read) => T
   };
 }
 
-/** What `type` reads, changed. */
+/** Reads as `type` does, and changes the result. */
 export function goMapped<From, To>(type: GoType<From>, change: (from: From) => To): GoType<To> {
   const { name, form } = type;
   const zero = (): To => change(type.zero());
