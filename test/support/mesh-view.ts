@@ -182,6 +182,12 @@ export function shown({ resources }: ResourceSet): Shown {
   };
 }
 
+/** A resource as Envoy dumps it. */
+export function dumped(type: ResourceType, bytes: Uint8Array): JsonValue {
+  const schema = SCHEMAS[type];
+  return toJson(schema, fromBinary(schema, bytes), { registry, useProtoFieldName: true });
+}
+
 export interface MadeResources {
   readonly shown: Shown;
   readonly set: ResourceSet;
