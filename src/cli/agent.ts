@@ -94,6 +94,7 @@ export async function runAgent({ flags, io, print }: CommandContext): Promise<vo
       control,
       ...intentionPolicy,
       ...(xdsPort !== undefined && { xdsPort }),
+      ...(xds !== undefined && { proxies: () => xds.proxies() }),
     }),
     ...(perSource !== undefined && { connectionsPerSource: perSource }),
     ...shared,
@@ -107,9 +108,9 @@ export async function runAgent({ flags, io, print }: CommandContext): Promise<vo
   const places = [
     ...(http === undefined ? [] : [`http=${http.address}`]),
     ...(host.listenAddress === undefined ? [] : [`grpc-tls=${host.listenAddress}`]),
-    ...(xds === undefined ? [] : [`grpc=${xds.address}`]),
     ...(dns === undefined ? [] : [`dns=${dns.address}`]),
     ...(https === undefined ? [] : [`https=${https.address}`]),
+    ...(xds === undefined ? [] : [`grpc=${xds.address}`]),
   ];
   print(`Peerage agent ready: datacenter=${datacenter} node=${node} ${places.join(" ")}`);
   reload.start(options, logger, {

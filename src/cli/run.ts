@@ -10,6 +10,7 @@ import { FlagError, flagHelp, parseFlags } from "./flags.js";
 import { intentionCommands } from "./intention-commands.js";
 import { jsonText, visible } from "./output.js";
 import { peeringCommands } from "./peering-commands.js";
+import { proxiesCommand } from "./proxies-command.js";
 import { servicesCommands } from "./services-commands.js";
 import { versionCommand } from "./version-command.js";
 
@@ -49,6 +50,7 @@ export const commands: CommandGroup = {
     connect: connectCommands,
     intention: intentionCommands,
     peering: peeringCommands,
+    proxies: proxiesCommand,
     services: servicesCommands,
     version: versionCommand,
   },

@@ -312,6 +312,15 @@ export class ConsulClient implements Disposable {
     return this.#read("/v1/exported-services", options, listOf(readExportedService));
   }
 
+  /**
+   * The Envoys that are connected to an agent of Peerage, as `/v1/internal/peerage/proxies` documents them. Other servers of Consul's API
+   * have nothing there.
+   */
+  async connectedProxies(options: ReadOptions = {}): Promise<readonly JsonObject[]> {
+    const { value } = await this.#read("/v1/internal/peerage/proxies", options, (json) => asList(json, "the answer"));
+    return value.map((proxy) => asObject(proxy, "a proxy"));
+  }
+
   /** The servers of the cluster, as `/v1/operator/raft/configuration` documents them. */
   async servers(options: ReadOptions = {}): Promise<readonly JsonObject[]> {
     const { value } = await this.#read("/v1/operator/raft/configuration", options, (json) =>

@@ -6,6 +6,7 @@ import type { Mutex } from "../base/mutex.js";
 import { doAll, type Steps } from "../base/steps.js";
 import { inTurns } from "../base/turns.js";
 import type { PeeringHost } from "../host/host.js";
+import type { ConnectedProxy } from "../model/connected-proxy.js";
 import { GoJsonError, valuesAtMost } from "../syntax/go-json.js";
 import type { Answer } from "./answer.js";
 import { WholeBody } from "./answer-body.js";
@@ -64,6 +65,8 @@ export interface Server {
   readonly defaultIntentionPolicy: "allow" | "deny" | undefined;
   /** The port at which Envoys are served in plaintext; undefined: they are not. */
   readonly xdsPort: number | undefined;
+  /** The Envoys that are connected; undefined: none are served. */
+  readonly proxies: (() => readonly ConnectedProxy[]) | undefined;
   readonly sharedAnswers: SharedAnswers;
   readonly centralNames: CentralNames;
   /** Milliseconds since the epoch. */

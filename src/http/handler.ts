@@ -4,6 +4,7 @@ import { errorText, PeeringError } from "../base/errors.js";
 import { Mutex } from "../base/mutex.js";
 import type { PeeringHost } from "../host/host.js";
 import type { Leadership } from "../host/leadership.js";
+import type { ConnectedProxy } from "../model/connected-proxy.js";
 import type { Answer, BodyStream, ReadHeaders } from "./answer.js";
 import {
   type AnswerBody,
@@ -48,6 +49,8 @@ export interface HttpHandlerOptions extends RequestGuardOptions {
    * Default: none.
    */
   readonly xdsPort?: number;
+  /** The Envoys that are connected, as `proxies` of that server tells them, for `/v1/internal/peerage/proxies`. Default: none are served. */
+  readonly proxies?: () => readonly ConnectedProxy[];
   /** Checks that one registration of a service or a node may have, sidecars included. Default 4 096; beyond: 413. */
   readonly maxChecks?: number;
   /**
@@ -147,6 +150,7 @@ export function httpHandler(host: PeeringHost, options: HttpHandlerOptions = {})
     maxMatchNames: options.maxMatchNames ?? DEFAULT_MATCH_NAMES,
     defaultIntentionPolicy: options.defaultIntentionPolicy,
     xdsPort: options.xdsPort,
+    proxies: options.proxies,
     sharedAnswers: new SharedAnswers(),
     centralNames: new CentralNames(),
     startedAt: clock.wall(),

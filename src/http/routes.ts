@@ -13,6 +13,7 @@ import { intentionOperations } from "./intentions.js";
 import { metricsOperations } from "./metrics.js";
 import type { Operation } from "./operation.js";
 import { peeringOperations } from "./peering.js";
+import { proxyOperations } from "./proxies.js";
 import { queryOperations } from "./queries.js";
 import { systemOperations } from "./system.js";
 import { txnOperations } from "./txn.js";
@@ -35,6 +36,7 @@ export const operations: readonly Operation[] = [
   ...agentServiceOperations,
   ...agentCheckOperations,
   ...agentReadOperations,
+  ...proxyOperations,
   ...systemOperations,
   ...connectCaOperations,
   ...authorizeOperations,

@@ -5,9 +5,8 @@
  * @packageDocumentation
  */
 
-export type { ConnectedProxy, ShownRefusal } from "./ads/proxy-stream.js";
+export type { ConnectedProxy, Refusal, ResourceType, ShownRefusal } from "../model/connected-proxy.js";
 export { defaultXdsLimits, type XdsLimits, type XdsServer, type XdsServerOptions, xdsServer } from "./ads/server.js";
-export type { Refusal } from "./ads/session.js";
 export type { MeshCaller } from "./connect/callers.js";
 export { type MeshAgentOptions, type MeshHttp2Options, meshAgent, meshHttp2 } from "./connect/clients.js";
 export type { MeshConnection } from "./connect/connection.js";
@@ -19,5 +18,4 @@ export {
   type MeshTcpListenerOptions,
   meshListener,
 } from "./connect/listener.js";
-export type { ResourceType } from "./xds/resources.js";
 export type { TlsPlacement } from "./xds/tls.js";

@@ -2,8 +2,9 @@ import { createRegistry, type DescMessage, fromBinary, type JsonValue, toJson } 
 import { ConfigEntrySet } from "../../src/config/config-entry-set.js";
 import type { MeshView, ProxyLeaf } from "../../src/mesh/snapshot/view.js";
 import { proxyResources } from "../../src/mesh/xds/proxy.js";
-import type { ResourceSet, ResourceType } from "../../src/mesh/xds/resources.js";
+import type { ResourceSet } from "../../src/mesh/xds/resources.js";
 import type { TlsPlacement } from "../../src/mesh/xds/tls.js";
+import type { ResourceType } from "../../src/model/connected-proxy.js";
 import type { Check, ServiceInstance } from "../../src/model/instance.js";
 import { parseRegistration, type ServiceRegistration } from "../../src/model/registration.js";
 import type { TrustBundle } from "../../src/peering/peering.js";

@@ -1,7 +1,8 @@
 import type { MessageInitShape } from "@bufbuild/protobuf";
 import { createClient } from "@connectrpc/connect";
 import { createGrpcTransport } from "@connectrpc/connect-node";
-import { type ResourceType, TYPE_URLS } from "../../src/mesh/xds/resources.js";
+import { TYPE_URLS } from "../../src/mesh/xds/resources.js";
+import type { ResourceType } from "../../src/model/connected-proxy.js";
 import {
   AggregatedDiscoveryService,
   type DeltaDiscoveryRequestSchema,

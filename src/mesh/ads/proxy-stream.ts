@@ -1,11 +1,12 @@
 import type { Clock, Timer } from "../../base/environment.js";
 import type { Incidents } from "../../base/incidents.js";
 import { Wake } from "../../base/latest.js";
+import type { ConnectedProxy, ResourceType, ShownRefusal } from "../../model/connected-proxy.js";
 import type { ServiceInstance } from "../../model/instance.js";
 import type { DeltaDiscoveryRequest, DeltaDiscoveryResponse } from "../../wire/envoy.js";
-import { type ResourceSet, type ResourceType, TYPE_URLS } from "../xds/resources.js";
+import { type ResourceSet, TYPE_URLS } from "../xds/resources.js";
 import type { ProxyFeeds, ProxyNews } from "./proxy-feed.js";
-import { type DeltaLimits, type DeltaOutput, DeltaSession, type ProxyIdentity, type Refusal } from "./session.js";
+import { type DeltaLimits, type DeltaOutput, DeltaSession, type ProxyIdentity } from "./session.js";
 
 /** Why a stream ends. */
 export type StreamEnd = {
@@ -19,36 +20,6 @@ export type StreamEnd = {
     | "unavailable";
   readonly message: string;
 };
-
-/** A refused response, as it is shown. */
-export interface ShownRefusal extends Refusal {
-  /** Milliseconds since the epoch. */
-  readonly at: number;
-}
-
-/** A connected proxy, as its operator sees it. */
-export interface ConnectedProxy {
-  /** Id of the registration; `""`: it has not said yet. */
-  readonly id: string;
-  readonly node: string;
-  /** The service that a sidecar stands for, or the name of a gateway; `""`: it is not known. */
-  readonly service: string;
-  readonly kind: string;
-  /** `""`: it does not say. */
-  readonly envoyVersion: string;
-  /** Milliseconds since the epoch. */
-  readonly connectedAt: number;
-  /** Without these it is told nothing. Empty: it was told its resources. */
-  readonly waitsFor: readonly string[];
-  /** Parts of the mesh that it is not told of yet, and why. */
-  readonly missing: readonly string[];
-  /** The last refusal of each type, until a response of the type is accepted. */
-  readonly refusals: readonly ShownRefusal[];
-  /** Types of which a response is not answered. */
-  readonly unanswered: readonly ResourceType[];
-  /** How many resources of each type it is to have. */
-  readonly resources: Readonly<Record<ResourceType, number>>;
-}
 
 export interface ProxyStreamOptions {
   readonly feeds: ProxyFeeds;

@@ -15,6 +15,7 @@ import { Incidents } from "../../base/incidents.js";
 import { sourceOf } from "../../base/sources.js";
 import type { PeeringHost } from "../../host/host.js";
 import type { HttpRequest, HttpResponse } from "../../http/messages.js";
+import type { ConnectedProxy } from "../../model/connected-proxy.js";
 import type { ServiceInstance } from "../../model/instance.js";
 import { httpServer } from "../../rpc/http-server.js";
 import type { ServerTls } from "../../rpc/server-tls.js";
@@ -32,7 +33,7 @@ import { AggregatedDiscoveryService } from "../../wire/envoy.js";
 import type { TlsPlacement } from "../xds/tls.js";
 import { HostSource } from "./host-source.js";
 import { ProxyFeeds } from "./proxy-feed.js";
-import { type ConnectedProxy, ProxyStream, type StreamEnd, StreamEnded } from "./proxy-stream.js";
+import { ProxyStream, type StreamEnd, StreamEnded } from "./proxy-stream.js";
 
 /** Bounds on what connected proxies cost. Beyond each of them there is one line of the log now and then, and a counter. */
 export interface XdsLimits {

@@ -1,11 +1,12 @@
 import { compareUtf8 } from "../../base/byte-order.js";
+import type { Refusal, ResourceType } from "../../model/connected-proxy.js";
 import {
   type DeltaDiscoveryRequest,
   type DeltaDiscoveryResponse,
   DeltaDiscoveryResponseSchema,
 } from "../../wire/envoy.js";
 import { create } from "../../wire/schema.js";
-import { type ResourceSet, type ResourceType, TYPE_URLS, type VersionedResource } from "../xds/resources.js";
+import { type ResourceSet, TYPE_URLS, type VersionedResource } from "../xds/resources.js";
 
 /** The proxy at the other end, as it says itself. */
 export interface ProxyIdentity {
@@ -22,15 +23,6 @@ export type DeltaInput =
   | { readonly type: "request"; readonly request: DeltaDiscoveryRequest }
   /** The resources that the proxy is to have now. */
   | { readonly type: "resources"; readonly set: ResourceSet };
-
-/** A response that the proxy refused. */
-export interface Refusal {
-  readonly resourceType: ResourceType;
-  readonly nonce: string;
-  /** The resources of that response, in byte order; the first ones of many. */
-  readonly names: readonly string[];
-  readonly message: string;
-}
 
 export type DeltaOutput =
   | { readonly type: "identified"; readonly proxy: ProxyIdentity }

@@ -1,9 +1,10 @@
+import type { ResourceType } from "../../model/connected-proxy.js";
 import type { ServiceInstance } from "../../model/instance.js";
 import { meshGatewaySnapshot } from "../snapshot/gateway.js";
 import { type NotReady, type SnapshotLimits, sidecarSnapshot } from "../snapshot/sidecar.js";
 import type { MeshView } from "../snapshot/view.js";
 import { meshGatewayResources } from "./gateway.js";
-import { encodeResources, type ResourceSet, type ResourceType } from "./resources.js";
+import { encodeResources, type ResourceSet } from "./resources.js";
 import { sidecarResources } from "./sidecar.js";
 import type { TlsPlacement } from "./tls.js";
 

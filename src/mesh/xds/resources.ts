@@ -1,5 +1,6 @@
 import { createHash } from "node:crypto";
 import { compareUtf8 } from "../../base/byte-order.js";
+import type { ResourceType } from "../../model/connected-proxy.js";
 import {
   type Cluster,
   type ClusterLoadAssignment,
@@ -12,9 +13,6 @@ import {
   SecretSchema,
 } from "../../wire/envoy.js";
 import { create, type DescMessage, type MessageFields, toBinary } from "../../wire/schema.js";
-
-/** The types of resources, in the order in which changes are sent. */
-export type ResourceType = "secret" | "cluster" | "endpoint" | "listener" | "route";
 
 export const TYPE_URLS: Readonly<Record<ResourceType, string>> = {
   secret: "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.Secret",

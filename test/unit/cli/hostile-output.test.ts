@@ -103,6 +103,20 @@ function answers(text: string): Readonly<Record<string, unknown>> {
     "GET /v1/operator/raft/configuration": {
       Servers: [{ Node: text, ID: text, Address: text, ProtocolVersion: text, Voter: true, LastIndex: 1 }],
     },
+    "GET /v1/internal/peerage/proxies": [
+      {
+        ...{
+          ID: text,
+          Node: text,
+          Service: text,
+          Kind: text,
+          EnvoyVersion: text,
+          WaitsFor: [text],
+          Missing: [text, text],
+        },
+        Refusals: [{ Type: text, Names: [text, text], Message: text }],
+      },
+    ],
     "GET /v1/peerage/peering-tokens": [{ ID: text, Name: text }],
     "PUT /v1/catalog/register": true,
     "PUT /v1/catalog/deregister": true,
@@ -182,6 +196,7 @@ const runs: Readonly<Record<string, (text: string) => readonly (readonly string[
   "peering token list": () => [[], ["-format", "json"]],
   "peering token revoke": (text) => [["-name", text]],
   "peering token inspect": (text) => [[token(text)], ["-format", "json", token(text)], [text]],
+  proxies: () => [[], ["-format", "json"]],
   reload: () => [[]],
   "services deregister": (text) => [["-id", text]],
   "services export": (text) => [["-name", text, "-consumer-peers", text]],

@@ -64,6 +64,7 @@ const matrix: Readonly<Record<string, readonly Probe[] | typeof PUBLIC>> = {
   "GET /v1/catalog/datacenters": PUBLIC,
   "GET /v1/connect/ca/roots": PUBLIC,
   "GET /v1/agent/self": [{ path: "", rules: [read("agent", "peerage")] }],
+  "GET /v1/internal/peerage/proxies": [{ path: "", rules: [read("agent", "peerage")] }],
   "GET /v1/agent/version": [{ path: "", rules: [read("agent", "peerage")] }],
   "GET /v1/agent/host": [{ path: "", rules: ['operator = "read"'] }],
   "GET /v1/operator/autopilot/health": [{ path: "", rules: ['operator = "read"'] }],

@@ -2,7 +2,8 @@ import assert from "node:assert/strict";
 import { describe, it } from "node:test";
 import { create, type MessageInitShape } from "@bufbuild/protobuf";
 import { type DeltaOutput, DeltaSession } from "../../../src/mesh/ads/session.js";
-import { type ResourceSet, type ResourceType, TYPE_URLS } from "../../../src/mesh/xds/resources.js";
+import { type ResourceSet, TYPE_URLS } from "../../../src/mesh/xds/resources.js";
+import type { ResourceType } from "../../../src/model/connected-proxy.js";
 import { DeltaDiscoveryRequestSchema, type DeltaDiscoveryResponse } from "../../../src/wire/envoy.js";
 
 type Versions = Partial<Record<ResourceType, Readonly<Record<string, string>>>>;
