@@ -19,13 +19,17 @@ interface Pattern {
 }
 
 function patternsIn(file: string): readonly Pattern[] {
-  const tree = ts.createSourceFile(file, readFileSync(file, "utf8"), ts.ScriptTarget.Latest);
+  const tree = ts.createSourceFile(file, readFileSync(new URL(file, SOURCE), "utf8"), ts.ScriptTarget.Latest);
   const found: Pattern[] = [];
   const visit = (node: ts.Node): void => {
     if (ts.isRegularExpressionLiteral(node)) {
       const end = node.text.lastIndexOf("/");
       const { line } = tree.getLineAndCharacterOfPosition(node.pos);
-      found.push({ place: `${file}:${line + 1}`, source: node.text.slice(1, end), flags: node.text.slice(end + 1) });
+      found.push({
+        place: `src/${file}:${line + 1}`,
+        source: node.text.slice(1, end),
+        flags: node.text.slice(end + 1),
+      });
     }
     ts.forEachChild(node, visit);
   };
@@ -33,9 +37,12 @@ function patternsIn(file: string): readonly Pattern[] {
   return found;
 }
 
-const files = readdirSync("src", { recursive: true, encoding: "utf8" })
-  .map((name) => `src/${name}`)
-  .filter((name) => name.endsWith(".ts") && !name.startsWith("src/wire/gen/") && !name.startsWith("src/testing/"));
+/** Beside this file: compiled code where this is compiled. */
+const SOURCE = new URL("../../src/", import.meta.url);
+
+const files = readdirSync(SOURCE, { recursive: true, encoding: "utf8" }).filter(
+  (name) => /(?<!\.d)\.[jt]s$/.test(name) && !/^(?:wire\/gen|testing)\//.test(name),
+);
 
 const pumps = [
   "a",
