@@ -1,6 +1,7 @@
 import { createSocket, type Socket as UdpSocket } from "node:dgram";
 import { once } from "node:events";
 import { createServer as createTcpServer, isIPv6, type Server as TcpServer, type Socket as TcpSocket } from "node:net";
+import { setImmediate } from "node:timers/promises";
 import type { Authorizer } from "../access/authorizer.js";
 import type { Closable } from "../base/closable.js";
 import { type Clock, type Logger, type Random, silentLogger, systemClock } from "../base/environment.js";
@@ -175,6 +176,7 @@ class Server implements DnsServer {
   readonly #parts: ServerParts;
   readonly #connections = new Set<TcpSocket>();
   readonly #work = new Set<Promise<void>>();
+  #turn = Promise.resolve();
   #udp: UdpSocket | undefined;
   #tcp: TcpServer | undefined;
   #guard: ConnectionGuard | undefined;
@@ -288,6 +290,7 @@ class Server implements DnsServer {
           // A stream that is out of step cannot be put right.
           if (length > MAX_QUERY_BYTES) return;
           if (pending.length < 2 + length) break;
+          await this.#nextTurn();
           if (!(await this.#answer(socket, pending.subarray(2, 2 + length), connection))) return;
           pending = pending.subarray(2 + length);
         }
@@ -297,6 +300,12 @@ class Server implements DnsServer {
     } finally {
       socket.destroy();
     }
+  }
+
+  /** Over TCP one question is answered in a turn of the event loop, as a client may send thousands at once. */
+  #nextTurn(): Promise<void> {
+    this.#turn = this.#turn.then(() => setImmediate());
+    return this.#turn;
   }
 
   /** False: there is no answer to that. */

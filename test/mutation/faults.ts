@@ -1958,4 +1958,10 @@ export const plantedFaults: readonly PlantedFault[] = [
     ["src/model/shape-reader.ts", "(?:\\d+(?:\\.\\d*)?|", "(?:\\d+\\.?\\d*|"],
     "test/unit/backtracking.test.ts",
   ),
+  fault(
+    "dns-pipeline-in-one-turn",
+    "all DNS questions that a TCP connection has sent are answered in one turn of the event loop",
+    ["src/dns/server.ts", "          await this.#nextTurn();\n", ""],
+    "test/unit/dns/server.test.ts",
+  ),
 ];

@@ -47,6 +47,20 @@ function closing(socket: Socket): Promise<void> {
   return new Promise((resolve) => socket.once("close", () => resolve()));
 }
 
+/** Resolves when so many framed answers have come. */
+async function readFrames(socket: Socket, count: number): Promise<void> {
+  let received = Buffer.alloc(0);
+  let frames = 0;
+  for await (const chunk of socket) {
+    received = Buffer.concat([received, chunk]);
+    while (received.length >= 2 && received.length >= 2 + received.readUInt16BE(0)) {
+      received = received.subarray(2 + received.readUInt16BE(0));
+      if (++frames === count) return;
+    }
+  }
+  throw new Error(`the connection ended after ${frames} answers`);
+}
+
 const source: DnsSource = sourceOf({ instances: { "": [instance({ service: { name: "web" } })] } });
 
 describe("the DNS server", () => {
@@ -91,6 +105,42 @@ describe("the DNS server", () => {
       rest = rest.subarray(2 + length);
     }
     assert.deepEqual(ids, [1, 2, 3]);
+  });
+
+  it("answers one question in a turn of the event loop over TCP, however many come at once, and by however many connections", async () => {
+    let turn = 0;
+    const asked = new Map<number, number>();
+    const counted: DnsSource = {
+      ...source,
+      instances: (...of) => {
+        asked.set(turn, (asked.get(turn) ?? 0) + 1);
+        return source.instances(...of);
+      },
+    };
+    await using served = await serve({ source: counted });
+    const sockets = await Promise.all(Array.from({ length: 4 }, () => connected(served.server)));
+    const questions = 100;
+    let next: NodeJS.Immediate | undefined;
+    const count = (): void => {
+      turn++;
+      next = setImmediate(count);
+    };
+    count();
+    try {
+      const question = framed(query({ name: WEB, type: "A" }));
+      await Promise.all(
+        sockets.map(async (socket) => {
+          socket.write(Buffer.concat(Array.from({ length: questions }, () => question)));
+          await readFrames(socket, questions);
+        }),
+      );
+    } finally {
+      if (next !== undefined) clearImmediate(next);
+      for (const socket of sockets) socket.destroy();
+    }
+    const total = [...asked.values()].reduce((sum, each) => sum + each, 0);
+    assert.equal(total, questions * sockets.length);
+    assert.equal(Math.max(...asked.values()), 1);
   });
 
   it("cuts off a TCP client that does not come to the point, and one that is out of step", async () => {
