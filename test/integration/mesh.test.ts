@@ -215,6 +215,7 @@ describe("a service of HTTP of a peer", () => {
     const session = await meshHttp2(pair.importer.host, { service: "api", peer: pair.exporter.name, as: "client" });
     for (const [path, expected] of [
       ["/v1/x", `2.0 GET /v1/x client of ${pair.importer.name}`],
+      ["/v1/a/../%62?c", `2.0 GET /v1/b?c client of ${pair.importer.name}`],
       ["/v1/../v3", "RBAC: access denied"],
     ] as const) {
       const stream = session.request({ ":path": path });
