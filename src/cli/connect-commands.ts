@@ -16,6 +16,7 @@ import {
 } from "../syntax/go-json.js";
 import { type Command, CommandError, type CommandGroup, type CommandLineIo } from "./command.js";
 import { readOptions, serverFlags } from "./connection-flags.js";
+import { envoyCommand } from "./envoy-command.js";
 import { attempt } from "./peering-commands.js";
 
 interface ConfigurationFile {
@@ -145,5 +146,5 @@ export const connectCommands: CommandGroup = {
       $ peerage connect ca get-config
 
   For more examples, ask for subcommand help or view the documentation.`,
-  commands: { ca: caCommands },
+  commands: { ca: caCommands, envoy: envoyCommand },
 };

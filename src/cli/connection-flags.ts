@@ -125,7 +125,8 @@ function booleanOf(value: string, name: string): boolean | undefined {
   throw new TypeError(`could not parse ${name}: ${JSON.stringify(value)} is no boolean`);
 }
 
-async function tokenOf(flags: ParsedFlags, io: CommandLineIo): Promise<string> {
+/** The token that flags, a file or the environment give; `""`: none. @throws {CommandError} */
+export async function tokenOf(flags: ParsedFlags, io: CommandLineIo): Promise<string> {
   const file = flags.text("token-file");
   if (file !== "") return (await io.readFile(file)).trim();
   if (flags.text("token") !== "") return flags.text("token");

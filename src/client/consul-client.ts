@@ -248,6 +248,8 @@ export interface AgentClient {
   self(options?: RequestOptions): Promise<JsonObject>;
   members(options?: MembersOptions): Promise<readonly JsonObject[]>;
   /** By their ids. */
+  services(options?: ReadOptions): Promise<JsonObject>;
+  /** By their ids. */
   checks(options?: ReadOptions): Promise<JsonObject>;
   registerService(service: JsonObject, options?: RequestOptions): Promise<void>;
   deregisterService(id: string, options?: RequestOptions): Promise<void>;
@@ -500,6 +502,7 @@ export class ConsulClient implements Disposable {
         return asList(parseJson(text, "the answer"), "the answer").map((member) => asObject(member, "a member"));
       },
       checks: (options = {}) => objectAt("/v1/agent/checks", options),
+      services: (options = {}) => objectAt("/v1/agent/services", options),
       registerService: async (service, options = {}) => {
         await this.#call("PUT", "/v1/agent/service/register", options, service);
       },

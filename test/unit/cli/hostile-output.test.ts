@@ -90,6 +90,14 @@ function answers(text: string): Readonly<Record<string, unknown>> {
     "GET /v1/catalog/service/s": [flat],
     "GET /v1/catalog/node/n": { Node: node, Services: { [text]: service } },
     "GET /v1/agent/self": { Config: { NodeName: text }, Stats: { [text]: { [text]: text, more: text } } },
+    "GET /v1/agent/services": {
+      s: {
+        ID: text,
+        Kind: "connect-proxy",
+        Service: text,
+        Proxy: { DestinationServiceID: text, DestinationServiceName: text },
+      },
+    },
     "GET /v1/agent/members": [
       { Name: text, Addr: text, Port: 1, Status: 1, Tags: { ...map, role: "consul", build: text } },
     ],
@@ -164,6 +172,7 @@ const runs: Readonly<Record<string, (text: string) => readonly (readonly string[
   "config write": () => [["-"]],
   "connect ca get-config": () => [[]],
   // A file that says nothing of it.
+  "connect envoy": (text) => [["-sidecar-for", text, "-bootstrap", "-grpc-addr", "127.0.0.1:1", "-node-name", text]],
   "connect ca set-config": () => [["-config-file", "package.json"]],
   info: () => [[]],
   "intention check": (text) => [[text, text]],
