@@ -89,7 +89,7 @@ export function* serviceChecks(
 }
 
 /** Weight of a check in a step: it takes as long to make as so many fields to read. */
-const CHECK_FIELDS = 50;
+export const CHECK_FIELDS = 50;
 
 function prepared(
   call: Call,

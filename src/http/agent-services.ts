@@ -24,6 +24,7 @@ import {
 } from "../syntax/go-json.js";
 import { lowerCase } from "../syntax/names.js";
 import {
+  CHECK_FIELDS,
   givenChecks,
   ownNode,
   type PreparedCheck,
@@ -42,6 +43,7 @@ import {
   addressesType,
   catalogBody,
   connectTypeOf,
+  fieldsOf,
   type LocalityBody,
   localityType,
   type PortBody,
@@ -147,29 +149,20 @@ interface PreparedService {
   readonly checks: readonly PreparedCheck[];
 }
 
-/** Weights of the parts of a definition in a step, in fields. */
-const DEFINITION_FIELDS = 30;
-const UPSTREAM_FIELDS = 40;
-
-/** About how long a definition takes in each step of its way into the catalog. */
-function fieldsOf({ Proxy: { Upstreams: upstreams } }: Definition): number {
-  return DEFINITION_FIELDS + (isList(upstreams) ? UPSTREAM_FIELDS * upstreams.length : 0);
-}
-
 /** The service with its checks, and its sidecar with its own, made in steps. @throws {HttpRefusal}, and as {@link requireInstance}. */
 function* servicesOf(call: Call, body: Definition, access: Access): Steps<readonly PreparedService[]> {
   const meter = new StepMeter();
   const id = body.ID || body.Name;
   const { node } = ownNode(call);
   const own = registrationOf(body, id);
-  if (meter.isOver(fieldsOf(body))) yield;
+  if (meter.isOver(fieldsOf(body.Proxy))) yield;
   requireInstance(access, call.host, node, own);
   const definitions = [{ definition: { ...body, ID: id }, registration: own }];
   const sidecar = body.Connect.SidecarService;
   if (sidecar !== undefined) {
     const made = sidecarOf(call, body, id, sidecar);
     const registration = registrationOf(made, made.ID);
-    if (meter.isOver(fieldsOf(made))) yield;
+    if (meter.isOver(fieldsOf(made.Proxy))) yield;
     // It is judged before a port is found for it.
     const problem = yield* serviceProblem({ ...registration, port: sidecar.Port }, true);
     if (problem !== undefined) throw badRequest(`Failed Validation: ${problem}`);
@@ -237,12 +230,12 @@ function* validate(body: Definition): Steps<void> {
   }
   const meter = new StepMeter();
   const registration = registrationOf(body, body.ID || body.Name, sidecar);
-  if (meter.isOver(fieldsOf(body))) yield;
+  if (meter.isOver(fieldsOf(body.Proxy))) yield;
   const broken = yield* serviceProblem(registration);
   if (broken !== undefined) throw badRequest(`Validation failed: ${broken}`);
-  if (meter.isOver(fieldsOf(body))) yield;
+  if (meter.isOver(fieldsOf(body.Proxy))) yield;
   validateChecks(givenChecks(body.Check, body.Checks));
-  if (meter.isOver(DEFINITION_FIELDS * body.Checks.length)) yield;
+  if (meter.isOver(CHECK_FIELDS * body.Checks.length)) yield;
   if (sidecar === undefined) return;
   validateChecks(givenChecks(sidecar.Check, sidecar.Checks), " in sidecar_service");
   const sidecarProblem = metaProblem(sidecar.Meta ?? {}, sidecar.Kind);

@@ -446,6 +446,15 @@ const texted = (from: JsonObject, name: string): string => {
 
 const upstreamForms = new KeptShape(upstreamShape);
 
+/** Weights in a step, in fields. */
+const SERVICE_FIELDS = 30;
+const UPSTREAM_FIELDS = 40;
+
+/** About how long a service with this proxy takes in each step on its way into the catalog. */
+export function fieldsOf({ Upstreams: upstreams }: JsonObject): number {
+  return SERVICE_FIELDS + (isList(upstreams) ? UPSTREAM_FIELDS * upstreams.length : 0);
+}
+
 /** The proxy of a registration as the library has it. */
 function proxyOf(body: JsonObject): ServiceRegistration["proxy"] {
   const { LocalServicePort: port, Config: config, Upstreams: upstreams, MeshGateway: gateway } = body;

@@ -1,6 +1,6 @@
 import { type Field, ownName, type Shape } from "../model/shapes.js";
 import type { GoForm } from "../syntax/go-json.js";
-import type { Json } from "./json.js";
+import { type Json, LazyList } from "./json.js";
 import type { JsonSchema } from "./operation.js";
 import { anyObject, texts, textsByKey, time } from "./operation-docs.js";
 
@@ -42,7 +42,7 @@ export function fieldJson(value: unknown, { as }: Field, names: Names = "own"): 
   if (many === "one") return isRecord(value) ? structJson(value, shape, names) : undefined;
   if (many === "list") {
     return Array.isArray(value)
-      ? value.flatMap((item: unknown) => (isRecord(item) ? [structJson(item, shape, names)] : []))
+      ? LazyList.of(value.filter(isRecord), (item) => structJson(item, shape, names))
       : undefined;
   }
   if (!isRecord(value)) return undefined;

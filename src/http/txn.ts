@@ -29,7 +29,13 @@ import {
   nodeJson,
   nodeSchema,
 } from "./records.js";
-import { boundRecords, checkRegistration, nodeRegistration, serviceRegistration } from "./registration-json.js";
+import {
+  boundRecords,
+  checkRegistration,
+  fieldsOf,
+  nodeRegistration,
+  serviceRegistration,
+} from "./registration-json.js";
 import { bodySchema } from "./shape-json.js";
 import { type OperationBody, operationType } from "./txn-json.js";
 
@@ -94,6 +100,7 @@ function* operationsOf(
   for (const [index, body] of bodies.entries()) {
     try {
       const operation = operationOf(body);
+      if (meter.isOver(fieldsOf(body.Service?.Service.Proxy ?? {}))) yield;
       yield* checkOperation(operation, host.datacenter, meter);
       requireOperation(access, host, operation, operations);
       operations.push(operation);

@@ -1551,6 +1551,22 @@ export const plantedFaults: readonly PlantedFault[] = [
     "test/unit/host/agent-checks.test.ts",
   ),
   fault(
+    "shape-worked-out-for-each-record",
+    "the shape of a record is worked out for each record of a registration",
+    ["src/model/shape-reader.ts", "    this.#known.set(shape, known);\n", ""],
+    "test/unit/model/shape-reader.test.ts",
+  ),
+  fault(
+    "records-of-answer-made-at-once",
+    "all records inside of one record are made before any is written",
+    [
+      "src/http/shape-json.ts",
+      "LazyList.of(value.filter(isRecord), (item) => structJson(item, shape, names))",
+      "value.filter(isRecord).map((item) => structJson(item, shape, names))",
+    ],
+    "test/unit/http/records.test.ts",
+  ),
+  fault(
     "checks-replaced-one-by-one",
     "each check that a registration replaces is removed in a commit of its own",
     [

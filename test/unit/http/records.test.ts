@@ -5,9 +5,11 @@ import { createHost } from "../../../src/host/host.js";
 import { compileFilter } from "../../../src/http/filter/filter.js";
 import { writeJson } from "../../../src/http/json.js";
 import { filterOf, membersOf, schemaOf, writerOf } from "../../../src/http/record-members.js";
+import { fieldJson } from "../../../src/http/shape-json.js";
 import type { Service } from "../../../src/model/instance.js";
 import { type Table, text } from "../../../src/model/record-table.js";
 import { serviceTable } from "../../../src/model/records.js";
+import { upstreamShape } from "../../../src/model/shapes.js";
 import { memoryStorage } from "../../../src/storage/memory.js";
 import { memoryNetwork } from "../../../src/transport/memory.js";
 import { type ServedHost, serve } from "../../support/http-pair.js";
@@ -239,4 +241,23 @@ describe("filters", () => {
       assert.equal(JSON.parse(text).length, count);
     });
   }
+});
+
+describe("a list inside of a record", () => {
+  it("is made when it is written, record by record", () => {
+    let made = 0;
+    const upstreams = Array.from({ length: 100 }, (_, index) => ({
+      get DestinationName() {
+        made++;
+        return `db${index}`;
+      },
+    }));
+    const json = fieldJson([null, ...upstreams], { as: { many: "list", shape: upstreamShape } }, "consul");
+    assert.equal(made, 0);
+    assert.ok(json !== undefined);
+    const written: unknown = JSON.parse(writeJson(json));
+    assert.equal(made, 100);
+    assert.ok(Array.isArray(written));
+    assert.deepEqual([written.length, written[99].DestinationName], [100, "db99"]);
+  });
 });
