@@ -364,6 +364,34 @@ describe("certificates in the mesh", () => {
     }
   });
 
+  it("are shown on every connection: no session is resumed, which would be one that was verified before", async () => {
+    const { exporter } = pair;
+    await using web = await greet(pair, { service: "again" });
+    const { certificate } = await exporter.host.leafCertificates.current("client");
+    await intend(exporter.host, "again", [{ name: "client", action: "allow" }]);
+    for (const version of ["TLSv1.2", "TLSv1.3"] as const) {
+      let session: Buffer | undefined;
+      for (const isFirst of [true, false]) {
+        const socket = connect({
+          ...(splitHostPort(web.address) ?? { port: 0 }),
+          cert: certificate.certificateChainPem,
+          key: certificate.privateKeyPem,
+          rejectUnauthorized: false,
+          minVersion: version,
+          maxVersion: version,
+          ...(session === undefined ? {} : { session }),
+        });
+        socket.on("session", (given) => {
+          session = given;
+        });
+        await once(socket, "secureConnect");
+        assert.equal(socket.isSessionReused(), false);
+        if (isFirst) session = socket.getSession();
+        assert.equal(await textOf(socket), "hello client of us");
+      }
+    }
+  });
+
   it("that no root leads to are refused, too, and counted", async () => {
     const { exporter, importer } = pair;
     await using web = await greet(pair, { service: "guarded" });

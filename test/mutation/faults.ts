@@ -1925,6 +1925,12 @@ export const plantedFaults: readonly PlantedFault[] = [
     MESH,
   ),
   fault(
+    "mesh-sessions-resumed",
+    "a server that verifies its clients resumes sessions, which show no intermediates and are not verified again",
+    ["src/rpc/server-tls.ts", "constants.SSL_OP_NO_TICKET", "constants.SSL_OP_ALL"],
+    MESH,
+  ),
+  fault(
     "mesh-connection-not-judged",
     "a listener in the mesh serves connections that intentions deny",
     [
