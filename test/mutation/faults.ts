@@ -1855,6 +1855,12 @@ export const plantedFaults: readonly PlantedFault[] = [
     "test/unit/mesh/rbac.test.ts",
   ),
   fault(
+    "xds-shadowed-intention",
+    "an intention for every service lets in a caller that one for this service denies",
+    ["src/mesh/xds/rbac.ts", "    if (rules.some((earlier) => covers(earlier.source, from))) continue;", ""],
+    "test/unit/mesh/rbac.test.ts",
+  ),
+  fault(
     "xds-token-not-looked-at",
     "an intention that asks for a token allows callers without one",
     [

@@ -65,8 +65,8 @@ export interface SidecarSnapshot extends SnapshotBase {
   readonly allowsByDefault: boolean;
   /** Those for the service, in the order in which they count. */
   readonly intentions: readonly Intention[];
-  /** Some intention or the entry of the service asks for JSON Web Tokens, which are not looked at here. */
-  readonly asksForTokens: boolean;
+  /** The destinations, the service or `*`, whose intentions ask for JSON Web Tokens, which are not looked at here. */
+  readonly asksForTokens: ReadonlySet<string>;
   /** Of the peers whose callers may reach the service. */
   readonly inboundBundles: readonly TrustBundle[];
   /** By name. */
@@ -136,11 +136,10 @@ function intentionsFor(service: string, view: MeshView): readonly Intention[] {
   return found.sort(compareIntentions);
 }
 
-function asksForTokens(service: string, view: MeshView): boolean {
-  return [service, "*"].some((destination) => {
-    const extra = view.entries.get("service-intentions", destination)?.jwt?.providers ?? [];
-    return extra.length > 0;
-  });
+function asksForTokens(service: string, view: MeshView): ReadonlySet<string> {
+  const asks = (destination: string): boolean =>
+    (view.entries.get("service-intentions", destination)?.jwt?.providers ?? []).length > 0;
+  return new Set([service, "*"].filter(asks));
 }
 
 function routedUpstreams(

@@ -26,8 +26,8 @@ export interface RbacInput {
   readonly bundles: readonly TrustBundle[];
   /** Whether requests are looked at, and not connections alone. */
   readonly http: boolean;
-  /** Callers must show tokens, which are not looked at here: then nothing is allowed that was not allowed without them. */
-  readonly asksForTokens: boolean;
+  /** Destinations whose callers must show tokens: those are not looked at here, so intentions for them allow nothing. */
+  readonly asksForTokens: ReadonlySet<string>;
 }
 
 /** Who calls, from here or from the cluster of a peer. */
@@ -89,7 +89,7 @@ export function rbacRules(input: RbacInput): Rules {
 function rulesOf({ intentions, trustDomain, bundles, http, asksForTokens }: RbacInput): readonly Rule[] {
   const seen = new Set<string>();
   const rules: Rule[] = [];
-  for (const { source } of intentions) {
+  for (const { destination, source } of intentions) {
     const { name, peer = "", permissions, action } = source;
     const key = `${peer}\0${name}`;
     if (seen.has(key)) continue;
@@ -100,9 +100,11 @@ function rulesOf({ intentions, trustDomain, bundles, http, asksForTokens }: Rbac
       bundle === undefined
         ? { name, peer, trustDomain, partition: "" }
         : { name, peer, trustDomain: bundle.trustDomain, partition: bundle.exportedPartition };
+    // An intention for this service and every caller goes before one for every service and this caller. Consul's rules let the later one in.
+    if (rules.some((earlier) => covers(earlier.source, from))) continue;
     rules.push({
       source: from,
-      decision: decisionOf(action, permissions, http, asksForTokens),
+      decision: decisionOf(action, permissions, http, asksForTokens.has(destination)),
       permissions: permissions ?? [],
       not: [],
     });
@@ -217,6 +219,7 @@ function requestsOf(permissions: readonly IntentionPermission[], byDefault: Deci
 }
 
 function everyOf(rules: readonly Permission[]): Permission {
+  if (rules.length === 0) return { rule: { case: "any", value: true } };
   const [only] = rules;
   if (rules.length === 1 && only !== undefined) return only;
   return { rule: { case: "andRules", value: { rules: [...rules] } } };
@@ -224,15 +227,13 @@ function everyOf(rules: readonly Permission[]): Permission {
 
 function requestOf({ pathExact, pathPrefix, pathRegex, header = [], methods = [] }: IntentionHttp): Permission {
   const rules: Permission[] = [];
-  const path: StringMatch | undefined =
-    pathExact !== undefined
-      ? { matchPattern: { case: "exact", value: pathExact } }
-      : pathPrefix !== undefined
-        ? { matchPattern: { case: "prefix", value: pathPrefix } }
-        : pathRegex !== undefined
-          ? matching(pathRegex)
-          : undefined;
-  if (path !== undefined) rules.push({ rule: { case: "urlPath", value: { rule: { case: "path", value: path } } } });
+  const addPath = (path: StringMatch): void => {
+    rules.push({ rule: { case: "urlPath", value: { rule: { case: "path", value: path } } } });
+  };
+  // Empty ones say nothing.
+  if (pathExact) addPath({ matchPattern: { case: "exact", value: pathExact } });
+  if (pathPrefix) addPath({ matchPattern: { case: "prefix", value: pathPrefix } });
+  if (pathRegex) addPath(matching(pathRegex));
   for (const one of header) rules.push({ rule: { case: "header", value: headerMatcher(one) } });
   const called = methods.map(
     (method): Permission => ({ rule: { case: "header", value: headerMatcher({ name: ":method", exact: method }) } }),

@@ -1,6 +1,8 @@
 import assert from "node:assert/strict";
 import { describe, it } from "node:test";
 import { create, type JsonValue, toJson } from "@bufbuild/protobuf";
+import fc from "fast-check";
+import { IntentionRules } from "../../../src/config/intention-rules.js";
 import { compareIntentions, type IntentionSource } from "../../../src/config/intentions.js";
 import { type RbacInput, rbacRules } from "../../../src/mesh/xds/rbac.js";
 import { RBACSchema } from "../../../src/wire/envoy.js";
@@ -88,7 +90,7 @@ function rules(sources: readonly IntentionSource[], more: Partial<RbacInput> = {
     trustDomain: "test.consul",
     bundles: [PEER],
     http: false,
-    asksForTokens: false,
+    asksForTokens: new Set(),
     ...more,
   };
   return toJson(RBACSchema, create(RBACSchema, rbacRules(input)));
@@ -149,6 +151,90 @@ describe("rules of connections", () => {
   it("deny callers that are let in for some requests only, where requests are not looked at", () => {
     const made = rules([{ name: "web", permissions: [{ action: "allow", http: { pathPrefix: "/" } }] }]);
     assert.equal(allows(made, { uri: local("web") }), false);
+  });
+});
+
+/** As an entry has it. */
+const precedences = (destination: string, sources: readonly IntentionSource[]): readonly IntentionSource[] =>
+  sources
+    .map((source) => ({ ...source, precedence: (destination === "*" ? 6 : 9) - (source.name === "*" ? 1 : 0) }))
+    .sort((left, right) => right.precedence - left.precedence);
+
+const permission = fc.record({
+  action: fc.constantFrom("allow" as const, "deny" as const),
+  http: fc.record(
+    {
+      pathPrefix: fc.constantFrom("/", "/a", "/b"),
+      methods: fc.constantFrom<("GET" | "PUT")[][]>(["GET"], ["GET", "PUT"]),
+    },
+    { requiredKeys: ["pathPrefix"] },
+  ),
+});
+const decision = fc.oneof(
+  fc.constantFrom("allow" as const, "deny" as const).map((action) => ({ action })),
+  fc.array(permission, { minLength: 1, maxLength: 3 }).map((permissions) => ({ permissions })),
+);
+const entry = fc
+  .array(fc.record({ name: fc.constantFrom("a", "b", "*"), peer: fc.constantFrom("", "peer1"), decision }), {
+    maxLength: 5,
+  })
+  .map((sources) => {
+    const unique = new Map(sources.map((source) => [`${source.peer} ${source.name}`, source]));
+    return Array.from(
+      unique.values(),
+      ({ name, peer, decision: decided }): IntentionSource => ({
+        name,
+        ...(peer !== "" && { peer }),
+        ...decided,
+      }),
+    );
+  });
+
+describe("rules for Envoy", () => {
+  it("decide as the intentions themselves do, whichever there are", () => {
+    let allowed = 0;
+    let denied = 0;
+    const cases = fc.record({ own: entry, every: entry, http: fc.boolean(), allowsByDefault: fc.boolean() });
+    fc.assert(
+      fc.property(cases, ({ own, every, http, allowsByDefault }) => {
+        const entries: Readonly<Record<string, readonly IntentionSource[]>> = {
+          web: precedences("web", own),
+          "*": precedences("*", every),
+        };
+        const intended = new IntentionRules((destination) => ({ sources: entries[destination] ?? [] }), {
+          byDefault: allowsByDefault ? "allow" : "deny",
+        });
+        const intentions = Object.entries(entries)
+          .flatMap(([destination, sources]) => sources.map((source) => ({ destination, source })))
+          .sort(compareIntentions);
+        const made = rules([], { intentions, http, allowsByDefault });
+        const isForwarded = http && intentions.some(({ source }) => source.peer !== undefined);
+        for (const source of ["a", "b", "c"]) {
+          for (const peer of ["", "peer1"]) {
+            for (const [path, method] of [
+              ["/", "GET"],
+              ["/a", "GET"],
+              ["/a", "PUT"],
+              ["/b/x", "POST"],
+            ] as const) {
+              const call = { source, peer, destination: "web" };
+              const expected = http
+                ? intended.request(call, { path, method, header: () => undefined })
+                : intended.connection(call);
+              const uri = peer === "" ? local(source) : remote(source);
+              // Requests of peers come by a gateway of ours.
+              const asked = peer !== "" && isForwarded ? through(uri, { path, method }) : { uri, path, method };
+              const told = JSON.stringify({ call, path, method, http, allowsByDefault, entries });
+              assert.equal(allows(made, asked), expected.allowed, told);
+              if (expected.allowed) allowed++;
+              else denied++;
+            }
+          }
+        }
+      }),
+      { numRuns: 300 },
+    );
+    assert.ok(allowed > 1_000 && denied > 1_000, `${allowed} allowed, ${denied} denied`);
   });
 });
 
@@ -233,6 +319,6 @@ describe("rules of requests", () => {
       { name: "db", action: "allow" },
     ];
     assert.equal(allows(rules(sources, { http: true }), { uri: local("web") }), false);
-    assert.equal(allows(rules(sources, { http: true, asksForTokens: true }), { uri: local("db") }), false);
+    assert.equal(allows(rules(sources, { http: true, asksForTokens: new Set(["web"]) }), { uri: local("db") }), false);
   });
 });
