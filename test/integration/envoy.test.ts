@@ -9,7 +9,7 @@ import type { ServiceInstance } from "../../src/model/instance.js";
 import { memoryStorage } from "../../src/storage/memory.js";
 import { grpcTransport } from "../../src/transport/grpc.js";
 import { builtInAuthority } from "../../src/trust/built-in-authority.js";
-import { freePorts, RunningEnvoy, validate, withoutEnvoy } from "../support/envoy.js";
+import { freePorts, patternRuntime, RunningEnvoy, validate, withoutEnvoy } from "../support/envoy.js";
 import { eventually, temporaryDirectory } from "../support/hosts.js";
 import {
   A_DOMAIN,
@@ -130,6 +130,8 @@ describe("Envoys of two peered clusters", { skip: withoutEnvoy }, () => {
         destinationPeer: "one",
         localBindPort,
         meshGateway: { mode },
+        // Tried while it is not there yet, a gateway would not be tried again for half a minute.
+        config: { passive_health_check: { max_failures: 100_000 } },
       });
       await addService(two, "client", { app: 1, proxy: port(4) }, [
         to("web", port(5), "remote"),
@@ -161,13 +163,22 @@ describe("Envoys of two peered clusters", { skip: withoutEnvoy }, () => {
 
       const start = (id: string, { xds }: Cluster, adminPort: number): Promise<RunningEnvoy> =>
         RunningEnvoy.start({ id, xds: xds.address, adminPort, directory: directory.path });
-      await using _web = await start("web-sidecar-proxy", one, port(10));
-      await using _api = await start("api-sidecar-proxy", one, port(11));
+      await using webProxy = await start("web-sidecar-proxy", one, port(10));
+      await using apiProxy = await start("api-sidecar-proxy", one, port(11));
       await using gatewayOne = await start("gateway", one, port(12));
       await using client = await start("client-sidecar-proxy", two, port(13));
-      await using _other = await start("other-sidecar-proxy", two, port(14));
+      await using other = await start("other-sidecar-proxy", two, port(14));
       await using gatewayTwo = await start("gateway", two, port(15));
 
+      const envoys = [webProxy, apiProxy, gatewayOne, client, other, gatewayTwo];
+      await eventually(
+        async () => (await Promise.all(envoys.map((envoy) => envoy.isReady()))).every(Boolean),
+        "all are ready",
+      );
+      const isTold = ({ xds }: Cluster): boolean =>
+        xds.proxies().length === 3 &&
+        xds.proxies().every(({ missing, unanswered }) => missing.length + unanswered.length === 0);
+      await eventually(() => isTold(one) && isTold(two), "all have been told everything");
       await becomes(port(5), "/", 200);
       await becomes(port(6), "/ok", 200);
       // All is in place: what is refused now is refused by rules.
@@ -175,8 +186,6 @@ describe("Envoys of two peered clusters", { skip: withoutEnvoy }, () => {
       await becomes(port(9), "/ok", 403);
       assert.equal(await ask(port(8), "/"), undefined);
       assert.ok((await gatewayTwo.statistic("tcp.mesh_gateway_local.default.downstream_cx_total")) > 0);
-      assert.ok(await gatewayOne.isReady());
-      assert.ok(await client.isReady());
       for (const { xds } of [one, two]) {
         assert.deepEqual(
           xds.proxies().map(({ refusals, waitsFor }) => ({ refusals, waitsFor })),
@@ -207,6 +216,7 @@ function asStatic({ shown }: MadeResources): object {
   });
   return {
     node: { id: "validated", cluster: "validated" },
+    layered_runtime: patternRuntime,
     dynamic_resources: {
       ads_config: {
         api_type: "DELTA_GRPC",

@@ -88,6 +88,11 @@ export class RunningEnvoy implements AsyncDisposable {
   }
 }
 
+/** Patterns as long as Consul's bootstraps allow them: those of forwarded callers are longer than Envoy takes by itself. */
+export const patternRuntime: object = {
+  layers: [{ name: "base", static_layer: { "re2.max_program_size.error_level": 1_048_576 } }],
+};
+
 function bootstrap(options: {
   readonly id: string;
   readonly xds: string;
@@ -104,6 +109,7 @@ function bootstrap(options: {
   return {
     admin: { address: { socket_address: { address: "127.0.0.1", port_value: adminPort } } },
     node: { id, cluster: id, metadata: { namespace: "default", partition: "default" } },
+    layered_runtime: patternRuntime,
     static_resources: {
       clusters: [
         {
