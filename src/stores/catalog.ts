@@ -1,4 +1,3 @@
-import { setImmediate } from "node:timers/promises";
 import { type Abortable, signalOf } from "../base/abortable.js";
 import { compareUtf8 } from "../base/byte-order.js";
 import type { Closable } from "../base/closable.js";
@@ -356,7 +355,6 @@ export class Catalog implements CatalogSource, Closable {
     const together = Math.max(1, Math.floor(Math.min(CLAIMED_BATCH, writes / CLAIM.writes, bytes / CLAIM.bytes)));
     let index = atLeastOne(this.#replica.revision);
     for (let begun = 0; begun < services.length; begun += together) {
-      if (begun > 0) await setImmediate();
       const part = services.slice(begun, begun + together);
       index = await this.#write(
         (draft) => {

@@ -1515,7 +1515,7 @@ export const plantedFaults: readonly PlantedFault[] = [
   fault(
     "addresses-claimed-at-once",
     "any number of virtual addresses is claimed in one turn",
-    ["src/stores/catalog.ts", "if (begun > 0) await setImmediate();", ""],
+    ["src/stores/catalog.ts", "Math.min(CLAIMED_BATCH, writes / CLAIM.writes", "Math.min(writes / CLAIM.writes"],
     "test/unit/stores/catalog.test.ts",
   ),
   fault(
