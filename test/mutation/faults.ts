@@ -1855,6 +1855,12 @@ export const plantedFaults: readonly PlantedFault[] = [
     "test/unit/mesh/rbac.test.ts",
   ),
   fault(
+    "xds-required-extension",
+    "a proxy runs without an Envoy extension that it is required to have",
+    ["src/mesh/snapshot/sidecar.ts", "  const waitsFor = [...unserved.required];", "  const waitsFor: string[] = [];"],
+    "test/unit/mesh/sidecar-resources.test.ts",
+  ),
+  fault(
     "xds-shadowed-intention",
     "an intention for every service lets in a caller that one for this service denies",
     ["src/mesh/xds/rbac.ts", "    if (rules.some((earlier) => covers(earlier.source, from))) continue;", ""],

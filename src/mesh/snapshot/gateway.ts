@@ -12,6 +12,7 @@ import { addressOf, type Endpoints, endpointsOf } from "./endpoints.js";
 import { peerMetaOf, remoteEndpoints } from "./peered.js";
 import { type ConnectionThresholds, meshSettings, proxySettings, thresholdsOf } from "./settings.js";
 import { type ChainPlace, type NotReady, placesOf, type SnapshotBase } from "./sidecar.js";
+import { unservedSettings } from "./unserved.js";
 import type { MeshView, ProxyLeaf } from "./view.js";
 
 /** A service that peers reach through the gateway. */
@@ -61,10 +62,12 @@ export function meshGatewaySnapshot(instance: ServiceInstance, view: MeshView): 
   const service = withCentralConfig(instance.service, view.entries);
   const rootPems = view.rootPems();
   if (joinPems(rootPems).trim() === "") return { type: "not-ready", waitsFor: ["the roots of this cluster"] };
+  const unserved = unservedSettings(service, view.entries);
+  if (unserved.required.length > 0) return { type: "not-ready", waitsFor: unserved.required };
   const merged = { ...instance, service };
   const settings = proxySettings(service);
   const mesh = meshSettings(view.entries);
-  const missing: string[] = [];
+  const missing = [...unserved.others];
   const problem = (text: string): void => void missing.push(text);
   const bundles = usableBundles(view.bundles(), view.trustDomain, problem);
   const services = exportedRoutes(view, bundles, problem);

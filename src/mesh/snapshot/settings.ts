@@ -1,6 +1,6 @@
 import type { ConfigEntrySet } from "../../config/config-entry-set.js";
 import { emptyProxy, type JsonObject, type JsonValue, type Service } from "../../model/instance.js";
-import { isList, listMember, member, textMember } from "../../model/kept-members.js";
+import { isList, member, textMember } from "../../model/kept-members.js";
 import { formatUpstreamId, type UpstreamId } from "../../trust/names.js";
 import { opaque, opaqueCount, opaqueDuration, opaqueFlag, opaqueNumber, opaqueObject, opaqueText } from "./opaque.js";
 
@@ -22,8 +22,6 @@ export interface PassiveHealthCheck {
 
 /** Settings of a connection to a service, of one upstream or of all that nothing names. */
 export interface UpstreamSettings {
-  readonly listenerJson: string;
-  readonly clusterJson: string;
   readonly protocol: string;
   /** 0: nothing is said. */
   readonly connectTimeoutMs: number;
@@ -70,8 +68,6 @@ export interface ProxySettings {
   readonly balancesInboundExactly: boolean;
   /** Milliseconds; undefined: Envoy's. */
   readonly fetchTimeoutMs: number | undefined;
-  readonly publicListenerJson: string;
-  readonly localClusterJson: string;
   readonly accessLogs: AccessLogSettings | undefined;
   readonly gateway: GatewaySettings;
 }
@@ -102,8 +98,6 @@ export function proxySettings(service: Service): ProxySettings {
     maxInboundConnections: opaqueCount(config, "max_inbound_connections") ?? 0,
     balancesInboundExactly: opaqueText(config, "balance_inbound_connections") === EXACT,
     fetchTimeoutMs: fetchTimeoutMs !== undefined && fetchTimeoutMs >= 0 ? fetchTimeoutMs : undefined,
-    publicListenerJson: opaqueText(config, "envoy_public_listener_json"),
-    localClusterJson: opaqueText(config, "envoy_local_cluster_json"),
     accessLogs: accessLogSettings(member(extra, "AccessLogs")),
     gateway: gatewaySettings(config),
   };
@@ -153,8 +147,6 @@ export function upstreamSettings(config: JsonValue | undefined, meshGatewayMode:
   const limits = opaque(config, "limits");
   const passive = opaque(config, "passive_health_check");
   return {
-    listenerJson: opaqueText(config, "envoy_listener_json"),
-    clusterJson: opaqueText(config, "envoy_cluster_json"),
     protocol: opaqueText(config, "protocol").toLowerCase(),
     connectTimeoutMs: opaqueCount(config, "connect_timeout_ms") ?? 0,
     thresholds: thresholdsOf(limits),
@@ -266,31 +258,11 @@ function tlsTerms(terms: JsonValue | undefined): TlsTerms {
   };
 }
 
-/** Paths that are reachable without the mesh (`Expose.Paths`). */
-export interface ExposedPath {
-  readonly listenerPort: number;
-  readonly path: string;
-  readonly localPathPort: number;
-  readonly protocol: string;
-}
-
-export function exposedPaths(service: Service): readonly ExposedPath[] {
-  return listMember(member(service.proxy?.extra, "Expose"), "Paths").map((path) => ({
-    listenerPort: opaqueCount(path, "ListenerPort") ?? 0,
-    path: opaqueText(path, "Path"),
-    localPathPort: opaqueCount(path, "LocalPathPort") ?? 0,
-    protocol: opaqueText(path, "Protocol") || "http",
-  }));
-}
-
 /** A transparent proxy takes over what its program connects to. */
-export function transparency(
-  service: Service,
-): { readonly port: number; readonly dialedDirectly: boolean } | undefined {
+export function transparency(service: Service): { readonly port: number } | undefined {
   if (service.proxy?.mode !== "transparent") return undefined;
   const settings = member(service.proxy.extra, "TransparentProxy");
   return {
     port: opaqueCount(settings, "OutboundListenerPort") || 15_001,
-    dialedDirectly: opaqueFlag(settings, "DialedDirectly"),
   };
 }

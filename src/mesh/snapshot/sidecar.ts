@@ -17,6 +17,7 @@ import {
   upstreamSettings,
   upstreamsOf,
 } from "./settings.js";
+import { unservedSettings } from "./unserved.js";
 import type { MeshView, ProxyLeaf } from "./view.js";
 
 /** The parts of all kinds of snapshots. */
@@ -99,11 +100,12 @@ export function sidecarSnapshot(
     return { type: "not-ready", waitsFor: ["the registration names no service that the proxy stands for"] };
   const rootPems = view.rootPems();
   const leaf = view.leaf(own);
-  const waitsFor: string[] = [];
+  const unserved = unservedSettings(service, view.entries);
+  const waitsFor = [...unserved.required];
   if (joinPems(rootPems).trim() === "") waitsFor.push("the roots of this cluster");
   if (typeof leaf === "string") waitsFor.push(`the certificate of service "${own}": ${leaf}`);
   if (waitsFor.length > 0 || typeof leaf === "string") return { type: "not-ready", waitsFor };
-  const missing: string[] = [];
+  const missing = [...unserved.others];
   const intentions = intentionsFor(own, view);
   return {
     type: "sidecar",

@@ -353,6 +353,32 @@ describe("the inbound listener of a sidecar", () => {
   });
 });
 
+describe("settings that are not served", () => {
+  const extended = (required: boolean) =>
+    [
+      {
+        kind: "proxy-defaults",
+        name: "global",
+        extra: { EnvoyExtensions: [{ Name: "builtin/ext-authz", Required: required, Arguments: {} }] },
+      },
+    ] as const;
+
+  it("are named, and a proxy with an extension that is required is told nothing", () => {
+    const { missing } = made(sidecar("web", { config: { envoy_public_listener_json: "{}" } }), {
+      entries: extended(false),
+    });
+    assert.match(missing.join(), /envoy_public_listener_json.*extension "builtin\/ext-authz"/);
+    for (const proxy of [
+      sidecar("web"),
+      instance({ kind: "mesh-gateway", name: "gateway", address: "127.0.0.1", port: 8443 }),
+    ]) {
+      const told = proxyResources(proxy, viewOf({ entries: extended(true) }), { placement: "inline", limits: LIMITS });
+      assert.equal(told.type, "not-ready");
+      assert.match(told.type === "not-ready" ? told.waitsFor.join() : "", /builtin\/ext-authz/);
+    }
+  });
+});
+
 describe("a transparent proxy", () => {
   const transparent = sidecar("web", { mode: "transparent" });
   const parts: ViewParts = {
