@@ -171,7 +171,8 @@ class Parser {
       const what = this.#secret ? "a key" : `key ${JSON.stringify(names.join(" "))}`;
       throw this.#error(`${what} needs '=' or '{', got ${this.#shown()}`);
     }
-    return { keys: [key, ...labels], value: this.#value(depth), block: true, line };
+    // Each label is one more level of the object that is made of it.
+    return { keys: [key, ...labels], value: this.#value(depth + labels.length), block: true, line };
   }
 
   #value(depth: number): HclValue {

@@ -1998,4 +1998,10 @@ export const plantedFaults: readonly PlantedFault[] = [
     ["src/dns/server.ts", "          await this.#nextTurn();\n", ""],
     "test/unit/dns/server.test.ts",
   ),
+  fault(
+    "labels-nest-without-end",
+    "a block of HCL may have any number of labels",
+    ["src/syntax/hcl.ts", "this.#value(depth + labels.length)", "this.#value(depth)"],
+    "test/unit/syntax/hcl.test.ts",
+  ),
 ];

@@ -57,6 +57,8 @@ const refused: readonly (readonly [string, string, string | RegExp])[] = [
   ["a bare word", "a = b", 'At 1:5: unexpected token "b", expected a value'],
   ["labels in front of an assignment", 'a "b" = 1', "At 1:7: only one key may stand in front of an assignment"],
   ["endless nesting", "a { ".repeat(10_000), /more than 200 levels of nesting$/],
+  ["endless labels", `a ${'"b" '.repeat(10_000)}{}`, /more than 200 levels of nesting$/],
+  ["labels in nested blocks", `${'a "b" "c" { '.repeat(67)}${"}".repeat(67)}`, /more than 200 levels of nesting$/],
   ["broken JSON", '{"a":\n "b",}', "At 2:6: invalid character '}' looking for beginning of object key string"],
   ["half of a JSON object", '{"a":', "At 1:6: unexpected end of JSON input"],
 ];
