@@ -275,6 +275,10 @@ export class Peace {
     acceptor: SimCluster,
     dialer: SimCluster,
   ): Promise<void> {
+    // The last removals of the scene before may be under way still.
+    await this.#within(RECONNECT_MS, `${restarting.name} has what ${peer.name} exports`, () =>
+      this.#inStep(acceptor, dialer),
+    );
     const before = await this.#world.settled(importsOf(restarting, peer));
     this.#world.crash(restarting, restarting.life, 1_000);
     await this.#world.runUntil(Number.POSITIVE_INFINITY, () => restarting.host !== undefined || this.#failed);
@@ -373,6 +377,10 @@ export class Peace {
     const { network, scheduler, random } = this.#world;
     const both = async (): Promise<string> =>
       `${await importsOf(acceptor, dialer)} ${await importsOf(dialer, acceptor)}`;
+    // The last removals of the scene before may be under way still.
+    await this.#within(RECONNECT_MS, `${acceptor.name} and ${dialer.name} have what the other exports`, () =>
+      this.#inStep(acceptor, dialer),
+    );
     const before = await this.#world.settled(both());
     network.partition(acceptor.address, dialer.address);
     await this.#within(SILENCE_MS, `L8: ${acceptor.name} and ${dialer.name} read FAILING`, () => {
