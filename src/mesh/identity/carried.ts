@@ -5,7 +5,7 @@ const FIELD = `(?:By=[^;,"]*|Hash=[^;,"]*|(?:Cert|Chain|Subject)="[^;,"\\\\]*")`
 
 /**
  * A pattern, for JavaScript and for RE2, of the header with an identity at the end of its first element. The other fields of the element are
- * matched exactly, and not as by Consul (1.21), which takes anything without a comma for them: a peer chooses the subject of its
+ * matched exactly, where Consul (1.21) takes anything without a comma for them (D-67): a peer chooses the subject of its
  * certificates, which may hold the text of another identity, and a certificate of two identities makes two fields of them.
  * @param identity - a pattern of the identity.
  */

@@ -44,6 +44,7 @@ export function dnsCluster(name: string, connectTimeoutMs: number, endpoints: re
     name,
     clusterDiscoveryType: {
       case: "type",
+      // LOGICAL_DNS takes one name alone (D-69).
       value: used.length > 1 ? Cluster_DiscoveryType.STRICT_DNS : Cluster_DiscoveryType.LOGICAL_DNS,
     },
     dnsRefreshRate: duration(DNS_REFRESH_MS),

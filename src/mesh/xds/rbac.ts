@@ -100,7 +100,7 @@ function rulesOf({ intentions, trustDomain, bundles, http, asksForTokens }: Rbac
       bundle === undefined
         ? { name, peer, trustDomain, partition: "" }
         : { name, peer, trustDomain: bundle.trustDomain, partition: bundle.exportedPartition };
-    // An intention for this service and every caller goes before one for every service and this caller. Consul's rules let the later one in.
+    // An intention for this service and every caller goes before one for every service and this caller. Consul's rules let the later one in (D-68).
     if (rules.some((earlier) => covers(earlier.source, from))) continue;
     rules.push({
       source: from,
