@@ -40,6 +40,8 @@ export class ApplyQueue {
   readonly #batchBytes: number;
   #waiting = new Map<string, Waiting>();
   #running = false;
+  /** Beside the signal, which takes longer to ask: it is asked for each resource. */
+  #closed = false;
   readonly #closing = new AbortController();
 
   constructor(options: ApplyQueueOptions) {
@@ -48,7 +50,7 @@ export class ApplyQueue {
   }
 
   get closed(): boolean {
-    return this.#closing.signal.aborted;
+    return this.#closed;
   }
 
   add(id: number, resource: ReceivedResource): void {
@@ -73,6 +75,7 @@ export class ApplyQueue {
 
   /** Drops waiting resources and accepts no more. A batch under way may still commit: the fence in storage decides. */
   close(): void {
+    this.#closed = true;
     this.#closing.abort();
     this.#waiting.clear();
   }
