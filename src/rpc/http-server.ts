@@ -1,4 +1,3 @@
-import { once } from "node:events";
 import { createServer, type IncomingMessage, type RequestListener, type ServerResponse } from "node:http";
 import {
   constants,
@@ -12,12 +11,12 @@ import type { Socket } from "node:net";
 import { TLSSocket } from "node:tls";
 import type { Closable } from "../base/closable.js";
 import { type Clock, type Logger, silentLogger, systemClock } from "../base/environment.js";
-import { errorText, InvariantError, PeeringError } from "../base/errors.js";
+import { errorText } from "../base/errors.js";
 import { joinHostPort } from "../base/host-port.js";
 import { Incidents } from "../base/incidents.js";
 import type { HttpListener } from "../http/messages.js";
 import { Pipeline } from "../http/pipeline.js";
-import { parseAddress } from "../transport/address.js";
+import { bind } from "../transport/bind.js";
 import { type Connection, ConnectionLimits, hangUp } from "../transport/connection-limits.js";
 import { endRequest } from "../transport/grpc-stream.js";
 import { keepAlive } from "../transport/keepalive.js";
@@ -112,7 +111,6 @@ export async function httpServer(options: HttpServerOptions): Promise<HttpServer
   const clock = options.clock ?? systemClock;
   const logger = options.logger ?? silentLogger;
   const incidents = options.incidents ?? new Incidents({ clock, logger });
-  const { host, port } = parseAddress(options.listen);
   /** Also those whose session has ended: it leaves it to its client to close them. */
   const connections = new Map<Socket, Connection>();
   const sessions = new Map<Http2Session, Socket>();
@@ -285,16 +283,11 @@ export async function httpServer(options: HttpServerOptions): Promise<HttpServer
     });
   });
 
-  try {
-    server.listen({ port, ...(host === "" ? {} : { host }) });
-    await once(server, "listening");
-  } catch (error) {
+  const bound = await bind(server, options.listen).catch((error: unknown) => {
     guard.close();
-    throw new PeeringError("unavailable", `cannot listen on ${options.listen}: ${errorText(error)}`, { cause: error });
-  }
+    throw error;
+  });
   server.on("error", (error) => guard.failed(error));
-  const bound = server.address();
-  if (bound === null || typeof bound === "string") throw new InvariantError("a listener on a port has a port");
 
   const stop = async (): Promise<void> => {
     const closed = new Promise<void>((resolve) => server.close(() => resolve()));

@@ -1,4 +1,3 @@
-import { once } from "node:events";
 import {
   constants,
   createSecureServer,
@@ -13,11 +12,12 @@ import {
 import type { Socket } from "node:net";
 import { TLSSocket } from "node:tls";
 import { type Logger, systemClock } from "../base/environment.js";
-import { errorText, InvariantError, PeeringError } from "../base/errors.js";
+import { errorText, PeeringError } from "../base/errors.js";
 import { joinHostPort } from "../base/host-port.js";
 import type { Incidents } from "../base/incidents.js";
 import { type Status, StatusCode } from "../wire/status.js";
 import { parseAddress } from "./address.js";
+import { bind } from "./bind.js";
 import type { UnaryCalls } from "./connect.js";
 import { type Connection, type ConnectionGuard, hangUp } from "./connection-limits.js";
 import { serveExchangeSecret } from "./exchange.js";
@@ -77,7 +77,7 @@ export async function startServer(
   identity: ServerIdentity | undefined,
   options: GrpcServerOptions,
 ): Promise<Listener> {
-  const { host, port } = parseAddress(address);
+  const { host } = parseAddress(address);
   const settings = {
     ...sessionOptions,
     settings: {
@@ -143,10 +143,10 @@ export async function startServer(
   reportFailures(server, options);
   server.on("error", (error) => options.guard.failed(error));
 
-  await bind(server, host, port, address);
+  const bound = await bind(server, address);
   let disposed: Promise<void> | undefined;
   return {
-    address: boundAddress(server, host),
+    address: joinHostPort(host === "" ? bound.address : host, bound.port),
     [Symbol.asyncDispose]: () => {
       disposed ??= stop(server, streams, [...connections.values()]);
       return disposed;
@@ -167,22 +167,6 @@ function reportFailures(server: AnyServer, { incidents, logger, handshakeTimeout
     if (!isFlood(error)) return;
     incidents.report("session-flooded", FLOODED, { listener: "peering", error: errorText(error) });
   });
-}
-
-async function bind(server: AnyServer, host: string, port: number, address: string): Promise<void> {
-  try {
-    const listening = once(server, "listening");
-    server.listen({ port, ...(host === "" ? {} : { host }) });
-    await listening;
-  } catch (error) {
-    throw new PeeringError("unavailable", `cannot listen on ${address}: ${errorText(error)}`, { cause: error });
-  }
-}
-
-function boundAddress(server: AnyServer, host: string): string {
-  const bound = server.address();
-  if (bound === null || typeof bound === "string") throw new InvariantError("a listener on a port has a port");
-  return joinHostPort(host === "" ? bound.address : host, bound.port);
 }
 
 async function stop(

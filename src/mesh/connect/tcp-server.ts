@@ -1,12 +1,10 @@
-import { once } from "node:events";
 import type { Socket } from "node:net";
 import { createServer, type TLSSocket } from "node:tls";
 import type { Closable } from "../../base/closable.js";
-import { errorText, InvariantError, PeeringError } from "../../base/errors.js";
 import { joinHostPort } from "../../base/host-port.js";
 import { placeOf } from "../../rpc/http-server.js";
 import { type ServerTls, secureContext } from "../../rpc/server-tls.js";
-import { parseAddress } from "../../transport/address.js";
+import { bind } from "../../transport/bind.js";
 import type { ConnectionLimits } from "../../transport/connection-limits.js";
 
 export interface TcpServerOptions {
@@ -33,7 +31,6 @@ export interface TcpServer extends Closable {
 /** @throws {PeeringError} `invalid-argument`: address or certificates cannot be used. `unavailable`: it cannot be bound. */
 export async function tcpServer(options: TcpServerOptions): Promise<TcpServer> {
   const { listen, tls, accept, handshakeTimeoutMs } = options;
-  const { host, port } = parseAddress(listen);
   const server = createServer({
     ...secureContext(tls, true),
     requestCert: true,
@@ -72,16 +69,11 @@ export async function tcpServer(options: TcpServerOptions): Promise<TcpServer> {
       handshakes.delete(place);
     });
   });
-  try {
-    server.listen({ port, ...(host === "" ? {} : { host }) });
-    await once(server, "listening");
-  } catch (error) {
+  const bound = await bind(server, listen).catch((error: unknown) => {
     guard.close();
-    throw new PeeringError("unavailable", `cannot listen on ${listen}: ${errorText(error)}`, { cause: error });
-  }
+    throw error;
+  });
   server.on("error", (error) => guard.failed(error));
-  const bound = server.address();
-  if (bound === null || typeof bound === "string") throw new InvariantError("a listener on a port has a port");
   let closed: Promise<void> | undefined;
   const stop = async (): Promise<void> => {
     guard.close();
