@@ -4,7 +4,7 @@ import { isList, isObject } from "../model/kept-members.js";
 import { plainFields, type Uses, useFields } from "../model/record-table.js";
 import { serviceTable } from "../model/records.js";
 import type { CheckRegistration, NodeRegistration, Registration, ServiceRegistration } from "../model/registration.js";
-import { plainReading, requireKind } from "../model/registration.js";
+import { plainReading, requireKind, SERVICE_FIELDS, UPSTREAM_FIELDS } from "../model/registration.js";
 import { KeptShape } from "../model/shape-reader.js";
 import {
   checkDefinitionShape,
@@ -445,10 +445,6 @@ const texted = (from: JsonObject, name: string): string => {
 };
 
 const upstreamForms = new KeptShape(upstreamShape);
-
-/** Weights in a step, in fields. */
-const SERVICE_FIELDS = 30;
-const UPSTREAM_FIELDS = 40;
 
 /** About how long a service with this proxy takes in each step on its way into the catalog. */
 export function fieldsOf({ Upstreams: upstreams }: JsonObject): number {

@@ -711,10 +711,11 @@ function listed(problems: readonly string[]): string | undefined {
   return problems.length === 0 ? undefined : listProblems(problems);
 }
 
-/** Weights of the parts of a registration in a step, in fields. */
-const SERVICE_FIELDS = 30;
+/** Weights of the parts of a registration in a step, in fields. @internal */
+export const SERVICE_FIELDS = 30;
+/** @internal */
+export const UPSTREAM_FIELDS = 40;
 const CHECK_FIELDS = 30;
-const UPSTREAM_FIELDS = 40;
 const ADDRESS_FIELDS = 4;
 
 /** About how long a service takes in each step of its reading: of some parts one may have thousands. */
