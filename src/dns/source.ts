@@ -1,7 +1,7 @@
 import { Access, type Authorizer } from "../access/authorizer.js";
 import type { PeeringHost } from "../host/host.js";
 import type { Node, ServiceInstance } from "../model/instance.js";
-import { SIDECAR_SUFFIX } from "../payload/exported-payload.js";
+import { sidecarName } from "../payload/exported-payload.js";
 import { nearestNode, runQuery } from "../stores/prepared-queries.js";
 import { lowerCase } from "../syntax/names.js";
 import { canonicalAddress, isEncodable } from "./records.js";
@@ -78,7 +78,7 @@ export function hostSource(host: PeeringHost): DnsSource {
       const { name, connect = false } = query.service;
       const all = async (peer: string): Promise<readonly ServiceInstance[]> => {
         if (!connect) return instances(peer, name);
-        return peer === "" ? [...host.gateways.connectInstances(name)] : instances(peer, `${name}${SIDECAR_SUFFIX}`);
+        return peer === "" ? [...host.gateways.connectInstances(name)] : instances(peer, sidecarName(name));
       };
       const token = query.token ?? "";
       const found = await runQuery(query, host.datacenter, async (peer) => visible(peer, await all(peer), token));

@@ -24,7 +24,13 @@ import {
 import type { CatalogSource } from "../model/catalog-source.js";
 import type { ServiceInstance } from "../model/instance.js";
 import { type LocalNames, ServiceIndex } from "../model/service-index.js";
-import { type EncodedPayload, PayloadEncoder, payloadDigest, SIDECAR_SUFFIX } from "../payload/exported-payload.js";
+import {
+  type EncodedPayload,
+  PayloadEncoder,
+  payloadDigest,
+  SIDECAR_SUFFIX,
+  sidecarName,
+} from "../payload/exported-payload.js";
 import type { ExportedResource, SessionInput } from "../replication/types.js";
 import type { ConfigEntries, ConfigEntryChange } from "../stores/config-entries.js";
 import { lowerCase } from "../syntax/names.js";
@@ -486,7 +492,7 @@ export class ExportEngine implements AsyncDisposable {
     const kept = known !== undefined && due?.chain !== undefined && known.name === due.name;
     if (known !== undefined && !kept) {
       attachment.chains.delete(key);
-      const resourceId = known.name + SIDECAR_SUFFIX;
+      const resourceId = sidecarName(known.name);
       this.#release(attachment, resourceId);
       batchOf(batches, attachment).sidecars.set(resourceId, serviceResource(resourceId, this.#emptyPayload));
     }
@@ -575,7 +581,7 @@ export class ExportEngine implements AsyncDisposable {
 
   #offerSidecar(attachment: Attachment, chain: Chain, batches: Map<Attachment, Batch>): void {
     const { name } = chain;
-    const resourceId = name + SIDECAR_SUFFIX;
+    const resourceId = sidecarName(name);
     const { trustDomain, datacenter } = this.#options;
     let payload: EncodedPayload;
     try {

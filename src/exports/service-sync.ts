@@ -1,4 +1,4 @@
-import { SIDECAR_SUFFIX } from "../payload/exported-payload.js";
+import { sidecarName } from "../payload/exported-payload.js";
 import type { ExportProgress, SessionServices } from "../replication/types.js";
 import type { ImportedService } from "../stores/import-store.js";
 import { lowerCase } from "../syntax/names.js";
@@ -108,7 +108,7 @@ export class ImportOutcomes {
 
   /** All services of the listed names, lower-cased. */
   #there(): ReadonlySet<string> {
-    this.#listed ??= new Set(this.#names.flatMap((name) => [lowerCase(name), lowerCase(name + SIDECAR_SUFFIX)]));
+    this.#listed ??= new Set(this.#names.flatMap((name) => [lowerCase(name), lowerCase(sidecarName(name))]));
     return this.#listed;
   }
 

@@ -5,7 +5,7 @@ import type { PeeringHost } from "../host/host.js";
 import { connectName } from "../model/catalog-draft.js";
 import type { Check, Node, ServiceInstance } from "../model/instance.js";
 import { joined, type Listing, listing } from "../model/listing.js";
-import { SIDECAR_SUFFIX } from "../payload/exported-payload.js";
+import { sidecarName } from "../payload/exported-payload.js";
 import type { IndexedCheck, IndexedInstance } from "../stores/catalog.js";
 import { lowerCase } from "../syntax/names.js";
 import type { Scope } from "./answer-read.js";
@@ -66,11 +66,6 @@ export async function instancesOf(call: Call, peer: string, service: string): Pr
 export const IMPORTED_BYTES = 1_500;
 /** The same of a check alone. */
 const IMPORTED_CHECK_BYTES = 500;
-
-/** The name under which the proxies of a service are imported. */
-export function sidecarName(service: string): string {
-  return `${service}${SIDECAR_SUFFIX}`;
-}
 
 /** The parameters of a read of the instances of a service. */
 export function instanceScope({ gateways, catalog }: PeeringHost, peer: string, service: string): Scope {

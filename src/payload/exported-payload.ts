@@ -22,6 +22,11 @@ export interface EncodedPayload {
 /** Suffix of the names under which mesh services are sent. */
 export const SIDECAR_SUFFIX = "-sidecar-proxy";
 
+/** The name under which the proxies of a mesh service are sent and imported. */
+export function sidecarName(service: string): string {
+  return `${service}${SIDECAR_SUFFIX}`;
+}
+
 const nothing = new Uint8Array(0);
 
 /** Came with Node 20.12, and takes half the time. */
@@ -309,7 +314,7 @@ export class PayloadEncoder {
    */
   sidecar(input: SidecarPayloadInput): EncodedPayload {
     const { name, gateways } = input;
-    const sidecar = `${name}${SIDECAR_SUFFIX}`;
+    const sidecar = sidecarName(name);
     for (const gateway of gateways) {
       const problem = numberProblem(gateway);
       if (problem !== undefined) throw refusal(sidecar, gateway, problem);

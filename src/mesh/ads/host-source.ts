@@ -10,10 +10,11 @@ import { type LeafHolder, MESH_GATEWAY } from "../../host/leaf-certificates.js";
 import { compileFilter } from "../../http/filter/filter.js";
 import { instanceFields } from "../../http/records.js";
 import type { ServiceInstance } from "../../model/instance.js";
-import { SIDECAR_SUFFIX } from "../../payload/exported-payload.js";
+import { SIDECAR_SUFFIX, sidecarName } from "../../payload/exported-payload.js";
 import { addressesToDial, shouldDial, type TrustBundle } from "../../peering/peering.js";
 import { lowerCase } from "../../syntax/names.js";
 import { retryDelay } from "../../trust/renewal.js";
+import { speakersFor } from "../snapshot/peered.js";
 import type { ExportedMeshService, MeshView, PeerServers, ProxyLeaf } from "../snapshot/view.js";
 
 /** The instances of one mesh service of a peer, as they were read last. */
@@ -65,6 +66,8 @@ export class HostSource implements Closable {
   readonly #forget: readonly (() => void)[];
   readonly #imported = new Map<string, ImportedRead>();
   readonly #leafs = new Map<LeafHolder, UsedLeaf>();
+  #gatewaysAt = -1n;
+  #madeGateways: readonly ServiceInstance[] = [];
   #reaching = 0;
   #closed = false;
 
@@ -182,7 +185,7 @@ export class HostSource implements Closable {
         return found;
       },
       localGateways: () => {
-        depend("gateways", () => catalog.index.kind("mesh-gateway"));
+        depend("gateways", () => catalog.index.kind(MESH_GATEWAY_KIND));
         return this.#gateways();
       },
       servers: () => {
@@ -243,9 +246,6 @@ export class HostSource implements Closable {
     };
   }
 
-  #gatewaysAt = -1n;
-  #madeGateways: readonly ServiceInstance[] = [];
-
   /** Found once for each change of any gateway. */
   #gateways(): readonly ServiceInstance[] {
     const { catalog } = this.#host;
@@ -279,7 +279,7 @@ export class HostSource implements Closable {
   /** Reads a service whose imports are newer than what was read of it. */
   #readAgain(read: ImportedRead): void {
     const { imports, incidents } = this.#host;
-    const asked = { peer: read.peer, service: `${read.service}${SIDECAR_SUFFIX}` };
+    const asked = { peer: read.peer, service: sidecarName(read.service) };
     const index = imports.index(asked);
     if (read.reading || read.index === index || this.#closed) return;
     read.reading = true;
@@ -287,11 +287,7 @@ export class HostSource implements Closable {
       (instances) => {
         read.reading = false;
         read.index = index;
-        const key = lowerCase(read.service);
-        read.instances = instances.filter(
-          ({ service }) =>
-            service.kind === "connect-proxy" && lowerCase(service.proxy?.destinationServiceName ?? "") === key,
-        );
+        read.instances = speakersFor(read.service, instances);
         if (!this.#closed) this.#news.emit();
       },
       (error: unknown) => {

@@ -1,13 +1,13 @@
 import { PeeringError } from "../../base/errors.js";
 import { joinHostPort } from "../../base/host-port.js";
 import type { PeeringHost } from "../../host/host.js";
-import { isCritical } from "../../model/health.js";
 import type { ServiceInstance } from "../../model/instance.js";
-import { SIDECAR_SUFFIX } from "../../payload/exported-payload.js";
-import { lowerCase } from "../../syntax/names.js";
+import { sidecarName } from "../../payload/exported-payload.js";
 import { certificatesIn } from "../../token/pem.js";
 import { serviceUri } from "../../trust/leaf.js";
 import { serviceSni } from "../../trust/names.js";
+import { endpointOf, type Side } from "../snapshot/endpoints.js";
+import { peerMetaOf, speakersFor } from "../snapshot/peered.js";
 
 /** Where a service is reached, and by what it is recognised there. */
 export interface MeshRoute {
@@ -50,17 +50,13 @@ async function peeredRoute(
   fraction: () => number,
 ): Promise<MeshRoute> {
   if (host.view.peering(peer) === undefined) throw new PeeringError("not-found", `Peering not found for "${peer}"`);
-  const key = lowerCase(service);
-  const imported = await host.imports.instances({ peer, service: `${service}${SIDECAR_SUFFIX}` });
-  const gateways = imported.filter(({ service: { kind, proxy } }) => {
-    return kind === "connect-proxy" && lowerCase(proxy?.destinationServiceName ?? "") === key;
-  });
+  const gateways = speakersFor(service, await host.imports.instances({ peer, service: sidecarName(service) }));
   if (gateways.length === 0) {
     throw new PeeringError("not-found", `the peer "${peer}" offers no service "${service}" in its mesh`, {
       remedy: "The peer must export the service, it must have a sidecar there, and the peer a mesh gateway.",
     });
   }
-  const meta = gateways.find(({ service: { connect } }) => connect?.peerMeta !== undefined)?.service.connect?.peerMeta;
+  const meta = peerMetaOf(gateways);
   const [serverName = ""] = meta?.sni ?? [];
   const identities = meta?.spiffeId ?? [];
   if (serverName === "" || identities.length === 0) {
@@ -70,7 +66,7 @@ async function peeredRoute(
   const rootPems = pemsIn(bundle?.rootPems ?? []);
   if (bundle === undefined || rootPems.length === 0) throw noRoots(`the peer "${peer}"`);
   return {
-    addresses: addressesOf(gateways, true, fraction, `a mesh gateway of the peer "${peer}"`),
+    addresses: addressesOf(gateways, "wan", fraction, `a mesh gateway of the peer "${peer}"`),
     serverName,
     identities,
     trustDomain: bundle.trustDomain.toLowerCase(),
@@ -90,7 +86,7 @@ function localRoute(host: PeeringHost, service: string, fraction: () => number):
   const rootPems = pemsIn(host.authority.roots().map(({ certificatePem }) => certificatePem));
   if (rootPems.length === 0) throw noRoots("this cluster");
   return {
-    addresses: addressesOf(instances, false, fraction, `the service "${service}"`),
+    addresses: addressesOf(instances, "lan", fraction, `the service "${service}"`),
     serverName: serviceSni({ service, datacenter, trustDomain }),
     identities: [serviceUri({ service, datacenter, trustDomain })],
     trustDomain,
@@ -108,37 +104,20 @@ function pemsIn(texts: readonly string[]): readonly string[] {
   return texts.flatMap((text) => certificatesIn(text).map(({ pem }) => pem));
 }
 
-/** The largest weight that counts, as in Consul (1.21). */
-const MAX_WEIGHT = 128;
-
 /** Healthy ones in random order, those with a larger weight rather earlier. @throws {PeeringError} `unavailable`: none is. */
 function addressesOf(
   instances: readonly ServiceInstance[],
-  wan: boolean,
+  side: Side,
   fraction: () => number,
   what: string,
 ): readonly string[] {
   const healthy = instances.flatMap((instance) => {
-    const weight = Math.min(weightOf(instance), MAX_WEIGHT);
-    const address = addressOf(instance, wan);
+    const { address, port, healthy: isHealthy, weight } = endpointOf(instance, side);
     // Of independent draws, this one comes first with a probability proportional to the weight.
-    return weight < 1 || address === undefined ? [] : [{ address, rank: -Math.log(1 - fraction()) / weight }];
+    return isHealthy && address !== "" && port !== 0
+      ? [{ address: joinHostPort(address, port), rank: -Math.log(1 - fraction()) / weight }]
+      : [];
   });
   if (healthy.length === 0) throw new PeeringError("unavailable", `no instance of ${what} is healthy`);
   return [...new Set(healthy.sort((one, other) => one.rank - other.rank).map(({ address }) => address))];
-}
-
-/** 0: it is not to be used. */
-function weightOf({ service: { weights }, checks }: ServiceInstance): number {
-  if (checks.some(({ status }) => isCritical(status))) return 0;
-  return checks.some(({ status }) => status === "warning") ? weights.warning : weights.passing;
-}
-
-/** @param wan - from another cluster, which prefers the addresses that are meant for others. */
-function addressOf({ node, service }: ServiceInstance, wan: boolean): string | undefined {
-  const tagged = wan ? service.taggedAddresses["wan"] : undefined;
-  const port = tagged !== undefined && tagged.port !== 0 ? tagged.port : service.port;
-  const nodeWan = wan ? node.taggedAddresses["wan"] : undefined;
-  const address = [tagged?.address, service.address, nodeWan, node.address].find((text) => (text ?? "") !== "");
-  return address === undefined || port === 0 ? undefined : joinHostPort(address, port);
 }

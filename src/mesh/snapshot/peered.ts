@@ -1,6 +1,7 @@
 import { compareUtf8 } from "../../base/byte-order.js";
 import type { PeerMeta, ServiceInstance } from "../../model/instance.js";
 import type { TrustBundle } from "../../peering/peering.js";
+import { lowerCase } from "../../syntax/names.js";
 import { peeredClusterName } from "../../trust/names.js";
 import { bundleProblem, joinPems } from "./bundles.js";
 import { type Endpoints, endpointsOf } from "./endpoints.js";
@@ -73,6 +74,15 @@ function clusterNameOf({ trustDomain }: TrustBundle, service: string, peer: stri
 function protocolOf({ protocol }: PeerMeta): string {
   const told = protocol.toLowerCase();
   return PROTOCOLS.has(told) ? told : "tcp";
+}
+
+/** Those of the instances that speak for a service in the mesh of a peer: its gateways. */
+export function speakersFor(service: string, instances: readonly ServiceInstance[]): readonly ServiceInstance[] {
+  const key = lowerCase(service);
+  return instances.filter(
+    ({ service: { kind, proxy } }) =>
+      kind === "connect-proxy" && lowerCase(proxy?.destinationServiceName ?? "") === key,
+  );
 }
 
 /** It is the same on all instances of a service; the first of a stable order that has one counts. */

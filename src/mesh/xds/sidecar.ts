@@ -8,6 +8,7 @@ import {
   NetworkRbacSchema,
   TrafficDirection,
 } from "../../wire/envoy.js";
+import { CARRIED_HEADER } from "../identity/carried.js";
 import { joinPems, trustedDomains } from "../snapshot/bundles.js";
 import type { PeeredService } from "../snapshot/peered.js";
 import type { Upstream } from "../snapshot/settings.js";
@@ -151,7 +152,7 @@ function headerToMetadata(): HttpFilterInit {
   const keys = ["trust-domain", "partition", "namespace", "datacenter", "service"];
   return named("envoy.filters.http.header_to_metadata", HeaderToMetadataSchema, {
     requestRules: keys.map((key, index) => ({
-      header: "x-forwarded-client-cert",
+      header: CARRIED_HEADER,
       onHeaderPresent: {
         metadataNamespace: "consul",
         key,

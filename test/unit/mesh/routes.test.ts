@@ -29,7 +29,11 @@ interface Gateway {
 function instance(gateway: Gateway): ServiceInstance {
   const { id, address = "", port = 443, wan, node = {}, status = "passing", meta = META } = gateway;
   return {
-    node: { address: node.address ?? "", taggedAddresses: node.wan === undefined ? {} : { wan: node.wan } },
+    node: {
+      name: `node-${id}`,
+      address: node.address ?? "",
+      taggedAddresses: node.wan === undefined ? {} : { wan: node.wan },
+    },
     service: {
       kind: gateway.kind ?? "connect-proxy",
       id,
@@ -40,7 +44,7 @@ function instance(gateway: Gateway): ServiceInstance {
       proxy: { destinationServiceName: gateway.destination ?? "Web" },
       connect: { native: false, ...(meta === null ? {} : { peerMeta: { ...meta, protocol: "tcp" } }) },
     },
-    checks: [{ status }],
+    checks: [{ checkId: "alive", status }],
   } as unknown as ServiceInstance;
 }
 
