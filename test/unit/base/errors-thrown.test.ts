@@ -11,7 +11,7 @@ const INVARIANT_FILES: readonly string[] = [
   "src/peering/transactions.ts",
   "src/rpc/rpc-call.ts",
   "src/stores/records.ts",
-  "src/transport/grpc-server.ts",
+  "src/transport/bind.ts",
 ];
 
 it("a broken invariant is no TypeError, which is a wrong argument", () => {
