@@ -7,6 +7,7 @@ import {
   explainTransit,
   exportedServicesView,
 } from "../config/exports.js";
+import type { ServiceInstance } from "../model/instance.js";
 import type { Catalog } from "../stores/catalog.js";
 import type { ConfigEntries } from "../stores/config-entries.js";
 import type { PeeringRecords } from "../stores/records.js";
@@ -132,6 +133,16 @@ export class Exports {
     return () => {
       for (const stop of forget) stop();
     };
+  }
+
+  /** All mesh gateways of this cluster, healthy or not, ordered by node and service id. */
+  get meshGateways(): readonly ServiceInstance[] {
+    return this.#engine.meshGateways;
+  }
+
+  /** Calls `listener` after each change of {@link meshGateways}, until the returned function is called. */
+  onGatewaysChange(listener: () => void): () => void {
+    return this.#engine.onGatewaysChanged(listener);
   }
 
   /**

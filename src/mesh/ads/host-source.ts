@@ -1,21 +1,17 @@
 import { Alarm } from "../../base/alarm.js";
-import { compareUtf8 } from "../../base/byte-order.js";
 import type { Closable } from "../../base/closable.js";
 import type { Clock, Random } from "../../base/environment.js";
 import { errorText } from "../../base/errors.js";
 import { Signal } from "../../base/signal.js";
-import type { ConfigEntrySet } from "../../config/config-entry-set.js";
 import type { PeeringHost } from "../../host/host.js";
-import { type LeafHolder, MESH_GATEWAY } from "../../host/leaf-certificates.js";
-import { compileFilter } from "../../http/filter/filter.js";
-import { instanceFields } from "../../http/records.js";
+import type { LeafHolder } from "../../host/leaf-certificates.js";
 import type { ServiceInstance } from "../../model/instance.js";
-import { SIDECAR_SUFFIX, sidecarName } from "../../payload/exported-payload.js";
-import { addressesToDial, shouldDial, type TrustBundle } from "../../peering/peering.js";
+import { sidecarName } from "../../payload/exported-payload.js";
 import { lowerCase } from "../../syntax/names.js";
 import { retryDelay } from "../../trust/renewal.js";
+import { hostView } from "../host-view.js";
 import { speakersFor } from "../snapshot/peered.js";
-import type { ExportedMeshService, MeshView, PeerServers, ProxyLeaf } from "../snapshot/view.js";
+import type { MeshView, ProxyLeaf } from "../snapshot/view.js";
 
 /** The instances of one mesh service of a peer, as they were read last. */
 interface ImportedRead {
@@ -66,8 +62,6 @@ export class HostSource implements Closable {
   readonly #forget: readonly (() => void)[];
   readonly #imported = new Map<string, ImportedRead>();
   readonly #leafs = new Map<LeafHolder, UsedLeaf>();
-  #gatewaysAt = -1n;
-  #madeGateways: readonly ServiceInstance[] = [];
   #reaching = 0;
   #closed = false;
 
@@ -94,6 +88,7 @@ export class HostSource implements Closable {
         this.#reaching++;
         tell();
       }),
+      host.exports.onGatewaysChange(tell),
     ];
   }
 
@@ -137,101 +132,23 @@ export class HostSource implements Closable {
       if (!dependencies.has(key)) dependencies.set(key, { read, seen: read() });
     };
     const host = this.#host;
-    const { catalog, configEntries } = host;
-    const entries: ConfigEntrySet = configEntries.entries;
-    depend("entries", () => configEntries.index);
     const leafOf = (holder: LeafHolder): ProxyLeaf | string => {
       const used = this.#useLeaf(holder, leafs);
       depend(`leaf ${String(holder)}`, () => host.leafCertificates.peek(holder)?.index ?? used.problem);
       const found = host.leafCertificates.peek(holder)?.certificate;
       return found ?? (used.problem || "it is being issued");
     };
-    const bundlesOf = (peers: readonly string[]): readonly TrustBundle[] =>
-      peers.flatMap((peer) => host.view.trustBundle(peer) ?? []);
-    const exported = (): readonly ExportedMeshService[] => {
-      depend("exported", () => `${this.#reaching} ${host.view.index} ${host.exports.resolvedIndex}`);
-      const found = new Map<string, string[]>();
-      for (const { name, state } of host.view.peerings()) {
-        if (state === "deleting" || state === "terminated") continue;
-        for (const service of host.exports.forPeer(name)) found.set(service, [...(found.get(service) ?? []), name]);
-      }
-      return [...found].map(([service, peers]) => ({ service, peers: peers.sort(compareUtf8) }));
-    };
-    const view: MeshView = {
-      datacenter: host.datacenter,
-      trustDomain: host.trustDomain,
+    const view = hostView(host, {
       allowsByDefault: this.#allowsByDefault,
-      entries,
-      rootPems: () => {
-        depend("roots", () =>
-          host.authority
-            .roots()
-            .map(({ id, active }) => `${id}${active}`)
-            .join(),
-        );
-        return host.authority.roots().map(({ certificatePem }) => certificatePem);
-      },
+      depend,
+      exportsMark: () => this.#reaching,
       leaf: leafOf,
-      gatewayLeaf: () => leafOf(MESH_GATEWAY),
-      targetInstances: ({ service, subset, subsetDefinition }) => {
-        depend(`connect ${lowerCase(service)}`, () => host.gateways.connectIndex(service));
-        const all = Array.from(host.gateways.connectInstances(service));
-        return subset === "" ? all : filtered(all, subsetDefinition.filter ?? "");
-      },
-      meshServices: () => {
-        depend("services", () => catalog.index.services);
-        const found: string[] = [];
-        for (const { name, connectEnabled } of catalog.kinds().values()) if (connectEnabled) found.push(name);
-        return found;
-      },
-      localGateways: () => {
-        depend("gateways", () => catalog.index.kind(MESH_GATEWAY_KIND));
-        return this.#gateways();
-      },
-      servers: () => {
-        depend("servers", () => catalog.index.service(SERVERS));
-        return catalog.instances(SERVERS);
-      },
-      bundle: (peer) => {
-        depend(`bundle ${lowerCase(peer)}`, () => host.view.trustBundleIndex(peer));
-        return host.view.trustBundle(peer);
-      },
-      bundles: () => {
-        depend("bundles", () => host.view.trustBundlesIndex);
-        return host.view.trustBundles();
-      },
-      bundlesReaching: (service) => {
-        depend("bundles", () => host.view.trustBundlesIndex);
-        depend(`reaching ${lowerCase(service)}`, () => host.exports.peersReaching(service).join());
-        return bundlesOf(host.exports.peersReaching(service));
-      },
       imported: (peer, service) => {
         const read = this.#useImported(peer, service, imported);
         depend(`imported ${lowerCase(peer)} ${lowerCase(service)}`, () => read.index);
         return read.instances;
       },
-      mayDial: (peer, address) => host.view.mayDial(peer, address),
-      importedServices: (peer) => {
-        depend(`imports ${lowerCase(peer)}`, () => host.imports.index({ peer }));
-        return host.imports.services({ peer }).flatMap(({ name }) => {
-          return name.endsWith(SIDECAR_SUFFIX) ? [name.slice(0, -SIDECAR_SUFFIX.length)] : [];
-        });
-      },
-      exported,
-      peerServers: () => {
-        depend("peerings", () => host.view.index);
-        return host.view.peerings().flatMap((peering): readonly PeerServers[] => {
-          if (!shouldDial(peering)) return [];
-          return [
-            { serverName: peering.peerServerName, addresses: addressesToDial(peering), index: peering.modifyIndex },
-          ];
-        });
-      },
-      virtualIp: (service, peer) => {
-        depend("virtual addresses", () => catalog.index.virtualIps);
-        return catalog.virtualIp(service, peer);
-      },
-    };
+    });
     return {
       view,
       depend,
@@ -244,21 +161,6 @@ export class HostSource implements Closable {
         for (const used of leafs) this.#releaseLeaf(used);
       },
     };
-  }
-
-  /** Found once for each change of any gateway. */
-  #gateways(): readonly ServiceInstance[] {
-    const { catalog } = this.#host;
-    const index = catalog.index.kind(MESH_GATEWAY_KIND);
-    if (index === this.#gatewaysAt) return this.#madeGateways;
-    const found: ServiceInstance[] = [];
-    for (const { name, kinds } of catalog.kinds().values()) {
-      if (!kinds.has(MESH_GATEWAY_KIND)) continue;
-      found.push(...catalog.instances(name).filter(({ service }) => service.kind === MESH_GATEWAY_KIND));
-    }
-    this.#gatewaysAt = index;
-    this.#madeGateways = found;
-    return found;
   }
 
   #useImported(peer: string, service: string, by: Set<ImportedRead>): ImportedRead {
@@ -363,28 +265,5 @@ export class HostSource implements Closable {
     used.stop();
     used.retry.cancel();
     this.#leafs.delete(used.holder);
-  }
-}
-
-/** The name that the servers of a cluster are registered under. */
-const SERVERS = "consul";
-const MESH_GATEWAY_KIND = "mesh-gateway";
-
-/** Those that a subset has. A filter that cannot be understood has none: its calls must not reach others. */
-function filtered(instances: readonly ServiceInstance[], expression: string): readonly ServiceInstance[] {
-  if (expression === "") return instances;
-  try {
-    const filter = compileFilter(expression, instanceFields);
-    return instances.filter(({ node, service, checks }) => {
-      const indexes = { createIndex: 0n, modifyIndex: 0n };
-      return filter.holds({
-        peer: "",
-        node: { ...node, ...indexes },
-        service: { ...service, ...indexes },
-        checks: checks.map((check) => ({ ...check, ...indexes })),
-      });
-    });
-  } catch {
-    return [];
   }
 }

@@ -1,5 +1,6 @@
 import assert from "node:assert/strict";
 import { describe, it } from "node:test";
+import { fromBinary } from "@bufbuild/protobuf";
 import { Code, ConnectError, createClient } from "@connectrpc/connect";
 import { createGrpcTransport } from "@connectrpc/connect-node";
 import { Incidents } from "../../../src/base/incidents.js";
@@ -7,9 +8,10 @@ import { createHost, type PeeringHost } from "../../../src/host/host.js";
 import { type XdsServer, type XdsServerOptions, xdsServer } from "../../../src/mesh/index.js";
 import { memoryStorage } from "../../../src/storage/memory.js";
 import { memoryNetwork } from "../../../src/transport/memory.js";
-import { AggregatedDiscoveryService } from "../../../src/wire/envoy.js";
+import { AggregatedDiscoveryService, ClusterLoadAssignmentSchema } from "../../../src/wire/envoy.js";
 import { secretFor, tokensFor } from "../../support/acl.js";
 import { eventually } from "../../support/hosts.js";
+import { meshPair, registerGateway } from "../../support/mesh.js";
 import { XdsClient } from "../../support/xds-client.js";
 
 interface Served extends AsyncDisposable {
@@ -106,6 +108,51 @@ describe("the server for Envoys", () => {
       names.every((name) => name.startsWith("web.")),
       names.join(),
     );
+  });
+
+  it("tells a sidecar where our own gateways are, and each change of that", async () => {
+    await using pair = await meshPair();
+    const { exporter, importer } = pair;
+    await pair.offer("web", "127.0.0.1:9");
+    const upstreams = [
+      { destinationName: "web", destinationPeer: exporter.name, localBindPort: 9_191, meshGateway: { mode: "local" } },
+    ];
+    await importer.host.catalog.register({
+      node: importer.host.nodeName,
+      address: "127.0.0.1",
+      service: {
+        kind: "connect-proxy",
+        id: "client-sidecar-proxy",
+        name: "client-sidecar-proxy",
+        port: 21_000,
+        proxy: { destinationServiceName: "client", upstreams },
+      },
+    });
+    await using server = await xdsServer(importer.host, { listen: "127.0.0.1:0", gatherMs: 1 });
+    await using client = new XdsClient(server.address, { id: "client-sidecar-proxy" });
+    const ports = async (): Promise<readonly (number | undefined)[]> => {
+      const { resources, nonce } = await client.next();
+      client.send("endpoint", { responseNonce: nonce });
+      return resources.flatMap(({ resource }) =>
+        fromBinary(ClusterLoadAssignmentSchema, resource?.value ?? new Uint8Array()).endpoints.flatMap(
+          ({ lbEndpoints }) =>
+            lbEndpoints.map(({ hostIdentifier }) => {
+              const address = hostIdentifier.case === "endpoint" ? hostIdentifier.value.address?.address : undefined;
+              const specifier = address?.case === "socketAddress" ? address.value.portSpecifier : undefined;
+              return specifier?.case === "portValue" ? specifier.value : undefined;
+            }),
+        ),
+      );
+    };
+    const cluster = `web.default.${exporter.name}.external.${exporter.host.trustDomain}`;
+    client.send("endpoint", { resourceNamesSubscribe: [cluster] });
+    assert.deepEqual(await ports(), []);
+    await registerGateway(importer.host, "own-1", 8_443);
+    assert.deepEqual(await ports(), [8_443]);
+    await registerGateway(importer.host, "own-2", 8_444);
+    assert.deepEqual(await ports(), [8_443, 8_444]);
+    await importer.host.catalog.deregister({ node: "own-1" });
+    assert.deepEqual(await ports(), [8_444]);
   });
 
   it("tells nothing without the right to write the service", async () => {

@@ -1,0 +1,138 @@
+import { compareUtf8 } from "../base/byte-order.js";
+import type { PeeringHost } from "../host/host.js";
+import { type LeafHolder, MESH_GATEWAY } from "../host/leaf-certificates.js";
+import { compileFilter } from "../http/filter/filter.js";
+import { instanceFields } from "../http/records.js";
+import type { ServiceInstance } from "../model/instance.js";
+import { SIDECAR_SUFFIX } from "../payload/exported-payload.js";
+import { addressesToDial, shouldDial, type TrustBundle } from "../peering/peering.js";
+import { lowerCase } from "../syntax/names.js";
+import type { ExportedMeshService, MeshView, PeerServers, ProxyLeaf } from "./snapshot/view.js";
+
+/** The parts of a view that are not read from the host at once, and how its user follows it. */
+export interface HostViewParts {
+  readonly allowsByDefault: boolean;
+  /** Is told each fact that was looked at, under a key of its own. `read` gives another value once the fact has changed. */
+  readonly depend: (key: string, read: () => unknown) => void;
+  /** Changes with what `onReachingChange` of the exports tells. */
+  readonly exportsMark: () => unknown;
+  /** A text says why there is none. */
+  readonly leaf: (holder: LeafHolder) => ProxyLeaf | string;
+  /** The instances that speak for a service of a peer in the mesh; undefined: they are not read yet. */
+  readonly imported: (peer: string, service: string) => readonly ServiceInstance[] | undefined;
+}
+
+/** A host as its proxies, its programs, and those who ask for explanations see it: one answer for all of them. */
+export function hostView(host: PeeringHost, parts: HostViewParts): MeshView {
+  const { depend, leaf } = parts;
+  const { catalog, configEntries } = host;
+  const entries = configEntries.entries;
+  depend("entries", () => configEntries.index);
+  const bundlesOf = (peers: readonly string[]): readonly TrustBundle[] =>
+    peers.flatMap((peer) => host.view.trustBundle(peer) ?? []);
+  return {
+    datacenter: host.datacenter,
+    trustDomain: host.trustDomain,
+    allowsByDefault: parts.allowsByDefault,
+    entries,
+    rootPems: () => {
+      depend("roots", () =>
+        host.authority
+          .roots()
+          .map(({ id, active }) => `${id}${active}`)
+          .join(),
+      );
+      return host.authority.roots().map(({ certificatePem }) => certificatePem);
+    },
+    leaf,
+    gatewayLeaf: () => leaf(MESH_GATEWAY),
+    targetInstances: ({ service, subset, subsetDefinition }) => {
+      depend(`connect ${lowerCase(service)}`, () => host.gateways.connectIndex(service));
+      const all = Array.from(host.gateways.connectInstances(service));
+      return subset === "" ? all : filtered(all, subsetDefinition.filter ?? "");
+    },
+    meshServices: () => {
+      depend("services", () => catalog.index.services);
+      const found: string[] = [];
+      for (const { name, connectEnabled } of catalog.kinds().values()) if (connectEnabled) found.push(name);
+      return found;
+    },
+    localGateways: () => {
+      depend("gateways", () => host.exports.meshGateways);
+      return host.exports.meshGateways;
+    },
+    servers: () => {
+      depend("servers", () => catalog.index.service(SERVERS));
+      return catalog.instances(SERVERS);
+    },
+    bundle: (peer) => {
+      depend(`bundle ${lowerCase(peer)}`, () => host.view.trustBundleIndex(peer));
+      return host.view.trustBundle(peer);
+    },
+    bundles: () => {
+      depend("bundles", () => host.view.trustBundlesIndex);
+      return host.view.trustBundles();
+    },
+    bundlesReaching: (service) => {
+      depend("bundles", () => host.view.trustBundlesIndex);
+      depend(`reaching ${lowerCase(service)}`, () => host.exports.peersReaching(service).join());
+      return bundlesOf(host.exports.peersReaching(service));
+    },
+    imported: parts.imported,
+    mayDial: (peer, address) => host.view.mayDial(peer, address),
+    importedServices: (peer) => {
+      depend(`imports ${lowerCase(peer)}`, () => host.imports.index({ peer }));
+      return host.imports.services({ peer }).flatMap(({ name }) => {
+        return name.endsWith(SIDECAR_SUFFIX) ? [name.slice(0, -SIDECAR_SUFFIX.length)] : [];
+      });
+    },
+    exported: () => {
+      depend("exported", () => `${parts.exportsMark()} ${host.view.index} ${host.exports.resolvedIndex}`);
+      return exportedServices(host);
+    },
+    peerServers: () => {
+      depend("peerings", () => host.view.index);
+      return host.view.peerings().flatMap((peering): readonly PeerServers[] => {
+        if (!shouldDial(peering)) return [];
+        return [
+          { serverName: peering.peerServerName, addresses: addressesToDial(peering), index: peering.modifyIndex },
+        ];
+      });
+    },
+    virtualIp: (service, peer) => {
+      depend("virtual addresses", () => catalog.index.virtualIps);
+      return catalog.virtualIp(service, peer);
+    },
+  };
+}
+
+function exportedServices(host: PeeringHost): readonly ExportedMeshService[] {
+  const found = new Map<string, string[]>();
+  for (const { name, state } of host.view.peerings()) {
+    if (state === "deleting" || state === "terminated") continue;
+    for (const service of host.exports.forPeer(name)) found.set(service, [...(found.get(service) ?? []), name]);
+  }
+  return [...found].map(([service, peers]) => ({ service, peers: peers.sort(compareUtf8) }));
+}
+
+/** The name that the servers of a cluster are registered under. */
+const SERVERS = "consul";
+
+/** Those that a subset has. A filter that cannot be understood has none: its calls must not reach others. */
+function filtered(instances: readonly ServiceInstance[], expression: string): readonly ServiceInstance[] {
+  if (expression === "") return instances;
+  try {
+    const filter = compileFilter(expression, instanceFields);
+    return instances.filter(({ node, service, checks }) => {
+      const indexes = { createIndex: 0n, modifyIndex: 0n };
+      return filter.holds({
+        peer: "",
+        node: { ...node, ...indexes },
+        service: { ...service, ...indexes },
+        checks: checks.map((check) => ({ ...check, ...indexes })),
+      });
+    });
+  } catch {
+    return [];
+  }
+}
