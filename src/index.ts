@@ -206,7 +206,14 @@ export type {
   ServerIdentity,
   Transport,
 } from "./transport/transport.js";
-export type { CaRoot, CertificateAuthority, IssuedCertificate } from "./trust/authority.js";
+export type {
+  CaRoot,
+  CertificateAuthority,
+  IssuedCertificate,
+  LeafIdentity,
+  RequestedIdentity,
+  SignedLeaf,
+} from "./trust/authority.js";
 export {
   type BuiltInAuthority,
   type BuiltInAuthorityOptions,
@@ -215,7 +222,6 @@ export {
   type CaConfigurationChange,
 } from "./trust/built-in-authority.js";
 export type { CaConfigurationValue } from "./trust/ca-configuration.js";
-export type { SignedLeaf } from "./trust/leaf.js";
 export {
   type ProvidedAuthority,
   type ProvidedAuthorityOptions,

@@ -75,8 +75,9 @@ function deceiving(own: CertificateAuthority, shown: CertificateAuthority): Cert
     roots: () => (swapped ? shown : own).roots(),
     onRootsChanged: (listener) => own.onRootsChanged(listener),
     issueServer: (datacenter) => own.issueServer(datacenter),
-    issueService: (datacenter, service) => own.issueService(datacenter, service),
-    issueMeshGateway: (datacenter) => own.issueMeshGateway(datacenter),
+    signingProblem: () => own.signingProblem(),
+    issueLeaf: (identity) => own.issueLeaf(identity),
+    signRequest: (requestPem, identity) => own.signRequest(requestPem, identity),
     swap: () => {
       swapped = true;
     },

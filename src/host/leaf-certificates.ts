@@ -5,7 +5,7 @@ import { errorText, PeeringError } from "../base/errors.js";
 import type { Incidents } from "../base/incidents.js";
 import { Signal } from "../base/signal.js";
 import type { CertificateAuthority, IssuedCertificate } from "../trust/authority.js";
-import { meshGatewayUri, serviceUri } from "../trust/leaf.js";
+import { cannotSign, meshGatewayUri, serviceUri } from "../trust/leaf.js";
 import { CLOCK_STEP_MS, MAX_WAIT_MS, renewalTime, retryDelay, rotationTime, validityFault } from "../trust/renewal.js";
 
 export interface LeafLimits {
@@ -282,10 +282,13 @@ export class LeafCertificates implements Closable {
     const service = holder === MESH_GATEWAY ? "" : holder;
     const calendarAheadMs = clock.wall() - clock.now();
     try {
-      const certificate =
+      const problem = authority.signingProblem();
+      if (problem !== undefined) throw cannotSign(problem);
+      const certificate = await authority.issueLeaf(
         holder === MESH_GATEWAY
-          ? await authority.issueMeshGateway(datacenter)
-          : await authority.issueService(datacenter, holder);
+          ? { kind: "mesh-gateway", datacenter }
+          : { kind: "service", datacenter, service: holder },
+      );
       if (this.#closed) return;
       const index = this.#nextIndex();
       const uri = this.#uriOf(holder) ?? "";

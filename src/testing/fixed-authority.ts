@@ -69,8 +69,12 @@ export function fixedAuthority(options: FixedAuthorityOptions): FixedAuthority {
     roots: () => [...inactive, active],
     onRootsChanged: (listener) => rootsChanged.on(listener),
     issueServer: async () => issue(),
-    issueService: async () => issue(),
-    issueMeshGateway: async () => issue(),
+    issueLeaf: async () => issue(),
+    signingProblem: () => undefined,
+    async signRequest() {
+      const { privateKeyPem: _none, ...signed } = issue();
+      return signed;
+    },
     rotate() {
       const rotatedOut: CaRoot = { ...active, active: false, rotatedOutAt: clock.wall() };
       active = takeRoot();

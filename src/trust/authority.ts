@@ -33,20 +33,41 @@ export interface CertificateAuthority extends AsyncDisposable {
   roots(): readonly CaRoot[];
   /** Calls `listener` after each change of the roots, until the returned function is called. */
   onRootsChanged(listener: () => void): () => void;
+  /**
+   * Why it can sign no certificates for the mesh at the moment, such as "the key is kept elsewhere"; undefined: nothing speaks against it.
+   * Proxies and programs of the mesh wait, with this reason, while there is one.
+   */
+  signingProblem(): string | undefined;
   /** A certificate for the servers of a datacenter (docs/protocol.md, "The connection"). */
   issueServer(datacenter: string): Promise<IssuedCertificate>;
   /**
-   * A certificate for a service of a datacenter. The caller decides whether its own caller may have it.
-   * @throws {PeeringError} `resource-exhausted`: more than the authority is to sign at the moment.
+   * A certificate for the mesh, with a key of its own: of a service, or of the mesh gateways, which take over the requests of peers. The
+   * caller decides whether its own caller may have it.
+   * @throws {PeeringError} `resource-exhausted`: more than the authority is to sign at the moment. `unavailable`: it cannot sign.
    */
-  issueService(datacenter: string, service: string): Promise<IssuedCertificate>;
+  issueLeaf(identity: LeafIdentity): Promise<IssuedCertificate>;
   /**
-   * A certificate for the mesh gateways of a datacenter, with which they take over the requests of peers. The caller decides whether its own
-   * caller may have it.
-   * @throws {PeeringError} as {@link CertificateAuthority.issueService}.
+   * Signs a certificate signing request (PEM) whose key stays with the one who asks. The request may name this identity, the DNS names
+   * that go with it, and nothing besides; subject, usages and constraints are those of every leaf. The caller decides whether its own caller may have it.
+   * @throws {PeeringError} `invalid-argument`: it is not one PEM block that its own key has signed, it is too large, names anything else, or
+   *   has a weak key. Others as {@link CertificateAuthority.issueLeaf}.
    */
-  issueMeshGateway(datacenter: string): Promise<IssuedCertificate>;
+  signRequest(requestPem: string, identity: RequestedIdentity): Promise<SignedLeaf>;
 }
+
+/** Whose certificate is issued for the mesh. */
+export type LeafIdentity =
+  | { readonly kind: "service"; readonly datacenter: string; readonly service: string }
+  | { readonly kind: "mesh-gateway"; readonly datacenter: string };
+
+/** Whose certificate can be asked for with a signing request. */
+export type RequestedIdentity =
+  | LeafIdentity
+  | { readonly kind: "agent"; readonly datacenter: string; readonly node: string }
+  | { readonly kind: "server"; readonly datacenter: string };
+
+/** A certificate whose key stays with the one who asked for it. */
+export type SignedLeaf = Omit<IssuedCertificate, "privateKeyPem">;
 
 /** `server.<datacenter>.peering.<trust domain>`: SNI and DNS SAN of the control plane. */
 export function peeringServerName(datacenter: string, trustDomain: string): string {

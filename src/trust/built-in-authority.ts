@@ -20,7 +20,14 @@ import type { Storage } from "../storage/storage.js";
 import { type RowFormat, type RowWrite, type Stored, StoredTable, type TablePlan } from "../storage/stored-table.js";
 import { certificatesIn, isIssuedBy, publicKeyOf } from "../token/pem.js";
 import { isUuid } from "../wire/uuid.js";
-import type { CaRoot, CertificateAuthority, IssuedCertificate } from "./authority.js";
+import type {
+  CaRoot,
+  CertificateAuthority,
+  IssuedCertificate,
+  LeafIdentity,
+  RequestedIdentity,
+  SignedLeaf,
+} from "./authority.js";
 import {
   type CaConfigurationValue,
   type CaSettings,
@@ -34,12 +41,11 @@ import {
   BACKDATE_MS,
   DEFAULT_SIGNING_REQUEST_BYTES,
   generatePrivateKey,
-  issueMeshGatewayLeaf,
+  issueMeshLeaf,
   issueServerLeaf,
-  issueServiceLeaf,
   type KeyKind,
   type LeafSigner,
-  type SignedLeaf,
+  signerProblem,
   signRequestedLeaf,
 } from "./leaf.js";
 import { rootIdOf } from "./pem.js";
@@ -145,14 +151,6 @@ export interface BuiltInAuthority extends CertificateAuthority, Closable {
    * every hour by itself. @throws {PeeringError} Storage's errors.
    */
   prune(): Promise<boolean>;
-  /**
-   * Signs a certificate signing request (PEM) for a service, gateway, agent or server of this datacenter. Who may ask
-   * for which identity is the caller's to decide. That identity is all of the request that is signed, with the DNS names
-   * that go with it (see `namesToSign`); subject, usages and constraints are those of every leaf.
-   * @throws {PeeringError} `invalid-argument`: the request is not one PEM block signed by its own key, is larger than
-   *   `signingRequestBytes`, names anything besides, or has a weak key; where Consul refuses it too, with its texts.
-   */
-  signRequest(requestPem: string, datacenter: string): Promise<SignedLeaf>;
 }
 
 /**
@@ -285,17 +283,17 @@ class StoredAuthority implements BuiltInAuthority {
     return issueServerLeaf({ ...this.#leafTerms(), serialNumber, datacenter, trustDomain: this.trustDomain });
   }
 
-  async issueService(datacenter: string, service: string): Promise<IssuedCertificate> {
-    await this.#signingTurn();
-    const serialNumber = await this.#takeSerial();
-    const { trustDomain } = this;
-    return issueServiceLeaf({ ...this.#leafTerms(), serialNumber, datacenter, trustDomain, service });
+  signingProblem(): string | undefined {
+    const { signer, nowMs } = this.#leafTerms();
+    return signerProblem(signer, nowMs);
   }
 
-  async issueMeshGateway(datacenter: string): Promise<IssuedCertificate> {
+  async issueLeaf(identity: LeafIdentity): Promise<IssuedCertificate> {
     await this.#signingTurn();
     const serialNumber = await this.#takeSerial();
-    return issueMeshGatewayLeaf({ ...this.#leafTerms(), serialNumber, datacenter, trustDomain: this.trustDomain });
+    const { datacenter } = identity;
+    const { trustDomain } = this;
+    return issueMeshLeaf(identity, { ...this.#leafTerms(), serialNumber, datacenter, trustDomain });
   }
 
   /** @throws {PeeringError} `resource-exhausted`: so many wait for theirs that it would come too late. */
@@ -315,8 +313,9 @@ class StoredAuthority implements BuiltInAuthority {
     if (turn > now) await sleep(clock, turn - now, this.#abort.signal);
   }
 
-  async signRequest(requestPem: string, datacenter: string): Promise<SignedLeaf> {
-    return signRequestedLeaf(requestPem, { datacenter, trustDomain: this.trustDomain }, this.#settings, async () => {
+  async signRequest(requestPem: string, identity: RequestedIdentity): Promise<SignedLeaf> {
+    return signRequestedLeaf(requestPem, { ...identity, trustDomain: this.trustDomain }, this.#settings, async () => {
+      await this.#signingTurn();
       const serialNumber = await this.#takeSerial();
       return { ...this.#leafTerms(), serialNumber };
     });

@@ -2,7 +2,13 @@ import { generateKeyPair } from "node:crypto";
 import { promisify } from "node:util";
 import { PeeringError } from "../base/errors.js";
 import type { Incidents } from "../base/incidents.js";
-import { type IssuedCertificate, peeringServerName } from "./authority.js";
+import {
+  type IssuedCertificate,
+  type LeafIdentity,
+  peeringServerName,
+  type RequestedIdentity,
+  type SignedLeaf,
+} from "./authority.js";
 import { namesToSign, requireStrongKey } from "./signing-request.js";
 import { formatSpiffeId } from "./spiffe.js";
 
@@ -33,8 +39,6 @@ export interface LeafRequest {
   readonly ttlMs: number;
 }
 
-export type SignedLeaf = Omit<IssuedCertificate, "privateKeyPem">;
-
 /** A kind of key, as Consul names it: `ec` with the bits of its curve, or `rsa`. */
 export interface KeyKind {
   readonly type: "ec" | "rsa";
@@ -53,14 +57,22 @@ export async function generatePrivateKey({ type, bits }: KeyKind = LEAF_KEY): Pr
   return privateKey.export({ type: "sec1", format: "pem" }).toString();
 }
 
+/** Why nothing can be signed; undefined: it can. */
+export function signerProblem({ notAfter }: LeafSigner, nowMs: number): string | undefined {
+  return notAfter <= nowMs ? "its certificate has expired" : undefined;
+}
+
+/** The error for a reason of `signingProblem`. */
+export function cannotSign(problem: string): PeeringError {
+  const remedy = "Rotate to a new root, or mend what the certificate authority says.";
+  return new PeeringError("unavailable", `the certificate authority cannot sign: ${problem}`, { remedy });
+}
+
 /** Signs a leaf: no subject, so that the SAN extension is critical. @throws {PeeringError} `unavailable`: see there. */
 export async function signLeaf(request: LeafRequest): Promise<SignedLeaf> {
   const { signer, nowMs } = request;
-  if (signer.notAfter <= nowMs) {
-    throw new PeeringError("unavailable", "the certificate authority cannot sign: its certificate has expired", {
-      remedy: "Rotate to a new root.",
-    });
-  }
+  const problem = signerProblem(signer, nowMs);
+  if (problem !== undefined) throw cannotSign(problem);
   // Certificates count in whole seconds; the times that we return are those of the certificate.
   const notBefore = Math.floor((nowMs - BACKDATE_MS) / 1000) * 1000;
   const notAfter = Math.min(notBefore + request.ttlMs, signer.notAfter);
@@ -89,12 +101,12 @@ export async function signLeaf(request: LeafRequest): Promise<SignedLeaf> {
 export const DEFAULT_SIGNING_REQUEST_BYTES = 16_384;
 
 /**
- * Signs the identity that a certificate signing request asks for, as `signRequest` of an authority.
+ * Signs a certificate signing request for an identity, as `signRequest` of an authority.
  * @param terms - asked for once the request is found to be good.
  */
 export async function signRequestedLeaf(
   requestPem: string,
-  cluster: { readonly datacenter: string; readonly trustDomain: string },
+  asked: RequestedIdentity & { readonly trustDomain: string },
   { signingRequestBytes, incidents }: { readonly signingRequestBytes: number; readonly incidents: Incidents },
   terms: () => Promise<Omit<LeafRequest, "keyPem" | "uri" | "dnsNames">>,
 ): Promise<SignedLeaf> {
@@ -110,7 +122,7 @@ export async function signRequestedLeaf(
   }
   const { readCertificateRequest } = await import("./x509.js");
   const request = await readCertificateRequest(requestPem);
-  const names = namesToSign(request, cluster);
+  const names = namesToSign(request, asked);
   requireStrongKey(request.publicKeyPem);
   return signLeaf({ ...(await terms()), keyPem: request.publicKeyPem, ...names });
 }
@@ -128,17 +140,14 @@ export async function issueServerLeaf(request: OwnKeyLeafRequest): Promise<Issue
   return issueLeaf(request, uri, [peeringServerName(datacenter, trustDomain)]);
 }
 
-/** A leaf for a service, with a key of its own. Its SPIFFE id is the one name in it. */
-export async function issueServiceLeaf(
-  request: OwnKeyLeafRequest & { readonly service: string },
-): Promise<IssuedCertificate> {
-  const { datacenter, trustDomain, service } = request;
-  return issueLeaf(request, serviceUri({ trustDomain, datacenter, service }), []);
-}
-
-/** A leaf for the mesh gateways of a datacenter, with a key of its own. Its SPIFFE id is the one name in it. */
-export async function issueMeshGatewayLeaf(request: OwnKeyLeafRequest): Promise<IssuedCertificate> {
-  return issueLeaf(request, meshGatewayUri(request), []);
+/** A leaf for a service or the mesh gateways, with a key of its own. Its SPIFFE id is the one name in it. */
+export async function issueMeshLeaf(identity: LeafIdentity, request: OwnKeyLeafRequest): Promise<IssuedCertificate> {
+  const { trustDomain } = request;
+  const uri =
+    identity.kind === "service"
+      ? serviceUri({ ...identity, trustDomain })
+      : meshGatewayUri({ ...identity, trustDomain });
+  return issueLeaf(request, uri, []);
 }
 
 /** The SPIFFE id of the mesh gateways of a datacenter. */

@@ -9,12 +9,11 @@ import type { CaRoot, CertificateAuthority } from "./authority.js";
 import { DEFAULT_LEAF_TTL_MS } from "./built-in-authority.js";
 import {
   DEFAULT_SIGNING_REQUEST_BYTES,
-  issueMeshGatewayLeaf,
+  issueMeshLeaf,
   issueServerLeaf,
-  issueServiceLeaf,
   type LeafSigner,
   type OwnKeyLeafRequest,
-  type SignedLeaf,
+  signerProblem,
   signRequestedLeaf,
 } from "./leaf.js";
 import { fingerprintOf, rootIdOf } from "./pem.js";
@@ -58,13 +57,6 @@ export interface ProvidedAuthority extends CertificateAuthority, Closable {
    *   changed.
    */
   update(material: ProvidedMaterial, options?: { readonly force?: boolean }): void;
-  /**
-   * Signs a certificate signing request (PEM), as `signRequest` of the built-in authority does: the one identity that it asks for, of this
-   * datacenter, and no name besides. The caller decides who may ask for which identity.
-   * @throws {PeeringError} `invalid-argument`: not one PEM block that its own key has signed, larger than `signingRequestBytes`, of another
-   *   identity, or with a weak key.
-   */
-  signRequest(requestPem: string, datacenter: string): Promise<SignedLeaf>;
 }
 
 /**
@@ -96,12 +88,12 @@ export function providedAuthority(options: ProvidedAuthorityOptions): ProvidedAu
     roots: () => checked.roots,
     onRootsChanged: (listener) => rootsChanged.on(listener),
     issueServer: (datacenter) => issueServerLeaf(leafTerms(datacenter)),
-    issueService: (datacenter, service) => issueServiceLeaf({ ...leafTerms(datacenter), service }),
-    signRequest: (requestPem, datacenter) =>
-      signRequestedLeaf(requestPem, { datacenter, trustDomain }, { signingRequestBytes, incidents }, async () =>
+    signingProblem: () => signerProblem(checked.signer, clock.wall()),
+    issueLeaf: (identity) => issueMeshLeaf(identity, leafTerms(identity.datacenter)),
+    signRequest: (requestPem, identity) =>
+      signRequestedLeaf(requestPem, { ...identity, trustDomain }, { signingRequestBytes, incidents }, async () =>
         terms(),
       ),
-    issueMeshGateway: (datacenter) => issueMeshGatewayLeaf(leafTerms(datacenter)),
     update(material, { force = false } = {}) {
       const next = check(material, clock.wall());
       if (!force && rootOf(next.chain, checked.anchors) === undefined) {

@@ -1,6 +1,6 @@
 import { createPublicKey, type KeyObject } from "node:crypto";
 import { PeeringError } from "../base/errors.js";
-import { peeringServerName } from "./authority.js";
+import { peeringServerName, type RequestedIdentity } from "./authority.js";
 import { canSign, formatSpiffeId, parseSpiffeId, type SpiffeId } from "./spiffe.js";
 
 /** The fields of a certificate signing request, once its signature is verified. */
@@ -26,14 +26,15 @@ const URI = /^[\x21-\x7e]{1,2048}$/;
 const SHOWN_CHARACTERS = 100;
 
 /**
- * The one identity that a request asks for, and the DNS names that go with it: none for a service or a mesh gateway, the name
+ * The one identity that is asked for, which the request must name, and the DNS names that go with it: none for a service or a mesh gateway, the name
  * of the servers for a server, and for an agent those it asks for, outside of the trust domain.
  * @throws {PeeringError} `invalid-argument`: the request breaks a rule, with Consul's texts, or names anything else.
  */
 export function namesToSign(
   { names }: SigningRequest,
-  cluster: { readonly trustDomain: string; readonly datacenter: string },
+  asked: RequestedIdentity & { readonly trustDomain: string },
 ): SignedNames {
+  const cluster = { trustDomain: asked.trustDomain, datacenter: asked.datacenter };
   const of = (type: string): readonly string[] => names.filter((name) => name.type === type).map(({ value }) => value);
   const [uri, ...more] = of("url");
   if (uri === undefined || more.length > 0) {
@@ -53,18 +54,29 @@ export function namesToSign(
     const fault = nameFault(id, cluster, type, value);
     if (fault !== undefined) throw refusal(`CSR SAN of ${ARTICLES[id.kind]} ${fault}: ${shown(value)}`);
   }
+  // An agent cannot know the trust domain before it has its first certificate.
+  const named = id.kind === "agent" ? formatSpiffeId({ ...id, trustDomain: cluster.trustDomain }) : uri;
+  const expected = formatSpiffeId(spiffeIdOf(asked));
+  // Byte for byte, as verifiers compare.
+  if (named !== expected) {
+    throw refusal(
+      `CSR SAN is of another identity than the one that was asked for: ${shown(named)}, not ${shown(expected)}`,
+    );
+  }
   switch (id.kind) {
     case "agent":
-      // An agent cannot know the trust domain before it has its first certificate.
-      return {
-        uri: formatSpiffeId({ ...id, trustDomain: cluster.trustDomain }),
-        dnsNames: [...new Set(of("dns").map(withoutPort))],
-      };
+      return { uri: expected, dnsNames: [...new Set(of("dns").map(withoutPort))] };
     case "server":
-      return { uri, dnsNames: [peeringServerName(cluster.datacenter, cluster.trustDomain)] };
+      return { uri: expected, dnsNames: [peeringServerName(cluster.datacenter, cluster.trustDomain)] };
     default:
-      return { uri, dnsNames: [] };
+      return { uri: expected, dnsNames: [] };
   }
+}
+
+function spiffeIdOf(asked: RequestedIdentity & { readonly trustDomain: string }): SpiffeId {
+  const partition = "default";
+  if (asked.kind === "server") return asked;
+  return asked.kind === "service" ? { ...asked, partition, namespace: "default" } : { ...asked, partition };
 }
 
 /**

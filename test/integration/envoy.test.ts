@@ -232,7 +232,7 @@ function asStatic({ shown }: MadeResources): object {
 
 describe("Envoy, asked whether it takes what proxies are told", { skip: withoutEnvoy }, async () => {
   await using authority = await builtInAuthority({ storage: memoryStorage() });
-  const material = await authority.issueMeshGateway("dc1");
+  const material = await authority.issueLeaf({ kind: "mesh-gateway", datacenter: "dc1" });
   const made = (proxy: ServiceInstance, parts: ViewParts): MadeResources => madeOf(proxy, { material, ...parts });
   const bundles = [bundle("peer-a", A_DOMAIN), bundle("peer-b", B_DOMAIN, [root(2)])];
   const ads = {

@@ -38,8 +38,9 @@ it("no private key occurs in logs, errors, views or anything public that is prin
         learn(certificate.privateKeyPem);
         return certificate;
       },
-      issueService: (datacenter, service) => own.issueService(datacenter, service),
-      issueMeshGateway: (datacenter) => own.issueMeshGateway(datacenter),
+      signingProblem: () => own.signingProblem(),
+      issueLeaf: (identity) => own.issueLeaf(identity),
+      signRequest: (requestPem, identity) => own.signRequest(requestPem, identity),
     };
     const { entries } = await storage.read(["ca"]);
     for (const { value } of entries) {

@@ -5,9 +5,12 @@ import { Code, ConnectError, createClient } from "@connectrpc/connect";
 import { createGrpcTransport } from "@connectrpc/connect-node";
 import { Incidents } from "../../../src/base/incidents.js";
 import { createHost, type PeeringHost } from "../../../src/host/host.js";
+import type { HostOptions } from "../../../src/host/options.js";
 import { type XdsServer, type XdsServerOptions, xdsServer } from "../../../src/mesh/index.js";
 import { memoryStorage } from "../../../src/storage/memory.js";
+import { fixedAuthority } from "../../../src/testing/fixed-authority.js";
 import { memoryNetwork } from "../../../src/transport/memory.js";
+import type { CertificateAuthority } from "../../../src/trust/authority.js";
 import { AggregatedDiscoveryService, ClusterLoadAssignmentSchema } from "../../../src/wire/envoy.js";
 import { secretFor, tokensFor } from "../../support/acl.js";
 import { eventually } from "../../support/hosts.js";
@@ -21,13 +24,17 @@ interface Served extends AsyncDisposable {
 }
 
 /** A host with a service `web` and its sidecar, and a mesh gateway. */
-async function served(options: Partial<XdsServerOptions> = {}): Promise<Served> {
+async function served(
+  options: Partial<XdsServerOptions> = {},
+  hostOptions: Partial<HostOptions> = {},
+): Promise<Served> {
   const incidents = new Incidents();
   const host = await createHost({
     storage: memoryStorage(),
     transport: memoryNetwork().transport(),
     nodeName: "n1",
     incidents,
+    ...hostOptions,
   });
   await register(host);
   const server = await xdsServer(host, { listen: "127.0.0.1:0", gatherMs: 1, incidents, ...options });
@@ -97,6 +104,30 @@ describe("the server for Envoys", () => {
       service: { kind: "connect-proxy", id: "db-sidecar-proxy", name: "db-sidecar-proxy", port: 21_001, proxy },
     });
     assert.deepEqual(await client.acknowledged("cluster"), ["local_app"]);
+  });
+
+  it("tells a sidecar nothing while the authority cannot sign, and says why", async () => {
+    const own = fixedAuthority({ trustDomain: "11111111-2222-3333-4444-555555555555.consul" });
+    let problem: string | undefined = "its key is kept in a vault that does not answer";
+    let issued = 0;
+    const authority: CertificateAuthority = {
+      ...own,
+      signingProblem: () => problem,
+      issueLeaf(identity) {
+        issued++;
+        return own.issueLeaf(identity);
+      },
+    };
+    await using parts = await served({}, { authority });
+    await using client = new XdsClient(parts.server.address, { id: ID });
+    client.send("cluster");
+    const reason =
+      'the certificate of service "web": the certificate authority cannot sign: its key is kept in a vault that does not answer';
+    await eventually(() => parts.server.proxies()[0]?.waitsFor.includes(reason) === true, "it waits");
+    assert.equal(issued, 0);
+    problem = undefined;
+    assert.deepEqual(await client.acknowledged("cluster"), ["local_app"]);
+    assert.deepEqual(parts.server.proxies()[0]?.waitsFor, []);
   });
 
   it("tells a gateway that there is no cluster yet", async () => {

@@ -19,6 +19,7 @@ import { fieldsOf, verifyAsGo } from "./go-verifier.js";
 import { handshake, ManualClock } from "./support.js";
 
 const HOUR = 3_600_000;
+const WEB = { kind: "service", datacenter: "dc1", service: "web" } as const;
 const DEFAULTS = { IntermediateCertTTL: "8760h", LeafCertTTL: "72h", RootCertTTL: "87600h" };
 
 function open(options: Partial<BuiltInAuthorityOptions> = {}): Promise<BuiltInAuthority> {
@@ -56,7 +57,7 @@ describe("the configuration of the authority", () => {
     const { notBefore, notAfter } = await authority.issueServer("dc1");
     assert.equal(notAfter - notBefore, 50 * HOUR);
     await using again = await open({ storage });
-    const later = await again.issueService("dc1", "web");
+    const later = await again.issueLeaf(WEB);
     assert.equal(later.notAfter - later.notBefore, 50 * HOUR);
   });
 
@@ -447,7 +448,7 @@ describe("a configuration that cannot be", () => {
 describe("certificates of services", () => {
   it("hold the SPIFFE id alone, and a key of their own", async () => {
     await using authority = await open();
-    const [one, two] = await Promise.all([authority.issueService("dc1", "web"), authority.issueService("dc1", "web")]);
+    const [one, two] = await Promise.all([authority.issueLeaf(WEB), authority.issueLeaf(WEB)]);
     assert.notEqual(one.privateKeyPem, two.privateKeyPem);
     const fields = fieldsOf(one.certificateChainPem);
     assert.deepEqual(fields.uris, [`spiffe://${authority.trustDomain}/ns/default/dc/dc1/svc/web`]);
@@ -461,7 +462,7 @@ describe("certificates of services", () => {
     process.on("warning", listener);
     const clock = new ManualClock(Date.now());
     await using authority = await open({ clock });
-    const asked = Promise.all(Array.from({ length: 20 }, () => authority.issueService("dc1", "web")));
+    const asked = Promise.all(Array.from({ length: 20 }, () => authority.issueLeaf(WEB)));
     await clock.advance(500);
     await asked;
     await setImmediate();
@@ -474,7 +475,7 @@ describe("certificates of services", () => {
     const clock = new ManualClock(Date.now());
     await using authority = await open({ clock, incidents });
     await authority.configure(configured({ CSRMaxPerSecond: 10 }));
-    const asked = Array.from({ length: 8 }, () => authority.issueService("dc1", "web"));
+    const asked = Array.from({ length: 8 }, () => authority.issueLeaf(WEB));
     const settled = Promise.allSettled(asked);
     await clock.advance(500);
     const states = (await settled).map(({ status }) => status);
@@ -486,12 +487,12 @@ describe("certificates of services", () => {
     assert.equal(incidents.counts().get("signing-rate"), 2);
     // A rate at which the next turn never comes, and back.
     await authority.configure(configured({ CSRMaxPerSecond: 1e-300 }));
-    await authority.issueService("dc1", "web");
-    await assert.rejects(authority.issueService("dc1", "web"), { code: "resource-exhausted" });
+    await authority.issueLeaf(WEB);
+    await assert.rejects(authority.issueLeaf(WEB), { code: "resource-exhausted" });
     await authority.configure(configured({ CSRMaxPerSecond: 10 }));
-    await authority.issueService("dc1", "web");
+    await authority.issueLeaf(WEB);
     await authority.configure(configured({ CSRMaxPerSecond: 0 }));
-    await Promise.all(Array.from({ length: 20 }, () => authority.issueService("dc1", "web")));
+    await Promise.all(Array.from({ length: 20 }, () => authority.issueLeaf(WEB)));
   });
 });
 

@@ -231,6 +231,8 @@ test("no leaf outlives its signing certificate, and serial numbers are positive 
   for (const leaf of leafs) assert.equal(leaf.notAfter, end);
 });
 
+const GATEWAY = { kind: "mesh-gateway", datacenter: "dc1" } as const;
+
 test("signs the identity that a request asks for, with its own roots, and nothing besides", async () => {
   const root = await authorityCertificate("Root");
   const incidents = new Incidents();
@@ -241,7 +243,7 @@ test("signs the identity that a request asks for, with its own roots, and nothin
   };
   await using authority = providedAuthority({ ...material, trustDomain, signingRequestBytes: 2_000, incidents });
   const id = `spiffe://${trustDomain}/gateway/mesh/dc/dc1`;
-  const signed = await authority.signRequest(await request([uri(id)]), "dc1");
+  const signed = await authority.signRequest(await request([uri(id)]), GATEWAY);
   const [leaf] = certificatesIn(signed.certificateChainPem);
   assert.equal(leaf?.certificate.verify(new X509Certificate(root.certificatePem).publicKey), true);
   assert.deepEqual(fieldsOf(signed.certificateChainPem).uris, [id]);
@@ -252,8 +254,8 @@ test("signs the identity that a request asks for, with its own roots, and nothin
     [[uri(id)], "RSA 1024" as const, /must have 2048 to 8192 bits/],
   ] as const) {
     const csr = await request([...names], key === undefined ? {} : { key });
-    await assert.rejects(authority.signRequest(csr, "dc1"), { code: "invalid-argument", message });
+    await assert.rejects(authority.signRequest(csr, GATEWAY), { code: "invalid-argument", message });
   }
-  await assert.rejects(authority.signRequest("x".repeat(2_001), "dc1"), { message: /of which 2000 are allowed/ });
+  await assert.rejects(authority.signRequest("x".repeat(2_001), GATEWAY), { message: /of which 2000 are allowed/ });
   assert.equal(incidents.counts().get("signing-request-too-large"), 1);
 });

@@ -4,18 +4,34 @@ import { test } from "node:test";
 import * as x509 from "@peculiar/x509";
 import { Incidents } from "../../../src/base/incidents.js";
 import { memoryStorage } from "../../../src/storage/memory.js";
+import type { RequestedIdentity } from "../../../src/trust/authority.js";
 import { builtInAuthority } from "../../../src/trust/built-in-authority.js";
+import { providedAuthority } from "../../../src/trust/provided-authority.js";
+import { givenRoot } from "../../support/given-root.js";
 import { fieldsOf } from "./go-verifier.js";
 import { request, uri } from "./signing-requests.js";
 import { ManualClock } from "./support.js";
 
 const START = Date.UTC(2026, 0, 1);
 const DAY = 24 * 3_600_000;
+const WEB: RequestedIdentity = { kind: "service", datacenter: "dc1", service: "web" };
+const GATEWAY: RequestedIdentity = { kind: "mesh-gateway", datacenter: "dc1" };
+const SERVERS: RequestedIdentity = { kind: "server", datacenter: "dc1" };
+const AGENT: RequestedIdentity = { kind: "agent", datacenter: "dc1", node: "n1" };
+
+/** The one of these that the names are of; `web` where they are of none. */
+function identityOf(names: readonly x509.JsonGeneralName[]): RequestedIdentity {
+  const has = (path: string): boolean =>
+    names.some(({ type, value }) => type === "url" && String(value).endsWith(path));
+  if (has("/gateway/mesh/dc/dc1")) return GATEWAY;
+  if (has("/agent/server/dc/dc1")) return SERVERS;
+  return has("/agent/client/dc/dc1/id/n1") ? AGENT : WEB;
+}
 
 test("a service leaf has one URI, no subject and no DNS name", async () => {
   await using authority = await builtInAuthority({ storage: memoryStorage(), clock: new ManualClock(START) });
   const id = `spiffe://${authority.trustDomain}/ns/default/dc/dc1/svc/web`;
-  const signed = await authority.signRequest(await request([uri(id)]), "dc1");
+  const signed = await authority.signRequest(await request([uri(id)]), WEB);
   const fields = fieldsOf(signed.certificateChainPem);
   assert.equal(fields.subject, "");
   assert.deepEqual([fields.uris, fields.dnsNames, fields.otherNames], [[id], [], 0]);
@@ -29,7 +45,7 @@ test("DNS names lose what follows a colon and repeat no more; an agent gets our 
   await using authority = await builtInAuthority({ storage: memoryStorage() });
   const path = "/agent/client/dc/dc1/id/n1";
   const csr = await request([uri(`spiffe://dummy.trustdomain${path}`), dns("localhost"), dns("a.b:80"), dns("a.b:81")]);
-  const fields = fieldsOf((await authority.signRequest(csr, "dc1")).certificateChainPem);
+  const fields = fieldsOf((await authority.signRequest(csr, AGENT)).certificateChainPem);
   assert.deepEqual(fields.uris, [`spiffe://${authority.trustDomain}${path}`]);
   assert.deepEqual(fields.dnsNames, ["localhost", "a.b"]);
 });
@@ -54,7 +70,7 @@ test("requests against the rules are refused with Consul's texts", async () => {
     [[uri(`spiffe://${own}`)], "SPIFFE ID in CSR must be a service, mesh-gateway, or agent ID"],
     [[uri("http://web")], "SPIFFE ID must have 'spiffe' scheme"],
   ] as const) {
-    await assert.rejects(authority.signRequest(await request([...names]), "dc1"), {
+    await assert.rejects(authority.signRequest(await request([...names]), identityOf(names)), {
       name: "PeeringError",
       code: "invalid-argument",
       message,
@@ -108,7 +124,7 @@ test("a request is signed for the identity it asks for, and for no name besides"
     [[uri(`spiffe://${td}/ns/default/dc/dc1/svc/web?a`)], /SPIFFE ID must have 'spiffe' scheme/],
   ];
   for (const [names, message] of refused) {
-    await assert.rejects(authority.signRequest(await request([...names]), "dc1"), {
+    await assert.rejects(authority.signRequest(await request([...names]), identityOf(names)), {
       code: "invalid-argument",
       message,
     });
@@ -123,7 +139,9 @@ test("a request is signed for the identity it asks for, and for no name besides"
       ["localhost", "*.nodes.example.com", "x.other.consul"],
     ],
   ] as const) {
-    const fields = fieldsOf((await authority.signRequest(await request([...names]), "dc1")).certificateChainPem);
+    const fields = fieldsOf(
+      (await authority.signRequest(await request([...names]), identityOf(names))).certificateChainPem,
+    );
     assert.deepEqual([fields.uris, fields.dnsNames, fields.otherNames], [[names[0].value], dnsNames, 0]);
   }
 });
@@ -131,7 +149,7 @@ test("a request is signed for the identity it asks for, and for no name besides"
 test("subject, usages, constraints and other extensions of a request are not taken over", async () => {
   await using authority = await builtInAuthority({ storage: memoryStorage() });
   const web = uri(`spiffe://${authority.trustDomain}/ns/default/dc/dc1/svc/web`);
-  const plain = fieldsOf((await authority.signRequest(await request([web]), "dc1")).certificateChainPem);
+  const plain = fieldsOf((await authority.signRequest(await request([web]), WEB)).certificateChainPem);
   const csr = await request([web], {
     subject: `CN=server.dc1.peering.${authority.trustDomain}, O=Admins`,
     extensions: [
@@ -141,7 +159,7 @@ test("subject, usages, constraints and other extensions of a request are not tak
       new x509.Extension("1.2.3.4.5", true, Uint8Array.of(5, 0)),
     ],
   });
-  const { certificateChainPem } = await authority.signRequest(csr, "dc1");
+  const { certificateChainPem } = await authority.signRequest(csr, WEB);
   const fields = fieldsOf(certificateChainPem);
   const kept = ({ subject, ca, usages, extendedUsages, dnsNames, uris }: typeof fields): unknown => [
     subject,
@@ -168,10 +186,10 @@ test("weak keys, and such as take too long to use, are refused", async () => {
     ],
   ] as const) {
     const csr = await request([web], asked);
-    await assert.rejects(authority.signRequest(csr, "dc1"), { code: "invalid-argument", message });
+    await assert.rejects(authority.signRequest(csr, WEB), { code: "invalid-argument", message });
   }
   for (const key of ["RSA 2048", "EC P-384", "Ed25519"] as const) {
-    await authority.signRequest(await request([web], { key }), "dc1");
+    await authority.signRequest(await request([web], { key }), WEB);
   }
 });
 
@@ -182,8 +200,8 @@ test("a request has nothing beside it, in PEM and in DER, and is no larger than 
   const der = Buffer.from(csr.replace(/-----[^-]+-----|\s/g, ""), "base64");
   const pem = (bytes: Uint8Array, type = "CERTIFICATE REQUEST"): string =>
     `-----BEGIN ${type}-----\n${Buffer.from(bytes).toString("base64")}\n-----END ${type}-----\n`;
-  await authority.signRequest(pem(der), "dc1");
-  await authority.signRequest(pem(der, "NEW CERTIFICATE REQUEST"), "dc1");
+  await authority.signRequest(pem(der), WEB);
+  await authority.signRequest(pem(der, "NEW CERTIFICATE REQUEST"), WEB);
   for (const text of [
     pem(Buffer.concat([der, Buffer.of(0)])),
     pem(Buffer.concat([der, der])),
@@ -198,16 +216,16 @@ test("a request has nothing beside it, in PEM and in DER, and is no larger than 
     `${csr}\njunk`,
     csr.replace("\n", "\nProc-Type: 4,ENCRYPTED\n\n"),
   ]) {
-    await assert.rejects(authority.signRequest(text, "dc1"), { code: "invalid-argument", message: /cannot be read/ });
+    await assert.rejects(authority.signRequest(text, WEB), { code: "invalid-argument", message: /cannot be read/ });
   }
   assert.equal(incidents.counts().size, 0);
-  await assert.rejects(authority.signRequest(csr.padEnd(16_385), "dc1"), {
+  await assert.rejects(authority.signRequest(csr.padEnd(16_385), WEB), {
     code: "invalid-argument",
     message: "the certificate signing request has 16385 bytes, of which 16384 are allowed",
   });
   assert.equal(incidents.counts().get("signing-request-too-large"), 1);
   await using small = await builtInAuthority({ storage: memoryStorage(), signingRequestBytes: 100 });
-  await assert.rejects(small.signRequest(csr, "dc1"), { message: /of which 100 are allowed/ });
+  await assert.rejects(small.signRequest(csr, WEB), { message: /of which 100 are allowed/ });
 });
 
 test("a request that is invalid, or has the signature of another key, is refused", async () => {
@@ -219,6 +237,87 @@ test("a request that is invalid, or has the signature of another key, is refused
   der[at + 4] = "v".charCodeAt(0);
   const forged = `-----BEGIN CERTIFICATE REQUEST-----\n${der.toString("base64")}\n-----END CERTIFICATE REQUEST-----\n`;
   for (const text of ["", "nonsense", csr.slice(0, 200), forged]) {
-    await assert.rejects(authority.signRequest(text, "dc1"), { code: "invalid-argument" });
+    await assert.rejects(authority.signRequest(text, WEB), { code: "invalid-argument" });
+  }
+});
+
+test("a request is signed for the identity that its caller may have, and for no other one that it names", async () => {
+  await using builtIn = await builtInAuthority({ storage: memoryStorage() });
+  const root = await givenRoot();
+  await using provided = providedAuthority({
+    rootPems: [root.certificatePem],
+    signingCertificatePem: root.certificatePem,
+    signingKeyPem: root.keyPem,
+    trustDomain: builtIn.trustDomain,
+  });
+  const of = (path: string): string => `spiffe://${builtIn.trustDomain}${path}`;
+  const requests: readonly (readonly [string, RequestedIdentity])[] = [
+    ["/ns/default/dc/dc1/svc/web", WEB],
+    ["/ns/default/dc/dc1/svc/api", { kind: "service", datacenter: "dc1", service: "api" }],
+    ["/gateway/mesh/dc/dc1", GATEWAY],
+    ["/agent/server/dc/dc1", SERVERS],
+    ["/agent/client/dc/dc1/id/n1", AGENT],
+    ["/agent/client/dc/dc1/id/n2", { kind: "agent", datacenter: "dc1", node: "n2" }],
+  ];
+  const refused = {
+    code: "invalid-argument",
+    message: /^CSR SAN is of another identity than the one that was asked for/,
+  };
+  for (const authority of [builtIn, provided]) {
+    for (const [path, own] of requests) {
+      const csr = await request([uri(of(path))]);
+      for (const [, identity] of requests) {
+        if (identity === own)
+          assert.deepEqual(fieldsOf((await authority.signRequest(csr, own)).certificateChainPem).uris, [of(path)]);
+        else
+          await assert.rejects(authority.signRequest(csr, identity), refused, `${path} as ${JSON.stringify(identity)}`);
+      }
+    }
+    // Other spellings of the same identity: verifiers compare bytes.
+    for (const path of [
+      "/ns/default/dc/dc1/svc/WEB",
+      "/ns/default/dc/dc1/svc/%77eb",
+      "/ns/other/dc/dc1/svc/web",
+      "/ap/default/ns/default/dc/dc1/svc/web",
+      "/ap/other/ns/default/dc/dc1/svc/web",
+    ]) {
+      await assert.rejects(authority.signRequest(await request([uri(of(path))]), WEB), refused, path);
+    }
+  }
+});
+
+test("signed requests of the mesh count among what may be signed in a second", async () => {
+  const clock = new ManualClock(START);
+  await using authority = await builtInAuthority({ storage: memoryStorage(), clock });
+  await authority.configure({ config: { CSRMaxPerSecond: 0.1 } });
+  const csr = await request([uri(`spiffe://${authority.trustDomain}/ns/default/dc/dc1/svc/web`)]);
+  await authority.signRequest(csr, WEB);
+  await assert.rejects(authority.signRequest(csr, WEB), { code: "resource-exhausted" });
+});
+
+test("an authority whose root has expired says so, and signs nothing", async () => {
+  const clock = new ManualClock(START);
+  await using builtIn = await builtInAuthority({ storage: memoryStorage(), clock });
+  const root = await givenRoot();
+  const later = new ManualClock(Date.now());
+  await using provided = providedAuthority({
+    rootPems: [root.certificatePem],
+    signingCertificatePem: root.certificatePem,
+    signingKeyPem: root.keyPem,
+    trustDomain: builtIn.trustDomain,
+    clock: later,
+  });
+  for (const [authority, own] of [
+    [builtIn, clock],
+    [provided, later],
+  ] as const) {
+    assert.equal(authority.signingProblem(), undefined);
+    own.skip(11 * 365 * DAY);
+    assert.equal(authority.signingProblem(), "its certificate has expired");
+    const identity = { kind: "service", datacenter: "dc1", service: "web" } as const;
+    await assert.rejects(authority.issueLeaf(identity), {
+      code: "unavailable",
+      message: "the certificate authority cannot sign: its certificate has expired",
+    });
   }
 });
