@@ -62,6 +62,9 @@ export class HostSource implements Closable {
   readonly #forget: readonly (() => void)[];
   readonly #imported = new Map<string, ImportedRead>();
   readonly #leafs = new Map<LeafHolder, UsedLeaf>();
+  /** Certificates to be issued, in the order in which they were asked for. */
+  readonly #toIssue = new Set<UsedLeaf>();
+  #issuing = 0;
   #reaching = 0;
   #closed = false;
 
@@ -242,28 +245,50 @@ export class HostSource implements Closable {
   #issue(used: UsedLeaf): void {
     if (used.issuing || used.retry.isSet || this.#closed) return;
     used.issuing = true;
-    const { leafCertificates } = this.#host;
-    leafCertificates.current(used.holder).then(
-      () => {
+    this.#toIssue.add(used);
+    this.#issueNext();
+  }
+
+  /**
+   * An authority signs so many certificates a second, and refuses what would have to wait too long. A thousand proxies that connect at once
+   * ask for theirs one after the other, so that none is refused and has to come again.
+   */
+  #issueNext(): void {
+    for (const used of this.#toIssue) {
+      if (this.#issuing >= ISSUED_AT_ONCE || this.#closed) return;
+      this.#toIssue.delete(used);
+      this.#issuing++;
+      const done = (): void => {
         used.issuing = false;
-        used.failures = 0;
-        used.problem = "";
-        if (!this.#closed) this.#news.emit();
-      },
-      (error: unknown) => {
-        used.issuing = false;
-        used.problem = errorText(error);
-        if (this.#closed || used.users === 0) return;
-        used.retry.set(retryDelay(++used.failures, this.#random));
-        this.#news.emit();
-      },
-    );
+        this.#issuing--;
+        this.#issueNext();
+      };
+      this.#host.leafCertificates.current(used.holder).then(
+        () => {
+          done();
+          used.failures = 0;
+          used.problem = "";
+          if (!this.#closed) this.#news.emit();
+        },
+        (error: unknown) => {
+          done();
+          used.problem = errorText(error);
+          if (this.#closed || used.users === 0) return;
+          used.retry.set(retryDelay(++used.failures, this.#random));
+          this.#news.emit();
+        },
+      );
+    }
   }
 
   #releaseLeaf(used: UsedLeaf): void {
     if (--used.users > 0) return;
     used.stop();
     used.retry.cancel();
+    if (this.#toIssue.delete(used)) used.issuing = false;
     this.#leafs.delete(used.holder);
   }
 }
+
+/** Certificates: few, so that the last of them waits less than an authority lets anyone wait, also where it signs ten a second. */
+const ISSUED_AT_ONCE = 4;
