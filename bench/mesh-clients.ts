@@ -1,7 +1,7 @@
 // Connected proxies of `npm run bench:mesh`: they subscribe as Envoys do, and acknowledge all that they are told.
 import { performance } from "node:perf_hooks";
-import type { ResourceType } from "../src/model/connected-proxy.js";
 import { TYPE_URLS } from "../src/mesh/xds/resources.js";
+import type { ResourceType } from "../src/model/connected-proxy.js";
 import { XdsClient } from "../test/support/xds-client.js";
 
 const TYPES = Object.keys(TYPE_URLS) as readonly ResourceType[];

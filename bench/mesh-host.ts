@@ -41,7 +41,11 @@ async function answer(question: HostQuestion): Promise<unknown> {
       await register(question.service, question.port);
       return undefined;
     case "entry":
-      await host.configEntries.set({ kind: "service-defaults", name: "nobody-calls", meta: { value: String(question.value) } });
+      await host.configEntries.set({
+        kind: "service-defaults",
+        name: "nobody-calls",
+        meta: { value: String(question.value) },
+      });
       return undefined;
     case "figures": {
       const { user, system } = process.cpuUsage();
@@ -83,7 +87,11 @@ async function registerAll(services: number, upstreams: number): Promise<void> {
   await Promise.all(
     numbers.map((number) => {
       const called = Array.from({ length: upstreams }, (_, at) => (at === 0 ? 0 : (number + at) % services));
-      return register(`s${number}`, 21_000, [...new Set(called)].map((each) => `s${each}`));
+      return register(
+        `s${number}`,
+        21_000,
+        [...new Set(called)].map((each) => `s${each}`),
+      );
     }),
   );
 }

@@ -83,7 +83,9 @@ async function manyProxies(): Promise<void> {
           cpu.push(figures.cpuMs - cpuMs);
           longest = Math.max(longest, figures.longestTurnMs);
         }
-        console.log(`  ${kind}: told all in ${ms(quantile(times, 0.5))} ms, CPU ${ms(quantile(cpu, 0.5))} ms, longest turn ${ms(longest)} ms`);
+        console.log(
+          `  ${kind}: told all in ${ms(quantile(times, 0.5))} ms, CPU ${ms(quantile(cpu, 0.5))} ms, longest turn ${ms(longest)} ms`,
+        );
       }
       const end = await host.ask<HostFigures>({ ask: "figures" });
       console.log(`  resident ${ms(end.residentMiB)} MiB`);

@@ -1,4 +1,6 @@
+import { isDeepStrictEqual } from "node:util";
 import { compareUtf8 } from "../base/byte-order.js";
+import { compileChain } from "../config/chain.js";
 import type { PeeringHost } from "../host/host.js";
 import { type LeafHolder, MESH_GATEWAY } from "../host/leaf-certificates.js";
 import { compileFilter } from "../http/filter/filter.js";
@@ -7,7 +9,9 @@ import type { ServiceInstance } from "../model/instance.js";
 import { SIDECAR_SUFFIX } from "../payload/exported-payload.js";
 import { addressesToDial, shouldDial, type TrustBundle } from "../peering/peering.js";
 import { lowerCase } from "../syntax/names.js";
+import { endpointsOf } from "./snapshot/endpoints.js";
 import type { ExportedMeshService, MeshView, PeerServers, ProxyLeaf } from "./snapshot/view.js";
+import { madeAt, ViewMemory, type ViewMemoryUser } from "./view-memory.js";
 
 /** The parts of a view that are not read from the host at once, and how its user follows it. */
 export interface HostViewParts {
@@ -20,11 +24,13 @@ export interface HostViewParts {
   readonly leaf: (holder: LeafHolder) => ProxyLeaf | string;
   /** The instances that speak for a service of a peer in the mesh; undefined: they are not read yet. */
   readonly imported: (peer: string, service: string) => readonly ServiceInstance[] | undefined;
+  /** Has what other views have made already. Default: nothing of that. */
+  readonly memory?: ViewMemoryUser;
 }
 
 /** A host as its proxies, its programs, and those who ask for explanations see it: one answer for all of them. */
 export function hostView(host: PeeringHost, parts: HostViewParts): MeshView {
-  const { depend, leaf } = parts;
+  const { depend, leaf, memory = new ViewMemory().user() } = parts;
   const { catalog, configEntries } = host;
   const entries = configEntries.entries;
   depend("entries", () => configEntries.index);
@@ -46,20 +52,35 @@ export function hostView(host: PeeringHost, parts: HostViewParts): MeshView {
     },
     leaf,
     gatewayLeaf: () => leaf(MESH_GATEWAY),
-    targetInstances: ({ service, subset, subsetDefinition }) => {
-      depend(`connect ${lowerCase(service)}`, () => host.gateways.connectIndex(service));
-      const all = Array.from(host.gateways.connectInstances(service));
-      return subset === "" ? all : filtered(all, subsetDefinition.filter ?? "");
+    chain: (service, overrides = {}) =>
+      madeAt(memory.chain(JSON.stringify([service, overrides])), entries, (former) => {
+        const chain = compileChain(entries, service, host.datacenter, overrides);
+        // Most changes of config entries change few chains.
+        return former !== undefined && isDeepStrictEqual(chain, former) ? former : chain;
+      }),
+    targetEndpoints: ({ service, subset, subsetDefinition }) => {
+      const { filter = "", onlyPassing = false } = subsetDefinition;
+      const index = (): bigint => host.gateways.connectIndex(service);
+      depend(`connect ${lowerCase(service)}`, index);
+      const key = JSON.stringify([service, subset === "" ? "" : filter, onlyPassing]);
+      return madeAt(memory.endpoints(key), index(), () => {
+        const all = Array.from(host.gateways.connectInstances(service));
+        return endpointsOf(subset === "" ? all : filtered(all, filter), "lan", onlyPassing);
+      });
     },
     meshServices: () => {
-      depend("services", () => catalog.index.services);
-      const found: string[] = [];
-      for (const { name, connectEnabled } of catalog.kinds().values()) if (connectEnabled) found.push(name);
-      return found;
+      const index = (): bigint => catalog.index.services;
+      depend("services", index);
+      return madeAt(memory.meshServices, index(), () => {
+        const found: string[] = [];
+        for (const { name, connectEnabled } of catalog.kinds().values()) if (connectEnabled) found.push(name);
+        return found.sort(compareUtf8);
+      });
     },
     localGateways: () => {
-      depend("gateways", () => host.exports.meshGateways);
-      return host.exports.meshGateways;
+      const gateways = (): readonly ServiceInstance[] => host.exports.meshGateways;
+      depend("gateways", gateways);
+      return madeAt(memory.gateways, gateways(), () => endpointsOf(gateways(), "lan"));
     },
     servers: () => {
       depend("servers", () => catalog.index.service(SERVERS));
@@ -81,10 +102,14 @@ export function hostView(host: PeeringHost, parts: HostViewParts): MeshView {
     imported: parts.imported,
     mayDial: (peer, address) => host.view.mayDial(peer, address),
     importedServices: (peer) => {
-      depend(`imports ${lowerCase(peer)}`, () => host.imports.index({ peer }));
-      return host.imports.services({ peer }).flatMap(({ name }) => {
-        return name.endsWith(SIDECAR_SUFFIX) ? [name.slice(0, -SIDECAR_SUFFIX.length)] : [];
-      });
+      const index = (): bigint => host.imports.index({ peer });
+      depend(`imports ${lowerCase(peer)}`, index);
+      return madeAt(memory.importedNames(lowerCase(peer)), index(), () =>
+        host.imports
+          .services({ peer })
+          .flatMap(({ name }) => (name.endsWith(SIDECAR_SUFFIX) ? [name.slice(0, -SIDECAR_SUFFIX.length)] : []))
+          .sort(compareUtf8),
+      );
     },
     exported: () => {
       depend("exported", () => `${parts.exportsMark()} ${host.view.index} ${host.exports.resolvedIndex}`);

@@ -1,8 +1,13 @@
 import { createRegistry, type DescMessage, fromBinary, type JsonValue, toJson } from "@bufbuild/protobuf";
+import { doAll } from "../../src/base/steps.js";
+import { compileChain } from "../../src/config/chain.js";
 import { ConfigEntrySet } from "../../src/config/config-entry-set.js";
+import { endpointsOf } from "../../src/mesh/snapshot/endpoints.js";
+import type { NotReady } from "../../src/mesh/snapshot/sidecar.js";
 import type { MeshView, ProxyLeaf } from "../../src/mesh/snapshot/view.js";
-import { proxyResources } from "../../src/mesh/xds/proxy.js";
-import type { ResourceSet } from "../../src/mesh/xds/resources.js";
+import { KeptParts } from "../../src/mesh/xds/kept-parts.js";
+import { type ProxyResources, proxyResources } from "../../src/mesh/xds/proxy.js";
+import { ResourceEncoder, type ResourceSet } from "../../src/mesh/xds/resources.js";
 import type { TlsPlacement } from "../../src/mesh/xds/tls.js";
 import type { ResourceType } from "../../src/model/connected-proxy.js";
 import type { Check, ServiceInstance } from "../../src/model/instance.js";
@@ -123,17 +128,20 @@ export interface ViewParts {
 /** A cluster of given parts. */
 export function viewOf(parts: ViewParts): MeshView {
   const { instances = {}, bundles = [], imports = {}, virtualIps = {} } = parts;
+  const entries = ConfigEntrySet.of(parts.entries ?? []);
   return {
     datacenter: "dc1",
     trustDomain: OWN_DOMAIN,
     allowsByDefault: parts.allowsByDefault ?? false,
-    entries: ConfigEntrySet.of(parts.entries ?? []),
+    entries,
+    chain: (service, overrides) => compileChain(entries, service, "dc1", overrides),
     rootPems: () => parts.rootPems ?? [root(0)],
     leaf: () => parts.leaf ?? parts.material ?? LEAF,
     gatewayLeaf: () => parts.gatewayLeaf ?? parts.material ?? LEAF,
-    targetInstances: ({ service }) => instances[service] ?? [],
+    targetEndpoints: ({ service, subsetDefinition }) =>
+      endpointsOf(instances[service] ?? [], "lan", subsetDefinition.onlyPassing === true),
     meshServices: () => Object.keys(instances),
-    localGateways: () => parts.gateways ?? [],
+    localGateways: () => endpointsOf(parts.gateways ?? [], "lan"),
     servers: () => parts.servers ?? [],
     bundle: (peer) => bundles.find(({ peerName }) => peerName === peer),
     bundles: () => bundles,
@@ -195,9 +203,20 @@ export interface MadeResources {
   readonly missing: readonly string[];
 }
 
+/** Everything that a proxy is told. */
+export function resourcesOf(
+  proxy: ServiceInstance,
+  view: MeshView,
+  placement: TlsPlacement = "inline",
+  options: Partial<Parameters<typeof proxyResources>[2]> = {},
+): ProxyResources | NotReady {
+  const parts = { kept: new KeptParts(), encoder: new ResourceEncoder(), limits: { implicitUpstreams: 100 } };
+  return doAll(proxyResources(proxy, view, { placement, ...parts, ...options }));
+}
+
 /** The resources of a proxy, which must not have to wait for anything. */
 export function made(proxy: ServiceInstance, parts: ViewParts, placement: TlsPlacement = "inline"): MadeResources {
-  const resources = proxyResources(proxy, viewOf(parts), { placement, limits: { implicitUpstreams: 100 } });
+  const resources = resourcesOf(proxy, viewOf(parts), placement);
   if (resources.type !== "ready") throw new Error(`it waits for ${resources.waitsFor.join(", ")}`);
   return { shown: shown(resources.set), set: resources.set, missing: resources.missing };
 }

@@ -3,6 +3,7 @@ import type { Closable } from "../../base/closable.js";
 import type { Clock, Random } from "../../base/environment.js";
 import { errorText } from "../../base/errors.js";
 import { Signal } from "../../base/signal.js";
+import { StepMeter, type Steps } from "../../base/steps.js";
 import type { PeeringHost } from "../../host/host.js";
 import type { LeafHolder } from "../../host/leaf-certificates.js";
 import type { ServiceInstance } from "../../model/instance.js";
@@ -12,6 +13,7 @@ import { retryDelay } from "../../trust/renewal.js";
 import { hostView } from "../host-view.js";
 import { speakersFor } from "../snapshot/peered.js";
 import type { MeshView, ProxyLeaf } from "../snapshot/view.js";
+import { ViewMemory } from "../view-memory.js";
 
 /** The instances of one mesh service of a peer, as they were read last. */
 interface ImportedRead {
@@ -47,10 +49,13 @@ export interface RecordedView {
   /** Remembers one more fact. */
   depend(key: string, read: () => unknown): void;
   /** Whether a fact that was looked at has changed. */
-  isStale(): boolean;
+  isStale(): Steps<boolean>;
   /** Gives up what is kept for it. */
   release(): void;
 }
+
+/** Cost of looking at one dependency, in the fields of a step. */
+const DEPENDENCY_SIZE = 25;
 
 /** The state of a host, for the proxies of its mesh. What is read or issued for several proxies is kept once for all of them. */
 export class HostSource implements Closable {
@@ -60,6 +65,7 @@ export class HostSource implements Closable {
   readonly #random: Random;
   readonly #news: Signal;
   readonly #forget: readonly (() => void)[];
+  readonly #memory = new ViewMemory();
   readonly #imported = new Map<string, ImportedRead>();
   readonly #leafs = new Map<LeafHolder, UsedLeaf>();
   /** Certificates to be issued, in the order in which they were asked for. */
@@ -141,7 +147,10 @@ export class HostSource implements Closable {
       const found = host.leafCertificates.peek(holder)?.certificate;
       return found ?? (used.problem || "it is being issued");
     };
+    const memory = this.#memory.user();
+    const readAgain = (read: ImportedRead): void => this.#readAgain(read);
     const view = hostView(host, {
+      memory,
       allowsByDefault: this.#allowsByDefault,
       depend,
       exportsMark: () => this.#reaching,
@@ -155,13 +164,22 @@ export class HostSource implements Closable {
     return {
       view,
       depend,
-      isStale: () => {
-        for (const read of imported) this.#readAgain(read);
-        return [...dependencies.values()].some(({ read, seen }) => read() !== seen);
+      *isStale() {
+        const meter = new StepMeter();
+        for (const read of imported) {
+          readAgain(read);
+          if (meter.isOver(DEPENDENCY_SIZE)) yield;
+        }
+        for (const { read, seen } of dependencies.values()) {
+          if (read() !== seen) return true;
+          if (meter.isOver(DEPENDENCY_SIZE)) yield;
+        }
+        return false;
       },
       release: () => {
         for (const read of imported) this.#releaseImported(read);
         for (const used of leafs) this.#releaseLeaf(used);
+        memory.release();
       },
     };
   }

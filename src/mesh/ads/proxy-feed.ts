@@ -1,9 +1,12 @@
 import { Alarm } from "../../base/alarm.js";
 import type { Clock } from "../../base/environment.js";
 import { errorText } from "../../base/errors.js";
+import type { Steps } from "../../base/steps.js";
 import type { ServiceInstance } from "../../model/instance.js";
 import type { SnapshotLimits } from "../snapshot/sidecar.js";
+import { KeptParts } from "../xds/kept-parts.js";
 import { isServedKind, type ProxyResources, proxyResources } from "../xds/proxy.js";
+import { ResourceEncoder } from "../xds/resources.js";
 import type { TlsPlacement } from "../xds/tls.js";
 import type { HostSource, RecordedView } from "./host-source.js";
 
@@ -32,14 +35,24 @@ interface Feed {
   readonly id: string;
   readonly tell: (news: ProxyNews) => void;
   recorded: RecordedView | undefined;
+  readonly kept: KeptParts;
 }
 
-/** Snapshots of all connected proxies. One is made after the other, with turns for others in between, and only where it may have changed. */
+/** How long snapshots are made before others have their turn, in milliseconds. */
+const TURN_MS = 10;
+
+/**
+ * Snapshots of all connected proxies. One is made after the other, in steps with turns for others in between, and only where it may have
+ * changed.
+ */
 export class ProxyFeeds {
   readonly #options: ProxyFeedsOptions;
   readonly #feeds = new Set<Feed>();
   /** Those to look at, each once. */
   readonly #due = new Set<Feed>();
+  readonly #encoder = new ResourceEncoder();
+  /** The one that is under way. */
+  #making: { readonly feed: Feed; readonly steps: Steps<void> } | undefined;
   readonly #gather: Alarm;
   readonly #forget: () => void;
   #working = false;
@@ -57,13 +70,14 @@ export class ProxyFeeds {
 
   /** Tells `tell` the present state soon, and every newer one, until the returned function is called. */
   follow(node: string, id: string, tell: (news: ProxyNews) => void): () => void {
-    const feed: Feed = { node, id, tell, recorded: undefined };
+    const feed: Feed = { node, id, tell, recorded: undefined, kept: new KeptParts() };
     this.#feeds.add(feed);
     this.#due.add(feed);
     this.#work();
     return () => {
       this.#feeds.delete(feed);
       this.#due.delete(feed);
+      if (this.#making?.feed === feed) this.#abandon();
       feed.recorded?.release();
       feed.recorded = undefined;
     };
@@ -73,6 +87,7 @@ export class ProxyFeeds {
     this.#forget();
     this.#gather.cancel();
     this.#due.clear();
+    this.#abandon();
     for (const feed of this.#feeds) feed.recorded?.release();
     this.#feeds.clear();
   }
@@ -80,42 +95,76 @@ export class ProxyFeeds {
   #work(): void {
     if (this.#working) return;
     this.#working = true;
-    this.#options.clock.after(0, () => {
+    const { clock } = this.#options;
+    clock.after(0, () => {
       this.#working = false;
-      const [feed] = this.#due;
-      if (feed === undefined) return;
-      this.#due.delete(feed);
-      if (feed.recorded?.isStale() !== false) this.#make(feed);
-      if (this.#due.size > 0) this.#work();
+      const end = clock.now() + TURN_MS;
+      while (this.#next()) {
+        if (clock.now() < end) continue;
+        this.#work();
+        return;
+      }
     });
   }
 
-  #make(feed: Feed): void {
-    const { source, placement, limits } = this.#options;
+  /** Does a step. @returns whether there was one. */
+  #next(): boolean {
+    if (this.#making === undefined) {
+      const [feed] = this.#due;
+      if (feed === undefined) return false;
+      this.#due.delete(feed);
+      this.#making = { feed, steps: this.#look(feed) };
+    }
+    const { steps } = this.#making;
+    if (steps.next().done === true && this.#making?.steps === steps) this.#making = undefined;
+    return true;
+  }
+
+  /** Ends what is under way, which gives up what it holds. */
+  #abandon(): void {
+    const { steps } = this.#making ?? {};
+    this.#making = undefined;
+    steps?.return();
+  }
+
+  *#look(feed: Feed): Steps<void> {
+    const isStale = feed.recorded === undefined || (yield* feed.recorded.isStale());
+    if (isStale) yield* this.#make(feed);
+  }
+
+  *#make(feed: Feed): Steps<void> {
+    const { source } = this.#options;
     const recorded = source.record();
     const { node, id } = feed;
     recorded.depend("registration", () => source.registrationMark(node, id));
+    let isHandedOver = false;
+    try {
+      const told = yield* this.#news(feed, recorded);
+      feed.recorded?.release();
+      feed.recorded = recorded;
+      isHandedOver = true;
+      feed.tell(told);
+    } finally {
+      if (!isHandedOver) recorded.release();
+    }
+  }
+
+  *#news({ node, id, kept }: Feed, { view }: RecordedView): Steps<ProxyNews> {
+    const { source, placement, limits } = this.#options;
     const registration = source.registration(node, id);
-    const news = (): ProxyNews => {
-      if (registration === undefined) {
-        return { type: "waiting", registration, waitsFor: [`no service "${id}" is registered at node "${node}"`] };
-      }
-      const { kind } = registration.service;
-      if (!isServedKind(kind)) {
-        const waitsFor = [`services of kind ${JSON.stringify(kind)} are not served`];
-        return { type: "waiting", registration, waitsFor };
-      }
-      try {
-        const made = proxyResources(registration, recorded.view, { placement, limits });
-        if (made.type === "not-ready") return { type: "waiting", registration, waitsFor: made.waitsFor };
-        return { type: "resources", registration, resources: made };
-      } catch (error) {
-        return { type: "failed", registration, message: errorText(error) };
-      }
-    };
-    const told = news();
-    feed.recorded?.release();
-    feed.recorded = recorded;
-    feed.tell(told);
+    if (registration === undefined) {
+      return { type: "waiting", registration, waitsFor: [`no service "${id}" is registered at node "${node}"`] };
+    }
+    const { kind } = registration.service;
+    if (!isServedKind(kind)) {
+      return { type: "waiting", registration, waitsFor: [`services of kind ${JSON.stringify(kind)} are not served`] };
+    }
+    try {
+      const made = yield* proxyResources(registration, view, { placement, limits, kept, encoder: this.#encoder });
+      if (made.type === "not-ready") return { type: "waiting", registration, waitsFor: made.waitsFor };
+      return { type: "resources", registration, resources: made };
+    } catch (error) {
+      return { type: "failed", registration, message: errorText(error) };
+    }
   }
 }

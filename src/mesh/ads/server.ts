@@ -43,6 +43,8 @@ export interface XdsLimits {
   readonly proxyResources: number;
   /** Names of one type that one proxy may ask for. Default 65 536; its stream is ended beyond. */
   readonly subscribedNames: number;
+  /** Bytes of resources in one response. Default 4 MiB; the others follow once it is answered. A larger resource has one for itself. */
+  readonly responseBytes: number;
   /** Bytes of one message of a proxy. Default 16 MiB; its stream is ended beyond. */
   readonly messageBytes: number;
   /** Upstreams of a transparent proxy that its registration does not name. Default 10 000; further ones are not told to it. */
@@ -57,6 +59,7 @@ export const defaultXdsLimits: XdsLimits = {
   proxies: 4_096,
   proxyResources: 65_536,
   subscribedNames: 65_536,
+  responseBytes: 4 * 1024 * 1024,
   messageBytes: 16 * 1024 * 1024,
   implicitUpstreams: 10_000,
   unansweredMs: 60_000,

@@ -35,9 +35,11 @@ export type DeltaOutput =
 export interface DeltaLimits {
   /** Names of one type that one proxy may ask for. Default 65 536; a proxy that asks for more is cut off. */
   readonly subscribedNames: number;
+  /** Bytes of resources in one response. Default 4 MiB; the others follow in further responses. A larger resource has one for itself. */
+  readonly responseBytes: number;
 }
 
-export const defaultDeltaLimits: DeltaLimits = { subscribedNames: 65_536 };
+export const defaultDeltaLimits: DeltaLimits = { subscribedNames: 65_536, responseBytes: 4 * 1024 * 1024 };
 
 /** The oldest Envoy that is served: older ones do not know all that is sent. */
 const OLDEST_ENVOY = [1, 20] as const;
@@ -58,7 +60,9 @@ interface TypeState {
   readonly names: Set<string>;
   /** Versions that the proxy has, by name. */
   readonly acked: Map<string, string>;
-  pending: { readonly nonce: string; readonly sent: Sent } | undefined;
+  pending: { readonly nonce: string; readonly sent: Sent; readonly isPart: boolean } | undefined;
+  /** Versions that the proxy has refused since there were new resources, by name: they are not sent again. */
+  readonly refused: Map<string, string>;
   /** Whether the proxy has accepted any response. */
   sentOnce: boolean;
 }
@@ -87,6 +91,7 @@ export class DeltaSession {
   handle(input: DeltaInput): readonly DeltaOutput[] {
     if (input.type === "resources") {
       this.#set = input.set;
+      for (const { refused } of this.#states.values()) refused.clear();
       return this.#pass();
     }
     return this.#receive(input.request);
@@ -117,11 +122,14 @@ export class DeltaSession {
       if (request.errorDetail !== undefined) {
         outputs.push({ type: "refused", refusal: refusalOf(state.type, pending, request.errorDetail.message) });
         // Sent again at once, it would be refused again: the next state, or another request, is tried.
-        return outputs;
+        if (!pending.isPart) return outputs;
+        for (const [name, version] of pending.sent) if (version !== undefined) state.refused.set(name, version);
+        return [...outputs, ...this.#pass()];
       }
       accept(state, pending.sent);
       outputs.push({ type: "acknowledged", resourceType: type });
     }
+    if (request.responseNonce === "") state.refused.clear();
     if (!state.wildcard) {
       for (const name of request.resourceNamesSubscribe)
         if (known !== undefined || name !== "*") this.#subscribe(state, name);
@@ -142,6 +150,7 @@ export class DeltaSession {
       names: new Set(),
       acked: new Map(Object.entries(versions).slice(0, this.#limits.subscribedNames)),
       pending: undefined,
+      refused: new Map(),
       sentOnce: false,
     };
     if (!state.wildcard) for (const name of state.acked.keys()) state.names.add(name);
@@ -153,6 +162,7 @@ export class DeltaSession {
   #subscribe(state: TypeState, name: string): void {
     state.names.add(name);
     state.acked.delete(name);
+    state.refused.delete(name);
     this.#forgetChildren(state.type, name);
   }
 
@@ -202,10 +212,17 @@ export class DeltaSession {
     const current = set.resources[type];
     const mayBeEmpty = set.mayBeEmpty.has(type);
     const changed: [string, VersionedResource][] = [];
+    let bytes = 0;
+    let isPart = false;
     if (upserts) {
       for (const [name, resource] of current) {
         if (!state.wildcard && !state.names.has(name)) continue;
-        if (state.acked.get(name) !== resource.version) changed.push([name, resource]);
+        const { version } = resource;
+        if (state.acked.get(name) === version || state.refused.get(name) === version) continue;
+        bytes += resource.bytes.length;
+        isPart = changed.length > 0 && bytes > this.#limits.responseBytes;
+        if (isPart) break;
+        changed.push([name, resource]);
       }
     }
     const removed: string[] = [];
@@ -222,7 +239,7 @@ export class DeltaSession {
     const sent: Sent = new Map();
     for (const [name, { version }] of changed) sent.set(name, version);
     for (const name of removed) sent.set(name, undefined);
-    state.pending = { nonce, sent };
+    state.pending = { nonce, sent, isPart };
     for (const [name] of changed) this.#forgetChildren(type, name);
     return create(DeltaDiscoveryResponseSchema, {
       typeUrl: TYPE_URLS[type],

@@ -1,14 +1,15 @@
 import { compareUtf8 } from "../../base/byte-order.js";
 import { ipVersion, splitHostPort } from "../../base/host-port.js";
+import { StepMeter, type Steps } from "../../base/steps.js";
 import { withCentralConfig } from "../../config/central-config.js";
-import { type CompiledChain, compileChain, isHttpLike } from "../../config/chain.js";
+import { type CompiledChain, isHttpLike } from "../../config/chain.js";
 import type { ServiceInstance } from "../../model/instance.js";
 import { member } from "../../model/kept-members.js";
 import type { TrustBundle } from "../../peering/peering.js";
 import { peeringServerName } from "../../trust/authority.js";
 import { peeredServiceSni, serviceSni } from "../../trust/names.js";
 import { joinPems, usableBundles } from "./bundles.js";
-import { addressOf, type Endpoints, endpointsOf } from "./endpoints.js";
+import { addressOf, type Endpoints } from "./endpoints.js";
 import { peerMetaOf, remoteEndpoints } from "./peered.js";
 import { type ConnectionThresholds, meshSettings, proxySettings, thresholdsOf } from "./settings.js";
 import { type ChainPlace, type NotReady, placesOf, type SnapshotBase } from "./sidecar.js";
@@ -58,7 +59,7 @@ export interface MeshGatewaySnapshot extends SnapshotBase {
 }
 
 /** @param instance - the registration of the gateway, without the settings of config entries. */
-export function meshGatewaySnapshot(instance: ServiceInstance, view: MeshView): MeshGatewaySnapshot | NotReady {
+export function* meshGatewaySnapshot(instance: ServiceInstance, view: MeshView): Steps<MeshGatewaySnapshot | NotReady> {
   const service = withCentralConfig(instance.service, view.entries);
   const rootPems = view.rootPems();
   if (joinPems(rootPems).trim() === "") return { type: "not-ready", waitsFor: ["the roots of this cluster"] };
@@ -70,12 +71,14 @@ export function meshGatewaySnapshot(instance: ServiceInstance, view: MeshView): 
   const missing = [...unserved.others];
   const problem = (text: string): void => void missing.push(text);
   const bundles = usableBundles(view.bundles(), view.trustDomain, problem);
-  const services = exportedRoutes(view, bundles, problem);
+  const services = yield* exportedRoutes(view, bundles, problem);
   const carriesHttp = services.some(({ chain }) => isHttpLike(chain.protocol));
   const leaf = carriesHttp ? view.gatewayLeaf() : undefined;
   if (typeof leaf === "string")
     problem(`services of HTTP-like protocols: there is no certificate of the mesh gateway: ${leaf}`);
   const known = typeof leaf === "string" ? undefined : leaf;
+  const local = yield* localClusters(view);
+  const imported = yield* importedClusters(view, bundles, problem);
   return {
     type: "mesh-gateway",
     datacenter: view.datacenter,
@@ -83,6 +86,7 @@ export function meshGatewaySnapshot(instance: ServiceInstance, view: MeshView): 
     instance: merged,
     settings,
     mesh,
+    entries: view.entries,
     rootPems,
     leaf: known,
     listeners: listenersOf(merged, settings.gateway),
@@ -95,8 +99,8 @@ export function meshGatewaySnapshot(instance: ServiceInstance, view: MeshView): 
     localGateways: { list: [], hostnames: false },
     // Without a certificate of its own the gateway ends no connection, and must not pass them on unlooked at.
     exported: services.filter(({ chain }) => known !== undefined || !isHttpLike(chain.protocol)),
-    local: localClusters(view),
-    imported: importedClusters(view, bundles, problem),
+    local,
+    imported,
     servers: mesh.peerThroughMeshGateways ? ownServers(view, problem) : undefined,
     peerServers: mesh.peerThroughMeshGateways ? serversOfPeers(view, problem) : [],
     missing: missing.sort(compareUtf8),
@@ -139,17 +143,22 @@ function listenersOf(
     });
 }
 
-function exportedRoutes(
+/** Cost of looking at one service, in the fields of a step. */
+const SERVICE_SIZE = 300;
+
+function* exportedRoutes(
   view: MeshView,
   bundles: readonly TrustBundle[],
   problem: (text: string) => void,
-): readonly ExportedRoute[] {
+): Steps<readonly ExportedRoute[]> {
   const routes: ExportedRoute[] = [];
   const services = [...view.exported()].sort((left, right) => compareUtf8(left.service, right.service));
+  const meter = new StepMeter();
   for (const { service, peers } of services) {
+    if (meter.isOver(SERVICE_SIZE)) yield;
     if (peers.length === 0) continue;
     const told = (text: string): void => problem(`exported service "${service}": ${text}`);
-    const chain = compileChain(view.entries, service, view.datacenter);
+    const chain = view.chain(service);
     if (chain.problem !== undefined) {
       told(chain.problem);
       continue;
@@ -177,17 +186,18 @@ function exportedRoutes(
   return routes;
 }
 
-function localClusters(view: MeshView): readonly SplicedCluster[] {
+function* localClusters(view: MeshView): Steps<readonly SplicedCluster[]> {
   const clusters: SplicedCluster[] = [];
+  const meter = new StepMeter();
   for (const service of [...view.meshServices()].sort(compareUtf8)) {
     const { datacenter, trustDomain } = view;
     const subsets = view.entries.get("service-resolver", service)?.subsets ?? {};
     for (const subset of ["", ...Object.keys(subsets).sort(compareUtf8)]) {
       const subsetDefinition = (subset === "" ? undefined : subsets[subset]) ?? {};
-      const instances = view.targetInstances({ service, subset, subsetDefinition });
+      if (meter.isOver(SERVICE_SIZE)) yield;
       clusters.push({
         name: serviceSni({ service, subset, datacenter, trustDomain }),
-        endpoints: endpointsOf(instances, "lan", subsetDefinition.onlyPassing === true),
+        endpoints: view.targetEndpoints({ service, subset, subsetDefinition }),
       });
     }
   }
@@ -198,14 +208,16 @@ function localClusters(view: MeshView): readonly SplicedCluster[] {
  * Envoy looks the cluster up by the name of the connection in small letters, so that is what it is called here. Two services whose names
  * differ in capitals alone are one; the first in order counts.
  */
-function importedClusters(
+function* importedClusters(
   view: MeshView,
   bundles: readonly TrustBundle[],
   problem: (text: string) => void,
-): readonly SplicedCluster[] {
+): Steps<readonly SplicedCluster[]> {
   const clusters = new Map<string, SplicedCluster>();
+  const meter = new StepMeter();
   for (const { peerName: peer } of bundles) {
     for (const service of [...view.importedServices(peer)].sort(compareUtf8)) {
+      if (meter.isOver(SERVICE_SIZE)) yield;
       const told = (text: string): void => problem(`service "${service}" of peer "${peer}": ${text}`);
       const instances = view.imported(peer, service);
       if (instances === undefined) {

@@ -1,11 +1,13 @@
 import { compareUtf8 } from "../../base/byte-order.js";
+import { StepMeter, type Steps } from "../../base/steps.js";
 import { withCentralConfig } from "../../config/central-config.js";
-import { type CompiledChain, compileChain, type ResolvedTarget } from "../../config/chain.js";
+import type { CompiledChain, ResolvedTarget } from "../../config/chain.js";
+import type { ConfigEntrySet } from "../../config/config-entry-set.js";
 import { compareIntentions, type Intention } from "../../config/intentions.js";
 import type { ServiceInstance } from "../../model/instance.js";
 import type { TrustBundle } from "../../peering/peering.js";
 import { joinPems, usableBundles } from "./bundles.js";
-import { type Endpoints, endpointsOf } from "./endpoints.js";
+import type { Endpoints } from "./endpoints.js";
 import { type PeeredService, peeredService } from "./peered.js";
 import {
   type MeshSettings,
@@ -28,6 +30,8 @@ export interface SnapshotBase {
   readonly instance: ServiceInstance;
   readonly settings: ProxySettings;
   readonly mesh: MeshSettings;
+  /** The source of settings, chains and intentions. */
+  readonly entries: ConfigEntrySet;
   /** Each one PEM. */
   readonly rootPems: readonly string[];
   /** Where a call may be sent on its way to another cluster. */
@@ -89,11 +93,11 @@ export interface SnapshotLimits {
 }
 
 /** @param instance - the registration of the proxy, without the settings of config entries. */
-export function sidecarSnapshot(
+export function* sidecarSnapshot(
   instance: ServiceInstance,
   view: MeshView,
   limits: SnapshotLimits,
-): SidecarSnapshot | NotReady {
+): Steps<SidecarSnapshot | NotReady> {
   const service = withCentralConfig(instance.service, view.entries);
   const own = service.proxy?.destinationServiceName ?? "";
   if (own === "")
@@ -107,6 +111,7 @@ export function sidecarSnapshot(
   if (waitsFor.length > 0 || typeof leaf === "string") return { type: "not-ready", waitsFor };
   const missing = [...unserved.others];
   const intentions = intentionsFor(own, view);
+  const upstreams = yield* routedUpstreams({ ...instance, service }, view, limits, missing);
   return {
     type: "sidecar",
     service: own,
@@ -115,14 +120,15 @@ export function sidecarSnapshot(
     instance: { ...instance, service },
     settings: proxySettings(service),
     mesh: meshSettings(view.entries),
+    entries: view.entries,
     rootPems,
     leaf,
     allowsByDefault: view.allowsByDefault,
     intentions,
     asksForTokens: asksForTokens(own, view),
     inboundBundles: usableBundles(view.bundlesReaching(own), view.trustDomain, (text) => missing.push(text)),
-    localGateways: endpointsOf(view.localGateways(), "lan"),
-    upstreams: routedUpstreams({ ...instance, service }, view, limits, missing),
+    localGateways: view.localGateways(),
+    upstreams,
     transparentPort: transparency(service)?.port,
     missing: missing.sort(compareUtf8),
   };
@@ -144,23 +150,30 @@ function asksForTokens(service: string, view: MeshView): ReadonlySet<string> {
   return new Set([service, "*"].filter(asks));
 }
 
-function routedUpstreams(
+/** Cost of looking at one upstream, in the fields of a step. */
+const UPSTREAM_SIZE = 300;
+/** The same for a service that is no upstream in the end. */
+const SERVICE_SIZE = 50;
+
+function* routedUpstreams(
   instance: ServiceInstance,
   view: MeshView,
   limits: SnapshotLimits,
   missing: string[],
-): readonly RoutedUpstream[] {
+): Steps<readonly RoutedUpstream[]> {
   const transparent = transparency(instance.service) !== undefined;
   const upstreams = new Map<string, Upstream>();
   for (const upstream of upstreamsOf(instance.service)) {
     if (upstream.id.name === "*" || (upstream.bind === undefined && !transparent)) continue;
     upstreams.set(upstream.name, upstream);
   }
-  if (transparent) addImplicit(upstreams, instance, view, limits, missing);
+  if (transparent) yield* addImplicit(upstreams, instance, view, limits, missing);
   const routed: RoutedUpstream[] = [];
+  const meter = new StepMeter();
   for (const name of [...upstreams.keys()].sort(compareUtf8)) {
     const upstream = upstreams.get(name);
     if (upstream === undefined) continue;
+    if (meter.isOver(UPSTREAM_SIZE)) yield;
     const route = routeOf(upstream, view, missing);
     if (typeof route === "string") missing.push(`upstream "${name}": ${route}`);
     else routed.push({ upstream, virtualIps: virtualIpsOf(upstream, view), route });
@@ -168,13 +181,13 @@ function routedUpstreams(
   return routed;
 }
 
-function addImplicit(
+function* addImplicit(
   upstreams: Map<string, Upstream>,
   instance: ServiceInstance,
   view: MeshView,
   limits: SnapshotLimits,
   missing: string[],
-): void {
+): Steps<void> {
   const every = upstreamsOf(instance.service).find(({ id }) => id.name === "*")?.settings;
   const settings = every ?? upstreamSettings(undefined, instance.service.proxy?.meshGatewayMode ?? "");
   const own = instance.service.proxy?.destinationServiceName.toLowerCase();
@@ -186,13 +199,18 @@ function addImplicit(
     const id = { type: "", name: service, datacenter: "", peer };
     upstreams.set(name, { id, name, bind: undefined, settings });
   };
+  const meter = new StepMeter();
   for (const peer of view
     .bundles()
     .map(({ peerName }) => peerName)
     .sort(compareUtf8)) {
-    for (const service of [...view.importedServices(peer)].sort(compareUtf8)) add(service, peer);
+    for (const service of [...view.importedServices(peer)].sort(compareUtf8)) {
+      if (meter.isOver(SERVICE_SIZE)) yield;
+      add(service, peer);
+    }
   }
   for (const service of [...view.meshServices()].sort(compareUtf8)) {
+    if (meter.isOver(SERVICE_SIZE)) yield;
     if (service.toLowerCase() !== own && mayBeCalled(instance, service, view)) add(service, "");
   }
   if (added > limits.implicitUpstreams) {
@@ -233,7 +251,7 @@ function routeOf({ id, settings }: Upstream, view: MeshView, missing: string[]):
     return typeof service === "string" ? service : { type: "peered", service };
   }
   if (id.datacenter !== "" && id.datacenter !== view.datacenter) return "other datacenters are not served";
-  const chain = compileChain(view.entries, id.name, view.datacenter, {
+  const chain = view.chain(id.name, {
     ...(settings.protocol === "" ? {} : { protocol: settings.protocol }),
     ...(settings.connectTimeoutMs > 0 ? { connectTimeoutMs: settings.connectTimeoutMs } : {}),
     ...(settings.meshGatewayMode === "" ? {} : { meshGateway: settings.meshGatewayMode }),
@@ -261,8 +279,7 @@ export function placesOf(
     } else if (target.datacenter !== view.datacenter) {
       problem(`target "${target.id}": other datacenters are not served`);
     } else {
-      const endpoints = endpointsOf(view.targetInstances(target), "lan", target.subsetDefinition.onlyPassing === true);
-      places.set(target.id, { type: "local", target, endpoints });
+      places.set(target.id, { type: "local", target, endpoints: view.targetEndpoints(target) });
     }
   }
   return places;

@@ -1,7 +1,8 @@
-import type { ResolvedTarget } from "../../config/chain.js";
+import type { ChainOverrides, CompiledChain, ResolvedTarget } from "../../config/chain.js";
 import type { ConfigEntrySet } from "../../config/config-entry-set.js";
 import type { ServiceInstance } from "../../model/instance.js";
 import type { TrustBundle } from "../../peering/peering.js";
+import type { Endpoints } from "./endpoints.js";
 
 /** A certificate of a proxy with its key, PEM. */
 export interface ProxyLeaf {
@@ -29,7 +30,7 @@ export interface PeerServers {
 
 /**
  * A cluster at one moment, as its proxies see it. A part that is undefined is not known yet: a snapshot is made without it, and says
- * so.
+ * so. A part that has not changed is best the same object for all proxies: what was made of it then serves again.
  */
 export interface MeshView {
   readonly datacenter: string;
@@ -43,11 +44,13 @@ export interface MeshView {
   leaf(service: string): ProxyLeaf | string;
   /** That of the mesh gateways. A text says why there is none. */
   gatewayLeaf(): ProxyLeaf | string;
+  /** Where calls of a service may go. */
+  chain(service: string, overrides?: ChainOverrides): CompiledChain;
   /** Local instances that speak for the service of a target in the mesh, by the filter of its subset. */
-  targetInstances(target: Pick<ResolvedTarget, "service" | "subset" | "subsetDefinition">): readonly ServiceInstance[];
+  targetEndpoints(target: Pick<ResolvedTarget, "service" | "subset" | "subsetDefinition">): Endpoints;
   /** Names of the local services that anything speaks for in the mesh. */
   meshServices(): readonly string[];
-  localGateways(): readonly ServiceInstance[];
+  localGateways(): Endpoints;
   /** Those that run a server of this cluster. */
   servers(): readonly ServiceInstance[];
   bundle(peer: string): TrustBundle | undefined;

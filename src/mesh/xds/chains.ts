@@ -6,15 +6,8 @@ import type { Endpoint, Endpoints } from "../snapshot/endpoints.js";
 import type { PeeredService } from "../snapshot/peered.js";
 import type { UpstreamSettings } from "../snapshot/settings.js";
 import type { ChainPlace, SnapshotBase } from "../snapshot/sidecar.js";
-import {
-  type AssignmentInit,
-  aggregateCluster,
-  type ClusterInit,
-  clusterFor,
-  edsCluster,
-  guarded,
-  loadAssignment,
-} from "./clusters.js";
+import { aggregateCluster, type ClusterInit, clusterFor, edsCluster, guarded } from "./clusters.js";
+import type { Assignment } from "./resources.js";
 import type { NamedLeaf, TlsContexts } from "./tls.js";
 
 type Resolver = Extract<ChainNode, { type: "resolver" }>;
@@ -22,7 +15,7 @@ type Resolver = Extract<ChainNode, { type: "resolver" }>;
 /** Clusters with the load assignments of those that have some. */
 export interface ClusterSet {
   readonly clusters: readonly ClusterInit[];
-  readonly assignments: readonly AssignmentInit[];
+  readonly assignments: readonly Assignment[];
 }
 
 /** How a proxy connects to others. */
@@ -95,7 +88,7 @@ export function chainClusters(
   connecting: Connecting,
 ): ClusterSet {
   const clusters: ClusterInit[] = [];
-  const assignments: AssignmentInit[] = [];
+  const assignments: Assignment[] = [];
   for (const resolver of names.resolvers) {
     const primary = places.get(resolver.target);
     if (primary === undefined) continue;
@@ -130,7 +123,7 @@ function placeCluster(
   settings: UpstreamSettings,
   connectTimeoutMs: number,
   { snapshot, leaf, tls, roots }: Connecting,
-): { readonly cluster: ClusterInit; readonly assignment: AssignmentInit | undefined } {
+): { readonly cluster: ClusterInit; readonly assignment: Assignment | undefined } {
   const { fetchTimeoutMs } = snapshot.settings;
   const terms = snapshot.mesh.outgoing;
   const common = { passive: settings.passiveHealthCheck, thresholds: settings.thresholds, protocol };
@@ -146,7 +139,7 @@ function placeCluster(
     const cluster = clusterFor(name, endpoints, { connectTimeoutMs, fetchTimeoutMs });
     return {
       cluster: { ...guarded(cluster, { ...common, transportSocket }), altStatName: name },
-      assignment: endpoints.hostnames ? undefined : loadAssignment(name, [endpoints.list]),
+      assignment: endpoints.hostnames ? undefined : { clusterName: name, endpoints: endpoints.list },
     };
   }
   const { service, target } = place;
@@ -163,17 +156,17 @@ export function peeredCluster(
   mode: string,
   connectTimeoutMs: number,
   snapshot: SnapshotBase,
-): { readonly cluster: ClusterInit; readonly assignment: AssignmentInit | undefined } {
+): { readonly cluster: ClusterInit; readonly assignment: Assignment | undefined } {
   const { fetchTimeoutMs } = snapshot.settings;
   if (mode === "local") {
     return {
       cluster: edsCluster(name, connectTimeoutMs, fetchTimeoutMs),
-      assignment: loadAssignment(name, [addresses(snapshot.localGateways)]),
+      assignment: { clusterName: name, endpoints: addresses(snapshot.localGateways) },
     };
   }
   return {
     cluster: clusterFor(name, service.remote, { connectTimeoutMs, fetchTimeoutMs }),
-    assignment: service.remote.hostnames ? undefined : loadAssignment(name, [service.remote.list]),
+    assignment: service.remote.hostnames ? undefined : { clusterName: name, endpoints: service.remote.list },
   };
 }
 

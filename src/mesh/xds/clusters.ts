@@ -16,7 +16,7 @@ import type { ConnectionThresholds, GatewaySettings, PassiveHealthCheck } from "
 import { adsSource, duration, named, packed, socketAddress } from "./values.js";
 
 export type ClusterInit = MessageFields<typeof ClusterSchema>;
-export type AssignmentInit = MessageFields<typeof ClusterLoadAssignmentSchema>;
+type AssignmentInit = MessageFields<typeof ClusterLoadAssignmentSchema>;
 
 const HTTP_OPTIONS = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions";
 const DNS_REFRESH_MS = 10_000;
@@ -51,7 +51,7 @@ export function dnsCluster(name: string, connectTimeoutMs: number, endpoints: re
     dnsLookupFamily: Cluster_DnsLookupFamily.V4_ONLY,
     connectTimeout: duration(connectTimeoutMs),
     outlierDetection: {},
-    loadAssignment: loadAssignment(name, [used]),
+    loadAssignment: loadAssignment(name, used),
   };
 }
 
@@ -190,23 +190,14 @@ export function aggregateCluster(name: string, connectTimeoutMs: number, cluster
   };
 }
 
-/** @param groups - the first one is asked first; an empty one is told, too, or Envoy waits for it. */
-export function loadAssignment(
-  clusterName: string,
-  groups: readonly (readonly Endpoint[])[],
-  bare = false,
-): AssignmentInit {
-  return {
-    clusterName,
-    endpoints: groups.map((group, priority) => ({
-      ...(priority > 0 && { priority }),
-      lbEndpoints: group.map(({ address, port, healthy, weight }) => ({
-        hostIdentifier: { case: "endpoint" as const, value: { address: socketAddress(address, port) } },
-        ...(!bare && {
-          healthStatus: healthy ? HealthStatus.HEALTHY : HealthStatus.UNHEALTHY,
-          loadBalancingWeight: weight,
-        }),
-      })),
-    })),
-  };
+/** @param bare - without health and weight. */
+export function loadAssignment(clusterName: string, list: readonly Endpoint[], bare = false): AssignmentInit {
+  const lbEndpoints = list.map(({ address, port, healthy, weight }) => ({
+    hostIdentifier: { case: "endpoint" as const, value: { address: socketAddress(address, port) } },
+    ...(!bare && {
+      healthStatus: healthy ? HealthStatus.HEALTHY : HealthStatus.UNHEALTHY,
+      loadBalancingWeight: weight,
+    }),
+  }));
+  return { clusterName, endpoints: [{ lbEndpoints }] };
 }

@@ -1,3 +1,4 @@
+import { StepMeter, type Steps } from "../../base/steps.js";
 import { isHttpLike } from "../../config/chain.js";
 import { serviceUri } from "../../trust/leaf.js";
 import { ForwardClientCertDetails, TrafficDirection } from "../../wire/envoy.js";
@@ -5,14 +6,8 @@ import { joinPems, trustedDomains } from "../snapshot/bundles.js";
 import type { ExportedRoute, MeshGatewaySnapshot, SplicedCluster } from "../snapshot/gateway.js";
 import { upstreamSettings } from "../snapshot/settings.js";
 import { ChainNames, targetSni } from "./chains.js";
-import {
-  type AssignmentInit,
-  type ClusterInit,
-  circuitBreakers,
-  clusterFor,
-  guarded,
-  loadAssignment,
-} from "./clusters.js";
+import { type ClusterInit, circuitBreakers, clusterFor, guarded } from "./clusters.js";
+import { commonParts, type ExportedPart, type MakingOptions } from "./kept-parts.js";
 import {
   type FilterChainInit,
   httpFilter,
@@ -22,53 +17,112 @@ import {
   tcpProxy,
   tlsInspector,
 } from "./listeners.js";
-import type { DraftResources } from "./resources.js";
+import { type Assignment, type EncodedResources, encodedChain } from "./resources.js";
 import { chainRoutes, type RouteInit } from "./routes.js";
-import { type NamedLeaf, TlsContexts, type TlsPlacement } from "./tls.js";
+import { type NamedLeaf, TlsContexts } from "./tls.js";
 
 const EXPORTED = "exported~";
 const LEAF_NAME = "leaf/mesh-gateway";
 
 interface Drafts {
   readonly clusters: ClusterInit[];
-  readonly endpoints: AssignmentInit[];
+  readonly endpoints: Assignment[];
   readonly routes: RouteInit[];
 }
 
 /** The resources of a mesh gateway. */
-export function meshGatewayResources(snapshot: MeshGatewaySnapshot, placement: TlsPlacement): DraftResources {
-  const { settings, exported } = snapshot;
-  const tls = new TlsContexts(placement, settings.fetchTimeoutMs);
-  const drafts: Drafts = { clusters: [], endpoints: [], routes: [] };
-  for (const cluster of snapshot.local) addPlain(cluster, snapshot, drafts);
-  for (const cluster of snapshot.imported) addPlain(cluster, snapshot, drafts, true);
-  const chains: { readonly chain: FilterChainInit; readonly route: string | undefined }[] = [];
-  for (const route of exported) {
-    const added = addExported(route, snapshot, tls, drafts);
-    if (added !== undefined) chains.push(added);
+export function* meshGatewayResources(
+  snapshot: MeshGatewaySnapshot,
+  options: MakingOptions,
+): Steps<readonly EncodedResources[]> {
+  const { settings, exported, local, imported } = snapshot;
+  const { kept, encoder } = options;
+  const common = [...commonParts(snapshot, snapshot.leaf, options), JSON.stringify(snapshot.thresholds)];
+  const made: EncodedResources[] = [];
+  const meter = new StepMeter();
+  for (const [clusters, remote] of [
+    [local, false],
+    [imported, true],
+  ] as const) {
+    for (const cluster of clusters) {
+      let size = CLUSTER_SIZE;
+      // Endpoints of imports are found again each time; those of local services are the same until they change.
+      const endpoints = remote ? JSON.stringify(cluster.endpoints) : cluster.endpoints;
+      const make = (): EncodedResources => {
+        size = MADE_CLUSTER_SIZE;
+        const drafts = emptyDrafts();
+        addPlain(cluster, snapshot, drafts, remote);
+        return encoder.encode({ ...drafts, listeners: [], secrets: [] });
+      };
+      made.push(kept.plain.of(`${remote} ${cluster.name}`, [...common, endpoints], make));
+      if (meter.isOver(size)) yield;
+    }
   }
+  const chains: ExportedPart[] = [];
+  for (const route of exported) {
+    let size = CLUSTER_SIZE;
+    const part = kept.exported.of(route.service, [...common, ...exportedParts(route)], () => {
+      size = MADE_CLUSTER_SIZE;
+      return exportedPart(route, snapshot, options);
+    });
+    if (meter.isOver(size)) yield;
+    if (part === undefined) continue;
+    chains.push(part);
+    made.push(part.resources);
+  }
+  if (chains.length > 0) yield;
+  const drafts = emptyDrafts();
   addServers(snapshot, drafts);
   const listeners = snapshot.listeners.map(({ name, address, port }) => {
-    const made = listener(
-      name,
-      { type: "port", address, port },
-      {
-        trafficDirection: TrafficDirection.UNSPECIFIED,
-        filterChains: [...chains.map(({ chain }) => chain), ...serverChains(snapshot, name), spliced(snapshot, name)],
-        listenerFilters: [tlsInspector()],
-        logs: settings.accessLogs,
-      },
-    );
-    return { ...made, routes: chains.flatMap(({ route }) => route ?? []) };
+    const parts = {
+      trafficDirection: TrafficDirection.UNSPECIFIED,
+      filterChains: [...serverChains(snapshot, name), spliced(snapshot, name)],
+      listenerFilters: [tlsInspector()],
+      logs: settings.accessLogs,
+    };
+    return {
+      ...listener(name, { type: "port", address, port }, parts),
+      encodedChains: chains.map(({ chain }) => chain),
+      routes: chains.flatMap(({ route }) => route ?? []),
+    };
   });
-  return { ...drafts, listeners, secrets: tls.secrets };
+  made.push(encoder.encode({ ...drafts, listeners, secrets: [] }));
+  return made;
+}
+
+/** Cost of looking at one cluster, in the fields of a step, and of making one. */
+const CLUSTER_SIZE = 100;
+const MADE_CLUSTER_SIZE = 1_000;
+
+function emptyDrafts(): Drafts {
+  return { clusters: [], endpoints: [], routes: [] };
+}
+
+function exportedParts({ serverNames, chain, places, bundles }: ExportedRoute): readonly unknown[] {
+  const parts: unknown[] = [chain, JSON.stringify([serverNames, bundles])];
+  // A gateway leads to no other cluster.
+  for (const [id, place] of places) if (place.type === "local") parts.push(id, place.endpoints);
+  return parts;
+}
+
+function exportedPart(
+  route: ExportedRoute,
+  snapshot: MeshGatewaySnapshot,
+  options: MakingOptions,
+): ExportedPart | undefined {
+  const tls = new TlsContexts(options.placement, snapshot.settings.fetchTimeoutMs);
+  const drafts = emptyDrafts();
+  const added = addExported(route, snapshot, tls, drafts);
+  if (added === undefined) return undefined;
+  const resources = options.encoder.encode({ ...drafts, listeners: [], secrets: tls.secrets });
+  return { resources, chain: encodedChain(added.chain), route: added.route };
 }
 
 function addPlain(
   { name, endpoints }: SplicedCluster,
   { settings, thresholds }: MeshGatewaySnapshot,
   drafts: Drafts,
-  remote = false,
+  remote: boolean,
 ): void {
   const { gateway, fetchTimeoutMs } = settings;
   const cluster = clusterFor(name, endpoints, { connectTimeoutMs: gateway.connectTimeoutMs, fetchTimeoutMs, gateway });
@@ -87,7 +141,7 @@ function addPlain(
         },
       }),
   });
-  if (!endpoints.hostnames) drafts.endpoints.push(loadAssignment(name, [endpoints.list]));
+  if (!endpoints.hostnames) drafts.endpoints.push({ clusterName: name, endpoints: endpoints.list });
 }
 
 /** Connections of the callers of peers: of HTTP-like protocols they end here, others are passed on as they are. */
@@ -105,7 +159,7 @@ function addExported(
   const names = new ChainNames(chain, places, snapshot, EXPORTED);
   const plain = upstreamSettings(undefined, "");
   const clusters: ClusterInit[] = [];
-  const assignments: AssignmentInit[] = [];
+  const assignments: Assignment[] = [];
   for (const resolver of names.resolvers) {
     const place = places.get(resolver.target);
     if (place?.type !== "local") continue;
@@ -128,7 +182,7 @@ function addExported(
       ...guarded(cluster, { passive, thresholds, protocol: http ? chain.protocol : "tcp", transportSocket }),
       altStatName: name,
     });
-    if (!place.endpoints.hostnames) assignments.push(loadAssignment(name, [place.endpoints.list]));
+    if (!place.endpoints.hostnames) assignments.push({ clusterName: name, endpoints: place.endpoints.list });
   }
   const prefix = statPrefix("mesh_gateway_local_peered.", `${service}.default.default.${datacenter}`);
   const match = { filterChainMatch: { serverNames: [...serverNames] } };
@@ -198,6 +252,6 @@ function addServers({ servers, peerServers, settings }: MeshGatewaySnapshot, dra
       clusterFor(name, endpoints, { connectTimeoutMs: gateway.connectTimeoutMs, fetchTimeoutMs, gateway: strict }),
     );
     if (!endpoints.hostnames && endpoints.list.length > 0)
-      drafts.endpoints.push(loadAssignment(name, [endpoints.list], true));
+      drafts.endpoints.push({ clusterName: name, endpoints: endpoints.list, bare: true });
   }
 }

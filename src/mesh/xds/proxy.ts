@@ -1,12 +1,13 @@
+import type { Steps } from "../../base/steps.js";
 import type { ResourceType } from "../../model/connected-proxy.js";
 import type { ServiceInstance } from "../../model/instance.js";
 import { meshGatewaySnapshot } from "../snapshot/gateway.js";
 import { type NotReady, type SnapshotLimits, sidecarSnapshot } from "../snapshot/sidecar.js";
 import type { MeshView } from "../snapshot/view.js";
 import { meshGatewayResources } from "./gateway.js";
-import { encodeResources, type ResourceSet } from "./resources.js";
+import type { MakingOptions } from "./kept-parts.js";
+import { type ResourceSet, resourceSet } from "./resources.js";
 import { sidecarResources } from "./sidecar.js";
-import type { TlsPlacement } from "./tls.js";
 
 /** Resources that a proxy is told, and in plain words the parts that they were made without. */
 export interface ProxyResources {
@@ -23,24 +24,30 @@ export function isServedKind(kind: string): boolean {
   return kind === "connect-proxy" || kind === "mesh-gateway";
 }
 
+export interface ProxyOptions extends MakingOptions {
+  readonly limits: SnapshotLimits;
+}
+
 /**
  * Everything that the proxy of a registration is told at one moment: the same bytes for the same state, in whichever order its parts come.
+ * It is made in steps; a view may change between them, and what was looked at before is not looked at again.
  * @param instance - the registration, without the settings of config entries; of a kind of {@link isServedKind}.
  */
-export function proxyResources(
+export function* proxyResources(
   instance: ServiceInstance,
   view: MeshView,
-  options: { readonly placement: TlsPlacement; readonly limits: SnapshotLimits },
-): ProxyResources | NotReady {
-  const { placement, limits } = options;
+  options: ProxyOptions,
+): Steps<ProxyResources | NotReady> {
+  options.kept.begin();
+  const { limits } = options;
   if (instance.service.kind === "mesh-gateway") {
-    const snapshot = meshGatewaySnapshot(instance, view);
+    const snapshot = yield* meshGatewaySnapshot(instance, view);
     if (snapshot.type === "not-ready") return snapshot;
-    const set = encodeResources(meshGatewayResources(snapshot, placement), OF_GATEWAYS);
+    const set = yield* resourceSet(yield* meshGatewayResources(snapshot, options), OF_GATEWAYS);
     return { type: "ready", set, missing: snapshot.missing };
   }
-  const snapshot = sidecarSnapshot(instance, view, limits);
+  const snapshot = yield* sidecarSnapshot(instance, view, limits);
   if (snapshot.type === "not-ready") return snapshot;
-  const set = encodeResources(sidecarResources(snapshot, placement), OF_SIDECARS);
+  const set = yield* resourceSet(yield* sidecarResources(snapshot, options), OF_SIDECARS);
   return { type: "ready", set, missing: snapshot.missing };
 }

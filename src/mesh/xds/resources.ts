@@ -1,11 +1,14 @@
 import { createHash } from "node:crypto";
 import { compareUtf8 } from "../../base/byte-order.js";
+import type { Steps } from "../../base/steps.js";
+import { sortSteps } from "../../base/turns.js";
 import type { ResourceType } from "../../model/connected-proxy.js";
 import {
   type Cluster,
   type ClusterLoadAssignment,
   ClusterLoadAssignmentSchema,
   ClusterSchema,
+  FilterChainSchema,
   type Listener,
   ListenerSchema,
   type RouteConfiguration,
@@ -13,6 +16,8 @@ import {
   SecretSchema,
 } from "../../wire/envoy.js";
 import { create, type DescMessage, type MessageFields, toBinary } from "../../wire/schema.js";
+import type { Endpoint } from "../snapshot/endpoints.js";
+import { loadAssignment } from "./clusters.js";
 
 export const TYPE_URLS: Readonly<Record<ResourceType, string>> = {
   secret: "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.Secret",
@@ -38,37 +43,101 @@ export interface ResourceSet {
   readonly mayBeEmpty: ReadonlySet<ResourceType>;
 }
 
+/** A load assignment as it is made. */
+export interface Assignment {
+  readonly clusterName: string;
+  /** An empty list is told, too, or Envoy waits for it. */
+  readonly endpoints: readonly Endpoint[];
+  /** Without health and weight. */
+  readonly bare?: boolean;
+}
+
 /** Messages as they are made, by type. */
 export interface DraftResources {
   readonly clusters: readonly MessageFields<typeof ClusterSchema>[];
-  readonly endpoints: readonly MessageFields<typeof ClusterLoadAssignmentSchema>[];
-  readonly listeners: readonly (MessageFields<typeof ListenerSchema> & { readonly routes?: readonly string[] })[];
+  readonly endpoints: readonly Assignment[];
+  readonly listeners: readonly DraftListener[];
   readonly routes: readonly MessageFields<typeof RouteConfigurationSchema>[];
   readonly secrets: readonly MessageFields<typeof SecretSchema>[];
 }
 
+export type DraftListener = MessageFields<typeof ListenerSchema> & {
+  /** Names of the routes that it asks for. */
+  readonly routes?: readonly string[];
+  /** Filter chains in front of those that it has, encoded. */
+  readonly encodedChains?: readonly Uint8Array[];
+};
+
 export type { Cluster, ClusterLoadAssignment, Listener, RouteConfiguration };
 
-/** Encodes all of them. Of several resources with one name the first one counts. */
-export function encodeResources(draft: DraftResources, mayBeEmpty: ReadonlySet<ResourceType>): ResourceSet {
-  return {
-    resources: {
-      secret: encoded(draft.secrets.map((init) => entry(SecretSchema, init, init.name))),
+export type Entry = readonly [name: string, resource: VersionedResource];
+
+/** Resources as they are sent, in any order. */
+export type EncodedResources = Readonly<Record<ResourceType, readonly Entry[]>>;
+
+/** Encodes the resources of all proxies: load assignments of the same endpoints once for all of them. */
+export class ResourceEncoder {
+  readonly #assignments = new WeakMap<readonly Endpoint[], Map<string, VersionedResource>>();
+
+  encode(draft: DraftResources): EncodedResources {
+    return {
+      secret: draft.secrets.map((init) => entry(SecretSchema, init, init.name)),
       // Envoy forgets the endpoints of a cluster that is replaced.
-      cluster: encoded(
-        draft.clusters.map((init) => entry(ClusterSchema, init, init.name, init.name === undefined ? [] : [init.name])),
+      cluster: draft.clusters.map((init) =>
+        entry(ClusterSchema, init, init.name, init.name === undefined ? [] : [init.name]),
       ),
-      endpoint: encoded(draft.endpoints.map((init) => entry(ClusterLoadAssignmentSchema, init, init.clusterName))),
-      listener: encoded(
-        draft.listeners.map(({ routes = [], ...init }) => entry(ListenerSchema, init, init.name, routes)),
-      ),
-      route: encoded(draft.routes.map((init) => entry(RouteConfigurationSchema, init, init.name))),
-    },
-    mayBeEmpty,
-  };
+      endpoint: draft.endpoints.map((assignment) => this.#assignment(assignment)),
+      listener: draft.listeners.map(({ routes = [], encodedChains = [], ...init }) => {
+        const bytes = toBinary(ListenerSchema, create(ListenerSchema, init));
+        const { field } = ListenerSchema;
+        return entryOf(init.name, withRepeated(bytes, field.filterChains.number, encodedChains), routes);
+      }),
+      route: draft.routes.map((init) => entry(RouteConfigurationSchema, init, init.name)),
+    };
+  }
+
+  #assignment({ clusterName, endpoints, bare = false }: Assignment): Entry {
+    const known = this.#assignments.get(endpoints) ?? new Map<string, VersionedResource>();
+    this.#assignments.set(endpoints, known);
+    const key = JSON.stringify([clusterName, bare]);
+    const made =
+      known.get(key) ??
+      entry(ClusterLoadAssignmentSchema, loadAssignment(clusterName, endpoints, bare), clusterName)[1];
+    known.set(key, made);
+    return [clusterName, made];
+  }
 }
 
-type Entry = readonly [name: string, resource: VersionedResource];
+/** All resources of one proxy. Of several with one name the first one counts. */
+export function* resourceSet(
+  parts: readonly EncodedResources[],
+  mayBeEmpty: ReadonlySet<ResourceType>,
+): Steps<ResourceSet> {
+  const resources: Record<ResourceType, ReadonlyMap<string, VersionedResource>> = {
+    secret: yield* sorted(parts, "secret"),
+    cluster: yield* sorted(parts, "cluster"),
+    endpoint: yield* sorted(parts, "endpoint"),
+    listener: yield* sorted(parts, "listener"),
+    route: yield* sorted(parts, "route"),
+  };
+  return { resources, mayBeEmpty };
+}
+
+function* sorted(
+  parts: readonly EncodedResources[],
+  type: ResourceType,
+): Steps<ReadonlyMap<string, VersionedResource>> {
+  const entries = parts.flatMap((part) => part[type]);
+  if (entries.length > UNSTEPPED) yield;
+  const inOrder = yield* sortSteps(entries, ([left], [right]) => compareUtf8(left, right));
+  if (entries.length > UNSTEPPED) yield;
+  const found = new Map<string, VersionedResource>();
+  for (const [name, resource] of inOrder) if (!found.has(name)) found.set(name, resource);
+  return found;
+}
+
+/** So few resources are no step of their own. */
+const UNSTEPPED = 1_000;
 
 function entry<Desc extends DescMessage>(
   schema: Desc,
@@ -76,14 +145,31 @@ function entry<Desc extends DescMessage>(
   name: string | undefined,
   children: readonly string[] = [],
 ): Entry {
-  const bytes = toBinary(schema, create(schema, init));
+  return entryOf(name, toBinary(schema, create(schema, init)), children);
+}
+
+function entryOf(name: string | undefined, bytes: Uint8Array, children: readonly string[]): Entry {
   return [name ?? "", { bytes, version: createHash("sha256").update(bytes).digest("hex"), children }];
 }
 
-function encoded(entries: readonly Entry[]): ReadonlyMap<string, VersionedResource> {
-  const found = new Map<string, VersionedResource>();
-  for (const [name, resource] of entries.toSorted(([left], [right]) => compareUtf8(left, right))) {
-    if (!found.has(name)) found.set(name, resource);
+/** A filter chain for {@link DraftListener.encodedChains}. */
+export function encodedChain(init: MessageFields<typeof FilterChainSchema>): Uint8Array {
+  return toBinary(FilterChainSchema, create(FilterChainSchema, init));
+}
+
+/** A message with more members of a repeated field. On the wire fields may come in any order. */
+function withRepeated(message: Uint8Array, field: number, members: readonly Uint8Array[]): Uint8Array {
+  if (members.length === 0) return message;
+  return Buffer.concat(members.flatMap((member) => [lengthPrefix(field, member.length), member]).concat(message));
+}
+
+const LENGTH_DELIMITED = 2;
+
+function lengthPrefix(field: number, length: number): Uint8Array {
+  const bytes: number[] = [];
+  for (let value of [(field << 3) | LENGTH_DELIMITED, length]) {
+    for (; value > 0x7f; value >>>= 7) bytes.push((value & 0x7f) | 0x80);
+    bytes.push(value);
   }
-  return found;
+  return Uint8Array.from(bytes);
 }

@@ -1,5 +1,7 @@
 import { ipVersion } from "../../base/host-port.js";
+import { StepMeter, type Steps } from "../../base/steps.js";
 import { isHttpLike } from "../../config/chain.js";
+import { emptyProxy } from "../../model/instance.js";
 import {
   ConnectionLimitSchema,
   ForwardClientCertDetails,
@@ -15,7 +17,6 @@ import type { Upstream } from "../snapshot/settings.js";
 import type { RoutedUpstream, SidecarSnapshot } from "../snapshot/sidecar.js";
 import { ChainNames, type Connecting, chainClusters, peeredCluster, peeredTls } from "./chains.js";
 import {
-  type AssignmentInit,
   type ClusterInit,
   guarded,
   LOCAL_APP,
@@ -23,8 +24,8 @@ import {
   ORIGINAL_DESTINATION,
   originalDestinationCluster,
 } from "./clusters.js";
+import { commonParts, type MakingOptions, type TransparentOutbound, type UpstreamPart } from "./kept-parts.js";
 import {
-  type FilterChainInit,
   type FilterInit,
   type HttpFilterInit,
   httpFilter,
@@ -35,9 +36,9 @@ import {
   tcpProxy,
 } from "./listeners.js";
 import { rbacRules } from "./rbac.js";
-import type { DraftResources } from "./resources.js";
+import { type Assignment, type DraftListener, type EncodedResources, encodedChain } from "./resources.js";
 import { chainRoutes, plainRoute, type RouteInit } from "./routes.js";
-import { TlsContexts, type TlsPlacement } from "./tls.js";
+import { TlsContexts } from "./tls.js";
 import { named, pipeAddress, socketAddress } from "./values.js";
 
 const DEFAULT_CONNECT_TIMEOUT_MS = 5_000;
@@ -48,27 +49,101 @@ const OUTBOUND_LISTENER = "outbound_listener";
 
 interface Drafts {
   readonly clusters: ClusterInit[];
-  readonly endpoints: AssignmentInit[];
-  readonly listeners: (ListenerInit & { readonly routes?: readonly string[] })[];
+  readonly endpoints: Assignment[];
+  readonly listeners: DraftListener[];
   readonly routes: RouteInit[];
 }
 
 /** The resources of the proxy beside a service. */
-export function sidecarResources(snapshot: SidecarSnapshot, placement: TlsPlacement): DraftResources {
-  const { service, trustDomain, rootPems, settings } = snapshot;
-  const tls = new TlsContexts(placement, settings.fetchTimeoutMs);
-  const connecting: Connecting = {
+export function* sidecarResources(
+  snapshot: SidecarSnapshot,
+  options: MakingOptions,
+): Steps<readonly EncodedResources[]> {
+  const { kept, encoder } = options;
+  const common = commonParts(snapshot, snapshot.leaf, options);
+  const made: EncodedResources[] = [
+    kept.plain.of("inbound", inboundParts(snapshot, common), () => inbound(snapshot, options)),
+  ];
+  const transparent: UpstreamPart[] = [];
+  const meter = new StepMeter();
+  for (const upstream of snapshot.upstreams) {
+    let size = UPSTREAM_SIZE;
+    const part = kept.upstreams.of(upstream.upstream.name, [...common, ...upstreamParts(upstream)], () => {
+      size = MADE_UPSTREAM_SIZE;
+      return upstreamPart(upstream, snapshot, options);
+    });
+    if (meter.isOver(size)) yield;
+    made.push(part.resources);
+    if (part.outbound !== undefined) transparent.push(part);
+  }
+  const { transparentPort } = snapshot;
+  if (transparentPort !== undefined) {
+    if (transparent.length > UNSTEPPED) yield;
+    const drafts = emptyDrafts();
+    addOutbound(snapshot, transparentPort, transparent, drafts);
+    if (transparent.length > UNSTEPPED) yield;
+    made.push(encoder.encode({ ...drafts, secrets: [] }));
+  }
+  return made;
+}
+
+/** Cost of looking at one upstream, in the fields of a step, and of making its resources. */
+const UPSTREAM_SIZE = 100;
+const MADE_UPSTREAM_SIZE = 2_000;
+/** For so few upstreams a listener is no step of its own. */
+const UNSTEPPED = 1_000;
+
+function emptyDrafts(): Drafts {
+  return { clusters: [], endpoints: [], listeners: [], routes: [] };
+}
+
+function connectingBy(snapshot: SidecarSnapshot, { placement }: MakingOptions): Connecting {
+  const { service, trustDomain, rootPems, settings, leaf } = snapshot;
+  return {
     snapshot,
-    leaf: { name: `leaf/${service}`, leaf: snapshot.leaf },
-    tls,
+    leaf: { name: `leaf/${service}`, leaf },
+    tls: new TlsContexts(placement, settings.fetchTimeoutMs),
     roots: { name: `roots/${trustDomain}`, pem: joinPems(rootPems) },
   };
-  const drafts: Drafts = { clusters: [localApp(snapshot)], endpoints: [], listeners: [], routes: [] };
+}
+
+/** All that calls from elsewhere meet. */
+function inbound(snapshot: SidecarSnapshot, options: MakingOptions): EncodedResources {
+  const connecting = connectingBy(snapshot, options);
+  const drafts = emptyDrafts();
+  drafts.clusters.push(localApp(snapshot));
   drafts.listeners.push(publicListener(snapshot, connecting));
-  const transparent: Transparent[] = [];
-  for (const upstream of snapshot.upstreams) addUpstream(upstream, connecting, drafts, transparent, snapshot);
-  if (snapshot.transparentPort !== undefined) addOutbound(snapshot, snapshot.transparentPort, transparent, drafts);
-  return { ...drafts, secrets: tls.secrets };
+  return options.encoder.encode({ ...drafts, secrets: connecting.tls.secrets });
+}
+
+function inboundParts(snapshot: SidecarSnapshot, common: readonly unknown[]): readonly unknown[] {
+  const { instance, entries, inboundBundles, allowsByDefault } = snapshot;
+  const { address, port, proxy } = instance.service;
+  const { localServiceAddress, localServicePort, localServiceSocketPath } = proxy ?? emptyProxy;
+  const local = [localServiceAddress, localServicePort, localServiceSocketPath];
+  // Intentions come from the entries.
+  return [...common, entries, JSON.stringify([inboundBundles, allowsByDefault, address, port, local])];
+}
+
+function upstreamParts({ upstream, virtualIps, route }: RoutedUpstream): readonly unknown[] {
+  const parts: unknown[] = [JSON.stringify([upstream, virtualIps])];
+  if (route.type === "peered") return [...parts, peeredText(route.service)];
+  parts.push(route.chain);
+  for (const [id, place] of route.places) {
+    parts.push(id, place.type === "local" ? place.endpoints : peeredText(place.service));
+  }
+  return parts;
+}
+
+function peeredText(service: PeeredService): string {
+  return JSON.stringify({ ...service, instances: [] });
+}
+
+function upstreamPart(routed: RoutedUpstream, snapshot: SidecarSnapshot, options: MakingOptions): UpstreamPart {
+  const connecting = connectingBy(snapshot, options);
+  const drafts = emptyDrafts();
+  const outbound = addUpstream(routed, connecting, drafts, snapshot);
+  return { resources: options.encoder.encode({ ...drafts, secrets: connecting.tls.secrets }), outbound };
 }
 
 function localApp({ instance, settings }: SidecarSnapshot): ClusterInit {
@@ -166,15 +241,14 @@ function addUpstream(
   routed: RoutedUpstream,
   connecting: Connecting,
   drafts: Drafts,
-  transparent: Transparent[],
   snapshot: SidecarSnapshot,
-): void {
+): TransparentOutbound | undefined {
   const { upstream, route, virtualIps } = routed;
   const outbound =
     route.type === "peered"
       ? peeredOutbound(upstream, route.service, connecting, drafts)
       : chainOutbound(upstream, route, connecting, drafts, snapshot);
-  if (outbound === undefined) return;
+  if (outbound === undefined) return undefined;
   const { filter, routes } = outbound;
   const { settings } = snapshot;
   if (upstream.bind !== undefined) {
@@ -185,12 +259,11 @@ function addUpstream(
       balancesExactly: upstream.settings.balancesExactly,
     });
     drafts.listeners.push({ ...made, routes });
-  } else transparent.push({ addresses: virtualIps, filter, routes });
-}
-
-/** An upstream without a port of its own: a transparent proxy knows it by its addresses. */
-interface Transparent extends Outbound {
-  readonly addresses: readonly string[];
+    return undefined;
+  }
+  // Without a port of its own a transparent proxy knows it by its addresses.
+  const addresses = virtualIps.filter((address) => ipVersion(address) !== 0);
+  return { addresses, filter, routes, encoded: addresses.length === 0 ? undefined : addressedChain(addresses, filter) };
 }
 
 interface Outbound {
@@ -286,25 +359,31 @@ function outboundFilter(options: {
 
 /** Each address leads to one upstream, or Envoy refuses the listener: the first one by name that has it. */
 function addressed(
-  upstreams: readonly Transparent[],
-): readonly { readonly chain: FilterChainInit; readonly routes: readonly string[] }[] {
+  upstreams: readonly UpstreamPart[],
+): readonly { readonly chain: Uint8Array; readonly routes: readonly string[] }[] {
   const taken = new Set<string>();
-  return upstreams.flatMap(({ addresses, filter, routes }) => {
-    const own = addresses.filter((address) => ipVersion(address) !== 0 && !taken.has(address));
+  return upstreams.flatMap(({ outbound }) => {
+    if (outbound?.encoded === undefined) return [];
+    const { addresses, filter, routes, encoded } = outbound;
+    const own = addresses.filter((address) => !taken.has(address));
     for (const address of own) taken.add(address);
     if (own.length === 0) return [];
-    const prefixRanges = own.map((address) => ({
-      addressPrefix: address,
-      prefixLen: ipVersion(address) === 6 ? 128 : 32,
-    }));
-    return [{ chain: { filterChainMatch: { prefixRanges }, filters: [filter] }, routes }];
+    return [{ chain: own.length === addresses.length ? encoded : addressedChain(own, filter), routes }];
   });
+}
+
+function addressedChain(addresses: readonly string[], filter: FilterInit): Uint8Array {
+  const prefixRanges = addresses.map((address) => ({
+    addressPrefix: address,
+    prefixLen: ipVersion(address) === 6 ? 128 : 32,
+  }));
+  return encodedChain({ filterChainMatch: { prefixRanges }, filters: [filter] });
 }
 
 function addOutbound(
   { settings, mesh }: SidecarSnapshot,
   port: number,
-  upstreams: readonly Transparent[],
+  upstreams: readonly UpstreamPart[],
   drafts: Drafts,
 ): void {
   const passesOn = !mesh.destinationsOnly;
@@ -316,13 +395,14 @@ function addOutbound(
     { type: "port", address: "127.0.0.1", port },
     {
       trafficDirection: TrafficDirection.OUTBOUND,
-      filterChains: chains.map(({ chain }) => chain),
+      filterChains: [],
       listenerFilters: [originalDst()],
       logs: settings.accessLogs,
     },
   );
   drafts.listeners.push({
     ...made,
+    encodedChains: chains.map(({ chain }) => chain),
     routes: chains.flatMap(({ routes }) => routes),
     ...(passesOn && {
       defaultFilterChain: {

@@ -44,8 +44,13 @@ function told(outputs: readonly DeltaOutput[]): readonly string[] {
 }
 
 class Envoy {
-  readonly session = new DeltaSession({ subscribedNames: 5 });
+  readonly session: DeltaSession;
   readonly #nonces = new Map<string, string>();
+
+  /** @param responseBytes - each resource has as many bytes as its version has characters. */
+  constructor(responseBytes = 100) {
+    this.session = new DeltaSession({ subscribedNames: 5, responseBytes });
+  }
 
   state(versions: Versions, mayBeEmpty: readonly ResourceType[] = []): readonly string[] {
     return this.#heard(this.session.handle({ type: "resources", set: set(versions, mayBeEmpty) }));
@@ -173,6 +178,28 @@ describe("a delta session", () => {
       { type: "refused", refusal: { resourceType: "listener", nonce: "00000005", names: ["l"], message: "bad" } },
     ]);
     assert.deepEqual(proxy.state({ ...both, listener: { l: "3", m: "1" } }), ["listener: +l +m", "route: +l"]);
+  });
+
+  it("sends many bytes in several responses, each after the answer to the one before it, and listeners after the last", () => {
+    const envoy = new Envoy(2);
+    envoy.ask("cluster");
+    const state = { cluster: { a: "1", b: "1", c: "12345", d: "1" }, listener: { l: "1" } };
+    assert.deepEqual(envoy.state(state), ["cluster: +a +b"]);
+    assert.deepEqual(envoy.ask("listener"), []);
+    assert.deepEqual(envoy.ack("cluster"), ["cluster: +c"]);
+    assert.deepEqual(envoy.ack("cluster"), ["cluster: +d"]);
+    assert.deepEqual(envoy.ack("cluster"), ["listener: +l"]);
+  });
+
+  it("goes on with the next part after a refusal, and tries the refused one with the next state", () => {
+    const envoy = new Envoy(1);
+    envoy.ask("cluster");
+    const state = { cluster: { a: "1", b: "1", c: "1" } };
+    assert.deepEqual(envoy.state(state), ["cluster: +a"]);
+    assert.deepEqual(envoy.nack("cluster"), ["cluster: +b"]);
+    assert.deepEqual(envoy.ack("cluster"), ["cluster: +c"]);
+    assert.deepEqual(envoy.ack("cluster"), []);
+    assert.deepEqual(envoy.state(state), ["cluster: +a"]);
   });
 
   it("sends what is asked for again, and nothing of names that were given up", () => {

@@ -1,7 +1,6 @@
 import assert from "node:assert/strict";
 import { describe, it } from "node:test";
 import fc from "fast-check";
-import { proxyResources } from "../../../src/mesh/xds/proxy.js";
 import {
   A_DOMAIN,
   at,
@@ -12,13 +11,13 @@ import {
   LEAF,
   made,
   OWN_DOMAIN,
+  resourcesOf,
   root,
   sidecar,
   type ViewParts,
   viewOf,
 } from "../../support/mesh-view.js";
 
-const LIMITS = { implicitUpstreams: 100 };
 const PAYMENTS = `payments.default.cloud.external.${A_DOMAIN}`;
 const bundles = [bundle("cloud", A_DOMAIN)];
 
@@ -316,13 +315,10 @@ describe("the inbound listener of a sidecar", () => {
 
   it("waits without a certificate or without roots", () => {
     for (const parts of [{ leaf: "the authority cannot sign" }, { rootPems: [] }]) {
-      const told = proxyResources(sidecar("web"), viewOf(parts), { placement: "inline", limits: LIMITS });
+      const told = resourcesOf(sidecar("web"), viewOf(parts));
       assert.equal(told.type, "not-ready");
     }
-    const told = proxyResources(sidecar("web"), viewOf({ leaf: "the authority cannot sign" }), {
-      placement: "inline",
-      limits: LIMITS,
-    });
+    const told = resourcesOf(sidecar("web"), viewOf({ leaf: "the authority cannot sign" }));
     assert.match(told.type === "not-ready" ? told.waitsFor.join() : "", /service "web": the authority cannot sign/);
   });
 
@@ -372,7 +368,7 @@ describe("settings that are not served", () => {
       sidecar("web"),
       instance({ kind: "mesh-gateway", name: "gateway", address: "127.0.0.1", port: 8443 }),
     ]) {
-      const told = proxyResources(proxy, viewOf({ entries: extended(true) }), { placement: "inline", limits: LIMITS });
+      const told = resourcesOf(proxy, viewOf({ entries: extended(true) }));
       assert.equal(told.type, "not-ready");
       assert.match(told.type === "not-ready" ? told.waitsFor.join() : "", /builtin\/ext-authz/);
     }
@@ -451,7 +447,7 @@ describe("secrets by themselves", () => {
   it("change alone when a certificate is renewed", () => {
     const versions = (leaf: typeof LEAF) => {
       const view = { ...viewOf(peered), leaf: () => leaf };
-      const told = proxyResources(calling({ destinationName: "payments" }), view, { placement: "sds", limits: LIMITS });
+      const told = resourcesOf(calling({ destinationName: "payments" }), view, "sds");
       assert.equal(told.type, "ready");
       return told.type === "ready" ? told.set.resources : undefined;
     };
@@ -498,7 +494,7 @@ describe("the same state", () => {
         imports: Object.fromEntries(order(told).map(([name, instances]) => [name, order(instances)])),
       });
       const proxy = sidecar("web", { config: { protocol: "http" }, upstreams: [...order(upstreams)] as never });
-      const resources = proxyResources(proxy, view, { placement: "inline", limits: LIMITS });
+      const resources = resourcesOf(proxy, view);
       return resources.type === "ready" ? resources.set.resources : undefined;
     };
     const expected = make((list) => list);

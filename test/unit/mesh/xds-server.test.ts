@@ -238,6 +238,31 @@ describe("the server for Envoys", () => {
     await eventually(() => parts.server.proxies()[0]?.refusals.length === 0, "the refusal is over");
   });
 
+  it("has the certificates of many proxies that connect at once signed without a refusal", async () => {
+    await using parts = await served();
+    const names = Array.from({ length: 40 }, (_, at) => `s${at}`);
+    await Promise.all(
+      names.map((name) => {
+        const proxy = { destinationServiceName: name, localServicePort: 80 };
+        const service = {
+          kind: "connect-proxy",
+          id: `${name}-proxy`,
+          name: `${name}-proxy`,
+          port: 21_000,
+          proxy,
+        } as const;
+        return parts.host.catalog.register({ node: "n1", address: "127.0.0.1", service });
+      }),
+    );
+    const clients = names.map((name) => new XdsClient(parts.server.address, { id: `${name}-proxy` }));
+    for (const client of clients) client.send("cluster");
+    for (const client of clients) assert.deepEqual(await client.acknowledged("cluster"), ["local_app"]);
+    const counts = parts.incidents.counts();
+    assert.equal(counts.get("signing-rate"), undefined);
+    assert.equal(counts.get("leaf-certificate-not-issued"), undefined);
+    await Promise.all(clients.map((client) => client[Symbol.asyncDispose]()));
+  });
+
   it("takes as many proxies as its limit, and again when one has gone", async () => {
     await using parts = await served({ limits: { proxies: 1 } });
     const first = new XdsClient(parts.server.address, { id: ID });
