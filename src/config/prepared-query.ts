@@ -1,4 +1,5 @@
 import { PeeringError } from "../base/errors.js";
+import { type CheckGroup, groupsOf, healthOf } from "../model/check-groups.js";
 import { isCritical } from "../model/health.js";
 import type { Check, Node, Service, StringMap } from "../model/instance.js";
 import { metaProblem } from "../model/registration.js";
@@ -66,11 +67,38 @@ export interface PreparedQuery {
 export interface QueriedInstance {
   readonly node: Pick<Node, "meta">;
   readonly service: Pick<Service, "tags" | "meta">;
-  readonly checks: readonly Pick<Check, "checkId" | "status">[];
+  readonly checks: readonly QueriedCheck[];
 }
+
+type QueriedCheck = Pick<Check, "checkId" | "status">;
 
 function hasAll(meta: StringMap, wanted: StringMap = {}): boolean {
   return Object.entries(wanted).every(([key, value]) => Object.hasOwn(meta, key) && meta[key] === value);
+}
+
+/** Whether the checks of an instance let it be found. Checks that instances share are looked at once. */
+function healthTest(onlyPassing: boolean, ignored: readonly string[]): (instance: QueriedInstance) => boolean {
+  if (ignored.length === 0) {
+    return (instance) => {
+      const { total, passing, critical } = healthOf(instance);
+      return onlyPassing ? passing === total : critical === 0;
+    };
+  }
+  const ids = new Set(ignored);
+  const areFine = (checks: readonly QueriedCheck[]): boolean =>
+    checks.every(
+      ({ checkId, status }) => ids.has(checkId) || (onlyPassing ? status === "passing" : !isCritical(status)),
+    );
+  const known = new Map<CheckGroup<QueriedCheck>, boolean>();
+  const isFine = (group: CheckGroup<QueriedCheck>): boolean => {
+    const fine = known.get(group) ?? areFine(group.list);
+    known.set(group, fine);
+    return fine;
+  };
+  return (instance) => {
+    const groups = groupsOf(instance);
+    return groups === undefined ? areFine(instance.checks) : isFine(groups.ofNode) && areFine(groups.own.list);
+  };
 }
 
 /** Those of `instances` that a query answers with, health included. */
@@ -81,6 +109,7 @@ export function selectedInstances<Instance extends QueriedInstance>(
   const { onlyPassing = false, ignoreCheckIds = [], tags = [], nodeMeta, serviceMeta } = service;
   const unwanted = tags.filter((tag) => tag.startsWith("!")).map((tag) => lowerCase(tag.slice(1)));
   const wanted = tags.filter((tag) => !tag.startsWith("!")).map(lowerCase);
+  const isHealthy = healthTest(onlyPassing, ignoreCheckIds);
   return instances.filter((instance) => {
     const has = new Set(instance.service.tags.map(lowerCase));
     return (
@@ -88,10 +117,7 @@ export function selectedInstances<Instance extends QueriedInstance>(
       !unwanted.some((tag) => has.has(tag)) &&
       hasAll(instance.node.meta, nodeMeta) &&
       hasAll(instance.service.meta, serviceMeta) &&
-      instance.checks.every(
-        ({ checkId, status }) =>
-          ignoreCheckIds.includes(checkId) || (onlyPassing ? status === "passing" : !isCritical(status)),
-      )
+      isHealthy(instance)
     );
   });
 }

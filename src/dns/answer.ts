@@ -1,5 +1,5 @@
-import { isCritical, isMaintenance } from "../model/health.js";
-import type { Check, Node, ServiceInstance } from "../model/instance.js";
+import { healthOf } from "../model/check-groups.js";
+import type { Node, ServiceInstance } from "../model/instance.js";
 import { nameLength } from "./compression.js";
 import { addressOf, type DnsRecord, hexLabel, isEncodable, nameKey, type QuestionType } from "./records.js";
 import { recordLength, tooManyRecords } from "./size.js";
@@ -44,10 +44,10 @@ interface Location {
 
 /** The healthy ones: without a critical check or, where only passing ones are wanted, with passing ones alone. */
 export function healthy(instances: readonly ServiceInstance[], onlyPassing: boolean): readonly ServiceInstance[] {
-  const hinders = onlyPassing
-    ? ({ status }: Check): boolean => status !== "passing"
-    : ({ status }: Check): boolean => isCritical(status);
-  return instances.filter(({ checks }) => !checks.some(hinders));
+  return instances.filter((instance) => {
+    const { total, passing, critical } = healthOf(instance);
+    return onlyPassing ? passing === total : critical === 0;
+  });
 }
 
 /** Those that carry a tag, whatever its case. */
@@ -92,18 +92,14 @@ export function serviceTtl(ttls: Readonly<Record<string, number>>, service: stri
 }
 
 /** The weight of an instance in SRV records (Consul 1.13 to 1.22). */
-export function weightOf({ service, checks }: ServiceInstance): number {
-  let worst: "passing" | "warning" | "critical" | "other" = "passing";
-  for (const { checkId, status } of checks) {
-    if (isMaintenance(checkId)) return 0;
-    if (worst === "other" || status === "passing") continue;
-    if (isCritical(status)) worst = "critical";
-    else if (status !== "warning") worst = "other";
-    else if (worst === "passing") worst = "warning";
-  }
-  if (worst === "critical") return 0;
-  if (worst === "other") return 1;
-  const weight = worst === "warning" ? service.weights.warning : service.weights.passing;
+export function weightOf(instance: ServiceInstance): number {
+  const { weights } = instance.service;
+  const { total, passing, warning, critical, maintenance } = healthOf(instance);
+  if (maintenance) return 0;
+  // A status that Consul does not know.
+  if (passing + warning + critical < total) return 1;
+  if (critical > 0) return 0;
+  const weight = warning > 0 ? weights.warning : weights.passing;
   return Math.min(Math.max(Math.trunc(weight), 0), 65_535);
 }
 

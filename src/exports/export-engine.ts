@@ -22,6 +22,7 @@ import {
   resolveName,
 } from "../config/exports.js";
 import type { CatalogSource } from "../model/catalog-source.js";
+import { unknownChecks } from "../model/check-groups.js";
 import type { ServiceInstance } from "../model/instance.js";
 import { type LocalNames, ServiceIndex } from "../model/service-index.js";
 import {
@@ -80,6 +81,8 @@ const MANY_NAMES = 32;
 
 /** A few milliseconds of encoding. */
 const SLICE_INSTANCES = 500;
+/** So many checks take about as long to look at as one instance to encode. */
+const CHECKS_AS_AN_INSTANCE = 100;
 
 /** An attached stream of one peer, with what it was given. Keys are lower-cased names. */
 interface Attachment {
@@ -609,7 +612,7 @@ export class ExportEngine implements AsyncDisposable {
     if (published.current && before !== undefined) return before;
     published.current = true;
     const instances = this.#index.instances(published.name);
-    this.#budget -= Math.max(1, instances.length);
+    this.#budget -= Math.max(1, costOf(instances));
     try {
       const encoded = this.#encoder.service(published.name, instances);
       if (before !== undefined && "digest" in before && before.digest === encoded.digest) return before;
@@ -679,6 +682,13 @@ export class ExportEngine implements AsyncDisposable {
       });
     }
   }
+}
+
+/** The cost of encoding instances, as a number of plain ones: an instance may have many checks of its own. */
+function costOf(instances: readonly ServiceInstance[]): number {
+  let cost = instances.length;
+  for (const instance of instances) cost += Math.floor(unknownChecks(instance) / CHECKS_AS_AN_INSTANCE);
+  return cost;
 }
 
 function batchOf(batches: Map<Attachment, Batch>, attachment: Attachment): Batch {

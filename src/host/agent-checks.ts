@@ -16,7 +16,9 @@ import {
   type ProbeMethod,
 } from "../checks/definition.js";
 import { afterResult, firstStreak, type Streak } from "../checks/thresholds.js";
+import type { CheckGroup } from "../model/check-groups.js";
 import { MEMBERSHIP_CHECK } from "../model/health.js";
+import type { Check } from "../model/instance.js";
 import type { Registration } from "../model/registration.js";
 import { CHECK_DEFINITIONS_PREFIX, CHECK_REPORTS_PREFIX } from "../storage/keys.js";
 import type { Key, Storage } from "../storage/storage.js";
@@ -608,20 +610,23 @@ export class AgentChecks implements Closable {
   #aliased(ownId: string, named: string, service: string): CheckResult {
     const { catalog } = this.#options;
     const node = named || this.node;
-    const all = catalog.healthOf(node, service);
-    if (all === undefined) {
+    const groups = catalog.healthOf(node, service);
+    if (groups === undefined) {
       return { status: "critical", output: `Service ${service} could not be found on node ${node}` };
     }
-    const own = lowerCase(node) === lowerCase(this.node) ? lowerCase(ownId) : undefined;
-    const others = own === undefined ? all : all.filter(({ checkId }) => lowerCase(checkId) !== own);
+    const ownKey = lowerCase(node) === lowerCase(this.node) ? lowerCase(ownId) : undefined;
     // Where no node is named, those of the agent count: the node's membership is a check of the catalog.
-    const checks = named === "" ? others.filter(({ checkId }) => checkId !== MEMBERSHIP_CHECK) : others;
-    const worst =
-      checks.find(({ status }) => status === "critical") ?? checks.find(({ status }) => status === "warning");
+    const counts = ({ checkId }: Check): boolean =>
+      lowerCase(checkId) !== ownKey && !(named === "" && checkId === MEMBERSHIP_CHECK);
+    // At most two of each list do not count, so this costs the same with many checks.
+    const first = (pick: (group: CheckGroup) => readonly Check[]): Check | undefined =>
+      pick(groups.ofNode).find(counts) ?? pick(groups.own).find(counts);
+    const worst = first((group) => group.failing("critical")) ?? first((group) => group.failing("warning"));
     if (worst !== undefined && isCheckStatus(worst.status)) {
       return { status: worst.status, output: `Aliased check ${JSON.stringify(worst.name)} failing: ${worst.output}` };
     }
-    return { status: "passing", output: checks.length === 0 ? "No checks found." : "All checks passing." };
+    const any = first(({ list }) => list);
+    return { status: "passing", output: any === undefined ? "No checks found." : "All checks passing." };
   }
 
   // The result.

@@ -2,7 +2,7 @@ import { compareUtf8 } from "../base/byte-order.js";
 import { EVERY_SERVICE } from "../config/config-entry-set.js";
 import type { ServiceAddress } from "../model/instance.js";
 import { joined, type Listing } from "../model/listing.js";
-import type { Catalog, IndexedInstance } from "../stores/catalog.js";
+import type { Catalog, IndexedInstance, IndexedService } from "../stores/catalog.js";
 import type { ConfigEntries } from "../stores/config-entries.js";
 import { lowerCase } from "../syntax/names.js";
 
@@ -90,18 +90,17 @@ export class Gateways {
     return latest(index.service(service), index.virtualIps, this.#configEntries.kindIndex("terminating-gateway"));
   }
 
-  /** An instance with the virtual addresses of the services that it fronts, when it is of a terminating gateway. */
-  withAddresses<View extends Pick<IndexedInstance, "service">>(view: View): View {
-    const { service } = view;
-    if (service.kind !== "terminating-gateway") return view;
+  /** A service with the virtual addresses of the services that it fronts, when it is a terminating gateway. */
+  withAddresses(service: IndexedService): IndexedService {
+    if (service.kind !== "terminating-gateway") return service;
     const entry = this.#configEntries.get("terminating-gateway", service.name);
-    if (entry === undefined) return view;
+    if (entry === undefined) return service;
     const addresses: Record<string, ServiceAddress> = {};
     for (const { name } of entry.services) {
       const address = this.#catalog.virtualIp(name);
       if (address !== undefined) addresses[`${VIRTUAL}:${name}`] = { address, port: 0 };
     }
-    return { ...view, service: { ...service, taggedAddresses: { ...service.taggedAddresses, ...addresses } } };
+    return { ...service, taggedAddresses: { ...service.taggedAddresses, ...addresses } };
   }
 }
 

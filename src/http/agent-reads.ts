@@ -4,15 +4,16 @@ import { withCentralConfig } from "../config/central-config.js";
 import { VIRTUAL } from "../host/gateways.js";
 import type { PeeringHost } from "../host/host.js";
 import { connectName } from "../model/catalog-draft.js";
-import { isMaintenance, MEMBERSHIP_CHECK } from "../model/health.js";
-import { listing } from "../model/listing.js";
+import { CheckGroup, groupsOf } from "../model/check-groups.js";
+import { MEMBERSHIP_CHECK } from "../model/health.js";
+import { joined, listing } from "../model/listing.js";
 import type { IndexedCheck, IndexedService } from "../stores/catalog.js";
 import { lowerCase } from "../syntax/names.js";
 import type { Answer } from "./answer.js";
 import { blocking } from "./blocking.js";
 import type { Call } from "./call.js";
 import { badRequest, HttpRefusal } from "./http-refusal.js";
-import { filterFor } from "./in-turns.js";
+import { filterFor, gathered } from "./in-turns.js";
 import { type Json, LazyList, LazyMap, type LazyStruct, writeJson } from "./json.js";
 import type { JsonSchema, Operation, ParameterDoc } from "./operation.js";
 import { filterParameter, listOf, mapOf, objectOf, orNull, text } from "./operation-docs.js";
@@ -129,26 +130,40 @@ interface ServiceHealth {
   readonly json: Json;
 }
 
-/** A service of this node with its checks and those of the node. */
-function healthOf(call: Call, id: string): ServiceHealth | undefined {
-  const instance = call.host.catalog.instance(call.server.nodeName, id);
-  if (instance === undefined) return undefined;
-  const checks = instance.checks
-    .filter(({ checkId }) => checkId !== MEMBERSHIP_CHECK)
-    .map((each) => withResult(call, each));
-  const status = aggregated(checks);
-  const json = {
-    AggregatedStatus: status,
-    Service: ownServiceJson(call, instance.service),
-    Checks: checks.map((check) => checkJson(agentCheck(check))),
+/** Tells of services of this node with their checks and those of the node, each with its last result. */
+function healthReader(call: Call): (id: string) => ServiceHealth | undefined {
+  const newest = (checks: readonly IndexedCheck[]): CheckGroup<IndexedCheck> => {
+    const own = checks.filter(({ checkId }) => checkId !== MEMBERSHIP_CHECK).map((each) => withResult(call, each));
+    return new CheckGroup(own.length, () => own);
   };
-  return { status, json };
+  // Those of the node are looked at once for all its services.
+  const known = new Map<CheckGroup<IndexedCheck>, CheckGroup<IndexedCheck>>();
+  const ofNode = (group: CheckGroup<IndexedCheck>): CheckGroup<IndexedCheck> => {
+    const found = known.get(group) ?? newest(group.list);
+    known.set(group, found);
+    return found;
+  };
+  return (id) => {
+    const instance = call.host.catalog.instance(call.server.nodeName, id);
+    if (instance === undefined) return undefined;
+    const held = groupsOf(instance);
+    const groups = held === undefined ? [newest(instance.checks)] : [ofNode(held.ofNode), newest(held.own.list)];
+    const status = aggregated(groups);
+    const json = {
+      AggregatedStatus: status,
+      Service: ownServiceJson(call, instance.service),
+      Checks: LazyList.of(joined(groups.map(({ list }) => list)), (check) => checkJson(agentCheck(check))),
+    };
+    return { status, json };
+  };
 }
 
 /** Consul's order: maintenance, critical, warning, passing; a service without checks passes. */
-function aggregated(checks: readonly IndexedCheck[]): string {
-  if (checks.some(({ checkId }) => isMaintenance(checkId))) return "maintenance";
-  return ["critical", "warning"].find((status) => checks.some((check) => check.status === status)) ?? "passing";
+function aggregated(groups: readonly CheckGroup<IndexedCheck>[]): string {
+  if (groups.some(({ health }) => health.maintenance)) return "maintenance";
+  return (
+    ["critical", "warning"].find((status) => groups.some((group) => group.failing(status).length > 0)) ?? "passing"
+  );
 }
 
 const HEALTH_STATUS: Readonly<Record<string, number>> = { passing: 200, warning: 429 };
@@ -173,7 +188,7 @@ async function healthById(call: Call): Promise<Answer> {
   const access = await call.access();
   const found = call.host.catalog.service(call.server.nodeName, id);
   if (found !== undefined) access.require({ resource: "service", access: "read", name: found.name });
-  const health = healthOf(call, id);
+  const health = healthReader(call)(id);
   if (health === undefined) {
     const nothing = { AggregatedStatus: "critical", Service: null, Checks: null };
     return healthAnswer(call, 404, `ServiceId ${id} not found`, nothing);
@@ -190,7 +205,11 @@ async function healthByName(call: Call): Promise<Answer> {
   await call.turn();
   const { catalog } = call.host;
   const own = catalog.instances(name).filter(({ node }) => lowerCase(node.name) === lowerCase(call.server.nodeName));
-  const all = own.flatMap(({ service: { id } }) => healthOf(call, id) ?? []);
+  const read = healthReader(call);
+  const all = await gathered(own, ({ service: { id } }) => {
+    const health = read(id);
+    return health === undefined ? [] : [health];
+  });
   const statusOf = ({ status }: ServiceHealth): number => HEALTH_STATUS[status] ?? UNHEALTHY;
   const [worst] = [...all].sort((left, right) => statusOf(right) - statusOf(left));
   const json = all.map((each) => each.json);

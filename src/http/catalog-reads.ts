@@ -15,6 +15,7 @@ import {
   nodeOf,
   nodesOf,
   taggedInstancesOf,
+  withServices,
 } from "./discovery.js";
 import {
   discoveryParameters,
@@ -118,7 +119,7 @@ async function flatAnswer(
   const visible = await Visibility.of(call, options.peer);
   return answerRead(call, options, scope, async () => {
     const shown = await filter(
-      listing(await load(), told),
+      withServices(await load(), told),
       (view) => hasNodeMeta(view.node, options.nodeMeta) && visible.instance(view),
     );
     return { json: LazyList.of(shown, flatJson), filtered: visible.filtered };
@@ -156,7 +157,7 @@ async function nodeServices(call: Call): Promise<Answer> {
     if (found === undefined || !visible.node(found.node.node.name)) {
       return { json: { Node: null, Services: null }, filtered: visible.filtered };
     }
-    const shown = await filter(listing(found.services, told), ({ service }) => visible.service(service.name));
+    const shown = await filter(withServices(found.services, told), ({ service }) => visible.service(service.name));
     // As in Consul, which writes null for no list, and a list where a filter has left nothing.
     const none = found.services.length === 0 && options.filter === "";
     return {

@@ -1,15 +1,15 @@
 import { centralNames, withCentralConfig } from "../config/central-config.js";
 import type { Service } from "../model/instance.js";
+import type { IndexedService } from "../stores/catalog.js";
 import { lowerCase } from "../syntax/names.js";
 import type { Scope } from "./answer-read.js";
 import type { Call } from "./call.js";
 import type { ParameterDoc } from "./operation.js";
-import type { ServiceView } from "./records.js";
 
-/** A read of instances, and the change that its answer makes to each of them. */
+/** A read of instances, and the change that its answer makes to the service of each of them. */
 export interface CentralRead {
   readonly scope: Scope;
-  readonly told: <View extends ServiceView>(view: View) => View;
+  readonly told: (service: IndexedService) => IndexedService;
 }
 
 /**
@@ -25,7 +25,7 @@ export function centralRead(
   what: string,
   local: () => Iterable<{ readonly service: Service }>,
 ): CentralRead {
-  if (!query.has("merge-central-config")) return { scope, told: (view) => view };
+  if (!query.has("merge-central-config")) return { scope, told: (service) => service };
   const { catalog, configEntries } = host;
   const central: Scope["central"] = ({ kind, name }) => {
     if (kind === "proxy-defaults") return true;
@@ -43,7 +43,7 @@ export function centralRead(
   };
   return {
     scope: { ...scope, central },
-    told: (view) => ({ ...view, service: withCentralConfig(view.service, configEntries.entries) }),
+    told: (service) => withCentralConfig(service, configEntries.entries),
   };
 }
 

@@ -3,6 +3,7 @@ import { sortByKeys } from "../base/turns.js";
 import { VIRTUAL } from "../host/gateways.js";
 import type { PeeringHost } from "../host/host.js";
 import { connectName } from "../model/catalog-draft.js";
+import { withChecksOf } from "../model/check-groups.js";
 import type { Check, Node, ServiceInstance } from "../model/instance.js";
 import { joined, type Listing, listing } from "../model/listing.js";
 import { sidecarName } from "../payload/exported-payload.js";
@@ -48,8 +49,23 @@ async function importedViews(
   return listing(sorted, (instance) => importedView(host, peer, instance, indexes));
 }
 
-function localViews({ gateways }: PeeringHost, instances: Listing<IndexedInstance>): Listing<InstanceView> {
-  return listing(instances, (instance) => gateways.withAddresses({ peer: "", ...instance }));
+/** Local instances as answers show them. */
+export function localViews({ gateways }: PeeringHost, instances: Listing<IndexedInstance>): Listing<InstanceView> {
+  return listing(instances, (instance) => {
+    const { node, service } = instance;
+    return withChecksOf(instance, { peer: "", node, service: gateways.withAddresses(service) });
+  });
+}
+
+/** Instances whose services are shown in another way. */
+export function withServices(
+  instances: Listing<InstanceView>,
+  shown: (service: InstanceView["service"]) => InstanceView["service"],
+): Listing<InstanceView> {
+  return listing(instances, (view) => {
+    const service = shown(view.service);
+    return service === view.service ? view : withChecksOf(view, { peer: view.peer, node: view.node, service });
+  });
 }
 
 /** The instances of a service, by node and id. */
@@ -136,7 +152,11 @@ export async function localNode(host: PeeringHost, name: string): Promise<NodeCo
   const node = { peer: "", node: found.node };
   return {
     node,
-    services: listing(found.services, (service) => host.gateways.withAddresses({ ...node, service, checks: [] })),
+    services: listing(found.services, (service) => ({
+      ...node,
+      service: host.gateways.withAddresses(service),
+      checks: [],
+    })),
     checks: listing(found.checks, (check) => ({ peer: "", check })),
   };
 }

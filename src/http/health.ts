@@ -1,4 +1,5 @@
-import { type Listing, listing } from "../model/listing.js";
+import { groupsOf, healthOf } from "../model/check-groups.js";
+import type { Listing } from "../model/listing.js";
 import type { CatalogIndexes } from "../stores/catalog.js";
 import type { Answer } from "./answer.js";
 import { answerRead, type Scope } from "./answer-read.js";
@@ -10,9 +11,11 @@ import {
   connectScope,
   instanceScope,
   instancesOf,
+  localViews,
   nodeOf,
   nodesOf,
   taggedInstancesOf,
+  withServices,
 } from "./discovery.js";
 import {
   discoveryParameters,
@@ -81,9 +84,7 @@ async function ingress(call: Call): Promise<Answer> {
   await requireService(call, asked.peer, name);
   const scope = { peer: "", local: () => gateways.ingressIndex(name), gateways: true };
   const read = centralRead(call, scope, `ingress ${name}`, () => gateways.ingressInstances(name));
-  return instancesAnswer(call, options, read, async () =>
-    listing(gateways.ingressInstances(name), (instance) => ({ peer: "", ...instance })),
-  );
+  return instancesAnswer(call, options, read, async () => localViews(call.host, gateways.ingressInstances(name)));
 }
 
 async function instancesAnswer(
@@ -98,10 +99,13 @@ async function instancesAnswer(
   const visible = await Visibility.of(call, options.peer);
   return answerRead(call, options, scope, async () => {
     const shown = await filter(
-      listing(await load(), told),
+      withServices(await load(), told),
       (view) => hasNodeMeta(view.node, options.nodeMeta) && visible.instance(view),
     );
-    const passes = ({ checks }: InstanceView): boolean => checks.every(({ status }) => status === "passing");
+    const passes = (view: InstanceView): boolean => {
+      const { total, passing } = healthOf(view);
+      return passing === total;
+    };
     const wanted = passing ? await kept(shown, passes) : shown;
     return { json: LazyList.of(wanted, instanceJson), filtered: visible.filtered };
   });
@@ -113,9 +117,11 @@ async function checksOfService(call: Call): Promise<Answer> {
   const scope = { peer, service: name, local: (indexes: CatalogIndexes) => checksIndex(options, indexes) };
   return checksAnswer(call, options, scope, async () => {
     const found: CheckView[] = [];
-    await forEach(await instancesOf(call, peer, name), ({ node, checks }) => {
-      if (!hasNodeMeta(node, options.nodeMeta)) return;
-      for (const check of checks) if (check.serviceId !== "") found.push({ peer, check });
+    await forEach(await instancesOf(call, peer, name), (view) => {
+      if (!hasNodeMeta(view.node, options.nodeMeta)) return;
+      for (const check of groupsOf(view)?.own.list ?? view.checks) {
+        if (check.serviceId !== "") found.push({ peer, check });
+      }
     });
     return found;
   });

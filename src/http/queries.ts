@@ -8,6 +8,7 @@ import {
   type PreparedQueryInput,
   type QueryTarget,
 } from "../config/prepared-query.js";
+import { checksOf } from "../model/check-groups.js";
 import { nearestNode, runQuery, type StoredQuery } from "../stores/prepared-queries.js";
 import { durationProblem, parseDuration } from "../syntax/go-duration.js";
 import {
@@ -326,17 +327,14 @@ function readJson(consistency: string, filtered: boolean): { readonly [key: stri
   };
 }
 
-function noneIsNull<Item extends Json>(items: readonly Item[]): Json {
-  return items.length === 0 ? null : items;
-}
-
 /** As in health, but that lists without items are null. */
 function instanceJson(view: InstanceView): Json {
-  const { peer, checks } = view;
+  const { peer } = view;
+  const checks = checksOf(view);
   return {
     Node: nodeJson(view),
     Service: looseServiceJson(view),
-    Checks: noneIsNull(checks.map((check) => looseCheckJson({ peer, check }))),
+    Checks: checks.length === 0 ? null : LazyList.of(checks, (check) => looseCheckJson({ peer, check })),
   };
 }
 

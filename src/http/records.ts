@@ -1,3 +1,4 @@
+import { checksOf } from "../model/check-groups.js";
 import type { Check, Service } from "../model/instance.js";
 import type { Listing } from "../model/listing.js";
 import { checkTable, type Indexes, indexesTable, nodeTable, serviceTable } from "../model/records.js";
@@ -114,7 +115,11 @@ export const looseCheckSchema: JsonSchema = schemaOf(looseCheckMembers);
 const instanceMembers: Members<InstanceView> = [
   groupMember("Node", nodeMembers),
   groupMember("Service", serviceMembers),
-  listMember("Checks", { sources: ({ checks }) => checks, make: (check, { peer }) => ({ peer, check }) }, checkMembers),
+  listMember(
+    "Checks",
+    { sources: (view: InstanceView) => checksOf(view), make: (check, { peer }) => ({ peer, check }) },
+    checkMembers,
+  ),
 ];
 export const instanceJson: (view: InstanceView) => LazyStruct = writerOf(instanceMembers);
 export const instanceSchema: JsonSchema = schemaOf(instanceMembers);

@@ -2,8 +2,10 @@ import { compareUtf8 } from "../base/byte-order.js";
 import { sortByKeys } from "../base/turns.js";
 import { EVERY_SERVICE } from "../config/config-entry-set.js";
 import { connectName } from "../model/catalog-draft.js";
+import { type CheckGroup, groupsOf, type Health, LISTED_AT_ONCE } from "../model/check-groups.js";
 import { isCritical } from "../model/health.js";
 import { joined, type Listing } from "../model/listing.js";
+import type { IndexedCheck } from "../stores/catalog.js";
 import { lowerCase } from "../syntax/names.js";
 import type { Answer } from "./answer.js";
 import type { Call } from "./call.js";
@@ -91,13 +93,16 @@ export class Summary {
   readonly #sources = new Set<string>();
   /** Status by node and id: a check that several instances share counts once. */
   readonly #checks = new Map<string, string>();
+  /** Many checks at once, by node and the service they are of; `""`: they are of the node. */
+  readonly #groups = new Map<string, CheckGroup<IndexedCheck>>();
 
   constructor(name: string, peer: string) {
     this.name = name;
     this.peer = peer;
   }
 
-  add({ node, service, checks }: InstanceView): void {
+  add(view: InstanceView): void {
+    const { node, service } = view;
     this.kind = service.kind;
     this.datacenter = node.datacenter;
     this.instances++;
@@ -106,19 +111,34 @@ export class Summary {
     const { "external-source": source = "" } = service.meta;
     if (source !== "") this.#sources.add(source);
     this.native ||= service.connect?.native === true;
-    this.addChecks(checks);
+    this.#addChecks(view);
   }
 
   /** A proxy of this service: its checks are checks of the service, too. */
-  addProxy({ service, checks }: InstanceView): void {
-    const transparent = service.proxy?.mode === "transparent";
+  addProxy(view: InstanceView): void {
+    const transparent = view.service.proxy?.mode === "transparent";
     // One instance that is not makes the whole service not.
     this.transparent = transparent && (this.transparent || !this.proxied);
     this.proxied = true;
-    this.addChecks(checks);
+    this.#addChecks(view);
   }
 
-  addChecks(checks: InstanceView["checks"]): void {
+  #addChecks(view: InstanceView): void {
+    const groups = groupsOf(view);
+    if (groups === undefined) {
+      this.#addEach(view.checks);
+      return;
+    }
+    const { node, service } = view;
+    const add = (group: CheckGroup<IndexedCheck>, owner: string): void => {
+      if (group.size > LISTED_AT_ONCE) this.#groups.set(`${lowerCase(node.name)}\0${lowerCase(owner)}`, group);
+      else this.#addEach(group.list);
+    };
+    add(groups.ofNode, "");
+    add(groups.own, service.id);
+  }
+
+  #addEach(checks: readonly IndexedCheck[]): void {
     for (const { node, checkId, status } of checks) this.#checks.set(`${lowerCase(node)}\0${checkId}`, status);
   }
 
@@ -134,7 +154,11 @@ export class Summary {
   /** Without the ways to the service. @param gateway - the facts of its gateway. */
   ownJson(gateway: JsonStruct): JsonStruct {
     const statuses = [...this.#checks.values()];
-    const count = (wanted: (status: string) => boolean): number => statuses.filter(wanted).length;
+    const count = (wanted: (status: string) => boolean, inGroup: (health: Health) => number): number => {
+      let counted = statuses.filter(wanted).length;
+      for (const { health } of this.#groups.values()) counted += inGroup(health);
+      return counted;
+    };
     return {
       Kind: this.kind || undefined,
       Name: this.name,
@@ -143,9 +167,15 @@ export class Summary {
       Nodes: sortedOrNull(this.#nodes),
       ExternalSources: sortedOrNull(this.#sources),
       InstanceCount: this.instances,
-      ChecksPassing: count((status) => status === "passing"),
-      ChecksWarning: count((status) => status === "warning"),
-      ChecksCritical: count(isCritical),
+      ChecksPassing: count(
+        (status) => status === "passing",
+        ({ passing }) => passing,
+      ),
+      ChecksWarning: count(
+        (status) => status === "warning",
+        ({ warning }) => warning,
+      ),
+      ChecksCritical: count(isCritical, ({ critical }) => critical),
       GatewayConfig: gateway,
       TransparentProxy: this.transparent,
       ConnectNative: this.native,

@@ -5,9 +5,11 @@ import type { PeeringHost } from "../host/host.js";
 import { type LeafHolder, MESH_GATEWAY } from "../host/leaf-certificates.js";
 import { compileFilter } from "../http/filter/filter.js";
 import { instanceFields } from "../http/records.js";
-import type { ServiceInstance } from "../model/instance.js";
+import { type CheckGroup, groupsOf, withGroups } from "../model/check-groups.js";
+import type { Check, ServiceInstance } from "../model/instance.js";
 import { SIDECAR_SUFFIX } from "../payload/exported-payload.js";
 import { addressesToDial, shouldDial, type TrustBundle } from "../peering/peering.js";
+import type { IndexedCheck } from "../stores/catalog.js";
 import { lowerCase } from "../syntax/names.js";
 import { endpointsOf } from "./snapshot/endpoints.js";
 import type { ExportedMeshService, MeshView, PeerServers, ProxyLeaf } from "./snapshot/view.js";
@@ -148,14 +150,22 @@ function filtered(instances: readonly ServiceInstance[], expression: string): re
   if (expression === "") return instances;
   try {
     const filter = compileFilter(expression, instanceFields);
-    return instances.filter(({ node, service, checks }) => {
-      const indexes = { createIndex: 0n, modifyIndex: 0n };
-      return filter.holds({
-        peer: "",
-        node: { ...node, ...indexes },
-        service: { ...service, ...indexes },
-        checks: checks.map((check) => ({ ...check, ...indexes })),
-      });
+    const indexes = { createIndex: 0n, modifyIndex: 0n };
+    const indexed = (check: Check): IndexedCheck => ({ ...check, ...indexes });
+    // One for all instances that share it.
+    const groups = new Map<CheckGroup, CheckGroup<IndexedCheck>>();
+    const indexedGroup = (group: CheckGroup): CheckGroup<IndexedCheck> => {
+      const known = groups.get(group) ?? group.map(indexed);
+      groups.set(group, known);
+      return known;
+    };
+    return instances.filter((instance) => {
+      const { node, service } = instance;
+      const fields = { peer: "", node: { ...node, ...indexes }, service: { ...service, ...indexes } };
+      const held = groupsOf(instance);
+      if (held === undefined) return filter.holds({ ...fields, checks: instance.checks.map(indexed) });
+      const { ofNode, own } = held;
+      return filter.holds(withGroups(fields, { ofNode: indexedGroup(ofNode), own: own.map(indexed) }));
     });
   } catch {
     return [];

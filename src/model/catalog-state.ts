@@ -8,8 +8,9 @@ import {
   connectName,
   type NodeChanges,
 } from "./catalog-draft.js";
-import type { CheckRecord, InstanceRecord, NodeRecord, VirtualIpRecord } from "./catalog-record.js";
-import type { Check, Node, Service, ServiceInstance, ServiceKind } from "./instance.js";
+import type { CheckRecord, CheckRecords, InstanceRecord, NodeRecord, VirtualIpRecord } from "./catalog-record.js";
+import { CheckGroup, LISTED_AT_ONCE, withGroups } from "./check-groups.js";
+import type { Check, ServiceInstance, ServiceKind } from "./instance.js";
 import { emptyList } from "./record-table.js";
 import { VirtualIps, virtualIpAddress, virtualIpKey } from "./virtual-ips.js";
 
@@ -76,12 +77,6 @@ interface NodeEntry {
   /** Check key to the key of its service, `""` for a check of the node. */
   readonly checkOwners: Map<string, string>;
 }
-
-/**
- * With more checks than this, an instance lists them when it is read: of many, most changes are never read, such as
- * those of services that are not exported. With fewer, the list costs less than to remember how to make it.
- */
-const LISTED_AT_ONCE = 64;
 
 /** With more records than this that came, all are sorted; fewer are put in their places. */
 const MANY_ADDED = 32;
@@ -272,7 +267,8 @@ export class CatalogState implements CommittedCatalog {
     virtualIps: 0n,
   };
   #kinds: ReadonlyMap<string, ServiceKinds> | undefined;
-  readonly #nodeChecks = new WeakMap<NodeRecord, readonly Check[]>();
+  readonly #checkGroups = new WeakMap<CheckRecords, CheckGroup>();
+  readonly #noGroup: CheckGroup = new CheckGroup<Check>(0, () => emptyList);
 
   // Reads of a draft.
 
@@ -629,29 +625,30 @@ export class CatalogState implements CommittedCatalog {
     const node = this.#nodes.get(record.nodeKey)?.record;
     if (record.view !== undefined && record.viewOf === node) return record.view;
     if (node === undefined) throw new TypeError("not an instance of this catalog");
-    const listed = (): readonly Check[] => {
-      const own = Array.from(record.checks.values(), ({ check }) => check);
-      const ofNode = this.#checksOf(node);
-      return own.length === 0 ? ofNode : Object.freeze([...ofNode, ...own]);
-    };
-    const isLazy = node.checks.size + record.checks.size > LISTED_AT_ONCE;
     const { service } = record;
-    const view: ServiceInstance = isLazy
-      ? lazyView(node.node, service, listed)
-      : Object.freeze({ node: node.node, service, checks: listed() });
+    const ofNode = this.checkGroup(node.checks);
+    let view: ServiceInstance;
+    if (node.checks.size + record.checks.size > LISTED_AT_ONCE) {
+      view = withGroups({ node: node.node, service }, { ofNode, own: this.checkGroup(record.checks) });
+    } else {
+      const own = Array.from(record.checks.values(), ({ check }) => check);
+      const checks = own.length === 0 ? ofNode.list : Object.freeze([...ofNode.list, ...own]);
+      view = Object.freeze({ node: node.node, service, checks });
+    }
     record.view = view;
     record.viewOf = node;
     return view;
   }
 
-  /** Of the node itself: one list for all its instances, of which there may be many. */
-  #checksOf(node: NodeRecord): readonly Check[] {
-    if (node.checks.size === 0) return emptyList;
-    const known = this.#nodeChecks.get(node);
-    if (known !== undefined) return known;
-    const checks = Object.freeze(Array.from(node.checks.values(), ({ check }) => check));
-    this.#nodeChecks.set(node, checks);
-    return checks;
+  /** Those of a node or of an instance: one group for all who share them, until one of them changes. */
+  checkGroup(records: CheckRecords): CheckGroup {
+    if (records.size === 0) return this.#noGroup;
+    let group = this.#checkGroups.get(records);
+    if (group === undefined) {
+      group = new CheckGroup(records.size, () => Array.from(records.values(), ({ check }) => check));
+      this.#checkGroups.set(records, group);
+    }
+    return group;
   }
 
   /** Lower-cased names, also those only proxies mention. */
@@ -685,19 +682,6 @@ export class CatalogState implements CommittedCatalog {
 }
 
 const noKinds: ReadonlySet<string> = new Set();
-
-/** An instance that makes the list of its checks when it is read. */
-function lazyView(node: Node, service: Service, listed: () => readonly Check[]): ServiceInstance {
-  let checks: readonly Check[] | undefined;
-  return Object.freeze({
-    node,
-    service,
-    get checks() {
-      checks ??= listed();
-      return checks;
-    },
-  });
-}
 
 function connectKeyOf(record: InstanceRecord | undefined): string | undefined {
   const name = record && connectName(record.service);

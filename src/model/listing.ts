@@ -37,22 +37,39 @@ class MadeListing<Source, Item> implements Listing<Item> {
 
 /** One list after another. */
 export function joined<Item>(lists: readonly Listing<Item>[]): Listing<Item> {
-  const starts: number[] = [];
-  let length = 0;
-  for (const list of lists) {
-    starts.push(length);
-    length += list.length;
+  return new JoinedListing(lists);
+}
+
+/** The lists of which a list is made up; of most that is the list itself. */
+export function partsOf<Item>(list: Listing<Item>): readonly Listing<Item>[] {
+  return list instanceof JoinedListing ? list.lists : [list];
+}
+
+class JoinedListing<Item> implements Listing<Item> {
+  readonly length: number;
+  readonly lists: readonly Listing<Item>[];
+  readonly #starts: readonly number[];
+
+  constructor(lists: readonly Listing<Item>[]) {
+    const starts: number[] = [];
+    let length = 0;
+    for (const list of lists) {
+      starts.push(length);
+      length += list.length;
+    }
+    this.lists = lists;
+    this.length = length;
+    this.#starts = starts;
   }
-  return {
-    length,
-    at: (index) => {
-      const place = lastAtMost(starts, index);
-      return lists[place]?.at(index - (starts[place] ?? 0));
-    },
-    *[Symbol.iterator]() {
-      for (const list of lists) yield* list;
-    },
-  };
+
+  at(index: number): Item | undefined {
+    const place = lastAtMost(this.#starts, index);
+    return this.lists[place]?.at(index - (this.#starts[place] ?? 0));
+  }
+
+  *[Symbol.iterator](): Generator<Item, void, undefined> {
+    for (const list of this.lists) yield* list;
+  }
 }
 
 /** Where in sorted numbers, of which the first is 0, the last is that is not more than `value`. */

@@ -3,7 +3,7 @@ import { compareUtf8 } from "../base/byte-order.js";
 import { PeeringError } from "../base/errors.js";
 import type { Steps } from "../base/steps.js";
 import type { ChainInfo } from "../config/chain.js";
-import { flattenedStatus } from "../model/health.js";
+import { flattenedStatus } from "../model/check-groups.js";
 import type { Locality, Node, Service, ServiceAddress, ServiceInstance, StringMap } from "../model/instance.js";
 import { isEmptyMap } from "../model/kept-members.js";
 import { metadataFault } from "../syntax/metadata.js";
@@ -417,8 +417,8 @@ export class PayloadEncoder {
     writeCheck(writer, gateway, this.#statusOf(gateway), id, sidecar);
   }
 
-  #statusOf({ checks }: ServiceInstance): string | undefined {
-    return flattenedStatus(checks, this.#strictConsul);
+  #statusOf(instance: ServiceInstance): string | undefined {
+    return flattenedStatus(instance, this.#strictConsul);
   }
 }
 

@@ -9,9 +9,17 @@ import { Signal } from "../base/signal.js";
 import { doAll, StepMeter, type Steps } from "../base/steps.js";
 import { inTurns, sortByKeys } from "../base/turns.js";
 import type { CatalogDraft, Judge, OperationRecord } from "../model/catalog-draft.js";
-import type { CheckRecord, InstanceRecord, NodeRecord, Stamp } from "../model/catalog-record.js";
+import {
+  type CheckRecord,
+  type CheckRecords,
+  type InstanceRecord,
+  type NodeRecord,
+  noChecks,
+  type Stamp,
+} from "../model/catalog-record.js";
 import type { CatalogChange, CatalogSource } from "../model/catalog-source.js";
 import type { CatalogState, ServiceKinds } from "../model/catalog-state.js";
+import { CheckGroup, type CheckGroups, LISTED_AT_ONCE, withGroups } from "../model/check-groups.js";
 import type { Check, Node, Service, ServiceInstance, ServiceKind } from "../model/instance.js";
 import { type Listing, listing } from "../model/listing.js";
 import {
@@ -173,6 +181,7 @@ export class Catalog implements CatalogSource, Closable {
   readonly #closing = new AbortController();
   readonly #held: HeldCatalog;
   readonly #replica: Replica;
+  readonly #indexedGroups = new WeakMap<CheckRecords, CheckGroup<IndexedCheck>>();
 
   #queue: QueuedWrite[] = [];
   /** How many of the queue are being written already: they are taken off it later, many at once. */
@@ -583,13 +592,12 @@ export class Catalog implements CatalogSource, Closable {
    * The checks that decide the health of an instance, those of its node first; with `serviceId` `""` those that decide that of the
    * node. Undefined: there is no such instance.
    */
-  healthOf(node: string, serviceId: string): readonly Check[] | undefined {
+  healthOf(node: string, serviceId: string): CheckGroups | undefined {
     const nodeKey = lowerCase(node);
-    if (serviceId === "") {
-      return Array.from(this.#state.nodeRecord(nodeKey)?.checks.values() ?? [], ({ check }) => check);
-    }
+    const ofNode = this.#state.checkGroup(this.#state.nodeRecord(nodeKey)?.checks ?? noChecks);
+    if (serviceId === "") return { ofNode, own: this.#state.checkGroup(noChecks) };
     const record = this.#state.instanceRecord(nodeKey, lowerCase(serviceId));
-    return record && this.#state.view(record).checks;
+    return record && { ofNode, own: this.#state.checkGroup(record.checks) };
   }
 
   /** Every service name, in byte order of the lower-cased names, with the tags its instances have, in byte order. */
@@ -826,11 +834,22 @@ export class Catalog implements CatalogSource, Closable {
   }
 
   #indexedInstance(record: InstanceRecord, node = this.#nodeOf(record)): IndexedInstance {
-    return {
-      node: indexedNode(node),
-      service: indexedService(record),
-      checks: [node, record].flatMap(indexedChecks),
-    };
+    const fields = { node: indexedNode(node), service: indexedService(record) };
+    if (node.checks.size + record.checks.size <= LISTED_AT_ONCE) {
+      return { ...fields, checks: [node, record].flatMap(indexedChecks) };
+    }
+    return withGroups(fields, { ofNode: this.#indexedGroup(node), own: this.#indexedGroup(record) });
+  }
+
+  /** One group for all who share it, as long as none of its checks changes. */
+  #indexedGroup(holder: NodeRecord | InstanceRecord): CheckGroup<IndexedCheck> {
+    const { checks } = holder;
+    let group = this.#indexedGroups.get(checks);
+    if (group === undefined) {
+      group = new CheckGroup(checks.size, () => indexedChecks(holder));
+      this.#indexedGroups.set(checks, group);
+    }
+    return group;
   }
 
   /** Refuses new writes, waits for the commit that is under way, ends every watch. The storage stays open. */

@@ -29,6 +29,7 @@ function fault(
   return { name, what, edits: [{ file, find, replace }], foundBy };
 }
 
+const CHECK_GROUPS = "src/model/check-groups.ts";
 const SECRETS = "src/peering/secrets.ts";
 const TRANSACTIONS = "src/peering/transactions.ts";
 const MACHINE = "src/peering/state-machine.ts";
@@ -1231,7 +1232,7 @@ export const plantedFaults: readonly PlantedFault[] = [
   fault(
     "maintenance-handed-out",
     "an instance in maintenance is exported as one that can be handed out",
-    ["src/model/health.ts", "  if (!strictConsul && checks", "  if (false && checks"],
+    [CHECK_GROUPS, "  if (!strictConsul && (critical", "  if (strictConsul && (critical"],
     "test/unit/model/health.test.ts",
   ),
   fault(
@@ -2003,5 +2004,59 @@ export const plantedFaults: readonly PlantedFault[] = [
     "a block of HCL may have any number of labels",
     ["src/syntax/hcl.ts", "this.#value(depth + labels.length)", "this.#value(depth)"],
     "test/unit/syntax/hcl.test.ts",
+  ),
+  fault(
+    "shared-checks-looked-at-for-each",
+    "the checks of a node are looked at again for each instance on it",
+    [CHECK_GROUPS, "    this.#health ??= healthIn(", "    this.#health = healthIn("],
+    "test/unit/model/check-groups.test.ts",
+  ),
+  fault(
+    "shared-checks-filtered-for-each",
+    "a filter looks at the checks of a node again for each instance on it",
+    [
+      "src/http/filter/fields.ts",
+      "      const found = known.get(list) ?? some(list, item, holds);",
+      "      const found = some(list, item, holds);",
+    ],
+    "test/unit/model/check-groups.test.ts",
+  ),
+  fault(
+    "shared-checks-queried-for-each",
+    "a prepared query that ignores checks looks at those of a node again for each instance on it",
+    [
+      "src/config/prepared-query.ts",
+      "    const fine = known.get(group) ?? areFine(group.list);",
+      "    const fine = areFine(group.list);",
+    ],
+    "test/unit/model/check-groups.test.ts",
+  ),
+  fault(
+    "shared-checks-summed-for-each",
+    "a summary of a service looks at the checks of a node again for each instance on it",
+    [
+      "src/http/ui.ts",
+      "      if (group.size > LISTED_AT_ONCE) this.#groups",
+      "      if (group.size > 1e9) this.#groups",
+    ],
+    "test/unit/model/check-groups.test.ts",
+  ),
+  fault(
+    "shared-checks-held-for-each",
+    "each instance holds the checks of its node again",
+    ["src/model/catalog-state.ts", "      this.#checkGroups.set(records, group);\n", ""],
+    "test/unit/http/shared-checks-growth.test.ts",
+  ),
+  fault(
+    "shared-checks-indexed-for-each",
+    "each instance that is read with its indexes makes the checks of its node again",
+    ["src/stores/catalog.ts", "      this.#indexedGroups.set(checks, group);\n", ""],
+    "test/unit/http/shared-checks-growth.test.ts",
+  ),
+  fault(
+    "checks-cost-nothing-to-export",
+    "a slice of encoding has as many instances as ever, however many checks each has",
+    ["src/exports/export-engine.ts", "Math.max(1, costOf(instances))", "Math.max(1, instances.length)"],
+    "test/unit/exports/export-engine.test.ts",
   ),
 ];

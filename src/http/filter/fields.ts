@@ -1,5 +1,6 @@
+import { LISTED_AT_ONCE } from "../../model/check-groups.js";
 import { isEmptyMap } from "../../model/kept-members.js";
-import type { Listing } from "../../model/listing.js";
+import { type Listing, partsOf } from "../../model/listing.js";
 import type { MatchOperator } from "../../syntax/filter-expression.js";
 import type { RegularExpression } from "../../syntax/regular-expression.js";
 
@@ -199,6 +200,7 @@ export function structMap<Item, Element>(
 
 /** A list inside an item whose elements are made of records of it when they are looked at. */
 export interface Elements<Item, Source, Element> {
+  /** A long list, or part of one, that is that of several items has the same elements in each of them. */
   readonly sources: (item: Item) => Listing<Source>;
   readonly make: (source: Source, item: Item) => Element;
 }
@@ -214,20 +216,34 @@ export function structList<Item, Source, Element>(
   fields: Fields<Element>,
 ): Field<Item> {
   // Elements are made one by one, and none after the first that holds. No list of them is: it would be one for every item.
-  const some = (item: Item, holds: Predicate<Element>): boolean => {
-    const list = sources(item);
+  const some = (list: Listing<Source>, item: Item, holds: Predicate<Element>): boolean => {
     for (let index = 0; index < list.length; index++) {
       const source = list.at(index);
       if (source !== undefined && holds(make(source, item))) return true;
     }
     return false;
   };
+  const ofAny = (holds: Predicate<Element>): Predicate<Item> => {
+    // Long lists that several items share, such as the checks of a node, are looked at once.
+    const known = new WeakMap<Listing<Source>, boolean>();
+    const someOf = (list: Listing<Source>, item: Item): boolean => {
+      if (list.length <= LISTED_AT_ONCE) return some(list, item, holds);
+      const found = known.get(list) ?? some(list, item, holds);
+      known.set(list, found);
+      return found;
+    };
+    return (item) => {
+      const list = sources(item);
+      if (list.length <= LISTED_AT_ONCE) return some(list, item, holds);
+      return partsOf(list).some((part) => someOf(part, item));
+    };
+  };
   return {
     operators: emptinessOperators,
     scalar: "text",
     child: (name) => {
       const field = own(fields, name);
-      return field && lifted(field, (holds) => (item) => some(item, holds));
+      return field && lifted(field, ofAny);
     },
     predicate: ({ operator }) => {
       const isEmpty = operator === "is-empty";

@@ -1,6 +1,6 @@
 import { compareUtf8 } from "../../base/byte-order.js";
 import { ipVersion } from "../../base/host-port.js";
-import { isCritical, isMaintenance } from "../../model/health.js";
+import { healthOf } from "../../model/check-groups.js";
 import type { ServiceInstance } from "../../model/instance.js";
 
 /** One address of a load assignment. */
@@ -41,13 +41,9 @@ export function addressOf(
 /** Health and weight as Envoy is told them; an instance in maintenance gets no calls, also one of a peer. */
 export function endpointOf(instance: ServiceInstance, side: Side, onlyPassing = false): Endpoint {
   const { weights } = instance.service;
-  let weight = weights.passing;
-  let healthy = true;
-  for (const { status, checkId } of instance.checks) {
-    if (isCritical(status) || isMaintenance(checkId)) healthy = false;
-    if (onlyPassing && status !== "passing") healthy = false;
-    if (status === "warning") weight = weights.warning;
-  }
+  const { total, passing, warning, critical, maintenance } = healthOf(instance);
+  const healthy = critical === 0 && !maintenance && (!onlyPassing || passing === total);
+  const weight = warning > 0 ? weights.warning : weights.passing;
   if (weight < 1) return { ...addressOf(instance, side), healthy: false, weight: 1 };
   return { ...addressOf(instance, side), healthy, weight: Math.min(weight, MAX_WEIGHT) };
 }

@@ -465,6 +465,20 @@ test("of a large state the list and a first slice are given at once, the rest in
   await engine[Symbol.asyncDispose]();
 });
 
+test("a slice takes fewer instances where they have many checks", async () => {
+  const clock = new FakeClock();
+  const { engine, catalog } = await open({ clock, sliceInstances: 4 }, exporting(["*", "b"]));
+  const stream = new Stream(engine);
+  const checks = Array.from({ length: 350 }, (_, index) => check(`c${index}`, "passing"));
+  await catalog.give(["a", "b", "c"].map((name) => ({ ...instance(name), checks })));
+  assert.deepEqual(stream.take(), [{ sent: ["list(a,b,c)", "a:1"] }]);
+  clock.fire();
+  assert.deepEqual(stream.take(), [{ sent: ["b:1"] }]);
+  clock.fire();
+  assert.deepEqual(stream.take(), [{ sent: ["c:1"] }]);
+  await engine[Symbol.asyncDispose]();
+});
+
 test("exports are encoded before a peer comes, and again when they change", async () => {
   const clock = new FakeClock();
   const { engine, catalog } = await open({ clock, sliceInstances: 1 }, exporting(["*", "b"]));

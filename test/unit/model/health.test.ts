@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import fc from "fast-check";
-import { flattenedStatus } from "../../../src/model/health.js";
+import { flattenedStatus } from "../../../src/model/check-groups.js";
 import { check } from "../config/export-fixtures.js";
 
 const cases: readonly (readonly [readonly string[], string | undefined])[] = [
@@ -25,13 +25,16 @@ for (const [statuses, expected] of cases) {
     const checks = statuses.map((status, index) =>
       status.startsWith("_") ? check(status, "critical") : check(`check-${index}`, status),
     );
-    assert.equal(flattenedStatus(checks, true), expected);
+    assert.equal(flattenedStatus({ checks }, true), expected);
   });
 }
 
 test("a check that merely resembles a maintenance check is an ordinary one", () => {
   assert.equal(
-    flattenedStatus([check("_node_maintenance2", "passing"), check("_service_maintenance", "passing")], true),
+    flattenedStatus(
+      { checks: [check("_node_maintenance2", "passing"), check("_service_maintenance", "passing")] },
+      true,
+    ),
     "passing",
   );
 });
@@ -42,8 +45,8 @@ test("known statuses flatten to the worst, in any order", () => {
     fc.property(fc.array(fc.constantFrom(...order), { minLength: 1 }), (statuses) => {
       const worst = order.find((status) => statuses.includes(status));
       const checks = statuses.map((status) => check("c", status));
-      assert.equal(flattenedStatus(checks, true), worst);
-      assert.equal(flattenedStatus(checks, false), worst === "maintenance" ? "critical" : worst);
+      assert.equal(flattenedStatus({ checks }, true), worst);
+      assert.equal(flattenedStatus({ checks }, false), worst === "maintenance" ? "critical" : worst);
     }),
   );
 });
@@ -56,7 +59,7 @@ test("instances that this cluster would not hand out are critical for its peers,
     fc.property(fc.array(checkArbitrary, { minLength: 1 }), (made) => {
       const out = made.some(({ id, status }) => id !== "c" || status === "critical" || status === "maintenance");
       const checks = made.map(({ id, status }) => check(id, status));
-      assert.equal(flattenedStatus(checks, false) === "critical", out);
+      assert.equal(flattenedStatus({ checks }, false) === "critical", out);
     }),
   );
 });

@@ -5,7 +5,7 @@ import fc from "fast-check";
 import { compareUtf8 } from "../../../src/base/byte-order.js";
 import { PeeringError } from "../../../src/base/errors.js";
 import type { ChainInfo, ChainTarget } from "../../../src/config/chain.js";
-import { flattenedStatus } from "../../../src/model/health.js";
+import { flattenedStatus } from "../../../src/model/check-groups.js";
 import type { Check, Locality, Service, ServiceInstance } from "../../../src/model/instance.js";
 import { encodeServicePayload, encodeSidecarPayload, PayloadEncoder } from "../../../src/payload/exported-payload.js";
 import { ExportedServiceSchema } from "../../../src/wire/gen/hashicorp/consul/internal/peerstream/peerstream_pb.js";
@@ -266,7 +266,7 @@ function bySortedKey<T>(map: Readonly<Record<string, T>>): Record<string, T> {
 
 /** The same instance in the generated types, written without a look at the encoder. */
 function expected({ node: from, service: of, checks }: ServiceInstance) {
-  const status = flattenedStatus(checks, false);
+  const status = flattenedStatus({ checks }, false);
   const addresses = Object.entries(of.taggedAddresses).filter(([key]) => key !== "consul-virtual");
   return create(CheckServiceNodeSchema, {
     Node: {
