@@ -3,11 +3,12 @@ import { sleep } from "../base/environment.js";
 import { asPeeringError, errorText, PeeringError } from "../base/errors.js";
 import { joinHostPort, splitPushedAddress } from "../base/host-port.js";
 import { retry } from "../base/retry.js";
-import { addressesToDial, type Peering } from "../peering/peering.js";
+import type { Peering } from "../peering/peering.js";
 import { dialBackoffMs, exchangeDelayMs, STABLE_STREAM_MS, statusCodeOf } from "../replication/backoff.js";
 import type { Dialable } from "../stores/records.js";
 import type { DialTarget, ExchangeSecretRequest, Transport } from "../transport/transport.js";
 import { StatusCode } from "../wire/status.js";
+import type { DialPlace, DialPlaces } from "./dial-places.js";
 import type { LinkEnd } from "./stream-link.js";
 
 export interface DialerOptions {
@@ -16,6 +17,7 @@ export interface DialerOptions {
   readonly logger: Logger;
   /** The record and secret to dial a peering with, read again before every attempt (D-4); undefined while it must not be dialed. */
   readonly plan: (peeringId: string) => Promise<Dialable | undefined>;
+  readonly places: Pick<DialPlaces, "of">;
   /** Serves an open stream until its end. `stableMs`: how long the acceptor had been speaking. */
   readonly serve: (
     plan: Dialable,
@@ -47,7 +49,7 @@ interface Loop {
 
 /** The attempts of a loop that dial with the same secret, addresses and certificates. */
 interface Round {
-  addresses: readonly string[];
+  places: readonly DialPlace[];
   /** The next one of them. */
   position: number;
   /** The address of the last attempt. Undefined: it failed before it dialed. */
@@ -104,14 +106,19 @@ export class Dialer implements AsyncDisposable {
     for (const peeringId of this.#loops.keys()) this.end(peeringId);
   }
 
+  /** Something that all dials depend on has changed, such as the gateways of this cluster. */
+  allChanged(): void {
+    for (const peeringId of this.#loops.keys()) this.changed(peeringId);
+  }
+
   /** A record has changed. If its loop dials with something else now, it does so without waiting any longer. */
   changed(peeringId: string): void {
     const loop = this.#loops.get(peeringId);
     if (loop === undefined) return;
     this.#options.plan(peeringId).then(
       (plan) => {
-        if (plan === undefined || loop.fingerprint === fingerprintOf(plan)) return;
-        loop.fingerprint = fingerprintOf(plan);
+        if (plan === undefined || loop.fingerprint === this.#fingerprintOf(plan)) return;
+        loop.fingerprint = this.#fingerprintOf(plan);
         loop.restart();
       },
       // The loop asks again, with its back-off.
@@ -162,7 +169,7 @@ export class Dialer implements AsyncDisposable {
     while (!signal.aborted) {
       const changed = new AbortController();
       loop.restart = () => changed.abort();
-      const round: Round = { addresses: [], position: 0, address: undefined, begunMs: Number.NEGATIVE_INFINITY };
+      const round: Round = { places: [], position: 0, address: undefined, begunMs: Number.NEGATIVE_INFINITY };
       try {
         await retry((works) => this.#attempt(peeringId, loop, round, works), {
           clock,
@@ -184,26 +191,26 @@ export class Dialer implements AsyncDisposable {
 
   /** Dials the next address and serves the stream. Resolves when there is nothing to dial any more. @throws if the stream was lost. */
   async #attempt(peeringId: string, loop: Loop, round: Round, works: () => void): Promise<void> {
-    const { clock, serve, onLost } = this.#options;
+    const { clock, places: all, serve, onLost } = this.#options;
     const { signal } = loop.stop;
     loop.again = false;
     round.address = undefined;
     const plan = await this.#plan(peeringId);
     if (plan === undefined || signal.aborted) return;
-    loop.fingerprint = fingerprintOf(plan);
-    const addresses = addressesToDial(plan.peering);
-    if (addresses.join() !== round.addresses.join()) {
-      round.addresses = addresses;
+    loop.fingerprint = this.#fingerprintOf(plan);
+    const places = all.of(plan.peering);
+    if (addressesOf(places) !== addressesOf(round.places)) {
+      round.places = places;
       round.position = 0;
     }
-    const address = addresses[round.position % addresses.length];
-    if (address === undefined) return;
-    round.position = (round.position + 1) % addresses.length;
-    round.address = address;
+    const place = places[round.position % places.length];
+    if (place === undefined) return;
+    round.position = (round.position + 1) % places.length;
+    round.address = place.address;
     round.begunMs = clock.now();
     let failure: PeeringError | undefined;
     try {
-      const { end, connectedMs } = await serve(plan, targetOf(plan.peering, address), signal);
+      const { end, connectedMs } = await serve(plan, targetOf(plan.peering, place), signal);
       failure = end.error;
       if (connectedMs >= STABLE_STREAM_MS) works();
     } catch (error) {
@@ -213,6 +220,12 @@ export class Dialer implements AsyncDisposable {
     loop.redial = false;
     onLost(peeringId);
     if (loop.redial) throw failure;
+  }
+
+  #fingerprintOf({ peering, streamSecret }: Dialable): string {
+    const { peerId, peerServerName, peerCaPems } = peering;
+    const addresses = addressesOf(this.#options.places.of(peering));
+    return JSON.stringify([peerId, streamSecret, peerServerName, peerCaPems, addresses]);
   }
 
   async #plan(peeringId: string): Promise<Dialable | undefined> {
@@ -225,46 +238,70 @@ export class Dialer implements AsyncDisposable {
   }
 }
 
-export function targetOf(peering: Pick<Peering, "peerServerName" | "peerCaPems">, known: string): DialTarget {
+export function targetOf(
+  peering: Pick<Peering, "peerServerName" | "peerCaPems">,
+  { address: known, mayDial }: DialPlace,
+): DialTarget {
   // Consul pushes IPv6 addresses without brackets.
   const parts = splitPushedAddress(known);
   const address = parts === undefined ? known : joinHostPort(parts.host, parts.port);
-  return { address, serverName: peering.peerServerName, caPems: peering.peerCaPems };
+  const target = { address, serverName: peering.peerServerName, caPems: peering.peerCaPems };
+  return mayDial === undefined ? target : { ...target, mayDial };
 }
 
-function fingerprintOf(plan: Dialable): string {
-  const { peerId, peerServerName, peerCaPems } = plan.peering;
-  return JSON.stringify([peerId, plan.streamSecret, peerServerName, peerCaPems, addressesToDial(plan.peering)]);
+function addressesOf(places: readonly DialPlace[]): string {
+  return places.map(({ address }) => address).join();
 }
 
 const EXCHANGE_WINDOW_MS = 3_000;
 const EXCHANGE_ATTEMPT_MS = 2_000;
 
+interface ExchangeParts {
+  readonly transport: Transport;
+  readonly clock: Clock;
+  readonly random: Random;
+  readonly signal: AbortSignal;
+  readonly places: DialPlaces;
+}
+
+type Exchanging = Parameters<DialPlaces["of"]>[0] & Parameters<typeof targetOf>[0];
+
 /**
  * Trades the establishment secret of a token for a stream secret, as Consul's Establish does: addresses in order, round
- * and round for 3 s, and at least once each, 2 s an attempt (D-18).
+ * and round for 3 s, and at least once each, 2 s an attempt (D-18). Own gateways, which learn of the peering while this runs, get 3 s of
+ * their own before.
  * @throws {PeeringError} `permission-denied`: the token is used up; `unavailable`: no address answered, with every error.
  */
 export async function exchangeSecret(
-  options: {
-    readonly transport: Transport;
-    readonly clock: Clock;
-    readonly random: Random;
-    readonly signal: AbortSignal;
-    readonly mayDial: NonNullable<DialTarget["mayDial"]>;
-  },
-  peering: Pick<Peering, "peerServerName" | "peerCaPems" | "peerServerAddresses" | "manualServerAddresses">,
+  parts: ExchangeParts,
+  peering: Exchanging,
   request: ExchangeSecretRequest,
 ): Promise<string> {
-  const { transport, clock, random, signal, mayDial } = options;
-  const addresses = addressesToDial(peering);
+  const { places, signal } = parts;
+  const gateways = places.ownGateways();
+  if (gateways.length > 0) {
+    try {
+      return await exchangeAt(gateways, parts, peering, request);
+    } catch (error) {
+      if (signal.aborted || asPeeringError(error, "unavailable").code === "permission-denied") throw error;
+    }
+  }
+  return exchangeAt(places.of(peering), parts, peering, request);
+}
+
+async function exchangeAt(
+  places: readonly DialPlace[],
+  { transport, clock, random, signal }: ExchangeParts,
+  peering: Exchanging,
+  request: ExchangeSecretRequest,
+): Promise<string> {
   const endsAt = clock.now() + EXCHANGE_WINDOW_MS;
   const errors: PeeringError[] = [];
   const texts: string[] = [];
-  for (let attempt = 0; attempt < addresses.length || clock.now() < endsAt; attempt++) {
-    const address = addresses[attempt % addresses.length] ?? "";
+  for (let attempt = 0; attempt < places.length || clock.now() < endsAt; attempt++) {
+    const place = places[attempt % places.length] ?? { address: "" };
     try {
-      const target = { ...targetOf(peering, address), mayDial };
+      const target = targetOf(peering, place);
       const answer = await transport.exchangeSecret(target, request, { timeoutMs: EXCHANGE_ATTEMPT_MS, signal });
       return answer.streamSecret;
     } catch (thrown) {
@@ -278,7 +315,7 @@ export async function exchangeSecret(
         });
       }
       errors.push(error);
-      texts.push(`failed to exchange peering secret through address "${address}": ${error.message}`);
+      texts.push(`failed to exchange peering secret through address "${place.address}": ${error.message}`);
     }
     await sleep(clock, exchangeDelayMs(random.fraction()), signal);
   }

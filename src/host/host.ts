@@ -27,6 +27,7 @@ import { encodeServerAddresses, encodeTrustBundle } from "../wire/resources.js";
 import { AgentChecks } from "./agent-checks.js";
 import { Deletion } from "./deletion.js";
 import { DialFailures } from "./dial-failures.js";
+import { DialPlaces } from "./dial-places.js";
 import { DialRule, defaultForbiddenAddresses } from "./dial-rule.js";
 import { Dialer } from "./dialer.js";
 import { Effects } from "./effects.js";
@@ -343,14 +344,15 @@ async function composeHost(options: HostOptions, opened: AsyncDisposable[]): Pro
     perform: (task, stream) => effects.perform(task, stream),
   });
   const dialFailures = new DialFailures(clock, logger);
+  const places = new DialPlaces({ dialRule, incidents, throughGateways, gateways: () => engine.meshGateways });
   const dialer = new Dialer({
     transport,
     clock,
     logger,
     plan: async (peeringId) => (leads() ? records.dialable(peeringId) : undefined),
     onLost: (peeringId) => records.observe(peeringId, { type: "stream-lost" }),
-    serve: (plan, target, signal) =>
-      streams.dial(plan, { ...target, mayDial: dialRule.mayDial(plan.peering.name) }, signal),
+    places,
+    serve: (plan, target, signal) => streams.dial(plan, target, signal),
     onFailure: (peeringId, error, address, waitMs) => {
       dialFailures.failed(records.byId(peeringId)?.name ?? peeringId, error, address, waitMs);
       board.dialFailed(peeringId, error, address, waitMs);
@@ -395,6 +397,7 @@ async function composeHost(options: HostOptions, opened: AsyncDisposable[]): Pro
     imports: importStore,
     transport,
     dialRule,
+    places,
     clock,
     random,
     authority,
@@ -416,10 +419,14 @@ async function composeHost(options: HostOptions, opened: AsyncDisposable[]): Pro
     }),
     importStore.onDamage((peeringId) => streams.fetchAgain(peeringId)),
     engine.onGatewaysChanged(() => {
-      if (throughGateways()) streams.clusterResourcesChanged();
+      if (!throughGateways()) return;
+      streams.clusterResourcesChanged();
+      dialer.allChanged();
     }),
     configEntries.onChange(({ kind }) => {
-      if (kind === "mesh") streams.clusterResourcesChanged();
+      if (kind !== "mesh") return;
+      streams.clusterResourcesChanged();
+      dialer.allChanged();
     }),
     leadership.onChange(() => {
       streams.leadershipChanged();

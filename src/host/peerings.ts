@@ -18,6 +18,7 @@ import { activeRootFault, ROOT_REMEDY } from "../trust/root-validity.js";
 import type { RemoteInfo } from "../wire/messages.js";
 import { StatusCode } from "../wire/status.js";
 import type { Deletion } from "./deletion.js";
+import type { DialPlaces } from "./dial-places.js";
 import type { DialRule } from "./dial-rule.js";
 import { type Dialer, exchangeSecret } from "./dialer.js";
 import type { GivenTokens } from "./given-tokens.js";
@@ -94,6 +95,7 @@ export interface PeeringsParts {
   readonly imports: Pick<ImportStore, "services">;
   readonly transport: Transport;
   readonly dialRule: DialRule;
+  readonly places: DialPlaces;
   readonly clock: Clock;
   readonly random: Random;
   readonly authority: CertificateAuthority;
@@ -341,7 +343,8 @@ export class Peerings implements Closable {
   }
 
   async #establish(options: EstablishOptions): Promise<PeeringView> {
-    const { records, streams, transport, clock, random, authority, datacenter, givenTokens, dialRule } = this.#parts;
+    const { records, streams, transport, clock, random, authority, datacenter, givenTokens, dialRule, places } =
+      this.#parts;
     const token = givenTokens.read(options.token);
     const fault = dialRule.faultOf([...token.manualServerAddresses, ...token.serverAddresses]);
     if (fault !== undefined) throw new PeeringError("invalid-token", fault);
@@ -356,13 +359,17 @@ export class Peerings implements Closable {
       connected: existing !== undefined && streams.isConnected(existing.id),
       ownServerName: peeringServerName(datacenter, authority.trustDomain),
     });
-    const mayDial = dialRule.mayDial(options.peerName);
     let streamSecret: string;
     try {
-      streamSecret = await exchangeSecret({ transport, clock, random, signal, mayDial }, begun.fields, {
-        peerId: token.peerId,
-        establishmentSecret: token.establishmentSecret,
-      });
+      const parts = { transport, clock, random, signal, places };
+      streamSecret = await exchangeSecret(
+        parts,
+        { ...begun.fields, name: options.peerName },
+        {
+          peerId: token.peerId,
+          establishmentSecret: token.establishmentSecret,
+        },
+      );
     } catch (error) {
       records.observe(begun.id, { type: "establish-failed" });
       throw error;

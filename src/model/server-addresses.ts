@@ -11,6 +11,11 @@ function outsideAddress({ node, service }: ServiceInstance): string {
   return joinHostPort(host ?? "", service.port);
 }
 
+/** Where this cluster reaches a gateway of its own. */
+export function insideAddress({ node, service }: ServiceInstance): string {
+  return joinHostPort(service.address === "" ? node.address : service.address, service.port);
+}
+
 /**
  * The server addresses an acceptor sends its peers: those of the servers, or of the mesh gateways
  * where peers come in through them. Undefined when there are none: an empty list is never sent.

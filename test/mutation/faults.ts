@@ -484,6 +484,32 @@ export const plantedFaults: readonly PlantedFault[] = [
     "test/unit/host/dialing.test.ts",
   ),
   fault(
+    "own-gateways-passed-by",
+    "a dialer that is to go through its own mesh gateways dials the peer directly",
+    [
+      "src/host/dial-places.ts",
+      "return direct.length === 0 ? [] : [...this.ownGateways(), ...direct];",
+      "return direct;",
+    ],
+    "test/unit/host/dialing-through-gateways.test.ts",
+  ),
+  fault(
+    "own-gateways-not-followed",
+    "a dialer waits on when its own mesh gateways have changed",
+    [HOST, "      dialer.allChanged();\n    }),\n    configEntries", "    }),\n    configEntries"],
+    "test/unit/host/dialing-through-gateways.test.ts",
+  ),
+  fault(
+    "own-gateways-forbidden",
+    "own mesh gateways are not dialed where the rule about addresses of peers forbids them",
+    [
+      "src/host/dial-places.ts",
+      "[...this.ownGateways(), ...direct]",
+      "[...this.ownGateways().map(({ address }) => ({ address, mayDial })), ...direct]",
+    ],
+    "test/unit/host/dialing-through-gateways.test.ts",
+  ),
+  fault(
     "empty-addresses-accepted",
     "a push without any address is taken",
     [

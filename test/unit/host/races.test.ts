@@ -162,6 +162,7 @@ describe("the dial loop", () => {
       transport: new World().network.transport("dialer:1", { alive: true }),
       clock: virtualClock(scheduler, { alive: true }),
       logger: silentLogger,
+      places: { of: ({ peerServerAddresses }) => peerServerAddresses.map((address) => ({ address })) },
       plan: async () => {
         reads++;
         if (reads <= 2) throw new PeeringError("storage-failed", "cannot be read");
@@ -193,6 +194,7 @@ describe("the dial loop", () => {
       transport: new World().network.transport("dialer:1", { alive: true }),
       clock: virtualClock(scheduler, { alive: true }),
       logger: silentLogger,
+      places: { of: ({ peerServerAddresses }) => peerServerAddresses.map((address) => ({ address })) },
       plan: async () => {
         reads++;
         // For the loop, for `start` beside it, and then for the loop that begins after its end.
