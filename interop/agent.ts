@@ -1,4 +1,4 @@
-import { mkdtemp, rm } from "node:fs/promises";
+import { mkdtemp, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
@@ -18,6 +18,8 @@ export interface OurAgentOptions {
   readonly datacenter?: string;
   /** More flags of the agent. */
   readonly flags?: readonly string[];
+  /** Configuration in the words of Consul's, in HCL. Default: none. */
+  readonly hcl?: string;
 }
 
 /** The program `peerage`, as arguments of Node. */
@@ -34,6 +36,7 @@ export class OurAgent implements Cluster, AsyncDisposable {
   readonly datacenter: string;
   readonly client: ConsulClient;
   readonly #flags: readonly string[];
+  readonly #hcl: string;
   readonly #processes: Processes;
   readonly #directory: string;
   readonly #ports: readonly number[];
@@ -43,11 +46,12 @@ export class OurAgent implements Cluster, AsyncDisposable {
     processes: Processes,
     directory: string,
     ports: readonly number[],
-    { name = "peerage", datacenter = "ours", flags = [] }: OurAgentOptions,
+    { name = "peerage", datacenter = "ours", flags = [], hcl = "" }: OurAgentOptions,
   ) {
     this.name = name;
     this.datacenter = datacenter;
     this.#flags = flags;
+    this.#hcl = hcl;
     this.#processes = processes;
     this.#directory = directory;
     this.#ports = ports;
@@ -80,9 +84,12 @@ export class OurAgent implements Cluster, AsyncDisposable {
 
   /** Runs it, again after its end, on the same data, until it answers. */
   async start(): Promise<void> {
+    const file = join(this.#directory, "agent.hcl");
+    await writeFile(file, this.#hcl);
     const child = this.#processes.start(process.execPath, [
       ...ourProgram(),
-      ...["agent", "-datacenter", this.datacenter, "-node", "ours", "-data-dir", this.#directory],
+      ...["agent", "-datacenter", this.datacenter, "-node", "ours", "-data-dir", join(this.#directory, "data")],
+      ...["-config-file", file],
       ...["-http", this.http, "-grpc-tls", `127.0.0.1:${this.#ports[1]}`, "-dns", this.dns, ...this.#flags],
     ]);
     this.#child = child;

@@ -3,6 +3,7 @@ import { legacyScenarios } from "./legacy.js";
 import { lifecycleScenarios } from "./lifecycle.js";
 import { loadScenarios } from "./load.js";
 import { meshScenarios } from "./mesh.js";
+import { meshEnvoyScenarios } from "./mesh-envoy.js";
 import { meshNodeScenarios } from "./mesh-node.js";
 import { outageScenarios } from "./outages.js";
 import { peeringScenarios } from "./peering.js";
@@ -16,6 +17,7 @@ export const scenarios: readonly Scenario[] = [
   ...serviceScenarios,
   ...meshScenarios,
   ...meshNodeScenarios,
+  ...meshEnvoyScenarios,
   ...lifecycleScenarios,
   ...trustScenarios,
   ...wireScenarios,

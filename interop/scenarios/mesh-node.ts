@@ -2,12 +2,14 @@ import assert from "node:assert/strict";
 import { once } from "node:events";
 import { createServer as createHttpServer, request } from "node:http";
 import { connect as connectHttp2, createServer as createHttp2Server } from "node:http2";
-import { connect, createServer, type Server } from "node:net";
+import { connect, createServer } from "node:net";
 import { type MeshConnection, meshAgent, meshDial, meshHttp2, meshListener } from "../../src/mesh/index.js";
+import { served } from "../../test/support/applications.js";
 import { registerGateway, registerNative, serverName } from "../../test/support/mesh.js";
 import { SniGateway } from "../../test/support/sni-gateway.js";
 import { type ConsulServer, isBefore } from "../consul.js";
 import { Envoy, envoyBinary } from "../envoy.js";
+import { SIDECAR_CHECKS } from "../mesh.js";
 import type { Ours } from "../ours.js";
 import type { Scenario } from "../scenario.js";
 import { exportTo } from "../services.js";
@@ -31,25 +33,13 @@ async function meshOf(
   const hcl = `ports { grpc = ${grpcPort} } default_intention_policy = "deny"`;
   const { ours, consul } = await stage.pair({ consul: { hcl } });
   const envoy: Runner = async (proxy, ports) => {
-    stage.use(await Envoy.start(stage.processes, consul, { binary, proxy, grpcPort, ports }));
+    const { http, binary: program } = consul;
+    stage.use(await Envoy.start(stage.processes, { binary, consul: program.path, http, proxy, grpcPort, ports }));
   };
   return { ours, consul, envoy };
 }
 
 type Runner = (proxy: readonly string[], ports: readonly number[]) => Promise<void>;
-
-/** A server on a free port of 127.0.0.1. */
-async function served(server: Server): Promise<AsyncDisposable & { readonly port: number }> {
-  server.listen(0, "127.0.0.1");
-  await once(server, "listening");
-  const address = server.address();
-  return {
-    port: typeof address === "object" && address !== null ? address.port : 0,
-    async [Symbol.asyncDispose]() {
-      server.close();
-    },
-  };
-}
 
 async function registerSidecar(
   consul: ConsulServer,
@@ -61,7 +51,12 @@ async function registerSidecar(
     Name: service,
     Port: ports.service,
     Address: "127.0.0.1",
-    Connect: { SidecarService: { Port: ports.sidecar, Address: "127.0.0.1", Proxy: proxy as never } },
+    Connect: {
+      SidecarService: {
+        ...{ Port: ports.sidecar, Address: "127.0.0.1", Proxy: proxy as never },
+        Checks: SIDECAR_CHECKS,
+      },
+    },
   } as never);
 }
 

@@ -3,13 +3,11 @@ import { once } from "node:events";
 import { createServer } from "node:http";
 import type { AddressInfo } from "node:net";
 import { describe, it } from "node:test";
-import { createHost, type PeeringHost } from "../../src/host/host.js";
-import { type XdsServer, type XdsServerOptions, xdsServer } from "../../src/mesh/index.js";
 import type { ServiceInstance } from "../../src/model/instance.js";
 import { memoryStorage } from "../../src/storage/memory.js";
-import { grpcTransport } from "../../src/transport/grpc.js";
 import { builtInAuthority } from "../../src/trust/built-in-authority.js";
 import { freePorts, patternRuntime, RunningEnvoy, validate, withoutEnvoy } from "../support/envoy.js";
+import { addGateway, addService, EnvoyCluster } from "../support/envoy-clusters.js";
 import { eventually, temporaryDirectory } from "../support/hosts.js";
 import {
   A_DOMAIN,
@@ -42,56 +40,6 @@ async function application(name: string): Promise<AsyncDisposable & { readonly p
   };
 }
 
-interface Cluster extends AsyncDisposable {
-  readonly host: PeeringHost;
-  readonly xds: XdsServer;
-}
-
-async function cluster(datacenter: string, options: Partial<XdsServerOptions>): Promise<Cluster> {
-  const host = await createHost({
-    datacenter,
-    storage: memoryStorage(),
-    transport: grpcTransport({ listen: "127.0.0.1:0" }),
-    nodeName: "n1",
-  });
-  const xds = await xdsServer(host, { listen: "127.0.0.1:0", defaultIntentionPolicy: "deny", ...options });
-  return {
-    host,
-    xds,
-    async [Symbol.asyncDispose]() {
-      await xds.close();
-      await host.close();
-    },
-  };
-}
-
-const node = { node: "n1", address: "127.0.0.1" };
-
-async function addService(
-  { host }: Cluster,
-  name: string,
-  ports: { readonly app: number; readonly proxy: number },
-  upstreams: readonly object[] = [],
-): Promise<void> {
-  await host.catalog.register({ ...node, service: { name, port: ports.app } });
-  const proxy = { destinationServiceName: name, localServicePort: ports.app, upstreams: upstreams as never };
-  const id = `${name}-sidecar-proxy`;
-  await host.catalog.register({ ...node, service: { kind: "connect-proxy", id, name: id, port: ports.proxy, proxy } });
-}
-
-async function addGateway({ host }: Cluster, port: number): Promise<void> {
-  const taggedAddresses = { lan: { address: "127.0.0.1", port }, wan: { address: "127.0.0.1", port } };
-  const service = {
-    kind: "mesh-gateway",
-    id: "gateway",
-    name: "gateway",
-    address: "127.0.0.1",
-    port,
-    taggedAddresses,
-  } as const;
-  await host.catalog.register({ ...node, service });
-}
-
 /** The status of an answer; undefined: the connection was closed without one. */
 async function ask(port: number, path: string): Promise<number | undefined> {
   try {
@@ -114,8 +62,8 @@ describe("Envoys of two peered clusters", { skip: withoutEnvoy }, () => {
   for (const tlsMaterial of ["inline", "sds"] as const) {
     it(`carry what intentions allow and nothing else, with keys ${tlsMaterial}`, async () => {
       await using directory = await temporaryDirectory();
-      await using one = await cluster("dc1", { tlsMaterial });
-      await using two = await cluster("dc2", { tlsMaterial });
+      await using one = await EnvoyCluster.open("dc1", { xds: { tlsMaterial } });
+      await using two = await EnvoyCluster.open("dc2", { xds: { tlsMaterial } });
       await using web = await application("web");
       await using api = await application("api");
       const ports = await freePorts(16);
@@ -161,7 +109,7 @@ describe("Envoys of two peered clusters", { skip: withoutEnvoy }, () => {
       const token = await one.host.peerings.generateToken({ peerName: "two" });
       await two.host.peerings.establish({ peerName: "one", token });
 
-      const start = (id: string, { xds }: Cluster, adminPort: number): Promise<RunningEnvoy> =>
+      const start = (id: string, { xds }: EnvoyCluster, adminPort: number): Promise<RunningEnvoy> =>
         RunningEnvoy.start({ id, xds: xds.address, adminPort, directory: directory.path });
       await using webProxy = await start("web-sidecar-proxy", one, port(10));
       await using apiProxy = await start("api-sidecar-proxy", one, port(11));
@@ -175,10 +123,7 @@ describe("Envoys of two peered clusters", { skip: withoutEnvoy }, () => {
         async () => (await Promise.all(envoys.map((envoy) => envoy.isReady()))).every(Boolean),
         "all are ready",
       );
-      const isTold = ({ xds }: Cluster): boolean =>
-        xds.proxies().length === 3 &&
-        xds.proxies().every(({ missing, unanswered }) => missing.length + unanswered.length === 0);
-      await eventually(() => isTold(one) && isTold(two), "all have been told everything");
+      await eventually(() => one.hasTold(3) && two.hasTold(3), "all have been told everything");
       await becomes(port(5), "/", 200);
       await becomes(port(6), "/ok", 200);
       // All is in place: what is refused now is refused by rules.

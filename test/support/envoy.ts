@@ -27,6 +27,12 @@ export async function freePorts(count: number): Promise<readonly number[]> {
   return ports;
 }
 
+/** A counter or gauge that an Envoy shows at the URL `admin`; 0 where there is none of the name. */
+export async function statisticOf(admin: string, name: string): Promise<number> {
+  const response = await fetch(`${admin}/stats?filter=${encodeURIComponent(`^${name.replaceAll(".", "\\.")}$`)}`);
+  return Number((await response.text()).split(": ")[1] ?? 0);
+}
+
 /** An Envoy as `consul connect envoy` starts one. */
 export class RunningEnvoy implements AsyncDisposable {
   readonly id: string;
@@ -73,11 +79,8 @@ export class RunningEnvoy implements AsyncDisposable {
   }
 
   /** A counter or gauge; 0 where there is none of the name. */
-  async statistic(name: string): Promise<number> {
-    const response = await fetch(
-      `${this.#admin}/stats?filter=${encodeURIComponent(`^${name.replaceAll(".", "\\.")}$`)}`,
-    );
-    return Number((await response.text()).split(": ")[1] ?? 0);
+  statistic(name: string): Promise<number> {
+    return statisticOf(this.#admin, name);
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
