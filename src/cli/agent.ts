@@ -95,6 +95,7 @@ export async function runAgent({ flags, io, print }: CommandContext): Promise<vo
       ...intentionPolicy,
       ...(xdsPort !== undefined && { xdsPort }),
       ...(xds !== undefined && { proxies: () => xds.proxies() }),
+      explainConnection: async (question) => (await import("../mesh/explain.js")).explainConnection(host, question),
     }),
     ...(perSource !== undefined && { connectionsPerSource: perSource }),
     ...shared,

@@ -47,6 +47,8 @@ export interface Command {
   /** First lines of its help. */
   readonly help: string;
   readonly flags: readonly Flag[];
+  /** Flags are also taken behind arguments. Default: as Consul's, where they stand before. */
+  readonly flagsAnywhere?: true;
   /** Exit codes, where they differ from Consul's usual 1: for wrong flags, and for other failures. */
   readonly failureCodes?: { readonly flags: number; readonly others: number };
   readonly run: (context: CommandContext) => Promise<void>;

@@ -76,16 +76,22 @@ const FALSE: ReadonlySet<string> = new Set(["0", "f", "F", "false", "FALSE", "Fa
 /**
  * Takes arguments apart as Go's flag package does: `-x v`, `-x=v`, one dash or two, up to the first argument that is no
  * flag, or to `--`.
+ * @param anywhere - flags are also taken behind arguments.
  * @throws {FlagError}
  */
-export function parseFlags(flags: readonly Flag[], args: readonly string[]): ParsedFlags {
+export function parseFlags(flags: readonly Flag[], args: readonly string[], anywhere = false): ParsedFlags {
   const byName = new Map(flags.map((flag) => [flag.name, flag]));
   const values = new Map<string, string[]>();
   const fail = (text: string): FlagError => new FlagError(text, flagUsage(flags));
+  const before: string[] = [];
   let position = 0;
   for (; position < args.length; position++) {
     const argument = args[position] ?? "";
-    if (argument.length < 2 || !argument.startsWith("-")) break;
+    if (argument.length < 2 || !argument.startsWith("-")) {
+      if (!anywhere) break;
+      before.push(argument);
+      continue;
+    }
     if (argument === "--") {
       position++;
       break;
@@ -109,7 +115,7 @@ export function parseFlags(flags: readonly Flag[], args: readonly string[]): Par
     if (problem !== undefined) throw fail(problem);
     values.set(name, [...(values.get(name) ?? []), value]);
   }
-  return new ParsedFlags(flags, values, args.slice(position));
+  return new ParsedFlags(flags, values, [...before, ...args.slice(position)]);
 }
 
 function problemOf({ name, kind }: Flag, value: string): string | undefined {

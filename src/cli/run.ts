@@ -6,6 +6,7 @@ import { type Command, CommandError, type CommandGroup, type CommandLineIo } fro
 import { configCommands } from "./config-commands.js";
 import { connectCommands } from "./connect-commands.js";
 import { connect } from "./connection-flags.js";
+import { explainCommands } from "./explain-command.js";
 import { FlagError, flagHelp, parseFlags } from "./flags.js";
 import { intentionCommands } from "./intention-commands.js";
 import { jsonText, visible } from "./output.js";
@@ -48,6 +49,7 @@ export const commands: CommandGroup = {
     catalog: catalogCommands,
     config: configCommands,
     connect: connectCommands,
+    explain: explainCommands,
     intention: intentionCommands,
     peering: peeringCommands,
     proxies: proxiesCommand,
@@ -115,7 +117,7 @@ async function runCommand(
   let opened: ConsulClient | undefined;
   let exit = 0;
   try {
-    const flags = parseFlags(command.flags, args);
+    const flags = parseFlags(command.flags, args, command.flagsAnywhere);
     await command.run({
       io,
       flags,

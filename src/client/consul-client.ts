@@ -260,6 +260,21 @@ export interface AgentClient {
   leave(options?: RequestOptions): Promise<void>;
 }
 
+/** What is asked about a connection of the mesh. */
+export interface ConnectionQuestion {
+  /** The service that calls. */
+  readonly source: string;
+  /** The service that is called. */
+  readonly destination: string;
+  /** The peering that the destination belongs to. Default: the cluster that is asked. */
+  readonly peer?: string;
+  /** The peering that the source belongs to. Default: the cluster that is asked. */
+  readonly sourcePeer?: string;
+  /** Of a request, for intentions with permissions. */
+  readonly path?: string;
+  readonly method?: string;
+}
+
 /**
  * The HTTP API of a Peerage agent or of a Consul server (1.14 to 1.22), as far as peering needs it.
  *
@@ -321,6 +336,22 @@ export class ConsulClient implements Disposable {
   async connectedProxies(options: ReadOptions = {}): Promise<readonly JsonObject[]> {
     const { value } = await this.#read("/v1/internal/peerage/proxies", options, (json) => asList(json, "the answer"));
     return value.map((proxy) => asObject(proxy, "a proxy"));
+  }
+
+  /**
+   * Whether a service reaches another through the mesh of an agent of Peerage, as `/v1/internal/peerage/explain/connection` documents it.
+   * Other servers of Consul's API have nothing there. Where a part of the question is `""`, it is not asked.
+   */
+  async explainConnection(question: ConnectionQuestion, options: ReadOptions = {}): Promise<JsonObject> {
+    const { source, destination, peer = "", sourcePeer = "", path = "", method = "" } = question;
+    const parameters = Object.entries({ source, destination, peer, "source-peer": sourcePeer, path, method });
+    const { value } = await this.#read(
+      "/v1/internal/peerage/explain/connection",
+      options,
+      (json) => asObject(json, "the answer"),
+      parameters.filter(([, text]) => text !== ""),
+    );
+    return value;
   }
 
   /** The servers of the cluster, as `/v1/operator/raft/configuration` documents them. */

@@ -14,6 +14,7 @@ export {
   type ConfigClient,
   type ConfigWriteRequestOptions,
   type ConnectClient,
+  type ConnectionQuestion,
   ConsulClient,
   type ConsulClientOptions,
   type HealthClient,

@@ -57,6 +57,8 @@ interface Held {
   rotated: boolean;
   usedAtMs: number;
   failures: number;
+  /** Why the last attempt failed. */
+  problem: string | undefined;
   /** After a failure: not before this, on the monotonic clock. */
   retryAtMs: number;
   issuing: Promise<void> | undefined;
@@ -151,6 +153,19 @@ export class LeafCertificates implements Closable {
     return this.#held.get(holder)?.leaf;
   }
 
+  /** Why there is no valid certificate, and can be none now; undefined: there is one, or nothing speaks against issuing one. */
+  problem(holder: LeafHolder): string | undefined {
+    const held = this.#held.get(holder);
+    if (held?.leaf !== undefined && !this.#isInvalid(held.leaf)) return undefined;
+    try {
+      if (holder !== MESH_GATEWAY) this.requireName(holder);
+    } catch (error) {
+      return errorText(error);
+    }
+    const problem = this.#options.authority.signingProblem();
+    return problem === undefined ? held?.problem : errorText(cannotSign(problem));
+  }
+
   /** Keeps the certificate of a service valid, and calls `wake` when there is a new one, until the returned function is called. */
   watch(holder: LeafHolder, wake: () => void): () => void {
     const held = this.#hold(holder);
@@ -226,6 +241,7 @@ export class LeafCertificates implements Closable {
       rotated: false,
       usedAtMs: 0,
       failures: 0,
+      problem: undefined,
       retryAtMs: 0,
       issuing: undefined,
       renewal: new Alarm(clock, () => this.#considerRenewal(held)),
@@ -297,9 +313,11 @@ export class LeafCertificates implements Closable {
       held.calendarAheadMs = calendarAheadMs;
       held.rotated = false;
       held.failures = 0;
+      held.problem = undefined;
       held.retryAtMs = 0;
     } catch (error) {
       held.failures++;
+      held.problem = errorText(error);
       held.retryAtMs = clock.now() + retryDelay(held.failures, random);
       incidents.report("leaf-certificate-not-issued", "a certificate of a service could not be issued", {
         service,

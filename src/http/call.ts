@@ -7,6 +7,7 @@ import { doAll, type Steps } from "../base/steps.js";
 import { inTurns } from "../base/turns.js";
 import type { PeeringHost } from "../host/host.js";
 import type { ConnectedProxy } from "../model/connected-proxy.js";
+import type { ExplainConnection } from "../model/connection-explanation.js";
 import { GoJsonError, valuesAtMost } from "../syntax/go-json.js";
 import type { Answer } from "./answer.js";
 import { WholeBody } from "./answer-body.js";
@@ -67,6 +68,7 @@ export interface Server {
   readonly xdsPort: number | undefined;
   /** The Envoys that are connected; undefined: none are served. */
   readonly proxies: (() => readonly ConnectedProxy[]) | undefined;
+  readonly explainConnection: ExplainConnection | undefined;
   readonly sharedAnswers: SharedAnswers;
   readonly centralNames: CentralNames;
   /** Milliseconds since the epoch. */

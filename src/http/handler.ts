@@ -5,6 +5,7 @@ import { Mutex } from "../base/mutex.js";
 import type { PeeringHost } from "../host/host.js";
 import type { Leadership } from "../host/leadership.js";
 import type { ConnectedProxy } from "../model/connected-proxy.js";
+import type { ExplainConnection } from "../model/connection-explanation.js";
 import type { Answer, BodyStream, ReadHeaders } from "./answer.js";
 import {
   type AnswerBody,
@@ -51,6 +52,11 @@ export interface HttpHandlerOptions extends RequestGuardOptions {
   readonly xdsPort?: number;
   /** The Envoys that are connected, as `proxies` of that server tells them, for `/v1/internal/peerage/proxies`. Default: none are served. */
   readonly proxies?: () => readonly ConnectedProxy[];
+  /**
+   * Explains a connection of the mesh, as `explainConnection` of `peerage/mesh` does, for `/v1/internal/peerage/explain/connection`. Default:
+   * none is explained.
+   */
+  readonly explainConnection?: ExplainConnection;
   /** Checks that one registration of a service or a node may have, sidecars included. Default 4 096; beyond: 413. */
   readonly maxChecks?: number;
   /**
@@ -151,6 +157,7 @@ export function httpHandler(host: PeeringHost, options: HttpHandlerOptions = {})
     defaultIntentionPolicy: options.defaultIntentionPolicy,
     xdsPort: options.xdsPort,
     proxies: options.proxies,
+    explainConnection: options.explainConnection,
     sharedAnswers: new SharedAnswers(),
     centralNames: new CentralNames(),
     startedAt: clock.wall(),

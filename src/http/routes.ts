@@ -6,6 +6,7 @@ import { catalogOperations } from "./catalog.js";
 import { configOperations } from "./config.js";
 import { connectCaOperations } from "./connect-ca.js";
 import { discoveryChainOperations } from "./discovery-chain.js";
+import { explainOperations } from "./explain.js";
 import { gatewayPageOperations } from "./gateway-pages.js";
 import { gatewayOperations } from "./gateways.js";
 import { healthOperations } from "./health.js";
@@ -36,6 +37,7 @@ export const operations: readonly Operation[] = [
   ...agentServiceOperations,
   ...agentCheckOperations,
   ...agentReadOperations,
+  ...explainOperations,
   ...proxyOperations,
   ...systemOperations,
   ...connectCaOperations,

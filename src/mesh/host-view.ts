@@ -7,11 +7,12 @@ import { compileFilter } from "../http/filter/filter.js";
 import { instanceFields } from "../http/records.js";
 import { type CheckGroup, groupsOf, withGroups } from "../model/check-groups.js";
 import type { Check, ServiceInstance } from "../model/instance.js";
-import { SIDECAR_SUFFIX } from "../payload/exported-payload.js";
+import { SIDECAR_SUFFIX, sidecarName } from "../payload/exported-payload.js";
 import { addressesToDial, shouldDial, type TrustBundle } from "../peering/peering.js";
 import type { IndexedCheck } from "../stores/catalog.js";
 import { lowerCase } from "../syntax/names.js";
 import { endpointsOf } from "./snapshot/endpoints.js";
+import { speakersFor } from "./snapshot/peered.js";
 import type { ExportedMeshService, MeshView, PeerServers, ProxyLeaf } from "./snapshot/view.js";
 import { madeAt, ViewMemory, type ViewMemoryUser } from "./view-memory.js";
 
@@ -131,6 +132,38 @@ export function hostView(host: PeeringHost, parts: HostViewParts): MeshView {
       return catalog.virtualIp(service, peer);
     },
   };
+}
+
+/**
+ * Computes something from the present view of a host, as often as it takes until all imports that it looks at are read. Nothing in it may depend on
+ * certificates, which the view has none of.
+ */
+export async function computed<Result>(
+  host: PeeringHost,
+  { allowsByDefault }: Pick<HostViewParts, "allowsByDefault">,
+  compute: (view: MeshView) => Result,
+): Promise<Result> {
+  const known = new Map<string, readonly ServiceInstance[]>();
+  for (;;) {
+    const wanted = new Map<string, { readonly peer: string; readonly service: string }>();
+    const view = hostView(host, {
+      allowsByDefault,
+      depend: () => {},
+      exportsMark: () => 0,
+      leaf: () => "it is not looked at",
+      imported: (peer, service) => {
+        const key = `${lowerCase(peer)} ${lowerCase(service)}`;
+        const instances = known.get(key);
+        if (instances === undefined) wanted.set(key, { peer, service });
+        return instances;
+      },
+    });
+    const result = compute(view);
+    if (wanted.size === 0) return result;
+    for (const [key, { peer, service }] of wanted) {
+      known.set(key, speakersFor(service, await host.imports.instances({ peer, service: sidecarName(service) })));
+    }
+  }
 }
 
 function exportedServices(host: PeeringHost): readonly ExportedMeshService[] {

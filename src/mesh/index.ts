@@ -6,6 +6,14 @@
  */
 
 export type { ConnectedProxy, Refusal, ResourceType, ShownRefusal } from "../model/connected-proxy.js";
+export type {
+  ConnectionExplanation,
+  ConnectionPart,
+  ConnectionQuestion,
+  ConnectionStep,
+  ExplainConnection,
+  MeshEnd,
+} from "../model/connection-explanation.js";
 export { defaultXdsLimits, type XdsLimits, type XdsServer, type XdsServerOptions, xdsServer } from "./ads/server.js";
 export type { MeshCaller } from "./connect/callers.js";
 export { type MeshAgentOptions, type MeshHttp2Options, meshAgent, meshHttp2 } from "./connect/clients.js";
@@ -18,4 +26,5 @@ export {
   type MeshTcpListenerOptions,
   meshListener,
 } from "./connect/listener.js";
+export { type ExplainConnectionOptions, explainConnection } from "./explain.js";
 export type { TlsPlacement } from "./xds/tls.js";

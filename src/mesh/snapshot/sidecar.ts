@@ -4,7 +4,8 @@ import { withCentralConfig } from "../../config/central-config.js";
 import type { CompiledChain, ResolvedTarget } from "../../config/chain.js";
 import type { ConfigEntrySet } from "../../config/config-entry-set.js";
 import { compareIntentions, type Intention } from "../../config/intentions.js";
-import type { ServiceInstance } from "../../model/instance.js";
+import { emptyProxy, type ServiceInstance } from "../../model/instance.js";
+import { emptyService } from "../../model/records.js";
 import type { TrustBundle } from "../../peering/peering.js";
 import { joinPems, usableBundles } from "./bundles.js";
 import type { Endpoints } from "./endpoints.js";
@@ -16,6 +17,7 @@ import {
   proxySettings,
   transparency,
   type Upstream,
+  type UpstreamSettings,
   upstreamSettings,
   upstreamsOf,
 } from "./settings.js";
@@ -244,18 +246,43 @@ function virtualIpsOf({ id }: Upstream, view: MeshView): readonly string[] {
   return [...found].sort(compareUtf8);
 }
 
-function routeOf({ id, settings }: Upstream, view: MeshView, missing: string[]): UpstreamRoute | string {
+/**
+ * The upstream of a program that calls in the name of `source` without a proxy: with the settings that a sidecar of it would have.
+ * @param mode - for mesh gateways; `""`: as config entries say.
+ */
+export function upstreamOf(
+  view: MeshView,
+  call: { readonly source: string; readonly service: string; readonly peer: string; readonly mode: string },
+): Upstream {
+  const { source, service, peer, mode } = call;
+  const proxy = {
+    ...emptyProxy,
+    destinationServiceName: source,
+    upstreams: [{ destinationName: service, destinationPeer: peer, ...(mode !== "" && { meshGateway: { mode } }) }],
+  };
+  const [upstream] = upstreamsOf(withCentralConfig({ ...emptyService(), kind: "connect-proxy", proxy }, view.entries));
+  if (upstream === undefined) throw new TypeError("a registration with an upstream has one");
+  return upstream;
+}
+
+/** The discovery chain of a service of this cluster, for a caller with these settings. */
+export function chainOf(view: MeshView, service: string, settings: UpstreamSettings): CompiledChain {
+  return view.chain(service, {
+    ...(settings.protocol === "" ? {} : { protocol: settings.protocol }),
+    ...(settings.connectTimeoutMs > 0 ? { connectTimeoutMs: settings.connectTimeoutMs } : {}),
+    ...(settings.meshGatewayMode === "" ? {} : { meshGateway: settings.meshGatewayMode }),
+  });
+}
+
+/** Where an upstream leads. A text says why it leads nowhere. @param missing - is told of each place that is left out. */
+export function routeOf({ id, settings }: Upstream, view: MeshView, missing: string[]): UpstreamRoute | string {
   if (id.type !== "") return `upstreams of type ${JSON.stringify(id.type)} are not served`;
   if (id.peer !== "") {
     const service = peeredService(view, id.peer, id.name);
     return typeof service === "string" ? service : { type: "peered", service };
   }
   if (id.datacenter !== "" && id.datacenter !== view.datacenter) return "other datacenters are not served";
-  const chain = view.chain(id.name, {
-    ...(settings.protocol === "" ? {} : { protocol: settings.protocol }),
-    ...(settings.connectTimeoutMs > 0 ? { connectTimeoutMs: settings.connectTimeoutMs } : {}),
-    ...(settings.meshGatewayMode === "" ? {} : { meshGateway: settings.meshGatewayMode }),
-  });
+  const chain = chainOf(view, id.name, settings);
   if (chain.problem !== undefined) return chain.problem;
   return {
     type: "chain",

@@ -3,7 +3,7 @@ import type { ChainNode, CompiledChain } from "../../config/chain.js";
 import { serviceUri } from "../../trust/leaf.js";
 import { serviceSni } from "../../trust/names.js";
 import type { Endpoint, Endpoints } from "../snapshot/endpoints.js";
-import type { PeeredService } from "../snapshot/peered.js";
+import { goesThroughOwnGateways, type PeeredService } from "../snapshot/peered.js";
 import type { UpstreamSettings } from "../snapshot/settings.js";
 import type { ChainPlace, SnapshotBase } from "../snapshot/sidecar.js";
 import { aggregateCluster, type ClusterInit, clusterFor, edsCluster, guarded } from "./clusters.js";
@@ -158,7 +158,7 @@ export function peeredCluster(
   snapshot: SnapshotBase,
 ): { readonly cluster: ClusterInit; readonly assignment: Assignment | undefined } {
   const { fetchTimeoutMs } = snapshot.settings;
-  if (mode === "local") {
+  if (goesThroughOwnGateways(mode)) {
     return {
       cluster: edsCluster(name, connectTimeoutMs, fetchTimeoutMs),
       assignment: { clusterName: name, endpoints: addresses(snapshot.localGateways) },
