@@ -77,7 +77,7 @@ const connectionCommand: Command = {
     const rows = steps.map((step) =>
       ["Result", "Part", "Place", "Text"].map((key) => visible(textOf(step, key) || "-")),
     );
-    print(table([["Result", "Step", "Place", "What is so"], ...rows]));
+    print(table([["Result", "Step", "Place", "Reason"], ...rows]));
     for (const hint of textsOf(explained, "Hints")) print(visible(`Hint: ${hint}`));
     if (!isJsonObject(failed)) return print("Nothing that is known here keeps the connection from being made.");
     print(visible(`It fails at ${textOf(failed, "Part")}: ${textOf(failed, "Text")}`));

@@ -260,7 +260,7 @@ export interface AgentClient {
   leave(options?: RequestOptions): Promise<void>;
 }
 
-/** What is asked about a connection of the mesh. */
+/** A question about a connection of the mesh. */
 export interface ConnectionQuestion {
   /** The service that calls. */
   readonly source: string;

@@ -25,7 +25,10 @@ export async function explainConnection(
   host: PeeringHost,
   options: ExplainConnectionOptions,
 ): Promise<ConnectionExplanation> {
-  const { source, destination, peer = "", sourcePeer = "", method, path, defaultIntention = "deny" } = options;
+  const { source, destination, method, path, defaultIntention = "deny" } = options;
+  const known = (name = ""): string => host.view.peering(name)?.name ?? name;
+  const peer = known(options.peer);
+  const sourcePeer = known(options.sourcePeer);
   if (source === "" || destination === "") throw invalid("a connection has a source and a destination");
   if (peer !== "" && sourcePeer !== "") {
     throw invalid("calls from one peer to another do not come through this cluster: one of both belongs to it");
@@ -34,6 +37,8 @@ export async function explainConnection(
   if (path !== undefined && target === undefined) throw invalid(`${JSON.stringify(path)} is no path of a request`);
   const question: ConnectionQuestion = {
     ...options,
+    peer,
+    sourcePeer,
     ...(method !== undefined && { method: method.toUpperCase() }),
     ...(target !== undefined && { path: target.path }),
   };

@@ -21,7 +21,7 @@ export interface ConnectionStep {
   /** The place of the discovery chain that the step is about; `""`: the connection as a whole. */
   readonly place: string;
   readonly text: string;
-  /** What helps; `""` where nothing failed. */
+  /** The way to mend it; `""` where nothing failed. */
   readonly remedy: string;
 }
 
@@ -43,7 +43,7 @@ export interface ConnectionExplanation {
   readonly hints: readonly string[];
 }
 
-/** What is asked about a connection. */
+/** A question about a connection. */
 export interface ConnectionQuestion {
   /** The service that calls. */
   readonly source: string;

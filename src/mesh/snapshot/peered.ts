@@ -43,7 +43,7 @@ export interface PeeredFindings {
   readonly names: Finding<{ readonly sni: string; readonly spiffeIds: readonly string[]; readonly protocol: string }>;
 }
 
-/** What is known of a service of a peer: the decision on each part, for proxies, programs, and explanations of either. */
+/** The decisions on each part of a service of a peer, for proxies, programs, and explanations of either. */
 export function peeredFindings(view: MeshView, peer: string, service: string): PeeredFindings {
   const instances = view.imported(peer, service);
   return {

@@ -111,6 +111,13 @@ function answers(text: string): Readonly<Record<string, unknown>> {
     "GET /v1/operator/raft/configuration": {
       Servers: [{ Node: text, ID: text, Address: text, ProtocolVersion: text, Voter: true, LastIndex: 1 }],
     },
+    "GET /v1/internal/peerage/explain/connection": {
+      Source: { Service: text, Peer: text },
+      Destination: { Service: text, Peer: text },
+      Steps: [{ Part: text, Result: text, Place: text, Text: text, Remedy: text }],
+      Failed: { Part: text, Result: text, Place: text, Text: text, Remedy: text },
+      Hints: [text],
+    },
     "GET /v1/internal/peerage/proxies": [
       {
         ...{
@@ -191,6 +198,10 @@ const runs: Readonly<Record<string, (text: string) => readonly (readonly string[
   "peering exported-services": () => [
     ["-name", "p"],
     ["-name", "p", "-format", "json"],
+  ],
+  "explain connection": (text) => [
+    ["-source", text, text],
+    ["-format", "json", "-source", text, "-peer", text, text],
   ],
   "peering generate": (text) => [["-name", text]],
   "peering generate-token": (text) => [

@@ -65,6 +65,14 @@ const matrix: Readonly<Record<string, readonly Probe[] | typeof PUBLIC>> = {
   "GET /v1/connect/ca/roots": PUBLIC,
   "GET /v1/agent/self": [{ path: "", rules: [read("agent", "peerage")] }],
   "GET /v1/internal/peerage/proxies": [{ path: "", rules: [read("agent", "peerage")] }],
+  "GET /v1/internal/peerage/explain/connection": [
+    {
+      path: "?source=own&destination=web",
+      rules: ['operator = "read"', ownService, web],
+    },
+    { path: "?source=own&destination=web&peer=p", rules: ['operator = "read"', ownService] },
+    { path: "?source=own&destination=web&source-peer=p", rules: ['operator = "read"', web] },
+  ],
   "GET /v1/agent/version": [{ path: "", rules: [read("agent", "peerage")] }],
   "GET /v1/agent/host": [{ path: "", rules: ['operator = "read"'] }],
   "GET /v1/operator/autopilot/health": [{ path: "", rules: ['operator = "read"'] }],
