@@ -56,6 +56,7 @@ function factsOf(host: PeeringHost): ConnectionFacts {
     isImported: (peer, service) =>
       host.imports.services({ peer }).some(({ name }) => lowerCase(name) === lowerCase(service)),
     certificateProblem: (service) => host.leafCertificates.problem(service ?? MESH_GATEWAY),
+    meshGateways: () => host.exports.meshGateways,
     registeredUpstreams: (service) =>
       [...host.gateways.connectInstances(service)]
         .filter((instance) => instance.service.kind === "connect-proxy")

@@ -1,5 +1,5 @@
 import { joinHostPort } from "../../base/host-port.js";
-import { type CompiledChain, compileChain, isHttpLike, type ResolvedTarget } from "../../config/chain.js";
+import { type CompiledChain, isHttpLike, type ResolvedTarget } from "../../config/chain.js";
 import type { ExportExplanation } from "../../config/exports.js";
 import { IntentionRules } from "../../config/intention-rules.js";
 import { intentionFor } from "../../config/intentions.js";
@@ -11,10 +11,11 @@ import type {
   ConnectionStep,
   MeshEnd,
 } from "../../model/connection-explanation.js";
+import type { ServiceInstance } from "../../model/instance.js";
 import { lowerCase } from "../../syntax/names.js";
 import { peeredServiceSni } from "../../trust/names.js";
 import { joinPems } from "./bundles.js";
-import { type Endpoint, endpointsOf } from "./endpoints.js";
+import { type Endpoint, type Endpoints, endpointsOf } from "./endpoints.js";
 import { bundleOf, carriedProtocol, goesThroughOwnGateways, peeredFindings, remoteEndpoints } from "./peered.js";
 import type { Upstream } from "./settings.js";
 import { chainOf, upstreamOf } from "./sidecar.js";
@@ -31,6 +32,8 @@ export interface ConnectionFacts {
   isImported(peer: string, service: string): boolean;
   /** Why a service, or without a name the mesh gateways, can have no certificate; undefined: they can. */
   certificateProblem(service?: string): string | undefined;
+  /** The mesh gateways of this cluster. */
+  meshGateways(): readonly ServiceInstance[];
   /** The upstreams of the sidecars of a service, with the settings of config entries. */
   registeredUpstreams(service: string): readonly Upstream[];
 }
@@ -121,7 +124,7 @@ function within(view: MeshView, facts: ConnectionFacts, question: ConnectionQues
 /** From a service of a peer to a service here. */
 function inbound(view: MeshView, facts: ConnectionFacts, question: ConnectionQuestion, peer: string): Explained {
   const { destination } = question;
-  const chain = compileChain(view.entries, destination, view.datacenter);
+  const chain = view.chain(destination);
   const before = [peeringStep(facts, peer), exportStep(facts, destination, peer), chainStep(chain)];
   // A gateway passes no call on to another cluster.
   const own = chain.targets.filter(({ peer: other, datacenter }) => other === "" && datacenter === view.datacenter);
@@ -155,7 +158,7 @@ function inbound(view: MeshView, facts: ConnectionFacts, question: ConnectionQue
     step("names", "ok", `callers of the peer ask the gateway for ${sni}`),
     bundleStep(view, peer),
     rootsStep(view),
-    ...ownGatewaySteps(view, facts, chain),
+    ...ownGatewaySteps(facts, chain),
     step(
       "other-cluster",
       "unknown",
@@ -311,7 +314,7 @@ function peeredSteps(
   steps.push(bundleStep(view, peer, place));
   steps.push(
     goesThroughOwnGateways(mode)
-      ? localGatewayStep(view, "lan", `calls go through our own mesh gateways first (mode "local")`, place)
+      ? localGatewayStep(view.localGateways(), `calls go through our own mesh gateways first (mode "local")`, place)
       : remoteGatewayStep(view, peer, instances.type === "known" ? instances.part : [], place),
   );
   return steps;
@@ -361,8 +364,7 @@ function remoteGatewayStep(
   return healthy(allowed.list, `the mesh gateways of "${peer}" are dialed${rule}`, place);
 }
 
-function localGatewayStep(view: MeshView, side: "lan" | "wan", what: string, place = ""): ConnectionStep {
-  const { list } = endpointsOf(view.localGateways(), side);
+function localGatewayStep({ list }: Endpoints, what: string, place = ""): ConnectionStep {
   if (list.length === 0) {
     return step("gateway", "failed", `${what}, and this cluster has none with an address and a port`, {
       place,
@@ -393,8 +395,8 @@ function shown(list: readonly Endpoint[]): string {
 }
 
 /** Peers come in by our own gateways, which end the TLS of requests and need a certificate for that. */
-function ownGatewaySteps(view: MeshView, facts: ConnectionFacts, chain: CompiledChain): readonly ConnectionStep[] {
-  const steps = [localGatewayStep(view, "wan", "peers come in by our mesh gateways")];
+function ownGatewaySteps(facts: ConnectionFacts, chain: CompiledChain): readonly ConnectionStep[] {
+  const steps = [localGatewayStep(endpointsOf(facts.meshGateways(), "wan"), "peers come in by our mesh gateways")];
   if (isHttpLike(chain.protocol)) {
     const problem = facts.certificateProblem();
     steps.push(
@@ -422,8 +424,7 @@ function localSteps(view: MeshView, target: ResolvedTarget, place: string): read
       ),
     ];
   }
-  const instances = view.targetInstances(target);
-  const { list } = endpointsOf(instances, "lan", target.subsetDefinition.onlyPassing === true);
+  const { list } = view.targetEndpoints(target);
   if (list.length === 0) {
     return [
       step("instances", "failed", "nothing with an address and a port speaks for it in the mesh", {

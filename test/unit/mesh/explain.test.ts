@@ -26,7 +26,7 @@ interface FactParts {
   readonly sidecars?: readonly ServiceInstance[];
 }
 
-function factsOf(parts: FactParts = {}): ConnectionFacts {
+function factsOf(parts: FactParts = {}, gateways: readonly ServiceInstance[] = []): ConnectionFacts {
   const { states = { east: "active" }, exported, reaching = [], plain = [], sidecars = [] } = parts;
   return {
     peeringState: (peer) => states[peer],
@@ -38,12 +38,13 @@ function factsOf(parts: FactParts = {}): ConnectionFacts {
     peersReaching: () => reaching,
     isImported: (_peer, service) => plain.includes(service),
     certificateProblem: (service) => (service === undefined ? parts.gatewayCertificates : parts.certificates),
+    meshGateways: () => gateways,
     registeredUpstreams: () => sidecars.flatMap(({ service }) => upstreamsOf(service)),
   };
 }
 
 function asked(question: ConnectionQuestion, view: ViewParts, facts: FactParts = {}): ConnectionExplanation {
-  return explain(viewOf(view), factsOf(facts), question);
+  return explain(viewOf(view), factsOf(facts, view.gateways), question);
 }
 
 /** Each step as `part result`, and which one failed first. */
