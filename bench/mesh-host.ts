@@ -5,7 +5,7 @@ import { xdsServer } from "../src/mesh/index.js";
 import { memoryStorage } from "../src/storage/memory.js";
 import { memoryNetwork } from "../src/transport/memory.js";
 
-/** What the host is asked. */
+/** A question to the host. */
 export type HostQuestion =
   | { readonly ask: "start"; readonly signaturesPerSecond: number }
   | { readonly ask: "services"; readonly services: number; readonly upstreams: number }

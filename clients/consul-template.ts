@@ -113,7 +113,7 @@ async function waiting(installation: Installation, side: Side, checks: Checks): 
   const renders = (expected: string): Promise<void> =>
     settles(async () => assert.equal(await readFile(target, "utf8"), expected), `it renders ${expected}`);
   try {
-    await checks.check("watching renders what there is", () => renders("node-0 node-1 api-0 api-1 "));
+    await checks.check("watching renders the registered instances", () => renders("node-0 node-1 api-0 api-1 "));
     await checks.check("watching renders a service that is new", async () => {
       await register(side.alpha, "web", 3);
       await renders("node-0 node-1 node-2 api-0 api-1 ");

@@ -220,6 +220,12 @@ export const agentFlags: readonly Flag[] = [
     usage: "Characters of all texts of one prepared query that is a template. Default: 65536.",
   },
   {
+    name: "subset-filter-characters",
+    kind: "text",
+    placeholder: "number",
+    usage: "Characters of the filters of all subsets of one service-resolver. Default: 65536.",
+  },
+  {
     name: "leaf-certificates",
     kind: "text",
     placeholder: "number",
@@ -445,6 +451,7 @@ export async function readAgentOptions(flags: ParsedFlags, io: CommandLineIo): P
   const maxRecords = number("http-max-records", 1, Number.MAX_SAFE_INTEGER);
   const maxBodyValues = number("http-max-body-values", 1_000, Number.MAX_SAFE_INTEGER);
   const templateCharacters = number("query-template-characters", 0, Number.MAX_SAFE_INTEGER);
+  const filterCharacters = number("subset-filter-characters", 0, Number.MAX_SAFE_INTEGER);
   const leafCertificates = number("leaf-certificates", 1, Number.MAX_SAFE_INTEGER);
   const leafCertificateUnusedMs = number("leaf-certificate-unused-ms", 1, Number.MAX_SAFE_INTEGER);
   const slowReaderMs = number("http-slow-reader-ms", 1, Number.MAX_SAFE_INTEGER);
@@ -496,6 +503,7 @@ export async function readAgentOptions(flags: ParsedFlags, io: CommandLineIo): P
     hostLimits: {
       ...(maxBodyValues !== undefined && { recordValues: 2 * maxBodyValues }),
       ...(templateCharacters !== undefined && { templateCharacters }),
+      ...(filterCharacters !== undefined && { filterCharacters }),
       ...(leafCertificates !== undefined && { leafCertificates }),
       ...(leafCertificateUnusedMs !== undefined && { leafCertificateUnusedMs }),
     },

@@ -2,19 +2,25 @@
 export interface WriteLimits {
   /**
    * Values of one registration, config entry or prepared query, each element, and each member that says something, being one. Default
-   * 100 000, twice what a body may have, for records have more than was given; beyond it, and the next two: RESOURCE_EXHAUSTED.
+   * 100 000, twice what a body may have, for records have more than was given; beyond it, and the next three: RESOURCE_EXHAUSTED.
    */
   readonly recordValues: number;
   /** Characters of all texts of one query template, its pattern included, which are parsed when it is written. Default 65 536. */
   readonly templateCharacters: number;
   /** Characters of all texts of one query that a template is rendered to, whenever its name is asked for. Default 1 000 000. */
   readonly renderedCharacters: number;
+  /**
+   * Characters of the filters of all subsets of one `service-resolver`, which are parsed when it is written, and hold or not for each
+   * instance. Default 65 536.
+   */
+  readonly filterCharacters: number;
 }
 
 export const defaultWriteLimits: WriteLimits = {
   recordValues: 100_000,
   templateCharacters: 65_536,
   renderedCharacters: 1_000_000,
+  filterCharacters: 65_536,
 };
 
 /** An object with more members is a map, which a caller filled; one with fewer may be a record that has all of its fields. */

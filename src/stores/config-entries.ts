@@ -24,7 +24,7 @@ import {
 } from "../storage/stored-table.js";
 import { lowerCase } from "../syntax/names.js";
 import { plainSecretBox, type SecretBox } from "../trust/secret-box.js";
-import { requireFewValues } from "./record-limit.js";
+import { exhausted, requireFewValues } from "./record-limit.js";
 
 /** An entry with the revisions of its first and its last write. */
 export interface StoredConfigEntry {
@@ -122,7 +122,7 @@ function decode(value: Uint8Array, secretBox: SecretBox): DecodedRow<ConfigEntry
 /** The configuration entries of a host: checked when written, kept in storage, read from memory. */
 export class ConfigEntries implements Closable {
   readonly #datacenter: string;
-  readonly #limits: ChainLimits & Pick<WriteLimits, "recordValues">;
+  readonly #limits: ChainLimits & Pick<WriteLimits, "recordValues" | "filterCharacters">;
   readonly #incidents: Incidents | undefined;
   readonly #table: StoredTable<ConfigEntry>;
   #entries: ConfigEntrySet;
@@ -273,8 +273,25 @@ export class ConfigEntries implements Closable {
     requireFewValues("a config entry", entry, this.#limits.recordValues, this.#incidents);
     yield;
     const parsed = yield* configEntrySteps(entry);
+    this.#requireShortFilters(parsed);
     yield;
     return settledEntry(parsed);
+  }
+
+  #requireShortFilters(entry: ConfigEntry): void {
+    if (entry.kind !== "service-resolver") return;
+    let characters = 0;
+    for (const { filter = "" } of Object.values(entry.subsets ?? {})) characters += filter.length;
+    const limit = this.#limits.filterCharacters;
+    if (characters <= limit) return;
+    this.#incidents?.report(
+      "subset-filters-too-long",
+      "the filters of a resolver's subsets are longer than they may be",
+      {
+        limit,
+      },
+    );
+    throw exhausted(`the filters of the subsets have more than ${limit} characters`);
   }
 
   *#replacing(parsing: Steps<ConfigEntry>): Steps<EntryWrite> {

@@ -49,7 +49,7 @@ export class GoJsonError extends Error {
   }
 }
 
-/** Go's is 10 000. Ours is beyond any request, and far from the end of the stack. */
+/** Lists and objects inside one another. Go's is 10 000. Ours is beyond any request, and far from the end of the stack. */
 const MAX_DEPTH = 500;
 
 /**
@@ -151,11 +151,11 @@ class Scanner {
       const start = this.#position;
       if (open?.members !== undefined) this.#key(open);
       const first = this.#significant();
-      const depth = open === undefined ? 0 : outer.length + 1;
-      if (depth > MAX_DEPTH) throw new GoJsonError("exceeded max depth", this.#position);
       let value: GoJson;
       if (first === "{" || first === "[") {
         const isObject = first === "{";
+        const around = open === undefined ? 0 : outer.length + 1;
+        if (around === MAX_DEPTH) throw this.invalid("exceeded max depth");
         this.#position++;
         if (this.#significant() !== (isObject ? "}" : "]")) {
           if (open !== undefined) outer.push(open);

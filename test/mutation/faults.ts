@@ -2080,6 +2080,12 @@ export const plantedFaults: readonly PlantedFault[] = [
     "test/unit/http/shared-checks-growth.test.ts",
   ),
   fault(
+    "subset-filters-without-bound",
+    "the filters of subsets may have any length",
+    ["src/stores/config-entries.ts", "    if (characters <= limit) return;", "    if (characters >= 0) return;"],
+    "test/unit/stores/write-limits.test.ts",
+  ),
+  fault(
     "checks-cost-nothing-to-export",
     "a slice of encoding has as many instances as ever, however many checks each has",
     ["src/exports/export-engine.ts", "Math.max(1, costOf(instances))", "Math.max(1, instances.length)"],

@@ -23,7 +23,7 @@ export function readCases(): readonly CaseRow[] {
 
 /** Whether tests are among the proofs of files like this: tests, scenarios with a real Consul, suites that are shipped. */
 export function provesCases(file: string): boolean {
-  return /\.test\.ts$|^test\/interop\/scenarios\/.*\.ts$|^src\/testing\/(?:transport|storage)-suite\.ts$/.test(file);
+  return /\.test\.ts$|^interop\/scenarios\/.*\.ts$|^src\/testing\/(?:transport|storage)-suite\.ts$/.test(file);
 }
 
 /** The cases that a test file says it proves: "ch1 case 44", "ch3 cases 13 and 14", "ch1 cases 53 to 55", "LC3". */

@@ -2,7 +2,8 @@ import { readdirSync, readFileSync } from "node:fs";
 
 /** Files that people read or run: code, tests, examples, and Markdown. Recordings and generated code are none. */
 export function writtenFiles(): readonly string[] {
-  const inFolders = ["src", "test", "examples", "docs", "proto"].flatMap((folder) =>
+  const folders = ["src", "test", "examples", "docs", "proto", "interop", "clients", "bench", "soak", "tools"];
+  const inFolders = folders.flatMap((folder) =>
     readdirSync(folder, { recursive: true, encoding: "utf8" }).map((name) => `${folder}/${name.replaceAll("\\", "/")}`),
   );
   const pages = readdirSync(".").filter((name) => name.endsWith(".md"));

@@ -144,6 +144,7 @@ describe("peerage agent", () => {
       "-http-max-checks=1",
       "-http-max-records=5",
       "-query-template-characters=10",
+      "-subset-filter-characters=20",
     ];
     const { http, result } = await startAgent(["-dev", ...ports, ...limits], stopping.signal);
     const answer = async (path: string, json: object, method = "PUT"): Promise<readonly unknown[]> => {
@@ -167,6 +168,13 @@ describe("peerage agent", () => {
     assert.deepEqual(await answer("/v1/query", template, "POST"), [
       429,
       "the texts of a query template have more than 10 characters",
+    ]);
+    const resolver = { Kind: "service-resolver", Name: "web", Subsets: { a: { Filter: "Service.Meta.v == 12" } } };
+    assert.deepEqual(await answer("/v1/config", resolver), [200, "true"]);
+    const longer = { ...resolver, Subsets: { a: { Filter: "Service.Meta.v == 1" }, b: { Filter: "Checks is empty" } } };
+    assert.deepEqual(await answer("/v1/config", longer), [
+      429,
+      "the filters of the subsets have more than 20 characters",
     ]);
     stopping.abort();
     assert.equal((await result).exit, 0);

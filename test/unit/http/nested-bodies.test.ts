@@ -132,6 +132,36 @@ describe("a body that nests deeply", { timeout: 120_000 }, () => {
   }
 });
 
+/** The texts of Consul 1.21.4, which it gives beyond 10,000 levels. */
+const recorded: readonly (readonly [method: string, path: string, before: string, opening: "[" | "{", text: string])[] =
+  [
+    ["PUT", "/v1/config", '{"Kind":"proxy-defaults","Name":"global","Config":{"a":', "[", "Request decoding failed"],
+    ["PUT", "/v1/config", '{"Kind":"proxy-defaults","Name":"global","Config":{"a":', "{", "Request decoding failed"],
+    ["PUT", "/v1/catalog/register", '{"Node":', "[", "Request decode failed"],
+    ["PUT", "/v1/catalog/deregister", "", "[", "Request decode failed"],
+    ["PUT", "/v1/agent/service/register", '{"Name":', "[", "Request decode failed"],
+    ["POST", "/v1/peering/token", '{"PeerName":', "[", "Body decoding failed"],
+    ["PUT", "/v1/txn", "", "[", "Failed to parse body"],
+    ["POST", "/v1/query", '{"Name":', "[", "Request decode failed"],
+    ["PUT", "/v1/connect/intentions/exact?source=a&destination=b", '{"Action":', "{", "Request decode failed"],
+    ["POST", "/v1/discovery-chain/web", '{"OverrideProtocol":', "[", "Request decoding failed"],
+    ["PUT", "/v1/connect/ca/configuration", '{"Provider":"consul","Config":{"x":', "[", "Request decode failed"],
+  ];
+
+describe("a body that nests too deeply", () => {
+  it("is refused with the text of Consul", async () => {
+    await using pair = await HttpPair.start();
+    for (const [method, path, before, opening, text] of recorded) {
+      const body = `${before}${(opening === "[" ? "[" : '{"a":').repeat(20_000)}`;
+      assert.deepEqual(
+        await send(pair.a, [method, path], body),
+        { status: 400, text: `${text}: invalid character '${opening}' exceeded max depth` },
+        path,
+      );
+    }
+  });
+});
+
 /** A value of any content, in a body that is taken. */
 interface Free {
   readonly route: string;

@@ -5,7 +5,7 @@ import { defaultWriteLimits, hasMoreValues } from "../../../src/model/write-limi
 import { memoryStorage } from "../../../src/storage/memory.js";
 import { memoryNetwork } from "../../../src/transport/memory.js";
 
-const LIMITS = { recordValues: 100, templateCharacters: 20, renderedCharacters: 30 };
+const LIMITS = { recordValues: 100, templateCharacters: 20, renderedCharacters: 30, filterCharacters: 50 };
 const texts = (count: number): readonly string[] => Array.from({ length: count }, (_, index) => `t${index}`);
 
 describe("the limits of one write", () => {
@@ -65,6 +65,32 @@ describe("the limits of one write", () => {
     assert.equal(counted("record-values"), writes.length + 1);
     assert.deepEqual([host.catalog.revision, host.configEntries.index, host.queries.list()], [revision, 0n, []]);
     assert.equal(await host.configEntries.set({ kind: "service-intentions", name: "web", sources: sources(20) }), true);
+  });
+
+  it("is bounded for the filters of all subsets of a resolver together", async () => {
+    const resolver = (...filters: readonly string[]) => ({
+      kind: "service-resolver" as const,
+      name: "filtered",
+      subsets: Object.fromEntries(filters.map((filter, index) => [`v${index}`, { filter }])),
+    });
+    const half = "Service.Meta.v == 1234567";
+    const before = host.configEntries.index;
+    for (const write of [
+      () => host.configEntries.set(resolver(half, half, "Checks is empty")),
+      () => host.configEntries.set(resolver(`${half} or ${half}`)),
+      () => host.configEntries.setUntyped(resolver(`${half} or ${half}`)),
+      () => host.configEntries.change("service-resolver", "filtered", () => resolver(half, half, half)),
+      // Not parsed: that it is no filter does not show.
+      () => host.configEntries.set(resolver("(".repeat(51))),
+    ]) {
+      await assert.rejects(write(), {
+        code: "resource-exhausted",
+        message: "the filters of the subsets have more than 50 characters",
+      });
+    }
+    assert.equal(counted("subset-filters-too-long"), 5);
+    assert.equal(host.configEntries.index, before);
+    assert.equal(await host.configEntries.set(resolver(half, half)), true);
   });
 
   it("is bounded for the texts of a template, and for its rendered texts", async () => {

@@ -228,6 +228,18 @@ describe("JSON as Go reads it", () => {
     assert.deepEqual(read('{"M":{"a":"b","c":"d"},"m":{"c":"e"}}'), { A: "", L: [], M: { a: "b", c: "e" } });
   });
 
+  it("as deep as it may be, a value is read", () => {
+    for (const [open, inner, close] of [
+      ["[", "", "]"],
+      ["[", "1", "]"],
+      ['{"a":', '"x"', "}"],
+      ['{"a":', "{}", "}"],
+    ] as const) {
+      const depth = inner === "{}" ? 499 : 500;
+      readWholeValue(bytes(open.repeat(depth) + inner + close.repeat(depth)));
+    }
+  });
+
   it("a whole value is one and no more", () => {
     assert.equal(readWholeValue(bytes(" true\n")), true);
     for (const [text, why, offset] of [
@@ -235,7 +247,10 @@ describe("JSON as Go reads it", () => {
       [" {", "unexpected end of JSON input", 2],
       ["{} x", "invalid character 'x' after top-level value", 3],
       ['{"\u00e9": x}', "invalid character 'x' looking for beginning of value", 7],
-      ["[".repeat(1_000), "exceeded max depth", 501],
+      ["[".repeat(1_000), "invalid character '[' exceeded max depth", 500],
+      ["[".repeat(501) + "]".repeat(501), "invalid character '[' exceeded max depth", 500],
+      ['{"a":'.repeat(1_000), "invalid character '{' exceeded max depth", 2_500],
+      ['[{"a":'.repeat(1_000), "invalid character '[' exceeded max depth", 1_500],
     ] as const) {
       assert.throws(() => readWholeValue(bytes(text)), { name: "GoJsonError", message: why, offset }, text);
     }

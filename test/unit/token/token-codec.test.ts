@@ -202,7 +202,7 @@ describe("TokenCodec.decode", () => {
     ["1.x", "invalid character 'x' after decimal point in numeric literal"],
     ["1ex", "invalid character 'x' in exponent of numeric literal"],
     ["\ufeff{}", "invalid character 'ï' looking for beginning of value"],
-    ["[".repeat(1000), "exceeded max depth"],
+    ["[".repeat(1000), "invalid character '[' exceeded max depth"],
   ];
   for (const [json, error] of syntax) {
     it(`refuses ${JSON.stringify(json.slice(0, 20))}: ${error}`, () => {
