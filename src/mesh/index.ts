@@ -26,5 +26,6 @@ export {
   type MeshTcpListenerOptions,
   meshListener,
 } from "./connect/listener.js";
+export type { MeshGatewayMode } from "./connect/routes.js";
 export { type ExplainConnectionOptions, explainConnection } from "./explain.js";
 export type { TlsPlacement } from "./xds/tls.js";

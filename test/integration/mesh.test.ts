@@ -20,6 +20,7 @@ import {
 import { eventually } from "../support/hosts.js";
 import { intend, type MeshPair, meshPair, registerGateway, registerNative, serverName } from "../support/mesh.js";
 import { type Issued, issue } from "../support/mesh-certificates.js";
+import { SniGateway } from "../support/sni-gateway.js";
 
 async function textOf(stream: AsyncIterable<unknown>): Promise<string> {
   let text = "";
@@ -605,5 +606,91 @@ describe("a listener of the mesh", () => {
     await assert.rejects(meshListener(host, { service: "web", listen: first.address, onConnection }), {
       code: "unavailable",
     });
+  });
+});
+
+describe("a service whose chain leads elsewhere, called from Node", () => {
+  it("is redirected to a peer, and fails over to it and back", async () => {
+    await using pair = await meshPair();
+    const { exporter, importer } = pair;
+    await using remote = await greet(pair);
+    await pair.offer("web", remote.address);
+    await intend(exporter.host, "web", [{ name: "*", peer: importer.name, action: "allow" }]);
+    const call = async (service: string): Promise<string> =>
+      textOf(await meshDial(importer.host, { service, as: "client" }));
+    const there = `hello client of ${importer.name}`;
+    await assert.rejects(call("web"), { code: "not-found" });
+    await importer.host.configEntries.set({
+      kind: "service-resolver",
+      name: "moved",
+      redirect: { service: "web", peer: exporter.name },
+    });
+    assert.equal(await call("moved"), there);
+    await importer.host.configEntries.set({
+      kind: "service-resolver",
+      name: "web",
+      failover: { "*": { targets: [{ peer: exporter.name }] } },
+    });
+    assert.equal(await call("web"), there);
+    await using near = await meshListener(importer.host, {
+      service: "web",
+      listen: "127.0.0.1:0",
+      defaultIntention: "allow",
+      onConnection: (connection) => connection.end("hello from near"),
+    });
+    await registerNative(importer.host, "web", near.address);
+    assert.equal(await call("web"), "hello from near");
+    // Also where its instance is said to be healthy, and takes no connection.
+    await near.close();
+    assert.equal(await call("web"), there);
+    await importer.host.catalog.deregister({ node: "node-1" });
+    assert.equal(await call("web"), there);
+    await assert.rejects(
+      meshDial(importer.host, { service: "moved", as: "client", signal: AbortSignal.abort(new Error("enough")) }),
+      { message: "enough" },
+    );
+  });
+
+  it("is told with each place that failed", async () => {
+    await using pair = await meshPair();
+    const { exporter, importer } = pair;
+    await registerNative(importer.host, "web", "127.0.0.1:1");
+    await importer.host.configEntries.set({
+      kind: "service-resolver",
+      name: "web",
+      failover: { "*": { targets: [{ peer: exporter.name }] } },
+    });
+    await assert.rejects(meshDial(importer.host, { service: "web", as: "client" }), {
+      code: "unavailable",
+      message: /127\.0\.0\.1:1: the connection was lost: .*; "web" of the peer ".*": the peer does not export it/,
+    });
+  });
+
+  it("goes through our own gateway first, by mode, and the peer's is not dialed by us", async () => {
+    await using pair = await meshPair();
+    const { exporter, importer } = pair;
+    await using listener = await greet(pair);
+    await pair.offer("web", listener.address);
+    await intend(exporter.host, "web", [{ name: "*", peer: importer.name, action: "allow" }]);
+    await using own = await SniGateway.open();
+    own.routes.set(serverName("web", exporter.host, importer.name), `127.0.0.1:${pair.gateway.port}`);
+    const options = { meshGateway: "local" } as const;
+    await assert.rejects(dial(pair, options), /a mesh gateway of ours \(mode "local"\), and there is none/);
+    await registerGateway(importer.host, "own", own.port);
+    await eventually(() => importer.host.exports.meshGateways.length === 1, "the gateway is known");
+    const connection = await dial(pair, options);
+    assert.equal(connection.address, `127.0.0.1:${own.port}`);
+    assert.equal(connection.identity, `spiffe://${exporter.host.trustDomain}/ns/default/dc/${exporter.name}/svc/web`);
+    assert.equal(await textOf(connection), `hello client of ${importer.name}`);
+    assert.equal((await dial(pair)).address, `127.0.0.1:${pair.gateway.port}`);
+    const api = await serveApi(pair);
+    own.routes.set(serverName("api", exporter.host, importer.name), `127.0.0.1:${pair.gateway.port}`);
+    await intend(exporter.host, "api", [{ name: "*", peer: importer.name, action: "allow" }]);
+    const agent = meshAgent(importer.host, { as: "client", ...options });
+    const before = own.asked.length;
+    const [status] = await send(agent, `api.virtual.${exporter.name}.consul`, { path: "/" });
+    assert.deepEqual([status, own.asked.length], [200, before + 1]);
+    agent.destroy();
+    await api.close();
   });
 });

@@ -10,15 +10,26 @@ import { forbidden, lookupAllowed } from "../../transport/allowed-lookup.js";
 import type { IssuedCertificate } from "../../trust/authority.js";
 import { shownChain, verifyChain } from "../identity/verify-chain.js";
 import { connectionError, type MeshConnection, MeshSocket } from "./connection.js";
-import { type MeshRoute, routeTo } from "./routes.js";
+import { type MeshGatewayMode, type MeshRoute, routesTo } from "./routes.js";
 
 /** How the mesh is dialed. */
 export interface MeshDialLimits {
-  /** How long one gateway or instance may take, its TLS handshake included, in milliseconds. Default 5 000; then the next one is tried. */
+  /**
+   * How long one gateway or instance may take, its TLS handshake included, in milliseconds. Default: as the resolver of the service says, else
+   * 5 000; then the next one is tried.
+   */
   readonly connectTimeoutMs?: number;
-  /** Gateways or instances that are tried for one connection. Default 4; then the dial fails with what each one failed with. */
+  /**
+   * Gateways or instances that are tried for one connection, of each place that its chain leads or fails over to. Default 4; then the dial
+   * fails with what each one failed with.
+   */
   readonly attempts?: number;
-  /** Draws the order of gateways. Default: the system's. */
+  /**
+   * How a call to a peer goes out: `local` through our own mesh gateways first, `remote` and `none` straight to those of the peer. Default: as the
+   * config entries of `as` and of all proxies say.
+   */
+  readonly meshGateway?: MeshGatewayMode;
+  /** Draws the order of gateways, and the branches of splitters. Default: the system's. */
   readonly random?: Random;
 }
 
@@ -47,23 +58,33 @@ export const defaultDialLimits: { readonly connectTimeoutMs: number; readonly at
  *   authority, where it issues none. `signal.reason` when aborted.
  */
 export async function meshDial(host: PeeringHost, options: MeshDialOptions): Promise<MeshConnection> {
-  const { service, peer = "", as, random = systemRandom } = options;
-  const { connectTimeoutMs, attempts } = { ...defaultDialLimits, ...given(options) };
+  const { service, peer = "", as, meshGateway = "", random = systemRandom } = options;
+  const limits = given(options);
+  const { attempts } = { ...defaultDialLimits, ...limits };
   const signal = signalOf(options);
   signal.throwIfAborted();
   const { certificate } = await host.leafCertificates.current(as);
-  const route = await routeTo(host, { service, peer }, () => random.fraction());
+  const places = await routesTo(host, { service, peer, as, meshGateway }, () => random.fraction());
   signal.throwIfAborted();
-  const failures: { readonly address: string; readonly error: PeeringError }[] = [];
-  for (const address of route.addresses.slice(0, attempts)) {
-    try {
-      return await connectTo(address, route, certificate, connectTimeoutMs, signal);
-    } catch (error) {
-      signal.throwIfAborted();
-      failures.push({ address, error: connectionError(error) });
+  const failures: Failure[] = [];
+  let known = 0;
+  for (const route of places) {
+    if (route instanceof PeeringError) continue;
+    known += route.addresses.length;
+    const timeoutMs = limits.connectTimeoutMs ?? (route.connectTimeoutMs || defaultDialLimits.connectTimeoutMs);
+    for (const address of route.addresses.slice(0, attempts)) {
+      try {
+        return await connectTo(address, route, certificate, timeoutMs, signal);
+      } catch (error) {
+        signal.throwIfAborted();
+        failures.push({ address, error: connectionError(error) });
+      }
     }
   }
-  const error = summary(options, failures, route.addresses.length);
+  const unusable = places.filter((route) => route instanceof PeeringError);
+  const [first] = unusable;
+  if (failures.length === 0 && first !== undefined) throw first;
+  const error = summary(options, failures, known, unusable);
   host.incidents.report("mesh-dial-failed", "a service of the mesh could not be connected to", {
     service,
     peer,
@@ -84,16 +105,24 @@ function given({ connectTimeoutMs, attempts }: MeshDialLimits): Partial<typeof d
   };
 }
 
+/** An address that could not be connected to. */
+interface Failure {
+  readonly address: string;
+  readonly error: PeeringError;
+}
+
 /** One error of all attempts. An answer of the other side weighs more than a gateway that was not reached. */
 function summary(
   { service, peer, as }: MeshDialOptions,
-  failures: readonly { readonly address: string; readonly error: PeeringError }[],
+  failures: readonly Failure[],
   known: number,
+  unusable: readonly PeeringError[],
 ): PeeringError {
   const codes: readonly PeeringErrorCode[] = ["permission-denied", "unauthenticated"];
   const code = codes.find((one) => failures.some(({ error }) => error.code === one)) ?? "unavailable";
   const what = peer === undefined ? `"${service}"` : `"${service}" of the peer "${peer}"`;
-  const tried = failures.map(({ address, error }) => `${address}: ${error.message}`).join("; ");
+  const attempts = failures.map(({ address, error }) => `${address}: ${error.message}`);
+  const tried = [...attempts, ...unusable.map(({ message }) => message)].join("; ");
   const left = known > failures.length ? ` (${known - failures.length} more were not tried)` : "";
   const cause = failures.find(({ error }) => error.code === code)?.error;
   return new PeeringError(code, `"${as}" could not connect to ${what}: ${tried}${left}`, { cause });

@@ -18,7 +18,7 @@ import { joinPems } from "./bundles.js";
 import { type Endpoint, type Endpoints, endpointsOf } from "./endpoints.js";
 import { bundleOf, carriedProtocol, goesThroughOwnGateways, peeredFindings, remoteEndpoints } from "./peered.js";
 import type { Upstream } from "./settings.js";
-import { chainOf, upstreamOf } from "./sidecar.js";
+import { chainOf, gatewayModeOf, upstreamOf } from "./sidecar.js";
 import type { MeshView } from "./view.js";
 
 /** Facts beside a {@link MeshView} that explain a connection. */
@@ -85,7 +85,7 @@ function outbound(view: MeshView, facts: ConnectionFacts, question: ConnectionQu
   const target: MeshEnd = { service: destination, peer };
   const steps = [
     peeringStep(facts, peer),
-    ...peeredSteps(view, facts, target, upstream.settings.meshGatewayMode, ""),
+    ...peeredSteps(view, facts, target, gatewayModeOf(upstream.settings), ""),
     certificateStep(facts, source),
     foreignIntentions(source, target),
   ];
@@ -109,7 +109,7 @@ function within(view: MeshView, facts: ConnectionFacts, question: ConnectionQues
             ]
           : [
               peeringStep(facts, target.peer, place),
-              ...peeredSteps(view, facts, target, settings.meshGatewayMode || target.meshGateway, place),
+              ...peeredSteps(view, facts, target, gatewayModeOf(settings, target), place),
               foreignIntentions(source, target, place),
             ];
       return [target.id, { steps }];

@@ -265,6 +265,14 @@ export function upstreamOf(
   return upstream;
 }
 
+/** How calls to a service of a peer go out; a target of a chain has its own say. `""`: nothing is said. */
+export function gatewayModeOf(
+  { meshGatewayMode }: Pick<UpstreamSettings, "meshGatewayMode">,
+  target?: Pick<ResolvedTarget, "meshGateway">,
+): string {
+  return meshGatewayMode || (target?.meshGateway ?? "");
+}
+
 /** The discovery chain of a service of this cluster, for a caller with these settings. */
 export function chainOf(view: MeshView, service: string, settings: UpstreamSettings): CompiledChain {
   return view.chain(service, {
