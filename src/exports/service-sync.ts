@@ -36,8 +36,8 @@ export interface ServiceSync {
 const MAX_UNLISTED = 10_000;
 
 interface Outcome {
-  /** As it came. */
-  readonly name: string;
+  /** As it came; undefined: in lower case. */
+  readonly name: string | undefined;
   /** Why it was refused, if it was. */
   readonly reason: string | undefined;
   /** How many lists had been applied before. */
@@ -51,6 +51,7 @@ export class ImportOutcomes {
   /** Of other resources, by type URL: why they were refused. */
   readonly #refusedResources = new Map<string, string>();
   #refused = 0;
+  #applied: Outcome = { name: undefined, reason: undefined, lists: 0 };
   #names: readonly string[] = [];
   /** A set of the names, made when it is needed: not during a first sync. */
   #listed: ReadonlySet<string> | undefined;
@@ -67,7 +68,11 @@ export class ImportOutcomes {
       if (this.#outcomes.size >= most) return;
     }
     this.#refused += (reason === undefined ? 0 : 1) - (known?.reason === undefined ? 0 : 1);
-    this.#outcomes.set(key, { name, reason, lists: this.#lists });
+    const lists = this.#lists;
+    // Mostly a service was applied, and that is all: these share one object.
+    if (this.#applied.lists !== lists) this.#applied = { name: undefined, reason: undefined, lists };
+    const isPlain = name === key && reason === undefined;
+    this.#outcomes.set(key, isPlain ? this.#applied : { name, reason, lists });
   }
 
   noteResource(resourceUrl: string, reason: string | undefined): void {
@@ -87,7 +92,7 @@ export class ImportOutcomes {
     const refused = new Map(this.#refusedResources);
     if (this.#refused === 0) return refused;
     this.#prune();
-    for (const { name, reason } of this.#outcomes.values()) {
+    for (const [key, { name = key, reason }] of this.#outcomes) {
       if (refused.size >= MAX_UNLISTED) break;
       if (reason !== undefined) refused.set(name, reason);
     }
@@ -130,7 +135,7 @@ export class ImportOutcomes {
     }
     const there = this.#there();
     for (const name of listed) put(name, there.has(lowerCase(name)) ? "listed" : "unknown");
-    for (const { name, reason } of this.#outcomes.values())
+    for (const [key, { name = key, reason }] of this.#outcomes)
       put(name, reason === undefined ? "applied" : "refused", reason);
     for (const name of applying) put(name, "received");
     return new Map([...found.values()].map(({ name, ...sync }) => [name, sync]));

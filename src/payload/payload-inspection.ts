@@ -115,7 +115,9 @@ export function inspectPayload(
   resourceId: string,
   limits: PayloadLimits = defaultPayloadLimits,
 ): PayloadSummary {
-  return doAll(inspectionSteps(value, resourceId, limits));
+  const inspection = new Inspection(value, limits);
+  while (!readOn(inspection));
+  return summaryOf(inspection, resourceId);
 }
 
 /** As {@link inspectPayload}, in steps. */
@@ -125,17 +127,25 @@ export function* inspectionSteps(
   limits: PayloadLimits = defaultPayloadLimits,
 ): Steps<PayloadSummary> {
   const inspection = new Inspection(value, limits);
+  while (!readOn(inspection)) yield;
+  return summaryOf(inspection, resourceId);
+}
+
+/** Does a step. Returns whether it was the last one. */
+function readOn(inspection: Inspection): boolean {
   try {
-    while (!inspection.step()) yield;
+    return inspection.step();
   } catch (error) {
     // Beyond a limit nothing more is read: further reasons to refuse it do not matter.
-    if (inspection.problem?.exhausted !== true) {
-      throw new PeeringError("invalid-message", `failed to unmarshal resource: ${errorText(error)}`, {
-        cause: error,
-        status: StatusCode.Internal,
-      });
-    }
+    if (inspection.problem?.exhausted === true) return true;
+    throw new PeeringError("invalid-message", `failed to unmarshal resource: ${errorText(error)}`, {
+      cause: error,
+      status: StatusCode.Internal,
+    });
   }
+}
+
+function summaryOf(inspection: Inspection, resourceId: string): PayloadSummary {
   const { service = resourceId, serviceKey } = inspection;
   if (serviceKey !== undefined && !serviceKeys(resourceId).includes(serviceKey)) {
     inspection.refuse(`the service of its instances is named ${JSON.stringify(service)}`);
@@ -153,7 +163,7 @@ export function* inspectionSteps(
     service,
     instances,
     read,
-    nodes: [...nodes.values()],
+    nodes,
     sorted,
     mesh: meshOf(mesh, serviceKey),
   };
@@ -224,6 +234,9 @@ const STEP_BYTES = 1024 * 1024;
 /** Bytes put in order in one step. */
 const SORTED_BATCH = 64 * 1024;
 
+/** So many are found by looking at each. */
+const FEW_NODES = 8;
+
 const none: readonly Place[] = [];
 const noMesh: readonly string[] = [];
 
@@ -265,7 +278,10 @@ class Inspection {
   read = 0;
   instances = 0;
   sorted = true;
-  readonly nodes = new Map<string, ReadNode>();
+  /** In order of appearance. */
+  readonly nodes: ReadNode[] = [];
+  /** The same by name, once they are many: most services are on few. */
+  #byName: Map<string, ReadNode> | undefined;
   service: string | undefined;
   /** Lower-cased. */
   serviceKey: string | undefined;
@@ -307,7 +323,7 @@ class Inspection {
   }
 
   #finish(): void {
-    for (const node of this.nodes.values()) {
+    for (const node of this.nodes) {
       const { checksById, ids, checkCount, mostTags } = node;
       this.#countEntries(checkCount * mostTags);
       if (checksById === undefined) continue;
@@ -385,12 +401,14 @@ class Inspection {
 
   /** The first copy of a node counts, and an instance once. */
   #add(name: string, start: number, end: number, checkCount: number): void {
-    const known = this.nodes.get(name);
+    const known = this.#find(name);
     const checksById = this.#nodeChecks;
     const [idStart, idEnd, mostTags] = [this.#idStart, this.#idEnd, this.#tags];
     if (known === undefined) {
       const ids = undefined;
-      this.nodes.set(name, { name, start, end, checks: none, checksById, idStart, idEnd, ids, checkCount, mostTags });
+      const node = { name, start, end, checks: none, checksById, idStart, idEnd, ids, checkCount, mostTags };
+      this.nodes.push(node);
+      this.#byName?.set(name, node);
       this.instances++;
       return;
     }
@@ -402,6 +420,14 @@ class Inspection {
     const before = known.ids.size;
     known.ids.add(this.#id(idStart, idEnd));
     this.instances += known.ids.size - before;
+  }
+
+  #find(name: string): ReadNode | undefined {
+    const { nodes } = this;
+    if (nodes.length > FEW_NODES) this.#byName ??= new Map(nodes.map((node) => [node.name, node]));
+    if (this.#byName !== undefined) return this.#byName.get(name);
+    for (const node of nodes) if (node.name === name) return node;
+    return undefined;
   }
 
   #addChecks(node: ReadNode, checks: ReadonlyMap<string, Place>): void {

@@ -4,7 +4,7 @@ import { inTurns, sortSteps } from "../base/turns.js";
 import { IMPORTS_PREFIX } from "../storage/keys.js";
 import type { Loader, Receiver, ReplicaContents } from "../storage/replica.js";
 import type { Entry, Key } from "../storage/storage.js";
-import { holders, type ImportTotals, type ServiceHead, type StoredService } from "./import-index.js";
+import { holders, type ImportTotals, MANY_NODES, type ServiceHead, type StoredService } from "./import-index.js";
 import { type Former, ImportPeer } from "./import-peer.js";
 import { type PlannedWrite, storedHeadSteps } from "./import-plan.js";
 import { decodeRow } from "./import-rows.js";
@@ -100,7 +100,9 @@ export class HeldImports implements ReplicaContents {
       const isKnown = peer.isKnown(key);
       if (write === undefined) index.drop(key, revision);
       else {
-        const service = yield* index.put(write.head, revision);
+        const { head } = write;
+        const isLarge = head.nodes.length > MANY_NODES;
+        const service = isLarge ? yield* index.putSteps(head, revision) : index.put(head, revision);
         if (isKnown) this.views.keepWritten(service, write.value);
       }
       if (meter.isOver(10 + 4 * (write?.head.nodes ?? known?.holds ?? []).length)) yield;
@@ -167,7 +169,7 @@ export class HeldImports implements ReplicaContents {
     for (const { head, revision } of rows) {
       const known = index.get(head.key);
       if (known !== undefined) this.views.drop(known);
-      yield* index.put(head, revision);
+      yield* index.putSteps(head, revision);
       if (meter.isOver(5 + 3 * head.nodes.length)) yield;
     }
     return yield* this.#settle(peer);

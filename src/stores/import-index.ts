@@ -69,10 +69,22 @@ const MESH_BYTES = 100;
 const HOLD_BYTES = 90;
 const NODE_BYTES = 140;
 
+/** A service while it is linked with its nodes. */
+interface Linking {
+  readonly service: StoredService;
+  readonly head: ServiceHead;
+  readonly before: readonly Hold[];
+  /** Those before by the names of their nodes. Mostly it needs none: they are the same nodes in the same order. */
+  others: ReadonlyMap<string, Hold> | undefined;
+  readonly holds: Hold[];
+  /** How many were there before. */
+  kept: number;
+}
+
 const noHolds: readonly Hold[] = [];
 
 /** Nodes linked in one step. */
-const NODES_BATCH = 5_000;
+export const MANY_NODES = 5_000;
 
 /**
  * The imports from one peer, without payloads: small enough to be in memory for every service there is. Services are
@@ -155,8 +167,24 @@ export class PeerIndex {
     return this.#mesh.has(name);
   }
 
-  /** Takes over the writes of a commit. To be done in the order of the commits, and followed by {@link settle}. */
-  *put(head: ServiceHead, revision: bigint): Steps<StoredService> {
+  /** As {@link putSteps}, at once: without steps, which cost memory and time of their own. */
+  put(head: ServiceHead, revision: bigint): StoredService {
+    const linking = this.#begin(head, revision);
+    for (let index = 0; index < head.nodes.length; index++) this.#link(linking, index);
+    return this.#end(linking, revision);
+  }
+
+  /** Takes over a write of a commit. To be done in the order of the commits, and followed by {@link settle}. */
+  *putSteps(head: ServiceHead, revision: bigint): Steps<StoredService> {
+    const linking = this.#begin(head, revision);
+    for (let index = 0; index < head.nodes.length; index++) {
+      if (index % MANY_NODES === MANY_NODES - 1) yield;
+      this.#link(linking, index);
+    }
+    return this.#end(linking, revision);
+  }
+
+  #begin(head: ServiceHead, revision: bigint): Linking {
     const known = this.#services.get(head.key);
     const service = known ?? this.#add(head);
     if (known !== undefined) this.#count(known, -1);
@@ -170,7 +198,30 @@ export class PeerIndex {
     service.revision = revision;
     service.mark = revision;
     this.#speakFor(service, head.mesh);
-    yield* this.#hold(service, head);
+    return { service, head, before: service.holds, others: undefined, holds: new Array(head.nodes.length), kept: 0 };
+  }
+
+  /** Links the service with one of its nodes. */
+  #link(linking: Linking, index: number): void {
+    const { service, head, before } = linking;
+    const name = head.nodes[index] ?? "";
+    let hold = before[index];
+    if (hold?.node.name !== name && before.length > 0) {
+      linking.others ??= new Map(before.map((one) => [one.node.name, one]));
+      hold = linking.others.get(name);
+    }
+    if (hold === undefined) hold = this.#newHold(service, name);
+    else linking.kept++;
+    this.#speak(hold, head.digests[2 * index] ?? 0, head.digests[2 * index + 1] ?? 0);
+    linking.holds[index] = hold;
+  }
+
+  #end({ service, before, holds, kept }: Linking, revision: bigint): StoredService {
+    service.holds = holds;
+    if (kept < before.length) {
+      const still = new Set(holds);
+      for (const hold of before) if (!still.has(hold)) this.#letGo(hold);
+    }
     this.#count(service, 1);
     if (revision > this.revision) this.revision = revision;
     return service;
@@ -203,7 +254,7 @@ export class PeerIndex {
       for (const service of holders(node)) {
         service.mark = this.revision;
         each(service);
-        if (++done % NODES_BATCH === 0) yield;
+        if (++done % MANY_NODES === 0) yield;
       }
     }
   }
@@ -277,31 +328,6 @@ export class PeerIndex {
       else this.#mesh.delete(name);
     }
     service.mesh = mesh;
-  }
-
-  *#hold(service: StoredService, { nodes, digests }: ServiceHead): Steps<void> {
-    const before = service.holds;
-    // Mostly the same nodes in the same order.
-    let others: Map<string, Hold> | undefined;
-    const holds: Hold[] = new Array(nodes.length);
-    let kept = 0;
-    for (let index = 0; index < nodes.length; index++) {
-      if (index % NODES_BATCH === NODES_BATCH - 1) yield;
-      const name = nodes[index] ?? "";
-      let hold = before[index];
-      if (hold?.node.name !== name && before.length > 0) {
-        others ??= new Map(before.map((one) => [one.node.name, one]));
-        hold = others.get(name);
-      }
-      if (hold === undefined) hold = this.#newHold(service, name);
-      else kept++;
-      this.#speak(hold, digests[2 * index] ?? 0, digests[2 * index + 1] ?? 0);
-      holds[index] = hold;
-    }
-    service.holds = holds;
-    if (kept === before.length) return;
-    const still = new Set(holds);
-    for (const hold of before) if (!still.has(hold)) this.#letGo(hold);
   }
 
   #newHold(service: StoredService, name: string): Hold {

@@ -1,11 +1,12 @@
 import { asPeeringError, PeeringError } from "../base/errors.js";
 import { STEP_FIELDS, type Steps } from "../base/steps.js";
-import { payloadDigestSteps, SIDECAR_SUFFIX } from "../payload/exported-payload.js";
-import { nodeDigestSteps } from "../payload/node-digest.js";
+import { payloadDigest, payloadDigestSteps, SIDECAR_SUFFIX } from "../payload/exported-payload.js";
+import { nodeDigestSteps, nodeDigests } from "../payload/node-digest.js";
 import {
   canonicalSteps,
   defaultPayloadLimits,
   inspectionSteps,
+  inspectPayload,
   noPayloadLimits,
   type PayloadLimits,
   type PayloadSummary,
@@ -70,6 +71,9 @@ interface Share {
   indexBytes: number;
 }
 
+/** A payload that needs no steps: most are so small, and steps cost memory and time of their own. */
+const SMALL_PAYLOAD = 16 * 1024;
+
 /** Names looked at in one step. */
 const NAMES_BATCH = 5_000;
 
@@ -117,9 +121,10 @@ export class ImportPlan {
   }
 
   *#planService(name: string, value: Uint8Array): Steps<PeeringError | undefined> {
+    const isSmall = value.length <= SMALL_PAYLOAD;
     let summary: PayloadSummary;
     try {
-      summary = yield* inspectionSteps(value, name, this.#limits);
+      summary = isSmall ? inspectPayload(value, name, this.#limits) : yield* inspectionSteps(value, name, this.#limits);
     } catch (error) {
       return asPeeringError(error, "invalid-message");
     }
@@ -128,11 +133,15 @@ export class ImportPlan {
       if (key !== undefined) this.#set(key, undefined);
       return undefined;
     }
-    const key = lowerCase(summary.service);
+    const service = lowerCase(summary.service);
+    // The same text as the resource's, mostly, which others keep: it is kept once then.
+    const key = service === name ? name : service;
     const canonical = summary.sorted ? value : yield* canonicalSteps(value);
-    const digest = yield* payloadDigestSteps(canonical);
+    const digest = isSmall ? payloadDigest(canonical) : yield* payloadDigestSteps(canonical);
     if (this.#known(key) === digest) return undefined;
-    const head = yield* headSteps(summary, canonical, digest);
+    const { nodes } = summary;
+    const digests = isSmall ? nodeDigests(canonical, nodes) : yield* nodeDigestSteps(canonical, nodes);
+    const head = headOf(key, { summary, canonical, digest, digests });
     const known = this.#shareOf(key);
     const reason = this.#beyond(head, known);
     if (reason !== undefined) {
@@ -239,14 +248,25 @@ export function* storedHeadSteps(key: string, payload: Uint8Array): Steps<Servic
     throw new PeeringError("invalid-message", "it is not that service");
   }
   const canonical = summary.sorted ? payload : yield* canonicalSteps(payload);
-  return yield* headSteps(summary, canonical, yield* payloadDigestSteps(canonical));
+  const digest = yield* payloadDigestSteps(canonical);
+  const digests = yield* nodeDigestSteps(canonical, summary.nodes);
+  return headOf(key, { summary, canonical, digest, digests });
 }
 
-/** @param canonical - the payload that the summary is of, in order. @param digest - of it. */
-function* headSteps(summary: PayloadSummary, canonical: Uint8Array, digest: string): Steps<ServiceHead> {
+interface Description {
+  readonly summary: PayloadSummary;
+  /** The payload, in order. */
+  readonly canonical: Uint8Array;
+  /** Of that payload. */
+  readonly digest: string;
+  /** Of its nodes. */
+  readonly digests: readonly number[];
+}
+
+function headOf(key: string, { summary, canonical, digest, digests }: Description): ServiceHead {
   const { service, instances, read, nodes, mesh } = summary;
   return {
-    key: lowerCase(service),
+    key,
     name: service,
     digest,
     instances,
@@ -254,7 +274,7 @@ function* headSteps(summary: PayloadSummary, canonical: Uint8Array, digest: stri
     bytes: canonical.length,
     mesh,
     nodes: nodes.map(({ name }) => name),
-    digests: yield* nodeDigestSteps(canonical, nodes),
+    digests,
   };
 }
 
