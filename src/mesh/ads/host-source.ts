@@ -24,6 +24,8 @@ interface ImportedRead {
   index: bigint | undefined;
   instances: readonly ServiceInstance[] | undefined;
   reading: boolean;
+  /** It was never read, and could not be. */
+  failed: boolean;
 }
 
 /** A certificate that proxies use. */
@@ -50,6 +52,8 @@ export interface RecordedView {
   depend(key: string, read: () => unknown): void;
   /** Whether a fact that was looked at has changed. */
   isStale(): Steps<boolean>;
+  /** What was looked at and is under way for the first time, with a text for each: it is neither there nor missing. */
+  underWay(): ReadonlyMap<object, string>;
   /** Gives up what is kept for it. */
   release(): void;
 }
@@ -157,7 +161,7 @@ export class HostSource implements Closable {
       leaf: leafOf,
       imported: (peer, service) => {
         const read = this.#useImported(peer, service, imported);
-        depend(`imported ${lowerCase(peer)} ${lowerCase(service)}`, () => read.index);
+        depend(`imported ${lowerCase(peer)} ${lowerCase(service)}`, () => read.index ?? read.failed);
         return read.instances;
       },
     });
@@ -176,6 +180,18 @@ export class HostSource implements Closable {
         }
         return false;
       },
+      underWay: () => {
+        const found = new Map<object, string>();
+        for (const read of imported) {
+          if (read.instances !== undefined || read.failed) continue;
+          found.set(read, `service "${read.service}" of peer "${read.peer}": its instances are being read`);
+        }
+        for (const used of leafs) {
+          if (used.problem !== "" || host.leafCertificates.peek(used.holder) !== undefined) continue;
+          found.set(used, `the certificate of ${describeHolder(used.holder)}: it is being issued`);
+        }
+        return found;
+      },
       release: () => {
         for (const read of imported) this.#releaseImported(read);
         for (const used of leafs) this.#releaseLeaf(used);
@@ -188,7 +204,7 @@ export class HostSource implements Closable {
     const key = `${lowerCase(peer)} ${lowerCase(service)}`;
     let read = this.#imported.get(key);
     if (read === undefined) {
-      read = { peer, service, users: 0, index: undefined, instances: undefined, reading: false };
+      read = { peer, service, users: 0, index: undefined, instances: undefined, reading: false, failed: false };
       this.#imported.set(key, read);
     }
     if (!by.has(read)) {
@@ -216,6 +232,11 @@ export class HostSource implements Closable {
       (error: unknown) => {
         // The former state stays; it is read again with the next news.
         read.reading = false;
+        if (read.index === undefined && !read.failed) {
+          // Nobody is to wait for it any longer.
+          read.failed = true;
+          if (!this.#closed) this.#news.emit();
+        }
         incidents.report("mesh-import-not-read", "an imported service could not be read for the proxies of the mesh", {
           peer: read.peer,
           service: read.service,
@@ -310,3 +331,7 @@ export class HostSource implements Closable {
 
 /** Certificates: few, so that the last of them waits less than an authority lets anyone wait, also where it signs ten a second. */
 const ISSUED_AT_ONCE = 4;
+
+function describeHolder(holder: LeafHolder): string {
+  return typeof holder === "string" ? `service "${holder}"` : "the mesh gateways";
+}

@@ -35,8 +35,12 @@ interface Feed {
   readonly id: string;
   readonly tell: (news: ProxyNews) => void;
   recorded: RecordedView | undefined;
+  /** What the first snapshot waits for. A proxy that was told more by a former server would lose what is only not read yet. */
+  awaited: ReadonlySet<object> | undefined;
   readonly kept: KeptParts;
 }
+
+const NOTHING: ReadonlySet<object> = new Set();
 
 /** How long snapshots are made before others have their turn, in milliseconds. */
 const TURN_MS = 10;
@@ -70,7 +74,7 @@ export class ProxyFeeds {
 
   /** Tells `tell` the present state soon, and every newer one, until the returned function is called. */
   follow(node: string, id: string, tell: (news: ProxyNews) => void): () => void {
-    const feed: Feed = { node, id, tell, recorded: undefined, kept: new KeptParts() };
+    const feed: Feed = { node, id, tell, recorded: undefined, awaited: undefined, kept: new KeptParts() };
     this.#feeds.add(feed);
     this.#due.add(feed);
     this.#work();
@@ -149,7 +153,8 @@ export class ProxyFeeds {
     }
   }
 
-  *#news({ node, id, kept }: Feed, { view }: RecordedView): Steps<ProxyNews> {
+  *#news(feed: Feed, { view, underWay }: RecordedView): Steps<ProxyNews> {
+    const { node, id, kept } = feed;
     const { source, placement, limits } = this.#options;
     const registration = source.registration(node, id);
     if (registration === undefined) {
@@ -162,6 +167,12 @@ export class ProxyFeeds {
     try {
       const made = yield* proxyResources(registration, view, { placement, limits, kept, encoder: this.#encoder });
       if (made.type === "not-ready") return { type: "waiting", registration, waitsFor: made.waitsFor };
+      const pending = underWay();
+      feed.awaited ??= new Set(pending.keys());
+      // What comes to be known meanwhile is not waited for: a proxy that never had it loses nothing.
+      const waitsFor = [...pending].flatMap(([each, text]) => (feed.awaited?.has(each) === true ? [text] : []));
+      if (waitsFor.length > 0) return { type: "waiting", registration, waitsFor };
+      feed.awaited = NOTHING;
       return { type: "resources", registration, resources: made };
     } catch (error) {
       return { type: "failed", registration, message: errorText(error) };

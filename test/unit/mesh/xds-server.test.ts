@@ -1,8 +1,9 @@
 import assert from "node:assert/strict";
-import { describe, it } from "node:test";
+import { describe, it, mock } from "node:test";
 import { fromBinary } from "@bufbuild/protobuf";
 import { Code, ConnectError, createClient } from "@connectrpc/connect";
 import { createGrpcTransport } from "@connectrpc/connect-node";
+import { PeeringError } from "../../../src/base/errors.js";
 import { Incidents } from "../../../src/base/incidents.js";
 import { createHost, type PeeringHost } from "../../../src/host/host.js";
 import type { HostOptions } from "../../../src/host/options.js";
@@ -14,7 +15,7 @@ import type { CertificateAuthority } from "../../../src/trust/authority.js";
 import { AggregatedDiscoveryService, ClusterLoadAssignmentSchema } from "../../../src/wire/envoy.js";
 import { secretFor, tokensFor } from "../../support/acl.js";
 import { eventually } from "../../support/hosts.js";
-import { meshPair, registerGateway } from "../../support/mesh.js";
+import { type MeshPair, meshPair, registerGateway, serverName } from "../../support/mesh.js";
 import { XdsClient } from "../../support/xds-client.js";
 
 interface Served extends AsyncDisposable {
@@ -184,6 +185,67 @@ describe("the server for Envoys", () => {
     assert.deepEqual(await ports(), [8_443, 8_444]);
     await importer.host.catalog.deregister({ node: "own-1" });
     assert.deepEqual(await ports(), [8_444]);
+  });
+
+  /** A sidecar that calls services of the peer, and a gateway, at the importer; a gateway at the exporter. */
+  async function registerProxies(pair: MeshPair, services: readonly string[]): Promise<void> {
+    const { exporter, importer } = pair;
+    const destinationPeer = exporter.name;
+    const upstreams = services.map((destinationName, at) => ({
+      ...{ destinationName, destinationPeer, localBindPort: 9_191 + at },
+    }));
+    const id = "client-sidecar-proxy";
+    const proxy = { destinationServiceName: "client", upstreams };
+    const node = { node: importer.host.nodeName, address: "127.0.0.1" };
+    await importer.host.catalog.register({ ...node, service: { kind: "connect-proxy", id, name: id, port: 1, proxy } });
+    for (const { host } of [importer, exporter]) {
+      const gateway = { kind: "mesh-gateway", name: "gateway", address: "127.0.0.1", port: 8_443 } as const;
+      await host.catalog.register({ ...node, node: host.nodeName, service: gateway });
+    }
+  }
+
+  it("waits until all that it looks at was read, so that a proxy which comes back from a former server loses nothing", async () => {
+    await using pair = await meshPair();
+    const { exporter, importer } = pair;
+    for (const name of ["web", "api"])
+      await exporter.host.configEntries.set({ kind: "service-defaults", name, protocol: "http" });
+    for (const name of ["web", "api"]) await pair.offer(name, "127.0.0.1:9");
+    await registerProxies(pair, ["web", "api"]);
+    const domain = exporter.host.trustDomain;
+    const names = (make: (service: string) => string): readonly string[] => ["web", "api"].map(make);
+    for (const [host, id, expected] of [
+      [importer.host, "client-sidecar-proxy", names((name) => `${name}.default.${exporter.name}.external.${domain}`)],
+      [importer.host, "gateway", names((name) => serverName(name, exporter.host, importer.name))],
+      [exporter.host, "gateway", names((name) => `exported~${name}.default.acceptor.internal.${domain}`)],
+    ] as const) {
+      await using server = await xdsServer(host, { listen: "127.0.0.1:0", gatherMs: 1 });
+      await using client = new XdsClient(server.address, { id });
+      client.send("cluster");
+      const first = await client.acknowledged("cluster");
+      for (const name of expected) assert.ok(first.includes(name), `${id} is told of ${first.join()}`);
+    }
+  });
+
+  it("does not wait for what cannot be read", async () => {
+    await using pair = await meshPair();
+    const { exporter, importer } = pair;
+    for (const name of ["web", "api"]) await pair.offer(name, "127.0.0.1:9");
+    await registerProxies(pair, ["web", "api"]);
+    const { imports, incidents } = importer.host;
+    const instances = imports.instances.bind(imports);
+    const reads = mock.method(imports, "instances", async (asked: Parameters<typeof instances>[0]) => {
+      if (asked.service === "api-sidecar-proxy") throw new PeeringError("storage-damaged", "a row is damaged");
+      return instances(asked);
+    });
+    await using server = await xdsServer(importer.host, { listen: "127.0.0.1:0", gatherMs: 1 });
+    await using client = new XdsClient(server.address, { id: "client-sidecar-proxy" });
+    client.send("cluster");
+    const first = await client.acknowledged("cluster");
+    const cluster = (service: string): string =>
+      `${service}.default.${exporter.name}.external.${exporter.host.trustDomain}`;
+    assert.ok(first.includes(cluster("web")) && !first.includes(cluster("api")), first.join());
+    assert.ok((incidents.counts().get("mesh-import-not-read") ?? 0) > 0);
+    reads.mock.restore();
   });
 
   it("tells nothing without the right to write the service", async () => {
