@@ -484,6 +484,18 @@ export const plantedFaults: readonly PlantedFault[] = [
     "test/unit/host/dialing.test.ts",
   ),
   fault(
+    "xds-tells-unread",
+    "a proxy is told that services are gone which are only not read yet",
+    ["src/mesh/ads/proxy-feed.ts", "if (waitsFor.length > 0) return", "if (waitsFor.length > 1_000_000) return"],
+    "test/unit/mesh/xds-server.test.ts",
+  ),
+  fault(
+    "xds-waits-for-damaged",
+    "a proxy waits for a service that cannot be read",
+    ["src/mesh/ads/host-source.ts", "          read.failed = true;\n", ""],
+    "test/unit/mesh/xds-server.test.ts",
+  ),
+  fault(
     "own-gateways-passed-by",
     "a dialer that is to go through its own mesh gateways dials the peer directly",
     [

@@ -5,61 +5,72 @@ import { type XdsServer, type XdsServerOptions, xdsServer } from "../../src/mesh
 import { memoryStorage } from "../../src/storage/memory.js";
 import { grpcTransport } from "../../src/transport/grpc.js";
 import { freePorts } from "./envoy.js";
+import { borrowed } from "./hosts.js";
+
+export interface EnvoyClusterOptions {
+  readonly host?: Partial<HostOptions>;
+  readonly xds?: Partial<XdsServerOptions>;
+}
+
+interface Running {
+  readonly host: PeeringHost;
+  readonly xds: XdsServer;
+}
 
 /** A host with a server for its Envoys, where nobody may call anybody unless an intention says so. */
 export class EnvoyCluster implements AsyncDisposable {
-  readonly host: PeeringHost;
-  readonly #options: XdsServerOptions;
-  #xds: XdsServer;
+  readonly #begin: () => Promise<Running>;
+  #running: Running;
 
-  private constructor(host: PeeringHost, xds: XdsServer, options: XdsServerOptions) {
-    this.host = host;
-    this.#xds = xds;
-    this.#options = options;
+  private constructor(running: Running, begin: () => Promise<Running>) {
+    this.#running = running;
+    this.#begin = begin;
   }
 
-  static async open(
-    datacenter: string,
-    options: { readonly host?: Partial<HostOptions>; readonly xds?: Partial<XdsServerOptions> } = {},
-  ): Promise<EnvoyCluster> {
-    const host = await createHost({
-      datacenter,
-      storage: memoryStorage(),
-      transport: grpcTransport({ listen: "127.0.0.1:0" }),
-      nodeName: NODE.node,
-      // A rotation is followed at once, not at a random moment of the next 30 s.
-      random: { ...systemRandom, fraction: () => 0 },
-      ...options.host,
-    });
-    const [port = 0] = await freePorts(1);
-    const serving: XdsServerOptions = {
-      listen: `127.0.0.1:${port}`,
-      defaultIntentionPolicy: "deny",
-      ...options.xds,
+  static async open(datacenter: string, options: EnvoyClusterOptions = {}): Promise<EnvoyCluster> {
+    const [peers = 0, proxies = 0] = await freePorts(2);
+    // Outlives the host, as a disk does.
+    const disk = memoryStorage();
+    const begin = async (): Promise<Running> => {
+      const host = await createHost({
+        datacenter,
+        storage: borrowed(disk),
+        transport: grpcTransport({ listen: `127.0.0.1:${peers}` }),
+        nodeName: NODE.node,
+        // A rotation is followed at once, not at a random moment of the next 30 s.
+        random: { ...systemRandom, fraction: () => 0 },
+        ...options.host,
+      });
+      const listen = `127.0.0.1:${proxies}`;
+      return { host, xds: await xdsServer(host, { listen, defaultIntentionPolicy: "deny", ...options.xds }) };
     };
-    return new EnvoyCluster(host, await xdsServer(host, serving), serving);
+    return new EnvoyCluster(await begin(), begin);
+  }
+
+  get host(): PeeringHost {
+    return this.#running.host;
   }
 
   get xds(): XdsServer {
-    return this.#xds;
+    return this.#running.xds;
   }
 
-  /** Ends the server, and begins another one at the same address: every proxy connects again. */
-  async restartXds(): Promise<void> {
-    await this.#xds.close();
-    this.#xds = await xdsServer(this.host, this.#options);
+  /** Ends the host and its server, and begins others on the same data and addresses: peers and proxies connect again. */
+  async restart(): Promise<void> {
+    await this[Symbol.asyncDispose]();
+    this.#running = await this.#begin();
   }
 
   /** Whether so many proxies are connected, and have taken all that they are to know. */
   hasTold(proxies: number): boolean {
-    const shown = this.#xds.proxies();
+    const shown = this.xds.proxies();
     return (
       shown.length === proxies && shown.every(({ missing, unanswered }) => missing.length + unanswered.length === 0)
     );
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
-    await this.#xds.close();
+    await this.xds.close();
     await this.host.close();
   }
 }

@@ -61,7 +61,9 @@ export class RunningEnvoy implements AsyncDisposable {
     const { id, adminPort, directory } = options;
     const path = join(directory, `${adminPort}.json`);
     await writeFile(path, JSON.stringify(bootstrap(options)));
-    const args = ["-c", path, "--concurrency", "1", "--use-dynamic-base-id", "-l", "warning"];
+    // A change of rules holds for a connection that stands after one more request, and not within ten minutes.
+    const drain = ["--drain-strategy", "immediate"];
+    const args = ["-c", path, "--concurrency", "1", "--use-dynamic-base-id", "-l", "warning", ...drain];
     const child = spawn(envoyProgram.path, args, { stdio: ["ignore", "ignore", "pipe"] });
     await once(child, "spawn");
     return new RunningEnvoy(id, child, `http://127.0.0.1:${adminPort}`);
@@ -83,8 +85,22 @@ export class RunningEnvoy implements AsyncDisposable {
     return statisticOf(this.#admin, name);
   }
 
+  /** Has it end its connections, each after one more request, while it goes on to take new ones. */
+  async drain(): Promise<void> {
+    await fetch(`${this.#admin}/drain_listeners?graceful`, { method: "POST" });
+  }
+
+  /** The serial numbers of the certificates that it shows. */
+  async leafSerials(): Promise<readonly string[]> {
+    const response = await fetch(`${this.#admin}/certs`);
+    const { certificates = [] } = (await response.json()) as {
+      readonly certificates?: readonly { readonly cert_chain?: readonly { readonly serial_number: string }[] }[];
+    };
+    return certificates.flatMap(({ cert_chain: [leaf] = [] }) => leaf?.serial_number ?? []);
+  }
+
   async [Symbol.asyncDispose](): Promise<void> {
-    if (this.#child.exitCode !== null) return;
+    if (this.#child.exitCode !== null || this.#child.signalCode !== null) return;
     const ended = once(this.#child, "exit");
     this.#child.kill("SIGKILL");
     await ended;

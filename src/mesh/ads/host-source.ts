@@ -52,7 +52,7 @@ export interface RecordedView {
   depend(key: string, read: () => unknown): void;
   /** Whether a fact that was looked at has changed. */
   isStale(): Steps<boolean>;
-  /** What was looked at and is under way for the first time, with a text for each: it is neither there nor missing. */
+  /** Parts that were looked at and are under way for the first time, each with a text: they are neither there nor missing. */
   underWay(): ReadonlyMap<object, string>;
   /** Gives up what is kept for it. */
   release(): void;

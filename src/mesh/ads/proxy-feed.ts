@@ -35,7 +35,7 @@ interface Feed {
   readonly id: string;
   readonly tell: (news: ProxyNews) => void;
   recorded: RecordedView | undefined;
-  /** What the first snapshot waits for. A proxy that was told more by a former server would lose what is only not read yet. */
+  /** Parts that the first snapshot waits for. A proxy that was told more by a former server would lose those that are only not read yet. */
   awaited: ReadonlySet<object> | undefined;
   readonly kept: KeptParts;
 }
@@ -169,7 +169,7 @@ export class ProxyFeeds {
       if (made.type === "not-ready") return { type: "waiting", registration, waitsFor: made.waitsFor };
       const pending = underWay();
       feed.awaited ??= new Set(pending.keys());
-      // What comes to be known meanwhile is not waited for: a proxy that never had it loses nothing.
+      // Parts that are found later are not waited for: a proxy that never had them loses nothing.
       const waitsFor = [...pending].flatMap(([each, text]) => (feed.awaited?.has(each) === true ? [text] : []));
       if (waitsFor.length > 0) return { type: "waiting", registration, waitsFor };
       feed.awaited = NOTHING;
