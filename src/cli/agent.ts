@@ -5,6 +5,7 @@ import { errorText, PeeringError } from "../base/errors.js";
 import { joinHostPort, splitHostPort } from "../base/host-port.js";
 import { Incidents } from "../base/incidents.js";
 import { createHost, type PeeringHost } from "../host/host.js";
+import { reportIntentionWarnings } from "../host/intention-warnings.js";
 import { type AgentControl, CallLimits, httpHandler } from "../http/index.js";
 import type { XdsServer, XdsServerOptions } from "../mesh/index.js";
 import { type HttpServer, type HttpServerOptions, httpServer, peeringRpc } from "../rpc/index.js";
@@ -83,6 +84,8 @@ export async function runAgent({ flags, io, print }: CommandContext): Promise<vo
   };
   const { defaultIntentionPolicy } = options.consul;
   const intentionPolicy = defaultIntentionPolicy === undefined ? {} : { defaultIntentionPolicy };
+  const byDefault = defaultIntentionPolicy ?? authorizer?.defaultPolicy ?? "allow";
+  await using _warnings = reportIntentionWarnings(host, { byDefault });
   await using xds =
     options.grpc && (await starting(() => openXds(host, options, { ...authorizing, ...intentionPolicy }, shared)));
   const xdsPort = splitHostPort(xds?.address ?? "")?.port;

@@ -85,9 +85,35 @@ const connectionCommand: Command = {
   },
 };
 
+/** Intentions that let in all callers of a peer, or none, in a way that is seldom meant. */
+const intentionsCommand: Command = {
+  summary: "Lists intentions that let in all callers of a peer, or none, as is seldom meant",
+  help: `Usage: peerage explain intentions [options]
+
+  Lists exported services of the mesh where every caller of this cluster is
+  denied, and the default lets in those of a peer; and those that are
+  exported to a peer, and no intention lets any of its services in.`,
+  flags: [
+    {
+      name: "format",
+      kind: "text",
+      fallback: "pretty",
+      usage: "Output format. Can be pretty or json. Default: pretty.",
+    },
+    ...serverFlags.filter(({ name }) => name !== "namespace" && name !== "partition"),
+  ],
+  async run({ flags, client, print, printJson }) {
+    const server = await client();
+    const warnings = await attempt("Error explaining intentions", () => server.intentionWarnings(readOptions(flags)));
+    if (flags.text("format") === "json") return printJson([...warnings], "indented");
+    if (warnings.length === 0) return print("There is nothing to warn of.");
+    for (const warning of warnings) print(visible(textOf(warning, "Text")));
+  },
+};
+
 /** Commands that say why something is as it is. */
 export const explainCommands: CommandGroup = {
   summary: "Explains why something works, or does not",
   help: "Usage: peerage explain <subcommand> [options]\n\n  Says why something works, or does not.",
-  commands: { connection: connectionCommand },
+  commands: { connection: connectionCommand, intentions: intentionsCommand },
 };

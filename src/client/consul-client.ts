@@ -354,6 +354,16 @@ export class ConsulClient implements Disposable {
     return value;
   }
 
+  /**
+   * Intentions that let in all callers of a peer, or none, in a way that is seldom meant, as `/v1/internal/peerage/explain/intentions` of an agent of Peerage documents it. Other
+   * servers of Consul's API have nothing there.
+   */
+  async intentionWarnings(options: ReadOptions = {}): Promise<readonly JsonObject[]> {
+    const path = "/v1/internal/peerage/explain/intentions";
+    const { value } = await this.#read(path, options, (json) => asList(json, "the answer"));
+    return value.map((warning) => asObject(warning, "a warning"));
+  }
+
   /** The servers of the cluster, as `/v1/operator/raft/configuration` documents them. */
   async servers(options: ReadOptions = {}): Promise<readonly JsonObject[]> {
     const { value } = await this.#read("/v1/operator/raft/configuration", options, (json) =>

@@ -1,3 +1,4 @@
+import { intentionWarnings } from "../host/intention-warnings.js";
 import type { ConnectionExplanation, ConnectionStep } from "../model/connection-explanation.js";
 import type { Answer } from "./answer.js";
 import type { Call } from "./call.js";
@@ -35,6 +36,23 @@ async function connection(call: Call): Promise<Answer> {
     defaultIntention: intendedByDefault(server) ? "allow" : "deny",
   });
   return { json: explanationJson(explanation) };
+}
+
+async function intentions(call: Call): Promise<Answer> {
+  await call.require({ resource: "operator", access: "read" });
+  const access = await call.access();
+  const byDefault = intendedByDefault(call.server) ? "allow" : "deny";
+  const warnings = await intentionWarnings(call.host, { byDefault });
+  const shown = warnings.filter(({ service }) => access.may({ resource: "intention", access: "read", name: service }));
+  return {
+    json: shown.map(({ type, service, peer, text: said }) => ({
+      Type: type,
+      Service: service,
+      Peer: peer,
+      Text: said,
+    })),
+    filtered: shown.length < warnings.length,
+  };
 }
 
 function explanationJson({ source, destination, steps, failed, hints }: ConnectionExplanation) {
@@ -81,6 +99,21 @@ export const explainOperations: readonly Operation[] = [
           Failed: orNull(stepSchema),
           Hints: texts,
         }),
+      },
+    ],
+  },
+  {
+    method: "GET",
+    pattern: "/v1/internal/peerage/explain/intentions",
+    run: intentions,
+    docs: [
+      {
+        path: "/v1/internal/peerage/explain/intentions",
+        id: "listIntentionWarnings",
+        summary:
+          "Intentions that let in all callers of a peer, or none, in a way that is seldom meant; for all exported services of the mesh.",
+        parameters: [],
+        answer: listOf(objectOf({ Type: text, Service: text, Peer: text, Text: text })),
       },
     ],
   },

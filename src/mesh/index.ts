@@ -5,6 +5,13 @@
  * @packageDocumentation
  */
 
+export type { PeerIntentionWarning } from "../config/peer-intentions.js";
+export {
+  type FindIntentionWarningsOptions,
+  type IntentionWarningsOptions,
+  intentionWarnings,
+  reportIntentionWarnings,
+} from "../host/intention-warnings.js";
 export type { ConnectedProxy, Refusal, ResourceType, ShownRefusal } from "../model/connected-proxy.js";
 export type {
   ConnectionExplanation,

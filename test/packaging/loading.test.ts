@@ -98,10 +98,13 @@ describe("importing the package", () => {
     assert.ok(mesh.modules.includes("mesh/connect/dial.js"));
     assert.deepEqual([...mesh.names].sort(), [
       "defaultXdsLimits",
+      "explainConnection",
+      "intentionWarnings",
       "meshAgent",
       "meshDial",
       "meshHttp2",
       "meshListener",
+      "reportIntentionWarnings",
       "xdsServer",
     ]);
   });

@@ -1,4 +1,5 @@
 import { joinHostPort } from "../../base/host-port.js";
+import { doAll } from "../../base/steps.js";
 import { type CompiledChain, isHttpLike, type ResolvedTarget } from "../../config/chain.js";
 import type { ExportExplanation } from "../../config/exports.js";
 import { IntentionRules } from "../../config/intention-rules.js";
@@ -169,7 +170,11 @@ function inbound(view: MeshView, facts: ConnectionFacts, question: ConnectionQue
   const failed = firstFailed(before) ?? firstFailed(reached) ?? failedPlace(chain, places) ?? firstFailed(after);
   const exported = [{ service: destination, peers: [peer] }];
   const byDefault = view.allowsByDefault ? "allow" : "deny";
-  return { steps, failed, hints: peerIntentionWarnings(view.entries, byDefault, exported).map(({ text }) => text) };
+  return {
+    steps,
+    failed,
+    hints: doAll(peerIntentionWarnings(view.entries, byDefault, exported)).map(({ text }) => text),
+  };
 }
 
 /** The settings by which the source calls: those of its registered sidecar, else those that config entries give. */

@@ -118,6 +118,7 @@ function answers(text: string): Readonly<Record<string, unknown>> {
       Failed: { Part: text, Result: text, Place: text, Text: text, Remedy: text },
       Hints: [text],
     },
+    "GET /v1/internal/peerage/explain/intentions": [{ Type: text, Service: text, Peer: text, Text: text }],
     "GET /v1/internal/peerage/proxies": [
       {
         ...{
@@ -203,6 +204,7 @@ const runs: Readonly<Record<string, (text: string) => readonly (readonly string[
     ["-source", text, text],
     ["-format", "json", "-source", text, "-peer", text, text],
   ],
+  "explain intentions": () => [[], ["-format", "json"]],
   "peering generate": (text) => [["-name", text]],
   "peering generate-token": (text) => [
     ["-name", text],

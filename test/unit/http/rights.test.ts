@@ -73,6 +73,7 @@ const matrix: Readonly<Record<string, readonly Probe[] | typeof PUBLIC>> = {
     { path: "?source=own&destination=web&peer=p", rules: ['operator = "read"', ownService] },
     { path: "?source=own&destination=web&source-peer=p", rules: ['operator = "read"', web] },
   ],
+  "GET /v1/internal/peerage/explain/intentions": [{ path: "", rules: ['operator = "read"'] }],
   "GET /v1/agent/version": [{ path: "", rules: [read("agent", "peerage")] }],
   "GET /v1/agent/host": [{ path: "", rules: ['operator = "read"'] }],
   "GET /v1/operator/autopilot/health": [{ path: "", rules: ['operator = "read"'] }],
