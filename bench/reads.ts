@@ -1,0 +1,297 @@
+// [CONSUL_BIN=/usr/bin/consul] npm run bench:reads -- [--services 2000] [--instances 5] [--seconds 3] [--rounds 3]
+//   [--connections 16] [--only TEXT] [--json FILE]
+//
+// Answers a second to reads that users poll, over HTTP and DNS, of two agents that are peered, and in turn of two real
+// Consuls where CONSUL_BIN names one. The reads of the exporter are of its own services, those of the importer of imported
+// ones. The figure of a row is the median of its rounds, the ratio that of the rounds' ratios. Each answer is compared
+// before it is measured: the ratio of a row whose answers show different numbers of things says so.
+import { createSocket } from "node:dgram";
+import { once } from "node:events";
+import { writeFileSync } from "node:fs";
+import { availableParallelism } from "node:os";
+import { parseArgs } from "node:util";
+import autocannon from "autocannon";
+import { encode } from "dns-packet";
+import { OurAgent } from "../interop/agent.js";
+import type { Cluster } from "../interop/cluster.js";
+import { ConsulServer, consulBinary } from "../interop/consul.js";
+import { complete, fill, type Load } from "../interop/load.js";
+import { Processes } from "../interop/processes.js";
+import { pause } from "../interop/settles.js";
+import { quantile } from "./figures.js";
+
+const { values: options } = parseArgs({
+  options: {
+    services: { type: "string", default: "2000" },
+    instances: { type: "string", default: "5" },
+    seconds: { type: "string", default: "3" },
+    rounds: { type: "string", default: "3" },
+    connections: { type: "string", default: "16" },
+    only: { type: "string", default: "" },
+    json: { type: "string" },
+  },
+});
+
+const load: Load = { services: Number(options.services), instances: Number(options.instances) };
+const seconds = Number(options.seconds);
+const connections = Number(options.connections);
+
+/** Between the last import and the first read. */
+const SETTLE_MS = 3_000;
+/** A question over DNS that is not answered by then is asked again, and counted as lost. */
+const LOST_MS = 1_000;
+
+/** An agent or a server: reads are asked of it. */
+type Server = Cluster & { readonly http: string; readonly dns: string };
+
+interface Pair {
+  readonly exporter: Server;
+  readonly importer: Server;
+}
+
+type Side = keyof Pair;
+
+interface HttpRead {
+  readonly type: "http";
+  readonly side: Side;
+  readonly path: string;
+}
+
+interface DnsRead {
+  readonly type: "dns";
+  readonly side: Side;
+  readonly name: string;
+  readonly record: "A" | "SRV";
+}
+
+type Read = HttpRead | DnsRead;
+
+const SERVICE = "load-7";
+const NODE = "load-node-0";
+const PEER = "peer=exporter";
+
+const ofExporter: readonly string[] = [
+  `/v1/health/service/${SERVICE}`,
+  `/v1/health/service/${SERVICE}?passing`,
+  `/v1/health/checks/${SERVICE}`,
+  `/v1/health/node/${NODE}`,
+  "/v1/health/state/any",
+  `/v1/catalog/service/${SERVICE}`,
+  "/v1/catalog/services",
+  "/v1/catalog/nodes",
+  `/v1/catalog/node/${NODE}`,
+  `/v1/catalog/node-services/${NODE}`,
+  "/v1/catalog/datacenters",
+  "/v1/internal/ui/services",
+  "/v1/internal/ui/nodes",
+  "/v1/internal/ui/catalog-overview",
+  "/v1/peerings",
+  "/v1/peering/importer",
+  "/v1/config/exported-services",
+  "/v1/exported-services",
+  `/v1/discovery-chain/${SERVICE}`,
+  "/v1/connect/ca/roots",
+  "/v1/agent/self",
+  "/v1/agent/members",
+  "/v1/agent/services",
+  "/v1/status/leader",
+];
+
+const ofImporter: readonly string[] = [
+  `/v1/health/service/${SERVICE}?${PEER}`,
+  `/v1/health/service/${SERVICE}?${PEER}&passing`,
+  `/v1/health/checks/${SERVICE}?${PEER}`,
+  `/v1/health/node/${NODE}?${PEER}`,
+  `/v1/catalog/service/${SERVICE}?${PEER}`,
+  `/v1/catalog/services?${PEER}`,
+  `/v1/catalog/nodes?${PEER}`,
+  `/v1/catalog/node-services/${NODE}?${PEER}`,
+  `/v1/internal/ui/services?${PEER}`,
+  `/v1/internal/ui/nodes?${PEER}`,
+  "/v1/peerings",
+  "/v1/peering/exporter",
+];
+
+const asHttp =
+  (side: Side) =>
+  (path: string): Read => ({ type: "http", side, path });
+
+const dnsReads: readonly Read[] = (["A", "SRV"] as const).flatMap((record): Read[] => [
+  { type: "dns", side: "exporter", record, name: `${SERVICE}.service.consul` },
+  { type: "dns", side: "importer", record, name: `${SERVICE}.service.exporter.peer.consul` },
+]);
+
+const reads: readonly Read[] = [
+  ...ofExporter.map(asHttp("exporter")),
+  ...ofImporter.map(asHttp("importer")),
+  ...dnsReads,
+].filter((read) => titleOf(read).includes(options.only));
+
+function titleOf(read: Read): string {
+  return read.type === "http" ? `${read.side} ${read.path}` : `${read.side} DNS ${read.record} ${read.name}`;
+}
+
+interface Measured {
+  readonly perSecond: number;
+  /** Milliseconds. */
+  readonly p99: number;
+}
+
+async function measureHttp(server: Server, path: string): Promise<Measured> {
+  const result = await autocannon({ url: `http://${server.http}${path}`, connections, duration: seconds });
+  if (result.errors > 0 || result.non2xx > 0) {
+    throw new Error(`${path} of ${server.name}: ${result.errors} errors, ${result.non2xx} other statuses`);
+  }
+  return { perSecond: result.requests.total / result.duration, p99: result.latency.p99 };
+}
+
+/** As many sockets as connections over HTTP, each with one question under way. */
+async function measureDns(server: Server, { name, record }: DnsRead): Promise<Measured> {
+  const port = Number(server.dns.split(":").at(-1));
+  const question = encode({ type: "query", id: 1, flags: 0x0100, questions: [{ type: record, name }] });
+  const end = performance.now() + 1_000 * seconds;
+  const waits: number[] = [];
+  let lost = 0;
+  const ask = async (): Promise<void> => {
+    const socket = createSocket("udp4");
+    socket.bind(0, "127.0.0.1");
+    await once(socket, "listening");
+    let onAnswer: () => void = () => {};
+    socket.on("message", () => onAnswer());
+    while (performance.now() < end) {
+      const began = performance.now();
+      const isAnswered = await new Promise<boolean>((resolve) => {
+        const timer = setTimeout(() => resolve(false), LOST_MS);
+        onAnswer = () => {
+          clearTimeout(timer);
+          resolve(true);
+        };
+        socket.send(question, port, "127.0.0.1");
+      });
+      if (isAnswered) waits.push(performance.now() - began);
+      else lost++;
+    }
+    socket.close();
+  };
+  await Promise.all(Array.from({ length: connections }, ask));
+  if (lost > 0) throw new Error(`${name} of ${server.name}: ${lost} questions without an answer`);
+  return { perSecond: waits.length / seconds, p99: quantile(waits, 0.99) };
+}
+
+function measure(pair: Pair, read: Read): Promise<Measured> {
+  const server = pair[read.side];
+  return read.type === "http" ? measureHttp(server, read.path) : measureDns(server, read);
+}
+
+/** How many things an answer shows. */
+async function shown(pair: Pair, read: Read): Promise<number> {
+  if (read.type === "dns") return load.instances;
+  const answer = await fetch(`http://${pair[read.side].http}${read.path}`);
+  if (!answer.ok) throw new Error(`${read.path} of ${pair[read.side].name}: ${answer.status} ${await answer.text()}`);
+  const value: unknown = await answer.json();
+  if (Array.isArray(value)) return value.length;
+  return typeof value === "object" && value !== null ? Object.keys(value).length : 1;
+}
+
+async function peer({ exporter, importer }: Pair): Promise<void> {
+  await fill(exporter, importer, load);
+  const token = await exporter.client.peerings.generateToken({ peerName: importer.name });
+  await importer.client.peerings.establish({ peerName: exporter.name, token });
+  await complete(exporter, importer, load);
+}
+
+interface Row {
+  readonly read: string;
+  readonly ours: Measured;
+  readonly consul: Measured | undefined;
+  /** Answers a second of ours to one of Consul's: the median of the rounds. */
+  readonly ratio: number | undefined;
+  /** What both show, where that differs. */
+  readonly differs: string | undefined;
+}
+
+const medianOf = (runs: readonly Measured[]): Measured => ({
+  perSecond: quantile(
+    runs.map((one) => one.perSecond),
+    0.5,
+  ),
+  p99: quantile(
+    runs.map((one) => one.p99),
+    0.5,
+  ),
+});
+
+async function rowOf(read: Read, ours: Pair, consul: Pair | undefined): Promise<Row> {
+  const [shownByUs, shownByConsul] = [await shown(ours, read), consul && (await shown(consul, read))];
+  const runs: { readonly ours: Measured; readonly consul: Measured | undefined }[] = [];
+  for (let round = 0; round < Number(options.rounds); round++) {
+    runs.push({ consul: consul && (await measure(consul, read)), ours: await measure(ours, read) });
+  }
+  const ofConsul = runs.flatMap((run) => run.consul ?? []);
+  const ratios = runs.flatMap((run) => (run.consul === undefined ? [] : run.ours.perSecond / run.consul.perSecond));
+  return {
+    read: titleOf(read),
+    ours: medianOf(runs.map((run) => run.ours)),
+    consul: consul && medianOf(ofConsul),
+    ratio: consul && quantile(ratios, 0.5),
+    differs:
+      shownByConsul === undefined || shownByConsul === shownByUs
+        ? undefined
+        : `shows ${shownByUs}, Consul's ${shownByConsul}`,
+  };
+}
+
+/** A ratio to none is not one. */
+const textOf = (ratio: number): string => (Number.isFinite(ratio) ? `${ratio.toFixed(2)}x` : "-").padStart(8);
+
+function print({ read, ours, consul, ratio, differs }: Row): void {
+  const figure = ({ perSecond, p99 }: Measured): string =>
+    `${perSecond.toFixed(perSecond < 100 ? 1 : 0).padStart(8)}/s ${p99.toFixed(1).padStart(7)} ms`;
+  console.log(
+    [
+      read.padEnd(66),
+      consul === undefined ? "" : figure(consul),
+      figure(ours),
+      ratio === undefined ? "" : textOf(ratio),
+      differs ?? "",
+    ].join("  "),
+  );
+}
+
+async function main(): Promise<void> {
+  const processes = new Processes();
+  process.once("exit", () => processes.killAll());
+  for (const signal of ["SIGINT", "SIGTERM", "SIGHUP"] as const) process.once(signal, () => process.exit(130));
+  const [path = ""] = (process.env["CONSUL_BIN"] ?? "").split(":");
+  const binary = path === "" ? undefined : await consulBinary(path);
+  console.log(
+    `Consul ${binary?.version ?? "not measured: CONSUL_BIN names none"}, node ${process.version}, ` +
+      `${availableParallelism()} cores; ${load.services} services of ${load.instances} instances, ` +
+      `${connections} connections, median of ${options.rounds} rounds of ${seconds} s, p99 of one answer`,
+  );
+  await using exporter = await OurAgent.start(processes, { name: "exporter", datacenter: "dc1" });
+  await using importer = await OurAgent.start(processes, { name: "importer", datacenter: "dc2" });
+  const ours: Pair = { exporter, importer };
+  await peer(ours);
+  let consul: Pair | undefined;
+  if (binary !== undefined) {
+    const [consulExporter, consulImporter] = await Promise.all([
+      ConsulServer.start(processes, binary, { name: "exporter", datacenter: "dc1" }),
+      ConsulServer.start(processes, binary, { name: "importer", datacenter: "dc2" }),
+    ]);
+    await Promise.all([consulExporter.ready(), consulImporter.ready()]);
+    consul = { exporter: consulExporter, importer: consulImporter };
+    await peer(consul);
+  }
+  await pause(SETTLE_MS);
+  const rows: Row[] = [];
+  for (const read of reads) {
+    const row = await rowOf(read, ours, consul);
+    rows.push(row);
+    print(row);
+  }
+  if (options.json !== undefined) writeFileSync(options.json, `${JSON.stringify(rows, undefined, 2)}\n`);
+}
+
+await main();
+process.exit(0);
