@@ -4,6 +4,7 @@ import { createHost } from "../src/host/host.js";
 import { xdsServer } from "../src/mesh/index.js";
 import { memoryStorage } from "../src/storage/memory.js";
 import { memoryNetwork } from "../src/transport/memory.js";
+import { bytesInUse } from "../test/support/heap.js";
 
 /** A question to the host. */
 export type HostQuestion =
@@ -11,7 +12,8 @@ export type HostQuestion =
   | { readonly ask: "services"; readonly services: number; readonly upstreams: number }
   | { readonly ask: "instance"; readonly service: string; readonly port: number }
   | { readonly ask: "entry"; readonly value: number }
-  | { readonly ask: "figures" };
+  | { readonly ask: "figures" }
+  | { readonly ask: "in-use" };
 
 export interface HostFigures {
   /** Since the process began. */
@@ -49,14 +51,14 @@ async function answer(question: HostQuestion): Promise<unknown> {
       return undefined;
     case "figures": {
       const { user, system } = process.cpuUsage();
-      const figures: HostFigures = {
-        cpuMs: (user + system) / 1_000,
-        residentMiB: process.memoryUsage.rss() / 2 ** 20,
-        longestTurnMs: delay.max / 1e6,
-      };
+      const residentMiB = process.memoryUsage.rss() / 2 ** 20;
+      const longestTurnMs = delay.max / 1e6;
+      const figures: HostFigures = { cpuMs: (user + system) / 1_000, residentMiB, longestTurnMs };
       delay.reset();
       return figures;
     }
+    case "in-use":
+      return (await bytesInUse()) / 2 ** 20;
   }
 }
 

@@ -17,6 +17,7 @@ export {
   ApiVersion,
   ConfigSourceSchema,
   HealthStatus,
+  HttpProtocolOptions_HeadersWithUnderscoresAction as HeadersWithUnderscores,
   SubstitutionFormatStringSchema,
   TrafficDirection,
   TransportSocketSchema,
@@ -64,7 +65,9 @@ export { TlsInspectorSchema } from "./gen/envoy/extensions/filters/listener/tls_
 export { ConnectionLimitSchema } from "./gen/envoy/extensions/filters/network/connection_limit/v3/connection_limit_pb.js";
 export {
   HttpConnectionManager_ForwardClientCertDetails as ForwardClientCertDetails,
+  HttpConnectionManager_PathWithEscapedSlashesAction as EscapedSlashes,
   HttpConnectionManagerSchema,
+  HttpFilterSchema,
 } from "./gen/envoy/extensions/filters/network/http_connection_manager/v3/http_connection_manager_pb.js";
 export { RBACSchema as NetworkRbacSchema } from "./gen/envoy/extensions/filters/network/rbac/v3/rbac_pb.js";
 export { SniClusterSchema } from "./gen/envoy/extensions/filters/network/sni_cluster/v3/sni_cluster_pb.js";

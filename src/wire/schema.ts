@@ -8,7 +8,8 @@ export {
   type MessageInitShape as MessageInit,
   toBinary,
 } from "@bufbuild/protobuf";
-export { type Any, anyPack } from "@bufbuild/protobuf/wkt";
+export { BinaryWriter } from "@bufbuild/protobuf/wire";
+export { type Any, AnySchema, anyPack } from "@bufbuild/protobuf/wkt";
 
 /** The fields of a message, each of which may be left out: a {@link MessageInitShape} that is no message itself, and can be spread. */
 export type MessageFields<Desc extends DescMessage> = Exclude<MessageInitShape<Desc>, { readonly $typeName: string }>;

@@ -232,7 +232,71 @@ describe("Envoy, asked whether it takes what proxies are told", { skip: withoutE
     name: "api",
     failover: { "*": { targets: [{ peer: "peer-a", service: "db" }] } },
   } as const;
+  const typed = (name: string, fields: object) => ({ "@type": `type.googleapis.com/envoy.${name}`, ...fields });
+  const manager = typed("extensions.filters.network.http_connection_manager.v3.HttpConnectionManager", {
+    stat_prefix: "own",
+    route_config: {
+      virtual_hosts: [
+        { name: "own", domains: ["*"], routes: [{ match: { prefix: "/" }, route: { cluster: "local_app" } }] },
+      ],
+    },
+    http_filters: [
+      { name: "envoy.filters.http.router", typed_config: typed("extensions.filters.http.router.v3.Router", {}) },
+    ],
+  });
+  const ownListener = typed("config.listener.v3.Listener", {
+    name: "own",
+    address: { socket_address: { address: "127.0.0.1", port_value: 21_000 } },
+    filter_chains: [{ filters: [{ name: "envoy.filters.network.http_connection_manager", typed_config: manager }] }],
+  });
+  const ownCluster = typed("config.cluster.v3.Cluster", { name: "local_app", type: "STATIC", connect_timeout: "1.5s" });
+  const written = {
+    kind: "proxy-defaults",
+    name: "global",
+    config: {
+      protocol: "http",
+      envoy_public_listener_json: JSON.stringify(ownListener),
+      envoy_local_cluster_json: JSON.stringify(ownCluster),
+    },
+  } as const;
+  const paths = [{ Path: "/ready", ListenerPort: 21_001, LocalPathPort: 9_000, Protocol: "http2" }];
+  const exposing = {
+    kind: "service-defaults",
+    name: "web",
+    protocol: "http",
+    extra: { Expose: { Paths: paths } },
+  } as const;
+  const hashing = {
+    kind: "service-resolver",
+    name: "api",
+    extra: {
+      LoadBalancer: {
+        Policy: "ring_hash",
+        RingHashConfig: { MinimumRingSize: 10, MaximumRingSize: 20 },
+        HashPolicies: [{ Field: "cookie", FieldValue: "c", CookieConfig: { Session: true } }, { SourceIP: true }],
+      },
+    },
+  } as const;
+  const normalizing = {
+    kind: "mesh",
+    name: "mesh",
+    extra: {
+      HTTP: {
+        Incoming: {
+          RequestNormalization: {
+            MergeSlashes: true,
+            PathWithEscapedSlashesAction: "REJECT_REQUEST",
+            HeadersWithUnderscoresAction: "DROP_HEADER",
+          },
+        },
+      },
+    },
+  } as const;
   const cases: Readonly<Record<string, () => MadeResources>> = {
+    "a sidecar with a listener and a cluster that an operator writes": () =>
+      made(calls, { bundles, inbound: bundles, imports: db, instances: services, entries: [written, intentions] }),
+    "a sidecar with exposed paths, a ring of hashes and normalized requests": () =>
+      made(calls, { instances: services, entries: [http, exposing, hashing, normalizing], bundles, imports: db }),
     "a sidecar with names of gateways and callers of two peers": () =>
       made(calls, { bundles, inbound: bundles, imports: db, instances: services, entries: [intentions] }),
     "a sidecar for requests, with failover to a peer": () =>

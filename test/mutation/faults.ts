@@ -1894,6 +1894,50 @@ export const plantedFaults: readonly PlantedFault[] = [
     "test/unit/mesh/rbac.test.ts",
   ),
   fault(
+    "xds-own-default-chain",
+    "the default filter chain of a listener that an operator writes lets everyone in",
+    ["src/mesh/xds/own-resources.ts", 'replaced(withChains, "defaultFilterChain", protect(byDefault))', "withChains"],
+    "test/unit/mesh/own-resources.test.ts",
+  ),
+  fault(
+    "xds-own-mixed-chains",
+    "a filter chain of an own listener that manages no requests judges nobody",
+    [
+      "src/mesh/xds/own-resources.ts",
+      "http !== undefined && all.every((chain)",
+      "http !== undefined && all.some((chain)",
+    ],
+    "test/unit/mesh/own-resources.test.ts",
+  ),
+  fault(
+    "xds-own-cluster-anyone",
+    "a cluster that an operator writes for an upstream takes anyone for it",
+    [
+      "src/mesh/xds/sidecar.ts",
+      "encoder.own.cluster(text, bytesOf(TransportSocketSchema, transportSocket))",
+      "encoder.own.cluster(text, undefined)",
+    ],
+    "test/unit/mesh/own-resources.test.ts",
+  ),
+  fault(
+    "xds-kept-intentions",
+    "a proxy keeps the rules for its callers when intentions change",
+    ["src/mesh/xds/sidecar.ts", "return [...common, entries, ", "return [...common, "],
+    "test/unit/mesh/kept.test.ts",
+  ),
+  fault(
+    "xds-one-response",
+    "a proxy is told everything in one response, however large",
+    ["src/mesh/ads/session.ts", "      if (isPart) break;", ""],
+    "test/unit/mesh/delta-session.test.ts",
+  ),
+  fault(
+    "xds-silent-setting",
+    "a setting of a proxy that is not served is not named",
+    ["src/mesh/snapshot/unserved.ts", "    else if (!SERVED_PROXY.has(plainKey(key)))", '    else if (key === "")'],
+    "test/unit/mesh/proxy-settings.test.ts",
+  ),
+  fault(
     "xds-required-extension",
     "a proxy runs without an Envoy extension that it is required to have",
     ["src/mesh/snapshot/sidecar.ts", "  const waitsFor = [...unserved.required];", "  const waitsFor: string[] = [];"],

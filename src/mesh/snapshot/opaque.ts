@@ -4,13 +4,14 @@ import { parseDuration } from "../../syntax/go-duration.js";
 
 // Settings of a proxy that Consul keeps as it gets them: in any capitals, with or without underscores, numbers also as texts.
 
-const plain = (name: string): string => name.replaceAll("_", "").toLowerCase();
+/** A key as it is compared. */
+export const plainKey = (name: string): string => name.replaceAll("_", "").toLowerCase();
 
 /** A member; undefined where there is none, or it is null. */
 export function opaque(from: JsonValue | undefined, name: string): JsonValue | undefined {
   if (!isObject(from)) return undefined;
-  const asked = plain(name);
-  for (const key of Object.keys(from).sort()) if (plain(key) === asked) return from[key] ?? undefined;
+  const asked = plainKey(name);
+  for (const key of Object.keys(from).sort()) if (plainKey(key) === asked) return from[key] ?? undefined;
   return undefined;
 }
 

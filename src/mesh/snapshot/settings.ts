@@ -1,6 +1,6 @@
 import type { ConfigEntrySet } from "../../config/config-entry-set.js";
 import { emptyProxy, type JsonObject, type JsonValue, type Service } from "../../model/instance.js";
-import { isList, member, textMember } from "../../model/kept-members.js";
+import { isList, listMember, member, textMember } from "../../model/kept-members.js";
 import { formatUpstreamId, type UpstreamId } from "../../trust/names.js";
 import { opaque, opaqueCount, opaqueDuration, opaqueFlag, opaqueNumber, opaqueObject, opaqueText } from "./opaque.js";
 
@@ -30,6 +30,10 @@ export interface UpstreamSettings {
   /** `""`: nothing is said. */
   readonly meshGatewayMode: string;
   readonly balancesExactly: boolean;
+  /** Envoy's JSON that takes the place of its listener; `""`: none. */
+  readonly ownListener: string;
+  /** The same for its cluster. */
+  readonly ownCluster: string;
 }
 
 /** Where a program beside a proxy reaches an upstream. */
@@ -70,6 +74,24 @@ export interface ProxySettings {
   readonly fetchTimeoutMs: number | undefined;
   readonly accessLogs: AccessLogSettings | undefined;
   readonly gateway: GatewaySettings;
+  readonly own: OwnTexts;
+  readonly exposedPaths: readonly ExposedPath[];
+}
+
+/** A path of the service that anyone may ask for without a certificate. */
+export interface ExposedPath {
+  readonly path: string;
+  readonly listenerPort: number;
+  readonly localPort: number;
+  /** `http` or `http2`. */
+  readonly protocol: string;
+}
+
+/** Resources that operators write themselves, in Envoy's JSON; `""`: none. */
+export interface OwnTexts {
+  readonly publicListener: string;
+  readonly localCluster: string;
+  readonly listenerTracing: string;
 }
 
 /** Settings of a gateway alone. */
@@ -100,6 +122,17 @@ export function proxySettings(service: Service): ProxySettings {
     fetchTimeoutMs: fetchTimeoutMs !== undefined && fetchTimeoutMs >= 0 ? fetchTimeoutMs : undefined,
     accessLogs: accessLogSettings(member(extra, "AccessLogs")),
     gateway: gatewaySettings(config),
+    own: {
+      publicListener: opaqueText(config, "envoy_public_listener_json"),
+      localCluster: opaqueText(config, "envoy_local_cluster_json"),
+      listenerTracing: opaqueText(config, "envoy_listener_tracing_json"),
+    },
+    exposedPaths: listMember(member(extra, "Expose"), "Paths").map((path) => ({
+      path: opaqueText(path, "Path"),
+      listenerPort: opaqueCount(path, "ListenerPort") ?? 0,
+      localPort: opaqueCount(path, "LocalPathPort") ?? 0,
+      protocol: opaqueText(path, "Protocol") || "http",
+    })),
   };
 }
 
@@ -116,8 +149,14 @@ function accessLogSettings(logs: JsonValue | undefined): AccessLogSettings | und
   };
 }
 
+/** The name of a setting that has a former one. */
+function gatewayKey(config: JsonObject | undefined, name: string): string {
+  const key = `envoy_gateway_${name}`;
+  return opaque(config, key) === undefined ? `envoy_mesh_gateway_${name}` : key;
+}
+
 function gatewaySettings(config: JsonObject | undefined): GatewaySettings {
-  const addresses = opaqueObject(config, "envoy_gateway_bind_addresses");
+  const addresses = opaqueObject(config, gatewayKey(config, "bind_addresses"));
   const part = (name: string, key: string): { readonly [key: string]: number } => {
     const value = opaqueCount(config, name);
     return value === undefined || value === 0 ? {} : { [key]: value };
@@ -125,8 +164,8 @@ function gatewaySettings(config: JsonObject | undefined): GatewaySettings {
   return {
     connectTimeoutMs: opaqueCount(config, "connect_timeout_ms") || DEFAULT_CONNECT_TIMEOUT_MS,
     strictDns: opaqueText(config, "envoy_dns_discovery_type").toLowerCase() === "strict_dns",
-    bindsDefault: !opaqueFlag(config, "envoy_gateway_no_default_bind"),
-    bindsTagged: opaqueFlag(config, "envoy_gateway_bind_tagged_addresses"),
+    bindsDefault: !opaqueFlag(config, gatewayKey(config, "no_default_bind")),
+    bindsTagged: opaqueFlag(config, gatewayKey(config, "bind_tagged_addresses")),
     bindAddresses: Object.keys(addresses).map((name) => ({
       name,
       address: opaqueText(addresses[name], "Address"),
@@ -159,6 +198,8 @@ export function upstreamSettings(config: JsonValue | undefined, meshGatewayMode:
     }),
     meshGatewayMode: meshGatewayMode || opaqueText(opaque(config, "mesh_gateway"), "mode"),
     balancesExactly: opaqueText(config, "balance_outbound_connections") === EXACT,
+    ownListener: opaqueText(config, "envoy_listener_json"),
+    ownCluster: opaqueText(config, "envoy_cluster_json"),
   };
 }
 
@@ -228,6 +269,10 @@ export interface MeshSettings {
   readonly outgoing: TlsTerms;
   readonly sanitizesClientCertificates: boolean;
   readonly normalizesPaths: boolean;
+  readonly mergesSlashes: boolean;
+  /** Names of Envoy's actions; `""`: nothing is said. */
+  readonly escapedSlashes: string;
+  readonly headersWithUnderscores: string;
   readonly destinationsOnly: boolean;
   readonly validatesClusters: boolean;
   readonly peerThroughMeshGateways: boolean;
@@ -243,6 +288,9 @@ export function meshSettings(entries: ConfigEntrySet): MeshSettings {
     outgoing: tlsTerms(opaque(tls, "Outgoing")),
     sanitizesClientCertificates: opaqueFlag(http, "SanitizeXForwardedClientCert"),
     normalizesPaths: !opaqueFlag(normalization, "InsecureDisablePathNormalization"),
+    mergesSlashes: opaqueFlag(normalization, "MergeSlashes"),
+    escapedSlashes: opaqueText(normalization, "PathWithEscapedSlashesAction"),
+    headersWithUnderscores: opaqueText(normalization, "HeadersWithUnderscoresAction"),
     destinationsOnly: opaqueFlag(member(extra, "TransparentProxy"), "MeshDestinationsOnly"),
     validatesClusters: opaqueFlag(extra, "ValidateClusters"),
     peerThroughMeshGateways: entries.peerThroughMeshGateways,

@@ -21,7 +21,7 @@ import {
   upstreamSettings,
   upstreamsOf,
 } from "./settings.js";
-import { unservedSettings } from "./unserved.js";
+import { unservedOfTarget, unservedSettings } from "./unserved.js";
 import type { MeshView, ProxyLeaf } from "./view.js";
 
 /** The parts of all kinds of snapshots. */
@@ -292,6 +292,9 @@ export function routeOf({ id, settings }: Upstream, view: MeshView, missing: str
   if (id.datacenter !== "" && id.datacenter !== view.datacenter) return "other datacenters are not served";
   const chain = chainOf(view, id.name, settings);
   if (chain.problem !== undefined) return chain.problem;
+  for (const target of new Set(chain.targets.map(({ service }) => service))) {
+    for (const text of unservedOfTarget(target, view.entries)) missing.push(`upstream "${id.name}": ${text}`);
+  }
   return {
     type: "chain",
     chain,

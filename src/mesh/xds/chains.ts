@@ -6,7 +6,7 @@ import type { Endpoint, Endpoints } from "../snapshot/endpoints.js";
 import { goesThroughOwnGateways, type PeeredService } from "../snapshot/peered.js";
 import type { UpstreamSettings } from "../snapshot/settings.js";
 import type { ChainPlace, SnapshotBase } from "../snapshot/sidecar.js";
-import { aggregateCluster, type ClusterInit, clusterFor, edsCluster, guarded } from "./clusters.js";
+import { aggregateCluster, type ClusterInit, clusterFor, edsCluster, guarded, loadBalancing } from "./clusters.js";
 import type { Assignment } from "./resources.js";
 import type { NamedLeaf, TlsContexts } from "./tls.js";
 
@@ -23,6 +23,8 @@ export interface Connecting {
   readonly snapshot: SnapshotBase;
   readonly leaf: NamedLeaf;
   readonly tls: TlsContexts;
+  /** How requests are traced, encoded; undefined: where a caller asks for it. */
+  readonly tracing: Uint8Array | undefined;
   /** Name among secrets, and PEM. */
   readonly roots: { readonly name: string; readonly pem: string };
 }
@@ -109,7 +111,7 @@ export function chainClusters(
     }
     for (const { place, name } of group) {
       const { cluster, assignment } = placeCluster(place, name, chain, settings, resolver.connectTimeoutMs, connecting);
-      clusters.push(cluster);
+      clusters.push({ ...cluster, ...loadBalancing(resolver.loadBalancer) });
       if (assignment !== undefined) assignments.push(assignment);
     }
   }
@@ -122,8 +124,9 @@ function placeCluster(
   { protocol }: CompiledChain,
   settings: UpstreamSettings,
   connectTimeoutMs: number,
-  { snapshot, leaf, tls, roots }: Connecting,
+  connecting: Connecting,
 ): { readonly cluster: ClusterInit; readonly assignment: Assignment | undefined } {
+  const { snapshot, leaf, tls, roots } = connecting;
   const { fetchTimeoutMs } = snapshot.settings;
   const terms = snapshot.mesh.outgoing;
   const common = { passive: settings.passiveHealthCheck, thresholds: settings.thresholds, protocol };
@@ -145,7 +148,7 @@ function placeCluster(
   const { service, target } = place;
   const mode = settings.meshGatewayMode || target.meshGateway;
   const { cluster, assignment } = peeredCluster(service, name, mode, connectTimeoutMs, snapshot);
-  const transportSocket = peeredTls(service, { snapshot, leaf, tls, roots });
+  const transportSocket = peeredTls(service, connecting);
   return { cluster: { ...guarded(cluster, { ...common, transportSocket }), altStatName: name }, assignment };
 }
 

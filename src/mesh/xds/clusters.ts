@@ -1,3 +1,4 @@
+import type { JsonValue } from "../../model/instance.js";
 import {
   AggregateClusterSchema,
   Cluster_DiscoveryType,
@@ -12,6 +13,7 @@ import {
 } from "../../wire/envoy.js";
 import type { MessageFields } from "../../wire/schema.js";
 import type { Endpoint, Endpoints } from "../snapshot/endpoints.js";
+import { opaque, opaqueCount, opaqueText } from "../snapshot/opaque.js";
 import type { ConnectionThresholds, GatewaySettings, PassiveHealthCheck } from "../snapshot/settings.js";
 import { adsSource, duration, named, packed, socketAddress } from "./values.js";
 
@@ -121,6 +123,40 @@ export function outlierDetection(passive: PassiveHealthCheck): MessageFields<typ
   };
 }
 
+/** How calls are spread over the endpoints of a cluster, as a resolver says. */
+export function loadBalancing(loadBalancer: JsonValue | undefined): Pick<ClusterInit, "lbPolicy" | "lbConfig"> {
+  const ring = opaque(loadBalancer, "RingHashConfig");
+  const least = opaque(loadBalancer, "LeastRequestConfig");
+  switch (opaqueText(loadBalancer, "Policy")) {
+    case "least_request":
+      return {
+        lbPolicy: Cluster_LbPolicy.LEAST_REQUEST,
+        ...(least !== undefined && {
+          lbConfig: { case: "leastRequestLbConfig", value: { choiceCount: opaqueCount(least, "ChoiceCount") ?? 0 } },
+        }),
+      };
+    case "random":
+      return { lbPolicy: Cluster_LbPolicy.RANDOM };
+    case "ring_hash":
+      return {
+        lbPolicy: Cluster_LbPolicy.RING_HASH,
+        ...(ring !== undefined && {
+          lbConfig: {
+            case: "ringHashLbConfig",
+            value: {
+              minimumRingSize: BigInt(opaqueCount(ring, "MinimumRingSize") ?? 0),
+              maximumRingSize: BigInt(opaqueCount(ring, "MaximumRingSize") ?? 0),
+            },
+          },
+        }),
+      };
+    case "maglev":
+      return { lbPolicy: Cluster_LbPolicy.MAGLEV };
+    default:
+      return {};
+  }
+}
+
 function http2Options(protocol: string): Pick<ClusterInit, "typedExtensionProtocolOptions"> {
   if (protocol !== "http2" && protocol !== "grpc") return {};
   return {
@@ -135,31 +171,37 @@ function http2Options(protocol: string): Pick<ClusterInit, "typedExtensionProtoc
   };
 }
 
-/** The program beside a sidecar. */
+/** The program beside a sidecar, or a port of it that is exposed. */
 export function localAppCluster(options: {
+  readonly name: string;
   readonly connectTimeoutMs: number;
   readonly protocol: string;
+  /** 0: no limit. */
+  readonly maxConnections: number;
   readonly address: NonNullable<ReturnType<typeof socketAddress>>;
 }): ClusterInit {
-  const { connectTimeoutMs, protocol, address } = options;
+  const { name, connectTimeoutMs, protocol, address, maxConnections } = options;
   return {
-    name: LOCAL_APP,
+    name,
     clusterDiscoveryType: { case: "type", value: Cluster_DiscoveryType.STATIC },
     connectTimeout: duration(connectTimeoutMs),
     loadAssignment: {
-      clusterName: LOCAL_APP,
+      clusterName: name,
       endpoints: [{ lbEndpoints: [{ hostIdentifier: { case: "endpoint", value: { address } } }] }],
     },
-    ...((protocol === "http2" || protocol === "grpc") && {
-      typedExtensionProtocolOptions: {
-        [HTTP_OPTIONS]: packed(HttpProtocolOptionsSchema, {
-          upstreamProtocolOptions: {
-            case: "useDownstreamProtocolConfig",
-            value: { httpProtocolOptions: {}, http2ProtocolOptions: {} },
+    ...(maxConnections > 0 && { circuitBreakers: circuitBreakers({ maxConnections }) }),
+    ...(name !== LOCAL_APP
+      ? http2Options(protocol)
+      : (protocol === "http2" || protocol === "grpc") && {
+          typedExtensionProtocolOptions: {
+            [HTTP_OPTIONS]: packed(HttpProtocolOptionsSchema, {
+              upstreamProtocolOptions: {
+                case: "useDownstreamProtocolConfig",
+                value: { httpProtocolOptions: {}, http2ProtocolOptions: {} },
+              },
+            }),
           },
         }),
-      },
-    }),
   };
 }
 

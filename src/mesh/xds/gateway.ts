@@ -6,8 +6,8 @@ import { joinPems, trustedDomains } from "../snapshot/bundles.js";
 import type { ExportedRoute, MeshGatewaySnapshot, SplicedCluster } from "../snapshot/gateway.js";
 import { upstreamSettings } from "../snapshot/settings.js";
 import { ChainNames, targetSni } from "./chains.js";
-import { type ClusterInit, circuitBreakers, clusterFor, guarded } from "./clusters.js";
-import { commonParts, type ExportedPart, type MakingOptions } from "./kept-parts.js";
+import { type ClusterInit, circuitBreakers, clusterFor, guarded, loadBalancing } from "./clusters.js";
+import { commonParts, type ExportedPart, type MadeResources, type MakingOptions, ownTracing } from "./kept-parts.js";
 import {
   type FilterChainInit,
   httpFilter,
@@ -31,13 +31,12 @@ interface Drafts {
 }
 
 /** The resources of a mesh gateway. */
-export function* meshGatewayResources(
-  snapshot: MeshGatewaySnapshot,
-  options: MakingOptions,
-): Steps<readonly EncodedResources[]> {
+export function* meshGatewayResources(snapshot: MeshGatewaySnapshot, options: MakingOptions): Steps<MadeResources> {
   const { settings, exported, local, imported } = snapshot;
   const { kept, encoder } = options;
   const common = [...commonParts(snapshot, snapshot.leaf, options), JSON.stringify(snapshot.thresholds)];
+  const problems: string[] = [];
+  const tracing = ownTracing(snapshot, options, (text) => problems.push(text));
   const made: EncodedResources[] = [];
   const meter = new StepMeter();
   for (const [clusters, remote] of [
@@ -63,7 +62,7 @@ export function* meshGatewayResources(
     let size = CLUSTER_SIZE;
     const part = kept.exported.of(route.service, [...common, ...exportedParts(route)], () => {
       size = MADE_CLUSTER_SIZE;
-      return exportedPart(route, snapshot, options);
+      return exportedPart(route, snapshot, tracing, options);
     });
     if (meter.isOver(size)) yield;
     if (part === undefined) continue;
@@ -87,7 +86,7 @@ export function* meshGatewayResources(
     };
   });
   made.push(encoder.encode({ ...drafts, listeners, secrets: [] }));
-  return made;
+  return { parts: made, problems };
 }
 
 /** Cost of looking at one cluster, in the fields of a step, and of making one. */
@@ -108,11 +107,12 @@ function exportedParts({ serverNames, chain, places, bundles }: ExportedRoute): 
 function exportedPart(
   route: ExportedRoute,
   snapshot: MeshGatewaySnapshot,
+  tracing: Uint8Array | undefined,
   options: MakingOptions,
 ): ExportedPart | undefined {
   const tls = new TlsContexts(options.placement, snapshot.settings.fetchTimeoutMs);
   const drafts = emptyDrafts();
-  const added = addExported(route, snapshot, tls, drafts);
+  const added = addExported(route, snapshot, tracing, tls, drafts);
   if (added === undefined) return undefined;
   const resources = options.encoder.encode({ ...drafts, listeners: [], secrets: tls.secrets });
   return { resources, chain: encodedChain(added.chain), route: added.route };
@@ -148,6 +148,7 @@ function addPlain(
 function addExported(
   { service, serverNames, chain, places, bundles }: ExportedRoute,
   snapshot: MeshGatewaySnapshot,
+  tracing: Uint8Array | undefined,
   tls: TlsContexts,
   drafts: Drafts,
 ): { readonly chain: FilterChainInit; readonly route: string | undefined } | undefined {
@@ -181,6 +182,7 @@ function addExported(
     clusters.push({
       ...guarded(cluster, { passive, thresholds, protocol: http ? chain.protocol : "tcp", transportSocket }),
       altStatName: name,
+      ...loadBalancing(resolver.loadBalancer),
     });
     if (!place.endpoints.hostnames) assignments.push({ clusterName: name, endpoints: place.endpoints.list });
   }
@@ -214,6 +216,7 @@ function addExported(
     routes: service,
     fetchTimeoutMs,
     logs,
+    tracing,
     forwarding: ForwardClientCertDetails.SANITIZE_SET,
   });
   return { chain: { ...match, filters: [filter], transportSocket }, route: service };

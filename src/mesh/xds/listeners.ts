@@ -1,9 +1,11 @@
 import {
+  EscapedSlashes,
   type FilterChainSchema,
   type FilterSchema,
   type ForwardClientCertDetails,
   GrpcHttp1BridgeSchema,
   GrpcStatsSchema,
+  HeadersWithUnderscores,
   HttpConnectionManagerSchema,
   type ListenerFilterSchema,
   type ListenerSchema,
@@ -15,10 +17,10 @@ import {
   type TrafficDirection,
 } from "../../wire/envoy.js";
 import type { MessageFields } from "../../wire/schema.js";
-import type { AccessLogSettings, LocalBind } from "../snapshot/settings.js";
+import type { AccessLogSettings, LocalBind, MeshSettings } from "../snapshot/settings.js";
 import { filterLogs, listenerLogs } from "./access-logs.js";
 import type { RouteInit } from "./routes.js";
-import { adsSource, named, pipeAddress, socketAddress } from "./values.js";
+import { adsSource, named, namedWith, pipeAddress, socketAddress } from "./values.js";
 
 export type ListenerInit = MessageFields<typeof ListenerSchema>;
 export type FilterChainInit = MessageFields<typeof FilterChainSchema>;
@@ -54,13 +56,15 @@ export interface HttpFilterOptions {
   readonly logs: AccessLogSettings | undefined;
   /** Before the router. */
   readonly filters?: readonly HttpFilterInit[];
-  readonly normalizesPaths?: boolean;
+  readonly normalization?: RequestNormalization;
   /** Says how to tell about the certificate of the caller; default: nothing is told, and such headers of the caller are dropped. */
   readonly forwarding?: ForwardClientCertDetails;
+  /** How requests are traced, encoded; default: where a caller asks for it. */
+  readonly tracing?: Uint8Array | undefined;
 }
 
 export function httpFilter(options: HttpFilterOptions): FilterInit {
-  const { protocol, routes, fetchTimeoutMs, logs, filters = [], normalizesPaths = false, forwarding } = options;
+  const { protocol, routes, fetchTimeoutMs, logs, filters = [], normalization, forwarding, tracing } = options;
   const grpc: HttpFilterInit[] =
     protocol === "grpc"
       ? [
@@ -70,24 +74,57 @@ export function httpFilter(options: HttpFilterOptions): FilterInit {
           named("envoy.filters.http.grpc_http1_bridge", GrpcHttp1BridgeSchema, {}),
         ]
       : [];
-  return named("envoy.filters.network.http_connection_manager", HttpConnectionManagerSchema, {
+  const init: Hcm = {
     statPrefix: options.statPrefix,
     routeSpecifier:
       typeof routes === "string"
         ? { case: "rds", value: { routeConfigName: routes, configSource: adsSource(fetchTimeoutMs) } }
         : { case: "routeConfig", value: routes },
     httpFilters: [...grpc, ...filters, named("envoy.filters.http.router", RouterSchema, {})],
-    tracing: { randomSampling: {} },
+    ...(tracing === undefined && { tracing: { randomSampling: {} } }),
     upgradeConfigs: [{ upgradeType: "websocket" }],
     ...((protocol === "http2" || protocol === "grpc") && { http2ProtocolOptions: {} }),
-    ...(normalizesPaths && { normalizePath: true }),
+    ...(normalization !== undefined && normalized(normalization)),
     ...(forwarding !== undefined && {
       forwardClientCertDetails: forwarding,
       setCurrentClientCertDetails: { subject: true, cert: true, chain: true, dns: true, uri: true },
     }),
     accessLog: filterLogs(logs),
-  });
+  };
+  const { number } = HttpConnectionManagerSchema.field.tracing;
+  return namedWith(HTTP_CONNECTION_MANAGER, HttpConnectionManagerSchema, init, number, tracing);
 }
+
+/** How requests are made the same before they are judged; names of Envoy's actions, `""` for its default. */
+export type RequestNormalization = Pick<
+  MeshSettings,
+  "normalizesPaths" | "mergesSlashes" | "escapedSlashes" | "headersWithUnderscores"
+>;
+
+function normalized(normalization: RequestNormalization): Partial<Hcm> {
+  const { normalizesPaths, mergesSlashes, escapedSlashes, headersWithUnderscores } = normalization;
+  const action = ESCAPED_SLASHES[escapedSlashes];
+  const headers = UNDERSCORES[headersWithUnderscores];
+  return {
+    ...(normalizesPaths && { normalizePath: true }),
+    mergeSlashes: mergesSlashes,
+    ...(action !== undefined && { pathWithEscapedSlashesAction: action }),
+    ...(headers !== undefined && { commonHttpProtocolOptions: { headersWithUnderscoresAction: headers } }),
+  };
+}
+
+const ESCAPED_SLASHES: Readonly<Record<string, EscapedSlashes>> = {
+  KEEP_UNCHANGED: EscapedSlashes.KEEP_UNCHANGED,
+  REJECT_REQUEST: EscapedSlashes.REJECT_REQUEST,
+  UNESCAPE_AND_REDIRECT: EscapedSlashes.UNESCAPE_AND_REDIRECT,
+  UNESCAPE_AND_FORWARD: EscapedSlashes.UNESCAPE_AND_FORWARD,
+};
+const UNDERSCORES: Readonly<Record<string, HeadersWithUnderscores>> = {
+  REJECT_REQUEST: HeadersWithUnderscores.REJECT_REQUEST,
+  DROP_HEADER: HeadersWithUnderscores.DROP_HEADER,
+};
+
+const HTTP_CONNECTION_MANAGER = "envoy.filters.network.http_connection_manager";
 
 export function tlsInspector(): MessageFields<typeof ListenerFilterSchema> {
   return named("envoy.filters.listener.tls_inspector", TlsInspectorSchema, {});

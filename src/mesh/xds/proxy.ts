@@ -1,3 +1,4 @@
+import { compareUtf8 } from "../../base/byte-order.js";
 import type { Steps } from "../../base/steps.js";
 import type { ResourceType } from "../../model/connected-proxy.js";
 import type { ServiceInstance } from "../../model/instance.js";
@@ -43,11 +44,19 @@ export function* proxyResources(
   if (instance.service.kind === "mesh-gateway") {
     const snapshot = yield* meshGatewaySnapshot(instance, view);
     if (snapshot.type === "not-ready") return snapshot;
-    const set = yield* resourceSet(yield* meshGatewayResources(snapshot, options), OF_GATEWAYS);
-    return { type: "ready", set, missing: snapshot.missing };
+    const { parts, problems } = yield* meshGatewayResources(snapshot, options);
+    return {
+      type: "ready",
+      set: yield* resourceSet(parts, OF_GATEWAYS),
+      missing: [...snapshot.missing, ...problems].sort(compareUtf8),
+    };
   }
   const snapshot = yield* sidecarSnapshot(instance, view, limits);
   if (snapshot.type === "not-ready") return snapshot;
-  const set = yield* resourceSet(yield* sidecarResources(snapshot, options), OF_SIDECARS);
-  return { type: "ready", set, missing: snapshot.missing };
+  const { parts, problems } = yield* sidecarResources(snapshot, options);
+  return {
+    type: "ready",
+    set: yield* resourceSet(parts, OF_SIDECARS),
+    missing: [...snapshot.missing, ...problems].sort(compareUtf8),
+  };
 }

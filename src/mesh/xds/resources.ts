@@ -18,6 +18,8 @@ import {
 import { create, type DescMessage, type MessageFields, toBinary } from "../../wire/schema.js";
 import type { Endpoint } from "../snapshot/endpoints.js";
 import { loadAssignment } from "./clusters.js";
+import { type OwnResource, OwnResources } from "./own-resources.js";
+import { withMembers } from "./values.js";
 
 export const TYPE_URLS: Readonly<Record<ResourceType, string>> = {
   secret: "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.Secret",
@@ -59,6 +61,8 @@ export interface DraftResources {
   readonly listeners: readonly DraftListener[];
   readonly routes: readonly MessageFields<typeof RouteConfigurationSchema>[];
   readonly secrets: readonly MessageFields<typeof SecretSchema>[];
+  /** Those that operators write. */
+  readonly own?: { readonly clusters: readonly OwnResource[]; readonly listeners: readonly OwnResource[] };
 }
 
 export type DraftListener = MessageFields<typeof ListenerSchema> & {
@@ -77,21 +81,29 @@ export type EncodedResources = Readonly<Record<ResourceType, readonly Entry[]>>;
 
 /** Encodes the resources of all proxies: load assignments of the same endpoints once for all of them. */
 export class ResourceEncoder {
+  readonly own: OwnResources = new OwnResources();
   readonly #assignments = new WeakMap<readonly Endpoint[], Map<string, VersionedResource>>();
 
   encode(draft: DraftResources): EncodedResources {
+    const { own = { clusters: [], listeners: [] } } = draft;
     return {
       secret: draft.secrets.map((init) => entry(SecretSchema, init, init.name)),
       // Envoy forgets the endpoints of a cluster that is replaced.
-      cluster: draft.clusters.map((init) =>
-        entry(ClusterSchema, init, init.name, init.name === undefined ? [] : [init.name]),
-      ),
+      cluster: [
+        ...draft.clusters.map((init) =>
+          entry(ClusterSchema, init, init.name, init.name === undefined ? [] : [init.name]),
+        ),
+        ...own.clusters.map(({ name, bytes }) => entryOf(name, bytes, [name])),
+      ],
       endpoint: draft.endpoints.map((assignment) => this.#assignment(assignment)),
-      listener: draft.listeners.map(({ routes = [], encodedChains = [], ...init }) => {
-        const bytes = toBinary(ListenerSchema, create(ListenerSchema, init));
-        const { field } = ListenerSchema;
-        return entryOf(init.name, withRepeated(bytes, field.filterChains.number, encodedChains), routes);
-      }),
+      listener: [
+        ...draft.listeners.map(({ routes = [], encodedChains = [], ...init }) => {
+          const bytes = toBinary(ListenerSchema, create(ListenerSchema, init));
+          const { field } = ListenerSchema;
+          return entryOf(init.name, withMembers(bytes, field.filterChains.number, encodedChains), routes);
+        }),
+        ...own.listeners.map(({ name, bytes, routes }) => entryOf(name, bytes, routes)),
+      ],
       route: draft.routes.map((init) => entry(RouteConfigurationSchema, init, init.name)),
     };
   }
@@ -155,21 +167,4 @@ function entryOf(name: string | undefined, bytes: Uint8Array, children: readonly
 /** A filter chain for {@link DraftListener.encodedChains}. */
 export function encodedChain(init: MessageFields<typeof FilterChainSchema>): Uint8Array {
   return toBinary(FilterChainSchema, create(FilterChainSchema, init));
-}
-
-/** A message with more members of a repeated field. On the wire fields may come in any order. */
-function withRepeated(message: Uint8Array, field: number, members: readonly Uint8Array[]): Uint8Array {
-  if (members.length === 0) return message;
-  return Buffer.concat(members.flatMap((member) => [lengthPrefix(field, member.length), member]).concat(message));
-}
-
-const LENGTH_DELIMITED = 2;
-
-function lengthPrefix(field: number, length: number): Uint8Array {
-  const bytes: number[] = [];
-  for (let value of [(field << 3) | LENGTH_DELIMITED, length]) {
-    for (; value > 0x7f; value >>>= 7) bytes.push((value & 0x7f) | 0x80);
-    bytes.push(value);
-  }
-  return Uint8Array.from(bytes);
 }

@@ -25,9 +25,15 @@ export function plainRoute(
   name: string,
   virtualHost: string,
   cluster: string,
-  times: { readonly timeoutMs?: number | undefined; readonly idleTimeoutMs?: number | undefined } = {},
+  terms: {
+    readonly timeoutMs?: number | undefined;
+    readonly idleTimeoutMs?: number | undefined;
+    /** The one path that is served; default: all. */
+    readonly path?: string;
+  } = {},
 ): RouteInit {
-  const { timeoutMs, idleTimeoutMs } = times;
+  const { timeoutMs, idleTimeoutMs, path } = terms;
+  const match: RouteMatch = path === undefined ? everyPath() : { pathSpecifier: { case: "path", value: path } };
   const action: RouteAction = {
     clusterSpecifier: { case: "cluster", value: cluster },
     ...(timeoutMs !== undefined && { timeout: duration(timeoutMs) }),
@@ -36,7 +42,7 @@ export function plainRoute(
   return {
     name,
     virtualHosts: [
-      { name: virtualHost, domains: ["*"], routes: [{ match: everyPath(), action: { case: "route", value: action } }] },
+      { name: virtualHost, domains: ["*"], routes: [{ match, action: { case: "route", value: action } }] },
     ],
   };
 }
@@ -92,6 +98,7 @@ function actionOf(
     return {
       clusterSpecifier: { case: "cluster", value: cluster },
       ...(node.requestTimeoutMs > 0 && { timeout: duration(node.requestTimeoutMs) }),
+      hashPolicy: hashPolicies(node.loadBalancer),
     };
   }
   if (node?.type !== "splitter") return undefined;
@@ -103,7 +110,42 @@ function actionOf(
   });
   // Without any part that carries weight there is nowhere to go.
   if (!clusters.some(({ weight }) => weight > 0)) return undefined;
-  return { clusterSpecifier: { case: "weightedClusters", value: { clusters } } };
+  return {
+    clusterSpecifier: { case: "weightedClusters", value: { clusters } },
+    hashPolicy: hashPolicies(node.loadBalancer),
+  };
+}
+
+type HashPolicy = NonNullable<RouteAction["hashPolicy"]>[number];
+
+/** The parts of a request by which endpoints are chosen, with the load balancers that do so. */
+function hashPolicies(loadBalancer: JsonValue | undefined): HashPolicy[] {
+  const policy = opaqueText(loadBalancer, "Policy");
+  if (policy !== "ring_hash" && policy !== "maglev") return [];
+  return listMember(loadBalancer, "HashPolicies").flatMap((given): HashPolicy[] => {
+    const policySpecifier = hashedBy(given);
+    return policySpecifier === undefined ? [] : [{ policySpecifier, terminal: opaqueFlag(given, "Terminal") }];
+  });
+}
+
+function hashedBy(given: JsonValue): HashPolicy["policySpecifier"] {
+  if (opaqueFlag(given, "SourceIP")) return { case: "connectionProperties", value: { sourceIp: true } };
+  const name = opaqueText(given, "FieldValue");
+  switch (opaqueText(given, "Field")) {
+    case "header":
+      return { case: "header", value: { headerName: name } };
+    case "query_parameter":
+      return { case: "queryParameter", value: { name } };
+    case "cookie": {
+      const config = opaque(given, "CookieConfig");
+      // Envoy makes a cookie for the session where it lives for no time.
+      const ttl = opaqueFlag(config, "Session") ? 0 : opaqueDuration(config, "TTL");
+      const path = opaqueText(config, "Path");
+      return { case: "cookie", value: { name, path, ...(ttl !== undefined && { ttl: duration(ttl) }) } };
+    }
+    default:
+      return undefined;
+  }
 }
 
 function matchOf(http: JsonValue | undefined): RouteMatch {

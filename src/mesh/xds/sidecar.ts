@@ -4,11 +4,14 @@ import { isHttpLike } from "../../config/chain.js";
 import { emptyProxy } from "../../model/instance.js";
 import {
   ConnectionLimitSchema,
+  FilterSchema,
   ForwardClientCertDetails,
   HeaderToMetadataSchema,
+  HttpFilterSchema,
   HttpRbacSchema,
   NetworkRbacSchema,
   TrafficDirection,
+  TransportSocketSchema,
 } from "../../wire/envoy.js";
 import { CARRIED_HEADER } from "../identity/carried.js";
 import { joinPems, trustedDomains } from "../snapshot/bundles.js";
@@ -24,7 +27,15 @@ import {
   ORIGINAL_DESTINATION,
   originalDestinationCluster,
 } from "./clusters.js";
-import { commonParts, type MakingOptions, type TransparentOutbound, type UpstreamPart } from "./kept-parts.js";
+import {
+  commonParts,
+  type MadeResources,
+  type MakingOptions,
+  orProblem,
+  ownTracing,
+  type TransparentOutbound,
+  type UpstreamPart,
+} from "./kept-parts.js";
 import {
   type FilterInit,
   type HttpFilterInit,
@@ -35,11 +46,12 @@ import {
   statPrefix,
   tcpProxy,
 } from "./listeners.js";
+import type { OwnResource, Protection } from "./own-resources.js";
 import { rbacRules } from "./rbac.js";
 import { type Assignment, type DraftListener, type EncodedResources, encodedChain } from "./resources.js";
 import { chainRoutes, plainRoute, type RouteInit } from "./routes.js";
 import { TlsContexts } from "./tls.js";
-import { named, pipeAddress, socketAddress } from "./values.js";
+import { bytesOf, named, pipeAddress, socketAddress } from "./values.js";
 
 const DEFAULT_CONNECT_TIMEOUT_MS = 5_000;
 /** Of every upstream of a peer: one instance is one gateway, and all of them may be taken out. */
@@ -52,28 +64,31 @@ interface Drafts {
   readonly endpoints: Assignment[];
   readonly listeners: DraftListener[];
   readonly routes: RouteInit[];
+  readonly own: { readonly clusters: OwnResource[]; readonly listeners: OwnResource[] };
+  /** Resources that operators wrote and that cannot be taken, and why. */
+  readonly problems: string[];
 }
 
 /** The resources of the proxy beside a service. */
-export function* sidecarResources(
-  snapshot: SidecarSnapshot,
-  options: MakingOptions,
-): Steps<readonly EncodedResources[]> {
+export function* sidecarResources(snapshot: SidecarSnapshot, options: MakingOptions): Steps<MadeResources> {
   const { kept, encoder } = options;
   const common = commonParts(snapshot, snapshot.leaf, options);
-  const made: EncodedResources[] = [
-    kept.plain.of("inbound", inboundParts(snapshot, common), () => inbound(snapshot, options)),
-  ];
+  const problems: string[] = [];
+  const tracing = ownTracing(snapshot, options, (text) => problems.push(text));
+  const inner = kept.inbound.of("", inboundParts(snapshot, common), () => inbound(snapshot, tracing, options));
+  const made: EncodedResources[] = [inner.resources];
+  problems.push(...inner.problems);
   const transparent: UpstreamPart[] = [];
   const meter = new StepMeter();
   for (const upstream of snapshot.upstreams) {
     let size = UPSTREAM_SIZE;
     const part = kept.upstreams.of(upstream.upstream.name, [...common, ...upstreamParts(upstream)], () => {
       size = MADE_UPSTREAM_SIZE;
-      return upstreamPart(upstream, snapshot, options);
+      return upstreamPart(upstream, snapshot, tracing, options);
     });
     if (meter.isOver(size)) yield;
     made.push(part.resources);
+    problems.push(...part.problems);
     if (part.outbound !== undefined) transparent.push(part);
   }
   const { transparentPort } = snapshot;
@@ -84,7 +99,7 @@ export function* sidecarResources(
     if (transparent.length > UNSTEPPED) yield;
     made.push(encoder.encode({ ...drafts, secrets: [] }));
   }
-  return made;
+  return { parts: made, problems };
 }
 
 /** Cost of looking at one upstream, in the fields of a step, and of making its resources. */
@@ -94,13 +109,18 @@ const MADE_UPSTREAM_SIZE = 2_000;
 const UNSTEPPED = 1_000;
 
 function emptyDrafts(): Drafts {
-  return { clusters: [], endpoints: [], listeners: [], routes: [] };
+  return { clusters: [], endpoints: [], listeners: [], routes: [], own: { clusters: [], listeners: [] }, problems: [] };
 }
 
-function connectingBy(snapshot: SidecarSnapshot, { placement }: MakingOptions): Connecting {
+function connectingBy(
+  snapshot: SidecarSnapshot,
+  tracing: Uint8Array | undefined,
+  { placement }: MakingOptions,
+): Connecting {
   const { service, trustDomain, rootPems, settings, leaf } = snapshot;
   return {
     snapshot,
+    tracing,
     leaf: { name: `leaf/${service}`, leaf },
     tls: new TlsContexts(placement, settings.fetchTimeoutMs),
     roots: { name: `roots/${trustDomain}`, pem: joinPems(rootPems) },
@@ -108,12 +128,72 @@ function connectingBy(snapshot: SidecarSnapshot, { placement }: MakingOptions): 
 }
 
 /** All that calls from elsewhere meet. */
-function inbound(snapshot: SidecarSnapshot, options: MakingOptions): EncodedResources {
-  const connecting = connectingBy(snapshot, options);
+function inbound(snapshot: SidecarSnapshot, tracing: Uint8Array | undefined, options: MakingOptions): UpstreamPart {
+  const connecting = connectingBy(snapshot, tracing, options);
   const drafts = emptyDrafts();
-  drafts.clusters.push(localApp(snapshot));
-  drafts.listeners.push(publicListener(snapshot, connecting));
-  return options.encoder.encode({ ...drafts, secrets: connecting.tls.secrets });
+  const { publicListener: ownListener, localCluster: ownCluster } = snapshot.settings.own;
+  const { own } = options.encoder;
+  const problem = (text: string): void => void drafts.problems.push(text);
+  if (ownCluster === "") drafts.clusters.push(localApp(snapshot));
+  else {
+    const instead = "no request gets to the service";
+    const cluster = orProblem("envoy_local_cluster_json", instead, problem, () => own.cluster(ownCluster, undefined));
+    if (cluster !== undefined) drafts.own.clusters.push(cluster);
+  }
+  if (ownListener === "") drafts.listeners.push(publicListener(snapshot, connecting));
+  else {
+    const listener = orProblem(OWN_PUBLIC_LISTENER, "no caller gets to the service", problem, () =>
+      own.publicListener(ownListener, protection(snapshot, connecting)),
+    );
+    if (listener !== undefined) drafts.own.listeners.push(listener);
+    if (listener?.byRequests === false && isHttpLike(snapshot.settings.protocol)) {
+      problem(`${OWN_PUBLIC_LISTENER}: a filter chain manages no requests, so connections alone are judged`);
+    }
+  }
+  addExposed(snapshot, drafts);
+  return partOf(drafts, connecting, options, undefined);
+}
+
+const OWN_PUBLIC_LISTENER = "envoy_public_listener_json";
+
+function partOf(
+  drafts: Drafts,
+  { tls }: Connecting,
+  { encoder }: MakingOptions,
+  outbound: TransparentOutbound | undefined,
+): UpstreamPart {
+  return { resources: encoder.encode({ ...drafts, secrets: tls.secrets }), outbound, problems: drafts.problems };
+}
+
+/** The parts that judge callers, for a listener that an operator writes. */
+function protection(snapshot: SidecarSnapshot, connecting: Connecting): Protection {
+  const http = isHttpLike(snapshot.settings.protocol);
+  return {
+    http: http ? bytesOf(HttpFilterSchema, requestRules(snapshot)) : undefined,
+    network: bytesOf(FilterSchema, connectionRules(snapshot)),
+    transportSocket: bytesOf(TransportSocketSchema, callersTls(snapshot, connecting)),
+  };
+}
+
+function requestRules(snapshot: SidecarSnapshot): HttpFilterInit {
+  const rules = rbacRules({ ...snapshot, bundles: snapshot.inboundBundles, http: true });
+  return named("envoy.filters.http.rbac", HttpRbacSchema, { rules });
+}
+
+function connectionRules(snapshot: SidecarSnapshot): FilterInit {
+  const rules = rbacRules({ ...snapshot, bundles: snapshot.inboundBundles, http: false });
+  return named("envoy.filters.network.rbac", NetworkRbacSchema, { rules, statPrefix: "connect_authz" });
+}
+
+function callersTls(snapshot: SidecarSnapshot, { leaf, tls }: Connecting): ReturnType<TlsContexts["downstream"]> {
+  const { trustDomain, rootPems, inboundBundles, service, settings, mesh } = snapshot;
+  return tls.downstream({
+    leaf,
+    domains: trustedDomains({ trustDomain, rootPems }, inboundBundles),
+    scope: service,
+    protocol: settings.protocol,
+    terms: mesh.incoming,
+  });
 }
 
 function inboundParts(snapshot: SidecarSnapshot, common: readonly unknown[]): readonly unknown[] {
@@ -139,30 +219,82 @@ function peeredText(service: PeeredService): string {
   return JSON.stringify({ ...service, instances: [] });
 }
 
-function upstreamPart(routed: RoutedUpstream, snapshot: SidecarSnapshot, options: MakingOptions): UpstreamPart {
-  const connecting = connectingBy(snapshot, options);
+function upstreamPart(
+  routed: RoutedUpstream,
+  snapshot: SidecarSnapshot,
+  tracing: Uint8Array | undefined,
+  options: MakingOptions,
+): UpstreamPart {
+  const connecting = connectingBy(snapshot, tracing, options);
   const drafts = emptyDrafts();
-  const outbound = addUpstream(routed, connecting, drafts, snapshot);
-  return { resources: options.encoder.encode({ ...drafts, secrets: connecting.tls.secrets }), outbound };
+  const outbound = addUpstream(routed, connecting, drafts, snapshot, options);
+  return partOf(drafts, connecting, options, outbound);
 }
 
-function localApp({ instance, settings }: SidecarSnapshot): ClusterInit {
-  const { localServiceAddress = "", localServicePort = 0, localServiceSocketPath = "" } = instance.service.proxy ?? {};
+function localApp(snapshot: SidecarSnapshot): ClusterInit {
+  const { localServicePort = 0 } = snapshot.instance.service.proxy ?? {};
+  return localCluster(snapshot, LOCAL_APP, localServicePort, snapshot.settings.protocol);
+}
+
+function localCluster(
+  { instance, settings }: SidecarSnapshot,
+  name: string,
+  port: number,
+  protocol: string,
+): ClusterInit {
+  const { localServiceAddress = "", localServiceSocketPath = "" } = instance.service.proxy ?? {};
   return localAppCluster({
+    name,
     connectTimeoutMs: settings.localConnectTimeoutMs,
-    protocol: settings.protocol,
+    protocol,
+    maxConnections: settings.maxInboundConnections,
     address:
       localServiceSocketPath === ""
-        ? socketAddress(localServiceAddress || "127.0.0.1", localServicePort)
+        ? socketAddress(localServiceAddress || "127.0.0.1", port)
         : pipeAddress(localServiceSocketPath, 0),
   });
 }
 
-function publicListener(snapshot: SidecarSnapshot, { leaf, tls }: Connecting): ListenerInit {
-  const { settings, mesh, instance, inboundBundles, trustDomain, rootPems } = snapshot;
+/** Paths that anyone may ask for, such as those of health checks and metrics: each has a listener without certificates, and no other path. */
+function addExposed(snapshot: SidecarSnapshot, drafts: Drafts): void {
+  const { settings, instance } = snapshot;
+  const { localServicePort = 0 } = instance.service.proxy ?? {};
+  for (const { path, listenerPort, localPort, protocol } of settings.exposedPaths) {
+    if (path === "" || !isPort(listenerPort) || !isPort(localPort)) {
+      drafts.problems.push(`exposed path ${JSON.stringify(path)}: it needs a path, ListenerPort and LocalPathPort`);
+      continue;
+    }
+    const ownPort = localPort !== localServicePort;
+    const cluster = ownPort ? `exposed_cluster_${localPort}` : LOCAL_APP;
+    if (ownPort) drafts.clusters.push(localCluster(snapshot, cluster, localPort, protocol));
+    const plain = path.replace(/[^a-zA-Z0-9]+/g, "");
+    const name = `exposed_path_filter_${plain}_${listenerPort}`;
+    const filter = httpFilter({
+      statPrefix: statPrefix("", name),
+      protocol,
+      routes: plainRoute(name, name, cluster, { path }),
+      fetchTimeoutMs: settings.fetchTimeoutMs,
+      logs: settings.accessLogs,
+    });
+    drafts.listeners.push(
+      listener(
+        `exposed_path_${plain}`,
+        { type: "port", address: bindAddressOf(snapshot), port: listenerPort },
+        {
+          trafficDirection: TrafficDirection.INBOUND,
+          filterChains: [{ filters: [filter] }],
+          logs: settings.accessLogs,
+        },
+      ),
+    );
+  }
+}
+
+const isPort = (port: number): boolean => port > 0 && port <= 65_535;
+
+function publicListener(snapshot: SidecarSnapshot, connecting: Connecting): ListenerInit {
+  const { settings } = snapshot;
   const { protocol } = settings;
-  const http = isHttpLike(protocol);
-  const rules = rbacRules({ ...snapshot, bundles: inboundBundles, http });
   const limit: FilterInit[] =
     settings.maxInboundConnections > 0
       ? [
@@ -172,35 +304,26 @@ function publicListener(snapshot: SidecarSnapshot, { leaf, tls }: Connecting): L
           }),
         ]
       : [];
-  const filters: FilterInit[] = http
-    ? [...limit, inboundHttp(snapshot, named("envoy.filters.http.rbac", HttpRbacSchema, { rules }))]
-    : [
-        named("envoy.filters.network.rbac", NetworkRbacSchema, { rules, statPrefix: "connect_authz" }),
-        ...limit,
-        tcpProxy(PUBLIC_LISTENER, LOCAL_APP, settings.accessLogs),
-      ];
-  const transportSocket = tls.downstream({
-    leaf,
-    domains: trustedDomains({ trustDomain, rootPems }, inboundBundles),
-    scope: snapshot.service,
-    protocol,
-    terms: mesh.incoming,
-  });
-  const address = [settings.bindAddress, instance.service.address].find((each) => ipVersion(each) !== 0) ?? "0.0.0.0";
-  const port = settings.bindPort ?? instance.service.port;
+  const filters: FilterInit[] = isHttpLike(protocol)
+    ? [...limit, inboundHttp(snapshot, connecting, requestRules(snapshot))]
+    : [connectionRules(snapshot), ...limit, tcpProxy(PUBLIC_LISTENER, LOCAL_APP, settings.accessLogs)];
   return listener(
     PUBLIC_LISTENER,
-    { type: "port", address, port },
+    { type: "port", address: bindAddressOf(snapshot), port: settings.bindPort ?? snapshot.instance.service.port },
     {
       trafficDirection: TrafficDirection.INBOUND,
-      filterChains: [{ filters, transportSocket }],
+      filterChains: [{ filters, transportSocket: callersTls(snapshot, connecting) }],
       logs: settings.accessLogs,
       balancesExactly: settings.balancesInboundExactly,
     },
   );
 }
 
-function inboundHttp(snapshot: SidecarSnapshot, rbac: HttpFilterInit): FilterInit {
+function bindAddressOf({ settings, instance }: SidecarSnapshot): string {
+  return [settings.bindAddress, instance.service.address].find((each) => ipVersion(each) !== 0) ?? "0.0.0.0";
+}
+
+function inboundHttp(snapshot: SidecarSnapshot, { tracing }: Connecting, rbac: HttpFilterInit): FilterInit {
   const { settings, mesh } = snapshot;
   const peered =
     snapshot.intentions.some(({ source }) => source.peer !== undefined) && snapshot.inboundBundles.length > 0;
@@ -216,7 +339,8 @@ function inboundHttp(snapshot: SidecarSnapshot, rbac: HttpFilterInit): FilterIni
     fetchTimeoutMs: settings.fetchTimeoutMs,
     logs: settings.accessLogs,
     filters: [rbac, ...(forwards && settings.protocol !== "grpc" ? [headerToMetadata()] : [])],
-    normalizesPaths: mesh.normalizesPaths,
+    normalization: mesh,
+    tracing,
     ...(forwards && { forwarding: ForwardClientCertDetails.APPEND_FORWARD }),
   });
 }
@@ -242,13 +366,25 @@ function addUpstream(
   connecting: Connecting,
   drafts: Drafts,
   snapshot: SidecarSnapshot,
+  options: MakingOptions,
 ): TransparentOutbound | undefined {
   const { upstream, route, virtualIps } = routed;
+  const own = ownOf(routed, drafts);
   const outbound =
     route.type === "peered"
-      ? peeredOutbound(upstream, route.service, connecting, drafts)
-      : chainOutbound(upstream, route, connecting, drafts, snapshot);
+      ? peeredOutbound(upstream, route.service, own, connecting, drafts, options)
+      : chainOutbound(upstream, route, own, connecting, drafts, snapshot, options);
   if (outbound === undefined) return undefined;
+  if (own.listener !== "") {
+    const made = orProblem(
+      `envoy_listener_json of upstream "${upstream.name}"`,
+      "it is not served",
+      problemOf(drafts),
+      () => options.encoder.own.listener(own.listener),
+    );
+    if (made !== undefined) drafts.own.listeners.push(made);
+    return undefined;
+  }
   const { filter, routes } = outbound;
   const { settings } = snapshot;
   if (upstream.bind !== undefined) {
@@ -275,8 +411,10 @@ interface Outbound {
 function peeredOutbound(
   { name, settings }: Upstream,
   service: PeeredService,
+  own: { readonly cluster: string },
   connecting: Connecting,
   drafts: Drafts,
+  options: MakingOptions,
 ): Outbound {
   const { snapshot } = connecting;
   const { clusterName } = service;
@@ -288,14 +426,18 @@ function peeredOutbound(
     connectTimeoutMs,
     snapshot,
   );
-  drafts.clusters.push(
-    guarded(cluster, {
-      passive: { ...settings.passiveHealthCheck, maxEjectionPercent: MAX_EJECTION_PERCENT },
-      thresholds: settings.thresholds,
-      protocol: service.protocol,
-      transportSocket: peeredTls(service, connecting),
-    }),
-  );
+  const transportSocket = peeredTls(service, connecting);
+  if (own.cluster !== "") addOwnCluster(name, own.cluster, transportSocket, drafts, options);
+  else {
+    drafts.clusters.push(
+      guarded(cluster, {
+        passive: { ...settings.passiveHealthCheck, maxEjectionPercent: MAX_EJECTION_PERCENT },
+        thresholds: settings.thresholds,
+        protocol: service.protocol,
+        transportSocket,
+      }),
+    );
+  }
   if (assignment !== undefined) drafts.endpoints.push(assignment);
   const filterName = `${service.service}.default.${service.peer}`;
   const filter = outboundFilter({
@@ -311,9 +453,11 @@ function peeredOutbound(
 function chainOutbound(
   { name, id, settings }: Upstream,
   { chain, places }: Extract<RoutedUpstream["route"], { readonly type: "chain" }>,
+  own: { readonly cluster: string },
   connecting: Connecting,
   drafts: Drafts,
   snapshot: SidecarSnapshot,
+  options: MakingOptions,
 ): Outbound | undefined {
   const names = new ChainNames(chain, places, snapshot);
   const { clusters, assignments } = chainClusters(chain, places, settings, names, connecting);
@@ -322,8 +466,10 @@ function chainOutbound(
   const filterName = `${id.name}.default.default.${chain.datacenter}`;
   const prefix = statPrefix("upstream.", filterName);
   const add = (): void => {
-    drafts.clusters.push(...clusters);
     drafts.endpoints.push(...assignments);
+    if (own.cluster === "") drafts.clusters.push(...clusters);
+    // Of a chain without entries there is one.
+    else for (const { transportSocket } of clusters) addOwnCluster(name, own.cluster, transportSocket, drafts, options);
   };
   if (!isHttpLike(chain.protocol) || (chain.isDefault && first !== undefined)) {
     if (first === undefined) return undefined;
@@ -352,9 +498,49 @@ function outboundFilter(options: {
   readonly connecting: Connecting;
 }): FilterInit {
   const { prefix, protocol, cluster, routes, connecting } = options;
-  const { accessLogs: logs, fetchTimeoutMs } = connecting.snapshot.settings;
+  const { snapshot, tracing } = connecting;
+  const { accessLogs: logs, fetchTimeoutMs } = snapshot.settings;
   if (!isHttpLike(protocol)) return tcpProxy(prefix, cluster, logs);
-  return httpFilter({ statPrefix: prefix, protocol, routes, fetchTimeoutMs, logs });
+  return httpFilter({ statPrefix: prefix, protocol, routes, fetchTimeoutMs, logs, tracing });
+}
+
+const problemOf =
+  ({ problems }: Drafts) =>
+  (text: string): void =>
+    void problems.push(text);
+
+/** The texts that operators write for an upstream. Where a chain is configured for it, they do not count, as in Consul. */
+function ownOf(
+  { upstream, route }: RoutedUpstream,
+  drafts: Drafts,
+): { readonly listener: string; readonly cluster: string } {
+  const { ownListener: listener, ownCluster: cluster } = upstream.settings;
+  if (route.type === "peered" || route.chain.isDefault) return { listener, cluster };
+  for (const [name, text] of [
+    ["envoy_listener_json", listener],
+    ["envoy_cluster_json", cluster],
+  ] as const) {
+    if (text === "") continue;
+    drafts.problems.push(
+      `${name} of upstream "${upstream.name}": it does not count, because a discovery chain is configured`,
+    );
+  }
+  return { listener: "", cluster: "" };
+}
+
+/** Adds a cluster that an operator writes, with the certificate and the identities of the upstream. */
+function addOwnCluster(
+  name: string,
+  text: string,
+  transportSocket: ClusterInit["transportSocket"],
+  drafts: Drafts,
+  { encoder }: MakingOptions,
+): void {
+  if (transportSocket === undefined) return;
+  const made = orProblem(`envoy_cluster_json of upstream "${name}"`, "it has no cluster", problemOf(drafts), () =>
+    encoder.own.cluster(text, bytesOf(TransportSocketSchema, transportSocket)),
+  );
+  if (made !== undefined) drafts.own.clusters.push(made);
 }
 
 /** Each address leads to one upstream, or Envoy refuses the listener: the first one by name that has it. */

@@ -1,5 +1,14 @@
 import { type AddressSchema, ApiVersion, type ConfigSourceSchema } from "../../wire/envoy.js";
-import { type Any, anyPack, create, type DescMessage, type MessageFields } from "../../wire/schema.js";
+import {
+  type Any,
+  AnySchema,
+  anyPack,
+  create,
+  type DescMessage,
+  type MessageFields,
+  type MessageInit,
+  toBinary,
+} from "../../wire/schema.js";
 
 /** A message inside another one whose type is open. */
 export function packed<Desc extends DescMessage>(schema: Desc, init: MessageFields<Desc>): Any {
@@ -13,6 +22,41 @@ export function named<Desc extends DescMessage>(
   init: MessageFields<Desc>,
 ): { readonly name: string; readonly configType: { readonly case: "typedConfig"; readonly value: Any } } {
   return { name, configType: { case: "typedConfig", value: packed(schema, init) } };
+}
+
+/** The same, with one more field that is encoded already; without it where that is undefined. */
+export function namedWith<Desc extends DescMessage>(
+  name: string,
+  schema: Desc,
+  init: MessageFields<Desc>,
+  field: number,
+  encoded: Uint8Array | undefined,
+): ReturnType<typeof named> {
+  if (encoded === undefined) return named(name, schema, init);
+  const value = withMembers(bytesOf(schema, init), field, [encoded]);
+  const typeUrl = `type.googleapis.com/${schema.typeName}`;
+  return { name, configType: { case: "typedConfig", value: create(AnySchema, { typeUrl, value }) } };
+}
+
+export function bytesOf<Desc extends DescMessage>(schema: Desc, init: MessageInit<Desc>): Uint8Array {
+  return toBinary(schema, create(schema, init));
+}
+
+/** A message with more members of a field. On the wire fields may come in any order. */
+export function withMembers(message: Uint8Array, field: number, members: readonly Uint8Array[]): Uint8Array {
+  if (members.length === 0) return message;
+  return Buffer.concat(members.flatMap((member) => [lengthPrefix(field, member.length), member]).concat(message));
+}
+
+const LENGTH_DELIMITED = 2;
+
+function lengthPrefix(field: number, length: number): Uint8Array {
+  const bytes: number[] = [];
+  for (let value of [(field << 3) | LENGTH_DELIMITED, length]) {
+    for (; value > 0x7f; value >>>= 7) bytes.push((value & 0x7f) | 0x80);
+    bytes.push(value);
+  }
+  return Uint8Array.from(bytes);
 }
 
 /** @param milliseconds - not negative. */

@@ -16,7 +16,7 @@ import type { JsonObject, Message } from "@bufbuild/protobuf";
  * Describes the file envoy/config/core/v3/core.proto.
  */
 export const file_envoy_config_core_v3_core: GenFile = /*@__PURE__*/
-  fileDesc("Ch9lbnZveS9jb25maWcvY29yZS92My9jb3JlLnByb3RvEhRlbnZveS5jb25maWcuY29yZS52MyLoAQoETm9kZRIKCgJpZBgBIAEoCRIPCgdjbHVzdGVyGAIgASgJEikKCG1ldGFkYXRhGAMgASgLMhcuZ29vZ2xlLnByb3RvYnVmLlN0cnVjdBIXCg91c2VyX2FnZW50X25hbWUYBiABKAkSHAoSdXNlcl9hZ2VudF92ZXJzaW9uGAcgASgJSAASRgoYdXNlcl9hZ2VudF9idWlsZF92ZXJzaW9uGAggASgLMiIuZW52b3kuY29uZmlnLmNvcmUudjMuQnVpbGRWZXJzaW9uSABCGQoXdXNlcl9hZ2VudF92ZXJzaW9uX3R5cGUiPwoMQnVpbGRWZXJzaW9uEi8KB3ZlcnNpb24YASABKAsyHi5lbnZveS50eXBlLnYzLlNlbWFudGljVmVyc2lvbiJ/CgdBZGRyZXNzEj0KDnNvY2tldF9hZGRyZXNzGAEgASgLMiMuZW52b3kuY29uZmlnLmNvcmUudjMuU29ja2V0QWRkcmVzc0gAEioKBHBpcGUYAiABKAsyGi5lbnZveS5jb25maWcuY29yZS52My5QaXBlSABCCQoHYWRkcmVzcyJICg1Tb2NrZXRBZGRyZXNzEg8KB2FkZHJlc3MYAiABKAkSFAoKcG9ydF92YWx1ZRgDIAEoDUgAQhAKDnBvcnRfc3BlY2lmaWVyIiIKBFBpcGUSDAoEcGF0aBgBIAEoCRIMCgRtb2RlGAIgASgNIlUKCUNpZHJSYW5nZRIWCg5hZGRyZXNzX3ByZWZpeBgBIAEoCRIwCgpwcmVmaXhfbGVuGAIgASgLMhwuZ29vZ2xlLnByb3RvYnVmLlVJbnQzMlZhbHVlIuABCgxDb25maWdTb3VyY2USOwoDYWRzGAMgASgLMiwuZW52b3kuY29uZmlnLmNvcmUudjMuQWdncmVnYXRlZENvbmZpZ1NvdXJjZUgAEjgKFWluaXRpYWxfZmV0Y2hfdGltZW91dBgEIAEoCzIZLmdvb2dsZS5wcm90b2J1Zi5EdXJhdGlvbhI+ChRyZXNvdXJjZV9hcGlfdmVyc2lvbhgGIAEoDjIgLmVudm95LmNvbmZpZy5jb3JlLnYzLkFwaVZlcnNpb25CGQoXY29uZmlnX3NvdXJjZV9zcGVjaWZpZXIiGAoWQWdncmVnYXRlZENvbmZpZ1NvdXJjZSJGCgpEYXRhU291cmNlEhIKCGZpbGVuYW1lGAEgASgJSAASFwoNaW5saW5lX3N0cmluZxgDIAEoCUgAQgsKCXNwZWNpZmllciJcCg9UcmFuc3BvcnRTb2NrZXQSDAoEbmFtZRgBIAEoCRIsCgx0eXBlZF9jb25maWcYAyABKAsyFC5nb29nbGUucHJvdG9idWYuQW55SABCDQoLY29uZmlnX3R5cGUiUAoUVHlwZWRFeHRlbnNpb25Db25maWcSDAoEbmFtZRgBIAEoCRIqCgx0eXBlZF9jb25maWcYAiABKAsyFC5nb29nbGUucHJvdG9idWYuQW55IrYBCgxUY3BLZWVwYWxpdmUSNgoQa2VlcGFsaXZlX3Byb2JlcxgBIAEoCzIcLmdvb2dsZS5wcm90b2J1Zi5VSW50MzJWYWx1ZRI0Cg5rZWVwYWxpdmVfdGltZRgCIAEoCzIcLmdvb2dsZS5wcm90b2J1Zi5VSW50MzJWYWx1ZRI4ChJrZWVwYWxpdmVfaW50ZXJ2YWwYAyABKAsyHC5nb29nbGUucHJvdG9idWYuVUludDMyVmFsdWUiFgoUSHR0cDFQcm90b2NvbE9wdGlvbnMiFgoUSHR0cDJQcm90b2NvbE9wdGlvbnMilAEKGFN1YnN0aXR1dGlvbkZvcm1hdFN0cmluZxIuCgtqc29uX2Zvcm1hdBgCIAEoCzIXLmdvb2dsZS5wcm90b2J1Zi5TdHJ1Y3RIABI+ChJ0ZXh0X2Zvcm1hdF9zb3VyY2UYBSABKAsyIC5lbnZveS5jb25maWcuY29yZS52My5EYXRhU291cmNlSABCCAoGZm9ybWF0IikKC0hlYWRlclZhbHVlEgsKA2tleRgBIAEoCRINCgV2YWx1ZRgCIAEoCSKYAgoRSGVhZGVyVmFsdWVPcHRpb24SMQoGaGVhZGVyGAEgASgLMiEuZW52b3kuY29uZmlnLmNvcmUudjMuSGVhZGVyVmFsdWUSUQoNYXBwZW5kX2FjdGlvbhgDIAEoDjI6LmVudm95LmNvbmZpZy5jb3JlLnYzLkhlYWRlclZhbHVlT3B0aW9uLkhlYWRlckFwcGVuZEFjdGlvbiJ9ChJIZWFkZXJBcHBlbmRBY3Rpb24SGwoXQVBQRU5EX0lGX0VYSVNUU19PUl9BREQQABIRCg1BRERfSUZfQUJTRU5UEAESHgoaT1ZFUldSSVRFX0lGX0VYSVNUU19PUl9BREQQAhIXChNPVkVSV1JJVEVfSUZfRVhJU1RTEAMqJgoKQXBpVmVyc2lvbhIICgRBVVRPEAASBgoCVjIQARIGCgJWMxACKmAKDEhlYWx0aFN0YXR1cxILCgdVTktOT1dOEAASCwoHSEVBTFRIWRABEg0KCVVOSEVBTFRIWRACEgwKCERSQUlOSU5HEAMSCwoHVElNRU9VVBAEEgwKCERFR1JBREVEEAUqPgoQVHJhZmZpY0RpcmVjdGlvbhIPCgtVTlNQRUNJRklFRBAAEgsKB0lOQk9VTkQQARIMCghPVVRCT1VORBACYgZwcm90bzM", [file_envoy_type_v3_type, file_google_protobuf_any, file_google_protobuf_duration, file_google_protobuf_struct, file_google_protobuf_wrappers]);
+  fileDesc("Ch9lbnZveS9jb25maWcvY29yZS92My9jb3JlLnByb3RvEhRlbnZveS5jb25maWcuY29yZS52MyLoAQoETm9kZRIKCgJpZBgBIAEoCRIPCgdjbHVzdGVyGAIgASgJEikKCG1ldGFkYXRhGAMgASgLMhcuZ29vZ2xlLnByb3RvYnVmLlN0cnVjdBIXCg91c2VyX2FnZW50X25hbWUYBiABKAkSHAoSdXNlcl9hZ2VudF92ZXJzaW9uGAcgASgJSAASRgoYdXNlcl9hZ2VudF9idWlsZF92ZXJzaW9uGAggASgLMiIuZW52b3kuY29uZmlnLmNvcmUudjMuQnVpbGRWZXJzaW9uSABCGQoXdXNlcl9hZ2VudF92ZXJzaW9uX3R5cGUiPwoMQnVpbGRWZXJzaW9uEi8KB3ZlcnNpb24YASABKAsyHi5lbnZveS50eXBlLnYzLlNlbWFudGljVmVyc2lvbiJ/CgdBZGRyZXNzEj0KDnNvY2tldF9hZGRyZXNzGAEgASgLMiMuZW52b3kuY29uZmlnLmNvcmUudjMuU29ja2V0QWRkcmVzc0gAEioKBHBpcGUYAiABKAsyGi5lbnZveS5jb25maWcuY29yZS52My5QaXBlSABCCQoHYWRkcmVzcyJICg1Tb2NrZXRBZGRyZXNzEg8KB2FkZHJlc3MYAiABKAkSFAoKcG9ydF92YWx1ZRgDIAEoDUgAQhAKDnBvcnRfc3BlY2lmaWVyIiIKBFBpcGUSDAoEcGF0aBgBIAEoCRIMCgRtb2RlGAIgASgNIlUKCUNpZHJSYW5nZRIWCg5hZGRyZXNzX3ByZWZpeBgBIAEoCRIwCgpwcmVmaXhfbGVuGAIgASgLMhwuZ29vZ2xlLnByb3RvYnVmLlVJbnQzMlZhbHVlIuABCgxDb25maWdTb3VyY2USOwoDYWRzGAMgASgLMiwuZW52b3kuY29uZmlnLmNvcmUudjMuQWdncmVnYXRlZENvbmZpZ1NvdXJjZUgAEjgKFWluaXRpYWxfZmV0Y2hfdGltZW91dBgEIAEoCzIZLmdvb2dsZS5wcm90b2J1Zi5EdXJhdGlvbhI+ChRyZXNvdXJjZV9hcGlfdmVyc2lvbhgGIAEoDjIgLmVudm95LmNvbmZpZy5jb3JlLnYzLkFwaVZlcnNpb25CGQoXY29uZmlnX3NvdXJjZV9zcGVjaWZpZXIiGAoWQWdncmVnYXRlZENvbmZpZ1NvdXJjZSJGCgpEYXRhU291cmNlEhIKCGZpbGVuYW1lGAEgASgJSAASFwoNaW5saW5lX3N0cmluZxgDIAEoCUgAQgsKCXNwZWNpZmllciJcCg9UcmFuc3BvcnRTb2NrZXQSDAoEbmFtZRgBIAEoCRIsCgx0eXBlZF9jb25maWcYAyABKAsyFC5nb29nbGUucHJvdG9idWYuQW55SABCDQoLY29uZmlnX3R5cGUiUAoUVHlwZWRFeHRlbnNpb25Db25maWcSDAoEbmFtZRgBIAEoCRIqCgx0eXBlZF9jb25maWcYAiABKAsyFC5nb29nbGUucHJvdG9idWYuQW55IrYBCgxUY3BLZWVwYWxpdmUSNgoQa2VlcGFsaXZlX3Byb2JlcxgBIAEoCzIcLmdvb2dsZS5wcm90b2J1Zi5VSW50MzJWYWx1ZRI0Cg5rZWVwYWxpdmVfdGltZRgCIAEoCzIcLmdvb2dsZS5wcm90b2J1Zi5VSW50MzJWYWx1ZRI4ChJrZWVwYWxpdmVfaW50ZXJ2YWwYAyABKAsyHC5nb29nbGUucHJvdG9idWYuVUludDMyVmFsdWUiFgoUSHR0cDFQcm90b2NvbE9wdGlvbnMi1gEKE0h0dHBQcm90b2NvbE9wdGlvbnMSbwofaGVhZGVyc193aXRoX3VuZGVyc2NvcmVzX2FjdGlvbhgFIAEoDjJGLmVudm95LmNvbmZpZy5jb3JlLnYzLkh0dHBQcm90b2NvbE9wdGlvbnMuSGVhZGVyc1dpdGhVbmRlcnNjb3Jlc0FjdGlvbiJOChxIZWFkZXJzV2l0aFVuZGVyc2NvcmVzQWN0aW9uEgkKBUFMTE9XEAASEgoOUkVKRUNUX1JFUVVFU1QQARIPCgtEUk9QX0hFQURFUhACIhYKFEh0dHAyUHJvdG9jb2xPcHRpb25zIpQBChhTdWJzdGl0dXRpb25Gb3JtYXRTdHJpbmcSLgoLanNvbl9mb3JtYXQYAiABKAsyFy5nb29nbGUucHJvdG9idWYuU3RydWN0SAASPgoSdGV4dF9mb3JtYXRfc291cmNlGAUgASgLMiAuZW52b3kuY29uZmlnLmNvcmUudjMuRGF0YVNvdXJjZUgAQggKBmZvcm1hdCIpCgtIZWFkZXJWYWx1ZRILCgNrZXkYASABKAkSDQoFdmFsdWUYAiABKAkimAIKEUhlYWRlclZhbHVlT3B0aW9uEjEKBmhlYWRlchgBIAEoCzIhLmVudm95LmNvbmZpZy5jb3JlLnYzLkhlYWRlclZhbHVlElEKDWFwcGVuZF9hY3Rpb24YAyABKA4yOi5lbnZveS5jb25maWcuY29yZS52My5IZWFkZXJWYWx1ZU9wdGlvbi5IZWFkZXJBcHBlbmRBY3Rpb24ifQoSSGVhZGVyQXBwZW5kQWN0aW9uEhsKF0FQUEVORF9JRl9FWElTVFNfT1JfQUREEAASEQoNQUREX0lGX0FCU0VOVBABEh4KGk9WRVJXUklURV9JRl9FWElTVFNfT1JfQUREEAISFwoTT1ZFUldSSVRFX0lGX0VYSVNUUxADKiYKCkFwaVZlcnNpb24SCAoEQVVUTxAAEgYKAlYyEAESBgoCVjMQAipgCgxIZWFsdGhTdGF0dXMSCwoHVU5LTk9XThAAEgsKB0hFQUxUSFkQARINCglVTkhFQUxUSFkQAhIMCghEUkFJTklORxADEgsKB1RJTUVPVVQQBBIMCghERUdSQURFRBAFKj4KEFRyYWZmaWNEaXJlY3Rpb24SDwoLVU5TUEVDSUZJRUQQABILCgdJTkJPVU5EEAESDAoIT1VUQk9VTkQQAmIGcHJvdG8z", [file_envoy_type_v3_type, file_google_protobuf_any, file_google_protobuf_duration, file_google_protobuf_struct, file_google_protobuf_wrappers]);
 
 /**
  * @generated from message envoy.config.core.v3.Node
@@ -351,6 +351,49 @@ export const Http1ProtocolOptionsSchema: GenMessage<Http1ProtocolOptions> = /*@_
   messageDesc(file_envoy_config_core_v3_core, 12);
 
 /**
+ * @generated from message envoy.config.core.v3.HttpProtocolOptions
+ */
+export type HttpProtocolOptions = Message<"envoy.config.core.v3.HttpProtocolOptions"> & {
+  /**
+   * @generated from field: envoy.config.core.v3.HttpProtocolOptions.HeadersWithUnderscoresAction headers_with_underscores_action = 5;
+   */
+  headersWithUnderscoresAction: HttpProtocolOptions_HeadersWithUnderscoresAction;
+};
+
+/**
+ * Describes the message envoy.config.core.v3.HttpProtocolOptions.
+ * Use `create(HttpProtocolOptionsSchema)` to create a new message.
+ */
+export const HttpProtocolOptionsSchema: GenMessage<HttpProtocolOptions> = /*@__PURE__*/
+  messageDesc(file_envoy_config_core_v3_core, 13);
+
+/**
+ * @generated from enum envoy.config.core.v3.HttpProtocolOptions.HeadersWithUnderscoresAction
+ */
+export enum HttpProtocolOptions_HeadersWithUnderscoresAction {
+  /**
+   * @generated from enum value: ALLOW = 0;
+   */
+  ALLOW = 0,
+
+  /**
+   * @generated from enum value: REJECT_REQUEST = 1;
+   */
+  REJECT_REQUEST = 1,
+
+  /**
+   * @generated from enum value: DROP_HEADER = 2;
+   */
+  DROP_HEADER = 2,
+}
+
+/**
+ * Describes the enum envoy.config.core.v3.HttpProtocolOptions.HeadersWithUnderscoresAction.
+ */
+export const HttpProtocolOptions_HeadersWithUnderscoresActionSchema: GenEnum<HttpProtocolOptions_HeadersWithUnderscoresAction> = /*@__PURE__*/
+  enumDesc(file_envoy_config_core_v3_core, 13, 0);
+
+/**
  * @generated from message envoy.config.core.v3.Http2ProtocolOptions
  */
 export type Http2ProtocolOptions = Message<"envoy.config.core.v3.Http2ProtocolOptions"> & {
@@ -361,7 +404,7 @@ export type Http2ProtocolOptions = Message<"envoy.config.core.v3.Http2ProtocolOp
  * Use `create(Http2ProtocolOptionsSchema)` to create a new message.
  */
 export const Http2ProtocolOptionsSchema: GenMessage<Http2ProtocolOptions> = /*@__PURE__*/
-  messageDesc(file_envoy_config_core_v3_core, 13);
+  messageDesc(file_envoy_config_core_v3_core, 14);
 
 /**
  * @generated from message envoy.config.core.v3.SubstitutionFormatString
@@ -390,7 +433,7 @@ export type SubstitutionFormatString = Message<"envoy.config.core.v3.Substitutio
  * Use `create(SubstitutionFormatStringSchema)` to create a new message.
  */
 export const SubstitutionFormatStringSchema: GenMessage<SubstitutionFormatString> = /*@__PURE__*/
-  messageDesc(file_envoy_config_core_v3_core, 14);
+  messageDesc(file_envoy_config_core_v3_core, 15);
 
 /**
  * @generated from message envoy.config.core.v3.HeaderValue
@@ -412,7 +455,7 @@ export type HeaderValue = Message<"envoy.config.core.v3.HeaderValue"> & {
  * Use `create(HeaderValueSchema)` to create a new message.
  */
 export const HeaderValueSchema: GenMessage<HeaderValue> = /*@__PURE__*/
-  messageDesc(file_envoy_config_core_v3_core, 15);
+  messageDesc(file_envoy_config_core_v3_core, 16);
 
 /**
  * @generated from message envoy.config.core.v3.HeaderValueOption
@@ -434,7 +477,7 @@ export type HeaderValueOption = Message<"envoy.config.core.v3.HeaderValueOption"
  * Use `create(HeaderValueOptionSchema)` to create a new message.
  */
 export const HeaderValueOptionSchema: GenMessage<HeaderValueOption> = /*@__PURE__*/
-  messageDesc(file_envoy_config_core_v3_core, 16);
+  messageDesc(file_envoy_config_core_v3_core, 17);
 
 /**
  * @generated from enum envoy.config.core.v3.HeaderValueOption.HeaderAppendAction
@@ -465,7 +508,7 @@ export enum HeaderValueOption_HeaderAppendAction {
  * Describes the enum envoy.config.core.v3.HeaderValueOption.HeaderAppendAction.
  */
 export const HeaderValueOption_HeaderAppendActionSchema: GenEnum<HeaderValueOption_HeaderAppendAction> = /*@__PURE__*/
-  enumDesc(file_envoy_config_core_v3_core, 16, 0);
+  enumDesc(file_envoy_config_core_v3_core, 17, 0);
 
 /**
  * @generated from enum envoy.config.core.v3.ApiVersion

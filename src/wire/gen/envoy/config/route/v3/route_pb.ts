@@ -18,7 +18,7 @@ import type { Message } from "@bufbuild/protobuf";
  * Describes the file envoy/config/route/v3/route.proto.
  */
 export const file_envoy_config_route_v3_route: GenFile = /*@__PURE__*/
-  fileDesc("CiFlbnZveS9jb25maWcvcm91dGUvdjMvcm91dGUucHJvdG8SFWVudm95LmNvbmZpZy5yb3V0ZS52MyKUAQoSUm91dGVDb25maWd1cmF0aW9uEgwKBG5hbWUYASABKAkSOQoNdmlydHVhbF9ob3N0cxgCIAMoCzIiLmVudm95LmNvbmZpZy5yb3V0ZS52My5WaXJ0dWFsSG9zdBI1ChF2YWxpZGF0ZV9jbHVzdGVycxgHIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5Cb29sVmFsdWUiWgoLVmlydHVhbEhvc3QSDAoEbmFtZRgBIAEoCRIPCgdkb21haW5zGAIgAygJEiwKBnJvdXRlcxgDIAMoCzIcLmVudm95LmNvbmZpZy5yb3V0ZS52My5Sb3V0ZSLSAgoFUm91dGUSMAoFbWF0Y2gYASABKAsyIS5lbnZveS5jb25maWcucm91dGUudjMuUm91dGVNYXRjaBIzCgVyb3V0ZRgCIAEoCzIiLmVudm95LmNvbmZpZy5yb3V0ZS52My5Sb3V0ZUFjdGlvbkgAEkcKFnJlcXVlc3RfaGVhZGVyc190b19hZGQYCSADKAsyJy5lbnZveS5jb25maWcuY29yZS52My5IZWFkZXJWYWx1ZU9wdGlvbhJIChdyZXNwb25zZV9oZWFkZXJzX3RvX2FkZBgKIAMoCzInLmVudm95LmNvbmZpZy5jb3JlLnYzLkhlYWRlclZhbHVlT3B0aW9uEiIKGnJlc3BvbnNlX2hlYWRlcnNfdG9fcmVtb3ZlGAsgAygJEiEKGXJlcXVlc3RfaGVhZGVyc190b19yZW1vdmUYDCADKAlCCAoGYWN0aW9uIq4CCgpSb3V0ZU1hdGNoEhAKBnByZWZpeBgBIAEoCUgAEg4KBHBhdGgYAiABKAlIABI5CgpzYWZlX3JlZ2V4GAogASgLMiMuZW52b3kudHlwZS5tYXRjaGVyLnYzLlJlZ2V4TWF0Y2hlckgAEjIKDmNhc2Vfc2Vuc2l0aXZlGAQgASgLMhouZ29vZ2xlLnByb3RvYnVmLkJvb2xWYWx1ZRI1CgdoZWFkZXJzGAYgAygLMiQuZW52b3kuY29uZmlnLnJvdXRlLnYzLkhlYWRlck1hdGNoZXISRgoQcXVlcnlfcGFyYW1ldGVycxgHIAMoCzIsLmVudm95LmNvbmZpZy5yb3V0ZS52My5RdWVyeVBhcmFtZXRlck1hdGNoZXJCEAoOcGF0aF9zcGVjaWZpZXIiqQIKC1JvdXRlQWN0aW9uEhEKB2NsdXN0ZXIYASABKAlIABJDChF3ZWlnaHRlZF9jbHVzdGVycxgDIAEoCzImLmVudm95LmNvbmZpZy5yb3V0ZS52My5XZWlnaHRlZENsdXN0ZXJIABIWCg5wcmVmaXhfcmV3cml0ZRgFIAEoCRIqCgd0aW1lb3V0GAggASgLMhkuZ29vZ2xlLnByb3RvYnVmLkR1cmF0aW9uEjgKDHJldHJ5X3BvbGljeRgJIAEoCzIiLmVudm95LmNvbmZpZy5yb3V0ZS52My5SZXRyeVBvbGljeRIvCgxpZGxlX3RpbWVvdXQYGCABKAsyGS5nb29nbGUucHJvdG9idWYuRHVyYXRpb25CEwoRY2x1c3Rlcl9zcGVjaWZpZXIicgoLUmV0cnlQb2xpY3kSEAoIcmV0cnlfb24YASABKAkSMQoLbnVtX3JldHJpZXMYAiABKAsyHC5nb29nbGUucHJvdG9idWYuVUludDMyVmFsdWUSHgoWcmV0cmlhYmxlX3N0YXR1c19jb2RlcxgHIAMoDSK1AwoPV2VpZ2h0ZWRDbHVzdGVyEkYKCGNsdXN0ZXJzGAEgAygLMjQuZW52b3kuY29uZmlnLnJvdXRlLnYzLldlaWdodGVkQ2x1c3Rlci5DbHVzdGVyV2VpZ2h0EjIKDHRvdGFsX3dlaWdodBgDIAEoCzIcLmdvb2dsZS5wcm90b2J1Zi5VSW50MzJWYWx1ZRqlAgoNQ2x1c3RlcldlaWdodBIMCgRuYW1lGAEgASgJEiwKBndlaWdodBgCIAEoCzIcLmdvb2dsZS5wcm90b2J1Zi5VSW50MzJWYWx1ZRJHChZyZXF1ZXN0X2hlYWRlcnNfdG9fYWRkGAQgAygLMicuZW52b3kuY29uZmlnLmNvcmUudjMuSGVhZGVyVmFsdWVPcHRpb24SSAoXcmVzcG9uc2VfaGVhZGVyc190b19hZGQYBSADKAsyJy5lbnZveS5jb25maWcuY29yZS52My5IZWFkZXJWYWx1ZU9wdGlvbhIiChpyZXNwb25zZV9oZWFkZXJzX3RvX3JlbW92ZRgGIAMoCRIhChlyZXF1ZXN0X2hlYWRlcnNfdG9fcmVtb3ZlGAkgAygJIssBCg1IZWFkZXJNYXRjaGVyEgwKBG5hbWUYASABKAkSFwoNcHJlc2VudF9tYXRjaBgHIAEoCEgAEjwKDHN0cmluZ19tYXRjaBgNIAEoCzIkLmVudm95LnR5cGUubWF0Y2hlci52My5TdHJpbmdNYXRjaGVySAASFAoMaW52ZXJ0X21hdGNoGAggASgIEiUKHXRyZWF0X21pc3NpbmdfaGVhZGVyX2FzX2VtcHR5GA4gASgIQhgKFmhlYWRlcl9tYXRjaF9zcGVjaWZpZXIinwEKFVF1ZXJ5UGFyYW1ldGVyTWF0Y2hlchIMCgRuYW1lGAEgASgJEjwKDHN0cmluZ19tYXRjaBgFIAEoCzIkLmVudm95LnR5cGUubWF0Y2hlci52My5TdHJpbmdNYXRjaGVySAASFwoNcHJlc2VudF9tYXRjaBgGIAEoCEgAQiEKH3F1ZXJ5X3BhcmFtZXRlcl9tYXRjaF9zcGVjaWZpZXJiBnByb3RvMw", [file_envoy_config_core_v3_core, file_envoy_type_matcher_v3_matcher, file_google_protobuf_duration, file_google_protobuf_wrappers]);
+  fileDesc("CiFlbnZveS9jb25maWcvcm91dGUvdjMvcm91dGUucHJvdG8SFWVudm95LmNvbmZpZy5yb3V0ZS52MyKUAQoSUm91dGVDb25maWd1cmF0aW9uEgwKBG5hbWUYASABKAkSOQoNdmlydHVhbF9ob3N0cxgCIAMoCzIiLmVudm95LmNvbmZpZy5yb3V0ZS52My5WaXJ0dWFsSG9zdBI1ChF2YWxpZGF0ZV9jbHVzdGVycxgHIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5Cb29sVmFsdWUiWgoLVmlydHVhbEhvc3QSDAoEbmFtZRgBIAEoCRIPCgdkb21haW5zGAIgAygJEiwKBnJvdXRlcxgDIAMoCzIcLmVudm95LmNvbmZpZy5yb3V0ZS52My5Sb3V0ZSLSAgoFUm91dGUSMAoFbWF0Y2gYASABKAsyIS5lbnZveS5jb25maWcucm91dGUudjMuUm91dGVNYXRjaBIzCgVyb3V0ZRgCIAEoCzIiLmVudm95LmNvbmZpZy5yb3V0ZS52My5Sb3V0ZUFjdGlvbkgAEkcKFnJlcXVlc3RfaGVhZGVyc190b19hZGQYCSADKAsyJy5lbnZveS5jb25maWcuY29yZS52My5IZWFkZXJWYWx1ZU9wdGlvbhJIChdyZXNwb25zZV9oZWFkZXJzX3RvX2FkZBgKIAMoCzInLmVudm95LmNvbmZpZy5jb3JlLnYzLkhlYWRlclZhbHVlT3B0aW9uEiIKGnJlc3BvbnNlX2hlYWRlcnNfdG9fcmVtb3ZlGAsgAygJEiEKGXJlcXVlc3RfaGVhZGVyc190b19yZW1vdmUYDCADKAlCCAoGYWN0aW9uIq4CCgpSb3V0ZU1hdGNoEhAKBnByZWZpeBgBIAEoCUgAEg4KBHBhdGgYAiABKAlIABI5CgpzYWZlX3JlZ2V4GAogASgLMiMuZW52b3kudHlwZS5tYXRjaGVyLnYzLlJlZ2V4TWF0Y2hlckgAEjIKDmNhc2Vfc2Vuc2l0aXZlGAQgASgLMhouZ29vZ2xlLnByb3RvYnVmLkJvb2xWYWx1ZRI1CgdoZWFkZXJzGAYgAygLMiQuZW52b3kuY29uZmlnLnJvdXRlLnYzLkhlYWRlck1hdGNoZXISRgoQcXVlcnlfcGFyYW1ldGVycxgHIAMoCzIsLmVudm95LmNvbmZpZy5yb3V0ZS52My5RdWVyeVBhcmFtZXRlck1hdGNoZXJCEAoOcGF0aF9zcGVjaWZpZXIiqAcKC1JvdXRlQWN0aW9uEhEKB2NsdXN0ZXIYASABKAlIABJDChF3ZWlnaHRlZF9jbHVzdGVycxgDIAEoCzImLmVudm95LmNvbmZpZy5yb3V0ZS52My5XZWlnaHRlZENsdXN0ZXJIABIWCg5wcmVmaXhfcmV3cml0ZRgFIAEoCRIqCgd0aW1lb3V0GAggASgLMhkuZ29vZ2xlLnByb3RvYnVmLkR1cmF0aW9uEjgKDHJldHJ5X3BvbGljeRgJIAEoCzIiLmVudm95LmNvbmZpZy5yb3V0ZS52My5SZXRyeVBvbGljeRJCCgtoYXNoX3BvbGljeRgPIAMoCzItLmVudm95LmNvbmZpZy5yb3V0ZS52My5Sb3V0ZUFjdGlvbi5IYXNoUG9saWN5Ei8KDGlkbGVfdGltZW91dBgYIAEoCzIZLmdvb2dsZS5wcm90b2J1Zi5EdXJhdGlvbhq4BAoKSGFzaFBvbGljeRJGCgZoZWFkZXIYASABKAsyNC5lbnZveS5jb25maWcucm91dGUudjMuUm91dGVBY3Rpb24uSGFzaFBvbGljeS5IZWFkZXJIABJGCgZjb29raWUYAiABKAsyNC5lbnZveS5jb25maWcucm91dGUudjMuUm91dGVBY3Rpb24uSGFzaFBvbGljeS5Db29raWVIABJjChVjb25uZWN0aW9uX3Byb3BlcnRpZXMYAyABKAsyQi5lbnZveS5jb25maWcucm91dGUudjMuUm91dGVBY3Rpb24uSGFzaFBvbGljeS5Db25uZWN0aW9uUHJvcGVydGllc0gAElcKD3F1ZXJ5X3BhcmFtZXRlchgFIAEoCzI8LmVudm95LmNvbmZpZy5yb3V0ZS52My5Sb3V0ZUFjdGlvbi5IYXNoUG9saWN5LlF1ZXJ5UGFyYW1ldGVySAASEAoIdGVybWluYWwYBCABKAgaHQoGSGVhZGVyEhMKC2hlYWRlcl9uYW1lGAEgASgJGkwKBkNvb2tpZRIMCgRuYW1lGAEgASgJEiYKA3R0bBgCIAEoCzIZLmdvb2dsZS5wcm90b2J1Zi5EdXJhdGlvbhIMCgRwYXRoGAMgASgJGikKFENvbm5lY3Rpb25Qcm9wZXJ0aWVzEhEKCXNvdXJjZV9pcBgBIAEoCBoeCg5RdWVyeVBhcmFtZXRlchIMCgRuYW1lGAEgASgJQhIKEHBvbGljeV9zcGVjaWZpZXJCEwoRY2x1c3Rlcl9zcGVjaWZpZXIicgoLUmV0cnlQb2xpY3kSEAoIcmV0cnlfb24YASABKAkSMQoLbnVtX3JldHJpZXMYAiABKAsyHC5nb29nbGUucHJvdG9idWYuVUludDMyVmFsdWUSHgoWcmV0cmlhYmxlX3N0YXR1c19jb2RlcxgHIAMoDSK1AwoPV2VpZ2h0ZWRDbHVzdGVyEkYKCGNsdXN0ZXJzGAEgAygLMjQuZW52b3kuY29uZmlnLnJvdXRlLnYzLldlaWdodGVkQ2x1c3Rlci5DbHVzdGVyV2VpZ2h0EjIKDHRvdGFsX3dlaWdodBgDIAEoCzIcLmdvb2dsZS5wcm90b2J1Zi5VSW50MzJWYWx1ZRqlAgoNQ2x1c3RlcldlaWdodBIMCgRuYW1lGAEgASgJEiwKBndlaWdodBgCIAEoCzIcLmdvb2dsZS5wcm90b2J1Zi5VSW50MzJWYWx1ZRJHChZyZXF1ZXN0X2hlYWRlcnNfdG9fYWRkGAQgAygLMicuZW52b3kuY29uZmlnLmNvcmUudjMuSGVhZGVyVmFsdWVPcHRpb24SSAoXcmVzcG9uc2VfaGVhZGVyc190b19hZGQYBSADKAsyJy5lbnZveS5jb25maWcuY29yZS52My5IZWFkZXJWYWx1ZU9wdGlvbhIiChpyZXNwb25zZV9oZWFkZXJzX3RvX3JlbW92ZRgGIAMoCRIhChlyZXF1ZXN0X2hlYWRlcnNfdG9fcmVtb3ZlGAkgAygJIssBCg1IZWFkZXJNYXRjaGVyEgwKBG5hbWUYASABKAkSFwoNcHJlc2VudF9tYXRjaBgHIAEoCEgAEjwKDHN0cmluZ19tYXRjaBgNIAEoCzIkLmVudm95LnR5cGUubWF0Y2hlci52My5TdHJpbmdNYXRjaGVySAASFAoMaW52ZXJ0X21hdGNoGAggASgIEiUKHXRyZWF0X21pc3NpbmdfaGVhZGVyX2FzX2VtcHR5GA4gASgIQhgKFmhlYWRlcl9tYXRjaF9zcGVjaWZpZXIinwEKFVF1ZXJ5UGFyYW1ldGVyTWF0Y2hlchIMCgRuYW1lGAEgASgJEjwKDHN0cmluZ19tYXRjaBgFIAEoCzIkLmVudm95LnR5cGUubWF0Y2hlci52My5TdHJpbmdNYXRjaGVySAASFwoNcHJlc2VudF9tYXRjaBgGIAEoCEgAQiEKH3F1ZXJ5X3BhcmFtZXRlcl9tYXRjaF9zcGVjaWZpZXJiBnByb3RvMw", [file_envoy_config_core_v3_core, file_envoy_type_matcher_v3_matcher, file_google_protobuf_duration, file_google_protobuf_wrappers]);
 
 /**
  * @generated from message envoy.config.route.v3.RouteConfiguration
@@ -209,6 +209,11 @@ export type RouteAction = Message<"envoy.config.route.v3.RouteAction"> & {
   retryPolicy?: RetryPolicy | undefined;
 
   /**
+   * @generated from field: repeated envoy.config.route.v3.RouteAction.HashPolicy hash_policy = 15;
+   */
+  hashPolicy: RouteAction_HashPolicy[];
+
+  /**
    * @generated from field: google.protobuf.Duration idle_timeout = 24;
    */
   idleTimeout?: Duration | undefined;
@@ -220,6 +225,130 @@ export type RouteAction = Message<"envoy.config.route.v3.RouteAction"> & {
  */
 export const RouteActionSchema: GenMessage<RouteAction> = /*@__PURE__*/
   messageDesc(file_envoy_config_route_v3_route, 4);
+
+/**
+ * @generated from message envoy.config.route.v3.RouteAction.HashPolicy
+ */
+export type RouteAction_HashPolicy = Message<"envoy.config.route.v3.RouteAction.HashPolicy"> & {
+  /**
+   * @generated from oneof envoy.config.route.v3.RouteAction.HashPolicy.policy_specifier
+   */
+  policySpecifier: {
+    /**
+     * @generated from field: envoy.config.route.v3.RouteAction.HashPolicy.Header header = 1;
+     */
+    value: RouteAction_HashPolicy_Header;
+    case: "header";
+  } | {
+    /**
+     * @generated from field: envoy.config.route.v3.RouteAction.HashPolicy.Cookie cookie = 2;
+     */
+    value: RouteAction_HashPolicy_Cookie;
+    case: "cookie";
+  } | {
+    /**
+     * @generated from field: envoy.config.route.v3.RouteAction.HashPolicy.ConnectionProperties connection_properties = 3;
+     */
+    value: RouteAction_HashPolicy_ConnectionProperties;
+    case: "connectionProperties";
+  } | {
+    /**
+     * @generated from field: envoy.config.route.v3.RouteAction.HashPolicy.QueryParameter query_parameter = 5;
+     */
+    value: RouteAction_HashPolicy_QueryParameter;
+    case: "queryParameter";
+  } | { case: undefined; value?: undefined };
+
+  /**
+   * @generated from field: bool terminal = 4;
+   */
+  terminal: boolean;
+};
+
+/**
+ * Describes the message envoy.config.route.v3.RouteAction.HashPolicy.
+ * Use `create(RouteAction_HashPolicySchema)` to create a new message.
+ */
+export const RouteAction_HashPolicySchema: GenMessage<RouteAction_HashPolicy> = /*@__PURE__*/
+  messageDesc(file_envoy_config_route_v3_route, 4, 0);
+
+/**
+ * @generated from message envoy.config.route.v3.RouteAction.HashPolicy.Header
+ */
+export type RouteAction_HashPolicy_Header = Message<"envoy.config.route.v3.RouteAction.HashPolicy.Header"> & {
+  /**
+   * @generated from field: string header_name = 1;
+   */
+  headerName: string;
+};
+
+/**
+ * Describes the message envoy.config.route.v3.RouteAction.HashPolicy.Header.
+ * Use `create(RouteAction_HashPolicy_HeaderSchema)` to create a new message.
+ */
+export const RouteAction_HashPolicy_HeaderSchema: GenMessage<RouteAction_HashPolicy_Header> = /*@__PURE__*/
+  messageDesc(file_envoy_config_route_v3_route, 4, 0, 0);
+
+/**
+ * @generated from message envoy.config.route.v3.RouteAction.HashPolicy.Cookie
+ */
+export type RouteAction_HashPolicy_Cookie = Message<"envoy.config.route.v3.RouteAction.HashPolicy.Cookie"> & {
+  /**
+   * @generated from field: string name = 1;
+   */
+  name: string;
+
+  /**
+   * @generated from field: google.protobuf.Duration ttl = 2;
+   */
+  ttl?: Duration | undefined;
+
+  /**
+   * @generated from field: string path = 3;
+   */
+  path: string;
+};
+
+/**
+ * Describes the message envoy.config.route.v3.RouteAction.HashPolicy.Cookie.
+ * Use `create(RouteAction_HashPolicy_CookieSchema)` to create a new message.
+ */
+export const RouteAction_HashPolicy_CookieSchema: GenMessage<RouteAction_HashPolicy_Cookie> = /*@__PURE__*/
+  messageDesc(file_envoy_config_route_v3_route, 4, 0, 1);
+
+/**
+ * @generated from message envoy.config.route.v3.RouteAction.HashPolicy.ConnectionProperties
+ */
+export type RouteAction_HashPolicy_ConnectionProperties = Message<"envoy.config.route.v3.RouteAction.HashPolicy.ConnectionProperties"> & {
+  /**
+   * @generated from field: bool source_ip = 1;
+   */
+  sourceIp: boolean;
+};
+
+/**
+ * Describes the message envoy.config.route.v3.RouteAction.HashPolicy.ConnectionProperties.
+ * Use `create(RouteAction_HashPolicy_ConnectionPropertiesSchema)` to create a new message.
+ */
+export const RouteAction_HashPolicy_ConnectionPropertiesSchema: GenMessage<RouteAction_HashPolicy_ConnectionProperties> = /*@__PURE__*/
+  messageDesc(file_envoy_config_route_v3_route, 4, 0, 2);
+
+/**
+ * @generated from message envoy.config.route.v3.RouteAction.HashPolicy.QueryParameter
+ */
+export type RouteAction_HashPolicy_QueryParameter = Message<"envoy.config.route.v3.RouteAction.HashPolicy.QueryParameter"> & {
+  /**
+   * @generated from field: string name = 1;
+   */
+  name: string;
+};
+
+/**
+ * Describes the message envoy.config.route.v3.RouteAction.HashPolicy.QueryParameter.
+ * Use `create(RouteAction_HashPolicy_QueryParameterSchema)` to create a new message.
+ */
+export const RouteAction_HashPolicy_QueryParameterSchema: GenMessage<RouteAction_HashPolicy_QueryParameter> = /*@__PURE__*/
+  messageDesc(file_envoy_config_route_v3_route, 4, 0, 3);
 
 /**
  * @generated from message envoy.config.route.v3.RetryPolicy

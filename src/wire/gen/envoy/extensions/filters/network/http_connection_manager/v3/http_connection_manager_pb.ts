@@ -8,7 +8,7 @@ import type { GenEnum, GenFile, GenMessage } from "@bufbuild/protobuf/codegenv2"
 import { enumDesc, fileDesc, messageDesc } from "@bufbuild/protobuf/codegenv2";
 import type { AccessLog } from "../../../../../config/accesslog/v3/accesslog_pb.js";
 import { file_envoy_config_accesslog_v3_accesslog } from "../../../../../config/accesslog/v3/accesslog_pb.js";
-import type { ConfigSource, Http2ProtocolOptions } from "../../../../../config/core/v3/core_pb.js";
+import type { ConfigSource, Http2ProtocolOptions, HttpProtocolOptions } from "../../../../../config/core/v3/core_pb.js";
 import { file_envoy_config_core_v3_core } from "../../../../../config/core/v3/core_pb.js";
 import type { RouteConfiguration } from "../../../../../config/route/v3/route_pb.js";
 import { file_envoy_config_route_v3_route } from "../../../../../config/route/v3/route_pb.js";
@@ -22,7 +22,7 @@ import type { Message } from "@bufbuild/protobuf";
  * Describes the file envoy/extensions/filters/network/http_connection_manager/v3/http_connection_manager.proto.
  */
 export const file_envoy_extensions_filters_network_http_connection_manager_v3_http_connection_manager: GenFile = /*@__PURE__*/
-  fileDesc("ClllbnZveS9leHRlbnNpb25zL2ZpbHRlcnMvbmV0d29yay9odHRwX2Nvbm5lY3Rpb25fbWFuYWdlci92My9odHRwX2Nvbm5lY3Rpb25fbWFuYWdlci5wcm90bxI7ZW52b3kuZXh0ZW5zaW9ucy5maWx0ZXJzLm5ldHdvcmsuaHR0cF9jb25uZWN0aW9uX21hbmFnZXIudjMijQwKFUh0dHBDb25uZWN0aW9uTWFuYWdlchJwCgpjb2RlY190eXBlGAEgASgOMlwuZW52b3kuZXh0ZW5zaW9ucy5maWx0ZXJzLm5ldHdvcmsuaHR0cF9jb25uZWN0aW9uX21hbmFnZXIudjMuSHR0cENvbm5lY3Rpb25NYW5hZ2VyLkNvZGVjVHlwZRITCgtzdGF0X3ByZWZpeBgCIAEoCRJPCgNyZHMYAyABKAsyQC5lbnZveS5leHRlbnNpb25zLmZpbHRlcnMubmV0d29yay5odHRwX2Nvbm5lY3Rpb25fbWFuYWdlci52My5SZHNIABJBCgxyb3V0ZV9jb25maWcYBCABKAsyKS5lbnZveS5jb25maWcucm91dGUudjMuUm91dGVDb25maWd1cmF0aW9uSAASXQoMaHR0cF9maWx0ZXJzGAUgAygLMkcuZW52b3kuZXh0ZW5zaW9ucy5maWx0ZXJzLm5ldHdvcmsuaHR0cF9jb25uZWN0aW9uX21hbmFnZXIudjMuSHR0cEZpbHRlchJrCgd0cmFjaW5nGAcgASgLMlouZW52b3kuZXh0ZW5zaW9ucy5maWx0ZXJzLm5ldHdvcmsuaHR0cF9jb25uZWN0aW9uX21hbmFnZXIudjMuSHR0cENvbm5lY3Rpb25NYW5hZ2VyLlRyYWNpbmcSSgoWaHR0cDJfcHJvdG9jb2xfb3B0aW9ucxgJIAEoCzIqLmVudm95LmNvbmZpZy5jb3JlLnYzLkh0dHAyUHJvdG9jb2xPcHRpb25zEjgKCmFjY2Vzc19sb2cYDSADKAsyJC5lbnZveS5jb25maWcuYWNjZXNzbG9nLnYzLkFjY2Vzc0xvZxKQAQobZm9yd2FyZF9jbGllbnRfY2VydF9kZXRhaWxzGBAgASgOMmsuZW52b3kuZXh0ZW5zaW9ucy5maWx0ZXJzLm5ldHdvcmsuaHR0cF9jb25uZWN0aW9uX21hbmFnZXIudjMuSHR0cENvbm5lY3Rpb25NYW5hZ2VyLkZvcndhcmRDbGllbnRDZXJ0RGV0YWlscxKXAQofc2V0X2N1cnJlbnRfY2xpZW50X2NlcnRfZGV0YWlscxgRIAEoCzJuLmVudm95LmV4dGVuc2lvbnMuZmlsdGVycy5uZXR3b3JrLmh0dHBfY29ubmVjdGlvbl9tYW5hZ2VyLnYzLkh0dHBDb25uZWN0aW9uTWFuYWdlci5TZXRDdXJyZW50Q2xpZW50Q2VydERldGFpbHMSeQoPdXBncmFkZV9jb25maWdzGBcgAygLMmAuZW52b3kuZXh0ZW5zaW9ucy5maWx0ZXJzLm5ldHdvcmsuaHR0cF9jb25uZWN0aW9uX21hbmFnZXIudjMuSHR0cENvbm5lY3Rpb25NYW5hZ2VyLlVwZ3JhZGVDb25maWcSMgoObm9ybWFsaXplX3BhdGgYHiABKAsyGi5nb29nbGUucHJvdG9idWYuQm9vbFZhbHVlGjoKB1RyYWNpbmcSLwoPcmFuZG9tX3NhbXBsaW5nGAQgASgLMhYuZW52b3kudHlwZS52My5QZXJjZW50GoEBChtTZXRDdXJyZW50Q2xpZW50Q2VydERldGFpbHMSKwoHc3ViamVjdBgBIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5Cb29sVmFsdWUSDAoEY2VydBgDIAEoCBILCgNkbnMYBCABKAgSCwoDdXJpGAUgASgIEg0KBWNoYWluGAYgASgIGiUKDVVwZ3JhZGVDb25maWcSFAoMdXBncmFkZV90eXBlGAEgASgJIjYKCUNvZGVjVHlwZRIICgRBVVRPEAASCQoFSFRUUDEQARIJCgVIVFRQMhACEgkKBUhUVFAzEAMieQoYRm9yd2FyZENsaWVudENlcnREZXRhaWxzEgwKCFNBTklUSVpFEAASEAoMRk9SV0FSRF9PTkxZEAESEgoOQVBQRU5EX0ZPUldBUkQQAhIQCgxTQU5JVElaRV9TRVQQAxIXChNBTFdBWVNfRk9SV0FSRF9PTkxZEARCEQoPcm91dGVfc3BlY2lmaWVyIlsKA1JkcxI5Cg1jb25maWdfc291cmNlGAEgASgLMiIuZW52b3kuY29uZmlnLmNvcmUudjMuQ29uZmlnU291cmNlEhkKEXJvdXRlX2NvbmZpZ19uYW1lGAIgASgJIlcKCkh0dHBGaWx0ZXISDAoEbmFtZRgBIAEoCRIsCgx0eXBlZF9jb25maWcYBCABKAsyFC5nb29nbGUucHJvdG9idWYuQW55SABCDQoLY29uZmlnX3R5cGViBnByb3RvMw", [file_envoy_config_accesslog_v3_accesslog, file_envoy_config_core_v3_core, file_envoy_config_route_v3_route, file_envoy_type_v3_type, file_google_protobuf_any, file_google_protobuf_wrappers]);
+  fileDesc("ClllbnZveS9leHRlbnNpb25zL2ZpbHRlcnMvbmV0d29yay9odHRwX2Nvbm5lY3Rpb25fbWFuYWdlci92My9odHRwX2Nvbm5lY3Rpb25fbWFuYWdlci5wcm90bxI7ZW52b3kuZXh0ZW5zaW9ucy5maWx0ZXJzLm5ldHdvcmsuaHR0cF9jb25uZWN0aW9uX21hbmFnZXIudjMitA8KFUh0dHBDb25uZWN0aW9uTWFuYWdlchJwCgpjb2RlY190eXBlGAEgASgOMlwuZW52b3kuZXh0ZW5zaW9ucy5maWx0ZXJzLm5ldHdvcmsuaHR0cF9jb25uZWN0aW9uX21hbmFnZXIudjMuSHR0cENvbm5lY3Rpb25NYW5hZ2VyLkNvZGVjVHlwZRITCgtzdGF0X3ByZWZpeBgCIAEoCRJPCgNyZHMYAyABKAsyQC5lbnZveS5leHRlbnNpb25zLmZpbHRlcnMubmV0d29yay5odHRwX2Nvbm5lY3Rpb25fbWFuYWdlci52My5SZHNIABJBCgxyb3V0ZV9jb25maWcYBCABKAsyKS5lbnZveS5jb25maWcucm91dGUudjMuUm91dGVDb25maWd1cmF0aW9uSAASXQoMaHR0cF9maWx0ZXJzGAUgAygLMkcuZW52b3kuZXh0ZW5zaW9ucy5maWx0ZXJzLm5ldHdvcmsuaHR0cF9jb25uZWN0aW9uX21hbmFnZXIudjMuSHR0cEZpbHRlchJrCgd0cmFjaW5nGAcgASgLMlouZW52b3kuZXh0ZW5zaW9ucy5maWx0ZXJzLm5ldHdvcmsuaHR0cF9jb25uZWN0aW9uX21hbmFnZXIudjMuSHR0cENvbm5lY3Rpb25NYW5hZ2VyLlRyYWNpbmcSSgoWaHR0cDJfcHJvdG9jb2xfb3B0aW9ucxgJIAEoCzIqLmVudm95LmNvbmZpZy5jb3JlLnYzLkh0dHAyUHJvdG9jb2xPcHRpb25zEjgKCmFjY2Vzc19sb2cYDSADKAsyJC5lbnZveS5jb25maWcuYWNjZXNzbG9nLnYzLkFjY2Vzc0xvZxKQAQobZm9yd2FyZF9jbGllbnRfY2VydF9kZXRhaWxzGBAgASgOMmsuZW52b3kuZXh0ZW5zaW9ucy5maWx0ZXJzLm5ldHdvcmsuaHR0cF9jb25uZWN0aW9uX21hbmFnZXIudjMuSHR0cENvbm5lY3Rpb25NYW5hZ2VyLkZvcndhcmRDbGllbnRDZXJ0RGV0YWlscxKXAQofc2V0X2N1cnJlbnRfY2xpZW50X2NlcnRfZGV0YWlscxgRIAEoCzJuLmVudm95LmV4dGVuc2lvbnMuZmlsdGVycy5uZXR3b3JrLmh0dHBfY29ubmVjdGlvbl9tYW5hZ2VyLnYzLkh0dHBDb25uZWN0aW9uTWFuYWdlci5TZXRDdXJyZW50Q2xpZW50Q2VydERldGFpbHMSeQoPdXBncmFkZV9jb25maWdzGBcgAygLMmAuZW52b3kuZXh0ZW5zaW9ucy5maWx0ZXJzLm5ldHdvcmsuaHR0cF9jb25uZWN0aW9uX21hbmFnZXIudjMuSHR0cENvbm5lY3Rpb25NYW5hZ2VyLlVwZ3JhZGVDb25maWcSMgoObm9ybWFsaXplX3BhdGgYHiABKAsyGi5nb29nbGUucHJvdG9idWYuQm9vbFZhbHVlEhUKDW1lcmdlX3NsYXNoZXMYISABKAgSTwocY29tbW9uX2h0dHBfcHJvdG9jb2xfb3B0aW9ucxgjIAEoCzIpLmVudm95LmNvbmZpZy5jb3JlLnYzLkh0dHBQcm90b2NvbE9wdGlvbnMSmQEKIHBhdGhfd2l0aF9lc2NhcGVkX3NsYXNoZXNfYWN0aW9uGC0gASgOMm8uZW52b3kuZXh0ZW5zaW9ucy5maWx0ZXJzLm5ldHdvcmsuaHR0cF9jb25uZWN0aW9uX21hbmFnZXIudjMuSHR0cENvbm5lY3Rpb25NYW5hZ2VyLlBhdGhXaXRoRXNjYXBlZFNsYXNoZXNBY3Rpb24aOgoHVHJhY2luZxIvCg9yYW5kb21fc2FtcGxpbmcYBCABKAsyFi5lbnZveS50eXBlLnYzLlBlcmNlbnQagQEKG1NldEN1cnJlbnRDbGllbnRDZXJ0RGV0YWlscxIrCgdzdWJqZWN0GAEgASgLMhouZ29vZ2xlLnByb3RvYnVmLkJvb2xWYWx1ZRIMCgRjZXJ0GAMgASgIEgsKA2RucxgEIAEoCBILCgN1cmkYBSABKAgSDQoFY2hhaW4YBiABKAgaJQoNVXBncmFkZUNvbmZpZxIUCgx1cGdyYWRlX3R5cGUYASABKAkiNgoJQ29kZWNUeXBlEggKBEFVVE8QABIJCgVIVFRQMRABEgkKBUhUVFAyEAISCQoFSFRUUDMQAyJ5ChhGb3J3YXJkQ2xpZW50Q2VydERldGFpbHMSDAoIU0FOSVRJWkUQABIQCgxGT1JXQVJEX09OTFkQARISCg5BUFBFTkRfRk9SV0FSRBACEhAKDFNBTklUSVpFX1NFVBADEhcKE0FMV0FZU19GT1JXQVJEX09OTFkQBCKgAQocUGF0aFdpdGhFc2NhcGVkU2xhc2hlc0FjdGlvbhIjCh9JTVBMRU1FTlRBVElPTl9TUEVDSUZJQ19ERUZBVUxUEAASEgoOS0VFUF9VTkNIQU5HRUQQARISCg5SRUpFQ1RfUkVRVUVTVBACEhkKFVVORVNDQVBFX0FORF9SRURJUkVDVBADEhgKFFVORVNDQVBFX0FORF9GT1JXQVJEEARCEQoPcm91dGVfc3BlY2lmaWVyIlsKA1JkcxI5Cg1jb25maWdfc291cmNlGAEgASgLMiIuZW52b3kuY29uZmlnLmNvcmUudjMuQ29uZmlnU291cmNlEhkKEXJvdXRlX2NvbmZpZ19uYW1lGAIgASgJIlcKCkh0dHBGaWx0ZXISDAoEbmFtZRgBIAEoCRIsCgx0eXBlZF9jb25maWcYBCABKAsyFC5nb29nbGUucHJvdG9idWYuQW55SABCDQoLY29uZmlnX3R5cGViBnByb3RvMw", [file_envoy_config_accesslog_v3_accesslog, file_envoy_config_core_v3_core, file_envoy_config_route_v3_route, file_envoy_type_v3_type, file_google_protobuf_any, file_google_protobuf_wrappers]);
 
 /**
  * @generated from message envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager
@@ -94,6 +94,21 @@ export type HttpConnectionManager = Message<"envoy.extensions.filters.network.ht
    * @generated from field: google.protobuf.BoolValue normalize_path = 30;
    */
   normalizePath?: boolean | undefined;
+
+  /**
+   * @generated from field: bool merge_slashes = 33;
+   */
+  mergeSlashes: boolean;
+
+  /**
+   * @generated from field: envoy.config.core.v3.HttpProtocolOptions common_http_protocol_options = 35;
+   */
+  commonHttpProtocolOptions?: HttpProtocolOptions | undefined;
+
+  /**
+   * @generated from field: envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.PathWithEscapedSlashesAction path_with_escaped_slashes_action = 45;
+   */
+  pathWithEscapedSlashesAction: HttpConnectionManager_PathWithEscapedSlashesAction;
 };
 
 /**
@@ -240,6 +255,42 @@ export enum HttpConnectionManager_ForwardClientCertDetails {
  */
 export const HttpConnectionManager_ForwardClientCertDetailsSchema: GenEnum<HttpConnectionManager_ForwardClientCertDetails> = /*@__PURE__*/
   enumDesc(file_envoy_extensions_filters_network_http_connection_manager_v3_http_connection_manager, 0, 1);
+
+/**
+ * @generated from enum envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.PathWithEscapedSlashesAction
+ */
+export enum HttpConnectionManager_PathWithEscapedSlashesAction {
+  /**
+   * @generated from enum value: IMPLEMENTATION_SPECIFIC_DEFAULT = 0;
+   */
+  IMPLEMENTATION_SPECIFIC_DEFAULT = 0,
+
+  /**
+   * @generated from enum value: KEEP_UNCHANGED = 1;
+   */
+  KEEP_UNCHANGED = 1,
+
+  /**
+   * @generated from enum value: REJECT_REQUEST = 2;
+   */
+  REJECT_REQUEST = 2,
+
+  /**
+   * @generated from enum value: UNESCAPE_AND_REDIRECT = 3;
+   */
+  UNESCAPE_AND_REDIRECT = 3,
+
+  /**
+   * @generated from enum value: UNESCAPE_AND_FORWARD = 4;
+   */
+  UNESCAPE_AND_FORWARD = 4,
+}
+
+/**
+ * Describes the enum envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.PathWithEscapedSlashesAction.
+ */
+export const HttpConnectionManager_PathWithEscapedSlashesActionSchema: GenEnum<HttpConnectionManager_PathWithEscapedSlashesAction> = /*@__PURE__*/
+  enumDesc(file_envoy_extensions_filters_network_http_connection_manager_v3_http_connection_manager, 0, 2);
 
 /**
  * @generated from message envoy.extensions.filters.network.http_connection_manager.v3.Rds
