@@ -1,5 +1,5 @@
 import assert from "node:assert/strict";
-import type { JsonObject } from "../src/client/json-reader.js";
+import { asObject, type JsonObject, parseJson, textOf } from "../src/client/json-reader.js";
 import { application, type Speech } from "../test/support/applications.js";
 import { OurAgent } from "./agent.js";
 import type { Cluster } from "./cluster.js";
@@ -102,6 +102,12 @@ export class MeshSide {
       },
     });
     await this.envoy(["-sidecar-for", name], [sidecar]);
+  }
+
+  /** The id of the root that signs. */
+  async activeRoot(): Promise<string> {
+    const answer = await fetch(`http://${this.cluster.http}/v1/connect/ca/roots`);
+    return textOf(asObject(parseJson(await answer.text(), "roots"), "roots"), "ActiveRootID");
   }
 
   /** Says whether the service and its sidecar are well. */

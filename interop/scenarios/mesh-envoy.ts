@@ -5,6 +5,7 @@ import type { Envoy } from "../envoy.js";
 import { MeshPair, type MeshSide, type SideService, type UpstreamOf } from "../mesh.js";
 import type { Scenario } from "../scenario.js";
 import { settles } from "../settles.js";
+import { stateOf } from "../stage.js";
 
 const DENIED: Readonly<Record<Speech, string>> = {
   // An orderly end without a byte.
@@ -18,6 +19,7 @@ async function answers(port: number, speech: Speech, path: string, expected: str
   await settles(
     async () => assert.equal(await ask(port, speech, path), expected),
     `port ${port} answers ${path} with ${JSON.stringify(expected)}`,
+    ANSWER_MS,
   );
 }
 
@@ -27,6 +29,11 @@ async function secondsUntil(port: number, speech: Speech, path: string, expected
   await answers(port, speech, path, expected);
   return ((performance.now() - began) / 1_000).toFixed(1);
 }
+
+/** An Envoy to which five calls in a row failed, such as before others were told of them, makes none there for half a minute. */
+const ANSWER_MS = 90_000;
+/** Longer than anything waits with a new certificate. */
+const ROTATION_MS = 35_000;
 
 /** Names of services, as the program behind each speaks. */
 const SERVICES: Readonly<Record<string, Speech>> = { web: "tcp", api: "http", rpc: "grpc" };
@@ -76,6 +83,44 @@ async function callEachOther(mesh: MeshPair, mode: "remote" | "local"): Promise<
     assert.equal((await passed(near, counter)) > 0, mode === "local", "whether our own gateway was on the way");
     const local = `tcp.mesh_gateway_local_peered.web.default.default.${far.cluster.datacenter}.downstream_cx_total`;
     assert.ok((await passed(far, local)) > 0, "the gateway of the other side was on the way");
+  }
+}
+
+/** Roots of both are replaced while calls go on, of which none may fail. */
+async function rotateUnderCalls(mesh: MeshPair): Promise<void> {
+  for (const { near, far } of mesh.directions) {
+    await near.gateway();
+    await near.service("web", serviceOf(near, "web", "tcp"));
+    await near.service("api", serviceOf(near, "api", "http"));
+    await near.export(far, "web", "api");
+    for (const name of ["web", "api"]) await near.intend(name, { Name: "client", Peer: far.name, Action: "allow" });
+  }
+  await mesh.peer();
+  const calls: (() => Promise<void>)[] = [];
+  for (const { near, far } of mesh.directions) {
+    const upstreams = ["web", "api"].map((name) => ({ DestinationName: name, DestinationPeer: far.name }));
+    const [web = 0, api = 0] = await near.client("client", upstreams);
+    await answers(web, "tcp", "hello", `${far.name} web hello`);
+    await answers(api, "http", "/x", `200 ${far.name} api /x`);
+    calls.push(async () => assert.equal(await ask(web, "tcp", "hello"), `${far.name} web hello`));
+    calls.push(async () => assert.equal(await ask(api, "http", "/x"), `200 ${far.name} api /x`));
+  }
+  const callAll = async (): Promise<void> => {
+    for (const call of calls) await call();
+  };
+  await callAll();
+  for (const { near, far } of mesh.directions) {
+    const first = await near.activeRoot();
+    await near.put("/v1/connect/ca/configuration", {
+      Provider: "consul",
+      Config: { PrivateKeyType: "ec", PrivateKeyBits: 384 },
+    });
+    assert.notEqual(await near.activeRoot(), first);
+    // Certificates are issued again at random moments of half a minute.
+    const end = performance.now() + ROTATION_MS;
+    do await callAll();
+    while (performance.now() < end);
+    assert.equal(await stateOf(far.cluster, near.cluster), "ACTIVE");
   }
 }
 
@@ -200,6 +245,7 @@ export const meshEnvoyScenarios: readonly Scenario[] = [
     callEachOther(mesh, "remote"),
   ),
   scenario("sidecars of both call each other through both gateways", (mesh) => callEachOther(mesh, "local")),
+  scenario("sidecars of both call each other while roots of both are replaced", rotateUnderCalls),
   scenario("sidecars of both fail over to the other side and back, and are redirected there", (mesh, remark) =>
     failOver({ remark }, mesh, "remote"),
   ),

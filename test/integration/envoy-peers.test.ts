@@ -125,6 +125,8 @@ class Mesh implements AsyncDisposable {
 
     const [app = 0, proxy = 0, ...upstreams] = await freePorts(2 + UPSTREAMS.length);
     this.#upstreams = upstreams;
+    // Else five calls that fail before all are told keep it from calling for half a minute.
+    const config = { passive_health_check: { enforcing_consecutive_5xx: 0 } };
     const peered = { destinationPeer: "one" };
     const details: Readonly<Partial<Record<Upstream, object>>> = {
       web: peered,
@@ -136,7 +138,7 @@ class Mesh implements AsyncDisposable {
       two,
       "client",
       { app, proxy },
-      UPSTREAMS.map((name, at) => ({ destinationName: name, localBindPort: upstreams[at], ...details[name] })),
+      UPSTREAMS.map((name, at) => ({ destinationName: name, localBindPort: upstreams[at], config, ...details[name] })),
     );
     await this.start("client-sidecar-proxy", two);
     await eventually(() => one.hasTold(5) && two.hasTold(3), "all have been told everything");

@@ -53,27 +53,27 @@ function framed(text: string): Buffer {
 }
 
 /** Asks an upstream in the name of a program behind a sidecar. `""`: the connection was ended without a byte. */
-export async function ask(port: number, speech: Speech, path: string): Promise<string> {
+export async function ask(port: number, speech: Speech, path: string, host = "127.0.0.1"): Promise<string> {
   switch (speech) {
     case "tcp": {
-      const socket = connect(port, "127.0.0.1");
+      const socket = connect(port, host);
       socket.write(path);
       let text = "";
       for await (const chunk of socket) text += String(chunk);
       return text;
     }
     case "http": {
-      const answer = await fetch(`http://127.0.0.1:${port}${path}`, { headers: { connection: "close" } });
+      const answer = await fetch(`http://${host}:${port}${path}`, { headers: { connection: "close" } });
       return `${answer.status} ${await answer.text()}`;
     }
     case "grpc":
-      return call(port, path);
+      return call(`${host}:${port}`, path);
   }
 }
 
 /** Ends with the status of gRPC. */
-async function call(port: number, path: string): Promise<string> {
-  const session = connectHttp2(`http://127.0.0.1:${port}`);
+async function call(address: string, path: string): Promise<string> {
+  const session = connectHttp2(`http://${address}`);
   session.on("error", () => {});
   try {
     const stream = session.request({

@@ -2,6 +2,7 @@ import { systemRandom } from "../../src/base/environment.js";
 import { createHost, type PeeringHost } from "../../src/host/host.js";
 import type { HostOptions } from "../../src/host/options.js";
 import { type XdsServer, type XdsServerOptions, xdsServer } from "../../src/mesh/index.js";
+import type { Registration } from "../../src/model/registration.js";
 import { memoryStorage } from "../../src/storage/memory.js";
 import { grpcTransport } from "../../src/transport/grpc.js";
 import { freePorts } from "./envoy.js";
@@ -83,9 +84,10 @@ export async function addService(
   name: string,
   ports: { readonly app: number; readonly proxy: number },
   upstreams: readonly object[] = [],
+  more: NonNullable<NonNullable<Registration["service"]>["proxy"]> = {},
 ): Promise<void> {
   await host.catalog.register({ ...NODE, service: { name, port: ports.app } });
-  const proxy = { destinationServiceName: name, localServicePort: ports.app, upstreams: upstreams as never };
+  const proxy = { destinationServiceName: name, localServicePort: ports.app, upstreams: upstreams as never, ...more };
   const id = `${name}-sidecar-proxy`;
   await host.catalog.register({ ...NODE, service: { kind: "connect-proxy", id, name: id, port: ports.proxy, proxy } });
 }
