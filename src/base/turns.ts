@@ -47,9 +47,27 @@ export async function sortByKeys<Item>(
   items: Iterable<Item>,
   keysOf: (item: Item) => readonly string[],
 ): Promise<readonly Item[]> {
-  const keyed = Array.from(items, (item) => ({ item, keys: keysOf(item) }));
-  const sorted = await inTurns(sortSteps(keyed, (left, right) => compareKeys(left.keys, right.keys)));
+  // At once, as they may change between turns.
+  const all = [...items];
+  const sorted = await inTurns(sortKeyedSteps(all, keysOf));
   return sorted.map(({ item }) => item);
+}
+
+interface Keyed<Item> {
+  readonly item: Item;
+  readonly keys: readonly string[];
+}
+
+function* sortKeyedSteps<Item>(
+  items: readonly Item[],
+  keysOf: (item: Item) => readonly string[],
+): Steps<readonly Keyed<Item>[]> {
+  const keyed: Keyed<Item>[] = [];
+  for (const item of items) {
+    keyed.push({ item, keys: keysOf(item) });
+    if (keyed.length % KEYED_BATCH === 0) yield;
+  }
+  return yield* sortSteps(keyed, (left, right) => compareKeys(left.keys, right.keys));
 }
 
 function compareKeys(left: readonly string[], right: readonly string[]): number {
@@ -60,7 +78,8 @@ function compareKeys(left: readonly string[], right: readonly string[]): number 
   return 0;
 }
 
-/** Items sorted at once, and merged in one step. */
+/** Items of which the keys are made in one step, which are sorted at once, and which are merged in one step. */
+const KEYED_BATCH = 5_000;
 const SORTED_BATCH = 2_000;
 const MERGED_BATCH = 20_000;
 

@@ -226,6 +226,12 @@ export const agentFlags: readonly Flag[] = [
     usage: "Characters of the filters of all subsets of one service-resolver. Default: 65536.",
   },
   {
+    name: "inline-certificate-characters",
+    kind: "text",
+    placeholder: "number",
+    usage: "Characters of the certificate and the key of one inline-certificate. Default: 131072.",
+  },
+  {
     name: "leaf-certificates",
     kind: "text",
     placeholder: "number",
@@ -452,6 +458,7 @@ export async function readAgentOptions(flags: ParsedFlags, io: CommandLineIo): P
   const maxBodyValues = number("http-max-body-values", 1_000, Number.MAX_SAFE_INTEGER);
   const templateCharacters = number("query-template-characters", 0, Number.MAX_SAFE_INTEGER);
   const filterCharacters = number("subset-filter-characters", 0, Number.MAX_SAFE_INTEGER);
+  const certificateCharacters = number("inline-certificate-characters", 0, Number.MAX_SAFE_INTEGER);
   const leafCertificates = number("leaf-certificates", 1, Number.MAX_SAFE_INTEGER);
   const leafCertificateUnusedMs = number("leaf-certificate-unused-ms", 1, Number.MAX_SAFE_INTEGER);
   const slowReaderMs = number("http-slow-reader-ms", 1, Number.MAX_SAFE_INTEGER);
@@ -504,6 +511,7 @@ export async function readAgentOptions(flags: ParsedFlags, io: CommandLineIo): P
       ...(maxBodyValues !== undefined && { recordValues: 2 * maxBodyValues }),
       ...(templateCharacters !== undefined && { templateCharacters }),
       ...(filterCharacters !== undefined && { filterCharacters }),
+      ...(certificateCharacters !== undefined && { certificateCharacters }),
       ...(leafCertificates !== undefined && { leafCertificates }),
       ...(leafCertificateUnusedMs !== undefined && { leafCertificateUnusedMs }),
     },

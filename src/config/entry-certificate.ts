@@ -1,12 +1,19 @@
-import { createPrivateKey, type KeyObject, X509Certificate } from "node:crypto";
+import { createPrivateKey, type KeyObject, type X509Certificate } from "node:crypto";
 import { isDomainName } from "../syntax/names.js";
+import { certificateOf, firstPemBlock, type PemBlock } from "../token/pem.js";
 
 const SMALLEST_RSA_KEY = 2048;
 
-/** The first block of a text in PEM, and its label. */
-function firstBlock(pem: string): { readonly label: string; readonly text: string } | undefined {
-  const found = /-----BEGIN ([^\r\n-]+)-----[\s\S]*?-----END \1-----/.exec(pem);
-  return found === null ? undefined : { label: found[1] ?? "", text: found[0] };
+/** The forms of a key that Go tries, in its order. */
+const KEY_FORMS = ["pkcs1", "pkcs8", "sec1"] as const;
+
+function keyOf({ type, content }: PemBlock): KeyObject | undefined {
+  if (!/^(?:.* )?PRIVATE KEY$/.test(type)) return undefined;
+  for (const form of KEY_FORMS) {
+    const key = read(() => createPrivateKey({ key: content, format: "der", type: form }));
+    if (key !== undefined) return key;
+  }
+  return undefined;
 }
 
 function read<Value>(make: () => Value): Value | undefined {
@@ -25,18 +32,18 @@ function hostsOf(certificate: X509Certificate): readonly string[] {
 
 /** Why a certificate and its key are no pair that a gateway could show; never quotes the key. Texts follow Consul 1.21. */
 export function certificateProblem(certificatePem: string, keyPem: string): string | undefined {
-  const keyBlock = firstBlock(keyPem);
+  const keyBlock = firstPemBlock(keyPem);
   if (keyBlock === undefined) return "failed to parse private key PEM";
-  const key: KeyObject | undefined = read(() => createPrivateKey(keyBlock.text));
-  if (keyBlock.label === "RSA PRIVATE KEY") {
+  const key = keyOf(keyBlock);
+  if (keyBlock.type === "RSA PRIVATE KEY") {
     if (key === undefined) return "x509: failed to parse private key";
     if ((key.asymmetricKeyDetails?.modulusLength ?? 0) < SMALLEST_RSA_KEY) {
       return `key length must be at least ${SMALLEST_RSA_KEY} bits`;
     }
   }
-  const block = firstBlock(certificatePem);
+  const block = firstPemBlock(certificatePem);
   if (block === undefined) return "failed to parse certificate PEM";
-  const certificate = read(() => new X509Certificate(block.text));
+  const certificate = certificateOf(block.content);
   // Node reads the key lazily. Go refuses an invalid one, such as a point that is not on its curve, at once.
   const publicKey = read(() => certificate?.publicKey);
   if (certificate === undefined || publicKey === undefined)

@@ -2,7 +2,7 @@
 export interface WriteLimits {
   /**
    * Values of one registration, config entry or prepared query, each element, and each member that says something, being one. Default
-   * 100 000, twice what a body may have, for records have more than was given; beyond it, and the next three: RESOURCE_EXHAUSTED.
+   * 100 000, twice what a body may have, for records have more than was given; beyond it, and the next four: RESOURCE_EXHAUSTED.
    */
   readonly recordValues: number;
   /** Characters of all texts of one query template, its pattern included, which are parsed when it is written. Default 65 536. */
@@ -14,6 +14,8 @@ export interface WriteLimits {
    * instance. Default 65 536.
    */
   readonly filterCharacters: number;
+  /** Characters of the certificate and the key of one `inline-certificate`, which are parsed in one go. Default 131 072. */
+  readonly certificateCharacters: number;
 }
 
 export const defaultWriteLimits: WriteLimits = {
@@ -21,6 +23,7 @@ export const defaultWriteLimits: WriteLimits = {
   templateCharacters: 65_536,
   renderedCharacters: 1_000_000,
   filterCharacters: 65_536,
+  certificateCharacters: 131_072,
 };
 
 /** An object with more members is a map, which a caller filled; one with fewer may be a record that has all of its fields. */

@@ -122,7 +122,7 @@ function decode(value: Uint8Array, secretBox: SecretBox): DecodedRow<ConfigEntry
 /** The configuration entries of a host: checked when written, kept in storage, read from memory. */
 export class ConfigEntries implements Closable {
   readonly #datacenter: string;
-  readonly #limits: ChainLimits & Pick<WriteLimits, "recordValues" | "filterCharacters">;
+  readonly #limits: ChainLimits & Pick<WriteLimits, "recordValues" | "filterCharacters" | "certificateCharacters">;
   readonly #incidents: Incidents | undefined;
   readonly #table: StoredTable<ConfigEntry>;
   #entries: ConfigEntrySet;
@@ -273,25 +273,31 @@ export class ConfigEntries implements Closable {
     requireFewValues("a config entry", entry, this.#limits.recordValues, this.#incidents);
     yield;
     const parsed = yield* configEntrySteps(entry);
-    this.#requireShortFilters(parsed);
+    this.#requireShort(parsed);
     yield;
     return settledEntry(parsed);
   }
 
-  #requireShortFilters(entry: ConfigEntry): void {
-    if (entry.kind !== "service-resolver") return;
-    let characters = 0;
-    for (const { filter = "" } of Object.values(entry.subsets ?? {})) characters += filter.length;
-    const limit = this.#limits.filterCharacters;
-    if (characters <= limit) return;
-    this.#incidents?.report(
-      "subset-filters-too-long",
-      "the filters of a resolver's subsets are longer than they may be",
-      {
-        limit,
-      },
-    );
-    throw exhausted(`the filters of the subsets have more than ${limit} characters`);
+  /** Before texts are looked at that are parsed in one go. @throws {PeeringError} `resource-exhausted` */
+  #requireShort(entry: ConfigEntry): void {
+    const { filterCharacters, certificateCharacters } = this.#limits;
+    const longer = (texts: readonly unknown[], limit: number): boolean =>
+      texts.reduce((sum: number, text) => sum + (typeof text === "string" ? text.length : 0), 0) > limit;
+    const { kind } = entry;
+    if (kind === "service-resolver") {
+      const filters = Object.values(entry.subsets ?? {}).map(({ filter }) => filter);
+      if (!longer(filters, filterCharacters)) return;
+      const what = "the filters of a resolver's subsets are longer than they may be";
+      this.#incidents?.report("subset-filters-too-long", what, { limit: filterCharacters });
+      throw exhausted(`the filters of the subsets have more than ${filterCharacters} characters`);
+    }
+    if (kind === "inline-certificate") {
+      const { Certificate, PrivateKey } = entry.extra ?? {};
+      if (!longer([Certificate, PrivateKey], certificateCharacters)) return;
+      const what = "the certificate of an entry, with its key, is longer than it may be";
+      this.#incidents?.report("inline-certificate-too-long", what, { limit: certificateCharacters });
+      throw exhausted(`the certificate and its key have more than ${certificateCharacters} characters`);
+    }
   }
 
   *#replacing(parsing: Steps<ConfigEntry>): Steps<EntryWrite> {

@@ -79,7 +79,7 @@ function lineStarting(text: string, marker: string, from: number): number {
 export function certificatesIn(text: string): readonly ParsedCertificate[] {
   const found: ParsedCertificate[] = [];
   for (const { type, content, hasHeaders } of pemBlocks(text)) {
-    const certificate = type === "CERTIFICATE" && !hasHeaders ? parse(content) : undefined;
+    const certificate = type === "CERTIFICATE" && !hasHeaders ? certificateOf(content) : undefined;
     if (certificate !== undefined) found.push({ pem: certificate.toString(), certificate });
   }
   return found;
@@ -95,7 +95,8 @@ export interface ParsedCertificate {
 /** The first byte of every certificate: a sequence. Node would take text here as PEM once more. */
 const SEQUENCE = 0x30;
 
-function parse(der: Buffer): X509Certificate | undefined {
+/** The certificate that a block holds; undefined: it holds none. */
+export function certificateOf(der: Buffer): X509Certificate | undefined {
   if (der[0] !== SEQUENCE) return undefined;
   try {
     return new X509Certificate(der);

@@ -2138,7 +2138,21 @@ export const plantedFaults: readonly PlantedFault[] = [
   fault(
     "subset-filters-without-bound",
     "the filters of subsets may have any length",
-    ["src/stores/config-entries.ts", "    if (characters <= limit) return;", "    if (characters >= 0) return;"],
+    [
+      "src/stores/config-entries.ts",
+      "      if (!longer(filters, filterCharacters)) return;",
+      "      if (filters.length > 0) return;",
+    ],
+    "test/unit/stores/write-limits.test.ts",
+  ),
+  fault(
+    "inline-certificates-without-bound",
+    "the certificate of an entry may have any length",
+    [
+      "src/stores/config-entries.ts",
+      "      if (!longer([Certificate, PrivateKey], certificateCharacters)) return;",
+      '      if (typeof Certificate === "string") return;',
+    ],
     "test/unit/stores/write-limits.test.ts",
   ),
   fault(

@@ -145,6 +145,7 @@ describe("peerage agent", () => {
       "-http-max-records=5",
       "-query-template-characters=10",
       "-subset-filter-characters=20",
+      "-inline-certificate-characters=30",
     ];
     const { http, result } = await startAgent(["-dev", ...ports, ...limits], stopping.signal);
     const answer = async (path: string, json: object, method = "PUT"): Promise<readonly unknown[]> => {
@@ -175,6 +176,16 @@ describe("peerage agent", () => {
     assert.deepEqual(await answer("/v1/config", longer), [
       429,
       "the filters of the subsets have more than 20 characters",
+    ]);
+    const certificate = {
+      Kind: "inline-certificate",
+      Name: "c",
+      Certificate: "x".repeat(20),
+      PrivateKey: "x".repeat(20),
+    };
+    assert.deepEqual(await answer("/v1/config", certificate), [
+      429,
+      "the certificate and its key have more than 30 characters",
     ]);
     stopping.abort();
     assert.equal((await result).exit, 0);

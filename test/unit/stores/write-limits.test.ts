@@ -5,7 +5,13 @@ import { defaultWriteLimits, hasMoreValues } from "../../../src/model/write-limi
 import { memoryStorage } from "../../../src/storage/memory.js";
 import { memoryNetwork } from "../../../src/transport/memory.js";
 
-const LIMITS = { recordValues: 100, templateCharacters: 20, renderedCharacters: 30, filterCharacters: 50 };
+const LIMITS = {
+  recordValues: 100,
+  templateCharacters: 20,
+  renderedCharacters: 30,
+  filterCharacters: 50,
+  certificateCharacters: 60,
+};
 const texts = (count: number): readonly string[] => Array.from({ length: count }, (_, index) => `t${index}`);
 
 describe("the limits of one write", () => {
@@ -91,6 +97,28 @@ describe("the limits of one write", () => {
     assert.equal(counted("subset-filters-too-long"), 5);
     assert.equal(host.configEntries.index, before);
     assert.equal(await host.configEntries.set(resolver(half, half)), true);
+  });
+
+  it("is bounded for the certificate and the key of an entry together", async () => {
+    const entry = (certificate: string, privateKey: string) => ({
+      kind: "inline-certificate",
+      name: "c",
+      extra: { Certificate: certificate, PrivateKey: privateKey },
+    });
+    for (const [certificate, key] of [
+      ["x".repeat(61), ""],
+      ["x".repeat(31), "x".repeat(30)],
+      ["", "x".repeat(61)],
+    ] as const) {
+      await assert.rejects(host.configEntries.setUntyped(entry(certificate, key)), {
+        code: "resource-exhausted",
+        message: "the certificate and its key have more than 60 characters",
+      });
+    }
+    assert.equal(counted("inline-certificate-too-long"), 3);
+    await assert.rejects(host.configEntries.setUntyped(entry("x".repeat(30), "x".repeat(30))), {
+      code: "invalid-entry",
+    });
   });
 
   it("is bounded for the texts of a template, and for its rendered texts", async () => {
