@@ -206,7 +206,7 @@ interface Row {
   readonly consul: Measured | undefined;
   /** Answers a second of ours to one of Consul's: the median of the rounds. */
   readonly ratio: number | undefined;
-  /** What both show, where that differs. */
+  /** How many things each shows, where that differs. */
   readonly differs: string | undefined;
 }
 

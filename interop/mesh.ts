@@ -19,7 +19,7 @@ export interface SideService {
   readonly speech: Speech;
   /** Of the service entry. Default: as the program speaks. */
   readonly protocol?: string;
-  /** What the program calls itself. */
+  /** The program names itself so. */
   readonly says: string;
 }
 

@@ -44,7 +44,7 @@ function serviceOf(side: MeshSide, name: string, speech: Speech): SideService {
   return { speech, protocol, says: `${side.name} ${name}` };
 }
 
-/** What Envoys count for a name with which they reach a service of a peer. */
+/** The server name by which the Envoys of `importer` reach a service of the peer. */
 function serverName(service: string, importer: MeshSide, trustDomain: string): string {
   return `${service}.default.default.${importer.name}.external.${trustDomain}`;
 }
@@ -213,7 +213,7 @@ async function controlPlane(mesh: MeshPair): Promise<void> {
   for (const { near, far } of mesh.directions) {
     await answers(ports.get(near) ?? 0, "http", "/x", `200 ${far.name} api /x`);
   }
-  // What is exported now gets there by a stream through the new gateways.
+  // A service that is exported now gets there by a stream through the new gateways.
   for (const { near, far } of mesh.directions) {
     await near.service("late", serviceOf(near, "late", "http"));
     await near.export(far, "api", "late");
