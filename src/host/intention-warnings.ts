@@ -10,7 +10,8 @@ import { isActive } from "../peering/peering.js";
 import { lowerCase } from "../syntax/names.js";
 import type { PeeringHost } from "./host.js";
 
-type Watched = Pick<PeeringHost, "catalog" | "configEntries" | "exports" | "view" | "incidents">;
+/** The parts of a host that warnings look at. */
+export type WarnedHost = Pick<PeeringHost, "catalog" | "configEntries" | "exports" | "view" | "incidents">;
 
 export interface FindIntentionWarningsOptions extends Abortable {
   /** The decision on callers that no intention names. */
@@ -22,7 +23,7 @@ export interface FindIntentionWarningsOptions extends Abortable {
  * peer: for all exported services of the mesh.
  */
 export function intentionWarnings(
-  { catalog, configEntries, exports, view }: Watched,
+  { catalog, configEntries, exports, view }: WarnedHost,
   { byDefault, signal }: FindIntentionWarningsOptions,
 ): Promise<readonly PeerIntentionWarning[]> {
   const { entries } = configEntries;
@@ -46,7 +47,7 @@ export interface IntentionWarningsOptions {
 }
 
 /** Reports each warning of {@link intentionWarnings} once, when it comes to be, as an incident of the host, until it is closed. */
-export function reportIntentionWarnings(host: Watched, options: IntentionWarningsOptions): Closable {
+export function reportIntentionWarnings(host: WarnedHost, options: IntentionWarningsOptions): Closable {
   const { byDefault, gatherMs = 1_000, clock = systemClock } = options;
   const stop = new AbortController();
   let told: ReadonlySet<string> = new Set();

@@ -11,6 +11,7 @@ export {
   type IntentionWarningsOptions,
   intentionWarnings,
   reportIntentionWarnings,
+  type WarnedHost,
 } from "../host/intention-warnings.js";
 export type { ConnectedProxy, Refusal, ResourceType, ShownRefusal } from "../model/connected-proxy.js";
 export type {

@@ -591,6 +591,7 @@ export class Catalog implements CatalogSource, Closable {
   /**
    * The checks that decide the health of an instance, those of its node first; with `serviceId` `""` those that decide that of the
    * node. Undefined: there is no such instance.
+   * @internal
    */
   healthOf(node: string, serviceId: string): CheckGroups | undefined {
     const nodeKey = lowerCase(node);
