@@ -2,10 +2,12 @@ import { IncomingMessage } from "node:http";
 import { Socket } from "node:net";
 import { Writable } from "node:stream";
 import { PeeringError } from "../base/errors.js";
-import { type JsonObject, memberOf } from "../client/json-reader.js";
+import { isJsonObject, type JsonObject, memberOf } from "../client/json-reader.js";
 import type { PeeringHost } from "../host/host.js";
 import { httpHandler } from "../http/index.js";
 import type { HttpListener, HttpResponse } from "../http/messages.js";
+import { sidecarName } from "../payload/exported-payload.js";
+import { lowerCase } from "../syntax/names.js";
 
 /** Registered at the same time: storage commits them together. */
 const TOGETHER = 16;
@@ -21,8 +23,9 @@ export interface Definitions {
  */
 export class DefinedServices {
   readonly #listener: HttpListener;
-  #services: ReadonlySet<string> = new Set();
-  #checks: ReadonlySet<string> = new Set();
+  /** Ids of those that definitions have registered, lower-cased: ids that differ in case alone are one. */
+  readonly #services = new Set<string>();
+  readonly #checks = new Set<string>();
 
   constructor(host: PeeringHost) {
     // Definitions of the configuration need no token.
@@ -31,19 +34,39 @@ export class DefinedServices {
 
   /**
    * Registers these, and removes those that were defined before and are no longer. Of one that is defined twice the last one
-   * counts.
-   * @throws {PeeringError} `invalid-argument`: one cannot be registered; those before it are, and a few behind it.
+   * counts. A later call goes on where one has failed, so that nothing stays that no file defines.
+   * @throws {PeeringError} `invalid-argument`: one cannot be registered; those before it are, and a few behind it. Or one cannot be
+   *   removed; all others are.
    */
   async replace({ services, checks }: Definitions): Promise<void> {
-    await each(services, (service) =>
-      this.#put(`service ${nameOf(service)}`, "service/register?replace-existing-checks", service),
-    );
-    await each(checks, (check) => this.#put(`check ${nameOf(check)}`, "check/register", check));
-    const before = { services: this.#services, checks: this.#checks };
-    this.#services = new Set(services.map((service) => idOf(service)));
-    this.#checks = new Set(checks.map((check) => idOf(check)));
-    for (const id of before.checks) if (!this.#checks.has(id)) await this.#remove("check", id);
-    for (const id of before.services) if (!this.#services.has(id)) await this.#remove("service", id);
+    await each(services, async (service) => {
+      await this.#put(`service ${nameOf(service)}`, "service/register?replace-existing-checks", service);
+      for (const id of serviceIdsOf(service)) this.#services.add(id);
+    });
+    await each(checks, async (check) => {
+      await this.#put(`check ${nameOf(check)}`, "check/register", check);
+      this.#checks.add(idOf(check));
+    });
+    const failures = [
+      ...(await this.#removeAll("check", this.#checks, new Set(checks.map(idOf)))),
+      ...(await this.#removeAll("service", this.#services, new Set(services.flatMap(serviceIdsOf)))),
+    ];
+    if (failures.length > 0) throw failures[0];
+  }
+
+  /** Removes those that are not defined any more. @returns why some could not be removed. */
+  async #removeAll(kind: string, ids: Set<string>, defined: ReadonlySet<string>): Promise<readonly unknown[]> {
+    const failures: unknown[] = [];
+    for (const id of [...ids]) {
+      if (defined.has(id)) continue;
+      try {
+        await this.#remove(kind, id);
+        ids.delete(id);
+      } catch (error) {
+        failures.push(error);
+      }
+    }
+    return failures;
   }
 
   async #put(what: string, path: string, body: JsonObject): Promise<void> {
@@ -117,9 +140,18 @@ async function each(definitions: readonly JsonObject[], register: (one: JsonObje
   }
 }
 
+/** Lower-cased. Without an id the name is the id. */
 function idOf(definition: JsonObject): string {
-  const id = memberOf(definition, "ID") ?? memberOf(definition, "Name");
-  return typeof id === "string" ? id : "";
+  const id = memberOf(definition, "ID") || memberOf(definition, "Name");
+  return typeof id === "string" ? lowerCase(id) : "";
+}
+
+/** Of a service, and of the sidecar that is registered with it. */
+function serviceIdsOf(definition: JsonObject): readonly string[] {
+  const id = idOf(definition);
+  const connect = memberOf(definition, "Connect");
+  const sidecar = isJsonObject(connect) ? memberOf(connect, "SidecarService") : undefined;
+  return isJsonObject(sidecar) ? [id, sidecarName(id)] : [id];
 }
 
 function nameOf(definition: JsonObject): string {

@@ -2156,6 +2156,16 @@ export const plantedFaults: readonly PlantedFault[] = [
     "test/unit/stores/write-limits.test.ts",
   ),
   fault(
+    "defined-services-forgotten",
+    "a service that a file defined is never removed",
+    [
+      "src/cli/agent-definitions.ts",
+      "      for (const id of serviceIdsOf(service)) this.#services.add(id);\n",
+      "      if (services.length === 0) this.#services.add(serviceIdsOf(service).join());\n",
+    ],
+    "test/unit/cli/agent-definitions.test.ts",
+  ),
+  fault(
     "checks-cost-nothing-to-export",
     "a slice of encoding has as many instances as ever, however many checks each has",
     ["src/exports/export-engine.ts", "Math.max(1, costOf(instances))", "Math.max(1, instances.length)"],
