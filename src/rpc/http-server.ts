@@ -22,6 +22,7 @@ import { endRequest } from "../transport/grpc-stream.js";
 import { keepAlive } from "../transport/keepalive.js";
 import { closeAfterResets } from "../transport/resets.js";
 import { areHeadersTooLarge, isFlood, MAX_HEADER_BYTES } from "../transport/session-options.js";
+import { handshakesInTurn } from "./handshakes-in-turn.js";
 import type { RpcListener } from "./peering-rpc.js";
 import { feedInPieces } from "./request-feed.js";
 import { type ServerTls, secureContext } from "./server-tls.js";
@@ -216,8 +217,7 @@ export async function httpServer(options: HttpServerOptions): Promise<HttpServer
   const begun = secure === undefined ? "connection" : "secureConnection";
   const serveHttp1 = server.listeners(begun);
   server.removeAllListeners(begun);
-  const shakeHands = secure?.listeners("connection") ?? [];
-  server.removeAllListeners("connection");
+  const shakeHands = secure && handshakesInTurn(secure);
   const unknown = new Set<Socket>();
   const guard = (options.connectionLimits ?? new ConnectionLimits({ clock, incidents })).listener("http", {
     perSource: options.connectionsPerSource ?? 2_048,
@@ -253,9 +253,6 @@ export async function httpServer(options: HttpServerOptions): Promise<HttpServer
       }
     });
   };
-  /** Those whose handshake is not over, by where they come from. */
-  const handshakes = new Map<string, (secured: TLSSocket) => void>();
-  secure?.on("secureConnection", (secured) => handshakes.get(placeOf(secured))?.(secured));
   secure?.on("tlsClientError", (error) => logger.debug("a handshake failed", { error: errorText(error) }));
   server.on("connection", (socket: Socket) => {
     let end = (): void => void socket.destroy();
@@ -265,22 +262,14 @@ export async function httpServer(options: HttpServerOptions): Promise<HttpServer
       end = () => hangUp(carrier, sessionOver.get(carrier));
       begin(carrier, known);
     };
-    if (secure === undefined) return carry(socket);
-    const place = placeOf(socket);
+    if (shakeHands === undefined) return carry(socket);
     unknown.add(socket);
-    const over = known.handshake(() => {
-      for (const listener of shakeHands) listener.call(secure, socket);
-    });
-    handshakes.set(place, (secured) => {
-      over();
+    shakeHands(socket, known, (secured) => {
       unknown.delete(socket);
       if (options.admits?.(secured) === false) secured.destroy();
       else carry(secured);
     });
-    socket.once("close", () => {
-      unknown.delete(socket);
-      handshakes.delete(place);
-    });
+    socket.once("close", () => unknown.delete(socket));
   });
 
   const bound = await bind(server, options.listen).catch((error: unknown) => {
@@ -323,11 +312,6 @@ function answerOverHttp2(http: HttpListener, request: Http2ServerRequest, respon
   const { stream } = request;
   stream.once("finish", () => endRequest(stream));
   http(request, response);
-}
-
-/** Where a connection comes from: tells connections to one listener apart. */
-export function placeOf({ remoteAddress, remotePort, localAddress }: Socket): string {
-  return `${remoteAddress} ${remotePort} ${localAddress}`;
 }
 
 /**

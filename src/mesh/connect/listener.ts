@@ -7,7 +7,8 @@ import { type IntendedRequest, IntentionRules, type IntentionVerdict } from "../
 import type { IntendedCall, IntentionAction } from "../../config/intentions.js";
 import type { PeeringHost } from "../../host/host.js";
 import type { HttpRequest, HttpResponse } from "../../http/messages.js";
-import { httpServer, placeOf } from "../../rpc/http-server.js";
+import { placeOf } from "../../rpc/handshakes-in-turn.js";
+import { httpServer } from "../../rpc/http-server.js";
 import type { ServerTls } from "../../rpc/server-tls.js";
 import { ConnectionLimits } from "../../transport/connection-limits.js";
 import { CARRIED_HEADER } from "../identity/carried.js";

@@ -2,7 +2,7 @@ import type { Socket } from "node:net";
 import { createServer, type TLSSocket } from "node:tls";
 import type { Closable } from "../../base/closable.js";
 import { joinHostPort } from "../../base/host-port.js";
-import { placeOf } from "../../rpc/http-server.js";
+import { handshakesInTurn } from "../../rpc/handshakes-in-turn.js";
 import { type ServerTls, secureContext } from "../../rpc/server-tls.js";
 import { bind } from "../../transport/bind.js";
 import type { ConnectionLimits } from "../../transport/connection-limits.js";
@@ -38,9 +38,7 @@ export async function tcpServer(options: TcpServerOptions): Promise<TcpServer> {
     rejectUnauthorized: false,
     allowHalfOpen: true,
   });
-  // Node begins a handshake as soon as it accepts; here one waits for its turn.
-  const shakeHands = server.listeners("connection");
-  server.removeAllListeners("connection");
+  const shakeHands = handshakesInTurn(server);
   const guard = options.connectionLimits.listener("mesh", {
     perSource: options.connectionsPerSource,
     inAll: options.connections,
@@ -48,26 +46,16 @@ export async function tcpServer(options: TcpServerOptions): Promise<TcpServer> {
     idleMs: handshakeTimeoutMs,
   });
   const open = new Set<Socket>();
-  const handshakes = new Map<string, (client: TLSSocket) => void>();
   server.on("tlsClientError", (_error, client) => client.destroy());
-  server.on("secureConnection", (client) => handshakes.get(placeOf(client))?.(client));
   server.on("connection", (socket: Socket) => {
     const known = guard.admit(socket);
     if (known === undefined) return;
     open.add(socket);
-    const place = placeOf(socket);
-    const over = known.handshake(() => {
-      for (const listener of shakeHands) listener.call(server, socket);
-    });
-    handshakes.set(place, (client) => {
-      over();
+    shakeHands(socket, known, (client) => {
       // One that is served is at work for as long as it stands.
       if (accept(client)) client.once("close", known.request());
     });
-    socket.once("close", () => {
-      open.delete(socket);
-      handshakes.delete(place);
-    });
+    socket.once("close", () => open.delete(socket));
   });
   const bound = await bind(server, listen).catch((error: unknown) => {
     guard.close();
