@@ -2061,11 +2061,17 @@ export const plantedFaults: readonly PlantedFault[] = [
   ),
   fault(
     "mesh-without-roots",
-    "a service of a peer is dialed though no root of the peer is known",
+    "a service is dialed though no root of this cluster is known",
+    ["src/mesh/connect/routes.ts", "  if (rootPems.length === 0) {", "  if (rootPems.length < 0) {"],
+    "test/unit/mesh/routes.test.ts",
+  ),
+  fault(
+    "mesh-without-roots-of-a-peer",
+    "a service of a peer is dialed, and told to proxies, though no root of the peer is known",
     [
-      "src/mesh/connect/routes.ts",
-      "  if (bundle === undefined || rootPems.length === 0) throw noRoots",
-      "  if (bundle === undefined) throw noRoots",
+      "src/mesh/snapshot/bundles.ts",
+      "  if (bundle.rootPems.length === 0) return",
+      "  if (bundle.rootPems.length < 0) return",
     ],
     "test/unit/mesh/routes.test.ts",
   ),
@@ -2170,5 +2176,76 @@ export const plantedFaults: readonly PlantedFault[] = [
     "a slice of encoding has as many instances as ever, however many checks each has",
     ["src/exports/export-engine.ts", "Math.max(1, costOf(instances))", "Math.max(1, instances.length)"],
     "test/unit/exports/export-engine.test.ts",
+  ),
+  fault(
+    "request-of-another-identity",
+    "a signing request is signed for the identity that it names, and not for the one that was asked for",
+    ["src/trust/signing-request.ts", "  if (named !== expected) {", '  if (named === "") {'],
+    "test/unit/trust/sign-request.test.ts",
+  ),
+  fault(
+    "unable-authority-asked",
+    "an authority that says it cannot sign is asked for certificates all the same",
+    [
+      "src/host/leaf-certificates.ts",
+      "      if (problem !== undefined) throw cannotSign(problem);",
+      '      if (problem === "") throw cannotSign(problem);',
+    ],
+    "test/unit/mesh/xds-server.test.ts",
+  ),
+  fault(
+    "explained-without-failover",
+    "a connection is said to fail though its chain fails over to a place that works",
+    [
+      "src/mesh/snapshot/explain.ts",
+      "if (failures.length > 0 && !failures.includes(undefined)) return failures[0];",
+      "if (failures.length > 0) return failures[0];",
+    ],
+    "test/unit/mesh/explain.test.ts",
+  ),
+  fault(
+    "explained-to-everyone",
+    "anyone who may read two services is told of peerings and gateways",
+    [
+      "src/http/explain.ts",
+      `  // It tells of the peering, of gateways and of addresses that no service owns.
+  await call.require({ resource: "operator", access: "read" });`,
+      "",
+    ],
+    "test/unit/http/rights.test.ts",
+  ),
+  fault(
+    "node-without-failover",
+    "a call of Node does not go on to the places that its chain fails over to",
+    [
+      "src/mesh/connect/routes.ts",
+      "  return [node.target, ...(node.failover?.targets ?? [])].flatMap((id) => {",
+      "  return [node.target].flatMap((id) => {",
+    ],
+    "test/unit/mesh/routes.test.ts",
+    "test/integration/mesh.test.ts",
+  ),
+  fault(
+    "node-passes-mode-over",
+    "a call of Node goes straight to the gateways of the peer, whatever the mode says",
+    ["src/mesh/snapshot/peered.ts", '  return mode === "local";', '  return mode === "nowhere";'],
+    "test/unit/mesh/routes.test.ts",
+    "test/unit/mesh/explain.test.ts",
+  ),
+  fault(
+    "own-deny-for-peers",
+    "a deny for every caller of the peer is passed over, and warned of",
+    [
+      "src/config/peer-intentions.ts",
+      '  if (every(peer) !== undefined || every("")?.action !== "deny") return undefined;',
+      '  if (every("")?.action !== "deny") return undefined;',
+    ],
+    "test/unit/config/peer-intentions.test.ts",
+  ),
+  fault(
+    "warned-again",
+    "a warning of intentions is reported after every change",
+    ["src/host/intention-warnings.ts", "if (!told.has(keyOf(warning))) report(warning);", "report(warning);"],
+    "test/integration/intention-warnings.test.ts",
   ),
 ];
