@@ -93,6 +93,20 @@ describe("a dialer whose peerings go through mesh gateways", () => {
     assert.deepEqual(addresses.dialed, ["exchange g:1", "stream g:1", "stream h:1", `stream ${SERVERS}`, "stream g:1"]);
   });
 
+  it("dials its own gateways first after a start, too", async () => {
+    const world = new World();
+    const addresses = new Addresses(world);
+    for (const address of [SERVERS, "g:1"]) await addresses.listen(address);
+    const dialer = await world.site("dialer");
+    await registerGateway(world, dialer, "g");
+    await throughGateways(world, dialer);
+    await establish(world, dialer);
+    await world.until(() => addresses.dialed.length === 2, "there is a stream");
+    await dialer.restart();
+    await world.until(() => addresses.dialed.length === 3, "there is another one");
+    assert.deepEqual(addresses.dialed, ["exchange g:1", "stream g:1", "stream g:1"]);
+  });
+
   it("waits for a gateway that does not know the way yet, and goes around one that leads nowhere (ch2 LC18, ch3 case 27)", async () => {
     for (const [refusals, secretFrom] of [
       [3, "g:1"],
