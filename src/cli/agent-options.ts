@@ -54,6 +54,8 @@ export interface AgentOptions {
   readonly grpcTls: ListenAddress | undefined;
   /** Undefined: Envoys are not served. */
   readonly grpc: ListenAddress | undefined;
+  /** Where Envoys are served over TLS. */
+  readonly xdsTls: ListenAddress | undefined;
   /** Undefined: not served. */
   readonly dns: ListenAddress | undefined;
   readonly advertise: readonly string[];
@@ -250,6 +252,13 @@ export const agentFlags: readonly Flag[] = [
     placeholder: "host:port",
     usage:
       "Where to serve the Envoys of sidecars and mesh gateways, in plaintext; keys of services are sent there. Consul's port is 8502. Default: nowhere.",
+  },
+  {
+    name: "xds-tls",
+    kind: "text",
+    placeholder: "host:port",
+    usage:
+      "Where to serve the Envoys of sidecars and mesh gateways over TLS: with the certificate of -cert and -key, else with one of the agent's own authority, which is renewed by itself. Default: nowhere.",
   },
   {
     name: "grpc-tls",
@@ -484,6 +493,10 @@ export async function readAgentOptions(flags: ParsedFlags, io: CommandLineIo): P
     encryption: await readEncryption(text("encrypt-key-file"), io),
     http: isOff(text("http")) ? undefined : listenAddress("http", text("http"), "127.0.0.1", 8500),
     ...httpsOptions(text, boolean("verify-incoming")),
+    xdsTls:
+      text("xds-tls") === "" || isOff(text("xds-tls"))
+        ? undefined
+        : listenAddress("xds-tls", text("xds-tls"), "127.0.0.1", 8503),
     grpcTls,
     grpc:
       text("grpc") === "" || isOff(text("grpc")) ? undefined : listenAddress("grpc", text("grpc"), "127.0.0.1", 8502),
@@ -565,6 +578,10 @@ function httpsOptions(
 ): Pick<AgentOptions, "https" | "tlsFiles"> {
   const [address, certificate, key, ca] = [text("https"), text("cert"), text("key"), text("ca")];
   if (address === "" || isOff(address)) {
+    const forEnvoys = text("xds-tls") !== "" && !isOff(text("xds-tls"));
+    if (forEnvoys && certificate !== "" && key !== "" && ca === "" && !verifyIncoming) {
+      return { https: undefined, tlsFiles: { certificate, key, ca: undefined } };
+    }
     if (certificate + key + ca !== "" || verifyIncoming) {
       throw new CommandError("Must specify -https with -cert, -key, -ca and -verify-incoming");
     }

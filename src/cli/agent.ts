@@ -9,12 +9,14 @@ import { reportIntentionWarnings } from "../host/intention-warnings.js";
 import { type AgentControl, CallLimits, httpHandler } from "../http/index.js";
 import type { XdsServer, XdsServerOptions } from "../mesh/index.js";
 import { type HttpServer, type HttpServerOptions, httpServer, peeringRpc } from "../rpc/index.js";
+import type { ServerTls } from "../rpc/server-tls.js";
 import { memoryStorage } from "../storage/memory.js";
 import type { Storage } from "../storage/storage.js";
 import { ConnectionLimits } from "../transport/connection-limits.js";
 import { grpcTransport } from "../transport/grpc.js";
 import { type BuiltInAuthorityOptions, builtInAuthority } from "../trust/built-in-authority.js";
 import { sealedSecretBox } from "../trust/secret-box.js";
+import { ServerCertificate } from "../trust/server-certificate.js";
 import { DefinedServices } from "./agent-definitions.js";
 import { type AgentOptions, type ListenAddress, readAgentOptions, readPolicies, readTls } from "./agent-options.js";
 import { AgentReload } from "./agent-reload.js";
@@ -86,9 +88,23 @@ export async function runAgent({ flags, io, print }: CommandContext): Promise<vo
   const intentionPolicy = defaultIntentionPolicy === undefined ? {} : { defaultIntentionPolicy };
   const byDefault = defaultIntentionPolicy ?? authorizer?.defaultPolicy ?? "allow";
   await using _warnings = reportIntentionWarnings(host, { byDefault });
-  await using xds =
-    options.grpc && (await starting(() => openXds(host, options, { ...authorizing, ...intentionPolicy }, shared)));
+  const openingXds = { ...authorizing, ...intentionPolicy };
+  await using xds = options.grpc && (await starting(() => openXds(host, options.grpc, openingXds, shared)));
+  await using xdsIdentity =
+    options.xdsTls && tls === undefined
+      ? new ServerCertificate({ authority: host.authority, datacenter: host.datacenter, ...shared })
+      : undefined;
+  await using xdsTls =
+    options.xdsTls &&
+    (await starting(async () => {
+      await xdsIdentity?.ready();
+      const certificates = tls ?? (xdsIdentity && servedBy(xdsIdentity));
+      return openXds(host, options.xdsTls, { ...openingXds, ...(certificates && { tls: certificates }) }, shared);
+    }));
+  if (xdsIdentity) xdsIdentity.onRenewed(() => xdsTls?.replaceCertificates(servedBy(xdsIdentity)));
   const xdsPort = splitHostPort(xds?.address ?? "")?.port;
+  const xdsTlsPort = splitHostPort(xdsTls?.address ?? "")?.port;
+  const xdsServers = [xds, xdsTls].filter((server) => server !== undefined);
   const listeners = await starting(async () => ({
     rpc: peeringRpc(host, { ...serving, allowPeeringWrite: options.allowPeeringWrite, signal: stopped }),
     http: httpHandler(host, {
@@ -97,7 +113,8 @@ export async function runAgent({ flags, io, print }: CommandContext): Promise<vo
       control,
       ...intentionPolicy,
       ...(xdsPort !== undefined && { xdsPort }),
-      ...(xds !== undefined && { proxies: () => xds.proxies() }),
+      ...(xdsTlsPort !== undefined && { xdsTlsPort }),
+      ...(xdsServers.length > 0 && { proxies: () => xdsServers.flatMap((server) => server.proxies()) }),
       explainConnection: async (question) => (await import("../mesh/explain.js")).explainConnection(host, question),
     }),
     ...(perSource !== undefined && { connectionsPerSource: perSource }),
@@ -115,6 +132,7 @@ export async function runAgent({ flags, io, print }: CommandContext): Promise<vo
     ...(dns === undefined ? [] : [`dns=${dns.address}`]),
     ...(https === undefined ? [] : [`https=${https.address}`]),
     ...(xds === undefined ? [] : [`grpc=${xds.address}`]),
+    ...(xdsTls === undefined ? [] : [`xds-tls=${xdsTls.address}`]),
   ];
   print(`Peerage agent ready: datacenter=${datacenter} node=${node} ${places.join(" ")}`);
   reload.start(options, logger, {
@@ -122,7 +140,10 @@ export async function runAgent({ flags, io, print }: CommandContext): Promise<vo
       level = next;
     },
     replacePolicies: authorizer?.replace,
-    replaceCertificates: https?.replaceCertificates,
+    replaceCertificates: (certificates) => {
+      https?.replaceCertificates(certificates);
+      xdsTls?.replaceCertificates(certificates);
+    },
     replaceDefinitions: (definitions) => defined.replace(definitions),
   });
   if (!stopped.aborted) await new Promise((resolve) => stopped.addEventListener("abort", resolve, { once: true }));
@@ -208,13 +229,19 @@ async function rotateRoot(options: BuiltInAuthorityOptions & { readonly logger: 
 /** The messages of Envoy are loaded by agents that serve some. */
 async function openXds(
   host: PeeringHost,
-  { grpc }: AgentOptions,
-  options: Authorizing & Pick<XdsServerOptions, "defaultIntentionPolicy">,
+  listen: ListenAddress | undefined,
+  options: Authorizing & Pick<XdsServerOptions, "defaultIntentionPolicy" | "tls">,
   shared: Shared,
 ): Promise<XdsServer | undefined> {
-  if (grpc === undefined) return undefined;
+  if (listen === undefined) return undefined;
   const { xdsServer } = await import("../mesh/index.js");
-  return xdsServer(host, { listen: addressText(grpc), ...options, ...shared });
+  return xdsServer(host, { listen: addressText(listen), ...options, ...shared });
+}
+
+/** The certificate of a server of this cluster, as Consul's is for Envoys where it makes its own. */
+function servedBy(identity: ServerCertificate): ServerTls {
+  const { certificateChainPem, privateKeyPem } = identity.current();
+  return { certificate: certificateChainPem, key: privateKeyPem };
 }
 
 /** Undefined when DNS is not asked for, and the package it needs is missing. */

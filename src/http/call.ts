@@ -66,6 +66,8 @@ export interface Server {
   readonly defaultIntentionPolicy: "allow" | "deny" | undefined;
   /** The port at which Envoys are served in plaintext; undefined: they are not. */
   readonly xdsPort: number | undefined;
+  /** The same over TLS. */
+  readonly xdsTlsPort: number | undefined;
   /** The Envoys that are connected; undefined: none are served. */
   readonly proxies: (() => readonly ConnectedProxy[]) | undefined;
   readonly explainConnection: ExplainConnection | undefined;

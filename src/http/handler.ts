@@ -50,6 +50,8 @@ export interface HttpHandlerOptions extends RequestGuardOptions {
    * Default: none.
    */
   readonly xdsPort?: number;
+  /** The same over TLS. */
+  readonly xdsTlsPort?: number;
   /** The Envoys that are connected, as `proxies` of that server tells them, for `/v1/internal/peerage/proxies`. Default: none are served. */
   readonly proxies?: () => readonly ConnectedProxy[];
   /**
@@ -156,6 +158,7 @@ export function httpHandler(host: PeeringHost, options: HttpHandlerOptions = {})
     maxMatchNames: options.maxMatchNames ?? DEFAULT_MATCH_NAMES,
     defaultIntentionPolicy: options.defaultIntentionPolicy,
     xdsPort: options.xdsPort,
+    xdsTlsPort: options.xdsTlsPort,
     proxies: options.proxies,
     explainConnection: options.explainConnection,
     sharedAnswers: new SharedAnswers(),

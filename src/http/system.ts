@@ -119,7 +119,7 @@ export const memberFields: Fields<Member> = {
 async function self(call: Call): Promise<Answer> {
   const { host, server } = call;
   await call.require({ resource: "agent", access: "read", name: server.nodeName });
-  const { xdsPort = -1 } = server;
+  const { xdsPort = -1, xdsTlsPort = -1 } = server;
   return {
     json: {
       Config: {
@@ -137,7 +137,7 @@ async function self(call: Call): Promise<Answer> {
       Member: memberJson(memberOf(call)),
       Stats: await stats(call),
       Meta: textMap(host.catalog.nodeAlone(server.nodeName)?.meta ?? {}),
-      xDS: { SupportedProxies: {}, Port: xdsPort, Ports: { Plaintext: xdsPort, TLS: -1 } },
+      xDS: { SupportedProxies: {}, Port: xdsPort, Ports: { Plaintext: xdsPort, TLS: xdsTlsPort } },
     },
   };
 }

@@ -2,6 +2,7 @@ import { Alarm } from "../base/alarm.js";
 import { type Clock, type Logger, type Random, silentLogger, systemClock, systemRandom } from "../base/environment.js";
 import { errorText, PeeringError } from "../base/errors.js";
 import { Incidents } from "../base/incidents.js";
+import { Signal } from "../base/signal.js";
 import type { ServerIdentity } from "../transport/transport.js";
 import { type CertificateAuthority, type IssuedCertificate, peeringServerName } from "./authority.js";
 import { CLOCK_STEP_MS, MAX_WAIT_MS, renewalTime, retryDelay, rotationTime, validityFault } from "./renewal.js";
@@ -43,6 +44,7 @@ export class ServerCertificate implements ServerIdentity, AsyncDisposable {
   readonly serverName: string;
   readonly #options: Required<ServerCertificateOptions>;
   readonly #stopListening: () => void;
+  readonly #renewed: Signal;
   readonly #ready: Promise<void>;
   readonly #firstAttempt: Promise<void> | undefined;
   #resolveReady: () => void = () => {};
@@ -70,6 +72,7 @@ export class ServerCertificate implements ServerIdentity, AsyncDisposable {
       logger: options.logger ?? silentLogger,
       incidents: options.incidents ?? new Incidents(options),
     };
+    this.#renewed = new Signal(this.#options.incidents);
     this.#due = new Alarm(this.#options.clock, () => this.#considerRenewal());
     this.serverName = peeringServerName(options.datacenter, options.authority.trustDomain);
     this.#ready = new Promise((resolve, reject) => {
@@ -102,6 +105,11 @@ export class ServerCertificate implements ServerIdentity, AsyncDisposable {
     // After a long sleep of the machine, or when the clock was set, a handshake may come before the timer.
     if (this.#failures === 0 && (this.#clockWasSet() || this.#faultOf(certificate) !== undefined)) this.#renew();
     return certificate;
+  }
+
+  /** Calls `listener` when there is a new certificate, until the returned function is called. */
+  onRenewed(listener: () => void): () => void {
+    return this.#renewed.on(listener);
   }
 
   /** Undefined before the first certificate. */
@@ -140,6 +148,7 @@ export class ServerCertificate implements ServerIdentity, AsyncDisposable {
       if (this.#closed) return;
       this.#certificate = certificate;
       this.#resolveReady();
+      this.#renewed.emit();
       const fault = this.#faultOf(certificate);
       if (fault !== undefined) throw new PeeringError("unavailable", `it ${fault} when it was issued`);
       this.#failures = 0;

@@ -53,7 +53,7 @@ export async function runPeerage(args: readonly string[], world: CommandLineWorl
 
 /** The line that an agent prints when it serves. */
 export const AGENT_READY: RegExp =
-  /^Peerage agent ready: datacenter=(\S+) node=(\S+)(?: http=(\S+))?(?: grpc-tls=(\S+))?(?: dns=(\S+?))?(?: https=(\S+))?(?: grpc=(\S+))?$/;
+  /^Peerage agent ready: datacenter=(\S+) node=(\S+)(?: http=(\S+))?(?: grpc-tls=(\S+))?(?: dns=(\S+?))?(?: https=(\S+))?(?: grpc=(\S+))?(?: xds-tls=(\S+))?$/;
 
 /** An agent in this process that serves; addresses are `host:port`. */
 export interface RunningAgent {
@@ -64,6 +64,7 @@ export interface RunningAgent {
   readonly dns: string;
   /** Where Envoys are served; `""`: nowhere. */
   readonly grpc: string;
+  readonly xdsTls: string;
   readonly result: Promise<CommandLineResult>;
 }
 
@@ -78,9 +79,9 @@ export async function startAgent(
     result = runPeerage(["agent", ...args], { ...world, signal, onOutput: resolve });
     result.then(({ stderr }) => reject(new Error(stderr)), reject);
   });
-  const [ready, , , http = "", , dns = "", https = "", grpc = ""] = AGENT_READY.exec(line.trim()) ?? [];
+  const [ready, , , http = "", , dns = "", https = "", grpc = "", xdsTls = ""] = AGENT_READY.exec(line.trim()) ?? [];
   if (ready === undefined || result === undefined) throw new Error(line);
-  return { http, https, dns, grpc, result };
+  return { http, https, dns, grpc, xdsTls, result };
 }
 
 export interface FakeRequest {

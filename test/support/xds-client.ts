@@ -1,3 +1,4 @@
+import type { SecureClientSessionOptions } from "node:http2";
 import type { MessageInitShape } from "@bufbuild/protobuf";
 import { createClient } from "@connectrpc/connect";
 import { createGrpcTransport } from "@connectrpc/connect-node";
@@ -20,9 +21,18 @@ export class XdsClient implements AsyncDisposable {
   #ended = false;
 
   /** @param token - `""`: none is shown. */
-  constructor(address: string, options: { readonly id: string; readonly token?: string; readonly node?: string }) {
-    const { id, token = "", node } = options;
-    const transport = createGrpcTransport({ baseUrl: `http://${address}` });
+  constructor(
+    address: string,
+    options: {
+      readonly id: string;
+      readonly token?: string;
+      readonly node?: string;
+      readonly tls?: SecureClientSessionOptions;
+    },
+  ) {
+    const { id, token = "", node, tls } = options;
+    const scheme = tls === undefined ? "http" : "https";
+    const transport = createGrpcTransport({ baseUrl: `${scheme}://${address}`, ...(tls && { nodeOptions: tls }) });
     const client = createClient(AggregatedDiscoveryService, transport);
     const headers = token === "" ? {} : { "x-consul-token": token };
     const first = { id, ...(node !== undefined && { metadata: { node_name: node } }) };

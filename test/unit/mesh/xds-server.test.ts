@@ -14,6 +14,7 @@ import { memoryNetwork } from "../../../src/transport/memory.js";
 import type { CertificateAuthority } from "../../../src/trust/authority.js";
 import { AggregatedDiscoveryService, ClusterLoadAssignmentSchema } from "../../../src/wire/envoy.js";
 import { secretFor, tokensFor } from "../../support/acl.js";
+import { TestAuthority } from "../../support/certificates.js";
 import { eventually } from "../../support/hosts.js";
 import { type MeshPair, meshPair, registerGateway, serverName } from "../../support/mesh.js";
 import { XdsClient } from "../../support/xds-client.js";
@@ -361,6 +362,26 @@ describe("the server for Envoys", () => {
       () => parts.server.proxies().some(({ waitsFor }) => waitsFor.join().includes("are allowed")),
       "it is shown",
     );
+  });
+
+  it("serves over TLS, and shows the next clients other certificates once they are replaced", async () => {
+    const [first, second] = await Promise.all([TestAuthority.create(), TestAuthority.create("Second")]);
+    const tlsOf = async (authority: TestAuthority) => authority.issue("server", { names: ["localhost"] });
+    await using parts = await served({ tls: await tlsOf(first) });
+    const told = async (authority: TestAuthority): Promise<readonly string[]> => {
+      const tls = { ca: authority.certificate, servername: "localhost" };
+      await using client = new XdsClient(parts.server.address, { id: ID, tls });
+      client.send("cluster");
+      return await client.acknowledged("cluster");
+    };
+    assert.deepEqual(await told(first), ["local_app"]);
+    await assert.rejects(told(second), { code: Code.Internal });
+    parts.server.replaceCertificates(await tlsOf(second));
+    assert.deepEqual(await told(second), ["local_app"]);
+    await assert.rejects(told(first), { code: Code.Internal });
+    await using plain = new XdsClient(parts.server.address, { id: ID });
+    plain.send("cluster");
+    await assert.rejects(plain.next());
   });
 
   it("answers the other call of the service as Consul does", async () => {
