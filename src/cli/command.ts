@@ -1,6 +1,7 @@
 import type { ConsulClient } from "../client/index.js";
 import type { Flag, ParsedFlags } from "./flags.js";
 import type { JsonForm, Printable } from "./output.js";
+import type { Program } from "./run-program.js";
 
 /** The world as commands see it. */
 export interface CommandLineIo {
@@ -23,6 +24,10 @@ export interface CommandLineIo {
   readonly onHangUp: (action: () => void) => void;
   /** For commands that can report on themselves: from then on SIGUSR1 calls `action`; before, it does nothing. */
   readonly onReport: (action: () => void) => void;
+  /** Runs a program with the input and output of this one, and tells its exit code. */
+  readonly runProgram: (program: Program) => Promise<number>;
+  /** The output of a program. */
+  readonly outputOf: (command: string, args: readonly string[]) => Promise<string>;
 }
 
 export interface CommandContext {

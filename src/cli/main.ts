@@ -4,6 +4,7 @@ import { chmod, readdir, readFile, rm, writeFile } from "node:fs/promises";
 import { constants } from "node:os";
 import { text } from "node:stream/consumers";
 import { runCommandLine } from "./run.js";
+import { outputOf, runProgram } from "./run-program.js";
 
 /** That of the package this file is part of. */
 function packageVersion(): string {
@@ -63,7 +64,7 @@ async function holdPidFile(path: string): Promise<AsyncDisposable> {
 }
 
 // Only its user may read its files: an agent's data hold keys, and the database makes files when it likes.
-process.umask(0o077);
+const umask = process.umask(0o077);
 const exitCode = await runCommandLine(process.argv.slice(2), packageVersion(), {
   environment: process.env,
   stdout: (output) => process.stdout.write(output),
@@ -82,5 +83,7 @@ const exitCode = await runCommandLine(process.argv.slice(2), packageVersion(), {
   onReport: (action) => {
     actions.SIGUSR1 = action;
   },
+  runProgram: (program) => runProgram(program, umask),
+  outputOf,
 });
 process.exitCode ||= exitCode;

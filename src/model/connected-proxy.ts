@@ -39,3 +39,6 @@ export interface ConnectedProxy {
   /** How many resources of each type it is to have. */
   readonly resources: Readonly<Record<ResourceType, number>>;
 }
+
+/** The oldest Envoy that is served, major and minor: older ones do not know all that is sent. */
+export const OLDEST_ENVOY: readonly [number, number] = [1, 20];

@@ -2,6 +2,7 @@ import { readdir, readFile, rm, writeFile } from "node:fs/promises";
 import { createServer, type IncomingMessage } from "node:http";
 import { text } from "node:stream/consumers";
 import { runCommandLine } from "../../src/cli/run.js";
+import { outputOf, runProgram } from "../../src/cli/run-program.js";
 
 export interface CommandLineResult {
   readonly exit: number;
@@ -47,6 +48,8 @@ export async function runPeerage(args: readonly string[], world: CommandLineWorl
     untilStopped: () => world.signal ?? new AbortController().signal,
     onHangUp: (action) => world.onHangUp?.(action),
     onReport: () => {},
+    runProgram: (program) => runProgram(program, 0o022),
+    outputOf,
   });
   return { exit, stdout, stderr };
 }

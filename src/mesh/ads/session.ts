@@ -1,5 +1,5 @@
 import { compareUtf8 } from "../../base/byte-order.js";
-import type { Refusal, ResourceType } from "../../model/connected-proxy.js";
+import { OLDEST_ENVOY, type Refusal, type ResourceType } from "../../model/connected-proxy.js";
 import {
   type DeltaDiscoveryRequest,
   type DeltaDiscoveryResponse,
@@ -41,8 +41,6 @@ export interface DeltaLimits {
 
 export const defaultDeltaLimits: DeltaLimits = { subscribedNames: 65_536, responseBytes: 4 * 1024 * 1024 };
 
-/** The oldest Envoy that is served: older ones do not know all that is sent. */
-const OLDEST_ENVOY = [1, 20] as const;
 const TYPES = Object.keys(TYPE_URLS) as readonly ResourceType[];
 const TOLD_NAMES = 10;
 const TOLD_CHARACTERS = 500;

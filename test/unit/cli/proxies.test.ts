@@ -58,7 +58,7 @@ describe("peerage connect envoy", () => {
       metadata: { namespace: "default", partition: "default" },
     });
     const refused: readonly (readonly [readonly string[], RegExp])[] = [
-      [["-sidecar-for=web"], /Must specify -bootstrap/],
+      [["-sidecar-for=web", "-envoy-binary=/no/such/envoy"], /Couldn.t start \/no\/such\/envoy/],
       [["-bootstrap"], /Must specify one of/],
       [["-bootstrap", "-sidecar-for=db"], /No sidecar proxy for db is registered/],
       [["-bootstrap", "-gateway=ingress"], /no other kind is served/],

@@ -93,6 +93,7 @@ const wrong: Readonly<Record<string, readonly string[]>> = {
   key: NO_FILE,
   "log-level": ["loud", "0", "1", "warning", "fatal", "panic", "off", "all", "-1", "info,debug"],
   node: ["a b", "a/b", "..", ".a", "a.", "a..b", "é", "a:b", "*", "x".repeat(254)],
+  "xds-tls": NO_PLACE,
   transit: ["a", "a:b", "a:b:", ":b:c", "a::c", "a b:c:d", "*:b:c", "a:*:c", "a/x:b:c", "é:b:c"],
 };
 
