@@ -24,7 +24,7 @@ interface Callers {
 
 /**
  * Where intentions and exports do not go together. A source without a peer covers callers of this cluster alone, `*` included, which is easily missed.
- * @param exported - the services of the mesh that are exported, each with the names of its peers.
+ * @param exported - the services of the mesh that are exported, each with the names of its peers; those without any are passed over.
  */
 export function* peerIntentionWarnings(
   entries: ConfigEntrySet,
@@ -41,6 +41,7 @@ export function* peerIntentionWarnings(
     return callers;
   };
   for (const { service, peers } of exported) {
+    if (meter.isOver(PAIR)) yield;
     const levels = [callersOf(service), callersOf("*")];
     for (const peer of peers) {
       if (meter.isOver(PAIR)) yield;

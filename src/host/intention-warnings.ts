@@ -4,6 +4,7 @@ import type { Closable } from "../base/closable.js";
 import { type Clock, systemClock } from "../base/environment.js";
 import { errorText } from "../base/errors.js";
 import { inTurns } from "../base/turns.js";
+import type { ExportedServiceView } from "../config/exports.js";
 import type { IntentionAction } from "../config/intentions.js";
 import { type PeerIntentionWarning, peerIntentionWarnings } from "../config/peer-intentions.js";
 import { isActive } from "../peering/peering.js";
@@ -29,13 +30,15 @@ export function intentionWarnings(
   const { entries } = configEntries;
   const kinds = catalog.kinds();
   const active = new Set(view.peerings().flatMap((peering) => (isActive(peering) ? [peering.name] : [])));
-  // Intentions are about connections of the mesh.
-  const exported = exports.resolved().flatMap(({ service, peers }) => {
-    const isInMesh =
-      kinds.get(lowerCase(service))?.connectEnabled === true || entries.chainName(lowerCase(service)) !== undefined;
-    return isInMesh ? [{ service, peers: peers.filter((peer) => active.has(peer)) }] : [];
-  });
-  return inTurns(peerIntentionWarnings(entries, byDefault, exported), signal);
+  // Intentions are about connections of the mesh. Made one by one, so that others have their turn in between.
+  function* exported(): Iterable<ExportedServiceView> {
+    for (const { service, peers } of exports.resolved()) {
+      const key = lowerCase(service);
+      const isInMesh = kinds.get(key)?.connectEnabled === true || entries.chainName(key) !== undefined;
+      yield { service, peers: isInMesh ? peers.filter((peer) => active.has(peer)) : [] };
+    }
+  }
+  return inTurns(peerIntentionWarnings(entries, byDefault, exported()), signal);
 }
 
 export interface IntentionWarningsOptions {
