@@ -3,6 +3,7 @@ import { once } from "node:events";
 import { createServer } from "node:http";
 import type { AddressInfo } from "node:net";
 import { describe, it } from "node:test";
+import type { TlsPlacement } from "../../src/mesh/xds/tls.js";
 import type { ServiceInstance } from "../../src/model/instance.js";
 import { memoryStorage } from "../../src/storage/memory.js";
 import { builtInAuthority } from "../../src/trust/built-in-authority.js";
@@ -153,12 +154,23 @@ describe("Envoys of two peered clusters", { skip: withoutEnvoy }, () => {
   }
 });
 
-/** The resources as a configuration that stands alone. */
-function asStatic({ shown }: MadeResources): object {
-  const text = JSON.stringify({
-    clusters: Object.values(shown.cluster),
-    listeners: Object.values(shown.listener),
-  });
+/** Resources of all types as a configuration that stands alone: whatever would come by itself stands where it is named. */
+function asStatic({ shown }: MadeResources): { static_resources: { clusters: object[] } } {
+  const inPlace = (value: unknown): unknown => {
+    if (Array.isArray(value)) return value.map(inPlace);
+    if (typeof value !== "object" || value === null) return value;
+    const { rds, sdsConfig: _, ...members } = value as Readonly<Record<string, unknown>>;
+    const kept = Object.fromEntries(Object.entries(members).map(([key, each]) => [key, inPlace(each)]));
+    if (rds === undefined) return kept;
+    const { routeConfigName } = rds as { readonly routeConfigName: string };
+    return { ...kept, routeConfig: inPlace(shown.route[routeConfigName]) };
+  };
+  const withEndpoints = (cluster: unknown): object => {
+    const { type, edsClusterConfig: _, ...members } = cluster as Readonly<Record<string, unknown>>;
+    if (type !== "EDS") return inPlace(cluster) as object;
+    const loadAssignment = shown.endpoint[String(members["name"])] ?? { clusterName: members["name"] };
+    return inPlace({ ...members, type: "STATIC", loadAssignment }) as object;
+  };
   return {
     node: { id: "validated", cluster: "validated" },
     layered_runtime: patternRuntime,
@@ -170,15 +182,18 @@ function asStatic({ shown }: MadeResources): object {
       },
     },
     static_resources: {
-      ...(JSON.parse(text) as object),
+      clusters: Object.values(shown.cluster).map(withEndpoints),
+      listeners: Object.values(shown.listener).map(inPlace),
+      secrets: Object.values(shown.secret).map(inPlace),
     },
-  };
+  } as { static_resources: { clusters: object[] } };
 }
 
 describe("Envoy, asked whether it takes what proxies are told", { skip: withoutEnvoy }, async () => {
   await using authority = await builtInAuthority({ storage: memoryStorage() });
   const material = await authority.issueLeaf({ kind: "mesh-gateway", datacenter: "dc1" });
-  const made = (proxy: ServiceInstance, parts: ViewParts): MadeResources => madeOf(proxy, { material, ...parts });
+  const made = (proxy: ServiceInstance, parts: ViewParts, placement?: TlsPlacement): MadeResources =>
+    madeOf(proxy, { material, ...parts }, placement);
   const bundles = [bundle("peer-a", A_DOMAIN), bundle("peer-b", B_DOMAIN, [root(2)])];
   const ads = {
     name: "ads",
@@ -292,6 +307,52 @@ describe("Envoy, asked whether it takes what proxies are told", { skip: withoutE
       },
     },
   } as const;
+  const routed = sidecar("web", {
+    upstreams: ["api", "moved"].map((destinationName, at) => ({
+      ...{ destinationName, localBindPort: 9_100 + at, meshGateway: { mode: "local" } },
+    })) as never,
+  });
+  const router = {
+    kind: "service-router",
+    name: "api",
+    routes: [
+      {
+        match: { http: { pathPrefix: "/db" } },
+        destination: { service: "split", prefixRewrite: "/", requestTimeout: "3s", numRetries: 2 },
+      },
+    ],
+  } as never;
+  const splitter = {
+    kind: "service-splitter",
+    name: "split",
+    splits: [
+      { weight: 40, service: "db" },
+      { weight: 60, service: "moved" },
+    ],
+  } as const;
+  const redirect = {
+    kind: "service-resolver",
+    name: "moved",
+    redirect: { peer: "peer-a", service: "db" },
+  } as const;
+  const limits = { max_connections: 3, max_pending_requests: 4, max_concurrent_requests: 5 };
+  const passive = { interval: "10s", max_failures: 3, enforcing_consecutive_5xx: 0, base_ejection_time: "20s" };
+  const limited = sidecar("web", {
+    upstreams: [
+      {
+        ...{ destinationName: "db", destinationPeer: "peer-a", localBindSocketPath: "/tmp/db.sock" },
+        config: { limits, passive_health_check: passive, balance_outbound_connections: "exact_balance" },
+      },
+    ] as never,
+  });
+  const versions = { TLSMinVersion: "TLSv1_2", TLSMaxVersion: "TLSv1_3" };
+  const terms = {
+    kind: "mesh",
+    name: "mesh",
+    extra: {
+      TLS: { Incoming: versions, Outgoing: { ...versions, CipherSuites: ["ECDHE-ECDSA-AES256-GCM-SHA384"] } },
+    },
+  } as const;
   const cases: Readonly<Record<string, () => MadeResources>> = {
     "a sidecar with a listener and a cluster that an operator writes": () =>
       made(calls, { bundles, inbound: bundles, imports: db, instances: services, entries: [written, intentions] }),
@@ -307,8 +368,24 @@ describe("Envoy, asked whether it takes what proxies are told", { skip: withoutE
         instances: services,
         entries: [http, intentions, failing],
       }),
+    "a sidecar whose router, splitter and redirect lead to a peer, through its own gateways": () =>
+      made(routed, {
+        bundles,
+        imports: { "db?peer=peer-a": [imported("db", "peer-a", { protocol: "http" })] },
+        instances: { ...services, db: [sidecar("db")] },
+        gateways: [gateway],
+        entries: [http, router, splitter, redirect],
+      }),
+    "a sidecar with its keys as secrets, limits and terms of TLS": () =>
+      made(
+        limited,
+        { bundles, inbound: bundles, imports: db, instances: services, entries: [intentions, terms] },
+        "sds",
+      ),
+    "a mesh gateway with its keys as secrets": () =>
+      made(gateway, { bundles, instances: services, exported, imports: db, entries: [http, router] }, "sds"),
     "a sidecar for gRPC with logs and a limit": () =>
-      made(calls, { inbound: bundles, instances: services, entries: [logs, intentions] }),
+      made(calls, { bundles, imports: db, inbound: bundles, instances: services, entries: [logs, intentions] }),
     "a transparent proxy": () =>
       made(sidecar("web", { mode: "transparent" }), {
         bundles,
@@ -330,7 +407,9 @@ describe("Envoy, asked whether it takes what proxies are told", { skip: withoutE
   for (const [name, make] of Object.entries(cases)) {
     it(`takes ${name}`, async () => {
       await using directory = await temporaryDirectory();
-      const configuration = asStatic(make()) as { static_resources: { clusters: object[] } };
+      const resources = make();
+      assert.deepEqual(resources.missing, []);
+      const configuration = asStatic(resources);
       configuration.static_resources.clusters.push(ads);
       await validate(JSON.parse(JSON.stringify(configuration)), directory.path);
     });
