@@ -99,7 +99,17 @@ class Grants {
   /** @throws {TypeError} */
   constructor({ defaultPolicy = "deny", tokens = [], anonymous = {}, policies }: AclPolicies) {
     checkTokens(tokens);
-    const ruleSet = ({ policies: names = [], rules = [] }: AclGrant): RuleSet => {
+    // Many tokens of the same policies share one set, for policies may be long.
+    const shared = new Map<string, RuleSet>();
+    const ruleSet = (grant: AclGrant): RuleSet => {
+      const { policies: names = [], rules = [] } = grant;
+      if (rules.length > 0) return setOf(grant);
+      const key = JSON.stringify(names);
+      const known = shared.get(key) ?? setOf(grant);
+      shared.set(key, known);
+      return known;
+    };
+    const setOf = ({ policies: names = [], rules = [] }: AclGrant): RuleSet => {
       const named = names.flatMap((name) => {
         const found = policies?.get(name);
         if (found === undefined) throw new TypeError(`there is no policy ${JSON.stringify(name)}`);
@@ -252,7 +262,7 @@ function grantOf(items: readonly HclItem[], what: string, known: ReadonlyMap<str
     given.add(key);
     if (key === "rules") {
       if (!(value instanceof HclBody)) throw problem(item, `rules of ${what} is no block`);
-      rules.push(...rulesOf(value));
+      for (const rule of rulesOf(value)) rules.push(rule);
       continue;
     }
     if (!isHclList(value)) throw problem(item, `policies of ${what} is no list`);

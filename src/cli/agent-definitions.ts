@@ -1,6 +1,7 @@
 import { IncomingMessage } from "node:http";
 import { Socket } from "node:net";
 import { Writable } from "node:stream";
+import { setImmediate } from "node:timers/promises";
 import { PeeringError } from "../base/errors.js";
 import { isJsonObject, type JsonObject, memberOf } from "../client/json-reader.js";
 import type { PeeringHost } from "../host/host.js";
@@ -59,6 +60,8 @@ export class DefinedServices {
     const failures: unknown[] = [];
     for (const id of [...ids]) {
       if (defined.has(id)) continue;
+      // A storage in memory answers at once: others have their turn in between.
+      await setImmediate();
       try {
         await this.#remove(kind, id);
         ids.delete(id);
@@ -135,6 +138,7 @@ async function each(definitions: readonly JsonObject[], register: (one: JsonObje
     const repeated = some.findIndex((one) => ids.has(idOf(one)) || !ids.add(idOf(one)));
     const free = repeated < 0 ? some : some.slice(0, repeated);
     begin += free.length;
+    await setImmediate();
     const results = await Promise.allSettled(free.map(register));
     for (const result of results) if (result.status === "rejected") throw result.reason;
   }

@@ -2162,6 +2162,18 @@ export const plantedFaults: readonly PlantedFault[] = [
     "test/unit/stores/write-limits.test.ts",
   ),
   fault(
+    "policies-held-for-each-token",
+    "each token holds the rules of its policies again",
+    ["src/access/policies.ts", "      shared.set(key, known);\n", ""],
+    "test/unit/access/policies-growth.test.ts",
+  ),
+  fault(
+    "definitions-in-one-turn",
+    "services that no file defines any more are removed in one turn of the event loop",
+    ["src/cli/agent-definitions.ts", "      await setImmediate();\n      try {", "      try {"],
+    "test/unit/cli/agent-definitions.test.ts",
+  ),
+  fault(
     "defined-services-forgotten",
     "a service that a file defined is never removed",
     [

@@ -105,6 +105,25 @@ describe("services and checks of a configuration", () => {
     assert.deepEqual(agent.services, []);
   });
 
+  it("are registered and removed in many turns of the event loop", async () => {
+    await using agent = await Agent.start();
+    const services = Array.from({ length: 64 }, (_, index) => ({ Name: `s${index}` }));
+    let turns = 0;
+    let counting = true;
+    const count = (): void => {
+      turns++;
+      if (counting) setImmediate(count);
+    };
+    count();
+    await agent.replace({ services });
+    const registered = turns;
+    assert.ok(registered >= 4, `${registered} turns to register`);
+    await agent.replace({});
+    assert.ok(turns - registered >= 64, `${turns - registered} turns to remove`);
+    counting = false;
+    assert.deepEqual(agent.services, []);
+  });
+
   it("leave alone what others have registered", async () => {
     await using agent = await Agent.start();
     const node = { node: NODE, address: "127.0.0.1" };
