@@ -466,10 +466,17 @@ function chainOutbound(
   const filterName = `${id.name}.default.default.${chain.datacenter}`;
   const prefix = statPrefix("upstream.", filterName);
   const add = (): void => {
-    drafts.endpoints.push(...assignments);
-    if (own.cluster === "") drafts.clusters.push(...clusters);
-    // Of a chain without entries there is one.
-    else for (const { transportSocket } of clusters) addOwnCluster(name, own.cluster, transportSocket, drafts, options);
+    if (own.cluster === "") {
+      drafts.clusters.push(...clusters);
+      drafts.endpoints.push(...assignments);
+      return;
+    }
+    // Of a chain without entries there is one. Its endpoints come under the name that the operator gave it.
+    for (const { transportSocket } of clusters) {
+      const made = addOwnCluster(name, own.cluster, transportSocket, drafts, options);
+      if (made === undefined) continue;
+      for (const { endpoints } of assignments) drafts.endpoints.push({ clusterName: made.name, endpoints });
+    }
   };
   if (!isHttpLike(chain.protocol) || (chain.isDefault && first !== undefined)) {
     if (first === undefined) return undefined;
@@ -535,12 +542,13 @@ function addOwnCluster(
   transportSocket: ClusterInit["transportSocket"],
   drafts: Drafts,
   { encoder }: MakingOptions,
-): void {
-  if (transportSocket === undefined) return;
+): OwnResource | undefined {
+  if (transportSocket === undefined) return undefined;
   const made = orProblem(`envoy_cluster_json of upstream "${name}"`, "it has no cluster", problemOf(drafts), () =>
     encoder.own.cluster(text, bytesOf(TransportSocketSchema, transportSocket)),
   );
   if (made !== undefined) drafts.own.clusters.push(made);
+  return made;
 }
 
 /** Each address leads to one upstream, or Envoy refuses the listener: the first one by name that has it. */

@@ -182,6 +182,8 @@ describe("other resources that operators write", () => {
       assert.deepEqual(missing, []);
       assert.deepEqual(Object.keys(shown.listener), ["own", "public_listener:0.0.0.0:9999"]);
       assert.deepEqual(Object.keys(shown.cluster), ["local_app", "own-cluster"]);
+      // As from Consul 1.21.4: those of a local upstream come under the name that its cluster has.
+      if (peer === "") assert.deepEqual(Object.keys(shown.endpoint), ["own-cluster"]);
       const socket = at(shown.cluster["own-cluster"], "transportSocket");
       assert.equal(at(socket, "name"), "tls");
       const names = at(socket, "typedConfig", "commonTlsContext", "validationContext", "matchTypedSubjectAltNames");
