@@ -86,15 +86,18 @@ describe("parts of a proxy that are kept", () => {
   it("makes the listener of callers again with intentions, bundles and settings", () => {
     const kept = new KeptParts();
     const options = { kept };
-    const plain = viewOf({});
-    resourcesOf(calling([]), plain, "inline", options);
+    const gateways = viewOf({}).localGateways();
+    const viewWith = (parts: Parameters<typeof viewOf>[0]) => ({ ...viewOf(parts), localGateways: () => gateways });
+    const plain = viewWith({});
+    const before = setOf(resourcesOf(calling([]), plain, "inline", options));
+    assert.deepEqual(madeAgain(before, setOf(resourcesOf(calling([]), { ...plain }, "inline", options))), []);
     const sources = [{ name: "db", action: "allow" as const }];
     for (const view of [
-      viewOf({ entries: [{ kind: "service-intentions", name: "web", sources }] }),
-      viewOf({ inbound: [bundle("east", A_DOMAIN)] }),
-      viewOf({ inbound: [bundle("east", A_DOMAIN, [root(2)])] }),
-      viewOf({ allowsByDefault: true }),
-      viewOf({ rootPems: [root(0), root(1)] }),
+      viewWith({ entries: [{ kind: "service-intentions", name: "web", sources }] }),
+      viewWith({ inbound: [bundle("east", A_DOMAIN)] }),
+      viewWith({ inbound: [bundle("east", A_DOMAIN, [root(2)])] }),
+      viewWith({ allowsByDefault: true }),
+      viewWith({ rootPems: [root(0), root(1)] }),
     ]) {
       const told = setOf(resourcesOf(calling([]), view, "inline", options));
       assert.deepEqual(told, setOf(resourcesOf(calling([]), view)));
