@@ -45,7 +45,9 @@ describe("peerage connect envoy, with an agent that serves Envoys over TLS", { s
       child.kill("SIGTERM");
       assert.deepEqual(await ended, [0, null]);
     } finally {
-      child.kill("SIGKILL");
+      // It hands that on: a kill would leave the other one running.
+      child.kill("SIGTERM");
+      await ended;
       stopping.abort();
       await agent.result;
     }

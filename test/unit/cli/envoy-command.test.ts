@@ -106,7 +106,9 @@ describe("peerage connect envoy, without -bootstrap", () => {
       child.kill("SIGTERM");
       assert.deepEqual(await ended, [7, null]);
     } finally {
-      child.kill("SIGKILL");
+      // It hands that on: a kill would leave the other one running.
+      child.kill("SIGTERM");
+      await ended;
     }
   });
 
