@@ -140,30 +140,40 @@ export interface ExportedServiceView {
 
 /** The exported-services entry with `*` expanded to ordinary services and equal names merged, by name. */
 export function exportedServicesView(input: Pick<ExportInput, "entries" | "names">): readonly ExportedServiceView[] {
-  const merged = new Map<string, { readonly name: string; readonly peers: Set<string> }>();
-  const add = (name: string, peers: readonly string[]): void => {
+  const merged = new Map<string, { readonly name: string; readonly peers: Set<string>; everywhere: boolean }>();
+  const viewOf = (name: string) => {
     const key = lowerCase(name);
-    if (isReserved(key)) return;
-    let view = merged.get(key);
-    if (view === undefined) {
-      view = { name, peers: new Set() };
-      merged.set(key, view);
-    }
-    for (const peer of peers) view.peers.add(peer);
+    if (isReserved(key)) return undefined;
+    const view = merged.get(key) ?? { name, peers: new Set<string>(), everywhere: false };
+    merged.set(key, view);
+    return view;
   };
+  // One list for all services: there may be many of both.
+  const everywhere = [...input.entries.exportRules.peersOf("*")].sort(compareUtf8);
   let isExpanded = false;
   for (const block of input.entries.exportedServices?.services ?? []) {
     const peers = block.consumers.flatMap(({ peer }) => (peer === undefined ? [] : [peer]));
-    if (block.name !== "*") add(block.name, peers);
-    else if (!isExpanded) {
+    if (block.name !== "*") {
+      const view = viewOf(block.name);
+      for (const peer of peers) view?.peers.add(peer);
+    } else if (!isExpanded) {
       // Those of all such blocks, once.
       isExpanded = true;
-      const everywhere = [...input.entries.exportRules.peersOf("*")];
-      for (const name of input.names.typical.values()) add(name, everywhere);
+      for (const name of input.names.typical.values()) {
+        const view = viewOf(name);
+        if (view !== undefined) view.everywhere = true;
+      }
     }
   }
   return [...merged.values()]
-    .map(({ name, peers }) => ({ service: name, peers: [...peers].sort(compareUtf8) }))
+    .map(({ name, peers, everywhere: isEverywhere }) => ({
+      service: name,
+      // Made when it is looked at, for the same reason.
+      get peers(): readonly string[] {
+        if (isEverywhere && peers.size === 0) return everywhere;
+        return [...new Set([...peers, ...(isEverywhere ? everywhere : [])])].sort(compareUtf8);
+      },
+    }))
     .sort((left, right) => compareUtf8(left.service, right.service));
 }
 

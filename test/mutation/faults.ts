@@ -2162,6 +2162,16 @@ export const plantedFaults: readonly PlantedFault[] = [
     "test/unit/stores/write-limits.test.ts",
   ),
   fault(
+    "exports-to-all-held-for-each-service",
+    "each service that goes to all peers holds a list of them",
+    [
+      "src/config/exports.ts",
+      "        if (isEverywhere && peers.size === 0) return everywhere;",
+      "        if (isEverywhere && peers.size === 0) return [...everywhere];",
+    ],
+    "test/unit/config/exported-view.test.ts",
+  ),
+  fault(
     "policies-held-for-each-token",
     "each token holds the rules of its policies again",
     ["src/access/policies.ts", "      shared.set(key, known);\n", ""],
