@@ -23,6 +23,7 @@ import {
   type IntentionRecord,
   listOf,
   type NodeRecord,
+  type NodeServicesRecord,
   type PeeringRecord,
   readCaConfiguration,
   readCatalogNode,
@@ -34,6 +35,7 @@ import {
   readIntention,
   readIntentionsByName,
   readNode,
+  readNodeServices,
   readPeering,
   readTagsByName,
 } from "./records.js";
@@ -85,6 +87,11 @@ export interface CatalogReadOptions extends ReadOptions {
   readonly near?: string;
   /** Only nodes with all of these. */
   readonly nodeMeta?: Readonly<Record<string, string>>;
+}
+
+export interface NodeServicesReadOptions extends CatalogReadOptions {
+  /** Proxies with what config entries say of them. */
+  readonly mergeCentralConfig?: boolean;
 }
 
 export interface ServiceReadOptions extends CatalogReadOptions {
@@ -216,6 +223,8 @@ export interface CatalogClient {
   connect(name: string, options?: ServiceReadOptions): Promise<ReadAnswer<readonly CatalogServiceRecord[]>>;
   /** Undefined when there is no such node. */
   node(name: string, options?: CatalogReadOptions): Promise<ReadAnswer<CatalogNodeRecord | undefined>>;
+  /** A node and its services, as the API documents them. */
+  nodeServices(name: string, options?: NodeServicesReadOptions): Promise<ReadAnswer<NodeServicesRecord>>;
 }
 
 /** `/v1/health…` */
@@ -249,6 +258,8 @@ export interface AgentClient {
   members(options?: MembersOptions): Promise<readonly JsonObject[]>;
   /** By their ids. */
   services(options?: ReadOptions): Promise<JsonObject>;
+  /** One of them. Of a proxy, with what config entries say. */
+  service(id: string, options?: RequestOptions): Promise<JsonObject>;
   /** By their ids. */
   checks(options?: ReadOptions): Promise<JsonObject>;
   registerService(service: JsonObject, options?: RequestOptions): Promise<void>;
@@ -518,6 +529,13 @@ export class ConsulClient implements Disposable {
       connect: (name, options = {}) =>
         this.#read(`/v1/catalog/connect/${segment(name)}`, options, listOf(readCatalogService)),
       node: (name, options = {}) => this.#read(`/v1/catalog/node/${segment(name)}`, options, readCatalogNode),
+      nodeServices: (name, { mergeCentralConfig = false, ...options } = {}) =>
+        this.#read(
+          `/v1/catalog/node-services/${segment(name)}`,
+          options,
+          readNodeServices,
+          mergeCentralConfig ? [["merge-central-config", ""]] : [],
+        ),
     };
   }
 
@@ -544,6 +562,7 @@ export class ConsulClient implements Disposable {
       },
       checks: (options = {}) => objectAt("/v1/agent/checks", options),
       services: (options = {}) => objectAt("/v1/agent/services", options),
+      service: (id, options = {}) => objectAt(`/v1/agent/service/${segment(id)}`, options),
       registerService: async (service, options = {}) => {
         await this.#call("PUT", "/v1/agent/service/register", options, service);
       },

@@ -215,6 +215,13 @@ export interface CatalogNodeRecord {
   readonly Services: Readonly<Record<string, ServiceRecord>>;
 }
 
+/** A node and its services, each as the API documents it. */
+export interface NodeServicesRecord {
+  /** Empty: there is no such node. */
+  readonly Node: JsonObject;
+  readonly Services: readonly JsonObject[];
+}
+
 function optionalTime(record: JsonObject, key: string): string | undefined {
   return textOf(record, key) || undefined;
 }
@@ -426,6 +433,14 @@ export function readCatalogNode(json: Json): CatalogNodeRecord | undefined {
   return {
     Node: readNode(node),
     Services: mapValues(objectOf(record, "Services"), readService),
+  };
+}
+
+export function readNodeServices(json: Json): NodeServicesRecord {
+  const record = asObject(json, "the answer");
+  return {
+    Node: objectOf(record, "Node"),
+    Services: membersOf(record, "Services").map((service) => asObject(service, "a service")),
   };
 }
 
