@@ -26,6 +26,8 @@ export interface CommandLineIo {
   readonly onReport: (action: () => void) => void;
   /** Runs a program with the input and output of this one, and tells its exit code. */
   readonly runProgram: (program: Program) => Promise<number>;
+  /** An address of a host, an IPv4 one before others. */
+  readonly lookUp: (host: string) => Promise<string>;
   /** The output of a program. */
   readonly outputOf: (command: string, args: readonly string[]) => Promise<string>;
 }

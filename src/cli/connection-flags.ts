@@ -154,6 +154,23 @@ async function tlsOptions(
   };
 }
 
-async function filesIn(directory: string, io: CommandLineIo): Promise<readonly string[]> {
-  return (await io.readDirectory(directory)).map((name) => join(directory, name));
+/** Files of a folder and those below, in the order of their names. */
+export async function filesIn(folder: string, io: CommandLineIo): Promise<readonly string[]> {
+  const names = [...(await io.readDirectory(folder))].sort();
+  const files = await Promise.all(
+    names.map(async (name) => {
+      const path = join(folder, name);
+      try {
+        return await filesIn(path, io);
+      } catch (error) {
+        if (isErrno(error) && error.code === "ENOTDIR") return [path];
+        throw error;
+      }
+    }),
+  );
+  return files.flat();
+}
+
+function isErrno(error: unknown): error is NodeJS.ErrnoException {
+  return error instanceof Error && "code" in error;
 }

@@ -1,21 +1,23 @@
-import { networkInterfaces } from "node:os";
 import { errorText } from "../base/errors.js";
-import { joinHostPort, splitHostPort } from "../base/host-port.js";
-import type { JsonObject } from "../client/index.js";
-import { asObject, isJsonObject, memberOf, numberOf, objectOf, textOf } from "../client/json-reader.js";
+import { ipVersion, joinHostPort, splitHostPort } from "../base/host-port.js";
+import { type ConsulClient, HttpError, type JsonObject } from "../client/index.js";
+import { numberOf, objectOf } from "../client/json-reader.js";
 import { OLDEST_ENVOY } from "../model/connected-proxy.js";
-import { type Command, CommandError, type CommandLineIo } from "./command.js";
-import { readOptions, serverFlags, tokenOf } from "./connection-flags.js";
-import { envoyBootstrap } from "./envoy-bootstrap.js";
+import { type Command, type CommandContext, CommandError, type CommandLineIo } from "./command.js";
+import { filesIn, readOptions, serverFlags, tokenOf } from "./connection-flags.js";
+import { centralAccessLog, fileAccessLog } from "./envoy-access-logs.js";
+import { envoyBootstrap, type GrpcPlace } from "./envoy-bootstrap.js";
+import { envoyFlags } from "./envoy-flags.js";
+import type { PrometheusParts } from "./envoy-pages.js";
+import { type AskedProxy, askedProxy, foundProxy } from "./envoy-proxy.js";
+import { gatewayRegistration } from "./envoy-registration.js";
+import { BootstrapSettings } from "./envoy-settings.js";
 import type { ParsedFlags } from "./flags.js";
 import { attempt } from "./peering-commands.js";
 import { CONFIGURATION_PATH } from "./run-program.js";
 
-/** The registration of the proxy that is meant. */
-interface Registration {
-  readonly id: string;
-  readonly service: string;
-}
+/** Where an agent serves Envoys, where nothing says otherwise. */
+const GRPC_PORT = 8502;
 
 /** Starts an Envoy, or writes the file that it starts with. */
 export const envoyCommand: Command = {
@@ -36,123 +38,64 @@ export const envoyCommand: Command = {
 
       $ peerage connect envoy -sidecar-for web -bootstrap > web.json
       $ envoy -c web.json`,
-  flags: [
-    ...serverFlags.filter(({ name }) => name !== "namespace" && name !== "partition"),
-    { name: "bootstrap", kind: "boolean", usage: "Prints the configuration, and starts no Envoy." },
-    { name: "sidecar-for", kind: "text", placeholder: "id", usage: "Id of the service whose sidecar is meant." },
-    { name: "proxy-id", kind: "text", placeholder: "id", usage: "Id of the registration of the proxy." },
-    { name: "gateway", kind: "text", placeholder: "kind", usage: "mesh: a mesh gateway of this agent is meant." },
-    {
-      name: "service",
-      kind: "text",
-      placeholder: "name",
-      usage: "Name of the gateway, where there are several; with -register, its name. Default then: mesh-gateway.",
-    },
-    {
-      name: "envoy-binary",
-      kind: "text",
-      placeholder: "path",
-      usage: "The Envoy that is started. Default: envoy, as it is found in PATH.",
-    },
-    {
-      name: "ignore-envoy-compatibility",
-      kind: "boolean",
-      usage: "Starts an Envoy of any version. Default: one that is too old is refused.",
-    },
-    { name: "register", kind: "boolean", usage: "Registers the mesh gateway with the agent first." },
-    {
-      name: "address",
-      kind: "text",
-      placeholder: "host:port",
-      usage: "With -register: the address of the gateway for its own cluster.",
-    },
-    {
-      name: "wan-address",
-      kind: "text",
-      placeholder: "host:port",
-      usage: "With -register: its address for other clusters.",
-    },
-    {
-      name: "bind-address",
-      kind: "texts",
-      placeholder: "name=ip:port",
-      usage:
-        "With -register: where the gateway listens instead. This flag may be specified multiple times. Default: at both addresses, where it can.",
-    },
-    {
-      name: "deregister-after-critical",
-      kind: "text",
-      placeholder: "duration",
-      fallback: "6h",
-      usage: "With -register: how long its check may fail before it is deregistered. Default: 6h.",
-    },
-    {
-      name: "node-name",
-      kind: "text",
-      placeholder: "name",
-      usage: "Node at which the proxy is registered. Default: that of the agent.",
-    },
-    {
-      name: "admin-bind",
-      kind: "text",
-      placeholder: "host:port",
-      usage: "Where Envoy serves its own pages. Default: localhost:19000.",
-    },
-    {
-      name: "admin-access-log-path",
-      kind: "text",
-      placeholder: "path",
-      usage: "Where Envoy logs requests for them. Default: /dev/null.",
-    },
-    {
-      name: "grpc-addr",
-      kind: "text",
-      placeholder: "host:port",
-      usage:
-        "Where the agent serves Envoys; https:// before it asks for TLS. This can also be specified via the CONSUL_GRPC_ADDR environment variable. Default: the port that the agent tells, at the address of its HTTP API.",
-    },
-    {
-      name: "grpc-ca-file",
-      kind: "text",
-      placeholder: "file",
-      usage:
-        "Authority of the agent's certificate, with TLS. This can also be specified via the CONSUL_GRPC_CACERT environment variable.",
-    },
-  ],
-  async run({ flags, io, client, print, printJson, exit }) {
-    const { agent } = await client();
-    const options = readOptions(flags);
-    const self = await attempt("Error reading the agent", () => agent.self(options));
-    const node = flags.text("node-name") || undefined;
+  flags: [...serverFlags, ...envoyFlags],
+  async run(context) {
+    const { flags, io, client, print, note, printJson, exit } = context;
+    const step = flags.boolean("enable-config-gen-logging") ? note : () => {};
+    const asked = askedProxy(flags, io);
+    if (flags.boolean("expose-servers")) {
+      throw new CommandError("-expose-servers is for federation over the WAN, which is not served here");
+    }
+    const [prometheus, ready] = [prometheusParts(flags), readyBind(flags)];
     const starts = !flags.boolean("bootstrap");
     const envoy = flags.text("envoy-binary") || "envoy";
     if (starts && !flags.boolean("ignore-envoy-compatibility")) await requireVersion(envoy, io);
-    const registered = flags.boolean("register") ? registrationFor(flags) : undefined;
-    if (registered !== undefined) {
-      await attempt(`Error registering service "${registered.Name}"`, () => agent.registerService(registered, options));
-      if (starts) print(`Registered service: ${registered.Name}`);
+    const connected = await client();
+    const registers = flags.boolean("register");
+    if (registers) {
+      const registration = registrationFor(flags, asked);
+      await attempt(`Error registering service "${registration.Name}"`, () =>
+        connected.agent.registerService(registration, readOptions(flags)),
+      );
+      step(`Registered service ${registration.ID}`);
+      if (starts) print(`Registered service: ${registration.Name}`);
     }
-    const proxy =
-      registered !== undefined
-        ? { id: registered.ID, service: registered.Name }
-        : await registrationOf(flags, () => attempt("Error listing services", () => agent.services(options)));
-    const admin = place("admin-bind", flags.text("admin-bind") || "localhost:19000");
+    const proxy = await foundProxy(connected, flags, asked, registers);
+    step(`Read the registration of proxy ${proxy.id}`);
+    const settings = new BootstrapSettings(flags.boolean("no-central-config") ? {} : proxy.config);
+    const central = await centralAccessLog(connected);
+    const accessLogPath = flags.text("admin-access-log-path") || "/dev/null";
+    if (central !== undefined && accessLogPath !== "/dev/null") {
+      note("-admin-access-log-path does nothing: AccessLogs of proxy-defaults goes before it");
+    }
+    const grpc = await grpcPlace(context);
+    step("Know where the agent serves Envoys");
     const bootstrap = envoyBootstrap({
       ...proxy,
-      node,
-      datacenter: textOf(objectOf(self, "Config"), "Datacenter"),
+      settings,
+      prometheus,
+      readyBind: ready,
+      node: asked.node,
       token: await tokenOf(flags, io),
-      admin: {
-        host: admin.host === "localhost" ? "127.0.0.1" : admin.host,
-        port: admin.port,
-        accessLog: flags.text("admin-access-log-path") || "/dev/null",
-      },
-      grpc: await grpcPlace(flags, io, self),
+      admin: await adminPlace(flags, io),
+      accessLogs: [central ?? fileAccessLog(accessLogPath)],
+      accessLogPath: central === undefined ? accessLogPath : "",
+      grpc,
+      deprecatedTags: !flags.boolean("omit-deprecated-tags"),
+      environment: io.environment,
     });
+    for (const text of idleFlags(flags, settings, ready)) note(text);
     if (starts) exit(await start(envoy, flags.rest, JSON.stringify(bootstrap), io));
     else printJson(bootstrap, "narrow");
   },
 };
+
+function registrationFor(flags: ParsedFlags, { isGateway, node, id, service }: AskedProxy) {
+  if (node !== "") throw new CommandError("'-register' cannot be used with '-node-name'");
+  if (!isGateway) throw new CommandError("Auto-Registration can only be used for gateways of kind mesh");
+  const name = service || "mesh-gateway";
+  return gatewayRegistration(flags, id || name, name);
+}
 
 /** @returns the exit code of the Envoy. */
 async function start(
@@ -197,123 +140,100 @@ async function requireVersion(command: string, io: CommandLineIo): Promise<void>
   }
 }
 
-/** The registration of a mesh gateway, as `consul connect envoy -register` makes it (1.21). */
-function registrationFor(flags: ParsedFlags) {
-  if (flags.text("gateway") !== "mesh")
-    throw new CommandError("Auto-Registration can only be used for gateways of kind mesh");
-  if (flags.text("node-name") !== "") throw new CommandError("'-register' cannot be used with '-node-name'");
-  const name = flags.text("service") || "mesh-gateway";
-  const [lan, wan] = (["address", "wan-address"] as const).map((flag) => {
-    const text = flags.text(flag);
-    return text === "" ? undefined : place(flag, text);
-  });
-  const tagged = ({ host, port }: Place) => ({ Address: host, Port: port });
+/** Where an authority is read; `""`: nowhere. */
+interface AuthorityPaths {
+  readonly file: string;
+  readonly path: string;
+}
+
+/** Those for Envoys alone. */
+function ownAuthority(flags: ParsedFlags, io: CommandLineIo): AuthorityPaths {
   return {
-    Kind: "mesh-gateway",
-    Name: name,
-    ID: flags.text("proxy-id") || name,
-    Address: lan?.host ?? "",
-    Port: lan?.port ?? 0,
-    TaggedAddresses: { ...(lan && { lan: tagged(lan) }), ...(wan && { wan: tagged(wan) }) },
-    ...proxyOf(flags.texts("bind-address"), lan, wan),
-    Check: {
-      Name: "mesh-gateway listening",
-      TCP: joinHostPort(lan?.host || "127.0.0.1", lan?.port ?? 0),
-      Interval: "10s",
-      DeregisterCriticalServiceAfter: flags.text("deregister-after-critical"),
-    },
+    file: flags.text("grpc-ca-file") || (io.environment["CONSUL_GRPC_CACERT"] ?? ""),
+    path: flags.text("grpc-ca-path") || (io.environment["CONSUL_GRPC_CAPATH"] ?? ""),
   };
 }
 
-function proxyOf(bound: readonly string[], lan: Place | undefined, wan: Place | undefined) {
-  if (bound.length > 0) {
-    const addresses = bound.map((text) => {
-      const equals = text.indexOf("=");
-      if (equals < 1) throw new CommandError(`-bind-address: no name=ip:port: ${text}`);
-      const { host, port } = place("bind-address", text.slice(equals + 1));
-      return [text.slice(0, equals), { Address: host, Port: port }] as const;
-    });
-    const config = { envoy_gateway_no_default_bind: true, envoy_gateway_bind_addresses: Object.fromEntries(addresses) };
-    return { Proxy: { Config: config } };
-  }
-  if (lan !== undefined && !canBind(lan)) {
-    throw new CommandError(
-      `The LAN address "${lan.host}" will not be bindable. Either set a bindable address or override the bind addresses with -bind-address`,
-    );
-  }
-  if (lan === undefined || wan === undefined || !canBind(wan)) return {};
-  return { Proxy: { Config: { envoy_gateway_no_default_bind: true, envoy_gateway_bind_tagged_addresses: true } } };
-}
-
-/** Whether an address is one of this machine. */
-function canBind({ host }: Place): boolean {
-  if (/^(?:0\.0\.0\.0|::)$/.test(host)) return true;
-  return Object.values(networkInterfaces()).some((addresses = []) => addresses.some(({ address }) => address === host));
-}
-
-async function registrationOf(flags: ParsedFlags, list: () => Promise<JsonObject>): Promise<Registration> {
-  const [sidecarFor, proxyId, gateway] = ["sidecar-for", "proxy-id", "gateway"].map((name) => flags.text(name));
-  const given = [sidecarFor, proxyId, gateway].filter((text) => text !== "").length;
-  if (given !== 1) throw new CommandError("Must specify one of -sidecar-for, -proxy-id and -gateway");
-  if (gateway !== "" && gateway !== "mesh")
-    throw new CommandError("Gateway must be mesh: no other kind is served here");
-  const services = Object.values(await list()).filter(isJsonObject);
-  const proxyOf = (service: JsonObject): JsonObject => objectOf(service, "Proxy");
-  const found = services.filter((service) => {
-    if (proxyId !== "") return textOf(service, "ID") === proxyId;
-    if (gateway !== "") {
-      const name = flags.text("service");
-      return textOf(service, "Kind") === "mesh-gateway" && (name === "" || textOf(service, "Service") === name);
-    }
-    return (
-      textOf(service, "Kind") === "connect-proxy" && textOf(proxyOf(service), "DestinationServiceID") === sidecarFor
-    );
-  });
-  const [only, ...more] = found;
-  const what =
-    sidecarFor !== "" ? `sidecar proxy for ${sidecarFor}` : gateway !== "" ? "mesh gateway" : `proxy ${proxyId}`;
-  if (only === undefined) throw new CommandError(`No ${what} is registered with this agent`);
-  if (more.length > 0) {
-    const ids = found.map((service) => textOf(service, "ID")).join(", ");
-    throw new CommandError(`More than one ${what} is registered with this agent: ${ids}`, {
-      remedy: "Pass -proxy-id.",
-    });
-  }
-  const isSidecar = textOf(only, "Kind") === "connect-proxy";
+/** Where there is none for Envoys, that for the HTTP API. */
+function authorityPaths(flags: ParsedFlags, io: CommandLineIo): AuthorityPaths {
+  const own = ownAuthority(flags, io);
+  if (isGiven(own)) return own;
   return {
-    id: textOf(only, "ID"),
-    service: isSidecar ? textOf(proxyOf(only), "DestinationServiceName") : textOf(only, "Service"),
+    file: flags.text("ca-file") || (io.environment["CONSUL_CACERT"] ?? ""),
+    path: flags.text("ca-path") || (io.environment["CONSUL_CAPATH"] ?? ""),
   };
 }
 
-async function grpcPlace(flags: ParsedFlags, io: CommandLineIo, self: JsonObject) {
+function isGiven({ file, path }: AuthorityPaths): boolean {
+  return file !== "" || path !== "";
+}
+
+async function authorityOf({ file, path }: AuthorityPaths, io: CommandLineIo): Promise<string> {
+  if (file !== "") return readPart(file, io);
+  const texts = await Promise.all((await filesIn(path, io)).map((each) => readPart(each, io)));
+  if (texts.length === 0) throw new CommandError(`There is no file in ${path}`);
+  return texts.join("");
+}
+
+async function readPart(path: string, io: CommandLineIo): Promise<string> {
+  try {
+    return await io.readFile(path);
+  } catch (error) {
+    throw new CommandError(`Error reading ${path}: ${errorText(error)}`, { cause: error });
+  }
+}
+
+async function grpcPlace({ flags, io, client, note }: CommandContext): Promise<GrpcPlace> {
+  const paths = authorityPaths(flags, io);
+  const hasAuthority = isGiven(paths);
+  const withTls = async (tls: boolean) => ({ tls, caPem: tls ? await authorityOf(paths, io) : "" });
   const given = flags.text("grpc-addr") || (io.environment["CONSUL_GRPC_ADDR"] ?? "");
-  const caFile = flags.text("grpc-ca-file") || (io.environment["CONSUL_GRPC_CACERT"] ?? "");
-  const tls = given.startsWith("https://");
-  if (tls && caFile === "") throw new CommandError("Must specify -grpc-ca-file with an address of https");
-  const caPem = tls ? await attempt(`Error reading ${caFile}`, () => io.readFile(caFile)) : "";
-  if (given !== "") return { ...place("grpc-addr", given.replace(/^https?:\/\//, "")), tls, caPem };
-  const told = memberOf(self, "xDS");
-  const ports = memberOf(asObject(told, "the answer"), "Ports");
-  const [plaintext, overTls] = ["Plaintext", "TLS"].map((name) => numberOf(asObject(ports, "the answer"), name));
-  const http = (flags.text("http-addr") || (io.environment["CONSUL_HTTP_ADDR"] ?? "")).replace(/^https?:\/\//, "");
-  const host = splitHostPort(http)?.host || "127.0.0.1";
-  // Without its authority the certificate of the agent could not be judged.
-  if (overTls !== undefined && overTls > 0 && caFile !== "") {
-    return {
-      host,
-      port: overTls,
-      tls: true,
-      caPem: await attempt(`Error reading ${caFile}`, () => io.readFile(caFile)),
-    };
+  if (given.startsWith("unix://")) {
+    return { socket: given.slice("unix://".length), ...(await withTls(isGiven(ownAuthority(flags, io)))) };
   }
-  if (plaintext !== undefined && plaintext > 0) return { host, port: plaintext, tls, caPem };
-  if (overTls !== undefined && overTls > 0) {
+  if (given !== "") {
+    const tls = /^https:\/\//i.test(given);
+    if (tls && !hasAuthority) {
+      throw new CommandError("Must specify -grpc-ca-file or -grpc-ca-path with an address of https");
+    }
+    const { host, port } = place("grpc-addr", given.replace(/^https?:\/\//i, ""));
+    return { ...(await dialed(host, io)), port, ...(await withTls(tls)) };
+  }
+  const { plaintext, overTls } = await toldPorts(await client(), flags, note);
+  const http = (flags.text("http-addr") || (io.environment["CONSUL_HTTP_ADDR"] ?? "")).replace(/^https?:\/\//, "");
+  const agent = await dialed(splitHostPort(http)?.host || "127.0.0.1", io);
+  // Without its authority the certificate of the agent could not be judged (D-71).
+  if (overTls > 0 && hasAuthority) return { ...agent, port: overTls, ...(await withTls(true)) };
+  if (plaintext > 0) return { ...agent, port: plaintext, ...(await withTls(false)) };
+  if (overTls > 0) {
     throw new CommandError("The agent serves Envoys over TLS alone", { remedy: "Pass -grpc-ca-file." });
   }
   throw new CommandError("The agent serves no Envoys", {
     remedy: "Start it with -grpc or -xds-tls, or pass -grpc-addr.",
   });
+}
+
+/** Ports at which the agent says that it serves Envoys. */
+async function toldPorts({ agent }: ConsulClient, flags: ParsedFlags, note: CommandContext["note"]) {
+  let self: JsonObject;
+  try {
+    self = await attempt("Error reading the agent", () => agent.self(readOptions(flags)));
+  } catch (error) {
+    // The token of a proxy need not read the agent.
+    if (!(error instanceof CommandError && error.cause instanceof HttpError && error.cause.status === 403)) throw error;
+    note(
+      `The token may not ask the agent where it serves Envoys: port ${GRPC_PORT} is taken. Pass -grpc-addr for another.`,
+    );
+    return { plaintext: GRPC_PORT, overTls: 0 };
+  }
+  const ports = objectOf(objectOf(self, "xDS"), "Ports");
+  return { plaintext: numberOf(ports, "Plaintext"), overTls: numberOf(ports, "TLS") };
+}
+
+/** Envoy takes `localhost` for another address than an agent does. Other names it follows. */
+async function dialed(host: string, io: CommandLineIo) {
+  if (host === "localhost") return { host: await io.lookUp(host), isName: false };
+  return { host, isName: ipVersion(host) === 0 };
 }
 
 interface Place {
@@ -325,4 +245,63 @@ function place(flag: string, text: string): Place {
   const found = splitHostPort(text);
   if (found === undefined || found.host === "") throw new CommandError(`-${flag}: no host:port: ${text}`);
   return found;
+}
+
+/** Envoy listens at addresses alone. */
+async function adminPlace(flags: ParsedFlags, io: CommandLineIo): Promise<Place> {
+  const { host, port } = place("admin-bind", flags.text("admin-bind") || "localhost:19000");
+  if (ipVersion(host) !== 0) return { host, port };
+  try {
+    return { host: await io.lookUp(host), port };
+  } catch (error) {
+    throw new CommandError(`-admin-bind: ${errorText(error)}`, { cause: error });
+  }
+}
+
+const TLS_FLAGS = ["prometheus-cert-file", "prometheus-key-file", "prometheus-ca-file", "prometheus-ca-path"] as const;
+
+function prometheusParts(flags: ParsedFlags): PrometheusParts {
+  const [certificateFile = "", keyFile = "", caFile = "", caPath = ""] = TLS_FLAGS.map((flag) => flags.text(flag));
+  const given = [certificateFile, keyFile, caFile || caPath];
+  if (given.some((path) => path !== "") && given.includes("")) {
+    throw new CommandError(
+      "-prometheus-cert-file, -prometheus-key-file and one of -prometheus-ca-file and -prometheus-ca-path belong together",
+    );
+  }
+  const backendPort = flags.text("prometheus-backend-port");
+  if (backendPort !== "" && !isPort(backendPort)) {
+    throw new CommandError(`-prometheus-backend-port: no port: ${backendPort}`);
+  }
+  return { backendPort, scrapePath: flags.text("prometheus-scrape-path"), certificateFile, keyFile, caFile, caPath };
+}
+
+function isPort(text: string): boolean {
+  return /^\d{1,5}$/.test(text) && Number(text) > 0 && Number(text) <= 65_535;
+}
+
+/** `""`: it is not asked for. */
+function readyBind(flags: ParsedFlags): string {
+  const [host, port] = [flags.text("envoy-ready-bind-address"), flags.text("envoy-ready-bind-port")];
+  if (host === "" && (port === "" || port === "0")) return "";
+  if (host === "" || !isPort(port)) {
+    throw new CommandError("-envoy-ready-bind-address and a port in -envoy-ready-bind-port belong together");
+  }
+  return joinHostPort(host, port);
+}
+
+/** Flags that do nothing with these settings are named: nobody must take them for done. */
+function idleFlags(flags: ParsedFlags, settings: BootstrapSettings, ready: string): readonly string[] {
+  const idle: string[] = [];
+  const metrics = settings.text("envoy_prometheus_bind_addr");
+  const pages = metrics || settings.text("envoy_stats_bind_addr") || ready;
+  const without = (names: readonly string[], what: string): void => {
+    for (const name of names) if (flags.text(name) !== "") idle.push(`-${name} does nothing: ${what}`);
+  };
+  if (metrics === "") {
+    const given = ["prometheus-backend-port", "prometheus-scrape-path"].filter((name) => flags.given(name));
+    without(given, "the proxy has no envoy_prometheus_bind_addr");
+  }
+  if (pages === "") without(TLS_FLAGS, "the proxy has no envoy_prometheus_bind_addr");
+  without(["envoy-version"], "the Envoy of -envoy-binary is started, or that in PATH");
+  return idle;
 }

@@ -3,6 +3,7 @@ import { readFileSync } from "node:fs";
 import { chmod, readdir, readFile, rm, writeFile } from "node:fs/promises";
 import { constants } from "node:os";
 import { text } from "node:stream/consumers";
+import { lookUp } from "./look-up.js";
 import { runCommandLine } from "./run.js";
 import { outputOf, runProgram } from "./run-program.js";
 
@@ -84,6 +85,7 @@ const exitCode = await runCommandLine(process.argv.slice(2), packageVersion(), {
     actions.SIGUSR1 = action;
   },
   runProgram: (program) => runProgram(program, umask),
+  lookUp,
   outputOf,
 });
 process.exitCode ||= exitCode;

@@ -48,6 +48,7 @@ const SESSION = "src/replication/session.ts";
 const OUTBOUND = "src/replication/outbound.ts";
 const LEVEL = "src/storage/level.ts";
 const MESH = "test/integration/mesh.test.ts";
+const BOOTSTRAP = "test/unit/cli/envoy-bootstrap.test.ts";
 
 /** The faults that `npm run mutate` plants, one after another. */
 export const plantedFaults: readonly PlantedFault[] = [
@@ -2259,5 +2260,50 @@ export const plantedFaults: readonly PlantedFault[] = [
     "a warning of intentions is reported after every change",
     ["src/host/intention-warnings.ts", "if (!told.has(keyOf(warning))) report(warning);", "report(warning);"],
     "test/integration/intention-warnings.test.ts",
+  ),
+  // --- The command for Envoys ----------------------------------------------------------------------------------------------
+  fault(
+    "envoy-trusts-any-agent",
+    "an Envoy takes any certificate for that of its agent, where no authority is given",
+    ["src/cli/envoy-command.ts", "    if (tls && !hasAuthority) {", "    if (false) {"],
+    BOOTSTRAP,
+  ),
+  fault(
+    "envoy-secrets-for-each-page",
+    "the secrets of pages are written once for each of them, which Envoy refuses",
+    [
+      "src/cli/envoy-pages.ts",
+      "tls && shown.length > 0 ? secretsOf(prometheus) : []",
+      "tls ? shown.flatMap(() => secretsOf(prometheus)) : []",
+    ],
+    BOOTSTRAP,
+  ),
+  fault(
+    "envoy-settings-against-the-flag",
+    "settings of the proxy count although they were to be left out",
+    ["src/cli/envoy-command.ts", 'flags.boolean("no-central-config") ? {} : proxy.config', "proxy.config"],
+    BOOTSTRAP,
+  ),
+  fault(
+    "envoy-numbers-rounded",
+    "a large number in an operator's JSON becomes another one",
+    ["src/cli/envoy-settings.ts", "Number.isInteger(value) && !Number.isSafeInteger(value)", "Number.isNaN(value)"],
+    BOOTSTRAP,
+  ),
+  fault(
+    "envoy-sink-with-variable",
+    "a variable that nobody put in stays in the address of a sink",
+    [
+      "src/cli/envoy-stats.ts",
+      "if (place === undefined || /^$|[\\s{}$]/.test(place.host)) break;",
+      "if (place === undefined) break;",
+    ],
+    BOOTSTRAP,
+  ),
+  fault(
+    "template-reads-prototypes",
+    "a template reads members that nobody gave it",
+    ["src/syntax/go-template.ts", "!Object.hasOwn(value, name)", "!(name in value)"],
+    "test/unit/syntax/go-template.test.ts",
   ),
 ];

@@ -1,6 +1,7 @@
 import { readdir, readFile, rm, writeFile } from "node:fs/promises";
 import { createServer, type IncomingMessage } from "node:http";
 import { text } from "node:stream/consumers";
+import { lookUp } from "../../src/cli/look-up.js";
 import { runCommandLine } from "../../src/cli/run.js";
 import { outputOf, runProgram } from "../../src/cli/run-program.js";
 
@@ -49,6 +50,7 @@ export async function runPeerage(args: readonly string[], world: CommandLineWorl
     onHangUp: (action) => world.onHangUp?.(action),
     onReport: () => {},
     runProgram: (program) => runProgram(program, 0o022),
+    lookUp,
     outputOf,
   });
   return { exit, stdout, stderr };

@@ -1,4 +1,5 @@
 import type { ConfigEntrySet } from "../../config/config-entry-set.js";
+import { BOOTSTRAP_KEYS } from "../../model/bootstrap-keys.js";
 import type { JsonValue, Service } from "../../model/instance.js";
 import { isObject, listMember, member, textMember } from "../../model/kept-members.js";
 import { opaqueFlag, opaqueText, plainKey } from "./opaque.js";
@@ -51,26 +52,10 @@ export const SERVED_UPSTREAM_KEYS = [
   "envoy_cluster_json",
 ] as const;
 
-/** Keys that the command which makes the bootstrap reads: `consul connect envoy` does. */
-const BOOTSTRAP_KEYS = [
-  "envoy_statsd_url",
-  "envoy_dogstatsd_url",
-  "envoy_stats_tags",
-  "envoy_telemetry_collector_bind_socket_dir",
-  "envoy_prometheus_bind_addr",
-  "envoy_stats_bind_addr",
-  "envoy_bootstrap_json_tpl",
-  "envoy_extra_static_clusters_json",
-  "envoy_extra_static_listeners_json",
-  "envoy_extra_stats_sinks_json",
-  "envoy_stats_config_json",
-  "envoy_stats_flush_interval",
-  "envoy_tracing_json",
-] as const;
-
-const SERVED_PROXY: ReadonlySet<string> = new Set(SERVED_PROXY_KEYS.map(plainKey));
+const COLLECTOR = "envoy_telemetry_collector_bind_socket_dir";
+// `peerage connect envoy` and Consul's command serve those that count when an Envoy starts.
+const SERVED_PROXY: ReadonlySet<string> = new Set([...SERVED_PROXY_KEYS, ...BOOTSTRAP_KEYS].map(plainKey));
 const SERVED_UPSTREAM: ReadonlySet<string> = new Set(SERVED_UPSTREAM_KEYS.map(plainKey));
-const BOOTSTRAP: ReadonlySet<string> = new Set(BOOTSTRAP_KEYS.map(plainKey));
 
 /** @param service - with the settings of config entries. */
 export function unservedSettings(service: Service, entries: ConfigEntrySet): Unserved {
@@ -82,8 +67,7 @@ export function unservedSettings(service: Service, entries: ConfigEntrySet): Uns
     (opaqueFlag(extension, "Required") ? required : others).push(text);
   }
   for (const key of setKeys(config)) {
-    if (BOOTSTRAP.has(plainKey(key)))
-      others.push(`${key}, which counts in the bootstrap of \`consul connect envoy\` alone`);
+    if (plainKey(key) === plainKey(COLLECTOR)) others.push(`the listener for ${key}, which is not served`);
     else if (!SERVED_PROXY.has(plainKey(key))) others.push(`the setting ${JSON.stringify(key)}, which is not served`);
   }
   for (const upstream of upstreams) {

@@ -7,38 +7,11 @@ import {
 } from "../../wire/envoy.js";
 import type { MessageFields } from "../../wire/schema.js";
 import type { AccessLogSettings } from "../snapshot/settings.js";
+import { ACCESS_LOG_FIELDS } from "./access-log-fields.js";
 import { named } from "./values.js";
 
 type AccessLogInit = MessageFields<typeof AccessLogSchema>;
 type Format = MessageFields<typeof SubstitutionFormatStringSchema>;
-
-/** Consul's default fields, in the order of their names, in which they are written. */
-const DEFAULT_FIELDS: Readonly<Record<string, string>> = {
-  authority: "%REQ(:AUTHORITY)%",
-  bytes_received: "%BYTES_RECEIVED%",
-  bytes_sent: "%BYTES_SENT%",
-  connection_termination_details: "%CONNECTION_TERMINATION_DETAILS%",
-  downstream_local_address: "%DOWNSTREAM_LOCAL_ADDRESS%",
-  downstream_remote_address: "%DOWNSTREAM_REMOTE_ADDRESS%",
-  duration: "%DURATION%",
-  method: "%REQ(:METHOD)%",
-  path: "%REQ(X-ENVOY-ORIGINAL-PATH?:PATH)%",
-  protocol: "%PROTOCOL%",
-  request_id: "%REQ(X-REQUEST-ID)%",
-  requested_server_name: "%REQUESTED_SERVER_NAME%",
-  response_code: "%RESPONSE_CODE%",
-  response_code_details: "%RESPONSE_CODE_DETAILS%",
-  response_flags: "%RESPONSE_FLAGS%",
-  route_name: "%ROUTE_NAME%",
-  start_time: "%START_TIME%",
-  upstream_cluster: "%UPSTREAM_CLUSTER%",
-  upstream_host: "%UPSTREAM_HOST%",
-  upstream_local_address: "%UPSTREAM_LOCAL_ADDRESS%",
-  upstream_service_time: "%RESP(X-ENVOY-UPSTREAM-SERVICE-TIME)%",
-  upstream_transport_failure_reason: "%UPSTREAM_TRANSPORT_FAILURE_REASON%",
-  user_agent: "%REQ(USER-AGENT)%",
-  x_forwarded_for: "%REQ(X-FORWARDED-FOR)%",
-};
 
 /** The logs of a listener, for connections that no filter chain takes. */
 export function listenerLogs(logs: AccessLogSettings | undefined): AccessLogInit[] {
@@ -73,7 +46,7 @@ function formatOf({ jsonFormat, textFormat }: AccessLogSettings): Format {
     const value = textFormat.endsWith("\n") ? textFormat : `${textFormat}\n`;
     return { format: { case: "textFormatSource", value: { specifier: { case: "inlineString", value } } } };
   }
-  return { format: { case: "jsonFormat", value: givenFields(jsonFormat) ?? { ...DEFAULT_FIELDS } } };
+  return { format: { case: "jsonFormat", value: givenFields(jsonFormat) ?? { ...ACCESS_LOG_FIELDS } } };
 }
 
 /** Undefined: it is no object of texts. Fields in the order of their names. */

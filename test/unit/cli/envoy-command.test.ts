@@ -121,7 +121,7 @@ describe("peerage connect envoy, without -bootstrap", () => {
     const register = args("-gateway=mesh", "-register", "-bootstrap");
     const both = [
       "-address=127.0.0.1:8443",
-      "-wan-address=0.0.0.0:8444",
+      "-wan-address=127.0.0.1:8444",
       "-service=edge",
       "-deregister-after-critical=5m",
     ];
@@ -135,7 +135,7 @@ describe("peerage connect envoy, without -bootstrap", () => {
     assert.equal(edge["Port"], 8443);
     const addresses = edge["TaggedAddresses"] as Readonly<Record<string, unknown>>;
     assert.deepEqual(addresses["lan"], { Address: "127.0.0.1", Port: 8443 });
-    assert.deepEqual(addresses["wan"], { Address: "0.0.0.0", Port: 8444 });
+    assert.deepEqual(addresses["wan"], { Address: "127.0.0.1", Port: 8444 });
     const bindsTagged = { envoy_gateway_no_default_bind: true, envoy_gateway_bind_tagged_addresses: true };
     assert.deepEqual((edge["Proxy"] as { readonly Config: object }).Config, bindsTagged);
     const checks = (await (await fetch(`http://${agent.http}/v1/agent/checks`)).json()) as Readonly<
@@ -156,7 +156,7 @@ describe("peerage connect envoy, without -bootstrap", () => {
   it("registers nothing that Consul's command would not", async () => {
     const refused = [
       [["-sidecar-for=web", "-register"], /can only be used for gateways/],
-      [["-gateway=mesh", "-register", "-node-name=n"], /'-register' cannot be used with '-node-name'/],
+      [["-gateway=mesh", "-proxy-id=gw", "-register", "-node-name=n"], /'-register' cannot be used with '-node-name'/],
       [
         ["-gateway=mesh", "-register", "-address=198.51.100.1:8443"],
         /The LAN address "198.51.100.1" will not be bindable/,

@@ -1,5 +1,5 @@
 import assert from "node:assert/strict";
-import { readFile, writeFile } from "node:fs/promises";
+import { writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { describe, it } from "node:test";
 import { ConsulClient } from "../../../src/client/index.js";
@@ -20,60 +20,6 @@ token "web" {
   }
 }
 `;
-
-interface Bootstrap {
-  readonly stats_config: { readonly stats_tags: readonly object[] };
-}
-
-describe("peerage connect envoy", () => {
-  it("prints what Consul's own command printed for the same sidecar of an agent of ours", async () => {
-    const stopping = new AbortController();
-    const agent = await startAgent(["-dev", ...ports, "-grpc=127.0.0.1:0"], stopping.signal);
-    const service = { Name: "web", Port: 80, Connect: { SidecarService: { Port: 21_000 } } };
-    const gateway = { Kind: "mesh-gateway", Name: "gateway", Port: 8443 };
-    for (const body of [service, gateway]) {
-      const resource = `http://${agent.http}/v1/agent/service/register`;
-      assert.equal((await fetch(resource, { method: "PUT", body: JSON.stringify(body) })).status, 200);
-    }
-    const run = (...args: readonly string[]) => runPeerage(["connect", "envoy", `-http-addr=${agent.http}`, ...args]);
-    const printed = await run("-sidecar-for=web", "-bootstrap");
-    assert.equal(printed.exit, 0, printed.stderr);
-    const { stats_config: ours, ...rest } = JSON.parse(printed.stdout) as Bootstrap;
-    const text = await readFile("test/golden/envoy/consul-1.21.4-bootstrap.json", "utf8");
-    const recorded = JSON.parse(text.replace("8502", agent.grpc.split(":")[1] ?? "")) as Bootstrap;
-    const { stats_config: theirs, ...others } = recorded;
-    assert.deepEqual(rest, others);
-    // Consul labels by more, of which nothing is about peers.
-    assert.ok(ours.stats_tags.length >= 9);
-    for (const tag of ours.stats_tags) {
-      assert.ok(
-        theirs.stats_tags.some((other) => JSON.stringify(other) === JSON.stringify(tag)),
-        JSON.stringify(tag),
-      );
-    }
-    const { node } = JSON.parse((await run("-gateway=mesh", "-bootstrap")).stdout) as { readonly node: object };
-    assert.deepEqual(node, {
-      cluster: "gateway",
-      id: "gateway",
-      metadata: { namespace: "default", partition: "default" },
-    });
-    const refused: readonly (readonly [readonly string[], RegExp])[] = [
-      [["-sidecar-for=web", "-envoy-binary=/no/such/envoy"], /Couldn.t start \/no\/such\/envoy/],
-      [["-bootstrap"], /Must specify one of/],
-      [["-bootstrap", "-sidecar-for=db"], /No sidecar proxy for db is registered/],
-      [["-bootstrap", "-gateway=ingress"], /no other kind is served/],
-      [["-bootstrap", "-sidecar-for=web", "-admin-bind=x"], /-admin-bind: no host:port/],
-      [["-bootstrap", "-sidecar-for=web", "-grpc-addr=https://127.0.0.1:1"], /Must specify -grpc-ca-file/],
-    ];
-    for (const [args, why] of refused) {
-      const { exit, stderr } = await run(...args);
-      assert.equal(exit, 1);
-      assert.match(stderr, why);
-    }
-    stopping.abort();
-    await agent.result;
-  });
-});
 
 describe("an agent with -grpc", () => {
   it("tells its port, serves the sidecars that are registered with it, and lists them", async () => {

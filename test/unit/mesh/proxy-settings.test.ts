@@ -1,27 +1,14 @@
 import assert from "node:assert/strict";
 import { describe, it } from "node:test";
 import { SERVED_PROXY_KEYS, SERVED_UPSTREAM_KEYS } from "../../../src/mesh/snapshot/unserved.js";
+import { BOOTSTRAP_KEYS } from "../../../src/model/bootstrap-keys.js";
 import { at, instance, made, sidecar } from "../../support/mesh-view.js";
 
 type Config = Readonly<Record<string, unknown>>;
 
 /** Keys of the opaque settings that Consul 1.21.4 reads for sidecars, mesh gateways, and the bootstrap of either. */
-const PROXY_KEYS = [
-  ...SERVED_PROXY_KEYS,
-  "envoy_statsd_url",
-  "envoy_dogstatsd_url",
-  "envoy_stats_tags",
-  "envoy_telemetry_collector_bind_socket_dir",
-  "envoy_prometheus_bind_addr",
-  "envoy_stats_bind_addr",
-  "envoy_bootstrap_json_tpl",
-  "envoy_extra_static_clusters_json",
-  "envoy_extra_static_listeners_json",
-  "envoy_extra_stats_sinks_json",
-  "envoy_stats_config_json",
-  "envoy_stats_flush_interval",
-  "envoy_tracing_json",
-];
+const PROXY_KEYS = [...SERVED_PROXY_KEYS, ...BOOTSTRAP_KEYS];
+const COLLECTOR = "envoy_telemetry_collector_bind_socket_dir";
 
 const web = (config: Config, parts: Parameters<typeof made>[1] = {}) =>
   made(sidecar("web", { config: config as never }), parts);
@@ -32,7 +19,7 @@ const upstreams = (config: Config) => ({ upstreams: [{ destinationName: "db", lo
 
 describe("settings of proxies", () => {
   it("are served or named, every one of those that Consul knows, in any of their spellings", () => {
-    const served = new Set<string>(SERVED_PROXY_KEYS);
+    const served = new Set<string>(PROXY_KEYS.filter((key) => key !== COLLECTOR));
     for (const key of PROXY_KEYS) {
       const camel = key.replace(/_([a-z])/g, (_, letter: string) => letter.toUpperCase());
       for (const spelled of [key, camel]) {
