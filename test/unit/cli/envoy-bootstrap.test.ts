@@ -8,7 +8,7 @@ import {
   bootstrapCases,
   writeBootstrapFiles,
 } from "../../support/bootstrap-cases.js";
-import { type RunningAgent, runPeerage, startAgent } from "../../support/command-line.js";
+import { fakeServer, type RunningAgent, runPeerage, startAgent } from "../../support/command-line.js";
 import { temporaryDirectory } from "../../support/hosts.js";
 
 const ports: readonly string[] = ["-dev", "-node=n1", "-http=127.0.0.1:0", "-grpc-tls=127.0.0.1:0", "-dns=off"];
@@ -137,6 +137,18 @@ describe("peerage connect envoy -bootstrap", () => {
     assert.deepEqual(names(made.secrets), ["prometheus_cert", "prometheus_validation_context"]);
     assert.deepEqual(names(made.listeners), ["envoy_prometheus_metrics_listener", "envoy_metrics_listener"]);
     assert.deepEqual(names(made.clusters), ["local_agent", "self_admin", "prometheus_backend"]);
+  });
+
+  it("takes the port of Consul where the token may not ask the agent, and says so", async () => {
+    await using server = await fakeServer(({ url: { pathname } }) => {
+      if (pathname === "/v1/agent/self") return { status: 403, body: "Permission denied" };
+      if (pathname !== "/v1/agent/service/web-proxy") return { status: 404, body: "none" };
+      return { body: { Kind: "connect-proxy", Service: "web-proxy", Proxy: { DestinationServiceName: "web" } } };
+    });
+    const { exit, stdout, stderr } = await run(["-proxy-id=web-proxy", `-http-addr=${server.address}`]);
+    assert.equal(exit, 0, stderr);
+    assert.match(stderr, /The token may not ask the agent where it serves Envoys: port 8502 is taken/);
+    assert.match(stdout, /"port_value": 8502/);
   });
 
   it("has Envoy look up a name of the agent", async () => {
