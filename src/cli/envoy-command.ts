@@ -170,14 +170,19 @@ function isGiven({ file, path }: AuthorityPaths): boolean {
 
 async function authorityOf({ file, path }: AuthorityPaths, io: CommandLineIo): Promise<string> {
   if (file !== "") return readPart(file, io);
-  const texts = await Promise.all((await filesIn(path, io)).map((each) => readPart(each, io)));
+  const paths = await attemptToRead(path, () => filesIn(path, io));
+  const texts = await Promise.all(paths.map((each) => readPart(each, io)));
   if (texts.length === 0) throw new CommandError(`There is no file in ${path}`);
   return texts.join("");
 }
 
-async function readPart(path: string, io: CommandLineIo): Promise<string> {
+function readPart(path: string, io: CommandLineIo): Promise<string> {
+  return attemptToRead(path, () => io.readFile(path));
+}
+
+async function attemptToRead<Result>(path: string, read: () => Promise<Result>): Promise<Result> {
   try {
-    return await io.readFile(path);
+    return await read();
   } catch (error) {
     throw new CommandError(`Error reading ${path}: ${errorText(error)}`, { cause: error });
   }
@@ -232,7 +237,7 @@ async function toldPorts({ agent }: ConsulClient, flags: ParsedFlags, note: Comm
 
 /** Envoy takes `localhost` for another address than an agent does. Other names it follows. */
 async function dialed(host: string, io: CommandLineIo) {
-  if (host === "localhost") return { host: await io.lookUp(host), isName: false };
+  if (host === "localhost") return { host: await addressOf("grpc-addr", host, io), isName: false };
   return { host, isName: ipVersion(host) === 0 };
 }
 
@@ -250,11 +255,14 @@ function place(flag: string, text: string): Place {
 /** Envoy listens at addresses alone. */
 async function adminPlace(flags: ParsedFlags, io: CommandLineIo): Promise<Place> {
   const { host, port } = place("admin-bind", flags.text("admin-bind") || "localhost:19000");
-  if (ipVersion(host) !== 0) return { host, port };
+  return { host: ipVersion(host) === 0 ? await addressOf("admin-bind", host, io) : host, port };
+}
+
+async function addressOf(flag: string, name: string, io: CommandLineIo): Promise<string> {
   try {
-    return { host: await io.lookUp(host), port };
+    return await io.lookUp(name);
   } catch (error) {
-    throw new CommandError(`-admin-bind: ${errorText(error)}`, { cause: error });
+    throw new CommandError(`-${flag}: ${errorText(error)}`, { cause: error });
   }
 }
 

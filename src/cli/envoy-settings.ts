@@ -55,18 +55,23 @@ function textFrom(key: BootstrapKey, value: unknown): string {
   }
 }
 
-/** @throws {CommandError} also where a number would become another one. */
+/**
+ * Nothing of the text is quoted where it is no JSON: there may be a token in it, or a key of an operator's.
+ * @throws {CommandError} also where a number would become another one.
+ */
 export function jsonFrom(what: string, text: string): Json {
   let parsed: Json;
   try {
     parsed = JSON.parse(text, (_, value: Json) => {
       if (typeof value === "number" && Number.isInteger(value) && !Number.isSafeInteger(value)) {
-        throw new RangeError(`the number ${value} is too large: write it as a text`);
+        throw new CommandError(`The setting ${what} has a number that is too large: write it as a text`);
       }
       return value;
     });
   } catch (error) {
-    throw new CommandError(`The setting ${what} is no JSON: ${errorText(error)}`, { cause: error });
+    if (error instanceof CommandError) throw error;
+    const [place = ""] = / at position \d+/.exec(errorText(error)) ?? [];
+    throw new CommandError(`The setting ${what} is no JSON${place}`);
   }
   return parsed;
 }

@@ -139,7 +139,7 @@ export function statsSinks(
   const made = SINKS.flatMap(([key, name, type]): readonly Printable[] => {
     const text = settings.text(key);
     if (text === "") return [];
-    return [{ name, typedConfig: typed(type, { address: sinkAddress(key, expanded(text, environment)) }) }];
+    return [{ name, typedConfig: typed(type, { address: sinkAddress(key, text, expanded(text, environment)) }) }];
   });
   return [...made, ...settings.jsonList("envoy_extra_stats_sinks_json")];
 }
@@ -150,7 +150,8 @@ function expanded(text: string, environment: Readonly<Record<string, string | un
   return text.replace(/\$\{HOST_IP\}|\$HOST_IP\b/g, () => environment["HOST_IP"] ?? "");
 }
 
-function sinkAddress(key: string, text: string): Printable {
+/** @param given - as the setting has it: what the environment says is quoted nowhere. */
+function sinkAddress(key: string, given: string, text: string): Printable {
   const [, scheme, authority = "", path = ""] = /^([a-z][a-z0-9+.-]*):\/\/([^/?#]*)([^?#]*)/i.exec(text) ?? [];
   switch (scheme?.toLowerCase()) {
     case "udp": {
@@ -165,7 +166,7 @@ function sinkAddress(key: string, text: string): Printable {
     }
     default:
   }
-  throw new CommandError(`The setting ${key} is no address of udp://ip:port or unix:///path: ${text}`);
+  throw new CommandError(`The setting ${key} is no address of udp://ip:port or unix:///path: ${given}`);
 }
 
 function decodedPath(path: string): string | undefined {

@@ -17,6 +17,14 @@ export interface TemplateProblem {
 
 class TemplateError extends Error {}
 
+/** Blocks and parentheses inside of each other. */
+const MAX_DEPTH = 100;
+
+function requireDepth(depth: number): void {
+  if (depth > MAX_DEPTH)
+    throw new TemplateError(`more than ${MAX_DEPTH} blocks or parentheses are inside of each other`);
+}
+
 /** @param what - names the template in the problem. */
 export function goTemplate(what: string, template: string, data: TemplateValue): string | TemplateProblem {
   try {
@@ -85,6 +93,7 @@ const BLOCKS = /^(if|with|range)\b(.*)$/s;
 class Parser {
   readonly #pieces: readonly Piece[];
   #next = 0;
+  #depth = 0;
 
   constructor(pieces: readonly Piece[]) {
     this.#pieces = pieces;
@@ -121,8 +130,11 @@ class Parser {
     if (second !== undefined && kind !== "range") throw new TemplateError(`two variables in {{${kind}${rest}}}`);
     const variables = [first, second].filter((name) => name !== undefined);
     const value = expression(given ?? rest);
+    requireDepth(++this.#depth);
     const { nodes: then, end } = this.#list();
-    return { kind, variables, value, then, otherwise: this.#otherwise(end) };
+    const otherwise = this.#otherwise(end);
+    this.#depth--;
+    return { kind, variables, value, then, otherwise };
   }
 
   #otherwise(end: string | undefined): readonly Node[] {
@@ -151,7 +163,7 @@ function expression(text: string): Expression {
     if (match === null) throw new TemplateError(`this is not known here: {{${text.trim()}}}`);
     tokens.push(match[0].trim());
   }
-  const reader = { tokens, at: 0 };
+  const reader = { tokens, at: 0, depth: 0 };
   const found = pipeline(reader);
   if (reader.at < tokens.length) throw new TemplateError(`unexpected ${tokens[reader.at]} in {{${text.trim()}}}`);
   return found;
@@ -160,6 +172,7 @@ function expression(text: string): Expression {
 interface TokenReader {
   readonly tokens: readonly string[];
   at: number;
+  depth: number;
 }
 
 function pipeline(reader: TokenReader): Expression {
@@ -196,7 +209,9 @@ function command(reader: TokenReader, last?: Expression): Expression {
 
 function operand(token: string, reader: TokenReader): Expression {
   if (token === "(") {
+    requireDepth(++reader.depth);
     const inner = pipeline(reader);
+    reader.depth--;
     if (reader.tokens[reader.at++] !== ")") throw new TemplateError("a parenthesis has no end");
     const fields = reader.tokens[reader.at];
     if (fields === undefined || !/^\.\w/.test(fields)) return inner;

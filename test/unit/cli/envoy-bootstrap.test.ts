@@ -84,6 +84,8 @@ describe("peerage connect envoy -bootstrap", () => {
       [[grpc, "-sidecar-for=web", "-admin-bind=x"], /-admin-bind: no host:port/],
       [["-sidecar-for=web", "-grpc-addr=https://127.0.0.1:1"], /Must specify -grpc-ca-file or -grpc-ca-path/],
       [["-sidecar-for=web", "-grpc-addr=https://127.0.0.1:1", "-grpc-ca-file=/no/such"], /Error reading \/no\/such/],
+      [["-sidecar-for=web", "-grpc-addr=https://127.0.0.1:1", "-grpc-ca-path=/no/such"], /Error reading \/no\/such/],
+      [[grpc, "-sidecar-for=web", "-admin-bind=no-such-host.invalid:1"], /-admin-bind: .*no-such-host.invalid/],
       [["-sidecar-for=web"], /The agent serves no Envoys/],
     ];
     for (const [args, why] of refused) {
@@ -112,6 +114,21 @@ describe("peerage connect envoy -bootstrap", () => {
       const { exit, stderr } = await run(["-sidecar-for=web", "-grpc-addr=127.0.0.1:8502"]);
       assert.equal(exit, 1);
       assert.match(stderr, why);
+    }
+  });
+
+  it("quotes no token, and nothing of the environment, where a setting cannot be taken", async () => {
+    for (const config of [
+      { envoy_bootstrap_json_tpl: "{{ .Token }}" },
+      { envoy_bootstrap_json_tpl: '{ "a": {{ .Token }} }' },
+      { envoy_statsd_url: "$STATSD" },
+    ]) {
+      await register(config);
+      const asked = ["-sidecar-for=web", "-grpc-addr=127.0.0.1:8502", "-token=hush"];
+      const { exit, stderr } = await run(asked, { STATSD: "hush://hush" });
+      assert.equal(exit, 1);
+      assert.match(stderr, /envoy_/);
+      assert.ok(!stderr.includes("hush"), stderr);
     }
   });
 

@@ -35,6 +35,8 @@ describe("templates of Go", () => {
       ['{{"a\\"b"}}{{`{{`}}', 'a"b{{'],
     ];
     for (const [template, expected] of cases) assert.equal(filled(template), expected, template);
+    // Side by side they are no deeper.
+    assert.equal(filled("{{if (.on)}}y{{end}}".repeat(300)), "y".repeat(300));
   });
 
   it("are refused with the reason, where Go refuses them, or knows more", () => {
@@ -62,11 +64,15 @@ describe("templates of Go", () => {
       ["{{range .name}}{{end}}", /range takes lists alone/],
       ["{{len .on}}", /len takes texts and lists alone/],
       ["{{1.5}}", /this is not known here/],
+      [`{{${"(".repeat(100_000)}}}`, /more than 100 blocks or parentheses/],
+      ["{{if .on}}".repeat(100_000), /more than 100 blocks or parentheses/],
+      [`{{if .off}}${"{{else if .off}}".repeat(100_000)}{{end}}`, /more than 100 blocks or parentheses/],
     ];
     for (const [template, why] of cases) {
       const result = filled(template);
-      assert.ok(typeof result === "object", `${template}: ${JSON.stringify(result)}`);
-      assert.match(result.problem, why, template);
+      const shown = template.slice(0, 80);
+      assert.ok(typeof result === "object", `${shown}: ${JSON.stringify(result)}`);
+      assert.match(result.problem, why, shown);
       assert.ok(result.problem.startsWith("T: "));
     }
   });
