@@ -172,7 +172,7 @@ export const agentFlags: readonly Flag[] = [
     kind: "text",
     placeholder: "number",
     usage:
-      "Reads and watches of one client address that may wait for a change at the same time. Raise it where many clients come through one proxy. Default: 2048.",
+      "Reads and watches of one client address that may wait for a change, or for room for a long answer, at the same time. Raise it where many clients come through one proxy. Default: 2048.",
   },
   {
     name: "http-body-bytes-per-source",
@@ -187,6 +187,13 @@ export const agentFlags: readonly Flag[] = [
     placeholder: "bytes",
     usage:
       "Bytes of answers that one client address may leave unread; from there on its reads wait until it has read. Default: 67108864.",
+  },
+  {
+    name: "http-long-bytes-per-source",
+    kind: "text",
+    placeholder: "bytes",
+    usage:
+      "Bytes of memory that the lists of long answers to one client address may take; from there on its next long answer waits until it has read. Default: 67108864.",
   },
   {
     name: "http-slow-reader-ms",
@@ -462,6 +469,7 @@ export async function readAgentOptions(flags: ParsedFlags, io: CommandLineIo): P
   const waitingPerSource = number("http-waiting-per-source", 0, Number.MAX_SAFE_INTEGER);
   const bodyBytesPerSource = number("http-body-bytes-per-source", 0, Number.MAX_SAFE_INTEGER);
   const unsentPerSource = number("http-unsent-bytes-per-source", 1, Number.MAX_SAFE_INTEGER);
+  const longBytesPerSource = number("http-long-bytes-per-source", 1, Number.MAX_SAFE_INTEGER);
   const maxChecks = number("http-max-checks", 0, Number.MAX_SAFE_INTEGER);
   const maxRecords = number("http-max-records", 1, Number.MAX_SAFE_INTEGER);
   const maxBodyValues = number("http-max-body-values", 1_000, Number.MAX_SAFE_INTEGER);
@@ -513,6 +521,7 @@ export async function readAgentOptions(flags: ParsedFlags, io: CommandLineIo): P
       ...(waitingPerSource !== undefined && { waitingPerSource }),
       ...(bodyBytesPerSource !== undefined && { bodyBytesPerSource }),
       ...(unsentPerSource !== undefined && { unsentPerSource }),
+      ...(longBytesPerSource !== undefined && { longBytesPerSource }),
       ...(slowReaderMs !== undefined && { slowReaderMs }),
     },
     bodyLimits: {

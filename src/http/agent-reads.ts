@@ -12,6 +12,7 @@ import { lowerCase } from "../syntax/names.js";
 import type { Answer } from "./answer.js";
 import { blocking } from "./blocking.js";
 import type { Call } from "./call.js";
+import { VIEW_BYTES } from "./discovery.js";
 import { badRequest, HttpRefusal } from "./http-refusal.js";
 import { filterFor, gathered } from "./in-turns.js";
 import { type Json, LazyList, LazyMap, type LazyStruct, writeJson } from "./json.js";
@@ -55,6 +56,7 @@ async function services(call: Call): Promise<Answer> {
   const visible = await Visibility.of(call, "");
   await call.turn();
   const own = (await call.host.catalog.nodeContents(call.server.nodeName))?.services ?? [];
+  await call.room(own.length * VIEW_BYTES);
   const views = listing(own, (service) => agentView(call, service));
   const shown = await filter(views, ({ service: { id, name } }) => id !== SERVER_ID && visible.service(name));
   const byId = listing(shown, ({ service }) => [service.id, service] as const);
@@ -76,6 +78,7 @@ async function checks(call: Call): Promise<Answer> {
   const visible = await Visibility.of(call, "");
   await call.turn();
   const onNode = (await call.host.catalog.nodeContents(call.server.nodeName))?.checks ?? [];
+  await call.room(onNode.length * VIEW_BYTES);
   const views = listing(onNode, (check) => agentCheck(withResult(call, check)));
   const isSeen = ({ node, serviceId, serviceName }: IndexedCheck): boolean =>
     serviceId === "" ? visible.node(node) : visible.service(serviceName);
@@ -205,6 +208,7 @@ async function healthByName(call: Call): Promise<Answer> {
   await call.turn();
   const { catalog } = call.host;
   const own = catalog.instances(name).filter(({ node }) => lowerCase(node.name) === lowerCase(call.server.nodeName));
+  await call.room(own.length * VIEW_BYTES);
   const read = healthReader(call);
   const all = await gathered(own, ({ service: { id } }) => {
     const health = read(id);

@@ -10,8 +10,6 @@ const compress = promisify(gzip);
  * to the system at once.
  */
 export const PIECE_BYTES: number = 64 * 1_024;
-/** About the cost of an element that is in memory until it is written, beside its record. */
-const ELEMENT_BYTES = 32;
 /** About the memory that compressing an answer bit by bit takes, with the two settings below. */
 export const COMPRESSOR_BYTES: number = 128 * 1_024;
 const WINDOW_BITS = 13;
@@ -61,15 +59,18 @@ export class WholeBody {
 
 /** An answer that is made as fast as it is read, piece by piece. */
 export class GrowingBody {
-  /** The bytes in memory until the last piece is made. */
+  /** The value that it is written from, which may be that of others, too. */
+  readonly kept: object;
+  /** Its bytes in memory until the last piece is made. */
   readonly keptBytes: number;
   readonly #writer: JsonWriter;
   #first: Buffer | undefined;
 
-  constructor(first: Buffer, writer: JsonWriter) {
+  constructor(kept: object, first: Buffer, writer: JsonWriter) {
+    this.kept = kept;
     this.#first = first;
     this.#writer = writer;
-    this.keptBytes = writer.openElements * ELEMENT_BYTES;
+    this.keptBytes = writer.openBytes;
   }
 
   /** The next piece, or undefined after the last one. */
@@ -87,7 +88,8 @@ export type AnswerBody = WholeBody | GrowingBody;
 export function jsonBody(json: Json, pretty: boolean): AnswerBody {
   const writer = new JsonWriter(json, pretty);
   const first = pieceOf(writer);
-  return writer.done ? new WholeBody([first]) : new GrowingBody(first, writer);
+  const kept = typeof json === "object" && json !== null ? json : {};
+  return writer.done ? new WholeBody([first]) : new GrowingBody(kept, first, writer);
 }
 
 /** Compresses bit by bit, in a thread of its own. */

@@ -40,6 +40,8 @@ export interface BlockingQuery<Result> {
   readonly read: () => Reading<Result>;
   /** The index that `read` would have, where that is cheaper: `read` is then called only when it has grown. */
   readonly index?: () => bigint;
+  /** Its answer changes without its index, too: each call has its own. Default false. */
+  readonly unsteady?: boolean;
   /** Calls `wake` whenever the answer may have changed, until the returned function is called. */
   readonly subscribe: (wake: () => void) => () => void;
 }

@@ -13,13 +13,13 @@ import { Quota } from "./quota.js";
 /** Bounds on calls, of one source and together. A source is an IPv4 address, or the /64 of an IPv6 one. */
 export interface CallLimitsOptions {
   /**
-   * Reads and watches of one source that wait for a change. Default 2 048, for many clients may come through one proxy; beyond:
-   * 429, RESOURCE_EXHAUSTED.
+   * Reads and watches of one source that wait for a change, or for room for a long answer. Default 2 048, for many clients may come
+   * through one proxy; beyond: 429, RESOURCE_EXHAUSTED.
    */
   readonly waitingPerSource?: number;
   /**
-   * Reads and watches of all sources that wait for a change. Default 16 384; beyond, the longest wait of the source that has most
-   * ends as if its time were over, or the newcomer is answered 429, RESOURCE_EXHAUSTED, where no source has more than its own.
+   * The same of all sources. Default 16 384; beyond, the longest wait of the source that has most ends as if its time were over (one for
+   * room: 429), or the newcomer is answered 429, RESOURCE_EXHAUSTED, where no source has more than its own.
    */
   readonly waitingInAll?: number;
   /**
@@ -51,6 +51,17 @@ export interface CallLimitsOptions {
   readonly slowReaderMs?: number;
   /** Answers to reads that are made at the same time; others wait for their turn. Default 8. */
   readonly answersAtOnce?: number;
+  /**
+   * The same of long ones, which are made of many records: they wait for one another, and no short one waits for them. Default 2.
+   */
+  readonly longAnswersAtOnce?: number;
+  /**
+   * Bytes in memory, about, of which the long answers of a source are being written. From there on no further one of it is made, until
+   * these have been read; it waits with the calls that wait for a change. Reads that ask the same count once. Default 64 MiB.
+   */
+  readonly longBytesPerSource?: number;
+  /** The same for all sources together. Default 256 MiB. */
+  readonly longBytesInAll?: number;
   /** Default: the system's. */
   readonly clock?: Clock;
   /** Gets a report of each limit that is hit. Default: no reports. */
@@ -59,6 +70,8 @@ export interface CallLimitsOptions {
 
 const KIB = 1_024;
 const MIB = 1_024 * KIB;
+/** An answer that holds less is a short one. */
+const SHORT_BYTES = 512 * KIB;
 /** Callers without write rights may use one part in so many of the bounds on bodies. */
 const STRANGERS = 4;
 
@@ -70,6 +83,7 @@ export class CallLimits {
   readonly incidents: Incidents;
   readonly #slowReaderMs: number;
   readonly #turns: AnswerTurns;
+  readonly #longTurns: AnswerTurns;
   readonly #waiting: Places;
   readonly #bodies: Quota;
   readonly #bodiesOfStrangers: Quota;
@@ -94,6 +108,17 @@ export class CallLimits {
         slowReaderMs: this.#slowReaderMs,
       },
       (what, source) => this.#unread(what, source),
+      clock,
+    );
+    this.#longTurns = new AnswerTurns(
+      {
+        atOnce: options.longAnswersAtOnce ?? 2,
+        unsentPerConnection: Number.POSITIVE_INFINITY,
+        unsentPerSource: options.longBytesPerSource ?? 64 * MIB,
+        unsentInAll: options.longBytesInAll ?? 256 * MIB,
+        slowReaderMs: this.#slowReaderMs,
+      },
+      (what, source) => this.#longUnread(what, source),
       clock,
     );
     // None of them is stale, however long it waits: it is meant to wait.
@@ -124,13 +149,14 @@ export class CallLimits {
       );
       response.destroy();
     };
-    return new CallAllowance(this, this.#turns, { source, connection, cutOff }, isHttp2);
+    const turns = { short: this.#turns, long: this.#longTurns };
+    return new CallAllowance(this, turns, { source, connection, cutOff }, isHttp2);
   }
 
   /** @internal */
   takeWait(source: string, over: () => void): () => void {
     const place = this.#waiting.take(source, () => {
-      this.incidents.report("wait-cut-short", "too many calls wait for a change: an older one was answered", {
+      this.incidents.report("wait-cut-short", "too many calls wait: the oldest one waits no longer", {
         source,
       });
       over();
@@ -139,11 +165,11 @@ export class CallLimits {
     const { waitingPerSource: perSource, waitingInAll: inAll } = this.#limits;
     if (place === "source") {
       const fields = { source, limit: perSource };
-      this.incidents.report("wait-refused-to-source", "too many calls of one source wait for a change", fields);
-      throw exhausted(`too many calls from ${source} wait for a change: at most ${perSource} may`);
+      this.incidents.report("wait-refused-to-source", "too many calls of one source wait", fields);
+      throw exhausted(`too many calls from ${source} wait: at most ${perSource} may`);
     }
-    this.incidents.report("wait-refused", "too many calls wait for a change", { source, limit: inAll });
-    throw exhausted(`too many calls wait for a change: at most ${inAll} may`);
+    this.incidents.report("wait-refused", "too many calls wait", { source, limit: inAll });
+    throw exhausted(`too many calls wait: at most ${inAll} may`);
   }
 
   /** @internal */
@@ -159,6 +185,16 @@ export class CallLimits {
     }
     this.incidents.report("body-refused", "too many bodies are being received at the same time", fields);
     throw new HttpRefusal(503, "too many bodies are being received");
+  }
+
+  #longUnread(what: Unread, source: string): void {
+    if (what === "all") {
+      this.incidents.report("long-answers-unread", "too many long answers are held that nobody reads", { source });
+      return;
+    }
+    this.incidents.report("long-answers-unread-by-source", "a source asks for more long answers than it reads", {
+      source,
+    });
   }
 
   #unread(what: Unread, source: string): void {
@@ -196,20 +232,33 @@ function unlessAborted(signal: AbortSignal, wait: (start: () => void) => () => v
 export class CallAllowance {
   readonly #limits: CallLimits;
   readonly #turns: AnswerTurns;
+  /** Of long answers. */
+  readonly #longTurns: AnswerTurns;
   readonly #answerer: Answerer;
   readonly #isHttp2: boolean;
   readonly #bodies: (() => void)[] = [];
   #making = false;
+  #makingLong = false;
+  /** It has had its turn, and holds what a long answer is written from. */
+  #isLong = false;
+  /** Held while it was a short one. */
+  #shortBytes = 0;
   #unsentBytes = 0;
   #keptBytes = 0;
-  readonly #shared: (() => void)[] = [];
+  readonly #whenSent: (() => void)[] = [];
   #ended = false;
 
   /** @internal */
-  constructor(limits: CallLimits, turns: AnswerTurns, answerer: Answerer, isHttp2: boolean) {
+  constructor(
+    limits: CallLimits,
+    turns: { readonly short: AnswerTurns; readonly long: AnswerTurns },
+    answerer: Answerer,
+    isHttp2: boolean,
+  ) {
     this.#limits = limits;
     this.#isHttp2 = isHttp2;
-    this.#turns = turns;
+    this.#turns = turns.short;
+    this.#longTurns = turns.long;
     this.#answerer = answerer;
   }
 
@@ -235,6 +284,33 @@ export class CallAllowance {
     });
   }
 
+  /**
+   * Resolves when the call may make an answer of which it holds so many bytes more; then they count until it ends. For few bytes that
+   * is at once. It waits for other long answers at most once, and not in the place of a short one.
+   * @returns the answer is a long one.
+   * @throws `signal.reason`; {@link PeeringError} `resource-exhausted`: too many calls wait.
+   */
+  async long(bytes: number, signal: AbortSignal): Promise<boolean> {
+    if (this.#isLong) return true;
+    this.#shortBytes += bytes;
+    if (this.#shortBytes <= SHORT_BYTES) return false;
+    this.rest();
+    const cut = new AbortController();
+    const leave = this.wait(() => cut.abort(exhausted("too many calls wait: the oldest end")));
+    try {
+      await unlessAborted(AbortSignal.any([signal, cut.signal]), (start) => {
+        return this.#longTurns.wait(this.#answerer, () => {
+          this.#makingLong = true;
+          this.#isLong = true;
+          start();
+        });
+      });
+    } finally {
+      leave();
+    }
+    return true;
+  }
+
   /** Resolves when the call may make the next piece of its answer, whose client has read the ones before. @throws `signal.reason` */
   goOn(signal: AbortSignal): Promise<void> {
     return unlessAborted(signal, (start) => this.#turns.goOn(this.#answerer, start));
@@ -242,6 +318,10 @@ export class CallAllowance {
 
   /** There is no answer yet: it is the turn of others. */
   rest(): void {
+    if (this.#makingLong) {
+      this.#makingLong = false;
+      this.#longTurns.done();
+    }
     if (!this.#making) return;
     this.#making = false;
     this.#turns.done();
@@ -252,6 +332,7 @@ export class CallAllowance {
     if (!this.#ended) {
       this.#unsentBytes += bytes;
       this.#turns.hold(this.#answerer, bytes);
+      if (this.#isLong) this.#longTurns.hold(this.#answerer, bytes);
     }
     this.rest();
   }
@@ -263,9 +344,21 @@ export class CallAllowance {
     this.#turns.keep(this.#answerer, bytes);
   }
 
-  /** Something is in memory until the call ends, for all calls that have the same one. */
-  share(kept: object, bytes: number): void {
-    if (!this.#ended) this.#shared.push(this.#turns.share(this.#answerer, kept, bytes));
+  /**
+   * Something is in memory until the call ends, for all calls that have the same one.
+   * @param long - counts it with the long answers, of which this is one then.
+   */
+  share(kept: object, bytes: number, long = false): void {
+    if (this.#ended) return;
+    // From then on its client is one that others wait for.
+    if (long) this.#isLong = true;
+    this.whenSent((long ? this.#longTurns : this.#turns).share(this.#answerer, kept, bytes));
+  }
+
+  /** Calls `action` when the call ends. */
+  whenSent(action: () => void): void {
+    if (this.#ended) action();
+    else this.#whenSent.push(action);
   }
 
   /** So much of it has been sent. */
@@ -273,10 +366,11 @@ export class CallAllowance {
     if (this.#ended) return;
     this.#unsentBytes -= bytes;
     this.#turns.release(this.#answerer, bytes);
+    if (this.#isLong) this.#longTurns.release(this.#answerer, bytes);
   }
 
   /**
-   * Takes a place among the calls that wait for a change. Its body was read by then, and counts no more.
+   * Takes a place among the calls that wait. Its body was read by then, and counts no more.
    * @param over - is called when it must not wait any longer.
    * @returns gives the place back.
    * @throws {PeeringError} `resource-exhausted`
@@ -309,9 +403,9 @@ export class CallAllowance {
   end(): void {
     this.#giveBodies();
     this.sent(this.#unsentBytes);
-    for (const leave of this.#shared.splice(0)) leave();
     this.keep(-this.#keptBytes);
     this.#ended = true;
+    for (const action of this.#whenSent.splice(0)) action();
     this.rest();
   }
 

@@ -16,6 +16,7 @@ import { type BodyLimits, readBody } from "./body.js";
 import type { CallAllowance } from "./call-limits.js";
 import { Caller } from "./caller.js";
 import type { CentralNames } from "./central-names.js";
+import type { HeldAnswers, Holder, Kept } from "./held-answers.js";
 import { badRequest, HttpRefusal } from "./http-refusal.js";
 import type { HttpRequest } from "./messages.js";
 import { type Consistency, parseConsistency, parseReadOptions, type ReadOptions } from "./query.js";
@@ -72,6 +73,7 @@ export interface Server {
   readonly proxies: (() => readonly ConnectedProxy[]) | undefined;
   readonly explainConnection: ExplainConnection | undefined;
   readonly sharedAnswers: SharedAnswers;
+  readonly heldAnswers: HeldAnswers;
   readonly centralNames: CentralNames;
   /** Milliseconds since the epoch. */
   readonly startedAt: number;
@@ -102,7 +104,7 @@ export const SHORT_BODY_BYTES: number = 16 * 1024;
 const NOT_ASKED: ReadonlySet<string> = new Set(["index", "wait", "token"]);
 
 /** One request to an operation of the route table. */
-export class Call implements Waiting {
+export class Call implements Waiting, Holder {
   readonly server: Server;
   readonly method: string;
   /** The rest of the path after the prefix of the route, percent-decoded; `""` for an exact path. */
@@ -113,6 +115,7 @@ export class Call implements Waiting {
   readonly #request: HttpRequest;
   readonly #path: string;
   readonly #caller: Caller;
+  readonly kept: Kept[] = [];
   #shared: SharedAnswer | undefined;
 
   constructor(server: Server, request: HttpRequest, parts: CallParts) {
@@ -207,7 +210,7 @@ export class Call implements Waiting {
 
   wait(over: () => void): () => void {
     const leave = this.#caller.allowance.wait(over);
-    this.#shared ??= this.server.sharedAnswers.join(this.#question());
+    if (this.#isAsked) this.#shared ??= this.server.sharedAnswers.join(this.#question());
     return leave;
   }
 
@@ -217,24 +220,39 @@ export class Call implements Waiting {
     return this.#caller.allowance.turn(this.signal);
   }
 
-  /** So many bytes are in memory until it is answered. */
-  keep(bytes: number): void {
-    this.#caller.allowance.keep(bytes);
+  /**
+   * To be awaited before so many bytes, about, are made that stay in memory until it is answered. Where they are many, the
+   * call waits until there is room for one more long answer.
+   * @param what - is in memory once for all calls that have it. Default: something of this call.
+   * @throws {PeeringError} `resource-exhausted`: too many calls wait.
+   */
+  async room(bytes: number, what: object = {}): Promise<void> {
+    const long = await this.#caller.allowance.long(bytes, this.signal);
+    this.hold({ what, bytes, long });
   }
 
-  /** Something is in memory until it is answered, for all calls that have the same one. */
-  share(kept: object, bytes: number): void {
-    this.#caller.allowance.share(kept, bytes);
+  hold(kept: Kept): void {
+    this.kept.push(kept);
+    this.#caller.allowance.share(kept.what, kept.bytes, kept.long);
+  }
+
+  whenSent(action: () => void): void {
+    this.#caller.allowance.whenSent(action);
   }
 
   pause(): void {
     this.#shared?.asleep();
+    this.giveTurn();
+  }
+
+  giveTurn(): void {
     this.#caller.allowance.rest();
   }
 
   /**
    * Answers a read, at once or when its index has grown, as {@link blocking} does. All calls that ask the same with the same
-   * rights, and whose wait the same change has ended, have one answer, which is made and written once.
+   * rights, and whose wait the same change has ended, have one answer, which is made and written once. Those that ask at the same time
+   * have one list, which each of them writes.
    */
   async answer<Result>(
     options: Pick<ReadOptions, "minIndex" | "waitMs">,
@@ -242,12 +260,18 @@ export class Call implements Waiting {
     make: (reading: Reading<Result>) => Promise<Answer>,
   ): Promise<Answer> {
     const reading = await blocking(this, options, query);
-    if (this.#shared === undefined) return make(reading);
     const asked = { index: reading.index, identity: this.#caller.identity };
-    return this.#shared.answer(asked, this.signal, async (forOthers) => {
+    const held = (): Promise<Answer> => {
+      if (!this.#isAsked || query.unsteady === true) return make(reading);
+      const { catalog, configEntries, imports, view } = this.host;
+      const state = [catalog.revision, configEntries.index, imports.newestIndex, view.index].join();
+      return this.server.heldAnswers.answer(this.#question(), { ...asked, state }, this, () => make(reading));
+    };
+    if (this.#shared === undefined) return held();
+    return this.#shared.answer(asked, this, async (forOthers) => {
+      if (!forOthers) return held();
       const { json, ...answer } = await make(reading);
       if (json === undefined) return answer;
-      if (!forOthers) return { ...answer, json };
       return { ...answer, body: await WholeBody.json(json, this.query.has("pretty")) };
     });
   }
@@ -256,6 +280,11 @@ export class Call implements Waiting {
   end(): void {
     this.#shared?.leave();
     this.#shared = undefined;
+  }
+
+  /** Whether all that it asks is in its question: a body is not. */
+  get #isAsked(): boolean {
+    return this.method === "GET";
   }
 
   #question(): string {

@@ -15,6 +15,7 @@ import {
   nodeOf,
   nodesOf,
   taggedInstancesOf,
+  VIEW_BYTES,
   withServices,
 } from "./discovery.js";
 import {
@@ -49,11 +50,14 @@ async function nodes(call: Call): Promise<Answer> {
   const filter = filterFor(options, nodeFields);
   const visible = await Visibility.of(call, peer);
   return answerRead(call, options, { peer, local: (indexes) => indexes.nodes }, async () => {
-    const all = await nodesOf(call.host, peer);
+    const all = await nodesOf(call, peer);
     const shown = await filter(all, ({ node }) => hasNodeMeta(node, nodeMeta) && visible.node(node.name));
     return { json: LazyList.of(shown, nodeJson), filtered: visible.filtered };
   });
 }
+
+/** About the cost of the tags of a service, by its name. */
+const TAGS_BYTES = 200;
 
 async function services(call: Call): Promise<Answer> {
   const options = discoveryOptions(call);
@@ -70,6 +74,7 @@ async function services(call: Call): Promise<Answer> {
     const { catalog } = call.host;
     if (peer === "" && !byNode && visible.everyNode && options.filter === "") {
       const shown = new Map<string, readonly string[]>();
+      await call.room(catalog.count().services * TAGS_BYTES);
       await forEach(await catalog.serviceNames(), (name) => {
         if (visible.service(name)) shown.set(name, catalog.tags(name));
       });
@@ -134,6 +139,7 @@ async function node(call: Call): Promise<Answer> {
   return answerRead(call, options, { peer, local: (indexes) => indexes.node(name) }, async () => {
     const found = await nodeOf(call, peer, name);
     if (found === undefined || !visible.node(found.node.node.name)) return { json: null, filtered: visible.filtered };
+    await call.room(found.services.length * VIEW_BYTES);
     const shown = await filter(found.services, ({ service }) => visible.service(service.name));
     const byId = LazyMap.of(
       listing(shown, (view) => [view.service.id, view] as const),

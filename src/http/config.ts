@@ -205,6 +205,9 @@ async function readOne(call: Call, kind: string, name: string): Promise<Answer> 
 const FILTERED_KIND = "service-defaults";
 const filteredFields = configEntryFields(FILTERED_KIND);
 
+/** About the cost of an entry in a list, with its indexes. */
+const ENTRY_BYTES = 150;
+
 async function readKind(call: Call, kind: string): Promise<Answer> {
   const options = call.readOptions();
   ownDatacenter(call);
@@ -228,6 +231,7 @@ async function readKind(call: Call, kind: string): Promise<Answer> {
   // The index is taken before the entries: newer ones among them are reported again.
   return call.answer(options, query, async ({ index }) => {
     const all = await entriesOf(call, wanted);
+    await call.room(all.length * ENTRY_BYTES);
     const visible = await kept(all, ({ entry }) => mayRead(access, entry));
     return {
       json: LazyList.of(await filter(visible), configEntryJson),

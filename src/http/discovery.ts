@@ -74,12 +74,20 @@ export async function instancesOf(call: Call, peer: string, service: string): Pr
   if (peer === "") return localViews(host, host.catalog.indexedInstances(service));
   const indexes = stamp(host.imports.service({ peer, service })?.revision ?? 1n);
   const instances = await host.imports.instances({ peer, service });
-  call.share(instances, instances.length * IMPORTED_BYTES);
+  await call.room(instances.length * IMPORTED_BYTES, instances);
   return importedViews(call, peer, instances, indexes);
 }
 
 /** About the cost of an instance that was read from the storage. Local ones are in memory anyway. */
-export const IMPORTED_BYTES = 1_500;
+const IMPORTED_BYTES = 1_500;
+/** About the cost of a record that is made of another one, and kept until it is written. */
+export const VIEW_BYTES = 500;
+/** About the cost of a place in a list of records that is sorted. */
+const SORTED_BYTES = 64;
+/** About the cost of the list of a local service, and of what is told of it as a whole. */
+const SERVICE_BYTES = 1_024;
+/** About the cost of what is noted of each local instance: a reference, its node and its checks. */
+const INSTANCE_BYTES = 160;
 /** The same of a check alone. */
 const IMPORTED_CHECK_BYTES = 500;
 
@@ -184,8 +192,13 @@ function newest(views: readonly InstanceView[]): InstanceView["node"] | undefine
 }
 
 /** Every node, by name. */
-export async function nodesOf(host: PeeringHost, peer: string): Promise<Listing<NodeView>> {
-  if (peer === "") return listing(await host.catalog.nodeListing(), (node) => ({ peer, node }));
+export async function nodesOf(call: Call, peer: string): Promise<Listing<NodeView>> {
+  const { host } = call;
+  if (peer === "") {
+    await call.room(host.catalog.count().nodes * SORTED_BYTES);
+    return listing(await host.catalog.nodeListing(), (node) => ({ peer, node }));
+  }
+  await call.room(host.imports.count({ peer }).instances * VIEW_BYTES);
   return listing(await host.imports.nodes({ peer }), ({ node }) => {
     let revision = 1n;
     for (const service of host.imports.servicesOn({ peer, node: node.name })) {
@@ -197,12 +210,16 @@ export async function nodesOf(host: PeeringHost, peer: string): Promise<Listing<
 }
 
 /** Every local instance, by service, node and id. */
-export async function everyLocal({ host }: Call): Promise<Listing<InstanceView>> {
+export async function everyLocal(call: Call): Promise<Listing<InstanceView>> {
+  const { host } = call;
   const lists: Listing<InstanceView>[] = [];
+  await call.room(host.catalog.count().services * SERVICE_BYTES);
   await forEach(await host.catalog.serviceNames(), (name) => {
     lists.push(localViews(host, host.catalog.indexedInstances(name)));
   });
-  return joined(lists);
+  const all = joined(lists);
+  await call.room(all.length * INSTANCE_BYTES);
+  return all;
 }
 
 /** Every instance that is imported from a peer, by service, node and id, read at one moment. */
@@ -210,6 +227,7 @@ export async function everyImported(call: Call, peer: string): Promise<Listing<I
   const { host } = call;
   const { imports, view } = host;
   if (view.peering(peer) === undefined) return [];
+  await call.room(imports.count({ peer }).instances * IMPORTED_BYTES);
   for await (const change of imports.watch({ peer, signal: call.signal })) {
     if (change.type !== "snapshot") break;
     const sorted = await sortByKeys(change.services, ([service]) => [lowerCase(service)]);
@@ -228,8 +246,12 @@ export async function everyImported(call: Call, peer: string): Promise<Listing<I
 /** The checks of all instances and nodes in a state, or all of them for `any`, by node and id. */
 export async function checksInState(call: Call, peer: string, state: string): Promise<Listing<CheckView>> {
   const viewOf = (check: IndexedCheck): CheckView => ({ peer, check });
-  if (peer === "") return listing(await call.host.catalog.checksInState(state), viewOf);
-  const { imports } = call.host;
+  const { imports, catalog } = call.host;
+  if (peer === "") {
+    const { nodes, services } = catalog.count();
+    await call.room((nodes + services) * SORTED_BYTES);
+    return listing(await catalog.checksInState(state), viewOf);
+  }
   const checks: IndexedCheck[] = [];
   const add = (check: IndexedCheck): void => {
     if (state === "any" || check.status === state) checks.push(check);
@@ -242,7 +264,7 @@ export async function checksInState(call: Call, peer: string, state: string): Pr
   await forEach(await imports.nodes({ peer }), ({ node, checks: ofNode }) => {
     for (const check of stampedChecks(ofNode, stamp(revisions.get(node.name) ?? 1n))) add(check);
   });
-  call.keep(checks.length * IMPORTED_CHECK_BYTES);
+  await call.room(checks.length * IMPORTED_CHECK_BYTES);
   return listing(await sortByKeys(checks, ({ node, checkId }) => [lowerCase(node), lowerCase(checkId)]), viewOf);
 }
 

@@ -22,6 +22,7 @@ import { type AgentControl, Call, type CallParts, type Server } from "./call.js"
 import { type CallAllowance, CallLimits } from "./call-limits.js";
 import { CentralNames } from "./central-names.js";
 import { type CorsHeaders, corsHeaders, isPreflight, preflightHeaders } from "./cors.js";
+import { HeldAnswers } from "./held-answers.js";
 import { HttpRefusal, refusalOf } from "./http-refusal.js";
 import type { HttpListener, HttpRequest, HttpResponse } from "./messages.js";
 import { openApiOperation } from "./openapi.js";
@@ -162,6 +163,7 @@ export function httpHandler(host: PeeringHost, options: HttpHandlerOptions = {})
     proxies: options.proxies,
     explainConnection: options.explainConnection,
     sharedAnswers: new SharedAnswers(),
+    heldAnswers: new HeldAnswers(),
     centralNames: new CentralNames(),
     startedAt: clock.wall(),
     monitorLines: options.monitorLines ?? DEFAULT_MONITOR_LINES,
@@ -369,7 +371,8 @@ async function sendGrowing(
 ): Promise<void> {
   const { allowance, signal } = sending;
   const compressor = compressed ? new Compressor() : undefined;
-  allowance.keep(body.keptBytes + (compressed ? COMPRESSOR_BYTES : 0));
+  allowance.share(body.kept, body.keptBytes);
+  if (compressed) allowance.keep(COMPRESSOR_BYTES);
   allowance.rest();
   try {
     for (let piece = body.next(); piece !== undefined; piece = body.next()) {

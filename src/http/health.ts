@@ -15,6 +15,7 @@ import {
   nodeOf,
   nodesOf,
   taggedInstancesOf,
+  VIEW_BYTES,
   withServices,
 } from "./discovery.js";
 import {
@@ -117,7 +118,9 @@ async function checksOfService(call: Call): Promise<Answer> {
   const scope = { peer, service: name, local: (indexes: CatalogIndexes) => checksIndex(options, indexes) };
   return checksAnswer(call, options, scope, async () => {
     const found: CheckView[] = [];
-    await forEach(await instancesOf(call, peer, name), (view) => {
+    const instances = await instancesOf(call, peer, name);
+    await call.room(instances.length * VIEW_BYTES);
+    await forEach(instances, (view) => {
       if (!hasNodeMeta(view.node, options.nodeMeta)) return;
       for (const check of groupsOf(view)?.own.list ?? view.checks) {
         if (check.serviceId !== "") found.push({ peer, check });
@@ -142,7 +145,7 @@ async function state(call: Call): Promise<Answer> {
     const checks = await checksInState(call, peer, wanted);
     if (nodeMeta.length === 0) return checks;
     const matching = new Set<string>();
-    await forEach(await nodesOf(call.host, peer), ({ node }) => {
+    await forEach(await nodesOf(call, peer), ({ node }) => {
       if (hasNodeMeta(node, nodeMeta)) matching.add(node.name);
     });
     return kept(checks, ({ check }) => matching.has(check.node));

@@ -183,6 +183,9 @@ function entriesReferring(
   );
 }
 
+/** About the cost of an intention that is made of its entry. */
+const INTENTION_BYTES = 200;
+
 async function list(call: Call): Promise<Answer> {
   const options = call.readOptions();
   call.refusePartition();
@@ -195,6 +198,7 @@ async function list(call: Call): Promise<Answer> {
   return call.answer(options, all, async ({ index }) => {
     const access = await call.access();
     const found = await gathered(await entriesOf(call, "service-intentions"), intentionsOf);
+    await call.room(found.length * INTENTION_BYTES);
     const visible = await kept(found, (intention) => mayRead(access, intention));
     const sorted = await inTurns(sortSteps([...visible], compareIntentions));
     return {
@@ -340,7 +344,7 @@ async function match(call: Call): Promise<Answer> {
     const json = new Map<string, Json>();
     for (const { given, own } of result.own) {
       const found = await inTurns(mergeSteps(await sorted(own, names.get(given) ?? ""), forAll, compareIntentions));
-      call.keep(found.length * REFERENCE_BYTES);
+      await call.room(found.length * REFERENCE_BYTES);
       // Consul writes `null` where there are none.
       json.set(given, found.length === 0 ? null : LazyList.of(found, intentionJson));
     }

@@ -100,6 +100,10 @@ export class LazyStruct {
 export type StructMember<Item> = (item: Item) => Json | undefined;
 
 const UNSAFE = /[<>&\u2028\u2029]/g;
+/** About the cost of an element of a list that is in memory until it is written, beside its record. */
+const ELEMENT_BYTES = 32;
+/** The same of one with a key. */
+const MEMBER_BYTES = 160;
 const PRETTY_INDENT = "    ";
 const SPACE = 0x20;
 const QUOTE = 0x22;
@@ -190,11 +194,11 @@ export class JsonWriter {
     return this.#done;
   }
 
-  /** How many elements the lists and objects have that it is in the midst of. */
-  get openElements(): number {
-    let count = 0;
-    for (const { size } of this.#open) count += size;
-    return count;
+  /** About the bytes in memory of the lists and objects that it is in the midst of, beside the records of their elements. */
+  get openBytes(): number {
+    let bytes = 0;
+    for (const { size, keys } of this.#open) bytes += size * (keys === undefined ? ELEMENT_BYTES : MEMBER_BYTES);
+    return bytes;
   }
 
   /** Writes on, until there are so many characters at least, or all is written. */

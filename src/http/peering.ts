@@ -1,5 +1,4 @@
 import { PeeringError } from "../base/errors.js";
-import type { PeeringView } from "../host/peerings.js";
 import { validatePeeringMeta, validatePeerName } from "../peering/names.js";
 import { decodeGoSteps, type GoJsonError, type GoType, goList, goMap, goString, goStruct } from "../syntax/go-json.js";
 import type { Answer } from "./answer.js";
@@ -116,6 +115,7 @@ async function read(call: Call): Promise<Answer> {
       const peering = host.peerings.read(name);
       return { index: peering?.modifyIndex ?? host.view.index, result: peering, found: peering !== undefined };
     },
+    unsteady: true,
     subscribe: (wake: () => void) => host.view.onChangeOf(name, wake),
   };
   return call.answer(options, query, async ({ index, result }) => {
@@ -124,20 +124,26 @@ async function read(call: Call): Promise<Answer> {
   });
 }
 
+/** About the cost of a peering and its status, read together. */
+const PEERING_BYTES = 1_024;
+
 async function list(call: Call): Promise<Answer> {
   call.refusePartition();
   const options = call.readOptions();
   await call.require({ resource: "peering", access: "read" });
   const { host } = call;
-  const query: BlockingQuery<readonly PeeringView[]> = {
-    read: () => ({ index: host.view.index, result: host.peerings.list() }),
+  const query: BlockingQuery<undefined> = {
+    read: () => ({ index: host.view.index, result: undefined }),
     index: () => host.view.index,
+    // When a peer was heard of last has no index.
+    unsteady: true,
     subscribe: (wake) => host.view.onChange(wake),
   };
-  return call.answer(options, query, async ({ index, result }) => ({
-    json: LazyList.of(result, peeringJson),
-    read: { index },
-  }));
+  return call.answer(options, query, async ({ index }) => {
+    const peerings = host.peerings.list();
+    await call.room(peerings.length * PEERING_BYTES);
+    return { json: LazyList.of(peerings, peeringJson), read: { index } };
+  });
 }
 
 async function remove(call: Call): Promise<Answer> {

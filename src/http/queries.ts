@@ -25,7 +25,7 @@ import {
 import { isUuid } from "../wire/uuid.js";
 import type { Answer } from "./answer.js";
 import type { Call } from "./call.js";
-import { connectInstancesOf, instancesOf } from "./discovery.js";
+import { connectInstancesOf, instancesOf, VIEW_BYTES } from "./discovery.js";
 import { ownDatacenter } from "./discovery-options.js";
 import { badRequest, HttpRefusal } from "./http-refusal.js";
 import { forEach } from "./in-turns.js";
@@ -275,6 +275,7 @@ async function execute(call: Call): Promise<Answer> {
   const result = await runQuery(query, host.datacenter, async (peer) => {
     const visible = new Visibility(access, peer);
     const instances = await (connect || forced ? connectInstancesOf(call, peer, name) : instancesOf(call, peer, name));
+    await call.room(instances.length * VIEW_BYTES);
     const shown: InstanceView[] = [];
     await forEach(instances, (view) => {
       if (visible.instance(view)) shown.push(view);

@@ -22,6 +22,14 @@ interface Group {
   made: MadeAnswer | undefined;
 }
 
+/** The call that asks. */
+export interface Sharer {
+  /** Aborts when the client has gone. */
+  readonly signal: AbortSignal;
+  /** Another call makes its answer: it is the turn of others. */
+  giveTurn(): void;
+}
+
 /** One call's part in a group. */
 export interface SharedAnswer {
   /** A change has ended its wait. */
@@ -32,9 +40,9 @@ export interface SharedAnswer {
    * The answer that was made for another call of the group which the same change woke, and whose index and identity are the same,
    * or what `make` returns.
    * @param make - gets whether the answer is for others, too.
-   * @throws what `make` throws, for whichever call, and `signal.reason` when this call has ended.
+   * @throws what `make` throws, for whichever call, and `caller.signal.reason` when this call has ended.
    */
-  answer(asked: Asked, signal: AbortSignal, make: (forOthers: boolean) => Promise<Answer>): Promise<Answer>;
+  answer(asked: Asked, caller: Sharer, make: (forOthers: boolean) => Promise<Answer>): Promise<Answer>;
   /** The call has ended. */
   leave(): void;
 }
@@ -63,19 +71,19 @@ export class SharedAnswers {
         group.woken++;
       },
       asleep,
-      answer: async ({ index, identity }, signal, make) => {
+      answer: async ({ index, identity }, caller, make) => {
         const isAlone = group.calls === 1 && group.made === undefined;
         if (!isWoken || isAlone) return make(false);
         for (;;) {
           let { made } = group;
           if (made?.index !== index || made.identity !== identity) {
-            made = { index, identity, answer: unlessAborted(() => make(true), signal) };
+            made = { index, identity, answer: unlessAborted(() => make(true), caller.signal) };
             group.made = made;
-          }
+          } else caller.giveTurn();
           const answer = await made.answer;
           if (answer !== undefined) return answer;
           if (group.made === made) group.made = undefined;
-          signal.throwIfAborted();
+          caller.signal.throwIfAborted();
         }
       },
       leave: () => {

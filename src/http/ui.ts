@@ -9,7 +9,7 @@ import type { IndexedCheck } from "../stores/catalog.js";
 import { lowerCase } from "../syntax/names.js";
 import type { Answer } from "./answer.js";
 import type { Call } from "./call.js";
-import { everyImported, everyLocal, IMPORTED_BYTES, importedNode, localNode, nodeOf, nodesOf } from "./discovery.js";
+import { everyImported, everyLocal, importedNode, localNode, nodeOf, nodesOf } from "./discovery.js";
 import { discoveryParameters } from "./discovery-docs.js";
 import { type DiscoveryOptions, discoveryOptions, namedOptions } from "./discovery-options.js";
 import { HttpRefusal } from "./http-refusal.js";
@@ -291,7 +291,7 @@ async function overview(call: Call): Promise<Answer> {
   const nodes = new Tally();
   const services = new Map<string, Tally>();
   const checks = new Map<string, Tally>();
-  await forEachNode(call, await nodesOf(call.host, ""), async (contents) => {
+  await forEachNode(call, await nodesOf(call, ""), async (contents) => {
     const statuses = new Map<string, string[]>();
     await forEach(contents.checks, ({ check }) => {
       const known = statuses.get(check.serviceId);
@@ -332,15 +332,24 @@ async function forEachNode(
   }
 }
 
+/** About the cost of a node and its lists, and of each element of these. */
+const NODE_BYTES = 1_024;
+const ELEMENT_BYTES = 32;
+
 /** Every node of a cluster that may be seen, by name. */
 async function everyNode(call: Call, peer: string, visible: Visibility): Promise<readonly NodeContents[]> {
   const found: NodeContents[] = [];
+  let elements = 0;
   const look = async (contents: NodeContents): Promise<void> => {
     const seen = await visibleContents(contents, visible);
-    if (seen !== undefined) found.push(seen);
+    if (seen === undefined) return;
+    found.push(seen);
+    elements += seen.services.length + seen.checks.length;
   };
   if (peer === "") {
-    await forEachNode(call, await nodesOf(call.host, ""), look);
+    await call.room(call.host.catalog.count().nodes * NODE_BYTES);
+    await forEachNode(call, await nodesOf(call, ""), look);
+    await call.room(elements * ELEMENT_BYTES);
     return found;
   }
   const byNode = new Map<string, InstanceView[]>();
@@ -353,7 +362,6 @@ async function everyNode(call: Call, peer: string, visible: Visibility): Promise
   const pause = pauses();
   for (const [, views] of await sortByKeys(byNode, ([key]) => [key])) {
     await pause();
-    call.keep(views.length * IMPORTED_BYTES);
     const contents = importedNode(peer, views);
     if (contents !== undefined) await look(contents);
   }

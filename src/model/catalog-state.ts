@@ -555,6 +555,10 @@ export class CatalogState implements CommittedCatalog {
   }
 
   /** By key, in no particular order. */
+  get count(): { readonly nodes: number; readonly services: number } {
+    return { nodes: this.#nodes.size, services: this.#services.size };
+  }
+
   *nodeEntries(): Generator<readonly [string, NodeRecord]> {
     for (const [key, { record }] of this.#nodes) yield [key, record];
   }

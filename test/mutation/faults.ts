@@ -845,6 +845,40 @@ export const plantedFaults: readonly PlantedFault[] = [
     "test/unit/http/answer-turns.test.ts",
   ),
   fault(
+    "long-lists-for-each",
+    "each of many reads that ask the same at once makes a list of its own",
+    [
+      "src/http/held-answers.ts",
+      "held === undefined || !isSame(held, asked)",
+      "held === undefined || !isSame(held, asked) || held.calls > 0",
+    ],
+    "test/unit/http/long-reads.test.ts",
+  ),
+  fault(
+    "lists-from-before-a-write",
+    "a read that begins after a write has the list of one that began before it",
+    ["src/http/held-answers.ts", " && held.state === asked.state;", ";"],
+    "test/unit/http/held-answers.test.ts",
+  ),
+  fault(
+    "long-lists-not-bounded",
+    "a source has as many long lists in memory as it asks for",
+    ["src/http/call-limits.ts", "options.longBytesPerSource ?? 64 * MIB", "Number.POSITIVE_INFINITY"],
+    "test/unit/http/long-reads.test.ts",
+  ),
+  fault(
+    "long-lists-hold-up-short-answers",
+    "reads that wait for room keep the places of short answers",
+    ["src/http/call-limits.ts", "    this.rest();\n    const cut =", "    const cut ="],
+    "test/unit/http/long-reads.test.ts",
+  ),
+  fault(
+    "long-lists-unread",
+    "a client that does not read keeps the room that others wait for",
+    ["src/http/call-limits.ts", "      if (this.#isLong) this.#longTurns.hold(this.#answerer, bytes);\n", ""],
+    "test/unit/http/long-reads.test.ts",
+  ),
+  fault(
     "records-of-any-size",
     "a program may have a host judge a record with as many values as it likes",
     ["src/stores/record-limit.ts", "  if (!hasMoreValues(value, limit)) return;\n", "  if (limit >= 0) return;\n"],

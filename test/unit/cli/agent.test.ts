@@ -209,7 +209,7 @@ describe("peerage agent", () => {
       const response = await fetch(`http://${http}${path}`, init);
       return [response.status, await response.text()];
     };
-    const waiting = "too many calls from 127.0.0.1 wait for a change: at most 1 may";
+    const waiting = "too many calls from 127.0.0.1 wait: at most 1 may";
     assert.deepEqual(await answer("/v1/peerings?index=1000"), [429, waiting]);
     const body = '{"Kind":"mesh"}'.padEnd(2_001);
     const bodies = "too many bodies from 127.0.0.1 are being received";

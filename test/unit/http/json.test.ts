@@ -72,7 +72,7 @@ describe("JSON as Go writes it", () => {
       }),
     );
     assert.equal(writer.write(30), '[{"item":0},{"item":1},{"item":2}');
-    assert.deepEqual([made, writer.done, writer.openElements], [3, false, 1_000]);
+    assert.deepEqual([made, writer.done, writer.openBytes], [3, false, 32_000]);
   });
 
   it("writing and reading gives the same value", () => {

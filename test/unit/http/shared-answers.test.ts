@@ -4,7 +4,7 @@ import type { Answer } from "../../../src/http/answer.js";
 import { type Asked, SharedAnswers } from "../../../src/http/shared-answers.js";
 
 const identity = { accessorId: "a" };
-const { signal } = new AbortController();
+const caller = { signal: new AbortController().signal, giveTurn: () => {} };
 const asked = (index: bigint): Asked => ({ index, identity });
 
 /** Counts what it makes. */
@@ -19,7 +19,7 @@ describe("an answer that several wait for", () => {
     const { make, made } = maker();
     const calls = Array.from({ length: 10 }, () => shared.join("question"));
     for (const call of calls) call.woken();
-    const answers = await Promise.all(calls.map((call) => call.answer(asked(5n), signal, make)));
+    const answers = await Promise.all(calls.map((call) => call.answer(asked(5n), caller, make)));
     assert.deepEqual([made(), new Set(answers).size], [1, 1]);
   });
 
@@ -33,9 +33,9 @@ describe("an answer that several wait for", () => {
       [shared.join("question"), undefined],
     ] as const;
     for (const [call] of calls) call.woken();
-    for (const [call, each] of calls) await call.answer({ index: 5n, identity: each }, signal, make);
+    for (const [call, each] of calls) await call.answer({ index: 5n, identity: each }, caller, make);
     assert.equal(made(), 4);
-    await shared.join("question").answer(asked(5n), signal, make);
+    await shared.join("question").answer(asked(5n), caller, make);
     assert.equal(made(), 5);
   });
 
@@ -44,13 +44,13 @@ describe("an answer that several wait for", () => {
     const { make, made } = maker();
     const [one, other] = [shared.join("question"), shared.join("question")];
     for (const call of [one, other]) call.woken();
-    await one.answer(asked(5n), signal, make);
-    await other.answer(asked(6n), signal, make);
+    await one.answer(asked(5n), caller, make);
+    await other.answer(asked(6n), caller, make);
     assert.equal(made(), 2);
     one.leave();
     other.asleep();
     other.woken();
-    await other.answer(asked(6n), signal, make);
+    await other.answer(asked(6n), caller, make);
     assert.equal(made(), 3);
   });
 
@@ -60,13 +60,13 @@ describe("an answer that several wait for", () => {
     for (const call of [one, other]) call.woken();
     const gone = new AbortController();
     let finish = (): void => {};
-    const half = one.answer(asked(5n), gone.signal, async () => {
+    const half = one.answer(asked(5n), { ...caller, signal: gone.signal }, async () => {
       await new Promise<void>((resolve) => {
         finish = resolve;
       });
       return { text: "half" };
     });
-    const whole = other.answer(asked(5n), signal, async () => ({ text: "whole" }));
+    const whole = other.answer(asked(5n), caller, async () => ({ text: "whole" }));
     gone.abort(new Error("gone"));
     finish();
     await assert.rejects(half, /^Error: gone$/);
@@ -80,6 +80,6 @@ describe("an answer that several wait for", () => {
     const fail = async (): Promise<Answer> => {
       throw new Error("no storage");
     };
-    for (const call of calls) await assert.rejects(call.answer(asked(5n), signal, fail), /^Error: no storage$/);
+    for (const call of calls) await assert.rejects(call.answer(asked(5n), caller, fail), /^Error: no storage$/);
   });
 });

@@ -139,7 +139,7 @@ describe("calls that wait", { timeout: 60_000 }, () => {
     const headers = { "min-query-index": String(machineryOf(one.host).records.index), "max-query-time": "10m" };
     const read = one.peerings("Connect").peeringList({}, { headers, signal: stop.signal });
     await waits(2);
-    const refused = ["ResourceExhausted", "too many calls from 127.0.0.1 wait for a change: at most 2 may"];
+    const refused = ["ResourceExhausted", "too many calls from 127.0.0.1 wait: at most 2 may"];
     assert.deepEqual(await refusal(one.peerings("gRPC").peeringList({}, { headers })), refused);
     const another = (): Promise<unknown> => one.watches("gRPC-web").watchPeerings({})[Symbol.asyncIterator]().next();
     assert.deepEqual(await refusal(another()), refused);
